@@ -1,0 +1,38 @@
+//! Compiles `proto/` with protox, so that no protoc is needed: the bundled
+//! schema with its annotations as a descriptor set, and Rust types for the
+//! relay's own messages.
+
+use std::{env, error::Error, fs, path::PathBuf};
+
+/// The file that says which envelope the bundled schema has, beside the schema.
+const BUNDLED: &str = "proto/bundled.toml";
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed=proto");
+    println!("cargo:rerun-if-changed=build.rs");
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+
+    let mut schema = protox::Compiler::new(["proto"])?;
+    schema.include_imports(true);
+    for entry in fs::read_dir("proto/tracker/v1")? {
+        let path = entry?.path();
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "proto")
+        {
+            schema.open_file(path)?;
+        }
+    }
+    // Not `file_descriptor_set()`: prost's types would drop the annotations.
+    fs::write(
+        out.join("bundled.binpb"),
+        schema.encode_file_descriptor_set(),
+    )?;
+    fs::copy(BUNDLED, out.join("bundled.toml"))?;
+
+    let relay = protox::compile(["sidewire/v1/relay.proto"], ["proto"])?;
+    prost_build::Config::new()
+        .out_dir(&out)
+        .compile_fds(relay)?;
+    Ok(())
+}

@@ -1,0 +1,15 @@
+//! Sidewire, a pub/sub relay daemon.
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        reason = "a test may fail loudly"
+    )
+)]
+
+pub mod clock;
+pub mod protocol;
+pub mod random;

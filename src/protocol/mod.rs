@@ -1,0 +1,23 @@
+//! The vocabulary of the relay's own protocol: topics, names, positions, control
+//! messages and codes. Knows no socket and no routing.
+
+pub mod code;
+pub mod name;
+pub mod position;
+pub mod topic;
+
+/// The control messages as they are on the wire, generated from
+/// `proto/sidewire/v1/relay.proto`. Of the four subscription messages these
+/// types know the relay's fields only, 16 and up.
+#[allow(
+    missing_docs,
+    reason = "generated; the proto file documents every field"
+)]
+pub mod wire {
+    include!(concat!(env!("OUT_DIR"), "/sidewire.v1.rs"));
+}
+
+pub use code::ErrorCode;
+pub use name::{MessageId, NameError, TenantName, UserName};
+pub use position::{Epoch, Position};
+pub use topic::{Topic, TopicError};

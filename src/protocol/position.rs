@@ -1,0 +1,99 @@
+//! Where an event stands in its tenant's order.
+
+use std::{fmt, str::FromStr};
+
+use super::wire;
+
+/// Names one run of a tenant's log: 128 random bits, written as 32 lower-case
+/// hexadecimal digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Epoch(u128);
+
+/// How many characters an epoch has when written.
+pub const EPOCH_CHARS: usize = 32;
+
+impl Epoch {
+    /// The epoch with these bits.
+    #[must_use]
+    pub fn from_bits(bits: u128) -> Self {
+        Self(bits)
+    }
+}
+
+/// A text is not 32 lower-case hexadecimal digits, so no log ever had it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("is no epoch of this relay")]
+pub struct EpochError;
+
+impl FromStr for Epoch {
+    type Err = EpochError;
+
+    fn from_str(text: &str) -> Result<Self, EpochError> {
+        let well_formed = text.len() == EPOCH_CHARS
+            && text
+                .bytes()
+                .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        if !well_formed {
+            return Err(EpochError);
+        }
+        u128::from_str_radix(text, 16)
+            .map(Self)
+            .map_err(|_| EpochError)
+    }
+}
+
+impl fmt::Display for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+/// An epoch, and an offset in it: 0 before the first event, then 1 and growing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Position {
+    /// The run of the log.
+    pub epoch: Epoch,
+    /// The place in it.
+    pub offset: u64,
+}
+
+impl From<Position> for wire::Position {
+    fn from(position: Position) -> Self {
+        Self {
+            epoch: position.epoch.to_string(),
+            offset: position.offset,
+        }
+    }
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.epoch, self.offset)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_epoch_reads_back_what_it_writes() {
+        for bits in [0, 1, u128::MAX, 0x1234] {
+            let epoch = Epoch::from_bits(bits);
+            assert_eq!(epoch.to_string().parse(), Ok(epoch));
+        }
+    }
+
+    #[test]
+    fn what_the_relay_never_wrote_is_no_epoch() {
+        for text in [
+            "",
+            "0",
+            "+0000000000000000000000000000000",
+            &"A".repeat(32),
+            &"0".repeat(33),
+        ] {
+            assert_eq!(text.parse::<Epoch>(), Err(EpochError), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! Topics: what an event relates to and a client subscribes to.
+
+use std::{borrow::Borrow, fmt, sync::Arc};
+
+use super::name::has_control_character;
+
+/// The most bytes that a topic's id may have.
+pub const TOPIC_ID_BYTES_MAX: usize = 256;
+
+/// The most bytes that a topic's kind may have.
+pub const TOPIC_KIND_BYTES_MAX: usize = 32;
+
+/// The id that stands for every topic of a kind. No event relates to such a
+/// topic, with the exception of [`Topic::everyone`].
+pub const WILDCARD_ID: &str = "*";
+
+/// The kind of the topic that every connection of the tenant has.
+pub const TENANT_KIND: &str = "tenant";
+
+/// The kind of the topics that the connections of one user have.
+pub const USER_KIND: &str = "user";
+
+/// `kind:id`. The kind is `[a-z][a-z0-9_]{0,31}`; the id has 1 to 256 bytes of
+/// UTF-8 without control characters and may contain colons.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Topic(Arc<str>);
+
+/// Why a text is no topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TopicError {
+    /// There is no colon between a kind and an id.
+    #[error("is not `kind:id`: it has no colon")]
+    NoColon,
+    /// The kind does not match `[a-z][a-z0-9_]{0,31}`.
+    #[error("has a malformed kind, which must match [a-z][a-z0-9_]{{0,31}}")]
+    MalformedKind,
+    /// There is nothing after the colon.
+    #[error("has an empty id")]
+    EmptyId,
+    /// The id has more than [`TOPIC_ID_BYTES_MAX`] bytes.
+    #[error("has an id of more than {TOPIC_ID_BYTES_MAX} bytes")]
+    IdTooLong,
+    /// The id has a control character in it.
+    #[error("has a control character in its id")]
+    ControlCharacter,
+}
+
+impl Topic {
+    /// The topic that the text is, split at its first colon.
+    pub fn parse(text: &str) -> Result<Self, TopicError> {
+        let (kind, id) = text.split_once(':').ok_or(TopicError::NoColon)?;
+        check_kind(kind)?;
+        check_id(id)?;
+        Ok(Self(text.into()))
+    }
+
+    /// The topic `kind:id`.
+    pub fn new(kind: &str, id: &str) -> Result<Self, TopicError> {
+        check_kind(kind)?;
+        check_id(id)?;
+        Ok(Self(format!("{kind}:{id}").into()))
+    }
+
+    /// `tenant:*`, to which every connection of a tenant listens.
+    #[must_use]
+    pub fn everyone() -> Self {
+        Self(format!("{TENANT_KIND}:{WILDCARD_ID}").into())
+    }
+
+    /// What stands before the first colon.
+    #[must_use]
+    pub fn kind(&self) -> &str {
+        self.0.split_once(':').map_or("", |(kind, _)| kind)
+    }
+
+    /// What stands after the first colon.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        self.0.split_once(':').map_or("", |(_, id)| id)
+    }
+
+    /// The whole, `kind:id`.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether the id is `*`.
+    #[must_use]
+    pub fn is_wildcard(&self) -> bool {
+        self.id() == WILDCARD_ID
+    }
+
+    /// Whether clients have topics of this kind without asking, and cannot ask
+    /// for them.
+    #[must_use]
+    pub fn is_implicit(&self) -> bool {
+        matches!(self.kind(), USER_KIND | TENANT_KIND)
+    }
+}
+
+/// Whether the text can be a topic's kind.
+pub fn check_kind(kind: &str) -> Result<(), TopicError> {
+    let well_formed = kind.len() <= TOPIC_KIND_BYTES_MAX
+        && kind.starts_with(|first: char| first.is_ascii_lowercase())
+        && kind
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
+    if well_formed {
+        Ok(())
+    } else {
+        Err(TopicError::MalformedKind)
+    }
+}
+
+fn check_id(id: &str) -> Result<(), TopicError> {
+    if id.is_empty() {
+        Err(TopicError::EmptyId)
+    } else if id.len() > TOPIC_ID_BYTES_MAX {
+        Err(TopicError::IdTooLong)
+    } else if has_control_character(id) {
+        Err(TopicError::ControlCharacter)
+    } else {
+        Ok(())
+    }
+}
+
+impl Borrow<str> for Topic {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Topic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Topic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Topic({:?})", &*self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_colon_separates() {
+        let topic = Topic::parse("project:a:b:c").unwrap();
+        assert_eq!((topic.kind(), topic.id()), ("project", "a:b:c"));
+        assert_eq!(topic, Topic::new("project", "a:b:c").unwrap());
+    }
+
+    #[test]
+    fn a_text_that_is_no_topic_is_refused_with_the_reason() {
+        let long_id = format!("project:{}", "x".repeat(257));
+        let long_kind = format!("{}:1", "k".repeat(33));
+        for (text, reason) in [
+            ("", TopicError::NoColon),
+            ("project", TopicError::NoColon),
+            (":1", TopicError::MalformedKind),
+            ("Project:1", TopicError::MalformedKind),
+            ("1project:1", TopicError::MalformedKind),
+            ("_project:1", TopicError::MalformedKind),
+            ("pro-ject:1", TopicError::MalformedKind),
+            (&long_kind, TopicError::MalformedKind),
+            ("project:", TopicError::EmptyId),
+            (&long_id, TopicError::IdTooLong),
+            ("project:a\nb", TopicError::ControlCharacter),
+            ("project:\u{85}", TopicError::ControlCharacter),
+        ] {
+            assert_eq!(Topic::parse(text), Err(reason), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_longest_kind_and_id_are_taken() {
+        let text = format!("{}:{}", "k".repeat(32), "x".repeat(256));
+        assert_eq!(Topic::parse(&text).unwrap().as_str(), text);
+    }
+
+    #[test]
+    fn user_and_tenant_topics_are_implicit() {
+        assert!(Topic::everyone().is_implicit() && Topic::everyone().is_wildcard());
+        assert!(Topic::parse("user:ann").unwrap().is_implicit());
+        assert!(!Topic::parse("users:ann").unwrap().is_implicit());
+    }
+}

@@ -1,0 +1,86 @@
+//! The one source of randomness: seeded by the system, or by a test that wants
+//! the same run again.
+
+use std::sync::{Mutex, PoisonError};
+
+use rand::{Rng, SeedableRng, rngs::StdRng};
+use uuid::{Builder, Uuid};
+
+use crate::{clock::Clock, protocol::Epoch};
+
+/// A generator that threads may share.
+#[derive(Debug)]
+pub struct Random(Mutex<StdRng>);
+
+impl Random {
+    /// A generator that nobody can foretell.
+    ///
+    /// # Errors
+    ///
+    /// When the system has no randomness to give.
+    pub fn from_system() -> Result<Self, getrandom::Error> {
+        let mut seed = <StdRng as SeedableRng>::Seed::default();
+        getrandom::fill(&mut seed)?;
+        Ok(Self(Mutex::new(StdRng::from_seed(seed))))
+    }
+
+    /// A generator that gives the same each time.
+    #[must_use]
+    pub fn from_seed(seed: u64) -> Self {
+        Self(Mutex::new(StdRng::seed_from_u64(seed)))
+    }
+
+    /// Fills the slice.
+    pub fn fill(&self, bytes: &mut [u8]) {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .fill_bytes(bytes);
+    }
+
+    /// A number below `bound`, or 0 where that is 0. Near enough to uniform for
+    /// the spreading of delays.
+    #[must_use]
+    pub fn below(&self, bound: u64) -> u64 {
+        let mut bytes = [0; 8];
+        self.fill(&mut bytes);
+        u64::from_le_bytes(bytes).checked_rem(bound).unwrap_or(0)
+    }
+
+    /// An epoch that no log has had.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        let mut bytes = [0; 16];
+        self.fill(&mut bytes);
+        Epoch::from_bits(u128::from_le_bytes(bytes))
+    }
+
+    /// A UUIDv7 of the clock's time (RFC 9562, 5.7).
+    #[must_use]
+    pub fn uuid_v7(&self, clock: &Clock) -> Uuid {
+        let mut bytes = [0; 10];
+        self.fill(&mut bytes);
+        let millis = u64::try_from(clock.since_unix_epoch().as_millis()).unwrap_or(u64::MAX);
+        Builder::from_unix_timestamp_millis(millis, &bytes).into_uuid()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_seed_gives_the_same_run() {
+        let (a, b) = (Random::from_seed(7), Random::from_seed(7));
+        assert_eq!(
+            (a.epoch(), a.below(1000), a.epoch()),
+            (b.epoch(), b.below(1000), b.epoch())
+        );
+        assert_ne!(a.epoch(), Random::from_seed(8).epoch());
+    }
+
+    #[test]
+    fn nothing_is_below_zero_but_zero() {
+        assert_eq!(Random::from_seed(1).below(0), 0);
+    }
+}

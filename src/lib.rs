@@ -11,5 +11,10 @@
 )]
 
 pub mod clock;
+pub mod event;
+pub mod hub;
+pub mod log;
+pub mod outbox;
 pub mod protocol;
 pub mod random;
+pub mod tally;

@@ -1,7 +1,9 @@
 //! The vocabulary of the relay's own protocol: topics, names, positions, control
 //! messages and codes. Knows no socket and no routing.
 
+pub mod close;
 pub mod code;
+pub mod frame;
 pub mod name;
 pub mod position;
 pub mod topic;

@@ -15,7 +15,7 @@ pub const EPOCH_CHARS: usize = 32;
 impl Epoch {
     /// The epoch with these bits.
     #[must_use]
-    pub fn from_bits(bits: u128) -> Self {
+    pub const fn from_bits(bits: u128) -> Self {
         Self(bits)
     }
 }

@@ -1,0 +1,320 @@
+//! An event on its way through the relay: a byte string that is made once, as the
+//! WebSocket frame in which every connection gets it. Knows the numbers of the
+//! envelope's relay fields and nothing of payloads.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use bytes::{BufMut, Bytes};
+use prost::encoding::{encode_varint, encoded_len_varint};
+
+use crate::protocol::{
+    MessageId, Position, Topic,
+    frame::{HEADER_BYTES_MAX, binary_header},
+    position::EPOCH_CHARS,
+};
+
+/// Tags of the envelope's relay fields and of Position's fields: the field's
+/// number, then the wire type (0: varint, 2: length-delimited).
+mod tag {
+    pub(super) const MESSAGE_ID: u8 = 1 << 3 | 2;
+    pub(super) const TIMESTAMP: u8 = 8 << 3;
+    pub(super) const POSITION: u8 = 9 << 3 | 2;
+    pub(super) const EPOCH: u8 = 1 << 3 | 2;
+    pub(super) const OFFSET: u8 = 2 << 3;
+}
+
+/// What a field `position` takes at the most: two tags, two lengths, the epoch,
+/// a tag and a varint of 64 bits.
+const POSITION_BYTES_MAX: usize = 2 + 2 + EPOCH_CHARS + 1 + 10;
+
+/// What a message id that is appended takes beside its text, and a timestamp.
+const APPENDED_BYTES_MAX: usize = 3 + 11;
+
+/// What an event costs beside its bytes and its topics' bytes: its own fields and
+/// its place in the log. Counted so that many tiny events cannot go unnoticed.
+const OVERHEAD_BYTES: usize = 160;
+
+/// What one topic of an event costs beside its text.
+const TOPIC_OVERHEAD_BYTES: usize = 40;
+
+/// An event that was accepted and has no place in its tenant's order yet.
+#[derive(Debug)]
+pub struct Draft {
+    /// Room for the longest frame header, then the envelope without `position`.
+    buffer: Vec<u8>,
+    message_id: MessageId,
+    topics: Box<[Topic]>,
+}
+
+/// What makes a [`Draft`].
+#[derive(Debug)]
+pub struct DraftParts<'a> {
+    /// The bytes of the envelope that go on as they came, in order.
+    pub kept: &'a [&'a [u8]],
+    /// The envelope's message id.
+    pub message_id: MessageId,
+    /// Whether the id is to be appended because the kept bytes have none.
+    pub append_message_id: bool,
+    /// The timestamp, Unix seconds, that is to be appended because the kept bytes
+    /// have none.
+    pub append_timestamp: Option<i64>,
+    /// What the event relates to, each topic once.
+    pub topics: Box<[Topic]>,
+}
+
+impl Draft {
+    /// Copies the bytes, once, to where they stay.
+    #[must_use]
+    pub fn new(parts: DraftParts<'_>) -> Self {
+        let kept_len: usize = parts.kept.iter().map(|run| run.len()).sum();
+        let id = parts.message_id.as_str();
+        let mut buffer = Vec::with_capacity(
+            HEADER_BYTES_MAX + kept_len + id.len() + APPENDED_BYTES_MAX + POSITION_BYTES_MAX,
+        );
+        buffer.put_bytes(0, HEADER_BYTES_MAX);
+        for run in parts.kept {
+            buffer.extend_from_slice(run);
+        }
+        if parts.append_message_id {
+            buffer.put_u8(tag::MESSAGE_ID);
+            encode_varint(id.len() as u64, &mut buffer);
+            buffer.extend_from_slice(id.as_bytes());
+        }
+        if let Some(timestamp) = parts.append_timestamp {
+            buffer.put_u8(tag::TIMESTAMP);
+            encode_varint(timestamp.cast_unsigned(), &mut buffer);
+        }
+        Self {
+            buffer,
+            message_id: parts.message_id,
+            topics: parts.topics,
+        }
+    }
+
+    /// The envelope's message id.
+    #[must_use]
+    pub fn message_id(&self) -> &MessageId {
+        &self.message_id
+    }
+
+    /// What the event relates to.
+    #[must_use]
+    pub fn topics(&self) -> &[Topic] {
+        &self.topics
+    }
+
+    /// The event at its place: the position is appended and the frame is whole.
+    #[must_use]
+    pub fn place(self, position: Position, account: &Arc<EventBytes>) -> Event {
+        let mut buffer = self.buffer;
+        append_position(&mut buffer, position);
+        let (header, header_len) = binary_header(buffer.len() - HEADER_BYTES_MAX);
+        for (room, byte) in buffer.iter_mut().zip(header) {
+            *room = byte;
+        }
+        let frame = Bytes::from(buffer).split_off(HEADER_BYTES_MAX - header_len);
+        let topics_cost: usize = self
+            .topics
+            .iter()
+            .map(|topic| topic.as_str().len() + TOPIC_OVERHEAD_BYTES)
+            .sum();
+        let cost = OVERHEAD_BYTES + HEADER_BYTES_MAX + frame.len() + topics_cost;
+        account.0.fetch_add(cost as u64, Ordering::Relaxed);
+        Event {
+            frame,
+            header_len,
+            position,
+            topics: self.topics,
+            cost,
+            account: Arc::clone(account),
+        }
+    }
+}
+
+fn append_position(buffer: &mut Vec<u8>, position: Position) {
+    let offset_len = encoded_len_varint(position.offset);
+    buffer.put_u8(tag::POSITION);
+    encode_varint((2 + EPOCH_CHARS + 1 + offset_len) as u64, buffer);
+    buffer.put_u8(tag::EPOCH);
+    encode_varint(EPOCH_CHARS as u64, buffer);
+    buffer.extend_from_slice(position.epoch.to_string().as_bytes());
+    buffer.put_u8(tag::OFFSET);
+    encode_varint(position.offset, buffer);
+}
+
+/// An event at its place in its tenant's order.
+#[derive(Debug)]
+pub struct Event {
+    frame: Bytes,
+    header_len: usize,
+    position: Position,
+    topics: Box<[Topic]>,
+    cost: usize,
+    account: Arc<EventBytes>,
+}
+
+impl Event {
+    /// The whole WebSocket frame.
+    #[must_use]
+    pub fn frame(&self) -> &[u8] {
+        &self.frame
+    }
+
+    /// The envelope as the client gets it.
+    #[must_use]
+    pub fn envelope(&self) -> Bytes {
+        self.frame.slice(self.header_len..)
+    }
+
+    /// Its place.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        self.position
+    }
+
+    /// What it relates to, each topic once.
+    #[must_use]
+    pub fn topics(&self) -> &[Topic] {
+        &self.topics
+    }
+
+    /// The bytes of memory that it is counted for.
+    #[must_use]
+    pub fn cost(&self) -> usize {
+        self.cost
+    }
+}
+
+impl Drop for Event {
+    fn drop(&mut self) {
+        self.account
+            .0
+            .fetch_sub(self.cost as u64, Ordering::Relaxed);
+    }
+}
+
+/// One shard's hold on an event. The shard wraps it in an `Rc`, which its outboxes
+/// share: a clone of that costs no atomic.
+#[derive(Debug)]
+pub struct Delivery(Arc<Event>);
+
+impl Delivery {
+    /// Takes hold.
+    #[must_use]
+    pub fn new(event: Arc<Event>) -> Self {
+        Self(event)
+    }
+
+    /// The event.
+    #[must_use]
+    pub fn event(&self) -> &Event {
+        &self.0
+    }
+}
+
+/// The bytes of all events that are in memory, wherever they are held.
+#[derive(Debug, Default)]
+pub struct EventBytes(AtomicU64);
+
+impl EventBytes {
+    /// The number of bytes as of now.
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::protocol::Epoch;
+
+    /// An event's draft with these topics and, as its envelope, a message id.
+    pub(crate) fn draft(id: &str, topics: &[&str]) -> Draft {
+        Draft::new(DraftParts {
+            kept: &[],
+            message_id: MessageId::parse(id).unwrap(),
+            append_message_id: true,
+            append_timestamp: None,
+            topics: topics.iter().map(|t| Topic::parse(t).unwrap()).collect(),
+        })
+    }
+
+    fn position(offset: u64) -> Position {
+        Position {
+            epoch: Epoch::from_bits(0xab),
+            offset,
+        }
+    }
+
+    #[test]
+    fn an_envelope_is_what_came_then_what_was_missing_then_the_position() {
+        let event = Draft::new(DraftParts {
+            kept: &[b"\x12\x00", b"\x1a\x00"],
+            message_id: MessageId::parse("m").unwrap(),
+            append_message_id: true,
+            append_timestamp: Some(300),
+            topics: Box::default(),
+        })
+        .place(position(5), &Arc::default());
+        let mut expected = vec![
+            0x12, 0x00, 0x1a, 0x00, // as they came
+            0x0a, 1, b'm', // 1: message_id
+            0x40, 0xac, 0x02, // 8: timestamp
+            0x4a, 36, 0x0a, 32, // 9: position, its epoch
+        ];
+        expected.extend_from_slice(b"000000000000000000000000000000ab");
+        expected.extend_from_slice(&[0x10, 5]); // its offset
+        assert_eq!(event.envelope(), expected);
+        assert_eq!(event.frame()[..2], [0x82, 48]);
+        assert_eq!(event.frame().len(), 50);
+    }
+
+    #[test]
+    fn what_came_with_id_and_timestamp_gets_the_position_only() {
+        let event = Draft::new(DraftParts {
+            kept: &[b"\x0a\x01m\x40\x01\x12\x00"],
+            message_id: MessageId::parse("m").unwrap(),
+            append_message_id: false,
+            append_timestamp: None,
+            topics: Box::default(),
+        })
+        .place(position(u64::MAX), &Arc::default());
+        assert!(
+            event
+                .envelope()
+                .starts_with(b"\x0a\x01m\x40\x01\x12\x00\x4a")
+        );
+    }
+
+    #[test]
+    fn the_buffer_is_big_enough_from_the_start() {
+        let longest = "x".repeat(128);
+        let draft = Draft::new(DraftParts {
+            kept: &[],
+            message_id: MessageId::parse(&longest).unwrap(),
+            append_message_id: true,
+            append_timestamp: Some(-1),
+            topics: Box::default(),
+        });
+        let capacity = draft.buffer.capacity();
+        let mut buffer = draft.buffer;
+        append_position(&mut buffer, position(u64::MAX));
+        assert_eq!(buffer.capacity(), capacity);
+    }
+
+    #[test]
+    fn the_bytes_of_all_events_are_zero_again_when_all_are_gone() {
+        let account = Arc::default();
+        let events: Vec<_> = (1..=3)
+            .map(|offset| draft("m", &["a:1", "b:2"]).place(position(offset), &account))
+            .collect();
+        let sum: usize = events.iter().map(Event::cost).sum();
+        assert_eq!(account.get(), sum as u64);
+        drop(events);
+        assert_eq!(account.get(), 0);
+    }
+}

@@ -1,0 +1,126 @@
+//! What crosses threads on the path of an event: items in a shard's inbox, and
+//! the receipts that come back. Knows no topics.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, AtomicUsize, Ordering},
+};
+
+use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc};
+
+use super::registry::Tenant;
+use crate::event::Event;
+
+/// How many items wait in a shard's inbox at the most.
+#[derive(Debug, Clone, Copy)]
+pub struct InboxLimits {
+    /// Of all tenants.
+    pub places: usize,
+    /// Of one tenant, so that one cannot take all the room.
+    pub places_per_tenant: usize,
+}
+
+impl Default for InboxLimits {
+    fn default() -> Self {
+        Self {
+            places: 1024,
+            places_per_tenant: 256,
+        }
+    }
+}
+
+/// One append, on its way to a shard.
+#[derive(Debug)]
+pub struct Item {
+    pub(super) tenant: Arc<Tenant>,
+    pub(super) events: Events,
+    pub(super) receipt: ReceiptPart,
+    /// Of the tenant's share; given back when the item has been taken.
+    pub(super) _place: OwnedSemaphorePermit,
+}
+
+/// The events of one append, in offset order.
+#[derive(Debug, Clone)]
+pub(super) enum Events {
+    One(Arc<Event>),
+    Batch(Arc<[Arc<Event>]>),
+}
+
+impl Events {
+    pub(super) fn new(mut events: Vec<Arc<Event>>) -> Self {
+        match (events.pop(), events.is_empty()) {
+            (Some(only), true) => Self::One(only),
+            (last, _) => {
+                events.extend(last);
+                Self::Batch(events.into())
+            }
+        }
+    }
+
+    pub(super) fn as_slice(&self) -> &[Arc<Event>] {
+        match self {
+            Self::One(event) => std::slice::from_ref(event),
+            Self::Batch(events) => events,
+        }
+    }
+}
+
+/// Whether every shard has queued the events of an append, and how many
+/// connections each matched.
+#[derive(Debug)]
+pub(super) struct Receipt {
+    shards_left: AtomicUsize,
+    matched: Box<[AtomicU64]>,
+    answered: Notify,
+}
+
+impl Receipt {
+    pub(super) fn new(shards: usize, events: usize) -> Arc<Self> {
+        Arc::new(Self {
+            shards_left: AtomicUsize::new(shards),
+            matched: (0..events).map(|_| AtomicU64::new(0)).collect(),
+            answered: Notify::new(),
+        })
+    }
+
+    /// Waits for the last shard and gives, for each event, how many connections
+    /// it matched. Only one task may wait.
+    pub(super) async fn matched(&self) -> Vec<u64> {
+        while self.shards_left.load(Ordering::Acquire) > 0 {
+            self.answered.notified().await;
+        }
+        self.matched
+            .iter()
+            .map(|matched| matched.load(Ordering::Relaxed))
+            .collect()
+    }
+}
+
+/// One shard's part of a receipt, which is answered when it is dropped: also when
+/// the shard ends with items in its inbox, so that nobody waits for ever.
+#[derive(Debug)]
+pub(super) struct ReceiptPart(Arc<Receipt>);
+
+impl ReceiptPart {
+    pub(super) fn of(receipt: &Arc<Receipt>) -> Self {
+        Self(Arc::clone(receipt))
+    }
+
+    /// Adds the connections that an event matched here.
+    pub(super) fn add(&self, event: usize, matched: u64) {
+        if let Some(sum) = self.0.matched.get(event) {
+            sum.fetch_add(matched, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for ReceiptPart {
+    fn drop(&mut self) {
+        if self.0.shards_left.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.answered.notify_one();
+        }
+    }
+}
+
+/// The end of an inbox that others put items into.
+pub(super) type InboxSender = mpsc::Sender<Item>;

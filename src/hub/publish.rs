@@ -1,0 +1,115 @@
+//! The backend's end of the hub: append, send to the shards, and wait until they
+//! have queued. Knows no HTTP.
+
+use std::sync::Arc;
+
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::{
+    PublishTimeouts,
+    inbox::{InboxSender, Receipt},
+    registry::{Attempt, Registry, TenantsFull},
+};
+use crate::{
+    event::{Draft, Event},
+    protocol::{Position, TenantName},
+};
+
+/// Puts events into tenants' logs. Clones share everything.
+#[derive(Debug, Clone)]
+pub struct Publisher {
+    registry: Arc<Registry>,
+    pub(super) inboxes: Arc<[InboxSender]>,
+    timeouts: PublishTimeouts,
+}
+
+/// Why nothing was appended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum PublishError {
+    /// There is no place for another tenant.
+    #[error(transparent)]
+    TenantsFull(#[from] TenantsFull),
+    /// A shard's inbox had no room within the time.
+    #[error("a shard has no room for more events of this tenant")]
+    NoRoom,
+}
+
+/// Events that are in the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Published {
+    /// In the order of the drafts.
+    pub events: Vec<PlacedEvent>,
+    /// Whether every shard has queued them. If not, they will be delivered all
+    /// the same, and the events' `matched` is not known.
+    pub acknowledged: bool,
+}
+
+/// What became of one draft.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PlacedEvent {
+    /// Its place in the tenant's order.
+    pub position: Position,
+    /// How many connections of this process it matched.
+    pub matched: Option<u64>,
+}
+
+impl Publisher {
+    pub(super) fn new(
+        registry: Arc<Registry>,
+        inboxes: Arc<[InboxSender]>,
+        timeouts: PublishTimeouts,
+    ) -> Self {
+        Self {
+            registry,
+            inboxes,
+            timeouts,
+        }
+    }
+
+    /// Appends the events next to each other, all or none, and waits until the
+    /// shards have queued them for their connections.
+    ///
+    /// # Errors
+    ///
+    /// When nothing was appended. Once it was, there is no error any more.
+    pub async fn publish(
+        &self,
+        tenant: &TenantName,
+        mut drafts: Vec<Draft>,
+    ) -> Result<Published, PublishError> {
+        let deadline = Instant::now() + self.timeouts.inbox;
+        loop {
+            let attempt =
+                self.registry
+                    .obtain(tenant)?
+                    .append(&mut drafts, &self.inboxes, Instant::now());
+            match attempt {
+                Attempt::Appended(events, receipt) => {
+                    return Ok(self.acknowledge(&events, &receipt).await);
+                }
+                Attempt::NoRoom(full) => timeout_at(deadline, full.has_room())
+                    .await
+                    .map_err(|_| PublishError::NoRoom)?,
+                Attempt::Removed => {}
+            }
+        }
+    }
+
+    async fn acknowledge(&self, events: &[Arc<Event>], receipt: &Receipt) -> Published {
+        let matched = timeout(self.timeouts.ack, receipt.matched()).await.ok();
+        let events = events
+            .iter()
+            .enumerate()
+            .map(|(index, event)| PlacedEvent {
+                position: event.position(),
+                matched: matched
+                    .as_ref()
+                    .and_then(|counts| counts.get(index).copied()),
+            })
+            .collect();
+        Published {
+            events,
+            acknowledged: matched.is_some(),
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! The hub's part on one shard: the tenants that have connections here, and the
+//! inbox from which their events come. All of it lives on the shard's thread.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::{HashMap, HashSet},
+    future::poll_fn,
+    rc::Rc,
+    sync::Arc,
+};
+
+use tokio::sync::mpsc;
+
+use super::{
+    ShardId,
+    inbox::Item,
+    index::{ConnectionId, TenantIndex},
+    registry::{Registry, Tenant, TenantsFull},
+};
+use crate::{
+    event::Delivery,
+    outbox::{Outbox, Stamp},
+    protocol::{Position, TenantName, Topic, UserName},
+    tally::Tally,
+};
+
+/// A shard's tenants and topics.
+#[derive(Debug)]
+pub struct ShardHub {
+    id: ShardId,
+    registry: Arc<Registry>,
+    tally: Arc<Tally>,
+    tenants: RefCell<HashMap<TenantName, Rc<TenantHere>>>,
+    inbox: RefCell<mpsc::Receiver<Item>>,
+    stamp: Cell<Stamp>,
+    last_connection: Cell<ConnectionId>,
+}
+
+/// A tenant that has connections on this shard.
+#[derive(Debug)]
+struct TenantHere {
+    tenant: Arc<Tenant>,
+    /// The last position that has been taken from the inbox, or that needs not be.
+    taken: Cell<Position>,
+    index: RefCell<TenantIndex>,
+}
+
+/// A Subscribe would take a connection over its bound of topics. Nothing was
+/// subscribed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a connection may have {topics_max} topics")]
+pub struct TooManyTopics {
+    /// The bound.
+    pub topics_max: usize,
+}
+
+impl ShardHub {
+    pub(super) fn new(
+        id: ShardId,
+        registry: Arc<Registry>,
+        tally: Arc<Tally>,
+        inbox: mpsc::Receiver<Item>,
+    ) -> Self {
+        Self {
+            id,
+            registry,
+            tally,
+            tenants: RefCell::default(),
+            inbox: RefCell::new(inbox),
+            stamp: Cell::default(),
+            last_connection: Cell::default(),
+        }
+    }
+
+    /// What the shard has counted.
+    #[must_use]
+    pub fn tally(&self) -> &Arc<Tally> {
+        &self.tally
+    }
+
+    /// Whether no tenant has a connection here.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.tenants.borrow().is_empty()
+    }
+
+    /// Takes items from the inbox for as long as there is somebody who could put
+    /// one into it.
+    pub async fn run(&self) {
+        while let Some(item) = poll_fn(|context| self.inbox.borrow_mut().poll_recv(context)).await {
+            self.take(&item);
+        }
+    }
+
+    /// Makes a connection one of the tenant's: from here on its outbox gets the
+    /// events for its user and for the whole tenant.
+    ///
+    /// # Errors
+    ///
+    /// When the tenant is new and there is no place for another.
+    pub fn join(
+        self: &Rc<Self>,
+        tenant: &TenantName,
+        user: &UserName,
+        outbox: Rc<Outbox>,
+    ) -> Result<Membership, TenantsFull> {
+        let here = self.enter(tenant)?;
+        let id = self.last_connection.get() + 1;
+        self.last_connection.set(id);
+        here.index.borrow_mut().add(id, user, &outbox);
+        Ok(Membership {
+            hub: Rc::clone(self),
+            here,
+            id,
+            user: user.clone(),
+            outbox,
+            topics: RefCell::default(),
+        })
+    }
+
+    fn enter(&self, name: &TenantName) -> Result<Rc<TenantHere>, TenantsFull> {
+        let mut tenants = self.tenants.borrow_mut();
+        if let Some(here) = tenants.get(name) {
+            return Ok(Rc::clone(here));
+        }
+        let (tenant, head) = self.registry.enter(name, self.id)?;
+        let here = Rc::new(TenantHere {
+            tenant,
+            taken: Cell::new(head),
+            index: RefCell::default(),
+        });
+        tenants.insert(name.clone(), Rc::clone(&here));
+        Ok(here)
+    }
+
+    /// Offers the events of an item to the connections here that they match.
+    fn take(&self, item: &Item) {
+        let tenants = self.tenants.borrow();
+        let here = tenants
+            .get(item.tenant.name())
+            // A tenant that was forgotten and came back has another log.
+            .filter(|here| Arc::ptr_eq(&here.tenant, &item.tenant));
+        let Some(here) = here else {
+            return;
+        };
+        let index = here.index.borrow();
+        let mut stamp = self.stamp.get();
+        stamp.item += 1;
+        for (number, event) in item.events.as_slice().iter().enumerate() {
+            if event.position().offset <= here.taken.get().offset {
+                continue;
+            }
+            here.taken.set(event.position());
+            stamp.event += 1;
+            let fanout = index.deliver(&Rc::new(Delivery::new(Arc::clone(event))), stamp);
+            item.receipt.add(number, fanout.matched);
+            self.tally.matched.add(fanout.matched);
+            self.tally.dropped_slow.add(fanout.overflowed);
+            self.tally.queued.add(fanout.matched - fanout.overflowed);
+        }
+        self.stamp.set(stamp);
+    }
+
+    /// Takes from the inbox all that the tenant's log has as of now, so that the
+    /// tenant's connections here have it in their outboxes; gives the position up
+    /// to which they have.
+    ///
+    /// An event is sent to the inbox before the lock is released under which the
+    /// head is read here, so what is to be taken is there: nothing is waited for.
+    fn take_up_to_head(&self, here: &TenantHere) -> Position {
+        let head = here.tenant.head();
+        while here.taken.get().offset < head.offset {
+            let next = self.inbox.borrow_mut().try_recv();
+            match next {
+                Ok(item) => self.take(&item),
+                Err(_) => break,
+            }
+        }
+        here.taken.get()
+    }
+
+    fn leave(&self, here: &TenantHere) {
+        self.tenants.borrow_mut().remove(here.tenant.name());
+        self.registry.leave(&here.tenant, self.id);
+    }
+}
+
+/// A connection's place in the hub. Dropped, it takes the connection out of
+/// everything.
+#[derive(Debug)]
+pub struct Membership {
+    hub: Rc<ShardHub>,
+    here: Rc<TenantHere>,
+    id: ConnectionId,
+    user: UserName,
+    outbox: Rc<Outbox>,
+    topics: RefCell<HashSet<Topic>>,
+}
+
+impl Membership {
+    /// Adds the topics to what the connection gets, and gives the position where
+    /// it stands: all that its older topics were to bring up to there is in its
+    /// outbox, and all that comes after it will be, for the new topics too. The
+    /// position is never below the head of the tenant's log as of the call.
+    ///
+    /// # Errors
+    ///
+    /// When it would have more than `topics_max` topics.
+    pub fn subscribe(
+        &self,
+        topics: &[Topic],
+        topics_max: usize,
+    ) -> Result<Position, TooManyTopics> {
+        let mut subscribed = self.topics.borrow_mut();
+        let new: HashSet<_> = topics
+            .iter()
+            .filter(|topic| !subscribed.contains(*topic))
+            .cloned()
+            .collect();
+        if subscribed.len() + new.len() > topics_max {
+            return Err(TooManyTopics { topics_max });
+        }
+        let position = self.hub.take_up_to_head(&self.here);
+        let mut index = self.here.index.borrow_mut();
+        for topic in &new {
+            index.subscribe(topic, self.id, &self.outbox);
+        }
+        self.hub.tally.subscriptions.add(new.len() as u64);
+        subscribed.extend(new);
+        Ok(position)
+    }
+
+    /// Takes the topics away; those that it did not have do not matter.
+    pub fn unsubscribe(&self, topics: &[Topic]) {
+        let mut subscribed = self.topics.borrow_mut();
+        let mut index = self.here.index.borrow_mut();
+        for topic in topics {
+            if subscribed.remove(topic) {
+                index.unsubscribe(topic, self.id);
+                self.hub.tally.subscriptions.sub(1);
+            }
+        }
+    }
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        let topics = self.topics.take();
+        let mut index = self.here.index.borrow_mut();
+        for topic in &topics {
+            index.unsubscribe(topic, self.id);
+        }
+        index.remove(self.id, &self.user);
+        self.hub.tally.subscriptions.sub(topics.len() as u64);
+        let last = index.is_empty();
+        drop(index);
+        if last {
+            self.hub.leave(&self.here);
+        }
+    }
+}

@@ -1,0 +1,575 @@
+//! The hub against a naive model, and its corners one by one.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use proptest::prelude::*;
+use tokio::time::Instant;
+
+use super::*;
+use crate::{
+    event::{Draft, tests::draft},
+    log::Window,
+    outbox::{Outbox, OutboxLimits},
+    protocol::{Epoch, Position, TenantName, Topic, UserName, close::Ending, wire},
+    random::Random,
+};
+
+const WIDE: RegistryLimits = RegistryLimits {
+    tenants: 100,
+    window: Window {
+        events: 10_000,
+        bytes: 16 << 20,
+        age: Duration::from_secs(300),
+    },
+    inbox: InboxLimits {
+        places: 1024,
+        places_per_tenant: 256,
+    },
+};
+
+const ROOMY: OutboxLimits = OutboxLimits {
+    frames: 1000,
+    bytes: 1 << 20,
+};
+
+/// A hub whose shards take from their inboxes when the test says so.
+struct Bench {
+    registry: Arc<Registry>,
+    publisher: Publisher,
+    shards: Vec<Rc<ShardHub>>,
+}
+
+impl Bench {
+    fn new(shards: usize, limits: RegistryLimits) -> Self {
+        let registry = Arc::new(Registry::new(limits, Arc::new(Random::from_seed(1))));
+        let tallies: Vec<_> = (0..shards).map(|_| Arc::default()).collect();
+        let timeouts = PublishTimeouts {
+            inbox: Duration::from_secs(2),
+            ack: Duration::from_secs(5),
+        };
+        let (publisher, seeds) = hub(&registry, timeouts, &tallies);
+        Self {
+            registry,
+            publisher,
+            shards: seeds.into_iter().map(|seed| Rc::new(seed.grow())).collect(),
+        }
+    }
+
+    fn connect(&self, shard: ShardId, tenant: &str, user: &str) -> Client {
+        self.connect_with(shard, tenant, user, ROOMY)
+    }
+
+    fn connect_with(
+        &self,
+        shard: ShardId,
+        tenant: &str,
+        user: &str,
+        limits: OutboxLimits,
+    ) -> Client {
+        let outbox = Rc::new(Outbox::new(limits));
+        let membership = self.shards[shard]
+            .join(
+                &name(tenant),
+                &UserName::parse(user).unwrap(),
+                Rc::clone(&outbox),
+            )
+            .unwrap();
+        Client { outbox, membership }
+    }
+
+    /// Publishes while all shards run, and gives what was answered.
+    async fn publish(&self, tenant: &str, drafts: Vec<Draft>) -> Published {
+        let tenant = name(tenant);
+        let shards = async {
+            tokio::join!(async {
+                futures_util::future::join_all(self.shards.iter().map(|s| s.run())).await
+            },);
+        };
+        tokio::select! {
+            biased;
+            () = shards => unreachable!("the publisher keeps the inboxes open"),
+            published = self.publisher.publish(&tenant, drafts) => published.unwrap(),
+        }
+    }
+}
+
+struct Client {
+    outbox: Rc<Outbox>,
+    membership: Membership,
+}
+
+impl Client {
+    fn subscribe(&self, topics: &[&str]) -> Position {
+        let topics: Vec<_> = topics.iter().map(|t| Topic::parse(t).unwrap()).collect();
+        self.membership.subscribe(&topics, 10_000).unwrap()
+    }
+
+    fn unsubscribe(&self, topics: &[&str]) {
+        let topics: Vec<_> = topics.iter().map(|t| Topic::parse(t).unwrap()).collect();
+        self.membership.unsubscribe(&topics);
+    }
+
+    /// The message ids and offsets of the events that came since the last look.
+    fn received(&self) -> Vec<(String, u64)> {
+        let mut events = Vec::new();
+        while !self.outbox.is_empty() {
+            let written = self.outbox.lend(|slices| {
+                events.extend(slices.iter().map(|frame| decode(frame)));
+                slices.iter().map(|frame| frame.len()).sum()
+            });
+            self.outbox.advance(written);
+        }
+        events
+    }
+
+    fn received_ids(&self) -> Vec<String> {
+        self.received().into_iter().map(|(id, _)| id).collect()
+    }
+}
+
+fn name(tenant: &str) -> TenantName {
+    TenantName::parse(tenant).unwrap()
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct RelayFields {
+    #[prost(string, tag = "1")]
+    message_id: String,
+    #[prost(message, optional, tag = "9")]
+    position: Option<wire::Position>,
+}
+
+fn decode(frame: &[u8]) -> (String, u64) {
+    let envelope = <RelayFields as prost::Message>::decode(&frame[2..]).unwrap();
+    (envelope.message_id, envelope.position.unwrap().offset)
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_reaches_the_connections_of_its_topics_on_every_shard() {
+    let bench = Bench::new(2, WIDE);
+    let a = bench.connect(0, "acme", "ann");
+    let b = bench.connect(1, "acme", "bob");
+    let c = bench.connect(1, "acme", "cid");
+    a.subscribe(&["project:1"]);
+    b.subscribe(&["project:1", "sprint:1"]);
+    c.subscribe(&["project:2"]);
+    let published = bench
+        .publish("acme", vec![draft("m", &["project:1", "sprint:1"])])
+        .await;
+    assert!(published.acknowledged);
+    assert_eq!(published.events[0].matched, Some(2));
+    assert_eq!(published.events[0].position.offset, 1);
+    assert_eq!(a.received(), [("m".to_owned(), 1)]);
+    assert_eq!(b.received(), [("m".to_owned(), 1)]);
+    assert_eq!(c.received(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn tenants_do_not_meet_though_topics_and_users_have_the_same_names() {
+    let bench = Bench::new(2, WIDE);
+    let a = bench.connect(0, "acme", "ann");
+    let b = bench.connect(0, "other", "ann");
+    let c = bench.connect(1, "other", "ann");
+    for client in [&a, &b, &c] {
+        client.subscribe(&["project:1"]);
+    }
+    let topics = ["project:1", "user:ann", "tenant:*"];
+    let published = bench.publish("acme", vec![draft("m", &topics)]).await;
+    assert_eq!(published.events[0].matched, Some(1));
+    assert_eq!(a.received_ids(), ["m"]);
+    assert_eq!((b.received_ids(), c.received_ids()), (vec![], vec![]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn implicit_topics_need_no_subscription() {
+    let bench = Bench::new(1, WIDE);
+    let (a, b) = (
+        bench.connect(0, "acme", "ann"),
+        bench.connect(0, "acme", "bob"),
+    );
+    bench.publish("acme", vec![draft("1", &["user:ann"])]).await;
+    bench.publish("acme", vec![draft("2", &["tenant:*"])]).await;
+    assert_eq!(a.received_ids(), ["1", "2"]);
+    assert_eq!(b.received_ids(), ["2"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_stands_together_and_counts_for_each_event() {
+    let bench = Bench::new(2, WIDE);
+    let (a, b) = (
+        bench.connect(0, "acme", "ann"),
+        bench.connect(1, "acme", "bob"),
+    );
+    a.subscribe(&["project:1"]);
+    b.subscribe(&["project:1", "project:2"]);
+    let batch = vec![
+        draft("1", &["project:1"]),
+        draft("2", &["project:2"]),
+        draft("3", &["project:3"]),
+    ];
+    let published = bench.publish("acme", batch).await;
+    let counts: Vec<_> = published.events.iter().map(|event| event.matched).collect();
+    assert_eq!(counts, [Some(2), Some(1), Some(0)]);
+    assert_eq!(b.received(), [("1".to_owned(), 1), ("2".to_owned(), 2)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_subscribe_stands_at_the_head_and_leaves_what_was_before_to_older_topics() {
+    let bench = Bench::new(1, WIDE);
+    let a = bench.connect(0, "acme", "ann");
+    assert_eq!(a.subscribe(&["project:1"]).offset, 0);
+    let tenant = name("acme");
+    // Nobody takes from the inbox: the events are in the log and on their way.
+    let mut sent = std::pin::pin!(async {
+        for topic in ["project:1", "project:2"] {
+            let mut drafts = vec![draft(topic, &[topic])];
+            bench.registry.obtain(&tenant).unwrap().append(
+                &mut drafts,
+                &bench.publisher.inboxes,
+                Instant::now(),
+            );
+        }
+    });
+    sent.as_mut().await;
+    assert_eq!(a.received(), []);
+    assert_eq!(a.subscribe(&["project:2"]).offset, 2);
+    assert_eq!(a.received_ids(), ["project:1"]);
+    bench
+        .publish("acme", vec![draft("m", &["project:2"])])
+        .await;
+    assert_eq!(a.received(), [("m".to_owned(), 3)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_sent_before_a_shard_entered_again_is_not_delivered() {
+    let bench = Bench::new(1, WIDE);
+    let a = bench.connect(0, "acme", "ann");
+    let tenant = name("acme");
+    let mut drafts = vec![draft("old", &["tenant:*"])];
+    bench.registry.obtain(&tenant).unwrap().append(
+        &mut drafts,
+        &bench.publisher.inboxes,
+        Instant::now(),
+    );
+    drop(a);
+    let b = bench.connect(0, "acme", "bob");
+    bench
+        .publish("acme", vec![draft("new", &["tenant:*"])])
+        .await;
+    assert_eq!(b.received(), [("new".to_owned(), 2)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_sent_to_a_tenant_that_was_forgotten_is_not_delivered_to_its_heir() {
+    let limits = RegistryLimits {
+        window: Window {
+            events: 0,
+            ..WIDE.window
+        },
+        ..WIDE
+    };
+    let bench = Bench::new(1, limits);
+    let a = bench.connect(0, "acme", "ann");
+    let first = a.subscribe(&[]).epoch;
+    let mut drafts = vec![draft("old", &["tenant:*"])];
+    bench.registry.obtain(&name("acme")).unwrap().append(
+        &mut drafts,
+        &bench.publisher.inboxes,
+        Instant::now(),
+    );
+    drop(a);
+    assert!(bench.registry.is_empty());
+    let b = bench.connect(0, "acme", "bob");
+    assert_ne!(b.subscribe(&[]).epoch, first);
+    let published = bench
+        .publish("acme", vec![draft("new", &["tenant:*"])])
+        .await;
+    assert_eq!(published.events[0].position.offset, 1);
+    assert_eq!(b.received(), [("new".to_owned(), 1)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_inbox_refuses_after_the_timeout_and_leaves_nothing_behind() {
+    for inbox in [
+        InboxLimits {
+            places: 2,
+            places_per_tenant: 10,
+        },
+        InboxLimits {
+            places: 10,
+            places_per_tenant: 2,
+        },
+    ] {
+        // The second shard has room; nothing of what is refused may reach it.
+        let bench = Bench::new(2, RegistryLimits { inbox, ..WIDE });
+        let (a, b) = (
+            bench.connect(0, "acme", "ann"),
+            bench.connect(1, "acme", "bob"),
+        );
+        let tenant = name("acme");
+        for id in ["1", "2"] {
+            let drafts = vec![draft(id, &["tenant:*"])];
+            let published = tokio::select! {
+                biased;
+                () = bench.shards[1].run() => unreachable!(),
+                published = bench.publisher.publish(&tenant, drafts) => published.unwrap(),
+            };
+            assert!(!published.acknowledged, "shard 0 has not answered");
+            assert_eq!(published.events[0].matched, None);
+        }
+        let begun = Instant::now();
+        let refused = bench
+            .publisher
+            .publish(&tenant, vec![draft("3", &["tenant:*"])])
+            .await;
+        assert_eq!(refused, Err(PublishError::NoRoom));
+        assert_eq!(begun.elapsed(), Duration::from_secs(2));
+        let published = bench.publish("acme", vec![draft("4", &["tenant:*"])]).await;
+        assert_eq!(published.events[0].position.offset, 3);
+        assert_eq!(a.received_ids(), ["1", "2", "4"]);
+        assert_eq!(b.received_ids(), ["1", "2", "4"]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tenant_with_its_share_in_use_does_not_make_another_wait() {
+    let inbox = InboxLimits {
+        places: 10,
+        places_per_tenant: 2,
+    };
+    let bench = Bench::new(1, RegistryLimits { inbox, ..WIDE });
+    let (a, b) = (
+        bench.connect(0, "acme", "ann"),
+        bench.connect(0, "other", "bob"),
+    );
+    let mut drafts: Vec<_> = (0..2).map(|_| draft("m", &["tenant:*"])).collect();
+    for draft in drafts.drain(..) {
+        let published = bench.publisher.publish(&name("acme"), vec![draft]).await;
+        assert!(!published.unwrap().acknowledged);
+    }
+    let begun = Instant::now();
+    let published = bench
+        .publish("other", vec![draft("n", &["tenant:*"])])
+        .await;
+    assert_eq!(published.events[0].matched, Some(1));
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+    assert_eq!((a.received_ids().len(), b.received_ids().len()), (2, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_does_not_keep_up_is_ended_and_costs_its_neighbours_nothing() {
+    let bench = Bench::new(1, WIDE);
+    let limits = OutboxLimits { frames: 2, ..ROOMY };
+    let slow = bench.connect_with(0, "acme", "ann", limits);
+    let good = bench.connect(0, "acme", "bob");
+    let mut matched = Vec::new();
+    for id in ["1", "2", "3", "4"] {
+        let published = bench.publish("acme", vec![draft(id, &["tenant:*"])]).await;
+        matched.extend(published.events[0].matched);
+    }
+    assert_eq!(matched, [2, 2, 2, 1]);
+    assert_eq!(slow.outbox.ending(), Some(Ending::TooSlow));
+    assert_eq!(good.received_ids(), ["1", "2", "3", "4"]);
+    let tally = bench.shards[0].tally();
+    assert_eq!(tally.matched.get(), 7);
+    assert_eq!(tally.dropped_slow.get(), 1);
+    assert_eq!(tally.queued.get(), 6);
+}
+
+#[test]
+fn a_subscribe_over_the_bound_of_topics_changes_nothing() {
+    let bench = Bench::new(1, WIDE);
+    let a = bench.connect(0, "acme", "ann");
+    let topics: Vec<_> = ["a:1", "a:2", "a:2", "a:3"]
+        .map(|topic| Topic::parse(topic).unwrap())
+        .into();
+    assert!(a.membership.subscribe(&topics[..3], 2).is_ok());
+    assert!(a.membership.subscribe(&topics[..3], 2).is_ok());
+    let refused = a.membership.subscribe(&topics[2..], 2);
+    assert_eq!(refused, Err(TooManyTopics { topics_max: 2 }));
+    assert_eq!(bench.shards[0].tally().subscriptions.get(), 2);
+}
+
+#[test]
+fn a_tenant_beyond_the_bound_has_no_place_until_another_has_gone() {
+    let bench = Bench::new(1, RegistryLimits { tenants: 1, ..WIDE });
+    let a = bench.connect(0, "acme", "ann");
+    let outbox = Rc::new(Outbox::new(ROOMY));
+    let user = UserName::parse("bob").unwrap();
+    let refused = bench.shards[0].join(&name("other"), &user, Rc::clone(&outbox));
+    assert_eq!(refused.err(), Some(TenantsFull));
+    drop(a);
+    assert!(bench.shards[0].join(&name("other"), &user, outbox).is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sweep_forgets_a_tenant_when_its_events_are_too_old() {
+    let bench = Bench::new(1, WIDE);
+    bench.publish("acme", vec![draft("m", &["a:1"])]).await;
+    bench.registry.sweep(Instant::now());
+    assert_eq!(bench.registry.len(), 1);
+    assert!(bench.registry.event_bytes().get() > 0);
+    bench.registry.sweep(Instant::now() + WIDE.window.age);
+    assert!(bench.registry.is_empty());
+    assert_eq!(bench.registry.event_bytes().get(), 0);
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Connect {
+        shard: ShardId,
+        tenant: usize,
+        user: usize,
+    },
+    Subscribe {
+        client: usize,
+        topics: Vec<usize>,
+    },
+    Unsubscribe {
+        client: usize,
+        topics: Vec<usize>,
+    },
+    Publish {
+        tenant: usize,
+        events: Vec<Vec<usize>>,
+    },
+    Disconnect {
+        client: usize,
+    },
+}
+
+const TENANTS: [&str; 2] = ["acme", "other"];
+const USERS: [&str; 2] = ["ann", "bob"];
+/// The last three cannot be subscribed to.
+const TOPICS: [&str; 7] = [
+    "a:1", "a:2", "b:1", "b:a:1", "user:ann", "user:bob", "tenant:*",
+];
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let client = 0..12_usize;
+    let topics = prop::collection::vec(0..4_usize, 0..4);
+    let step = prop_oneof![
+        2 => (0..3_usize, 0..2_usize, 0..2_usize)
+            .prop_map(|(shard, tenant, user)| Step::Connect { shard, tenant, user }),
+        4 => (client.clone(), topics.clone())
+            .prop_map(|(client, topics)| Step::Subscribe { client, topics }),
+        2 => (client.clone(), topics)
+            .prop_map(|(client, topics)| Step::Unsubscribe { client, topics }),
+        6 => (0..2_usize, prop::collection::vec(prop::collection::vec(0..7_usize, 1..4), 1..4))
+            .prop_map(|(tenant, events)| Step::Publish { tenant, events }),
+        1 => client.prop_map(|client| Step::Disconnect { client }),
+    ];
+    prop::collection::vec(step, 1..60)
+}
+
+/// What a client should have, by the simplest reckoning.
+struct ModelClient {
+    tenant: usize,
+    user: usize,
+    topics: BTreeSet<usize>,
+    expected: Vec<(String, u64)>,
+}
+
+impl ModelClient {
+    fn wants(&self, event: &[usize]) -> bool {
+        event
+            .iter()
+            .any(|topic| self.topics.contains(topic) || *topic == 6 || *topic == 4 + self.user)
+    }
+}
+
+proptest! {
+    #[test]
+    fn deliveries_are_those_of_a_naive_model(steps in steps()) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let bench = Bench::new(3, WIDE);
+            let mut clients: BTreeMap<usize, (Client, ModelClient)> = BTreeMap::new();
+            let mut heads = [0_u64; 2];
+            let mut epochs: [Option<Epoch>; 2] = [None; 2];
+            for (number, step) in steps.into_iter().enumerate() {
+                match step {
+                    Step::Connect { shard, tenant, user } => {
+                        let client = bench.connect(shard, TENANTS[tenant], USERS[user]);
+                        let model = ModelClient {
+                            tenant,
+                            user,
+                            topics: BTreeSet::new(),
+                            expected: Vec::new(),
+                        };
+                        let free = (0..).find(|slot| !clients.contains_key(slot)).unwrap();
+                        clients.insert(free, (client, model));
+                    }
+                    Step::Subscribe { client, topics } => {
+                        if let Some((client, model)) = clients.get_mut(&client) {
+                            let names: Vec<_> = topics.iter().map(|t| TOPICS[*t]).collect();
+                            let position = client.subscribe(&names);
+                            assert_eq!(position.offset, heads[model.tenant]);
+                            model.topics.extend(topics);
+                        }
+                    }
+                    Step::Unsubscribe { client, topics } => {
+                        if let Some((client, model)) = clients.get_mut(&client) {
+                            let names: Vec<_> = topics.iter().map(|t| TOPICS[*t]).collect();
+                            client.unsubscribe(&names);
+                            model.topics.retain(|topic| !topics.contains(topic));
+                        }
+                    }
+                    Step::Publish { tenant, events } => {
+                        let drafts = events.iter().enumerate().map(|(index, topics)| {
+                            let mut names: Vec<_> = topics.iter().map(|t| TOPICS[*t]).collect();
+                            names.sort_unstable();
+                            names.dedup();
+                            draft(&format!("{number}.{index}"), &names)
+                        });
+                        let published = bench.publish(TENANTS[tenant], drafts.collect()).await;
+                        for (index, (topics, placed)) in
+                            events.iter().zip(&published.events).enumerate()
+                        {
+                            let epoch = placed.position.epoch;
+                            if *epochs[tenant].get_or_insert(epoch) != epoch {
+                                epochs[tenant] = Some(epoch);
+                                heads[tenant] = 0;
+                            }
+                            heads[tenant] += 1;
+                            assert_eq!(placed.position.offset, heads[tenant]);
+                            let mut matched = 0;
+                            for (_, model) in clients.values_mut() {
+                                if model.tenant == tenant && model.wants(topics) {
+                                    matched += 1;
+                                    let id = format!("{number}.{index}");
+                                    model.expected.push((id, heads[tenant]));
+                                }
+                            }
+                            assert_eq!(placed.matched, Some(matched));
+                        }
+                    }
+                    Step::Disconnect { client } => {
+                        if let Some((client, model)) = clients.remove(&client) {
+                            assert_eq!(client.received(), model.expected);
+                        }
+                    }
+                }
+            }
+            for (client, model) in clients.into_values() {
+                assert_eq!(client.received(), model.expected);
+            }
+            for shard in &bench.shards {
+                assert!(shard.is_empty());
+                assert_eq!(shard.tally().subscriptions.get(), 0);
+            }
+            bench.registry.sweep(Instant::now() + WIDE.window.age);
+            assert!(bench.registry.is_empty());
+            assert_eq!(bench.registry.event_bytes().get(), 0);
+        });
+    }
+}

@@ -1,0 +1,507 @@
+//! The frames that wait to be written to one connection, and what happens when
+//! there are too many. It stands between the hub, which fills it, and the
+//! connection, which empties it, so that neither need know the other. Knows no
+//! topics and no sockets.
+
+use std::{
+    cell::RefCell,
+    collections::VecDeque,
+    io::IoSlice,
+    rc::Rc,
+    task::{Context, Waker},
+};
+
+use bytes::Bytes;
+
+use crate::{event::Delivery, protocol::close::Ending};
+
+/// The most frames that leave in one system call. More gains nothing that could
+/// be measured, and the kernel takes 1,024 at the most.
+pub const FRAMES_A_WRITE_MAX: usize = 64;
+
+/// The queue's memory is given back when it runs empty with room for more than
+/// this many frames.
+const FRAMES_KEPT_ROOM_FOR: usize = 32;
+
+/// An outbox that has reached one of these takes nothing more.
+#[derive(Debug, Clone, Copy)]
+pub struct OutboxLimits {
+    /// Frames that wait.
+    pub frames: usize,
+    /// Bytes of all frames that wait.
+    pub bytes: usize,
+}
+
+/// Which item of a shard's inbox an event belongs to, and which event of the
+/// shard it is. Both grow from 1. By these an outbox knows that it has an event
+/// already, and that an item whose first event it took is to be taken whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Stamp {
+    /// The item.
+    pub item: u64,
+    /// The event.
+    pub event: u64,
+}
+
+/// What became of an event that was offered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Offered {
+    /// It waits to be written.
+    Taken,
+    /// It was offered before, for another of its topics.
+    TakenBefore,
+    /// There was no room: the connection will be closed for it.
+    Overflowed,
+    /// The connection is about to end and takes nothing more.
+    Ended,
+}
+
+/// One connection's queue. Lives on the connection's shard.
+#[derive(Debug)]
+pub struct Outbox {
+    limits: OutboxLimits,
+    state: RefCell<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    queue: VecDeque<Entry>,
+    /// The bytes of all entries in the queue, those of the head that are written
+    /// included.
+    bytes: usize,
+    /// How much of the head is written. More than 0: the head is begun, and
+    /// nothing may go before it is finished.
+    head_written: usize,
+    /// A pong that waits to go ahead of the queue; a newer one takes its place
+    /// (RFC 6455, 5.5.3).
+    pong: Option<Bytes>,
+    offered: Stamp,
+    ending: Option<Ending>,
+    /// A Close frame is in the queue or written: nothing may follow it.
+    close_queued: bool,
+    waker: Option<Waker>,
+}
+
+#[derive(Debug)]
+enum Entry {
+    Event(Rc<Delivery>),
+    Frame(Bytes),
+}
+
+impl Entry {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Event(delivery) => delivery.event().frame(),
+            Self::Frame(frame) => frame,
+        }
+    }
+
+    fn is_event(&self) -> bool {
+        matches!(self, Self::Event(_))
+    }
+}
+
+impl Outbox {
+    /// An empty outbox, which holds no memory for frames yet.
+    #[must_use]
+    pub fn new(limits: OutboxLimits) -> Self {
+        Self {
+            limits,
+            state: RefCell::default(),
+        }
+    }
+
+    /// Takes the event if there is room. The limits are looked at once for each
+    /// item: below both, the item is taken whole, so that no allowed event or
+    /// batch is too big for a connection that keeps up.
+    pub fn offer(&self, event: &Rc<Delivery>, stamp: Stamp) -> Offered {
+        let mut state = self.state.borrow_mut();
+        if state.offered.event == stamp.event {
+            return Offered::TakenBefore;
+        }
+        if state.ending.is_some() || state.close_queued {
+            return Offered::Ended;
+        }
+        if state.offered.item != stamp.item && self.is_full(&state) {
+            state.end(Ending::TooSlow);
+            return Offered::Overflowed;
+        }
+        state.offered = stamp;
+        state.push(Entry::Event(Rc::clone(event)));
+        Offered::Taken
+    }
+
+    /// Queues a whole frame that the connection itself made: the answer to
+    /// something that its client sent. The limits are not looked at, since a
+    /// connection stops reading while its outbox stands at one.
+    pub fn push_reply(&self, frame: Bytes) {
+        let mut state = self.state.borrow_mut();
+        if !state.close_queued {
+            state.push(Entry::Frame(frame));
+        }
+    }
+
+    /// Puts a pong ahead of all that is not begun, in the place of one that waits.
+    pub fn set_pong(&self, frame: Bytes) {
+        let mut state = self.state.borrow_mut();
+        if !state.close_queued {
+            state.pong = Some(frame);
+            state.wake();
+        }
+    }
+
+    /// Queues the Close frame, after which nothing is taken.
+    pub fn push_close(&self, frame: Bytes) {
+        let mut state = self.state.borrow_mut();
+        if !state.close_queued {
+            state.push(Entry::Frame(frame));
+            state.close_queued = true;
+        }
+    }
+
+    /// Tells the connection to end. The first to say so is the one that counts.
+    pub fn end(&self, ending: Ending) {
+        self.state.borrow_mut().end(ending);
+    }
+
+    /// Why the connection is to end, if it is.
+    #[must_use]
+    pub fn ending(&self) -> Option<Ending> {
+        self.state.borrow().ending
+    }
+
+    /// Whether it stands at one of its limits.
+    #[must_use]
+    pub fn at_limit(&self) -> bool {
+        self.is_full(&self.state.borrow())
+    }
+
+    /// Whether nothing waits to be written.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        let state = self.state.borrow();
+        state.queue.is_empty() && state.pong.is_none()
+    }
+
+    /// Lends the bytes that are to be written next, at most
+    /// [`FRAMES_A_WRITE_MAX`] frames of them.
+    pub fn lend<R>(&self, write: impl FnOnce(&[IoSlice<'_>]) -> R) -> R {
+        let state = self.state.borrow();
+        let mut slices = [IoSlice::new(&[]); FRAMES_A_WRITE_MAX];
+        let mut count = 0;
+        for (place, bytes) in slices.iter_mut().zip(state.in_order()) {
+            *place = IoSlice::new(bytes);
+            count += 1;
+        }
+        write(slices.get(..count).unwrap_or_default())
+    }
+
+    /// Takes off what was written of the bytes that were lent, and says how many
+    /// events are now written whole.
+    pub fn advance(&self, mut written: usize) -> u64 {
+        let mut state = self.state.borrow_mut();
+        let mut events = 0;
+        while written > 0 {
+            state.promote_pong();
+            let Some(head) = state.queue.front() else {
+                break;
+            };
+            let left = head.bytes().len() - state.head_written;
+            if written < left {
+                state.head_written += written;
+                break;
+            }
+            written -= left;
+            events += u64::from(head.is_event());
+            state.head_written = 0;
+            state.pop();
+        }
+        state.give_memory_back();
+        events
+    }
+
+    /// Drops all that is not begun, and says how many events were among it.
+    pub fn discard(&self) -> u64 {
+        let mut state = self.state.borrow_mut();
+        let begun = usize::from(state.head_written > 0);
+        let mut events = 0;
+        while state.queue.len() > begun {
+            let Some(last) = state.queue.pop_back() else {
+                break;
+            };
+            state.bytes -= last.bytes().len();
+            events += u64::from(last.is_event());
+        }
+        state.pong = None;
+        state.give_memory_back();
+        events
+    }
+
+    /// Drops everything, the begun frame too, because nothing more will be
+    /// written; says how many events were among it.
+    pub fn abandon(&self) -> u64 {
+        let mut state = self.state.borrow_mut();
+        state.head_written = 0;
+        state.close_queued = true;
+        drop(state);
+        self.discard()
+    }
+
+    /// Has the task woken when there is something to write, or an ending.
+    pub fn register(&self, context: &Context<'_>) {
+        let mut state = self.state.borrow_mut();
+        match &mut state.waker {
+            Some(waker) => waker.clone_from(context.waker()),
+            None => state.waker = Some(context.waker().clone()),
+        }
+    }
+
+    fn is_full(&self, state: &State) -> bool {
+        state.queue.len() >= self.limits.frames || state.bytes >= self.limits.bytes
+    }
+}
+
+impl State {
+    /// What is to be written, in the order in which it leaves.
+    fn in_order(&self) -> impl Iterator<Item = &[u8]> {
+        let begun = usize::from(self.head_written > 0);
+        let head = self
+            .queue
+            .iter()
+            .take(begun)
+            .map(|entry| entry.bytes().get(self.head_written..).unwrap_or_default());
+        let rest = self.queue.iter().skip(begun).map(Entry::bytes);
+        head.chain(self.pong.as_deref()).chain(rest)
+    }
+
+    /// A pong that is its turn becomes the queue's head, so that once begun it is
+    /// finished like any other frame.
+    fn promote_pong(&mut self) {
+        if self.head_written > 0 {
+            return;
+        }
+        if let Some(pong) = self.pong.take() {
+            self.bytes += pong.len();
+            self.queue.push_front(Entry::Frame(pong));
+        }
+    }
+
+    fn push(&mut self, entry: Entry) {
+        self.bytes += entry.bytes().len();
+        let was_empty = self.queue.is_empty();
+        self.queue.push_back(entry);
+        // With something queued before, the task is awake already or waits for
+        // the socket.
+        if was_empty {
+            self.wake();
+        }
+    }
+
+    fn pop(&mut self) {
+        if let Some(head) = self.queue.pop_front() {
+            self.bytes -= head.bytes().len();
+        }
+    }
+
+    fn give_memory_back(&mut self) {
+        if self.queue.is_empty() && self.queue.capacity() > FRAMES_KEPT_ROOM_FOR {
+            self.queue = VecDeque::new();
+        }
+    }
+
+    fn end(&mut self, ending: Ending) {
+        self.ending.get_or_insert(ending);
+        self.wake();
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = &self.waker {
+            waker.wake_by_ref();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        event::tests::draft,
+        protocol::{Epoch, Position},
+    };
+
+    const ROOMY: OutboxLimits = OutboxLimits {
+        frames: 1000,
+        bytes: 1 << 20,
+    };
+
+    fn event(id: &str) -> Rc<Delivery> {
+        let position = Position {
+            epoch: Epoch::from_bits(1),
+            offset: 1,
+        };
+        let event = draft(id, &["a:1"]).place(position, &Arc::default());
+        Rc::new(Delivery::new(Arc::new(event)))
+    }
+
+    fn stamp(item: u64, event: u64) -> Stamp {
+        Stamp { item, event }
+    }
+
+    fn frame(text: &'static str) -> Bytes {
+        Bytes::from_static(text.as_bytes())
+    }
+
+    /// Writes at most `max` bytes and gives back what was written.
+    fn write(outbox: &Outbox, max: usize) -> Vec<u8> {
+        let mut bytes: Vec<u8> = outbox.lend(|slices| {
+            slices
+                .iter()
+                .flat_map(|slice| slice.iter().copied())
+                .collect()
+        });
+        bytes.truncate(max);
+        outbox.advance(bytes.len());
+        bytes
+    }
+
+    #[test]
+    fn an_event_is_taken_once() {
+        let outbox = Outbox::new(ROOMY);
+        assert_eq!(outbox.offer(&event("m"), stamp(1, 1)), Offered::Taken);
+        assert_eq!(outbox.offer(&event("m"), stamp(1, 1)), Offered::TakenBefore);
+        assert_eq!(outbox.offer(&event("n"), stamp(1, 2)), Offered::Taken);
+    }
+
+    #[test]
+    fn below_its_limits_it_takes_an_item_whole_and_at_one_it_ends() {
+        for limits in [
+            OutboxLimits { frames: 1, ..ROOMY },
+            OutboxLimits { bytes: 1, ..ROOMY },
+        ] {
+            let outbox = Outbox::new(limits);
+            for number in 1..=10 {
+                assert_eq!(outbox.offer(&event("m"), stamp(1, number)), Offered::Taken);
+            }
+            assert!(outbox.at_limit());
+            assert_eq!(outbox.offer(&event("m"), stamp(2, 11)), Offered::Overflowed);
+            assert_eq!(outbox.ending(), Some(Ending::TooSlow));
+            assert_eq!(outbox.offer(&event("m"), stamp(2, 12)), Offered::Ended);
+            assert_eq!(outbox.discard(), 10);
+            assert!(outbox.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_pong_goes_ahead_of_what_is_queued_but_never_into_a_begun_frame() {
+        let outbox = Outbox::new(ROOMY);
+        outbox.push_reply(frame("first"));
+        outbox.push_reply(frame("second"));
+        assert_eq!(write(&outbox, 2), b"fi");
+        outbox.set_pong(frame("old pong"));
+        outbox.set_pong(frame("PONG"));
+        assert_eq!(write(&outbox, 5), b"rstPO");
+        outbox.set_pong(frame("next"));
+        assert_eq!(write(&outbox, 100), b"NGnextsecond");
+        assert!(outbox.is_empty());
+    }
+
+    #[test]
+    fn nothing_is_queued_after_a_close_frame() {
+        let outbox = Outbox::new(ROOMY);
+        outbox.push_close(frame("close"));
+        outbox.push_reply(frame("reply"));
+        outbox.set_pong(frame("pong"));
+        outbox.push_close(frame("close again"));
+        assert_eq!(outbox.offer(&event("m"), stamp(1, 1)), Offered::Ended);
+        assert_eq!(write(&outbox, 100), b"close");
+        assert!(outbox.is_empty());
+    }
+
+    #[test]
+    fn what_is_begun_survives_a_discard_and_is_counted_when_abandoned() {
+        let outbox = Outbox::new(ROOMY);
+        let whole = event("m");
+        assert_eq!(outbox.offer(&whole, stamp(1, 1)), Offered::Taken);
+        assert_eq!(outbox.offer(&event("n"), stamp(1, 2)), Offered::Taken);
+        let begun = write(&outbox, 3);
+        assert_eq!(outbox.discard(), 1);
+        let rest = outbox.lend(|slices| slices.concat_bytes());
+        assert_eq!([begun, rest].concat(), whole.event().frame());
+        assert_eq!(outbox.abandon(), 1);
+        assert!(outbox.is_empty());
+    }
+
+    #[test]
+    fn an_empty_outbox_holds_no_memory_after_a_burst() {
+        let outbox = Outbox::new(ROOMY);
+        assert_eq!(outbox.state.borrow().queue.capacity(), 0);
+        for number in 1..=500 {
+            outbox.offer(&event("m"), stamp(number, number));
+        }
+        while !outbox.is_empty() {
+            write(&outbox, usize::MAX);
+        }
+        assert_eq!(outbox.state.borrow().queue.capacity(), 0);
+        assert_eq!(outbox.state.borrow().bytes, 0);
+    }
+
+    trait ConcatBytes {
+        fn concat_bytes(&self) -> Vec<u8>;
+    }
+
+    impl ConcatBytes for [IoSlice<'_>] {
+        fn concat_bytes(&self) -> Vec<u8> {
+            self.iter()
+                .flat_map(|slice| slice.iter().copied())
+                .collect()
+        }
+    }
+
+    proptest! {
+        /// Whatever the pieces in which the kernel takes them, frames leave
+        /// whole, and those that are no pongs in the order in which they came.
+        #[test]
+        fn frames_never_interleave(
+            steps in prop::collection::vec((0..3_u8, 1..40_usize), 1..200),
+        ) {
+            let outbox = Outbox::new(ROOMY);
+            let (mut written, mut queued, mut replies) = (Vec::new(), 0_u8, Vec::new());
+            for (action, len) in steps {
+                match action {
+                    0 => {
+                        queued = queued.wrapping_add(1);
+                        replies.push((queued, len));
+                        outbox.push_reply(numbered_frame(queued, len));
+                    }
+                    1 => outbox.set_pong(numbered_frame(0xff, len)),
+                    _ => written.extend(write(&outbox, len)),
+                }
+            }
+            while !outbox.is_empty() {
+                written.extend(write(&outbox, 7));
+            }
+            let mut rest = &written[..];
+            let mut seen = Vec::new();
+            while let [number, len, ..] = *rest {
+                let frame = &rest[..usize::from(len) + 2];
+                prop_assert!(frame[2..].iter().all(|byte| *byte == number));
+                if number != 0xff {
+                    seen.push((number, usize::from(len)));
+                }
+                rest = &rest[frame.len()..];
+            }
+            prop_assert_eq!(seen, replies);
+        }
+    }
+
+    /// A number, a length, and the number that many times.
+    fn numbered_frame(number: u8, len: usize) -> Bytes {
+        let mut frame = vec![number, u8::try_from(len).unwrap()];
+        frame.resize(len + 2, number);
+        frame.into()
+    }
+}

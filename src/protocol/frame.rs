@@ -1,0 +1,67 @@
+//! The header of a server's WebSocket frame (RFC 6455, 5.2): unmasked, one frame
+//! a message.
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+/// The most bytes that a frame's header can have.
+pub const HEADER_BYTES_MAX: usize = 10;
+
+const FIN: u8 = 0x80;
+const BINARY: u8 = 0x2;
+
+/// The header of a binary frame, written to the right end of the array, and how
+/// many bytes it has there. At the right end it stands directly before a payload
+/// that was written behind room for the longest header.
+#[must_use]
+pub fn binary_header(payload_len: usize) -> ([u8; HEADER_BYTES_MAX], usize) {
+    let mut header = [0; HEADER_BYTES_MAX];
+    let written = {
+        let mut rest = &mut header[..];
+        rest.put_u8(FIN | BINARY);
+        match (u8::try_from(payload_len), u16::try_from(payload_len)) {
+            (Ok(short @ 0..=125), _) => rest.put_u8(short),
+            (_, Ok(medium)) => {
+                rest.put_u8(126);
+                rest.put_u16(medium);
+            }
+            _ => {
+                rest.put_u8(127);
+                rest.put_u64(payload_len as u64);
+            }
+        }
+        HEADER_BYTES_MAX - rest.len()
+    };
+    header.rotate_right(HEADER_BYTES_MAX - written);
+    (header, written)
+}
+
+/// The payload as one whole binary frame.
+#[must_use]
+pub fn binary(payload: &[u8]) -> Bytes {
+    let (header, header_len) = binary_header(payload.len());
+    let mut frame = BytesMut::with_capacity(header_len + payload.len());
+    frame.extend(header.iter().skip(HEADER_BYTES_MAX - header_len));
+    frame.extend_from_slice(payload);
+    frame.freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_length_is_written_in_the_shortest_form() {
+        for (len, header) in [
+            (0, &[0x82, 0][..]),
+            (125, &[0x82, 125]),
+            (126, &[0x82, 126, 0, 126]),
+            (65_535, &[0x82, 126, 0xff, 0xff]),
+            (65_536, &[0x82, 127, 0, 0, 0, 0, 0, 1, 0, 0]),
+        ] {
+            let frame = binary(&vec![7; len]);
+            assert_eq!(&frame[..header.len()], header, "{len}");
+            assert_eq!(frame.len(), header.len() + len);
+            assert!(frame[header.len()..].iter().all(|byte| *byte == 7));
+        }
+    }
+}

@@ -1,4 +1,16 @@
-//! Sidewire, a pub/sub relay daemon.
+//! Sidewire, a pub/sub relay daemon: a backend POSTs events, WebSocket clients get
+//! those that relate to their topics, inside their tenant, in order, as Protocol
+//! Buffers.
+//!
+//! ```text
+//!  backend ──POST──▶ ingest ─▶ schema ─▶ log ─▶ shard ─▶ outbox ─▶ connection ──▶ client
+//!                    who may?  which     what    who     what        how it is
+//!                              topics?   order?  gets it? waits?     written
+//!  client ──frames─▶ connection ─▶ (subscribe) ─▶ shard's topic index
+//! ```
+//!
+//! Data goes one way. No module calls back up the line; each hands the next one a
+//! value. `docs/architecture.md` says what always holds, and why.
 #![cfg_attr(
     test,
     allow(
@@ -10,11 +22,23 @@
     )
 )]
 
-pub mod clock;
+// What everything speaks of.
+pub mod protocol;
+pub mod schema;
+
+// The path of an event, in its order.
 pub mod event;
 pub mod hub;
 pub mod log;
 pub mod outbox;
-pub mod protocol;
+
+// Who may, and what the operator decided.
+
+// What holds it together.
+
+// The other ends: for people, for tests, and for scripts.
+
+// How it is watched, and what all of it stands on.
+pub mod clock;
 pub mod random;
 pub mod tally;

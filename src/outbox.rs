@@ -56,6 +56,15 @@ pub enum Offered {
     Ended,
 }
 
+/// What a write has brought to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Advanced {
+    /// Frames of which the last byte is written.
+    pub frames: u64,
+    /// Of these, events.
+    pub events: u64,
+}
+
 /// One connection's queue. Lives on the connection's shard.
 #[derive(Debug)]
 pub struct Outbox {
@@ -196,11 +205,10 @@ impl Outbox {
         write(slices.get(..count).unwrap_or_default())
     }
 
-    /// Takes off what was written of the bytes that were lent, and says how many
-    /// events are now written whole.
-    pub fn advance(&self, mut written: usize) -> u64 {
+    /// Takes off what was written of the bytes that were lent.
+    pub fn advance(&self, mut written: usize) -> Advanced {
         let mut state = self.state.borrow_mut();
-        let mut events = 0;
+        let mut advanced = Advanced::default();
         while written > 0 {
             state.promote_pong();
             let Some(head) = state.queue.front() else {
@@ -212,12 +220,13 @@ impl Outbox {
                 break;
             }
             written -= left;
-            events += u64::from(head.is_event());
+            advanced.frames += 1;
+            advanced.events += u64::from(head.is_event());
             state.head_written = 0;
             state.pop();
         }
         state.give_memory_back();
-        events
+        advanced
     }
 
     /// Drops all that is not begun, and says how many events were among it.

@@ -77,6 +77,11 @@ impl TenantIndex {
         }
     }
 
+    /// The outbox of every connection.
+    pub(super) fn connections(&self) -> impl Iterator<Item = &Rc<Outbox>> {
+        self.connections.values()
+    }
+
     /// Whether no connection is left.
     pub(super) fn is_empty(&self) -> bool {
         self.connections.is_empty() && self.users.is_empty() && self.topics.is_empty()

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     event::Delivery,
     outbox::{Outbox, Stamp},
-    protocol::{Position, TenantName, Topic, UserName},
+    protocol::{Position, TenantName, Topic, UserName, close::Ending},
     tally::Tally,
 };
 
@@ -116,6 +116,15 @@ impl ShardHub {
             outbox,
             topics: RefCell::default(),
         })
+    }
+
+    /// Tells every connection here to end; `ending` is asked for each.
+    pub fn end_all(&self, ending: impl Fn() -> Ending) {
+        for here in self.tenants.borrow().values() {
+            for outbox in here.index.borrow().connections() {
+                outbox.end(ending());
+            }
+        }
     }
 
     fn enter(&self, name: &TenantName) -> Result<Rc<TenantHere>, TenantsFull> {

@@ -6,6 +6,7 @@ pub mod code;
 pub mod frame;
 pub mod name;
 pub mod position;
+pub mod reply;
 pub mod topic;
 
 /// The control messages as they are on the wire, generated from

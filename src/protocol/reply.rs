@@ -1,0 +1,272 @@
+//! The control messages that the relay sends, as bytes.
+
+use std::time::Duration;
+
+use bytes::BufMut;
+use prost::{
+    Message,
+    encoding::{WireType, encode_key, encode_varint},
+};
+
+use super::{ErrorCode, wire};
+
+/// The numbers of the envelope's relay fields.
+mod number {
+    pub(super) const MESSAGE_ID: u32 = 1;
+    pub(super) const TIMESTAMP: u32 = 8;
+    pub(super) const SUBSCRIPTION_CONFIRMED: u32 = 11;
+    pub(super) const UNSUBSCRIBE_CONFIRMED: u32 = 13;
+    pub(super) const PONG: u32 = 15;
+    pub(super) const ERROR: u32 = 16;
+}
+
+/// The ids that one of the schema's own lists held, in a Subscribe or
+/// Unsubscribe, and will hold in its confirmation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListedIds {
+    /// The list's field number, 1 to 15.
+    pub number: u32,
+    /// The ids, in order, without duplicates.
+    pub ids: Vec<String>,
+}
+
+/// A control message from the relay.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Reply {
+    /// The answer to Subscribe.
+    SubscriptionConfirmed {
+        /// The schema's lists.
+        lists: Vec<ListedIds>,
+        /// The relay's fields.
+        fields: wire::SubscriptionConfirmed,
+    },
+    /// The answer to Unsubscribe.
+    UnsubscribeConfirmed {
+        /// The schema's lists.
+        lists: Vec<ListedIds>,
+        /// The relay's fields.
+        fields: wire::UnsubscribeConfirmed,
+    },
+    /// The answer to Ping.
+    Pong(wire::Pong),
+    /// The answer to what was refused.
+    Error(Refusal),
+}
+
+/// Why something was refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// The kind of fault.
+    pub code: ErrorCode,
+    /// For people.
+    pub message: String,
+    /// The id of the message that was refused; empty where it is not known.
+    pub request_message_id: String,
+    /// The path of the field at fault, where there is one.
+    pub field: Option<String>,
+    /// When to try again, where time helps.
+    pub retry_after: Option<Duration>,
+}
+
+impl Refusal {
+    /// A refusal of something of which only that is known.
+    #[must_use]
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+            request_message_id: String::new(),
+            field: None,
+            retry_after: None,
+        }
+    }
+
+    /// A refusal of what is malformed, at this field.
+    #[must_use]
+    pub fn invalid(field: &str, message: impl Into<String>) -> Self {
+        Self {
+            field: Some(field.to_owned()),
+            ..Self::new(ErrorCode::ValidationError, message)
+        }
+    }
+
+    /// The same, of the message with this id.
+    #[must_use]
+    pub fn of(mut self, message_id: &str) -> Self {
+        message_id.clone_into(&mut self.request_message_id);
+        self
+    }
+}
+
+impl From<&Refusal> for wire::ErrorResponse {
+    fn from(refusal: &Refusal) -> Self {
+        Self {
+            error_code: refusal.code.to_string(),
+            error_message: refusal.message.clone(),
+            request_message_id: refusal.request_message_id.clone(),
+            field_name: refusal.field.clone(),
+            retry_after_ms: refusal
+                .retry_after
+                .map(|delay| u64::try_from(delay.as_millis()).unwrap_or(u64::MAX)),
+        }
+    }
+}
+
+impl Reply {
+    /// The envelope, with a `timestamp` in Unix seconds.
+    #[must_use]
+    pub fn envelope(&self, message_id: &str, timestamp: i64) -> Vec<u8> {
+        let mut envelope = Vec::new();
+        put_bytes(number::MESSAGE_ID, message_id.as_bytes(), &mut envelope);
+        encode_key(number::TIMESTAMP, WireType::Varint, &mut envelope);
+        encode_varint(timestamp.cast_unsigned(), &mut envelope);
+        let (number, payload) = self.payload();
+        put_bytes(number, &payload, &mut envelope);
+        envelope
+    }
+
+    fn payload(&self) -> (u32, Vec<u8>) {
+        match self {
+            Self::SubscriptionConfirmed { lists, fields } => (
+                number::SUBSCRIPTION_CONFIRMED,
+                with_lists(lists, &fields.encode_to_vec()),
+            ),
+            Self::UnsubscribeConfirmed { lists, fields } => (
+                number::UNSUBSCRIBE_CONFIRMED,
+                with_lists(lists, &fields.encode_to_vec()),
+            ),
+            Self::Pong(pong) => (number::PONG, pong.encode_to_vec()),
+            Self::Error(refusal) => (
+                number::ERROR,
+                wire::ErrorResponse::from(refusal).encode_to_vec(),
+            ),
+        }
+    }
+}
+
+/// The schema's fields of a confirmation, which have the lower numbers, then the
+/// relay's.
+fn with_lists(lists: &[ListedIds], relay_fields: &[u8]) -> Vec<u8> {
+    let mut payload = Vec::new();
+    for list in lists {
+        for id in &list.ids {
+            put_bytes(list.number, id.as_bytes(), &mut payload);
+        }
+    }
+    payload.extend_from_slice(relay_fields);
+    payload
+}
+
+fn put_bytes(number: u32, bytes: &[u8], buffer: &mut Vec<u8>) {
+    encode_key(number, WireType::LengthDelimited, buffer);
+    encode_varint(bytes.len() as u64, buffer);
+    buffer.put_slice(bytes);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// Golden bytes: the id `m`, the timestamp 1, then the payload.
+    fn assert_golden(reply: &Reply, payload: &str) {
+        let expected = format!("0a016d4001{}", payload.replace([' ', '\n'], ""));
+        assert_eq!(hex(&reply.envelope("m", 1)), expected);
+    }
+
+    #[test]
+    fn subscription_confirmed_has_the_schemas_lists_and_the_relays_fields() {
+        let reply = Reply::SubscriptionConfirmed {
+            lists: vec![
+                ListedIds {
+                    number: 1,
+                    ids: vec!["p".into(), "q".into()],
+                },
+                ListedIds {
+                    number: 3,
+                    ids: vec!["w".into()],
+                },
+            ],
+            fields: wire::SubscriptionConfirmed {
+                topics: vec!["a:1".into()],
+                position: Some(wire::Position {
+                    epoch: "e".into(),
+                    offset: 300,
+                }),
+                recovered: true,
+                request_message_id: "r".into(),
+                replayed: 2,
+            },
+        };
+        assert_golden(
+            &reply,
+            "5a 22 \
+             0a 01 70 0a 01 71 1a 01 77 \
+             82 01 03 61 3a 31 \
+             8a 01 06 0a 01 65 10 ac 02 \
+             90 01 01 \
+             9a 01 01 72 \
+             a0 01 02",
+        );
+    }
+
+    #[test]
+    fn an_empty_subscription_is_confirmed_with_a_position_at_least() {
+        let reply = Reply::SubscriptionConfirmed {
+            lists: Vec::new(),
+            fields: wire::SubscriptionConfirmed {
+                position: Some(wire::Position {
+                    epoch: "e".into(),
+                    offset: 0,
+                }),
+                ..Default::default()
+            },
+        };
+        assert_golden(&reply, "5a 06 8a 01 03 0a 01 65");
+    }
+
+    #[test]
+    fn unsubscribe_confirmed_has_lists_topics_and_the_request() {
+        let reply = Reply::UnsubscribeConfirmed {
+            lists: vec![ListedIds {
+                number: 2,
+                ids: vec!["s".into()],
+            }],
+            fields: wire::UnsubscribeConfirmed {
+                topics: vec!["a:1".into()],
+                request_message_id: "r".into(),
+            },
+        };
+        assert_golden(&reply, "6a 0d 12 01 73 82 01 03 61 3a 31 9a 01 01 72");
+    }
+
+    #[test]
+    fn pong_has_the_relays_time_and_the_clients() {
+        let reply = Reply::Pong(wire::Pong {
+            timestamp: 5,
+            client_timestamp: -1,
+        });
+        assert_golden(&reply, "7a 0d 08 05 10 ff ff ff ff ff ff ff ff ff 01");
+    }
+
+    #[test]
+    fn an_error_has_its_optional_fields_where_they_are_known() {
+        let bare = Refusal::new(ErrorCode::Conflict, "m");
+        assert_golden(
+            &Reply::Error(bare.clone()),
+            "82 01 0d 0a 08 43 4f 4e 46 4c 49 43 54 12 01 6d",
+        );
+        let full = Refusal {
+            field: Some("f".into()),
+            retry_after: Some(Duration::ZERO),
+            ..bare.of("r")
+        };
+        assert_golden(
+            &Reply::Error(full),
+            "82 01 15 0a 08 43 4f 4e 46 4c 49 43 54 12 01 6d 1a 01 72 22 01 66 28 00",
+        );
+    }
+}

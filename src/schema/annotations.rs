@@ -1,0 +1,162 @@
+//! The options of `sidewire/v1/options.proto`, read from descriptors: which
+//! fields hold topics' ids, what clients may publish, where the sender goes.
+
+use prost_reflect::{
+    Cardinality, DescriptorPool, DynamicMessage, ExtensionDescriptor, FieldDescriptor, Kind,
+    MessageDescriptor, Value,
+};
+
+use crate::protocol::topic::{TENANT_KIND, check_kind};
+
+use super::compile::SchemaError;
+
+const TOPIC: (&str, u32) = ("sidewire.v1.topic", 50510);
+const CLIENT_PUBLISH: (&str, u32) = ("sidewire.v1.client_publish", 50511);
+const SENDER: (&str, u32) = ("sidewire.v1.sender", 50512);
+
+/// A field as a message or an extension of it declares it.
+pub(super) struct Declared {
+    pub(super) full_name: String,
+    /// What a path calls it: an extension's name stands in brackets.
+    pub(super) name: String,
+    pub(super) number: u32,
+    pub(super) kind: Kind,
+    pub(super) is_group: bool,
+    pub(super) is_map: bool,
+    pub(super) is_repeated: bool,
+    /// The oneof that it is a member of, which is none for `optional`.
+    pub(super) oneof: Option<String>,
+    options: DynamicMessage,
+}
+
+impl From<FieldDescriptor> for Declared {
+    fn from(field: FieldDescriptor) -> Self {
+        Self {
+            full_name: field.full_name().to_owned(),
+            name: field.name().to_owned(),
+            number: field.number(),
+            kind: field.kind(),
+            is_group: field.is_group(),
+            is_map: field.is_map(),
+            is_repeated: field.cardinality() == Cardinality::Repeated,
+            oneof: field
+                .containing_oneof()
+                .filter(|oneof| !oneof.is_synthetic())
+                .map(|oneof| oneof.name().to_owned()),
+            options: field.options(),
+        }
+    }
+}
+
+impl From<ExtensionDescriptor> for Declared {
+    fn from(field: ExtensionDescriptor) -> Self {
+        Self {
+            full_name: field.full_name().to_owned(),
+            name: field.json_name().to_owned(),
+            number: field.number(),
+            kind: field.kind(),
+            is_group: field.is_group(),
+            is_map: field.is_map(),
+            is_repeated: field.cardinality() == Cardinality::Repeated,
+            oneof: None,
+            options: field.options(),
+        }
+    }
+}
+
+/// The fields of a message, with those that extensions add to it.
+pub(super) fn declared(message: &MessageDescriptor) -> Vec<Declared> {
+    let fields = message.fields().map(Declared::from);
+    fields
+        .chain(message.extensions().map(Declared::from))
+        .collect()
+}
+
+/// The three options, as one pool declares them.
+pub(super) struct Annotations {
+    topic: Option<ExtensionDescriptor>,
+    client_publish: Option<ExtensionDescriptor>,
+    sender: Option<ExtensionDescriptor>,
+}
+
+impl Annotations {
+    /// The options of the pool, with every use of them checked. A pool that does
+    /// not declare them uses none.
+    pub(super) fn of(pool: &DescriptorPool) -> Result<Self, SchemaError> {
+        let annotations = Self {
+            topic: option(pool, TOPIC, &Kind::String)?,
+            client_publish: option(pool, CLIENT_PUBLISH, &Kind::Bool)?,
+            sender: option(pool, SENDER, &Kind::Bool)?,
+        };
+        for message in pool.all_messages() {
+            let client_publish = annotations.client_publish(&message);
+            for field in declared(&message) {
+                annotations.check_topic(&field)?;
+                annotations.check_sender(&field, client_publish)?;
+            }
+        }
+        Ok(annotations)
+    }
+
+    /// The kind of the topics whose ids the field holds.
+    pub(super) fn topic(&self, field: &Declared) -> Option<String> {
+        let value = field.options.get_extension(self.topic.as_ref()?);
+        let set = field.options.has_extension(self.topic.as_ref()?);
+        set.then(|| value.as_str().map(str::to_owned))?
+    }
+
+    /// Whether clients may send the message as a payload.
+    pub(super) fn client_publish(&self, message: &MessageDescriptor) -> bool {
+        is_true(&message.options(), self.client_publish.as_ref())
+    }
+
+    fn check_topic(&self, field: &Declared) -> Result<(), SchemaError> {
+        let Some(kind) = self.topic(field) else {
+            return Ok(());
+        };
+        let name = || field.full_name.clone();
+        check_kind(&kind).map_err(|_| SchemaError::BadKind {
+            field: name(),
+            kind: kind.clone(),
+        })?;
+        if kind == TENANT_KIND {
+            return Err(SchemaError::TenantKind { field: name() });
+        }
+        if field.kind != Kind::String {
+            return Err(SchemaError::TopicNotString { field: name() });
+        }
+        Ok(())
+    }
+
+    fn check_sender(&self, field: &Declared, client_publish: bool) -> Result<(), SchemaError> {
+        let sender = is_true(&field.options, self.sender.as_ref());
+        let fits = field.kind == Kind::String && !field.is_repeated && client_publish;
+        if sender && !fits {
+            return Err(SchemaError::BadSender {
+                field: field.full_name.clone(),
+            });
+        }
+        Ok(())
+    }
+}
+
+fn is_true(options: &DynamicMessage, option: Option<&ExtensionDescriptor>) -> bool {
+    option.is_some_and(|option| *options.get_extension(option) == Value::Bool(true))
+}
+
+/// An option by its name, where the pool has it.
+fn option(
+    pool: &DescriptorPool,
+    (name, number): (&str, u32),
+    kind: &Kind,
+) -> Result<Option<ExtensionDescriptor>, SchemaError> {
+    let option = pool.get_extension_by_name(name);
+    match &option {
+        Some(option) if option.number() != number || option.kind() != *kind => {
+            Err(SchemaError::ForeignOption {
+                name: name.to_owned(),
+            })
+        }
+        _ => Ok(option),
+    }
+}

@@ -1,0 +1,170 @@
+//! What can be wrong with the bytes or the JSON of a message. Knows no schema.
+
+use std::fmt;
+
+use crate::protocol::TopicError;
+
+/// What is wrong at one place of a message's bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// A value runs past the end of the message that it stands in.
+    #[error("is cut short")]
+    Truncated,
+    /// A varint has more than 10 bytes or more than 64 bits.
+    #[error("has a varint of more than 64 bits")]
+    Varint,
+    /// A field number is 0 or above 2^29 - 1.
+    #[error("has a field number that does not exist")]
+    FieldNumber,
+    /// A wire type is 6 or 7.
+    #[error("has a wire type that does not exist")]
+    WireType,
+    /// A group begins or ends here. The relay takes no groups.
+    #[error("has a group in it")]
+    Group,
+    /// A known field has another wire type than the schema says.
+    #[error("has another wire type than the schema says")]
+    Mistyped,
+    /// A string is not UTF-8.
+    #[error("is not UTF-8")]
+    Utf8,
+    /// Messages lie in each other more than 100 levels deep.
+    #[error("lies more than 100 levels deep")]
+    TooDeep,
+    /// The payload is set more than once, or two are.
+    #[error("is a second payload")]
+    SecondPayload,
+    /// One of the relay's own fields is set more than once.
+    #[error("is set more than once")]
+    Repeated,
+    /// The envelope has a field that the relay keeps for itself.
+    #[error("has a field number that is reserved for the relay")]
+    Reserved,
+    /// An annotated field holds what no topic's id can be.
+    #[error("{0}")]
+    Topic(TopicError),
+    /// An annotated field holds `*`.
+    #[error("is `*`, which is no id")]
+    Wildcard,
+    /// prost-reflect takes it for malformed. The walk is stricter, so this says
+    /// that the walk is wrong.
+    #[error("cannot be decoded")]
+    Undecodable,
+}
+
+impl Fault {
+    /// Whether the bytes are well-formed and only a topic in them is none.
+    pub(super) fn is_of_topic(self) -> bool {
+        matches!(self, Self::Topic(_) | Self::Wildcard)
+    }
+}
+
+/// The bytes of a message are not what the schema says, or name what cannot be
+/// named.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub struct WireError {
+    fault: Fault,
+    offset: Option<usize>,
+    field: String,
+}
+
+impl WireError {
+    pub(super) fn new(fault: Fault, offset: usize) -> Self {
+        Self {
+            fault,
+            offset: Some(offset),
+            field: String::new(),
+        }
+    }
+
+    /// An error about a value of which only the field is known.
+    pub(super) fn unplaced(fault: Fault) -> Self {
+        Self {
+            fault,
+            offset: None,
+            field: String::new(),
+        }
+    }
+
+    /// The same error, seen from the message whose field it is in. `index` is the
+    /// place among the values of a repeated field.
+    pub(super) fn within(mut self, name: &str, index: Option<usize>) -> Self {
+        let index = index.map(|index| format!("[{index}]")).unwrap_or_default();
+        let dot = if self.field.is_empty() { "" } else { "." };
+        self.field = format!("{name}{index}{dot}{}", self.field);
+        self
+    }
+
+    /// What is wrong.
+    #[must_use]
+    pub fn fault(&self) -> Fault {
+        self.fault
+    }
+
+    /// How many bytes stand before the place, where one place can be named.
+    #[must_use]
+    pub fn offset(&self) -> Option<usize> {
+        self.offset
+    }
+
+    /// The path of the field at fault, such as `subscribe.topics[2]`; `None` where
+    /// it is the message itself.
+    #[must_use]
+    pub fn field(&self) -> Option<&str> {
+        (!self.field.is_empty()).then_some(self.field.as_str())
+    }
+}
+
+impl fmt::Display for WireError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let field = self.field().unwrap_or("the message");
+        write!(f, "{field} {}", self.fault)?;
+        match self.offset {
+            Some(offset) => write!(f, " (at byte {offset})"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A batch cannot be taken apart.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BatchError {
+    /// The schema's envelope has no field 17.
+    #[error("the schema has no batches")]
+    Unsupported,
+    /// It has more messages than are allowed.
+    #[error("a batch may have at most {max} messages")]
+    TooMany {
+        /// How many are allowed.
+        max: usize,
+    },
+    /// Its bytes are malformed.
+    #[error(transparent)]
+    Wire(#[from] WireError),
+}
+
+/// A text is not the JSON of the message that the schema says, or a message has
+/// no JSON.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}{message}", self.field().map(|field| format!("{field}: ")).unwrap_or_default())]
+pub struct JsonError {
+    field: Option<String>,
+    message: String,
+}
+
+impl JsonError {
+    pub(super) fn new(field: Option<String>, message: impl fmt::Display) -> Self {
+        Self {
+            field,
+            message: message.to_string(),
+        }
+    }
+
+    /// The path of the field at fault with the names that the text has, such as
+    /// `subscribe.resumeFrom.offset`; for a field that the schema does not know the path
+    /// of the message that it is in. `None` where it is the outermost message.
+    #[must_use]
+    pub fn field(&self) -> Option<&str> {
+        self.field.as_deref()
+    }
+}

@@ -1,0 +1,64 @@
+//! What the relay learns from an envelope's bytes.
+
+use std::ops::Range;
+
+use crate::protocol::Topic;
+
+use super::payload::PayloadKind;
+
+/// An envelope whose bytes are well-formed all the way down.
+#[derive(Debug, Clone)]
+pub struct Inspected<'a> {
+    /// The message_id; `None` where it is missing or empty. Its length and its
+    /// characters are not checked.
+    pub message_id: Option<&'a str>,
+    /// Unix seconds; `None` where they are missing or 0.
+    pub timestamp: Option<i64>,
+    /// Whether a position is set, be it an empty one.
+    pub has_position: bool,
+    /// The payload; `None` where none is set that the schema knows.
+    pub payload: Option<Payload<'a>>,
+    /// What the annotated fields name, each topic once: in the order in which
+    /// they stand in the bytes, or, where fields replaced each other or were
+    /// merged, of their numbers. A control message names nothing.
+    pub topics: Vec<Topic>,
+    /// Field 18 as it was sent: unchecked, and not among `topics`.
+    pub extra_topics: Vec<&'a str>,
+    pub(super) envelope: &'a [u8],
+    pub(super) cuts: Vec<Range<usize>>,
+}
+
+/// The member that is set in the envelope's oneof.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Payload<'a> {
+    /// Its number in the envelope.
+    pub number: u32,
+    /// Its field's name.
+    pub name: &'a str,
+    /// Whose it is.
+    pub kind: PayloadKind,
+    /// The message, without its tag and length.
+    pub bytes: &'a [u8],
+}
+
+impl<'a> Inspected<'a> {
+    /// The envelope as it came, less field 18 and less a message_id or timestamp
+    /// that holds its default, as the runs of bytes that remain. What the relay
+    /// appends to them is set once.
+    pub fn kept(&self) -> impl Iterator<Item = &'a [u8]> {
+        let starts = std::iter::once(0).chain(self.cuts.iter().map(|cut| cut.end));
+        let ends = self.cuts.iter().map(|cut| cut.start);
+        let ends = ends.chain(std::iter::once(self.envelope.len()));
+        let envelope = self.envelope;
+        starts
+            .zip(ends)
+            .filter_map(move |(start, end)| envelope.get(start..end))
+            .filter(|run| !run.is_empty())
+    }
+
+    /// How many bytes [`kept`](Self::kept) has.
+    #[must_use]
+    pub fn kept_len(&self) -> usize {
+        self.kept().map(<[u8]>::len).sum()
+    }
+}

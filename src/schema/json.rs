@@ -1,0 +1,101 @@
+//! Proto3 JSON (<https://protobuf.dev/programming-guides/json/>) to bytes and
+//! back, by prost-reflect. Equal JSON gives equal bytes.
+
+use prost::{
+    Message as _,
+    encoding::{WireType, encode_key, encode_varint},
+};
+use prost_reflect::{
+    DeserializeOptions, DynamicMessage, Kind, MapKey, MessageDescriptor, ReflectMessage as _,
+    SerializeOptions, Value,
+};
+
+use super::error::JsonError;
+
+/// The message that the JSON says. Fields may have either style of name; unknown
+/// ones are refused.
+pub(super) fn parse(
+    descriptor: &MessageDescriptor,
+    json: &[u8],
+) -> Result<DynamicMessage, JsonError> {
+    let mut deserializer = serde_json::Deserializer::from_slice(json);
+    let mut track = serde_path_to_error::Track::new();
+    let parsed = DynamicMessage::deserialize_with_options(
+        descriptor.clone(),
+        serde_path_to_error::Deserializer::new(&mut deserializer, &mut track),
+        &DeserializeOptions::new().deny_unknown_fields(true),
+    );
+    let message = parsed.map_err(|error| {
+        let path = track.path();
+        let field = path.iter().next().map(|_| path.to_string());
+        JsonError::new(field, error)
+    })?;
+    deserializer
+        .end()
+        .map_err(|error| JsonError::new(None, error))?;
+    Ok(message)
+}
+
+/// The message as JSON with lowerCamelCase names.
+pub(super) fn render(message: &DynamicMessage) -> Result<serde_json::Value, JsonError> {
+    message
+        .serialize_with_options(serde_json::value::Serializer, &SerializeOptions::new())
+        .map_err(|error| JsonError::new(None, error))
+}
+
+/// The message's bytes with the entries of each map in the order of their keys:
+/// prost-reflect keeps maps in an order that differs from run to run.
+pub(super) fn encode_sorted(message: &DynamicMessage) -> Vec<u8> {
+    let mut out = Vec::new();
+    for (field, value) in message.fields() {
+        if !encode_messages(field.number(), &field.kind(), value, &mut out) {
+            let mut single = DynamicMessage::new(message.descriptor());
+            single.set_field(&field, value.clone());
+            out.append(&mut single.encode_to_vec());
+        }
+    }
+    for (field, value) in message.extensions() {
+        if !encode_messages(field.number(), &field.kind(), value, &mut out) {
+            let mut single = DynamicMessage::new(message.descriptor());
+            single.set_extension(&field, value.clone());
+            out.append(&mut single.encode_to_vec());
+        }
+    }
+    out
+}
+
+/// Encodes a value that is made of messages; `false` where it is not.
+fn encode_messages(number: u32, kind: &Kind, value: &Value, out: &mut Vec<u8>) -> bool {
+    match (value, kind) {
+        (Value::Message(message), _) => encode_message(number, message, out),
+        (Value::List(values), Kind::Message(_)) => {
+            for message in values.iter().filter_map(Value::as_message) {
+                encode_message(number, message, out);
+            }
+        }
+        (Value::Map(entries), Kind::Message(descriptor)) => {
+            let mut entries: Vec<_> = entries.iter().collect();
+            entries.sort_by_key(|(key, _)| *key);
+            for (key, value) in entries {
+                encode_message(number, &map_entry(descriptor, key, value), out);
+            }
+        }
+        _ => return false,
+    }
+    true
+}
+
+fn encode_message(number: u32, message: &DynamicMessage, out: &mut Vec<u8>) {
+    let bytes = encode_sorted(message);
+    encode_key(number, WireType::LengthDelimited, out);
+    encode_varint(u64::try_from(bytes.len()).unwrap_or(u64::MAX), out);
+    out.extend(bytes);
+}
+
+/// The entry of a map as the message that it is on the wire.
+fn map_entry(descriptor: &MessageDescriptor, key: &MapKey, value: &Value) -> DynamicMessage {
+    let mut entry = DynamicMessage::new(descriptor.clone());
+    entry.set_field(&descriptor.map_entry_key_field(), key.clone().into());
+    entry.set_field(&descriptor.map_entry_value_field(), value.clone());
+    entry
+}

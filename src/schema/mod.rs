@@ -1,0 +1,236 @@
+//! The schema: which payloads there are, and what an event relates to. Compiled
+//! from descriptors and annotations at start, then asked about every envelope.
+//!
+//! ```text
+//! .proto ─▶ compile ─▶ Schema ─▶ inspect ─▶ Inspected: payload, topics, what to cut
+//!           relay_fields, annotations,      walk (collect where fields replace each other)
+//!           table, lists
+//! ```
+//!
+//! Knows no connection and no tenant, and no word of any application.
+
+mod annotations;
+mod bundled;
+mod collect;
+mod compile;
+mod error;
+mod inspected;
+mod json;
+mod lists;
+mod payload;
+mod relay_fields;
+mod table;
+mod topics;
+mod walk;
+mod wire;
+
+#[cfg(test)]
+mod tests;
+
+use prost::Message as _;
+use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor};
+
+use self::{
+    table::Table,
+    walk::{Mode, walk},
+    wire::{Fields, WireType},
+};
+
+pub use self::{
+    bundled::Bundled,
+    compile::SchemaError,
+    error::{BatchError, Fault, JsonError, WireError},
+    inspected::{Inspected, Payload},
+    lists::{IdList, IdLists},
+    payload::{Control, PayloadKind, PayloadType},
+};
+
+/// A compiled schema.
+#[derive(Debug)]
+pub struct Schema {
+    envelope: MessageDescriptor,
+    batch: Option<MessageDescriptor>,
+    table: Table,
+    payloads: Vec<PayloadType>,
+    subscribe: IdLists,
+    unsubscribe: IdLists,
+}
+
+impl Schema {
+    /// The schema that the program carries in itself.
+    ///
+    /// # Errors
+    ///
+    /// Never in a program that passed its tests.
+    pub fn bundled() -> Result<Self, SchemaError> {
+        Bundled::load()?.schema()
+    }
+
+    /// The schema whose envelope is the message of this full name.
+    ///
+    /// # Errors
+    ///
+    /// When the envelope lacks a field of the relay's or declares it otherwise, or
+    /// when an annotation stands where it means nothing. The error names the field.
+    pub fn compile(pool: &DescriptorPool, envelope: &str) -> Result<Self, SchemaError> {
+        compile::compile(pool, envelope)
+    }
+
+    /// Looks at an envelope: the one walk over its bytes.
+    ///
+    /// # Errors
+    ///
+    /// When the bytes are not well-formed all the way down, when a payload or a
+    /// field of the relay's is set twice or a reserved one is set, and when an
+    /// annotated field holds what no topic's id can be.
+    pub fn inspect<'a>(&'a self, envelope: &'a [u8]) -> Result<Inspected<'a>, WireError> {
+        let found = match walk(&self.table, envelope, Mode::Route) {
+            // What is no topic may have been replaced further on.
+            Err(error) if error.fault().is_of_topic() => {
+                let mut found = walk(&self.table, envelope, Mode::Check)?;
+                found.is_ambiguous = true;
+                found
+            }
+            found => found?,
+        };
+        let topics = if found.is_ambiguous {
+            collect::collect(&self.table, &self.envelope, envelope)?
+        } else {
+            found.topics
+        };
+        Ok(Inspected {
+            message_id: found.message_id,
+            timestamp: found.timestamp,
+            has_position: found.has_position,
+            payload: found
+                .payload
+                .and_then(|(number, range)| self.payload(number, envelope.get(range)?)),
+            topics: topics.into_vec(),
+            extra_topics: found.extra_topics,
+            envelope,
+            cuts: found.cuts,
+        })
+    }
+
+    fn payload<'a>(&'a self, number: u32, bytes: &'a [u8]) -> Option<Payload<'a>> {
+        let index = self
+            .payloads
+            .binary_search_by_key(&number, |payload| payload.number);
+        let kind = self.payloads.get(index.ok()?)?;
+        Some(Payload {
+            number,
+            name: &kind.name,
+            kind: kind.kind,
+            bytes,
+        })
+    }
+
+    /// Takes a BatchUpdate apart into its envelopes, which are not looked at.
+    ///
+    /// # Errors
+    ///
+    /// When there are more than `max`, as soon as that is seen; when the batch
+    /// itself is malformed; when the schema has none.
+    pub fn batch_messages<'a>(
+        &self,
+        batch: &'a [u8],
+        max: usize,
+    ) -> Result<Vec<&'a [u8]>, BatchError> {
+        if !self.has_batch() {
+            return Err(BatchError::Unsupported);
+        }
+        let mut messages = Vec::new();
+        for field in Fields::new(batch, &(0..batch.len())) {
+            let field = field?;
+            if field.number != BATCH_MESSAGES {
+                continue;
+            }
+            if messages.len() >= max {
+                return Err(BatchError::TooMany { max });
+            }
+            if field.wire_type != WireType::Delimited {
+                let error = WireError::new(Fault::Mistyped, field.whole.start);
+                return Err(error.within("messages", Some(messages.len())).into());
+            }
+            messages.extend(batch.get(field.value));
+        }
+        Ok(messages)
+    }
+
+    /// Whether the envelope has field 17.
+    #[must_use]
+    pub fn has_batch(&self) -> bool {
+        self.batch.is_some()
+    }
+
+    /// The schema's lists of ids in Subscribe.
+    #[must_use]
+    pub fn subscribe_lists(&self) -> &IdLists {
+        &self.subscribe
+    }
+
+    /// The schema's lists of ids in Unsubscribe.
+    #[must_use]
+    pub fn unsubscribe_lists(&self) -> &IdLists {
+        &self.unsubscribe
+    }
+
+    /// Every payload of the envelope, by number.
+    #[must_use]
+    pub fn payloads(&self) -> &[PayloadType] {
+        &self.payloads
+    }
+
+    /// The envelope's full name.
+    #[must_use]
+    pub fn envelope_name(&self) -> &str {
+        self.envelope.full_name()
+    }
+
+    /// The bytes of the envelope that the JSON says. The same JSON gives the same
+    /// bytes.
+    ///
+    /// # Errors
+    ///
+    /// When the text is no JSON of an envelope: also for a field that the schema
+    /// does not know and for a second payload.
+    pub fn envelope_from_json(&self, json: &[u8]) -> Result<Vec<u8>, JsonError> {
+        Ok(self.encode(&json::parse(&self.envelope, json)?))
+    }
+
+    /// The bytes of the BatchUpdate that the JSON says, likewise.
+    ///
+    /// # Errors
+    ///
+    /// As for an envelope, and when the schema has no batches.
+    pub fn batch_from_json(&self, json: &[u8]) -> Result<Vec<u8>, JsonError> {
+        let batch = self
+            .batch
+            .as_ref()
+            .ok_or_else(|| JsonError::new(None, BatchError::Unsupported))?;
+        Ok(self.encode(&json::parse(batch, json)?))
+    }
+
+    fn encode(&self, message: &DynamicMessage) -> Vec<u8> {
+        if self.table.has_maps() {
+            json::encode_sorted(message)
+        } else {
+            message.encode_to_vec()
+        }
+    }
+
+    /// The envelope as canonical proto3 JSON.
+    ///
+    /// # Errors
+    ///
+    /// When the bytes are malformed, and when one of Google's own types in them
+    /// holds what has no JSON, such as a timestamp after the year 9999.
+    pub fn envelope_to_json(&self, envelope: &[u8]) -> Result<serde_json::Value, JsonError> {
+        let message = DynamicMessage::decode(self.envelope.clone(), envelope)
+            .map_err(|error| JsonError::new(None, error))?;
+        json::render(&message)
+    }
+}
+
+/// The number of the envelopes in a BatchUpdate.
+const BATCH_MESSAGES: u32 = 1;

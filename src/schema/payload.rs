@@ -1,0 +1,101 @@
+//! What an envelope can carry: the relay's control messages and the
+//! application's events.
+
+use prost_reflect::{FieldDescriptor, MessageDescriptor};
+
+use super::{
+    annotations::Annotations,
+    relay_fields::{PAYLOAD, number},
+};
+
+/// One of the relay's own payloads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Control {
+    /// Asks for topics.
+    Subscribe,
+    /// The answer to it.
+    SubscriptionConfirmed,
+    /// Gives topics up.
+    Unsubscribe,
+    /// The answer to it.
+    UnsubscribeConfirmed,
+    /// Asks for a sign of life.
+    Ping,
+    /// The answer to it.
+    Pong,
+    /// Says what was refused.
+    Error,
+    /// Several envelopes in one.
+    Batch,
+}
+
+impl Control {
+    /// The control message of a number of the envelope.
+    fn of(number: u32) -> Option<Self> {
+        Some(match number {
+            number::SUBSCRIBE => Self::Subscribe,
+            number::SUBSCRIPTION_CONFIRMED => Self::SubscriptionConfirmed,
+            number::UNSUBSCRIBE => Self::Unsubscribe,
+            number::UNSUBSCRIBE_CONFIRMED => Self::UnsubscribeConfirmed,
+            number::PING => Self::Ping,
+            number::PONG => Self::Pong,
+            number::ERROR => Self::Error,
+            number::BATCH => Self::Batch,
+            _ => return None,
+        })
+    }
+}
+
+/// Whose a payload is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum PayloadKind {
+    /// The relay's.
+    Control(Control),
+    /// The application's.
+    Event {
+        /// Whether clients may send it.
+        client_publish: bool,
+    },
+}
+
+/// A payload that the schema knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PayloadType {
+    /// Its number in the envelope.
+    pub number: u32,
+    /// Its field's name.
+    pub name: String,
+    /// Whose it is.
+    pub kind: PayloadKind,
+}
+
+impl PayloadType {
+    /// The payloads of the envelope, by number.
+    pub(super) fn all(envelope: &MessageDescriptor, annotations: &Annotations) -> Vec<Self> {
+        let fields = envelope.fields().filter(|field| {
+            let oneof = field.containing_oneof();
+            oneof.is_some_and(|oneof| oneof.name() == PAYLOAD)
+        });
+        let mut payloads: Vec<_> = fields
+            .map(|field| Self {
+                number: field.number(),
+                name: field.name().to_owned(),
+                kind: kind(&field, annotations),
+            })
+            .collect();
+        payloads.sort_by_key(|payload| payload.number);
+        payloads
+    }
+}
+
+fn kind(field: &FieldDescriptor, annotations: &Annotations) -> PayloadKind {
+    if let Some(control) = Control::of(field.number()) {
+        return PayloadKind::Control(control);
+    }
+    PayloadKind::Event {
+        client_publish: field
+            .kind()
+            .as_message()
+            .is_some_and(|message| annotations.client_publish(message)),
+    }
+}

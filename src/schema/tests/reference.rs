@@ -1,0 +1,248 @@
+//! What prost-reflect makes of an envelope, and the reasons for which the relay
+//! may differ from it.
+
+use std::{collections::BTreeSet, ops::Range};
+
+use prost::encoding::{DecodeContext, WireType, decode_key, skip_field};
+use prost_reflect::{
+    DynamicMessage, ExtensionDescriptor, MessageDescriptor, ReflectMessage as _, Value,
+};
+
+use super::super::{Fault, Schema, WireError};
+
+/// The relay is stricter than prost-reflect in this and in nothing else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Deliberate {
+    /// A group, be it in an unknown field.
+    Group,
+    /// Two payloads, or one twice.
+    SecondPayload,
+    /// message_id, timestamp or position twice.
+    RepeatedRelayField,
+    /// One of the envelope's numbers 19 to 31.
+    ReservedNumber,
+    /// An entry of a map with another wire type than a length and bytes, of
+    /// which prost-reflect does not look at the wire type.
+    MistypedMapEntry,
+    /// An annotated field that holds no topic's id.
+    NoTopic,
+}
+
+impl Deliberate {
+    pub(super) const ALL: [Self; 6] = [
+        Self::Group,
+        Self::SecondPayload,
+        Self::RepeatedRelayField,
+        Self::ReservedNumber,
+        Self::MistypedMapEntry,
+        Self::NoTopic,
+    ];
+
+    /// The reason that justifies a refusal of what prost-reflect takes, found in
+    /// the bytes without the walk.
+    fn of(schema: &Schema, error: &WireError, bytes: &[u8], topics: &Found) -> Option<Self> {
+        let fields = top_level(bytes).unwrap_or_default();
+        let count = |wanted: &dyn Fn(u32) -> bool| {
+            fields.iter().filter(|field| wanted(field.number)).count()
+        };
+        let (reason, is_so) = match error.fault() {
+            Fault::Group => {
+                let tag = bytes.get(error.offset()?)?;
+                (Self::Group, matches!(tag & 7, 3 | 4))
+            }
+            Fault::SecondPayload => (
+                Self::SecondPayload,
+                count(&|number| is_payload(schema, number)) > 1,
+            ),
+            Fault::Repeated => {
+                let repeated = [1, 8, 9].iter().any(|n| count(&|number| number == *n) > 1);
+                (Self::RepeatedRelayField, repeated)
+            }
+            Fault::Reserved => (
+                Self::ReservedNumber,
+                count(&|number| (19..=31).contains(&number)) > 0,
+            ),
+            // A wire type of which prost-reflect takes no notice may also promise
+            // more bytes than there are.
+            Fault::Mistyped | Fault::Truncated => {
+                let tag = decode_key(&mut bytes.get(error.offset()?..)?).ok()?;
+                let is_map = matches!(tag.0, 1 | 4..=6 | 301..=305);
+                (
+                    Self::MistypedMapEntry,
+                    is_map && tag.1 != WireType::LengthDelimited,
+                )
+            }
+            Fault::Topic(_) | Fault::Wildcard => (Self::NoTopic, topics.has_invalid),
+            _ => return None,
+        };
+        is_so.then_some(reason)
+    }
+}
+
+fn is_payload(schema: &Schema, number: u32) -> bool {
+    let field = schema.envelope.get_field(number);
+    field.is_some_and(|field| field.containing_oneof().is_some())
+}
+
+/// The topics that prost-reflect's message names.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    pub(super) valid: BTreeSet<String>,
+    pub(super) has_invalid: bool,
+}
+
+/// How an envelope was judged.
+pub(super) enum Verdict {
+    Taken,
+    RefusedByBoth,
+    RefusedByChoice(Deliberate),
+}
+
+/// Judges the envelope by both, and fails where they differ for no reason.
+pub(super) fn judge(schema: &Schema, envelope: &[u8]) -> Verdict {
+    let ours = schema.inspect(envelope);
+    let theirs = DynamicMessage::decode(schema.envelope.clone(), envelope);
+    let (message, inspected) = match (theirs, ours) {
+        (Err(_), Err(_)) => return Verdict::RefusedByBoth,
+        (Err(error), Ok(_)) => panic!("taken, but prost-reflect says: {error}"),
+        (Ok(message), Err(error)) => {
+            let mut found = Found::default();
+            collect(&message, &mut found);
+            let reason = Deliberate::of(schema, &error, envelope, &found);
+            let reason = reason.unwrap_or_else(|| panic!("refused without reason: {error}"));
+            return Verdict::RefusedByChoice(reason);
+        }
+        (Ok(message), Ok(inspected)) => (message, inspected),
+    };
+    let mut found = Found::default();
+    collect(&message, &mut found);
+    let topics = super::topics(&inspected);
+    assert!(!found.has_invalid, "an invalid topic was let through");
+    assert_eq!(
+        topics.len(),
+        found.valid.len(),
+        "a topic came twice: {topics:?}"
+    );
+    assert_eq!(BTreeSet::from_iter(topics), found.valid);
+    check_relay_fields(schema, &message, &inspected, envelope);
+    Verdict::Taken
+}
+
+fn check_relay_fields(
+    schema: &Schema,
+    message: &DynamicMessage,
+    inspected: &super::Inspected<'_>,
+    envelope: &[u8],
+) {
+    let value = |number| message.get_field_by_number(number).unwrap().into_owned();
+    let fields = top_level(envelope).unwrap();
+    assert_eq!(
+        inspected.message_id.unwrap_or_default(),
+        value(1).as_str().unwrap()
+    );
+    assert_ne!(inspected.message_id, Some(""));
+    assert_eq!(
+        inspected.timestamp.unwrap_or_default(),
+        value(8).as_i64().unwrap()
+    );
+    assert_ne!(inspected.timestamp, Some(0));
+    assert_eq!(inspected.has_position, message.has_field_by_number(9));
+    let extra: Vec<_> = value(18).as_list().unwrap().to_vec();
+    let extra: Vec<_> = extra.iter().map(|topic| topic.as_str().unwrap()).collect();
+    assert_eq!(inspected.extra_topics, extra);
+    let payload = fields.iter().find(|field| is_payload(schema, field.number));
+    assert_eq!(
+        inspected.payload.map(|p| p.number),
+        payload.map(|p| p.number)
+    );
+    assert!(inspected.payload.is_none_or(|p| {
+        let payload = &envelope[payload.unwrap().range.clone()];
+        message.has_field_by_number(p.number) && payload.ends_with(p.bytes)
+    }));
+    let mut kept: Vec<u8> = Vec::new();
+    for field in fields {
+        let is_default = match field.number {
+            1 => inspected.message_id.is_none(),
+            8 => inspected.timestamp.is_none(),
+            number => number == 18,
+        };
+        if !is_default {
+            kept.extend(&envelope[field.range]);
+        }
+    }
+    assert_eq!(inspected.kept().collect::<Vec<_>>().concat(), kept);
+    assert_eq!(inspected.kept_len(), kept.len());
+}
+
+pub(super) struct TopField {
+    pub(super) number: u32,
+    pub(super) range: Range<usize>,
+}
+
+/// The fields of the outermost message, read by prost; `None` where it cannot.
+pub(super) fn top_level(bytes: &[u8]) -> Option<Vec<TopField>> {
+    let mut rest = bytes;
+    let mut fields = Vec::new();
+    while !rest.is_empty() {
+        let start = bytes.len() - rest.len();
+        let (number, wire_type) = decode_key(&mut rest).ok()?;
+        if wire_type == WireType::EndGroup {
+            return None;
+        }
+        skip_field(wire_type, number, &mut rest, DecodeContext::default()).ok()?;
+        let range = start..bytes.len() - rest.len();
+        fields.push(TopField { number, range });
+    }
+    Some(fields)
+}
+
+/// The topics of a message and of what lies in it. What lies in the relay's own
+/// fields of an envelope names nothing.
+fn collect(message: &DynamicMessage, found: &mut Found) {
+    let descriptor = message.descriptor();
+    let option = option(&descriptor);
+    let is_envelope = descriptor
+        .get_field_by_name("unsubscribe_confirmed")
+        .is_some();
+    for (field, value) in message.fields() {
+        let is_relays = is_envelope && matches!(field.number(), 1 | 8..=31);
+        if !is_relays {
+            collect_value(kind(&field.options(), &option), value, found);
+        }
+    }
+    for (field, value) in message.extensions() {
+        collect_value(kind(&field.options(), &option), value, found);
+    }
+}
+
+fn option(descriptor: &MessageDescriptor) -> ExtensionDescriptor {
+    let pool = descriptor.parent_pool();
+    pool.get_extension_by_name("sidewire.v1.topic").unwrap()
+}
+
+fn kind(options: &DynamicMessage, option: &ExtensionDescriptor) -> Option<String> {
+    let value = options.get_extension(option);
+    Some(value.as_str()?.to_owned()).filter(|kind| !kind.is_empty())
+}
+
+fn collect_value(kind: Option<String>, value: &Value, found: &mut Found) {
+    match value {
+        Value::Message(message) => collect(message, found),
+        Value::List(values) => values
+            .iter()
+            .for_each(|value| collect_value(kind.clone(), value, found)),
+        Value::Map(entries) => entries
+            .values()
+            .for_each(|value| collect_value(None, value, found)),
+        Value::String(id) if !id.is_empty() => {
+            let Some(kind) = kind else { return };
+            let is_valid = id != "*" && id.len() <= 256 && !id.chars().any(char::is_control);
+            if is_valid {
+                found.valid.insert(format!("{kind}:{id}"));
+            } else {
+                found.has_invalid = true;
+            }
+        }
+        _ => {}
+    }
+}

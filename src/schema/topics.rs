@@ -1,0 +1,82 @@
+//! The topics that are found in an event, gathered. Knows not where they stand.
+
+use std::collections::HashSet;
+
+use crate::protocol::Topic;
+
+use super::error::Fault;
+
+/// Up to so many topics are compared one by one, which costs less than hashing.
+const COMPARED_MAX: usize = 16;
+
+/// Topics, each once, in the order in which they came.
+#[derive(Debug, Default)]
+pub(super) struct Topics {
+    list: Vec<Topic>,
+    /// The same, once there are more than [`COMPARED_MAX`].
+    seen: HashSet<Topic>,
+}
+
+impl Topics {
+    /// Adds `kind:id`; an empty id names nothing.
+    pub(super) fn add(&mut self, kind: &str, id: &str) -> Result<(), Fault> {
+        if id.is_empty() || self.compare(kind, id) {
+            return Ok(());
+        }
+        let topic = Topic::new(kind, id).map_err(Fault::Topic)?;
+        if topic.is_wildcard() {
+            return Err(Fault::Wildcard);
+        }
+        if self.list.len() >= COMPARED_MAX {
+            if self.seen.is_empty() {
+                self.seen.extend(self.list.iter().cloned());
+            }
+            if !self.seen.insert(topic.clone()) {
+                return Ok(());
+            }
+        }
+        self.list.push(topic);
+        Ok(())
+    }
+
+    /// Whether it is one of the first topics.
+    fn compare(&self, kind: &str, id: &str) -> bool {
+        self.list.iter().take(COMPARED_MAX).any(|topic| {
+            let rest = topic.as_str().strip_prefix(kind);
+            rest.and_then(|rest| rest.strip_prefix(':')) == Some(id)
+        })
+    }
+
+    pub(super) fn into_vec(self) -> Vec<Topic> {
+        self.list
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_topic_is_kept_once_in_the_order_of_its_first_coming() {
+        let mut topics = Topics::default();
+        let ids: Vec<_> = (0..100).map(|index| format!("{}", index % 40)).collect();
+        for id in &ids {
+            topics.add("a", id).unwrap();
+            topics.add("a", "").unwrap();
+        }
+        let found: Vec<_> = topics
+            .into_vec()
+            .iter()
+            .map(|t| t.id().to_owned())
+            .collect();
+        assert_eq!(found, ids[..40]);
+    }
+
+    #[test]
+    fn the_same_id_of_another_kind_is_another_topic() {
+        let mut topics = Topics::default();
+        topics.add("a", "1").unwrap();
+        topics.add("b", "1").unwrap();
+        assert_eq!(topics.into_vec().len(), 2);
+    }
+}

@@ -1,0 +1,284 @@
+//! The one walk over an envelope's bytes: refuses what is not well-formed all
+//! the way down, and on the way picks up the topics and the relay's own fields.
+//!
+//! It takes topics where they stand. That is right as long as nothing is
+//! replaced or merged; where something is, it says so, and the caller lets
+//! `collect` look at the decoded message instead.
+
+use std::ops::Range;
+
+use super::{
+    error::{Fault, WireError},
+    relay_fields::{is_reserved, number},
+    table::{Field, MessageType, Shape, Table, TypeIndex},
+    topics::Topics,
+    wire::{Fields, RawField, WireType, check_varints, text, varint_at},
+};
+
+/// How deep messages may lie in the envelope, as prost counts them: entries of
+/// maps do not count.
+pub(super) const DEPTH_MAX: u32 = 100;
+
+/// What the walk found in an envelope.
+#[derive(Debug, Default)]
+pub(super) struct Found<'a> {
+    pub(super) message_id: Option<&'a str>,
+    pub(super) timestamp: Option<i64>,
+    pub(super) has_position: bool,
+    pub(super) extra_topics: Vec<&'a str>,
+    /// The payload's number and bytes.
+    pub(super) payload: Option<(u32, Range<usize>)>,
+    /// What is not delivered, in order, apart from each other.
+    pub(super) cuts: Vec<Range<usize>>,
+    pub(super) topics: Topics,
+    /// Whether `topics` may be wrong because something was replaced or merged.
+    pub(super) is_ambiguous: bool,
+}
+
+/// Whether the walk picks up topics or only checks the bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mode {
+    Route,
+    Check,
+}
+
+/// Walks over an envelope. An error about a topic comes only in [`Mode::Route`].
+pub(super) fn walk<'a>(
+    table: &Table,
+    envelope: &'a [u8],
+    mode: Mode,
+) -> Result<Found<'a>, WireError> {
+    let mut walk = Walk {
+        table,
+        bytes: envelope,
+        found: Found::default(),
+    };
+    walk.envelope(Place { depth: 0, mode })?;
+    Ok(walk.found)
+}
+
+struct Walk<'t, 'a> {
+    table: &'t Table,
+    bytes: &'a [u8],
+    found: Found<'a>,
+}
+
+/// Where the walk is.
+#[derive(Clone, Copy)]
+struct Place {
+    /// How many levels below the envelope.
+    depth: u32,
+    mode: Mode,
+}
+
+impl Place {
+    /// In the field's value. Below a field of the relay's own there may be
+    /// annotations, but what they name the event does not relate to.
+    fn below(self, field: &Field) -> Self {
+        let mode = if field.is_routing {
+            self.mode
+        } else {
+            Mode::Check
+        };
+        Self { mode, ..self }
+    }
+
+    fn deeper(self) -> Self {
+        let depth = self.depth + 1;
+        Self { depth, ..self }
+    }
+}
+
+impl<'t, 'a> Walk<'t, 'a> {
+    fn envelope(&mut self, place: Place) -> Result<(), WireError> {
+        let whole = 0..self.bytes.len();
+        let Some(kind) = self.table.get(Table::ENVELOPE) else {
+            return Ok(());
+        };
+        let mut seen = Seen::default();
+        for raw in Fields::new(self.bytes, &whole) {
+            let raw = raw?;
+            if is_reserved(raw.number) {
+                return Err(WireError::new(Fault::Reserved, raw.whole.start));
+            }
+            let Some(field) = kind.field(raw.number) else {
+                continue;
+            };
+            self.field(field, &raw, &whole, place, &mut seen.watched)?;
+            self.own_field(field, &raw, &mut seen)
+                .map_err(|error| error.within(&field.name, None))?;
+        }
+        Ok(())
+    }
+
+    /// Takes what the relay itself reads from a field of the envelope.
+    fn own_field(
+        &mut self,
+        field: &Field,
+        raw: &RawField,
+        seen: &mut Seen,
+    ) -> Result<(), WireError> {
+        let again = |fault| WireError::new(fault, raw.whole.start);
+        match raw.number {
+            number::MESSAGE_ID => {
+                seen.message_id.once().map_err(again)?;
+                let id = text(self.bytes, &raw.value)?;
+                self.found.message_id = (!id.is_empty()).then_some(id);
+                if id.is_empty() {
+                    self.cut(&raw.whole);
+                }
+            }
+            number::TIMESTAMP => {
+                seen.timestamp.once().map_err(again)?;
+                let (bits, _) = varint_at(self.bytes, raw.value.start)?;
+                self.found.timestamp = (bits != 0).then_some(bits.cast_signed());
+                if bits == 0 {
+                    self.cut(&raw.whole);
+                }
+            }
+            number::POSITION => {
+                seen.position.once().map_err(again)?;
+                self.found.has_position = true;
+            }
+            number::TOPICS => {
+                self.found.extra_topics.push(text(self.bytes, &raw.value)?);
+                self.cut(&raw.whole);
+            }
+            _ if field.is_payload => {
+                if self.found.payload.is_some() {
+                    return Err(again(Fault::SecondPayload));
+                }
+                self.found.payload = Some((raw.number, raw.value.clone()));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn cut(&mut self, range: &Range<usize>) {
+        match self.found.cuts.last_mut() {
+            Some(last) if last.end == range.start => last.end = range.end,
+            _ => self.found.cuts.push(range.clone()),
+        }
+    }
+
+    /// Walks over the message that is `bytes[range]`.
+    fn message(
+        &mut self,
+        index: TypeIndex,
+        range: &Range<usize>,
+        place: Place,
+    ) -> Result<(), WireError> {
+        let Some(kind) = self.table.get(index) else {
+            return Ok(());
+        };
+        let mut watched = 0;
+        for raw in Fields::new(self.bytes, range) {
+            let raw = raw?;
+            match kind.field(raw.number) {
+                Some(field) => self.field(field, &raw, range, place, &mut watched)?,
+                None => check_unknown(kind, &raw, place)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks a field of the message that is `bytes[message]`, and what is below.
+    fn field(
+        &mut self,
+        field: &'t Field,
+        raw: &RawField,
+        message: &Range<usize>,
+        place: Place,
+        watched: &mut u64,
+    ) -> Result<(), WireError> {
+        self.found.is_ambiguous |= place.mode == Mode::Route && *watched & field.watch != 0;
+        *watched |= field.watch;
+        self.value(field, raw, place).map_err(|error| {
+            let index = field.is_list().then(|| {
+                let before = Fields::new(self.bytes, &(message.start..raw.whole.start));
+                before
+                    .filter(|raw| raw.as_ref().is_ok_and(|raw| raw.number == field.number))
+                    .count()
+            });
+            error.within(&field.name, index)
+        })
+    }
+
+    fn value(&mut self, field: &'t Field, raw: &RawField, place: Place) -> Result<(), WireError> {
+        let length = raw.value.len();
+        let below = place.below(field);
+        match (field.shape, raw.wire_type) {
+            (Shape::Varint, WireType::Varint)
+            | (Shape::Fixed32, WireType::Fixed32)
+            | (Shape::Fixed64, WireType::Fixed64)
+            | (Shape::Bytes, WireType::Delimited) => Ok(()),
+            (Shape::String, WireType::Delimited) => self.string(field, raw, below.mode),
+            (Shape::Message(_), WireType::Delimited) if place.depth >= DEPTH_MAX => {
+                Err(WireError::new(Fault::TooDeep, raw.whole.start))
+            }
+            (Shape::Message(index), WireType::Delimited) => {
+                self.message(index, &raw.value, below.deeper())
+            }
+            (Shape::MapEntry(index), WireType::Delimited) => self.message(index, &raw.value, below),
+            // Repeated numbers may be packed or not, however they are declared.
+            (Shape::Varint, WireType::Delimited) if field.is_repeated => {
+                check_varints(self.bytes, &raw.value)
+            }
+            (Shape::Fixed32, WireType::Delimited) if field.is_repeated => {
+                check_multiple(length, 4, raw)
+            }
+            (Shape::Fixed64, WireType::Delimited) if field.is_repeated => {
+                check_multiple(length, 8, raw)
+            }
+            _ => Err(WireError::new(Fault::Mistyped, raw.whole.start)),
+        }
+    }
+
+    fn string(&mut self, field: &Field, raw: &RawField, mode: Mode) -> Result<(), WireError> {
+        let text = text(self.bytes, &raw.value)?;
+        match &field.topic {
+            Some(kind) if mode == Mode::Route => self
+                .found
+                .topics
+                .add(kind, text)
+                .map_err(|fault| WireError::new(fault, raw.value.start)),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What of the envelope has been met.
+#[derive(Default)]
+struct Seen {
+    message_id: Once,
+    timestamp: Once,
+    position: Once,
+    watched: u64,
+}
+
+#[derive(Default)]
+struct Once(bool);
+
+impl Once {
+    fn once(&mut self) -> Result<(), Fault> {
+        let met = std::mem::replace(&mut self.0, true);
+        if met { Err(Fault::Repeated) } else { Ok(()) }
+    }
+}
+
+/// prost counts an unknown field of a map's entry as a level.
+fn check_unknown(kind: &MessageType, raw: &RawField, place: Place) -> Result<(), WireError> {
+    if kind.is_map_entry && place.depth >= DEPTH_MAX {
+        return Err(WireError::new(Fault::TooDeep, raw.whole.start));
+    }
+    Ok(())
+}
+
+fn check_multiple(length: usize, size: usize, raw: &RawField) -> Result<(), WireError> {
+    if length.is_multiple_of(size) {
+        Ok(())
+    } else {
+        Err(WireError::new(Fault::Truncated, raw.value.start))
+    }
+}

@@ -33,6 +33,7 @@ pub mod log;
 pub mod outbox;
 
 // Who may, and what the operator decided.
+pub mod auth;
 
 // What holds it together.
 

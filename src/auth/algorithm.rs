@@ -1,0 +1,195 @@
+//! The twelve signature algorithms and what each asks of a key. Knows no keys.
+
+use std::{fmt, str::FromStr};
+
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED,
+    ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaSigningAlgorithm, EcdsaVerificationAlgorithm,
+};
+use serde::Deserialize;
+
+/// A signature algorithm of JSON Web Algorithms (RFC 7518, 3.1; RFC 8037, 3.1).
+/// `none` is not among them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
+#[expect(missing_docs, reason = "the names are those of the RFCs")]
+pub enum Algorithm {
+    HS256,
+    HS384,
+    HS512,
+    RS256,
+    RS384,
+    RS512,
+    PS256,
+    PS384,
+    PS512,
+    ES256,
+    ES384,
+    /// Ed25519; Ed448 is not offered.
+    EdDSA,
+}
+
+/// A text names no [`Algorithm`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "is none of HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA"
+)]
+pub struct UnknownAlgorithm;
+
+impl Algorithm {
+    /// Every algorithm.
+    pub const ALL: [Self; 12] = [
+        Self::HS256,
+        Self::HS384,
+        Self::HS512,
+        Self::RS256,
+        Self::RS384,
+        Self::RS512,
+        Self::PS256,
+        Self::PS384,
+        Self::PS512,
+        Self::ES256,
+        Self::ES384,
+        Self::EdDSA,
+    ];
+
+    /// The name in a token's header.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::HS256 => "HS256",
+            Self::HS384 => "HS384",
+            Self::HS512 => "HS512",
+            Self::RS256 => "RS256",
+            Self::RS384 => "RS384",
+            Self::RS512 => "RS512",
+            Self::PS256 => "PS256",
+            Self::PS384 => "PS384",
+            Self::PS512 => "PS512",
+            Self::ES256 => "ES256",
+            Self::ES384 => "ES384",
+            Self::EdDSA => "EdDSA",
+        }
+    }
+
+    /// Whether it signs and verifies with one and the same secret.
+    #[must_use]
+    pub fn is_symmetric(self) -> bool {
+        matches!(self.scheme(), Scheme::Hmac { .. })
+    }
+
+    /// What the library calls it.
+    pub(super) fn library(self) -> jsonwebtoken::Algorithm {
+        match self {
+            Self::HS256 => jsonwebtoken::Algorithm::HS256,
+            Self::HS384 => jsonwebtoken::Algorithm::HS384,
+            Self::HS512 => jsonwebtoken::Algorithm::HS512,
+            Self::RS256 => jsonwebtoken::Algorithm::RS256,
+            Self::RS384 => jsonwebtoken::Algorithm::RS384,
+            Self::RS512 => jsonwebtoken::Algorithm::RS512,
+            Self::PS256 => jsonwebtoken::Algorithm::PS256,
+            Self::PS384 => jsonwebtoken::Algorithm::PS384,
+            Self::PS512 => jsonwebtoken::Algorithm::PS512,
+            Self::ES256 => jsonwebtoken::Algorithm::ES256,
+            Self::ES384 => jsonwebtoken::Algorithm::ES384,
+            Self::EdDSA => jsonwebtoken::Algorithm::EdDSA,
+        }
+    }
+
+    /// What its keys have to be.
+    pub(super) fn scheme(self) -> Scheme {
+        match self {
+            Self::HS256 => Scheme::Hmac {
+                secret_bytes_min: 32,
+            },
+            Self::HS384 => Scheme::Hmac {
+                secret_bytes_min: 48,
+            },
+            Self::HS512 => Scheme::Hmac {
+                secret_bytes_min: 64,
+            },
+            Self::RS256 | Self::RS384 | Self::RS512 | Self::PS256 | Self::PS384 | Self::PS512 => {
+                Scheme::Rsa
+            }
+            Self::ES256 => Scheme::Ec {
+                verification: &ECDSA_P256_SHA256_FIXED,
+                signing: &ECDSA_P256_SHA256_FIXED_SIGNING,
+                coordinate_bytes: 32,
+            },
+            Self::ES384 => Scheme::Ec {
+                verification: &ECDSA_P384_SHA384_FIXED,
+                signing: &ECDSA_P384_SHA384_FIXED_SIGNING,
+                coordinate_bytes: 48,
+            },
+            Self::EdDSA => Scheme::Ed,
+        }
+    }
+
+    /// What a key for it is, to be put after "no".
+    pub(super) fn key_kind(self) -> &'static str {
+        match self {
+            Self::HS256 | Self::HS384 | Self::HS512 => "secret",
+            Self::RS256 | Self::RS384 | Self::RS512 | Self::PS256 | Self::PS384 | Self::PS512 => {
+                "RSA key"
+            }
+            Self::ES256 => "elliptic-curve key on P-256",
+            Self::ES384 => "elliptic-curve key on P-384",
+            Self::EdDSA => "Ed25519 key",
+        }
+    }
+}
+
+impl FromStr for Algorithm {
+    type Err = UnknownAlgorithm;
+
+    fn from_str(text: &str) -> Result<Self, UnknownAlgorithm> {
+        Self::ALL
+            .into_iter()
+            .find(|algorithm| algorithm.as_str() == text)
+            .ok_or(UnknownAlgorithm)
+    }
+}
+
+impl fmt::Display for Algorithm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What the keys of an algorithm have to be.
+pub(super) enum Scheme {
+    Hmac {
+        /// As many as the hash has (RFC 7518, 3.2).
+        secret_bytes_min: usize,
+    },
+    Rsa,
+    Ec {
+        verification: &'static EcdsaVerificationAlgorithm,
+        signing: &'static EcdsaSigningAlgorithm,
+        coordinate_bytes: usize,
+    },
+    Ed,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_algorithm_reads_back_its_name_and_no_other_spelling() {
+        for algorithm in Algorithm::ALL {
+            assert_eq!(algorithm.as_str().parse(), Ok(algorithm));
+            assert!(
+                algorithm
+                    .as_str()
+                    .to_lowercase()
+                    .parse::<Algorithm>()
+                    .is_err()
+            );
+        }
+        for text in [
+            "", "none", "None", "NONE", "ES512", "ES256K", " HS256", "HS256 ",
+        ] {
+            assert_eq!(text.parse::<Algorithm>(), Err(UnknownAlgorithm), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! How clients are told apart: by tokens, or not at all. Knows no HTTP; who
+//! reads the request says what it brought.
+
+use std::time::Duration;
+
+use super::{Grant, Identity, TokenError, Verifier};
+use crate::protocol::{TenantName, UserName};
+
+/// The tenant of desktop mode, and its user where none is named.
+pub const DESKTOP_NAME: &str = "local";
+
+/// The way in for clients.
+#[derive(Debug, Clone)]
+pub enum Authenticator {
+    /// Each has to bring a token.
+    Tokens(Verifier),
+    /// Desktop mode: everybody is let in, to one tenant, as whom they say. Only
+    /// for loopback, which is for the caller to see to.
+    Open,
+}
+
+/// What a client brought along.
+#[derive(Clone, Copy, Default)]
+pub struct Credentials<'a> {
+    /// Its token; desktop mode does not look at it.
+    pub token: Option<&'a str>,
+    /// Who it says it is; only desktop mode believes it.
+    pub user_id: Option<&'a str>,
+}
+
+impl Authenticator {
+    /// Who the client is, at `now` since the Unix epoch.
+    ///
+    /// # Errors
+    ///
+    /// When the token is missing or refused; in desktop mode, when what is given
+    /// as `user_id` is no name.
+    pub fn authenticate(
+        &self,
+        credentials: Credentials<'_>,
+        now: Duration,
+    ) -> Result<Identity, TokenError> {
+        match self {
+            Self::Tokens(verifier) => {
+                verifier.verify(credentials.token.ok_or(TokenError::Missing)?, now)
+            }
+            Self::Open => desktop_identity(credentials.user_id.unwrap_or(DESKTOP_NAME)),
+        }
+    }
+}
+
+fn desktop_identity(user: &str) -> Result<Identity, TokenError> {
+    let malformed = |error| TokenError::MalformedClaim {
+        claim: "user_id".into(),
+        problem: format!("{error}"),
+    };
+    Ok(Identity {
+        tenant: TenantName::parse(DESKTOP_NAME).map_err(malformed)?,
+        user: UserName::parse(user).map_err(malformed)?,
+        grant: Grant::Everything,
+        expires_at: None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn enter(user_id: Option<&str>) -> Result<Identity, TokenError> {
+        let credentials = Credentials {
+            token: Some("is not looked at"),
+            user_id,
+        };
+        Authenticator::Open.authenticate(credentials, Duration::ZERO)
+    }
+
+    #[test]
+    fn desktop_mode_believes_who_a_client_says_it_is() {
+        let ann = enter(Some("ann")).unwrap();
+        assert_eq!((ann.tenant.as_str(), ann.user.as_str()), ("local", "ann"));
+        assert_eq!((ann.grant, ann.expires_at), (Grant::Everything, None));
+        assert_eq!(enter(None).unwrap().user.as_str(), "local");
+    }
+
+    #[test]
+    fn desktop_mode_refuses_what_is_no_name() {
+        for name in ["", "a\nb", &"x".repeat(129)] {
+            assert_eq!(enter(Some(name)).unwrap_err().reason(), "malformed_claim");
+        }
+    }
+}

@@ -1,0 +1,311 @@
+//! The keys that backends show. Knows no HTTP; what a key is refused for is the
+//! caller's to say.
+
+use std::{collections::HashSet, fmt};
+
+use aws_lc_rs::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
+use subtle::ConstantTimeEq;
+
+use super::Secret;
+use crate::protocol::TenantName;
+
+/// The fewest bytes that an ingest key may have.
+pub const INGEST_KEY_BYTES_MIN: usize = 16;
+
+type Digest = [u8; SHA256_OUTPUT_LEN];
+
+/// A key that lets a backend in, to all tenants or to some.
+#[derive(Clone)]
+pub struct IngestKey {
+    name: String,
+    /// Not the key: all digests are of one length, so that comparing them tells
+    /// nothing of the keys'.
+    digest: Digest,
+    tenants: Option<HashSet<TenantName>>,
+}
+
+/// Why an ingest key cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum IngestKeyError {
+    /// It could be guessed.
+    #[error(
+        "the ingest key `{name}` has {bytes} bytes and needs at least {INGEST_KEY_BYTES_MIN}; \
+         `openssl rand -hex 32` makes one"
+    )]
+    TooShort {
+        /// What the config calls the key.
+        name: String,
+        /// How many bytes it has.
+        bytes: usize,
+    },
+    /// No request could carry it.
+    #[error(
+        "the ingest key `{name}` must consist of visible ASCII characters, \
+         since it travels in an HTTP header"
+    )]
+    Characters {
+        /// What the config calls the key.
+        name: String,
+    },
+    /// It could do nothing.
+    #[error("the ingest key `{name}` is limited to an empty list of tenants")]
+    NoTenants {
+        /// What the config calls the key.
+        name: String,
+    },
+    /// Two keys have one name.
+    #[error("there are two ingest keys called `{name}`")]
+    SameName {
+        /// What the config calls them.
+        name: String,
+    },
+    /// Two names have one key.
+    #[error("the ingest keys `{first}` and `{second}` are the same")]
+    SameKey {
+        /// What the config calls the one.
+        first: String,
+        /// What the config calls the other.
+        second: String,
+    },
+}
+
+impl IngestKey {
+    /// The key that the config calls `name`, for the given tenants or for all.
+    ///
+    /// # Errors
+    ///
+    /// When it has fewer than 16 bytes or characters that no header can carry,
+    /// or when the list of tenants is empty.
+    pub fn new(
+        name: String,
+        secret: &Secret,
+        tenants: Option<HashSet<TenantName>>,
+    ) -> Result<Self, IngestKeyError> {
+        let bytes = secret.as_bytes();
+        if bytes.len() < INGEST_KEY_BYTES_MIN {
+            let bytes = bytes.len();
+            Err(IngestKeyError::TooShort { name, bytes })
+        } else if !bytes.iter().all(u8::is_ascii_graphic) {
+            Err(IngestKeyError::Characters { name })
+        } else if tenants.as_ref().is_some_and(HashSet::is_empty) {
+            Err(IngestKeyError::NoTenants { name })
+        } else {
+            Ok(Self {
+                name,
+                digest: sha256(bytes),
+                tenants,
+            })
+        }
+    }
+
+    /// What the config calls it.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether it may be used for the tenant.
+    #[must_use]
+    pub fn allows(&self, tenant: &TenantName) -> bool {
+        self.tenants
+            .as_ref()
+            .is_none_or(|tenants| tenants.contains(tenant))
+    }
+}
+
+impl fmt::Debug for IngestKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IngestKey")
+            .field("name", &self.name)
+            .field("tenants", &self.tenants)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The keys of all backends.
+#[derive(Debug, Clone, Default)]
+pub struct IngestKeys(Vec<IngestKey>);
+
+impl IngestKeys {
+    /// These keys, of which no two may be called the same or be the same.
+    ///
+    /// # Errors
+    ///
+    /// When two are.
+    pub fn new(keys: Vec<IngestKey>) -> Result<Self, IngestKeyError> {
+        for (index, second) in keys.iter().enumerate() {
+            for first in keys.iter().take(index) {
+                if first.name == second.name {
+                    let name = second.name.clone();
+                    return Err(IngestKeyError::SameName { name });
+                }
+                if bool::from(first.digest.ct_eq(&second.digest)) {
+                    let (first, second) = (first.name.clone(), second.name.clone());
+                    return Err(IngestKeyError::SameKey { first, second });
+                }
+            }
+        }
+        Ok(Self(keys))
+    }
+
+    /// Whether there is none, so that nobody has to show one.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The key that was presented. Always looks at all keys and at every byte, so
+    /// that the time it takes does not tell how near a guess came.
+    #[must_use]
+    pub fn authenticate(&self, presented: &[u8]) -> Option<&IngestKey> {
+        let presented = sha256(presented);
+        let mut found = None;
+        for key in &self.0 {
+            if bool::from(key.digest.ct_eq(&presented)) {
+                found = Some(key);
+            }
+        }
+        found
+    }
+}
+
+fn sha256(bytes: &[u8]) -> Digest {
+    let mut output = Digest::default();
+    output.copy_from_slice(digest(&SHA256, bytes).as_ref());
+    output
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tenant(name: &str) -> TenantName {
+        TenantName::parse(name).unwrap()
+    }
+
+    fn key(
+        name: &str,
+        secret: &str,
+        tenants: Option<&[&str]>,
+    ) -> Result<IngestKey, IngestKeyError> {
+        let tenants = tenants.map(|names| names.iter().map(|name| tenant(name)).collect());
+        IngestKey::new(name.to_owned(), &Secret::new(secret), tenants)
+    }
+
+    fn keys() -> IngestKeys {
+        IngestKeys::new(vec![
+            key("tracker", "0123456789abcdef", None).unwrap(),
+            key(
+                "billing",
+                "fedcba9876543210-billing",
+                Some(&["acme", "globex"]),
+            )
+            .unwrap(),
+        ])
+        .unwrap()
+    }
+
+    #[test]
+    fn a_presented_key_is_found_only_if_it_is_one_byte_for_byte() {
+        let keys = keys();
+        for (presented, name) in [
+            ("0123456789abcdef", Some("tracker")),
+            ("fedcba9876543210-billing", Some("billing")),
+            ("", None),
+            ("0123456789abcde", None),
+            ("0123456789abcdeg", None),
+            ("1123456789abcdef", None),
+            ("0123456789abcdef ", None),
+            ("0123456789abcdef\0", None),
+            ("0123456789ABCDEF", None),
+            ("0123456789abcdef0123456789abcdef", None),
+            ("fedcba9876543210", None),
+            ("tracker", None),
+        ] {
+            let found = keys.authenticate(presented.as_bytes()).map(IngestKey::name);
+            assert_eq!(found, name, "{presented:?}");
+        }
+    }
+
+    #[test]
+    fn a_key_is_for_its_tenants_only() {
+        let keys = keys();
+        let tracker = keys.authenticate(b"0123456789abcdef").unwrap();
+        let billing = keys.authenticate(b"fedcba9876543210-billing").unwrap();
+        for (name, allowed) in [
+            ("acme", true),
+            ("globex", true),
+            ("ACME", false),
+            ("acme2", false),
+        ] {
+            assert_eq!(billing.allows(&tenant(name)), allowed, "{name}");
+            assert!(tracker.allows(&tenant(name)));
+        }
+    }
+
+    #[test]
+    fn no_key_is_found_among_none() {
+        assert!(IngestKeys::default().is_empty());
+        assert!(IngestKeys::default().authenticate(b"").is_none());
+    }
+
+    #[test]
+    fn a_key_that_is_too_weak_or_cannot_travel_is_refused() {
+        let characters = |name: &str| IngestKeyError::Characters { name: name.into() };
+        for (secret, error) in [
+            (
+                "",
+                IngestKeyError::TooShort {
+                    name: "k".into(),
+                    bytes: 0,
+                },
+            ),
+            (
+                "0123456789abcde",
+                IngestKeyError::TooShort {
+                    name: "k".into(),
+                    bytes: 15,
+                },
+            ),
+            ("0123456789 abcdef", characters("k")),
+            ("0123456789abcdef\n", characters("k")),
+            ("0123456789abcdéf", characters("k")),
+        ] {
+            assert_eq!(key("k", secret, None).unwrap_err(), error, "{secret:?}");
+        }
+        let error = key("k", "0123456789abcdef", Some(&[])).unwrap_err();
+        assert_eq!(error, IngestKeyError::NoTenants { name: "k".into() });
+    }
+
+    #[test]
+    fn two_keys_may_share_neither_name_nor_value() {
+        let pair = |a: (&str, &str), b: (&str, &str)| {
+            let keys = [a, b].map(|(name, secret)| key(name, secret, None).unwrap());
+            IngestKeys::new(keys.into()).map(drop)
+        };
+        assert_eq!(
+            pair(("a", "0123456789abcdef"), ("a", "0123456789abcdeg")),
+            Err(IngestKeyError::SameName { name: "a".into() })
+        );
+        assert_eq!(
+            pair(("a", "0123456789abcdef"), ("b", "0123456789abcdef")),
+            Err(IngestKeyError::SameKey {
+                first: "a".into(),
+                second: "b".into()
+            })
+        );
+    }
+
+    #[test]
+    fn debug_output_and_errors_do_not_show_the_key() {
+        let shown = format!("{:?}", keys());
+        assert!(shown.contains("tracker") && shown.contains("acme"));
+        assert!(
+            !shown.contains("abcdef") && !shown.contains("fedcba"),
+            "{shown}"
+        );
+        assert!(!shown.contains("digest"), "{shown}");
+        let error = key("k", "hunter2", None).unwrap_err();
+        assert!(!format!("{error} {error:?}").contains("hunter2"));
+    }
+}

@@ -1,0 +1,170 @@
+//! Makes tokens, for `sidewire token`, `sidewire dev` and tests. The relay
+//! itself only ever verifies.
+
+use std::{fmt, time::Duration};
+
+use aws_lc_rs::signature::{EcdsaKeyPair, Ed25519KeyPair, RsaKeyPair};
+use jsonwebtoken::{EncodingKey, Header};
+use serde_json::{Map, Value};
+
+use super::{
+    Algorithm, KeyError, Secret, TOKEN_BYTES_MAX, TokenRules, algorithm::Scheme, key::check_secret,
+    pem_file,
+};
+use crate::protocol::{TenantName, Topic, UserName};
+
+/// A key that signs tokens with one algorithm.
+pub struct SigningKey {
+    kid: Option<String>,
+    algorithm: Algorithm,
+    key: EncodingKey,
+}
+
+/// What a new token is to say, besides what the rules demand.
+#[derive(Debug, Clone)]
+pub struct NewToken {
+    /// The tenant.
+    pub tenant: TenantName,
+    /// The user.
+    pub user: UserName,
+    /// `exp`, as time since the Unix epoch, of which the seconds count.
+    pub expires_at: Option<Duration>,
+    /// What it grants, exact topics and `kind:*`; `None` grants everything.
+    pub topics: Option<Vec<Topic>>,
+}
+
+/// Why a token was not made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MintError {
+    /// The rules have two values for one claim.
+    #[error("the claim `{claim}` would have to be two things at once")]
+    ClaimTwice {
+        /// The claim's name.
+        claim: String,
+    },
+    /// The rules demand an end and there is none.
+    #[error("the relay demands that tokens expire, and this one would not")]
+    NoExpiry,
+    /// The relay would refuse it.
+    #[error("the token would have more than {TOKEN_BYTES_MAX} bytes; grant whole kinds instead")]
+    TooLong,
+    /// The library could not sign.
+    #[error("signing failed")]
+    Signing,
+}
+
+impl SigningKey {
+    /// The key that a secret is, for HS256, HS384 or HS512.
+    ///
+    /// # Errors
+    ///
+    /// As for [`VerificationKey::from_secret`](super::VerificationKey::from_secret).
+    pub fn from_secret(
+        algorithm: Algorithm,
+        kid: Option<String>,
+        secret: &Secret,
+    ) -> Result<Self, KeyError> {
+        check_secret(algorithm, secret)?;
+        Ok(Self {
+            kid,
+            algorithm,
+            key: EncodingKey::from_secret(secret.as_bytes()),
+        })
+    }
+
+    /// The private key in a PEM file, unencrypted: PKCS#8 (`BEGIN PRIVATE KEY`),
+    /// or what OpenSSL wrote before (`BEGIN RSA PRIVATE KEY`, `BEGIN EC PRIVATE
+    /// KEY`).
+    ///
+    /// # Errors
+    ///
+    /// When the file holds anything but one private key as the algorithm needs it.
+    pub fn from_private_key_pem(
+        algorithm: Algorithm,
+        kid: Option<String>,
+        pem: &[u8],
+    ) -> Result<Self, KeyError> {
+        if algorithm.is_symmetric() {
+            return Err(KeyError::PemForSecret { algorithm });
+        }
+        Ok(Self {
+            kid,
+            algorithm,
+            key: library_key(algorithm, pem)?,
+        })
+    }
+
+    /// A token that a relay with these rules and the other half of this key
+    /// accepts.
+    ///
+    /// # Errors
+    ///
+    /// When the rules contradict the token or each other, or signing fails.
+    pub fn mint(&self, token: &NewToken, rules: &TokenRules) -> Result<String, MintError> {
+        if rules.require_exp && token.expires_at.is_none() {
+            return Err(MintError::NoExpiry);
+        }
+        let mut header = Header::new(self.algorithm.library());
+        header.kid.clone_from(&self.kid);
+        let token = jsonwebtoken::encode(&header, &claims(token, rules)?, &self.key)
+            .map_err(|_| MintError::Signing)?;
+        if token.len() > TOKEN_BYTES_MAX {
+            return Err(MintError::TooLong);
+        }
+        Ok(token)
+    }
+}
+
+impl fmt::Debug for SigningKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SigningKey")
+            .field("kid", &self.kid)
+            .field("algorithm", &self.algorithm)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The key as the library signs with it: RSA as PKCS#1, the others as PKCS#8.
+fn library_key(algorithm: Algorithm, file: &[u8]) -> Result<EncodingKey, KeyError> {
+    let der = pem_file::private_key(file)?;
+    let key = match algorithm.scheme() {
+        Scheme::Hmac { .. } => None,
+        Scheme::Rsa => EncodingKey::from_rsa_pem(file)
+            .ok()
+            .filter(|key| RsaKeyPair::from_der(key.as_bytes()).is_ok()),
+        Scheme::Ec { signing, .. } => EcdsaKeyPair::from_private_key_der(signing, &der)
+            .ok()
+            .and_then(|pair| pair.to_pkcs8v1().ok())
+            .map(|pkcs8| EncodingKey::from_ec_der(pkcs8.as_ref())),
+        Scheme::Ed => Ed25519KeyPair::from_pkcs8(&der)
+            .is_ok()
+            .then(|| EncodingKey::from_ed_der(&der)),
+    };
+    key.ok_or(KeyError::Rejected { algorithm })
+}
+
+fn claims(token: &NewToken, rules: &TokenRules) -> Result<Map<String, Value>, MintError> {
+    let expires_at = token.expires_at.map(|end| end.as_secs());
+    let topics = token.topics.as_ref().map(|topics| {
+        let texts = topics.iter().map(Topic::as_str);
+        texts.collect::<Vec<_>>()
+    });
+    let wanted: [(&str, Option<Value>); 6] = [
+        (&rules.tenant_claim, Some(token.tenant.as_str().into())),
+        (&rules.user_claim, Some(token.user.as_str().into())),
+        ("exp", expires_at.map(Value::from)),
+        ("iss", rules.issuer.clone().map(Value::from)),
+        ("aud", rules.audience.clone().map(Value::from)),
+        (&rules.topics_claim, topics.map(Value::from)),
+    ];
+    let mut claims = Map::new();
+    for (name, value) in wanted {
+        let Some(value) = value else { continue };
+        let old = claims.insert(name.to_owned(), value.clone());
+        if old.is_some_and(|old| old != value) {
+            let claim = name.to_owned();
+            return Err(MintError::ClaimTwice { claim });
+        }
+    }
+    Ok(claims)
+}

@@ -1,0 +1,133 @@
+//! Bytes that must not be seen, and the files that keys come from. Does not
+//! know what the bytes are used for.
+
+use std::{
+    fmt,
+    fs::File,
+    io::{self, Read},
+    path::{Path, PathBuf},
+};
+
+/// The most bytes that a key file may have. A file beyond it is a mistake, such
+/// as a device.
+const FILE_BYTES_MAX: u64 = 1024 * 1024;
+
+/// A secret. Its `Debug` output is always the same.
+#[derive(Clone)]
+pub struct Secret(Vec<u8>);
+
+impl Secret {
+    /// The secret with exactly these bytes.
+    #[must_use]
+    pub fn new(bytes: impl Into<Vec<u8>>) -> Self {
+        Self(bytes.into())
+    }
+
+    /// The secret in a file: its bytes as they are, less one newline (`\n` or
+    /// `\r\n`) at the end, which editors and `echo` put there.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read, with its path.
+    pub fn read(path: &Path) -> Result<Self, FileError> {
+        let mut bytes = read_file(path)?;
+        if bytes.pop_if(|last| *last == b'\n').is_some() {
+            bytes.pop_if(|last| *last == b'\r');
+        }
+        Ok(Self(bytes))
+    }
+
+    /// The bytes, to compute with and not to show.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(masked)")
+    }
+}
+
+/// A key file could not be read.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read the key file {}: {source}", path.display())]
+pub struct FileError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+/// The bytes of a key file: PEM, JWKS or a secret.
+///
+/// # Errors
+///
+/// When the file cannot be read or has more than 1 MiB, with its path.
+pub fn read_file(path: &Path) -> Result<Vec<u8>, FileError> {
+    read_bounded(path).map_err(|source| FileError {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let read = File::open(path)?
+        .take(FILE_BYTES_MAX + 1)
+        .read_to_end(&mut bytes)?;
+    if u64::try_from(read).is_ok_and(|read| read <= FILE_BYTES_MAX) {
+        Ok(bytes)
+    } else {
+        Err(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            "it has more than 1 MiB",
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_file_loses_one_newline_and_nothing_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("secret");
+        for (content, secret) in [
+            (&b"s3cret"[..], &b"s3cret"[..]),
+            (b"s3cret\n", b"s3cret"),
+            (b"s3cret\r\n", b"s3cret"),
+            (b"s3cret\n\n", b"s3cret\n"),
+            (b" s3cret \r", b" s3cret \r"),
+            (b"\xff\x00\n", b"\xff\x00"),
+            (b"", b""),
+        ] {
+            std::fs::write(&path, content).unwrap();
+            assert_eq!(Secret::read(&path).unwrap().as_bytes(), secret);
+        }
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("absent.key");
+        let message = Secret::read(&path).unwrap_err().to_string();
+        assert!(message.contains("absent.key"), "{message}");
+    }
+
+    #[test]
+    fn a_file_of_more_than_a_mebibyte_is_no_key() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("big.key");
+        std::fs::write(&path, vec![b'x'; 1024 * 1024]).unwrap();
+        assert_eq!(read_file(&path).unwrap().len(), 1024 * 1024);
+        std::fs::write(&path, vec![b'x'; 1024 * 1024 + 1]).unwrap();
+        assert!(read_file(&path).is_err());
+    }
+
+    #[test]
+    fn debug_output_masks_a_secret() {
+        let output = format!("{:?} {:#?}", Secret::new("hunter2"), Secret::new("hunter2"));
+        assert_eq!(output, "Secret(masked) Secret(masked)");
+    }
+}

@@ -1,0 +1,88 @@
+//! JSON and base64url as tokens have them, read in the one way that leaves no
+//! two readers with two opinions.
+
+use std::fmt;
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error, MapAccess, Visitor},
+};
+use serde_json::{Map, Value};
+
+/// The bytes behind base64url without padding (RFC 7515, 2), or `None`: no
+/// padding, no other alphabet, no white space, no loose bits at the end.
+pub(super) fn base64url(text: &str) -> Option<Vec<u8>> {
+    URL_SAFE_NO_PAD.decode(text).ok()
+}
+
+/// The object that the bytes are, or `None`; also where a name stands in it
+/// twice, of which parsers take now the first, now the last (RFC 7519, 4). What
+/// lies deeper is never read as an object, so it is not looked at.
+pub(super) fn object(bytes: &[u8]) -> Option<Map<String, Value>> {
+    let UniqueNames(map) = serde_json::from_slice(bytes).ok()?;
+    Some(map)
+}
+
+struct UniqueNames(Map<String, Value>);
+
+impl<'de> Deserialize<'de> for UniqueNames {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(ObjectVisitor).map(Self)
+    }
+}
+
+struct ObjectVisitor;
+
+impl<'de> Visitor<'de> for ObjectVisitor {
+    type Value = Map<String, Value>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
+        let mut map = Map::new();
+        while let Some((name, value)) = entries.next_entry()? {
+            if map.insert(name, value).is_some() {
+                return Err(A::Error::custom("a name stands there twice"));
+            }
+        }
+        Ok(map)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_object_is_read_once_and_whole() {
+        assert_eq!(object(b" {} ").map(|map| map.len()), Some(0));
+        assert_eq!(
+            object(br#"{"a":1,"b":{"c":1,"c":2}}"#).map(|map| map.len()),
+            Some(2)
+        );
+        for text in [
+            r#"{"a":1,"a":1}"#,
+            r#"{"a":1,"\u0061":2}"#,
+            r#"{"a":1}{}"#,
+            r#"{"a":1,}"#,
+            "[]",
+            "null",
+            "",
+            "\u{feff}{}",
+        ] {
+            assert!(object(text.as_bytes()).is_none(), "{text}");
+        }
+        assert!(object(b"{\"a\":\"\xff\"}").is_none());
+    }
+
+    #[test]
+    fn base64url_has_one_spelling() {
+        assert_eq!(base64url("-_8"), Some(vec![0xfb, 0xff]));
+        for text in ["-_9", "-_8=", "+/8", "-_8\n", " -_8", "-_8-_"] {
+            assert_eq!(base64url(text), None, "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,368 @@
+//! Which files are keys, and for what.
+
+use super::*;
+
+fn public(algorithm: Algorithm, pem: &[u8]) -> Result<(), KeyError> {
+    VerificationKey::from_public_key_pem(algorithm, None, pem).map(drop)
+}
+
+fn private(algorithm: Algorithm, pem: &[u8]) -> Result<(), KeyError> {
+    SigningKey::from_private_key_pem(algorithm, None, pem).map(drop)
+}
+
+#[test]
+fn a_secret_has_at_least_the_bytes_of_its_hash() {
+    for (algorithm, bytes_min) in [
+        (Algorithm::HS256, 32),
+        (Algorithm::HS384, 48),
+        (Algorithm::HS512, 64),
+    ] {
+        for (bytes, fits) in [
+            (0, false),
+            (bytes_min - 1, false),
+            (bytes_min, true),
+            (200, true),
+        ] {
+            let secret = Secret::new(vec![7; bytes]);
+            let expected = fits.then_some(()).ok_or(KeyError::SecretTooShort {
+                algorithm,
+                bytes,
+                bytes_min,
+            });
+            let verifying = VerificationKey::from_secret(algorithm, None, &secret);
+            assert_eq!(verifying.map(drop), expected);
+            let signing = SigningKey::from_secret(algorithm, None, &secret);
+            assert_eq!(signing.map(drop), expected);
+        }
+    }
+}
+
+#[test]
+fn secrets_and_pem_files_are_not_mistaken_for_each_other() {
+    let (algorithm, pem) = (Algorithm::HS256, testdata!("rsa.pub.pem"));
+    let taken = VerificationKey::from_secret(algorithm, None, &Secret::new(*pem));
+    assert_eq!(taken.map(drop), Err(KeyError::PemAsSecret { algorithm }));
+    assert_eq!(
+        public(algorithm, pem),
+        Err(KeyError::PemForSecret { algorithm })
+    );
+    let algorithm = Algorithm::RS256;
+    let taken = VerificationKey::from_secret(algorithm, None, &Secret::new([1; 64]));
+    assert_eq!(
+        taken.map(drop),
+        Err(KeyError::SecretForKeyPair { algorithm })
+    );
+}
+
+#[test]
+fn a_public_key_must_be_what_its_algorithm_needs() {
+    use Algorithm::{ES256, ES384, EdDSA, PS512, RS256};
+    let rejected = |algorithm| Err(KeyError::Rejected { algorithm });
+    for (number, (algorithm, pem, verdict)) in [
+        (RS256, &testdata!("rsa.pub.pem")[..], Ok(())),
+        (PS512, testdata!("rsa-pkcs1.pub.pem"), Ok(())),
+        (
+            RS256,
+            testdata!("rsa-1024.pub.pem"),
+            Err(KeyError::RsaSize { bits: 1024 }),
+        ),
+        (
+            PS512,
+            testdata!("rsa-2047.pub.pem"),
+            Err(KeyError::RsaSize { bits: 2047 }),
+        ),
+        (RS256, testdata!("p256.pub.pem"), rejected(RS256)),
+        (RS256, testdata!("ed25519.pub.pem"), rejected(RS256)),
+        (ES256, testdata!("p256.pub.pem"), Ok(())),
+        (ES256, testdata!("p256-sec1.pub.pem"), Ok(())),
+        (ES256, testdata!("p384.pub.pem"), rejected(ES256)),
+        (ES256, testdata!("p521.pub.pem"), rejected(ES256)),
+        (ES256, testdata!("secp256k1.pub.pem"), rejected(ES256)),
+        (ES256, testdata!("rsa.pub.pem"), rejected(ES256)),
+        (ES384, testdata!("p384.pub.pem"), Ok(())),
+        (ES384, testdata!("p256.pub.pem"), rejected(ES384)),
+        (ES384, testdata!("p521.pub.pem"), rejected(ES384)),
+        (EdDSA, testdata!("ed25519.pub.pem"), Ok(())),
+        (EdDSA, testdata!("ed448.pub.pem"), rejected(EdDSA)),
+        (EdDSA, testdata!("p256.pub.pem"), rejected(EdDSA)),
+        (RS256, testdata!("rsa.pem"), Err(KeyError::PrivateKey)),
+        (RS256, testdata!("rsa-pkcs1.pem"), Err(KeyError::PrivateKey)),
+        (ES256, testdata!("p256-sec1.pem"), Err(KeyError::PrivateKey)),
+        (
+            EdDSA,
+            testdata!("ed25519-encrypted.pem"),
+            Err(KeyError::PrivateKey),
+        ),
+        (RS256, testdata!("rsa.cert.pem"), Err(KeyError::Certificate)),
+        (RS256, b"", Err(KeyError::NoPem)),
+        (RS256, b"ssh-rsa AAAA", Err(KeyError::NoPem)),
+        (
+            RS256,
+            b"-----BEGIN PUBLIC KEY-----\n!\n-----END PUBLIC KEY-----\n",
+            Err(KeyError::NoPem),
+        ),
+        (
+            RS256,
+            b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n",
+            rejected(RS256),
+        ),
+        (
+            RS256,
+            b"-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n",
+            Err(KeyError::PemKind),
+        ),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        assert_eq!(public(algorithm, pem), verdict, "row {number}");
+    }
+    let two = [
+        &testdata!("rsa.pub.pem")[..],
+        testdata!("rsa-other.pub.pem"),
+    ]
+    .concat();
+    assert_eq!(public(RS256, &two), Err(KeyError::PemBlocks(2)));
+}
+
+#[test]
+fn a_private_key_must_be_what_its_algorithm_needs() {
+    use Algorithm::{ES256, ES384, EdDSA, HS256, PS256, RS256};
+    let rejected = |algorithm| Err(KeyError::Rejected { algorithm });
+    for (number, (algorithm, pem, verdict)) in [
+        (RS256, &testdata!("rsa.pem")[..], Ok(())),
+        (PS256, testdata!("rsa-pkcs1.pem"), Ok(())),
+        (ES256, testdata!("p256.pem"), Ok(())),
+        (ES256, testdata!("p256-sec1.pem"), Ok(())),
+        (ES384, testdata!("p384.pem"), Ok(())),
+        (EdDSA, testdata!("ed25519.pem"), Ok(())),
+        (ES256, testdata!("p384.pem"), rejected(ES256)),
+        (ES384, testdata!("p256-sec1.pem"), rejected(ES384)),
+        (RS256, testdata!("p256.pem"), rejected(RS256)),
+        (EdDSA, testdata!("rsa.pem"), rejected(EdDSA)),
+        (RS256, testdata!("rsa.pub.pem"), Err(KeyError::PublicKey)),
+        (RS256, testdata!("rsa.cert.pem"), Err(KeyError::PublicKey)),
+        (
+            EdDSA,
+            testdata!("ed25519-encrypted.pem"),
+            Err(KeyError::EncryptedKey),
+        ),
+        (
+            HS256,
+            testdata!("rsa.pem"),
+            Err(KeyError::PemForSecret { algorithm: HS256 }),
+        ),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        assert_eq!(private(algorithm, pem), verdict, "row {number}");
+    }
+}
+
+/// The keys of the RFCs: RFC 7515, A.1 to A.3, and RFC 8037, A.2.
+fn rfc_jwk(index: usize) -> Value {
+    let set: Value = serde_json::from_slice(testdata!("rfc.jwks.json")).unwrap();
+    set["keys"][index].clone()
+}
+
+fn jwks(keys: &[Value]) -> Result<Vec<VerificationKey>, KeyError> {
+    VerificationKey::from_jwks(json!({ "keys": keys }).to_string().as_bytes())
+}
+
+/// The JWK with one parameter replaced, or taken away where that is `null`.
+fn changed(index: usize, parameter: &str, value: Value) -> Value {
+    let mut jwk = rfc_jwk(index);
+    if value.is_null() {
+        jwk.as_object_mut().unwrap().remove(parameter);
+    } else {
+        jwk[parameter] = value;
+    }
+    jwk
+}
+
+const OCT: usize = 0;
+const RSA: usize = 1;
+const EC: usize = 2;
+const OKP: usize = 3;
+
+#[test]
+fn a_jwk_without_an_algorithm_has_that_of_its_curve_or_rs256() {
+    let keys = jwks(&[rfc_jwk(OCT), rfc_jwk(RSA), rfc_jwk(EC), rfc_jwk(OKP)]).unwrap();
+    let algorithms: Vec<_> = keys.iter().map(VerificationKey::algorithm).collect();
+    assert_eq!(
+        algorithms,
+        [
+            Algorithm::HS256,
+            Algorithm::RS256,
+            Algorithm::ES256,
+            Algorithm::EdDSA
+        ]
+    );
+    let named = jwks(&[
+        changed(RSA, "alg", json!("PS384")),
+        changed(EC, "kid", json!("k2")),
+    ])
+    .unwrap();
+    assert_eq!(named[0].algorithm(), Algorithm::PS384);
+    assert_eq!((named[0].kid(), named[1].kid()), (None, Some("k2")));
+}
+
+#[test]
+fn jwks_that_are_not_for_signatures_are_left_out() {
+    let keys = jwks(&[
+        changed(RSA, "use", json!("enc")),
+        changed(EC, "use", json!("sig")),
+        changed(OKP, "key_ops", json!(["sign"])),
+        changed(OCT, "key_ops", json!(["sign", "verify"])),
+    ])
+    .unwrap();
+    let algorithms: Vec<_> = keys.iter().map(VerificationKey::algorithm).collect();
+    assert_eq!(algorithms, [Algorithm::ES256, Algorithm::HS256]);
+    assert_eq!(jwks(&[]).map(drop), Err(KeyError::EmptyJwks));
+    let none = jwks(&[changed(RSA, "use", json!("enc"))]);
+    assert_eq!(none.map(drop), Err(KeyError::EmptyJwks));
+}
+
+#[test]
+fn the_private_parameters_of_a_jwk_are_ignored() {
+    assert!(
+        jwks(&[
+            changed(EC, "d", json!(17)),
+            changed(RSA, "x5c", json!(["?"]))
+        ])
+        .is_ok()
+    );
+}
+
+#[test]
+fn a_jwk_that_cannot_be_used_is_named_by_its_index() {
+    let rejected = |algorithm| JwkProblem::Key(Box::new(KeyError::Rejected { algorithm }));
+    let short = JwkProblem::Key(Box::new(KeyError::SecretTooShort {
+        algorithm: Algorithm::HS256,
+        bytes: 3,
+        bytes_min: 32,
+    }));
+    for (number, (jwk, problem)) in [
+        (changed(EC, "kty", Value::Null), JwkProblem::Missing("kty")),
+        (
+            changed(EC, "kty", json!("ec")),
+            JwkProblem::Unsupported("kty"),
+        ),
+        (changed(EC, "crv", Value::Null), JwkProblem::Missing("crv")),
+        (
+            changed(EC, "crv", json!("P-521")),
+            JwkProblem::Unsupported("crv"),
+        ),
+        (changed(EC, "crv", json!("P-384")), JwkProblem::Length("x")),
+        (changed(EC, "x", Value::Null), JwkProblem::Missing("x")),
+        (changed(EC, "y", json!("AA")), JwkProblem::Length("y")),
+        (changed(EC, "y", json!("A=")), JwkProblem::Encoding("y")),
+        (
+            changed(EC, "y", rfc_jwk(EC)["x"].clone()),
+            rejected(Algorithm::ES256),
+        ),
+        (changed(EC, "alg", json!("ES384")), JwkProblem::Algorithm),
+        (changed(EC, "alg", json!("RS256")), JwkProblem::Algorithm),
+        (
+            changed(EC, "alg", json!("ES512")),
+            JwkProblem::Unsupported("alg"),
+        ),
+        (changed(RSA, "alg", json!("HS256")), JwkProblem::Algorithm),
+        (
+            changed(RSA, "alg", json!("none")),
+            JwkProblem::Unsupported("alg"),
+        ),
+        (changed(RSA, "n", Value::Null), JwkProblem::Missing("n")),
+        (changed(RSA, "n", json!("")), rejected(Algorithm::RS256)),
+        (
+            changed(RSA, "n", json!("AQAB")),
+            JwkProblem::Key(Box::new(KeyError::RsaSize { bits: 17 })),
+        ),
+        (
+            changed(RSA, "e", json!("AAEAAQ")),
+            rejected(Algorithm::RS256),
+        ),
+        (changed(RSA, "e", json!("AQ")), rejected(Algorithm::RS256)),
+        (changed(RSA, "e", json!("+")), JwkProblem::Encoding("e")),
+        (
+            changed(OKP, "crv", json!("X25519")),
+            JwkProblem::Unsupported("crv"),
+        ),
+        (changed(OKP, "x", json!("AAAA")), JwkProblem::Length("x")),
+        (changed(OKP, "alg", json!("HS256")), JwkProblem::Algorithm),
+        (changed(OCT, "alg", Value::Null), JwkProblem::Missing("alg")),
+        (changed(OCT, "alg", json!("RS256")), JwkProblem::Algorithm),
+        (changed(OCT, "k", Value::Null), JwkProblem::Missing("k")),
+        (changed(OCT, "k", json!("AAAA")), short),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let error = jwks(&[rfc_jwk(OKP), jwk]).map(drop);
+        assert_eq!(
+            error,
+            Err(KeyError::Jwk { index: 1, problem }),
+            "row {number}"
+        );
+    }
+}
+
+#[test]
+fn what_is_no_jwks_is_refused_without_being_quoted() {
+    let canary = "canary-7f3a";
+    for text in [
+        String::new(),
+        format!("\"{canary}\""),
+        format!("{{\"keys\":\"{canary}\"}}"),
+        format!("{{\"keys\":[\"{canary}\"]}}"),
+        format!("{{\"keys\":[{{\"kty\":\"oct\",\"k\":[\"{canary}\"]}}]}}"),
+        format!("{{\"keys\":[{{\"kty\":\"oct\",\"k\":\"{canary}\",\"k\":\"{canary}\"}}]}}"),
+        rfc_jwk(EC).to_string(),
+        "{\"keys\":[]} x".to_owned(),
+    ] {
+        let error = VerificationKey::from_jwks(text.as_bytes()).unwrap_err();
+        assert!(matches!(error, KeyError::Jwks { .. }), "{text}");
+        assert!(!format!("{error} {error:?}").contains(canary), "{error}");
+    }
+}
+
+#[test]
+fn debug_output_shows_no_key() {
+    for algorithm in Algorithm::ALL {
+        let (private, public) = halves(algorithm);
+        let shown = format!(
+            "{:?} {:?}",
+            signing_key(algorithm, Some("k1"), private),
+            verification_key(algorithm, Some("k1"), public)
+        );
+        let expected = format!(
+            "SigningKey {{ kid: Some(\"k1\"), algorithm: {algorithm:?}, .. }} \
+             VerificationKey {{ kid: Some(\"k1\"), algorithm: {algorithm:?}, .. }}"
+        );
+        assert_eq!(shown, expected);
+    }
+}
+
+#[test]
+fn an_error_tells_the_operator_what_to_do() {
+    for (error, words) in [
+        (KeyError::PrivateKey, "-pubout"),
+        (KeyError::Certificate, "openssl x509"),
+        (
+            KeyError::SecretForKeyPair {
+                algorithm: Algorithm::ES256,
+            },
+            "ES256 needs an elliptic-curve key on P-256",
+        ),
+        (
+            KeyError::Rejected {
+                algorithm: Algorithm::EdDSA,
+            },
+            "this is no Ed25519 key as EdDSA needs it",
+        ),
+        (KeyError::RsaSize { bits: 1024 }, "1024 bits"),
+    ] {
+        assert!(error.to_string().contains(words), "{error}");
+    }
+}

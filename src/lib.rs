@@ -34,6 +34,7 @@ pub mod outbox;
 
 // Who may, and what the operator decided.
 pub mod auth;
+pub mod config;
 
 // What holds it together.
 

@@ -1,0 +1,219 @@
+//! `[auth]`: how clients prove who they are. Names the files of the keys and
+//! never reads one, so nothing here is secret.
+
+use std::{path::PathBuf, time::Duration};
+
+use serde::Deserialize;
+
+use super::{error::Problems, paths::Paths, values};
+use crate::auth::Algorithm;
+
+/// The section.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Auth {
+    /// Whether a token is needed; `jwt`.
+    pub mode: AuthMode,
+    /// What the claim `iss` must be; not checked where there is none, the default.
+    pub issuer: Option<String>,
+    /// What the claim `aud` must be or hold; not checked where there is none, the
+    /// default.
+    pub audience: Option<String>,
+    /// By how much the clocks of issuer and relay may differ when `exp` and `nbf`
+    /// are judged; 5 s.
+    #[serde(deserialize_with = "values::duration")]
+    pub leeway: Duration,
+    /// Whether a token must have the claim `exp`; `true`.
+    pub require_exp: bool,
+    /// The claim that names the tenant; `tenant_id`.
+    pub tenant_claim: String,
+    /// The claim that names the user; `user_id`.
+    pub user_claim: String,
+    /// The claim that lists the topics a client may subscribe to; `topics`.
+    pub topics_claim: String,
+    /// `[[auth.keys]]`: what tokens are verified with, in the order in which they
+    /// are tried; none by default.
+    pub keys: Vec<AuthKey>,
+}
+
+/// Whether clients must prove who they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AuthMode {
+    /// By a JSON Web Token (RFC 7519).
+    Jwt,
+    /// Not at all: desktop mode, on loopback only.
+    None,
+}
+
+/// One `[[auth.keys]]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "RawAuthKey")]
+pub enum AuthKey {
+    /// A secret that issuer and relay share.
+    Secret {
+        /// `secret_file`: the raw bytes of the secret.
+        file: PathBuf,
+        /// The one algorithm that it is used with, one of the HMACs.
+        algorithm: Algorithm,
+        /// The `kid` of the tokens that it verifies; tried for all where `None`.
+        kid: Option<String>,
+    },
+    /// The public half of the issuer's key.
+    PublicKey {
+        /// `public_key_file`: the key as PEM.
+        file: PathBuf,
+        /// The one algorithm that it is used with, none of the HMACs.
+        algorithm: Algorithm,
+        /// The `kid` of the tokens that it verifies; tried for all where `None`.
+        kid: Option<String>,
+    },
+    /// A set of keys, each of which says its own algorithm and `kid`.
+    Jwks {
+        /// `jwks_file`: a JSON Web Key Set (RFC 7517).
+        file: PathBuf,
+    },
+}
+
+impl Default for Auth {
+    fn default() -> Self {
+        Self {
+            mode: AuthMode::Jwt,
+            issuer: None,
+            audience: None,
+            leeway: Duration::from_secs(5),
+            require_exp: true,
+            tenant_claim: "tenant_id".to_owned(),
+            user_claim: "user_id".to_owned(),
+            topics_claim: "topics".to_owned(),
+            keys: Vec::new(),
+        }
+    }
+}
+
+impl Auth {
+    pub(super) fn check(&self, problems: &mut Problems) {
+        problems.check_duration_or_zero("auth.leeway", self.leeway);
+        match self.mode {
+            AuthMode::Jwt => self.check_jwt(problems),
+            AuthMode::None => self.check_none(problems),
+        }
+    }
+
+    pub(super) fn resolve(&mut self, paths: &Paths, problems: &mut Problems) {
+        for (index, key) in self.keys.iter_mut().enumerate() {
+            let (name, file) = match key {
+                AuthKey::Secret { file, .. } => ("secret_file", file),
+                AuthKey::PublicKey { file, .. } => ("public_key_file", file),
+                AuthKey::Jwks { file } => ("jwks_file", file),
+            };
+            paths.resolve(format!("auth.keys[{index}].{name}"), file, problems);
+        }
+    }
+
+    fn check_jwt(&self, problems: &mut Problems) {
+        if self.keys.is_empty() {
+            problems.refuse(
+                "auth.keys",
+                "there is none, and mode = \"jwt\" needs one to verify tokens with",
+                "add [[auth.keys]] with a secret_file, public_key_file or jwks_file",
+            );
+        }
+        let texts = [
+            ("auth.issuer", self.issuer.as_ref()),
+            ("auth.audience", self.audience.as_ref()),
+            ("auth.tenant_claim", Some(&self.tenant_claim)),
+            ("auth.user_claim", Some(&self.user_claim)),
+            ("auth.topics_claim", Some(&self.topics_claim)),
+        ];
+        for (key, text) in texts {
+            if text.is_some_and(String::is_empty) {
+                problems.refuse(key, "is empty", "give it a value or leave the key out");
+            }
+        }
+    }
+
+    /// What would check a token must not seem to be in force.
+    fn check_none(&self, problems: &mut Problems) {
+        let given = [
+            ("auth.keys", !self.keys.is_empty()),
+            ("auth.issuer", self.issuer.is_some()),
+            ("auth.audience", self.audience.is_some()),
+        ];
+        for (key, _) in given.into_iter().filter(|(_, given)| *given) {
+            problems.refuse(
+                key,
+                "would be checked by nobody, since mode = \"none\" asks for no token",
+                "remove it, or set mode = \"jwt\"",
+            );
+        }
+    }
+}
+
+/// What the file says of a key, before it is known to be one.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawAuthKey {
+    secret_file: Option<PathBuf>,
+    public_key_file: Option<PathBuf>,
+    jwks_file: Option<PathBuf>,
+    algorithm: Option<Algorithm>,
+    kid: Option<String>,
+}
+
+/// Why a `[[auth.keys]]` is none.
+#[derive(Debug, thiserror::Error)]
+enum AuthKeyError {
+    #[error("needs exactly one of `secret_file`, `public_key_file` and `jwks_file`")]
+    NotOneFile,
+    #[error("needs an `algorithm`, such as {0}, which a token cannot choose")]
+    NoAlgorithm(&'static str),
+    #[error("has a secret_file, which goes with HS256, HS384 or HS512 only")]
+    NoHmac,
+    #[error("has a public_key_file, which goes with RS…, PS…, ES… or EdDSA only")]
+    Hmac,
+    #[error("has a jwks_file, in which each key says its own algorithm and kid; leave them out")]
+    NotOfSet,
+    #[error("has an empty `kid`; leave it out to try the key for every token")]
+    EmptyKid,
+}
+
+impl TryFrom<RawAuthKey> for AuthKey {
+    type Error = AuthKeyError;
+
+    fn try_from(raw: RawAuthKey) -> Result<Self, AuthKeyError> {
+        let RawAuthKey { algorithm, kid, .. } = raw;
+        if kid.as_ref().is_some_and(String::is_empty) {
+            return Err(AuthKeyError::EmptyKid);
+        }
+        match (raw.secret_file, raw.public_key_file, raw.jwks_file) {
+            (Some(file), None, None) => {
+                let algorithm = algorithm.ok_or(AuthKeyError::NoAlgorithm("\"HS256\""))?;
+                if !algorithm.is_symmetric() {
+                    return Err(AuthKeyError::NoHmac);
+                }
+                Ok(Self::Secret {
+                    file,
+                    algorithm,
+                    kid,
+                })
+            }
+            (None, Some(file), None) => {
+                let algorithm = algorithm.ok_or(AuthKeyError::NoAlgorithm("\"ES256\""))?;
+                if algorithm.is_symmetric() {
+                    return Err(AuthKeyError::Hmac);
+                }
+                Ok(Self::PublicKey {
+                    file,
+                    algorithm,
+                    kid,
+                })
+            }
+            (None, None, Some(file)) if algorithm.is_none() && kid.is_none() => {
+                Ok(Self::Jwks { file })
+            }
+            (None, None, Some(_)) => Err(AuthKeyError::NotOfSet),
+            _ => Err(AuthKeyError::NotOneFile),
+        }
+    }
+}

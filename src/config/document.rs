@@ -1,0 +1,139 @@
+//! The text of a configuration file: reads it into types, and finds the line of
+//! a key. Does not know what keys there are.
+
+use std::path::Path;
+
+use serde::de::DeserializeOwned;
+use toml::de::DeTable;
+
+use super::error::{ConfigError, Problem, Problems};
+
+/// How alike two words must be for one to be taken for the other misspelt, from
+/// 0 to 1 (Damerau–Levenshtein).
+const LIKENESS_MIN: f64 = 0.5;
+
+/// A text, and the file that it comes from.
+pub(super) struct Document<'a> {
+    text: &'a str,
+    file: Option<&'a Path>,
+}
+
+impl<'a> Document<'a> {
+    pub(super) fn new(text: &'a str, file: Option<&'a Path>) -> Self {
+        Self { text, file }
+    }
+
+    /// What the text says. The first fault ends the reading.
+    pub(super) fn deserialize<T: DeserializeOwned>(&self) -> Result<T, ConfigError> {
+        let deserializer = toml::Deserializer::parse(self.text)
+            .map_err(|fault| self.refuse(vec![self.describe("", &fault)]))?;
+        serde_path_to_error::deserialize(deserializer).map_err(|fault| {
+            let key = fault.path().to_string();
+            self.refuse(vec![self.describe(&key, fault.inner())])
+        })
+    }
+
+    /// The problems with the lines of their keys, in the order of these.
+    pub(super) fn locate(&self, problems: Problems) -> ConfigError {
+        let mut problems = problems.into_vec();
+        for problem in &mut problems {
+            problem.line = self.find(&problem.key).map(|at| self.line(at));
+        }
+        problems.sort_by_key(|problem| problem.line);
+        self.refuse(problems)
+    }
+
+    fn refuse(&self, problems: Vec<Problem>) -> ConfigError {
+        ConfigError::Refused {
+            file: self.file.map(Path::to_owned),
+            problems,
+        }
+    }
+
+    /// The line, from 1, of the byte at `index`.
+    fn line(&self, index: usize) -> usize {
+        let before = self.text.bytes().take(index);
+        1 + before.filter(|byte| *byte == b'\n').count()
+    }
+
+    fn describe(&self, key: &str, fault: &toml::de::Error) -> Problem {
+        let (message, hint) = reword(key, fault.message());
+        // The span is that of the whole array where one of its tables is at
+        // fault; the key leads to the table.
+        let at = fault.span().map(|span| span.start).max(self.find(key));
+        Problem {
+            key: key.to_owned(),
+            line: at.map(|at| self.line(at)),
+            message,
+            hint,
+        }
+    }
+
+    /// Where the key stands, or the nearest of its sections that does.
+    fn find(&self, key: &str) -> Option<usize> {
+        let root = DeTable::parse(self.text).ok()?;
+        let mut table = Some(root.get_ref());
+        let mut found = None;
+        for segment in key.split('.') {
+            let (name, index) = split_index(segment);
+            let Some((name, value)) = table.and_then(|table| table.get_key_value(name)) else {
+                break;
+            };
+            let element = index.and_then(|index| value.get_ref().get(index));
+            found = Some(element.map_or(name.span(), |element| element.span()).start);
+            table = element.unwrap_or(value).get_ref().as_table();
+        }
+        found
+    }
+}
+
+/// `keys[2]` as `keys` and 2.
+fn split_index(segment: &str) -> (&str, Option<usize>) {
+    segment
+        .strip_suffix(']')
+        .and_then(|rest| rest.split_once('['))
+        .map_or((segment, None), |(name, index)| (name, index.parse().ok()))
+}
+
+/// serde's message in the words of a configuration file, and a hint. What it
+/// quotes is the name at fault and then those that it knows.
+fn reword(key: &str, message: &str) -> (String, Option<String>) {
+    let mut quoted = message.split('`').skip(1).step_by(2);
+    let name = quoted.next().unwrap_or_default();
+    let known: Vec<_> = quoted.collect();
+    let hint = Some(format!("known are {}", known.join(", ")));
+    let suggestion = suggest(name, &known);
+    if message.starts_with("unknown field") {
+        let place = section_of(key);
+        (format!("unknown key `{name}` {place}{suggestion}"), hint)
+    } else if message.starts_with("unknown variant") {
+        (format!("{key}: unknown value `{name}`{suggestion}"), hint)
+    } else if message.starts_with("missing field") {
+        (format!("{key}: the key `{name}` is missing"), None)
+    } else if key.is_empty() {
+        (message.replace('\n', " "), None)
+    } else {
+        (format!("{key}: {message}"), None)
+    }
+}
+
+/// The section that holds the key, as the file writes it.
+fn section_of(key: &str) -> String {
+    let Some((section, _)) = key.rsplit_once('.') else {
+        return "at the top level".to_owned();
+    };
+    match section.split_once('[') {
+        Some((name, _)) => format!("in [[{name}]]"),
+        None => format!("in [{section}]"),
+    }
+}
+
+fn suggest(unknown: &str, known: &[&str]) -> String {
+    known
+        .iter()
+        .map(|name| (strsim::normalized_damerau_levenshtein(unknown, name), name))
+        .filter(|(likeness, _)| *likeness >= LIKENESS_MIN)
+        .max_by(|(one, _), (other, _)| one.total_cmp(other))
+        .map(|(_, name)| format!("; did you mean `{name}`?"))
+        .unwrap_or_default()
+}

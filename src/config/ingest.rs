@@ -1,0 +1,152 @@
+//! `[ingest]`: the listener of the backends and what holds for each of their
+//! calls. Names the files of the keys and never reads one.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use serde::{Deserialize, Deserializer, de::Error as _};
+
+use super::{
+    error::Problems,
+    is_loopback,
+    paths::Paths,
+    values::{self, GIB, MIB},
+};
+use crate::protocol::{
+    TenantName,
+    name::{NAME_BYTES_MAX, has_control_character},
+};
+
+/// The section.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Ingest {
+    /// Address and port; `127.0.0.1:3001`. Port 0 is a free one. Loopback unless
+    /// there is a key.
+    #[serde(deserialize_with = "values::listen")]
+    pub listen: SocketAddr,
+    /// The most bytes of an event's body; 1 MiB.
+    #[serde(deserialize_with = "values::size")]
+    pub body_max: usize,
+    /// The most bytes of a batch's body; 8 MiB.
+    #[serde(deserialize_with = "values::size")]
+    pub batch_body_max: usize,
+    /// The most events in a batch; 1,000.
+    #[serde(deserialize_with = "values::count")]
+    pub batch_events_max: usize,
+    /// How long a call waits for the shards to queue its event before it answers
+    /// 202; 5 s.
+    #[serde(deserialize_with = "values::duration")]
+    pub ack_timeout: Duration,
+    /// How long a call waits for room in the shards' inboxes before it answers
+    /// 503; 2 s.
+    #[serde(deserialize_with = "values::duration")]
+    pub inbox_timeout: Duration,
+    /// `[[ingest.keys]]`: who may call; none by default, and then whoever can
+    /// connect may.
+    pub keys: Vec<IngestKey>,
+}
+
+/// One `[[ingest.keys]]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IngestKey {
+    /// What logs call it: 1 to 128 bytes without control characters, different
+    /// for each.
+    pub name: String,
+    /// The file that holds the key.
+    pub key_file: PathBuf,
+    /// The tenants that it may be used for; all where `None`, never none.
+    #[serde(default, deserialize_with = "tenants")]
+    pub tenants: Option<Vec<TenantName>>,
+}
+
+impl Default for Ingest {
+    fn default() -> Self {
+        Self {
+            listen: (Ipv4Addr::LOCALHOST, 3001).into(),
+            body_max: MIB,
+            batch_body_max: 8 * MIB,
+            batch_events_max: 1_000,
+            ack_timeout: Duration::from_secs(5),
+            inbox_timeout: Duration::from_secs(2),
+            keys: Vec::new(),
+        }
+    }
+}
+
+impl Ingest {
+    pub(super) fn check(&self, problems: &mut Problems) {
+        problems.check_size("ingest.body_max", self.body_max, 1..=GIB);
+        problems.check_size("ingest.batch_body_max", self.batch_body_max, 1..=GIB);
+        problems.check_count("ingest.batch_events_max", self.batch_events_max);
+        problems.check_duration("ingest.ack_timeout", self.ack_timeout);
+        problems.check_duration("ingest.inbox_timeout", self.inbox_timeout);
+        if self.keys.is_empty() && !is_loopback(self.listen) {
+            problems.refuse(
+                "ingest.listen",
+                format!(
+                    "is {}, which is not loopback, and there is no key: whoever can connect could inject events",
+                    self.listen
+                ),
+                "add [[ingest.keys]] with a name and a key_file, or listen on 127.0.0.1",
+            );
+        }
+        for (index, key) in self.keys.iter().enumerate() {
+            let earlier = self.keys.iter().take(index);
+            key.check(&format!("ingest.keys[{index}]"), earlier, problems);
+        }
+    }
+
+    pub(super) fn resolve(&mut self, paths: &Paths, problems: &mut Problems) {
+        for (index, key) in self.keys.iter_mut().enumerate() {
+            let place = format!("ingest.keys[{index}].key_file");
+            paths.resolve(place, &mut key.key_file, problems);
+        }
+    }
+}
+
+impl IngestKey {
+    fn check<'a>(
+        &self,
+        place: &str,
+        mut earlier: impl Iterator<Item = &'a Self>,
+        problems: &mut Problems,
+    ) {
+        let name = format!("{place}.name");
+        if self.name.is_empty()
+            || self.name.len() > NAME_BYTES_MAX
+            || has_control_character(&self.name)
+        {
+            let hint = format!("1 to {NAME_BYTES_MAX} bytes without control characters");
+            problems.refuse(name, "is no name", hint);
+        } else if let Some(namesake) = earlier.position(|key| key.name == self.name) {
+            problems.refuse(
+                name,
+                format!("{:?} is the name of ingest.keys[{namesake}] too", self.name),
+                "logs tell keys apart by their names; give each its own",
+            );
+        }
+        if self.tenants.as_ref().is_some_and(Vec::is_empty) {
+            problems.refuse(
+                format!("{place}.tenants"),
+                "is empty, so the key could be used for nothing",
+                "name a tenant, or leave the key out to allow all",
+            );
+        }
+    }
+}
+
+fn tenants<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<TenantName>>, D::Error> {
+    Vec::<String>::deserialize(from)?
+        .iter()
+        .map(|text| {
+            TenantName::parse(text)
+                .map_err(|error| D::Error::custom(format_args!("the tenant name {text:?} {error}")))
+        })
+        .collect::<Result<_, _>>()
+        .map(Some)
+}

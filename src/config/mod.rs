@@ -1,0 +1,189 @@
+//! The configuration file as types: what it may say, what holds where it says
+//! nothing, and which of its words contradict each other. Does not know where
+//! any of it is used, and opens no file but the one that it reads.
+
+use std::{env, ffi::OsString, fs, net::SocketAddr, path::Path};
+
+use serde::Deserialize;
+
+mod auth;
+mod client;
+mod document;
+mod error;
+mod ingest;
+mod limits;
+mod log;
+mod ops;
+mod origin;
+mod paths;
+mod replay;
+mod values;
+
+#[cfg(test)]
+mod example_tests;
+#[cfg(test)]
+mod tests;
+
+pub use auth::{Auth, AuthKey, AuthMode};
+pub use client::Client;
+pub use error::{ConfigError, Problem};
+pub use ingest::{Ingest, IngestKey};
+pub use limits::Limits;
+pub use log::{Log, LogFormat};
+pub use ops::Ops;
+pub use origin::{Origin, OriginError};
+pub use replay::Replay;
+
+use document::Document;
+use error::Problems;
+use paths::Paths;
+
+/// Everything that an operator can decide. Read from a file it has passed
+/// [`Config::check`] and its paths are absolute; made in code it has the file's
+/// defaults, which lack only the keys that `auth.mode = "jwt"` needs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// `[client]`: the listener of the WebSocket clients.
+    pub client: Client,
+    /// `[auth]`: how clients prove who they are.
+    pub auth: Auth,
+    /// `[limits]`: what one event, connection or process may take up.
+    pub limits: Limits,
+    /// `[replay]`: how much of its past a tenant's log keeps.
+    pub replay: Replay,
+    /// `[ingest]`: the listener of the backends.
+    pub ingest: Ingest,
+    /// `[ops]`: the listener for metrics and health.
+    pub ops: Ops,
+    /// `[log]`: what the relay tells about itself.
+    pub log: Log,
+}
+
+impl Config {
+    /// The configuration that the file holds.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read, and as [`Config::parse`].
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let unreadable = |reason| ConfigError::Unreadable {
+            path: path.to_owned(),
+            reason,
+        };
+        let text = fs::read_to_string(path).map_err(unreadable)?;
+        let absolute = std::path::absolute(path).map_err(unreadable)?;
+        let base_dir = absolute.parent().unwrap_or(&absolute);
+        let paths = Paths::new(base_dir.to_owned(), credentials_directory());
+        Self::read(&Document::new(&text, Some(path)), &paths)
+    }
+
+    /// The configuration that the text says; its relative paths are taken from
+    /// `base_dir`.
+    ///
+    /// # Errors
+    ///
+    /// When the text is no TOML, has a key or value that does not exist, or
+    /// fails [`Config::check`].
+    pub fn parse(text: &str, base_dir: &Path) -> Result<Self, ConfigError> {
+        let base_dir = std::path::absolute(base_dir).unwrap_or_else(|_| base_dir.to_owned());
+        let paths = Paths::new(base_dir, credentials_directory());
+        Self::read(&Document::new(text, None), &paths)
+    }
+
+    /// Whether the values make sense together; every problem is reported.
+    ///
+    /// # Errors
+    ///
+    /// When they do not.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let problems = self.problems();
+        if problems.is_empty() {
+            Ok(())
+        } else {
+            Err(problems.into_error())
+        }
+    }
+
+    fn read(document: &Document<'_>, paths: &Paths) -> Result<Self, ConfigError> {
+        let mut config: Self = document.deserialize()?;
+        let mut problems = config.problems();
+        config.auth.resolve(paths, &mut problems);
+        config.ingest.resolve(paths, &mut problems);
+        if problems.is_empty() {
+            Ok(config)
+        } else {
+            Err(document.locate(problems))
+        }
+    }
+
+    fn problems(&self) -> Problems {
+        let mut problems = Problems::default();
+        self.client.check(&mut problems);
+        self.auth.check(&mut problems);
+        self.limits.check(&mut problems);
+        self.replay.check(&mut problems);
+        self.ingest.check(&mut problems);
+        self.log.check(&mut problems);
+        self.check_open_door(&mut problems);
+        self.check_listeners(&mut problems);
+        problems
+    }
+
+    fn check_open_door(&self, problems: &mut Problems) {
+        let listen = self.client.listen;
+        if self.auth.mode == AuthMode::None && !is_loopback(listen) {
+            problems.refuse(
+                "auth.mode",
+                format!(
+                    "\"none\" lets in whoever can connect, and client.listen is {listen}, which is not loopback"
+                ),
+                "set client.listen = \"127.0.0.1:3000\", or mode = \"jwt\" and a key",
+            );
+        }
+    }
+
+    fn check_listeners(&self, problems: &mut Problems) {
+        let defaults = Self::default();
+        let client = ("client.listen", self.client.listen, defaults.client.listen);
+        let ingest = ("ingest.listen", self.ingest.listen, defaults.ingest.listen);
+        let ops = ("ops.listen", self.ops.listen, defaults.ops.listen);
+        for (one, other) in [(client, ingest), (client, ops), (ingest, ops)] {
+            if !overlap(one.1, other.1) {
+                continue;
+            }
+            // The one that the file names is the one to point at.
+            let (at, with) = if other.1 == other.2 {
+                (one, other)
+            } else {
+                (other, one)
+            };
+            problems.refuse(
+                at.0,
+                format!("{} is taken by {}, {}", at.1, with.0, with.1),
+                "give each listener a port of its own",
+            );
+        }
+    }
+}
+
+/// Where systemd has put the credentials of the service (systemd.exec(5)).
+fn credentials_directory() -> Option<OsString> {
+    env::var_os("CREDENTIALS_DIRECTORY").filter(|directory| !directory.is_empty())
+}
+
+/// Whether only this machine can connect to the address.
+fn is_loopback(address: SocketAddr) -> bool {
+    address.ip().to_canonical().is_loopback()
+}
+
+/// Whether the system would refuse to listen on both. Port 0 is a free one each
+/// time; `[::]` takes IPv4 connections too.
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let covers = |wide: SocketAddr, narrow: SocketAddr| {
+        wide.ip().is_unspecified() && (wide.is_ipv6() || narrow.is_ipv4())
+    };
+    one.port() != 0
+        && one.port() == other.port()
+        && (one.ip() == other.ip() || covers(one, other) || covers(other, one))
+}

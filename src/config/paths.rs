@@ -1,0 +1,125 @@
+//! What the paths in a configuration file are relative to. Opens none of them.
+
+use std::{
+    ffi::OsString,
+    path::{Component, Path, PathBuf},
+};
+
+use super::error::Problems;
+
+/// A path that begins so lies among the credentials that systemd hands to a
+/// service (`LoadCredential=`, systemd.exec(5)).
+const CREDENTIALS: &str = "$CREDENTIALS_DIRECTORY";
+
+/// The directories from which paths start.
+pub(super) struct Paths {
+    base_dir: PathBuf,
+    credentials_dir: Option<PathBuf>,
+}
+
+impl Paths {
+    /// Relative paths start from `base_dir`, which is absolute, and those with
+    /// the prefix `$CREDENTIALS_DIRECTORY` from the value of that variable.
+    pub(super) fn new(base_dir: PathBuf, credentials_dir: Option<OsString>) -> Self {
+        Self {
+            base_dir,
+            credentials_dir: credentials_dir.map(PathBuf::from),
+        }
+    }
+
+    /// Makes the path, which stands at the key, absolute.
+    pub(super) fn resolve(&self, key: String, path: &mut PathBuf, problems: &mut Problems) {
+        if path.as_os_str().is_empty() {
+            problems.refuse(key, "is empty", "give the path of a file");
+            return;
+        }
+        let Ok(name) = path.strip_prefix(CREDENTIALS) else {
+            match unknown_variable(path) {
+                Some(variable) => problems.refuse(
+                    key,
+                    format!("begins with the variable {variable}"),
+                    format!("the only one that is replaced is {CREDENTIALS}"),
+                ),
+                None => *path = self.base_dir.join(&*path),
+            }
+            return;
+        };
+        match &self.credentials_dir {
+            Some(directory) => *path = self.base_dir.join(directory).join(name),
+            None => problems.refuse(
+                key,
+                format!("begins with {CREDENTIALS}, and that variable is not set"),
+                "systemd sets it for a service that has LoadCredential= or ImportCredential=",
+            ),
+        }
+    }
+}
+
+fn unknown_variable(path: &Path) -> Option<String> {
+    match path.components().next()? {
+        Component::Normal(first) => first.to_str().filter(|first| first.starts_with('$')),
+        _ => None,
+    }
+    .map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolve(text: &str, credentials_dir: Option<&str>) -> Result<PathBuf, String> {
+        let paths = Paths::new("/etc/sidewire".into(), credentials_dir.map(OsString::from));
+        let mut problems = Problems::default();
+        let mut path = PathBuf::from(text);
+        paths.resolve(
+            "ingest.keys[0].key_file".to_owned(),
+            &mut path,
+            &mut problems,
+        );
+        if problems.is_empty() {
+            Ok(path)
+        } else {
+            Err(problems.into_error().to_string())
+        }
+    }
+
+    #[test]
+    fn a_relative_path_starts_at_the_directory_of_the_file() {
+        assert_eq!(resolve("a.key", None), Ok("/etc/sidewire/a.key".into()));
+        assert_eq!(
+            resolve("../a.key", None),
+            Ok("/etc/sidewire/../a.key".into())
+        );
+        assert_eq!(resolve("/run/a.key", None), Ok("/run/a.key".into()));
+    }
+
+    #[test]
+    fn a_credential_lies_where_systemd_says() {
+        assert_eq!(
+            resolve("$CREDENTIALS_DIRECTORY/a.key", Some("/run/credentials/s")),
+            Ok("/run/credentials/s/a.key".into())
+        );
+    }
+
+    #[test]
+    fn a_credential_outside_of_systemd_is_refused() {
+        let refusal = resolve("$CREDENTIALS_DIRECTORY/a.key", None).unwrap_err();
+        assert!(
+            refusal.starts_with("ingest.keys[0].key_file: "),
+            "{refusal}"
+        );
+        assert!(refusal.contains("that variable is not set"), "{refusal}");
+    }
+
+    #[test]
+    fn an_empty_path_and_other_variables_are_refused() {
+        for (text, reason) in [
+            ("", "is empty"),
+            ("$HOME/a.key", "$HOME"),
+            ("$CREDENTIALS_DIRECTORY.d/a.key", "$CREDENTIALS_DIRECTORY.d"),
+        ] {
+            let refusal = resolve(text, Some("/run/credentials/s")).unwrap_err();
+            assert!(refusal.contains(reason), "{text}: {refusal}");
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! Values as people write them: durations, sizes, counts and addresses. Does not
+//! know which key has which.
+
+use std::{fmt, net::SocketAddr, str::FromStr, time::Duration};
+
+use bytesize::ByteSize;
+use serde::de::{self, Deserializer, Unexpected, Visitor};
+
+/// 1 KiB in bytes.
+pub(super) const KIB: usize = 1 << 10;
+/// 1 MiB in bytes.
+pub(super) const MIB: usize = 1 << 20;
+/// 1 GiB in bytes.
+pub(super) const GIB: usize = 1 << 30;
+
+/// A duration such as `"30s"`, `"5min"` or `"1h 30m"`.
+pub(super) fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+    from.deserialize_str(Text {
+        expected: "a duration with its unit, such as \"30s\" or \"5min\"",
+        parse: |text| humantime::parse_duration(text).ok(),
+    })
+}
+
+/// A size in bytes, such as `"64KiB"`.
+pub(super) fn size<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> {
+    from.deserialize_str(Text {
+        expected: "a size with its unit, such as \"64KiB\" or \"1MiB\"",
+        parse: parse_size,
+    })
+}
+
+/// An address to listen on.
+pub(super) fn listen<'de, D: Deserializer<'de>>(from: D) -> Result<SocketAddr, D::Error> {
+    from.deserialize_str(Text {
+        expected: "an IP address and a port, such as \"127.0.0.1:3000\" or \"[::1]:3000\"",
+        parse: |text| text.parse().ok(),
+    })
+}
+
+/// A whole number of things.
+pub(super) fn count<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> {
+    from.deserialize_i64(Count)
+}
+
+fn parse_size(text: &str) -> Option<usize> {
+    // bytesize takes a bare number for bytes; here each has its unit.
+    if !text.ends_with(|last: char| last.is_ascii_alphabetic()) {
+        return None;
+    }
+    usize::try_from(ByteSize::from_str(text).ok()?.as_u64()).ok()
+}
+
+/// A text that is read by `parse`.
+struct Text<T> {
+    expected: &'static str,
+    parse: fn(&str) -> Option<T>,
+}
+
+impl<T> Visitor<'_> for Text<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.expected)
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {
+        (self.parse)(text).ok_or_else(|| E::invalid_value(Unexpected::Str(text), &self))
+    }
+}
+
+struct Count;
+
+impl Visitor<'_> for Count {
+    type Value = usize;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a whole number, 0 or more")
+    }
+
+    fn visit_i64<E: de::Error>(self, number: i64) -> Result<usize, E> {
+        usize::try_from(number).map_err(|_| E::invalid_value(Unexpected::Signed(number), &self))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::de::{IntoDeserializer, value::Error};
+
+    use super::*;
+
+    fn size_of(text: &str) -> Result<usize, Error> {
+        size(text.into_deserializer())
+    }
+
+    fn duration_of(text: &str) -> Result<Duration, Error> {
+        duration(text.into_deserializer())
+    }
+
+    #[test]
+    fn sizes_read_as_they_are_written() {
+        for (text, bytes) in [
+            ("64KiB", 65_536),
+            ("64 KiB", 65_536),
+            ("1MiB", 1_048_576),
+            ("1MB", 1_000_000),
+            ("1.5KiB", 1536),
+            ("0B", 0),
+            ("100b", 100),
+        ] {
+            assert_eq!(size_of(text), Ok(bytes), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_size_is_refused() {
+        for text in ["", "64", "KiB", "-1KiB", "64XiB", "1KiB 2B", "１KiB", "."] {
+            let refusal = size_of(text).unwrap_err().to_string();
+            assert!(
+                refusal.contains("a size with its unit"),
+                "{text}: {refusal}"
+            );
+        }
+    }
+
+    #[test]
+    fn durations_read_as_they_are_written() {
+        for (text, millis) in [
+            ("30s", 30_000),
+            ("5min", 300_000),
+            ("1h 30m", 5_400_000),
+            ("250ms", 250),
+            ("0s", 0),
+        ] {
+            assert_eq!(
+                duration_of(text),
+                Ok(Duration::from_millis(millis)),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_no_duration_is_refused() {
+        for text in ["", "30", "s", "-1s", "5 minits", "99999999999999999999s"] {
+            let refusal = duration_of(text).unwrap_err().to_string();
+            assert!(
+                refusal.contains("a duration with its unit"),
+                "{text}: {refusal}"
+            );
+        }
+    }
+}

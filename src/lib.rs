@@ -39,6 +39,7 @@ pub mod config;
 // What holds it together.
 
 // The other ends: for people, for tests, and for scripts.
+pub mod client;
 
 // How it is watched, and what all of it stands on.
 pub mod clock;

@@ -1,0 +1,226 @@
+//! Opens a WebSocket over a byte stream (RFC 6455, 4.1). hyper speaks the HTTP of
+//! it, so that a refusal is read with its whole body, and so that the token is in
+//! no library's log.
+
+use std::io;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::{
+    Request, Response, StatusCode, Uri,
+    body::Incoming,
+    client::conn::http1,
+    header::{
+        AUTHORIZATION, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
+        SEC_WEBSOCKET_PROTOCOL, UPGRADE,
+    },
+};
+use hyper_util::rt::TokioIo;
+use percent_encoding::utf8_percent_encode;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{
+        client::IntoClientRequest,
+        handshake::derive_accept_key,
+        protocol::{Role, WebSocketConfig},
+    },
+};
+
+use super::{
+    address::{Address, AddressError, UNRESERVED},
+    options::ClientOptions,
+    problem::Problem,
+};
+
+/// The subprotocol that the client speaks: envelopes in binary frames.
+pub const SUBPROTOCOL: &str = "sidewire.v1.protobuf";
+
+/// More than any problem document of the relay has.
+const REFUSAL_BYTES_MAX: usize = 64 * 1024;
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The URL cannot be used.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// The token has characters that no header can hold.
+    #[error("the token is malformed: it has characters that no HTTP header can hold")]
+    MalformedToken,
+    /// The relay does not accept the token (401).
+    #[error("the relay does not accept the token ({0})")]
+    Unauthorized(Problem),
+    /// The relay, or something before it, refused otherwise.
+    #[error("the relay refused the connection: {0}")]
+    Refused(Problem),
+    /// There was no TCP connection.
+    #[error("cannot connect to {address}: {source}")]
+    Unreachable {
+        /// What was tried.
+        address: Address,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The connection broke during the handshake.
+    #[error("the connection was lost during the handshake: {0}")]
+    Lost(#[from] hyper::Error),
+    /// It took too long.
+    #[error("the relay did not answer the handshake in time")]
+    TimedOut,
+    /// What answered speaks no WebSocket, or another subprotocol.
+    #[error("what answered is no relay: {0}")]
+    Protocol(&'static str),
+}
+
+/// The request that the options describe.
+pub(super) fn request(options: &ClientOptions) -> Result<Request<()>, OpenError> {
+    let malformed = |error: &dyn std::error::Error| AddressError::Malformed(error.to_string());
+    let mut url = options.url.clone();
+    if let Some(user_id) = &options.user_id {
+        url.push(if url.contains('?') { '&' } else { '?' });
+        url.push_str("user_id=");
+        url.extend(utf8_percent_encode(user_id, UNRESERVED));
+    }
+    let uri: Uri = url.parse().map_err(|error| malformed(&error))?;
+    Address::of(&uri, "ws")?;
+
+    let mut request = uri
+        .into_client_request()
+        .map_err(|error| malformed(&error))?;
+    let headers = request.headers_mut();
+    headers.insert(
+        SEC_WEBSOCKET_PROTOCOL,
+        HeaderValue::from_static(SUBPROTOCOL),
+    );
+    if let Some(token) = &options.token {
+        let mut bearer = HeaderValue::try_from(format!("Bearer {}", token.reveal()))
+            .map_err(|_| OpenError::MalformedToken)?;
+        bearer.set_sensitive(true);
+        headers.insert(AUTHORIZATION, bearer);
+    }
+    Ok(request)
+}
+
+/// Asks for the WebSocket. What the relay sent right behind its answer is kept
+/// for the first read.
+pub(super) async fn upgrade<S>(
+    stream: S,
+    request: Request<()>,
+    config: WebSocketConfig,
+) -> Result<WebSocketStream<S>, OpenError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let (request, accept) = origin_form(request)?;
+    // It owns the sender: when it is done, so is the connection.
+    let exchange = async move {
+        let response = sender.send_request(request).await?;
+        check(response, &accept).await
+    };
+    let (verdict, parts) = tokio::join!(exchange, connection.without_shutdown());
+    verdict?;
+    let parts = parts?;
+    let (stream, begun) = (parts.io.into_inner(), parts.read_buf.to_vec());
+    Ok(WebSocketStream::from_partially_read(stream, begun, Role::Client, Some(config)).await)
+}
+
+/// The request as it goes to the relay itself, and the answer that its key wants.
+fn origin_form(request: Request<()>) -> Result<(Request<Empty<Bytes>>, String), OpenError> {
+    let (mut parts, ()) = request.into_parts();
+    let accept = parts
+        .headers
+        .get(SEC_WEBSOCKET_KEY)
+        .map(|key| derive_accept_key(key.as_bytes()))
+        .ok_or(OpenError::Protocol("the request has no key"))?;
+    parts.uri = parts
+        .uri
+        .path_and_query()
+        .map_or_else(|| Uri::from_static("/"), |target| target.clone().into());
+    Ok((Request::from_parts(parts, Empty::new()), accept))
+}
+
+async fn check(response: Response<Incoming>, accept: &str) -> Result<(), OpenError> {
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        return Err(refusal(response).await);
+    }
+    let header = |name| response.headers().get(name).map(HeaderValue::as_bytes);
+    if !header(UPGRADE).is_some_and(|value| value.eq_ignore_ascii_case(b"websocket")) {
+        return Err(OpenError::Protocol("its answer is no WebSocket upgrade"));
+    }
+    if header(SEC_WEBSOCKET_ACCEPT) != Some(accept.as_bytes()) {
+        return Err(OpenError::Protocol("its answer is for another request"));
+    }
+    if header(SEC_WEBSOCKET_PROTOCOL) != Some(SUBPROTOCOL.as_bytes()) {
+        return Err(OpenError::Protocol(
+            "it does not speak sidewire.v1.protobuf",
+        ));
+    }
+    Ok(())
+}
+
+async fn refusal(response: Response<Incoming>) -> OpenError {
+    let (head, body) = response.into_parts();
+    let body = Limited::new(body, REFUSAL_BYTES_MAX).collect().await;
+    // A body that broke off has nothing to say; the status stands.
+    let body = body.map(|body| body.to_bytes()).unwrap_or_default();
+    let problem = Problem::read(head.status, &head.headers, &body);
+    if head.status == StatusCode::UNAUTHORIZED {
+        OpenError::Unauthorized(problem)
+    } else {
+        OpenError::Refused(problem)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::random::Random;
+
+    fn options(url: &str) -> ClientOptions {
+        ClientOptions::new(url, Arc::new(Random::from_seed(1)))
+    }
+
+    #[test]
+    fn the_token_goes_into_a_header_that_is_not_shown() {
+        let request = request(&options("ws://127.0.0.1:3000/ws").with_token("canary")).unwrap();
+        assert_eq!(request.headers()[AUTHORIZATION], "Bearer canary");
+        assert_eq!(request.headers()[SEC_WEBSOCKET_PROTOCOL], SUBPROTOCOL);
+        assert!(!format!("{request:?}").contains("canary"));
+    }
+
+    #[test]
+    fn the_user_of_desktop_mode_is_percent_encoded() {
+        for (url, target) in [
+            ("ws://127.0.0.1:3000/ws", "/ws?user_id=a%26b%20%C3%BC"),
+            (
+                "ws://127.0.0.1:3000/ws?x=1",
+                "/ws?x=1&user_id=a%26b%20%C3%BC",
+            ),
+        ] {
+            let mut options = options(url);
+            options.user_id = Some("a&b ü".to_owned());
+            let request = request(&options).unwrap();
+            assert_eq!(request.uri().path_and_query().unwrap().as_str(), target);
+        }
+    }
+
+    #[test]
+    fn a_token_that_no_header_can_hold_is_refused() {
+        let refused = request(&options("ws://127.0.0.1/ws").with_token("a\nb"));
+        assert!(matches!(refused, Err(OpenError::MalformedToken)));
+    }
+
+    #[test]
+    fn a_url_that_cannot_be_used_is_refused() {
+        for url in ["", "ws://", "wss://127.0.0.1/ws", "ws://exa mple/ws"] {
+            assert!(
+                matches!(request(&options(url)), Err(OpenError::Address(_))),
+                "{url}"
+            );
+        }
+    }
+}

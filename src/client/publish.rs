@@ -1,0 +1,311 @@
+//! The backend's side: posts events to the relay's ingest listener over HTTP/1.1
+//! and reads its answers. Does not look into what it posts.
+
+use std::{
+    io,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::{
+    Request, Response, StatusCode, Uri,
+    body::Incoming,
+    client::conn::http1::{self, SendRequest},
+    header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue},
+};
+use hyper_util::rt::TokioIo;
+use percent_encoding::utf8_percent_encode;
+use serde::{Deserialize, Deserializer, de::Error as _};
+use tokio::time::timeout;
+
+use super::{
+    address::{Address, AddressError, UNRESERVED},
+    connection::connect_tcp,
+    options::Credential,
+    problem::Problem,
+};
+use crate::protocol::wire;
+
+/// How long a call may take: the relay answers within seconds even when it waits
+/// for room and for a shard.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// More than a batch of 1,000 events that name 100 long topics each is answered
+/// with.
+const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Posts events to one relay. Keeps one connection alive between calls; calls at
+/// the same time open more.
+#[derive(Debug)]
+pub struct Publisher {
+    address: Address,
+    host: HeaderValue,
+    /// The path before `/v1`, empty or without a slash at its end.
+    prefix: String,
+    authorization: Option<HeaderValue>,
+    idle: Mutex<Option<SendRequest<Full<Bytes>>>>,
+}
+
+/// How a body is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encoding {
+    /// `application/x-protobuf`.
+    Protobuf,
+    /// `application/json`, proto3 JSON.
+    Json,
+}
+
+/// What the relay did with what was posted.
+#[derive(Debug, Clone)]
+pub struct PublishAnswer {
+    /// 200, or 202 where a shard has not answered in time: the events are in the
+    /// log all the same.
+    pub status: u16,
+    /// One for each event that was posted, in the same order.
+    pub results: Vec<Published>,
+    /// The answer as it came, JSON.
+    pub body: Bytes,
+}
+
+/// What the relay did with one event.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Published {
+    /// What it is called, given or made up by the relay.
+    pub message_id: String,
+    /// Where it stands in its tenant's order.
+    #[serde(deserialize_with = "position")]
+    pub position: wire::Position,
+    /// What it relates to.
+    pub topics: Vec<String>,
+    /// How many connections of the relay's process it is queued for; none with 202.
+    #[serde(default)]
+    pub matched: Option<u64>,
+    /// Whether it had been posted before.
+    pub duplicate: bool,
+}
+
+/// Why there is no answer to a call, or a bad one.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// The URL cannot be used.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// The key has characters that no header can hold.
+    #[error("the ingest key is malformed: it has characters that no HTTP header can hold")]
+    MalformedKey,
+    /// There was no connection; nothing was posted.
+    #[error("cannot connect to {address}: {source}")]
+    Unreachable {
+        /// What was tried.
+        address: Address,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The relay refused; nothing was stored.
+    #[error("the relay refused: {0}")]
+    Refused(Box<Problem>),
+    /// The connection broke before the answer, so the events may be stored or not.
+    #[error("the connection was lost before the answer ({0}): post again with the same message_id")]
+    Lost(hyper::Error),
+    /// No answer came in time, so the events may be stored or not.
+    #[error("no answer within {ANSWER_TIMEOUT:?}: post again with the same message_id")]
+    TimedOut,
+    /// The answer is none that a relay gives.
+    #[error("what answered is no relay: {0}")]
+    Protocol(String),
+}
+
+impl Publisher {
+    /// A publisher for the ingest listener at `http://host:port`.
+    pub fn new(url: &str, key: Option<&Credential>) -> Result<Self, PublishError> {
+        let malformed = |error: &dyn std::error::Error| AddressError::Malformed(error.to_string());
+        let uri: Uri = url.parse().map_err(|error| malformed(&error))?;
+        let address = Address::of(&uri, "http")?;
+        let host = HeaderValue::try_from(address.to_string()).map_err(|error| malformed(&error))?;
+        Ok(Self {
+            address,
+            host,
+            prefix: uri.path().trim_end_matches('/').to_owned(),
+            authorization: key.map(bearer).transpose()?,
+            idle: Mutex::new(None),
+        })
+    }
+
+    /// Posts one event, or with `batch` a BatchUpdate, with these topics in
+    /// addition to those that the events name themselves.
+    pub async fn post(
+        &self,
+        tenant: &str,
+        body: impl Into<Bytes>,
+        encoding: Encoding,
+        extra_topics: &[&str],
+        batch: bool,
+    ) -> Result<PublishAnswer, PublishError> {
+        let target = target(&self.prefix, tenant, extra_topics, batch);
+        let request = self.request(&target, encoding, body.into())?;
+        let (status, body) = timeout(ANSWER_TIMEOUT, self.exchange(request))
+            .await
+            .map_err(|_| PublishError::TimedOut)??;
+        answer(status, body, batch)
+    }
+
+    fn request(
+        &self,
+        target: &str,
+        encoding: Encoding,
+        body: Bytes,
+    ) -> Result<Request<Full<Bytes>>, PublishError> {
+        let uri =
+            Uri::try_from(target).map_err(|error| AddressError::Malformed(error.to_string()))?;
+        let mut request = Request::new(Full::new(body));
+        *request.method_mut() = hyper::Method::POST;
+        *request.uri_mut() = uri;
+        let headers = request.headers_mut();
+        headers.insert(HOST, self.host.clone());
+        headers.insert(
+            CONTENT_TYPE,
+            HeaderValue::from_static(encoding.content_type()),
+        );
+        if let Some(authorization) = &self.authorization {
+            headers.insert(AUTHORIZATION, authorization.clone());
+        }
+        Ok(request)
+    }
+
+    async fn exchange(
+        &self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<(StatusCode, Bytes), PublishError> {
+        let (mut sender, response) = self.send(request).await?;
+        let (head, body) = response.into_parts();
+        let body = Limited::new(body, ANSWER_BYTES_MAX)
+            .collect()
+            .await
+            .map_err(lost_or_too_big)?
+            .to_bytes();
+        if sender.ready().await.is_ok() {
+            *self.idle.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
+        }
+        if head.status.is_success() {
+            Ok((head.status, body))
+        } else {
+            let problem = Problem::read(head.status, &head.headers, &body);
+            Err(PublishError::Refused(Box::new(problem)))
+        }
+    }
+
+    /// Over the connection that is there, or over a new one where that has ended
+    /// before any of the request was written.
+    async fn send(
+        &self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<(SendRequest<Full<Bytes>>, Response<Incoming>), PublishError> {
+        let idle = self
+            .idle
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let request = match idle {
+            None => request,
+            Some(mut sender) => match sender.try_send_request(request).await {
+                Ok(response) => return Ok((sender, response)),
+                Err(mut failure) => match failure.take_message() {
+                    Some(request) => request,
+                    None => return Err(PublishError::Lost(failure.into_error())),
+                },
+            },
+        };
+        let mut sender = self.connect().await?;
+        let response = sender.send_request(request).await;
+        Ok((sender, response.map_err(PublishError::Lost)?))
+    }
+
+    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, PublishError> {
+        let stream = connect_tcp(&self.address).await;
+        let stream = stream.map_err(|source| PublishError::Unreachable {
+            address: self.address.clone(),
+            source,
+        })?;
+        let (sender, connection) = http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(PublishError::Lost)?;
+        // It ends with the sender, which is told of errors too.
+        tokio::spawn(connection);
+        Ok(sender)
+    }
+}
+
+impl Encoding {
+    fn content_type(self) -> &'static str {
+        match self {
+            Self::Protobuf => "application/x-protobuf",
+            Self::Json => "application/json",
+        }
+    }
+}
+
+fn bearer(key: &Credential) -> Result<HeaderValue, PublishError> {
+    let mut bearer = HeaderValue::try_from(format!("Bearer {}", key.reveal()))
+        .map_err(|_| PublishError::MalformedKey)?;
+    bearer.set_sensitive(true);
+    Ok(bearer)
+}
+
+fn target(prefix: &str, tenant: &str, extra_topics: &[&str], batch: bool) -> String {
+    let mut target = format!(
+        "{prefix}/v1/tenants/{}/events",
+        utf8_percent_encode(tenant, UNRESERVED)
+    );
+    if batch {
+        target.push_str(":batch");
+    }
+    for (index, topic) in extra_topics.iter().enumerate() {
+        target.push_str(if index == 0 { "?topic=" } else { "&topic=" });
+        target.extend(utf8_percent_encode(topic, UNRESERVED));
+    }
+    target
+}
+
+fn lost_or_too_big(error: Box<dyn std::error::Error + Send + Sync>) -> PublishError {
+    match error.downcast() {
+        Ok(lost) => PublishError::Lost(*lost),
+        Err(error) => PublishError::Protocol(error.to_string()),
+    }
+}
+
+fn answer(status: StatusCode, body: Bytes, batch: bool) -> Result<PublishAnswer, PublishError> {
+    #[derive(Deserialize)]
+    struct Batch {
+        results: Vec<Published>,
+    }
+    let results = if batch {
+        serde_json::from_slice(&body).map(|batch: Batch| batch.results)
+    } else {
+        serde_json::from_slice(&body).map(|published| vec![published])
+    };
+    Ok(PublishAnswer {
+        status: status.as_u16(),
+        results: results
+            .map_err(|error| PublishError::Protocol(format!("its answer is malformed: {error}")))?,
+        body,
+    })
+}
+
+/// A position as proto3 JSON has it: the offset is a string.
+fn position<'de, D: Deserializer<'de>>(deserializer: D) -> Result<wire::Position, D::Error> {
+    #[derive(Deserialize)]
+    struct Json {
+        epoch: String,
+        offset: String,
+    }
+    let json = Json::deserialize(deserializer)?;
+    let offset = json.offset.parse().map_err(D::Error::custom)?;
+    let epoch = json.epoch;
+    Ok(wire::Position { epoch, offset })
+}
+
+#[cfg(test)]
+#[path = "publish_tests.rs"]
+mod tests;

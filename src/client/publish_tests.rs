@@ -1,0 +1,233 @@
+//! The publisher against a listener that answers what the test says.
+
+use std::collections::VecDeque;
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    task::JoinHandle,
+};
+
+use super::*;
+
+const PUBLISHED: &str = r#"{"message_id":"m1","position":{"epoch":"e","offset":"42"},
+    "topics":["kind:1"],"matched":3,"duplicate":false}"#;
+
+/// What a listener saw: the requests, and over how many connections they came.
+type Seen = (Vec<(String, String)>, usize);
+
+fn response(status: u16, body: &str) -> String {
+    let length = body.len();
+    format!("HTTP/1.1 {status} X\r\nContent-Length: {length}\r\n\r\n{body}")
+}
+
+/// Gives these answers, in order; an answer may ask for the connection's end.
+async fn serve(answers: Vec<String>) -> (Publisher, JoinHandle<Seen>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let key = Credential::new("a-key");
+    let publisher = Publisher::new(&url, Some(&key)).unwrap();
+    let serving = tokio::spawn(async move {
+        let (mut answers, mut seen, mut connections) = (VecDeque::from(answers), Vec::new(), 0);
+        while !answers.is_empty() {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            connections += 1;
+            while let Some(answer) = answers.pop_front() {
+                seen.push(request(&mut stream).await);
+                stream.write_all(answer.as_bytes()).await.unwrap();
+                if answer.is_empty() || answer.contains("Connection: close") {
+                    break;
+                }
+            }
+        }
+        (seen, connections)
+    });
+    (publisher, serving)
+}
+
+async fn request(stream: &mut TcpStream) -> (String, String) {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.unwrap());
+    }
+    let head = String::from_utf8(head).unwrap();
+    let length = head
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length: "))
+        .unwrap();
+    let mut body = vec![0; length.parse().unwrap()];
+    stream.read_exact(&mut body).await.unwrap();
+    (head, String::from_utf8(body).unwrap())
+}
+
+#[tokio::test]
+async fn an_event_is_posted_and_the_answer_read() {
+    let (publisher, serving) = serve(vec![response(200, PUBLISHED)]).await;
+    let answer = publisher
+        .post(
+            "a b/ü",
+            "{}",
+            Encoding::Json,
+            &["kind:1&2", "kind:ü"],
+            false,
+        )
+        .await
+        .unwrap();
+    let expected = Published {
+        message_id: "m1".to_owned(),
+        position: wire::Position {
+            epoch: "e".to_owned(),
+            offset: 42,
+        },
+        topics: vec!["kind:1".to_owned()],
+        matched: Some(3),
+        duplicate: false,
+    };
+    assert_eq!((answer.status, answer.results), (200, vec![expected]));
+    assert_eq!(answer.body, PUBLISHED);
+
+    let (seen, _) = serving.await.unwrap();
+    let (head, body) = &seen[0];
+    let target = "POST /v1/tenants/a%20b%2F%C3%BC/events?topic=kind%3A1%262&topic=kind%3A%C3%BC HTTP/1.1\r\n";
+    assert!(head.starts_with(target), "{head}");
+    assert!(
+        head.contains("content-type: application/json\r\n"),
+        "{head}"
+    );
+    assert!(head.contains("authorization: Bearer a-key\r\n"), "{head}");
+    assert!(head.contains("host: 127.0.0.1:"), "{head}");
+    assert_eq!(body, "{}");
+}
+
+#[tokio::test]
+async fn a_batch_has_a_result_for_each_event() {
+    let late =
+        r#"{"message_id":"m2","position":{"epoch":"e","offset":"0"},"topics":[],"duplicate":true}"#;
+    let body = format!(r#"{{"results":[{PUBLISHED},{late}]}}"#);
+    let (publisher, serving) = serve(vec![response(202, &body)]).await;
+    let answer = publisher
+        .post("t", "x", Encoding::Protobuf, &[], true)
+        .await
+        .unwrap();
+    assert_eq!(answer.status, 202);
+    let facts: Vec<_> = answer
+        .results
+        .iter()
+        .map(|it| (it.position.offset, it.matched, it.duplicate))
+        .collect();
+    assert_eq!(facts, [(42, Some(3), false), (0, None, true)]);
+
+    let (seen, _) = serving.await.unwrap();
+    let head = &seen[0].0;
+    assert!(head.starts_with("POST /v1/tenants/t/events:batch HTTP/1.1\r\n"));
+    assert!(head.contains("content-type: application/x-protobuf\r\n"));
+}
+
+#[tokio::test]
+async fn one_connection_is_used_again_also_after_a_refusal() {
+    let refusal = r#"{"code":"VALIDATION_ERROR","detail":"no topic",
+        "errors":[{"index":1,"field":"topics","message":"none"}]}"#;
+    let answers = vec![
+        response(200, PUBLISHED),
+        response(400, refusal),
+        response(200, PUBLISHED),
+    ];
+    let (publisher, serving) = serve(answers).await;
+    let post = async || publisher.post("t", "{}", Encoding::Json, &[], false).await;
+    post().await.unwrap();
+    let refused = post().await.unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "the relay refused: 400 VALIDATION_ERROR: no topic; event 1: topics: none"
+    );
+    post().await.unwrap();
+    assert_eq!(serving.await.unwrap().1, 1);
+}
+
+#[tokio::test]
+async fn a_connection_that_ended_between_calls_is_replaced() {
+    let closing = response(200, PUBLISHED).replace("X\r\n", "X\r\nConnection: close\r\n");
+    let (publisher, serving) = serve(vec![closing, response(200, PUBLISHED)]).await;
+    for _ in 0..2 {
+        publisher
+            .post("t", "{}", Encoding::Json, &[], false)
+            .await
+            .unwrap();
+    }
+    let (seen, connections) = serving.await.unwrap();
+    assert_eq!((seen.len(), connections), (2, 2));
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_before_the_answer_is_not_tried_again() {
+    let answers = vec![response(200, PUBLISHED), String::new()];
+    let (publisher, serving) = serve(answers).await;
+    let post = async || publisher.post("t", "{}", Encoding::Json, &[], false).await;
+    post().await.unwrap();
+    let lost = post().await;
+    assert!(matches!(lost, Err(PublishError::Lost(_))), "{lost:?}");
+    assert_eq!(serving.await.unwrap().0.len(), 2);
+}
+
+#[tokio::test]
+async fn nobody_at_the_address_is_said_so() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    drop(listener);
+    let publisher = Publisher::new(&url, None).unwrap();
+    let unreachable = publisher.post("t", "{}", Encoding::Json, &[], false).await;
+    assert!(
+        matches!(unreachable, Err(PublishError::Unreachable { .. })),
+        "{unreachable:?}"
+    );
+}
+
+#[tokio::test]
+async fn an_answer_that_no_relay_gives_is_an_error() {
+    for body in [
+        "",
+        "OK",
+        "{}",
+        r#"{"results":[]}"#,
+        &PUBLISHED.replace(r#""42""#, "42"),
+        &PUBLISHED.replace("42", "x"),
+    ] {
+        let (publisher, _serving) = serve(vec![response(200, body)]).await;
+        let answer = publisher.post("t", "{}", Encoding::Json, &[], false).await;
+        assert!(
+            matches!(answer, Err(PublishError::Protocol(_))),
+            "{body}: {answer:?}"
+        );
+    }
+}
+
+#[test]
+fn a_url_or_key_that_cannot_be_used_is_refused() {
+    for url in [
+        "",
+        "https://127.0.0.1:3001",
+        "ws://127.0.0.1:3001",
+        "http://",
+    ] {
+        let refused = Publisher::new(url, None);
+        assert!(
+            matches!(refused, Err(PublishError::Address(_))),
+            "{url}: {refused:?}"
+        );
+    }
+    let key = Credential::new("a\nb");
+    let refused = Publisher::new("http://127.0.0.1:3001", Some(&key));
+    assert!(matches!(refused, Err(PublishError::MalformedKey)));
+}
+
+#[test]
+fn the_path_of_the_url_stays() {
+    for (url, target_begins) in [
+        ("http://127.0.0.1:3001", "/v1/tenants/t/events"),
+        ("http://127.0.0.1:3001/", "/v1/tenants/t/events"),
+        ("http://127.0.0.1:3001/relay/", "/relay/v1/tenants/t/events"),
+    ] {
+        let publisher = Publisher::new(url, None).unwrap();
+        assert_eq!(target(&publisher.prefix, "t", &[], false), target_begins);
+    }
+}

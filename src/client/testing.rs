@@ -1,0 +1,180 @@
+//! A relay that does what a test says, over pipes in memory, so that the test can
+//! hold the time.
+
+use std::{io, sync::Arc};
+
+use bytes::Bytes;
+use futures_util::{SinkExt, StreamExt};
+use prost::Message as _;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
+    sync::mpsc,
+};
+use tokio_tungstenite::{
+    WebSocketStream, accept_hdr_async,
+    tungstenite::{
+        Message,
+        handshake::server::{ErrorResponse, Request, Response},
+        protocol::CloseFrame,
+    },
+};
+
+use super::{
+    Address, ClientOptions, Connecting, Connector, Control, Credential, Envelope, SUBPROTOCOL,
+};
+use crate::{protocol::wire, random::Random};
+
+pub(super) fn options() -> ClientOptions {
+    let mut options = ClientOptions::new("ws://relay.test/ws", Arc::new(Random::from_seed(1)));
+    options.token = Some(Credential::new("a-token"));
+    options
+}
+
+/// Connects to whoever holds the other end; to nobody when that is gone.
+pub(super) struct Pipes(mpsc::Sender<DuplexStream>);
+
+impl Connector for Pipes {
+    type Stream = DuplexStream;
+
+    fn connect(&self, _: Address) -> Connecting<DuplexStream> {
+        let (ours, theirs) = duplex(64 * 1024);
+        let offered = self.0.try_send(theirs);
+        Box::pin(async move {
+            match offered {
+                Ok(()) => Ok(ours),
+                Err(_) => Err(io::ErrorKind::ConnectionRefused.into()),
+            }
+        })
+    }
+}
+
+/// Takes the connections that the [`Pipes`] open.
+pub(super) struct Listener(mpsc::Receiver<DuplexStream>);
+
+pub(super) fn pipes() -> (Pipes, Listener) {
+    let (sender, receiver) = mpsc::channel(100);
+    (Pipes(sender), Listener(receiver))
+}
+
+impl Listener {
+    pub(super) async fn accept(&mut self) -> Peer {
+        Peer::accept(self.0.recv().await.unwrap()).await
+    }
+
+    /// Answers the next handshake with these bytes and ends the connection.
+    pub(super) async fn refuse(&mut self, answer: &str) {
+        let mut stream = self.0.recv().await.unwrap();
+        read_head(&mut stream).await;
+        stream.write_all(answer.as_bytes()).await.unwrap();
+    }
+
+    /// Takes a connection and never says a word.
+    pub(super) async fn ignore(&mut self) -> DuplexStream {
+        self.0.recv().await.unwrap()
+    }
+
+    /// How many connections wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.0.len()
+    }
+}
+
+pub(super) async fn read_head(stream: &mut DuplexStream) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.unwrap());
+    }
+    String::from_utf8(head).unwrap()
+}
+
+/// The relay's end of one accepted connection.
+pub(super) struct Peer(pub(super) WebSocketStream<DuplexStream>);
+
+impl Peer {
+    #[expect(clippy::result_large_err, reason = "tungstenite's callback is so")]
+    pub(super) async fn accept(stream: DuplexStream) -> Self {
+        let echo = |request: &Request, mut response: Response| {
+            assert_eq!(request.headers()["authorization"], "Bearer a-token");
+            let headers = response.headers_mut();
+            headers.insert("Sec-WebSocket-Protocol", SUBPROTOCOL.parse().unwrap());
+            Ok::<_, ErrorResponse>(response)
+        };
+        Self(accept_hdr_async(stream, echo).await.unwrap())
+    }
+
+    pub(super) async fn send(&mut self, message: Message) {
+        self.0.send(message).await.unwrap();
+    }
+
+    pub(super) async fn control(&mut self, control: Control) {
+        let envelope = Envelope {
+            message_id: "from-relay".to_owned(),
+            timestamp: 1,
+            position: None,
+            control: Some(control),
+        };
+        self.send(Message::Binary(envelope.encode_to_vec().into()))
+            .await;
+    }
+
+    pub(super) async fn event(&mut self, offset: u64) -> Bytes {
+        let mut envelope = Envelope {
+            message_id: format!("event-{offset}"),
+            timestamp: 2,
+            position: Some(wire::Position {
+                epoch: "e".to_owned(),
+                offset,
+            }),
+            control: None,
+        }
+        .encode_to_vec();
+        // An application's payload: field 2, three bytes.
+        envelope.extend([0x12, 3, 1, 2, 3]);
+        let envelope = Bytes::from(envelope);
+        self.send(Message::Binary(envelope.clone())).await;
+        envelope
+    }
+
+    pub(super) async fn close(&mut self, code: u16, reason: &str) {
+        let frame = CloseFrame {
+            code: code.into(),
+            reason: reason.into(),
+        };
+        self.send(Message::Close(Some(frame))).await;
+    }
+
+    /// The next control message of the client, and its id.
+    pub(super) async fn received(&mut self) -> (String, Control) {
+        loop {
+            match self.0.next().await.unwrap().unwrap() {
+                Message::Binary(bytes) => {
+                    let envelope = Envelope::decode(bytes).unwrap();
+                    return (envelope.message_id, envelope.control.unwrap());
+                }
+                Message::Ping(_) | Message::Pong(_) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    /// Confirms the next Subscribe and returns its topics.
+    pub(super) async fn confirm(&mut self) -> Vec<String> {
+        let (request_message_id, Control::Subscribe(subscribe)) = self.received().await else {
+            panic!("no Subscribe");
+        };
+        let topics = subscribe.topics.clone();
+        self.control(Control::SubscriptionConfirmed(
+            wire::SubscriptionConfirmed {
+                topics: subscribe.topics,
+                position: Some(wire::Position {
+                    epoch: "e".to_owned(),
+                    offset: 7,
+                }),
+                request_message_id,
+                ..Default::default()
+            },
+        ))
+        .await;
+        topics
+    }
+}

@@ -27,8 +27,10 @@ pub mod protocol;
 pub mod schema;
 
 // The path of an event, in its order.
+pub mod connection;
 pub mod event;
 pub mod hub;
+pub mod ingest;
 pub mod log;
 pub mod outbox;
 
@@ -37,11 +39,16 @@ pub mod auth;
 pub mod config;
 
 // What holds it together.
+pub mod relay;
+pub mod server;
+pub mod setup;
 
 // The other ends: for people, for tests, and for scripts.
 pub mod client;
 
 // How it is watched, and what all of it stands on.
 pub mod clock;
+pub mod http;
+pub mod ops;
 pub mod random;
 pub mod tally;

@@ -1,0 +1,310 @@
+//! What a client says and what it is answered: a pure state machine. Frames go
+//! in; replies, and requests that the hub must carry out, come out. Knows no
+//! socket, no clock and no other connection.
+
+use std::{collections::HashSet, hash::Hash, sync::Arc, time::Duration};
+
+use prost::Message;
+
+use crate::{
+    auth::Grant,
+    protocol::{
+        ErrorCode, MessageId, Position, Topic,
+        reply::{ListedIds, Refusal, Reply},
+        wire,
+    },
+    schema::{Control, Fault, IdLists, Inspected, Payload, PayloadKind, Schema, WireError},
+};
+
+/// What a client is told that has as many topics as it may. No time helps, only
+/// to give up topics, so it is told to take its time.
+const OVER_THE_CAP_RETRY_AFTER: Duration = Duration::from_secs(60);
+
+/// One client's side of the protocol.
+#[derive(Debug)]
+pub struct Conversation {
+    schema: Arc<Schema>,
+    grant: Grant,
+    topics_per_subscribe: usize,
+}
+
+/// What is to be done about a frame.
+#[derive(Debug, PartialEq)]
+pub enum Action {
+    /// Only to answer.
+    Reply(Reply),
+    /// To subscribe, then to answer with [`TopicsRequest::subscribed`].
+    Subscribe(TopicsRequest),
+    /// To unsubscribe, then to answer with [`TopicsRequest::unsubscribed`].
+    Unsubscribe(TopicsRequest),
+}
+
+/// A Subscribe or Unsubscribe that may be carried out.
+#[derive(Debug, PartialEq)]
+pub struct TopicsRequest {
+    message_id: String,
+    lists: Vec<ListedIds>,
+    texts: Vec<String>,
+    topics: Vec<Topic>,
+    /// The position that the client has, where it wants a replay from there.
+    pub resume_from: Option<wire::Position>,
+}
+
+impl Conversation {
+    /// A conversation with a client that may subscribe to what the grant holds,
+    /// and to `topics_per_subscribe` topics in one message.
+    #[must_use]
+    pub fn new(schema: Arc<Schema>, grant: Grant, topics_per_subscribe: usize) -> Self {
+        Self {
+            schema,
+            grant,
+            topics_per_subscribe,
+        }
+    }
+
+    /// Takes a frame's bytes. `now` is the time in Unix seconds.
+    #[must_use]
+    pub fn receive(&self, frame: &[u8], now: i64) -> Action {
+        self.understand(frame, now)
+            .unwrap_or_else(|refusal| Action::Reply(Reply::Error(refusal)))
+    }
+
+    fn understand(&self, frame: &[u8], now: i64) -> Result<Action, Refusal> {
+        let envelope = self.inspect(frame)?;
+        let id = envelope.message_id.unwrap_or_default();
+        self.act(&envelope, now).map_err(|refusal| refusal.of(id))
+    }
+
+    fn inspect<'a>(&'a self, frame: &'a [u8]) -> Result<Inspected<'a>, Refusal> {
+        let envelope = self
+            .schema
+            .inspect(frame)
+            .map_err(|error| undecodable(frame, &error))?;
+        match envelope.message_id.map(MessageId::parse) {
+            // Its id is not repeated: it is what is wrong.
+            Some(Err(error)) => Err(Refusal::invalid(
+                "message_id",
+                format!("message_id {error}"),
+            )),
+            Some(Ok(_)) | None => Ok(envelope),
+        }
+    }
+
+    fn act(&self, envelope: &Inspected<'_>, now: i64) -> Result<Action, Refusal> {
+        let Some(payload) = &envelope.payload else {
+            return Err(Refusal::invalid("payload", "the envelope has no payload"));
+        };
+        match payload.kind {
+            PayloadKind::Control(Control::Subscribe) => self.subscribe(envelope, payload),
+            PayloadKind::Control(Control::Unsubscribe) => self.unsubscribe(envelope, payload),
+            PayloadKind::Control(Control::Ping) => pong(payload, now),
+            PayloadKind::Control(_) | PayloadKind::Event { .. } => Err(Refusal::invalid(
+                payload.name,
+                format!("a client may not send {}", payload.name),
+            )),
+        }
+    }
+
+    fn subscribe(
+        &self,
+        envelope: &Inspected<'_>,
+        payload: &Payload<'_>,
+    ) -> Result<Action, Refusal> {
+        let fields = wire::Subscribe::decode(payload.bytes).map_err(|_| undecoded(payload))?;
+        let lists = self.schema.subscribe_lists();
+        let mut request = self.topics_request(envelope, payload, lists, &fields.topics)?;
+        request.resume_from = fields.resume_from;
+        let refused = request.topics.iter().find_map(|topic| self.refuse(topic));
+        match refused {
+            Some(refusal) => Err(refusal),
+            None => Ok(Action::Subscribe(request)),
+        }
+    }
+
+    fn unsubscribe(
+        &self,
+        envelope: &Inspected<'_>,
+        payload: &Payload<'_>,
+    ) -> Result<Action, Refusal> {
+        let fields = wire::Unsubscribe::decode(payload.bytes).map_err(|_| undecoded(payload))?;
+        let lists = self.schema.unsubscribe_lists();
+        self.topics_request(envelope, payload, lists, &fields.topics)
+            .map(Action::Unsubscribe)
+    }
+
+    /// The topics that the schema's lists and the relay's own list name.
+    fn topics_request(
+        &self,
+        envelope: &Inspected<'_>,
+        payload: &Payload<'_>,
+        lists: &IdLists,
+        texts: &[String],
+    ) -> Result<TopicsRequest, Refusal> {
+        let listed = lists.ids(payload.bytes).map_err(|_| undecoded(payload))?;
+        let count = texts.len() + listed.iter().map(|(_, ids)| ids.len()).sum::<usize>();
+        let max = self.topics_per_subscribe;
+        if count > max {
+            let message = format!("{} names {count} topics and may name {max}", payload.name);
+            return Err(Refusal::invalid(payload.name, message));
+        }
+
+        let mut topics = Vec::with_capacity(count);
+        for (list, ids) in &listed {
+            for (index, id) in ids.iter().enumerate() {
+                let topic = listed_topic(&list.kind, id).map_err(|reason| {
+                    let path = format!("{}.{}[{index}]", payload.name, list.name);
+                    Refusal::invalid(&path, format!("{path} {reason}"))
+                })?;
+                topics.push(topic);
+            }
+        }
+        for (index, text) in texts.iter().enumerate() {
+            let topic = Topic::parse(text).map_err(|error| {
+                let path = format!("{}.topics[{index}]", payload.name);
+                Refusal::invalid(&path, format!("{path} {error}"))
+            })?;
+            topics.push(topic);
+        }
+        Ok(TopicsRequest {
+            message_id: envelope.message_id.unwrap_or_default().to_owned(),
+            lists: listed
+                .into_iter()
+                .map(|(list, ids)| ListedIds {
+                    number: list.number,
+                    ids: each_once(ids),
+                })
+                .collect(),
+            texts: each_once(texts.iter().map(String::as_str)),
+            topics: each_once(topics),
+            resume_from: None,
+        })
+    }
+
+    /// Why the client may not subscribe to the topic, if it may not.
+    fn refuse(&self, topic: &Topic) -> Option<Refusal> {
+        let reason = if topic.is_implicit() {
+            "is of a kind that nobody can subscribe to"
+        } else if topic.is_wildcard() {
+            "is a wildcard, which this relay does not offer"
+        } else if !self.grant.allows(topic) {
+            "is not granted by the token"
+        } else {
+            return None;
+        };
+        Some(Refusal::new(
+            ErrorCode::AuthorizationFailed,
+            format!("{topic} {reason}"),
+        ))
+    }
+}
+
+impl TopicsRequest {
+    /// What it names, each topic once.
+    #[must_use]
+    pub fn topics(&self) -> &[Topic] {
+        &self.topics
+    }
+
+    /// The answer when a Subscribe has been carried out at this position. It says
+    /// that nothing was recovered: nothing is replayed.
+    #[must_use]
+    pub fn subscribed(self, position: Position) -> Reply {
+        Reply::SubscriptionConfirmed {
+            lists: self.lists,
+            fields: wire::SubscriptionConfirmed {
+                topics: self.texts,
+                position: Some(position.into()),
+                recovered: false,
+                request_message_id: self.message_id,
+                replayed: 0,
+            },
+        }
+    }
+
+    /// The answer when an Unsubscribe has been carried out.
+    #[must_use]
+    pub fn unsubscribed(self) -> Reply {
+        Reply::UnsubscribeConfirmed {
+            lists: self.lists,
+            fields: wire::UnsubscribeConfirmed {
+                topics: self.texts,
+                request_message_id: self.message_id,
+            },
+        }
+    }
+
+    /// The answer when a Subscribe would take the connection over `topics_max`
+    /// topics.
+    #[must_use]
+    pub fn over_the_cap(&self, topics_max: usize) -> Reply {
+        let message = format!("a connection may have {topics_max} topics");
+        Reply::Error(Refusal {
+            retry_after: Some(OVER_THE_CAP_RETRY_AFTER),
+            ..Refusal::new(ErrorCode::RateLimitExceeded, message).of(&self.message_id)
+        })
+    }
+}
+
+/// The topic of an id in one of the schema's lists, where `*` is no id.
+fn listed_topic(kind: &str, id: &str) -> Result<Topic, String> {
+    let topic = Topic::new(kind, id).map_err(|error| error.to_string())?;
+    if topic.is_wildcard() {
+        return Err("is `*`, which is no id".to_owned());
+    }
+    Ok(topic)
+}
+
+/// The same without duplicates, in the order of their first appearance.
+fn each_once<T, U>(items: impl IntoIterator<Item = T>) -> Vec<U>
+where
+    T: Eq + Hash + Clone + Into<U>,
+{
+    let mut seen = HashSet::new();
+    items
+        .into_iter()
+        .filter(|item| seen.insert(item.clone()))
+        .map(Into::into)
+        .collect()
+}
+
+/// The refusal of a frame that the walk refused. Where only its content is at
+/// fault, its message id can be told all the same.
+fn undecodable(frame: &[u8], error: &WireError) -> Refusal {
+    let refusal = Refusal {
+        field: error.field().map(str::to_owned),
+        ..Refusal::new(ErrorCode::ValidationError, error.to_string())
+    };
+    let is_content = matches!(
+        error.fault(),
+        Fault::SecondPayload | Fault::Repeated | Fault::Reserved
+    );
+    if !is_content {
+        return refusal;
+    }
+    let id = OnlyMessageId::decode(frame).unwrap_or_default().message_id;
+    match MessageId::parse(&id) {
+        Ok(id) => refusal.of(id.as_str()),
+        Err(_) => refusal,
+    }
+}
+
+/// An envelope of which nothing but the id is looked at.
+#[derive(Clone, PartialEq, Message)]
+struct OnlyMessageId {
+    #[prost(string, tag = "1")]
+    message_id: String,
+}
+
+/// The walk took it, so this is not to be expected; the client is told what it
+/// can do about it.
+fn undecoded(payload: &Payload<'_>) -> Refusal {
+    Refusal::invalid(payload.name, format!("{} cannot be decoded", payload.name))
+}
+
+fn pong(payload: &Payload<'_>, now: i64) -> Result<Action, Refusal> {
+    let ping = wire::Ping::decode(payload.bytes).map_err(|_| undecoded(payload))?;
+    Ok(Action::Reply(Reply::Pong(wire::Pong {
+        timestamp: now,
+        client_timestamp: ping.timestamp,
+    })))
+}

@@ -1,0 +1,234 @@
+//! From an accepted socket to a WebSocket: reads one HTTP request, refuses it or
+//! lets the client in. Knows no conversation.
+
+use std::{cell::Cell, convert::Infallible, future::Future, rc::Rc};
+
+use bytes::Bytes;
+use hyper::{
+    HeaderMap, Method, Request, StatusCode, Version,
+    body::Incoming,
+    header::{
+        CONNECTION, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
+        SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
+    },
+    server::conn::http1,
+    service::service_fn,
+    upgrade::OnUpgrade,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{net::TcpStream, time::timeout};
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+use super::{
+    offer::Offer,
+    origin,
+    task::{Admitted, converse},
+};
+use crate::{
+    auth::{Authenticator, Credentials},
+    http::{Problem, Response, bearer_token, query_pairs},
+    protocol::ErrorCode,
+    relay::{Relay, Shard},
+};
+
+/// The only path of this listener.
+const PATH: &str = "/ws";
+
+/// Serves one client from its handshake to its end. A client that takes longer
+/// than the configured time to get through the handshake is dropped.
+pub async fn serve(shard: Rc<Shard>, stream: TcpStream) {
+    let handshake_timeout = shard.relay.config.client.handshake_timeout;
+    // Boxed: the handshake's state is large, and gone when the talk begins.
+    let handshake = Box::pin(shake_hands(Rc::clone(&shard), stream));
+    match timeout(handshake_timeout, handshake).await {
+        Ok(Some((admitted, stream, read_ahead))) => {
+            converse(shard, admitted, stream, read_ahead).await;
+        }
+        Ok(None) => {}
+        Err(_) => shard.relay.metrics.handshake_timed_out(),
+    }
+}
+
+/// A client that was let in, and the switch of its stream from HTTP.
+type Accepted = Rc<Cell<Option<(Admitted, OnUpgrade)>>>;
+
+async fn shake_hands(shard: Rc<Shard>, stream: TcpStream) -> Option<(Admitted, TcpStream, Bytes)> {
+    let accepted = Accepted::default();
+    let head_max = shard.relay.config.client.head_max;
+    let service = {
+        let accepted = Rc::clone(&accepted);
+        service_fn(move |request| answer(Rc::clone(&shard), Rc::clone(&accepted), request))
+    };
+    // A failure is the client's: it went away or sent no HTTP, and hyper has told
+    // it so.
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .max_buf_size(head_max)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades()
+        .await;
+    let (admitted, upgrade) = accepted.take()?;
+    served.ok()?;
+    let parts = upgrade.await.ok()?.downcast::<TokioIo<TcpStream>>().ok()?;
+    Some((admitted, parts.io.into_inner(), parts.read_buf))
+}
+
+fn answer(
+    shard: Rc<Shard>,
+    accepted: Accepted,
+    mut request: Request<Incoming>,
+) -> impl Future<Output = Result<Response, Infallible>> {
+    let response = admit(&shard, &request)
+        .map(|(admitted, response)| {
+            accepted.set(Some((admitted, hyper::upgrade::on(&mut request))));
+            response
+        })
+        .unwrap_or_else(|problem| {
+            shard.relay.metrics.handshake_refused(problem.status());
+            problem.closing().into_response()
+        });
+    std::future::ready(Ok(response))
+}
+
+/// Lets the client in, or says why not.
+fn admit(shard: &Rc<Shard>, request: &Request<Incoming>) -> Result<(Admitted, Response), Problem> {
+    let relay = &shard.relay;
+    if request.uri().path() != PATH {
+        return Err(Problem::no_such_path());
+    }
+    if request.method() != Method::GET {
+        return Err(Problem::method_not_allowed("GET"));
+    }
+    if relay.is_draining() {
+        return Err(Problem::unavailable(
+            ErrorCode::InternalError,
+            "the relay is shutting down",
+            relay.retry_after(),
+        ));
+    }
+    let key = websocket_key(request)?;
+    let token_required = matches!(relay.authenticator, Authenticator::Tokens(_));
+    let origins = &relay.config.client.origins;
+    if !origin::is_allowed(request.headers(), origins, token_required) {
+        return Err(Problem::new(
+            StatusCode::FORBIDDEN,
+            ErrorCode::AuthorizationFailed,
+            "pages of this Origin may not connect",
+        ));
+    }
+    let offer =
+        Offer::parse(request.headers()).map_err(|error| Problem::invalid(error.to_string()))?;
+    let identity = authenticate(relay, request, &offer)?;
+    let admitted = Admitted::new(shard, identity).map_err(|error| {
+        Problem::unavailable(
+            ErrorCode::RateLimitExceeded,
+            error.to_string(),
+            relay.retry_after(),
+        )
+    })?;
+    Ok((admitted, switching_protocols(key, offer.subprotocol)))
+}
+
+/// The key of a handshake that is one (RFC 6455, 4.2.1).
+fn websocket_key(request: &Request<Incoming>) -> Result<&[u8], Problem> {
+    let headers = request.headers();
+    let is_upgrade = request.version() == Version::HTTP_11
+        && names_token(headers, &CONNECTION, "upgrade")
+        && names_token(headers, &UPGRADE, "websocket");
+    if !is_upgrade {
+        return Err(Problem::upgrade_required(
+            "this path takes WebSocket handshakes",
+        ));
+    }
+    if headers
+        .get(SEC_WEBSOCKET_VERSION)
+        .map(HeaderValue::as_bytes)
+        != Some(b"13")
+    {
+        return Err(Problem::upgrade_required(
+            "the relay speaks version 13 of the WebSocket protocol",
+        ));
+    }
+    headers
+        .get(SEC_WEBSOCKET_KEY)
+        .map(HeaderValue::as_bytes)
+        .filter(|key| is_websocket_key(key))
+        .ok_or_else(|| Problem::invalid("Sec-WebSocket-Key is not 16 bytes in base64"))
+}
+
+/// Whether the header lists the token, in whatever case.
+fn names_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+    headers
+        .get_all(name)
+        .into_iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|listed| listed.trim().eq_ignore_ascii_case(token))
+}
+
+/// 16 bytes in base64 are 22 characters and two of padding.
+fn is_websocket_key(key: &[u8]) -> bool {
+    let is_digit = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
+    key.split_last_chunk::<2>()
+        .is_some_and(|(digits, padding)| {
+            digits.len() == 22 && digits.iter().all(is_digit) && padding == b"=="
+        })
+}
+
+fn authenticate(
+    relay: &Relay,
+    request: &Request<Incoming>,
+    offer: &Offer<'_>,
+) -> Result<crate::auth::Identity, Problem> {
+    let query = query_pairs(request.uri().query())
+        .map_err(|error| Problem::invalid(format!("the query {error}")))?;
+    let header = bearer_token(request.headers()).map_err(|error| {
+        relay.metrics.client_not_authenticated("malformed");
+        Problem::unauthenticated(error.to_string())
+    })?;
+    let from_query = || {
+        relay
+            .config
+            .client
+            .query_token
+            .then(|| only(&query, "access_token"))
+            .flatten()
+    };
+    let credentials = Credentials {
+        token: header.or(offer.token).or_else(from_query),
+        user_id: only(&query, "user_id"),
+    };
+    relay
+        .authenticator
+        .authenticate(credentials, relay.clock.since_unix_epoch())
+        .map_err(|error| {
+            relay.metrics.client_not_authenticated(error.reason());
+            Problem::unauthenticated(error.to_string())
+        })
+}
+
+/// The value of the query's first pair of this name.
+fn only<'a>(query: &'a [(String, String)], name: &str) -> Option<&'a str> {
+    query
+        .iter()
+        .find(|(key, _)| key == name)
+        .map(|(_, value)| value.as_str())
+}
+
+fn switching_protocols(key: &[u8], subprotocol: Option<&'static str>) -> Response {
+    let mut response = Response::default();
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    if let Ok(accept) = HeaderValue::from_str(&derive_accept_key(key)) {
+        headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
+    }
+    if let Some(subprotocol) = subprotocol {
+        headers.insert(
+            SEC_WEBSOCKET_PROTOCOL,
+            HeaderValue::from_static(subprotocol),
+        );
+    }
+    response
+}

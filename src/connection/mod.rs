@@ -1,0 +1,20 @@
+//! One client, from handshake to close. Knows nothing of other connections: what
+//! they cause reaches it through its outbox.
+//!
+//! `handshake` turns an HTTP request into an identity and a byte stream;
+//! `conversation` is the protocol as a pure state machine; `stream` is the one
+//! owner of the byte stream; `task` drives the conversation over it, by the
+//! `deadlines`.
+
+mod conversation;
+mod deadlines;
+mod handshake;
+mod offer;
+mod origin;
+mod stream;
+mod task;
+
+pub use conversation::{Action, Conversation, TopicsRequest};
+pub use handshake::serve;
+pub use stream::Transport;
+pub use task::{Admitted, converse};

@@ -1,0 +1,110 @@
+//! Which web pages may open connections: a browser says whose page it was in the
+//! header `Origin` (RFC 6455, 10.2).
+
+use hyper::{HeaderMap, header::ORIGIN};
+
+use crate::config::Origin;
+
+/// The hosts of this machine, as they stand in an origin.
+const LOOPBACK_HOSTS: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
+
+/// Whether the request's origin may connect. One without the header comes from no
+/// browser and may. An empty list allows all where a token is required, and the
+/// pages of this machine where none is.
+pub(super) fn is_allowed(headers: &HeaderMap, listed: &[Origin], token_required: bool) -> bool {
+    let mut values = headers.get_all(ORIGIN).into_iter();
+    let Some(value) = values.next() else {
+        return true;
+    };
+    if values.next().is_some() {
+        return false;
+    }
+    if listed.is_empty() && token_required {
+        return true;
+    }
+    let Some(origin) = value
+        .to_str()
+        .ok()
+        .and_then(|text| Origin::parse(text).ok())
+    else {
+        return false;
+    };
+    if listed.is_empty() {
+        is_loopback(&origin)
+    } else {
+        listed.contains(&origin)
+    }
+}
+
+fn is_loopback(origin: &Origin) -> bool {
+    let Some((scheme, authority)) = origin.as_str().split_once("://") else {
+        return false;
+    };
+    matches!(scheme, "http" | "https")
+        && LOOPBACK_HOSTS.into_iter().any(|host| {
+            authority
+                .strip_prefix(host)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::header::HeaderValue;
+
+    use super::*;
+
+    fn allowed(origin: &'static str, listed: &[&str], token_required: bool) -> bool {
+        let mut headers = HeaderMap::new();
+        headers.insert(ORIGIN, HeaderValue::from_static(origin));
+        let listed: Vec<_> = listed
+            .iter()
+            .map(|text| Origin::parse(text).unwrap())
+            .collect();
+        is_allowed(&headers, &listed, token_required)
+    }
+
+    #[test]
+    fn a_request_without_the_header_comes_from_no_browser() {
+        let listed = [Origin::parse("https://app.example").unwrap()];
+        assert!(is_allowed(&HeaderMap::new(), &listed, true));
+        assert!(is_allowed(&HeaderMap::new(), &[], false));
+    }
+
+    #[test]
+    fn where_no_token_is_required_only_this_machines_pages_may() {
+        for origin in [
+            "http://localhost",
+            "https://localhost:5173",
+            "http://127.0.0.1:8080",
+            "http://[::1]:1",
+            "https://[::1]",
+        ] {
+            assert!(allowed(origin, &[], false), "{origin}");
+        }
+        for origin in [
+            "null",
+            "https://evil.example",
+            "http://localhost.evil.example",
+            "http://127.0.0.1.evil.example",
+            "http://localhost@evil.example",
+            "ftp://localhost",
+            "http://localhost:5173/",
+            "",
+        ] {
+            assert!(!allowed(origin, &[], false), "{origin}");
+            assert!(allowed(origin, &[], true), "{origin}");
+        }
+    }
+
+    #[test]
+    fn a_list_allows_what_it_lists() {
+        let listed = ["https://app.example", "http://localhost:5173"];
+        assert!(allowed("https://app.example", &listed, true));
+        assert!(allowed("https://app.example:443", &listed, true));
+        assert!(!allowed("http://app.example", &listed, true));
+        assert!(!allowed("https://app.example:8443", &listed, true));
+        assert!(!allowed("http://localhost", &listed, false));
+        assert!(!allowed("null", &listed, true));
+    }
+}

@@ -1,0 +1,215 @@
+//! The one owner of a connection's byte stream. tungstenite reads, unmasks, puts
+//! fragments together and conducts the closing handshake; what it has to say goes
+//! into the outbox like everything else, and only this type writes to the socket:
+//! so frames cannot interleave. Knows no protocol above WebSocket frames.
+
+use std::{
+    cell::RefCell,
+    io::{self, Read, Write},
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_tungstenite::tungstenite::{
+    Error, Message,
+    protocol::{CloseFrame, Role, WebSocketConfig, WebSocketContext},
+};
+
+use crate::outbox::{Advanced, Outbox};
+
+/// tungstenite zero-fills its read buffer before each read and allocates it
+/// ahead, so it is tiny; what is read ahead lies in the shard's one buffer.
+const READ_BUFFER_BYTES: usize = 256;
+
+/// A frame that tungstenite makes has at most 125 bytes of payload. It is handed
+/// over at once, so nothing ever lies in this buffer.
+const WRITE_BUFFER_BYTES_MAX: usize = 1024;
+
+/// Bytes both ways, which can be cut off without ceremony.
+pub trait Transport: AsyncRead + AsyncWrite + Unpin {
+    /// Makes the end of the stream a reset: what was not sent is not sent.
+    fn reset(&self);
+}
+
+impl Transport for tokio::net::TcpStream {
+    fn reset(&self) {
+        // Without it the kernel would go on sending what is queued, to a client
+        // that does not read. It fails only when the socket is dead already.
+        drop(self.set_zero_linger());
+    }
+}
+
+impl Transport for tokio::io::DuplexStream {
+    fn reset(&self) {}
+}
+
+/// A WebSocket over a byte stream.
+#[derive(Debug)]
+pub(super) struct FrameStream<S> {
+    io: S,
+    context: WebSocketContext,
+    /// Read from the stream and not yet taken by tungstenite.
+    unread: BytesMut,
+    /// The client has sent its last byte.
+    at_end: bool,
+    outbox: Rc<Outbox>,
+}
+
+impl<S: Transport> FrameStream<S> {
+    /// A WebSocket whose handshake is over. `read_ahead` is what was read behind
+    /// it; `message_bytes_max` bounds a frame as well as a message of several.
+    pub(super) fn new(
+        io: S,
+        read_ahead: &[u8],
+        message_bytes_max: usize,
+        outbox: Rc<Outbox>,
+    ) -> Self {
+        let config = WebSocketConfig::default()
+            .read_buffer_size(READ_BUFFER_BYTES)
+            .write_buffer_size(0)
+            .max_write_buffer_size(WRITE_BUFFER_BYTES_MAX)
+            .max_message_size(Some(message_bytes_max))
+            .max_frame_size(Some(message_bytes_max));
+        Self {
+            io,
+            context: WebSocketContext::new(Role::Server, Some(config)),
+            unread: BytesMut::from(read_ahead),
+            at_end: false,
+            outbox,
+        }
+    }
+
+    /// The next message among the bytes that are there already; `None` when more
+    /// have to be read first. A ping is answered and a pong taken note of without
+    /// further ado, so both come out as messages only to be ignored.
+    ///
+    /// # Errors
+    ///
+    /// What tungstenite says: the end of the connection, or a breach of the
+    /// protocol, after which [`Self::close`] is still to be called.
+    pub(super) fn next_message(&mut self) -> Result<Option<Message>, Error> {
+        let mut adapter = Adapter {
+            unread: &mut self.unread,
+            at_end: self.at_end,
+            outbox: &self.outbox,
+        };
+        match self.context.read(&mut adapter) {
+            Ok(message) => Ok(Some(message)),
+            Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Reads what the client has sent, once. `buffer` is lent by the shard: an
+    /// idle connection holds none.
+    pub(super) fn poll_read(
+        &mut self,
+        context: &mut Context<'_>,
+        buffer: &RefCell<Box<[u8]>>,
+    ) -> Poll<io::Result<()>> {
+        let mut buffer = buffer.borrow_mut();
+        let mut read = ReadBuf::new(&mut buffer);
+        ready!(Pin::new(&mut self.io).poll_read(context, &mut read))?;
+        self.at_end = read.filled().is_empty();
+        self.unread.extend_from_slice(read.filled());
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads and forgets, once: whether more may come.
+    pub(super) fn poll_discard(
+        &mut self,
+        context: &mut Context<'_>,
+        buffer: &RefCell<Box<[u8]>>,
+    ) -> Poll<io::Result<bool>> {
+        ready!(self.poll_read(context, buffer))?;
+        self.unread = BytesMut::new();
+        Poll::Ready(Ok(!self.at_end))
+    }
+
+    /// Writes from the outbox, once, as much as the kernel takes: under load many
+    /// frames leave in one system call.
+    pub(super) fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Advanced>> {
+        let io = Pin::new(&mut self.io);
+        let taken = ready!(
+            self.outbox
+                .lend(|slices| io.poll_write_vectored(context, slices))
+        )?;
+        if taken == 0 {
+            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+        }
+        Poll::Ready(Ok(self.outbox.advance(taken)))
+    }
+
+    /// Says to the client that nothing more will be written.
+    pub(super) fn poll_shutdown(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(context)
+    }
+
+    /// Queues a Close frame, unless there is one, and begins the closing
+    /// handshake.
+    pub(super) fn close(&mut self, frame: CloseFrame) {
+        let mut adapter = Adapter {
+            unread: &mut self.unread,
+            at_end: self.at_end,
+            outbox: &self.outbox,
+        };
+        // The adapter takes everything, so what could fail is that the handshake
+        // is over already.
+        drop(self.context.close(&mut adapter, Some(frame)));
+        drop(self.context.flush(&mut adapter));
+    }
+
+    /// Cuts the connection off.
+    pub(super) fn reset(&self) {
+        self.io.reset();
+    }
+}
+
+/// What tungstenite takes for its stream: reads come from what is read already,
+/// and each write, which is one whole frame, goes into the outbox.
+struct Adapter<'a> {
+    unread: &'a mut BytesMut,
+    at_end: bool,
+    outbox: &'a Outbox,
+}
+
+impl Read for Adapter<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.unread.is_empty() {
+            return if self.at_end {
+                Ok(0)
+            } else {
+                Err(io::ErrorKind::WouldBlock.into())
+            };
+        }
+        let taken = self.unread.len().min(buffer.len());
+        self.unread
+            .copy_to_slice(buffer.get_mut(..taken).unwrap_or_default());
+        if self.unread.is_empty() {
+            *self.unread = BytesMut::new();
+        }
+        Ok(taken)
+    }
+}
+
+impl Write for Adapter<'_> {
+    fn write(&mut self, frame: &[u8]) -> io::Result<usize> {
+        const OPCODE: u8 = 0x0f;
+        const CLOSE: u8 = 0x8;
+        const PONG: u8 = 0xa;
+        let bytes = Bytes::copy_from_slice(frame);
+        match frame.first().map(|first| first & OPCODE) {
+            Some(CLOSE) => self.outbox.push_close(bytes),
+            Some(PONG) => self.outbox.set_pong(bytes),
+            _ => self.outbox.push_reply(bytes),
+        }
+        Ok(frame.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

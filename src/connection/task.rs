@@ -1,0 +1,476 @@
+//! Drives one client's conversation over its stream: reads when there is room for
+//! answers, writes what is queued, keeps the deadlines, ends the connection with
+//! the right code. Knows no topics and no JSON.
+
+use std::{
+    future::poll_fn,
+    io,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::time::{Instant, Sleep, sleep_until};
+use tokio_tungstenite::tungstenite::{
+    Error, Message,
+    error::ProtocolError,
+    protocol::{CloseFrame, frame::coding::CloseCode},
+};
+
+use super::{
+    conversation::{Action, Conversation},
+    deadlines::{Deadlines, Late},
+    stream::{FrameStream, Transport},
+};
+use crate::{
+    auth::Identity,
+    hub::{Membership, TenantsFull},
+    ops::Closed,
+    outbox::{Advanced, Outbox, OutboxLimits},
+    protocol::{
+        ErrorCode,
+        close::Ending,
+        frame,
+        reply::{Refusal, Reply},
+    },
+    relay::Shard,
+};
+
+/// A client whose handshake is accepted. From here on events are queued for it.
+#[derive(Debug)]
+pub struct Admitted {
+    identity: Identity,
+    membership: Membership,
+    outbox: Rc<Outbox>,
+    account: Account,
+}
+
+impl Admitted {
+    /// Lets the client in.
+    ///
+    /// # Errors
+    ///
+    /// When its tenant is new and there is no place for another.
+    pub fn new(shard: &Rc<Shard>, identity: Identity) -> Result<Self, TenantsFull> {
+        let limits = &shard.relay.config.limits;
+        let outbox = Rc::new(Outbox::new(OutboxLimits {
+            frames: limits.outbox_frames,
+            bytes: limits.outbox_bytes,
+        }));
+        let membership = shard
+            .hub
+            .join(&identity.tenant, &identity.user, Rc::clone(&outbox))?;
+        Ok(Self {
+            membership,
+            account: Account::open(shard, &outbox),
+            identity,
+            outbox,
+        })
+    }
+}
+
+/// Speaks with the client until the connection is closed. `read_ahead` is what was
+/// read behind the handshake.
+pub async fn converse<S: Transport>(
+    shard: Rc<Shard>,
+    admitted: Admitted,
+    stream: S,
+    read_ahead: Bytes,
+) {
+    Connection::new(shard, admitted, stream, &read_ahead)
+        .run()
+        .await;
+}
+
+struct Connection<S> {
+    shard: Rc<Shard>,
+    conversation: Conversation,
+    /// Gone as soon as the connection begins to end: nothing more is for it.
+    membership: Option<Membership>,
+    stream: FrameStream<S>,
+    outbox: Rc<Outbox>,
+    phase: Phase,
+    deadlines: Deadlines,
+    timer: Option<Pin<Box<Sleep>>>,
+    account: Account,
+}
+
+/// How far the connection has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Both sides talk.
+    Open,
+    /// A Close frame is queued or written. What the client sends is looked at
+    /// only for its own.
+    Closing,
+    /// Both Close frames are known of: what is queued is still written.
+    Closed,
+    /// After a breach of the protocol: what is queued is still written. What the
+    /// client sends is read and forgotten, since to leave it unread would make
+    /// the kernel reset the connection, and our Close frame might get lost.
+    Lingering {
+        /// Whether the client knows that we write no more.
+        shut_down: bool,
+    },
+}
+
+/// What a connection waits for.
+enum Step {
+    Read,
+    Wrote(Advanced),
+    Ending(Ending),
+    Late(Late),
+    Over,
+}
+
+impl<S: Transport> Connection<S> {
+    fn new(shard: Rc<Shard>, admitted: Admitted, stream: S, read_ahead: &[u8]) -> Self {
+        let relay = &shard.relay;
+        let message_max = relay.config.client.message_max;
+        let outbox = admitted.outbox;
+        let identity = admitted.identity;
+        let lifetime = identity
+            .expires_at
+            .map(|end| end.saturating_sub(relay.clock.since_unix_epoch()));
+        Self {
+            conversation: Conversation::new(
+                relay.schema.clone(),
+                identity.grant,
+                relay.config.limits.topics_per_subscribe,
+            ),
+            membership: Some(admitted.membership),
+            stream: FrameStream::new(stream, read_ahead, message_max, Rc::clone(&outbox)),
+            phase: Phase::Open,
+            deadlines: Deadlines {
+                token: lifetime.and_then(|lifetime| Instant::now().checked_add(lifetime)),
+                ..Deadlines::default()
+            },
+            timer: None,
+            account: admitted.account,
+            outbox,
+            shard,
+        }
+    }
+
+    async fn run(mut self) {
+        loop {
+            self.take_messages();
+            match poll_fn(|context| self.poll_step(context)).await {
+                Step::Read => {}
+                Step::Wrote(advanced) => self.wrote(advanced),
+                Step::Ending(ending) => self.end(ending),
+                Step::Late(Late::Token) => self.end(Ending::TokenExpired),
+                Step::Late(Late::Write | Late::Close) => {
+                    self.cut_off();
+                    break;
+                }
+                Step::Over => break,
+            }
+        }
+    }
+
+    /// Waits for the next thing to do. Endings and deadlines come first, so that
+    /// a client that never stops sending cannot put them off; then writing, since
+    /// a connection stops reading when its outbox is full.
+    fn poll_step(&mut self, context: &mut Context<'_>) -> Poll<Step> {
+        self.outbox.register(context);
+        if self.phase == Phase::Open
+            && let Some(ending) = self.outbox.ending()
+        {
+            return Poll::Ready(Step::Ending(ending));
+        }
+        if let Poll::Ready(late) = self.poll_deadlines(context) {
+            return Poll::Ready(Step::Late(late));
+        }
+        if let Poll::Ready(step) = self.poll_write(context) {
+            return Poll::Ready(step);
+        }
+        if let Poll::Ready(step) = self.poll_read(context) {
+            return Poll::Ready(step);
+        }
+        // Writing may have set a deadline that is not waited for yet.
+        self.poll_deadlines(context).map(Step::Late)
+    }
+
+    fn poll_deadlines(&mut self, context: &mut Context<'_>) -> Poll<Late> {
+        while let Some(next) = self.deadlines.next() {
+            let timer = self
+                .timer
+                .get_or_insert_with(|| Box::pin(sleep_until(next)));
+            if timer.deadline() != next {
+                timer.as_mut().reset(next);
+            }
+            if timer.as_mut().poll(context).is_pending() {
+                return Poll::Pending;
+            }
+            if let Some(late) = self.deadlines.late(Instant::now()) {
+                return Poll::Ready(late);
+            }
+        }
+        Poll::Pending
+    }
+
+    fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<Step> {
+        if !self.outbox.is_empty() {
+            return match self.stream.poll_write(context) {
+                Poll::Ready(Ok(advanced)) => Poll::Ready(Step::Wrote(advanced)),
+                Poll::Ready(Err(error)) => Poll::Ready(self.lost(&error)),
+                Poll::Pending => {
+                    let timeout = self.shard.relay.config.client.write_timeout;
+                    let deadline = Instant::now() + timeout;
+                    self.deadlines.write.get_or_insert(deadline);
+                    Poll::Pending
+                }
+            };
+        }
+        match &mut self.phase {
+            Phase::Open | Phase::Closing | Phase::Lingering { shut_down: true } => Poll::Pending,
+            Phase::Closed => self.stream.poll_shutdown(context).map(|_| Step::Over),
+            Phase::Lingering { shut_down } => match self.stream.poll_shutdown(context) {
+                Poll::Ready(Ok(())) => {
+                    *shut_down = true;
+                    Poll::Pending
+                }
+                Poll::Ready(Err(_)) => Poll::Ready(Step::Over),
+                Poll::Pending => Poll::Pending,
+            },
+        }
+    }
+
+    fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<Step> {
+        match self.phase {
+            Phase::Open | Phase::Closing => {
+                // A client that does not take its answers is not asked for more
+                // questions.
+                if self.outbox.at_limit() {
+                    return Poll::Pending;
+                }
+                match self.stream.poll_read(context, &self.shard.read_buffer) {
+                    Poll::Ready(Ok(())) => Poll::Ready(Step::Read),
+                    Poll::Ready(Err(error)) => Poll::Ready(self.lost(&error)),
+                    Poll::Pending => Poll::Pending,
+                }
+            }
+            Phase::Closed => Poll::Pending,
+            Phase::Lingering { .. } => {
+                match self.stream.poll_discard(context, &self.shard.read_buffer) {
+                    Poll::Ready(Ok(true)) => Poll::Ready(Step::Read),
+                    Poll::Ready(Ok(false) | Err(_)) => Poll::Ready(Step::Over),
+                    Poll::Pending => Poll::Pending,
+                }
+            }
+        }
+    }
+
+    /// Takes the messages that are read already, for as long as there is room for
+    /// what they may be answered with.
+    fn take_messages(&mut self) {
+        while matches!(self.phase, Phase::Open | Phase::Closing) && !self.outbox.at_limit() {
+            match self.stream.next_message() {
+                Ok(Some(message)) => self.take(message),
+                Ok(None) => break,
+                Err(error) => self.broken(&error),
+            }
+        }
+    }
+
+    fn take(&mut self, message: Message) {
+        match message {
+            Message::Close(_) => self.closed_by_client(),
+            _ if self.phase != Phase::Open => {}
+            Message::Binary(frame) => self.answer(&frame),
+            Message::Text(_) => self.end(Ending::WrongFrameType),
+            // tungstenite answers pings by itself.
+            Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
+        }
+    }
+
+    fn answer(&mut self, frame: &[u8]) {
+        let Some(membership) = &self.membership else {
+            return;
+        };
+        let relay = &self.shard.relay;
+        let reply = match self.conversation.receive(frame, relay.clock.unix_seconds()) {
+            Action::Reply(reply) => reply,
+            Action::Subscribe(request) => {
+                let cap = relay.config.limits.topics_per_connection;
+                match membership.subscribe(request.topics(), cap) {
+                    Ok(position) => request.subscribed(position),
+                    Err(over) => request.over_the_cap(over.topics_max),
+                }
+            }
+            Action::Unsubscribe(request) => {
+                membership.unsubscribe(request.topics());
+                request.unsubscribed()
+            }
+        };
+        if let Reply::Error(refusal) = &reply {
+            relay.metrics.refused(refusal.code);
+        }
+        self.push(&reply);
+    }
+
+    fn push(&self, reply: &Reply) {
+        let relay = &self.shard.relay;
+        let id = relay.random.uuid_v7(&relay.clock).to_string();
+        let envelope = reply.envelope(&id, relay.clock.unix_seconds());
+        self.outbox.push_reply(frame::binary(&envelope));
+    }
+
+    fn wrote(&mut self, advanced: Advanced) {
+        self.account.written(advanced.events);
+        if advanced.frames > 0 || self.outbox.is_empty() {
+            self.deadlines.write = None;
+        }
+    }
+
+    /// Begins to close the connection, for a reason of the relay's.
+    fn end(&mut self, ending: Ending) {
+        if self.phase != Phase::Open {
+            return;
+        }
+        self.account.closed = Closed::by_relay(ending);
+        self.membership = None;
+        if !ending.writes_what_is_queued() {
+            self.account.discarded(self.outbox.discard());
+        }
+        if ending == Ending::TokenExpired {
+            self.push(&Reply::Error(Refusal::new(
+                ErrorCode::AuthenticationFailed,
+                "the token has expired",
+            )));
+        }
+        self.stream.close(CloseFrame {
+            code: CloseCode::from(ending.code()),
+            reason: ending.reason().into(),
+        });
+        self.phase = Phase::Closing;
+        let client = &self.shard.relay.config.client;
+        self.give_it_until(match ending {
+            Ending::Drain { .. } => client.drain_timeout,
+            _ => client.write_timeout,
+        });
+    }
+
+    /// The client has sent a Close frame; tungstenite answers it at the next read.
+    fn closed_by_client(&mut self) {
+        if self.phase == Phase::Open {
+            self.account.closed = Closed::ByClient;
+            self.membership = None;
+            self.account.discarded(self.outbox.discard());
+            self.phase = Phase::Closing;
+            self.give_it_until(self.shard.relay.config.client.write_timeout);
+        }
+    }
+
+    /// tungstenite reads no further.
+    fn broken(&mut self, error: &Error) {
+        let (closed, code) = match error {
+            Error::ConnectionClosed | Error::AlreadyClosed => {
+                self.phase = Phase::Closed;
+                return;
+            }
+            Error::Capacity(_) => (Closed::TooBig, CloseCode::Size),
+            Error::Utf8(_) => (Closed::BadUtf8, CloseCode::Invalid),
+            Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) | Error::Io(_) => {
+                self.outbox_is_lost();
+                return;
+            }
+            _ => (Closed::ProtocolError, CloseCode::Protocol),
+        };
+        if self.phase == Phase::Open {
+            self.account.closed = closed;
+            self.membership = None;
+            self.account.discarded(self.outbox.discard());
+            self.stream.close(CloseFrame {
+                code,
+                // tungstenite's words are about the wire, not about the relay.
+                reason: reason_of(error).into(),
+            });
+        }
+        self.phase = Phase::Lingering { shut_down: false };
+        self.give_it_until(self.shard.relay.config.client.write_timeout);
+    }
+
+    /// The client is gone without a word: what is queued goes nowhere.
+    fn outbox_is_lost(&mut self) {
+        self.membership = None;
+        self.account.discarded(self.outbox.abandon());
+        self.phase = Phase::Closed;
+    }
+
+    fn lost(&mut self, _error: &io::Error) -> Step {
+        self.outbox_is_lost();
+        Step::Over
+    }
+
+    fn cut_off(&mut self) {
+        if !self.outbox.is_empty() {
+            if self.phase == Phase::Open {
+                self.account.closed = Closed::Reset;
+            }
+            self.stream.reset();
+        }
+    }
+
+    fn give_it_until(&mut self, timeout: Duration) {
+        self.deadlines.token = None;
+        self.deadlines
+            .close
+            .get_or_insert_with(|| Instant::now() + timeout);
+    }
+}
+
+/// A Close frame's reason has at most 123 bytes (RFC 6455, 5.5).
+fn reason_of(error: &Error) -> String {
+    let mut reason = error.to_string();
+    reason.truncate(reason.floor_char_boundary(123));
+    reason
+}
+
+/// Counts the connection when it opens and when it closes, and what becomes of
+/// its events.
+#[derive(Debug)]
+struct Account {
+    shard: Rc<Shard>,
+    outbox: Rc<Outbox>,
+    closed: Closed,
+}
+
+impl Account {
+    fn open(shard: &Rc<Shard>, outbox: &Rc<Outbox>) -> Self {
+        shard.hub.tally().connections.add(1);
+        shard.hub.tally().connections_opened.add(1);
+        Self {
+            shard: Rc::clone(shard),
+            outbox: Rc::clone(outbox),
+            closed: Closed::Lost,
+        }
+    }
+
+    fn written(&self, events: u64) {
+        let tally = self.shard.hub.tally();
+        tally.written.add(events);
+        tally.queued.sub(events);
+    }
+
+    fn discarded(&self, events: u64) {
+        let tally = self.shard.hub.tally();
+        if self.closed == Closed::TooSlow {
+            tally.dropped_slow.add(events);
+        } else {
+            tally.dropped_closed.add(events);
+        }
+        tally.queued.sub(events);
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        self.discarded(self.outbox.abandon());
+        self.shard.hub.tally().connections.sub(1);
+        self.shard.relay.metrics.closed(self.closed);
+    }
+}

@@ -1,0 +1,16 @@
+//! What the relay's three HTTP listeners share: problem documents, query strings
+//! and bearer tokens. Knows no route.
+
+mod bearer;
+mod problem;
+mod query;
+
+pub use bearer::{BearerError, bearer_token};
+pub use problem::{ItemProblem, PROBLEM_JSON, Problem};
+pub use query::{QueryError, decode_percent, query_pairs};
+
+use bytes::Bytes;
+use http_body_util::Full;
+
+/// An answer whose body is made at once.
+pub type Response = hyper::Response<Full<Bytes>>;

@@ -1,0 +1,199 @@
+//! Problem documents (RFC 9457), which every refusal carries.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::{
+    StatusCode,
+    header::{
+        ALLOW, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER,
+        SEC_WEBSOCKET_VERSION, UPGRADE, WWW_AUTHENTICATE,
+    },
+};
+use serde::Serialize;
+
+use super::Response;
+use crate::protocol::ErrorCode;
+
+/// The media type.
+pub const PROBLEM_JSON: &str = "application/problem+json";
+
+/// A refusal, on its way to become a response.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    status: StatusCode,
+    code: ErrorCode,
+    detail: String,
+    field: Option<String>,
+    errors: Vec<ItemProblem>,
+    headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+/// What is wrong with one event of a batch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ItemProblem {
+    /// The event's place in the batch, from 0.
+    pub index: usize,
+    /// The path of the field at fault, where there is one.
+    pub field: Option<String>,
+    /// For people.
+    pub message: String,
+}
+
+/// The document. `type` is about:blank, so `title` is the status's own phrase.
+#[derive(Serialize)]
+struct Document<'a> {
+    r#type: &'static str,
+    title: &'a str,
+    status: u16,
+    code: &'static str,
+    detail: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    field: Option<&'a str>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    errors: &'a [ItemProblem],
+}
+
+impl Problem {
+    /// A refusal with a sentence for people.
+    #[must_use]
+    pub fn new(status: StatusCode, code: ErrorCode, detail: impl Into<String>) -> Self {
+        Self {
+            status,
+            code,
+            detail: detail.into(),
+            field: None,
+            errors: Vec::new(),
+            headers: Vec::new(),
+        }
+    }
+
+    /// 400: what was sent is malformed.
+    #[must_use]
+    pub fn invalid(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, ErrorCode::ValidationError, detail)
+    }
+
+    /// 401: who sends it has not shown who they are (RFC 6750, 3).
+    #[must_use]
+    pub fn unauthenticated(detail: impl Into<String>) -> Self {
+        Self::new(
+            StatusCode::UNAUTHORIZED,
+            ErrorCode::AuthenticationFailed,
+            detail,
+        )
+        .with_header(
+            WWW_AUTHENTICATE,
+            HeaderValue::from_static("Bearer error=\"invalid_token\""),
+        )
+    }
+
+    /// 404: there is nothing at this path.
+    #[must_use]
+    pub fn no_such_path() -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            ErrorCode::NotFound,
+            "there is nothing at this path",
+        )
+    }
+
+    /// 405: the path takes another method.
+    #[must_use]
+    pub fn method_not_allowed(allowed: &'static str) -> Self {
+        Self::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            ErrorCode::ValidationError,
+            format!("this path takes {allowed}"),
+        )
+        .with_header(ALLOW, HeaderValue::from_static(allowed))
+    }
+
+    /// 426: the path takes WebSocket handshakes of version 13 (RFC 6455, 4.2.2).
+    #[must_use]
+    pub fn upgrade_required(detail: impl Into<String>) -> Self {
+        Self::new(
+            StatusCode::UPGRADE_REQUIRED,
+            ErrorCode::ValidationError,
+            detail,
+        )
+        .with_header(UPGRADE, HeaderValue::from_static("websocket"))
+        .with_header(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"))
+    }
+
+    /// 503: not now.
+    #[must_use]
+    pub fn unavailable(code: ErrorCode, detail: impl Into<String>, retry_after: Duration) -> Self {
+        // Whole seconds, and never 0, which would mean at once.
+        let seconds = retry_after.as_millis().div_ceil(1000).max(1);
+        let seconds = u32::try_from(seconds).unwrap_or(u32::MAX);
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail)
+            .with_header(RETRY_AFTER, HeaderValue::from(seconds))
+    }
+
+    /// The path of the field at fault.
+    #[must_use]
+    pub fn with_field(mut self, field: Option<&str>) -> Self {
+        self.field = field.map(str::to_owned);
+        self
+    }
+
+    /// What is wrong with the events of a batch.
+    #[must_use]
+    pub fn with_errors(mut self, errors: Vec<ItemProblem>) -> Self {
+        self.errors = errors;
+        self
+    }
+
+    /// One more header of the response.
+    #[must_use]
+    pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+
+    /// Has the connection closed after the response.
+    #[must_use]
+    pub fn closing(self) -> Self {
+        self.with_header(CONNECTION, HeaderValue::from_static("close"))
+    }
+
+    /// The status.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// The same, told as what is wrong with one event of a batch.
+    #[must_use]
+    pub fn of_item(self, index: usize) -> ItemProblem {
+        ItemProblem {
+            index,
+            field: self.field,
+            message: self.detail,
+        }
+    }
+
+    /// The response.
+    #[must_use]
+    pub fn into_response(self) -> Response {
+        let document = Document {
+            r#type: "about:blank",
+            title: self.status.canonical_reason().unwrap_or_default(),
+            status: self.status.as_u16(),
+            code: self.code.as_str(),
+            detail: &self.detail,
+            field: self.field.as_deref(),
+            errors: &self.errors,
+        };
+        // Strings and numbers: there is nothing in it that JSON could not hold.
+        let body = serde_json::to_vec(&document).unwrap_or_default();
+        let mut response = Response::new(Full::new(Bytes::from(body)));
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
+        headers.extend(self.headers);
+        response
+    }
+}

@@ -1,0 +1,74 @@
+//! Percent-encoding in paths and query strings (RFC 3986, 2.1). In a query, `+`
+//! is a space, as HTML forms write it.
+
+use std::borrow::Cow;
+
+use percent_encoding::percent_decode_str;
+
+/// A part of a URL is no text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum QueryError {
+    /// Decoded, it is not UTF-8.
+    #[error("is not UTF-8 when its %-escapes are decoded")]
+    Utf8,
+}
+
+/// The text that a path's segment stands for.
+///
+/// # Errors
+///
+/// When it is no UTF-8.
+pub fn decode_percent(segment: &str) -> Result<Cow<'_, str>, QueryError> {
+    percent_decode_str(segment)
+        .decode_utf8()
+        .map_err(|_| QueryError::Utf8)
+}
+
+/// The names and values of a query, decoded, in order.
+///
+/// # Errors
+///
+/// When one of them is no UTF-8.
+pub fn query_pairs(query: Option<&str>) -> Result<Vec<(String, String)>, QueryError> {
+    query
+        .unwrap_or_default()
+        .split('&')
+        .filter(|pair| !pair.is_empty())
+        .map(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            Ok((decode_form(name)?, decode_form(value)?))
+        })
+        .collect()
+}
+
+fn decode_form(text: &str) -> Result<String, QueryError> {
+    let spaced = text.replace('+', " ");
+    decode_percent(&spaced).map(Cow::into_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pairs_are_decoded_in_order() {
+        let pairs = query_pairs(Some("topic=a%3A1&&topic=b:%2b+c&flag&x=1=2")).unwrap();
+        let expected = [
+            ("topic", "a:1"),
+            ("topic", "b:+ c"),
+            ("flag", ""),
+            ("x", "1=2"),
+        ];
+        assert_eq!(
+            pairs,
+            expected.map(|(name, value)| (name.into(), value.into()))
+        );
+        assert_eq!(query_pairs(None), Ok(vec![]));
+    }
+
+    #[test]
+    fn what_is_no_text_is_refused() {
+        assert_eq!(query_pairs(Some("topic=%ff")), Err(QueryError::Utf8));
+        assert_eq!(decode_percent("%C3%A4%2F%zz").unwrap(), "ä/%zz");
+    }
+}

@@ -1,0 +1,72 @@
+//! What every call goes through, in this order: is there such a call, does the
+//! relay take any, who calls, may they.
+
+use hyper::{Method, Request, StatusCode, body::Incoming};
+
+use super::{
+    events,
+    route::{Path, Route},
+};
+use crate::{
+    http::{Problem, Response, bearer_token},
+    protocol::ErrorCode,
+    relay::Relay,
+};
+
+/// Carries a call out.
+pub(super) async fn answer(relay: &Relay, request: Request<Incoming>) -> Result<Response, Problem> {
+    let route = admit(relay, &request)?;
+    events::publish(relay, &route, request).await
+}
+
+fn admit(relay: &Relay, request: &Request<Incoming>) -> Result<Route, Problem> {
+    let key = authenticate(relay, request)?;
+    let path = Path::parse(request.uri().path()).ok_or_else(Problem::no_such_path)?;
+    if request.method() != Method::POST {
+        return Err(Problem::method_not_allowed("POST"));
+    }
+    let route = path.route()?;
+    if key.is_some_and(|key| !key.allows(&route.tenant)) {
+        return Err(Problem::new(
+            StatusCode::FORBIDDEN,
+            ErrorCode::AuthorizationFailed,
+            "the key is not for this tenant",
+        ));
+    }
+    if relay.is_draining() {
+        return Err(Problem::unavailable(
+            ErrorCode::InternalError,
+            "the relay is shutting down",
+            relay.retry_after(),
+        )
+        .closing());
+    }
+    Ok(route)
+}
+
+/// The key that the caller shows; `None` where nobody has to show one.
+fn authenticate<'a>(
+    relay: &'a Relay,
+    request: &Request<Incoming>,
+) -> Result<Option<&'a crate::auth::IngestKey>, Problem> {
+    if relay.ingest_keys.is_empty() {
+        return Ok(None);
+    }
+    let refuse = |reason, detail: String| {
+        relay.metrics.backend_not_authenticated(reason);
+        Problem::unauthenticated(detail)
+    };
+    let presented = bearer_token(request.headers())
+        .map_err(|error| refuse("malformed", error.to_string()))?
+        .ok_or_else(|| {
+            refuse(
+                "missing",
+                "an ingest key is needed: Authorization: Bearer <key>".to_owned(),
+            )
+        })?;
+    relay
+        .ingest_keys
+        .authenticate(presented.as_bytes())
+        .map(Some)
+        .ok_or_else(|| refuse("unknown_key", "the ingest key is not known".to_owned()))
+}

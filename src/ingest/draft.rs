@@ -1,0 +1,116 @@
+//! From an envelope's bytes to an event that may be appended: what the relay
+//! demands of an envelope that comes from a backend.
+
+use std::collections::HashSet;
+
+use crate::{
+    event::{Draft, DraftParts},
+    http::Problem,
+    protocol::{MessageId, Topic, topic::TENANT_KIND},
+    relay::Relay,
+    schema::{Inspected, PayloadKind},
+};
+
+/// The envelope as an event. `more_topics` are those of the call.
+pub(super) fn draft(
+    relay: &Relay,
+    envelope: &[u8],
+    more_topics: &[Topic],
+) -> Result<Draft, Problem> {
+    let inspected = relay
+        .schema
+        .inspect(envelope)
+        .map_err(|error| Problem::invalid(error.to_string()).with_field(error.field()))?;
+    check_payload(&inspected)?;
+    if inspected.has_position {
+        return Err(refuse("position", "is the relay's to set"));
+    }
+    let topics = topics(
+        &inspected,
+        more_topics,
+        relay.config.limits.topics_per_event,
+    )?;
+    let message_id = match inspected.message_id {
+        Some(text) => MessageId::parse(text).map_err(|error| refuse("message_id", error))?,
+        None => fresh_message_id(relay)?,
+    };
+    let kept: Vec<_> = inspected.kept().collect();
+    Ok(Draft::new(DraftParts {
+        kept: &kept,
+        message_id,
+        append_message_id: inspected.message_id.is_none(),
+        append_timestamp: inspected
+            .timestamp
+            .is_none()
+            .then(|| relay.clock.unix_seconds()),
+        topics,
+    }))
+}
+
+fn check_payload(envelope: &Inspected<'_>) -> Result<(), Problem> {
+    match &envelope.payload {
+        None => Err(refuse("payload", "is not set")),
+        Some(payload) => match payload.kind {
+            PayloadKind::Event { .. } => Ok(()),
+            PayloadKind::Control(_) => Err(refuse(payload.name, "is not an event")),
+        },
+    }
+}
+
+/// What the event relates to: by its annotated fields, by field 18, by the call.
+fn topics(
+    envelope: &Inspected<'_>,
+    more_topics: &[Topic],
+    topics_max: usize,
+) -> Result<Box<[Topic]>, Problem> {
+    let mut topics = envelope.topics.clone();
+    let mut seen: HashSet<_> = topics.iter().cloned().collect();
+    let extra = envelope
+        .extra_topics
+        .iter()
+        .enumerate()
+        .map(|(index, text)| {
+            parse_topic(text).map_err(|reason| refuse(&format!("topics[{index}]"), reason))
+        });
+    for topic in extra.chain(more_topics.iter().cloned().map(Ok)) {
+        let topic = topic?;
+        if seen.insert(topic.clone()) {
+            topics.push(topic);
+        }
+    }
+    if topics.is_empty() {
+        return Err(Problem::invalid(
+            "the event relates to no topic: none of its annotated fields holds an id, and no topic is given",
+        ));
+    }
+    if topics.len() > topics_max {
+        let count = topics.len();
+        return Err(Problem::invalid(format!(
+            "the event relates to {count} topics and may relate to {topics_max}"
+        )));
+    }
+    Ok(topics.into())
+}
+
+/// A topic that an event may relate to: no wildcard but `tenant:*`, and of that
+/// kind nothing else.
+pub(super) fn parse_topic(text: &str) -> Result<Topic, String> {
+    let topic = Topic::parse(text).map_err(|error| error.to_string())?;
+    let is_everyone = topic == Topic::everyone();
+    if topic.is_wildcard() && !is_everyone {
+        Err("has the id `*`, which stands for no single topic".to_owned())
+    } else if topic.kind() == TENANT_KIND && !is_everyone {
+        Err("is of the kind tenant, which has the one topic tenant:*".to_owned())
+    } else {
+        Ok(topic)
+    }
+}
+
+fn fresh_message_id(relay: &Relay) -> Result<MessageId, Problem> {
+    let id = relay.random.uuid_v7(&relay.clock).to_string();
+    MessageId::parse(&id).map_err(|error| refuse("message_id", error))
+}
+
+fn refuse(field: &str, reason: impl std::fmt::Display) -> Problem {
+    Problem::invalid(format!("{field} {reason}")).with_field(Some(field))
+}

@@ -1,0 +1,116 @@
+//! Which call a path names.
+
+use crate::{
+    http::{Problem, decode_percent},
+    protocol::TenantName,
+};
+
+/// A call of a backend.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Route {
+    pub(super) tenant: TenantName,
+    pub(super) call: Call,
+}
+
+/// What is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Call {
+    /// `POST …/events`: one event.
+    Event,
+    /// `POST …/events:batch`: several.
+    Batch,
+}
+
+/// A path that is a call's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Path<'a> {
+    /// Still percent-encoded.
+    tenant: &'a str,
+    call: Call,
+}
+
+impl<'a> Path<'a> {
+    /// The call that the path names, if it names one.
+    pub(super) fn parse(path: &'a str) -> Option<Self> {
+        let (tenant, call) = path.strip_prefix("/v1/tenants/")?.split_once('/')?;
+        let call = match call {
+            "events" => Call::Event,
+            "events:batch" => Call::Batch,
+            _ => return None,
+        };
+        Some(Self { tenant, call })
+    }
+
+    /// The route, when what stands in the tenant's place is a name.
+    pub(super) fn route(self) -> Result<Route, Problem> {
+        let refuse = |reason: String| {
+            Problem::invalid(format!("the tenant {reason}")).with_field(Some("tenant"))
+        };
+        let name = decode_percent(self.tenant).map_err(|error| refuse(error.to_string()))?;
+        let tenant = TenantName::parse(&name).map_err(|error| refuse(error.to_string()))?;
+        Ok(Route {
+            tenant,
+            call: self.call,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tenant(path: &str) -> Option<Result<String, String>> {
+        let route = Path::parse(path)?.route();
+        Some(match route {
+            Ok(route) => Ok(route.tenant.to_string()),
+            Err(problem) => Err(problem.of_item(0).message),
+        })
+    }
+
+    #[test]
+    fn a_tenant_is_percent_decoded_after_the_path_is_split() {
+        let path = "/v1/tenants/a%2Fb%20%C3%A4%3A/events";
+        assert_eq!(tenant(path), Some(Ok("a/b ä:".to_owned())));
+        let path = "/v1/tenants/events/events:batch";
+        assert_eq!(Path::parse(path).unwrap().call, Call::Batch);
+    }
+
+    #[test]
+    fn a_tenant_that_is_no_name_is_refused() {
+        let long = format!("/v1/tenants/{}/events", "x".repeat(129));
+        for (path, reason) in [
+            ("/v1/tenants//events", "the tenant is empty"),
+            (
+                "/v1/tenants/a%00/events",
+                "the tenant has a control character in it",
+            ),
+            (
+                "/v1/tenants/a%ff/events",
+                "the tenant is not UTF-8 when its %-escapes are decoded",
+            ),
+            (&long, "the tenant has more than 128 bytes"),
+        ] {
+            assert_eq!(tenant(path), Some(Err(reason.to_owned())), "{path}");
+        }
+        assert!(
+            tenant(&format!("/v1/tenants/{}/events", "x".repeat(128)))
+                .unwrap()
+                .is_ok()
+        );
+    }
+
+    #[test]
+    fn other_paths_are_no_calls() {
+        for path in [
+            "/",
+            "/v1/tenants/acme",
+            "/v1/tenants/acme/",
+            "/v1/tenants/acme/events/",
+            "/v1/tenants/acme/events:batch2",
+            "/v1/tenants/a/b/events",
+            "/v2/tenants/acme/events",
+        ] {
+            assert_eq!(Path::parse(path), None, "{path}");
+        }
+    }
+}

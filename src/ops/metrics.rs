@@ -1,0 +1,450 @@
+//! The relay's metrics, one registry a relay, so that several can run in one
+//! process. What is counted on the path of an event stands in the shards'
+//! tallies and is summed up when somebody asks.
+//!
+//! Labels come from closed sets: no name that a client or backend sends becomes
+//! one.
+
+use std::sync::Arc;
+
+use hyper::StatusCode;
+use metrics::{Counter, Gauge, Key, KeyName, Label, Level, Metadata, Recorder, SharedString};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+
+use crate::{
+    auth::TokenError, hub::Registry, protocol::ErrorCode, protocol::close::Ending, tally::Tally,
+};
+
+/// Why a connection was closed, for the label `reason`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Closed {
+    /// The client has sent a Close frame.
+    ByClient,
+    /// The stream ended without a Close frame.
+    Lost,
+    /// The client has broken the WebSocket protocol (1002).
+    ProtocolError,
+    /// A frame or message was too big (1009).
+    TooBig,
+    /// What should have been text was not UTF-8 (1007).
+    BadUtf8,
+    /// A text frame came (1003).
+    WrongFrameType,
+    /// The token has expired (4001).
+    TokenExpired,
+    /// The outbox was full (4003).
+    TooSlow,
+    /// The relay is shutting down (1001).
+    Drain,
+    /// A frame could not be written within the write deadline (1006).
+    Reset,
+}
+
+impl Closed {
+    const ALL: [Self; 10] = [
+        Self::ByClient,
+        Self::Lost,
+        Self::ProtocolError,
+        Self::TooBig,
+        Self::BadUtf8,
+        Self::WrongFrameType,
+        Self::TokenExpired,
+        Self::TooSlow,
+        Self::Drain,
+        Self::Reset,
+    ];
+
+    /// The reason for which the relay has closed it.
+    #[must_use]
+    pub fn by_relay(ending: Ending) -> Self {
+        match ending {
+            Ending::Drain { .. } => Self::Drain,
+            Ending::WrongFrameType => Self::WrongFrameType,
+            Ending::TokenExpired => Self::TokenExpired,
+            Ending::TooSlow => Self::TooSlow,
+        }
+    }
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::ByClient => "client",
+            Self::Lost => "lost",
+            Self::ProtocolError => "protocol_error",
+            Self::TooBig => "too_big",
+            Self::BadUtf8 => "bad_utf8",
+            Self::WrongFrameType => "wrong_frame_type",
+            Self::TokenExpired => "token_expired",
+            Self::TooSlow => "too_slow",
+            Self::Drain => "drain",
+            Self::Reset => "reset",
+        }
+    }
+}
+
+/// The error codes with which a client's message can be refused.
+const REFUSALS: [ErrorCode; 3] = [
+    ErrorCode::AuthorizationFailed,
+    ErrorCode::ValidationError,
+    ErrorCode::RateLimitExceeded,
+];
+
+/// The statuses with which a handshake can be refused.
+const HANDSHAKE_REFUSALS: [&str; 7] = ["400", "401", "403", "404", "405", "426", "503"];
+
+/// The statuses that a backend's call can be answered with.
+const INGEST_STATUSES: [&str; 11] = [
+    "200", "202", "400", "401", "403", "404", "405", "408", "413", "415", "503",
+];
+
+/// The reasons for which a backend is not known.
+const INGEST_KEY_REASONS: [&str; 3] = ["missing", "malformed", "unknown_key"];
+
+/// A metric with a label of which the values are known beforehand: the series of
+/// each stands from the start, so that its first increase can be seen.
+struct Family {
+    name: &'static str,
+    labels: Vec<Label>,
+    label: &'static str,
+    counters: Vec<(String, Counter)>,
+}
+
+impl Family {
+    fn count(&self, value: &str, recorder: &PrometheusRecorder) {
+        match self.counters.iter().find(|(known, _)| known == value) {
+            Some((_, counter)) => counter.increment(1),
+            None => self.register(value, recorder).increment(1),
+        }
+    }
+
+    fn register(&self, value: &str, recorder: &PrometheusRecorder) -> Counter {
+        let mut labels = self.labels.clone();
+        labels.push(Label::new(self.label, value.to_owned()));
+        recorder.register_counter(&Key::from_parts(self.name, labels), &METADATA)
+    }
+}
+
+/// The metrics of one relay.
+pub struct Metrics {
+    recorder: PrometheusRecorder,
+    handle: PrometheusHandle,
+    closed: Family,
+    refused: Family,
+    handshakes_refused: Family,
+    handshakes_timed_out: Counter,
+    client_authentication_failures: Family,
+    ingest_authentication_failures: Family,
+    ingest_requests: Family,
+    events_ingested: Counter,
+    accept_errors: Counter,
+    scraped: Scraped,
+}
+
+/// What is read off elsewhere at each scrape.
+struct Scraped {
+    connections: Gauge,
+    connections_opened: Counter,
+    subscriptions: Gauge,
+    matched: Counter,
+    written: Counter,
+    dropped_slow: Counter,
+    dropped_closed: Counter,
+    queued: Gauge,
+    event_bytes: Gauge,
+    tenants: Gauge,
+    panics: Counter,
+}
+
+impl Metrics {
+    /// A registry in which all series stand, at 0.
+    #[must_use]
+    pub fn new() -> Self {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let register = Register(&recorder);
+        register
+            .gauge(
+                "sidewire_build_info",
+                "Always 1; the labels say what runs.",
+                &[("version", env!("CARGO_PKG_VERSION"))],
+            )
+            .set(1.0);
+        Self {
+            handle: recorder.handle(),
+            closed: register.family(
+                "sidewire_connections_closed_total",
+                "WebSocket connections that have ended, by reason.",
+                &[],
+                "reason",
+                Closed::ALL.map(Closed::label),
+            ),
+            refused: register.family(
+                "sidewire_messages_refused_total",
+                "Messages of clients that were answered with an ErrorResponse, by its code.",
+                &[],
+                "code",
+                REFUSALS.map(ErrorCode::as_str),
+            ),
+            handshakes_refused: register.family(
+                "sidewire_handshakes_refused_total",
+                "Requests of clients that did not become a WebSocket, by HTTP status.",
+                &[],
+                "status",
+                HANDSHAKE_REFUSALS,
+            ),
+            handshakes_timed_out: register.counter(
+                "sidewire_handshakes_timed_out_total",
+                "Clients that took too long to get through their handshake.",
+                &[],
+            ),
+            client_authentication_failures: register
+                .authentication_failures("client", TokenError::REASONS),
+            ingest_authentication_failures: register
+                .authentication_failures("ingest", INGEST_KEY_REASONS),
+            ingest_requests: register.family(
+                "sidewire_ingest_requests_total",
+                "Calls of backends, by the HTTP status of the answer.",
+                &[],
+                "status",
+                INGEST_STATUSES,
+            ),
+            events_ingested: register.counter(
+                "sidewire_events_ingested_total",
+                "Events that were accepted from backends and have a position.",
+                &[],
+            ),
+            accept_errors: register.counter(
+                "sidewire_accept_errors_total",
+                "Failed attempts to accept a connection, such as for want of descriptors.",
+                &[],
+            ),
+            scraped: Scraped::register(&register),
+            recorder,
+        }
+    }
+
+    /// A connection has ended.
+    pub fn closed(&self, closed: Closed) {
+        self.closed.count(closed.label(), &self.recorder);
+    }
+
+    /// A client's message was answered with an ErrorResponse.
+    pub fn refused(&self, code: ErrorCode) {
+        self.refused.count(code.as_str(), &self.recorder);
+    }
+
+    /// A client's request did not become a WebSocket.
+    pub fn handshake_refused(&self, status: StatusCode) {
+        self.handshakes_refused
+            .count(status.as_str(), &self.recorder);
+    }
+
+    /// A client took too long to get through its handshake.
+    pub fn handshake_timed_out(&self) {
+        self.handshakes_timed_out.increment(1);
+    }
+
+    /// A client has not shown who it is.
+    pub fn client_not_authenticated(&self, reason: &'static str) {
+        self.client_authentication_failures
+            .count(reason, &self.recorder);
+    }
+
+    /// A backend has not shown a key.
+    pub fn backend_not_authenticated(&self, reason: &'static str) {
+        self.ingest_authentication_failures
+            .count(reason, &self.recorder);
+    }
+
+    /// A backend's call was answered.
+    pub fn ingest_answered(&self, status: StatusCode) {
+        self.ingest_requests.count(status.as_str(), &self.recorder);
+    }
+
+    /// Events were accepted.
+    pub fn ingested(&self, events: u64) {
+        self.events_ingested.increment(events);
+    }
+
+    /// A connection could not be accepted.
+    pub fn accept_failed(&self) {
+        self.accept_errors.increment(1);
+    }
+
+    /// The text that Prometheus reads.
+    #[must_use]
+    pub fn render(&self, tallies: &[Arc<Tally>], registry: &Registry) -> String {
+        self.scraped.update(tallies, registry);
+        self.handle.run_upkeep();
+        self.handle.render()
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl std::fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+impl Scraped {
+    fn register(register: &Register<'_>) -> Self {
+        const DROPPED: &str = "sidewire_events_dropped_total";
+        const DROPPED_HELP: &str = "Events that matched a connection and were not written to it, by reason: too_slow, its outbox was full and it was closed with 4003; closed, it ended before.";
+        Self {
+            connections: register.gauge(
+                "sidewire_connections",
+                "WebSocket connections that are open.",
+                &[],
+            ),
+            connections_opened: register.counter(
+                "sidewire_connections_opened_total",
+                "WebSocket connections that have been opened.",
+                &[],
+            ),
+            subscriptions: register.gauge(
+                "sidewire_subscriptions",
+                "Topics subscribed, summed over all connections; implicit topics are not counted.",
+                &[],
+            ),
+            matched: register.counter(
+                "sidewire_events_matched_total",
+                "Events, counted once for each connection that they matched.",
+                &[],
+            ),
+            written: register.counter(
+                "sidewire_events_written_total",
+                "Of the events matched, those handed to the kernel whole.",
+                &[],
+            ),
+            dropped_slow: register.counter(DROPPED, DROPPED_HELP, &[("reason", "too_slow")]),
+            dropped_closed: register.counter(DROPPED, DROPPED_HELP, &[("reason", "closed")]),
+            queued: register.gauge(
+                "sidewire_events_queued",
+                "Of the events matched, those that wait in an outbox. matched = written + dropped + queued.",
+                &[],
+            ),
+            event_bytes: register.gauge(
+                "sidewire_events_bytes",
+                "Memory that events take up, in logs, inboxes and outboxes together, in bytes.",
+                &[],
+            ),
+            tenants: register.gauge(
+                "sidewire_tenants",
+                "Tenants with connections or events in their log.",
+                &[],
+            ),
+            panics: register.counter(
+                "sidewire_panics_total",
+                "Faults of the relay that ended a task. Anything but 0 is a bug.",
+                &[],
+            ),
+        }
+    }
+
+    fn update(&self, tallies: &[Arc<Tally>], registry: &Registry) {
+        let sum =
+            |cell: fn(&Tally) -> u64| -> u64 { tallies.iter().map(|tally| cell(tally)).sum() };
+        self.connections_opened
+            .absolute(sum(|tally| tally.connections_opened.get()));
+        self.matched.absolute(sum(|tally| tally.matched.get()));
+        self.written.absolute(sum(|tally| tally.written.get()));
+        self.dropped_slow
+            .absolute(sum(|tally| tally.dropped_slow.get()));
+        self.dropped_closed
+            .absolute(sum(|tally| tally.dropped_closed.get()));
+        self.panics.absolute(super::panics::count());
+        self.connections
+            .set(as_gauge(sum(|tally| tally.connections.get())));
+        self.subscriptions
+            .set(as_gauge(sum(|tally| tally.subscriptions.get())));
+        self.queued.set(as_gauge(sum(|tally| tally.queued.get())));
+        self.event_bytes.set(as_gauge(registry.event_bytes().get()));
+        self.tenants.set(as_gauge(registry.len() as u64));
+    }
+}
+
+/// Gauges are doubles, which are exact up to 2^53.
+#[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^53")]
+fn as_gauge(value: u64) -> f64 {
+    value as f64
+}
+
+/// Registers series, each with its help text.
+struct Register<'a>(&'a PrometheusRecorder);
+
+impl Register<'_> {
+    fn counter(
+        &self,
+        name: &'static str,
+        help: &'static str,
+        labels: &[(&'static str, &'static str)],
+    ) -> Counter {
+        self.0
+            .describe_counter(KeyName::from(name), None, SharedString::from(help));
+        self.0.register_counter(&key(name, labels), &METADATA)
+    }
+
+    fn gauge(
+        &self,
+        name: &'static str,
+        help: &'static str,
+        labels: &[(&'static str, &'static str)],
+    ) -> Gauge {
+        self.0
+            .describe_gauge(KeyName::from(name), None, SharedString::from(help));
+        self.0.register_gauge(&key(name, labels), &METADATA)
+    }
+
+    fn family<const N: usize>(
+        &self,
+        name: &'static str,
+        help: &'static str,
+        labels: &[(&'static str, &'static str)],
+        label: &'static str,
+        values: [&'static str; N],
+    ) -> Family {
+        self.0
+            .describe_counter(KeyName::from(name), None, SharedString::from(help));
+        let mut family = Family {
+            name,
+            labels: labels_of(labels),
+            label,
+            counters: Vec::new(),
+        };
+        family.counters = values
+            .map(|value| (value.to_owned(), family.register(value, self.0)))
+            .into();
+        family
+    }
+
+    fn authentication_failures<const N: usize>(
+        &self,
+        listener: &'static str,
+        reasons: [&'static str; N],
+    ) -> Family {
+        self.family(
+            "sidewire_authentication_failures_total",
+            "Clients and backends that have not shown who they are, by listener and reason.",
+            &[("listener", listener)],
+            "reason",
+            reasons,
+        )
+    }
+}
+
+const METADATA: Metadata<'static> = Metadata::new("sidewire", Level::INFO, None);
+
+fn key(name: &'static str, labels: &[(&'static str, &'static str)]) -> Key {
+    Key::from_parts(name, labels_of(labels))
+}
+
+fn labels_of(labels: &[(&'static str, &'static str)]) -> Vec<Label> {
+    labels
+        .iter()
+        .map(|(name, value)| Label::new(*name, *value))
+        .collect()
+}

@@ -1,0 +1,91 @@
+//! What all shards of one relay share. Wires nothing and decides nothing.
+
+use std::{
+    cell::RefCell,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio_util::task::TaskTracker;
+
+use crate::{
+    auth::{Authenticator, IngestKeys},
+    clock::Clock,
+    config::Config,
+    hub::{Publisher, ShardHub},
+    ops::Metrics,
+    random::Random,
+    schema::Schema,
+};
+
+/// What a shard's read buffer holds: so much is taken from a socket at once.
+const READ_BUFFER_BYTES: usize = 64 * 1024;
+
+/// One relay.
+#[derive(Debug)]
+pub struct Relay {
+    /// What the operator decided.
+    pub config: Config,
+    /// The messages of the application.
+    pub schema: Arc<Schema>,
+    /// The way in for clients.
+    pub authenticator: Authenticator,
+    /// The keys of backends.
+    pub ingest_keys: IngestKeys,
+    /// The way of events into logs and shards.
+    pub publisher: Publisher,
+    /// The time of day.
+    pub clock: Clock,
+    /// Randomness.
+    pub random: Arc<Random>,
+    /// What is counted beside the path of an event.
+    pub metrics: Arc<Metrics>,
+    /// Whether the relay is shutting down and takes nothing new.
+    pub draining: AtomicBool,
+    /// The calls of backends that are under way.
+    pub calls: TaskTracker,
+}
+
+impl Relay {
+    /// Whether the relay is shutting down.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    /// When a client that has to go should come back: somewhere in the configured
+    /// spread, so that not all come at once.
+    #[must_use]
+    pub fn retry_after(&self) -> Duration {
+        let spread = self.config.client.drain_spread.as_millis();
+        let spread = u64::try_from(spread).unwrap_or(u64::MAX);
+        Duration::from_millis(self.random.below(spread.saturating_add(1)))
+    }
+}
+
+/// What the connections of one shard share. Stays on the shard's thread.
+#[derive(Debug)]
+pub struct Shard {
+    /// The relay.
+    pub relay: Arc<Relay>,
+    /// The shard's part of the hub.
+    pub hub: Rc<ShardHub>,
+    /// Lent to whoever reads from a socket, for as long as that takes.
+    pub read_buffer: RefCell<Box<[u8]>>,
+}
+
+impl Shard {
+    /// A shard without connections.
+    #[must_use]
+    pub fn new(relay: Arc<Relay>, hub: Rc<ShardHub>) -> Self {
+        Self {
+            relay,
+            hub,
+            read_buffer: RefCell::new(vec![0; READ_BUFFER_BYTES].into()),
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! Wiring: listeners, shards, and how they begin and end. Knows no details of any
+//! of them.
+
+mod listener;
+mod shards;
+
+use std::{
+    fmt, io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::available_parallelism,
+    time::Duration,
+};
+
+use tokio::{
+    task::JoinSet,
+    time::{Instant, MissedTickBehavior, interval, timeout_at},
+};
+use tokio_util::task::TaskTracker;
+
+use crate::{
+    clock::Clock,
+    config::Config,
+    hub::{self, InboxLimits, PublishTimeouts, Registry, RegistryLimits},
+    log::Window,
+    ops::{self, Metrics, Ops, Readiness},
+    random::Random,
+    relay::Relay,
+    setup::Setup,
+    tally::Tally,
+};
+use listener::Listener;
+use shards::{Peer, Shards};
+
+/// How often what is too old is looked for in the tenants' logs.
+const SWEEP_EVERY: Duration = Duration::from_secs(5);
+
+/// Which of the listeners.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ListenerName {
+    /// Of the WebSocket clients.
+    Client,
+    /// Of the backends.
+    Ingest,
+    /// For metrics and health.
+    Ops,
+}
+
+impl fmt::Display for ListenerName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Client => "client",
+            Self::Ingest => "ingest",
+            Self::Ops => "ops",
+        })
+    }
+}
+
+/// Why a relay did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A listener could not be opened.
+    #[error("cannot listen on {address} ({listener}.listen): {source}")]
+    Listen {
+        /// Which.
+        listener: ListenerName,
+        /// Where.
+        address: SocketAddr,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A thread could not be started.
+    #[error("cannot start a shard: {0}")]
+    Shard(io::Error),
+    /// The system has no randomness.
+    #[error("cannot get random numbers from the system: {0}")]
+    Random(#[from] getrandom::Error),
+}
+
+/// A relay that runs. Its listeners are served by tasks of the runtime on which it
+/// was started, its connections by threads of its own.
+#[derive(Debug)]
+pub struct Server {
+    relay: Arc<Relay>,
+    ops: Arc<Ops>,
+    shards: Arc<Shards>,
+    tasks: JoinSet<()>,
+    addresses: Addresses,
+}
+
+/// Where a relay listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Addresses {
+    /// For WebSocket clients.
+    pub client: SocketAddr,
+    /// For backends.
+    pub ingest: SocketAddr,
+    /// For metrics and health.
+    pub ops: SocketAddr,
+}
+
+impl Server {
+    /// Opens the listeners and starts the shards.
+    ///
+    /// # Errors
+    ///
+    /// When one of them cannot be.
+    pub fn start(setup: Setup) -> Result<Self, StartError> {
+        ops::watch_panics();
+        let config = &setup.config;
+        let send_buffer = Some(config.client.send_buffer);
+        let client = bind(ListenerName::Client, config.client.listen, send_buffer)?;
+        let ingest = bind(ListenerName::Ingest, config.ingest.listen, None)?;
+        let ops_listener = bind(ListenerName::Ops, config.ops.listen, None)?;
+        let addresses = Addresses {
+            client: client.address(),
+            ingest: ingest.address(),
+            ops: ops_listener.address(),
+        };
+
+        let random = Arc::new(Random::from_system()?);
+        let registry = Arc::new(Registry::new(registry_limits(config), Arc::clone(&random)));
+        let tallies: Vec<Arc<Tally>> = (0..shard_count(config)).map(|_| Arc::default()).collect();
+        let timeouts = PublishTimeouts {
+            inbox: config.ingest.inbox_timeout,
+            ack: config.ingest.ack_timeout,
+        };
+        let (publisher, seeds) = hub::hub(&registry, timeouts, &tallies);
+        let metrics = Arc::new(Metrics::new());
+        let ops = Arc::new(Ops::new(
+            Arc::clone(&metrics),
+            tallies,
+            Arc::clone(&registry),
+        ));
+        let relay = Arc::new(Relay {
+            config: setup.config,
+            schema: setup.schema,
+            authenticator: setup.authenticator,
+            ingest_keys: setup.ingest_keys,
+            publisher,
+            clock: Clock::system(),
+            random,
+            metrics,
+            draining: AtomicBool::new(false),
+            calls: TaskTracker::new(),
+        });
+        let shards = Arc::new(Shards::start(&relay, seeds).map_err(StartError::Shard)?);
+
+        let mut tasks = JoinSet::new();
+        tasks.spawn(accept(client, Peer::Client, relay.clone(), shards.clone()));
+        tasks.spawn(accept(ingest, Peer::Backend, relay.clone(), shards.clone()));
+        tasks.spawn(serve_ops(ops_listener, relay.clone(), ops.clone()));
+        tasks.spawn(sweep(registry));
+        ops.set_readiness(Readiness::Ready);
+        Ok(Self {
+            relay,
+            ops,
+            shards,
+            tasks,
+            addresses,
+        })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+
+    /// Waits for ever, unless a part of the relay fails without which it cannot go
+    /// on.
+    pub async fn failed(&self) {
+        self.shards.failed().await;
+    }
+
+    /// Ends the relay: nothing new is taken, the calls under way are answered,
+    /// what is queued is written, and every connection is closed; at the latest
+    /// when the configured time is over. Whether all of it came to its end.
+    pub async fn drain(mut self) -> bool {
+        let deadline = Instant::now() + self.relay.config.client.drain_timeout;
+        self.relay.draining.store(true, Ordering::Release);
+        self.ops.set_readiness(Readiness::Draining);
+        self.relay.calls.close();
+        let drained = timeout_at(deadline, async {
+            self.relay.calls.wait().await;
+            self.shards.drain().await;
+        })
+        .await
+        .is_ok();
+        self.tasks.shutdown().await;
+        if let Some(shards) = Arc::into_inner(self.shards) {
+            shards.stop();
+        }
+        drained
+    }
+}
+
+fn bind(
+    listener: ListenerName,
+    address: SocketAddr,
+    send_buffer: Option<usize>,
+) -> Result<Listener, StartError> {
+    Listener::bind(address, send_buffer).map_err(|source| StartError::Listen {
+        listener,
+        address,
+        source,
+    })
+}
+
+fn shard_count(config: &Config) -> usize {
+    match config.limits.shards {
+        0 => available_parallelism().map_or(1, usize::from),
+        count => count,
+    }
+}
+
+fn registry_limits(config: &Config) -> RegistryLimits {
+    RegistryLimits {
+        tenants: config.limits.tenants,
+        window: Window {
+            events: config.replay.events,
+            bytes: config.replay.bytes,
+            age: config.replay.age,
+        },
+        inbox: InboxLimits::default(),
+    }
+}
+
+async fn accept(listener: Listener, peer: Peer, relay: Arc<Relay>, shards: Arc<Shards>) {
+    loop {
+        let stream = listener
+            .accept(|error| accept_failed(&relay.metrics, error))
+            .await;
+        shards.assign(peer, stream).await;
+    }
+}
+
+async fn serve_ops(listener: Listener, relay: Arc<Relay>, ops: Arc<Ops>) {
+    let mut connections = JoinSet::new();
+    loop {
+        let stream = listener
+            .accept(|error| accept_failed(&relay.metrics, error))
+            .await;
+        while connections.try_join_next().is_some() {}
+        if let Ok(stream) = tokio::net::TcpStream::from_std(stream) {
+            connections.spawn(ops::serve(ops.clone(), stream));
+        }
+    }
+}
+
+fn accept_failed(metrics: &Metrics, error: &io::Error) {
+    metrics.accept_failed();
+    tracing::warn!(%error, "no connection can be accepted");
+}
+
+async fn sweep(registry: Arc<Registry>) {
+    let mut ticks = interval(SWEEP_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let now = ticks.tick().await;
+        registry.sweep(now);
+    }
+}

@@ -1,0 +1,195 @@
+//! The shards: one thread each, with an event loop of its own that owns the
+//! connections that were given to it, for life.
+
+use std::{
+    io,
+    net::TcpStream,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread::{self, JoinHandle},
+};
+
+use tokio::{
+    runtime::{Builder, LocalOptions},
+    sync::mpsc,
+    task::spawn_local,
+};
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::{TaskTracker, task_tracker::TaskTrackerToken},
+};
+
+use crate::{
+    connection,
+    hub::{ShardHub, ShardSeed},
+    ingest,
+    protocol::close::Ending,
+    relay::{Relay, Shard},
+};
+
+/// How many connections may wait to be taken by a shard.
+const ASSIGNMENTS_MAX: usize = 1024;
+
+/// Whose a connection is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Peer {
+    Client,
+    Backend,
+}
+
+/// The shards of a relay.
+#[derive(Debug)]
+pub(super) struct Shards {
+    handles: Vec<Handle>,
+    clients: TaskTracker,
+    failed: CancellationToken,
+}
+
+#[derive(Debug)]
+struct Handle {
+    orders: mpsc::Sender<Order>,
+    /// How many connections it has, and has coming.
+    load: Arc<AtomicUsize>,
+    thread: JoinHandle<()>,
+}
+
+/// What a shard is told.
+enum Order {
+    Serve(Peer, TcpStream, Place),
+    Drain,
+}
+
+/// A connection's place on a shard, given back when it is dropped.
+struct Place {
+    load: Arc<AtomicUsize>,
+    _of_clients: Option<TaskTrackerToken>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.load.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Shards {
+    /// Starts a thread for each seed.
+    pub(super) fn start(relay: &Arc<Relay>, seeds: Vec<ShardSeed>) -> io::Result<Self> {
+        let failed = CancellationToken::new();
+        let handles = seeds
+            .into_iter()
+            .enumerate()
+            .map(|(id, seed)| {
+                let (orders, inbox) = mpsc::channel(ASSIGNMENTS_MAX);
+                let relay = Arc::clone(relay);
+                let guard = failed.clone().drop_guard();
+                let thread = thread::Builder::new()
+                    .name(format!("shard-{id}"))
+                    .spawn(move || run(relay, seed, inbox, guard))?;
+                Ok(Handle {
+                    orders,
+                    load: Arc::default(),
+                    thread,
+                })
+            })
+            .collect::<io::Result<_>>()?;
+        Ok(Self {
+            handles,
+            clients: TaskTracker::new(),
+            failed,
+        })
+    }
+
+    /// Gives a connection to the shard that has the fewest.
+    pub(super) async fn assign(&self, peer: Peer, stream: TcpStream) {
+        let fewest = self
+            .handles
+            .iter()
+            .min_by_key(|handle| handle.load.load(Ordering::Relaxed));
+        let Some(handle) = fewest else { return };
+        handle.load.fetch_add(1, Ordering::Relaxed);
+        let place = Place {
+            load: Arc::clone(&handle.load),
+            _of_clients: (peer == Peer::Client).then(|| self.clients.token()),
+        };
+        // A shard that is gone has failed, and the relay ends for it.
+        drop(handle.orders.send(Order::Serve(peer, stream, place)).await);
+    }
+
+    /// Waits until a shard has ended, which none does by itself.
+    pub(super) async fn failed(&self) {
+        self.failed.cancelled().await;
+    }
+
+    /// Has every client's connection closed, and waits until all are.
+    pub(super) async fn drain(&self) {
+        for handle in &self.handles {
+            drop(handle.orders.send(Order::Drain).await);
+        }
+        self.clients.close();
+        self.clients.wait().await;
+    }
+
+    /// Ends the threads, and what is left on them.
+    pub(super) fn stop(self) {
+        for handle in self.handles {
+            drop(handle.orders);
+            // A panic there has been logged there.
+            drop(handle.thread.join());
+        }
+    }
+}
+
+/// A shard's life.
+fn run(relay: Arc<Relay>, seed: ShardSeed, orders: mpsc::Receiver<Order>, _failed: DropGuard) {
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build_local(LocalOptions::default());
+    match runtime {
+        Ok(runtime) => runtime.block_on(async {
+            let hub = Rc::new(seed.grow());
+            let shard = Rc::new(Shard::new(relay, Rc::clone(&hub)));
+            tokio::select! {
+                biased;
+                () = obey(&shard, orders) => {}
+                // It would end if no publisher were left, and the relay has one.
+                () = hub.run() => {}
+            }
+        }),
+        Err(error) => tracing::error!(%error, "a shard has no event loop"),
+    }
+}
+
+async fn obey(shard: &Rc<Shard>, mut orders: mpsc::Receiver<Order>) {
+    while let Some(order) = orders.recv().await {
+        match order {
+            Order::Serve(peer, stream, place) => serve(Rc::clone(shard), peer, stream, place),
+            Order::Drain => end_all(&shard.hub, &shard.relay),
+        }
+    }
+}
+
+fn serve(shard: Rc<Shard>, peer: Peer, stream: TcpStream, place: Place) {
+    let stream = match tokio::net::TcpStream::from_std(stream) {
+        Ok(stream) => stream,
+        Err(error) => {
+            tracing::warn!(%error, "a connection could not be registered");
+            return;
+        }
+    };
+    spawn_local(async move {
+        match peer {
+            Peer::Client => connection::serve(shard, stream).await,
+            Peer::Backend => ingest::serve(shard, stream).await,
+        }
+        drop(place);
+    });
+}
+
+fn end_all(hub: &ShardHub, relay: &Relay) {
+    hub.end_all(|| Ending::Drain {
+        retry_after: relay.retry_after(),
+    });
+}

@@ -44,6 +44,7 @@ pub mod server;
 pub mod setup;
 
 // The other ends: for people, for tests, and for scripts.
+pub mod cli;
 pub mod client;
 
 // How it is watched, and what all of it stands on.

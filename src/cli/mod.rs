@@ -1,0 +1,209 @@
+//! The command line: one file a subcommand, with its flags and, where it is a
+//! thin shell over the library, its run. Results go to standard output, all else
+//! to the log. Knows no part of the relay from within.
+
+pub mod check;
+pub mod dev;
+pub mod publish;
+mod runtime;
+pub mod serve;
+pub mod tail;
+pub mod token;
+
+use std::{fmt, fs, io, path::Path};
+
+use clap::{Parser, Subcommand};
+
+use crate::{client::Credential, schema::Bundled};
+
+/// A pub/sub relay: backends post events, WebSocket clients get those of their topics.
+// Not wrapped: a line break in an example would break the command that is pasted.
+#[derive(Debug, Parser)]
+#[command(name = "sidewire", version, term_width = 0)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the relay.
+    Serve(serve::Args),
+    /// Test a config file, and say what is wrong with it.
+    Check(check::Args),
+    /// Run a relay to try things with, without any config.
+    Dev(dev::Args),
+    /// Sign a token for a client.
+    Token(token::Args),
+    /// Post an event as a backend does.
+    Publish(publish::Args),
+    /// Follow topics as a client does, and print their events.
+    Tail(tail::Args),
+}
+
+impl Cli {
+    /// Does what is asked for.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be done.
+    pub fn run(self) -> Result<(), Failure> {
+        match self.command {
+            Command::Serve(args) => serve::run(&args),
+            Command::Check(args) => check::run(&args),
+            Command::Dev(args) => dev::run(&args),
+            Command::Token(args) => token::run(&args),
+            Command::Publish(args) => runtime::run_client(|| publish::main(args)),
+            Command::Tail(args) => runtime::run_client(|| tail::main(args)),
+        }
+    }
+}
+
+/// Why a command failed: a message for the log and the exit status.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    message: String,
+    /// 1, or 3 where a token or key was not accepted. (2 is wrong usage.)
+    pub exit_code: u8,
+}
+
+impl Failure {
+    /// A failure like any other: exit status 1.
+    pub fn new(message: impl fmt::Display) -> Self {
+        Self {
+            message: message.to_string(),
+            exit_code: 1,
+        }
+    }
+
+    /// A token or key was not accepted: exit status 3.
+    pub fn unauthorized(message: impl fmt::Display) -> Self {
+        Self {
+            message: message.to_string(),
+            exit_code: 3,
+        }
+    }
+}
+
+/// What the bundled schema offers to try it with. A test sees to it that it reads.
+fn sample() -> Bundled {
+    Bundled::load().unwrap_or_default()
+}
+
+/// The credential in the file, else the one in the environment, else none. White
+/// space around it is no part of it.
+fn credential(
+    file: Option<&Path>,
+    variable: Option<String>,
+) -> Result<Option<Credential>, Failure> {
+    let (text, origin) = match (file, variable) {
+        (Some(path), _) => {
+            let text = fs::read_to_string(path).map_err(|error| {
+                Failure::new(format!("cannot read {}: {error}", path.display()))
+            })?;
+            (text, path.display().to_string())
+        }
+        (None, Some(text)) => (text, "the environment variable".to_owned()),
+        (None, None) => return Ok(None),
+    };
+    let text = text.trim();
+    if text.is_empty() {
+        return Err(Failure::new(format!("{origin} is empty")));
+    }
+    Ok(Some(Credential::new(text)))
+}
+
+/// Writes a result. `false` where nobody reads any more, which is no failure: the
+/// command ends as quietly as the shell's own do.
+fn write_result(out: &mut impl io::Write, text: &str) -> Result<bool, Failure> {
+    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Failure::new(format!(
+            "cannot write to standard output: {error}"
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_flags_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_help_of_every_command_has_an_example_that_parses() {
+        let mut cli = Cli::command();
+        cli.build();
+        let names: Vec<_> = cli
+            .get_subcommands()
+            .map(|command| command.get_name().to_owned())
+            .filter(|name| name != "help")
+            .collect();
+        assert_eq!(names.len(), 6);
+        for name in names {
+            let help = cli.find_subcommand_mut(&name).unwrap().render_long_help();
+            let help = help.to_string();
+            let begin = format!("  sidewire {name}");
+            let examples: Vec<_> = help.lines().filter(|it| it.starts_with(&begin)).collect();
+            assert!(!examples.is_empty(), "{help}");
+            let too_wide = |line: &&str| {
+                let not_ours = ["  sidewire", "Usage: ", "          [possible values: "];
+                line.chars().count() > 100 && !not_ours.iter().any(|it| line.starts_with(it))
+            };
+            assert_eq!(help.lines().find(too_wide), None);
+            for example in examples {
+                let parsed = Cli::try_parse_from(words(example));
+                assert!(parsed.is_ok(), "{example}: {}", parsed.unwrap_err());
+            }
+        }
+    }
+
+    /// The words of a shell command that knows single quotes only.
+    fn words(command: &str) -> Vec<String> {
+        command
+            .split('\'')
+            .enumerate()
+            .flat_map(|(index, part)| match index % 2 {
+                0 => part.split_whitespace().map(str::to_owned).collect(),
+                _ => vec![part.to_owned()],
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_credential_comes_from_the_file_first() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("token");
+        fs::write(&path, " in-the-file\n").unwrap();
+        let variable = || Some("in-the-environment".to_owned());
+        for (file, variable, expected) in [
+            (Some(path.as_path()), variable(), Some("in-the-file")),
+            (None, variable(), Some("in-the-environment")),
+            (None, None, None),
+        ] {
+            let found = credential(file, variable).unwrap();
+            assert_eq!(found.as_ref().map(Credential::reveal), expected);
+        }
+    }
+
+    #[test]
+    fn a_credential_that_is_not_there_is_a_failure_that_names_the_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let (missing, empty) = (directory.path().join("a"), directory.path().join("b"));
+        fs::write(&empty, "\n").unwrap();
+        for path in [missing, empty] {
+            let failure = credential(Some(&path), None).unwrap_err().to_string();
+            assert!(failure.contains(&path.display().to_string()), "{failure}");
+        }
+        assert!(credential(None, Some(String::new())).is_err());
+    }
+}

@@ -1,0 +1,63 @@
+"""Looks at the C# that protoc made: each file in the namespace that its .proto
+names, and a class for the envelope, for each of its payloads and for all that
+these are made of. Compiling it would take the .NET SDK and NuGet, and is left to
+those who have them.
+
+    csharp.py CSHARP_DIR DESCRIPTOR_SET BUNDLED_TOML
+"""
+
+import re
+import sys
+from pathlib import Path
+
+import schema
+
+
+def namespace_of(file) -> str:
+    """The C# namespace that the file asks for."""
+    namespace = file.GetOptions().csharp_namespace
+    assert namespace, f"{file.name} sets no csharp_namespace"
+    return namespace
+
+
+def generated(csharp_dir: Path, file) -> str:
+    """The text of what was made of the file."""
+    stem = "".join(word.capitalize() for word in Path(file.name).stem.split("_"))
+    path = csharp_dir.joinpath(*namespace_of(file).split("."), f"{stem}.cs")
+    assert path.is_file(), f"{file.name} made no {path}"
+    return path.read_text()
+
+
+def reachable(message_type, found: dict) -> dict:
+    """The message and all that it is made of, by full name."""
+    if message_type.full_name not in found:
+        found[message_type.full_name] = message_type
+        for field in message_type.fields:
+            if field.message_type is not None:
+                reachable(field.message_type, found)
+    return found
+
+
+def check_class(csharp_dir: Path, message_type) -> None:
+    text = generated(csharp_dir, message_type.file)
+    pattern = rf"^\s*public sealed partial class {message_type.name} : pb::IMessage<"
+    assert re.search(pattern, text, re.MULTILINE), f"no class {message_type.full_name}"
+
+
+def main() -> None:
+    csharp_dir, descriptor_set, bundled = sys.argv[1:]
+    pool, own, envelope = schema.load(descriptor_set, bundled)
+    for name in own:
+        file = pool.FindFileByName(name)
+        declared = f"namespace {namespace_of(file)} {{"
+        assert declared in generated(Path(csharp_dir), file), f"{name}: no {declared}"
+    events, _ = schema.payloads(envelope)
+    classes = reachable(envelope, {})
+    assert all(event.message_type.full_name in classes for event in events)
+    for message_type in classes.values():
+        check_class(Path(csharp_dir), message_type)
+    print(f"{len(own)} files, {len(events)} events, {len(classes)} classes; generated, not compiled")
+
+
+if __name__ == "__main__":
+    main()

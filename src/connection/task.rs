@@ -38,6 +38,9 @@ use crate::{
     relay::Shard,
 };
 
+/// How long a client may take to answer our Close frame, once that is written.
+const CLOSE_ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// A client whose handshake is accepted. From here on events are queued for it.
 #[derive(Debug)]
 pub struct Admitted {
@@ -321,8 +324,16 @@ impl<S: Transport> Connection<S> {
 
     fn wrote(&mut self, advanced: Advanced) {
         self.account.written(advanced.events);
-        if advanced.frames > 0 || self.outbox.is_empty() {
+        if advanced.frames > 0 {
             self.deadlines.write = None;
+        }
+        if self.phase != Phase::Open && self.outbox.is_empty() {
+            let answered = Instant::now() + CLOSE_ANSWER_TIMEOUT;
+            let end = self
+                .deadlines
+                .close
+                .map_or(answered, |end| end.min(answered));
+            self.deadlines.close = Some(end);
         }
     }
 

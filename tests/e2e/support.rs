@@ -1,0 +1,383 @@
+//! A relay to test, and what tests do with it, in the words of the domain.
+
+use std::{collections::BTreeMap, fmt::Write as _, sync::Arc, time::Duration};
+
+use serde_json::Value;
+use sidewire::{
+    auth::{Algorithm, NewToken, Secret, SigningKey, TokenRules},
+    client::{
+        ClientOptions, Connection, Credential, Encoding, Event, OpenError, Published, Publisher,
+        ReceiveError, Received,
+    },
+    clock::Clock,
+    config::{AuthKey, AuthMode, Config, IngestKey},
+    protocol::{TenantName, Topic, UserName, wire},
+    random::Random,
+    schema::Schema,
+    server::{Addresses, Server},
+    setup::Setup,
+};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
+
+/// What every wait is bounded by, so that a fault ends the test.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The ingest key that may be used for every tenant.
+pub const INGEST_KEY: &str = "ingest-key-of-the-tests";
+
+/// The ingest key that may be used for the tenant `acme` only.
+pub const ACME_KEY: &str = "ingest-key-for-acme-only";
+
+const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+/// A relay on ports that the kernel chose, with two shards.
+pub struct TestRelay {
+    server: Option<Server>,
+    pub addresses: Addresses,
+    pub schema: Arc<Schema>,
+    random: Arc<Random>,
+    _files: TempDir,
+}
+
+impl TestRelay {
+    /// With the defaults, tokens of HS256 and two ingest keys.
+    pub fn start() -> Self {
+        Self::with(|_| ())
+    }
+
+    /// The same with other settings.
+    pub fn with(settings: impl FnOnce(&mut Config)) -> Self {
+        let files = TempDir::new().unwrap();
+        let file = |name: &str, text: &str| {
+            let path = files.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        let mut config = Config::default();
+        let any_port = "127.0.0.1:0".parse().unwrap();
+        config.client.listen = any_port;
+        config.ingest.listen = any_port;
+        config.ops.listen = any_port;
+        config.limits.shards = 2;
+        config.auth.keys = vec![AuthKey::Secret {
+            file: file("jwt.secret", SECRET),
+            algorithm: Algorithm::HS256,
+            kid: None,
+        }];
+        let key = |name: &str, text: &str, tenants: Option<Vec<TenantName>>| IngestKey {
+            name: name.to_owned(),
+            key_file: file(name, text),
+            tenants,
+        };
+        config.ingest.keys = vec![
+            key("all", INGEST_KEY, None),
+            key(
+                "acme",
+                ACME_KEY,
+                Some(vec![TenantName::parse("acme").unwrap()]),
+            ),
+        ];
+        settings(&mut config);
+        let setup = Setup::new(config).unwrap();
+        let schema = Arc::clone(&setup.schema);
+        let server = Server::start(setup).unwrap();
+        Self {
+            addresses: server.addresses(),
+            server: Some(server),
+            schema,
+            random: Arc::new(Random::from_seed(1)),
+            _files: files,
+        }
+    }
+
+    /// In desktop mode: no tokens.
+    pub fn desktop() -> Self {
+        Self::with(|config| {
+            config.auth.mode = AuthMode::None;
+            config.auth.keys.clear();
+        })
+    }
+
+    /// A client that may do anything in its tenant.
+    pub async fn connect(&self, tenant: &str, user: &str) -> TestClient {
+        self.connect_with(token(tenant, user)).await.unwrap()
+    }
+
+    /// A client with this token.
+    pub async fn connect_with(&self, token: String) -> Result<TestClient, OpenError> {
+        Connection::open(&self.options().with_token(token))
+            .await
+            .map(TestClient)
+    }
+
+    /// What a client has to know, but for its token.
+    pub fn options(&self) -> ClientOptions {
+        let url = format!("ws://{}/ws", self.addresses.client);
+        ClientOptions::new(url, Arc::clone(&self.random))
+    }
+
+    /// A backend with the key for every tenant.
+    pub fn backend(&self) -> Publisher {
+        self.backend_with(Some(INGEST_KEY))
+    }
+
+    /// A backend with this key.
+    pub fn backend_with(&self, key: Option<&str>) -> Publisher {
+        let url = format!("http://{}", self.addresses.ingest);
+        Publisher::new(&url, key.map(Credential::new).as_ref()).unwrap()
+    }
+
+    /// Posts one event as JSON and gives what was answered.
+    pub async fn publish(&self, tenant: &str, event: Value) -> Published {
+        let answer = self
+            .backend()
+            .post(tenant, event.to_string(), Encoding::Json, &[], false)
+            .await
+            .unwrap();
+        assert_eq!((answer.status, answer.results.len()), (200, 1));
+        answer.results.into_iter().next().unwrap()
+    }
+
+    /// An envelope's bytes, from its JSON.
+    pub fn envelope(&self, json: Value) -> Vec<u8> {
+        self.schema
+            .envelope_from_json(json.to_string().as_bytes())
+            .unwrap()
+    }
+
+    /// An envelope's JSON, from its bytes.
+    pub fn json(&self, envelope: &[u8]) -> Value {
+        self.schema.envelope_to_json(envelope).unwrap()
+    }
+
+    /// The metrics: each series as it stands in the text, with its value.
+    pub async fn metrics(&self) -> BTreeMap<String, f64> {
+        let answer = http(self.addresses.ops, "GET /metrics HTTP/1.1\r\n", "", b"").await;
+        assert_eq!(answer.status, 200);
+        let series: BTreeMap<_, _> = answer
+            .text()
+            .lines()
+            .filter(|line| !line.starts_with('#') && !line.is_empty())
+            .map(|line| {
+                let (name, value) = line.rsplit_once(' ').unwrap();
+                (name.to_owned(), value.parse().unwrap())
+            })
+            .collect();
+        assert!(!series.is_empty());
+        series
+    }
+
+    /// Waits until the metrics are as they should be.
+    pub async fn metrics_where(&self, holds: impl Fn(&BTreeMap<String, f64>) -> bool) {
+        let waiting = async {
+            while !holds(&self.metrics().await) {
+                tokio::task::yield_now().await;
+            }
+        };
+        if timeout(PATIENCE, waiting).await.is_err() {
+            panic!("the metrics never got there: {:#?}", self.metrics().await);
+        }
+    }
+
+    /// Waits until nothing is under way, and checks that the sums add up: each
+    /// event that matched a connection was written to it or dropped with a reason.
+    pub async fn check_at_rest(&self) {
+        self.metrics_where(|metrics| metrics["sidewire_events_queued"] == 0.0)
+            .await;
+        let metrics = self.metrics().await;
+        let dropped = metrics["sidewire_events_dropped_total{reason=\"too_slow\"}"]
+            + metrics["sidewire_events_dropped_total{reason=\"closed\"}"];
+        assert_eq!(
+            metrics["sidewire_events_matched_total"],
+            metrics["sidewire_events_written_total"] + dropped,
+            "{metrics:#?}"
+        );
+    }
+
+    /// Ends the relay as SIGTERM does, after a look at what it has counted.
+    /// Whether all of its connections were closed in time.
+    pub async fn stop(mut self) -> bool {
+        self.check_at_rest().await;
+        self.server.take().unwrap().drain().await
+    }
+}
+
+/// A token of the relay's secret, valid for an hour.
+pub fn token(tenant: &str, user: &str) -> String {
+    token_with(tenant, user, Duration::from_hours(1), None)
+}
+
+/// A token that is valid for `lifetime`, and for these topics only.
+pub fn token_with(tenant: &str, user: &str, lifetime: Duration, topics: Option<&[&str]>) -> String {
+    let parse = |topics: &[&str]| topics.iter().map(|it| Topic::parse(it).unwrap()).collect();
+    let token = NewToken {
+        tenant: TenantName::parse(tenant).unwrap(),
+        user: UserName::parse(user).unwrap(),
+        expires_at: Some(Clock::system().since_unix_epoch() + lifetime),
+        topics: topics.map(parse),
+    };
+    SigningKey::from_secret(Algorithm::HS256, None, &Secret::new(SECRET))
+        .unwrap()
+        .mint(&token, &TokenRules::default())
+        .unwrap()
+}
+
+/// A client's connection.
+pub struct TestClient(pub Connection);
+
+impl TestClient {
+    /// Subscribes to topics, given in full, and waits for the confirmation.
+    pub async fn subscribe(&mut self, topics: &[&str]) -> wire::SubscriptionConfirmed {
+        let id = self.0.subscribe(topics.iter().copied()).await.unwrap();
+        match self.receive().await {
+            Received::SubscriptionConfirmed(confirmed) => {
+                assert_eq!(confirmed.request_message_id, id);
+                confirmed
+            }
+            other => panic!("not confirmed: {other:?}"),
+        }
+    }
+
+    /// Ends subscriptions and waits for the confirmation.
+    pub async fn unsubscribe(&mut self, topics: &[&str]) -> wire::UnsubscribeConfirmed {
+        let id = self.0.unsubscribe(topics.iter().copied()).await.unwrap();
+        match self.receive().await {
+            Received::UnsubscribeConfirmed(confirmed) => {
+                assert_eq!(confirmed.request_message_id, id);
+                confirmed
+            }
+            other => panic!("not confirmed: {other:?}"),
+        }
+    }
+
+    /// The next message, whatever it is.
+    pub async fn receive(&mut self) -> Received {
+        self.try_receive().await.unwrap()
+    }
+
+    /// The next message, or how the connection ended.
+    pub async fn try_receive(&mut self) -> Result<Received, ReceiveError> {
+        timeout(PATIENCE, self.0.receive())
+            .await
+            .expect("something arrives")
+    }
+
+    /// The next message, which must be an event.
+    pub async fn event(&mut self) -> Event {
+        match self.receive().await {
+            Received::Event(event) => event,
+            other => panic!("no event: {other:?}"),
+        }
+    }
+
+    /// The next message, which must be an ErrorResponse.
+    pub async fn error(&mut self) -> wire::ErrorResponse {
+        match self.receive().await {
+            Received::Error(error) => error,
+            other => panic!("no error: {other:?}"),
+        }
+    }
+
+    /// Asserts that nothing waits: the answer to a Ping is the next message. All
+    /// that was published and answered before this call would stand before it.
+    pub async fn nothing_more(&mut self) {
+        self.0.ping().await.unwrap();
+        match self.receive().await {
+            Received::Pong(_) => {}
+            other => panic!("something came: {other:?}"),
+        }
+    }
+
+    /// Waits for the Close frame: its code and reason.
+    pub async fn closed(&mut self) -> (u16, String) {
+        loop {
+            match self.try_receive().await {
+                Err(ReceiveError::Closed { code, reason }) => return (code, reason),
+                Err(other) => panic!("not closed in good order: {other}"),
+                Ok(_) => {}
+            }
+        }
+    }
+}
+
+/// An HTTP answer, as it came.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: BTreeMap<String, String>,
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    pub fn text(&self) -> &str {
+        str::from_utf8(&self.body).unwrap()
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("no JSON: {self:?}"))
+    }
+
+    /// The member `code` of a problem document, after a look at the document.
+    pub fn problem_code(&self) -> String {
+        assert_eq!(self.headers["content-type"], "application/problem+json");
+        let document = self.json();
+        assert_eq!(document["status"], self.status);
+        assert!(
+            document["detail"]
+                .as_str()
+                .is_some_and(|detail| !detail.is_empty())
+        );
+        document["code"].as_str().unwrap().to_owned()
+    }
+}
+
+/// One HTTP request, written as it is: `line` with its end, header lines with
+/// theirs. `Host` and `Content-Length` are added.
+pub async fn http(address: std::net::SocketAddr, line: &str, headers: &str, body: &[u8]) -> Answer {
+    let mut head = format!("{line}Host: {address}\r\n{headers}");
+    if !body.is_empty() {
+        write!(head, "Content-Length: {}\r\n", body.len()).unwrap();
+    }
+    head.push_str("\r\n");
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    // The relay may answer and close before it has read all.
+    let _ = stream.write_all(&[head.as_bytes(), body].concat()).await;
+    timeout(PATIENCE, read_answer(&mut stream)).await.unwrap()
+}
+
+/// Reads one answer.
+pub async fn read_answer(stream: &mut TcpStream) -> Answer {
+    let mut bytes = Vec::new();
+    let head_len = loop {
+        if let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
+            break end + 4;
+        }
+        let read = stream.read_buf(&mut bytes).await.unwrap();
+        assert_ne!(read, 0, "no answer: {}", String::from_utf8_lossy(&bytes));
+    };
+    let head = String::from_utf8(bytes[..head_len].to_vec()).unwrap();
+    let mut lines = head.lines();
+    let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse();
+    let headers: BTreeMap<_, _> = lines
+        .filter_map(|line| line.split_once(": "))
+        .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
+        .collect();
+    let body_len = headers
+        .get("content-length")
+        .map_or(0, |len| len.parse().unwrap());
+    let mut body = bytes.split_off(head_len);
+    while body.len() < body_len {
+        let read = stream.read_buf(&mut body).await.unwrap();
+        assert_ne!(read, 0, "the body is cut short");
+    }
+    Answer {
+        status: status.unwrap(),
+        headers,
+        body,
+    }
+}

@@ -36,6 +36,12 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
 
 /// Lets the relay run until a signal comes, then ends it in good order.
 pub(super) async fn until_stopped(server: Server, mut signals: Signals) -> Result<(), Failure> {
+    let failed = || Failure::new("a shard has ended; the log says why");
+    tokio::select! {
+        biased;
+        () = server.failed() => return Err(failed()),
+        () = server.ready() => {}
+    }
     let addresses = server.addresses();
     tracing::info!(
         client = %addresses.client,
@@ -48,9 +54,7 @@ pub(super) async fn until_stopped(server: Server, mut signals: Signals) -> Resul
     tokio::select! {
         biased;
         () = signals.next() => {}
-        () = server.failed() => {
-            return Err(Failure::new("a shard has ended; the log says why"));
-        }
+        () = server.failed() => return Err(failed()),
     }
 
     tracing::info!("shutting down: what is queued is written first");

@@ -1,13 +1,6 @@
 //! The listener for metrics and health. Reads what others have counted.
 
-use std::{
-    convert::Infallible,
-    sync::{
-        Arc,
-        atomic::{AtomicU8, Ordering},
-    },
-    time::Duration,
-};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -19,7 +12,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, sync::watch};
 
 use super::Metrics;
 use crate::{
@@ -37,8 +30,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Whether the relay should get traffic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Readiness {
+enum Readiness {
     /// Not everything runs yet.
     Starting,
     /// It takes what comes.
@@ -54,7 +46,7 @@ pub struct Ops {
     metrics: Arc<Metrics>,
     tallies: Vec<Arc<Tally>>,
     registry: Arc<Registry>,
-    readiness: AtomicU8,
+    readiness: watch::Sender<Readiness>,
 }
 
 impl Ops {
@@ -65,23 +57,38 @@ impl Ops {
             metrics,
             tallies,
             registry,
-            readiness: AtomicU8::new(Readiness::Starting as u8),
+            readiness: watch::Sender::new(Readiness::Starting),
         }
     }
 
-    /// Says how far the relay is.
-    pub fn set_readiness(&self, readiness: Readiness) {
-        self.readiness.store(readiness as u8, Ordering::Release);
+    /// Everything runs, unless the end has begun already.
+    pub fn set_ready(&self) {
+        self.readiness.send_if_modified(|now| {
+            let is_starting = *now == Readiness::Starting;
+            if is_starting {
+                *now = Readiness::Ready;
+            }
+            is_starting
+        });
+    }
+
+    /// The end has begun.
+    pub fn set_draining(&self) {
+        self.readiness.send_replace(Readiness::Draining);
+    }
+
+    /// Waits until the relay takes what comes.
+    pub async fn ready(&self) {
+        let mut readiness = self.readiness.subscribe();
+        // It fails only without a sender, and here is one.
+        drop(readiness.wait_for(|now| *now == Readiness::Ready).await);
     }
 
     fn not_ready(&self) -> Option<&'static str> {
-        let readiness = self.readiness.load(Ordering::Acquire);
-        if readiness == Readiness::Ready as u8 {
-            None
-        } else if readiness == Readiness::Starting as u8 {
-            Some("the relay is starting")
-        } else {
-            Some("the relay is shutting down")
+        match *self.readiness.borrow() {
+            Readiness::Starting => Some("the relay is starting"),
+            Readiness::Ready => None,
+            Readiness::Draining => Some("the relay is shutting down"),
         }
     }
 

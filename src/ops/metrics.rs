@@ -155,9 +155,10 @@ struct Scraped {
 }
 
 impl Metrics {
-    /// A registry in which all series stand, at 0.
+    /// A registry in which all series stand, at 0. `tokens` and `keys`: whether
+    /// clients and backends have to show theirs.
     #[must_use]
-    pub fn new() -> Self {
+    pub fn new(tokens: bool, keys: bool) -> Self {
         let recorder = PrometheusBuilder::new().build_recorder();
         let register = Register(&recorder);
         register
@@ -167,6 +168,15 @@ impl Metrics {
                 &[("version", env!("CARGO_PKG_VERSION"))],
             )
             .set(1.0);
+        for (listener, required) in [("client", tokens), ("ingest", keys)] {
+            register
+                .gauge(
+                    "sidewire_authentication_required",
+                    "1 where callers have to show who they are, 0 where nobody has to.",
+                    &[("listener", listener)],
+                )
+                .set(f64::from(u8::from(required)));
+        }
         Self {
             handle: recorder.handle(),
             closed: register.family(
@@ -275,12 +285,6 @@ impl Metrics {
         self.scraped.update(tallies, registry);
         self.handle.run_upkeep();
         self.handle.render()
-    }
-}
-
-impl Default for Metrics {
-    fn default() -> Self {
-        Self::new()
     }
 }
 

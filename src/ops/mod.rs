@@ -7,7 +7,7 @@ mod metrics;
 mod panics;
 mod systemd;
 
-pub use http::{Ops, Readiness, serve};
+pub use http::{Ops, serve};
 pub use logging::{LoggingError, init as init_logging};
 pub use metrics::{Closed, Metrics};
 pub use panics::watch as watch_panics;

@@ -22,11 +22,12 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 
 use crate::{
+    auth::Authenticator,
     clock::Clock,
     config::Config,
     hub::{self, InboxLimits, PublishTimeouts, Registry, RegistryLimits},
     log::Window,
-    ops::{self, Metrics, Ops, Readiness},
+    ops::{self, Metrics, Ops},
     random::Random,
     relay::Relay,
     setup::Setup,
@@ -129,7 +130,10 @@ impl Server {
             ack: config.ingest.ack_timeout,
         };
         let (publisher, seeds) = hub::hub(&registry, timeouts, &tallies);
-        let metrics = Arc::new(Metrics::new());
+        let metrics = Arc::new(Metrics::new(
+            matches!(setup.authenticator, Authenticator::Tokens(_)),
+            !setup.ingest_keys.is_empty(),
+        ));
         let ops = Arc::new(Ops::new(
             Arc::clone(&metrics),
             tallies,
@@ -154,7 +158,7 @@ impl Server {
         tasks.spawn(accept(ingest, Peer::Backend, relay.clone(), shards.clone()));
         tasks.spawn(serve_ops(ops_listener, relay.clone(), ops.clone()));
         tasks.spawn(sweep(registry));
-        ops.set_readiness(Readiness::Ready);
+        tasks.spawn(become_ready(shards.clone(), ops.clone()));
         Ok(Self {
             relay,
             ops,
@@ -170,6 +174,11 @@ impl Server {
         self.addresses
     }
 
+    /// Waits until it takes what comes.
+    pub async fn ready(&self) {
+        self.ops.ready().await;
+    }
+
     /// Waits for ever, unless a part of the relay fails without which it cannot go
     /// on.
     pub async fn failed(&self) {
@@ -182,7 +191,7 @@ impl Server {
     pub async fn drain(mut self) -> bool {
         let deadline = Instant::now() + self.relay.config.client.drain_timeout;
         self.relay.draining.store(true, Ordering::Release);
-        self.ops.set_readiness(Readiness::Draining);
+        self.ops.set_draining();
         self.relay.calls.close();
         let drained = timeout_at(deadline, async {
             self.relay.calls.wait().await;
@@ -249,6 +258,11 @@ async fn serve_ops(listener: Listener, relay: Arc<Relay>, ops: Arc<Ops>) {
             connections.spawn(ops::serve(ops.clone(), stream));
         }
     }
+}
+
+async fn become_ready(shards: Arc<Shards>, ops: Arc<Ops>) {
+    shards.up().await;
+    ops.set_ready();
 }
 
 fn accept_failed(metrics: &Metrics, error: &io::Error) {

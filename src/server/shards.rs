@@ -14,7 +14,7 @@ use std::{
 
 use tokio::{
     runtime::{Builder, LocalOptions},
-    sync::mpsc,
+    sync::{mpsc, watch},
     task::spawn_local,
 };
 use tokio_util::{
@@ -45,6 +45,8 @@ pub(super) enum Peer {
 pub(super) struct Shards {
     handles: Vec<Handle>,
     clients: TaskTracker,
+    /// How many have an event loop.
+    up: watch::Receiver<usize>,
     failed: CancellationToken,
 }
 
@@ -78,16 +80,17 @@ impl Shards {
     /// Starts a thread for each seed.
     pub(super) fn start(relay: &Arc<Relay>, seeds: Vec<ShardSeed>) -> io::Result<Self> {
         let failed = CancellationToken::new();
+        let (up, ups) = watch::channel(0);
         let handles = seeds
             .into_iter()
             .enumerate()
             .map(|(id, seed)| {
                 let (orders, inbox) = mpsc::channel(ASSIGNMENTS_MAX);
                 let relay = Arc::clone(relay);
-                let guard = failed.clone().drop_guard();
+                let (up, guard) = (up.clone(), failed.clone().drop_guard());
                 let thread = thread::Builder::new()
                     .name(format!("shard-{id}"))
-                    .spawn(move || run(relay, seed, inbox, guard))?;
+                    .spawn(move || run(relay, seed, inbox, &up, guard))?;
                 Ok(Handle {
                     orders,
                     load: Arc::default(),
@@ -98,6 +101,7 @@ impl Shards {
         Ok(Self {
             handles,
             clients: TaskTracker::new(),
+            up: ups,
             failed,
         })
     }
@@ -116,6 +120,14 @@ impl Shards {
         };
         // A shard that is gone has failed, and the relay ends for it.
         drop(handle.orders.send(Order::Serve(peer, stream, place)).await);
+    }
+
+    /// Waits until all of them run. One that cannot has [failed](Self::failed).
+    pub(super) async fn up(&self) {
+        let all = self.handles.len();
+        if self.up.clone().wait_for(|up| *up == all).await.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 
     /// Waits until a shard has ended, which none does by itself.
@@ -143,7 +155,13 @@ impl Shards {
 }
 
 /// A shard's life.
-fn run(relay: Arc<Relay>, seed: ShardSeed, orders: mpsc::Receiver<Order>, _failed: DropGuard) {
+fn run(
+    relay: Arc<Relay>,
+    seed: ShardSeed,
+    orders: mpsc::Receiver<Order>,
+    up: &watch::Sender<usize>,
+    _failed: DropGuard,
+) {
     let runtime = Builder::new_current_thread()
         .enable_all()
         .build_local(LocalOptions::default());
@@ -151,6 +169,7 @@ fn run(relay: Arc<Relay>, seed: ShardSeed, orders: mpsc::Receiver<Order>, _faile
         Ok(runtime) => runtime.block_on(async {
             let hub = Rc::new(seed.grow());
             let shard = Rc::new(Shard::new(relay, Rc::clone(&hub)));
+            up.send_modify(|up| *up += 1);
             tokio::select! {
                 biased;
                 () = obey(&shard, orders) => {}

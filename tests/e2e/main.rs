@@ -6,10 +6,12 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
     clippy::print_stderr,
     reason = "a test may fail loudly"
 )]
 
 mod support;
 
+mod fanout;
 mod scenarios;

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fmt::Write as _, sync::Arc, time::Duration};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::Value;
 use sidewire::{
     auth::{Algorithm, NewToken, Secret, SigningKey, TokenRules},
@@ -205,6 +206,16 @@ impl TestRelay {
         self.check_at_rest().await;
         self.server.take().unwrap().drain().await
     }
+}
+
+/// Lets this process have as many descriptors as it may.
+pub fn raise_descriptor_limit() {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let raised = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    setrlimit(Resource::Nofile, raised).unwrap();
 }
 
 /// A token of the relay's secret, valid for an hour.

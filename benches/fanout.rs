@@ -1,6 +1,6 @@
 //! One event to a thousand clients, again and again: how many deliveries a second
 //! the relay makes, and what each costs it in CPU time. The relay is a process of
-//! its own with one shard, on loopback; nothing may be lost or out of order.
+//! its own with one shard, on loopback, pinned to one core, the clients to another; nothing may be lost or out of order.
 //!
 //! `cargo bench --bench fanout -- [CLIENTS] [EVENTS]`
 #![allow(
@@ -19,19 +19,26 @@ use std::{
     net::TcpListener,
     path::Path,
     process::{Child, Command, Stdio},
-    sync::Arc,
     time::{Duration, Instant},
 };
 
-use rustix::process::{Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
+use bytes::BytesMut;
+use prost::Message;
+use rustix::{
+    process::{Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit},
+    thread::{CpuSet, sched_setaffinity},
+};
 use sidewire::{
     auth::{Algorithm, NewToken, Secret, SigningKey, TokenRules},
-    client::{ClientOptions, Connection, Encoding, Publisher, Received},
+    client::{Control, Encoding, Envelope, Publisher},
     clock::Clock,
-    protocol::{TenantName, UserName},
-    random::Random,
+    protocol::{TenantName, UserName, wire},
 };
-use tokio::sync::mpsc;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::mpsc,
+};
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 const TOPIC: &str = "project:bench";
@@ -47,7 +54,9 @@ fn main() {
     let clients = numbers.first().copied().unwrap_or(1000);
     let events = numbers.get(1).copied().unwrap_or(5000);
     raise_descriptor_limit();
+    pin_to(0);
     let relay = Relay::start();
+    pin_to(1);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -118,18 +127,46 @@ impl Delivered {
     }
 }
 
-/// Receives all events and insists on their order.
-async fn follow(mut connection: Connection, events: u64, progress: mpsc::Sender<u64>) {
-    for expected in 1..=events {
-        match connection.receive().await.unwrap() {
-            Received::Event(event) => {
-                let offset = event.position.unwrap().offset;
-                assert_eq!(offset, expected, "lost or out of order");
-                progress.send(offset).await.unwrap();
-            }
-            other => panic!("{other:?}"),
+/// Reads until all events are there and insists on their order. It looks at no
+/// more of a frame than its length and its last field, so that the relay is the
+/// one with the work.
+async fn follow(mut stream: TcpStream, events: u64, progress: mpsc::Sender<u64>) {
+    let (mut bytes, mut expected) = (BytesMut::with_capacity(64 * 1024), 1);
+    while expected <= events {
+        while let Some(frame) = next_frame(&mut bytes) {
+            assert_eq!(offset_of(&frame), expected, "lost or out of order");
+            progress.send(expected).await.unwrap();
+            expected += 1;
+        }
+        if expected <= events {
+            bytes.reserve(16 * 1024);
+            assert_ne!(stream.read_buf(&mut bytes).await.unwrap(), 0);
         }
     }
+}
+
+/// A server's binary frame (RFC 6455, 5.2), if it is there whole.
+fn next_frame(bytes: &mut BytesMut) -> Option<BytesMut> {
+    let (header, len) = match *bytes.first_chunk::<2>()? {
+        [0x82, 126] => {
+            let [_, _, high, low] = *bytes.first_chunk::<4>()?;
+            (4, usize::from(u16::from_be_bytes([high, low])))
+        }
+        [0x82, len @ ..=125] => (2, usize::from(len)),
+        other => panic!("an unexpected frame: {other:x?}"),
+    };
+    (bytes.len() >= header + len).then(|| bytes.split_to(header + len))
+}
+
+/// The position stands last: its tag and length, the tag, length and 32 bytes of
+/// the epoch, the offset's tag, and the offset, a varint of 1 to 10 bytes.
+fn offset_of(frame: &[u8]) -> u64 {
+    let is_tag = |at: &usize| {
+        frame[*at] == 0x10 && frame[at - 36] == 0x4a && frame[at - 34..at - 32] == [0x0a, 32]
+    };
+    let last = frame.len() - 1;
+    let tag = (last - 10..last).rev().find(is_tag).unwrap();
+    prost::decode_length_delimiter(&frame[tag + 1..]).unwrap() as u64
 }
 
 /// An envelope of about 200 bytes.
@@ -138,6 +175,28 @@ fn event() -> String {
     format!(
         r#"{{"workItemCreated":{{"workItem":{{"projectId":"bench","title":"{padding}"}},"userId":"ann"}}}}"#
     )
+}
+
+/// A Subscribe, masked with zeros as a client's frame must be.
+fn subscribe() -> Vec<u8> {
+    let envelope = Envelope {
+        control: Some(Control::Subscribe(wire::Subscribe {
+            topics: vec![TOPIC.to_owned()],
+            resume_from: None,
+        })),
+        ..Envelope::default()
+    }
+    .encode_to_vec();
+    let len = u8::try_from(envelope.len()).unwrap();
+    assert!(len <= 125);
+    [&[0x82, 0x80 | len, 0, 0, 0, 0][..], &envelope].concat()
+}
+
+/// Keeps this thread, and the processes that it starts from now on, on one core.
+fn pin_to(core: usize) {
+    let mut cores = CpuSet::new();
+    cores.set(core);
+    sched_setaffinity(None, &cores).unwrap();
 }
 
 fn raise_descriptor_limit() {
@@ -189,7 +248,8 @@ log.format = "json"
         }
     }
 
-    async fn connect(&self, number: u64) -> Connection {
+    /// A client that has subscribed, as the stream that its events come from.
+    async fn connect(&self, number: u64) -> TcpStream {
         let token = NewToken {
             tenant: TenantName::parse("bench").unwrap(),
             user: UserName::parse(&format!("user-{number}")).unwrap(),
@@ -200,14 +260,26 @@ log.format = "json"
             .unwrap()
             .mint(&token, &TokenRules::default())
             .unwrap();
-        let url = format!("ws://127.0.0.1:{}/ws", self.client_port);
-        let options =
-            ClientOptions::new(url, Arc::new(Random::from_seed(number))).with_token(token);
-        let mut connection = Connection::open(&options).await.unwrap();
-        connection.subscribe([TOPIC]).await.unwrap();
-        match connection.receive().await.unwrap() {
-            Received::SubscriptionConfirmed(_) => connection,
-            other => panic!("{other:?}"),
+        let mut stream = TcpStream::connect(("127.0.0.1", self.client_port))
+            .await
+            .unwrap();
+        let request = format!(
+            "GET /ws HTTP/1.1\r\nHost: bench\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\
+             Authorization: Bearer {token}\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        stream.write_all(&subscribe()).await.unwrap();
+        let mut bytes = BytesMut::new();
+        loop {
+            assert_ne!(stream.read_buf(&mut bytes).await.unwrap(), 0, "refused");
+            let head = bytes.windows(4).position(|window| window == b"\r\n\r\n");
+            if let Some(mut rest) = head.map(|end| bytes.clone().split_off(end + 4))
+                && let Some(_confirmed) = next_frame(&mut rest)
+            {
+                assert!(rest.is_empty());
+                return stream;
+            }
         }
     }
 

@@ -13,5 +13,6 @@
 
 mod support;
 
+mod docs;
 mod fanout;
 mod scenarios;

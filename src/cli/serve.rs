@@ -6,7 +6,7 @@ use super::{
     Failure,
     runtime::{Signals, runtime},
 };
-use crate::{config::Config, ops, server::Server, setup::Setup};
+use crate::{ops, server::Server, setup::Setup};
 
 /// What to run.
 #[derive(Debug, clap::Args)]
@@ -23,10 +23,8 @@ pub struct Args {
 
 /// Runs until a signal comes.
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
-    let config = Config::load(&args.config).map_err(Failure::new)?;
-    ops::init_logging(&config.log).map_err(Failure::new)?;
-    let setup = Setup::new(config)
-        .map_err(|error| Failure::new(format!("{}: {error}", args.config.display())))?;
+    let setup = Setup::load(&args.config).map_err(Failure::new)?;
+    ops::init_logging(&setup.config.log).map_err(Failure::new)?;
     runtime()?.block_on(async {
         let signals = Signals::listen()?;
         let server = Server::start(setup).map_err(Failure::new)?;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::{
     Failure,
-    runtime::{Signals, runtime},
+    runtime::{ENDING, Signals, runtime},
 };
 use crate::{ops, server::Server, setup::Setup};
 
@@ -26,7 +26,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let setup = Setup::load(&args.config).map_err(Failure::new)?;
     ops::init_logging(&setup.config.log).map_err(Failure::new)?;
     runtime()?.block_on(async {
-        let signals = Signals::listen()?;
+        let signals = Signals::listen(&ENDING)?;
         let server = Server::start(setup).map_err(Failure::new)?;
         until_stopped(server, signals).await
     })

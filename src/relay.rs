@@ -48,6 +48,8 @@ pub struct Relay {
     pub draining: AtomicBool,
     /// The calls of backends that are under way.
     pub calls: TaskTracker,
+    /// The clients that were let in.
+    pub clients: TaskTracker,
 }
 
 impl Relay {

@@ -1,14 +1,18 @@
 //! From a configuration to what it names: key files are read, the schema is
 //! compiled. What comes out can be run. Opens no socket.
 
-use std::{collections::HashSet, path::PathBuf, sync::Arc};
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use crate::{
     auth::{
         Authenticator, FileError, IngestKey, IngestKeyError, IngestKeys, KeyError, Secret,
         TokenRules, VerificationKey, Verifier, VerifierError, read_file,
     },
-    config::{Auth, AuthKey, AuthMode, Config, ConfigError, Ingest},
+    config::{self, Auth, AuthKey, AuthMode, Config, ConfigError, Ingest},
     schema::{Schema, SchemaError},
 };
 
@@ -31,36 +35,80 @@ pub enum SetupError {
     /// The configuration contradicts itself.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// A key file cannot be read.
-    #[error("{key}: {source}")]
-    File {
+    /// Something that it names cannot be used.
+    #[error("{key}: {fault}")]
+    Unusable {
         /// The key of the configuration that names it.
         key: String,
         /// What is the matter.
-        source: FileError,
+        fault: Fault,
     },
+}
+
+/// What is the matter with something that a configuration names.
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    /// A key file cannot be read.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// A file holds no key that could be used.
-    #[error("{key}: {}: {source}", file.display())]
+    #[error("{}: {source}", file.display())]
     Key {
-        /// The key of the configuration that names it.
-        key: String,
         /// The file.
         file: PathBuf,
         /// What is the matter.
         source: KeyError,
     },
-    /// The keys cannot be used together.
-    #[error("auth.keys: {0}")]
+    /// The keys of clients cannot be used together.
+    #[error(transparent)]
     Verifier(#[from] VerifierError),
     /// An ingest key cannot be used.
-    #[error("ingest.keys: {0}")]
+    #[error(transparent)]
     IngestKey(#[from] IngestKeyError),
     /// The schema cannot be used.
-    #[error("the schema: {0}")]
+    #[error(transparent)]
     Schema(#[from] SchemaError),
 }
 
+impl Fault {
+    fn at(key: &str) -> impl FnOnce(Self) -> SetupError {
+        let key = key.to_owned();
+        move |fault| SetupError::Unusable { key, fault }
+    }
+
+    /// What to do about it, where the fault itself does not say so.
+    fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::File(_) => Some(
+                "a path starts at the directory of this file, and the user that the relay runs as must be allowed to read it",
+            ),
+            Self::Key { .. } | Self::Verifier(_) => {
+                Some("config.example.toml shows the kinds of [[auth.keys]] and what each needs")
+            }
+            Self::IngestKey(_) => Some(
+                "each of [[ingest.keys]] needs a key of its own: 16 or more visible ASCII characters",
+            ),
+            Self::Schema(_) => None,
+        }
+    }
+}
+
 impl Setup {
+    /// Reads the configuration file, and what it names.
+    ///
+    /// # Errors
+    ///
+    /// When the file is none, contradicts itself, or names something that cannot be
+    /// used; with the line.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        Self::new(Config::load(path)?).map_err(|error| match error {
+            SetupError::Config(error) => error,
+            SetupError::Unusable { key, fault } => {
+                ConfigError::refused_at(path, &key, &fault, fault.hint())
+            }
+        })
+    }
+
     /// Reads what the configuration names.
     ///
     /// # Errors
@@ -68,8 +116,10 @@ impl Setup {
     /// When it contradicts itself, or something that it names cannot be used.
     pub fn new(config: Config) -> Result<Self, SetupError> {
         config.check()?;
+        let schema =
+            Schema::bundled().map_err(|error| Fault::at("schema")(Fault::Schema(error)))?;
         Ok(Self {
-            schema: Arc::new(Schema::bundled()?),
+            schema: Arc::new(schema),
             authenticator: authenticator(&config.auth)?,
             ingest_keys: ingest_keys(&config.ingest)?,
             config,
@@ -83,50 +133,47 @@ fn authenticator(auth: &Auth) -> Result<Authenticator, SetupError> {
         AuthMode::Jwt => {
             let mut keys = Vec::new();
             for (index, key) in auth.keys.iter().enumerate() {
-                keys.extend(verification_keys(index, key)?);
+                let name = match key {
+                    AuthKey::Secret { .. } => "secret_file",
+                    AuthKey::PublicKey { .. } => "public_key_file",
+                    AuthKey::Jwks { .. } => "jwks_file",
+                };
+                let place = format!("auth.keys[{index}].{name}");
+                keys.extend(verification_keys(key).map_err(Fault::at(&place))?);
             }
-            Ok(Authenticator::Tokens(Verifier::new(keys, rules(auth))?))
+            Verifier::new(keys, rules(auth))
+                .map(Authenticator::Tokens)
+                .map_err(|error| Fault::at("auth.keys")(error.into()))
         }
     }
 }
 
-fn verification_keys(index: usize, key: &AuthKey) -> Result<Vec<VerificationKey>, SetupError> {
-    let place = |name: &str| format!("auth.keys[{index}].{name}");
-    match key {
+fn verification_keys(key: &AuthKey) -> Result<Vec<VerificationKey>, Fault> {
+    let (file, keys) = match key {
         AuthKey::Secret {
             file,
             algorithm,
             kid,
         } => {
-            let secret = Secret::read(file).map_err(in_file(place("secret_file")))?;
-            VerificationKey::from_secret(*algorithm, kid.clone(), &secret)
-                .map(|key| vec![key])
-                .map_err(no_key(place("secret_file"), file))
+            let secret = Secret::read(file)?;
+            let key = VerificationKey::from_secret(*algorithm, kid.clone(), &secret);
+            (file, key.map(|key| vec![key]))
         }
         AuthKey::PublicKey {
             file,
             algorithm,
             kid,
         } => {
-            let pem = read_file(file).map_err(in_file(place("public_key_file")))?;
-            VerificationKey::from_public_key_pem(*algorithm, kid.clone(), &pem)
-                .map(|key| vec![key])
-                .map_err(no_key(place("public_key_file"), file))
+            let pem = read_file(file)?;
+            let key = VerificationKey::from_public_key_pem(*algorithm, kid.clone(), &pem);
+            (file, key.map(|key| vec![key]))
         }
-        AuthKey::Jwks { file } => {
-            let json = read_file(file).map_err(in_file(place("jwks_file")))?;
-            VerificationKey::from_jwks(&json).map_err(no_key(place("jwks_file"), file))
-        }
-    }
-}
-
-fn in_file(key: String) -> impl FnOnce(FileError) -> SetupError {
-    move |source| SetupError::File { key, source }
-}
-
-fn no_key(key: String, file: &std::path::Path) -> impl FnOnce(KeyError) -> SetupError {
-    let file = file.to_owned();
-    move |source| SetupError::Key { key, file, source }
+        AuthKey::Jwks { file } => (file, VerificationKey::from_jwks(&read_file(file)?)),
+    };
+    keys.map_err(|source| Fault::Key {
+        file: file.clone(),
+        source,
+    })
 }
 
 fn rules(auth: &Auth) -> TokenRules {
@@ -144,13 +191,17 @@ fn rules(auth: &Auth) -> TokenRules {
 fn ingest_keys(ingest: &Ingest) -> Result<IngestKeys, SetupError> {
     let mut keys = Vec::new();
     for (index, key) in ingest.keys.iter().enumerate() {
-        let secret = Secret::read(&key.key_file)
-            .map_err(in_file(format!("ingest.keys[{index}].key_file")))?;
-        let tenants = key
-            .tenants
-            .as_ref()
-            .map(|tenants| tenants.iter().cloned().collect::<HashSet<_>>());
-        keys.push(IngestKey::new(key.name.clone(), &secret, tenants)?);
+        let place = format!("ingest.keys[{index}].key_file");
+        keys.push(ingest_key(key).map_err(Fault::at(&place))?);
     }
-    Ok(IngestKeys::new(keys)?)
+    IngestKeys::new(keys).map_err(|error| Fault::at("ingest.keys")(error.into()))
+}
+
+fn ingest_key(key: &config::IngestKey) -> Result<IngestKey, Fault> {
+    let secret = Secret::read(&key.key_file)?;
+    let tenants = key
+        .tenants
+        .as_ref()
+        .map(|tenants| tenants.iter().cloned().collect::<HashSet<_>>());
+    Ok(IngestKey::new(key.name.clone(), &secret, tenants)?)
 }

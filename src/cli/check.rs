@@ -3,7 +3,7 @@
 use std::{io, path::PathBuf};
 
 use super::{Failure, write_result};
-use crate::{config::Config, setup::Setup};
+use crate::setup::Setup;
 
 /// What to test.
 #[derive(Debug, clap::Args)]
@@ -20,11 +20,7 @@ pub struct Args {
 
 /// Reads the file and all that it names.
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
-    let config = Config::load(&args.config).map_err(Failure::new)?;
-    Setup::new(config).map_err(|error| {
-        let path = args.config.display();
-        Failure::new(format!("{path}: {error}"))
-    })?;
+    Setup::load(&args.config).map_err(Failure::new)?;
     let path = args.config.display();
     write_result(
         &mut io::stdout(),

@@ -10,9 +10,11 @@ use std::{
     time::Duration,
 };
 
+use tokio::signal::unix::SignalKind;
+
 use super::{
     Failure,
-    runtime::{Signals, runtime},
+    runtime::{ENDING, Signals, runtime},
     sample,
     serve::until_stopped,
     write_result,
@@ -57,12 +59,14 @@ pub struct Args {
 
 /// Runs until a signal comes.
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
-    let files = Files::make()?;
-    let config = config(args, &files);
-    ops::init_logging(&config.log).map_err(Failure::new)?;
-    let setup = Setup::new(config).map_err(Failure::new)?;
     runtime()?.block_on(async {
-        let signals = Signals::listen()?;
+        // Before there are files, which no signal may leave behind; the closing of
+        // the terminal is one too.
+        let signals = Signals::listen(&[&ENDING[..], &[SignalKind::hangup()]].concat())?;
+        let files = Files::make()?;
+        let config = config(args, &files);
+        ops::init_logging(&config.log).map_err(Failure::new)?;
+        let setup = Setup::new(config).map_err(Failure::new)?;
         let server = Server::start(setup).map_err(|error| start_failure(&error))?;
         let guide = guide(server.addresses(), &files)?;
         write_result(&mut io::stdout(), &guide)?;

@@ -16,10 +16,15 @@ use clap::{Parser, Subcommand};
 
 use crate::{client::Credential, schema::Bundled};
 
+const HELP: &str = "Examples:
+  sidewire dev                            a relay to try things with, and commands to paste
+  sidewire serve --config sidewire.toml   a relay that is configured
+  sidewire COMMAND --help                 examples of a command";
+
 /// A pub/sub relay: backends post events, WebSocket clients get those of their topics.
 // Not wrapped: a line break in an example would break the command that is pasted.
 #[derive(Debug, Parser)]
-#[command(name = "sidewire", version, term_width = 0)]
+#[command(name = "sidewire", version, term_width = 0, after_help = HELP)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]

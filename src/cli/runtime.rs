@@ -1,7 +1,10 @@
 //! What the commands run on: an event loop, the log, and the signals that end
 //! them.
 
-use std::future::Future;
+use std::{
+    future::{Future, poll_fn},
+    task::Poll,
+};
 
 use tokio::{
     runtime::{Builder, Runtime},
@@ -28,36 +31,39 @@ where
     runtime()?.block_on(async { Box::pin(command()).await })
 }
 
+/// The signals that end a command in good order.
+pub(super) const ENDING: [SignalKind; 2] = [SignalKind::terminate(), SignalKind::interrupt()];
+
 /// Ready when ctrl-c or SIGTERM comes, from now on.
 pub(super) fn interrupted() -> Result<impl Future<Output = ()>, Failure> {
-    let mut signals = Signals::listen()?;
+    let mut signals = Signals::listen(&ENDING)?;
     Ok(async move { signals.next().await })
 }
 
-/// The signals that end the relay.
-pub(super) struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
+/// Signals that would kill the process, if nobody took them.
+pub(super) struct Signals(Vec<Signal>);
 
 impl Signals {
-    /// Takes the signals, which until now would have killed the process.
-    pub(super) fn listen() -> Result<Self, Failure> {
-        let listen = |kind| {
-            signal(kind).map_err(|error| Failure::new(format!("cannot take signals: {error}")))
-        };
-        Ok(Self {
-            terminate: listen(SignalKind::terminate())?,
-            interrupt: listen(SignalKind::interrupt())?,
-        })
+    /// Takes the signals from now on.
+    pub(super) fn listen(kinds: &[SignalKind]) -> Result<Self, Failure> {
+        kinds
+            .iter()
+            .map(|kind| signal(*kind))
+            .collect::<Result<_, _>>()
+            .map(Self)
+            .map_err(|error| Failure::new(format!("cannot take signals: {error}")))
     }
 
     /// The next one.
     pub(super) async fn next(&mut self) {
-        tokio::select! {
-            biased;
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
+        poll_fn(|context| {
+            let came = |signal: &mut Signal| signal.poll_recv(context).is_ready();
+            if self.0.iter_mut().any(came) {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        })
+        .await;
     }
 }

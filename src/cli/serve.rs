@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use super::{
     Failure,
-    runtime::{Signals, runtime},
+    runtime::{ENDING, Signals, runtime},
 };
-use crate::{config::Config, ops, server::Server, setup::Setup};
+use crate::{ops, server::Server, setup::Setup};
 
 /// What to run.
 #[derive(Debug, clap::Args)]
@@ -23,12 +23,10 @@ pub struct Args {
 
 /// Runs until a signal comes.
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
-    let config = Config::load(&args.config).map_err(Failure::new)?;
-    ops::init_logging(&config.log).map_err(Failure::new)?;
-    let setup = Setup::new(config)
-        .map_err(|error| Failure::new(format!("{}: {error}", args.config.display())))?;
+    let setup = Setup::load(&args.config).map_err(Failure::new)?;
+    ops::init_logging(&setup.config.log).map_err(Failure::new)?;
     runtime()?.block_on(async {
-        let signals = Signals::listen()?;
+        let signals = Signals::listen(&ENDING)?;
         let server = Server::start(setup).map_err(Failure::new)?;
         until_stopped(server, signals).await
     })

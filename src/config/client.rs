@@ -45,8 +45,8 @@ pub struct Client {
     /// The most time from the signal to stop to the end of the process; 25 s.
     #[serde(deserialize_with = "values::duration")]
     pub drain_timeout: Duration,
-    /// The time over which the connections are closed when stopping; 10 s. 0 s
-    /// closes all at once.
+    /// The time over which the clients are asked to come back after the relay has
+    /// stopped; 10 s. 0 s asks all to come back at once.
     #[serde(deserialize_with = "values::duration")]
     pub drain_spread: Duration,
     /// The kernel's send buffer of a connection in bytes (`SO_SNDBUF`), which

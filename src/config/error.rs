@@ -1,9 +1,16 @@
 //! What can be wrong with a configuration, in words that an operator can act
 //! on. Does not know which words are wrong.
 
-use std::{fmt, io, ops::RangeInclusive, path::PathBuf, time::Duration};
+use std::{
+    fmt, fs, io,
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use bytesize::ByteSize;
+
+use super::document::Document;
 
 /// The longest duration that makes sense for any key: 30 days.
 const DURATION_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
@@ -45,6 +52,25 @@ pub struct Problem {
     pub message: String,
     /// What to do about it.
     pub hint: Option<String>,
+}
+
+impl ConfigError {
+    /// That what the key in the file names cannot be used. Of the file only the
+    /// line of the key is read.
+    pub(crate) fn refused_at(
+        path: &Path,
+        key: &str,
+        message: impl fmt::Display,
+        hint: Option<&str>,
+    ) -> Self {
+        let text = fs::read_to_string(path).unwrap_or_default();
+        Document::new(&text, Some(path)).locate(Problems(vec![Problem {
+            key: key.to_owned(),
+            line: None,
+            message: format!("{key}: {message}"),
+            hint: hint.map(str::to_owned),
+        }]))
+    }
 }
 
 struct Report<'a>(Option<&'a PathBuf>, &'a [Problem]);

@@ -18,6 +18,7 @@ use tokio_tungstenite::tungstenite::{
     error::ProtocolError,
     protocol::{CloseFrame, frame::coding::CloseCode},
 };
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::{
     conversation::{Action, Conversation},
@@ -448,6 +449,7 @@ struct Account {
     shard: Rc<Shard>,
     outbox: Rc<Outbox>,
     closed: Closed,
+    _let_in: TaskTrackerToken,
 }
 
 impl Account {
@@ -458,6 +460,7 @@ impl Account {
             shard: Rc::clone(shard),
             outbox: Rc::clone(outbox),
             closed: Closed::Lost,
+            _let_in: shard.relay.clients.token(),
         }
     }
 

@@ -3,9 +3,13 @@
 
 use std::io::{self, IsTerminal};
 
-use tracing_subscriber::{EnvFilter, fmt, util::SubscriberInitExt};
+use tracing_subscriber::{EnvFilter, filter::LevelFilter, fmt, util::SubscriberInitExt};
 
 use crate::config::{Log, LogFormat};
+
+/// The most that is logged of what a library tells, unless it is named: its details
+/// hold what clients sent, as the frames that tungstenite traces do.
+const LIBRARIES: LevelFilter = LevelFilter::INFO;
 
 /// Logging cannot begin.
 #[derive(Debug, thiserror::Error)]
@@ -24,11 +28,13 @@ pub enum LoggingError {
 ///
 /// When the level is no filter, or logging has begun before.
 pub fn init(log: &Log) -> Result<(), LoggingError> {
-    let filter = EnvFilter::try_new(&log.level)?;
+    let filter = EnvFilter::try_new(directives(&log.level))?;
     let on_terminal = io::stderr().is_terminal();
     let lines = fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
+        // It would panic where standard error is gone, which is no reason to end.
+        .log_internal_errors(false)
         .with_ansi(on_terminal);
     let pretty = match log.format {
         LogFormat::Auto => on_terminal,
@@ -41,4 +47,44 @@ pub fn init(log: &Log) -> Result<(), LoggingError> {
         lines.json().flatten_event(true).finish().try_init()?;
     }
     Ok(())
+}
+
+/// `log.level` with each level that names no part taken as that of the relay's own
+/// parts.
+fn directives(level: &str) -> String {
+    let (bare, named): (Vec<_>, Vec<_>) = level
+        .split(',')
+        .map(str::trim)
+        .partition(|directive| directive.parse::<LevelFilter>().is_ok());
+    let bare = bare.last().and_then(|level| level.parse().ok());
+    let own = bare.map(|own: LevelFilter| format!("{},sidewire={own}", own.min(LIBRARIES)));
+    own.iter()
+        .map(String::as_str)
+        .chain(named)
+        .collect::<Vec<_>>()
+        .join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_library_tells_its_details_only_where_it_is_named() {
+        for (level, expected) in [
+            ("info", "info,sidewire=info"),
+            ("off", "off,sidewire=off"),
+            ("error", "error,sidewire=error"),
+            ("trace", "info,sidewire=trace"),
+            ("DEBUG", "info,sidewire=debug"),
+            ("hyper=trace", "hyper=trace"),
+            (
+                "sidewire::hub=warn, debug, hyper=trace",
+                "info,sidewire=debug,sidewire::hub=warn,hyper=trace",
+            ),
+        ] {
+            assert_eq!(directives(level), expected);
+            assert!(EnvFilter::try_new(expected).is_ok());
+        }
+    }
 }

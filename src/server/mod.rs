@@ -150,6 +150,7 @@ impl Server {
             metrics,
             draining: AtomicBool::new(false),
             calls: TaskTracker::new(),
+            clients: TaskTracker::new(),
         });
         let shards = Arc::new(Shards::start(&relay, seeds).map_err(StartError::Shard)?);
 
@@ -189,21 +190,23 @@ impl Server {
     /// what is queued is written, and every connection is closed; at the latest
     /// when the configured time is over. Whether all of it came to its end.
     pub async fn drain(mut self) -> bool {
-        let deadline = Instant::now() + self.relay.config.client.drain_timeout;
+        let began = Instant::now();
+        let timeout = self.relay.config.client.drain_timeout;
         self.relay.draining.store(true, Ordering::Release);
         self.ops.set_draining();
         self.relay.calls.close();
-        let drained = timeout_at(deadline, async {
-            self.relay.calls.wait().await;
-            self.shards.drain().await;
-        })
-        .await
-        .is_ok();
+        // A call that hangs must not keep the clients from being told.
+        let answered = timeout_at(began + timeout / 2, self.relay.calls.wait())
+            .await
+            .is_ok();
+        let closed = timeout_at(began + timeout, self.shards.drain(&self.relay.clients))
+            .await
+            .is_ok();
         self.tasks.shutdown().await;
         if let Some(shards) = Arc::into_inner(self.shards) {
             shards.stop();
         }
-        drained
+        answered && closed
     }
 }
 

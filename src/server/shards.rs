@@ -44,7 +44,6 @@ pub(super) enum Peer {
 #[derive(Debug)]
 pub(super) struct Shards {
     handles: Vec<Handle>,
-    clients: TaskTracker,
     /// How many have an event loop.
     up: watch::Receiver<usize>,
     failed: CancellationToken,
@@ -61,13 +60,13 @@ struct Handle {
 /// What a shard is told.
 enum Order {
     Serve(Peer, TcpStream, Place),
-    Drain,
+    /// The token is held until all clients of the shard are told.
+    Drain(TaskTrackerToken),
 }
 
 /// A connection's place on a shard, given back when it is dropped.
 struct Place {
     load: Arc<AtomicUsize>,
-    _of_clients: Option<TaskTrackerToken>,
 }
 
 impl Drop for Place {
@@ -100,7 +99,6 @@ impl Shards {
             .collect::<io::Result<_>>()?;
         Ok(Self {
             handles,
-            clients: TaskTracker::new(),
             up: ups,
             failed,
         })
@@ -116,7 +114,6 @@ impl Shards {
         handle.load.fetch_add(1, Ordering::Relaxed);
         let place = Place {
             load: Arc::clone(&handle.load),
-            _of_clients: (peer == Peer::Client).then(|| self.clients.token()),
         };
         // A shard that is gone has failed, and the relay ends for it.
         drop(handle.orders.send(Order::Serve(peer, stream, place)).await);
@@ -135,13 +132,15 @@ impl Shards {
         self.failed.cancelled().await;
     }
 
-    /// Has every client's connection closed, and waits until all are.
-    pub(super) async fn drain(&self) {
+    /// Has the connection of every client that was let in closed, and waits until
+    /// all are.
+    pub(super) async fn drain(&self, clients: &TaskTracker) {
         for handle in &self.handles {
-            drop(handle.orders.send(Order::Drain).await);
+            let order = Order::Drain(clients.token());
+            drop(handle.orders.send(order).await);
         }
-        self.clients.close();
-        self.clients.wait().await;
+        clients.close();
+        clients.wait().await;
     }
 
     /// Ends the threads, and what is left on them.
@@ -185,7 +184,10 @@ async fn obey(shard: &Rc<Shard>, mut orders: mpsc::Receiver<Order>) {
     while let Some(order) = orders.recv().await {
         match order {
             Order::Serve(peer, stream, place) => serve(Rc::clone(shard), peer, stream, place),
-            Order::Drain => end_all(&shard.hub, &shard.relay),
+            Order::Drain(told) => {
+                end_all(&shard.hub, &shard.relay);
+                drop(told);
+            }
         }
     }
 }

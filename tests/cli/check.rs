@@ -1,0 +1,141 @@
+//! A config file that is right, and those that are wrong: `check` and `serve`
+//! judge alike and in the same words.
+
+use std::{fs, path::Path};
+
+use crate::{
+    process::{Process, sidewire},
+    relay::Files,
+};
+
+/// What is wrong, the file's text where there is one, and what is said of it
+/// behind `FILE:`, each in a line of its own or in part of one.
+const FAULTS: [(&str, Option<&str>, &[&str]); 7] = [
+    (
+        "a config file that does not exist",
+        None,
+        &[
+            " cannot read the configuration: No such file",
+            "hint: config.example.toml shows every key",
+        ],
+    ),
+    (
+        "a wrong key",
+        Some("[client]\nlisten = \"127.0.0.1:0\"\ndrain_timeoutt = \"5s\"\n"),
+        &[
+            "3: unknown key `drain_timeoutt` in [client]; did you mean `drain_timeout`?",
+            "hint: known are listen, ",
+        ],
+    ),
+    (
+        "a wrong value",
+        Some(
+            "[log]\nlevel = \"loud\"\n[auth]\nmode = \"none\"\n[client]\nlisten = \"127.0.0.1:0\"",
+        ),
+        &[
+            "2: log.level: \"loud\" is no level",
+            "hint: such as \"info\"",
+        ],
+    ),
+    (
+        "a file that is no TOML",
+        Some("[client]\nlisten: 3000\n"),
+        &["2: "],
+    ),
+    (
+        "a secret file that does not exist",
+        Some("\n[[auth.keys]]\nsecret_file = \"absent.secret\"\nalgorithm = \"HS256\"\n"),
+        &[
+            "3: auth.keys[0].secret_file: cannot read the key file ",
+            "/absent.secret: No such file",
+            "hint: a path starts at the directory of this file",
+        ],
+    ),
+    (
+        "a secret that is too short",
+        Some("[[auth.keys]]\nalgorithm = \"HS256\"\nsecret_file = \"short.key\"\n"),
+        &[
+            "3: auth.keys[0].secret_file: ",
+            "HS256 needs a secret of at least 32 bytes and this one has 12",
+            "hint: config.example.toml shows",
+        ],
+    ),
+    (
+        "an ingest key that is too short",
+        Some(
+            "[auth]\nmode = \"none\"\n[client]\nlisten = \"127.0.0.1:0\"\n[[ingest.keys]]\nname = \"app\"\nkey_file = \"short.key\"\n",
+        ),
+        &[
+            "7: ingest.keys[0].key_file: the ingest key `app` has 12 bytes",
+            "hint: each of [[ingest.keys]] needs",
+        ],
+    ),
+];
+
+#[test]
+fn a_config_that_cannot_be_run_is_refused_with_file_line_and_hint() {
+    for (what, text, says) in FAULTS {
+        let files = Files::new();
+        files.write("short.key", "CANARY-short");
+        match text {
+            Some(text) => drop(files.write("sidewire.toml", text)),
+            None => fs::remove_file(files.config()).unwrap(),
+        }
+        let [checked, served] = ["check", "serve"]
+            .map(|command| Process::run(sidewire(&[command, "--config", &files.config()])));
+        assert_eq!(checked.status.code(), Some(1), "{what}: {checked:?}");
+        assert_eq!(checked.stdout, "", "{what}");
+        let begin = format!("sidewire: {}:", files.config());
+        let said = checked.stderr.strip_prefix(&begin);
+        let said = said.unwrap_or_else(|| panic!("{what}: {checked:?}"));
+        assert!(said.starts_with(says[0]), "{what}: {said}");
+        for part in says {
+            assert!(said.contains(part), "{what}: {part:?} is not in {said}");
+        }
+        assert!(!said.contains("CANARY"), "{what}: {said}");
+
+        assert_eq!(served.status.code(), Some(1), "{what}: {served:?}");
+        assert_eq!(served.stderr, checked.stderr, "{what}");
+    }
+}
+
+#[test]
+fn the_example_config_is_good_once_its_key_files_exist() {
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("config.example.toml");
+    let files = Files::new();
+    files.write("sidewire.toml", &fs::read_to_string(example).unwrap());
+    let checked = Process::run(sidewire(&["check", "--config", &files.config()]));
+    assert!(checked.status.success(), "{checked:?}");
+    assert_eq!(checked.stderr, "");
+    let expected = format!("{}: the relay would start with it\n", files.config());
+    assert_eq!(checked.stdout, expected);
+}
+
+#[test]
+fn a_config_file_may_be_named_from_another_directory() {
+    let files = Files::new();
+    for (directory, path) in [("/", files.config()), (".", files.config())] {
+        let mut check = sidewire(&["check", "--config", &path]);
+        check.current_dir(directory);
+        assert!(Process::run(check).status.success());
+    }
+    let mut check = sidewire(&["check", "--config", "sidewire.toml"]);
+    check.current_dir(files.0.path());
+    assert!(Process::run(check).status.success());
+}
+
+#[test]
+fn a_port_that_is_taken_is_named_with_its_key() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let files = Files::new();
+    let config = fs::read_to_string(files.config()).unwrap();
+    let free = "[ops]\nlisten = \"127.0.0.1:0\"";
+    assert!(config.contains(free));
+    let config = config.replace(free, &format!("[ops]\nlisten = \"{address}\""));
+    files.write("sidewire.toml", &config);
+    let served = Process::run(files.serve());
+    assert_eq!(served.status.code(), Some(1));
+    let expected = format!("cannot listen on {address} (ops.listen): ");
+    assert!(served.stderr.contains(&expected), "{served:?}");
+}

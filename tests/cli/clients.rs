@@ -1,0 +1,183 @@
+//! `sidewire publish` and `sidewire tail` beside a relay that runs.
+
+use std::{
+    io::{Write, pipe},
+    process::{Command, Stdio},
+};
+
+use serde_json::{Value, json};
+
+use crate::{
+    process::{Ended, Process, Signal, sidewire},
+    relay::{Relay, TOPIC, event, token},
+};
+
+/// The other topic that an event relates to.
+const ITEM: &str = "work_item:i1";
+
+/// Publishes and gives the relay's answer.
+fn publish(command: Command) -> Value {
+    answer(&Process::run(command))
+}
+
+fn answer(published: &Ended) -> Value {
+    assert!(published.status.success(), "{published:?}");
+    assert_eq!(published.stdout.matches('\n').count(), 1, "{published:?}");
+    serde_json::from_str(&published.stdout).unwrap()
+}
+
+/// `sidewire tail`, subscribed.
+fn follow(command: Command) -> Process {
+    let tail = Process::start(command);
+    tail.stderr_has(|log| log.contains("following").then_some(()));
+    tail
+}
+
+/// The titles of the events in the lines, once there are so many.
+fn titles(tail: &Process, count: usize) -> Vec<String> {
+    let lines = tail.stdout_has(|text| {
+        let is_all = text.matches('\n').count() >= count && text.ends_with('\n');
+        is_all.then(|| text.to_owned())
+    });
+    let title = |line: &str| {
+        let event: Value = serde_json::from_str(line).unwrap();
+        let title = &event["workItemCreated"]["workItem"]["title"];
+        title.as_str().unwrap().to_owned()
+    };
+    lines.lines().map(title).collect()
+}
+
+#[test]
+fn what_is_published_in_each_way_is_followed_in_each_form() {
+    let relay = Relay::start();
+    let lines = follow(relay.tail(&[TOPIC]));
+    let indented = follow(relay.tail(&["--format", "pretty", TOPIC]));
+
+    let by_argument = publish(relay.publish(&[&event("argument").to_string()]));
+    assert_eq!(by_argument["matched"], 2);
+    assert_eq!(by_argument["position"]["offset"], "1");
+    assert_eq!(by_argument["topics"], json!([ITEM, TOPIC]));
+
+    let file = relay.files.write("event.json", &event("file").to_string());
+    assert_eq!(publish(relay.publish(&["--file", &file]))["matched"], 2);
+
+    let (stdin, mut writer) = pipe().unwrap();
+    write!(writer, "{}", event("stdin")).unwrap();
+    drop(writer);
+    let published = Process::start_with(
+        relay.publish(&["--topic", "project:p2", "-"]),
+        stdin,
+        Stdio::piped(),
+        Stdio::piped(),
+    );
+    assert_eq!(
+        answer(&published.end())["topics"],
+        json!([ITEM, TOPIC, "project:p2"])
+    );
+
+    let batch = json!({"messages": [event("first"), event("second")]});
+    let results = publish(relay.publish(&["--batch", &batch.to_string()]));
+    assert_eq!(results["results"].as_array().unwrap().len(), 2);
+
+    let expected = ["argument", "file", "stdin", "first", "second"];
+    assert_eq!(titles(&lines, 5), expected);
+    indented.stdout_has(|text| {
+        let is_last = text.contains("\"title\": \"second\"") && text.ends_with("}\n");
+        is_last.then_some(())
+    });
+    for tail in [lines, indented] {
+        tail.signal(Signal::INT);
+        let ended = tail.end();
+        assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+        let events = serde_json::Deserializer::from_str(&ended.stdout).into_iter::<Value>();
+        assert_eq!(events.map(Result::unwrap).count(), 5);
+    }
+}
+
+#[test]
+fn a_bad_token_or_key_has_its_own_exit_status_and_says_what_to_do() {
+    let relay = Relay::start();
+    let bad = relay.files.write("bad", "no.good.token");
+    let (client_url, ingest_url) = (relay.client_url(), relay.ingest_url());
+    let tail = sidewire(&["tail", "--url", &client_url, "--token-file", &bad, TOPIC]);
+    let publish = sidewire(&[
+        "publish",
+        "--tenant=acme",
+        "--url",
+        &ingest_url,
+        "--key-file",
+        &bad,
+        "{}",
+    ]);
+    for (command, says) in [
+        (tail, ["sidewire token", "--token-file", "SIDEWIRE_TOKEN"]),
+        (publish, ["ingest key", "--key-file", "SIDEWIRE_INGEST_KEY"]),
+    ] {
+        let ended = Process::run(command);
+        assert_eq!(ended.status.code(), Some(3), "{ended:?}");
+        assert!(ended.stdout.is_empty());
+        for part in says {
+            assert!(ended.stderr.contains(part), "{part}: {ended:?}");
+        }
+    }
+}
+
+#[test]
+fn credentials_may_come_in_the_environment() {
+    let relay = Relay::start();
+    let mut tail = sidewire(&["tail", "--url", &relay.client_url(), TOPIC]);
+    tail.env("SIDEWIRE_TOKEN", token("acme", "ann"));
+    let tail = follow(tail);
+    let mut publish = sidewire(&["publish", "--tenant=acme", "--url", &relay.ingest_url()]);
+    publish
+        .arg(event("hello").to_string())
+        .env("SIDEWIRE_INGEST_KEY", crate::relay::INGEST_KEY);
+    assert!(Process::run(publish).status.success());
+    assert_eq!(titles(&tail, 1), ["hello"]);
+}
+
+#[test]
+fn what_the_relay_refuses_is_told_with_the_field() {
+    let relay = Relay::start();
+    let refused = Process::run(relay.publish(&[r#"{"workItemCreated": {"nonsense": 1}}"#]));
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    assert!(refused.stderr.contains("nonsense"), "{refused:?}");
+    assert!(refused.stderr.contains("VALIDATION_ERROR"), "{refused:?}");
+
+    let refused = Process::run(relay.tail(&["user:bob"]));
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    assert!(
+        refused.stderr.contains("AUTHORIZATION_FAILED"),
+        "{refused:?}"
+    );
+}
+
+#[test]
+fn a_tail_that_nobody_reads_any_more_ends_quietly() {
+    let relay = Relay::start();
+    let (reader, writer) = pipe().unwrap();
+    let tail = Process::start_with(relay.tail(&[TOPIC]), Stdio::null(), writer, Stdio::piped());
+    tail.stderr_has(|log| log.contains("following").then_some(()));
+    drop(reader);
+    publish(relay.publish(&[&event("unread").to_string()]));
+    let ended = tail.end();
+    assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+    assert!(!ended.stderr.contains("sidewire: "), "{ended:?}");
+    assert!(!ended.stderr.contains("panic"), "{ended:?}");
+}
+
+#[test]
+fn a_tail_comes_back_when_the_relay_has_gone_and_says_so() {
+    let relay = Relay::start();
+    let tail = follow(relay.tail(&[TOPIC]));
+    relay.process.signal(Signal::TERM);
+    assert!(relay.process.end().status.success());
+    tail.stderr_has(|log| log.contains("retry_ms").then_some(()));
+    tail.signal(Signal::INT);
+    let ended = tail.end();
+    assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+    assert!(
+        ended.stderr.contains("1001 \\\"retry_after_ms="),
+        "{ended:?}"
+    );
+}

@@ -1,0 +1,235 @@
+//! `sidewire dev`, as a newcomer meets it: what it prints can be pasted, and
+//! nothing of it is left behind.
+
+use std::{
+    fs,
+    net::TcpListener,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use serde_json::Value;
+use sidewire::client::Connection;
+use tempfile::TempDir;
+
+use crate::{
+    process::{Ended, Process, Signal, is_on_path, sidewire},
+    relay::{http, options, subscribe},
+};
+
+/// `sidewire dev` with a directory for temporary files of its own.
+struct Dev {
+    process: Process,
+    guide: String,
+    directory: TempDir,
+}
+
+fn command(directory: &TempDir, flags: &[&str]) -> Command {
+    let ports = ["dev", "--client-port=0", "--ingest-port=0", "--ops-port=0"];
+    let mut command = sidewire(&[&ports, flags].concat());
+    command.env("TMPDIR", directory.path());
+    command
+}
+
+impl Dev {
+    fn start() -> Self {
+        let directory = TempDir::new().unwrap();
+        let process = Process::start(command(&directory, &[]));
+        // The guide comes in one piece, and ends with this command.
+        let guide = process.stdout_has(|text| {
+            let (_, last) = text.split_once(" token --tenant ")?;
+            last.contains('\n').then(|| text.to_owned())
+        });
+        Self {
+            process,
+            guide,
+            directory,
+        }
+    }
+
+    /// The one command of the guide that has these words, as it is printed.
+    fn printed(&self, words: &str) -> &str {
+        let mut found = self.guide.lines().filter(|line| {
+            let is_command = [env!("CARGO_BIN_EXE_sidewire"), "curl "]
+                .iter()
+                .any(|program| line.starts_with(program));
+            is_command && line.contains(words)
+        });
+        let command = found.next().unwrap_or_else(|| panic!("{}", self.guide));
+        assert_eq!(found.next(), None);
+        command
+    }
+
+    /// What stands behind a word in the guide, up to the end of the line.
+    fn says(&self, word: &str) -> &str {
+        let line = self.guide.lines().find_map(|line| {
+            let rest = line.trim_start().strip_prefix(word)?;
+            rest.starts_with("  ").then(|| rest.trim())
+        });
+        line.unwrap_or_else(|| panic!("no {word} in {}", self.guide))
+    }
+
+    /// The directory of the keys, the only thing that it has made.
+    fn keys(&self) -> PathBuf {
+        let made: Vec<_> = fs::read_dir(self.directory.path()).unwrap().collect();
+        let [Ok(keys)] = &made[..] else {
+            panic!("{made:?}");
+        };
+        keys.path()
+    }
+
+    fn end(self, signal: Signal) -> Ended {
+        self.process.signal(signal);
+        let ended = self.process.end();
+        let left: Vec<_> = fs::read_dir(self.directory.path()).unwrap().collect();
+        assert!(left.is_empty(), "{left:?}");
+        ended
+    }
+}
+
+/// Runs a command as it is printed.
+fn shell(command: &str) -> Command {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", command]);
+    shell
+}
+
+/// Does what a printed curl command asks for without curl, which not every machine
+/// has: the shell says what its words are.
+fn request(curl: &str) -> String {
+    let words = Process::run(shell(&format!(
+        "curl() {{ printf '%s\\n' \"$@\"; }}; {curl}"
+    )));
+    assert!(words.status.success(), "{words:?}");
+    let (mut headers, mut body, mut url) = (String::new(), "", "");
+    let mut words = words.stdout.lines();
+    while let Some(word) = words.next() {
+        match word {
+            "-sS" => {}
+            "-H" => headers += &format!("{}\r\n", words.next().unwrap()),
+            "-d" => body = words.next().unwrap(),
+            word => url = word,
+        }
+    }
+    let (authority, path) = url
+        .strip_prefix("http://")
+        .and_then(|url| url.split_once('/'))
+        .unwrap();
+    let method = if body.is_empty() { "GET" } else { "POST" };
+    let length = body.len();
+    http(
+        authority.parse().unwrap(),
+        &format!(
+            "{method} /{path} HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n\
+             Content-Length: {length}\r\n{headers}\r\n{body}"
+        ),
+    )
+}
+
+#[test]
+fn what_the_guide_prints_works_as_it_is_printed() {
+    let dev = Dev::start();
+    let tail = Process::start(shell(dev.printed(" tail ")));
+    tail.stderr_has(|log| log.contains("following").then_some(()));
+
+    let inject = dev.printed("/events ");
+    let answer = request(inject);
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    let mut injected = 1;
+    if is_on_path("curl") {
+        let curl = Process::run(shell(inject));
+        assert!(curl.status.success(), "{curl:?}");
+        let answer: Value = serde_json::from_str(&curl.stdout).unwrap();
+        assert_eq!(answer["matched"], 1, "{answer}");
+        injected += 1;
+    }
+    let events = tail.stdout_has(|text| {
+        let is_all = text.matches('\n').count() == injected && text.ends_with('\n');
+        is_all.then(|| text.to_owned())
+    });
+    let events: Vec<Value> = events
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(events.len(), injected);
+    for (index, event) in events.iter().enumerate() {
+        assert_eq!(event["workItemCreated"]["userId"], "alice", "{event}");
+        assert_eq!(event["position"]["offset"], (index + 1).to_string());
+    }
+
+    let metrics = request(dev.printed("/metrics"));
+    let counted = format!("\nsidewire_events_matched_total {injected}\n");
+    assert!(metrics.contains(&counted), "{metrics}");
+    if is_on_path("curl") {
+        let curl = Process::run(shell(dev.printed("/metrics")));
+        assert!(curl.status.success(), "{curl:?}");
+        assert!(curl.stdout.contains(&counted), "{curl:?}");
+    }
+    tail.signal(Signal::INT);
+    assert!(dev.end(Signal::INT).status.success());
+}
+
+#[tokio::test]
+async fn the_printed_secret_mints_tokens_for_others() {
+    let dev = Dev::start();
+    let minted = Process::run(shell(dev.printed(" token ")));
+    assert!(minted.status.success(), "{minted:?}");
+    let token = minted.stdout.trim();
+    let mut client = Connection::open(&options(dev.says("clients"), token))
+        .await
+        .unwrap();
+    subscribe(&mut client, "project:p1").await;
+
+    let mut forged = token.to_owned();
+    forged.replace_range(forged.len() - 8.., "AAAAAAAA");
+    let refused = Connection::open(&options(dev.says("clients"), &forged)).await;
+    assert!(refused.is_err());
+    drop(client);
+    assert!(dev.end(Signal::TERM).status.success());
+}
+
+#[test]
+fn the_keys_are_this_users_alone_and_are_gone_afterwards() {
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
+        let dev = Dev::start();
+        let keys = dev.keys();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&keys), 0o700);
+        let files: Vec<_> = fs::read_dir(&keys).unwrap().map(Result::unwrap).collect();
+        assert_eq!(files.len(), 3);
+        for file in &files {
+            assert_eq!(mode(&file.path()), 0o600, "{file:?}");
+        }
+        for word in ["signing secret", "ingest key"] {
+            let printed = Path::new(dev.says(word));
+            assert!(printed.starts_with(&keys), "{printed:?}");
+            let secret = fs::read_to_string(printed).unwrap();
+            assert!(!dev.guide.contains(secret.trim()), "{}", dev.guide);
+        }
+        let token = fs::read_to_string(keys.join("token.jwt")).unwrap();
+        assert!(dev.guide.lines().any(|line| line == token.trim()));
+
+        let ended = dev.end(signal);
+        assert_eq!(ended.status.code(), Some(0), "{signal:?}: {ended:?}");
+    }
+}
+
+#[test]
+fn a_port_that_is_taken_is_named_with_its_flag() {
+    for flag in ["--client-port", "--ingest-port", "--ops-port"] {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = taken.local_addr().unwrap().port();
+        let directory = TempDir::new().unwrap();
+        let ports = ["--client-port", "--ingest-port", "--ops-port"]
+            .map(|it| format!("{it}={}", if it == flag { port } else { 0 }));
+        let mut dev = sidewire(&["dev"]);
+        dev.args(ports).env("TMPDIR", directory.path());
+        let ended = Process::run(dev);
+        assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+        let expected = format!("port {port} is taken; {flag} changes it");
+        assert!(ended.stderr.contains(&expected), "{ended:?}");
+        assert_eq!(ended.stdout, "");
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+    }
+}

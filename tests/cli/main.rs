@@ -1,0 +1,20 @@
+//! The program as its operator meets it: commands, config files, signals, output.
+#![cfg(unix)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test may fail loudly"
+)]
+
+mod process;
+mod relay;
+
+mod check;
+mod clients;
+mod dev;
+mod help;
+mod secrets;
+mod serve;
+mod unit_file;

@@ -1,0 +1,184 @@
+//! Programs that run: what they print, the signals that they get, how they end.
+
+use std::{
+    io::Read,
+    os::unix::process::CommandExt,
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{Arc, Condvar, Mutex},
+    thread,
+    time::Duration,
+};
+
+pub(crate) use rustix::process::Signal;
+use rustix::process::{Pid, kill_process_group};
+
+/// What every wait is bounded by, so that a fault ends the test.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// `sidewire` with these arguments, and with nothing of the environment that it
+/// would look at.
+pub(crate) fn sidewire(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sidewire"));
+    command.args(args);
+    for variable in [
+        "NOTIFY_SOCKET",
+        "CREDENTIALS_DIRECTORY",
+        "SIDEWIRE_TOKEN",
+        "SIDEWIRE_INGEST_KEY",
+    ] {
+        command.env_remove(variable);
+    }
+    command
+}
+
+/// Whether there is such a program here.
+pub(crate) fn is_on_path(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|directory| directory.join(program).is_file())
+}
+
+/// A program that runs, in a process group of its own. Killed where a test ends
+/// before it.
+pub(crate) struct Process {
+    child: Child,
+    stdout: Captured,
+    stderr: Captured,
+}
+
+/// How a program has ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) status: ExitStatus,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Process {
+    /// Starts it, without standard input, and reads all that it prints.
+    pub(crate) fn start(command: Command) -> Self {
+        Self::start_with(command, Stdio::null(), Stdio::piped(), Stdio::piped())
+    }
+
+    /// Starts it with these streams.
+    pub(crate) fn start_with(
+        mut command: Command,
+        stdin: impl Into<Stdio>,
+        stdout: impl Into<Stdio>,
+        stderr: impl Into<Stdio>,
+    ) -> Self {
+        command.process_group(0);
+        command.stdin(stdin).stdout(stdout).stderr(stderr);
+        let mut child = command.spawn().unwrap();
+        Self {
+            stdout: Captured::from(child.stdout.take()),
+            stderr: Captured::from(child.stderr.take()),
+            child,
+        }
+    }
+
+    /// Runs it to its end.
+    pub(crate) fn run(command: Command) -> Ended {
+        Self::start(command).end()
+    }
+
+    /// Waits until it has printed what `find` looks for.
+    pub(crate) fn stdout_has<T>(&self, find: impl FnMut(&str) -> Option<T>) -> T {
+        self.stdout.wait(find)
+    }
+
+    /// Waits until it has logged what `find` looks for.
+    pub(crate) fn stderr_has<T>(&self, find: impl FnMut(&str) -> Option<T>) -> T {
+        self.stderr.wait(find)
+    }
+
+    /// Sends a signal to it, and to what it has started.
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process_group(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Waits for its end.
+    pub(crate) fn end(mut self) -> Ended {
+        let whole = |stream: &Captured| stream.wait_whole();
+        let (stdout, stderr) = (whole(&self.stdout), whole(&self.stderr));
+        // Both streams are at their ends, so it is gone or about to be.
+        let status = self.child.wait().unwrap();
+        Ended {
+            status,
+            stdout,
+            stderr,
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            self.signal(Signal::KILL);
+            self.child.wait().unwrap();
+        }
+    }
+}
+
+/// What comes out of a stream, read by a thread of its own.
+#[derive(Clone, Default)]
+struct Captured(Arc<(Mutex<Text>, Condvar)>);
+
+#[derive(Default)]
+struct Text {
+    text: String,
+    at_end: bool,
+}
+
+impl<R: Read + Send + 'static> From<Option<R>> for Captured {
+    fn from(stream: Option<R>) -> Self {
+        let captured = Self::default();
+        let Some(mut stream) = stream else {
+            captured.add(None);
+            return captured;
+        };
+        let filled = captured.clone();
+        thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            while let Ok(read @ 1..) = stream.read(&mut bytes) {
+                filled.add(Some(&String::from_utf8_lossy(&bytes[..read])));
+            }
+            filled.add(None);
+        });
+        captured
+    }
+}
+
+impl Captured {
+    /// Adds text; `None` is the end.
+    fn add(&self, text: Option<&str>) {
+        let mut state = self.0.0.lock().unwrap();
+        state.text.push_str(text.unwrap_or_default());
+        state.at_end |= text.is_none();
+        self.0.1.notify_all();
+    }
+
+    fn wait<T>(&self, mut find: impl FnMut(&str) -> Option<T>) -> T {
+        let mut found = None;
+        let seen = self.wait_while(|state| {
+            found = find(&state.text);
+            found.is_none() && !state.at_end
+        });
+        found.unwrap_or_else(|| panic!("it never came. What did:\n{seen}"))
+    }
+
+    fn wait_whole(&self) -> String {
+        self.wait_while(|state| !state.at_end)
+    }
+
+    fn wait_while(&self, mut goes_on: impl FnMut(&Text) -> bool) -> String {
+        let (state, changed) = &*self.0;
+        let (state, timeout) = changed
+            .wait_timeout_while(state.lock().unwrap(), PATIENCE, |state| goes_on(state))
+            .unwrap();
+        let text = state.text.clone();
+        // Not while it is locked: the reading thread would panic too.
+        drop(state);
+        assert!(!timeout.timed_out(), "waited in vain. What came:\n{text}");
+        text
+    }
+}

@@ -1,0 +1,225 @@
+//! A relay that runs as a process of its own, from a config file.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream},
+    path::PathBuf,
+    process::Command,
+    sync::Arc,
+    time::Duration,
+};
+
+use serde_json::{Value, json};
+use sidewire::{
+    auth::{Algorithm, NewToken, Secret, SigningKey, TokenRules},
+    client::{ClientOptions, Connection, Received},
+    clock::Clock,
+    protocol::{TenantName, UserName},
+    random::Random,
+};
+use tempfile::TempDir;
+
+use crate::process::{PATIENCE, Process, sidewire};
+
+/// A topic that [`event`] relates to.
+pub(crate) const TOPIC: &str = "project:p1";
+
+/// The signing secret and the ingest key of [`Files`].
+pub(crate) const SECRET: &str = "CANARY-secret-0123456789abcdef-0123456789";
+pub(crate) const INGEST_KEY: &str = "CANARY-ingest-key-0123456789";
+
+/// A directory with a config file and what it names.
+pub(crate) struct Files(pub(crate) TempDir);
+
+impl Files {
+    /// With these lines in `[client]` and `[log]`; all ports are free ones.
+    pub(crate) fn with(client: &str, log: &str) -> Self {
+        let files = Self(TempDir::new().unwrap());
+        files.write("jwt.secret", SECRET);
+        files.write("ingest.key", INGEST_KEY);
+        files.write(
+            "sidewire.toml",
+            &format!(
+                r#"[client]
+listen = "127.0.0.1:0"
+{client}
+[[auth.keys]]
+secret_file = "jwt.secret"
+algorithm = "HS256"
+[limits]
+shards = 2
+[ingest]
+listen = "127.0.0.1:0"
+[[ingest.keys]]
+name = "tests"
+key_file = "ingest.key"
+[ops]
+listen = "127.0.0.1:0"
+[log]
+{log}
+"#
+            ),
+        );
+        files
+    }
+
+    /// With the defaults.
+    pub(crate) fn new() -> Self {
+        Self::with("", "")
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// Writes a file and gives its path.
+    pub(crate) fn write(&self, name: &str, text: &str) -> String {
+        let path = self.path(name);
+        fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+
+    /// The path of the config file.
+    pub(crate) fn config(&self) -> String {
+        self.path("sidewire.toml").to_str().unwrap().to_owned()
+    }
+
+    /// The command that serves with it.
+    pub(crate) fn serve(&self) -> Command {
+        sidewire(&["serve", "--config", &self.config()])
+    }
+}
+
+/// `sidewire serve`, ready.
+pub(crate) struct Relay {
+    pub(crate) process: Process,
+    pub(crate) files: Files,
+    pub(crate) client: SocketAddr,
+    pub(crate) ingest: SocketAddr,
+    pub(crate) ops: SocketAddr,
+}
+
+impl Relay {
+    pub(crate) fn start() -> Self {
+        Self::serve(Files::new())
+    }
+
+    /// Serves with the files, and waits until it says where it listens.
+    pub(crate) fn serve(files: Files) -> Self {
+        let process = Process::start(files.serve());
+        let line = process.stderr_has(|log| log_line(log, "the relay takes connections"));
+        let address = |listener: &str| line[listener].as_str().unwrap().parse().unwrap();
+        Self {
+            client: address("client"),
+            ingest: address("ingest"),
+            ops: address("ops"),
+            process,
+            files,
+        }
+    }
+
+    pub(crate) fn client_url(&self) -> String {
+        format!("ws://{}/ws", self.client)
+    }
+
+    pub(crate) fn ingest_url(&self) -> String {
+        format!("http://{}", self.ingest)
+    }
+
+    /// What a client of this relay has to know.
+    pub(crate) fn options(&self, token: &str) -> ClientOptions {
+        options(&self.client_url(), token)
+    }
+
+    /// `sidewire publish` to this relay, for the tenant `acme`.
+    pub(crate) fn publish(&self, args: &[&str]) -> Command {
+        let url = self.ingest_url();
+        let key = self.files.path("ingest.key");
+        let mut command = sidewire(&["publish", "--tenant", "acme", "--url", &url]);
+        command.arg("--key-file").arg(key).args(args);
+        command
+    }
+
+    /// `sidewire tail` of this relay, as the user `ann` of the tenant `acme`.
+    pub(crate) fn tail(&self, args: &[&str]) -> Command {
+        let token = self.files.write("token.jwt", &token("acme", "ann"));
+        let url = self.client_url();
+        let mut command = sidewire(&["tail", "--url", &url, "--token-file", &token]);
+        command.args(args);
+        command
+    }
+
+    /// The value of a metric, given with its labels.
+    pub(crate) fn metric(&self, series: &str) -> f64 {
+        let request = "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+        let answer = http(self.ops, request);
+        answer
+            .lines()
+            .filter_map(|line| line.rsplit_once(' '))
+            .find(|(name, _)| *name == series)
+            .unwrap_or_else(|| panic!("no {series} in {answer}"))
+            .1
+            .parse()
+            .unwrap()
+    }
+}
+
+/// An event that relates to [`TOPIC`], with this title.
+pub(crate) fn event(title: &str) -> Value {
+    let item = json!({"id": "i1", "projectId": "p1", "title": title});
+    json!({"workItemCreated": {"workItem": item, "userId": "ann"}})
+}
+
+/// A token of [`SECRET`], valid for an hour.
+pub(crate) fn token(tenant: &str, user: &str) -> String {
+    let token = NewToken {
+        tenant: TenantName::parse(tenant).unwrap(),
+        user: UserName::parse(user).unwrap(),
+        expires_at: Some(Clock::system().since_unix_epoch() + Duration::from_hours(1)),
+        topics: None,
+    };
+    SigningKey::from_secret(Algorithm::HS256, None, &Secret::new(SECRET))
+        .unwrap()
+        .mint(&token, &TokenRules::default())
+        .unwrap()
+}
+
+pub(crate) fn options(url: &str, token: &str) -> ClientOptions {
+    ClientOptions::new(url, Arc::new(Random::from_seed(1))).with_token(token)
+}
+
+/// Subscribes to a topic and waits for the confirmation.
+pub(crate) async fn subscribe(client: &mut Connection, topic: &str) {
+    client.subscribe([topic]).await.unwrap();
+    let received = client.receive().await.unwrap();
+    assert!(
+        matches!(&received, Received::SubscriptionConfirmed(confirmed) if confirmed.topics == [topic]),
+        "{received:?}"
+    );
+}
+
+/// The first line of a JSON log with this message.
+pub(crate) fn log_line(log: &str, message: &str) -> Option<Value> {
+    log.split_inclusive('\n')
+        .filter(|line| line.ends_with('\n'))
+        .map(|line| serde_json::from_str::<Value>(line).unwrap_or_default())
+        .find(|line| line["message"] == message)
+}
+
+/// What is answered to a request, up to the end of the connection or, where it
+/// becomes a WebSocket, of the head.
+pub(crate) fn http(address: SocketAddr, request: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = Vec::new();
+    let mut bytes = [0; 4096];
+    while !(answer.starts_with(b"HTTP/1.1 101") && answer.ends_with(b"\r\n\r\n")) {
+        match stream.read(&mut bytes).unwrap() {
+            0 => break,
+            read => answer.extend_from_slice(&bytes[..read]),
+        }
+    }
+    String::from_utf8(answer).unwrap()
+}

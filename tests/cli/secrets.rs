@@ -1,0 +1,181 @@
+//! What is secret is in no output: a canary in every place that takes a
+//! credential, and a search of all that comes out.
+
+use std::process::Command;
+
+use sidewire::client::Connection;
+
+use crate::{
+    process::{Process, Signal, sidewire},
+    relay::{Files, INGEST_KEY, Relay, SECRET, TOPIC, event, http, subscribe, token},
+};
+
+/// Stands in the secret and in the ingest key of the relay, and in each bad
+/// credential.
+const CANARY: &str = "CANARY";
+
+/// A credential that is none.
+const BAD: &str = "CANARYheader.CANARYclaims.CANARYsignature";
+
+const UPGRADE: &str = "Host: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n";
+
+/// Handshakes with the token in each of its places, good or bad.
+fn handshakes(token: &str) -> Vec<String> {
+    let query = |query: &str| format!("GET /ws?{query} HTTP/1.1\r\n{UPGRADE}\r\n");
+    let header = |header: &str| format!("GET /ws HTTP/1.1\r\n{UPGRADE}{header}\r\n\r\n");
+    vec![
+        query(&format!("access_token={token}")),
+        header(&format!("Authorization: Bearer {token}")),
+        header(&format!(
+            "Sec-WebSocket-Protocol: sidewire.v1.protobuf, bearer.{token}"
+        )),
+    ]
+}
+
+/// Requests that are refused for other reasons than the token that they carry.
+fn odd_requests(token: &str) -> Vec<String> {
+    [
+        format!("GET /ws?access_token={token} HTTP/1.1\r\nHost: x\r\n\r\n"),
+        format!("GET /{token} HTTP/1.1\r\nHost: x\r\n\r\n"),
+        format!("GET /ws?access_token={token}%zz HTTP/1.1\r\n{UPGRADE}\r\n"),
+        format!("GET /ws HTTP/1.1\r\n{UPGRADE}Authorization: Basic {token}\r\n\r\n"),
+        format!(
+            "GET /ws HTTP/1.1\r\n{UPGRADE}Authorization: Bearer {token}\r\nAuthorization: Bearer {token}\r\n\r\n"
+        ),
+        format!("GET /ws HTTP/1.1\r\n{UPGRADE}Sec-WebSocket-Protocol: bearer.{token}\r\n\r\n"),
+        format!("GET /ws HTTP/1.1\r\n{UPGRADE}Authorization Bearer {token}\r\n\r\n"),
+    ]
+    .into()
+}
+
+fn call(key: &str) -> String {
+    let body = event("x").to_string();
+    let length = body.len();
+    format!(
+        "POST /v1/tenants/acme/events HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
+         Content-Type: application/json\r\nAuthorization: Bearer {key}\r\n\
+         Content-Length: {length}\r\n\r\n{body}"
+    )
+}
+
+/// The commands that take a credential, each with one that is not accepted.
+fn commands(relay: &Relay) -> Vec<Command> {
+    let bad = relay.files.write("bad", BAD);
+    let newline = relay.files.write("newline", &format!("{BAD}\n{BAD}"));
+    let pem = format!("-----BEGIN {CANARY}-----\n{CANARY}\n-----END {CANARY}-----\n");
+    let pem = relay.files.write("pem", &pem);
+    let (client, ingest) = (relay.client_url(), relay.ingest_url());
+    let in_url = format!("{client}?access_token={BAD}");
+    let no_url = format!("{client}?access_token={BAD} {BAD}");
+    let mut commands = vec![
+        sidewire(&["tail", "--url", &client, "--token-file", &bad]),
+        sidewire(&["tail", "--url", &client, "--token-file", &newline]),
+        sidewire(&["tail", "--url", &in_url]),
+        sidewire(&["tail", "--url", &no_url]),
+        sidewire(&["token", "--tenant=a", "--user=b", "--secret-file", &pem]),
+    ];
+    for key in [&bad, &newline] {
+        let publish = ["publish", "--tenant=acme", "--url", &ingest, "{}"];
+        commands.push(sidewire(&[&publish[..], &["--key-file", key]].concat()));
+    }
+    for (variable, command) in [
+        ("SIDEWIRE_TOKEN", &["tail", "--url", &client][..]),
+        (
+            "SIDEWIRE_INGEST_KEY",
+            &["publish", "--tenant=acme", "--url", &ingest, "{}"],
+        ),
+    ] {
+        let mut command = sidewire(command);
+        command.env(variable, BAD);
+        commands.push(command);
+    }
+    for (key, name) in [
+        ("secret_file", &pem),
+        ("public_key_file", &pem),
+        ("public_key_file", &bad),
+        ("jwks_file", &bad),
+    ] {
+        let algorithm = match key {
+            "secret_file" => "algorithm = \"HS256\"",
+            "public_key_file" => "algorithm = \"ES256\"",
+            _ => "",
+        };
+        let text = format!("[[auth.keys]]\n{key} = \"{name}\"\n{algorithm}\n");
+        let config = format!("bad-{}.toml", commands.len());
+        let config = relay.files.write(&config, &text);
+        commands.push(sidewire(&["check", "--config", &config]));
+    }
+    commands
+}
+
+#[tokio::test]
+async fn no_secret_and_no_token_is_in_any_output_at_the_level_trace() {
+    assert!(SECRET.contains(CANARY) && INGEST_KEY.contains(CANARY));
+    let relay = Relay::serve(Files::with("query_token = true", "level = \"trace\""));
+    let good = token("acme", "ann");
+    let mut outputs = Vec::new();
+
+    for handshake in handshakes(&good) {
+        let answer = http(relay.client, &handshake);
+        assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
+        outputs.push(answer);
+    }
+    for handshake in handshakes(BAD) {
+        let answer = http(relay.client, &handshake);
+        assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
+        outputs.push(answer);
+    }
+    for token in [&good, BAD] {
+        for request in odd_requests(token) {
+            let answer = http(relay.client, &request);
+            assert!(answer.starts_with("HTTP/1.1 4"), "{answer}");
+            outputs.push(answer);
+        }
+    }
+    for (key, status) in [(INGEST_KEY, 200), (BAD, 401), (&good, 401)] {
+        let answer = http(relay.ingest, &call(key));
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{answer}"
+        );
+        outputs.push(answer);
+    }
+    outputs.push(http(
+        relay.ops,
+        &format!(
+            "GET /metrics?access_token={BAD} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        ),
+    ));
+
+    // What clients say is no secret, and no log's business either.
+    let mut client = Connection::open(&relay.options(&good)).await.unwrap();
+    subscribe(&mut client, &format!("project:{CANARY}")).await;
+    client.close(1000).await;
+
+    let tail = Process::start(relay.tail(&[TOPIC]));
+    tail.stderr_has(|log| log.contains("following").then_some(()));
+    let published = Process::run(relay.publish(&[&event("x").to_string()]));
+    assert!(published.status.success(), "{published:?}");
+    tail.signal(Signal::INT);
+    let mut ended = vec![published, tail.end()];
+    for command in commands(&relay) {
+        let failed = Process::run(command);
+        assert!(!failed.status.success(), "{failed:?}");
+        ended.push(failed);
+    }
+    relay.process.signal(Signal::TERM);
+    ended.push(relay.process.end());
+    for ended in ended {
+        outputs.extend([ended.stdout, ended.stderr]);
+    }
+
+    let signature = good.rsplit('.').next().unwrap();
+    let in_hex: String = CANARY.bytes().map(|byte| format!("{byte:02x}")).collect();
+    assert!(outputs.len() > 40);
+    for output in outputs {
+        for secret in [CANARY, &in_hex, signature] {
+            assert!(!output.contains(secret), "{secret} is in {output}");
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! `sidewire serve` from its start to its end.
+
+use std::{
+    io::{Write, pipe},
+    net::TcpStream,
+    os::unix::net::UnixDatagram,
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+use sidewire::client::{Connection, Credential, Encoding, Publisher, ReceiveError, Received};
+use tokio::{net::TcpSocket, time::timeout};
+
+use crate::{
+    process::{PATIENCE, Process, Signal},
+    relay::{Files, INGEST_KEY, Relay, TOPIC, event, log_line, subscribe, token},
+};
+
+/// More than a connection's kernel buffers take, less than its outbox.
+const EVENTS: usize = 60;
+const EVENT_BYTES: usize = 16 * 1024;
+
+/// A client of little appetite: most of what is sent to it has to wait.
+async fn slow_client(relay: &Relay) -> Connection {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let stream = socket.connect(relay.client).await.unwrap();
+    let options = relay.options(&token("acme", "ann"));
+    let mut client = Connection::over(stream, &options).await.unwrap();
+    subscribe(&mut client, TOPIC).await;
+    client
+}
+
+/// Publishes a batch for [`TOPIC`], of which a slow client's part is queued.
+async fn publish_much(relay: &Relay) {
+    let publisher = Publisher::new(&relay.ingest_url(), Some(&Credential::new(INGEST_KEY)));
+    let events: Vec<_> = (0..EVENTS)
+        .map(|_| event(&"x".repeat(EVENT_BYTES)))
+        .collect();
+    let batch = json!({ "messages": events }).to_string();
+    let answer = publisher
+        .unwrap()
+        .post("acme", batch, Encoding::Json, &[], true)
+        .await
+        .unwrap();
+    assert_eq!(answer.results.len(), EVENTS);
+    assert!(answer.results.iter().all(|it| it.matched == Some(1)));
+    assert!(relay.metric("sidewire_events_queued") > 0.0);
+}
+
+/// Reads to the end: how many events came, and how the connection was closed.
+async fn read_all(client: &mut Connection) -> (usize, u16, String) {
+    let mut events = 0;
+    loop {
+        match timeout(PATIENCE, client.receive()).await.unwrap() {
+            Ok(Received::Event(_)) => events += 1,
+            Err(ReceiveError::Closed { code, reason }) => return (events, code, reason),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_signal_ends_it_when_what_is_queued_is_written() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let relay = Relay::start();
+        let mut client = slow_client(&relay).await;
+        publish_much(&relay).await;
+        relay.process.signal(signal);
+        relay
+            .process
+            .stderr_has(|log| log_line(log, "shutting down: what is queued is written first"));
+
+        let (events, code, reason) = read_all(&mut client).await;
+        assert_eq!((events, code), (EVENTS, 1001), "{reason}");
+        let delay = reason.strip_prefix("retry_after_ms=").unwrap();
+        assert!(delay.parse::<u64>().unwrap() <= 10_000, "{delay}");
+        let ended = relay.process.end();
+        assert_eq!(ended.status.code(), Some(0), "{signal:?}: {ended:?}");
+        assert!(
+            log_line(&ended.stderr, "every connection was closed in good order").is_some(),
+            "{ended:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_it_at_once() {
+    let client = "write_timeout = \"1h\"\ndrain_timeout = \"1h\"";
+    let relay = Relay::serve(Files::with(client, ""));
+    let client = slow_client(&relay).await;
+    publish_much(&relay).await;
+    relay.process.signal(Signal::TERM);
+    relay
+        .process
+        .stderr_has(|log| log_line(log, "shutting down: what is queued is written first"));
+    relay.process.signal(Signal::INT);
+    let ended = relay.process.end();
+    assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+    assert!(
+        ended
+            .stderr
+            .ends_with("sidewire: a second signal: ended at once\n")
+    );
+    drop(client);
+}
+
+#[test]
+fn who_has_not_said_a_word_does_not_hold_up_the_end() {
+    let client = "handshake_timeout = \"1h\"\ndrain_timeout = \"1h\"";
+    let relay = Relay::serve(Files::with(client, ""));
+    let silent = TcpStream::connect(relay.client).unwrap();
+    // A second one is accepted after it.
+    let answer = crate::relay::http(relay.client, "GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
+    relay.process.signal(Signal::TERM);
+    let ended = relay.process.end();
+    assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+    drop(silent);
+}
+
+#[tokio::test]
+async fn a_call_that_hangs_does_not_keep_the_clients_from_their_goodbye() {
+    let relay = Relay::serve(Files::with(
+        "drain_timeout = \"2s\"\ndrain_spread = \"1s\"",
+        "",
+    ));
+    let mut client = Connection::open(&relay.options(&token("acme", "ann")))
+        .await
+        .unwrap();
+    subscribe(&mut client, TOPIC).await;
+    let mut call = TcpStream::connect(relay.ingest).unwrap();
+    write!(
+        call,
+        "POST /v1/tenants/acme/events HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n\
+         Authorization: Bearer {INGEST_KEY}\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n"
+    )
+    .unwrap();
+    // Now the relay waits for the body.
+    let mut go_on = [0; 12];
+    std::io::Read::read_exact(&mut call, &mut go_on).unwrap();
+    assert_eq!(&go_on, b"HTTP/1.1 100");
+
+    relay.process.signal(Signal::TERM);
+    let (_, code, _) = read_all(&mut client).await;
+    assert_eq!(code, 1001);
+    let ended = relay.process.end();
+    assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+    let late = "the time was over before every connection was closed";
+    assert!(log_line(&ended.stderr, late).is_some(), "{ended:?}");
+}
+
+#[test]
+fn systemd_hears_when_it_is_ready_and_when_it_stops() {
+    let files = Files::new();
+    let path = files.path("notify");
+    let systemd = UnixDatagram::bind(&path).unwrap();
+    systemd.set_read_timeout(Some(PATIENCE)).unwrap();
+    let hear = || {
+        let mut bytes = [0; 256];
+        let read = systemd.recv(&mut bytes).unwrap();
+        String::from_utf8(bytes[..read].to_vec()).unwrap()
+    };
+    let mut serve = files.serve();
+    serve.env("NOTIFY_SOCKET", &path);
+    let process = Process::start(serve);
+    assert!(hear().lines().any(|line| line == "READY=1"));
+    // That it takes connections is no promise: it says where.
+    process.stderr_has(|log| log_line(log, "the relay takes connections"));
+    process.signal(Signal::TERM);
+    assert!(hear().lines().any(|line| line == "STOPPING=1"));
+    assert!(process.end().status.success());
+}
+
+#[test]
+fn the_log_is_on_standard_error_and_in_json_off_a_terminal() {
+    let relay = Relay::start();
+    relay.process.signal(Signal::TERM);
+    let ended = relay.process.end();
+    assert_eq!(ended.stdout, "");
+    let lines: Vec<Value> = ended
+        .stderr
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert!(lines.len() >= 3, "{lines:?}");
+    for line in lines {
+        for key in ["timestamp", "level", "message", "target"] {
+            assert!(line[key].is_string(), "{line}");
+        }
+    }
+}
+
+#[test]
+fn the_log_is_for_people_where_the_config_says_so() {
+    let files = Files::with("", "format = \"pretty\"");
+    let process = Process::start(files.serve());
+    process.stderr_has(|log| {
+        log.contains("INFO sidewire::cli::serve: the relay")
+            .then_some(())
+    });
+    process.signal(Signal::TERM);
+    let ended = process.end();
+    assert!(!ended.stderr.contains('\x1b'), "no colours in a file");
+}
+
+#[test]
+fn it_goes_on_when_nobody_reads_its_log_any_more() {
+    let files = Files::with("", "level = \"trace\"");
+    let path = files.path("notify");
+    let systemd = UnixDatagram::bind(&path).unwrap();
+    systemd.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut serve = files.serve();
+    serve.env("NOTIFY_SOCKET", &path);
+    let (reader, writer) = pipe().unwrap();
+    drop(reader);
+    let process = Process::start_with(serve, Stdio::null(), Stdio::piped(), writer);
+    let mut state = [0; 256];
+    let read = systemd.recv(&mut state).unwrap();
+    assert!(state[..read].starts_with(b"READY=1"));
+    let began = Instant::now();
+    process.signal(Signal::TERM);
+    assert_eq!(process.end().status.code(), Some(0));
+    assert!(began.elapsed() < Duration::from_secs(10));
+}

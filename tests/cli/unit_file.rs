@@ -1,0 +1,64 @@
+//! The systemd unit.
+
+use std::{fs, path::Path};
+
+use clap::Parser;
+use sidewire::{
+    cli::{Cli, Command},
+    config::Config,
+};
+
+use crate::process::{Process, is_on_path};
+
+fn unit() -> String {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    fs::read_to_string(root.join("systemd/sidewire.service")).unwrap()
+}
+
+/// The value of the one line that sets it.
+fn setting<'a>(unit: &'a str, name: &str) -> &'a str {
+    let mut values = unit
+        .lines()
+        .filter_map(|line| line.split_once('='))
+        .filter(|(key, _)| *key == name);
+    let (_, value) = values.next().unwrap_or_else(|| panic!("no {name}"));
+    assert_eq!(values.next(), None, "{name} is set twice");
+    value
+}
+
+#[test]
+fn the_unit_starts_what_there_is_and_waits_for_its_word() {
+    let unit = unit();
+    assert_eq!(setting(&unit, "Type"), "notify");
+    let command = setting(&unit, "ExecStart");
+    let cli = Cli::try_parse_from(command.split(' ')).unwrap();
+    let Command::Serve(args) = cli.command else {
+        panic!("{command}");
+    };
+    assert_eq!(args.config, Path::new("/etc/sidewire/sidewire.toml"));
+    assert!(command.starts_with("/usr/bin/sidewire "), "{command}");
+}
+
+#[test]
+fn systemd_waits_longer_for_the_end_than_the_relay_drains() {
+    let stop = humantime::parse_duration(setting(&unit(), "TimeoutStopSec")).unwrap();
+    let drain = Config::default().client.drain_timeout;
+    assert!(stop > drain, "{stop:?} for {drain:?}");
+}
+
+#[test]
+fn systemd_finds_no_fault_in_the_unit() {
+    if !is_on_path("systemd-analyze") {
+        return;
+    }
+    // It looks whether the program is there.
+    let unit = unit().replace("/usr/bin/sidewire", env!("CARGO_BIN_EXE_sidewire"));
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("sidewire.service");
+    fs::write(&path, unit).unwrap();
+    let mut verify = std::process::Command::new("systemd-analyze");
+    verify.args(["verify", "--man=no"]).arg(path);
+    let verified = Process::run(verify);
+    assert!(verified.status.success(), "{verified:?}");
+    assert!(!verified.stderr.contains("sidewire"), "{verified:?}");
+}

@@ -95,7 +95,7 @@ fn batch(
     let batch: &[u8] = match format {
         Format::Protobuf => body,
         Format::Json => {
-            encoded = relay.schema.batch_from_json(body).map_err(no_json)?;
+            encoded = relay.schema.batch_from_json(body).map_err(no_json_batch)?;
             &encoded
         }
     };
@@ -115,14 +115,34 @@ fn batch(
         }
     }
     if errors.is_empty() {
-        return Ok(drafts);
+        Ok(drafts)
+    } else {
+        Err(batch_refused(errors))
     }
-    let detail = format!("{} of the batch's events are refused", errors.len());
-    Err(Problem::invalid(detail).with_errors(errors))
+}
+
+/// A batch is taken whole or not at all.
+fn batch_refused(errors: Vec<ItemProblem>) -> Problem {
+    let detail = match errors.as_slice() {
+        [only] => format!(
+            "event {} of the batch is refused: {}",
+            only.index, only.message
+        ),
+        several => format!("{} of the batch's events are refused", several.len()),
+    };
+    Problem::invalid(detail).with_errors(errors)
 }
 
 fn no_json(error: JsonError) -> Problem {
     Problem::invalid(error.to_string()).with_field(error.field())
+}
+
+/// The first event that cannot be read ends the reading, so it alone is told of.
+fn no_json_batch(error: JsonError) -> Problem {
+    match error.in_message() {
+        Some((index, error)) => batch_refused(vec![no_json(error).of_item(index)]),
+        None => no_json(error),
+    }
 }
 
 fn no_batch(error: BatchError) -> Problem {

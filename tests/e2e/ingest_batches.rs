@@ -146,6 +146,18 @@ async fn a_batch_is_taken_whole_or_not_at_all() {
         );
     }
 
+    // What cannot even be read is said of the first that it is true of.
+    let unknown = json!({"messages": [good, good, {"userTyping": {"x": 1}}, {"y": 1}]});
+    let answer = watched
+        .refuses("an unknown field", Call::event(BATCH, &unknown), None)
+        .await;
+    assert_eq!(errors(&answer), [(2, Some("userTyping".to_owned()))]);
+    let mistyped = json!({"messages": [good, 1]});
+    let answer = watched
+        .refuses("no message", Call::event(BATCH, &mistyped), None)
+        .await;
+    assert_eq!(errors(&answer), [(1, None)]);
+
     // A topic of the call that is none is no event's fault.
     let call = Call::event(
         &format!("{BATCH}?topic=board"),

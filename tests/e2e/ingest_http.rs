@@ -62,6 +62,8 @@ async fn a_key_of_one_tenant_opens_no_other() {
         ("POST", "/v1/tenants/other/events:batch"),
         ("POST", "/v1/tenants/Acme/events"),
         ("POST", "/v1/tenants/acme%20/events"),
+        ("GET", "/v1/tenants/other/events"),
+        ("POST", "/v1/tenants/other/nothing"),
     ] {
         let answer = call(method, target).answer(&relay).await;
         let expected = (403, "AUTHORIZATION_FAILED".to_owned(), None);

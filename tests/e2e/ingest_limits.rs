@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
+use sidewire::client::{Encoding, PublishError};
 use tokio::time::timeout;
 
 use crate::{
@@ -66,6 +67,21 @@ async fn a_body_may_be_as_big_as_the_limit_and_no_bigger() {
         .answer(&relay)
         .await;
     assert_eq!(offset(&answer), head + 1);
+    assert!(relay.stop().await);
+}
+
+#[tokio::test]
+async fn a_backend_hears_that_its_body_is_too_big_though_it_goes_on_sending() {
+    let relay = small();
+    let backend = relay.backend();
+    for round in 0..20 {
+        let body = vec![b' '; 4 * 1024 * 1024];
+        let posted = backend.post("acme", body, Encoding::Json, &[], false).await;
+        match posted {
+            Err(PublishError::Refused(problem)) => assert_eq!(problem.status, 413),
+            other => panic!("round {round}: {other:?}"),
+        }
+    }
     assert!(relay.stop().await);
 }
 

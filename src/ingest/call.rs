@@ -1,5 +1,5 @@
-//! What every call goes through, in this order: is there such a call, does the
-//! relay take any, who calls, may they.
+//! What every call goes through, in this order: who calls, may they call for this
+//! tenant, is there such a call, does the relay take any.
 
 use hyper::{Method, Request, StatusCode, body::Incoming};
 
@@ -22,16 +22,17 @@ pub(super) async fn answer(relay: &Relay, request: Request<Incoming>) -> Result<
 fn admit(relay: &Relay, request: &Request<Incoming>) -> Result<Route, Problem> {
     let key = authenticate(relay, request)?;
     let path = Path::parse(request.uri().path()).ok_or_else(Problem::no_such_path)?;
-    if request.method() != Method::POST {
-        return Err(Problem::method_not_allowed("POST"));
-    }
-    let route = path.route()?;
-    if key.is_some_and(|key| !key.allows(&route.tenant)) {
+    let tenant = path.tenant()?;
+    if key.is_some_and(|key| !key.allows(&tenant)) {
         return Err(Problem::new(
             StatusCode::FORBIDDEN,
             ErrorCode::AuthorizationFailed,
             "the key is not for this tenant",
         ));
+    }
+    let call = path.call.ok_or_else(Problem::no_such_path)?;
+    if request.method() != Method::POST {
+        return Err(Problem::method_not_allowed("POST"));
     }
     if relay.is_draining() {
         return Err(Problem::unavailable(
@@ -41,7 +42,7 @@ fn admit(relay: &Relay, request: &Request<Incoming>) -> Result<Route, Problem> {
         )
         .closing());
     }
-    Ok(route)
+    Ok(Route { tenant, call })
 }
 
 /// The key that the caller shows; `None` where nobody has to show one.

@@ -1,16 +1,12 @@
-//! `POST …/events` and `POST …/events:batch`: from a body to events in the log,
-//! and the answer that says where they are.
+//! `POST …/events` and `POST …/events:batch`: from a body to events in the log.
+
+use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::Full;
-use hyper::{
-    Request, StatusCode,
-    body::Incoming,
-    header::{CONTENT_TYPE, HeaderValue},
-};
-use serde::Serialize;
+use hyper::{Request, body::Incoming};
 
 use super::{
+    answer::{Accepted, answer},
     body::{self, Format},
     draft::{draft, parse_topic},
     route::{Call, Route},
@@ -18,8 +14,8 @@ use super::{
 use crate::{
     event::Draft,
     http::{ItemProblem, Problem, Response, query_pairs},
-    hub::{PlacedEvent, PublishError, Published},
-    protocol::{ErrorCode, MessageId, Topic},
+    hub::PublishError,
+    protocol::{ErrorCode, Topic},
     relay::Relay,
     schema::{BatchError, JsonError},
 };
@@ -48,9 +44,9 @@ pub(super) async fn publish(
         .publisher
         .publish(&route.tenant, drafts)
         .await
-        .map_err(|error| no_room(relay, error))?;
+        .map_err(|error| no_room(error, ingest.inbox_timeout))?;
     relay.metrics.ingested(published.events.len() as u64);
-    Ok(answer(route.call, accepted, &published))
+    Ok(answer(route.call, &accepted, &published))
 }
 
 /// The topics that the query names: `?topic=`, as often as one likes.
@@ -99,7 +95,7 @@ fn batch(
     let batch: &[u8] = match format {
         Format::Protobuf => body,
         Format::Json => {
-            encoded = relay.schema.batch_from_json(body).map_err(no_json)?;
+            encoded = relay.schema.batch_from_json(body).map_err(no_json_batch)?;
             &encoded
         }
     };
@@ -119,14 +115,34 @@ fn batch(
         }
     }
     if errors.is_empty() {
-        return Ok(drafts);
+        Ok(drafts)
+    } else {
+        Err(batch_refused(errors))
     }
-    let detail = format!("{} of the batch's events are refused", errors.len());
-    Err(Problem::invalid(detail).with_errors(errors))
+}
+
+/// A batch is taken whole or not at all.
+fn batch_refused(errors: Vec<ItemProblem>) -> Problem {
+    let detail = match errors.as_slice() {
+        [only] => format!(
+            "event {} of the batch is refused: {}",
+            only.index, only.message
+        ),
+        several => format!("{} of the batch's events are refused", several.len()),
+    };
+    Problem::invalid(detail).with_errors(errors)
 }
 
 fn no_json(error: JsonError) -> Problem {
     Problem::invalid(error.to_string()).with_field(error.field())
+}
+
+/// The first event that cannot be read ends the reading, so it alone is told of.
+fn no_json_batch(error: JsonError) -> Problem {
+    match error.in_message() {
+        Some((index, error)) => batch_refused(vec![no_json(error).of_item(index)]),
+        None => no_json(error),
+    }
 }
 
 fn no_batch(error: BatchError) -> Problem {
@@ -137,89 +153,23 @@ fn no_batch(error: BatchError) -> Problem {
     Problem::invalid(error.to_string()).with_field(field.as_deref())
 }
 
-fn no_room(relay: &Relay, error: PublishError) -> Problem {
-    Problem::unavailable(
-        ErrorCode::RateLimitExceeded,
-        error.to_string(),
-        relay.config.ingest.inbox_timeout,
-    )
+fn no_room(error: PublishError, retry_after: Duration) -> Problem {
+    Problem::unavailable(ErrorCode::RateLimitExceeded, error.to_string(), retry_after)
 }
 
-/// What an answer repeats of an event.
-struct Accepted {
-    message_id: MessageId,
-    topics: Vec<Topic>,
-}
+#[cfg(test)]
+mod tests {
+    use hyper::header::RETRY_AFTER;
 
-impl Accepted {
-    fn of(draft: &Draft) -> Self {
-        Self {
-            message_id: draft.message_id().clone(),
-            topics: draft.topics().to_vec(),
+    use super::*;
+    use crate::hub::TenantsFull;
+
+    #[test]
+    fn want_of_room_is_a_503_that_says_when_to_come_again() {
+        for error in [PublishError::NoRoom, PublishError::TenantsFull(TenantsFull)] {
+            let response = no_room(error, Duration::from_millis(2500)).into_response();
+            assert_eq!(response.status(), 503);
+            assert_eq!(response.headers()[RETRY_AFTER], "3");
         }
     }
-}
-
-/// An event's part of an answer.
-#[derive(Serialize)]
-struct Answer<'a> {
-    message_id: &'a str,
-    position: AnswerPosition,
-    topics: Vec<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    matched: Option<u64>,
-    duplicate: bool,
-}
-
-/// As in proto3 JSON, where 64-bit integers are strings.
-#[derive(Serialize)]
-struct AnswerPosition {
-    epoch: String,
-    offset: String,
-}
-
-#[derive(Serialize)]
-struct BatchAnswer<'a> {
-    results: Vec<Answer<'a>>,
-}
-
-impl<'a> Answer<'a> {
-    fn new(accepted: &'a Accepted, placed: &PlacedEvent) -> Self {
-        Self {
-            message_id: accepted.message_id.as_str(),
-            position: AnswerPosition {
-                epoch: placed.position.epoch.to_string(),
-                offset: placed.position.offset.to_string(),
-            },
-            topics: accepted.topics.iter().map(Topic::as_str).collect(),
-            matched: placed.matched,
-            duplicate: false,
-        }
-    }
-}
-
-fn answer(call: Call, accepted: Vec<Accepted>, published: &Published) -> Response {
-    let mut answers: Vec<_> = accepted
-        .iter()
-        .zip(&published.events)
-        .map(|(accepted, placed)| Answer::new(accepted, placed))
-        .collect();
-    let body = match (call, answers.pop()) {
-        (Call::Event, Some(only)) => serde_json::to_vec(&only),
-        (_, last) => {
-            answers.extend(last);
-            serde_json::to_vec(&BatchAnswer { results: answers })
-        }
-    };
-    // Strings and numbers: there is nothing in it that JSON could not hold.
-    let mut response = Response::new(Full::new(Bytes::from(body.unwrap_or_default())));
-    *response.status_mut() = if published.acknowledged {
-        StatusCode::OK
-    } else {
-        StatusCode::ACCEPTED
-    };
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
 }

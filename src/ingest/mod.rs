@@ -1,17 +1,18 @@
 //! The HTTP calls of backends. Knows who may call and what an answer looks like;
 //! what becomes of an event is the hub's business.
 
+mod answer;
 mod body;
 mod call;
 mod draft;
 mod events;
 mod route;
 
-use std::{convert::Infallible, rc::Rc, time::Duration};
+use std::{cell::RefCell, convert::Infallible, rc::Rc, time::Duration};
 
 use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpStream;
+use tokio::{io::AsyncWriteExt, net::TcpStream, time::timeout};
 
 use crate::{
     http::Response,
@@ -25,22 +26,45 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// What a request's head may have at the most.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 
+/// How long a backend that is refused may go on sending what nobody reads.
+const LINGER_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Answers the calls of one backend's connection.
 pub async fn serve(shard: Rc<Shard>, stream: TcpStream) {
+    let callee = Rc::clone(&shard);
     let service = service_fn(move |request| {
-        let shard = Rc::clone(&shard);
+        let shard = Rc::clone(&callee);
         async move { Ok::<_, Infallible>(answer(&shard.relay, request).await) }
     });
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .serve_connection(TokioIo::new(stream), service)
+        .without_shutdown()
+        .await;
     // A failure is the backend's: it went away or sent no HTTP, and hyper has
     // told it so.
-    drop(
-        http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_TIMEOUT)
-            .max_buf_size(HEAD_BYTES_MAX)
-            .serve_connection(TokioIo::new(stream), service)
-            .await,
-    );
+    if let Ok(parts) = served {
+        let stream = parts.io.into_inner();
+        drop(timeout(LINGER_TIMEOUT, linger(stream, &shard.read_buffer)).await);
+    }
+}
+
+/// Says that nothing more will be answered, and reads until the backend ends too.
+/// Were the socket closed with something unread, the kernel would reset the
+/// connection, and a backend that is still sending might lose its answer.
+async fn linger(mut stream: TcpStream, buffer: &RefCell<Box<[u8]>>) -> std::io::Result<()> {
+    stream.shutdown().await?;
+    loop {
+        stream.readable().await?;
+        let read = stream.try_read(&mut buffer.borrow_mut());
+        match read {
+            Ok(0) => return Ok(()),
+            Err(error) if error.kind() != std::io::ErrorKind::WouldBlock => return Err(error),
+            _ => {}
+        }
+    }
 }
 
 async fn answer(relay: &Relay, request: Request<Incoming>) -> Response {

@@ -21,37 +21,35 @@ pub(super) enum Call {
     Batch,
 }
 
-/// A path that is a call's.
+/// A path below `/v1/tenants/`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Path<'a> {
     /// Still percent-encoded.
     tenant: &'a str,
-    call: Call,
+    /// The call that the rest of the path names, if it names one.
+    pub(super) call: Option<Call>,
 }
 
 impl<'a> Path<'a> {
-    /// The call that the path names, if it names one.
+    /// The path, if it is a tenant's.
     pub(super) fn parse(path: &'a str) -> Option<Self> {
-        let (tenant, call) = path.strip_prefix("/v1/tenants/")?.split_once('/')?;
+        let path = path.strip_prefix("/v1/tenants/")?;
+        let (tenant, call) = path.split_once('/').unwrap_or((path, ""));
         let call = match call {
-            "events" => Call::Event,
-            "events:batch" => Call::Batch,
-            _ => return None,
+            "events" => Some(Call::Event),
+            "events:batch" => Some(Call::Batch),
+            _ => None,
         };
         Some(Self { tenant, call })
     }
 
-    /// The route, when what stands in the tenant's place is a name.
-    pub(super) fn route(self) -> Result<Route, Problem> {
+    /// The tenant, when what stands in its place is a name.
+    pub(super) fn tenant(self) -> Result<TenantName, Problem> {
         let refuse = |reason: String| {
             Problem::invalid(format!("the tenant {reason}")).with_field(Some("tenant"))
         };
         let name = decode_percent(self.tenant).map_err(|error| refuse(error.to_string()))?;
-        let tenant = TenantName::parse(&name).map_err(|error| refuse(error.to_string()))?;
-        Ok(Route {
-            tenant,
-            call: self.call,
-        })
+        TenantName::parse(&name).map_err(|error| refuse(error.to_string()))
     }
 }
 
@@ -60,9 +58,9 @@ mod tests {
     use super::*;
 
     fn tenant(path: &str) -> Option<Result<String, String>> {
-        let route = Path::parse(path)?.route();
-        Some(match route {
-            Ok(route) => Ok(route.tenant.to_string()),
+        let tenant = Path::parse(path)?.tenant();
+        Some(match tenant {
+            Ok(tenant) => Ok(tenant.to_string()),
             Err(problem) => Err(problem.of_item(0).message),
         })
     }
@@ -72,7 +70,7 @@ mod tests {
         let path = "/v1/tenants/a%2Fb%20%C3%A4%3A/events";
         assert_eq!(tenant(path), Some(Ok("a/b ä:".to_owned())));
         let path = "/v1/tenants/events/events:batch";
-        assert_eq!(Path::parse(path).unwrap().call, Call::Batch);
+        assert_eq!(Path::parse(path).unwrap().call, Some(Call::Batch));
     }
 
     #[test]
@@ -102,14 +100,15 @@ mod tests {
     #[test]
     fn other_paths_are_no_calls() {
         for path in [
-            "/",
             "/v1/tenants/acme",
             "/v1/tenants/acme/",
             "/v1/tenants/acme/events/",
             "/v1/tenants/acme/events:batch2",
             "/v1/tenants/a/b/events",
-            "/v2/tenants/acme/events",
         ] {
+            assert_eq!(Path::parse(path).unwrap().call, None, "{path}");
+        }
+        for path in ["/", "/v1/tenants", "/v2/tenants/acme/events"] {
             assert_eq!(Path::parse(path), None, "{path}");
         }
     }

@@ -167,4 +167,15 @@ impl JsonError {
     pub fn field(&self) -> Option<&str> {
         self.field.as_deref()
     }
+
+    /// For an error about a batch: the index of the message at fault, if it is one
+    /// of them, and the error as seen from that message.
+    #[must_use]
+    pub fn in_message(&self) -> Option<(usize, Self)> {
+        let path = self.field()?.strip_prefix("messages[")?;
+        let (index, field) = path.split_once(']')?;
+        let field = field.strip_prefix('.').map(str::to_owned);
+        let message = self.message.clone();
+        Some((index.parse().ok()?, Self { field, message }))
+    }
 }

@@ -1,6 +1,7 @@
 //! The relay from outside: over real sockets, as clients, backends and operators
 //! meet it.
 #![allow(
+    unreachable_pub,
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
@@ -8,6 +9,8 @@
     clippy::cast_possible_truncation,
     clippy::cast_precision_loss,
     clippy::print_stderr,
+    clippy::let_underscore_must_use,
+    clippy::string_slice,
     reason = "a test may fail loudly"
 )]
 
@@ -16,3 +19,14 @@ mod support;
 mod docs;
 mod fanout;
 mod scenarios;
+
+mod event_bytes;
+mod events;
+mod ingest_answers;
+mod ingest_batches;
+mod ingest_http;
+mod ingest_limits;
+mod ingest_order;
+mod ingest_query;
+mod ingest_refusals;
+mod ingest_support;

@@ -363,7 +363,12 @@ pub async fn http(address: std::net::SocketAddr, line: &str, headers: &str, body
 
 /// Reads one answer.
 pub async fn read_answer(stream: &mut TcpStream) -> Answer {
-    let mut bytes = Vec::new();
+    read_next_answer(stream, &mut Vec::new()).await
+}
+
+/// Reads one answer, and leaves in `unread` what came behind it.
+pub async fn read_next_answer(stream: &mut TcpStream, unread: &mut Vec<u8>) -> Answer {
+    let mut bytes = std::mem::take(unread);
     let head_len = loop {
         if let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
             break end + 4;
@@ -386,6 +391,7 @@ pub async fn read_answer(stream: &mut TcpStream) -> Answer {
         let read = stream.read_buf(&mut body).await.unwrap();
         assert_ne!(read, 0, "the body is cut short");
     }
+    *unread = body.split_off(body_len);
     Answer {
         status: status.unwrap(),
         headers,

@@ -90,6 +90,30 @@ fn a_batch_is_read_as_its_envelopes() {
     assert_eq!(error.unwrap_err().field(), Some("messages[1]"));
 }
 
+#[test]
+fn an_error_in_a_batch_can_be_seen_from_the_message_that_has_it() {
+    let schema = Schema::bundled().unwrap();
+    for (json, expected) in [
+        (r#"{"messages": [{}, {"x": 1}]}"#, Some((1, None))),
+        (r#"{"messages": [{}, {}, 1]}"#, Some((2, None))),
+        (
+            r#"{"messages": [{"userTyping": {"userId": 1}}]}"#,
+            Some((0, Some("userTyping.userId"))),
+        ),
+        (
+            r#"{"messages": [{"topics": [1]}]}"#,
+            Some((0, Some("topics[0]"))),
+        ),
+        (r#"{"messages": {}}"#, None),
+        (r#"{"message": []}"#, None),
+    ] {
+        let error = schema.batch_from_json(json.as_bytes()).unwrap_err();
+        let found = error.in_message();
+        let found = found.as_ref().map(|(index, error)| (*index, error.field()));
+        assert_eq!(found, expected, "{json}");
+    }
+}
+
 /// A tree with a map of twenty trees, each of which has a map of twenty numbers.
 fn maps() -> String {
     let numbers: Vec<_> = (0..20)

@@ -1,0 +1,168 @@
+//! What a backend is told of its events that are in the log.
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::{
+    StatusCode,
+    header::{CONTENT_TYPE, HeaderValue},
+};
+use serde::Serialize;
+
+use super::route::Call;
+use crate::{
+    event::Draft,
+    http::Response,
+    hub::{PlacedEvent, Published},
+    protocol::{MessageId, Topic},
+};
+
+/// What an answer repeats of an event.
+pub(super) struct Accepted {
+    message_id: MessageId,
+    topics: Vec<Topic>,
+}
+
+impl Accepted {
+    pub(super) fn of(draft: &Draft) -> Self {
+        Self {
+            message_id: draft.message_id().clone(),
+            topics: draft.topics().to_vec(),
+        }
+    }
+}
+
+/// An event's part of an answer.
+#[derive(Serialize)]
+struct Answer<'a> {
+    message_id: &'a str,
+    position: AnswerPosition,
+    topics: Vec<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    matched: Option<u64>,
+    duplicate: bool,
+}
+
+/// As in proto3 JSON, where 64-bit integers are strings.
+#[derive(Serialize)]
+struct AnswerPosition {
+    epoch: String,
+    offset: String,
+}
+
+#[derive(Serialize)]
+struct BatchAnswer<'a> {
+    results: Vec<Answer<'a>>,
+}
+
+impl<'a> Answer<'a> {
+    fn new(accepted: &'a Accepted, placed: &PlacedEvent) -> Self {
+        Self {
+            message_id: accepted.message_id.as_str(),
+            position: AnswerPosition {
+                epoch: placed.position.epoch.to_string(),
+                offset: placed.position.offset.to_string(),
+            },
+            topics: accepted.topics.iter().map(Topic::as_str).collect(),
+            matched: placed.matched,
+            duplicate: false,
+        }
+    }
+}
+
+/// The answer to a call whose events are in the log.
+pub(super) fn answer(call: Call, accepted: &[Accepted], published: &Published) -> Response {
+    let mut answers: Vec<_> = accepted
+        .iter()
+        .zip(&published.events)
+        .map(|(accepted, placed)| Answer::new(accepted, placed))
+        .collect();
+    let body = match (call, answers.pop()) {
+        (Call::Event, Some(only)) => serde_json::to_vec(&only),
+        (_, last) => {
+            answers.extend(last);
+            serde_json::to_vec(&BatchAnswer { results: answers })
+        }
+    };
+    // Strings and numbers: there is nothing in it that JSON could not hold.
+    let mut response = Response::new(Full::new(Bytes::from(body.unwrap_or_default())));
+    *response.status_mut() = if published.acknowledged {
+        StatusCode::OK
+    } else {
+        StatusCode::ACCEPTED
+    };
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::{
+        event::tests::draft,
+        protocol::{Epoch, Position},
+    };
+
+    const EPOCH: &str = "000000000000000000000000000000ab";
+
+    /// The answer to a call whose events are `matched` so often.
+    async fn answered(call: Call, matched: &[Option<u64>]) -> (StatusCode, Value) {
+        let accepted: Vec<_> = (1..=matched.len())
+            .map(|n| Accepted::of(&draft(&format!("m{n}"), &["a:1", "b:2"])))
+            .collect();
+        let placed = |(index, matched): (usize, &Option<u64>)| PlacedEvent {
+            position: Position {
+                epoch: Epoch::from_bits(0xab),
+                offset: index as u64 + 7,
+            },
+            matched: *matched,
+        };
+        let published = Published {
+            events: matched.iter().enumerate().map(placed).collect(),
+            acknowledged: matched.iter().all(Option::is_some),
+        };
+        let response = answer(call, &accepted, &published);
+        assert_eq!(response.headers()[CONTENT_TYPE], "application/json");
+        let status = response.status();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (status, serde_json::from_slice(&body).unwrap())
+    }
+
+    fn expected(id: &str, offset: &str) -> Value {
+        json!({
+            "message_id": id,
+            "position": {"epoch": EPOCH, "offset": offset},
+            "topics": ["a:1", "b:2"],
+            "duplicate": false,
+        })
+    }
+
+    #[tokio::test]
+    async fn an_event_that_all_shards_have_queued_is_answered_with_whom_it_matched() {
+        let mut only = expected("m1", "7");
+        only["matched"] = json!(3);
+        let answer = answered(Call::Event, &[Some(3)]).await;
+        assert_eq!(answer, (StatusCode::OK, only));
+    }
+
+    #[tokio::test]
+    async fn what_a_shard_has_not_acknowledged_is_accepted_and_says_nothing_of_matches() {
+        let answer = answered(Call::Event, &[None]).await;
+        assert_eq!(answer, (StatusCode::ACCEPTED, expected("m1", "7")));
+        let answer = answered(Call::Batch, &[None, None]).await;
+        let both = json!({"results": [expected("m1", "7"), expected("m2", "8")]});
+        assert_eq!(answer, (StatusCode::ACCEPTED, both));
+    }
+
+    #[tokio::test]
+    async fn a_batch_of_one_is_a_batch() {
+        let mut only = expected("m1", "7");
+        only["matched"] = json!(0);
+        let answer = answered(Call::Batch, &[Some(0)]).await;
+        assert_eq!(answer, (StatusCode::OK, json!({"results": [only]})));
+    }
+}

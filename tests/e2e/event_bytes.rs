@@ -1,0 +1,201 @@
+//! What of an event's bytes goes on as it came, and what the relay adds.
+
+use prost::Message as _;
+use serde_json::json;
+use sidewire::client::{Encoding, Envelope, Event, Published};
+
+use crate::support::TestRelay;
+
+/// Runs of bytes that an envelope is made of.
+#[derive(Clone, Copy)]
+enum Run<'a> {
+    /// Goes on as it came.
+    Kept(&'a [u8]),
+    /// Is taken out.
+    Cut(&'a [u8]),
+}
+
+#[tokio::test]
+async fn an_event_is_the_bytes_that_came_less_field_18_and_fields_that_hold_their_default() {
+    use Run::{Cut, Kept};
+    const ID: Run<'_> = Kept(b"\x0a\x02m1");
+    const NO_ID: Run<'_> = Cut(b"\x0a\x00");
+    const NO_ID_AT_LENGTH: Run<'_> = Cut(b"\x8a\x00\x80\x00");
+    const TIME: Run<'_> = Kept(b"\x40\x05");
+    const NEGATIVE_TIME: Run<'_> = Kept(b"\x40\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01");
+    const NO_TIME: Run<'_> = Cut(b"\x40\x00");
+    const NO_TIME_AT_LENGTH: Run<'_> = Cut(b"\x40\x80\x80\x00");
+    const EXTRA: Run<'_> = Cut(b"\x92\x01\x07extra:1");
+    const EXTRA_AT_LENGTH: Run<'_> = Cut(b"\x92\x81\x00\x87\x00extra:2");
+    // Fields 50, 51, 52 and 5000, of which the schema knows nothing.
+    const VARINT: Run<'_> = Kept(b"\x90\x03\x07");
+    const FIXED: Run<'_> = Kept(b"\x99\x0312345678");
+    const FIXED_32: Run<'_> = Kept(b"\xa5\x031234");
+    const STRING: Run<'_> = Kept(b"\xc2\xb8\x02\x02hi");
+
+    let relay = TestRelay::start();
+    let mut client = relay.connect("acme", "ann").await;
+    client.subscribe(&["project:p1"]).await;
+    let event = relay.envelope(json!({"workItemCreated": {"workItem": {"projectId": "p1"}}}));
+    let payload = Kept(&event);
+    let roundabout = roundabout(&event);
+    let roundabout = Kept(&roundabout);
+
+    // Then: whether the relay appends the message_id, and the timestamp.
+    let cases: &[(&[Run<'_>], bool, bool)] = &[
+        (&[payload], true, true),
+        (&[ID, TIME, payload], false, false),
+        (&[TIME, payload, ID], false, false),
+        (&[payload, NEGATIVE_TIME], true, false),
+        (&[payload, ID], false, true),
+        (&[NO_ID, payload, NO_TIME], true, true),
+        (&[NO_TIME_AT_LENGTH, NO_ID_AT_LENGTH, payload], true, true),
+        (&[ID, payload, NO_TIME], false, true),
+        (&[ID, EXTRA, payload], false, true),
+        (&[EXTRA, payload], true, true),
+        (&[payload, EXTRA], true, true),
+        (
+            &[
+                EXTRA,
+                EXTRA_AT_LENGTH,
+                ID,
+                EXTRA,
+                TIME,
+                EXTRA,
+                payload,
+                EXTRA,
+            ],
+            false,
+            false,
+        ),
+        (
+            &[VARINT, payload, STRING, FIXED, FIXED_32, VARINT],
+            true,
+            true,
+        ),
+        (&[roundabout], true, true),
+        (
+            &[
+                NO_ID,
+                VARINT,
+                EXTRA,
+                TIME,
+                STRING,
+                roundabout,
+                EXTRA_AT_LENGTH,
+                FIXED,
+            ],
+            true,
+            false,
+        ),
+    ];
+    for (index, (runs, appends_id, appends_time)) in cases.iter().enumerate() {
+        let (mut sent, mut kept) = (Vec::new(), Vec::new());
+        for run in *runs {
+            match run {
+                Kept(bytes) => {
+                    sent.extend(*bytes);
+                    kept.extend(*bytes);
+                }
+                Cut(bytes) => sent.extend(*bytes),
+            }
+        }
+        let published = post(&relay, sent, Encoding::Protobuf).await;
+        assert_eq!(published.matched, Some(1), "case {index}");
+        let received = client.event().await;
+        check_bytes(&received, &published, &kept, *appends_id, *appends_time);
+    }
+    client.nothing_more().await;
+    drop(client);
+    assert!(relay.stop().await);
+}
+
+/// The envelope of one payload, whose number is at most 15, with its tag and its
+/// length written longer than they need be, and with a field in the payload that
+/// the schema does not know.
+fn roundabout(event: &[u8]) -> Vec<u8> {
+    let (tag, payload) = (event[0], &event[2..]);
+    assert_eq!(usize::from(event[1]), payload.len());
+    let unknown = b"\xc2\xb8\x02\x02hi";
+    let length = event[1] + unknown.len() as u8;
+    let mut bytes = vec![tag | 0x80, 0x80, 0x00, length | 0x80, 0x00];
+    bytes.extend(payload);
+    bytes.extend(unknown);
+    bytes
+}
+
+#[tokio::test]
+async fn from_json_too_a_message_id_and_a_timestamp_that_were_given_stay() {
+    let relay = TestRelay::start();
+    let mut client = relay.connect("acme", "ann").await;
+    client.subscribe(&["project:p1"]).await;
+    let mut event = json!({
+        "messageId": "given",
+        "timestamp": "-5",
+        "workItemCreated": {"workItem": {"projectId": "p1"}},
+        "topics": ["extra:1"],
+    });
+    let published = post(&relay, event.to_string(), Encoding::Json).await;
+    assert_eq!(published.topics, ["project:p1", "extra:1"]);
+    event.as_object_mut().unwrap().remove("topics");
+    let mut expected = event.clone();
+    expected["position"] = json!({
+        "epoch": published.position.epoch,
+        "offset": published.position.offset.to_string(),
+    });
+    assert_eq!(relay.json(&client.event().await.envelope), expected);
+
+    // What holds its default counts as missing.
+    event["messageId"] = json!("");
+    event["timestamp"] = json!(0);
+    let published = post(&relay, event.to_string(), Encoding::Json).await;
+    let received = client.event().await;
+    assert_eq!(received.message_id, published.message_id);
+    assert!(received.message_id.len() == 36 && received.timestamp > 0);
+    drop(client);
+    assert!(relay.stop().await);
+}
+
+/// Posts one event to `acme`.
+pub async fn post(
+    relay: &TestRelay,
+    body: impl Into<bytes::Bytes>,
+    encoding: Encoding,
+) -> Published {
+    let backend = relay.backend();
+    let answer = backend.post("acme", body, encoding, &[], false).await;
+    answer.unwrap().results.remove(0)
+}
+
+/// That the envelope is what was kept of the bytes that came, then the relay's own
+/// fields, and not a byte else.
+pub fn check_bytes(
+    received: &Event,
+    published: &Published,
+    kept: &[u8],
+    appends_id: bool,
+    appends_time: bool,
+) {
+    let appended = received.envelope.strip_prefix(kept).unwrap_or_else(|| {
+        panic!("{:02x?} begins with {kept:02x?}", &received.envelope[..]);
+    });
+    assert_eq!(received.message_id, published.message_id);
+    let expected = Envelope {
+        message_id: if appends_id {
+            published.message_id.clone()
+        } else {
+            String::new()
+        },
+        timestamp: if appends_time { received.timestamp } else { 0 },
+        position: Some(published.position.clone()),
+        control: None,
+    };
+    assert_eq!(appended, expected.encode_to_vec());
+    if appends_id {
+        assert_eq!(published.message_id.len(), 36, "a UUID");
+    }
+    if appends_time {
+        let now = sidewire::clock::Clock::system().unix_seconds();
+        assert!((now - 60..=now).contains(&received.timestamp));
+    }
+}

@@ -1,0 +1,175 @@
+//! What backends are answered when their events are taken.
+
+use serde_json::json;
+use sidewire::client::Encoding;
+
+use crate::{
+    ingest_support::{Call, EVENTS, JSON, offset},
+    scenarios::work_item_created,
+    support::TestRelay,
+};
+
+#[tokio::test]
+async fn an_event_is_answered_with_its_id_its_position_its_topics_and_whom_it_matched() {
+    let relay = TestRelay::start();
+    let mut client = relay.connect("acme", "ann").await;
+    let confirmed = client.subscribe(&["project:p1", "work_item:item-1"]).await;
+    let epoch = confirmed.position.unwrap().epoch;
+    let mut event = work_item_created("p1");
+    event["messageId"] = json!("m1");
+    let answer = Call::event(EVENTS, &event).answer(&relay).await;
+    assert_eq!(
+        (answer.status, &answer.headers["content-type"][..]),
+        (200, JSON)
+    );
+    // The offset is a string, so that it can be pasted into a Subscribe; other
+    // numbers are numbers.
+    let expected = json!({
+        "message_id": "m1",
+        "position": {"epoch": epoch, "offset": "1"},
+        "topics": ["work_item:item-1", "project:p1"],
+        "matched": 1,
+        "duplicate": false,
+    });
+    assert_eq!(answer.json(), expected);
+
+    // Nobody there is no error.
+    let answer = Call::event(EVENTS, &work_item_created("p2"))
+        .answer(&relay)
+        .await;
+    let answer = answer.json();
+    assert_eq!(
+        (&answer["matched"], &answer["position"]["offset"]),
+        (&json!(1), &json!("2"))
+    );
+    let answer = Call::event("/v1/tenants/nobody/events", &work_item_created("p2"));
+    assert_eq!(answer.answer(&relay).await.json()["matched"], json!(0));
+    assert_eq!(client.event().await.message_id, "m1");
+    drop(client);
+    assert!(relay.stop().await);
+}
+
+#[tokio::test]
+async fn any_kind_exists_and_the_implicit_topics_reach_whom_they_name() {
+    let relay = TestRelay::start();
+    let mut ann = relay.connect("acme", "ann").await;
+    let mut bob = relay.connect("acme", "bob").await;
+    let id = "i".repeat(256);
+    let kind = "k".repeat(32);
+    let longest = format!("{kind}:{id}");
+    bob.subscribe(&[&longest, "a:b:*", "a::"]).await;
+    let backend = relay.backend();
+    for (topic, to_ann, to_bob) in [
+        ("tenant:*", true, true),
+        ("user:ann", true, false),
+        ("user:nobody", false, false),
+        (&longest, false, true),
+        ("a:b:*", false, true),
+        ("a::", false, true),
+    ] {
+        let event = json!({"userTyping": {}}).to_string();
+        let answer = backend
+            .post("acme", event, Encoding::Json, &[topic], false)
+            .await;
+        let published = &answer.unwrap().results[0];
+        assert_eq!(published.topics, [topic]);
+        assert_eq!(
+            published.matched,
+            Some(u64::from(to_ann) + u64::from(to_bob))
+        );
+        for (client, gets) in [(&mut ann, to_ann), (&mut bob, to_bob)] {
+            if gets {
+                assert_eq!(client.event().await.message_id, published.message_id);
+            }
+        }
+    }
+    ann.nothing_more().await;
+    bob.nothing_more().await;
+    drop((ann, bob));
+    assert!(relay.stop().await);
+}
+
+#[tokio::test]
+async fn what_lies_just_within_the_bounds_is_taken() {
+    let relay = TestRelay::start();
+    let many: Vec<_> = (0..100).map(|i| format!("board:{i}")).collect();
+    // 99 topics, each of them twice.
+    let twice = [&many[..99], &many[..99]].concat();
+    let query = format!("{EVENTS}?topic=board:98");
+    for (what, target, event) in [
+        (
+            "100 topics",
+            EVENTS,
+            json!({"topics": many, "userTyping": {}}),
+        ),
+        (
+            "100 topics, some of them twice",
+            &query,
+            json!({"topics": twice, "userTyping": {"projectId": "p"}}),
+        ),
+        (
+            "a message_id of 128 bytes",
+            EVENTS,
+            json!({"messageId": "ü".repeat(64), "userTyping": {"projectId": "p"}}),
+        ),
+        (
+            "an id with colons",
+            EVENTS,
+            json!({"userTyping": {"projectId": "a:b:c"}}),
+        ),
+        (
+            "an id of 256 bytes",
+            EVENTS,
+            json!({"userTyping": {"projectId": "ü".repeat(128)}}),
+        ),
+        (
+            "an id with a star in it",
+            EVENTS,
+            json!({"userTyping": {"projectId": "**"}}),
+        ),
+        (
+            "an empty id beside another",
+            EVENTS,
+            json!({"userTyping": {"projectId": "", "workItemId": "w"}}),
+        ),
+        (
+            "null for what is not set",
+            EVENTS,
+            json!({"messageId": null, "position": null, "ping": null, "userTyping": {"projectId": "p", "workItemId": null}}),
+        ),
+        (
+            "the .proto's names",
+            EVENTS,
+            json!({"message_id": "m", "user_typing": {"project_id": "p"}}),
+        ),
+        (
+            "both styles of name",
+            EVENTS,
+            json!({"message_id": "n", "userTyping": {"projectId": "p", "work_item_id": "w"}}),
+        ),
+        (
+            "an enum by number",
+            EVENTS,
+            json!({"userPresence": {"projectId": "p", "status": 1}}),
+        ),
+        (
+            "an enum number without a name",
+            EVENTS,
+            json!({"userPresence": {"projectId": "p", "status": 99}}),
+        ),
+    ] {
+        let answer = Call::event(target, &event).answer(&relay).await;
+        assert_eq!(answer.status, 200, "{what}: {}", answer.text());
+    }
+    let answer = Call::event(
+        EVENTS,
+        &json!({"userTyping": {"projectId": "a:b", "workItemId": ""}}),
+    );
+    assert_eq!(
+        answer.answer(&relay).await.json()["topics"],
+        json!(["project:a:b"])
+    );
+    let answer = Call::post(EVENTS, JSON, " {\"userTyping\":{\"projectId\":\"p\"}}\r\n ");
+    assert_eq!(offset(&answer.answer(&relay).await), 14);
+    assert!(relay.stop().await);
+}

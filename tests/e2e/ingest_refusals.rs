@@ -1,0 +1,382 @@
+//! What is wrong with an event or a batch is said, and changes nothing.
+
+use serde_json::{Value, json};
+use sidewire::schema::PayloadKind;
+
+use crate::{
+    ingest_support::{Call, EVENTS, JSON, PROTOBUF, Watched},
+    scenarios::work_item_created,
+};
+
+#[tokio::test]
+async fn an_event_in_json_that_breaks_a_rule_is_refused_with_its_field() {
+    let mut watched = Watched::start().await;
+    let id = |id: &str| json!({"workItemCreated": {"workItem": {"projectId": id}}});
+    let with = |field: &str, value: Value| {
+        let mut event = work_item_created("p1");
+        event[field] = value;
+        event
+    };
+    let project = Some("work_item_created.work_item.project_id");
+    let many: Vec<_> = (0..99).map(|i| format!("board:{i}")).collect();
+    let typing = |fields: Value| json!({"userTyping": fields});
+
+    let cases = [
+        ("no payload", json!({}), Some("payload")),
+        (
+            "no payload",
+            json!({"messageId": "m", "topics": ["board:1"]}),
+            Some("payload"),
+        ),
+        (
+            "a payload of null",
+            json!({"userTyping": null, "topics": ["board:1"]}),
+            Some("payload"),
+        ),
+        ("two payloads", with("userTyping", json!({})), None),
+        (
+            "an event and a control message",
+            with("ping", json!({})),
+            None,
+        ),
+        (
+            "a position",
+            with("position", json!({"epoch": "e", "offset": "7"})),
+            Some("position"),
+        ),
+        (
+            "an empty position",
+            with("position", json!({})),
+            Some("position"),
+        ),
+        (
+            "no topic",
+            json!({"workItemCreated": {"workItem": {"title": "t"}}}),
+            None,
+        ),
+        (
+            "empty ids",
+            json!({"workItemCreated": {"workItem": {"id": "", "projectId": ""}}}),
+            None,
+        ),
+        ("an empty event", typing(json!({})), None),
+        ("101 topics", with("topics", json!(many)), None),
+        (
+            "a message_id of 129 bytes",
+            with("messageId", json!("m".repeat(129))),
+            Some("message_id"),
+        ),
+        (
+            "a message_id of 130 bytes",
+            with("messageId", json!("ü".repeat(65))),
+            Some("message_id"),
+        ),
+        (
+            "a message_id of two lines",
+            with("messageId", json!("a\nb")),
+            Some("message_id"),
+        ),
+        (
+            "a message_id with a NUL",
+            with("messageId", json!("\0")),
+            Some("message_id"),
+        ),
+        (
+            "a message_id with a C1 control",
+            with("messageId", json!("\u{85}")),
+            Some("message_id"),
+        ),
+        ("an id `*`", id("*"), project),
+        ("an id of 257 bytes", id(&"i".repeat(257)), project),
+        ("an id of two lines", id("a\nb"), project),
+        ("a control character", id("p\u{7f}1"), project),
+        (
+            "a wildcard",
+            with("topics", json!(["board:1", "project:*"])),
+            Some("topics[1]"),
+        ),
+        (
+            "all users",
+            with("topics", json!(["user:*"])),
+            Some("topics[0]"),
+        ),
+        (
+            "another tenant",
+            with("topics", json!(["tenant:other"])),
+            Some("topics[0]"),
+        ),
+        (
+            "no colon",
+            with("topics", json!(["board"])),
+            Some("topics[0]"),
+        ),
+        ("no kind", with("topics", json!([":1"])), Some("topics[0]")),
+        (
+            "a kind in capitals",
+            with("topics", json!(["board:1", "Board:1"])),
+            Some("topics[1]"),
+        ),
+        (
+            "a kind of 33 bytes",
+            with("topics", json!([format!("{}:1", "k".repeat(33))])),
+            Some("topics[0]"),
+        ),
+        (
+            "no id",
+            with("topics", json!(["board:"])),
+            Some("topics[0]"),
+        ),
+        (
+            "an empty topic",
+            with("topics", json!([""])),
+            Some("topics[0]"),
+        ),
+        (
+            "a long topic",
+            with("topics", json!([format!("b:{}", "i".repeat(257))])),
+            Some("topics[0]"),
+        ),
+        // What is no JSON of an event. The field has the names that the text has;
+        // of a field that is not known, it is the message that it is in.
+        ("an unknown field", with("workItemCreate", json!({})), None),
+        (
+            "an unknown field below",
+            typing(json!({"projectId": "p1", "project": "p"})),
+            Some("userTyping"),
+        ),
+        (
+            "an unknown field deep down",
+            json!({"work_item_created": {"workItem": {"Title": 1}}}),
+            Some("work_item_created.workItem"),
+        ),
+        (
+            "a relay field that is reserved",
+            with("19", json!({})),
+            None,
+        ),
+        (
+            "one field in both styles of name",
+            with("work_item_created", json!({})),
+            None,
+        ),
+        (
+            "one field in both styles of name, below",
+            typing(json!({"projectId": "p1", "project_id": "p1"})),
+            Some("userTyping"),
+        ),
+        (
+            "a number for a string",
+            typing(json!({"projectId": 1})),
+            Some("userTyping.projectId"),
+        ),
+        (
+            "a string for a bool",
+            typing(json!({"projectId": "p1", "isTyping": "true"})),
+            Some("userTyping.isTyping"),
+        ),
+        (
+            "a string for a message",
+            json!({"userTyping": "p1"}),
+            Some("userTyping"),
+        ),
+        (
+            "a list for a message",
+            json!({"userTyping": []}),
+            Some("userTyping"),
+        ),
+        (
+            "a string for a list",
+            with("topics", json!("board:1")),
+            Some("topics"),
+        ),
+        (
+            "a null in a list",
+            with("topics", json!([null])),
+            Some("topics[0]"),
+        ),
+        (
+            "a bool for a number",
+            with("timestamp", json!(true)),
+            Some("timestamp"),
+        ),
+        (
+            "a fraction for a number",
+            with("timestamp", json!(1.5)),
+            Some("timestamp"),
+        ),
+        (
+            "2^63",
+            with("timestamp", json!("9223372036854775808")),
+            Some("timestamp"),
+        ),
+        (
+            "an enum value that is none",
+            json!({"userPresence": {"status": "AWAY"}}),
+            Some("userPresence.status"),
+        ),
+    ];
+    for (what, event, field) in cases {
+        watched
+            .refuses(what, Call::event(EVENTS, &event), field)
+            .await;
+    }
+
+    let texts: [(&str, &[u8]); 9] = [
+        ("nothing", b""),
+        ("no JSON", b"{"),
+        ("a list", b"[]"),
+        ("null", b"null"),
+        ("a string", b"\"userTyping\""),
+        ("two texts", b"{\"userTyping\":{\"projectId\":\"p1\"}} {}"),
+        ("no UTF-8", b"{\"userTyping\":{\"projectId\":\"p1\xff\"}}"),
+        (
+            "half a surrogate pair",
+            br#"{"userTyping":{"projectId":"\ud800"}}"#,
+        ),
+        ("protobuf", b"\xea\x02\x02\x12\x00"),
+    ];
+    for (what, text) in texts {
+        let answer = Call::post(EVENTS, JSON, text).answer(&watched.relay).await;
+        assert_eq!(
+            (answer.status, &answer.problem_code()[..]),
+            (400, "VALIDATION_ERROR"),
+            "{what}"
+        );
+    }
+    let deep = "[".repeat(200_000);
+    watched
+        .refuses("a deep text", Call::post(EVENTS, JSON, deep), None)
+        .await;
+    watched.has_not_changed().await;
+}
+
+#[tokio::test]
+async fn control_messages_are_no_events() {
+    let mut watched = Watched::start().await;
+    let control: Vec<_> = watched
+        .relay
+        .schema
+        .payloads()
+        .iter()
+        .filter(|payload| matches!(payload.kind, PayloadKind::Control(_)))
+        .map(|payload| (payload.number, payload.name.clone()))
+        .collect();
+    assert_eq!(control.len(), 8);
+    let query = format!("{EVENTS}?topic=board:1");
+    for (number, name) in control {
+        let tag = (number << 3 | 2) as u8;
+        // The numbers up to 15 have a tag of one byte.
+        let bytes = match number {
+            ..16 => vec![tag, 0],
+            _ => vec![tag | 0x80, 1, 0],
+        };
+        let call = Call::post(&query, PROTOBUF, bytes);
+        watched.refuses(&name, call, Some(&name)).await;
+        let event = json!({ &name: {}, "messageId": "m" });
+        let call = Call::event(&query, &event);
+        watched.refuses(&name, call, Some(&name)).await;
+    }
+    let event = json!({"batch": {"messages": [work_item_created("p1")]}});
+    let call = Call::event(EVENTS, &event);
+    watched.refuses("a batch", call, Some("batch")).await;
+    watched.has_not_changed().await;
+}
+
+#[tokio::test]
+async fn an_event_in_protobuf_that_is_malformed_is_refused_with_its_field() {
+    let mut watched = Watched::start().await;
+    let good = watched.relay.envelope(work_item_created("p1"));
+    let and = |bytes: &[u8]| [&good, bytes].concat();
+    let item = Some("work_item_created.work_item");
+    let mut cut_inside = good.clone();
+    cut_inside.truncate(good.len() - 1);
+
+    let cases: [(&str, Vec<u8>, Option<&str>); 22] = [
+        ("nothing", vec![], Some("payload")),
+        (
+            "a payload of which the schema knows nothing",
+            b"\x92\x03\x00".to_vec(),
+            Some("payload"),
+        ),
+        ("the last byte is missing", cut_inside, None),
+        ("half a tag", and(b"\x92"), None),
+        ("a length beyond the end", and(b"\x92\x01\x09board:1"), None),
+        (
+            "a length of 2^63",
+            and(b"\x92\x01\xff\xff\xff\xff\xff\xff\xff\xff\x7f"),
+            None,
+        ),
+        (
+            "a varint of 11 bytes",
+            and(b"\x40\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"),
+            None,
+        ),
+        (
+            "a varint of 65 bits",
+            and(b"\x40\xff\xff\xff\xff\xff\xff\xff\xff\xff\x02"),
+            None,
+        ),
+        ("a field 0", and(b"\x02\x00"), None),
+        ("a field 2^29", and(b"\x80\x80\x80\x80\x10\x00"), None),
+        ("a wire type 7", and(b"\x0f"), None),
+        ("a group", and(b"\x93\x03\x94\x03"), None),
+        ("the end of a group", and(b"\x94\x03"), None),
+        ("a reserved field", and(b"\x98\x01\x01"), None),
+        (
+            "a message_id of another wire type",
+            and(b"\x08\x01"),
+            Some("message_id"),
+        ),
+        (
+            "a message_id twice",
+            and(b"\x0a\x01m\x0a\x01m"),
+            Some("message_id"),
+        ),
+        (
+            "a timestamp twice",
+            and(b"\x40\x00\x40\x00"),
+            Some("timestamp"),
+        ),
+        (
+            "a message_id that is no text",
+            and(b"\x0a\x01\xff"),
+            Some("message_id"),
+        ),
+        (
+            "a topic that is no text",
+            and(b"\x92\x01\x01\xff"),
+            Some("topics[0]"),
+        ),
+        ("a position", and(b"\x4a\x02\x10\x07"), Some("position")),
+        ("an empty position", and(b"\x4a\x00"), Some("position")),
+        (
+            "an id that is no text",
+            b"\x12\x05\x0a\x03\x0a\x01\xff".to_vec(),
+            Some("work_item_created.work_item.id"),
+        ),
+    ];
+    for (what, bytes, field) in cases {
+        let call = Call::post(EVENTS, PROTOBUF, bytes);
+        watched.refuses(what, call, field).await;
+    }
+
+    let second: [(&str, Vec<u8>, &str); 3] = [
+        ("two payloads", and(b"\xea\x02\x00"), "user_typing"),
+        (
+            "the same payload twice",
+            good.repeat(2),
+            "work_item_created",
+        ),
+        ("an event and a control message", and(b"\x72\x00"), "ping"),
+    ];
+    for (what, bytes, field) in second {
+        let call = Call::post(EVENTS, PROTOBUF, bytes);
+        watched.refuses(what, call, Some(field)).await;
+    }
+    let inside = b"\x12\x04\x0a\x02\x0a\x05".to_vec();
+    let call = Call::post(EVENTS, PROTOBUF, inside);
+    watched.refuses("cut short inside", call, item).await;
+    let json = Call::post(EVENTS, PROTOBUF, work_item_created("p1").to_string());
+    watched.refuses("JSON", json, None).await;
+    watched.has_not_changed().await;
+}

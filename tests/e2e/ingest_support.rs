@@ -1,0 +1,223 @@
+//! A backend by hand: requests written byte for byte, answers read one at a time,
+//! and what it is told looked at.
+
+use serde_json::Value;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
+
+use crate::{
+    scenarios::work_item_created,
+    support::{Answer, INGEST_KEY, PATIENCE, TestClient, TestRelay, read_next_answer},
+};
+
+pub const EVENTS: &str = "/v1/tenants/acme/events";
+pub const BATCH: &str = "/v1/tenants/acme/events:batch";
+pub const JSON: &str = "application/json";
+pub const PROTOBUF: &str = "application/x-protobuf";
+
+/// A request, as it is written.
+#[derive(Clone)]
+pub struct Call {
+    line: String,
+    headers: Vec<String>,
+    body: Vec<u8>,
+}
+
+impl Call {
+    /// With any method, and nothing but the path.
+    pub fn new(method: &str, target: &str) -> Self {
+        Self {
+            line: format!("{method} {target} HTTP/1.1"),
+            headers: vec!["Host: relay".to_owned()],
+            body: Vec::new(),
+        }
+    }
+
+    /// A POST with the key for every tenant.
+    pub fn post(target: &str, content_type: &str, body: impl Into<Vec<u8>>) -> Self {
+        Self::new("POST", target)
+            .key(INGEST_KEY)
+            .header(&format!("Content-Type: {content_type}"))
+            .body(body)
+    }
+
+    /// A POST of an event in JSON with the key for every tenant.
+    pub fn event(target: &str, event: &Value) -> Self {
+        Self::post(target, JSON, event.to_string())
+    }
+
+    pub fn key(self, key: &str) -> Self {
+        self.header(&format!("Authorization: Bearer {key}"))
+    }
+
+    pub fn header(mut self, line: &str) -> Self {
+        self.headers.push(line.to_owned());
+        self
+    }
+
+    /// A body whose length is announced.
+    pub fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
+        self.body = body.into();
+        let length = self.body.len();
+        self.header(&format!("Content-Length: {length}"))
+    }
+
+    /// A body in chunks of up to 1,000 bytes.
+    pub fn chunked(mut self, body: &[u8]) -> Self {
+        for chunk in body.chunks(1000) {
+            self.body
+                .extend(format!("{:x}\r\n", chunk.len()).into_bytes());
+            self.body.extend(chunk);
+            self.body.extend(b"\r\n");
+        }
+        self.body.extend(b"0\r\n\r\n");
+        self.header("Transfer-Encoding: chunked")
+    }
+
+    pub fn http_1_0(mut self) -> Self {
+        self.line = self.line.replace("HTTP/1.1", "HTTP/1.0");
+        self
+    }
+
+    /// The head and the body.
+    pub fn parts(&self) -> (Vec<u8>, &[u8]) {
+        let head = format!("{}\r\n{}\r\n\r\n", self.line, self.headers.join("\r\n"));
+        (head.into_bytes(), &self.body)
+    }
+
+    pub fn bytes(&self) -> Vec<u8> {
+        let (head, body) = self.parts();
+        [&head, body].concat()
+    }
+
+    /// Over a connection of its own.
+    pub async fn answer(&self, relay: &TestRelay) -> Answer {
+        Backend::connect(relay).await.call(self).await
+    }
+}
+
+/// A connection to the ingest listener.
+pub struct Backend {
+    stream: TcpStream,
+    unread: Vec<u8>,
+}
+
+impl Backend {
+    pub async fn connect(relay: &TestRelay) -> Self {
+        Self {
+            stream: TcpStream::connect(relay.addresses.ingest).await.unwrap(),
+            unread: Vec::new(),
+        }
+    }
+
+    pub async fn send(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).await.unwrap();
+    }
+
+    /// The next answer, a 100 included.
+    pub async fn answer(&mut self) -> Answer {
+        let answer = read_next_answer(&mut self.stream, &mut self.unread);
+        timeout(PATIENCE, answer).await.expect("an answer comes")
+    }
+
+    pub async fn call(&mut self, call: &Call) -> Answer {
+        self.send(&call.bytes()).await;
+        self.answer().await
+    }
+
+    /// Ends what it sends, and gives all that the relay then has to say.
+    pub async fn answers_after_the_end(mut self) -> String {
+        self.stream.shutdown().await.unwrap();
+        let read = timeout(PATIENCE, self.stream.read_to_end(&mut self.unread));
+        read.await
+            .expect("the relay closes the connection")
+            .unwrap();
+        String::from_utf8(self.unread).unwrap()
+    }
+
+    /// Waits until the relay has closed the connection, in good order and without
+    /// another word.
+    pub async fn closed(&mut self) {
+        assert_eq!(self.unread, b"");
+        let mut byte = [0];
+        let read = timeout(PATIENCE, self.stream.read(&mut byte));
+        let read = read.await.expect("the relay closes the connection");
+        assert_eq!(read.unwrap(), 0);
+    }
+}
+
+/// A tenant in which an event was published, with somebody who would get whatever
+/// is published by mistake.
+pub struct Watched {
+    pub relay: TestRelay,
+    watcher: TestClient,
+    head: u64,
+}
+
+impl Watched {
+    pub async fn start() -> Self {
+        let relay = TestRelay::start();
+        let mut watcher = relay.connect("acme", "ann").await;
+        let topics = ["project:p1", "work_item:w1", "board:1", "project:*x"];
+        watcher.subscribe(&topics).await;
+        let mut watched = Self {
+            relay,
+            watcher,
+            head: 0,
+        };
+        watched.publish().await;
+        watched
+    }
+
+    async fn publish(&mut self) {
+        let answer = Call::event(EVENTS, &work_item_created("p1"));
+        self.head += 1;
+        assert_eq!(offset(&answer.answer(&self.relay).await), self.head);
+        let event = self.watcher.event().await;
+        assert_eq!(event.position.unwrap().offset, self.head);
+    }
+
+    /// That the call is refused for this field.
+    pub async fn refuses(&mut self, what: &str, call: Call, field: Option<&str>) -> Answer {
+        let answer = call.answer(&self.relay).await;
+        assert_eq!(
+            refusal(&answer),
+            invalid(field),
+            "{what}: {}",
+            answer.text()
+        );
+        answer
+    }
+
+    /// That nothing came of all that: neither an offset nor a message.
+    pub async fn has_not_changed(mut self) {
+        self.watcher.nothing_more().await;
+        self.publish().await;
+        self.watcher.nothing_more().await;
+        drop(self.watcher);
+        assert!(self.relay.stop().await);
+    }
+}
+
+/// What a refusal says: its status, its code, and the field at fault.
+pub fn refusal(answer: &Answer) -> (u16, String, Option<String>) {
+    let code = answer.problem_code();
+    let field = answer.json()["field"].as_str().map(str::to_owned);
+    (answer.status, code, field)
+}
+
+/// What a refusal with 400 says of the field at fault.
+pub fn invalid(field: Option<&str>) -> (u16, String, Option<String>) {
+    let code = "VALIDATION_ERROR".to_owned();
+    (400, code, field.map(str::to_owned))
+}
+
+/// The offset in the one event's answer.
+pub fn offset(answer: &Answer) -> u64 {
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let offset = &answer.json()["position"]["offset"];
+    offset.as_str().unwrap().parse().unwrap()
+}

@@ -308,3 +308,6 @@ fn pong(payload: &Payload<'_>, now: i64) -> Result<Action, Refusal> {
         client_timestamp: ping.timestamp,
     })))
 }
+
+#[cfg(test)]
+mod tests;

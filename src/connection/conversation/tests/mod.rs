@@ -1,0 +1,135 @@
+//! The conversation with the bundled schema: what each frame is answered with.
+
+mod golden;
+mod random;
+mod refused;
+mod subscribing;
+
+use std::sync::LazyLock;
+
+use prost::encoding::{WireType, encode_key, encode_varint};
+use serde_json::{Value, json};
+
+use super::*;
+use crate::protocol::Epoch;
+
+static SCHEMA: LazyLock<Arc<Schema>> = LazyLock::new(|| Arc::new(Schema::bundled().unwrap()));
+
+/// The relay's time in these tests.
+const NOW: i64 = 1_700_000_000;
+
+const TOPICS_MAX: usize = 1_000;
+
+/// With a client that may subscribe to everything.
+fn conversation() -> Conversation {
+    conversation_of(Grant::Everything)
+}
+
+fn conversation_of(grant: Grant) -> Conversation {
+    Conversation::new(Arc::clone(&SCHEMA), grant, TOPICS_MAX)
+}
+
+/// Where every Subscribe of these tests is taken.
+fn position() -> Position {
+    Position {
+        epoch: Epoch::from_bits(0xe),
+        offset: 7,
+    }
+}
+
+/// The frame of a client that sends this envelope.
+fn frame(envelope: &Value) -> Vec<u8> {
+    let json = envelope.to_string();
+    SCHEMA.envelope_from_json(json.as_bytes()).unwrap()
+}
+
+/// The frame of the envelope with the id `m` and this payload.
+fn named(payload: &str, message: &Value) -> Vec<u8> {
+    frame(&json!({"messageId": "m", payload: message}))
+}
+
+/// What a frame is answered with once it is carried out, as JSON, without the
+/// fields that every envelope has.
+fn answer(conversation: &Conversation, frame: &[u8]) -> Value {
+    let reply = match conversation.receive(frame, NOW) {
+        Action::Reply(reply) => reply,
+        Action::Subscribe(request) => request.subscribed(position()),
+        Action::Unsubscribe(request) => request.unsubscribed(),
+    };
+    let envelope = reply.envelope("reply", NOW);
+    let mut json = SCHEMA.envelope_to_json(&envelope).unwrap();
+    let members = json.as_object_mut().unwrap();
+    assert_eq!(members.remove("messageId"), Some("reply".into()));
+    assert_eq!(members.remove("timestamp"), Some(NOW.to_string().into()));
+    json
+}
+
+/// What the hub is to subscribe to or to unsubscribe from.
+fn topics(action: &Action) -> Vec<&str> {
+    match action {
+        Action::Subscribe(request) | Action::Unsubscribe(request) => {
+            request.topics().iter().map(Topic::as_str).collect()
+        }
+        Action::Reply(reply) => panic!("it is refused: {reply:?}"),
+    }
+}
+
+/// Why a frame is refused: nothing is left to be done but to say so.
+fn refusal(conversation: &Conversation, frame: &[u8]) -> Refusal {
+    match conversation.receive(frame, NOW) {
+        Action::Reply(Reply::Error(refusal)) => refusal,
+        other => panic!("it is not refused: {other:?}"),
+    }
+}
+
+/// A length-delimited field.
+fn field(number: u32, value: &[u8]) -> Vec<u8> {
+    let mut field = Vec::new();
+    encode_key(number, WireType::LengthDelimited, &mut field);
+    encode_varint(value.len() as u64, &mut field);
+    field.extend(value);
+    field
+}
+
+#[test]
+fn ping_is_answered_with_a_pong_that_echoes_its_timestamp() {
+    for timestamp in [0, 1_699_999_999, -1, i64::MAX, i64::MIN] {
+        let frame = named("ping", &json!({"timestamp": timestamp.to_string()}));
+        let pong = Reply::Pong(wire::Pong {
+            timestamp: NOW,
+            client_timestamp: timestamp,
+        });
+        assert_eq!(conversation().receive(&frame, NOW), Action::Reply(pong));
+    }
+}
+
+#[test]
+fn a_message_id_is_not_needed() {
+    let conversation = conversation();
+    let ping = frame(&json!({"ping": {}}));
+    assert_eq!(
+        answer(&conversation, &ping)["pong"]["timestamp"],
+        NOW.to_string()
+    );
+    let subscribe = frame(&json!({"subscribe": {"topics": ["a:1"]}}));
+    assert_eq!(
+        answer(&conversation, &subscribe),
+        json!({"subscriptionConfirmed": {
+            "topics": ["a:1"],
+            "position": {"epoch": position().epoch.to_string(), "offset": "7"},
+        }})
+    );
+}
+
+#[test]
+fn fields_that_only_backends_and_the_relay_set_mean_nothing_from_a_client() {
+    let frame = frame(&json!({
+        "messageId": "m",
+        "timestamp": "1",
+        "position": {"epoch": "x", "offset": "99"},
+        "topics": ["b:2"],
+        "subscribe": {"topics": ["a:1"]},
+    }));
+    let action = conversation().receive(&frame, NOW);
+    assert_eq!(topics(&action), ["a:1"]);
+}

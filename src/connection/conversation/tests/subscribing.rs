@@ -1,0 +1,278 @@
+//! What may be subscribed to, and how it is confirmed.
+
+use super::*;
+
+fn topic(text: &str) -> Topic {
+    Topic::parse(text).unwrap()
+}
+
+/// The confirmation's position, as JSON.
+fn confirmed_position() -> Value {
+    json!({"epoch": position().epoch.to_string(), "offset": "7"})
+}
+
+#[test]
+fn subscription_confirmed_repeats_the_request_without_duplicates() {
+    let frame = named(
+        "subscribe",
+        &json!({
+            "projectIds": ["p2", "p1", "p2"],
+            "sprintIds": ["s"],
+            "workItemIds": ["w", "w"],
+            "topics": ["build:2", "project:p9", "build:1", "build:2"],
+        }),
+    );
+    let conversation = conversation();
+    assert_eq!(
+        answer(&conversation, &frame),
+        json!({"subscriptionConfirmed": {
+            "subscribedProjectIds": ["p2", "p1"],
+            "subscribedSprintIds": ["s"],
+            "subscribedWorkItemIds": ["w"],
+            "topics": ["build:2", "project:p9", "build:1"],
+            "position": confirmed_position(),
+            "requestMessageId": "m",
+        }})
+    );
+    assert_eq!(
+        topics(&conversation.receive(&frame, NOW)),
+        [
+            "project:p2",
+            "project:p1",
+            "sprint:s",
+            "work_item:w",
+            "build:2",
+            "project:p9",
+            "build:1"
+        ]
+    );
+}
+
+#[test]
+fn unsubscribe_confirmed_repeats_the_request_without_duplicates() {
+    let frame = named(
+        "unsubscribe",
+        &json!({
+            "projectIds": ["p2", "p1", "p2"],
+            "workItemIds": ["w"],
+            "topics": ["build:2", "build:2"],
+        }),
+    );
+    let conversation = conversation();
+    assert_eq!(
+        answer(&conversation, &frame),
+        json!({"unsubscribeConfirmed": {
+            "unsubscribedProjectIds": ["p2", "p1"],
+            "unsubscribedWorkItemIds": ["w"],
+            "topics": ["build:2"],
+            "requestMessageId": "m",
+        }})
+    );
+    assert_eq!(
+        topics(&conversation.receive(&frame, NOW)),
+        ["project:p2", "project:p1", "work_item:w", "build:2"]
+    );
+}
+
+#[test]
+fn a_topic_named_by_a_list_and_in_full_is_one_topic_confirmed_in_both_places() {
+    let frame = named(
+        "subscribe",
+        &json!({"projectIds": ["p"], "topics": ["project:p"]}),
+    );
+    let conversation = conversation();
+    assert_eq!(topics(&conversation.receive(&frame, NOW)), ["project:p"]);
+    let confirmed = &answer(&conversation, &frame)["subscriptionConfirmed"];
+    assert_eq!(confirmed["subscribedProjectIds"], json!(["p"]));
+    assert_eq!(confirmed["topics"], json!(["project:p"]));
+}
+
+#[test]
+fn an_empty_request_is_confirmed_with_empty_lists() {
+    let conversation = conversation();
+    assert_eq!(
+        answer(&conversation, &named("subscribe", &json!({}))),
+        json!({"subscriptionConfirmed": {
+            "position": confirmed_position(),
+            "requestMessageId": "m",
+        }})
+    );
+    assert_eq!(
+        answer(&conversation, &named("unsubscribe", &json!({}))),
+        json!({"unsubscribeConfirmed": {"requestMessageId": "m"}})
+    );
+}
+
+#[test]
+fn a_wish_to_resume_is_handed_on_and_answered_with_nothing_recovered() {
+    let frame = named(
+        "subscribe",
+        &json!({"topics": ["a:1"], "resumeFrom": {"epoch": "e", "offset": "3"}}),
+    );
+    let Action::Subscribe(request) = conversation().receive(&frame, NOW) else {
+        panic!("it is refused");
+    };
+    let from = request.resume_from.as_ref().unwrap();
+    assert_eq!((from.epoch.as_str(), from.offset), ("e", 3));
+    let Reply::SubscriptionConfirmed { fields, .. } = request.subscribed(position()) else {
+        panic!("it is not confirmed");
+    };
+    assert_eq!((fields.recovered, fields.replayed), (false, 0));
+    assert_eq!(fields.position, Some(position().into()));
+}
+
+#[test]
+fn one_message_may_name_1000_topics_over_all_lists_and_no_more() {
+    let ids = |count: usize| -> Vec<String> { (0..count).map(|id| id.to_string()).collect() };
+    let texts = |count: usize| -> Vec<String> { (0..count).map(|id| format!("a:{id}")).collect() };
+    let conversation = conversation();
+    for payload in ["subscribe", "unsubscribe"] {
+        for (lists, topics_named) in [
+            (json!({"projectIds": ids(1_000)}), 1_000),
+            (json!({"topics": texts(1_000)}), 1_000),
+            (
+                json!({"projectIds": ids(400), "sprintIds": ids(300), "topics": texts(300)}),
+                1_000,
+            ),
+            (json!({"projectIds": vec!["p"; 1_000]}), 1),
+        ] {
+            let action = conversation.receive(&named(payload, &lists), NOW);
+            assert_eq!(topics(&action).len(), topics_named);
+        }
+        for lists in [
+            json!({"projectIds": ids(1_001)}),
+            json!({"topics": texts(1_001)}),
+            json!({"projectIds": ids(400), "sprintIds": ids(300), "topics": texts(301)}),
+            // What is counted is what was sent.
+            json!({"projectIds": vec!["p"; 1_001]}),
+        ] {
+            let refusal = refusal(&conversation, &named(payload, &lists));
+            assert_eq!(refusal.code, ErrorCode::ValidationError);
+            assert_eq!(refusal.field.as_deref(), Some(payload));
+            assert_eq!(refusal.request_message_id, "m");
+            assert!(refusal.message.contains("1001"), "{}", refusal.message);
+        }
+    }
+}
+
+#[test]
+fn an_id_may_have_colons_in_it_and_256_bytes() {
+    let longest = "ü".repeat(128);
+    let frame = named(
+        "subscribe",
+        &json!({"projectIds": ["a:b:c", longest, ":"], "topics": ["build:a:b"]}),
+    );
+    assert_eq!(
+        topics(&conversation().receive(&frame, NOW)),
+        [
+            "project:a:b:c",
+            &format!("project:{longest}"),
+            "project::",
+            "build:a:b"
+        ]
+    );
+}
+
+#[test]
+fn a_grant_bounds_what_can_be_subscribed_to() {
+    let listed = |entries: &[&str]| Grant::listed(entries.iter().map(|it| topic(it)));
+    let cases = [
+        (Grant::Everything, "project:p", true),
+        (listed(&["project:p"]), "project:p", true),
+        (listed(&["project:p"]), "project:q", false),
+        (listed(&["project:p"]), "project:p:x", false),
+        (listed(&["project:p"]), "sprint:p", false),
+        (listed(&["project:*"]), "project:anything", true),
+        (listed(&["project:*"]), "projects:p", false),
+        (listed(&["project:*", "sprint:s"]), "sprint:s", true),
+        (listed(&[]), "project:p", false),
+    ];
+    for (grant, text, granted) in cases {
+        let case = format!("{grant:?} {text}");
+        let conversation = conversation_of(grant);
+        let frame = named("subscribe", &json!({"topics": [text]}));
+        if granted {
+            assert_eq!(topics(&conversation.receive(&frame, NOW)), [text], "{case}");
+        } else {
+            assert_not_authorized(&conversation, &frame, &case);
+        }
+        // To give up what one never had takes no grant.
+        let frame = named("unsubscribe", &json!({"topics": [text]}));
+        assert_eq!(topics(&conversation.receive(&frame, NOW)), [text]);
+    }
+}
+
+#[test]
+fn a_grant_holds_for_the_schemas_lists_as_for_topics() {
+    let conversation = conversation_of(Grant::listed([topic("project:p")]));
+    let frame = named("subscribe", &json!({"projectIds": ["p"]}));
+    assert_eq!(topics(&conversation.receive(&frame, NOW)), ["project:p"]);
+    let frame = named("subscribe", &json!({"projectIds": ["p", "q"]}));
+    assert_not_authorized(&conversation, &frame, "q");
+}
+
+#[test]
+fn one_topic_that_is_not_granted_refuses_all() {
+    let conversation = conversation_of(Grant::listed([topic("project:*")]));
+    for lists in [
+        json!({"projectIds": ["p", "q"], "sprintIds": ["s"]}),
+        json!({"projectIds": ["p", "q"], "topics": ["project:r", "build:1"]}),
+        json!({"topics": ["build:1", "project:p"]}),
+    ] {
+        let frame = named("subscribe", &lists);
+        assert_not_authorized(&conversation, &frame, &lists.to_string());
+    }
+}
+
+#[test]
+fn nobody_can_subscribe_to_the_implicit_kinds() {
+    for text in ["user:ann", "user:*", "tenant:*", "tenant:acme"] {
+        for grant in [Grant::Everything, Grant::listed([topic(text)])] {
+            let frame = named("subscribe", &json!({"topics": ["a:1", text]}));
+            assert_not_authorized(&conversation_of(grant), &frame, text);
+        }
+    }
+}
+
+#[test]
+fn a_wildcard_is_not_offered_whatever_the_grant_holds() {
+    for grant in [
+        Grant::Everything,
+        Grant::listed([topic("project:*")]),
+        Grant::listed([topic("project:p")]),
+    ] {
+        let frame = named("subscribe", &json!({"topics": ["project:*"]}));
+        assert_not_authorized(&conversation_of(grant), &frame, "project:*");
+    }
+}
+
+#[test]
+fn an_unsubscribe_from_what_cannot_be_had_is_confirmed() {
+    let texts = ["project:*", "user:ann", "tenant:*"];
+    let frame = named("unsubscribe", &json!({"topics": texts}));
+    assert_eq!(
+        answer(&conversation_of(Grant::listed([])), &frame),
+        json!({"unsubscribeConfirmed": {"topics": texts, "requestMessageId": "m"}})
+    );
+}
+
+#[test]
+fn who_would_have_too_many_topics_is_told_when_to_ask_again() {
+    let frame = named("subscribe", &json!({"topics": ["a:1"]}));
+    let Action::Subscribe(request) = conversation().receive(&frame, NOW) else {
+        panic!("it is refused");
+    };
+    let Reply::Error(refusal) = request.over_the_cap(10_000) else {
+        panic!("it is not refused");
+    };
+    assert_eq!(refusal.code, ErrorCode::RateLimitExceeded);
+    assert_eq!(refusal.request_message_id, "m");
+    assert!(refusal.message.contains("10000"), "{}", refusal.message);
+    assert!(refusal.retry_after.is_some_and(|delay| !delay.is_zero()));
+}
+
+fn assert_not_authorized(conversation: &Conversation, frame: &[u8], case: &str) {
+    let refusal = refusal(conversation, frame);
+    assert_eq!(refusal.code, ErrorCode::AuthorizationFailed, "{case}");
+    assert_eq!(refusal.request_message_id, "m", "{case}");
+}

@@ -276,7 +276,11 @@ fn undecodable(frame: &[u8], error: &WireError) -> Refusal {
     };
     let is_content = matches!(
         error.fault(),
-        Fault::SecondPayload | Fault::Repeated | Fault::Reserved
+        Fault::SecondPayload
+            | Fault::Repeated
+            | Fault::Reserved
+            | Fault::Topic(_)
+            | Fault::Wildcard
     );
     if !is_content {
         return refusal;

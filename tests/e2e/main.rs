@@ -14,11 +14,17 @@
     reason = "a test may fail loudly"
 )]
 
+mod raw;
 mod support;
 
 mod docs;
 mod fanout;
 mod scenarios;
+
+mod desktop;
+mod handshake;
+mod refused_handshakes;
+mod slow_handshakes;
 
 mod event_bytes;
 mod events;

@@ -238,6 +238,12 @@ pub fn token_with(tenant: &str, user: &str, lifetime: Duration, topics: Option<&
         .unwrap()
 }
 
+/// A token of the relay's secret with these claims.
+pub fn token_of(claims: &Value) -> String {
+    let key = jsonwebtoken::EncodingKey::from_secret(SECRET.as_bytes());
+    jsonwebtoken::encode(&jsonwebtoken::Header::default(), claims, &key).unwrap()
+}
+
 /// A client's connection.
 pub struct TestClient(pub Connection);
 
@@ -357,7 +363,7 @@ pub async fn http(address: std::net::SocketAddr, line: &str, headers: &str, body
     head.push_str("\r\n");
     let mut stream = TcpStream::connect(address).await.unwrap();
     // The relay may answer and close before it has read all.
-    let _ = stream.write_all(&[head.as_bytes(), body].concat()).await;
+    let _sent = stream.write_all(&[head.as_bytes(), body].concat()).await;
     timeout(PATIENCE, read_answer(&mut stream)).await.unwrap()
 }
 

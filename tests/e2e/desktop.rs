@@ -1,0 +1,120 @@
+//! Desktop mode: no tokens, one tenant.
+
+use serde_json::json;
+
+use crate::{
+    raw::{RawClient, handshake, handshake_to, query},
+    scenarios::work_item_created,
+    support::{TestRelay, token},
+};
+
+/// A client that says it is this user.
+async fn connect(relay: &TestRelay, user: &str) -> RawClient {
+    let target = format!("/ws{}", query(&[("user_id", user)]));
+    RawClient::open_with(relay, handshake_to(&target, "").as_bytes()).await
+}
+
+#[tokio::test]
+async fn each_user_has_their_own_topic_and_all_share_the_tenant() {
+    let relay = TestRelay::desktop();
+    let odd_name = "Jörg / 100 %&=+";
+    let mut ann = connect(&relay, "ann").await;
+    let mut odd = connect(&relay, odd_name).await;
+    let mut nameless = RawClient::open_with(&relay, handshake("").as_bytes()).await;
+    for (user, client) in [
+        ("ann", &mut ann),
+        (odd_name, &mut odd),
+        ("local", &mut nameless),
+    ] {
+        let mut event = work_item_created("p1");
+        event["topics"] = json!([format!("user:{user}")]);
+        let published = relay.publish("local", event).await;
+        assert_eq!(published.matched, Some(1), "{user}");
+        let event = client.envelope(&relay).await;
+        assert_eq!(
+            event["position"]["offset"],
+            published.position.offset.to_string()
+        );
+    }
+    let mut event = work_item_created("p1");
+    event["topics"] = json!(["tenant:*"]);
+    assert_eq!(relay.publish("local", event).await.matched, Some(3));
+    for client in [&mut ann, &mut odd, &mut nameless] {
+        assert_eq!(client.envelope(&relay).await["position"]["offset"], "4");
+        client.nothing_more(&relay).await;
+    }
+    drop((ann, odd, nameless));
+    assert!(relay.stop().await);
+}
+
+#[tokio::test]
+async fn a_client_can_subscribe_to_anything_but_the_topics_of_users() {
+    let relay = TestRelay::desktop();
+    let mut ann = connect(&relay, "ann").await;
+    ann.say(&relay, json!({"subscribe": {"projectIds": ["p1"]}}))
+        .await;
+    let confirmed = ann.envelope(&relay).await;
+    assert_eq!(
+        confirmed["subscriptionConfirmed"]["subscribedProjectIds"],
+        json!(["p1"])
+    );
+    ann.say(&relay, json!({"subscribe": {"topics": ["user:bob"]}}))
+        .await;
+    let refused = ann.envelope(&relay).await;
+    assert_eq!(refused["error"]["errorCode"], "AUTHORIZATION_FAILED");
+    assert_eq!(
+        relay
+            .publish("local", work_item_created("p1"))
+            .await
+            .matched,
+        Some(1)
+    );
+    ann.envelope(&relay).await;
+    ann.nothing_more(&relay).await;
+    drop(ann);
+    assert!(relay.stop().await);
+}
+
+#[tokio::test]
+async fn a_token_does_not_lead_to_another_tenant() {
+    let relay = TestRelay::desktop();
+    let mut client = relay.connect_with(token("acme", "ann")).await.unwrap();
+    let mut event = work_item_created("p1");
+    event["topics"] = json!(["tenant:*", "user:ann"]);
+    assert_eq!(relay.publish("acme", event.clone()).await.matched, Some(0));
+    assert_eq!(relay.publish("local", event).await.matched, Some(1));
+    client.event().await;
+    client.nothing_more().await;
+    drop(client);
+    assert!(relay.stop().await);
+}
+
+#[tokio::test]
+async fn who_gives_no_name_that_is_one_is_refused() {
+    let relay = TestRelay::desktop();
+    for name in ["", "a\nb", &"x".repeat(129)] {
+        let target = format!("/ws{}", query(&[("user_id", name)]));
+        let request = handshake_to(&target, "");
+        let (answer, client) = RawClient::ask(relay.addresses.client, request.as_bytes()).await;
+        assert_eq!(answer.status, 401, "{name:?}");
+        assert_eq!(answer.problem_code(), "AUTHENTICATION_FAILED");
+        client.ended().await;
+    }
+    assert!(relay.stop().await);
+}
+
+#[tokio::test]
+async fn pages_of_this_machine_may_connect() {
+    let relay = TestRelay::desktop();
+    for origin in [
+        "http://localhost",
+        "http://localhost:5173",
+        "https://127.0.0.1:8443",
+        "http://[::1]:3000",
+    ] {
+        let request = handshake(&format!("Origin: {origin}\r\n"));
+        let mut client = RawClient::open_with(&relay, request.as_bytes()).await;
+        client.nothing_more(&relay).await;
+    }
+    assert!(relay.stop().await);
+}

@@ -26,6 +26,10 @@ mod handshake;
 mod refused_handshakes;
 mod slow_handshakes;
 
+mod closing;
+mod conversation;
+mod frames;
+
 mod event_bytes;
 mod events;
 mod ingest_answers;

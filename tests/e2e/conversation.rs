@@ -1,0 +1,404 @@
+//! What clients say and are answered, and what that changes in what they get.
+
+use serde_json::{Value, json};
+use sidewire::{
+    client::{Control, Received},
+    protocol::wire,
+};
+
+use crate::{
+    raw::{RawClient, binary},
+    scenarios::work_item_created,
+    support::TestRelay,
+};
+
+/// The next envelope, which must be an event: its offset.
+async fn event_offset(client: &mut RawClient, relay: &TestRelay) -> String {
+    let event = client.envelope(relay).await;
+    match &event["position"]["offset"] {
+        Value::String(offset) => offset.clone(),
+        _ => panic!("no event: {event}"),
+    }
+}
+
+#[tokio::test]
+async fn the_schemas_lists_are_subscribed_to_confirmed_and_given_up() {
+    let relay = TestRelay::start();
+    let mut client = RawClient::open(&relay, "acme", "ann").await;
+    let lists = json!({
+        "projectIds": ["p1", "p1"], "sprintIds": ["s1"], "workItemIds": ["w1"], "topics": ["build:b1"],
+    });
+    client
+        .say(&relay, json!({"messageId": "1", "subscribe": lists}))
+        .await;
+    let mut confirmed = client.envelope(&relay).await;
+    let epoch = confirmed["subscriptionConfirmed"]["position"]["epoch"].take();
+    assert_eq!(epoch.as_str().unwrap().len(), 32);
+    assert_eq!(
+        confirmed,
+        json!({"subscriptionConfirmed": {
+            "subscribedProjectIds": ["p1"],
+            "subscribedSprintIds": ["s1"],
+            "subscribedWorkItemIds": ["w1"],
+            "topics": ["build:b1"],
+            "position": {"epoch": null},
+            "requestMessageId": "1",
+        }})
+    );
+
+    let about = |item: &str, project: &str| json!({"workItemCreated": {"workItem": {"id": item, "projectId": project}, "userId": "ann"}});
+    let mut build = about("w9", "p9");
+    build["topics"] = json!(["build:b1"]);
+    let sprint = json!({"sprintStarted": {"sprintId": "s1", "startDate": "1", "userId": "ann"}});
+    for (event, offset) in [
+        (about("w9", "p1"), "1"),
+        (about("w1", "p9"), "2"),
+        (build, "3"),
+        (sprint, "4"),
+    ] {
+        assert_eq!(
+            relay.publish("acme", event.clone()).await.matched,
+            Some(1),
+            "{event}"
+        );
+        assert_eq!(event_offset(&mut client, &relay).await, offset);
+    }
+
+    client
+        .say(&relay, json!({"messageId": "2", "unsubscribe": lists}))
+        .await;
+    assert_eq!(
+        client.envelope(&relay).await,
+        json!({"unsubscribeConfirmed": {
+            "unsubscribedProjectIds": ["p1"],
+            "unsubscribedSprintIds": ["s1"],
+            "unsubscribedWorkItemIds": ["w1"],
+            "topics": ["build:b1"],
+            "requestMessageId": "2",
+        }})
+    );
+    assert_eq!(
+        relay.publish("acme", about("w1", "p1")).await.matched,
+        Some(0)
+    );
+    client.nothing_more(&relay).await;
+    drop(client);
+    assert!(relay.stop().await);
+}
+
+#[tokio::test]
+async fn events_for_a_user_and_for_all_come_without_asking() {
+    let relay = TestRelay::start();
+    let mut ann = relay.connect("acme", "ann").await;
+    let mut bob = relay.connect("acme", "bob").await;
+    let for_topics = |topics: Value| {
+        let mut event = work_item_created("p1");
+        event["topics"] = topics;
+        event
+    };
+    for (topics, matched) in [
+        (json!(["user:ann"]), 1),
+        (json!(["tenant:*"]), 2),
+        (json!(["user:ann", "user:bob", "tenant:*"]), 2),
+        (json!(["user:cid"]), 0),
+    ] {
+        let published = relay.publish("acme", for_topics(topics.clone())).await;
+        assert_eq!(published.matched, Some(matched), "{topics}");
+    }
+    for offset in [1, 2, 3] {
+        assert_eq!(ann.event().await.position.unwrap().offset, offset);
+    }
+    // Nobody can give them up either.
+    ann.unsubscribe(&["user:ann", "tenant:*"]).await;
+    let again = relay.publish("acme", for_topics(json!(["user:ann"]))).await;
+    assert_eq!(again.matched, Some(1));
+    assert_eq!(ann.event().await.message_id, again.message_id);
+    ann.nothing_more().await;
+    for offset in [2, 3] {
+        assert_eq!(bob.event().await.position.unwrap().offset, offset);
+    }
+    bob.nothing_more().await;
+    drop((ann, bob));
+    assert!(relay.stop().await);
+}
+
+#[tokio::test]
+async fn subscribing_again_is_confirmed_again_and_brings_each_event_once() {
+    let relay = TestRelay::start();
+    let mut client = relay.connect("acme", "ann").await;
+    for _ in 0..3 {
+        let confirmed = client.subscribe(&["project:p1", "project:p1"]).await;
+        assert_eq!(confirmed.topics, ["project:p1"]);
+    }
+    let published = relay.publish("acme", work_item_created("p1")).await;
+    assert_eq!(published.matched, Some(1));
+    client.event().await;
+    client.nothing_more().await;
+    assert_eq!(relay.metrics().await["sidewire_subscriptions"], 1.0);
+    // Once is enough to give it up.
+    client.unsubscribe(&["project:p1"]).await;
+    let unwanted = relay.publish("acme", work_item_created("p1")).await;
+    assert_eq!(unwanted.matched, Some(0));
+    client.nothing_more().await;
+    drop(client);
+    assert!(relay.stop().await);
+}
+
+#[tokio::test]
+async fn an_event_that_relates_to_several_topics_of_a_client_comes_once() {
+    let relay = TestRelay::start();
+    let mut client = relay.connect("acme", "ann").await;
+    client
+        .subscribe(&["project:p1", "work_item:item-1", "build:b1", "build:b2"])
+        .await;
+    let mut event = work_item_created("p1");
+    event["topics"] = json!(["build:b1", "build:b2", "user:ann", "tenant:*"]);
+    let published = relay.publish("acme", event).await;
+    assert_eq!(published.matched, Some(1));
+    assert_eq!(published.topics.len(), 6);
+    client.event().await;
+    client.nothing_more().await;
+    // What is left of its topics is enough.
+    client
+        .unsubscribe(&["project:p1", "build:b1", "build:b2"])
+        .await;
+    relay.publish("acme", work_item_created("p1")).await;
+    client.event().await;
+    client.nothing_more().await;
+    drop(client);
+    assert!(relay.stop().await);
+}
+
+#[tokio::test]
+async fn unsubscribing_from_what_was_not_subscribed_is_confirmed() {
+    let relay = TestRelay::start();
+    let mut client = relay.connect("acme", "ann").await;
+    client.subscribe(&["project:p1"]).await;
+    let never_had = ["project:p2", "build:b1", "user:ann", "project:*"];
+    assert_eq!(client.unsubscribe(&never_had).await.topics, never_had);
+    assert_eq!(relay.metrics().await["sidewire_subscriptions"], 1.0);
+    relay.publish("acme", work_item_created("p1")).await;
+    client.event().await;
+    client.nothing_more().await;
+    drop(client);
+    assert!(relay.stop().await);
+}
+
+#[tokio::test]
+async fn a_refusal_leaves_the_connection_open_and_changes_nothing() {
+    let relay = TestRelay::start();
+    let mut client = RawClient::open(&relay, "acme", "ann").await;
+    client
+        .say(&relay, json!({"subscribe": {"projectIds": ["p1"]}}))
+        .await;
+    client.envelope(&relay).await;
+
+    let thousand_and_one: Vec<_> = (0..1_001).map(|id| id.to_string()).collect();
+    let named = |payload: &str, message: Value| json!({"messageId": "m", payload: message});
+    let subscribe = |lists: Value| named("subscribe", lists);
+    let refused = [
+        (
+            subscribe(json!({"projectIds": ["p2", "*"]})),
+            "VALIDATION_ERROR",
+        ),
+        (
+            subscribe(json!({"topics": ["project:p2", "none"]})),
+            "VALIDATION_ERROR",
+        ),
+        (
+            subscribe(json!({"topics": ["project:p2", "project:*"]})),
+            "AUTHORIZATION_FAILED",
+        ),
+        (
+            subscribe(json!({"topics": ["project:p2", "user:bob"]})),
+            "AUTHORIZATION_FAILED",
+        ),
+        (
+            subscribe(json!({"projectIds": thousand_and_one})),
+            "VALIDATION_ERROR",
+        ),
+        (
+            named("unsubscribe", json!({"projectIds": ["p1", ""]})),
+            "VALIDATION_ERROR",
+        ),
+        (named("pong", json!({})), "VALIDATION_ERROR"),
+        (
+            named(
+                "batch",
+                json!({"messages": [{"subscribe": {"projectIds": ["p2"]}}]}),
+            ),
+            "VALIDATION_ERROR",
+        ),
+        (
+            named(
+                "userTyping",
+                json!({"userId": "ann", "workItemId": "w1", "isTyping": true}),
+            ),
+            "VALIDATION_ERROR",
+        ),
+        (
+            named(
+                "workItemDeleted",
+                json!({"workItemId": "w1", "projectId": "p1"}),
+            ),
+            "VALIDATION_ERROR",
+        ),
+    ];
+    for (envelope, code) in &refused {
+        client.say(&relay, envelope.clone()).await;
+        let error = client.envelope(&relay).await["error"].take();
+        assert_eq!(error["errorCode"], *code, "{envelope}");
+        assert_eq!(error["requestMessageId"], "m", "{envelope}");
+    }
+    client.send(&binary(b"no protobuf")).await;
+    let error = client.envelope(&relay).await["error"].take();
+    assert_eq!(error["errorCode"], "VALIDATION_ERROR");
+    assert_eq!(error.get("requestMessageId"), None);
+
+    let metrics = relay.metrics().await;
+    let counted = |code| metrics[&format!("sidewire_messages_refused_total{{code=\"{code}\"}}")];
+    assert_eq!(counted("AUTHORIZATION_FAILED"), 2.0);
+    assert_eq!(counted("VALIDATION_ERROR"), 9.0);
+    assert_eq!(metrics["sidewire_subscriptions"], 1.0);
+    assert_eq!(
+        relay.publish("acme", work_item_created("p2")).await.matched,
+        Some(0)
+    );
+    assert_eq!(
+        relay.publish("acme", work_item_created("p1")).await.matched,
+        Some(1)
+    );
+    assert_eq!(event_offset(&mut client, &relay).await, "2");
+    client.nothing_more(&relay).await;
+    drop(client);
+    assert!(relay.stop().await);
+}
+
+#[tokio::test]
+async fn a_connection_has_no_more_topics_than_it_may() {
+    let relay = TestRelay::with(|config| config.limits.topics_per_connection = 3);
+    let mut client = relay.connect("acme", "ann").await;
+    client.subscribe(&["project:p1", "project:p2"]).await;
+    let id = client
+        .0
+        .subscribe(["project:p3", "project:p4"])
+        .await
+        .unwrap();
+    let error = client.error().await;
+    assert_eq!(error.error_code, "RATE_LIMIT_EXCEEDED");
+    assert_eq!(error.request_message_id, id);
+    assert!(error.retry_after_ms.unwrap() > 0);
+    assert_eq!(
+        relay.publish("acme", work_item_created("p3")).await.matched,
+        Some(0)
+    );
+
+    // What it has already does not count again; what it gives up makes room.
+    client
+        .subscribe(&["project:p2", "project:p1", "project:p3"])
+        .await;
+    client.0.subscribe(["project:p4"]).await.unwrap();
+    assert_eq!(client.error().await.error_code, "RATE_LIMIT_EXCEEDED");
+    client.unsubscribe(&["project:p1"]).await;
+    client.subscribe(&["project:p4"]).await;
+    for (project, matched) in [("p1", 0), ("p2", 1), ("p3", 1), ("p4", 1)] {
+        let published = relay.publish("acme", work_item_created(project)).await;
+        assert_eq!(published.matched, Some(matched), "{project}");
+        if matched == 1 {
+            assert_eq!(client.event().await.message_id, published.message_id);
+        }
+    }
+    client.nothing_more().await;
+    drop(client);
+    assert!(relay.stop().await);
+}
+
+#[tokio::test]
+async fn a_wish_to_resume_is_answered_with_nothing_recovered() {
+    let relay = TestRelay::start();
+    let mut client = relay.connect("acme", "ann").await;
+    let before = client.subscribe(&[]).await.position.unwrap();
+    relay.publish("acme", work_item_created("p1")).await;
+    for offset in [0, 1, 99] {
+        let subscribe = wire::Subscribe {
+            topics: vec!["project:p1".to_owned()],
+            resume_from: Some(wire::Position {
+                offset,
+                ..before.clone()
+            }),
+        };
+        client.0.send(Control::Subscribe(subscribe)).await.unwrap();
+        let Received::SubscriptionConfirmed(confirmed) = client.receive().await else {
+            panic!("not confirmed");
+        };
+        assert_eq!((confirmed.recovered, confirmed.replayed), (false, 0));
+        assert_eq!(confirmed.position.unwrap().offset, 1);
+    }
+    client.nothing_more().await;
+    drop(client);
+    assert!(relay.stop().await);
+}
+
+/// Subscribes to one topic after the other while events for all of them are
+/// published, so that Subscribes meet events on every stage of their way.
+#[tokio::test]
+async fn a_position_lies_behind_what_came_and_before_what_comes() {
+    const ROUNDS: u64 = 100;
+    let relay = TestRelay::start();
+    let mut client = relay.connect("acme", "ann").await;
+    client.subscribe(&["project:p1"]).await;
+    let publishing = async {
+        for _ in 0..3 * ROUNDS {
+            relay.publish("acme", work_item_created("p1")).await;
+        }
+    };
+    let subscribing = async {
+        let mut came = 0;
+        for round in 0..ROUNDS {
+            let head = relay
+                .publish("acme", work_item_created("p9"))
+                .await
+                .position;
+            let topic = format!("build:{round}");
+            client.0.subscribe([topic]).await.unwrap();
+            let position = loop {
+                match client.receive().await {
+                    Received::Event(event) => came = in_order(came, event.position),
+                    Received::SubscriptionConfirmed(confirmed) => {
+                        break confirmed.position.unwrap();
+                    }
+                    other => panic!("{other:?}"),
+                }
+            };
+            assert_eq!(position.epoch, head.epoch);
+            assert!(position.offset >= head.offset, "it is below the head");
+            assert!(position.offset >= came, "an event ran ahead");
+            came = position.offset;
+        }
+        came
+    };
+    let ((), mut came) = tokio::join!(publishing, subscribing);
+    // All that was published after the last position comes after it.
+    let last = relay
+        .publish("acme", work_item_created("p1"))
+        .await
+        .position;
+    while came < last.offset {
+        came = in_order(came, client.event().await.position);
+    }
+    client.nothing_more().await;
+    let metrics = relay.metrics().await;
+    assert_eq!(
+        metrics["sidewire_events_written_total"],
+        (3 * ROUNDS + 1) as f64
+    );
+    drop(client);
+    assert!(relay.stop().await);
+}
+
+/// The event's offset, which must lie above `came`.
+fn in_order(came: u64, position: Option<wire::Position>) -> u64 {
+    let offset = position.unwrap().offset;
+    assert!(offset > came, "{offset} after {came}");
+    offset
+}

@@ -1,7 +1,7 @@
 //! From an accepted socket to a WebSocket: reads one HTTP request, refuses it or
 //! lets the client in. Knows no conversation.
 
-use std::{cell::Cell, convert::Infallible, future::Future, rc::Rc};
+use std::{cell::Cell, convert::Infallible, future::Future, rc::Rc, sync::Arc};
 
 use bytes::Bytes;
 use hyper::{
@@ -15,7 +15,7 @@ use hyper::{
     service::service_fn,
     upgrade::OnUpgrade,
 };
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, time::timeout};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
@@ -25,7 +25,7 @@ use super::{
     task::{Admitted, converse},
 };
 use crate::{
-    auth::{Authenticator, Credentials},
+    auth::{Authenticator, Credentials, Identity},
     http::{Problem, Response, bearer_token, query_pairs},
     protocol::ErrorCode,
     relay::{Relay, Shard},
@@ -55,22 +55,39 @@ type Accepted = Rc<Cell<Option<(Admitted, OnUpgrade)>>>;
 async fn shake_hands(shard: Rc<Shard>, stream: TcpStream) -> Option<(Admitted, TcpStream, Bytes)> {
     let accepted = Accepted::default();
     let head_max = shard.relay.config.client.head_max;
+    let metrics = Arc::clone(&shard.relay.metrics);
     let service = {
         let accepted = Rc::clone(&accepted);
         service_fn(move |request| answer(Rc::clone(&shard), Rc::clone(&accepted), request))
     };
-    // A failure is the client's: it went away or sent no HTTP, and hyper has told
-    // it so.
     let served = http1::Builder::new()
-        .timer(TokioTimer::new())
+        // The caller times the handshake as a whole.
+        .header_read_timeout(None)
         .max_buf_size(head_max)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades()
         .await;
+    // A failure is the client's: it went away, or sent what hyper refused.
+    if let Err(error) = served {
+        if let Some(status) = refused_by_hyper(&error) {
+            metrics.handshake_refused(status);
+        }
+        return None;
+    }
     let (admitted, upgrade) = accepted.take()?;
-    served.ok()?;
     let parts = upgrade.await.ok()?.downcast::<TokioIo<TcpStream>>().ok()?;
     Some((admitted, parts.io.into_inner(), parts.read_buf))
+}
+
+/// With which status hyper has answered by itself what is no HTTP/1 request.
+fn refused_by_hyper(error: &hyper::Error) -> Option<StatusCode> {
+    if error.is_parse_too_large() {
+        Some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE)
+    } else if error.is_parse() && !error.is_parse_version_h2() {
+        Some(StatusCode::BAD_REQUEST)
+    } else {
+        None
+    }
 }
 
 fn answer(
@@ -179,7 +196,7 @@ fn authenticate(
     relay: &Relay,
     request: &Request<Incoming>,
     offer: &Offer<'_>,
-) -> Result<crate::auth::Identity, Problem> {
+) -> Result<Identity, Problem> {
     let query = query_pairs(request.uri().query())
         .map_err(|error| Problem::invalid(format!("the query {error}")))?;
     let header = bearer_token(request.headers()).map_err(|error| {

@@ -89,7 +89,7 @@ const REFUSALS: [ErrorCode; 3] = [
 ];
 
 /// The statuses with which a handshake can be refused.
-const HANDSHAKE_REFUSALS: [&str; 7] = ["400", "401", "403", "404", "405", "426", "503"];
+const HANDSHAKE_REFUSALS: [&str; 8] = ["400", "401", "403", "404", "405", "426", "431", "503"];
 
 /// The statuses that a backend's call can be answered with.
 const INGEST_STATUSES: [&str; 11] = [

@@ -259,6 +259,7 @@ async fn a_head_that_is_too_big_is_431() {
         let answer = refused(&relay, request, 431).await;
         assert!(answer.body.is_empty(), "{}", answer.text());
     }
+    assert_counted(&relay, 431, requests.len()).await;
     let below = format!("{}X-Padding: {}\r\n", bearer(&token), "x".repeat(12 * 1024));
     let mut client = RawClient::open_with(&relay, handshake(&below).as_bytes()).await;
     client.nothing_more(&relay).await;
@@ -278,6 +279,7 @@ async fn what_is_no_http_is_400() {
     for request in requests {
         refused(&relay, request, 400).await;
     }
+    assert_counted(&relay, 400, requests.len()).await;
     assert!(relay.stop().await);
 }
 

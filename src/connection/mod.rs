@@ -14,6 +14,13 @@ mod origin;
 mod stream;
 mod task;
 
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod wire_testing;
+
 pub use conversation::{Action, Conversation, TopicsRequest};
 pub use handshake::serve;
 pub use stream::Transport;

@@ -213,3 +213,63 @@ impl Write for Adapter<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
+
+    use super::*;
+    use crate::{
+        connection::wire_testing::{BINARY, frame, ping},
+        outbox::OutboxLimits,
+    };
+
+    const MESSAGE_BYTES_MAX: usize = 10_000;
+
+    fn stream(read_ahead: &[u8]) -> (FrameStream<DuplexStream>, DuplexStream) {
+        let (ours, theirs) = duplex(1 << 20);
+        let limits = OutboxLimits {
+            frames: 10,
+            bytes: 1000,
+        };
+        let outbox = Rc::new(Outbox::new(limits));
+        let stream = FrameStream::new(ours, read_ahead, MESSAGE_BYTES_MAX, outbox);
+        (stream, theirs)
+    }
+
+    #[test]
+    fn all_of_tungstenites_limits_are_set() {
+        let (stream, _client) = stream(b"");
+        let config = stream.context.get_config();
+        assert_eq!(config.read_buffer_size, READ_BUFFER_BYTES);
+        assert_eq!(config.write_buffer_size, 0);
+        assert_eq!(config.max_write_buffer_size, WRITE_BUFFER_BYTES_MAX);
+        assert_eq!(config.max_message_size, Some(MESSAGE_BYTES_MAX));
+        assert_eq!(config.max_frame_size, Some(MESSAGE_BYTES_MAX));
+        assert!(!config.accept_unmasked_frames);
+    }
+
+    #[tokio::test]
+    async fn what_was_read_is_held_only_until_it_is_taken() {
+        let buffer = RefCell::new(vec![0; 64 * 1024].into());
+        let message = frame(BINARY, true, &[1; 900]);
+        let burst = [message.clone(), ping(b"p"), message].concat();
+        let (first, second) = burst.split_at(1000);
+        let (mut stream, mut client) = stream(first);
+        client.write_all(second).await.unwrap();
+        let mut messages = Vec::new();
+        loop {
+            while let Some(message) = stream.next_message().unwrap() {
+                messages.push(message);
+            }
+            assert_eq!(stream.unread.capacity(), 0);
+            if messages.len() == 3 {
+                break;
+            }
+            poll_fn(|cx| stream.poll_read(cx, &buffer)).await.unwrap();
+        }
+        assert_eq!(messages[2], Message::Binary(Bytes::from(vec![1; 900])));
+    }
+}

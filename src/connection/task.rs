@@ -260,7 +260,12 @@ impl<S: Transport> Connection<S> {
             Phase::Lingering { .. } => {
                 match self.stream.poll_discard(context, &self.shard.read_buffer) {
                     Poll::Ready(Ok(true)) => Poll::Ready(Step::Read),
-                    Poll::Ready(Ok(false) | Err(_)) => Poll::Ready(Step::Over),
+                    Poll::Ready(Ok(false)) => {
+                        // It may still read: our Close is for it.
+                        self.phase = Phase::Closed;
+                        Poll::Ready(Step::Read)
+                    }
+                    Poll::Ready(Err(_)) => Poll::Ready(Step::Over),
                     Poll::Pending => Poll::Pending,
                 }
             }

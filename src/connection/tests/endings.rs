@@ -129,6 +129,21 @@ fn who_breaks_the_protocol_and_goes_on_sending_is_dropped_after_two_seconds() {
 }
 
 #[test]
+fn who_breaks_the_protocol_and_sends_no_more_still_gets_the_close() {
+    simulate(async {
+        let bench = Bench::new();
+        let start = Instant::now();
+        // Less room than the Close needs.
+        let mut client = bench.connect(8);
+        client.send(&[0xff, 0x80, 0, 0, 0, 0]).await;
+        client.half_close().await;
+        settle().await;
+        assert_eq!(codes(&client.rest().await), [1002]);
+        assert_eq!(client.ended().await.at, start);
+    });
+}
+
+#[test]
 fn who_breaks_the_protocol_with_much_queued_gets_the_begun_frame_and_the_close() {
     simulate(async {
         let bench = Bench::new();

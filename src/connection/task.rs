@@ -415,6 +415,7 @@ impl<S: Transport> Connection<S> {
         self.membership = None;
         self.account.discarded(self.outbox.abandon());
         self.phase = Phase::Closed;
+        self.give_it_until(self.shard.relay.config.client.write_timeout);
     }
 
     fn lost(&mut self, _error: &io::Error) -> Step {

@@ -133,10 +133,26 @@ impl Bench {
 
     /// The same, with a token that is good until then.
     pub(super) fn connect_until(&self, expires_at: Option<Duration>, buffer: usize) -> Client {
+        self.connect_over(buffer, expires_at, false)
+    }
+
+    /// The same, over a stream that the relay can never bring to its end, such as
+    /// TLS to a client that does not read.
+    pub(super) fn connect_endlessly(&self, expires_at: Option<Duration>) -> Client {
+        self.connect_over(WIDE, expires_at, true)
+    }
+
+    fn connect_over(
+        &self,
+        buffer: usize,
+        expires_at: Option<Duration>,
+        is_endless: bool,
+    ) -> Client {
         let (ours, theirs) = duplex(buffer);
         let was_reset = Rc::default();
         let wire = Wire {
             stream: theirs,
+            is_endless,
             was_reset: Rc::clone(&was_reset),
         };
         let talk = converse(
@@ -246,6 +262,7 @@ pub(super) fn event(filler: usize) -> Draft {
 /// The relay's end of a stream; it notes a reset and does it.
 struct Wire {
     stream: DuplexStream,
+    is_endless: bool,
     was_reset: Rc<Cell<bool>>,
 }
 
@@ -291,6 +308,9 @@ impl AsyncWrite for Wire {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.is_endless {
+            return Poll::Pending;
+        }
         Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }

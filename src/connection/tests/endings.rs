@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use crate::connection::{
-    testing::{Bench, WIDE, event, settle, simulate},
+    testing::{Bench, NOW, WIDE, event, settle, simulate},
     wire_testing::{
         BINARY, CLOSE, CONTINUATION, Heard, PING, TEXT, close, frame, subscribe, subscribe_envelope,
     },
@@ -198,6 +198,22 @@ fn what_was_sent_before_the_stream_ended_counts() {
         assert_eq!(codes(&client.rest().await), [1000]);
         assert_eq!(bench.closed("client"), 1);
     });
+}
+
+#[test]
+fn a_stream_that_cannot_be_ended_is_given_up_at_the_write_deadline() {
+    for expires_at in [None, Some(NOW + Duration::from_secs(5))] {
+        simulate(async {
+            let bench = Bench::new();
+            let start = Instant::now();
+            let mut client = bench.connect_endlessly(expires_at);
+            client.half_close().await;
+            let end = client.ended().await;
+            assert_eq!(end.at - start, Duration::from_secs(10));
+            assert_eq!(bench.closed("lost"), 1);
+            bench.check_nothing_is_left();
+        });
+    }
 }
 
 #[test]

@@ -176,7 +176,7 @@ impl<S: Transport> Connection<S> {
 
     /// Waits for the next thing to do. Endings and deadlines come first, so that
     /// a client that never stops sending cannot put them off; then writing, since
-    /// a connection stops reading when its outbox is full.
+    /// a connection stops reading when its outbox fills up.
     fn poll_step(&mut self, context: &mut Context<'_>) -> Poll<Step> {
         self.outbox.register(context);
         if self.phase == Phase::Open
@@ -247,7 +247,7 @@ impl<S: Transport> Connection<S> {
             Phase::Open | Phase::Closing => {
                 // A client that does not take its answers is not asked for more
                 // questions.
-                if self.outbox.at_limit() {
+                if !self.outbox.has_room_for_replies() {
                     return Poll::Pending;
                 }
                 match self.stream.poll_read(context, &self.shard.read_buffer) {
@@ -275,7 +275,9 @@ impl<S: Transport> Connection<S> {
     /// Takes the messages that are read already, for as long as there is room for
     /// what they may be answered with.
     fn take_messages(&mut self) {
-        while matches!(self.phase, Phase::Open | Phase::Closing) && !self.outbox.at_limit() {
+        while matches!(self.phase, Phase::Open | Phase::Closing)
+            && self.outbox.has_room_for_replies()
+        {
             match self.stream.next_message() {
                 Ok(Some(message)) => self.take(message),
                 Ok(None) => break,

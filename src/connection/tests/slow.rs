@@ -217,3 +217,25 @@ fn five_thousand_subscribes_in_one_go_have_five_thousand_answers() {
         assert_eq!(bench.tally().subscriptions.get(), 5000);
     });
 }
+
+#[test]
+fn a_client_with_many_answers_to_come_has_room_for_events_all_the_same() {
+    simulate(async {
+        let bench = Bench::new();
+        let mut client = bench.connect(256);
+        let sent = client.flood(subscribe("s", "project:p"), Duration::ZERO);
+        settle().await;
+        let taken = sent.get();
+        assert!(taken > 10_000, "the relay has much to answer: {taken}");
+        bench.publish([event(10)]).await;
+        bench.publish([event(10)]).await;
+        let mut events = 0;
+        while events < 2 {
+            match client.next().await.expect("it stays open") {
+                Heard::Event(_) => events += 1,
+                Heard::Subscribed(_) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    });
+}

@@ -1,6 +1,11 @@
 //! Endings that come from the relay: the token expires, the relay shuts down.
 
-use std::time::Duration;
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    task::Poll,
+    time::Duration,
+};
 
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -159,6 +164,24 @@ fn a_drain_writes_what_is_queued_then_says_when_to_come_back() {
         assert_eq!(heard, (1..=100).map(Heard::Event).collect::<Vec<_>>());
         assert_eq!(bench.tally().written.get(), 100);
         assert_eq!(bench.closed("drain"), 1);
+        bench.check_nothing_is_left();
+    });
+}
+
+#[test]
+fn a_drain_waits_for_no_event_that_is_on_its_way_but_takes_it_along() {
+    simulate(async {
+        let bench = Bench::new();
+        let mut client = bench.connect(WIDE);
+        settle().await;
+        let mut publishing = pin!(bench.publish([event(1)]));
+        // The event is in the shard's inbox, and the shard has not looked yet.
+        let published = poll_fn(|cx| Poll::Ready(publishing.as_mut().poll(cx))).await;
+        assert!(published.is_pending());
+        drain(&bench);
+        assert_eq!(publishing.await.events[0].matched, Some(1));
+        let heard = client.rest_after_close().await;
+        assert_eq!(heard, [Heard::Event(1), going_away()]);
         bench.check_nothing_is_left();
     });
 }

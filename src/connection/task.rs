@@ -76,15 +76,16 @@ impl Admitted {
 
 /// Speaks with the client until the connection is closed. `read_ahead` is what was
 /// read behind the handshake.
-pub async fn converse<S: Transport>(
+pub fn converse<S: Transport>(
     shard: Rc<Shard>,
     admitted: Admitted,
     stream: S,
     read_ahead: Bytes,
-) {
-    Connection::new(shard, admitted, stream, &read_ahead)
-        .run()
-        .await;
+) -> impl Future<Output = ()> {
+    // Not an async function, whose future would hold the connection twice: as
+    // what came in and as what is made of it.
+    let mut connection = Connection::new(shard, admitted, stream, &read_ahead);
+    async move { connection.run().await }
 }
 
 struct Connection<S> {
@@ -157,7 +158,7 @@ impl<S: Transport> Connection<S> {
         }
     }
 
-    async fn run(mut self) {
+    async fn run(&mut self) {
         loop {
             self.take_messages();
             match poll_fn(|context| self.poll_step(context)).await {

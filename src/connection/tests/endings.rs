@@ -1,11 +1,16 @@
 //! Endings that come from the client: Close, breaches of the protocol, streams
 //! that end.
 
-use std::time::Duration;
+use std::{rc::Rc, time::Duration};
 
-use tokio::time::{Instant, sleep};
+use bytes::Bytes;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    time::{Instant, sleep},
+};
 
 use crate::connection::{
+    converse,
     testing::{Bench, NOW, WIDE, event, settle, simulate},
     wire_testing::{
         BINARY, CLOSE, CONTINUATION, Heard, PING, TEXT, close, frame, subscribe, subscribe_envelope,
@@ -261,4 +266,20 @@ fn a_connection_that_was_never_spoken_over_leaves_nothing_behind() {
         assert_eq!(bench.closed("lost"), 1);
         bench.check_nothing_is_left();
     });
+}
+
+/// What a connection takes up beside its buffers. Most of it is tungstenite's.
+const CONVERSATION_BYTES_MAX: usize = 1024;
+
+#[tokio::test(flavor = "local")]
+async fn an_idle_connection_is_small() {
+    let bench = Bench::new();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let stream = TcpStream::connect(listener.local_addr().unwrap())
+        .await
+        .unwrap();
+    let shard = Rc::clone(&bench.shard);
+    let talk = converse(shard, bench.admit(None), stream, Bytes::new());
+    let size = size_of_val(&talk);
+    assert!(size <= CONVERSATION_BYTES_MAX, "{size}");
 }

@@ -366,11 +366,13 @@ impl<S: Transport> Connection<S> {
             reason: ending.reason().into(),
         });
         self.phase = Phase::Closing;
-        let client = &self.shard.relay.config.client;
-        self.give_it_until(match ending {
-            Ending::Drain { .. } => client.drain_timeout,
-            _ => client.write_timeout,
-        });
+        if ending.writes_what_is_queued() {
+            // For that it has until the end of the drain, which is not decided
+            // here: a deadline of its own would race with that.
+            self.deadlines.token = None;
+        } else {
+            self.give_it_until(self.shard.relay.config.client.write_timeout);
+        }
     }
 
     /// The client has sent a Close frame; tungstenite answers it at the next read.

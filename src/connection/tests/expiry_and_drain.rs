@@ -244,3 +244,25 @@ fn a_client_that_does_not_read_during_a_drain_is_cut_off_and_delays_nobody() {
         bench.check_nothing_is_left();
     });
 }
+
+#[test]
+fn a_client_that_reads_slowly_during_a_drain_is_not_cut_off_by_its_connection() {
+    simulate(async {
+        let bench = Bench::new();
+        let mut client = bench.connect_until(Some(NOW + LIFETIME), 64);
+        bench.publish((0..100).map(|_| event(100))).await;
+        drain(&bench);
+        let mut heard = Vec::new();
+        // It takes longer than any deadline, and longer than its token is good.
+        while client.is_served() {
+            sleep(Duration::from_secs(1)).await;
+            client.read_some(1000).await;
+            heard.extend(client.next_read());
+            settle().await;
+        }
+        let mut expected: Vec<_> = (1..=100).map(Heard::Event).collect();
+        expected.push(going_away());
+        assert_eq!(heard, expected);
+        bench.check_nothing_is_left();
+    });
+}

@@ -12,4 +12,6 @@
 
 mod support;
 
+mod endings;
 mod scenarios;
+mod slow;

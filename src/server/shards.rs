@@ -110,9 +110,11 @@ impl Shards {
             .min_by_key(|handle| handle.load.load(Ordering::Relaxed));
         let Some(handle) = fewest else { return };
         handle.load.fetch_add(1, Ordering::Relaxed);
+        // Who comes during a drain is refused, and not waited for.
+        let is_awaited = peer == Peer::Client && !self.clients.is_closed();
         let place = Place {
             load: Arc::clone(&handle.load),
-            _of_clients: (peer == Peer::Client).then(|| self.clients.token()),
+            _of_clients: is_awaited.then(|| self.clients.token()),
         };
         // A shard that is gone has failed, and the relay ends for it.
         drop(handle.orders.send(Order::Serve(peer, stream, place)).await);
@@ -125,10 +127,10 @@ impl Shards {
 
     /// Has every client's connection closed, and waits until all are.
     pub(super) async fn drain(&self) {
+        self.clients.close();
         for handle in &self.handles {
             drop(handle.orders.send(Order::Drain).await);
         }
-        self.clients.close();
         self.clients.wait().await;
     }
 

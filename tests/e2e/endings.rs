@@ -126,6 +126,22 @@ async fn a_client_that_does_not_read_holds_the_drain_up_until_its_deadline() {
 }
 
 #[tokio::test]
+async fn who_connects_and_says_nothing_during_a_drain_does_not_hold_it_up() {
+    let mut relay = TestRelay::start();
+    let mut rude = relay.connect_raw("acme", "ann").await;
+    let begun = Instant::now();
+    let drain = relay.begin_drain();
+    assert_eq!(
+        rude.receive().await.unwrap().unwrap().close_code(),
+        Some(1001)
+    );
+    let _silent = tokio::net::TcpStream::connect(relay.addresses.client).await;
+    assert!(drain.await.unwrap());
+    // It would be waited for until the handshake's deadline, 10 seconds.
+    assert!(begun.elapsed() < Duration::from_secs(8));
+}
+
+#[tokio::test]
 async fn the_close_for_a_breach_of_the_protocol_reaches_who_goes_on_sending() {
     let relay = TestRelay::start();
     for _ in 0..20 {

@@ -142,7 +142,7 @@ impl Outbox {
 
     /// Queues a whole frame that the connection itself made: the answer to
     /// something that its client sent. The limits are not looked at, since a
-    /// connection stops reading while its outbox stands at one.
+    /// connection stops reading while there is no [room](Self::has_room_for_replies).
     pub fn push_reply(&self, frame: Bytes) {
         let mut state = self.state.borrow_mut();
         if !state.close_queued {
@@ -179,10 +179,14 @@ impl Outbox {
         self.state.borrow().ending
     }
 
-    /// Whether it stands at one of its limits.
+    /// Whether a connection may take more from its client that is to be answered.
+    /// Replies have half of the outbox, so that a client that asks much at once
+    /// is not closed for an event that comes while it is being answered.
     #[must_use]
-    pub fn at_limit(&self) -> bool {
-        self.is_full(&self.state.borrow())
+    pub fn has_room_for_replies(&self) -> bool {
+        let state = self.state.borrow();
+        state.queue.len() < self.limits.frames.div_ceil(2)
+            && state.bytes < self.limits.bytes.div_ceil(2)
     }
 
     /// Whether nothing waits to be written.
@@ -395,13 +399,29 @@ mod tests {
             for number in 1..=10 {
                 assert_eq!(outbox.offer(&event("m"), stamp(1, number)), Offered::Taken);
             }
-            assert!(outbox.at_limit());
             assert_eq!(outbox.offer(&event("m"), stamp(2, 11)), Offered::Overflowed);
             assert_eq!(outbox.ending(), Some(Ending::TooSlow));
             assert_eq!(outbox.offer(&event("m"), stamp(2, 12)), Offered::Ended);
             assert_eq!(outbox.discard(), 10);
             assert!(outbox.is_empty());
         }
+    }
+
+    #[test]
+    fn replies_have_half_of_the_outbox_and_at_least_one_frame() {
+        for (frames, replies) in [(1, 1), (2, 1), (5, 3), (10, 5)] {
+            let outbox = Outbox::new(OutboxLimits { frames, ..ROOMY });
+            for _ in 0..replies {
+                assert!(outbox.has_room_for_replies());
+                outbox.push_reply(frame("reply"));
+            }
+            assert!(!outbox.has_room_for_replies());
+        }
+        let outbox = Outbox::new(OutboxLimits { bytes: 9, ..ROOMY });
+        outbox.push_reply(frame("four"));
+        assert!(outbox.has_room_for_replies());
+        outbox.push_reply(frame("5"));
+        assert!(!outbox.has_room_for_replies());
     }
 
     #[test]

@@ -3,16 +3,24 @@
 //!
 //! `handshake` turns an HTTP request into an identity and a byte stream;
 //! `conversation` is the protocol as a pure state machine; `stream` is the one
-//! owner of the byte stream; `task` drives the conversation over it, by the
+//! owner of the byte stream, with `frame_walk` as its pace; `task` drives the conversation over it, by the
 //! `deadlines`.
 
 mod conversation;
 mod deadlines;
+mod frame_walk;
 mod handshake;
 mod offer;
 mod origin;
 mod stream;
 mod task;
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod wire_testing;
 
 pub use conversation::{Action, Conversation, TopicsRequest};
 pub use handshake::serve;

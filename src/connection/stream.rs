@@ -18,6 +18,7 @@ use tokio_tungstenite::tungstenite::{
     protocol::{CloseFrame, Role, WebSocketConfig, WebSocketContext},
 };
 
+use super::frame_walk::FrameWalk;
 use crate::outbox::{Advanced, Outbox};
 
 /// tungstenite zero-fills its read buffer before each read and allocates it
@@ -27,6 +28,10 @@ const READ_BUFFER_BYTES: usize = 256;
 /// A frame that tungstenite makes has at most 125 bytes of payload. It is handed
 /// over at once, so nothing ever lies in this buffer.
 const WRITE_BUFFER_BYTES_MAX: usize = 1024;
+
+/// tungstenite's read buffer grows to what the biggest frame needs and stays so.
+/// Of connections that have had no bigger one, this is let be.
+const GROWN_READ_BUFFER_BYTES_MAX: u64 = 1024;
 
 /// Bytes both ways, which can be cut off without ceremony.
 pub trait Transport: AsyncRead + AsyncWrite + Unpin {
@@ -51,6 +56,8 @@ impl Transport for tokio::io::DuplexStream {
 pub(super) struct FrameStream<S> {
     io: S,
     context: WebSocketContext,
+    /// The bytes that the context has had.
+    walk: FrameWalk,
     /// Read from the stream and not yet taken by tungstenite.
     unread: BytesMut,
     /// The client has sent its last byte.
@@ -76,6 +83,7 @@ impl<S: Transport> FrameStream<S> {
         Self {
             io,
             context: WebSocketContext::new(Role::Server, Some(config)),
+            walk: FrameWalk::default(),
             unread: BytesMut::from(read_ahead),
             at_end: false,
             outbox,
@@ -93,13 +101,29 @@ impl<S: Transport> FrameStream<S> {
     pub(super) fn next_message(&mut self) -> Result<Option<Message>, Error> {
         let mut adapter = Adapter {
             unread: &mut self.unread,
+            walk: &mut self.walk,
             at_end: self.at_end,
             outbox: &self.outbox,
         };
         match self.context.read(&mut adapter) {
             Ok(message) => Ok(Some(message)),
-            Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.give_memory_back();
+                Ok(None)
+            }
             Err(error) => Err(error),
+        }
+    }
+
+    /// Puts a new context in the place of one whose read buffer has grown, when
+    /// it has read all and holds nothing: between two messages, with what it had
+    /// to say said.
+    fn give_memory_back(&mut self) {
+        let has_grown = self.walk.payload_bytes_max() > GROWN_READ_BUFFER_BYTES_MAX;
+        if has_grown && self.walk.is_between_messages() && self.context.can_write() {
+            let config = *self.context.get_config();
+            self.context = WebSocketContext::new(Role::Server, Some(config));
+            self.walk = FrameWalk::default();
         }
     }
 
@@ -153,6 +177,7 @@ impl<S: Transport> FrameStream<S> {
     pub(super) fn close(&mut self, frame: CloseFrame) {
         let mut adapter = Adapter {
             unread: &mut self.unread,
+            walk: &mut self.walk,
             at_end: self.at_end,
             outbox: &self.outbox,
         };
@@ -172,6 +197,7 @@ impl<S: Transport> FrameStream<S> {
 /// and each write, which is one whole frame, goes into the outbox.
 struct Adapter<'a> {
     unread: &'a mut BytesMut,
+    walk: &'a mut FrameWalk,
     at_end: bool,
     outbox: &'a Outbox,
 }
@@ -186,8 +212,9 @@ impl Read for Adapter<'_> {
             };
         }
         let taken = self.unread.len().min(buffer.len());
-        self.unread
-            .copy_to_slice(buffer.get_mut(..taken).unwrap_or_default());
+        let place = buffer.get_mut(..taken).unwrap_or_default();
+        self.unread.copy_to_slice(place);
+        self.walk.walk(place);
         if self.unread.is_empty() {
             *self.unread = BytesMut::new();
         }
@@ -211,5 +238,121 @@ impl Write for Adapter<'_> {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use proptest::prelude::*;
+    use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
+
+    use super::*;
+    use crate::{
+        connection::wire_testing::{BINARY, CONTINUATION, frame, ping},
+        outbox::OutboxLimits,
+    };
+
+    const MESSAGE_BYTES_MAX: usize = 10_000;
+
+    fn stream(read_ahead: &[u8]) -> (FrameStream<DuplexStream>, DuplexStream) {
+        let (ours, theirs) = duplex(1 << 20);
+        let limits = OutboxLimits {
+            frames: 10,
+            bytes: 1000,
+        };
+        let outbox = Rc::new(Outbox::new(limits));
+        let stream = FrameStream::new(ours, read_ahead, MESSAGE_BYTES_MAX, outbox);
+        (stream, theirs)
+    }
+
+    #[test]
+    fn all_of_tungstenites_limits_are_set() {
+        let (stream, _client) = stream(b"");
+        let config = stream.context.get_config();
+        assert_eq!(config.read_buffer_size, READ_BUFFER_BYTES);
+        assert_eq!(config.write_buffer_size, 0);
+        assert_eq!(config.max_write_buffer_size, WRITE_BUFFER_BYTES_MAX);
+        assert_eq!(config.max_message_size, Some(MESSAGE_BYTES_MAX));
+        assert_eq!(config.max_frame_size, Some(MESSAGE_BYTES_MAX));
+        assert!(!config.accept_unmasked_frames);
+    }
+
+    #[tokio::test]
+    async fn what_was_read_is_held_only_until_it_is_taken() {
+        let buffer = RefCell::new(vec![0; 64 * 1024].into());
+        let message = frame(BINARY, true, &[1; 900]);
+        let burst = [message.clone(), ping(b"p"), message].concat();
+        let (first, second) = burst.split_at(1000);
+        let (mut stream, mut client) = stream(first);
+        client.write_all(second).await.unwrap();
+        let mut messages = Vec::new();
+        loop {
+            while let Some(message) = stream.next_message().unwrap() {
+                messages.push(message);
+            }
+            assert_eq!(stream.unread.capacity(), 0);
+            if messages.len() == 3 {
+                break;
+            }
+            poll_fn(|cx| stream.poll_read(cx, &buffer)).await.unwrap();
+        }
+        assert_eq!(messages[2], Message::Binary(Bytes::from(vec![1; 900])));
+    }
+
+    /// All messages that there are.
+    fn messages(stream: &mut FrameStream<DuplexStream>) -> Vec<Message> {
+        std::iter::from_fn(|| stream.next_message().unwrap()).collect()
+    }
+
+    #[test]
+    fn after_a_big_message_tungstenite_gives_its_memory_back() {
+        let (mut stream, _client) = stream(&frame(BINARY, true, &[1; MESSAGE_BYTES_MAX]));
+        let message = messages(&mut stream).remove(0);
+        // The message is a part of the buffer into which it was read.
+        let Message::Binary(payload) = message else {
+            panic!("{message:?}");
+        };
+        assert_eq!(payload.len(), MESSAGE_BYTES_MAX);
+        assert!(payload.is_unique(), "its buffer is held on to");
+    }
+
+    proptest! {
+        #[test]
+        fn messages_come_through_whatever_their_sizes_and_pieces(
+            sizes in prop::collection::vec((0..MESSAGE_BYTES_MAX, 0..3_usize), 1..8),
+            pieces in prop::collection::vec(1..5000_usize, 1..20),
+        ) {
+            let (mut bytes, mut sent) = (Vec::new(), Vec::new());
+            for (number, (size, fragments)) in sizes.into_iter().enumerate() {
+                let payload = vec![u8::try_from(number).unwrap(); size];
+                let (start, end) = payload.split_at(size / 2);
+                match fragments {
+                    0 => bytes.extend(frame(BINARY, true, &payload)),
+                    _ => {
+                        bytes.extend(frame(BINARY, false, start));
+                        if fragments == 2 {
+                            bytes.extend(ping(b"between"));
+                        }
+                        bytes.extend(frame(CONTINUATION, true, end));
+                    }
+                }
+                sent.push(Message::Binary(payload.into()));
+            }
+            let (mut stream, _client) = stream(b"");
+            let (mut rest, mut received) = (&bytes[..], Vec::new());
+            for piece in pieces.into_iter().cycle() {
+                let (now, later) = rest.split_at(piece.min(rest.len()));
+                stream.unread.extend_from_slice(now);
+                received.extend(messages(&mut stream));
+                rest = later;
+                if rest.is_empty() {
+                    break;
+                }
+            }
+            received.retain(|message| !message.is_ping());
+            prop_assert_eq!(received, sent);
+        }
     }
 }

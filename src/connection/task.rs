@@ -77,15 +77,16 @@ impl Admitted {
 
 /// Speaks with the client until the connection is closed. `read_ahead` is what was
 /// read behind the handshake.
-pub async fn converse<S: Transport>(
+pub fn converse<S: Transport>(
     shard: Rc<Shard>,
     admitted: Admitted,
     stream: S,
     read_ahead: Bytes,
-) {
-    Connection::new(shard, admitted, stream, &read_ahead)
-        .run()
-        .await;
+) -> impl Future<Output = ()> {
+    // Not an async function, whose future would hold the connection twice: as
+    // what came in and as what is made of it.
+    let mut connection = Connection::new(shard, admitted, stream, &read_ahead);
+    async move { connection.run().await }
 }
 
 struct Connection<S> {
@@ -158,7 +159,7 @@ impl<S: Transport> Connection<S> {
         }
     }
 
-    async fn run(mut self) {
+    async fn run(&mut self) {
         loop {
             self.take_messages();
             match poll_fn(|context| self.poll_step(context)).await {
@@ -177,7 +178,7 @@ impl<S: Transport> Connection<S> {
 
     /// Waits for the next thing to do. Endings and deadlines come first, so that
     /// a client that never stops sending cannot put them off; then writing, since
-    /// a connection stops reading when its outbox is full.
+    /// a connection stops reading when its outbox fills up.
     fn poll_step(&mut self, context: &mut Context<'_>) -> Poll<Step> {
         self.outbox.register(context);
         if self.phase == Phase::Open
@@ -248,7 +249,7 @@ impl<S: Transport> Connection<S> {
             Phase::Open | Phase::Closing => {
                 // A client that does not take its answers is not asked for more
                 // questions.
-                if self.outbox.at_limit() {
+                if !self.outbox.has_room_for_replies() {
                     return Poll::Pending;
                 }
                 match self.stream.poll_read(context, &self.shard.read_buffer) {
@@ -261,7 +262,12 @@ impl<S: Transport> Connection<S> {
             Phase::Lingering { .. } => {
                 match self.stream.poll_discard(context, &self.shard.read_buffer) {
                     Poll::Ready(Ok(true)) => Poll::Ready(Step::Read),
-                    Poll::Ready(Ok(false) | Err(_)) => Poll::Ready(Step::Over),
+                    Poll::Ready(Ok(false)) => {
+                        // It may still read: our Close is for it.
+                        self.phase = Phase::Closed;
+                        Poll::Ready(Step::Read)
+                    }
+                    Poll::Ready(Err(_)) => Poll::Ready(Step::Over),
                     Poll::Pending => Poll::Pending,
                 }
             }
@@ -271,7 +277,9 @@ impl<S: Transport> Connection<S> {
     /// Takes the messages that are read already, for as long as there is room for
     /// what they may be answered with.
     fn take_messages(&mut self) {
-        while matches!(self.phase, Phase::Open | Phase::Closing) && !self.outbox.at_limit() {
+        while matches!(self.phase, Phase::Open | Phase::Closing)
+            && self.outbox.has_room_for_replies()
+        {
             match self.stream.next_message() {
                 Ok(Some(message)) => self.take(message),
                 Ok(None) => break,
@@ -359,11 +367,13 @@ impl<S: Transport> Connection<S> {
             reason: ending.reason().into(),
         });
         self.phase = Phase::Closing;
-        let client = &self.shard.relay.config.client;
-        self.give_it_until(match ending {
-            Ending::Drain { .. } => client.drain_timeout,
-            _ => client.write_timeout,
-        });
+        if ending.writes_what_is_queued() {
+            // For that it has until the end of the drain, which is not decided
+            // here: a deadline of its own would race with that.
+            self.deadlines.token = None;
+        } else {
+            self.give_it_until(self.shard.relay.config.client.write_timeout);
+        }
     }
 
     /// The client has sent a Close frame; tungstenite answers it at the next read.
@@ -411,6 +421,7 @@ impl<S: Transport> Connection<S> {
         self.membership = None;
         self.account.discarded(self.outbox.abandon());
         self.phase = Phase::Closed;
+        self.give_it_until(self.shard.relay.config.client.write_timeout);
     }
 
     fn lost(&mut self, _error: &io::Error) -> Step {

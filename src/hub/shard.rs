@@ -118,8 +118,10 @@ impl ShardHub {
         })
     }
 
-    /// Tells every connection here to end; `ending` is asked for each.
+    /// Tells every connection here to end; `ending` is asked for each. What is in
+    /// the inbox by then is still for them.
     pub fn end_all(&self, ending: impl Fn() -> Ending) {
+        while self.take_next() {}
         for here in self.tenants.borrow().values() {
             for outbox in here.index.borrow().connections() {
                 outbox.end(ending());
@@ -179,13 +181,20 @@ impl ShardHub {
     fn take_up_to_head(&self, here: &TenantHere) -> Position {
         let head = here.tenant.head();
         while here.taken.get().offset < head.offset {
-            let next = self.inbox.borrow_mut().try_recv();
-            match next {
-                Ok(item) => self.take(&item),
-                Err(_) => break,
+            if !self.take_next() {
+                break;
             }
         }
         here.taken.get()
+    }
+
+    /// Takes one item from the inbox, if there is one.
+    fn take_next(&self) -> bool {
+        let next = self.inbox.borrow_mut().try_recv();
+        if let Ok(item) = &next {
+            self.take(item);
+        }
+        next.is_ok()
     }
 
     fn leave(&self, here: &TenantHere) {

@@ -17,18 +17,18 @@
 mod raw;
 mod support;
 
-mod docs;
-mod fanout;
-mod scenarios;
-
-mod desktop;
-mod handshake;
-mod refused_handshakes;
-mod slow_handshakes;
-
 mod closing;
 mod conversation;
+mod desktop;
+mod docs;
+mod endings;
+mod fanout;
 mod frames;
+mod handshake;
+mod refused_handshakes;
+mod scenarios;
+mod slow;
+mod slow_handshakes;
 
 mod event_bytes;
 mod events;

@@ -22,6 +22,7 @@ use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
+    task::JoinHandle,
     time::timeout,
 };
 
@@ -116,6 +117,27 @@ impl TestRelay {
             .map(TestClient)
     }
 
+    /// A client of which the test has the bare socket. The kernel holds little
+    /// for it, so that not to read is soon felt.
+    pub async fn connect_raw(&self, tenant: &str, user: &str) -> RawClient {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        let mut stream = socket.connect(self.addresses.client).await.unwrap();
+        let head = format!(
+            "GET /ws HTTP/1.1\r\nHost: relay\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\
+             Authorization: Bearer {}\r\n\r\n",
+            token(tenant, user)
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let answer = timeout(PATIENCE, read_answer(&mut stream)).await.unwrap();
+        assert_eq!(answer.status, 101);
+        RawClient {
+            stream,
+            unparsed: answer.body,
+        }
+    }
+
     /// What a client has to know, but for its token.
     pub fn options(&self) -> ClientOptions {
         let url = format!("ws://{}/ws", self.addresses.client);
@@ -198,6 +220,12 @@ impl TestRelay {
             metrics["sidewire_events_written_total"] + dropped,
             "{metrics:#?}"
         );
+    }
+
+    /// Begins to end the relay as SIGTERM does, whatever is under way. Whether all
+    /// of its connections were closed in time comes out in the end.
+    pub fn begin_drain(&mut self) -> JoinHandle<bool> {
+        tokio::spawn(self.server.take().unwrap().drain())
     }
 
     /// Ends the relay as SIGTERM does, after a look at what it has counted.
@@ -403,4 +431,69 @@ pub async fn read_next_answer(stream: &mut TcpStream, unread: &mut Vec<u8>) -> A
         headers,
         body,
     }
+}
+
+/// A client's bare socket, past its handshake: what a test writes is what goes
+/// out, and nothing is read or answered unless the test does so.
+pub struct RawClient {
+    pub stream: TcpStream,
+    unparsed: Vec<u8>,
+}
+
+/// A frame from the relay.
+#[derive(Debug, PartialEq, Eq)]
+pub struct RawFrame {
+    pub opcode: u8,
+    pub payload: Vec<u8>,
+}
+
+impl RawFrame {
+    /// The code of a Close frame.
+    pub fn close_code(&self) -> Option<u16> {
+        let code = self.payload.first_chunk()?;
+        (self.opcode == 0x8).then(|| u16::from_be_bytes(*code))
+    }
+}
+
+impl RawClient {
+    /// Sends a frame, masked with zeros.
+    pub async fn send(&mut self, opcode: u8, payload: &[u8]) {
+        let len = u8::try_from(payload.len()).unwrap();
+        assert!(len <= 125);
+        let head = [0x80 | opcode, 0x80 | len, 0, 0, 0, 0];
+        let frame = [&head, payload].concat();
+        self.stream.write_all(&frame).await.unwrap();
+    }
+
+    /// The next frame, or `None` when the relay has ended the stream in good order.
+    pub async fn receive(&mut self) -> std::io::Result<Option<RawFrame>> {
+        loop {
+            if let Some(frame) = take_frame(&mut self.unparsed) {
+                return Ok(Some(frame));
+            }
+            let reading = self.stream.read_buf(&mut self.unparsed);
+            if timeout(PATIENCE, reading).await.expect("something comes")? == 0 {
+                assert!(self.unparsed.is_empty(), "the stream ends in mid-frame");
+                return Ok(None);
+            }
+        }
+    }
+}
+
+fn take_frame(bytes: &mut Vec<u8>) -> Option<RawFrame> {
+    let (&[first, second], rest) = bytes.split_first_chunk()?;
+    let (head_len, len) = match second {
+        126 => (4, usize::from(u16::from_be_bytes(*rest.first_chunk()?))),
+        127 => (10, u64::from_be_bytes(*rest.first_chunk()?) as usize),
+        len => (2, usize::from(len)),
+    };
+    if bytes.len() < head_len + len {
+        return None;
+    }
+    let payload = bytes[head_len..head_len + len].to_vec();
+    bytes.drain(..head_len + len);
+    Some(RawFrame {
+        opcode: first & 0x0f,
+        payload,
+    })
 }

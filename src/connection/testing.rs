@@ -1,0 +1,466 @@
+//! A shard without threads and sockets, under paused time, and a client that
+//! knows WebSocket frames by itself: what it sees owes nothing to the code that
+//! is tested.
+
+use std::{
+    cell::Cell,
+    future::{Future, poll_fn},
+    io::{self, IoSlice},
+    pin::Pin,
+    rc::Rc,
+    sync::{Arc, LazyLock, atomic::AtomicBool},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::{
+    io::{
+        AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, ReadHalf,
+        WriteHalf, duplex, split,
+    },
+    runtime::{Builder, LocalOptions},
+    task::{JoinHandle, spawn_local, yield_now},
+    time::{Instant, sleep, timeout},
+};
+use tokio_util::task::TaskTracker;
+
+use super::{
+    Transport,
+    task::{Admitted, converse},
+    wire_testing::{Frame, Heard, close, take_frame},
+};
+use crate::{
+    auth::{Authenticator, Grant, Identity, IngestKeys},
+    clock::Clock,
+    config::Config,
+    event::{Draft, DraftParts},
+    hub::{InboxLimits, PublishTimeouts, Published, Registry, RegistryLimits, hub},
+    log::Window,
+    ops::Metrics,
+    protocol::{MessageId, TenantName, Topic, UserName},
+    random::Random,
+    relay::{Relay, Shard},
+    schema::Schema,
+    tally::Tally,
+};
+
+/// The time of day at which every test begins.
+pub(super) const NOW: Duration = Duration::from_secs(1_800_000_000);
+
+/// Room in the stream for more than any test sends.
+pub(super) const WIDE: usize = 64 << 20;
+
+static SCHEMA: LazyLock<Arc<Schema>> = LazyLock::new(|| Arc::new(Schema::bundled().unwrap()));
+
+/// Runs a test on one thread with paused time: it goes on by itself, and at once,
+/// when everybody waits. A test in which nobody can go on fails.
+pub(super) fn simulate(test: impl Future<Output = ()>) {
+    Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build_local(LocalOptions::default())
+        .unwrap()
+        .block_on(async {
+            timeout(Duration::from_hours(24), test)
+                .await
+                .expect("somebody can go on");
+        });
+}
+
+/// Lets everybody do what there is to be done, without time going by.
+pub(super) async fn settle() {
+    for _ in 0..50 {
+        yield_now().await;
+    }
+}
+
+/// A shard of its own, with a hub that takes what is published.
+pub(super) struct Bench {
+    pub(super) shard: Rc<Shard>,
+    registry: Arc<Registry>,
+}
+
+impl Bench {
+    /// With the default configuration.
+    pub(super) fn new() -> Self {
+        Self::with(|_| ())
+    }
+
+    /// With other settings. The log keeps nothing: what is in memory is in
+    /// outboxes.
+    pub(super) fn with(settings: impl FnOnce(&mut Config)) -> Self {
+        let mut config = Config::default();
+        settings(&mut config);
+        let random = Arc::new(Random::from_seed(1));
+        let limits = RegistryLimits {
+            tenants: 10,
+            window: Window {
+                events: 0,
+                bytes: 0,
+                age: Duration::ZERO,
+            },
+            inbox: InboxLimits::default(),
+        };
+        let registry = Arc::new(Registry::new(limits, Arc::clone(&random)));
+        let timeouts = PublishTimeouts {
+            inbox: config.ingest.inbox_timeout,
+            ack: config.ingest.ack_timeout,
+        };
+        let (publisher, seeds) = hub(&registry, timeouts, &[Arc::default()]);
+        let hub = Rc::new(seeds.into_iter().next().unwrap().grow());
+        let relay = Relay {
+            config,
+            schema: Arc::clone(&SCHEMA),
+            authenticator: Authenticator::Open,
+            ingest_keys: IngestKeys::new(Vec::new()).unwrap(),
+            publisher,
+            clock: Clock::simulated(NOW),
+            random,
+            metrics: Arc::new(Metrics::new(false, false)),
+            draining: AtomicBool::new(false),
+            calls: TaskTracker::new(),
+            clients: TaskTracker::new(),
+        };
+        let shard = Rc::new(Shard::new(Arc::new(relay), Rc::clone(&hub)));
+        spawn_local(async move { hub.run().await });
+        Self { shard, registry }
+    }
+
+    /// A client of the tenant `acme` whose stream holds `buffer` bytes each way.
+    pub(super) fn connect(&self, buffer: usize) -> Client {
+        self.connect_until(None, buffer)
+    }
+
+    /// The same, with a token that is good until then.
+    pub(super) fn connect_until(&self, expires_at: Option<Duration>, buffer: usize) -> Client {
+        self.connect_over(buffer, expires_at, false)
+    }
+
+    /// The same, over a stream that the relay can never bring to its end, such as
+    /// TLS to a client that does not read.
+    pub(super) fn connect_endlessly(&self, expires_at: Option<Duration>) -> Client {
+        self.connect_over(WIDE, expires_at, true)
+    }
+
+    fn connect_over(
+        &self,
+        buffer: usize,
+        expires_at: Option<Duration>,
+        is_endless: bool,
+    ) -> Client {
+        let (ours, theirs) = duplex(buffer);
+        let was_reset = Rc::default();
+        let wire = Wire {
+            stream: theirs,
+            is_endless,
+            was_reset: Rc::clone(&was_reset),
+        };
+        let talk = converse(
+            Rc::clone(&self.shard),
+            self.admit(expires_at),
+            wire,
+            Bytes::new(),
+        );
+        let task = spawn_local(async move {
+            talk.await;
+            Instant::now()
+        });
+        let (read, write) = split(ours);
+        Client {
+            read,
+            write: Some(write),
+            unparsed: Vec::new(),
+            piece: usize::MAX,
+            task,
+            was_reset,
+        }
+    }
+
+    pub(super) fn admit(&self, expires_at: Option<Duration>) -> Admitted {
+        let identity = Identity {
+            tenant: TenantName::parse("acme").unwrap(),
+            user: UserName::parse("ann").unwrap(),
+            grant: Grant::Everything,
+            expires_at,
+        };
+        Admitted::new(&self.shard, identity).unwrap()
+    }
+
+    /// Publishes events for all clients, in one batch.
+    pub(super) async fn publish(&self, events: impl IntoIterator<Item = Draft>) -> Published {
+        let tenant = TenantName::parse("acme").unwrap();
+        let published = self
+            .shard
+            .relay
+            .publisher
+            .publish(&tenant, events.into_iter().collect())
+            .await
+            .unwrap();
+        assert!(published.acknowledged);
+        published
+    }
+
+    pub(super) fn tally(&self) -> &Tally {
+        self.shard.hub.tally()
+    }
+
+    /// The bytes of all events in memory.
+    pub(super) fn event_bytes(&self) -> u64 {
+        self.registry.event_bytes().get()
+    }
+
+    /// How many connections have ended for this reason.
+    pub(super) fn closed(&self, reason: &str) -> u64 {
+        let series = format!("sidewire_connections_closed_total{{reason=\"{reason}\"}} ");
+        self.shard
+            .relay
+            .metrics
+            .render(&[], &self.registry)
+            .lines()
+            .find_map(|line| line.strip_prefix(&series))
+            .expect("the reason is one")
+            .parse()
+            .unwrap()
+    }
+
+    /// What each event that matched has become: each is counted once.
+    pub(super) fn check_sums(&self) {
+        let tally = self.tally();
+        let dropped = tally.dropped_slow.get() + tally.dropped_closed.get();
+        assert_eq!(
+            tally.matched.get(),
+            tally.written.get() + dropped + tally.queued.get(),
+            "{tally:?}"
+        );
+    }
+
+    /// Checks that all connections have gone and have left nothing behind.
+    pub(super) fn check_nothing_is_left(&self) {
+        self.check_sums();
+        let tally = self.tally();
+        let left = [&tally.queued, &tally.connections, &tally.subscriptions].map(|it| it.get());
+        assert_eq!((left, self.event_bytes()), ([0; 3], 0));
+        assert!(self.shard.hub.is_empty());
+    }
+}
+
+/// An event for every client, whose content is `filler` times the byte 7.
+pub(super) fn event(filler: usize) -> Draft {
+    // Field 100, length-delimited: the application's.
+    let mut payload = vec![0xa2, 0x06];
+    prost::encoding::encode_varint(filler as u64, &mut payload);
+    payload.resize(payload.len() + filler, 7);
+    Draft::new(DraftParts {
+        kept: &[&payload],
+        message_id: MessageId::parse("event").unwrap(),
+        append_message_id: true,
+        append_timestamp: None,
+        topics: Box::new([Topic::parse("tenant:*").unwrap()]),
+    })
+}
+
+/// The relay's end of a stream; it notes a reset and does it.
+struct Wire {
+    stream: DuplexStream,
+    is_endless: bool,
+    was_reset: Rc<Cell<bool>>,
+}
+
+impl Transport for Wire {
+    fn reset(&self) {
+        self.was_reset.set(true);
+    }
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.is_endless {
+            return Poll::Pending;
+        }
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+/// How a connection ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct End {
+    /// When the relay let go of it.
+    pub(super) at: Instant,
+    /// Whether it was cut off.
+    pub(super) was_reset: bool,
+}
+
+/// The other end of a connection.
+pub(super) struct Client {
+    read: ReadHalf<DuplexStream>,
+    write: Option<WriteHalf<DuplexStream>>,
+    unparsed: Vec<u8>,
+    /// How many bytes it reads at a time.
+    pub(super) piece: usize,
+    task: JoinHandle<Instant>,
+    was_reset: Rc<Cell<bool>>,
+}
+
+impl Client {
+    /// Sends, and waits until the relay has room for it.
+    pub(super) async fn send(&mut self, frame: impl AsRef<[u8]>) {
+        self.try_send(frame).await.unwrap();
+    }
+
+    /// The same; fails when the relay takes no more.
+    pub(super) async fn try_send(&mut self, frame: impl AsRef<[u8]>) -> io::Result<()> {
+        self.write.as_mut().unwrap().write_all(frame.as_ref()).await
+    }
+
+    /// Sends what the relay has room for, as of now: how much that was.
+    pub(super) async fn send_some(&mut self, bytes: &[u8]) -> usize {
+        let write = self.write.as_mut().unwrap();
+        let sent = poll_fn(|cx| Poll::Ready(Pin::new(&mut *write).poll_write(cx, bytes))).await;
+        match sent {
+            Poll::Ready(Ok(sent)) => sent,
+            // The relay has gone: it takes all and forgets it.
+            Poll::Ready(Err(_)) => bytes.len(),
+            Poll::Pending => 0,
+        }
+    }
+
+    /// Sends the same again and again, as fast as the relay takes it but for a
+    /// pause after each, beside whatever else the client does, until the relay is
+    /// gone. (While somebody who makes no pause is never kept waiting, time does
+    /// not go by.) What comes back counts the bytes that were taken.
+    pub(super) fn flood(&mut self, bytes: Vec<u8>, pause: Duration) -> Rc<Cell<usize>> {
+        let mut write = self.write.take().unwrap();
+        let sent = Rc::new(Cell::new(0));
+        let count = Rc::clone(&sent);
+        spawn_local(async move {
+            loop {
+                let mut rest = &bytes[..];
+                while !rest.is_empty() {
+                    let Ok(taken) = write.write(rest).await else {
+                        return;
+                    };
+                    count.set(count.get() + taken);
+                    rest = &rest[taken..];
+                }
+                if !pause.is_zero() {
+                    sleep(pause).await;
+                }
+            }
+        });
+        sent
+    }
+
+    /// Says that it will send no more.
+    pub(super) async fn half_close(&mut self) {
+        self.write.as_mut().unwrap().shutdown().await.unwrap();
+    }
+
+    /// Reads what is there, at most `max` bytes; what whole frames that makes can
+    /// be had from [`Self::next_read`].
+    pub(super) async fn read_some(&mut self, max: usize) -> usize {
+        let mut bytes = vec![0; max];
+        let mut buffer = ReadBuf::new(&mut bytes);
+        let read = &mut self.read;
+        let _read =
+            poll_fn(|cx| Poll::Ready(Pin::new(&mut *read).poll_read(cx, &mut buffer))).await;
+        self.unparsed.extend_from_slice(buffer.filled());
+        buffer.filled().len()
+    }
+
+    /// The next whole frame of what is read already.
+    pub(super) fn next_read(&mut self) -> Option<Heard> {
+        take_frame(&mut self.unparsed).map(Frame::heard)
+    }
+
+    /// Reads on until there is a whole frame; `None` when the stream ends, with
+    /// `unparsed` what it ended in the middle of.
+    pub(super) async fn next(&mut self) -> Option<Heard> {
+        loop {
+            if let Some(heard) = self.next_read() {
+                return Some(heard);
+            }
+            let mut bytes = [0; 4096];
+            let piece = self.piece.min(bytes.len());
+            match self.read.read(&mut bytes[..piece]).await.unwrap() {
+                0 => return None,
+                read => self.unparsed.extend_from_slice(&bytes[..read]),
+            }
+        }
+    }
+
+    /// What it hears until the stream ends, which it must not in mid-frame.
+    pub(super) async fn rest(&mut self) -> Vec<Heard> {
+        let mut heard = Vec::new();
+        while let Some(next) = self.next().await {
+            heard.push(next);
+        }
+        assert!(!self.is_torn(), "the stream ends in the middle of a frame");
+        heard
+    }
+
+    /// The same, and it answers the relay's Close.
+    pub(super) async fn rest_after_close(&mut self) -> Vec<Heard> {
+        let mut heard = Vec::new();
+        while let Some(next) = self.next().await {
+            if let Heard::Close(code, _) = next {
+                self.send(close(code)).await;
+            }
+            heard.push(next);
+        }
+        heard
+    }
+
+    /// Whether what was read ends in the middle of a frame.
+    pub(super) fn is_torn(&self) -> bool {
+        !self.unparsed.is_empty()
+    }
+
+    /// Whether the relay holds on to the connection.
+    pub(super) fn is_served(&self) -> bool {
+        !self.task.is_finished()
+    }
+
+    /// Waits, and does nothing else, until the relay lets go of the connection.
+    pub(super) async fn ended(&mut self) -> End {
+        let at = (&mut self.task).await.unwrap();
+        End {
+            at,
+            was_reset: self.was_reset.get(),
+        }
+    }
+}

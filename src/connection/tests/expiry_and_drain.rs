@@ -1,0 +1,268 @@
+//! Endings that come from the relay: the token expires, the relay shuts down.
+
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    task::Poll,
+    time::Duration,
+};
+
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::{
+    connection::{
+        testing::{Bench, End, NOW, WIDE, event, settle, simulate},
+        wire_testing::{BINARY, Heard, close, frame, ping, subscribe},
+    },
+    protocol::close::Ending,
+};
+
+const CLOSE_ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+const LIFETIME: Duration = Duration::from_secs(60);
+
+fn expired() -> [Heard; 2] {
+    [
+        Heard::Refused("AUTHENTICATION_FAILED".to_owned()),
+        Heard::Close(4001, "token expired".to_owned()),
+    ]
+}
+
+#[test]
+fn a_token_that_expires_is_said_to_and_closes_the_connection_then_and_not_before() {
+    simulate(async {
+        let bench = Bench::new();
+        let start = Instant::now();
+        let mut client = bench.connect_until(Some(NOW + LIFETIME), WIDE);
+        sleep(LIFETIME - Duration::from_millis(1)).await;
+        bench.publish([event(1)]).await;
+        assert_eq!(client.next().await, Some(Heard::Event(1)));
+        settle().await;
+        assert_eq!(client.read_some(1).await, 0);
+
+        let [error, goodbye] = expired();
+        assert_eq!(client.next().await, Some(error));
+        assert_eq!(start.elapsed(), LIFETIME);
+        let published = bench.publish([event(1)]).await;
+        assert_eq!(published.events[0].matched, Some(0));
+        assert_eq!(client.next().await, Some(goodbye));
+        client.send(close(4001)).await;
+        assert_eq!(client.next().await, None);
+        let end = client.ended().await;
+        assert_eq!((end.at - start, end.was_reset), (LIFETIME, false));
+        assert_eq!(bench.closed("token_expired"), 1);
+        bench.check_nothing_is_left();
+    });
+}
+
+#[test]
+fn a_token_that_has_expired_during_the_handshake_lets_nothing_through() {
+    simulate(async {
+        let bench = Bench::new();
+        let mut client = bench.connect_until(Some(NOW), WIDE);
+        client.send(subscribe("s", "project:p")).await;
+        assert_eq!(client.rest_after_close().await, expired());
+        assert_eq!(bench.tally().subscriptions.get(), 0);
+        bench.check_nothing_is_left();
+    });
+}
+
+#[test]
+fn a_client_that_floods_cannot_put_its_expiry_off() {
+    let floods = [
+        subscribe("s", "project:p"),
+        ping(b"again"),
+        frame(BINARY, true, &[0xff; 100]),
+    ];
+    for message in floods {
+        simulate(async {
+            let bench = Bench::new();
+            let start = Instant::now();
+            let mut client = bench.connect_until(Some(NOW + LIFETIME), 4096);
+            sleep(LIFETIME - Duration::from_millis(100)).await;
+            client.flood(message.repeat(100), Duration::from_millis(1));
+            let mut heard = Vec::new();
+            while heard.last() != expired().last() {
+                heard.push(client.next().await.expect("it is said goodbye to"));
+            }
+            assert_eq!(start.elapsed(), LIFETIME);
+            assert!(heard.ends_with(&expired()));
+            let end = client.ended().await;
+            assert_eq!(end.at - start, LIFETIME + CLOSE_ANSWER_TIMEOUT);
+            assert_eq!(client.next().await, None);
+            assert_eq!(bench.closed("token_expired"), 1);
+        });
+    }
+}
+
+#[test]
+fn a_client_that_does_not_read_when_its_token_expires_is_cut_off_at_the_write_deadline() {
+    simulate(async {
+        let bench = Bench::new();
+        let start = Instant::now();
+        let mut client = bench.connect_until(Some(NOW + LIFETIME), 64);
+        let stalled = LIFETIME - Duration::from_secs(4);
+        sleep(stalled).await;
+        bench.publish([event(100), event(100), event(100)]).await;
+        sleep_until(start + LIFETIME).await;
+        settle().await;
+        // What is begun is kept, the rest is for nobody any more.
+        assert_eq!(bench.tally().queued.get(), 1);
+        assert_eq!(bench.tally().dropped_closed.get(), 2);
+        let end = client.ended().await;
+        assert_eq!(end.at - start, stalled + Duration::from_secs(10));
+        assert!(end.was_reset);
+        assert_eq!(bench.closed("token_expired"), 1);
+        bench.check_nothing_is_left();
+    });
+}
+
+#[test]
+fn an_expiry_ends_what_is_queued_but_not_what_is_begun() {
+    simulate(async {
+        let bench = Bench::new();
+        let mut client = bench.connect_until(Some(NOW + LIFETIME), 64);
+        sleep(LIFETIME - Duration::from_secs(4)).await;
+        bench.publish([event(100), event(100)]).await;
+        sleep(Duration::from_secs(5)).await;
+        let mut expected = vec![Heard::Event(1)];
+        expected.extend(expired());
+        assert_eq!(client.rest_after_close().await, expected);
+        bench.check_nothing_is_left();
+    });
+}
+
+const RETRY_AFTER: Duration = Duration::from_millis(1234);
+
+fn drain(bench: &Bench) {
+    bench.shard.hub.end_all(|| Ending::Drain {
+        retry_after: RETRY_AFTER,
+    });
+}
+
+fn going_away() -> Heard {
+    Heard::Close(1001, "retry_after_ms=1234".to_owned())
+}
+
+#[test]
+fn a_drain_writes_what_is_queued_then_says_when_to_come_back() {
+    simulate(async {
+        let bench = Bench::new();
+        let mut client = bench.connect(64);
+        client.send(subscribe("s", "project:p")).await;
+        bench.publish((0..100).map(|_| event(100))).await;
+        drain(&bench);
+        settle().await;
+        // It takes no part in what comes after.
+        let published = bench.publish([event(1)]).await;
+        assert_eq!(published.events[0].matched, Some(0));
+        let mut heard = client.rest_after_close().await;
+        assert_eq!(heard.pop(), Some(going_away()));
+        let confirmed = heard
+            .iter()
+            .position(|it| matches!(it, Heard::Subscribed(_)));
+        heard.remove(confirmed.expect("the answer is written too"));
+        assert_eq!(heard, (1..=100).map(Heard::Event).collect::<Vec<_>>());
+        assert_eq!(bench.tally().written.get(), 100);
+        assert_eq!(bench.closed("drain"), 1);
+        bench.check_nothing_is_left();
+    });
+}
+
+#[test]
+fn a_drain_waits_for_no_event_that_is_on_its_way_but_takes_it_along() {
+    simulate(async {
+        let bench = Bench::new();
+        let mut client = bench.connect(WIDE);
+        settle().await;
+        let mut publishing = pin!(bench.publish([event(1)]));
+        // The event is in the shard's inbox, and the shard has not looked yet.
+        let published = poll_fn(|cx| Poll::Ready(publishing.as_mut().poll(cx))).await;
+        assert!(published.is_pending());
+        drain(&bench);
+        assert_eq!(publishing.await.events[0].matched, Some(1));
+        let heard = client.rest_after_close().await;
+        assert_eq!(heard, [Heard::Event(1), going_away()]);
+        bench.check_nothing_is_left();
+    });
+}
+
+#[test]
+fn a_client_that_never_answers_the_close_is_dropped_after_two_seconds() {
+    simulate(async {
+        let bench = Bench::new();
+        let mut client = bench.connect(WIDE);
+        let start = Instant::now();
+        bench.publish([event(1)]).await;
+        drain(&bench);
+        let end = client.ended().await;
+        assert_eq!(end.at - start, CLOSE_ANSWER_TIMEOUT);
+        // The goodbye was written: it is the client's to read.
+        assert!(!end.was_reset);
+        assert_eq!(client.rest().await, [Heard::Event(1), going_away()]);
+        bench.check_nothing_is_left();
+    });
+}
+
+#[test]
+fn a_client_that_goes_on_sending_after_the_close_is_dropped_after_two_seconds() {
+    simulate(async {
+        let bench = Bench::new();
+        let mut client = bench.connect(WIDE);
+        settle().await;
+        let start = Instant::now();
+        drain(&bench);
+        let sending = async {
+            while client.is_served() {
+                client.send_some(&subscribe("s", "project:p")).await;
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        sending.await;
+        assert_eq!(client.ended().await.at - start, CLOSE_ANSWER_TIMEOUT);
+        assert_eq!(client.rest().await, [going_away()]);
+        assert_eq!(bench.tally().subscriptions.get(), 0);
+    });
+}
+
+#[test]
+fn a_client_that_does_not_read_during_a_drain_is_cut_off_and_delays_nobody() {
+    simulate(async {
+        let bench = Bench::new();
+        let (mut silent, mut good) = (bench.connect(64), bench.connect(WIDE));
+        let start = Instant::now();
+        bench.publish([event(100)]).await;
+        drain(&bench);
+        assert_eq!(
+            good.rest_after_close().await,
+            [Heard::Event(1), going_away()]
+        );
+        assert_eq!(start.elapsed(), Duration::ZERO);
+        let End { at, was_reset } = silent.ended().await;
+        assert_eq!((at - start, was_reset), (Duration::from_secs(10), true));
+        assert_eq!(bench.tally().written.get(), 1);
+        assert_eq!(bench.tally().dropped_closed.get(), 1);
+        bench.check_nothing_is_left();
+    });
+}
+
+#[test]
+fn a_client_that_reads_slowly_during_a_drain_is_not_cut_off_by_its_connection() {
+    simulate(async {
+        let bench = Bench::new();
+        let mut client = bench.connect_until(Some(NOW + LIFETIME), 64);
+        bench.publish((0..100).map(|_| event(100))).await;
+        drain(&bench);
+        let mut heard = Vec::new();
+        // It takes longer than any deadline, and longer than its token is good.
+        while client.is_served() {
+            sleep(Duration::from_secs(1)).await;
+            client.read_some(1000).await;
+            heard.extend(client.next_read());
+            settle().await;
+        }
+        let mut expected: Vec<_> = (1..=100).map(Heard::Event).collect();
+        expected.push(going_away());
+        assert_eq!(heard, expected);
+        bench.check_nothing_is_left();
+    });
+}

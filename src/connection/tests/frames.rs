@@ -1,0 +1,160 @@
+//! Frames never interleave, whatever the pieces in which the client takes them.
+
+use crate::connection::{
+    testing::{Bench, Client, WIDE, event, settle, simulate},
+    wire_testing::{BINARY, CONTINUATION, Heard, frame, ping, subscribe, subscribe_envelope},
+};
+
+/// Buffers that hold less than a frame, and about one.
+const TIGHT: [usize; 3] = [16, 17, 64];
+
+async fn hear(client: &mut Client, count: usize) -> Vec<Heard> {
+    let mut heard = Vec::new();
+    while heard.len() < count {
+        heard.push(client.next().await.expect("the connection stays open"));
+    }
+    heard
+}
+
+fn offsets(heard: &[Heard]) -> Vec<u64> {
+    heard
+        .iter()
+        .filter_map(|it| match it {
+            Heard::Event(offset) => Some(*offset),
+            _ => None,
+        })
+        .collect()
+}
+
+#[test]
+fn a_client_that_reads_a_byte_at_a_time_sees_whole_frames_in_order() {
+    for buffer in TIGHT {
+        simulate(async {
+            let bench = Bench::new();
+            let mut client = bench.connect(buffer);
+            client.piece = 1;
+            bench.publish((0..10).map(|_| event(70))).await;
+            // A Subscribe in fragments, with pings in between.
+            let envelope = subscribe_envelope("s1", "project:p1");
+            let (start, end) = envelope.split_at(9);
+            for part in [
+                frame(BINARY, false, start),
+                ping(b"one"),
+                frame(CONTINUATION, false, b""),
+                ping(b"two"),
+                frame(CONTINUATION, true, end),
+                subscribe("s2", "project:p2"),
+            ] {
+                client.send(&part).await;
+            }
+            bench.publish((0..10).map(|_| event(3))).await;
+            // 20 events, 2 confirmations, and the second pong at least.
+            let mut heard = hear(&mut client, 23).await;
+            settle().await;
+            while client.read_some(64).await > 0 {
+                heard.extend(client.next_read());
+                settle().await;
+            }
+            assert_eq!(offsets(&heard), (1..=20).collect::<Vec<_>>());
+            let pongs: Vec<_> = heard
+                .iter()
+                .filter(|it| matches!(it, Heard::Pong(_)))
+                .collect();
+            assert_eq!(pongs.last(), Some(&&Heard::Pong(b"two".to_vec())));
+            assert!(pongs.len() <= 2);
+            let confirmed = |id: &str| {
+                let confirmed = Heard::Subscribed(id.to_owned());
+                heard.iter().position(|it| *it == confirmed).unwrap()
+            };
+            assert!(confirmed("s1") < confirmed("s2"));
+            bench.check_sums();
+        });
+    }
+}
+
+#[test]
+fn a_pong_goes_before_what_is_queued_and_after_what_is_begun() {
+    simulate(async {
+        let bench = Bench::new();
+        let mut client = bench.connect(64);
+        bench.publish([event(500), event(500), event(500)]).await;
+        settle().await;
+        // 64 bytes of the first event are on their way, and no more can be.
+        client.send(ping(b"now")).await;
+        let heard = hear(&mut client, 4).await;
+        assert_eq!(heard[1], Heard::Pong(b"now".to_vec()));
+        assert_eq!(offsets(&heard), [1, 2, 3]);
+    });
+}
+
+#[test]
+fn at_most_one_pong_waits_and_it_answers_the_last_ping() {
+    simulate(async {
+        let bench = Bench::new();
+        let mut client = bench.connect(64);
+        bench.publish([event(500)]).await;
+        settle().await;
+        for number in 0..100_u8 {
+            client.send(ping(&[number; 40])).await;
+            settle().await;
+        }
+        let heard = hear(&mut client, 2).await;
+        assert_eq!(heard, [Heard::Event(1), Heard::Pong(vec![99; 40])]);
+        settle().await;
+        assert_eq!(client.read_some(1).await, 0);
+    });
+}
+
+#[test]
+fn a_pong_that_is_begun_is_finished_and_the_newest_follows() {
+    simulate(async {
+        let bench = Bench::new();
+        let mut client = bench.connect(16);
+        for number in 0..20_u8 {
+            client.send(ping(&[number; 20])).await;
+            settle().await;
+        }
+        // 16 bytes of the first pong were written when the others came.
+        let heard = hear(&mut client, 2).await;
+        assert_eq!(heard, [0, 19].map(|number| Heard::Pong(vec![number; 20])));
+        settle().await;
+        assert_eq!(client.read_some(1).await, 0);
+    });
+}
+
+#[test]
+fn a_batch_or_event_beyond_the_outboxs_limits_reaches_an_idle_client_whole() {
+    simulate(async {
+        let bench = Bench::new();
+        let mut client = bench.connect(1000);
+        let limits = &bench.shard.relay.config.limits;
+        assert_eq!((limits.outbox_frames, limits.outbox_bytes), (1000, 1 << 20));
+
+        bench.publish((0..1500).map(|_| event(10))).await;
+        let heard = hear(&mut client, 1500).await;
+        assert_eq!(offsets(&heard), (1..=1500).collect::<Vec<_>>());
+
+        bench.publish([event(3 << 20)]).await;
+        assert_eq!(hear(&mut client, 1).await, [Heard::Event(1501)]);
+
+        bench.publish((0..8).map(|_| event(1 << 20))).await;
+        let heard = hear(&mut client, 8).await;
+        assert_eq!(offsets(&heard), (1502..=1509).collect::<Vec<_>>());
+        settle().await;
+        assert_eq!(bench.tally().written.get(), 1509);
+        assert_eq!(bench.event_bytes(), 0);
+    });
+}
+
+#[test]
+fn under_load_many_frames_leave_at_once_and_in_order() {
+    simulate(async {
+        let bench = Bench::new();
+        let mut client = bench.connect(WIDE);
+        for _ in 0..5 {
+            bench.publish((0..500).map(|_| event(1))).await;
+        }
+        let heard = hear(&mut client, 2500).await;
+        assert_eq!(offsets(&heard), (1..=2500).collect::<Vec<_>>());
+    });
+}

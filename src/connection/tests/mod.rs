@@ -1,0 +1,7 @@
+//! One client's conversation over a stream in memory, under paused time.
+
+mod endings;
+mod expiry_and_drain;
+mod frames;
+mod schedules;
+mod slow;

@@ -1,0 +1,241 @@
+//! Clients that read slowly, or not at all: what becomes of them, when, and that
+//! nobody else notices.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use crate::connection::{
+    testing::{Bench, WIDE, event, settle, simulate},
+    wire_testing::{BINARY, Heard, frame, ping, subscribe},
+};
+
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+
+fn small_outbox() -> Bench {
+    Bench::with(|config| config.limits.outbox_frames = 10)
+}
+
+#[test]
+fn a_client_that_reads_nothing_is_cut_off_at_the_write_deadline_and_harms_nobody() {
+    simulate(async {
+        let bench = small_outbox();
+        let mut neighbour = bench.connect(WIDE);
+        let mut client = bench.connect(64);
+        let start = Instant::now();
+        for _ in 0..20 {
+            bench.publish([event(100)]).await;
+        }
+        assert!(bench.event_bytes() > 0);
+        let end = client.ended().await;
+        assert_eq!(end.at - start, WRITE_TIMEOUT);
+        assert!(end.was_reset);
+
+        // The first is begun; the next 9 fill the outbox; the next finds it full.
+        // After that the connection takes part in nothing.
+        let tally = bench.tally();
+        assert_eq!(tally.matched.get(), 20 + 11);
+        assert_eq!(tally.dropped_slow.get(), 11);
+        assert_eq!(tally.dropped_closed.get(), 0);
+        assert_eq!(bench.closed("too_slow"), 1);
+        assert_eq!(bench.event_bytes(), 0);
+        for offset in 1..=20 {
+            assert_eq!(neighbour.next().await, Some(Heard::Event(offset)));
+        }
+        bench.publish([event(1)]).await;
+        assert_eq!(neighbour.next().await, Some(Heard::Event(21)));
+        drop(neighbour);
+        settle().await;
+        bench.check_nothing_is_left();
+    });
+}
+
+#[test]
+fn what_a_slow_client_was_owed_is_given_back_long_before_it_is_cut_off() {
+    simulate(async {
+        let bench = small_outbox();
+        let _client = bench.connect(64);
+        for _ in 0..11 {
+            bench.publish([event(1000)]).await;
+        }
+        settle().await;
+        let begun = bench.event_bytes();
+        assert!(
+            (1000..2000).contains(&begun),
+            "only the begun frame: {begun}"
+        );
+        assert_eq!(bench.tally().queued.get(), 1);
+        assert_eq!(bench.tally().dropped_slow.get(), 10);
+        bench.check_sums();
+    });
+}
+
+#[test]
+fn a_client_that_reads_again_in_time_gets_the_begun_frame_and_4003() {
+    simulate(async {
+        let bench = small_outbox();
+        let mut client = bench.connect(64);
+        for _ in 0..20 {
+            bench.publish([event(100)]).await;
+        }
+        sleep(WRITE_TIMEOUT - Duration::from_millis(1)).await;
+        let heard = client.rest_after_close().await;
+        let reason = "too slow: the outbox was full".to_owned();
+        assert_eq!(heard, [Heard::Event(1), Heard::Close(4003, reason)]);
+        assert_eq!(bench.tally().written.get(), 1);
+        assert_eq!(bench.tally().dropped_slow.get(), 10);
+        bench.check_nothing_is_left();
+    });
+}
+
+#[test]
+fn a_client_whose_outbox_is_not_full_is_cut_off_too_when_it_reads_nothing() {
+    simulate(async {
+        let bench = Bench::new();
+        let mut client = bench.connect(64);
+        sleep(Duration::from_secs(3)).await;
+        let start = Instant::now();
+        bench.publish([event(100), event(100)]).await;
+        let end = client.ended().await;
+        assert_eq!((end.at - start, end.was_reset), (WRITE_TIMEOUT, true));
+        assert_eq!(bench.tally().dropped_closed.get(), 2);
+        assert_eq!(bench.closed("reset"), 1);
+        bench.check_nothing_is_left();
+    });
+}
+
+#[test]
+fn the_write_deadline_begins_anew_with_each_frame_and_not_with_each_byte() {
+    simulate(async {
+        let bench = Bench::new();
+        let mut client = bench.connect(64);
+        let start = Instant::now();
+        bench.publish((0..3).map(|_| event(200))).await;
+        // A frame in 9 seconds.
+        sleep(Duration::from_secs(9)).await;
+        assert_eq!(client.next().await, Some(Heard::Event(1)));
+        settle().await;
+        // From then on a byte a second.
+        let dripping = async {
+            loop {
+                sleep(Duration::from_secs(1)).await;
+                client.read_some(1).await;
+                settle().await;
+                if !client.is_served() {
+                    break Instant::now();
+                }
+            }
+        };
+        let end = dripping.await;
+        assert_eq!(end - start, Duration::from_secs(9) + WRITE_TIMEOUT);
+        assert_eq!(bench.tally().written.get(), 1);
+        assert_eq!(bench.tally().dropped_closed.get(), 2);
+    });
+}
+
+#[test]
+fn a_client_that_never_reads_its_answers_is_not_read_from_and_is_cut_off() {
+    for message in [
+        subscribe("s", "project:p"),
+        frame(BINARY, true, b"\xff"),
+        frame(BINARY, true, b""),
+    ] {
+        simulate(async {
+            let bench = Bench::new();
+            let mut client = bench.connect(4096);
+            let start = Instant::now();
+            let len = message.len();
+            let sent = client.flood(message, Duration::ZERO);
+            settle().await;
+            let taken = sent.get();
+            // As many as have answers that wait, and what one read brought.
+            assert!(taken < 2000 * len + 2 * 65_536, "{taken}");
+            sleep(WRITE_TIMEOUT / 2).await;
+            assert_eq!(sent.get(), taken, "it is read from though it reads nothing");
+            let end = client.ended().await;
+            assert_eq!((end.at - start, end.was_reset), (WRITE_TIMEOUT, true));
+            bench.check_nothing_is_left();
+        });
+    }
+}
+
+#[test]
+fn a_client_that_only_pings_and_never_reads_is_cut_off() {
+    simulate(async {
+        let bench = Bench::new();
+        let mut client = bench.connect(64);
+        let start = Instant::now();
+        let pinging = async {
+            while client.is_served() {
+                if client.send_some(&ping(&[1; 50])).await == 0 {
+                    sleep(Duration::from_millis(100)).await;
+                }
+                settle().await;
+                // A ping costs no time of the simulation.
+                sleep(Duration::from_millis(1)).await;
+            }
+        };
+        pinging.await;
+        let end = client.ended().await;
+        // The first pong fits, the second is begun.
+        let late = end.at - start - WRITE_TIMEOUT;
+        assert!(late < Duration::from_millis(10), "{late:?}");
+        assert!(end.was_reset);
+    });
+}
+
+#[test]
+fn five_thousand_subscribes_in_one_go_have_five_thousand_answers() {
+    simulate(async {
+        let bench = Bench::new();
+        let mut client = bench.connect(4096);
+        let all: Vec<u8> = (0..5000)
+            .flat_map(|number| subscribe(&number.to_string(), &format!("project:{number}")))
+            .collect();
+        let mut unsent = &all[..];
+        // It sends for as long as the relay takes what it sends.
+        loop {
+            settle().await;
+            match client.send_some(unsent).await {
+                0 => break,
+                sent => unsent = &unsent[sent..],
+            }
+        }
+        assert!(!unsent.is_empty(), "the relay has stopped reading");
+        // Then it reads, and sends the rest as the relay takes it.
+        let mut heard = 0;
+        while heard < 5000 {
+            settle().await;
+            let sent = client.send_some(unsent).await;
+            unsent = &unsent[sent..];
+            client.read_some(2000).await;
+            while let Some(answer) = client.next_read() {
+                assert_eq!(answer, Heard::Subscribed(heard.to_string()));
+                heard += 1;
+            }
+        }
+        assert_eq!(bench.tally().subscriptions.get(), 5000);
+    });
+}
+
+#[test]
+fn a_client_with_many_answers_to_come_has_room_for_events_all_the_same() {
+    simulate(async {
+        let bench = Bench::new();
+        let mut client = bench.connect(256);
+        let sent = client.flood(subscribe("s", "project:p"), Duration::ZERO);
+        settle().await;
+        let taken = sent.get();
+        assert!(taken > 10_000, "the relay has much to answer: {taken}");
+        bench.publish([event(10)]).await;
+        bench.publish([event(10)]).await;
+        let mut events = 0;
+        while events < 2 {
+            match client.next().await.expect("it stays open") {
+                Heard::Event(_) => events += 1,
+                Heard::Subscribed(_) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    });
+}

@@ -1,0 +1,164 @@
+//! WebSocket frames (RFC 6455, 5.2) and envelopes as a client knows them, written
+//! down once more, from the standard and the contract: nothing here is shared
+//! with the code that is tested but the generated message types.
+
+use prost::Message;
+
+use crate::protocol::wire;
+
+pub(super) const CONTINUATION: u8 = 0x0;
+pub(super) const TEXT: u8 = 0x1;
+pub(super) const BINARY: u8 = 0x2;
+pub(super) const CLOSE: u8 = 0x8;
+pub(super) const PING: u8 = 0x9;
+pub(super) const PONG: u8 = 0xa;
+
+/// A frame from the relay.
+#[derive(Debug)]
+pub(super) struct Frame {
+    opcode: u8,
+    payload: Vec<u8>,
+}
+
+/// What a frame from the relay says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// An event, by its offset.
+    Event(u64),
+    /// SubscriptionConfirmed, by the request's id.
+    Subscribed(String),
+    /// ErrorResponse: its code.
+    Refused(String),
+    /// The WebSocket's pong.
+    Pong(Vec<u8>),
+    /// The WebSocket's Close.
+    Close(u16, String),
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Envelope {
+    #[prost(string, tag = "1")]
+    message_id: String,
+    #[prost(message, optional, tag = "9")]
+    position: Option<wire::Position>,
+    #[prost(message, optional, tag = "10")]
+    subscribe: Option<wire::Subscribe>,
+    #[prost(message, optional, tag = "11")]
+    confirmed: Option<wire::SubscriptionConfirmed>,
+    #[prost(message, optional, tag = "16")]
+    error: Option<wire::ErrorResponse>,
+    #[prost(bytes = "vec", tag = "100")]
+    filler: Vec<u8>,
+}
+
+/// Takes a whole frame off the front, if there is one, after a look at it: a
+/// server's frames are unmasked, these are never fragments, and their length is
+/// in its shortest form.
+pub(super) fn take_frame(bytes: &mut Vec<u8>) -> Option<Frame> {
+    let (&[first, second], rest) = bytes.split_first_chunk()?;
+    assert_eq!(first & 0x70, 0, "reserved bits: {first:#x}");
+    assert_eq!(first & 0x80, 0x80, "a fragment: {first:#x}");
+    assert_eq!(second & 0x80, 0, "masked");
+    let (header_len, payload_len) = match second {
+        126 => (4, u64::from(u16::from_be_bytes(*rest.first_chunk()?))),
+        127 => (10, u64::from_be_bytes(*rest.first_chunk()?)),
+        short => (2, u64::from(short)),
+    };
+    match header_len {
+        4 => assert!(payload_len > 125),
+        10 => assert!(payload_len > 65_535),
+        _ => {}
+    }
+    let opcode = first & 0x0f;
+    assert!(
+        [BINARY, CLOSE, PONG].contains(&opcode),
+        "opcode {opcode:#x}"
+    );
+    assert!(opcode < CLOSE || payload_len <= 125, "a long control frame");
+    let end = header_len + usize::try_from(payload_len).unwrap();
+    if bytes.len() < end {
+        return None;
+    }
+    let payload = bytes[header_len..end].to_vec();
+    bytes.drain(..end);
+    Some(Frame { opcode, payload })
+}
+
+impl Frame {
+    pub(super) fn heard(self) -> Heard {
+        match self.opcode {
+            PONG => Heard::Pong(self.payload),
+            CLOSE => {
+                let (code, reason) = self.payload.split_first_chunk().expect("a code");
+                let reason = String::from_utf8(reason.to_vec()).unwrap();
+                Heard::Close(u16::from_be_bytes(*code), reason)
+            }
+            _ => heard_in(&self.payload),
+        }
+    }
+}
+
+fn heard_in(payload: &[u8]) -> Heard {
+    let envelope = Envelope::decode(payload).expect("a whole envelope");
+    assert!(envelope.filler.iter().all(|byte| *byte == 7));
+    match envelope {
+        Envelope {
+            position: Some(position),
+            ..
+        } => Heard::Event(position.offset),
+        Envelope {
+            confirmed: Some(confirmed),
+            ..
+        } => Heard::Subscribed(confirmed.request_message_id),
+        Envelope {
+            error: Some(error), ..
+        } => Heard::Refused(error.error_code),
+        other => panic!("what is this? {other:?}"),
+    }
+}
+
+/// A client's frame, masked.
+pub(super) fn frame(opcode: u8, is_last: bool, payload: &[u8]) -> Vec<u8> {
+    const MASK: [u8; 4] = [0x5a, 0xa5, 0x3c, 0xc3];
+    let mut bytes = vec![opcode | if is_last { 0x80 } else { 0 }];
+    match payload.len() {
+        short @ 0..=125 => bytes.push(0x80 | u8::try_from(short).unwrap()),
+        medium @ 126..=65_535 => {
+            bytes.push(0x80 | 126);
+            bytes.extend(u16::try_from(medium).unwrap().to_be_bytes());
+        }
+        long => {
+            bytes.push(0x80 | 127);
+            bytes.extend((long as u64).to_be_bytes());
+        }
+    }
+    bytes.extend(MASK);
+    bytes.extend(payload.iter().zip(MASK.iter().cycle()).map(|(b, m)| b ^ m));
+    bytes
+}
+
+pub(super) fn ping(payload: &[u8]) -> Vec<u8> {
+    frame(PING, true, payload)
+}
+
+pub(super) fn close(code: u16) -> Vec<u8> {
+    frame(CLOSE, true, &code.to_be_bytes())
+}
+
+/// A Subscribe's envelope.
+pub(super) fn subscribe_envelope(id: &str, topic: &str) -> Vec<u8> {
+    Envelope {
+        message_id: id.to_owned(),
+        subscribe: Some(wire::Subscribe {
+            topics: vec![topic.to_owned()],
+            resume_from: None,
+        }),
+        ..Envelope::default()
+    }
+    .encode_to_vec()
+}
+
+/// A Subscribe in one frame.
+pub(super) fn subscribe(id: &str, topic: &str) -> Vec<u8> {
+    frame(BINARY, true, &subscribe_envelope(id, topic))
+}

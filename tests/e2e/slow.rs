@@ -1,0 +1,100 @@
+//! Clients that do not read, over real sockets.
+
+use std::{
+    io,
+    time::{Duration, Instant},
+};
+
+use serde_json::json;
+
+use crate::support::{PATIENCE, RawClient, TestRelay};
+
+const WRITE_TIMEOUT: Duration = Duration::from_millis(700);
+
+fn relay() -> TestRelay {
+    TestRelay::with(|config| {
+        config.client.write_timeout = WRITE_TIMEOUT;
+        config.client.send_buffer = 4096;
+        config.limits.outbox_frames = 50;
+    })
+}
+
+fn event() -> serde_json::Value {
+    json!({
+        "topics": ["tenant:*"],
+        "workItemCreated": {"workItem": {"id": "w", "projectId": "p", "title": "x".repeat(8000)}},
+    })
+}
+
+/// Reads until the connection is reset: how many whole frames came before.
+async fn frames_before_reset(client: &mut RawClient) -> usize {
+    let mut frames = 0;
+    loop {
+        match client.receive().await {
+            Ok(Some(frame)) => {
+                assert_eq!(frame.opcode, 0x2);
+                frames += 1;
+            }
+            Ok(None) => panic!("the stream ended in good order"),
+            Err(error) => {
+                assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+                return frames;
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_does_not_read_is_reset_and_its_neighbours_lose_nothing() {
+    let relay = relay();
+    let mut silent = relay.connect_raw("acme", "ann").await;
+    let mut good = relay.connect("acme", "ann").await;
+    for offset in 1..=120 {
+        relay.publish("acme", event()).await;
+        assert_eq!(good.event().await.position.unwrap().offset, offset);
+    }
+    let dropped = "sidewire_events_dropped_total{reason=\"too_slow\"}";
+    relay.metrics_where(|metrics| metrics[dropped] > 0.0).await;
+    let begun = Instant::now();
+    relay
+        .metrics_where(|metrics| {
+            metrics["sidewire_connections_closed_total{reason=\"too_slow\"}"] == 1.0
+        })
+        .await;
+    assert!(begun.elapsed() < WRITE_TIMEOUT + PATIENCE / 4);
+    assert!(frames_before_reset(&mut silent).await < 70);
+    good.nothing_more().await;
+    let metrics = relay.metrics().await;
+    assert_eq!(metrics["sidewire_connections"], 1.0);
+    drop(good);
+    assert!(relay.stop().await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_sends_without_end_and_reads_nothing_is_reset() {
+    let relay = relay();
+    let mut flooder = relay.connect_raw("acme", "ann").await;
+    let mut sent = 0_u64;
+    let error = loop {
+        // Undecodable: each is answered with an ErrorResponse.
+        let frames = [0x82, 0x81, 0, 0, 0, 0, 0xff].repeat(1000);
+        match tokio::io::AsyncWriteExt::write_all(&mut flooder.stream, &frames).await {
+            Ok(()) => sent += 1000,
+            Err(error) => break error,
+        }
+        assert!(sent < 10_000_000, "it is read without end");
+    };
+    assert!(
+        matches!(
+            error.kind(),
+            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
+        ),
+        "{error}"
+    );
+    relay
+        .metrics_where(|metrics| {
+            metrics["sidewire_connections_closed_total{reason=\"reset\"}"] == 1.0
+        })
+        .await;
+    assert!(relay.stop().await);
+}

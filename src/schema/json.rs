@@ -26,9 +26,10 @@ pub(super) fn parse(
         &DeserializeOptions::new().deny_unknown_fields(true),
     );
     let message = parsed.map_err(|error| {
-        let path = track.path();
-        let field = path.iter().next().map(|_| path.to_string());
-        JsonError::new(field, error)
+        // Where the text itself is no JSON, the path ends in a `?`.
+        let path = track.path().to_string();
+        let field = path.trim_end_matches(['?', '.']);
+        JsonError::new((!field.is_empty()).then(|| field.to_owned()), error)
     })?;
     deserializer
         .end()

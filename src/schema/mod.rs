@@ -16,6 +16,7 @@ mod compile;
 mod error;
 mod inspected;
 mod json;
+mod json_names;
 mod lists;
 mod payload;
 mod relay_fields;
@@ -195,7 +196,7 @@ impl Schema {
     /// When the text is no JSON of an envelope: also for a field that the schema
     /// does not know and for a second payload.
     pub fn envelope_from_json(&self, json: &[u8]) -> Result<Vec<u8>, JsonError> {
-        Ok(self.encode(&json::parse(&self.envelope, json)?))
+        Ok(self.encode(&self.parse(&self.envelope, json)?))
     }
 
     /// The bytes of the BatchUpdate that the JSON says, likewise.
@@ -208,7 +209,18 @@ impl Schema {
             .batch
             .as_ref()
             .ok_or_else(|| JsonError::new(None, BatchError::Unsupported))?;
-        Ok(self.encode(&json::parse(batch, json)?))
+        Ok(self.encode(&self.parse(batch, json)?))
+    }
+
+    fn parse(
+        &self,
+        descriptor: &MessageDescriptor,
+        json: &[u8],
+    ) -> Result<DynamicMessage, JsonError> {
+        let message = json::parse(descriptor, json)?;
+        json_names::check(json, !self.table.has_maps())
+            .map_err(|error| JsonError::new(None, error))?;
+        Ok(message)
     }
 
     fn encode(&self, message: &DynamicMessage) -> Vec<u8> {

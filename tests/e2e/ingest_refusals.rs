@@ -221,9 +221,17 @@ async fn an_event_in_json_that_breaks_a_rule_is_refused_with_its_field() {
             .await;
     }
 
-    let texts: [(&str, &[u8]); 9] = [
+    let texts: [(&str, &[u8]); 11] = [
         ("nothing", b""),
         ("no JSON", b"{"),
+        (
+            "a name twice",
+            br#"{"topics": ["a:1"], "topics": ["b:1"], "userTyping": {"projectId": "p1"}}"#,
+        ),
+        (
+            "a name twice, deep down and in both styles",
+            br#"{"workItemCreated": {"workItem": {"projectId": "p1"}, "work_item": {"id": "w1"}}}"#,
+        ),
         ("a list", b"[]"),
         ("null", b"null"),
         ("a string", b"\"userTyping\""),

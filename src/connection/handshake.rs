@@ -102,6 +102,8 @@ fn answer(
         })
         .unwrap_or_else(|problem| {
             shard.relay.metrics.handshake_refused(problem.status());
+            let (status, detail) = (problem.status().as_u16(), problem.detail());
+            tracing::debug!(status, detail, "a handshake is refused");
             problem.closing().into_response()
         });
     std::future::ready(Ok(response))
@@ -203,17 +205,14 @@ fn authenticate(
         relay.metrics.client_not_authenticated("malformed");
         Problem::unauthenticated(error.to_string())
     })?;
-    let from_query = || {
-        relay
-            .config
-            .client
-            .query_token
-            .then(|| only(&query, "access_token"))
-            .flatten()
+    let from_query = if relay.config.client.query_token {
+        only(&query, "access_token")?
+    } else {
+        None
     };
     let credentials = Credentials {
-        token: header.or(offer.token).or_else(from_query),
-        user_id: only(&query, "user_id"),
+        token: header.or(offer.token).or(from_query),
+        user_id: only(&query, "user_id")?,
     };
     relay
         .authenticator
@@ -224,12 +223,19 @@ fn authenticate(
         })
 }
 
-/// The value of the query's first pair of this name.
-fn only<'a>(query: &'a [(String, String)], name: &str) -> Option<&'a str> {
-    query
+/// The value of the query's one pair of this name. Of several, which one counts
+/// would be anybody's guess.
+fn only<'a>(query: &'a [(String, String)], name: &str) -> Result<Option<&'a str>, Problem> {
+    let mut values = query
         .iter()
-        .find(|(key, _)| key == name)
-        .map(|(_, value)| value.as_str())
+        .filter(|(key, _)| key == name)
+        .map(|(_, value)| value.as_str());
+    let value = values.next();
+    if values.next().is_some() {
+        let detail = format!("{name} is given more than once");
+        return Err(Problem::invalid(detail).with_field(Some(name)));
+    }
+    Ok(value)
 }
 
 fn switching_protocols(key: &[u8], subprotocol: Option<&'static str>) -> Response {

@@ -55,6 +55,18 @@ struct Document<'a> {
     errors: &'a [ItemProblem],
 }
 
+/// The most bytes that a sentence or a path may have: it repeats what a caller
+/// sent, who need not get all of it back.
+const TEXT_BYTES_MAX: usize = 1000;
+
+fn shortened(mut text: String) -> String {
+    if text.len() > TEXT_BYTES_MAX {
+        text.truncate(text.floor_char_boundary(TEXT_BYTES_MAX));
+        text.push('…');
+    }
+    text
+}
+
 impl Problem {
     /// A refusal with a sentence for people.
     #[must_use]
@@ -62,7 +74,7 @@ impl Problem {
         Self {
             status,
             code,
-            detail: detail.into(),
+            detail: shortened(detail.into()),
             field: None,
             errors: Vec::new(),
             headers: Vec::new(),
@@ -135,7 +147,7 @@ impl Problem {
     /// The path of the field at fault.
     #[must_use]
     pub fn with_field(mut self, field: Option<&str>) -> Self {
-        self.field = field.map(str::to_owned);
+        self.field = field.map(|field| shortened(field.to_owned()));
         self
     }
 
@@ -163,6 +175,12 @@ impl Problem {
     #[must_use]
     pub fn status(&self) -> StatusCode {
         self.status
+    }
+
+    /// The sentence for people.
+    #[must_use]
+    pub fn detail(&self) -> &str {
+        &self.detail
     }
 
     /// The same, told as what is wrong with one event of a batch.

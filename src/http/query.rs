@@ -8,6 +8,9 @@ use percent_encoding::percent_decode_str;
 /// A part of a URL is no text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum QueryError {
+    /// A `%` is not followed by two hexadecimal digits.
+    #[error("has a % that begins no escape; a percent sign is written %25")]
+    Escape,
     /// Decoded, it is not UTF-8.
     #[error("is not UTF-8 when its %-escapes are decoded")]
     Utf8,
@@ -17,8 +20,16 @@ pub enum QueryError {
 ///
 /// # Errors
 ///
-/// When it is no UTF-8.
+/// When an escape is malformed, or the text no UTF-8.
 pub fn decode_percent(segment: &str) -> Result<Cow<'_, str>, QueryError> {
+    let is_escape = |rest: &str| {
+        rest.as_bytes()
+            .first_chunk::<2>()
+            .is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+    };
+    if !segment.split('%').skip(1).all(is_escape) {
+        return Err(QueryError::Escape);
+    }
     percent_decode_str(segment)
         .decode_utf8()
         .map_err(|_| QueryError::Utf8)
@@ -28,7 +39,7 @@ pub fn decode_percent(segment: &str) -> Result<Cow<'_, str>, QueryError> {
 ///
 /// # Errors
 ///
-/// When one of them is no UTF-8.
+/// When one of them has a malformed escape or is no UTF-8.
 pub fn query_pairs(query: Option<&str>) -> Result<Vec<(String, String)>, QueryError> {
     query
         .unwrap_or_default()
@@ -69,6 +80,13 @@ mod tests {
     #[test]
     fn what_is_no_text_is_refused() {
         assert_eq!(query_pairs(Some("topic=%ff")), Err(QueryError::Utf8));
-        assert_eq!(decode_percent("%C3%A4%2F%zz").unwrap(), "ä/%zz");
+        assert_eq!(decode_percent("%C3%A4%2F").unwrap(), "ä/");
+        for segment in ["%", "%4", "%zz", "a%2Fb%", "%%41", "%ä"] {
+            assert_eq!(
+                decode_percent(segment),
+                Err(QueryError::Escape),
+                "{segment}"
+            );
+        }
     }
 }

@@ -30,8 +30,11 @@ mod tag {
 /// a tag and a varint of 64 bits.
 const POSITION_BYTES_MAX: usize = 2 + 2 + EPOCH_CHARS + 1 + 10;
 
-/// What a message id that is appended takes beside its text, and a timestamp.
-const APPENDED_BYTES_MAX: usize = 3 + 11;
+/// What a message id that is appended takes beside its text: a tag and a length.
+const MESSAGE_ID_OVERHEAD_BYTES_MAX: usize = 3;
+
+/// What a timestamp that is appended takes: a tag and a varint of 64 bits.
+const TIMESTAMP_BYTES_MAX: usize = 11;
 
 /// What an event costs beside its bytes and its topics' bytes: its own fields and
 /// its place in the log. Counted so that many tiny events cannot go unnoticed.
@@ -71,8 +74,14 @@ impl Draft {
     pub fn new(parts: DraftParts<'_>) -> Self {
         let kept_len: usize = parts.kept.iter().map(|run| run.len()).sum();
         let id = parts.message_id.as_str();
+        let id_len = if parts.append_message_id {
+            MESSAGE_ID_OVERHEAD_BYTES_MAX + id.len()
+        } else {
+            0
+        };
+        let timestamp_len = parts.append_timestamp.map_or(0, |_| TIMESTAMP_BYTES_MAX);
         let mut buffer = Vec::with_capacity(
-            HEADER_BYTES_MAX + kept_len + id.len() + APPENDED_BYTES_MAX + POSITION_BYTES_MAX,
+            HEADER_BYTES_MAX + kept_len + id_len + timestamp_len + POSITION_BYTES_MAX,
         );
         buffer.put_bytes(0, HEADER_BYTES_MAX);
         for run in parts.kept {

@@ -37,6 +37,7 @@ pub(super) async fn until_stopped(server: Server, mut signals: Signals) -> Resul
     let failed = || Failure::new("a shard has ended; the log says why");
     tokio::select! {
         biased;
+        () = signals.next() => return Ok(()),
         () = server.failed() => return Err(failed()),
         () = server.ready() => {}
     }
@@ -64,9 +65,9 @@ pub(super) async fn until_stopped(server: Server, mut signals: Signals) -> Resul
         }
         drained = server.drain() => {
             if drained {
-                tracing::info!("every connection was closed in good order");
+                tracing::info!("every connection has ended");
             } else {
-                tracing::warn!("the time was over before every connection was closed");
+                tracing::warn!("the time was over before every call was answered and every connection had ended");
             }
         }
     }

@@ -107,10 +107,10 @@ pub enum PublishError {
     #[error("the relay refused: {0}")]
     Refused(Box<Problem>),
     /// The connection broke before the answer, so the events may be stored or not.
-    #[error("the connection was lost before the answer ({0}): post again with the same message_id")]
+    #[error("the connection was lost before the answer ({0}): the events may be stored or not")]
     Lost(hyper::Error),
     /// No answer came in time, so the events may be stored or not.
-    #[error("no answer within {ANSWER_TIMEOUT:?}: post again with the same message_id")]
+    #[error("no answer within {ANSWER_TIMEOUT:?}: the events may be stored or not")]
     TimedOut,
     /// The answer is none that a relay gives.
     #[error("what answered is no relay: {0}")]

@@ -3,8 +3,8 @@
 //!
 //! `handshake` turns an HTTP request into an identity and a byte stream;
 //! `conversation` is the protocol as a pure state machine; `stream` is the one
-//! owner of the byte stream, with `frame_walk` as its pace; `task` drives the conversation over it, by the
-//! `deadlines`.
+//! owner of the byte stream, which `frame_walk` tells when no message is begun;
+//! `task` drives the conversation over it, by the `deadlines`.
 
 mod conversation;
 mod deadlines;

@@ -31,7 +31,7 @@ use crate::{
     ops::Closed,
     outbox::{Advanced, Outbox, OutboxLimits},
     protocol::{
-        ErrorCode,
+        ErrorCode, TenantName, UserName,
         close::Ending,
         frame,
         reply::{Refusal, Reply},
@@ -68,7 +68,7 @@ impl Admitted {
             .join(&identity.tenant, &identity.user, Rc::clone(&outbox))?;
         Ok(Self {
             membership,
-            account: Account::open(shard, &outbox),
+            account: Account::open(shard, &outbox, &identity),
             identity,
             outbox,
         })
@@ -89,7 +89,7 @@ pub fn converse<S: Transport>(
     async move { connection.run().await }
 }
 
-struct Connection<S> {
+struct Connection<S: Transport> {
     shard: Rc<Shard>,
     conversation: Conversation,
     /// Gone as soon as the connection begins to end: nothing more is for it.
@@ -430,11 +430,8 @@ impl<S: Transport> Connection<S> {
     }
 
     fn cut_off(&mut self) {
-        if !self.outbox.is_empty() {
-            if self.phase == Phase::Open {
-                self.account.closed = Closed::Reset;
-            }
-            self.stream.reset();
+        if !self.outbox.is_empty() && self.phase == Phase::Open {
+            self.account.closed = Closed::Reset;
         }
     }
 
@@ -443,6 +440,16 @@ impl<S: Transport> Connection<S> {
         self.deadlines
             .close
             .get_or_insert_with(|| Instant::now() + timeout);
+    }
+}
+
+impl<S: Transport> Drop for Connection<S> {
+    /// Whatever ends the task: with something unwritten the client must not take
+    /// the end for a good one.
+    fn drop(&mut self) {
+        if !self.outbox.is_empty() {
+            self.stream.reset();
+        }
     }
 }
 
@@ -459,17 +466,23 @@ fn reason_of(error: &Error) -> String {
 struct Account {
     shard: Rc<Shard>,
     outbox: Rc<Outbox>,
+    tenant: TenantName,
+    user: UserName,
     closed: Closed,
     _let_in: TaskTrackerToken,
 }
 
 impl Account {
-    fn open(shard: &Rc<Shard>, outbox: &Rc<Outbox>) -> Self {
+    fn open(shard: &Rc<Shard>, outbox: &Rc<Outbox>, identity: &Identity) -> Self {
+        let (tenant, user) = (identity.tenant.clone(), identity.user.clone());
+        tracing::debug!(%tenant, %user, "a client is let in");
         shard.hub.tally().connections.add(1);
         shard.hub.tally().connections_opened.add(1);
         Self {
             shard: Rc::clone(shard),
             outbox: Rc::clone(outbox),
+            tenant,
+            user,
             closed: Closed::Lost,
             _let_in: shard.relay.clients.token(),
         }
@@ -497,5 +510,7 @@ impl Drop for Account {
         self.discarded(self.outbox.abandon());
         self.shard.hub.tally().connections.sub(1);
         self.shard.relay.metrics.closed(self.closed);
+        let (tenant, user) = (&self.tenant, &self.user);
+        tracing::debug!(%tenant, %user, reason = self.closed.label(), "a connection has ended");
     }
 }

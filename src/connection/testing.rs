@@ -194,9 +194,11 @@ impl Bench {
             .shard
             .relay
             .publisher
-            .publish(&tenant, events.into_iter().collect())
+            .append(&tenant, events.into_iter().collect())
             .await
-            .unwrap();
+            .unwrap()
+            .acknowledged()
+            .await;
         assert!(published.acknowledged);
         published
     }

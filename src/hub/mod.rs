@@ -22,7 +22,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::mpsc;
 
 pub use inbox::{InboxLimits, Item};
-pub use publish::{PlacedEvent, PublishError, Published, Publisher};
+pub use publish::{Appended, PlacedEvent, PublishError, Published, Publisher};
 pub use registry::{Registry, RegistryLimits, TenantsFull};
 pub use shard::{Membership, ShardHub, TooManyTopics};
 

@@ -1,7 +1,7 @@
 //! The backend's end of the hub: append, send to the shards, and wait until they
 //! have queued. Knows no HTTP.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -66,17 +66,17 @@ impl Publisher {
         }
     }
 
-    /// Appends the events next to each other, all or none, and waits until the
-    /// shards have queued them for their connections.
+    /// Appends the events next to each other, all or none, and sends them to the
+    /// shards.
     ///
     /// # Errors
     ///
     /// When nothing was appended. Once it was, there is no error any more.
-    pub async fn publish(
+    pub async fn append(
         &self,
         tenant: &TenantName,
         mut drafts: Vec<Draft>,
-    ) -> Result<Published, PublishError> {
+    ) -> Result<Appended, PublishError> {
         let deadline = Instant::now() + self.timeouts.inbox;
         loop {
             let attempt =
@@ -85,7 +85,11 @@ impl Publisher {
                     .append(&mut drafts, &self.inboxes, Instant::now());
             match attempt {
                 Attempt::Appended(events, receipt) => {
-                    return Ok(self.acknowledge(&events, &receipt).await);
+                    return Ok(Appended {
+                        events,
+                        receipt,
+                        timeout: self.timeouts.ack,
+                    });
                 }
                 Attempt::NoRoom(full) => timeout_at(deadline, full.has_room())
                     .await
@@ -94,10 +98,36 @@ impl Publisher {
             }
         }
     }
+}
 
-    async fn acknowledge(&self, events: &[Arc<Event>], receipt: &Receipt) -> Published {
-        let matched = timeout(self.timeouts.ack, receipt.matched()).await.ok();
-        let events = events
+/// Events that are in the log and on their way to the shards, which nothing stops
+/// any more.
+#[derive(Debug)]
+pub struct Appended {
+    events: Vec<Arc<Event>>,
+    receipt: Arc<Receipt>,
+    timeout: Duration,
+}
+
+impl Appended {
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.events.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.events.is_empty()
+    }
+
+    /// Waits until the shards have queued them for their connections, or for as
+    /// long as is configured.
+    pub async fn acknowledged(self) -> Published {
+        let matched = timeout(self.timeout, self.receipt.matched()).await.ok();
+        let events = self
+            .events
             .iter()
             .enumerate()
             .map(|(index, event)| PlacedEvent {

@@ -89,11 +89,11 @@ impl Registry {
     pub fn sweep(&self, now: Instant) {
         let tenants: Vec<_> = self.read().values().cloned().collect();
         for tenant in tenants {
-            let idle = {
+            let (evicted, idle) = {
                 let mut state = tenant.lock();
-                state.log.evict(now);
-                state.is_idle()
+                (state.log.evict(now), state.is_idle())
             };
+            drop(evicted);
             if idle {
                 self.forget_if_idle(&tenant);
             }

@@ -93,9 +93,18 @@ impl Bench {
         tokio::select! {
             biased;
             () = shards => unreachable!("the publisher keeps the inboxes open"),
-            published = self.publisher.publish(&tenant, drafts) => published.unwrap(),
+            published = append(&self.publisher, &tenant, drafts) => published.unwrap(),
         }
     }
+}
+
+/// Appends, and waits for the shards.
+async fn append(
+    publisher: &Publisher,
+    tenant: &TenantName,
+    drafts: Vec<Draft>,
+) -> Result<Published, PublishError> {
+    Ok(publisher.append(tenant, drafts).await?.acknowledged().await)
 }
 
 struct Client {
@@ -317,16 +326,13 @@ async fn a_full_inbox_refuses_after_the_timeout_and_leaves_nothing_behind() {
             let published = tokio::select! {
                 biased;
                 () = bench.shards[1].run() => unreachable!(),
-                published = bench.publisher.publish(&tenant, drafts) => published.unwrap(),
+                published = append(&bench.publisher, &tenant, drafts) => published.unwrap(),
             };
             assert!(!published.acknowledged, "shard 0 has not answered");
             assert_eq!(published.events[0].matched, None);
         }
         let begun = Instant::now();
-        let refused = bench
-            .publisher
-            .publish(&tenant, vec![draft("3", &["tenant:*"])])
-            .await;
+        let refused = append(&bench.publisher, &tenant, vec![draft("3", &["tenant:*"])]).await;
         assert_eq!(refused, Err(PublishError::NoRoom));
         assert_eq!(begun.elapsed(), Duration::from_secs(2));
         let published = bench.publish("acme", vec![draft("4", &["tenant:*"])]).await;
@@ -349,7 +355,7 @@ async fn a_tenant_with_its_share_in_use_does_not_make_another_wait() {
     );
     let mut drafts: Vec<_> = (0..2).map(|_| draft("m", &["tenant:*"])).collect();
     for draft in drafts.drain(..) {
-        let published = bench.publisher.publish(&name("acme"), vec![draft]).await;
+        let published = append(&bench.publisher, &name("acme"), vec![draft]).await;
         assert!(!published.unwrap().acknowledged);
     }
     let begun = Instant::now();

@@ -8,6 +8,7 @@ use super::{
     route::{Path, Route},
 };
 use crate::{
+    auth::IngestKey,
     http::{Problem, Response, bearer_token},
     protocol::ErrorCode,
     relay::Relay,
@@ -42,6 +43,8 @@ fn admit(relay: &Relay, request: &Request<Incoming>) -> Result<Route, Problem> {
         )
         .closing());
     }
+    let key = key.map(IngestKey::name);
+    tracing::debug!(key, %tenant, ?call, "a backend calls");
     Ok(Route { tenant, call })
 }
 
@@ -49,7 +52,7 @@ fn admit(relay: &Relay, request: &Request<Incoming>) -> Result<Route, Problem> {
 fn authenticate<'a>(
     relay: &'a Relay,
     request: &Request<Incoming>,
-) -> Result<Option<&'a crate::auth::IngestKey>, Problem> {
+) -> Result<Option<&'a IngestKey>, Problem> {
     if relay.ingest_keys.is_empty() {
         return Ok(None);
     }

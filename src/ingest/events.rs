@@ -40,13 +40,19 @@ pub(super) async fn publish(
         }
     };
     let accepted: Vec<_> = drafts.iter().map(Accepted::of).collect();
-    let published = relay
+    let appended = relay
         .publisher
-        .publish(&route.tenant, drafts)
+        .append(&route.tenant, drafts)
         .await
-        .map_err(|error| no_room(error, ingest.inbox_timeout))?;
-    relay.metrics.ingested(published.events.len() as u64);
-    Ok(answer(route.call, &accepted, &published))
+        .map_err(|error| not_appended(error, ingest.inbox_timeout))?;
+    // Before the wait for the shards: a backend that goes away meanwhile ends this
+    // call, and not its events.
+    relay.metrics.ingested(appended.len() as u64);
+    Ok(answer(
+        route.call,
+        &accepted,
+        &appended.acknowledged().await,
+    ))
 }
 
 /// The topics that the query names: `?topic=`, as often as one likes.
@@ -153,7 +159,7 @@ fn no_batch(error: BatchError) -> Problem {
     Problem::invalid(error.to_string()).with_field(field.as_deref())
 }
 
-fn no_room(error: PublishError, retry_after: Duration) -> Problem {
+fn not_appended(error: PublishError, retry_after: Duration) -> Problem {
     Problem::unavailable(ErrorCode::RateLimitExceeded, error.to_string(), retry_after)
 }
 
@@ -167,7 +173,7 @@ mod tests {
     #[test]
     fn want_of_room_is_a_503_that_says_when_to_come_again() {
         for error in [PublishError::NoRoom, PublishError::TenantsFull(TenantsFull)] {
-            let response = no_room(error, Duration::from_millis(2500)).into_response();
+            let response = not_appended(error, Duration::from_millis(2500)).into_response();
             assert_eq!(response.status(), 503);
             assert_eq!(response.headers()[RETRY_AFTER], "3");
         }

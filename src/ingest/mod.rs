@@ -8,11 +8,24 @@ mod draft;
 mod events;
 mod route;
 
-use std::{cell::RefCell, convert::Infallible, rc::Rc, time::Duration};
+use std::{
+    cell::RefCell,
+    convert::Infallible,
+    future::poll_fn,
+    io,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 
 use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{io::AsyncWriteExt, net::TcpStream, time::timeout};
+use tokio::{
+    io::{AsyncRead, AsyncWriteExt, ReadBuf},
+    net::TcpStream,
+    time::timeout,
+};
 
 use crate::{
     http::Response,
@@ -54,24 +67,35 @@ pub async fn serve(shard: Rc<Shard>, stream: TcpStream) {
 /// Says that nothing more will be answered, and reads until the backend ends too.
 /// Were the socket closed with something unread, the kernel would reset the
 /// connection, and a backend that is still sending might lose its answer.
-async fn linger(mut stream: TcpStream, buffer: &RefCell<Box<[u8]>>) -> std::io::Result<()> {
+async fn linger(mut stream: TcpStream, buffer: &RefCell<Box<[u8]>>) -> io::Result<()> {
     stream.shutdown().await?;
-    loop {
-        stream.readable().await?;
-        let read = stream.try_read(&mut buffer.borrow_mut());
-        match read {
-            Ok(0) => return Ok(()),
-            Err(error) if error.kind() != std::io::ErrorKind::WouldBlock => return Err(error),
-            _ => {}
-        }
-    }
+    // Polled, not awaited by `readable`: only so does tokio see to it that a
+    // backend that never pauses does not keep the shard to itself.
+    while poll_fn(|context| poll_discard(&mut stream, context, buffer)).await? > 0 {}
+    Ok(())
+}
+
+/// Reads and forgets, once: how many bytes.
+fn poll_discard(
+    stream: &mut TcpStream,
+    context: &mut Context<'_>,
+    buffer: &RefCell<Box<[u8]>>,
+) -> Poll<io::Result<usize>> {
+    let mut buffer = buffer.borrow_mut();
+    let mut read = ReadBuf::new(&mut buffer);
+    ready!(Pin::new(stream).poll_read(context, &mut read))?;
+    Poll::Ready(Ok(read.filled().len()))
 }
 
 async fn answer(relay: &Relay, request: Request<Incoming>) -> Response {
     let under_way = relay.calls.token();
     let response = call::answer(relay, request)
         .await
-        .unwrap_or_else(|problem| problem.into_response());
+        .unwrap_or_else(|problem| {
+            let (status, detail) = (problem.status().as_u16(), problem.detail());
+            tracing::debug!(status, detail, "a call is refused");
+            problem.into_response()
+        });
     relay.metrics.ingest_answered(response.status());
     drop(under_way);
     response

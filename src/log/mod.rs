@@ -78,7 +78,7 @@ impl Log {
             event: Arc::clone(&event),
             appended: now,
         });
-        self.evict(now);
+        drop(self.evict(now));
         event
     }
 
@@ -118,8 +118,10 @@ impl Log {
         Ok(self.ring.iter().skip(first).map(|record| &record.event))
     }
 
-    /// Drops what lies outside the window.
-    pub fn evict(&mut self, now: Instant) {
+    /// Takes out what lies outside the window. It is the caller's to drop, who may
+    /// hold a lock under which that would take too long.
+    pub fn evict(&mut self, now: Instant) -> Vec<Arc<Event>> {
+        let mut evicted = Vec::new();
         while let Some(oldest) = self.ring.front() {
             let fits = self.ring.len() <= self.window.events
                 && self.bytes <= self.window.bytes
@@ -128,11 +130,12 @@ impl Log {
                 break;
             }
             self.bytes -= oldest.event.cost();
-            self.ring.pop_front();
+            evicted.extend(self.ring.pop_front().map(|record| record.event));
         }
         if self.ring.is_empty() {
             self.ring = VecDeque::new();
         }
+        evicted
     }
 
     /// Whether no event is in the window.

@@ -65,7 +65,9 @@ impl Closed {
         }
     }
 
-    fn label(self) -> &'static str {
+    /// The reason as a word.
+    #[must_use]
+    pub fn label(self) -> &'static str {
         match self {
             Self::ByClient => "client",
             Self::Lost => "lost",

@@ -24,7 +24,10 @@ pub fn watch() {
         panic::set_hook(Box::new(move |info| {
             PANICS.fetch_add(1, Ordering::Relaxed);
             tracing::error!(panic = %info, "a task has panicked; this is a bug");
-            previous(info);
+            // Without a log there is only what stands on standard error.
+            if !tracing::dispatcher::has_been_set() {
+                previous(info);
+            }
         }));
     });
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use rustix::io::Errno;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use tokio::{io::unix::AsyncFd, time::sleep};
 
 /// How many connections the kernel holds for us; it takes the lower of this and
@@ -20,6 +20,15 @@ const BACKLOG: i32 = 4096;
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
+/// Without a word from the other end for so long, the kernel asks whether it is
+/// still there, and gives up when it does not answer.
+fn keepalive() -> TcpKeepalive {
+    TcpKeepalive::new()
+        .with_time(Duration::from_secs(60))
+        .with_interval(Duration::from_secs(15))
+        .with_retries(4)
+}
+
 /// A socket that connections come from.
 #[derive(Debug)]
 pub(super) struct Listener {
@@ -28,7 +37,7 @@ pub(super) struct Listener {
 }
 
 impl Listener {
-    /// Listens. What is accepted inherits `TCP_NODELAY` and, where it is given,
+    /// Listens. What is accepted inherits `TCP_NODELAY`, the keepalive and, where it is given,
     /// the size of the kernel's send buffer in bytes.
     pub(super) fn bind(address: SocketAddr, send_buffer: Option<usize>) -> io::Result<Self> {
         let socket = Socket::new(
@@ -38,6 +47,7 @@ impl Listener {
         )?;
         socket.set_reuse_address(true)?;
         socket.set_tcp_nodelay(true)?;
+        socket.set_tcp_keepalive(&keepalive())?;
         if let Some(bytes) = send_buffer {
             socket.set_send_buffer_size(bytes)?;
         }
@@ -123,7 +133,7 @@ mod tests {
         let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), Some(64 * 1024)).unwrap();
         let _client = TcpStream::connect(listener.address()).unwrap();
         let accepted = Socket::from(listener.accept(|_| ()).await);
-        assert!(accepted.tcp_nodelay().unwrap());
+        assert!(accepted.tcp_nodelay().unwrap() && accepted.keepalive().unwrap());
         // The kernel doubles what it is asked for (socket(7)).
         assert_eq!(accepted.send_buffer_size().unwrap(), 128 * 1024);
     }

@@ -39,6 +39,10 @@ use shards::{Peer, Shards};
 /// How often what is too old is looked for in the tenants' logs.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
 
+/// How long calls that are under way when the end begins may take, before the
+/// clients are told all the same.
+const CALLS_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Which of the listeners.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ListenerName {
@@ -196,17 +200,19 @@ impl Server {
         self.ops.set_draining();
         self.relay.calls.close();
         // A call that hangs must not keep the clients from being told.
-        let answered = timeout_at(began + timeout / 2, self.relay.calls.wait())
-            .await
-            .is_ok();
+        let calls_end = began + (timeout / 2).min(CALLS_TIMEOUT);
+        let answered = timeout_at(calls_end, self.relay.calls.wait()).await.is_ok();
         let closed = timeout_at(began + timeout, self.shards.drain(&self.relay.clients))
             .await
             .is_ok();
         self.tasks.shutdown().await;
-        if let Some(shards) = Arc::into_inner(self.shards) {
+        // A shard that has not come to its end is not waited for: the process's end
+        // is its end too.
+        let drained = answered && closed;
+        if let Some(shards) = Arc::into_inner(self.shards).filter(|_| drained) {
             shards.stop();
         }
-        answered && closed
+        drained
     }
 }
 

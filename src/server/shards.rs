@@ -169,11 +169,14 @@ fn run(
             let hub = Rc::new(seed.grow());
             let shard = Rc::new(Shard::new(relay, Rc::clone(&hub)));
             up.send_modify(|up| *up += 1);
+            // A task of its own, so that neither takes the other's share of a turn:
+            // events go on while everybody reconnects. It ends only by a fault,
+            // since the relay holds a publisher.
+            let inbox = spawn_local(async move { hub.run().await });
             tokio::select! {
                 biased;
+                _ = inbox => {}
                 () = obey(&shard, orders) => {}
-                // It would end if no publisher were left, and the relay has one.
-                () = hub.run() => {}
             }
         }),
         Err(error) => tracing::error!(%error, "a shard has no event loop"),

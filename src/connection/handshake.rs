@@ -19,11 +19,7 @@ use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, time::timeout};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use super::{
-    offer::Offer,
-    origin,
-    task::{Admitted, converse},
-};
+use super::{admitted::Admitted, offer::Offer, origin, task::converse};
 use crate::{
     auth::{Authenticator, Credentials, Identity},
     http::{Problem, Response, bearer_token, query_pairs},

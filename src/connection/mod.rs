@@ -1,11 +1,13 @@
 //! One client, from handshake to close. Knows nothing of other connections: what
 //! they cause reaches it through its outbox.
 //!
-//! `handshake` turns an HTTP request into an identity and a byte stream;
+//! `handshake` turns an HTTP request into an identity and a byte stream; `admitted`
+//! is a client that got through, and what is counted of it;
 //! `conversation` is the protocol as a pure state machine; `stream` is the one
 //! owner of the byte stream, which `frame_walk` tells when no message is begun;
 //! `task` drives the conversation over it, by the `deadlines`.
 
+mod admitted;
 mod conversation;
 mod deadlines;
 mod frame_walk;
@@ -22,7 +24,8 @@ mod tests;
 #[cfg(test)]
 mod wire_testing;
 
+pub use admitted::Admitted;
 pub use conversation::{Action, Conversation, TopicsRequest};
 pub use handshake::serve;
 pub use stream::Transport;
-pub use task::{Admitted, converse};
+pub use task::converse;

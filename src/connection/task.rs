@@ -4,7 +4,6 @@
 
 use std::{
     future::poll_fn,
-    io,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll},
@@ -18,20 +17,19 @@ use tokio_tungstenite::tungstenite::{
     error::ProtocolError,
     protocol::{CloseFrame, frame::coding::CloseCode},
 };
-use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::{
+    admitted::{Account, Admitted},
     conversation::{Action, Conversation},
     deadlines::{Deadlines, Late},
     stream::{FrameStream, Transport},
 };
 use crate::{
-    auth::Identity,
-    hub::{Membership, TenantsFull},
+    hub::Membership,
     ops::Closed,
-    outbox::{Advanced, Outbox, OutboxLimits},
+    outbox::{Advanced, Outbox},
     protocol::{
-        ErrorCode, TenantName, UserName,
+        ErrorCode,
         close::Ending,
         frame,
         reply::{Refusal, Reply},
@@ -41,39 +39,6 @@ use crate::{
 
 /// How long a client may take to answer our Close frame, once that is written.
 const CLOSE_ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// A client whose handshake is accepted. From here on events are queued for it.
-#[derive(Debug)]
-pub struct Admitted {
-    identity: Identity,
-    membership: Membership,
-    outbox: Rc<Outbox>,
-    account: Account,
-}
-
-impl Admitted {
-    /// Lets the client in.
-    ///
-    /// # Errors
-    ///
-    /// When its tenant is new and there is no place for another.
-    pub fn new(shard: &Rc<Shard>, identity: Identity) -> Result<Self, TenantsFull> {
-        let limits = &shard.relay.config.limits;
-        let outbox = Rc::new(Outbox::new(OutboxLimits {
-            frames: limits.outbox_frames,
-            bytes: limits.outbox_bytes,
-        }));
-        let membership = shard
-            .hub
-            .join(&identity.tenant, &identity.user, Rc::clone(&outbox))?;
-        Ok(Self {
-            membership,
-            account: Account::open(shard, &outbox, &identity),
-            identity,
-            outbox,
-        })
-    }
-}
 
 /// Speaks with the client until the connection is closed. `read_ahead` is what was
 /// read behind the handshake.
@@ -221,7 +186,7 @@ impl<S: Transport> Connection<S> {
         if !self.outbox.is_empty() {
             return match self.stream.poll_write(context) {
                 Poll::Ready(Ok(advanced)) => Poll::Ready(Step::Wrote(advanced)),
-                Poll::Ready(Err(error)) => Poll::Ready(self.lost(&error)),
+                Poll::Ready(Err(_)) => Poll::Ready(self.lost()),
                 Poll::Pending => {
                     let timeout = self.shard.relay.config.client.write_timeout;
                     let deadline = Instant::now() + timeout;
@@ -254,7 +219,7 @@ impl<S: Transport> Connection<S> {
                 }
                 match self.stream.poll_read(context, &self.shard.read_buffer) {
                     Poll::Ready(Ok(())) => Poll::Ready(Step::Read),
-                    Poll::Ready(Err(error)) => Poll::Ready(self.lost(&error)),
+                    Poll::Ready(Err(_)) => Poll::Ready(self.lost()),
                     Poll::Pending => Poll::Pending,
                 }
             }
@@ -424,7 +389,7 @@ impl<S: Transport> Connection<S> {
         self.give_it_until(self.shard.relay.config.client.write_timeout);
     }
 
-    fn lost(&mut self, _error: &io::Error) -> Step {
+    fn lost(&mut self) -> Step {
         self.outbox_is_lost();
         Step::Over
     }
@@ -458,59 +423,4 @@ fn reason_of(error: &Error) -> String {
     let mut reason = error.to_string();
     reason.truncate(reason.floor_char_boundary(123));
     reason
-}
-
-/// Counts the connection when it opens and when it closes, and what becomes of
-/// its events.
-#[derive(Debug)]
-struct Account {
-    shard: Rc<Shard>,
-    outbox: Rc<Outbox>,
-    tenant: TenantName,
-    user: UserName,
-    closed: Closed,
-    _let_in: TaskTrackerToken,
-}
-
-impl Account {
-    fn open(shard: &Rc<Shard>, outbox: &Rc<Outbox>, identity: &Identity) -> Self {
-        let (tenant, user) = (identity.tenant.clone(), identity.user.clone());
-        tracing::debug!(%tenant, %user, "a client is let in");
-        shard.hub.tally().connections.add(1);
-        shard.hub.tally().connections_opened.add(1);
-        Self {
-            shard: Rc::clone(shard),
-            outbox: Rc::clone(outbox),
-            tenant,
-            user,
-            closed: Closed::Lost,
-            _let_in: shard.relay.clients.token(),
-        }
-    }
-
-    fn written(&self, events: u64) {
-        let tally = self.shard.hub.tally();
-        tally.written.add(events);
-        tally.queued.sub(events);
-    }
-
-    fn discarded(&self, events: u64) {
-        let tally = self.shard.hub.tally();
-        if self.closed == Closed::TooSlow {
-            tally.dropped_slow.add(events);
-        } else {
-            tally.dropped_closed.add(events);
-        }
-        tally.queued.sub(events);
-    }
-}
-
-impl Drop for Account {
-    fn drop(&mut self) {
-        self.discarded(self.outbox.abandon());
-        self.shard.hub.tally().connections.sub(1);
-        self.shard.relay.metrics.closed(self.closed);
-        let (tenant, user) = (&self.tenant, &self.user);
-        tracing::debug!(%tenant, %user, reason = self.closed.label(), "a connection has ended");
-    }
 }

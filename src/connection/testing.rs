@@ -27,7 +27,8 @@ use tokio_util::task::TaskTracker;
 
 use super::{
     Transport,
-    task::{Admitted, converse},
+    admitted::Admitted,
+    task::converse,
     wire_testing::{Frame, Heard, close, take_frame},
 };
 use crate::{

@@ -1,0 +1,107 @@
+//! A client that was let in, and what is counted of it until it is gone. Knows no
+//! stream.
+
+use std::rc::Rc;
+
+use tokio_util::task::task_tracker::TaskTrackerToken;
+
+use crate::{
+    auth::Identity,
+    hub::{Membership, TenantsFull},
+    ops::Closed,
+    outbox::{Outbox, OutboxLimits},
+    protocol::{TenantName, UserName},
+    relay::Shard,
+};
+
+/// A client whose handshake is accepted. From here on events are queued for it.
+#[derive(Debug)]
+pub struct Admitted {
+    pub(super) identity: Identity,
+    pub(super) membership: Membership,
+    pub(super) outbox: Rc<Outbox>,
+    pub(super) account: Account,
+}
+
+impl Admitted {
+    /// Lets the client in.
+    ///
+    /// # Errors
+    ///
+    /// When its tenant is new and there is no place for another.
+    pub fn new(shard: &Rc<Shard>, identity: Identity) -> Result<Self, TenantsFull> {
+        let limits = &shard.relay.config.limits;
+        let outbox = Rc::new(Outbox::new(OutboxLimits {
+            frames: limits.outbox_frames,
+            bytes: limits.outbox_bytes,
+        }));
+        let membership = shard
+            .hub
+            .join(&identity.tenant, &identity.user, Rc::clone(&outbox))?;
+        Ok(Self {
+            membership,
+            account: Account::open(shard, &outbox, &identity),
+            identity,
+            outbox,
+        })
+    }
+}
+
+/// Counts the connection when it opens and when it closes, and what becomes of
+/// its events.
+#[derive(Debug)]
+pub(super) struct Account {
+    shard: Rc<Shard>,
+    outbox: Rc<Outbox>,
+    tenant: TenantName,
+    user: UserName,
+    /// Why it ends, as far as is known.
+    pub(super) closed: Closed,
+    /// By this the end of the relay knows that the connection has ended.
+    _let_in: TaskTrackerToken,
+}
+
+impl Account {
+    fn open(shard: &Rc<Shard>, outbox: &Rc<Outbox>, identity: &Identity) -> Self {
+        let (tenant, user) = (identity.tenant.clone(), identity.user.clone());
+        tracing::debug!(%tenant, %user, "a client is let in");
+        shard.hub.tally().connections.add(1);
+        shard.hub.tally().connections_opened.add(1);
+        Self {
+            shard: Rc::clone(shard),
+            outbox: Rc::clone(outbox),
+            tenant,
+            user,
+            closed: Closed::Lost,
+            _let_in: shard.relay.clients.token(),
+        }
+    }
+
+    /// So many events are written whole.
+    pub(super) fn written(&self, events: u64) {
+        let tally = self.shard.hub.tally();
+        tally.written.add(events);
+        tally.queued.sub(events);
+    }
+
+    /// So many events are dropped, for the reason that is known by now.
+    pub(super) fn discarded(&self, events: u64) {
+        let tally = self.shard.hub.tally();
+        if self.closed == Closed::TooSlow {
+            tally.dropped_slow.add(events);
+        } else {
+            tally.dropped_closed.add(events);
+        }
+        tally.queued.sub(events);
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        self.discarded(self.outbox.abandon());
+        self.shard.hub.tally().connections.sub(1);
+        self.shard.relay.metrics.closed(self.closed);
+        let (tenant, user) = (&self.tenant, &self.user);
+        tracing::debug!(%tenant, %user, reason = self.closed.label(), "a connection has ended");
+    }
+}

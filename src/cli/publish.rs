@@ -54,6 +54,11 @@ pub(super) async fn main(args: Args) -> Result<(), Failure> {
 }
 
 /// Posts, and writes the relay's answer to `out`, in one line.
+///
+/// # Errors
+///
+/// When the JSON cannot be read, the relay cannot be reached or refuses, or `out`
+/// cannot be written to.
 pub async fn run(args: Args, out: &mut impl Write) -> Result<(), Failure> {
     let key = credential(args.key_file.as_deref(), env::var(KEY_VARIABLE).ok())?;
     let publisher = Publisher::new(&args.url, key.as_ref()).map_err(failure)?;

@@ -41,6 +41,10 @@ pub enum AddressError {
 
 impl Address {
     /// The host and port of a URL of this scheme; without a port, 80.
+    ///
+    /// # Errors
+    ///
+    /// When the URL has another scheme, no host, or what no address has.
     pub fn of(uri: &Uri, scheme: &'static str) -> Result<Self, AddressError> {
         if uri.scheme_str() != Some(scheme) {
             return Err(AddressError::Scheme { expected: scheme });

@@ -119,6 +119,11 @@ pub enum SendError {
 
 impl Connection<TcpStream> {
     /// Connects over TCP, within the options' time for a handshake.
+    ///
+    /// # Errors
+    ///
+    /// When the relay cannot be reached, refuses, does not answer in time, or answers
+    /// what none does.
     pub async fn open(options: &ClientOptions) -> Result<Self, OpenError> {
         let address = Address::of(handshake::request(options)?.uri(), "ws")?;
         let opening = async {
@@ -142,6 +147,10 @@ pub(super) async fn connect_tcp(address: &Address) -> io::Result<TcpStream> {
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Opens the WebSocket over a stream that leads to the relay; without a
     /// deadline of its own.
+    ///
+    /// # Errors
+    ///
+    /// When the relay refuses, or what answers is none.
     pub async fn over(stream: S, options: &ClientOptions) -> Result<Self, OpenError> {
         let request = handshake::request(options)?;
         let socket = handshake::upgrade(stream, request, websocket_config()).await?;
@@ -156,6 +165,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Asks for the events of some topics, `kind:id` each, and returns the
     /// message id that the answer will name.
+    ///
+    /// # Errors
+    ///
+    /// When the connection has ended, or too much waits to be written.
     pub async fn subscribe<T: Into<String>>(
         &mut self,
         topics: impl IntoIterator<Item = T>,
@@ -170,6 +183,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// Ends the subscription of some topics, and returns the message id.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::subscribe`].
     pub async fn unsubscribe<T: Into<String>>(
         &mut self,
         topics: impl IntoIterator<Item = T>,
@@ -180,6 +197,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// Asks for a Pong that echoes the clock's time, and returns the message id.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::subscribe`].
     pub async fn ping(&mut self) -> Result<String, SendError> {
         let timestamp = self.clock.unix_seconds();
         self.send(Control::Ping(wire::Ping { timestamp })).await
@@ -187,6 +208,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Sends a control message with a fresh id, which it returns. Cancelled, the
     /// message goes out with the next receive or send.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::subscribe`].
     pub async fn send(&mut self, control: Control) -> Result<String, SendError> {
         let message_id = self.queue(control)?;
         self.socket.flush().await?;
@@ -194,6 +219,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// Sends a binary frame that holds what the caller likes.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::subscribe`].
     pub async fn send_raw(&mut self, bytes: impl Into<Bytes>) -> Result<(), SendError> {
         self.socket
             .start_send_unpin(Message::Binary(bytes.into()))?;
@@ -201,6 +230,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// Sends a text frame, which this subprotocol does not know.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::subscribe`].
     pub async fn send_text(&mut self, text: &str) -> Result<(), SendError> {
         self.socket.start_send_unpin(Message::text(text))?;
         Ok(self.socket.flush().await?)
@@ -208,11 +241,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// The next thing that the relay sent. Cancel-safe: what comes while nobody
     /// waits is there for the next call.
+    ///
+    /// # Errors
+    ///
+    /// When the connection has ended, or the relay breaks the protocol.
     pub async fn receive(&mut self) -> Result<Received, ReceiveError> {
         decode(self.receive_raw().await?)
     }
 
     /// The next envelope as it came, event or control message. Cancel-safe.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::receive`].
     pub async fn receive_raw(&mut self) -> Result<Bytes, ReceiveError> {
         while self.closed.is_none() {
             match self.next_message().await? {

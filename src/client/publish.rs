@@ -119,6 +119,10 @@ pub enum PublishError {
 
 impl Publisher {
     /// A publisher for the ingest listener at `http://host:port`.
+    ///
+    /// # Errors
+    ///
+    /// When the URL is none of a listener, or the key cannot stand in a header.
     pub fn new(url: &str, key: Option<&Credential>) -> Result<Self, PublishError> {
         let malformed = |error: &dyn std::error::Error| AddressError::Malformed(error.to_string());
         let uri: Uri = url.parse().map_err(|error| malformed(&error))?;
@@ -135,6 +139,11 @@ impl Publisher {
 
     /// Posts one event, or with `batch` a BatchUpdate, with these topics in
     /// addition to those that the events name themselves.
+    ///
+    /// # Errors
+    ///
+    /// When the relay cannot be reached or refuses, when the connection is lost or no
+    /// answer comes in time, and when what answers is no relay.
     pub async fn post(
         &self,
         tenant: &str,

@@ -36,6 +36,10 @@ pub enum OriginError {
 
 impl Origin {
     /// The origin that the text is, with its case and default port normalised.
+    ///
+    /// # Errors
+    ///
+    /// When it is none: the error says why, and how to write it.
     pub fn parse(text: &str) -> Result<Self, OriginError> {
         if text.contains('*') {
             return Err(OriginError::Wildcard);

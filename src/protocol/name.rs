@@ -48,6 +48,10 @@ macro_rules! name {
 
         impl $name {
             /// The name that the text is.
+            ///
+            /// # Errors
+            ///
+            /// When it is empty, too long, or has a control character in it.
             pub fn parse(text: &str) -> Result<Self, NameError> {
                 check(text)?;
                 Ok(Self(text.into()))

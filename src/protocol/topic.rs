@@ -47,6 +47,10 @@ pub enum TopicError {
 
 impl Topic {
     /// The topic that the text is, split at its first colon.
+    ///
+    /// # Errors
+    ///
+    /// When it is none: the error says why.
     pub fn parse(text: &str) -> Result<Self, TopicError> {
         let (kind, id) = text.split_once(':').ok_or(TopicError::NoColon)?;
         check_kind(kind)?;
@@ -55,6 +59,10 @@ impl Topic {
     }
 
     /// The topic `kind:id`.
+    ///
+    /// # Errors
+    ///
+    /// When the kind or the id cannot be one: the error says why.
     pub fn new(kind: &str, id: &str) -> Result<Self, TopicError> {
         check_kind(kind)?;
         check_id(id)?;
@@ -100,6 +108,10 @@ impl Topic {
 }
 
 /// Whether the text can be a topic's kind.
+///
+/// # Errors
+///
+/// When it does not match `[a-z][a-z0-9_]{0,31}`.
 pub fn check_kind(kind: &str) -> Result<(), TopicError> {
     let well_formed = kind.len() <= TOPIC_KIND_BYTES_MAX
         && kind.starts_with(|first: char| first.is_ascii_lowercase())

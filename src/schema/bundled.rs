@@ -22,6 +22,10 @@ pub struct Bundled {
 
 impl Bundled {
     /// Reads the embedded file.
+    ///
+    /// # Errors
+    ///
+    /// Never in a program that passed its tests.
     pub fn load() -> Result<Self, SchemaError> {
         toml::from_str(ABOUT).map_err(|error| SchemaError::Bundled {
             reason: error.to_string(),
@@ -29,6 +33,10 @@ impl Bundled {
     }
 
     /// Compiles the schema.
+    ///
+    /// # Errors
+    ///
+    /// Never in a program that passed its tests.
     pub fn schema(&self) -> Result<Schema, SchemaError> {
         Schema::compile(&DescriptorPool::decode(DESCRIPTORS)?, &self.envelope)
     }

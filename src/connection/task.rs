@@ -135,7 +135,10 @@ impl<S: Transport> Connection<S> {
                 self.take_messages();
             }
             match poll_fn(|context| self.poll_step(context)).await {
-                Step::Read => self.unlooked = true,
+                Step::Read => {
+                    self.account.read();
+                    self.unlooked = true;
+                }
                 Step::Wrote(advanced) => self.wrote(advanced),
                 Step::Ending(ending) => self.end(ending),
                 Step::Late(Late::Token) => self.end(Ending::TokenExpired),
@@ -307,7 +310,7 @@ impl<S: Transport> Connection<S> {
     }
 
     fn wrote(&mut self, advanced: Advanced) {
-        self.account.written(advanced.events);
+        self.account.wrote(advanced);
         if advanced.frames > 0 {
             self.deadlines.write = None;
         }

@@ -380,8 +380,7 @@ impl Scraped {
             .absolute(sum(|tally| tally.dropped_slow.get()));
         self.dropped_closed
             .absolute(sum(|tally| tally.dropped_closed.get()));
-        self.client_writes
-            .absolute(sum(|tally| tally.writes.get()));
+        self.client_writes.absolute(sum(|tally| tally.writes.get()));
         self.client_frames_written
             .absolute(sum(|tally| tally.frames_written.get()));
         self.client_reads.absolute(sum(|tally| tally.reads.get()));

@@ -86,13 +86,21 @@ impl Receipt {
     /// Waits for the last shard and gives, for each event, how many connections
     /// it matched. Only one task may wait.
     pub(super) async fn matched(&self) -> Vec<u64> {
-        while self.shards_left.load(Ordering::Acquire) > 0 {
+        loop {
+            if let Some(matched) = self.if_answered() {
+                return matched;
+            }
             self.answered.notified().await;
         }
-        self.matched
-            .iter()
-            .map(|matched| matched.load(Ordering::Relaxed))
-            .collect()
+    }
+
+    /// The same, if no shard has to be waited for.
+    pub(super) fn if_answered(&self) -> Option<Vec<u64>> {
+        let is_answered = self.shards_left.load(Ordering::Acquire) == 0;
+        is_answered.then(|| {
+            let counts = self.matched.iter();
+            counts.map(|it| it.load(Ordering::Relaxed)).collect()
+        })
     }
 }
 

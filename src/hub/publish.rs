@@ -125,7 +125,10 @@ impl Appended {
     /// Waits until the shards have queued them for their connections, or for as
     /// long as is configured.
     pub async fn acknowledged(self) -> Published {
-        let matched = timeout(self.timeout, self.receipt.matched()).await.ok();
+        let matched = match self.receipt.if_answered() {
+            Some(matched) => Some(matched),
+            None => timeout(self.timeout, self.receipt.matched()).await.ok(),
+        };
         let events = self
             .events
             .iter()

@@ -11,13 +11,13 @@ use crate::{
     auth::IngestKey,
     http::{Problem, Response, bearer_token},
     protocol::ErrorCode,
-    relay::Relay,
+    relay::{Relay, Shard},
 };
 
 /// Carries a call out.
-pub(super) async fn answer(relay: &Relay, request: Request<Incoming>) -> Result<Response, Problem> {
-    let route = admit(relay, &request)?;
-    events::publish(relay, &route, request).await
+pub(super) async fn answer(shard: &Shard, request: Request<Incoming>) -> Result<Response, Problem> {
+    let route = admit(&shard.relay, &request)?;
+    events::publish(shard, &route, request).await
 }
 
 fn admit(relay: &Relay, request: &Request<Incoming>) -> Result<Route, Problem> {

@@ -16,16 +16,17 @@ use crate::{
     http::{ItemProblem, Problem, Response, query_pairs},
     hub::PublishError,
     protocol::{ErrorCode, Topic},
-    relay::Relay,
+    relay::{Relay, Shard},
     schema::{BatchError, JsonError},
 };
 
 /// Takes the events of a call in.
 pub(super) async fn publish(
-    relay: &Relay,
+    shard: &Shard,
     route: &Route,
     request: Request<Incoming>,
 ) -> Result<Response, Problem> {
+    let relay = &*shard.relay;
     let format = Format::of(request.headers())?;
     let more_topics = call_topics(request.uri().query())?;
     let ingest = &relay.config.ingest;
@@ -48,6 +49,9 @@ pub(super) async fn publish(
     // Before the wait for the shards: a backend that goes away meanwhile ends this
     // call, and not its events.
     relay.metrics.ingested(appended.len() as u64);
+    // This shard's part of the receipt, at once: a backend that posts one event
+    // behind the other then has many queued before the first is written.
+    shard.hub.take_waiting();
     Ok(answer(
         route.call,
         &accepted,

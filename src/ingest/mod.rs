@@ -6,6 +6,7 @@ mod body;
 mod call;
 mod draft;
 mod events;
+mod gathered;
 mod route;
 
 use std::{
@@ -13,7 +14,7 @@ use std::{
     convert::Infallible,
     future::poll_fn,
     io,
-    pin::Pin,
+    pin::{Pin, pin},
     rc::Rc,
     task::{Context, Poll, ready},
     time::Duration,
@@ -27,10 +28,8 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{
-    http::Response,
-    relay::{Relay, Shard},
-};
+use crate::{http::Response, relay::Shard};
+use gathered::Gathered;
 
 /// How long a request's head may take, and how long a connection may be idle
 /// between two requests.
@@ -47,20 +46,36 @@ pub async fn serve(shard: Rc<Shard>, stream: TcpStream) {
     let callee = Rc::clone(&shard);
     let service = service_fn(move |request| {
         let shard = Rc::clone(&callee);
-        async move { Ok::<_, Infallible>(answer(&shard.relay, request).await) }
+        async move { Ok::<_, Infallible>(answer(&shard, request).await) }
     });
-    let served = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .max_buf_size(HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(stream), service)
-        .without_shutdown()
-        .await;
+    let stream = Gathered::new(stream);
+    let mut calls = pin!(
+        http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIMEOUT)
+            .max_buf_size(HEAD_BYTES_MAX)
+            // An answer is small: one piece is cheaper than a list of two.
+            .writev(false)
+            .serve_connection(TokioIo::new(stream.clone()), service)
+            .without_shutdown()
+    );
+    let served = poll_fn(|context| {
+        let served = calls.as_mut().poll(context);
+        // One that fails fails again when something is read.
+        drop(stream.poll_send(context));
+        served
+    })
+    .await;
     // A failure is the backend's: it went away or sent no HTTP, and hyper has
     // told it so.
-    if let Ok(parts) = served {
-        let stream = parts.io.into_inner();
-        drop(timeout(LINGER_TIMEOUT, linger(stream, &shard.read_buffer)).await);
+    let last_words = poll_fn(|context| stream.poll_send(context));
+    if let Ok(parts) = served
+        && let Ok(Ok(())) = timeout(LINGER_TIMEOUT, last_words).await
+    {
+        drop(parts);
+        if let Some(stream) = stream.into_inner() {
+            drop(timeout(LINGER_TIMEOUT, linger(stream, &shard.read_buffer)).await);
+        }
     }
 }
 
@@ -87,9 +102,10 @@ fn poll_discard(
     Poll::Ready(Ok(read.filled().len()))
 }
 
-async fn answer(relay: &Relay, request: Request<Incoming>) -> Response {
+async fn answer(shard: &Shard, request: Request<Incoming>) -> Response {
+    let relay = &shard.relay;
     let under_way = relay.calls.token();
-    let response = call::answer(relay, request)
+    let response = call::answer(shard, request)
         .await
         .unwrap_or_else(|problem| {
             let (status, detail) = (problem.status().as_u16(), problem.detail());

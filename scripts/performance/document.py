@@ -161,7 +161,7 @@ def plot_parts(plots: dict[str, str | None], size) -> list[str]:
     texts = {
         "performance-latency.svg": (
             "## Latency over load",
-            f"{size.subscribers:,} subscribers of one topic, one run for each point.",
+            f"{size.subscribers:,} subscribers of one topic; each point is the median of {size.curve_rounds} runs.",
         ),
         "performance-growth.svg": (
             "## Publishing over the number connected",

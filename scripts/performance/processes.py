@@ -93,7 +93,7 @@ class Floor:
         self.addresses = json.loads(process.stdout.readline())
         self.arguments = [
             *("--floor", protocol),
-            *("--url", f"ws://{self.addresses['client']}"),
+            *("--url", f"ws://{self.addresses['client']}/ws"),
             *("--ingest-url", f"http://{self.addresses['ingest']}"),
         ]
 
@@ -117,7 +117,7 @@ class Relay:
         self.pid = process.pid
         self.ops_url = f"http://127.0.0.1:{ports['ops']}"
         self.arguments = [
-            *("--url", f"ws://127.0.0.1:{ports['client']}"),
+            *("--url", f"ws://127.0.0.1:{ports['client']}/ws"),
             *("--ingest-url", f"http://127.0.0.1:{ports['ingest']}"),
             *("--secret-file", str(secret_file), "--algorithm", "HS256"),
         ]

@@ -17,7 +17,12 @@ pub struct Signing {
     #[arg(long, value_name = "FILE")]
     pub secret_file: Option<PathBuf>,
     /// The private key (PEM), for the other algorithms.
-    #[arg(long, value_name = "FILE", requires = "algorithm", conflicts_with = "secret_file")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "algorithm",
+        conflicts_with = "secret_file"
+    )]
     pub private_key_file: Option<PathBuf>,
     /// How to sign [default: HS256].
     #[arg(long, value_parser = algorithms())]

@@ -61,7 +61,9 @@ def growth(results: dict) -> str | None:
     return plots.plot(
         "Publishing an event that 100 clients get",
         plots.linear("clients connected", plots.from_zero(most)),
-        plots.linear("server CPU, µs per event", plots.from_zero(1.2 * max(it for _, it in points))),
+        plots.linear(
+            "server CPU, µs per event", plots.from_zero(1.2 * max(it for _, it in points))
+        ),
         lines,
     )
 

@@ -16,8 +16,10 @@ use crate::{
     auth::{Authenticator, IngestKeys},
     clock::Clock,
     config::Config,
+    connection::Alarms,
     hub::{Publisher, ShardHub},
     ops::Metrics,
+    outbox::{OutboxLimits, OutboxPool},
     random::Random,
     schema::Schema,
 };
@@ -76,6 +78,10 @@ pub struct Shard {
     pub relay: Arc<Relay>,
     /// The shard's part of the hub.
     pub hub: Rc<ShardHub>,
+    /// What its outboxes have in common.
+    pub outboxes: Rc<OutboxPool>,
+    /// What wakes its connections when they are late.
+    pub alarms: Rc<Alarms>,
     /// Lent to whoever reads from a socket, for as long as that takes.
     pub read_buffer: RefCell<Box<[u8]>>,
 }
@@ -84,9 +90,15 @@ impl Shard {
     /// A shard without connections.
     #[must_use]
     pub fn new(relay: Arc<Relay>, hub: Rc<ShardHub>) -> Self {
+        let outboxes = OutboxPool::new(OutboxLimits {
+            frames: relay.config.limits.outbox_frames,
+            bytes: relay.config.limits.outbox_bytes,
+        });
         Self {
             relay,
             hub,
+            outboxes,
+            alarms: Rc::default(),
             read_buffer: RefCell::new(vec![0; READ_BUFFER_BYTES].into()),
         }
     }

@@ -3,26 +3,36 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::{HashMap, HashSet},
+    collections::{HashMap, HashSet, VecDeque},
     future::poll_fn,
     rc::Rc,
     sync::Arc,
+    task::{Context, Poll},
 };
 
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::yield_now};
 
 use super::{
     ShardId,
     inbox::Item,
-    index::{ConnectionId, TenantIndex},
+    index::TenantIndex,
     registry::{Registry, Tenant, TenantsFull},
+    subscribers::ConnectionId,
 };
 use crate::{
-    event::Delivery,
     outbox::{Outbox, Stamp},
     protocol::{Position, TenantName, Topic, UserName, close::Ending},
     tally::Tally,
 };
+
+/// How many connections are woken to write before the shard looks for new events
+/// again. What has come meanwhile is queued for those that are not woken yet, and
+/// leaves them in the same system call: under load this decides how many frames a
+/// write has.
+const WAKES_A_TURN: usize = 16;
+
+/// How many items are taken from the inbox before others have their turn.
+const ITEMS_A_TURN: usize = 16;
 
 /// A shard's tenants and topics.
 #[derive(Debug)]
@@ -32,7 +42,10 @@ pub struct ShardHub {
     tally: Arc<Tally>,
     tenants: RefCell<HashMap<TenantName, Rc<TenantHere>>>,
     inbox: RefCell<mpsc::Receiver<Item>>,
-    stamp: Cell<Stamp>,
+    /// The last event that was offered to outboxes.
+    last_event: Cell<u64>,
+    /// Outboxes with something to write, whose connections do not know of it yet.
+    to_wake: RefCell<VecDeque<Rc<Outbox>>>,
     last_connection: Cell<ConnectionId>,
 }
 
@@ -67,7 +80,8 @@ impl ShardHub {
             tally,
             tenants: RefCell::default(),
             inbox: RefCell::new(inbox),
-            stamp: Cell::default(),
+            last_event: Cell::default(),
+            to_wake: RefCell::default(),
             last_connection: Cell::default(),
         }
     }
@@ -85,10 +99,37 @@ impl ShardHub {
     }
 
     /// Takes items from the inbox for as long as there is somebody who could put
-    /// one into it.
+    /// one into it, and wakes the connections that have something to write.
     pub async fn run(&self) {
-        while let Some(item) = poll_fn(|context| self.inbox.borrow_mut().poll_recv(context)).await {
-            self.take(&item);
+        while poll_fn(|context| self.poll_work(context)).await {
+            (1..ITEMS_A_TURN).all(|_| self.take_next());
+            self.wake_some();
+            // Lets those write that were woken, and sockets be looked at: backends
+            // are answered and post again before the next connections write.
+            yield_now().await;
+        }
+    }
+
+    /// Whether there is anything to do; `false` when there never will be.
+    fn poll_work(&self, context: &mut Context<'_>) -> Poll<bool> {
+        let next = self.inbox.borrow_mut().poll_recv(context);
+        match next {
+            Poll::Ready(Some(item)) => {
+                self.take(&item);
+                Poll::Ready(true)
+            }
+            Poll::Ready(None) => Poll::Ready(false),
+            // A Subscribe may have taken the items and left the waking to us.
+            Poll::Pending if self.to_wake.borrow().is_empty() => Poll::Pending,
+            Poll::Pending => Poll::Ready(true),
+        }
+    }
+
+    fn wake_some(&self) {
+        let mut to_wake = self.to_wake.borrow_mut();
+        let some = to_wake.len().min(WAKES_A_TURN);
+        for outbox in to_wake.drain(..some) {
+            outbox.wake();
         }
     }
 
@@ -107,12 +148,16 @@ impl ShardHub {
         let here = self.enter(tenant)?;
         let id = self.last_connection.get() + 1;
         self.last_connection.set(id);
-        here.index.borrow_mut().add(id, user, &outbox);
+        let user = Topic::of_user(user);
+        let mut index = here.index.borrow_mut();
+        index.add(id, &outbox);
+        index.subscribe(&user, id, &outbox);
+        drop(index);
         Ok(Membership {
             hub: Rc::clone(self),
             here,
             id,
-            user: user.clone(),
+            user,
             outbox,
             topics: RefCell::default(),
         })
@@ -123,9 +168,9 @@ impl ShardHub {
     pub fn end_all(&self, ending: impl Fn() -> Ending) {
         while self.take_next() {}
         for here in self.tenants.borrow().values() {
-            for outbox in here.index.borrow().connections() {
-                outbox.end(ending());
-            }
+            here.index
+                .borrow()
+                .for_each_connection(|outbox| outbox.end(ending()));
         }
     }
 
@@ -155,21 +200,25 @@ impl ShardHub {
             return;
         };
         let index = here.index.borrow();
-        let mut stamp = self.stamp.get();
-        stamp.item += 1;
+        let mut to_wake = self.to_wake.borrow_mut();
+        let before = self.last_event.get();
+        let mut stamp = Stamp {
+            first: before + 1,
+            event: before,
+        };
         for (number, event) in item.events.as_slice().iter().enumerate() {
             if event.position().offset <= here.taken.get().offset {
                 continue;
             }
             here.taken.set(event.position());
             stamp.event += 1;
-            let fanout = index.deliver(&Rc::new(Delivery::new(Arc::clone(event))), stamp);
+            let fanout = index.deliver(event, stamp, &mut to_wake);
             item.receipt.add(number, fanout.matched);
             self.tally.matched.add(fanout.matched);
             self.tally.dropped_slow.add(fanout.overflowed);
             self.tally.queued.add(fanout.matched - fanout.overflowed);
         }
-        self.stamp.set(stamp);
+        self.last_event.set(stamp.event);
     }
 
     /// Takes from the inbox all that the tenant's log has as of now, so that the
@@ -210,7 +259,8 @@ pub struct Membership {
     hub: Rc<ShardHub>,
     here: Rc<TenantHere>,
     id: ConnectionId,
-    user: UserName,
+    /// The topic of its user.
+    user: Topic,
     outbox: Rc<Outbox>,
     topics: RefCell<HashSet<Topic>>,
 }
@@ -268,7 +318,8 @@ impl Drop for Membership {
         for topic in &topics {
             index.unsubscribe(topic, self.id);
         }
-        index.remove(self.id, &self.user);
+        index.unsubscribe(&self.user, self.id);
+        index.remove(self.id);
         self.hub.tally.subscriptions.sub(topics.len() as u64);
         let last = index.is_empty();
         drop(index);

@@ -173,6 +173,8 @@ fn run(
             // events go on while everybody reconnects. It ends only by a fault,
             // since the relay holds a publisher.
             let inbox = spawn_local(async move { hub.run().await });
+            let alarms = Rc::clone(&shard.alarms);
+            spawn_local(async move { alarms.run().await });
             tokio::select! {
                 biased;
                 _ = inbox => {}
@@ -203,13 +205,20 @@ fn serve(shard: Rc<Shard>, peer: Peer, stream: TcpStream, place: Place) {
             return;
         }
     };
-    spawn_local(async move {
-        match peer {
-            Peer::Client => connection::serve(shard, stream).await,
-            Peer::Backend => ingest::serve(shard, stream).await,
-        }
-        drop(place);
-    });
+    match peer {
+        Peer::Client => spawn_local(async move {
+            if let Some(conversation) = connection::serve(shard, stream).await {
+                spawn_local(async move {
+                    conversation.await;
+                    drop(place);
+                });
+            }
+        }),
+        Peer::Backend => spawn_local(async move {
+            ingest::serve(shard, stream).await;
+            drop(place);
+        }),
+    };
 }
 
 fn end_all(hub: &ShardHub, relay: &Relay) {

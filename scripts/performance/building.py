@@ -11,34 +11,37 @@ ROOT = Path(__file__).resolve().parents[2]
 OUT = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "bench"
 
 
-def binaries() -> dict[str, Path]:
+def binaries(exact: bool) -> dict[str, Path]:
     """The release builds, copied to where a build during the measurement does not
     change them.
 
-    The floor is built first and by itself: with it cargo also makes a sidewire with
-    the features that tests ask of the libraries, and that is not what users run.
+    With the floor cargo also makes a sidewire, with the features that tests ask of
+    the libraries. That is not what users run; where it is `exact`, sidewire is built
+    once more by itself.
     """
+    found = built("--bench", "floor")
+    if exact:
+        found |= built("--bin", "sidewire")
     OUT.mkdir(parents=True, exist_ok=True)
-    return {
-        "floor": built("floor", "--bench", "floor"),
-        "sidewire": built("sidewire", "--bin", "sidewire"),
-    }
+    return {name: copied(name, found[name]) for name in ("floor", "sidewire")}
 
 
-def built(name: str, *target: str) -> Path:
+def built(*target: str) -> dict[str, Path]:
+    """The executables, by the names of their targets."""
     command = ["cargo", "build", "--release", "--locked", "--message-format=json", *target]
     output = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True, text=True)
     messages = map(json.loads, output.stdout.splitlines())
-    [executable] = [
-        message["executable"]
+    return {
+        message["target"]["name"]: Path(message["executable"])
         for message in messages
-        if message.get("executable") and message["target"]["name"] == name
-    ]
-    copy = OUT / name
+        if message.get("executable")
+    }
+
+
+def copied(name: str, executable: Path) -> Path:
     # A copy of another run may be in use; removing its name leaves it alone.
-    copy.unlink(missing_ok=True)
-    shutil.copy2(executable, copy)
-    return copy
+    (OUT / name).unlink(missing_ok=True)
+    return Path(shutil.copy2(executable, OUT / name))
 
 
 def machine() -> dict:

@@ -11,11 +11,9 @@ GROWTH_BUDGET = 1.05
 
 def latency(results: dict) -> str | None:
     """p50 and p99 from the POST to the last client, by events a second."""
-    rounds = results["scenarios"].get("latency-curve", {}).get("rounds")
-    if not rounds:
-        return None
+    rounds = rounds_of(results, "latency-curve")
     lines = [
-        Line(f"{name} p{percent}", name, latency_points(rounds[0], name, percent), percent == 50)
+        Line(f"{name} p{percent}", name, latency_points(rounds, name, percent), percent == 50)
         for name in ("floor", "relay")
         for percent in (50, 99)
     ]
@@ -31,13 +29,15 @@ def latency(results: dict) -> str | None:
     )
 
 
-def latency_points(runs: dict, name: str, percent: int) -> list[tuple[float, float]]:
-    found = (
-        (rate, (runs[f"{name} {rate}/s"]["result"]["last_latency_us"] or {}).get(f"p{percent}"))
-        for rate in CURVE_RATES
-        if f"{name} {rate}/s" in runs
-    )
-    return [(rate, micros / 1000) for rate, micros in found if micros]
+def latency_points(rounds: list[dict], name: str, percent: int) -> list[tuple[float, float]]:
+    """The median over the rounds, in milliseconds."""
+    points = []
+    for rate in CURVE_RATES:
+        runs = [runs[side] for runs in rounds if (side := f"{name} {rate}/s") in runs]
+        found = [(run["result"]["last_latency_us"] or {}).get(f"p{percent}") for run in runs]
+        if micros := list(filter(None, found)):
+            points.append((rate, spread(micros).median / 1000))
+    return points
 
 
 def growth(results: dict) -> str | None:
@@ -61,7 +61,9 @@ def growth(results: dict) -> str | None:
     return plots.plot(
         "Publishing an event that 100 clients get",
         plots.linear("clients connected", plots.from_zero(most)),
-        plots.linear("server CPU, µs per event", plots.from_zero(1.2 * max(it for _, it in points))),
+        plots.linear(
+            "server CPU, µs per event", plots.from_zero(1.2 * max(it for _, it in points))
+        ),
         lines,
     )
 

@@ -91,7 +91,7 @@ def page(results: dict, plots: dict[str, str | None]) -> str:
         table(BUDGET_HEADER, budget_lines(results)),
         READING.format(settle=f"{size.settle_seconds:g}"),
         "## System calls\n",
-        "On the sockets of clients, from the first connection to the last, warm-up included.\n",
+        "On the sockets of clients, from the first connection to the last, warm-up and subscribing included.\n",
         table(CALLS_HEADER, calls_lines(results)),
         *plot_parts(plots, size),
         REPRODUCE.format(minutes=round(seconds / 60)),
@@ -113,7 +113,16 @@ def machine(results: dict) -> str:
     return "## The machine\n\n" + table(["", ""], lines)
 
 
-BUDGET_HEADER = ["what", "budget", "measured", "quartiles", "", "compared with", "Sidewire", "marked"]
+BUDGET_HEADER = [
+    "what",
+    "budget",
+    "measured",
+    "quartiles",
+    "",
+    "compared with",
+    "Sidewire",
+    "marked",
+]
 
 
 def budget_lines(results: dict) -> list[list[str]]:
@@ -161,7 +170,7 @@ def plot_parts(plots: dict[str, str | None], size) -> list[str]:
     texts = {
         "performance-latency.svg": (
             "## Latency over load",
-            f"{size.subscribers:,} subscribers of one topic, one run for each point.",
+            f"{size.subscribers:,} subscribers of one topic; each point is the median of {size.curve_rounds} runs.",
         ),
         "performance-growth.svg": (
             "## Publishing over the number connected",

@@ -2,9 +2,9 @@
 lost, which runs had a generator at its limit, system calls. Pure."""
 
 import statistics
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
-from plan import Row, Scenario, Size, rows, scenarios
+from plan import WHOLE, Row, Scenario, Size, rows, scenarios
 
 GENERATOR_SHARE_MAX = 0.9
 
@@ -67,6 +67,12 @@ def size_of(results: dict) -> Size:
     return Size(**results["size"])
 
 
+def is_whole(results: dict) -> bool:
+    """Whether it is the measurement that the document is about."""
+    names = {it.name for it in scenarios(WHOLE)}
+    return results["size"] == asdict(WHOLE) and set(results["scenarios"]) == names
+
+
 def findings(results: dict) -> list[Finding]:
     """One for each line of the budget that something was measured for."""
     found = (
@@ -123,6 +129,8 @@ def faults(scenario: Scenario, side: str, result: dict) -> list[str]:
         for name in FAULTS
         if result.get(name)
     ]
+    if result.get("complaint"):
+        found.append(f"{scenario.name}, {side}: the generator says: {result['complaint']}")
     if scenario.delivers:
         unknown = [name for name in FAULTS_OF_DELIVERY if result.get(name) is None]
         found += [f"{scenario.name}, {side}: {name} is not known" for name in unknown]

@@ -30,8 +30,7 @@ def check(binary: Path) -> None:
 def check_floor(floor: processes.Floor, protocol: str) -> None:
     clients = [client(floor, topic) for topic in TOPICS]
     published = [
-        (number % 3, bytes([number]) * SIZES[number % len(SIZES)])
-        for number in range(90)
+        (number % 3, bytes([number]) * SIZES[number % len(SIZES)]) for number in range(90)
     ] + [(0, b"last"), (1, b"last")]
     publisher = connect(floor.addresses["ingest"])
     # A prime, so that requests are cut at every place.

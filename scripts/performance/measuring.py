@@ -24,8 +24,9 @@ def measure(binaries: dict[str, Path], scenario: Scenario) -> dict:
             for side in scenario.sides:
                 say(f"{scenario.name}: round {number} of {scenario.rounds}, {side.name}")
                 runs[side.name] = run(binaries, side)
-    except processes.Failed as failure:
-        measured["failures"].append(str(failure))
+    except (processes.Failed, OSError, ValueError) as failure:
+        # A server that is gone refuses to be asked, or has told nothing.
+        measured["failures"].append(f"{scenario.name}: {failure or type(failure).__name__}")
     measured["seconds"] = round(time.monotonic() - began, 1)
     say(f"{scenario.name}: {measured['seconds']} s")
     return measured

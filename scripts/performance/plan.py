@@ -23,7 +23,8 @@ class Size:
     warm_up_seconds: float
     seconds: float
     rounds: int
-    has_curves: bool
+    # Of the curve of latency over load; 0 leaves the curves out.
+    curve_rounds: int
 
 
 WHOLE = Size(
@@ -41,7 +42,7 @@ WHOLE = Size(
     warm_up_seconds=2,
     seconds=5,
     rounds=7,
-    has_curves=True,
+    curve_rounds=3,
 )
 
 # Enough to see whether something is lost; its figures say little.
@@ -60,7 +61,7 @@ SHORT = Size(
     warm_up_seconds=0.5,
     seconds=1,
     rounds=1,
-    has_curves=False,
+    curve_rounds=0,
 )
 
 # At full load: what some client has not received yet.
@@ -120,7 +121,7 @@ def scenarios(size: Size) -> list[Scenario]:
         idle(size),
         growth(size),
     ]
-    if size.has_curves:
+    if size.curve_rounds:
         found += [latency_curve(size), growth_curve(size)]
     return found
 
@@ -180,7 +181,7 @@ def growth_side(size: Size, name: str, few: int, many: int, blocks: int) -> Side
 
 
 def latency_curve(size: Size) -> Scenario:
-    """One run for each rate and target."""
+    """A side for each rate and target."""
     sides = []
     for rate in CURVE_RATES:
         seconds = max(CURVE_SECONDS_MIN, CURVE_EVENTS_MIN / rate)
@@ -190,7 +191,7 @@ def latency_curve(size: Size) -> Scenario:
             label = f"{name} {rate}/s"
             times = (CURVE_WARM_UP_SECONDS, seconds)
             sides.append(side(label, target, "latency", *times, *arguments))
-    return Scenario("latency-curve", tuple(sides), 1, delivers=True)
+    return Scenario("latency-curve", tuple(sides), size.curve_rounds, delivers=True)
 
 
 def growth_curve(size: Size) -> Scenario:

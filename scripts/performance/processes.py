@@ -93,7 +93,7 @@ class Floor:
         self.addresses = json.loads(process.stdout.readline())
         self.arguments = [
             *("--floor", protocol),
-            *("--url", f"ws://{self.addresses['client']}"),
+            *("--url", f"ws://{self.addresses['client']}/ws"),
             *("--ingest-url", f"http://{self.addresses['ingest']}"),
         ]
 
@@ -117,7 +117,7 @@ class Relay:
         self.pid = process.pid
         self.ops_url = f"http://127.0.0.1:{ports['ops']}"
         self.arguments = [
-            *("--url", f"ws://127.0.0.1:{ports['client']}"),
+            *("--url", f"ws://127.0.0.1:{ports['client']}/ws"),
             *("--ingest-url", f"http://127.0.0.1:{ports['ingest']}"),
             *("--secret-file", str(secret_file), "--algorithm", "HS256"),
         ]
@@ -184,8 +184,14 @@ def generate(binary: Path, target, scenario: str, arguments: list, seconds_max: 
         try:
             result, errors = process.communicate(timeout=seconds_max)
         except subprocess.TimeoutExpired:
-            raise Failed(f"{scenario}: not over within {seconds_max:.0f} s") from None
-    # One that ends with a complaint about what it has seen tells the figures as well.
+            raise Failed(f"{scenario} was not over within {seconds_max:.0f} s") from None
     if process.returncode != 0 and not result:
-        raise Failed(f"{scenario}: exit {process.returncode}: {errors.strip()[-2000:]}")
-    return json.loads(result)
+        raise Failed(f"the generator ended with {process.returncode}: {last_lines(errors)}")
+    found = json.loads(result)
+    # It may have measured all and yet have something to complain of.
+    found["complaint"] = last_lines(errors) if process.returncode != 0 else None
+    return found
+
+
+def last_lines(text: str) -> str:
+    return " / ".join(text.strip().splitlines()[-3:])

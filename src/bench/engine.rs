@@ -35,7 +35,7 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 const TIMER: Token = Token(usize::MAX - 1);
 
 /// Publishers have the tokens from here on, clients those below.
-const FIRST_PUBLISHER: usize = 1 << 40;
+const FIRST_PUBLISHER: usize = usize::MAX / 2;
 
 /// When calls are posted.
 #[derive(Debug, Clone, Copy)]

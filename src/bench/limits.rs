@@ -1,11 +1,11 @@
 //! What a plan would run into, said before it begins: the limits of this process
 //! for certain, those of the target as far as they are known.
 
-use std::{fs, net::IpAddr};
+use std::fs;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::{BenchError, Plan, Scenario, Speech, server_process::ServerProcess};
+use super::{BenchError, Plan, Scenario, Speech, link::is_spread, server_process::ServerProcess};
 use crate::config::{Ingest, Limits};
 
 /// Descriptors that a process has besides its connections.
@@ -107,9 +107,8 @@ pub(super) fn prepare(plan: &Plan) -> Result<(), BenchError> {
         return Err(BenchError::Descriptors { needed, most });
     }
     let connections = plan.scenario.fanout().connections;
-    let is_spread = plan.target.clients.address.ip() == IpAddr::from([127, 0, 0, 1]);
     let ports = ports();
-    if !is_spread && connections > ports {
+    if !is_spread(plan.target.clients.address) && connections > ports {
         return Err(BenchError::Ports { connections, ports });
     }
     Ok(())
@@ -126,4 +125,17 @@ fn count_ports(range: &str) -> Option<usize> {
     let mut ends = range.split_whitespace().map(str::parse::<usize>);
     let (first, last) = (ends.next()?.ok()?, ends.next()?.ok()?);
     last.checked_sub(first).map(|between| between + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_are_counted_from_the_first_to_the_last() {
+        assert_eq!(count_ports("32768\t60999\n"), Some(28_232));
+        assert_eq!(count_ports("1024 1024"), Some(1));
+        assert_eq!(count_ports("2 1"), None);
+        assert_eq!(count_ports(""), None);
+    }
 }

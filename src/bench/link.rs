@@ -58,7 +58,7 @@ impl Link {
         socket.set_tcp_nodelay(true)?;
         // Closed by a reset, so that no port stays taken for a minute afterwards.
         socket.set_linger(Some(Duration::ZERO))?;
-        if target.ip() == IpAddr::V4(Ipv4Addr::LOCALHOST) {
+        if is_spread(target) {
             socket.bind(&SocketAddr::from((source(number), 0)).into())?;
         }
         match socket.connect(&target.into()) {
@@ -133,6 +133,12 @@ impl Link {
 fn is_under_way(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::WouldBlock
         || error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error())
+}
+
+/// Whether connections to it come from several addresses. Linux has the whole of
+/// 127.0.0.0/8 on every machine.
+pub(super) fn is_spread(target: SocketAddr) -> bool {
+    cfg!(target_os = "linux") && matches!(target.ip(), IpAddr::V4(ip) if ip.is_loopback())
 }
 
 fn source(number: usize) -> Ipv4Addr {

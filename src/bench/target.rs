@@ -117,7 +117,8 @@ impl Place {
         let address = (name.host.as_str(), name.port)
             .to_socket_addrs()
             .map_err(|error| refused(error.to_string()))?
-            .next()
+            // Of `localhost` the one that most servers listen on.
+            .min_by_key(SocketAddr::is_ipv6)
             .ok_or_else(|| refused("its host has no address".to_owned()))?;
         let path = uri.path().trim_end_matches('/');
         Ok(Self {
@@ -269,5 +270,109 @@ fn raw(envelope: &[u8], channel: usize) -> Call {
     Call {
         envelopes: vec![head.len()],
         bytes: [&head, envelope].concat(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{bench::event::Run, random::Random, schema::Schema};
+
+    fn target(speech: Speech) -> Target {
+        Target {
+            clients: Place::of("ws://127.0.0.1:3000/ws/", "ws").unwrap(),
+            ingest: Place::of("http://127.0.0.1:3001", "http").unwrap(),
+            speech,
+        }
+    }
+
+    fn relay(tenants: usize) -> Target {
+        target(Speech::Relay(Box::new(Relay {
+            tenant: TenantName::parse("a b").unwrap(),
+            tenants,
+            signing_key: None,
+            rules: TokenRules::default(),
+            ingest_key: Some(Credential::new("key")),
+        })))
+    }
+
+    fn mould() -> Mould {
+        let run = Run::new(&Random::from_seed(1));
+        Mould::new(&Schema::bundled().unwrap(), run, 1, 200).unwrap()
+    }
+
+    /// The call as it is written, with the events' numbers from 7 on.
+    fn written(target: &Target, channel: usize, events: usize) -> Vec<u8> {
+        let mut out = b"before".to_vec();
+        let call = target.call(&mould(), channel, events).unwrap();
+        assert_eq!(call.events(), events);
+        call.write(&mut out, 7);
+        out.split_off(6)
+    }
+
+    #[test]
+    fn the_floor_gets_lengths_and_topic_numbers() {
+        let raw = target(Speech::Floor(Framing::Raw));
+        let bytes = written(&raw, 3, 1);
+        assert_eq!(bytes[..8], [204, 0, 0, 0, 3, 0, 0, 0]);
+        assert_eq!(mould().run.number_of(&bytes[8..]), Some(7));
+        assert_eq!(bytes.len(), 208);
+        assert!(raw.call(&mould(), 3, 2).is_err());
+        assert!(raw.subscribe("a:b".to_owned()).is_none());
+        let head = raw.handshake(9, 3).unwrap();
+        assert!(head.starts_with(b"GET /ws/3 HTTP/1.1\r\nHost: 127.0.0.1:3000\r\n"));
+        let http = written(&target(Speech::Floor(Framing::Http)), 3, 1);
+        assert!(http.starts_with(b"POST /3 HTTP/1.1\r\n"));
+    }
+
+    #[test]
+    fn a_relay_gets_events_of_the_channels_tenant() {
+        for (tenants, path) in [(1, "a%20b"), (4, "a%20b%2D2")] {
+            let bytes = written(&relay(tenants), 6, 1);
+            let head = String::from_utf8_lossy(&bytes[..bytes.len() - 200]).into_owned();
+            let line = format!("POST /v1/tenants/{path}/events HTTP/1.1\r\n");
+            assert!(head.starts_with(&line), "{head}");
+            assert!(head.contains("Authorization: Bearer key\r\n"));
+            assert!(head.ends_with("Content-Length: 200\r\n\r\n"));
+            assert_eq!(mould().run.number_of(&bytes[bytes.len() - 200..]), Some(7));
+        }
+    }
+
+    #[test]
+    fn a_batch_has_its_events_numbered_in_their_order() {
+        let bytes = written(&relay(1), 0, 3);
+        let body = &bytes[bytes.len() - 3 * 203..];
+        let schema = Schema::bundled().unwrap();
+        let numbers: Vec<_> = schema
+            .batch_messages(body, 3)
+            .unwrap()
+            .iter()
+            .map(|envelope| mould().run.number_of(envelope))
+            .collect();
+        assert_eq!(numbers, [Some(7), Some(8), Some(9)]);
+    }
+
+    #[test]
+    fn who_has_no_token_says_who_it_is() {
+        let head = relay(1).handshake(9, 3).unwrap();
+        assert!(head.starts_with(b"GET /ws?user_id=bench-9 HTTP/1.1\r\n"));
+        assert!(!head.windows(13).any(|it| it == b"Authorization"));
+    }
+
+    #[test]
+    fn a_url_that_leads_nowhere_is_refused() {
+        for url in [
+            "http://127.0.0.1:1/ws",
+            "ws://",
+            "ws://256.1.1.1/",
+            "wss://127.0.0.1/",
+        ] {
+            assert!(Place::of(url, "ws").is_err(), "{url}");
+        }
+        let place = Place::of("ws://localhost:9/ws", "ws").unwrap();
+        assert_eq!(
+            (place.host.as_str(), place.path.as_str()),
+            ("localhost:9", "/ws")
+        );
     }
 }

@@ -126,7 +126,7 @@ fn a_limit_of_the_target_is_said_beforehand_and_what_is_refused_is_a_failure() {
         "{ended:?}"
     );
     assert!(
-        ended.stderr.contains("posting was refused with 413"),
+        ended.stderr.contains("posting was refused with 400"),
         "{ended:?}"
     );
     assert_eq!(ended.stdout, "");

@@ -16,7 +16,11 @@ use crate::{
 
 /// What to measure.
 #[derive(Debug, clap::Args)]
-#[command(after_help = HELP)]
+#[command(
+    after_help = HELP,
+    subcommand_value_name = "SCENARIO",
+    subcommand_help_heading = "Scenarios"
+)]
 pub struct Args {
     /// The scenario.
     #[command(subcommand)]
@@ -71,7 +75,7 @@ pub struct Common {
     /// The tenant.
     #[arg(long, default_value = "bench", value_parser = TenantName::parse)]
     pub tenant: TenantName,
-    /// Spread the topics over so many tenants, NAME-0, NAME-1 and so on; each has at least one.
+    /// Spread the topics over so many tenants, which are then called bench-0, bench-1 and so on.
     #[arg(long, value_name = "COUNT", default_value = "1")]
     pub tenants: NonZeroUsize,
     /// How the tokens of clients are signed.
@@ -99,10 +103,10 @@ pub struct Common {
 #[derive(Debug, clap::Args)]
 pub struct WindowArgs {
     /// How long to measure.
-    #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = humantime::parse_duration)]
     pub duration: Duration,
     /// How long to run before.
-    #[arg(long, default_value = "2s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = humantime::parse_duration)]
     pub warmup: Duration,
 }
 
@@ -202,13 +206,16 @@ pub struct SelectiveArgs {
 /// The flags of `idle`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:
-  sidewire bench idle --connections 18000 --secret-file jwt.secret --server-pid 4242")]
+  sidewire bench idle --connections 18000 --secret-file jwt.secret --server-pid 4242
+
+The relay should have just been started: one that has had connections before keeps memory for the
+next ones, and what these take is then not seen.")]
 pub struct IdleArgs {
     /// How many clients; each is subscribed to a topic of its own.
     #[arg(long, value_name = "COUNT", default_value = "1000")]
     pub connections: NonZeroUsize,
     /// How long to leave them alone before the memory is looked at.
-    #[arg(long, default_value = "30s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
     pub settle: Duration,
     /// Where.
     #[command(flatten)]
@@ -275,10 +282,10 @@ pub struct GrowthArgs {
     #[arg(long, value_name = "COUNT", default_value = "15")]
     pub blocks: NonZeroUsize,
     /// How long to measure in each block.
-    #[arg(long, default_value = "1s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = humantime::parse_duration)]
     pub duration: Duration,
     /// How long to run before each.
-    #[arg(long, default_value = "200ms", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "200ms", value_parser = humantime::parse_duration)]
     pub warmup: Duration,
     /// The load.
     #[command(flatten)]

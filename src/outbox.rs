@@ -7,11 +7,10 @@ use std::{
     cell::RefCell,
     collections::VecDeque,
     io::IoSlice,
+    mem,
     rc::Rc,
     task::{Context, Waker},
 };
-
-use bytes::Bytes;
 
 use crate::{event::Delivery, protocol::close::Ending};
 
@@ -19,9 +18,11 @@ use crate::{event::Delivery, protocol::close::Ending};
 /// be measured, and the kernel takes 1,024 at the most.
 pub const FRAMES_A_WRITE_MAX: usize = 64;
 
-/// The queue's memory is given back when it runs empty with room for more than
-/// this many frames.
-const FRAMES_KEPT_ROOM_FOR: usize = 32;
+/// The most queues that a pool keeps, and the most frames for which one that it
+/// keeps has room: together at most 3 MiB. Enough for a thousand connections that
+/// each have a full write before them; beyond, queues come from the allocator.
+const SPARE_QUEUES_MAX: usize = 2048;
+const SPARE_QUEUE_FRAMES_MAX: usize = FRAMES_A_WRITE_MAX;
 
 /// An outbox that has reached one of these takes nothing more.
 #[derive(Debug, Clone, Copy)]
@@ -46,8 +47,12 @@ pub struct Stamp {
 /// What became of an event that was offered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Offered {
-    /// It waits to be written.
-    Taken,
+    /// It waits to be written. Where nothing waited before, the connection does
+    /// not know of it until it is [woken](Outbox::wake).
+    Taken {
+        /// Whether nothing waited before.
+        was_empty: bool,
+    },
     /// It was offered before, for another of its topics.
     TakenBefore,
     /// There was no room: the connection will be closed for it.
@@ -65,16 +70,50 @@ pub struct Advanced {
     pub events: u64,
 }
 
+/// What the outboxes of a shard have in common: their limits, and the memory for
+/// their queues. An outbox borrows a queue while something waits in it, so that an
+/// idle connection has none and a busy shard asks the allocator for none.
+#[derive(Debug)]
+pub struct OutboxPool {
+    limits: OutboxLimits,
+    spare: RefCell<Vec<Queue>>,
+}
+
+type Queue = VecDeque<Entry>;
+
+impl OutboxPool {
+    /// A pool without memory, for outboxes with these limits.
+    #[must_use]
+    pub fn new(limits: OutboxLimits) -> Rc<Self> {
+        Rc::new(Self {
+            limits,
+            spare: RefCell::default(),
+        })
+    }
+
+    fn borrow_queue(&self) -> Queue {
+        self.spare.borrow_mut().pop().unwrap_or_default()
+    }
+
+    fn give_back(&self, queue: Queue) {
+        let mut spare = self.spare.borrow_mut();
+        if spare.len() < SPARE_QUEUES_MAX && queue.capacity() <= SPARE_QUEUE_FRAMES_MAX {
+            spare.push(queue);
+        }
+    }
+}
+
 /// One connection's queue. Lives on the connection's shard.
 #[derive(Debug)]
 pub struct Outbox {
-    limits: OutboxLimits,
+    pool: Rc<OutboxPool>,
     state: RefCell<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    queue: VecDeque<Entry>,
+    /// Without memory while it is empty.
+    queue: Queue,
     /// The bytes of all entries in the queue, those of the head that are written
     /// included.
     bytes: usize,
@@ -83,7 +122,7 @@ struct State {
     head_written: usize,
     /// A pong that waits to go ahead of the queue; a newer one takes its place
     /// (RFC 6455, 5.5.3).
-    pong: Option<Bytes>,
+    pong: Option<Box<[u8]>>,
     offered: Stamp,
     ending: Option<Ending>,
     /// A Close frame is in the queue or written: nothing may follow it.
@@ -94,7 +133,7 @@ struct State {
 #[derive(Debug)]
 enum Entry {
     Event(Rc<Delivery>),
-    Frame(Bytes),
+    Frame(Box<[u8]>),
 }
 
 impl Entry {
@@ -111,11 +150,11 @@ impl Entry {
 }
 
 impl Outbox {
-    /// An empty outbox, which holds no memory for frames yet.
+    /// An empty outbox.
     #[must_use]
-    pub fn new(limits: OutboxLimits) -> Self {
+    pub fn new(pool: &Rc<OutboxPool>) -> Self {
         Self {
-            limits,
+            pool: Rc::clone(pool),
             state: RefCell::default(),
         }
     }
@@ -136,34 +175,34 @@ impl Outbox {
             return Offered::Overflowed;
         }
         state.offered = stamp;
-        state.push(Entry::Event(Rc::clone(event)));
-        Offered::Taken
+        let was_empty = state.queue.is_empty();
+        self.push(&mut state, Entry::Event(Rc::clone(event)));
+        Offered::Taken { was_empty }
     }
 
     /// Queues a whole frame that the connection itself made: the answer to
     /// something that its client sent. The limits are not looked at, since a
     /// connection stops reading while there is no [room](Self::has_room_for_replies).
-    pub fn push_reply(&self, frame: Bytes) {
+    pub fn push_reply(&self, frame: Box<[u8]>) {
         let mut state = self.state.borrow_mut();
         if !state.close_queued {
-            state.push(Entry::Frame(frame));
+            self.push(&mut state, Entry::Frame(frame));
         }
     }
 
     /// Puts a pong ahead of all that is not begun, in the place of one that waits.
-    pub fn set_pong(&self, frame: Bytes) {
+    pub fn set_pong(&self, frame: Box<[u8]>) {
         let mut state = self.state.borrow_mut();
         if !state.close_queued {
             state.pong = Some(frame);
-            state.wake();
         }
     }
 
     /// Queues the Close frame, after which nothing is taken.
-    pub fn push_close(&self, frame: Bytes) {
+    pub fn push_close(&self, frame: Box<[u8]>) {
         let mut state = self.state.borrow_mut();
         if !state.close_queued {
-            state.push(Entry::Frame(frame));
+            self.push(&mut state, Entry::Frame(frame));
             state.close_queued = true;
         }
     }
@@ -185,8 +224,8 @@ impl Outbox {
     #[must_use]
     pub fn has_room_for_replies(&self) -> bool {
         let state = self.state.borrow();
-        state.queue.len() < self.limits.frames.div_ceil(2)
-            && state.bytes < self.limits.bytes.div_ceil(2)
+        let limits = &self.pool.limits;
+        state.queue.len() < limits.frames.div_ceil(2) && state.bytes < limits.bytes.div_ceil(2)
     }
 
     /// Whether nothing waits to be written.
@@ -214,7 +253,10 @@ impl Outbox {
         let mut state = self.state.borrow_mut();
         let mut advanced = Advanced::default();
         while written > 0 {
-            state.promote_pong();
+            if let Some(pong) = state.turn_of_pong() {
+                state.bytes += pong.len();
+                self.queue(&mut state).push_front(Entry::Frame(pong));
+            }
             let Some(head) = state.queue.front() else {
                 break;
             };
@@ -229,7 +271,7 @@ impl Outbox {
             state.head_written = 0;
             state.pop();
         }
-        state.give_memory_back();
+        self.give_memory_back(&mut state);
         advanced
     }
 
@@ -246,7 +288,7 @@ impl Outbox {
             events += u64::from(last.is_event());
         }
         state.pong = None;
-        state.give_memory_back();
+        self.give_memory_back(&mut state);
         events
     }
 
@@ -269,8 +311,41 @@ impl Outbox {
         }
     }
 
+    /// Wakes the connection, for what waits to be written.
+    pub fn wake(&self) {
+        self.state.borrow().wake();
+    }
+
     fn is_full(&self, state: &State) -> bool {
-        state.queue.len() >= self.limits.frames || state.bytes >= self.limits.bytes
+        let limits = &self.pool.limits;
+        state.queue.len() >= limits.frames || state.bytes >= limits.bytes
+    }
+
+    fn push(&self, state: &mut State, entry: Entry) {
+        state.bytes += entry.bytes().len();
+        self.queue(state).push_back(entry);
+    }
+
+    /// The queue, with memory.
+    fn queue<'a>(&self, state: &'a mut State) -> &'a mut Queue {
+        if state.queue.capacity() == 0 {
+            state.queue = self.pool.borrow_queue();
+        }
+        &mut state.queue
+    }
+
+    fn give_memory_back(&self, state: &mut State) {
+        if state.queue.is_empty() && state.queue.capacity() > 0 {
+            self.pool.give_back(mem::take(&mut state.queue));
+        }
+    }
+}
+
+impl Drop for Outbox {
+    fn drop(&mut self) {
+        let mut state = self.state.borrow_mut();
+        state.queue.clear();
+        self.give_memory_back(&mut state);
     }
 }
 
@@ -287,38 +362,15 @@ impl State {
         head.chain(self.pong.as_deref()).chain(rest)
     }
 
-    /// A pong that is its turn becomes the queue's head, so that once begun it is
-    /// finished like any other frame.
-    fn promote_pong(&mut self) {
-        if self.head_written > 0 {
-            return;
-        }
-        if let Some(pong) = self.pong.take() {
-            self.bytes += pong.len();
-            self.queue.push_front(Entry::Frame(pong));
-        }
-    }
-
-    fn push(&mut self, entry: Entry) {
-        self.bytes += entry.bytes().len();
-        let was_empty = self.queue.is_empty();
-        self.queue.push_back(entry);
-        // With something queued before, the task is awake already or waits for
-        // the socket.
-        if was_empty {
-            self.wake();
-        }
+    /// The pong, when it is its turn. It becomes the queue's head, so that once
+    /// begun it is finished like any other frame.
+    fn turn_of_pong(&mut self) -> Option<Box<[u8]>> {
+        self.pong.take_if(|_| self.head_written == 0)
     }
 
     fn pop(&mut self) {
         if let Some(head) = self.queue.pop_front() {
             self.bytes -= head.bytes().len();
-        }
-    }
-
-    fn give_memory_back(&mut self) {
-        if self.queue.is_empty() && self.queue.capacity() > FRAMES_KEPT_ROOM_FOR {
-            self.queue = VecDeque::new();
         }
     }
 

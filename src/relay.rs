@@ -18,6 +18,7 @@ use crate::{
     config::Config,
     hub::{Publisher, ShardHub},
     ops::Metrics,
+    outbox::{OutboxLimits, OutboxPool},
     random::Random,
     schema::Schema,
 };
@@ -76,6 +77,8 @@ pub struct Shard {
     pub relay: Arc<Relay>,
     /// The shard's part of the hub.
     pub hub: Rc<ShardHub>,
+    /// What its outboxes have in common.
+    pub outboxes: Rc<OutboxPool>,
     /// Lent to whoever reads from a socket, for as long as that takes.
     pub read_buffer: RefCell<Box<[u8]>>,
 }
@@ -84,9 +87,14 @@ impl Shard {
     /// A shard without connections.
     #[must_use]
     pub fn new(relay: Arc<Relay>, hub: Rc<ShardHub>) -> Self {
+        let outboxes = OutboxPool::new(OutboxLimits {
+            frames: relay.config.limits.outbox_frames,
+            bytes: relay.config.limits.outbox_bytes,
+        });
         Self {
             relay,
             hub,
+            outboxes,
             read_buffer: RefCell::new(vec![0; READ_BUFFER_BYTES].into()),
         }
     }

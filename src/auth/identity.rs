@@ -27,13 +27,17 @@ pub struct Identity {
 pub enum Grant {
     /// Every topic.
     Everything,
-    /// Some topics; an empty list grants nothing.
-    Listed {
-        /// Topics, one by one.
-        topics: HashSet<Topic>,
-        /// Kinds of which every topic is granted: `kind:*`.
-        kinds: HashSet<Box<str>>,
-    },
+    /// Some topics. Boxed, since most connections hold no list.
+    Listed(Box<Listed>),
+}
+
+/// The topics of a grant; none at all grants nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// Topics, one by one.
+    topics: HashSet<Topic>,
+    /// Kinds of which every topic is granted: `kind:*`.
+    kinds: HashSet<Box<str>>,
 }
 
 impl Grant {
@@ -42,10 +46,10 @@ impl Grant {
     pub fn listed(entries: impl IntoIterator<Item = Topic>) -> Self {
         let (wildcards, topics): (HashSet<Topic>, HashSet<Topic>) =
             entries.into_iter().partition(Topic::is_wildcard);
-        Self::Listed {
+        Self::Listed(Box::new(Listed {
             topics,
             kinds: wildcards.iter().map(|topic| topic.kind().into()).collect(),
-        }
+        }))
     }
 
     /// Whether it holds the topic; a wildcard `kind:*` only with the whole kind.
@@ -53,8 +57,8 @@ impl Grant {
     pub fn allows(&self, topic: &Topic) -> bool {
         match self {
             Self::Everything => true,
-            Self::Listed { topics, kinds } => {
-                topics.contains(topic) || kinds.contains(topic.kind())
+            Self::Listed(listed) => {
+                listed.topics.contains(topic) || listed.kinds.contains(topic.kind())
             }
         }
     }

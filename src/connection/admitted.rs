@@ -9,7 +9,7 @@ use crate::{
     auth::Identity,
     hub::{Membership, TenantsFull},
     ops::Closed,
-    outbox::{Outbox, OutboxLimits},
+    outbox::Outbox,
     protocol::{TenantName, UserName},
     relay::Shard,
 };
@@ -30,11 +30,7 @@ impl Admitted {
     ///
     /// When its tenant is new and there is no place for another.
     pub fn new(shard: &Rc<Shard>, identity: Identity) -> Result<Self, TenantsFull> {
-        let limits = &shard.relay.config.limits;
-        let outbox = Rc::new(Outbox::new(OutboxLimits {
-            frames: limits.outbox_frames,
-            bytes: limits.outbox_bytes,
-        }));
+        let outbox = Rc::new(Outbox::new(&shard.outboxes));
         let membership = shard
             .hub
             .join(&identity.tenant, &identity.user, Rc::clone(&outbox))?;

@@ -16,7 +16,6 @@ pub(super) struct FrameWalk {
     header_len: usize,
     payload_left: u64,
     in_message: bool,
-    payload_bytes_max: u64,
 }
 
 impl FrameWalk {
@@ -40,11 +39,6 @@ impl FrameWalk {
         self.header_len == 0 && self.payload_left == 0 && !self.in_message
     }
 
-    /// The payload of the biggest frame so far.
-    pub(super) fn payload_bytes_max(&self) -> u64 {
-        self.payload_bytes_max
-    }
-
     fn take_header_byte(&mut self, byte: u8) {
         if let Some(place) = self.header.get_mut(self.header_len) {
             *place = byte;
@@ -63,7 +57,6 @@ impl FrameWalk {
         if self.header_len >= 2 && self.header_len == 2 + length_len + mask_len {
             self.header_len = 0;
             self.payload_left = length;
-            self.payload_bytes_max = self.payload_bytes_max.max(length);
             if first & CONTROL == 0 {
                 self.in_message = first & FIN == 0;
             }
@@ -101,8 +94,6 @@ mod tests {
                     walk.walk(&[*last]);
                 }
                 assert!(walk.is_between_messages());
-                let ping_len = if message.len() > 1 { 7 } else { 0 };
-                assert_eq!(walk.payload_bytes_max(), ping_len.max(len as u64));
 
                 let mut at_once = FrameWalk::default();
                 at_once.walk(&[&bytes[..], &bytes].concat());
@@ -116,6 +107,5 @@ mod tests {
         let mut walk = FrameWalk::default();
         walk.walk(&[0xff; 100]);
         assert!(!walk.is_between_messages());
-        assert_eq!(walk.payload_bytes_max(), u64::MAX);
     }
 }

@@ -1,7 +1,7 @@
 //! From an accepted socket to a WebSocket: reads one HTTP request, refuses it or
 //! lets the client in. Knows no conversation.
 
-use std::{cell::Cell, convert::Infallible, future::Future, rc::Rc, sync::Arc};
+use std::{cell::Cell, convert::Infallible, rc::Rc, sync::Arc};
 
 use bytes::Bytes;
 use hyper::{
@@ -30,19 +30,22 @@ use crate::{
 /// The only path of this listener.
 const PATH: &str = "/ws";
 
-/// Serves one client from its handshake to its end. A client that takes longer
-/// than the configured time to get through the handshake is dropped.
-pub async fn serve(shard: Rc<Shard>, stream: TcpStream) {
+/// Lets one client in, and gives the conversation that is to be had with it: a
+/// future of its own, since the handshake's state is large and the conversation
+/// lasts. `None` when the client is refused, or takes longer than the configured
+/// time.
+pub async fn serve(
+    shard: Rc<Shard>,
+    stream: TcpStream,
+) -> Option<impl Future<Output = ()> + use<>> {
     let handshake_timeout = shard.relay.config.client.handshake_timeout;
-    // Boxed: the handshake's state is large, and gone when the talk begins.
-    let handshake = Box::pin(shake_hands(Rc::clone(&shard), stream));
-    match timeout(handshake_timeout, handshake).await {
-        Ok(Some((admitted, stream, read_ahead))) => {
-            converse(shard, admitted, stream, read_ahead).await;
-        }
-        Ok(None) => {}
-        Err(_) => shard.relay.metrics.handshake_timed_out(),
-    }
+    let handshake = shake_hands(Rc::clone(&shard), stream);
+    let Ok(accepted) = timeout(handshake_timeout, handshake).await else {
+        shard.relay.metrics.handshake_timed_out();
+        return None;
+    };
+    let (admitted, stream, read_ahead) = accepted?;
+    Some(converse(shard, admitted, stream, read_ahead))
 }
 
 /// A client that was let in, and the switch of its stream from HTTP.

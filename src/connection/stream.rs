@@ -11,7 +11,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_tungstenite::tungstenite::{
     Error, Message,
@@ -28,10 +28,6 @@ const READ_BUFFER_BYTES: usize = 256;
 /// A frame that tungstenite makes has at most 125 bytes of payload. It is handed
 /// over at once, so nothing ever lies in this buffer.
 const WRITE_BUFFER_BYTES_MAX: usize = 1024;
-
-/// tungstenite's read buffer grows to what the biggest frame needs and stays so.
-/// Of connections that have had no bigger one, this is let be.
-const GROWN_READ_BUFFER_BYTES_MAX: u64 = 1024;
 
 /// Bytes both ways, which can be cut off without ceremony.
 pub trait Transport: AsyncRead + AsyncWrite + Unpin {
@@ -55,14 +51,46 @@ impl Transport for tokio::io::DuplexStream {
 #[derive(Debug)]
 pub(super) struct FrameStream<S> {
     io: S,
+    message_bytes_max: usize,
+    /// `None` between two messages: most connections are silent most of the time,
+    /// and this is what is largest about one.
+    reading: Option<Box<Reading>>,
+    /// The client has sent its last byte.
+    at_end: bool,
+    outbox: Rc<Outbox>,
+}
+
+/// What is held of a message that has begun to come, and after the closing
+/// handshake has begun.
+#[derive(Debug)]
+struct Reading {
     context: WebSocketContext,
     /// The bytes that the context has had.
     walk: FrameWalk,
     /// Read from the stream and not yet taken by tungstenite.
     unread: BytesMut,
-    /// The client has sent its last byte.
-    at_end: bool,
-    outbox: Rc<Outbox>,
+}
+
+impl Reading {
+    fn new(message_bytes_max: usize) -> Box<Self> {
+        let config = WebSocketConfig::default()
+            .read_buffer_size(READ_BUFFER_BYTES)
+            .write_buffer_size(0)
+            .max_write_buffer_size(WRITE_BUFFER_BYTES_MAX)
+            .max_message_size(Some(message_bytes_max))
+            .max_frame_size(Some(message_bytes_max));
+        Box::new(Self {
+            context: WebSocketContext::new(Role::Server, Some(config)),
+            walk: FrameWalk::default(),
+            unread: BytesMut::new(),
+        })
+    }
+
+    /// Whether it could as well be a new one: all that has come is read, no
+    /// message is begun, and nobody closes.
+    fn holds_nothing(&self) -> bool {
+        self.unread.is_empty() && self.walk.is_between_messages() && self.context.can_write()
+    }
 }
 
 impl<S: Transport> FrameStream<S> {
@@ -74,20 +102,17 @@ impl<S: Transport> FrameStream<S> {
         message_bytes_max: usize,
         outbox: Rc<Outbox>,
     ) -> Self {
-        let config = WebSocketConfig::default()
-            .read_buffer_size(READ_BUFFER_BYTES)
-            .write_buffer_size(0)
-            .max_write_buffer_size(WRITE_BUFFER_BYTES_MAX)
-            .max_message_size(Some(message_bytes_max))
-            .max_frame_size(Some(message_bytes_max));
-        Self {
+        let mut stream = Self {
             io,
-            context: WebSocketContext::new(Role::Server, Some(config)),
-            walk: FrameWalk::default(),
-            unread: BytesMut::from(read_ahead),
+            message_bytes_max,
+            reading: None,
             at_end: false,
             outbox,
+        };
+        if !read_ahead.is_empty() {
+            stream.reading().unread.extend_from_slice(read_ahead);
         }
+        stream
     }
 
     /// The next message among the bytes that are there already; `None` when more
@@ -99,32 +124,39 @@ impl<S: Transport> FrameStream<S> {
     /// What tungstenite says: the end of the connection, or a breach of the
     /// protocol, after which [`Self::close`] is still to be called.
     pub(super) fn next_message(&mut self) -> Result<Option<Message>, Error> {
-        let mut adapter = Adapter {
-            unread: &mut self.unread,
-            walk: &mut self.walk,
-            at_end: self.at_end,
-            outbox: &self.outbox,
-        };
-        match self.context.read(&mut adapter) {
+        if self.reading.is_none() && !self.at_end {
+            return Ok(None);
+        }
+        let (context, mut adapter) = self.context();
+        match context.read(&mut adapter) {
             Ok(message) => Ok(Some(message)),
             Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.give_memory_back();
+                self.reading.take_if(|reading| reading.holds_nothing());
                 Ok(None)
             }
             Err(error) => Err(error),
         }
     }
 
-    /// Puts a new context in the place of one whose read buffer has grown, when
-    /// it has read all and holds nothing: between two messages, with what it had
-    /// to say said.
-    fn give_memory_back(&mut self) {
-        let has_grown = self.walk.payload_bytes_max() > GROWN_READ_BUFFER_BYTES_MAX;
-        if has_grown && self.walk.is_between_messages() && self.context.can_write() {
-            let config = *self.context.get_config();
-            self.context = WebSocketContext::new(Role::Server, Some(config));
-            self.walk = FrameWalk::default();
-        }
+    fn reading(&mut self) -> &mut Reading {
+        let message_bytes_max = self.message_bytes_max;
+        self.reading
+            .get_or_insert_with(|| Reading::new(message_bytes_max))
+    }
+
+    /// tungstenite, and what it takes for its stream.
+    fn context(&mut self) -> (&mut WebSocketContext, Adapter<'_>) {
+        let message_bytes_max = self.message_bytes_max;
+        let reading = self
+            .reading
+            .get_or_insert_with(|| Reading::new(message_bytes_max));
+        let adapter = Adapter {
+            unread: &mut reading.unread,
+            walk: &mut reading.walk,
+            at_end: self.at_end,
+            outbox: &self.outbox,
+        };
+        (&mut reading.context, adapter)
     }
 
     /// Reads what the client has sent, once. `buffer` is lent by the shard: an
@@ -138,7 +170,9 @@ impl<S: Transport> FrameStream<S> {
         let mut read = ReadBuf::new(&mut buffer);
         ready!(Pin::new(&mut self.io).poll_read(context, &mut read))?;
         self.at_end = read.filled().is_empty();
-        self.unread.extend_from_slice(read.filled());
+        if !self.at_end {
+            self.reading().unread.extend_from_slice(read.filled());
+        }
         Poll::Ready(Ok(()))
     }
 
@@ -149,7 +183,7 @@ impl<S: Transport> FrameStream<S> {
         buffer: &RefCell<Box<[u8]>>,
     ) -> Poll<io::Result<bool>> {
         ready!(self.poll_read(context, buffer))?;
-        self.unread = BytesMut::new();
+        self.reading().unread = BytesMut::new();
         Poll::Ready(Ok(!self.at_end))
     }
 
@@ -157,10 +191,11 @@ impl<S: Transport> FrameStream<S> {
     /// frames leave in one system call.
     pub(super) fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Advanced>> {
         let io = Pin::new(&mut self.io);
-        let taken = ready!(
-            self.outbox
-                .lend(|slices| io.poll_write_vectored(context, slices))
-        )?;
+        let taken = ready!(self.outbox.lend(|slices| match slices {
+            // The kernel is a little faster with one piece than with a list of one.
+            [only] => io.poll_write(context, only),
+            several => io.poll_write_vectored(context, several),
+        }))?;
         if taken == 0 {
             return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
         }
@@ -175,16 +210,11 @@ impl<S: Transport> FrameStream<S> {
     /// Queues a Close frame, unless there is one, and begins the closing
     /// handshake.
     pub(super) fn close(&mut self, frame: CloseFrame) {
-        let mut adapter = Adapter {
-            unread: &mut self.unread,
-            walk: &mut self.walk,
-            at_end: self.at_end,
-            outbox: &self.outbox,
-        };
+        let (context, mut adapter) = self.context();
         // The adapter takes everything, so what could fail is that the handshake
         // is over already.
-        drop(self.context.close(&mut adapter, Some(frame)));
-        drop(self.context.flush(&mut adapter));
+        drop(context.close(&mut adapter, Some(frame)));
+        drop(context.flush(&mut adapter));
     }
 
     /// Cuts the connection off.
@@ -227,7 +257,7 @@ impl Write for Adapter<'_> {
         const OPCODE: u8 = 0x0f;
         const CLOSE: u8 = 0x8;
         const PONG: u8 = 0xa;
-        let bytes = Bytes::copy_from_slice(frame);
+        let bytes = Box::from(frame);
         match frame.first().map(|first| first & OPCODE) {
             Some(CLOSE) => self.outbox.push_close(bytes),
             Some(PONG) => self.outbox.set_pong(bytes),
@@ -249,9 +279,11 @@ mod tests {
     use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
 
     use super::*;
+    use bytes::Bytes;
+
     use crate::{
         connection::wire_testing::{BINARY, CONTINUATION, frame, ping},
-        outbox::OutboxLimits,
+        outbox::{OutboxLimits, OutboxPool},
     };
 
     const MESSAGE_BYTES_MAX: usize = 10_000;
@@ -262,15 +294,15 @@ mod tests {
             frames: 10,
             bytes: 1000,
         };
-        let outbox = Rc::new(Outbox::new(limits));
+        let outbox = Rc::new(Outbox::new(&OutboxPool::new(limits)));
         let stream = FrameStream::new(ours, read_ahead, MESSAGE_BYTES_MAX, outbox);
         (stream, theirs)
     }
 
     #[test]
     fn all_of_tungstenites_limits_are_set() {
-        let (stream, _client) = stream(b"");
-        let config = stream.context.get_config();
+        let reading = Reading::new(MESSAGE_BYTES_MAX);
+        let config = reading.context.get_config();
         assert_eq!(config.read_buffer_size, READ_BUFFER_BYTES);
         assert_eq!(config.write_buffer_size, 0);
         assert_eq!(config.max_write_buffer_size, WRITE_BUFFER_BYTES_MAX);
@@ -292,7 +324,8 @@ mod tests {
             while let Some(message) = stream.next_message().unwrap() {
                 messages.push(message);
             }
-            assert_eq!(stream.unread.capacity(), 0);
+            let held = stream.reading.as_ref();
+            assert_eq!(held.map_or(0, |reading| reading.unread.capacity()), 0);
             if messages.len() == 3 {
                 break;
             }
@@ -316,6 +349,18 @@ mod tests {
         };
         assert_eq!(payload.len(), MESSAGE_BYTES_MAX);
         assert!(payload.is_unique(), "its buffer is held on to");
+    }
+
+    #[test]
+    fn between_two_messages_nothing_is_held_and_within_one_what_has_come() {
+        let message = frame(BINARY, false, &[1; 300]);
+        let (mut stream, _client) = stream(&[&message[..], &ping(b"p")].concat());
+        assert!(matches!(messages(&mut stream)[..], [Message::Ping(_)]));
+        assert!(stream.reading.is_some());
+        let rest = frame(CONTINUATION, true, &[2]);
+        stream.reading().unread.extend_from_slice(&rest);
+        assert!(matches!(&messages(&mut stream)[..], [Message::Binary(it)] if it.len() == 301));
+        assert!(stream.reading.is_none());
     }
 
     proptest! {
@@ -344,7 +389,7 @@ mod tests {
             let (mut rest, mut received) = (&bytes[..], Vec::new());
             for piece in pieces.into_iter().cycle() {
                 let (now, later) = rest.split_at(piece.min(rest.len()));
-                stream.unread.extend_from_slice(now);
+                stream.reading().unread.extend_from_slice(now);
                 received.extend(messages(&mut stream));
                 rest = later;
                 if rest.is_empty() {

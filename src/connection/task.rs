@@ -62,6 +62,9 @@ struct Connection<S: Transport> {
     stream: FrameStream<S>,
     outbox: Rc<Outbox>,
     phase: Phase,
+    /// Whether something is read that was not looked at: at first what came
+    /// behind the handshake.
+    unlooked: bool,
     deadlines: Deadlines,
     timer: Option<Pin<Box<Sleep>>>,
     account: Account,
@@ -113,6 +116,7 @@ impl<S: Transport> Connection<S> {
             membership: Some(admitted.membership),
             stream: FrameStream::new(stream, read_ahead, message_max, Rc::clone(&outbox)),
             phase: Phase::Open,
+            unlooked: true,
             deadlines: Deadlines {
                 token: lifetime.and_then(|lifetime| Instant::now().checked_add(lifetime)),
                 ..Deadlines::default()
@@ -126,9 +130,11 @@ impl<S: Transport> Connection<S> {
 
     async fn run(&mut self) {
         loop {
-            self.take_messages();
+            if self.unlooked {
+                self.take_messages();
+            }
             match poll_fn(|context| self.poll_step(context)).await {
-                Step::Read => {}
+                Step::Read => self.unlooked = true,
                 Step::Wrote(advanced) => self.wrote(advanced),
                 Step::Ending(ending) => self.end(ending),
                 Step::Late(Late::Token) => self.end(Ending::TokenExpired),
@@ -247,7 +253,10 @@ impl<S: Transport> Connection<S> {
         {
             match self.stream.next_message() {
                 Ok(Some(message)) => self.take(message),
-                Ok(None) => break,
+                Ok(None) => {
+                    self.unlooked = false;
+                    break;
+                }
                 Err(error) => self.broken(&error),
             }
         }

@@ -1,7 +1,10 @@
 //! Which outboxes of one tenant on one shard get the events of a topic. Knows
 //! nothing beyond the tenant: there is no way to ask it for another's topics.
 
-use std::{collections::HashMap, rc::Rc};
+use std::{
+    collections::{HashMap, VecDeque},
+    rc::Rc,
+};
 
 use indexmap::IndexMap;
 
@@ -87,13 +90,24 @@ impl TenantIndex {
         self.connections.is_empty() && self.users.is_empty() && self.topics.is_empty()
     }
 
-    /// Offers an event to each connection that it relates to, once.
-    pub(super) fn deliver(&self, delivery: &Rc<Delivery>, stamp: Stamp) -> Fanout {
+    /// Offers an event to each connection that it relates to, once. Those that
+    /// have to be woken for it are added to `to_wake`.
+    pub(super) fn deliver(
+        &self,
+        delivery: &Rc<Delivery>,
+        stamp: Stamp,
+        to_wake: &mut VecDeque<Rc<Outbox>>,
+    ) -> Fanout {
         let mut fanout = Fanout::default();
         for topic in delivery.event().topics() {
             for outbox in self.outboxes(topic).into_iter().flat_map(Outboxes::values) {
                 match outbox.offer(delivery, stamp) {
-                    Offered::Taken => fanout.matched += 1,
+                    Offered::Taken { was_empty } => {
+                        fanout.matched += 1;
+                        if was_empty {
+                            to_wake.push_back(Rc::clone(outbox));
+                        }
+                    }
                     Offered::Overflowed => {
                         fanout.matched += 1;
                         fanout.overflowed += 1;

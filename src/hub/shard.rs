@@ -3,13 +3,14 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::{HashMap, HashSet},
+    collections::{HashMap, HashSet, VecDeque},
     future::poll_fn,
     rc::Rc,
     sync::Arc,
+    task::{Context, Poll},
 };
 
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::yield_now};
 
 use super::{
     ShardId,
@@ -24,6 +25,15 @@ use crate::{
     tally::Tally,
 };
 
+/// How many connections are woken to write before the shard looks for new events
+/// again. What has come meanwhile is queued for those that are not woken yet, and
+/// leaves them in the same system call: under load this decides how many frames a
+/// write has.
+const WAKES_A_TURN: usize = 16;
+
+/// How many items are taken from the inbox before others have their turn.
+const ITEMS_A_TURN: usize = 16;
+
 /// A shard's tenants and topics.
 #[derive(Debug)]
 pub struct ShardHub {
@@ -33,6 +43,8 @@ pub struct ShardHub {
     tenants: RefCell<HashMap<TenantName, Rc<TenantHere>>>,
     inbox: RefCell<mpsc::Receiver<Item>>,
     stamp: Cell<Stamp>,
+    /// Outboxes with something to write, whose connections do not know of it yet.
+    to_wake: RefCell<VecDeque<Rc<Outbox>>>,
     last_connection: Cell<ConnectionId>,
 }
 
@@ -68,6 +80,7 @@ impl ShardHub {
             tenants: RefCell::default(),
             inbox: RefCell::new(inbox),
             stamp: Cell::default(),
+            to_wake: RefCell::default(),
             last_connection: Cell::default(),
         }
     }
@@ -85,10 +98,37 @@ impl ShardHub {
     }
 
     /// Takes items from the inbox for as long as there is somebody who could put
-    /// one into it.
+    /// one into it, and wakes the connections that have something to write.
     pub async fn run(&self) {
-        while let Some(item) = poll_fn(|context| self.inbox.borrow_mut().poll_recv(context)).await {
-            self.take(&item);
+        while poll_fn(|context| self.poll_work(context)).await {
+            (1..ITEMS_A_TURN).all(|_| self.take_next());
+            self.wake_some();
+            // Lets those write that were woken, and sockets be looked at: backends
+            // are answered and post again before the next connections write.
+            yield_now().await;
+        }
+    }
+
+    /// Whether there is anything to do; `false` when there never will be.
+    fn poll_work(&self, context: &mut Context<'_>) -> Poll<bool> {
+        let next = self.inbox.borrow_mut().poll_recv(context);
+        match next {
+            Poll::Ready(Some(item)) => {
+                self.take(&item);
+                Poll::Ready(true)
+            }
+            Poll::Ready(None) => Poll::Ready(false),
+            // A Subscribe may have taken the items and left the waking to us.
+            Poll::Pending if self.to_wake.borrow().is_empty() => Poll::Pending,
+            Poll::Pending => Poll::Ready(true),
+        }
+    }
+
+    fn wake_some(&self) {
+        let mut to_wake = self.to_wake.borrow_mut();
+        let some = to_wake.len().min(WAKES_A_TURN);
+        for outbox in to_wake.drain(..some) {
+            outbox.wake();
         }
     }
 
@@ -155,6 +195,7 @@ impl ShardHub {
             return;
         };
         let index = here.index.borrow();
+        let mut to_wake = self.to_wake.borrow_mut();
         let mut stamp = self.stamp.get();
         stamp.item += 1;
         for (number, event) in item.events.as_slice().iter().enumerate() {
@@ -163,7 +204,8 @@ impl ShardHub {
             }
             here.taken.set(event.position());
             stamp.event += 1;
-            let fanout = index.deliver(&Rc::new(Delivery::new(Arc::clone(event))), stamp);
+            let delivery = Rc::new(Delivery::new(Arc::clone(event)));
+            let fanout = index.deliver(&delivery, stamp, &mut to_wake);
             item.receipt.add(number, fanout.matched);
             self.tally.matched.add(fanout.matched);
             self.tally.dropped_slow.add(fanout.overflowed);

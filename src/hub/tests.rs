@@ -14,7 +14,7 @@ use super::*;
 use crate::{
     event::{Draft, tests::draft},
     log::Window,
-    outbox::{Outbox, OutboxLimits},
+    outbox::{Outbox, OutboxLimits, OutboxPool},
     protocol::{Epoch, Position, TenantName, Topic, UserName, close::Ending, wire},
     random::Random,
 };
@@ -71,7 +71,7 @@ impl Bench {
         user: &str,
         limits: OutboxLimits,
     ) -> Client {
-        let outbox = Rc::new(Outbox::new(limits));
+        let outbox = Rc::new(Outbox::new(&OutboxPool::new(limits)));
         let membership = self.shards[shard]
             .join(
                 &name(tenant),
@@ -405,7 +405,7 @@ fn a_subscribe_over_the_bound_of_topics_changes_nothing() {
 fn a_tenant_beyond_the_bound_has_no_place_until_another_has_gone() {
     let bench = Bench::new(1, RegistryLimits { tenants: 1, ..WIDE });
     let a = bench.connect(0, "acme", "ann");
-    let outbox = Rc::new(Outbox::new(ROOMY));
+    let outbox = Rc::new(Outbox::new(&OutboxPool::new(ROOMY)));
     let user = UserName::parse("bob").unwrap();
     let refused = bench.shards[0].join(&name("other"), &user, Rc::clone(&outbox));
     assert_eq!(refused.err(), Some(TenantsFull));

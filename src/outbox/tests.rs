@@ -28,9 +28,16 @@ fn stamp(item: u64, event: u64) -> Stamp {
     Stamp { item, event }
 }
 
-fn frame(text: &'static str) -> Bytes {
-    Bytes::from_static(text.as_bytes())
+fn frame(text: &str) -> Box<[u8]> {
+    text.as_bytes().into()
 }
+
+fn outbox(limits: OutboxLimits) -> Outbox {
+    Outbox::new(&OutboxPool::new(limits))
+}
+
+const TAKEN_FIRST: Offered = Offered::Taken { was_empty: true };
+const TAKEN: Offered = Offered::Taken { was_empty: false };
 
 /// Writes at most `max` bytes and gives back what was written.
 fn write(outbox: &Outbox, max: usize) -> Vec<u8> {
@@ -47,10 +54,10 @@ fn write(outbox: &Outbox, max: usize) -> Vec<u8> {
 
 #[test]
 fn an_event_is_taken_once() {
-    let outbox = Outbox::new(ROOMY);
-    assert_eq!(outbox.offer(&event("m"), stamp(1, 1)), Offered::Taken);
+    let outbox = outbox(ROOMY);
+    assert_eq!(outbox.offer(&event("m"), stamp(1, 1)), TAKEN_FIRST);
     assert_eq!(outbox.offer(&event("m"), stamp(1, 1)), Offered::TakenBefore);
-    assert_eq!(outbox.offer(&event("n"), stamp(1, 2)), Offered::Taken);
+    assert_eq!(outbox.offer(&event("n"), stamp(1, 2)), TAKEN);
 }
 
 #[test]
@@ -59,9 +66,11 @@ fn below_its_limits_it_takes_an_item_whole_and_at_one_it_ends() {
         OutboxLimits { frames: 1, ..ROOMY },
         OutboxLimits { bytes: 1, ..ROOMY },
     ] {
-        let outbox = Outbox::new(limits);
+        let outbox = outbox(limits);
         for number in 1..=10 {
-            assert_eq!(outbox.offer(&event("m"), stamp(1, number)), Offered::Taken);
+            let taken = outbox.offer(&event("m"), stamp(1, number));
+            let was_empty = number == 1;
+            assert_eq!(taken, Offered::Taken { was_empty });
         }
         assert_eq!(outbox.offer(&event("m"), stamp(2, 11)), Offered::Overflowed);
         assert_eq!(outbox.ending(), Some(Ending::TooSlow));
@@ -74,14 +83,14 @@ fn below_its_limits_it_takes_an_item_whole_and_at_one_it_ends() {
 #[test]
 fn replies_have_half_of_the_outbox_and_at_least_one_frame() {
     for (frames, replies) in [(1, 1), (2, 1), (5, 3), (10, 5)] {
-        let outbox = Outbox::new(OutboxLimits { frames, ..ROOMY });
+        let outbox = outbox(OutboxLimits { frames, ..ROOMY });
         for _ in 0..replies {
             assert!(outbox.has_room_for_replies());
             outbox.push_reply(frame("reply"));
         }
         assert!(!outbox.has_room_for_replies());
     }
-    let outbox = Outbox::new(OutboxLimits { bytes: 9, ..ROOMY });
+    let outbox = outbox(OutboxLimits { bytes: 9, ..ROOMY });
     outbox.push_reply(frame("four"));
     assert!(outbox.has_room_for_replies());
     outbox.push_reply(frame("5"));
@@ -90,7 +99,7 @@ fn replies_have_half_of_the_outbox_and_at_least_one_frame() {
 
 #[test]
 fn a_pong_goes_ahead_of_what_is_queued_but_never_into_a_begun_frame() {
-    let outbox = Outbox::new(ROOMY);
+    let outbox = outbox(ROOMY);
     outbox.push_reply(frame("first"));
     outbox.push_reply(frame("second"));
     assert_eq!(write(&outbox, 2), b"fi");
@@ -104,7 +113,7 @@ fn a_pong_goes_ahead_of_what_is_queued_but_never_into_a_begun_frame() {
 
 #[test]
 fn nothing_is_queued_after_a_close_frame() {
-    let outbox = Outbox::new(ROOMY);
+    let outbox = outbox(ROOMY);
     outbox.push_close(frame("close"));
     outbox.push_reply(frame("reply"));
     outbox.set_pong(frame("pong"));
@@ -116,10 +125,10 @@ fn nothing_is_queued_after_a_close_frame() {
 
 #[test]
 fn what_is_begun_survives_a_discard_and_is_counted_when_abandoned() {
-    let outbox = Outbox::new(ROOMY);
+    let outbox = outbox(ROOMY);
     let whole = event("m");
-    assert_eq!(outbox.offer(&whole, stamp(1, 1)), Offered::Taken);
-    assert_eq!(outbox.offer(&event("n"), stamp(1, 2)), Offered::Taken);
+    assert_eq!(outbox.offer(&whole, stamp(1, 1)), TAKEN_FIRST);
+    assert_eq!(outbox.offer(&event("n"), stamp(1, 2)), TAKEN);
     let begun = write(&outbox, 3);
     assert_eq!(outbox.discard(), 1);
     let rest = outbox.lend(|slices| slices.concat_bytes());
@@ -129,17 +138,39 @@ fn what_is_begun_survives_a_discard_and_is_counted_when_abandoned() {
 }
 
 #[test]
-fn an_empty_outbox_holds_no_memory_after_a_burst() {
-    let outbox = Outbox::new(ROOMY);
-    assert_eq!(outbox.state.borrow().queue.capacity(), 0);
+fn an_empty_outbox_holds_no_memory_and_the_next_takes_what_it_had() {
+    let pool = OutboxPool::new(ROOMY);
+    let (first, second) = (Outbox::new(&pool), Outbox::new(&pool));
+    assert_eq!(first.state.borrow().queue.capacity(), 0);
+    first.offer(&event("m"), stamp(1, 1));
+    write(&first, usize::MAX);
+    assert_eq!(first.state.borrow().queue.capacity(), 0);
+    assert_eq!(pool.spare.borrow().len(), 1);
+    second.offer(&event("m"), stamp(2, 2));
+    assert_eq!(pool.spare.borrow().len(), 0);
+    drop(second);
+    assert_eq!(pool.spare.borrow().len(), 1);
+}
+
+#[test]
+fn after_a_burst_the_pool_keeps_no_more_than_its_bound() {
+    let pool = OutboxPool::new(ROOMY);
+    let outboxes: Vec<_> = (0..=SPARE_QUEUES_MAX).map(|_| Outbox::new(&pool)).collect();
+    let event = event("m");
+    for (number, outbox) in (1..).zip(&outboxes) {
+        outbox.offer(&event, stamp(number, number));
+    }
+    let long = Outbox::new(&pool);
     for number in 1..=500 {
-        outbox.offer(&event("m"), stamp(number, number));
+        long.offer(&event, stamp(number, number));
     }
-    while !outbox.is_empty() {
-        write(&outbox, usize::MAX);
+    while !long.is_empty() {
+        write(&long, usize::MAX);
     }
-    assert_eq!(outbox.state.borrow().queue.capacity(), 0);
-    assert_eq!(outbox.state.borrow().bytes, 0);
+    assert_eq!(pool.spare.borrow().len(), 0);
+    assert_eq!(long.state.borrow().bytes, 0);
+    drop(outboxes);
+    assert_eq!(pool.spare.borrow().len(), SPARE_QUEUES_MAX);
 }
 
 trait ConcatBytes {
@@ -161,7 +192,7 @@ proptest! {
     fn frames_never_interleave(
         steps in prop::collection::vec((0..3_u8, 1..40_usize), 1..200),
     ) {
-        let outbox = Outbox::new(ROOMY);
+        let outbox = outbox(ROOMY);
         let (mut written, mut queued, mut replies) = (Vec::new(), 0_u8, Vec::new());
         for (action, len) in steps {
             match action {
@@ -192,7 +223,7 @@ proptest! {
 }
 
 /// A number, a length, and the number that many times.
-fn numbered_frame(number: u8, len: usize) -> Bytes {
+fn numbered_frame(number: u8, len: usize) -> Box<[u8]> {
     let mut frame = vec![number, u8::try_from(len).unwrap()];
     frame.resize(len + 2, number);
     frame.into()

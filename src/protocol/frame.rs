@@ -1,7 +1,7 @@
 //! The header of a server's WebSocket frame (RFC 6455, 5.2): unmasked, one frame
 //! a message.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::BufMut;
 
 /// The most bytes that a frame's header can have.
 pub const HEADER_BYTES_MAX: usize = 10;
@@ -37,12 +37,12 @@ pub fn binary_header(payload_len: usize) -> ([u8; HEADER_BYTES_MAX], usize) {
 
 /// The payload as one whole binary frame.
 #[must_use]
-pub fn binary(payload: &[u8]) -> Bytes {
+pub fn binary(payload: &[u8]) -> Box<[u8]> {
     let (header, header_len) = binary_header(payload.len());
-    let mut frame = BytesMut::with_capacity(header_len + payload.len());
+    let mut frame = Vec::with_capacity(header_len + payload.len());
     frame.extend(header.iter().skip(HEADER_BYTES_MAX - header_len));
     frame.extend_from_slice(payload);
-    frame.freeze()
+    frame.into()
 }
 
 #[cfg(test)]

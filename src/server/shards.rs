@@ -203,13 +203,20 @@ fn serve(shard: Rc<Shard>, peer: Peer, stream: TcpStream, place: Place) {
             return;
         }
     };
-    spawn_local(async move {
-        match peer {
-            Peer::Client => connection::serve(shard, stream).await,
-            Peer::Backend => ingest::serve(shard, stream).await,
-        }
-        drop(place);
-    });
+    match peer {
+        Peer::Client => spawn_local(async move {
+            if let Some(conversation) = connection::serve(shard, stream).await {
+                spawn_local(async move {
+                    conversation.await;
+                    drop(place);
+                });
+            }
+        }),
+        Peer::Backend => spawn_local(async move {
+            ingest::serve(shard, stream).await;
+            drop(place);
+        }),
+    };
 }
 
 fn end_all(hub: &ShardHub, relay: &Relay) {

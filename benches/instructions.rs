@@ -2,7 +2,7 @@
 //! the instructions of it. `scripts/instructions` runs it; without arguments it
 //! lists the cases.
 //!
-//! `instructions CASE ROUNDS`
+//! `instructions CASE OPERATIONS`
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -16,7 +16,7 @@ mod cases;
 
 use std::env;
 
-use cases::{ROUND, Subject};
+use cases::{Subject, in_rounds};
 
 fn main() {
     // `cargo bench` passes an option of its own.
@@ -26,8 +26,8 @@ fn main() {
         .collect();
     match words.as_slice() {
         [] => list(),
-        [name, rounds] => run(name, rounds.parse().unwrap()),
-        _ => panic!("usage: instructions [CASE ROUNDS]"),
+        [name, operations] => run(name, operations.parse().unwrap()),
+        _ => panic!("usage: instructions [CASE OPERATIONS]"),
     }
 }
 
@@ -37,20 +37,17 @@ fn list() {
     }
 }
 
-fn run(name: &str, rounds: u64) {
+fn run(name: &str, operations: u64) {
     let case = cases::all().into_iter().find(|case| case.name() == name);
     let mut subject = case.expect("the case is one of the list").make();
-    for _ in 0..rounds {
-        subject.prepare();
-        counted_round(subject.as_mut());
-    }
+    in_rounds(subject.as_mut(), operations, counted);
 }
 
 /// Callgrind counts what happens in here and nowhere else: it knows this function
 /// by its name.
 #[inline(never)]
-fn counted_round(subject: &mut dyn Subject) {
-    for _ in 0..ROUND {
+fn counted(subject: &mut dyn Subject, operations: u64) {
+    for _ in 0..operations {
         subject.operate();
     }
 }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use criterion::Criterion;
 
-use cases::{ROUND, Subject};
+use cases::{Subject, in_rounds};
 
 fn main() {
     let mut criterion = Criterion::default()
@@ -30,19 +30,15 @@ fn main() {
     criterion.final_summary();
 }
 
-/// How long so many operations take. The clock is read twice a round, which is
-/// less than two nanoseconds of each operation.
+/// How long so many operations take. The clock is read twice a round.
 fn time(subject: &mut dyn Subject, operations: u64) -> Duration {
-    let (mut left, mut sum) = (operations, Duration::ZERO);
-    while left > 0 {
-        let round = left.min(ROUND);
-        subject.prepare();
+    let mut sum = Duration::ZERO;
+    in_rounds(subject, operations, |subject, round| {
         let begun = Instant::now();
         for _ in 0..round {
             subject.operate();
         }
         sum += begun.elapsed();
-        left -= round;
-    }
+    });
     sum
 }

@@ -7,7 +7,7 @@ use sidewire::{
     protocol::{Epoch, MessageId, Position, Topic},
 };
 
-use super::{Case, ROUND, Subject, events::payload};
+use super::{Case, Subject, events::payload};
 
 pub(super) fn cases() -> Vec<Case> {
     vec![
@@ -51,10 +51,10 @@ impl Frame {
 }
 
 impl Subject for Frame {
-    fn prepare(&mut self) {
+    fn prepare(&mut self, operations: u64) {
         self.made.clear();
         self.parts.clear();
-        for _ in 0..ROUND {
+        for _ in 0..operations {
             let topics = self.topics.clone().into();
             self.parts.push((self.message_id.clone(), topics));
         }

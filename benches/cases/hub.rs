@@ -1,8 +1,17 @@
 //! The hub as it is: an event appended, sent to a shard, offered to the outboxes
-//! that it matches, and acknowledged. Taking it out of the outboxes again is the
-//! connections' part, and not measured.
+//! that it matches, acknowledged, and their connections woken, none of which had
+//! anything to write before. Taking it out of the outboxes is the connections'
+//! part, and not measured.
 
-use std::{rc::Rc, sync::Arc, task::Context, task::Waker, time::Duration};
+use std::{
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Wake, Waker},
+    time::Duration,
+};
 
 use sidewire::{
     event::{Draft, DraftParts},
@@ -11,16 +20,16 @@ use sidewire::{
         hub,
     },
     log::Window,
-    outbox::{Outbox, OutboxLimits},
+    outbox::{Outbox, OutboxLimits, OutboxPool},
     protocol::{MessageId, TenantName, Topic, UserName},
     random::Random,
 };
 use tokio::{
     runtime::{Builder, LocalOptions, LocalRuntime},
-    task::spawn_local,
+    task::{spawn_local, yield_now},
 };
 
-use super::{Case, ROUND, Subject, events::payload};
+use super::{Case, Subject, events::payload};
 
 /// The topics of the connection whose topics are looked up.
 const TOPICS: usize = 10_000;
@@ -45,6 +54,7 @@ struct Publish {
     publisher: Publisher,
     tenant: TenantName,
     connections: Vec<(Membership, Rc<Outbox>)>,
+    wakes: Arc<Wakes>,
     payload: Vec<u8>,
     message_id: MessageId,
     /// Those that events relate to, in turn.
@@ -52,7 +62,7 @@ struct Publish {
     /// How many of them each event relates to.
     topics_an_event: usize,
     next_topic: usize,
-    drafts: Vec<Draft>,
+    draft: Option<Draft>,
 }
 
 impl Publish {
@@ -70,8 +80,17 @@ impl Publish {
         let runtime = runtime();
         let (publisher, shard) = one_shard();
         let tenant = TenantName::parse("acme").unwrap();
+        let wakes = Arc::<Wakes>::default();
+        let pool = OutboxPool::new(OutboxLimits {
+            frames: 1000,
+            bytes: 1 << 20,
+        });
         let connections = (0..connections)
-            .map(|number| connect(&shard, &tenant, number, &topics))
+            .map(|number| {
+                let outbox = Rc::new(Outbox::new(&pool));
+                outbox.register(&Context::from_waker(&Waker::from(Arc::clone(&wakes))));
+                (join(&shard, &tenant, number, &outbox, &topics), outbox)
+            })
             .collect();
         runtime.block_on(async {
             spawn_local(async move { shard.run().await });
@@ -81,16 +100,17 @@ impl Publish {
             publisher,
             tenant,
             connections,
+            wakes,
             payload: payload(),
             message_id: MessageId::parse("0199f0a4-7c5e-7d3b-9a51-3f0c8e6b2d17").unwrap(),
             topics,
             topics_an_event,
             next_topic: 0,
-            drafts: Vec::new(),
+            draft: None,
         }
     }
 
-    fn draft(&mut self) -> Draft {
+    fn next_draft(&mut self) -> Draft {
         let first = self.next_topic;
         self.next_topic = (first + self.topics_an_event) % self.topics.len();
         Draft::new(DraftParts {
@@ -104,25 +124,46 @@ impl Publish {
 }
 
 impl Subject for Publish {
-    fn prepare(&mut self) {
+    fn prepare(&mut self, _: u64) {
         for (_, outbox) in &self.connections {
             empty(outbox);
         }
-        self.drafts.clear();
-        for _ in 0..ROUND {
-            let draft = self.draft();
-            self.drafts.push(draft);
-        }
+        self.wakes.0.store(0, Ordering::Relaxed);
+        self.draft = Some(self.next_draft());
+    }
+
+    /// After one event the outboxes are no longer empty.
+    fn operations_max(&self) -> u64 {
+        1
     }
 
     fn operate(&mut self) {
-        let drafts = vec![self.drafts.pop().unwrap()];
+        let drafts = vec![self.draft.take().unwrap()];
+        let connections = self.connections.len() as u64;
         let published = self.runtime.block_on(async {
             let appended = self.publisher.append(&self.tenant, drafts).await.unwrap();
-            appended.acknowledged().await
+            let published = appended.acknowledged().await;
+            while self.wakes.0.load(Ordering::Relaxed) < connections {
+                yield_now().await;
+            }
+            published
         });
-        let matched = published.events[0].matched;
-        assert_eq!(matched, Some(self.connections.len() as u64));
+        assert_eq!(published.events[0].matched, Some(connections));
+    }
+}
+
+/// Counts how many connections were woken. What comes of a wake-up is the event
+/// loop's part.
+#[derive(Default)]
+struct Wakes(AtomicU64);
+
+impl Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -139,9 +180,9 @@ fn runtime() -> LocalRuntime {
 fn one_shard() -> (Publisher, Rc<ShardHub>) {
     let limits = RegistryLimits {
         tenants: 1,
-        // Full after the first round: from then on each event evicts one.
+        // Soon full: from then on each event evicts one.
         window: Window {
-            events: usize::try_from(ROUND).unwrap(),
+            events: 16,
             bytes: 16 << 20,
             age: Duration::from_mins(5),
         },
@@ -157,22 +198,17 @@ fn one_shard() -> (Publisher, Rc<ShardHub>) {
     (publisher, Rc::new(shard))
 }
 
-fn connect(
+fn join(
     shard: &Rc<ShardHub>,
     tenant: &TenantName,
     number: usize,
+    outbox: &Rc<Outbox>,
     topics: &[Topic],
-) -> (Membership, Rc<Outbox>) {
+) -> Membership {
     let user = UserName::parse(&format!("user-{number}")).unwrap();
-    let outbox = Rc::new(Outbox::new(OutboxLimits {
-        frames: 1000,
-        bytes: 1 << 20,
-    }));
-    // A waker that does nothing: what a wake-up costs is the event loop's part.
-    outbox.register(&Context::from_waker(Waker::noop()));
-    let membership = shard.join(tenant, &user, Rc::clone(&outbox)).unwrap();
+    let membership = shard.join(tenant, &user, Rc::clone(outbox)).unwrap();
     membership.subscribe(topics, topics.len()).unwrap();
-    (membership, outbox)
+    membership
 }
 
 fn topics(count: usize) -> Vec<Topic> {

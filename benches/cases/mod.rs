@@ -8,17 +8,35 @@ mod hub;
 mod inspect;
 mod tokens;
 
-/// How many operations are measured in one go. More would let the outboxes grow
-/// beyond what they keep when they run empty, and that growth is not what is asked.
-pub(crate) const ROUND: u64 = 32;
-
 /// Something that can be done again and again.
 pub(crate) trait Subject {
-    /// Makes ready for a round of operations; not measured.
-    fn prepare(&mut self) {}
+    /// Makes ready for so many operations; not measured.
+    fn prepare(&mut self, operations: u64) {
+        let _any_number_will_do = operations;
+    }
+
+    /// The most operations for which it can be made ready.
+    fn operations_max(&self) -> u64 {
+        32
+    }
 
     /// Does it once.
     fn operate(&mut self);
+}
+
+/// Has so many operations done, in rounds, each of which `measure` does by itself.
+pub(crate) fn in_rounds(
+    subject: &mut dyn Subject,
+    operations: u64,
+    mut measure: impl FnMut(&mut dyn Subject, u64),
+) {
+    let mut left = operations;
+    while left > 0 {
+        let round = left.min(subject.operations_max());
+        subject.prepare(round);
+        measure(subject, round);
+        left -= round;
+    }
 }
 
 /// A subject by name, `what/which`. It is made only when it is its turn.

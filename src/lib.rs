@@ -45,6 +45,7 @@ pub mod server;
 pub mod setup;
 
 // The other ends: for people, for tests, and for scripts.
+pub mod bench;
 pub mod cli;
 pub mod client;
 

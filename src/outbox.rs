@@ -125,6 +125,8 @@ struct State {
     pong: Option<Box<[u8]>>,
     offered: Stamp,
     ending: Option<Ending>,
+    /// An alarm has rung.
+    rung: bool,
     /// A Close frame is in the queue or written: nothing may follow it.
     close_queued: bool,
     waker: Option<Waker>,
@@ -309,6 +311,19 @@ impl Outbox {
             Some(waker) => waker.clone_from(context.waker()),
             None => state.waker = Some(context.waker().clone()),
         }
+    }
+
+    /// Tells the connection that its alarm has rung.
+    pub fn ring(&self) {
+        let mut state = self.state.borrow_mut();
+        state.rung = true;
+        state.wake();
+    }
+
+    /// Whether an alarm has rung since this was asked last.
+    #[must_use]
+    pub fn take_rung(&self) -> bool {
+        mem::take(&mut self.state.borrow_mut().rung)
     }
 
     /// Wakes the connection, for what waits to be written.

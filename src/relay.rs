@@ -16,6 +16,7 @@ use crate::{
     auth::{Authenticator, IngestKeys},
     clock::Clock,
     config::Config,
+    connection::Alarms,
     hub::{Publisher, ShardHub},
     ops::Metrics,
     outbox::{OutboxLimits, OutboxPool},
@@ -79,6 +80,8 @@ pub struct Shard {
     pub hub: Rc<ShardHub>,
     /// What its outboxes have in common.
     pub outboxes: Rc<OutboxPool>,
+    /// What wakes its connections when they are late.
+    pub alarms: Rc<Alarms>,
     /// Lent to whoever reads from a socket, for as long as that takes.
     pub read_buffer: RefCell<Box<[u8]>>,
 }
@@ -95,6 +98,7 @@ impl Shard {
             relay,
             hub,
             outboxes,
+            alarms: Rc::default(),
             read_buffer: RefCell::new(vec![0; READ_BUFFER_BYTES].into()),
         }
     }

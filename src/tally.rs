@@ -50,6 +50,12 @@ pub struct Tally {
     pub dropped_closed: Cell,
     /// Of these, waiting in outboxes.
     pub queued: Cell,
+    /// System calls that wrote to WebSocket connections.
+    pub writes: Cell,
+    /// Frames that these brought to their end.
+    pub frames_written: Cell,
+    /// System calls that read from WebSocket connections.
+    pub reads: Cell,
 }
 
 #[cfg(test)]

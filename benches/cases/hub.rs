@@ -1,7 +1,7 @@
 //! The hub as it is: an event appended, sent to a shard, offered to the outboxes
-//! that it matches, acknowledged, and their connections woken, none of which had
-//! anything to write before. Taking it out of the outboxes is the connections'
-//! part, and not measured.
+//! that it matches, acknowledged, and their connections woken if they had nothing
+//! to write before. Taking it out of the outboxes is the connections' part, and
+//! not measured.
 
 use std::{
     rc::Rc,
@@ -40,12 +40,17 @@ pub(super) fn cases() -> Vec<Case> {
             Publish::of_many_topics(topics)
         })
     });
-    let fan_outs = [1, 100, 10_000].map(|connections| {
-        Case::new(format!("publish/to_{connections}"), move || {
-            Publish::to_many(connections)
+    let to_idle = [1, 100, 10_000].map(|connections| {
+        Case::new(format!("publish/to_{connections}_idle"), move || {
+            Publish::to_many(connections, 0)
         })
     });
-    look_ups.into_iter().chain(fan_outs).collect()
+    let to_busy = [100, 10_000].map(|connections| {
+        Case::new(format!("publish/to_{connections}_busy"), move || {
+            Publish::to_many(connections, 1)
+        })
+    });
+    look_ups.into_iter().chain(to_idle).chain(to_busy).collect()
 }
 
 /// One shard with the connections of one tenant, and a backend.
@@ -54,7 +59,9 @@ struct Publish {
     publisher: Publisher,
     tenant: TenantName,
     connections: Vec<(Membership, Rc<Outbox>)>,
+    frames_before: usize,
     wakes: Arc<Wakes>,
+    wakes_due: u64,
     payload: Vec<u8>,
     message_id: MessageId,
     /// Those that events relate to, in turn.
@@ -66,9 +73,13 @@ struct Publish {
 }
 
 impl Publish {
-    /// Events of one topic for this many connections.
-    fn to_many(connections: usize) -> Self {
-        Self::new(connections, topics(1), 1)
+    /// Events of one topic for this many connections, each of which has so many
+    /// frames to write already.
+    fn to_many(connections: usize, frames_before: usize) -> Self {
+        Self {
+            frames_before,
+            ..Self::new(connections, topics(1), 1)
+        }
     }
 
     /// Events of so many of the topics that one connection has.
@@ -100,7 +111,9 @@ impl Publish {
             publisher,
             tenant,
             connections,
+            frames_before: 0,
             wakes,
+            wakes_due: 0,
             payload: payload(),
             message_id: MessageId::parse("0199f0a4-7c5e-7d3b-9a51-3f0c8e6b2d17").unwrap(),
             topics,
@@ -125,14 +138,16 @@ impl Publish {
 
 impl Subject for Publish {
     fn prepare(&mut self, _: u64) {
+        self.wakes_due = 0;
         for (_, outbox) in &self.connections {
-            empty(outbox);
+            empty(outbox, self.frames_before);
+            self.wakes_due += u64::from(outbox.is_empty());
         }
         self.wakes.0.store(0, Ordering::Relaxed);
         self.draft = Some(self.next_draft());
     }
 
-    /// After one event the outboxes are no longer empty.
+    /// After one event the outboxes are no longer as they are to be.
     fn operations_max(&self) -> u64 {
         1
     }
@@ -143,7 +158,7 @@ impl Subject for Publish {
         let published = self.runtime.block_on(async {
             let appended = self.publisher.append(&self.tenant, drafts).await.unwrap();
             let published = appended.acknowledged().await;
-            while self.wakes.0.load(Ordering::Relaxed) < connections {
+            while self.wakes.0.load(Ordering::Relaxed) < self.wakes_due {
                 yield_now().await;
             }
             published
@@ -217,10 +232,12 @@ fn topics(count: usize) -> Vec<Topic> {
         .collect()
 }
 
-/// Takes everything out of the outbox, as a connection does that writes it.
-fn empty(outbox: &Outbox) {
-    while !outbox.is_empty() {
-        let bytes = outbox.lend(|slices| slices.iter().map(|slice| slice.len()).sum());
-        outbox.advance(bytes);
-    }
+/// Takes all frames but so many out of the outbox, as a connection does that writes
+/// them.
+fn empty(outbox: &Outbox, frames_left: usize) {
+    let written = outbox.lend(|frames| {
+        let written = frames.len().saturating_sub(frames_left);
+        frames.iter().take(written).map(|frame| frame.len()).sum()
+    });
+    outbox.advance(written);
 }

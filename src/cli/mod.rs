@@ -2,11 +2,13 @@
 //! thin shell over the library, its run. Results go to standard output, all else
 //! to the log. Knows no part of the relay from within.
 
+pub mod bench;
 pub mod check;
 pub mod dev;
 pub mod publish;
 mod runtime;
 pub mod serve;
+pub mod signing;
 pub mod tail;
 pub mod token;
 
@@ -46,6 +48,8 @@ pub enum Command {
     Publish(publish::Args),
     /// Follow topics as a client does, and print their events.
     Tail(tail::Args),
+    /// Put a relay under load, and say what it carries and costs.
+    Bench(bench::Args),
 }
 
 impl Cli {
@@ -62,6 +66,7 @@ impl Cli {
             Command::Token(args) => token::run(&args),
             Command::Publish(args) => runtime::run_client(|| publish::main(args)),
             Command::Tail(args) => runtime::run_client(|| tail::main(args)),
+            Command::Bench(args) => bench::run(args),
         }
     }
 }
@@ -153,7 +158,7 @@ mod tests {
             .map(|command| command.get_name().to_owned())
             .filter(|name| name != "help")
             .collect();
-        assert_eq!(names.len(), 6);
+        assert_eq!(names.len(), 7);
         for name in names {
             let help = cli.find_subcommand_mut(&name).unwrap().render_long_help();
             let help = help.to_string();

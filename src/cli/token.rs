@@ -1,19 +1,16 @@
 //! The flags of `sidewire token`, which signs a token for a client.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{io, time::Duration};
 
-use clap::{
-    ArgGroup,
-    builder::{PossibleValuesParser, TypedValueParser},
-};
+use clap::ArgGroup;
 
-use super::{Failure, sample, write_result};
+use super::{
+    Failure, sample,
+    signing::{KEYS, Signing},
+    write_result,
+};
 use crate::{
-    auth::{Algorithm, NewToken, Secret, SigningKey, TokenRules, read_file},
+    auth::NewToken,
     clock::Clock,
     protocol::{TenantName, Topic, UserName},
 };
@@ -22,7 +19,7 @@ use crate::{
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = help(),
-    group = ArgGroup::new("signing key").args(["secret_file", "private_key_file"]).required(true)
+    group = ArgGroup::new("signing key").args(KEYS).required(true)
 )]
 pub struct Args {
     /// The tenant that the client belongs to.
@@ -38,24 +35,9 @@ pub struct Args {
     /// How long it is valid from now on.
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = duration)]
     pub expires: Duration,
-    /// The secret that the relay has too, for HS256, HS384 and HS512.
-    #[arg(long, value_name = "FILE")]
-    pub secret_file: Option<PathBuf>,
-    /// The private key (PEM), for the other algorithms.
-    #[arg(long, value_name = "FILE", requires = "algorithm")]
-    pub private_key_file: Option<PathBuf>,
-    /// How to sign [default: HS256].
-    #[arg(long, value_parser = algorithms())]
-    pub algorithm: Option<Algorithm>,
-    /// The key's name, put into the token's header.
-    #[arg(long)]
-    pub kid: Option<String>,
-    /// Who issues it (claim `iss`).
-    #[arg(long)]
-    pub issuer: Option<String>,
-    /// For whom it is (claim `aud`).
-    #[arg(long)]
-    pub audience: Option<String>,
+    /// How it is signed.
+    #[command(flatten)]
+    pub signing: Signing,
 }
 
 /// Signs, and prints the token.
@@ -64,7 +46,6 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     write_result(&mut io::stdout(), &token).map(drop)
 }
 
-/// The claims have the names that the relay looks for by default.
 fn mint(args: &Args, clock: &Clock) -> Result<String, Failure> {
     let token = NewToken {
         tenant: args.tenant.clone(),
@@ -72,39 +53,11 @@ fn mint(args: &Args, clock: &Clock) -> Result<String, Failure> {
         expires_at: Some(clock.since_unix_epoch().saturating_add(args.expires)),
         topics: (!args.topics.is_empty()).then(|| args.topics.clone()),
     };
-    let rules = TokenRules {
-        issuer: args.issuer.clone(),
-        audience: args.audience.clone(),
-        ..TokenRules::default()
-    };
-    signing_key(args)?
-        .mint(&token, &rules)
+    let key = args.signing.key()?;
+    let key =
+        key.ok_or_else(|| Failure::new("neither --secret-file nor --private-key-file is given"))?;
+    key.mint(&token, &args.signing.rules())
         .map_err(Failure::new)
-}
-
-fn signing_key(args: &Args) -> Result<SigningKey, Failure> {
-    let algorithm = args.algorithm.unwrap_or(Algorithm::HS256);
-    let kid = args.kid.clone();
-    let in_file = |path: &Path, error| Failure::new(format!("{}: {error}", path.display()));
-    match (&args.secret_file, &args.private_key_file) {
-        (Some(path), _) => {
-            let secret = Secret::read(path).map_err(Failure::new)?;
-            SigningKey::from_secret(algorithm, kid, &secret).map_err(|error| in_file(path, error))
-        }
-        (None, Some(path)) => {
-            let pem = read_file(path).map_err(Failure::new)?;
-            SigningKey::from_private_key_pem(algorithm, kid, &pem)
-                .map_err(|error| in_file(path, error))
-        }
-        (None, None) => Err(Failure::new(
-            "neither --secret-file nor --private-key-file is given",
-        )),
-    }
-}
-
-fn algorithms() -> impl TypedValueParser<Value = Algorithm> {
-    PossibleValuesParser::new(Algorithm::ALL.map(Algorithm::as_str))
-        .try_map(|name| name.parse::<Algorithm>())
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -132,6 +85,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
+    use crate::auth::Algorithm;
 
     #[derive(Parser)]
     struct Command {
@@ -167,7 +121,7 @@ mod tests {
             assert!(parse(flags).is_err(), "{flags}");
         }
         let args = parse("--private-key-file p --algorithm EdDSA").unwrap();
-        assert_eq!(args.algorithm, Some(Algorithm::EdDSA));
+        assert_eq!(args.signing.algorithm, Some(Algorithm::EdDSA));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::{
     auth::Identity,
     hub::{Membership, TenantsFull},
     ops::Closed,
-    outbox::Outbox,
+    outbox::{Advanced, Outbox},
     protocol::{TenantName, UserName},
     relay::Shard,
 };
@@ -73,11 +73,18 @@ impl Account {
         }
     }
 
-    /// So many events are written whole.
-    pub(super) fn written(&self, events: u64) {
+    /// One system call has written so much.
+    pub(super) fn wrote(&self, advanced: Advanced) {
         let tally = self.shard.hub.tally();
-        tally.written.add(events);
-        tally.queued.sub(events);
+        tally.writes.add(1);
+        tally.frames_written.add(advanced.frames);
+        tally.written.add(advanced.events);
+        tally.queued.sub(advanced.events);
+    }
+
+    /// One system call has read.
+    pub(super) fn read(&self) {
+        self.shard.hub.tally().reads.add(1);
     }
 
     /// So many events are dropped, for the reason that is known by now.

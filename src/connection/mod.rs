@@ -5,9 +5,11 @@
 //! is a client that got through, and what is counted of it;
 //! `conversation` is the protocol as a pure state machine; `stream` is the one
 //! owner of the byte stream, which `frame_walk` tells when no message is begun;
-//! `task` drives the conversation over it, by the `deadlines`.
+//! `task` drives the conversation over it, by the `deadlines`, for which the
+//! shard's `alarms` wake it.
 
 mod admitted;
+mod alarms;
 mod conversation;
 mod deadlines;
 mod frame_walk;
@@ -25,6 +27,7 @@ mod tests;
 mod wire_testing;
 
 pub use admitted::Admitted;
+pub use alarms::Alarms;
 pub use conversation::{Action, Conversation, TopicsRequest};
 pub use handshake::serve;
 pub use stream::Transport;

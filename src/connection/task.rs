@@ -4,14 +4,13 @@
 
 use std::{
     future::poll_fn,
-    pin::Pin,
     rc::Rc,
     task::{Context, Poll},
     time::Duration,
 };
 
 use bytes::Bytes;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::{
     Error, Message,
     error::ProtocolError,
@@ -20,6 +19,7 @@ use tokio_tungstenite::tungstenite::{
 
 use super::{
     admitted::{Account, Admitted},
+    alarms::Alarm,
     conversation::{Action, Conversation},
     deadlines::{Deadlines, Late},
     stream::{FrameStream, Transport},
@@ -66,7 +66,8 @@ struct Connection<S: Transport> {
     /// behind the handshake.
     unlooked: bool,
     deadlines: Deadlines,
-    timer: Option<Pin<Box<Sleep>>>,
+    /// Set for the next of the deadlines.
+    alarm: Option<Alarm>,
     account: Account,
 }
 
@@ -121,7 +122,7 @@ impl<S: Transport> Connection<S> {
                 token: lifetime.and_then(|lifetime| Instant::now().checked_add(lifetime)),
                 ..Deadlines::default()
             },
-            timer: None,
+            alarm: None,
             account: admitted.account,
             outbox,
             shard,
@@ -134,7 +135,10 @@ impl<S: Transport> Connection<S> {
                 self.take_messages();
             }
             match poll_fn(|context| self.poll_step(context)).await {
-                Step::Read => self.unlooked = true,
+                Step::Read => {
+                    self.account.read();
+                    self.unlooked = true;
+                }
                 Step::Wrote(advanced) => self.wrote(advanced),
                 Step::Ending(ending) => self.end(ending),
                 Step::Late(Late::Token) => self.end(Ending::TokenExpired),
@@ -157,7 +161,7 @@ impl<S: Transport> Connection<S> {
         {
             return Poll::Ready(Step::Ending(ending));
         }
-        if let Poll::Ready(late) = self.poll_deadlines(context) {
+        if let Some(late) = self.check_deadlines() {
             return Poll::Ready(Step::Late(late));
         }
         if let Poll::Ready(step) = self.poll_write(context) {
@@ -166,26 +170,26 @@ impl<S: Transport> Connection<S> {
         if let Poll::Ready(step) = self.poll_read(context) {
             return Poll::Ready(step);
         }
-        // Writing may have set a deadline that is not waited for yet.
-        self.poll_deadlines(context).map(Step::Late)
+        // Writing may have set a deadline that no alarm is set for yet.
+        self.check_deadlines()
+            .map_or(Poll::Pending, |late| Poll::Ready(Step::Late(late)))
     }
 
-    fn poll_deadlines(&mut self, context: &mut Context<'_>) -> Poll<Late> {
-        while let Some(next) = self.deadlines.next() {
-            let timer = self
-                .timer
-                .get_or_insert_with(|| Box::pin(sleep_until(next)));
-            if timer.deadline() != next {
-                timer.as_mut().reset(next);
-            }
-            if timer.as_mut().poll(context).is_pending() {
-                return Poll::Pending;
-            }
-            if let Some(late) = self.deadlines.late(Instant::now()) {
-                return Poll::Ready(late);
-            }
+    /// What is late; else sees to it that an alarm rings when something will be.
+    fn check_deadlines(&mut self) -> Option<Late> {
+        if self.outbox.take_rung() {
+            self.alarm = None;
         }
-        Poll::Pending
+        let next = self.deadlines.next();
+        if self.alarm.as_ref().map(Alarm::at) != next {
+            // The old one first: it is not to ring.
+            self.alarm = None;
+            if let Some(late) = self.deadlines.late(Instant::now()) {
+                return Some(late);
+            }
+            self.alarm = next.map(|next| self.shard.alarms.set(next, &self.outbox));
+        }
+        None
     }
 
     fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<Step> {
@@ -306,7 +310,7 @@ impl<S: Transport> Connection<S> {
     }
 
     fn wrote(&mut self, advanced: Advanced) {
-        self.account.written(advanced.events);
+        self.account.wrote(advanced);
         if advanced.frames > 0 {
             self.deadlines.write = None;
         }

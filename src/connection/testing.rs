@@ -125,6 +125,8 @@ impl Bench {
         };
         let shard = Rc::new(Shard::new(Arc::new(relay), Rc::clone(&hub)));
         spawn_local(async move { hub.run().await });
+        let alarms = Rc::clone(&shard.alarms);
+        spawn_local(async move { alarms.run().await });
         Self { shard, registry }
     }
 

@@ -1,35 +1,21 @@
 //! Which outboxes of one tenant on one shard get the events of a topic. Knows
 //! nothing beyond the tenant: there is no way to ask it for another's topics.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    rc::Rc,
-};
+use std::{collections::VecDeque, rc::Rc};
 
-use indexmap::IndexMap;
-
+use super::subscribers::{ConnectionId, Subscribers};
 use crate::{
     event::Delivery,
     outbox::{Offered, Outbox, Stamp},
-    protocol::{
-        Topic, UserName,
-        topic::{TENANT_KIND, USER_KIND},
-    },
+    protocol::{Topic, topic::TopicMap},
 };
-
-/// Names a connection within its shard.
-pub(super) type ConnectionId = u64;
-
-/// The outboxes of a topic. An `IndexMap`, since its values lie next to each
-/// other for the fan-out and one is removed in constant time.
-type Outboxes = IndexMap<ConnectionId, Rc<Outbox>>;
 
 /// The connections of one tenant on one shard and what they are subscribed to.
 #[derive(Debug, Default)]
 pub(super) struct TenantIndex {
-    connections: Outboxes,
-    users: HashMap<UserName, Outboxes>,
-    topics: HashMap<Topic, Outboxes>,
+    connections: Subscribers,
+    /// The topic of each connection's user is among them.
+    topics: TopicMap<Subscribers>,
 }
 
 /// What an event met in the index.
@@ -42,24 +28,14 @@ pub(super) struct Fanout {
 }
 
 impl TenantIndex {
-    /// Adds a connection, with the topics that each has without asking.
-    pub(super) fn add(&mut self, id: ConnectionId, user: &UserName, outbox: &Rc<Outbox>) {
-        self.connections.insert(id, Rc::clone(outbox));
-        self.users
-            .entry(user.clone())
-            .or_default()
-            .insert(id, Rc::clone(outbox));
+    /// Adds a connection, to which the events for the whole tenant go.
+    pub(super) fn add(&mut self, id: ConnectionId, outbox: &Rc<Outbox>) {
+        self.connections.insert(id, outbox);
     }
 
     /// Takes a connection out of all but its topics.
-    pub(super) fn remove(&mut self, id: ConnectionId, user: &UserName) {
-        self.connections.swap_remove(&id);
-        if let Some(outboxes) = self.users.get_mut(user) {
-            outboxes.swap_remove(&id);
-            if outboxes.is_empty() {
-                self.users.remove(user);
-            }
-        }
+    pub(super) fn remove(&mut self, id: ConnectionId) {
+        self.connections.remove(id);
     }
 
     /// Subscribes a connection to a topic.
@@ -67,27 +43,27 @@ impl TenantIndex {
         self.topics
             .entry(topic.clone())
             .or_default()
-            .insert(id, Rc::clone(outbox));
+            .insert(id, outbox);
     }
 
     /// Ends a connection's subscription of a topic.
     pub(super) fn unsubscribe(&mut self, topic: &Topic, id: ConnectionId) {
-        if let Some(outboxes) = self.topics.get_mut(topic) {
-            outboxes.swap_remove(&id);
-            if outboxes.is_empty() {
+        if let Some(subscribers) = self.topics.get_mut(topic) {
+            subscribers.remove(id);
+            if subscribers.is_empty() {
                 self.topics.remove(topic);
             }
         }
     }
 
-    /// The outbox of every connection.
-    pub(super) fn connections(&self) -> impl Iterator<Item = &Rc<Outbox>> {
-        self.connections.values()
+    /// Calls `f` with the outbox of every connection.
+    pub(super) fn for_each_connection(&self, f: impl FnMut(&Rc<Outbox>)) {
+        self.connections.for_each(f);
     }
 
     /// Whether no connection is left.
     pub(super) fn is_empty(&self) -> bool {
-        self.connections.is_empty() && self.users.is_empty() && self.topics.is_empty()
+        self.connections.is_empty() && self.topics.is_empty()
     }
 
     /// Offers an event to each connection that it relates to, once. Those that
@@ -100,30 +76,31 @@ impl TenantIndex {
     ) -> Fanout {
         let mut fanout = Fanout::default();
         for topic in delivery.event().topics() {
-            for outbox in self.outboxes(topic).into_iter().flat_map(Outboxes::values) {
-                match outbox.offer(delivery, stamp) {
-                    Offered::Taken { was_empty } => {
-                        fanout.matched += 1;
-                        if was_empty {
-                            to_wake.push_back(Rc::clone(outbox));
-                        }
+            let Some(subscribers) = self.subscribers(topic) else {
+                continue;
+            };
+            subscribers.for_each(|outbox| match outbox.offer(delivery, stamp) {
+                Offered::Taken { was_empty } => {
+                    fanout.matched += 1;
+                    if was_empty {
+                        to_wake.push_back(Rc::clone(outbox));
                     }
-                    Offered::Overflowed => {
-                        fanout.matched += 1;
-                        fanout.overflowed += 1;
-                    }
-                    Offered::TakenBefore | Offered::Ended => {}
                 }
-            }
+                Offered::Overflowed => {
+                    fanout.matched += 1;
+                    fanout.overflowed += 1;
+                }
+                Offered::TakenBefore | Offered::Ended => {}
+            });
         }
         fanout
     }
 
-    fn outboxes(&self, topic: &Topic) -> Option<&Outboxes> {
-        match topic.kind() {
-            USER_KIND => self.users.get(topic.id()),
-            TENANT_KIND => topic.is_wildcard().then_some(&self.connections),
-            _ => self.topics.get(topic),
+    fn subscribers(&self, topic: &Topic) -> Option<&Subscribers> {
+        if topic.is_everyone() {
+            Some(&self.connections)
+        } else {
+            self.topics.get(topic)
         }
     }
 }

@@ -13,6 +13,7 @@ mod index;
 mod publish;
 mod registry;
 mod shard;
+mod subscribers;
 
 #[cfg(test)]
 mod tests;

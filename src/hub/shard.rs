@@ -15,8 +15,9 @@ use tokio::{sync::mpsc, task::yield_now};
 use super::{
     ShardId,
     inbox::Item,
-    index::{ConnectionId, TenantIndex},
+    index::TenantIndex,
     registry::{Registry, Tenant, TenantsFull},
+    subscribers::ConnectionId,
 };
 use crate::{
     event::Delivery,
@@ -147,12 +148,16 @@ impl ShardHub {
         let here = self.enter(tenant)?;
         let id = self.last_connection.get() + 1;
         self.last_connection.set(id);
-        here.index.borrow_mut().add(id, user, &outbox);
+        let user = Topic::of_user(user);
+        let mut index = here.index.borrow_mut();
+        index.add(id, &outbox);
+        index.subscribe(&user, id, &outbox);
+        drop(index);
         Ok(Membership {
             hub: Rc::clone(self),
             here,
             id,
-            user: user.clone(),
+            user,
             outbox,
             topics: RefCell::default(),
         })
@@ -163,9 +168,9 @@ impl ShardHub {
     pub fn end_all(&self, ending: impl Fn() -> Ending) {
         while self.take_next() {}
         for here in self.tenants.borrow().values() {
-            for outbox in here.index.borrow().connections() {
-                outbox.end(ending());
-            }
+            here.index
+                .borrow()
+                .for_each_connection(|outbox| outbox.end(ending()));
         }
     }
 
@@ -252,7 +257,8 @@ pub struct Membership {
     hub: Rc<ShardHub>,
     here: Rc<TenantHere>,
     id: ConnectionId,
-    user: UserName,
+    /// The topic of its user.
+    user: Topic,
     outbox: Rc<Outbox>,
     topics: RefCell<HashSet<Topic>>,
 }
@@ -310,7 +316,8 @@ impl Drop for Membership {
         for topic in &topics {
             index.unsubscribe(topic, self.id);
         }
-        index.remove(self.id, &self.user);
+        index.unsubscribe(&self.user, self.id);
+        index.remove(self.id);
         self.hub.tally.subscriptions.sub(topics.len() as u64);
         let last = index.is_empty();
         drop(index);

@@ -96,7 +96,7 @@ fn topics(
 /// kind nothing else.
 pub(super) fn parse_topic(text: &str) -> Result<Topic, String> {
     let topic = Topic::parse(text).map_err(|error| error.to_string())?;
-    let is_everyone = topic == Topic::everyone();
+    let is_everyone = topic.is_everyone();
     if topic.is_wildcard() && !is_everyone {
         Err("has the id `*`, which stands for no single topic".to_owned())
     } else if topic.kind() == TENANT_KIND && !is_everyone {

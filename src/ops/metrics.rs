@@ -151,6 +151,9 @@ struct Scraped {
     dropped_slow: Counter,
     dropped_closed: Counter,
     queued: Gauge,
+    client_writes: Counter,
+    client_frames_written: Counter,
+    client_reads: Counter,
     event_bytes: Gauge,
     tenants: Gauge,
     panics: Counter,
@@ -333,6 +336,21 @@ impl Scraped {
                 "Of the events matched, those that wait in an outbox. matched = written + dropped + queued.",
                 &[],
             ),
+            client_writes: register.counter(
+                "sidewire_client_writes_total",
+                "System calls that wrote to WebSocket connections. Frames written / writes is how many frames leave at once: about 1 when little happens, many under load.",
+                &[],
+            ),
+            client_frames_written: register.counter(
+                "sidewire_client_frames_written_total",
+                "Frames that were handed to the kernel whole: events, replies, pongs and closes.",
+                &[],
+            ),
+            client_reads: register.counter(
+                "sidewire_client_reads_total",
+                "System calls that read from WebSocket connections.",
+                &[],
+            ),
             event_bytes: register.gauge(
                 "sidewire_events_bytes",
                 "Memory that events take up, in logs, inboxes and outboxes together, in bytes.",
@@ -362,6 +380,10 @@ impl Scraped {
             .absolute(sum(|tally| tally.dropped_slow.get()));
         self.dropped_closed
             .absolute(sum(|tally| tally.dropped_closed.get()));
+        self.client_writes.absolute(sum(|tally| tally.writes.get()));
+        self.client_frames_written
+            .absolute(sum(|tally| tally.frames_written.get()));
+        self.client_reads.absolute(sum(|tally| tally.reads.get()));
         self.panics.absolute(super::panics::count());
         self.connections
             .set(as_gauge(sum(|tally| tally.connections.get())));

@@ -1,8 +1,14 @@
 //! Topics: what an event relates to and a client subscribes to.
 
-use std::{borrow::Borrow, fmt, sync::Arc};
+use std::{
+    cmp::Ordering,
+    collections::HashMap,
+    fmt,
+    hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hash, Hasher, RandomState},
+    sync::{Arc, OnceLock},
+};
 
-use super::name::has_control_character;
+use super::{UserName, name::has_control_character};
 
 /// The most bytes that a topic's id may have.
 pub const TOPIC_ID_BYTES_MAX: usize = 256;
@@ -17,13 +23,66 @@ pub const WILDCARD_ID: &str = "*";
 /// The kind of the topic that every connection of the tenant has.
 pub const TENANT_KIND: &str = "tenant";
 
+/// The one topic of that kind.
+const EVERYONE: &str = "tenant:*";
+
 /// The kind of the topics that the connections of one user have.
 pub const USER_KIND: &str = "user";
 
 /// `kind:id`. The kind is `[a-z][a-z0-9_]{0,31}`; the id has 1 to 256 bytes of
 /// UTF-8 without control characters and may contain colons.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Topic(Arc<str>);
+///
+/// It carries its hash, which is computed once, where the topic is made: not by
+/// every shard that looks it up.
+#[derive(Clone)]
+pub struct Topic {
+    text: Arc<str>,
+    hash: u64,
+}
+
+/// A map by topic that takes the hash which the topic carries.
+pub type TopicMap<V> = HashMap<Topic, V, BuildHasherDefault<CarriedHash>>;
+
+/// Passes on the hash that a [`Topic`] carries.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct CarriedHash(u64);
+
+impl Hasher for CarriedHash {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+
+    /// Of anything but a topic.
+    fn write(&mut self, bytes: &[u8]) {
+        let mut hasher = DefaultHasher::new();
+        hasher.write_u64(self.0);
+        hasher.write(bytes);
+        self.0 = hasher.finish();
+    }
+}
+
+/// Topics come from clients, who must not be able to foretell which of them
+/// collide: one secret a process goes into each hash.
+static HASH_SEED: OnceLock<u64> = OnceLock::new();
+
+/// Makes the hashes of topics the same in each run, for benchmarks and
+/// simulations. Whether it came in time, which is before the first topic was made.
+#[must_use]
+pub fn fix_hash_seed(seed: u64) -> bool {
+    HASH_SEED.set(seed).is_ok()
+}
+
+fn hash_of(text: &str) -> u64 {
+    let seed = *HASH_SEED.get_or_init(|| RandomState::new().hash_one(0));
+    let mut hasher = DefaultHasher::new();
+    hasher.write_u64(seed);
+    hasher.write(text.as_bytes());
+    hasher.finish()
+}
 
 /// Why a text is no topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -55,7 +114,7 @@ impl Topic {
         let (kind, id) = text.split_once(':').ok_or(TopicError::NoColon)?;
         check_kind(kind)?;
         check_id(id)?;
-        Ok(Self(text.into()))
+        Ok(Self::of(text.into()))
     }
 
     /// The topic `kind:id`.
@@ -66,37 +125,57 @@ impl Topic {
     pub fn new(kind: &str, id: &str) -> Result<Self, TopicError> {
         check_kind(kind)?;
         check_id(id)?;
-        Ok(Self(format!("{kind}:{id}").into()))
+        Ok(Self::of(format!("{kind}:{id}").into()))
     }
 
     /// `tenant:*`, to which every connection of a tenant listens.
     #[must_use]
     pub fn everyone() -> Self {
-        Self(format!("{TENANT_KIND}:{WILDCARD_ID}").into())
+        Self::of(EVERYONE.into())
+    }
+
+    /// `user:<name>`, to which every connection of that user listens. A user's
+    /// name is always an id.
+    #[must_use]
+    pub fn of_user(user: &UserName) -> Self {
+        Self::of(format!("{USER_KIND}:{user}").into())
+    }
+
+    fn of(text: Arc<str>) -> Self {
+        Self {
+            hash: hash_of(&text),
+            text,
+        }
     }
 
     /// What stands before the first colon.
     #[must_use]
     pub fn kind(&self) -> &str {
-        self.0.split_once(':').map_or("", |(kind, _)| kind)
+        self.text.split_once(':').map_or("", |(kind, _)| kind)
     }
 
     /// What stands after the first colon.
     #[must_use]
     pub fn id(&self) -> &str {
-        self.0.split_once(':').map_or("", |(_, id)| id)
+        self.text.split_once(':').map_or("", |(_, id)| id)
     }
 
     /// The whole, `kind:id`.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.text
     }
 
     /// Whether the id is `*`.
     #[must_use]
     pub fn is_wildcard(&self) -> bool {
         self.id() == WILDCARD_ID
+    }
+
+    /// Whether it is `tenant:*`.
+    #[must_use]
+    pub fn is_everyone(&self) -> bool {
+        &*self.text == EVERYONE
     }
 
     /// Whether clients have topics of this kind without asking, and cannot ask
@@ -137,21 +216,41 @@ fn check_id(id: &str) -> Result<(), TopicError> {
     }
 }
 
-impl Borrow<str> for Topic {
-    fn borrow(&self) -> &str {
-        &self.0
+impl PartialEq for Topic {
+    fn eq(&self, other: &Self) -> bool {
+        self.hash == other.hash && self.text == other.text
+    }
+}
+
+impl Eq for Topic {}
+
+impl Hash for Topic {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
+    }
+}
+
+impl PartialOrd for Topic {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Topic {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.text.cmp(&other.text)
     }
 }
 
 impl fmt::Display for Topic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.text)
     }
 }
 
 impl fmt::Debug for Topic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Topic({:?})", &*self.0)
+        write!(f, "Topic({:?})", &*self.text)
     }
 }
 
@@ -195,8 +294,27 @@ mod tests {
     }
 
     #[test]
+    fn equal_topics_are_found_however_they_were_made() {
+        let mut topics = TopicMap::default();
+        topics.insert(Topic::parse("project:1").unwrap(), 1);
+        topics.insert(Topic::everyone(), 2);
+        topics.insert(Topic::of_user(&UserName::parse("a:b").unwrap()), 3);
+        for (topic, found) in [
+            (Topic::new("project", "1"), Some(&1)),
+            (Topic::parse("tenant:*"), Some(&2)),
+            (Topic::parse("user:a:b"), Some(&3)),
+            (Topic::parse("project:2"), None),
+        ] {
+            assert_eq!(topics.get(&topic.unwrap()), found);
+        }
+        assert!(!fix_hash_seed(1), "topics have been made before");
+    }
+
+    #[test]
     fn user_and_tenant_topics_are_implicit() {
-        assert!(Topic::everyone().is_implicit() && Topic::everyone().is_wildcard());
+        let everyone = Topic::everyone();
+        assert!(everyone.is_implicit() && everyone.is_wildcard() && everyone.is_everyone());
+        assert_eq!(Topic::new(TENANT_KIND, WILDCARD_ID), Ok(everyone));
         assert!(Topic::parse("user:ann").unwrap().is_implicit());
         assert!(!Topic::parse("users:ann").unwrap().is_implicit());
     }

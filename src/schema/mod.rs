@@ -20,6 +20,7 @@ mod json_names;
 mod lists;
 mod payload;
 mod relay_fields;
+mod specimen;
 mod table;
 mod topics;
 mod walk;
@@ -44,6 +45,7 @@ pub use self::{
     inspected::{Inspected, Payload},
     lists::{IdList, IdLists},
     payload::{Control, PayloadKind, PayloadType},
+    specimen::Specimen,
 };
 
 /// A compiled schema.
@@ -180,6 +182,13 @@ impl Schema {
     #[must_use]
     pub fn payloads(&self) -> &[PayloadType] {
         &self.payloads
+    }
+
+    /// How to make events to measure with; `None` where no event of the schema
+    /// relates to what clients can subscribe to.
+    #[must_use]
+    pub fn specimen(&self) -> Option<Specimen> {
+        Specimen::find(&self.table, &self.payloads)
     }
 
     /// The envelope's full name.

@@ -100,6 +100,10 @@ impl Table {
 }
 
 impl MessageType {
+    pub(super) fn fields(&self) -> impl Iterator<Item = &Field> {
+        self.fields.iter()
+    }
+
     pub(super) fn field(&self, number: u32) -> Option<&Field> {
         if number < LOW_NUMBERS {
             let slot = *self.low.get(usize::try_from(number).ok()?)?;
@@ -122,6 +126,11 @@ impl Field {
     /// Whether a message may have several values of it.
     pub(super) fn is_list(&self) -> bool {
         self.is_repeated && !self.is_map_entry()
+    }
+
+    /// Whether another field can replace it.
+    pub(super) fn is_in_oneof(&self) -> bool {
+        self.oneof.is_some()
     }
 
     fn is_map_entry(&self) -> bool {

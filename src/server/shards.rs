@@ -173,6 +173,8 @@ fn run(
             // events go on while everybody reconnects. It ends only by a fault,
             // since the relay holds a publisher.
             let inbox = spawn_local(async move { hub.run().await });
+            let alarms = Rc::clone(&shard.alarms);
+            spawn_local(async move { alarms.run().await });
             tokio::select! {
                 biased;
                 _ = inbox => {}

@@ -158,3 +158,22 @@ fn under_load_many_frames_leave_at_once_and_in_order() {
         assert_eq!(offsets(&heard), (1..=2500).collect::<Vec<_>>());
     });
 }
+
+#[test]
+fn what_is_posted_before_a_connection_has_its_turn_to_write_leaves_in_one_write() {
+    const CLIENTS: u64 = 50;
+    simulate(async {
+        let bench = Bench::new();
+        let mut clients: Vec<_> = (0..CLIENTS).map(|_| bench.connect(WIDE)).collect();
+        settle().await;
+        let posts = (0..10).map(|_| bench.publish([event(1)]));
+        futures_util::future::join_all(posts).await;
+        for client in &mut clients {
+            let heard = hear(client, 10).await;
+            assert_eq!(offsets(&heard), (1..=10).collect::<Vec<_>>());
+        }
+        settle().await;
+        assert_eq!(bench.tally().frames_written.get(), 10 * CLIENTS);
+        assert_eq!(bench.tally().writes.get(), CLIENTS);
+    });
+}

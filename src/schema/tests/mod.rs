@@ -8,6 +8,7 @@ mod json;
 mod random;
 mod reference;
 mod refusals;
+mod specimen;
 
 use std::{fs, path::Path};
 

@@ -1,0 +1,248 @@
+//! The WebSocket clients: who is on which topic, what waits for whom, and the
+//! writes.
+
+use std::{
+    io::IoSlice,
+    mem,
+    os::fd::{AsRawFd, OwnedFd, RawFd},
+    rc::Rc,
+};
+
+use rustix::io::{Errno, read, write, writev};
+
+use crate::{
+    counts::Counts,
+    handshake::{self, Accepted},
+    poll::{Poll, Source},
+};
+
+/// Frames that one write takes at most.
+const FRAMES_PER_WRITE_MAX: usize = 64;
+
+/// A frame as all of its clients get it.
+type Frame = Rc<[u8]>;
+
+#[derive(Default)]
+pub(crate) struct Clients {
+    /// By descriptor.
+    clients: Vec<Option<Client>>,
+    /// By topic number, the descriptors of its clients.
+    topics: Vec<Vec<RawFd>>,
+    /// Who has something to be written, and is not known to be full.
+    dirty: Vec<RawFd>,
+    /// Where a frame is put together.
+    scratch: Vec<u8>,
+}
+
+impl Clients {
+    pub(crate) fn add(&mut self, socket: OwnedFd, poll: &Poll) {
+        let fd = socket.as_raw_fd();
+        poll.add(&socket, Source::Client(fd));
+        *slot(&mut self.clients, index(fd)) = Some(Client::new(socket));
+    }
+
+    /// Takes the client's handshake; what it sends later is thrown away.
+    pub(crate) fn read(&mut self, fd: RawFd, buffer: &mut [u8], counts: &mut Counts) {
+        let Some(client) = slot(&mut self.clients, index(fd)) else {
+            return;
+        };
+        counts.client_reads += 1;
+        match read(&client.socket, &mut *buffer) {
+            Ok(1..) if client.topic.is_some() => {}
+            Ok(len @ 1..) => match client.shake_hands(&buffer[..len]) {
+                Ok(Some(topic)) => slot(&mut self.topics, topic).push(fd),
+                Ok(None) => {}
+                Err(_gone) => self.remove(fd),
+            },
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            Ok(0) | Err(_) => self.remove(fd),
+        }
+    }
+
+    /// Queues an envelope to the clients of a topic.
+    pub(crate) fn publish(&mut self, topic: usize, envelope: &[u8]) {
+        let fds = slot(&mut self.topics, topic);
+        if fds.is_empty() {
+            return;
+        }
+        let frame = frame(envelope, &mut self.scratch);
+        for &fd in &*fds {
+            let Some(client) = &mut self.clients[index(fd)] else {
+                continue;
+            };
+            if client.pending.is_empty() {
+                self.dirty.push(fd);
+            }
+            client.pending.push(Rc::clone(&frame));
+        }
+    }
+
+    /// Whether somebody can be written to at once.
+    pub(crate) fn has_dirty(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
+    /// The socket that was full has room again.
+    pub(crate) fn unblock(&mut self, fd: RawFd, poll: &Poll) {
+        if let Some(client) = slot(&mut self.clients, index(fd)) {
+            poll.no_more_await_room(&client.socket, Source::Client(fd));
+            self.dirty.push(fd);
+        }
+    }
+
+    /// One write to each for whom something waits.
+    pub(crate) fn flush(&mut self, poll: &Poll, counts: &mut Counts) {
+        let mut dirty = mem::take(&mut self.dirty);
+        dirty.retain(|&fd| self.flush_one(fd, poll, counts));
+        self.dirty = dirty;
+    }
+
+    /// Whether it can take more at once.
+    fn flush_one(&mut self, fd: RawFd, poll: &Poll, counts: &mut Counts) -> bool {
+        // It may be gone by now, and another have its descriptor.
+        let Some(client) = slot(&mut self.clients, index(fd)) else {
+            return false;
+        };
+        if client.pending.is_empty() {
+            return false;
+        }
+        counts.client_writes += 1;
+        match client.write(counts) {
+            Ok(true) => !client.pending.is_empty(),
+            Ok(false) => {
+                poll.await_room(&client.socket, Source::Client(fd));
+                false
+            }
+            Err(_gone) => {
+                self.remove(fd);
+                false
+            }
+        }
+    }
+
+    fn remove(&mut self, fd: RawFd) {
+        let client = slot(&mut self.clients, index(fd)).take();
+        if let Some(topic) = client.and_then(|client| client.topic) {
+            let fds = slot(&mut self.topics, topic);
+            let place = fds.iter().position(|&it| it == fd).unwrap();
+            fds.swap_remove(place);
+        }
+    }
+}
+
+struct Client {
+    socket: OwnedFd,
+    /// Its number, once the handshake is over.
+    topic: Option<usize>,
+    /// What has come of a handshake that came in parts.
+    head: Vec<u8>,
+    pending: Vec<Frame>,
+    /// What is written of the first frame that waits.
+    begun_bytes: usize,
+}
+
+impl Client {
+    fn new(socket: OwnedFd) -> Self {
+        Self {
+            socket,
+            topic: None,
+            head: Vec::new(),
+            pending: Vec::new(),
+            begun_bytes: 0,
+        }
+    }
+
+    /// The topic, when all of the handshake has come.
+    fn shake_hands(&mut self, bytes: &[u8]) -> Result<Option<usize>, Errno> {
+        let bytes = if self.head.is_empty() {
+            bytes
+        } else {
+            self.head.extend_from_slice(bytes);
+            &self.head
+        };
+        match handshake::answer(bytes) {
+            Some(Accepted { topic, answer }) => {
+                write(&self.socket, &answer)?;
+                self.topic = Some(topic);
+                self.head = Vec::new();
+            }
+            None if self.head.is_empty() => self.head = bytes.to_vec(),
+            None => {}
+        }
+        Ok(self.topic)
+    }
+
+    /// Writes what waits, or as much of it as goes into one write. Whether the socket
+    /// took that whole.
+    fn write(&mut self, counts: &mut Counts) -> Result<bool, Errno> {
+        let mut slices = [IoSlice::new(&[]); FRAMES_PER_WRITE_MAX];
+        let mut offered_bytes = 0;
+        let mut skip_bytes = self.begun_bytes;
+        for (slice, frame) in slices.iter_mut().zip(&self.pending) {
+            let bytes = &frame[mem::take(&mut skip_bytes)..];
+            *slice = IoSlice::new(bytes);
+            offered_bytes += bytes.len();
+        }
+        let offered = self.pending.len().min(FRAMES_PER_WRITE_MAX);
+        match writev(&self.socket, &slices[..offered]) {
+            Ok(written_bytes) if written_bytes == offered_bytes => {
+                self.forget(offered, counts);
+                self.begun_bytes = 0;
+                Ok(true)
+            }
+            Ok(written_bytes) => {
+                self.forget_part(written_bytes, counts);
+                Ok(false)
+            }
+            Err(Errno::AGAIN | Errno::INTR) => Ok(false),
+            Err(gone) => Err(gone),
+        }
+    }
+
+    /// The first so many frames are written.
+    fn forget(&mut self, frames: usize, counts: &mut Counts) {
+        counts.frames += frames as u64;
+        self.pending.drain(..frames);
+    }
+
+    fn forget_part(&mut self, written_bytes: usize, counts: &mut Counts) {
+        self.begun_bytes += written_bytes;
+        let mut frames = 0;
+        while let Some(rest) = self.begun_bytes.checked_sub(self.pending[frames].len()) {
+            self.begun_bytes = rest;
+            frames += 1;
+        }
+        self.forget(frames, counts);
+    }
+}
+
+/// A server's binary frame (RFC 6455, 5.2).
+fn frame(envelope: &[u8], scratch: &mut Vec<u8>) -> Frame {
+    scratch.clear();
+    scratch.push(0x82);
+    match (u8::try_from(envelope.len()), u16::try_from(envelope.len())) {
+        (Ok(len @ ..=125), _) => scratch.push(len),
+        (_, Ok(len)) => {
+            scratch.push(126);
+            scratch.extend_from_slice(&len.to_be_bytes());
+        }
+        _ => {
+            scratch.push(127);
+            scratch.extend_from_slice(&(envelope.len() as u64).to_be_bytes());
+        }
+    }
+    scratch.extend_from_slice(envelope);
+    Rc::from(scratch.as_slice())
+}
+
+/// A place in a flat array, which grows to have it.
+pub(crate) fn slot<T: Default>(array: &mut Vec<T>, index: usize) -> &mut T {
+    if array.len() <= index {
+        array.resize_with(index + 1, T::default);
+    }
+    &mut array[index]
+}
+
+pub(crate) fn index(fd: RawFd) -> usize {
+    usize::try_from(fd).expect("descriptors are not negative")
+}

@@ -1,0 +1,24 @@
+//! SIGTERM as something that can be waited for beside sockets. A second thread
+//! sleeps until the signal comes; it does nothing else.
+
+use std::{os::unix::net::UnixStream, thread};
+
+use tokio::{
+    runtime::Builder,
+    signal::unix::{SignalKind, signal},
+};
+
+/// A stream that ends at SIGTERM.
+pub(crate) fn at_sigterm() -> UnixStream {
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    let mut terminate = {
+        let _context = runtime.enter();
+        signal(SignalKind::terminate()).unwrap()
+    };
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    thread::spawn(move || {
+        runtime.block_on(terminate.recv());
+        drop(theirs);
+    });
+    ours
+}

@@ -1,0 +1,199 @@
+"""What is printed, and docs/performance.md: the whole of it is made from the results
+of one measurement."""
+
+from pathlib import Path
+
+import curves
+import figures
+from figures import GENERATOR_SHARE_MAX, Calls, Finding, Spread
+from plan import OUTSTANDING, PAYLOAD_BYTES
+
+NAME = "performance.md"
+
+METHOD = """\
+# Performance
+
+What Sidewire takes, as a multiple of the least that a server can take. `scripts/bench` has written this page; nothing
+in it is put in by hand.
+
+## What is compared
+
+The machine itself drifts: the same work may take twice as long an hour later. So nothing is compared with a figure of
+another day. In each run there is a **floor** ([benches/floor](../benches/floor/main.rs)): one thread around epoll,
+sockets in a flat array, a handshake from a template, publishes as length-prefixed bytes (or as the least of HTTP/1.1),
+and for each client one `writev` of up to 64 pending frames a wake-up. It checks no token, knows no tenant and no
+schema, has no bounds and no log. It is what the kernel asks for anyway.
+
+- Floor and relay take turns: {rounds} pairs, each of {warm_up} s of warm-up and {seconds} s that count, each in a new
+  process. The figure is the median of the {rounds} ratios; beside it stand the quartiles.
+- The server is pinned to one core, the generator to another. The relay has its default configuration, but one shard,
+  as the floor has one thread.
+- The generator is `sidewire bench`: events of {payload} bytes, one connection that publishes, no batches. Full load
+  means that at most {outstanding} events are under way which some client has not received yet.
+- Server CPU is what the kernel has counted for all threads of the process between warm-up and end, over what was
+  delivered in that time. Latency is from the writing of the POST to the reading of the frame by the last of the
+  clients.
+- Nothing may be lost, doubled or out of order in any run, or there is no page. A floor that the relay beats by more
+  than 5 % is no floor, and then there is none either.
+- A run in which the generator used more than {share:.0%} of its core is marked: there the generator was the limit, and
+  the server had time to spare between its wake-ups.
+"""
+
+READING = """\
+`×` is a multiple of the floor, of batches that of single events, and of publishing with many connected that of
+publishing with few. Memory is as it is: what Pss has grown by from before the first connection until {settle} s after
+the last, over the connections; the kernel's socket buffers are not part of it.
+"""
+
+REPRODUCE = """\
+## How to reproduce
+
+```console
+$ scripts/bench
+```
+
+It takes about {minutes} minutes after the build, and needs Rust, Python 3.11, two cores that nobody else uses, and
+20,000 descriptors a process. `--only latency` measures one scenario and prints it, `--short` is what CI runs: it looks
+for losses and takes less than three minutes. The single runs are in `target/bench/results.json`, and
+`scripts/bench --report target/bench/results.json` writes this page from them again.
+"""
+
+
+def write(results: dict, directory: Path) -> list[Path]:
+    """The page and its plots."""
+    plots = {
+        "performance-latency.svg": curves.latency(results),
+        "performance-growth.svg": curves.growth(results),
+    }
+    written = []
+    for name, content in {NAME: page(results, plots), **plots}.items():
+        if content:
+            (directory / name).write_text(content)
+            written.append(directory / name)
+    return written
+
+
+def page(results: dict, plots: dict[str, str | None]) -> str:
+    size = figures.size_of(results)
+    seconds = sum(it["seconds"] for it in results["scenarios"].values())
+    method = METHOD.format(
+        rounds=size.rounds,
+        warm_up=f"{size.warm_up_seconds:g}",
+        seconds=f"{size.seconds:g}",
+        payload=PAYLOAD_BYTES,
+        outstanding=OUTSTANDING,
+        share=GENERATOR_SHARE_MAX,
+    )
+    parts = [
+        method,
+        machine(results),
+        "## The budget\n",
+        table(BUDGET_HEADER, budget_lines(results)),
+        READING.format(settle=f"{size.settle_seconds:g}"),
+        "## System calls\n",
+        "On the sockets of clients, from the first connection to the last, warm-up included.\n",
+        table(CALLS_HEADER, calls_lines(results)),
+        *plot_parts(plots, size),
+        REPRODUCE.format(minutes=round(seconds / 60)),
+    ]
+    return "\n".join(parts)
+
+
+def machine(results: dict) -> str:
+    it = results["machine"]
+    commit = f"`{it['commit']}`" + (" with changes" if it["changed"] else "")
+    lines = [
+        ["processor", f"{it['cpu']}, {it['cores']} cores"],
+        ["memory", f"{it['memory_gib']} GiB"],
+        ["kernel", it["kernel"]],
+        ["compiler", it["rustc"]],
+        ["commit", commit],
+        ["measured", results["when"]],
+    ]
+    return "## The machine\n\n" + table(["", ""], lines)
+
+
+BUDGET_HEADER = ["what", "budget", "measured", "quartiles", "", "compared with", "Sidewire", "marked"]
+
+
+def budget_lines(results: dict) -> list[list[str]]:
+    return [budget_line(it) for it in figures.findings(results)]
+
+
+def budget_line(it: Finding) -> list[str]:
+    sign = " ×" if it.over else f" {it.row.unit}"
+    digits = 2 if it.over else 0
+    return [
+        it.row.text,
+        f"{it.row.budget:,g}{sign}",
+        f"{it.value.median:,.{digits}f}{sign}",
+        f"{it.value.low:,.{digits}f}–{it.value.high:,.{digits}f}",
+        "met" if it.is_met else "**not met**",
+        with_unit(it.over, it.row.unit) if it.over else "",
+        with_unit(it.of, it.row.unit),
+        f"{it.marked} of {it.runs}" if it.marked else "",
+    ]
+
+
+def with_unit(it: Spread, unit: str) -> str:
+    return f"{short(it.median)} {unit} ({short(it.low)}–{short(it.high)})"
+
+
+def short(value: float) -> str:
+    """Three digits, or all that stand before the point."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+CALLS_HEADER = ["scenario", "", "writes per delivery", "frames per write", "reads per delivery"]
+
+
+def calls_lines(results: dict) -> list[list[str]]:
+    return [calls_line(it) for it in figures.calls(results)]
+
+
+def calls_line(it: Calls) -> list[str]:
+    numbers = (it.writes_per_delivery, it.frames_per_write, it.reads_per_delivery)
+    shown = ["–" if number is None else f"{number:.3f}" for number in numbers]
+    return [it.scenario, it.side, *shown]
+
+
+def plot_parts(plots: dict[str, str | None], size) -> list[str]:
+    texts = {
+        "performance-latency.svg": (
+            "## Latency over load",
+            f"{size.subscribers:,} subscribers of one topic, one run for each point.",
+        ),
+        "performance-growth.svg": (
+            "## Publishing over the number connected",
+            "100 clients get the event, the others have topics of their own. Each number was measured in turns with "
+            f"{size.growth_few:,} in the same\nprocess and is drawn relative to that.",
+        ),
+    }
+    return [
+        f"{heading}\n\n{text}\n\n![{heading.removeprefix('## ')}]({name})\n"
+        for name, (heading, text) in texts.items()
+        if plots[name]
+    ]
+
+
+def table(header: list[str], lines: list[list[str]]) -> str:
+    """As Markdown."""
+    lines = [header, ["---"] * len(header), *lines]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def printed(results: dict) -> str:
+    """The tables for a terminal."""
+    parts = [aligned(BUDGET_HEADER, budget_lines(results))]
+    if calls := calls_lines(results):
+        parts.append(aligned(CALLS_HEADER, calls))
+    return "\n".join(parts)
+
+
+def aligned(header: list[str], lines: list[list[str]]) -> str:
+    lines = [[cell.replace("*", "") for cell in cells] for cells in [header, *lines]]
+    widths = [max(len(cells[column]) for cells in lines) for column in range(len(header))]
+    return "".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(cells, widths)).rstrip() + "\n"
+        for cells in lines
+    )

@@ -1,0 +1,51 @@
+"""Carries the scenarios out, one run at a time, and keeps what came of each."""
+
+import sys
+import time
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import processes
+from plan import Scenario, Side
+
+# A run connects its clients first, and waits at its end for what is not there yet.
+RUN_SECONDS_EXTRA = 60
+
+
+def measure(binaries: dict[str, Path], scenario: Scenario) -> dict:
+    """All rounds of a scenario, as far as they came."""
+    began = time.monotonic()
+    rounds: list[dict] = []
+    measured = {"rounds": rounds, "failures": []}
+    try:
+        for number in range(1, scenario.rounds + 1):
+            runs: dict = {}
+            rounds.append(runs)
+            for side in scenario.sides:
+                say(f"{scenario.name}: round {number} of {scenario.rounds}, {side.name}")
+                runs[side.name] = run(binaries, side)
+    except processes.Failed as failure:
+        measured["failures"].append(str(failure))
+    measured["seconds"] = round(time.monotonic() - began, 1)
+    say(f"{scenario.name}: {measured['seconds']} s")
+    return measured
+
+
+def run(binaries: dict[str, Path], side: Side) -> dict:
+    """One run against a server of its own."""
+    with server(binaries, side) as target:
+        seconds_max = side.seconds + RUN_SECONDS_EXTRA
+        result = processes.generate(
+            binaries["sidewire"], target, side.command, side.arguments, seconds_max
+        )
+        return {"result": result, "counts": target.counts()}
+
+
+def server(binaries: dict[str, Path], side: Side) -> AbstractContextManager:
+    if side.target == "relay":
+        return processes.relay(binaries["sidewire"])
+    return processes.floor(binaries["floor"], side.target)
+
+
+def say(text: str) -> None:
+    print(f"bench: {text}", file=sys.stderr, flush=True)

@@ -1,0 +1,502 @@
+//! The one loop: all sockets of clients and backends in one thread, each read as
+//! soon as there is something, and calls posted as a load says. Knows no scenario.
+
+use std::{
+    collections::VecDeque,
+    io,
+    ops::Range,
+    time::{Duration, Instant},
+};
+
+use mio::{Events, Interest, Poll, Token, event::Event};
+
+use super::{
+    BenchError, Progress,
+    clients::{Client, Ended, Lines, Shared},
+    link::Link,
+    publisher::{Answered, Publisher},
+    target::{Call, Target},
+    timer::Timer,
+};
+
+/// How many sockets are looked at before new calls are posted.
+const EVENTS_PER_TURN: usize = 256;
+
+/// How long a client may take to be subscribed.
+const OPENING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long the loop sleeps at most, so that what depends on time is looked at.
+const NAP: Duration = Duration::from_millis(100);
+
+/// How often progress is told.
+const PROGRESS_EVERY: Duration = Duration::from_millis(100);
+
+const TIMER: Token = Token(usize::MAX - 1);
+
+/// Publishers have the tokens from here on, clients those below.
+const FIRST_PUBLISHER: usize = 1 << 40;
+
+/// When calls are posted.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Load {
+    /// One every so often, whatever becomes of them.
+    Paced(Duration),
+    /// As many as may be under way: events that some client has not received yet,
+    /// or that are not answered.
+    Full(usize),
+    /// Each publisher one as soon as the last is answered.
+    Answered,
+}
+
+/// What clients say, made beforehand.
+#[derive(Debug)]
+pub(super) struct Script {
+    /// By connection: its channel and its handshake.
+    pub(super) connections: Vec<(usize, Vec<u8>)>,
+    /// By channel.
+    pub(super) subscribes: Vec<Option<Vec<u8>>>,
+}
+
+impl Script {
+    fn lines(&self, connection: usize) -> Option<Lines<'_>> {
+        let (channel, handshake) = self.connections.get(connection)?;
+        Some(Lines {
+            channel: *channel,
+            handshake,
+            subscribe: self.subscribes.get(*channel)?.as_deref(),
+        })
+    }
+}
+
+/// What became of clients that were opened together.
+#[derive(Debug, Default)]
+pub(super) struct Opened {
+    pub(super) connects: u64,
+    pub(super) failures: u64,
+    pub(super) took: Duration,
+}
+
+impl Opened {
+    pub(super) fn add(&mut self, other: &Self) {
+        self.connects += other.connects;
+        self.failures += other.failures;
+        self.took += other.took;
+    }
+}
+
+/// The loop and all that it drives.
+pub(super) struct Engine<'p> {
+    poll: Poll,
+    ready: Events,
+    timer: Timer,
+    pub(super) shared: Shared,
+    target: Target,
+    script: Script,
+    /// By channel.
+    calls: Vec<Call>,
+    clients: Vec<Option<Client>>,
+    opening: Opening,
+    publishers: Vec<Publisher>,
+    answered: Vec<Answered>,
+    /// Clients that were lost after they had been subscribed.
+    pub(super) disconnects: u64,
+    /// Calls that were answered.
+    pub(super) answers: u64,
+    /// Why something failed for the first time.
+    pub(super) first_failure: Option<String>,
+    progress: &'p mut dyn FnMut(Progress),
+    told_at: Instant,
+}
+
+/// The clients that are not subscribed yet.
+#[derive(Debug, Default)]
+struct Opening {
+    /// In the order in which they began.
+    begun: VecDeque<(usize, Instant)>,
+    under_way: usize,
+    outcome: Opened,
+}
+
+impl<'p> Engine<'p> {
+    pub(super) fn new(
+        target: Target,
+        script: Script,
+        calls: Vec<Call>,
+        shared: Shared,
+        progress: &'p mut dyn FnMut(Progress),
+    ) -> Result<Self, BenchError> {
+        let poll = Poll::new()?;
+        let timer = Timer::new(poll.registry(), TIMER)?;
+        let clients = script.connections.iter().map(|_| None).collect();
+        Ok(Self {
+            poll,
+            ready: Events::with_capacity(EVENTS_PER_TURN),
+            timer,
+            told_at: shared.epoch,
+            shared,
+            target,
+            script,
+            calls,
+            clients,
+            opening: Opening::default(),
+            publishers: Vec::new(),
+            answered: Vec::new(),
+            disconnects: 0,
+            answers: 0,
+            first_failure: None,
+            progress,
+        })
+    }
+
+    /// Opens these clients, so many at a time, and waits until each is subscribed
+    /// or has failed.
+    pub(super) fn open(
+        &mut self,
+        connections: Range<usize>,
+        concurrency: usize,
+    ) -> Result<Opened, BenchError> {
+        let begun = Instant::now();
+        let total = connections.len() as u64;
+        self.opening = Opening::default();
+        let mut waiting = connections;
+        loop {
+            while self.opening.under_way < concurrency
+                && let Some(connection) = waiting.next()
+            {
+                self.begin(connection);
+            }
+            let Opened {
+                connects, failures, ..
+            } = self.opening.outcome;
+            if connects + failures == total {
+                break;
+            }
+            self.tell("connecting", connects + failures, total);
+            self.turn(Instant::now() + NAP)?;
+            self.give_up_on_the_slow();
+        }
+        let mut outcome = std::mem::take(&mut self.opening).outcome;
+        outcome.took = begun.elapsed();
+        Ok(outcome)
+    }
+
+    /// Closes these clients.
+    pub(super) fn close(&mut self, connections: Range<usize>) {
+        for slot in self.clients.get_mut(connections).unwrap_or_default() {
+            if let Some(client) = slot.take()
+                && client.is_subscribed()
+            {
+                self.shared.tally.leave(client.track());
+            }
+        }
+    }
+
+    /// Connects so many backends.
+    pub(super) fn open_publishers(&mut self, count: usize) -> Result<(), BenchError> {
+        for number in 0..count {
+            let link = Link::open(self.target.ingest.address, number);
+            let mut link = link.map_err(BenchError::Ingest)?;
+            let token = Token(FIRST_PUBLISHER + number);
+            let interest = Interest::READABLE | Interest::WRITABLE;
+            let registry = self.poll.registry();
+            registry.register(&mut link.stream, token, interest)?;
+            let publisher = Publisher::new(link, &self.target.speech);
+            self.publishers.push(publisher);
+        }
+        let until = Instant::now() + OPENING_TIMEOUT;
+        while self.publishers.iter().any(|it| !it.is_connected) {
+            if Instant::now() >= until {
+                return Err(BenchError::Ingest(io::ErrorKind::TimedOut.into()));
+            }
+            self.turn(until)?;
+        }
+        Ok(())
+    }
+
+    /// Posts as the load says, for that long.
+    pub(super) fn drive(
+        &mut self,
+        phase: &'static str,
+        load: Load,
+        duration: Duration,
+    ) -> Result<(), BenchError> {
+        let begun = Instant::now();
+        let until = begun + duration;
+        let mut due = begun;
+        loop {
+            let now = Instant::now();
+            if now >= until {
+                return Ok(());
+            }
+            self.tell(phase, millis(now - begun), millis(duration));
+            self.post_due(load, now, &mut due);
+            let wake = match load {
+                Load::Paced(_) => due.min(until),
+                Load::Full(_) | Load::Answered => until,
+            };
+            self.turn(wake)?;
+        }
+    }
+
+    /// Posts what the load says is due, and moves on when the next is.
+    fn post_due(&mut self, load: Load, now: Instant, due: &mut Instant) {
+        match load {
+            Load::Paced(interval) => {
+                while *due <= now {
+                    self.post(0);
+                    *due += interval;
+                }
+            }
+            Load::Full(outstanding) => {
+                while self.outstanding() < outstanding {
+                    self.post(0);
+                }
+            }
+            Load::Answered => {
+                for number in 0..self.publishers.len() {
+                    if self.publishers.get(number).is_some_and(Publisher::is_idle) {
+                        self.post(number);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits until every event has come wherever it is owed and every call is
+    /// answered, or until then.
+    pub(super) fn settle(&mut self, until: Instant) -> Result<(), BenchError> {
+        while self.outstanding() > 0 && Instant::now() < until {
+            self.turn(until.min(Instant::now() + NAP))?;
+        }
+        Ok(())
+    }
+
+    /// Only reads, for that long.
+    pub(super) fn idle(
+        &mut self,
+        phase: &'static str,
+        duration: Duration,
+    ) -> Result<(), BenchError> {
+        let begun = Instant::now();
+        let until = begun + duration;
+        while Instant::now() < until {
+            self.tell(phase, millis(begun.elapsed()), millis(duration));
+            self.turn(until.min(Instant::now() + NAP))?;
+        }
+        Ok(())
+    }
+
+    /// How many events the target took that a client, connected still, has not
+    /// received.
+    pub(super) fn lost(&self) -> u64 {
+        let subscribed = self
+            .clients
+            .iter()
+            .flatten()
+            .filter(|it| it.is_subscribed());
+        subscribed
+            .map(|it| self.shared.tally.lost(it.track()))
+            .sum()
+    }
+
+    /// Says how far it is, where enough time has passed since the last time.
+    pub(super) fn tell(&mut self, phase: &'static str, done: u64, total: u64) {
+        if self.told_at.elapsed() >= PROGRESS_EVERY {
+            self.told_at = Instant::now();
+            (self.progress)(Progress { phase, done, total });
+        }
+    }
+
+    fn outstanding(&self) -> usize {
+        let tally = &self.shared.tally;
+        tally.incomplete().max(tally.unanswered())
+    }
+
+    fn post(&mut self, publisher: usize) {
+        let tally = &mut self.shared.tally;
+        let first = tally.next();
+        let call = self.calls.get(tally.channel_of(first));
+        let publisher = self.publishers.get_mut(publisher);
+        let (Some(call), Some(publisher)) = (call, publisher) else {
+            return;
+        };
+        let posted_ns = u64::try_from(self.shared.epoch.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        for _ in 0..call.events() {
+            tally.post(posted_ns);
+        }
+        publisher.post(call, first);
+    }
+
+    /// Writes what is to be written, waits until a socket is ready or until then,
+    /// and does what the ready ones need.
+    fn turn(&mut self, until: Instant) -> Result<(), BenchError> {
+        for publisher in &mut self.publishers {
+            publisher.flush().map_err(BenchError::PublisherLost)?;
+        }
+        let now = Instant::now();
+        self.timer.set(now, until)?;
+        let timeout = until.saturating_duration_since(now);
+        match self.poll.poll(&mut self.ready, Some(timeout)) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
+            polled => polled?,
+        }
+        let ready = std::mem::replace(&mut self.ready, Events::with_capacity(0));
+        let outcome = ready.iter().try_for_each(|event| self.on_ready(event));
+        self.ready = ready;
+        outcome
+    }
+
+    fn on_ready(&mut self, event: &Event) -> Result<(), BenchError> {
+        if event.token() == TIMER {
+            return Ok(());
+        }
+        let Token(number) = event.token();
+        match number.checked_sub(FIRST_PUBLISHER) {
+            Some(publisher) => self.on_publisher(publisher),
+            None => {
+                self.on_client(number, event);
+                Ok(())
+            }
+        }
+    }
+
+    fn begin(&mut self, connection: usize) {
+        self.opening.under_way += 1;
+        match self.try_begin(connection) {
+            Ok(()) => {
+                let begun = (connection, Instant::now());
+                self.opening.begun.push_back(begun);
+            }
+            Err(error) => self.on_failure(&error.into()),
+        }
+    }
+
+    fn try_begin(&mut self, connection: usize) -> io::Result<()> {
+        let mut link = Link::open(self.target.clients.address, connection)?;
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        self.poll
+            .registry()
+            .register(&mut link.stream, Token(connection), interest)?;
+        if let Some(slot) = self.clients.get_mut(connection) {
+            *slot = Some(Client::new(link));
+        }
+        Ok(())
+    }
+
+    fn on_client(&mut self, connection: usize, event: &Event) {
+        let Some(Some(client)) = self.clients.get_mut(connection) else {
+            return;
+        };
+        let Some(lines) = self.script.lines(connection) else {
+            return;
+        };
+        let was_subscribed = client.is_subscribed();
+        let mut outcome = Ok(());
+        if event.is_writable() && !was_subscribed {
+            outcome = client.on_writable(lines);
+        }
+        if outcome.is_ok() && event.is_readable() {
+            let to_the_end = event.is_read_closed() || event.is_error();
+            outcome = client.on_readable(lines, &mut self.shared, to_the_end);
+        }
+        match outcome {
+            Ok(()) if client.is_subscribed() && !was_subscribed => self.on_subscribed(),
+            Ok(()) => {}
+            Err(error) => self.on_ended(connection, was_subscribed, &error),
+        }
+    }
+
+    fn on_subscribed(&mut self) {
+        self.opening.under_way -= 1;
+        self.opening.outcome.connects += 1;
+    }
+
+    fn on_ended(&mut self, connection: usize, was_subscribed: bool, error: &Ended) {
+        self.close(connection..connection + 1);
+        if was_subscribed {
+            self.disconnects += 1;
+            self.note(error);
+        } else {
+            self.on_failure(error);
+        }
+    }
+
+    fn on_failure(&mut self, error: &Ended) {
+        self.opening.under_way -= 1;
+        self.opening.outcome.failures += 1;
+        self.note(error);
+    }
+
+    fn note(&mut self, error: &Ended) {
+        self.first_failure.get_or_insert_with(|| error.to_string());
+    }
+
+    fn give_up_on_the_slow(&mut self) {
+        while let Some((connection, begun)) = self.opening.begun.front().copied() {
+            let client = self.clients.get(connection).and_then(Option::as_ref);
+            let is_opening = client.is_some_and(|client| !client.is_subscribed());
+            if is_opening && begun.elapsed() < OPENING_TIMEOUT {
+                return;
+            }
+            self.opening.begun.pop_front();
+            if is_opening {
+                self.close(connection..connection + 1);
+                self.on_failure(&Ended::TimedOut(OPENING_TIMEOUT.as_secs()));
+            }
+        }
+    }
+
+    fn on_publisher(&mut self, number: usize) -> Result<(), BenchError> {
+        let Some(publisher) = self.publishers.get_mut(number) else {
+            return Ok(());
+        };
+        if !publisher.is_connected {
+            publisher.link.connected().map_err(BenchError::Ingest)?;
+            publisher.is_connected = true;
+        }
+        publisher.read(&mut self.shared.buffer, &mut self.answered)?;
+        let now_ns = self.shared.now_ns();
+        let mut answered = std::mem::take(&mut self.answered);
+        for answer in answered.drain(..) {
+            self.on_answer(answer, now_ns)?;
+        }
+        self.answered = answered;
+        Ok(())
+    }
+
+    fn on_answer(&mut self, answer: Answered, now_ns: u64) -> Result<(), BenchError> {
+        let is_stored = answer.refusal.is_none();
+        if let Some((status, body)) = answer.refusal {
+            if !is_passing(status) {
+                return Err(BenchError::Refused { status, body });
+            }
+            let failure = format!("a call was answered with {status}: {body}");
+            self.first_failure.get_or_insert(failure);
+        }
+        let Shared {
+            tally,
+            latencies,
+            is_measuring,
+            ..
+        } = &mut self.shared;
+        self.answers += 1;
+        let mut posted_ns = None;
+        for number in answer.events {
+            posted_ns = tally.answer(number, is_stored);
+        }
+        if let (Some(posted_ns), true) = (posted_ns, *is_measuring && is_stored) {
+            let latency_ns = now_ns.saturating_sub(posted_ns);
+            latencies.answer.saturating_record(latency_ns);
+        }
+        Ok(())
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Whether another call may be taken where this one was refused.
+fn is_passing(status: u16) -> bool {
+    matches!(status, 429 | 503)
+}

@@ -1,0 +1,191 @@
+//! The events that are posted: envelopes that begin with a number, so that it is
+//! found in a frame without decoding it. Knows no socket.
+
+use crate::{
+    random::Random,
+    schema::{Schema, Specimen},
+};
+
+/// What an envelope begins with: the tag and length of its message_id, a letter
+/// and the run's own digits.
+const PREFIX_BYTES: usize = 12;
+
+/// The digits of the event's number, behind the prefix.
+const NUMBER_DIGITS: usize = 10;
+
+/// The message_id's tag (field 1), and its length: the letter and 19 digits.
+const MESSAGE_ID: [u8; 3] = [0x0a, 0x14, b'b'];
+
+/// The timestamp's tag: field 8.
+const TIMESTAMP_TAG: u8 = 0x40;
+
+/// What tells the events of this run from those of any other: the relay takes a
+/// message_id that it has seen before for a repetition.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Run([u8; PREFIX_BYTES]);
+
+impl Run {
+    pub(super) fn new(random: &Random) -> Self {
+        let mut prefix = [0; PREFIX_BYTES];
+        let (head, digits) = prefix.split_at_mut(MESSAGE_ID.len());
+        head.copy_from_slice(&MESSAGE_ID);
+        write_hex(digits, random.below(u64::MAX));
+        Self(prefix)
+    }
+
+    /// The number of the event whose envelope begins so; `None` where another
+    /// run, or somebody else, has posted it.
+    pub(super) fn number_of(&self, envelope: &[u8]) -> Option<usize> {
+        let (prefix, rest) = envelope.split_first_chunk()?;
+        if *prefix != self.0 {
+            return None;
+        }
+        let digits: &[u8; NUMBER_DIGITS] = rest.first_chunk()?;
+        let number = digits.iter().fold(0, |number: u64, digit| {
+            let value = (digit & 0x0f) + 9 * (digit >> 6);
+            number << 4 | u64::from(value)
+        });
+        usize::try_from(number).ok()
+    }
+}
+
+/// Makes the envelopes of one run.
+#[derive(Debug)]
+pub(super) struct Mould {
+    pub(super) run: Run,
+    specimen: Specimen,
+    timestamp: i64,
+    bytes: usize,
+}
+
+/// Why there are no events of that size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum MouldError {
+    /// The schema has no event that would do.
+    #[error("the schema has no event that relates to what clients can subscribe to")]
+    NoSpecimen,
+    /// The number, the timestamp and the topic need more.
+    #[error(
+        "an event of {bytes} bytes is too small: number, timestamp and topic take about {least}"
+    )]
+    TooSmall {
+        /// What was asked for.
+        bytes: usize,
+        /// About what would do.
+        least: usize,
+    },
+}
+
+impl Mould {
+    pub(super) fn new(
+        schema: &Schema,
+        run: Run,
+        timestamp: i64,
+        bytes: usize,
+    ) -> Result<Self, MouldError> {
+        let specimen = schema.specimen().ok_or(MouldError::NoSpecimen)?;
+        Ok(Self {
+            run,
+            specimen,
+            timestamp,
+            bytes,
+        })
+    }
+
+    /// The topic of a channel.
+    pub(super) fn topic(&self, channel: usize) -> String {
+        format!("{}:{}", self.specimen.kind(), id(channel))
+    }
+
+    /// An envelope for the channel's topic, of the size that is wanted. Its number
+    /// is 0.
+    pub(super) fn envelope(&self, channel: usize) -> Result<Vec<u8>, MouldError> {
+        let mut envelope = self.run.0.to_vec();
+        envelope.extend([b'0'; NUMBER_DIGITS]);
+        envelope.push(TIMESTAMP_TAG);
+        prost::encoding::encode_varint(self.timestamp.cast_unsigned(), &mut envelope);
+        let rest = self.bytes.checked_sub(envelope.len());
+        let payload = rest.and_then(|rest| self.specimen.encode(&id(channel), rest));
+        let too_small = || MouldError::TooSmall {
+            bytes: self.bytes,
+            least: self.least(channel, envelope.len()),
+        };
+        let payload = payload.ok_or_else(too_small)?;
+        envelope.extend(payload);
+        Ok(envelope)
+    }
+
+    fn least(&self, channel: usize, head_bytes: usize) -> usize {
+        let fits = |bytes: &usize| self.specimen.encode(&id(channel), *bytes).is_some();
+        (1..4096).find(fits).unwrap_or_default() + head_bytes
+    }
+}
+
+fn id(channel: usize) -> String {
+    format!("bench-{channel}")
+}
+
+/// Puts an event's number into the envelope that begins here.
+pub(super) fn write_number(envelope: &mut [u8], number: usize) {
+    let digits = envelope.get_mut(PREFIX_BYTES..PREFIX_BYTES + NUMBER_DIGITS);
+    write_hex(digits.unwrap_or_default(), number as u64);
+}
+
+/// The lowest digits of the number, as many as there is room for.
+fn write_hex(digits: &mut [u8], mut number: u64) {
+    for digit in digits.iter_mut().rev() {
+        *digit = match (number & 0x0f) as u8 {
+            value @ 0..=9 => b'0' + value,
+            value => b'a' + value - 10,
+        };
+        number >>= 4;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mould(bytes: usize) -> Mould {
+        let run = Run::new(&Random::from_seed(1));
+        Mould::new(&Schema::bundled().unwrap(), run, 1_790_000_000, bytes).unwrap()
+    }
+
+    #[test]
+    fn an_envelope_has_its_size_its_number_and_the_channels_topic() {
+        let schema = Schema::bundled().unwrap();
+        for bytes in [100, 128, 159, 200, 1000, 70_000] {
+            let mould = mould(bytes);
+            for number in [0, 1, 0xabc, 0x12_3456_789a] {
+                let mut envelope = mould.envelope(7).unwrap();
+                write_number(&mut envelope, number);
+                assert_eq!(envelope.len(), bytes);
+                assert_eq!(mould.run.number_of(&envelope), Some(number));
+                let inspected = schema.inspect(&envelope).unwrap();
+                assert_eq!(inspected.message_id.unwrap().len(), 20);
+                assert_eq!(inspected.timestamp, Some(1_790_000_000));
+                let topics: Vec<_> = inspected.topics.iter().map(ToString::to_string).collect();
+                assert_eq!(topics, [mould.topic(7)]);
+            }
+        }
+    }
+
+    #[test]
+    fn what_another_run_has_posted_has_no_number() {
+        let envelope = mould(200).envelope(0).unwrap();
+        let other = Run::new(&Random::from_seed(2));
+        assert_eq!(other.number_of(&envelope), None);
+        assert_eq!(other.number_of(b""), None);
+        assert_eq!(mould(200).run.number_of(&envelope[..20]), None);
+    }
+
+    #[test]
+    fn a_size_that_is_too_small_is_refused_with_one_that_would_do() {
+        let error = mould(30).envelope(0).unwrap_err();
+        let MouldError::TooSmall { bytes: 30, least } = error else {
+            panic!("{error}");
+        };
+        assert!(mould(least).envelope(0).is_ok());
+        assert!(mould(least - 1).envelope(0).is_err());
+    }
+}

@@ -1,0 +1,153 @@
+//! A server's frames (RFC 6455, 5.2) as they stand in what was read: found by
+//! their headers, not copied. Knows no socket and nothing of what is in them.
+
+/// A frame that begins a longer message, or goes on with one, and one that is
+/// masked: nothing that a relay sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a frame begins with {0:#04x} {1:#04x}, which none of the relay's does")]
+pub(super) struct Unexpected(u8, u8);
+
+/// The opcodes, with the bit that says that the message is whole.
+pub(super) const BINARY: u8 = 0x82;
+pub(super) const CLOSE: u8 = 0x88;
+pub(super) const PING: u8 = 0x89;
+pub(super) const PONG: u8 = 0x8a;
+
+/// Walks over the frames that are there whole; the rest is for later.
+#[derive(Debug)]
+pub(super) struct Frames<'a> {
+    bytes: &'a [u8],
+}
+
+/// A whole frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Frame<'a> {
+    /// The first byte.
+    pub(super) kind: u8,
+    pub(super) payload: &'a [u8],
+}
+
+impl<'a> Frames<'a> {
+    pub(super) fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes }
+    }
+
+    /// The next whole frame.
+    #[inline]
+    pub(super) fn next(&mut self) -> Result<Option<Frame<'a>>, Unexpected> {
+        let Some((&[kind, length], rest)) = self.bytes.split_first_chunk() else {
+            return Ok(None);
+        };
+        let header = match length {
+            126 => rest
+                .split_first_chunk()
+                .map(|(len, rest)| (usize::from(u16::from_be_bytes(*len)), rest)),
+            127 => rest.split_first_chunk().map(|(len, rest)| {
+                let len = usize::try_from(u64::from_be_bytes(*len));
+                (len.unwrap_or(usize::MAX), rest)
+            }),
+            0..126 => Some((usize::from(length), rest)),
+            128.. => return Err(Unexpected(kind, length)),
+        };
+        if !matches!(kind, BINARY | CLOSE | PING | PONG) {
+            return Err(Unexpected(kind, length));
+        }
+        let Some((payload, rest)) = header.and_then(|(len, rest)| rest.split_at_checked(len))
+        else {
+            return Ok(None);
+        };
+        self.bytes = rest;
+        Ok(Some(Frame { kind, payload }))
+    }
+
+    /// What is left: the beginning of a frame.
+    pub(super) fn rest(&self) -> &'a [u8] {
+        self.bytes
+    }
+}
+
+/// A client's frame, masked with zeros: the mask is there for proxies, and there
+/// are none here.
+pub(super) fn masked(kind: u8, payload: &[u8]) -> Vec<u8> {
+    const MASKED: u8 = 0x80;
+    let mut frame = vec![kind];
+    match (u8::try_from(payload.len()), u16::try_from(payload.len())) {
+        (Ok(len @ 0..126), _) => frame.push(MASKED | len),
+        (_, Ok(len)) => {
+            frame.push(MASKED | 126);
+            frame.extend(len.to_be_bytes());
+        }
+        _ => {
+            frame.push(MASKED | 127);
+            frame.extend((payload.len() as u64).to_be_bytes());
+        }
+    }
+    frame.extend([0; 4]);
+    frame.extend(payload);
+    frame
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::protocol::frame;
+
+    /// Everything that one walk finds, and what it leaves.
+    fn walk(bytes: &[u8]) -> (Vec<Vec<u8>>, Vec<u8>) {
+        let mut frames = Frames::new(bytes);
+        let mut found = Vec::new();
+        while let Some(frame) = frames.next().unwrap() {
+            found.push(frame.payload.to_vec());
+        }
+        (found, frames.rest().to_vec())
+    }
+
+    proptest! {
+        #[test]
+        fn frames_are_the_same_wherever_reads_end(
+            lens in prop::collection::vec(prop_oneof![0..300usize, 65_500..65_600usize], 1..8),
+            cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..12),
+        ) {
+            let payloads: Vec<Vec<u8>> =
+                lens.iter().enumerate().map(|(at, len)| vec![at as u8; *len]).collect();
+            let bytes: Vec<u8> = payloads.iter().flat_map(|it| frame::binary(it)).collect();
+            let mut cuts: Vec<usize> = cuts.iter().map(|it| it.index(bytes.len())).collect();
+            cuts.extend([0, bytes.len()]);
+            cuts.sort_unstable();
+            let (mut found, mut left) = (Vec::new(), Vec::new());
+            for pair in cuts.windows(2) {
+                left.extend(&bytes[pair[0]..pair[1]]);
+                let (more, rest) = walk(&left);
+                found.extend(more);
+                left = rest;
+            }
+            prop_assert_eq!(found, payloads);
+            prop_assert!(left.is_empty());
+        }
+    }
+
+    #[test]
+    fn what_no_relay_sends_is_an_error() {
+        for bytes in [[0x82, 0x80], [0x02, 1], [0x80, 1], [0x81, 1], [0xc2, 1]] {
+            assert!(Frames::new(&bytes).next().is_err(), "{bytes:x?}");
+        }
+    }
+
+    #[test]
+    fn a_length_that_never_comes_waits_for_ever() {
+        let bytes = [&[0x82, 127][..], &[0xff; 8], &[0; 100]].concat();
+        assert_eq!(walk(&bytes), (vec![], bytes.clone()));
+    }
+
+    #[test]
+    fn a_clients_frame_is_masked() {
+        assert_eq!(masked(BINARY, b"ab"), [0x82, 0x82, 0, 0, 0, 0, b'a', b'b']);
+        assert_eq!(masked(BINARY, &[7; 200])[..4], [0x82, 0xfe, 0, 200]);
+        assert_eq!(
+            masked(BINARY, &[7; 70_000])[..10],
+            [0x82, 0xff, 0, 0, 0, 0, 0, 1, 0x11, 0x70]
+        );
+    }
+}

@@ -1,0 +1,83 @@
+//! Latencies, in histograms that keep three digits. Knows not of what.
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+/// What is recorded of a run, in nanoseconds.
+#[derive(Debug)]
+pub(super) struct Latencies {
+    /// Of each frame: from the POST to its coming.
+    pub(super) each: Histogram<u64>,
+    /// Of each event: from the POST to the coming of its last frame.
+    pub(super) last: Histogram<u64>,
+    /// Of each call: from the POST to its answer.
+    pub(super) answer: Histogram<u64>,
+}
+
+/// The longest that is told apart: an hour.
+const LATENCY_NS_MAX: u64 = 3_600_000_000_000;
+
+/// The digits that are kept.
+const DIGITS: u8 = 3;
+
+/// A histogram in a few numbers, in microseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Percentiles {
+    /// Half of them are not above it.
+    pub p50: f64,
+    /// 99 of 100 are not above it.
+    pub p99: f64,
+    /// 999 of 1000 are not above it.
+    pub p999: f64,
+    /// None is above it.
+    pub max: f64,
+}
+
+impl Latencies {
+    pub(super) fn new() -> Result<Self, hdrhistogram::CreationError> {
+        let histogram = || Histogram::new_with_bounds(1, LATENCY_NS_MAX, DIGITS);
+        Ok(Self {
+            each: histogram()?,
+            last: histogram()?,
+            answer: histogram()?,
+        })
+    }
+}
+
+/// `None` of an empty one.
+pub(super) fn percentiles(histogram: &Histogram<u64>) -> Option<Percentiles> {
+    let micros = |ns: u64| ns as f64 / 1000.0;
+    let at = |quantile| micros(histogram.value_at_quantile(quantile));
+    (!histogram.is_empty()).then(|| Percentiles {
+        p50: at(0.5),
+        p99: at(0.99),
+        p999: at(0.999),
+        max: micros(histogram.max()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_in_microseconds_and_three_digits_true() {
+        let mut latencies = Latencies::new().unwrap();
+        assert_eq!(percentiles(&latencies.each), None);
+        for micros in 1..=1000 {
+            latencies.each.saturating_record(micros * 1000);
+        }
+        let found = percentiles(&latencies.each).unwrap();
+        for (found, expected) in [
+            (found.p50, 500.0),
+            (found.p99, 990.0),
+            (found.p999, 999.0),
+            (found.max, 1000.0),
+        ] {
+            assert!(
+                (found / expected - 1.0_f64).abs() < 0.002,
+                "{found} {expected}"
+            );
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! What a plan would run into, said before it begins: the limits of this process
+//! for certain, those of the target as far as they are known.
+
+use std::{fs, net::IpAddr};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use super::{BenchError, Plan, Scenario, Speech, server_process::ServerProcess};
+use crate::config::{Ingest, Limits};
+
+/// Descriptors that a process has besides its connections.
+const OTHER_DESCRIPTORS: u64 = 64;
+
+/// The ports that a Linux takes by default for connections that go out.
+const PORTS_DEFAULT: usize = 28_232;
+
+/// What a relay with the default configuration, or the given process, would
+/// refuse, in words.
+#[must_use]
+pub fn warnings(plan: &Plan) -> Vec<String> {
+    let mut found = Vec::new();
+    if matches!(plan.target.speech, Speech::Relay(_)) {
+        found.extend(of_the_defaults(plan));
+    }
+    found.extend(of_the_process(plan));
+    found
+}
+
+fn of_the_defaults(plan: &Plan) -> Vec<String> {
+    let (ingest, limits) = (Ingest::default(), Limits::default());
+    let batch = plan.scenario.batch();
+    let (body_max, body_key) = match batch {
+        1 => (ingest.body_max, "ingest.body_max"),
+        _ => (ingest.batch_body_max, "ingest.batch_body_max"),
+    };
+    let outstanding = match plan.scenario {
+        Scenario::Throughput { outstanding, .. } | Scenario::Growth { outstanding, .. } => {
+            outstanding
+        }
+        _ => 0,
+    };
+    let tenants = match &plan.target.speech {
+        Speech::Relay(relay) => relay.tenants,
+        Speech::Floor(_) => 0,
+    };
+    let frames_bytes = outstanding.saturating_mul(plan.payload_bytes);
+    [
+        (
+            batch.saturating_mul(plan.payload_bytes),
+            body_max,
+            body_key,
+            "bytes a call",
+        ),
+        (
+            batch,
+            ingest.batch_events_max,
+            "ingest.batch_events_max",
+            "events a call",
+        ),
+        (
+            outstanding,
+            limits.outbox_frames,
+            "limits.outbox_frames",
+            "events that may wait for a client",
+        ),
+        (
+            frames_bytes,
+            limits.outbox_bytes,
+            "limits.outbox_bytes",
+            "bytes that may wait for a client",
+        ),
+        (tenants, limits.tenants, "limits.tenants", "tenants"),
+    ]
+    .into_iter()
+    .filter(|(wanted, most, ..)| wanted > most)
+    .map(|(wanted, most, key, what)| {
+        format!("{wanted} {what}: a relay takes {most} unless {key} says otherwise")
+    })
+    .collect()
+}
+
+fn of_the_process(plan: &Plan) -> Option<String> {
+    let process = ServerProcess::new(plan.server_pid?).ok()?;
+    let left = process.descriptors_left().ok()?;
+    let needed = sockets(plan);
+    (needed > left).then(|| {
+        format!("{needed} connections: the server's process may open {left} descriptors more")
+    })
+}
+
+fn sockets(plan: &Plan) -> u64 {
+    (plan.scenario.fanout().connections + plan.scenario.publishers()) as u64
+}
+
+/// Lets this process have as many descriptors as it may, and sees to it that they
+/// are enough, and ports as well.
+pub(super) fn prepare(plan: &Plan) -> Result<(), BenchError> {
+    let needed = sockets(plan) + OTHER_DESCRIPTORS;
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let raised = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    setrlimit(Resource::Nofile, raised).map_err(std::io::Error::from)?;
+    let most = maximum.unwrap_or(u64::MAX);
+    if needed > most {
+        return Err(BenchError::Descriptors { needed, most });
+    }
+    let connections = plan.scenario.fanout().connections;
+    let is_spread = plan.target.clients.address.ip() == IpAddr::from([127, 0, 0, 1]);
+    let ports = ports();
+    if !is_spread && connections > ports {
+        return Err(BenchError::Ports { connections, ports });
+    }
+    Ok(())
+}
+
+fn ports() -> usize {
+    let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").ok();
+    range
+        .and_then(|text| count_ports(&text))
+        .unwrap_or(PORTS_DEFAULT)
+}
+
+fn count_ports(range: &str) -> Option<usize> {
+    let mut ends = range.split_whitespace().map(str::parse::<usize>);
+    let (first, last) = (ends.next()?.ok()?, ends.next()?.ok()?);
+    last.checked_sub(first).map(|between| between + 1)
+}

@@ -1,0 +1,174 @@
+//! A backend: one connection on which calls go out, several at a time where that
+//! is asked for, and their answers come in. Knows nothing of what is posted.
+
+use std::{collections::VecDeque, io, ops::Range};
+
+use super::{
+    BenchError,
+    link::{Buffer, Came, Link},
+    target::{Call, Framing, Speech},
+};
+
+/// How the floor says that an event is queued.
+const QUEUED: u8 = 0x06;
+
+/// Many more than a relay's answer has.
+const HEADERS_MAX: usize = 32;
+
+/// One connection to where events are posted.
+#[derive(Debug)]
+pub(super) struct Publisher {
+    pub(super) link: Link,
+    pub(super) is_connected: bool,
+    framing: Framing,
+    out: Vec<u8>,
+    written: usize,
+    /// The events of each call that is not answered yet.
+    awaited: VecDeque<Range<usize>>,
+}
+
+/// The answer to a call.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Answered {
+    pub(super) events: Range<usize>,
+    /// The status and body of a refusal.
+    pub(super) refusal: Option<(u16, String)>,
+}
+
+impl Publisher {
+    pub(super) fn new(link: Link, speech: &Speech) -> Self {
+        Self {
+            link,
+            is_connected: false,
+            framing: match speech {
+                Speech::Relay(_) => Framing::Http,
+                Speech::Floor(framing) => *framing,
+            },
+            out: Vec::new(),
+            written: 0,
+            awaited: VecDeque::new(),
+        }
+    }
+
+    /// Whether all of its calls are answered.
+    pub(super) fn is_idle(&self) -> bool {
+        self.awaited.is_empty()
+    }
+
+    /// Queues a call whose events have the numbers from `first` on.
+    pub(super) fn post(&mut self, call: &Call, first: usize) {
+        call.write(&mut self.out, first);
+        self.awaited.push_back(first..first + call.events());
+    }
+
+    /// Writes as much of what is queued as goes out at once.
+    pub(super) fn flush(&mut self) -> io::Result<()> {
+        if self.written < self.out.len() {
+            let rest = self.out.get(self.written..).unwrap_or_default();
+            self.written += self.link.write(rest)?;
+        }
+        if self.written == self.out.len() {
+            self.out.clear();
+            self.written = 0;
+        }
+        Ok(())
+    }
+
+    /// Reads answers, all that are there.
+    pub(super) fn read(
+        &mut self,
+        buffer: &mut Buffer,
+        answered: &mut Vec<Answered>,
+    ) -> Result<(), BenchError> {
+        loop {
+            let came = self.link.read(buffer).map_err(BenchError::PublisherLost)?;
+            let (mut bytes, is_full) = match came {
+                Came::Bytes { bytes, is_full } => (bytes, is_full),
+                Came::Nothing => return Ok(()),
+                Came::End => {
+                    let end = io::ErrorKind::UnexpectedEof.into();
+                    return Err(BenchError::PublisherLost(end));
+                }
+            };
+            while let Some((refusal, rest)) = answer(self.framing, bytes)? {
+                let events = self.awaited.pop_front().ok_or(BenchError::NotAnAnswer)?;
+                answered.push(Answered { events, refusal });
+                bytes = rest;
+            }
+            self.link.keep(bytes);
+            if !is_full {
+                return Ok(());
+            }
+        }
+    }
+}
+
+type Refusal = Option<(u16, String)>;
+
+/// The first answer, where it is there whole, and what follows it.
+fn answer(framing: Framing, bytes: &[u8]) -> Result<Option<(Refusal, &[u8])>, BenchError> {
+    match (framing, bytes) {
+        (_, []) => Ok(None),
+        (Framing::Raw, [QUEUED, rest @ ..]) => Ok(Some((None, rest))),
+        (Framing::Raw, _) => Err(BenchError::NotAnAnswer),
+        (Framing::Http, _) => http_answer(bytes),
+    }
+}
+
+fn http_answer(bytes: &[u8]) -> Result<Option<(Refusal, &[u8])>, BenchError> {
+    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
+    let mut response = httparse::Response::new(&mut headers);
+    let parsed = response.parse(bytes).map_err(|_| BenchError::NotAnAnswer)?;
+    let httparse::Status::Complete(head_bytes) = parsed else {
+        return Ok(None);
+    };
+    let length = response
+        .headers
+        .iter()
+        .find(|header| header.name.eq_ignore_ascii_case("content-length"))
+        .and_then(|header| str::from_utf8(header.value).ok()?.parse().ok());
+    let body_bytes: usize = length.ok_or(BenchError::NotAnAnswer)?;
+    let after_head = bytes.get(head_bytes..).unwrap_or_default();
+    let Some((body, rest)) = after_head.split_at_checked(body_bytes) else {
+        return Ok(None);
+    };
+    let refusal = match response.code {
+        Some(200..300) => None,
+        code => Some((
+            code.unwrap_or_default(),
+            String::from_utf8_lossy(body).into_owned(),
+        )),
+    };
+    Ok(Some((refusal, rest)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_taken_one_after_the_other_once_they_are_whole() {
+        let first = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}".as_slice();
+        let second = b"HTTP/1.1 503 No\r\ncontent-length: 3\r\nx: y\r\n\r\nfull".as_slice();
+        let both = [first, second].concat();
+        let (refusal, rest) = http_answer(&both).unwrap().unwrap();
+        assert_eq!((refusal, rest), (None, second));
+        let (refusal, rest) = http_answer(rest).unwrap().unwrap();
+        assert_eq!(refusal, Some((503, "ful".to_owned())));
+        assert_eq!(rest, b"l");
+        for len in 0..first.len() {
+            assert!(http_answer(&first[..len]).unwrap().is_none(), "{len}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_answer_is_an_error() {
+        assert!(http_answer(b"220 mail ready\r\n").is_err());
+        assert!(http_answer(b"HTTP/1.1 200 OK\r\n\r\n").is_err());
+        assert!(answer(Framing::Raw, b"\x15").is_err());
+        assert!(matches!(
+            answer(Framing::Raw, &[QUEUED, QUEUED]),
+            Ok(Some((None, [QUEUED])))
+        ));
+    }
+}

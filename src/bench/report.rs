@@ -1,0 +1,275 @@
+//! What a run has found, for people and for machines. Measures nothing.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::{Plan, Speech, latency::Percentiles};
+
+/// The result of a run; what is not known is `None`.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// The scenario.
+    pub scenario: &'static str,
+    /// `relay` or `floor`.
+    pub target: &'static str,
+    /// Connections of clients.
+    pub connections: usize,
+    /// The topics that they are on.
+    pub topics: usize,
+    /// The bytes of an event as it is posted.
+    pub payload_bytes: usize,
+    /// How long was measured.
+    pub seconds: f64,
+    /// Calls that were answered in that time.
+    pub calls: u64,
+    /// Events that the target took in that time.
+    pub events: u64,
+    /// The same, a second.
+    pub events_per_s: f64,
+    /// Frames with events that came in that time.
+    pub deliveries: u64,
+    /// The same, a second.
+    pub deliveries_per_s: f64,
+    /// Events that the target took and that a connected subscriber has not
+    /// received within 10 s after the end; of the whole run, as are the next five.
+    pub lost: u64,
+    /// Events that a connection received again.
+    pub duplicated: u64,
+    /// Events that a connection received after a later one.
+    pub reordered: u64,
+    /// Events that a connection received and is not subscribed to.
+    pub foreign: u64,
+    /// Events that the target did not take.
+    pub refused: u64,
+    /// Connections that were lost once they were subscribed.
+    pub disconnects: u64,
+    /// POST sent until frame received, of each frame.
+    pub latency_us: Option<Percentiles>,
+    /// POST sent until the last of its clients has it, of each event.
+    pub last_latency_us: Option<Percentiles>,
+    /// POST sent until answered.
+    pub answer_latency_us: Option<Percentiles>,
+    /// Connections that were opened and subscribed.
+    pub connects: u64,
+    /// The same, a second.
+    pub connects_per_s: f64,
+    /// Connections that could not be.
+    pub connect_failures: u64,
+    /// What the generator itself has used.
+    pub generator: GeneratorUse,
+    /// What the server's process has used, where it is known.
+    pub server: Option<ServerUse>,
+    /// The scenario `growth`.
+    #[serde(flatten)]
+    pub growth: Option<Growth>,
+    /// How many connections were opened at the same time.
+    pub concurrency: usize,
+    /// Why something failed for the first time.
+    #[serde(skip)]
+    pub first_failure: Option<String>,
+}
+
+/// What the generator has used while it measured.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct GeneratorUse {
+    /// Processor time.
+    pub cpu_s: f64,
+    /// Of one core. Near 1 the generator was the limit, and not the target.
+    pub cpu_share: f64,
+}
+
+/// What the server's process has used while it was measured.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct ServerUse {
+    /// Processor time.
+    pub cpu_s: f64,
+    /// The same for each delivery.
+    pub cpu_us_per_delivery: Option<f64>,
+    /// The same for each event.
+    pub cpu_us_per_event: Option<f64>,
+    /// Processor time while connecting, for each connection.
+    pub cpu_us_per_connect: Option<f64>,
+    /// Before the first connection.
+    pub memory_bytes_before: Option<u64>,
+    /// At the end.
+    pub memory_bytes_after: Option<u64>,
+    /// The difference, for each connection.
+    pub memory_bytes_per_connection: Option<f64>,
+}
+
+/// What an event costs the server while few and while many are connected.
+#[derive(Debug, Clone, Serialize)]
+pub struct Growth {
+    /// The median of the blocks with few.
+    pub few_cpu_us_per_event: f64,
+    /// The median of the blocks with many.
+    pub many_cpu_us_per_event: f64,
+    /// Many by few.
+    pub ratio: f64,
+    /// In the order in which they were measured.
+    pub blocks: Vec<Block>,
+}
+
+/// One block of the scenario `growth`.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Block {
+    /// How many were connected.
+    pub connections: usize,
+    /// Events in it.
+    pub events: u64,
+    /// What one cost the server.
+    pub cpu_us_per_event: f64,
+}
+
+impl Growth {
+    pub(super) fn of(blocks: Vec<Block>, few: usize) -> Self {
+        let median_of = |is_few: bool| {
+            let of_these = blocks.iter().filter(|it| (it.connections == few) == is_few);
+            median(of_these.map(|it| it.cpu_us_per_event).collect())
+        };
+        let (few, many) = (median_of(true), median_of(false));
+        Self {
+            few_cpu_us_per_event: few,
+            many_cpu_us_per_event: many,
+            ratio: many / few,
+            blocks,
+        }
+    }
+}
+
+impl Report {
+    /// That of a run in which nothing has happened yet.
+    pub(super) fn empty(plan: &Plan) -> Self {
+        let fanout = plan.scenario.fanout();
+        Self {
+            scenario: plan.scenario.name(),
+            target: match plan.target.speech {
+                Speech::Relay(_) => "relay",
+                Speech::Floor(_) => "floor",
+            },
+            connections: fanout.connections,
+            topics: fanout.topics,
+            payload_bytes: plan.payload_bytes,
+            concurrency: plan.concurrency,
+            seconds: 0.0,
+            calls: 0,
+            events: 0,
+            events_per_s: 0.0,
+            deliveries: 0,
+            deliveries_per_s: 0.0,
+            lost: 0,
+            duplicated: 0,
+            reordered: 0,
+            foreign: 0,
+            refused: 0,
+            disconnects: 0,
+            latency_us: None,
+            last_latency_us: None,
+            answer_latency_us: None,
+            connects: 0,
+            connects_per_s: 0.0,
+            connect_failures: 0,
+            generator: GeneratorUse::default(),
+            server: None,
+            growth: None,
+            first_failure: None,
+        }
+    }
+
+    /// What must not have happened and has; `None` where all is well.
+    #[must_use]
+    pub fn complaint(&self) -> Option<String> {
+        let faults = [
+            (self.lost, "lost"),
+            (self.duplicated, "duplicated"),
+            (self.reordered, "out of order"),
+            (self.foreign, "for somebody else"),
+            (self.refused, "refused"),
+        ];
+        let events = faults
+            .iter()
+            .map(|(count, what)| (*count, format!("events {what}")));
+        let connections = [
+            (self.disconnects, "connections lost".to_owned()),
+            (self.connect_failures, "connections failed".to_owned()),
+        ];
+        let faults: Vec<_> = events
+            .chain(connections)
+            .filter(|(count, _)| *count > 0)
+            .map(|(count, what)| format!("{count} {what}"))
+            .collect();
+        if faults.is_empty() {
+            return None;
+        }
+        let reason = self.first_failure.as_ref();
+        let reason = reason.map_or_else(String::new, |it| format!(" (first: {it})"));
+        Some(format!("{}{reason}", faults.join(", ")))
+    }
+}
+
+/// So many of these in that time.
+pub(super) fn per_second(count: u64, time: Duration) -> f64 {
+    if time.is_zero() {
+        return 0.0;
+    }
+    count as f64 / time.as_secs_f64()
+}
+
+/// Processor time for each of these; `None` where there are none.
+pub(super) fn micros_each(cpu: Duration, count: u64) -> Option<f64> {
+    (count > 0).then(|| cpu.as_secs_f64() * 1e6 / count as f64)
+}
+
+/// The middle one, or between the two middle ones.
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let upper = values.get(values.len() / 2);
+    let lower = values.get(values.len().saturating_sub(1) / 2);
+    match (lower, upper) {
+        (Some(lower), Some(upper)) => f64::midpoint(*lower, *upper),
+        _ => f64::NAN,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn costs_and_rates_are_those_of_the_time() {
+        assert_eq!(per_second(50, Duration::from_millis(500)), 100.0);
+        assert_eq!(per_second(50, Duration::ZERO), 0.0);
+        assert_eq!(micros_each(Duration::from_millis(3), 1000), Some(3.0));
+        assert_eq!(micros_each(Duration::from_millis(3), 0), None);
+    }
+
+    #[test]
+    fn the_median_is_in_the_middle() {
+        assert_eq!(median(vec![3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(vec![4.0, 1.0, 3.0, 2.0]), 2.5);
+        assert_eq!(median(vec![7.0]), 7.0);
+        assert!(median(vec![]).is_nan());
+    }
+
+    #[test]
+    fn growth_compares_the_medians() {
+        let block = |connections, cpu_us_per_event| Block {
+            connections,
+            events: 1,
+            cpu_us_per_event,
+        };
+        let blocks = vec![
+            block(10, 1.0),
+            block(99, 3.0),
+            block(99, 5.0),
+            block(10, 2.0),
+            block(10, 9.0),
+            block(99, 4.0),
+        ];
+        let growth = Growth::of(blocks, 10);
+        assert_eq!(growth.few_cpu_us_per_event, 2.0);
+        assert_eq!(growth.many_cpu_us_per_event, 4.0);
+        assert_eq!(growth.ratio, 2.0);
+    }
+}

@@ -1,0 +1,365 @@
+//! Who has received what: per connection the order, per event the connections
+//! that it is still owed to. Knows no socket and no clock.
+
+/// Everything that was posted in a run.
+#[derive(Debug)]
+pub(super) struct Tally {
+    /// By channel: the connections that have its topic now.
+    subscribers: Vec<u32>,
+    /// By number. An event's channel is its number modulo that of the channels.
+    events: Vec<Event>,
+    channels: usize,
+    incomplete: usize,
+    unanswered: usize,
+    counts: Counts,
+}
+
+/// What is counted of a run, from its beginning on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Counts {
+    /// Events that the target took.
+    pub(super) stored: u64,
+    /// Events that it did not take.
+    pub(super) refused: u64,
+    /// Frames with an event that was owed.
+    pub(super) deliveries: u64,
+    /// Frames with an event that the connection had had before.
+    pub(super) duplicated: u64,
+    /// Frames with an event that came after a later one.
+    pub(super) reordered: u64,
+    /// Frames with an event that the connection is not subscribed to, or that
+    /// this run has not posted.
+    pub(super) foreign: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Event {
+    posted_ns: u64,
+    /// How many connections have not received it yet.
+    owed: u32,
+    answer: Answer,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    Awaited,
+    Stored,
+    Refused,
+}
+
+/// How far one connection is.
+#[derive(Debug, Default)]
+pub(super) struct Track {
+    channel: usize,
+    /// The next event of its channel.
+    expected: usize,
+    /// Those before it that have not come.
+    gaps: Vec<usize>,
+}
+
+/// A frame with an event that was owed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Delivery {
+    /// When the event was posted.
+    pub(super) posted_ns: u64,
+    /// Whether nobody else is owed it.
+    pub(super) is_last: bool,
+}
+
+impl Tally {
+    pub(super) fn new(channels: usize) -> Self {
+        Self {
+            subscribers: vec![0; channels],
+            events: Vec::new(),
+            channels: channels.max(1),
+            incomplete: 0,
+            unanswered: 0,
+            counts: Counts::default(),
+        }
+    }
+
+    pub(super) fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// The events that some connection has not received yet.
+    pub(super) fn incomplete(&self) -> usize {
+        self.incomplete
+    }
+
+    /// The events whose answer is awaited.
+    pub(super) fn unanswered(&self) -> usize {
+        self.unanswered
+    }
+
+    /// The number of the next event.
+    pub(super) fn next(&self) -> usize {
+        self.events.len()
+    }
+
+    /// The channel of an event.
+    pub(super) fn channel_of(&self, number: usize) -> usize {
+        number.checked_rem(self.channels).unwrap_or_default()
+    }
+
+    /// A connection is owed each event of the channel from now on. A channel
+    /// beyond the last has no events.
+    pub(super) fn join(&mut self, channel: usize) -> Track {
+        let Some(subscribers) = self.subscribers.get_mut(channel) else {
+            return Track {
+                channel,
+                expected: usize::MAX,
+                gaps: Vec::new(),
+            };
+        };
+        *subscribers += 1;
+        let next = self.events.len();
+        let behind = (self.channels + channel - self.channel_of(next)) % self.channels;
+        Track {
+            channel,
+            expected: next + behind,
+            gaps: Vec::new(),
+        }
+    }
+
+    /// A connection is gone, and owed nothing more.
+    pub(super) fn leave(&mut self, track: &Track) {
+        if let Some(subscribers) = self.subscribers.get_mut(track.channel) {
+            *subscribers -= 1;
+        }
+        let ahead = (track.expected..self.events.len()).step_by(self.channels);
+        for number in track.gaps.iter().copied().chain(ahead) {
+            if let Some(event) = self.events.get_mut(number)
+                && event.owed > 0
+            {
+                event.owed -= 1;
+                self.incomplete -= usize::from(event.owed == 0);
+            }
+        }
+    }
+
+    /// An event goes out; gives its number.
+    pub(super) fn post(&mut self, posted_ns: u64) -> usize {
+        let number = self.events.len();
+        let owed = self.subscribers.get(self.channel_of(number));
+        let owed = owed.copied().unwrap_or_default();
+        self.events.push(Event {
+            posted_ns,
+            owed,
+            answer: Answer::Awaited,
+        });
+        self.incomplete += usize::from(owed > 0);
+        self.unanswered += 1;
+        number
+    }
+
+    /// The target has answered; gives when the event was posted.
+    pub(super) fn answer(&mut self, number: usize, stored: bool) -> Option<u64> {
+        let event = self.events.get_mut(number)?;
+        if event.answer != Answer::Awaited {
+            return None;
+        }
+        self.unanswered -= 1;
+        if stored {
+            event.answer = Answer::Stored;
+            self.counts.stored += 1;
+        } else {
+            event.answer = Answer::Refused;
+            self.counts.refused += 1;
+            self.incomplete -= usize::from(event.owed > 0);
+            event.owed = 0;
+        }
+        Some(event.posted_ns)
+    }
+
+    /// An event has come; `None` where it should not have.
+    #[inline]
+    pub(super) fn receive(&mut self, track: &mut Track, number: usize) -> Option<Delivery> {
+        if number == track.expected {
+            track.expected += self.channels;
+        } else if !self.is_late_or_early(track, number) {
+            return None;
+        }
+        let Some(event) = self.events.get_mut(number) else {
+            self.counts.foreign += 1;
+            return None;
+        };
+        let is_last = event.owed == 1;
+        event.owed = event.owed.saturating_sub(1);
+        self.incomplete -= usize::from(is_last);
+        self.counts.deliveries += 1;
+        Some(Delivery {
+            posted_ns: event.posted_ns,
+            is_last,
+        })
+    }
+
+    /// An event has come that nobody has posted here.
+    pub(super) fn foreign(&mut self) {
+        self.counts.foreign += 1;
+    }
+
+    /// Looks at an event that is not the next one. Whether it was owed.
+    #[cold]
+    fn is_late_or_early(&mut self, track: &mut Track, number: usize) -> bool {
+        if number >= self.events.len() || self.channel_of(number) != track.channel {
+            self.counts.foreign += 1;
+            return false;
+        }
+        if number > track.expected {
+            let missed = (track.expected..number).step_by(self.channels);
+            track.gaps.extend(missed);
+            track.expected = number + self.channels;
+            return true;
+        }
+        let Some(gap) = track.gaps.iter().position(|gap| *gap == number) else {
+            self.counts.duplicated += 1;
+            return false;
+        };
+        track.gaps.swap_remove(gap);
+        self.counts.reordered += 1;
+        true
+    }
+
+    /// How many events the target took that the connection has not received.
+    pub(super) fn lost(&self, track: &Track) -> u64 {
+        let ahead = (track.expected..self.events.len()).step_by(self.channels);
+        let owed = track.gaps.iter().copied().chain(ahead);
+        let stored = owed.filter(|number| {
+            let event = self.events.get(*number);
+            event.is_some_and(|event| event.answer == Answer::Stored)
+        });
+        stored.count() as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Posts this many events, all of them taken.
+    fn posted(tally: &mut Tally, events: usize) {
+        for _ in 0..events {
+            let number = tally.post(7);
+            assert_eq!(tally.answer(number, true), Some(7));
+        }
+    }
+
+    fn receive(tally: &mut Tally, track: &mut Track, numbers: &[usize]) {
+        for number in numbers {
+            tally.receive(track, *number);
+        }
+    }
+
+    #[test]
+    fn what_comes_in_order_leaves_nothing_to_complain_of() {
+        let mut tally = Tally::new(1);
+        let (mut a, mut b) = (tally.join(0), tally.join(0));
+        posted(&mut tally, 3);
+        assert_eq!(tally.incomplete(), 3);
+        receive(&mut tally, &mut a, &[0, 1, 2]);
+        assert_eq!(tally.incomplete(), 3);
+        let delivery = |is_last| {
+            Some(Delivery {
+                posted_ns: 7,
+                is_last,
+            })
+        };
+        assert_eq!(tally.receive(&mut b, 0), delivery(true));
+        assert_eq!(tally.incomplete(), 2);
+        receive(&mut tally, &mut b, &[1, 2]);
+        assert_eq!((tally.incomplete(), tally.unanswered()), (0, 0));
+        assert_eq!(tally.lost(&a) + tally.lost(&b), 0);
+        let expected = Counts {
+            stored: 3,
+            deliveries: 6,
+            ..Counts::default()
+        };
+        assert_eq!(tally.counts(), expected);
+    }
+
+    #[test]
+    fn each_fault_is_counted_for_what_it_is() {
+        let faults = |numbers: &[usize]| {
+            let mut tally = Tally::new(1);
+            let mut track = tally.join(0);
+            posted(&mut tally, 6);
+            receive(&mut tally, &mut track, numbers);
+            let Counts {
+                duplicated,
+                reordered,
+                foreign,
+                ..
+            } = tally.counts();
+            (tally.lost(&track), duplicated, reordered, foreign)
+        };
+        for (numbers, expected) in [
+            (&[0, 1, 2, 3, 4, 5][..], (0, 0, 0, 0)),
+            (&[0, 1, 3, 4, 5], (1, 0, 0, 0)),
+            (&[0, 1, 2, 3], (2, 0, 0, 0)),
+            (&[], (6, 0, 0, 0)),
+            (&[0, 1, 1, 2, 3, 4, 5], (0, 1, 0, 0)),
+            (&[0, 1, 2, 3, 4, 5, 0], (0, 1, 0, 0)),
+            (&[0, 2, 1, 3, 4, 5], (0, 0, 1, 0)),
+            (&[5, 4, 3, 2, 1, 0], (0, 0, 5, 0)),
+            (&[0, 2, 1, 1, 4, 5], (1, 1, 1, 0)),
+            (&[0, 1, 2, 3, 4, 5, 6], (0, 0, 0, 1)),
+        ] {
+            assert_eq!(faults(numbers), expected, "{numbers:?}");
+        }
+    }
+
+    #[test]
+    fn a_channel_has_every_so_manieth_event() {
+        let mut tally = Tally::new(3);
+        posted(&mut tally, 4);
+        let mut tracks: Vec<_> = (0..3).map(|channel| tally.join(channel)).collect();
+        let outside = tally.join(3);
+        posted(&mut tally, 6);
+        let first: Vec<_> = tracks.iter().map(|track| track.expected).collect();
+        assert_eq!(first, [6, 4, 5]);
+        receive(&mut tally, &mut tracks[0], &[6, 9]);
+        receive(&mut tally, &mut tracks[1], &[4, 7]);
+        receive(&mut tally, &mut tracks[2], &[5, 6]);
+        assert_eq!(tally.counts().foreign, 1);
+        assert_eq!(tally.incomplete(), 1);
+        let lost: Vec<_> = tracks.iter().map(|track| tally.lost(track)).collect();
+        assert_eq!(lost, [0, 0, 1]);
+        assert_eq!(tally.lost(&outside), 0);
+    }
+
+    #[test]
+    fn what_was_refused_or_never_answered_is_not_lost() {
+        let mut tally = Tally::new(1);
+        let mut track = tally.join(0);
+        for stored in [Some(true), Some(false), None, Some(true)] {
+            let number = tally.post(0);
+            if let Some(stored) = stored {
+                tally.answer(number, stored);
+            }
+        }
+        assert_eq!((tally.incomplete(), tally.unanswered()), (3, 1));
+        receive(&mut tally, &mut track, &[0, 3]);
+        assert_eq!((tally.incomplete(), tally.lost(&track)), (1, 0));
+        assert_eq!((tally.counts().stored, tally.counts().refused), (2, 1));
+        assert_eq!(tally.answer(0, true), None);
+    }
+
+    #[test]
+    fn who_is_gone_is_owed_nothing() {
+        let mut tally = Tally::new(1);
+        let (mut a, mut b) = (tally.join(0), tally.join(0));
+        posted(&mut tally, 4);
+        receive(&mut tally, &mut a, &[0, 2]);
+        receive(&mut tally, &mut b, &[0, 1, 2]);
+        assert_eq!(tally.incomplete(), 2);
+        tally.leave(&a);
+        assert_eq!(tally.incomplete(), 1);
+        receive(&mut tally, &mut b, &[3]);
+        assert_eq!(tally.incomplete(), 0);
+        posted(&mut tally, 1);
+        tally.leave(&b);
+        posted(&mut tally, 1);
+        assert_eq!(tally.incomplete(), 0);
+    }
+}

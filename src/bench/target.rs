@@ -1,0 +1,273 @@
+//! What is measured and how it is spoken to: the bytes of a handshake, of a
+//! Subscribe and of a call that posts. Knows no socket.
+
+use std::{
+    net::{SocketAddr, ToSocketAddrs},
+    time::Duration,
+};
+
+use hyper::Uri;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use prost::Message as _;
+
+use super::{
+    BenchError,
+    event::{Mould, write_number},
+    frames::{BINARY, masked},
+};
+use crate::{
+    auth::{NewToken, SigningKey, TokenRules},
+    client::{Address, Control, Credential, Envelope},
+    clock::Clock,
+    protocol::{TenantName, UserName, wire},
+};
+
+/// Longer than any run.
+const TOKEN_LIFETIME: Duration = Duration::from_hours(24);
+
+/// Where clients and backends connect to, and what is spoken there.
+#[derive(Debug)]
+pub struct Target {
+    /// Where clients connect to.
+    pub clients: Place,
+    /// Where events are posted.
+    pub ingest: Place,
+    /// What is spoken.
+    pub speech: Speech,
+}
+
+/// An address, and what a request to it says.
+#[derive(Debug, Clone)]
+pub struct Place {
+    pub(super) address: SocketAddr,
+    host: String,
+    /// The path without a slash at its end.
+    path: String,
+}
+
+/// What is at the other end.
+#[derive(Debug)]
+pub enum Speech {
+    /// A relay.
+    Relay(Box<Relay>),
+    /// The floor of the benchmarks, `benches/floor`.
+    Floor(Framing),
+}
+
+/// What a relay wants to know.
+#[derive(Debug)]
+pub struct Relay {
+    /// The tenant; where there are several, what their names begin with.
+    pub tenant: TenantName,
+    /// Over how many tenants the topics are spread.
+    pub tenants: usize,
+    /// What tokens are signed with; none where the relay asks for none.
+    pub signing_key: Option<SigningKey>,
+    /// What the tokens say.
+    pub rules: TokenRules,
+    /// The key for the ingest listener, where it wants one.
+    pub ingest_key: Option<Credential>,
+}
+
+/// How the floor takes events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Framing {
+    /// Length, topic and envelope.
+    Raw,
+    /// The least of HTTP.
+    Http,
+}
+
+/// The bytes of a call that posts, and where in them the events' numbers belong.
+#[derive(Debug)]
+pub(super) struct Call {
+    bytes: Vec<u8>,
+    envelopes: Vec<usize>,
+}
+
+impl Call {
+    /// How many events it posts.
+    pub(super) fn events(&self) -> usize {
+        self.envelopes.len()
+    }
+
+    /// Writes the call, with the events' numbers from `first` on.
+    pub(super) fn write(&self, out: &mut Vec<u8>, first: usize) {
+        let start = out.len();
+        out.extend_from_slice(&self.bytes);
+        for (number, at) in (first..).zip(&self.envelopes) {
+            write_number(out.get_mut(start + at..).unwrap_or_default(), number);
+        }
+    }
+}
+
+impl Place {
+    /// Where the URL leads.
+    ///
+    /// # Errors
+    ///
+    /// When it is none of this scheme, or its host has no address.
+    pub fn of(url: &str, scheme: &'static str) -> Result<Self, BenchError> {
+        let refused = |reason: String| BenchError::Url {
+            url: url.to_owned(),
+            reason,
+        };
+        let uri: Uri = url.parse().map_err(|error| refused(format!("{error}")))?;
+        let name = Address::of(&uri, scheme).map_err(|error| refused(error.to_string()))?;
+        let address = (name.host.as_str(), name.port)
+            .to_socket_addrs()
+            .map_err(|error| refused(error.to_string()))?
+            .next()
+            .ok_or_else(|| refused("its host has no address".to_owned()))?;
+        let path = uri.path().trim_end_matches('/');
+        Ok(Self {
+            address,
+            host: name.to_string(),
+            path: path.to_owned(),
+        })
+    }
+}
+
+impl Target {
+    /// What the connection asks for its WebSocket with.
+    pub(super) fn handshake(
+        &self,
+        connection: usize,
+        channel: usize,
+    ) -> Result<Vec<u8>, BenchError> {
+        let Place { host, path, .. } = &self.clients;
+        let (path, token) = match &self.speech {
+            Speech::Floor(_) => (format!("{path}/{channel}"), None),
+            Speech::Relay(relay) => (
+                relay.path(path, connection),
+                relay.token(connection, channel)?,
+            ),
+        };
+        let authorization = token.map_or_else(String::new, |token| {
+            format!("Authorization: Bearer {token}\r\n")
+        });
+        Ok(format!(
+            "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\
+             {authorization}\r\n"
+        )
+        .into_bytes())
+    }
+
+    /// The frame that asks for the channel's topic; none where the handshake has.
+    pub(super) fn subscribe(&self, topic: String) -> Option<Vec<u8>> {
+        let Speech::Relay(_) = self.speech else {
+            return None;
+        };
+        let subscribe = wire::Subscribe {
+            topics: vec![topic],
+            resume_from: None,
+        };
+        let envelope = Envelope {
+            control: Some(Control::Subscribe(subscribe)),
+            ..Envelope::default()
+        };
+        Some(masked(BINARY, &envelope.encode_to_vec()))
+    }
+
+    /// A call that posts so many events of the channel.
+    pub(super) fn call(
+        &self,
+        mould: &Mould,
+        channel: usize,
+        events: usize,
+    ) -> Result<Call, BenchError> {
+        let envelope = mould.envelope(channel)?;
+        match &self.speech {
+            Speech::Floor(_) if events > 1 => Err(BenchError::FloorBatch),
+            Speech::Floor(Framing::Raw) => Ok(raw(&envelope, channel)),
+            Speech::Floor(Framing::Http) => {
+                let head = format!("POST /{channel} HTTP/1.1\r\nHost: {}\r\n", self.ingest.host);
+                Ok(http(&head, &[], &envelope, 1))
+            }
+            Speech::Relay(relay) => Ok(self.relay_call(relay, &envelope, channel, events)),
+        }
+    }
+
+    fn relay_call(&self, relay: &Relay, envelope: &[u8], channel: usize, events: usize) -> Call {
+        let Place { host, path, .. } = &self.ingest;
+        let tenant = relay.tenant_of(channel);
+        let tenant = utf8_percent_encode(&tenant, NON_ALPHANUMERIC);
+        let (calls, item) = match events {
+            1 => ("events", Vec::new()),
+            _ => ("events:batch", batch_item(envelope.len())),
+        };
+        let key = relay.ingest_key.as_ref().map_or_else(String::new, |key| {
+            format!("Authorization: Bearer {}\r\n", key.reveal())
+        });
+        let head = format!(
+            "POST {path}/v1/tenants/{tenant}/{calls} HTTP/1.1\r\nHost: {host}\r\n\
+             Content-Type: application/x-protobuf\r\n{key}"
+        );
+        http(&head, &item, envelope, events)
+    }
+}
+
+impl Relay {
+    fn tenant_of(&self, channel: usize) -> String {
+        match channel.checked_rem(self.tenants) {
+            Some(number) if self.tenants > 1 => format!("{}-{number}", self.tenant.as_str()),
+            _ => self.tenant.as_str().to_owned(),
+        }
+    }
+
+    /// Where the relay asks for no token it asks who it is.
+    fn path(&self, path: &str, connection: usize) -> String {
+        match self.signing_key {
+            Some(_) => path.to_owned(),
+            None => format!("{path}?user_id={}", user(connection)),
+        }
+    }
+
+    fn token(&self, connection: usize, channel: usize) -> Result<Option<String>, BenchError> {
+        let Some(key) = &self.signing_key else {
+            return Ok(None);
+        };
+        let token = NewToken {
+            tenant: TenantName::parse(&self.tenant_of(channel))?,
+            user: UserName::parse(&user(connection))?,
+            expires_at: Some(Clock::system().since_unix_epoch() + TOKEN_LIFETIME),
+            topics: None,
+        };
+        Ok(Some(key.mint(&token, &self.rules)?))
+    }
+}
+
+fn user(connection: usize) -> String {
+    format!("bench-{connection}")
+}
+
+/// What stands before each envelope of a BatchUpdate: field 1, and the length.
+fn batch_item(envelope_bytes: usize) -> Vec<u8> {
+    let mut item = vec![0x0a];
+    prost::encoding::encode_varint(envelope_bytes as u64, &mut item);
+    item
+}
+
+/// A request whose body is the envelope so many times, each behind `item`.
+fn http(head: &str, item: &[u8], envelope: &[u8], events: usize) -> Call {
+    let body_bytes = (item.len() + envelope.len()) * events;
+    let mut bytes = format!("{head}Content-Length: {body_bytes}\r\n\r\n").into_bytes();
+    let mut envelopes = Vec::new();
+    for _ in 0..events {
+        bytes.extend_from_slice(item);
+        envelopes.push(bytes.len());
+        bytes.extend_from_slice(envelope);
+    }
+    Call { bytes, envelopes }
+}
+
+/// The length of what follows, the topic's number, the envelope.
+fn raw(envelope: &[u8], channel: usize) -> Call {
+    let number = |value: usize| u32::try_from(value).unwrap_or(u32::MAX).to_le_bytes();
+    let head = [number(4 + envelope.len()), number(channel)].concat();
+    Call {
+        envelopes: vec![head.len()],
+        bytes: [&head, envelope].concat(),
+    }
+}

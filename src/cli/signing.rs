@@ -1,0 +1,76 @@
+//! The flags that say how tokens are signed, for the commands that make some.
+
+use std::path::{Path, PathBuf};
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+
+use super::Failure;
+use crate::auth::{Algorithm, Secret, SigningKey, TokenRules, read_file};
+
+/// The arguments of which each gives a key.
+pub(super) const KEYS: [&str; 2] = ["secret_file", "private_key_file"];
+
+/// What tokens are signed with, and what they say of it.
+#[derive(Debug, clap::Args)]
+pub struct Signing {
+    /// The secret that the relay has too, for HS256, HS384 and HS512.
+    #[arg(long, value_name = "FILE")]
+    pub secret_file: Option<PathBuf>,
+    /// The private key (PEM), for the other algorithms.
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "algorithm",
+        conflicts_with = "secret_file"
+    )]
+    pub private_key_file: Option<PathBuf>,
+    /// How to sign [default: HS256].
+    #[arg(long, value_parser = algorithms())]
+    pub algorithm: Option<Algorithm>,
+    /// The key's name, put into the token's header.
+    #[arg(long)]
+    pub kid: Option<String>,
+    /// Who issues it (claim `iss`).
+    #[arg(long)]
+    pub issuer: Option<String>,
+    /// For whom it is (claim `aud`).
+    #[arg(long)]
+    pub audience: Option<String>,
+}
+
+impl Signing {
+    /// The key; none where no file is named.
+    pub(super) fn key(&self) -> Result<Option<SigningKey>, Failure> {
+        let algorithm = self.algorithm.unwrap_or(Algorithm::HS256);
+        let kid = self.kid.clone();
+        let in_file = |path: &Path, error| Failure::new(format!("{}: {error}", path.display()));
+        let key = match (&self.secret_file, &self.private_key_file) {
+            (Some(path), _) => {
+                let secret = Secret::read(path).map_err(Failure::new)?;
+                SigningKey::from_secret(algorithm, kid, &secret)
+                    .map_err(|error| in_file(path, error))
+            }
+            (None, Some(path)) => {
+                let pem = read_file(path).map_err(Failure::new)?;
+                SigningKey::from_private_key_pem(algorithm, kid, &pem)
+                    .map_err(|error| in_file(path, error))
+            }
+            (None, None) => return Ok(None),
+        };
+        key.map(Some)
+    }
+
+    /// The claims have the names that the relay looks for by default.
+    pub(super) fn rules(&self) -> TokenRules {
+        TokenRules {
+            issuer: self.issuer.clone(),
+            audience: self.audience.clone(),
+            ..TokenRules::default()
+        }
+    }
+}
+
+fn algorithms() -> impl TypedValueParser<Value = Algorithm> {
+    PossibleValuesParser::new(Algorithm::ALL.map(Algorithm::as_str))
+        .try_map(|name| name.parse::<Algorithm>())
+}

@@ -1,0 +1,107 @@
+//! The outboxes that get the same events. Knows not which.
+
+use std::rc::Rc;
+
+use indexmap::IndexMap;
+
+use crate::outbox::Outbox;
+
+/// Names a connection within its shard.
+pub(super) type ConnectionId = u64;
+
+/// Outboxes, each once. Many topics have one subscriber, and each user often one
+/// connection, so one takes no memory beyond its place.
+#[derive(Debug, Default)]
+pub(super) enum Subscribers {
+    #[default]
+    None,
+    One(ConnectionId, Rc<Outbox>),
+    /// An `IndexMap`, since its values lie next to each other for the fan-out and
+    /// one is removed in constant time.
+    Many(Box<IndexMap<ConnectionId, Rc<Outbox>>>),
+}
+
+impl Subscribers {
+    pub(super) fn is_empty(&self) -> bool {
+        matches!(self, Self::None)
+    }
+
+    /// Adds one; nothing happens if it is there.
+    pub(super) fn insert(&mut self, id: ConnectionId, outbox: &Rc<Outbox>) {
+        match self {
+            Self::None => *self = Self::One(id, Rc::clone(outbox)),
+            Self::One(only, _) if *only == id => {}
+            Self::One(only, first) => {
+                let both = [(*only, Rc::clone(first)), (id, Rc::clone(outbox))];
+                *self = Self::Many(Box::new(IndexMap::from(both)));
+            }
+            Self::Many(many) => {
+                many.insert(id, Rc::clone(outbox));
+            }
+        }
+    }
+
+    /// Takes one away, if it is there.
+    pub(super) fn remove(&mut self, id: ConnectionId) {
+        match self {
+            Self::One(only, _) if *only == id => *self = Self::None,
+            Self::None | Self::One(..) => {}
+            Self::Many(many) => {
+                many.swap_remove(&id);
+                if many.len() == 1
+                    && let Some((id, last)) = many.pop()
+                {
+                    *self = Self::One(id, last);
+                } else if many.len() < many.capacity() / 4 {
+                    many.shrink_to(many.len() * 2);
+                }
+            }
+        }
+    }
+
+    /// Calls `f` with each.
+    pub(super) fn for_each(&self, mut f: impl FnMut(&Rc<Outbox>)) {
+        match self {
+            Self::None => {}
+            Self::One(_, outbox) => f(outbox),
+            Self::Many(many) => many.values().for_each(f),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::outbox::{OutboxLimits, OutboxPool};
+
+    proptest! {
+        #[test]
+        fn they_are_what_was_added_less_what_was_taken_away(
+            steps in prop::collection::vec((any::<bool>(), 0..6_u64), 0..60),
+        ) {
+            let limits = OutboxLimits { frames: 1, bytes: 1 };
+            let pool = OutboxPool::new(limits);
+            let (mut subscribers, mut model) = (Subscribers::default(), BTreeMap::new());
+            for (add, id) in steps {
+                if add {
+                    let outbox = model.entry(id).or_insert_with(|| Rc::new(Outbox::new(&pool)));
+                    subscribers.insert(id, outbox);
+                } else {
+                    model.remove(&id);
+                    subscribers.remove(id);
+                }
+                let mut found = Vec::new();
+                subscribers.for_each(|outbox| found.push(Rc::as_ptr(outbox)));
+                found.sort_unstable();
+                let mut expected: Vec<_> = model.values().map(Rc::as_ptr).collect();
+                expected.sort_unstable();
+                prop_assert_eq!(found, expected);
+                prop_assert_eq!(subscribers.is_empty(), model.is_empty());
+            }
+        }
+    }
+}

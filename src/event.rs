@@ -205,25 +205,6 @@ impl Drop for Event {
     }
 }
 
-/// One shard's hold on an event. The shard wraps it in an `Rc`, which its outboxes
-/// share: a clone of that costs no atomic.
-#[derive(Debug)]
-pub struct Delivery(Arc<Event>);
-
-impl Delivery {
-    /// Takes hold.
-    #[must_use]
-    pub fn new(event: Arc<Event>) -> Self {
-        Self(event)
-    }
-
-    /// The event.
-    #[must_use]
-    pub fn event(&self) -> &Event {
-        &self.0
-    }
-}
-
 /// The bytes of all events that are in memory, wherever they are held.
 #[derive(Debug, Default)]
 pub struct EventBytes(AtomicU64);

@@ -1,8 +1,9 @@
 //! The one loop: all sockets of clients and backends in one thread, each read as
 //! soon as there is something, and calls posted as a load says. Knows no scenario.
 
+mod opening;
+
 use std::{
-    collections::VecDeque,
     io,
     ops::Range,
     time::{Duration, Instant},
@@ -19,11 +20,11 @@ use super::{
     timer::Timer,
 };
 
+pub(super) use self::opening::Opened;
+use self::opening::{OPENING_TIMEOUT, Opening};
+
 /// How many sockets are looked at before new calls are posted.
 const EVENTS_PER_TURN: usize = 256;
-
-/// How long a client may take to be subscribed.
-const OPENING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long the loop sleeps at most, so that what depends on time is looked at.
 const NAP: Duration = Duration::from_millis(100);
@@ -68,22 +69,6 @@ impl Script {
     }
 }
 
-/// What became of clients that were opened together.
-#[derive(Debug, Default)]
-pub(super) struct Opened {
-    pub(super) connects: u64,
-    pub(super) failures: u64,
-    pub(super) took: Duration,
-}
-
-impl Opened {
-    pub(super) fn add(&mut self, other: &Self) {
-        self.connects += other.connects;
-        self.failures += other.failures;
-        self.took += other.took;
-    }
-}
-
 /// The loop and all that it drives.
 pub(super) struct Engine<'p> {
     poll: Poll,
@@ -104,17 +89,10 @@ pub(super) struct Engine<'p> {
     pub(super) answers: u64,
     /// Why something failed for the first time.
     pub(super) first_failure: Option<String>,
+    /// What the target said when it did not accept a token.
+    unauthorized: Option<String>,
     progress: &'p mut dyn FnMut(Progress),
     told_at: Instant,
-}
-
-/// The clients that are not subscribed yet.
-#[derive(Debug, Default)]
-struct Opening {
-    /// In the order in which they began.
-    begun: VecDeque<(usize, Instant)>,
-    under_way: usize,
-    outcome: Opened,
 }
 
 impl<'p> Engine<'p> {
@@ -144,40 +122,9 @@ impl<'p> Engine<'p> {
             disconnects: 0,
             answers: 0,
             first_failure: None,
+            unauthorized: None,
             progress,
         })
-    }
-
-    /// Opens these clients, so many at a time, and waits until each is subscribed
-    /// or has failed.
-    pub(super) fn open(
-        &mut self,
-        connections: Range<usize>,
-        concurrency: usize,
-    ) -> Result<Opened, BenchError> {
-        let begun = Instant::now();
-        let total = connections.len() as u64;
-        self.opening = Opening::default();
-        let mut waiting = connections;
-        loop {
-            while self.opening.under_way < concurrency
-                && let Some(connection) = waiting.next()
-            {
-                self.begin(connection);
-            }
-            let Opened {
-                connects, failures, ..
-            } = self.opening.outcome;
-            if connects + failures == total {
-                break;
-            }
-            self.tell("connecting", connects + failures, total);
-            self.turn(Instant::now() + NAP)?;
-            self.give_up_on_the_slow();
-        }
-        let mut outcome = std::mem::take(&mut self.opening).outcome;
-        outcome.took = begun.elapsed();
-        Ok(outcome)
     }
 
     /// Closes these clients.
@@ -360,29 +307,6 @@ impl<'p> Engine<'p> {
         }
     }
 
-    fn begin(&mut self, connection: usize) {
-        self.opening.under_way += 1;
-        match self.try_begin(connection) {
-            Ok(()) => {
-                let begun = (connection, Instant::now());
-                self.opening.begun.push_back(begun);
-            }
-            Err(error) => self.on_failure(&error.into()),
-        }
-    }
-
-    fn try_begin(&mut self, connection: usize) -> io::Result<()> {
-        let mut link = Link::open(self.target.clients.address, connection)?;
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        self.poll
-            .registry()
-            .register(&mut link.stream, Token(connection), interest)?;
-        if let Some(slot) = self.clients.get_mut(connection) {
-            *slot = Some(Client::new(link));
-        }
-        Ok(())
-    }
-
     fn on_client(&mut self, connection: usize, event: &Event) {
         let Some(Some(client)) = self.clients.get_mut(connection) else {
             return;
@@ -406,11 +330,6 @@ impl<'p> Engine<'p> {
         }
     }
 
-    fn on_subscribed(&mut self) {
-        self.opening.under_way -= 1;
-        self.opening.outcome.connects += 1;
-    }
-
     fn on_ended(&mut self, connection: usize, was_subscribed: bool, error: &Ended) {
         self.close(connection..connection + 1);
         if was_subscribed {
@@ -421,29 +340,11 @@ impl<'p> Engine<'p> {
         }
     }
 
-    fn on_failure(&mut self, error: &Ended) {
-        self.opening.under_way -= 1;
-        self.opening.outcome.failures += 1;
-        self.note(error);
-    }
-
     fn note(&mut self, error: &Ended) {
-        self.first_failure.get_or_insert_with(|| error.to_string());
-    }
-
-    fn give_up_on_the_slow(&mut self) {
-        while let Some((connection, begun)) = self.opening.begun.front().copied() {
-            let client = self.clients.get(connection).and_then(Option::as_ref);
-            let is_opening = client.is_some_and(|client| !client.is_subscribed());
-            if is_opening && begun.elapsed() < OPENING_TIMEOUT {
-                return;
-            }
-            self.opening.begun.pop_front();
-            if is_opening {
-                self.close(connection..connection + 1);
-                self.on_failure(&Ended::TimedOut(OPENING_TIMEOUT.as_secs()));
-            }
+        if let Ended::Handshake(401, body) = error {
+            self.unauthorized.get_or_insert_with(|| body.clone());
         }
+        self.first_failure.get_or_insert_with(|| error.to_string());
     }
 
     fn on_publisher(&mut self, number: usize) -> Result<(), BenchError> {

@@ -111,7 +111,7 @@ mod tests {
             cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..12),
         ) {
             let payloads: Vec<Vec<u8>> =
-                lens.iter().enumerate().map(|(at, len)| vec![at as u8; *len]).collect();
+                (0..).zip(&lens).map(|(at, len)| vec![at; *len]).collect();
             let bytes: Vec<u8> = payloads.iter().flat_map(|it| frame::binary(it)).collect();
             let mut cuts: Vec<usize> = cuts.iter().map(|it| it.index(bytes.len())).collect();
             cuts.extend([0, bytes.len()]);

@@ -38,7 +38,7 @@ pub struct Report {
     pub duplicated: u64,
     /// Events that a connection received after a later one.
     pub reordered: u64,
-    /// Events that a connection received and is not subscribed to.
+    /// Events that a connection received and that this run has not posted for it.
     pub foreign: u64,
     /// Events that the target did not take.
     pub refused: u64,
@@ -119,14 +119,14 @@ pub struct Block {
     /// Events in it.
     pub events: u64,
     /// What one cost the server.
-    pub cpu_us_per_event: f64,
+    pub cpu_us_per_event: Option<f64>,
 }
 
 impl Growth {
     pub(super) fn of(blocks: Vec<Block>, few: usize) -> Self {
         let median_of = |is_few: bool| {
             let of_these = blocks.iter().filter(|it| (it.connections == few) == is_few);
-            median(of_these.map(|it| it.cpu_us_per_event).collect())
+            median(of_these.filter_map(|it| it.cpu_us_per_event).collect())
         };
         let (few, many) = (median_of(true), median_of(false));
         Self {
@@ -184,7 +184,7 @@ impl Report {
             (self.lost, "lost"),
             (self.duplicated, "duplicated"),
             (self.reordered, "out of order"),
-            (self.foreign, "for somebody else"),
+            (self.foreign, "of another run"),
             (self.refused, "refused"),
         ];
         let events = faults
@@ -257,7 +257,7 @@ mod tests {
         let block = |connections, cpu_us_per_event| Block {
             connections,
             events: 1,
-            cpu_us_per_event,
+            cpu_us_per_event: Some(cpu_us_per_event),
         };
         let blocks = vec![
             block(10, 1.0),

@@ -1,14 +1,18 @@
 //! What the target's process takes up, as the kernel tells it in `/proc`. Knows
 //! nothing of what the process does.
 
-use std::{fs, io, path::PathBuf, time::Duration};
+use std::{collections::HashMap, ffi::OsString, fs, io, path::PathBuf, time::Duration};
 
 /// A running process.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct ServerProcess {
     directory: PathBuf,
     /// Whether the kernel counts nanoseconds.
     is_exact: bool,
+    /// What each thread had used when it was looked at last.
+    threads: HashMap<OsString, Duration>,
+    /// The same of those that have ended since.
+    ended: Duration,
 }
 
 /// What the kernel's clock ticks are in `/proc/PID/stat`: 100 a second on every
@@ -20,27 +24,33 @@ impl ServerProcess {
     pub(super) fn new(pid: u32) -> io::Result<Self> {
         let directory = PathBuf::from(format!("/proc/{pid}"));
         let is_exact = directory.join("schedstat").exists();
-        let process = Self {
+        let mut process = Self {
             directory,
             is_exact,
+            threads: HashMap::new(),
+            ended: Duration::ZERO,
         };
         process.cpu()?;
         Ok(process)
     }
 
     /// The processor time that it has used so far.
-    pub(super) fn cpu(&self) -> io::Result<Duration> {
+    pub(super) fn cpu(&mut self) -> io::Result<Duration> {
         if !self.is_exact {
             return self.cpu_in_ticks();
         }
-        let mut sum = Duration::ZERO;
+        let mut threads = HashMap::new();
         for task in fs::read_dir(self.directory.join("task"))? {
-            // A thread that has ended in between has nothing to add.
-            if let Ok(text) = fs::read_to_string(task?.path().join("schedstat")) {
-                sum += on_cpu(&text).ok_or_else(malformed)?;
+            let task = task?;
+            // A thread may end in between.
+            if let Ok(text) = fs::read_to_string(task.path().join("schedstat")) {
+                threads.insert(task.file_name(), on_cpu(&text).ok_or_else(malformed)?);
             }
         }
-        Ok(sum)
+        let before = std::mem::replace(&mut self.threads, threads);
+        let gone = before.iter().filter(|it| !self.threads.contains_key(it.0));
+        self.ended += gone.map(|it| it.1).sum::<Duration>();
+        Ok(self.threads.values().sum::<Duration>() + self.ended)
     }
 
     fn cpu_in_ticks(&self) -> io::Result<Duration> {
@@ -122,7 +132,7 @@ mod tests {
 
     #[test]
     fn this_process_has_used_time_and_memory() {
-        let process = ServerProcess::new(std::process::id()).unwrap();
+        let mut process = ServerProcess::new(std::process::id()).unwrap();
         let begun = process.cpu().unwrap();
         assert!(process.memory_bytes().unwrap() > 100_000);
         assert!(process.descriptors_left().unwrap() > 0);
@@ -130,6 +140,16 @@ mod tests {
             std::hint::spin_loop();
         }
         process.cpu_in_ticks().unwrap();
+    }
+
+    #[test]
+    fn what_a_thread_has_used_is_not_forgotten_when_it_ends() {
+        let mut process = ServerProcess::new(std::process::id()).unwrap();
+        let ended = Duration::from_secs(1000);
+        process.threads.insert("gone".into(), ended);
+        assert!(process.cpu().unwrap() >= ended);
+        assert!(process.cpu().unwrap() >= ended);
+        assert!(process.ended >= ended && process.ended < 2 * ended);
     }
 
     #[test]

@@ -20,7 +20,6 @@ use super::{
     subscribers::ConnectionId,
 };
 use crate::{
-    event::Delivery,
     outbox::{Outbox, Stamp},
     protocol::{Position, TenantName, Topic, UserName, close::Ending},
     tally::Tally,
@@ -43,7 +42,8 @@ pub struct ShardHub {
     tally: Arc<Tally>,
     tenants: RefCell<HashMap<TenantName, Rc<TenantHere>>>,
     inbox: RefCell<mpsc::Receiver<Item>>,
-    stamp: Cell<Stamp>,
+    /// The last event that was offered to outboxes.
+    last_event: Cell<u64>,
     /// Outboxes with something to write, whose connections do not know of it yet.
     to_wake: RefCell<VecDeque<Rc<Outbox>>>,
     last_connection: Cell<ConnectionId>,
@@ -80,7 +80,7 @@ impl ShardHub {
             tally,
             tenants: RefCell::default(),
             inbox: RefCell::new(inbox),
-            stamp: Cell::default(),
+            last_event: Cell::default(),
             to_wake: RefCell::default(),
             last_connection: Cell::default(),
         }
@@ -201,22 +201,24 @@ impl ShardHub {
         };
         let index = here.index.borrow();
         let mut to_wake = self.to_wake.borrow_mut();
-        let mut stamp = self.stamp.get();
-        stamp.item += 1;
+        let before = self.last_event.get();
+        let mut stamp = Stamp {
+            first: before + 1,
+            event: before,
+        };
         for (number, event) in item.events.as_slice().iter().enumerate() {
             if event.position().offset <= here.taken.get().offset {
                 continue;
             }
             here.taken.set(event.position());
             stamp.event += 1;
-            let delivery = Rc::new(Delivery::new(Arc::clone(event)));
-            let fanout = index.deliver(&delivery, stamp, &mut to_wake);
+            let fanout = index.deliver(event, stamp, &mut to_wake);
             item.receipt.add(number, fanout.matched);
             self.tally.matched.add(fanout.matched);
             self.tally.dropped_slow.add(fanout.overflowed);
             self.tally.queued.add(fanout.matched - fanout.overflowed);
         }
-        self.stamp.set(stamp);
+        self.last_event.set(stamp.event);
     }
 
     /// Takes from the inbox all that the tenant's log has as of now, so that the

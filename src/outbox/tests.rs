@@ -1,7 +1,5 @@
 //! What an outbox takes, in which order it gives it away, and what it drops.
 
-use std::sync::Arc;
-
 use proptest::prelude::*;
 
 use super::*;
@@ -15,17 +13,17 @@ const ROOMY: OutboxLimits = OutboxLimits {
     bytes: 1 << 20,
 };
 
-fn event(id: &str) -> Rc<Delivery> {
+fn event(id: &str) -> Rc<Frame> {
     let position = Position {
         epoch: Epoch::from_bits(1),
         offset: 1,
     };
     let event = draft(id, &["a:1"]).place(position, &Arc::default());
-    Rc::new(Delivery::new(Arc::new(event)))
+    Rc::new(Frame::Event(Arc::new(event)))
 }
 
-fn stamp(item: u64, event: u64) -> Stamp {
-    Stamp { item, event }
+fn stamp(first: u64, event: u64) -> Stamp {
+    Stamp { first, event }
 }
 
 fn frame(text: &str) -> Box<[u8]> {
@@ -72,9 +70,12 @@ fn below_its_limits_it_takes_an_item_whole_and_at_one_it_ends() {
             let was_empty = number == 1;
             assert_eq!(taken, Offered::Taken { was_empty });
         }
-        assert_eq!(outbox.offer(&event("m"), stamp(2, 11)), Offered::Overflowed);
+        assert_eq!(
+            outbox.offer(&event("m"), stamp(11, 11)),
+            Offered::Overflowed
+        );
         assert_eq!(outbox.ending(), Some(Ending::TooSlow));
-        assert_eq!(outbox.offer(&event("m"), stamp(2, 12)), Offered::Ended);
+        assert_eq!(outbox.offer(&event("m"), stamp(11, 12)), Offered::Ended);
         assert_eq!(outbox.discard(), 10);
         assert!(outbox.is_empty());
     }
@@ -132,7 +133,7 @@ fn what_is_begun_survives_a_discard_and_is_counted_when_abandoned() {
     let begun = write(&outbox, 3);
     assert_eq!(outbox.discard(), 1);
     let rest = outbox.lend(|slices| slices.concat_bytes());
-    assert_eq!([begun, rest].concat(), whole.event().frame());
+    assert_eq!([begun, rest].concat(), whole.bytes());
     assert_eq!(outbox.abandon(), 1);
     assert!(outbox.is_empty());
 }

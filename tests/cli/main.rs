@@ -12,6 +12,7 @@
 mod process;
 mod relay;
 
+mod bench;
 mod check;
 mod clients;
 mod dev;

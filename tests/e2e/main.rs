@@ -18,6 +18,8 @@
 mod raw;
 mod support;
 
+mod bench;
+mod bench_faults;
 mod closing;
 mod conversation;
 mod desktop;

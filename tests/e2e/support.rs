@@ -260,10 +260,12 @@ pub fn token_with(tenant: &str, user: &str, lifetime: Duration, topics: Option<&
         expires_at: Some(Clock::system().since_unix_epoch() + lifetime),
         topics: topics.map(parse),
     };
-    SigningKey::from_secret(Algorithm::HS256, None, &Secret::new(SECRET))
-        .unwrap()
-        .mint(&token, &TokenRules::default())
-        .unwrap()
+    signing_key().mint(&token, &TokenRules::default()).unwrap()
+}
+
+/// What the relay's tokens are signed with.
+pub fn signing_key() -> SigningKey {
+    SigningKey::from_secret(Algorithm::HS256, None, &Secret::new(SECRET)).unwrap()
 }
 
 /// A token of the relay's secret with these claims.

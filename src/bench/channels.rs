@@ -1,0 +1,74 @@
+//! Which topics there are, which of them get events, and which connection is on
+//! which.
+
+use super::{Plan, Scenario, Speech};
+
+/// How many are on the one topic of the scenario `growth`.
+const GROWTH_SUBSCRIBERS: usize = 100;
+
+/// A channel is a topic of a tenant. Events go to the first ones in turn.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Channels {
+    pub(super) published: usize,
+    pub(super) subscribed: usize,
+    /// How many connections share the first one.
+    on_first: usize,
+}
+
+impl Channels {
+    pub(super) fn of(plan: &Plan) -> Self {
+        let topics = plan.scenario.fanout().topics;
+        let tenants = match &plan.target.speech {
+            Speech::Relay(relay) => relay.tenants,
+            Speech::Floor(_) => 1,
+        };
+        let each = topics.max(tenants).max(1);
+        match plan.scenario {
+            Scenario::Growth { few, .. } => Self {
+                published: 1,
+                subscribed: topics,
+                on_first: GROWTH_SUBSCRIBERS.min(few),
+            },
+            Scenario::Idle { .. } | Scenario::Connect { .. } => Self {
+                published: 0,
+                subscribed: each,
+                on_first: 1,
+            },
+            _ => Self {
+                published: each,
+                subscribed: each,
+                on_first: 1,
+            },
+        }
+    }
+
+    pub(super) fn of_connection(&self, connection: usize) -> usize {
+        let beyond_first = (connection + 1).saturating_sub(self.on_first);
+        beyond_first
+            .checked_rem(self.subscribed)
+            .unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_are_dealt_to_the_topics_in_turn() {
+        for (topics, on_first, expected) in [
+            (1, 1, [0, 0, 0, 0, 0, 0]),
+            (3, 1, [0, 1, 2, 0, 1, 2]),
+            (6, 1, [0, 1, 2, 3, 4, 5]),
+            (6, 4, [0, 0, 0, 0, 1, 2]),
+        ] {
+            let channels = Channels {
+                published: topics,
+                subscribed: topics,
+                on_first,
+            };
+            let dealt: Vec<_> = (0..6).map(|it| channels.of_connection(it)).collect();
+            assert_eq!(dealt, expected);
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! Processor time and memory, the target's and this process's own, and what lies
+//! between two looks at them.
+
+use std::time::{Duration, Instant};
+
+use super::{BenchError, server_process::ServerProcess};
+
+/// Processor time and memory.
+pub(super) struct Meters {
+    server: Option<ServerProcess>,
+}
+
+/// What the meters show at one time.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Reading {
+    at: Instant,
+    server_cpu: Option<Duration>,
+    generator_cpu: Duration,
+}
+
+impl Meters {
+    /// The target's process is looked at where its number is given.
+    pub(super) fn new(server_pid: Option<u32>) -> Result<Self, BenchError> {
+        let server = server_pid.map(|pid| {
+            ServerProcess::new(pid).map_err(|source| BenchError::ServerProcess { pid, source })
+        });
+        Ok(Self {
+            server: server.transpose()?,
+        })
+    }
+
+    pub(super) fn see_the_server(&self) -> bool {
+        self.server.is_some()
+    }
+
+    pub(super) fn read(&mut self) -> Result<Reading, BenchError> {
+        Ok(Reading {
+            at: Instant::now(),
+            server_cpu: self.server.as_mut().map(ServerProcess::cpu).transpose()?,
+            generator_cpu: own_cpu(),
+        })
+    }
+
+    pub(super) fn memory_bytes(&self) -> Result<Option<u64>, BenchError> {
+        let memory = self.server.as_ref().map(ServerProcess::memory_bytes);
+        Ok(memory.transpose()?)
+    }
+}
+
+/// What lies between two readings.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Used {
+    pub(super) time: Duration,
+    pub(super) server_cpu: Option<Duration>,
+    pub(super) generator_cpu: Duration,
+}
+
+impl Used {
+    pub(super) fn between(from: Reading, to: Reading) -> Self {
+        let server_cpu = to.server_cpu.zip(from.server_cpu);
+        Self {
+            time: to.at - from.at,
+            server_cpu: server_cpu.map(|(to, from)| to.saturating_sub(from)),
+            generator_cpu: to.generator_cpu.saturating_sub(from.generator_cpu),
+        }
+    }
+
+    pub(super) fn add(&mut self, other: Self) {
+        self.time += other.time;
+        self.generator_cpu += other.generator_cpu;
+        self.server_cpu = match (self.server_cpu, other.server_cpu) {
+            (Some(sum), Some(other)) => Some(sum + other),
+            (sum, other) => sum.or(other),
+        };
+    }
+}
+
+fn own_cpu() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::try_from(time).unwrap_or_default()
+}

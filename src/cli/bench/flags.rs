@@ -1,0 +1,418 @@
+//! The flags of `sidewire bench`, of each scenario its own, and the plan that they
+//! make.
+
+use std::{env, num::NonZeroUsize, path::PathBuf, time::Duration};
+
+use clap::Subcommand;
+
+use super::{
+    super::{Failure, credential, signing::Signing},
+    KEY_VARIABLE,
+};
+use crate::{
+    bench::{Fanout, Framing, LOST_AFTER, Place, Plan, Relay, Scenario, Speech, Target, Window},
+    protocol::TenantName,
+};
+
+/// What to measure.
+#[derive(Debug, clap::Args)]
+#[command(after_help = HELP)]
+pub struct Args {
+    /// The scenario.
+    #[command(subcommand)]
+    pub scenario: Command,
+}
+
+const HELP: &str = "Examples:
+  sidewire bench latency --secret-file jwt.secret --key-file ingest.key --rate 50
+  sidewire bench throughput --secret-file jwt.secret --key-file ingest.key --server-pid 4242
+  sidewire bench idle --connections 18000 --secret-file jwt.secret --server-pid 4242 --json
+  sidewire bench ingest --batch 100 --key-file ingest.key
+
+It needs what a client and a backend need: the secret that tokens are signed with and an ingest
+key. `sidewire bench SCENARIO --help` has the flags of each.
+
+The generator takes up to one core. Where the target runs on the same machine give each a core of
+its own, as with `taskset -c 1 sidewire bench …`; a generator that used more than 90 % of its core
+was the limit itself, and is marked.
+
+Results go to standard output, all else to standard error.
+Exit status: 0 if nothing was lost, doubled, out of order or refused, 3 if the token or key is not
+accepted, 1 if something else failed.";
+
+/// The scenarios.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// How long events take at a rate: from POST to frame, and to the last of its clients.
+    Latency(LatencyArgs),
+    /// What is delivered at full load, where many clients share a topic.
+    Throughput(ThroughputArgs),
+    /// What is delivered at full load, where each client has a topic of its own.
+    Selective(SelectiveArgs),
+    /// The memory that connections take which do nothing.
+    Idle(IdleArgs),
+    /// How fast clients connect, prove who they are, subscribe and are confirmed.
+    Connect(ConnectArgs),
+    /// What events cost that nobody is subscribed to.
+    Ingest(IngestArgs),
+    /// What an event for 100 clients costs while few and while many are connected.
+    Growth(GrowthArgs),
+}
+
+/// Where the target is, and who to be there.
+#[derive(Debug, clap::Args)]
+pub struct Common {
+    /// The relay's client listener.
+    #[arg(long, default_value = "ws://127.0.0.1:3000/ws")]
+    pub url: String,
+    /// The relay's ingest listener.
+    #[arg(long, default_value = "http://127.0.0.1:3001")]
+    pub ingest_url: String,
+    /// The tenant.
+    #[arg(long, default_value = "bench", value_parser = TenantName::parse)]
+    pub tenant: TenantName,
+    /// Spread the topics over so many tenants, NAME-0, NAME-1 and so on; each has at least one.
+    #[arg(long, value_name = "COUNT", default_value = "1")]
+    pub tenants: NonZeroUsize,
+    /// How the tokens of clients are signed.
+    #[command(flatten)]
+    pub signing: Signing,
+    /// The file with the ingest key.
+    /// Else the environment variable SIDEWIRE_INGEST_KEY is used, else no key.
+    #[arg(long, value_name = "FILE", verbatim_doc_comment)]
+    pub key_file: Option<PathBuf>,
+    /// The relay's process, on this machine, to say what it uses.
+    #[arg(long, value_name = "PID")]
+    pub server_pid: Option<u32>,
+    /// How many clients connect at the same time.
+    #[arg(long, value_name = "COUNT", default_value = "64")]
+    pub concurrency: NonZeroUsize,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub json: bool,
+    /// Speak to the floor of benches/floor instead of a relay.
+    #[arg(long, value_enum, hide = true)]
+    pub floor: Option<Framing>,
+}
+
+/// When is measured.
+#[derive(Debug, clap::Args)]
+pub struct WindowArgs {
+    /// How long to measure.
+    #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
+    pub duration: Duration,
+    /// How long to run before.
+    #[arg(long, default_value = "2s", value_parser = humantime::parse_duration)]
+    pub warmup: Duration,
+}
+
+/// The connections and their topics.
+#[derive(Debug, clap::Args)]
+pub struct FanoutArgs {
+    /// How many clients.
+    #[arg(long, value_name = "COUNT", default_value = "1000")]
+    pub connections: NonZeroUsize,
+    /// How many topics; each client is subscribed to one.
+    #[arg(long, value_name = "COUNT", default_value = "1")]
+    pub topics: NonZeroUsize,
+}
+
+/// How large events are.
+#[derive(Debug, clap::Args)]
+pub struct PayloadArgs {
+    /// The bytes of an event as it is posted.
+    #[arg(long, value_name = "BYTES", default_value = "200")]
+    pub payload: usize,
+}
+
+/// What full load is.
+#[derive(Debug, clap::Args)]
+pub struct FullLoadArgs {
+    /// At most so many events that some client has not received yet.
+    #[arg(long, value_name = "COUNT", default_value = "64")]
+    pub outstanding: NonZeroUsize,
+}
+
+/// The flags of `latency`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  sidewire bench latency --connections 1000 --rate 50 --secret-file jwt.secret --key-file ingest.key")]
+pub struct LatencyArgs {
+    /// Events a second.
+    #[arg(long, default_value = "50", value_parser = rate)]
+    pub rate: f64,
+    /// The connections.
+    #[command(flatten)]
+    pub fanout: FanoutArgs,
+    /// The events.
+    #[command(flatten)]
+    pub payload: PayloadArgs,
+    /// When.
+    #[command(flatten)]
+    pub window: WindowArgs,
+    /// Where.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// The flags of `throughput`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  sidewire bench throughput --connections 1000 --secret-file jwt.secret --key-file ingest.key")]
+pub struct ThroughputArgs {
+    /// The connections.
+    #[command(flatten)]
+    pub fanout: FanoutArgs,
+    /// The load.
+    #[command(flatten)]
+    pub load: FullLoadArgs,
+    /// The events.
+    #[command(flatten)]
+    pub payload: PayloadArgs,
+    /// When.
+    #[command(flatten)]
+    pub window: WindowArgs,
+    /// Where.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// The flags of `selective`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  sidewire bench selective --connections 5000 --secret-file jwt.secret --key-file ingest.key")]
+pub struct SelectiveArgs {
+    /// How many clients, and topics.
+    #[arg(long, value_name = "COUNT", default_value = "1000")]
+    pub connections: NonZeroUsize,
+    /// The load.
+    #[command(flatten)]
+    pub load: FullLoadArgs,
+    /// The events.
+    #[command(flatten)]
+    pub payload: PayloadArgs,
+    /// When.
+    #[command(flatten)]
+    pub window: WindowArgs,
+    /// Where.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// The flags of `idle`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  sidewire bench idle --connections 18000 --secret-file jwt.secret --server-pid 4242")]
+pub struct IdleArgs {
+    /// How many clients; each is subscribed to a topic of its own.
+    #[arg(long, value_name = "COUNT", default_value = "1000")]
+    pub connections: NonZeroUsize,
+    /// How long to leave them alone before the memory is looked at.
+    #[arg(long, default_value = "30s", value_parser = humantime::parse_duration)]
+    pub settle: Duration,
+    /// Where.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// The flags of `connect`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  sidewire bench connect --connections 1000 --concurrency 64 --secret-file jwt.secret
+
+Opens that many, closes them, and begins again until the time is over. Only the opening counts,
+from the first packet to the last confirmation; not the closing, nor that it is then waited until
+the server is at rest.")]
+pub struct ConnectArgs {
+    /// How many clients before they are closed again.
+    #[arg(long, value_name = "COUNT", default_value = "1000")]
+    pub connections: NonZeroUsize,
+    /// When.
+    #[command(flatten)]
+    pub window: WindowArgs,
+    /// Where.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// The flags of `ingest`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  sidewire bench ingest --publishers 64 --batch 100 --key-file ingest.key")]
+pub struct IngestArgs {
+    /// How many connections post, each one call after the other.
+    #[arg(long, value_name = "COUNT", default_value = "64")]
+    pub publishers: NonZeroUsize,
+    /// How many events a call has.
+    #[arg(long, value_name = "COUNT", default_value = "1")]
+    pub batch: NonZeroUsize,
+    /// The events.
+    #[command(flatten)]
+    pub payload: PayloadArgs,
+    /// When.
+    #[command(flatten)]
+    pub window: WindowArgs,
+    /// Where.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// The flags of `growth`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  sidewire bench growth --few 1000 --many 18000 --secret-file jwt.secret --key-file ingest.key --server-pid 4242
+
+100 clients share the topic that the events are for; each other one has a topic of its own. The
+blocks alternate, in one process of the server: few, many, many, few, few, and so on.")]
+pub struct GrowthArgs {
+    /// How many clients are connected in one half of the blocks.
+    #[arg(long, value_name = "COUNT", default_value = "1000")]
+    pub few: NonZeroUsize,
+    /// How many in the other half.
+    #[arg(long, value_name = "COUNT", default_value = "18000")]
+    pub many: NonZeroUsize,
+    /// How many blocks each half has.
+    #[arg(long, value_name = "COUNT", default_value = "15")]
+    pub blocks: NonZeroUsize,
+    /// How long to measure in each block.
+    #[arg(long, default_value = "1s", value_parser = humantime::parse_duration)]
+    pub duration: Duration,
+    /// How long to run before each.
+    #[arg(long, default_value = "200ms", value_parser = humantime::parse_duration)]
+    pub warmup: Duration,
+    /// The load.
+    #[command(flatten)]
+    pub load: FullLoadArgs,
+    /// The events.
+    #[command(flatten)]
+    pub payload: PayloadArgs,
+    /// Where.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+impl Command {
+    /// The plan, and whether the result is to be JSON.
+    pub(super) fn plan(self) -> Result<(Plan, bool), Failure> {
+        if let Self::Growth(args) = &self
+            && args.many <= args.few
+        {
+            return Err(Failure::new("--many must be more than --few"));
+        }
+        let scenario = self.scenario();
+        let (common, payload_bytes) = match self {
+            Self::Latency(args) => (args.common, args.payload.payload),
+            Self::Throughput(args) => (args.common, args.payload.payload),
+            Self::Selective(args) => (args.common, args.payload.payload),
+            Self::Ingest(args) => (args.common, args.payload.payload),
+            Self::Growth(args) => (args.common, args.payload.payload),
+            Self::Idle(args) => (args.common, 0),
+            Self::Connect(args) => (args.common, 0),
+        };
+        common.plan(scenario, payload_bytes)
+    }
+
+    fn scenario(&self) -> Scenario {
+        match self {
+            Self::Latency(args) => Scenario::Latency {
+                fanout: args.fanout.fanout(),
+                rate: args.rate,
+                window: args.window.window(),
+            },
+            Self::Throughput(args) => Scenario::Throughput {
+                fanout: args.fanout.fanout(),
+                outstanding: args.load.outstanding.get(),
+                window: args.window.window(),
+            },
+            Self::Selective(args) => Scenario::Selective {
+                connections: args.connections.get(),
+                outstanding: args.load.outstanding.get(),
+                window: args.window.window(),
+            },
+            Self::Idle(args) => Scenario::Idle {
+                connections: args.connections.get(),
+                settle: args.settle,
+            },
+            Self::Connect(args) => Scenario::Connect {
+                connections: args.connections.get(),
+                window: args.window.window(),
+            },
+            Self::Ingest(args) => Scenario::Ingest {
+                publishers: args.publishers.get(),
+                batch: args.batch.get(),
+                window: args.window.window(),
+            },
+            Self::Growth(args) => args.scenario(),
+        }
+    }
+}
+
+impl GrowthArgs {
+    fn scenario(&self) -> Scenario {
+        Scenario::Growth {
+            few: self.few.get(),
+            many: self.many.get(),
+            blocks: self.blocks.get(),
+            outstanding: self.load.outstanding.get(),
+            window: Window {
+                warmup: self.warmup,
+                duration: self.duration,
+            },
+        }
+    }
+}
+
+impl FanoutArgs {
+    fn fanout(&self) -> Fanout {
+        Fanout {
+            connections: self.connections.get(),
+            topics: self.topics.get(),
+        }
+    }
+}
+
+impl WindowArgs {
+    fn window(&self) -> Window {
+        Window {
+            warmup: self.warmup,
+            duration: self.duration,
+        }
+    }
+}
+
+impl Common {
+    fn plan(self, scenario: Scenario, payload_bytes: usize) -> Result<(Plan, bool), Failure> {
+        let speech = match self.floor {
+            Some(framing) => Speech::Floor(framing),
+            None => Speech::Relay(Box::new(Relay {
+                tenant: self.tenant,
+                tenants: self.tenants.get(),
+                signing_key: self.signing.key()?,
+                rules: self.signing.rules(),
+                ingest_key: credential(self.key_file.as_deref(), env::var(KEY_VARIABLE).ok())?,
+            })),
+        };
+        let plan = Plan {
+            target: Target {
+                clients: Place::of(&self.url, "ws").map_err(Failure::new)?,
+                ingest: Place::of(&self.ingest_url, "http").map_err(Failure::new)?,
+                speech,
+            },
+            scenario,
+            payload_bytes,
+            concurrency: self.concurrency.get(),
+            server_pid: self.server_pid,
+            lost_after: LOST_AFTER,
+        };
+        Ok((plan, self.json))
+    }
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    let rate: f64 = text.parse().map_err(|_| "is no number".to_owned())?;
+    if rate.is_finite() && rate > 0.0 {
+        Ok(rate)
+    } else {
+        Err("is no rate".to_owned())
+    }
+}

@@ -1,0 +1,118 @@
+//! The report of `sidewire bench` for people. Machines get JSON.
+
+use std::fmt;
+
+use crate::bench::{Percentiles, Report, ServerUse};
+
+/// From this share of a core on the generator is taken for the limit.
+const GENERATOR_SHARE_MAX: f64 = 0.9;
+
+/// The report for people: what is known of it.
+pub(super) fn table(report: &Report) -> String {
+    let mut table = Table::default();
+    let each = |value: f64, unit: &str| format!("{value:.2} {unit}");
+    table.row(
+        "scenario",
+        format!("{}, {}", report.scenario, report.target),
+    );
+    if report.connections > 0 {
+        let topics = format!("{} on {} topics", report.connections, report.topics);
+        table.row("connections", topics);
+        let connects = format!(
+            "{} at {:.0} a second",
+            report.connects, report.connects_per_s
+        );
+        table.row("connects", connects);
+    }
+    if report.events > 0 {
+        let events = format!(
+            "{} of {} bytes in {:.2} s: {:.0} a second",
+            report.events, report.payload_bytes, report.seconds, report.events_per_s
+        );
+        table.row("events", events);
+    }
+    if report.deliveries > 0 {
+        let deliveries = format!(
+            "{}: {:.0} a second",
+            report.deliveries, report.deliveries_per_s
+        );
+        table.row("deliveries", deliveries);
+    }
+    table.latency("POST to frame", report.latency_us);
+    table.latency("POST to its last frame", report.last_latency_us);
+    table.latency("POST to answer", report.answer_latency_us);
+    if let Some(server) = &report.server {
+        table.server(server, &each);
+    }
+    if let Some(growth) = &report.growth {
+        table.row(
+            "an event, few connected",
+            each(growth.few_cpu_us_per_event, "µs"),
+        );
+        table.row(
+            "an event, many connected",
+            each(growth.many_cpu_us_per_event, "µs"),
+        );
+        table.row("many by few", format!("{:.3}", growth.ratio));
+    }
+    table.generator(report.generator.cpu_share);
+    let verdict = report.complaint();
+    let well = "nothing lost, doubled, out of order or refused";
+    table.row("verdict", verdict.unwrap_or_else(|| well.to_owned()));
+    table.0
+}
+
+/// Lines of a name and a value.
+#[derive(Default)]
+struct Table(String);
+
+impl Table {
+    fn row(&mut self, name: &str, value: impl fmt::Display) {
+        if !self.0.is_empty() {
+            self.0.push('\n');
+        }
+        self.0.push_str(&format!("{name:<28}{value}"));
+    }
+
+    fn latency(&mut self, name: &str, latency: Option<Percentiles>) {
+        if let Some(Percentiles {
+            p50,
+            p99,
+            p999,
+            max,
+        }) = latency
+        {
+            let value =
+                format!("p50 {p50:.0} µs, p99 {p99:.0} µs, p99.9 {p999:.0} µs, max {max:.0} µs");
+            self.row(name, value);
+        }
+    }
+
+    fn server(&mut self, server: &ServerUse, each: &dyn Fn(f64, &str) -> String) {
+        let costs = [
+            ("server, a delivery", server.cpu_us_per_delivery),
+            ("server, an event", server.cpu_us_per_event),
+            ("server, a connect", server.cpu_us_per_connect),
+        ];
+        for (name, cost) in costs {
+            if let Some(cost) = cost {
+                self.row(name, each(cost, "µs of CPU"));
+            }
+        }
+        if let Some(bytes) = server.memory_bytes_per_connection {
+            self.row("server, a connection", each(bytes / 1024.0, "KiB"));
+        }
+    }
+
+    fn generator(&mut self, share: f64) {
+        let mark = if share > GENERATOR_SHARE_MAX {
+            ": it was the limit, not the target"
+        } else {
+            ""
+        };
+        self.row(
+            "generator",
+            format!("{:.0} % of a core{mark}", share * 100.0),
+        );
+    }
+}

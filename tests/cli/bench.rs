@@ -1,0 +1,144 @@
+//! `sidewire bench` beside a relay that runs: what it prints, and how it ends.
+
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::{
+    process::{Ended, Process, sidewire},
+    relay::Relay,
+};
+
+/// `sidewire bench` of this relay, for a moment.
+fn bench(relay: &Relay, scenario: &str, args: &[&str]) -> Command {
+    let (url, ingest_url) = (relay.client_url(), relay.ingest_url());
+    let mut command = sidewire(&["bench", scenario, "--url", &url]);
+    command.args(["--ingest-url", &ingest_url]);
+    command
+        .arg("--secret-file")
+        .arg(relay.files.path("jwt.secret"));
+    command
+        .arg("--key-file")
+        .arg(relay.files.path("ingest.key"));
+    command.args(args);
+    command
+}
+
+const BRIEF: [&str; 6] = [
+    "--connections",
+    "10",
+    "--warmup",
+    "50ms",
+    "--duration",
+    "200ms",
+];
+
+#[test]
+fn with_json_it_prints_one_object_and_nothing_else() {
+    let relay = Relay::start();
+    let pid = relay.process.id().to_string();
+    let args = [&BRIEF[..], &["--json", "--server-pid", &pid]].concat();
+    let ended = Process::run(bench(&relay, "throughput", &args));
+    assert!(ended.status.success(), "{ended:?}");
+    assert_eq!(ended.stderr, "");
+    assert_eq!(ended.stdout.matches('\n').count(), 1);
+    let report: Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert_eq!(report["scenario"], "throughput");
+    for fault in ["lost", "duplicated", "reordered", "refused"] {
+        assert_eq!(report[fault], 0, "{fault}");
+    }
+    for (part, figure) in [
+        ("latency_us", "p999"),
+        ("last_latency_us", "p50"),
+        ("answer_latency_us", "max"),
+        ("generator", "cpu_share"),
+        ("server", "cpu_us_per_delivery"),
+    ] {
+        assert!(report[part][figure].as_f64().unwrap() > 0.0, "{report}");
+    }
+    assert_eq!(report["server"]["memory_bytes_per_connection"], Value::Null);
+    assert_eq!(report["connections"], 10);
+}
+
+#[test]
+fn without_it_prints_a_table() {
+    let relay = Relay::start();
+    let ended = Process::run(bench(&relay, "latency", &BRIEF));
+    assert!(ended.status.success(), "{ended:?}");
+    let Ended { stdout, .. } = ended;
+    for name in [
+        "scenario",
+        "connections",
+        "events",
+        "deliveries",
+        "POST to frame",
+        "generator",
+    ] {
+        let line = stdout.lines().find(|line| line.starts_with(name));
+        assert!(line.is_some_and(|line| line.len() > 28), "{stdout}");
+    }
+    assert!(
+        stdout.ends_with("nothing lost, doubled, out of order or refused\n"),
+        "{stdout}"
+    );
+    assert!(!stdout.contains('\r'));
+}
+
+#[test]
+fn credentials_that_are_not_accepted_have_their_own_exit_status() {
+    let relay = Relay::start();
+    let wrong = relay
+        .files
+        .write("wrong", "CANARY-of-another-relay-0123456789abcdef");
+    for flag in ["--secret-file", "--key-file"] {
+        let mut command = sidewire(&["bench", "latency", "--url", &relay.client_url()]);
+        command
+            .args(["--ingest-url", &relay.ingest_url()])
+            .args(BRIEF);
+        for (name, file) in [
+            ("--secret-file", "jwt.secret"),
+            ("--key-file", "ingest.key"),
+        ] {
+            let file = relay.files.path(file);
+            command.arg(name);
+            command.arg(if name == flag {
+                wrong.as_ref()
+            } else {
+                file.as_path()
+            });
+        }
+        let ended = Process::run(command);
+        assert_eq!(ended.status.code(), Some(3), "{ended:?}");
+        assert!(ended.stderr.contains(flag), "{ended:?}");
+        assert!(!ended.stderr.contains("CANARY"), "{ended:?}");
+        assert_eq!(ended.stdout, "");
+    }
+}
+
+#[test]
+fn a_limit_of_the_target_is_said_beforehand_and_what_is_refused_is_a_failure() {
+    let relay = Relay::start();
+    let args = ["--batch", "1001", "--duration", "100ms", "--warmup", "0s"];
+    let ended = Process::run(bench(&relay, "ingest", &args));
+    assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+    assert!(
+        ended.stderr.contains("ingest.batch_events_max"),
+        "{ended:?}"
+    );
+    assert!(
+        ended.stderr.contains("posting was refused with 413"),
+        "{ended:?}"
+    );
+    assert_eq!(ended.stdout, "");
+}
+
+#[test]
+fn a_relay_that_is_not_there_is_a_failure() {
+    let command = sidewire(&["bench", "idle", "--url", "ws://127.0.0.1:1/ws"]);
+    let ended = Process::run(command);
+    assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+    assert!(
+        ended.stderr.contains("no client could be subscribed"),
+        "{ended:?}"
+    );
+}

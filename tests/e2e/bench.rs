@@ -1,0 +1,293 @@
+//! The load generator, a small version of each scenario, against a relay.
+
+use std::time::Duration;
+
+use sidewire::{
+    auth::TokenRules,
+    bench::{
+        self, BenchError, Fanout, Place, Plan, Relay, Report, Scenario, Speech, Target, Window,
+    },
+    client::Credential,
+    config::AuthMode,
+    protocol::TenantName,
+    schema::Schema,
+};
+
+use crate::support::{INGEST_KEY, TestRelay, signing_key};
+
+const WINDOW: Window = Window {
+    warmup: Duration::from_millis(50),
+    duration: Duration::from_millis(300),
+};
+
+fn plan(relay: &TestRelay, scenario: Scenario) -> Plan {
+    let place = |scheme, address, path| Place::of(&format!("{scheme}://{address}{path}"), scheme);
+    Plan {
+        target: Target {
+            clients: place("ws", relay.addresses.client, "/ws").unwrap(),
+            ingest: place("http", relay.addresses.ingest, "").unwrap(),
+            speech: Speech::Relay(Box::new(Relay {
+                tenant: TenantName::parse("acme").unwrap(),
+                tenants: 1,
+                signing_key: Some(signing_key()),
+                rules: TokenRules::default(),
+                ingest_key: Some(Credential::new(INGEST_KEY)),
+            })),
+        },
+        scenario,
+        payload_bytes: 200,
+        concurrency: 7,
+        server_pid: Some(std::process::id()),
+        lost_after: Duration::from_secs(10),
+    }
+}
+
+/// Runs it beside the relay, whose acceptor lives on the test's thread.
+async fn try_run(plan: Plan) -> Result<Report, BenchError> {
+    let run = move || bench::run(plan, &Schema::bundled().unwrap(), &mut |_| ());
+    tokio::task::spawn_blocking(run).await.unwrap()
+}
+
+/// The report of a run in which all is well.
+async fn run(relay: &TestRelay, scenario: Scenario) -> Report {
+    let report = try_run(plan(relay, scenario)).await.unwrap();
+    assert_eq!(report.complaint(), None);
+    assert_eq!(report.scenario, scenario.name());
+    let server = report.server.unwrap();
+    assert!(server.cpu_s > 0.0, "{report:?}");
+    report
+}
+
+const FANOUT: Fanout = Fanout {
+    connections: 20,
+    topics: 3,
+};
+
+#[tokio::test]
+async fn latency_is_measured_at_the_rate_that_was_asked_for() {
+    let relay = TestRelay::start();
+    let scenario = Scenario::Latency {
+        fanout: FANOUT,
+        rate: 100.0,
+        window: WINDOW,
+    };
+    let report = run(&relay, scenario).await;
+    assert!((20..=40).contains(&report.events), "{report:?}");
+    // 20 connections on 3 topics: an event goes to six or seven.
+    assert!((5 * report.events..=8 * report.events).contains(&report.deliveries));
+    let (each, last) = (report.latency_us.unwrap(), report.last_latency_us.unwrap());
+    assert!(each.p50 > 0.0 && each.p50 <= each.p99 && each.p99 <= each.max);
+    assert!(last.p50 >= each.p50);
+    assert!(report.answer_latency_us.is_some());
+    assert_eq!((report.connects, report.connect_failures), (20, 0));
+    assert!(relay.stop().await);
+}
+
+#[tokio::test]
+async fn full_load_reaches_every_subscriber_of_each_topic() {
+    let relay = TestRelay::start();
+    let scenario = Scenario::Throughput {
+        fanout: FANOUT,
+        outstanding: 16,
+        window: WINDOW,
+    };
+    let report = run(&relay, scenario).await;
+    assert!(report.events > 16 && report.deliveries > 5 * report.events);
+    assert!(report.generator.cpu_share > 0.0);
+    assert!(relay.stop().await);
+}
+
+#[tokio::test]
+async fn an_event_of_ones_own_topic_is_delivered_once() {
+    let relay = TestRelay::start();
+    let scenario = Scenario::Selective {
+        connections: 20,
+        outstanding: 16,
+        window: WINDOW,
+    };
+    let mut plan = plan(&relay, scenario);
+    let Speech::Relay(to) = &mut plan.target.speech else {
+        unreachable!();
+    };
+    to.tenants = 4;
+    let report = try_run(plan).await.unwrap();
+    assert_eq!(report.complaint(), None);
+    assert!(report.events > 16);
+    assert!(
+        report.deliveries.abs_diff(report.events) <= 16,
+        "{report:?}"
+    );
+    assert!(relay.stop().await);
+}
+
+#[tokio::test]
+async fn idle_connections_are_opened_and_their_memory_looked_at() {
+    let relay = TestRelay::start();
+    let scenario = Scenario::Idle {
+        connections: 20,
+        settle: WINDOW.duration,
+    };
+    let report = try_run(plan(&relay, scenario)).await.unwrap();
+    assert_eq!((report.complaint(), report.connects), (None, 20));
+    let server = report.server.unwrap();
+    assert!(server.memory_bytes_before.unwrap() > 0);
+    assert!(server.memory_bytes_per_connection.is_some());
+    assert!(server.cpu_us_per_connect.unwrap() > 0.0);
+    assert!(relay.stop().await);
+}
+
+#[tokio::test]
+async fn a_connect_storm_comes_in_waves() {
+    let relay = TestRelay::start();
+    let scenario = Scenario::Connect {
+        connections: 20,
+        window: WINDOW,
+    };
+    let report = run(&relay, scenario).await;
+    assert!(report.connects >= 20 && report.connects % 20 == 0);
+    assert!(report.connects_per_s > 0.0);
+    assert!(relay.stop().await);
+}
+
+#[tokio::test]
+async fn events_for_nobody_are_posted_one_by_one_and_in_batches() {
+    let relay = TestRelay::start();
+    for batch in [1, 10] {
+        let scenario = Scenario::Ingest {
+            publishers: 5,
+            batch,
+            window: WINDOW,
+        };
+        let report = run(&relay, scenario).await;
+        assert_eq!(report.events, report.calls * batch as u64);
+        assert!(report.calls > 5 && report.deliveries == 0);
+    }
+    assert!(relay.stop().await);
+}
+
+#[tokio::test]
+async fn growth_compares_few_with_many_in_blocks() {
+    let relay = TestRelay::start();
+    let scenario = Scenario::Growth {
+        few: 10,
+        many: 30,
+        blocks: 2,
+        outstanding: 16,
+        window: WINDOW,
+    };
+    let report = run(&relay, scenario).await;
+    let growth = report.growth.as_ref().unwrap();
+    let connected: Vec<_> = growth.blocks.iter().map(|it| it.connections).collect();
+    assert_eq!(connected, [10, 30, 30, 10]);
+    assert!(growth.ratio > 0.0);
+    let events: u64 = growth.blocks.iter().map(|it| it.events).sum();
+    assert_eq!(report.events, events);
+    assert!(report.deliveries.abs_diff(10 * report.events) <= 4 * 16 * 10);
+    assert!(relay.stop().await);
+}
+
+#[tokio::test]
+async fn a_relay_that_asks_for_no_token_gets_none() {
+    let relay = TestRelay::with(|config| {
+        config.auth.mode = AuthMode::None;
+        config.auth.keys.clear();
+    });
+    let scenario = Scenario::Throughput {
+        fanout: FANOUT,
+        outstanding: 4,
+        window: WINDOW,
+    };
+    let mut plan = plan(&relay, scenario);
+    let Speech::Relay(to) = &mut plan.target.speech else {
+        unreachable!();
+    };
+    to.signing_key = None;
+    to.tenant = TenantName::parse("local").unwrap();
+    let report = try_run(plan).await.unwrap();
+    assert_eq!(report.complaint(), None);
+    assert!(report.deliveries > 0);
+    assert!(relay.stop().await);
+}
+
+#[tokio::test]
+async fn what_the_relay_refuses_at_once_ends_the_run() {
+    let relay = TestRelay::start();
+    let scenario = Scenario::Throughput {
+        fanout: FANOUT,
+        outstanding: 4,
+        window: WINDOW,
+    };
+    let refused = |change: fn(&mut Plan, &mut Relay)| {
+        let mut plan = plan(&relay, scenario);
+        let Speech::Relay(mut to) = plan.target.speech else {
+            unreachable!();
+        };
+        plan.target.speech = Speech::Floor(bench::Framing::Http);
+        change(&mut plan, &mut to);
+        plan.target.speech = Speech::Relay(to);
+        try_run(plan)
+    };
+    let no_token = refused(|_, to| to.signing_key = None).await;
+    assert!(
+        matches!(no_token, Err(BenchError::Unauthorized(_))),
+        "{no_token:?}"
+    );
+    let no_key = refused(|_, to| to.ingest_key = None).await;
+    assert!(
+        matches!(no_key, Err(BenchError::Refused { status: 401, .. })),
+        "{no_key:?}"
+    );
+    let too_big = refused(|plan, _| plan.payload_bytes = 2_000_000).await;
+    assert!(
+        matches!(too_big, Err(BenchError::Refused { status: 413, .. })),
+        "{too_big:?}"
+    );
+    let too_small = refused(|plan, _| plan.payload_bytes = 20).await;
+    assert!(
+        matches!(too_small, Err(BenchError::Mould(_))),
+        "{too_small:?}"
+    );
+    assert!(relay.stop().await);
+}
+
+#[tokio::test]
+async fn what_a_plan_would_run_into_is_said_beforehand() {
+    let relay = TestRelay::start();
+    let ingest = |batch| Scenario::Ingest {
+        publishers: 1,
+        batch,
+        window: WINDOW,
+    };
+    let warnings = |scenario, payload_bytes| {
+        let mut plan = plan(&relay, scenario);
+        plan.payload_bytes = payload_bytes;
+        bench::warnings(&plan).join("\n")
+    };
+    let idle = |connections| Scenario::Idle {
+        connections,
+        settle: WINDOW.duration,
+    };
+    let throughput = |outstanding| Scenario::Throughput {
+        fanout: FANOUT,
+        outstanding,
+        window: WINDOW,
+    };
+    for (scenario, payload_bytes, says) in [
+        (ingest(1), 2_000_000, "ingest.body_max"),
+        (ingest(1001), 200, "ingest.batch_events_max"),
+        (ingest(1000), 10_000, "ingest.batch_body_max"),
+        (throughput(2000), 200, "limits.outbox_frames"),
+        (throughput(900), 2000, "limits.outbox_bytes"),
+        (idle(1 << 40), 0, "descriptors"),
+    ] {
+        let said = warnings(scenario, payload_bytes);
+        assert!(said.contains(says) && said.lines().count() == 1, "{said}");
+    }
+    assert_eq!(warnings(ingest(1000), 200), "");
+    let refused = try_run(plan(&relay, idle(1 << 40))).await;
+    assert!(
+        matches!(refused, Err(BenchError::Descriptors { .. })),
+        "{refused:?}"
+    );
+    assert!(relay.stop().await);
+}

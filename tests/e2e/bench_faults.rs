@@ -1,0 +1,205 @@
+//! The load generator against a server that does what no relay may do: each fault
+//! must be in the report, as what it is.
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    thread,
+    time::Duration,
+};
+
+use sidewire::{
+    bench::{self, Fanout, Framing, Place, Plan, Report, Scenario, Speech, Target, Window},
+    protocol::frame,
+    schema::Schema,
+};
+
+/// What the server does with each event, given by its number, on its way to the
+/// one client.
+type Conduct = fn(u64, &mut Client, Vec<u8>);
+
+/// The event that the server does something with.
+const FATAL: u64 = 10;
+
+/// The client's connection, and what is held back from it.
+struct Client {
+    stream: TcpStream,
+    held: Vec<u8>,
+}
+
+impl Client {
+    fn send(&mut self, frame: &[u8]) {
+        // It may have gone at the end of the run.
+        let _sent = self.stream.write_all(frame);
+    }
+}
+
+/// A floor for one client and one backend. Where its two ports are.
+fn serve(conduct: Conduct) -> [SocketAddr; 2] {
+    let listeners = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    let addresses = [0, 1].map(|at: usize| listeners[at].local_addr().unwrap());
+    thread::spawn(move || {
+        let [clients, ingest] = listeners;
+        let (mut backend, _) = ingest.accept().unwrap();
+        let (stream, _) = clients.accept().unwrap();
+        let mut client = Client {
+            stream: shake_hands(stream),
+            held: Vec::new(),
+        };
+        for number in 0.. {
+            let mut head = [0; 8];
+            if backend.read_exact(&mut head).is_err() {
+                return;
+            }
+            let len = u32::from_le_bytes(head[..4].try_into().unwrap()) as usize;
+            let mut envelope = vec![0; len - 4];
+            backend.read_exact(&mut envelope).unwrap();
+            conduct(number, &mut client, frame::binary(&envelope).to_vec());
+            let _sent = backend.write_all(&[6]);
+        }
+    });
+    addresses
+}
+
+fn shake_hands(stream: TcpStream) -> TcpStream {
+    let mut lines = BufReader::new(&stream).lines();
+    while lines.next().unwrap().unwrap() != "" {}
+    (&stream)
+        .write_all(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n")
+        .unwrap();
+    stream
+}
+
+fn run(conduct: Conduct) -> Report {
+    let [clients, ingest] = serve(conduct);
+    let plan = Plan {
+        target: Target {
+            clients: Place::of(&format!("ws://{clients}/ws"), "ws").unwrap(),
+            ingest: Place::of(&format!("http://{ingest}"), "http").unwrap(),
+            speech: Speech::Floor(Framing::Raw),
+        },
+        scenario: Scenario::Throughput {
+            fanout: Fanout {
+                connections: 1,
+                topics: 1,
+            },
+            outstanding: 4,
+            window: Window {
+                warmup: Duration::ZERO,
+                duration: Duration::from_millis(200),
+            },
+        },
+        payload_bytes: 200,
+        concurrency: 1,
+        server_pid: None,
+        lost_after: Duration::from_millis(200),
+    };
+    let report = bench::run(plan, &Schema::bundled().unwrap(), &mut |_| ()).unwrap();
+    assert!(report.events > FATAL, "{report:?}");
+    report
+}
+
+/// Lost, duplicated, reordered, foreign, disconnects.
+fn faults(conduct: Conduct) -> [u64; 5] {
+    let report = run(conduct);
+    let faults = [
+        report.lost,
+        report.duplicated,
+        report.reordered,
+        report.foreign,
+        report.disconnects,
+    ];
+    assert_eq!(report.complaint().is_none(), faults == [0; 5]);
+    faults
+}
+
+#[test]
+fn a_server_without_a_fault_has_none() {
+    assert_eq!(faults(|_, client, frame| client.send(&frame)), [0; 5]);
+}
+
+#[test]
+fn an_event_that_never_comes_is_lost() {
+    let drops = |number, client: &mut Client, frame: Vec<u8>| {
+        if number != FATAL {
+            client.send(&frame);
+        }
+    };
+    assert_eq!(faults(drops), [1, 0, 0, 0, 0]);
+}
+
+#[test]
+fn events_that_cease_to_come_are_lost() {
+    let report = run(|number, client, frame| {
+        if number < 2 * FATAL {
+            client.send(&frame);
+        }
+    });
+    // No more than may be outstanding.
+    assert_eq!((report.lost, report.deliveries), (4, 2 * FATAL));
+    assert!(report.complaint().unwrap().contains("4 events lost"));
+}
+
+#[test]
+fn an_event_that_comes_twice_is_duplicated() {
+    let doubles = |number, client: &mut Client, frame: Vec<u8>| {
+        client.send(&frame);
+        if number == FATAL {
+            client.send(&frame);
+        }
+    };
+    assert_eq!(faults(doubles), [0, 1, 0, 0, 0]);
+}
+
+#[test]
+fn an_event_that_comes_after_a_later_one_is_out_of_order() {
+    let swaps = |number, client: &mut Client, frame: Vec<u8>| {
+        if number == FATAL {
+            client.held = frame;
+        } else {
+            client.send(&frame);
+            let held = std::mem::take(&mut client.held);
+            client.send(&held);
+        }
+    };
+    assert_eq!(faults(swaps), [0, 0, 1, 0, 0]);
+}
+
+#[test]
+fn an_event_that_nobody_has_posted_is_foreign() {
+    let invents = |number, client: &mut Client, frame: Vec<u8>| {
+        if number == FATAL {
+            client.send(&frame::binary(b"not of this run"));
+        }
+        client.send(&frame);
+    };
+    assert_eq!(faults(invents), [0, 0, 0, 1, 0]);
+}
+
+#[test]
+fn a_connection_that_is_closed_is_reported_and_owed_nothing() {
+    let closes = |number, client: &mut Client, frame: Vec<u8>| {
+        if number < FATAL {
+            client.send(&frame);
+        } else if number == FATAL {
+            client.send(&[0x88, 5, 0x0f, 0xa3, b'b', b'y', b'e']);
+        }
+    };
+    assert_eq!(faults(closes), [0, 0, 0, 0, 1]);
+    let complaint = run(closes).complaint().unwrap();
+    assert!(complaint.contains("closed it with 4003 bye"), "{complaint}");
+}
+
+#[test]
+fn a_ping_is_answered() {
+    let pings = |number, client: &mut Client, frame: Vec<u8>| {
+        if number == FATAL {
+            client.send(&[0x89, 2, b'h', b'i']);
+            let mut pong = [0; 8];
+            client.stream.read_exact(&mut pong).unwrap();
+            assert_eq!(pong, [0x8a, 0x82, 0, 0, 0, 0, b'h', b'i']);
+        }
+        client.send(&frame);
+    };
+    assert_eq!(faults(pings), [0; 5]);
+}

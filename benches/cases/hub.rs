@@ -1,0 +1,243 @@
+//! The hub as it is: an event appended, sent to a shard, offered to the outboxes
+//! that it matches, acknowledged, and their connections woken if they had nothing
+//! to write before. Taking it out of the outboxes is the connections' part, and
+//! not measured.
+
+use std::{
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Wake, Waker},
+    time::Duration,
+};
+
+use sidewire::{
+    event::{Draft, DraftParts},
+    hub::{
+        InboxLimits, Membership, PublishTimeouts, Publisher, Registry, RegistryLimits, ShardHub,
+        hub,
+    },
+    log::Window,
+    outbox::{Outbox, OutboxLimits, OutboxPool},
+    protocol::{MessageId, TenantName, Topic, UserName},
+    random::Random,
+};
+use tokio::{
+    runtime::{Builder, LocalOptions, LocalRuntime},
+    task::{spawn_local, yield_now},
+};
+
+use super::{Case, Subject, events::payload};
+
+/// The topics of the connection whose topics are looked up.
+const TOPICS: usize = 10_000;
+
+pub(super) fn cases() -> Vec<Case> {
+    let look_ups = [1, 8].map(|topics| {
+        Case::new(format!("look_up/{topics}_of_{TOPICS}_topics"), move || {
+            Publish::of_many_topics(topics)
+        })
+    });
+    let to_idle = [1, 100, 10_000].map(|connections| {
+        Case::new(format!("publish/to_{connections}_idle"), move || {
+            Publish::to_many(connections, 0)
+        })
+    });
+    let to_busy = [100, 10_000].map(|connections| {
+        Case::new(format!("publish/to_{connections}_busy"), move || {
+            Publish::to_many(connections, 1)
+        })
+    });
+    look_ups.into_iter().chain(to_idle).chain(to_busy).collect()
+}
+
+/// One shard with the connections of one tenant, and a backend.
+struct Publish {
+    runtime: LocalRuntime,
+    publisher: Publisher,
+    tenant: TenantName,
+    connections: Vec<(Membership, Rc<Outbox>)>,
+    frames_before: usize,
+    wakes: Arc<Wakes>,
+    wakes_due: u64,
+    payload: Vec<u8>,
+    message_id: MessageId,
+    /// Those that events relate to, in turn.
+    topics: Vec<Topic>,
+    /// How many of them each event relates to.
+    topics_an_event: usize,
+    next_topic: usize,
+    draft: Option<Draft>,
+}
+
+impl Publish {
+    /// Events of one topic for this many connections, each of which has so many
+    /// frames to write already.
+    fn to_many(connections: usize, frames_before: usize) -> Self {
+        Self {
+            frames_before,
+            ..Self::new(connections, topics(1), 1)
+        }
+    }
+
+    /// Events of so many of the topics that one connection has.
+    fn of_many_topics(topics_an_event: usize) -> Self {
+        Self::new(1, topics(TOPICS), topics_an_event)
+    }
+
+    fn new(connections: usize, topics: Vec<Topic>, topics_an_event: usize) -> Self {
+        let runtime = runtime();
+        let (publisher, shard) = one_shard();
+        let tenant = TenantName::parse("acme").unwrap();
+        let wakes = Arc::<Wakes>::default();
+        let pool = OutboxPool::new(OutboxLimits {
+            frames: 1000,
+            bytes: 1 << 20,
+        });
+        let connections = (0..connections)
+            .map(|number| {
+                let outbox = Rc::new(Outbox::new(&pool));
+                outbox.register(&Context::from_waker(&Waker::from(Arc::clone(&wakes))));
+                (join(&shard, &tenant, number, &outbox, &topics), outbox)
+            })
+            .collect();
+        runtime.block_on(async {
+            spawn_local(async move { shard.run().await });
+        });
+        Self {
+            runtime,
+            publisher,
+            tenant,
+            connections,
+            frames_before: 0,
+            wakes,
+            wakes_due: 0,
+            payload: payload(),
+            message_id: MessageId::parse("0199f0a4-7c5e-7d3b-9a51-3f0c8e6b2d17").unwrap(),
+            topics,
+            topics_an_event,
+            next_topic: 0,
+            draft: None,
+        }
+    }
+
+    fn next_draft(&mut self) -> Draft {
+        let first = self.next_topic;
+        self.next_topic = (first + self.topics_an_event) % self.topics.len();
+        Draft::new(DraftParts {
+            kept: &[&self.payload],
+            message_id: self.message_id.clone(),
+            append_message_id: false,
+            append_timestamp: None,
+            topics: self.topics[first..][..self.topics_an_event].into(),
+        })
+    }
+}
+
+impl Subject for Publish {
+    fn prepare(&mut self, _: u64) {
+        self.wakes_due = 0;
+        for (_, outbox) in &self.connections {
+            empty(outbox, self.frames_before);
+            self.wakes_due += u64::from(outbox.is_empty());
+        }
+        self.wakes.0.store(0, Ordering::Relaxed);
+        self.draft = Some(self.next_draft());
+    }
+
+    /// After one event the outboxes are no longer as they are to be.
+    fn operations_max(&self) -> u64 {
+        1
+    }
+
+    fn operate(&mut self) {
+        let drafts = vec![self.draft.take().unwrap()];
+        let connections = self.connections.len() as u64;
+        let published = self.runtime.block_on(async {
+            let appended = self.publisher.append(&self.tenant, drafts).await.unwrap();
+            let published = appended.acknowledged().await;
+            while self.wakes.0.load(Ordering::Relaxed) < self.wakes_due {
+                yield_now().await;
+            }
+            published
+        });
+        assert_eq!(published.events[0].matched, Some(connections));
+    }
+}
+
+/// Counts how many connections were woken. What comes of a wake-up is the event
+/// loop's part.
+#[derive(Default)]
+struct Wakes(AtomicU64);
+
+impl Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// A shard's event loop, in which no time goes by but what is waited for: a timer
+/// that happened to be due would count as work of the hub.
+fn runtime() -> LocalRuntime {
+    Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build_local(LocalOptions::default())
+        .unwrap()
+}
+
+fn one_shard() -> (Publisher, Rc<ShardHub>) {
+    let limits = RegistryLimits {
+        tenants: 1,
+        // Soon full: from then on each event evicts one.
+        window: Window {
+            events: 16,
+            bytes: 16 << 20,
+            age: Duration::from_mins(5),
+        },
+        inbox: InboxLimits::default(),
+    };
+    let timeouts = PublishTimeouts {
+        inbox: Duration::from_secs(2),
+        ack: Duration::from_secs(5),
+    };
+    let registry = Arc::new(Registry::new(limits, Arc::new(Random::from_seed(1))));
+    let (publisher, seeds) = hub(&registry, timeouts, &[Arc::default()]);
+    let shard = seeds.into_iter().next().unwrap().grow();
+    (publisher, Rc::new(shard))
+}
+
+fn join(
+    shard: &Rc<ShardHub>,
+    tenant: &TenantName,
+    number: usize,
+    outbox: &Rc<Outbox>,
+    topics: &[Topic],
+) -> Membership {
+    let user = UserName::parse(&format!("user-{number}")).unwrap();
+    let membership = shard.join(tenant, &user, Rc::clone(outbox)).unwrap();
+    membership.subscribe(topics, topics.len()).unwrap();
+    membership
+}
+
+fn topics(count: usize) -> Vec<Topic> {
+    (0..count)
+        .map(|number| Topic::parse(&format!("project:project-{number}")).unwrap())
+        .collect()
+}
+
+/// Takes all frames but so many out of the outbox, as a connection does that writes
+/// them.
+fn empty(outbox: &Outbox, frames_left: usize) {
+    let written = outbox.lend(|frames| {
+        let written = frames.len().saturating_sub(frames_left);
+        frames.iter().take(written).map(|frame| frame.len()).sum()
+    });
+    outbox.advance(written);
+}

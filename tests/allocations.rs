@@ -1,0 +1,364 @@
+//! What a published event allocates, and what a burst leaves behind: the hub, the
+//! outboxes and the connections' own tasks as they are, on one thread, over streams
+//! that only count.
+#![allow(clippy::unwrap_used, reason = "a test may fail loudly")]
+
+use std::{
+    cell::{Cell, RefCell},
+    io::{self, IoSlice},
+    pin::Pin,
+    rc::Rc,
+    sync::{Arc, atomic::AtomicBool},
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use allocation_counter::measure;
+use bytes::Bytes;
+use prost::Message;
+use sidewire::{
+    auth::{Authenticator, Grant, Identity, IngestKeys},
+    client::{Control, Envelope},
+    clock::Clock,
+    config::Config,
+    connection::{Admitted, Transport, converse},
+    event::{Draft, DraftParts},
+    hub::{InboxLimits, PublishTimeouts, Registry, RegistryLimits, ShardHub, hub},
+    log::Window,
+    ops::Metrics,
+    protocol::{MessageId, TenantName, Topic, UserName, wire},
+    random::Random,
+    relay::{Relay, Shard},
+    schema::Schema,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    runtime::{Builder, LocalOptions, LocalRuntime},
+    task::{spawn_local, yield_now},
+};
+use tokio_util::task::TaskTracker;
+
+const TOPIC: &str = "project:project-1";
+
+/// Events that the log keeps: so few that it is full before anything is measured.
+const LOG_EVENTS: usize = 16;
+
+/// What the outboxes of a shard keep for the next events, at the most.
+const KEPT_BYTES_MAX: i64 = 3 << 20;
+
+#[test]
+fn an_event_costs_as_many_allocations_with_1000_subscribers_as_with_10() {
+    let [few, many] = [10, 1000].map(|clients| {
+        let bench = Bench::with_clients(clients);
+        bench.publish(100);
+        measure(|| bench.publish(256)).count_total
+    });
+    assert_eq!(many, few);
+}
+
+#[test]
+fn nor_does_it_where_many_leave_in_one_write() {
+    let [few, many] = [10, 1000].map(|clients| {
+        let bench = Bench::with_clients(clients);
+        bench.publish_batch(40);
+        measure(|| bench.publish_batch(40)).count_total
+    });
+    assert_eq!(many, few);
+}
+
+#[test]
+fn a_client_that_reads_late_costs_allocations_but_not_for_each_event() {
+    let [few, many] = [10, 1000].map(|clients| {
+        let bench = Bench::with_clients(clients);
+        bench.publish_to_late_readers(60);
+        let [less, more] =
+            [20, 60].map(|events| measure(|| bench.publish_to_late_readers(events)).count_total);
+        more - less
+    });
+    assert_eq!(many, few);
+}
+
+#[test]
+fn a_burst_gives_back_what_it_took() {
+    let bench = Bench::with_clients(200);
+    bench.publish_to_late_readers(500);
+    let burst = measure(|| bench.publish_to_late_readers(500));
+    assert_eq!((burst.bytes_current, burst.count_current), (0, 0));
+    // So that it is known to have been one: each waiting frame is a pointer.
+    assert!(burst.bytes_max > 200 * 500 * 8, "{burst:?}");
+}
+
+#[test]
+fn what_a_shard_keeps_for_the_next_burst_is_bounded() {
+    let bench = Bench::with_clients(5000);
+    bench.publish(LOG_EVENTS as u64);
+    let kept: i64 = [1, 64, 65, 64, 1]
+        .map(|events| measure(|| bench.publish_to_late_readers(events)).bytes_current)
+        .iter()
+        .sum();
+    assert!((0..KEPT_BYTES_MAX).contains(&kept), "{kept}");
+}
+
+/// A relay with one shard, and clients that follow one topic.
+struct Bench {
+    runtime: LocalRuntime,
+    shard: Rc<Shard>,
+    clients: u64,
+    network: Rc<Network>,
+    topic: Topic,
+}
+
+impl Bench {
+    fn with_clients(clients: u64) -> Self {
+        let runtime = Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build_local(LocalOptions::default())
+            .unwrap();
+        let network = Rc::<Network>::default();
+        let shard = runtime.block_on(async {
+            let shard = shard();
+            let (hub, alarms) = (Rc::clone(&shard.hub), Rc::clone(&shard.alarms));
+            spawn_local(async move { hub.run().await });
+            spawn_local(async move { alarms.run().await });
+            for number in 0..clients {
+                connect(&shard, number, &network);
+            }
+            while shard.hub.tally().subscriptions.get() < clients {
+                yield_now().await;
+            }
+            shard
+        });
+        Self {
+            runtime,
+            shard,
+            clients,
+            network,
+            topic: Topic::parse(TOPIC).unwrap(),
+        }
+    }
+
+    /// Publishes so many events, one after the other, each when all clients have
+    /// the one before.
+    fn publish(&self, events: u64) {
+        self.runtime.block_on(async {
+            for _ in 0..events {
+                self.append(1).await;
+                self.all_written().await;
+            }
+        });
+    }
+
+    /// Publishes so many events at once.
+    fn publish_batch(&self, events: usize) {
+        self.runtime.block_on(async {
+            self.append(events).await;
+            self.all_written().await;
+        });
+    }
+
+    /// Publishes so many events while no client reads, and then lets them.
+    fn publish_to_late_readers(&self, events: u64) {
+        self.runtime.block_on(async {
+            self.network.block();
+            self.append(1).await;
+            while self.network.writers() < self.clients {
+                yield_now().await;
+            }
+            for _ in 1..events {
+                self.append(1).await;
+            }
+            self.network.unblock();
+            self.all_written().await;
+        });
+    }
+
+    async fn append(&self, events: usize) {
+        let drafts = (0..events).map(|_| self.draft()).collect();
+        let publisher = &self.shard.relay.publisher;
+        let appended = publisher.append(&tenant(), drafts).await.unwrap();
+        let published = appended.acknowledged().await;
+        assert_eq!(
+            published.events.first().unwrap().matched,
+            Some(self.clients)
+        );
+    }
+
+    /// Waits until every event is written to every client that it matched.
+    async fn all_written(&self) {
+        while self.shard.hub.tally().queued.get() > 0 {
+            yield_now().await;
+        }
+    }
+
+    fn draft(&self) -> Draft {
+        Draft::new(DraftParts {
+            kept: &[&[0xa2, 0x06, 3, 1, 2, 3]],
+            message_id: MessageId::parse("event").unwrap(),
+            append_message_id: true,
+            append_timestamp: Some(1_800_000_000),
+            topics: Box::new([self.topic.clone()]),
+        })
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        let tally = self.shard.hub.tally();
+        assert_eq!(tally.matched.get(), tally.written.get());
+        assert_eq!(tally.connections.get(), self.clients);
+    }
+}
+
+/// What all streams have in common.
+#[derive(Default)]
+struct Network {
+    is_blocked: Cell<bool>,
+    /// Those who wait until it no longer is.
+    writers: RefCell<Vec<Waker>>,
+}
+
+impl Network {
+    fn block(&self) {
+        self.is_blocked.set(true);
+    }
+
+    /// How many wait.
+    fn writers(&self) -> u64 {
+        self.writers.borrow().len() as u64
+    }
+
+    fn unblock(&self) {
+        self.is_blocked.set(false);
+        for writer in self.writers.borrow_mut().drain(..) {
+            writer.wake();
+        }
+    }
+}
+
+/// A stream to a client that never says anything.
+struct Stream(Rc<Network>);
+
+impl Stream {
+    fn write(&self, context: &Context<'_>, len: usize) -> Poll<io::Result<usize>> {
+        if self.0.is_blocked.get() {
+            self.0.writers.borrow_mut().push(context.waker().clone());
+            return Poll::Pending;
+        }
+        Poll::Ready(Ok(len))
+    }
+}
+
+impl Transport for Stream {
+    fn reset(&self) {}
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        _: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Poll::Pending
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.write(context, bytes.len())
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.write(context, slices.iter().map(|slice| slice.len()).sum())
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Lets a client in that subscribes at once.
+fn connect(shard: &Rc<Shard>, number: u64, network: &Rc<Network>) {
+    let identity = Identity {
+        tenant: tenant(),
+        user: UserName::parse(&format!("user-{number}")).unwrap(),
+        grant: Grant::Everything,
+        expires_at: None,
+    };
+    let admitted = Admitted::new(shard, identity).unwrap();
+    let stream = Stream(Rc::clone(network));
+    spawn_local(converse(Rc::clone(shard), admitted, stream, subscribe()));
+}
+
+/// A Subscribe, masked with zeros as a client's frame must be.
+fn subscribe() -> Bytes {
+    let envelope = Envelope {
+        control: Some(Control::Subscribe(wire::Subscribe {
+            topics: vec![TOPIC.to_owned()],
+            resume_from: None,
+        })),
+        ..Envelope::default()
+    }
+    .encode_to_vec();
+    let len = u8::try_from(envelope.len()).unwrap();
+    assert!(len <= 125);
+    [&[0x82, 0x80 | len, 0, 0, 0, 0], &*envelope]
+        .concat()
+        .into()
+}
+
+fn tenant() -> TenantName {
+    TenantName::parse("acme").unwrap()
+}
+
+/// The one shard of a relay as configured by default, but for its log.
+fn shard() -> Rc<Shard> {
+    let config = Config::default();
+    let random = Arc::new(Random::from_seed(1));
+    let limits = RegistryLimits {
+        tenants: 1,
+        window: Window {
+            events: LOG_EVENTS,
+            bytes: 1 << 20,
+            age: Duration::from_mins(5),
+        },
+        inbox: InboxLimits::default(),
+    };
+    let registry = Arc::new(Registry::new(limits, Arc::clone(&random)));
+    let timeouts = PublishTimeouts {
+        inbox: config.ingest.inbox_timeout,
+        ack: config.ingest.ack_timeout,
+    };
+    let (publisher, seeds) = hub(&registry, timeouts, &[Arc::default()]);
+    let hub: ShardHub = seeds.into_iter().next().unwrap().grow();
+    let relay = Relay {
+        config,
+        schema: Arc::new(Schema::bundled().unwrap()),
+        authenticator: Authenticator::Open,
+        ingest_keys: IngestKeys::default(),
+        publisher,
+        clock: Clock::simulated(Duration::from_secs(1_800_000_000)),
+        random,
+        metrics: Arc::new(Metrics::new(false, false)),
+        draining: AtomicBool::new(false),
+        calls: TaskTracker::new(),
+        clients: TaskTracker::new(),
+    };
+    Rc::new(Shard::new(Arc::new(relay), Rc::new(hub)))
+}

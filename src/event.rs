@@ -149,7 +149,7 @@ fn append_position(buffer: &mut Vec<u8>, position: Position) {
     encode_varint((2 + EPOCH_CHARS + 1 + offset_len) as u64, buffer);
     buffer.put_u8(tag::EPOCH);
     encode_varint(EPOCH_CHARS as u64, buffer);
-    buffer.extend_from_slice(position.epoch.to_string().as_bytes());
+    buffer.extend_from_slice(&position.epoch.text());
     buffer.put_u8(tag::OFFSET);
     encode_varint(position.offset, buffer);
 }

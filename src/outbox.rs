@@ -34,15 +34,31 @@ pub struct OutboxLimits {
     pub bytes: usize,
 }
 
-/// Which event of the shard it is, and which is the first of the same item of the
-/// shard's inbox. Both grow from 1. By these an outbox knows that it has an event
-/// already, and that an item whose first event it took is to be taken whole.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Stamp {
-    /// The item's first event.
-    pub first: u64,
-    /// The event.
-    pub event: u64,
+/// An event that is offered to outboxes.
+#[derive(Debug)]
+pub struct Offer {
+    frame: Rc<Frame>,
+    /// Of the frame. Here, since to ask the event in each outbox costs more than
+    /// all else in it.
+    bytes: usize,
+    first: u64,
+    number: u64,
+}
+
+impl Offer {
+    /// Of the shard's event with this number. `first` is that of the first event
+    /// of the same item of the shard's inbox. Both grow from 1. By these an outbox
+    /// knows that it has an event already, and that an item whose first event it
+    /// took is to be taken whole.
+    #[must_use]
+    pub fn new(event: &Arc<Event>, first: u64, number: u64) -> Self {
+        Self {
+            bytes: event.frame().len(),
+            frame: Rc::new(Frame::Event(Arc::clone(event))),
+            first,
+            number,
+        }
+    }
 }
 
 /// What became of an event that was offered.
@@ -170,21 +186,22 @@ impl Outbox {
     /// Takes the event if there is room. The limits are looked at once for each
     /// item: below both, the item is taken whole, so that no allowed event or
     /// batch is too big for a connection that keeps up.
-    pub fn offer(&self, event: &Rc<Frame>, stamp: Stamp) -> Offered {
+    pub fn offer(&self, offer: &Offer) -> Offered {
         let mut state = self.state.borrow_mut();
-        if state.taken == stamp.event {
+        if state.taken == offer.number {
             return Offered::TakenBefore;
         }
         if state.ending.is_some() || state.close_queued {
             return Offered::Ended;
         }
-        if state.taken < stamp.first && self.is_full(&state) {
+        if state.taken < offer.first && self.is_full(&state) {
             state.end(Ending::TooSlow);
             return Offered::Overflowed;
         }
-        state.taken = stamp.event;
+        state.taken = offer.number;
         let was_empty = state.queue.is_empty();
-        self.push(&mut state, Rc::clone(event));
+        state.bytes += offer.bytes;
+        self.queue(&mut state).push_back(Rc::clone(&offer.frame));
         Offered::Taken { was_empty }
     }
 

@@ -1,12 +1,12 @@
 //! Which outboxes of one tenant on one shard get the events of a topic. Knows
 //! nothing beyond the tenant: there is no way to ask it for another's topics.
 
-use std::{collections::VecDeque, rc::Rc, sync::Arc};
+use std::{collections::VecDeque, rc::Rc};
 
 use super::subscribers::{ConnectionId, Subscribers};
 use crate::{
     event::Event,
-    outbox::{Frame, Offered, Outbox, Stamp},
+    outbox::{Offer, Offered, Outbox},
     protocol::{Topic, topic::TopicMap},
 };
 
@@ -70,17 +70,16 @@ impl TenantIndex {
     /// have to be woken for it are added to `to_wake`.
     pub(super) fn deliver(
         &self,
-        event: &Arc<Event>,
-        stamp: Stamp,
+        event: &Event,
+        offer: &Offer,
         to_wake: &mut VecDeque<Rc<Outbox>>,
     ) -> Fanout {
         let mut fanout = Fanout::default();
-        let frame = Rc::new(Frame::Event(Arc::clone(event)));
         for topic in event.topics() {
             let Some(subscribers) = self.subscribers(topic) else {
                 continue;
             };
-            subscribers.for_each(|outbox| match outbox.offer(&frame, stamp) {
+            subscribers.for_each(|outbox| match outbox.offer(offer) {
                 Offered::Taken { was_empty } => {
                     fanout.matched += 1;
                     if was_empty {

@@ -20,7 +20,7 @@ use super::{
     subscribers::ConnectionId,
 };
 use crate::{
-    outbox::{Outbox, Stamp},
+    outbox::{Offer, Outbox},
     protocol::{Position, TenantName, Topic, UserName, close::Ending},
     tally::Tally,
 };
@@ -207,24 +207,20 @@ impl ShardHub {
         };
         let index = here.index.borrow();
         let mut to_wake = self.to_wake.borrow_mut();
-        let before = self.last_event.get();
-        let mut stamp = Stamp {
-            first: before + 1,
-            event: before,
-        };
+        let first = self.last_event.get() + 1;
         for (number, event) in item.events.as_slice().iter().enumerate() {
             if event.position().offset <= here.taken.get().offset {
                 continue;
             }
             here.taken.set(event.position());
-            stamp.event += 1;
-            let fanout = index.deliver(event, stamp, &mut to_wake);
+            self.last_event.set(self.last_event.get() + 1);
+            let offer = Offer::new(event, first, self.last_event.get());
+            let fanout = index.deliver(event, &offer, &mut to_wake);
             item.receipt.add(number, fanout.matched);
             self.tally.matched.add(fanout.matched);
             self.tally.dropped_slow.add(fanout.overflowed);
             self.tally.queued.add(fanout.matched - fanout.overflowed);
         }
-        self.last_event.set(stamp.event);
     }
 
     /// Takes from the inbox all that the tenant's log has as of now, so that the

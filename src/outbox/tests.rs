@@ -13,17 +13,17 @@ const ROOMY: OutboxLimits = OutboxLimits {
     bytes: 1 << 20,
 };
 
-fn event(id: &str) -> Rc<Frame> {
+fn event(id: &str) -> Arc<Event> {
     let position = Position {
         epoch: Epoch::from_bits(1),
         offset: 1,
     };
     let event = draft(id, &["a:1"]).place(position, &Arc::default());
-    Rc::new(Frame::Event(Arc::new(event)))
+    Arc::new(event)
 }
 
-fn stamp(first: u64, event: u64) -> Stamp {
-    Stamp { first, event }
+fn offer(outbox: &Outbox, event: &Arc<Event>, first: u64, number: u64) -> Offered {
+    outbox.offer(&Offer::new(event, first, number))
 }
 
 fn frame(text: &str) -> Box<[u8]> {
@@ -53,9 +53,9 @@ fn write(outbox: &Outbox, max: usize) -> Vec<u8> {
 #[test]
 fn an_event_is_taken_once() {
     let outbox = outbox(ROOMY);
-    assert_eq!(outbox.offer(&event("m"), stamp(1, 1)), TAKEN_FIRST);
-    assert_eq!(outbox.offer(&event("m"), stamp(1, 1)), Offered::TakenBefore);
-    assert_eq!(outbox.offer(&event("n"), stamp(1, 2)), TAKEN);
+    assert_eq!(offer(&outbox, &event("m"), 1, 1), TAKEN_FIRST);
+    assert_eq!(offer(&outbox, &event("m"), 1, 1), Offered::TakenBefore);
+    assert_eq!(offer(&outbox, &event("n"), 1, 2), TAKEN);
 }
 
 #[test]
@@ -66,16 +66,13 @@ fn below_its_limits_it_takes_an_item_whole_and_at_one_it_ends() {
     ] {
         let outbox = outbox(limits);
         for number in 1..=10 {
-            let taken = outbox.offer(&event("m"), stamp(1, number));
+            let taken = offer(&outbox, &event("m"), 1, number);
             let was_empty = number == 1;
             assert_eq!(taken, Offered::Taken { was_empty });
         }
-        assert_eq!(
-            outbox.offer(&event("m"), stamp(11, 11)),
-            Offered::Overflowed
-        );
+        assert_eq!(offer(&outbox, &event("m"), 11, 11), Offered::Overflowed);
         assert_eq!(outbox.ending(), Some(Ending::TooSlow));
-        assert_eq!(outbox.offer(&event("m"), stamp(11, 12)), Offered::Ended);
+        assert_eq!(offer(&outbox, &event("m"), 11, 12), Offered::Ended);
         assert_eq!(outbox.discard(), 10);
         assert!(outbox.is_empty());
     }
@@ -119,7 +116,7 @@ fn nothing_is_queued_after_a_close_frame() {
     outbox.push_reply(frame("reply"));
     outbox.set_pong(frame("pong"));
     outbox.push_close(frame("close again"));
-    assert_eq!(outbox.offer(&event("m"), stamp(1, 1)), Offered::Ended);
+    assert_eq!(offer(&outbox, &event("m"), 1, 1), Offered::Ended);
     assert_eq!(write(&outbox, 100), b"close");
     assert!(outbox.is_empty());
 }
@@ -128,12 +125,12 @@ fn nothing_is_queued_after_a_close_frame() {
 fn what_is_begun_survives_a_discard_and_is_counted_when_abandoned() {
     let outbox = outbox(ROOMY);
     let whole = event("m");
-    assert_eq!(outbox.offer(&whole, stamp(1, 1)), TAKEN_FIRST);
-    assert_eq!(outbox.offer(&event("n"), stamp(1, 2)), TAKEN);
+    assert_eq!(offer(&outbox, &whole, 1, 1), TAKEN_FIRST);
+    assert_eq!(offer(&outbox, &event("n"), 1, 2), TAKEN);
     let begun = write(&outbox, 3);
     assert_eq!(outbox.discard(), 1);
     let rest = outbox.lend(|slices| slices.concat_bytes());
-    assert_eq!([begun, rest].concat(), whole.bytes());
+    assert_eq!([begun, rest].concat(), whole.frame());
     assert_eq!(outbox.abandon(), 1);
     assert!(outbox.is_empty());
 }
@@ -143,11 +140,11 @@ fn an_empty_outbox_holds_no_memory_and_the_next_takes_what_it_had() {
     let pool = OutboxPool::new(ROOMY);
     let (first, second) = (Outbox::new(&pool), Outbox::new(&pool));
     assert_eq!(first.state.borrow().queue.capacity(), 0);
-    first.offer(&event("m"), stamp(1, 1));
+    offer(&first, &event("m"), 1, 1);
     write(&first, usize::MAX);
     assert_eq!(first.state.borrow().queue.capacity(), 0);
     assert_eq!(pool.spare.borrow().len(), 1);
-    second.offer(&event("m"), stamp(2, 2));
+    offer(&second, &event("m"), 2, 2);
     assert_eq!(pool.spare.borrow().len(), 0);
     drop(second);
     assert_eq!(pool.spare.borrow().len(), 1);
@@ -159,11 +156,11 @@ fn after_a_burst_the_pool_keeps_no_more_than_its_bound() {
     let outboxes: Vec<_> = (0..=SPARE_QUEUES_MAX).map(|_| Outbox::new(&pool)).collect();
     let event = event("m");
     for (number, outbox) in (1..).zip(&outboxes) {
-        outbox.offer(&event, stamp(number, number));
+        offer(outbox, &event, number, number);
     }
     let long = Outbox::new(&pool);
     for number in 1..=500 {
-        long.offer(&event, stamp(number, number));
+        offer(&long, &event, number, number);
     }
     while !long.is_empty() {
         write(&long, usize::MAX);

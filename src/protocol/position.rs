@@ -18,6 +18,24 @@ impl Epoch {
     pub const fn from_bits(bits: u128) -> Self {
         Self(bits)
     }
+
+    /// As it is written, in ASCII. (Formatting a `u128` took a fifth of the making
+    /// of a frame.)
+    #[must_use]
+    pub fn text(self) -> [u8; EPOCH_CHARS] {
+        let mut text = [0; EPOCH_CHARS];
+        for (place, digits) in text.chunks_exact_mut(2).zip(self.0.to_be_bytes()) {
+            place.copy_from_slice(&[hex_digit(digits >> 4), hex_digit(digits & 0xf)]);
+        }
+        text
+    }
+}
+
+const fn hex_digit(value: u8) -> u8 {
+    match value {
+        0..=9 => b'0' + value,
+        _ => b'a' + value - 10,
+    }
 }
 
 /// A text is not 32 lower-case hexadecimal digits, so no log ever had it.
@@ -44,7 +62,7 @@ impl FromStr for Epoch {
 
 impl fmt::Display for Epoch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", self.0)
+        f.write_str(str::from_utf8(&self.text()).unwrap_or_default())
     }
 }
 
@@ -81,6 +99,7 @@ mod tests {
         for bits in [0, 1, u128::MAX, 0x1234] {
             let epoch = Epoch::from_bits(bits);
             assert_eq!(epoch.to_string().parse(), Ok(epoch));
+            assert_eq!(epoch.to_string(), format!("{:032x}", epoch.0));
         }
     }
 

@@ -14,7 +14,7 @@ use mio::{Events, Interest, Poll, Token, event::Event};
 use super::{
     BenchError, Progress,
     clients::{Client, Ended, Lines, Shared},
-    link::Link,
+    link::{Link, Sources},
     publisher::{Answered, Publisher},
     target::{Call, Target},
     timer::Timer,
@@ -76,6 +76,7 @@ pub(super) struct Engine<'p> {
     timer: Timer,
     pub(super) shared: Shared,
     target: Target,
+    sources: Sources,
     script: Script,
     /// By channel.
     calls: Vec<Call>,
@@ -98,6 +99,7 @@ pub(super) struct Engine<'p> {
 impl<'p> Engine<'p> {
     pub(super) fn new(
         target: Target,
+        sources: Sources,
         script: Script,
         calls: Vec<Call>,
         shared: Shared,
@@ -113,6 +115,7 @@ impl<'p> Engine<'p> {
             told_at: shared.epoch,
             shared,
             target,
+            sources,
             script,
             calls,
             clients,
@@ -141,7 +144,7 @@ impl<'p> Engine<'p> {
     /// Connects so many backends.
     pub(super) fn open_publishers(&mut self, count: usize) -> Result<(), BenchError> {
         for number in 0..count {
-            let link = Link::open(self.target.ingest.address, number);
+            let link = Link::open(self.target.ingest.address, self.sources, number);
             let mut link = link.map_err(BenchError::Ingest)?;
             let token = Token(FIRST_PUBLISHER + number);
             let interest = Interest::READABLE | Interest::WRITABLE;

@@ -10,16 +10,19 @@ use std::{
 use mio::net::TcpStream;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::random::Random;
+
 /// At least so much is read at once.
 const READ_BYTES_MIN: usize = 64 * 1024;
 
-/// How many connections have one source address, where there are several: each
-/// has about 28,000 ports for them.
-pub(super) const CONNECTIONS_PER_ADDRESS: usize = 10_000;
+/// How many connections have one source address. Each has ports for many more, but
+/// the kernel takes longer and longer to find a free one, above all beside another
+/// generator.
+const CONNECTIONS_PER_ADDRESS: usize = 2_000;
 
-/// The first address of the loopback network that connections come from, the one
-/// after the usual, and how many follow.
-const FIRST_SOURCE: [u8; 4] = [127, 0, 0, 2];
+/// The addresses of the loopback network that connections come from: 127.0.0.2 and
+/// those after it.
+const FIRST_SOURCE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 const SOURCES: usize = 250;
 
 /// Where everything is read into.
@@ -46,9 +49,8 @@ pub(super) enum Came<'b> {
 }
 
 impl Link {
-    /// Begins to connect. `number` decides which source address it has, where the
-    /// target is this machine.
-    pub(super) fn open(target: SocketAddr, number: usize) -> io::Result<Self> {
+    /// Begins to connect; `number` decides where from.
+    pub(super) fn open(target: SocketAddr, sources: Sources, number: usize) -> io::Result<Self> {
         let socket = Socket::new(
             Domain::for_address(target),
             Type::STREAM,
@@ -58,8 +60,8 @@ impl Link {
         socket.set_tcp_nodelay(true)?;
         // Closed by a reset, so that no port stays taken for a minute afterwards.
         socket.set_linger(Some(Duration::ZERO))?;
-        if is_spread(target) {
-            socket.bind(&SocketAddr::from((source(number), 0)).into())?;
+        if let Some(address) = sources.address(target, number) {
+            socket.bind(&SocketAddr::from((address, 0)).into())?;
         }
         match socket.connect(&target.into()) {
             Err(error) if !is_under_way(&error) => Err(error),
@@ -135,16 +137,33 @@ fn is_under_way(error: &io::Error) -> bool {
         || error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error())
 }
 
+/// Which address each connection comes from.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sources {
+    /// The first one: not the same in each run, for whoever runs two at a time.
+    first: usize,
+}
+
+impl Sources {
+    pub(super) fn new(random: &Random) -> Self {
+        let first = random.below(SOURCES as u64);
+        Self {
+            first: usize::try_from(first).unwrap_or_default(),
+        }
+    }
+
+    /// None where the system's choice is the only one.
+    fn address(self, target: SocketAddr, number: usize) -> Option<Ipv4Addr> {
+        let step = (self.first + number / CONNECTIONS_PER_ADDRESS) % SOURCES;
+        let bits = FIRST_SOURCE.to_bits() + u32::try_from(step).unwrap_or_default();
+        is_spread(target).then(|| Ipv4Addr::from_bits(bits))
+    }
+}
+
 /// Whether connections to it come from several addresses. Linux has the whole of
 /// 127.0.0.0/8 on every machine.
 pub(super) fn is_spread(target: SocketAddr) -> bool {
     cfg!(target_os = "linux") && matches!(target.ip(), IpAddr::V4(ip) if ip.is_loopback())
-}
-
-fn source(number: usize) -> Ipv4Addr {
-    let step = (number / CONNECTIONS_PER_ADDRESS) % SOURCES;
-    let first = Ipv4Addr::from(FIRST_SOURCE);
-    Ipv4Addr::from_bits(first.to_bits() + u32::try_from(step).unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -152,15 +171,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn source_addresses_change_before_their_ports_run_out() {
-        for (number, address) in [
-            (0, [127, 0, 0, 2]),
-            (9_999, [127, 0, 0, 2]),
-            (10_000, [127, 0, 0, 3]),
-            (2_499_999, [127, 0, 0, 251]),
-            (2_500_000, [127, 0, 0, 2]),
+    #[cfg(target_os = "linux")]
+    fn source_addresses_change_before_ports_become_scarce() {
+        let here = SocketAddr::from(([127, 0, 0, 1], 80));
+        let sources = Sources { first: 248 };
+        for (number, last_byte) in [
+            (0, 250),
+            (1_999, 250),
+            (2_000, 251),
+            (4_000, 2),
+            (499_999, 249),
+            (500_000, 250),
         ] {
-            assert_eq!(source(number), Ipv4Addr::from(address), "{number}");
+            let address = Ipv4Addr::new(127, 0, 0, last_byte);
+            assert_eq!(sources.address(here, number), Some(address), "{number}");
+        }
+    }
+
+    #[test]
+    fn another_machine_is_reached_from_the_address_that_the_system_chooses() {
+        let sources = Sources::new(&Random::from_seed(1));
+        for target in ["192.0.2.1:80", "[::1]:80"] {
+            assert_eq!(sources.address(target.parse().unwrap(), 0), None);
         }
     }
 }

@@ -15,6 +15,7 @@ use super::{
     event::{Mould, Run},
     latency::{Latencies, percentiles},
     limits,
+    link::Sources,
     meters::{Meters, Used},
     report::{Block, GeneratorUse, Growth, Report, ServerUse, micros_each, per_second},
     tally::{Counts, Tally},
@@ -61,7 +62,8 @@ fn engine<'p>(
     schema: &Schema,
     progress: &'p mut dyn FnMut(Progress),
 ) -> Result<Engine<'p>, BenchError> {
-    let run = Run::new(&Random::from_system()?);
+    let random = Random::from_system()?;
+    let run = Run::new(&random);
     let now = Clock::system().unix_seconds();
     let mould = Mould::new(schema, run, now, plan.payload_bytes)?;
     let channels = Channels::of(&plan);
@@ -90,7 +92,8 @@ fn engine<'p>(
         connections,
         subscribes,
     };
-    Engine::new(target, script, calls, shared, progress)
+    let sources = Sources::new(&random);
+    Engine::new(target, sources, script, calls, shared, progress)
 }
 
 /// One run.

@@ -4,7 +4,7 @@
 mod flags;
 mod table;
 
-use std::{io, time::Duration};
+use std::io;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -77,13 +77,15 @@ impl Bar {
     }
 
     fn show(&mut self, Progress { phase, done, total }: Progress) {
+        self.bar.update(|state| {
+            state.set_len(total);
+            state.set_pos(done);
+        });
         if phase != self.phase {
             self.phase = phase;
+            self.bar.reset_elapsed();
             self.bar.set_message(phase);
-            self.bar.set_elapsed(Duration::ZERO);
         }
-        self.bar.set_length(total);
-        self.bar.set_position(done);
     }
 
     fn clear(&self) {

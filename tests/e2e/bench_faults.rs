@@ -86,7 +86,7 @@ fn run(conduct: Conduct) -> Report {
             outstanding: 4,
             window: Window {
                 warmup: Duration::ZERO,
-                duration: Duration::from_millis(200),
+                duration: Duration::from_millis(400),
             },
         },
         payload_bytes: 200,

@@ -49,7 +49,7 @@ pub struct Draft {
     /// Room for the longest frame header, then the envelope without `position`.
     buffer: Vec<u8>,
     message_id: MessageId,
-    topics: Box<[Topic]>,
+    topics: Arc<[Topic]>,
 }
 
 /// What makes a [`Draft`].
@@ -65,7 +65,7 @@ pub struct DraftParts<'a> {
     /// have none.
     pub append_timestamp: Option<i64>,
     /// What the event relates to, each topic once.
-    pub topics: Box<[Topic]>,
+    pub topics: Arc<[Topic]>,
 }
 
 impl Draft {
@@ -111,7 +111,7 @@ impl Draft {
 
     /// What the event relates to.
     #[must_use]
-    pub fn topics(&self) -> &[Topic] {
+    pub fn topics(&self) -> &Arc<[Topic]> {
         &self.topics
     }
 
@@ -160,7 +160,7 @@ pub struct Event {
     frame: Bytes,
     header_len: usize,
     position: Position,
-    topics: Box<[Topic]>,
+    topics: Arc<[Topic]>,
     cost: usize,
     account: Arc<EventBytes>,
 }
@@ -247,7 +247,7 @@ pub(crate) mod tests {
             message_id: MessageId::parse("m").unwrap(),
             append_message_id: true,
             append_timestamp: Some(300),
-            topics: Box::default(),
+            topics: Arc::default(),
         })
         .place(position(5), &Arc::default());
         let mut expected = vec![
@@ -270,7 +270,7 @@ pub(crate) mod tests {
             message_id: MessageId::parse("m").unwrap(),
             append_message_id: false,
             append_timestamp: None,
-            topics: Box::default(),
+            topics: Arc::default(),
         })
         .place(position(u64::MAX), &Arc::default());
         assert!(
@@ -288,7 +288,7 @@ pub(crate) mod tests {
             message_id: MessageId::parse(&longest).unwrap(),
             append_message_id: true,
             append_timestamp: Some(-1),
-            topics: Box::default(),
+            topics: Arc::default(),
         });
         let capacity = draft.buffer.capacity();
         let mut buffer = draft.buffer;

@@ -197,7 +197,7 @@ impl Bench {
             message_id: MessageId::parse("event").unwrap(),
             append_message_id: true,
             append_timestamp: Some(1_800_000_000),
-            topics: Box::new([self.topic.clone()]),
+            topics: [self.topic.clone()].into(),
         })
     }
 }

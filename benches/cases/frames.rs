@@ -23,7 +23,7 @@ struct Frame {
     topics: Vec<Topic>,
     message_id: MessageId,
     appends: bool,
-    parts: Vec<(MessageId, Box<[Topic]>)>,
+    parts: Vec<(MessageId, Arc<[Topic]>)>,
     /// Kept until the next round, so that their end is not measured.
     made: Vec<Event>,
     account: Arc<EventBytes>,

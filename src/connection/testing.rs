@@ -261,7 +261,7 @@ pub(super) fn event(filler: usize) -> Draft {
         message_id: MessageId::parse("event").unwrap(),
         append_message_id: true,
         append_timestamp: None,
-        topics: Box::new([Topic::parse("tenant:*").unwrap()]),
+        topics: Arc::new([Topic::parse("tenant:*").unwrap()]),
     })
 }
 

@@ -47,13 +47,10 @@ pub(super) enum Events {
 }
 
 impl Events {
-    pub(super) fn new(mut events: Vec<Arc<Event>>) -> Self {
-        match (events.pop(), events.is_empty()) {
-            (Some(only), true) => Self::One(only),
-            (last, _) => {
-                events.extend(last);
-                Self::Batch(events.into())
-            }
+    pub(super) fn new(mut events: impl ExactSizeIterator<Item = Arc<Event>>) -> Self {
+        match (events.len(), events.next()) {
+            (1, Some(only)) => Self::One(only),
+            (_, first) => Self::Batch(first.into_iter().chain(events).collect()),
         }
     }
 
@@ -83,24 +80,21 @@ impl Receipt {
         })
     }
 
-    /// Waits for the last shard and gives, for each event, how many connections
-    /// it matched. Only one task may wait.
-    pub(super) async fn matched(&self) -> Vec<u64> {
-        loop {
-            if let Some(matched) = self.if_answered() {
-                return matched;
-            }
+    /// Waits for the last shard. Only one task may wait.
+    pub(super) async fn answered(&self) {
+        while !self.is_answered() {
             self.answered.notified().await;
         }
     }
 
-    /// The same, if no shard has to be waited for.
-    pub(super) fn if_answered(&self) -> Option<Vec<u64>> {
-        let is_answered = self.shards_left.load(Ordering::Acquire) == 0;
-        is_answered.then(|| {
-            let counts = self.matched.iter();
-            counts.map(|it| it.load(Ordering::Relaxed)).collect()
-        })
+    /// Whether no shard has to be waited for.
+    pub(super) fn is_answered(&self) -> bool {
+        self.shards_left.load(Ordering::Acquire) == 0
+    }
+
+    /// For each event, how many connections it has matched so far.
+    pub(super) fn matched(&self) -> impl Iterator<Item = u64> {
+        self.matched.iter().map(|it| it.load(Ordering::Relaxed))
     }
 }
 

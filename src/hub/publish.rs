@@ -7,11 +7,11 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{
     PublishTimeouts,
-    inbox::{InboxSender, Receipt},
+    inbox::{Events, InboxSender, Receipt},
     registry::{Attempt, Registry, TenantsFull},
 };
 use crate::{
-    event::{Draft, Event},
+    event::Draft,
     protocol::{Position, TenantName},
 };
 
@@ -77,12 +77,13 @@ impl Publisher {
         tenant: &TenantName,
         mut drafts: Vec<Draft>,
     ) -> Result<Appended, PublishError> {
-        let deadline = Instant::now() + self.timeouts.inbox;
+        let mut now = Instant::now();
+        let deadline = now + self.timeouts.inbox;
         loop {
-            let attempt =
-                self.registry
-                    .obtain(tenant)?
-                    .append(&mut drafts, &self.inboxes, Instant::now());
+            let attempt = self
+                .registry
+                .obtain(tenant)?
+                .append(&mut drafts, &self.inboxes, now);
             match attempt {
                 Attempt::Appended(events, receipt) => {
                     return Ok(Appended {
@@ -91,9 +92,12 @@ impl Publisher {
                         timeout: self.timeouts.ack,
                     });
                 }
-                Attempt::NoRoom(full) => timeout_at(deadline, full.has_room())
-                    .await
-                    .map_err(|_| PublishError::NoRoom)?,
+                Attempt::NoRoom(full) => {
+                    timeout_at(deadline, full.has_room())
+                        .await
+                        .map_err(|_| PublishError::NoRoom)?;
+                    now = Instant::now();
+                }
                 Attempt::Removed => {}
             }
         }
@@ -104,7 +108,7 @@ impl Publisher {
 /// any more.
 #[derive(Debug)]
 pub struct Appended {
-    events: Vec<Arc<Event>>,
+    events: Events,
     receipt: Arc<Receipt>,
     timeout: Duration,
 }
@@ -113,36 +117,30 @@ impl Appended {
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.events.len()
+        self.events.as_slice().len()
     }
 
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.events.is_empty()
+        self.events.as_slice().is_empty()
     }
 
     /// Waits until the shards have queued them for their connections, or for as
     /// long as is configured.
     pub async fn acknowledged(self) -> Published {
-        let matched = match self.receipt.if_answered() {
-            Some(matched) => Some(matched),
-            None => timeout(self.timeout, self.receipt.matched()).await.ok(),
-        };
-        let events = self
-            .events
-            .iter()
-            .enumerate()
-            .map(|(index, event)| PlacedEvent {
+        let acknowledged = self.receipt.is_answered()
+            || timeout(self.timeout, self.receipt.answered()).await.is_ok();
+        let events = self.events.as_slice().iter().zip(self.receipt.matched());
+        let events = events
+            .map(|(event, matched)| PlacedEvent {
                 position: event.position(),
-                matched: matched
-                    .as_ref()
-                    .and_then(|counts| counts.get(index).copied()),
+                matched: acknowledged.then_some(matched),
             })
             .collect();
         Published {
             events,
-            acknowledged: matched.is_some(),
+            acknowledged,
         }
     }
 }

@@ -17,7 +17,7 @@ use super::{
     inbox::{Events, InboxLimits, InboxSender, Item, Receipt, ReceiptPart},
 };
 use crate::{
-    event::{Draft, Event, EventBytes},
+    event::{Draft, EventBytes},
     log::{Log, Window},
     protocol::{Position, TenantName},
     random::Random,
@@ -209,7 +209,7 @@ struct ShardOfTenant {
 /// How an attempt to append ended.
 pub(super) enum Attempt {
     /// The events are in the log and on their way to the shards.
-    Appended(Vec<Arc<Event>>, Arc<Receipt>),
+    Appended(Events, Arc<Receipt>),
     /// Nothing happened, for want of room.
     NoRoom(FullInbox),
     /// Nothing happened: the registry has forgotten the tenant.
@@ -280,12 +280,9 @@ impl Tenant {
                 Err(TrySendError::Closed(())) => {}
             }
         }
-        let placed: Vec<_> = drafts
-            .drain(..)
-            .map(|draft| state.log.append(draft, now))
-            .collect();
-        let receipt = Receipt::new(places.len(), placed.len());
-        let events = Events::new(placed.clone());
+        let appended = drafts.drain(..).map(|draft| state.log.append(draft, now));
+        let events = Events::new(appended);
+        let receipt = Receipt::new(places.len(), events.as_slice().len());
         for (place, share) in places {
             place.send(Item {
                 tenant: Arc::clone(self),
@@ -295,7 +292,7 @@ impl Tenant {
             });
         }
         drop(state);
-        Attempt::Appended(placed, receipt)
+        Attempt::Appended(events, receipt)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -1,32 +1,34 @@
 //! What a backend is told of its events that are in the log.
 
+use std::{fmt::Display, sync::Arc};
+
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{
     StatusCode,
     header::{CONTENT_TYPE, HeaderValue},
 };
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::route::Call;
 use crate::{
     event::Draft,
     http::Response,
     hub::{PlacedEvent, Published},
-    protocol::{MessageId, Topic},
+    protocol::{Epoch, MessageId, Topic},
 };
 
 /// What an answer repeats of an event.
 pub(super) struct Accepted {
     message_id: MessageId,
-    topics: Vec<Topic>,
+    topics: Arc<[Topic]>,
 }
 
 impl Accepted {
     pub(super) fn of(draft: &Draft) -> Self {
         Self {
             message_id: draft.message_id().clone(),
-            topics: draft.topics().to_vec(),
+            topics: Arc::clone(draft.topics()),
         }
     }
 }
@@ -36,7 +38,8 @@ impl Accepted {
 struct Answer<'a> {
     message_id: &'a str,
     position: AnswerPosition,
-    topics: Vec<&'a str>,
+    #[serde(serialize_with = "as_texts")]
+    topics: &'a [Topic],
     #[serde(skip_serializing_if = "Option::is_none")]
     matched: Option<u64>,
     duplicate: bool,
@@ -45,8 +48,18 @@ struct Answer<'a> {
 /// As in proto3 JSON, where 64-bit integers are strings.
 #[derive(Serialize)]
 struct AnswerPosition {
-    epoch: String,
-    offset: String,
+    #[serde(serialize_with = "as_text")]
+    epoch: Epoch,
+    #[serde(serialize_with = "as_text")]
+    offset: u64,
+}
+
+fn as_text<S: Serializer>(value: &impl Display, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
+}
+
+fn as_texts<S: Serializer>(topics: &[Topic], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(topics.iter().map(Topic::as_str))
 }
 
 #[derive(Serialize)]
@@ -55,14 +68,14 @@ struct BatchAnswer<'a> {
 }
 
 impl<'a> Answer<'a> {
-    fn new(accepted: &'a Accepted, placed: &PlacedEvent) -> Self {
+    fn new((accepted, placed): (&'a Accepted, &PlacedEvent)) -> Self {
         Self {
             message_id: accepted.message_id.as_str(),
             position: AnswerPosition {
-                epoch: placed.position.epoch.to_string(),
-                offset: placed.position.offset.to_string(),
+                epoch: placed.position.epoch,
+                offset: placed.position.offset,
             },
-            topics: accepted.topics.iter().map(Topic::as_str).collect(),
+            topics: &accepted.topics,
             matched: placed.matched,
             duplicate: false,
         }
@@ -71,17 +84,12 @@ impl<'a> Answer<'a> {
 
 /// The answer to a call whose events are in the log.
 pub(super) fn answer(call: Call, accepted: &[Accepted], published: &Published) -> Response {
-    let mut answers: Vec<_> = accepted
-        .iter()
-        .zip(&published.events)
-        .map(|(accepted, placed)| Answer::new(accepted, placed))
-        .collect();
-    let body = match (call, answers.pop()) {
-        (Call::Event, Some(only)) => serde_json::to_vec(&only),
-        (_, last) => {
-            answers.extend(last);
-            serde_json::to_vec(&BatchAnswer { results: answers })
-        }
+    let mut answers = accepted.iter().zip(&published.events).map(Answer::new);
+    let body = match call {
+        Call::Event => serde_json::to_vec(&answers.next()),
+        Call::Batch => serde_json::to_vec(&BatchAnswer {
+            results: answers.collect(),
+        }),
     };
     // Strings and numbers: there is nothing in it that JSON could not hold.
     let mut response = Response::new(Full::new(Bytes::from(body.unwrap_or_default())));
@@ -102,10 +110,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::{
-        event::tests::draft,
-        protocol::{Epoch, Position},
-    };
+    use crate::{event::tests::draft, protocol::Position};
 
     const EPOCH: &str = "000000000000000000000000000000ab";
 

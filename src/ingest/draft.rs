@@ -1,7 +1,7 @@
 //! From an envelope's bytes to an event that may be appended: what the relay
 //! demands of an envelope that comes from a backend.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, mem, sync::Arc};
 
 use crate::{
     event::{Draft, DraftParts},
@@ -17,7 +17,7 @@ pub(super) fn draft(
     envelope: &[u8],
     more_topics: &[Topic],
 ) -> Result<Draft, Problem> {
-    let inspected = relay
+    let mut inspected = relay
         .schema
         .inspect(envelope)
         .map_err(|error| Problem::invalid(error.to_string()).with_field(error.field()))?;
@@ -26,7 +26,8 @@ pub(super) fn draft(
         return Err(refuse("position", "is the relay's to set"));
     }
     let topics = topics(
-        &inspected,
+        mem::take(&mut inspected.topics),
+        &inspected.extra_topics,
         more_topics,
         relay.config.limits.topics_per_event,
     )?;
@@ -59,23 +60,21 @@ fn check_payload(envelope: &Inspected<'_>) -> Result<(), Problem> {
 
 /// What the event relates to: by its annotated fields, by field 18, by the call.
 fn topics(
-    envelope: &Inspected<'_>,
+    mut topics: Vec<Topic>,
+    field_18: &[&str],
     more_topics: &[Topic],
     topics_max: usize,
-) -> Result<Box<[Topic]>, Problem> {
-    let mut topics = envelope.topics.clone();
-    let mut seen: HashSet<_> = topics.iter().cloned().collect();
-    let extra = envelope
-        .extra_topics
-        .iter()
-        .enumerate()
-        .map(|(index, text)| {
+) -> Result<Arc<[Topic]>, Problem> {
+    if !field_18.is_empty() || !more_topics.is_empty() {
+        let mut seen: HashSet<_> = topics.iter().cloned().collect();
+        let extra = field_18.iter().enumerate().map(|(index, text)| {
             parse_topic(text).map_err(|reason| refuse(&format!("topics[{index}]"), reason))
         });
-    for topic in extra.chain(more_topics.iter().cloned().map(Ok)) {
-        let topic = topic?;
-        if seen.insert(topic.clone()) {
-            topics.push(topic);
+        for topic in extra.chain(more_topics.iter().cloned().map(Ok)) {
+            let topic = topic?;
+            if seen.insert(topic.clone()) {
+                topics.push(topic);
+            }
         }
     }
     if topics.is_empty() {

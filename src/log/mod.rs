@@ -4,7 +4,7 @@
 //! The interface is small (append, head, read after) so that a log that several
 //! relays share can stand in the place of this one, which is in memory.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{collections::VecDeque, iter, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
@@ -78,7 +78,7 @@ impl Log {
             event: Arc::clone(&event),
             appended: now,
         });
-        drop(self.evict(now));
+        while self.evict_oldest(now).is_some() {}
         event
     }
 
@@ -121,21 +121,25 @@ impl Log {
     /// Takes out what lies outside the window. It is the caller's to drop, who may
     /// hold a lock under which that would take too long.
     pub fn evict(&mut self, now: Instant) -> Vec<Arc<Event>> {
-        let mut evicted = Vec::new();
-        while let Some(oldest) = self.ring.front() {
-            let fits = self.ring.len() <= self.window.events
-                && self.bytes <= self.window.bytes
-                && now.saturating_duration_since(oldest.appended) < self.window.age;
-            if fits {
-                break;
-            }
-            self.bytes -= oldest.event.cost();
-            evicted.extend(self.ring.pop_front().map(|record| record.event));
-        }
+        let evicted = iter::from_fn(|| self.evict_oldest(now)).collect();
         if self.ring.is_empty() {
             self.ring = VecDeque::new();
         }
         evicted
+    }
+
+    /// Takes out the oldest event, if it lies outside the window.
+    fn evict_oldest(&mut self, now: Instant) -> Option<Arc<Event>> {
+        let oldest = self.ring.front()?;
+        let fits = self.ring.len() <= self.window.events
+            && self.bytes <= self.window.bytes
+            && now.saturating_duration_since(oldest.appended) < self.window.age;
+        if fits {
+            return None;
+        }
+        let oldest = self.ring.pop_front()?;
+        self.bytes -= oldest.event.cost();
+        Some(oldest.event)
     }
 
     /// Whether no event is in the window.

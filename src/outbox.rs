@@ -272,9 +272,16 @@ impl Outbox {
         }
         let mut slices = [IoSlice::new(&[]); FRAMES_A_WRITE_MAX];
         let mut count = 0;
-        for (place, bytes) in slices.iter_mut().zip(state.in_order()) {
-            *place = IoSlice::new(bytes);
-            count += 1;
+        if state.head_written == 0 && state.pong.is_none() {
+            for (place, frame) in slices.iter_mut().zip(&state.queue) {
+                *place = IoSlice::new(frame.bytes());
+                count += 1;
+            }
+        } else {
+            for (place, bytes) in slices.iter_mut().zip(state.in_order()) {
+                *place = IoSlice::new(bytes);
+                count += 1;
+            }
         }
         write(slices.get(..count).unwrap_or_default())
     }

@@ -52,9 +52,14 @@ pub struct Client {
     pub drain_spread: Duration,
     /// The kernel's send buffer of a connection in bytes (`SO_SNDBUF`); the
     /// kernel doubles it. It bounds what a client that does not read holds there;
-    /// 128 KiB.
+    /// 64 KiB.
     #[serde(deserialize_with = "values::size")]
     pub send_buffer: usize,
+    /// The kernel's receive buffer of a connection in bytes (`SO_RCVBUF`); the
+    /// kernel doubles it. It bounds what a client that is not read from, since it
+    /// does not take its answers, holds there; 64 KiB.
+    #[serde(deserialize_with = "values::size")]
+    pub receive_buffer: usize,
 }
 
 impl Default for Client {
@@ -69,7 +74,8 @@ impl Default for Client {
             write_timeout: Duration::from_secs(10),
             drain_timeout: Duration::from_secs(25),
             drain_spread: Duration::from_secs(10),
-            send_buffer: 128 * KIB,
+            send_buffer: 64 * KIB,
+            receive_buffer: 64 * KIB,
         }
     }
 }
@@ -83,5 +89,6 @@ impl Client {
         problems.check_duration("client.drain_timeout", self.drain_timeout);
         problems.check_duration_or_zero("client.drain_spread", self.drain_spread);
         problems.check_size("client.send_buffer", self.send_buffer, 1..=GIB);
+        problems.check_size("client.receive_buffer", self.receive_buffer, 1..=GIB);
     }
 }

@@ -306,7 +306,11 @@ fn zero_is_refused_where_something_must_be_allowed() {
             "handshake_timeout write_timeout drain_timeout",
             "\"0s\"",
         ),
-        ("client", "head_max message_max send_buffer", "\"0B\""),
+        (
+            "client",
+            "head_max message_max send_buffer receive_buffer",
+            "\"0B\"",
+        ),
         (
             "limits",
             "topics_per_event topics_per_subscribe topics_per_connection outbox_frames tenants",
@@ -326,7 +330,7 @@ fn zero_is_refused_where_something_must_be_allowed() {
             refused += 1;
         }
     }
-    assert_eq!(refused, 20);
+    assert_eq!(refused, 21);
 }
 
 #[test]

@@ -437,3 +437,22 @@ fn reason_of(error: &Error) -> String {
     reason.truncate(reason.floor_char_boundary(123));
     reason
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    /// All that stands for as long as a client is connected, beside its entries in
+    /// the hub, its outbox and tokio's own. It was 744 bytes, and twice that in the
+    /// task, while the handshake and tungstenite's state were part of it.
+    #[test]
+    fn a_connection_is_small() {
+        let sizes = [
+            size_of::<Connection<TcpStream>>(),
+            size_of::<FrameStream<TcpStream>>(),
+        ];
+        assert!(sizes[0] <= 376 && sizes[1] <= 72, "{sizes:?}");
+    }
+}

@@ -1,6 +1,6 @@
 //! What a backend is told of its events that are in the log.
 
-use std::{fmt::Display, sync::Arc};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -48,14 +48,18 @@ struct Answer<'a> {
 /// As in proto3 JSON, where 64-bit integers are strings.
 #[derive(Serialize)]
 struct AnswerPosition {
-    #[serde(serialize_with = "as_text")]
+    #[serde(serialize_with = "epoch_as_text")]
     epoch: Epoch,
-    #[serde(serialize_with = "as_text")]
+    #[serde(serialize_with = "offset_as_text")]
     offset: u64,
 }
 
-fn as_text<S: Serializer>(value: &impl Display, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(value)
+fn epoch_as_text<S: Serializer>(epoch: &Epoch, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(str::from_utf8(&epoch.text()).unwrap_or_default())
+}
+
+fn offset_as_text<S: Serializer>(offset: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(offset)
 }
 
 fn as_texts<S: Serializer>(topics: &[Topic], serializer: S) -> Result<S::Ok, S::Error> {

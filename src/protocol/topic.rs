@@ -125,7 +125,9 @@ impl Topic {
     pub fn new(kind: &str, id: &str) -> Result<Self, TopicError> {
         check_kind(kind)?;
         check_id(id)?;
-        Ok(Self::of(format!("{kind}:{id}").into()))
+        // Not `format!`, which takes several times as long: every id that an event
+        // names comes through here.
+        Ok(Self::of([kind, ":", id].concat().into()))
     }
 
     /// `tenant:*`, to which every connection of a tenant listens.

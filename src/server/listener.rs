@@ -29,6 +29,13 @@ fn keepalive() -> TcpKeepalive {
         .with_retries(4)
 }
 
+/// What the kernel holds of a connection, each way, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Buffers {
+    pub(super) send: usize,
+    pub(super) receive: usize,
+}
+
 /// A socket that connections come from.
 #[derive(Debug)]
 pub(super) struct Listener {
@@ -37,9 +44,9 @@ pub(super) struct Listener {
 }
 
 impl Listener {
-    /// Listens. What is accepted inherits `TCP_NODELAY`, the keepalive and, where it is given,
-    /// the size of the kernel's send buffer in bytes.
-    pub(super) fn bind(address: SocketAddr, send_buffer: Option<usize>) -> io::Result<Self> {
+    /// Listens. What is accepted inherits `TCP_NODELAY`, the keepalive and, where
+    /// they are given, the kernel's buffers.
+    pub(super) fn bind(address: SocketAddr, buffers: Option<Buffers>) -> io::Result<Self> {
         let socket = Socket::new(
             Domain::for_address(address),
             Type::STREAM.nonblocking().cloexec(),
@@ -48,8 +55,10 @@ impl Listener {
         socket.set_reuse_address(true)?;
         socket.set_tcp_nodelay(true)?;
         socket.set_tcp_keepalive(&keepalive())?;
-        if let Some(bytes) = send_buffer {
-            socket.set_send_buffer_size(bytes)?;
+        if let Some(buffers) = buffers {
+            socket.set_send_buffer_size(buffers.send)?;
+            // Before it listens, since it decides on the window that is offered.
+            socket.set_recv_buffer_size(buffers.receive)?;
         }
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
@@ -129,13 +138,18 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_is_accepted_has_no_delay_and_the_buffer_that_was_asked_for() {
-        let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), Some(64 * 1024)).unwrap();
+    async fn what_is_accepted_has_no_delay_and_the_buffers_that_were_asked_for() {
+        let buffers = Buffers {
+            send: 64 * 1024,
+            receive: 32 * 1024,
+        };
+        let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), Some(buffers)).unwrap();
         let _client = TcpStream::connect(listener.address()).unwrap();
         let accepted = Socket::from(listener.accept(|_| ()).await);
         assert!(accepted.tcp_nodelay().unwrap() && accepted.keepalive().unwrap());
         // The kernel doubles what it is asked for (socket(7)).
         assert_eq!(accepted.send_buffer_size().unwrap(), 128 * 1024);
+        assert_eq!(accepted.recv_buffer_size().unwrap(), 64 * 1024);
     }
 
     #[tokio::test]

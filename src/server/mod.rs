@@ -33,7 +33,7 @@ use crate::{
     setup::Setup,
     tally::Tally,
 };
-use listener::Listener;
+use listener::{Buffers, Listener};
 use shards::{Peer, Shards};
 
 /// How often what is too old is looked for in the tenants' logs.
@@ -116,8 +116,11 @@ impl Server {
     pub fn start(setup: Setup) -> Result<Self, StartError> {
         ops::watch_panics();
         let config = &setup.config;
-        let send_buffer = Some(config.client.send_buffer);
-        let client = bind(ListenerName::Client, config.client.listen, send_buffer)?;
+        let buffers = Buffers {
+            send: config.client.send_buffer,
+            receive: config.client.receive_buffer,
+        };
+        let client = bind(ListenerName::Client, config.client.listen, Some(buffers))?;
         let ingest = bind(ListenerName::Ingest, config.ingest.listen, None)?;
         let ops_listener = bind(ListenerName::Ops, config.ops.listen, None)?;
         let addresses = Addresses {
@@ -219,9 +222,9 @@ impl Server {
 fn bind(
     listener: ListenerName,
     address: SocketAddr,
-    send_buffer: Option<usize>,
+    buffers: Option<Buffers>,
 ) -> Result<Listener, StartError> {
-    Listener::bind(address, send_buffer).map_err(|source| StartError::Listen {
+    Listener::bind(address, buffers).map_err(|source| StartError::Listen {
         listener,
         address,
         source,

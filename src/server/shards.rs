@@ -52,9 +52,29 @@ pub(super) struct Shards {
 #[derive(Debug)]
 struct Handle {
     orders: mpsc::Sender<Order>,
-    /// How many connections it has, and has coming.
-    load: Arc<AtomicUsize>,
+    load: Load,
     thread: JoinHandle<()>,
+}
+
+/// How many connections a shard has, and has coming.
+#[derive(Debug, Clone, Default)]
+struct Load(Arc<AtomicUsize>);
+
+impl Load {
+    fn get(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn take_place(&self) -> Place {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Place { load: self.clone() }
+    }
+}
+
+/// The index of the one with the fewest connections, the first of several.
+fn least_loaded<'a>(loads: impl Iterator<Item = &'a Load>) -> Option<usize> {
+    let (index, _) = loads.enumerate().min_by_key(|(_, load)| load.get())?;
+    Some(index)
 }
 
 /// What a shard is told.
@@ -66,12 +86,12 @@ enum Order {
 
 /// A connection's place on a shard, given back when it is dropped.
 struct Place {
-    load: Arc<AtomicUsize>,
+    load: Load,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.load.fetch_sub(1, Ordering::Relaxed);
+        self.load.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -92,7 +112,7 @@ impl Shards {
                     .spawn(move || run(relay, seed, inbox, &up, guard))?;
                 Ok(Handle {
                     orders,
-                    load: Arc::default(),
+                    load: Load::default(),
                     thread,
                 })
             })
@@ -106,15 +126,11 @@ impl Shards {
 
     /// Gives a connection to the shard that has the fewest.
     pub(super) async fn assign(&self, peer: Peer, stream: TcpStream) {
-        let fewest = self
-            .handles
-            .iter()
-            .min_by_key(|handle| handle.load.load(Ordering::Relaxed));
-        let Some(handle) = fewest else { return };
-        handle.load.fetch_add(1, Ordering::Relaxed);
-        let place = Place {
-            load: Arc::clone(&handle.load),
+        let loads = self.handles.iter().map(|handle| &handle.load);
+        let Some(handle) = least_loaded(loads).and_then(|index| self.handles.get(index)) else {
+            return;
         };
+        let place = handle.load.take_place();
         // A shard that is gone has failed, and the relay ends for it.
         drop(handle.orders.send(Order::Serve(peer, stream, place)).await);
     }
@@ -225,4 +241,35 @@ fn end_all(hub: &ShardHub, relay: &Relay) {
     hub.end_all(|| Ending::Drain {
         retry_after: relay.retry_after(),
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn shards_are_level_again_once_as_many_have_come_as_have_gone(
+            gone in prop::collection::vec(any::<prop::sample::Index>(), 0..200),
+        ) {
+            let loads: [Load; 4] = Default::default();
+            let mut places: Vec<Place> = Vec::new();
+            let open = |places: &mut Vec<Place>| {
+                let fewest = least_loaded(loads.iter()).unwrap();
+                places.push(loads[fewest].take_place());
+            };
+            for _ in 0..200 {
+                open(&mut places);
+            }
+            for index in &gone {
+                places.swap_remove(index.index(places.len()));
+            }
+            for _ in &gone {
+                open(&mut places);
+            }
+            prop_assert_eq!(loads.map(|load| load.get()), [50; 4]);
+        }
+    }
 }

@@ -303,7 +303,13 @@ fn connect(shard: &Rc<Shard>, number: u64, network: &Rc<Network>) {
     };
     let admitted = Admitted::new(shard, identity).unwrap();
     let stream = Stream(Rc::clone(network));
-    spawn_local(converse(Rc::clone(shard), admitted, stream, subscribe()));
+    spawn_local(converse(
+        Rc::clone(shard),
+        admitted,
+        stream,
+        subscribe(),
+        (),
+    ));
 }
 
 /// A Subscribe, masked with zeros as a client's frame must be.

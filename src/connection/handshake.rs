@@ -33,11 +33,12 @@ const PATH: &str = "/ws";
 /// Lets one client in, and gives the conversation that is to be had with it: a
 /// future of its own, since the handshake's state is large and the conversation
 /// lasts. `None` when the client is refused, or takes longer than the configured
-/// time.
-pub async fn serve(
+/// time. `held` is held until the client has gone.
+pub async fn serve<H>(
     shard: Rc<Shard>,
     stream: TcpStream,
-) -> Option<impl Future<Output = ()> + use<>> {
+    held: H,
+) -> Option<impl Future<Output = ()> + use<H>> {
     let handshake_timeout = shard.relay.config.client.handshake_timeout;
     let handshake = shake_hands(Rc::clone(&shard), stream);
     let Ok(accepted) = timeout(handshake_timeout, handshake).await else {
@@ -45,7 +46,7 @@ pub async fn serve(
         return None;
     };
     let (admitted, stream, read_ahead) = accepted?;
-    Some(converse(shard, admitted, stream, read_ahead))
+    Some(converse(shard, admitted, stream, read_ahead, held))
 }
 
 /// A client that was let in, and the switch of its stream from HTTP.

@@ -41,17 +41,21 @@ use crate::{
 const CLOSE_ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Speaks with the client until the connection is closed. `read_ahead` is what was
-/// read behind the handshake.
-pub fn converse<S: Transport>(
+/// read behind the handshake; `held` is held until the end.
+pub fn converse<S: Transport, H>(
     shard: Rc<Shard>,
     admitted: Admitted,
     stream: S,
     read_ahead: Bytes,
+    held: H,
 ) -> impl Future<Output = ()> {
     // Not an async function, whose future would hold the connection twice: as
-    // what came in and as what is made of it.
+    // what came in and as what is made of it. So would one that awaits this one.
     let mut connection = Connection::new(shard, admitted, stream, &read_ahead);
-    async move { connection.run().await }
+    async move {
+        connection.run().await;
+        drop(held);
+    }
 }
 
 struct Connection<S: Transport> {
@@ -436,23 +440,4 @@ fn reason_of(error: &Error) -> String {
     let mut reason = error.to_string();
     reason.truncate(reason.floor_char_boundary(123));
     reason
-}
-
-#[cfg(test)]
-mod tests {
-    use tokio::net::TcpStream;
-
-    use super::*;
-
-    /// All that stands for as long as a client is connected, beside its entries in
-    /// the hub, its outbox and tokio's own. It was 744 bytes, and twice that in the
-    /// task, while the handshake and tungstenite's state were part of it.
-    #[test]
-    fn a_connection_is_small() {
-        let sizes = [
-            size_of::<Connection<TcpStream>>(),
-            size_of::<FrameStream<TcpStream>>(),
-        ];
-        assert!(sizes[0] <= 376 && sizes[1] <= 72, "{sizes:?}");
-    }
 }

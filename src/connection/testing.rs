@@ -164,6 +164,7 @@ impl Bench {
             self.admit(expires_at),
             wire,
             Bytes::new(),
+            (),
         );
         let task = spawn_local(async move {
             talk.await;

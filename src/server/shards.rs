@@ -223,11 +223,8 @@ fn serve(shard: Rc<Shard>, peer: Peer, stream: TcpStream, place: Place) {
     };
     match peer {
         Peer::Client => spawn_local(async move {
-            if let Some(conversation) = connection::serve(shard, stream).await {
-                spawn_local(async move {
-                    conversation.await;
-                    drop(place);
-                });
+            if let Some(conversation) = connection::serve(shard, stream, place).await {
+                spawn_local(conversation);
             }
         }),
         Peer::Backend => spawn_local(async move {

@@ -19,7 +19,7 @@ use crate::{event::Event, protocol::close::Ending};
 /// be measured, and the kernel takes 1,024 at the most.
 pub const FRAMES_A_WRITE_MAX: usize = 64;
 
-/// The most queues that a pool keeps, and the most frames for which one that it
+/// The most queues that a shard's pool keeps, and the most frames for which one that it
 /// keeps has room: together at most 1 MiB. Enough for a thousand connections that
 /// each have a full write before them; beyond, queues come from the allocator.
 const SPARE_QUEUES_MAX: usize = 2048;
@@ -64,11 +64,11 @@ impl Offer {
 /// What became of an event that was offered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Offered {
-    /// It waits to be written. Where nothing waited before, the connection does
-    /// not know of it until it is [woken](Outbox::wake).
+    /// It waits to be written.
     Taken {
-        /// Whether nothing waited before.
-        was_empty: bool,
+        /// Whether the connection does not know of it and is to be
+        /// [woken](Outbox::wake), once.
+        to_wake: bool,
     },
     /// It was offered before, for another of its topics.
     TakenBefore,
@@ -166,6 +166,8 @@ struct State {
     /// The last event that was taken.
     taken: u64,
     ending: Option<Ending>,
+    /// Somebody has been told to wake the connection and has not yet.
+    wake_due: bool,
     /// An alarm has rung.
     rung: bool,
     /// A Close frame is in the queue or written: nothing may follow it.
@@ -199,10 +201,11 @@ impl Outbox {
             return Offered::Overflowed;
         }
         state.taken = offer.number;
-        let was_empty = state.queue.is_empty();
+        let to_wake = state.queue.is_empty() && !state.wake_due;
+        state.wake_due |= to_wake;
         state.bytes += offer.bytes;
         self.queue(&mut state).push_back(Rc::clone(&offer.frame));
-        Offered::Taken { was_empty }
+        Offered::Taken { to_wake }
     }
 
     /// Queues a whole frame that the connection itself made: the answer to
@@ -364,7 +367,9 @@ impl Outbox {
 
     /// Wakes the connection, for what waits to be written.
     pub fn wake(&self) {
-        self.state.borrow().wake();
+        let mut state = self.state.borrow_mut();
+        state.wake_due = false;
+        state.wake();
     }
 
     fn is_full(&self, state: &State) -> bool {

@@ -26,7 +26,7 @@ use self::opening::{OPENING_TIMEOUT, Opening};
 /// How many sockets are looked at before new calls are posted.
 const EVENTS_PER_TURN: usize = 256;
 
-/// How long the loop sleeps at most, so that what depends on time is looked at.
+/// How long the loop sleeps at most while nothing is due at a known time.
 const NAP: Duration = Duration::from_millis(100);
 
 /// How often progress is told.

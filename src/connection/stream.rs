@@ -86,6 +86,10 @@ impl Reading {
         })
     }
 
+    fn begun(reading: &mut Option<Box<Self>>, message_bytes_max: usize) -> &mut Self {
+        reading.get_or_insert_with(|| Self::new(message_bytes_max))
+    }
+
     /// Whether it could as well be a new one: all that has come is read, no
     /// message is begun, and nobody closes.
     fn holds_nothing(&self) -> bool {
@@ -139,17 +143,12 @@ impl<S: Transport> FrameStream<S> {
     }
 
     fn reading(&mut self) -> &mut Reading {
-        let message_bytes_max = self.message_bytes_max;
-        self.reading
-            .get_or_insert_with(|| Reading::new(message_bytes_max))
+        Reading::begun(&mut self.reading, self.message_bytes_max)
     }
 
     /// tungstenite, and what it takes for its stream.
     fn context(&mut self) -> (&mut WebSocketContext, Adapter<'_>) {
-        let message_bytes_max = self.message_bytes_max;
-        let reading = self
-            .reading
-            .get_or_insert_with(|| Reading::new(message_bytes_max));
+        let reading = Reading::begun(&mut self.reading, self.message_bytes_max);
         let adapter = Adapter {
             unread: &mut reading.unread,
             walk: &mut reading.walk,

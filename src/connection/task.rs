@@ -203,8 +203,9 @@ impl<S: Transport> Connection<S> {
                 Poll::Ready(Err(_)) => Poll::Ready(self.lost()),
                 Poll::Pending => {
                     let timeout = self.shard.relay.config.client.write_timeout;
-                    let deadline = Instant::now() + timeout;
-                    self.deadlines.write.get_or_insert(deadline);
+                    self.deadlines
+                        .write
+                        .get_or_insert_with(|| Instant::now() + timeout);
                     Poll::Pending
                 }
             };

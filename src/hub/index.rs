@@ -80,9 +80,9 @@ impl TenantIndex {
                 continue;
             };
             subscribers.for_each(|outbox| match outbox.offer(offer) {
-                Offered::Taken { was_empty } => {
+                Offered::Taken { to_wake: due } => {
                     fanout.matched += 1;
-                    if was_empty {
+                    if due {
                         to_wake.push_back(Rc::clone(outbox));
                     }
                 }

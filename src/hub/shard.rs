@@ -26,10 +26,15 @@ use crate::{
 };
 
 /// How many connections are woken to write before the shard looks for new events
-/// again. What has come meanwhile is queued for those that are not woken yet, and
+/// again: so many, or this part of those that wait, so that many are not put off by
+/// as many turns of everybody else's. What has come meanwhile is queued for those that are not woken yet, and
 /// leaves them in the same system call: under load this decides how many frames a
 /// write has.
 const WAKES_A_TURN: usize = 16;
+const PART_WOKEN_A_TURN: usize = 16;
+
+/// For so many connections that are to be woken the shard keeps room.
+const TO_WAKE_KEPT_ROOM_FOR: usize = 4096;
 
 /// How many items are taken from the inbox before others have their turn.
 const ITEMS_A_TURN: usize = 16;
@@ -113,7 +118,11 @@ impl ShardHub {
     /// Takes what waits in the inbox, without waiting itself, up to a bound. Who has
     /// put something there on this very thread need not wait for its receipt then.
     pub fn take_waiting(&self) {
-        (0..ITEMS_A_TURN).all(|_| self.take_next());
+        for _ in 0..ITEMS_A_TURN {
+            if !self.take_next() {
+                break;
+            }
+        }
     }
 
     /// Whether there is anything to do; `false` when there never will be.
@@ -133,9 +142,13 @@ impl ShardHub {
 
     fn wake_some(&self) {
         let mut to_wake = self.to_wake.borrow_mut();
-        let some = to_wake.len().min(WAKES_A_TURN);
+        let some = WAKES_A_TURN.max(to_wake.len() / PART_WOKEN_A_TURN);
+        let some = to_wake.len().min(some);
         for outbox in to_wake.drain(..some) {
             outbox.wake();
+        }
+        if to_wake.is_empty() {
+            to_wake.shrink_to(TO_WAKE_KEPT_ROOM_FOR);
         }
     }
 

@@ -22,19 +22,25 @@ use tokio::{
 const GATHERED_MAX: usize = 64 * 1024;
 
 /// The stream. Clones are the same one.
-#[derive(Debug, Clone)]
-pub(super) struct Gathered(Rc<RefCell<State>>);
+#[derive(Debug)]
+pub(super) struct Gathered<S = TcpStream>(Rc<RefCell<State<S>>>);
 
 #[derive(Debug)]
-struct State {
-    stream: TcpStream,
+struct State<S> {
+    stream: S,
     gathered: Vec<u8>,
     /// How much of it is sent.
     sent: usize,
 }
 
-impl Gathered {
-    pub(super) fn new(stream: TcpStream) -> Self {
+impl<S> Clone for Gathered<S> {
+    fn clone(&self) -> Self {
+        Self(Rc::clone(&self.0))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> Gathered<S> {
+    pub(super) fn new(stream: S) -> Self {
         Self(Rc::new(RefCell::new(State {
             stream,
             gathered: Vec::new(),
@@ -46,14 +52,9 @@ impl Gathered {
     pub(super) fn poll_send(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.0.borrow_mut().poll_send(context)
     }
-
-    /// The stream underneath, when this is the last clone.
-    pub(super) fn into_inner(self) -> Option<TcpStream> {
-        Some(Rc::into_inner(self.0)?.into_inner().stream)
-    }
 }
 
-impl State {
+impl<S: AsyncWrite + Unpin> State<S> {
     fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while let Some(rest @ [_, ..]) = self.gathered.get(self.sent..) {
             match ready!(Pin::new(&mut self.stream).poll_write(context, rest))? {
@@ -70,7 +71,7 @@ impl State {
     }
 }
 
-impl AsyncRead for Gathered {
+impl<S: AsyncRead + Unpin> AsyncRead for Gathered<S> {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -80,7 +81,7 @@ impl AsyncRead for Gathered {
     }
 }
 
-impl AsyncWrite for Gathered {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Gathered<S> {
     fn poll_write(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -103,5 +104,66 @@ impl AsyncWrite for Gathered {
         let mut state = self.0.borrow_mut();
         ready!(state.poll_send(context))?;
         Pin::new(&mut state.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    use super::*;
+
+    /// What is there to be read, without waiting.
+    async fn arrived(theirs: &mut tokio::io::DuplexStream) -> Vec<u8> {
+        let mut bytes = vec![0; 1 << 20];
+        tokio::select! {
+            biased;
+            read = theirs.read(&mut bytes) => bytes.truncate(read.unwrap()),
+            () = std::future::ready(()) => bytes.clear(),
+        }
+        bytes
+    }
+
+    #[tokio::test]
+    async fn answers_leave_together_when_they_are_sent_and_not_before() {
+        let (ours, mut theirs) = duplex(1000);
+        let mut stream = Gathered::new(ours);
+        for answer in [b"one ", b"two "] {
+            stream.write_all(answer).await.unwrap();
+            stream.flush().await.unwrap();
+        }
+        assert_eq!(arrived(&mut theirs).await, b"");
+        poll_fn(|context| stream.poll_send(context)).await.unwrap();
+        assert_eq!(arrived(&mut theirs).await, b"one two ");
+    }
+
+    #[tokio::test]
+    async fn who_does_not_read_is_not_gathered_for_without_end_and_loses_nothing() {
+        let (ours, mut theirs) = duplex(100);
+        let stream = Gathered::new(ours);
+        let answer = [b'a'; 1000];
+        let mut writing = stream.clone();
+        let write = tokio::task::LocalSet::new();
+        write.spawn_local(async move {
+            for _ in 0..200 {
+                writing.write_all(&answer).await.unwrap();
+            }
+            writing.shutdown().await.unwrap();
+        });
+        let read = async {
+            let mut sum = 0;
+            loop {
+                assert!(stream.0.borrow().gathered.len() < GATHERED_MAX + answer.len());
+                match arrived(&mut theirs).await.len() {
+                    0 if sum == 200 * answer.len() => return,
+                    read => sum += read,
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        write.run_until(read).await;
+        write.await;
     }
 }

@@ -54,6 +54,8 @@ pub async fn serve(shard: Rc<Shard>, stream: TcpStream) {
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIMEOUT)
             .max_buf_size(HEAD_BYTES_MAX)
+            // One that has said all it has to say still wants its answers.
+            .half_close(true)
             // An answer is small: one piece is cheaper than a list of two.
             .writev(false)
             .serve_connection(TokioIo::new(stream.clone()), service)
@@ -61,28 +63,25 @@ pub async fn serve(shard: Rc<Shard>, stream: TcpStream) {
     );
     let served = poll_fn(|context| {
         let served = calls.as_mut().poll(context);
-        // One that fails fails again when something is read.
-        drop(stream.poll_send(context));
-        served
+        match stream.poll_send(context) {
+            // Nobody is there who could be answered.
+            Poll::Ready(Err(_)) if served.is_pending() => Poll::Ready(None),
+            _ => served.map(Some),
+        }
     })
     .await;
-    // A failure is the backend's: it went away or sent no HTTP, and hyper has
-    // told it so.
+    // An answer may be left, also where the backend has sent no HTTP and is told so.
     let last_words = poll_fn(|context| stream.poll_send(context));
-    if let Ok(parts) = served
-        && let Ok(Ok(())) = timeout(LINGER_TIMEOUT, last_words).await
-    {
-        drop(parts);
-        if let Some(stream) = stream.into_inner() {
-            drop(timeout(LINGER_TIMEOUT, linger(stream, &shard.read_buffer)).await);
-        }
+    let is_answered = matches!(timeout(LINGER_TIMEOUT, last_words).await, Ok(Ok(())));
+    if served.is_some() && is_answered {
+        drop(timeout(LINGER_TIMEOUT, linger(stream, &shard.read_buffer)).await);
     }
 }
 
 /// Says that nothing more will be answered, and reads until the backend ends too.
 /// Were the socket closed with something unread, the kernel would reset the
 /// connection, and a backend that is still sending might lose its answer.
-async fn linger(mut stream: TcpStream, buffer: &RefCell<Box<[u8]>>) -> io::Result<()> {
+async fn linger(mut stream: Gathered, buffer: &RefCell<Box<[u8]>>) -> io::Result<()> {
     stream.shutdown().await?;
     // Polled, not awaited by `readable`: only so does tokio see to it that a
     // backend that never pauses does not keep the shard to itself.
@@ -92,7 +91,7 @@ async fn linger(mut stream: TcpStream, buffer: &RefCell<Box<[u8]>>) -> io::Resul
 
 /// Reads and forgets, once: how many bytes.
 fn poll_discard(
-    stream: &mut TcpStream,
+    stream: &mut Gathered,
     context: &mut Context<'_>,
     buffer: &RefCell<Box<[u8]>>,
 ) -> Poll<io::Result<usize>> {

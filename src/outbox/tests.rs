@@ -34,8 +34,8 @@ fn outbox(limits: OutboxLimits) -> Outbox {
     Outbox::new(&OutboxPool::new(limits))
 }
 
-const TAKEN_FIRST: Offered = Offered::Taken { was_empty: true };
-const TAKEN: Offered = Offered::Taken { was_empty: false };
+const TAKEN_FIRST: Offered = Offered::Taken { to_wake: true };
+const TAKEN: Offered = Offered::Taken { to_wake: false };
 
 /// Writes at most `max` bytes and gives back what was written.
 fn write(outbox: &Outbox, max: usize) -> Vec<u8> {
@@ -59,6 +59,18 @@ fn an_event_is_taken_once() {
 }
 
 #[test]
+fn a_connection_is_to_be_woken_once_however_often_it_writes_by_itself_before() {
+    let outbox = outbox(ROOMY);
+    assert_eq!(offer(&outbox, &event("m"), 1, 1), TAKEN_FIRST);
+    write(&outbox, usize::MAX);
+    assert_eq!(offer(&outbox, &event("n"), 2, 2), TAKEN);
+    outbox.wake();
+    assert_eq!(offer(&outbox, &event("o"), 3, 3), TAKEN);
+    write(&outbox, usize::MAX);
+    assert_eq!(offer(&outbox, &event("p"), 4, 4), TAKEN_FIRST);
+}
+
+#[test]
 fn below_its_limits_it_takes_an_item_whole_and_at_one_it_ends() {
     for limits in [
         OutboxLimits { frames: 1, ..ROOMY },
@@ -67,8 +79,8 @@ fn below_its_limits_it_takes_an_item_whole_and_at_one_it_ends() {
         let outbox = outbox(limits);
         for number in 1..=10 {
             let taken = offer(&outbox, &event("m"), 1, number);
-            let was_empty = number == 1;
-            assert_eq!(taken, Offered::Taken { was_empty });
+            let to_wake = number == 1;
+            assert_eq!(taken, Offered::Taken { to_wake });
         }
         assert_eq!(offer(&outbox, &event("m"), 11, 11), Offered::Overflowed);
         assert_eq!(outbox.ending(), Some(Ending::TooSlow));

@@ -190,10 +190,11 @@ fn run(
             // since the relay holds a publisher.
             let inbox = spawn_local(async move { hub.run().await });
             let alarms = Rc::clone(&shard.alarms);
-            spawn_local(async move { alarms.run().await });
+            let alarms = spawn_local(async move { alarms.run().await });
             tokio::select! {
                 biased;
                 _ = inbox => {}
+                _ = alarms => {}
                 () = obey(&shard, orders) => {}
             }
         }),

@@ -284,6 +284,34 @@ async fn pipelined_calls_are_answered_in_their_order() {
 }
 
 #[tokio::test]
+async fn a_backend_that_has_said_all_it_has_to_say_gets_its_answers() {
+    let relay = TestRelay::start();
+    let call = Call::event(EVENTS, &work_item_created("p1")).bytes();
+    for calls in [1, 3] {
+        for _ in 0..20 {
+            let mut backend = Backend::connect(&relay).await;
+            backend.send(&call.repeat(calls)).await;
+            let answers = backend.answers_after_the_end().await;
+            assert_eq!(answers.matches("HTTP/1.1 200").count(), calls, "{answers}");
+        }
+    }
+    assert!(relay.stop().await);
+}
+
+#[tokio::test]
+async fn what_is_no_http_does_not_cost_the_answers_to_what_was_before_it() {
+    let relay = TestRelay::start();
+    let call = Call::event(EVENTS, &work_item_created("p1")).bytes();
+    let mut backend = Backend::connect(&relay).await;
+    let rubbish = [b"BAD\0\r\n\r\n".to_vec(), vec![b'x'; 200_000]].concat();
+    backend.send(&[call.repeat(200), rubbish].concat()).await;
+    let answers = backend.answers_after_the_end().await;
+    assert_eq!(answers.matches("HTTP/1.1 200").count(), 200);
+    assert_eq!(answers.matches("HTTP/1.1 400").count(), 1);
+    assert!(relay.stop().await);
+}
+
+#[tokio::test]
 async fn http_1_0_is_spoken() {
     let relay = TestRelay::start();
     let call = Call::event(EVENTS, &work_item_created("p1")).http_1_0();

@@ -24,12 +24,13 @@ use tokio::{
 
 use crate::support::{INGEST_KEY, PATIENCE, TestRelay, http, token};
 
-const PAGES: [&str; 5] = [
+const PAGES: [&str; 6] = [
     "README.md",
     "CHANGELOG.md",
     "docs/protocol.md",
     "docs/architecture.md",
     "docs/metrics.md",
+    "docs/performance.md",
 ];
 
 #[tokio::test]

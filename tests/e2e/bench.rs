@@ -58,6 +58,11 @@ async fn run(relay: &TestRelay, scenario: Scenario) -> Report {
     report
 }
 
+/// By how many events what was delivered in a window may differ from what was
+/// answered in it. At either end up to 16 are outstanding, and an event may be
+/// delivered before its answer is read as well as after.
+const SLACK: u64 = 2 * 16;
+
 const FANOUT: Fanout = Fanout {
     connections: 20,
     topics: 3,
@@ -94,7 +99,14 @@ async fn full_load_reaches_every_subscriber_of_each_topic() {
         window: WINDOW,
     };
     let report = run(&relay, scenario).await;
-    assert!(report.events > 16 && report.deliveries > report.events);
+    // Seven clients have the first topic and the second, six the third.
+    let slack = SLACK * 7;
+    assert!(report.events > 16, "{report:?}");
+    assert!(
+        report.deliveries + slack >= 6 * report.events
+            && report.deliveries <= 7 * report.events + slack,
+        "{report:?}"
+    );
     assert!(report.generator.cpu_share > 0.0);
     assert!(relay.stop().await);
 }
@@ -116,7 +128,7 @@ async fn an_event_of_ones_own_topic_is_delivered_once() {
     assert_eq!(report.complaint(), None);
     assert!(report.events > 16);
     assert!(
-        report.deliveries.abs_diff(report.events) <= 2 * 16,
+        report.deliveries.abs_diff(report.events) <= SLACK,
         "{report:?}"
     );
     assert!(relay.stop().await);
@@ -184,7 +196,7 @@ async fn growth_compares_few_with_many_in_blocks() {
     assert!(growth.ratio > 0.0);
     let events: u64 = growth.blocks.iter().map(|it| it.events).sum();
     assert_eq!(report.events, events);
-    assert!(report.deliveries.abs_diff(10 * report.events) <= 2 * 4 * 16 * 10);
+    assert!(report.deliveries.abs_diff(10 * report.events) <= 4 * SLACK * 10);
     assert!(relay.stop().await);
 }
 

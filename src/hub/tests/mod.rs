@@ -1,5 +1,6 @@
 //! The hub against a naive model, and its corners one by one.
 
+mod isolation;
 mod memory;
 mod resume;
 

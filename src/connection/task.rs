@@ -4,6 +4,7 @@
 
 use std::{
     future::poll_fn,
+    marker::PhantomData,
     rc::Rc,
     task::{Context, Poll},
     time::Duration,
@@ -40,6 +41,25 @@ use crate::{
 /// How long a client may take to answer our Close frame, once that is written.
 const CLOSE_ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// What becomes of a client's messages. It is the type that says so: the relay
+/// pays nothing for it that tests put another in the place of its own.
+pub(super) trait Listener: Sized {
+    /// Takes a message, text or binary, of a connection that is open.
+    fn hear<S: Transport>(connection: &mut Connection<S, Self>, message: Message);
+}
+
+/// Takes messages as the relay's protocol has it.
+pub(super) enum Relayed {}
+
+impl Listener for Relayed {
+    fn hear<S: Transport>(connection: &mut Connection<S, Self>, message: Message) {
+        match message {
+            Message::Binary(frame) => connection.answer(&frame),
+            _ => connection.end(Ending::WrongFrameType),
+        }
+    }
+}
+
 /// Speaks with the client until the connection is closed. `read_ahead` is what was
 /// read behind the handshake; `held` is held until the end.
 pub fn converse<S: Transport, H>(
@@ -49,22 +69,34 @@ pub fn converse<S: Transport, H>(
     read_ahead: Bytes,
     held: H,
 ) -> impl Future<Output = ()> {
+    listen::<Relayed, S, H>(shard, admitted, stream, read_ahead, held)
+}
+
+/// The same with whatever listener.
+pub(super) fn listen<L: Listener, S: Transport, H>(
+    shard: Rc<Shard>,
+    admitted: Admitted,
+    stream: S,
+    read_ahead: Bytes,
+    held: H,
+) -> impl Future<Output = ()> {
     // Not an async function, whose future would hold the connection twice: as
     // what came in and as what is made of it. So would one that awaits this one.
-    let mut connection = Connection::new(shard, admitted, stream, &read_ahead);
+    let mut connection = Connection::<S, L>::new(shard, admitted, stream, &read_ahead);
     async move {
         connection.run().await;
         drop(held);
     }
 }
 
-struct Connection<S: Transport> {
+pub(super) struct Connection<S: Transport, L> {
+    listener: PhantomData<L>,
     shard: Rc<Shard>,
     conversation: Conversation,
     /// Gone as soon as the connection begins to end: nothing more is for it.
     membership: Option<Membership>,
     stream: FrameStream<S>,
-    outbox: Rc<Outbox>,
+    pub(super) outbox: Rc<Outbox>,
     phase: Phase,
     /// Whether something is read that was not looked at: at first what came
     /// behind the handshake.
@@ -103,7 +135,7 @@ enum Step {
     Over,
 }
 
-impl<S: Transport> Connection<S> {
+impl<S: Transport, L: Listener> Connection<S, L> {
     fn new(shard: Rc<Shard>, admitted: Admitted, stream: S, read_ahead: &[u8]) -> Self {
         let relay = &shard.relay;
         let message_max = relay.config.client.message_max;
@@ -113,6 +145,7 @@ impl<S: Transport> Connection<S> {
             .expires_at
             .map(|end| end.saturating_sub(relay.clock.since_unix_epoch()));
         Self {
+            listener: PhantomData,
             conversation: Conversation::new(
                 relay.schema.clone(),
                 identity.grant,
@@ -275,8 +308,7 @@ impl<S: Transport> Connection<S> {
         match message {
             Message::Close(_) => self.closed_by_client(),
             _ if self.phase != Phase::Open => {}
-            Message::Binary(frame) => self.answer(&frame),
-            Message::Text(_) => self.end(Ending::WrongFrameType),
+            Message::Binary(_) | Message::Text(_) => L::hear(self, message),
             // tungstenite answers pings by itself.
             Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
         }
@@ -426,7 +458,7 @@ impl<S: Transport> Connection<S> {
     }
 }
 
-impl<S: Transport> Drop for Connection<S> {
+impl<S: Transport, L> Drop for Connection<S, L> {
     /// Whatever ends the task: with something unwritten the client must not take
     /// the end for a good one.
     fn drop(&mut self) {

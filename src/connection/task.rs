@@ -129,6 +129,8 @@ enum Phase {
 /// What a connection waits for.
 enum Step {
     Read,
+    /// Nothing: something is read and not looked at.
+    Look,
     Wrote(Advanced),
     Ending(Ending),
     Late(Late),
@@ -176,6 +178,7 @@ impl<S: Transport, L: Listener> Connection<S, L> {
                     self.account.read();
                     self.unlooked = true;
                 }
+                Step::Look => {}
                 Step::Wrote(advanced) => self.wrote(advanced),
                 Step::Ending(ending) => self.end(ending),
                 Step::Late(Late::Token) => self.end(Ending::TokenExpired),
@@ -265,6 +268,9 @@ impl<S: Transport, L: Listener> Connection<S, L> {
                 if !self.outbox.has_room_for_replies() {
                     return Poll::Pending;
                 }
+                if self.unlooked {
+                    return Poll::Ready(Step::Look);
+                }
                 match self.stream.poll_read(context, &self.shard.read_buffer) {
                     Poll::Ready(Ok(())) => Poll::Ready(Step::Read),
                     Poll::Ready(Err(_)) => Poll::Ready(self.lost()),
@@ -288,13 +294,20 @@ impl<S: Transport, L: Listener> Connection<S, L> {
     }
 
     /// Takes the messages that are read already, for as long as there is room for
-    /// what they may be answered with.
+    /// what they may be answered with. After a ping it pauses for its pong to be
+    /// written: were it to wait until a newer one comes, it would have to go.
     fn take_messages(&mut self) {
         while matches!(self.phase, Phase::Open | Phase::Closing)
             && self.outbox.has_room_for_replies()
         {
             match self.stream.next_message() {
-                Ok(Some(message)) => self.take(message),
+                Ok(Some(message)) => {
+                    let is_ping = message.is_ping();
+                    self.take(message);
+                    if is_ping {
+                        break;
+                    }
+                }
                 Ok(None) => {
                     self.unlooked = false;
                     break;

@@ -166,10 +166,9 @@ fn check_reports(reports: &Path) {
 /// tungstenite writes nothing but pongs and Closes, and of those that say something
 /// or break the protocol each has a Close.
 fn check_frames(sent: &Sent, written: u64) {
-    println!("{sent:?}");
-    assert_eq!(sent.echoes + sent.pongs + sent.closes, written);
-    assert!(sent.echoes > 10_000 && sent.pongs > 30 && sent.closes >= CASES as u64);
-    assert!(sent.dropped < 30);
+    assert_eq!(sent.echoes + sent.pongs + sent.closes, written, "{sent:?}");
+    let is_plenty = sent.echoes > 10_000 && sent.pongs > 30 && sent.closes >= CASES as u64;
+    assert!(is_plenty && sent.dropped < 30, "{sent:?}");
 }
 
 /// The frames that have left whole.

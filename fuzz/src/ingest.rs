@@ -96,6 +96,8 @@ fn relay() -> Relay {
             bytes: 0,
             age: std::time::Duration::ZERO,
         },
+        log_bytes: 0,
+        memory_bytes: u64::MAX,
         inbox: InboxLimits::default(),
     };
     let registry = Arc::new(Registry::new(limits, Arc::clone(&random)));

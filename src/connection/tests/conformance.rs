@@ -64,9 +64,9 @@ impl Listener for Echo {
             echo[0] = 0x80 | TEXT;
         }
         let head = echo.iter().copied().take(HEADER_BYTES_MAX).collect();
-        let outbox = Rc::as_ptr(&connection.outbox);
+        let outbox = Rc::as_ptr(&connection.account.outbox);
         QUEUED.with_borrow_mut(|queued| queued.entry(outbox).or_default().push_back(head));
-        connection.outbox.push_reply(echo);
+        connection.account.outbox.push_reply(echo);
     }
 }
 

@@ -5,6 +5,6 @@ use libfuzzer_sys::fuzz_target;
 use sidewire_fuzz::{config, seeds};
 
 fuzz_target!(
-    init: seeds::tend("config", config::seeds),
+    init: seeds::tend(config::seeds),
     |input: &[u8]| config::run(input)
 );

@@ -5,6 +5,6 @@ use libfuzzer_sys::fuzz_target;
 use sidewire_fuzz::{conversation, seeds};
 
 fuzz_target!(
-    init: seeds::tend("conversation", conversation::seeds),
+    init: seeds::tend(conversation::seeds),
     |input: &[u8]| conversation::run(input)
 );

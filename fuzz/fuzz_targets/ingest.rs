@@ -5,6 +5,6 @@ use libfuzzer_sys::fuzz_target;
 use sidewire_fuzz::{ingest, seeds};
 
 fuzz_target!(
-    init: seeds::tend("ingest", ingest::seeds),
+    init: seeds::tend(ingest::seeds),
     |input: &[u8]| ingest::run(input)
 );

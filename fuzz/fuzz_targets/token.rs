@@ -5,6 +5,6 @@ use libfuzzer_sys::fuzz_target;
 use sidewire_fuzz::{seeds, token};
 
 fuzz_target!(
-    init: seeds::tend("token", token::seeds),
+    init: seeds::tend(token::seeds),
     |input: &[u8]| token::run(input)
 );

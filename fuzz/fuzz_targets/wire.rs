@@ -5,6 +5,6 @@ use libfuzzer_sys::fuzz_target;
 use sidewire_fuzz::{seeds, wire};
 
 fuzz_target!(
-    init: seeds::tend("wire", wire::seeds),
+    init: seeds::tend(wire::seeds),
     |input: &[u8]| wire::run(input)
 );

@@ -17,6 +17,7 @@ use sidewire::{
     random::Random,
     relay::Relay,
 };
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use crate::{
@@ -72,7 +73,8 @@ fn check(draft: Draft, again: Draft) {
         epoch: Epoch::from_bits(7),
         offset: u64::MAX,
     };
-    let placed = draft.place(position, &ACCOUNT);
+    let now = Instant::now();
+    let placed = draft.place(position, &ACCOUNT, now);
     let envelope = placed.envelope();
     let inspected = BUNDLED.inspect(&envelope).expect("an event is an envelope");
     assert_eq!(inspected.message_id, Some(id.as_str()));
@@ -82,7 +84,7 @@ fn check(draft: Draft, again: Draft) {
     assert!(inspected.topics.iter().all(|topic| topics.contains(topic)));
     assert_eq!(&topics, again.topics());
     if *again.message_id() == id {
-        assert_eq!(again.place(position, &ACCOUNT).frame(), placed.frame());
+        assert_eq!(again.place(position, &ACCOUNT, now).frame(), placed.frame());
     }
 }
 

@@ -202,6 +202,14 @@ const ODD: &[(&str, &str)] = &[
         r#"{"workItemCreated":{"workItem":{"id":"w","itemType":3}}}"#,
     ),
     (
+        "odd-many-topics",
+        r#"{"sprintStarted":{"sprintId":"s"},"topics":["a:1","a:2","a:3","a:4","a:5","a:6","a:7","a:7"]}"#,
+    ),
+    (
+        "odd-too-many-topics",
+        r#"{"sprintStarted":{"sprintId":"s"},"topics":["a:1","a:2","a:3","a:4","a:5","a:6","a:7","a:8"]}"#,
+    ),
+    (
         "odd-oneof-optional",
         r#"{"userPresence":{"userId":"ann","projectId":"p","status":"PRESENCE_STATUS_ONLINE"}}"#,
     ),

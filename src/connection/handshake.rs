@@ -52,7 +52,10 @@ pub async fn serve<H>(
 /// A client that was let in, and the switch of its stream from HTTP.
 type Accepted = Rc<Cell<Option<(Admitted, OnUpgrade)>>>;
 
-async fn shake_hands(shard: Rc<Shard>, stream: TcpStream) -> Option<(Admitted, TcpStream, Bytes)> {
+pub(super) async fn shake_hands(
+    shard: Rc<Shard>,
+    stream: TcpStream,
+) -> Option<(Admitted, TcpStream, Bytes)> {
     let accepted = Accepted::default();
     let head_max = shard.relay.config.client.head_max;
     let metrics = Arc::clone(&shard.relay.metrics);

@@ -1,5 +1,8 @@
 //! `POST …/events` and `POST …/events:batch`: from a body to events in the log.
 
+#[cfg(fuzzing)]
+pub mod fuzzing;
+
 use std::time::Duration;
 
 use bytes::Bytes;

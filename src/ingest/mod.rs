@@ -31,6 +31,9 @@ use tokio::{
 use crate::{http::Response, relay::Shard};
 use gathered::Gathered;
 
+#[cfg(fuzzing)]
+pub use events::fuzzing;
+
 /// How long a request's head may take, and how long a connection may be idle
 /// between two requests.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);

@@ -1,0 +1,149 @@
+//! Backends that publish: one event a call or a batch of them, at a steady pace.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use prost::Message;
+use sidewire::{
+    client::{Encoding, PublishError, Publisher},
+    random::Random,
+};
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::ledger::{EVERYBODY, Entry, Ledger, PROJECTS, Topics, each, name, user_topic};
+
+const BATCH_EVENTS_MAX: u64 = 50;
+
+/// An envelope of the bundled schema, as far as it is needed: a WorkItemCreated
+/// whose item has nothing but a title.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Envelope {
+    #[prost(string, tag = "1")]
+    pub(crate) message_id: String,
+    #[prost(message, optional, tag = "2")]
+    pub(crate) work_item_created: Option<WorkItemCreated>,
+    #[prost(string, repeated, tag = "18")]
+    pub(crate) topics: Vec<String>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct WorkItemCreated {
+    #[prost(message, optional, tag = "1")]
+    pub(crate) work_item: Option<WorkItem>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct WorkItem {
+    #[prost(string, tag = "7")]
+    pub(crate) title: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Batch {
+    #[prost(message, repeated, tag = "1")]
+    messages: Vec<Envelope>,
+}
+
+pub(crate) fn envelope(message_id: String, topics: Vec<String>, title: &str) -> Envelope {
+    let work_item = WorkItem {
+        title: title.to_owned(),
+    };
+    Envelope {
+        message_id,
+        work_item_created: Some(WorkItemCreated {
+            work_item: Some(work_item),
+        }),
+        topics,
+    }
+}
+
+/// One backend of a tenant.
+pub(crate) struct Backend {
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) publisher: Publisher,
+    pub(crate) random: Random,
+    pub(crate) users: u32,
+    /// The number of the next event, over all backends.
+    pub(crate) next: Arc<AtomicU32>,
+}
+
+impl Backend {
+    /// Publishes until it is told that it is enough.
+    pub(crate) async fn publish(self, pause: Duration, is_enough: impl Fn() -> bool) {
+        let mut pace = interval(pause);
+        pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while !is_enough() {
+            pace.tick().await;
+            let is_batch = self.random.below(2) == 0;
+            let events = if is_batch {
+                1 + self.random.below(BATCH_EVENTS_MAX)
+            } else {
+                1
+            };
+            let entries: Vec<_> = (0..events).map(|_| self.entry()).collect();
+            self.post(&entries, is_batch).await;
+        }
+    }
+
+    /// Posts these, again where the relay had no room for them.
+    pub(crate) async fn post(&self, entries: &[Entry], is_batch: bool) {
+        self.ledger.posting(entries.len());
+        loop {
+            match self.try_post(entries, is_batch).await {
+                Ok(published) => {
+                    self.ledger.acknowledged(entries, &published);
+                    return;
+                }
+                Err(PublishError::Refused(problem)) if problem.status == 503 => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+
+    async fn try_post(
+        &self,
+        entries: &[Entry],
+        is_batch: bool,
+    ) -> Result<Vec<sidewire::client::Published>, PublishError> {
+        let mut envelopes: Vec<_> = entries.iter().map(|it| self.envelope(it)).collect();
+        let (body, topics) = if is_batch {
+            let batch = Batch {
+                messages: envelopes,
+            };
+            (batch.encode_to_vec(), Vec::new())
+        } else {
+            let topics = envelopes[0].topics.split_off(1);
+            (envelopes[0].encode_to_vec(), topics)
+        };
+        let topics: Vec<_> = topics.iter().map(String::as_str).collect();
+        let tenant = &self.ledger.tenant;
+        let posting = self
+            .publisher
+            .post(tenant, body, Encoding::Protobuf, &topics, is_batch);
+        Ok(posting.await?.results)
+    }
+
+    fn envelope(&self, entry: &Entry) -> Envelope {
+        let title = "x".repeat(self.random.below(300) as usize);
+        let topics = each(entry.topics).map(name).collect();
+        envelope(entry.message_id(), topics, &title)
+    }
+
+    /// An event of one or two projects mostly, now and then for a user or all.
+    pub(crate) fn entry(&self) -> Entry {
+        let project = || 1 << self.random.below(u64::from(PROJECTS));
+        let topics: Topics = match self.random.below(40) {
+            0 => 1 << EVERYBODY,
+            1 | 2 => 1 << user_topic(self.random.below(u64::from(self.users)) as u32) | project(),
+            3..10 => project() | project(),
+            _ => project(),
+        };
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        Entry { number, topics }
+    }
+}

@@ -1,0 +1,47 @@
+//! Chaos around the real program: connections that are reset, closed, stalled,
+//! delayed and cut in mid-frame while backends publish, clients that never read, a
+//! relay that is killed or told to stop under load. What was acknowledged is held
+//! against what each client was given.
+//!
+//! ```text
+//! cargo test --test chaos               # some seconds
+//! cargo test --release --test chaos     # as in the gate
+//!
+//! # before a release
+//! SIDEWIRE_RECONNECTS=10000 SIDEWIRE_STALLED=1000 SIDEWIRE_SECONDS=60 SIDEWIRE_CLIENTS=10000 \
+//!   cargo test --release --test chaos -- --nocapture --test-threads=1
+//! ```
+//!
+//! `SIDEWIRE_RECONNECTS` is how many connections are broken, with 100 events for each;
+//! `SIDEWIRE_STALLED` how many clients never read, beside a tenth of that (20 at
+//! least) that do, and `SIDEWIRE_SECONDS` for how long; `SIDEWIRE_CLIENTS` how many
+//! there are when the relay is told to stop. A run prints its seed, from which the
+//! faults are made; `SIDEWIRE_SEED` repeats them, though not their moments.
+#![cfg(target_os = "linux")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    clippy::print_stdout,
+    reason = "a test may fail loudly, and this one reports"
+)]
+
+mod backend;
+mod ends;
+mod follower;
+mod kernel;
+mod ledger;
+mod order;
+#[path = "../cli/process.rs"]
+#[allow(dead_code, reason = "the tests of the command line use all of it")]
+mod process;
+mod proxy;
+#[path = "../cli/relay.rs"]
+#[allow(dead_code, reason = "the tests of the command line use all of it")]
+mod relay;
+mod resume;
+mod site;
+mod stalled;
+mod wire;

@@ -1,0 +1,161 @@
+//! Clients that come back and resume, again and again, through a proxy that breaks
+//! their connections while backends publish.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use futures_util::future::join_all;
+use sidewire::{client::Client, random::Random};
+use tokio::sync::watch;
+
+use crate::{
+    backend::Backend,
+    follower::{Follower, Tally},
+    ledger::{EVERYBODY, Entry, Ledger, user_name},
+    proxy::{FAULTS, Proxy},
+    relay::{Relay, token},
+    site::{assert_unharmed, files, impatient, publisher, seed, setting},
+};
+
+const RECONNECTS: u64 = 500;
+const EVENTS_PER_RECONNECT: u64 = 100;
+const TENANTS: [&str; 2] = ["acme", "globex"];
+const BACKENDS_PER_TENANT: usize = 2;
+const USERS: u32 = 10;
+
+/// Small, so that a long absence is one of a moment.
+const WINDOW_EVENTS: u64 = 2_000;
+
+/// Of one backend, between two calls.
+const PAUSE: Duration = Duration::from_millis(5);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn through_whatever_befalls_connections_all_is_given_once_and_every_gap_is_told() {
+    let seed = seed("resume");
+    let reconnects = setting("SIDEWIRE_RECONNECTS").unwrap_or(RECONNECTS);
+    let relay = Relay::serve(relay_files());
+    let proxy = Proxy::start(relay.client, seed).await;
+    let ledgers = TENANTS.map(|tenant| Arc::new(Ledger::new(tenant)));
+    let backends = backends(&relay, &ledgers, seed).await;
+    let began = Instant::now();
+
+    let (over, is_over) = watch::channel(false);
+    let followers: Vec<_> = followers(&proxy, &ledgers, &is_over).collect();
+    let all_posted = || ledgers.iter().map(|ledger| ledger.head()).sum::<u64>();
+    let is_enough =
+        || proxy.broken() >= reconnects && all_posted() >= reconnects * EVENTS_PER_RECONNECT;
+    let publishing = backends
+        .into_iter()
+        .map(|backend| backend.publish(PAUSE, is_enough));
+    join_all(publishing).await;
+    proxy.calm_down();
+    over.send_replace(true);
+    let mut tallies = Vec::new();
+    for follower in followers {
+        tallies.push(follower.await.unwrap().tally);
+    }
+
+    report(&proxy, &tallies, all_posted(), began.elapsed());
+    assert_chaotic(&proxy, &tallies);
+    assert_unharmed(relay).await;
+}
+
+/// A small window, so that it can be missed, and small outboxes and buffers, so that
+/// a stall is soon one too many.
+fn relay_files() -> crate::relay::Files {
+    files(
+        "send_buffer = \"8KiB\"\nwrite_timeout = \"1s\"",
+        "outbox_frames = 200",
+        &format!("[replay]\nevents = {WINDOW_EVENTS}\nage = \"1h\""),
+    )
+}
+
+/// The backends of all tenants. Each tenant has an event already, after which
+/// everything is followed.
+async fn backends(relay: &Relay, ledgers: &[Arc<Ledger>], seed: u64) -> Vec<Backend> {
+    let next = Arc::new(AtomicU32::new(1));
+    let mut backends = Vec::new();
+    for ledger in ledgers {
+        for place in 0..BACKENDS_PER_TENANT {
+            let backend = Backend {
+                ledger: Arc::clone(ledger),
+                publisher: publisher(relay),
+                random: Random::from_seed(seed ^ backends.len() as u64),
+                users: USERS,
+                next: Arc::clone(&next),
+            };
+            if place == 0 {
+                let first = Entry {
+                    number: next.fetch_add(1, Ordering::Relaxed),
+                    topics: 1 << EVERYBODY,
+                };
+                backend.post(&[first], false).await;
+            }
+            backends.push(backend);
+        }
+    }
+    backends
+}
+
+fn followers(
+    proxy: &Proxy,
+    ledgers: &[Arc<Ledger>],
+    is_over: &watch::Receiver<bool>,
+) -> impl Iterator<Item = tokio::task::JoinHandle<Follower>> {
+    let url = format!("ws://{}/ws", proxy.address);
+    ledgers.iter().flat_map(move |ledger| {
+        let url = url.clone();
+        (0..USERS).map(move |user| {
+            let token = token(&ledger.tenant, &user_name(user));
+            let client = Client::new(impatient(&url, &token, u64::from(user)));
+            let projects = 1 << (user % EVERYBODY) | 1 << ((user + 3) % EVERYBODY);
+            let follower = Follower::new(Arc::clone(ledger), user, projects, WINDOW_EVENTS);
+            tokio::spawn(follower.follow(client, is_over.clone()))
+        })
+    })
+}
+
+fn report(proxy: &Proxy, tallies: &[Tally], published: u64, took: Duration) {
+    for fault in FAULTS {
+        println!("{:>7} connections met {fault:?}", proxy.count(fault));
+    }
+    let sum = |part: fn(&Tally) -> u64| tallies.iter().map(part).sum::<u64>();
+    let seen = proxy.seen();
+    println!(
+        "{} of {} connections were broken in {took:.1?} while {published} events were published: \
+         {} were given to {} clients, {} frames of them on the wire in {} replays, {} closes with \
+         4003, {} absences, {} gaps told, {} topics dropped",
+        proxy.broken(),
+        sum(|it| it.connections),
+        sum(|it| it.given),
+        tallies.len(),
+        seen.events,
+        seen.replays,
+        seen.too_slow,
+        sum(|it| it.absences),
+        sum(|it| it.gaps),
+        sum(|it| it.dropped_topics),
+    );
+}
+
+/// Nothing was out of order on the wire, and everything has happened that was to.
+fn assert_chaotic(proxy: &Proxy, tallies: &[Tally]) {
+    for fault in FAULTS {
+        assert!(proxy.count(fault) > 0, "{fault:?} has not occurred");
+    }
+    let seen = proxy.seen();
+    assert!(seen.faults.is_empty(), "{:?}", seen.faults);
+    assert!(seen.replays > 0 && seen.too_slow > 0, "{seen:?}");
+    for part in [
+        |it: &Tally| it.gaps,
+        |it: &Tally| it.absences,
+        |it: &Tally| it.dropped_topics,
+    ] {
+        assert!(tallies.iter().any(|tally| part(tally) > 0), "{tallies:?}");
+    }
+}

@@ -1,0 +1,106 @@
+//! The relay that the chaos is around, and what the tests are told by the
+//! environment.
+
+use std::{env, fmt, str::FromStr, sync::Arc, time::Duration};
+
+use sidewire::{
+    client::{ClientOptions, Credential, Publisher},
+    random::Random,
+};
+
+use crate::{
+    process::Signal,
+    relay::{Files, INGEST_KEY, Relay},
+};
+
+/// A number from the environment.
+pub(crate) fn setting<T: FromStr<Err: fmt::Debug>>(name: &str) -> Option<T> {
+    let text = env::var(name).ok()?;
+    let number = text.parse();
+    Some(number.unwrap_or_else(|error| panic!("{name}={text}: {error:?}")))
+}
+
+/// The seed of a run, which it prints.
+pub(crate) fn seed(test: &str) -> u64 {
+    let seed = setting("SIDEWIRE_SEED").unwrap_or_else(rand::random);
+    println!("{test}: seed {seed}");
+    seed
+}
+
+/// The files of a relay with these lines in `[client]` and `[limits]`, and then
+/// whatever else.
+pub(crate) fn files(client: &str, limits: &str, more: &str) -> Files {
+    let files = Files::new();
+    configure(&files, ["127.0.0.1:0"; 3], client, limits, more);
+    files
+}
+
+/// Writes the config file; the listeners are those for clients, ingest and ops.
+pub(crate) fn configure(
+    files: &Files,
+    [client_at, ingest_at, ops_at]: [&str; 3],
+    client: &str,
+    limits: &str,
+    more: &str,
+) {
+    files.write(
+        "sidewire.toml",
+        &format!(
+            r#"[client]
+listen = "{client_at}"
+{client}
+[[auth.keys]]
+secret_file = "jwt.secret"
+algorithm = "HS256"
+[limits]
+shards = 2
+{limits}
+[ingest]
+listen = "{ingest_at}"
+[[ingest.keys]]
+name = "tests"
+key_file = "ingest.key"
+[ops]
+listen = "{ops_at}"
+[log]
+format = "json"
+{more}
+"#
+        ),
+    );
+}
+
+pub(crate) fn publisher(relay: &Relay) -> Publisher {
+    Publisher::new(&relay.ingest_url(), Some(&Credential::new(INGEST_KEY))).unwrap()
+}
+
+/// Options of a client that notices soon that it was lost, and comes back at once.
+pub(crate) fn impatient(url: &str, token: &str, seed: u64) -> ClientOptions {
+    let mut options = ClientOptions::new(url, Arc::new(Random::from_seed(seed))).with_token(token);
+    options.heartbeat = Duration::from_millis(500);
+    options.dead_after = Duration::from_millis(1500);
+    options.handshake_timeout = Duration::from_secs(5);
+    options.backoff_first = Duration::from_millis(5);
+    options.backoff_max = Duration::from_millis(100);
+    options
+}
+
+/// The relay has not panicked, its sums add up when all have gone, and it ends well.
+pub(crate) async fn assert_unharmed(relay: Relay) {
+    assert_eq!(relay.metric("sidewire_panics_total"), 0.0);
+    while relay.metric("sidewire_connections") + relay.metric("sidewire_events_queued") > 0.0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let metric = |name: &str| relay.metric(&format!("sidewire_events_{name}"));
+    let dropped = metric("dropped_total{reason=\"too_slow\"}")
+        + metric("dropped_total{reason=\"closed\"}");
+    assert_eq!(
+        metric("matched_total") + metric("replayed_total"),
+        metric("written_total") + dropped
+    );
+    assert_eq!(metric("bytes"), relay.metric("sidewire_log_bytes"));
+    relay.process.signal(Signal::TERM);
+    let ended = relay.process.end();
+    assert!(ended.status.success(), "{}", ended.stderr);
+    assert!(!ended.stderr.contains("panicked"), "{}", ended.stderr);
+}

@@ -44,9 +44,9 @@ pub(crate) struct WorkItem {
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct Batch {
+pub(crate) struct Batch {
     #[prost(message, repeated, tag = "1")]
-    messages: Vec<Envelope>,
+    pub(crate) messages: Vec<Envelope>,
 }
 
 pub(crate) fn envelope(message_id: String, topics: Vec<String>, title: &str) -> Envelope {

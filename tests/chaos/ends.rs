@@ -1,1 +1,320 @@
-//! x
+//! A relay that is killed and started again, and one that is told to stop under
+//! load.
+
+use std::{
+    collections::HashSet,
+    future::Future,
+    time::{Duration, Instant},
+};
+
+use futures_util::future::join_all;
+use prost::Message as _;
+use sidewire::{
+    client::{
+        Client, ClientEvent, Connection, Encoding, PublishError, Publisher, ReceiveError, Received,
+    },
+    protocol::wire::Position,
+};
+use tokio::{sync::watch, time::timeout};
+
+use crate::{
+    backend::{Batch, Envelope, envelope},
+    process::{PATIENCE, Signal},
+    relay::{Relay, TOPIC, log_line, subscribe, token},
+    site::{assert_unharmed, configure, files, impatient, publisher, setting},
+};
+
+const TENANTS: [&str; 2] = ["acme", "globex"];
+
+/// Before and after the restart; more after it, so that an old offset could be
+/// taken for one of the new log's.
+const EVENTS_BEFORE: u64 = 50;
+const EVENTS_AFTER: u64 = 200;
+const CLIENTS_PER_TENANT: u64 = 10;
+
+/// When the relay is told to stop. The events of one topic are fewer than an outbox
+/// takes, for they are published faster than all of the clients can read.
+const CLIENTS: usize = 200;
+const TOPICS: usize = 10;
+const BACKENDS: usize = 2;
+const BATCH_EVENTS: usize = 10;
+const EVENTS_BEFORE_THE_SIGNAL: usize = 2_000;
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(25);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_kill_every_client_that_resumes_is_told_and_no_old_offset_is_taken() {
+    let relay = Relay::serve(files("", "", ""));
+    let mut resuming = Vec::new();
+    for tenant in TENANTS {
+        let start = post(&publisher(&relay), tenant, TOPIC).await.unwrap();
+        for seed in 0..CLIENTS_PER_TENANT {
+            resuming.push(Resuming::new(&relay, tenant, &start, seed));
+        }
+        for _ in 1..EVENTS_BEFORE {
+            post(&publisher(&relay), tenant, TOPIC).await.unwrap();
+        }
+    }
+    for client in &mut resuming {
+        client.read_up_to(EVENTS_BEFORE).await;
+    }
+    let old = resuming.iter().map(|it| it.last.clone()).collect();
+
+    // Half of them come back at once, half when the new log is longer than the old.
+    let late = resuming.split_off(resuming.len() / 2);
+    let early: Vec<_> = resuming
+        .into_iter()
+        .map(|it| tokio::spawn(it.come_back()))
+        .collect();
+    let relay = kill_and_restart(relay);
+    for tenant in TENANTS {
+        for _ in 0..EVENTS_AFTER {
+            post(&publisher(&relay), tenant, TOPIC).await.unwrap();
+        }
+    }
+    assert_refused(&relay, old).await;
+    let late: Vec<_> = late
+        .into_iter()
+        .map(|it| tokio::spawn(it.come_back()))
+        .collect();
+    let mut back = Vec::new();
+    for client in early.into_iter().chain(late) {
+        back.push(client.await.unwrap());
+    }
+    for tenant in TENANTS {
+        post(&publisher(&relay), tenant, TOPIC).await.unwrap();
+    }
+    for mut client in back {
+        client.read_up_to(EVENTS_AFTER + 1).await;
+    }
+    assert_unharmed(relay).await;
+}
+
+/// A client of one topic of a tenant, which it has followed from the beginning.
+struct Resuming {
+    tenant: &'static str,
+    client: Client,
+    last: Position,
+}
+
+impl Resuming {
+    fn new(relay: &Relay, tenant: &'static str, start: &Position, seed: u64) -> Self {
+        let options = impatient(&relay.client_url(), &token(tenant, "ann"), seed);
+        let mut client = Client::new(options);
+        client.start_from(start.clone());
+        client.subscribe([TOPIC]);
+        Self {
+            tenant,
+            client,
+            last: start.clone(),
+        }
+    }
+
+    async fn next(&mut self) -> ClientEvent {
+        let next = timeout(PATIENCE, self.client.next()).await;
+        next.expect("nothing came").unwrap()
+    }
+
+    /// Reads events, of which none is missing and all are of one epoch.
+    async fn read_up_to(&mut self, offset: u64) {
+        while self.last.offset < offset {
+            match self.next().await {
+                ClientEvent::Event(event) => self.follow(event.position.unwrap()),
+                ClientEvent::Connected => {}
+                ClientEvent::Subscribed(confirmed) => assert!(confirmed.recovered),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    fn follow(&mut self, position: Position) {
+        assert_eq!(position.epoch, self.last.epoch);
+        assert_eq!(position.offset, self.last.offset + 1);
+        self.last = position;
+    }
+
+    /// Is told that the log has begun anew, before anything of the new one comes.
+    async fn come_back(mut self) -> Self {
+        let mut confirmed_at = None;
+        loop {
+            match self.next().await {
+                ClientEvent::Disconnected { .. } | ClientEvent::Connected => {}
+                ClientEvent::Subscribed(confirmed) => {
+                    assert!(!confirmed.recovered, "{}: {confirmed:?}", self.tenant);
+                    confirmed_at = confirmed.position;
+                }
+                ClientEvent::Gap {
+                    since,
+                    topics,
+                    implicit,
+                } => {
+                    assert_eq!(
+                        (since, topics, implicit),
+                        (self.last, vec![TOPIC.to_owned()], true)
+                    );
+                    self.last = confirmed_at.unwrap();
+                    return self;
+                }
+                other => panic!("{}: {other:?}", self.tenant),
+            }
+        }
+    }
+}
+
+/// SIGKILL, and another relay where it has been.
+fn kill_and_restart(relay: Relay) -> Relay {
+    let Relay {
+        process,
+        files,
+        client,
+        ingest,
+        ops,
+    } = relay;
+    process.signal(Signal::KILL);
+    assert!(!process.end().status.success());
+    let listeners = [client, ingest, ops].map(|it| it.to_string());
+    configure(&files, listeners.each_ref().map(String::as_str), "", "", "");
+    let restarted = Relay::serve(files);
+    assert_eq!(restarted.client, client);
+    restarted
+}
+
+/// No position in the old log can be resumed from, whatever its offset.
+async fn assert_refused(relay: &Relay, old: Vec<Position>) {
+    let epochs: HashSet<_> = old.into_iter().map(|it| it.epoch).collect();
+    assert_eq!(epochs.len(), TENANTS.len());
+    for tenant in TENANTS {
+        let options = relay.options(&token(tenant, "bob"));
+        let mut client = Connection::open(&options).await.unwrap();
+        for epoch in &epochs {
+            for offset in [0, 1, EVENTS_BEFORE, EVENTS_AFTER, u64::MAX] {
+                let epoch = epoch.clone();
+                let from = Position { epoch, offset };
+                client.subscribe_from([TOPIC], Some(from)).await.unwrap();
+                let Received::SubscriptionConfirmed(confirmed) = client.receive().await.unwrap()
+                else {
+                    panic!("no confirmation");
+                };
+                assert_eq!((confirmed.recovered, confirmed.replayed), (false, 0));
+                assert!(!epochs.contains(&confirmed.position.unwrap().epoch));
+            }
+        }
+    }
+}
+
+fn post(
+    publisher: &Publisher,
+    tenant: &str,
+    topic: &str,
+) -> impl Future<Output = Result<Position, PublishError>> {
+    let event = event(topic).encode_to_vec();
+    async move {
+        let posting = publisher.post(tenant, event, Encoding::Protobuf, &[], false);
+        Ok(posting.await?.results.remove(0).position)
+    }
+}
+
+fn event(topic: &str) -> Envelope {
+    envelope(String::new(), vec![topic.to_owned()], "title")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn told_to_stop_under_load_it_delivers_whatever_it_has_acknowledged() {
+    let clients = setting("SIDEWIRE_CLIENTS").unwrap_or(CLIENTS);
+    let relay = Relay::serve(files("", "", ""));
+    let mut reading = Vec::new();
+    let options = relay.options(&token("acme", "ann"));
+    for number in 0..clients {
+        let mut client = Connection::open(&options).await.unwrap();
+        subscribe(&mut client, &topic(number % TOPICS)).await;
+        reading.push(tokio::spawn(read_to_the_end(client)));
+    }
+    let posted = watch::channel(0).0;
+    let publishing: Vec<_> = (0..BACKENDS).map(|_| publisher(&relay)).collect();
+    let publishing = publishing.iter().map(|it| publish_to_the_end(it, &posted));
+    let stopping = async {
+        let mut count = posted.subscribe();
+        count
+            .wait_for(|it| *it >= EVENTS_BEFORE_THE_SIGNAL)
+            .await
+            .unwrap();
+        relay.process.signal(Signal::TERM);
+        Instant::now()
+    };
+    let (acknowledged, stopped_at) = tokio::join!(join_all(publishing), stopping);
+    let acknowledged = acknowledged.concat();
+
+    let mut delays = HashSet::new();
+    for (number, client) in reading.into_iter().enumerate() {
+        let (received, delay) = client.await.unwrap();
+        delays.insert(delay);
+        let mut owed = acknowledged.iter().filter(|it| it.topic == number % TOPICS);
+        let lost = owed.find(|it| !received.contains(&it.offset));
+        assert!(lost.is_none(), "client {number} never got {lost:?}");
+    }
+    let ended = relay.process.end();
+    let took = stopped_at.elapsed();
+    println!(
+        "{clients} clients, {} events acknowledged, ended {took:.1?} after the signal",
+        acknowledged.len()
+    );
+    assert!(delays.len() > clients / 4, "the delays are few: {delays:?}");
+    assert!(took < DRAIN_TIMEOUT);
+    assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
+    assert!(log_line(&ended.stderr, "every connection has ended").is_some());
+}
+
+fn topic(number: usize) -> String {
+    format!("project:p{number}")
+}
+
+/// What the relay took of a backend.
+#[derive(Debug, Clone)]
+struct Acknowledged {
+    topic: usize,
+    offset: u64,
+}
+
+/// Posts batches until the relay is gone or going.
+async fn publish_to_the_end(
+    publisher: &Publisher,
+    posted: &watch::Sender<usize>,
+) -> Vec<Acknowledged> {
+    let mut acknowledged = Vec::new();
+    for topic_number in (0..TOPICS).cycle() {
+        let messages = vec![event(&topic(topic_number)); BATCH_EVENTS];
+        let batch = Batch { messages }.encode_to_vec();
+        let posting = publisher.post("acme", batch, Encoding::Protobuf, &[], true);
+        match posting.await {
+            Ok(answer) => acknowledged.extend(answer.results.iter().map(|it| Acknowledged {
+                topic: topic_number,
+                offset: it.position.offset,
+            })),
+            Err(PublishError::Refused(problem)) if problem.status == 503 => break,
+            Err(PublishError::Unreachable { .. } | PublishError::Lost(_)) => break,
+            Err(error) => panic!("{error}"),
+        }
+        posted.send_modify(|posted| *posted += BATCH_EVENTS);
+    }
+    acknowledged
+}
+
+/// Reads until the relay says goodbye: which events came, and the delay after which
+/// to come back.
+async fn read_to_the_end(mut client: Connection) -> (HashSet<u64>, u64) {
+    let (mut received, mut last) = (HashSet::new(), 0);
+    loop {
+        match client.receive().await {
+            Ok(Received::Event(event)) => {
+                let offset = event.position.unwrap().offset;
+                assert!(offset > last);
+                last = offset;
+                received.insert(offset);
+            }
+            Err(ReceiveError::Closed { code: 1001, reason }) => {
+                let delay = reason.strip_prefix("retry_after_ms=").unwrap();
+                return (received, delay.parse().unwrap());
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}

@@ -89,7 +89,11 @@ impl Follower {
     }
 
     /// Follows until it has all, after the last event was acknowledged.
-    pub(crate) async fn follow(mut self, mut client: Client, mut over: watch::Receiver<bool>) -> Self {
+    pub(crate) async fn follow(
+        mut self,
+        mut client: Client,
+        mut over: watch::Receiver<bool>,
+    ) -> Self {
         client.start_from(Position {
             epoch: self.ledger.epoch().to_owned(),
             offset: self.owed.complete,

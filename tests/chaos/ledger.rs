@@ -105,14 +105,21 @@ impl Ledger {
             assert_eq!(published.message_id, entry.message_id());
             assert!(!published.duplicate);
             let topics = published.topics.iter().map(|topic| 1 << named(topic));
-            assert_eq!(topics.fold(0, |all, topic: Topics| all | topic), entry.topics);
+            assert_eq!(
+                topics.fold(0, |all, topic: Topics| all | topic),
+                entry.topics
+            );
             let Position { epoch, offset } = &published.position;
             assert_eq!(self.epoch.get_or_init(|| epoch.clone()), epoch);
             let place = usize::try_from(*offset).unwrap();
             if known.len() <= place {
                 known.resize(place + 1, None);
             }
-            assert_eq!(known[place].replace(*entry), None, "{offset} is taken twice");
+            assert_eq!(
+                known[place].replace(*entry),
+                None,
+                "{offset} is taken twice"
+            );
         }
         let head = known.len() as u64 - 1;
         drop(known);

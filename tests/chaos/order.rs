@@ -71,7 +71,10 @@ impl Order {
             return Err("a confirmation within a replay".to_owned());
         }
         if position.offset < self.last {
-            return Err(format!("{} is confirmed after {}", position.offset, self.last));
+            return Err(format!(
+                "{} is confirmed after {}",
+                position.offset, self.last
+            ));
         }
         if !confirmed.recovered && confirmed.replayed > 0 {
             return Err("a replay in part".to_owned());
@@ -134,7 +137,13 @@ mod tests {
     fn what_the_protocol_allows_is_in_order() {
         for frames in [
             &[Event(1), Confirmed(5, 2), Event(2), Event(4), Event(6)][..],
-            &[Confirmed(5, 0), Event(6), Confirmed(6, 1), Event(3), Event(7)],
+            &[
+                Confirmed(5, 0),
+                Event(6),
+                Confirmed(6, 1),
+                Event(3),
+                Event(7),
+            ],
         ] {
             assert_eq!(verdict(frames), Ok(()));
         }

@@ -22,7 +22,7 @@ use crate::{
     site::{assert_unharmed, files, impatient, publisher, seed, setting},
 };
 
-const RECONNECTS: u64 = 500;
+const RECONNECTS: u64 = if cfg!(debug_assertions) { 250 } else { 500 };
 const EVENTS_PER_RECONNECT: u64 = 100;
 const TENANTS: [&str; 2] = ["acme", "globex"];
 const BACKENDS_PER_TENANT: usize = 2;

@@ -92,8 +92,8 @@ pub(crate) async fn assert_unharmed(relay: Relay) {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let metric = |name: &str| relay.metric(&format!("sidewire_events_{name}"));
-    let dropped = metric("dropped_total{reason=\"too_slow\"}")
-        + metric("dropped_total{reason=\"closed\"}");
+    let dropped =
+        metric("dropped_total{reason=\"too_slow\"}") + metric("dropped_total{reason=\"closed\"}");
     assert_eq!(
         metric("matched_total") + metric("replayed_total"),
         metric("written_total") + dropped

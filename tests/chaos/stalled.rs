@@ -77,7 +77,11 @@ struct Watched {
 async fn clients_that_never_read_are_cut_and_cost_the_others_nothing() {
     let scale = Scale::wanted();
     let timeout_ms = scale.write_timeout.as_millis();
-    let relay = Relay::serve(files(&format!("write_timeout = \"{timeout_ms}ms\""), "", ""));
+    let relay = Relay::serve(files(
+        &format!("write_timeout = \"{timeout_ms}ms\""),
+        "",
+        "",
+    ));
     let stalled = stalled(&relay, scale.stalled).await;
     let (reading, posted) = (reading(&relay, &scale).await, watch::channel(0).0);
     let baseline = resident(relay.process.id());
@@ -129,11 +133,7 @@ async fn reading(relay: &Relay, scale: &Scale) -> Vec<JoinHandle<u64>> {
     let (all_ready, mut is_ready) = watch::channel(());
     let mut clients = Vec::new();
     for place in 0..scale.reading {
-        let mut options = impatient(
-            &relay.client_url(),
-            &token("acme", "reading"),
-            place as u64,
-        );
+        let mut options = impatient(&relay.client_url(), &token("acme", "reading"), place as u64);
         options.dead_after = Duration::from_secs(30);
         let (ready, all_ready) = (Arc::clone(&ready), all_ready.clone());
         let (reading, events) = (scale.reading as u64, scale.events);
@@ -155,7 +155,10 @@ async fn read_all(options: ClientOptions, events: u64, subscribed: impl FnOnce()
     let (mut last, mut seen) = (0, vec![false; events as usize]);
     while last < events {
         let next = timeout(Duration::from_secs(30), client.next()).await;
-        match next.unwrap_or_else(|_| panic!("{} never came", last + 1)).unwrap() {
+        match next
+            .unwrap_or_else(|_| panic!("{} never came", last + 1))
+            .unwrap()
+        {
             ClientEvent::Event(event) => {
                 last += 1;
                 assert_eq!(event.position.unwrap().offset, last);

@@ -125,21 +125,24 @@ fn report(proxy: &Proxy, tallies: &[Tally], published: u64, took: Duration) {
         println!("{:>7} connections met {fault:?}", proxy.count(fault));
     }
     let sum = |part: fn(&Tally) -> u64| tallies.iter().map(part).sum::<u64>();
-    let seen = proxy.seen();
     println!(
-        "{} of {} connections were broken in {took:.1?} while {published} events were published: \
-         {} were given to {} clients, {} frames of them on the wire in {} replays, {} closes with \
-         4003, {} absences, {} gaps told, {} topics dropped",
-        proxy.broken(),
+        "{} connections were broken in {took:.1?} while {published} events were published",
+        proxy.broken()
+    );
+    println!(
+        "{} clients came back {} times, were given {} events and told of {} gaps, were away for \
+         long {} times, dropped {} topics",
+        tallies.len(),
         sum(|it| it.connections),
         sum(|it| it.given),
-        tallies.len(),
-        seen.events,
-        seen.replays,
-        seen.too_slow,
-        sum(|it| it.absences),
         sum(|it| it.gaps),
+        sum(|it| it.absences),
         sum(|it| it.dropped_topics),
+    );
+    let seen = proxy.seen();
+    println!(
+        "on the wire: {} events, {} replays, {} closes with 4003",
+        seen.events, seen.replays, seen.too_slow
     );
 }
 

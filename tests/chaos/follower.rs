@@ -63,14 +63,20 @@ pub(crate) struct Tally {
 
 impl Follower {
     /// Follows some topics from a position on, after which everything is owed.
-    pub(crate) fn new(ledger: Arc<Ledger>, user: u32, projects: Topics, window: u64) -> Self {
+    pub(crate) fn new(
+        ledger: Arc<Ledger>,
+        user: u32,
+        projects: Topics,
+        window: u64,
+        random: Random,
+    ) -> Self {
         let start = ledger.head();
         let mut since = [None; Topics::BITS as usize];
         for topic in each(projects | implicit(user)) {
             since[topic as usize] = Some(start);
         }
         Self {
-            random: Random::from_seed(u64::from(user)),
+            random,
             ledger,
             user,
             window,
@@ -194,7 +200,7 @@ impl Follower {
                 self.ever |= 1 << topic;
                 client.subscribe([name(topic)]);
             }
-            2 if self.projects.count_ones() > 2 => {
+            2 if self.projects.count_ones() > 1 => {
                 let topic = each(self.projects).next().unwrap();
                 self.tally.dropped_topics += 1;
                 self.projects &= !(1 << topic);

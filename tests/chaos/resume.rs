@@ -11,7 +11,7 @@ use std::{
 
 use futures_util::future::join_all;
 use sidewire::{client::Client, random::Random};
-use tokio::sync::watch;
+use tokio::{sync::watch, task::JoinHandle};
 
 use crate::{
     backend::Backend,
@@ -45,10 +45,13 @@ async fn through_whatever_befalls_connections_all_is_given_once_and_every_gap_is
     let began = Instant::now();
 
     let (over, is_over) = watch::channel(false);
-    let followers: Vec<_> = followers(&proxy, &ledgers, &is_over).collect();
+    let followers: Vec<_> = followers(&proxy, &ledgers, seed, &is_over).collect();
     let all_posted = || ledgers.iter().map(|ledger| ledger.head()).sum::<u64>();
-    let is_enough =
-        || proxy.broken() >= reconnects && all_posted() >= reconnects * EVENTS_PER_RECONNECT;
+    // Nobody ends before it is over but who has found a fault.
+    let is_enough = || {
+        (proxy.broken() >= reconnects && all_posted() >= reconnects * EVENTS_PER_RECONNECT)
+            || followers.iter().any(JoinHandle::is_finished)
+    };
     let publishing = backends
         .into_iter()
         .map(|backend| backend.publish(PAUSE, is_enough));
@@ -70,7 +73,7 @@ async fn through_whatever_befalls_connections_all_is_given_once_and_every_gap_is
 fn relay_files() -> crate::relay::Files {
     files(
         "send_buffer = \"8KiB\"\nwrite_timeout = \"1s\"",
-        "outbox_frames = 200",
+        "outbox_frames = 100",
         &format!("[replay]\nevents = {WINDOW_EVENTS}\nage = \"1h\""),
     )
 }
@@ -105,16 +108,19 @@ async fn backends(relay: &Relay, ledgers: &[Arc<Ledger>], seed: u64) -> Vec<Back
 fn followers(
     proxy: &Proxy,
     ledgers: &[Arc<Ledger>],
+    seed: u64,
     is_over: &watch::Receiver<bool>,
-) -> impl Iterator<Item = tokio::task::JoinHandle<Follower>> {
+) -> impl Iterator<Item = JoinHandle<Follower>> {
     let url = format!("ws://{}/ws", proxy.address);
     ledgers.iter().flat_map(move |ledger| {
         let url = url.clone();
         (0..USERS).map(move |user| {
             let token = token(&ledger.tenant, &user_name(user));
-            let client = Client::new(impatient(&url, &token, u64::from(user)));
+            let client = Client::new(impatient(&url, &token, seed ^ u64::from(user)));
             let projects = 1 << (user % EVERYBODY) | 1 << ((user + 3) % EVERYBODY);
-            let follower = Follower::new(Arc::clone(ledger), user, projects, WINDOW_EVENTS);
+            let random = Random::from_seed(!seed ^ u64::from(user));
+            let ledger = Arc::clone(ledger);
+            let follower = Follower::new(ledger, user, projects, WINDOW_EVENTS, random);
             tokio::spawn(follower.follow(client, is_over.clone()))
         })
     })

@@ -8,8 +8,10 @@ use sidewire::{
     random::Random,
 };
 
+use tokio::time::{sleep, timeout};
+
 use crate::{
-    process::Signal,
+    process::{PATIENCE, Signal},
     relay::{Files, INGEST_KEY, Relay},
 };
 
@@ -88,9 +90,12 @@ pub(crate) fn impatient(url: &str, token: &str, seed: u64) -> ClientOptions {
 /// The relay has not panicked, its sums add up when all have gone, and it ends well.
 pub(crate) async fn assert_unharmed(relay: Relay) {
     assert_eq!(relay.metric("sidewire_panics_total"), 0.0);
-    while relay.metric("sidewire_connections") + relay.metric("sidewire_events_queued") > 0.0 {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    let all_gone = async {
+        while relay.metric("sidewire_connections") + relay.metric("sidewire_events_queued") > 0.0 {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(PATIENCE, all_gone).await.expect("connections stay");
     let metric = |name: &str| relay.metric(&format!("sidewire_events_{name}"));
     let dropped =
         metric("dropped_total{reason=\"too_slow\"}") + metric("dropped_total{reason=\"closed\"}");

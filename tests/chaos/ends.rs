@@ -32,13 +32,17 @@ const EVENTS_BEFORE: u64 = 50;
 const EVENTS_AFTER: u64 = 200;
 const CLIENTS_PER_TENANT: u64 = 10;
 
-/// When the relay is told to stop. The events of one topic are fewer than an outbox
-/// takes, for they are published faster than all of the clients can read.
+/// When the relay is told to stop. The events of one topic are less than an outbox
+/// takes, for they are published faster than clients read; and more than the kernel
+/// takes.
 const CLIENTS: usize = 200;
 const TOPICS: usize = 10;
 const BACKENDS: usize = 2;
 const BATCH_EVENTS: usize = 10;
-const EVENTS_BEFORE_THE_SIGNAL: usize = 2_000;
+const EVENTS_BEFORE_THE_SIGNAL: usize = 1_000;
+const EVENT_BYTES: usize = 1_500;
+/// One client of so many begins to read when the signal is given.
+const LATE: usize = 10;
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(25);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -214,19 +218,28 @@ fn post(
 }
 
 fn event(topic: &str) -> Envelope {
-    envelope(String::new(), vec![topic.to_owned()], "title")
+    let title = "x".repeat(EVENT_BYTES);
+    envelope(String::new(), vec![topic.to_owned()], &title)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn told_to_stop_under_load_it_delivers_whatever_it_has_acknowledged() {
     let clients = setting("SIDEWIRE_CLIENTS").unwrap_or(CLIENTS);
-    let relay = Relay::serve(files("", "", ""));
+    let patient = "write_timeout = \"1m\"\nsend_buffer = \"8KiB\"";
+    let relay = Relay::serve(files(patient, "", ""));
+    let (signal, given) = watch::channel(false);
     let mut reading = Vec::new();
     let options = relay.options(&token("acme", "ann"));
     for number in 0..clients {
         let mut client = Connection::open(&options).await.unwrap();
         subscribe(&mut client, &topic(number % TOPICS)).await;
-        reading.push(tokio::spawn(read_to_the_end(client)));
+        let mut given = given.clone();
+        reading.push(tokio::spawn(async move {
+            if (number / TOPICS).is_multiple_of(LATE) {
+                given.wait_for(|it| *it).await.unwrap();
+            }
+            read_to_the_end(client).await
+        }));
     }
     let posted = watch::channel(0).0;
     let publishing: Vec<_> = (0..BACKENDS).map(|_| publisher(&relay)).collect();
@@ -237,7 +250,9 @@ async fn told_to_stop_under_load_it_delivers_whatever_it_has_acknowledged() {
             .wait_for(|it| *it >= EVENTS_BEFORE_THE_SIGNAL)
             .await
             .unwrap();
+        assert!(relay.metric("sidewire_events_queued") > 0.0);
         relay.process.signal(Signal::TERM);
+        signal.send_replace(true);
         Instant::now()
     };
     let (acknowledged, stopped_at) = tokio::join!(join_all(publishing), stopping);

@@ -94,7 +94,7 @@ impl Follower {
         }
     }
 
-    /// Follows until it has all, after the last event was acknowledged.
+    /// Follows until the last event was acknowledged, then until it has all.
     pub(crate) async fn follow(
         mut self,
         mut client: Client,
@@ -105,23 +105,29 @@ impl Follower {
             offset: self.owed.complete,
         });
         client.subscribe(each(self.projects).map(name));
-        let mut is_over = false;
-        while !(is_over && self.missing().is_none()) {
-            let next = timeout(PATIENCE, client.next());
+        loop {
             tokio::select! {
                 biased;
-                changed = over.changed(), if !is_over => {
-                    changed.unwrap();
-                    is_over = true;
+                changed = over.changed() => break changed.unwrap(),
+                event = timeout(PATIENCE, client.next()) => {
+                    let event = event.unwrap_or_else(|_| panic!("{} gets nothing", self.name()));
+                    self.see(&mut client, event.unwrap()).await;
                 }
-                event = next => match event {
-                    Ok(event) => self.see(&mut client, event.unwrap()).await,
-                    Err(_) => panic!("{} waits in vain for {:?}", self.name(), self.missing()),
-                },
             }
+        }
+        let rest = timeout(PATIENCE, self.get_the_rest(&mut client)).await;
+        if rest.is_err() {
+            panic!("{} waits in vain for {:?}", self.name(), self.missing());
         }
         self.assert_given_what_was_published();
         self
+    }
+
+    async fn get_the_rest(&mut self, client: &mut Client) {
+        while self.missing().is_some() {
+            let event = client.next().await.unwrap();
+            self.see(client, event).await;
+        }
     }
 
     async fn see(&mut self, client: &mut Client, event: ClientEvent) {

@@ -15,7 +15,7 @@ use sidewire::{
     },
     protocol::wire::Position,
 };
-use tokio::{sync::watch, time::timeout};
+use tokio::{sync::watch, task::JoinHandle, time::timeout};
 
 use crate::{
     backend::{Batch, Envelope, envelope},
@@ -228,19 +228,7 @@ async fn told_to_stop_under_load_it_delivers_whatever_it_has_acknowledged() {
     let patient = "write_timeout = \"1m\"\nsend_buffer = \"8KiB\"";
     let relay = Relay::serve(files(patient, "", ""));
     let (signal, given) = watch::channel(false);
-    let mut reading = Vec::new();
-    let options = relay.options(&token("acme", "ann"));
-    for number in 0..clients {
-        let mut client = Connection::open(&options).await.unwrap();
-        subscribe(&mut client, &topic(number % TOPICS)).await;
-        let mut given = given.clone();
-        reading.push(tokio::spawn(async move {
-            if (number / TOPICS).is_multiple_of(LATE) {
-                given.wait_for(|it| *it).await.unwrap();
-            }
-            read_to_the_end(client).await
-        }));
-    }
+    let reading = begin_to_read(&relay, clients, &given).await;
     let posted = watch::channel(0).0;
     let publishing: Vec<_> = (0..BACKENDS).map(|_| publisher(&relay)).collect();
     let publishing = publishing.iter().map(|it| publish_to_the_end(it, &posted));
@@ -258,14 +246,7 @@ async fn told_to_stop_under_load_it_delivers_whatever_it_has_acknowledged() {
     let (acknowledged, stopped_at) = tokio::join!(join_all(publishing), stopping);
     let acknowledged = acknowledged.concat();
 
-    let mut delays = HashSet::new();
-    for (number, client) in reading.into_iter().enumerate() {
-        let (received, delay) = client.await.unwrap();
-        delays.insert(delay);
-        let mut owed = acknowledged.iter().filter(|it| it.topic == number % TOPICS);
-        let lost = owed.find(|it| !received.contains(&it.offset));
-        assert!(lost.is_none(), "client {number} never got {lost:?}");
-    }
+    let delays = all_delivered(reading, &acknowledged).await;
     let ended = relay.process.end();
     let took = stopped_at.elapsed();
     println!(
@@ -276,6 +257,44 @@ async fn told_to_stop_under_load_it_delivers_whatever_it_has_acknowledged() {
     assert!(took < DRAIN_TIMEOUT);
     assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
     assert!(log_line(&ended.stderr, "every connection has ended").is_some());
+}
+
+type Reading = JoinHandle<(HashSet<u64>, u64)>;
+
+/// Clients that read, some of them from the signal on.
+async fn begin_to_read(
+    relay: &Relay,
+    clients: usize,
+    signal: &watch::Receiver<bool>,
+) -> Vec<Reading> {
+    let options = relay.options(&token("acme", "ann"));
+    let mut reading = Vec::new();
+    for number in 0..clients {
+        let mut client = Connection::open(&options).await.unwrap();
+        subscribe(&mut client, &topic(number % TOPICS)).await;
+        let mut signal = signal.clone();
+        reading.push(tokio::spawn(async move {
+            if (number / TOPICS).is_multiple_of(LATE) {
+                signal.wait_for(|it| *it).await.unwrap();
+            }
+            read_to_the_end(client).await
+        }));
+    }
+    reading
+}
+
+/// Each client has got what its topic was promised; gives the delays after which
+/// they are to come back.
+async fn all_delivered(reading: Vec<Reading>, acknowledged: &[Acknowledged]) -> HashSet<u64> {
+    let mut delays = HashSet::new();
+    for (number, client) in reading.into_iter().enumerate() {
+        let (received, delay) = client.await.unwrap();
+        delays.insert(delay);
+        let mut owed = acknowledged.iter().filter(|it| it.topic == number % TOPICS);
+        let lost = owed.find(|it| !received.contains(&it.offset));
+        assert!(lost.is_none(), "client {number} never got {lost:?}");
+    }
+    delays
 }
 
 fn topic(number: usize) -> String {

@@ -13,6 +13,7 @@ mod index;
 mod publish;
 mod registry;
 mod shard;
+mod submission;
 mod subscribers;
 
 #[cfg(test)]

@@ -8,10 +8,12 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::{
     PublishTimeouts,
     inbox::{Events, InboxSender, Receipt},
-    registry::{Attempt, Registry, TenantsFull},
+    registry::{Attempt, Registry, Tenant, TenantsFull},
+    submission::{Refusal, Submission},
 };
 use crate::{
-    event::Draft,
+    event::{Draft, FingerprintKey},
+    log::{Condition, Unmet, unmet},
     protocol::{Position, TenantName},
 };
 
@@ -24,7 +26,7 @@ pub struct Publisher {
 }
 
 /// Why nothing was appended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PublishError {
     /// There is no place for another tenant.
     #[error(transparent)]
@@ -32,6 +34,21 @@ pub enum PublishError {
     /// A shard's inbox had no room within the time.
     #[error("a shard has no room for more events of this tenant")]
     NoRoom,
+    /// The message ids of these drafts were given to other events before.
+    #[error("a message_id was given to another event before")]
+    Conflicts(Vec<usize>),
+    /// These conditions do not hold.
+    #[error("a precondition does not hold")]
+    Unmet(Vec<Unmet>),
+}
+
+impl From<Refusal> for PublishError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Conflicts(drafts) => Self::Conflicts(drafts),
+            Refusal::Unmet(conditions) => Self::Unmet(conditions),
+        }
+    }
 }
 
 /// Events that are in the log.
@@ -47,10 +64,12 @@ pub struct Published {
 /// What became of one draft.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PlacedEvent {
-    /// Its place in the tenant's order.
+    /// Its place in the tenant's order: for a duplicate its first.
     pub position: Position,
-    /// How many connections of this process it matched.
+    /// How many connections of this process it matched; a duplicate none.
     pub matched: Option<u64>,
+    /// Whether it is one that had been appended before.
+    pub duplicate: bool,
 }
 
 impl Publisher {
@@ -66,8 +85,14 @@ impl Publisher {
         }
     }
 
+    /// What events are known again by.
+    #[must_use]
+    pub fn fingerprint_key(&self) -> &FingerprintKey {
+        self.registry.fingerprint_key()
+    }
+
     /// Appends the events next to each other, all or none, and sends them to the
-    /// shards.
+    /// shards. Those that were appended before are not appended again.
     ///
     /// # Errors
     ///
@@ -75,23 +100,45 @@ impl Publisher {
     pub async fn append(
         &self,
         tenant: &TenantName,
-        mut drafts: Vec<Draft>,
+        drafts: Vec<Draft>,
     ) -> Result<Appended, PublishError> {
+        self.append_if(tenant, drafts, &[]).await
+    }
+
+    /// The same, if these conditions hold at that moment, or if there is nothing new
+    /// to append.
+    ///
+    /// # Errors
+    ///
+    /// When nothing was appended. Once it was, there is no error any more.
+    pub async fn append_if(
+        &self,
+        tenant: &TenantName,
+        drafts: Vec<Draft>,
+        conditions: &[Condition],
+    ) -> Result<Appended, PublishError> {
+        let mut submission = Submission { drafts, conditions };
         let mut now = Instant::now();
         let deadline = now + self.timeouts.inbox;
         loop {
-            let attempt = self
-                .registry
-                .obtain(tenant)?
-                .append(&mut drafts, &self.inboxes, now);
+            let attempt =
+                self.tenant(tenant, conditions, now)?
+                    .append(&mut submission, &self.inboxes, now);
             match attempt {
-                Attempt::Appended(events, receipt) => {
+                Attempt::Appended {
+                    events,
+                    receipt,
+                    repeats,
+                } => {
+                    self.hold_message_ids_to_budget();
                     return Ok(Appended {
                         events,
                         receipt,
+                        repeats,
                         timeout: self.timeouts.ack,
                     });
                 }
+                Attempt::Refused(refusal) => return Err(refusal.into()),
                 Attempt::NoRoom(full) => {
                     timeout_at(deadline, full.has_room())
                         .await
@@ -102,6 +149,31 @@ impl Publisher {
             }
         }
     }
+
+    /// The tenant, which is made if there is none: but not for conditions that
+    /// cannot hold where there is no log.
+    fn tenant(
+        &self,
+        name: &TenantName,
+        conditions: &[Condition],
+        now: Instant,
+    ) -> Result<Arc<Tenant>, PublishError> {
+        if !conditions.is_empty() && self.registry.find(name).is_none() {
+            let unmet = unmet(conditions, None, now);
+            if !unmet.is_empty() {
+                return Err(PublishError::Unmet(unmet));
+            }
+        }
+        Ok(self.registry.obtain(name)?)
+    }
+
+    /// What a tenant cannot give back itself is taken from others, one by one, now
+    /// that it is unlocked.
+    fn hold_message_ids_to_budget(&self) {
+        if self.registry.message_ids().is_exceeded() {
+            self.registry.level_message_ids();
+        }
+    }
 }
 
 /// Events that are in the log and on their way to the shards, which nothing stops
@@ -110,20 +182,23 @@ impl Publisher {
 pub struct Appended {
     events: Events,
     receipt: Arc<Receipt>,
+    /// The places of the drafts that had been appended before, in order, and their
+    /// first positions.
+    repeats: Vec<(usize, Position)>,
     timeout: Duration,
 }
 
 impl Appended {
-    /// How many there are.
+    /// How many of them are new.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub fn new_len(&self) -> usize {
         self.events.as_slice().len()
     }
 
-    /// Whether there is none.
+    /// How many of them had been appended before.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.events.as_slice().is_empty()
+    pub fn duplicates_len(&self) -> usize {
+        self.repeats.len()
     }
 
     /// Waits until the shards have queued them for their connections, or for as
@@ -131,13 +206,22 @@ impl Appended {
     pub async fn acknowledged(self) -> Published {
         let acknowledged = self.receipt.is_answered()
             || timeout(self.timeout, self.receipt.answered()).await.is_ok();
-        let events = self.events.as_slice().iter().zip(self.receipt.matched());
-        let events = events
-            .map(|(event, matched)| PlacedEvent {
-                position: event.position(),
-                matched: acknowledged.then_some(matched),
-            })
-            .collect();
+        let new = self.events.as_slice().iter().zip(self.receipt.matched());
+        let mut new = new.map(|(event, matched)| PlacedEvent {
+            position: event.position(),
+            matched: acknowledged.then_some(matched),
+            duplicate: false,
+        });
+        let mut events = Vec::with_capacity(self.new_len() + self.duplicates_len());
+        for (index, position) in &self.repeats {
+            events.extend(new.by_ref().take(index - events.len()));
+            events.push(PlacedEvent {
+                position: *position,
+                matched: acknowledged.then_some(0),
+                duplicate: true,
+            });
+        }
+        events.extend(new);
         Published {
             events,
             acknowledged,

@@ -8,20 +8,27 @@ use std::{
 };
 
 use tokio::{
-    sync::{Semaphore, TryAcquireError, mpsc::error::TrySendError},
+    sync::{
+        OwnedSemaphorePermit, Semaphore, TryAcquireError,
+        mpsc::{self, error::TrySendError},
+    },
     time::Instant,
 };
 
 use super::{
     ShardId,
     inbox::{Events, InboxLimits, InboxSender, Item, Receipt, ReceiptPart},
+    submission::{Refusal, Repeat, Submission},
 };
 use crate::{
-    event::{Draft, EventBytes},
-    log::{Log, Window},
+    event::{EventBytes, FingerprintKey},
+    log::{Log, MessageIdBudget, MessageIdLimits, MessageIds, Window, unmet},
     protocol::{Position, TenantName},
     random::Random,
 };
+
+/// How many message ids are forgotten at once while a tenant is locked.
+const FORGOTTEN_AT_ONCE: usize = 1000;
 
 /// The bounds of the registry and of what it holds.
 #[derive(Debug, Clone, Copy)]
@@ -32,6 +39,8 @@ pub struct RegistryLimits {
     pub window: Window,
     /// What waits in the shards' inboxes.
     pub inbox: InboxLimits,
+    /// What is remembered of message ids.
+    pub message_ids: MessageIdLimits,
 }
 
 /// There are as many tenants as there may be.
@@ -46,6 +55,8 @@ pub struct Registry {
     limits: RegistryLimits,
     random: Arc<Random>,
     event_bytes: Arc<EventBytes>,
+    message_ids: Arc<MessageIdBudget>,
+    fingerprint_key: FingerprintKey,
 }
 
 impl Registry {
@@ -54,6 +65,8 @@ impl Registry {
     pub fn new(limits: RegistryLimits, random: Arc<Random>) -> Self {
         Self {
             tenants: RwLock::default(),
+            message_ids: Arc::new(MessageIdBudget::new(limits.message_ids)),
+            fingerprint_key: FingerprintKey::new(&random),
             limits,
             random,
             event_bytes: Arc::default(),
@@ -72,6 +85,16 @@ impl Registry {
         &self.event_bytes
     }
 
+    /// What all tenants remember of message ids.
+    #[must_use]
+    pub fn message_ids(&self) -> &MessageIdBudget {
+        &self.message_ids
+    }
+
+    pub(super) fn fingerprint_key(&self) -> &FingerprintKey {
+        &self.fingerprint_key
+    }
+
     /// How many tenants there are.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -87,8 +110,8 @@ impl Registry {
     /// Evicts from every log what is too old, and forgets the tenants of which
     /// nothing is left.
     pub fn sweep(&self, now: Instant) {
-        let tenants: Vec<_> = self.read().values().cloned().collect();
-        for tenant in tenants {
+        for tenant in self.all() {
+            while !tenant.expire_message_ids(now) {}
             let (evicted, idle) = {
                 let mut state = tenant.lock();
                 (state.log.evict(now), state.is_idle())
@@ -100,11 +123,39 @@ impl Registry {
         }
     }
 
+    /// Takes from the tenants that remember the most message ids until a part of the
+    /// budget is free again. Locks one tenant at a time, so nobody may call it who
+    /// holds one.
+    pub(super) fn level_message_ids(&self) {
+        let tenants = self.all();
+        let counts = tenants.iter().map(|tenant| tenant.message_id_count());
+        let level = self.message_ids.level(counts.collect());
+        let mut excess = self.message_ids.excess();
+        for tenant in tenants {
+            while excess > 0 {
+                let forgotten = tenant.forget_message_ids(level, excess.min(FORGOTTEN_AT_ONCE));
+                if forgotten == 0 {
+                    break;
+                }
+                excess = excess.saturating_sub(forgotten);
+            }
+        }
+    }
+
+    fn all(&self) -> Vec<Arc<Tenant>> {
+        self.read().values().cloned().collect()
+    }
+
+    /// The tenant of this name, if there is one.
+    pub(super) fn find(&self, name: &TenantName) -> Option<Arc<Tenant>> {
+        self.read().get(name).cloned()
+    }
+
     /// The tenant of this name, which is made if there is none. It may be removed
     /// before the caller locks it; who finds it so asks again.
     pub(super) fn obtain(&self, name: &TenantName) -> Result<Arc<Tenant>, TenantsFull> {
-        if let Some(tenant) = self.read().get(name) {
-            return Ok(Arc::clone(tenant));
+        if let Some(tenant) = self.find(name) {
+            return Ok(tenant);
         }
         let mut tenants = self.tenants.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(tenant) = tenants.get(name) {
@@ -115,12 +166,14 @@ impl Registry {
         }
         let tenant = Arc::new(Tenant {
             name: name.clone(),
+            message_id_budget: Arc::clone(&self.message_ids),
             state: Mutex::new(State {
                 log: Log::new(
                     self.random.epoch(),
                     self.limits.window,
                     Arc::clone(&self.event_bytes),
                 ),
+                message_ids: None,
                 shards: Vec::new(),
                 removed: false,
             }),
@@ -182,12 +235,15 @@ impl Registry {
 #[derive(Debug)]
 pub(super) struct Tenant {
     name: TenantName,
+    message_id_budget: Arc<MessageIdBudget>,
     state: Mutex<State>,
 }
 
 #[derive(Debug)]
 struct State {
     log: Log,
+    /// `None` where there are none: most tenants of a relay may give none.
+    message_ids: Option<Box<MessageIds>>,
     shards: Vec<ShardOfTenant>,
     /// Whether the registry has forgotten it: nothing may be put into it.
     removed: bool,
@@ -195,9 +251,73 @@ struct State {
 
 impl State {
     fn is_idle(&self) -> bool {
-        self.shards.is_empty() && self.log.is_empty()
+        self.shards.is_empty() && self.log.is_empty() && self.message_ids.is_none()
+    }
+
+    /// What of the submission is known already, or why none of it may be appended.
+    fn judge(&mut self, submission: &Submission<'_>, now: Instant) -> Result<Vec<Repeat>, Refusal> {
+        let repeats = submission.repeats(self.message_ids.as_deref(), now)?;
+        // What has been appended is not refused when it comes again, although what
+        // was believed before it came is no longer true.
+        if repeats.len() < submission.drafts.len() && !submission.conditions.is_empty() {
+            let unmet = unmet(submission.conditions, Some(&mut self.log), now);
+            if !unmet.is_empty() {
+                return Err(Refusal::Unmet(unmet));
+            }
+        }
+        Ok(repeats)
+    }
+
+    /// Takes one place in the inbox of every shard of the set, or none: places that
+    /// were reserved in vain are given back by their drop.
+    fn reserve<'a>(&self, inboxes: &'a [InboxSender]) -> Result<Vec<Place<'a>>, FullInbox> {
+        let mut places = Vec::with_capacity(self.shards.len());
+        for entry in &self.shards {
+            let Some(inbox) = inboxes.get(entry.shard) else {
+                continue;
+            };
+            let share = match Arc::clone(&entry.share).try_acquire_owned() {
+                Ok(share) => share,
+                Err(TryAcquireError::NoPermits) => {
+                    return Err(FullInbox::Share(Arc::clone(&entry.share)));
+                }
+                Err(TryAcquireError::Closed) => continue,
+            };
+            match inbox.try_reserve() {
+                Ok(place) => places.push((place, share)),
+                Err(TrySendError::Full(())) => return Err(FullInbox::Inbox(inbox.clone())),
+                // The shard has ended, and its connections with it.
+                Err(TrySendError::Closed(())) => {}
+            }
+        }
+        Ok(places)
+    }
+
+    /// Appends what is not known, and remembers what it is known by.
+    fn append_new(
+        &mut self,
+        submission: &mut Submission<'_>,
+        repeats: &[Repeat],
+        budget: &Arc<MessageIdBudget>,
+        now: Instant,
+    ) -> Events {
+        let (log, message_ids) = (&mut self.log, &mut self.message_ids);
+        let new = submission.take_new(repeats);
+        Events::new(new.into_iter().map(|draft| {
+            let fingerprint = draft.fingerprint();
+            let event = log.append(draft, now);
+            if let Some(fingerprint) = fingerprint {
+                message_ids
+                    .get_or_insert_with(|| Box::new(MessageIds::new(Arc::clone(budget))))
+                    .remember(fingerprint, event.position().offset, now);
+            }
+            event
+        }))
     }
 }
+
+/// A place in an inbox, and in the tenant's share of it.
+type Place<'a> = (mpsc::Permit<'a, Item>, OwnedSemaphorePermit);
 
 #[derive(Debug)]
 struct ShardOfTenant {
@@ -209,7 +329,16 @@ struct ShardOfTenant {
 /// How an attempt to append ended.
 pub(super) enum Attempt {
     /// The events are in the log and on their way to the shards.
-    Appended(Events, Arc<Receipt>),
+    Appended {
+        /// Those that are new, in the order of their drafts.
+        events: Events,
+        /// Of the shards.
+        receipt: Arc<Receipt>,
+        /// The places of the drafts that are not, and their first positions.
+        repeats: Vec<(usize, Position)>,
+    },
+    /// Nothing happened, because of what is known or believed.
+    Refused(Refusal),
     /// Nothing happened, for want of room.
     NoRoom(FullInbox),
     /// Nothing happened: the registry has forgotten the tenant.
@@ -245,11 +374,11 @@ impl Tenant {
         self.lock().log.head()
     }
 
-    /// Appends all events and sends them to every shard of the set, or does
-    /// nothing. Takes the drafts only when it appends.
+    /// Appends all events that are new and sends them to every shard of the set, or
+    /// does nothing. Takes the drafts only when it appends.
     pub(super) fn append(
         self: &Arc<Self>,
-        drafts: &mut Vec<Draft>,
+        submission: &mut Submission<'_>,
         inboxes: &[InboxSender],
         now: Instant,
     ) -> Attempt {
@@ -257,31 +386,21 @@ impl Tenant {
         if state.removed {
             return Attempt::Removed;
         }
-        // All places first: what follows cannot fail. Places that were reserved
-        // in vain are given back by their drop.
-        let mut places = Vec::with_capacity(state.shards.len());
-        for entry in &state.shards {
-            let Some(inbox) = inboxes.get(entry.shard) else {
-                continue;
-            };
-            let share = match Arc::clone(&entry.share).try_acquire_owned() {
-                Ok(share) => share,
-                Err(TryAcquireError::NoPermits) => {
-                    return Attempt::NoRoom(FullInbox::Share(Arc::clone(&entry.share)));
-                }
-                Err(TryAcquireError::Closed) => continue,
-            };
-            match inbox.try_reserve() {
-                Ok(place) => places.push((place, share)),
-                Err(TrySendError::Full(())) => {
-                    return Attempt::NoRoom(FullInbox::Inbox(inbox.clone()));
-                }
-                // The shard has ended, and its connections with it.
-                Err(TrySendError::Closed(())) => {}
+        let repeats = match state.judge(submission, now) {
+            Ok(repeats) => repeats,
+            Err(refusal) => return Attempt::Refused(refusal),
+        };
+        let is_all_known = repeats.len() == submission.drafts.len();
+        let places = if is_all_known {
+            Vec::new()
+        } else {
+            match state.reserve(inboxes) {
+                Ok(places) => places,
+                Err(full) => return Attempt::NoRoom(full),
             }
-        }
-        let appended = drafts.drain(..).map(|draft| state.log.append(draft, now));
-        let events = Events::new(appended);
+        };
+        // What follows cannot fail.
+        let events = state.append_new(submission, &repeats, &self.message_id_budget, now);
         let receipt = Receipt::new(places.len(), events.as_slice().len());
         for (place, share) in places {
             place.send(Item {
@@ -291,8 +410,47 @@ impl Tenant {
                 _place: share,
             });
         }
+        let epoch = state.log.head().epoch;
         drop(state);
-        Attempt::Appended(events, receipt)
+        Attempt::Appended {
+            repeats: repeats
+                .into_iter()
+                .map(|repeat| repeat.placed(epoch, &events))
+                .collect(),
+            events,
+            receipt,
+        }
+    }
+
+    /// Forgets some of the message ids that are too old. Whether those were all.
+    fn expire_message_ids(&self, now: Instant) -> bool {
+        let mut state = self.lock();
+        let Some(ids) = &mut state.message_ids else {
+            return true;
+        };
+        if !ids.expire(now, FORGOTTEN_AT_ONCE) {
+            return false;
+        }
+        ids.shrink();
+        if ids.is_empty() {
+            state.message_ids = None;
+        }
+        true
+    }
+
+    fn message_id_count(&self) -> usize {
+        self.lock().message_ids.as_ref().map_or(0, |ids| ids.len())
+    }
+
+    /// Forgets at most so many message ids of those above the level: how many.
+    fn forget_message_ids(&self, level: usize, most: usize) -> usize {
+        let mut state = self.lock();
+        let Some(ids) = &mut state.message_ids else {
+            return 0;
+        };
+        let count = ids.len().saturating_sub(level).min(most);
+        ids.forget_oldest(count);
+        count
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -1,16 +1,26 @@
 //! A tenant's log: the ordered, bounded record of its recent events. It assigns
-//! positions and answers what came after one. Knows nothing of who listens.
+//! positions, answers what came after one, and where a topic's last event stands.
+//! Beside it stands what message ids its backends gave. Knows nothing of who
+//! listens.
 //!
 //! The interface is small (append, head, read after) so that a log that several
 //! relays share can stand in the place of this one, which is in memory.
+
+mod conditions;
+mod last_offsets;
+mod message_ids;
 
 use std::{collections::VecDeque, iter, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
+pub use conditions::{Condition, Last, LastError, Unmet, unmet};
+pub use message_ids::{Known, MESSAGE_ID_BYTES, MessageIdBudget, MessageIdLimits, MessageIds};
+
+use self::last_offsets::LastOffsets;
 use crate::{
     event::{Draft, Event, EventBytes},
-    protocol::{Epoch, Position},
+    protocol::{Epoch, Position, Topic},
 };
 
 /// What a log keeps at the most.
@@ -31,6 +41,7 @@ pub struct Log {
     head: u64,
     ring: VecDeque<Record>,
     bytes: usize,
+    last_offsets: LastOffsets,
     window: Window,
     account: Arc<EventBytes>,
 }
@@ -64,6 +75,7 @@ impl Log {
             head: 0,
             ring: VecDeque::new(),
             bytes: 0,
+            last_offsets: LastOffsets::default(),
             window,
             account,
         }
@@ -74,6 +86,7 @@ impl Log {
         self.head += 1;
         let event = Arc::new(draft.place(self.head(), &self.account));
         self.bytes += event.cost();
+        self.last_offsets.appended(&event);
         self.ring.push_back(Record {
             event: Arc::clone(&event),
             appended: now,
@@ -118,10 +131,19 @@ impl Log {
         Ok(self.ring.iter().skip(first).map(|record| &record.event))
     }
 
+    /// Where the topic's last event stands; `None` where none of it is in the window.
+    /// Who asks first after a while has the whole window gone through.
+    pub fn last_of(&mut self, topic: &Topic, now: Instant) -> Option<Position> {
+        let ring = self.ring.iter().map(|record| &*record.event);
+        let offset = self.last_offsets.of(topic, ring, now)?;
+        Some(self.at(offset))
+    }
+
     /// Takes out what lies outside the window. It is the caller's to drop, who may
     /// hold a lock under which that would take too long.
     pub fn evict(&mut self, now: Instant) -> Vec<Arc<Event>> {
         let evicted = iter::from_fn(|| self.evict_oldest(now)).collect();
+        self.last_offsets.rest(now);
         if self.ring.is_empty() {
             self.ring = VecDeque::new();
         }
@@ -139,6 +161,7 @@ impl Log {
         }
         let oldest = self.ring.pop_front()?;
         self.bytes -= oldest.event.cost();
+        self.last_offsets.evicted(&oldest.event);
         Some(oldest.event)
     }
 
@@ -257,6 +280,38 @@ mod tests {
     }
 
     proptest! {
+        /// Whatever was asked when: at times nobody asks for long, and the index is
+        /// dropped and made anew.
+        #[test]
+        fn a_topics_last_event_is_what_a_look_at_the_whole_window_finds(
+            events in 1..8_usize,
+            steps in prop::collection::vec((0..6_u8, 0..6_u8, 0..40_u64, any::<bool>()), 1..100),
+        ) {
+            let window = Window { events, age: Duration::from_secs(100), ..WIDE };
+            let mut log = log(window);
+            let mut now = Instant::now();
+            for (a, b, wait, asks) in steps {
+                now += Duration::from_secs(wait);
+                if wait > 30 {
+                    log.evict(now);
+                }
+                let mut topics = vec![format!("a:{a}"), format!("a:{b}")];
+                topics.dedup();
+                let topics: Vec<_> = topics.iter().map(String::as_str).collect();
+                log.append(draft("m", &topics), now);
+                for id in 0..if asks { 6 } else { 0 } {
+                    let topic = Topic::new("a", &id.to_string()).unwrap();
+                    let newest = log.ring.iter().rev();
+                    let mut newest = newest.map(|record| &record.event);
+                    let last = newest.find(|event| event.topics().contains(&topic));
+                    let expected = last.map(|event| event.position());
+                    prop_assert_eq!(log.last_of(&topic, now), expected);
+                }
+            }
+            log.evict(now + window.age);
+            prop_assert_eq!(log.last_of(&Topic::new("a", "0").unwrap(), now), None);
+        }
+
         #[test]
         fn bounds_hold_after_every_append(
             events in 1..20_usize,

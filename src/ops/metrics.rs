@@ -83,6 +83,28 @@ impl Closed {
     }
 }
 
+/// Why a backend's call was answered with 409, for the label `reason`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Conflict {
+    /// A message id had been given to another body.
+    MessageId,
+    /// A precondition did not hold.
+    Precondition,
+}
+
+impl Conflict {
+    const ALL: [Self; 2] = [Self::MessageId, Self::Precondition];
+
+    /// The reason as a word.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::MessageId => "message_id",
+            Self::Precondition => "precondition",
+        }
+    }
+}
+
 /// The error codes with which a client's message can be refused.
 const REFUSALS: [ErrorCode; 3] = [
     ErrorCode::AuthorizationFailed,
@@ -94,8 +116,8 @@ const REFUSALS: [ErrorCode; 3] = [
 const HANDSHAKE_REFUSALS: [&str; 8] = ["400", "401", "403", "404", "405", "426", "431", "503"];
 
 /// The statuses that a backend's call can be answered with.
-const INGEST_STATUSES: [&str; 11] = [
-    "200", "202", "400", "401", "403", "404", "405", "408", "413", "415", "503",
+const INGEST_STATUSES: [&str; 12] = [
+    "200", "202", "400", "401", "403", "404", "405", "408", "409", "413", "415", "503",
 ];
 
 /// The reasons for which a backend is not known.
@@ -137,6 +159,8 @@ pub struct Metrics {
     ingest_authentication_failures: Family,
     ingest_requests: Family,
     events_ingested: Counter,
+    ingest_duplicates: Counter,
+    ingest_conflicts: Family,
     accept_errors: Counter,
     scraped: Scraped,
 }
@@ -155,6 +179,7 @@ struct Scraped {
     client_frames_written: Counter,
     client_reads: Counter,
     event_bytes: Gauge,
+    message_id_bytes: Gauge,
     tenants: Gauge,
     panics: Counter,
 }
@@ -226,6 +251,18 @@ impl Metrics {
                 "Events that were accepted from backends and have a position.",
                 &[],
             ),
+            ingest_duplicates: register.counter(
+                "sidewire_ingest_duplicates_total",
+                "Events that backends posted again under their message_id, and that were not taken twice.",
+                &[],
+            ),
+            ingest_conflicts: register.family(
+                "sidewire_ingest_conflicts_total",
+                "Calls of backends that were answered with 409, by reason: message_id, one was given to another event before; precondition, an if_last did not hold.",
+                &[],
+                "reason",
+                Conflict::ALL.map(Conflict::label),
+            ),
             accept_errors: register.counter(
                 "sidewire_accept_errors_total",
                 "Failed attempts to accept a connection, such as for want of descriptors.",
@@ -274,9 +311,15 @@ impl Metrics {
         self.ingest_requests.count(status.as_str(), &self.recorder);
     }
 
-    /// Events were accepted.
-    pub fn ingested(&self, events: u64) {
-        self.events_ingested.increment(events);
+    /// Events were accepted, of which some had been accepted before.
+    pub fn ingested(&self, new: u64, duplicates: u64) {
+        self.events_ingested.increment(new);
+        self.ingest_duplicates.increment(duplicates);
+    }
+
+    /// A backend's call was in conflict with what had come before.
+    pub fn conflict(&self, reason: Conflict) {
+        self.ingest_conflicts.count(reason.label(), &self.recorder);
     }
 
     /// A connection could not be accepted.
@@ -356,9 +399,14 @@ impl Scraped {
                 "Memory that events take up, in logs, inboxes and outboxes together, in bytes.",
                 &[],
             ),
+            message_id_bytes: register.gauge(
+                "sidewire_message_ids_bytes",
+                "Memory that remembered message ids take up, in bytes, counted as 128 an id.",
+                &[],
+            ),
             tenants: register.gauge(
                 "sidewire_tenants",
-                "Tenants with connections or events in their log.",
+                "Tenants with connections, events in their log, or remembered message ids.",
                 &[],
             ),
             panics: register.counter(
@@ -391,6 +439,8 @@ impl Scraped {
             .set(as_gauge(sum(|tally| tally.subscriptions.get())));
         self.queued.set(as_gauge(sum(|tally| tally.queued.get())));
         self.event_bytes.set(as_gauge(registry.event_bytes().get()));
+        self.message_id_bytes
+            .set(as_gauge(registry.message_ids().bytes() as u64));
         self.tenants.set(as_gauge(registry.len() as u64));
     }
 }

@@ -3,25 +3,32 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::{
     PublishTimeouts,
     inbox::{Events, InboxSender, Receipt},
-    registry::{Attempt, Registry, Tenant, TenantsFull},
+    registry::{Registry, TenantsFull},
+    relief::Relief,
     submission::{Refusal, Submission},
+    tenant::{Attempt, Tenant},
 };
 use crate::{
     event::{Draft, FingerprintKey},
-    log::{Condition, Unmet, unmet},
+    log::{Condition, Unmet},
     protocol::{Position, TenantName},
 };
+
+/// How often a publisher that waits for memory looks whether there is some. Shards
+/// free it within a turn or two.
+const MEMORY_LOOK_EVERY: Duration = Duration::from_millis(1);
 
 /// Puts events into tenants' logs. Clones share everything.
 #[derive(Debug, Clone)]
 pub struct Publisher {
     registry: Arc<Registry>,
     pub(super) inboxes: Arc<[InboxSender]>,
+    relief: Arc<Relief>,
     timeouts: PublishTimeouts,
 }
 
@@ -34,6 +41,9 @@ pub enum PublishError {
     /// A shard's inbox had no room within the time.
     #[error("a shard has no room for more events of this tenant")]
     NoRoom,
+    /// All events together took more memory than they may, for all of the time.
+    #[error("the relay has no memory for more events")]
+    NoMemory,
     /// The message ids of these drafts were given to other events before.
     #[error("a message_id was given to another event before")]
     Conflicts(Vec<usize>),
@@ -76,11 +86,13 @@ impl Publisher {
     pub(super) fn new(
         registry: Arc<Registry>,
         inboxes: Arc<[InboxSender]>,
+        relief: Arc<Relief>,
         timeouts: PublishTimeouts,
     ) -> Self {
         Self {
             registry,
             inboxes,
+            relief,
             timeouts,
         }
     }
@@ -113,7 +125,7 @@ impl Publisher {
     /// When nothing was appended. Once it was, there is no error any more.
     pub async fn append_if(
         &self,
-        tenant: &TenantName,
+        name: &TenantName,
         drafts: Vec<Draft>,
         conditions: &[Condition],
     ) -> Result<Appended, PublishError> {
@@ -121,16 +133,17 @@ impl Publisher {
         let mut now = Instant::now();
         let deadline = now + self.timeouts.inbox;
         loop {
-            let attempt =
-                self.tenant(tenant, conditions, now)?
-                    .append(&mut submission, &self.inboxes, now);
-            match attempt {
+            if self.registry.is_over_memory() {
+                self.memory(deadline).await?;
+            }
+            let tenant = self.tenant(name, conditions)?;
+            match tenant.append(&mut submission, &self.inboxes, now) {
                 Attempt::Appended {
                     events,
                     receipt,
                     repeats,
                 } => {
-                    self.hold_message_ids_to_budget();
+                    self.keep_within_bounds();
                     return Ok(Appended {
                         events,
                         receipt,
@@ -151,15 +164,14 @@ impl Publisher {
     }
 
     /// The tenant, which is made if there is none: but not for conditions that
-    /// cannot hold where there is no log.
+    /// cannot hold where there is no event.
     fn tenant(
         &self,
         name: &TenantName,
         conditions: &[Condition],
-        now: Instant,
     ) -> Result<Arc<Tenant>, PublishError> {
-        if !conditions.is_empty() && self.registry.find(name).is_none() {
-            let unmet = unmet(conditions, None, now);
+        if !conditions.is_empty() {
+            let unmet = self.registry.unmet_while_absent(name, conditions);
             if !unmet.is_empty() {
                 return Err(PublishError::Unmet(unmet));
             }
@@ -167,12 +179,26 @@ impl Publisher {
         Ok(self.registry.obtain(name)?)
     }
 
-    /// What a tenant cannot give back itself is taken from others, one by one, now
-    /// that it is unlocked.
-    fn hold_message_ids_to_budget(&self) {
-        if self.registry.message_ids().is_exceeded() {
-            self.registry.level_message_ids();
+    /// What is too much for the process is taken from other tenants too, one by one,
+    /// now that this one is unlocked.
+    fn keep_within_bounds(&self) {
+        self.registry.trim_logs();
+        self.registry.trim_message_ids();
+        if self.registry.is_over_memory() {
+            self.relief.ask();
         }
+    }
+
+    /// Waits until there is memory for more events.
+    async fn memory(&self, deadline: Instant) -> Result<(), PublishError> {
+        while self.registry.is_over_memory() {
+            if Instant::now() >= deadline {
+                return Err(PublishError::NoMemory);
+            }
+            self.relief.ask();
+            sleep(MEMORY_LOOK_EVERY).await;
+        }
+        Ok(())
     }
 }
 

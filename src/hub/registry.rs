@@ -1,34 +1,18 @@
-//! The tenants of the process. Each has its log and the set of shards that have
-//! connections of it, behind one lock: what is appended and who gets it is
-//! decided in one step. Knows no connections.
+//! The tenants of the process, and what all of them together may take up. Knows
+//! no connections.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
-};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use tokio::{
-    sync::{
-        OwnedSemaphorePermit, Semaphore, TryAcquireError,
-        mpsc::{self, error::TrySendError},
-    },
-    time::Instant,
-};
+use indexmap::IndexMap;
+use tokio::time::Instant;
 
-use super::{
-    ShardId,
-    inbox::{Events, InboxLimits, InboxSender, Item, Receipt, ReceiptPart},
-    submission::{Refusal, Repeat, Submission},
-};
+use super::{ShardId, dormant::Dormant, inbox::InboxLimits, tenant::Tenant};
 use crate::{
     event::{EventBytes, FingerprintKey},
-    log::{Log, MessageIdBudget, MessageIdLimits, MessageIds, Window, unmet},
+    log::{Accounts, Condition, Log, MessageIdBudget, MessageIdLimits, Unmet, Window, unmet},
     protocol::{Position, TenantName},
     random::Random,
 };
-
-/// How many message ids are forgotten at once while a tenant is locked.
-const FORGOTTEN_AT_ONCE: usize = 1000;
 
 /// The bounds of the registry and of what it holds.
 #[derive(Debug, Clone, Copy)]
@@ -37,6 +21,10 @@ pub struct RegistryLimits {
     pub tenants: usize,
     /// What each tenant's log keeps.
     pub window: Window,
+    /// The bytes of all logs together. What is too much is taken from the largest.
+    pub log_bytes: u64,
+    /// The bytes of all events in memory, wherever they are held.
+    pub memory_bytes: u64,
     /// What waits in the shards' inboxes.
     pub inbox: InboxLimits,
     /// What is remembered of message ids.
@@ -51,12 +39,29 @@ pub struct TenantsFull;
 /// All tenants, by name.
 #[derive(Debug)]
 pub struct Registry {
-    tenants: RwLock<HashMap<TenantName, Arc<Tenant>>>,
+    tenants: RwLock<Tenants>,
     limits: RegistryLimits,
     random: Arc<Random>,
-    event_bytes: Arc<EventBytes>,
+    accounts: Accounts,
     message_ids: Arc<MessageIdBudget>,
     fingerprint_key: FingerprintKey,
+    /// Held by who takes from the logs what is too much.
+    trimming: Mutex<()>,
+}
+
+#[derive(Debug, Default)]
+struct Tenants {
+    /// Those with connections or events.
+    live: IndexMap<TenantName, Arc<Tenant>>,
+    dormant: Dormant,
+}
+
+impl Tenants {
+    /// Keeps the number of both together within the limit.
+    fn forget_surplus(&mut self, limit: usize) {
+        let room = limit.saturating_sub(self.live.len());
+        self.dormant.forget_beyond(room);
+    }
 }
 
 impl Registry {
@@ -69,7 +74,8 @@ impl Registry {
             fingerprint_key: FingerprintKey::new(&random),
             limits,
             random,
-            event_bytes: Arc::default(),
+            accounts: Accounts::default(),
+            trimming: Mutex::default(),
         }
     }
 
@@ -82,7 +88,19 @@ impl Registry {
     /// The bytes of all events in memory.
     #[must_use]
     pub fn event_bytes(&self) -> &EventBytes {
-        &self.event_bytes
+        &self.accounts.events
+    }
+
+    /// The bytes of all events in logs.
+    #[must_use]
+    pub fn log_bytes(&self) -> u64 {
+        self.accounts.logs.get()
+    }
+
+    /// Whether the events take more memory than they may.
+    #[must_use]
+    pub fn is_over_memory(&self) -> bool {
+        self.accounts.events.get() > self.limits.memory_bytes
     }
 
     /// What all tenants remember of message ids.
@@ -95,13 +113,19 @@ impl Registry {
         &self.fingerprint_key
     }
 
-    /// How many tenants there are.
+    /// How many tenants there are with connections, events or message ids.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.read().len()
+        self.read().live.len()
     }
 
-    /// Whether there is no tenant.
+    /// Of how many tenants only the end of their log is remembered.
+    #[must_use]
+    pub fn dormant_len(&self) -> usize {
+        self.read().dormant.len()
+    }
+
+    /// Whether there is no tenant with connections or events.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -112,73 +136,86 @@ impl Registry {
     pub fn sweep(&self, now: Instant) {
         for tenant in self.all() {
             while !tenant.expire_message_ids(now) {}
-            let (evicted, idle) = {
-                let mut state = tenant.lock();
-                (state.log.evict(now), state.is_idle())
-            };
-            drop(evicted);
-            if idle {
+            drop(tenant.evict(now));
+            if tenant.is_idle() {
                 self.forget_if_idle(&tenant);
             }
         }
     }
 
-    /// Takes from the tenants that remember the most message ids until a part of the
-    /// budget is free again. Locks one tenant at a time, so nobody may call it who
-    /// holds one.
-    pub(super) fn level_message_ids(&self) {
+    /// Takes the oldest events from the largest logs, when all logs together have
+    /// more bytes than they may: down to a level that is the same for all, so that a
+    /// log smaller than its even share of the whole loses nothing to the others.
+    pub(super) fn trim_logs(&self) {
+        if self.log_bytes() <= self.limits.log_bytes {
+            return;
+        }
+        // One is enough. Some more than is needed is taken, so that this look at
+        // every log is not had for every event.
+        let Ok(_guard) = self.trimming.try_lock() else {
+            return;
+        };
         let tenants = self.all();
-        let counts = tenants.iter().map(|tenant| tenant.message_id_count());
-        let level = self.message_ids.level(counts.collect());
-        let mut excess = self.message_ids.excess();
+        let sizes = tenants.iter().map(|it| it.log_bytes() as u64);
+        let level = level(sizes.collect(), self.limits.log_bytes / 64 * 63);
         for tenant in tenants {
-            while excess > 0 {
-                let forgotten = tenant.forget_message_ids(level, excess.min(FORGOTTEN_AT_ONCE));
-                if forgotten == 0 {
-                    break;
-                }
-                excess = excess.saturating_sub(forgotten);
-            }
+            drop(tenant.shrink_log_to(level));
         }
     }
 
-    fn all(&self) -> Vec<Arc<Tenant>> {
-        self.read().values().cloned().collect()
+    /// The same for message ids: an eighth of what they may take up is free then.
+    /// Locks one tenant at a time, so nobody may call it who holds one.
+    pub(super) fn trim_message_ids(&self) {
+        if !self.message_ids.is_exceeded() {
+            return;
+        }
+        let Ok(_guard) = self.trimming.try_lock() else {
+            return;
+        };
+        let tenants = self.all();
+        let counts = tenants.iter().map(|it| it.message_id_count() as u64);
+        let level = level(counts.collect(), self.message_ids.wanted() as u64);
+        for tenant in tenants {
+            while tenant.forget_message_ids(level, self.message_ids.excess()) {}
+        }
     }
 
-    /// The tenant of this name, if there is one.
-    pub(super) fn find(&self, name: &TenantName) -> Option<Arc<Tenant>> {
-        self.read().get(name).cloned()
+    /// Those of the conditions that cannot hold because the tenant has no events;
+    /// none where it may have some, which is then for itself to say.
+    pub(super) fn unmet_while_absent(
+        &self,
+        name: &TenantName,
+        conditions: &[Condition],
+    ) -> Vec<Unmet> {
+        let tenants = self.read();
+        if tenants.live.contains_key(name) {
+            return Vec::new();
+        }
+        let epoch = tenants.dormant.head(name).map(|head| head.epoch);
+        unmet(conditions, epoch, |_| None)
     }
 
     /// The tenant of this name, which is made if there is none. It may be removed
     /// before the caller locks it; who finds it so asks again.
     pub(super) fn obtain(&self, name: &TenantName) -> Result<Arc<Tenant>, TenantsFull> {
-        if let Some(tenant) = self.find(name) {
-            return Ok(tenant);
-        }
-        let mut tenants = self.tenants.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(tenant) = tenants.get(name) {
+        if let Some(tenant) = self.read().live.get(name) {
             return Ok(Arc::clone(tenant));
         }
-        if tenants.len() >= self.limits.tenants {
+        let mut tenants = self.write();
+        if let Some(tenant) = tenants.live.get(name) {
+            return Ok(Arc::clone(tenant));
+        }
+        if tenants.live.len() >= self.limits.tenants {
             return Err(TenantsFull);
         }
-        let tenant = Arc::new(Tenant {
-            name: name.clone(),
-            message_id_budget: Arc::clone(&self.message_ids),
-            state: Mutex::new(State {
-                log: Log::new(
-                    self.random.epoch(),
-                    self.limits.window,
-                    Arc::clone(&self.event_bytes),
-                ),
-                message_ids: None,
-                shards: Vec::new(),
-                removed: false,
-            }),
+        let head = tenants.dormant.take(name).unwrap_or_else(|| Position {
+            epoch: self.random.epoch(),
+            offset: 0,
         });
-        tenants.insert(name.clone(), Arc::clone(&tenant));
+        let log = Log::new(head, self.limits.window, self.accounts.clone());
+        let tenant = Arc::new(Tenant::new(name.clone(), log, &self.message_ids));
+        tenants.live.insert(name.clone(), Arc::clone(&tenant));
+        tenants.forget_surplus(self.limits.tenants);
         Ok(tenant)
     }
 
@@ -191,269 +228,75 @@ impl Registry {
     ) -> Result<(Arc<Tenant>, Position), TenantsFull> {
         loop {
             let tenant = self.obtain(name)?;
-            let mut state = tenant.lock();
-            if state.removed {
-                continue;
+            if let Some(head) = tenant.enter(shard, self.limits.inbox.places_per_tenant) {
+                return Ok((tenant, head));
             }
-            state.shards.push(ShardOfTenant {
-                shard,
-                share: Arc::new(Semaphore::new(self.limits.inbox.places_per_tenant)),
-            });
-            let head = state.log.head();
-            drop(state);
-            return Ok((tenant, head));
         }
     }
 
     /// Takes the shard out of the set of the tenant.
     pub(super) fn leave(&self, tenant: &Arc<Tenant>, shard: ShardId) {
-        let idle = {
-            let mut state = tenant.lock();
-            state.shards.retain(|entry| entry.shard != shard);
-            state.is_idle()
-        };
-        if idle {
+        tenant.leave(shard);
+        if tenant.is_idle() {
             self.forget_if_idle(tenant);
         }
     }
 
     fn forget_if_idle(&self, tenant: &Arc<Tenant>) {
-        let mut tenants = self.tenants.write().unwrap_or_else(PoisonError::into_inner);
-        let mut state = tenant.lock();
-        if state.is_idle() && !state.removed {
-            state.removed = true;
-            tenants.remove(&tenant.name);
+        let mut tenants = self.write();
+        if let Some(head) = tenant.remove_if_idle() {
+            tenants.live.swap_remove(tenant.name());
+            tenants.dormant.put(tenant.name().clone(), head);
+            tenants.forget_surplus(self.limits.tenants);
         }
     }
 
-    fn read(&self) -> std::sync::RwLockReadGuard<'_, HashMap<TenantName, Arc<Tenant>>> {
+    /// As of now.
+    fn all(&self) -> Vec<Arc<Tenant>> {
+        self.read().live.values().cloned().collect()
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Tenants> {
         self.tenants.read().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-/// One tenant.
-#[derive(Debug)]
-pub(super) struct Tenant {
-    name: TenantName,
-    message_id_budget: Arc<MessageIdBudget>,
-    state: Mutex<State>,
-}
-
-#[derive(Debug)]
-struct State {
-    log: Log,
-    /// `None` where there are none: most tenants of a relay may give none.
-    message_ids: Option<Box<MessageIds>>,
-    shards: Vec<ShardOfTenant>,
-    /// Whether the registry has forgotten it: nothing may be put into it.
-    removed: bool,
-}
-
-impl State {
-    fn is_idle(&self) -> bool {
-        self.shards.is_empty() && self.log.is_empty() && self.message_ids.is_none()
-    }
-
-    /// What of the submission is known already, or why none of it may be appended.
-    fn judge(&mut self, submission: &Submission<'_>, now: Instant) -> Result<Vec<Repeat>, Refusal> {
-        let repeats = submission.repeats(self.message_ids.as_deref(), now)?;
-        // What has been appended is not refused when it comes again, although what
-        // was believed before it came is no longer true.
-        if repeats.len() < submission.drafts.len() && !submission.conditions.is_empty() {
-            let unmet = unmet(submission.conditions, Some(&mut self.log), now);
-            if !unmet.is_empty() {
-                return Err(Refusal::Unmet(unmet));
-            }
-        }
-        Ok(repeats)
-    }
-
-    /// Takes one place in the inbox of every shard of the set, or none: places that
-    /// were reserved in vain are given back by their drop.
-    fn reserve<'a>(&self, inboxes: &'a [InboxSender]) -> Result<Vec<Place<'a>>, FullInbox> {
-        let mut places = Vec::with_capacity(self.shards.len());
-        for entry in &self.shards {
-            let Some(inbox) = inboxes.get(entry.shard) else {
-                continue;
-            };
-            let share = match Arc::clone(&entry.share).try_acquire_owned() {
-                Ok(share) => share,
-                Err(TryAcquireError::NoPermits) => {
-                    return Err(FullInbox::Share(Arc::clone(&entry.share)));
-                }
-                Err(TryAcquireError::Closed) => continue,
-            };
-            match inbox.try_reserve() {
-                Ok(place) => places.push((place, share)),
-                Err(TrySendError::Full(())) => return Err(FullInbox::Inbox(inbox.clone())),
-                // The shard has ended, and its connections with it.
-                Err(TrySendError::Closed(())) => {}
-            }
-        }
-        Ok(places)
-    }
-
-    /// Appends what is not known, and remembers what it is known by.
-    fn append_new(
-        &mut self,
-        submission: &mut Submission<'_>,
-        repeats: &[Repeat],
-        budget: &Arc<MessageIdBudget>,
-        now: Instant,
-    ) -> Events {
-        let (log, message_ids) = (&mut self.log, &mut self.message_ids);
-        let new = submission.take_new(repeats);
-        Events::new(new.into_iter().map(|draft| {
-            let fingerprint = draft.fingerprint();
-            let event = log.append(draft, now);
-            if let Some(fingerprint) = fingerprint {
-                message_ids
-                    .get_or_insert_with(|| Box::new(MessageIds::new(Arc::clone(budget))))
-                    .remember(fingerprint, event.position().offset, now);
-            }
-            event
-        }))
+    fn write(&self) -> RwLockWriteGuard<'_, Tenants> {
+        self.tenants.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A place in an inbox, and in the tenant's share of it.
-type Place<'a> = (mpsc::Permit<'a, Item>, OwnedSemaphorePermit);
-
-#[derive(Debug)]
-struct ShardOfTenant {
-    shard: ShardId,
-    /// The tenant's places in this shard's inbox.
-    share: Arc<Semaphore>,
+/// The level to which all sizes are to be cut down so that their sum is at most
+/// `sum`.
+fn level(mut sizes: Vec<u64>, sum: u64) -> usize {
+    sizes.sort_unstable();
+    let (mut left, mut count) = (sum, sizes.len() as u64);
+    for size in sizes {
+        let share = left.checked_div(count).unwrap_or(0);
+        if size > share {
+            return usize::try_from(share).unwrap_or(usize::MAX);
+        }
+        left -= size;
+        count -= 1;
+    }
+    usize::MAX
 }
 
-/// How an attempt to append ended.
-pub(super) enum Attempt {
-    /// The events are in the log and on their way to the shards.
-    Appended {
-        /// Those that are new, in the order of their drafts.
-        events: Events,
-        /// Of the shards.
-        receipt: Arc<Receipt>,
-        /// The places of the drafts that are not, and their first positions.
-        repeats: Vec<(usize, Position)>,
-    },
-    /// Nothing happened, because of what is known or believed.
-    Refused(Refusal),
-    /// Nothing happened, for want of room.
-    NoRoom(FullInbox),
-    /// Nothing happened: the registry has forgotten the tenant.
-    Removed,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// The first inbox that was found without room.
-pub(super) enum FullInbox {
-    /// The tenant has its share of it in use.
-    Share(Arc<Semaphore>),
-    /// All its places are taken.
-    Inbox(InboxSender),
-}
-
-impl FullInbox {
-    /// Waits until there was room for one item.
-    pub(super) async fn has_room(self) {
-        // A closed inbox has room for all: nobody waits for a shard that is gone.
-        match self {
-            Self::Share(share) => drop(share.acquire().await),
-            Self::Inbox(inbox) => drop(inbox.reserve().await),
+    #[test]
+    fn the_level_leaves_those_below_it_alone_and_makes_the_others_equal() {
+        for (sizes, expected) in [
+            (vec![], usize::MAX),
+            (vec![70], usize::MAX),
+            (vec![71], 70),
+            (vec![100, 100], 35),
+            (vec![100, 10, 100], 30),
+            (vec![10, 20, 1000], 40),
+            (vec![1; 100], 0),
+        ] {
+            assert_eq!(level(sizes.clone(), 70), expected, "{sizes:?}");
         }
-    }
-}
-
-impl Tenant {
-    pub(super) fn name(&self) -> &TenantName {
-        &self.name
-    }
-
-    /// The newest event's position.
-    pub(super) fn head(&self) -> Position {
-        self.lock().log.head()
-    }
-
-    /// Appends all events that are new and sends them to every shard of the set, or
-    /// does nothing. Takes the drafts only when it appends.
-    pub(super) fn append(
-        self: &Arc<Self>,
-        submission: &mut Submission<'_>,
-        inboxes: &[InboxSender],
-        now: Instant,
-    ) -> Attempt {
-        let mut state = self.lock();
-        if state.removed {
-            return Attempt::Removed;
-        }
-        let repeats = match state.judge(submission, now) {
-            Ok(repeats) => repeats,
-            Err(refusal) => return Attempt::Refused(refusal),
-        };
-        let is_all_known = repeats.len() == submission.drafts.len();
-        let places = if is_all_known {
-            Vec::new()
-        } else {
-            match state.reserve(inboxes) {
-                Ok(places) => places,
-                Err(full) => return Attempt::NoRoom(full),
-            }
-        };
-        // What follows cannot fail.
-        let events = state.append_new(submission, &repeats, &self.message_id_budget, now);
-        let receipt = Receipt::new(places.len(), events.as_slice().len());
-        for (place, share) in places {
-            place.send(Item {
-                tenant: Arc::clone(self),
-                events: events.clone(),
-                receipt: ReceiptPart::of(&receipt),
-                _place: share,
-            });
-        }
-        let epoch = state.log.head().epoch;
-        drop(state);
-        Attempt::Appended {
-            repeats: repeats
-                .into_iter()
-                .map(|repeat| repeat.placed(epoch, &events))
-                .collect(),
-            events,
-            receipt,
-        }
-    }
-
-    /// Forgets some of the message ids that are too old. Whether those were all.
-    fn expire_message_ids(&self, now: Instant) -> bool {
-        let mut state = self.lock();
-        let Some(ids) = &mut state.message_ids else {
-            return true;
-        };
-        if !ids.expire(now, FORGOTTEN_AT_ONCE) {
-            return false;
-        }
-        ids.shrink();
-        if ids.is_empty() {
-            state.message_ids = None;
-        }
-        true
-    }
-
-    fn message_id_count(&self) -> usize {
-        self.lock().message_ids.as_ref().map_or(0, |ids| ids.len())
-    }
-
-    /// Forgets at most so many message ids of those above the level: how many.
-    fn forget_message_ids(&self, level: usize, most: usize) -> usize {
-        let mut state = self.lock();
-        let Some(ids) = &mut state.message_ids else {
-            return 0;
-        };
-        let count = ids.len().saturating_sub(level).min(most);
-        ids.forget_oldest(count);
-        count
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

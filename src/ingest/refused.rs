@@ -40,11 +40,13 @@ pub(super) fn not_appended(
     error: PublishError,
 ) -> Problem {
     match error {
-        PublishError::NoRoom | PublishError::TenantsFull(_) => Problem::unavailable(
-            ErrorCode::RateLimitExceeded,
-            error.to_string(),
-            relay.config.ingest.inbox_timeout,
-        ),
+        PublishError::NoRoom | PublishError::NoMemory | PublishError::TenantsFull(_) => {
+            Problem::unavailable(
+                ErrorCode::RateLimitExceeded,
+                error.to_string(),
+                relay.config.ingest.inbox_timeout,
+            )
+        }
         PublishError::Conflicts(drafts) => {
             relay.metrics.conflict(Conflict::MessageId);
             let of_draft = |index: usize| Some((index, accepted.get(index)?));

@@ -3,9 +3,6 @@
 
 use std::str::FromStr;
 
-use tokio::time::Instant;
-
-use super::Log;
 use crate::protocol::{Epoch, Position, Topic};
 
 /// What must hold of a topic for an append to take place.
@@ -73,15 +70,16 @@ pub struct Unmet {
     pub position: Option<Position>,
 }
 
-/// Those of the conditions that do not hold of the log, in their order; of no log,
-/// where the tenant has none.
+/// Those of the conditions that do not hold of a log of this epoch, or of none, in
+/// their order. `last_of` says where a topic's last event stands.
 #[must_use]
-pub fn unmet(conditions: &[Condition], mut log: Option<&mut Log>, now: Instant) -> Vec<Unmet> {
+pub fn unmet(
+    conditions: &[Condition],
+    epoch: Option<Epoch>,
+    mut last_of: impl FnMut(&Topic) -> Option<Position>,
+) -> Vec<Unmet> {
     let unmet = |condition: &Condition| {
-        let epoch = log.as_ref().map(|log| log.head().epoch);
-        let position = log
-            .as_mut()
-            .and_then(|log| log.last_of(&condition.topic, now));
+        let position = last_of(&condition.topic);
         let holds = match condition.last {
             Last::At(expected) => position == Some(expected),
             Last::NoneIn(expected) => epoch == Some(expected) && position.is_none(),
@@ -98,10 +96,15 @@ pub fn unmet(conditions: &[Condition], mut log: Option<&mut Log>, now: Instant) 
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::Arc, time::Duration};
+    use std::time::Duration;
+
+    use tokio::time::Instant;
 
     use super::*;
-    use crate::{event::tests::draft, log::Window};
+    use crate::{
+        event::tests::draft,
+        log::{Accounts, Log, Window},
+    };
 
     const EPOCH: Epoch = Epoch::from_bits(0xab);
     const OTHER: Epoch = Epoch::from_bits(0xcd);
@@ -112,7 +115,32 @@ mod tests {
 
     fn holds(log: Option<&mut Log>, topic: &str, last: Last) -> bool {
         let topic = Topic::parse(topic).unwrap();
-        unmet(&[Condition { topic, last }], log, Instant::now()).is_empty()
+        unmet_of(&[Condition { topic, last }], log).is_empty()
+    }
+
+    fn unmet_of(conditions: &[Condition], log: Option<&mut Log>) -> Vec<Unmet> {
+        match log {
+            None => unmet(conditions, None, |_| None),
+            Some(log) => {
+                let epoch = Some(log.head().epoch);
+                unmet(conditions, epoch, |topic| {
+                    log.last_of(topic, Instant::now())
+                })
+            }
+        }
+    }
+
+    fn log() -> Log {
+        let window = Window {
+            events: 3,
+            bytes: 1 << 20,
+            age: Duration::from_secs(60),
+        };
+        let head = Position {
+            epoch: EPOCH,
+            offset: 0,
+        };
+        Log::new(head, window, Accounts::default())
     }
 
     #[test]
@@ -144,12 +172,7 @@ mod tests {
 
     #[test]
     fn what_holds_of_a_topic_depends_on_its_last_event_and_on_nothing_else() {
-        let window = Window {
-            events: 3,
-            bytes: 1 << 20,
-            age: Duration::from_secs(60),
-        };
-        let mut log = Log::new(EPOCH, window, Arc::default());
+        let mut log = log();
         for topics in [&["a:1"][..], &["a:1", "b:2"], &["c:3"]] {
             log.append(draft("m", topics), Instant::now());
         }
@@ -197,12 +220,7 @@ mod tests {
             condition("b:2", Last::None),
             condition("b:2", at(EPOCH, 1)),
         ];
-        let window = Window {
-            events: 3,
-            bytes: 1 << 20,
-            age: Duration::from_secs(60),
-        };
-        let mut log = Log::new(EPOCH, window, Arc::default());
+        let mut log = log();
         let event = log.append(draft("m", &["a:1"]), Instant::now());
         let told = |topic, position| Unmet {
             topic,
@@ -210,13 +228,13 @@ mod tests {
             position,
         };
         assert_eq!(
-            unmet(&conditions, Some(&mut log), Instant::now()),
+            unmet_of(&conditions, Some(&mut log)),
             [
                 told(topic("a:1"), Some(event.position())),
                 told(topic("b:2"), None)
             ]
         );
-        let of_none = unmet(&conditions, None, Instant::now());
+        let of_none = unmet_of(&conditions, None);
         assert!(of_none.iter().all(|it| it.epoch.is_none()));
         assert_eq!(of_none.len(), 2);
     }

@@ -73,28 +73,17 @@ impl MessageIdBudget {
         self.ids() > self.ids_max()
     }
 
-    /// How many ids have to go so that a part of the budget is free again, and does
-    /// not have to be looked for with each id.
+    /// How many ids have to go so that a part of the budget is free again, and room
+    /// does not have to be looked for with each id.
     #[must_use]
     pub fn excess(&self) -> usize {
-        self.ids().saturating_sub(self.ids_wanted())
+        self.ids().saturating_sub(self.wanted())
     }
 
-    /// The number of ids to which those who have more are cut, so that the rest has
-    /// room: nobody is cut below what others keep.
+    /// How many ids leave a part of the budget free.
     #[must_use]
-    pub fn level(&self, mut counts: Vec<usize>) -> usize {
-        counts.sort_unstable();
-        let (mut room, mut left) = (self.ids_wanted(), counts.len());
-        for count in counts {
-            let share = room.checked_div(left).unwrap_or(0);
-            if count > share {
-                return share;
-            }
-            room -= count;
-            left -= 1;
-        }
-        usize::MAX
+    pub fn wanted(&self) -> usize {
+        self.ids_max() / 8 * 7
     }
 
     fn ids(&self) -> usize {
@@ -103,10 +92,6 @@ impl MessageIdBudget {
 
     fn ids_max(&self) -> usize {
         self.limits.bytes / MESSAGE_ID_BYTES
-    }
-
-    fn ids_wanted(&self) -> usize {
-        self.ids_max() / 8 * 7
     }
 
     /// What each tenant may have where all want more.

@@ -102,34 +102,14 @@ fn over_the_budget_a_tenant_gives_what_is_above_its_share() {
         greedy.remember(fingerprint(id, 1), id, now);
     }
     assert_eq!(greedy.len(), 100);
-    // What is small takes nothing from itself; the other is cut to the level.
+    // What is small gives nothing of its own: somebody else has more than a share.
     let mut small = MessageIds::new(Arc::clone(&budget));
     small.remember(fingerprint(1, 1), 1, now);
     assert!(budget.is_exceeded());
-    let level = budget.level(vec![greedy.len(), small.len()]);
-    greedy.forget_oldest(greedy.len() - level);
-    assert_eq!((small.len(), greedy.len()), (1, 83));
+    assert_eq!((small.len(), budget.excess()), (1, 101 - budget.wanted()));
+    greedy.forget_oldest(budget.excess());
     assert!(!budget.is_exceeded());
     assert_eq!(budget.excess(), 0);
-}
-
-#[test]
-fn the_level_leaves_those_below_it_alone_and_makes_the_others_equal() {
-    let budget = MessageIdBudget::new(MessageIdLimits {
-        bytes: 80 * MESSAGE_ID_BYTES,
-        ..LIMITS
-    });
-    for (counts, level) in [
-        (vec![], usize::MAX),
-        (vec![70], usize::MAX),
-        (vec![71], 70),
-        (vec![100, 100], 35),
-        (vec![100, 10, 100], 30),
-        (vec![10, 20, 1000], 40),
-        (vec![1; 100], 0),
-    ] {
-        assert_eq!(budget.level(counts.clone()), level, "{counts:?}");
-    }
 }
 
 #[test]

@@ -464,7 +464,7 @@ impl Scraped {
             ),
             tenants_dormant: register.gauge(
                 "sidewire_tenants_dormant",
-                "Tenants without either, of which the end of their log is remembered.",
+                "Tenants without any of these, of which the end of their log is remembered.",
                 &[],
             ),
             panics: register.counter(

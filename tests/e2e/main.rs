@@ -45,3 +45,6 @@ mod ingest_query;
 mod ingest_refusals;
 mod ingest_support;
 mod preconditions;
+
+mod resume;
+mod resume_load;

@@ -7,8 +7,8 @@ use serde_json::Value;
 use sidewire::{
     auth::{Algorithm, NewToken, Secret, SigningKey, TokenRules},
     client::{
-        ClientOptions, Connection, Credential, Encoding, Event, OpenError, Published, Publisher,
-        ReceiveError, Received,
+        ClientOptions, Connection, Control, Credential, Encoding, Event, OpenError, Published,
+        Publisher, ReceiveError, Received,
     },
     clock::Clock,
     config::{AuthKey, AuthMode, Config, IngestKey},
@@ -216,7 +216,7 @@ impl TestRelay {
         let dropped = metrics["sidewire_events_dropped_total{reason=\"too_slow\"}"]
             + metrics["sidewire_events_dropped_total{reason=\"closed\"}"];
         assert_eq!(
-            metrics["sidewire_events_matched_total"],
+            metrics["sidewire_events_matched_total"] + metrics["sidewire_events_replayed_total"],
             metrics["sidewire_events_written_total"] + dropped,
             "{metrics:#?}"
         );
@@ -231,8 +231,19 @@ impl TestRelay {
     /// Ends the relay as SIGTERM does, after a look at what it has counted.
     /// Whether all of its connections were closed in time.
     pub async fn stop(mut self) -> bool {
+        // Taken first: where the check fails, that is the failure.
+        let server = self.server.take().unwrap();
         self.check_at_rest().await;
-        self.server.take().unwrap().drain().await
+        server.drain().await
+    }
+}
+
+impl Drop for TestRelay {
+    /// No test may end without a look at the sums.
+    fn drop(&mut self) {
+        if self.server.is_some() && !std::thread::panicking() {
+            panic!("the relay was not stopped, so nobody has looked at what it counted");
+        }
     }
 }
 
@@ -281,6 +292,26 @@ impl TestClient {
     /// Subscribes to topics, given in full, and waits for the confirmation.
     pub async fn subscribe(&mut self, topics: &[&str]) -> wire::SubscriptionConfirmed {
         let id = self.0.subscribe(topics.iter().copied()).await.unwrap();
+        match self.receive().await {
+            Received::SubscriptionConfirmed(confirmed) => {
+                assert_eq!(confirmed.request_message_id, id);
+                confirmed
+            }
+            other => panic!("not confirmed: {other:?}"),
+        }
+    }
+
+    /// Subscribes to topics from a position on, and waits for the confirmation.
+    pub async fn resume(
+        &mut self,
+        topics: &[&str],
+        from: &wire::Position,
+    ) -> wire::SubscriptionConfirmed {
+        let subscribe = wire::Subscribe {
+            topics: topics.iter().map(|&topic| topic.to_owned()).collect(),
+            resume_from: Some(from.clone()),
+        };
+        let id = self.0.send(Control::Subscribe(subscribe)).await.unwrap();
         match self.receive().await {
             Received::SubscriptionConfirmed(confirmed) => {
                 assert_eq!(confirmed.request_message_id, id);

@@ -294,6 +294,7 @@ async fn an_id_is_remembered_within_its_window_whatever_became_of_its_event() {
     Call::event(EVENTS, &event("d", "x")).answer(&relay).await;
     let answer = Call::event(EVENTS, &event("a", "x")).answer(&relay).await;
     assert_eq!(places(&answer), json!([["5", 0, false]]));
+    assert!(relay.stop().await);
 
     let relay = TestRelay::with(|config| {
         config.ingest.message_id_age = Duration::from_nanos(1);

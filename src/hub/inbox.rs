@@ -8,7 +8,7 @@ use std::sync::{
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc};
 
-use super::registry::Tenant;
+use super::tenant::Tenant;
 use crate::event::Event;
 
 /// How many items wait in a shard's inbox at the most.

@@ -7,6 +7,8 @@ mod call;
 mod draft;
 mod events;
 mod gathered;
+mod parameters;
+mod refused;
 mod route;
 
 use std::{

@@ -216,7 +216,7 @@ impl Said {
                 let named = error.request_message_id.as_str();
                 codes.contains(&error.error_code.as_str())
                     && !error.error_message.is_empty()
-                    && names_request.is_none_or(|names| names == !named.is_empty())
+                    && names_request.is_none_or(|names| names != named.is_empty())
                     && (named.is_empty() || Some(named) == id)
                     && (field.is_none() || *field == error.field_name)
             }),

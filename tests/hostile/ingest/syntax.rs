@@ -25,8 +25,7 @@ pub(super) fn lengths() -> Vec<Mutator<Call>> {
         promising("a body of 2^63", "events", (1 << 63) - 1, 1 << 63),
         last("chunks that are too long", is(&[413]), |good, forge| {
             let len = forge.between(MIB + 1, MIB + 100_000);
-            let chunks = chunked(good, &vec![0; len], 4, forge);
-            chunks
+            chunked(good, &vec![0; len], 4, forge)
         }),
         Mutator::new("a body that never comes whole", |forge| {
             let request = good(forge).set("Content-Length", "5000");

@@ -67,6 +67,8 @@ pub(super) async fn shake_hands(
         // The caller times the handshake as a whole.
         .header_read_timeout(None)
         .max_buf_size(head_max)
+        // The buffer alone would let a longer one pass that comes in large pieces.
+        .max_header_size(head_max)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades()
         .await;

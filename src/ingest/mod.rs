@@ -59,6 +59,8 @@ pub async fn serve(shard: Rc<Shard>, stream: TcpStream) {
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIMEOUT)
             .max_buf_size(HEAD_BYTES_MAX)
+            // The buffer alone would let a longer one pass that comes in large pieces.
+            .max_header_size(HEAD_BYTES_MAX)
             // One that has said all it has to say still wants its answers.
             .half_close(true)
             // An answer is small: one piece is cheaper than a list of two.

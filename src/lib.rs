@@ -55,3 +55,6 @@ pub mod http;
 pub mod ops;
 pub mod random;
 pub mod tally;
+
+#[cfg(test)]
+mod simulation;

@@ -9,6 +9,7 @@ use std::sync::{
 
 use bytes::{BufMut, Bytes};
 use prost::encoding::{encode_varint, encoded_len_varint};
+use tokio::time::Instant;
 
 use crate::protocol::{
     MessageId, Position, Topic,
@@ -115,9 +116,10 @@ impl Draft {
         &self.topics
     }
 
-    /// The event at its place: the position is appended and the frame is whole.
+    /// The event at its place, which it has had since `now`: the position is
+    /// appended and the frame is whole.
     #[must_use]
-    pub fn place(self, position: Position, account: &Arc<EventBytes>) -> Event {
+    pub fn place(self, position: Position, account: &Arc<EventBytes>, now: Instant) -> Event {
         let mut buffer = self.buffer;
         append_position(&mut buffer, position);
         let (header, header_len) = binary_header(buffer.len() - HEADER_BYTES_MAX);
@@ -136,6 +138,7 @@ impl Draft {
             frame,
             header_len,
             position,
+            placed: now,
             topics: self.topics,
             cost,
             account: Arc::clone(account),
@@ -160,6 +163,7 @@ pub struct Event {
     frame: Bytes,
     header_len: usize,
     position: Position,
+    placed: Instant,
     topics: Arc<[Topic]>,
     cost: usize,
     account: Arc<EventBytes>,
@@ -182,6 +186,12 @@ impl Event {
     #[must_use]
     pub fn position(&self) -> Position {
         self.position
+    }
+
+    /// When it was given its place.
+    #[must_use]
+    pub fn placed(&self) -> Instant {
+        self.placed
     }
 
     /// What it relates to, each topic once.
@@ -249,7 +259,7 @@ pub(crate) mod tests {
             append_timestamp: Some(300),
             topics: Arc::default(),
         })
-        .place(position(5), &Arc::default());
+        .place(position(5), &Arc::default(), Instant::now());
         let mut expected = vec![
             0x12, 0x00, 0x1a, 0x00, // as they came
             0x0a, 1, b'm', // 1: message_id
@@ -272,7 +282,7 @@ pub(crate) mod tests {
             append_timestamp: None,
             topics: Arc::default(),
         })
-        .place(position(u64::MAX), &Arc::default());
+        .place(position(u64::MAX), &Arc::default(), Instant::now());
         assert!(
             event
                 .envelope()
@@ -300,7 +310,9 @@ pub(crate) mod tests {
     fn the_bytes_of_all_events_are_zero_again_when_all_are_gone() {
         let account = Arc::default();
         let events: Vec<_> = (1..=3)
-            .map(|offset| draft("m", &["a:1", "b:2"]).place(position(offset), &account))
+            .map(|offset| {
+                draft("m", &["a:1", "b:2"]).place(position(offset), &account, Instant::now())
+            })
             .collect();
         let sum: usize = events.iter().map(Event::cost).sum();
         assert_eq!(account.get(), sum as u64);

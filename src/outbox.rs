@@ -2,6 +2,9 @@
 //! there are too many. It stands between the hub, which fills it, and the
 //! connection, which empties it, so that neither need know the other. Knows no
 //! topics and no sockets.
+//!
+//! An outbox that is behind takes no events that are offered: it only counts them,
+//! as owed. They come to it from the log, as there is room for them.
 
 use std::{
     cell::RefCell,
@@ -12,6 +15,8 @@ use std::{
     sync::Arc,
     task::{Context, Waker},
 };
+
+use tokio::time::Instant;
 
 use crate::{event::Event, protocol::close::Ending};
 
@@ -70,6 +75,8 @@ pub enum Offered {
         /// [woken](Outbox::wake), once.
         to_wake: bool,
     },
+    /// It will come from the log, since the outbox is behind.
+    Owed,
     /// It was offered before, for another of its topics.
     TakenBefore,
     /// There was no room: the connection will be closed for it.
@@ -165,6 +172,10 @@ struct State {
     pong: Option<Box<[u8]>>,
     /// The last event that was taken.
     taken: u64,
+    /// Events come from the log, not from the inbox.
+    behind: bool,
+    /// Events that were offered meanwhile and have not come from the log yet.
+    owed: u64,
     ending: Option<Ending>,
     /// Somebody has been told to wake the connection and has not yet.
     wake_due: bool,
@@ -193,6 +204,11 @@ impl Outbox {
         if state.taken == offer.number {
             return Offered::TakenBefore;
         }
+        if state.behind {
+            state.taken = offer.number;
+            state.owed += 1;
+            return Offered::Owed;
+        }
         if state.ending.is_some() || state.close_queued {
             return Offered::Ended;
         }
@@ -208,9 +224,49 @@ impl Outbox {
         Offered::Taken { to_wake }
     }
 
+    /// Takes no more of what is offered, until it is [live](Self::go_live) again.
+    pub fn fall_behind(&self) {
+        self.state.borrow_mut().behind = true;
+    }
+
+    /// Queues an event that comes from the log. `owed`: it is one of those that were
+    /// offered while the outbox was behind.
+    pub fn push_from_log(&self, event: &Arc<Event>, owed: bool) {
+        let mut state = self.state.borrow_mut();
+        if owed {
+            state.owed = state.owed.saturating_sub(1);
+        }
+        self.push(&mut state, Rc::new(Frame::Event(Arc::clone(event))));
+    }
+
+    /// Takes what is offered again: it has had all that it is owed.
+    pub fn go_live(&self) {
+        let mut state = self.state.borrow_mut();
+        debug_assert_eq!(state.owed, 0, "what is offered is what the log holds");
+        state.behind = false;
+    }
+
+    /// When the event was placed that has waited longest to be written, and its
+    /// offset, if one waits.
+    #[must_use]
+    pub fn oldest_event(&self) -> Option<(Instant, u64)> {
+        let state = self.state.borrow();
+        state.queue.iter().find_map(|frame| match &**frame {
+            Frame::Event(event) => Some((event.placed(), event.position().offset)),
+            Frame::Own(_) => None,
+        })
+    }
+
+    /// Tells the connection to end, and drops what waits at once: how many events
+    /// that were.
+    pub fn end_and_discard(&self, ending: Ending) -> u64 {
+        self.end(ending);
+        self.discard()
+    }
+
     /// Queues a whole frame that the connection itself made: the answer to
     /// something that its client sent. The limits are not looked at, since a
-    /// connection stops reading while there is no [room](Self::has_room_for_replies).
+    /// connection stops reading while there is no [room](Self::is_half_free).
     pub fn push_reply(&self, frame: Box<[u8]>) {
         let mut state = self.state.borrow_mut();
         if !state.close_queued {
@@ -246,11 +302,12 @@ impl Outbox {
         self.state.borrow().ending
     }
 
-    /// Whether a connection may take more from its client that is to be answered.
-    /// Replies have half of the outbox, so that a client that asks much at once
-    /// is not closed for an event that comes while it is being answered.
+    /// Whether less than half of the outbox is taken. As long as it is, a connection
+    /// may take more from its client that is to be answered, and more from the log:
+    /// the other half is for events that come meanwhile, so that nobody is closed
+    /// for those.
     #[must_use]
-    pub fn has_room_for_replies(&self) -> bool {
+    pub fn is_half_free(&self) -> bool {
         let state = self.state.borrow();
         let limits = &self.pool.limits;
         state.queue.len() < limits.frames.div_ceil(2) && state.bytes < limits.bytes.div_ceil(2)
@@ -316,11 +373,13 @@ impl Outbox {
         advanced
     }
 
-    /// Drops all that is not begun, and says how many events were among it.
+    /// Drops all that is not begun, and what is owed; says how many events were
+    /// among it.
     pub fn discard(&self) -> u64 {
         let mut state = self.state.borrow_mut();
         let begun = usize::from(state.head_written > 0);
-        let mut events = 0;
+        let mut events = mem::take(&mut state.owed);
+        state.behind = false;
         while state.queue.len() > begun {
             let Some(last) = state.queue.pop_back() else {
                 break;

@@ -30,8 +30,8 @@ impl Cell {
 
 /// The cells of one shard.
 ///
-/// `matched` = `written` + `dropped_slow` + `dropped_closed` + `queued`, at any
-/// time that the shard's thread is not in the middle of an event.
+/// `matched` + `replayed` = `written` + `dropped_slow` + `dropped_closed` + `queued`,
+/// at any time that the shard's thread is not in the middle of an event.
 #[derive(Debug, Default)]
 pub struct Tally {
     /// WebSocket connections that are open.
@@ -42,13 +42,15 @@ pub struct Tally {
     pub subscriptions: Cell,
     /// Events, once for each connection that they matched.
     pub matched: Cell,
-    /// Of these, handed to the kernel whole.
+    /// Events of replays, once for each connection that they were queued for.
+    pub replayed: Cell,
+    /// Of both, handed to the kernel whole.
     pub written: Cell,
-    /// Of these, dropped because the connection was too slow.
+    /// Of both, dropped because the connection was too slow.
     pub dropped_slow: Cell,
-    /// Of these, dropped because the connection ended before they were written.
+    /// Of both, dropped because the connection ended before they were written.
     pub dropped_closed: Cell,
-    /// Of these, waiting in outboxes.
+    /// Of both, waiting in outboxes, or in the log for a connection that catches up.
     pub queued: Cell,
     /// System calls that wrote to WebSocket connections.
     pub writes: Cell,

@@ -339,6 +339,8 @@ fn shard() -> Rc<Shard> {
     let random = Arc::new(Random::from_seed(1));
     let limits = RegistryLimits {
         tenants: 1,
+        log_bytes: u64::MAX,
+        memory_bytes: u64::MAX,
         window: Window {
             events: LOG_EVENTS,
             bytes: 1 << 20,

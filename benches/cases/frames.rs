@@ -6,6 +6,7 @@ use sidewire::{
     event::{Draft, DraftParts, Event, EventBytes},
     protocol::{Epoch, MessageId, Position, Topic},
 };
+use tokio::time::Instant;
 
 use super::{Case, Subject, events::payload};
 
@@ -28,6 +29,7 @@ struct Frame {
     made: Vec<Event>,
     account: Arc<EventBytes>,
     position: Position,
+    now: Instant,
 }
 
 impl Frame {
@@ -46,6 +48,7 @@ impl Frame {
                 epoch: Epoch::from_bits(1 << 127),
                 offset: 1_000_000,
             },
+            now: Instant::now(),
         }
     }
 }
@@ -71,6 +74,7 @@ impl Subject for Frame {
             topics,
         });
         self.position.offset += 1;
-        self.made.push(draft.place(self.position, &self.account));
+        self.made
+            .push(draft.place(self.position, &self.account, self.now));
     }
 }

@@ -195,6 +195,8 @@ fn runtime() -> LocalRuntime {
 fn one_shard() -> (Publisher, Rc<ShardHub>) {
     let limits = RegistryLimits {
         tenants: 1,
+        log_bytes: u64::MAX,
+        memory_bytes: u64::MAX,
         // Soon full: from then on each event evicts one.
         window: Window {
             events: 16,
@@ -222,7 +224,7 @@ fn join(
 ) -> Membership {
     let user = UserName::parse(&format!("user-{number}")).unwrap();
     let membership = shard.join(tenant, &user, Rc::clone(outbox)).unwrap();
-    membership.subscribe(topics, topics.len()).unwrap();
+    membership.subscribe(topics, topics.len(), None).unwrap();
     membership
 }
 

@@ -1,11 +1,16 @@
 //! `[limits]`: what one event, connection or process may take up.
 
+use bytesize::ByteSize;
 use serde::Deserialize;
 
 use super::{
+    Replay,
     error::Problems,
     values::{self, GIB, MIB},
 };
+
+/// What is to be left for outboxes and inboxes beside the logs.
+const MEMORY_BEYOND_LOGS: usize = 64 * MIB;
 
 /// The most shards; more than any machine has cores.
 const SHARDS_MAX: usize = 1024;
@@ -36,6 +41,10 @@ pub struct Limits {
     /// 100,000.
     #[serde(deserialize_with = "values::count")]
     pub tenants: usize,
+    /// The most bytes of events in memory, in logs and outboxes together; 512 MiB.
+    /// When there are more, the connections are closed that hold the oldest.
+    #[serde(deserialize_with = "values::size")]
+    pub memory_max: usize,
 }
 
 impl Default for Limits {
@@ -48,12 +57,14 @@ impl Default for Limits {
             outbox_frames: 1_000,
             outbox_bytes: MIB,
             tenants: 100_000,
+            memory_max: 512 * MIB,
         }
     }
 }
 
 impl Limits {
-    pub(super) fn check(&self, problems: &mut Problems) {
+    pub(super) fn check(&self, replay: &Replay, problems: &mut Problems) {
+        self.check_memory(replay, problems);
         if self.shards > SHARDS_MAX {
             problems.refuse(
                 "limits.shards",
@@ -71,5 +82,21 @@ impl Limits {
             problems.check_count(key, count);
         }
         problems.check_size("limits.outbox_bytes", self.outbox_bytes, 1..=GIB);
+    }
+
+    /// What the logs may keep has to be there, and room for what is on its way.
+    fn check_memory(&self, replay: &Replay, problems: &mut Problems) {
+        let least = replay.process_bytes.saturating_add(MEMORY_BEYOND_LOGS);
+        if self.memory_max < least {
+            problems.refuse(
+                "limits.memory_max",
+                format!(
+                    "is {}, and the logs alone may keep {}",
+                    ByteSize(self.memory_max as u64),
+                    ByteSize(replay.process_bytes as u64)
+                ),
+                "at least replay.process_bytes and 64 MiB; make the one larger or the other smaller",
+            );
+        }
     }
 }

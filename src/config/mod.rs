@@ -121,7 +121,7 @@ impl Config {
         let mut problems = Problems::default();
         self.client.check(&mut problems);
         self.auth.check(&mut problems);
-        self.limits.check(&mut problems);
+        self.limits.check(&self.replay, &mut problems);
         self.replay.check(&mut problems);
         self.ingest.check(&mut problems);
         self.log.check(&mut problems);

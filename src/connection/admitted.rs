@@ -47,8 +47,8 @@ impl Admitted {
 /// its events.
 #[derive(Debug)]
 pub(super) struct Account {
-    shard: Rc<Shard>,
-    outbox: Rc<Outbox>,
+    pub(super) shard: Rc<Shard>,
+    pub(super) outbox: Rc<Outbox>,
     tenant: TenantName,
     user: UserName,
     /// Why it ends, as far as is known.
@@ -90,7 +90,7 @@ impl Account {
     /// So many events are dropped, for the reason that is known by now.
     pub(super) fn discarded(&self, events: u64) {
         let tally = self.shard.hub.tally();
-        if self.closed == Closed::TooSlow {
+        if self.closed.is_too_slow() {
             tally.dropped_slow.add(events);
         } else {
             tally.dropped_closed.add(events);

@@ -10,11 +10,15 @@ use crate::{
     auth::Grant,
     protocol::{
         ErrorCode, MessageId, Position, Topic,
+        position::EpochError,
         reply::{ListedIds, Refusal, Reply},
         wire,
     },
     schema::{Control, Fault, IdLists, Inspected, Payload, PayloadKind, Schema, WireError},
 };
+
+/// What a client is told that asks for too much while it is sent what it missed.
+const WAITING_RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// What a client is told that has as many topics as it may. No time helps, only
 /// to give up topics, so it is told to take its time.
@@ -46,8 +50,7 @@ pub struct TopicsRequest {
     lists: Vec<ListedIds>,
     texts: Vec<String>,
     topics: Vec<Topic>,
-    /// The position that the client has, where it wants a replay from there.
-    pub resume_from: Option<wire::Position>,
+    resume_from: Option<wire::Position>,
 }
 
 impl Conversation {
@@ -205,18 +208,25 @@ impl TopicsRequest {
         &self.topics
     }
 
-    /// The answer when a Subscribe has been carried out at this position. It says
-    /// that nothing was recovered: nothing is replayed.
+    /// From where a Subscribe wants to resume, if it does.
     #[must_use]
-    pub fn subscribed(self, position: Position) -> Reply {
+    pub fn resume_from(&self) -> Option<Result<Position, EpochError>> {
+        self.resume_from.as_ref().map(Position::try_from)
+    }
+
+    /// The answer when a Subscribe has been carried out at this position.
+    /// `replayed`: how many events will be replayed, where what the client missed is
+    /// complete.
+    #[must_use]
+    pub fn subscribed(self, position: Position, replayed: Option<u64>) -> Reply {
         Reply::SubscriptionConfirmed {
             lists: self.lists,
             fields: wire::SubscriptionConfirmed {
                 topics: self.texts,
                 position: Some(position.into()),
-                recovered: false,
+                recovered: replayed.is_some(),
                 request_message_id: self.message_id,
-                replayed: 0,
+                replayed: replayed.unwrap_or(0),
             },
         }
     }
@@ -231,6 +241,17 @@ impl TopicsRequest {
                 request_message_id: self.message_id,
             },
         }
+    }
+
+    /// The answer when `waiting_max` requests wait already for a replay to be over.
+    #[must_use]
+    pub fn too_many_wait(&self, waiting_max: usize) -> Reply {
+        let message =
+            format!("while a replay lasts, {waiting_max} Subscribes and Unsubscribes may wait");
+        Reply::Error(Refusal {
+            retry_after: Some(WAITING_RETRY_AFTER),
+            ..Refusal::new(ErrorCode::RateLimitExceeded, message).of(&self.message_id)
+        })
     }
 
     /// The answer when a Subscribe would take the connection over `topics_max`

@@ -3,6 +3,7 @@
 //!
 //! `handshake` turns an HTTP request into an identity and a byte stream; `admitted`
 //! is a client that got through, and what is counted of it;
+//! `behind` is what there is of one that is being sent what it missed;
 //! `conversation` is the protocol as a pure state machine; `stream` is the one
 //! owner of the byte stream, which `frame_walk` tells when no message is begun;
 //! `task` drives the conversation over it, by the `deadlines`, for which the
@@ -10,6 +11,7 @@
 
 mod admitted;
 mod alarms;
+mod behind;
 mod conversation;
 mod deadlines;
 mod frame_walk;

@@ -3,14 +3,16 @@
 //! the right code. Knows no topics and no JSON.
 
 use std::{
+    collections::VecDeque,
     future::poll_fn,
+    mem,
     rc::Rc,
     task::{Context, Poll},
     time::Duration,
 };
 
 use bytes::Bytes;
-use tokio::time::Instant;
+use tokio::{task::yield_now, time::Instant};
 use tokio_tungstenite::tungstenite::{
     Error, Message,
     error::ProtocolError,
@@ -20,16 +22,18 @@ use tokio_tungstenite::tungstenite::{
 use super::{
     admitted::{Account, Admitted},
     alarms::Alarm,
-    conversation::{Action, Conversation},
+    behind::{Behind, WAITING_MAX},
+    conversation::{Action, Conversation, TopicsRequest},
     deadlines::{Deadlines, Late},
     stream::{FrameStream, Transport},
 };
 use crate::{
-    hub::Membership,
+    hub::{Membership, Progress, Subscribed},
+    log::Gap,
     ops::Closed,
-    outbox::{Advanced, Outbox},
+    outbox::Advanced,
     protocol::{
-        ErrorCode,
+        ErrorCode, Position,
         close::Ending,
         frame,
         reply::{Refusal, Reply},
@@ -59,19 +63,22 @@ pub fn converse<S: Transport, H>(
 }
 
 struct Connection<S: Transport> {
-    shard: Rc<Shard>,
     conversation: Conversation,
     /// Gone as soon as the connection begins to end: nothing more is for it.
     membership: Option<Membership>,
+    /// While it is being sent what it missed.
+    behind: Option<Box<Behind>>,
     stream: FrameStream<S>,
-    outbox: Rc<Outbox>,
     phase: Phase,
+    /// The log was read: others have their turn before anything else is done.
+    turn_is_over: bool,
     /// Whether something is read that was not looked at: at first what came
     /// behind the handshake.
     unlooked: bool,
     deadlines: Deadlines,
     /// Set for the next of the deadlines.
     alarm: Option<Alarm>,
+    /// Has the shard and the outbox.
     account: Account,
 }
 
@@ -98,6 +105,7 @@ enum Phase {
 enum Step {
     Read,
     Wrote(Advanced),
+    CatchUp,
     Ending(Ending),
     Late(Late),
     Over,
@@ -119,6 +127,8 @@ impl<S: Transport> Connection<S> {
                 relay.config.limits.topics_per_subscribe,
             ),
             membership: Some(admitted.membership),
+            behind: None,
+            turn_is_over: false,
             stream: FrameStream::new(stream, read_ahead, message_max, Rc::clone(&outbox)),
             phase: Phase::Open,
             unlooked: true,
@@ -128,8 +138,6 @@ impl<S: Transport> Connection<S> {
             },
             alarm: None,
             account: admitted.account,
-            outbox,
-            shard,
         }
     }
 
@@ -138,12 +146,17 @@ impl<S: Transport> Connection<S> {
             if self.unlooked {
                 self.take_messages();
             }
+            if mem::take(&mut self.turn_is_over) {
+                yield_now().await;
+                continue;
+            }
             match poll_fn(|context| self.poll_step(context)).await {
                 Step::Read => {
                     self.account.read();
                     self.unlooked = true;
                 }
                 Step::Wrote(advanced) => self.wrote(advanced),
+                Step::CatchUp => self.catch_up(),
                 Step::Ending(ending) => self.end(ending),
                 Step::Late(Late::Token) => self.end(Ending::TokenExpired),
                 Step::Late(Late::Write | Late::Close) => {
@@ -159,9 +172,10 @@ impl<S: Transport> Connection<S> {
     /// a client that never stops sending cannot put them off; then writing, since
     /// a connection stops reading when its outbox fills up.
     fn poll_step(&mut self, context: &mut Context<'_>) -> Poll<Step> {
-        self.outbox.register(context);
+        self.account.outbox.register(context);
         if self.phase == Phase::Open
-            && let Some(ending) = self.outbox.ending()
+            && let Some(ending) = self.account.outbox.ending()
+            && !self.is_owed_more(ending)
         {
             return Poll::Ready(Step::Ending(ending));
         }
@@ -174,6 +188,9 @@ impl<S: Transport> Connection<S> {
         if let Poll::Ready(step) = self.poll_read(context) {
             return Poll::Ready(step);
         }
+        if self.behind.is_some() && self.account.outbox.is_half_free() {
+            return Poll::Ready(Step::CatchUp);
+        }
         // Writing may have set a deadline that no alarm is set for yet.
         self.check_deadlines()
             .map_or(Poll::Pending, |late| Poll::Ready(Step::Late(late)))
@@ -181,7 +198,7 @@ impl<S: Transport> Connection<S> {
 
     /// What is late; else sees to it that an alarm rings when something will be.
     fn check_deadlines(&mut self) -> Option<Late> {
-        if self.outbox.take_rung() {
+        if self.account.outbox.take_rung() {
             self.alarm = None;
         }
         let next = self.deadlines.next();
@@ -191,18 +208,18 @@ impl<S: Transport> Connection<S> {
             if let Some(late) = self.deadlines.late(Instant::now()) {
                 return Some(late);
             }
-            self.alarm = next.map(|next| self.shard.alarms.set(next, &self.outbox));
+            self.alarm = next.map(|next| self.account.shard.alarms.set(next, &self.account.outbox));
         }
         None
     }
 
     fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<Step> {
-        if !self.outbox.is_empty() {
+        if !self.account.outbox.is_empty() {
             return match self.stream.poll_write(context) {
                 Poll::Ready(Ok(advanced)) => Poll::Ready(Step::Wrote(advanced)),
                 Poll::Ready(Err(_)) => Poll::Ready(self.lost()),
                 Poll::Pending => {
-                    let timeout = self.shard.relay.config.client.write_timeout;
+                    let timeout = self.account.shard.relay.config.client.write_timeout;
                     self.deadlines
                         .write
                         .get_or_insert_with(|| Instant::now() + timeout);
@@ -229,10 +246,13 @@ impl<S: Transport> Connection<S> {
             Phase::Open | Phase::Closing => {
                 // A client that does not take its answers is not asked for more
                 // questions.
-                if !self.outbox.has_room_for_replies() {
+                if !self.account.outbox.is_half_free() {
                     return Poll::Pending;
                 }
-                match self.stream.poll_read(context, &self.shard.read_buffer) {
+                match self
+                    .stream
+                    .poll_read(context, &self.account.shard.read_buffer)
+                {
                     Poll::Ready(Ok(())) => Poll::Ready(Step::Read),
                     Poll::Ready(Err(_)) => Poll::Ready(self.lost()),
                     Poll::Pending => Poll::Pending,
@@ -240,7 +260,10 @@ impl<S: Transport> Connection<S> {
             }
             Phase::Closed => Poll::Pending,
             Phase::Lingering { .. } => {
-                match self.stream.poll_discard(context, &self.shard.read_buffer) {
+                match self
+                    .stream
+                    .poll_discard(context, &self.account.shard.read_buffer)
+                {
                     Poll::Ready(Ok(true)) => Poll::Ready(Step::Read),
                     Poll::Ready(Ok(false)) => {
                         // It may still read: our Close is for it.
@@ -258,7 +281,8 @@ impl<S: Transport> Connection<S> {
     /// what they may be answered with.
     fn take_messages(&mut self) {
         while matches!(self.phase, Phase::Open | Phase::Closing)
-            && self.outbox.has_room_for_replies()
+            && !self.turn_is_over
+            && self.account.outbox.is_half_free()
         {
             match self.stream.next_message() {
                 Ok(Some(message)) => self.take(message),
@@ -283,35 +307,106 @@ impl<S: Transport> Connection<S> {
     }
 
     fn answer(&mut self, frame: &[u8]) {
+        let now = self.account.shard.relay.clock.unix_seconds();
+        let action = self.conversation.receive(frame, now);
+        match (action, &mut self.behind) {
+            (Action::Reply(reply), _) => self.push(&reply),
+            (action, Some(behind)) if behind.has_room() => behind.waiting.push_back(action),
+            (Action::Subscribe(request) | Action::Unsubscribe(request), Some(_)) => {
+                self.push(&request.too_many_wait(WAITING_MAX));
+            }
+            (action, None) => {
+                self.carry_out(action);
+                self.catch_up();
+            }
+        }
+    }
+
+    fn carry_out(&mut self, action: Action) {
+        match action {
+            Action::Reply(reply) => self.push(&reply),
+            Action::Subscribe(request) => self.subscribe(request),
+            Action::Unsubscribe(request) => {
+                if let Some(membership) = &self.membership {
+                    membership.unsubscribe(request.topics());
+                    self.push(&request.unsubscribed());
+                }
+            }
+        }
+    }
+
+    fn subscribe(&mut self, request: TopicsRequest) {
         let Some(membership) = &self.membership else {
             return;
         };
-        let relay = &self.shard.relay;
-        let reply = match self.conversation.receive(frame, relay.clock.unix_seconds()) {
-            Action::Reply(reply) => reply,
-            Action::Subscribe(request) => {
-                let cap = relay.config.limits.topics_per_connection;
-                match membership.subscribe(request.topics(), cap) {
-                    Ok(position) => request.subscribed(position),
-                    Err(over) => request.over_the_cap(over.topics_max),
-                }
+        let cap = self.account.shard.relay.config.limits.topics_per_connection;
+        match membership.subscribe(request.topics(), cap, request.resume_from()) {
+            Ok(Subscribed::Live(position)) => self.push(&request.subscribed(position, None)),
+            Ok(Subscribed::NotResumed(position, gap)) => {
+                self.resumed(request, position, Err(gap));
             }
-            Action::Unsubscribe(request) => {
-                membership.unsubscribe(request.topics());
-                request.unsubscribed()
+            Ok(Subscribed::Behind(catch_up)) => {
+                self.behind = Some(Behind::new(catch_up, request));
             }
-        };
-        if let Reply::Error(refusal) = &reply {
-            relay.metrics.refused(refusal.code);
+            Err(over) => self.push(&request.over_the_cap(over.topics_max)),
         }
-        self.push(&reply);
+    }
+
+    /// Tells the client whether it is given what it missed.
+    fn resumed(&self, request: TopicsRequest, position: Position, result: Result<u64, Gap>) {
+        self.account.shard.relay.metrics.resumed(result.map(drop));
+        self.push(&request.subscribed(position, result.ok()));
+    }
+
+    /// Goes on with what the client missed, if there is any of that: for a slice of
+    /// the log, then others have their turn.
+    fn catch_up(&mut self) {
+        while let (Some(behind), Some(membership)) = (&mut self.behind, &self.membership) {
+            self.turn_is_over = true;
+            match behind.catch_up.step(membership) {
+                Progress::More => return,
+                Progress::Confirm(result) => {
+                    let position = behind.catch_up.position();
+                    if let Some(request) = behind.request.take() {
+                        self.resumed(request, position, result);
+                    }
+                }
+                Progress::Live => {
+                    let waiting = mem::take(&mut behind.waiting);
+                    self.behind = None;
+                    self.take_waiting(waiting);
+                }
+                Progress::Overtaken => return self.end(Ending::Overtaken),
+            }
+        }
+    }
+
+    /// Carries out what has waited, until it makes the connection catch up again.
+    fn take_waiting(&mut self, waiting: VecDeque<Action>) {
+        if self.account.outbox.ending().is_some() {
+            return;
+        }
+        for action in waiting {
+            match &mut self.behind {
+                Some(behind) => behind.waiting.push_back(action),
+                None => self.carry_out(action),
+            }
+        }
+    }
+
+    /// Whether what the connection is still sent from the log goes before its end.
+    fn is_owed_more(&self, ending: Ending) -> bool {
+        self.behind.is_some() && ending.writes_what_is_queued()
     }
 
     fn push(&self, reply: &Reply) {
-        let relay = &self.shard.relay;
+        let relay = &self.account.shard.relay;
+        if let Reply::Error(refusal) = reply {
+            relay.metrics.refused(refusal.code);
+        }
         let id = relay.random.uuid_v7(&relay.clock).to_string();
         let envelope = reply.envelope(&id, relay.clock.unix_seconds());
-        self.outbox.push_reply(frame::binary(&envelope));
+        self.account.outbox.push_reply(frame::binary(&envelope));
     }
 
     fn wrote(&mut self, advanced: Advanced) {
@@ -319,7 +414,7 @@ impl<S: Transport> Connection<S> {
         if advanced.frames > 0 {
             self.deadlines.write = None;
         }
-        if self.phase != Phase::Open && self.outbox.is_empty() {
+        if self.phase != Phase::Open && self.account.outbox.is_empty() {
             let answered = Instant::now() + CLOSE_ANSWER_TIMEOUT;
             let end = self
                 .deadlines
@@ -335,9 +430,9 @@ impl<S: Transport> Connection<S> {
             return;
         }
         self.account.closed = Closed::by_relay(ending);
-        self.membership = None;
+        self.leave();
         if !ending.writes_what_is_queued() {
-            self.account.discarded(self.outbox.discard());
+            self.account.discarded(self.account.outbox.discard());
         }
         if ending == Ending::TokenExpired {
             self.push(&Reply::Error(Refusal::new(
@@ -355,7 +450,7 @@ impl<S: Transport> Connection<S> {
             // here: a deadline of its own would race with that.
             self.deadlines.token = None;
         } else {
-            self.give_it_until(self.shard.relay.config.client.write_timeout);
+            self.give_it_until(self.account.shard.relay.config.client.write_timeout);
         }
     }
 
@@ -363,10 +458,10 @@ impl<S: Transport> Connection<S> {
     fn closed_by_client(&mut self) {
         if self.phase == Phase::Open {
             self.account.closed = Closed::ByClient;
-            self.membership = None;
-            self.account.discarded(self.outbox.discard());
+            self.leave();
+            self.account.discarded(self.account.outbox.discard());
             self.phase = Phase::Closing;
-            self.give_it_until(self.shard.relay.config.client.write_timeout);
+            self.give_it_until(self.account.shard.relay.config.client.write_timeout);
         }
     }
 
@@ -387,8 +482,8 @@ impl<S: Transport> Connection<S> {
         };
         if self.phase == Phase::Open {
             self.account.closed = closed;
-            self.membership = None;
-            self.account.discarded(self.outbox.discard());
+            self.leave();
+            self.account.discarded(self.account.outbox.discard());
             self.stream.close(CloseFrame {
                 code,
                 // tungstenite's words are about the wire, not about the relay.
@@ -396,15 +491,21 @@ impl<S: Transport> Connection<S> {
             });
         }
         self.phase = Phase::Lingering { shut_down: false };
-        self.give_it_until(self.shard.relay.config.client.write_timeout);
+        self.give_it_until(self.account.shard.relay.config.client.write_timeout);
     }
 
     /// The client is gone without a word: what is queued goes nowhere.
     fn outbox_is_lost(&mut self) {
-        self.membership = None;
-        self.account.discarded(self.outbox.abandon());
+        self.leave();
+        self.account.discarded(self.account.outbox.abandon());
         self.phase = Phase::Closed;
-        self.give_it_until(self.shard.relay.config.client.write_timeout);
+        self.give_it_until(self.account.shard.relay.config.client.write_timeout);
+    }
+
+    /// Nothing more is for it.
+    fn leave(&mut self) {
+        self.membership = None;
+        self.behind = None;
     }
 
     fn lost(&mut self) -> Step {
@@ -413,7 +514,7 @@ impl<S: Transport> Connection<S> {
     }
 
     fn cut_off(&mut self) {
-        if !self.outbox.is_empty() && self.phase == Phase::Open {
+        if !self.account.outbox.is_empty() && self.phase == Phase::Open {
             self.account.closed = Closed::Reset;
         }
     }
@@ -430,7 +531,7 @@ impl<S: Transport> Drop for Connection<S> {
     /// Whatever ends the task: with something unwritten the client must not take
     /// the end for a good one.
     fn drop(&mut self) {
-        if !self.outbox.is_empty() {
+        if !self.account.outbox.is_empty() {
             self.stream.reset();
         }
     }

@@ -96,6 +96,8 @@ impl Bench {
         let random = Arc::new(Random::from_seed(1));
         let limits = RegistryLimits {
             tenants: 10,
+            log_bytes: u64::MAX,
+            memory_bytes: u64::MAX,
             window: Window {
                 events: 0,
                 bytes: 0,

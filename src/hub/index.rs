@@ -90,6 +90,7 @@ impl TenantIndex {
                     fanout.matched += 1;
                     fanout.overflowed += 1;
                 }
+                Offered::Owed => fanout.matched += 1,
                 Offered::TakenBefore | Offered::Ended => {}
             });
         }

@@ -8,10 +8,13 @@
 //! to the outboxes of the connections that it matches (`shard`, `index`), on its
 //! own thread, without a lock.
 
+mod catch_up;
+mod dormant;
 mod inbox;
 mod index;
 mod publish;
 mod registry;
+mod relief;
 mod shard;
 mod subscribers;
 
@@ -22,12 +25,14 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::sync::mpsc;
 
+pub use catch_up::{CatchUp, Progress};
 pub use inbox::{InboxLimits, Item};
 pub use publish::{Appended, PlacedEvent, PublishError, Published, Publisher};
 pub use registry::{Registry, RegistryLimits, TenantsFull};
-pub use shard::{Membership, ShardHub, TooManyTopics};
+pub use shard::{Membership, ShardHub, Subscribed, TooManyTopics};
 
 use crate::tally::Tally;
+use relief::Relief;
 
 /// Which of the process's shards, from 0.
 pub type ShardId = usize;
@@ -48,13 +53,14 @@ pub struct ShardSeed {
     registry: Arc<Registry>,
     tally: Arc<Tally>,
     inbox: mpsc::Receiver<Item>,
+    relief: Arc<Relief>,
 }
 
 impl ShardSeed {
     /// The hub, which stays on the thread where it is made.
     #[must_use]
     pub fn grow(self) -> ShardHub {
-        ShardHub::new(self.id, self.registry, self.tally, self.inbox)
+        ShardHub::new(self)
     }
 }
 
@@ -66,6 +72,7 @@ pub fn hub(
     tallies: &[Arc<Tally>],
 ) -> (Publisher, Vec<ShardSeed>) {
     let places = registry.limits().inbox.places;
+    let relief = Arc::new(Relief::new(tallies.len()));
     let (inboxes, seeds): (Vec<_>, _) = tallies
         .iter()
         .enumerate()
@@ -76,10 +83,11 @@ pub fn hub(
                 registry: Arc::clone(registry),
                 tally: Arc::clone(tally),
                 inbox,
+                relief: Arc::clone(&relief),
             };
             (sender, seed)
         })
         .unzip();
-    let publisher = Publisher::new(Arc::clone(registry), inboxes.into(), timeouts);
+    let publisher = Publisher::new(Arc::clone(registry), inboxes.into(), relief, timeouts);
     (publisher, seeds)
 }

@@ -3,23 +3,29 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::{
     PublishTimeouts,
     inbox::{Events, InboxSender, Receipt},
     registry::{Attempt, Registry, TenantsFull},
+    relief::Relief,
 };
 use crate::{
     event::Draft,
     protocol::{Position, TenantName},
 };
 
+/// How often a publisher that waits for memory looks whether there is some. Shards
+/// free it within a turn or two.
+const MEMORY_LOOK_EVERY: Duration = Duration::from_millis(1);
+
 /// Puts events into tenants' logs. Clones share everything.
 #[derive(Debug, Clone)]
 pub struct Publisher {
     registry: Arc<Registry>,
     pub(super) inboxes: Arc<[InboxSender]>,
+    relief: Arc<Relief>,
     timeouts: PublishTimeouts,
 }
 
@@ -32,6 +38,9 @@ pub enum PublishError {
     /// A shard's inbox had no room within the time.
     #[error("a shard has no room for more events of this tenant")]
     NoRoom,
+    /// All events together took more memory than they may, for all of the time.
+    #[error("the relay has no memory for more events")]
+    NoMemory,
 }
 
 /// Events that are in the log.
@@ -57,11 +66,13 @@ impl Publisher {
     pub(super) fn new(
         registry: Arc<Registry>,
         inboxes: Arc<[InboxSender]>,
+        relief: Arc<Relief>,
         timeouts: PublishTimeouts,
     ) -> Self {
         Self {
             registry,
             inboxes,
+            relief,
             timeouts,
         }
     }
@@ -80,12 +91,19 @@ impl Publisher {
         let mut now = Instant::now();
         let deadline = now + self.timeouts.inbox;
         loop {
+            if self.registry.is_over_memory() {
+                self.memory(deadline).await?;
+            }
             let attempt = self
                 .registry
                 .obtain(tenant)?
                 .append(&mut drafts, &self.inboxes, now);
             match attempt {
                 Attempt::Appended(events, receipt) => {
+                    self.registry.trim_logs();
+                    if self.registry.is_over_memory() {
+                        self.relief.ask();
+                    }
                     return Ok(Appended {
                         events,
                         receipt,
@@ -101,6 +119,18 @@ impl Publisher {
                 Attempt::Removed => {}
             }
         }
+    }
+
+    /// Waits until there is memory for more events.
+    async fn memory(&self, deadline: Instant) -> Result<(), PublishError> {
+        while self.registry.is_over_memory() {
+            if Instant::now() >= deadline {
+                return Err(PublishError::NoMemory);
+            }
+            self.relief.ask();
+            sleep(MEMORY_LOOK_EVERY).await;
+        }
+        Ok(())
     }
 }
 

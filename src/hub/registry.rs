@@ -3,10 +3,11 @@
 //! decided in one step. Knows no connections.
 
 use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+    ops::ControlFlow,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
+use indexmap::IndexMap;
 use tokio::{
     sync::{Semaphore, TryAcquireError, mpsc::error::TrySendError},
     time::Instant,
@@ -14,11 +15,12 @@ use tokio::{
 
 use super::{
     ShardId,
+    dormant::Dormant,
     inbox::{Events, InboxLimits, InboxSender, Item, Receipt, ReceiptPart},
 };
 use crate::{
-    event::{Draft, EventBytes},
-    log::{Log, Window},
+    event::{Draft, Event, EventBytes},
+    log::{Accounts, Gap, Log, Window},
     protocol::{Position, TenantName},
     random::Random,
 };
@@ -30,6 +32,10 @@ pub struct RegistryLimits {
     pub tenants: usize,
     /// What each tenant's log keeps.
     pub window: Window,
+    /// The bytes of all logs together. What is too much is taken from the largest.
+    pub log_bytes: u64,
+    /// The bytes of all events in memory, wherever they are held.
+    pub memory_bytes: u64,
     /// What waits in the shards' inboxes.
     pub inbox: InboxLimits,
 }
@@ -42,10 +48,27 @@ pub struct TenantsFull;
 /// All tenants, by name.
 #[derive(Debug)]
 pub struct Registry {
-    tenants: RwLock<HashMap<TenantName, Arc<Tenant>>>,
+    tenants: RwLock<Tenants>,
     limits: RegistryLimits,
     random: Arc<Random>,
-    event_bytes: Arc<EventBytes>,
+    accounts: Accounts,
+    /// Held by who takes from the logs what is too much.
+    trimming: Mutex<()>,
+}
+
+#[derive(Debug, Default)]
+struct Tenants {
+    /// Those with connections or events.
+    live: IndexMap<TenantName, Arc<Tenant>>,
+    dormant: Dormant,
+}
+
+impl Tenants {
+    /// Keeps the number of both together within the limit.
+    fn forget_surplus(&mut self, limit: usize) {
+        let room = limit.saturating_sub(self.live.len());
+        self.dormant.forget_beyond(room);
+    }
 }
 
 impl Registry {
@@ -56,7 +79,8 @@ impl Registry {
             tenants: RwLock::default(),
             limits,
             random,
-            event_bytes: Arc::default(),
+            accounts: Accounts::default(),
+            trimming: Mutex::default(),
         }
     }
 
@@ -69,16 +93,34 @@ impl Registry {
     /// The bytes of all events in memory.
     #[must_use]
     pub fn event_bytes(&self) -> &EventBytes {
-        &self.event_bytes
+        &self.accounts.events
     }
 
-    /// How many tenants there are.
+    /// The bytes of all events in logs.
+    #[must_use]
+    pub fn log_bytes(&self) -> u64 {
+        self.accounts.logs.get()
+    }
+
+    /// Whether the events take more memory than they may.
+    #[must_use]
+    pub fn is_over_memory(&self) -> bool {
+        self.accounts.events.get() > self.limits.memory_bytes
+    }
+
+    /// How many tenants there are with connections or events.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.read().len()
+        self.read().live.len()
     }
 
-    /// Whether there is no tenant.
+    /// Of how many tenants only the end of their log is remembered.
+    #[must_use]
+    pub fn dormant_len(&self) -> usize {
+        self.read().dormant.len()
+    }
+
+    /// Whether there is no tenant with connections or events.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -87,8 +129,7 @@ impl Registry {
     /// Evicts from every log what is too old, and forgets the tenants of which
     /// nothing is left.
     pub fn sweep(&self, now: Instant) {
-        let tenants: Vec<_> = self.read().values().cloned().collect();
-        for tenant in tenants {
+        for tenant in self.all() {
             let (evicted, idle) = {
                 let mut state = tenant.lock();
                 (state.log.evict(now), state.is_idle())
@@ -100,32 +141,54 @@ impl Registry {
         }
     }
 
+    /// Takes the oldest events from the largest logs, when all logs together have
+    /// more bytes than they may: down to a level that is the same for all, so that a
+    /// log smaller than its even share of the whole loses nothing to the others.
+    pub(super) fn trim_logs(&self) {
+        if self.log_bytes() <= self.limits.log_bytes {
+            return;
+        }
+        // One is enough. Some more than is needed is taken, so that this look at
+        // every log is not had for every event.
+        let Ok(_guard) = self.trimming.try_lock() else {
+            return;
+        };
+        let tenants = self.all();
+        let sizes = tenants.iter().map(|it| it.lock().log.bytes() as u64);
+        let level = level(sizes.collect(), self.limits.log_bytes / 64 * 63);
+        for tenant in tenants {
+            let evicted = tenant.lock().log.shrink_to(level);
+            drop(evicted);
+        }
+    }
+
     /// The tenant of this name, which is made if there is none. It may be removed
     /// before the caller locks it; who finds it so asks again.
     pub(super) fn obtain(&self, name: &TenantName) -> Result<Arc<Tenant>, TenantsFull> {
-        if let Some(tenant) = self.read().get(name) {
+        if let Some(tenant) = self.read().live.get(name) {
             return Ok(Arc::clone(tenant));
         }
-        let mut tenants = self.tenants.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(tenant) = tenants.get(name) {
+        let mut tenants = self.write();
+        if let Some(tenant) = tenants.live.get(name) {
             return Ok(Arc::clone(tenant));
         }
-        if tenants.len() >= self.limits.tenants {
+        if tenants.live.len() >= self.limits.tenants {
             return Err(TenantsFull);
         }
+        let head = tenants.dormant.take(name).unwrap_or_else(|| Position {
+            epoch: self.random.epoch(),
+            offset: 0,
+        });
         let tenant = Arc::new(Tenant {
             name: name.clone(),
             state: Mutex::new(State {
-                log: Log::new(
-                    self.random.epoch(),
-                    self.limits.window,
-                    Arc::clone(&self.event_bytes),
-                ),
+                log: Log::new(head, self.limits.window, self.accounts.clone()),
                 shards: Vec::new(),
                 removed: false,
             }),
         });
-        tenants.insert(name.clone(), Arc::clone(&tenant));
+        tenants.live.insert(name.clone(), Arc::clone(&tenant));
+        tenants.forget_surplus(self.limits.tenants);
         Ok(tenant)
     }
 
@@ -165,17 +228,44 @@ impl Registry {
     }
 
     fn forget_if_idle(&self, tenant: &Arc<Tenant>) {
-        let mut tenants = self.tenants.write().unwrap_or_else(PoisonError::into_inner);
+        let mut tenants = self.write();
         let mut state = tenant.lock();
         if state.is_idle() && !state.removed {
             state.removed = true;
-            tenants.remove(&tenant.name);
+            tenants.live.swap_remove(&tenant.name);
+            tenants.dormant.put(tenant.name.clone(), state.log.head());
+            tenants.forget_surplus(self.limits.tenants);
         }
     }
 
-    fn read(&self) -> std::sync::RwLockReadGuard<'_, HashMap<TenantName, Arc<Tenant>>> {
+    /// As of now.
+    fn all(&self) -> Vec<Arc<Tenant>> {
+        self.read().live.values().cloned().collect()
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Tenants> {
         self.tenants.read().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Tenants> {
+        self.tenants.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The level to which all sizes are to be cut down so that their sum is at most
+/// `sum`.
+fn level(mut sizes: Vec<u64>, sum: u64) -> usize {
+    sizes.sort_unstable();
+    let (mut left, mut count) = (sum, sizes.len() as u64);
+    for size in sizes {
+        let share = left.checked_div(count).unwrap_or(0);
+        if size > share {
+            return usize::try_from(share).unwrap_or(usize::MAX);
+        }
+        left -= size;
+        count -= 1;
+    }
+    usize::MAX
 }
 
 /// One tenant.
@@ -204,6 +294,17 @@ struct ShardOfTenant {
     shard: ShardId,
     /// The tenant's places in this shard's inbox.
     share: Arc<Semaphore>,
+}
+
+/// A part of a log.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Span {
+    /// The offset after which nothing may have been evicted, whatever is read.
+    pub(super) whole_after: u64,
+    /// The offset after which it begins.
+    pub(super) after: u64,
+    /// The offset up to which it goes.
+    pub(super) up_to: u64,
 }
 
 /// How an attempt to append ended.
@@ -243,6 +344,47 @@ impl Tenant {
     /// The newest event's position.
     pub(super) fn head(&self) -> Position {
         self.lock().log.head()
+    }
+
+    /// The position after which the log has everything.
+    pub(super) fn tail(&self) -> Position {
+        self.lock().log.tail()
+    }
+
+    /// Whether the log has all that came after the position.
+    pub(super) fn has_all_after(&self, position: Position) -> Result<(), Gap> {
+        self.lock().log.read_after(position).map(drop)
+    }
+
+    /// Calls `f` with the events of a span of the log, oldest first, for as long as
+    /// it says so and with `count` at the most, under the tenant's lock. Gives the
+    /// offset up to which the span is done.
+    pub(super) fn read_log(
+        &self,
+        span: Span,
+        count: usize,
+        mut f: impl FnMut(&Arc<Event>) -> ControlFlow<()>,
+    ) -> Result<u64, Gap> {
+        let state = self.lock();
+        let at = |offset| Position {
+            offset,
+            ..state.log.head()
+        };
+        if span.whole_after != span.after {
+            let _all = state.log.read_after(at(span.whole_after))?;
+        }
+        let mut done = span.after;
+        for (number, event) in state.log.read_after(at(span.after))?.enumerate() {
+            let offset = event.position().offset;
+            if offset > span.up_to {
+                break;
+            }
+            if number == count || f(event).is_break() {
+                return Ok(done);
+            }
+            done = offset;
+        }
+        Ok(span.up_to)
     }
 
     /// Appends all events and sends them to every shard of the set, or does

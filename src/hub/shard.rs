@@ -3,25 +3,41 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::{HashMap, HashSet, VecDeque},
+    collections::VecDeque,
     future::poll_fn,
+    ops::ControlFlow,
     rc::Rc,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
-use tokio::{sync::mpsc, task::yield_now};
+use indexmap::IndexMap;
+use tokio::{
+    sync::mpsc,
+    task::yield_now,
+    time::{Instant, sleep},
+};
 
 use super::{
-    ShardId,
+    ShardId, ShardSeed,
+    catch_up::CatchUp,
     inbox::Item,
     index::TenantIndex,
-    registry::{Registry, Tenant, TenantsFull},
+    registry::{Registry, Span, Tenant, TenantsFull},
+    relief::Relief,
     subscribers::ConnectionId,
 };
 use crate::{
+    event::Event,
+    log::Gap,
     outbox::{Offer, Outbox},
-    protocol::{Position, TenantName, Topic, UserName, close::Ending},
+    protocol::{
+        Position, TenantName, Topic, UserName,
+        close::Ending,
+        position::EpochError,
+        topic::{TopicMap, TopicSet},
+    },
     tally::Tally,
 };
 
@@ -39,13 +55,18 @@ const TO_WAKE_KEPT_ROOM_FOR: usize = 4096;
 /// How many items are taken from the inbox before others have their turn.
 const ITEMS_A_TURN: usize = 16;
 
+/// How long a shard lets the others have their turn before it closes more
+/// connections for want of memory.
+const RELIEF_PAUSE: Duration = Duration::from_millis(1);
+
 /// A shard's tenants and topics.
 #[derive(Debug)]
 pub struct ShardHub {
     id: ShardId,
     registry: Arc<Registry>,
     tally: Arc<Tally>,
-    tenants: RefCell<HashMap<TenantName, Rc<TenantHere>>>,
+    relief: Arc<Relief>,
+    tenants: RefCell<IndexMap<TenantName, Rc<TenantHere>>>,
     inbox: RefCell<mpsc::Receiver<Item>>,
     /// The last event that was offered to outboxes.
     last_event: Cell<u64>,
@@ -73,18 +94,14 @@ pub struct TooManyTopics {
 }
 
 impl ShardHub {
-    pub(super) fn new(
-        id: ShardId,
-        registry: Arc<Registry>,
-        tally: Arc<Tally>,
-        inbox: mpsc::Receiver<Item>,
-    ) -> Self {
+    pub(super) fn new(seed: ShardSeed) -> Self {
         Self {
-            id,
-            registry,
-            tally,
+            id: seed.id,
+            registry: seed.registry,
+            tally: seed.tally,
+            relief: seed.relief,
             tenants: RefCell::default(),
-            inbox: RefCell::new(inbox),
+            inbox: RefCell::new(seed.inbox),
             last_event: Cell::default(),
             to_wake: RefCell::default(),
             last_connection: Cell::default(),
@@ -123,6 +140,54 @@ impl ShardHub {
                 break;
             }
         }
+    }
+
+    /// Closes connections for as long as the events take more memory than they may:
+    /// first the one that has waited longest, of all shards, to write an event that
+    /// the log no longer has. To close another would free nothing.
+    pub async fn relieve_memory(&self) {
+        loop {
+            self.relief.asked(self.id).await;
+            while self.registry.is_over_memory() && self.free_some_memory() {
+                // The others' turn, of which one may have older ones.
+                sleep(RELIEF_PAUSE).await;
+            }
+            self.relief.has_nothing(self.id);
+        }
+    }
+
+    /// Closes what is the oldest of all shards'; whether there is anything here that
+    /// could be closed.
+    fn free_some_memory(&self) -> bool {
+        let mut holders = self.holders_of_old_events();
+        holders.sort_by_key(|(placed, _)| *placed);
+        for (placed, outbox) in &holders {
+            if !self.registry.is_over_memory() || !self.relief.is_oldest(self.id, *placed) {
+                break;
+            }
+            let events = outbox.end_and_discard(Ending::NoMemory);
+            self.tally.dropped_slow.add(events);
+            self.tally.queued.sub(events);
+        }
+        !holders.is_empty()
+    }
+
+    /// The outboxes whose oldest event has left the log, with the time when that was
+    /// placed.
+    fn holders_of_old_events(&self) -> Vec<(Instant, Rc<Outbox>)> {
+        let mut holders = Vec::new();
+        for here in self.tenants.borrow().values() {
+            let tail = here.tenant.tail();
+            here.index.borrow().for_each_connection(|outbox| {
+                if let Some((placed, offset)) = outbox.oldest_event()
+                    && offset <= tail.offset
+                    && outbox.ending().is_none()
+                {
+                    holders.push((placed, Rc::clone(outbox)));
+                }
+            });
+        }
+        holders
     }
 
     /// Whether there is anything to do; `false` when there never will be.
@@ -174,11 +239,13 @@ impl ShardHub {
         drop(index);
         Ok(Membership {
             hub: Rc::clone(self),
-            here,
             id,
             user,
             outbox,
             topics: RefCell::default(),
+            implicit_from: Cell::new(here.taken.get().offset),
+            implicit_resumed: Cell::new(false),
+            here,
         })
     }
 
@@ -262,7 +329,7 @@ impl ShardHub {
     }
 
     fn leave(&self, here: &TenantHere) {
-        self.tenants.borrow_mut().remove(here.tenant.name());
+        self.tenants.borrow_mut().swap_remove(here.tenant.name());
         self.registry.leave(&here.tenant, self.id);
     }
 }
@@ -277,14 +344,35 @@ pub struct Membership {
     /// The topic of its user.
     user: Topic,
     outbox: Rc<Outbox>,
-    topics: RefCell<HashSet<Topic>>,
+    /// What it is subscribed to, and for each topic the offset from which on it has
+    /// been served.
+    topics: RefCell<TopicMap<u64>>,
+    /// The same for the implicit topics.
+    implicit_from: Cell<u64>,
+    /// Whether they have been resumed; once is all.
+    implicit_resumed: Cell<bool>,
+}
+
+/// What a Subscribe has brought about.
+#[derive(Debug)]
+pub enum Subscribed {
+    /// The connection stands at this position, and gets from there on what relates
+    /// to its topics.
+    Live(Position),
+    /// The same, but what the client had cannot be resumed from.
+    NotResumed(Position, Gap),
+    /// The connection resumes. Until it is live again its topics may not change.
+    Behind(CatchUp),
 }
 
 impl Membership {
-    /// Adds the topics to what the connection gets, and gives the position where
-    /// it stands: all that its older topics were to bring up to there is in its
-    /// outbox, and all that comes after it will be, for the new topics too. The
-    /// position is never below the head of the tenant's log as of the call.
+    /// Adds the topics to what the connection gets, from where it stands: all that
+    /// its older topics were to bring up to there is in its outbox, and all that
+    /// comes after it will be, for the new topics too. That position is never below
+    /// the head of the tenant's log as of the call.
+    ///
+    /// With `resume_from`, what came between that and the position is to be replayed.
+    /// An error there: the epoch is none that this relay could have given.
     ///
     /// # Errors
     ///
@@ -293,11 +381,12 @@ impl Membership {
         &self,
         topics: &[Topic],
         topics_max: usize,
-    ) -> Result<Position, TooManyTopics> {
+        resume_from: Option<Result<Position, EpochError>>,
+    ) -> Result<Subscribed, TooManyTopics> {
         let mut subscribed = self.topics.borrow_mut();
-        let new: HashSet<_> = topics
+        let new: TopicSet = topics
             .iter()
-            .filter(|topic| !subscribed.contains(*topic))
+            .filter(|topic| !subscribed.contains_key(*topic))
             .cloned()
             .collect();
         if subscribed.len() + new.len() > topics_max {
@@ -309,8 +398,30 @@ impl Membership {
             index.subscribe(topic, self.id, &self.outbox);
         }
         self.hub.tally.subscriptions.add(new.len() as u64);
-        subscribed.extend(new);
-        Ok(position)
+        subscribed.extend(new.into_iter().map(|topic| (topic, position.offset)));
+        Ok(match resume_from {
+            None => Subscribed::Live(position),
+            Some(from) => self.resume(topics, from, position),
+        })
+    }
+
+    fn resume(
+        &self,
+        topics: &[Topic],
+        from: Result<Position, EpochError>,
+        position: Position,
+    ) -> Subscribed {
+        let implicit = !self.implicit_resumed.replace(true);
+        let whole = from
+            .map_err(|_| Gap::UnknownEpoch)
+            .and_then(|from| self.here.tenant.has_all_after(from).map(|()| from));
+        match whole {
+            Err(gap) => Subscribed::NotResumed(position, gap),
+            Ok(from) => {
+                self.outbox.fall_behind();
+                Subscribed::Behind(CatchUp::new(topics, implicit, from.offset, position))
+            }
+        }
     }
 
     /// Takes the topics away; those that it did not have do not matter.
@@ -318,10 +429,76 @@ impl Membership {
         let mut subscribed = self.topics.borrow_mut();
         let mut index = self.here.index.borrow_mut();
         for topic in topics {
-            if subscribed.remove(topic) {
+            if subscribed.remove(topic).is_some() {
                 index.unsubscribe(topic, self.id);
                 self.hub.tally.subscriptions.sub(1);
             }
+        }
+    }
+}
+
+/// What a connection that catches up asks.
+impl Membership {
+    pub(super) fn outbox(&self) -> &Outbox {
+        &self.outbox
+    }
+
+    /// Up to where the shard has taken the tenant's events from its inbox.
+    pub(super) fn taken(&self) -> Position {
+        self.here.taken.get()
+    }
+
+    pub(super) fn read_log(
+        &self,
+        span: Span,
+        count: usize,
+        f: impl FnMut(&Arc<Event>) -> ControlFlow<()>,
+    ) -> Result<u64, Gap> {
+        self.here.tenant.read_log(span, count, f)
+    }
+
+    /// Whether it is a topic that the connection has without asking.
+    pub(super) fn is_implicit(&self, topic: &Topic) -> bool {
+        *topic == self.user || topic.is_everyone()
+    }
+
+    /// Whether the connection is to get the event.
+    pub(super) fn relates(&self, event: &Event) -> bool {
+        let topics = self.topics.borrow();
+        let is_its = |topic| topics.contains_key(topic) || self.is_implicit(topic);
+        event.topics().iter().any(is_its)
+    }
+
+    /// Whether a subscription has brought the event already.
+    pub(super) fn has_brought(&self, event: &Event) -> bool {
+        let topics = self.topics.borrow();
+        let served_from = |topic| match topics.get(topic) {
+            Some(from) => Some(*from),
+            None => self.is_implicit(topic).then(|| self.implicit_from.get()),
+        };
+        let is_served = |from| from < event.position().offset;
+        let mut served = event.topics().iter().filter_map(served_from);
+        served.any(is_served)
+    }
+
+    /// Queues an event of a replay.
+    pub(super) fn replay(&self, event: &Arc<Event>) {
+        self.hub.tally.replayed.add(1);
+        self.hub.tally.queued.add(1);
+        self.outbox.push_from_log(event, false);
+    }
+
+    /// A replay is over: from that offset on its topics have been served.
+    pub(super) fn replayed(&self, topics: &TopicSet, implicit: bool, from: u64) {
+        let mut subscribed = self.topics.borrow_mut();
+        for topic in topics {
+            if let Some(served_from) = subscribed.get_mut(topic) {
+                *served_from = from.min(*served_from);
+            }
+        }
+        if implicit {
+            let served_from = self.implicit_from.get();
+            self.implicit_from.set(from.min(served_from));
         }
     }
 }
@@ -330,7 +507,7 @@ impl Drop for Membership {
     fn drop(&mut self) {
         let topics = self.topics.take();
         let mut index = self.here.index.borrow_mut();
-        for topic in &topics {
+        for topic in topics.keys() {
             index.unsubscribe(topic, self.id);
         }
         index.unsubscribe(&self.user, self.id);

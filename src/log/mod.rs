@@ -4,7 +4,15 @@
 //! The interface is small (append, head, read after) so that a log that several
 //! relays share can stand in the place of this one, which is in memory.
 
-use std::{collections::VecDeque, iter, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    iter,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
@@ -16,7 +24,8 @@ use crate::{
 /// What a log keeps at the most.
 #[derive(Debug, Clone, Copy)]
 pub struct Window {
-    /// How many events.
+    /// How many events; 0: the log only assigns positions, and nothing can be
+    /// read from it.
     pub events: usize,
     /// How many bytes, as [`Event::cost`] counts them.
     pub bytes: usize,
@@ -24,21 +33,36 @@ pub struct Window {
     pub age: Duration,
 }
 
+/// What the logs of a process take up together.
+#[derive(Debug, Clone, Default)]
+pub struct Accounts {
+    /// All events in memory, those included that only an outbox still holds.
+    pub events: Arc<EventBytes>,
+    /// Those in logs.
+    pub logs: Arc<LogBytes>,
+}
+
+/// The bytes of all events that are in a log, as [`Event::cost`] counts them.
+#[derive(Debug, Default)]
+pub struct LogBytes(AtomicU64);
+
+impl LogBytes {
+    /// The number of bytes as of now.
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// One tenant's events, the newest of them.
 #[derive(Debug)]
 pub struct Log {
     epoch: Epoch,
     head: u64,
-    ring: VecDeque<Record>,
+    ring: VecDeque<Arc<Event>>,
     bytes: usize,
     window: Window,
-    account: Arc<EventBytes>,
-}
-
-#[derive(Debug)]
-struct Record {
-    event: Arc<Event>,
-    appended: Instant,
+    accounts: Accounts,
 }
 
 /// What a reader asked for is not all there.
@@ -53,31 +77,46 @@ pub enum Gap {
     /// An event after the position has left the window.
     #[error("an event after the position has been evicted")]
     Evicted,
+    /// The log keeps no events.
+    #[error("replay is switched off")]
+    Disabled,
+}
+
+impl Gap {
+    /// As a word, for metrics.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::UnknownEpoch => "unknown_epoch",
+            Self::Future => "future",
+            Self::Evicted => "evicted",
+            Self::Disabled => "disabled",
+        }
+    }
 }
 
 impl Log {
-    /// An empty log.
+    /// An empty log, whose last event, if it has had any, stood at `head`.
     #[must_use]
-    pub fn new(epoch: Epoch, window: Window, account: Arc<EventBytes>) -> Self {
+    pub fn new(head: Position, window: Window, accounts: Accounts) -> Self {
         Self {
-            epoch,
-            head: 0,
+            epoch: head.epoch,
+            head: head.offset,
             ring: VecDeque::new(),
             bytes: 0,
             window,
-            account,
+            accounts,
         }
     }
 
     /// Gives the event the next place, and evicts what no longer fits.
     pub fn append(&mut self, draft: Draft, now: Instant) -> Arc<Event> {
         self.head += 1;
-        let event = Arc::new(draft.place(self.head(), &self.account));
+        let event = Arc::new(draft.place(self.head(), &self.accounts.events, now));
         self.bytes += event.cost();
-        self.ring.push_back(Record {
-            event: Arc::clone(&event),
-            appended: now,
-        });
+        let cost = event.cost() as u64;
+        self.accounts.logs.0.fetch_add(cost, Ordering::Relaxed);
+        self.ring.push_back(Arc::clone(&event));
         while self.evict_oldest(now).is_some() {}
         event
     }
@@ -91,7 +130,7 @@ impl Log {
     /// The position after which everything is still there.
     #[must_use]
     pub fn tail(&self) -> Position {
-        let first = self.ring.front().map(|record| record.event.position());
+        let first = self.ring.front().map(|event| event.position());
         self.at(first.map_or(self.head, |first| first.offset - 1))
     }
 
@@ -103,6 +142,9 @@ impl Log {
     /// When something after the position is not there, or the position is none of
     /// this log's.
     pub fn read_after(&self, position: Position) -> Result<impl Iterator<Item = &Arc<Event>>, Gap> {
+        if self.window.events == 0 {
+            return Err(Gap::Disabled);
+        }
         if position.epoch != self.epoch {
             return Err(Gap::UnknownEpoch);
         }
@@ -114,18 +156,30 @@ impl Log {
         }
         let first = self
             .ring
-            .partition_point(|record| record.event.position().offset <= position.offset);
-        Ok(self.ring.iter().skip(first).map(|record| &record.event))
+            .partition_point(|event| event.position().offset <= position.offset);
+        Ok(self.ring.range(first..))
     }
 
     /// Takes out what lies outside the window. It is the caller's to drop, who may
     /// hold a lock under which that would take too long.
     pub fn evict(&mut self, now: Instant) -> Vec<Arc<Event>> {
         let evicted = iter::from_fn(|| self.evict_oldest(now)).collect();
-        if self.ring.is_empty() {
-            self.ring = VecDeque::new();
-        }
+        self.give_memory_back();
         evicted
+    }
+
+    /// Takes out the oldest events until at most so many bytes are left, for the
+    /// caller to drop.
+    pub fn shrink_to(&mut self, bytes: usize) -> Vec<Arc<Event>> {
+        let evicted = iter::from_fn(|| (self.bytes > bytes).then(|| self.pop_oldest())?).collect();
+        self.give_memory_back();
+        evicted
+    }
+
+    /// What its events take up, as [`Event::cost`] counts them.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Takes out the oldest event, if it lies outside the window.
@@ -133,13 +187,24 @@ impl Log {
         let oldest = self.ring.front()?;
         let fits = self.ring.len() <= self.window.events
             && self.bytes <= self.window.bytes
-            && now.saturating_duration_since(oldest.appended) < self.window.age;
-        if fits {
-            return None;
-        }
+            && now.saturating_duration_since(oldest.placed()) < self.window.age;
+        if fits { None } else { self.pop_oldest() }
+    }
+
+    fn pop_oldest(&mut self) -> Option<Arc<Event>> {
         let oldest = self.ring.pop_front()?;
-        self.bytes -= oldest.event.cost();
-        Some(oldest.event)
+        self.bytes -= oldest.cost();
+        let cost = oldest.cost() as u64;
+        self.accounts.logs.0.fetch_sub(cost, Ordering::Relaxed);
+        Some(oldest)
+    }
+
+    /// A ring that was long once does not hold on to its room: of many tenants
+    /// most are quiet.
+    fn give_memory_back(&mut self) {
+        if self.ring.len() < self.ring.capacity() / 4 {
+            self.ring.shrink_to(self.ring.len() * 2);
+        }
     }
 
     /// Whether no event is in the window.
@@ -156,6 +221,13 @@ impl Log {
     }
 }
 
+impl Drop for Log {
+    fn drop(&mut self) {
+        let bytes = self.bytes as u64;
+        self.accounts.logs.0.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -166,7 +238,7 @@ mod tests {
     const EPOCH: Epoch = Epoch::from_bits(3);
 
     fn log(window: Window) -> Log {
-        Log::new(EPOCH, window, Arc::default())
+        Log::new(at(0), window, Accounts::default())
     }
 
     const WIDE: Window = Window {
@@ -222,7 +294,9 @@ mod tests {
     #[test]
     fn events_leave_when_they_are_too_many_too_large_or_too_old() {
         let now = Instant::now();
-        let cost = draft("m", &["a:1"]).place(at(1), &Arc::default()).cost();
+        let cost = draft("m", &["a:1"])
+            .place(at(1), &Arc::default(), now)
+            .cost();
         for window in [
             Window { events: 4, ..WIDE },
             Window {
@@ -245,6 +319,37 @@ mod tests {
         log.evict(now + WIDE.age * 2);
         assert!(log.is_empty());
         assert_eq!((log.head(), log.tail()), (at(3), at(3)));
+    }
+
+    #[test]
+    fn what_is_taken_from_a_log_for_want_of_room_is_the_oldest() {
+        let (mut log, now) = (log(WIDE), Instant::now());
+        append(&mut log, 10, now);
+        let cost = log.bytes() / 10;
+        assert_eq!(log.shrink_to(cost * 4 + cost / 2).len(), 6);
+        assert_eq!(offsets_after(&log, 6), Ok(vec![7, 8, 9, 10]));
+        assert_eq!(log.accounts.logs.get(), 4 * cost as u64);
+        assert_eq!(log.shrink_to(cost * 4).len(), 0);
+        let logs = Arc::clone(&log.accounts.logs);
+        drop(log);
+        assert_eq!(logs.get(), 0);
+    }
+
+    #[test]
+    fn a_log_that_keeps_no_events_assigns_positions_and_refuses_every_read() {
+        let mut log = log(Window { events: 0, ..WIDE });
+        append(&mut log, 2, Instant::now());
+        assert_eq!((log.head(), log.is_empty()), (at(2), true));
+        assert_eq!(offsets_after(&log, 2), Err(Gap::Disabled));
+    }
+
+    #[test]
+    fn a_log_goes_on_where_it_was_left() {
+        let mut log = Log::new(at(7), WIDE, Accounts::default());
+        assert_eq!(offsets_after(&log, 7), Ok(vec![]));
+        assert_eq!(offsets_after(&log, 6), Err(Gap::Evicted));
+        append(&mut log, 1, Instant::now());
+        assert_eq!(offsets_after(&log, 7), Ok(vec![8]));
     }
 
     #[test]
@@ -271,9 +376,10 @@ mod tests {
                 append(&mut log, 1, now);
                 prop_assert!(log.ring.len() <= events);
                 prop_assert!(log.bytes <= bytes);
-                let sum: usize = log.ring.iter().map(|record| record.event.cost()).sum();
+                let sum: usize = log.ring.iter().map(|event| event.cost()).sum();
                 prop_assert_eq!(log.bytes, sum);
-                prop_assert!(log.ring.iter().all(|record| now - record.appended < window.age));
+                prop_assert_eq!(log.accounts.logs.get(), sum as u64);
+                prop_assert!(log.ring.iter().all(|event| now - event.placed() < window.age));
             }
         }
     }

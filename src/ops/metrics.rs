@@ -12,7 +12,8 @@ use metrics::{Counter, Gauge, Key, KeyName, Label, Level, Metadata, Recorder, Sh
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
 use crate::{
-    auth::TokenError, hub::Registry, protocol::ErrorCode, protocol::close::Ending, tally::Tally,
+    auth::TokenError, hub::Registry, log::Gap, protocol::ErrorCode, protocol::close::Ending,
+    tally::Tally,
 };
 
 /// Why a connection was closed, for the label `reason`.
@@ -34,6 +35,10 @@ pub enum Closed {
     TokenExpired,
     /// The outbox was full (4003).
     TooSlow,
+    /// What it was to get next left the replay window first (4003).
+    Overtaken,
+    /// The relay needed the memory of its outbox (4003).
+    NoMemory,
     /// The relay is shutting down (1001).
     Drain,
     /// A frame could not be written within the write deadline (1006).
@@ -41,7 +46,7 @@ pub enum Closed {
 }
 
 impl Closed {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 12] = [
         Self::ByClient,
         Self::Lost,
         Self::ProtocolError,
@@ -50,6 +55,8 @@ impl Closed {
         Self::WrongFrameType,
         Self::TokenExpired,
         Self::TooSlow,
+        Self::Overtaken,
+        Self::NoMemory,
         Self::Drain,
         Self::Reset,
     ];
@@ -62,7 +69,15 @@ impl Closed {
             Ending::WrongFrameType => Self::WrongFrameType,
             Ending::TokenExpired => Self::TokenExpired,
             Ending::TooSlow => Self::TooSlow,
+            Ending::Overtaken => Self::Overtaken,
+            Ending::NoMemory => Self::NoMemory,
         }
+    }
+
+    /// Whether the client was too slow (4003), in one way or another.
+    #[must_use]
+    pub fn is_too_slow(self) -> bool {
+        matches!(self, Self::TooSlow | Self::Overtaken | Self::NoMemory)
     }
 
     /// The reason as a word.
@@ -77,11 +92,16 @@ impl Closed {
             Self::WrongFrameType => "wrong_frame_type",
             Self::TokenExpired => "token_expired",
             Self::TooSlow => "too_slow",
+            Self::Overtaken => "overtaken",
+            Self::NoMemory => "no_memory",
             Self::Drain => "drain",
             Self::Reset => "reset",
         }
     }
 }
+
+/// The result of a resume that was complete.
+const RECOVERED: &str = "recovered";
 
 /// The error codes with which a client's message can be refused.
 const REFUSALS: [ErrorCode; 3] = [
@@ -131,6 +151,7 @@ pub struct Metrics {
     handle: PrometheusHandle,
     closed: Family,
     refused: Family,
+    resumes: Family,
     handshakes_refused: Family,
     handshakes_timed_out: Counter,
     client_authentication_failures: Family,
@@ -147,6 +168,7 @@ struct Scraped {
     connections_opened: Counter,
     subscriptions: Gauge,
     matched: Counter,
+    replayed: Counter,
     written: Counter,
     dropped_slow: Counter,
     dropped_closed: Counter,
@@ -155,7 +177,9 @@ struct Scraped {
     client_frames_written: Counter,
     client_reads: Counter,
     event_bytes: Gauge,
+    log_bytes: Gauge,
     tenants: Gauge,
+    tenants_dormant: Gauge,
     panics: Counter,
 }
 
@@ -197,6 +221,19 @@ impl Metrics {
                 &[],
                 "code",
                 REFUSALS.map(ErrorCode::as_str),
+            ),
+            resumes: register.family(
+                "sidewire_resumes_total",
+                "Subscribes with a position to resume from, by result: recovered, or why not.",
+                &[],
+                "result",
+                [
+                    RECOVERED,
+                    Gap::UnknownEpoch.label(),
+                    Gap::Future.label(),
+                    Gap::Evicted.label(),
+                    Gap::Disabled.label(),
+                ],
             ),
             handshakes_refused: register.family(
                 "sidewire_handshakes_refused_total",
@@ -244,6 +281,12 @@ impl Metrics {
     /// A client's message was answered with an ErrorResponse.
     pub fn refused(&self, code: ErrorCode) {
         self.refused.count(code.as_str(), &self.recorder);
+    }
+
+    /// A client was told whether it is given what it missed.
+    pub fn resumed(&self, result: Result<(), Gap>) {
+        let label = result.map_or_else(Gap::label, |()| RECOVERED);
+        self.resumes.count(label, &self.recorder);
     }
 
     /// A client's request did not become a WebSocket.
@@ -302,7 +345,7 @@ impl std::fmt::Debug for Metrics {
 impl Scraped {
     fn register(register: &Register<'_>) -> Self {
         const DROPPED: &str = "sidewire_events_dropped_total";
-        const DROPPED_HELP: &str = "Events that matched a connection and were not written to it, by reason: too_slow, its outbox was full and it was closed with 4003; closed, it ended before.";
+        const DROPPED_HELP: &str = "Events that matched a connection and were not written to it, by reason: too_slow, it was closed with 4003; closed, it ended before.";
         Self {
             connections: register.gauge(
                 "sidewire_connections",
@@ -326,14 +369,19 @@ impl Scraped {
             ),
             written: register.counter(
                 "sidewire_events_written_total",
-                "Of the events matched, those handed to the kernel whole.",
+                "Of the events matched and replayed, those handed to the kernel whole.",
+                &[],
+            ),
+            replayed: register.counter(
+                "sidewire_events_replayed_total",
+                "Events that were queued again for a connection that resumes, once for each such connection.",
                 &[],
             ),
             dropped_slow: register.counter(DROPPED, DROPPED_HELP, &[("reason", "too_slow")]),
             dropped_closed: register.counter(DROPPED, DROPPED_HELP, &[("reason", "closed")]),
             queued: register.gauge(
                 "sidewire_events_queued",
-                "Of the events matched, those that wait in an outbox. matched = written + dropped + queued.",
+                "Of the events matched and replayed, those that wait in an outbox, or in the log for a connection that catches up. matched + replayed = written + dropped + queued.",
                 &[],
             ),
             client_writes: register.counter(
@@ -356,9 +404,19 @@ impl Scraped {
                 "Memory that events take up, in logs, inboxes and outboxes together, in bytes.",
                 &[],
             ),
+            log_bytes: register.gauge(
+                "sidewire_log_bytes",
+                "Memory that the events in the tenants' logs take up, in bytes.",
+                &[],
+            ),
             tenants: register.gauge(
                 "sidewire_tenants",
                 "Tenants with connections or events in their log.",
+                &[],
+            ),
+            tenants_dormant: register.gauge(
+                "sidewire_tenants_dormant",
+                "Tenants without either, of which the end of their log is remembered.",
                 &[],
             ),
             panics: register.counter(
@@ -375,6 +433,7 @@ impl Scraped {
         self.connections_opened
             .absolute(sum(|tally| tally.connections_opened.get()));
         self.matched.absolute(sum(|tally| tally.matched.get()));
+        self.replayed.absolute(sum(|tally| tally.replayed.get()));
         self.written.absolute(sum(|tally| tally.written.get()));
         self.dropped_slow
             .absolute(sum(|tally| tally.dropped_slow.get()));
@@ -391,7 +450,10 @@ impl Scraped {
             .set(as_gauge(sum(|tally| tally.subscriptions.get())));
         self.queued.set(as_gauge(sum(|tally| tally.queued.get())));
         self.event_bytes.set(as_gauge(registry.event_bytes().get()));
+        self.log_bytes.set(as_gauge(registry.log_bytes()));
         self.tenants.set(as_gauge(registry.len() as u64));
+        self.tenants_dormant
+            .set(as_gauge(registry.dormant_len() as u64));
     }
 }
 

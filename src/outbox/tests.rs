@@ -18,7 +18,7 @@ fn event(id: &str) -> Arc<Event> {
         epoch: Epoch::from_bits(1),
         offset: 1,
     };
-    let event = draft(id, &["a:1"]).place(position, &Arc::default());
+    let event = draft(id, &["a:1"]).place(position, &Arc::default(), Instant::now());
     Arc::new(event)
 }
 
@@ -95,16 +95,16 @@ fn replies_have_half_of_the_outbox_and_at_least_one_frame() {
     for (frames, replies) in [(1, 1), (2, 1), (5, 3), (10, 5)] {
         let outbox = outbox(OutboxLimits { frames, ..ROOMY });
         for _ in 0..replies {
-            assert!(outbox.has_room_for_replies());
+            assert!(outbox.is_half_free());
             outbox.push_reply(frame("reply"));
         }
-        assert!(!outbox.has_room_for_replies());
+        assert!(!outbox.is_half_free());
     }
     let outbox = outbox(OutboxLimits { bytes: 9, ..ROOMY });
     outbox.push_reply(frame("four"));
-    assert!(outbox.has_room_for_replies());
+    assert!(outbox.is_half_free());
     outbox.push_reply(frame("5"));
-    assert!(!outbox.has_room_for_replies());
+    assert!(!outbox.is_half_free());
 }
 
 #[test]

@@ -17,6 +17,10 @@ pub enum Ending {
     TokenExpired,
     /// The outbox stood at a limit when something was to be put into it.
     TooSlow,
+    /// What a connection that catches up was to get next has left the log.
+    Overtaken,
+    /// All outboxes together held too much, and this one the oldest of it.
+    NoMemory,
 }
 
 impl Ending {
@@ -27,7 +31,7 @@ impl Ending {
             Self::Drain { .. } => 1001,
             Self::WrongFrameType => 1003,
             Self::TokenExpired => 4001,
-            Self::TooSlow => 4003,
+            Self::TooSlow | Self::Overtaken | Self::NoMemory => 4003,
         }
     }
 
@@ -41,6 +45,8 @@ impl Ending {
             Self::WrongFrameType => "this connection speaks binary frames".to_owned(),
             Self::TokenExpired => "token expired".to_owned(),
             Self::TooSlow => "too slow: the outbox was full".to_owned(),
+            Self::Overtaken => "too slow: events left the replay window first".to_owned(),
+            Self::NoMemory => "too slow: the relay needed the memory".to_owned(),
         }
     }
 

@@ -84,6 +84,17 @@ impl From<Position> for wire::Position {
     }
 }
 
+impl TryFrom<&wire::Position> for Position {
+    type Error = EpochError;
+
+    fn try_from(position: &wire::Position) -> Result<Self, EpochError> {
+        Ok(Self {
+            epoch: position.epoch.parse()?,
+            offset: position.offset,
+        })
+    }
+}
+
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.epoch, self.offset)

@@ -2,7 +2,7 @@
 
 use std::{
     cmp::Ordering,
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fmt,
     hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hash, Hasher, RandomState},
     sync::{Arc, OnceLock},
@@ -42,6 +42,9 @@ pub struct Topic {
 
 /// A map by topic that takes the hash which the topic carries.
 pub type TopicMap<V> = HashMap<Topic, V, BuildHasherDefault<CarriedHash>>;
+
+/// A set of topics, likewise.
+pub type TopicSet = HashSet<Topic, BuildHasherDefault<CarriedHash>>;
 
 /// Passes on the hash that a [`Topic`] carries.
 #[derive(Debug, Default, Clone, Copy)]

@@ -241,8 +241,14 @@ fn shard_count(config: &Config) -> usize {
 fn registry_limits(config: &Config) -> RegistryLimits {
     RegistryLimits {
         tenants: config.limits.tenants,
+        log_bytes: config.replay.process_bytes as u64,
+        memory_bytes: config.limits.memory_max as u64,
         window: Window {
-            events: config.replay.events,
+            events: if config.replay.enabled {
+                config.replay.events
+            } else {
+                0
+            },
             bytes: config.replay.bytes,
             age: config.replay.age,
         },

@@ -191,10 +191,13 @@ fn run(
             let inbox = spawn_local(async move { hub.run().await });
             let alarms = Rc::clone(&shard.alarms);
             let alarms = spawn_local(async move { alarms.run().await });
+            let hub = Rc::clone(&shard.hub);
+            let relief = spawn_local(async move { hub.relieve_memory().await });
             tokio::select! {
                 biased;
                 _ = inbox => {}
                 _ = alarms => {}
+                _ = relief => {}
                 () = obey(&shard, orders) => {}
             }
         }),

@@ -53,7 +53,7 @@ fn named(payload: &str, message: &Value) -> Vec<u8> {
 fn answer(conversation: &Conversation, frame: &[u8]) -> Value {
     let reply = match conversation.receive(frame, NOW) {
         Action::Reply(reply) => reply,
-        Action::Subscribe(request) => request.subscribed(position()),
+        Action::Subscribe(request) => request.subscribed(position(), None),
         Action::Unsubscribe(request) => request.unsubscribed(),
     };
     let envelope = reply.envelope("reply", NOW);

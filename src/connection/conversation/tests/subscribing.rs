@@ -104,21 +104,44 @@ fn an_empty_request_is_confirmed_with_empty_lists() {
 }
 
 #[test]
-fn a_wish_to_resume_is_handed_on_and_answered_with_nothing_recovered() {
-    let frame = named(
-        "subscribe",
-        &json!({"topics": ["a:1"], "resumeFrom": {"epoch": "e", "offset": "3"}}),
-    );
-    let Action::Subscribe(request) = conversation().receive(&frame, NOW) else {
-        panic!("it is refused");
-    };
-    let from = request.resume_from.as_ref().unwrap();
-    assert_eq!((from.epoch.as_str(), from.offset), ("e", 3));
-    let Reply::SubscriptionConfirmed { fields, .. } = request.subscribed(position()) else {
-        panic!("it is not confirmed");
-    };
-    assert_eq!((fields.recovered, fields.replayed), (false, 0));
-    assert_eq!(fields.position, Some(position().into()));
+fn a_wish_to_resume_is_handed_on_and_answered_with_what_became_of_it() {
+    for (replayed, expected) in [
+        (Some(3), (true, 3)),
+        (Some(0), (true, 0)),
+        (None, (false, 0)),
+    ] {
+        let request = resuming(json!({"epoch": EPOCH_TEXT, "offset": "3"}));
+        let from = request.resume_from().unwrap().unwrap();
+        assert_eq!(
+            (from.epoch.to_string().as_str(), from.offset),
+            (EPOCH_TEXT, 3)
+        );
+        let Reply::SubscriptionConfirmed { fields, .. } = request.subscribed(position(), replayed)
+        else {
+            panic!("it is not confirmed");
+        };
+        assert_eq!((fields.recovered, fields.replayed), expected);
+        assert_eq!(fields.position, Some(position().into()));
+    }
+}
+
+#[test]
+fn a_position_that_no_relay_gave_is_no_fault_of_the_message() {
+    for position in [json!({}), json!({"epoch": "e", "offset": "3"})] {
+        let from = resuming(position).resume_from().unwrap();
+        assert_eq!(from, Err(EpochError));
+    }
+}
+
+const EPOCH_TEXT: &str = "000000000000000000000000000000ab";
+
+/// A Subscribe that resumes from this position.
+fn resuming(position: Value) -> TopicsRequest {
+    let subscribe = json!({"topics": ["a:1"], "resumeFrom": position});
+    match conversation().receive(&named("subscribe", &subscribe), NOW) {
+        Action::Subscribe(request) => request,
+        other => panic!("it is refused: {other:?}"),
+    }
 }
 
 #[test]

@@ -1,5 +1,8 @@
 //! The hub against a naive model, and its corners one by one.
 
+mod memory;
+mod resume;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     rc::Rc,
@@ -21,6 +24,8 @@ use crate::{
 
 const WIDE: RegistryLimits = RegistryLimits {
     tenants: 100,
+    log_bytes: u64::MAX,
+    memory_bytes: u64::MAX,
     window: Window {
         events: 10_000,
         bytes: 16 << 20,
@@ -115,7 +120,10 @@ struct Client {
 impl Client {
     fn subscribe(&self, topics: &[&str]) -> Position {
         let topics: Vec<_> = topics.iter().map(|t| Topic::parse(t).unwrap()).collect();
-        self.membership.subscribe(&topics, 10_000).unwrap()
+        match self.membership.subscribe(&topics, 10_000, None).unwrap() {
+            Subscribed::Live(position) => position,
+            other => panic!("nothing was to be resumed: {other:?}"),
+        }
     }
 
     fn unsubscribe(&self, topics: &[&str]) {
@@ -294,12 +302,14 @@ async fn what_was_sent_to_a_tenant_that_was_forgotten_is_not_delivered_to_its_he
     drop(a);
     assert!(bench.registry.is_empty());
     let b = bench.connect(0, "acme", "bob");
-    assert_ne!(b.subscribe(&[]).epoch, first);
+    // The log goes on where it was left: what was sent lies below its head.
+    let position = b.subscribe(&[]);
+    assert_eq!((position.epoch, position.offset), (first, 1));
     let published = bench
         .publish("acme", vec![draft("new", &["tenant:*"])])
         .await;
-    assert_eq!(published.events[0].position.offset, 1);
-    assert_eq!(b.received(), [("new".to_owned(), 1)]);
+    assert_eq!(published.events[0].position.offset, 2);
+    assert_eq!(b.received(), [("new".to_owned(), 2)]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -394,10 +404,10 @@ fn a_subscribe_over_the_bound_of_topics_changes_nothing() {
     let topics: Vec<_> = ["a:1", "a:2", "a:2", "a:3"]
         .map(|topic| Topic::parse(topic).unwrap())
         .into();
-    assert!(a.membership.subscribe(&topics[..3], 2).is_ok());
-    assert!(a.membership.subscribe(&topics[..3], 2).is_ok());
-    let refused = a.membership.subscribe(&topics[2..], 2);
-    assert_eq!(refused, Err(TooManyTopics { topics_max: 2 }));
+    assert!(a.membership.subscribe(&topics[..3], 2, None).is_ok());
+    assert!(a.membership.subscribe(&topics[..3], 2, None).is_ok());
+    let refused = a.membership.subscribe(&topics[2..], 2, None);
+    assert_eq!(refused.unwrap_err(), TooManyTopics { topics_max: 2 });
     assert_eq!(bench.shards[0].tally().subscriptions.get(), 2);
 }
 

@@ -1,0 +1,205 @@
+//! How a connection that resumes gets from where it was to where its shard is: a
+//! cursor on the tenant's log, which reads a slice at a time, so that neither the
+//! shard nor the tenant's lock is held up, and only what the outbox has room for.
+//!
+//! 1. Counting: how many events are to be replayed. Complete or refused: what is
+//!    evicted until the client is told refuses the whole.
+//! 2. Replaying: these events, up to the confirmed position.
+//! 3. Following: what came since, for all topics of the connection, up to what the
+//!    shard has taken from its inbox. In the step that gets there the connection
+//!    becomes live.
+//!
+//! While it lasts the connection's topics do not change, and what the shard takes
+//! from its inbox is counted by the outbox as owed: the cursor finds just that.
+
+use std::ops::ControlFlow;
+
+use super::{registry::Span, shard::Membership};
+use crate::{
+    event::Event,
+    log::Gap,
+    protocol::{Position, Topic, topic::TopicSet},
+};
+
+/// How many events of the log are looked at before others have their turn.
+const EVENTS_A_SLICE: usize = 256;
+
+/// A connection on its way from a position that it had to the shard's.
+#[derive(Debug)]
+pub struct CatchUp {
+    /// What the Subscribe names.
+    topics: TopicSet,
+    /// Whether the connection's implicit topics are replayed too.
+    implicit: bool,
+    /// The offset that the client had.
+    resume_from: u64,
+    /// Where the connection stood when the Subscribe was taken.
+    position: Position,
+    /// Up to where the log is read.
+    cursor: u64,
+    phase: Phase,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Counting { found: u64 },
+    Replaying { left: u64 },
+    Following,
+}
+
+/// How far a step has brought a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// The Subscribe is to be confirmed now, before the next step: with so many
+    /// events to replay, or as not recovered.
+    Confirm(Result<u64, Gap>),
+    /// There is more to do, after the others' turn and when the outbox is half free.
+    More,
+    /// The connection gets what is published as it comes.
+    Live,
+    /// What is owed to the connection has left the log: it has to be closed.
+    Overtaken,
+}
+
+impl CatchUp {
+    pub(super) fn new(
+        topics: &[Topic],
+        implicit: bool,
+        resume_from: u64,
+        position: Position,
+    ) -> Self {
+        Self {
+            topics: topics.iter().cloned().collect(),
+            implicit,
+            resume_from,
+            position,
+            cursor: resume_from,
+            phase: Phase::Counting { found: 0 },
+        }
+    }
+
+    /// Where the connection stood when the Subscribe was taken.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        self.position
+    }
+
+    /// Goes on for a slice.
+    pub fn step(&mut self, membership: &Membership) -> Progress {
+        match self.phase {
+            Phase::Counting { found } => self.count(membership, found),
+            Phase::Replaying { left } => self.replay(membership, left),
+            Phase::Following => self.follow(membership),
+        }
+    }
+
+    fn count(&mut self, membership: &Membership, mut found: u64) -> Progress {
+        let span = Span {
+            whole_after: self.resume_from,
+            after: self.cursor,
+            up_to: self.position.offset,
+        };
+        let read = membership.read_log(span, EVENTS_A_SLICE, |event| {
+            found += u64::from(self.replays(membership, event));
+            ControlFlow::Continue(())
+        });
+        match read {
+            Ok(cursor) if cursor < self.position.offset => {
+                self.cursor = cursor;
+                self.phase = Phase::Counting { found };
+                Progress::More
+            }
+            Ok(_) if found == 0 => {
+                self.end_replay(membership);
+                Progress::Confirm(Ok(found))
+            }
+            Ok(_) => {
+                self.cursor = self.resume_from;
+                self.phase = Phase::Replaying { left: found };
+                Progress::Confirm(Ok(found))
+            }
+            Err(gap) => {
+                self.begin_to_follow();
+                Progress::Confirm(Err(gap))
+            }
+        }
+    }
+
+    fn replay(&mut self, membership: &Membership, mut left: u64) -> Progress {
+        let span = Span {
+            whole_after: self.cursor,
+            after: self.cursor,
+            up_to: self.position.offset,
+        };
+        let read = membership.read_log(span, EVENTS_A_SLICE, |event| {
+            if left == 0 || !membership.outbox().is_half_free() {
+                return ControlFlow::Break(());
+            }
+            if self.replays(membership, event) {
+                membership.replay(event);
+                left -= 1;
+            }
+            ControlFlow::Continue(())
+        });
+        match read {
+            // What is left to read up to the position is not for this replay.
+            Ok(_) if left == 0 => {
+                self.end_replay(membership);
+                self.follow(membership)
+            }
+            Ok(cursor) => {
+                self.cursor = cursor;
+                self.phase = Phase::Replaying { left };
+                Progress::More
+            }
+            Err(_) => Progress::Overtaken,
+        }
+    }
+
+    fn end_replay(&mut self, membership: &Membership) {
+        membership.replayed(&self.topics, self.implicit, self.resume_from);
+        self.begin_to_follow();
+    }
+
+    fn begin_to_follow(&mut self) {
+        self.cursor = self.position.offset;
+        self.phase = Phase::Following;
+    }
+
+    fn follow(&mut self, membership: &Membership) -> Progress {
+        let span = Span {
+            whole_after: self.cursor,
+            after: self.cursor,
+            up_to: membership.taken().offset,
+        };
+        let read = membership.read_log(span, EVENTS_A_SLICE, |event| {
+            if !membership.outbox().is_half_free() {
+                return ControlFlow::Break(());
+            }
+            if membership.relates(event) {
+                membership.outbox().push_from_log(event, true);
+            }
+            ControlFlow::Continue(())
+        });
+        match read {
+            Ok(cursor) => {
+                self.cursor = cursor;
+                if cursor < span.up_to {
+                    return Progress::More;
+                }
+                membership.outbox().go_live();
+                Progress::Live
+            }
+            Err(_) => Progress::Overtaken,
+        }
+    }
+
+    /// Whether the event is one of the replay: it relates to what the Subscribe
+    /// names, and no subscription that stood before has brought it.
+    fn replays(&self, membership: &Membership, event: &Event) -> bool {
+        let is_named = |topic: &Topic| {
+            self.topics.contains(topic) || (self.implicit && membership.is_implicit(topic))
+        };
+        event.topics().iter().any(is_named) && !membership.has_brought(event)
+    }
+}

@@ -1,0 +1,71 @@
+//! What is remembered of tenants of which nothing else is left: where their logs
+//! ended. A client that comes back and has missed nothing can be told so.
+
+use lru::LruCache;
+
+use crate::protocol::{Position, TenantName};
+
+/// The heads of empty logs, in the order in which they were last used.
+#[derive(Debug)]
+pub(super) struct Dormant(LruCache<TenantName, Position>);
+
+impl Default for Dormant {
+    fn default() -> Self {
+        // The registry bounds it: how many there may be depends on the others.
+        Self(LruCache::unbounded())
+    }
+}
+
+impl Dormant {
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Remembers where the tenant's log ended.
+    pub(super) fn put(&mut self, name: TenantName, head: Position) {
+        self.0.put(name, head);
+    }
+
+    /// Where the tenant's log ended, which is to go on from there.
+    pub(super) fn take(&mut self, name: &TenantName) -> Option<Position> {
+        self.0.pop(name)
+    }
+
+    /// Forgets the longest unused until so many are left.
+    pub(super) fn forget_beyond(&mut self, count: usize) {
+        while self.0.len() > count && self.0.pop_lru().is_some() {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::Epoch;
+
+    fn name(number: usize) -> TenantName {
+        TenantName::parse(&format!("a-tenant-with-a-usual-name-{number:09}")).unwrap()
+    }
+
+    fn head(offset: u64) -> Position {
+        Position {
+            epoch: Epoch::from_bits(1),
+            offset,
+        }
+    }
+
+    #[test]
+    fn the_longest_unused_is_forgotten_first() {
+        let mut dormant = Dormant::default();
+        for number in 0..3 {
+            dormant.put(name(number), head(number as u64));
+        }
+        let back = dormant.take(&name(0));
+        assert_eq!(back, Some(head(0)));
+        dormant.put(name(0), head(10));
+        dormant.forget_beyond(2);
+        assert_eq!(dormant.take(&name(1)), None);
+        assert_eq!(dormant.take(&name(0)), Some(head(10)));
+        assert_eq!(dormant.take(&name(2)), Some(head(2)));
+        assert_eq!(dormant.len(), 0);
+    }
+}

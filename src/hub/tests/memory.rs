@@ -1,0 +1,182 @@
+//! What all tenants together may keep in memory, and what is remembered of those
+//! that are gone.
+
+use super::*;
+use crate::log::Gap;
+
+/// What an event of these tests costs, in logs of no other bound.
+async fn cost(bench: &Bench) -> u64 {
+    bench.publish("measured", vec![draft("m", &["a:1"])]).await;
+    bench.registry.log_bytes()
+}
+
+fn drafts(count: usize) -> Vec<Draft> {
+    (0..count).map(|_| draft("m", &["a:1"])).collect()
+}
+
+/// How many events the tenant's log holds.
+fn kept(bench: &Bench, tenant: &str) -> u64 {
+    let tenant = bench.registry.obtain(&name(tenant)).unwrap();
+    tenant.head().offset - tenant.tail().offset
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flood_in_one_tenant_takes_nothing_of_another_that_keeps_to_its_share() {
+    let cost = cost(&Bench::new(1, WIDE)).await;
+    let limits = RegistryLimits {
+        log_bytes: 640 * cost,
+        ..WIDE
+    };
+    let bench = Bench::new(1, limits);
+    bench.publish("quiet", drafts(200)).await;
+    bench.publish("quieter", drafts(100)).await;
+    for _ in 0..30 {
+        bench.publish("loud", drafts(50)).await;
+        assert!(bench.registry.log_bytes() <= limits.log_bytes);
+    }
+    assert_eq!((kept(&bench, "quiet"), kept(&bench, "quieter")), (200, 100));
+    // What is left of 63/64, and what came since that was enough.
+    assert!(
+        (325..=340).contains(&kept(&bench, "loud")),
+        "{}",
+        kept(&bench, "loud")
+    );
+    // Two floods share what the quiet ones leave.
+    for _ in 0..30 {
+        bench.publish("loud", drafts(50)).await;
+        bench.publish("louder", drafts(50)).await;
+    }
+    assert_eq!(kept(&bench, "quieter"), 100);
+    for loud in ["loud", "louder", "quiet"] {
+        assert!(kept(&bench, loud) >= 160, "{loud}: {}", kept(&bench, loud));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_missed_nothing_is_told_so_though_the_tenant_was_empty_meanwhile() {
+    let bench = Bench::new(1, WIDE);
+    bench.publish("acme", drafts(3)).await;
+    let head = bench.connect(0, "acme", "ann").subscribe(&[]);
+    bench.registry.sweep(Instant::now() + WIDE.window.age);
+    assert_eq!((bench.registry.len(), bench.registry.dormant_len()), (0, 1));
+
+    let back = bench.connect(0, "acme", "ann");
+    let Subscribed::Behind(mut catch_up) = resume(&back, head) else {
+        panic!("it is refused");
+    };
+    assert_eq!(catch_up.step(&back.membership), Progress::Confirm(Ok(0)));
+    assert_eq!(catch_up.step(&back.membership), Progress::Live);
+    let missed = Position {
+        offset: head.offset - 1,
+        ..head
+    };
+    let refused = resume(&back, missed);
+    assert!(matches!(refused, Subscribed::NotResumed(_, Gap::Evicted)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_tenant_that_was_gone_for_longest_is_forgotten_and_returns_with_a_new_epoch() {
+    let bench = Bench::new(1, RegistryLimits { tenants: 2, ..WIDE });
+    let epoch = |tenant: &str| bench.connect(0, tenant, "ann").subscribe(&[]).epoch;
+    let (first, second) = (epoch("first"), epoch("second"));
+    assert_eq!(bench.registry.dormant_len(), 2);
+    assert_eq!(epoch("first"), first);
+    epoch("third");
+    assert_eq!(bench.registry.dormant_len(), 2);
+    assert_eq!(epoch("first"), first);
+    assert_ne!(epoch("second"), second);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_replay_window_positions_grow_and_every_resume_is_refused() {
+    let window = Window {
+        events: 0,
+        ..WIDE.window
+    };
+    let bench = Bench::new(1, RegistryLimits { window, ..WIDE });
+    let client = bench.connect(0, "acme", "ann");
+    client.subscribe(&["a:1"]);
+    let published = bench.publish("acme", drafts(2)).await;
+    let head = published.events[1].position;
+    assert_eq!(head.offset, 2);
+    let refused = resume(&client, head);
+    assert!(matches!(refused, Subscribed::NotResumed(position, Gap::Disabled) if position == head));
+    assert_eq!(client.received().len(), 2);
+    assert_eq!(bench.registry.event_bytes().get(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_memory_is_short_the_connection_that_holds_the_oldest_event_is_closed() {
+    let cost = cost(&Bench::new(1, WIDE)).await;
+    let window = Window {
+        events: 5,
+        ..WIDE.window
+    };
+    let limits = RegistryLimits {
+        window,
+        memory_bytes: 100 * cost,
+        ..WIDE
+    };
+    let bench = Bench::new(2, limits);
+    let stalled = bench.connect(0, "acme", "ann");
+    let later = bench.connect(1, "acme", "bob");
+    let reading = bench.connect(1, "acme", "cid");
+    stalled.subscribe(&["a:1"]);
+    reading.subscribe(&["a:1"]);
+    for number in 0..30 {
+        if number == 10 {
+            later.subscribe(&["a:1"]);
+        }
+        publish_and_relieve(&bench, 10).await;
+        reading.received();
+        assert!(bench.registry.event_bytes().get() <= 110 * cost);
+    }
+    // The oldest went first, when there were a hundred events, and the other when it
+    // had held as many itself.
+    assert_eq!(stalled.outbox.ending(), Some(Ending::NoMemory));
+    assert_eq!(later.outbox.ending(), Some(Ending::NoMemory));
+    assert_eq!(reading.outbox.ending(), None);
+    // A bigger offset takes a byte more.
+    assert_eq!(bench.registry.event_bytes().get(), 5 * (cost + 1));
+    let dropped = bench
+        .shards
+        .iter()
+        .map(|shard| shard.tally().dropped_slow.get());
+    // The batch that was too much found each of them closed.
+    assert_eq!(dropped.sum::<u64>(), 100 + 90);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_publisher_that_finds_no_memory_waits_for_it_and_then_gives_up() {
+    let limits = RegistryLimits {
+        memory_bytes: 0,
+        ..WIDE
+    };
+    let bench = Bench::new(1, limits);
+    bench.publish("acme", drafts(1)).await;
+    let began = Instant::now();
+    let refused = append(&bench.publisher, &name("acme"), drafts(1)).await;
+    assert_eq!(refused, Err(PublishError::NoMemory));
+    assert_eq!(began.elapsed(), Duration::from_secs(2));
+    assert_eq!(kept(&bench, "acme"), 1);
+}
+
+/// Publishes while the shards take, and free memory.
+async fn publish_and_relieve(bench: &Bench, count: usize) {
+    let relief = futures_util::future::join_all(bench.shards.iter().map(|s| s.relieve_memory()));
+    tokio::select! {
+        biased;
+        _ = relief => unreachable!("it never ends"),
+        () = async {
+            bench.publish("acme", drafts(count)).await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        } => {}
+    }
+}
+
+fn resume(client: &Client, from: Position) -> Subscribed {
+    client
+        .membership
+        .subscribe(&[], 10, Some(Ok(from)))
+        .unwrap()
+}

@@ -1,0 +1,307 @@
+//! Connections that resume, against a naive model of what they are to get.
+
+use super::*;
+use crate::log::Gap;
+
+/// The topics that a client may subscribe to.
+const TOPICS: [&str; 3] = ["a:1", "a:2", "b:1"];
+
+/// What events relate to: some of these, and what is implicit.
+const EVENT_TOPICS: [&str; 5] = ["a:1", "a:2", "b:1", "user:ann", "tenant:*"];
+
+#[derive(Debug, Clone)]
+enum Step {
+    Publish(Vec<usize>),
+    /// `back`: how far behind the head it resumes.
+    Subscribe {
+        client: usize,
+        topics: Vec<usize>,
+        back: Option<u64>,
+    },
+    Unsubscribe {
+        client: usize,
+        topics: Vec<usize>,
+    },
+    /// A slice of what the client is owed.
+    Advance(usize),
+    /// The client reads all that waits.
+    Read(usize),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let client = 0..2_usize;
+    let topics = prop::collection::vec(0..3_usize, 0..3);
+    let step = prop_oneof![
+        8 => prop::collection::vec(0..5_usize, 1..3).prop_map(Step::Publish),
+        4 => (client.clone(), topics.clone(), prop::option::of(0..14_u64))
+            .prop_map(|(client, topics, back)| Step::Subscribe { client, topics, back }),
+        1 => (client.clone(), topics).prop_map(|(client, topics)| Step::Unsubscribe { client, topics }),
+        4 => client.clone().prop_map(Step::Advance),
+        3 => client.prop_map(Step::Read),
+    ];
+    prop::collection::vec(step, 1..120)
+}
+
+/// A client, and what it should have by the simplest reckoning.
+struct Resuming {
+    client: Client,
+    /// For each topic that stands the events that it has brought.
+    brought: BTreeMap<&'static str, BTreeSet<u64>>,
+    implicit_resumed: bool,
+    behind: Option<Behind>,
+    expected: Vec<u64>,
+    received: Vec<u64>,
+    is_closed: bool,
+}
+
+/// A resume that is under way.
+struct Behind {
+    catch_up: CatchUp,
+    from: u64,
+    replay: Vec<u64>,
+    confirmed: bool,
+    /// What came since, for any of its topics.
+    later: Vec<u64>,
+}
+
+impl Resuming {
+    fn new(bench: &Bench) -> Self {
+        let limits = OutboxLimits {
+            frames: 6,
+            bytes: 1 << 20,
+        };
+        Self {
+            client: bench.connect_with(0, "acme", "ann", limits),
+            brought: [("user:ann", BTreeSet::new()), ("tenant:*", BTreeSet::new())].into(),
+            implicit_resumed: false,
+            behind: None,
+            expected: Vec::new(),
+            received: Vec::new(),
+            is_closed: false,
+        }
+    }
+
+    fn read(&mut self) {
+        let read = self.client.received().into_iter().map(|(_, offset)| offset);
+        self.received.extend(read);
+    }
+
+    fn published(&mut self, offset: u64, topics: &[&'static str]) {
+        let relates = topics.iter().any(|topic| self.brought.contains_key(topic));
+        if !relates || self.is_closed {
+            return;
+        }
+        for topic in topics {
+            if let Some(brought) = self.brought.get_mut(topic) {
+                brought.insert(offset);
+            }
+        }
+        match &mut self.behind {
+            Some(behind) => behind.later.push(offset),
+            None => self.expected.push(offset),
+        }
+    }
+
+    fn subscribe(&mut self, topics: &[&'static str], from: Option<Position>, log: &Model) {
+        let names: Vec<_> = topics.iter().map(|t| Topic::parse(t).unwrap()).collect();
+        let subscribed = self.client.membership.subscribe(&names, 10, from.map(Ok));
+        let mut asked: BTreeSet<_> = topics.iter().copied().collect();
+        if from.is_some() && !std::mem::replace(&mut self.implicit_resumed, true) {
+            asked.extend(["user:ann", "tenant:*"]);
+        }
+        match (subscribed.unwrap(), from) {
+            (Subscribed::Live(position), None) => assert_eq!(position.offset, log.head()),
+            (Subscribed::NotResumed(position, gap), Some(from)) => {
+                assert_eq!(position.offset, log.head());
+                assert_eq!((gap, from.offset < log.tail), (Gap::Evicted, true));
+            }
+            (Subscribed::Behind(catch_up), Some(from)) => {
+                assert!(from.offset >= log.tail);
+                assert_eq!(catch_up.position().offset, log.head());
+                let relating = log.after(from.offset, &asked);
+                let had: BTreeSet<_> = self.brought.values().flatten().copied().collect();
+                let replay = relating.iter().map(|(offset, _)| *offset);
+                self.behind = Some(Behind {
+                    catch_up,
+                    from: from.offset,
+                    replay: replay.filter(|offset| !had.contains(offset)).collect(),
+                    confirmed: false,
+                    later: Vec::new(),
+                });
+            }
+            other => panic!("{other:?}"),
+        }
+        for topic in topics {
+            self.brought.entry(topic).or_default();
+        }
+    }
+
+    /// Takes one step, unless it is over: for what it was refused nothing is owed.
+    fn advance(&mut self, log: &Model) {
+        let Some(mut behind) = self.behind.take() else {
+            return;
+        };
+        match behind.catch_up.step(&self.client.membership) {
+            Progress::More => {}
+            Progress::Confirm(result) => {
+                assert!(!behind.confirmed);
+                behind.confirmed = true;
+                if from_is_whole(&behind, log) {
+                    assert_eq!(result, Ok(behind.replay.len() as u64));
+                    self.expected.extend(&behind.replay);
+                    self.note_brought(&behind, log);
+                } else {
+                    assert_eq!(result, Err(Gap::Evicted));
+                }
+            }
+            Progress::Live => {
+                assert!(behind.confirmed);
+                self.expected.extend(&behind.later);
+                return;
+            }
+            Progress::Overtaken => {
+                assert!(behind.confirmed && log.tail > behind.from);
+                self.expected.extend(&behind.later);
+                self.is_closed = true;
+                return;
+            }
+        }
+        self.behind = Some(behind);
+    }
+
+    /// What a replay brings counts for each of the topics that it is for.
+    fn note_brought(&mut self, behind: &Behind, log: &Model) {
+        for (topic, brought) in &mut self.brought {
+            let asked = [*topic].into();
+            let relating = log.after(behind.from, &asked);
+            let replayed = relating.into_iter().map(|(offset, _)| offset);
+            brought.extend(replayed.filter(|offset| behind.replay.contains(offset)));
+        }
+    }
+}
+
+fn from_is_whole(behind: &Behind, log: &Model) -> bool {
+    behind.from >= log.tail
+}
+
+/// The whole of what was published, and from where on it is still there.
+#[derive(Default)]
+struct Model {
+    events: Vec<Vec<&'static str>>,
+    tail: u64,
+}
+
+impl Model {
+    fn head(&self) -> u64 {
+        self.events.len() as u64
+    }
+
+    fn after(
+        &self,
+        offset: u64,
+        topics: &BTreeSet<&'static str>,
+    ) -> Vec<(u64, &Vec<&'static str>)> {
+        (1..)
+            .zip(&self.events)
+            .filter(|(at, event)| *at > offset && event.iter().any(|topic| topics.contains(topic)))
+            .collect()
+    }
+}
+
+const WINDOW_EVENTS: usize = 10;
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+    #[test]
+    fn what_resuming_connections_get_is_what_a_naive_model_says(steps in steps()) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let window = Window { events: WINDOW_EVENTS, ..WIDE.window };
+            let bench = Bench::new(1, RegistryLimits { window, ..WIDE });
+            let mut clients = [Resuming::new(&bench), Resuming::new(&bench)];
+            let mut log = Model::default();
+            let epoch = clients[0].client.subscribe(&[]).epoch;
+            for step in steps {
+                take(step, &bench, &mut clients, &mut log, epoch).await;
+            }
+            for resuming in &mut clients {
+                finish(resuming, &log);
+            }
+            let tally = bench.shards[0].tally();
+            drop(clients);
+            // What is neither written nor dropped here is dropped with the outboxes,
+            // which this test does not count.
+            assert!(bench.shards[0].is_empty());
+            assert_eq!(tally.subscriptions.get(), 0);
+        });
+    }
+}
+
+async fn take(
+    step: Step,
+    bench: &Bench,
+    clients: &mut [Resuming; 2],
+    log: &mut Model,
+    epoch: Epoch,
+) {
+    match step {
+        Step::Publish(topics) => {
+            let mut names: Vec<_> = topics.iter().map(|topic| EVENT_TOPICS[*topic]).collect();
+            names.sort_unstable();
+            names.dedup();
+            for resuming in &mut *clients {
+                // None overflows: only what comes from the log is to fill an outbox.
+                resuming.read();
+            }
+            bench.publish("acme", vec![draft("m", &names)]).await;
+            log.events.push(names.clone());
+            log.tail = log.head().saturating_sub(WINDOW_EVENTS as u64);
+            for resuming in clients {
+                resuming.published(log.head(), &names);
+            }
+        }
+        Step::Subscribe {
+            client,
+            topics,
+            back,
+        } => {
+            let resuming = &mut clients[client];
+            if resuming.behind.is_none() && !resuming.is_closed {
+                let names: Vec<_> = topics.iter().map(|topic| TOPICS[*topic]).collect();
+                let from = back.map(|back| Position {
+                    epoch,
+                    offset: log.head().saturating_sub(back),
+                });
+                resuming.subscribe(&names, from, log);
+            }
+        }
+        Step::Unsubscribe { client, topics } => {
+            let resuming = &mut clients[client];
+            if resuming.behind.is_none() {
+                let names: Vec<_> = topics.iter().map(|topic| TOPICS[*topic]).collect();
+                resuming.client.unsubscribe(&names);
+                resuming.brought.retain(|topic, _| !names.contains(topic));
+            }
+        }
+        Step::Advance(client) => clients[client].advance(log),
+        Step::Read(client) => clients[client].read(),
+    }
+}
+
+/// Brings the client to the end of what it is owed.
+fn finish(resuming: &mut Resuming, log: &Model) {
+    while resuming.behind.is_some() {
+        resuming.read();
+        resuming.advance(log);
+    }
+    resuming.read();
+    if resuming.is_closed {
+        assert!(resuming.expected.starts_with(&resuming.received));
+    } else {
+        assert_eq!(resuming.received, resuming.expected);
+    }
+}

@@ -1,13 +1,13 @@
 //! The backend's end of the hub: append, send to the shards, and wait until they
 //! have queued. Knows no HTTP.
 
-use std::{sync::Arc, time::Duration};
+use std::{mem, sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::{
     PublishTimeouts,
-    inbox::{Events, InboxSender, Receipt},
+    inbox::{Events, InboxSender, Receipt, Waited},
     registry::{Attempt, Registry, TenantsFull},
     relief::Relief,
 };
@@ -90,14 +90,18 @@ impl Publisher {
     ) -> Result<Appended, PublishError> {
         let mut now = Instant::now();
         let deadline = now + self.timeouts.inbox;
+        let mut waited = Waited::default();
         loop {
             if self.registry.is_over_memory() {
+                waited = Waited::default();
                 self.memory(deadline).await?;
             }
-            let attempt = self
-                .registry
-                .obtain(tenant)?
-                .append(&mut drafts, &self.inboxes, now);
+            let attempt = self.registry.obtain(tenant)?.append(
+                &mut drafts,
+                &self.inboxes,
+                now,
+                mem::take(&mut waited),
+            );
             match attempt {
                 Attempt::Appended(events, receipt) => {
                     self.registry.trim_logs();
@@ -111,7 +115,7 @@ impl Publisher {
                     });
                 }
                 Attempt::NoRoom(full) => {
-                    timeout_at(deadline, full.has_room())
+                    waited = timeout_at(deadline, full.has_room())
                         .await
                         .map_err(|_| PublishError::NoRoom)?;
                     now = Instant::now();

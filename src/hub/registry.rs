@@ -16,7 +16,7 @@ use tokio::{
 use super::{
     ShardId,
     dormant::Dormant,
-    inbox::{Events, InboxLimits, InboxSender, Item, Receipt, ReceiptPart},
+    inbox::{Events, FullInbox, InboxLimits, InboxSender, Item, Receipt, ReceiptPart, Waited},
 };
 use crate::{
     event::{Draft, Event, EventBytes},
@@ -317,25 +317,6 @@ pub(super) enum Attempt {
     Removed,
 }
 
-/// The first inbox that was found without room.
-pub(super) enum FullInbox {
-    /// The tenant has its share of it in use.
-    Share(Arc<Semaphore>),
-    /// All its places are taken.
-    Inbox(InboxSender),
-}
-
-impl FullInbox {
-    /// Waits until there was room for one item.
-    pub(super) async fn has_room(self) {
-        // A closed inbox has room for all: nobody waits for a shard that is gone.
-        match self {
-            Self::Share(share) => drop(share.acquire().await),
-            Self::Inbox(inbox) => drop(inbox.reserve().await),
-        }
-    }
-}
-
 impl Tenant {
     pub(super) fn name(&self) -> &TenantName {
         &self.name
@@ -388,12 +369,14 @@ impl Tenant {
     }
 
     /// Appends all events and sends them to every shard of the set, or does
-    /// nothing. Takes the drafts only when it appends.
+    /// nothing. Takes the drafts only when it appends; what was `waited` for is given
+    /// back.
     pub(super) fn append(
         self: &Arc<Self>,
         drafts: &mut Vec<Draft>,
         inboxes: &[InboxSender],
         now: Instant,
+        mut waited: Waited,
     ) -> Attempt {
         let mut state = self.lock();
         if state.removed {
@@ -406,14 +389,14 @@ impl Tenant {
             let Some(inbox) = inboxes.get(entry.shard) else {
                 continue;
             };
-            let share = match Arc::clone(&entry.share).try_acquire_owned() {
+            let share = match waited.share(&entry.share) {
                 Ok(share) => share,
                 Err(TryAcquireError::NoPermits) => {
                     return Attempt::NoRoom(FullInbox::Share(Arc::clone(&entry.share)));
                 }
                 Err(TryAcquireError::Closed) => continue,
             };
-            match inbox.try_reserve() {
+            match waited.place(inbox) {
                 Ok(place) => places.push((place, share)),
                 Err(TrySendError::Full(())) => {
                     return Attempt::NoRoom(FullInbox::Inbox(inbox.clone()));

@@ -77,10 +77,6 @@ impl Event {
         let topics: usize = self.topics.names().map(|name| name.len() + 40).sum();
         prost::Message::encoded_len(&self.envelope) + topics + 400
     }
-
-    pub(super) fn cost_min(&self) -> usize {
-        prost::Message::encoded_len(&self.envelope) / 2
-    }
 }
 
 fn label(serial: Serial, tenant: usize) -> String {

@@ -71,6 +71,9 @@ impl Settings {
             Duration::from_secs(8),
             Duration::from_secs(300),
         ]);
+        config.replay.process_bytes = *dice.pick(&[1 << 20, 1 << 20, 30_000]);
+        config.replay.enabled = !dice.percent(3);
+        config.limits.memory_max = *dice.pick(&[1 << 30, 1 << 30, 50_000]);
         config.ingest.inbox_timeout = dice.millis(100..600);
         config.ingest.ack_timeout = dice.millis(200..1500);
         config.client.write_timeout = dice.millis(800..3000);
@@ -111,11 +114,17 @@ impl World {
         let limits = RegistryLimits {
             tenants: config.limits.tenants,
             window: Window {
-                events: config.replay.events,
+                events: if config.replay.enabled {
+                    config.replay.events
+                } else {
+                    0
+                },
                 bytes: config.replay.bytes,
                 age: config.replay.age,
             },
             inbox: settings.inbox,
+            log_bytes: config.replay.process_bytes as u64,
+            memory_bytes: config.limits.memory_max as u64,
         };
         let registry = Arc::new(Registry::new(limits, Arc::clone(&random)));
         let tallies: [Arc<Tally>; SHARDS] = Default::default();
@@ -181,7 +190,8 @@ impl World {
             let tally = shard.shard.hub.tally();
             let dropped = tally.dropped_slow.get() + tally.dropped_closed.get();
             let sum = tally.written.get() + dropped + tally.queued.get();
-            assert_eq!(tally.matched.get(), sum, "{tally:?}");
+            let all = tally.matched.get() + tally.replayed.get();
+            assert_eq!(all, sum, "{tally:?}");
         }
     }
 
@@ -223,6 +233,12 @@ impl SimulatedShard {
         let hub = Rc::clone(&started.shard.hub);
         let inbox = started.inbox_gate.behind(async move { hub.run().await });
         spawn_local(started.gate.behind(inbox));
+        let hub = Rc::clone(&started.shard.hub);
+        spawn_local(
+            started
+                .gate
+                .behind(async move { hub.relieve_memory().await }),
+        );
         let alarms = Rc::clone(&started.shard.alarms);
         spawn_local(started.gate.behind(async move { alarms.run().await }));
         started

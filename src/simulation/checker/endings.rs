@@ -41,9 +41,14 @@ impl Follower<'_> {
     fn check_close(&self, code: u16, when: When, history: &History) {
         match code {
             1001 => {
-                if let (Some(at), true) = (self.at, self.replay.is_empty()) {
+                if let Some(at) = self.at {
                     self.check_nothing_queued_lacks(at, when);
                 }
+                assert!(
+                    self.replay.is_empty(),
+                    "{self}: {:?} of a replay lack",
+                    self.replay
+                );
             }
             4001 => {
                 history.count("4001");
@@ -69,7 +74,8 @@ impl Follower<'_> {
         let bytes = waiting * 1_300 + unanswered * 300;
         let next = self.replay.first().copied().unwrap_or(behind + 1);
         assert!(
-            waiting + unanswered >= limits.outbox_frames
+            limits.memory_max < 1 << 30
+                || waiting + unanswered >= limits.outbox_frames
                 || bytes >= limits.outbox_bytes
                 || self.log().may_be_evicted(next, when),
             "{self} is closed as too slow with {waiting} events and {unanswered} answers to come"

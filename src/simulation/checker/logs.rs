@@ -10,7 +10,7 @@ use crate::simulation::{
     events::Serial,
     history::{History, Moment, Post, Said, When},
     messages::Place,
-    topics::TopicSet,
+    topics::{TENANTS, TopicSet},
     world::Settings,
 };
 
@@ -28,8 +28,11 @@ pub(super) struct Log {
 
 #[derive(Default, Clone, Copy)]
 struct Window {
+    is_open: bool,
     events: u64,
     bytes: usize,
+    /// What no other tenant can take from it, were there only so many bytes for all.
+    share_bytes: usize,
     age: std::time::Duration,
 }
 
@@ -67,11 +70,14 @@ impl Logs {
         }
         for log in logs.logs.values_mut() {
             log.window = Window {
+                is_open: replay.enabled,
                 events: replay.events as u64,
                 bytes: replay.bytes,
+                share_bytes: replay.process_bytes / 64 * 63 / TENANTS.len(),
                 age: replay.age,
             };
         }
+        logs.check_epochs();
         logs.note_times(history);
         logs.check_no_place_is_lost(history);
         logs
@@ -113,6 +119,13 @@ impl Logs {
                     logged.queued = Some(answer.when);
                 }
             }
+        }
+    }
+
+    /// Nothing was forgotten, so no log began anew.
+    fn check_epochs(&self) {
+        for pair in self.logs.keys().collect::<Vec<_>>().windows(2) {
+            assert_ne!(pair[0].0, pair[1].0, "a tenant has two epochs");
         }
     }
 
@@ -196,8 +209,9 @@ impl Log {
             .range(offset - 1..head)
             .map(|(_, logged)| logged.cost_max)
             .sum();
-        head >= offset + self.window.events
-            || bytes > self.window.bytes
+        !self.window.is_open
+            || head >= offset + self.window.events
+            || bytes > self.window.bytes.min(self.window.share_bytes)
             || when.time.saturating_sub(logged.sent.time) >= self.window.age
     }
 }

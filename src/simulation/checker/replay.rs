@@ -83,7 +83,8 @@ impl Follower<'_> {
 
     /// A resume is refused only for one of the contract's three reasons.
     fn check_refused(&self, from: Place, place: Place, when: When) {
-        let is_good = from.epoch == place.epoch
+        let is_good = self.settings.config.replay.enabled
+            && from.epoch == place.epoch
             && from.offset <= place.offset
             && !(from.offset < place.offset && self.log().may_be_evicted(from.offset + 1, when));
         assert!(

@@ -91,6 +91,14 @@ impl Bench {
     /// With other settings. The log keeps nothing: what is in memory is in
     /// outboxes.
     pub(super) fn with(settings: impl FnOnce(&mut Config)) -> Self {
+        Self::with_log(|config| {
+            settings(config);
+            config.replay.events = 0;
+        })
+    }
+
+    /// With other settings, and a log that keeps what they say.
+    pub(super) fn with_log(settings: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config::default();
         settings(&mut config);
         let random = Arc::new(Random::from_seed(1));
@@ -99,9 +107,9 @@ impl Bench {
             log_bytes: u64::MAX,
             memory_bytes: u64::MAX,
             window: Window {
-                events: 0,
-                bytes: 0,
-                age: Duration::ZERO,
+                events: config.replay.events,
+                bytes: config.replay.bytes,
+                age: config.replay.age,
             },
             inbox: InboxLimits::default(),
         };
@@ -237,7 +245,7 @@ impl Bench {
         let tally = self.tally();
         let dropped = tally.dropped_slow.get() + tally.dropped_closed.get();
         assert_eq!(
-            tally.matched.get(),
+            tally.matched.get() + tally.replayed.get(),
             tally.written.get() + dropped + tally.queued.get(),
             "{tally:?}"
         );

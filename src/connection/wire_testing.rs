@@ -4,7 +4,7 @@
 
 use prost::Message;
 
-use crate::protocol::wire;
+use crate::protocol::{Position, wire};
 
 pub(super) const CONTINUATION: u8 = 0x0;
 pub(super) const TEXT: u8 = 0x1;
@@ -27,6 +27,10 @@ pub(super) enum Heard {
     Event(u64),
     /// SubscriptionConfirmed, by the request's id.
     Subscribed(String),
+    /// The same where what was missed is replayed, with the number of events.
+    Resumed(String, u64),
+    /// UnsubscribeConfirmed, by the request's id.
+    Unsubscribed(String),
     /// ErrorResponse: its code.
     Refused(String),
     /// The WebSocket's pong.
@@ -45,6 +49,10 @@ struct Envelope {
     subscribe: Option<wire::Subscribe>,
     #[prost(message, optional, tag = "11")]
     confirmed: Option<wire::SubscriptionConfirmed>,
+    #[prost(message, optional, tag = "12")]
+    unsubscribe: Option<wire::Unsubscribe>,
+    #[prost(message, optional, tag = "13")]
+    unsubscribed: Option<wire::UnsubscribeConfirmed>,
     #[prost(message, optional, tag = "16")]
     error: Option<wire::ErrorResponse>,
     #[prost(bytes = "vec", tag = "100")]
@@ -109,7 +117,17 @@ fn heard_in(payload: &[u8]) -> Heard {
         Envelope {
             confirmed: Some(confirmed),
             ..
+        } if confirmed.recovered => {
+            Heard::Resumed(confirmed.request_message_id, confirmed.replayed)
+        }
+        Envelope {
+            confirmed: Some(confirmed),
+            ..
         } => Heard::Subscribed(confirmed.request_message_id),
+        Envelope {
+            unsubscribed: Some(confirmed),
+            ..
+        } => Heard::Unsubscribed(confirmed.request_message_id),
         Envelope {
             error: Some(error), ..
         } => Heard::Refused(error.error_code),
@@ -145,17 +163,38 @@ pub(super) fn close(code: u16) -> Vec<u8> {
     frame(CLOSE, true, &code.to_be_bytes())
 }
 
+/// An Unsubscribe in one frame.
+pub(super) fn unsubscribe(id: &str, topic: &str) -> Vec<u8> {
+    let envelope = Envelope {
+        message_id: id.to_owned(),
+        unsubscribe: Some(wire::Unsubscribe {
+            topics: vec![topic.to_owned()],
+        }),
+        ..Envelope::default()
+    };
+    frame(BINARY, true, &envelope.encode_to_vec())
+}
+
 /// A Subscribe's envelope.
 pub(super) fn subscribe_envelope(id: &str, topic: &str) -> Vec<u8> {
+    subscribe_from(id, topic, None)
+}
+
+fn subscribe_from(id: &str, topic: &str, resume_from: Option<wire::Position>) -> Vec<u8> {
     Envelope {
         message_id: id.to_owned(),
         subscribe: Some(wire::Subscribe {
             topics: vec![topic.to_owned()],
-            resume_from: None,
+            resume_from,
         }),
         ..Envelope::default()
     }
     .encode_to_vec()
+}
+
+/// A Subscribe in one frame that resumes from a position.
+pub(super) fn resume(id: &str, topic: &str, from: Position) -> Vec<u8> {
+    frame(BINARY, true, &subscribe_from(id, topic, Some(from.into())))
 }
 
 /// A Subscribe in one frame.

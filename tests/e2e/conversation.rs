@@ -1,10 +1,7 @@
 //! What clients say and are answered, and what that changes in what they get.
 
 use serde_json::{Value, json};
-use sidewire::{
-    client::{Control, Received},
-    protocol::wire,
-};
+use sidewire::{client::Received, protocol::wire};
 
 use crate::{
     raw::{RawClient, binary},
@@ -307,32 +304,6 @@ async fn a_connection_has_no_more_topics_than_it_may() {
         if matched == 1 {
             assert_eq!(client.event().await.message_id, published.message_id);
         }
-    }
-    client.nothing_more().await;
-    drop(client);
-    assert!(relay.stop().await);
-}
-
-#[tokio::test]
-async fn a_wish_to_resume_is_answered_with_nothing_recovered() {
-    let relay = TestRelay::start();
-    let mut client = relay.connect("acme", "ann").await;
-    let before = client.subscribe(&[]).await.position.unwrap();
-    relay.publish("acme", work_item_created("p1")).await;
-    for offset in [0, 1, 99] {
-        let subscribe = wire::Subscribe {
-            topics: vec!["project:p1".to_owned()],
-            resume_from: Some(wire::Position {
-                offset,
-                ..before.clone()
-            }),
-        };
-        client.0.send(Control::Subscribe(subscribe)).await.unwrap();
-        let Received::SubscriptionConfirmed(confirmed) = client.receive().await else {
-            panic!("not confirmed");
-        };
-        assert_eq!((confirmed.recovered, confirmed.replayed), (false, 0));
-        assert_eq!(confirmed.position.unwrap().offset, 1);
     }
     client.nothing_more().await;
     drop(client);

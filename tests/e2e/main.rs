@@ -43,3 +43,6 @@ mod ingest_order;
 mod ingest_query;
 mod ingest_refusals;
 mod ingest_support;
+
+mod resume;
+mod resume_load;

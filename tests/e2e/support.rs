@@ -7,8 +7,8 @@ use serde_json::Value;
 use sidewire::{
     auth::{Algorithm, NewToken, Secret, SigningKey, TokenRules},
     client::{
-        ClientOptions, Connection, Credential, Encoding, Event, OpenError, Published, Publisher,
-        ReceiveError, Received,
+        ClientOptions, Connection, Control, Credential, Encoding, Event, OpenError, Published,
+        Publisher, ReceiveError, Received,
     },
     clock::Clock,
     config::{AuthKey, AuthMode, Config, IngestKey},
@@ -216,7 +216,7 @@ impl TestRelay {
         let dropped = metrics["sidewire_events_dropped_total{reason=\"too_slow\"}"]
             + metrics["sidewire_events_dropped_total{reason=\"closed\"}"];
         assert_eq!(
-            metrics["sidewire_events_matched_total"],
+            metrics["sidewire_events_matched_total"] + metrics["sidewire_events_replayed_total"],
             metrics["sidewire_events_written_total"] + dropped,
             "{metrics:#?}"
         );
@@ -281,6 +281,26 @@ impl TestClient {
     /// Subscribes to topics, given in full, and waits for the confirmation.
     pub async fn subscribe(&mut self, topics: &[&str]) -> wire::SubscriptionConfirmed {
         let id = self.0.subscribe(topics.iter().copied()).await.unwrap();
+        match self.receive().await {
+            Received::SubscriptionConfirmed(confirmed) => {
+                assert_eq!(confirmed.request_message_id, id);
+                confirmed
+            }
+            other => panic!("not confirmed: {other:?}"),
+        }
+    }
+
+    /// Subscribes to topics from a position on, and waits for the confirmation.
+    pub async fn resume(
+        &mut self,
+        topics: &[&str],
+        from: &wire::Position,
+    ) -> wire::SubscriptionConfirmed {
+        let subscribe = wire::Subscribe {
+            topics: topics.iter().map(|&topic| topic.to_owned()).collect(),
+            resume_from: Some(from.clone()),
+        };
+        let id = self.0.send(Control::Subscribe(subscribe)).await.unwrap();
         match self.receive().await {
             Received::SubscriptionConfirmed(confirmed) => {
                 assert_eq!(confirmed.request_message_id, id);

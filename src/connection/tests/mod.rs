@@ -3,5 +3,6 @@
 mod endings;
 mod expiry_and_drain;
 mod frames;
+mod resume;
 mod schedules;
 mod slow;

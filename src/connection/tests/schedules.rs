@@ -147,7 +147,9 @@ fn judge(bench: &Bench, player: &Player, published: usize) {
                 pongs.push(u32::from_be_bytes(*payload.first_chunk().unwrap()));
             }
             Heard::Close(code, _) => close = Some(*code),
-            Heard::Refused(code) => panic!("{code}"),
+            Heard::Refused(_) | Heard::Resumed(..) | Heard::Unsubscribed(_) => {
+                panic!("nobody asked for it: {heard:?}")
+            }
         }
     }
     assert_eq!(offsets, (1..=offsets.len()).collect::<Vec<_>>());

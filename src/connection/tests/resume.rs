@@ -1,0 +1,218 @@
+//! Connections that resume: what they are sent, in which order, and how they end
+//! when they cannot be.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    connection::{
+        behind::WAITING_MAX,
+        testing::{Bench, Client, NOW, WIDE, event, settle, simulate},
+        wire_testing::{Heard, ping, resume, subscribe, unsubscribe},
+    },
+    protocol::{Position, close::Ending},
+};
+
+/// A relay that has published so many events, and the position before the first.
+async fn published(count: usize, outbox_frames: usize, window: usize) -> (Bench, Position) {
+    let bench = Bench::with_log(|config| {
+        config.limits.outbox_frames = outbox_frames;
+        config.replay.events = window;
+    });
+    let events = (0..count).map(|_| event(100));
+    let placed = bench.publish(events).await.events;
+    let start = Position {
+        offset: 0,
+        ..placed[0].position
+    };
+    (bench, start)
+}
+
+async fn hear(client: &mut Client, count: usize) -> Vec<Heard> {
+    let mut heard = Vec::new();
+    for _ in 0..count {
+        heard.push(client.next().await.expect("it goes on"));
+    }
+    heard
+}
+
+fn events(offsets: std::ops::RangeInclusive<u64>) -> Vec<Heard> {
+    offsets.map(Heard::Event).collect()
+}
+
+fn resumed(id: &str, replayed: u64) -> Vec<Heard> {
+    vec![Heard::Resumed(id.to_owned(), replayed)]
+}
+
+fn end_with_nothing_left(bench: &Bench) {
+    bench.check_sums();
+    assert_eq!(bench.tally().queued.get(), 0);
+    assert!(bench.shard.hub.is_empty());
+}
+
+#[test]
+fn the_confirmation_comes_first_then_the_replay_then_what_came_meanwhile() {
+    simulate(async {
+        let (bench, start) = published(1000, 10, 10_000).await;
+        let mut client = bench.connect(512);
+        client.send(resume("r", "project:p", start)).await;
+        settle().await;
+        // It has not read the half of it, and is not closed for what comes now.
+        for _ in 0..50 {
+            bench.publish([event(100)]).await;
+        }
+        assert_eq!(bench.tally().matched.get(), 50);
+        let expected = [resumed("r", 1000), events(1..=1050)].concat();
+        assert_eq!(hear(&mut client, 1051).await, expected);
+        assert_eq!(bench.tally().replayed.get(), 1000);
+        bench.publish([event(1)]).await;
+        assert_eq!(client.next().await, Some(Heard::Event(1051)));
+        drop(client);
+        settle().await;
+        end_with_nothing_left(&bench);
+    });
+}
+
+#[test]
+fn what_is_asked_for_meanwhile_waits_in_order_and_only_so_much_of_it() {
+    simulate(async {
+        let (bench, start) = published(600, 10, 10_000).await;
+        let mut client = bench.connect(512);
+        client.send(resume("r", "project:p", start)).await;
+        assert_eq!(hear(&mut client, 5).await[0], resumed("r", 600)[0]);
+        let waiting = (0..WAITING_MAX).map(|number| match number % 2 {
+            0 => subscribe(&format!("w{number}"), "project:q"),
+            _ => unsubscribe(&format!("w{number}"), "project:q"),
+        });
+        let too_many = subscribe("too-many", "project:q");
+        let questions: Vec<u8> = waiting.chain([too_many, ping(b"p")]).flatten().collect();
+        let mut heard = Vec::new();
+        let mut rest = &questions[..];
+        while !rest.is_empty() {
+            rest = &rest[client.send_some(rest).await..];
+            heard.push(client.next().await.unwrap());
+        }
+        let answers = WAITING_MAX + 2;
+        heard.extend(hear(&mut client, 596 + answers - heard.len()).await);
+
+        let refused = Heard::Refused("RATE_LIMIT_EXCEEDED".to_owned());
+        let place = |wanted: &Heard| heard.iter().position(|it| it == wanted).unwrap();
+        let last = place(&Heard::Event(600));
+        assert!(place(&refused) < last, "it is refused at once");
+        assert!(
+            place(&Heard::Pong(b"p".to_vec())) < last,
+            "it is answered at once"
+        );
+        let confirmed: Vec<_> = (0..WAITING_MAX)
+            .map(|number| match number % 2 {
+                0 => Heard::Subscribed(format!("w{number}")),
+                _ => Heard::Unsubscribed(format!("w{number}")),
+            })
+            .collect();
+        assert_eq!(heard[last + 1..], confirmed);
+        drop(client);
+        settle().await;
+        end_with_nothing_left(&bench);
+    });
+}
+
+#[test]
+fn a_resume_that_waits_for_another_is_confirmed_after_it_and_replays_less() {
+    simulate(async {
+        let (bench, start) = published(20, 10, 10_000).await;
+        let mut client = bench.connect(WIDE);
+        let both = [
+            resume("a", "project:p", start),
+            resume("b", "project:q", start),
+        ]
+        .concat();
+        client.send(both).await;
+        // The events are for everyone, which the first brings and the second has had.
+        let expected = [resumed("a", 20), events(1..=20), resumed("b", 0)].concat();
+        assert_eq!(hear(&mut client, 22).await, expected);
+    });
+}
+
+#[test]
+fn a_replay_that_eviction_overtakes_ends_with_4003() {
+    simulate(async {
+        let (bench, start) = published(100, 10, 100).await;
+        let mut client = bench.connect(512);
+        client.send(resume("r", "project:p", start)).await;
+        assert_eq!(
+            client.next().await,
+            Some(Heard::Resumed("r".to_owned(), 100))
+        );
+        settle().await;
+        bench.publish((0..100).map(|_| event(1))).await;
+        let heard = client.rest_after_close().await;
+        let reason = "too slow: events left the replay window first".to_owned();
+        assert_eq!(heard.last(), Some(&Heard::Close(4003, reason)));
+        let so_far = u64::try_from(heard.len() - 1).unwrap();
+        assert!(so_far < 100);
+        assert_eq!(heard[..heard.len() - 1], events(1..=so_far));
+        assert_eq!(bench.closed("overtaken"), 1);
+        settle().await;
+        end_with_nothing_left(&bench);
+    });
+}
+
+#[test]
+fn a_token_that_expires_during_a_replay_ends_it_at_once() {
+    simulate(async {
+        let (bench, start) = published(1000, 10, 10_000).await;
+        let lifetime = Duration::from_secs(5);
+        let mut client = bench.connect_until(Some(NOW + lifetime), 512);
+        let began = Instant::now();
+        client.send(resume("r", "project:p", start)).await;
+        client.next().await;
+        sleep(lifetime).await;
+        let heard = client.rest_after_close().await;
+        assert_eq!(began.elapsed(), lifetime);
+        assert_eq!(
+            heard.last(),
+            Some(&Heard::Close(4001, "token expired".to_owned()))
+        );
+        assert!(heard.len() < 20, "{heard:?}");
+        settle().await;
+        end_with_nothing_left(&bench);
+    });
+}
+
+#[test]
+fn a_drain_waits_for_what_a_resuming_connection_is_owed() {
+    simulate(async {
+        let (bench, start) = published(300, 10, 10_000).await;
+        let mut client = bench.connect(512);
+        client.send(resume("r", "project:p", start)).await;
+        assert_eq!(client.next().await, resumed("r", 300).pop());
+        bench.publish([event(100), event(100)]).await;
+        let ending = Ending::Drain {
+            retry_after: Duration::from_millis(7),
+        };
+        bench.shard.hub.end_all(|| ending);
+        let goodbye = Heard::Close(1001, "retry_after_ms=7".to_owned());
+        let expected = [events(1..=302), vec![goodbye]].concat();
+        assert_eq!(client.rest_after_close().await, expected);
+        settle().await;
+        end_with_nothing_left(&bench);
+        assert_eq!(bench.tally().dropped_closed.get(), 0);
+    });
+}
+
+#[test]
+fn what_a_client_that_goes_was_still_owed_is_counted_as_dropped() {
+    simulate(async {
+        let (bench, start) = published(300, 10, 10_000).await;
+        let mut client = bench.connect(512);
+        client.send(resume("r", "project:p", start)).await;
+        assert_eq!(client.next().await, resumed("r", 300).pop());
+        bench.publish((0..30).map(|_| event(100))).await;
+        assert!(bench.tally().queued.get() > 30);
+        drop(client);
+        settle().await;
+        assert!(bench.tally().dropped_closed.get() >= 30);
+        end_with_nothing_left(&bench);
+    });
+}

@@ -1,0 +1,101 @@
+//! Many clients that resume at once, and one beside them that must not feel it.
+
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use serde_json::json;
+use sidewire::client::{Encoding, Publisher};
+use tokio::sync::oneshot;
+
+use crate::{
+    scenarios::work_item_created,
+    support::{TestClient, TestRelay},
+};
+
+const RESUMING: usize = 100;
+const EVENTS: u64 = 10_000;
+const BATCH: u64 = 1_000;
+
+/// How late an event for the others may be. It is some milliseconds; what is more is
+/// for a machine that is busy otherwise.
+const DELAY_MAX: Duration = Duration::from_millis(500);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hundred_resumes_of_ten_thousand_events_do_not_keep_others_waiting() {
+    let relay = TestRelay::with(|config| {
+        config.limits.shards = 1;
+        // Room for what is published beside the replays.
+        config.replay.events = 100_000;
+    });
+    let mut beside = relay.connect("acme", "beside").await;
+    let start = beside
+        .subscribe(&["project:beside"])
+        .await
+        .position
+        .unwrap();
+    publish_window(&relay.backend()).await;
+    let mut resuming = Vec::new();
+    for _ in 0..RESUMING {
+        resuming.push(relay.connect("acme", "resuming").await);
+    }
+
+    let (all_resumed, stop) = oneshot::channel();
+    let delays = tokio::spawn(measure_delays(relay.backend(), beside, stop));
+    let replays = resuming.into_iter().map(|mut client| {
+        let start = start.clone();
+        tokio::spawn(async move {
+            let confirmed = client.resume(&["project:p1"], &start).await;
+            assert_eq!((confirmed.recovered, confirmed.replayed), (true, EVENTS));
+            for _ in 0..EVENTS {
+                client.0.receive_raw().await.unwrap();
+            }
+        })
+    });
+    let began = Instant::now();
+    for outcome in join_all(replays.collect::<Vec<_>>()).await {
+        outcome.unwrap();
+    }
+    let took = began.elapsed();
+    all_resumed.send(()).unwrap();
+    let (mut delays, beside) = delays.await.unwrap();
+    delays.sort_unstable();
+    let (median, max) = (delays[delays.len() / 2], delays[delays.len() - 1]);
+    println!(
+        "{RESUMING} replays of {EVENTS} events took {took:?}; {} events beside them took {median:?} (median), {max:?} (max)",
+        delays.len()
+    );
+    assert!(delays.len() > 10, "too few to say anything: {delays:?}");
+    assert!(max < DELAY_MAX, "{max:?}");
+    drop(beside);
+    assert!(relay.stop().await);
+}
+
+async fn publish_window(backend: &Publisher) {
+    let messages = vec![work_item_created("p1"); usize::try_from(BATCH).unwrap()];
+    let batch = json!({ "messages": messages }).to_string();
+    for _ in 0..EVENTS / BATCH {
+        let answer = backend
+            .post("acme", batch.clone(), Encoding::Json, &[], true)
+            .await
+            .unwrap();
+        assert_eq!(answer.status, 200);
+    }
+}
+
+/// Posts an event and waits for it at its client, again and again.
+async fn measure_delays(
+    backend: Publisher,
+    mut beside: TestClient,
+    mut stop: oneshot::Receiver<()>,
+) -> (Vec<Duration>, TestClient) {
+    let event = work_item_created("beside").to_string();
+    let mut delays = Vec::new();
+    while stop.try_recv().is_err() {
+        let began = Instant::now();
+        let post = backend.post("acme", event.clone(), Encoding::Json, &[], false);
+        let (answer, _) = tokio::join!(post, beside.event());
+        answer.unwrap();
+        delays.push(began.elapsed());
+    }
+    (delays, beside)
+}

@@ -56,5 +56,6 @@ pub mod ops;
 pub mod random;
 pub mod tally;
 
+mod planted;
 #[cfg(test)]
 mod simulation;

@@ -9,15 +9,19 @@ use std::{
 
 use indexmap::IndexMap;
 use tokio::{
-    sync::{Semaphore, TryAcquireError, mpsc::error::TrySendError},
+    sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, mpsc::error::TrySendError},
     time::Instant,
 };
 
 use super::{
     ShardId,
     dormant::Dormant,
-    inbox::{Events, FullInbox, InboxLimits, InboxSender, Item, Receipt, ReceiptPart, Waited},
+    inbox::{
+        Events, FullInbox, InboxLimits, InboxSender, Item, Place, Receipt, ReceiptPart, Waited,
+    },
 };
+#[cfg(test)]
+use crate::planted;
 use crate::{
     event::{Draft, Event, EventBytes},
     log::{Accounts, Gap, Log, Window},
@@ -287,6 +291,44 @@ impl State {
     fn is_idle(&self) -> bool {
         self.shards.is_empty() && self.log.is_empty()
     }
+
+    /// A place in the inbox of each shard of the set, or of none: those that were
+    /// reserved in vain are given back by their drop.
+    fn reserve<'a>(
+        &self,
+        inboxes: &'a [InboxSender],
+        waited: &mut Waited,
+    ) -> Result<Vec<(Place<'a>, OwnedSemaphorePermit)>, FullInbox> {
+        let mut places = Vec::with_capacity(self.shards.len());
+        for entry in &self.shards {
+            let Some(inbox) = inboxes.get(entry.shard) else {
+                continue;
+            };
+            let share = match waited.share(&entry.share) {
+                Ok(share) => share,
+                Err(TryAcquireError::NoPermits) => {
+                    return Err(FullInbox::Share(Arc::clone(&entry.share)));
+                }
+                Err(TryAcquireError::Closed) => continue,
+            };
+            match waited.place(inbox) {
+                Ok(place) => places.push((place, share)),
+                Err(TrySendError::Full(())) => return Err(FullInbox::Inbox(inbox.clone())),
+                // The shard has ended, and its connections with it.
+                Err(TrySendError::Closed(())) => {}
+            }
+        }
+        Ok(places)
+    }
+
+    #[cfg(test)]
+    fn append_too_early(&mut self, drafts: &[Draft], now: Instant) {
+        if planted::is_planted(planted::Fault::AppendsTooEarly) {
+            for draft in drafts {
+                self.log.append(draft.clone(), now);
+            }
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -382,29 +424,15 @@ impl Tenant {
         if state.removed {
             return Attempt::Removed;
         }
-        // All places first: what follows cannot fail. Places that were reserved
-        // in vain are given back by their drop.
-        let mut places = Vec::with_capacity(state.shards.len());
-        for entry in &state.shards {
-            let Some(inbox) = inboxes.get(entry.shard) else {
-                continue;
-            };
-            let share = match waited.share(&entry.share) {
-                Ok(share) => share,
-                Err(TryAcquireError::NoPermits) => {
-                    return Attempt::NoRoom(FullInbox::Share(Arc::clone(&entry.share)));
-                }
-                Err(TryAcquireError::Closed) => continue,
-            };
-            match waited.place(inbox) {
-                Ok(place) => places.push((place, share)),
-                Err(TrySendError::Full(())) => {
-                    return Attempt::NoRoom(FullInbox::Inbox(inbox.clone()));
-                }
-                // The shard has ended, and its connections with it.
-                Err(TrySendError::Closed(())) => {}
+        // All places first: what follows cannot fail.
+        let places = match state.reserve(inboxes, &mut waited) {
+            Ok(places) => places,
+            Err(full) => {
+                #[cfg(test)]
+                state.append_too_early(drafts, now);
+                return Attempt::NoRoom(full);
             }
-        }
+        };
         let appended = drafts.drain(..).map(|draft| state.log.append(draft, now));
         let events = Events::new(appended);
         let receipt = Receipt::new(places.len(), events.as_slice().len());

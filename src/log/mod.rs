@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use crate::{
     event::{Draft, Event, EventBytes},
+    planted::{Fault, is_planted},
     protocol::{Epoch, Position},
 };
 
@@ -151,7 +152,7 @@ impl Log {
         if position.offset > self.head {
             return Err(Gap::Future);
         }
-        if position.offset < self.tail().offset {
+        if position.offset < self.tail().offset && !is_planted(Fault::SkipsAnEviction) {
             return Err(Gap::Evicted);
         }
         let first = self

@@ -98,6 +98,10 @@ impl Backend {
             _ if status < 300 => vec![placed(&body)],
             _ => Vec::new(),
         };
+        let detail = body["detail"].as_str().unwrap_or_default();
+        if status == 503 && detail.contains("a shard has no room") {
+            self.history.count("503 for a full inbox");
+        }
         let answer = Answer {
             when: self.history.now(),
             status,

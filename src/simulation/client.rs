@@ -1,11 +1,11 @@
 //! Clients: each connects, subscribes, stalls, is cut off and comes again, resumes
 //! by the contract's rule, and notes what it sends and hears.
 
-use std::{rc::Rc, time::Duration};
+use std::{cell::Cell, rc::Rc, time::Duration};
 
 use prost::Message;
 use tokio::{
-    sync::watch,
+    sync::Notify,
     task::spawn_local,
     time::{Instant, sleep, sleep_until, timeout},
 };
@@ -36,11 +36,43 @@ pub(super) enum Phase {
     Over,
 }
 
+/// The phase, and who wants to know when it changes. (tokio's `watch` wakes in an order
+/// that is drawn.)
+pub(super) struct Stage {
+    phase: Cell<Phase>,
+    changed: Notify,
+}
+
+impl Stage {
+    pub(super) fn new() -> Rc<Self> {
+        Rc::new(Self {
+            phase: Cell::new(Phase::Chaos),
+            changed: Notify::new(),
+        })
+    }
+
+    pub(super) fn phase(&self) -> Phase {
+        self.phase.get()
+    }
+
+    pub(super) fn enter(&self, phase: Phase) {
+        self.phase.set(phase);
+        self.changed.notify_waiters();
+    }
+
+    /// Waits for another phase than this one.
+    async fn left(&self, phase: Phase) {
+        while self.phase.get() == phase {
+            self.changed.notified().await;
+        }
+    }
+}
+
 pub(super) struct Client {
     pub(super) world: Rc<World>,
     pub(super) history: Rc<History>,
     pub(super) dice: Dice,
-    pub(super) phase: watch::Receiver<Phase>,
+    pub(super) stage: Rc<Stage>,
     pub(super) number: usize,
     pub(super) tenant: usize,
     pub(super) known: Known,
@@ -58,6 +90,7 @@ struct Session<'a> {
     pause: Duration,
     next_act: Instant,
     has_closed: bool,
+    phase: Phase,
 }
 
 impl Client {
@@ -69,7 +102,7 @@ impl Client {
     pub(super) async fn run(mut self) {
         sleep(self.dice.millis(0..2000)).await;
         loop {
-            let phase = *self.phase.borrow_and_update();
+            let phase = self.stage.phase();
             match phase {
                 Phase::Chaos | Phase::Quiet => self.connect().await,
                 Phase::Drain | Phase::Over => break,
@@ -81,14 +114,15 @@ impl Client {
             };
             tokio::select! {
                 biased;
-                _ = self.phase.changed() => {}
+                () = self.stage.left(phase) => {}
                 () = sleep(pause) => {}
             }
         }
     }
 
     async fn connect(&mut self) {
-        let is_quiet = *self.phase.borrow() == Phase::Quiet;
+        let phase = self.stage.phase();
+        let is_quiet = phase != Phase::Chaos;
         let asked = self.history.now();
         let lifetime = match self.dice.percent(12) && !is_quiet {
             true => self.dice.within(1..5) as u64,
@@ -123,6 +157,7 @@ impl Client {
             },
             next_act: Instant::now(),
             has_closed: false,
+            phase,
             client: self,
         };
         session.run().await;
@@ -185,13 +220,10 @@ impl Session<'_> {
         }
         loop {
             let is_stalled = self.stalled_until > Instant::now();
-            let mut phase = self.client.phase.clone();
+            let stage = Rc::clone(&self.client.stage);
             tokio::select! {
                 biased;
-                _ = phase.changed() => {
-                    self.client.phase = phase;
-                    self.phase_changed();
-                }
+                () = stage.left(self.phase) => self.phase_changed(),
                 () = sleep_until(self.next_act) => {
                     if self.act() {
                         return;
@@ -211,7 +243,8 @@ impl Session<'_> {
         self.link.release();
         self.stalled_until = Instant::now();
         self.pause = Duration::ZERO;
-        if *self.client.phase.borrow_and_update() == Phase::Over && !self.has_closed {
+        self.phase = self.client.stage.phase();
+        if self.phase == Phase::Over && !self.has_closed {
             self.client.history.end(self.connection, End::Done);
             self.close(1000);
         }
@@ -314,7 +347,7 @@ impl Session<'_> {
 
     /// Does something; whether it was the end of the connection.
     fn act(&mut self) -> bool {
-        if *self.client.phase.borrow() != Phase::Chaos || self.has_closed {
+        if self.phase != Phase::Chaos || self.has_closed {
             self.next_act = Instant::now() + Duration::from_hours(1);
             return false;
         }

@@ -3,7 +3,6 @@
 use std::{cell::Cell, collections::BTreeMap, rc::Rc, time::Duration};
 
 use tokio::{
-    sync::watch,
     task::{JoinHandle, spawn_local},
     time::{Instant, sleep},
 };
@@ -11,14 +10,14 @@ use tokio::{
 use super::{
     backend::Backend,
     checker,
-    client::{Client, Phase},
+    client::{Client, Phase, Stage},
     dice::Dice,
     history::History,
     known::Known,
     topics::{TENANTS, TopicSet, USERS},
     world::{SHARDS, Settings, World},
 };
-use crate::connection::testing::simulate;
+use crate::{connection::testing::simulate, planted};
 
 const CLIENTS: usize = 20;
 const BACKENDS: usize = 5;
@@ -41,27 +40,27 @@ pub(super) fn run(seed: u64) -> Outcome {
     simulate(async move {
         let dice = Dice::new(seed, 0);
         let settings = Settings::drawn(&dice);
-        let stage = Stage {
+        let run = Run {
             world: Rc::new(World::new(&settings, seed)),
             history: Rc::new(History::new()),
-            phase: watch::channel(Phase::Chaos).0,
+            stage: Stage::new(),
             seed,
         };
-        stage.play(&dice).await;
-        stage.check_nothing_is_left(&settings).await;
-        checker::check(&stage.history, &settings);
-        stage.outcome()
+        run.play(&dice).await;
+        run.check_nothing_is_left(&settings).await;
+        checker::check(&run.history, &settings);
+        run.outcome()
     })
 }
 
-struct Stage {
+struct Run {
     world: Rc<World>,
     history: Rc<History>,
-    phase: watch::Sender<Phase>,
+    stage: Rc<Stage>,
     seed: u64,
 }
 
-impl Stage {
+impl Run {
     async fn play(&self, dice: &Dice) {
         let world = Rc::clone(&self.world);
         let sweep = spawn_local(async move { world.sweep().await });
@@ -72,17 +71,17 @@ impl Stage {
         let meddler = spawn_local(self.meddle());
         if dice.percent(20) {
             sleep(dice.millis(3_000..20_000)).await;
-            self.phase.send_replace(Phase::Drain);
+            self.stage.enter(Phase::Drain);
             meddler.await.unwrap();
             self.history.count("drain");
             assert!(self.world.drain().await, "the drain takes too long");
             join(backends).await;
         } else {
             join(backends).await;
-            self.phase.send_replace(Phase::Quiet);
+            self.stage.enter(Phase::Quiet);
             meddler.await.unwrap();
             sleep(Duration::from_secs(15)).await;
-            self.phase.send_replace(Phase::Over);
+            self.stage.enter(Phase::Over);
         }
         join(clients).await;
         assert!(!watch.is_finished(), "the sums were watched to the end");
@@ -95,7 +94,7 @@ impl Stage {
         let client = Client {
             world: Rc::clone(&self.world),
             history: Rc::clone(&self.history),
-            phase: self.phase.subscribe(),
+            stage: Rc::clone(&self.stage),
             number,
             tenant: dice.weighted(&TENANT_WEIGHTS),
             known: Known::new(TopicSet::implicit(number % USERS)),
@@ -116,10 +115,10 @@ impl Stage {
 
     /// Holds up a shard, or what takes from its inbox, now and then.
     fn meddle(&self) -> impl Future<Output = ()> + use<> {
-        let (world, mut phase) = (Rc::clone(&self.world), self.phase.subscribe());
+        let (world, stage) = (Rc::clone(&self.world), Rc::clone(&self.stage));
         let dice = Dice::new(self.seed, 300);
         async move {
-            while *phase.borrow_and_update() == Phase::Chaos {
+            while stage.phase() == Phase::Chaos {
                 sleep(dice.millis(10..1500)).await;
                 let shard = &world.shards[dice.below(SHARDS)];
                 let (gate, pause) = if dice.percent(60) {
@@ -152,9 +151,11 @@ impl Stage {
     }
 
     fn outcome(&self) -> Outcome {
+        let mut counts = self.history.counts.take();
+        counts.extend(planted::seen());
         Outcome {
             trace: self.history.traced(),
-            counts: self.history.counts.take(),
+            counts,
         }
     }
 }

@@ -6,7 +6,7 @@ use super::{
     logs::{Log, Logs},
 };
 use crate::simulation::{
-    history::{Asked, Connection, Heard, Request, Said, When},
+    history::{Asked, Connection, Heard, History, Request, Said, When},
     messages::{Place, Topics},
     topics::{TOPICS, TopicSet},
     world::Settings,
@@ -31,7 +31,7 @@ pub(super) struct Follower<'a> {
     pub(super) replay: Vec<u64>,
     pub(super) has_resumed: bool,
     pub(super) is_answered: Vec<bool>,
-    pub(super) close: Option<(When, u16)>,
+    pub(super) close: Option<(When, u16, &'a str)>,
 }
 
 impl<'a> Follower<'a> {
@@ -67,7 +67,7 @@ impl<'a> Follower<'a> {
         self.subscribed | self.implicit
     }
 
-    pub(super) fn follow(&mut self, heard: &Heard, received: &mut Received) {
+    pub(super) fn follow(&mut self, heard: &'a Heard, received: &mut Received, history: &History) {
         assert!(self.close.is_none(), "{self} hears more behind a Close");
         match &heard.what {
             Said::Event { tenant, place, .. } => {
@@ -77,11 +77,16 @@ impl<'a> Follower<'a> {
                 received.by_client.entry(client).or_insert(moment);
                 self.event(*place, received);
             }
-            Said::Subscribed(topics) => self.subscribed(&topics.0, heard.when),
+            Said::Subscribed(topics) => {
+                self.subscribed(&topics.0, heard.when, history);
+                if topics.0.replayed > 0 {
+                    history.count("resumed");
+                }
+            }
             Said::Unsubscribed(topics) => self.unsubscribed(&topics.0),
             Said::Pong(timestamp) => self.pong(*timestamp),
             Said::Refused { code, request } => self.refused(code, request, heard.when),
-            Said::Close { code, .. } => self.close = Some((heard.when, *code)),
+            Said::Close { code, reason } => self.close = Some((heard.when, *code, reason)),
         }
     }
 
@@ -162,7 +167,7 @@ impl<'a> Follower<'a> {
         offset
     }
 
-    fn subscribed(&mut self, topics: &Topics, when: When) {
+    fn subscribed(&mut self, topics: &Topics, when: When, history: &History) {
         let request = self.answered(&topics.request);
         let Asked::Subscribe(asked) = &request.what else {
             panic!("{self}: {request:?} is confirmed as a Subscribe");
@@ -174,7 +179,7 @@ impl<'a> Follower<'a> {
         let place = topics.position.as_ref().unwrap().place();
         self.in_epoch(place);
         self.check_position(place.offset, request, when);
-        self.check_replay_and_subscribe(asked, topics, place, when);
+        self.check_replay_and_subscribe(asked, topics, place, when, history);
         self.at = Some(place.offset);
     }
 

@@ -1,7 +1,7 @@
 //! How a connection may end, and what must have come before.
 
 use super::connection::Follower;
-use crate::simulation::history::{End, History, When};
+use crate::simulation::history::{Asked, End, History, When};
 
 impl Follower<'_> {
     pub(super) fn check_end(&mut self, history: &History) {
@@ -11,7 +11,12 @@ impl Follower<'_> {
         match (end, self.close) {
             (End::Done, _) => self.check_all_was_heard(when),
             (End::Left, _) => {}
-            (_, Some((when, code))) => self.check_close(code, when, history),
+            (_, Some((when, code, reason))) => {
+                self.check_close(code, when, history);
+                if reason.contains("replay window") {
+                    history.count("eviction during a replay");
+                }
+            }
             (End::Closed, None) => panic!("{self} ends without a Close"),
             (End::Ended { .. }, None) => {
                 assert!(self.connection.is_cut, "{self} ends without a Close");
@@ -63,22 +68,39 @@ impl Follower<'_> {
         }
     }
 
-    /// So much was on its way to it that an outbox could be full, or what was to be
-    /// replayed may be evicted.
+    /// So much was on its way to it that an outbox could be full, or what was to come
+    /// from the log may be evicted. What was confirmed last may not have been heard.
     fn check_is_slow(&self, when: When) {
-        let head = self.log().head_max(when.moment);
-        let behind = self.at.unwrap_or_default();
-        let waiting = self.log().relating(behind..head, self.topics()).count() + self.replay.len();
-        let unanswered = self.is_answered.iter().filter(|it| !**it).count();
+        let unanswered = self.connection.sent.iter().zip(&self.is_answered);
+        let unanswered: Vec<_> = unanswered
+            .filter(|(_, it)| !**it)
+            .map(|(it, _)| it)
+            .collect();
+        let (mut topics, mut behind) = (self.topics(), self.at.unwrap_or(u64::MAX));
+        for request in &unanswered {
+            if let Asked::Subscribe(asked) = &request.what
+                && asked.may_be_asked_for()
+            {
+                topics |= asked.all();
+                let from = asked.position.as_ref().map(|from| from.offset);
+                behind = behind.min(from.unwrap_or(behind));
+            }
+        }
+        if behind == u64::MAX {
+            behind = 0;
+        }
+        let log = self.log();
+        let head = log.head_max(when.moment);
+        let waiting = log.relating(behind..head, topics).count() + self.replay.len();
         let limits = &self.settings.config.limits;
-        let bytes = waiting * 1_300 + unanswered * 300;
         let next = self.replay.first().copied().unwrap_or(behind + 1);
         assert!(
             limits.memory_max < 1 << 30
-                || waiting + unanswered >= limits.outbox_frames
-                || bytes >= limits.outbox_bytes
-                || self.log().may_be_evicted(next, when),
-            "{self} is closed as too slow with {waiting} events and {unanswered} answers to come"
+                || waiting + unanswered.len() >= limits.outbox_frames
+                || waiting * 1_300 + unanswered.len() * 300 >= limits.outbox_bytes
+                || log.may_be_evicted(next, when),
+            "{self} is closed as too slow with {waiting} events and {} answers to come",
+            unanswered.len()
         );
     }
 }

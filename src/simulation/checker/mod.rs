@@ -24,7 +24,7 @@ pub(super) fn check(history: &History, settings: &Settings) {
     for (number, connection) in history.connections.borrow().iter().enumerate() {
         let mut follower = Follower::new(number, connection, &logs, settings);
         for heard in &connection.heard {
-            follower.follow(heard, &mut received);
+            follower.follow(heard, &mut received, history);
         }
         follower.check_end(history);
     }

@@ -2,7 +2,7 @@
 
 use super::connection::Follower;
 use crate::simulation::{
-    history::When,
+    history::{History, When},
     messages::{Place, Topics},
     topics::TopicSet,
 };
@@ -15,6 +15,7 @@ impl Follower<'_> {
         said: &Topics,
         place: Place,
         when: When,
+        history: &History,
     ) {
         let mut topics = asked.all();
         let Some(from) = asked.position.as_ref().map(|from| from.place()) else {
@@ -38,6 +39,7 @@ impl Follower<'_> {
         } else {
             assert_eq!(said.replayed, 0, "{self}: refused, and replays");
             self.check_refused(from, place, when);
+            history.count("refused");
             self.subscribe(topics, place.offset);
         }
     }

@@ -50,6 +50,7 @@ const TOPIC_OVERHEAD_BYTES: usize = 40;
 
 /// An event that was accepted and has no place in its tenant's order yet.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub struct Draft {
     /// Room for the longest frame header, then the envelope without `position`.
     buffer: Vec<u8>,

@@ -18,6 +18,7 @@ use super::{shard::Membership, tenant::Span};
 use crate::{
     event::Event,
     log::Gap,
+    planted::{Fault, is_planted},
     protocol::{Position, Topic, topic::TopicSet},
 };
 
@@ -176,7 +177,9 @@ impl CatchUp {
             if !membership.outbox().is_half_free() {
                 return ControlFlow::Break(());
             }
-            if membership.relates(event) {
+            let is_dropped =
+                is_planted(Fault::DropsALiveEvent) && event.position().offset == span.up_to;
+            if membership.relates(event) && !is_dropped {
                 membership.outbox().push_from_log(event, true);
             }
             ControlFlow::Continue(())

@@ -1,13 +1,13 @@
 //! The backend's end of the hub: append, send to the shards, and wait until they
 //! have queued. Knows no HTTP.
 
-use std::{sync::Arc, time::Duration};
+use std::{mem, sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::{
     PublishTimeouts,
-    inbox::{Events, InboxSender, Receipt},
+    inbox::{Events, InboxSender, Receipt, Waited},
     registry::{Registry, TenantsFull},
     relief::Relief,
     submission::{Refusal, Submission},
@@ -132,12 +132,15 @@ impl Publisher {
         let mut submission = Submission { drafts, conditions };
         let mut now = Instant::now();
         let deadline = now + self.timeouts.inbox;
+        let mut waited = Waited::default();
         loop {
             if self.registry.is_over_memory() {
+                waited = Waited::default();
                 self.memory(deadline).await?;
             }
             let tenant = self.tenant(name, conditions)?;
-            match tenant.append(&mut submission, &self.inboxes, now) {
+            let held = mem::take(&mut waited);
+            match tenant.append(&mut submission, &self.inboxes, now, held) {
                 Attempt::Appended {
                     events,
                     receipt,
@@ -153,7 +156,7 @@ impl Publisher {
                 }
                 Attempt::Refused(refusal) => return Err(refusal.into()),
                 Attempt::NoRoom(full) => {
-                    timeout_at(deadline, full.has_room())
+                    waited = timeout_at(deadline, full.has_room())
                         .await
                         .map_err(|_| PublishError::NoRoom)?;
                     now = Instant::now();

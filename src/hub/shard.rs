@@ -33,6 +33,7 @@ use crate::{
     event::Event,
     log::Gap,
     outbox::{Offer, Outbox},
+    planted::{Fault, is_planted, saw},
     protocol::{
         Position, TenantName, Topic, UserName,
         close::Ending,
@@ -83,6 +84,18 @@ struct TenantHere {
     /// The last position that has been taken from the inbox, or that needs not be.
     taken: Cell<Position>,
     index: RefCell<TenantIndex>,
+    /// Nothing has been taken for it yet.
+    #[cfg(test)]
+    is_new: Cell<bool>,
+}
+
+#[cfg(test)]
+impl TenantHere {
+    fn take_position_late(&self) {
+        if self.is_new.replace(false) && is_planted(Fault::TakesThePositionLate) {
+            self.taken.set(self.tenant.head());
+        }
+    }
 }
 
 /// A Subscribe would take a connection over its bound of topics. Nothing was
@@ -271,6 +284,8 @@ impl ShardHub {
             tenant,
             taken: Cell::new(head),
             index: RefCell::default(),
+            #[cfg(test)]
+            is_new: Cell::new(true),
         });
         tenants.insert(name.clone(), Rc::clone(&here));
         Ok(here)
@@ -283,14 +298,21 @@ impl ShardHub {
             .get(item.tenant.name())
             // A tenant that was forgotten and came back has another log.
             .filter(|here| Arc::ptr_eq(&here.tenant, &item.tenant));
+        let here = match tenants.values().next() {
+            first if is_planted(Fault::CrossesTenants) => first,
+            _ => here,
+        };
         let Some(here) = here else {
             return;
         };
+        #[cfg(test)]
+        here.take_position_late();
         let index = here.index.borrow();
         let mut to_wake = self.to_wake.borrow_mut();
         let first = self.last_event.get() + 1;
         for (number, event) in item.events.as_slice().iter().enumerate() {
             if event.position().offset <= here.taken.get().offset {
+                saw("a tenant that came back to a full inbox");
                 continue;
             }
             here.taken.set(event.position());
@@ -312,6 +334,9 @@ impl ShardHub {
     /// head is read here, so what is to be taken is there: nothing is waited for.
     fn take_up_to_head(&self, here: &TenantHere) -> Position {
         let head = here.tenant.head();
+        if is_planted(Fault::ConfirmsTheHead) {
+            return head;
+        }
         while here.taken.get().offset < head.offset {
             if !self.take_next() {
                 break;
@@ -412,7 +437,8 @@ impl Membership {
         from: Result<Position, EpochError>,
         position: Position,
     ) -> Subscribed {
-        let implicit = !self.implicit_resumed.replace(true);
+        let implicit =
+            !self.implicit_resumed.replace(true) && !is_planted(Fault::ForgetsImplicitTopics);
         let whole = from
             .map_err(|_| Gap::UnknownEpoch)
             .and_then(|from| self.here.tenant.has_all_after(from).map(|()| from));
@@ -479,7 +505,7 @@ impl Membership {
         };
         let is_served = |from| from < event.position().offset;
         let mut served = event.topics().iter().filter_map(served_from);
-        served.any(is_served)
+        served.any(is_served) && !is_planted(Fault::ReplaysWhatWasBrought)
     }
 
     /// Queues an event of a replay.
@@ -508,7 +534,8 @@ impl Drop for Membership {
     fn drop(&mut self) {
         let topics = self.topics.take();
         let mut index = self.here.index.borrow_mut();
-        for topic in topics.keys() {
+        let kept = usize::from(is_planted(Fault::LeavesAnIndexEntry));
+        for topic in topics.keys().skip(kept) {
             index.unsubscribe(topic, self.id);
         }
         index.unsubscribe(&self.user, self.id);

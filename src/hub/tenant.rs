@@ -8,18 +8,17 @@ use std::{
 };
 
 use tokio::{
-    sync::{
-        OwnedSemaphorePermit, Semaphore, TryAcquireError,
-        mpsc::{self, error::TrySendError},
-    },
+    sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, mpsc::error::TrySendError},
     time::Instant,
 };
 
 use super::{
     ShardId,
-    inbox::{Events, InboxSender, Item, Receipt, ReceiptPart},
+    inbox::{Events, FullInbox, InboxSender, Item, Place, Receipt, ReceiptPart, Waited},
     submission::{Refusal, Repeat, Submission},
 };
+#[cfg(test)]
+use crate::{event::Draft, planted};
 use crate::{
     event::Event,
     log::{Gap, Log, MessageIdBudget, MessageIds, unmet},
@@ -82,25 +81,6 @@ pub(super) enum Attempt {
     NoRoom(FullInbox),
     /// Nothing happened: the registry has forgotten the tenant.
     Removed,
-}
-
-/// The first inbox that was found without room.
-pub(super) enum FullInbox {
-    /// The tenant has its share of it in use.
-    Share(Arc<Semaphore>),
-    /// All its places are taken.
-    Inbox(InboxSender),
-}
-
-impl FullInbox {
-    /// Waits until there was room for one item.
-    pub(super) async fn has_room(self) {
-        // A closed inbox has room for all: nobody waits for a shard that is gone.
-        match self {
-            Self::Share(share) => drop(share.acquire().await),
-            Self::Inbox(inbox) => drop(inbox.reserve().await),
-        }
-    }
 }
 
 impl Tenant {
@@ -219,12 +199,14 @@ impl Tenant {
     }
 
     /// Appends all events that are new and sends them to every shard of the set, or
-    /// does nothing. Takes the drafts only when it appends.
+    /// does nothing. Takes the drafts only when it appends; what was `waited` for is
+    /// given back.
     pub(super) fn append(
         self: &Arc<Self>,
         submission: &mut Submission<'_>,
         inboxes: &[InboxSender],
         now: Instant,
+        mut waited: Waited,
     ) -> Attempt {
         let mut state = self.lock();
         if state.removed {
@@ -238,9 +220,13 @@ impl Tenant {
         let places = if is_all_known {
             Vec::new()
         } else {
-            match state.reserve(inboxes) {
+            match state.reserve(inboxes, &mut waited) {
                 Ok(places) => places,
-                Err(full) => return Attempt::NoRoom(full),
+                Err(full) => {
+                    #[cfg(test)]
+                    state.append_too_early(&submission.drafts, now);
+                    return Attempt::NoRoom(full);
+                }
             }
         };
         // What follows cannot fail.
@@ -327,20 +313,24 @@ impl State {
 
     /// Takes one place in the inbox of every shard of the set, or none: places that
     /// were reserved in vain are given back by their drop.
-    fn reserve<'a>(&self, inboxes: &'a [InboxSender]) -> Result<Vec<Place<'a>>, FullInbox> {
+    fn reserve<'a>(
+        &self,
+        inboxes: &'a [InboxSender],
+        waited: &mut Waited,
+    ) -> Result<Vec<Reserved<'a>>, FullInbox> {
         let mut places = Vec::with_capacity(self.shards.len());
         for entry in &self.shards {
             let Some(inbox) = inboxes.get(entry.shard) else {
                 continue;
             };
-            let share = match Arc::clone(&entry.share).try_acquire_owned() {
+            let share = match waited.share(&entry.share) {
                 Ok(share) => share,
                 Err(TryAcquireError::NoPermits) => {
                     return Err(FullInbox::Share(Arc::clone(&entry.share)));
                 }
                 Err(TryAcquireError::Closed) => continue,
             };
-            match inbox.try_reserve() {
+            match waited.place(inbox) {
                 Ok(place) => places.push((place, share)),
                 Err(TrySendError::Full(())) => return Err(FullInbox::Inbox(inbox.clone())),
                 // The shard has ended, and its connections with it.
@@ -348,6 +338,15 @@ impl State {
             }
         }
         Ok(places)
+    }
+
+    #[cfg(test)]
+    fn append_too_early(&mut self, drafts: &[Draft], now: Instant) {
+        if planted::is_planted(planted::Fault::AppendsTooEarly) {
+            for draft in drafts {
+                self.log.append(draft.clone(), now);
+            }
+        }
     }
 
     /// Appends what is not known, and remembers what it is known by.
@@ -374,4 +373,4 @@ impl State {
 }
 
 /// A place in an inbox, and in the tenant's share of it.
-type Place<'a> = (mpsc::Permit<'a, Item>, OwnedSemaphorePermit);
+type Reserved<'a> = (Place<'a>, OwnedSemaphorePermit);

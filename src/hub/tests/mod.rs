@@ -15,7 +15,7 @@ use std::{
 use proptest::prelude::*;
 use tokio::time::Instant;
 
-use super::{submission::Submission, *};
+use super::{inbox::Waited, submission::Submission, *};
 use crate::{
     event::{Draft, tests::draft},
     log::{MessageIdLimits, Window},
@@ -263,6 +263,7 @@ async fn a_subscribe_stands_at_the_head_and_leaves_what_was_before_to_older_topi
                 &mut drafts,
                 &bench.publisher.inboxes,
                 Instant::now(),
+                Waited::default(),
             );
         }
     });
@@ -286,6 +287,7 @@ async fn what_was_sent_before_a_shard_entered_again_is_not_delivered() {
         &mut drafts,
         &bench.publisher.inboxes,
         Instant::now(),
+        Waited::default(),
     );
     drop(a);
     let b = bench.connect(0, "acme", "bob");
@@ -312,6 +314,7 @@ async fn what_was_sent_to_a_tenant_that_was_forgotten_is_not_delivered_to_its_he
         &mut drafts,
         &bench.publisher.inboxes,
         Instant::now(),
+        Waited::default(),
     );
     drop(a);
     assert!(bench.registry.is_empty());
@@ -363,6 +366,40 @@ async fn a_full_inbox_refuses_after_the_timeout_and_leaves_nothing_behind() {
         assert_eq!(published.events[0].position.offset, 3);
         assert_eq!(a.received_ids(), ["1", "2", "4"]);
         assert_eq!(b.received_ids(), ["1", "2", "4"]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_that_wait_for_one_place_one_gets_it_at_once() {
+    for inbox in [
+        InboxLimits {
+            places: 1,
+            places_per_tenant: 10,
+        },
+        InboxLimits {
+            places: 10,
+            places_per_tenant: 1,
+        },
+    ] {
+        let bench = Bench::new(1, RegistryLimits { inbox, ..WIDE });
+        let _a = bench.connect(0, "acme", "ann");
+        let tenant = name("acme");
+        let post = async || {
+            bench
+                .publisher
+                .append(&tenant, vec![draft("m", &["a:1"])])
+                .await
+        };
+        assert!(post().await.is_ok());
+        let (mut first, mut second) = (std::pin::pin!(post()), std::pin::pin!(post()));
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        for _ in 0..2 {
+            assert!(first.as_mut().poll(&mut context).is_pending());
+            assert!(second.as_mut().poll(&mut context).is_pending());
+        }
+        bench.shards[0].take_waiting();
+        assert!(first.as_mut().poll(&mut context).is_ready());
+        assert!(second.as_mut().poll(&mut context).is_pending());
     }
 }
 

@@ -14,7 +14,7 @@
 
 use std::ops::ControlFlow;
 
-use super::{shard::Membership, tenant::Span};
+use super::{membership::Membership, tenant::Span};
 use crate::{
     event::Event,
     log::Gap,

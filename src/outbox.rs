@@ -243,6 +243,12 @@ impl Outbox {
         self.push(&mut state, Rc::new(Frame::Event(Arc::clone(event))));
     }
 
+    /// Whether nothing was offered to it since it fell behind that it has not had.
+    #[must_use]
+    pub fn owes_nothing(&self) -> bool {
+        self.state.borrow().owed == 0
+    }
+
     /// Takes what is offered again: it has had all that it is owed.
     pub fn go_live(&self) {
         let mut state = self.state.borrow_mut();

@@ -168,6 +168,11 @@ impl CatchUp {
     }
 
     fn follow(&mut self, membership: &Membership) -> Progress {
+        if membership.outbox().owes_nothing() {
+            // Whatever else came meanwhile is not for it, evicted or not.
+            membership.outbox().go_live();
+            return Progress::Live;
+        }
         let span = Span {
             whole_after: self.cursor,
             after: self.cursor,

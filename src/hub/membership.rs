@@ -8,6 +8,8 @@ use std::{
     sync::Arc,
 };
 
+use tokio::time::Instant;
+
 use super::{
     catch_up::CatchUp,
     shard::{ShardHub, TenantHere},
@@ -139,9 +141,12 @@ impl Membership {
     ) -> Subscribed {
         let implicit =
             !self.implicit_resumed.replace(true) && !is_planted(Fault::ForgetsImplicitTopics);
-        let whole = from
-            .map_err(|_| Gap::UnknownEpoch)
-            .and_then(|from| self.here.tenant.has_all_after(from).map(|()| from));
+        let whole = from.map_err(|_| Gap::UnknownEpoch).and_then(|from| {
+            self.here
+                .tenant
+                .has_all_after(from, Instant::now())
+                .map(|()| from)
+        });
         match whole {
             Err(gap) => Subscribed::NotResumed(position, gap),
             Ok(from) => {
@@ -175,13 +180,27 @@ impl Membership {
         self.here.taken.get()
     }
 
+    /// Calls `f` with the events of a span of the log, oldest first, for as long as
+    /// it says so and with `count` at the most. Gives the offset up to which the span
+    /// is done.
     pub(super) fn read_log(
         &self,
         span: Span,
         count: usize,
-        f: impl FnMut(&Arc<Event>) -> ControlFlow<()>,
+        mut f: impl FnMut(&Arc<Event>) -> ControlFlow<()>,
     ) -> Result<u64, Gap> {
-        self.here.tenant.read_log(span, count, f)
+        // Taken first and looked at when the lock is released, for which the tenant's
+        // publishers wait with all of their shard.
+        let mut events = Vec::new();
+        let is_all = self.here.tenant.read_log(span, count, &mut events)?;
+        let mut done = span.after;
+        for event in &events {
+            if f(event).is_break() {
+                return Ok(done);
+            }
+            done = event.position().offset;
+        }
+        Ok(if is_all { span.up_to } else { done })
     }
 
     /// Whether it is a topic that the connection has without asking.

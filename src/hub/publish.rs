@@ -130,17 +130,13 @@ impl Publisher {
         conditions: &[Condition],
     ) -> Result<Appended, PublishError> {
         let mut submission = Submission { drafts, conditions };
-        let mut now = Instant::now();
-        let deadline = now + self.timeouts.inbox;
+        let deadline = Instant::now() + self.timeouts.inbox;
         let mut waited = Waited::default();
         loop {
-            if self.registry.is_over_memory() {
-                waited = Waited::default();
-                self.memory(deadline).await?;
-            }
             let tenant = self.tenant(name, conditions)?;
-            let held = mem::take(&mut waited);
-            match tenant.append(&mut submission, &self.inboxes, now, held) {
+            let (now, held) = (Instant::now(), mem::take(&mut waited));
+            let has_memory = !self.registry.is_over_memory();
+            match tenant.append(&mut submission, &self.inboxes, now, has_memory, held) {
                 Attempt::Appended {
                     events,
                     receipt,
@@ -159,8 +155,8 @@ impl Publisher {
                     waited = timeout_at(deadline, full.has_room())
                         .await
                         .map_err(|_| PublishError::NoRoom)?;
-                    now = Instant::now();
                 }
+                Attempt::NoMemory => self.memory(deadline).await?,
                 Attempt::Removed => {}
             }
         }

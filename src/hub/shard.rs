@@ -145,11 +145,22 @@ impl ShardHub {
     pub async fn relieve_memory(&self) {
         loop {
             self.relief.asked(self.id).await;
+            self.tell_oldest();
+            // All tell first. And where nothing can be closed, what takes the memory is
+            // on its way, and not to be kept waiting by looking for it.
+            sleep(RELIEF_PAUSE).await;
             while self.registry.is_over_memory() && self.free_some_memory() {
-                // The others' turn, of which one may have older ones.
                 sleep(RELIEF_PAUSE).await;
             }
             self.relief.has_nothing(self.id);
+        }
+    }
+
+    /// Tells the other shards the age of what this one would close first.
+    fn tell_oldest(&self) {
+        let holders = self.holders_of_old_events();
+        if let Some(oldest) = holders.iter().map(|(placed, _)| *placed).min() {
+            self.relief.is_oldest(self.id, oldest);
         }
     }
 

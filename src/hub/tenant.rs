@@ -2,10 +2,7 @@
 //! shards that have connections of it, behind one lock. What is appended and who
 //! gets it is decided in one step. Knows no connections and no other tenant.
 
-use std::{
-    ops::ControlFlow,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, mpsc::error::TrySendError},
@@ -79,6 +76,8 @@ pub(super) enum Attempt {
     Refused(Refusal),
     /// Nothing happened, for want of room.
     NoRoom(FullInbox),
+    /// Nothing happened, since there is no memory for more.
+    NoMemory,
     /// Nothing happened: the registry has forgotten the tenant.
     Removed,
 }
@@ -148,20 +147,22 @@ impl Tenant {
         self.lock().log.tail()
     }
 
-    /// Whether the log has all that came after the position.
-    pub(super) fn has_all_after(&self, position: Position) -> Result<(), Gap> {
+    /// Whether the log has all that came after the position, as of now.
+    pub(super) fn has_all_after(&self, position: Position, now: Instant) -> Result<(), Gap> {
+        // The sweep may be some seconds away.
+        let too_old = self.evict(now);
+        drop(too_old);
         self.lock().log.read_after(position).map(drop)
     }
 
-    /// Calls `f` with the events of a span of the log, oldest first, for as long as
-    /// it says so and with `count` at the most, under the tenant's lock. Gives the
-    /// offset up to which the span is done.
+    /// Adds the events of a span of the log to `events`, oldest first, `count` at the
+    /// most. Whether that was all of the span.
     pub(super) fn read_log(
         &self,
         span: Span,
         count: usize,
-        mut f: impl FnMut(&Arc<Event>) -> ControlFlow<()>,
-    ) -> Result<u64, Gap> {
+        events: &mut Vec<Arc<Event>>,
+    ) -> Result<bool, Gap> {
         let state = self.lock();
         let at = |offset| Position {
             offset,
@@ -170,18 +171,12 @@ impl Tenant {
         if span.whole_after != span.after {
             let _all = state.log.read_after(at(span.whole_after))?;
         }
-        let mut done = span.after;
-        for (number, event) in state.log.read_after(at(span.after))?.enumerate() {
-            let offset = event.position().offset;
-            if offset > span.up_to {
-                break;
-            }
-            if number == count || f(event).is_break() {
-                return Ok(done);
-            }
-            done = offset;
-        }
-        Ok(span.up_to)
+        let mut rest = state
+            .log
+            .read_after(at(span.after))?
+            .take_while(|event| event.position().offset <= span.up_to);
+        events.extend(rest.by_ref().take(count).cloned());
+        Ok(rest.next().is_none())
     }
 
     /// Takes out of the log what lies outside its window, for the caller to drop.
@@ -200,12 +195,13 @@ impl Tenant {
 
     /// Appends all events that are new and sends them to every shard of the set, or
     /// does nothing. Takes the drafts only when it appends; what was `waited` for is
-    /// given back.
+    /// given back. `has_memory`: whether there is any for new events.
     pub(super) fn append(
         self: &Arc<Self>,
         submission: &mut Submission<'_>,
         inboxes: &[InboxSender],
         now: Instant,
+        has_memory: bool,
         mut waited: Waited,
     ) -> Attempt {
         let mut state = self.lock();
@@ -219,6 +215,8 @@ impl Tenant {
         let is_all_known = repeats.len() == submission.drafts.len();
         let places = if is_all_known {
             Vec::new()
+        } else if !has_memory {
+            return Attempt::NoMemory;
         } else {
             match state.reserve(inboxes, &mut waited) {
                 Ok(places) => places,

@@ -46,8 +46,9 @@ async fn a_hundred_resumes_of_ten_thousand_events_do_not_keep_others_waiting() {
         tokio::spawn(async move {
             let confirmed = client.resume(&["project:p1"], &start).await;
             assert_eq!((confirmed.recovered, confirmed.replayed), (true, EVENTS));
-            for _ in 0..EVENTS {
-                client.0.receive_raw().await.unwrap();
+            let first = start.offset + 1;
+            for offset in first..first + EVENTS {
+                assert_eq!(client.event().await.position.unwrap().offset, offset);
             }
         })
     });

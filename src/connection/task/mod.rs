@@ -169,7 +169,6 @@ impl<S: Transport, L: Listener> Connection<S, L> {
             }
             if mem::take(&mut self.turn_is_over) {
                 yield_now().await;
-                continue;
             }
             match poll_fn(|context| self.poll_step(context)).await {
                 Step::Read => {

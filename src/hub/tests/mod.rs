@@ -263,6 +263,7 @@ async fn a_subscribe_stands_at_the_head_and_leaves_what_was_before_to_older_topi
                 &mut drafts,
                 &bench.publisher.inboxes,
                 Instant::now(),
+                true,
                 Waited::default(),
             );
         }
@@ -287,6 +288,7 @@ async fn what_was_sent_before_a_shard_entered_again_is_not_delivered() {
         &mut drafts,
         &bench.publisher.inboxes,
         Instant::now(),
+        true,
         Waited::default(),
     );
     drop(a);
@@ -314,6 +316,7 @@ async fn what_was_sent_to_a_tenant_that_was_forgotten_is_not_delivered_to_its_he
         &mut drafts,
         &bench.publisher.inboxes,
         Instant::now(),
+        true,
         Waited::default(),
     );
     drop(a);

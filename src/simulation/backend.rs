@@ -24,12 +24,13 @@ use super::{
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How the events are spread over the tenants.
-const TENANT_WEIGHTS: [usize; TENANTS.len()] = [50, 25, 15, 10];
+const TENANT_WEIGHTS: [usize; TENANTS.len()] = [40, 25, 20, 15];
 
 pub(super) struct Backend {
     pub(super) world: Rc<World>,
     pub(super) history: Rc<History>,
     pub(super) dice: Dice,
+    pub(super) first_shard: usize,
     /// How many events all backends together have still to post.
     pub(super) left: Rc<Cell<usize>>,
 }
@@ -68,7 +69,8 @@ impl Backend {
             piece_bytes: *self.dice.pick(&[100, 64 * 1024]),
         };
         let (ours, theirs, _) = link(kind);
-        self.world.shards[self.dice.below(SHARDS)].serve_backend(theirs);
+        let shard = self.dice.within(self.first_shard..SHARDS);
+        self.world.shards[shard].serve_backend(theirs);
         ours
     }
 

@@ -75,6 +75,10 @@ pub(super) struct Client {
     pub(super) stage: Rc<Stage>,
     pub(super) number: usize,
     pub(super) tenant: usize,
+    /// It goes away and comes back while its shard takes nothing from its inbox.
+    pub(super) is_restless: bool,
+    /// Where it was last.
+    pub(super) shard: usize,
     pub(super) known: Known,
 }
 
@@ -108,6 +112,7 @@ impl Client {
                 Phase::Drain | Phase::Over => break,
             }
             let pause = match self.dice.weighted(&[30, 50, 20]) {
+                _ if self.is_restless => self.dice.millis(2..20),
                 0 => Duration::ZERO,
                 1 => self.dice.millis(1..500),
                 _ => self.dice.millis(500..4000),
@@ -130,7 +135,10 @@ impl Client {
         };
         let token_end = asked.time.as_secs() + lifetime;
         let (ours, theirs, link) = link(self.link_kind());
-        let shard = self.dice.below(SHARDS);
+        if self.dice.percent(50) && !self.is_restless {
+            self.shard = self.dice.below(SHARDS);
+        }
+        let shard = self.shard;
         self.history.notice_first_connection(self.tenant, shard);
         self.world.shards[shard].serve_client(theirs);
         let pieces = [64 * 1024, 64 * 1024, 100, 1000];
@@ -150,8 +158,8 @@ impl Client {
             connection,
             requests: 0,
             stalled_until: Instant::now(),
-            pause: if self.dice.percent(15) && !is_quiet {
-                self.dice.millis(1..100)
+            pause: if self.dice.percent(30) && !is_quiet {
+                self.dice.millis(1..120)
             } else {
                 Duration::ZERO
             },
@@ -167,7 +175,7 @@ impl Client {
     fn link_kind(&self) -> LinkKind {
         LinkKind {
             room_bytes: *self.dice.pick(&[150, 600, 4_000, 64 * 1024]),
-            latency: match self.dice.percent(50) {
+            latency: match self.dice.percent(50) || self.is_restless {
                 true => Duration::ZERO,
                 false => self.dice.millis(1..60),
             },
@@ -194,6 +202,12 @@ impl Client {
         connections.len() - 1
     }
 
+    /// Whether something waits for it in an inbox from which nobody takes.
+    fn is_to_flee(&self) -> bool {
+        let shard = &self.world.shards[self.shard];
+        shard.inbox_gate.is_closed() && self.history.is_posting(self.tenant)
+    }
+
     fn claim_all(&self) {
         self.claim(self.known.groups.clone());
     }
@@ -217,6 +231,9 @@ impl Session<'_> {
     async fn run(mut self) {
         for (topics, place) in self.client.known.reconnected() {
             self.subscribe(topics, Some(place));
+        }
+        if self.phase == Phase::Chaos && self.client.dice.percent(40) {
+            self.stalled_until = Instant::now() + self.client.dice.millis(200..1500);
         }
         loop {
             let is_stalled = self.stalled_until > Instant::now();
@@ -351,7 +368,18 @@ impl Session<'_> {
             self.next_act = Instant::now() + Duration::from_hours(1);
             return false;
         }
-        self.next_act = Instant::now() + self.client.dice.millis(10..1500);
+        if self.client.is_restless {
+            self.next_act = Instant::now() + self.client.dice.millis(5..80);
+            if self.client.is_to_flee() {
+                self.client.history.end(self.connection, End::Left);
+                return true;
+            }
+            if self.client.dice.percent(90) {
+                return false;
+            }
+        } else {
+            self.next_act = Instant::now() + self.client.dice.millis(10..1500);
+        }
         let dice = &self.client.dice;
         match dice.weighted(&[30, 10, 12, 8, 10, 6, 2, 4, 18]) {
             0 => self.subscribe(TopicSet::drawn(dice, dice.below(4)), None),

@@ -33,6 +33,10 @@ impl Gate {
         self.is_closed.set(true);
     }
 
+    pub(super) fn is_closed(&self) -> bool {
+        self.is_closed.get()
+    }
+
     pub(super) fn open(&self) {
         self.is_closed.set(false);
         for waker in self.waiting.take() {

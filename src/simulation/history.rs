@@ -207,10 +207,15 @@ impl History {
         let is_there =
             |it: &Connection| it.tenant == tenant && it.shard == shard && it.end.is_none();
         let is_first = !self.connections.borrow().iter().any(is_there);
-        let is_under_way = |post: &Post| post.tenant == tenant && post.answer.is_none();
-        if is_first && self.posts.borrow().iter().rev().take(30).any(is_under_way) {
+        if is_first && self.is_posting(tenant) {
             self.count("first connection while published to");
         }
+    }
+
+    /// Whether a call for the tenant is not answered.
+    pub(super) fn is_posting(&self, tenant: usize) -> bool {
+        let is_under_way = |post: &Post| post.tenant == tenant && post.answer.is_none();
+        self.posts.borrow().iter().rev().take(30).any(is_under_way)
     }
 
     pub(super) fn connection(&self, number: usize) -> RefMut<'_, Connection> {

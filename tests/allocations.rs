@@ -24,7 +24,7 @@ use sidewire::{
     connection::{Admitted, Transport, converse},
     event::{Draft, DraftParts},
     hub::{InboxLimits, PublishTimeouts, Registry, RegistryLimits, ShardHub, hub},
-    log::Window,
+    log::{MessageIdLimits, Window},
     ops::Metrics,
     protocol::{MessageId, TenantName, Topic, UserName, wire},
     random::Random,
@@ -347,6 +347,7 @@ fn shard() -> Rc<Shard> {
             age: Duration::from_mins(5),
         },
         inbox: InboxLimits::default(),
+        message_ids: MessageIdLimits::default(),
     };
     let registry = Arc::new(Registry::new(limits, Arc::clone(&random)));
     let timeouts = PublishTimeouts {

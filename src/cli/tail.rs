@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::{Failure, credential, runtime::interrupted, sample, write_result};
 use crate::{
     client::{Client, ClientError, ClientEvent, ClientOptions, Event},
-    protocol::{ErrorCode, Topic},
+    protocol::{Epoch, ErrorCode, Position, Topic, wire},
     random::Random,
     schema::Schema,
 };
@@ -38,6 +38,10 @@ pub struct Args {
     /// Who to be where the relay asks for no token.
     #[arg(long)]
     pub user: Option<String>,
+    /// Begin after this position, with what was published since.
+    /// It stands in every event, as `position`.
+    #[arg(long, value_name = "EPOCH:OFFSET", value_parser = position, verbatim_doc_comment)]
+    pub since: Option<Position>,
     /// How to print an event: in one line, or indented.
     #[arg(long, value_enum, default_value_t = Format::Json)]
     pub format: Format,
@@ -45,6 +49,19 @@ pub struct Args {
     /// Without any: what concerns the user and the whole tenant, which always comes.
     #[arg(value_name = "KIND:ID", value_parser = Topic::parse, verbatim_doc_comment)]
     pub topics: Vec<Topic>,
+}
+
+fn position(text: &str) -> Result<Position, String> {
+    let (epoch, offset) = text
+        .split_once(':')
+        .ok_or("has no colon between epoch and offset")?;
+    let epoch: Epoch = epoch
+        .parse()
+        .map_err(|error| format!("{epoch:?} {error}"))?;
+    let offset = offset
+        .parse()
+        .map_err(|error| format!("{offset:?} is no offset: {error}"))?;
+    Ok(Position { epoch, offset })
 }
 
 /// How an event is printed.
@@ -110,6 +127,9 @@ fn client(args: &Args) -> Result<Client, Failure> {
     options.token = credential(args.token_file.as_deref(), env::var(TOKEN_VARIABLE).ok())?;
     options.user_id.clone_from(&args.user);
     let mut client = Client::new(options);
+    if let Some(since) = args.since {
+        client.start_from(since.into());
+    }
     client.subscribe(args.topics.iter().map(Topic::as_str));
     Ok(client)
 }
@@ -123,6 +143,7 @@ fn report(event: ClientEvent) -> Result<Option<Event>, Failure> {
             tracing::info!(topics = confirmed.topics.len(), "following");
         }
         ClientEvent::Unsubscribed(_) => {}
+        ClientEvent::Gap { since, topics, .. } => report_gap(&since, &topics),
         ClientEvent::Disconnected { reason, retry_in } => {
             let retry_ms = u64::try_from(retry_in.as_millis()).unwrap_or(u64::MAX);
             tracing::warn!(retry_ms, "{reason}");
@@ -133,6 +154,9 @@ fn report(event: ClientEvent) -> Result<Option<Event>, Failure> {
         {
             tracing::warn!("{}", error.error_message);
         }
+        ClientEvent::Refused(error) if error.retry_after_ms.is_some() => {
+            tracing::warn!(retry_ms = error.retry_after_ms, "{}", error.error_message);
+        }
         ClientEvent::Refused(error) => {
             return Err(Failure::new(format!(
                 "the relay refused to subscribe: {}: {}",
@@ -141,6 +165,15 @@ fn report(event: ClientEvent) -> Result<Option<Event>, Failure> {
         }
     }
     Ok(None)
+}
+
+fn report_gap(since: &wire::Position, topics: &[String]) {
+    let wire::Position { epoch, offset } = since;
+    tracing::warn!(
+        since = format!("{epoch}:{offset}"),
+        topics = topics.join(" "),
+        "events are missing here: the relay no longer has all that came since; fetch the state from the backend"
+    );
 }
 
 fn render(json: &Value, format: Format) -> String {
@@ -165,9 +198,12 @@ fn help() -> String {
         "Examples:
   sidewire tail --token-file token.jwt {topic}
   sidewire tail --url ws://relay.internal:3000/ws --format pretty {topic}
+  sidewire tail --since 7c3e09d5635dcea77ac98e629dfe922e:42 {topic}
 
 Events go to standard output, all else to standard error.
-A lost connection is opened again; what was published meanwhile is not shown.
+A lost connection is opened again, and what was published meanwhile follows. Where the relay no
+longer has all of it, standard error says so, and only what comes from then on follows; so with
+--since.
 Exit status: 0 after ctrl-c or when nobody reads standard output any more, 3 if the token is not
 accepted or has expired, 1 if something else failed."
     )

@@ -158,6 +158,33 @@ async fn a_refused_token_ends_it_with_3_and_says_what_to_do() {
 }
 
 #[tokio::test]
+async fn it_begins_where_it_is_told_to() {
+    let (listener, url) = listen().await;
+    let since = format!("{}:42", "0f".repeat(16));
+    let args = parse(&["--url", &url, "--since", &since, "kind:1"]).unwrap();
+    let serving = async {
+        let mut peer = accept(&listener).await;
+        let Message::Binary(bytes) = peer.next().await.unwrap().unwrap() else {
+            panic!("no Subscribe");
+        };
+        Envelope::decode(bytes).unwrap().control
+    };
+    let mut out = Vec::new();
+    let control = tokio::select! {
+        outcome = run(args, decode, &mut out, pending()) => panic!("{outcome:?}"),
+        control = serving => control,
+    };
+    let Some(Control::Subscribe(subscribe)) = control else {
+        panic!("{control:?}");
+    };
+    let resume_from = subscribe.resume_from.unwrap();
+    assert_eq!(
+        (resume_from.epoch, resume_from.offset),
+        ("0f".repeat(16), 42)
+    );
+}
+
+#[tokio::test]
 async fn a_refused_subscribe_ends_it() {
     let (listener, url) = listen().await;
     let args = parse(&["--url", &url, "kind:1"]).unwrap();
@@ -186,5 +213,9 @@ async fn a_refused_subscribe_ends_it() {
 fn what_is_no_topic_is_wrong_usage() {
     assert!(parse(&["kind"]).is_err());
     assert!(parse(&["--format", "xml", "kind:1"]).is_err());
+    for since in ["42", "7c3e:42", &format!("{}:x", "0f".repeat(16))] {
+        let refused = parse(&["--since", since, "kind:1"]);
+        assert!(refused.is_err_and(|error| error.to_string().contains("--since")));
+    }
     assert_eq!(parse(&["kind:1", "kind:2"]).unwrap().topics.len(), 2);
 }

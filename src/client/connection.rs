@@ -22,7 +22,6 @@ use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
         Error, Message,
-        error::ProtocolError,
         protocol::{CloseFrame, WebSocketConfig},
     },
 };
@@ -32,6 +31,7 @@ use super::{
     envelope::{Control, Envelope},
     handshake::{self, OpenError},
     options::ClientOptions,
+    received::{NO_STATUS, ReceiveError, Received, SendError, decode},
 };
 use crate::{clock::Clock, protocol::wire, random::Random};
 
@@ -47,9 +47,6 @@ const WRITE_BUFFER_BYTES_MAX: usize = 2 * MESSAGE_BYTES_MAX;
 /// How long [`Connection::close`] waits for the relay's Close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What stands for the code of a Close frame that has none (RFC 6455, 7.1.5).
-const NO_STATUS: u16 = 1005;
-
 /// A connection that was accepted.
 pub struct Connection<S = TcpStream> {
     socket: WebSocketStream<S>,
@@ -57,64 +54,6 @@ pub struct Connection<S = TcpStream> {
     clock: Clock,
     last_frame: Instant,
     closed: Option<(u16, String)>,
-}
-
-/// What the relay sent.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Received {
-    /// An event.
-    Event(Event),
-    /// The answer to a Subscribe.
-    SubscriptionConfirmed(wire::SubscriptionConfirmed),
-    /// The answer to an Unsubscribe.
-    UnsubscribeConfirmed(wire::UnsubscribeConfirmed),
-    /// The answer to a Ping.
-    Pong(wire::Pong),
-    /// Something was refused, or the connection is about to end.
-    Error(wire::ErrorResponse),
-}
-
-/// An event, as far as the relay's protocol goes.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Event {
-    /// The whole envelope, as it came.
-    pub envelope: Bytes,
-    /// What its maker calls it.
-    pub message_id: String,
-    /// Unix seconds.
-    pub timestamp: i64,
-    /// Where it stands in its tenant's order; what another client sent has none.
-    pub position: Option<wire::Position>,
-}
-
-/// Why nothing more can be received.
-#[derive(Debug, thiserror::Error)]
-pub enum ReceiveError {
-    /// The relay said goodbye.
-    #[error("the relay closed the connection with {code} {reason:?}")]
-    Closed {
-        /// The close code; 1005 where the frame had none.
-        code: u16,
-        /// The text beside it.
-        reason: String,
-    },
-    /// The connection ended without a Close frame.
-    #[error("the connection was lost: {0}")]
-    Lost(io::Error),
-    /// The relay sent what the protocol does not allow.
-    #[error("the relay broke the protocol: {0}")]
-    Protocol(String),
-}
-
-/// Why something could not be sent.
-#[derive(Debug, thiserror::Error)]
-pub enum SendError {
-    /// The connection has ended; receiving says how.
-    #[error("the connection has ended: {0}")]
-    Ended(io::Error),
-    /// The relay does not read, and more than 16 MiB wait to be written.
-    #[error("the relay does not read: too much waits to be written")]
-    Full,
 }
 
 impl Connection<TcpStream> {
@@ -173,8 +112,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         &mut self,
         topics: impl IntoIterator<Item = T>,
     ) -> Result<String, SendError> {
+        self.subscribe_from(topics, None).await
+    }
+
+    /// Asks for the events of some topics and, from a position on, for those that
+    /// were missed. The first Subscribe of a connection with a position resumes the
+    /// implicit topics too. Returns the message id.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::subscribe`].
+    pub async fn subscribe_from<T: Into<String>>(
+        &mut self,
+        topics: impl IntoIterator<Item = T>,
+        resume_from: Option<wire::Position>,
+    ) -> Result<String, SendError> {
         let topics = topics.into_iter().map(Into::into).collect();
-        let resume_from = None;
         self.send(Control::Subscribe(wire::Subscribe {
             topics,
             resume_from,
@@ -344,51 +297,6 @@ fn code_and_reason(frame: Option<CloseFrame>) -> (u16, String) {
     frame.map_or((NO_STATUS, String::new()), |frame| {
         (frame.code.into(), frame.reason.as_str().to_owned())
     })
-}
-
-fn decode(bytes: Bytes) -> Result<Received, ReceiveError> {
-    let envelope = Envelope::decode(bytes.clone())
-        .map_err(|error| ReceiveError::Protocol(format!("undecodable envelope: {error}")))?;
-    match envelope.control {
-        None => Ok(Received::Event(Event {
-            envelope: bytes,
-            message_id: envelope.message_id,
-            timestamp: envelope.timestamp,
-            position: envelope.position,
-        })),
-        Some(Control::SubscriptionConfirmed(it)) => Ok(Received::SubscriptionConfirmed(it)),
-        Some(Control::UnsubscribeConfirmed(it)) => Ok(Received::UnsubscribeConfirmed(it)),
-        Some(Control::Pong(pong)) => Ok(Received::Pong(pong)),
-        Some(Control::Error(error)) => Ok(Received::Error(error)),
-        Some(Control::Subscribe(_) | Control::Unsubscribe(_) | Control::Ping(_)) => Err(
-            ReceiveError::Protocol("it sent a message that only clients send".to_owned()),
-        ),
-    }
-}
-
-impl From<Error> for ReceiveError {
-    fn from(error: Error) -> Self {
-        match error {
-            Error::Io(error) => Self::Lost(error),
-            Error::ConnectionClosed | Error::AlreadyClosed => {
-                Self::Lost(io::ErrorKind::UnexpectedEof.into())
-            }
-            Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => {
-                Self::Lost(io::ErrorKind::UnexpectedEof.into())
-            }
-            error => Self::Protocol(error.to_string()),
-        }
-    }
-}
-
-impl From<Error> for SendError {
-    fn from(error: Error) -> Self {
-        match error {
-            Error::WriteBufferFull(_) => Self::Full,
-            Error::Io(error) => Self::Ended(error),
-            error => Self::Ended(io::Error::other(error)),
-        }
-    }
 }
 
 impl<S> fmt::Debug for Connection<S> {

@@ -6,22 +6,30 @@
 mod address;
 mod connection;
 mod envelope;
+mod group;
+mod had;
 mod handshake;
 mod options;
+mod positions;
 mod problem;
 mod publish;
+mod received;
 mod reconnect;
 mod steady;
+mod subscriptions;
 
 pub use address::{Address, AddressError};
-pub use connection::{Connection, Event, MESSAGE_BYTES_MAX, ReceiveError, Received, SendError};
+pub use connection::{Connection, MESSAGE_BYTES_MAX};
 pub use envelope::{Control, Envelope};
 pub use handshake::{OpenError, SUBPROTOCOL};
-pub use options::{ClientOptions, Credential};
+pub use options::{ClientOptions, Credential, FetchingToken, TokenSource};
 pub use problem::{Fault, Problem};
 pub use publish::{Encoding, PublishAnswer, PublishError, Published, Publisher};
+pub use received::{Event, ReceiveError, Received, SendError};
 pub use reconnect::{Backoff, ClientError, DisconnectReason, RETRY_AFTER_MAX};
 pub use steady::{Client, ClientEvent, Connecting, Connector, TcpConnector};
 
+#[cfg(test)]
+mod relay_model;
 #[cfg(test)]
 mod testing;

@@ -1,6 +1,6 @@
 //! What a client is told: where the relay is, who it is itself, and its times.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{error::Error, fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use crate::{clock::Clock, random::Random};
 
@@ -12,6 +12,9 @@ pub struct ClientOptions {
     pub url: String,
     /// The token; none in desktop mode.
     pub token: Option<Credential>,
+    /// Where a [`Client`](super::Client) gets another token when the relay does not
+    /// accept this one any more; without it the client stops then.
+    pub fresh_token: Option<Arc<dyn TokenSource>>,
     /// Desktop mode: who this client is, sent as `?user_id=`.
     pub user_id: Option<String>,
     /// How often the protocol's Ping is sent.
@@ -39,6 +42,7 @@ impl ClientOptions {
         Self {
             url: url.into(),
             token: None,
+            fresh_token: None,
             user_id: None,
             heartbeat: Duration::from_secs(30),
             dead_after: Duration::from_secs(60),
@@ -55,6 +59,30 @@ impl ClientOptions {
     pub fn with_token(mut self, token: impl Into<String>) -> Self {
         self.token = Some(Credential::new(token));
         self
+    }
+
+    /// The same with a place to get tokens from.
+    #[must_use]
+    pub fn with_fresh_token(mut self, source: impl TokenSource + 'static) -> Self {
+        self.fresh_token = Some(Arc::new(source));
+        self
+    }
+}
+
+/// A token that is being fetched, or why there is none now: the client asks again
+/// after a while.
+pub type FetchingToken =
+    Pin<Box<dyn Future<Output = Result<Credential, Box<dyn Error + Send + Sync>>> + Send>>;
+
+/// Where tokens come from; a closure that returns a [`FetchingToken`] is one.
+pub trait TokenSource: Send + Sync {
+    /// Fetches one. The client waits for it as long as it takes.
+    fn fetch(&self) -> FetchingToken;
+}
+
+impl<F: Fn() -> FetchingToken + Send + Sync> TokenSource for F {
+    fn fetch(&self) -> FetchingToken {
+        self()
     }
 }
 

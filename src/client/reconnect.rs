@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use super::{
-    connection::{ReceiveError, SendError},
     handshake::OpenError,
     problem::Problem,
+    received::{ReceiveError, SendError},
 };
 use crate::random::Random;
 
@@ -39,6 +39,20 @@ pub enum DisconnectReason {
     /// No frame came for too long.
     #[error("the connection is dead: no frame for {0:?}")]
     Dead(Duration),
+    /// The token source had none to give.
+    #[error("there is no fresh token: {0}")]
+    NoToken(Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl DisconnectReason {
+    /// Whether it was the token.
+    pub(super) fn is_about_the_token(&self) -> bool {
+        match self {
+            Self::Open(OpenError::Unauthorized(_)) => true,
+            Self::Ended(ReceiveError::Closed { code, .. }) => *code == TOKEN_EXPIRED,
+            _ => false,
+        }
+    }
 }
 
 /// Why a [`Client`](super::Client) stopped for good.

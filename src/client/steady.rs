@@ -1,10 +1,9 @@
 //! The client that stays: it keeps a set of topics subscribed, sends heartbeats,
-//! notices a dead connection, comes back, and knows when coming back is no use.
-//! It does not resume: what was published while it was away is not asked for.
+//! notices a dead connection, comes back, asks for what it missed, and knows when
+//! coming back is no use.
 
-use std::{collections::VecDeque, fmt, future::Future, io, mem, pin::Pin, time::Duration};
+use std::{fmt, future::Future, io, mem, pin::Pin, time::Duration};
 
-use indexmap::IndexSet;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
@@ -13,18 +12,19 @@ use tokio::{
 
 use super::{
     address::Address,
-    connection::{Connection, Event, Received, SendError, connect_tcp},
+    connection::{Connection, connect_tcp},
     envelope::Control,
+    group::Gap,
     handshake::{self, OpenError},
-    options::ClientOptions,
+    options::{ClientOptions, FetchingToken},
+    received::{Event, Received, SendError},
     reconnect::{Backoff, ClientError, DisconnectReason, NORMAL, reason_to_come_back},
+    subscriptions::Subscriptions,
 };
 use crate::protocol::wire;
 
-/// The most topics and bytes of topics that go into one Subscribe: the relay
-/// takes 1,000 topics and frames of 64 KiB.
-const SUBSCRIBE_TOPICS_MAX: usize = 1_000;
-const SUBSCRIBE_BYTES_MAX: usize = 48 * 1024;
+/// After so many refusals of the token in a row a fresh one is no help.
+const TOKEN_REFUSALS_MAX: u32 = 3;
 
 /// A stream that is being opened.
 pub type Connecting<S> = Pin<Box<dyn Future<Output = io::Result<S>> + Send>>;
@@ -54,13 +54,16 @@ impl Connector for TcpConnector {
 pub struct Client<C: Connector = TcpConnector> {
     options: ClientOptions,
     connector: C,
-    topics: IndexSet<String>,
+    subscriptions: Subscriptions,
     backoff: Backoff,
+    is_token_stale: bool,
+    token_refusals: u32,
     state: State<C::Stream>,
 }
 
 enum State<S> {
     Waiting(Instant),
+    FetchingToken(FetchingToken),
     Opening(Opening<S>),
     Live(Box<Live<S>>),
     Stopped,
@@ -77,10 +80,22 @@ pub enum ClientEvent {
     Subscribed(wire::SubscriptionConfirmed),
     /// The relay confirmed the end of topics.
     Unsubscribed(wire::UnsubscribeConfirmed),
-    /// An event came.
+    /// An event came that had not come before.
     Event(Event),
+    /// The relay no longer has everything that was published after a position: what
+    /// is missing is to be fetched from the backend. What comes from now on is whole.
+    Gap {
+        /// Everything up to here was had; where the epoch is not that of the next
+        /// events, the relay's log has begun anew since.
+        since: wire::Position,
+        /// The topics whose events may be missing.
+        topics: Vec<String>,
+        /// Whether those for the user and for the whole tenant may be missing too.
+        implicit: bool,
+    },
     /// The relay refused a Subscribe, none of whose topics stands now, or says why
-    /// it is about to close.
+    /// it is about to close. What has `retry_after_ms` is asked for again then, the
+    /// rest on the next connection.
     Refused(wire::ErrorResponse),
     /// There is no connection.
     Disconnected {
@@ -105,29 +120,33 @@ impl<C: Connector> Client<C> {
     pub fn with_connector(options: ClientOptions, connector: C) -> Self {
         Self {
             backoff: Backoff::new(options.backoff_first, options.backoff_max),
+            is_token_stale: options.token.is_none() && options.fresh_token.is_some(),
             options,
             connector,
-            topics: IndexSet::new(),
+            subscriptions: Subscriptions::default(),
+            token_refusals: 0,
             state: State::Waiting(Instant::now()),
         }
     }
 
-    /// Adds topics, on this connection and each later one.
-    pub fn subscribe<T: Into<String>>(&mut self, topics: impl IntoIterator<Item = T>) {
-        let topics: Vec<String> = topics.into_iter().map(Into::into).collect();
-        self.topics.extend(topics.iter().cloned());
-        if let State::Live(live) = &mut self.state {
-            live.unsent.extend(subscribes(&topics));
-        }
+    /// Begins after this position, as one that resumes: to be called before the first
+    /// [`Client::next`]. Topics that are subscribed later begin when they are.
+    pub fn start_from(&mut self, position: wire::Position) {
+        self.subscriptions.start_from(position);
     }
 
-    /// Takes topics away, on this connection and each later one.
+    /// Adds topics, on this connection and each later one. Those that are there
+    /// already are not asked for again.
+    pub fn subscribe<T: Into<String>>(&mut self, topics: impl IntoIterator<Item = T>) {
+        let topics = topics.into_iter().map(Into::into).collect();
+        self.subscriptions.subscribe(topics);
+    }
+
+    /// Takes topics away, on this connection and each later one. Subscribed again,
+    /// they begin anew.
     pub fn unsubscribe<T: Into<String>>(&mut self, topics: impl IntoIterator<Item = T>) {
         let topics: Vec<String> = topics.into_iter().map(Into::into).collect();
-        self.topics.retain(|topic| !topics.contains(topic));
-        if let State::Live(live) = &mut self.state {
-            live.unsent.extend(unsubscribes(&topics));
-        }
+        self.subscriptions.unsubscribe(&topics);
     }
 
     /// The next thing that happens. Connects and comes back as it must; to be
@@ -138,25 +157,38 @@ impl<C: Connector> Client<C> {
     /// When the client has stopped for good.
     pub async fn next(&mut self) -> Result<ClientEvent, ClientError> {
         loop {
+            if let Some(gap) = self.subscriptions.next_gap() {
+                return Ok(gap.into());
+            }
             match &mut self.state {
                 State::Waiting(until) => {
                     sleep_until(*until).await;
-                    self.state = State::Opening(self.opening());
+                    self.state = self.beginning();
                 }
+                State::FetchingToken(fetching) => match fetching.await {
+                    Ok(token) => {
+                        self.options.token = Some(token);
+                        self.is_token_stale = false;
+                        self.state = self.beginning();
+                    }
+                    Err(error) => return self.disconnected(DisconnectReason::NoToken(error)),
+                },
                 State::Opening(opening) => {
                     return match opening.await {
                         Ok(connection) => Ok(self.opened(connection)),
                         Err(error) => self.disconnected(error.into()),
                     };
                 }
-                State::Live(live) => match live.next(&self.options).await {
-                    Ok(received) => {
-                        if let Some(event) = self.received(received) {
-                            return Ok(event);
+                State::Live(live) => {
+                    match live.next(&self.options, &mut self.subscriptions).await {
+                        Ok(received) => {
+                            if let Some(event) = self.received(received) {
+                                return Ok(event);
+                            }
                         }
+                        Err(reason) => return self.disconnected(reason),
                     }
-                    Err(reason) => return self.disconnected(reason),
-                },
+                }
                 State::Stopped => return Err(ClientError::Stopped),
             }
         }
@@ -166,6 +198,13 @@ impl<C: Connector> Client<C> {
     pub async fn close(mut self) {
         if let State::Live(live) = mem::replace(&mut self.state, State::Stopped) {
             live.connection.close(NORMAL).await;
+        }
+    }
+
+    fn beginning(&self) -> State<C::Stream> {
+        match &self.options.fresh_token {
+            Some(source) if self.is_token_stale => State::FetchingToken(source.fetch()),
+            _ => State::Opening(self.opening()),
         }
     }
 
@@ -191,10 +230,10 @@ impl<C: Connector> Client<C> {
     }
 
     fn opened(&mut self, connection: Connection<C::Stream>) -> ClientEvent {
-        let topics: Vec<String> = self.topics.iter().cloned().collect();
+        self.token_refusals = 0;
+        self.subscriptions.connected();
         self.state = State::Live(Box::new(Live {
             connection,
-            unsent: subscribes(&topics).collect(),
             next_ping: Instant::now() + self.options.heartbeat,
         }));
         ClientEvent::Connected
@@ -202,23 +241,58 @@ impl<C: Connector> Client<C> {
 
     fn received(&mut self, received: Received) -> Option<ClientEvent> {
         match received {
-            Received::Event(event) => Some(ClientEvent::Event(event)),
+            Received::Event(event) => {
+                let is_new = self.subscriptions.take(&event);
+                is_new.then_some(ClientEvent::Event(event))
+            }
             Received::SubscriptionConfirmed(confirmed) => {
                 self.backoff.reset();
+                self.subscriptions.confirmed(&confirmed);
                 Some(ClientEvent::Subscribed(confirmed))
             }
-            Received::UnsubscribeConfirmed(confirmed) => Some(ClientEvent::Unsubscribed(confirmed)),
-            Received::Error(error) => Some(ClientEvent::Refused(error)),
+            Received::UnsubscribeConfirmed(confirmed) => {
+                self.subscriptions.unsubscribed(&confirmed);
+                Some(ClientEvent::Unsubscribed(confirmed))
+            }
+            Received::Error(error) => {
+                self.subscriptions.refused(&error, Instant::now());
+                Some(ClientEvent::Refused(error))
+            }
             Received::Pong(_) => None,
         }
     }
 
     fn disconnected(&mut self, reason: DisconnectReason) -> Result<ClientEvent, ClientError> {
         self.state = State::Stopped;
-        let reason = reason_to_come_back(reason)?;
+        self.subscriptions.disconnected();
+        let reason = if self.may_get_a_token(&reason) {
+            self.is_token_stale = true;
+            reason
+        } else {
+            reason_to_come_back(reason)?
+        };
         let retry_in = self.backoff.after(&reason, &self.options.random);
         self.state = State::Waiting(Instant::now() + retry_in);
         Ok(ClientEvent::Disconnected { reason, retry_in })
+    }
+
+    fn may_get_a_token(&mut self, reason: &DisconnectReason) -> bool {
+        if matches!(reason, DisconnectReason::Open(OpenError::Unauthorized(_))) {
+            self.token_refusals += 1;
+        }
+        self.options.fresh_token.is_some()
+            && self.token_refusals < TOKEN_REFUSALS_MAX
+            && reason.is_about_the_token()
+    }
+}
+
+impl From<Gap> for ClientEvent {
+    fn from(gap: Gap) -> Self {
+        Self::Gap {
+            since: gap.since,
+            topics: gap.topics,
+            implicit: gap.implicit,
+        }
     }
 }
 
@@ -231,19 +305,26 @@ impl<C: Connector> fmt::Debug for Client<C> {
 /// A connection that was accepted, with its heartbeat.
 struct Live<S> {
     connection: Connection<S>,
-    unsent: VecDeque<Control>,
     next_ping: Instant,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Live<S> {
-    async fn next(&mut self, options: &ClientOptions) -> Result<Received, DisconnectReason> {
+    async fn next(
+        &mut self,
+        options: &ClientOptions,
+        subscriptions: &mut Subscriptions,
+    ) -> Result<Received, DisconnectReason> {
         loop {
-            self.queue_what_is_due(options)?;
+            self.queue_what_is_due(options, subscriptions)?;
             let dead_at = self.connection.last_frame() + options.dead_after;
+            let wake_at = self.next_ping.min(dead_at);
+            let wake_at = subscriptions
+                .wake_at()
+                .map_or(wake_at, |it| it.min(wake_at));
             tokio::select! {
                 biased;
                 received = self.connection.receive() => return Ok(received?),
-                () = sleep_until(self.next_ping.min(dead_at)) => {}
+                () = sleep_until(wake_at) => {}
             }
             if self.connection.last_frame() + options.dead_after <= Instant::now() {
                 return Err(DisconnectReason::Dead(options.dead_after));
@@ -251,11 +332,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Live<S> {
         }
     }
 
-    fn queue_what_is_due(&mut self, options: &ClientOptions) -> Result<(), SendError> {
-        while let Some(control) = self.unsent.pop_front() {
-            self.connection.queue(control)?;
-        }
+    fn queue_what_is_due(
+        &mut self,
+        options: &ClientOptions,
+        subscriptions: &mut Subscriptions,
+    ) -> Result<(), SendError> {
         let now = Instant::now();
+        while let Some((request, control)) = subscriptions.next(now) {
+            let message_id = self.connection.queue(control)?;
+            subscriptions.sent(message_id, request);
+        }
         if self.next_ping <= now {
             let timestamp = options.clock.unix_seconds();
             self.connection
@@ -266,46 +352,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Live<S> {
     }
 }
 
-/// At least one, also without topics: its confirmation says that all is well.
-fn subscribes(topics: &[String]) -> impl Iterator<Item = Control> {
-    let mut frames = frames(topics);
-    if frames.is_empty() {
-        frames.push(Vec::new());
-    }
-    frames.into_iter().map(|topics| {
-        Control::Subscribe(wire::Subscribe {
-            topics,
-            resume_from: None,
-        })
-    })
-}
-
-fn unsubscribes(topics: &[String]) -> impl Iterator<Item = Control> {
-    frames(topics)
-        .into_iter()
-        .map(|topics| Control::Unsubscribe(wire::Unsubscribe { topics }))
-}
-
-/// The topics in portions that the relay takes in one frame.
-fn frames(topics: &[String]) -> Vec<Vec<String>> {
-    let mut frames: Vec<Vec<String>> = Vec::new();
-    let mut bytes = 0;
-    for topic in topics {
-        // Tag and length go with it.
-        bytes += topic.len() + 4;
-        match frames.last_mut() {
-            Some(frame) if frame.len() < SUBSCRIBE_TOPICS_MAX && bytes <= SUBSCRIBE_BYTES_MAX => {
-                frame.push(topic.clone());
-            }
-            _ => {
-                bytes = topic.len() + 4;
-                frames.push(vec![topic.clone()]);
-            }
-        }
-    }
-    frames
-}
-
 #[cfg(test)]
 #[path = "steady_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "resume_tests.rs"]
+mod resume_tests;
+
+#[cfg(test)]
+#[path = "token_tests.rs"]
+mod token_tests;

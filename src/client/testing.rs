@@ -30,6 +30,14 @@ pub(super) fn options() -> ClientOptions {
     options
 }
 
+/// In the epoch of the tests.
+pub(super) fn position(offset: u64) -> wire::Position {
+    wire::Position {
+        epoch: "e".to_owned(),
+        offset,
+    }
+}
+
 /// Connects to whoever holds the other end; to nobody when that is gone.
 pub(super) struct Pipes(mpsc::Sender<DuplexStream>);
 
@@ -121,10 +129,7 @@ impl Peer {
         let mut envelope = Envelope {
             message_id: format!("event-{offset}"),
             timestamp: 2,
-            position: Some(wire::Position {
-                epoch: "e".to_owned(),
-                offset,
-            }),
+            position: Some(position(offset)),
             control: None,
         }
         .encode_to_vec();
@@ -159,22 +164,47 @@ impl Peer {
 
     /// Confirms the next Subscribe and returns its topics.
     pub(super) async fn confirm(&mut self) -> Vec<String> {
-        let (request_message_id, Control::Subscribe(subscribe)) = self.received().await else {
-            panic!("no Subscribe");
-        };
-        let topics = subscribe.topics.clone();
+        self.confirm_at(7, None).await.topics
+    }
+
+    /// Confirms the next Subscribe at this offset, as one that resumes where it is
+    /// told how many events are replayed, and returns it.
+    pub(super) async fn confirm_at(
+        &mut self,
+        offset: u64,
+        replayed: Option<u64>,
+    ) -> wire::Subscribe {
+        let (request_message_id, subscribe) = self.subscribe().await;
         self.control(Control::SubscriptionConfirmed(
             wire::SubscriptionConfirmed {
-                topics: subscribe.topics,
-                position: Some(wire::Position {
-                    epoch: "e".to_owned(),
-                    offset: 7,
-                }),
+                topics: subscribe.topics.clone(),
+                position: Some(position(offset)),
+                recovered: replayed.is_some(),
                 request_message_id,
-                ..Default::default()
+                replayed: replayed.unwrap_or_default(),
             },
         ))
         .await;
-        topics
+        subscribe
+    }
+
+    /// Refuses the next Subscribe and returns its topics.
+    pub(super) async fn refuse(&mut self, code: &str, retry_after_ms: Option<u64>) -> Vec<String> {
+        let (request_message_id, subscribe) = self.subscribe().await;
+        self.control(Control::Error(wire::ErrorResponse {
+            error_code: code.to_owned(),
+            request_message_id,
+            retry_after_ms,
+            ..Default::default()
+        }))
+        .await;
+        subscribe.topics
+    }
+
+    async fn subscribe(&mut self) -> (String, wire::Subscribe) {
+        match self.received().await {
+            (message_id, Control::Subscribe(subscribe)) => (message_id, subscribe),
+            other => panic!("no Subscribe: {other:?}"),
+        }
     }
 }

@@ -52,7 +52,7 @@ pub async fn serve<S: Transport + Send + 'static, H>(
 /// A client that was let in, and the switch of its stream from HTTP.
 type Accepted = Rc<Cell<Option<(Admitted, OnUpgrade)>>>;
 
-async fn shake_hands<S: Transport + Send + 'static>(
+pub(super) async fn shake_hands<S: Transport + Send + 'static>(
     shard: Rc<Shard>,
     stream: S,
 ) -> Option<(Admitted, S, Bytes)> {
@@ -67,6 +67,8 @@ async fn shake_hands<S: Transport + Send + 'static>(
         // The caller times the handshake as a whole.
         .header_read_timeout(None)
         .max_buf_size(head_max)
+        // The buffer alone would let a longer one pass that comes in large pieces.
+        .max_header_size(head_max)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades()
         .await;

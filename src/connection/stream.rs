@@ -120,8 +120,8 @@ impl<S: Transport> FrameStream<S> {
     }
 
     /// The next message among the bytes that are there already; `None` when more
-    /// have to be read first. A ping is answered and a pong taken note of without
-    /// further ado, so both come out as messages only to be ignored.
+    /// have to be read first. When a ping comes out of it, its answer is in the
+    /// outbox already.
     ///
     /// # Errors
     ///
@@ -133,7 +133,13 @@ impl<S: Transport> FrameStream<S> {
         }
         let (context, mut adapter) = self.context();
         match context.read(&mut adapter) {
-            Ok(message) => Ok(Some(message)),
+            Ok(message) => {
+                if message.is_ping() {
+                    // Else tungstenite would answer when it is asked to read on.
+                    drop(context.flush(&mut adapter));
+                }
+                Ok(Some(message))
+            }
             Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.reading.take_if(|reading| reading.holds_nothing());
                 Ok(None)

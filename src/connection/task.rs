@@ -5,6 +5,7 @@
 use std::{
     collections::VecDeque,
     future::poll_fn,
+    marker::PhantomData,
     mem,
     rc::Rc,
     task::{Context, Poll},
@@ -44,6 +45,25 @@ use crate::{
 /// How long a client may take to answer our Close frame, once that is written.
 const CLOSE_ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// What becomes of a client's messages. It is the type that says so: the relay
+/// pays nothing for it that tests put another in the place of its own.
+pub(super) trait Listener: Sized {
+    /// Takes a message, text or binary, of a connection that is open.
+    fn hear<S: Transport>(connection: &mut Connection<S, Self>, message: Message);
+}
+
+/// Takes messages as the relay's protocol has it.
+pub(super) enum Relayed {}
+
+impl Listener for Relayed {
+    fn hear<S: Transport>(connection: &mut Connection<S, Self>, message: Message) {
+        match message {
+            Message::Binary(frame) => connection.answer(&frame),
+            _ => connection.end(Ending::WrongFrameType),
+        }
+    }
+}
+
 /// Speaks with the client until the connection is closed. `read_ahead` is what was
 /// read behind the handshake; `held` is held until the end.
 pub fn converse<S: Transport, H>(
@@ -53,16 +73,28 @@ pub fn converse<S: Transport, H>(
     read_ahead: Bytes,
     held: H,
 ) -> impl Future<Output = ()> {
+    listen::<Relayed, S, H>(shard, admitted, stream, read_ahead, held)
+}
+
+/// The same with whatever listener.
+pub(super) fn listen<L: Listener, S: Transport, H>(
+    shard: Rc<Shard>,
+    admitted: Admitted,
+    stream: S,
+    read_ahead: Bytes,
+    held: H,
+) -> impl Future<Output = ()> {
     // Not an async function, whose future would hold the connection twice: as
     // what came in and as what is made of it. So would one that awaits this one.
-    let mut connection = Connection::new(shard, admitted, stream, &read_ahead);
+    let mut connection = Connection::<S, L>::new(shard, admitted, stream, &read_ahead);
     async move {
         connection.run().await;
         drop(held);
     }
 }
 
-struct Connection<S: Transport> {
+pub(super) struct Connection<S: Transport, L> {
+    listener: PhantomData<L>,
     conversation: Conversation,
     /// Gone as soon as the connection begins to end: nothing more is for it.
     membership: Option<Membership>,
@@ -79,7 +111,7 @@ struct Connection<S: Transport> {
     /// Set for the next of the deadlines.
     alarm: Option<Alarm>,
     /// Has the shard and the outbox.
-    account: Account,
+    pub(super) account: Account,
 }
 
 /// How far the connection has come.
@@ -104,6 +136,8 @@ enum Phase {
 /// What a connection waits for.
 enum Step {
     Read,
+    /// Nothing: something is read and not looked at.
+    Look,
     Wrote(Advanced),
     CatchUp,
     Ending(Ending),
@@ -111,7 +145,7 @@ enum Step {
     Over,
 }
 
-impl<S: Transport> Connection<S> {
+impl<S: Transport, L: Listener> Connection<S, L> {
     fn new(shard: Rc<Shard>, admitted: Admitted, stream: S, read_ahead: &[u8]) -> Self {
         let relay = &shard.relay;
         let message_max = relay.config.client.message_max;
@@ -121,6 +155,7 @@ impl<S: Transport> Connection<S> {
             .expires_at
             .map(|end| end.saturating_sub(relay.clock.since_unix_epoch()));
         Self {
+            listener: PhantomData,
             conversation: Conversation::new(
                 relay.schema.clone(),
                 identity.grant,
@@ -155,6 +190,7 @@ impl<S: Transport> Connection<S> {
                     self.account.read();
                     self.unlooked = true;
                 }
+                Step::Look => {}
                 Step::Wrote(advanced) => self.wrote(advanced),
                 Step::CatchUp => self.catch_up(),
                 Step::Ending(ending) => self.end(ending),
@@ -249,6 +285,9 @@ impl<S: Transport> Connection<S> {
                 if !self.account.outbox.is_half_free() {
                     return Poll::Pending;
                 }
+                if self.unlooked {
+                    return Poll::Ready(Step::Look);
+                }
                 match self
                     .stream
                     .poll_read(context, &self.account.shard.read_buffer)
@@ -278,14 +317,21 @@ impl<S: Transport> Connection<S> {
     }
 
     /// Takes the messages that are read already, for as long as there is room for
-    /// what they may be answered with.
+    /// what they may be answered with. After a ping it pauses for its pong to be
+    /// written: were it to wait until a newer one comes, it would have to go.
     fn take_messages(&mut self) {
         while matches!(self.phase, Phase::Open | Phase::Closing)
             && !self.turn_is_over
             && self.account.outbox.is_half_free()
         {
             match self.stream.next_message() {
-                Ok(Some(message)) => self.take(message),
+                Ok(Some(message)) => {
+                    let is_ping = message.is_ping();
+                    self.take(message);
+                    if is_ping {
+                        break;
+                    }
+                }
                 Ok(None) => {
                     self.unlooked = false;
                     break;
@@ -299,8 +345,7 @@ impl<S: Transport> Connection<S> {
         match message {
             Message::Close(_) => self.closed_by_client(),
             _ if self.phase != Phase::Open => {}
-            Message::Binary(frame) => self.answer(&frame),
-            Message::Text(_) => self.end(Ending::WrongFrameType),
+            Message::Binary(_) | Message::Text(_) => L::hear(self, message),
             // tungstenite answers pings by itself.
             Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
         }
@@ -527,7 +572,7 @@ impl<S: Transport> Connection<S> {
     }
 }
 
-impl<S: Transport> Drop for Connection<S> {
+impl<S: Transport, L> Drop for Connection<S, L> {
     /// Whatever ends the task: with something unwritten the client must not take
     /// the end for a good one.
     fn drop(&mut self) {

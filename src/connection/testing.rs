@@ -37,7 +37,7 @@ use crate::{
     config::Config,
     event::{Draft, DraftParts},
     hub::{InboxLimits, PublishTimeouts, Published, Registry, RegistryLimits, hub},
-    log::Window,
+    log::{MessageIdLimits, Window},
     ops::Metrics,
     protocol::{MessageId, TenantName, Topic, UserName},
     random::Random,
@@ -112,6 +112,7 @@ impl Bench {
                 age: config.replay.age,
             },
             inbox: InboxLimits::default(),
+            message_ids: MessageIdLimits::default(),
         };
         let registry = Arc::new(Registry::new(limits, Arc::clone(&random)));
         let timeouts = PublishTimeouts {

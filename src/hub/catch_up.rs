@@ -14,7 +14,7 @@
 
 use std::ops::ControlFlow;
 
-use super::{registry::Span, shard::Membership};
+use super::{shard::Membership, tenant::Span};
 use crate::{
     event::Event,
     log::Gap,

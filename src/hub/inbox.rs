@@ -11,7 +11,7 @@ use tokio::sync::{
     mpsc::{self, error::TrySendError},
 };
 
-use super::registry::Tenant;
+use super::tenant::Tenant;
 use crate::event::Event;
 
 /// How many items wait in a shard's inbox at the most.

@@ -16,7 +16,9 @@ mod publish;
 mod registry;
 mod relief;
 mod shard;
+mod submission;
 mod subscribers;
+mod tenant;
 
 #[cfg(test)]
 mod tests;

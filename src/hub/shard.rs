@@ -24,9 +24,10 @@ use super::{
     catch_up::CatchUp,
     inbox::Item,
     index::TenantIndex,
-    registry::{Registry, Span, Tenant, TenantsFull},
+    registry::{Registry, TenantsFull},
     relief::Relief,
     subscribers::ConnectionId,
+    tenant::{Span, Tenant},
 };
 use crate::{
     event::Event,

@@ -7,6 +7,8 @@ mod call;
 mod draft;
 mod events;
 mod gathered;
+mod parameters;
+mod refused;
 mod route;
 
 use std::{
@@ -29,6 +31,9 @@ use tokio::{
 
 use crate::{http::Response, relay::Shard};
 use gathered::Gathered;
+
+#[cfg(fuzzing)]
+pub use events::fuzzing;
 
 /// How long a request's head may take, and how long a connection may be idle
 /// between two requests.
@@ -53,6 +58,8 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(shard: Rc<Shard>
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIMEOUT)
             .max_buf_size(HEAD_BYTES_MAX)
+            // The buffer alone would let a longer one pass that comes in large pieces.
+            .max_header_size(HEAD_BYTES_MAX)
             // One that has said all it has to say still wants its answers.
             .half_close(true)
             // An answer is small: one piece is cheaper than a list of two.

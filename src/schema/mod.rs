@@ -26,6 +26,8 @@ mod topics;
 mod walk;
 mod wire;
 
+#[cfg(any(test, fuzzing))]
+pub mod oracle;
 #[cfg(test)]
 mod tests;
 

@@ -30,7 +30,7 @@ use crate::{
     connection,
     hub::{self, InboxLimits, PublishTimeouts, Registry, RegistryLimits},
     ingest,
-    log::Window,
+    log::{MessageIdLimits, Window},
     ops::Metrics,
     planted::{Fault, is_planted},
     protocol::{TenantName, UserName, close::Ending},
@@ -130,6 +130,11 @@ impl World {
             inbox: settings.inbox,
             log_bytes: config.replay.process_bytes as u64,
             memory_bytes: config.limits.memory_max as u64,
+            message_ids: MessageIdLimits {
+                age: config.ingest.message_id_age,
+                count: config.ingest.message_ids_max,
+                bytes: config.ingest.message_id_bytes_max,
+            },
         };
         let registry = Arc::new(Registry::new(limits, Arc::clone(&random)));
         let tallies: [Arc<Tally>; SHARDS] = Default::default();

@@ -181,3 +181,36 @@ fn a_tail_comes_back_when_the_relay_has_gone_and_says_so() {
         "{ended:?}"
     );
 }
+
+#[test]
+fn a_tail_begins_after_a_position_and_goes_on_live() {
+    let relay = Relay::start();
+    let published = publish(relay.publish(&[&event("seen").to_string()]));
+    for title in ["missed", "missed too"] {
+        publish(relay.publish(&[&event(title).to_string()]));
+    }
+    let position = &published["position"];
+    let (epoch, offset) = (&position["epoch"], &position["offset"]);
+    let since = format!("{}:{}", epoch.as_str().unwrap(), offset.as_str().unwrap());
+    let tail = follow(relay.tail(&["--since", &since, TOPIC]));
+    publish(relay.publish(&[&event("live").to_string()]));
+    assert_eq!(titles(&tail, 3), ["missed", "missed too", "live"]);
+    tail.signal(Signal::INT);
+    let ended = tail.end();
+    assert!(!ended.stderr.contains("missing"), "{ended:?}");
+}
+
+#[test]
+fn a_tail_says_where_events_are_missing_and_goes_on_live() {
+    let relay = Relay::start();
+    publish(relay.publish(&[&event("lost").to_string()]));
+    let since = format!("{}:1", "0f".repeat(16));
+    let tail = follow(relay.tail(&["--since", &since, TOPIC]));
+    tail.stderr_has(|log| log.contains("events are missing here").then_some(()));
+    publish(relay.publish(&[&event("live").to_string()]));
+    assert_eq!(titles(&tail, 1), ["live"]);
+    tail.signal(Signal::INT);
+    let ended = tail.end();
+    assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+    assert!(ended.stderr.contains(&since), "{ended:?}");
+}

@@ -3,53 +3,78 @@
 use std::time::Duration;
 
 use serde_json::json;
-use sidewire::client::Encoding;
+use sidewire::client::{Encoding, Publisher};
 use tokio::{task::JoinSet, time::timeout};
 
 use crate::support::{TestClient, TestRelay};
 
 const PUBLISHERS: usize = 8;
-const EVENTS_PER_PUBLISHER: usize = 625;
-const EVENTS: usize = PUBLISHERS * EVENTS_PER_PUBLISHER;
-const SUBSCRIBERS: usize = 20;
+
+/// How much is tried.
+#[derive(Clone, Copy)]
+struct Size {
+    events_per_publisher: usize,
+    subscribers: usize,
+}
+
+impl Size {
+    /// Small, unless `SIDEWIRE_FULL_SIZE` is set: then what is held before a release.
+    fn chosen() -> Self {
+        let (events_per_publisher, subscribers) = match std::env::var_os("SIDEWIRE_FULL_SIZE") {
+            None => (625, 20),
+            Some(_) => (12_500, 100),
+        };
+        Self {
+            events_per_publisher,
+            subscribers,
+        }
+    }
+
+    fn events(self) -> usize {
+        PUBLISHERS * self.events_per_publisher
+    }
+}
 
 /// What one subscriber saw: the offset and the message_id of each event.
 type Sequence = Vec<(u64, String)>;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn all_subscribers_get_what_several_backends_post_in_the_same_order() {
+    let size = Size::chosen();
+    let events = size.events();
     let relay = TestRelay::with(|config| {
         // Not what is looked at here: a subscriber may fall behind by everything.
-        config.limits.outbox_frames = 2 * EVENTS;
-        config.limits.outbox_bytes = 64 * 1024 * 1024;
+        config.limits.outbox_frames = 2 * events;
+        config.limits.outbox_bytes = 256 * 1024 * 1024;
+        config.limits.memory_max = 4 << 30;
     });
     let mut subscribers = JoinSet::new();
-    for _ in 0..SUBSCRIBERS {
+    for _ in 0..size.subscribers {
         // Each goes to the shard with the fewest: both have half of them.
         let mut client = relay.connect("acme", "ann").await;
         client.subscribe(&["project:p1"]).await;
-        subscribers.spawn(receive_all(client));
+        subscribers.spawn(receive_all(client, events));
     }
     let mut publishers = JoinSet::new();
     for publisher in 0..PUBLISHERS {
-        publishers.spawn(publish(relay.backend(), publisher));
+        publishers.spawn(publish(relay.backend(), publisher, size));
     }
 
     let rush = async {
         let posted = publishers.join_all().await;
         (posted, subscribers.join_all().await)
     };
-    let (posted, mut sequences) = timeout(Duration::from_secs(60), rush).await.unwrap();
+    let (posted, mut sequences) = timeout(Duration::from_secs(600), rush).await.unwrap();
     let first = sequences.pop().unwrap();
     let offsets: Vec<_> = first.iter().map(|(offset, _)| *offset).collect();
-    assert_eq!(offsets, Vec::from_iter(1..=EVENTS as u64));
+    assert_eq!(offsets, Vec::from_iter(1..=events as u64));
     for sequence in sequences {
         assert!(sequence == first, "two subscribers saw different orders");
     }
     // What a backend was told is where its event stands, and what it posted one
     // after the other stands so.
     for answers in posted {
-        assert_eq!(answers.len(), EVENTS_PER_PUBLISHER);
+        assert_eq!(answers.len(), size.events_per_publisher);
         assert!(answers.is_sorted());
         for (offset, message_id) in answers {
             assert_eq!(first[offset as usize - 1], (offset, message_id));
@@ -58,9 +83,9 @@ async fn all_subscribers_get_what_several_backends_post_in_the_same_order() {
     assert!(relay.stop().await);
 }
 
-async fn receive_all(mut client: TestClient) -> Sequence {
-    let mut sequence = Vec::with_capacity(EVENTS);
-    for _ in 0..EVENTS {
+async fn receive_all(mut client: TestClient, events: usize) -> Sequence {
+    let mut sequence = Vec::with_capacity(events);
+    for _ in 0..events {
         let event = client.event().await;
         sequence.push((event.position.unwrap().offset, event.message_id));
     }
@@ -68,9 +93,9 @@ async fn receive_all(mut client: TestClient) -> Sequence {
     sequence
 }
 
-async fn publish(backend: sidewire::client::Publisher, publisher: usize) -> Sequence {
-    let mut answers = Vec::with_capacity(EVENTS_PER_PUBLISHER);
-    for event in 0..EVENTS_PER_PUBLISHER {
+async fn publish(backend: Publisher, publisher: usize, size: Size) -> Sequence {
+    let mut answers = Vec::new();
+    for event in 0..size.events_per_publisher {
         let body = json!({
             "messageId": format!("{publisher}-{event}"),
             "workItemCreated": {"workItem": {"id": "w1", "projectId": "p1"}},
@@ -80,7 +105,7 @@ async fn publish(backend: sidewire::client::Publisher, publisher: usize) -> Sequ
             .await
             .unwrap();
         let published = &answer.results[0];
-        assert_eq!(published.matched, Some(SUBSCRIBERS as u64));
+        assert_eq!(published.matched, Some(size.subscribers as u64));
         answers.push((published.position.offset, published.message_id.clone()));
     }
     answers

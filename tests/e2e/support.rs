@@ -231,8 +231,19 @@ impl TestRelay {
     /// Ends the relay as SIGTERM does, after a look at what it has counted.
     /// Whether all of its connections were closed in time.
     pub async fn stop(mut self) -> bool {
+        // Taken first: where the check fails, that is the failure.
+        let server = self.server.take().unwrap();
         self.check_at_rest().await;
-        self.server.take().unwrap().drain().await
+        server.drain().await
+    }
+}
+
+impl Drop for TestRelay {
+    /// No test may end without a look at the sums.
+    fn drop(&mut self) {
+        if self.server.is_some() && !std::thread::panicking() {
+            panic!("the relay was not stopped, so nobody has looked at what it counted");
+        }
     }
 }
 

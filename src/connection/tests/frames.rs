@@ -88,6 +88,23 @@ fn a_pong_goes_before_what_is_queued_and_after_what_is_begun() {
 }
 
 #[test]
+fn pings_that_come_at_once_are_all_answered_while_the_kernel_takes_the_pongs() {
+    simulate(async {
+        let bench = Bench::new();
+        let mut client = bench.connect(WIDE);
+        let pings: Vec<_> = (0..100).map(|number| ping(&[number])).collect();
+        client.send(pings.concat()).await;
+        let heard = hear(&mut client, 100).await;
+        let pongs: Vec<_> = (0..100).map(|number| Heard::Pong(vec![number])).collect();
+        assert_eq!(heard, pongs);
+        // Nothing is left unlooked at, and nothing goes round in circles.
+        client.send(subscribe("s", "project:p1")).await;
+        let heard = hear(&mut client, 1).await;
+        assert_eq!(heard, [Heard::Subscribed("s".to_owned())]);
+    });
+}
+
+#[test]
 fn at_most_one_pong_waits_and_it_answers_the_last_ping() {
     simulate(async {
         let bench = Bench::new();

@@ -1,5 +1,7 @@
 //! The hub against a naive model, and its corners one by one.
 
+mod idempotency;
+mod isolation;
 mod memory;
 mod resume;
 
@@ -13,10 +15,10 @@ use std::{
 use proptest::prelude::*;
 use tokio::time::Instant;
 
-use super::{inbox::Waited, *};
+use super::{inbox::Waited, submission::Submission, *};
 use crate::{
     event::{Draft, tests::draft},
-    log::Window,
+    log::{MessageIdLimits, Window},
     outbox::{Outbox, OutboxLimits, OutboxPool},
     protocol::{Epoch, Position, TenantName, Topic, UserName, close::Ending, wire},
     random::Random,
@@ -34,6 +36,11 @@ const WIDE: RegistryLimits = RegistryLimits {
     inbox: InboxLimits {
         places: 1024,
         places_per_tenant: 256,
+    },
+    message_ids: MessageIdLimits {
+        age: Duration::from_secs(300),
+        count: 1000,
+        bytes: 1 << 20,
     },
 };
 
@@ -110,6 +117,13 @@ async fn append(
     drafts: Vec<Draft>,
 ) -> Result<Published, PublishError> {
     Ok(publisher.append(tenant, drafts).await?.acknowledged().await)
+}
+
+fn submission(draft: Draft) -> Submission<'static> {
+    Submission {
+        drafts: vec![draft],
+        conditions: &[],
+    }
 }
 
 struct Client {
@@ -244,7 +258,7 @@ async fn a_subscribe_stands_at_the_head_and_leaves_what_was_before_to_older_topi
     // Nobody takes from the inbox: the events are in the log and on their way.
     let mut sent = std::pin::pin!(async {
         for topic in ["project:1", "project:2"] {
-            let mut drafts = vec![draft(topic, &[topic])];
+            let mut drafts = submission(draft(topic, &[topic]));
             bench.registry.obtain(&tenant).unwrap().append(
                 &mut drafts,
                 &bench.publisher.inboxes,
@@ -268,7 +282,7 @@ async fn what_was_sent_before_a_shard_entered_again_is_not_delivered() {
     let bench = Bench::new(1, WIDE);
     let a = bench.connect(0, "acme", "ann");
     let tenant = name("acme");
-    let mut drafts = vec![draft("old", &["tenant:*"])];
+    let mut drafts = submission(draft("old", &["tenant:*"]));
     bench.registry.obtain(&tenant).unwrap().append(
         &mut drafts,
         &bench.publisher.inboxes,
@@ -295,7 +309,7 @@ async fn what_was_sent_to_a_tenant_that_was_forgotten_is_not_delivered_to_its_he
     let bench = Bench::new(1, limits);
     let a = bench.connect(0, "acme", "ann");
     let first = a.subscribe(&[]).epoch;
-    let mut drafts = vec![draft("old", &["tenant:*"])];
+    let mut drafts = submission(draft("old", &["tenant:*"]));
     bench.registry.obtain(&name("acme")).unwrap().append(
         &mut drafts,
         &bench.publisher.inboxes,

@@ -12,9 +12,13 @@ use proptest::{
 use prost_reflect::DynamicMessage;
 
 use super::{
-    super::{Mode, Schema, json, walk},
-    random::{Tape, damage, envelope},
-    reference::{Deliberate, Verdict, judge},
+    super::{
+        Mode, Schema, json,
+        oracle::{
+            Deliberate, Verdict, damaged_envelope as damaged, judge, random_envelope as random,
+        },
+        walk,
+    },
     torture,
 };
 
@@ -23,16 +27,6 @@ static BUNDLED: LazyLock<Schema> = LazyLock::new(|| Schema::bundled().unwrap());
 
 fn tape(bytes_max: usize) -> impl Strategy<Value = Vec<u8>> {
     vec(any::<u8>(), 0..bytes_max)
-}
-
-fn random(schema: &Schema, tape: &[u8]) -> Vec<u8> {
-    envelope(&mut Tape::new(tape), &schema.envelope)
-}
-
-fn damaged(schema: &Schema, tape: &[u8], harm: &[u8]) -> Vec<u8> {
-    let mut bytes = random(schema, tape);
-    damage(&mut Tape::new(harm), &mut bytes);
-    bytes
 }
 
 proptest! {

@@ -5,8 +5,6 @@ mod batches;
 mod bundled;
 mod compile;
 mod json;
-mod random;
-mod reference;
 mod refusals;
 mod specimen;
 

@@ -8,11 +8,11 @@ use prost_reflect::{
     DynamicMessage, ExtensionDescriptor, MessageDescriptor, ReflectMessage as _, Value,
 };
 
-use super::super::{Fault, Schema, WireError};
+use super::super::{Fault, Inspected, Schema, WireError};
 
 /// The relay is stricter than prost-reflect in this and in nothing else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Deliberate {
+pub enum Deliberate {
     /// A group, be it in an unknown field.
     Group,
     /// Two payloads, or one twice.
@@ -29,7 +29,8 @@ pub(super) enum Deliberate {
 }
 
 impl Deliberate {
-    pub(super) const ALL: [Self; 6] = [
+    /// All of them.
+    pub const ALL: [Self; 6] = [
         Self::Group,
         Self::SecondPayload,
         Self::RepeatedRelayField,
@@ -86,20 +87,28 @@ fn is_payload(schema: &Schema, number: u32) -> bool {
 
 /// The topics that prost-reflect's message names.
 #[derive(Debug, Default)]
-pub(super) struct Found {
-    pub(super) valid: BTreeSet<String>,
-    pub(super) has_invalid: bool,
+struct Found {
+    valid: BTreeSet<String>,
+    has_invalid: bool,
 }
 
 /// How an envelope was judged.
-pub(super) enum Verdict {
+#[derive(Debug)]
+pub enum Verdict {
+    /// Both take it, as the same.
     Taken,
+    /// Neither takes it.
     RefusedByBoth,
+    /// Only prost-reflect takes it.
     RefusedByChoice(Deliberate),
 }
 
-/// Judges the envelope by both, and fails where they differ for no reason.
-pub(super) fn judge(schema: &Schema, envelope: &[u8]) -> Verdict {
+/// Judges the envelope by both.
+///
+/// # Panics
+///
+/// Where they differ for no reason.
+pub fn judge(schema: &Schema, envelope: &[u8]) -> Verdict {
     let ours = schema.inspect(envelope);
     let theirs = DynamicMessage::decode(schema.envelope.clone(), envelope);
     let (message, inspected) = match (theirs, ours) {
@@ -116,7 +125,7 @@ pub(super) fn judge(schema: &Schema, envelope: &[u8]) -> Verdict {
     };
     let mut found = Found::default();
     collect(&message, &mut found);
-    let topics = super::topics(&inspected);
+    let topics: Vec<_> = inspected.topics.iter().map(ToString::to_string).collect();
     assert!(!found.has_invalid, "an invalid topic was let through");
     assert_eq!(
         topics.len(),
@@ -131,7 +140,7 @@ pub(super) fn judge(schema: &Schema, envelope: &[u8]) -> Verdict {
 fn check_relay_fields(
     schema: &Schema,
     message: &DynamicMessage,
-    inspected: &super::Inspected<'_>,
+    inspected: &Inspected<'_>,
     envelope: &[u8],
 ) {
     let value = |number| message.get_field_by_number(number).unwrap().into_owned();

@@ -1,0 +1,10 @@
+//! See `sidewire_fuzz::conversation`.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use sidewire_fuzz::{conversation, seeds};
+
+fuzz_target!(
+    init: seeds::tend(conversation::seeds),
+    |input: &[u8]| conversation::run(input)
+);

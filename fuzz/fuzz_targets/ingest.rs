@@ -1,0 +1,10 @@
+//! See `sidewire_fuzz::ingest`.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use sidewire_fuzz::{ingest, seeds};
+
+fuzz_target!(
+    init: seeds::tend(ingest::seeds),
+    |input: &[u8]| ingest::run(input)
+);

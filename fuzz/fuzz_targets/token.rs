@@ -1,0 +1,10 @@
+//! See `sidewire_fuzz::token`.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use sidewire_fuzz::{seeds, token};
+
+fuzz_target!(
+    init: seeds::tend(token::seeds),
+    |input: &[u8]| token::run(input)
+);

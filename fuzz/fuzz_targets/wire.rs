@@ -1,0 +1,10 @@
+//! See `sidewire_fuzz::wire`.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use sidewire_fuzz::{seeds, wire};
+
+fuzz_target!(
+    init: seeds::tend(wire::seeds),
+    |input: &[u8]| wire::run(input)
+);

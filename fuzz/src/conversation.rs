@@ -1,0 +1,175 @@
+//! A client's frame and what it is answered.
+
+use std::{collections::HashSet, sync::LazyLock};
+
+use sidewire::{
+    auth::Grant,
+    connection::{Action, Conversation, TopicsRequest},
+    protocol::{Topic, reply::Reply},
+    schema::PayloadKind,
+};
+
+use crate::{
+    schemas::BUNDLED,
+    seeds::{Seeds, events, noise},
+};
+
+const NOW: i64 = 1_800_000_000;
+const TOPICS_MAX: usize = 8;
+
+struct Subject {
+    conversation: Conversation,
+    grant: Grant,
+}
+
+static SUBJECTS: LazyLock<[Subject; 2]> = LazyLock::new(|| {
+    let listed = ["project:p1", "sprint:*", "user:ann"]
+        .map(|text| Topic::parse(text).expect("it is a topic"));
+    [Grant::Everything, Grant::listed(listed)].map(|grant| Subject {
+        conversation: Conversation::new(BUNDLED.clone(), grant.clone(), TOPICS_MAX),
+        grant,
+    })
+});
+
+/// Takes one frame.
+pub fn run(frame: &[u8]) {
+    for subject in SUBJECTS.iter() {
+        let action = subject.conversation.receive(frame, NOW);
+        let again = subject.conversation.receive(frame, NOW);
+        assert_eq!(action, again, "the same frame, twice");
+        match action {
+            Action::Reply(reply) => check_reply(&reply, frame),
+            Action::Subscribe(request) => check_topics(&request, Some(&subject.grant)),
+            Action::Unsubscribe(request) => check_topics(&request, None),
+        }
+    }
+}
+
+/// An answer is an envelope of a control message, and says nothing that cannot be
+/// said.
+fn check_reply(reply: &Reply, frame: &[u8]) {
+    let envelope = reply.envelope("id", NOW);
+    let inspected = BUNDLED
+        .inspect(&envelope)
+        .expect("an answer is an envelope");
+    let payload = inspected.payload.expect("an answer has a payload");
+    assert!(matches!(payload.kind, PayloadKind::Control(_)));
+    BUNDLED
+        .envelope_to_json(&envelope)
+        .expect("an answer has a JSON form");
+    if let Reply::Error(refusal) = reply {
+        let id = &refusal.request_message_id;
+        assert!(
+            id.len() <= 128 && !id.chars().any(char::is_control),
+            "{id:?}"
+        );
+        assert!(!refusal.message.is_empty());
+    } else {
+        assert!(BUNDLED.inspect(frame).is_ok(), "{reply:?}");
+    }
+}
+
+/// What is asked for is within the bounds and the grant, each topic once.
+fn check_topics(request: &TopicsRequest, grant: Option<&Grant>) {
+    let topics = request.topics();
+    assert!(topics.len() <= TOPICS_MAX);
+    assert_eq!(topics.iter().collect::<HashSet<_>>().len(), topics.len());
+    for topic in topics {
+        let is_granted = grant.is_none_or(|grant| {
+            grant.allows(topic) && !topic.is_wildcard() && !topic.is_implicit()
+        });
+        assert!(is_granted, "{topic}");
+    }
+}
+
+/// What clients may send and what they may not.
+#[must_use]
+pub fn seeds() -> Seeds {
+    let mut seeds = Seeds::new();
+    for (name, json) in CONTROL {
+        seeds.insert((*name).to_owned(), encode(json));
+    }
+    for (name, json) in events() {
+        seeds.insert(name, encode(&json));
+    }
+    for number in 0..5 {
+        seeds.insert(format!("noise-{number}"), noise(number, 40));
+    }
+    seeds
+}
+
+fn encode(json: &str) -> Vec<u8> {
+    let envelope = BUNDLED.envelope_from_json(json.as_bytes());
+    envelope.expect("an example is an envelope")
+}
+
+const CONTROL: &[(&str, &str)] = &[
+    ("empty", "{}"),
+    (
+        "ping",
+        r#"{"messageId":"p1","ping":{"timestamp":"1795303846"}}"#,
+    ),
+    (
+        "pong",
+        r#"{"messageId":"p1","pong":{"timestamp":"1","clientTimestamp":"2"}}"#,
+    ),
+    ("subscribe-nothing", r#"{"messageId":"s0","subscribe":{}}"#),
+    (
+        "subscribe",
+        r#"{"messageId":"s1","timestamp":"1800000000","subscribe":{"projectIds":["p1","p1"],
+            "sprintIds":["s1"],"workItemIds":["w1"],"topics":["project:p1","room:r1"]}}"#,
+    ),
+    (
+        "subscribe-granted",
+        r#"{"messageId":"s1","subscribe":{"projectIds":["p1"],"sprintIds":["s1"]}}"#,
+    ),
+    (
+        "subscribe-resume",
+        r#"{"messageId":"s2","subscribe":{"projectIds":["p1"],
+            "resumeFrom":{"epoch":"0123456789abcdef0123456789abcdef","offset":"7"}}}"#,
+    ),
+    (
+        "subscribe-wildcard",
+        r#"{"messageId":"s3","subscribe":{"topics":["project:*"]}}"#,
+    ),
+    (
+        "subscribe-implicit",
+        r#"{"messageId":"s4","subscribe":{"topics":["user:ann","tenant:*"]}}"#,
+    ),
+    (
+        "subscribe-malformed",
+        r#"{"messageId":"s5","subscribe":{"topics":["Project", "a:", ":b"]}}"#,
+    ),
+    (
+        "subscribe-too-many",
+        r#"{"messageId":"s6","subscribe":{"projectIds":["1","2","3","4","5","6","7","8","9"]}}"#,
+    ),
+    (
+        "unsubscribe",
+        r#"{"messageId":"u1","unsubscribe":{"projectIds":["p1"],"topics":["room:r1"]}}"#,
+    ),
+    (
+        "confirmed",
+        r#"{"messageId":"c","subscriptionConfirmed":{"replayed":"3","recovered":true}}"#,
+    ),
+    (
+        "error",
+        r#"{"messageId":"e","error":{"errorCode":"CONFLICT","retryAfterMs":"5"}}"#,
+    ),
+    (
+        "batch",
+        r#"{"messageId":"b","batch":{"messages":[{"ping":{}}]}}"#,
+    ),
+    (
+        "position",
+        r#"{"messageId":"x","position":{"epoch":"e","offset":"1"},"ping":{}}"#,
+    ),
+    (
+        "presence",
+        r#"{"messageId":"x","userPresence":{"userId":"ann","projectId":"p1"}}"#,
+    ),
+    (
+        "extra-topics",
+        r#"{"messageId":"x","topics":["a:b","a:b"],"ping":{}}"#,
+    ),
+];

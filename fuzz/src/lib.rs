@@ -1,0 +1,10 @@
+//! What each fuzz target does with its input, and the inputs with which it begins.
+
+pub mod config;
+pub mod conversation;
+pub mod ingest;
+pub mod seeds;
+pub mod token;
+pub mod wire;
+
+mod schemas;

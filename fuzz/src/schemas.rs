@@ -1,0 +1,23 @@
+//! The schemas, compiled once: the bundled one, and the one with every shape of
+//! field.
+
+use std::{
+    path::Path,
+    sync::{Arc, LazyLock},
+};
+
+use sidewire::schema::Schema;
+
+/// The bundled schema.
+pub(crate) static BUNDLED: LazyLock<Arc<Schema>> =
+    LazyLock::new(|| Arc::new(Schema::bundled().expect("the bundled schema is one")));
+
+/// The schema of `torture.proto`.
+pub(crate) static TORTURE: LazyLock<Schema> = LazyLock::new(|| {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let includes = [root.join("src/schema/tests"), root.join("proto")];
+    let mut compiler = protox::Compiler::new(includes).expect("the directories are there");
+    compiler.include_imports(true);
+    compiler.open_file("torture.proto").expect("it is a schema");
+    Schema::compile(&compiler.descriptor_pool(), "test.v1.Envelope").expect("it has an envelope")
+});

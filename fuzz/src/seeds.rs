@@ -1,0 +1,54 @@
+//! The inputs with which a target begins. They stand in `fuzz/seeds`, made from the
+//! relay's own examples: by this module, so that they stay what they are meant to be.
+
+use std::{collections::BTreeMap, env, fs, path::Path, process};
+
+/// Names, in the environment, the directory into which the seeds are to be written
+/// in the place of fuzzing.
+const DIRECTORY: &str = "SIDEWIRE_FUZZ_SEEDS";
+
+/// Inputs by the names of their files.
+pub type Seeds = BTreeMap<String, Vec<u8>>;
+
+/// Writes the seeds and ends the process, where the environment asks for it.
+pub fn tend(seeds: impl FnOnce() -> Seeds) {
+    let Some(dir) = env::var_os(DIRECTORY) else {
+        return;
+    };
+    let dir = Path::new(&dir);
+    if dir.exists() {
+        fs::remove_dir_all(dir).expect("old seeds can be removed");
+    }
+    fs::create_dir_all(dir).expect("seeds have a directory");
+    for (name, input) in seeds() {
+        fs::write(dir.join(name), input).expect("a seed can be written");
+    }
+    process::exit(0);
+}
+
+/// The file of the repository.
+pub(crate) fn read(path: &str) -> String {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    fs::read_to_string(root.join(path)).expect("the file is there")
+}
+
+/// The bundled schema's events as JSON, by name.
+pub(crate) fn events() -> Vec<(String, String)> {
+    read("benches/cases/events.txt")
+        .lines()
+        .filter_map(|line| line.split_once(' '))
+        .map(|(name, json)| (name.to_owned(), json.to_owned()))
+        .collect()
+}
+
+/// Pseudo-random bytes (xorshift64), always the same of one number.
+pub(crate) fn noise(number: u64, len: usize) -> Vec<u8> {
+    let mut state = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()[7]
+    };
+    std::iter::repeat_with(next).take(len).collect()
+}

@@ -1,0 +1,116 @@
+//! What a connection brings: events, answers, and how it ends. Knows no socket.
+
+use std::io;
+
+use bytes::Bytes;
+use prost::Message as _;
+use tokio_tungstenite::tungstenite::{Error, error::ProtocolError};
+
+use super::envelope::{Control, Envelope};
+use crate::protocol::wire;
+
+/// What stands for the code of a Close frame that has none (RFC 6455, 7.1.5).
+pub(super) const NO_STATUS: u16 = 1005;
+
+/// What the relay sent.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Received {
+    /// An event.
+    Event(Event),
+    /// The answer to a Subscribe.
+    SubscriptionConfirmed(wire::SubscriptionConfirmed),
+    /// The answer to an Unsubscribe.
+    UnsubscribeConfirmed(wire::UnsubscribeConfirmed),
+    /// The answer to a Ping.
+    Pong(wire::Pong),
+    /// Something was refused, or the connection is about to end.
+    Error(wire::ErrorResponse),
+}
+
+/// An event, as far as the relay's protocol goes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Event {
+    /// The whole envelope, as it came.
+    pub envelope: Bytes,
+    /// What its maker calls it.
+    pub message_id: String,
+    /// Unix seconds.
+    pub timestamp: i64,
+    /// Where it stands in its tenant's order; what another client sent has none.
+    pub position: Option<wire::Position>,
+}
+
+/// Why nothing more can be received.
+#[derive(Debug, thiserror::Error)]
+pub enum ReceiveError {
+    /// The relay said goodbye.
+    #[error("the relay closed the connection with {code} {reason:?}")]
+    Closed {
+        /// The close code; 1005 where the frame had none.
+        code: u16,
+        /// The text beside it.
+        reason: String,
+    },
+    /// The connection ended without a Close frame.
+    #[error("the connection was lost: {0}")]
+    Lost(io::Error),
+    /// The relay sent what the protocol does not allow.
+    #[error("the relay broke the protocol: {0}")]
+    Protocol(String),
+}
+
+/// Why something could not be sent.
+#[derive(Debug, thiserror::Error)]
+pub enum SendError {
+    /// The connection has ended; receiving says how.
+    #[error("the connection has ended: {0}")]
+    Ended(io::Error),
+    /// The relay does not read, and more than 16 MiB wait to be written.
+    #[error("the relay does not read: too much waits to be written")]
+    Full,
+}
+
+pub(super) fn decode(bytes: Bytes) -> Result<Received, ReceiveError> {
+    let envelope = Envelope::decode(bytes.clone())
+        .map_err(|error| ReceiveError::Protocol(format!("undecodable envelope: {error}")))?;
+    match envelope.control {
+        None => Ok(Received::Event(Event {
+            envelope: bytes,
+            message_id: envelope.message_id,
+            timestamp: envelope.timestamp,
+            position: envelope.position,
+        })),
+        Some(Control::SubscriptionConfirmed(it)) => Ok(Received::SubscriptionConfirmed(it)),
+        Some(Control::UnsubscribeConfirmed(it)) => Ok(Received::UnsubscribeConfirmed(it)),
+        Some(Control::Pong(pong)) => Ok(Received::Pong(pong)),
+        Some(Control::Error(error)) => Ok(Received::Error(error)),
+        Some(Control::Subscribe(_) | Control::Unsubscribe(_) | Control::Ping(_)) => Err(
+            ReceiveError::Protocol("it sent a message that only clients send".to_owned()),
+        ),
+    }
+}
+
+impl From<Error> for ReceiveError {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Io(error) => Self::Lost(error),
+            Error::ConnectionClosed | Error::AlreadyClosed => {
+                Self::Lost(io::ErrorKind::UnexpectedEof.into())
+            }
+            Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => {
+                Self::Lost(io::ErrorKind::UnexpectedEof.into())
+            }
+            error => Self::Protocol(error.to_string()),
+        }
+    }
+}
+
+impl From<Error> for SendError {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::WriteBufferFull(_) => Self::Full,
+            Error::Io(error) => Self::Ended(error),
+            error => Self::Ended(io::Error::other(error)),
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! What the protocol says of the relay's side of order and resume, as plainly as it
+//! can be said: sets of topics in a list, a mark for each topic of a connection.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use super::{Control, Event, Received};
+use crate::protocol::wire;
+
+/// Topics are numbers; this one stands for the implicit ones.
+pub(super) const IMPLICIT: usize = 0;
+
+pub(super) fn topic(number: usize) -> String {
+    format!("kind:{number}")
+}
+
+pub(super) fn number(topic: &str) -> usize {
+    topic.strip_prefix("kind:").unwrap().parse().unwrap()
+}
+
+/// One tenant's log.
+#[derive(Debug, Default)]
+pub(super) struct Relay {
+    pub(super) epoch: u64,
+    /// What each event relates to; the first one has offset 1.
+    log: Vec<BTreeSet<usize>>,
+    /// The last offset that the window has lost.
+    evicted: u64,
+}
+
+impl Relay {
+    pub(super) fn head(&self) -> u64 {
+        self.log.len() as u64
+    }
+
+    pub(super) fn publish(&mut self, topics: BTreeSet<usize>) {
+        self.log.push(topics);
+    }
+
+    pub(super) fn evict(&mut self) {
+        self.evicted = self.head().min(self.evicted + 3);
+    }
+
+    pub(super) fn restart(&mut self) {
+        let epoch = self.epoch + 1;
+        *self = Self {
+            epoch,
+            ..Self::default()
+        };
+    }
+
+    pub(super) fn position(&self, offset: u64) -> wire::Position {
+        wire::Position {
+            epoch: self.epoch.to_string(),
+            offset,
+        }
+    }
+
+    /// The offsets above one and up to another that relate to a topic.
+    pub(super) fn offsets(&self, topic: usize, above: u64, up_to: u64) -> Vec<u64> {
+        let is_about = |offset: &u64| self.topics(*offset).contains(&topic);
+        (above + 1..=up_to).filter(is_about).collect()
+    }
+
+    fn topics(&self, offset: u64) -> &BTreeSet<usize> {
+        &self.log[usize::try_from(offset).unwrap() - 1]
+    }
+
+    fn event(&self, offset: u64) -> Received {
+        Received::Event(Event {
+            envelope: Default::default(),
+            message_id: String::new(),
+            timestamp: 0,
+            position: Some(self.position(offset)),
+        })
+    }
+}
+
+/// What the relay says to a Subscribe.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Verdict {
+    Take,
+    Refuse,
+    Defer,
+}
+
+/// One connection. `taken` is what its shard has taken from the inbox.
+#[derive(Debug)]
+pub(super) struct Link {
+    taken: u64,
+    marks: BTreeMap<usize, u64>,
+    has_resumed: bool,
+    /// With the head as of their arrival.
+    asked: VecDeque<(u64, String, Control)>,
+    /// On their way to the client.
+    pub(super) frames: VecDeque<Received>,
+}
+
+impl Link {
+    pub(super) fn open(relay: &Relay) -> Self {
+        Self {
+            taken: relay.head(),
+            marks: BTreeMap::from([(IMPLICIT, relay.head())]),
+            has_resumed: false,
+            asked: VecDeque::new(),
+            frames: VecDeque::new(),
+        }
+    }
+
+    pub(super) fn ask(&mut self, relay: &Relay, message_id: String, control: Control) {
+        self.asked.push_back((relay.head(), message_id, control));
+    }
+
+    /// Takes an item from the inbox.
+    pub(super) fn take(&mut self, relay: &Relay) -> bool {
+        if self.taken == relay.head() {
+            return false;
+        }
+        self.taken += 1;
+        let topics = relay.topics(self.taken);
+        if topics.iter().any(|topic| self.marks.contains_key(topic)) {
+            self.frames.push_back(relay.event(self.taken));
+        }
+        true
+    }
+
+    /// Answers a request whose turn it is.
+    pub(super) fn answer(&mut self, relay: &Relay, verdict: Verdict) -> bool {
+        let is_due = |asked: &mut (u64, String, Control)| asked.0 <= self.taken;
+        let Some((_, message_id, control)) = self.asked.pop_front_if(is_due) else {
+            return false;
+        };
+        match (control, verdict) {
+            (Control::Subscribe(it), Verdict::Refuse) if !it.topics.is_empty() => {
+                self.refuse(message_id, "AUTHORIZATION_FAILED", None);
+            }
+            (_, Verdict::Defer) => {
+                self.refuse(message_id, "RATE_LIMIT_EXCEEDED", Some(1000));
+            }
+            (Control::Subscribe(it), _) => self.subscribe(relay, message_id, it),
+            (Control::Unsubscribe(it), _) => self.unsubscribe(message_id, it),
+            (other, _) => panic!("{other:?}"),
+        }
+        true
+    }
+
+    fn subscribe(&mut self, relay: &Relay, request_message_id: String, asked: wire::Subscribe) {
+        let mut topics: BTreeSet<usize> = asked.topics.iter().map(|it| number(it)).collect();
+        let resume_from = asked.resume_from.as_ref();
+        if resume_from.is_some() && !self.has_resumed {
+            self.has_resumed = true;
+            topics.insert(IMPLICIT);
+        }
+        let from = resume_from.and_then(|position| self.resumable(relay, position));
+        let replayed = from.map_or(Vec::new(), |from| self.replay(relay, &topics, from));
+        for topic in topics {
+            let mark = self.marks.entry(topic).or_insert(self.taken);
+            *mark = from.map_or(*mark, |from| from.min(*mark));
+        }
+        let confirmed = wire::SubscriptionConfirmed {
+            topics: asked.topics,
+            position: Some(relay.position(self.taken)),
+            recovered: from.is_some(),
+            request_message_id,
+            replayed: replayed.len() as u64,
+        };
+        self.frames
+            .push_back(Received::SubscriptionConfirmed(confirmed));
+        let events = replayed.into_iter().map(|offset| relay.event(offset));
+        self.frames.extend(events);
+    }
+
+    fn resumable(&self, relay: &Relay, position: &wire::Position) -> Option<u64> {
+        let is_there = position.epoch == relay.epoch.to_string()
+            && position.offset <= self.taken
+            && position.offset >= relay.evicted;
+        is_there.then_some(position.offset)
+    }
+
+    /// What came after `from`, less what a subscription that stands has brought.
+    fn replay(&self, relay: &Relay, topics: &BTreeSet<usize>, from: u64) -> Vec<u64> {
+        let was_brought = |topic: &usize, offset| {
+            let mark = self.marks.get(topic);
+            mark.is_some_and(|mark| *mark < offset)
+        };
+        let is_owed = |offset: &u64| {
+            let about = relay.topics(*offset);
+            !about.is_disjoint(topics) && !about.iter().any(|topic| was_brought(topic, *offset))
+        };
+        (from + 1..=self.taken).filter(is_owed).collect()
+    }
+
+    fn unsubscribe(&mut self, request_message_id: String, asked: wire::Unsubscribe) {
+        for topic in &asked.topics {
+            self.marks.remove(&number(topic));
+        }
+        let confirmed = wire::UnsubscribeConfirmed {
+            topics: asked.topics,
+            request_message_id,
+        };
+        self.frames
+            .push_back(Received::UnsubscribeConfirmed(confirmed));
+    }
+
+    fn refuse(&mut self, request_message_id: String, code: &str, retry_after_ms: Option<u64>) {
+        self.frames.push_back(Received::Error(wire::ErrorResponse {
+            error_code: code.to_owned(),
+            request_message_id,
+            retry_after_ms,
+            ..Default::default()
+        }));
+    }
+}

@@ -1,0 +1,328 @@
+//! A client's bookkeeping against the model of a relay, over random schedules:
+//! nothing is lost without being told, and nothing is given twice.
+
+use std::{
+    cell::Cell,
+    collections::{BTreeMap, BTreeSet, HashSet},
+};
+
+use proptest::{
+    prelude::*,
+    test_runner::{Config, TestRunner},
+};
+
+use super::*;
+use crate::client::{
+    Received,
+    relay_model::{IMPLICIT, Link, Relay, Verdict, number, topic},
+};
+
+const TOPICS: usize = 4;
+
+#[derive(Debug, Clone)]
+enum Step {
+    Publish(BTreeSet<usize>),
+    Evict,
+    Restart,
+    Subscribe(BTreeSet<usize>),
+    Unsubscribe(usize),
+    Connect,
+    Cut,
+    Ask,
+    Take,
+    Answer(Verdict),
+    Deliver(usize),
+    Wait,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let about = || prop::collection::btree_set(0..=TOPICS, 1..3);
+    let topics = || prop::collection::btree_set(1..=TOPICS, 1..3);
+    let step = prop_oneof![
+        12 => about().prop_map(Step::Publish),
+        4 => topics().prop_map(Step::Subscribe),
+        2 => (1..=TOPICS).prop_map(Step::Unsubscribe),
+        6 => Just(Step::Connect),
+        4 => Just(Step::Cut),
+        8 => Just(Step::Ask),
+        8 => Just(Step::Take),
+        8 => Just(Step::Answer(Verdict::Take)),
+        2 => Just(Step::Answer(Verdict::Refuse)),
+        1 => Just(Step::Answer(Verdict::Defer)),
+        8 => (1_usize..8).prop_map(Step::Deliver),
+        1 => Just(Step::Wait),
+    ];
+    // Rare enough that most runs resume many times in one epoch.
+    let step = prop_oneof![200 => step, 1 => Just(Step::Restart), 2 => Just(Step::Evict)];
+    prop::collection::vec(step, 1..300)
+}
+
+/// How often what is worth testing happened.
+#[derive(Debug, Default)]
+struct Counts {
+    replayed: Cell<u64>,
+    cut_in_replay: Cell<u64>,
+    dropped: Cell<u64>,
+    gaps: Cell<u64>,
+    given_up: Cell<u64>,
+    refused: Cell<u64>,
+    deferred: Cell<u64>,
+}
+
+fn count(counter: &Cell<u64>) {
+    counter.set(counter.get() + 1);
+}
+
+/// Since when a topic's events are owed, as of its latest subscription.
+#[derive(Debug, Clone, Default)]
+struct Owed {
+    subscription: u64,
+    since: Option<wire::Position>,
+}
+
+struct World<'a> {
+    relay: Relay,
+    link: Option<Link>,
+    client: Subscriptions,
+    now: Instant,
+    names: u64,
+    /// For each Subscribe, which subscription of each topic it was for.
+    asked: BTreeMap<String, BTreeMap<usize, u64>>,
+    owed: BTreeMap<usize, Owed>,
+    given: HashSet<(String, u64)>,
+    replay_left: u64,
+    counts: &'a Counts,
+}
+
+impl<'a> World<'a> {
+    fn new(counts: &'a Counts, had_offsets_max: usize) -> Self {
+        let mut client = Subscriptions::default();
+        client.positions.had_offsets_max = had_offsets_max;
+        Self {
+            relay: Relay::default(),
+            link: None,
+            client,
+            now: Instant::now(),
+            names: 0,
+            asked: BTreeMap::new(),
+            owed: BTreeMap::from([(IMPLICIT, Owed::default())]),
+            given: HashSet::new(),
+            replay_left: 0,
+            counts,
+        }
+    }
+
+    fn step(&mut self, step: Step) {
+        match step {
+            Step::Publish(topics) => self.relay.publish(topics),
+            Step::Evict => self.relay.evict(),
+            Step::Restart => {
+                self.cut();
+                self.relay.restart();
+            }
+            Step::Subscribe(topics) => self.subscribe(&topics),
+            Step::Unsubscribe(number) => {
+                self.owed.remove(&number);
+                self.client.unsubscribe(&[topic(number)]);
+            }
+            Step::Connect => self.connect(),
+            Step::Cut => self.cut(),
+            Step::Ask => while self.ask() {},
+            Step::Take => drop(self.link.as_mut().map(|link| link.take(&self.relay))),
+            Step::Answer(verdict) => {
+                let link = self.link.as_mut();
+                link.map(|link| link.answer(&self.relay, verdict));
+            }
+            Step::Deliver(frames) => drop((0..frames).all(|_| self.deliver())),
+            Step::Wait => self.now += Duration::from_secs(1),
+        }
+    }
+
+    fn subscribe(&mut self, topics: &BTreeSet<usize>) {
+        for number in topics {
+            self.names += 1;
+            let subscription = self.names;
+            self.owed.entry(*number).or_insert(Owed {
+                subscription,
+                since: None,
+            });
+        }
+        self.client
+            .subscribe(topics.iter().map(|it| topic(*it)).collect());
+    }
+
+    fn connect(&mut self) {
+        if self.link.is_none() {
+            self.link = Some(Link::open(&self.relay));
+            self.client.connected();
+        }
+    }
+
+    fn cut(&mut self) {
+        if self.link.take().is_some() {
+            self.client.disconnected();
+            self.asked.clear();
+            if self.replay_left > 0 {
+                count(&self.counts.cut_in_replay);
+            }
+            self.replay_left = 0;
+        }
+    }
+
+    fn ask(&mut self) -> bool {
+        let Some(link) = &mut self.link else {
+            return false;
+        };
+        let Some((request, control)) = self.client.next(self.now) else {
+            return false;
+        };
+        self.names += 1;
+        let message_id = self.names.to_string();
+        if let Control::Subscribe(subscribe) = &control {
+            let topics = subscribe.topics.iter().map(|topic| number(topic));
+            let asked = topics.map(|topic| (topic, self.owed[&topic].subscription));
+            self.asked.insert(message_id.clone(), asked.collect());
+        }
+        self.client.sent(message_id.clone(), request);
+        link.ask(&self.relay, message_id, control);
+        true
+    }
+
+    fn deliver(&mut self) -> bool {
+        let frame = self.link.as_mut().and_then(|link| link.frames.pop_front());
+        match frame {
+            Some(Received::Event(event)) => self.event(&event),
+            Some(Received::SubscriptionConfirmed(it)) => self.confirmed(&it),
+            Some(Received::UnsubscribeConfirmed(it)) => self.client.unsubscribed(&it),
+            Some(Received::Error(error)) => {
+                let counts = self.counts;
+                let is_passing = error.retry_after_ms.is_some();
+                count(if is_passing {
+                    &counts.deferred
+                } else {
+                    &counts.refused
+                });
+                self.client.refused(&error, self.now);
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    fn event(&mut self, event: &Event) {
+        self.replay_left = self.replay_left.saturating_sub(1);
+        let position = event.position.clone().unwrap();
+        if self.client.take(event) {
+            let is_new = self.given.insert((position.epoch, position.offset));
+            assert!(is_new, "{} is given twice", position.offset);
+        } else {
+            count(&self.counts.dropped);
+        }
+        while let Some(gap) = self.client.next_gap() {
+            count(&self.counts.given_up);
+            self.gap(&gap);
+        }
+    }
+
+    fn confirmed(&mut self, confirmed: &wire::SubscriptionConfirmed) {
+        self.replay_left = confirmed.replayed;
+        if confirmed.replayed > 0 {
+            count(&self.counts.replayed);
+        }
+        self.client.confirmed(confirmed);
+        while let Some(gap) = self.client.next_gap() {
+            count(&self.counts.gaps);
+            assert!(!confirmed.recovered);
+            self.gap(&gap);
+        }
+        let mut topics = self.asked[&confirmed.request_message_id].clone();
+        topics.insert(IMPLICIT, 0);
+        for (topic, subscription) in topics {
+            if let Some(owed) = self.owed.get_mut(&topic)
+                && owed.subscription == subscription
+            {
+                owed.since
+                    .get_or_insert(confirmed.position.clone().unwrap());
+            }
+        }
+    }
+
+    fn gap(&mut self, gap: &Gap) {
+        let topics = gap.topics.iter().map(|topic| number(topic));
+        let implicit = gap.implicit.then_some(IMPLICIT);
+        let topics: Vec<_> = topics.chain(implicit).collect();
+        assert!(!topics.is_empty(), "a gap of nothing");
+        for topic in topics {
+            let owed = self.owed.get_mut(&topic).unwrap();
+            let since = owed.since.take().unwrap();
+            assert_eq!(since.epoch, gap.since.epoch);
+            if gap.since.epoch == self.relay.epoch.to_string() {
+                self.has_all(topic, since.offset, gap.since.offset);
+            }
+        }
+    }
+
+    fn has_all(&self, topic: usize, above: u64, up_to: u64) {
+        for offset in self.relay.offsets(topic, above, up_to) {
+            let event = (self.relay.epoch.to_string(), offset);
+            assert!(self.given.contains(&event), "{offset} of {topic} is lost");
+        }
+    }
+
+    /// A last connection that nothing happens to: then nothing is owed.
+    fn finish(&mut self) {
+        self.cut();
+        self.connect();
+        while self.ask() || self.work() || self.deliver() {}
+        for (topic, owed) in &self.owed {
+            let since = owed.since.clone().expect("every topic was confirmed");
+            assert_eq!(since.epoch, self.relay.epoch.to_string());
+            self.has_all(*topic, since.offset, self.relay.head());
+        }
+        assert_eq!(self.client.positions.remembered(), 0);
+    }
+
+    fn work(&mut self) -> bool {
+        let link = self.link.as_mut().unwrap();
+        link.take(&self.relay) || link.answer(&self.relay, Verdict::Take)
+    }
+}
+
+#[test]
+fn nothing_is_lost_silently_and_nothing_given_twice() {
+    let counts = Counts::default();
+    let config = Config {
+        cases: 10_000,
+        failure_persistence: None,
+        ..Config::default()
+    };
+    let schedules = (steps(), prop_oneof![Just(1), Just(1000)]);
+    let run = TestRunner::new(config).run(&schedules, |(steps, had_offsets_max)| {
+        let mut world = World::new(&counts, had_offsets_max);
+        steps.into_iter().for_each(|step| world.step(step));
+        world.finish();
+        Ok(())
+    });
+    if let Err(failure) = run {
+        panic!("{failure}");
+    }
+    let Counts {
+        replayed,
+        cut_in_replay,
+        dropped,
+        gaps,
+        given_up,
+        refused,
+        deferred,
+    } = &counts;
+    let all = [
+        replayed,
+        cut_in_replay,
+        dropped,
+        gaps,
+        given_up,
+        refused,
+        deferred,
+    ];
+    assert!(all.iter().all(|it| it.get() >= 10), "{counts:?}");
+}

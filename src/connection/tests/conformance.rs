@@ -1,0 +1,317 @@
+//! Autobahn's cases against the connection as it is, from handshake to close, of
+//! which only the listener is another: it says what it hears. Run by
+//! `scripts/conformance`, which brings the client along.
+
+use std::{
+    cell::RefCell,
+    collections::{HashMap, VecDeque},
+    env, fs,
+    io::{self, IoSlice},
+    mem,
+    path::Path,
+    pin::Pin,
+    process::Command,
+    rc::Rc,
+    task::{Context, Poll, ready},
+    thread,
+};
+
+use serde_json::Value;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+    runtime::{Builder, LocalOptions},
+    sync::oneshot,
+    task::spawn_local,
+};
+use tokio_tungstenite::tungstenite::Message;
+
+use crate::{
+    config::Config,
+    connection::{
+        Transport,
+        handshake::shake_hands,
+        task::{Connection, Listener, listen},
+        testing::Bench,
+        wire_testing::{CLOSE, PONG, TEXT},
+    },
+    outbox::Outbox,
+    protocol::frame::{self, HEADER_BYTES_MAX},
+};
+
+/// All of Autobahn's but those of compression, which the relay does not offer.
+const CASES: usize = 301;
+
+/// More than the largest message of any case, 16 MiB.
+const MESSAGE_MAX: usize = 32 << 20;
+
+thread_local! {
+    /// The heads of the echoes that are queued, by the outbox in which they are.
+    static QUEUED: RefCell<HashMap<*const Outbox, VecDeque<Vec<u8>>>> = RefCell::default();
+}
+
+/// Says what it hears, in frames that are made and queued as the relay's own are.
+enum Echo {}
+
+impl Listener for Echo {
+    fn hear<S: Transport>(connection: &mut Connection<S, Self>, message: Message) {
+        let mut echo = frame::binary(match &message {
+            Message::Text(text) => text.as_bytes(),
+            Message::Binary(bytes) => bytes,
+            other => panic!("{other:?} is for no listener"),
+        });
+        if message.is_text() {
+            echo[0] = 0x80 | TEXT;
+        }
+        let head = echo.iter().copied().take(HEADER_BYTES_MAX).collect();
+        let outbox = Rc::as_ptr(&connection.account.outbox);
+        QUEUED.with_borrow_mut(|queued| queued.entry(outbox).or_default().push_back(head));
+        connection.account.outbox.push_reply(echo);
+    }
+}
+
+#[test]
+#[ignore = "needs a client: scripts/conformance"]
+fn autobahns_cases_pass_and_every_echo_is_a_frame_of_the_relays_own_making() {
+    let sent = Rc::new(RefCell::new(Sent::default()));
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build_local(LocalOptions::default())
+        .unwrap();
+    runtime.block_on(async {
+        let bench = Bench::with(raise_limits);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("ws://{}/ws", listener.local_addr().unwrap());
+        let reports = tempfile::tempdir().unwrap();
+        let mut done = attack(url, reports.path());
+        loop {
+            tokio::select! {
+                biased;
+                status = &mut done => {
+                    assert!(status.unwrap(), "the client says that cases have failed");
+                    break;
+                }
+                accepted = listener.accept() => {
+                    echo(&bench, accepted.unwrap().0, &sent);
+                }
+            }
+        }
+        bench.shard.relay.clients.close();
+        bench.shard.relay.clients.wait().await;
+        check_reports(reports.path());
+        bench.check_nothing_is_left();
+        check_frames(&sent.borrow(), bench.tally().frames_written.get());
+    });
+}
+
+fn raise_limits(config: &mut Config) {
+    config.client.message_max = MESSAGE_MAX;
+    config.limits.outbox_bytes = 4 * MESSAGE_MAX;
+}
+
+/// Has the client go through its cases; whether all have passed.
+fn attack(url: String, reports: &Path) -> oneshot::Receiver<bool> {
+    let client = env::var_os("SIDEWIRE_KOSOKU").expect("scripts/conformance says where it is");
+    let mut command = Command::new(client);
+    command
+        .args(["-x", "12.*", "-x", "13.*", "-o"])
+        .arg(reports)
+        .arg(url);
+    let (tell, done) = oneshot::channel();
+    thread::spawn(move || tell.send(command.status().unwrap().success()));
+    done
+}
+
+fn echo(bench: &Bench, stream: TcpStream, sent: &Rc<RefCell<Sent>>) {
+    let shard = Rc::clone(&bench.shard);
+    let sent = Rc::clone(sent);
+    stream.set_nodelay(true).unwrap();
+    spawn_local(async move {
+        let handshake = shake_hands(Rc::clone(&shard), stream).await;
+        let (admitted, stream, read_ahead) = handshake.expect("the client is let in");
+        let outbox = Rc::as_ptr(&admitted.outbox);
+        let wire = Wire {
+            stream,
+            outbox,
+            frame: FrameWalk::default(),
+            sent: Rc::clone(&sent),
+        };
+        listen::<Echo, _, _>(shard, admitted, wire, read_ahead, ()).await;
+        let left = QUEUED.with_borrow_mut(|queued| queued.remove(&outbox));
+        sent.borrow_mut().dropped += left.unwrap_or_default().len();
+    });
+}
+
+fn check_reports(reports: &Path) {
+    let index = fs::read(reports.join("index.json")).unwrap();
+    let index: Value = serde_json::from_slice(&index).unwrap();
+    let agents = index.as_object().unwrap().values();
+    let cases: Vec<_> = agents
+        .flat_map(|cases| cases.as_object().unwrap())
+        .collect();
+    for (case, result) in &cases {
+        for what in ["behavior", "behaviorClose"] {
+            let is_good = matches!(
+                result[what].as_str(),
+                // Not strict is who says nothing more after a breach, although a
+                // message came before it.
+                Some("OK" | "NON-STRICT" | "INFORMATIONAL")
+            );
+            assert!(is_good, "{case}: {result}");
+        }
+    }
+    assert_eq!(cases.len(), CASES);
+}
+
+/// tungstenite writes nothing but pongs and Closes, and of those that say something
+/// or break the protocol each has a Close.
+fn check_frames(sent: &Sent, written: u64) {
+    assert_eq!(sent.echoes + sent.pongs + sent.closes, written, "{sent:?}");
+    let is_plenty = sent.echoes > 10_000 && sent.pongs > 30 && sent.closes >= CASES as u64;
+    assert!(is_plenty && sent.dropped < 30, "{sent:?}");
+}
+
+/// The frames that have left whole.
+#[derive(Debug, Default)]
+struct Sent {
+    echoes: u64,
+    pongs: u64,
+    closes: u64,
+    /// Echoes that were queued when their connections ended.
+    dropped: usize,
+}
+
+/// How far the frame has come that is on its way.
+#[derive(Debug, Default)]
+struct FrameWalk {
+    head: Vec<u8>,
+    payload_left: usize,
+}
+
+impl FrameWalk {
+    /// Goes on over these bytes of a server's, and gives the heads of the frames
+    /// that end in them.
+    fn walk(&mut self, mut bytes: &[u8]) -> Vec<Vec<u8>> {
+        let mut heads = Vec::new();
+        while let Some((first, rest)) = bytes.split_first() {
+            if self.payload_left > 0 {
+                let skipped = bytes.len().min(self.payload_left);
+                self.payload_left -= skipped;
+                bytes = &bytes[skipped..];
+            } else {
+                self.head.push(*first);
+                bytes = rest;
+                let Some(payload_len) = payload_len(&self.head) else {
+                    continue;
+                };
+                self.payload_left = payload_len;
+            }
+            if self.payload_left == 0 {
+                heads.push(mem::take(&mut self.head));
+            }
+        }
+        heads
+    }
+}
+
+/// What a whole head says; `None` while it is not whole.
+fn payload_len(head: &[u8]) -> Option<usize> {
+    match *head {
+        [_, short @ 0..=125] => Some(short.into()),
+        [_, 126, a, b] => Some(u16::from_be_bytes([a, b]).into()),
+        [_, 127, ref long @ ..] => {
+            let long = u64::from_be_bytes(long.try_into().ok()?);
+            Some(usize::try_from(long).unwrap())
+        }
+        _ => None,
+    }
+}
+
+/// A client's socket; what leaves through it is counted, and held against what was
+/// queued.
+struct Wire {
+    stream: TcpStream,
+    outbox: *const Outbox,
+    frame: FrameWalk,
+    sent: Rc<RefCell<Sent>>,
+}
+
+impl Wire {
+    fn sent(&mut self, slices: &[IoSlice<'_>], mut taken: usize) {
+        for slice in slices {
+            let now = taken.min(slice.len());
+            for head in self.frame.walk(&slice[..now]) {
+                self.sent_frame(&head);
+            }
+            taken -= now;
+        }
+    }
+
+    fn sent_frame(&self, head: &[u8]) {
+        let mut sent = self.sent.borrow_mut();
+        match head[0] & 0x0f {
+            PONG => sent.pongs += 1,
+            CLOSE => sent.closes += 1,
+            _ => {
+                let next = QUEUED.with_borrow_mut(|queued| {
+                    let queue = queued.get_mut(&self.outbox)?;
+                    queue.pop_front()
+                });
+                let next = next.expect("a frame that was not queued has left");
+                assert!(
+                    next.starts_with(head),
+                    "{next:?} is queued, {head:?} leaves"
+                );
+                sent.echoes += 1;
+            }
+        }
+    }
+}
+
+impl Transport for Wire {
+    fn reset(&self) {
+        self.stream.reset();
+    }
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(context, &[IoSlice::new(bytes)])
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let taken = ready!(Pin::new(&mut self.stream).poll_write_vectored(context, slices))?;
+        self.sent(slices, taken);
+        Poll::Ready(Ok(taken))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}

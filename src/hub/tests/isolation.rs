@@ -1,0 +1,179 @@
+//! Sixteen tenants that share the names of their topics and users, and random
+//! operations: nothing crosses from one to another.
+
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+
+use super::*;
+
+const TENANTS: usize = 16;
+const CLIENTS: usize = 100;
+
+/// How many operations, unless `SIDEWIRE_OPERATIONS` says otherwise.
+const OPERATIONS: usize = 200_000;
+
+const TOPICS: [&str; 6] = ["a:1", "a:2", "b:1", "user:ann", "user:bob", "tenant:*"];
+
+struct Member {
+    tenant: usize,
+    client: Client,
+    catch_up: Option<CatchUp>,
+    position: Option<Position>,
+}
+
+/// What the run has come across.
+#[derive(Debug, Default)]
+struct Seen {
+    operations: usize,
+    events: usize,
+    replayed: usize,
+}
+
+#[test]
+fn nothing_crosses_from_one_tenant_to_another_in_200_000_random_operations() {
+    let operations = std::env::var("SIDEWIRE_OPERATIONS")
+        .map_or(OPERATIONS, |text| text.parse().expect("a number"));
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    let seen = runtime.block_on(operate(operations));
+    println!("{seen:?}");
+    assert_eq!(seen.operations, operations);
+    assert!(seen.events > operations / 2, "{seen:?}");
+    assert!(seen.replayed > operations / 100, "{seen:?}");
+}
+
+async fn operate(operations: usize) -> Seen {
+    let window = Window {
+        events: 50,
+        ..WIDE.window
+    };
+    // Fewer places than tenants, so that they are forgotten and come back.
+    let limits = RegistryLimits {
+        window,
+        tenants: TENANTS - 2,
+        ..WIDE
+    };
+    let bench = Bench::new(2, limits);
+    let mut random = StdRng::seed_from_u64(1);
+    let mut members: Vec<Member> = Vec::new();
+    let mut seen = Seen::default();
+    while seen.operations < operations {
+        seen.operations += 1;
+        match random.random_range(0..20) {
+            0 | 1 if members.len() < CLIENTS => members.extend(connect(&bench, &mut random)),
+            2 if !members.is_empty() => {
+                let gone = random.random_range(0..members.len());
+                drop(members.swap_remove(gone));
+            }
+            3 => bench
+                .registry
+                .sweep(Instant::now() + Duration::from_millis(1)),
+            4..10 => publish(&bench, &mut random, seen.operations).await,
+            _ if !members.is_empty() => {
+                let index = random.random_range(0..members.len());
+                let member = &mut members[index];
+                subscribe(member, &mut random);
+                let stays = advance(member);
+                look(member, &mut seen);
+                if !stays {
+                    drop(members.swap_remove(index));
+                }
+            }
+            _ => {}
+        }
+    }
+    seen
+}
+
+fn connect(bench: &Bench, random: &mut StdRng) -> Option<Member> {
+    let tenant = random.random_range(0..TENANTS);
+    let shard = random.random_range(0..2);
+    let user = UserName::parse(["ann", "bob"][random.random_range(0..2)]).unwrap();
+    let outbox = Rc::new(Outbox::new(&OutboxPool::new(ROOMY)));
+    let joined = bench.shards[shard].join(&tenant_name(tenant), &user, Rc::clone(&outbox));
+    let membership = joined.ok()?;
+    Some(Member {
+        tenant,
+        client: Client { outbox, membership },
+        catch_up: None,
+        position: None,
+    })
+}
+
+/// Each event's id begins with its tenant.
+async fn publish(bench: &Bench, random: &mut StdRng, number: usize) {
+    let tenant = random.random_range(0..TENANTS);
+    let topics: BTreeSet<_> = (0..random.random_range(1..4))
+        .map(|_| TOPICS[random.random_range(0..TOPICS.len())])
+        .collect();
+    let topics: Vec<_> = topics.into_iter().collect();
+    let event = draft(&format!("{tenant}.{number}"), &topics);
+    let name = tenant_name(tenant);
+    let appended = bench.publisher.append(&name, vec![event]).await;
+    for shard in &bench.shards {
+        shard.take_waiting();
+    }
+    if let Ok(appended) = appended {
+        assert!(appended.acknowledged().await.acknowledged);
+    }
+}
+
+fn subscribe(member: &mut Member, random: &mut StdRng) {
+    if member.catch_up.is_some() {
+        return;
+    }
+    let topic = Topic::parse(TOPICS[random.random_range(0..3)]).unwrap();
+    if random.random_range(0..4) == 0 {
+        member.client.membership.unsubscribe(&[topic]);
+        return;
+    }
+    let from = member.position.map(|position| {
+        Ok(Position {
+            offset: position.offset.saturating_sub(random.random_range(0..30)),
+            ..position
+        })
+    });
+    match member
+        .client
+        .membership
+        .subscribe(&[topic], 10, from)
+        .unwrap()
+    {
+        Subscribed::Live(position) | Subscribed::NotResumed(position, _) => {
+            member.position = Some(position);
+        }
+        Subscribed::Behind(catch_up) => {
+            member.position = Some(catch_up.position());
+            member.catch_up = Some(catch_up);
+        }
+    }
+}
+
+/// Whether the member stays: one that is overtaken is closed.
+fn advance(member: &mut Member) -> bool {
+    let Some(catch_up) = &mut member.catch_up else {
+        return true;
+    };
+    let progress = catch_up.step(&member.client.membership);
+    if progress == Progress::Live {
+        member.catch_up = None;
+    }
+    progress != Progress::Overtaken
+}
+
+/// Reads what there is: nothing of it is another tenant's.
+fn look(member: &mut Member, seen: &mut Seen) {
+    let prefix = format!("{}.", member.tenant);
+    let is_behind = member.catch_up.is_some();
+    for (id, _) in member.client.received() {
+        assert!(id.starts_with(&prefix), "{id} came to {prefix}");
+        seen.events += 1;
+        seen.replayed += usize::from(is_behind);
+    }
+}
+
+fn tenant_name(tenant: usize) -> TenantName {
+    name(&format!("tenant-{tenant}"))
+}

@@ -158,7 +158,7 @@ impl Client {
             connection,
             requests: 0,
             stalled_until: Instant::now(),
-            pause: if self.dice.percent(30) && !is_quiet {
+            pause: if self.dice.percent(40) && !is_quiet {
                 self.dice.millis(1..120)
             } else {
                 Duration::ZERO
@@ -232,7 +232,7 @@ impl Session<'_> {
         for (topics, place) in self.client.known.reconnected() {
             self.subscribe(topics, Some(place));
         }
-        if self.phase == Phase::Chaos && self.client.dice.percent(40) {
+        if self.phase == Phase::Chaos && self.client.dice.percent(50) {
             self.stalled_until = Instant::now() + self.client.dice.millis(200..1500);
         }
         loop {

@@ -154,7 +154,8 @@ impl Run {
         }
         self.world.check_nothing_is_queued();
         self.world.check_tasks().await;
-        sleep(self.settings.config.replay.age).await;
+        let config = &self.settings.config;
+        sleep(config.replay.age.max(config.ingest.message_id_age)).await;
         self.world.registry.sweep(Instant::now());
         assert_eq!(self.world.registry.event_bytes().get(), 0);
         assert!(self.world.registry.is_empty(), "a tenant is left");

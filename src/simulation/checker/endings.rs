@@ -9,7 +9,10 @@ impl Follower<'_> {
             panic!("{self} has no end");
         };
         match (end, self.close) {
-            (End::Done, _) => self.check_all_was_heard(when),
+            (End::Done, _) => {
+                history.count("read to the end");
+                self.check_all_was_heard(when);
+            }
             (End::Left, _) => {}
             (_, Some((when, code, reason))) => {
                 self.check_close(code, when, history);

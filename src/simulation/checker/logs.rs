@@ -14,6 +14,9 @@ use crate::simulation::{
     world::Settings,
 };
 
+/// No event counts for more.
+const COST_MAX: usize = 2_000;
+
 pub(super) struct Logs {
     logs: BTreeMap<(usize, u128), Log>,
     empty: Log,
@@ -23,6 +26,8 @@ pub(super) struct Logs {
 #[derive(Default)]
 pub(super) struct Log {
     events: BTreeMap<u64, Logged>,
+    /// When events were sent of which no answer says where they are, if they are.
+    lost: Vec<Moment>,
     window: Window,
 }
 
@@ -107,7 +112,10 @@ impl Logs {
 
     fn note_times(&mut self, history: &History) {
         for post in history.posts.borrow().iter() {
-            let Some(answer) = &post.answer else { continue };
+            let Some(answer) = &post.answer else {
+                self.note_lost(post);
+                continue;
+            };
             for placed in &answer.results {
                 let log = self.logs.get_mut(&(post.tenant, placed.place.epoch));
                 let logged = log.unwrap().events.get_mut(&placed.place.offset).unwrap();
@@ -115,9 +123,19 @@ impl Logs {
                 if !logged.acknowledged.as_ref().is_some_and(earlier) {
                     logged.acknowledged = Some(answer.when);
                 }
-                if answer.status == 200 && !logged.queued.as_ref().is_some_and(earlier) {
+                let is_queued = answer.status == 200 && !placed.is_duplicate;
+                if is_queued && !logged.queued.as_ref().is_some_and(earlier) {
                     logged.queued = Some(answer.when);
                 }
+            }
+        }
+    }
+
+    fn note_lost(&mut self, post: &Post) {
+        for ((tenant, _), log) in &mut self.logs {
+            if *tenant == post.tenant {
+                let sent = post.events.iter().map(|_| post.sent.moment);
+                log.lost.extend(sent);
             }
         }
     }
@@ -196,22 +214,26 @@ impl Log {
     pub(super) fn head_max(&self, moment: Moment) -> u64 {
         let mut sent = self.events.iter().rev();
         let sent = sent.find(|(_, logged)| logged.sent.moment < moment);
-        sent.map_or(0, |(offset, _)| *offset)
+        let lost = self.lost.iter().filter(|sent| **sent < moment).count() as u64;
+        sent.map_or(0, |(offset, _)| *offset) + lost
     }
 
     /// Whether the event may have left the window by then.
     pub(super) fn may_be_evicted(&self, offset: u64, when: When) -> bool {
-        let Some(logged) = self.events.get(&offset) else {
-            return false;
-        };
+        // Of an event whose answer was lost, and that nobody heard, only the place is
+        // known.
+        let sent = self.events.get(&offset).map(|logged| logged.sent.time);
         let head = self.head_max(when.moment);
-        let bytes: usize = self
-            .range(offset - 1..head)
-            .map(|(_, logged)| logged.cost_max)
-            .sum();
+        let (mut bytes, mut known) = (0, 0);
+        for (_, logged) in self.range(offset - 1..head) {
+            bytes += logged.cost_max;
+            known += 1;
+        }
+        let unknown = (head + 1).saturating_sub(offset) - known;
+        bytes += usize::try_from(unknown).unwrap() * COST_MAX;
         !self.window.is_open
             || head >= offset + self.window.events
             || bytes > self.window.bytes.min(self.window.share_bytes)
-            || when.time.saturating_sub(logged.sent.time) >= self.window.age
+            || when.time.saturating_sub(sent.unwrap_or_default()) >= self.window.age
     }
 }

@@ -239,7 +239,7 @@ impl Outbox {
         let mut state = self.state.borrow_mut();
         if owed {
             state.owed = state.owed.saturating_sub(1);
-            if is_planted(Fault::DropsALiveEvent) && event.position().offset % 3 == 0 {
+            if is_planted(Fault::DropsALiveEvent) && event.position().offset.is_multiple_of(3) {
                 return;
             }
         }

@@ -229,7 +229,7 @@ fn take_response(unparsed: &mut Vec<u8>) -> Option<(u16, Vec<u8>)> {
         .expect("a length")
         .parse()
         .unwrap();
-    let status = head[9..12].parse().unwrap();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
     if unparsed.len() < head_len + body_len {
         return None;
     }

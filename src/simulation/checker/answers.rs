@@ -23,11 +23,14 @@ pub(super) fn check(history: &History, received: &Received) {
     answered.check_refused_ones_were_not_heard(history);
 }
 
+/// An event, where it stands, and whether it was said to be known before.
+type Known = (Serial, Place, bool);
+
 #[derive(Default)]
 struct Answered {
     places: BTreeMap<(usize, Place), Serial>,
     /// By tenant and message id, where the backend gave one.
-    ids: BTreeMap<(usize, String), Vec<(Serial, Place, bool)>>,
+    ids: BTreeMap<(usize, String), Vec<Known>>,
     refused: BTreeSet<Serial>,
     accepted: BTreeSet<Serial>,
 }

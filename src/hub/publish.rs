@@ -139,8 +139,8 @@ impl Publisher {
                 self.memory(deadline).await?;
             }
             let tenant = self.tenant(name, conditions)?;
-            let place = mem::take(&mut waited);
-            match tenant.append(&mut submission, &self.inboxes, now, place) {
+            let held = mem::take(&mut waited);
+            match tenant.append(&mut submission, &self.inboxes, now, held) {
                 Attempt::Appended {
                     events,
                     receipt,

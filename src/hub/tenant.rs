@@ -18,7 +18,7 @@ use super::{
     submission::{Refusal, Repeat, Submission},
 };
 #[cfg(test)]
-use crate::planted::{Fault, is_planted};
+use crate::{event::Draft, planted};
 use crate::{
     event::Event,
     log::{Gap, Log, MessageIdBudget, MessageIds, unmet},
@@ -224,7 +224,7 @@ impl Tenant {
                 Ok(places) => places,
                 Err(full) => {
                     #[cfg(test)]
-                    state.append_too_early(submission, now);
+                    state.append_too_early(&submission.drafts, now);
                     return Attempt::NoRoom(full);
                 }
             }
@@ -317,7 +317,7 @@ impl State {
         &self,
         inboxes: &'a [InboxSender],
         waited: &mut Waited,
-    ) -> Result<Vec<(Place<'a>, OwnedSemaphorePermit)>, FullInbox> {
+    ) -> Result<Vec<Reserved<'a>>, FullInbox> {
         let mut places = Vec::with_capacity(self.shards.len());
         for entry in &self.shards {
             let Some(inbox) = inboxes.get(entry.shard) else {
@@ -341,9 +341,9 @@ impl State {
     }
 
     #[cfg(test)]
-    fn append_too_early(&mut self, submission: &Submission<'_>, now: Instant) {
-        if is_planted(Fault::AppendsTooEarly) {
-            for draft in &submission.drafts {
+    fn append_too_early(&mut self, drafts: &[Draft], now: Instant) {
+        if planted::is_planted(planted::Fault::AppendsTooEarly) {
+            for draft in drafts {
                 self.log.append(draft.clone(), now);
             }
         }
@@ -371,3 +371,6 @@ impl State {
         }))
     }
 }
+
+/// A place in an inbox, and in the tenant's share of it.
+type Reserved<'a> = (Place<'a>, OwnedSemaphorePermit);

@@ -128,11 +128,6 @@ impl World {
                 age: config.replay.age,
             },
             inbox: settings.inbox,
-            message_ids: MessageIdLimits {
-                age: config.ingest.message_id_age,
-                count: config.ingest.message_ids_max,
-                bytes: config.ingest.message_id_bytes_max,
-            },
             log_bytes: config.replay.process_bytes as u64,
             memory_bytes: config.limits.memory_max as u64,
             message_ids: MessageIdLimits {

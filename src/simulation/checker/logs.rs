@@ -188,6 +188,12 @@ impl Log {
             .map(|(offset, logged)| (*offset, logged))
     }
 
+    /// How many there are of which only that is known.
+    pub(super) fn unknown(&self, behind: Range<u64>) -> u64 {
+        let known = self.range(behind.clone()).count() as u64;
+        (behind.end - behind.start.min(behind.end)) - known
+    }
+
     /// The offsets of those that relate to one of the topics.
     pub(super) fn relating(
         &self,
@@ -224,13 +230,12 @@ impl Log {
         // known.
         let sent = self.events.get(&offset).map(|logged| logged.sent.time);
         let head = self.head_max(when.moment);
-        let (mut bytes, mut known) = (0, 0);
-        for (_, logged) in self.range(offset - 1..head) {
-            bytes += logged.cost_max;
-            known += 1;
-        }
-        let unknown = (head + 1).saturating_sub(offset) - known;
-        bytes += usize::try_from(unknown).unwrap() * COST_MAX;
+        let known: usize = self
+            .range(offset - 1..head)
+            .map(|(_, logged)| logged.cost_max)
+            .sum();
+        let unknown = usize::try_from(self.unknown(offset - 1..head)).unwrap();
+        let bytes = known + unknown * COST_MAX;
         !self.window.is_open
             || head >= offset + self.window.events
             || bytes > self.window.bytes.min(self.window.share_bytes)

@@ -13,11 +13,11 @@ use tokio::{
 use super::{
     dice::Dice,
     events::{Event, Serial},
-    history::{Answer, History, Placed, Post},
-    messages::{Batch, Position},
+    history::{Answer, Condition, History, Placed, Post},
+    messages::{Batch, Place, Position},
     pipe::{LinkKind, Wire, link},
-    topics::TENANTS,
-    world::{SHARDS, World},
+    topics::{TENANTS, TOPICS},
+    world::{BATCH_MAX, SHARDS, World},
 };
 
 /// No call takes so long to be answered, whatever is held up.
@@ -40,6 +40,7 @@ struct Call {
     tenant: usize,
     events: Vec<Event>,
     is_batch: bool,
+    condition: Option<Condition>,
 }
 
 impl Backend {
@@ -108,6 +109,7 @@ impl Backend {
         posts.push(Post {
             tenant: call.tenant,
             events: call.events.iter().map(|event| event.serial).collect(),
+            condition: call.condition,
             sent: self.history.now(),
             answer: None,
         });
@@ -144,12 +146,39 @@ impl Backend {
         let tenant = self.dice.weighted(&TENANT_WEIGHTS);
         let is_json = self.dice.percent(30);
         let is_batch = self.dice.percent(30);
-        let count = if is_batch { self.dice.within(1..7) } else { 1 };
+        let count = if is_batch {
+            self.dice.within(1..BATCH_MAX + 1)
+        } else {
+            1
+        };
         self.left.set(self.left.get().saturating_sub(count));
         Call {
             tenant,
             events: (0..count).map(|_| self.event(tenant, is_json)).collect(),
             is_batch,
+            condition: (!is_batch && self.dice.percent(15)).then(|| self.condition(tenant)),
+        }
+    }
+
+    /// What it knows last of the tenant, or that there is nothing.
+    fn condition(&self, tenant: usize) -> Condition {
+        let posts = self.history.posts.borrow();
+        let mut answered = posts.iter().rev().filter(|post| post.tenant == tenant);
+        let last = answered.find_map(|post| post.answer.as_ref()?.results.last());
+        let topic = self.dice.below(TOPICS.len());
+        match (last, self.dice.below(8)) {
+            (_, 0) | (None, _) => Condition { topic, last: None },
+            (Some(last), 1) => Condition {
+                topic,
+                last: Some(Place {
+                    offset: 0,
+                    ..last.place
+                }),
+            },
+            (Some(last), _) => Condition {
+                topic: last.topics.indices().next().unwrap_or(topic),
+                last: Some(last.place),
+            },
         }
     }
 
@@ -180,12 +209,21 @@ fn request(call: &Call, by_query: bool) -> Vec<u8> {
     let envelopes = call.events.iter().map(|event| event.envelope.clone());
     let mut envelopes: Vec<_> = envelopes.collect();
     let mut path = format!("/v1/tenants/{}/events", TENANTS[call.tenant]);
+    let mut query = Vec::new();
     if is_batch {
         path.push_str(":batch");
     } else if by_query {
         let topics = std::mem::take(&mut envelopes[0].topics);
-        let query = topics.iter().map(|topic| format!("topic={topic}"));
-        path = format!("{path}?{}", query.collect::<Vec<_>>().join("&"));
+        query.extend(topics.iter().map(|topic| format!("topic={topic}")));
+    }
+    if let Some(Condition { topic, last }) = call.condition {
+        let last = last.map_or("0".to_owned(), |place| {
+            format!("{:032x}:{}", place.epoch, place.offset)
+        });
+        query.push(format!("if_last={}@{last}", TOPICS[topic]));
+    }
+    if !query.is_empty() {
+        path = format!("{path}?{}", query.join("&"));
     }
     let (media_type, body) = if call.events[0].is_json {
         let mut all: Vec<_> = envelopes.iter().map(|it| it.to_json()).collect();

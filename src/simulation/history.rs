@@ -31,9 +31,20 @@ pub(super) struct When {
 pub(super) struct Post {
     pub(super) tenant: usize,
     pub(super) events: Vec<Serial>,
+    /// `?if_last=`
+    pub(super) condition: Option<Condition>,
     pub(super) sent: When,
     /// `None` where it was lost, or has not come.
     pub(super) answer: Option<Answer>,
+}
+
+/// What a backend believes to be the last event of a topic: nothing in this epoch at
+/// offset 0, nothing at all at no place.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Condition {
+    /// The topic's index.
+    pub(super) topic: usize,
+    pub(super) last: Option<Place>,
 }
 
 #[derive(Debug)]

@@ -184,5 +184,6 @@ async fn watch_sums(world: Rc<World>) {
     loop {
         sleep(Duration::from_millis(37)).await;
         world.check_sums();
+        world.check_bounds();
     }
 }

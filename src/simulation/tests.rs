@@ -18,7 +18,7 @@ const SEEDS: u64 = 1_000;
 const THREADS: usize = 2;
 
 /// What must occur, and how often in so many seeds.
-const SCHEDULES: [&str; 13] = [
+const SCHEDULES: [&str; 15] = [
     "resumed",
     "refused",
     "4003",
@@ -32,6 +32,8 @@ const SCHEDULES: [&str; 13] = [
     "duplicate",
     "conflict",
     "read to the end",
+    "a precondition that held",
+    "a precondition that did not hold",
 ];
 const OCCURRENCES_MIN: u64 = 100;
 

@@ -49,6 +49,12 @@ pub(super) const SHARDS: usize = 2;
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
 const CALLS_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// What a backend posts at once, what an event counts for at the most, and how many
+/// wait in inboxes.
+pub(super) const BATCH_MAX: usize = 6;
+pub(super) const COST_MAX: u64 = 2_000;
+const INBOXES_MAX: u64 = (SHARDS * 12 * BATCH_MAX) as u64;
+
 static SCHEMA: LazyLock<Arc<Schema>> = LazyLock::new(|| Arc::new(Schema::bundled().unwrap()));
 
 /// What the seed decides about the relay.
@@ -68,7 +74,7 @@ impl Settings {
         let mut config = Config::default();
         config.limits.outbox_frames = *dice.pick(&[4, 8, 16, 40]);
         config.limits.outbox_bytes = *dice.pick(&[2_000, 6_000, 20_000]);
-        config.replay.events = *dice.pick(&[5, 20, 60, 200, 1_000]);
+        config.replay.events = *dice.pick(&[8, 20, 40, 60, 200, 1_000]);
         config.replay.bytes = *dice.pick(&[6_000, 30_000, 1 << 20]);
         config.replay.age = *dice.pick(&[
             Duration::from_secs(2),
@@ -207,6 +213,26 @@ impl World {
             let all = tally.matched.get() + tally.replayed.get();
             assert_eq!(all, sum, "{tally:?}");
         }
+    }
+
+    /// What may be held at any time: the logs' share, and for each connection an outbox
+    /// and what came over it with one batch.
+    pub(super) fn check_bounds(&self) {
+        let (config, registry) = (&self.relay.config, &self.registry);
+        let logs = registry.log_bytes();
+        assert!(logs <= config.replay.process_bytes as u64, "{logs} in logs");
+        assert!(registry.len() <= TENANTS.len());
+        let connections = self
+            .shards
+            .iter()
+            .map(|it| it.shard.hub.tally().connections.get());
+        let frames = (config.limits.outbox_frames + BATCH_MAX) as u64;
+        let outboxes = connections.sum::<u64>() * frames * COST_MAX;
+        let beside = registry.event_bytes().get() - logs;
+        assert!(
+            beside <= outboxes + INBOXES_MAX * COST_MAX,
+            "{beside} in outboxes"
+        );
     }
 
     pub(super) fn check_nothing_is_queued(&self) {

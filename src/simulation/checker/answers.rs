@@ -2,18 +2,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Received;
+use super::{Received, conditions, logs::Logs};
 use crate::simulation::{
     events::{Event, Serial},
     history::{Answer, History, Placed, Post, Said},
     messages::Place,
 };
 
-pub(super) fn check(history: &History, received: &Received) {
+pub(super) fn check(history: &History, logs: &Logs, received: &Received) {
     let mut answered = Answered::default();
     for post in history.posts.borrow().iter() {
         if let Some(answer) = &post.answer {
-            answered.take(post, answer, history);
+            answered.take(post, answer, history, logs);
+            conditions::check_held(post, answer, logs, history);
             for placed in &answer.results {
                 check_matched(history, post, answer, placed, received);
             }
@@ -36,7 +37,7 @@ struct Answered {
 }
 
 impl Answered {
-    fn take(&mut self, post: &Post, answer: &Answer, history: &History) {
+    fn take(&mut self, post: &Post, answer: &Answer, history: &History, logs: &Logs) {
         let events = history.events.borrow();
         match answer.status {
             200 | 202 => {
@@ -52,8 +53,16 @@ impl Answered {
             }
             409 => {
                 assert_eq!(answer.code, "CONFLICT");
-                history.count("conflict");
-                check_conflicts(post, answer, history);
+                history.count(if is_conflict(post, answer, history) {
+                    "conflict"
+                } else {
+                    "a precondition that did not hold"
+                });
+                assert!(
+                    is_conflict(post, answer, history)
+                        || conditions::may_not_have_held(post, answer, logs),
+                    "{post:?} is no conflict"
+                );
                 self.refused.extend(&post.events);
             }
             503 => {
@@ -129,7 +138,7 @@ impl Answered {
 }
 
 /// Another event had one of the ids, or has it in the same call.
-fn check_conflicts(post: &Post, answer: &Answer, history: &History) {
+fn is_conflict(post: &Post, answer: &Answer, history: &History) -> bool {
     let (events, posts) = (history.events.borrow(), history.posts.borrow());
     let has_another = |serial: &Serial| {
         let event = &events[*serial];
@@ -144,10 +153,7 @@ fn check_conflicts(post: &Post, answer: &Answer, history: &History) {
             .filter(|it| it.sent.moment < answer.when.moment);
         !event.envelope.message_id.is_empty() && before.flat_map(|it| &it.events).any(is_other)
     };
-    assert!(
-        post.events.iter().any(has_another),
-        "{post:?} is no conflict"
-    );
+    post.events.iter().any(has_another)
 }
 
 /// The new events of a call stand next to each other.

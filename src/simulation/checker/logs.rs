@@ -11,11 +11,8 @@ use crate::simulation::{
     history::{History, Moment, Post, Said, When},
     messages::Place,
     topics::{TENANTS, TopicSet},
-    world::Settings,
+    world::{COST_MAX, Settings},
 };
-
-/// No event counts for more.
-const COST_MAX: usize = 2_000;
 
 pub(super) struct Logs {
     logs: BTreeMap<(usize, u128), Log>,
@@ -90,6 +87,11 @@ impl Logs {
 
     pub(super) fn of(&self, tenant: usize, epoch: u128) -> &Log {
         self.logs.get(&(tenant, epoch)).unwrap_or(&self.empty)
+    }
+
+    pub(super) fn of_tenant(&self, tenant: usize) -> impl Iterator<Item = (u128, &Log)> {
+        let its = self.logs.iter().filter(move |((of, _), _)| *of == tenant);
+        its.map(|((_, epoch), log)| (*epoch, log))
     }
 
     fn put(&mut self, history: &History, serial: Serial, place: Place) {
@@ -205,6 +207,11 @@ impl Log {
             .map(|(offset, _)| offset)
     }
 
+    /// Whether there may be more than is known of.
+    pub(super) fn has_lost(&self) -> bool {
+        !self.lost.is_empty()
+    }
+
     pub(super) fn head(&self) -> u64 {
         self.events.last_key_value().map_or(0, |(head, _)| *head)
     }
@@ -235,7 +242,7 @@ impl Log {
             .map(|(_, logged)| logged.cost_max)
             .sum();
         let unknown = usize::try_from(self.unknown(offset - 1..head)).unwrap();
-        let bytes = known + unknown * COST_MAX;
+        let bytes = known + unknown * usize::try_from(COST_MAX).unwrap();
         !self.window.is_open
             || head >= offset + self.window.events
             || bytes > self.window.bytes.min(self.window.share_bytes)

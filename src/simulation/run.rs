@@ -10,10 +10,11 @@ use tokio::{
 use super::{
     backend::Backend,
     checker,
-    client::{Client, Phase, Stage},
+    client::Client,
     dice::Dice,
     history::History,
     known::Known,
+    stage::{Phase, Stage},
     topics::{TENANTS, TopicSet, USERS},
     world::{SHARDS, Settings, World},
 };

@@ -239,6 +239,9 @@ impl Outbox {
         let mut state = self.state.borrow_mut();
         if owed {
             state.owed = state.owed.saturating_sub(1);
+            if is_planted(Fault::DropsALiveEvent) && event.position().offset.is_multiple_of(3) {
+                return;
+            }
         }
         self.push(&mut state, Rc::new(Frame::Event(Arc::clone(event))));
     }

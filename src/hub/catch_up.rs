@@ -18,7 +18,6 @@ use super::{membership::Membership, tenant::Span};
 use crate::{
     event::Event,
     log::Gap,
-    planted::{Fault, is_planted},
     protocol::{Position, Topic, topic::TopicSet},
 };
 
@@ -182,9 +181,7 @@ impl CatchUp {
             if !membership.outbox().is_half_free() {
                 return ControlFlow::Break(());
             }
-            let is_dropped =
-                is_planted(Fault::DropsALiveEvent) && event.position().offset == span.up_to;
-            if membership.relates(event) && !is_dropped {
+            if membership.relates(event) {
                 membership.outbox().push_from_log(event, true);
             }
             ControlFlow::Continue(())

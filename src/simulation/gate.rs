@@ -9,6 +9,8 @@ use std::{
     task::{Poll, Waker},
 };
 
+use tokio::time::Instant;
+
 use super::dice::Dice;
 
 pub(super) struct Gate {
@@ -17,7 +19,12 @@ pub(super) struct Gate {
     dice: Dice,
     /// How often of a hundred times a task lets the others go first.
     yields_percent: u64,
+    /// How many turns there were at the last moment that was looked at.
+    turns: Cell<(Instant, u64)>,
 }
+
+/// So many turns at one moment are had only by those who turn in a circle.
+const TURNS_MAX: u64 = 100_000;
 
 impl Gate {
     pub(super) fn new(dice: Dice, yields_percent: u64) -> Rc<Self> {
@@ -26,6 +33,7 @@ impl Gate {
             waiting: RefCell::default(),
             dice,
             yields_percent,
+            turns: Cell::new((Instant::now(), 0)),
         })
     }
 
@@ -33,11 +41,25 @@ impl Gate {
         self.is_closed.set(true);
     }
 
+    pub(super) fn is_closed(&self) -> bool {
+        self.is_closed.get()
+    }
+
     pub(super) fn open(&self) {
         self.is_closed.set(false);
         for waker in self.waiting.take() {
             waker.wake();
         }
+    }
+
+    /// Time goes by only when nobody can go on, so it is seen here when somebody goes
+    /// on for ever.
+    fn count_turn(&self) {
+        let (last, turns) = self.turns.get();
+        let now = Instant::now();
+        let turns = if now == last { turns + 1 } else { 0 };
+        self.turns.set((now, turns));
+        assert!(turns < TURNS_MAX, "a shard is busy and gets nowhere");
     }
 
     /// The task, behind the gate.
@@ -48,6 +70,7 @@ impl Gate {
         let gate = Rc::clone(self);
         let mut task = Box::pin(task);
         poll_fn(move |context| {
+            gate.count_turn();
             if gate.is_closed.get() {
                 gate.waiting.borrow_mut().push(context.waker().clone());
                 return Poll::Pending;

@@ -31,9 +31,20 @@ pub(super) struct When {
 pub(super) struct Post {
     pub(super) tenant: usize,
     pub(super) events: Vec<Serial>,
+    /// `?if_last=`
+    pub(super) condition: Option<Condition>,
     pub(super) sent: When,
     /// `None` where it was lost, or has not come.
     pub(super) answer: Option<Answer>,
+}
+
+/// What a backend believes to be the last event of a topic: nothing in this epoch at
+/// offset 0, nothing at all at no place.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Condition {
+    /// The topic's index.
+    pub(super) topic: usize,
+    pub(super) last: Option<Place>,
 }
 
 #[derive(Debug)]
@@ -207,10 +218,15 @@ impl History {
         let is_there =
             |it: &Connection| it.tenant == tenant && it.shard == shard && it.end.is_none();
         let is_first = !self.connections.borrow().iter().any(is_there);
-        let is_under_way = |post: &Post| post.tenant == tenant && post.answer.is_none();
-        if is_first && self.posts.borrow().iter().rev().take(30).any(is_under_way) {
+        if is_first && self.is_posting(tenant) {
             self.count("first connection while published to");
         }
+    }
+
+    /// Whether a call for the tenant is not answered.
+    pub(super) fn is_posting(&self, tenant: usize) -> bool {
+        let is_under_way = |post: &Post| post.tenant == tenant && post.answer.is_none();
+        self.posts.borrow().iter().rev().take(30).any(is_under_way)
     }
 
     pub(super) fn connection(&self, number: usize) -> RefMut<'_, Connection> {

@@ -8,6 +8,7 @@
 //! `SIDEWIRE_SEED=7 cargo test simulation` runs one seed again, exactly;
 //! `SIDEWIRE_SEEDS=10000` says how many are run.
 
+mod acts;
 mod backend;
 mod checker;
 mod client;
@@ -19,7 +20,9 @@ mod known;
 mod messages;
 mod pipe;
 mod run;
+mod session;
 mod socket;
+mod stage;
 mod tests;
 mod topics;
 mod world;

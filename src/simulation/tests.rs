@@ -18,7 +18,7 @@ const SEEDS: u64 = 1_000;
 const THREADS: usize = 2;
 
 /// What must occur, and how often in so many seeds.
-const SCHEDULES: [&str; 9] = [
+const SCHEDULES: [&str; 15] = [
     "resumed",
     "refused",
     "4003",
@@ -28,6 +28,12 @@ const SCHEDULES: [&str; 9] = [
     "a tenant that came back to a full inbox",
     "eviction during a replay",
     "503 for a full inbox",
+    "drain",
+    "duplicate",
+    "conflict",
+    "read to the end",
+    "a precondition that held",
+    "a precondition that did not hold",
 ];
 const OCCURRENCES_MIN: u64 = 100;
 

@@ -32,6 +32,7 @@ use crate::{
     ingest,
     log::{MessageIdLimits, Window},
     ops::Metrics,
+    planted::{Fault, is_planted},
     protocol::{TenantName, UserName, close::Ending},
     random::Random,
     relay::{Relay, Shard},
@@ -48,6 +49,12 @@ pub(super) const SHARDS: usize = 2;
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
 const CALLS_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// What a backend posts at once, what an event counts for at the most, and how many
+/// wait in inboxes.
+pub(super) const BATCH_MAX: usize = 6;
+pub(super) const COST_MAX: u64 = 2_000;
+const INBOXES_MAX: u64 = (SHARDS * 12 * BATCH_MAX) as u64;
+
 static SCHEMA: LazyLock<Arc<Schema>> = LazyLock::new(|| Arc::new(Schema::bundled().unwrap()));
 
 /// What the seed decides about the relay.
@@ -55,6 +62,9 @@ static SCHEMA: LazyLock<Arc<Schema>> = LazyLock::new(|| Arc::new(Schema::bundled
 pub(super) struct Settings {
     pub(super) config: Config,
     pub(super) inbox: InboxLimits,
+    /// The first shard that serves backends. One that does takes from its inbox with
+    /// every call.
+    pub(super) first_for_backends: usize,
     /// How often of a hundred times a task lets the others go first.
     pub(super) yields_percent: u64,
 }
@@ -64,7 +74,7 @@ impl Settings {
         let mut config = Config::default();
         config.limits.outbox_frames = *dice.pick(&[4, 8, 16, 40]);
         config.limits.outbox_bytes = *dice.pick(&[2_000, 6_000, 20_000]);
-        config.replay.events = *dice.pick(&[5, 20, 60, 200, 1_000]);
+        config.replay.events = *dice.pick(&[8, 20, 40, 60, 200, 1_000]);
         config.replay.bytes = *dice.pick(&[6_000, 30_000, 1 << 20]);
         config.replay.age = *dice.pick(&[
             Duration::from_secs(2),
@@ -84,6 +94,7 @@ impl Settings {
                 places: dice.within(4..12),
                 places_per_tenant: dice.within(2..6),
             },
+            first_for_backends: *dice.pick(&[0, 1, 1]),
             yields_percent: *dice.pick(&[0, 5, 20, 50]),
         }
     }
@@ -123,13 +134,13 @@ impl World {
                 age: config.replay.age,
             },
             inbox: settings.inbox,
+            log_bytes: config.replay.process_bytes as u64,
+            memory_bytes: config.limits.memory_max as u64,
             message_ids: MessageIdLimits {
                 age: config.ingest.message_id_age,
                 count: config.ingest.message_ids_max,
                 bytes: config.ingest.message_id_bytes_max,
             },
-            log_bytes: config.replay.process_bytes as u64,
-            memory_bytes: config.limits.memory_max as u64,
         };
         let registry = Arc::new(Registry::new(limits, Arc::clone(&random)));
         let tallies: [Arc<Tally>; SHARDS] = Default::default();
@@ -189,14 +200,49 @@ impl World {
         self.key.mint(&token, &self.rules).unwrap()
     }
 
-    /// What each event that matched has become: each is counted once.
+    /// What each event that matched has become: each is counted once. (Some faults are
+    /// to be found by the model, though the sums show them too.)
     pub(super) fn check_sums(&self) {
+        if is_planted(Fault::DropsALiveEvent) || is_planted(Fault::TakesThePositionLate) {
+            return;
+        }
         for shard in &self.shards {
             let tally = shard.shard.hub.tally();
             let dropped = tally.dropped_slow.get() + tally.dropped_closed.get();
             let sum = tally.written.get() + dropped + tally.queued.get();
             let all = tally.matched.get() + tally.replayed.get();
             assert_eq!(all, sum, "{tally:?}");
+        }
+    }
+
+    /// What may be held at any time: the logs' share, and for each connection an outbox
+    /// and what came over it with one batch.
+    pub(super) fn check_bounds(&self) {
+        let (config, registry) = (&self.relay.config, &self.registry);
+        let logs = registry.log_bytes();
+        assert!(logs <= config.replay.process_bytes as u64, "{logs} in logs");
+        assert!(registry.len() <= TENANTS.len());
+        let connections = self
+            .shards
+            .iter()
+            .map(|it| it.shard.hub.tally().connections.get());
+        let frames = (config.limits.outbox_frames + BATCH_MAX) as u64;
+        let outboxes = connections.sum::<u64>() * frames * COST_MAX;
+        let beside = registry.event_bytes().get() - logs;
+        assert!(
+            beside <= outboxes + INBOXES_MAX * COST_MAX,
+            "{beside} in outboxes"
+        );
+    }
+
+    pub(super) fn check_nothing_is_queued(&self) {
+        self.check_sums();
+        for shard in &self.shards {
+            let queued = shard.shard.hub.tally().queued.get();
+            assert!(
+                queued == 0 || is_planted(Fault::DropsALiveEvent),
+                "{queued} are queued"
+            );
         }
     }
 

@@ -29,6 +29,9 @@ pub(super) struct Follower<'a> {
     pub(super) at: Option<u64>,
     /// What of a replay is still to come.
     pub(super) replay: Vec<u64>,
+    /// How many events beside them: of which nobody has heard, nor a backend been
+    /// answered.
+    pub(super) replay_unheard: u64,
     pub(super) has_resumed: bool,
     pub(super) is_answered: Vec<bool>,
     pub(super) close: Option<(When, u16, &'a str)>,
@@ -52,6 +55,7 @@ impl<'a> Follower<'a> {
             served_from: [0; TOPICS.len()],
             at: None,
             replay: Vec::new(),
+            replay_unheard: 0,
             has_resumed: false,
             is_answered: vec![false; connection.sent.len()],
             close: None,
@@ -103,6 +107,7 @@ impl<'a> Follower<'a> {
             assert_eq!(place.offset, next, "{self}: not the next of the replay");
             return;
         }
+        self.check_replay_is_over();
         let topics = self.topics();
         assert!(
             logged.topics.meets(topics),
@@ -121,6 +126,15 @@ impl<'a> Follower<'a> {
             .live
             .entry((self.connection.tenant, place))
             .or_default() += 1;
+    }
+
+    pub(super) fn check_replay_is_over(&self) {
+        assert!(
+            self.replay.is_empty() && self.replay_unheard == 0,
+            "{self}: {:?} and {} of a replay lack",
+            self.replay,
+            self.replay_unheard
+        );
     }
 
     /// Between the two nothing relates to its topics.
@@ -194,11 +208,7 @@ impl<'a> Follower<'a> {
             position <= head_max,
             "{self}: {position} is beyond the head {head_max}"
         );
-        assert!(
-            self.replay.is_empty(),
-            "{self}: {:?} of a replay lack",
-            self.replay
-        );
+        self.check_replay_is_over();
         let at = self.begun_at(position);
         assert!(position >= at, "{self} is confirmed {position} behind {at}");
         self.check_nothing_lacks(at, position);
@@ -213,11 +223,7 @@ impl<'a> Follower<'a> {
             topics.repeats(asked),
             "{self}: {asked:?} comes back as {topics:?}"
         );
-        assert!(
-            self.replay.is_empty(),
-            "{self}: {:?} of a replay lack",
-            self.replay
-        );
+        self.check_replay_is_over();
         // What every shard had queued before it was sent goes out before this.
         if let Some(at) = self.at {
             self.check_nothing_queued_lacks(at, request.sent);

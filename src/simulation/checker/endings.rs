@@ -9,7 +9,10 @@ impl Follower<'_> {
             panic!("{self} has no end");
         };
         match (end, self.close) {
-            (End::Done, _) => self.check_all_was_heard(when),
+            (End::Done, _) => {
+                history.count("read to the end");
+                self.check_all_was_heard(when);
+            }
             (End::Left, _) => {}
             (_, Some((when, code, reason))) => {
                 self.check_close(code, when, history);
@@ -27,11 +30,7 @@ impl Follower<'_> {
 
     /// Its client was there to the end and was told nothing: it has all.
     fn check_all_was_heard(&self, when: When) {
-        assert!(
-            self.replay.is_empty(),
-            "{self}: {:?} of a replay lack",
-            self.replay
-        );
+        self.check_replay_is_over();
         let unanswered = self.is_answered.iter().position(|it| !it);
         assert!(unanswered.is_none(), "{self}: no answer to {unanswered:?}");
         if let Some(at) = self.at {
@@ -49,11 +48,7 @@ impl Follower<'_> {
                 if let Some(at) = self.at {
                     self.check_nothing_queued_lacks(at, when);
                 }
-                assert!(
-                    self.replay.is_empty(),
-                    "{self}: {:?} of a replay lack",
-                    self.replay
-                );
+                self.check_replay_is_over();
             }
             4001 => {
                 history.count("4001");

@@ -11,7 +11,7 @@ use crate::simulation::{
     history::{History, Moment, Post, Said, When},
     messages::Place,
     topics::{TENANTS, TopicSet},
-    world::Settings,
+    world::{COST_MAX, Settings},
 };
 
 pub(super) struct Logs {
@@ -23,6 +23,8 @@ pub(super) struct Logs {
 #[derive(Default)]
 pub(super) struct Log {
     events: BTreeMap<u64, Logged>,
+    /// When events were sent of which no answer says where they are, if they are.
+    lost: Vec<Moment>,
     window: Window,
 }
 
@@ -87,6 +89,11 @@ impl Logs {
         self.logs.get(&(tenant, epoch)).unwrap_or(&self.empty)
     }
 
+    pub(super) fn of_tenant(&self, tenant: usize) -> impl Iterator<Item = (u128, &Log)> {
+        let its = self.logs.iter().filter(move |((of, _), _)| *of == tenant);
+        its.map(|((_, epoch), log)| (*epoch, log))
+    }
+
     fn put(&mut self, history: &History, serial: Serial, place: Place) {
         let event = &history.events.borrow()[serial];
         let log = self.logs.entry((event.tenant, place.epoch)).or_default();
@@ -107,7 +114,10 @@ impl Logs {
 
     fn note_times(&mut self, history: &History) {
         for post in history.posts.borrow().iter() {
-            let Some(answer) = &post.answer else { continue };
+            let Some(answer) = &post.answer else {
+                self.note_lost(post);
+                continue;
+            };
             for placed in &answer.results {
                 let log = self.logs.get_mut(&(post.tenant, placed.place.epoch));
                 let logged = log.unwrap().events.get_mut(&placed.place.offset).unwrap();
@@ -115,9 +125,19 @@ impl Logs {
                 if !logged.acknowledged.as_ref().is_some_and(earlier) {
                     logged.acknowledged = Some(answer.when);
                 }
-                if answer.status == 200 && !logged.queued.as_ref().is_some_and(earlier) {
+                let is_queued = answer.status == 200 && !placed.is_duplicate;
+                if is_queued && !logged.queued.as_ref().is_some_and(earlier) {
                     logged.queued = Some(answer.when);
                 }
+            }
+        }
+    }
+
+    fn note_lost(&mut self, post: &Post) {
+        for ((tenant, _), log) in &mut self.logs {
+            if *tenant == post.tenant {
+                let sent = post.events.iter().map(|_| post.sent.moment);
+                log.lost.extend(sent);
             }
         }
     }
@@ -170,6 +190,12 @@ impl Log {
             .map(|(offset, logged)| (*offset, logged))
     }
 
+    /// How many there are of which only that is known.
+    pub(super) fn unknown(&self, behind: Range<u64>) -> u64 {
+        let known = self.range(behind.clone()).count() as u64;
+        (behind.end - behind.start.min(behind.end)) - known
+    }
+
     /// The offsets of those that relate to one of the topics.
     pub(super) fn relating(
         &self,
@@ -179,6 +205,11 @@ impl Log {
         self.range(behind)
             .filter(move |(_, logged)| logged.topics.meets(topics))
             .map(|(offset, _)| offset)
+    }
+
+    /// Whether there may be more than is known of.
+    pub(super) fn has_lost(&self) -> bool {
+        !self.lost.is_empty()
     }
 
     pub(super) fn head(&self) -> u64 {
@@ -196,22 +227,25 @@ impl Log {
     pub(super) fn head_max(&self, moment: Moment) -> u64 {
         let mut sent = self.events.iter().rev();
         let sent = sent.find(|(_, logged)| logged.sent.moment < moment);
-        sent.map_or(0, |(offset, _)| *offset)
+        let lost = self.lost.iter().filter(|sent| **sent < moment).count() as u64;
+        sent.map_or(0, |(offset, _)| *offset) + lost
     }
 
     /// Whether the event may have left the window by then.
     pub(super) fn may_be_evicted(&self, offset: u64, when: When) -> bool {
-        let Some(logged) = self.events.get(&offset) else {
-            return false;
-        };
+        // Of an event whose answer was lost, and that nobody heard, only the place is
+        // known.
+        let sent = self.events.get(&offset).map(|logged| logged.sent.time);
         let head = self.head_max(when.moment);
-        let bytes: usize = self
+        let known: usize = self
             .range(offset - 1..head)
             .map(|(_, logged)| logged.cost_max)
             .sum();
+        let unknown = usize::try_from(self.unknown(offset - 1..head)).unwrap();
+        let bytes = known + unknown * usize::try_from(COST_MAX).unwrap();
         !self.window.is_open
             || head >= offset + self.window.events
             || bytes > self.window.bytes.min(self.window.share_bytes)
-            || when.time.saturating_sub(logged.sent.time) >= self.window.age
+            || when.time.saturating_sub(sent.unwrap_or_default()) >= self.window.age
     }
 }

@@ -2,6 +2,7 @@
 //! contract says, and knows only what was posted and answered, sent and heard.
 
 mod answers;
+mod conditions;
 mod connection;
 mod endings;
 mod logs;
@@ -28,7 +29,7 @@ pub(super) fn check(history: &History, settings: &Settings) {
         }
         follower.check_end(history);
     }
-    answers::check(history, &received);
+    answers::check(history, &logs, &received);
     for claim in history.claims.borrow().iter() {
         check_claim(claim, &logs, &received);
     }

@@ -2,6 +2,8 @@
 //! WebSocket frame in which every connection gets it. Knows the numbers of the
 //! envelope's relay fields and nothing of payloads.
 
+mod fingerprint;
+
 use std::sync::{
     Arc,
     atomic::{AtomicU64, Ordering},
@@ -10,6 +12,8 @@ use std::sync::{
 use bytes::{BufMut, Bytes};
 use prost::encoding::{encode_varint, encoded_len_varint};
 use tokio::time::Instant;
+
+pub use fingerprint::{Fingerprint, FingerprintKey};
 
 use crate::protocol::{
     MessageId, Position, Topic,
@@ -46,11 +50,13 @@ const TOPIC_OVERHEAD_BYTES: usize = 40;
 
 /// An event that was accepted and has no place in its tenant's order yet.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub struct Draft {
     /// Room for the longest frame header, then the envelope without `position`.
     buffer: Vec<u8>,
     message_id: MessageId,
     topics: Arc<[Topic]>,
+    fingerprint: Option<Fingerprint>,
 }
 
 /// What makes a [`Draft`].
@@ -101,7 +107,21 @@ impl Draft {
             buffer,
             message_id: parts.message_id,
             topics: parts.topics,
+            fingerprint: None,
         }
+    }
+
+    /// Has the event known again by this, if there is one.
+    #[must_use]
+    pub fn known_by(mut self, fingerprint: Option<Fingerprint>) -> Self {
+        self.fingerprint = fingerprint;
+        self
+    }
+
+    /// What the event is known again by; `None` for one whose id the relay has made.
+    #[must_use]
+    pub fn fingerprint(&self) -> Option<Fingerprint> {
+        self.fingerprint
     }
 
     /// The envelope's message id.

@@ -55,3 +55,7 @@ pub mod http;
 pub mod ops;
 pub mod random;
 pub mod tally;
+
+mod planted;
+#[cfg(test)]
+mod simulation;

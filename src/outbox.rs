@@ -18,7 +18,11 @@ use std::{
 
 use tokio::time::Instant;
 
-use crate::{event::Event, protocol::close::Ending};
+use crate::{
+    event::Event,
+    planted::{Fault, is_planted},
+    protocol::close::Ending,
+};
 
 /// The most frames that leave in one system call. More gains nothing that could
 /// be measured, and the kernel takes 1,024 at the most.
@@ -201,7 +205,7 @@ impl Outbox {
     /// batch is too big for a connection that keeps up.
     pub fn offer(&self, offer: &Offer) -> Offered {
         let mut state = self.state.borrow_mut();
-        if state.taken == offer.number {
+        if state.taken == offer.number && !is_planted(Fault::DeliversTwice) {
             return Offered::TakenBefore;
         }
         if state.behind {
@@ -235,8 +239,17 @@ impl Outbox {
         let mut state = self.state.borrow_mut();
         if owed {
             state.owed = state.owed.saturating_sub(1);
+            if is_planted(Fault::DropsALiveEvent) && event.position().offset.is_multiple_of(3) {
+                return;
+            }
         }
         self.push(&mut state, Rc::new(Frame::Event(Arc::clone(event))));
+    }
+
+    /// Whether nothing was offered to it since it fell behind that it has not had.
+    #[must_use]
+    pub fn owes_nothing(&self) -> bool {
+        self.state.borrow().owed == 0
     }
 
     /// Takes what is offered again: it has had all that it is owed.

@@ -24,8 +24,9 @@ use sidewire::{
     connection::{Admitted, Transport, converse},
     event::{Draft, DraftParts},
     hub::{InboxLimits, PublishTimeouts, Registry, RegistryLimits, ShardHub, hub},
-    log::Window,
+    log::{MessageIdLimits, Window},
     ops::Metrics,
+    outbox::Outbox,
     protocol::{MessageId, TenantName, Topic, UserName, wire},
     random::Random,
     relay::{Relay, Shard},
@@ -97,6 +98,22 @@ fn what_a_shard_keeps_for_the_next_burst_is_bounded() {
         .iter()
         .sum();
     assert!((0..KEPT_BYTES_MAX).contains(&kept), "{kept}");
+}
+
+#[test]
+fn a_tenant_of_which_only_the_end_of_its_log_is_remembered_takes_less_than_200_bytes() {
+    const TENANTS: i64 = 10_000;
+    let shard = shard_for(10_000);
+    let remembered = measure(|| {
+        for number in 0..TENANTS {
+            let name = TenantName::parse(&format!("a-customer-with-a-name-{number:06}")).unwrap();
+            let user = UserName::parse("ann").unwrap();
+            let outbox = Rc::new(Outbox::new(&shard.outboxes));
+            drop(shard.hub.join(&name, &user, outbox).unwrap());
+        }
+    });
+    let each = remembered.bytes_current / TENANTS;
+    assert!((50..200).contains(&each), "{each}");
 }
 
 /// A relay with one shard, and clients that follow one topic.
@@ -335,10 +352,15 @@ fn tenant() -> TenantName {
 
 /// The one shard of a relay as configured by default, but for its log.
 fn shard() -> Rc<Shard> {
+    shard_for(1)
+}
+
+/// The same, with places for more tenants than the one.
+fn shard_for(tenants: usize) -> Rc<Shard> {
     let config = Config::default();
     let random = Arc::new(Random::from_seed(1));
     let limits = RegistryLimits {
-        tenants: 1,
+        tenants,
         log_bytes: u64::MAX,
         memory_bytes: u64::MAX,
         window: Window {
@@ -347,6 +369,7 @@ fn shard() -> Rc<Shard> {
             age: Duration::from_mins(5),
         },
         inbox: InboxLimits::default(),
+        message_ids: MessageIdLimits::default(),
     };
     let registry = Arc::new(Registry::new(limits, Arc::clone(&random)));
     let timeouts = PublishTimeouts {

@@ -19,7 +19,7 @@ use sidewire::{
         InboxLimits, Membership, PublishTimeouts, Publisher, Registry, RegistryLimits, ShardHub,
         hub,
     },
-    log::Window,
+    log::{MessageIdLimits, Window},
     outbox::{Outbox, OutboxLimits, OutboxPool},
     protocol::{MessageId, TenantName, Topic, UserName},
     random::Random,
@@ -204,6 +204,7 @@ fn one_shard() -> (Publisher, Rc<ShardHub>) {
             age: Duration::from_mins(5),
         },
         inbox: InboxLimits::default(),
+        message_ids: MessageIdLimits::default(),
     };
     let timeouts = PublishTimeouts {
         inbox: Duration::from_secs(2),

@@ -11,7 +11,7 @@ use sidewire::{
     event::{Draft, EventBytes},
     hub::{InboxLimits, PublishTimeouts, Registry, RegistryLimits, hub},
     ingest::fuzzing::{event, events},
-    log::Window,
+    log::{MessageIdLimits, Window},
     ops::Metrics,
     protocol::{Epoch, Position, Topic},
     random::Random,
@@ -101,6 +101,7 @@ fn relay() -> Relay {
         log_bytes: 0,
         memory_bytes: u64::MAX,
         inbox: InboxLimits::default(),
+        message_ids: MessageIdLimits::default(),
     };
     let registry = Arc::new(Registry::new(limits, Arc::clone(&random)));
     let mut config = Config::default();

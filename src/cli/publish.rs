@@ -37,6 +37,15 @@ pub struct Args {
     /// A topic in addition to those that the event names itself; repeatable.
     #[arg(long = "topic", value_name = "KIND:ID", value_parser = Topic::parse)]
     pub topics: Vec<Topic>,
+    /// Post only if this event is the topic's last: where it stands as EPOCH:OFFSET,
+    /// or 0 where there must be none; repeatable.
+    #[arg(
+        long = "if-last",
+        value_name = "TOPIC@EPOCH:OFFSET",
+        conflicts_with = "batch",
+        verbatim_doc_comment
+    )]
+    pub conditions: Vec<String>,
     /// Post several events, all or none: the JSON is {"messages": [EVENT, …]}.
     #[arg(long)]
     pub batch: bool,
@@ -64,16 +73,16 @@ pub async fn run(args: Args, out: &mut impl Write) -> Result<(), Failure> {
     let publisher = Publisher::new(&args.url, key.as_ref()).map_err(failure)?;
     let topics: Vec<&str> = args.topics.iter().map(Topic::as_str).collect();
     let body = body(args.json, args.file.as_deref(), io::stdin())?;
-    let answer = publisher
-        .post(
-            args.tenant.as_str(),
-            body,
-            Encoding::Json,
-            &topics,
-            args.batch,
-        )
-        .await
-        .map_err(failure)?;
+    let (tenant, json) = (args.tenant.as_str(), Encoding::Json);
+    let answer = if args.batch {
+        publisher.post(tenant, body, json, &topics, true).await
+    } else {
+        let conditions: Vec<_> = args.conditions.iter().map(String::as_str).collect();
+        publisher
+            .post_if_last(tenant, body, json, &topics, &conditions)
+            .await
+    };
+    let answer = answer.map_err(failure)?;
     if answer.status == 202 {
         tracing::warn!(
             "the relay is slow: it has stored this and will deliver it, but cannot say yet to how many"
@@ -123,7 +132,9 @@ fn help() -> String {
   sidewire publish --tenant acme --key-file ingest.key '{event}'
   sidewire publish --tenant acme --topic {topic} --file event.json
   sidewire publish --tenant acme --batch -
+  sidewire publish --tenant acme --if-last {topic}@0 '{event}'
 
+An event that is posted again under its message_id is not taken twice.
 The relay's answer goes to standard output.
 Exit status: 0 if the events are stored, 3 if the key is not accepted, 1 if something else failed."
     )
@@ -169,6 +180,13 @@ mod tests {
             let body = body(args.json, args.file.as_deref(), &b"in the pipe"[..]).unwrap();
             assert_eq!(body, expected.as_bytes(), "{words:?}");
         }
+    }
+
+    #[test]
+    fn a_batch_has_no_conditions() {
+        let conditions = parse(&["--if-last", "a:1@0", "--if-last", "b:2@0", "{}"]);
+        assert_eq!(conditions.unwrap().conditions, ["a:1@0", "b:2@0"]);
+        assert!(parse(&["--if-last", "a:1@0", "--batch", "{}"]).is_err());
     }
 
     #[test]

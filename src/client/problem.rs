@@ -7,7 +7,9 @@ use hyper::{
     HeaderMap, StatusCode,
     header::{HeaderValue, RETRY_AFTER},
 };
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
+
+use crate::protocol::wire;
 
 /// A refusal.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +22,8 @@ pub struct Problem {
     pub detail: Option<String>,
     /// What was wrong with each event.
     pub errors: Vec<Fault>,
+    /// What holds of the topics of which a precondition does not.
+    pub current: Box<[Current]>,
     /// When it may pass, from `Retry-After` in seconds (RFC 9110, 10.2.3).
     pub retry_after: Option<Duration>,
 }
@@ -38,6 +42,18 @@ pub struct Fault {
     pub message: String,
 }
 
+/// What holds of a topic.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Current {
+    /// The topic.
+    pub topic: String,
+    /// The epoch of its tenant's log, where there is one.
+    pub epoch: Option<String>,
+    /// Where its last event stands; none where the log has none.
+    #[serde(default, deserialize_with = "maybe_position")]
+    pub position: Option<wire::Position>,
+}
+
 #[derive(Default, Deserialize)]
 struct Document {
     code: Option<String>,
@@ -45,6 +61,8 @@ struct Document {
     detail: Option<String>,
     #[serde(default)]
     errors: Vec<Fault>,
+    #[serde(default)]
+    current: Vec<Current>,
 }
 
 impl Problem {
@@ -57,9 +75,35 @@ impl Problem {
             code: document.code,
             detail: document.detail.or(document.title),
             errors: document.errors,
+            current: document.current.into(),
             retry_after: headers.get(RETRY_AFTER).and_then(seconds),
         }
     }
+}
+
+/// A position as proto3 JSON has it: the offset is a string.
+#[derive(Deserialize)]
+struct JsonPosition {
+    epoch: String,
+    offset: String,
+}
+
+impl JsonPosition {
+    fn parse<E: serde::de::Error>(self) -> Result<wire::Position, E> {
+        let offset = self.offset.parse().map_err(E::custom)?;
+        let epoch = self.epoch;
+        Ok(wire::Position { epoch, offset })
+    }
+}
+
+/// Reads a position of proto3 JSON.
+pub(super) fn position<'de, D: Deserializer<'de>>(from: D) -> Result<wire::Position, D::Error> {
+    JsonPosition::deserialize(from)?.parse()
+}
+
+fn maybe_position<'de, D: Deserializer<'de>>(from: D) -> Result<Option<wire::Position>, D::Error> {
+    let json = Option::<JsonPosition>::deserialize(from)?;
+    json.map(JsonPosition::parse).transpose()
 }
 
 fn seconds(value: &HeaderValue) -> Option<Duration> {
@@ -76,9 +120,24 @@ impl fmt::Display for Problem {
         if let Some(detail) = &self.detail {
             write!(f, ": {detail}")?;
         }
-        self.errors
+        for fault in &self.errors {
+            write!(f, "; {fault}")?;
+        }
+        self.current
             .iter()
-            .try_for_each(|fault| write!(f, "; {fault}"))
+            .try_for_each(|current| write!(f, "; {current}"))
+    }
+}
+
+/// As the condition that would have held.
+impl fmt::Display for Current {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let topic = &self.topic;
+        match (&self.position, &self.epoch) {
+            (Some(position), _) => write!(f, "{topic}@{}:{}", position.epoch, position.offset),
+            (None, Some(epoch)) => write!(f, "{topic}@{epoch}:0"),
+            (None, None) => write!(f, "{topic}@0"),
+        }
     }
 }
 
@@ -119,6 +178,23 @@ mod tests {
             problem.to_string(),
             "400 VALIDATION_ERROR: bad batch; event 3: position: must not be set"
         );
+    }
+
+    #[test]
+    fn what_holds_instead_is_shown_as_the_condition_that_would_have_held() {
+        let problem = read(
+            &[],
+            r#"{"code":"CONFLICT","current":[
+                {"topic":"a:1","epoch":"e","position":{"epoch":"e","offset":"42"}},
+                {"topic":"b:2","epoch":"e","position":null},
+                {"topic":"c:3","epoch":null,"position":null}]}"#,
+        );
+        assert_eq!(
+            problem.to_string(),
+            "400 CONFLICT; a:1@e:42; b:2@e:0; c:3@0"
+        );
+        let position = problem.current[0].position.as_ref();
+        assert_eq!(position.map(|it| it.offset), Some(42));
     }
 
     #[test]

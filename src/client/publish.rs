@@ -17,14 +17,14 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use percent_encoding::utf8_percent_encode;
-use serde::{Deserialize, Deserializer, de::Error as _};
+use serde::Deserialize;
 use tokio::time::timeout;
 
 use super::{
     address::{Address, AddressError, UNRESERVED},
     connection::connect_tcp,
     options::Credential,
-    problem::Problem,
+    problem::{Problem, position},
 };
 use crate::protocol::wire;
 
@@ -152,8 +152,38 @@ impl Publisher {
         extra_topics: &[&str],
         batch: bool,
     ) -> Result<PublishAnswer, PublishError> {
-        let target = target(&self.prefix, tenant, extra_topics, batch);
-        let request = self.request(&target, encoding, body.into())?;
+        let target = target(&self.prefix, tenant, batch, &query(extra_topics, &[]));
+        self.call(&target, body.into(), encoding, batch).await
+    }
+
+    /// Posts one event if each of `conditions` holds: `<topic>@<epoch>:<offset>`,
+    /// where the topic's last event stands, or `<topic>@0`, that there is none.
+    ///
+    /// # Errors
+    ///
+    /// As for `post`; where one does not hold, the relay refuses with 409 and says
+    /// what holds instead.
+    pub async fn post_if_last(
+        &self,
+        tenant: &str,
+        body: impl Into<Bytes>,
+        encoding: Encoding,
+        extra_topics: &[&str],
+        conditions: &[&str],
+    ) -> Result<PublishAnswer, PublishError> {
+        let query = query(extra_topics, conditions);
+        let target = target(&self.prefix, tenant, false, &query);
+        self.call(&target, body.into(), encoding, false).await
+    }
+
+    async fn call(
+        &self,
+        target: &str,
+        body: Bytes,
+        encoding: Encoding,
+        batch: bool,
+    ) -> Result<PublishAnswer, PublishError> {
+        let request = self.request(target, encoding, body)?;
         let (status, body) = timeout(ANSWER_TIMEOUT, self.exchange(request))
             .await
             .map_err(|_| PublishError::TimedOut)??;
@@ -262,19 +292,23 @@ fn bearer(key: &Credential) -> Result<HeaderValue, PublishError> {
     Ok(bearer)
 }
 
-fn target(prefix: &str, tenant: &str, extra_topics: &[&str], batch: bool) -> String {
-    let mut target = format!(
-        "{prefix}/v1/tenants/{}/events",
-        utf8_percent_encode(tenant, UNRESERVED)
-    );
-    if batch {
-        target.push_str(":batch");
+fn target(prefix: &str, tenant: &str, batch: bool, query: &str) -> String {
+    let tenant = utf8_percent_encode(tenant, UNRESERVED);
+    let call = if batch { "events:batch" } else { "events" };
+    format!("{prefix}/v1/tenants/{tenant}/{call}{query}")
+}
+
+fn query(extra_topics: &[&str], conditions: &[&str]) -> String {
+    let topics = extra_topics.iter().map(|topic| ("topic", topic));
+    let conditions = conditions.iter().map(|condition| ("if_last", condition));
+    let mut query = String::new();
+    for (name, value) in topics.chain(conditions) {
+        query.push(if query.is_empty() { '?' } else { '&' });
+        query.push_str(name);
+        query.push('=');
+        query.extend(utf8_percent_encode(value, UNRESERVED));
     }
-    for (index, topic) in extra_topics.iter().enumerate() {
-        target.push_str(if index == 0 { "?topic=" } else { "&topic=" });
-        target.extend(utf8_percent_encode(topic, UNRESERVED));
-    }
-    target
+    query
 }
 
 fn lost_or_too_big(error: Box<dyn std::error::Error + Send + Sync>) -> PublishError {
@@ -300,19 +334,6 @@ fn answer(status: StatusCode, body: Bytes, batch: bool) -> Result<PublishAnswer,
             .map_err(|error| PublishError::Protocol(format!("its answer is malformed: {error}")))?,
         body,
     })
-}
-
-/// A position as proto3 JSON has it: the offset is a string.
-fn position<'de, D: Deserializer<'de>>(deserializer: D) -> Result<wire::Position, D::Error> {
-    #[derive(Deserialize)]
-    struct Json {
-        epoch: String,
-        offset: String,
-    }
-    let json = Json::deserialize(deserializer)?;
-    let offset = json.offset.parse().map_err(D::Error::custom)?;
-    let epoch = json.epoch;
-    Ok(wire::Position { epoch, offset })
 }
 
 #[cfg(test)]

@@ -228,6 +228,6 @@ fn the_path_of_the_url_stays() {
         ("http://127.0.0.1:3001/relay/", "/relay/v1/tenants/t/events"),
     ] {
         let publisher = Publisher::new(url, None).unwrap();
-        assert_eq!(target(&publisher.prefix, "t", &[], false), target_begins);
+        assert_eq!(target(&publisher.prefix, "t", false, ""), target_begins);
     }
 }

@@ -103,16 +103,20 @@ impl Subscriptions {
 
     /// The next thing to send; [`Self::sent`] is to be called with it.
     pub(super) fn next(&mut self, now: Instant) -> Option<(Request, Control)> {
-        if self.deferred_until.is_some_and(|until| now < until) {
-            return None;
+        let is_deferred = self.deferred_until.is_some_and(|until| now < until);
+        if !is_deferred {
+            self.deferred_until = None;
         }
-        self.deferred_until = None;
-        // Which Subscribe resumes the implicit topics depends on whether this one does.
-        while self.unanswered.len() < UNANSWERED_MAX && !self.positions.owes_implicit() {
-            let request = self
-                .deferred
-                .pop_front()
-                .or_else(|| self.unsent.pop_front())?;
+        while self.unanswered.len() < UNANSWERED_MAX {
+            // Which Subscribe resumes the implicit topics depends on whether the one that
+            // is under way does. To give up topics is never too early: it may be what
+            // makes room for others.
+            let request = if is_deferred || self.positions.owes_implicit() {
+                self.next_unsubscribe()
+            } else {
+                let deferred = self.deferred.pop_front();
+                deferred.or_else(|| self.unsent.pop_front())
+            }?;
             if let Some(control) = self.words(&request) {
                 return Some((request, control));
             }
@@ -140,6 +144,8 @@ impl Subscriptions {
 
     pub(super) fn unsubscribed(&mut self, confirmed: &wire::UnsubscribeConfirmed) {
         self.answered(&confirmed.request_message_id);
+        // What was refused for the number of topics may find room now.
+        self.deferred_until = None;
     }
 
     pub(super) fn refused(&mut self, error: &wire::ErrorResponse, now: Instant) {
@@ -169,6 +175,12 @@ impl Subscriptions {
 
     pub(super) fn next_gap(&mut self) -> Option<Gap> {
         self.positions.next_gap()
+    }
+
+    fn next_unsubscribe(&mut self) -> Option<Request> {
+        let is_unsubscribe = |request: &Request| matches!(request, Request::Unsubscribe(_));
+        let place = self.unsent.iter().position(is_unsubscribe)?;
+        self.unsent.remove(place)
     }
 
     fn words(&mut self, request: &Request) -> Option<Control> {

@@ -20,6 +20,9 @@ use crate::protocol::{
     name::{NAME_BYTES_MAX, has_control_character},
 };
 
+/// The most message ids of a tenant: more than arrive in hours.
+const MESSAGE_IDS_MAX: usize = 1_000_000_000;
+
 /// The section.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -45,6 +48,15 @@ pub struct Ingest {
     /// 503; 2 s.
     #[serde(deserialize_with = "values::duration")]
     pub inbox_timeout: Duration,
+    /// For how long the message ids that backends give are remembered; 5 min.
+    #[serde(deserialize_with = "values::duration")]
+    pub message_id_age: Duration,
+    /// The most message ids that are remembered of a tenant; 100,000.
+    #[serde(deserialize_with = "values::count")]
+    pub message_ids_max: usize,
+    /// The most bytes that remembered message ids take for all tenants; 64 MiB.
+    #[serde(deserialize_with = "values::size")]
+    pub message_id_bytes_max: usize,
     /// `[[ingest.keys]]`: who may call; none by default, and then whoever can
     /// connect may.
     pub keys: Vec<IngestKey>,
@@ -73,6 +85,9 @@ impl Default for Ingest {
             batch_events_max: 1_000,
             ack_timeout: Duration::from_secs(5),
             inbox_timeout: Duration::from_secs(2),
+            message_id_age: Duration::from_mins(5),
+            message_ids_max: 100_000,
+            message_id_bytes_max: 64 * MIB,
             keys: Vec::new(),
         }
     }
@@ -85,6 +100,8 @@ impl Ingest {
         problems.check_count("ingest.batch_events_max", self.batch_events_max);
         problems.check_duration("ingest.ack_timeout", self.ack_timeout);
         problems.check_duration("ingest.inbox_timeout", self.inbox_timeout);
+        problems.check_duration("ingest.message_id_age", self.message_id_age);
+        self.check_message_ids(problems);
         if self.keys.is_empty() && !is_loopback(self.listen) {
             problems.refuse(
                 "ingest.listen",
@@ -99,6 +116,22 @@ impl Ingest {
             let earlier = self.keys.iter().take(index);
             key.check(&format!("ingest.keys[{index}]"), earlier, problems);
         }
+    }
+
+    fn check_message_ids(&self, problems: &mut Problems) {
+        problems.check_count("ingest.message_ids_max", self.message_ids_max);
+        if self.message_ids_max > MESSAGE_IDS_MAX {
+            problems.refuse(
+                "ingest.message_ids_max",
+                format!("is {}", self.message_ids_max),
+                format!("the most is {MESSAGE_IDS_MAX}"),
+            );
+        }
+        problems.check_size(
+            "ingest.message_id_bytes_max",
+            self.message_id_bytes_max,
+            MIB..=1024 * GIB,
+        );
     }
 
     pub(super) fn resolve(&mut self, paths: &Paths, problems: &mut Problems) {

@@ -37,7 +37,7 @@ pub struct Limits {
     /// The bytes from which on an outbox is full; 1 MiB.
     #[serde(deserialize_with = "values::size")]
     pub outbox_bytes: usize,
-    /// The most tenants that have a connection or a log at the same time;
+    /// The most tenants that have a connection, an event or a message id at the same time;
     /// 100,000.
     #[serde(deserialize_with = "values::count")]
     pub tenants: usize,

@@ -318,7 +318,7 @@ fn zero_is_refused_where_something_must_be_allowed() {
         ),
         ("limits", "outbox_bytes", "\"0B\""),
         ("replay", "events", "0"),
-        ("replay", "bytes", "\"0B\""),
+        ("replay", "bytes process_bytes", "\"0B\""),
         ("replay", "age", "\"0s\""),
         ("ingest", "batch_events_max", "0"),
         ("ingest", "body_max batch_body_max", "\"0B\""),
@@ -330,7 +330,7 @@ fn zero_is_refused_where_something_must_be_allowed() {
             refused += 1;
         }
     }
-    assert_eq!(refused, 21);
+    assert_eq!(refused, 22);
 }
 
 #[test]
@@ -365,6 +365,14 @@ fn a_value_out_of_its_bounds_is_refused() {
             "limits.outbox_bytes: is 2.0 GiB",
         ),
         ("[replay]\nbytes = \"2TiB\"", "replay.bytes: is 2.0 TiB"),
+        (
+            "[limits]\nmemory_max = \"319MiB\"",
+            "limits.memory_max: is 319.0 MiB, and the logs alone may keep 256.0 MiB",
+        ),
+        (
+            "[limits]\nmemory_max = \"100MiB\"\n[replay]\nprocess_bytes = \"37MiB\"",
+            "limits.memory_max: is 100.0 MiB",
+        ),
         (
             "[replay]\nage = \"31days\"",
             "replay.age: is 1month 13h 26m",

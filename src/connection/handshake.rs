@@ -16,10 +16,10 @@ use hyper::{
     upgrade::OnUpgrade,
 };
 use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, time::timeout};
+use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use super::{admitted::Admitted, offer::Offer, origin, task::converse};
+use super::{admitted::Admitted, offer::Offer, origin, stream::Transport, task::converse};
 use crate::{
     auth::{Authenticator, Credentials, Identity},
     http::{Problem, Response, bearer_token, query_pairs},
@@ -34,11 +34,11 @@ const PATH: &str = "/ws";
 /// future of its own, since the handshake's state is large and the conversation
 /// lasts. `None` when the client is refused, or takes longer than the configured
 /// time. `held` is held until the client has gone.
-pub async fn serve<H>(
+pub async fn serve<S: Transport + Send + 'static, H>(
     shard: Rc<Shard>,
-    stream: TcpStream,
+    stream: S,
     held: H,
-) -> Option<impl Future<Output = ()> + use<H>> {
+) -> Option<impl Future<Output = ()> + use<S, H>> {
     let handshake_timeout = shard.relay.config.client.handshake_timeout;
     let handshake = shake_hands(Rc::clone(&shard), stream);
     let Ok(accepted) = timeout(handshake_timeout, handshake).await else {
@@ -52,10 +52,10 @@ pub async fn serve<H>(
 /// A client that was let in, and the switch of its stream from HTTP.
 type Accepted = Rc<Cell<Option<(Admitted, OnUpgrade)>>>;
 
-pub(super) async fn shake_hands(
+pub(super) async fn shake_hands<S: Transport + Send + 'static>(
     shard: Rc<Shard>,
-    stream: TcpStream,
-) -> Option<(Admitted, TcpStream, Bytes)> {
+    stream: S,
+) -> Option<(Admitted, S, Bytes)> {
     let accepted = Accepted::default();
     let head_max = shard.relay.config.client.head_max;
     let metrics = Arc::clone(&shard.relay.metrics);
@@ -67,6 +67,8 @@ pub(super) async fn shake_hands(
         // The caller times the handshake as a whole.
         .header_read_timeout(None)
         .max_buf_size(head_max)
+        // The buffer alone would let a longer one pass that comes in large pieces.
+        .max_header_size(head_max)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades()
         .await;
@@ -78,7 +80,7 @@ pub(super) async fn shake_hands(
         return None;
     }
     let (admitted, upgrade) = accepted.take()?;
-    let parts = upgrade.await.ok()?.downcast::<TokioIo<TcpStream>>().ok()?;
+    let parts = upgrade.await.ok()?.downcast::<TokioIo<S>>().ok()?;
     Some((admitted, parts.io.into_inner(), parts.read_buf))
 }
 

@@ -22,11 +22,11 @@ mod stream;
 mod task;
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
-mod wire_testing;
+pub(crate) mod wire_testing;
 
 pub use admitted::Admitted;
 pub use alarms::Alarms;

@@ -37,7 +37,7 @@ use crate::{
     config::Config,
     event::{Draft, DraftParts},
     hub::{InboxLimits, PublishTimeouts, Published, Registry, RegistryLimits, hub},
-    log::Window,
+    log::{MessageIdLimits, Window},
     ops::Metrics,
     protocol::{MessageId, TenantName, Topic, UserName},
     random::Random,
@@ -56,7 +56,7 @@ static SCHEMA: LazyLock<Arc<Schema>> = LazyLock::new(|| Arc::new(Schema::bundled
 
 /// Runs a test on one thread with paused time: it goes on by itself, and at once,
 /// when everybody waits. A test in which nobody can go on fails.
-pub(super) fn simulate(test: impl Future<Output = ()>) {
+pub(crate) fn simulate<T>(test: impl Future<Output = T>) -> T {
     Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -65,8 +65,8 @@ pub(super) fn simulate(test: impl Future<Output = ()>) {
         .block_on(async {
             timeout(Duration::from_hours(24), test)
                 .await
-                .expect("somebody can go on");
-        });
+                .expect("somebody can go on")
+        })
 }
 
 /// Lets everybody do what there is to be done, without time going by.
@@ -112,6 +112,7 @@ impl Bench {
                 age: config.replay.age,
             },
             inbox: InboxLimits::default(),
+            message_ids: MessageIdLimits::default(),
         };
         let registry = Arc::new(Registry::new(limits, Arc::clone(&random)));
         let timeouts = PublishTimeouts {

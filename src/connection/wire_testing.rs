@@ -15,9 +15,9 @@ pub(super) const PONG: u8 = 0xa;
 
 /// A frame from the relay.
 #[derive(Debug)]
-pub(super) struct Frame {
-    opcode: u8,
-    payload: Vec<u8>,
+pub(crate) struct Frame {
+    pub(crate) opcode: u8,
+    pub(crate) payload: Vec<u8>,
 }
 
 /// What a frame from the relay says.
@@ -62,7 +62,7 @@ struct Envelope {
 /// Takes a whole frame off the front, if there is one, after a look at it: a
 /// server's frames are unmasked, these are never fragments, and their length is
 /// in its shortest form.
-pub(super) fn take_frame(bytes: &mut Vec<u8>) -> Option<Frame> {
+pub(crate) fn take_frame(bytes: &mut Vec<u8>) -> Option<Frame> {
     let (&[first, second], rest) = bytes.split_first_chunk()?;
     assert_eq!(first & 0x70, 0, "reserved bits: {first:#x}");
     assert_eq!(first & 0x80, 0x80, "a fragment: {first:#x}");
@@ -136,7 +136,7 @@ fn heard_in(payload: &[u8]) -> Heard {
 }
 
 /// A client's frame, masked.
-pub(super) fn frame(opcode: u8, is_last: bool, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(opcode: u8, is_last: bool, payload: &[u8]) -> Vec<u8> {
     const MASK: [u8; 4] = [0x5a, 0xa5, 0x3c, 0xc3];
     let mut bytes = vec![opcode | if is_last { 0x80 } else { 0 }];
     match payload.len() {

@@ -11,7 +11,8 @@ use hyper::{
         SEC_WEBSOCKET_VERSION, UPGRADE, WWW_AUTHENTICATE,
     },
 };
-use serde::Serialize;
+use serde::{Serialize, Serializer};
+use serde_json::Value;
 
 use super::Response;
 use crate::protocol::ErrorCode;
@@ -27,6 +28,7 @@ pub struct Problem {
     detail: String,
     field: Option<String>,
     errors: Vec<ItemProblem>,
+    member: Option<Box<(&'static str, Value)>>,
     headers: Vec<(HeaderName, HeaderValue)>,
 }
 
@@ -53,6 +55,17 @@ struct Document<'a> {
     field: Option<&'a str>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     errors: &'a [ItemProblem],
+    #[serde(flatten)]
+    member: Option<Member<'a>>,
+}
+
+/// What a document says beyond what all have (RFC 9457, 3.2).
+struct Member<'a>(&'a (&'static str, Value));
+
+impl Serialize for Member<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map([(self.0.0, &self.0.1)])
+    }
 }
 
 /// The most bytes that a sentence or a path may have: it repeats what a caller
@@ -77,6 +90,7 @@ impl Problem {
             detail: shortened(detail.into()),
             field: None,
             errors: Vec::new(),
+            member: None,
             headers: Vec::new(),
         }
     }
@@ -158,6 +172,13 @@ impl Problem {
         self
     }
 
+    /// One more member of the document.
+    #[must_use]
+    pub fn with_member(mut self, name: &'static str, value: Value) -> Self {
+        self.member = Some(Box::new((name, value)));
+        self
+    }
+
     /// One more header of the response.
     #[must_use]
     pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
@@ -204,6 +225,7 @@ impl Problem {
             detail: &self.detail,
             field: self.field.as_deref(),
             errors: &self.errors,
+            member: self.member.as_deref().map(Member),
         };
         // Strings and numbers: there is nothing in it that JSON could not hold.
         let body = serde_json::to_vec(&document).unwrap_or_default();

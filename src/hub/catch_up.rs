@@ -14,7 +14,7 @@
 
 use std::ops::ControlFlow;
 
-use super::{registry::Span, shard::Membership};
+use super::{membership::Membership, tenant::Span};
 use crate::{
     event::Event,
     log::Gap,
@@ -167,6 +167,11 @@ impl CatchUp {
     }
 
     fn follow(&mut self, membership: &Membership) -> Progress {
+        if membership.outbox().owes_nothing() {
+            // Whatever else came meanwhile is not for it, evicted or not.
+            membership.outbox().go_live();
+            return Progress::Live;
+        }
         let span = Span {
             whole_after: self.cursor,
             after: self.cursor,

@@ -26,6 +26,11 @@ impl Dormant {
         self.0.put(name, head);
     }
 
+    /// Where the tenant's log ended. Not a use of it.
+    pub(super) fn head(&self, name: &TenantName) -> Option<Position> {
+        self.0.peek(name).copied()
+    }
+
     /// Where the tenant's log ended, which is to go on from there.
     pub(super) fn take(&mut self, name: &TenantName) -> Option<Position> {
         self.0.pop(name)

@@ -6,9 +6,12 @@ use std::sync::{
     atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
-use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc};
+use tokio::sync::{
+    Notify, OwnedSemaphorePermit, Semaphore, TryAcquireError,
+    mpsc::{self, error::TrySendError},
+};
 
-use super::registry::Tenant;
+use super::tenant::Tenant;
 use crate::event::Event;
 
 /// How many items wait in a shard's inbox at the most.
@@ -126,3 +129,78 @@ impl Drop for ReceiptPart {
 
 /// The end of an inbox that others put items into.
 pub(super) type InboxSender = mpsc::Sender<Item>;
+
+/// The first inbox that was found without room.
+pub(super) enum FullInbox {
+    /// The tenant has its share of it in use.
+    Share(Arc<Semaphore>),
+    /// All its places are taken.
+    Inbox(InboxSender),
+}
+
+/// What a publisher has waited for. It keeps that for its next attempt: were it given
+/// back first, two that wait would hand the one place to each other for ever.
+#[derive(Default)]
+pub(super) struct Waited {
+    share: Option<OwnedSemaphorePermit>,
+    place: Option<mpsc::OwnedPermit<Item>>,
+}
+
+impl FullInbox {
+    /// Waits until there is room for one item.
+    pub(super) async fn has_room(self) -> Waited {
+        // A closed inbox has room for all: nobody waits for a shard that is gone.
+        match self {
+            Self::Share(share) => Waited {
+                share: share.acquire_owned().await.ok(),
+                place: None,
+            },
+            Self::Inbox(inbox) => Waited {
+                share: None,
+                place: inbox.reserve_owned().await.ok(),
+            },
+        }
+    }
+}
+
+impl Waited {
+    /// A place of a tenant's share.
+    pub(super) fn share(
+        &mut self,
+        share: &Arc<Semaphore>,
+    ) -> Result<OwnedSemaphorePermit, TryAcquireError> {
+        let held = self
+            .share
+            .take_if(|held| Arc::ptr_eq(held.semaphore(), share));
+        held.map_or_else(|| Arc::clone(share).try_acquire_owned(), Ok)
+    }
+
+    /// A place in an inbox.
+    pub(super) fn place<'a>(
+        &mut self,
+        inbox: &'a InboxSender,
+    ) -> Result<Place<'a>, TrySendError<()>> {
+        let held = self
+            .place
+            .take_if(|held| held.same_channel_as_sender(inbox));
+        match held {
+            Some(held) => Ok(Place::Waited(held)),
+            None => inbox.try_reserve().map(Place::Free),
+        }
+    }
+}
+
+/// A place in an inbox, for one item.
+pub(super) enum Place<'a> {
+    Free(mpsc::Permit<'a, Item>),
+    Waited(mpsc::OwnedPermit<Item>),
+}
+
+impl Place<'_> {
+    pub(super) fn send(self, item: Item) {
+        match self {
+            Self::Free(place) => place.send(item),
+            Self::Waited(place) => drop(place.send(item)),
+        }
+    }
+}

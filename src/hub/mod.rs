@@ -12,11 +12,14 @@ mod catch_up;
 mod dormant;
 mod inbox;
 mod index;
+mod membership;
 mod publish;
 mod registry;
 mod relief;
 mod shard;
+mod submission;
 mod subscribers;
+mod tenant;
 
 #[cfg(test)]
 mod tests;
@@ -27,9 +30,10 @@ use tokio::sync::mpsc;
 
 pub use catch_up::{CatchUp, Progress};
 pub use inbox::{InboxLimits, Item};
+pub use membership::{Membership, Subscribed, TooManyTopics};
 pub use publish::{Appended, PlacedEvent, PublishError, Published, Publisher};
 pub use registry::{Registry, RegistryLimits, TenantsFull};
-pub use shard::{Membership, ShardHub, Subscribed, TooManyTopics};
+pub use shard::ShardHub;
 
 use crate::tally::Tally;
 use relief::Relief;

@@ -1,18 +1,21 @@
 //! The backend's end of the hub: append, send to the shards, and wait until they
 //! have queued. Knows no HTTP.
 
-use std::{sync::Arc, time::Duration};
+use std::{mem, sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::{
     PublishTimeouts,
-    inbox::{Events, InboxSender, Receipt},
-    registry::{Attempt, Registry, TenantsFull},
+    inbox::{Events, InboxSender, Receipt, Waited},
+    registry::{Registry, TenantsFull},
     relief::Relief,
+    submission::{Refusal, Submission},
+    tenant::{Attempt, Tenant},
 };
 use crate::{
-    event::Draft,
+    event::{Draft, FingerprintKey},
+    log::{Condition, Unmet},
     protocol::{Position, TenantName},
 };
 
@@ -30,7 +33,7 @@ pub struct Publisher {
 }
 
 /// Why nothing was appended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PublishError {
     /// There is no place for another tenant.
     #[error(transparent)]
@@ -41,6 +44,21 @@ pub enum PublishError {
     /// All events together took more memory than they may, for all of the time.
     #[error("the relay has no memory for more events")]
     NoMemory,
+    /// The message ids of these drafts were given to other events before.
+    #[error("a message_id was given to another event before")]
+    Conflicts(Vec<usize>),
+    /// These conditions do not hold.
+    #[error("a precondition does not hold")]
+    Unmet(Vec<Unmet>),
+}
+
+impl From<Refusal> for PublishError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Conflicts(drafts) => Self::Conflicts(drafts),
+            Refusal::Unmet(conditions) => Self::Unmet(conditions),
+        }
+    }
 }
 
 /// Events that are in the log.
@@ -56,10 +74,12 @@ pub struct Published {
 /// What became of one draft.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PlacedEvent {
-    /// Its place in the tenant's order.
+    /// Its place in the tenant's order: for a duplicate its first.
     pub position: Position,
-    /// How many connections of this process it matched.
+    /// How many connections of this process it matched; a duplicate none.
     pub matched: Option<u64>,
+    /// Whether it is one that had been appended before.
+    pub duplicate: bool,
 }
 
 impl Publisher {
@@ -77,8 +97,14 @@ impl Publisher {
         }
     }
 
+    /// What events are known again by.
+    #[must_use]
+    pub fn fingerprint_key(&self) -> &FingerprintKey {
+        self.registry.fingerprint_key()
+    }
+
     /// Appends the events next to each other, all or none, and sends them to the
-    /// shards.
+    /// shards. Those that were appended before are not appended again.
     ///
     /// # Errors
     ///
@@ -86,38 +112,79 @@ impl Publisher {
     pub async fn append(
         &self,
         tenant: &TenantName,
-        mut drafts: Vec<Draft>,
+        drafts: Vec<Draft>,
     ) -> Result<Appended, PublishError> {
-        let mut now = Instant::now();
-        let deadline = now + self.timeouts.inbox;
+        self.append_if(tenant, drafts, &[]).await
+    }
+
+    /// The same, if these conditions hold at that moment, or if there is nothing new
+    /// to append.
+    ///
+    /// # Errors
+    ///
+    /// When nothing was appended. Once it was, there is no error any more.
+    pub async fn append_if(
+        &self,
+        name: &TenantName,
+        drafts: Vec<Draft>,
+        conditions: &[Condition],
+    ) -> Result<Appended, PublishError> {
+        let mut submission = Submission { drafts, conditions };
+        let deadline = Instant::now() + self.timeouts.inbox;
+        let mut waited = Waited::default();
         loop {
-            if self.registry.is_over_memory() {
-                self.memory(deadline).await?;
-            }
-            let attempt = self
-                .registry
-                .obtain(tenant)?
-                .append(&mut drafts, &self.inboxes, now);
-            match attempt {
-                Attempt::Appended(events, receipt) => {
-                    self.registry.trim_logs();
-                    if self.registry.is_over_memory() {
-                        self.relief.ask();
-                    }
+            let tenant = self.tenant(name, conditions)?;
+            let (now, held) = (Instant::now(), mem::take(&mut waited));
+            let has_memory = !self.registry.is_over_memory();
+            match tenant.append(&mut submission, &self.inboxes, now, has_memory, held) {
+                Attempt::Appended {
+                    events,
+                    receipt,
+                    repeats,
+                } => {
+                    self.keep_within_bounds();
                     return Ok(Appended {
                         events,
                         receipt,
+                        repeats,
                         timeout: self.timeouts.ack,
                     });
                 }
+                Attempt::Refused(refusal) => return Err(refusal.into()),
                 Attempt::NoRoom(full) => {
-                    timeout_at(deadline, full.has_room())
+                    waited = timeout_at(deadline, full.has_room())
                         .await
                         .map_err(|_| PublishError::NoRoom)?;
-                    now = Instant::now();
                 }
+                Attempt::NoMemory => self.memory(deadline).await?,
                 Attempt::Removed => {}
             }
+        }
+    }
+
+    /// The tenant, which is made if there is none: but not for conditions that
+    /// cannot hold where there is no event.
+    fn tenant(
+        &self,
+        name: &TenantName,
+        conditions: &[Condition],
+    ) -> Result<Arc<Tenant>, PublishError> {
+        if !conditions.is_empty() {
+            let unmet = self.registry.unmet_while_absent(name, conditions);
+            if !unmet.is_empty() {
+                return Err(PublishError::Unmet(unmet));
+            }
+        }
+        Ok(self.registry.obtain(name)?)
+    }
+
+    /// What is too much for the process is taken from other tenants too, one by one,
+    /// now that this one is unlocked.
+    fn keep_within_bounds(&self) {
+        self.registry.trim_logs();
+        self.registry.trim_message_ids();
+        if self.registry.is_over_memory() {
+            self.relief.ask();
         }
     }
 
@@ -140,20 +207,23 @@ impl Publisher {
 pub struct Appended {
     events: Events,
     receipt: Arc<Receipt>,
+    /// The places of the drafts that had been appended before, in order, and their
+    /// first positions.
+    repeats: Vec<(usize, Position)>,
     timeout: Duration,
 }
 
 impl Appended {
-    /// How many there are.
+    /// How many of them are new.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub fn new_len(&self) -> usize {
         self.events.as_slice().len()
     }
 
-    /// Whether there is none.
+    /// How many of them had been appended before.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.events.as_slice().is_empty()
+    pub fn duplicates_len(&self) -> usize {
+        self.repeats.len()
     }
 
     /// Waits until the shards have queued them for their connections, or for as
@@ -161,13 +231,22 @@ impl Appended {
     pub async fn acknowledged(self) -> Published {
         let acknowledged = self.receipt.is_answered()
             || timeout(self.timeout, self.receipt.answered()).await.is_ok();
-        let events = self.events.as_slice().iter().zip(self.receipt.matched());
-        let events = events
-            .map(|(event, matched)| PlacedEvent {
-                position: event.position(),
-                matched: acknowledged.then_some(matched),
-            })
-            .collect();
+        let new = self.events.as_slice().iter().zip(self.receipt.matched());
+        let mut new = new.map(|(event, matched)| PlacedEvent {
+            position: event.position(),
+            matched: acknowledged.then_some(matched),
+            duplicate: false,
+        });
+        let mut events = Vec::with_capacity(self.new_len() + self.duplicates_len());
+        for (index, position) in &self.repeats {
+            events.extend(new.by_ref().take(index - events.len()));
+            events.push(PlacedEvent {
+                position: *position,
+                matched: acknowledged.then_some(0),
+                duplicate: true,
+            });
+        }
+        events.extend(new);
         Published {
             events,
             acknowledged,

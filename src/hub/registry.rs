@@ -1,26 +1,15 @@
-//! The tenants of the process. Each has its log and the set of shards that have
-//! connections of it, behind one lock: what is appended and who gets it is
-//! decided in one step. Knows no connections.
+//! The tenants of the process, and what all of them together may take up. Knows
+//! no connections.
 
-use std::{
-    ops::ControlFlow,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
-};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use indexmap::IndexMap;
-use tokio::{
-    sync::{Semaphore, TryAcquireError, mpsc::error::TrySendError},
-    time::Instant,
-};
+use tokio::time::Instant;
 
-use super::{
-    ShardId,
-    dormant::Dormant,
-    inbox::{Events, InboxLimits, InboxSender, Item, Receipt, ReceiptPart},
-};
+use super::{ShardId, dormant::Dormant, inbox::InboxLimits, tenant::Tenant};
 use crate::{
-    event::{Draft, Event, EventBytes},
-    log::{Accounts, Gap, Log, Window},
+    event::{EventBytes, FingerprintKey},
+    log::{Accounts, Condition, Log, MessageIdBudget, MessageIdLimits, Unmet, Window, unmet},
     protocol::{Position, TenantName},
     random::Random,
 };
@@ -38,6 +27,8 @@ pub struct RegistryLimits {
     pub memory_bytes: u64,
     /// What waits in the shards' inboxes.
     pub inbox: InboxLimits,
+    /// What is remembered of message ids.
+    pub message_ids: MessageIdLimits,
 }
 
 /// There are as many tenants as there may be.
@@ -52,6 +43,8 @@ pub struct Registry {
     limits: RegistryLimits,
     random: Arc<Random>,
     accounts: Accounts,
+    message_ids: Arc<MessageIdBudget>,
+    fingerprint_key: FingerprintKey,
     /// Held by who takes from the logs what is too much.
     trimming: Mutex<()>,
 }
@@ -77,6 +70,8 @@ impl Registry {
     pub fn new(limits: RegistryLimits, random: Arc<Random>) -> Self {
         Self {
             tenants: RwLock::default(),
+            message_ids: Arc::new(MessageIdBudget::new(limits.message_ids)),
+            fingerprint_key: FingerprintKey::new(&random),
             limits,
             random,
             accounts: Accounts::default(),
@@ -108,7 +103,17 @@ impl Registry {
         self.accounts.events.get() > self.limits.memory_bytes
     }
 
-    /// How many tenants there are with connections or events.
+    /// What all tenants remember of message ids.
+    #[must_use]
+    pub fn message_ids(&self) -> &MessageIdBudget {
+        &self.message_ids
+    }
+
+    pub(super) fn fingerprint_key(&self) -> &FingerprintKey {
+        &self.fingerprint_key
+    }
+
+    /// How many tenants there are with connections, events or message ids.
     #[must_use]
     pub fn len(&self) -> usize {
         self.read().live.len()
@@ -130,12 +135,9 @@ impl Registry {
     /// nothing is left.
     pub fn sweep(&self, now: Instant) {
         for tenant in self.all() {
-            let (evicted, idle) = {
-                let mut state = tenant.lock();
-                (state.log.evict(now), state.is_idle())
-            };
-            drop(evicted);
-            if idle {
+            while !tenant.expire_message_ids(now) {}
+            drop(tenant.evict(now));
+            if tenant.is_idle() {
                 self.forget_if_idle(&tenant);
             }
         }
@@ -154,12 +156,43 @@ impl Registry {
             return;
         };
         let tenants = self.all();
-        let sizes = tenants.iter().map(|it| it.lock().log.bytes() as u64);
+        let sizes = tenants.iter().map(|it| it.log_bytes() as u64);
         let level = level(sizes.collect(), self.limits.log_bytes / 64 * 63);
         for tenant in tenants {
-            let evicted = tenant.lock().log.shrink_to(level);
-            drop(evicted);
+            drop(tenant.shrink_log_to(level));
         }
+    }
+
+    /// The same for message ids: an eighth of what they may take up is free then.
+    /// Locks one tenant at a time, so nobody may call it who holds one.
+    pub(super) fn trim_message_ids(&self) {
+        if !self.message_ids.is_exceeded() {
+            return;
+        }
+        let Ok(_guard) = self.trimming.try_lock() else {
+            return;
+        };
+        let tenants = self.all();
+        let counts = tenants.iter().map(|it| it.message_id_count() as u64);
+        let level = level(counts.collect(), self.message_ids.wanted() as u64);
+        for tenant in tenants {
+            while tenant.forget_message_ids(level, self.message_ids.excess()) {}
+        }
+    }
+
+    /// Those of the conditions that cannot hold because the tenant has no events;
+    /// none where it may have some, which is then for itself to say.
+    pub(super) fn unmet_while_absent(
+        &self,
+        name: &TenantName,
+        conditions: &[Condition],
+    ) -> Vec<Unmet> {
+        let tenants = self.read();
+        if tenants.live.contains_key(name) {
+            return Vec::new();
+        }
+        let epoch = tenants.dormant.head(name).map(|head| head.epoch);
+        unmet(conditions, epoch, |_| None)
     }
 
     /// The tenant of this name, which is made if there is none. It may be removed
@@ -179,14 +212,8 @@ impl Registry {
             epoch: self.random.epoch(),
             offset: 0,
         });
-        let tenant = Arc::new(Tenant {
-            name: name.clone(),
-            state: Mutex::new(State {
-                log: Log::new(head, self.limits.window, self.accounts.clone()),
-                shards: Vec::new(),
-                removed: false,
-            }),
-        });
+        let log = Log::new(head, self.limits.window, self.accounts.clone());
+        let tenant = Arc::new(Tenant::new(name.clone(), log, &self.message_ids));
         tenants.live.insert(name.clone(), Arc::clone(&tenant));
         tenants.forget_surplus(self.limits.tenants);
         Ok(tenant)
@@ -201,39 +228,25 @@ impl Registry {
     ) -> Result<(Arc<Tenant>, Position), TenantsFull> {
         loop {
             let tenant = self.obtain(name)?;
-            let mut state = tenant.lock();
-            if state.removed {
-                continue;
+            if let Some(head) = tenant.enter(shard, self.limits.inbox.places_per_tenant) {
+                return Ok((tenant, head));
             }
-            state.shards.push(ShardOfTenant {
-                shard,
-                share: Arc::new(Semaphore::new(self.limits.inbox.places_per_tenant)),
-            });
-            let head = state.log.head();
-            drop(state);
-            return Ok((tenant, head));
         }
     }
 
     /// Takes the shard out of the set of the tenant.
     pub(super) fn leave(&self, tenant: &Arc<Tenant>, shard: ShardId) {
-        let idle = {
-            let mut state = tenant.lock();
-            state.shards.retain(|entry| entry.shard != shard);
-            state.is_idle()
-        };
-        if idle {
+        tenant.leave(shard);
+        if tenant.is_idle() {
             self.forget_if_idle(tenant);
         }
     }
 
     fn forget_if_idle(&self, tenant: &Arc<Tenant>) {
         let mut tenants = self.write();
-        let mut state = tenant.lock();
-        if state.is_idle() && !state.removed {
-            state.removed = true;
-            tenants.live.swap_remove(&tenant.name);
-            tenants.dormant.put(tenant.name.clone(), state.log.head());
+        if let Some(head) = tenant.remove_if_idle() {
+            tenants.live.swap_remove(tenant.name());
+            tenants.dormant.put(tenant.name().clone(), head);
             tenants.forget_surplus(self.limits.tenants);
         }
     }
@@ -268,176 +281,22 @@ fn level(mut sizes: Vec<u64>, sum: u64) -> usize {
     usize::MAX
 }
 
-/// One tenant.
-#[derive(Debug)]
-pub(super) struct Tenant {
-    name: TenantName,
-    state: Mutex<State>,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-#[derive(Debug)]
-struct State {
-    log: Log,
-    shards: Vec<ShardOfTenant>,
-    /// Whether the registry has forgotten it: nothing may be put into it.
-    removed: bool,
-}
-
-impl State {
-    fn is_idle(&self) -> bool {
-        self.shards.is_empty() && self.log.is_empty()
-    }
-}
-
-#[derive(Debug)]
-struct ShardOfTenant {
-    shard: ShardId,
-    /// The tenant's places in this shard's inbox.
-    share: Arc<Semaphore>,
-}
-
-/// A part of a log.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Span {
-    /// The offset after which nothing may have been evicted, whatever is read.
-    pub(super) whole_after: u64,
-    /// The offset after which it begins.
-    pub(super) after: u64,
-    /// The offset up to which it goes.
-    pub(super) up_to: u64,
-}
-
-/// How an attempt to append ended.
-pub(super) enum Attempt {
-    /// The events are in the log and on their way to the shards.
-    Appended(Events, Arc<Receipt>),
-    /// Nothing happened, for want of room.
-    NoRoom(FullInbox),
-    /// Nothing happened: the registry has forgotten the tenant.
-    Removed,
-}
-
-/// The first inbox that was found without room.
-pub(super) enum FullInbox {
-    /// The tenant has its share of it in use.
-    Share(Arc<Semaphore>),
-    /// All its places are taken.
-    Inbox(InboxSender),
-}
-
-impl FullInbox {
-    /// Waits until there was room for one item.
-    pub(super) async fn has_room(self) {
-        // A closed inbox has room for all: nobody waits for a shard that is gone.
-        match self {
-            Self::Share(share) => drop(share.acquire().await),
-            Self::Inbox(inbox) => drop(inbox.reserve().await),
+    #[test]
+    fn the_level_leaves_those_below_it_alone_and_makes_the_others_equal() {
+        for (sizes, expected) in [
+            (vec![], usize::MAX),
+            (vec![70], usize::MAX),
+            (vec![71], 70),
+            (vec![100, 100], 35),
+            (vec![100, 10, 100], 30),
+            (vec![10, 20, 1000], 40),
+            (vec![1; 100], 0),
+        ] {
+            assert_eq!(level(sizes.clone(), 70), expected, "{sizes:?}");
         }
-    }
-}
-
-impl Tenant {
-    pub(super) fn name(&self) -> &TenantName {
-        &self.name
-    }
-
-    /// The newest event's position.
-    pub(super) fn head(&self) -> Position {
-        self.lock().log.head()
-    }
-
-    /// The position after which the log has everything.
-    pub(super) fn tail(&self) -> Position {
-        self.lock().log.tail()
-    }
-
-    /// Whether the log has all that came after the position.
-    pub(super) fn has_all_after(&self, position: Position) -> Result<(), Gap> {
-        self.lock().log.read_after(position).map(drop)
-    }
-
-    /// Calls `f` with the events of a span of the log, oldest first, for as long as
-    /// it says so and with `count` at the most, under the tenant's lock. Gives the
-    /// offset up to which the span is done.
-    pub(super) fn read_log(
-        &self,
-        span: Span,
-        count: usize,
-        mut f: impl FnMut(&Arc<Event>) -> ControlFlow<()>,
-    ) -> Result<u64, Gap> {
-        let state = self.lock();
-        let at = |offset| Position {
-            offset,
-            ..state.log.head()
-        };
-        if span.whole_after != span.after {
-            let _all = state.log.read_after(at(span.whole_after))?;
-        }
-        let mut done = span.after;
-        for (number, event) in state.log.read_after(at(span.after))?.enumerate() {
-            let offset = event.position().offset;
-            if offset > span.up_to {
-                break;
-            }
-            if number == count || f(event).is_break() {
-                return Ok(done);
-            }
-            done = offset;
-        }
-        Ok(span.up_to)
-    }
-
-    /// Appends all events and sends them to every shard of the set, or does
-    /// nothing. Takes the drafts only when it appends.
-    pub(super) fn append(
-        self: &Arc<Self>,
-        drafts: &mut Vec<Draft>,
-        inboxes: &[InboxSender],
-        now: Instant,
-    ) -> Attempt {
-        let mut state = self.lock();
-        if state.removed {
-            return Attempt::Removed;
-        }
-        // All places first: what follows cannot fail. Places that were reserved
-        // in vain are given back by their drop.
-        let mut places = Vec::with_capacity(state.shards.len());
-        for entry in &state.shards {
-            let Some(inbox) = inboxes.get(entry.shard) else {
-                continue;
-            };
-            let share = match Arc::clone(&entry.share).try_acquire_owned() {
-                Ok(share) => share,
-                Err(TryAcquireError::NoPermits) => {
-                    return Attempt::NoRoom(FullInbox::Share(Arc::clone(&entry.share)));
-                }
-                Err(TryAcquireError::Closed) => continue,
-            };
-            match inbox.try_reserve() {
-                Ok(place) => places.push((place, share)),
-                Err(TrySendError::Full(())) => {
-                    return Attempt::NoRoom(FullInbox::Inbox(inbox.clone()));
-                }
-                // The shard has ended, and its connections with it.
-                Err(TrySendError::Closed(())) => {}
-            }
-        }
-        let appended = drafts.drain(..).map(|draft| state.log.append(draft, now));
-        let events = Events::new(appended);
-        let receipt = Receipt::new(places.len(), events.as_slice().len());
-        for (place, share) in places {
-            place.send(Item {
-                tenant: Arc::clone(self),
-                events: events.clone(),
-                receipt: ReceiptPart::of(&receipt),
-                _place: share,
-            });
-        }
-        drop(state);
-        Attempt::Appended(events, receipt)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -5,7 +5,6 @@ use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
     future::poll_fn,
-    ops::ControlFlow,
     rc::Rc,
     sync::Arc,
     task::{Context, Poll},
@@ -21,23 +20,18 @@ use tokio::{
 
 use super::{
     ShardId, ShardSeed,
-    catch_up::CatchUp,
     inbox::Item,
     index::TenantIndex,
-    registry::{Registry, Span, Tenant, TenantsFull},
+    membership::Membership,
+    registry::{Registry, TenantsFull},
     relief::Relief,
     subscribers::ConnectionId,
+    tenant::Tenant,
 };
 use crate::{
-    event::Event,
-    log::Gap,
     outbox::{Offer, Outbox},
-    protocol::{
-        Position, TenantName, Topic, UserName,
-        close::Ending,
-        position::EpochError,
-        topic::{TopicMap, TopicSet},
-    },
+    planted::{Fault, is_planted, saw},
+    protocol::{Position, TenantName, UserName, close::Ending},
     tally::Tally,
 };
 
@@ -77,20 +71,23 @@ pub struct ShardHub {
 
 /// A tenant that has connections on this shard.
 #[derive(Debug)]
-struct TenantHere {
-    tenant: Arc<Tenant>,
+pub(super) struct TenantHere {
+    pub(super) tenant: Arc<Tenant>,
     /// The last position that has been taken from the inbox, or that needs not be.
-    taken: Cell<Position>,
-    index: RefCell<TenantIndex>,
+    pub(super) taken: Cell<Position>,
+    pub(super) index: RefCell<TenantIndex>,
+    /// Nothing has been taken for it yet.
+    #[cfg(test)]
+    is_new: Cell<bool>,
 }
 
-/// A Subscribe would take a connection over its bound of topics. Nothing was
-/// subscribed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a connection may have {topics_max} topics")]
-pub struct TooManyTopics {
-    /// The bound.
-    pub topics_max: usize,
+#[cfg(test)]
+impl TenantHere {
+    fn take_position_late(&self) {
+        if self.is_new.replace(false) && is_planted(Fault::TakesThePositionLate) {
+            self.taken.set(self.tenant.head());
+        }
+    }
 }
 
 impl ShardHub {
@@ -148,11 +145,22 @@ impl ShardHub {
     pub async fn relieve_memory(&self) {
         loop {
             self.relief.asked(self.id).await;
+            self.tell_oldest();
+            // All tell first. And where nothing can be closed, what takes the memory is
+            // on its way, and not to be kept waiting by looking for it.
+            sleep(RELIEF_PAUSE).await;
             while self.registry.is_over_memory() && self.free_some_memory() {
-                // The others' turn, of which one may have older ones.
                 sleep(RELIEF_PAUSE).await;
             }
             self.relief.has_nothing(self.id);
+        }
+    }
+
+    /// Tells the other shards the age of what this one would close first.
+    fn tell_oldest(&self) {
+        let holders = self.holders_of_old_events();
+        if let Some(oldest) = holders.iter().map(|(placed, _)| *placed).min() {
+            self.relief.is_oldest(self.id, oldest);
         }
     }
 
@@ -232,21 +240,7 @@ impl ShardHub {
         let here = self.enter(tenant)?;
         let id = self.last_connection.get() + 1;
         self.last_connection.set(id);
-        let user = Topic::of_user(user);
-        let mut index = here.index.borrow_mut();
-        index.add(id, &outbox);
-        index.subscribe(&user, id, &outbox);
-        drop(index);
-        Ok(Membership {
-            hub: Rc::clone(self),
-            id,
-            user,
-            outbox,
-            topics: RefCell::default(),
-            implicit_from: Cell::new(here.taken.get().offset),
-            implicit_resumed: Cell::new(false),
-            here,
-        })
+        Ok(Membership::new(Rc::clone(self), here, id, user, outbox))
     }
 
     /// Tells every connection here to end; `ending` is asked for each. What is in
@@ -270,6 +264,8 @@ impl ShardHub {
             tenant,
             taken: Cell::new(head),
             index: RefCell::default(),
+            #[cfg(test)]
+            is_new: Cell::new(true),
         });
         tenants.insert(name.clone(), Rc::clone(&here));
         Ok(here)
@@ -282,14 +278,21 @@ impl ShardHub {
             .get(item.tenant.name())
             // A tenant that was forgotten and came back has another log.
             .filter(|here| Arc::ptr_eq(&here.tenant, &item.tenant));
+        let here = match tenants.values().next() {
+            first if is_planted(Fault::CrossesTenants) => first,
+            _ => here,
+        };
         let Some(here) = here else {
             return;
         };
+        #[cfg(test)]
+        here.take_position_late();
         let index = here.index.borrow();
         let mut to_wake = self.to_wake.borrow_mut();
         let first = self.last_event.get() + 1;
         for (number, event) in item.events.as_slice().iter().enumerate() {
             if event.position().offset <= here.taken.get().offset {
+                saw("a tenant that came back to a full inbox");
                 continue;
             }
             here.taken.set(event.position());
@@ -309,8 +312,11 @@ impl ShardHub {
     ///
     /// An event is sent to the inbox before the lock is released under which the
     /// head is read here, so what is to be taken is there: nothing is waited for.
-    fn take_up_to_head(&self, here: &TenantHere) -> Position {
+    pub(super) fn take_up_to_head(&self, here: &TenantHere) -> Position {
         let head = here.tenant.head();
+        if is_planted(Fault::ConfirmsTheHead) {
+            return head;
+        }
         while here.taken.get().offset < head.offset {
             if !self.take_next() {
                 break;
@@ -328,195 +334,8 @@ impl ShardHub {
         next.is_ok()
     }
 
-    fn leave(&self, here: &TenantHere) {
+    pub(super) fn leave(&self, here: &TenantHere) {
         self.tenants.borrow_mut().swap_remove(here.tenant.name());
         self.registry.leave(&here.tenant, self.id);
-    }
-}
-
-/// A connection's place in the hub. Dropped, it takes the connection out of
-/// everything.
-#[derive(Debug)]
-pub struct Membership {
-    hub: Rc<ShardHub>,
-    here: Rc<TenantHere>,
-    id: ConnectionId,
-    /// The topic of its user.
-    user: Topic,
-    outbox: Rc<Outbox>,
-    /// What it is subscribed to, and for each topic the offset from which on it has
-    /// been served.
-    topics: RefCell<TopicMap<u64>>,
-    /// The same for the implicit topics.
-    implicit_from: Cell<u64>,
-    /// Whether they have been resumed; once is all.
-    implicit_resumed: Cell<bool>,
-}
-
-/// What a Subscribe has brought about.
-#[derive(Debug)]
-pub enum Subscribed {
-    /// The connection stands at this position, and gets from there on what relates
-    /// to its topics.
-    Live(Position),
-    /// The same, but what the client had cannot be resumed from.
-    NotResumed(Position, Gap),
-    /// The connection resumes. Until it is live again its topics may not change.
-    Behind(CatchUp),
-}
-
-impl Membership {
-    /// Adds the topics to what the connection gets, from where it stands: all that
-    /// its older topics were to bring up to there is in its outbox, and all that
-    /// comes after it will be, for the new topics too. That position is never below
-    /// the head of the tenant's log as of the call.
-    ///
-    /// With `resume_from`, what came between that and the position is to be replayed.
-    /// An error there: the epoch is none that this relay could have given.
-    ///
-    /// # Errors
-    ///
-    /// When it would have more than `topics_max` topics.
-    pub fn subscribe(
-        &self,
-        topics: &[Topic],
-        topics_max: usize,
-        resume_from: Option<Result<Position, EpochError>>,
-    ) -> Result<Subscribed, TooManyTopics> {
-        let mut subscribed = self.topics.borrow_mut();
-        let new: TopicSet = topics
-            .iter()
-            .filter(|topic| !subscribed.contains_key(*topic))
-            .cloned()
-            .collect();
-        if subscribed.len() + new.len() > topics_max {
-            return Err(TooManyTopics { topics_max });
-        }
-        let position = self.hub.take_up_to_head(&self.here);
-        let mut index = self.here.index.borrow_mut();
-        for topic in &new {
-            index.subscribe(topic, self.id, &self.outbox);
-        }
-        self.hub.tally.subscriptions.add(new.len() as u64);
-        subscribed.extend(new.into_iter().map(|topic| (topic, position.offset)));
-        Ok(match resume_from {
-            None => Subscribed::Live(position),
-            Some(from) => self.resume(topics, from, position),
-        })
-    }
-
-    fn resume(
-        &self,
-        topics: &[Topic],
-        from: Result<Position, EpochError>,
-        position: Position,
-    ) -> Subscribed {
-        let implicit = !self.implicit_resumed.replace(true);
-        let whole = from
-            .map_err(|_| Gap::UnknownEpoch)
-            .and_then(|from| self.here.tenant.has_all_after(from).map(|()| from));
-        match whole {
-            Err(gap) => Subscribed::NotResumed(position, gap),
-            Ok(from) => {
-                self.outbox.fall_behind();
-                Subscribed::Behind(CatchUp::new(topics, implicit, from.offset, position))
-            }
-        }
-    }
-
-    /// Takes the topics away; those that it did not have do not matter.
-    pub fn unsubscribe(&self, topics: &[Topic]) {
-        let mut subscribed = self.topics.borrow_mut();
-        let mut index = self.here.index.borrow_mut();
-        for topic in topics {
-            if subscribed.remove(topic).is_some() {
-                index.unsubscribe(topic, self.id);
-                self.hub.tally.subscriptions.sub(1);
-            }
-        }
-    }
-}
-
-/// What a connection that catches up asks.
-impl Membership {
-    pub(super) fn outbox(&self) -> &Outbox {
-        &self.outbox
-    }
-
-    /// Up to where the shard has taken the tenant's events from its inbox.
-    pub(super) fn taken(&self) -> Position {
-        self.here.taken.get()
-    }
-
-    pub(super) fn read_log(
-        &self,
-        span: Span,
-        count: usize,
-        f: impl FnMut(&Arc<Event>) -> ControlFlow<()>,
-    ) -> Result<u64, Gap> {
-        self.here.tenant.read_log(span, count, f)
-    }
-
-    /// Whether it is a topic that the connection has without asking.
-    pub(super) fn is_implicit(&self, topic: &Topic) -> bool {
-        *topic == self.user || topic.is_everyone()
-    }
-
-    /// Whether the connection is to get the event.
-    pub(super) fn relates(&self, event: &Event) -> bool {
-        let topics = self.topics.borrow();
-        let is_its = |topic| topics.contains_key(topic) || self.is_implicit(topic);
-        event.topics().iter().any(is_its)
-    }
-
-    /// Whether a subscription has brought the event already.
-    pub(super) fn has_brought(&self, event: &Event) -> bool {
-        let topics = self.topics.borrow();
-        let served_from = |topic| match topics.get(topic) {
-            Some(from) => Some(*from),
-            None => self.is_implicit(topic).then(|| self.implicit_from.get()),
-        };
-        let is_served = |from| from < event.position().offset;
-        let mut served = event.topics().iter().filter_map(served_from);
-        served.any(is_served)
-    }
-
-    /// Queues an event of a replay.
-    pub(super) fn replay(&self, event: &Arc<Event>) {
-        self.hub.tally.replayed.add(1);
-        self.hub.tally.queued.add(1);
-        self.outbox.push_from_log(event, false);
-    }
-
-    /// A replay is over: from that offset on its topics have been served.
-    pub(super) fn replayed(&self, topics: &TopicSet, implicit: bool, from: u64) {
-        let mut subscribed = self.topics.borrow_mut();
-        for topic in topics {
-            if let Some(served_from) = subscribed.get_mut(topic) {
-                *served_from = from.min(*served_from);
-            }
-        }
-        if implicit {
-            let served_from = self.implicit_from.get();
-            self.implicit_from.set(from.min(served_from));
-        }
-    }
-}
-
-impl Drop for Membership {
-    fn drop(&mut self) {
-        let topics = self.topics.take();
-        let mut index = self.here.index.borrow_mut();
-        for topic in topics.keys() {
-            index.unsubscribe(topic, self.id);
-        }
-        index.unsubscribe(&self.user, self.id);
-        index.remove(self.id);
-        self.hub.tally.subscriptions.sub(topics.len() as u64);
-        let last = index.is_empty();
-        drop(index);
-        if last {
-            self.hub.leave(&self.here);
-        }
     }
 }

@@ -31,6 +31,10 @@ impl Accepted {
             topics: Arc::clone(draft.topics()),
         }
     }
+
+    pub(super) fn message_id(&self) -> &str {
+        self.message_id.as_str()
+    }
 }
 
 /// An event's part of an answer.
@@ -81,7 +85,7 @@ impl<'a> Answer<'a> {
             },
             topics: &accepted.topics,
             matched: placed.matched,
-            duplicate: false,
+            duplicate: placed.duplicate,
         }
     }
 }
@@ -129,6 +133,7 @@ mod tests {
                 offset: index as u64 + 7,
             },
             matched: *matched,
+            duplicate: false,
         };
         let published = Published {
             events: matched.iter().enumerate().map(placed).collect(),

@@ -36,7 +36,12 @@ pub(super) fn draft(
         None => fresh_message_id(relay)?,
     };
     let kept: Vec<_> = inspected.kept().collect();
-    Ok(Draft::new(DraftParts {
+    // An id that the relay has made comes back from nobody.
+    let fingerprint = inspected.message_id.is_some().then(|| {
+        let key = relay.publisher.fingerprint_key();
+        key.fingerprint(&message_id, &kept, &topics)
+    });
+    let draft = Draft::new(DraftParts {
         kept: &kept,
         message_id,
         append_message_id: inspected.message_id.is_none(),
@@ -45,7 +50,8 @@ pub(super) fn draft(
             .is_none()
             .then(|| relay.clock.unix_seconds()),
         topics,
-    }))
+    });
+    Ok(draft.known_by(fingerprint))
 }
 
 fn check_payload(envelope: &Inspected<'_>) -> Result<(), Problem> {

@@ -13,17 +13,14 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// With so much gathered it is sent before more is taken, in bytes.
 const GATHERED_MAX: usize = 64 * 1024;
 
 /// The stream. Clones are the same one.
 #[derive(Debug)]
-pub(super) struct Gathered<S = TcpStream>(Rc<RefCell<State<S>>>);
+pub(super) struct Gathered<S>(Rc<RefCell<State<S>>>);
 
 #[derive(Debug)]
 struct State<S> {

@@ -7,6 +7,8 @@ mod call;
 mod draft;
 mod events;
 mod gathered;
+mod parameters;
+mod refused;
 mod route;
 
 use std::{
@@ -23,8 +25,7 @@ use std::{
 use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
-    io::{AsyncRead, AsyncWriteExt, ReadBuf},
-    net::TcpStream,
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
     time::timeout,
 };
 
@@ -45,7 +46,7 @@ const HEAD_BYTES_MAX: usize = 64 * 1024;
 const LINGER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Answers the calls of one backend's connection.
-pub async fn serve(shard: Rc<Shard>, stream: TcpStream) {
+pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(shard: Rc<Shard>, stream: S) {
     let callee = Rc::clone(&shard);
     let service = service_fn(move |request| {
         let shard = Rc::clone(&callee);
@@ -57,6 +58,8 @@ pub async fn serve(shard: Rc<Shard>, stream: TcpStream) {
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIMEOUT)
             .max_buf_size(HEAD_BYTES_MAX)
+            // The buffer alone would let a longer one pass that comes in large pieces.
+            .max_header_size(HEAD_BYTES_MAX)
             // One that has said all it has to say still wants its answers.
             .half_close(true)
             // An answer is small: one piece is cheaper than a list of two.
@@ -84,7 +87,10 @@ pub async fn serve(shard: Rc<Shard>, stream: TcpStream) {
 /// Says that nothing more will be answered, and reads until the backend ends too.
 /// Were the socket closed with something unread, the kernel would reset the
 /// connection, and a backend that is still sending might lose its answer.
-async fn linger(mut stream: Gathered, buffer: &RefCell<Box<[u8]>>) -> io::Result<()> {
+async fn linger<S: AsyncRead + AsyncWrite + Unpin>(
+    mut stream: Gathered<S>,
+    buffer: &RefCell<Box<[u8]>>,
+) -> io::Result<()> {
     stream.shutdown().await?;
     // Polled, not awaited by `readable`: only so does tokio see to it that a
     // backend that never pauses does not keep the shard to itself.
@@ -93,8 +99,8 @@ async fn linger(mut stream: Gathered, buffer: &RefCell<Box<[u8]>>) -> io::Result
 }
 
 /// Reads and forgets, once: how many bytes.
-fn poll_discard(
-    stream: &mut Gathered,
+fn poll_discard<S: AsyncRead + Unpin>(
+    stream: &mut Gathered<S>,
     context: &mut Context<'_>,
     buffer: &RefCell<Box<[u8]>>,
 ) -> Poll<io::Result<usize>> {

@@ -100,6 +100,28 @@ impl Closed {
     }
 }
 
+/// Why a backend's call was answered with 409, for the label `reason`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Conflict {
+    /// A message id had been given to another body.
+    MessageId,
+    /// A precondition did not hold.
+    Precondition,
+}
+
+impl Conflict {
+    const ALL: [Self; 2] = [Self::MessageId, Self::Precondition];
+
+    /// The reason as a word.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::MessageId => "message_id",
+            Self::Precondition => "precondition",
+        }
+    }
+}
+
 /// The result of a resume that was complete.
 const RECOVERED: &str = "recovered";
 
@@ -114,8 +136,8 @@ const REFUSALS: [ErrorCode; 3] = [
 const HANDSHAKE_REFUSALS: [&str; 8] = ["400", "401", "403", "404", "405", "426", "431", "503"];
 
 /// The statuses that a backend's call can be answered with.
-const INGEST_STATUSES: [&str; 11] = [
-    "200", "202", "400", "401", "403", "404", "405", "408", "413", "415", "503",
+const INGEST_STATUSES: [&str; 12] = [
+    "200", "202", "400", "401", "403", "404", "405", "408", "409", "413", "415", "503",
 ];
 
 /// The reasons for which a backend is not known.
@@ -158,6 +180,8 @@ pub struct Metrics {
     ingest_authentication_failures: Family,
     ingest_requests: Family,
     events_ingested: Counter,
+    ingest_duplicates: Counter,
+    ingest_conflicts: Family,
     accept_errors: Counter,
     scraped: Scraped,
 }
@@ -178,6 +202,7 @@ struct Scraped {
     client_reads: Counter,
     event_bytes: Gauge,
     log_bytes: Gauge,
+    message_id_bytes: Gauge,
     tenants: Gauge,
     tenants_dormant: Gauge,
     panics: Counter,
@@ -263,6 +288,18 @@ impl Metrics {
                 "Events that were accepted from backends and have a position.",
                 &[],
             ),
+            ingest_duplicates: register.counter(
+                "sidewire_ingest_duplicates_total",
+                "Events that backends posted again under their message_id, and that were not taken twice.",
+                &[],
+            ),
+            ingest_conflicts: register.family(
+                "sidewire_ingest_conflicts_total",
+                "Calls of backends that were answered with 409, by reason: message_id, one was given to another event before; precondition, an if_last did not hold.",
+                &[],
+                "reason",
+                Conflict::ALL.map(Conflict::label),
+            ),
             accept_errors: register.counter(
                 "sidewire_accept_errors_total",
                 "Failed attempts to accept a connection, such as for want of descriptors.",
@@ -317,9 +354,15 @@ impl Metrics {
         self.ingest_requests.count(status.as_str(), &self.recorder);
     }
 
-    /// Events were accepted.
-    pub fn ingested(&self, events: u64) {
-        self.events_ingested.increment(events);
+    /// Events were accepted, of which some had been accepted before.
+    pub fn ingested(&self, new: u64, duplicates: u64) {
+        self.events_ingested.increment(new);
+        self.ingest_duplicates.increment(duplicates);
+    }
+
+    /// A backend's call was in conflict with what had come before.
+    pub fn conflict(&self, reason: Conflict) {
+        self.ingest_conflicts.count(reason.label(), &self.recorder);
     }
 
     /// A connection could not be accepted.
@@ -409,14 +452,19 @@ impl Scraped {
                 "Memory that the events in the tenants' logs take up, in bytes.",
                 &[],
             ),
+            message_id_bytes: register.gauge(
+                "sidewire_message_ids_bytes",
+                "Memory that remembered message ids take up, in bytes, counted as 128 an id.",
+                &[],
+            ),
             tenants: register.gauge(
                 "sidewire_tenants",
-                "Tenants with connections or events in their log.",
+                "Tenants with connections, events in their log, or remembered message ids.",
                 &[],
             ),
             tenants_dormant: register.gauge(
                 "sidewire_tenants_dormant",
-                "Tenants without either, of which the end of their log is remembered.",
+                "Tenants without any of these, of which the end of their log is remembered.",
                 &[],
             ),
             panics: register.counter(
@@ -451,6 +499,8 @@ impl Scraped {
         self.queued.set(as_gauge(sum(|tally| tally.queued.get())));
         self.event_bytes.set(as_gauge(registry.event_bytes().get()));
         self.log_bytes.set(as_gauge(registry.log_bytes()));
+        self.message_id_bytes
+            .set(as_gauge(registry.message_ids().bytes() as u64));
         self.tenants.set(as_gauge(registry.len() as u64));
         self.tenants_dormant
             .set(as_gauge(registry.dormant_len() as u64));

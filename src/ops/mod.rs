@@ -9,6 +9,6 @@ mod systemd;
 
 pub use http::{Ops, serve};
 pub use logging::{LoggingError, init as init_logging};
-pub use metrics::{Closed, Metrics};
+pub use metrics::{Closed, Conflict, Metrics};
 pub use panics::watch as watch_panics;
 pub use systemd::{notify_ready, notify_stopping};

@@ -26,7 +26,7 @@ use crate::{
     clock::Clock,
     config::Config,
     hub::{self, InboxLimits, PublishTimeouts, Registry, RegistryLimits},
-    log::Window,
+    log::{MessageIdLimits, Window},
     ops::{self, Metrics, Ops},
     random::Random,
     relay::Relay,
@@ -253,6 +253,11 @@ fn registry_limits(config: &Config) -> RegistryLimits {
             age: config.replay.age,
         },
         inbox: InboxLimits::default(),
+        message_ids: MessageIdLimits {
+            age: config.ingest.message_id_age,
+            count: config.ingest.message_ids_max,
+            bytes: config.ingest.message_id_bytes_max,
+        },
     }
 }
 

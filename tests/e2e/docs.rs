@@ -24,13 +24,15 @@ use tokio::{
 
 use crate::support::{INGEST_KEY, PATIENCE, TestRelay, http, token};
 
-const PAGES: [&str; 6] = [
+const PAGES: [&str; 8] = [
     "README.md",
     "CHANGELOG.md",
     "docs/protocol.md",
     "docs/architecture.md",
     "docs/metrics.md",
     "docs/performance.md",
+    "docs/guarantees.md",
+    "docs/testing.md",
 ];
 
 #[tokio::test]
@@ -395,4 +397,37 @@ fn page(name: &str) -> String {
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// `docs/guarantees.md` names files and tests, as "`file`: `test`, `test`".
+#[test]
+fn every_promise_names_a_test_that_there_is() {
+    let page = page("docs/guarantees.md");
+    let (promises, _) = page.split_once("## What is not promised").unwrap();
+    let rows: Vec<_> = promises
+        .lines()
+        .filter(|line| line.starts_with("| **"))
+        .collect();
+    assert!(rows.len() > 15);
+    for row in rows {
+        let shown_by = row.trim_end_matches(" |").rsplit_once(" | ").unwrap().1;
+        let mut shown = shown_by.contains("the simulation");
+        for part in shown_by.split("; ") {
+            let mut names = part.split('`').skip(1).step_by(2);
+            let Some(path) = names.next() else {
+                continue;
+            };
+            let place = root().join(path);
+            assert!(place.exists(), "{path} is not there: {row}");
+            for test in names {
+                let code = fs::read_to_string(&place).unwrap();
+                assert!(
+                    code.contains(&format!("fn {test}(")),
+                    "{path} has no {test}"
+                );
+            }
+            shown = true;
+        }
+        assert!(shown, "nothing shows: {row}");
+    }
 }

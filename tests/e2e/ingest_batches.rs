@@ -15,26 +15,20 @@ async fn a_batch_is_answered_event_by_event_and_its_events_stand_together() {
     one.subscribe(&["project:p1"]).await;
     let mut both = relay.connect("acme", "bob").await;
     both.subscribe(&["project:p1", "project:p2"]).await;
-    let mut batch = json!({"messages": [
-        work_item_created("p2"),
-        work_item_created("p1"),
-        work_item_created("p3"),
-        work_item_created("p2"),
-    ]});
-    for (index, message) in batch["messages"]
-        .as_array_mut()
-        .unwrap()
-        .iter_mut()
-        .enumerate()
-    {
-        message["messageId"] = json!(format!("m{index}"));
-    }
-    let bytes = relay.schema.batch_from_json(batch.to_string().as_bytes());
-    let bodies = [
-        (JSON, batch.to_string().into_bytes()),
-        (PROTOBUF, bytes.unwrap()),
-    ];
-    for (round, (content_type, body)) in bodies.into_iter().enumerate() {
+    for (round, content_type) in [JSON, PROTOBUF].into_iter().enumerate() {
+        let messages = ["p2", "p1", "p3", "p2"].into_iter().enumerate();
+        let messages: Vec<_> = messages
+            .map(|(index, project)| {
+                let mut event = work_item_created(project);
+                event["messageId"] = json!(format!("m{round}.{index}"));
+                event
+            })
+            .collect();
+        let batch = json!({"messages": messages}).to_string().into_bytes();
+        let body = match content_type {
+            JSON => batch,
+            _ => relay.schema.batch_from_json(&batch).unwrap(),
+        };
         let answer = Call::post(BATCH, content_type, body).answer(&relay).await;
         assert_eq!(
             (answer.status, &answer.headers["content-type"][..]),
@@ -54,13 +48,14 @@ async fn a_batch_is_answered_event_by_event_and_its_events_stand_together() {
             .map(|(index, (project, matched))| {
                 let offset = (4 * round + index + 1).to_string();
                 let topics = json!(["work_item:item-1", format!("project:{project}")]);
-                json!([format!("m{index}"), offset, topics, matched, false])
+                json!([format!("m{round}.{index}"), offset, topics, matched, false])
             })
             .collect();
         assert_eq!(found, expected, "{content_type}");
-        assert_eq!(one.event().await.message_id, "m1");
-        for expected in ["m0", "m1", "m3"] {
-            assert_eq!(both.event().await.message_id, expected);
+        let id = |index| format!("m{round}.{index}");
+        assert_eq!(one.event().await.message_id, id(1));
+        for expected in [0, 1, 3] {
+            assert_eq!(both.event().await.message_id, id(expected));
         }
     }
     one.nothing_more().await;

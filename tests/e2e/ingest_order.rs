@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use sidewire::client::Encoding;
+use sidewire::client::{Encoding, Publisher};
 use tokio::{task::JoinSet, time::timeout};
 
 use crate::support::{TestClient, TestRelay};
@@ -57,11 +57,7 @@ async fn all_subscribers_get_what_several_backends_post_in_the_same_order() {
     }
     let mut publishers = JoinSet::new();
     for publisher in 0..PUBLISHERS {
-        publishers.spawn(publish(
-            relay.backend(),
-            publisher,
-            size.events_per_publisher,
-        ));
+        publishers.spawn(publish(relay.backend(), publisher, size));
     }
 
     let rush = async {
@@ -97,7 +93,7 @@ async fn receive_all(mut client: TestClient, events: usize) -> Sequence {
     sequence
 }
 
-async fn publish(backend: sidewire::client::Publisher, publisher: usize, size: Size) -> Sequence {
+async fn publish(backend: Publisher, publisher: usize, size: Size) -> Sequence {
     let mut answers = Vec::new();
     for event in 0..size.events_per_publisher {
         let body = json!({

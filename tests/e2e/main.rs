@@ -35,6 +35,7 @@ mod slow_handshakes;
 
 mod event_bytes;
 mod events;
+mod idempotency;
 mod ingest_answers;
 mod ingest_batches;
 mod ingest_http;
@@ -43,6 +44,7 @@ mod ingest_order;
 mod ingest_query;
 mod ingest_refusals;
 mod ingest_support;
+mod preconditions;
 
 mod resume;
 mod resume_load;

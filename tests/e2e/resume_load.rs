@@ -16,8 +16,8 @@ const RESUMING: usize = 100;
 const EVENTS: u64 = 10_000;
 const BATCH: u64 = 1_000;
 
-/// How late an event for the others may be. It is some milliseconds; what is more is
-/// for a machine that is busy otherwise.
+/// How late an event for the others may be. Measured with ten other processes on two
+/// cores: 23 ms in the middle, 102 ms at the most; what is more is for chance.
 const DELAY_MAX: Duration = Duration::from_millis(500);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -46,26 +46,21 @@ async fn a_hundred_resumes_of_ten_thousand_events_do_not_keep_others_waiting() {
         tokio::spawn(async move {
             let confirmed = client.resume(&["project:p1"], &start).await;
             assert_eq!((confirmed.recovered, confirmed.replayed), (true, EVENTS));
-            for _ in 0..EVENTS {
-                client.0.receive_raw().await.unwrap();
+            let first = start.offset + 1;
+            for offset in first..first + EVENTS {
+                assert_eq!(client.event().await.position.unwrap().offset, offset);
             }
         })
     });
-    let began = Instant::now();
     for outcome in join_all(replays.collect::<Vec<_>>()).await {
         outcome.unwrap();
     }
-    let took = began.elapsed();
     all_resumed.send(()).unwrap();
     let (mut delays, beside) = delays.await.unwrap();
     delays.sort_unstable();
-    let (median, max) = (delays[delays.len() / 2], delays[delays.len() - 1]);
-    println!(
-        "{RESUMING} replays of {EVENTS} events took {took:?}; {} events beside them took {median:?} (median), {max:?} (max)",
-        delays.len()
-    );
+    let max = delays[delays.len() - 1];
     assert!(delays.len() > 10, "too few to say anything: {delays:?}");
-    assert!(max < DELAY_MAX, "{max:?}");
+    assert!(max < DELAY_MAX, "{delays:?}");
     drop(beside);
     assert!(relay.stop().await);
 }

@@ -1,5 +1,6 @@
 //! The hub against a naive model, and its corners one by one.
 
+mod idempotency;
 mod isolation;
 mod memory;
 mod resume;
@@ -14,10 +15,10 @@ use std::{
 use proptest::prelude::*;
 use tokio::time::Instant;
 
-use super::*;
+use super::{inbox::Waited, submission::Submission, *};
 use crate::{
     event::{Draft, tests::draft},
-    log::Window,
+    log::{MessageIdLimits, Window},
     outbox::{Outbox, OutboxLimits, OutboxPool},
     protocol::{Epoch, Position, TenantName, Topic, UserName, close::Ending, wire},
     random::Random,
@@ -35,6 +36,11 @@ const WIDE: RegistryLimits = RegistryLimits {
     inbox: InboxLimits {
         places: 1024,
         places_per_tenant: 256,
+    },
+    message_ids: MessageIdLimits {
+        age: Duration::from_secs(300),
+        count: 1000,
+        bytes: 1 << 20,
     },
 };
 
@@ -111,6 +117,13 @@ async fn append(
     drafts: Vec<Draft>,
 ) -> Result<Published, PublishError> {
     Ok(publisher.append(tenant, drafts).await?.acknowledged().await)
+}
+
+fn submission(draft: Draft) -> Submission<'static> {
+    Submission {
+        drafts: vec![draft],
+        conditions: &[],
+    }
 }
 
 struct Client {
@@ -245,11 +258,13 @@ async fn a_subscribe_stands_at_the_head_and_leaves_what_was_before_to_older_topi
     // Nobody takes from the inbox: the events are in the log and on their way.
     let mut sent = std::pin::pin!(async {
         for topic in ["project:1", "project:2"] {
-            let mut drafts = vec![draft(topic, &[topic])];
+            let mut drafts = submission(draft(topic, &[topic]));
             bench.registry.obtain(&tenant).unwrap().append(
                 &mut drafts,
                 &bench.publisher.inboxes,
                 Instant::now(),
+                true,
+                Waited::default(),
             );
         }
     });
@@ -268,11 +283,13 @@ async fn what_was_sent_before_a_shard_entered_again_is_not_delivered() {
     let bench = Bench::new(1, WIDE);
     let a = bench.connect(0, "acme", "ann");
     let tenant = name("acme");
-    let mut drafts = vec![draft("old", &["tenant:*"])];
+    let mut drafts = submission(draft("old", &["tenant:*"]));
     bench.registry.obtain(&tenant).unwrap().append(
         &mut drafts,
         &bench.publisher.inboxes,
         Instant::now(),
+        true,
+        Waited::default(),
     );
     drop(a);
     let b = bench.connect(0, "acme", "bob");
@@ -294,11 +311,13 @@ async fn what_was_sent_to_a_tenant_that_was_forgotten_is_not_delivered_to_its_he
     let bench = Bench::new(1, limits);
     let a = bench.connect(0, "acme", "ann");
     let first = a.subscribe(&[]).epoch;
-    let mut drafts = vec![draft("old", &["tenant:*"])];
+    let mut drafts = submission(draft("old", &["tenant:*"]));
     bench.registry.obtain(&name("acme")).unwrap().append(
         &mut drafts,
         &bench.publisher.inboxes,
         Instant::now(),
+        true,
+        Waited::default(),
     );
     drop(a);
     assert!(bench.registry.is_empty());
@@ -350,6 +369,40 @@ async fn a_full_inbox_refuses_after_the_timeout_and_leaves_nothing_behind() {
         assert_eq!(published.events[0].position.offset, 3);
         assert_eq!(a.received_ids(), ["1", "2", "4"]);
         assert_eq!(b.received_ids(), ["1", "2", "4"]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_that_wait_for_one_place_one_gets_it_at_once() {
+    for inbox in [
+        InboxLimits {
+            places: 1,
+            places_per_tenant: 10,
+        },
+        InboxLimits {
+            places: 10,
+            places_per_tenant: 1,
+        },
+    ] {
+        let bench = Bench::new(1, RegistryLimits { inbox, ..WIDE });
+        let _a = bench.connect(0, "acme", "ann");
+        let tenant = name("acme");
+        let post = async || {
+            bench
+                .publisher
+                .append(&tenant, vec![draft("m", &["a:1"])])
+                .await
+        };
+        assert!(post().await.is_ok());
+        let (mut first, mut second) = (std::pin::pin!(post()), std::pin::pin!(post()));
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        for _ in 0..2 {
+            assert!(first.as_mut().poll(&mut context).is_pending());
+            assert!(second.as_mut().poll(&mut context).is_pending());
+        }
+        bench.shards[0].take_waiting();
+        assert!(first.as_mut().poll(&mut context).is_ready());
+        assert!(second.as_mut().poll(&mut context).is_pending());
     }
 }
 

@@ -2,8 +2,10 @@
 //! answers, writes what is queued, keeps the deadlines, ends the connection with
 //! the right code. Knows no topics and no JSON.
 
+mod ending;
+mod requests;
+
 use std::{
-    collections::VecDeque,
     future::poll_fn,
     marker::PhantomData,
     mem,
@@ -14,33 +16,17 @@ use std::{
 
 use bytes::Bytes;
 use tokio::{task::yield_now, time::Instant};
-use tokio_tungstenite::tungstenite::{
-    Error, Message,
-    error::ProtocolError,
-    protocol::{CloseFrame, frame::coding::CloseCode},
-};
+use tokio_tungstenite::tungstenite::Message;
 
 use super::{
     admitted::{Account, Admitted},
     alarms::Alarm,
-    behind::{Behind, WAITING_MAX},
-    conversation::{Action, Conversation, TopicsRequest},
+    behind::Behind,
+    conversation::Conversation,
     deadlines::{Deadlines, Late},
     stream::{FrameStream, Transport},
 };
-use crate::{
-    hub::{Membership, Progress, Subscribed},
-    log::Gap,
-    ops::Closed,
-    outbox::Advanced,
-    protocol::{
-        ErrorCode, Position,
-        close::Ending,
-        frame,
-        reply::{Refusal, Reply},
-    },
-    relay::Shard,
-};
+use crate::{hub::Membership, outbox::Advanced, protocol::close::Ending, relay::Shard};
 
 /// How long a client may take to answer our Close frame, once that is written.
 const CLOSE_ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -183,7 +169,6 @@ impl<S: Transport, L: Listener> Connection<S, L> {
             }
             if mem::take(&mut self.turn_is_over) {
                 yield_now().await;
-                continue;
             }
             match poll_fn(|context| self.poll_step(context)).await {
                 Step::Read => {
@@ -351,109 +336,6 @@ impl<S: Transport, L: Listener> Connection<S, L> {
         }
     }
 
-    fn answer(&mut self, frame: &[u8]) {
-        let now = self.account.shard.relay.clock.unix_seconds();
-        let action = self.conversation.receive(frame, now);
-        match (action, &mut self.behind) {
-            (Action::Reply(reply), _) => self.push(&reply),
-            (action, Some(behind)) if behind.has_room() => behind.waiting.push_back(action),
-            (Action::Subscribe(request) | Action::Unsubscribe(request), Some(_)) => {
-                self.push(&request.too_many_wait(WAITING_MAX));
-            }
-            (action, None) => {
-                self.carry_out(action);
-                self.catch_up();
-            }
-        }
-    }
-
-    fn carry_out(&mut self, action: Action) {
-        match action {
-            Action::Reply(reply) => self.push(&reply),
-            Action::Subscribe(request) => self.subscribe(request),
-            Action::Unsubscribe(request) => {
-                if let Some(membership) = &self.membership {
-                    membership.unsubscribe(request.topics());
-                    self.push(&request.unsubscribed());
-                }
-            }
-        }
-    }
-
-    fn subscribe(&mut self, request: TopicsRequest) {
-        let Some(membership) = &self.membership else {
-            return;
-        };
-        let cap = self.account.shard.relay.config.limits.topics_per_connection;
-        match membership.subscribe(request.topics(), cap, request.resume_from()) {
-            Ok(Subscribed::Live(position)) => self.push(&request.subscribed(position, None)),
-            Ok(Subscribed::NotResumed(position, gap)) => {
-                self.resumed(request, position, Err(gap));
-            }
-            Ok(Subscribed::Behind(catch_up)) => {
-                self.behind = Some(Behind::new(catch_up, request));
-            }
-            Err(over) => self.push(&request.over_the_cap(over.topics_max)),
-        }
-    }
-
-    /// Tells the client whether it is given what it missed.
-    fn resumed(&self, request: TopicsRequest, position: Position, result: Result<u64, Gap>) {
-        self.account.shard.relay.metrics.resumed(result.map(drop));
-        self.push(&request.subscribed(position, result.ok()));
-    }
-
-    /// Goes on with what the client missed, if there is any of that: for a slice of
-    /// the log, then others have their turn.
-    fn catch_up(&mut self) {
-        while let (Some(behind), Some(membership)) = (&mut self.behind, &self.membership) {
-            self.turn_is_over = true;
-            match behind.catch_up.step(membership) {
-                Progress::More => return,
-                Progress::Confirm(result) => {
-                    let position = behind.catch_up.position();
-                    if let Some(request) = behind.request.take() {
-                        self.resumed(request, position, result);
-                    }
-                }
-                Progress::Live => {
-                    let waiting = mem::take(&mut behind.waiting);
-                    self.behind = None;
-                    self.take_waiting(waiting);
-                }
-                Progress::Overtaken => return self.end(Ending::Overtaken),
-            }
-        }
-    }
-
-    /// Carries out what has waited, until it makes the connection catch up again.
-    fn take_waiting(&mut self, waiting: VecDeque<Action>) {
-        if self.account.outbox.ending().is_some() {
-            return;
-        }
-        for action in waiting {
-            match &mut self.behind {
-                Some(behind) => behind.waiting.push_back(action),
-                None => self.carry_out(action),
-            }
-        }
-    }
-
-    /// Whether what the connection is still sent from the log goes before its end.
-    fn is_owed_more(&self, ending: Ending) -> bool {
-        self.behind.is_some() && ending.writes_what_is_queued()
-    }
-
-    fn push(&self, reply: &Reply) {
-        let relay = &self.account.shard.relay;
-        if let Reply::Error(refusal) = reply {
-            relay.metrics.refused(refusal.code);
-        }
-        let id = relay.random.uuid_v7(&relay.clock).to_string();
-        let envelope = reply.envelope(&id, relay.clock.unix_seconds());
-        self.account.outbox.push_reply(frame::binary(&envelope));
-    }
-
     fn wrote(&mut self, advanced: Advanced) {
         self.account.wrote(advanced);
         if advanced.frames > 0 {
@@ -468,123 +350,4 @@ impl<S: Transport, L: Listener> Connection<S, L> {
             self.deadlines.close = Some(end);
         }
     }
-
-    /// Begins to close the connection, for a reason of the relay's.
-    fn end(&mut self, ending: Ending) {
-        if self.phase != Phase::Open {
-            return;
-        }
-        self.account.closed = Closed::by_relay(ending);
-        self.leave();
-        if !ending.writes_what_is_queued() {
-            self.account.discarded(self.account.outbox.discard());
-        }
-        if ending == Ending::TokenExpired {
-            self.push(&Reply::Error(Refusal::new(
-                ErrorCode::AuthenticationFailed,
-                "the token has expired",
-            )));
-        }
-        self.stream.close(CloseFrame {
-            code: CloseCode::from(ending.code()),
-            reason: ending.reason().into(),
-        });
-        self.phase = Phase::Closing;
-        if ending.writes_what_is_queued() {
-            // For that it has until the end of the drain, which is not decided
-            // here: a deadline of its own would race with that.
-            self.deadlines.token = None;
-        } else {
-            self.give_it_until(self.account.shard.relay.config.client.write_timeout);
-        }
-    }
-
-    /// The client has sent a Close frame; tungstenite answers it at the next read.
-    fn closed_by_client(&mut self) {
-        if self.phase == Phase::Open {
-            self.account.closed = Closed::ByClient;
-            self.leave();
-            self.account.discarded(self.account.outbox.discard());
-            self.phase = Phase::Closing;
-            self.give_it_until(self.account.shard.relay.config.client.write_timeout);
-        }
-    }
-
-    /// tungstenite reads no further.
-    fn broken(&mut self, error: &Error) {
-        let (closed, code) = match error {
-            Error::ConnectionClosed | Error::AlreadyClosed => {
-                self.phase = Phase::Closed;
-                return;
-            }
-            Error::Capacity(_) => (Closed::TooBig, CloseCode::Size),
-            Error::Utf8(_) => (Closed::BadUtf8, CloseCode::Invalid),
-            Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) | Error::Io(_) => {
-                self.outbox_is_lost();
-                return;
-            }
-            _ => (Closed::ProtocolError, CloseCode::Protocol),
-        };
-        if self.phase == Phase::Open {
-            self.account.closed = closed;
-            self.leave();
-            self.account.discarded(self.account.outbox.discard());
-            self.stream.close(CloseFrame {
-                code,
-                // tungstenite's words are about the wire, not about the relay.
-                reason: reason_of(error).into(),
-            });
-        }
-        self.phase = Phase::Lingering { shut_down: false };
-        self.give_it_until(self.account.shard.relay.config.client.write_timeout);
-    }
-
-    /// The client is gone without a word: what is queued goes nowhere.
-    fn outbox_is_lost(&mut self) {
-        self.leave();
-        self.account.discarded(self.account.outbox.abandon());
-        self.phase = Phase::Closed;
-        self.give_it_until(self.account.shard.relay.config.client.write_timeout);
-    }
-
-    /// Nothing more is for it.
-    fn leave(&mut self) {
-        self.membership = None;
-        self.behind = None;
-    }
-
-    fn lost(&mut self) -> Step {
-        self.outbox_is_lost();
-        Step::Over
-    }
-
-    fn cut_off(&mut self) {
-        if !self.account.outbox.is_empty() && self.phase == Phase::Open {
-            self.account.closed = Closed::Reset;
-        }
-    }
-
-    fn give_it_until(&mut self, timeout: Duration) {
-        self.deadlines.token = None;
-        self.deadlines
-            .close
-            .get_or_insert_with(|| Instant::now() + timeout);
-    }
-}
-
-impl<S: Transport, L> Drop for Connection<S, L> {
-    /// Whatever ends the task: with something unwritten the client must not take
-    /// the end for a good one.
-    fn drop(&mut self) {
-        if !self.account.outbox.is_empty() {
-            self.stream.reset();
-        }
-    }
-}
-
-/// A Close frame's reason has at most 123 bytes (RFC 6455, 5.5).
-fn reason_of(error: &Error) -> String {
-    let mut reason = error.to_string();
-    reason.truncate(reason.floor_char_boundary(123));
-    reason
 }

@@ -1,0 +1,143 @@
+//! How a connection ends: what is said to the client, what is still written, and
+//! for how long.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_tungstenite::tungstenite::{
+    Error,
+    error::ProtocolError,
+    protocol::{CloseFrame, frame::coding::CloseCode},
+};
+
+use super::{Connection, Listener, Phase, Step};
+use crate::{
+    connection::stream::Transport,
+    ops::Closed,
+    protocol::{
+        ErrorCode,
+        close::Ending,
+        reply::{Refusal, Reply},
+    },
+};
+
+impl<S: Transport, L: Listener> Connection<S, L> {
+    /// Begins to close the connection, for a reason of the relay's.
+    pub(super) fn end(&mut self, ending: Ending) {
+        if self.phase != Phase::Open {
+            return;
+        }
+        self.account.closed = Closed::by_relay(ending);
+        self.leave();
+        if !ending.writes_what_is_queued() {
+            self.account.discarded(self.account.outbox.discard());
+        }
+        if ending == Ending::TokenExpired {
+            self.push(&Reply::Error(Refusal::new(
+                ErrorCode::AuthenticationFailed,
+                "the token has expired",
+            )));
+        }
+        self.stream.close(CloseFrame {
+            code: CloseCode::from(ending.code()),
+            reason: ending.reason().into(),
+        });
+        self.phase = Phase::Closing;
+        if ending.writes_what_is_queued() {
+            // For that it has until the end of the drain, which is not decided
+            // here: a deadline of its own would race with that.
+            self.deadlines.token = None;
+        } else {
+            self.give_it_until(self.account.shard.relay.config.client.write_timeout);
+        }
+    }
+
+    /// The client has sent a Close frame; tungstenite answers it at the next read.
+    pub(super) fn closed_by_client(&mut self) {
+        if self.phase == Phase::Open {
+            self.account.closed = Closed::ByClient;
+            self.leave();
+            self.account.discarded(self.account.outbox.discard());
+            self.phase = Phase::Closing;
+            self.give_it_until(self.account.shard.relay.config.client.write_timeout);
+        }
+    }
+
+    /// tungstenite reads no further.
+    pub(super) fn broken(&mut self, error: &Error) {
+        let (closed, code) = match error {
+            Error::ConnectionClosed | Error::AlreadyClosed => {
+                self.phase = Phase::Closed;
+                return;
+            }
+            Error::Capacity(_) => (Closed::TooBig, CloseCode::Size),
+            Error::Utf8(_) => (Closed::BadUtf8, CloseCode::Invalid),
+            Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) | Error::Io(_) => {
+                self.outbox_is_lost();
+                return;
+            }
+            _ => (Closed::ProtocolError, CloseCode::Protocol),
+        };
+        if self.phase == Phase::Open {
+            self.account.closed = closed;
+            self.leave();
+            self.account.discarded(self.account.outbox.discard());
+            self.stream.close(CloseFrame {
+                code,
+                // tungstenite's words are about the wire, not about the relay.
+                reason: reason_of(error).into(),
+            });
+        }
+        self.phase = Phase::Lingering { shut_down: false };
+        self.give_it_until(self.account.shard.relay.config.client.write_timeout);
+    }
+
+    /// The client is gone without a word: what is queued goes nowhere.
+    pub(super) fn outbox_is_lost(&mut self) {
+        self.leave();
+        self.account.discarded(self.account.outbox.abandon());
+        self.phase = Phase::Closed;
+        self.give_it_until(self.account.shard.relay.config.client.write_timeout);
+    }
+
+    /// Nothing more is for it.
+    pub(super) fn leave(&mut self) {
+        self.membership = None;
+        self.behind = None;
+    }
+
+    pub(super) fn lost(&mut self) -> Step {
+        self.outbox_is_lost();
+        Step::Over
+    }
+
+    pub(super) fn cut_off(&mut self) {
+        if !self.account.outbox.is_empty() && self.phase == Phase::Open {
+            self.account.closed = Closed::Reset;
+        }
+    }
+
+    pub(super) fn give_it_until(&mut self, timeout: Duration) {
+        self.deadlines.token = None;
+        self.deadlines
+            .close
+            .get_or_insert_with(|| Instant::now() + timeout);
+    }
+}
+
+impl<S: Transport, L> Drop for Connection<S, L> {
+    /// Whatever ends the task: with something unwritten the client must not take
+    /// the end for a good one.
+    fn drop(&mut self) {
+        if !self.account.outbox.is_empty() {
+            self.stream.reset();
+        }
+    }
+}
+
+/// A Close frame's reason has at most 123 bytes (RFC 6455, 5.5).
+fn reason_of(error: &Error) -> String {
+    let mut reason = error.to_string();
+    reason.truncate(reason.floor_char_boundary(123));
+    reason
+}

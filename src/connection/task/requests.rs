@@ -1,0 +1,125 @@
+//! What a client asks for, carried out: replies, subscriptions, and what it missed.
+
+use std::{collections::VecDeque, mem};
+
+use super::{Connection, Listener};
+use crate::{
+    connection::{
+        behind::{Behind, WAITING_MAX},
+        conversation::{Action, TopicsRequest},
+        stream::Transport,
+    },
+    hub::{Progress, Subscribed},
+    log::Gap,
+    protocol::{Position, close::Ending, frame, reply::Reply},
+};
+
+impl<S: Transport, L: Listener> Connection<S, L> {
+    pub(super) fn answer(&mut self, frame: &[u8]) {
+        let now = self.account.shard.relay.clock.unix_seconds();
+        let action = self.conversation.receive(frame, now);
+        match (action, &mut self.behind) {
+            (Action::Reply(reply), _) => self.push(&reply),
+            (action, Some(behind)) if behind.has_room() => behind.waiting.push_back(action),
+            (Action::Subscribe(request) | Action::Unsubscribe(request), Some(_)) => {
+                self.push(&request.too_many_wait(WAITING_MAX));
+            }
+            (action, None) => {
+                self.carry_out(action);
+                self.catch_up();
+            }
+        }
+    }
+
+    pub(super) fn carry_out(&mut self, action: Action) {
+        match action {
+            Action::Reply(reply) => self.push(&reply),
+            Action::Subscribe(request) => self.subscribe(request),
+            Action::Unsubscribe(request) => {
+                if let Some(membership) = &self.membership {
+                    membership.unsubscribe(request.topics());
+                    self.push(&request.unsubscribed());
+                }
+            }
+        }
+    }
+
+    pub(super) fn subscribe(&mut self, request: TopicsRequest) {
+        let Some(membership) = &self.membership else {
+            return;
+        };
+        let cap = self.account.shard.relay.config.limits.topics_per_connection;
+        match membership.subscribe(request.topics(), cap, request.resume_from()) {
+            Ok(Subscribed::Live(position)) => self.push(&request.subscribed(position, None)),
+            Ok(Subscribed::NotResumed(position, gap)) => {
+                self.resumed(request, position, Err(gap));
+            }
+            Ok(Subscribed::Behind(catch_up)) => {
+                self.behind = Some(Behind::new(catch_up, request));
+            }
+            Err(over) => self.push(&request.over_the_cap(over.topics_max)),
+        }
+    }
+
+    /// Tells the client whether it is given what it missed.
+    pub(super) fn resumed(
+        &self,
+        request: TopicsRequest,
+        position: Position,
+        result: Result<u64, Gap>,
+    ) {
+        self.account.shard.relay.metrics.resumed(result.map(drop));
+        self.push(&request.subscribed(position, result.ok()));
+    }
+
+    /// Goes on with what the client missed, if there is any of that: for a slice of
+    /// the log, then others have their turn.
+    pub(super) fn catch_up(&mut self) {
+        while let (Some(behind), Some(membership)) = (&mut self.behind, &self.membership) {
+            self.turn_is_over = true;
+            match behind.catch_up.step(membership) {
+                Progress::More => return,
+                Progress::Confirm(result) => {
+                    let position = behind.catch_up.position();
+                    if let Some(request) = behind.request.take() {
+                        self.resumed(request, position, result);
+                    }
+                }
+                Progress::Live => {
+                    let waiting = mem::take(&mut behind.waiting);
+                    self.behind = None;
+                    self.take_waiting(waiting);
+                }
+                Progress::Overtaken => return self.end(Ending::Overtaken),
+            }
+        }
+    }
+
+    /// Carries out what has waited, until it makes the connection catch up again.
+    pub(super) fn take_waiting(&mut self, waiting: VecDeque<Action>) {
+        if self.account.outbox.ending().is_some() {
+            return;
+        }
+        for action in waiting {
+            match &mut self.behind {
+                Some(behind) => behind.waiting.push_back(action),
+                None => self.carry_out(action),
+            }
+        }
+    }
+
+    /// Whether what the connection is still sent from the log goes before its end.
+    pub(super) fn is_owed_more(&self, ending: Ending) -> bool {
+        self.behind.is_some() && ending.writes_what_is_queued()
+    }
+
+    pub(super) fn push(&self, reply: &Reply) {
+        let relay = &self.account.shard.relay;
+        if let Reply::Error(refusal) = reply {
+            relay.metrics.refused(refusal.code);
+        }
+        let id = relay.random.uuid_v7(&relay.clock).to_string();
+        let envelope = reply.envelope(&id, relay.clock.unix_seconds());
+        self.account.outbox.push_reply(frame::binary(&envelope));
+    }
+}

@@ -1,0 +1,122 @@
+//! What is remembered of an event so that the same one is known again: its
+//! message id and its body, each as a keyed hash of 128 bits.
+//!
+//! SipHash-2-4-128 under a key that nobody outside the process knows: whoever
+//! chooses ids and bodies cannot aim for two that are taken for one, and of 2^40
+//! events the odds that any two are, by chance, are below 2^-48.
+
+use std::hash::Hasher as _;
+
+use siphasher::sip128::{Hasher128 as _, SipHasher24};
+
+use crate::{
+    protocol::{MessageId, Topic},
+    random::Random,
+};
+
+/// A message id that a backend gave, and the body that it gave it to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fingerprint {
+    /// The hash of the message id.
+    pub id: [u8; 16],
+    /// The hash of the body: the bytes that came and the set of topics.
+    pub body: [u8; 16],
+}
+
+/// The secret that goes into the fingerprints of one process.
+#[derive(Clone)]
+pub struct FingerprintKey([u8; 16]);
+
+impl FingerprintKey {
+    /// A key that no other process has.
+    #[must_use]
+    pub fn new(random: &Random) -> Self {
+        let mut key = [0; 16];
+        random.fill(&mut key);
+        Self(key)
+    }
+
+    /// The fingerprint of an event: `kept` are the bytes that came, without what
+    /// the relay takes out and before what it appends. The order of the topics
+    /// does not matter.
+    #[must_use]
+    pub fn fingerprint(&self, id: &MessageId, kept: &[&[u8]], topics: &[Topic]) -> Fingerprint {
+        let mut of_id = self.hasher();
+        of_id.write(id.as_str().as_bytes());
+        let mut of_body = self.hasher();
+        let mut kept_len = 0;
+        for run in kept {
+            of_body.write(run);
+            kept_len += run.len();
+        }
+        of_body.write(&(kept_len as u64).to_le_bytes());
+        let mut sorted: Vec<_> = topics.iter().map(Topic::as_str).collect();
+        sorted.sort_unstable();
+        for topic in sorted {
+            of_body.write(&(topic.len() as u64).to_le_bytes());
+            of_body.write(topic.as_bytes());
+        }
+        Fingerprint {
+            id: of_id.finish128().as_bytes(),
+            body: of_body.finish128().as_bytes(),
+        }
+    }
+
+    fn hasher(&self) -> SipHasher24 {
+        SipHasher24::new_with_key(&self.0)
+    }
+}
+
+impl std::fmt::Debug for FingerprintKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("FingerprintKey(…)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key() -> FingerprintKey {
+        FingerprintKey::new(&Random::from_seed(1))
+    }
+
+    fn fingerprint(id: &str, kept: &[&[u8]], topics: &[&str]) -> Fingerprint {
+        let topics: Vec<_> = topics.iter().map(|t| Topic::parse(t).unwrap()).collect();
+        key().fingerprint(&MessageId::parse(id).unwrap(), kept, &topics)
+    }
+
+    #[test]
+    fn the_same_bytes_and_the_same_set_of_topics_are_the_same_body() {
+        let one = fingerprint("m", &[b"abcdefghijk"], &["a:1", "b:2"]);
+        let other = fingerprint("m", &[b"ab", b"cdefghij", b"k"], &["b:2", "a:1"]);
+        assert_eq!(one, other);
+    }
+
+    #[test]
+    fn another_byte_or_topic_is_another_body_of_the_same_id() {
+        let one = fingerprint("m", &[b"abc"], &["a:1", "b:2"]);
+        for other in [
+            fingerprint("m", &[b"abd"], &["a:1", "b:2"]),
+            fingerprint("m", &[b"abc"], &["a:1"]),
+            fingerprint("m", &[b"abc"], &["a:1", "b:2", "c:3"]),
+            fingerprint("m", &[b"abc"], &["a:1b", "b:2"]),
+            fingerprint("m", &[], &["a:1", "b:2"]),
+        ] {
+            assert_eq!(one.id, other.id);
+            assert_ne!(one.body, other.body);
+        }
+        assert_ne!(one.id, fingerprint("n", &[b"abc"], &["a:1", "b:2"]).id);
+    }
+
+    #[test]
+    fn another_process_has_other_fingerprints_and_no_log_shows_the_key() {
+        let other = FingerprintKey::new(&Random::from_seed(2));
+        let id = MessageId::parse("m").unwrap();
+        assert_ne!(
+            key().fingerprint(&id, &[b"abc"], &[]),
+            other.fingerprint(&id, &[b"abc"], &[])
+        );
+        assert_eq!(format!("{other:?}"), "FingerprintKey(…)");
+    }
+}

@@ -1,0 +1,269 @@
+//! A connection's place in the hub: what it is subscribed to, and from where on.
+//! Knows no wire format.
+
+use std::{
+    cell::{Cell, RefCell},
+    ops::ControlFlow,
+    rc::Rc,
+    sync::Arc,
+};
+
+use tokio::time::Instant;
+
+use super::{
+    catch_up::CatchUp,
+    shard::{ShardHub, TenantHere},
+    subscribers::ConnectionId,
+    tenant::Span,
+};
+use crate::{
+    event::Event,
+    log::Gap,
+    outbox::Outbox,
+    planted::{Fault, is_planted},
+    protocol::{
+        Position, Topic, UserName,
+        position::EpochError,
+        topic::{TopicMap, TopicSet},
+    },
+};
+
+/// A Subscribe would take a connection over its bound of topics. Nothing was
+/// subscribed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a connection may have {topics_max} topics")]
+pub struct TooManyTopics {
+    /// The bound.
+    pub topics_max: usize,
+}
+
+/// A connection's place in the hub. Dropped, it takes the connection out of
+/// everything.
+#[derive(Debug)]
+pub struct Membership {
+    hub: Rc<ShardHub>,
+    here: Rc<TenantHere>,
+    id: ConnectionId,
+    /// The topic of its user.
+    user: Topic,
+    outbox: Rc<Outbox>,
+    /// What it is subscribed to, and for each topic the offset from which on it has
+    /// been served.
+    topics: RefCell<TopicMap<u64>>,
+    /// The same for the implicit topics.
+    implicit_from: Cell<u64>,
+    /// Whether they have been resumed; once is all.
+    implicit_resumed: Cell<bool>,
+}
+
+/// What a Subscribe has brought about.
+#[derive(Debug)]
+pub enum Subscribed {
+    /// The connection stands at this position, and gets from there on what relates
+    /// to its topics.
+    Live(Position),
+    /// The same, but what the client had cannot be resumed from.
+    NotResumed(Position, Gap),
+    /// The connection resumes. Until it is live again its topics may not change.
+    Behind(CatchUp),
+}
+
+impl Membership {
+    /// Enters the connection into the tenant's index here.
+    pub(super) fn new(
+        hub: Rc<ShardHub>,
+        here: Rc<TenantHere>,
+        id: ConnectionId,
+        user: &UserName,
+        outbox: Rc<Outbox>,
+    ) -> Self {
+        let user = Topic::of_user(user);
+        let mut index = here.index.borrow_mut();
+        index.add(id, &outbox);
+        index.subscribe(&user, id, &outbox);
+        drop(index);
+        Self {
+            hub,
+            id,
+            user,
+            outbox,
+            topics: RefCell::default(),
+            implicit_from: Cell::new(here.taken.get().offset),
+            implicit_resumed: Cell::new(false),
+            here,
+        }
+    }
+
+    /// Adds the topics to what the connection gets, from where it stands: all that
+    /// its older topics were to bring up to there is in its outbox, and all that
+    /// comes after it will be, for the new topics too. That position is never below
+    /// the head of the tenant's log as of the call.
+    ///
+    /// With `resume_from`, what came between that and the position is to be replayed.
+    /// An error there: the epoch is none that this relay could have given.
+    ///
+    /// # Errors
+    ///
+    /// When it would have more than `topics_max` topics.
+    pub fn subscribe(
+        &self,
+        topics: &[Topic],
+        topics_max: usize,
+        resume_from: Option<Result<Position, EpochError>>,
+    ) -> Result<Subscribed, TooManyTopics> {
+        let mut subscribed = self.topics.borrow_mut();
+        let new: TopicSet = topics
+            .iter()
+            .filter(|topic| !subscribed.contains_key(*topic))
+            .cloned()
+            .collect();
+        if subscribed.len() + new.len() > topics_max {
+            return Err(TooManyTopics { topics_max });
+        }
+        let position = self.hub.take_up_to_head(&self.here);
+        let mut index = self.here.index.borrow_mut();
+        for topic in &new {
+            index.subscribe(topic, self.id, &self.outbox);
+        }
+        self.hub.tally().subscriptions.add(new.len() as u64);
+        subscribed.extend(new.into_iter().map(|topic| (topic, position.offset)));
+        Ok(match resume_from {
+            None => Subscribed::Live(position),
+            Some(from) => self.resume(topics, from, position),
+        })
+    }
+
+    fn resume(
+        &self,
+        topics: &[Topic],
+        from: Result<Position, EpochError>,
+        position: Position,
+    ) -> Subscribed {
+        let implicit =
+            !self.implicit_resumed.replace(true) && !is_planted(Fault::ForgetsImplicitTopics);
+        let whole = from.map_err(|_| Gap::UnknownEpoch).and_then(|from| {
+            self.here
+                .tenant
+                .has_all_after(from, Instant::now())
+                .map(|()| from)
+        });
+        match whole {
+            Err(gap) => Subscribed::NotResumed(position, gap),
+            Ok(from) => {
+                self.outbox.fall_behind();
+                Subscribed::Behind(CatchUp::new(topics, implicit, from.offset, position))
+            }
+        }
+    }
+
+    /// Takes the topics away; those that it did not have do not matter.
+    pub fn unsubscribe(&self, topics: &[Topic]) {
+        let mut subscribed = self.topics.borrow_mut();
+        let mut index = self.here.index.borrow_mut();
+        for topic in topics {
+            if subscribed.remove(topic).is_some() {
+                index.unsubscribe(topic, self.id);
+                self.hub.tally().subscriptions.sub(1);
+            }
+        }
+    }
+}
+
+/// What a connection that catches up asks.
+impl Membership {
+    pub(super) fn outbox(&self) -> &Outbox {
+        &self.outbox
+    }
+
+    /// Up to where the shard has taken the tenant's events from its inbox.
+    pub(super) fn taken(&self) -> Position {
+        self.here.taken.get()
+    }
+
+    /// Calls `f` with the events of a span of the log, oldest first, for as long as
+    /// it says so and with `count` at the most. Gives the offset up to which the span
+    /// is done.
+    pub(super) fn read_log(
+        &self,
+        span: Span,
+        count: usize,
+        mut f: impl FnMut(&Arc<Event>) -> ControlFlow<()>,
+    ) -> Result<u64, Gap> {
+        // Taken first and looked at when the lock is released, for which the tenant's
+        // publishers wait with all of their shard.
+        let mut events = Vec::new();
+        let is_all = self.here.tenant.read_log(span, count, &mut events)?;
+        let mut done = span.after;
+        for event in &events {
+            if f(event).is_break() {
+                return Ok(done);
+            }
+            done = event.position().offset;
+        }
+        Ok(if is_all { span.up_to } else { done })
+    }
+
+    /// Whether it is a topic that the connection has without asking.
+    pub(super) fn is_implicit(&self, topic: &Topic) -> bool {
+        *topic == self.user || topic.is_everyone()
+    }
+
+    /// Whether the connection is to get the event.
+    pub(super) fn relates(&self, event: &Event) -> bool {
+        let topics = self.topics.borrow();
+        let is_its = |topic| topics.contains_key(topic) || self.is_implicit(topic);
+        event.topics().iter().any(is_its)
+    }
+
+    /// Whether a subscription has brought the event already.
+    pub(super) fn has_brought(&self, event: &Event) -> bool {
+        let topics = self.topics.borrow();
+        let served_from = |topic| match topics.get(topic) {
+            Some(from) => Some(*from),
+            None => self.is_implicit(topic).then(|| self.implicit_from.get()),
+        };
+        let is_served = |from| from < event.position().offset;
+        let mut served = event.topics().iter().filter_map(served_from);
+        served.any(is_served) && !is_planted(Fault::ReplaysWhatWasBrought)
+    }
+
+    /// Queues an event of a replay.
+    pub(super) fn replay(&self, event: &Arc<Event>) {
+        self.hub.tally().replayed.add(1);
+        self.hub.tally().queued.add(1);
+        self.outbox.push_from_log(event, false);
+    }
+
+    /// A replay is over: from that offset on its topics have been served.
+    pub(super) fn replayed(&self, topics: &TopicSet, implicit: bool, from: u64) {
+        let mut subscribed = self.topics.borrow_mut();
+        for topic in topics {
+            if let Some(served_from) = subscribed.get_mut(topic) {
+                *served_from = from.min(*served_from);
+            }
+        }
+        if implicit {
+            let served_from = self.implicit_from.get();
+            self.implicit_from.set(from.min(served_from));
+        }
+    }
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        let topics = self.topics.take();
+        let mut index = self.here.index.borrow_mut();
+        let kept = usize::from(is_planted(Fault::LeavesAnIndexEntry));
+        for topic in topics.keys().skip(kept) {
+            index.unsubscribe(topic, self.id);
+        }
+        index.unsubscribe(&self.user, self.id);
+        index.remove(self.id);
+        self.hub.tally().subscriptions.sub(topics.len() as u64);
+        let last = index.is_empty();
+        drop(index);
+        if last {
+            self.hub.leave(&self.here);
+        }
+    }
+}

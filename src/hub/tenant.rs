@@ -1,0 +1,374 @@
+//! One tenant: its log, the message ids that its backends gave, and the set of
+//! shards that have connections of it, behind one lock. What is appended and who
+//! gets it is decided in one step. Knows no connections and no other tenant.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, mpsc::error::TrySendError},
+    time::Instant,
+};
+
+use super::{
+    ShardId,
+    inbox::{Events, FullInbox, InboxSender, Item, Place, Receipt, ReceiptPart, Waited},
+    submission::{Refusal, Repeat, Submission},
+};
+#[cfg(test)]
+use crate::{event::Draft, planted};
+use crate::{
+    event::Event,
+    log::{Gap, Log, MessageIdBudget, MessageIds, unmet},
+    protocol::{Position, TenantName},
+};
+
+/// How many message ids are forgotten at once while the tenant is locked.
+const FORGOTTEN_AT_ONCE: usize = 1000;
+
+/// One tenant.
+#[derive(Debug)]
+pub(super) struct Tenant {
+    name: TenantName,
+    message_id_budget: Arc<MessageIdBudget>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    log: Log,
+    /// `None` where there are none: most tenants of a relay may give none.
+    message_ids: Option<Box<MessageIds>>,
+    shards: Vec<ShardOfTenant>,
+    /// Whether the registry has forgotten it: nothing may be put into it.
+    removed: bool,
+}
+
+#[derive(Debug)]
+struct ShardOfTenant {
+    shard: ShardId,
+    /// The tenant's places in this shard's inbox.
+    share: Arc<Semaphore>,
+}
+
+/// A part of a log.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Span {
+    /// The offset after which nothing may have been evicted, whatever is read.
+    pub(super) whole_after: u64,
+    /// The offset after which it begins.
+    pub(super) after: u64,
+    /// The offset up to which it goes.
+    pub(super) up_to: u64,
+}
+
+/// How an attempt to append ended.
+pub(super) enum Attempt {
+    /// The events are in the log and on their way to the shards.
+    Appended {
+        /// Those that are new, in the order of their drafts.
+        events: Events,
+        /// Of the shards.
+        receipt: Arc<Receipt>,
+        /// The places of the drafts that are not, and their first positions.
+        repeats: Vec<(usize, Position)>,
+    },
+    /// Nothing happened, because of what is known or believed.
+    Refused(Refusal),
+    /// Nothing happened, for want of room.
+    NoRoom(FullInbox),
+    /// Nothing happened, since there is no memory for more.
+    NoMemory,
+    /// Nothing happened: the registry has forgotten the tenant.
+    Removed,
+}
+
+impl Tenant {
+    /// A tenant without connections.
+    pub(super) fn new(name: TenantName, log: Log, message_ids: &Arc<MessageIdBudget>) -> Self {
+        Self {
+            name,
+            message_id_budget: Arc::clone(message_ids),
+            state: Mutex::new(State {
+                log,
+                message_ids: None,
+                shards: Vec::new(),
+                removed: false,
+            }),
+        }
+    }
+
+    pub(super) fn name(&self) -> &TenantName {
+        &self.name
+    }
+
+    /// Puts the shard into the set, with so many places of its inbox. Gives the
+    /// newest event's position, or `None` where the registry has forgotten the
+    /// tenant.
+    pub(super) fn enter(&self, shard: ShardId, places: usize) -> Option<Position> {
+        let mut state = self.lock();
+        if state.removed {
+            return None;
+        }
+        state.shards.push(ShardOfTenant {
+            shard,
+            share: Arc::new(Semaphore::new(places)),
+        });
+        Some(state.log.head())
+    }
+
+    /// Takes the shard out of the set.
+    pub(super) fn leave(&self, shard: ShardId) {
+        self.lock().shards.retain(|entry| entry.shard != shard);
+    }
+
+    /// Whether nothing would be lost with it.
+    pub(super) fn is_idle(&self) -> bool {
+        self.lock().is_idle()
+    }
+
+    /// Lets nothing be put into it any more, if nothing would be lost with it: where
+    /// its log ended.
+    pub(super) fn remove_if_idle(&self) -> Option<Position> {
+        let mut state = self.lock();
+        if state.removed || !state.is_idle() {
+            return None;
+        }
+        state.removed = true;
+        Some(state.log.head())
+    }
+
+    /// The newest event's position.
+    pub(super) fn head(&self) -> Position {
+        self.lock().log.head()
+    }
+
+    /// The position after which the log has everything.
+    pub(super) fn tail(&self) -> Position {
+        self.lock().log.tail()
+    }
+
+    /// Whether the log has all that came after the position, as of now.
+    pub(super) fn has_all_after(&self, position: Position, now: Instant) -> Result<(), Gap> {
+        // The sweep may be some seconds away.
+        let too_old = self.evict(now);
+        drop(too_old);
+        self.lock().log.read_after(position).map(drop)
+    }
+
+    /// Adds the events of a span of the log to `events`, oldest first, `count` at the
+    /// most. Whether that was all of the span.
+    pub(super) fn read_log(
+        &self,
+        span: Span,
+        count: usize,
+        events: &mut Vec<Arc<Event>>,
+    ) -> Result<bool, Gap> {
+        let state = self.lock();
+        let at = |offset| Position {
+            offset,
+            ..state.log.head()
+        };
+        if span.whole_after != span.after {
+            let _all = state.log.read_after(at(span.whole_after))?;
+        }
+        let mut rest = state
+            .log
+            .read_after(at(span.after))?
+            .take_while(|event| event.position().offset <= span.up_to);
+        events.extend(rest.by_ref().take(count).cloned());
+        Ok(rest.next().is_none())
+    }
+
+    /// Takes out of the log what lies outside its window, for the caller to drop.
+    pub(super) fn evict(&self, now: Instant) -> Vec<Arc<Event>> {
+        self.lock().log.evict(now)
+    }
+
+    /// Takes out of the log what is too much, for the caller to drop.
+    pub(super) fn shrink_log_to(&self, bytes: usize) -> Vec<Arc<Event>> {
+        self.lock().log.shrink_to(bytes)
+    }
+
+    pub(super) fn log_bytes(&self) -> usize {
+        self.lock().log.bytes()
+    }
+
+    /// Appends all events that are new and sends them to every shard of the set, or
+    /// does nothing. Takes the drafts only when it appends; what was `waited` for is
+    /// given back. `has_memory`: whether there is any for new events.
+    pub(super) fn append(
+        self: &Arc<Self>,
+        submission: &mut Submission<'_>,
+        inboxes: &[InboxSender],
+        now: Instant,
+        has_memory: bool,
+        mut waited: Waited,
+    ) -> Attempt {
+        let mut state = self.lock();
+        if state.removed {
+            return Attempt::Removed;
+        }
+        let repeats = match state.judge(submission, now) {
+            Ok(repeats) => repeats,
+            Err(refusal) => return Attempt::Refused(refusal),
+        };
+        let is_all_known = repeats.len() == submission.drafts.len();
+        let places = if is_all_known {
+            Vec::new()
+        } else if !has_memory {
+            return Attempt::NoMemory;
+        } else {
+            match state.reserve(inboxes, &mut waited) {
+                Ok(places) => places,
+                Err(full) => {
+                    #[cfg(test)]
+                    state.append_too_early(&submission.drafts, now);
+                    return Attempt::NoRoom(full);
+                }
+            }
+        };
+        // What follows cannot fail.
+        let events = state.append_new(submission, &repeats, &self.message_id_budget, now);
+        let receipt = Receipt::new(places.len(), events.as_slice().len());
+        for (place, share) in places {
+            place.send(Item {
+                tenant: Arc::clone(self),
+                events: events.clone(),
+                receipt: ReceiptPart::of(&receipt),
+                _place: share,
+            });
+        }
+        let epoch = state.log.head().epoch;
+        drop(state);
+        Attempt::Appended {
+            repeats: repeats
+                .into_iter()
+                .map(|repeat| repeat.placed(epoch, &events))
+                .collect(),
+            events,
+            receipt,
+        }
+    }
+
+    /// Forgets some of the message ids that are too old. Whether those were all.
+    pub(super) fn expire_message_ids(&self, now: Instant) -> bool {
+        let mut state = self.lock();
+        let Some(ids) = &mut state.message_ids else {
+            return true;
+        };
+        if !ids.expire(now, FORGOTTEN_AT_ONCE) {
+            return false;
+        }
+        ids.shrink();
+        if ids.is_empty() {
+            state.message_ids = None;
+        }
+        true
+    }
+
+    pub(super) fn message_id_count(&self) -> usize {
+        self.lock().message_ids.as_ref().map_or(0, |ids| ids.len())
+    }
+
+    /// Forgets some of the message ids above the level, and at most so many. Whether
+    /// there were any.
+    pub(super) fn forget_message_ids(&self, level: usize, most: usize) -> bool {
+        let mut state = self.lock();
+        let Some(ids) = &mut state.message_ids else {
+            return false;
+        };
+        let surplus = ids.len().saturating_sub(level);
+        let count = surplus.min(most).min(FORGOTTEN_AT_ONCE);
+        ids.forget_oldest(count);
+        count > 0
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn is_idle(&self) -> bool {
+        self.shards.is_empty() && self.log.is_empty() && self.message_ids.is_none()
+    }
+
+    /// What of the submission is known already, or why none of it may be appended.
+    fn judge(&mut self, submission: &Submission<'_>, now: Instant) -> Result<Vec<Repeat>, Refusal> {
+        let repeats = submission.repeats(self.message_ids.as_deref(), now)?;
+        // What has been appended is not refused when it comes again, although what
+        // was believed before it came is no longer true.
+        if repeats.len() < submission.drafts.len() && !submission.conditions.is_empty() {
+            let epoch = self.log.head().epoch;
+            let last_of = |topic: &_| self.log.last_of(topic, now);
+            let unmet = unmet(submission.conditions, Some(epoch), last_of);
+            if !unmet.is_empty() {
+                return Err(Refusal::Unmet(unmet));
+            }
+        }
+        Ok(repeats)
+    }
+
+    /// Takes one place in the inbox of every shard of the set, or none: places that
+    /// were reserved in vain are given back by their drop.
+    fn reserve<'a>(
+        &self,
+        inboxes: &'a [InboxSender],
+        waited: &mut Waited,
+    ) -> Result<Vec<Reserved<'a>>, FullInbox> {
+        let mut places = Vec::with_capacity(self.shards.len());
+        for entry in &self.shards {
+            let Some(inbox) = inboxes.get(entry.shard) else {
+                continue;
+            };
+            let share = match waited.share(&entry.share) {
+                Ok(share) => share,
+                Err(TryAcquireError::NoPermits) => {
+                    return Err(FullInbox::Share(Arc::clone(&entry.share)));
+                }
+                Err(TryAcquireError::Closed) => continue,
+            };
+            match waited.place(inbox) {
+                Ok(place) => places.push((place, share)),
+                Err(TrySendError::Full(())) => return Err(FullInbox::Inbox(inbox.clone())),
+                // The shard has ended, and its connections with it.
+                Err(TrySendError::Closed(())) => {}
+            }
+        }
+        Ok(places)
+    }
+
+    #[cfg(test)]
+    fn append_too_early(&mut self, drafts: &[Draft], now: Instant) {
+        if planted::is_planted(planted::Fault::AppendsTooEarly) {
+            for draft in drafts {
+                self.log.append(draft.clone(), now);
+            }
+        }
+    }
+
+    /// Appends what is not known, and remembers what it is known by.
+    fn append_new(
+        &mut self,
+        submission: &mut Submission<'_>,
+        repeats: &[Repeat],
+        budget: &Arc<MessageIdBudget>,
+        now: Instant,
+    ) -> Events {
+        let (log, message_ids) = (&mut self.log, &mut self.message_ids);
+        let new = submission.take_new(repeats);
+        Events::new(new.into_iter().map(|draft| {
+            let fingerprint = draft.fingerprint();
+            let event = log.append(draft, now);
+            if let Some(fingerprint) = fingerprint {
+                message_ids
+                    .get_or_insert_with(|| Box::new(MessageIds::new(Arc::clone(budget))))
+                    .remember(fingerprint, event.position().offset, now);
+            }
+            event
+        }))
+    }
+}
+
+/// A place in an inbox, and in the tenant's share of it.
+type Reserved<'a> = (Place<'a>, OwnedSemaphorePermit);

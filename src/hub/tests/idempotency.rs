@@ -1,0 +1,309 @@
+//! What is posted again, and what is posted on a condition.
+
+use super::*;
+use crate::{
+    event::FingerprintKey,
+    log::{Condition, Last, MESSAGE_ID_BYTES, Unmet},
+    protocol::MessageId,
+};
+
+/// An event of this id, with a body of its own.
+fn known(id: &str, body: &str, topics: &[&str]) -> Draft {
+    let draft = draft(id, topics);
+    let key = FingerprintKey::new(&Random::from_seed(7));
+    let id = MessageId::parse(id).unwrap();
+    let fingerprint = key.fingerprint(&id, &[body.as_bytes()], draft.topics());
+    draft.known_by(Some(fingerprint))
+}
+
+/// Offset and whether it is a duplicate, of each event.
+fn places(published: &Published) -> Vec<(u64, bool)> {
+    let events = published.events.iter();
+    events
+        .map(|event| (event.position.offset, event.duplicate))
+        .collect()
+}
+
+fn condition(topic: &str, last: Last) -> Condition {
+    let topic = Topic::parse(topic).unwrap();
+    Condition { topic, last }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_posted_again_has_its_first_position_and_reaches_nobody() {
+    let bench = Bench::new(2, WIDE);
+    let (a, b) = (
+        bench.connect(0, "acme", "ann"),
+        bench.connect(1, "acme", "bob"),
+    );
+    let post = |id, body| vec![known(id, body, &["tenant:*"])];
+    let first = bench.publish("acme", post("m", "x")).await;
+    bench.publish("acme", post("n", "x")).await;
+    let again = bench.publish("acme", post("m", "x")).await;
+    let expected = PlacedEvent {
+        matched: Some(0),
+        duplicate: true,
+        ..first.events[0]
+    };
+    assert_eq!((again.events, again.acknowledged), (vec![expected], true));
+    let conflict = append(&bench.publisher, &name("acme"), post("m", "y")).await;
+    assert_eq!(conflict, Err(PublishError::Conflicts(vec![0])));
+    // Another tenant's ids are other ids.
+    let elsewhere = bench.publish("other", post("m", "y")).await;
+    assert_eq!(places(&elsewhere), [(1, false)]);
+    for client in [a, b] {
+        assert_eq!(
+            client.received(),
+            [("m".to_owned(), 1), ("n".to_owned(), 2)]
+        );
+    }
+    let next = bench.publish("acme", post("o", "x")).await;
+    assert_eq!(places(&next), [(3, false)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_new_events_of_a_batch_stand_together_whatever_they_stand_between() {
+    let bench = Bench::new(1, WIDE);
+    let a = bench.connect(0, "acme", "ann");
+    let post = |id| known(id, "x", &["tenant:*"]);
+    bench.publish("acme", vec![post("old")]).await;
+    let batch = ["a", "old", "a", "b", "c", "b", "old"].map(post).into();
+    let published = bench.publish("acme", batch).await;
+    let expected = [
+        (2, false),
+        (1, true),
+        (2, true),
+        (3, false),
+        (4, false),
+        (3, true),
+        (1, true),
+    ];
+    assert_eq!(places(&published), expected);
+    let matched: Vec<_> = published.events.iter().map(|it| it.matched).collect();
+    assert_eq!(matched, [1, 0, 0, 1, 1, 0, 0].map(Some));
+    assert_eq!(a.received_ids(), ["old", "a", "b", "c"]);
+
+    // One that is in conflict refuses all, and leaves nothing of the others.
+    let batch = vec![
+        post("d"),
+        known("a", "y", &["tenant:*"]),
+        post("e"),
+        known("e", "y", &["tenant:*"]),
+        known("b", "x", &["tenant:*", "a:1"]),
+    ];
+    let refused = append(&bench.publisher, &name("acme"), batch).await;
+    assert_eq!(refused, Err(PublishError::Conflicts(vec![1, 3, 4])));
+    let published = bench.publish("acme", vec![post("d"), post("e")]).await;
+    assert_eq!(places(&published), [(5, false), (6, false)]);
+    assert_eq!(a.received_ids(), ["d", "e"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_finds_no_room_is_not_remembered_and_what_is_known_needs_none() {
+    let inbox = InboxLimits {
+        places: 1,
+        places_per_tenant: 1,
+    };
+    let bench = Bench::new(1, RegistryLimits { inbox, ..WIDE });
+    let a = bench.connect(0, "acme", "ann");
+    let (tenant, post) = (name("acme"), |id| vec![known(id, "x", &["tenant:*"])]);
+    // Nobody takes from the inbox.
+    let first = append(&bench.publisher, &tenant, post("m")).await.unwrap();
+    assert!(!first.acknowledged);
+    let refused = append(&bench.publisher, &tenant, post("n")).await;
+    assert_eq!(refused, Err(PublishError::NoRoom));
+    // The first still waits for its shard.
+    let begun = Instant::now();
+    let again = append(&bench.publisher, &tenant, post("m")).await.unwrap();
+    assert_eq!(
+        (again.acknowledged, begun.elapsed()),
+        (true, Duration::ZERO)
+    );
+    assert_eq!(places(&again), [(1, true)]);
+    let published = bench.publish("acme", post("n")).await;
+    assert_eq!(places(&published), [(2, false)]);
+    assert_eq!(a.received_ids(), ["m", "n"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_id_outlives_its_event_and_a_tenant_its_last_event() {
+    let window = Window {
+        events: 0,
+        ..WIDE.window
+    };
+    let bench = Bench::new(1, RegistryLimits { window, ..WIDE });
+    let post = || vec![known("m", "x", &["a:1"])];
+    let first = bench.publish("acme", post()).await.events[0].position;
+    let age = WIDE.message_ids.age;
+    tokio::time::advance(age - Duration::from_secs(1)).await;
+    bench.registry.sweep(Instant::now());
+    let again = bench.publish("acme", post()).await;
+    assert_eq!(
+        (again.events[0].position, again.events[0].duplicate),
+        (first, true)
+    );
+    tokio::time::advance(Duration::from_secs(1)).await;
+    bench.registry.sweep(Instant::now());
+    assert!(bench.registry.is_empty());
+    assert_eq!(bench.registry.message_ids().bytes(), 0);
+    let anew = bench.publish("acme", post()).await;
+    assert_eq!(places(&anew), [(2, false)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_id_that_the_relay_has_made_is_not_remembered() {
+    let bench = Bench::new(1, WIDE);
+    for offset in 1..3 {
+        let published = bench.publish("acme", vec![draft("m", &["a:1"])]).await;
+        assert_eq!(places(&published), [(offset, false)]);
+    }
+    assert_eq!(bench.registry.message_ids().bytes(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flood_of_one_tenant_leaves_the_ids_of_another_alone() {
+    let limits = MessageIdLimits {
+        bytes: 80 * MESSAGE_ID_BYTES,
+        ..WIDE.message_ids
+    };
+    let bench = Bench::new(
+        1,
+        RegistryLimits {
+            message_ids: limits,
+            ..WIDE
+        },
+    );
+    let post = |id: usize| vec![known(&id.to_string(), "x", &["a:1"])];
+    for id in 0..200 {
+        bench.publish("flood", post(id)).await;
+        assert!(bench.registry.message_ids().bytes() <= limits.bytes);
+    }
+    // One that comes late has room at the cost of the one that has most.
+    for id in 0..30 {
+        bench.publish("small", post(id)).await;
+        bench.publish("flood", post(1000 + id)).await;
+        assert!(bench.registry.message_ids().bytes() <= limits.bytes);
+    }
+    for id in 0..30 {
+        assert!(bench.publish("small", post(id)).await.events[0].duplicate);
+    }
+    let newest = bench.publish("flood", post(1029)).await;
+    assert!(newest.events[0].duplicate);
+    let oldest = bench.publish("flood", post(100)).await;
+    assert!(!oldest.events[0].duplicate);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_condition_is_checked_with_the_append_and_after_what_is_known() {
+    let bench = Bench::new(1, WIDE);
+    let (tenant, publisher) = (name("acme"), &bench.publisher);
+    let post = async |id: &str, condition: &Condition| {
+        let drafts = vec![known(id, "x", &["doc:1"])];
+        let conditions = std::slice::from_ref(condition);
+        let appended = publisher.append_if(&tenant, drafts, conditions).await;
+        appended.map(|appended| appended.new_len())
+    };
+    let never = condition("doc:1", Last::None);
+    assert_eq!(post("m1", &never).await, Ok(1));
+    let head = bench.registry.obtain(&tenant).unwrap().head();
+    let unmet = Unmet {
+        topic: never.topic.clone(),
+        epoch: Some(head.epoch),
+        position: Some(head),
+    };
+    // What was refused is not remembered, so it may come with a better condition.
+    let refused = Err(PublishError::Unmet(vec![unmet]));
+    assert_eq!(post("m2", &never).await, refused);
+    assert_eq!(post("m2", &condition("doc:1", Last::At(head))).await, Ok(1));
+    // What was taken may come again, although its condition holds no longer.
+    assert_eq!(post("m1", &never).await, Ok(0));
+    assert_eq!(bench.registry.obtain(&tenant).unwrap().head().offset, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_condition_that_cannot_hold_makes_no_tenant() {
+    let bench = Bench::new(1, WIDE);
+    let (tenant, epoch) = (name("acme"), Epoch::from_bits(1));
+    let position = Position { epoch, offset: 1 };
+    for last in [Last::At(position), Last::NoneIn(epoch)] {
+        let conditions = [condition("a:1", last), condition("b:2", Last::None)];
+        let drafts = vec![draft("m", &["a:1"])];
+        let refused = bench.publisher.append_if(&tenant, drafts, &conditions);
+        let unmet = Unmet {
+            topic: conditions[0].topic.clone(),
+            epoch: None,
+            position: None,
+        };
+        let expected = PublishError::Unmet(vec![unmet]);
+        assert_eq!(refused.await.unwrap_err(), expected);
+        assert!(bench.registry.is_empty());
+    }
+    let drafts = vec![draft("m", &["a:1"])];
+    let never = [condition("a:1", Last::None)];
+    let appended = bench.publisher.append_if(&tenant, drafts, &never);
+    assert_eq!(appended.await.unwrap().new_len(), 1);
+}
+
+/// What a list of all events that were ever taken says of a batch.
+fn judged(taken: &[(u8, u8)], batch: &[(u8, u8)]) -> Result<Vec<(u64, bool)>, Vec<usize>> {
+    let (mut all, mut places, mut conflicts) = (taken.to_vec(), Vec::new(), Vec::new());
+    for (index, (id, body)) in batch.iter().enumerate() {
+        match all.iter().position(|(known, _)| known == id) {
+            Some(first) if all[first].1 == *body => places.push((first as u64 + 1, true)),
+            Some(_) => conflicts.push(index),
+            None => {
+                all.push((*id, *body));
+                places.push((all.len() as u64, false));
+            }
+        }
+    }
+    if conflicts.is_empty() {
+        Ok(places)
+    } else {
+        Err(conflicts)
+    }
+}
+
+proptest! {
+    #[test]
+    fn batches_are_judged_as_a_list_of_all_events_would(
+        batches in prop::collection::vec(
+            prop::collection::vec((0..12_u8, prop::bool::weighted(0.1)), 1..6),
+            1..20,
+        ),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let bench = Bench::new(2, WIDE);
+            let a = bench.connect(1, "acme", "ann");
+            let (mut taken, mut expected_ids) = (Vec::new(), Vec::new());
+            for batch in batches {
+                let batch: Vec<_> = batch.iter().map(|(id, other)| (*id, u8::from(*other))).collect();
+                let drafts = batch
+                    .iter()
+                    .map(|(id, body)| known(&id.to_string(), &body.to_string(), &["tenant:*"]))
+                    .collect();
+                let expected = judged(&taken, &batch);
+                let Ok(places_of_all) = &expected else {
+                    let refused = append(&bench.publisher, &name("acme"), drafts).await;
+                    let conflicts = expected.unwrap_err();
+                    assert_eq!(refused, Err(PublishError::Conflicts(conflicts)));
+                    continue;
+                };
+                let published = bench.publish("acme", drafts).await;
+                assert_eq!(places(&published), *places_of_all);
+                for (event, (_, duplicate)) in batch.iter().zip(places_of_all) {
+                    if !duplicate {
+                        taken.push(*event);
+                        expected_ids.push(event.0.to_string());
+                    }
+                }
+            }
+            assert_eq!(a.received_ids(), expected_ids);
+        });
+    }
+}

@@ -1,0 +1,144 @@
+//! The query of a call: `?topic=` and `?if_last=`, each as often as one likes.
+
+use super::{draft::parse_topic, route::Call};
+use crate::{http::Problem, http::query_pairs, log::Condition, protocol::Topic};
+
+/// What the query says.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Parameters {
+    /// Topics of each event of the call, beside its own.
+    pub(super) topics: Vec<Topic>,
+    /// What must hold for the event to be appended.
+    pub(super) conditions: Vec<Condition>,
+}
+
+impl Parameters {
+    /// The parameters of a call, of which at most `conditions_max` are conditions.
+    pub(super) fn parse(
+        query: Option<&str>,
+        call: Call,
+        conditions_max: usize,
+    ) -> Result<Self, Problem> {
+        let pairs = query_pairs(query)
+            .map_err(|error| Problem::invalid(format!("the query {error}")))
+            .map_err(|problem| problem.with_field(Some("topic")))?;
+        let mut parameters = Self::default();
+        for (name, value) in pairs {
+            match name.as_str() {
+                "topic" => parameters.topics.push(topic(&value)?),
+                "if_last" if call == Call::Batch => {
+                    return Err(refuse("if_last", "is for single events, not for batches"));
+                }
+                "if_last" => parameters.conditions.push(condition(&value)?),
+                _ => return Err(unknown(&name)),
+            }
+        }
+        if parameters.conditions.len() > conditions_max {
+            let reason = format!("is there more than {conditions_max} times");
+            return Err(refuse("if_last", &reason));
+        }
+        Ok(parameters)
+    }
+}
+
+fn topic(value: &str) -> Result<Topic, Problem> {
+    parse_topic(value).map_err(|reason| refuse("topic", &format!("{value:?} {reason}")))
+}
+
+/// `<topic>@<epoch>:<offset>` or `<topic>@0`. A topic's id may have an `@` in it;
+/// the last one separates.
+fn condition(value: &str) -> Result<Condition, Problem> {
+    let refuse = |reason: &str| refuse("if_last", &format!("{value:?} {reason}"));
+    let (topic, last) = value
+        .rsplit_once('@')
+        .ok_or_else(|| refuse("has no @ between a topic and a position"))?;
+    Ok(Condition {
+        topic: parse_topic(topic)
+            .map_err(|reason| refuse(&format!("names no topic: {topic:?} {reason}")))?,
+        last: last
+            .parse()
+            .map_err(|error| refuse(&format!("names no position: {last:?} {error}")))?,
+    })
+}
+
+fn refuse(name: &str, reason: &str) -> Problem {
+    Problem::invalid(format!("{name} {reason}")).with_field(Some(name))
+}
+
+/// A parameter that this call does not have is refused: were it passed over, its
+/// sender would believe that it has its effect.
+fn unknown(name: &str) -> Problem {
+    Problem::invalid(format!("there is no query parameter {name:?} here")).with_field(Some(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        log::Last,
+        protocol::{Epoch, Position},
+    };
+
+    const EPOCH: Epoch = Epoch::from_bits(0xab);
+
+    fn parse(query: &str) -> Result<Vec<(String, Last)>, String> {
+        let parsed = Parameters::parse(Some(query), Call::Event, 3);
+        parsed
+            .map(|parameters| {
+                let conditions = parameters.conditions.into_iter();
+                conditions
+                    .map(|it| (it.topic.to_string(), it.last))
+                    .collect()
+            })
+            .map_err(|problem| problem.of_item(0).field.unwrap_or_default())
+    }
+
+    #[test]
+    fn the_last_at_sign_separates_topic_and_position() {
+        let epoch = "000000000000000000000000000000ab";
+        let at = Last::At(Position {
+            epoch: EPOCH,
+            offset: 42,
+        });
+        assert_eq!(
+            parse(&format!(
+                "if_last=a:1%40{epoch}:42&if_last=mail:ann@example.org@{epoch}:0&if_last=b:2@0"
+            )),
+            Ok(vec![
+                ("a:1".to_owned(), at),
+                ("mail:ann@example.org".to_owned(), Last::NoneIn(EPOCH)),
+                ("b:2".to_owned(), Last::None),
+            ])
+        );
+    }
+
+    #[test]
+    fn what_is_no_condition_is_refused_by_name() {
+        for value in [
+            "",
+            "a:1",
+            "@0",
+            "a@0",
+            "a:*@0",
+            "tenant:acme@0",
+            "a:1@",
+            "a:1@1",
+            "a:1@0@",
+            "a:1@000000000000000000000000000000ab",
+            "a:1@000000000000000000000000000000AB:1",
+        ] {
+            let refused = parse(&format!("if_last={value}"));
+            assert_eq!(refused, Err("if_last".to_owned()), "{value}");
+        }
+        let too_many = ["if_last=a:1@0"; 4].join("&");
+        assert_eq!(parse(&too_many), Err("if_last".to_owned()));
+        assert_eq!(parse("if_last=tenant:*@0").map(|it| it.len()), Ok(1));
+    }
+
+    #[test]
+    fn a_batch_has_no_conditions() {
+        let batch = |query| Parameters::parse(Some(query), Call::Batch, 3);
+        assert!(batch("if_last=a:1@0").is_err());
+        assert!(batch("topic=a:1").is_ok());
+    }
+}

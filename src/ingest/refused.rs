@@ -1,0 +1,111 @@
+//! What a backend is told of events that are not taken: whole batches, want of
+//! room, message ids that were given before, and preconditions that do not hold.
+
+use hyper::StatusCode;
+use serde_json::{Value, json};
+
+use super::{answer::Accepted, route::Call};
+use crate::{
+    http::{ItemProblem, Problem},
+    hub::PublishError,
+    log::Unmet,
+    ops::Conflict,
+    protocol::ErrorCode,
+    relay::Relay,
+};
+
+/// Some events of a batch are malformed.
+pub(super) fn batch_invalid(errors: Vec<ItemProblem>) -> Problem {
+    batch_refused(StatusCode::BAD_REQUEST, ErrorCode::ValidationError, errors)
+}
+
+/// A batch is taken whole or not at all.
+fn batch_refused(status: StatusCode, code: ErrorCode, errors: Vec<ItemProblem>) -> Problem {
+    let detail = match errors.as_slice() {
+        [only] => format!(
+            "event {} of the batch is refused: {}",
+            only.index, only.message
+        ),
+        several => format!("{} of the batch's events are refused", several.len()),
+    };
+    Problem::new(status, code, detail).with_errors(errors)
+}
+
+/// Why the hub has not appended the events, which was counted where it is the
+/// caller's doing.
+pub(super) fn not_appended(
+    relay: &Relay,
+    call: Call,
+    accepted: &[Accepted],
+    error: PublishError,
+) -> Problem {
+    match error {
+        PublishError::NoRoom | PublishError::NoMemory | PublishError::TenantsFull(_) => {
+            Problem::unavailable(
+                ErrorCode::RateLimitExceeded,
+                error.to_string(),
+                relay.config.ingest.inbox_timeout,
+            )
+        }
+        PublishError::Conflicts(drafts) => {
+            relay.metrics.conflict(Conflict::MessageId);
+            let of_draft = |index: usize| Some((index, accepted.get(index)?));
+            conflicts(call, drafts.into_iter().filter_map(of_draft))
+        }
+        PublishError::Unmet(unmet) => {
+            relay.metrics.conflict(Conflict::Precondition);
+            preconditions(&unmet)
+        }
+    }
+}
+
+fn conflicts<'a>(call: Call, drafts: impl Iterator<Item = (usize, &'a Accepted)>) -> Problem {
+    let mut problems =
+        drafts.map(|(index, accepted)| {
+            let id = accepted.message_id();
+            (index, conflict(format!(
+            "message_id {id:?} was given to an event with another body or other topics before"
+        ))
+        .with_field(Some("message_id")))
+        });
+    match call {
+        Call::Event => problems.next().map_or_else(
+            || conflict("the message_id was given before".to_owned()),
+            |(_, problem)| problem,
+        ),
+        Call::Batch => batch_refused(
+            StatusCode::CONFLICT,
+            ErrorCode::Conflict,
+            problems
+                .map(|(index, problem)| problem.of_item(index))
+                .collect(),
+        ),
+    }
+}
+
+fn preconditions(unmet: &[Unmet]) -> Problem {
+    let topics: Vec<_> = unmet.iter().map(|unmet| unmet.topic.as_str()).collect();
+    let detail = format!(
+        "if_last does not hold of {}: `current` says what does",
+        topics.join(", ")
+    );
+    conflict(detail)
+        .with_field(Some("if_last"))
+        .with_member("current", unmet.iter().map(current).collect())
+}
+
+/// Positions as in proto3 JSON, where 64-bit integers are strings.
+fn current(unmet: &Unmet) -> Value {
+    json!({
+        "topic": unmet.topic.as_str(),
+        "epoch": unmet.epoch.map(|epoch| epoch.to_string()),
+        "position": unmet.position.map(|position| json!({
+            "epoch": position.epoch.to_string(),
+            "offset": position.offset.to_string(),
+        })),
+    })
+}
+
+fn conflict(detail: String) -> Problem {
+    Problem::new(StatusCode::CONFLICT, ErrorCode::Conflict, detail)
+}

@@ -1,0 +1,241 @@
+//! Preconditions of an append: what a backend believes to be the last event of a
+//! topic. Knows no HTTP.
+
+use std::str::FromStr;
+
+use crate::protocol::{Epoch, Position, Topic};
+
+/// What must hold of a topic for an append to take place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Condition {
+    /// The topic.
+    pub topic: Topic,
+    /// Its last event.
+    pub last: Last,
+}
+
+/// A topic's last event, as a backend believes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Last {
+    /// It stands there.
+    At(Position),
+    /// The log is of this epoch and has none.
+    NoneIn(Epoch),
+    /// The log has none, if there is a log.
+    None,
+}
+
+/// Why a text is no expectation of a topic's last event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum LastError {
+    /// It is neither a position nor 0.
+    #[error("is neither `<epoch>:<offset>` nor `0`")]
+    Malformed,
+    /// What stands in the place of the epoch is none.
+    #[error("has no epoch of a relay before the offset: 32 lower-case hexadecimal digits")]
+    Epoch,
+    /// What stands in the place of the offset is none.
+    #[error("has no offset after the epoch: a decimal number")]
+    Offset,
+}
+
+impl FromStr for Last {
+    type Err = LastError;
+
+    fn from_str(text: &str) -> Result<Self, LastError> {
+        if text == "0" {
+            return Ok(Self::None);
+        }
+        let (epoch, offset) = text.split_once(':').ok_or(LastError::Malformed)?;
+        let epoch = epoch.parse().map_err(|_| LastError::Epoch)?;
+        // `parse` alone would take a plus sign.
+        if !offset.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(LastError::Offset);
+        }
+        match offset.parse().map_err(|_| LastError::Offset)? {
+            0 => Ok(Self::NoneIn(epoch)),
+            offset => Ok(Self::At(Position { epoch, offset })),
+        }
+    }
+}
+
+/// What is true of a topic of which something else was believed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unmet {
+    /// The topic.
+    pub topic: Topic,
+    /// The log's epoch; `None` where the tenant has no log.
+    pub epoch: Option<Epoch>,
+    /// Where the topic's last event stands; `None` where the log has none.
+    pub position: Option<Position>,
+}
+
+/// Those of the conditions that do not hold of a log of this epoch, or of none, in
+/// their order. `last_of` says where a topic's last event stands.
+#[must_use]
+pub fn unmet(
+    conditions: &[Condition],
+    epoch: Option<Epoch>,
+    mut last_of: impl FnMut(&Topic) -> Option<Position>,
+) -> Vec<Unmet> {
+    let unmet = |condition: &Condition| {
+        let position = last_of(&condition.topic);
+        let holds = match condition.last {
+            Last::At(expected) => position == Some(expected),
+            Last::NoneIn(expected) => epoch == Some(expected) && position.is_none(),
+            Last::None => position.is_none(),
+        };
+        (!holds).then(|| Unmet {
+            topic: condition.topic.clone(),
+            epoch,
+            position,
+        })
+    };
+    conditions.iter().filter_map(unmet).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::{
+        event::tests::draft,
+        log::{Accounts, Log, Window},
+    };
+
+    const EPOCH: Epoch = Epoch::from_bits(0xab);
+    const OTHER: Epoch = Epoch::from_bits(0xcd);
+
+    fn at(epoch: Epoch, offset: u64) -> Last {
+        Last::At(Position { epoch, offset })
+    }
+
+    fn holds(log: Option<&mut Log>, topic: &str, last: Last) -> bool {
+        let topic = Topic::parse(topic).unwrap();
+        unmet_of(&[Condition { topic, last }], log).is_empty()
+    }
+
+    fn unmet_of(conditions: &[Condition], log: Option<&mut Log>) -> Vec<Unmet> {
+        match log {
+            None => unmet(conditions, None, |_| None),
+            Some(log) => {
+                let epoch = Some(log.head().epoch);
+                unmet(conditions, epoch, |topic| {
+                    log.last_of(topic, Instant::now())
+                })
+            }
+        }
+    }
+
+    fn log() -> Log {
+        let window = Window {
+            events: 3,
+            bytes: 1 << 20,
+            age: Duration::from_secs(60),
+        };
+        let head = Position {
+            epoch: EPOCH,
+            offset: 0,
+        };
+        Log::new(head, window, Accounts::default())
+    }
+
+    #[test]
+    fn an_expectation_is_a_position_or_that_there_is_no_event() {
+        let epoch = "000000000000000000000000000000ab";
+        for (text, expected) in [
+            ("0", Ok(Last::None)),
+            (&*format!("{epoch}:0"), Ok(Last::NoneIn(EPOCH))),
+            (&*format!("{epoch}:42"), Ok(at(EPOCH, 42))),
+            (&*format!("{epoch}:{}", u64::MAX), Ok(at(EPOCH, u64::MAX))),
+            ("", Err(LastError::Malformed)),
+            ("42", Err(LastError::Malformed)),
+            ("00", Err(LastError::Malformed)),
+            (epoch, Err(LastError::Malformed)),
+            (":42", Err(LastError::Epoch)),
+            ("ab:42", Err(LastError::Epoch)),
+            (&*format!("{epoch}:"), Err(LastError::Offset)),
+            (&*format!("{epoch}:+1"), Err(LastError::Offset)),
+            (&*format!("{epoch}:-1"), Err(LastError::Offset)),
+            (&*format!("{epoch}:1:1"), Err(LastError::Offset)),
+            (
+                &*format!("{epoch}:18446744073709551616"),
+                Err(LastError::Offset),
+            ),
+        ] {
+            assert_eq!(text.parse(), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_holds_of_a_topic_depends_on_its_last_event_and_on_nothing_else() {
+        let mut log = log();
+        for topics in [&["a:1"][..], &["a:1", "b:2"], &["c:3"]] {
+            log.append(draft("m", topics), Instant::now());
+        }
+        // The topic's own last event, of this epoch.
+        for (topic, offset) in [("a:1", 2), ("b:2", 2), ("c:3", 3)] {
+            for tried in 1..5 {
+                let last = at(EPOCH, tried);
+                assert_eq!(holds(Some(&mut log), topic, last), tried == offset);
+            }
+            for last in [at(OTHER, offset), Last::NoneIn(EPOCH), Last::None] {
+                assert!(!holds(Some(&mut log), topic, last), "{topic} {last:?}");
+            }
+        }
+        // A topic without an event.
+        assert!(holds(Some(&mut log), "d:4", Last::None));
+        assert!(holds(Some(&mut log), "d:4", Last::NoneIn(EPOCH)));
+        assert!(!holds(Some(&mut log), "d:4", Last::NoneIn(OTHER)));
+        assert!(!holds(Some(&mut log), "d:4", at(EPOCH, 3)));
+
+        // The last event of b:2 leaves the window.
+        for _ in 0..2 {
+            log.append(draft("m", &["a:1"]), Instant::now());
+        }
+        assert!(!holds(Some(&mut log), "b:2", at(EPOCH, 2)));
+        assert!(holds(Some(&mut log), "b:2", Last::NoneIn(EPOCH)));
+        assert!(holds(Some(&mut log), "b:2", Last::None));
+    }
+
+    #[test]
+    fn where_there_is_no_log_only_that_there_is_no_event_holds() {
+        assert!(holds(None, "a:1", Last::None));
+        assert!(!holds(None, "a:1", Last::NoneIn(EPOCH)));
+        assert!(!holds(None, "a:1", at(EPOCH, 1)));
+    }
+
+    #[test]
+    fn what_is_true_instead_is_told_of_each_that_does_not_hold() {
+        let topic = |text| Topic::parse(text).unwrap();
+        let condition = |text, last| Condition {
+            topic: topic(text),
+            last,
+        };
+        let conditions = [
+            condition("a:1", at(EPOCH, 9)),
+            condition("b:2", Last::None),
+            condition("b:2", at(EPOCH, 1)),
+        ];
+        let mut log = log();
+        let event = log.append(draft("m", &["a:1"]), Instant::now());
+        let told = |topic, position| Unmet {
+            topic,
+            epoch: Some(EPOCH),
+            position,
+        };
+        assert_eq!(
+            unmet_of(&conditions, Some(&mut log)),
+            [
+                told(topic("a:1"), Some(event.position())),
+                told(topic("b:2"), None)
+            ]
+        );
+        let of_none = unmet_of(&conditions, None);
+        assert!(of_none.iter().all(|it| it.epoch.is_none()));
+        assert_eq!(of_none.len(), 2);
+    }
+}

@@ -1,0 +1,277 @@
+//! The message ids that backends gave to a tenant's recent events: who posts one
+//! of them again is told its first position. Bounded by time and count for a
+//! tenant, and by bytes for the process. Knows no text of an id and no body: only
+//! their fingerprints.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use hashbrown::HashTable;
+use tokio::time::Instant;
+
+use crate::event::Fingerprint;
+
+/// What a remembered id is counted for. It takes 56 bytes in the queue and 5 in the
+/// table; both grow by doubling and so may be half empty.
+pub const MESSAGE_ID_BYTES: usize = 128;
+
+/// The bounds of what is remembered.
+#[derive(Debug, Clone, Copy)]
+pub struct MessageIdLimits {
+    /// For how long.
+    pub age: Duration,
+    /// How many ids of one tenant.
+    pub count: usize,
+    /// How many bytes for the process.
+    pub bytes: usize,
+}
+
+impl Default for MessageIdLimits {
+    fn default() -> Self {
+        Self {
+            age: Duration::from_mins(5),
+            count: 100_000,
+            bytes: 64 << 20,
+        }
+    }
+}
+
+/// What the tenants of one process have of its memory, and what that is bounded by.
+#[derive(Debug)]
+pub struct MessageIdBudget {
+    limits: MessageIdLimits,
+    ids: AtomicUsize,
+    tenants: AtomicUsize,
+}
+
+impl MessageIdBudget {
+    /// A budget of which nothing is used.
+    #[must_use]
+    pub fn new(limits: MessageIdLimits) -> Self {
+        Self {
+            limits,
+            ids: AtomicUsize::new(0),
+            tenants: AtomicUsize::new(0),
+        }
+    }
+
+    /// The bytes that are used, as they are counted.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.ids() * MESSAGE_ID_BYTES
+    }
+
+    /// Whether more is used than there is.
+    #[must_use]
+    pub fn is_exceeded(&self) -> bool {
+        self.ids() > self.ids_max()
+    }
+
+    /// How many ids have to go so that a part of the budget is free again, and room
+    /// does not have to be looked for with each id.
+    #[must_use]
+    pub fn excess(&self) -> usize {
+        self.ids().saturating_sub(self.wanted())
+    }
+
+    /// How many ids leave a part of the budget free.
+    #[must_use]
+    pub fn wanted(&self) -> usize {
+        self.ids_max() / 8 * 7
+    }
+
+    fn ids(&self) -> usize {
+        self.ids.load(Ordering::Relaxed)
+    }
+
+    fn ids_max(&self) -> usize {
+        self.limits.bytes / MESSAGE_ID_BYTES
+    }
+
+    /// What each tenant may have where all want more.
+    fn share(&self) -> usize {
+        self.ids_max() / self.tenants.load(Ordering::Relaxed).max(1)
+    }
+}
+
+/// What is known of a message id that comes again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Known {
+    /// It was given to the same body, which has this offset.
+    Duplicate(u64),
+    /// It was given to another body.
+    Conflict,
+}
+
+/// The ids of one tenant, the oldest of them first.
+#[derive(Debug)]
+pub struct MessageIds {
+    queue: VecDeque<Remembered>,
+    /// The numbers of those in the queue, by their ids. Numbers grow by one and wrap
+    /// around.
+    numbers: HashTable<u32>,
+    first_number: u32,
+    budget: Arc<MessageIdBudget>,
+}
+
+#[derive(Debug)]
+struct Remembered {
+    fingerprint: Fingerprint,
+    offset: u64,
+    since: Instant,
+}
+
+impl MessageIds {
+    /// Nothing yet.
+    #[must_use]
+    pub fn new(budget: Arc<MessageIdBudget>) -> Self {
+        budget.tenants.fetch_add(1, Ordering::Relaxed);
+        Self {
+            queue: VecDeque::new(),
+            numbers: HashTable::new(),
+            first_number: 0,
+            budget,
+        }
+    }
+
+    /// How many are remembered.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Whether none is.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// What is known of the event's id.
+    #[must_use]
+    pub fn find(&self, fingerprint: &Fingerprint, now: Instant) -> Option<Known> {
+        let is_it = |number: &u32| {
+            self.get(*number).is_some_and(|known| {
+                known.fingerprint.id == fingerprint.id && !self.is_expired(known, now)
+            })
+        };
+        let number = self.numbers.find(hash_of(fingerprint), is_it)?;
+        let known = self.get(*number)?;
+        Some(if known.fingerprint.body == fingerprint.body {
+            Known::Duplicate(known.offset)
+        } else {
+            Known::Conflict
+        })
+    }
+
+    /// Remembers an id that is not known, and forgets as many old ones as that takes.
+    pub fn remember(&mut self, fingerprint: Fingerprint, offset: u64, now: Instant) {
+        let number = self.number_of(self.queue.len());
+        self.queue.push_back(Remembered {
+            fingerprint,
+            offset,
+            since: now,
+        });
+        let (queue, first) = (&self.queue, self.first_number);
+        let hash_of_number = |number: &u32| hash_in(queue, first, *number);
+        self.numbers
+            .insert_unique(hash_of(&fingerprint), number, hash_of_number);
+        self.budget.ids.fetch_add(1, Ordering::Relaxed);
+        self.make_room();
+    }
+
+    /// What stands in nobody's way stays until it is too old; over the budget of the
+    /// process a tenant gives only what is above its share.
+    fn make_room(&mut self) {
+        while self.len() > self.budget.limits.count
+            || (self.budget.is_exceeded() && self.len() > self.budget.share())
+        {
+            self.forget_oldest(1);
+        }
+    }
+
+    /// Forgets what is too old, at most so many. Whether that was all.
+    pub fn expire(&mut self, now: Instant, most: usize) -> bool {
+        let expired = self.queue.iter().take(most);
+        let expired = expired.take_while(|known| self.is_expired(known, now));
+        let count = expired.count();
+        self.forget_oldest(count);
+        count < most
+    }
+
+    /// Forgets the oldest, so many.
+    pub fn forget_oldest(&mut self, count: usize) {
+        for _ in 0..count {
+            let Some(oldest) = self.queue.pop_front() else {
+                return;
+            };
+            let number = self.first_number;
+            self.first_number = number.wrapping_add(1);
+            let entry = self
+                .numbers
+                .find_entry(hash_of(&oldest.fingerprint), |it| *it == number);
+            if let Ok(entry) = entry {
+                entry.remove();
+            }
+            self.budget.ids.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Gives back memory of which less than half is in use.
+    pub fn shrink(&mut self) {
+        let len = self.queue.len();
+        if self.queue.capacity() > 2 * len {
+            self.queue.shrink_to(len);
+            let (queue, first) = (&self.queue, self.first_number);
+            self.numbers
+                .shrink_to(len, |number| hash_in(queue, first, *number));
+        }
+    }
+
+    fn get(&self, number: u32) -> Option<&Remembered> {
+        get(&self.queue, self.first_number, number)
+    }
+
+    /// The number of what stands at this place of the queue.
+    fn number_of(&self, place: usize) -> u32 {
+        // A queue has fewer places than there are numbers: the count is bounded.
+        self.first_number
+            .wrapping_add(u32::try_from(place).unwrap_or(u32::MAX))
+    }
+
+    fn is_expired(&self, known: &Remembered, now: Instant) -> bool {
+        now.saturating_duration_since(known.since) >= self.budget.limits.age
+    }
+}
+
+impl Drop for MessageIds {
+    fn drop(&mut self) {
+        self.budget.ids.fetch_sub(self.len(), Ordering::Relaxed);
+        self.budget.tenants.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn get(queue: &VecDeque<Remembered>, first_number: u32, number: u32) -> Option<&Remembered> {
+    queue.get(usize::try_from(number.wrapping_sub(first_number)).ok()?)
+}
+
+/// An id is a keyed hash already.
+fn hash_of(fingerprint: &Fingerprint) -> u64 {
+    fingerprint
+        .id
+        .first_chunk()
+        .map_or(0, |bytes| u64::from_le_bytes(*bytes))
+}
+
+fn hash_in(queue: &VecDeque<Remembered>, first_number: u32, number: u32) -> u64 {
+    get(queue, first_number, number).map_or(0, |known| hash_of(&known.fingerprint))
+}
+
+#[cfg(test)]
+#[path = "message_ids_tests.rs"]
+mod tests;

@@ -1,0 +1,186 @@
+//! The window, and what can be read of it.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::event::tests::draft;
+
+const EPOCH: Epoch = Epoch::from_bits(3);
+
+fn log(window: Window) -> Log {
+    Log::new(at(0), window, Accounts::default())
+}
+
+const WIDE: Window = Window {
+    events: 100,
+    bytes: 1 << 20,
+    age: Duration::from_secs(60),
+};
+
+fn at(offset: u64) -> Position {
+    Position {
+        epoch: EPOCH,
+        offset,
+    }
+}
+
+fn offsets_after(log: &Log, offset: u64) -> Result<Vec<u64>, Gap> {
+    log.read_after(at(offset))
+        .map(|events| events.map(|event| event.position().offset).collect())
+}
+
+fn append(log: &mut Log, count: usize, now: Instant) {
+    for _ in 0..count {
+        log.append(draft("m", &["a:1"]), now);
+    }
+}
+
+#[test]
+fn offsets_start_at_1_and_grow_by_1() {
+    let (mut log, now) = (log(WIDE), Instant::now());
+    assert_eq!((log.head(), log.tail()), (at(0), at(0)));
+    append(&mut log, 3, now);
+    assert_eq!(log.head(), at(3));
+    assert_eq!(offsets_after(&log, 0), Ok(vec![1, 2, 3]));
+    assert_eq!(offsets_after(&log, 2), Ok(vec![3]));
+    assert_eq!(offsets_after(&log, 3), Ok(vec![]));
+}
+
+#[test]
+fn what_cannot_be_read_whole_is_refused_with_the_reason() {
+    let now = Instant::now();
+    let mut log = log(Window { events: 2, ..WIDE });
+    append(&mut log, 5, now);
+    assert_eq!(offsets_after(&log, 2), Err(Gap::Evicted));
+    assert_eq!(offsets_after(&log, 3), Ok(vec![4, 5]));
+    assert_eq!(offsets_after(&log, 6), Err(Gap::Future));
+    let elsewhere = Position {
+        epoch: Epoch::from_bits(4),
+        offset: 4,
+    };
+    assert_eq!(log.read_after(elsewhere).err(), Some(Gap::UnknownEpoch));
+}
+
+#[test]
+fn events_leave_when_they_are_too_many_too_large_or_too_old() {
+    let now = Instant::now();
+    let cost = draft("m", &["a:1"])
+        .place(at(1), &Arc::default(), now)
+        .cost();
+    for window in [
+        Window { events: 4, ..WIDE },
+        Window {
+            bytes: cost * 4 + cost / 2,
+            ..WIDE
+        },
+    ] {
+        let mut log = log(window);
+        append(&mut log, 10, now);
+        assert_eq!(offsets_after(&log, 6), Ok(vec![7, 8, 9, 10]));
+        assert_eq!(log.tail(), at(6));
+    }
+
+    let mut log = log(WIDE);
+    append(&mut log, 2, now);
+    append(&mut log, 1, now + Duration::from_secs(59));
+    log.evict(now + Duration::from_secs(60));
+    assert_eq!(offsets_after(&log, 2), Ok(vec![3]));
+    assert_eq!(offsets_after(&log, 1), Err(Gap::Evicted));
+    log.evict(now + WIDE.age * 2);
+    assert!(log.is_empty());
+    assert_eq!((log.head(), log.tail()), (at(3), at(3)));
+}
+
+#[test]
+fn what_is_taken_from_a_log_for_want_of_room_is_the_oldest() {
+    let (mut log, now) = (log(WIDE), Instant::now());
+    append(&mut log, 10, now);
+    let cost = log.bytes() / 10;
+    assert_eq!(log.shrink_to(cost * 4 + cost / 2).len(), 6);
+    assert_eq!(offsets_after(&log, 6), Ok(vec![7, 8, 9, 10]));
+    assert_eq!(log.accounts.logs.get(), 4 * cost as u64);
+    assert_eq!(log.shrink_to(cost * 4).len(), 0);
+    let logs = Arc::clone(&log.accounts.logs);
+    drop(log);
+    assert_eq!(logs.get(), 0);
+}
+
+#[test]
+fn a_log_that_keeps_no_events_assigns_positions_and_refuses_every_read() {
+    let mut log = log(Window { events: 0, ..WIDE });
+    append(&mut log, 2, Instant::now());
+    assert_eq!((log.head(), log.is_empty()), (at(2), true));
+    assert_eq!(offsets_after(&log, 2), Err(Gap::Disabled));
+}
+
+#[test]
+fn a_log_goes_on_where_it_was_left() {
+    let mut log = Log::new(at(7), WIDE, Accounts::default());
+    assert_eq!(offsets_after(&log, 7), Ok(vec![]));
+    assert_eq!(offsets_after(&log, 6), Err(Gap::Evicted));
+    append(&mut log, 1, Instant::now());
+    assert_eq!(offsets_after(&log, 7), Ok(vec![8]));
+}
+
+#[test]
+fn an_event_larger_than_the_window_has_a_position_and_is_evicted_at_once() {
+    let mut log = log(Window { bytes: 1, ..WIDE });
+    let event = log.append(draft("m", &["a:1"]), Instant::now());
+    assert_eq!(event.position(), at(1));
+    assert!(log.is_empty());
+    assert_eq!(offsets_after(&log, 0), Err(Gap::Evicted));
+}
+
+proptest! {
+    /// Whatever was asked when: at times nobody asks for long, and the index is
+    /// dropped and made anew.
+    #[test]
+    fn a_topics_last_event_is_what_a_look_at_the_whole_window_finds(
+        events in 1..8_usize,
+        steps in prop::collection::vec((0..6_u8, 0..6_u8, 0..40_u64, any::<bool>()), 1..100),
+    ) {
+        let window = Window { events, age: Duration::from_secs(100), ..WIDE };
+        let mut log = log(window);
+        let mut now = Instant::now();
+        for (a, b, wait, asks) in steps {
+            now += Duration::from_secs(wait);
+            if wait > 30 {
+                log.evict(now);
+            }
+            let mut topics = vec![format!("a:{a}"), format!("a:{b}")];
+            topics.dedup();
+            let topics: Vec<_> = topics.iter().map(String::as_str).collect();
+            log.append(draft("m", &topics), now);
+            for id in 0..if asks { 6 } else { 0 } {
+                let topic = Topic::new("a", &id.to_string()).unwrap();
+                let mut newest = log.ring.iter().rev();
+                let last = newest.find(|event| event.topics().contains(&topic));
+                let expected = last.map(|event| event.position());
+                prop_assert_eq!(log.last_of(&topic, now), expected);
+            }
+        }
+        log.evict(now + window.age);
+        prop_assert_eq!(log.last_of(&Topic::new("a", "0").unwrap(), now), None);
+    }
+
+    #[test]
+    fn bounds_hold_after_every_append(
+        events in 1..20_usize,
+        bytes in 0..3000_usize,
+        steps in prop::collection::vec(0..20_u64, 1..100),
+    ) {
+        let window = Window { events, bytes, age: Duration::from_secs(30) };
+        let mut log = log(window);
+        let mut now = Instant::now();
+        for step in steps {
+            now += Duration::from_secs(step);
+            append(&mut log, 1, now);
+            prop_assert!(log.ring.len() <= events);
+            prop_assert!(log.bytes <= bytes);
+            let sum: usize = log.ring.iter().map(|event| event.cost()).sum();
+            prop_assert_eq!(log.bytes, sum);
+            prop_assert_eq!(log.accounts.logs.get(), sum as u64);
+            prop_assert!(log.ring.iter().all(|event| now - event.placed() < window.age));
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! Faults that tests can plant, to see that simulations find them, and what the code
+//! has seen that nobody outside of it can see. Outside of tests nothing is planted, and
+//! to ask costs nothing.
+
+/// A fault that somebody might make.
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "some are planted by test code alone")
+)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// What a connection that catches up is owed last is not given to it.
+    DropsALiveEvent,
+    /// A Subscribe stands at the log's head, whatever the shard has taken.
+    ConfirmsTheHead,
+    /// A shard's position is not read in the step in which it enters a tenant's set.
+    TakesThePositionLate,
+    /// The log says that it has what it has evicted.
+    SkipsAnEviction,
+    /// An event goes to a connection once for each of its topics.
+    DeliversTwice,
+    /// A connection that has gone leaves a topic in the index.
+    LeavesAnIndexEntry,
+    /// A replay repeats what an older subscription has brought.
+    ReplaysWhatWasBrought,
+    /// A resume forgets the implicit topics.
+    ForgetsImplicitTopics,
+    /// A shard finds the first tenant that it has, whoever is asked for.
+    CrossesTenants,
+    /// What is refused for want of room is in the log all the same.
+    AppendsTooEarly,
+}
+
+#[cfg(not(test))]
+pub(crate) const fn is_planted(_: Fault) -> bool {
+    false
+}
+
+#[cfg(not(test))]
+pub(crate) const fn saw(_: &'static str) {}
+
+#[cfg(test)]
+pub(crate) use in_tests::{is_planted, plant, saw, seen};
+
+#[cfg(test)]
+mod in_tests {
+    use std::{
+        cell::{Cell, RefCell},
+        collections::BTreeMap,
+    };
+
+    use super::Fault;
+
+    thread_local! {
+        static PLANTED: Cell<Option<Fault>> = const { Cell::new(None) };
+        static SEEN: RefCell<BTreeMap<&'static str, u64>> = const { RefCell::new(BTreeMap::new()) };
+    }
+
+    /// Plants a fault on this thread, and digs up the one that was there.
+    pub(crate) fn plant(fault: Option<Fault>) {
+        PLANTED.set(fault);
+    }
+
+    pub(crate) fn is_planted(fault: Fault) -> bool {
+        PLANTED.get() == Some(fault)
+    }
+
+    /// Counts something on this thread.
+    pub(crate) fn saw(what: &'static str) {
+        SEEN.with_borrow_mut(|seen| *seen.entry(what).or_default() += 1);
+    }
+
+    /// What was counted since this was asked last.
+    pub(crate) fn seen() -> BTreeMap<&'static str, u64> {
+        SEEN.take()
+    }
+}

@@ -1,0 +1,200 @@
+//! What backends were answered, held against what was posted and what came of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Received, conditions, logs::Logs};
+use crate::simulation::{
+    events::{Event, Serial},
+    history::{Answer, History, Placed, Post, Said},
+    messages::Place,
+};
+
+pub(super) fn check(history: &History, logs: &Logs, received: &Received) {
+    let mut answered = Answered::default();
+    for post in history.posts.borrow().iter() {
+        if let Some(answer) = &post.answer {
+            answered.take(post, answer, history, logs);
+            conditions::check_held(post, answer, logs, history);
+            for placed in &answer.results {
+                check_matched(history, post, answer, placed, received);
+            }
+        }
+    }
+    answered.check_ids(history);
+    answered.check_refused_ones_were_not_heard(history);
+}
+
+/// An event, where it stands, and whether it was said to be known before.
+type Known = (Serial, Place, bool);
+
+#[derive(Default)]
+struct Answered {
+    places: BTreeMap<(usize, Place), Serial>,
+    /// By tenant and message id, where the backend gave one.
+    ids: BTreeMap<(usize, String), Vec<Known>>,
+    refused: BTreeSet<Serial>,
+    accepted: BTreeSet<Serial>,
+}
+
+impl Answered {
+    fn take(&mut self, post: &Post, answer: &Answer, history: &History, logs: &Logs) {
+        let events = history.events.borrow();
+        match answer.status {
+            200 | 202 => {
+                assert_eq!(answer.results.len(), post.events.len());
+                for (serial, placed) in post.events.iter().zip(&answer.results) {
+                    self.accept(&events[*serial], placed);
+                    if placed.is_duplicate {
+                        history.count("duplicate");
+                    }
+                    assert_eq!(placed.matched.is_some(), answer.status == 200);
+                }
+                check_stands_together(&answer.results);
+            }
+            409 => {
+                assert_eq!(answer.code, "CONFLICT");
+                history.count(if is_conflict(post, answer, history) {
+                    "conflict"
+                } else {
+                    "a precondition that did not hold"
+                });
+                assert!(
+                    is_conflict(post, answer, history)
+                        || conditions::may_not_have_held(post, answer, logs),
+                    "{post:?} is no conflict"
+                );
+                self.refused.extend(&post.events);
+            }
+            503 => {
+                assert!(["RATE_LIMIT_EXCEEDED", "INTERNAL_ERROR"].contains(&&*answer.code));
+                self.refused.extend(&post.events);
+            }
+            other => panic!("a post is answered with {other}: {}", answer.code),
+        }
+    }
+
+    fn accept(&mut self, event: &Event, placed: &Placed) {
+        let id = &event.envelope.message_id;
+        assert!(id.is_empty() || *id == placed.message_id, "{placed:?}");
+        assert!(!placed.message_id.is_empty());
+        assert_eq!(placed.topics, event.topics, "{event:?}");
+        self.accepted.insert(event.serial);
+        if !id.is_empty() {
+            let same_id = self.ids.entry((event.tenant, id.clone())).or_default();
+            same_id.push((event.serial, placed.place, placed.is_duplicate));
+        }
+        if placed.is_duplicate {
+            assert!(
+                !id.is_empty() && placed.matched.is_none_or(|it| it == 0),
+                "{placed:?}"
+            );
+            return;
+        }
+        let place = (event.tenant, placed.place);
+        let other = self.places.insert(place, event.serial);
+        assert!(other.is_none(), "two events at {placed:?}");
+    }
+
+    /// Whatever came under one id is one event at one place, and was new once: never
+    /// only where the answer that said so was lost.
+    fn check_ids(&self, history: &History) {
+        let events = history.events.borrow();
+        let posts = history.posts.borrow();
+        let lost = posts.iter().filter(|post| post.answer.is_none());
+        let lost: BTreeSet<_> = lost.flat_map(|post| post.events.iter().copied()).collect();
+        for ((tenant, id), answers) in &self.ids {
+            let (serial, place, _) = answers[0];
+            for (other, other_place, _) in answers {
+                assert_eq!((serial, place), (*other, *other_place), "{tenant} {id}");
+            }
+            let new = answers
+                .iter()
+                .filter(|(_, _, duplicate)| !duplicate)
+                .count();
+            let is_lost = lost.contains(&serial);
+            assert!(
+                new == 1 || new == 0 && is_lost,
+                "{:?}: {answers:?}",
+                events[serial]
+            );
+        }
+    }
+
+    fn check_refused_ones_were_not_heard(&self, history: &History) {
+        let posts = history.posts.borrow();
+        let lost = posts.iter().filter(|post| post.answer.is_none());
+        let lost: BTreeSet<_> = lost.flat_map(|post| post.events.iter().copied()).collect();
+        for connection in history.connections.borrow().iter() {
+            for heard in &connection.heard {
+                if let Said::Event { serial, .. } = heard.what {
+                    let is_refused = self.refused.contains(&serial)
+                        && !self.accepted.contains(&serial)
+                        && !lost.contains(&serial);
+                    assert!(!is_refused, "event {serial} is delivered though refused");
+                }
+            }
+        }
+    }
+}
+
+/// Another event had one of the ids, or has it in the same call.
+fn is_conflict(post: &Post, answer: &Answer, history: &History) -> bool {
+    let (events, posts) = (history.events.borrow(), history.posts.borrow());
+    let has_another = |serial: &Serial| {
+        let event = &events[*serial];
+        let is_other = |other: &Serial| {
+            let other = &events[*other];
+            other.serial != event.serial
+                && other.tenant == event.tenant
+                && other.envelope.message_id == event.envelope.message_id
+        };
+        let before = posts
+            .iter()
+            .filter(|it| it.sent.moment < answer.when.moment);
+        !event.envelope.message_id.is_empty() && before.flat_map(|it| &it.events).any(is_other)
+    };
+    post.events.iter().any(has_another)
+}
+
+/// The new events of a call stand next to each other.
+fn check_stands_together(results: &[Placed]) {
+    let new: Vec<_> = results.iter().filter(|it| !it.is_duplicate).collect();
+    for pair in new.windows(2) {
+        assert_eq!(
+            pair[0].place.offset + 1,
+            pair[1].place.offset,
+            "{results:?}"
+        );
+    }
+}
+
+/// `matched` is not less than the connections that got the event, and not more than
+/// those that could.
+fn check_matched(
+    history: &History,
+    post: &Post,
+    answer: &Answer,
+    placed: &Placed,
+    received: &Received,
+) {
+    let Some(matched) = placed.matched.filter(|_| !placed.is_duplicate) else {
+        return;
+    };
+    let got = received.live.get(&(post.tenant, placed.place));
+    let got = got.copied().unwrap_or_default();
+    assert!(got <= matched, "{got} got it: {placed:?}");
+    let connections = history.connections.borrow();
+    let possible = connections.iter().filter(|it| {
+        it.tenant == post.tenant
+            && it.asked.moment < answer.when.moment
+            && it.may_have_had().meets(placed.topics)
+            && it
+                .end
+                .is_none_or(|(end, _)| end.time + GONE_AFTER > post.sent.time)
+    });
+    let possible = possible.count() as u64;
+    assert!(matched <= possible, "{possible} could get it: {placed:?}");
+}
+
+/// So long after a client has gone the relay knows it at the latest.
+const GONE_AFTER: std::time::Duration = std::time::Duration::from_secs(20);

@@ -1,0 +1,59 @@
+//! What backends believed to be the last event of a topic, held against the log.
+
+use super::logs::{Log, Logs};
+use crate::simulation::{
+    history::{Answer, Condition, History, Post},
+    topics::TopicSet,
+};
+
+/// The condition of an event that was appended held just before it.
+pub(super) fn check_held(post: &Post, answer: &Answer, logs: &Logs, history: &History) {
+    let (Some(condition), [placed]) = (&post.condition, &answer.results[..]) else {
+        return;
+    };
+    if placed.is_duplicate {
+        return;
+    }
+    history.count("a precondition that held");
+    let log = logs.of(post.tenant, placed.place.epoch);
+    let before = placed.place.offset - 1;
+    let topic = TopicSet::of(condition.topic);
+    let Some(last) = condition.last.filter(|last| last.offset > 0) else {
+        let mut there = log.relating(0..before, topic);
+        let there = there.find(|offset| !log.may_be_evicted(*offset, answer.when));
+        assert!(there.is_none(), "{there:?} was there: {post:?}");
+        return;
+    };
+    assert_eq!(last.epoch, placed.place.epoch, "{post:?}");
+    let is_its = log
+        .get(last.offset)
+        .is_some_and(|it| it.topics.meets(topic));
+    assert!(is_its, "not of the topic: {post:?}");
+    let later = log.relating(last.offset..before, topic).next();
+    assert!(later.is_none(), "{later:?} was the last: {post:?}");
+}
+
+/// Whether the condition of an event that was refused may not have held.
+pub(super) fn may_not_have_held(post: &Post, answer: &Answer, logs: &Logs) -> bool {
+    post.condition.as_ref().is_some_and(|condition| {
+        let mut logs = logs.of_tenant(post.tenant);
+        logs.any(|(epoch, log)| may_not_hold(condition, epoch, log, answer))
+    })
+}
+
+fn may_not_hold(condition: &Condition, epoch: u128, log: &Log, answer: &Answer) -> bool {
+    let topic = TopicSet::of(condition.topic);
+    let behind = condition.last.map_or(0, |last| last.offset);
+    let mut later = log.relating(behind..log.head(), topic);
+    let is_before = |offset: u64| {
+        let sent = log.get(offset).map(|it| it.sent.moment);
+        sent.is_some_and(|sent| sent < answer.when.moment)
+    };
+    let is_its = |last: u64| log.get(last).is_some_and(|it| it.topics.meets(topic));
+    condition.last.is_some_and(|last| {
+        last.epoch != epoch
+            || last.offset > 0
+                && (!is_its(last.offset) || log.may_be_evicted(last.offset, answer.when))
+    }) || log.has_lost()
+        || later.any(is_before)
+}

@@ -1,0 +1,309 @@
+//! Follows one connection, frame by frame: what it may hear next, and what it must
+//! have heard by then.
+
+use super::{
+    Received,
+    logs::{Log, Logs},
+};
+use crate::simulation::{
+    history::{Asked, Connection, Heard, History, Request, Said, When},
+    messages::{Place, Topics},
+    topics::{TOPICS, TopicSet},
+    world::Settings,
+};
+
+pub(super) struct Follower<'a> {
+    pub(super) number: usize,
+    pub(super) connection: &'a Connection,
+    pub(super) settings: &'a Settings,
+    logs: &'a Logs,
+    /// Known from the first place that it hears of.
+    epoch: Option<u128>,
+    pub(super) implicit: TopicSet,
+    /// What it has asked for and was confirmed.
+    pub(super) subscribed: TopicSet,
+    /// For each topic that it has: it was served from here on.
+    pub(super) served_from: [u64; TOPICS.len()],
+    /// It has heard all that its topics were to bring up to here; `None` before
+    /// it hears of any place.
+    pub(super) at: Option<u64>,
+    /// What of a replay is still to come.
+    pub(super) replay: Vec<u64>,
+    /// How many events beside them: of which nobody has heard, nor a backend been
+    /// answered.
+    pub(super) replay_unheard: u64,
+    pub(super) has_resumed: bool,
+    pub(super) is_answered: Vec<bool>,
+    pub(super) close: Option<(When, u16, &'a str)>,
+}
+
+impl<'a> Follower<'a> {
+    pub(super) fn new(
+        number: usize,
+        connection: &'a Connection,
+        logs: &'a Logs,
+        settings: &'a Settings,
+    ) -> Self {
+        Self {
+            number,
+            connection,
+            settings,
+            logs,
+            epoch: None,
+            implicit: TopicSet::implicit(connection.user),
+            subscribed: TopicSet::NONE,
+            served_from: [0; TOPICS.len()],
+            at: None,
+            replay: Vec::new(),
+            replay_unheard: 0,
+            has_resumed: false,
+            is_answered: vec![false; connection.sent.len()],
+            close: None,
+        }
+    }
+
+    pub(super) fn log(&self) -> &'a Log {
+        self.logs
+            .of(self.connection.tenant, self.epoch.unwrap_or_default())
+    }
+
+    pub(super) fn topics(&self) -> TopicSet {
+        self.subscribed | self.implicit
+    }
+
+    pub(super) fn follow(&mut self, heard: &'a Heard, received: &mut Received, history: &History) {
+        assert!(self.close.is_none(), "{self} hears more behind a Close");
+        match &heard.what {
+            Said::Event { tenant, place, .. } => {
+                assert_eq!(*tenant, self.connection.tenant, "{self}: not its tenant's");
+                let client = (self.connection.client, *place);
+                let moment = heard.when.moment;
+                received.by_client.entry(client).or_insert(moment);
+                self.event(*place, received);
+            }
+            Said::Subscribed(topics) => {
+                self.subscribed(&topics.0, heard.when, history);
+                if topics.0.replayed > 0 {
+                    history.count("resumed");
+                }
+            }
+            Said::Unsubscribed(topics) => self.unsubscribed(&topics.0),
+            Said::Pong(timestamp) => self.pong(*timestamp),
+            Said::Refused { code, request } => self.refused(code, request, heard.when),
+            Said::Close { code, reason } => self.close = Some((heard.when, *code, reason)),
+        }
+    }
+
+    fn in_epoch(&mut self, place: Place) {
+        let epoch = *self.epoch.get_or_insert(place.epoch);
+        assert_eq!(epoch, place.epoch, "{self}: the epoch has changed");
+    }
+
+    fn event(&mut self, place: Place, received: &mut Received) {
+        self.in_epoch(place);
+        let logged = self.log().get(place.offset).expect("it was heard");
+        if !self.replay.is_empty() {
+            let next = self.replay.remove(0);
+            assert_eq!(place.offset, next, "{self}: not the next of the replay");
+            return;
+        }
+        self.check_replay_is_over();
+        let topics = self.topics();
+        assert!(
+            logged.topics.meets(topics),
+            "{self} hears {} without a topic of it",
+            place.offset
+        );
+        let at = self.begun_at(place.offset - 1);
+        assert!(
+            place.offset > at,
+            "{self} hears {} behind {at}",
+            place.offset
+        );
+        self.check_nothing_lacks(at, place.offset - 1);
+        self.at = Some(place.offset);
+        *received
+            .live
+            .entry((self.connection.tenant, place))
+            .or_default() += 1;
+    }
+
+    pub(super) fn check_replay_is_over(&self) {
+        assert!(
+            self.replay.is_empty() && self.replay_unheard == 0,
+            "{self}: {:?} and {} of a replay lack",
+            self.replay,
+            self.replay_unheard
+        );
+    }
+
+    /// Between the two nothing relates to its topics.
+    pub(super) fn check_nothing_lacks(&self, behind: u64, up_to: u64) {
+        let lacks = self.log().relating(behind..up_to, self.topics()).next();
+        assert!(
+            lacks.is_none(),
+            "{self} has not heard {lacks:?} between {behind} and {up_to}"
+        );
+    }
+
+    /// What every shard had queued by then has been heard.
+    pub(super) fn check_nothing_queued_lacks(&self, behind: u64, by: When) {
+        let log = self.log();
+        let lacks = log.range(behind..log.head()).find(|(_, it)| {
+            it.topics.meets(self.topics()) && it.queued.is_some_and(|at| at.moment < by.moment)
+        });
+        let lacks = lacks.map(|(offset, _)| offset);
+        assert!(
+            lacks.is_none(),
+            "{self} has not heard {lacks:?}, which was queued for it"
+        );
+    }
+
+    /// From where on it was served, where that is not known yet: from here, since
+    /// nothing came before. What was posted after it was let in is not before.
+    fn begun_at(&mut self, offset: u64) -> u64 {
+        if let Some(at) = self.at {
+            return at;
+        }
+        let opened = self.connection.opened.moment;
+        let mut before = self.log().range(0..offset);
+        let lacks = before
+            .find(|(_, it)| it.sent.moment > opened && it.topics.meets(self.implicit))
+            .map(|(offset, _)| offset);
+        assert!(
+            lacks.is_none(),
+            "{self} has not heard {lacks:?} of its implicit topics"
+        );
+        for index in self.implicit.indices() {
+            self.served_from[index] = offset;
+        }
+        self.at = Some(offset);
+        offset
+    }
+
+    fn subscribed(&mut self, topics: &Topics, when: When, history: &History) {
+        let request = self.answered(&topics.request);
+        let Asked::Subscribe(asked) = &request.what else {
+            panic!("{self}: {request:?} is confirmed as a Subscribe");
+        };
+        assert!(
+            topics.repeats(asked),
+            "{self}: {asked:?} comes back as {topics:?}"
+        );
+        let place = topics.position.as_ref().unwrap().place();
+        self.in_epoch(place);
+        self.check_position(place.offset, request, when);
+        self.check_replay_and_subscribe(asked, topics, place, when, history);
+        self.at = Some(place.offset);
+    }
+
+    fn check_position(&mut self, position: u64, request: &Request, when: When) {
+        let head_min = self.log().head_min(request.sent.moment);
+        assert!(
+            position >= head_min,
+            "{self}: {position} is below the head {head_min}"
+        );
+        let head_max = self.log().head_max(when.moment);
+        assert!(
+            position <= head_max,
+            "{self}: {position} is beyond the head {head_max}"
+        );
+        self.check_replay_is_over();
+        let at = self.begun_at(position);
+        assert!(position >= at, "{self} is confirmed {position} behind {at}");
+        self.check_nothing_lacks(at, position);
+    }
+
+    fn unsubscribed(&mut self, topics: &Topics) {
+        let request = self.answered(&topics.request);
+        let Asked::Unsubscribe(asked) = &request.what else {
+            panic!("{self}: {request:?} is confirmed as an Unsubscribe");
+        };
+        assert!(
+            topics.repeats(asked),
+            "{self}: {asked:?} comes back as {topics:?}"
+        );
+        self.check_replay_is_over();
+        // What every shard had queued before it was sent goes out before this.
+        if let Some(at) = self.at {
+            self.check_nothing_queued_lacks(at, request.sent);
+        }
+        self.subscribed = self.subscribed.less(topics.all());
+    }
+
+    fn pong(&mut self, timestamp: i64) {
+        let mut pings = self.connection.sent.iter().zip(&mut self.is_answered);
+        let next = pings.find(|(it, answered)| !**answered && matches!(it.what, Asked::Ping(_)));
+        let (ping, is_answered) = next.expect("a Ping");
+        assert!(matches!(ping.what, Asked::Ping(sent) if sent == timestamp));
+        *is_answered = true;
+    }
+
+    fn refused(&mut self, code: &str, request: &str, when: When) {
+        if code == "AUTHENTICATION_FAILED" {
+            assert!(
+                when.time >= self.connection.token_end,
+                "{self}: refused early"
+            );
+            return;
+        }
+        let index = self.index_of(request);
+        let what = &self.connection.sent[index].what;
+        let is_good = match what {
+            Asked::Subscribe(asked) => asked.may_be_asked_for(),
+            Asked::Unsubscribe(_) | Asked::Ping(_) => true,
+        };
+        match code {
+            "AUTHORIZATION_FAILED" | "VALIDATION_ERROR" => {
+                assert!(!is_good, "{self}: {what:?} is refused with {code}");
+            }
+            "RATE_LIMIT_EXCEEDED" => {
+                let before = self.connection.sent[..index].iter().zip(&self.is_answered);
+                let waiting = before.filter(|(it, is_answered)| {
+                    !**is_answered && !matches!(it.what, Asked::Ping(_))
+                });
+                assert!(
+                    waiting.count() >= 16,
+                    "{self}: refused with less than 16 waiting"
+                );
+            }
+            other => panic!("{self} is refused with {other}"),
+        }
+        self.is_answered[index] = true;
+    }
+
+    fn index_of(&self, request: &str) -> usize {
+        let index = self.connection.sent.iter().position(|it| it.id == request);
+        let index = index.unwrap_or_else(|| panic!("{self}: nobody asked {request:?}"));
+        assert!(
+            !self.is_answered[index],
+            "{self}: {request} is answered twice"
+        );
+        index
+    }
+
+    /// The request that is confirmed: all before it are answered.
+    fn answered(&mut self, request: &str) -> &'a Request {
+        let index = self.index_of(request);
+        let mut before = self.connection.sent[..index].iter().zip(&self.is_answered);
+        let earlier =
+            before.find(|(it, is_answered)| !**is_answered && !matches!(it.what, Asked::Ping(_)));
+        assert!(
+            earlier.is_none(),
+            "{self}: {request} is confirmed before {earlier:?}"
+        );
+        self.is_answered[index] = true;
+        &self.connection.sent[index]
+    }
+}
+
+impl std::fmt::Display for Follower<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Connection { client, tenant, .. } = self.connection;
+        write!(
+            f,
+            "connection {} (client {client}, tenant {tenant})",
+            self.number
+        )
+    }
+}

@@ -1,0 +1,101 @@
+//! How a connection may end, and what must have come before.
+
+use super::connection::Follower;
+use crate::simulation::history::{Asked, End, History, When};
+
+impl Follower<'_> {
+    pub(super) fn check_end(&mut self, history: &History) {
+        let Some((when, end)) = self.connection.end else {
+            panic!("{self} has no end");
+        };
+        match (end, self.close) {
+            (End::Done, _) => {
+                history.count("read to the end");
+                self.check_all_was_heard(when);
+            }
+            (End::Left, _) => {}
+            (_, Some((when, code, reason))) => {
+                self.check_close(code, when, history);
+                if reason.contains("replay window") {
+                    history.count("eviction during a replay");
+                }
+            }
+            (End::Closed, None) => panic!("{self} ends without a Close"),
+            (End::Ended { .. }, None) => {
+                assert!(self.connection.is_cut, "{self} ends without a Close");
+            }
+            (End::Reset { .. }, None) => {}
+        }
+    }
+
+    /// Its client was there to the end and was told nothing: it has all.
+    fn check_all_was_heard(&self, when: When) {
+        self.check_replay_is_over();
+        let unanswered = self.is_answered.iter().position(|it| !it);
+        assert!(unanswered.is_none(), "{self}: no answer to {unanswered:?}");
+        if let Some(at) = self.at {
+            self.check_nothing_lacks(at, self.log().head());
+        }
+        assert!(
+            when.time < self.connection.token_end,
+            "{self} outlives its token"
+        );
+    }
+
+    fn check_close(&self, code: u16, when: When, history: &History) {
+        match code {
+            1001 => {
+                if let Some(at) = self.at {
+                    self.check_nothing_queued_lacks(at, when);
+                }
+                self.check_replay_is_over();
+            }
+            4001 => {
+                history.count("4001");
+                let end = self.connection.token_end;
+                assert!(when.time >= end, "{self} is closed before its token ends");
+            }
+            4003 => {
+                history.count("4003");
+                self.check_is_slow(when);
+            }
+            other => panic!("{self} is closed with {other}"),
+        }
+    }
+
+    /// So much was on its way to it that an outbox could be full, or what was to come
+    /// from the log may be evicted. What was confirmed last may not have been heard.
+    fn check_is_slow(&self, when: When) {
+        let unanswered = self.connection.sent.iter().zip(&self.is_answered);
+        let unanswered: Vec<_> = unanswered
+            .filter(|(_, it)| !**it)
+            .map(|(it, _)| it)
+            .collect();
+        let (mut topics, mut behind) = (self.topics(), self.at.unwrap_or(u64::MAX));
+        for request in &unanswered {
+            if let Asked::Subscribe(asked) = &request.what
+                && asked.may_be_asked_for()
+            {
+                topics |= asked.all();
+                let from = asked.position.as_ref().map(|from| from.offset);
+                behind = behind.min(from.unwrap_or(behind));
+            }
+        }
+        if behind == u64::MAX {
+            behind = 0;
+        }
+        let log = self.log();
+        let head = log.head_max(when.moment);
+        let waiting = log.relating(behind..head, topics).count() + self.replay.len();
+        let limits = &self.settings.config.limits;
+        let next = self.replay.first().copied().unwrap_or(behind + 1);
+        assert!(
+            limits.memory_max < 1 << 30
+                || waiting + unanswered.len() >= limits.outbox_frames
+                || waiting * 1_300 + unanswered.len() * 300 >= limits.outbox_bytes
+                || log.may_be_evicted(next, when),
+            "{self} is closed as too slow with {waiting} events and {} answers to come",
+            unanswered.len()
+        );
+    }
+}

@@ -1,0 +1,251 @@
+//! What each tenant's log must have held, put together from what was answered and
+//! heard.
+
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    ops::Range,
+};
+
+use crate::simulation::{
+    events::Serial,
+    history::{History, Moment, Post, Said, When},
+    messages::Place,
+    topics::{TENANTS, TopicSet},
+    world::{COST_MAX, Settings},
+};
+
+pub(super) struct Logs {
+    logs: BTreeMap<(usize, u128), Log>,
+    empty: Log,
+}
+
+/// One run of a tenant's log.
+#[derive(Default)]
+pub(super) struct Log {
+    events: BTreeMap<u64, Logged>,
+    /// When events were sent of which no answer says where they are, if they are.
+    lost: Vec<Moment>,
+    window: Window,
+}
+
+#[derive(Default, Clone, Copy)]
+struct Window {
+    is_open: bool,
+    events: u64,
+    bytes: usize,
+    /// What no other tenant can take from it, were there only so many bytes for all.
+    share_bytes: usize,
+    age: std::time::Duration,
+}
+
+pub(super) struct Logged {
+    pub(super) serial: Serial,
+    pub(super) topics: TopicSet,
+    /// It was not in the log before.
+    pub(super) sent: When,
+    /// It was in the log by then, and every shard had it queued.
+    pub(super) queued: Option<When>,
+    /// It was in the log by then.
+    pub(super) acknowledged: Option<When>,
+    cost_max: usize,
+}
+
+impl Logs {
+    pub(super) fn reconstruct(history: &History, settings: &Settings) -> Self {
+        let replay = &settings.config.replay;
+        let mut logs = Self {
+            logs: BTreeMap::new(),
+            empty: Log::default(),
+        };
+        for post in history.posts.borrow().iter() {
+            let placed = post.answer.iter().flat_map(|answer| &answer.results);
+            for (serial, placed) in post.events.iter().zip(placed) {
+                logs.put(history, *serial, placed.place);
+            }
+        }
+        for connection in history.connections.borrow().iter() {
+            for heard in &connection.heard {
+                if let Said::Event { serial, place, .. } = heard.what {
+                    logs.put(history, serial, place);
+                }
+            }
+        }
+        for log in logs.logs.values_mut() {
+            log.window = Window {
+                is_open: replay.enabled,
+                events: replay.events as u64,
+                bytes: replay.bytes,
+                share_bytes: replay.process_bytes / 64 * 63 / TENANTS.len(),
+                age: replay.age,
+            };
+        }
+        logs.check_epochs();
+        logs.note_times(history);
+        logs.check_no_place_is_lost(history);
+        logs
+    }
+
+    pub(super) fn of(&self, tenant: usize, epoch: u128) -> &Log {
+        self.logs.get(&(tenant, epoch)).unwrap_or(&self.empty)
+    }
+
+    pub(super) fn of_tenant(&self, tenant: usize) -> impl Iterator<Item = (u128, &Log)> {
+        let its = self.logs.iter().filter(move |((of, _), _)| *of == tenant);
+        its.map(|((_, epoch), log)| (*epoch, log))
+    }
+
+    fn put(&mut self, history: &History, serial: Serial, place: Place) {
+        let event = &history.events.borrow()[serial];
+        let log = self.logs.entry((event.tenant, place.epoch)).or_default();
+        match log.events.entry(place.offset) {
+            Entry::Occupied(there) => assert_eq!(there.get().serial, serial, "two at {place:?}"),
+            Entry::Vacant(free) => {
+                free.insert(Logged {
+                    serial,
+                    topics: event.topics,
+                    sent: first_sent(history, serial),
+                    queued: None,
+                    acknowledged: None,
+                    cost_max: event.cost_max(),
+                });
+            }
+        }
+    }
+
+    fn note_times(&mut self, history: &History) {
+        for post in history.posts.borrow().iter() {
+            let Some(answer) = &post.answer else {
+                self.note_lost(post);
+                continue;
+            };
+            for placed in &answer.results {
+                let log = self.logs.get_mut(&(post.tenant, placed.place.epoch));
+                let logged = log.unwrap().events.get_mut(&placed.place.offset).unwrap();
+                let earlier = |it: &When| it.moment < answer.when.moment;
+                if !logged.acknowledged.as_ref().is_some_and(earlier) {
+                    logged.acknowledged = Some(answer.when);
+                }
+                let is_queued = answer.status == 200 && !placed.is_duplicate;
+                if is_queued && !logged.queued.as_ref().is_some_and(earlier) {
+                    logged.queued = Some(answer.when);
+                }
+            }
+        }
+    }
+
+    fn note_lost(&mut self, post: &Post) {
+        for ((tenant, _), log) in &mut self.logs {
+            if *tenant == post.tenant {
+                let sent = post.events.iter().map(|_| post.sent.moment);
+                log.lost.extend(sent);
+            }
+        }
+    }
+
+    /// Nothing was forgotten, so no log began anew.
+    fn check_epochs(&self) {
+        for pair in self.logs.keys().collect::<Vec<_>>().windows(2) {
+            assert_ne!(pair[0].0, pair[1].0, "a tenant has two epochs");
+        }
+    }
+
+    /// Every offset has its event, unless an answer was lost.
+    fn check_no_place_is_lost(&self, history: &History) {
+        let posts = history.posts.borrow();
+        for ((tenant, _), log) in &self.logs {
+            let is_unanswered = |post: &&Post| post.tenant == *tenant && post.answer.is_none();
+            let unanswered = posts.iter().filter(is_unanswered);
+            let may_lack: usize = unanswered.map(|post| post.events.len()).sum();
+            let known = log.events.len();
+            let head = log.events.last_key_value().map_or(0, |(head, _)| *head);
+            let head = usize::try_from(head).unwrap();
+            assert!(
+                known + may_lack >= head,
+                "{} offsets have no event",
+                head - known
+            );
+        }
+    }
+}
+
+fn first_sent(history: &History, serial: Serial) -> When {
+    let posts = history.posts.borrow();
+    let mut with_it = posts.iter().filter(|post| post.events.contains(&serial));
+    with_it.next().expect("it was posted").sent
+}
+
+impl Log {
+    pub(super) fn get(&self, offset: u64) -> Option<&Logged> {
+        self.events.get(&offset)
+    }
+
+    /// The events behind the first offset, up to and with the second.
+    pub(super) fn range(&self, behind: Range<u64>) -> impl Iterator<Item = (u64, &Logged)> {
+        let end = behind.end.max(behind.start);
+        let range = self
+            .events
+            .range(behind.start + 1..=end.max(behind.start + 1));
+        range
+            .filter(move |(offset, _)| **offset <= end)
+            .map(|(offset, logged)| (*offset, logged))
+    }
+
+    /// How many there are of which only that is known.
+    pub(super) fn unknown(&self, behind: Range<u64>) -> u64 {
+        let known = self.range(behind.clone()).count() as u64;
+        (behind.end - behind.start.min(behind.end)) - known
+    }
+
+    /// The offsets of those that relate to one of the topics.
+    pub(super) fn relating(
+        &self,
+        behind: Range<u64>,
+        topics: TopicSet,
+    ) -> impl Iterator<Item = u64> {
+        self.range(behind)
+            .filter(move |(_, logged)| logged.topics.meets(topics))
+            .map(|(offset, _)| offset)
+    }
+
+    /// Whether there may be more than is known of.
+    pub(super) fn has_lost(&self) -> bool {
+        !self.lost.is_empty()
+    }
+
+    pub(super) fn head(&self) -> u64 {
+        self.events.last_key_value().map_or(0, |(head, _)| *head)
+    }
+
+    /// The head was at least here when something happened.
+    pub(super) fn head_min(&self, moment: Moment) -> u64 {
+        let was_there = |logged: &Logged| logged.acknowledged.is_some_and(|at| at.moment < moment);
+        let there = self.events.iter().rev().find(|(_, it)| was_there(it));
+        there.map_or(0, |(offset, _)| *offset)
+    }
+
+    /// The head was not beyond here when something happened.
+    pub(super) fn head_max(&self, moment: Moment) -> u64 {
+        let mut sent = self.events.iter().rev();
+        let sent = sent.find(|(_, logged)| logged.sent.moment < moment);
+        let lost = self.lost.iter().filter(|sent| **sent < moment).count() as u64;
+        sent.map_or(0, |(offset, _)| *offset) + lost
+    }
+
+    /// Whether the event may have left the window by then.
+    pub(super) fn may_be_evicted(&self, offset: u64, when: When) -> bool {
+        // Of an event whose answer was lost, and that nobody heard, only the place is
+        // known.
+        let sent = self.events.get(&offset).map(|logged| logged.sent.time);
+        let head = self.head_max(when.moment);
+        let known: usize = self
+            .range(offset - 1..head)
+            .map(|(_, logged)| logged.cost_max)
+            .sum();
+        let unknown = usize::try_from(self.unknown(offset - 1..head)).unwrap();
+        let bytes = known + unknown * usize::try_from(COST_MAX).unwrap();
+        !self.window.is_open
+            || head >= offset + self.window.events
+            || bytes > self.window.bytes.min(self.window.share_bytes)
+            || when.time.saturating_sub(sent.unwrap_or_default()) >= self.window.age
+    }
+}

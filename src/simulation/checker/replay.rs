@@ -1,0 +1,100 @@
+//! What a SubscriptionConfirmed may say of a resume, and what has to follow it.
+
+use super::connection::Follower;
+use crate::simulation::{
+    history::{History, When},
+    messages::{Place, Topics},
+    topics::TopicSet,
+};
+
+impl Follower<'_> {
+    /// Takes a confirmation in, whose place is known to be right.
+    pub(super) fn check_replay_and_subscribe(
+        &mut self,
+        asked: &Topics,
+        said: &Topics,
+        place: Place,
+        when: When,
+        history: &History,
+    ) {
+        let mut topics = asked.all();
+        let Some(from) = asked.position.as_ref().map(|from| from.place()) else {
+            assert!(!said.recovered && said.replayed == 0, "{self}: {said:?}");
+            self.subscribe(topics, place.offset);
+            return;
+        };
+        let implicit = if self.has_resumed {
+            TopicSet::NONE
+        } else {
+            self.implicit
+        };
+        self.has_resumed = true;
+        if said.recovered {
+            topics |= implicit;
+            self.check_recovered(topics, from, place, said.replayed);
+            self.subscribe(topics, place.offset);
+            for index in topics.indices() {
+                self.served_from[index] = self.served_from[index].min(from.offset);
+            }
+        } else {
+            assert_eq!(said.replayed, 0, "{self}: refused, and replays");
+            self.check_refused(from, place, when);
+            history.count("refused");
+            self.subscribe(topics, place.offset);
+        }
+    }
+
+    /// Topics that it had go on as they were.
+    fn subscribe(&mut self, topics: TopicSet, position: u64) {
+        for index in topics.less(self.topics()).indices() {
+            self.served_from[index] = position;
+        }
+        self.subscribed |= topics.less(self.implicit);
+    }
+
+    fn check_recovered(&mut self, topics: TopicSet, from: Place, place: Place, replayed: u64) {
+        assert_eq!(
+            from.epoch, place.epoch,
+            "{self}: recovered from another epoch"
+        );
+        assert!(
+            from.offset <= place.offset,
+            "{self}: recovered from the future"
+        );
+        let wanted = self.log().range(from.offset..place.offset);
+        let wanted = wanted
+            .filter(|(_, logged)| logged.topics.meets(topics))
+            .filter(|(offset, logged)| !self.has_brought(*offset, logged.topics))
+            .map(|(offset, _)| offset);
+        self.replay = wanted.collect();
+        let known = self.replay.len() as u64;
+        let unheard = self.log().unknown(from.offset..place.offset);
+        assert!(
+            (known..=known + unheard).contains(&replayed),
+            "{self}: from {} to {} the replay should be {:?} and not {replayed}",
+            from.offset,
+            place.offset,
+            self.replay
+        );
+        self.replay_unheard = replayed - known;
+    }
+
+    /// Whether a subscription that still stands has brought it.
+    fn has_brought(&self, offset: u64, topics: TopicSet) -> bool {
+        let mut standing = (topics & self.topics()).indices();
+        standing.any(|index| self.served_from[index] < offset)
+    }
+
+    /// A resume is refused only for one of the contract's three reasons.
+    fn check_refused(&self, from: Place, place: Place, when: When) {
+        let is_good = self.settings.config.replay.enabled
+            && from.epoch == place.epoch
+            && from.offset <= place.offset
+            && !(from.offset < place.offset && self.log().may_be_evicted(from.offset + 1, when));
+        assert!(
+            !is_good,
+            "{self}: refused to resume from {} to {}",
+            from.offset, place.offset
+        );
+    }
+}

@@ -1,0 +1,162 @@
+//! Clients: each connects, subscribes, stalls, is cut off and comes again, resumes
+//! by the contract's rule, and notes what it sends and hears.
+
+use std::{rc::Rc, time::Duration};
+
+use tokio::time::{Instant, sleep, timeout};
+
+use super::{
+    dice::Dice,
+    history::{Claim, Connection, History, When},
+    known::{Group, Known},
+    pipe::{LinkKind, link},
+    session::Session,
+    socket::Socket,
+    stage::{Phase, Stage},
+    topics::USERS,
+    world::{SHARDS, World},
+};
+
+pub(super) struct Client {
+    pub(super) world: Rc<World>,
+    pub(super) history: Rc<History>,
+    pub(super) dice: Dice,
+    pub(super) stage: Rc<Stage>,
+    pub(super) number: usize,
+    pub(super) tenant: usize,
+    /// It goes away and comes back while its shard takes nothing from its inbox.
+    pub(super) is_restless: bool,
+    /// Where it was last.
+    pub(super) shard: usize,
+    pub(super) known: Known,
+}
+
+impl Client {
+    pub(super) fn user(&self) -> usize {
+        self.number % USERS
+    }
+
+    /// Comes and goes until all is over.
+    pub(super) async fn run(mut self) {
+        sleep(self.dice.millis(0..2000)).await;
+        loop {
+            let phase = self.stage.phase();
+            match phase {
+                Phase::Chaos | Phase::Quiet => self.connect().await,
+                Phase::Drain | Phase::Over => break,
+            }
+            let pause = match self.dice.weighted(&[30, 50, 20]) {
+                _ if self.is_restless => self.dice.millis(2..20),
+                0 => Duration::ZERO,
+                1 => self.dice.millis(1..500),
+                _ => self.dice.millis(500..4000),
+            };
+            tokio::select! {
+                biased;
+                () = self.stage.left(phase) => {}
+                () = sleep(pause) => {}
+            }
+        }
+    }
+
+    async fn connect(&mut self) {
+        let phase = self.stage.phase();
+        let is_quiet = phase != Phase::Chaos;
+        let asked = self.history.now();
+        let lifetime = match self.dice.percent(12) && !is_quiet {
+            true => self.dice.within(1..5) as u64,
+            false => 3600,
+        };
+        let token_end = asked.time.as_secs() + lifetime;
+        let (ours, theirs, link) = link(self.link_kind());
+        if self.dice.percent(50) && !self.is_restless {
+            self.shard = self.dice.below(SHARDS);
+        }
+        let shard = self.shard;
+        self.history.notice_first_connection(self.tenant, shard);
+        self.world.shards[shard].serve_client(theirs);
+        let pieces = [64 * 1024, 64 * 1024, 100, 1000];
+        let mut socket = Socket::new(ours, *self.dice.pick(&pieces));
+        let token = self.world.token(self.tenant, self.user(), token_end);
+        let status = timeout(Duration::from_secs(15), socket.shake_hands(&token)).await;
+        let status = status.unwrap_or_default();
+        self.history.trace(&(self.number, status));
+        if status != 101 {
+            self.history.count("handshake refused");
+            return;
+        }
+        let connection = self.opened(asked, Duration::from_secs(token_end), shard);
+        let session = Session {
+            socket,
+            link,
+            connection,
+            requests: 0,
+            stalled_until: Instant::now(),
+            pause: if self.dice.percent(40) && !is_quiet {
+                self.dice.millis(1..120)
+            } else {
+                Duration::ZERO
+            },
+            next_act: Instant::now(),
+            has_closed: false,
+            phase,
+            client: self,
+        };
+        session.run().await;
+        self.claim_all();
+    }
+
+    pub(super) fn link_kind(&self) -> LinkKind {
+        LinkKind {
+            room_bytes: *self.dice.pick(&[150, 600, 4_000, 64 * 1024]),
+            latency: match self.dice.percent(50) || self.is_restless {
+                true => Duration::ZERO,
+                false => self.dice.millis(1..60),
+            },
+            piece_bytes: *self.dice.pick(&[7, 100, 64 * 1024, 64 * 1024]),
+        }
+    }
+
+    fn opened(&self, asked: When, token_end: Duration, shard: usize) -> usize {
+        let opened = self.history.now();
+        let mut connections = self.history.connections.borrow_mut();
+        connections.push(Connection {
+            client: self.number,
+            tenant: self.tenant,
+            user: self.user(),
+            shard,
+            asked,
+            opened,
+            token_end,
+            sent: Vec::new(),
+            heard: Vec::new(),
+            is_cut: false,
+            end: None,
+        });
+        connections.len() - 1
+    }
+
+    /// Whether something waits for it in an inbox from which nobody takes.
+    pub(super) fn is_to_flee(&self) -> bool {
+        let shard = &self.world.shards[self.shard];
+        shard.inbox_gate.is_closed() && self.history.is_posting(self.tenant)
+    }
+
+    fn claim_all(&self) {
+        self.claim(self.known.groups.clone());
+    }
+
+    /// Notes what it believes to have had.
+    pub(super) fn claim(&self, groups: Vec<Group>) {
+        let when = self.history.now();
+        let claims = groups.into_iter().map(|group| Claim {
+            client: self.number,
+            tenant: self.tenant,
+            topics: group.topics,
+            from: group.from,
+            to: group.at,
+            when,
+        });
+        self.history.claims.borrow_mut().extend(claims);
+    }
+}

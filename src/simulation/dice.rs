@@ -1,0 +1,53 @@
+//! All chance of a simulation comes from here, and here from the seed.
+
+use std::{ops::Range, time::Duration};
+
+use crate::random::Random;
+
+/// One actor's source of chance. Each has its own, so that what one does more does
+/// not change what the others do.
+pub(super) struct Dice(Random);
+
+impl Dice {
+    /// The dice of the actor with this number.
+    pub(super) fn new(seed: u64, actor: u64) -> Self {
+        // An odd factor: different pairs of small numbers have different products.
+        Self(Random::from_seed(
+            seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(actor),
+        ))
+    }
+
+    pub(super) fn below(&self, bound: usize) -> usize {
+        usize::try_from(self.0.below(bound as u64)).unwrap()
+    }
+
+    pub(super) fn within(&self, range: Range<usize>) -> usize {
+        range.start + self.below(range.end - range.start)
+    }
+
+    /// Whether something happens that does in so many cases of a hundred.
+    pub(super) fn percent(&self, percent: u64) -> bool {
+        self.0.below(100) < percent
+    }
+
+    pub(super) fn millis(&self, range: Range<usize>) -> Duration {
+        Duration::from_millis(self.within(range) as u64)
+    }
+
+    pub(super) fn pick<'a, T>(&self, items: &'a [T]) -> &'a T {
+        &items[self.below(items.len())]
+    }
+
+    /// The index of one of the weights, by their shares.
+    pub(super) fn weighted(&self, weights: &[usize]) -> usize {
+        let mut rest = self.below(weights.iter().sum());
+        weights
+            .iter()
+            .position(|weight| {
+                let is_it = rest < *weight;
+                rest = rest.saturating_sub(*weight);
+                is_it
+            })
+            .unwrap()
+    }
+}

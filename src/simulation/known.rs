@@ -1,0 +1,206 @@
+//! What a client may resume from, by the contract's rule: a place for the topics of
+//! each Subscribe, and one for those that it has without asking.
+
+use super::{messages::Place, topics::TopicSet};
+
+/// The topics of one Subscribe.
+#[derive(Debug, Clone)]
+pub(super) struct Group {
+    pub(super) topics: TopicSet,
+    /// The client has all events of these topics behind this place...
+    pub(super) from: Place,
+    /// ...up to this one, from which it may resume.
+    pub(super) at: Place,
+    state: State,
+    /// The topics are those that the client has without asking.
+    is_implicit: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Not confirmed on this connection.
+    Stale,
+    Replaying,
+    Live,
+}
+
+/// A Subscribe that is not answered yet.
+#[derive(Debug)]
+struct Pending {
+    request: String,
+    topics: TopicSet,
+    resume_from: Option<Place>,
+    /// The first of its connection that resumes: it brings the implicit topics too.
+    is_first: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Known {
+    implicit: TopicSet,
+    pub(super) groups: Vec<Group>,
+    pending: Vec<Pending>,
+    has_resumed: bool,
+    /// Of the replay that goes on: how many events are to come, and the confirmed
+    /// place.
+    replay: Option<(u64, Place)>,
+}
+
+impl Known {
+    pub(super) fn new(implicit: TopicSet) -> Self {
+        Self {
+            implicit,
+            groups: Vec::new(),
+            pending: Vec::new(),
+            has_resumed: false,
+            replay: None,
+        }
+    }
+
+    /// A new connection: what is to be resumed, in this order. The topics of the
+    /// first may be none.
+    pub(super) fn reconnected(&mut self) -> Vec<(TopicSet, Place)> {
+        self.pending.clear();
+        self.has_resumed = false;
+        self.replay = None;
+        for group in &mut self.groups {
+            group.state = State::Stale;
+        }
+        self.groups
+            .sort_by_key(|group| (group.at, group.is_implicit));
+        let Some(lowest) = self.groups.first() else {
+            return Vec::new();
+        };
+        let alone = lowest.is_implicit.then_some((TopicSet::NONE, lowest.at));
+        let asked = self.groups.iter().filter(|group| !group.is_implicit);
+        alone
+            .into_iter()
+            .chain(asked.map(|group| (group.topics, group.at)))
+            .collect()
+    }
+
+    pub(super) fn subscribing(&mut self, request: &str, topics: TopicSet, from: Option<Place>) {
+        self.pending.push(Pending {
+            request: request.to_owned(),
+            topics,
+            resume_from: from,
+            is_first: from.is_some() && !self.has_resumed,
+        });
+        self.has_resumed |= from.is_some();
+    }
+
+    /// Gives up topics; what it had of them up to now comes back.
+    pub(super) fn unsubscribing(&mut self, topics: TopicSet) -> Vec<Group> {
+        let had = self
+            .groups
+            .iter()
+            .filter(|group| group.topics.meets(topics));
+        let had = had.cloned().collect();
+        for group in &mut self.groups {
+            group.topics = group.topics.less(topics);
+        }
+        for pending in &mut self.pending {
+            pending.topics = pending.topics.less(topics);
+        }
+        self.groups.retain(|group| !group.topics.is_empty());
+        had
+    }
+
+    pub(super) fn refused(&mut self, request: &str) {
+        self.pending.retain(|pending| pending.request != request);
+    }
+
+    /// What it had of topics of which it now has a gap comes back.
+    pub(super) fn subscribed(
+        &mut self,
+        request: &str,
+        place: Place,
+        recovered: bool,
+        replayed: u64,
+    ) -> Vec<Group> {
+        for group in &mut self.groups {
+            if group.state == State::Live {
+                group.at = place;
+            }
+        }
+        let Some(index) = self.pending.iter().position(|it| it.request == request) else {
+            return Vec::new();
+        };
+        let pending = self.pending.remove(index);
+        let mut lost = Vec::new();
+        if pending.is_first || self.groups.iter().all(|group| !group.is_implicit) {
+            lost.extend(self.confirm(self.implicit, &pending, place, recovered, true));
+        }
+        if !pending.topics.is_empty() {
+            lost.extend(self.confirm(pending.topics, &pending, place, recovered, false));
+        }
+        if recovered && replayed > 0 {
+            self.replay = Some((replayed, place));
+        } else {
+            self.replay_is_over(place);
+        }
+        lost
+    }
+
+    fn confirm(
+        &mut self,
+        topics: TopicSet,
+        pending: &Pending,
+        place: Place,
+        recovered: bool,
+        is_implicit: bool,
+    ) -> Option<Group> {
+        let at = pending.resume_from.filter(|_| recovered).unwrap_or(place);
+        let old = self.groups.iter_mut().find(|group| {
+            let is_resumed = group.state == State::Stale && pending.resume_from == Some(group.at);
+            group.is_implicit == is_implicit
+                && (is_implicit || is_resumed && group.topics == topics)
+        });
+        let Some(group) = old else {
+            self.groups.push(Group {
+                topics,
+                from: at,
+                at,
+                state: State::Replaying,
+                is_implicit,
+            });
+            return None;
+        };
+        group.state = State::Replaying;
+        if recovered && at.epoch == group.at.epoch && at <= group.at {
+            group.at = at;
+            return None;
+        }
+        let lost = group.clone();
+        (group.from, group.at) = (at, at);
+        Some(lost)
+    }
+
+    pub(super) fn got(&mut self, place: Place) {
+        let moving = if self.replay.is_some() {
+            State::Replaying
+        } else {
+            State::Live
+        };
+        for group in &mut self.groups {
+            if group.state == moving {
+                group.at = place;
+            }
+        }
+        if let Some((left, confirmed)) = &mut self.replay {
+            *left -= 1;
+            if *left == 0 {
+                let confirmed = *confirmed;
+                self.replay_is_over(confirmed);
+            }
+        }
+    }
+
+    fn replay_is_over(&mut self, place: Place) {
+        self.replay = None;
+        for group in &mut self.groups {
+            if group.state == State::Replaying {
+                (group.at, group.state) = (place, State::Live);
+            }
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! Envelopes as backends make them and clients read them, written down once more
+//! from the contract, with the protobuf library alone: nothing here is shared with
+//! the code that is tested.
+
+use prost::Message;
+use serde_json::{Value, json};
+
+use super::{
+    dice::Dice,
+    topics::{ASKABLE, TOPICS, TopicSet},
+};
+
+/// Where an event stands. The epoch is only ever compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Place {
+    pub(super) epoch: u128,
+    pub(super) offset: u64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Position {
+    #[prost(string, tag = "1")]
+    pub(super) epoch: String,
+    #[prost(uint64, tag = "2")]
+    pub(super) offset: u64,
+}
+
+impl Position {
+    pub(super) fn place(&self) -> Place {
+        assert_eq!(self.epoch.len(), 32, "an epoch is {:?}", self.epoch);
+        Place {
+            epoch: u128::from_str_radix(&self.epoch, 16).expect("an epoch is hexadecimal"),
+            offset: self.offset,
+        }
+    }
+}
+
+impl From<Place> for Position {
+    fn from(place: Place) -> Self {
+        Self {
+            epoch: format!("{:032x}", place.epoch),
+            offset: place.offset,
+        }
+    }
+}
+
+/// Subscribe, Unsubscribe and their confirmations: the same numbers in all four.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Topics {
+    #[prost(string, repeated, tag = "1")]
+    pub(super) projects: Vec<String>,
+    #[prost(string, repeated, tag = "2")]
+    pub(super) sprints: Vec<String>,
+    #[prost(string, repeated, tag = "3")]
+    pub(super) work_items: Vec<String>,
+    #[prost(string, repeated, tag = "16")]
+    pub(super) topics: Vec<String>,
+    /// `resume_from` in the one direction, `position` in the other.
+    #[prost(message, optional, tag = "17")]
+    pub(super) position: Option<Position>,
+    #[prost(bool, tag = "18")]
+    pub(super) recovered: bool,
+    #[prost(string, tag = "19")]
+    pub(super) request: String,
+    #[prost(uint64, tag = "20")]
+    pub(super) replayed: u64,
+}
+
+impl Topics {
+    /// The topics, some in the lists of their kind and some in full.
+    pub(super) fn drawn(topics: TopicSet, dice: &Dice) -> Self {
+        let mut drawn = Self::default();
+        for name in topics.names() {
+            let (kind, id) = name.split_once(':').unwrap();
+            let id = id.to_owned();
+            match kind {
+                "project" if dice.percent(60) => drawn.projects.push(id),
+                "sprint" if dice.percent(60) => drawn.sprints.push(id),
+                "work_item" if dice.percent(60) => drawn.work_items.push(id),
+                _ => drawn.topics.push(name.to_owned()),
+            }
+        }
+        drawn
+    }
+
+    /// All names, in full.
+    fn names(&self) -> impl Iterator<Item = String> {
+        let listed = [
+            ("project", &self.projects),
+            ("sprint", &self.sprints),
+            ("work_item", &self.work_items),
+        ];
+        let listed = listed
+            .into_iter()
+            .flat_map(|(kind, ids)| ids.iter().map(move |id| format!("{kind}:{id}")));
+        listed.chain(self.topics.iter().cloned())
+    }
+
+    pub(super) fn all(&self) -> TopicSet {
+        self.names()
+            .fold(TopicSet::NONE, |set, name| set | TopicSet::named(&name))
+    }
+
+    /// Whether a client may subscribe to each.
+    pub(super) fn may_be_asked_for(&self) -> bool {
+        self.names()
+            .all(|name| TOPICS[..ASKABLE].contains(&name.as_str()))
+    }
+
+    /// Whether the other one names exactly the same, in the same order.
+    pub(super) fn repeats(&self, other: &Self) -> bool {
+        self.projects == other.projects
+            && self.sprints == other.sprints
+            && self.work_items == other.work_items
+            && self.topics == other.topics
+    }
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Ping {
+    #[prost(int64, tag = "1")]
+    pub(super) timestamp: i64,
+    #[prost(int64, tag = "2")]
+    pub(super) client_timestamp: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Error {
+    #[prost(string, tag = "1")]
+    pub(super) code: String,
+    #[prost(string, tag = "2")]
+    pub(super) message: String,
+    #[prost(string, tag = "3")]
+    pub(super) request: String,
+}
+
+/// CommentDeleted: what the simulation publishes.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct CommentDeleted {
+    #[prost(string, tag = "1")]
+    pub(super) comment: String,
+    #[prost(string, tag = "2")]
+    pub(super) work_item: String,
+    #[prost(string, tag = "3")]
+    pub(super) user: String,
+    #[prost(string, optional, tag = "4")]
+    pub(super) project: Option<String>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Envelope {
+    #[prost(string, tag = "1")]
+    pub(super) message_id: String,
+    #[prost(int64, tag = "8")]
+    pub(super) timestamp: i64,
+    #[prost(message, optional, tag = "9")]
+    pub(super) position: Option<Position>,
+    #[prost(message, optional, tag = "10")]
+    pub(super) subscribe: Option<Topics>,
+    #[prost(message, optional, tag = "11")]
+    pub(super) subscribed: Option<Topics>,
+    #[prost(message, optional, tag = "12")]
+    pub(super) unsubscribe: Option<Topics>,
+    #[prost(message, optional, tag = "13")]
+    pub(super) unsubscribed: Option<Topics>,
+    #[prost(message, optional, tag = "14")]
+    pub(super) ping: Option<Ping>,
+    #[prost(message, optional, tag = "15")]
+    pub(super) pong: Option<Ping>,
+    #[prost(message, optional, tag = "16")]
+    pub(super) error: Option<Error>,
+    #[prost(string, repeated, tag = "18")]
+    pub(super) topics: Vec<String>,
+    #[prost(message, optional, tag = "38")]
+    pub(super) event: Option<CommentDeleted>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Batch {
+    #[prost(message, repeated, tag = "1")]
+    pub(super) messages: Vec<Envelope>,
+}
+
+impl Envelope {
+    /// The event as proto3 JSON.
+    pub(super) fn to_json(&self) -> Value {
+        let event = self.event.as_ref().unwrap();
+        let mut json = json!({"commentDeleted": {
+            "commentId": event.comment,
+            "workItemId": event.work_item,
+            "userId": event.user,
+        }});
+        if let Some(project) = &event.project {
+            json["commentDeleted"]["project_id"] = json!(project);
+        }
+        if !self.message_id.is_empty() {
+            json["messageId"] = json!(self.message_id);
+        }
+        if self.timestamp != 0 {
+            json["timestamp"] = json!(self.timestamp.to_string());
+        }
+        if !self.topics.is_empty() {
+            json["topics"] = json!(self.topics);
+        }
+        json
+    }
+}

@@ -1,0 +1,316 @@
+//! A network in memory: pipes with room for so many bytes, which take their time,
+//! can be held up, and break in the middle of anything.
+
+use std::{
+    collections::VecDeque,
+    future::Future,
+    io::{self, IoSlice},
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard},
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{Instant, Sleep, sleep_until},
+};
+
+use crate::connection::Transport;
+
+/// What a link is like, in both directions.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LinkKind {
+    /// So many bytes lie between the two ends at the most.
+    pub(super) room_bytes: usize,
+    pub(super) latency: Duration,
+    /// One write takes so many bytes at the most.
+    pub(super) piece_bytes: usize,
+}
+
+/// One direction.
+#[derive(Debug)]
+struct Pipe {
+    kind: LinkKind,
+    /// What is under way, with when it arrives.
+    pieces: VecDeque<(Instant, Vec<u8>)>,
+    bytes: usize,
+    /// Nothing arrives.
+    is_held: bool,
+    end: Option<End>,
+    is_reader_gone: bool,
+    reader: Option<Waker>,
+    writer: Option<Waker>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// Behind the last byte.
+    Finished,
+    Reset,
+}
+
+type Shared = Arc<Mutex<Pipe>>;
+
+/// One end of a link.
+#[derive(Debug)]
+pub(super) struct Wire {
+    incoming: Shared,
+    outgoing: Shared,
+    arrival: Option<Pin<Box<Sleep>>>,
+}
+
+/// The whole of a link, for who meddles with it.
+#[derive(Debug, Clone)]
+pub(super) struct Link([Shared; 2]);
+
+/// A link: the two ends, and the link itself.
+pub(super) fn link(kind: LinkKind) -> (Wire, Wire, Link) {
+    let [there, back] = [(); 2].map(|()| Pipe::new(kind));
+    let wire = |incoming: &Shared, outgoing: &Shared| Wire {
+        incoming: Arc::clone(incoming),
+        outgoing: Arc::clone(outgoing),
+        arrival: None,
+    };
+    let (ours, theirs) = (wire(&back, &there), wire(&there, &back));
+    (ours, theirs, Link([there, back]))
+}
+
+impl Link {
+    /// Nothing gets through any more, and nobody is told.
+    pub(super) fn hold(&self) {
+        for pipe in &self.0 {
+            lock(pipe).is_held = true;
+        }
+    }
+
+    /// What was held up arrives.
+    pub(super) fn release(&self) {
+        for pipe in &self.0 {
+            let mut pipe = lock(pipe);
+            pipe.is_held = false;
+            pipe.wake_reader();
+        }
+    }
+
+    /// Breaks the link. Of what is under way back to the one who opened it, so
+    /// many bytes still arrive; there, nothing.
+    pub(super) fn cut(&self, still_arriving: usize) {
+        let [there, back] = &self.0;
+        lock(there).reset(0);
+        lock(back).reset(still_arriving);
+    }
+
+    /// How many bytes are under way to the one who opened it.
+    pub(super) fn bytes_back(&self) -> usize {
+        lock(&self.0[1]).bytes
+    }
+}
+
+fn lock(pipe: &Shared) -> MutexGuard<'_, Pipe> {
+    pipe.lock().unwrap()
+}
+
+impl Pipe {
+    fn new(kind: LinkKind) -> Shared {
+        Arc::new(Mutex::new(Self {
+            kind,
+            pieces: VecDeque::new(),
+            bytes: 0,
+            is_held: false,
+            end: None,
+            is_reader_gone: false,
+            reader: None,
+            writer: None,
+        }))
+    }
+
+    fn wake_reader(&mut self) {
+        if let Some(waker) = self.reader.take() {
+            waker.wake();
+        }
+    }
+
+    fn wake_writer(&mut self) {
+        if let Some(waker) = self.writer.take() {
+            waker.wake();
+        }
+    }
+
+    fn reset(&mut self, keep: usize) {
+        if self.end == Some(End::Reset) {
+            return;
+        }
+        self.is_held = false;
+        self.end = Some(End::Reset);
+        self.bytes = self.bytes.min(keep);
+        let mut room = keep;
+        for (_, piece) in &mut self.pieces {
+            piece.truncate(room);
+            room -= piece.len();
+        }
+        self.pieces.retain(|(_, piece)| !piece.is_empty());
+        self.wake_reader();
+        self.wake_writer();
+    }
+
+    /// How many bytes have arrived.
+    fn arrived(&self) -> usize {
+        if self.is_held {
+            return 0;
+        }
+        let now = Instant::now();
+        let arrived = self.pieces.iter().take_while(|(at, _)| *at <= now);
+        arrived.map(|(_, piece)| piece.len()).sum()
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.is_reader_gone || self.end == Some(End::Reset) {
+            return Err(io::ErrorKind::ConnectionReset.into());
+        }
+        let room = self.kind.room_bytes - self.bytes;
+        let taken = bytes.len().min(room).min(self.kind.piece_bytes);
+        if taken > 0 {
+            let soon = Instant::now() + self.kind.latency;
+            let arrives = self.pieces.back().map_or(soon, |(last, _)| soon.max(*last));
+            self.pieces.push_back((arrives, bytes[..taken].to_vec()));
+            self.bytes += taken;
+            self.wake_reader();
+        }
+        Ok(taken)
+    }
+
+    /// What is there now: bytes, the end, or when something arrives.
+    fn take(&mut self, buffer: &mut ReadBuf<'_>) -> Taken {
+        if self.is_held {
+            return Taken::NotYet(None);
+        }
+        match self.pieces.front_mut() {
+            Some((at, _)) if *at > Instant::now() => Taken::NotYet(Some(*at)),
+            Some((_, piece)) => {
+                let taken = piece.len().min(buffer.remaining());
+                buffer.put_slice(&piece[..taken]);
+                piece.drain(..taken);
+                self.bytes -= taken;
+                if piece.is_empty() {
+                    self.pieces.pop_front();
+                }
+                self.wake_writer();
+                Taken::Read(Ok(()))
+            }
+            None => match self.end {
+                Some(End::Finished) => Taken::Read(Ok(())),
+                Some(End::Reset) => Taken::Read(Err(io::ErrorKind::ConnectionReset.into())),
+                None => Taken::NotYet(None),
+            },
+        }
+    }
+}
+
+enum Taken {
+    Read(io::Result<()>),
+    /// And when to look again, where that is known.
+    NotYet(Option<Instant>),
+}
+
+impl Wire {
+    fn poll_arrival(&mut self, context: &mut Context<'_>, at: Instant) -> bool {
+        let arrival = self
+            .arrival
+            .get_or_insert_with(|| Box::pin(sleep_until(at)));
+        arrival.as_mut().reset(at);
+        arrival.as_mut().poll(context).is_ready()
+    }
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            let mut incoming = lock(&self.incoming);
+            let next = match incoming.take(buffer) {
+                Taken::Read(read) => return Poll::Ready(read),
+                Taken::NotYet(next) => next,
+            };
+            incoming.reader = Some(context.waker().clone());
+            drop(incoming);
+            let arrived = next.is_some_and(|at| self.poll_arrival(context, at));
+            if !arrived {
+                return Poll::Pending;
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let mut outgoing = lock(&self.outgoing);
+        match outgoing.put(bytes) {
+            Ok(0) if !bytes.is_empty() => {
+                outgoing.writer = Some(context.waker().clone());
+                Poll::Pending
+            }
+            taken => Poll::Ready(taken),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let bytes: Vec<u8> = slices.iter().flat_map(|it| it.iter().copied()).collect();
+        self.poll_write(context, &bytes)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut outgoing = lock(&self.outgoing);
+        outgoing.end.get_or_insert(End::Finished);
+        outgoing.wake_reader();
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Transport for Wire {
+    /// What has not arrived never does.
+    fn reset(&self) {
+        let mut outgoing = lock(&self.outgoing);
+        let arrived = outgoing.arrived();
+        outgoing.reset(arrived);
+        drop(outgoing);
+        lock(&self.incoming).reset(0);
+    }
+}
+
+impl Drop for Wire {
+    /// As a kernel does it: with something unread the other end is reset.
+    fn drop(&mut self) {
+        let mut incoming = lock(&self.incoming);
+        let is_unread = incoming.bytes > 0;
+        incoming.is_reader_gone = true;
+        incoming.wake_writer();
+        drop(incoming);
+        if is_unread {
+            self.reset();
+        } else {
+            let mut outgoing = lock(&self.outgoing);
+            outgoing.end.get_or_insert(End::Finished);
+            outgoing.wake_reader();
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! One run, from a seed to its outcome.
+
+use std::{cell::Cell, collections::BTreeMap, rc::Rc, time::Duration};
+
+use tokio::{
+    task::{JoinHandle, spawn_local},
+    time::{Instant, sleep},
+};
+
+use super::{
+    backend::Backend,
+    checker,
+    client::Client,
+    dice::Dice,
+    history::History,
+    known::Known,
+    stage::{Phase, Stage},
+    topics::{TENANTS, TopicSet, USERS},
+    world::{SHARDS, Settings, World},
+};
+use crate::{connection::testing::simulate, planted};
+
+const CLIENTS: usize = 20;
+const BACKENDS: usize = 5;
+const EVENTS: usize = 500;
+
+/// How the clients are spread over the tenants.
+const TENANT_WEIGHTS: [usize; TENANTS.len()] = [50, 30, 17, 3];
+
+/// What is known of a run.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Outcome {
+    /// A hash of all that clients and backends heard, and when.
+    pub(super) trace: u64,
+    /// How often what has occurred.
+    pub(super) counts: BTreeMap<&'static str, u64>,
+}
+
+/// Runs the seed; fails where the relay does not keep its contract.
+pub(super) fn run(seed: u64) -> Outcome {
+    simulate(async move {
+        let dice = Dice::new(seed, 0);
+        let settings = Settings::drawn(&dice);
+        let run = Run {
+            world: Rc::new(World::new(&settings, seed)),
+            history: Rc::new(History::new()),
+            stage: Stage::new(),
+            settings,
+            seed,
+        };
+        run.play(&dice).await;
+        run.check_nothing_is_left().await;
+        checker::check(&run.history, &run.settings);
+        run.outcome()
+    })
+}
+
+struct Run {
+    world: Rc<World>,
+    history: Rc<History>,
+    stage: Rc<Stage>,
+    settings: Settings,
+    seed: u64,
+}
+
+impl Run {
+    async fn play(&self, dice: &Dice) {
+        let world = Rc::clone(&self.world);
+        let sweep = spawn_local(async move { world.sweep().await });
+        let watch = spawn_local(watch_sums(Rc::clone(&self.world)));
+        let clients: Vec<_> = (0..CLIENTS).map(|number| self.client(number)).collect();
+        let left = Rc::new(Cell::new(EVENTS));
+        let backends: Vec<_> = (0..BACKENDS).map(|it| self.backend(it, &left)).collect();
+        let meddler = spawn_local(self.meddle());
+        if dice.percent(20) {
+            sleep(dice.millis(3_000..20_000)).await;
+            self.stage.enter(Phase::Drain);
+            meddler.await.unwrap();
+            self.history.count("drain");
+            assert!(self.world.drain().await, "the drain takes too long");
+            join(backends).await;
+        } else {
+            join(backends).await;
+            self.stage.enter(Phase::Quiet);
+            meddler.await.unwrap();
+            sleep(Duration::from_secs(15)).await;
+            self.stage.enter(Phase::Over);
+        }
+        join(clients).await;
+        assert!(!watch.is_finished(), "the sums were watched to the end");
+        watch.abort();
+        sweep.abort();
+    }
+
+    fn client(&self, number: usize) -> JoinHandle<()> {
+        let dice = Dice::new(self.seed, 100 + number as u64);
+        let is_restless = number == 0;
+        let client = Client {
+            world: Rc::clone(&self.world),
+            history: Rc::clone(&self.history),
+            stage: Rc::clone(&self.stage),
+            number,
+            tenant: if is_restless {
+                TENANTS.len() - 1
+            } else {
+                dice.weighted(&TENANT_WEIGHTS)
+            },
+            is_restless,
+            shard: 0,
+            known: Known::new(TopicSet::implicit(number % USERS)),
+            dice,
+        };
+        spawn_local(client.run())
+    }
+
+    fn backend(&self, number: usize, left: &Rc<Cell<usize>>) -> JoinHandle<()> {
+        let backend = Backend {
+            world: Rc::clone(&self.world),
+            history: Rc::clone(&self.history),
+            dice: Dice::new(self.seed, 200 + number as u64),
+            first_shard: self.settings.first_for_backends,
+            left: Rc::clone(left),
+        };
+        spawn_local(backend.run())
+    }
+
+    /// Holds up a shard, or what takes from its inbox, now and then.
+    fn meddle(&self) -> impl Future<Output = ()> + use<> {
+        let (world, stage) = (Rc::clone(&self.world), Rc::clone(&self.stage));
+        let dice = Dice::new(self.seed, 300);
+        async move {
+            while stage.phase() == Phase::Chaos {
+                sleep(dice.millis(10..1500)).await;
+                let shard = &world.shards[dice.below(SHARDS)];
+                let (gate, pause) = if dice.percent(60) {
+                    (&shard.inbox_gate, dice.millis(10..2500))
+                } else {
+                    (&shard.gate, dice.millis(5..800))
+                };
+                gate.close();
+                sleep(pause).await;
+                gate.open();
+            }
+        }
+    }
+
+    /// All clients have gone, and the window has aged out.
+    async fn check_nothing_is_left(&self) {
+        sleep(Duration::from_secs(20)).await;
+        for shard in &self.world.shards {
+            let tally = shard.shard.hub.tally();
+            let left = [&tally.connections, &tally.subscriptions];
+            assert_eq!(left.map(|cell| cell.get()), [0; 2], "{tally:?}");
+            assert!(shard.shard.hub.is_empty(), "a tenant is left on a shard");
+        }
+        self.world.check_nothing_is_queued();
+        self.world.check_tasks().await;
+        let config = &self.settings.config;
+        sleep(config.replay.age.max(config.ingest.message_id_age)).await;
+        self.world.registry.sweep(Instant::now());
+        assert_eq!(self.world.registry.event_bytes().get(), 0);
+        assert!(self.world.registry.is_empty(), "a tenant is left");
+    }
+
+    fn outcome(&self) -> Outcome {
+        let mut counts = self.history.counts.take();
+        counts.extend(planted::seen());
+        Outcome {
+            trace: self.history.traced(),
+            counts,
+        }
+    }
+}
+
+async fn join(tasks: Vec<JoinHandle<()>>) {
+    for task in tasks {
+        if let Err(error) = task.await {
+            std::panic::resume_unwind(error.into_panic());
+        }
+    }
+}
+
+/// The sums hold at any time.
+async fn watch_sums(world: Rc<World>) {
+    loop {
+        sleep(Duration::from_millis(37)).await;
+        world.check_sums();
+        world.check_bounds();
+    }
+}

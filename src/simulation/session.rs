@@ -1,0 +1,168 @@
+//! One connection of a client: what it hears, and how it ends.
+
+use std::{rc::Rc, time::Duration};
+
+use prost::Message;
+use tokio::time::{Instant, sleep_until};
+
+use super::{
+    client::Client,
+    events::Event,
+    history::{Confirmation, End, Said},
+    messages::Envelope,
+    pipe::Link,
+    socket::{BINARY, CLOSE, Read, Socket},
+    stage::Phase,
+};
+use crate::connection::wire_testing::Frame;
+
+/// One connection of a client, while it lasts.
+pub(super) struct Session<'a> {
+    pub(super) client: &'a mut Client,
+    pub(super) socket: Socket,
+    pub(super) link: Link,
+    pub(super) connection: usize,
+    pub(super) requests: usize,
+    pub(super) stalled_until: Instant,
+    /// After each read it takes so long until the next.
+    pub(super) pause: Duration,
+    pub(super) next_act: Instant,
+    pub(super) has_closed: bool,
+    pub(super) phase: Phase,
+}
+
+impl Session<'_> {
+    pub(super) async fn run(mut self) {
+        for (topics, place) in self.client.known.reconnected() {
+            self.subscribe(topics, Some(place));
+        }
+        if self.phase == Phase::Chaos && self.client.dice.percent(50) {
+            self.stalled_until = Instant::now() + self.client.dice.millis(200..1500);
+        }
+        loop {
+            let is_stalled = self.stalled_until > Instant::now();
+            let stage = Rc::clone(&self.client.stage);
+            tokio::select! {
+                biased;
+                () = stage.left(self.phase) => self.phase_changed(),
+                () = sleep_until(self.next_act) => {
+                    if self.act() {
+                        return;
+                    }
+                }
+                () = sleep_until(self.stalled_until), if is_stalled => {}
+                read = self.socket.next(is_stalled) => {
+                    if self.has_read(read) {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    fn phase_changed(&mut self) {
+        self.link.release();
+        self.stalled_until = Instant::now();
+        self.pause = Duration::ZERO;
+        self.phase = self.client.stage.phase();
+        if self.phase == Phase::Over && !self.has_closed {
+            self.client.history.end(self.connection, End::Done);
+            self.close(1000);
+        }
+    }
+
+    /// Takes what was read; whether it was the last.
+    fn has_read(&mut self, read: Read) -> bool {
+        self.stalled_until = Instant::now() + self.pause;
+        let (end, is_torn) = match read {
+            Read::Frame(frame) => {
+                self.heard(&frame);
+                return false;
+            }
+            Read::Part => return false,
+            Read::Ended { is_torn } => (End::Ended { is_torn }, is_torn),
+            Read::Reset { is_torn } => (End::Reset { is_torn }, is_torn),
+        };
+        let history = Rc::clone(&self.client.history);
+        if is_torn && matches!(end, End::Reset { .. }) {
+            history.count("reset in mid-frame");
+        }
+        if history.connection(self.connection).end.is_none() {
+            let end = if self.has_closed { End::Closed } else { end };
+            history.end(self.connection, end);
+        }
+        true
+    }
+
+    fn heard(&mut self, frame: &Frame) {
+        let said = match frame.opcode {
+            BINARY => self.said(&Envelope::decode(&frame.payload[..]).expect("an envelope")),
+            CLOSE => self.closed_by_relay(&frame.payload),
+            opcode => panic!("a frame with opcode {opcode}"),
+        };
+        if let Some(said) = said {
+            self.client.history.hear(self.connection, said);
+        }
+    }
+
+    fn said(&mut self, envelope: &Envelope) -> Option<Said> {
+        assert!(!envelope.message_id.is_empty() && envelope.timestamp != 0);
+        assert!(envelope.topics.is_empty(), "field 18 is delivered");
+        let known = &mut self.client.known;
+        Some(match envelope {
+            Envelope { event: Some(_), .. } => {
+                let place = envelope.position.as_ref().expect("a position").place();
+                known.got(place);
+                let (serial, tenant) = Event::recognise(envelope);
+                Said::Event {
+                    serial,
+                    tenant,
+                    place,
+                }
+            }
+            Envelope {
+                subscribed: Some(topics),
+                ..
+            } => {
+                let place = topics.position.as_ref().expect("a position").place();
+                let (recovered, replayed) = (topics.recovered, topics.replayed);
+                let lost = known.subscribed(&topics.request, place, recovered, replayed);
+                self.client.claim(lost);
+                Said::Subscribed(Confirmation(topics.clone()))
+            }
+            Envelope {
+                unsubscribed: Some(topics),
+                ..
+            } => Said::Unsubscribed(Confirmation(topics.clone())),
+            Envelope {
+                pong: Some(pong), ..
+            } => Said::Pong(pong.client_timestamp),
+            Envelope {
+                error: Some(error), ..
+            } => {
+                known.refused(&error.request);
+                Said::Refused {
+                    code: error.code.clone(),
+                    request: error.request.clone(),
+                }
+            }
+            other => panic!("a client is told {other:?}"),
+        })
+    }
+
+    fn closed_by_relay(&mut self, payload: &[u8]) -> Option<Said> {
+        let (code, reason) = payload.split_first_chunk().expect("a code");
+        let code = u16::from_be_bytes(*code);
+        let reason = str::from_utf8(reason).unwrap().to_owned();
+        if self.has_closed {
+            return None;
+        }
+        self.close(code);
+        Some(Said::Close { code, reason })
+    }
+
+    pub(super) fn close(&mut self, code: u16) {
+        self.has_closed = true;
+        self.socket.send(CLOSE, &code.to_be_bytes());
+    }
+}

@@ -1,0 +1,126 @@
+//! A client's end of a WebSocket: the handshake, and frames, as bytes.
+
+use std::{
+    future::poll_fn,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::pipe::Wire;
+use crate::connection::wire_testing::{Frame, frame, take_frame};
+
+pub(super) const BINARY: u8 = 0x2;
+pub(super) const CLOSE: u8 = 0x8;
+
+pub(super) struct Socket {
+    wire: Wire,
+    /// To be sent as the link takes it.
+    unsent: Vec<u8>,
+    unparsed: Vec<u8>,
+    /// So much is read at once.
+    piece_bytes: usize,
+}
+
+/// What there was to be read.
+pub(super) enum Read {
+    Frame(Frame),
+    /// Nothing whole yet.
+    Part,
+    Ended {
+        is_torn: bool,
+    },
+    Reset {
+        is_torn: bool,
+    },
+}
+
+impl Socket {
+    pub(super) fn new(wire: Wire, piece_bytes: usize) -> Self {
+        Self {
+            wire,
+            unsent: Vec::new(),
+            unparsed: Vec::new(),
+            piece_bytes,
+        }
+    }
+
+    /// Asks to be let in, and gives the status of the answer; 0 where none came.
+    pub(super) async fn shake_hands(&mut self, token: &str) -> u16 {
+        self.unsent = format!(
+            "GET /ws HTTP/1.1\r\nHost: relay\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\
+             Sec-WebSocket-Protocol: sidewire.v1.protobuf\r\nAuthorization: Bearer {token}\r\n\r\n"
+        )
+        .into_bytes();
+        loop {
+            let end = self.unparsed.windows(4).position(|it| it == b"\r\n\r\n");
+            if let Some(end) = end {
+                let head: Vec<u8> = self.unparsed.drain(..end + 4).collect();
+                return str::from_utf8(&head[9..12]).unwrap().parse().unwrap();
+            }
+            if poll_fn(|context| self.poll_bytes(context)).await.is_err() {
+                return 0;
+            }
+        }
+    }
+
+    /// Has a message sent, in one frame.
+    pub(super) fn send(&mut self, opcode: u8, payload: &[u8]) {
+        self.unsent.extend(frame(opcode, true, payload));
+    }
+
+    /// Sends what is to be sent, and reads once; where it is stalled it only sends, and
+    /// this does not come to an end.
+    pub(super) async fn next(&mut self, is_stalled: bool) -> Read {
+        if is_stalled {
+            return poll_fn(|context| {
+                self.poll_send(context);
+                Poll::Pending
+            })
+            .await;
+        }
+        if let Some(frame) = take_frame(&mut self.unparsed) {
+            return Read::Frame(frame);
+        }
+        let read = poll_fn(|context| self.poll_bytes(context)).await;
+        let is_torn = !self.unparsed.is_empty();
+        match read {
+            Ok(()) => take_frame(&mut self.unparsed).map_or(Read::Part, Read::Frame),
+            Err(Over::Ended) => Read::Ended { is_torn },
+            Err(Over::Reset) => Read::Reset { is_torn },
+        }
+    }
+
+    fn poll_send(&mut self, context: &mut Context<'_>) {
+        while !self.unsent.is_empty() {
+            match Pin::new(&mut self.wire).poll_write(context, &self.unsent) {
+                Poll::Ready(Ok(sent)) => drop(self.unsent.drain(..sent)),
+                // What is there may still be read; that it is over shows then.
+                Poll::Ready(Err(_)) => self.unsent.clear(),
+                Poll::Pending => break,
+            }
+        }
+    }
+
+    fn poll_bytes(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Over>> {
+        self.poll_send(context);
+        let mut bytes = vec![0; self.piece_bytes];
+        let mut buffer = ReadBuf::new(&mut bytes);
+        match Pin::new(&mut self.wire).poll_read(context, &mut buffer) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Err(_)) => Poll::Ready(Err(Over::Reset)),
+            Poll::Ready(Ok(())) if buffer.filled().is_empty() => Poll::Ready(Err(Over::Ended)),
+            Poll::Ready(Ok(())) => {
+                self.unparsed.extend_from_slice(buffer.filled());
+                Poll::Ready(Ok(()))
+            }
+        }
+    }
+}
+
+enum Over {
+    Ended,
+    Reset,
+}

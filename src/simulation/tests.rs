@@ -1,0 +1,147 @@
+//! What is held of simulations.
+#![expect(clippy::print_stdout, reason = "for who runs one by hand")]
+
+use std::{
+    collections::BTreeMap,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread,
+};
+
+use super::run::{Outcome, run};
+use crate::planted::{Fault, plant, seen};
+
+const SEEDS: u64 = 1_000;
+const THREADS: usize = 2;
+
+/// What must occur, and how often in so many seeds.
+const SCHEDULES: [&str; 15] = [
+    "resumed",
+    "refused",
+    "4003",
+    "4001",
+    "reset in mid-frame",
+    "first connection while published to",
+    "a tenant that came back to a full inbox",
+    "eviction during a replay",
+    "503 for a full inbox",
+    "drain",
+    "duplicate",
+    "conflict",
+    "read to the end",
+    "a precondition that held",
+    "a precondition that did not hold",
+];
+const OCCURRENCES_MIN: u64 = 100;
+
+fn from_environment(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(
+        text.parse()
+            .unwrap_or_else(|_| panic!("{name} is no number")),
+    )
+}
+
+/// The run, or what went wrong.
+fn attempt(seed: u64, fault: Option<Fault>) -> Result<Outcome, String> {
+    plant(fault);
+    seen();
+    catch_unwind(AssertUnwindSafe(|| run(seed))).map_err(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+        text.unwrap_or("a panic").to_owned()
+    })
+}
+
+/// Runs the seeds, with the fault planted, until one fails; what has occurred in all.
+fn run_all(seeds: u64, fault: Option<Fault>) -> Result<BTreeMap<&'static str, u64>, String> {
+    let (next, stop) = (AtomicU64::new(0), AtomicBool::new(false));
+    let counts = Mutex::new(BTreeMap::new());
+    let failure = Mutex::new(None);
+    let work = || {
+        while !stop.load(Ordering::Relaxed) {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= seeds {
+                break;
+            }
+            match attempt(seed, fault) {
+                Ok(outcome) => {
+                    for (what, count) in outcome.counts {
+                        *counts.lock().unwrap().entry(what).or_default() += count;
+                    }
+                }
+                Err(error) => {
+                    stop.store(true, Ordering::Relaxed);
+                    failure.lock().unwrap().get_or_insert(format!(
+                        "seed {seed}: {error}\n\
+                         (SIDEWIRE_SEED={seed} cargo test simulation runs it again)"
+                    ));
+                }
+            }
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(work);
+        }
+    });
+    match failure.into_inner().unwrap() {
+        Some(failure) => Err(failure),
+        None => Ok(counts.into_inner().unwrap()),
+    }
+}
+
+#[test]
+fn the_relay_keeps_its_contract_whatever_happens() {
+    if let Some(seed) = from_environment("SIDEWIRE_SEED") {
+        println!("{:?}", run(seed));
+        return;
+    }
+    let seeds = from_environment("SIDEWIRE_SEEDS").unwrap_or(SEEDS);
+    let counts = run_all(seeds, None).unwrap_or_else(|failure| panic!("{failure}"));
+    println!("{seeds} seeds: {counts:#?}");
+    if seeds >= SEEDS {
+        for schedule in SCHEDULES {
+            let count = counts.get(schedule).copied().unwrap_or_default();
+            assert!(count > OCCURRENCES_MIN, "{schedule}: only {count} times");
+        }
+    }
+}
+
+fn assert_found(fault: Fault) {
+    let found = run_all(SEEDS, Some(fault)).expect_err("it is found");
+    println!("{fault:?}: {found}");
+}
+
+macro_rules! planted {
+    ($($test:ident: $fault:ident,)*) => {
+        $(#[test]
+        fn $test() {
+            assert_found(Fault::$fault);
+        })*
+    };
+}
+
+planted! {
+    a_live_event_that_is_dropped_in_a_resume_is_found: DropsALiveEvent,
+    a_subscribe_confirmed_at_the_head_is_found: ConfirmsTheHead,
+    a_position_taken_late_is_found: TakesThePositionLate,
+    an_eviction_that_is_passed_over_is_found: SkipsAnEviction,
+    an_event_delivered_for_each_topic_is_found: DeliversTwice,
+    an_index_entry_left_behind_is_found: LeavesAnIndexEntry,
+    a_replay_of_what_was_brought_is_found: ReplaysWhatWasBrought,
+    a_resume_without_the_implicit_topics_is_found: ForgetsImplicitTopics,
+    an_event_of_another_tenant_is_found: CrossesTenants,
+    an_append_before_the_places_are_reserved_is_found: AppendsTooEarly,
+}
+
+#[test]
+fn the_same_seed_gives_the_same_trace() {
+    for seed in 0..5 {
+        assert_eq!(run(seed), run(seed), "seed {seed}");
+    }
+    assert_ne!(run(1).trace, run(2).trace);
+}

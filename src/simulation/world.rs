@@ -1,0 +1,342 @@
+//! The whole relay on one thread: two shards and everything above the sockets, put
+//! together as `server` does it, with what a seed decides about it.
+
+use std::{
+    cell::RefCell,
+    rc::Rc,
+    sync::{Arc, LazyLock, atomic::AtomicBool, atomic::Ordering},
+    time::Duration,
+};
+
+use tokio::{
+    task::{JoinHandle, spawn_local},
+    time::{Instant, interval, timeout_at},
+};
+use tokio_util::task::TaskTracker;
+
+use super::{
+    dice::Dice,
+    gate::Gate,
+    pipe::Wire,
+    topics::{TENANTS, USERS},
+};
+use crate::{
+    auth::{
+        Algorithm, Authenticator, IngestKeys, NewToken, Secret, SigningKey, TokenRules,
+        VerificationKey, Verifier,
+    },
+    clock::Clock,
+    config::Config,
+    connection,
+    hub::{self, InboxLimits, PublishTimeouts, Registry, RegistryLimits},
+    ingest,
+    log::{MessageIdLimits, Window},
+    ops::Metrics,
+    planted::{Fault, is_planted},
+    protocol::{TenantName, UserName, close::Ending},
+    random::Random,
+    relay::{Relay, Shard},
+    schema::Schema,
+    tally::Tally,
+};
+
+/// The time of day at which every simulation begins.
+pub(super) const BEGIN: Duration = Duration::from_secs(1_800_000_000);
+
+pub(super) const SHARDS: usize = 2;
+
+/// As `server` has it.
+const SWEEP_EVERY: Duration = Duration::from_secs(5);
+const CALLS_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What a backend posts at once, what an event counts for at the most, and how many
+/// wait in inboxes.
+pub(super) const BATCH_MAX: usize = 6;
+pub(super) const COST_MAX: u64 = 2_000;
+const INBOXES_MAX: u64 = (SHARDS * 12 * BATCH_MAX) as u64;
+
+static SCHEMA: LazyLock<Arc<Schema>> = LazyLock::new(|| Arc::new(Schema::bundled().unwrap()));
+
+/// What the seed decides about the relay.
+#[derive(Debug)]
+pub(super) struct Settings {
+    pub(super) config: Config,
+    pub(super) inbox: InboxLimits,
+    /// The first shard that serves backends. One that does takes from its inbox with
+    /// every call.
+    pub(super) first_for_backends: usize,
+    /// How often of a hundred times a task lets the others go first.
+    pub(super) yields_percent: u64,
+}
+
+impl Settings {
+    pub(super) fn drawn(dice: &Dice) -> Self {
+        let mut config = Config::default();
+        config.limits.outbox_frames = *dice.pick(&[4, 8, 16, 40]);
+        config.limits.outbox_bytes = *dice.pick(&[2_000, 6_000, 20_000]);
+        config.replay.events = *dice.pick(&[8, 20, 40, 60, 200, 1_000]);
+        config.replay.bytes = *dice.pick(&[6_000, 30_000, 1 << 20]);
+        config.replay.age = *dice.pick(&[
+            Duration::from_secs(2),
+            Duration::from_secs(8),
+            Duration::from_secs(300),
+        ]);
+        config.replay.process_bytes = *dice.pick(&[1 << 20, 1 << 20, 30_000]);
+        config.replay.enabled = !dice.percent(3);
+        config.limits.memory_max = *dice.pick(&[1 << 30, 1 << 30, 50_000]);
+        config.ingest.inbox_timeout = dice.millis(100..600);
+        config.ingest.ack_timeout = dice.millis(200..1500);
+        config.client.write_timeout = dice.millis(800..3000);
+        config.client.drain_timeout = Duration::from_secs(10);
+        Self {
+            config,
+            inbox: InboxLimits {
+                places: dice.within(4..12),
+                places_per_tenant: dice.within(2..6),
+            },
+            first_for_backends: *dice.pick(&[0, 1, 1]),
+            yields_percent: *dice.pick(&[0, 5, 20, 50]),
+        }
+    }
+}
+
+pub(super) struct World {
+    pub(super) relay: Arc<Relay>,
+    pub(super) registry: Arc<Registry>,
+    pub(super) shards: Vec<SimulatedShard>,
+    key: SigningKey,
+    rules: TokenRules,
+}
+
+pub(super) struct SimulatedShard {
+    pub(super) shard: Rc<Shard>,
+    /// Before all of its tasks.
+    pub(super) gate: Rc<Gate>,
+    /// Before the task that takes from the inbox.
+    pub(super) inbox_gate: Rc<Gate>,
+    /// Of those that it serves.
+    tasks: Rc<RefCell<Vec<JoinHandle<()>>>>,
+}
+
+impl World {
+    pub(super) fn new(settings: &Settings, seed: u64) -> Self {
+        let config = settings.config.clone();
+        let random = Arc::new(Random::from_seed(seed));
+        let limits = RegistryLimits {
+            tenants: config.limits.tenants,
+            window: Window {
+                events: if config.replay.enabled {
+                    config.replay.events
+                } else {
+                    0
+                },
+                bytes: config.replay.bytes,
+                age: config.replay.age,
+            },
+            inbox: settings.inbox,
+            log_bytes: config.replay.process_bytes as u64,
+            memory_bytes: config.limits.memory_max as u64,
+            message_ids: MessageIdLimits {
+                age: config.ingest.message_id_age,
+                count: config.ingest.message_ids_max,
+                bytes: config.ingest.message_id_bytes_max,
+            },
+        };
+        let registry = Arc::new(Registry::new(limits, Arc::clone(&random)));
+        let tallies: [Arc<Tally>; SHARDS] = Default::default();
+        let timeouts = PublishTimeouts {
+            inbox: config.ingest.inbox_timeout,
+            ack: config.ingest.ack_timeout,
+        };
+        let (publisher, seeds) = hub::hub(&registry, timeouts, &tallies);
+        let (key, rules, authenticator) = authentication();
+        let relay = Arc::new(Relay {
+            config,
+            schema: Arc::clone(&SCHEMA),
+            authenticator,
+            ingest_keys: IngestKeys::new(Vec::new()).unwrap(),
+            publisher,
+            clock: Clock::simulated(BEGIN),
+            random,
+            metrics: Arc::new(Metrics::new(true, false)),
+            draining: AtomicBool::new(false),
+            calls: TaskTracker::new(),
+            clients: TaskTracker::new(),
+        });
+        let shards = seeds
+            .into_iter()
+            .zip([1, 2])
+            .map(|(grown, number)| {
+                let shard = Rc::new(Shard::new(Arc::clone(&relay), Rc::new(grown.grow())));
+                let gate = |actor| Gate::new(Dice::new(seed, actor), settings.yields_percent);
+                SimulatedShard::start(shard, gate(1_000 + number), gate(2_000 + number))
+            })
+            .collect();
+        Self {
+            relay,
+            registry,
+            shards,
+            key,
+            rules,
+        }
+    }
+
+    /// Evicts what is too old, for ever.
+    pub(super) async fn sweep(&self) {
+        let mut ticks = interval(SWEEP_EVERY);
+        loop {
+            self.registry.sweep(ticks.tick().await);
+        }
+    }
+
+    /// A token that ends so many seconds after the beginning.
+    pub(super) fn token(&self, tenant: usize, user: usize, end_secs: u64) -> String {
+        let token = NewToken {
+            tenant: TenantName::parse(TENANTS[tenant]).unwrap(),
+            user: UserName::parse(&format!("u{}", user % USERS)).unwrap(),
+            expires_at: Some(BEGIN + Duration::from_secs(end_secs)),
+            topics: None,
+        };
+        self.key.mint(&token, &self.rules).unwrap()
+    }
+
+    /// What each event that matched has become: each is counted once. (Some faults are
+    /// to be found by the model, though the sums show them too.)
+    pub(super) fn check_sums(&self) {
+        if is_planted(Fault::DropsALiveEvent) || is_planted(Fault::TakesThePositionLate) {
+            return;
+        }
+        for shard in &self.shards {
+            let tally = shard.shard.hub.tally();
+            let dropped = tally.dropped_slow.get() + tally.dropped_closed.get();
+            let sum = tally.written.get() + dropped + tally.queued.get();
+            let all = tally.matched.get() + tally.replayed.get();
+            assert_eq!(all, sum, "{tally:?}");
+        }
+    }
+
+    /// What may be held at any time: the logs' share, and for each connection an outbox
+    /// and what came over it with one batch.
+    pub(super) fn check_bounds(&self) {
+        let (config, registry) = (&self.relay.config, &self.registry);
+        let logs = registry.log_bytes();
+        assert!(logs <= config.replay.process_bytes as u64, "{logs} in logs");
+        assert!(registry.len() <= TENANTS.len());
+        let connections = self
+            .shards
+            .iter()
+            .map(|it| it.shard.hub.tally().connections.get());
+        let frames = (config.limits.outbox_frames + BATCH_MAX) as u64;
+        let outboxes = connections.sum::<u64>() * frames * COST_MAX;
+        let beside = registry.event_bytes().get() - logs;
+        assert!(
+            beside <= outboxes + INBOXES_MAX * COST_MAX,
+            "{beside} in outboxes"
+        );
+    }
+
+    pub(super) fn check_nothing_is_queued(&self) {
+        self.check_sums();
+        for shard in &self.shards {
+            let queued = shard.shard.hub.tally().queued.get();
+            assert!(
+                queued == 0 || is_planted(Fault::DropsALiveEvent),
+                "{queued} are queued"
+            );
+        }
+    }
+
+    /// Whoever was served is not any more, and none of it ended in a panic.
+    pub(super) async fn check_tasks(&self) {
+        for shard in &self.shards {
+            for task in shard.tasks.take() {
+                assert!(task.is_finished(), "a task is left");
+                task.await.expect("no task of the relay panics");
+            }
+        }
+    }
+
+    /// Ends the relay as `server` does; whether all of it came to its end in time.
+    pub(super) async fn drain(&self) -> bool {
+        let began = Instant::now();
+        let timeout = self.relay.config.client.drain_timeout;
+        self.relay.draining.store(true, Ordering::Release);
+        self.relay.calls.close();
+        let calls_end = began + (timeout / 2).min(CALLS_TIMEOUT);
+        let answered = timeout_at(calls_end, self.relay.calls.wait()).await.is_ok();
+        for shard in &self.shards {
+            shard.end_all().await;
+        }
+        self.relay.clients.close();
+        let closed = timeout_at(began + timeout, self.relay.clients.wait()).await;
+        answered && closed.is_ok()
+    }
+}
+
+impl SimulatedShard {
+    fn start(shard: Rc<Shard>, gate: Rc<Gate>, inbox_gate: Rc<Gate>) -> Self {
+        let started = Self {
+            shard,
+            gate,
+            inbox_gate,
+            tasks: Rc::default(),
+        };
+        let hub = Rc::clone(&started.shard.hub);
+        let inbox = started.inbox_gate.behind(async move { hub.run().await });
+        spawn_local(started.gate.behind(inbox));
+        let hub = Rc::clone(&started.shard.hub);
+        spawn_local(
+            started
+                .gate
+                .behind(async move { hub.relieve_memory().await }),
+        );
+        let alarms = Rc::clone(&started.shard.alarms);
+        spawn_local(started.gate.behind(async move { alarms.run().await }));
+        started
+    }
+
+    pub(super) fn serve_client(&self, wire: Wire) {
+        let (shard, gate) = (Rc::clone(&self.shard), Rc::clone(&self.gate));
+        let tasks = Rc::clone(&self.tasks);
+        self.spawn(async move {
+            if let Some(conversation) = connection::serve(shard, wire, ()).await {
+                let task = spawn_local(gate.behind(conversation));
+                tasks.borrow_mut().push(task);
+            }
+        });
+    }
+
+    pub(super) fn serve_backend(&self, wire: Wire) {
+        let shard = Rc::clone(&self.shard);
+        self.spawn(ingest::serve(shard, wire));
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + 'static) {
+        let task = spawn_local(self.gate.behind(task));
+        self.tasks.borrow_mut().push(task);
+    }
+
+    /// Closes all connections, when the shard has a turn.
+    async fn end_all(&self) {
+        let (hub, relay) = (Rc::clone(&self.shard.hub), Arc::clone(&self.shard.relay));
+        let told = self.gate.behind(async move {
+            hub.end_all(|| Ending::Drain {
+                retry_after: relay.retry_after(),
+            });
+        });
+        spawn_local(told).await.unwrap();
+    }
+}
+
+fn authentication() -> (SigningKey, TokenRules, Authenticator) {
+    let secret = Secret::new([7; 32]);
+    let rules = TokenRules {
+        leeway: Duration::ZERO,
+        ..TokenRules::default()
+    };
+    let algorithm = Algorithm::HS256;
+    let key = VerificationKey::from_secret(algorithm, None, &secret).unwrap();
+    let verifier = Verifier::new(vec![key], rules.clone()).unwrap();
+    let signing = SigningKey::from_secret(algorithm, None, &secret).unwrap();
+    (signing, rules, Authenticator::Tokens(verifier))
+}

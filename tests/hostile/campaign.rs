@@ -1,0 +1,205 @@
+//! Runs a family's mutators against the relay, each as often as the others, and
+//! keeps count. Knows nothing of what they do.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use tokio::{task::JoinSet, time::timeout};
+
+use crate::forge::{Forge, Site};
+
+/// Within this time the relay answers and closes.
+const DEADLINE: Duration = Duration::from_secs(1);
+
+/// After this time a case is given up.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How many cases of a family are under way at the same time.
+const WORKERS: u64 = 6;
+
+/// After so many deviations a worker has seen enough.
+const DEVIATIONS_MAX: usize = 5;
+
+/// One way to be hostile: a name, and how a case of it is made.
+pub(crate) struct Mutator<C> {
+    name: String,
+    make: Box<dyn Fn(&mut Forge) -> C + Send + Sync>,
+}
+
+impl<C> Mutator<C> {
+    pub(crate) fn new(
+        name: impl Into<String>,
+        make: impl Fn(&mut Forge) -> C + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            name: name.into(),
+            make: Box::new(make),
+        }
+    }
+}
+
+/// Who carries the cases of one family out, one after the other. It may keep a
+/// connection from one to the next.
+pub(crate) trait Attacker: Send + 'static {
+    const FAMILY: &'static str;
+    type Case: Send;
+
+    fn mutators() -> Vec<Mutator<Self::Case>>;
+
+    fn new(site: &Arc<Site>) -> Self;
+
+    /// Does it, and holds what the relay does against what is expected.
+    fn attempt(&mut self, case: &Self::Case) -> impl Future<Output = Result<(), String>> + Send;
+}
+
+/// What came of one mutator.
+#[derive(Debug, Clone)]
+pub(crate) struct Row {
+    pub(crate) family: &'static str,
+    pub(crate) name: String,
+    pub(crate) tried: u64,
+    pub(crate) as_expected: u64,
+}
+
+/// What came of a family.
+#[derive(Debug, Default)]
+pub(crate) struct Report {
+    pub(crate) rows: Vec<Row>,
+    pub(crate) deviations: Vec<String>,
+    pub(crate) slowest: Duration,
+}
+
+impl Report {
+    pub(crate) fn add(&mut self, other: Self) {
+        self.rows.extend(other.rows);
+        self.deviations.extend(other.deviations);
+        self.slowest = self.slowest.max(other.slowest);
+    }
+
+    /// What several have done of the same family.
+    fn merge(&mut self, other: Self) {
+        for (row, more) in self.rows.iter_mut().zip(other.rows) {
+            row.tried += more.tried;
+            row.as_expected += more.as_expected;
+        }
+        self.deviations.extend(other.deviations);
+        self.slowest = self.slowest.max(other.slowest);
+    }
+}
+
+/// Runs so many cases of a family.
+pub(crate) async fn run<A: Attacker>(site: Arc<Site>, pace: Pace, seed: u64, cases: u64) -> Report {
+    let mutators = Arc::new(A::mutators());
+    let mut workers = JoinSet::new();
+    for worker in 0..WORKERS {
+        let (site, mutators, pace) = (Arc::clone(&site), Arc::clone(&mutators), pace.clone());
+        workers.spawn(async move {
+            let indices = (worker..cases).step_by(WORKERS as usize);
+            work::<A>(&site, &mutators, &pace, seed, indices).await
+        });
+    }
+    let mut report = Report {
+        rows: rows::<A>(&mutators),
+        ..Report::default()
+    };
+    while let Some(worked) = workers.join_next().await {
+        report.merge(worked.unwrap());
+    }
+    report
+}
+
+fn rows<A: Attacker>(mutators: &[Mutator<A::Case>]) -> Vec<Row> {
+    let row = |mutator: &Mutator<A::Case>| Row {
+        family: A::FAMILY,
+        name: mutator.name.clone(),
+        tried: 0,
+        as_expected: 0,
+    };
+    mutators.iter().map(row).collect()
+}
+
+async fn work<A: Attacker>(
+    site: &Arc<Site>,
+    mutators: &[Mutator<A::Case>],
+    pace: &Pace,
+    seed: u64,
+    indices: impl Iterator<Item = u64>,
+) -> Report {
+    let mut attacker = A::new(site);
+    let mut report = Report {
+        rows: rows::<A>(mutators),
+        ..Report::default()
+    };
+    for index in indices {
+        let which = usize::try_from(index).unwrap() % mutators.len();
+        let (mutator, row) = (&mutators[which], &mut report.rows[which]);
+        let case = (mutator.make)(&mut Forge::new(site, seed, A::FAMILY, index));
+        let (outcome, took) = pace.time(attacker.attempt(&case)).await;
+        report.slowest = report.slowest.max(took);
+        row.tried += 1;
+        match outcome {
+            Ok(()) => row.as_expected += 1,
+            Err(what) => {
+                let (family, name) = (A::FAMILY, &mutator.name);
+                let told = format!("{family}, {name}, case {index} of seed {seed}: {what}");
+                report.deviations.push(told);
+                attacker = A::new(site);
+            }
+        }
+        if report.deviations.len() >= DEVIATIONS_MAX {
+            break;
+        }
+    }
+    report
+}
+
+/// A clock that takes off what the machine itself was late: of that a thread
+/// keeps count that wants to be woken every few milliseconds.
+#[derive(Debug, Clone)]
+pub(crate) struct Pace {
+    /// In microseconds, ever growing.
+    late: Arc<AtomicU64>,
+}
+
+impl Pace {
+    /// The clock, whose thread ends when it is no longer used.
+    pub(crate) fn start() -> Self {
+        const TICK: Duration = Duration::from_millis(5);
+        let late = Arc::new(AtomicU64::new(0));
+        let kept = Arc::downgrade(&late);
+        thread::spawn(move || {
+            let mut before = Instant::now();
+            while let Some(late) = kept.upgrade() {
+                thread::sleep(TICK);
+                let more = before.elapsed().saturating_sub(2 * TICK);
+                before = Instant::now();
+                late.fetch_add(u64::try_from(more.as_micros()).unwrap(), Ordering::Relaxed);
+            }
+        });
+        Self { late }
+    }
+
+    /// What comes of it, an error where it takes longer than the relay may, and
+    /// how long it took.
+    pub(crate) async fn time(
+        &self,
+        attempt: impl Future<Output = Result<(), String>>,
+    ) -> (Result<(), String>, Duration) {
+        let (began, late_before) = (Instant::now(), self.late.load(Ordering::Relaxed));
+        let outcome = timeout(PATIENCE, attempt)
+            .await
+            .unwrap_or_else(|_| Err("nothing came".to_owned()));
+        let late = self.late.load(Ordering::Relaxed) - late_before;
+        let took = began.elapsed().saturating_sub(Duration::from_micros(late));
+        if outcome.is_ok() && took > DEADLINE {
+            return (Err(format!("took {took:?}")), took);
+        }
+        (outcome, took)
+    }
+}

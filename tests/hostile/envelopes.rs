@@ -1,0 +1,268 @@
+//! What clients say in good frames: each gets the one answer that the contract has
+//! for it, and the connection goes on. Many cases share a connection.
+
+mod fields;
+mod malformed;
+mod taken;
+mod topics;
+
+use std::sync::Arc;
+
+use prost::Message;
+use sidewire::protocol::wire::ErrorResponse;
+
+use crate::{
+    campaign::{Attacker, Mutator},
+    forge::{Forge, Site},
+    handshakes::good,
+    socket::{BINARY, Socket, binary},
+    wire::{self, Envelope},
+};
+
+/// Numbers of the envelope.
+const ID: u32 = 1;
+const CREATED: u32 = 2;
+const TIMESTAMP: u32 = 8;
+const POSITION: u32 = 9;
+const SUBSCRIBE: u32 = 10;
+const UNSUBSCRIBE: u32 = 12;
+const PING: u32 = 14;
+const BATCH: u32 = 17;
+const EXTRA_TOPICS: u32 = 18;
+
+/// Numbers of Subscribe.
+const PROJECTS: u32 = 1;
+const TOPICS: u32 = 16;
+const RESUME: u32 = 17;
+
+/// After so many cases a new connection is made, so that topics do not add up.
+const CASES_PER_CONNECTION: usize = 100;
+
+/// What is to be answered.
+#[derive(Debug, Clone)]
+enum Wanted {
+    /// A Pong with this timestamp.
+    Pong(i64),
+    /// The confirmation of a Subscribe, which says that nothing was recovered.
+    Subscribed,
+    Unsubscribed,
+    /// An ErrorResponse.
+    Refused {
+        codes: &'static [&'static str],
+        /// Whether the request's id is repeated; `None` where it may be or not.
+        names_request: Option<bool>,
+        field: Option<String>,
+    },
+    /// Any of the three answers, as long as it is one.
+    Something,
+}
+
+impl Wanted {
+    /// The refusal of what cannot be decoded.
+    fn undecodable() -> Self {
+        Self::Refused {
+            codes: &["VALIDATION_ERROR"],
+            names_request: Some(false),
+            field: None,
+        }
+    }
+
+    /// The refusal of what says something wrong in this field.
+    fn invalid(field: impl Into<String>) -> Self {
+        Self::Refused {
+            codes: &["VALIDATION_ERROR"],
+            names_request: Some(true),
+            field: Some(field.into()),
+        }
+    }
+
+    fn unauthorized() -> Self {
+        Self::Refused {
+            codes: &["AUTHORIZATION_FAILED"],
+            names_request: Some(true),
+            field: None,
+        }
+    }
+}
+
+pub(crate) struct Said {
+    bytes: Vec<u8>,
+    message_id: String,
+    wanted: Wanted,
+}
+
+pub(crate) struct EnvelopeAttacker {
+    site: Arc<Site>,
+    connection: Option<Socket>,
+    cases: usize,
+}
+
+impl Attacker for EnvelopeAttacker {
+    const FAMILY: &'static str = "envelopes";
+    type Case = Said;
+
+    fn mutators() -> Vec<Mutator<Said>> {
+        let mut mutators = taken::good_ones();
+        for group in [
+            malformed::malformed(),
+            fields::relay_fields(),
+            fields::payloads(),
+            topics::topics(),
+            topics::resumes(),
+            malformed::chance(),
+        ] {
+            mutators.extend(group);
+        }
+        mutators
+    }
+
+    fn new(site: &Arc<Site>) -> Self {
+        Self {
+            site: Arc::clone(site),
+            connection: None,
+            cases: 0,
+        }
+    }
+
+    async fn attempt(&mut self, case: &Said) -> Result<(), String> {
+        self.cases += 1;
+        if self.cases.is_multiple_of(CASES_PER_CONNECTION) {
+            self.connection = None;
+        }
+        let mut socket = match self.connection.take() {
+            Some(socket) => socket,
+            None => self.open().await?,
+        };
+        // What is asked afterwards is answered afterwards.
+        let alive = wire::bytes(PING, &wire::number(1, self.cases as u64));
+        let frames = [binary(&case.bytes), binary(&alive)].concat();
+        socket.send(&frames).await;
+        case.check(&next(&mut socket).await?)?;
+        let pong = next(&mut socket).await?;
+        let stamp = pong.pong.as_ref().map(|pong| pong.client_timestamp);
+        if stamp != i64::try_from(self.cases).ok() {
+            return Err(format!("{pong:?} in place of a sign of life"));
+        }
+        self.connection = Some(socket);
+        Ok(())
+    }
+}
+
+impl EnvelopeAttacker {
+    async fn open(&self) -> Result<Socket, String> {
+        let mut socket = Socket::connect(self.site.client).await?;
+        let forge = Forge::new(&self.site, 0, Self::FAMILY, 0);
+        socket.send(&good(&forge).bytes()).await;
+        match socket.answer(true).await? {
+            Some(answer) if answer.status == 101 => Ok(socket),
+            other => Err(format!("not let in: {other:?}")),
+        }
+    }
+}
+
+/// The next envelope, which must be one that the relay made.
+async fn next(socket: &mut Socket) -> Result<Envelope, String> {
+    let frame = socket.frame().await?.ok_or("the connection has ended")?;
+    if frame.opcode != BINARY {
+        return Err(format!("{frame:?}"));
+    }
+    let envelope = Envelope::decode(&frame.payload[..]).map_err(|error| error.to_string())?;
+    let is_relays = envelope.message_id.len() == 36 && envelope.timestamp > 0;
+    if is_relays && envelope.position.is_none() {
+        Ok(envelope)
+    } else {
+        Err(format!("{envelope:?}"))
+    }
+}
+
+impl Said {
+    fn new(forge: &Forge, fields: &[Vec<u8>], wanted: Wanted) -> Self {
+        let id = wire::text(ID, &forge.message_id);
+        Self::bare([&id[..], &fields.concat()].concat(), forge, wanted)
+    }
+
+    /// Bytes that are the whole envelope.
+    fn bare(bytes: Vec<u8>, forge: &Forge, wanted: Wanted) -> Self {
+        Self {
+            bytes,
+            message_id: forge.message_id.clone(),
+            wanted,
+        }
+    }
+
+    fn check(&self, answer: &Envelope) -> Result<(), String> {
+        let id = Some(self.message_id.as_str());
+        let as_wanted = match &self.wanted {
+            Wanted::Pong(stamp) => {
+                answer.pong.as_ref().map(|pong| pong.client_timestamp) == Some(*stamp)
+            }
+            Wanted::Subscribed => answer.subscribed.as_ref().is_some_and(|it| {
+                Some(it.request_message_id.as_str()) == id
+                    && it.position.is_some()
+                    && (it.recovered, it.replayed) == (false, 0)
+            }),
+            Wanted::Unsubscribed => {
+                answer
+                    .unsubscribed
+                    .as_ref()
+                    .map(|it| it.request_message_id.as_str())
+                    == id
+            }
+            Wanted::Refused {
+                codes,
+                names_request,
+                field,
+            } => answer.error.as_ref().is_some_and(|error| {
+                let named = error.request_message_id.as_str();
+                codes.contains(&error.error_code.as_str())
+                    && !error.error_message.is_empty()
+                    && names_request.is_none_or(|names| names != named.is_empty())
+                    && (named.is_empty() || Some(named) == id)
+                    && (field.is_none() || *field == error.field_name)
+            }),
+            Wanted::Something => is_one(answer),
+        };
+        if as_wanted {
+            Ok(())
+        } else {
+            Err(format!(
+                "{answer:?}, not {:?}, to {:x?}",
+                self.wanted, self.bytes
+            ))
+        }
+    }
+}
+
+/// Whether it is an answer, and where it is a refusal one with a known code.
+fn is_one(answer: &Envelope) -> bool {
+    let known = |error: &ErrorResponse| {
+        matches!(
+            error.error_code.as_str(),
+            "VALIDATION_ERROR" | "AUTHORIZATION_FAILED" | "RATE_LIMIT_EXCEEDED"
+        )
+    };
+    answer.pong.is_some()
+        || answer.subscribed.is_some()
+        || answer.unsubscribed.is_some()
+        || answer.error.as_ref().is_some_and(known)
+}
+
+/// A mutator of envelopes that begin with their id.
+fn said(
+    name: impl Into<String>,
+    wanted: Wanted,
+    fields: impl Fn(&mut Forge) -> Vec<Vec<u8>> + Send + Sync + 'static,
+) -> Mutator<Said> {
+    Mutator::new(name, move |forge| {
+        let fields = fields(forge);
+        Said::new(forge, &fields, wanted.clone())
+    })
+}
+
+fn subscribe(fields: &[Vec<u8>]) -> Vec<u8> {
+    wire::bytes(SUBSCRIBE, &fields.concat())
+}
+
+fn ping() -> Vec<u8> {
+    wire::bytes(PING, b"")
+}

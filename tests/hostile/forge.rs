@@ -1,0 +1,211 @@
+//! What mutators make their cases of: chance, from the run's seed, and what the
+//! relay takes for good: tokens, keys, envelopes.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use aws_lc_rs::hmac;
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
+use serde_json::{Value, json};
+
+use crate::{
+    relay::{INGEST_KEY, Relay, SECRET},
+    wire,
+};
+
+pub(crate) const ISSUER: &str = "https://id.example";
+pub(crate) const AUDIENCE: &str = "sidewire";
+
+/// The one page that may connect.
+pub(crate) const ORIGIN: &str = "https://app.example";
+
+/// The tenant of all clients, the healthy ones too.
+pub(crate) const TENANT: &str = "acme";
+
+/// The tenant into which hostile backends inject, and the only one of
+/// [`LIMITED_KEY`].
+pub(crate) const INGEST_TENANT: &str = "hostile";
+pub(crate) const LIMITED_KEY: &str = "limited-ingest-key-0123456789";
+
+/// When the tokens expire: not during a run.
+const EXPIRY: u64 = 4_000_000_000;
+
+/// Where the relay is and what it takes for good.
+#[derive(Debug, Clone)]
+pub(crate) struct Site {
+    pub(crate) client: SocketAddr,
+    pub(crate) ingest: SocketAddr,
+    pub(crate) token: String,
+}
+
+impl Site {
+    pub(crate) fn of(relay: &Relay) -> Arc<Self> {
+        Arc::new(Self {
+            client: relay.client,
+            ingest: relay.ingest,
+            token: token("mallory"),
+        })
+    }
+}
+
+pub(crate) fn good_claims(user: &str) -> Value {
+    json!({
+        "iss": ISSUER, "aud": AUDIENCE, "exp": EXPIRY,
+        "tenant_id": TENANT, "user_id": user,
+        "topics": ["project:*", "sprint:*", "work_item:*", "odd_kind:*", "healthy:*"],
+    })
+}
+
+/// A token that is accepted.
+pub(crate) fn token(user: &str) -> String {
+    signed(r#"{"alg":"HS256"}"#, good_claims(user).to_string())
+}
+
+/// A token of this header and these claims, signed as the relay wants it.
+pub(crate) fn signed(header: impl AsRef<[u8]>, claims: impl AsRef<[u8]>) -> String {
+    signed_by(SECRET.as_bytes(), header, claims)
+}
+
+pub(crate) fn signed_by(
+    secret: &[u8],
+    header: impl AsRef<[u8]>,
+    claims: impl AsRef<[u8]>,
+) -> String {
+    let text = format!("{}.{}", base64url(header), base64url(claims));
+    let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
+    let signature = hmac::sign(&key, text.as_bytes());
+    format!("{text}.{}", base64url(signature))
+}
+
+pub(crate) fn base64url(bytes: impl AsRef<[u8]>) -> String {
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+/// The source of one case: the same seed makes the same case.
+pub(crate) struct Forge {
+    pub(crate) rng: StdRng,
+    pub(crate) site: Arc<Site>,
+    /// Unlike that of all other cases of the run.
+    pub(crate) message_id: String,
+}
+
+impl Forge {
+    pub(crate) fn new(site: &Arc<Site>, seed: u64, family: &str, index: u64) -> Self {
+        let mut state = seed;
+        for byte in family.bytes().chain(index.to_le_bytes()) {
+            state = (state ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+        Self {
+            rng: StdRng::seed_from_u64(state),
+            site: Arc::clone(site),
+            message_id: format!("{family}-{index}"),
+        }
+    }
+
+    pub(crate) fn pick<T: Clone>(&mut self, choices: &[T]) -> T {
+        choices.choose(&mut self.rng).unwrap().clone()
+    }
+
+    /// A number from 0 up to this one, itself left out.
+    pub(crate) fn below(&mut self, end: usize) -> usize {
+        self.rng.random_range(0..end)
+    }
+
+    pub(crate) fn between(&mut self, first: usize, last: usize) -> usize {
+        self.rng.random_range(first..=last)
+    }
+
+    pub(crate) fn flag(&mut self) -> bool {
+        self.rng.random()
+    }
+
+    pub(crate) fn number(&mut self) -> u64 {
+        self.rng.random()
+    }
+
+    pub(crate) fn bytes(&mut self, len: usize) -> Vec<u8> {
+        (0..len).map(|_| self.rng.random()).collect()
+    }
+
+    /// Lower-case letters.
+    pub(crate) fn word(&mut self, len: usize) -> String {
+        (0..len)
+            .map(|_| char::from(self.rng.random_range(b'a'..=b'z')))
+            .collect()
+    }
+
+    /// One of not too many ids, so that a connection's topics stay few.
+    pub(crate) fn id(&mut self) -> String {
+        format!("id-{}", self.below(50))
+    }
+
+    /// The places at which to cut so many bytes into pieces.
+    pub(crate) fn cuts(&mut self, len: usize, pieces: usize) -> Vec<usize> {
+        let mut cuts: Vec<_> = (1..pieces).map(|_| self.below(len + 1)).collect();
+        cuts.sort_unstable();
+        cuts
+    }
+
+    /// The same bytes with one to four faults.
+    pub(crate) fn mutated(&mut self, bytes: &[u8]) -> Vec<u8> {
+        let mut mutated = bytes.to_vec();
+        for _ in 0..self.between(1, 4) {
+            self.mutate(&mut mutated);
+        }
+        mutated
+    }
+
+    fn mutate(&mut self, bytes: &mut Vec<u8>) {
+        let place = self.below(bytes.len() + 1);
+        match (self.below(7), bytes.get_mut(place)) {
+            (0, Some(byte)) => *byte = self.rng.random(),
+            (1, Some(byte)) => *byte ^= 1 << self.rng.random_range(0..8),
+            (2, _) => bytes.insert(place, self.rng.random()),
+            (3, Some(_)) => drop(bytes.remove(place)),
+            (4, _) => bytes.truncate(place),
+            (5, _) => {
+                let len = self.below(bytes.len() - place + 1);
+                let copy = bytes[place..place + len].to_vec();
+                bytes.splice(place..place, copy);
+            }
+            (_, _) => {
+                let more = self.below(9);
+                bytes.extend(self.bytes(more));
+            }
+        }
+    }
+
+    /// A text that is UTF-8 and otherwise odd.
+    pub(crate) fn odd_text(&mut self) -> String {
+        const ODD: [&str; 10] = [
+            "", "*", ":", "\0", "\u{7f}", "\u{85}", "\u{202e}", "👾", "%00", "\u{feff}",
+        ];
+        let parts = self.between(1, 4);
+        (0..parts)
+            .map(|_| match self.flag() {
+                true => self.pick(&ODD).to_owned(),
+                false => self.word(3),
+            })
+            .collect()
+    }
+
+    /// An event as a backend may inject it, its id and its topic by chance.
+    pub(crate) fn event(&mut self) -> Vec<u8> {
+        let item = [
+            wire::text(1, &self.id()),
+            wire::text(3, &self.id()),
+            wire::text(7, &self.word(8)),
+        ];
+        let created = [wire::bytes(1, &item.concat()), wire::text(2, "ann")];
+        [
+            wire::text(1, &self.message_id),
+            wire::bytes(2, &created.concat()),
+        ]
+        .concat()
+    }
+
+    /// The header line of a key that may inject.
+    pub(crate) fn ingest_key(&mut self) -> &'static str {
+        self.pick(&[INGEST_KEY, LIMITED_KEY])
+    }
+}

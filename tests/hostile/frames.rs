@@ -1,0 +1,214 @@
+//! Frames that no client may send, or that look as if: each is answered, or ends
+//! its connection with the right code. Each case has a connection of its own.
+
+mod controls;
+mod headers;
+mod messages;
+
+use std::sync::Arc;
+
+use prost::Message;
+
+use crate::{
+    campaign::{Attacker, Mutator},
+    forge::{Forge, Site},
+    handshakes::good,
+    socket::{BINARY, CLOSE, PONG, Socket, binary, close},
+    wire::{self, Envelope},
+};
+
+/// The most bytes of a message: `client.message_max`, its default.
+const MESSAGE_MAX: u64 = 64 * 1024;
+
+const OPCODES: [u8; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
+
+/// How a connection may end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum End {
+    /// By a Close frame with one of these codes.
+    Closed(Vec<u16>),
+    /// Not at all: a Ping gets its Pong.
+    Alive,
+    /// When the client ends, without a word: a frame was not finished.
+    Cut,
+}
+
+pub(crate) struct Frames {
+    bytes: Vec<u8>,
+    cuts: Vec<usize>,
+    /// The payloads of the pings, of which the last is answered in any case.
+    pings: Vec<Vec<u8>>,
+    /// How many envelopes are answered.
+    envelopes: usize,
+    ends: Vec<End>,
+    /// Whether anything may be in it, also what is answered.
+    is_chance: bool,
+}
+
+impl Frames {
+    fn new(bytes: Vec<u8>, ends: Vec<End>) -> Self {
+        Self {
+            bytes,
+            cuts: vec![],
+            pings: vec![],
+            envelopes: 0,
+            ends,
+            is_chance: false,
+        }
+    }
+
+    /// In which anything may be, and which the client ends.
+    fn chance(bytes: Vec<u8>) -> Self {
+        Self {
+            is_chance: true,
+            ..Self::new(bytes, vec![End::Cut])
+        }
+    }
+
+    /// Which is to be closed with this code.
+    fn closed(bytes: Vec<u8>, code: u16) -> Self {
+        Self::new(bytes, vec![End::Closed(vec![code])])
+    }
+
+    /// Which leaves the connection as it was.
+    fn harmless(bytes: Vec<u8>) -> Self {
+        Self::new(bytes, vec![End::Alive])
+    }
+
+    /// Which gets so many envelopes in answer.
+    fn answered(bytes: Vec<u8>, envelopes: usize) -> Self {
+        Self {
+            envelopes,
+            ..Self::harmless(bytes)
+        }
+    }
+}
+
+/// What was seen.
+#[derive(Debug, Default)]
+struct Seen {
+    pongs: Vec<Vec<u8>>,
+    envelopes: usize,
+}
+
+/// The timestamp of the Ping that asks for a sign of life.
+const ALIVE: u64 = 0x5157_3157;
+
+pub(crate) struct FrameAttacker(Arc<Site>);
+
+impl Attacker for FrameAttacker {
+    const FAMILY: &'static str = "frames";
+    type Case = Frames;
+
+    fn mutators() -> Vec<Mutator<Frames>> {
+        let mut mutators = headers::lengths();
+        for group in [
+            headers::headers(),
+            messages::fragments(),
+            controls::controls(),
+            controls::closes(),
+            messages::texts(),
+            messages::streams(),
+        ] {
+            mutators.extend(group);
+        }
+        mutators
+    }
+
+    fn new(site: &Arc<Site>) -> Self {
+        Self(Arc::clone(site))
+    }
+
+    async fn attempt(&mut self, case: &Frames) -> Result<(), String> {
+        let mut socket = Socket::connect(self.0.client).await?;
+        let forge = Forge::new(&self.0, 0, Self::FAMILY, 0);
+        socket.send(&good(&forge).bytes()).await;
+        socket.send_cut(&case.bytes, &case.cuts).await;
+        if case.ends.contains(&End::Cut) {
+            socket.half_close().await;
+        } else if case.ends.contains(&End::Alive) {
+            let ping = wire::bytes(14, &wire::number(1, ALIVE));
+            socket.send(&binary(&ping)).await;
+        }
+        match socket.answer(true).await? {
+            Some(answer) if answer.status == 101 => {}
+            // Who ends at once need not be let in.
+            None if case.ends.contains(&End::Cut) => return Ok(()),
+            other => return Err(format!("not let in: {other:?}")),
+        }
+        let (seen, end) = watch(&mut socket).await?;
+        case.check(&seen, &end)
+    }
+}
+
+/// What comes, up to the end or a sign of life; and sees to it that it ends.
+async fn watch(socket: &mut Socket) -> Result<(Seen, End), String> {
+    let mut seen = Seen::default();
+    loop {
+        let Some(frame) = socket.frame().await? else {
+            return Ok((seen, End::Cut));
+        };
+        match frame.opcode {
+            PONG => seen.pongs.push(frame.payload),
+            CLOSE => {
+                socket.send(&close(1000)).await;
+                socket.ended().await?;
+                return Ok((seen, End::Closed(vec![frame.close_code()])));
+            }
+            BINARY if is_sign_of_life(&frame.payload)? => {
+                leave(socket).await?;
+                return Ok((seen, End::Alive));
+            }
+            BINARY => seen.envelopes += 1,
+            _ => return Err(format!("{frame:?}")),
+        }
+    }
+}
+
+fn is_sign_of_life(payload: &[u8]) -> Result<bool, String> {
+    let envelope = Envelope::decode(payload).map_err(|error| error.to_string())?;
+    let timestamp = envelope.pong.map(|pong| pong.client_timestamp);
+    Ok(timestamp == Some(ALIVE.cast_signed()))
+}
+
+async fn leave(socket: &mut Socket) -> Result<(), String> {
+    socket.send(&close(1000)).await;
+    match socket.frame().await? {
+        Some(frame) if frame.opcode == CLOSE && frame.close_code() == 1000 => socket.ended().await,
+        other => Err(format!("{other:?} to a Close")),
+    }
+}
+
+impl Frames {
+    fn check(&self, seen: &Seen, end: &End) -> Result<(), String> {
+        if self.is_chance {
+            return Ok(());
+        }
+        let ended_well = self.ends.iter().any(|wanted| match (wanted, end) {
+            (End::Closed(codes), End::Closed(code)) => code.iter().all(|code| codes.contains(code)),
+            (wanted, end) => wanted == end,
+        });
+        // Of those that came before a breach some may not get their answers.
+        let answered = *end != End::Alive
+            || seen.envelopes == self.envelopes && seen.pongs.last() == self.pings.last();
+        let all_asked_for = seen.envelopes <= self.envelopes
+            && seen.pongs.iter().all(|pong| self.pings.contains(pong));
+        if ended_well && answered && all_asked_for {
+            Ok(())
+        } else {
+            Err(format!("{end:?} after {seen:?}, not {:?}", self.ends))
+        }
+    }
+}
+
+fn mutator(
+    name: impl Into<String>,
+    make: impl Fn(&mut Forge) -> Frames + Send + Sync + 'static,
+) -> Mutator<Frames> {
+    Mutator::new(name, make)
+}
+
+/// An envelope that is answered with another.
+fn ping(forge: &mut Forge) -> Vec<u8> {
+    wire::bytes(14, &wire::number(1, forge.number() >> 40))
+}

@@ -1,0 +1,148 @@
+//! Handshakes that are none, or odd ones: each is let in or refused as the
+//! contract says, and a refused one has its connection closed.
+
+mod headers;
+mod lines;
+mod syntax;
+
+use std::sync::Arc;
+
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+use crate::{
+    campaign::{Attacker, Mutator},
+    forge::{Forge, Site},
+    http::{Expected, Request},
+    socket::{CLOSE, Socket, close},
+};
+
+/// The key of RFC 6455, 1.3.
+const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+
+pub(crate) const PROTOBUF: &str = "sidewire.v1.protobuf";
+
+pub(crate) struct Handshake {
+    bytes: Vec<u8>,
+    cuts: Vec<usize>,
+    expected: Expected,
+    /// Whether the client says that nothing follows, for heads that may be cut.
+    ends: bool,
+    has_body: bool,
+    /// What is to be answered to the frames behind the head, by opcode.
+    frames: Vec<u8>,
+}
+
+impl Handshake {
+    pub(crate) fn new(bytes: Vec<u8>, expected: Expected) -> Self {
+        Self {
+            bytes,
+            cuts: vec![],
+            expected,
+            ends: false,
+            has_body: true,
+            frames: vec![],
+        }
+    }
+}
+
+/// A handshake that is accepted.
+pub(crate) fn good(forge: &Forge) -> Request {
+    tokenless().and("Authorization", format!("Bearer {}", forge.site.token))
+}
+
+/// The same, but for the token.
+pub(crate) fn tokenless() -> Request {
+    Request::new("GET", "/ws")
+        .and("Connection", "Upgrade")
+        .and("Upgrade", "websocket")
+        .and("Sec-WebSocket-Version", "13")
+        .and("Sec-WebSocket-Key", KEY)
+}
+
+pub(crate) struct HandshakeAttacker(Arc<Site>);
+
+impl Attacker for HandshakeAttacker {
+    const FAMILY: &'static str = "handshakes";
+    type Case = Handshake;
+
+    fn mutators() -> Vec<Mutator<Handshake>> {
+        let mut mutators = lines::taken();
+        for group in [
+            lines::request_lines(),
+            headers::upgrades(),
+            headers::subprotocols(),
+            headers::credentials(),
+            syntax::syntax(),
+            syntax::sizes(),
+            syntax::bodies(),
+        ] {
+            mutators.extend(group);
+        }
+        mutators
+    }
+
+    fn new(site: &Arc<Site>) -> Self {
+        Self(Arc::clone(site))
+    }
+
+    async fn attempt(&mut self, case: &Handshake) -> Result<(), String> {
+        let mut socket = Socket::connect(self.0.client).await?;
+        socket.send_cut(&case.bytes, &case.cuts).await;
+        if case.ends {
+            socket.half_close().await;
+        }
+        let Some(answer) = socket.answer(case.has_body).await? else {
+            return match case.expected.may_be_silent {
+                true => Ok(()),
+                false => Err("no answer".to_owned()),
+            };
+        };
+        case.expected.check(&answer, case.has_body)?;
+        if answer.status != 101 {
+            return socket.ended().await;
+        }
+        if case.ends {
+            return Ok(());
+        }
+        if answer.header("sec-websocket-accept") != Some(&derive_accept_key(KEY.as_bytes())) {
+            return Err(format!("accepted with {answer:?}"));
+        }
+        let offered = String::from_utf8_lossy(&case.bytes).contains(PROTOBUF);
+        if offered != (answer.header("sec-websocket-protocol") == Some(PROTOBUF)) {
+            return Err(format!("of the subprotocols none or another in {answer:?}"));
+        }
+        leave(&mut socket, &case.frames).await
+    }
+}
+
+/// Takes the frames with these opcodes, and closes, where the relay has not.
+async fn leave(socket: &mut Socket, opcodes: &[u8]) -> Result<(), String> {
+    socket.send(&close(1000)).await;
+    for wanted in opcodes
+        .iter()
+        .filter(|opcode| **opcode != CLOSE)
+        .chain([&CLOSE])
+    {
+        match socket.frame().await? {
+            Some(frame) if frame.opcode == *wanted => {}
+            other => return Err(format!("{other:?}, not opcode {wanted}")),
+        }
+    }
+    socket.ended().await
+}
+
+/// A mutator of a good request, and what is answered to it.
+fn request(
+    name: impl Into<String>,
+    expected: Expected,
+    change: impl Fn(Request, &mut Forge) -> Request + Send + Sync + 'static,
+) -> Mutator<Handshake> {
+    Mutator::new(name, move |forge| {
+        let good = good(forge);
+        Handshake::new(change(good, forge).bytes(), expected.clone())
+    })
+}
+
+fn is(statuses: &[u16]) -> Expected {
+    Expected::status(statuses)
+}

@@ -1,0 +1,244 @@
+//! Hostile traffic against the real program, over real sockets: handshakes,
+//! frames, envelopes, calls of backends and tokens that are malformed, forged,
+//! oversized or merely odd, each with the answer that the contract has for it.
+//! Beside them healthy clients must get all of their events, in order and in time.
+//!
+//! ```text
+//! cargo test --test hostile                                      # a few thousand
+//! SIDEWIRE_HOSTILE=50000 cargo test --release --test hostile     # as in the gate
+//! SIDEWIRE_HOSTILE=1000000 cargo test --release --test hostile   # before a release
+//! ```
+//!
+//! `SIDEWIRE_HOSTILE` is how many cases there are, a fifth of them in each family.
+//! Each is made from the run's seed and its own number; a run prints its seed, and
+//! `SIDEWIRE_SEED` repeats it. A mutator is one way to be hostile. With
+//! `-- --nocapture` a run prints a table of them; it fails when one was not tried,
+//! and when the relay deviated, was later than a second or panicked.
+#![cfg(unix)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unreachable,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    clippy::string_slice,
+    clippy::print_stdout,
+    reason = "a test may fail loudly, and this one reports"
+)]
+
+mod campaign;
+mod envelopes;
+mod forge;
+mod frames;
+mod handshakes;
+mod http;
+mod ingest;
+mod neighbour;
+#[path = "../cli/process.rs"]
+#[allow(dead_code, reason = "the tests of the command line use all of it")]
+mod process;
+#[path = "../cli/relay.rs"]
+#[allow(dead_code, reason = "the tests of the command line use all of it")]
+mod relay;
+mod socket;
+mod tokens;
+mod wire;
+
+use std::{
+    collections::HashSet,
+    env, fmt,
+    str::FromStr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
+
+use campaign::{Pace, Report};
+use forge::{AUDIENCE, INGEST_TENANT, ISSUER, LIMITED_KEY, ORIGIN, Site};
+use neighbour::Neighbour;
+use process::{Process, Signal};
+use relay::{Files, Relay};
+
+/// How many cases there are where nobody says.
+const CASES: u64 = 5_000;
+
+const FAMILIES: u64 = 5;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_hostile_case_is_answered_as_the_contract_says() {
+    let cases = setting("SIDEWIRE_HOSTILE").unwrap_or(CASES);
+    let seed = setting("SIDEWIRE_SEED").unwrap_or_else(rand::random);
+    println!("{cases} cases of seed {seed}");
+    let relay = Relay::serve(files());
+    let site = Site::of(&relay);
+    let pace = Pace::start();
+    let began = Instant::now();
+
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut neighbours = Vec::new();
+    for user in ["ann", "bob"] {
+        let neighbour = Neighbour::arrive(&site, user).await.unwrap();
+        neighbours.push(tokio::spawn(neighbour.live(
+            user,
+            pace.clone(),
+            Arc::clone(&stop),
+        )));
+    }
+    let report = attack(&site, &pace, seed, cases / FAMILIES).await;
+    stop.store(true, Ordering::Relaxed);
+    let took = began.elapsed();
+    let mut received = 0;
+    for neighbour in neighbours {
+        received += neighbour.await.unwrap().unwrap();
+    }
+
+    print!("{report}");
+    let tried: u64 = report.rows.iter().map(|row| row.tried).sum();
+    println!(
+        "{tried} cases in {took:.1?}, {:.0} a second, the slowest {:.1?}; beside them {received} events",
+        tried as f64 / took.as_secs_f64(),
+        report.slowest,
+    );
+    report.assert_as_expected();
+    assert!(received > 0);
+    assert_unharmed(relay);
+}
+
+/// A number from the environment.
+fn setting<T: FromStr<Err: fmt::Debug>>(name: &str) -> Option<T> {
+    let text = env::var(name).ok()?;
+    Some(
+        text.parse()
+            .unwrap_or_else(|error| panic!("{name}={text}: {error:?}")),
+    )
+}
+
+/// All families at the same time.
+async fn attack(site: &Arc<Site>, pace: &Pace, seed: u64, cases: u64) -> Report {
+    let of = || (Arc::clone(site), pace.clone(), seed, cases);
+    let (handshakes, frames, envelopes, calls, tokens) = tokio::join!(
+        start::<handshakes::HandshakeAttacker>(of()),
+        start::<frames::FrameAttacker>(of()),
+        start::<envelopes::EnvelopeAttacker>(of()),
+        start::<ingest::IngestAttacker>(of()),
+        start::<tokens::TokenAttacker>(of()),
+    );
+    let mut report = Report::default();
+    for family in [handshakes, frames, envelopes, calls, tokens] {
+        report.add(family);
+    }
+    report
+}
+
+async fn start<A: campaign::Attacker>(
+    (site, pace, seed, cases): (Arc<Site>, Pace, u64, u64),
+) -> Report {
+    tokio::spawn(campaign::run::<A>(site, pace, seed, cases))
+        .await
+        .unwrap()
+}
+
+/// The files of a relay that asks for all that it can ask for.
+fn files() -> Files {
+    let files = Files::new();
+    let key = |name: &str, algorithm: &str| {
+        let path = format!(
+            "{}/src/auth/testdata/{name}.pub.pem",
+            env!("CARGO_MANIFEST_DIR")
+        );
+        format!(
+            "[[auth.keys]]\npublic_key_file = {path:?}\nalgorithm = \"{algorithm}\"\nkid = \"{name}\"\n"
+        )
+    };
+    files.write("limited.key", LIMITED_KEY);
+    files.write(
+        "sidewire.toml",
+        &format!(
+            r#"[client]
+listen = "127.0.0.1:0"
+origins = ["{ORIGIN}"]
+[auth]
+issuer = "{ISSUER}"
+audience = "{AUDIENCE}"
+[[auth.keys]]
+secret_file = "jwt.secret"
+algorithm = "HS256"
+{}{}[limits]
+shards = 2
+[ingest]
+listen = "127.0.0.1:0"
+[[ingest.keys]]
+name = "tests"
+key_file = "ingest.key"
+[[ingest.keys]]
+name = "limited"
+key_file = "limited.key"
+tenants = ["{INGEST_TENANT}"]
+[ops]
+listen = "127.0.0.1:0"
+[log]
+format = "json"
+"#,
+            key("p256", "ES256"),
+            key("rsa", "RS256"),
+        ),
+    );
+    files
+}
+
+/// The relay has not panicked, nothing of its clients is left, and it ends well.
+fn assert_unharmed(relay: Relay) {
+    assert_eq!(relay.metric("sidewire_panics_total"), 0.0);
+    let answer = relay::http(
+        relay.ops,
+        "GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+    );
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let Relay { process, files, .. } = relay;
+    let ended = stop(process);
+    assert!(ended.status.success(), "{}", ended.stderr);
+    assert!(!ended.stderr.contains("panicked"), "{}", ended.stderr);
+    drop(files);
+}
+
+fn stop(process: Process) -> process::Ended {
+    process.signal(Signal::TERM);
+    process.end()
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{:<11} {:<62} {:>9} {:>12}",
+            "family", "mutator", "tried", "as expected"
+        )?;
+        for row in &self.rows {
+            let name: String = row.name.escape_debug().take(62).collect();
+            let (tried, good) = (row.tried, row.as_expected);
+            writeln!(f, "{:<11} {name:<62} {tried:>9} {good:>12}", row.family)?;
+        }
+        Ok(())
+    }
+}
+
+impl Report {
+    fn assert_as_expected(&self) {
+        let names: HashSet<_> = self
+            .rows
+            .iter()
+            .map(|row| (row.family, &row.name))
+            .collect();
+        assert_eq!(names.len(), self.rows.len(), "two mutators of one name");
+        assert!(self.rows.len() >= 400, "{} mutators", self.rows.len());
+        let deviations = self.deviations.join("\n");
+        assert!(self.deviations.is_empty(), "{deviations}");
+        for row in &self.rows {
+            assert!(row.tried > 0, "{} was not tried", row.name);
+            assert_eq!(row.tried, row.as_expected, "{}", row.name);
+        }
+    }
+}

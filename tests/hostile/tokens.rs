@@ -1,0 +1,117 @@
+//! Tokens that must not let anybody in: the kinds of the token matrix, and good
+//! ones with faults. Each is tried in a handshake of its own.
+
+mod claims;
+mod forms;
+mod headers;
+
+use std::sync::Arc;
+
+use crate::{
+    campaign::{Attacker, Mutator},
+    forge::{Forge, Site, good_claims},
+    handshakes::{PROTOBUF, tokenless},
+    http::Expected,
+    socket::Socket,
+};
+
+const HEADER: &str = r#"{"alg":"HS256"}"#;
+
+pub(crate) struct Token {
+    text: Vec<u8>,
+    /// Whether it is offered as a subprotocol, where that can be.
+    as_subprotocol: bool,
+}
+
+pub(crate) struct TokenAttacker(Arc<Site>);
+
+impl Attacker for TokenAttacker {
+    const FAMILY: &'static str = "tokens";
+    type Case = Token;
+
+    fn mutators() -> Vec<Mutator<Token>> {
+        let mut mutators = forms::faults();
+        for group in [
+            headers::headers(),
+            headers::algorithms(),
+            headers::keys(),
+            claims::claims(),
+            forms::shapes(),
+            forms::signatures(),
+        ] {
+            mutators.extend(group);
+        }
+        mutators
+    }
+
+    fn new(site: &Arc<Site>) -> Self {
+        Self(Arc::clone(site))
+    }
+
+    async fn attempt(&mut self, case: &Token) -> Result<(), String> {
+        let (request, expected) = case.shown();
+        let mut socket = Socket::connect(self.0.client).await?;
+        socket.send(&request).await;
+        let answer = socket.answer(true).await?.ok_or("no answer")?;
+        expected.check(&answer, true)?;
+        let told = [&answer.body[..], format!("{answer:?}").as_bytes()].concat();
+        if case.text.len() > 20 && contains(&told, &case.text) {
+            return Err("the token is repeated".to_owned());
+        }
+        socket.ended().await
+    }
+}
+
+fn contains(text: &[u8], part: &[u8]) -> bool {
+    text.windows(part.len()).any(|window| window == part)
+}
+
+impl Token {
+    fn in_header(text: impl Into<Vec<u8>>) -> Self {
+        Self {
+            text: text.into(),
+            as_subprotocol: false,
+        }
+    }
+
+    /// The handshake that brings it, and what is answered.
+    fn shown(&self) -> (Vec<u8>, Expected) {
+        let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.".contains(byte);
+        if self.as_subprotocol && self.text.iter().all(is_name) {
+            let offer = [PROTOBUF.as_bytes(), b", bearer.", &self.text].concat();
+            let request = tokenless().and("Sec-WebSocket-Protocol", offer);
+            return (request.bytes(), Expected::status(&[401]));
+        }
+        let request = tokenless().and("Authorization", [b"Bearer ", &self.text[..]].concat());
+        // What no header can hold is refused by who reads HTTP.
+        let is_value = |byte: &u8| matches!(byte, b'\t' | b' '..=b'~' | 0x80..);
+        let expected = match self.text.iter().all(is_value) && self.text.len() < 15_000 {
+            true => Expected::status(&[401]),
+            false => Expected::bare(&[400, 401, 431]),
+        };
+        (request.bytes(), expected)
+    }
+}
+
+/// A kind of token, in either place.
+fn kind(
+    name: impl Into<String>,
+    text: impl Fn(&mut Forge) -> String + Send + Sync + 'static,
+) -> Mutator<Token> {
+    Mutator::new(name, move |forge| {
+        let text = text(forge);
+        Token {
+            as_subprotocol: forge.flag(),
+            text: text.into(),
+        }
+    })
+}
+
+fn parts(token: &str) -> [String; 3] {
+    let parts: Vec<_> = token.split('.').map(str::to_owned).collect();
+    parts.try_into().unwrap()
+}
+
+fn claims_of(user: &str) -> String {
+    good_claims(user).to_string()
+}

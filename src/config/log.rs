@@ -41,6 +41,11 @@ impl Default for Log {
 impl Log {
     pub(super) fn check(&self, problems: &mut Problems) {
         const HINT: &str = "such as \"info\" or \"info,sidewire::ingest=debug\"";
+        // The filter's parser cuts at bytes, and panics within a character of several.
+        if !self.level.is_ascii() {
+            let reason = format!("{:?} has characters beyond ASCII", self.level);
+            return problems.refuse("log.level", reason, HINT);
+        }
         // A bare word that is no level would be taken for a module's name, and
         // everything else would fall silent.
         let misspelt = self.level.split(',').map(str::trim).find(|directive| {

@@ -479,6 +479,8 @@ fn a_log_level_that_is_none_is_refused() {
         "sidewire=inof",
         "info,[",
         "info,,debug",
+        // Found by the fuzzer: the filter's parser panicked.
+        "\u{85}\u{85}iA-[lo",
     ] {
         let text = format!("[log]\nlevel = \"{level}\"\n");
         assert_refused_once(&text, 2, "log.level: ");

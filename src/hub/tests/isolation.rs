@@ -38,7 +38,6 @@ fn nothing_crosses_from_one_tenant_to_another_in_200_000_random_operations() {
         .build()
         .unwrap();
     let seen = runtime.block_on(operate(operations));
-    println!("{seen:?}");
     assert_eq!(seen.operations, operations);
     assert!(seen.events > operations / 2, "{seen:?}");
     assert!(seen.replayed > operations / 100, "{seen:?}");

@@ -29,6 +29,8 @@ pub(super) struct Follower<'a> {
     pub(super) at: Option<u64>,
     /// What of a replay is still to come.
     pub(super) replay: Vec<u64>,
+    /// After which offset that is.
+    pub(super) replay_after: u64,
     /// How many events beside them: of which nobody has heard, nor a backend been
     /// answered.
     pub(super) replay_unheard: u64,
@@ -55,6 +57,7 @@ impl<'a> Follower<'a> {
             served_from: [0; TOPICS.len()],
             at: None,
             replay: Vec::new(),
+            replay_after: 0,
             replay_unheard: 0,
             has_resumed: false,
             is_answered: vec![false; connection.sent.len()],
@@ -105,6 +108,7 @@ impl<'a> Follower<'a> {
         if !self.replay.is_empty() {
             let next = self.replay.remove(0);
             assert_eq!(place.offset, next, "{self}: not the next of the replay");
+            self.replay_after = next;
             return;
         }
         self.check_replay_is_over();

@@ -15,7 +15,7 @@ impl Follower<'_> {
             }
             (End::Left, _) => {}
             (_, Some((when, code, reason))) => {
-                self.check_close(code, when, history);
+                self.check_close(code, reason, when, history);
                 if reason.contains("replay window") {
                     history.count("eviction during a replay");
                 }
@@ -42,7 +42,7 @@ impl Follower<'_> {
         );
     }
 
-    fn check_close(&self, code: u16, when: When, history: &History) {
+    fn check_close(&self, code: u16, reason: &str, when: When, history: &History) {
         match code {
             1001 => {
                 if let Some(at) = self.at {
@@ -57,7 +57,7 @@ impl Follower<'_> {
             }
             4003 => {
                 history.count("4003");
-                self.check_is_slow(when);
+                self.check_is_slow(reason, when);
             }
             other => panic!("{self} is closed with {other}"),
         }
@@ -65,7 +65,7 @@ impl Follower<'_> {
 
     /// So much was on its way to it that an outbox could be full, or what was to come
     /// from the log may be evicted. What was confirmed last may not have been heard.
-    fn check_is_slow(&self, when: When) {
+    fn check_is_slow(&self, reason: &str, when: When) {
         let unanswered = self.connection.sent.iter().zip(&self.is_answered);
         let unanswered: Vec<_> = unanswered
             .filter(|(_, it)| !**it)
@@ -88,13 +88,17 @@ impl Follower<'_> {
         let head = log.head_max(when.moment);
         let waiting = log.relating(behind..head, topics).count() + self.replay.len();
         let limits = &self.settings.config.limits;
-        let next = self.replay.first().copied().unwrap_or(behind + 1);
+        // The cursor looks at every event, whether it relates to anything or not.
+        let next = match self.replay.first() {
+            Some(_) => self.replay_after + 1,
+            None => behind + 1,
+        };
         assert!(
             limits.memory_max < 1 << 30
                 || waiting + unanswered.len() >= limits.outbox_frames
                 || waiting * 1_300 + unanswered.len() * 300 >= limits.outbox_bytes
                 || log.may_be_evicted(next, when),
-            "{self} is closed as too slow with {waiting} events and {} answers to come",
+            "{self} is closed ({reason}) with {waiting} events and {} answers to come",
             unanswered.len()
         );
     }

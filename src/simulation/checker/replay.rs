@@ -67,6 +67,7 @@ impl Follower<'_> {
             .filter(|(offset, logged)| !self.has_brought(*offset, logged.topics))
             .map(|(offset, _)| offset);
         self.replay = wanted.collect();
+        self.replay_after = from.offset;
         let known = self.replay.len() as u64;
         let unheard = self.log().unknown(from.offset..place.offset);
         assert!(

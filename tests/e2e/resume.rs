@@ -1,11 +1,16 @@
 //! Clients that come back and resume, over real sockets.
 
+use std::time::Duration;
+
 use serde_json::json;
-use sidewire::protocol::wire::Position;
+use sidewire::{
+    client::Control,
+    protocol::wire::{self, Position},
+};
 
 use crate::{
     scenarios::work_item_created,
-    support::{TestClient, TestRelay},
+    support::{TestClient, TestRelay, token_with},
 };
 
 /// The offsets of the next events.
@@ -83,6 +88,33 @@ async fn the_first_resume_alone_replays_the_implicit_topics_and_may_name_none() 
     assert_eq!((again.recovered, again.replayed), (true, 0));
     client.nothing_more().await;
     drop((first, client));
+    assert!(relay.stop().await);
+}
+
+#[tokio::test]
+async fn a_resume_is_judged_by_the_token_of_now() {
+    let relay = TestRelay::start();
+    let mut client = relay.connect("acme", "ann").await;
+    let had = client.subscribe(&["project:p1"]).await.position.unwrap();
+    drop(client);
+    publish(&relay, "p1", 2).await;
+    let narrower = token_with(
+        "acme",
+        "ann",
+        Duration::from_hours(1),
+        Some(&["project:p2"]),
+    );
+    let mut client = relay.connect_with(narrower).await.unwrap();
+    let subscribe = wire::Subscribe {
+        topics: vec!["project:p1".to_owned()],
+        resume_from: Some(had.clone()),
+    };
+    client.0.send(Control::Subscribe(subscribe)).await.unwrap();
+    assert_eq!(client.error().await.error_code, "AUTHORIZATION_FAILED");
+    client.nothing_more().await;
+    assert_eq!(client.resume(&["project:p2"], &had).await.replayed, 0);
+    client.nothing_more().await;
+    drop(client);
     assert!(relay.stop().await);
 }
 

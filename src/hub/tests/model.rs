@@ -1,0 +1,158 @@
+//! Random operations against a naive model of who gets what.
+
+use super::*;
+
+#[derive(Debug, Clone)]
+enum Step {
+    Connect {
+        shard: ShardId,
+        tenant: usize,
+        user: usize,
+    },
+    Subscribe {
+        client: usize,
+        topics: Vec<usize>,
+    },
+    Unsubscribe {
+        client: usize,
+        topics: Vec<usize>,
+    },
+    Publish {
+        tenant: usize,
+        events: Vec<Vec<usize>>,
+    },
+    Disconnect {
+        client: usize,
+    },
+}
+
+const TENANTS: [&str; 2] = ["acme", "other"];
+const USERS: [&str; 2] = ["ann", "bob"];
+/// The last three cannot be subscribed to.
+const TOPICS: [&str; 7] = [
+    "a:1", "a:2", "b:1", "b:a:1", "user:ann", "user:bob", "tenant:*",
+];
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let client = 0..12_usize;
+    let topics = prop::collection::vec(0..4_usize, 0..4);
+    let step = prop_oneof![
+        2 => (0..3_usize, 0..2_usize, 0..2_usize)
+            .prop_map(|(shard, tenant, user)| Step::Connect { shard, tenant, user }),
+        4 => (client.clone(), topics.clone())
+            .prop_map(|(client, topics)| Step::Subscribe { client, topics }),
+        2 => (client.clone(), topics)
+            .prop_map(|(client, topics)| Step::Unsubscribe { client, topics }),
+        6 => (0..2_usize, prop::collection::vec(prop::collection::vec(0..7_usize, 1..4), 1..4))
+            .prop_map(|(tenant, events)| Step::Publish { tenant, events }),
+        1 => client.prop_map(|client| Step::Disconnect { client }),
+    ];
+    prop::collection::vec(step, 1..60)
+}
+
+/// What a client should have, by the simplest reckoning.
+struct ModelClient {
+    tenant: usize,
+    user: usize,
+    topics: BTreeSet<usize>,
+    expected: Vec<(String, u64)>,
+}
+
+impl ModelClient {
+    fn wants(&self, event: &[usize]) -> bool {
+        event
+            .iter()
+            .any(|topic| self.topics.contains(topic) || *topic == 6 || *topic == 4 + self.user)
+    }
+}
+
+proptest! {
+    #[test]
+    fn deliveries_are_those_of_a_naive_model(steps in steps()) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let bench = Bench::new(3, WIDE);
+            let mut clients: BTreeMap<usize, (Client, ModelClient)> = BTreeMap::new();
+            let mut heads = [0_u64; 2];
+            let mut epochs: [Option<Epoch>; 2] = [None; 2];
+            for (number, step) in steps.into_iter().enumerate() {
+                match step {
+                    Step::Connect { shard, tenant, user } => {
+                        let client = bench.connect(shard, TENANTS[tenant], USERS[user]);
+                        let model = ModelClient {
+                            tenant,
+                            user,
+                            topics: BTreeSet::new(),
+                            expected: Vec::new(),
+                        };
+                        let free = (0..).find(|slot| !clients.contains_key(slot)).unwrap();
+                        clients.insert(free, (client, model));
+                    }
+                    Step::Subscribe { client, topics } => {
+                        if let Some((client, model)) = clients.get_mut(&client) {
+                            let names: Vec<_> = topics.iter().map(|t| TOPICS[*t]).collect();
+                            let position = client.subscribe(&names);
+                            assert_eq!(position.offset, heads[model.tenant]);
+                            model.topics.extend(topics);
+                        }
+                    }
+                    Step::Unsubscribe { client, topics } => {
+                        if let Some((client, model)) = clients.get_mut(&client) {
+                            let names: Vec<_> = topics.iter().map(|t| TOPICS[*t]).collect();
+                            client.unsubscribe(&names);
+                            model.topics.retain(|topic| !topics.contains(topic));
+                        }
+                    }
+                    Step::Publish { tenant, events } => {
+                        let drafts = events.iter().enumerate().map(|(index, topics)| {
+                            let mut names: Vec<_> = topics.iter().map(|t| TOPICS[*t]).collect();
+                            names.sort_unstable();
+                            names.dedup();
+                            draft(&format!("{number}.{index}"), &names)
+                        });
+                        let published = bench.publish(TENANTS[tenant], drafts.collect()).await;
+                        for (index, (topics, placed)) in
+                            events.iter().zip(&published.events).enumerate()
+                        {
+                            let epoch = placed.position.epoch;
+                            if *epochs[tenant].get_or_insert(epoch) != epoch {
+                                epochs[tenant] = Some(epoch);
+                                heads[tenant] = 0;
+                            }
+                            heads[tenant] += 1;
+                            assert_eq!(placed.position.offset, heads[tenant]);
+                            let mut matched = 0;
+                            for (_, model) in clients.values_mut() {
+                                if model.tenant == tenant && model.wants(topics) {
+                                    matched += 1;
+                                    let id = format!("{number}.{index}");
+                                    model.expected.push((id, heads[tenant]));
+                                }
+                            }
+                            assert_eq!(placed.matched, Some(matched));
+                        }
+                    }
+                    Step::Disconnect { client } => {
+                        if let Some((client, model)) = clients.remove(&client) {
+                            assert_eq!(client.received(), model.expected);
+                        }
+                    }
+                }
+            }
+            for (client, model) in clients.into_values() {
+                assert_eq!(client.received(), model.expected);
+            }
+            for shard in &bench.shards {
+                assert!(shard.is_empty());
+                assert_eq!(shard.tally().subscriptions.get(), 0);
+            }
+            bench.registry.sweep(Instant::now() + WIDE.window.age);
+            assert!(bench.registry.is_empty());
+            assert_eq!(bench.registry.event_bytes().get(), 0);
+        });
+    }
+}

@@ -19,6 +19,7 @@ use std::{
 use tokio::time::Instant;
 
 use crate::{
+    config::Limits,
     event::Event,
     planted::{Fault, is_planted},
     protocol::close::Ending,
@@ -41,6 +42,17 @@ pub struct OutboxLimits {
     pub frames: usize,
     /// Bytes of all frames that wait.
     pub bytes: usize,
+}
+
+impl OutboxLimits {
+    /// What the operator decided.
+    #[must_use]
+    pub fn of(limits: &Limits) -> Self {
+        Self {
+            frames: limits.outbox_frames,
+            bytes: limits.outbox_bytes,
+        }
+    }
 }
 
 /// An event that is offered to outboxes.

@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::{ArcSwap, Guard};
 use tokio_util::task::TaskTracker;
 
 use crate::{
@@ -30,14 +31,10 @@ const READ_BUFFER_BYTES: usize = 64 * 1024;
 /// One relay.
 #[derive(Debug)]
 pub struct Relay {
-    /// What the operator decided.
-    pub config: Config,
+    /// What a reload may change. Read through [`Relay::live`].
+    pub live: ArcSwap<Live>,
     /// The messages of the application.
     pub schema: Arc<Schema>,
-    /// The way in for clients.
-    pub authenticator: Authenticator,
-    /// The keys of backends.
-    pub ingest_keys: IngestKeys,
     /// The way of events into logs and shards.
     pub publisher: Publisher,
     /// The time of day.
@@ -54,7 +51,24 @@ pub struct Relay {
     pub clients: TaskTracker,
 }
 
+/// What a reload may change while connections go on.
+#[derive(Debug)]
+pub struct Live {
+    /// What the operator decided.
+    pub config: Config,
+    /// The way in for clients.
+    pub authenticator: Authenticator,
+    /// The keys of backends.
+    pub ingest_keys: IngestKeys,
+}
+
 impl Relay {
+    /// What holds now. For the moment: who holds it for longer holds what was.
+    #[must_use]
+    pub fn live(&self) -> Guard<Arc<Live>> {
+        self.live.load()
+    }
+
     /// Whether the relay is shutting down.
     #[must_use]
     pub fn is_draining(&self) -> bool {
@@ -65,7 +79,7 @@ impl Relay {
     /// spread, so that not all come at once.
     #[must_use]
     pub fn retry_after(&self) -> Duration {
-        let spread = self.config.client.drain_spread.as_millis();
+        let spread = self.live().config.client.drain_spread.as_millis();
         let spread = u64::try_from(spread).unwrap_or(u64::MAX);
         Duration::from_millis(self.random.below(spread.saturating_add(1)))
     }
@@ -90,10 +104,7 @@ impl Shard {
     /// A shard without connections.
     #[must_use]
     pub fn new(relay: Arc<Relay>, hub: Rc<ShardHub>) -> Self {
-        let outboxes = OutboxPool::new(OutboxLimits {
-            frames: relay.config.limits.outbox_frames,
-            bytes: relay.config.limits.outbox_bytes,
-        });
+        let outboxes = OutboxPool::new(OutboxLimits::of(&relay.live().config.limits));
         Self {
             relay,
             hub,

@@ -13,20 +13,17 @@ use crate::{
         TokenRules, VerificationKey, Verifier, VerifierError, read_file,
     },
     config::{self, Auth, AuthKey, AuthMode, Config, ConfigError, Ingest},
+    relay::Live,
     schema::{Schema, SchemaError},
 };
 
 /// A configuration with everything that it names.
 #[derive(Debug)]
 pub struct Setup {
-    /// What the operator decided.
-    pub config: Config,
     /// The messages of the application.
     pub schema: Arc<Schema>,
-    /// The way in for clients.
-    pub authenticator: Authenticator,
-    /// The keys of backends.
-    pub ingest_keys: IngestKeys,
+    /// What a reload may change, the configuration itself among it.
+    pub live: Live,
 }
 
 /// Why a configuration cannot be run.
@@ -120,11 +117,17 @@ impl Setup {
             Schema::bundled().map_err(|error| Fault::at("schema")(Fault::Schema(error)))?;
         Ok(Self {
             schema: Arc::new(schema),
-            authenticator: authenticator(&config.auth)?,
-            ingest_keys: ingest_keys(&config.ingest)?,
-            config,
+            live: live(config)?,
         })
     }
+}
+
+fn live(config: Config) -> Result<Live, SetupError> {
+    Ok(Live {
+        authenticator: authenticator(&config.auth)?,
+        ingest_keys: ingest_keys(&config.ingest)?,
+        config,
+    })
 }
 
 fn authenticator(auth: &Auth) -> Result<Authenticator, SetupError> {
@@ -137,6 +140,7 @@ fn authenticator(auth: &Auth) -> Result<Authenticator, SetupError> {
                     AuthKey::Secret { .. } => "secret_file",
                     AuthKey::PublicKey { .. } => "public_key_file",
                     AuthKey::Jwks { .. } => "jwks_file",
+                    AuthKey::JwksUrl { .. } => "jwks_url",
                 };
                 let place = format!("auth.keys[{index}].{name}");
                 keys.extend(verification_keys(key).map_err(Fault::at(&place))?);
@@ -169,6 +173,7 @@ fn verification_keys(key: &AuthKey) -> Result<Vec<VerificationKey>, Fault> {
             (file, key.map(|key| vec![key]))
         }
         AuthKey::Jwks { file } => (file, VerificationKey::from_jwks(&read_file(file)?)),
+        AuthKey::JwksUrl { .. } => return Ok(Vec::new()),
     };
     keys.map_err(|source| Fault::Key {
         file: file.clone(),

@@ -14,6 +14,7 @@ use std::{
 };
 
 use allocation_counter::measure;
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use prost::Message;
 use sidewire::{
@@ -29,7 +30,7 @@ use sidewire::{
     outbox::Outbox,
     protocol::{MessageId, TenantName, Topic, UserName, wire},
     random::Random,
-    relay::{Relay, Shard},
+    relay::{Live, Relay, Shard},
     schema::Schema,
 };
 use tokio::{
@@ -379,10 +380,12 @@ fn shard_for(tenants: usize) -> Rc<Shard> {
     let (publisher, seeds) = hub(&registry, timeouts, &[Arc::default()]);
     let hub: ShardHub = seeds.into_iter().next().unwrap().grow();
     let relay = Relay {
-        config,
+        live: ArcSwap::from_pointee(Live {
+            config,
+            authenticator: Authenticator::Open,
+            ingest_keys: IngestKeys::default(),
+        }),
         schema: Arc::new(Schema::bundled().unwrap()),
-        authenticator: Authenticator::Open,
-        ingest_keys: IngestKeys::default(),
         publisher,
         clock: Clock::simulated(Duration::from_secs(1_800_000_000)),
         random,

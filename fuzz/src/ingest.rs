@@ -3,6 +3,7 @@
 
 use std::sync::{Arc, LazyLock, atomic::AtomicBool};
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use sidewire::{
     auth::{Authenticator, IngestKeys},
@@ -15,7 +16,7 @@ use sidewire::{
     ops::Metrics,
     protocol::{Epoch, Position, Topic},
     random::Random,
-    relay::Relay,
+    relay::{Live, Relay},
 };
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
@@ -80,7 +81,7 @@ fn check(draft: Draft, again: Draft) {
     assert_eq!(inspected.message_id, Some(id.as_str()));
     assert!(inspected.has_position && inspected.timestamp.is_some());
     assert!(inspected.extra_topics.is_empty() && inspected.payload.is_some());
-    assert!(!topics.is_empty() && topics.len() <= RELAY.config.limits.topics_per_event);
+    assert!(!topics.is_empty() && topics.len() <= RELAY.live().config.limits.topics_per_event);
     assert!(inspected.topics.iter().all(|topic| topics.contains(topic)));
     assert_eq!(&topics, again.topics());
     if *again.message_id() == id {
@@ -112,10 +113,8 @@ fn relay() -> Relay {
         ack: config.ingest.ack_timeout,
     };
     Relay {
-        config,
+            live: ArcSwap::from_pointee(Live { config, authenticator: Authenticator::Open, ingest_keys: IngestKeys::new(Vec::new()).expect("none is fine") }),
         schema: BUNDLED.clone(),
-        authenticator: Authenticator::Open,
-        ingest_keys: IngestKeys::new(Vec::new()).expect("none is fine"),
         publisher: hub(&registry, timeouts, &[]).0,
         clock: Clock::system(),
         random,

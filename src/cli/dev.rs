@@ -78,8 +78,8 @@ fn config(args: &Args, files: &Files) -> Config {
     let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let mut config = Config::default();
     config.client.listen = loopback(args.client_port);
-    config.ingest.listen = loopback(args.ingest_port);
-    config.ops.listen = loopback(args.ops_port);
+    config.ingest.listen = loopback(args.ingest_port).into();
+    config.ops.listen = loopback(args.ops_port).into();
     config.auth.keys = vec![AuthKey::Secret {
         file: files.secret(),
         algorithm: Algorithm::HS256,
@@ -89,6 +89,8 @@ fn config(args: &Args, files: &Files) -> Config {
         name: "dev".to_owned(),
         key_file: files.ingest_key(),
         tenants: None,
+        burst: None,
+        period: None,
     }];
     config
 }

@@ -24,7 +24,7 @@ pub struct Args {
 /// Runs until a signal comes.
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let setup = Setup::load(&args.config).map_err(Failure::new)?;
-    ops::init_logging(&setup.config.log).map_err(Failure::new)?;
+    ops::init_logging(&setup.live.config.log).map_err(Failure::new)?;
     runtime()?.block_on(async {
         let signals = Signals::listen(&ENDING)?;
         let server = Server::start(setup).map_err(Failure::new)?;

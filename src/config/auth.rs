@@ -5,7 +5,12 @@ use std::{path::PathBuf, time::Duration};
 
 use serde::Deserialize;
 
-use super::{error::Problems, paths::Paths, values};
+use super::{
+    error::Problems,
+    jwks_url::JwksUrl,
+    paths::Paths,
+    values::{self, KIB, MIB},
+};
 use crate::auth::Algorithm;
 
 /// The section.
@@ -31,6 +36,22 @@ pub struct Auth {
     pub user_claim: String,
     /// The claim that lists the topics a client may subscribe to; `topics`.
     pub topics_claim: String,
+    /// Whether a connection is closed when a reload takes the key away that its token
+    /// was signed with; `false`.
+    pub close_on_key_removal: bool,
+    /// The most time that fetching a `jwks_url` may take; 5 s.
+    #[serde(deserialize_with = "values::duration")]
+    pub jwks_timeout: Duration,
+    /// The most bytes of what is fetched; 256 KiB.
+    #[serde(deserialize_with = "values::size")]
+    pub jwks_max: usize,
+    /// How often it is fetched again; 15 min.
+    #[serde(deserialize_with = "values::duration")]
+    pub jwks_refresh: Duration,
+    /// The least time between two fetches that a token with an unknown `kid` causes,
+    /// and after one that failed; 30 s.
+    #[serde(deserialize_with = "values::duration")]
+    pub jwks_cooldown: Duration,
     /// `[[auth.keys]]`: what tokens are verified with, in the order in which they
     /// are tried; none by default.
     pub keys: Vec<AuthKey>,
@@ -73,6 +94,11 @@ pub enum AuthKey {
         /// `jwks_file`: a JSON Web Key Set (RFC 7517).
         file: PathBuf,
     },
+    /// The same, fetched.
+    JwksUrl {
+        /// `jwks_url`: where the issuer has it; `https`, or `http` on loopback.
+        url: JwksUrl,
+    },
 }
 
 impl Default for Auth {
@@ -86,6 +112,11 @@ impl Default for Auth {
             tenant_claim: "tenant_id".to_owned(),
             user_claim: "user_id".to_owned(),
             topics_claim: "topics".to_owned(),
+            close_on_key_removal: false,
+            jwks_timeout: Duration::from_secs(5),
+            jwks_max: 256 * KIB,
+            jwks_refresh: Duration::from_mins(15),
+            jwks_cooldown: Duration::from_secs(30),
             keys: Vec::new(),
         }
     }
@@ -94,6 +125,10 @@ impl Default for Auth {
 impl Auth {
     pub(super) fn check(&self, problems: &mut Problems) {
         problems.check_duration_or_zero("auth.leeway", self.leeway);
+        problems.check_duration("auth.jwks_timeout", self.jwks_timeout);
+        problems.check_duration("auth.jwks_refresh", self.jwks_refresh);
+        problems.check_duration("auth.jwks_cooldown", self.jwks_cooldown);
+        problems.check_size("auth.jwks_max", self.jwks_max, 1..=16 * MIB);
         match self.mode {
             AuthMode::Jwt => self.check_jwt(problems),
             AuthMode::None => self.check_none(problems),
@@ -106,6 +141,7 @@ impl Auth {
                 AuthKey::Secret { file, .. } => ("secret_file", file),
                 AuthKey::PublicKey { file, .. } => ("public_key_file", file),
                 AuthKey::Jwks { file } => ("jwks_file", file),
+                AuthKey::JwksUrl { .. } => continue,
             };
             paths.resolve(format!("auth.keys[{index}].{name}"), file, problems);
         }
@@ -116,7 +152,7 @@ impl Auth {
             problems.refuse(
                 "auth.keys",
                 "there is none, and mode = \"jwt\" needs one to verify tokens with",
-                "add [[auth.keys]] with a secret_file, public_key_file or jwks_file",
+                "add [[auth.keys]] with a secret_file, public_key_file, jwks_file or jwks_url",
             );
         }
         let texts = [
@@ -157,6 +193,7 @@ struct RawAuthKey {
     secret_file: Option<PathBuf>,
     public_key_file: Option<PathBuf>,
     jwks_file: Option<PathBuf>,
+    jwks_url: Option<JwksUrl>,
     algorithm: Option<Algorithm>,
     kid: Option<String>,
 }
@@ -164,7 +201,7 @@ struct RawAuthKey {
 /// Why a `[[auth.keys]]` is none.
 #[derive(Debug, thiserror::Error)]
 enum AuthKeyError {
-    #[error("needs exactly one of `secret_file`, `public_key_file` and `jwks_file`")]
+    #[error("needs exactly one of `secret_file`, `public_key_file`, `jwks_file` and `jwks_url`")]
     NotOneFile,
     #[error("needs an `algorithm`, such as {0}, which a token cannot choose")]
     NoAlgorithm(&'static str),
@@ -172,7 +209,7 @@ enum AuthKeyError {
     NoHmac,
     #[error("has a public_key_file, which goes with RS…, PS…, ES… or EdDSA only")]
     Hmac,
-    #[error("has a jwks_file, in which each key says its own algorithm and kid; leave them out")]
+    #[error("has a key set, in which each key says its own algorithm and kid; leave them out")]
     NotOfSet,
     #[error("has an empty `kid`; leave it out to try the key for every token")]
     EmptyKid,
@@ -186,7 +223,13 @@ impl TryFrom<RawAuthKey> for AuthKey {
         if kid.as_ref().is_some_and(String::is_empty) {
             return Err(AuthKeyError::EmptyKid);
         }
-        match (raw.secret_file, raw.public_key_file, raw.jwks_file) {
+        let set = match (raw.jwks_file, raw.jwks_url) {
+            (Some(_), Some(_)) => return Err(AuthKeyError::NotOneFile),
+            (Some(file), None) => Some(Self::Jwks { file }),
+            (None, Some(url)) => Some(Self::JwksUrl { url }),
+            (None, None) => None,
+        };
+        match (raw.secret_file, raw.public_key_file, set) {
             (Some(file), None, None) => {
                 let algorithm = algorithm.ok_or(AuthKeyError::NoAlgorithm("\"HS256\""))?;
                 if !algorithm.is_symmetric() {
@@ -209,9 +252,7 @@ impl TryFrom<RawAuthKey> for AuthKey {
                     kid,
                 })
             }
-            (None, None, Some(file)) if algorithm.is_none() && kid.is_none() => {
-                Ok(Self::Jwks { file })
-            }
+            (None, None, Some(set)) if algorithm.is_none() && kid.is_none() => Ok(set),
             (None, None, Some(_)) => Err(AuthKeyError::NotOfSet),
             _ => Err(AuthKeyError::NotOneFile),
         }

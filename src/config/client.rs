@@ -3,14 +3,17 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
     time::Duration,
 };
 
+use ipnet::IpNet;
 use serde::Deserialize;
 
 use super::{
     error::Problems,
     origin::Origin,
+    paths::Paths,
     values::{self, GIB, KIB},
 };
 
@@ -43,6 +46,27 @@ pub struct Client {
     /// whole; 10 s.
     #[serde(deserialize_with = "values::duration")]
     pub write_timeout: Duration,
+    /// The most time from the first byte of a client's message to its last; 30 s.
+    #[serde(deserialize_with = "values::duration")]
+    pub message_timeout: Duration,
+    /// After so much time without a byte from a client it is sent a ping, which it has
+    /// to answer; 30 s.
+    #[serde(deserialize_with = "values::duration")]
+    pub ping_interval: Duration,
+    /// After so much time without a byte from a client its connection is closed, more
+    /// than `ping_interval`; 60 s.
+    #[serde(deserialize_with = "values::duration")]
+    pub idle_timeout: Duration,
+    /// The addresses of proxies, and of networks of them, that are believed when they
+    /// say for whom they connect; none by default.
+    #[serde(deserialize_with = "values::networks")]
+    pub trusted_proxies: Vec<IpNet>,
+    /// Whether the connections of these proxies begin with a header of the PROXY
+    /// protocol, version 1 or 2; `false`. Else their `X-Forwarded-For` is looked at.
+    pub proxy_protocol: bool,
+    /// `[client.tls]`: the certificate that is shown to clients; `None`, the default:
+    /// the listener speaks no TLS.
+    pub tls: Option<Tls>,
     /// The most time from the signal to stop to the end of the process; 25 s.
     #[serde(deserialize_with = "values::duration")]
     pub drain_timeout: Duration,
@@ -62,6 +86,16 @@ pub struct Client {
     pub receive_buffer: usize,
 }
 
+/// `[client.tls]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// The certificate and those between it and the root, as PEM.
+    pub cert_file: PathBuf,
+    /// Its private key, as PEM.
+    pub key_file: PathBuf,
+}
+
 impl Default for Client {
     fn default() -> Self {
         Self {
@@ -72,6 +106,12 @@ impl Default for Client {
             head_max: 16 * KIB,
             message_max: 64 * KIB,
             write_timeout: Duration::from_secs(10),
+            message_timeout: Duration::from_secs(30),
+            ping_interval: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(60),
+            trusted_proxies: Vec::new(),
+            proxy_protocol: false,
+            tls: None,
             drain_timeout: Duration::from_secs(25),
             drain_spread: Duration::from_secs(10),
             send_buffer: 64 * KIB,
@@ -86,9 +126,41 @@ impl Client {
         problems.check_size("client.head_max", self.head_max, HEAD_BYTES_MIN..=GIB);
         problems.check_size("client.message_max", self.message_max, 1..=GIB);
         problems.check_duration("client.write_timeout", self.write_timeout);
+        problems.check_duration("client.message_timeout", self.message_timeout);
+        problems.check_duration("client.ping_interval", self.ping_interval);
+        problems.check_duration("client.idle_timeout", self.idle_timeout);
+        if self.idle_timeout <= self.ping_interval {
+            problems.refuse(
+                "client.idle_timeout",
+                "is not more than client.ping_interval, so that no client would have time to answer a ping",
+                "twice as much is a good start",
+            );
+        }
+        if self.proxy_protocol && self.trusted_proxies.is_empty() {
+            problems.refuse(
+                "client.proxy_protocol",
+                "is true, and no proxy is trusted to speak it",
+                "name the addresses of the proxies in client.trusted_proxies",
+            );
+        }
         problems.check_duration("client.drain_timeout", self.drain_timeout);
         problems.check_duration_or_zero("client.drain_spread", self.drain_spread);
         problems.check_size("client.send_buffer", self.send_buffer, 1..=GIB);
         problems.check_size("client.receive_buffer", self.receive_buffer, 1..=GIB);
+    }
+
+    pub(super) fn resolve(&mut self, paths: &Paths, problems: &mut Problems) {
+        if let Some(tls) = &mut self.tls {
+            paths.resolve(
+                "client.tls.cert_file".to_owned(),
+                &mut tls.cert_file,
+                problems,
+            );
+            paths.resolve(
+                "client.tls.key_file".to_owned(),
+                &mut tls.key_file,
+                problems,
+            );
+        }
     }
 }

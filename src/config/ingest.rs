@@ -1,17 +1,13 @@
 //! `[ingest]`: the listener of the backends and what holds for each of their
 //! calls. Names the files of the keys and never reads one.
 
-use std::{
-    net::{Ipv4Addr, SocketAddr},
-    path::PathBuf,
-    time::Duration,
-};
+use std::{net::Ipv4Addr, num::NonZeroU32, path::PathBuf, time::Duration};
 
-use serde::{Deserialize, Deserializer, de::Error as _};
+use serde::Deserialize;
 
 use super::{
     error::Problems,
-    is_loopback,
+    listen::{Listen, SocketMode},
     paths::Paths,
     values::{self, GIB, MIB},
 };
@@ -27,10 +23,14 @@ const MESSAGE_IDS_MAX: usize = 1_000_000_000;
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Ingest {
-    /// Address and port; `127.0.0.1:3001`. Port 0 is a free one. Loopback unless
-    /// there is a key.
-    #[serde(deserialize_with = "values::listen")]
-    pub listen: SocketAddr,
+    /// Address and port, or a Unix socket; `127.0.0.1:3001`. Port 0 is a free one.
+    /// Loopback or a Unix socket unless there is a key.
+    pub listen: Listen,
+    /// The mode of the Unix socket; `0660`.
+    pub socket_mode: SocketMode,
+    /// The group that the Unix socket is given to; `None`, the default: the relay's
+    /// own.
+    pub socket_group: Option<String>,
     /// The most bytes of an event's body; 1 MiB.
     #[serde(deserialize_with = "values::size")]
     pub body_max: usize,
@@ -57,6 +57,13 @@ pub struct Ingest {
     /// The most bytes that remembered message ids take for all tenants; 64 MiB.
     #[serde(deserialize_with = "values::size")]
     pub message_id_bytes_max: usize,
+    /// How many events may be posted for a tenant at once; no bound where `None`, the
+    /// default.
+    #[serde(deserialize_with = "values::bound")]
+    pub tenant_burst: Option<NonZeroU32>,
+    /// The time in which as many may be posted again; 1 s.
+    #[serde(deserialize_with = "values::duration")]
+    pub tenant_period: Duration,
     /// `[[ingest.keys]]`: who may call; none by default, and then whoever can
     /// connect may.
     pub keys: Vec<IngestKey>,
@@ -72,14 +79,22 @@ pub struct IngestKey {
     /// The file that holds the key.
     pub key_file: PathBuf,
     /// The tenants that it may be used for; all where `None`, never none.
-    #[serde(default, deserialize_with = "tenants")]
+    #[serde(default, deserialize_with = "values::tenants_if_given")]
     pub tenants: Option<Vec<TenantName>>,
+    /// How many events may be posted with it at once; no bound where `None`.
+    #[serde(default, deserialize_with = "values::bound")]
+    pub burst: Option<NonZeroU32>,
+    /// The time in which as many may be posted again; 1 s where `None`.
+    #[serde(default, deserialize_with = "values::duration_if_given")]
+    pub period: Option<Duration>,
 }
 
 impl Default for Ingest {
     fn default() -> Self {
         Self {
-            listen: (Ipv4Addr::LOCALHOST, 3001).into(),
+            listen: Listen::Tcp((Ipv4Addr::LOCALHOST, 3001).into()),
+            socket_mode: SocketMode::default(),
+            socket_group: None,
             body_max: MIB,
             batch_body_max: 8 * MIB,
             batch_events_max: 1_000,
@@ -88,6 +103,8 @@ impl Default for Ingest {
             message_id_age: Duration::from_mins(5),
             message_ids_max: 100_000,
             message_id_bytes_max: 64 * MIB,
+            tenant_burst: None,
+            tenant_period: Duration::from_secs(1),
             keys: Vec::new(),
         }
     }
@@ -102,14 +119,20 @@ impl Ingest {
         problems.check_duration("ingest.inbox_timeout", self.inbox_timeout);
         problems.check_duration("ingest.message_id_age", self.message_id_age);
         self.check_message_ids(problems);
-        if self.keys.is_empty() && !is_loopback(self.listen) {
+        problems.check_duration("ingest.tenant_period", self.tenant_period);
+        self.listen.check_group(
+            "ingest.socket_group",
+            self.socket_group.as_deref(),
+            problems,
+        );
+        if self.keys.is_empty() && !self.listen.is_local() {
             problems.refuse(
                 "ingest.listen",
                 format!(
                     "is {}, which is not loopback, and there is no key: whoever can connect could inject events",
                     self.listen
                 ),
-                "add [[ingest.keys]] with a name and a key_file, or listen on 127.0.0.1",
+                "add [[ingest.keys]] with a name and a key_file, or listen on 127.0.0.1 or a Unix socket",
             );
         }
         for (index, key) in self.keys.iter().enumerate() {
@@ -135,6 +158,7 @@ impl Ingest {
     }
 
     pub(super) fn resolve(&mut self, paths: &Paths, problems: &mut Problems) {
+        self.listen.resolve("ingest.listen", paths, problems);
         for (index, key) in self.keys.iter_mut().enumerate() {
             let place = format!("ingest.keys[{index}].key_file");
             paths.resolve(place, &mut key.key_file, problems);
@@ -163,6 +187,16 @@ impl IngestKey {
                 "logs tell keys apart by their names; give each its own",
             );
         }
+        if let Some(period) = self.period {
+            problems.check_duration(&format!("{place}.period"), period);
+            if self.burst.is_none() {
+                problems.refuse(
+                    format!("{place}.period"),
+                    "says how fast a bucket fills that the key does not have",
+                    "add burst, the events that may be posted at once, or remove it",
+                );
+            }
+        }
         if self.tenants.as_ref().is_some_and(Vec::is_empty) {
             problems.refuse(
                 format!("{place}.tenants"),
@@ -171,15 +205,4 @@ impl IngestKey {
             );
         }
     }
-}
-
-fn tenants<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<TenantName>>, D::Error> {
-    Vec::<String>::deserialize(from)?
-        .iter()
-        .map(|text| {
-            TenantName::parse(text)
-                .map_err(|error| D::Error::custom(format_args!("the tenant name {text:?} {error}")))
-        })
-        .collect::<Result<_, _>>()
-        .map(Some)
 }

@@ -1,5 +1,7 @@
 //! `[limits]`: what one event, connection or process may take up.
 
+use std::{num::NonZeroU32, time::Duration};
+
 use bytesize::ByteSize;
 use serde::Deserialize;
 
@@ -8,6 +10,7 @@ use super::{
     error::Problems,
     values::{self, GIB, MIB},
 };
+use crate::protocol::TenantName;
 
 /// What is to be left for outboxes and inboxes beside the logs.
 const MEMORY_BEYOND_LOGS: usize = 64 * MIB;
@@ -45,6 +48,85 @@ pub struct Limits {
     /// When there are more, the connections are closed that hold the oldest.
     #[serde(deserialize_with = "values::size")]
     pub memory_max: usize,
+    /// The most connections of clients, which the limit of the process's descriptors
+    /// bounds as well; `None`, the default: it alone does.
+    #[serde(deserialize_with = "values::bound")]
+    pub connections: Option<NonZeroU32>,
+    /// The most connections of one tenant; no bound where `None`, the default.
+    #[serde(deserialize_with = "values::bound")]
+    pub connections_per_tenant: Option<NonZeroU32>,
+    /// The most connections of one user; no bound where `None`, the default.
+    #[serde(deserialize_with = "values::bound")]
+    pub connections_per_user: Option<NonZeroU32>,
+    /// The most connections from one address, of IPv6 from one /64; no bound where
+    /// `None`, the default.
+    #[serde(deserialize_with = "values::bound")]
+    pub connections_per_address: Option<NonZeroU32>,
+    /// The most handshakes a second; no bound where `None`, the default.
+    #[serde(deserialize_with = "values::bound")]
+    pub handshakes_per_second: Option<NonZeroU32>,
+    /// The most handshakes of one user a minute; no bound where `None`, the default.
+    #[serde(deserialize_with = "values::bound")]
+    pub user_handshakes_per_minute: Option<NonZeroU32>,
+    /// How many messages a user may send at once; 100.
+    #[serde(deserialize_with = "values::some")]
+    pub user_burst: NonZeroU32,
+    /// The time in which a user may send as many again; 1 min.
+    #[serde(deserialize_with = "values::duration")]
+    pub user_period: Duration,
+    /// How many messages all users of a tenant may send at once; 1,000.
+    #[serde(deserialize_with = "values::some")]
+    pub tenant_burst: NonZeroU32,
+    /// The time in which they may send as many again; 1 min.
+    #[serde(deserialize_with = "values::duration")]
+    pub tenant_period: Duration,
+    /// How many pings a connection may send at once; 60.
+    #[serde(deserialize_with = "values::some")]
+    pub heartbeat_burst: NonZeroU32,
+    /// The time in which it may send as many again; 1 min.
+    #[serde(deserialize_with = "values::duration")]
+    pub heartbeat_period: Duration,
+    /// The refusals within a minute with which a connection is closed; 100.
+    #[serde(deserialize_with = "values::some")]
+    pub refusals_per_minute: NonZeroU32,
+    /// `[[limits.overrides]]`: what is otherwise for some tenants; none by default.
+    pub overrides: Vec<LimitsOverride>,
+}
+
+/// One `[[limits.overrides]]`. What it leaves out is as for all tenants.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LimitsOverride {
+    /// The tenants; none of them in two overrides.
+    #[serde(deserialize_with = "values::tenants")]
+    pub tenants: Vec<TenantName>,
+    /// In place of `limits.connections_per_tenant`.
+    #[serde(default, deserialize_with = "values::bound")]
+    pub connections_per_tenant: Option<NonZeroU32>,
+    /// In place of `limits.connections_per_user`.
+    #[serde(default, deserialize_with = "values::bound")]
+    pub connections_per_user: Option<NonZeroU32>,
+    /// In place of `limits.user_handshakes_per_minute`.
+    #[serde(default, deserialize_with = "values::bound")]
+    pub user_handshakes_per_minute: Option<NonZeroU32>,
+    /// In place of `limits.user_burst`.
+    #[serde(default, deserialize_with = "values::bound")]
+    pub user_burst: Option<NonZeroU32>,
+    /// In place of `limits.user_period`.
+    #[serde(default, deserialize_with = "values::duration_if_given")]
+    pub user_period: Option<Duration>,
+    /// In place of `limits.tenant_burst`.
+    #[serde(default, deserialize_with = "values::bound")]
+    pub tenant_burst: Option<NonZeroU32>,
+    /// In place of `limits.tenant_period`.
+    #[serde(default, deserialize_with = "values::duration_if_given")]
+    pub tenant_period: Option<Duration>,
+    /// In place of `ingest.tenant_burst`.
+    #[serde(default, deserialize_with = "values::bound")]
+    pub ingest_burst: Option<NonZeroU32>,
+    /// In place of `ingest.tenant_period`.
+    #[serde(default, deserialize_with = "values::duration_if_given")]
+    pub ingest_period: Option<Duration>,
 }
 
 impl Default for Limits {
@@ -58,8 +140,27 @@ impl Default for Limits {
             outbox_bytes: MIB,
             tenants: 100_000,
             memory_max: 512 * MIB,
+            connections: None,
+            connections_per_tenant: None,
+            connections_per_user: None,
+            connections_per_address: None,
+            handshakes_per_second: None,
+            user_handshakes_per_minute: None,
+            user_burst: at_once(100),
+            user_period: Duration::from_mins(1),
+            tenant_burst: at_once(1_000),
+            tenant_period: Duration::from_mins(1),
+            heartbeat_burst: at_once(60),
+            heartbeat_period: Duration::from_mins(1),
+            refusals_per_minute: at_once(100),
+            overrides: Vec::new(),
         }
     }
+}
+
+/// So many, where it is known that there is one at least.
+fn at_once(count: u32) -> NonZeroU32 {
+    NonZeroU32::new(count).unwrap_or(NonZeroU32::MIN)
 }
 
 impl Limits {
@@ -82,6 +183,45 @@ impl Limits {
             problems.check_count(key, count);
         }
         problems.check_size("limits.outbox_bytes", self.outbox_bytes, 1..=GIB);
+        for (key, period) in [
+            ("limits.user_period", self.user_period),
+            ("limits.tenant_period", self.tenant_period),
+            ("limits.heartbeat_period", self.heartbeat_period),
+        ] {
+            problems.check_duration(key, period);
+        }
+        self.check_overrides(problems);
+    }
+
+    fn check_overrides(&self, problems: &mut Problems) {
+        for (index, entry) in self.overrides.iter().enumerate() {
+            let place = format!("limits.overrides[{index}]");
+            for (key, period) in [
+                ("user_period", entry.user_period),
+                ("tenant_period", entry.tenant_period),
+                ("ingest_period", entry.ingest_period),
+            ] {
+                if let Some(period) = period {
+                    problems.check_duration(&format!("{place}.{key}"), period);
+                }
+            }
+            if entry.tenants.is_empty() {
+                problems.refuse(
+                    format!("{place}.tenants"),
+                    "is empty, so what follows would be for nobody",
+                    "name a tenant",
+                );
+            }
+            let earlier = self.overrides.iter().take(index);
+            let mut named = earlier.flat_map(|entry| &entry.tenants);
+            if let Some(twice) = named.find(|tenant| entry.tenants.contains(tenant)) {
+                problems.refuse(
+                    format!("{place}.tenants"),
+                    format!("names {:?}, which has an override already", twice.as_str()),
+                    "each tenant may have one",
+                );
+            }
+        }
     }
 
     /// What the logs may keep has to be there, and room for what is on its way.

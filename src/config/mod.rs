@@ -11,7 +11,9 @@ mod client;
 mod document;
 mod error;
 mod ingest;
+mod jwks_url;
 mod limits;
+mod listen;
 mod log;
 mod ops;
 mod origin;
@@ -25,10 +27,12 @@ mod example_tests;
 mod tests;
 
 pub use auth::{Auth, AuthKey, AuthMode};
-pub use client::Client;
+pub use client::{Client, Tls};
 pub use error::{ConfigError, Problem};
 pub use ingest::{Ingest, IngestKey};
-pub use limits::Limits;
+pub use jwks_url::{JwksUrl, JwksUrlError};
+pub use limits::{Limits, LimitsOverride};
+pub use listen::{Listen, SocketMode};
 pub use log::{Log, LogFormat};
 pub use ops::Ops;
 pub use origin::{Origin, OriginError};
@@ -108,7 +112,9 @@ impl Config {
     fn read(document: &Document<'_>, paths: &Paths) -> Result<Self, ConfigError> {
         let mut config: Self = document.deserialize()?;
         let mut problems = config.problems();
+        config.client.resolve(paths, &mut problems);
         config.auth.resolve(paths, &mut problems);
+        config.ops.resolve(paths, &mut problems);
         config.ingest.resolve(paths, &mut problems);
         if problems.is_empty() {
             Ok(config)
@@ -124,6 +130,7 @@ impl Config {
         self.limits.check(&self.replay, &mut problems);
         self.replay.check(&mut problems);
         self.ingest.check(&mut problems);
+        self.ops.check(&mut problems);
         self.log.check(&mut problems);
         self.check_open_door(&mut problems);
         self.check_listeners(&mut problems);
@@ -145,11 +152,19 @@ impl Config {
 
     fn check_listeners(&self, problems: &mut Problems) {
         let defaults = Self::default();
-        let client = ("client.listen", self.client.listen, defaults.client.listen);
-        let ingest = ("ingest.listen", self.ingest.listen, defaults.ingest.listen);
-        let ops = ("ops.listen", self.ops.listen, defaults.ops.listen);
-        for (one, other) in [(client, ingest), (client, ops), (ingest, ops)] {
-            if !overlap(one.1, other.1) {
+        let client = (
+            "client.listen",
+            Listen::Tcp(self.client.listen),
+            Listen::Tcp(defaults.client.listen),
+        );
+        let ingest = (
+            "ingest.listen",
+            self.ingest.listen.clone(),
+            defaults.ingest.listen,
+        );
+        let ops = ("ops.listen", self.ops.listen.clone(), defaults.ops.listen);
+        for (one, other) in [(&client, &ingest), (&client, &ops), (&ingest, &ops)] {
+            if !overlap(&one.1, &other.1) {
                 continue;
             }
             // The one that the file names is the one to point at.
@@ -179,9 +194,12 @@ fn is_loopback(address: SocketAddr) -> bool {
 
 /// Whether the system would refuse to listen on both. Port 0 is a free one each
 /// time; `[::]` takes IPv4 connections too.
-fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+fn overlap(one: &Listen, other: &Listen) -> bool {
     let covers = |wide: SocketAddr, narrow: SocketAddr| {
         wide.ip().is_unspecified() && (wide.is_ipv6() || narrow.is_ipv4())
+    };
+    let (Some(one), Some(other)) = (one.tcp(), other.tcp()) else {
+        return one == other;
     };
     one.port() != 0
         && one.port() == other.port()

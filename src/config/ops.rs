@@ -1,24 +1,45 @@
 //! `[ops]`: the listener for metrics and health.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 
 use serde::Deserialize;
 
-use super::values;
+use super::{
+    error::Problems,
+    listen::{Listen, SocketMode},
+    paths::Paths,
+};
 
 /// The section.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Ops {
-    /// Address and port; `127.0.0.1:3002`. Port 0 is a free one.
-    #[serde(deserialize_with = "values::listen")]
-    pub listen: SocketAddr,
+    /// Address and port, or a Unix socket; `127.0.0.1:3002`. Port 0 is a free one.
+    pub listen: Listen,
+    /// The mode of the Unix socket; `0660`.
+    pub socket_mode: SocketMode,
+    /// The group that the Unix socket is given to; `None`, the default: the relay's
+    /// own.
+    pub socket_group: Option<String>,
 }
 
 impl Default for Ops {
     fn default() -> Self {
         Self {
-            listen: (Ipv4Addr::LOCALHOST, 3002).into(),
+            listen: Listen::Tcp((Ipv4Addr::LOCALHOST, 3002).into()),
+            socket_mode: SocketMode::default(),
+            socket_group: None,
         }
+    }
+}
+
+impl Ops {
+    pub(super) fn check(&self, problems: &mut Problems) {
+        self.listen
+            .check_group("ops.socket_group", self.socket_group.as_deref(), problems);
+    }
+
+    pub(super) fn resolve(&mut self, paths: &Paths, problems: &mut Problems) {
+        self.listen.resolve("ops.listen", paths, problems);
     }
 }

@@ -1,10 +1,22 @@
 //! Values as people write them: durations, sizes, counts and addresses. Does not
 //! know which key has which.
 
-use std::{fmt, net::SocketAddr, str::FromStr, time::Duration};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    num::NonZeroU32,
+    str::FromStr,
+    time::Duration,
+};
 
 use bytesize::ByteSize;
-use serde::de::{self, Deserializer, Unexpected, Visitor};
+use ipnet::IpNet;
+use serde::{
+    Deserialize,
+    de::{self, Deserializer, Error as _, Unexpected, Visitor},
+};
+
+use crate::protocol::TenantName;
 
 /// 1 KiB in bytes.
 pub(super) const KIB: usize = 1 << 10;
@@ -40,6 +52,56 @@ pub(super) fn listen<'de, D: Deserializer<'de>>(from: D) -> Result<SocketAddr, D
 /// A whole number of things.
 pub(super) fn count<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> {
     from.deserialize_i64(Count)
+}
+
+/// A whole number of things, of which there is one at least.
+pub(super) fn some<'de, D: Deserializer<'de>>(from: D) -> Result<NonZeroU32, D::Error> {
+    from.deserialize_i64(AtLeastOne)
+}
+
+/// The same where a key that is left out sets no bound.
+pub(super) fn bound<'de, D: Deserializer<'de>>(from: D) -> Result<Option<NonZeroU32>, D::Error> {
+    some(from).map(Some)
+}
+
+/// A duration where a key may be left out.
+pub(super) fn duration_if_given<'de, D: Deserializer<'de>>(
+    from: D,
+) -> Result<Option<Duration>, D::Error> {
+    duration(from).map(Some)
+}
+
+/// Addresses, and networks such as `10.0.0.0/8`.
+pub(super) fn networks<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<IpNet>, D::Error> {
+    let network = |text: &String| {
+        let address = text.parse::<IpAddr>().map(IpNet::from);
+        address.or_else(|_| text.parse::<IpNet>()).map_err(|_| {
+            D::Error::invalid_value(
+                Unexpected::Str(text),
+                &"an IP address or a network, such as \"10.0.0.7\" or \"10.0.0.0/8\"",
+            )
+        })
+    };
+    Vec::<String>::deserialize(from)?
+        .iter()
+        .map(network)
+        .collect()
+}
+
+/// Names of tenants.
+pub(super) fn tenants<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<TenantName>, D::Error> {
+    let name = |text: &String| {
+        TenantName::parse(text)
+            .map_err(|error| D::Error::custom(format_args!("the tenant name {text:?} {error}")))
+    };
+    Vec::<String>::deserialize(from)?.iter().map(name).collect()
+}
+
+/// The same where the key may be left out.
+pub(super) fn tenants_if_given<'de, D: Deserializer<'de>>(
+    from: D,
+) -> Result<Option<Vec<TenantName>>, D::Error> {
+    tenants(from).map(Some)
 }
 
 fn parse_size(text: &str) -> Option<usize> {
@@ -79,6 +141,23 @@ impl Visitor<'_> for Count {
 
     fn visit_i64<E: de::Error>(self, number: i64) -> Result<usize, E> {
         usize::try_from(number).map_err(|_| E::invalid_value(Unexpected::Signed(number), &self))
+    }
+}
+
+struct AtLeastOne;
+
+impl Visitor<'_> for AtLeastOne {
+    type Value = NonZeroU32;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a whole number from 1 to {}", u32::MAX)
+    }
+
+    fn visit_i64<E: de::Error>(self, number: i64) -> Result<NonZeroU32, E> {
+        u32::try_from(number)
+            .ok()
+            .and_then(NonZeroU32::new)
+            .ok_or_else(|| E::invalid_value(Unexpected::Signed(number), &self))
     }
 }
 

@@ -39,7 +39,7 @@ pub async fn serve<S: Transport + Send + 'static, H>(
     stream: S,
     held: H,
 ) -> Option<impl Future<Output = ()> + use<S, H>> {
-    let handshake_timeout = shard.relay.config.client.handshake_timeout;
+    let handshake_timeout = shard.relay.live().config.client.handshake_timeout;
     let handshake = shake_hands(Rc::clone(&shard), stream);
     let Ok(accepted) = timeout(handshake_timeout, handshake).await else {
         shard.relay.metrics.handshake_timed_out();
@@ -57,7 +57,7 @@ pub(super) async fn shake_hands<S: Transport + Send + 'static>(
     stream: S,
 ) -> Option<(Admitted, S, Bytes)> {
     let accepted = Accepted::default();
-    let head_max = shard.relay.config.client.head_max;
+    let head_max = shard.relay.live().config.client.head_max;
     let metrics = Arc::clone(&shard.relay.metrics);
     let service = {
         let accepted = Rc::clone(&accepted);
@@ -131,8 +131,9 @@ fn admit(shard: &Rc<Shard>, request: &Request<Incoming>) -> Result<(Admitted, Re
         ));
     }
     let key = websocket_key(request)?;
-    let token_required = matches!(relay.authenticator, Authenticator::Tokens(_));
-    let origins = &relay.config.client.origins;
+    let live = relay.live();
+    let token_required = matches!(live.authenticator, Authenticator::Tokens(_));
+    let origins = &live.config.client.origins;
     if !origin::is_allowed(request.headers(), origins, token_required) {
         return Err(Problem::new(
             StatusCode::FORBIDDEN,
@@ -210,7 +211,7 @@ fn authenticate(
         relay.metrics.client_not_authenticated("malformed");
         Problem::unauthenticated(error.to_string())
     })?;
-    let from_query = if relay.config.client.query_token {
+    let from_query = if relay.live().config.client.query_token {
         only(&query, "access_token")?
     } else {
         None
@@ -220,6 +221,7 @@ fn authenticate(
         user_id: only(&query, "user_id")?,
     };
     relay
+        .live()
         .authenticator
         .authenticate(credentials, relay.clock.since_unix_epoch())
         .map_err(|error| {

@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use tokio::{
     io::{
@@ -41,7 +42,7 @@ use crate::{
     ops::Metrics,
     protocol::{MessageId, TenantName, Topic, UserName},
     random::Random,
-    relay::{Relay, Shard},
+    relay::{Live, Relay, Shard},
     schema::Schema,
     tally::Tally,
 };
@@ -122,10 +123,12 @@ impl Bench {
         let (publisher, seeds) = hub(&registry, timeouts, &[Arc::default()]);
         let hub = Rc::new(seeds.into_iter().next().unwrap().grow());
         let relay = Relay {
-            config,
+            live: ArcSwap::from_pointee(Live {
+                config,
+                authenticator: Authenticator::Open,
+                ingest_keys: IngestKeys::new(Vec::new()).unwrap(),
+            }),
             schema: Arc::clone(&SCHEMA),
-            authenticator: Authenticator::Open,
-            ingest_keys: IngestKeys::new(Vec::new()).unwrap(),
             publisher,
             clock: Clock::simulated(NOW),
             random,

@@ -8,7 +8,7 @@ use super::{
     route::{Path, Route},
 };
 use crate::{
-    auth::IngestKey,
+    auth::{IngestKey, IngestKeys},
     http::{Problem, Response, bearer_token},
     protocol::ErrorCode,
     relay::{Relay, Shard},
@@ -21,7 +21,8 @@ pub(super) async fn answer(shard: &Shard, request: Request<Incoming>) -> Result<
 }
 
 fn admit(relay: &Relay, request: &Request<Incoming>) -> Result<Route, Problem> {
-    let key = authenticate(relay, request)?;
+    let live = relay.live();
+    let key = authenticate(relay, &live.ingest_keys, request)?;
     let path = Path::parse(request.uri().path()).ok_or_else(Problem::no_such_path)?;
     let tenant = path.tenant()?;
     if key.is_some_and(|key| !key.allows(&tenant)) {
@@ -50,10 +51,11 @@ fn admit(relay: &Relay, request: &Request<Incoming>) -> Result<Route, Problem> {
 
 /// The key that the caller shows; `None` where nobody has to show one.
 fn authenticate<'a>(
-    relay: &'a Relay,
+    relay: &Relay,
+    keys: &'a IngestKeys,
     request: &Request<Incoming>,
 ) -> Result<Option<&'a IngestKey>, Problem> {
-    if relay.ingest_keys.is_empty() {
+    if keys.is_empty() {
         return Ok(None);
     }
     let refuse = |reason, detail: String| {
@@ -68,9 +70,7 @@ fn authenticate<'a>(
                 "an ingest key is needed: Authorization: Bearer <key>".to_owned(),
             )
         })?;
-    relay
-        .ingest_keys
-        .authenticate(presented.as_bytes())
+    keys.authenticate(presented.as_bytes())
         .map(Some)
         .ok_or_else(|| refuse("unknown_key", "the ingest key is not known".to_owned()))
 }

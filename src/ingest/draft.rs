@@ -29,7 +29,7 @@ pub(super) fn draft(
         mem::take(&mut inspected.topics),
         &inspected.extra_topics,
         more_topics,
-        relay.config.limits.topics_per_event,
+        relay.live().config.limits.topics_per_event,
     )?;
     let message_id = match inspected.message_id {
         Some(text) => MessageId::parse(text).map_err(|error| refuse("message_id", error))?,

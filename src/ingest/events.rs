@@ -30,7 +30,9 @@ pub(super) async fn publish(
 ) -> Result<Response, Problem> {
     let relay = &*shard.relay;
     let format = Format::of(request.headers())?;
-    let (ingest, limits) = (&relay.config.ingest, &relay.config.limits);
+    // For longer than a moment: the body is waited for.
+    let live = relay.live.load_full();
+    let (ingest, limits) = (&live.config.ingest, &live.config.limits);
     let query = request.uri().query();
     let parameters = Parameters::parse(query, route.call, limits.topics_per_event)?;
     let drafts = match route.call {
@@ -95,7 +97,7 @@ fn batch(
     };
     let envelopes = relay
         .schema
-        .batch_messages(batch, relay.config.ingest.batch_events_max)
+        .batch_messages(batch, relay.live().config.ingest.batch_events_max)
         .map_err(no_batch)?;
     if envelopes.is_empty() {
         return Err(Problem::invalid("the batch is empty"));

@@ -44,7 +44,7 @@ pub(super) fn not_appended(
             Problem::unavailable(
                 ErrorCode::RateLimitExceeded,
                 error.to_string(),
-                relay.config.ingest.inbox_timeout,
+                relay.live().config.ingest.inbox_timeout,
             )
         }
         PublishError::Conflicts(drafts) => {

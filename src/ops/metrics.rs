@@ -39,6 +39,16 @@ pub enum Closed {
     Overtaken,
     /// The relay needed the memory of its outbox (4003).
     NoMemory,
+    /// A backend has asked for it (4002).
+    Disconnected,
+    /// Nothing came from the client for too long (4004).
+    Idle,
+    /// A message of the client's did not come to its end (4004).
+    Unfinished,
+    /// The client kept being refused (4005).
+    Refused,
+    /// The key of the token was taken away (4001).
+    KeyRemoved,
     /// The relay is shutting down (1001).
     Drain,
     /// A frame could not be written within the write deadline (1006).
@@ -46,7 +56,7 @@ pub enum Closed {
 }
 
 impl Closed {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 17] = [
         Self::ByClient,
         Self::Lost,
         Self::ProtocolError,
@@ -57,6 +67,11 @@ impl Closed {
         Self::TooSlow,
         Self::Overtaken,
         Self::NoMemory,
+        Self::Disconnected,
+        Self::Idle,
+        Self::Unfinished,
+        Self::Refused,
+        Self::KeyRemoved,
         Self::Drain,
         Self::Reset,
     ];
@@ -71,6 +86,11 @@ impl Closed {
             Ending::TooSlow => Self::TooSlow,
             Ending::Overtaken => Self::Overtaken,
             Ending::NoMemory => Self::NoMemory,
+            Ending::Disconnected => Self::Disconnected,
+            Ending::Idle => Self::Idle,
+            Ending::Unfinished => Self::Unfinished,
+            Ending::Refused => Self::Refused,
+            Ending::KeyRemoved => Self::KeyRemoved,
         }
     }
 
@@ -94,6 +114,11 @@ impl Closed {
             Self::TooSlow => "too_slow",
             Self::Overtaken => "overtaken",
             Self::NoMemory => "no_memory",
+            Self::Disconnected => "disconnected",
+            Self::Idle => "idle",
+            Self::Unfinished => "unfinished",
+            Self::Refused => "refused",
+            Self::KeyRemoved => "key_removed",
             Self::Drain => "drain",
             Self::Reset => "reset",
         }

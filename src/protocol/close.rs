@@ -21,6 +21,16 @@ pub enum Ending {
     Overtaken,
     /// All outboxes together held too much, and this one the oldest of it.
     NoMemory,
+    /// A backend has asked for it.
+    Disconnected,
+    /// Nothing came from the client for too long, not even the answer to a ping.
+    Idle,
+    /// A message of the client's did not come to its end in time.
+    Unfinished,
+    /// The client kept sending what was refused.
+    Refused,
+    /// A reload took the key away that the token was signed with.
+    KeyRemoved,
 }
 
 impl Ending {
@@ -30,8 +40,11 @@ impl Ending {
         match self {
             Self::Drain { .. } => 1001,
             Self::WrongFrameType => 1003,
-            Self::TokenExpired => 4001,
+            Self::TokenExpired | Self::KeyRemoved => 4001,
+            Self::Disconnected => 4002,
             Self::TooSlow | Self::Overtaken | Self::NoMemory => 4003,
+            Self::Idle | Self::Unfinished => 4004,
+            Self::Refused => 4005,
         }
     }
 
@@ -47,6 +60,11 @@ impl Ending {
             Self::TooSlow => "too slow: the outbox was full".to_owned(),
             Self::Overtaken => "too slow: events left the replay window first".to_owned(),
             Self::NoMemory => "too slow: the relay needed the memory".to_owned(),
+            Self::Disconnected => "disconnected by the backend".to_owned(),
+            Self::Idle => "no frame within the idle timeout".to_owned(),
+            Self::Unfinished => "a message did not come to its end in time".to_owned(),
+            Self::Refused => "too many messages were refused".to_owned(),
+            Self::KeyRemoved => "the key of the token is no longer good".to_owned(),
         }
     }
 

@@ -15,6 +15,7 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use tokio::{
     task::JoinSet,
     time::{Instant, MissedTickBehavior, interval, timeout_at},
@@ -24,7 +25,7 @@ use tokio_util::task::TaskTracker;
 use crate::{
     auth::Authenticator,
     clock::Clock,
-    config::Config,
+    config::{Config, Listen},
     hub::{self, InboxLimits, PublishTimeouts, Registry, RegistryLimits},
     log::{MessageIdLimits, Window},
     ops::{self, Metrics, Ops},
@@ -115,14 +116,14 @@ impl Server {
     /// When one of them cannot be.
     pub fn start(setup: Setup) -> Result<Self, StartError> {
         ops::watch_panics();
-        let config = &setup.config;
+        let config = &setup.live.config;
         let buffers = Buffers {
             send: config.client.send_buffer,
             receive: config.client.receive_buffer,
         };
         let client = bind(ListenerName::Client, config.client.listen, Some(buffers))?;
-        let ingest = bind(ListenerName::Ingest, config.ingest.listen, None)?;
-        let ops_listener = bind(ListenerName::Ops, config.ops.listen, None)?;
+        let ingest = bind(ListenerName::Ingest, tcp(&config.ingest.listen), None)?;
+        let ops_listener = bind(ListenerName::Ops, tcp(&config.ops.listen), None)?;
         let addresses = Addresses {
             client: client.address(),
             ingest: ingest.address(),
@@ -138,8 +139,8 @@ impl Server {
         };
         let (publisher, seeds) = hub::hub(&registry, timeouts, &tallies);
         let metrics = Arc::new(Metrics::new(
-            matches!(setup.authenticator, Authenticator::Tokens(_)),
-            !setup.ingest_keys.is_empty(),
+            matches!(setup.live.authenticator, Authenticator::Tokens(_)),
+            !setup.live.ingest_keys.is_empty(),
         ));
         let ops = Arc::new(Ops::new(
             Arc::clone(&metrics),
@@ -147,10 +148,8 @@ impl Server {
             Arc::clone(&registry),
         ));
         let relay = Arc::new(Relay {
-            config: setup.config,
+            live: ArcSwap::from_pointee(setup.live),
             schema: setup.schema,
-            authenticator: setup.authenticator,
-            ingest_keys: setup.ingest_keys,
             publisher,
             clock: Clock::system(),
             random,
@@ -198,7 +197,7 @@ impl Server {
     /// when the configured time is over. Whether all of it came to its end.
     pub async fn drain(mut self) -> bool {
         let began = Instant::now();
-        let timeout = self.relay.config.client.drain_timeout;
+        let timeout = self.relay.live().config.client.drain_timeout;
         self.relay.draining.store(true, Ordering::Release);
         self.ops.set_draining();
         self.relay.calls.close();
@@ -217,6 +216,12 @@ impl Server {
         }
         drained
     }
+}
+
+fn tcp(listen: &Listen) -> SocketAddr {
+    listen
+        .tcp()
+        .unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0)))
 }
 
 fn bind(

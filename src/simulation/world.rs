@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use tokio::{
     task::{JoinHandle, spawn_local},
     time::{Instant, interval, timeout_at},
@@ -35,7 +36,7 @@ use crate::{
     planted::{Fault, is_planted},
     protocol::{TenantName, UserName, close::Ending},
     random::Random,
-    relay::{Relay, Shard},
+    relay::{Live, Relay, Shard},
     schema::Schema,
     tally::Tally,
 };
@@ -151,10 +152,12 @@ impl World {
         let (publisher, seeds) = hub::hub(&registry, timeouts, &tallies);
         let (key, rules, authenticator) = authentication();
         let relay = Arc::new(Relay {
-            config,
+            live: ArcSwap::from_pointee(Live {
+                config,
+                authenticator,
+                ingest_keys: IngestKeys::new(Vec::new()).unwrap(),
+            }),
             schema: Arc::clone(&SCHEMA),
-            authenticator,
-            ingest_keys: IngestKeys::new(Vec::new()).unwrap(),
             publisher,
             clock: Clock::simulated(BEGIN),
             random,
@@ -218,7 +221,8 @@ impl World {
     /// What may be held at any time: the logs' share, and for each connection an outbox
     /// and what came over it with one batch.
     pub(super) fn check_bounds(&self) {
-        let (config, registry) = (&self.relay.config, &self.registry);
+        let (live, registry) = (self.relay.live(), &self.registry);
+        let config = &live.config;
         let logs = registry.log_bytes();
         assert!(logs <= config.replay.process_bytes as u64, "{logs} in logs");
         assert!(registry.len() <= TENANTS.len());
@@ -259,7 +263,7 @@ impl World {
     /// Ends the relay as `server` does; whether all of it came to its end in time.
     pub(super) async fn drain(&self) -> bool {
         let began = Instant::now();
-        let timeout = self.relay.config.client.drain_timeout;
+        let timeout = self.relay.live().config.client.drain_timeout;
         self.relay.draining.store(true, Ordering::Release);
         self.relay.calls.close();
         let calls_end = began + (timeout / 2).min(CALLS_TIMEOUT);

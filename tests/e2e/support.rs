@@ -11,7 +11,7 @@ use sidewire::{
         Publisher, ReceiveError, Received,
     },
     clock::Clock,
-    config::{AuthKey, AuthMode, Config, IngestKey},
+    config::{AuthKey, AuthMode, Config, IngestKey, Listen},
     protocol::{TenantName, Topic, UserName, wire},
     random::Random,
     schema::Schema,
@@ -63,8 +63,8 @@ impl TestRelay {
         let mut config = Config::default();
         let any_port = "127.0.0.1:0".parse().unwrap();
         config.client.listen = any_port;
-        config.ingest.listen = any_port;
-        config.ops.listen = any_port;
+        config.ingest.listen = Listen::Tcp(any_port);
+        config.ops.listen = Listen::Tcp(any_port);
         config.limits.shards = 2;
         config.auth.keys = vec![AuthKey::Secret {
             file: file("jwt.secret", SECRET),
@@ -75,6 +75,8 @@ impl TestRelay {
             name: name.to_owned(),
             key_file: file(name, text),
             tenants,
+            burst: None,
+            period: None,
         };
         config.ingest.keys = vec![
             key("all", INGEST_KEY, None),

@@ -48,7 +48,7 @@ impl<S: Transport, L: Listener> Connection<S, L> {
             // here: a deadline of its own would race with that.
             self.deadlines.token = None;
         } else {
-            self.give_it_until(self.account.shard.relay.config.client.write_timeout);
+            self.give_it_until(self.account.shard.relay.live().config.client.write_timeout);
         }
     }
 
@@ -59,7 +59,7 @@ impl<S: Transport, L: Listener> Connection<S, L> {
             self.leave();
             self.account.discarded(self.account.outbox.discard());
             self.phase = Phase::Closing;
-            self.give_it_until(self.account.shard.relay.config.client.write_timeout);
+            self.give_it_until(self.account.shard.relay.live().config.client.write_timeout);
         }
     }
 
@@ -89,7 +89,7 @@ impl<S: Transport, L: Listener> Connection<S, L> {
             });
         }
         self.phase = Phase::Lingering { shut_down: false };
-        self.give_it_until(self.account.shard.relay.config.client.write_timeout);
+        self.give_it_until(self.account.shard.relay.live().config.client.write_timeout);
     }
 
     /// The client is gone without a word: what is queued goes nowhere.
@@ -97,7 +97,7 @@ impl<S: Transport, L: Listener> Connection<S, L> {
         self.leave();
         self.account.discarded(self.account.outbox.abandon());
         self.phase = Phase::Closed;
-        self.give_it_until(self.account.shard.relay.config.client.write_timeout);
+        self.give_it_until(self.account.shard.relay.live().config.client.write_timeout);
     }
 
     /// Nothing more is for it.

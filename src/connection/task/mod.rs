@@ -134,7 +134,7 @@ enum Step {
 impl<S: Transport, L: Listener> Connection<S, L> {
     fn new(shard: Rc<Shard>, admitted: Admitted, stream: S, read_ahead: &[u8]) -> Self {
         let relay = &shard.relay;
-        let message_max = relay.config.client.message_max;
+        let message_max = relay.live().config.client.message_max;
         let outbox = admitted.outbox;
         let identity = admitted.identity;
         let lifetime = identity
@@ -145,7 +145,7 @@ impl<S: Transport, L: Listener> Connection<S, L> {
             conversation: Conversation::new(
                 relay.schema.clone(),
                 identity.grant,
-                relay.config.limits.topics_per_subscribe,
+                relay.live().config.limits.topics_per_subscribe,
             ),
             membership: Some(admitted.membership),
             behind: None,
@@ -240,7 +240,7 @@ impl<S: Transport, L: Listener> Connection<S, L> {
                 Poll::Ready(Ok(advanced)) => Poll::Ready(Step::Wrote(advanced)),
                 Poll::Ready(Err(_)) => Poll::Ready(self.lost()),
                 Poll::Pending => {
-                    let timeout = self.account.shard.relay.config.client.write_timeout;
+                    let timeout = self.account.shard.relay.live().config.client.write_timeout;
                     self.deadlines
                         .write
                         .get_or_insert_with(|| Instant::now() + timeout);

@@ -48,7 +48,14 @@ impl<S: Transport, L: Listener> Connection<S, L> {
         let Some(membership) = &self.membership else {
             return;
         };
-        let cap = self.account.shard.relay.config.limits.topics_per_connection;
+        let cap = self
+            .account
+            .shard
+            .relay
+            .live()
+            .config
+            .limits
+            .topics_per_connection;
         match membership.subscribe(request.topics(), cap, request.resume_from()) {
             Ok(Subscribed::Live(position)) => self.push(&request.subscribed(position, None)),
             Ok(Subscribed::NotResumed(position, gap)) => {

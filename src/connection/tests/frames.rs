@@ -144,7 +144,7 @@ fn a_batch_or_event_beyond_the_outboxs_limits_reaches_an_idle_client_whole() {
     simulate(async {
         let bench = Bench::new();
         let mut client = bench.connect(1000);
-        let limits = &bench.shard.relay.config.limits;
+        let limits = &bench.shard.relay.live().config.limits;
         assert_eq!((limits.outbox_frames, limits.outbox_bytes), (1000, 1 << 20));
 
         bench.publish((0..1500).map(|_| event(10))).await;

@@ -1,0 +1,109 @@
+//! Where a key set is fetched from. Fetches nothing.
+
+use std::{fmt, net::IpAddr};
+
+use hyper::Uri;
+use serde::{
+    Deserialize,
+    de::{Deserializer, Error as _},
+};
+
+/// The address of a JSON Web Key Set: `https`, or `http` on this machine, where
+/// nobody can change it on its way.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct JwksUrl(Uri);
+
+/// Why a text is no such address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum JwksUrlError {
+    /// It is no URL with a host.
+    #[error("is no URL, such as \"https://login.example.com/.well-known/jwks.json\"")]
+    Malformed,
+    /// Somebody on the way could give other keys.
+    #[error("is neither https nor http on loopback, so others could change the keys")]
+    Insecure,
+    /// It would stand in logs.
+    #[error("has a user or password in it, which logs would show")]
+    UserInfo,
+}
+
+impl JwksUrl {
+    /// The address that the text is.
+    ///
+    /// # Errors
+    ///
+    /// When it is none that may be fetched from.
+    pub fn parse(text: &str) -> Result<Self, JwksUrlError> {
+        let uri: Uri = text.parse().map_err(|_| JwksUrlError::Malformed)?;
+        let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
+            return Err(JwksUrlError::Malformed);
+        };
+        if authority.as_str().contains('@') {
+            return Err(JwksUrlError::UserInfo);
+        }
+        if authority.host().is_empty() {
+            return Err(JwksUrlError::Malformed);
+        }
+        match scheme {
+            "https" => Ok(Self(uri)),
+            "http" if is_loopback(authority.host()) => Ok(Self(uri)),
+            _ => Err(JwksUrlError::Insecure),
+        }
+    }
+
+    /// The same for hyper.
+    #[must_use]
+    pub fn uri(&self) -> &Uri {
+        &self.0
+    }
+}
+
+impl fmt::Display for JwksUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl<'de> Deserialize<'de> for JwksUrl {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(from)?;
+        Self::parse(&text).map_err(|error| D::Error::custom(format_args!("{text:?} {error}")))
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost"
+        || address
+            .parse::<IpAddr>()
+            .is_ok_and(|address| address.to_canonical().is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_come_over_tls_or_from_this_machine() {
+        for good in [
+            "https://login.example.com/.well-known/jwks.json",
+            "https://10.0.0.7:8443/keys?v=1",
+            "http://127.0.0.1:8080/keys",
+            "http://[::1]:8080/keys",
+            "http://localhost/keys",
+        ] {
+            assert!(JwksUrl::parse(good).is_ok(), "{good}");
+        }
+        for (bad, error) in [
+            ("", JwksUrlError::Malformed),
+            ("/keys", JwksUrlError::Malformed),
+            ("login.example.com", JwksUrlError::Malformed),
+            ("http://login.example.com/keys", JwksUrlError::Insecure),
+            ("http://127.0.0.1.example.com/keys", JwksUrlError::Insecure),
+            ("ftp://127.0.0.1/keys", JwksUrlError::Insecure),
+            ("https://a:b@login.example.com/keys", JwksUrlError::UserInfo),
+        ] {
+            assert_eq!(JwksUrl::parse(bad), Err(error), "{bad}");
+        }
+    }
+}

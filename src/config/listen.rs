@@ -1,0 +1,167 @@
+//! Where a listener of the machine's own side is: an address, or a Unix socket.
+//! Opens neither.
+
+use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr};
+
+use serde::{
+    Deserialize,
+    de::{Deserializer, Error as _, Unexpected},
+};
+
+use super::{error::Problems, is_loopback, paths::Paths};
+
+/// What stands before the path of a Unix socket.
+const UNIX: &str = "unix:";
+
+/// Where a listener is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listen {
+    /// An address and a port.
+    Tcp(SocketAddr),
+    /// The path of a Unix socket.
+    Unix(PathBuf),
+}
+
+impl Listen {
+    /// Whether only this machine can connect to it.
+    pub(super) fn is_local(&self) -> bool {
+        match self {
+            Self::Tcp(address) => is_loopback(*address),
+            Self::Unix(_) => true,
+        }
+    }
+
+    /// The address, where it is one.
+    #[must_use]
+    pub fn tcp(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(address) => Some(*address),
+            Self::Unix(_) => None,
+        }
+    }
+
+    pub(super) fn resolve(&mut self, key: &str, paths: &Paths, problems: &mut Problems) {
+        if let Self::Unix(path) = self {
+            paths.resolve(key.to_owned(), path, problems);
+        }
+    }
+
+    /// A group is for a Unix socket only.
+    pub(super) fn check_group(&self, key: &str, group: Option<&str>, problems: &mut Problems) {
+        if group.is_some() && self.tcp().is_some() {
+            problems.refuse(
+                key,
+                "is the group of a Unix socket, and the listener is none",
+                "listen on \"unix:/run/sidewire/NAME.sock\", or remove it",
+            );
+        }
+    }
+}
+
+impl From<SocketAddr> for Listen {
+    fn from(address: SocketAddr) -> Self {
+        Self::Tcp(address)
+    }
+}
+
+impl FromStr for Listen {
+    type Err = std::net::AddrParseError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.strip_prefix(UNIX) {
+            Some(path) => Ok(Self::Unix(path.into())),
+            None => text.parse().map(Self::Tcp),
+        }
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "{UNIX}{}", path.display()),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Listen {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(from)?;
+        text.parse().map_err(|_| {
+            D::Error::invalid_value(
+                Unexpected::Str(&text),
+                &"an IP address and a port, such as \"127.0.0.1:3000\" or \"[::1]:3000\", or \"unix:\" and a path",
+            )
+        })
+    }
+}
+
+/// Who may connect to a Unix socket: the bits that chmod(1) takes, such as `"0660"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SocketMode(u32);
+
+impl SocketMode {
+    /// The bits.
+    #[must_use]
+    pub fn bits(self) -> u32 {
+        self.0
+    }
+}
+
+impl Default for SocketMode {
+    fn default() -> Self {
+        Self(0o660)
+    }
+}
+
+impl<'de> Deserialize<'de> for SocketMode {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(from)?;
+        let is_octal = (3..=4).contains(&text.len()) && text.bytes().all(|it| it.is_ascii_digit());
+        u32::from_str_radix(&text, 8)
+            .ok()
+            .filter(|bits| is_octal && *bits <= 0o777)
+            .map(Self)
+            .ok_or_else(|| {
+                D::Error::invalid_value(
+                    Unexpected::Str(&text),
+                    &"the mode of a file in octal, such as \"0660\"",
+                )
+            })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listener_reads_as_it_is_written() {
+        for text in [
+            "127.0.0.1:3001",
+            "[::1]:3001",
+            "unix:/run/sidewire/ingest.sock",
+        ] {
+            assert_eq!(text.parse::<Listen>().unwrap().to_string(), text);
+        }
+        for text in ["", "localhost:3001", "127.0.0.1", "/run/ingest.sock"] {
+            assert!(text.parse::<Listen>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_unix_socket_is_local_and_an_address_where_it_is_loopback() {
+        for (text, is_local) in [
+            ("unix:a", true),
+            ("127.0.0.2:1", true),
+            ("0.0.0.0:1", false),
+            ("[::]:1", false),
+        ] {
+            assert_eq!(
+                text.parse::<Listen>().unwrap().is_local(),
+                is_local,
+                "{text}"
+            );
+        }
+    }
+}

@@ -148,6 +148,12 @@ impl<S: Transport> FrameStream<S> {
         }
     }
 
+    /// Whether the client has begun a frame or a message that is not whole, or is read
+    /// and not looked at.
+    pub(super) fn is_within_message(&self) -> bool {
+        self.reading.is_some()
+    }
+
     fn reading(&mut self) -> &mut Reading {
         Reading::begun(&mut self.reading, self.message_bytes_max)
     }

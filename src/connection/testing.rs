@@ -101,6 +101,9 @@ impl Bench {
     /// With other settings, and a log that keeps what they say.
     pub(super) fn with_log(settings: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config::default();
+        // What is heard is what a test is about, and few are about heartbeats.
+        config.client.ping_interval = Duration::from_hours(48);
+        config.client.idle_timeout = Duration::from_hours(96);
         settings(&mut config);
         let random = Arc::new(Random::from_seed(1));
         let limits = RegistryLimits {

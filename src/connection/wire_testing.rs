@@ -35,6 +35,8 @@ pub(super) enum Heard {
     Refused(String),
     /// The WebSocket's pong.
     Pong(Vec<u8>),
+    /// The WebSocket's ping.
+    Ping,
     /// The WebSocket's Close.
     Close(u16, String),
 }
@@ -79,7 +81,7 @@ pub(crate) fn take_frame(bytes: &mut Vec<u8>) -> Option<Frame> {
     }
     let opcode = first & 0x0f;
     assert!(
-        [BINARY, CLOSE, PONG].contains(&opcode),
+        [BINARY, CLOSE, PING, PONG].contains(&opcode),
         "opcode {opcode:#x}"
     );
     assert!(opcode < CLOSE || payload_len <= 125, "a long control frame");
@@ -96,6 +98,10 @@ impl Frame {
     pub(super) fn heard(self) -> Heard {
         match self.opcode {
             PONG => Heard::Pong(self.payload),
+            PING => {
+                assert_eq!(self.payload, b"", "a ping of the relay's is empty");
+                Heard::Ping
+            }
             CLOSE => {
                 let (code, reason) = self.payload.split_first_chunk().expect("a code");
                 let reason = String::from_utf8(reason.to_vec()).unwrap();

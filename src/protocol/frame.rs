@@ -8,6 +8,10 @@ pub const HEADER_BYTES_MAX: usize = 10;
 
 const FIN: u8 = 0x80;
 const BINARY: u8 = 0x2;
+const PING: u8 = 0x9;
+
+/// An empty ping (RFC 6455, 5.5.2).
+pub const EMPTY_PING: [u8; 2] = [FIN | PING, 0];
 
 /// The header of a binary frame, written to the right end of the array, and how
 /// many bytes it has there. At the right end it stands directly before a payload

@@ -46,7 +46,7 @@ impl<S: Transport, L: Listener> Connection<S, L> {
         if ending.writes_what_is_queued() {
             // For that it has until the end of the drain, which is not decided
             // here: a deadline of its own would race with that.
-            self.deadlines.token = None;
+            self.deadlines.is_told_to_end();
         } else {
             self.give_it_until(self.account.shard.relay.live().config.client.write_timeout);
         }
@@ -118,7 +118,7 @@ impl<S: Transport, L: Listener> Connection<S, L> {
     }
 
     pub(super) fn give_it_until(&mut self, timeout: Duration) {
-        self.deadlines.token = None;
+        self.deadlines.is_told_to_end();
         self.deadlines
             .close
             .get_or_insert_with(|| Instant::now() + timeout);

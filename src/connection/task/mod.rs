@@ -3,6 +3,7 @@
 //! the right code. Knows no topics and no JSON.
 
 mod ending;
+mod heartbeat;
 mod requests;
 
 use std::{
@@ -94,6 +95,11 @@ pub(super) struct Connection<S: Transport, L> {
     /// behind the handshake.
     unlooked: bool,
     deadlines: Deadlines,
+    /// When the client's last byte was read.
+    heard: Instant,
+    /// The client seems to be gone, and what the kernel may have of it is looked at
+    /// once more.
+    is_last_look: bool,
     /// Set for the next of the deadlines.
     alarm: Option<Alarm>,
     /// Has the shard and the outbox.
@@ -134,18 +140,21 @@ enum Step {
 impl<S: Transport, L: Listener> Connection<S, L> {
     fn new(shard: Rc<Shard>, admitted: Admitted, stream: S, read_ahead: &[u8]) -> Self {
         let relay = &shard.relay;
-        let message_max = relay.live().config.client.message_max;
+        let live = relay.live();
+        let client = &live.config.client;
+        let message_max = client.message_max;
         let outbox = admitted.outbox;
         let identity = admitted.identity;
         let lifetime = identity
             .expires_at
             .map(|end| end.saturating_sub(relay.clock.since_unix_epoch()));
+        let now = Instant::now();
         Self {
             listener: PhantomData,
             conversation: Conversation::new(
                 relay.schema.clone(),
                 identity.grant,
-                relay.live().config.limits.topics_per_subscribe,
+                live.config.limits.topics_per_subscribe,
             ),
             membership: Some(admitted.membership),
             behind: None,
@@ -154,9 +163,12 @@ impl<S: Transport, L: Listener> Connection<S, L> {
             phase: Phase::Open,
             unlooked: true,
             deadlines: Deadlines {
-                token: lifetime.and_then(|lifetime| Instant::now().checked_add(lifetime)),
+                token: lifetime.and_then(|lifetime| now.checked_add(lifetime)),
+                silence: Some(now + client.ping_interval),
                 ..Deadlines::default()
             },
+            heard: now,
+            is_last_look: false,
             alarm: None,
             account: admitted.account,
         }
@@ -174,12 +186,15 @@ impl<S: Transport, L: Listener> Connection<S, L> {
                 Step::Read => {
                     self.account.read();
                     self.unlooked = true;
+                    self.hears();
                 }
                 Step::Look => {}
                 Step::Wrote(advanced) => self.wrote(advanced),
                 Step::CatchUp => self.catch_up(),
                 Step::Ending(ending) => self.end(ending),
                 Step::Late(Late::Token) => self.end(Ending::TokenExpired),
+                Step::Late(Late::Message) => self.message_is_late(),
+                Step::Late(Late::Silence) => self.look_at_silence(),
                 Step::Late(Late::Write | Late::Close) => {
                     self.cut_off();
                     break;
@@ -201,6 +216,12 @@ impl<S: Transport, L: Listener> Connection<S, L> {
             return Poll::Ready(Step::Ending(ending));
         }
         if let Some(late) = self.check_deadlines() {
+            // What has come from a client that seems to be gone goes before that.
+            if late == Late::Silence
+                && let Poll::Ready(step) = self.poll_read(context)
+            {
+                return Poll::Ready(step);
+            }
             return Poll::Ready(Step::Late(late));
         }
         if let Poll::Ready(step) = self.poll_write(context) {
@@ -305,12 +326,14 @@ impl<S: Transport, L: Listener> Connection<S, L> {
     /// what they may be answered with. After a ping it pauses for its pong to be
     /// written: were it to wait until a newer one comes, it would have to go.
     fn take_messages(&mut self) {
+        let mut is_another = false;
         while matches!(self.phase, Phase::Open | Phase::Closing)
             && !self.turn_is_over
             && self.account.outbox.is_half_free()
         {
             match self.stream.next_message() {
                 Ok(Some(message)) => {
+                    is_another |= message.is_binary() || message.is_text();
                     let is_ping = message.is_ping();
                     self.take(message);
                     if is_ping {
@@ -324,6 +347,7 @@ impl<S: Transport, L: Listener> Connection<S, L> {
                 Err(error) => self.broken(&error),
             }
         }
+        self.watch_message(is_another);
     }
 
     fn take(&mut self, message: Message) {

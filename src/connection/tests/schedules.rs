@@ -147,7 +147,7 @@ fn judge(bench: &Bench, player: &Player, published: usize) {
                 pongs.push(u32::from_be_bytes(*payload.first_chunk().unwrap()));
             }
             Heard::Close(code, _) => close = Some(*code),
-            Heard::Refused(_) | Heard::Resumed(..) | Heard::Unsubscribed(_) => {
+            Heard::Refused(_) | Heard::Resumed(..) | Heard::Unsubscribed(_) | Heard::Ping => {
                 panic!("nobody asked for it: {heard:?}")
             }
         }

@@ -1,0 +1,79 @@
+//! Whether the client is still there: it is pinged when it is silent, and given up
+//! when it stays so, or when a message of its does not come to its end.
+
+use tokio::time::Instant;
+
+use super::{Connection, Listener, Phase};
+use crate::{
+    connection::stream::Transport,
+    protocol::{close::Ending, frame},
+};
+
+impl<S: Transport, L: Listener> Connection<S, L> {
+    /// Something has come from the client.
+    pub(super) fn hears(&mut self) {
+        self.heard = Instant::now();
+        self.is_last_look = false;
+    }
+
+    /// Sends a ping to a client that has been silent for `client.ping_interval`, and
+    /// gives one up that has been for `client.idle_timeout`.
+    pub(super) fn look_at_silence(&mut self) {
+        let now = Instant::now();
+        let live = self.account.shard.relay.live();
+        let (interval, timeout) = {
+            let client = &live.config.client;
+            (client.ping_interval, client.idle_timeout)
+        };
+        drop(live);
+        if !self.account.outbox.is_half_free() {
+            // It is not read from, since it does not take its answers: for that there
+            // is the write deadline.
+            self.heard = now;
+        }
+        let (due, end) = (self.heard + interval, self.heard + timeout);
+        if now >= end && self.is_last_look {
+            return self.end(Ending::Idle);
+        }
+        let next = if now >= end {
+            // In a turn of its own: at the end of a long one the event loop tells
+            // nobody that there is something to read.
+            self.is_last_look = true;
+            self.turn_is_over = true;
+            now
+        } else if now >= due {
+            self.account.outbox.push_reply(Box::new(frame::EMPTY_PING));
+            end.min(now + interval)
+        } else {
+            due
+        };
+        self.deadlines.silence = Some(next);
+    }
+
+    /// Sees to it that a message that has begun to come is whole in time. `is_another`:
+    /// one has been taken meanwhile, so this is a newer one.
+    pub(super) fn watch_message(&mut self, is_another: bool) {
+        if self.phase != Phase::Open || !self.stream.is_within_message() {
+            self.deadlines.message = None;
+        } else if is_another || self.deadlines.message.is_none() {
+            let timeout = self
+                .account
+                .shard
+                .relay
+                .live()
+                .config
+                .client
+                .message_timeout;
+            self.deadlines.message = Some(Instant::now() + timeout);
+        }
+    }
+
+    /// Ends a connection whose message is late, unless it is not read from.
+    pub(super) fn message_is_late(&mut self) {
+        if self.account.outbox.is_half_free() {
+            self.end(Ending::Unfinished);
+        } else {
+            self.watch_message(true);
+        }
+    }
+}

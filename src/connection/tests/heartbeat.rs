@@ -1,0 +1,223 @@
+//! Clients that are silent, gone, or never done.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::connection::{
+    testing::{Bench, Client, WIDE, event, settle, simulate},
+    wire_testing::{BINARY, CONTINUATION, Heard, PONG, frame, ping, subscribe, subscribe_envelope},
+};
+
+const INTERVAL: Duration = Duration::from_secs(30);
+const IDLE: Duration = Duration::from_secs(60);
+const MESSAGE: Duration = Duration::from_secs(30);
+const MOMENT: Duration = Duration::from_millis(1);
+
+/// With the heartbeats that are configured by default.
+fn bench() -> Bench {
+    Bench::with(|config| {
+        config.client.ping_interval = INTERVAL;
+        config.client.idle_timeout = IDLE;
+        config.client.message_timeout = MESSAGE;
+    })
+}
+
+fn given_up(reason: &str) -> Heard {
+    Heard::Close(4004, reason.to_owned())
+}
+
+/// Answers every ping until the time is over: how many came.
+async fn answers_pings_until(client: &mut Client, end: Instant) -> u32 {
+    let mut pings = 0;
+    loop {
+        let next = tokio::select! {
+            biased;
+            next = client.next() => next,
+            () = sleep_until(end) => return pings,
+        };
+        assert_eq!(next, Some(Heard::Ping));
+        pings += 1;
+        client.send(frame(PONG, true, b"")).await;
+    }
+}
+
+#[test]
+fn a_silent_client_is_pinged_after_30_s_and_given_up_after_60_s() {
+    simulate(async {
+        let bench = bench();
+        let start = Instant::now();
+        let mut client = bench.connect(WIDE);
+        assert_eq!(client.next().await, Some(Heard::Ping));
+        assert_eq!(start.elapsed(), INTERVAL);
+        let heard = client.rest_after_close().await;
+        assert_eq!(heard, [given_up("no frame within the idle timeout")]);
+        assert_eq!(start.elapsed(), IDLE);
+        assert_eq!(bench.closed("idle"), 1);
+        bench.check_nothing_is_left();
+    });
+}
+
+#[test]
+fn a_client_that_answers_pings_stays_and_is_pinged_as_often_as_it_is_silent() {
+    simulate(async {
+        let bench = bench();
+        let mut client = bench.connect(WIDE);
+        let end = Instant::now() + Duration::from_hours(1) + MOMENT;
+        assert_eq!(answers_pings_until(&mut client, end).await, 120);
+        assert!(client.is_served());
+    });
+}
+
+#[test]
+fn a_client_that_speaks_is_not_pinged() {
+    simulate(async {
+        let bench = bench();
+        let mut client = bench.connect(WIDE);
+        for round in 0..100 {
+            sleep(INTERVAL - MOMENT).await;
+            client
+                .send(subscribe(&format!("s{round}"), "project:1"))
+                .await;
+            let heard = client.next().await;
+            assert_eq!(heard, Some(Heard::Subscribed(format!("s{round}"))));
+        }
+        assert_eq!(client.next().await, Some(Heard::Ping));
+    });
+}
+
+#[test]
+fn with_a_long_idle_timeout_pings_go_on_until_its_end() {
+    simulate(async {
+        let bench = Bench::with(|config| {
+            config.client.ping_interval = INTERVAL;
+            config.client.idle_timeout = 10 * INTERVAL;
+        });
+        let start = Instant::now();
+        let mut client = bench.connect(WIDE);
+        for _ in 1..10 {
+            assert_eq!(client.next().await, Some(Heard::Ping));
+        }
+        let heard = client.rest_after_close().await;
+        assert_eq!(heard, [given_up("no frame within the idle timeout")]);
+        assert_eq!(start.elapsed(), 10 * INTERVAL);
+    });
+}
+
+#[test]
+fn who_is_heard_of_in_the_last_moment_stays() {
+    simulate(async {
+        let bench = bench();
+        let start = Instant::now();
+        let mut client = bench.connect(WIDE);
+        assert_eq!(client.next().await, Some(Heard::Ping));
+        // The very moment: the pong is in the stream when the relay looks, or comes
+        // when it looks once more.
+        sleep_until(start + IDLE).await;
+        client.send(frame(PONG, true, b"")).await;
+        settle().await;
+        let end = start + IDLE + INTERVAL + MOMENT;
+        assert_eq!(answers_pings_until(&mut client, end).await, 1);
+    });
+}
+
+#[test]
+fn events_to_a_client_are_no_sign_of_life_of_it() {
+    simulate(async {
+        let bench = bench();
+        let mut client = bench.connect(WIDE);
+        for _ in 0..59 {
+            sleep(Duration::from_secs(1)).await;
+            bench.publish([event(10)]).await;
+        }
+        let heard = client.rest_after_close().await;
+        assert_eq!(heard.iter().filter(|it| **it == Heard::Ping).count(), 1);
+        let last = given_up("no frame within the idle timeout");
+        assert_eq!(heard.last(), Some(&last));
+        bench.check_nothing_is_left();
+    });
+}
+
+#[test]
+fn a_client_that_reads_slowly_and_so_is_not_read_from_is_not_given_up_for_its_silence() {
+    simulate(async {
+        let bench = Bench::with(|config| {
+            config.client.ping_interval = INTERVAL;
+            config.client.idle_timeout = IDLE;
+            config.limits.outbox_frames = 100;
+            config.limits.outbox_bytes = 1 << 20;
+        });
+        let mut client = bench.connect(64);
+        bench.publish((0..90).map(|_| event(1000))).await;
+        // A frame in 5 s is more than the write deadline asks for; until half of them
+        // are gone, 40 times that, the relay reads nothing.
+        for offset in 1..=40 {
+            sleep(Duration::from_secs(5)).await;
+            assert_eq!(client.next().await, Some(Heard::Event(offset)));
+        }
+        assert!(client.is_served());
+    });
+}
+
+#[test]
+fn a_message_that_drips_is_given_up_although_its_client_is_heard_of() {
+    simulate(async {
+        let bench = bench();
+        let start = Instant::now();
+        let mut client = bench.connect(WIDE);
+        client.send(frame(BINARY, false, b"a")).await;
+        for _ in 0..29 {
+            sleep(Duration::from_secs(1)).await;
+            client.send(frame(CONTINUATION, false, b"a")).await;
+        }
+        let heard = client.rest_after_close().await;
+        assert_eq!(
+            heard,
+            [given_up("a message did not come to its end in time")]
+        );
+        assert_eq!(start.elapsed(), MESSAGE);
+        assert_eq!(bench.closed("unfinished"), 1);
+        bench.check_nothing_is_left();
+    });
+}
+
+#[test]
+fn pings_between_its_fragments_give_a_message_no_more_time() {
+    simulate(async {
+        let bench = bench();
+        let start = Instant::now();
+        let mut client = bench.connect(WIDE);
+        client.send(frame(BINARY, false, b"a")).await;
+        for _ in 0..29 {
+            sleep(Duration::from_secs(1)).await;
+            client.send(ping(b"")).await;
+        }
+        let heard = client.rest_after_close().await;
+        let last = given_up("a message did not come to its end in time");
+        assert_eq!(heard.last(), Some(&last));
+        assert_eq!(start.elapsed(), MESSAGE);
+    });
+}
+
+#[test]
+fn each_message_has_its_own_time_however_they_are_cut() {
+    simulate(async {
+        let bench = bench();
+        let mut client = bench.connect(WIDE);
+        let envelope = subscribe_envelope("s", "project:1");
+        let message = frame(BINARY, true, &envelope);
+        let (start, end) = message.split_at(message.len() / 2);
+        client.send(start).await;
+        for _ in 0..10 {
+            sleep(MESSAGE - MOMENT).await;
+            // The end of the one and the beginning of the next in one piece.
+            client.send([end, start].concat()).await;
+            assert_eq!(client.next().await, Some(Heard::Subscribed("s".to_owned())));
+        }
+        client.send(end).await;
+        assert_eq!(client.next().await, Some(Heard::Subscribed("s".to_owned())));
+        // Between two messages there is no time that could be over but the pings'.
+        let end = Instant::now() + 2 * MESSAGE + MOMENT;
+        assert_eq!(answers_pings_until(&mut client, end).await, 2);
+    });
+}

@@ -183,8 +183,8 @@ struct State {
     /// How much of the head is written. More than 0: the head is begun, and
     /// nothing may go before it is finished.
     head_written: usize,
-    /// A pong that waits to go ahead of the queue; a newer one takes its place
-    /// (RFC 6455, 5.5.3).
+    /// A pong, or a ping of ours, that waits to go ahead of the queue; a newer pong
+    /// takes its place (RFC 6455, 5.5.3).
     pong: Option<Box<[u8]>>,
     /// The last event that was taken.
     taken: u64,
@@ -304,6 +304,14 @@ impl Outbox {
         let mut state = self.state.borrow_mut();
         if !state.close_queued {
             state.pong = Some(frame);
+        }
+    }
+
+    /// Puts a ping there, unless a pong waits: its client has just been heard of.
+    pub fn set_ping(&self, frame: Box<[u8]>) {
+        let mut state = self.state.borrow_mut();
+        if !state.close_queued {
+            state.pong.get_or_insert(frame);
         }
     }
 

@@ -27,6 +27,8 @@ pub(crate) enum Fault {
     ForgetsImplicitTopics,
     /// A shard finds the first tenant that it has, whoever is asked for.
     CrossesTenants,
+    /// That something has come from a client is not noticed.
+    GivesUpTheLiving,
     /// What is refused for want of room is in the log all the same.
     AppendsTooEarly,
 }

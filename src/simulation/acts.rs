@@ -61,7 +61,7 @@ impl Session<'_> {
             what,
         };
         history.connection(self.connection).sent.push(sent);
-        self.socket.send(BINARY, &envelope.encode_to_vec());
+        self.send(BINARY, &envelope.encode_to_vec());
     }
 
     fn next_id(&mut self) -> String {
@@ -128,6 +128,8 @@ impl Session<'_> {
     /// Nothing gets through for a while.
     fn partition(&mut self) {
         self.link.hold();
+        let history = &self.client.history;
+        history.connection(self.connection).is_held = true;
         let (link, pause) = (self.link.clone(), self.client.dice.millis(100..4000));
         spawn_local(async move {
             sleep(pause).await;

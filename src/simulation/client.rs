@@ -130,6 +130,8 @@ impl Client {
             token_end,
             sent: Vec::new(),
             heard: Vec::new(),
+            signs: vec![opened.time],
+            is_held: false,
             is_cut: false,
             end: None,
         });

@@ -80,12 +80,27 @@ pub(super) struct Connection {
     pub(super) token_end: Duration,
     pub(super) sent: Vec<Request>,
     pub(super) heard: Vec<Heard>,
+    /// When it has sent anything at all.
+    pub(super) signs: Vec<Duration>,
+    /// The network has held up what was sent.
+    pub(super) is_held: bool,
     /// The network has broken it off.
     pub(super) is_cut: bool,
     pub(super) end: Option<(When, End)>,
 }
 
 impl Connection {
+    /// For how long nothing was sent on it, at the most, up to then.
+    pub(super) fn longest_silence(&self, until: Duration) -> Duration {
+        let mut last = self.asked.time;
+        let mut longest = Duration::ZERO;
+        for sign in self.signs.iter().filter(|it| **it <= until).chain([&until]) {
+            longest = longest.max(sign.saturating_sub(last));
+            last = *sign;
+        }
+        longest
+    }
+
     /// All topics that it can ever have had.
     pub(super) fn may_have_had(&self) -> TopicSet {
         let asked = self.sent.iter().filter_map(|request| match &request.what {

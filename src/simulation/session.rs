@@ -11,7 +11,7 @@ use super::{
     history::{Confirmation, End, Said},
     messages::Envelope,
     pipe::Link,
-    socket::{BINARY, CLOSE, Read, Socket},
+    socket::{BINARY, CLOSE, PING, PONG, Read, Socket},
     stage::Phase,
 };
 use crate::connection::wire_testing::Frame;
@@ -98,6 +98,11 @@ impl Session<'_> {
         let said = match frame.opcode {
             BINARY => self.said(&Envelope::decode(&frame.payload[..]).expect("an envelope")),
             CLOSE => self.closed_by_relay(&frame.payload),
+            PING => {
+                self.client.history.count("ping");
+                self.send(PONG, &frame.payload);
+                None
+            }
             opcode => panic!("a frame with opcode {opcode}"),
         };
         if let Some(said) = said {
@@ -163,6 +168,13 @@ impl Session<'_> {
 
     pub(super) fn close(&mut self, code: u16) {
         self.has_closed = true;
-        self.socket.send(CLOSE, &code.to_be_bytes());
+        self.send(CLOSE, &code.to_be_bytes());
+    }
+
+    pub(super) fn send(&mut self, opcode: u8, payload: &[u8]) {
+        let history = &self.client.history;
+        let now = history.now().time;
+        history.connection(self.connection).signs.push(now);
+        self.socket.send(opcode, payload);
     }
 }

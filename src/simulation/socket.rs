@@ -13,6 +13,8 @@ use crate::connection::wire_testing::{Frame, frame, take_frame};
 
 pub(super) const BINARY: u8 = 0x2;
 pub(super) const CLOSE: u8 = 0x8;
+pub(super) const PING: u8 = 0x9;
+pub(super) const PONG: u8 = 0xa;
 
 pub(super) struct Socket {
     wire: Wire,

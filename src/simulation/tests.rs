@@ -18,11 +18,13 @@ const SEEDS: u64 = 1_000;
 const THREADS: usize = 2;
 
 /// What must occur, and how often in so many seeds.
-const SCHEDULES: [&str; 15] = [
+const SCHEDULES: [&str; 17] = [
     "resumed",
     "refused",
     "4003",
     "4001",
+    "4004",
+    "ping",
     "reset in mid-frame",
     "first connection while published to",
     "a tenant that came back to a full inbox",
@@ -135,6 +137,7 @@ planted! {
     a_replay_of_what_was_brought_is_found: ReplaysWhatWasBrought,
     a_resume_without_the_implicit_topics_is_found: ForgetsImplicitTopics,
     an_event_of_another_tenant_is_found: CrossesTenants,
+    a_living_client_that_is_given_up_is_found: GivesUpTheLiving,
     an_append_before_the_places_are_reserved_is_found: AppendsTooEarly,
 }
 

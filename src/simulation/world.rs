@@ -89,6 +89,13 @@ impl Settings {
         config.ingest.ack_timeout = dice.millis(200..1500);
         config.client.write_timeout = dice.millis(800..3000);
         config.client.drain_timeout = Duration::from_secs(10);
+        config.client.ping_interval = dice.millis(700..2500);
+        config.client.idle_timeout = *dice.pick(&[
+            Duration::from_secs(3),
+            Duration::from_secs(6),
+            Duration::from_secs(60),
+        ]);
+        config.client.message_timeout = *dice.pick(&[3, 30].map(Duration::from_secs));
         Self {
             config,
             inbox: InboxLimits {

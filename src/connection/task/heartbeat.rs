@@ -6,12 +6,16 @@ use tokio::time::Instant;
 use super::{Connection, Listener, Phase};
 use crate::{
     connection::stream::Transport,
+    planted::{Fault, is_planted},
     protocol::{close::Ending, frame},
 };
 
 impl<S: Transport, L: Listener> Connection<S, L> {
     /// Something has come from the client.
     pub(super) fn hears(&mut self) {
+        if is_planted(Fault::GivesUpTheLiving) {
+            return;
+        }
         self.heard = Instant::now();
         self.is_last_look = false;
     }
@@ -42,7 +46,7 @@ impl<S: Transport, L: Listener> Connection<S, L> {
             self.turn_is_over = true;
             now
         } else if now >= due {
-            self.account.outbox.push_reply(Box::new(frame::EMPTY_PING));
+            self.account.outbox.set_ping(Box::new(frame::EMPTY_PING));
             end.min(now + interval)
         } else {
             due

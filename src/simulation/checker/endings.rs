@@ -1,7 +1,12 @@
 //! How a connection may end, and what must have come before.
 
+use std::time::Duration;
+
 use super::connection::Follower;
 use crate::simulation::history::{Asked, End, History, When};
+
+/// What is sent and not held up arrives within so long, however narrow the link.
+const ARRIVES_WITHIN: Duration = Duration::from_secs(1);
 
 impl Follower<'_> {
     pub(super) fn check_end(&mut self, history: &History) {
@@ -59,8 +64,30 @@ impl Follower<'_> {
                 history.count("4003");
                 self.check_is_slow(reason, when);
             }
+            4004 => {
+                history.count("4004");
+                self.check_is_silent(reason, when);
+            }
             other => panic!("{self} is closed with {other}"),
         }
+    }
+
+    /// Nothing came from it for long enough, or it was cut off in the middle of a
+    /// message. What was held up on its way may have come late.
+    fn check_is_silent(&self, reason: &str, when: When) {
+        if self.connection.is_held {
+            return;
+        }
+        assert!(
+            !reason.contains("message"),
+            "{self}: its messages are whole"
+        );
+        let silence = self.connection.longest_silence(when.time);
+        let timeout = self.settings.config.client.idle_timeout;
+        assert!(
+            silence + ARRIVES_WITHIN >= timeout,
+            "{self} is given up after {silence:?} of silence"
+        );
     }
 
     /// So much was on its way to it that an outbox could be full, or what was to come

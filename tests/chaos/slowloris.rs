@@ -106,7 +106,10 @@ async fn connect(to: SocketAddr, number: usize) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     let host = u8::try_from(2 + number % 8).unwrap();
     socket.bind(([127, 0, 0, host], 0).into()).unwrap();
-    timeout(PATIENCE, socket.connect(to)).await.unwrap().unwrap()
+    timeout(PATIENCE, socket.connect(to))
+        .await
+        .unwrap()
+        .unwrap()
 }
 
 /// Waits for the end of the connection.

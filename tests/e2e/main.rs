@@ -28,6 +28,7 @@ mod endings;
 mod fanout;
 mod frames;
 mod handshake;
+mod heartbeat;
 mod refused_handshakes;
 mod scenarios;
 mod slow;

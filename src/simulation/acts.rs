@@ -11,7 +11,7 @@ use prost::Message;
 
 use super::{
     history::{Asked, End, Request},
-    messages::{Envelope, Ping, Place, Topics},
+    messages::{CommentDeleted, Envelope, Ping, Place, Topics},
     pipe::link,
     session::Session,
     socket::{BINARY, Socket},
@@ -39,7 +39,7 @@ impl Session<'_> {
             self.next_act = Instant::now() + self.client.dice.millis(10..1500);
         }
         let dice = &self.client.dice;
-        match dice.weighted(&[30, 10, 12, 8, 10, 6, 2, 4, 18]) {
+        match dice.weighted(&[30, 10, 12, 8, 10, 6, 2, 4, 4, 18]) {
             0 => self.subscribe(TopicSet::drawn(dice, dice.below(4)), None),
             1 => self.resume_from_anywhere(),
             2 => self.unsubscribe(TopicSet::drawn(dice, dice.within(1..4))),
@@ -48,6 +48,7 @@ impl Session<'_> {
             5 => self.partition(),
             6 => self.burst(),
             7 => self.ask_for_too_much(),
+            8 => self.send_events(),
             _ => return self.leave(),
         }
         false
@@ -147,6 +148,18 @@ impl Session<'_> {
                 1 => self.unsubscribe(TopicSet::drawn(dice, 1)),
                 _ => self.ping(),
             }
+        }
+    }
+
+    /// What only backends may send, some at once.
+    fn send_events(&mut self) {
+        for _ in 0..self.client.dice.within(1..6) {
+            let envelope = Envelope {
+                message_id: self.next_id(),
+                event: Some(CommentDeleted::default()),
+                ..Envelope::default()
+            };
+            self.request(envelope, Asked::Event);
         }
     }
 

@@ -126,6 +126,15 @@ pub(super) enum Asked {
     Subscribe(Topics),
     Unsubscribe(Topics),
     Ping(i64),
+    /// An event, which a client may not send.
+    Event,
+}
+
+impl Asked {
+    /// Whether it is answered at once, whatever waits for a replay.
+    pub(super) fn is_answered_at_once(&self) -> bool {
+        matches!(self, Self::Ping(_) | Self::Event)
+    }
 }
 
 #[derive(Debug)]
@@ -148,6 +157,8 @@ pub(super) enum Said {
     Refused {
         code: String,
         request: String,
+        /// It is refused since too many wait for a replay, and not for a rate.
+        is_for_waiting: bool,
     },
     Close {
         code: u16,

@@ -132,6 +132,8 @@ pub(super) struct Error {
     pub(super) message: String,
     #[prost(string, tag = "3")]
     pub(super) request: String,
+    #[prost(uint64, optional, tag = "5")]
+    pub(super) retry_after_ms: Option<u64>,
 }
 
 /// CommentDeleted: what the simulation publishes.

@@ -146,9 +146,12 @@ impl Session<'_> {
                 error: Some(error), ..
             } => {
                 known.refused(&error.request);
+                let is_limited = error.code == "RATE_LIMIT_EXCEEDED";
+                assert_eq!(error.retry_after_ms.is_some_and(|it| it > 0), is_limited);
                 Said::Refused {
                     code: error.code.clone(),
                     request: error.request.clone(),
+                    is_for_waiting: is_limited && error.message.contains("may wait"),
                 }
             }
             other => panic!("a client is told {other:?}"),

@@ -3,6 +3,7 @@
 
 use std::{
     cell::RefCell,
+    num::NonZeroU32,
     rc::Rc,
     sync::{Arc, LazyLock, atomic::AtomicBool, atomic::Ordering},
     time::Duration,
@@ -96,6 +97,15 @@ impl Settings {
             Duration::from_secs(60),
         ]);
         config.client.message_timeout = *dice.pick(&[3, 30].map(Duration::from_secs));
+        let limits = &mut config.limits;
+        let some = |counts: &[u32]| NonZeroU32::new(*dice.pick(counts)).unwrap();
+        limits.user_burst = some(&[8, 30, 10_000]);
+        limits.user_period = *dice.pick(&[2, 10].map(Duration::from_secs));
+        limits.tenant_burst = some(&[3, 20, 10_000]);
+        limits.tenant_period = *dice.pick(&[2, 10].map(Duration::from_secs));
+        limits.heartbeat_burst = some(&[3, 60]);
+        limits.heartbeat_period = *dice.pick(&[2, 10].map(Duration::from_secs));
+        limits.refusals_per_minute = some(&[6, 100, 100]);
         Self {
             config,
             inbox: InboxLimits {

@@ -92,7 +92,11 @@ impl<'a> Follower<'a> {
             }
             Said::Unsubscribed(topics) => self.unsubscribed(&topics.0),
             Said::Pong(timestamp) => self.pong(*timestamp),
-            Said::Refused { code, request } => self.refused(code, request, heard.when),
+            Said::Refused {
+                code,
+                request,
+                is_for_waiting,
+            } => self.refused(code, request, *is_for_waiting, heard.when),
             Said::Close { code, reason } => self.close = Some((heard.when, *code, reason)),
         }
     }
@@ -243,7 +247,7 @@ impl<'a> Follower<'a> {
         *is_answered = true;
     }
 
-    fn refused(&mut self, code: &str, request: &str, when: When) {
+    fn refused(&mut self, code: &str, request: &str, is_for_waiting: bool, when: When) {
         if code == "AUTHENTICATION_FAILED" {
             assert!(
                 when.time >= self.connection.token_end,
@@ -256,16 +260,18 @@ impl<'a> Follower<'a> {
         let is_good = match what {
             Asked::Subscribe(asked) => asked.may_be_asked_for(),
             Asked::Unsubscribe(_) | Asked::Ping(_) => true,
+            Asked::Event => false,
         };
         match code {
             "AUTHORIZATION_FAILED" | "VALIDATION_ERROR" => {
                 assert!(!is_good, "{self}: {what:?} is refused with {code}");
             }
+            // Whether a rate was exceeded is looked at with all that its user has sent.
+            "RATE_LIMIT_EXCEEDED" if !is_for_waiting => {}
             "RATE_LIMIT_EXCEEDED" => {
                 let before = self.connection.sent[..index].iter().zip(&self.is_answered);
-                let waiting = before.filter(|(it, is_answered)| {
-                    !**is_answered && !matches!(it.what, Asked::Ping(_))
-                });
+                let waiting = before
+                    .filter(|(it, is_answered)| !**is_answered && !it.what.is_answered_at_once());
                 assert!(
                     waiting.count() >= 16,
                     "{self}: refused with less than 16 waiting"
@@ -291,7 +297,7 @@ impl<'a> Follower<'a> {
         let index = self.index_of(request);
         let mut before = self.connection.sent[..index].iter().zip(&self.is_answered);
         let earlier =
-            before.find(|(it, is_answered)| !**is_answered && !matches!(it.what, Asked::Ping(_)));
+            before.find(|(it, is_answered)| !**is_answered && !it.what.is_answered_at_once());
         assert!(
             earlier.is_none(),
             "{self}: {request} is confirmed before {earlier:?}"

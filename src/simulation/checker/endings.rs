@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::connection::Follower;
-use crate::simulation::history::{Asked, End, History, When};
+use crate::simulation::history::{Asked, End, History, Said, When};
 
 /// What is sent and not held up arrives within so long, however narrow the link.
 const ARRIVES_WITHIN: Duration = Duration::from_secs(1);
@@ -13,6 +13,8 @@ impl Follower<'_> {
         let Some((when, end)) = self.connection.end else {
             panic!("{self} has no end");
         };
+        let limit = self.settings.config.limits.refusals_per_minute.get();
+        assert!(self.refusals() <= limit, "{self} is refused too often");
         match (end, self.close) {
             (End::Done, _) => {
                 history.count("read to the end");
@@ -64,6 +66,11 @@ impl Follower<'_> {
                 history.count("4003");
                 self.check_is_slow(reason, when);
             }
+            4005 => {
+                history.count("4005");
+                let limit = self.settings.config.limits.refusals_per_minute.get();
+                assert_eq!(self.refusals(), limit, "{self} is closed for refusals");
+            }
             4004 => {
                 history.count("4004");
                 self.check_is_silent(reason, when);
@@ -88,6 +95,13 @@ impl Follower<'_> {
             silence + ARRIVES_WITHIN >= timeout,
             "{self} is given up after {silence:?} of silence"
         );
+    }
+
+    /// How often it was refused; a simulation is shorter than a minute.
+    pub(super) fn refusals(&self) -> u32 {
+        let is_refusal = |said: &Said| matches!(said, Said::Refused { code, .. } if code != "AUTHENTICATION_FAILED");
+        let heard = self.connection.heard.iter();
+        heard.map(|it| u32::from(is_refusal(&it.what))).sum()
     }
 
     /// So much was on its way to it that an outbox could be full, or what was to come

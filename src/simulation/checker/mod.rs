@@ -6,6 +6,7 @@ mod conditions;
 mod connection;
 mod endings;
 mod logs;
+mod rates;
 mod replay;
 
 use std::collections::BTreeMap;
@@ -29,6 +30,7 @@ pub(super) fn check(history: &History, settings: &Settings) {
         }
         follower.check_end(history);
     }
+    rates::check(history, settings);
     answers::check(history, &logs, &received);
     for claim in history.claims.borrow().iter() {
         check_claim(claim, &logs, &received);

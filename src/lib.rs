@@ -38,6 +38,7 @@ pub mod outbox;
 // Who may, and what the operator decided.
 pub mod auth;
 pub mod config;
+pub mod limits;
 
 // What holds it together.
 pub mod relay;

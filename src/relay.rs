@@ -19,6 +19,7 @@ use crate::{
     config::Config,
     connection::Alarms,
     hub::{Publisher, ShardHub},
+    limits::Limits,
     ops::Metrics,
     outbox::{OutboxLimits, OutboxPool},
     random::Random,
@@ -37,6 +38,8 @@ pub struct Relay {
     pub schema: Arc<Schema>,
     /// The way of events into logs and shards.
     pub publisher: Publisher,
+    /// How often and how many.
+    pub limits: Limits,
     /// The time of day.
     pub clock: Clock,
     /// Randomness.

@@ -6,6 +6,7 @@
 use std::{
     cell::{Cell, RefCell},
     io::{self, IoSlice},
+    net::Ipv4Addr,
     pin::Pin,
     rc::Rc,
     sync::{Arc, atomic::AtomicBool},
@@ -319,7 +320,7 @@ fn connect(shard: &Rc<Shard>, number: u64, network: &Rc<Network>) {
         grant: Grant::Everything,
         expires_at: None,
     };
-    let admitted = Admitted::new(shard, identity).unwrap();
+    let admitted = Admitted::new(shard, identity, Ipv4Addr::LOCALHOST.into()).unwrap();
     let stream = Stream(Rc::clone(network));
     spawn_local(converse(
         Rc::clone(shard),
@@ -380,6 +381,7 @@ fn shard_for(tenants: usize) -> Rc<Shard> {
     let (publisher, seeds) = hub(&registry, timeouts, &[Arc::default()]);
     let hub: ShardHub = seeds.into_iter().next().unwrap().grow();
     let relay = Relay {
+        limits: sidewire::limits::Limits::new(&config),
         live: ArcSwap::from_pointee(Live {
             config,
             authenticator: Authenticator::Open,

@@ -1,16 +1,16 @@
 //! A client that was let in, and what is counted of it until it is gone. Knows no
 //! stream.
 
-use std::rc::Rc;
+use std::{net::IpAddr, rc::Rc};
 
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::{
     auth::Identity,
-    hub::{Membership, TenantsFull},
+    hub::Membership,
+    limits::{Limit, Place, UserKey},
     ops::Closed,
     outbox::{Advanced, Outbox},
-    protocol::{TenantName, UserName},
     relay::Shard,
 };
 
@@ -24,19 +24,26 @@ pub struct Admitted {
 }
 
 impl Admitted {
-    /// Lets the client in.
+    /// Lets the client in, which connects from `peer`.
     ///
     /// # Errors
     ///
-    /// When its tenant is new and there is no place for another.
-    pub fn new(shard: &Rc<Shard>, identity: Identity) -> Result<Self, TenantsFull> {
+    /// When there are too many connections, or its tenant is new and there is no place
+    /// for another.
+    pub fn new(shard: &Rc<Shard>, identity: Identity, peer: IpAddr) -> Result<Self, Limit> {
+        let who = UserKey {
+            tenant: identity.tenant.clone(),
+            user: identity.user.clone(),
+        };
+        let place = shard.relay.limits.connect(who, peer)?;
         let outbox = Rc::new(Outbox::new(&shard.outboxes));
         let membership = shard
             .hub
-            .join(&identity.tenant, &identity.user, Rc::clone(&outbox))?;
+            .join(&identity.tenant, &identity.user, Rc::clone(&outbox))
+            .map_err(|_| Limit::Tenants)?;
         Ok(Self {
             membership,
-            account: Account::open(shard, &outbox, &identity),
+            account: Account::open(shard, &outbox, place),
             identity,
             outbox,
         })
@@ -49,8 +56,8 @@ impl Admitted {
 pub(super) struct Account {
     pub(super) shard: Rc<Shard>,
     pub(super) outbox: Rc<Outbox>,
-    tenant: TenantName,
-    user: UserName,
+    /// Whose connection it is.
+    place: Place,
     /// Why it ends, as far as is known.
     pub(super) closed: Closed,
     /// By this the end of the relay knows that the connection has ended.
@@ -58,19 +65,23 @@ pub(super) struct Account {
 }
 
 impl Account {
-    fn open(shard: &Rc<Shard>, outbox: &Rc<Outbox>, identity: &Identity) -> Self {
-        let (tenant, user) = (identity.tenant.clone(), identity.user.clone());
+    fn open(shard: &Rc<Shard>, outbox: &Rc<Outbox>, place: Place) -> Self {
+        let UserKey { tenant, user } = place.who();
         tracing::debug!(%tenant, %user, "a client is let in");
         shard.hub.tally().connections.add(1);
         shard.hub.tally().connections_opened.add(1);
         Self {
             shard: Rc::clone(shard),
             outbox: Rc::clone(outbox),
-            tenant,
-            user,
+            place,
             closed: Closed::Lost,
             _let_in: shard.relay.clients.token(),
         }
+    }
+
+    /// Whose connection it is.
+    pub(super) fn who(&self) -> &UserKey {
+        self.place.who()
     }
 
     /// One system call has written so much.
@@ -104,7 +115,7 @@ impl Drop for Account {
         self.discarded(self.outbox.abandon());
         self.shard.hub.tally().connections.sub(1);
         self.shard.relay.metrics.closed(self.closed);
-        let (tenant, user) = (&self.tenant, &self.user);
+        let UserKey { tenant, user } = self.place.who();
         tracing::debug!(%tenant, %user, reason = self.closed.label(), "a connection has ended");
     }
 }

@@ -8,6 +8,7 @@ use prost::Message;
 
 use crate::{
     auth::Grant,
+    limits::Exceeded,
     protocol::{
         ErrorCode, MessageId, Position, Topic,
         position::EpochError,
@@ -30,6 +31,24 @@ pub struct Conversation {
     schema: Arc<Schema>,
     grant: Grant,
     topics_per_subscribe: usize,
+}
+
+/// A frame of which it is known what it is, and whose message that is. Nothing has been
+/// done about it.
+#[derive(Debug)]
+pub struct Heard<'a>(Result<Inspected<'a>, Refusal>);
+
+/// What a message is, as far as it matters to whom it is charged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A Subscribe.
+    Subscribe,
+    /// An Unsubscribe.
+    Unsubscribe,
+    /// A Ping, or a ping of the WebSocket.
+    Ping,
+    /// All else, and what cannot be understood.
+    Other,
 }
 
 /// What is to be done about a frame.
@@ -68,14 +87,27 @@ impl Conversation {
     /// Takes a frame's bytes. `now` is the time in Unix seconds.
     #[must_use]
     pub fn receive(&self, frame: &[u8], now: i64) -> Action {
-        self.understand(frame, now)
-            .unwrap_or_else(|refusal| Action::Reply(Reply::Error(refusal)))
+        self.act(self.hear(frame), now)
     }
 
-    fn understand(&self, frame: &[u8], now: i64) -> Result<Action, Refusal> {
-        let envelope = self.inspect(frame)?;
-        let id = envelope.message_id.unwrap_or_default();
-        self.act(&envelope, now).map_err(|refusal| refusal.of(id))
+    /// Looks at a frame's bytes, to see what it is.
+    #[must_use]
+    pub fn hear<'a>(&'a self, frame: &'a [u8]) -> Heard<'a> {
+        Heard(self.inspect(frame))
+    }
+
+    /// Says what is to be done about it. `now` is the time in Unix seconds.
+    #[must_use]
+    pub fn act(&self, heard: Heard<'_>, now: i64) -> Action {
+        let understand = |envelope: Inspected<'_>| {
+            let id = envelope.message_id.unwrap_or_default();
+            self.understand(&envelope, now)
+                .map_err(|refusal| refusal.of(id))
+        };
+        heard
+            .0
+            .and_then(understand)
+            .unwrap_or_else(|refusal| Action::Reply(Reply::Error(refusal)))
     }
 
     fn inspect<'a>(&'a self, frame: &'a [u8]) -> Result<Inspected<'a>, Refusal> {
@@ -93,7 +125,7 @@ impl Conversation {
         }
     }
 
-    fn act(&self, envelope: &Inspected<'_>, now: i64) -> Result<Action, Refusal> {
+    fn understand(&self, envelope: &Inspected<'_>, now: i64) -> Result<Action, Refusal> {
         let Some(payload) = &envelope.payload else {
             return Err(Refusal::invalid("payload", "the envelope has no payload"));
         };
@@ -198,6 +230,42 @@ impl Conversation {
             ErrorCode::AuthorizationFailed,
             format!("{topic} {reason}"),
         ))
+    }
+}
+
+impl Heard<'_> {
+    /// What it is.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        let payload = self.0.as_ref().ok().and_then(|it| it.payload.as_ref());
+        match payload.map(|payload| &payload.kind) {
+            Some(PayloadKind::Control(Control::Subscribe)) => Kind::Subscribe,
+            Some(PayloadKind::Control(Control::Unsubscribe)) => Kind::Unsubscribe,
+            Some(PayloadKind::Control(Control::Ping)) => Kind::Ping,
+            _ => Kind::Other,
+        }
+    }
+
+    /// The answer when it is one too many, so that nothing is done about it.
+    #[must_use]
+    pub fn too_many(&self, exceeded: Exceeded) -> Action {
+        let id = match &self.0 {
+            Ok(envelope) => envelope.message_id.unwrap_or_default(),
+            Err(refusal) => &refusal.request_message_id,
+        };
+        Action::Reply(Reply::Error(too_many(exceeded).of(id)))
+    }
+}
+
+/// A refusal of one message too many.
+#[must_use]
+pub(super) fn too_many(exceeded: Exceeded) -> Refusal {
+    Refusal {
+        retry_after: Some(exceeded.retry_after),
+        ..Refusal::new(
+            ErrorCode::RateLimitExceeded,
+            format!("too many {}", exceeded.limit.what()),
+        )
     }
 }
 

@@ -1,7 +1,7 @@
 //! From an accepted socket to a WebSocket: reads one HTTP request, refuses it or
 //! lets the client in. Knows no conversation.
 
-use std::{cell::Cell, convert::Infallible, rc::Rc, sync::Arc};
+use std::{cell::Cell, convert::Infallible, net::IpAddr, rc::Rc, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use hyper::{
@@ -23,6 +23,8 @@ use super::{admitted::Admitted, offer::Offer, origin, stream::Transport, task::c
 use crate::{
     auth::{Authenticator, Credentials, Identity},
     http::{Problem, Response, bearer_token, query_pairs},
+    hub::TenantsFull,
+    limits::{Exceeded, Limit, UserKey},
     protocol::ErrorCode,
     relay::{Relay, Shard},
 };
@@ -33,14 +35,15 @@ const PATH: &str = "/ws";
 /// Lets one client in, and gives the conversation that is to be had with it: a
 /// future of its own, since the handshake's state is large and the conversation
 /// lasts. `None` when the client is refused, or takes longer than the configured
-/// time. `held` is held until the client has gone.
+/// time. It connects from `peer`. `held` is held until the client has gone.
 pub async fn serve<S: Transport + Send + 'static, H>(
     shard: Rc<Shard>,
     stream: S,
+    peer: IpAddr,
     held: H,
 ) -> Option<impl Future<Output = ()> + use<S, H>> {
     let handshake_timeout = shard.relay.live().config.client.handshake_timeout;
-    let handshake = shake_hands(Rc::clone(&shard), stream);
+    let handshake = shake_hands(Rc::clone(&shard), stream, peer);
     let Ok(accepted) = timeout(handshake_timeout, handshake).await else {
         shard.relay.metrics.handshake_timed_out();
         return None;
@@ -55,13 +58,14 @@ type Accepted = Rc<Cell<Option<(Admitted, OnUpgrade)>>>;
 pub(super) async fn shake_hands<S: Transport + Send + 'static>(
     shard: Rc<Shard>,
     stream: S,
+    peer: IpAddr,
 ) -> Option<(Admitted, S, Bytes)> {
     let accepted = Accepted::default();
     let head_max = shard.relay.live().config.client.head_max;
     let metrics = Arc::clone(&shard.relay.metrics);
     let service = {
         let accepted = Rc::clone(&accepted);
-        service_fn(move |request| answer(Rc::clone(&shard), Rc::clone(&accepted), request))
+        service_fn(move |request| answer(Rc::clone(&shard), peer, Rc::clone(&accepted), request))
     };
     let served = http1::Builder::new()
         // The caller times the handshake as a whole.
@@ -97,10 +101,11 @@ fn refused_by_hyper(error: &hyper::Error) -> Option<StatusCode> {
 
 fn answer(
     shard: Rc<Shard>,
+    peer: IpAddr,
     accepted: Accepted,
     mut request: Request<Incoming>,
 ) -> impl Future<Output = Result<Response, Infallible>> {
-    let response = admit(&shard, &request)
+    let response = admit(&shard, peer, &request)
         .map(|(admitted, response)| {
             accepted.set(Some((admitted, hyper::upgrade::on(&mut request))));
             response
@@ -115,7 +120,11 @@ fn answer(
 }
 
 /// Lets the client in, or says why not.
-fn admit(shard: &Rc<Shard>, request: &Request<Incoming>) -> Result<(Admitted, Response), Problem> {
+fn admit(
+    shard: &Rc<Shard>,
+    peer: IpAddr,
+    request: &Request<Incoming>,
+) -> Result<(Admitted, Response), Problem> {
     let relay = &shard.relay;
     if request.uri().path() != PATH {
         return Err(Problem::no_such_path());
@@ -131,6 +140,11 @@ fn admit(shard: &Rc<Shard>, request: &Request<Incoming>) -> Result<(Admitted, Re
         ));
     }
     let key = websocket_key(request)?;
+    // Before the token is looked at, which is what a handshake costs most.
+    relay
+        .limits
+        .handshake()
+        .map_err(|exceeded| too_often(relay, exceeded))?;
     let live = relay.live();
     let token_required = matches!(live.authenticator, Authenticator::Tokens(_));
     let origins = &live.config.client.origins;
@@ -144,14 +158,43 @@ fn admit(shard: &Rc<Shard>, request: &Request<Incoming>) -> Result<(Admitted, Re
     let offer =
         Offer::parse(request.headers()).map_err(|error| Problem::invalid(error.to_string()))?;
     let identity = authenticate(relay, request, &offer)?;
-    let admitted = Admitted::new(shard, identity).map_err(|error| {
-        Problem::unavailable(
-            ErrorCode::RateLimitExceeded,
-            error.to_string(),
-            relay.retry_after(),
-        )
-    })?;
+    let who = UserKey {
+        tenant: identity.tenant.clone(),
+        user: identity.user.clone(),
+    };
+    relay
+        .limits
+        .user_handshake(&who)
+        .map_err(|exceeded| too_often(relay, exceeded))?;
+    let admitted = Admitted::new(shard, identity, peer).map_err(|limit| too_many(relay, limit))?;
     Ok((admitted, switching_protocols(key, offer.subprotocol)))
+}
+
+/// There were too many handshakes.
+fn too_often(relay: &Relay, exceeded: Exceeded) -> Problem {
+    relay.metrics.exceeded(exceeded.limit);
+    let detail = format!("too many {}", exceeded.limit.what());
+    over_the_limit(exceeded.limit, detail, exceeded.retry_after)
+}
+
+/// There are too many connections, or tenants. When there will be fewer nobody knows.
+fn too_many(relay: &Relay, limit: Limit) -> Problem {
+    relay.metrics.exceeded(limit);
+    let detail = match limit {
+        Limit::Tenants => TenantsFull.to_string(),
+        _ => format!("there are too many {}", limit.what()),
+    };
+    over_the_limit(limit, detail, relay.retry_after())
+}
+
+/// 503 where the relay is full, 429 where only this client may have no more.
+fn over_the_limit(limit: Limit, detail: String, retry_after: Duration) -> Problem {
+    match limit {
+        Limit::Connections | Limit::Tenants | Limit::Handshakes => {
+            Problem::unavailable(ErrorCode::RateLimitExceeded, detail, retry_after)
+        }
+        _ => Problem::too_many(detail, retry_after),
+    }
 }
 
 /// The key of a handshake that is one (RFC 6455, 4.2.1).

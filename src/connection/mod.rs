@@ -4,7 +4,8 @@
 //! `handshake` turns an HTTP request into an identity and a byte stream; `admitted`
 //! is a client that got through, and what is counted of it;
 //! `behind` is what there is of one that is being sent what it missed;
-//! `conversation` is the protocol as a pure state machine; `stream` is the one
+//! `conversation` is the protocol as a pure state machine; `pace` is how fast the
+//! client may speak; `stream` is the one
 //! owner of the byte stream, which `frame_walk` tells when no message is begun;
 //! `task` drives the conversation over it, by the `deadlines`, for which the
 //! shard's `alarms` wake it.
@@ -18,6 +19,7 @@ mod frame_walk;
 mod handshake;
 mod offer;
 mod origin;
+mod pace;
 mod stream;
 mod task;
 
@@ -30,7 +32,7 @@ pub(crate) mod wire_testing;
 
 pub use admitted::Admitted;
 pub use alarms::Alarms;
-pub use conversation::{Action, Conversation, TopicsRequest};
+pub use conversation::{Action, Conversation, Heard, Kind, TopicsRequest};
 pub use handshake::serve;
 pub use stream::Transport;
 pub use task::converse;

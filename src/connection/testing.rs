@@ -6,6 +6,7 @@ use std::{
     cell::Cell,
     future::{Future, poll_fn},
     io::{self, IoSlice},
+    net::{IpAddr, Ipv4Addr},
     pin::Pin,
     rc::Rc,
     sync::{Arc, LazyLock, atomic::AtomicBool},
@@ -38,6 +39,7 @@ use crate::{
     config::Config,
     event::{Draft, DraftParts},
     hub::{InboxLimits, PublishTimeouts, Published, Registry, RegistryLimits, hub},
+    limits::Limits,
     log::{MessageIdLimits, Window},
     ops::Metrics,
     protocol::{MessageId, TenantName, Topic, UserName},
@@ -46,6 +48,9 @@ use crate::{
     schema::Schema,
     tally::Tally,
 };
+
+/// From where clients connect.
+pub(crate) const PEER: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// The time of day at which every test begins.
 pub(super) const NOW: Duration = Duration::from_secs(1_800_000_000);
@@ -126,6 +131,7 @@ impl Bench {
         let (publisher, seeds) = hub(&registry, timeouts, &[Arc::default()]);
         let hub = Rc::new(seeds.into_iter().next().unwrap().grow());
         let relay = Relay {
+            limits: Limits::new(&config),
             live: ArcSwap::from_pointee(Live {
                 config,
                 authenticator: Authenticator::Open,
@@ -205,7 +211,7 @@ impl Bench {
             grant: Grant::Everything,
             expires_at,
         };
-        Admitted::new(&self.shard, identity).unwrap()
+        Admitted::new(&self.shard, identity, PEER).unwrap()
     }
 
     /// Publishes events for all clients, in one batch.

@@ -151,11 +151,21 @@ impl Problem {
     /// 503: not now.
     #[must_use]
     pub fn unavailable(code: ErrorCode, detail: impl Into<String>, retry_after: Duration) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail).retried_after(retry_after)
+    }
+
+    /// 429: not from this caller now (RFC 6585, 4).
+    #[must_use]
+    pub fn too_many(detail: impl Into<String>, retry_after: Duration) -> Self {
+        let (status, code) = (StatusCode::TOO_MANY_REQUESTS, ErrorCode::RateLimitExceeded);
+        Self::new(status, code, detail).retried_after(retry_after)
+    }
+
+    fn retried_after(self, delay: Duration) -> Self {
         // Whole seconds, and never 0, which would mean at once.
-        let seconds = retry_after.as_millis().div_ceil(1000).max(1);
+        let seconds = delay.as_millis().div_ceil(1000).max(1);
         let seconds = u32::try_from(seconds).unwrap_or(u32::MAX);
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail)
-            .with_header(RETRY_AFTER, HeaderValue::from(seconds))
+        self.with_header(RETRY_AFTER, HeaderValue::from(seconds))
     }
 
     /// The path of the field at fault.

@@ -5,22 +5,24 @@ use hyper::{Method, Request, StatusCode, body::Incoming};
 
 use super::{
     events,
+    refused::too_many,
     route::{Path, Route},
 };
 use crate::{
     auth::{IngestKey, IngestKeys},
     http::{Problem, Response, bearer_token},
+    limits::EventBudget,
     protocol::ErrorCode,
     relay::{Relay, Shard},
 };
 
 /// Carries a call out.
 pub(super) async fn answer(shard: &Shard, request: Request<Incoming>) -> Result<Response, Problem> {
-    let route = admit(&shard.relay, &request)?;
-    events::publish(shard, &route, request).await
+    let (route, budget) = admit(&shard.relay, &request)?;
+    events::publish(shard, &route, &budget, request).await
 }
 
-fn admit(relay: &Relay, request: &Request<Incoming>) -> Result<Route, Problem> {
+fn admit(relay: &Relay, request: &Request<Incoming>) -> Result<(Route, EventBudget), Problem> {
     let live = relay.live();
     let key = authenticate(relay, &live.ingest_keys, request)?;
     let path = Path::parse(request.uri().path()).ok_or_else(Problem::no_such_path)?;
@@ -45,8 +47,13 @@ fn admit(relay: &Relay, request: &Request<Incoming>) -> Result<Route, Problem> {
         .closing());
     }
     let key = key.map(IngestKey::name);
+    // Before the body is read, of which the relay may have no need.
+    let budget = relay
+        .limits
+        .call(&tenant, key)
+        .map_err(|exceeded| too_many(relay, exceeded))?;
     tracing::debug!(key, %tenant, ?call, "a backend calls");
-    Ok(Route { tenant, call })
+    Ok((Route { tenant, call }, budget))
 }
 
 /// The key that the caller shows; `None` where nobody has to show one.

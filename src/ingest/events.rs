@@ -11,12 +11,13 @@ use super::{
     body::{self, Format},
     draft::draft,
     parameters::Parameters,
-    refused::{batch_invalid, not_appended},
+    refused::{batch_invalid, not_appended, too_many},
     route::{Call, Route},
 };
 use crate::{
     event::Draft,
     http::{ItemProblem, Problem, Response},
+    limits::EventBudget,
     protocol::Topic,
     relay::{Relay, Shard},
     schema::{BatchError, JsonError},
@@ -26,6 +27,7 @@ use crate::{
 pub(super) async fn publish(
     shard: &Shard,
     route: &Route,
+    budget: &EventBudget,
     request: Request<Incoming>,
 ) -> Result<Response, Problem> {
     let relay = &*shard.relay;
@@ -45,6 +47,9 @@ pub(super) async fn publish(
             batch(relay, &body, format, &parameters.topics)?
         }
     };
+    budget
+        .charge_rest(drafts.len())
+        .map_err(|exceeded| too_many(relay, exceeded))?;
     let accepted: Vec<_> = drafts.iter().map(Accepted::of).collect();
     let appended = relay
         .publisher

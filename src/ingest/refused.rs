@@ -1,5 +1,5 @@
-//! What a backend is told of events that are not taken: whole batches, want of
-//! room, message ids that were given before, and preconditions that do not hold.
+//! What a backend is told of events that are not taken: whole batches, too many, want
+//! of room, message ids that were given before, and preconditions that do not hold.
 
 use hyper::StatusCode;
 use serde_json::{Value, json};
@@ -8,6 +8,7 @@ use super::{answer::Accepted, route::Call};
 use crate::{
     http::{ItemProblem, Problem},
     hub::PublishError,
+    limits::{Exceeded, Limit},
     log::Unmet,
     ops::Conflict,
     protocol::ErrorCode,
@@ -39,6 +40,9 @@ pub(super) fn not_appended(
     accepted: &[Accepted],
     error: PublishError,
 ) -> Problem {
+    if matches!(error, PublishError::TenantsFull(_)) {
+        relay.metrics.exceeded(Limit::Tenants);
+    }
     match error {
         PublishError::NoRoom | PublishError::NoMemory | PublishError::TenantsFull(_) => {
             Problem::unavailable(
@@ -57,6 +61,13 @@ pub(super) fn not_appended(
             preconditions(&unmet)
         }
     }
+}
+
+/// More was posted than may be.
+pub(super) fn too_many(relay: &Relay, exceeded: Exceeded) -> Problem {
+    relay.metrics.exceeded(exceeded.limit);
+    let detail = format!("too many {}", exceeded.limit.what());
+    Problem::too_many(detail, exceeded.retry_after)
 }
 
 fn conflicts<'a>(call: Call, drafts: impl Iterator<Item = (usize, &'a Accepted)>) -> Problem {

@@ -12,8 +12,8 @@ use metrics::{Counter, Gauge, Key, KeyName, Label, Level, Metadata, Recorder, Sh
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
 use crate::{
-    auth::TokenError, hub::Registry, log::Gap, protocol::ErrorCode, protocol::close::Ending,
-    tally::Tally,
+    auth::TokenError, hub::Registry, limits::Limit, log::Gap, protocol::ErrorCode,
+    protocol::close::Ending, tally::Tally,
 };
 
 /// Why a connection was closed, for the label `reason`.
@@ -158,11 +158,13 @@ const REFUSALS: [ErrorCode; 3] = [
 ];
 
 /// The statuses with which a handshake can be refused.
-const HANDSHAKE_REFUSALS: [&str; 8] = ["400", "401", "403", "404", "405", "426", "431", "503"];
+const HANDSHAKE_REFUSALS: [&str; 9] = [
+    "400", "401", "403", "404", "405", "426", "429", "431", "503",
+];
 
 /// The statuses that a backend's call can be answered with.
-const INGEST_STATUSES: [&str; 12] = [
-    "200", "202", "400", "401", "403", "404", "405", "408", "409", "413", "415", "503",
+const INGEST_STATUSES: [&str; 13] = [
+    "200", "202", "400", "401", "403", "404", "405", "408", "409", "413", "415", "429", "503",
 ];
 
 /// The reasons for which a backend is not known.
@@ -207,6 +209,7 @@ pub struct Metrics {
     events_ingested: Counter,
     ingest_duplicates: Counter,
     ingest_conflicts: Family,
+    limits_exceeded: Family,
     accept_errors: Counter,
     scraped: Scraped,
 }
@@ -325,6 +328,13 @@ impl Metrics {
                 "reason",
                 Conflict::ALL.map(Conflict::label),
             ),
+            limits_exceeded: register.family(
+                "sidewire_limits_exceeded_total",
+                "Handshakes, messages and calls that were refused because there were too many, by limit.",
+                &[],
+                "limit",
+                Limit::ALL.map(Limit::label),
+            ),
             accept_errors: register.counter(
                 "sidewire_accept_errors_total",
                 "Failed attempts to accept a connection, such as for want of descriptors.",
@@ -388,6 +398,11 @@ impl Metrics {
     /// A backend's call was in conflict with what had come before.
     pub fn conflict(&self, reason: Conflict) {
         self.ingest_conflicts.count(reason.label(), &self.recorder);
+    }
+
+    /// Something was refused because there was too much of it.
+    pub fn exceeded(&self, limit: Limit) {
+        self.limits_exceeded.count(limit.label(), &self.recorder);
     }
 
     /// A connection could not be accepted.

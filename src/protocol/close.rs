@@ -71,6 +71,6 @@ impl Ending {
     /// Whether what waits in the outbox is still written before the Close frame.
     #[must_use]
     pub fn writes_what_is_queued(self) -> bool {
-        matches!(self, Self::Drain { .. })
+        matches!(self, Self::Drain { .. } | Self::Refused)
     }
 }

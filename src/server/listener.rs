@@ -3,7 +3,7 @@
 
 use std::{
     io,
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream},
     time::Duration,
 };
 
@@ -74,13 +74,13 @@ impl Listener {
         self.address
     }
 
-    /// The next connection. `failed` is told of each attempt that failed for want
+    /// The next connection, and from where it comes. `failed` is told of each attempt that failed for want
     /// of something of ours; then a pause is made.
-    pub(super) async fn accept(&self, mut failed: impl FnMut(&io::Error)) -> TcpStream {
+    pub(super) async fn accept(&self, mut failed: impl FnMut(&io::Error)) -> (TcpStream, IpAddr) {
         let mut pause = PAUSE_MIN;
         loop {
             match self.try_accept().await {
-                Ok(stream) => return stream,
+                Ok(accepted) => return accepted,
                 Err(error) if is_the_peers(&error) => {}
                 Err(error) => {
                     failed(&error);
@@ -91,15 +91,15 @@ impl Listener {
         }
     }
 
-    async fn try_accept(&self) -> io::Result<TcpStream> {
+    async fn try_accept(&self) -> io::Result<(TcpStream, IpAddr)> {
         loop {
             let mut ready = self.socket.readable().await?;
             // Not tokio's own accept: that would register the connection with
             // this thread's runtime, and it belongs to a shard's.
             let accepted = ready.try_io(|socket| {
-                let (stream, _) = socket.get_ref().accept()?;
+                let (stream, from) = socket.get_ref().accept()?;
                 stream.set_nonblocking(true)?;
-                Ok(stream)
+                Ok((stream, from.ip()))
             });
             if let Ok(accepted) = accepted {
                 return accepted;
@@ -145,7 +145,9 @@ mod tests {
         };
         let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), Some(buffers)).unwrap();
         let _client = TcpStream::connect(listener.address()).unwrap();
-        let accepted = Socket::from(listener.accept(|_| ()).await);
+        let (accepted, from) = listener.accept(|_| ()).await;
+        assert_eq!(from, listener.address().ip());
+        let accepted = Socket::from(accepted);
         assert!(accepted.tcp_nodelay().unwrap() && accepted.keepalive().unwrap());
         // The kernel doubles what it is asked for (socket(7)).
         assert_eq!(accepted.send_buffer_size().unwrap(), 128 * 1024);

@@ -3,6 +3,7 @@
 
 mod listener;
 mod shards;
+mod turned_away;
 
 use std::{
     fmt, io,
@@ -16,6 +17,8 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use hyper::StatusCode;
+use rustix::process::{Resource, getrlimit};
 use tokio::{
     task::JoinSet,
     time::{Instant, MissedTickBehavior, interval, timeout_at},
@@ -27,6 +30,7 @@ use crate::{
     clock::Clock,
     config::{Config, Listen},
     hub::{self, InboxLimits, PublishTimeouts, Registry, RegistryLimits},
+    limits::{self, Limit, Limits, Sockets},
     log::{MessageIdLimits, Window},
     ops::{self, Metrics, Ops},
     random::Random,
@@ -36,8 +40,10 @@ use crate::{
 };
 use listener::{Buffers, Listener};
 use shards::{Peer, Shards};
+use turned_away::turn_away;
 
-/// How often what is too old is looked for in the tenants' logs.
+/// How often what is too old is looked for in the tenants' logs, and what is full again
+/// among the buckets of the limits.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
 
 /// How long calls that are under way when the end begins may take, before the
@@ -117,6 +123,7 @@ impl Server {
     pub fn start(setup: Setup) -> Result<Self, StartError> {
         ops::watch_panics();
         let config = &setup.live.config;
+        let sockets_max = sockets_max(config);
         let buffers = Buffers {
             send: config.client.send_buffer,
             receive: config.client.receive_buffer,
@@ -148,6 +155,7 @@ impl Server {
             Arc::clone(&registry),
         ));
         let relay = Arc::new(Relay {
+            limits: Limits::new(&setup.live.config),
             live: ArcSwap::from_pointee(setup.live),
             schema: setup.schema,
             publisher,
@@ -161,10 +169,16 @@ impl Server {
         let shards = Arc::new(Shards::start(&relay, seeds).map_err(StartError::Shard)?);
 
         let mut tasks = JoinSet::new();
-        tasks.spawn(accept(client, Peer::Client, relay.clone(), shards.clone()));
-        tasks.spawn(accept(ingest, Peer::Backend, relay.clone(), shards.clone()));
+        let sockets = Sockets::new(sockets_max);
+        tasks.spawn(accept_clients(
+            client,
+            sockets,
+            relay.clone(),
+            shards.clone(),
+        ));
+        tasks.spawn(accept_backends(ingest, relay.clone(), shards.clone()));
         tasks.spawn(serve_ops(ops_listener, relay.clone(), ops.clone()));
-        tasks.spawn(sweep(registry));
+        tasks.spawn(sweep(registry, relay.clone()));
         tasks.spawn(become_ready(shards.clone(), ops.clone()));
         Ok(Self {
             relay,
@@ -266,19 +280,65 @@ fn registry_limits(config: &Config) -> RegistryLimits {
     }
 }
 
-async fn accept(listener: Listener, peer: Peer, relay: Arc<Relay>, shards: Arc<Shards>) {
+/// How many sockets of clients the process's limit of descriptors leaves room for.
+fn sockets_max(config: &Config) -> usize {
+    let Some(descriptors) = getrlimit(Resource::Nofile).current else {
+        return usize::MAX;
+    };
+    let count = usize::try_from(descriptors).unwrap_or(usize::MAX);
+    let clients = limits::client_sockets_max(count, shard_count(config));
+    match config.limits.connections {
+        Some(connections) if u64::from(connections.get()) > clients as u64 => tracing::warn!(
+            descriptors,
+            clients,
+            connections,
+            "the limit of descriptors leaves fewer connections of clients than limits.connections asks for"
+        ),
+        _ => tracing::info!(
+            descriptors,
+            clients,
+            "the limit of descriptors bounds the connections of clients"
+        ),
+    }
+    clients
+}
+
+async fn accept_clients(
+    listener: Listener,
+    sockets: Arc<Sockets>,
+    relay: Arc<Relay>,
+    shards: Arc<Shards>,
+) {
     loop {
-        let stream = listener
+        let (stream, peer) = listener
             .accept(|error| accept_failed(&relay.metrics, error))
             .await;
-        shards.assign(peer, stream).await;
+        match sockets.take() {
+            Some(seat) => shards.assign(Peer::Client(peer, seat), stream).await,
+            None => {
+                relay.metrics.exceeded(Limit::Descriptors);
+                relay
+                    .metrics
+                    .handshake_refused(StatusCode::SERVICE_UNAVAILABLE);
+                turn_away(stream, relay.retry_after());
+            }
+        }
+    }
+}
+
+async fn accept_backends(listener: Listener, relay: Arc<Relay>, shards: Arc<Shards>) {
+    loop {
+        let (stream, _) = listener
+            .accept(|error| accept_failed(&relay.metrics, error))
+            .await;
+        shards.assign(Peer::Backend, stream).await;
     }
 }
 
 async fn serve_ops(listener: Listener, relay: Arc<Relay>, ops: Arc<Ops>) {
     let mut connections = JoinSet::new();
     loop {
-        let stream = listener
+        let (stream, _) = listener
             .accept(|error| accept_failed(&relay.metrics, error))
             .await;
         while connections.try_join_next().is_some() {}
@@ -298,11 +358,12 @@ fn accept_failed(metrics: &Metrics, error: &io::Error) {
     tracing::warn!(%error, "no connection can be accepted");
 }
 
-async fn sweep(registry: Arc<Registry>) {
+async fn sweep(registry: Arc<Registry>, relay: Arc<Relay>) {
     let mut ticks = interval(SWEEP_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let now = ticks.tick().await;
         registry.sweep(now);
+        relay.limits.sweep();
     }
 }

@@ -3,7 +3,7 @@
 
 use std::{
     io,
-    net::TcpStream,
+    net::{IpAddr, TcpStream},
     rc::Rc,
     sync::{
         Arc,
@@ -26,6 +26,7 @@ use crate::{
     connection,
     hub::{ShardHub, ShardSeed},
     ingest,
+    limits::Seat,
     protocol::close::Ending,
     relay::{Relay, Shard},
 };
@@ -34,9 +35,10 @@ use crate::{
 const ASSIGNMENTS_MAX: usize = 1024;
 
 /// Whose a connection is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Peer {
-    Client,
+    /// A client's, which connects from this address.
+    Client(IpAddr, Seat),
     Backend,
 }
 
@@ -226,8 +228,9 @@ fn serve(shard: Rc<Shard>, peer: Peer, stream: TcpStream, place: Place) {
         }
     };
     match peer {
-        Peer::Client => spawn_local(async move {
-            if let Some(conversation) = connection::serve(shard, stream, place).await {
+        Peer::Client(peer, seat) => spawn_local(async move {
+            let held = (place, seat);
+            if let Some(conversation) = connection::serve(shard, stream, peer, held).await {
                 spawn_local(conversation);
             }
         }),

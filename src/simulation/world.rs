@@ -29,9 +29,10 @@ use crate::{
     },
     clock::Clock,
     config::Config,
-    connection,
+    connection::{self, testing::PEER},
     hub::{self, InboxLimits, PublishTimeouts, Registry, RegistryLimits},
     ingest,
+    limits::Limits,
     log::{MessageIdLimits, Window},
     ops::Metrics,
     planted::{Fault, is_planted},
@@ -169,6 +170,7 @@ impl World {
         let (publisher, seeds) = hub::hub(&registry, timeouts, &tallies);
         let (key, rules, authenticator) = authentication();
         let relay = Arc::new(Relay {
+            limits: Limits::new(&config),
             live: ArcSwap::from_pointee(Live {
                 config,
                 authenticator,
@@ -320,7 +322,7 @@ impl SimulatedShard {
         let (shard, gate) = (Rc::clone(&self.shard), Rc::clone(&self.gate));
         let tasks = Rc::clone(&self.tasks);
         self.spawn(async move {
-            if let Some(conversation) = connection::serve(shard, wire, ()).await {
+            if let Some(conversation) = connection::serve(shard, wire, PEER, ()).await {
                 let task = spawn_local(gate.behind(conversation));
                 tasks.borrow_mut().push(task);
             }

@@ -33,7 +33,7 @@ impl<S: Transport, L: Listener> Connection<S, L> {
             self.account.discarded(self.account.outbox.discard());
         }
         if ending == Ending::TokenExpired {
-            self.push(&Reply::Error(Refusal::new(
+            self.say(&Reply::Error(Refusal::new(
                 ErrorCode::AuthenticationFailed,
                 "the token has expired",
             )));
@@ -43,7 +43,7 @@ impl<S: Transport, L: Listener> Connection<S, L> {
             reason: ending.reason().into(),
         });
         self.phase = Phase::Closing;
-        if ending.writes_what_is_queued() {
+        if matches!(ending, Ending::Drain { .. }) {
             // For that it has until the end of the drain, which is not decided
             // here: a deadline of its own would race with that.
             self.deadlines.is_told_to_end();

@@ -25,6 +25,7 @@ use super::{
     behind::Behind,
     conversation::Conversation,
     deadlines::{Deadlines, Late},
+    pace::Pace,
     stream::{FrameStream, Transport},
 };
 use crate::{hub::Membership, outbox::Advanced, protocol::close::Ending, relay::Shard};
@@ -83,6 +84,7 @@ pub(super) fn listen<L: Listener, S: Transport, H>(
 pub(super) struct Connection<S: Transport, L> {
     listener: PhantomData<L>,
     conversation: Conversation,
+    pace: Pace,
     /// Gone as soon as the connection begins to end: nothing more is for it.
     membership: Option<Membership>,
     /// While it is being sent what it missed.
@@ -156,6 +158,7 @@ impl<S: Transport, L: Listener> Connection<S, L> {
                 identity.grant,
                 live.config.limits.topics_per_subscribe,
             ),
+            pace: Pace::default(),
             membership: Some(admitted.membership),
             behind: None,
             turn_is_over: false,
@@ -355,8 +358,9 @@ impl<S: Transport, L: Listener> Connection<S, L> {
             Message::Close(_) => self.closed_by_client(),
             _ if self.phase != Phase::Open => {}
             Message::Binary(_) | Message::Text(_) => L::hear(self, message),
-            // tungstenite answers pings by itself.
-            Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
+            // tungstenite answers it by itself.
+            Message::Ping(_) => self.pinged(),
+            Message::Pong(_) | Message::Frame(_) => {}
         }
     }
 

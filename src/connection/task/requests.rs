@@ -6,28 +6,43 @@ use super::{Connection, Listener};
 use crate::{
     connection::{
         behind::{Behind, WAITING_MAX},
-        conversation::{Action, TopicsRequest},
+        conversation::{Action, Kind, TopicsRequest, too_many},
         stream::Transport,
     },
     hub::{Progress, Subscribed},
+    limits::Limit,
     log::Gap,
     protocol::{Position, close::Ending, frame, reply::Reply},
 };
 
 impl<S: Transport, L: Listener> Connection<S, L> {
     pub(super) fn answer(&mut self, frame: &[u8]) {
-        let now = self.account.shard.relay.clock.unix_seconds();
-        let action = self.conversation.receive(frame, now);
+        let relay = &self.account.shard.relay;
+        let heard = self.conversation.hear(frame);
+        let charged = self.pace.charge(heard.kind(), self.account.who(), relay);
+        let action = match charged {
+            Ok(()) => self.conversation.act(heard, relay.clock.unix_seconds()),
+            Err(exceeded) => heard.too_many(exceeded),
+        };
         match (action, &mut self.behind) {
             (Action::Reply(reply), _) => self.push(&reply),
             (action, Some(behind)) if behind.has_room() => behind.waiting.push_back(action),
             (Action::Subscribe(request) | Action::Unsubscribe(request), Some(_)) => {
+                self.account.shard.relay.metrics.exceeded(Limit::Waiting);
                 self.push(&request.too_many_wait(WAITING_MAX));
             }
             (action, None) => {
                 self.carry_out(action);
                 self.catch_up();
             }
+        }
+    }
+
+    /// A ping of the WebSocket has come, and is answered.
+    pub(super) fn pinged(&mut self) {
+        let relay = &self.account.shard.relay;
+        if let Err(exceeded) = self.pace.charge(Kind::Ping, self.account.who(), relay) {
+            self.push(&Reply::Error(too_many(exceeded)));
         }
     }
 
@@ -64,13 +79,16 @@ impl<S: Transport, L: Listener> Connection<S, L> {
             Ok(Subscribed::Behind(catch_up)) => {
                 self.behind = Some(Behind::new(catch_up, request));
             }
-            Err(over) => self.push(&request.over_the_cap(over.topics_max)),
+            Err(over) => {
+                self.account.shard.relay.metrics.exceeded(Limit::Topics);
+                self.push(&request.over_the_cap(over.topics_max));
+            }
         }
     }
 
     /// Tells the client whether it is given what it missed.
     pub(super) fn resumed(
-        &self,
+        &mut self,
         request: TopicsRequest,
         position: Position,
         result: Result<u64, Gap>,
@@ -117,10 +135,18 @@ impl<S: Transport, L: Listener> Connection<S, L> {
 
     /// Whether what the connection is still sent from the log goes before its end.
     pub(super) fn is_owed_more(&self, ending: Ending) -> bool {
-        self.behind.is_some() && ending.writes_what_is_queued()
+        self.behind.is_some() && matches!(ending, Ending::Drain { .. })
     }
 
-    pub(super) fn push(&self, reply: &Reply) {
+    /// Answers the client. One that is refused too often is closed.
+    pub(super) fn push(&mut self, reply: &Reply) {
+        self.say(reply);
+        if matches!(reply, Reply::Error(_)) && self.pace.refused(&self.account.shard.relay) {
+            self.end(Ending::Refused);
+        }
+    }
+
+    pub(super) fn say(&self, reply: &Reply) {
         let relay = &self.account.shard.relay;
         if let Reply::Error(refusal) = reply {
             relay.metrics.refused(refusal.code);

@@ -32,7 +32,7 @@ use crate::{
         Transport,
         handshake::shake_hands,
         task::{Connection, Listener, listen},
-        testing::Bench,
+        testing::{Bench, PEER},
         wire_testing::{CLOSE, PONG, TEXT},
     },
     outbox::Outbox,
@@ -127,7 +127,7 @@ fn echo(bench: &Bench, stream: TcpStream, sent: &Rc<RefCell<Sent>>) {
     let sent = Rc::clone(sent);
     stream.set_nodelay(true).unwrap();
     spawn_local(async move {
-        let handshake = shake_hands(Rc::clone(&shard), stream).await;
+        let handshake = shake_hands(Rc::clone(&shard), stream, PEER).await;
         let (admitted, stream, read_ahead) = handshake.expect("the client is let in");
         let outbox = Rc::as_ptr(&admitted.outbox);
         let wire = Wire {

@@ -1,0 +1,317 @@
+//! Who is connected: how many in all, of a tenant, of a user and from an address.
+//! It is counted whether there are caps or not, so that there can be some later.
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    hash::Hash,
+    net::{IpAddr, Ipv6Addr},
+    num::NonZeroU32,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use super::{Limit, UserKey};
+use crate::protocol::{TenantName, UserName};
+
+/// A map that has room for so many times what is in it gives the rest back.
+const ROOM_KEPT: usize = 4;
+
+/// The most connections of each kind; no bound where `None`.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Caps {
+    pub(super) connections: Option<NonZeroU32>,
+    pub(super) per_address: Option<NonZeroU32>,
+    pub(super) per_tenant: Option<NonZeroU32>,
+    pub(super) per_user: Option<NonZeroU32>,
+}
+
+/// Who is connected.
+#[derive(Debug, Default)]
+pub struct Census(Mutex<Counts>);
+
+#[derive(Debug, Default)]
+struct Counts {
+    connections: u32,
+    tenants: HashMap<TenantName, OfTenant>,
+    addresses: HashMap<IpAddr, u32>,
+}
+
+#[derive(Debug, Default)]
+struct OfTenant {
+    connections: u32,
+    users: HashMap<UserName, u32>,
+}
+
+/// A connection's place among those that are counted. Dropped, it is none.
+#[derive(Debug)]
+pub struct Place {
+    census: Arc<Census>,
+    who: UserKey,
+    address: IpAddr,
+}
+
+impl Census {
+    /// Counts a connection if there is room for it, in one step.
+    pub(super) fn enter(
+        self: &Arc<Self>,
+        who: UserKey,
+        peer: IpAddr,
+        caps: Caps,
+    ) -> Result<Place, Limit> {
+        let address = counted_as(peer);
+        let mut counts = self.lock();
+        let tenant = counts.tenants.get(&who.tenant);
+        let of_tenant = tenant.map_or(0, |it| it.connections);
+        let of_user = tenant.and_then(|it| it.users.get(&who.user));
+        for (count, cap, limit) in [
+            (counts.connections, caps.connections, Limit::Connections),
+            (
+                counts.addresses.get(&address).copied().unwrap_or(0),
+                caps.per_address,
+                Limit::AddressConnections,
+            ),
+            (of_tenant, caps.per_tenant, Limit::TenantConnections),
+            (
+                of_user.copied().unwrap_or(0),
+                caps.per_user,
+                Limit::UserConnections,
+            ),
+        ] {
+            if cap.is_some_and(|cap| count >= cap.get()) {
+                return Err(limit);
+            }
+        }
+        counts.connections += 1;
+        *counts.addresses.entry(address).or_default() += 1;
+        let tenant = counts.tenants.entry(who.tenant.clone()).or_default();
+        tenant.connections += 1;
+        *tenant.users.entry(who.user.clone()).or_default() += 1;
+        drop(counts);
+        Ok(Place {
+            census: Arc::clone(self),
+            who,
+            address,
+        })
+    }
+
+    /// How many connections the tenant has.
+    #[must_use]
+    pub fn connections_of(&self, tenant: &TenantName) -> u32 {
+        let counts = self.lock();
+        counts.tenants.get(tenant).map_or(0, |it| it.connections)
+    }
+
+    /// How many users of the tenant have a connection.
+    #[must_use]
+    pub fn users_of(&self, tenant: &TenantName) -> usize {
+        let counts = self.lock();
+        counts.tenants.get(tenant).map_or(0, |it| it.users.len())
+    }
+
+    /// Whether nobody is connected.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        let counts = self.lock();
+        counts.connections == 0 && counts.tenants.is_empty() && counts.addresses.is_empty()
+    }
+
+    /// Gives memory back.
+    pub(super) fn shrink(&self) {
+        let mut counts = self.lock();
+        shrink(&mut counts.tenants);
+        shrink(&mut counts.addresses);
+    }
+
+    fn leave(&self, who: &UserKey, address: IpAddr) {
+        let mut counts = self.lock();
+        counts.connections = counts.connections.saturating_sub(1);
+        count_down(counts.addresses.entry(address));
+        if let Entry::Occupied(mut tenant) = counts.tenants.entry(who.tenant.clone()) {
+            let it = tenant.get_mut();
+            it.connections = it.connections.saturating_sub(1);
+            count_down(it.users.entry(who.user.clone()));
+            if it.connections == 0 {
+                tenant.remove();
+            } else {
+                shrink(&mut it.users);
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Counts> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Place {
+    /// Whose it is.
+    #[must_use]
+    pub fn who(&self) -> &UserKey {
+        &self.who
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.census.leave(&self.who, self.address);
+    }
+}
+
+/// One less, and none is no entry.
+fn count_down<K>(entry: Entry<'_, K, u32>) {
+    if let Entry::Occupied(mut count) = entry {
+        *count.get_mut() = count.get().saturating_sub(1);
+        if *count.get() == 0 {
+            count.remove();
+        }
+    }
+}
+
+fn shrink<K: Hash + Eq, V>(map: &mut HashMap<K, V>) {
+    if map.capacity() / ROOM_KEPT > map.len() {
+        map.shrink_to_fit();
+    }
+}
+
+/// Whoever has an address of IPv6 has a /64 of them at least. One of IPv4 that comes
+/// as one of IPv6 is the same.
+fn counted_as(peer: IpAddr) -> IpAddr {
+    const NETWORK: u128 = u128::MAX << 64;
+    match peer.to_canonical() {
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & NETWORK).into(),
+        address @ IpAddr::V4(_) => address,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn who(tenant: &str, user: &str) -> UserKey {
+        UserKey {
+            tenant: TenantName::parse(tenant).unwrap(),
+            user: UserName::parse(user).unwrap(),
+        }
+    }
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn every_cap_is_held_and_a_place_that_is_given_back_can_be_taken_again() {
+        let census = Arc::new(Census::default());
+        let cap = |count| NonZeroU32::new(count);
+        let none = Caps::default();
+        let caps = [
+            (
+                Caps {
+                    connections: cap(2),
+                    ..none
+                },
+                Limit::Connections,
+            ),
+            (
+                Caps {
+                    per_address: cap(2),
+                    ..none
+                },
+                Limit::AddressConnections,
+            ),
+            (
+                Caps {
+                    per_tenant: cap(2),
+                    ..none
+                },
+                Limit::TenantConnections,
+            ),
+            (
+                Caps {
+                    per_user: cap(2),
+                    ..none
+                },
+                Limit::UserConnections,
+            ),
+        ];
+        for (caps, limit) in caps {
+            let enter = |caps| census.enter(who("acme", "ann"), address("10.0.0.1"), caps);
+            let (first, _second) = (enter(caps).unwrap(), enter(caps).unwrap());
+            assert_eq!(enter(caps).unwrap_err(), limit);
+            // Without caps it is counted all the same.
+            let third = enter(none).unwrap();
+            drop(first);
+            assert_eq!(enter(caps).unwrap_err(), limit);
+            drop(third);
+            drop(enter(caps).unwrap());
+        }
+        assert!(census.is_empty());
+    }
+
+    #[test]
+    fn users_of_one_name_in_two_tenants_are_two() {
+        let census = Arc::new(Census::default());
+        let caps = Caps {
+            per_user: NonZeroU32::new(1),
+            ..Caps::default()
+        };
+        let enter = |tenant, user| census.enter(who(tenant, user), address("10.0.0.1"), caps);
+        let acme = enter("acme", "ann").unwrap();
+        let _globex = enter("globex", "ann").unwrap();
+        let _bob = enter("acme", "bob").unwrap();
+        assert_eq!(enter("acme", "ann").unwrap_err(), Limit::UserConnections);
+        let acme_name = acme.who().tenant.clone();
+        assert_eq!(
+            (
+                census.connections_of(&acme_name),
+                census.users_of(&acme_name)
+            ),
+            (2, 2)
+        );
+        drop(acme);
+        assert_eq!(
+            (
+                census.connections_of(&acme_name),
+                census.users_of(&acme_name)
+            ),
+            (1, 1)
+        );
+        let nobody = TenantName::parse("nobody").unwrap();
+        assert_eq!(
+            (census.connections_of(&nobody), census.users_of(&nobody)),
+            (0, 0)
+        );
+    }
+
+    #[test]
+    fn an_address_of_ipv6_is_its_64_and_a_mapped_one_is_that_of_ipv4() {
+        for (one, other, same) in [
+            ("10.0.0.1", "10.0.0.1", true),
+            ("10.0.0.1", "10.0.0.2", false),
+            ("::ffff:10.0.0.1", "10.0.0.1", true),
+            ("2001:db8:0:1::1", "2001:db8:0:1:ffff::2", true),
+            ("2001:db8:0:1::1", "2001:db8:0:2::1", false),
+        ] {
+            let same_count = counted_as(address(one)) == counted_as(address(other));
+            assert_eq!(same_count, same, "{one} {other}");
+        }
+    }
+
+    #[test]
+    fn what_many_took_up_is_given_back_when_they_have_gone() {
+        let census = Arc::new(Census::default());
+        let enter = |number: u32| {
+            let peer = IpAddr::from(number.to_be_bytes());
+            let who = who(&format!("t{}", number % 100), &format!("u{number}"));
+            census.enter(who, peer, Caps::default()).unwrap()
+        };
+        let mut places: Vec<_> = (0..10_000).map(enter).collect();
+        places.truncate(1);
+        census.shrink();
+        let counts = census.lock();
+        assert!(counts.tenants.capacity() < 100 && counts.addresses.capacity() < 100);
+        let users = counts.tenants.values().map(|it| it.users.capacity());
+        assert!(users.sum::<usize>() < 100);
+        drop(counts);
+        drop(places);
+        assert!(census.is_empty());
+    }
+}

@@ -1,0 +1,87 @@
+//! The pings of one connection: a bucket that takes up nothing but a time.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{Exceeded, Limit, Rate, rates::whole_millis};
+
+/// A bucket of one connection.
+#[derive(Debug, Default)]
+pub struct Heartbeats {
+    /// When it is full again, where it is not.
+    full_at: Option<Instant>,
+}
+
+impl Heartbeats {
+    /// Takes one at `now`, at the rate that is in force.
+    ///
+    /// # Errors
+    ///
+    /// When there is none.
+    pub fn take(&mut self, rate: Rate, now: Instant) -> Result<(), Exceeded> {
+        let one = rate.interval();
+        let all_but_one = one * (rate.burst.get() - 1);
+        let full_at = self.full_at.unwrap_or(now);
+        // The rate may have been another before: more than all is never missing.
+        let missing = full_at
+            .saturating_duration_since(now)
+            .min(all_but_one + one);
+        match missing.checked_sub(all_but_one) {
+            None | Some(Duration::ZERO) => {
+                self.full_at = now.checked_add(missing + one);
+                Ok(())
+            }
+            Some(wait) => Err(Exceeded {
+                limit: Limit::Heartbeats,
+                retry_after: whole_millis(wait),
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use super::*;
+
+    fn rate(burst: u32, millis: u64) -> Rate {
+        Rate {
+            burst: NonZeroU32::new(burst).unwrap(),
+            period: Duration::from_millis(millis),
+        }
+    }
+
+    #[test]
+    fn a_bucket_holds_its_burst_and_says_when_the_next_is_there() {
+        let (rate, start) = (rate(3, 300), Instant::now());
+        let at = |millis| start + Duration::from_millis(millis);
+        let mut bucket = Heartbeats::default();
+        for _ in 0..3 {
+            assert_eq!(bucket.take(rate, at(0)), Ok(()));
+        }
+        let wait = |bucket: &mut Heartbeats, millis| {
+            let exceeded = bucket.take(rate, at(millis)).unwrap_err();
+            exceeded.retry_after.as_millis()
+        };
+        assert_eq!(wait(&mut bucket, 0), 100);
+        assert_eq!(wait(&mut bucket, 99), 1);
+        assert_eq!(bucket.take(rate, at(100)), Ok(()));
+        assert_eq!(wait(&mut bucket, 100), 100);
+        for _ in 0..3 {
+            assert_eq!(bucket.take(rate, at(400)), Ok(()));
+        }
+        assert_eq!(wait(&mut bucket, 400), 100);
+    }
+
+    #[test]
+    fn a_rate_that_becomes_faster_is_not_held_up_by_the_old_one() {
+        let now = Instant::now();
+        let mut bucket = Heartbeats::default();
+        bucket.take(rate(1, 86_400_000), now).unwrap();
+        assert!(bucket.take(rate(1, 86_400_000), now).is_err());
+        let exceeded = bucket.take(rate(60, 60_000), now).unwrap_err();
+        assert_eq!(exceeded.retry_after, Duration::from_secs(1));
+    }
+}

@@ -1,0 +1,49 @@
+//! How often one connection was refused within a minute.
+
+use std::{collections::VecDeque, num::NonZeroU32, time::Duration};
+
+use tokio::time::Instant;
+
+const A_MINUTE: Duration = Duration::from_mins(1);
+
+/// When a connection was refused. Takes up nothing until it is, for the first time.
+#[derive(Debug, Default)]
+pub struct Refusals(Option<Box<VecDeque<Instant>>>);
+
+impl Refusals {
+    /// It is refused at `now`: whether that makes `max` refusals within a minute.
+    pub fn add(&mut self, now: Instant, max: NonZeroU32) -> bool {
+        let times = self.0.get_or_insert_default();
+        while times
+            .front()
+            .is_some_and(|time| now.saturating_duration_since(*time) >= A_MINUTE)
+        {
+            times.pop_front();
+        }
+        times.push_back(now);
+        let max = usize::try_from(max.get()).unwrap_or(usize::MAX);
+        times.len() >= max
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_within_any_minute_count_and_older_ones_do_not() {
+        let (start, max) = (Instant::now(), NonZeroU32::new(3).unwrap());
+        let mut refusals = Refusals::default();
+        let mut at = |secs: f64| refusals.add(start + Duration::from_secs_f64(secs), max);
+        assert_eq!([at(0.0), at(50.0)], [false; 2]);
+        // The first is a minute ago.
+        assert!(!at(60.0));
+        assert!(at(109.9));
+        assert!(!at(170.0));
+    }
+
+    #[test]
+    fn one_refusal_may_be_too_much() {
+        assert!(Refusals::default().add(Instant::now(), NonZeroU32::MIN));
+    }
+}

@@ -1,0 +1,248 @@
+//! Rates under paused time.
+
+use std::num::NonZeroU32;
+
+use tokio::time::advance;
+
+use super::*;
+use crate::config::{IngestKey, LimitsOverride};
+
+fn count(count: u32) -> NonZeroU32 {
+    NonZeroU32::new(count).unwrap()
+}
+
+fn tenant(name: &str) -> TenantName {
+    TenantName::parse(name).unwrap()
+}
+
+fn who(tenant_name: &str, user: &str) -> UserKey {
+    UserKey {
+        tenant: tenant(tenant_name),
+        user: UserName::parse(user).unwrap(),
+    }
+}
+
+fn config(settings: impl FnOnce(&mut Config)) -> Config {
+    let mut config = Config::default();
+    settings(&mut config);
+    config
+}
+
+fn override_of(name: &str) -> LimitsOverride {
+    LimitsOverride {
+        tenants: vec![tenant(name)],
+        connections_per_tenant: None,
+        connections_per_user: None,
+        user_handshakes_per_minute: None,
+        user_burst: None,
+        user_period: None,
+        tenant_burst: None,
+        tenant_period: None,
+        ingest_burst: None,
+        ingest_period: None,
+    }
+}
+
+/// How many of so many pass, and what the first is told that does not.
+fn passed(mut one: impl FnMut() -> Result<(), Exceeded>) -> (u32, Limit, u128) {
+    let mut passed = 0;
+    loop {
+        match one() {
+            Ok(()) => passed += 1,
+            Err(it) => return (passed, it.limit, it.retry_after.as_millis()),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_user_may_send_a_burst_and_then_as_many_again_in_a_period() {
+    let limits = Limits::new(&Config::default());
+    let ann = who("acme", "ann");
+    let send = || limits.message(&ann, Charge::User);
+    assert_eq!(passed(send), (100, Limit::UserMessages, 600));
+    advance(Duration::from_micros(599_100)).await;
+    // Rounded up: what is left is 0.9 ms.
+    assert_eq!(passed(send), (0, Limit::UserMessages, 1));
+    advance(Duration::from_micros(900)).await;
+    assert_eq!(passed(send), (1, Limit::UserMessages, 600));
+    advance(Duration::from_mins(1)).await;
+    assert_eq!(passed(send), (100, Limit::UserMessages, 600));
+    // Another user, or one of that name elsewhere, has a bucket of its own.
+    for other in [who("acme", "bob"), who("globex", "ann")] {
+        let send = || limits.message(&other, Charge::User);
+        assert_eq!(passed(send), (100, Limit::UserMessages, 600));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_user_over_its_rate_takes_nothing_from_its_tenant() {
+    let limits = Limits::new(&config(|it| {
+        it.limits.user_burst = count(2);
+        it.limits.tenant_burst = count(5);
+    }));
+    let send = |user| passed(|| limits.message(&who("acme", user), Charge::UserAndTenant));
+    assert_eq!(send("ann"), (2, Limit::UserMessages, 30_000));
+    assert_eq!(send("ann"), (0, Limit::UserMessages, 30_000));
+    assert_eq!(send("bob"), (2, Limit::UserMessages, 30_000));
+    assert_eq!(send("cid"), (1, Limit::TenantMessages, 12_000));
+    // What is charged to the user alone passes all the same.
+    let send = || limits.message(&who("acme", "dan"), Charge::User);
+    assert_eq!(passed(send), (2, Limit::UserMessages, 30_000));
+    let send = || limits.message(&who("globex", "ann"), Charge::UserAndTenant);
+    assert_eq!(passed(send), (2, Limit::UserMessages, 30_000));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tenant_with_an_override_has_its_rates_and_caps_and_the_others_theirs() {
+    let limits = Limits::new(&config(|it| {
+        it.limits.user_burst = count(2);
+        it.limits.connections_per_user = Some(count(1));
+        it.limits.overrides = vec![LimitsOverride {
+            user_burst: Some(count(4)),
+            user_period: Some(Duration::from_secs(4)),
+            connections_per_user: Some(count(2)),
+            ..override_of("acme")
+        }];
+    }));
+    let send = |tenant| passed(|| limits.message(&who(tenant, "ann"), Charge::User));
+    assert_eq!(send("acme"), (4, Limit::UserMessages, 1_000));
+    assert_eq!(send("globex"), (2, Limit::UserMessages, 30_000));
+    let address = IpAddr::from([127, 0, 0, 1]);
+    for (tenant, cap) in [("acme", 2), ("globex", 1)] {
+        let connect = || limits.connect(who(tenant, "ann"), address);
+        let places: Vec<_> = (0..cap).map(|_| connect().unwrap()).collect();
+        assert_eq!(connect().unwrap_err(), Limit::UserConnections);
+        drop(places);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_configuration_refills_only_the_buckets_whose_rate_it_changes() {
+    let with = |user: u32, acme: Option<u32>| {
+        config(|it| {
+            it.limits.user_burst = count(user);
+            it.limits.tenant_burst = count(3);
+            it.limits.overrides = vec![LimitsOverride {
+                user_burst: acme.map(count),
+                ..override_of("acme")
+            }];
+        })
+    };
+    let limits = Limits::new(&with(2, Some(5)));
+    let send = |tenant| passed(|| limits.message(&who(tenant, "ann"), Charge::User)).0;
+    let all = |tenant| passed(|| limits.message(&who(tenant, "bob"), Charge::UserAndTenant)).1;
+    assert_eq!((send("acme"), send("globex")), (5, 2));
+    assert_eq!(all("acme"), Limit::TenantMessages);
+    limits.configure(&with(2, Some(5)));
+    assert_eq!((send("acme"), send("globex")), (0, 0));
+    limits.configure(&with(4, Some(5)));
+    assert_eq!((send("acme"), send("globex")), (0, 4));
+    // The tenant that loses its override has the buckets of all, where its is full.
+    limits.configure(&with(4, None));
+    assert_eq!((send("acme"), send("globex")), (4, 0));
+    // The tenant's rate was the same throughout.
+    let late = limits.message(&who("acme", "cid"), Charge::UserAndTenant);
+    assert_eq!(late.unwrap_err().limit, Limit::TenantMessages);
+}
+
+#[tokio::test(start_paused = true)]
+async fn buckets_are_forgotten_when_they_are_full_again_and_not_before() {
+    let limits = Limits::new(&config(|it| {
+        it.ingest.tenant_burst = Some(count(10));
+        it.limits.handshakes_per_second = Some(count(10));
+        it.limits.user_handshakes_per_minute = Some(count(10));
+    }));
+    for number in 0..1_000 {
+        let who = who(&format!("tenant-{number}"), "ann");
+        limits.message(&who, Charge::UserAndTenant).unwrap();
+        limits.user_handshake(&who).unwrap();
+        limits.call(&who.tenant, None).unwrap();
+    }
+    limits.handshake().unwrap();
+    limits.sweep();
+    assert!(!limits.is_empty());
+    let ann = who("tenant-0", "ann");
+    assert_eq!(passed(|| limits.message(&ann, Charge::User)).0, 99);
+    advance(Duration::from_secs(59)).await;
+    limits.sweep();
+    assert!(!limits.is_empty());
+    assert_eq!(passed(|| limits.message(&ann, Charge::User)).0, 98);
+    advance(Duration::from_secs(61)).await;
+    limits.sweep();
+    assert!(limits.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn handshakes_are_bounded_by_the_second_and_those_of_a_user_by_the_minute() {
+    let limits = Limits::new(&config(|it| {
+        it.limits.handshakes_per_second = Some(count(4));
+        it.limits.user_handshakes_per_minute = Some(count(2));
+    }));
+    assert_eq!(passed(|| limits.handshake()), (4, Limit::Handshakes, 250));
+    let of_user = || limits.user_handshake(&who("acme", "ann"));
+    assert_eq!(passed(of_user), (2, Limit::UserHandshakes, 30_000));
+    let unbounded = Limits::new(&Config::default());
+    for _ in 0..1_000 {
+        unbounded.handshake().unwrap();
+        unbounded.user_handshake(&who("acme", "ann")).unwrap();
+    }
+    assert!(unbounded.is_empty());
+}
+
+fn ingesting() -> Limits {
+    let key = |name: &str, burst| IngestKey {
+        name: name.to_owned(),
+        key_file: "key".into(),
+        tenants: None,
+        burst,
+        period: None,
+    };
+    Limits::new(&config(|it| {
+        it.ingest.tenant_burst = Some(count(10));
+        it.ingest.keys = vec![key("bounded", Some(count(20))), key("free", None)];
+        it.limits.overrides = vec![LimitsOverride {
+            ingest_burst: Some(count(4)),
+            ingest_period: Some(Duration::from_mins(1)),
+            ..override_of("small")
+        }];
+    }))
+}
+
+/// What a batch of so many is told.
+fn post(limits: &Limits, name: &str, key: &str, events: usize) -> Result<(), Exceeded> {
+    let budget = limits.call(&tenant(name), Some(key))?;
+    budget.charge_rest(events)
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_are_charged_to_their_tenant_and_then_to_the_key() {
+    let limits = ingesting();
+    assert_eq!(post(&limits, "acme", "bounded", 6), Ok(()));
+    let refused = post(&limits, "acme", "bounded", 5).unwrap_err();
+    // The first of the five was charged, so three are left of ten.
+    assert_eq!(refused.limit, Limit::IngestTenant);
+    assert_eq!(post(&limits, "acme", "bounded", 3), Ok(()));
+    let full = passed(|| post(&limits, "acme", "bounded", 1));
+    assert_eq!(full, (0, Limit::IngestTenant, 100));
+    // The key has 20 less the ten of acme: a tenant over its rate has taken no more.
+    assert_eq!(post(&limits, "globex", "bounded", 10), Ok(()));
+    let full = passed(|| post(&limits, "initech", "bounded", 1));
+    assert_eq!(full, (0, Limit::IngestKey, 50));
+    assert_eq!(post(&limits, "hooli", "free", 10), Ok(()));
+    let full = passed(|| post(&limits, "small", "free", 1));
+    assert_eq!(full, (4, Limit::IngestTenant, 15_000));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_larger_than_a_bucket_passes_when_the_bucket_is_full() {
+    let limits = ingesting();
+    assert_eq!(post(&limits, "acme", "free", 1_000), Ok(()));
+    // Whoever comes back as told passes the second time at the latest: of the first
+    // call it is not known yet that it is many.
+    for retry_after in [100, 1_000] {
+        let refused = post(&limits, "acme", "free", 1_000).unwrap_err();
+        assert_eq!(refused.retry_after.as_millis(), retry_after);
+        advance(refused.retry_after).await;
+    }
+    assert_eq!(post(&limits, "acme", "free", 1_000), Ok(()));
+}

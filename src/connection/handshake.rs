@@ -16,12 +16,13 @@ use hyper::{
     upgrade::OnUpgrade,
 };
 use hyper_util::rt::TokioIo;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
+use futures_util::future::join_all;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::{admitted::Admitted, offer::Offer, origin, stream::Transport, task::converse};
 use crate::{
-    auth::{Authenticator, Credentials, Identity},
+    auth::{Authenticator, Credentials, Identity, TokenError},
     http::{Problem, Response, bearer_token, query_pairs},
     protocol::ErrorCode,
     relay::{Relay, Shard},
@@ -95,12 +96,13 @@ fn refused_by_hyper(error: &hyper::Error) -> Option<StatusCode> {
     }
 }
 
-fn answer(
+async fn answer(
     shard: Rc<Shard>,
     accepted: Accepted,
     mut request: Request<Incoming>,
-) -> impl Future<Output = Result<Response, Infallible>> {
+) -> Result<Response, Infallible> {
     let response = admit(&shard, &request)
+        .await
         .map(|(admitted, response)| {
             accepted.set(Some((admitted, hyper::upgrade::on(&mut request))));
             response
@@ -111,11 +113,14 @@ fn answer(
             tracing::debug!(status, detail, "a handshake is refused");
             problem.closing().into_response()
         });
-    std::future::ready(Ok(response))
+    Ok(response)
 }
 
 /// Lets the client in, or says why not.
-fn admit(shard: &Rc<Shard>, request: &Request<Incoming>) -> Result<(Admitted, Response), Problem> {
+async fn admit(
+    shard: &Rc<Shard>,
+    request: &Request<Incoming>,
+) -> Result<(Admitted, Response), Problem> {
     let relay = &shard.relay;
     if request.uri().path() != PATH {
         return Err(Problem::no_such_path());
@@ -123,6 +128,25 @@ fn admit(shard: &Rc<Shard>, request: &Request<Incoming>) -> Result<(Admitted, Re
     if request.method() != Method::GET {
         return Err(Problem::method_not_allowed("GET"));
     }
+    check_not_draining(relay)?;
+    let key = websocket_key(request)?;
+    check_origin(relay, request)?;
+    let offer =
+        Offer::parse(request.headers()).map_err(|error| Problem::invalid(error.to_string()))?;
+    let identity = authenticate(relay, request, &offer).await?;
+    // It may have been waited for a key meanwhile; who is let in now would not be told.
+    check_not_draining(relay)?;
+    let admitted = Admitted::new(shard, identity).map_err(|error| {
+        Problem::unavailable(
+            ErrorCode::RateLimitExceeded,
+            error.to_string(),
+            relay.retry_after(),
+        )
+    })?;
+    Ok((admitted, switching_protocols(key, offer.subprotocol)))
+}
+
+fn check_not_draining(relay: &Relay) -> Result<(), Problem> {
     if relay.is_draining() {
         return Err(Problem::unavailable(
             ErrorCode::InternalError,
@@ -130,7 +154,10 @@ fn admit(shard: &Rc<Shard>, request: &Request<Incoming>) -> Result<(Admitted, Re
             relay.retry_after(),
         ));
     }
-    let key = websocket_key(request)?;
+    Ok(())
+}
+
+fn check_origin(relay: &Relay, request: &Request<Incoming>) -> Result<(), Problem> {
     let live = relay.live();
     let token_required = matches!(live.authenticator, Authenticator::Tokens(_));
     let origins = &live.config.client.origins;
@@ -141,17 +168,7 @@ fn admit(shard: &Rc<Shard>, request: &Request<Incoming>) -> Result<(Admitted, Re
             "pages of this Origin may not connect",
         ));
     }
-    let offer =
-        Offer::parse(request.headers()).map_err(|error| Problem::invalid(error.to_string()))?;
-    let identity = authenticate(relay, request, &offer)?;
-    let admitted = Admitted::new(shard, identity).map_err(|error| {
-        Problem::unavailable(
-            ErrorCode::RateLimitExceeded,
-            error.to_string(),
-            relay.retry_after(),
-        )
-    })?;
-    Ok((admitted, switching_protocols(key, offer.subprotocol)))
+    Ok(())
 }
 
 /// The key of a handshake that is one (RFC 6455, 4.2.1).
@@ -200,7 +217,7 @@ fn is_websocket_key(key: &[u8]) -> bool {
         })
 }
 
-fn authenticate(
+async fn authenticate(
     relay: &Relay,
     request: &Request<Incoming>,
     offer: &Offer<'_>,
@@ -220,14 +237,43 @@ fn authenticate(
         token: header.or(offer.token).or(from_query),
         user_id: only(&query, "user_id")?,
     };
-    relay
-        .live()
-        .authenticator
-        .authenticate(credentials, relay.clock.since_unix_epoch())
-        .map_err(|error| {
-            relay.metrics.client_not_authenticated(error.reason());
-            Problem::unauthenticated(error.to_string())
-        })
+    verify(relay, credentials).await.map_err(|error| {
+        relay.metrics.client_not_authenticated(error.reason());
+        Problem::unauthenticated(error.to_string())
+    })
+}
+
+/// Who the client is. Where its token names a key that is not known, and key sets are
+/// fetched that may hold it by now, they are fetched first.
+async fn verify(relay: &Relay, credentials: Credentials<'_>) -> Result<Identity, TokenError> {
+    let verified = verify_now(relay, credentials);
+    let (Err(_), Some(token)) = (&verified, credentials.token) else {
+        return verified;
+    };
+    let (patience, ends) = {
+        let live = relay.live();
+        let auth = &live.config.auth;
+        let now = Instant::now();
+        let ends: Vec<_> = live
+            .authenticator
+            .key_sets_for(token)
+            .iter()
+            .filter_map(|set| set.ask(now, auth.jwks_cooldown))
+            .collect();
+        (auth.jwks_timeout, ends)
+    };
+    if ends.is_empty() {
+        return verified;
+    }
+    let fetched = join_all(ends.into_iter().map(async |mut end| end.changed().await.ok()));
+    // Who began to wait in the middle of a fetch waits for no longer than for a whole one.
+    drop(timeout(patience, fetched).await);
+    verify_now(relay, credentials)
+}
+
+fn verify_now(relay: &Relay, credentials: Credentials<'_>) -> Result<Identity, TokenError> {
+    let now = relay.clock.since_unix_epoch();
+    relay.live().authenticator.authenticate(credentials, now)
 }
 
 /// The value of the query's one pair of this name. Of several, which one counts

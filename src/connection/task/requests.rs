@@ -16,8 +16,10 @@ use crate::{
 
 impl<S: Transport, L: Listener> Connection<S, L> {
     pub(super) fn answer(&mut self, frame: &[u8]) {
-        let now = self.account.shard.relay.clock.unix_seconds();
-        let action = self.conversation.receive(frame, now);
+        let relay = &self.account.shard.relay;
+        let topics_max = relay.live().config.limits.topics_per_subscribe;
+        self.conversation.bound_topics(topics_max);
+        let action = self.conversation.receive(frame, relay.clock.unix_seconds());
         match (action, &mut self.behind) {
             (Action::Reply(reply), _) => self.push(&reply),
             (action, Some(behind)) if behind.has_room() => behind.waiting.push_back(action),

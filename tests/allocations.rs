@@ -318,6 +318,7 @@ fn connect(shard: &Rc<Shard>, number: u64, network: &Rc<Network>) {
         user: UserName::parse(&format!("user-{number}")).unwrap(),
         grant: Grant::Everything,
         expires_at: None,
+        key: None,
     };
     let admitted = Admitted::new(shard, identity).unwrap();
     let stream = Stream(Rc::clone(network));

@@ -185,7 +185,10 @@ mod tests {
         let second = asks(Duration::ZERO).expect("the first fetch was nobody's fault");
         let third = asks(SECOND).expect("one is due");
         set.due(REFRESH, COOLDOWN).await;
-        assert!(!set.fetched(keys("a"), Instant::now()), "the same key again");
+        assert!(
+            !set.fetched(keys("a"), Instant::now()),
+            "the same key again"
+        );
         assert!(second.has_changed().unwrap() && third.has_changed().unwrap());
         assert!(asks(COOLDOWN - SECOND).is_none());
         assert!(asks(COOLDOWN).is_some());

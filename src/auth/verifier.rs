@@ -108,7 +108,8 @@ impl Verifier {
 
     pub(super) fn has_key(&self, key: KeyFingerprint) -> bool {
         let fetched = self.fetched();
-        self.all_keys(&fetched).any(|known| known.fingerprint() == key)
+        self.all_keys(&fetched)
+            .any(|known| known.fingerprint() == key)
     }
 
     pub(super) fn key_sets(&self) -> &[Arc<KeySet>] {
@@ -156,7 +157,9 @@ impl Verifier {
         &'a self,
         fetched: &'a [Arc<Vec<VerificationKey>>],
     ) -> impl Iterator<Item = &'a VerificationKey> {
-        self.keys.iter().chain(fetched.iter().flat_map(|keys| keys.iter()))
+        self.keys
+            .iter()
+            .chain(fetched.iter().flat_map(|keys| keys.iter()))
     }
 
     fn keys_for<'a>(

@@ -4,6 +4,7 @@
 use std::{cell::Cell, convert::Infallible, rc::Rc, sync::Arc};
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use hyper::{
     HeaderMap, Method, Request, StatusCode, Version,
     body::Incoming,
@@ -17,7 +18,6 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, timeout};
-use futures_util::future::join_all;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::{admitted::Admitted, offer::Offer, origin, stream::Transport, task::converse};
@@ -265,7 +265,10 @@ async fn verify(relay: &Relay, credentials: Credentials<'_>) -> Result<Identity,
     if ends.is_empty() {
         return verified;
     }
-    let fetched = join_all(ends.into_iter().map(async |mut end| end.changed().await.ok()));
+    let fetched = join_all(
+        ends.into_iter()
+            .map(async |mut end| end.changed().await.ok()),
+    );
     // Who began to wait in the middle of a fetch waits for no longer than for a whole one.
     drop(timeout(patience, fetched).await);
     verify_now(relay, credentials)

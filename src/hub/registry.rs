@@ -9,7 +9,12 @@ use std::sync::{
 use indexmap::IndexMap;
 use tokio::time::Instant;
 
-use super::{ShardId, dormant::Dormant, inbox::InboxLimits, tenant::{LogView, Tenant}};
+use super::{
+    ShardId,
+    dormant::Dormant,
+    inbox::InboxLimits,
+    tenant::{LogView, Tenant},
+};
 use crate::{
     event::{EventBytes, FingerprintKey},
     log::{Accounts, Condition, Log, MessageIdBudget, MessageIdLimits, Unmet, Window, unmet},

@@ -1,26 +1,37 @@
 //! What every call goes through, in this order: who calls, may they call for this
 //! tenant, is there such a call, does the relay take any.
 
-use hyper::{Method, Request, StatusCode, body::Incoming};
+use hyper::{Request, StatusCode, body::Incoming};
 
 use super::{
-    events,
-    route::{Path, Route},
+    admin, events,
+    parameters::refuse_parameters,
+    route::{Path, Route, Target},
 };
 use crate::{
     auth::{IngestKey, IngestKeys},
     http::{Problem, Response, bearer_token},
-    protocol::ErrorCode,
+    protocol::{ErrorCode, TenantName, UserName},
     relay::{Relay, Shard},
 };
 
-/// Carries a call out.
-pub(super) async fn answer(shard: &Shard, request: Request<Incoming>) -> Result<Response, Problem> {
-    let route = admit(&shard.relay, &request)?;
-    events::publish(shard, &route, request).await
+/// A call that may be carried out.
+enum Admitted {
+    Publish(Route),
+    Look(TenantName),
+    Disconnect(TenantName, UserName),
 }
 
-fn admit(relay: &Relay, request: &Request<Incoming>) -> Result<Route, Problem> {
+/// Carries a call out.
+pub(super) async fn answer(shard: &Shard, request: Request<Incoming>) -> Result<Response, Problem> {
+    match admit(&shard.relay, &request)? {
+        Admitted::Publish(route) => events::publish(shard, &route, request).await,
+        Admitted::Look(tenant) => admin::look(&shard.relay, &tenant).await,
+        Admitted::Disconnect(tenant, user) => admin::disconnect(&shard.relay, &tenant, &user).await,
+    }
+}
+
+fn admit(relay: &Relay, request: &Request<Incoming>) -> Result<Admitted, Problem> {
     let live = relay.live();
     let key = authenticate(relay, &live.ingest_keys, request)?;
     let path = Path::parse(request.uri().path()).ok_or_else(Problem::no_such_path)?;
@@ -32,9 +43,10 @@ fn admit(relay: &Relay, request: &Request<Incoming>) -> Result<Route, Problem> {
             "the key is not for this tenant",
         ));
     }
-    let call = path.call.ok_or_else(Problem::no_such_path)?;
-    if request.method() != Method::POST {
-        return Err(Problem::method_not_allowed("POST"));
+    let target = path.target.ok_or_else(Problem::no_such_path)?;
+    let mut methods = target.methods().split(", ");
+    if !methods.any(|method| request.method() == method) {
+        return Err(Problem::method_not_allowed(target.methods()));
     }
     if relay.is_draining() {
         return Err(Problem::unavailable(
@@ -45,8 +57,18 @@ fn admit(relay: &Relay, request: &Request<Incoming>) -> Result<Route, Problem> {
         .closing());
     }
     let key = key.map(IngestKey::name);
-    tracing::debug!(key, %tenant, ?call, "a backend calls");
-    Ok(Route { tenant, call })
+    tracing::debug!(key, %tenant, ?target, "a backend calls");
+    Ok(match target {
+        Target::Events(call) => Admitted::Publish(Route { tenant, call }),
+        Target::Tenant => {
+            refuse_parameters(request.uri().query())?;
+            Admitted::Look(tenant)
+        }
+        Target::Connections(user) => {
+            refuse_parameters(request.uri().query())?;
+            Admitted::Disconnect(tenant, user.user()?)
+        }
+    })
 }
 
 /// The key that the caller shows; `None` where nobody has to show one.

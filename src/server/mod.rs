@@ -1,7 +1,9 @@
 //! Wiring: listeners, shards, and how they begin and end. Knows no details of any
 //! of them.
 
+mod key_sets;
 mod listener;
+mod reload;
 mod shards;
 
 use std::{
@@ -25,15 +27,16 @@ use tokio_util::task::TaskTracker;
 use crate::{
     auth::Authenticator,
     clock::Clock,
-    config::{Config, Listen},
+    config::{Config, Ingest, Listen},
     hub::{self, InboxLimits, PublishTimeouts, Registry, RegistryLimits},
     log::{MessageIdLimits, Window},
-    ops::{self, Metrics, Ops},
+    ops::{self, Health, Metrics, Ops},
     random::Random,
     relay::Relay,
     setup::Setup,
     tally::Tally,
 };
+use key_sets::KeySets;
 use listener::{Buffers, Listener};
 use shards::{Peer, Shards};
 
@@ -91,8 +94,9 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Server {
     relay: Arc<Relay>,
-    ops: Arc<Ops>,
+    health: Arc<Health>,
     shards: Arc<Shards>,
+    key_sets: KeySets,
     tasks: JoinSet<()>,
     addresses: Addresses,
 }
@@ -133,43 +137,51 @@ impl Server {
         let random = Arc::new(Random::from_system()?);
         let registry = Arc::new(Registry::new(registry_limits(config), Arc::clone(&random)));
         let tallies: Vec<Arc<Tally>> = (0..shard_count(config)).map(|_| Arc::default()).collect();
-        let timeouts = PublishTimeouts {
-            inbox: config.ingest.inbox_timeout,
-            ack: config.ingest.ack_timeout,
-        };
+        let timeouts = publish_timeouts(&config.ingest);
         let (publisher, seeds) = hub::hub(&registry, timeouts, &tallies);
         let metrics = Arc::new(Metrics::new(
             matches!(setup.live.authenticator, Authenticator::Tokens(_)),
             !setup.live.ingest_keys.is_empty(),
         ));
-        let ops = Arc::new(Ops::new(
-            Arc::clone(&metrics),
-            tallies,
-            Arc::clone(&registry),
-        ));
+        let clock = Clock::system();
+        metrics.configured(clock.unix_seconds());
         let relay = Arc::new(Relay {
             live: ArcSwap::from_pointee(setup.live),
             schema: setup.schema,
             publisher,
-            clock: Clock::system(),
+            clock,
             random,
-            metrics,
+            metrics: Arc::clone(&metrics),
             draining: AtomicBool::new(false),
             calls: TaskTracker::new(),
             clients: TaskTracker::new(),
         });
         let shards = Arc::new(Shards::start(&relay, seeds).map_err(StartError::Shard)?);
 
+        let health = Arc::new(Health::new(Arc::clone(&relay), 2));
+        let ops = Ops::new(metrics, tallies, Arc::clone(&registry), Arc::clone(&health));
+        let ops = Arc::new(ops);
+        let mut key_sets = KeySets::default();
+        key_sets.follow(&relay, &shards);
+
         let mut tasks = JoinSet::new();
-        tasks.spawn(accept(client, Peer::Client, relay.clone(), shards.clone()));
-        tasks.spawn(accept(ingest, Peer::Backend, relay.clone(), shards.clone()));
-        tasks.spawn(serve_ops(ops_listener, relay.clone(), ops.clone()));
+        for (listener, peer) in [(client, Peer::Client), (ingest, Peer::Backend)] {
+            let accepting = accept(listener, peer, relay.clone(), shards.clone());
+            let listening = health.listening();
+            tasks.spawn(async move {
+                accepting.await;
+                drop(listening);
+            });
+        }
+        tasks.spawn(serve_ops(ops_listener, relay.clone(), ops));
         tasks.spawn(sweep(registry));
-        tasks.spawn(become_ready(shards.clone(), ops.clone()));
+        tasks.spawn(become_ready(shards.clone(), health.clone()));
+        tasks.spawn(watch(health.clone()));
         Ok(Self {
             relay,
-            ops,
+            health,
             shards,
+            key_sets,
             tasks,
             addresses,
         })
@@ -183,7 +195,7 @@ impl Server {
 
     /// Waits until it takes what comes.
     pub async fn ready(&self) {
-        self.ops.ready().await;
+        self.health.running().await;
     }
 
     /// Waits for ever, unless a part of the relay fails without which it cannot go
@@ -199,7 +211,7 @@ impl Server {
         let began = Instant::now();
         let timeout = self.relay.live().config.client.drain_timeout;
         self.relay.draining.store(true, Ordering::Release);
-        self.ops.set_draining();
+        self.health.set_draining();
         self.relay.calls.close();
         // A call that hangs must not keep the clients from being told.
         let calls_end = began + (timeout / 2).min(CALLS_TIMEOUT);
@@ -207,6 +219,7 @@ impl Server {
         let closed = timeout_at(began + timeout, self.shards.drain(&self.relay.clients))
             .await
             .is_ok();
+        self.key_sets.stop().await;
         self.tasks.shutdown().await;
         // A shard that has not come to its end is not waited for: the process's end
         // is its end too.
@@ -234,6 +247,13 @@ fn bind(
         address,
         source,
     })
+}
+
+fn publish_timeouts(ingest: &Ingest) -> PublishTimeouts {
+    PublishTimeouts {
+        inbox: ingest.inbox_timeout,
+        ack: ingest.ack_timeout,
+    }
 }
 
 fn shard_count(config: &Config) -> usize {
@@ -288,9 +308,15 @@ async fn serve_ops(listener: Listener, relay: Arc<Relay>, ops: Arc<Ops>) {
     }
 }
 
-async fn become_ready(shards: Arc<Shards>, ops: Arc<Ops>) {
+async fn become_ready(shards: Arc<Shards>, health: Arc<Health>) {
     shards.up().await;
-    ops.set_ready();
+    health.set_running();
+}
+
+/// Has systemd know that the shards answer.
+async fn watch(health: Arc<Health>) {
+    let is_well = || async { health.shards_answer().await };
+    ops::feed_watchdog(is_well).await;
 }
 
 fn accept_failed(metrics: &Metrics, error: &io::Error) {

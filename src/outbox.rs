@@ -7,7 +7,7 @@
 //! as owed. They come to it from the log, as there is room for them.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::VecDeque,
     io::IoSlice,
     mem,
@@ -138,7 +138,7 @@ impl Frame {
 /// idle connection has none and a busy shard asks the allocator for none.
 #[derive(Debug)]
 pub struct OutboxPool {
-    limits: OutboxLimits,
+    limits: Cell<OutboxLimits>,
     spare: RefCell<Vec<Queue>>,
 }
 
@@ -149,9 +149,15 @@ impl OutboxPool {
     #[must_use]
     pub fn new(limits: OutboxLimits) -> Rc<Self> {
         Rc::new(Self {
-            limits,
+            limits: Cell::new(limits),
             spare: RefCell::default(),
         })
+    }
+
+    /// Has its outboxes keep to these limits from now on. What waits already may be
+    /// more.
+    pub fn set_limits(&self, limits: OutboxLimits) {
+        self.limits.set(limits);
     }
 
     fn borrow_queue(&self) -> Queue {
@@ -342,7 +348,7 @@ impl Outbox {
     #[must_use]
     pub fn is_half_free(&self) -> bool {
         let state = self.state.borrow();
-        let limits = &self.pool.limits;
+        let limits = self.pool.limits.get();
         state.queue.len() < limits.frames.div_ceil(2) && state.bytes < limits.bytes.div_ceil(2)
     }
 
@@ -465,7 +471,7 @@ impl Outbox {
     }
 
     fn is_full(&self, state: &State) -> bool {
-        let limits = &self.pool.limits;
+        let limits = self.pool.limits.get();
         state.queue.len() >= limits.frames || state.bytes >= limits.bytes
     }
 

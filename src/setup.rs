@@ -9,7 +9,7 @@ use std::{
 
 use crate::{
     auth::{
-        Authenticator, FileError, IngestKey, IngestKeyError, IngestKeys, KeyError, Secret,
+        Authenticator, FileError, IngestKey, IngestKeyError, IngestKeys, KeyError, KeySet, Secret,
         TokenRules, VerificationKey, Verifier, VerifierError, read_file,
     },
     config::{self, Auth, AuthKey, AuthMode, Config, ConfigError, Ingest},
@@ -98,12 +98,7 @@ impl Setup {
     /// When the file is none, contradicts itself, or names something that cannot be
     /// used; with the line.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        Self::new(Config::load(path)?).map_err(|error| match error {
-            SetupError::Config(error) => error,
-            SetupError::Unusable { key, fault } => {
-                ConfigError::refused_at(path, &key, &fault, fault.hint())
-            }
-        })
+        Self::new(Config::load(path)?).map_err(|error| error.in_file(path))
     }
 
     /// Reads what the configuration names.
@@ -122,6 +117,38 @@ impl Setup {
     }
 }
 
+impl SetupError {
+    /// The same, with the file and the line of the key.
+    fn in_file(self, path: &Path) -> ConfigError {
+        match self {
+            Self::Config(error) => error,
+            Self::Unusable { key, fault } => {
+                ConfigError::refused_at(path, &key, &fault, fault.hint())
+            }
+        }
+    }
+}
+
+/// Reads the configuration file again, and what it names and a reload may change.
+///
+/// # Errors
+///
+/// As [`Setup::load`].
+pub fn load_live(path: &Path) -> Result<Live, ConfigError> {
+    live(Config::load(path)?).map_err(|error| error.in_file(path))
+}
+
+/// Reads what the configuration names, of which a part is no longer as the file at
+/// `path` has it.
+///
+/// # Errors
+///
+/// When its parts contradict each other, or something that it names cannot be used.
+pub fn merged_live(path: &Path, config: Config) -> Result<Live, ConfigError> {
+    config.check().map_err(|error| error.merged(path))?;
+    live(config).map_err(|error| error.in_file(path))
+}
+
 fn live(config: Config) -> Result<Live, SetupError> {
     Ok(Live {
         authenticator: authenticator(&config.auth)?,
@@ -134,7 +161,7 @@ fn authenticator(auth: &Auth) -> Result<Authenticator, SetupError> {
     match auth.mode {
         AuthMode::None => Ok(Authenticator::Open),
         AuthMode::Jwt => {
-            let mut keys = Vec::new();
+            let (mut keys, mut sets) = (Vec::new(), Vec::new());
             for (index, key) in auth.keys.iter().enumerate() {
                 let name = match key {
                     AuthKey::Secret { .. } => "secret_file",
@@ -142,10 +169,13 @@ fn authenticator(auth: &Auth) -> Result<Authenticator, SetupError> {
                     AuthKey::Jwks { .. } => "jwks_file",
                     AuthKey::JwksUrl { .. } => "jwks_url",
                 };
+                if let AuthKey::JwksUrl { url } = key {
+                    sets.push(Arc::new(KeySet::new(url.clone())));
+                }
                 let place = format!("auth.keys[{index}].{name}");
                 keys.extend(verification_keys(key).map_err(Fault::at(&place))?);
             }
-            Verifier::new(keys, rules(auth))
+            Verifier::with_sets(keys, sets, rules(auth))
                 .map(Authenticator::Tokens)
                 .map_err(|error| Fault::at("auth.keys")(error.into()))
         }
@@ -173,6 +203,7 @@ fn verification_keys(key: &AuthKey) -> Result<Vec<VerificationKey>, Fault> {
             (file, key.map(|key| vec![key]))
         }
         AuthKey::Jwks { file } => (file, VerificationKey::from_jwks(&read_file(file)?)),
+        // Fetched once the relay runs.
         AuthKey::JwksUrl { .. } => return Ok(Vec::new()),
     };
     keys.map_err(|source| Fault::Key {

@@ -319,6 +319,7 @@ fn connect(shard: &Rc<Shard>, number: u64, network: &Rc<Network>) {
         user: UserName::parse(&format!("user-{number}")).unwrap(),
         grant: Grant::Everything,
         expires_at: None,
+        key: None,
     };
     let admitted = Admitted::new(shard, identity, Ipv4Addr::LOCALHOST.into()).unwrap();
     let stream = Stream(Rc::clone(network));

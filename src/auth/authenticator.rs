@@ -1,9 +1,9 @@
 //! How clients are told apart: by tokens, or not at all. Knows no HTTP; who
 //! reads the request says what it brought.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use super::{Grant, Identity, TokenError, Verifier};
+use super::{Grant, Identity, KeyFingerprint, KeySet, TokenError, Verifier};
 use crate::protocol::{TenantName, UserName};
 
 /// The tenant of desktop mode, and its user where none is named.
@@ -47,6 +47,50 @@ impl Authenticator {
             Self::Open => desktop_identity(credentials.user_id.unwrap_or(DESKTOP_NAME)),
         }
     }
+
+    /// Whether there is nothing to verify a token with.
+    #[must_use]
+    pub fn has_no_key(&self) -> bool {
+        match self {
+            Self::Tokens(verifier) => verifier.has_no_key(),
+            Self::Open => false,
+        }
+    }
+
+    /// Whether tokens of this key are still good.
+    #[must_use]
+    pub fn has_key(&self, key: KeyFingerprint) -> bool {
+        match self {
+            Self::Tokens(verifier) => verifier.has_key(key),
+            Self::Open => false,
+        }
+    }
+
+    /// The sets of keys that are fetched.
+    #[must_use]
+    pub fn key_sets(&self) -> &[Arc<KeySet>] {
+        match self {
+            Self::Tokens(verifier) => verifier.key_sets(),
+            Self::Open => &[],
+        }
+    }
+
+    /// Takes over what another has fetched from the same addresses.
+    pub fn adopt_key_sets(&mut self, other: &Self) {
+        if let Self::Tokens(verifier) = self {
+            verifier.adopt_key_sets(other.key_sets());
+        }
+    }
+
+    /// The sets that may hold the token's key once they are fetched again, where none
+    /// of the keys that there are is called as the token says.
+    #[must_use]
+    pub fn key_sets_for(&self, token: &str) -> Vec<Arc<KeySet>> {
+        match self {
+            Self::Tokens(verifier) => verifier.key_sets_for(token),
+            Self::Open => Vec::new(),
+        }
+    }
 }
 
 fn desktop_identity(user: &str) -> Result<Identity, TokenError> {
@@ -59,6 +103,7 @@ fn desktop_identity(user: &str) -> Result<Identity, TokenError> {
         user: UserName::parse(user).map_err(malformed)?,
         grant: Grant::Everything,
         expires_at: None,
+        key: None,
     })
 }
 

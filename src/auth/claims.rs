@@ -63,6 +63,7 @@ pub(super) fn identity(
         user: name(claims, &rules.user_claim, UserName::parse)?,
         grant: grant(claims, &rules.topics_claim)?,
         expires_at,
+        key: None,
     })
 }
 

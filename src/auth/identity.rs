@@ -3,6 +3,7 @@
 
 use std::{collections::HashSet, time::Duration};
 
+use super::KeyFingerprint;
 use crate::protocol::{TenantName, Topic, UserName};
 
 /// Who a client is, what it may do, and until when.
@@ -19,6 +20,8 @@ pub struct Identity {
     ///
     /// [`EXPIRY_AHEAD_MAX`]: super::EXPIRY_AHEAD_MAX
     pub expires_at: Option<Duration>,
+    /// The key that has verified its token; `None` where there is no token.
+    pub key: Option<KeyFingerprint>,
 }
 
 /// What a client may subscribe to in its tenant. A topic's kind can forbid it

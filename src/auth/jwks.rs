@@ -1,5 +1,5 @@
-//! JSON Web Key Sets (RFC 7517) from the operator's files. Knows no tokens and
-//! fetches nothing.
+//! JSON Web Key Sets (RFC 7517), from the operator's files or fetched. Knows no
+//! tokens and fetches nothing.
 
 use aws_lc_rs::signature::{RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents};
 use serde::Deserialize;
@@ -33,13 +33,7 @@ struct Jwk {
 }
 
 pub(super) fn keys(json: &[u8]) -> Result<Vec<VerificationKey>, KeyError> {
-    // The parser's own message is left out: it can quote the file, and the file
-    // can hold secrets.
-    let set: Jwks = serde_json::from_slice(json).map_err(|error| KeyError::Jwks {
-        line: error.line(),
-        column: error.column(),
-    })?;
-    let keys = set
+    let keys = parse(json)?
         .keys
         .into_iter()
         .enumerate()
@@ -53,6 +47,30 @@ pub(super) fn keys(json: &[u8]) -> Result<Vec<VerificationKey>, KeyError> {
         return Err(KeyError::EmptyJwks);
     }
     Ok(keys)
+}
+
+pub(super) fn fetched_keys(json: &[u8]) -> Result<(Vec<VerificationKey>, usize), KeyError> {
+    let jwks = parse(json)?.keys;
+    let count = jwks.len();
+    let keys: Vec<_> = jwks
+        .into_iter()
+        .filter(|jwk| jwk.is_for_verification() && jwk.kty.as_deref() != Some("oct"))
+        .filter_map(|jwk| jwk.into_key().ok())
+        .collect();
+    if keys.is_empty() {
+        return Err(KeyError::EmptyJwks);
+    }
+    let passed_over = count - keys.len();
+    Ok((keys, passed_over))
+}
+
+fn parse(json: &[u8]) -> Result<Jwks, KeyError> {
+    // The parser's own message is left out: it can quote the file, and the file
+    // can hold secrets.
+    serde_json::from_slice(json).map_err(|error| KeyError::Jwks {
+        line: error.line(),
+        column: error.column(),
+    })
 }
 
 impl Jwk {

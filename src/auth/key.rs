@@ -1,14 +1,37 @@
 //! Keys that verify signatures, each bound to one algorithm. Knows no tokens.
 
-use std::fmt;
+use std::{fmt, num::NonZeroU64};
 
-use aws_lc_rs::signature::{ED25519, ParsedPublicKey, RsaSubjectPublicKey, VerificationAlgorithm};
+use aws_lc_rs::{
+    digest::{Context, SHA256},
+    signature::{ED25519, ParsedPublicKey, RsaSubjectPublicKey, VerificationAlgorithm},
+};
 use jsonwebtoken::DecodingKey;
 
 use super::{Algorithm, KeyError, Secret, algorithm::Scheme, jwks, pem_file};
 
 /// How many bits the modulus of an RSA key may have (RFC 7518, 3.3).
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
+
+/// Tells keys apart without showing them: a part of the hash of a key, its algorithm
+/// and its `kid`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeyFingerprint(NonZeroU64);
+
+impl KeyFingerprint {
+    fn of(algorithm: Algorithm, kid: Option<&str>, material: &[u8]) -> Self {
+        let mut hash = Context::new(&SHA256);
+        // The length, so that no two differ only in where the one ends.
+        let kid_len = kid.map_or(u64::MAX, |kid| kid.len() as u64);
+        hash.update(algorithm.as_str().as_bytes());
+        hash.update(&kid_len.to_be_bytes());
+        hash.update(kid.unwrap_or_default().as_bytes());
+        hash.update(material);
+        let digest = hash.finish();
+        let first = digest.as_ref().first_chunk().copied().unwrap_or_default();
+        Self(NonZeroU64::new(u64::from_be_bytes(first)).unwrap_or(NonZeroU64::MIN))
+    }
+}
 
 /// A key that verifies what one algorithm has signed. It was checked when it was
 /// made: its strength, its type and its curve.
@@ -17,6 +40,7 @@ pub struct VerificationKey {
     kid: Option<String>,
     algorithm: Algorithm,
     key: DecodingKey,
+    fingerprint: KeyFingerprint,
 }
 
 impl VerificationKey {
@@ -33,6 +57,7 @@ impl VerificationKey {
     ) -> Result<Self, KeyError> {
         check_secret(algorithm, secret)?;
         Ok(Self {
+            fingerprint: KeyFingerprint::of(algorithm, kid.as_deref(), secret.as_bytes()),
             kid,
             algorithm,
             key: DecodingKey::from_secret(secret.as_bytes()),
@@ -70,6 +95,17 @@ impl VerificationKey {
         jwks::keys(json)
     }
 
+    /// The keys of a set that was fetched, in its order, and how many were passed
+    /// over: of an issuer's set the relay need not know every kind, and a secret that
+    /// everybody can fetch is none.
+    ///
+    /// # Errors
+    ///
+    /// When it is no set, or no key is left.
+    pub fn from_fetched_jwks(json: &[u8]) -> Result<(Vec<Self>, usize), KeyError> {
+        jwks::fetched_keys(json)
+    }
+
     /// The key that these bytes are: DER, or for elliptic curves the point.
     pub(super) fn from_public_key(
         algorithm: Algorithm,
@@ -92,6 +128,7 @@ impl VerificationKey {
             }
         };
         Ok(Self {
+            fingerprint: KeyFingerprint::of(algorithm, kid.as_deref(), bytes),
             kid,
             algorithm,
             key,
@@ -108,6 +145,12 @@ impl VerificationKey {
     #[must_use]
     pub fn algorithm(&self) -> Algorithm {
         self.algorithm
+    }
+
+    /// What tells it from others.
+    #[must_use]
+    pub fn fingerprint(&self) -> KeyFingerprint {
+        self.fingerprint
     }
 
     /// Whether this key, or its private half, made the signature (base64url) of

@@ -1,6 +1,9 @@
 //! Who may do what: tokens and keys become an identity and its grant. Knows no
 //! HTTP, no connection and no config file; `now` is always passed in.
 //!
+//! A [`KeySet`] has what was fetched last from an issuer; it says when a fetch is due
+//! and fetches nothing.
+//!
 //! A client's JWT goes through a [`Verifier`], which holds the keys and the
 //! [`TokenRules`], and comes out as an [`Identity`]; [`Authenticator`] is that,
 //! or desktop mode. Backends have [`IngestKeys`]. [`SigningKey::mint`] makes
@@ -22,6 +25,7 @@ mod identity;
 mod ingest_keys;
 mod jwks;
 mod key;
+mod key_set;
 mod mint;
 mod pem_file;
 mod secret;
@@ -34,7 +38,8 @@ pub use claims::{EXPIRY_AHEAD_MAX, TokenRules};
 pub use error::{JwkProblem, KeyError, TokenError};
 pub use identity::{Grant, Identity};
 pub use ingest_keys::{INGEST_KEY_BYTES_MIN, IngestKey, IngestKeyError, IngestKeys};
-pub use key::VerificationKey;
+pub use key::{KeyFingerprint, VerificationKey};
+pub use key_set::KeySet;
 pub use mint::{MintError, NewToken, SigningKey};
 pub use secret::{FileError, Secret, read_file};
 pub use verifier::{TOKEN_BYTES_MAX, Verifier, VerifierError};

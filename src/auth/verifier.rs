@@ -1,12 +1,12 @@
 //! Tokens: signed JWTs in compact form (RFC 7515, 7519), checked as RFC 8725
 //! advises. Knows no HTTP and asks nobody for keys.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use serde_json::{Map, Value};
 
 use super::{
-    Algorithm, Identity, TokenError, TokenRules, VerificationKey, claims,
+    Algorithm, Identity, KeyFingerprint, KeySet, TokenError, TokenRules, VerificationKey, claims,
     strict_json::{base64url, object},
 };
 
@@ -17,6 +17,8 @@ pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
 #[derive(Debug, Clone)]
 pub struct Verifier {
     keys: Vec<VerificationKey>,
+    /// Fetched; their keys are tried after the others.
+    sets: Vec<Arc<KeySet>>,
     rules: TokenRules,
 }
 
@@ -38,13 +40,26 @@ impl Verifier {
     ///
     /// When there is no key, or a claim's name is empty.
     pub fn new(keys: Vec<VerificationKey>, rules: TokenRules) -> Result<Self, VerifierError> {
+        Self::with_sets(keys, Vec::new(), rules)
+    }
+
+    /// The same, with sets of keys that are fetched and may have none yet.
+    ///
+    /// # Errors
+    ///
+    /// When there is neither key nor set, or a claim's name is empty.
+    pub fn with_sets(
+        keys: Vec<VerificationKey>,
+        sets: Vec<Arc<KeySet>>,
+        rules: TokenRules,
+    ) -> Result<Self, VerifierError> {
         let names = [&rules.tenant_claim, &rules.user_claim, &rules.topics_claim];
-        if keys.is_empty() {
+        if keys.is_empty() && sets.is_empty() {
             Err(VerifierError::NoKeys)
         } else if names.into_iter().any(|name| name.is_empty()) {
             Err(VerifierError::EmptyClaimName)
         } else {
-            Ok(Self { keys, rules })
+            Ok(Self { keys, sets, rules })
         }
     }
 
@@ -69,25 +84,93 @@ impl Verifier {
                 "its signature is not base64url without padding",
             ));
         }
-        let keys = self.keys_for(&header)?;
-        if !keys
+        let fetched = self.fetched();
+        let keys = self.keys_for(&header, &fetched)?;
+        let key = keys
             .iter()
-            .any(|key| key.verifies(parts.signed.as_bytes(), parts.signature))
-        {
-            return Err(TokenError::BadSignature);
-        }
+            .find(|key| key.verifies(parts.signed.as_bytes(), parts.signature))
+            .ok_or(TokenError::BadSignature)?;
         let claims = base64url(parts.claims)
             .and_then(|json| object(&json))
             .ok_or(TokenError::Malformed(
                 "its claims are not the base64url of a JSON object with each name once",
             ))?;
-        claims::identity(&claims, &self.rules, now)
+        let identity = claims::identity(&claims, &self.rules, now)?;
+        Ok(Identity {
+            key: Some(key.fingerprint()),
+            ..identity
+        })
     }
 
-    fn keys_for(&self, header: &Header) -> Result<Vec<&VerificationKey>, TokenError> {
+    pub(super) fn has_no_key(&self) -> bool {
+        self.keys.is_empty() && self.sets.iter().all(|set| set.keys().is_none())
+    }
+
+    pub(super) fn has_key(&self, key: KeyFingerprint) -> bool {
+        let fetched = self.fetched();
+        self.all_keys(&fetched)
+            .any(|known| known.fingerprint() == key)
+    }
+
+    pub(super) fn key_sets(&self) -> &[Arc<KeySet>] {
+        &self.sets
+    }
+
+    pub(super) fn adopt_key_sets(&mut self, others: &[Arc<KeySet>]) {
+        for set in &mut self.sets {
+            if let Some(same) = others.iter().find(|other| other.url() == set.url()) {
+                *set = Arc::clone(same);
+            }
+        }
+    }
+
+    /// Those that may hold the token's key once they are fetched anew: all, where no
+    /// key has the name that the token gives; where it gives none, those that have not
+    /// been fetched yet.
+    pub(super) fn key_sets_for(&self, token: &str) -> Vec<Arc<KeySet>> {
+        let read = |token: &str| {
+            let fits = token.len() <= TOKEN_BYTES_MAX;
+            let parts = fits.then(|| Parts::split(token).ok())??;
+            Header::read(parts.header).ok()
+        };
+        let Some(header) = read(token).filter(|_| !self.sets.is_empty()) else {
+            return Vec::new();
+        };
+        let fetched = self.fetched();
+        let is_known = header.kid.as_deref().map(|kid| {
+            let mut keys = self.all_keys(&fetched);
+            keys.any(|key| key.kid() == Some(kid))
+        });
+        let is_wanted = |set: &&Arc<KeySet>| match is_known {
+            Some(is_known) => !is_known,
+            None => set.keys().is_none(),
+        };
+        self.sets.iter().filter(is_wanted).cloned().collect()
+    }
+
+    /// The keys of the sets, as of now.
+    fn fetched(&self) -> Vec<Arc<Vec<VerificationKey>>> {
+        self.sets.iter().filter_map(|set| set.keys()).collect()
+    }
+
+    fn all_keys<'a>(
+        &'a self,
+        fetched: &'a [Arc<Vec<VerificationKey>>],
+    ) -> impl Iterator<Item = &'a VerificationKey> {
+        self.keys
+            .iter()
+            .chain(fetched.iter().flat_map(|keys| keys.iter()))
+    }
+
+    fn keys_for<'a>(
+        &'a self,
+        header: &Header,
+        fetched: &'a [Arc<Vec<VerificationKey>>],
+    ) -> Result<Vec<&'a VerificationKey>, TokenError> {
+        let all: Vec<_> = self.all_keys(fetched).collect();
         let mut keys = match &header.kid {
-            Some(kid) => self.keys_named(kid)?,
-            None => self.keys.iter().collect(),
+            Some(kid) => keys_named(kid, &all)?,
+            None => all,
         };
         keys.retain(|key| key.algorithm() == header.algorithm);
         if keys.is_empty() {
@@ -95,17 +178,21 @@ impl Verifier {
         }
         Ok(keys)
     }
+}
 
-    fn keys_named(&self, kid: &str) -> Result<Vec<&VerificationKey>, TokenError> {
-        [Some(kid), None]
-            .into_iter()
-            .map(|wanted| {
-                let keys = self.keys.iter().filter(|key| key.kid() == wanted);
-                keys.collect::<Vec<_>>()
-            })
-            .find(|keys| !keys.is_empty())
-            .ok_or(TokenError::UnknownKey)
-    }
+/// The keys of that name, or else those without one.
+fn keys_named<'a>(
+    kid: &str,
+    all: &[&'a VerificationKey],
+) -> Result<Vec<&'a VerificationKey>, TokenError> {
+    [Some(kid), None]
+        .into_iter()
+        .map(|wanted| {
+            let keys = all.iter().filter(|key| key.kid() == wanted);
+            keys.copied().collect::<Vec<_>>()
+        })
+        .find(|keys| !keys.is_empty())
+        .ok_or(TokenError::UnknownKey)
 }
 
 /// The three parts of a token, and the first two as they were signed.

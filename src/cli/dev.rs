@@ -65,12 +65,14 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         let signals = Signals::listen(&[&ENDING[..], &[SignalKind::hangup()]].concat())?;
         let files = Files::make()?;
         let config = config(args, &files);
-        ops::init_logging(&config.log).map_err(Failure::new)?;
+        ops::init_logging(&config.log)
+            .map(drop)
+            .map_err(Failure::new)?;
         let setup = Setup::new(config).map_err(Failure::new)?;
         let server = Server::start(setup).map_err(|error| start_failure(&error))?;
         let guide = guide(server.addresses(), &files)?;
         write_result(&mut io::stdout(), &guide)?;
-        until_stopped(server, signals).await
+        until_stopped(server, signals, None).await
     })
 }
 

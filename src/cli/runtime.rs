@@ -27,7 +27,9 @@ pub(super) fn run_client<F>(command: impl FnOnce() -> F) -> Result<(), Failure>
 where
     F: Future<Output = Result<(), Failure>>,
 {
-    ops::init_logging(&Log::default()).map_err(Failure::new)?;
+    ops::init_logging(&Log::default())
+        .map(drop)
+        .map_err(Failure::new)?;
     runtime()?.block_on(async { Box::pin(command()).await })
 }
 

@@ -1,6 +1,8 @@
 //! `sidewire serve`: runs the relay, from its start to its end.
 
-use std::path::PathBuf;
+use std::{future::pending, path::PathBuf};
+
+use tokio::signal::unix::SignalKind;
 
 use super::{
     Failure,
@@ -14,7 +16,8 @@ use crate::{ops, server::Server, setup::Setup};
   sidewire serve --config /etc/sidewire/sidewire.toml
 
 SIGTERM and ctrl-c end it: what waits for the clients is written, they are told, exit status 0.
-A second signal ends it at once.")]
+A second signal ends it at once. SIGHUP has it read the config file again, and its keys and
+certificates, without a connection being closed; a file with an error changes nothing.")]
 pub struct Args {
     /// The config file. `config.example.toml` documents every key.
     #[arg(long, value_name = "FILE")]
@@ -24,16 +27,57 @@ pub struct Args {
 /// Runs until a signal comes.
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let setup = Setup::load(&args.config).map_err(Failure::new)?;
-    ops::init_logging(&setup.live.config.log).map_err(Failure::new)?;
-    runtime()?.block_on(async {
+    let log_level = ops::init_logging(&setup.live.config.log).map_err(Failure::new)?;
+    let runtime = runtime()?;
+    let ended = runtime.block_on(async {
         let signals = Signals::listen(&ENDING)?;
+        let reloads = Reloads {
+            signals: Signals::listen(&[SignalKind::hangup()])?,
+            config: args.config.clone(),
+            log_level,
+        };
         let server = Server::start(setup).map_err(Failure::new)?;
-        until_stopped(server, signals).await
-    })
+        until_stopped(server, signals, Some(reloads)).await
+    });
+    // A file or a name that takes its time to be looked up does not hold up the end.
+    runtime.shutdown_background();
+    ended
+}
+
+/// When the config is read again, and what of it is not the server's.
+pub(super) struct Reloads {
+    signals: Signals,
+    config: PathBuf,
+    log_level: ops::LogLevel,
+}
+
+impl Reloads {
+    /// Waits for the next signal; for ever where none counts.
+    async fn next(reloads: &mut Option<Self>) {
+        match reloads {
+            Some(reloads) => reloads.signals.next().await,
+            None => pending().await,
+        }
+    }
+
+    async fn carry_out(&self, server: &mut Server) {
+        tracing::info!(config = %self.config.display(), "SIGHUP: the config is read again");
+        ops::notify_reloading();
+        if let Some(live) = server.reload(&self.config).await
+            && let Err(error) = self.log_level.set(&live.config.log)
+        {
+            tracing::error!(%error, "the level of the log cannot be changed");
+        }
+        ops::notify_ready();
+    }
 }
 
 /// Lets the relay run until a signal comes, then ends it in good order.
-pub(super) async fn until_stopped(server: Server, mut signals: Signals) -> Result<(), Failure> {
+pub(super) async fn until_stopped(
+    mut server: Server,
+    mut signals: Signals,
+    mut reloads: Option<Reloads>,
+) -> Result<(), Failure> {
     let failed = || Failure::new("a shard has ended; the log says why");
     tokio::select! {
         biased;
@@ -50,10 +94,20 @@ pub(super) async fn until_stopped(server: Server, mut signals: Signals) -> Resul
         "the relay takes connections"
     );
     ops::notify_ready();
-    tokio::select! {
-        biased;
-        () = signals.next() => {}
-        () = server.failed() => return Err(failed()),
+    loop {
+        tokio::select! {
+            biased;
+            () = signals.next() => break,
+            () = server.failed() => return Err(failed()),
+            () = Reloads::next(&mut reloads) => {}
+        }
+        if let Some(reloads) = &reloads {
+            tokio::select! {
+                biased;
+                () = signals.next() => break,
+                () = reloads.carry_out(&mut server) => {}
+            }
+        }
     }
 
     tracing::info!("shutting down: what is queued is written first");

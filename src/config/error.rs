@@ -73,6 +73,25 @@ impl ConfigError {
     }
 }
 
+impl ConfigError {
+    /// The same of a configuration of which the file at `path` has only a part: the
+    /// rest is what a relay runs with and cannot change.
+    pub(crate) fn merged(self, path: &Path) -> Self {
+        let Self::Refused { mut problems, .. } = self else {
+            return self;
+        };
+        for problem in &mut problems {
+            problem.message.push_str(
+                ", together with what needs a restart and is still as it was at the start",
+            );
+        }
+        Self::Refused {
+            file: Some(path.to_owned()),
+            problems,
+        }
+    }
+}
+
 struct Report<'a>(Option<&'a PathBuf>, &'a [Problem]);
 
 impl fmt::Display for Report<'_> {

@@ -194,3 +194,165 @@ fn what_the_example_comments_out_is_good_too() {
         Path::new("/etc/sidewire/ingest.key")
     );
 }
+
+/// The keys that a reload changes. Those that it cannot are in `reload.rs`.
+const CHANGES_AT_ONCE: [&str; 76] = [
+    "auth.audience",
+    "auth.close_on_key_removal",
+    "auth.issuer",
+    "auth.jwks_cooldown",
+    "auth.jwks_max",
+    "auth.jwks_refresh",
+    "auth.jwks_timeout",
+    "auth.keys.algorithm",
+    "auth.keys.jwks_file",
+    "auth.keys.jwks_url",
+    "auth.keys.kid",
+    "auth.keys.public_key_file",
+    "auth.keys.secret_file",
+    "auth.leeway",
+    "auth.require_exp",
+    "auth.tenant_claim",
+    "auth.topics_claim",
+    "auth.user_claim",
+    "client.drain_spread",
+    "client.drain_timeout",
+    "client.handshake_timeout",
+    "client.head_max",
+    "client.idle_timeout",
+    "client.message_max",
+    "client.message_timeout",
+    "client.origins",
+    "client.ping_interval",
+    "client.proxy_protocol",
+    "client.query_token",
+    "client.tls.cert_file",
+    "client.tls.key_file",
+    "client.trusted_proxies",
+    "client.write_timeout",
+    "ingest.ack_timeout",
+    "ingest.batch_body_max",
+    "ingest.batch_events_max",
+    "ingest.body_max",
+    "ingest.inbox_timeout",
+    "ingest.keys.burst",
+    "ingest.keys.key_file",
+    "ingest.keys.name",
+    "ingest.keys.period",
+    "ingest.keys.tenants",
+    "ingest.tenant_burst",
+    "ingest.tenant_period",
+    "limits.connections",
+    "limits.connections_per_address",
+    "limits.connections_per_tenant",
+    "limits.connections_per_user",
+    "limits.handshakes_per_second",
+    "limits.heartbeat_burst",
+    "limits.heartbeat_period",
+    "limits.memory_max",
+    "limits.outbox_bytes",
+    "limits.outbox_frames",
+    "limits.overrides.connections_per_tenant",
+    "limits.overrides.connections_per_user",
+    "limits.overrides.ingest_burst",
+    "limits.overrides.ingest_period",
+    "limits.overrides.tenant_burst",
+    "limits.overrides.tenant_period",
+    "limits.overrides.tenants",
+    "limits.overrides.user_burst",
+    "limits.overrides.user_handshakes_per_minute",
+    "limits.overrides.user_period",
+    "limits.refusals_per_minute",
+    "limits.tenant_burst",
+    "limits.tenant_period",
+    "limits.tenants",
+    "limits.topics_per_connection",
+    "limits.topics_per_event",
+    "limits.topics_per_subscribe",
+    "limits.user_burst",
+    "limits.user_handshakes_per_minute",
+    "limits.user_period",
+    "log.level",
+];
+
+/// The keys whose comment in the example, or that of their section, says that they need
+/// a restart. A comment is for the keys below it up to the next one.
+fn said_to_need_a_restart() -> BTreeSet<String> {
+    const WORD: &str = "Needs a restart.";
+    let mut found = BTreeSet::new();
+    let (mut section, mut of_section, mut comment) = (String::new(), false, String::new());
+    let mut was_comment = false;
+    for line in EXAMPLE.lines() {
+        let bare = line.strip_prefix('#').unwrap_or(line);
+        let is_comment = line.starts_with("# ") || line == "#";
+        if is_comment {
+            if !was_comment {
+                comment.clear();
+            }
+            comment += bare;
+        } else if let Some(name) = bare.strip_prefix('[') {
+            section = name.trim_matches(['[', ']']).to_owned();
+            of_section = comment.contains(WORD);
+            comment.clear();
+        } else if let Some((key, _)) = bare.split_once(" = ") {
+            if of_section || comment.contains(WORD) {
+                found.insert(format!("{section}.{key}"));
+            }
+        } else {
+            comment.clear();
+        }
+        was_comment = is_comment;
+    }
+    found
+}
+
+#[test]
+fn every_key_either_changes_at_once_or_needs_a_restart_and_the_example_says_which() {
+    let mut fixed: BTreeSet<_> = reload::fixed_keys()
+        .into_iter()
+        .map(str::to_owned)
+        .collect();
+    // Whether there is such a section, not what it says.
+    assert!(fixed.remove("client.tls"));
+    let at_once: BTreeSet<_> = CHANGES_AT_ONCE.map(str::to_owned).into();
+    let both: Vec<_> = fixed.intersection(&at_once).collect();
+    assert!(both.is_empty(), "{both:?}");
+    let classified: BTreeSet<_> = fixed.union(&at_once).cloned().collect();
+    assert_eq!(classified, keys_of_types());
+    assert_eq!(said_to_need_a_restart(), fixed);
+}
+
+#[test]
+fn what_needs_a_restart_keeps_its_value_and_is_named_once_and_the_rest_changes() {
+    let running = Config::parse(EXAMPLE, Path::new("/etc/sidewire")).unwrap();
+    let text = EXAMPLE
+        .replace("listen = \"0.0.0.0:3000\"", "listen = \"127.0.0.1:4000\"")
+        .replace("mode = \"jwt\"", "mode = \"none\"")
+        .replace("[[auth.keys]]\nsecret_file = \"jwt.secret\"\n", "")
+        .replace("events = 10000", "events = 5")
+        .replace("algorithm = \"HS256\"\n", "")
+        .replace("outbox_frames = 1000", "outbox_frames = 7")
+        .replace("#[client.tls]", "[client.tls]")
+        .replace("#cert_file", "cert_file")
+        .replace("#key_file = \"tls.key\"", "key_file = \"tls.key\"");
+    let mut new = Config::parse(&text, Path::new("/etc/sidewire")).unwrap();
+    assert_eq!(
+        new.keep_fixed(&running),
+        ["client.listen", "client.tls", "auth.mode", "replay.events"]
+    );
+    let mut expected = running.clone();
+    expected.limits.outbox_frames = 7;
+    assert_eq!(new, expected);
+    assert_eq!(new.keep_fixed(&running), [""; 0]);
+}
+
+#[test]
+fn the_files_of_a_certificate_change_without_a_restart() {
+    let with = |file: &str| {
+        let tls = format!("[client.tls]\ncert_file = \"{file}.crt\"\nkey_file = \"{file}.key\"");
+        Config::parse(&format!("{EXAMPLE}\n{tls}"), Path::new("/")).unwrap()
+    };
+    let mut new = with("new");
+    assert_eq!(new.keep_fixed(&with("old")), [""; 0]);
+    assert_eq!(new, with("new"));
+}

@@ -18,6 +18,7 @@ mod log;
 mod ops;
 mod origin;
 mod paths;
+mod reload;
 mod replay;
 mod values;
 

@@ -84,6 +84,11 @@ impl Conversation {
         }
     }
 
+    /// Lets one message name so many topics from now on.
+    pub fn bound_topics(&mut self, topics_per_subscribe: usize) {
+        self.topics_per_subscribe = topics_per_subscribe;
+    }
+
     /// Takes a frame's bytes. `now` is the time in Unix seconds.
     #[must_use]
     pub fn receive(&self, frame: &[u8], now: i64) -> Action {

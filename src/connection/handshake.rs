@@ -4,6 +4,7 @@
 use std::{cell::Cell, convert::Infallible, net::IpAddr, rc::Rc, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use hyper::{
     HeaderMap, Method, Request, StatusCode, Version,
     body::Incoming,
@@ -16,12 +17,12 @@ use hyper::{
     upgrade::OnUpgrade,
 };
 use hyper_util::rt::TokioIo;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::{admitted::Admitted, offer::Offer, origin, stream::Transport, task::converse};
 use crate::{
-    auth::{Authenticator, Credentials, Identity},
+    auth::{Authenticator, Credentials, Identity, TokenError},
     http::{Problem, Response, bearer_token, query_pairs},
     hub::TenantsFull,
     limits::{Exceeded, Limit, UserKey},
@@ -99,13 +100,14 @@ fn refused_by_hyper(error: &hyper::Error) -> Option<StatusCode> {
     }
 }
 
-fn answer(
+async fn answer(
     shard: Rc<Shard>,
     peer: IpAddr,
     accepted: Accepted,
     mut request: Request<Incoming>,
-) -> impl Future<Output = Result<Response, Infallible>> {
+) -> Result<Response, Infallible> {
     let response = admit(&shard, peer, &request)
+        .await
         .map(|(admitted, response)| {
             accepted.set(Some((admitted, hyper::upgrade::on(&mut request))));
             response
@@ -116,11 +118,11 @@ fn answer(
             tracing::debug!(status, detail, "a handshake is refused");
             problem.closing().into_response()
         });
-    std::future::ready(Ok(response))
+    Ok(response)
 }
 
 /// Lets the client in, or says why not.
-fn admit(
+async fn admit(
     shard: &Rc<Shard>,
     peer: IpAddr,
     request: &Request<Incoming>,
@@ -132,32 +134,19 @@ fn admit(
     if request.method() != Method::GET {
         return Err(Problem::method_not_allowed("GET"));
     }
-    if relay.is_draining() {
-        return Err(Problem::unavailable(
-            ErrorCode::InternalError,
-            "the relay is shutting down",
-            relay.retry_after(),
-        ));
-    }
+    check_not_draining(relay)?;
     let key = websocket_key(request)?;
     // Before the token is looked at, which is what a handshake costs most.
     relay
         .limits
         .handshake()
         .map_err(|exceeded| too_often(relay, exceeded))?;
-    let live = relay.live();
-    let token_required = matches!(live.authenticator, Authenticator::Tokens(_));
-    let origins = &live.config.client.origins;
-    if !origin::is_allowed(request.headers(), origins, token_required) {
-        return Err(Problem::new(
-            StatusCode::FORBIDDEN,
-            ErrorCode::AuthorizationFailed,
-            "pages of this Origin may not connect",
-        ));
-    }
+    check_origin(relay, request)?;
     let offer =
         Offer::parse(request.headers()).map_err(|error| Problem::invalid(error.to_string()))?;
-    let identity = authenticate(relay, request, &offer)?;
+    let identity = authenticate(relay, request, &offer).await?;
+    // It may have been waited for a key meanwhile; who is let in now would not be told.
+    check_not_draining(relay)?;
     let who = UserKey {
         tenant: identity.tenant.clone(),
         user: identity.user.clone(),
@@ -168,6 +157,31 @@ fn admit(
         .map_err(|exceeded| too_often(relay, exceeded))?;
     let admitted = Admitted::new(shard, identity, peer).map_err(|limit| too_many(relay, limit))?;
     Ok((admitted, switching_protocols(key, offer.subprotocol)))
+}
+
+fn check_not_draining(relay: &Relay) -> Result<(), Problem> {
+    if relay.is_draining() {
+        return Err(Problem::unavailable(
+            ErrorCode::InternalError,
+            "the relay is shutting down",
+            relay.retry_after(),
+        ));
+    }
+    Ok(())
+}
+
+fn check_origin(relay: &Relay, request: &Request<Incoming>) -> Result<(), Problem> {
+    let live = relay.live();
+    let token_required = matches!(live.authenticator, Authenticator::Tokens(_));
+    let origins = &live.config.client.origins;
+    if !origin::is_allowed(request.headers(), origins, token_required) {
+        return Err(Problem::new(
+            StatusCode::FORBIDDEN,
+            ErrorCode::AuthorizationFailed,
+            "pages of this Origin may not connect",
+        ));
+    }
+    Ok(())
 }
 
 /// There were too many handshakes.
@@ -243,7 +257,7 @@ fn is_websocket_key(key: &[u8]) -> bool {
         })
 }
 
-fn authenticate(
+async fn authenticate(
     relay: &Relay,
     request: &Request<Incoming>,
     offer: &Offer<'_>,
@@ -263,14 +277,46 @@ fn authenticate(
         token: header.or(offer.token).or(from_query),
         user_id: only(&query, "user_id")?,
     };
-    relay
-        .live()
-        .authenticator
-        .authenticate(credentials, relay.clock.since_unix_epoch())
-        .map_err(|error| {
-            relay.metrics.client_not_authenticated(error.reason());
-            Problem::unauthenticated(error.to_string())
-        })
+    verify(relay, credentials).await.map_err(|error| {
+        relay.metrics.client_not_authenticated(error.reason());
+        Problem::unauthenticated(error.to_string())
+    })
+}
+
+/// Who the client is. Where its token names a key that is not known, and key sets are
+/// fetched that may hold it by now, they are fetched first.
+async fn verify(relay: &Relay, credentials: Credentials<'_>) -> Result<Identity, TokenError> {
+    let verified = verify_now(relay, credentials);
+    let (Err(_), Some(token)) = (&verified, credentials.token) else {
+        return verified;
+    };
+    let (patience, ends) = {
+        let live = relay.live();
+        let auth = &live.config.auth;
+        let now = Instant::now();
+        let ends: Vec<_> = live
+            .authenticator
+            .key_sets_for(token)
+            .iter()
+            .filter_map(|set| set.ask(now, auth.jwks_cooldown))
+            .collect();
+        (auth.jwks_timeout, ends)
+    };
+    if ends.is_empty() {
+        return verified;
+    }
+    let fetched = join_all(
+        ends.into_iter()
+            .map(async |mut end| end.changed().await.ok()),
+    );
+    // Who began to wait in the middle of a fetch waits for no longer than for a whole one.
+    drop(timeout(patience, fetched).await);
+    verify_now(relay, credentials)
+}
+
+fn verify_now(relay: &Relay, credentials: Credentials<'_>) -> Result<Identity, TokenError> {
+    let now = relay.clock.since_unix_epoch();
+    relay.live().authenticator.authenticate(credentials, now)
 }
 
 /// The value of the query's one pair of this name. Of several, which one counts

@@ -98,6 +98,11 @@ impl Reading {
 }
 
 impl<S: Transport> FrameStream<S> {
+    /// Bounds the messages that begin from now on.
+    pub(super) fn bound_messages(&mut self, message_bytes_max: usize) {
+        self.message_bytes_max = message_bytes_max;
+    }
+
     /// A WebSocket whose handshake is over. `read_ahead` is what was read behind
     /// it; `message_bytes_max` bounds a frame as well as a message of several.
     pub(super) fn new(

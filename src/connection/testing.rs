@@ -210,6 +210,7 @@ impl Bench {
             user: UserName::parse("ann").unwrap(),
             grant: Grant::Everything,
             expires_at,
+            key: None,
         };
         Admitted::new(&self.shard, identity, PEER).unwrap()
     }

@@ -1,11 +1,13 @@
 //! What the relay's three HTTP listeners share: problem documents, query strings
-//! and bearer tokens. Knows no route.
+//! and bearer tokens; and the one thing that the relay asks of others. Knows no route.
 
 mod bearer;
+mod fetch;
 mod problem;
 mod query;
 
 pub use bearer::{BearerError, bearer_token};
+pub use fetch::{FetchError, fetch};
 pub use problem::{ItemProblem, PROBLEM_JSON, Problem};
 pub use query::{QueryError, decode_percent, query_pairs};
 

@@ -61,6 +61,23 @@ impl TenantIndex {
         self.connections.for_each(f);
     }
 
+    /// Calls `f` with the outbox of every connection that is subscribed to the topic.
+    pub(super) fn for_each_subscriber(&self, topic: &Topic, f: impl FnMut(&Rc<Outbox>)) {
+        if let Some(subscribers) = self.subscribers(topic) {
+            subscribers.for_each(f);
+        }
+    }
+
+    /// How many connections there are.
+    pub(super) fn connections_len(&self) -> usize {
+        self.connections.len()
+    }
+
+    /// The topics that somebody has, those of the users among them.
+    pub(super) fn topics(&self) -> impl Iterator<Item = &Topic> {
+        self.topics.keys()
+    }
+
     /// Whether no connection is left.
     pub(super) fn is_empty(&self) -> bool {
         self.connections.is_empty() && self.topics.is_empty()

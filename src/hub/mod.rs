@@ -8,6 +8,7 @@
 //! to the outboxes of the connections that it matches (`shard`, `index`), on its
 //! own thread, without a lock.
 
+mod admin;
 mod catch_up;
 mod dormant;
 mod inbox;
@@ -28,6 +29,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::sync::mpsc;
 
+pub use admin::{Admin, ShardSilent, TenantView};
 pub use catch_up::{CatchUp, Progress};
 pub use inbox::{InboxLimits, Item};
 pub use membership::{Membership, Subscribed, TooManyTopics};
@@ -36,6 +38,7 @@ pub use registry::{Registry, RegistryLimits, TenantsFull};
 pub use shard::ShardHub;
 
 use crate::tally::Tally;
+use admin::{CALLS_MAX, Call};
 use relief::Relief;
 
 /// Which of the process's shards, from 0.
@@ -57,6 +60,7 @@ pub struct ShardSeed {
     registry: Arc<Registry>,
     tally: Arc<Tally>,
     inbox: mpsc::Receiver<Item>,
+    calls: mpsc::Receiver<Call>,
     relief: Arc<Relief>,
 }
 
@@ -75,23 +79,33 @@ pub fn hub(
     timeouts: PublishTimeouts,
     tallies: &[Arc<Tally>],
 ) -> (Publisher, Vec<ShardSeed>) {
-    let places = registry.limits().inbox.places;
+    let places = registry.inbox_limits().places;
     let relief = Arc::new(Relief::new(tallies.len()));
-    let (inboxes, seeds): (Vec<_>, _) = tallies
+    let (ends, seeds): (Vec<_>, Vec<_>) = tallies
         .iter()
         .enumerate()
         .map(|(id, tally)| {
             let (sender, inbox) = mpsc::channel(places);
+            let (caller, calls) = mpsc::channel(CALLS_MAX);
             let seed = ShardSeed {
                 id,
                 registry: Arc::clone(registry),
                 tally: Arc::clone(tally),
                 inbox,
+                calls,
                 relief: Arc::clone(&relief),
             };
-            (sender, seed)
+            ((sender, caller), seed)
         })
         .unzip();
-    let publisher = Publisher::new(Arc::clone(registry), inboxes.into(), relief, timeouts);
+    let (inboxes, callers): (Vec<_>, Vec<_>) = ends.into_iter().unzip();
+    let admin = Admin::new(Arc::clone(registry), callers.into());
+    let publisher = Publisher::new(
+        Arc::clone(registry),
+        inboxes.into(),
+        admin,
+        relief,
+        timeouts,
+    );
     (publisher, seeds)
 }

@@ -3,10 +3,11 @@
 
 use std::{mem, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::{
-    PublishTimeouts,
+    Admin, PublishTimeouts,
     inbox::{Events, InboxSender, Receipt, Waited},
     registry::{Registry, TenantsFull},
     relief::Relief,
@@ -28,8 +29,9 @@ const MEMORY_LOOK_EVERY: Duration = Duration::from_millis(1);
 pub struct Publisher {
     registry: Arc<Registry>,
     pub(super) inboxes: Arc<[InboxSender]>,
+    admin: Admin,
     relief: Arc<Relief>,
-    timeouts: PublishTimeouts,
+    timeouts: Arc<ArcSwap<PublishTimeouts>>,
 }
 
 /// Why nothing was appended.
@@ -86,15 +88,31 @@ impl Publisher {
     pub(super) fn new(
         registry: Arc<Registry>,
         inboxes: Arc<[InboxSender]>,
+        admin: Admin,
         relief: Arc<Relief>,
         timeouts: PublishTimeouts,
     ) -> Self {
         Self {
             registry,
             inboxes,
+            admin,
             relief,
-            timeouts,
+            timeouts: Arc::new(ArcSwap::from_pointee(timeouts)),
         }
+    }
+
+    /// Has calls wait for so long from now on, and the process hold so many tenants
+    /// and bytes of events; what is too much by then is taken back.
+    pub fn configure(&self, timeouts: PublishTimeouts, tenants: usize, memory_bytes: u64) {
+        self.timeouts.store(Arc::new(timeouts));
+        self.registry.configure(tenants, memory_bytes);
+        self.keep_within_bounds();
+    }
+
+    /// What the shards can be asked beside events.
+    #[must_use]
+    pub fn admin(&self) -> &Admin {
+        &self.admin
     }
 
     /// What events are known again by.
@@ -130,7 +148,8 @@ impl Publisher {
         conditions: &[Condition],
     ) -> Result<Appended, PublishError> {
         let mut submission = Submission { drafts, conditions };
-        let deadline = Instant::now() + self.timeouts.inbox;
+        let timeouts = **self.timeouts.load();
+        let deadline = Instant::now() + timeouts.inbox;
         let mut waited = Waited::default();
         loop {
             let tenant = self.tenant(name, conditions)?;
@@ -147,7 +166,7 @@ impl Publisher {
                         events,
                         receipt,
                         repeats,
-                        timeout: self.timeouts.ack,
+                        timeout: timeouts.ack,
                     });
                 }
                 Attempt::Refused(refusal) => return Err(refusal.into()),

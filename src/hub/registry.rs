@@ -1,12 +1,20 @@
 //! The tenants of the process, and what all of them together may take up. Knows
 //! no connections.
 
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{
+    Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+    atomic::{AtomicU64, AtomicUsize, Ordering},
+};
 
 use indexmap::IndexMap;
 use tokio::time::Instant;
 
-use super::{ShardId, dormant::Dormant, inbox::InboxLimits, tenant::Tenant};
+use super::{
+    ShardId,
+    dormant::Dormant,
+    inbox::InboxLimits,
+    tenant::{LogView, Tenant},
+};
 use crate::{
     event::{EventBytes, FingerprintKey},
     log::{Accounts, Condition, Log, MessageIdBudget, MessageIdLimits, Unmet, Window, unmet},
@@ -40,7 +48,10 @@ pub struct TenantsFull;
 #[derive(Debug)]
 pub struct Registry {
     tenants: RwLock<Tenants>,
+    /// As they were at the start; two have changed since, perhaps.
     limits: RegistryLimits,
+    tenants_max: AtomicUsize,
+    memory_bytes_max: AtomicU64,
     random: Arc<Random>,
     accounts: Accounts,
     message_ids: Arc<MessageIdBudget>,
@@ -72,6 +83,8 @@ impl Registry {
             tenants: RwLock::default(),
             message_ids: Arc::new(MessageIdBudget::new(limits.message_ids)),
             fingerprint_key: FingerprintKey::new(&random),
+            tenants_max: limits.tenants.into(),
+            memory_bytes_max: limits.memory_bytes.into(),
             limits,
             random,
             accounts: Accounts::default(),
@@ -79,10 +92,21 @@ impl Registry {
         }
     }
 
-    /// The bounds.
-    #[must_use]
-    pub fn limits(&self) -> &RegistryLimits {
-        &self.limits
+    /// What of the bounds does not change.
+    pub(super) fn inbox_limits(&self) -> InboxLimits {
+        self.limits.inbox
+    }
+
+    /// Changes two of the bounds. Tenants beyond the first stay for as long as they
+    /// have something.
+    pub(super) fn configure(&self, tenants: usize, memory_bytes: u64) {
+        self.tenants_max.store(tenants, Ordering::Relaxed);
+        self.memory_bytes_max.store(memory_bytes, Ordering::Relaxed);
+        self.write().forget_surplus(tenants);
+    }
+
+    fn tenants_max(&self) -> usize {
+        self.tenants_max.load(Ordering::Relaxed)
     }
 
     /// The bytes of all events in memory.
@@ -100,7 +124,7 @@ impl Registry {
     /// Whether the events take more memory than they may.
     #[must_use]
     pub fn is_over_memory(&self) -> bool {
-        self.accounts.events.get() > self.limits.memory_bytes
+        self.accounts.events.get() > self.memory_bytes_max.load(Ordering::Relaxed)
     }
 
     /// What all tenants remember of message ids.
@@ -205,7 +229,7 @@ impl Registry {
         if let Some(tenant) = tenants.live.get(name) {
             return Ok(Arc::clone(tenant));
         }
-        if tenants.live.len() >= self.limits.tenants {
+        if tenants.live.len() >= self.tenants_max() {
             return Err(TenantsFull);
         }
         let head = tenants.dormant.take(name).unwrap_or_else(|| Position {
@@ -215,8 +239,16 @@ impl Registry {
         let log = Log::new(head, self.limits.window, self.accounts.clone());
         let tenant = Arc::new(Tenant::new(name.clone(), log, &self.message_ids));
         tenants.live.insert(name.clone(), Arc::clone(&tenant));
-        tenants.forget_surplus(self.limits.tenants);
+        tenants.forget_surplus(self.tenants_max());
         Ok(tenant)
+    }
+
+    /// The log of the tenant, as of now; `None` where there is no such tenant.
+    pub(super) fn log_of(&self, name: &TenantName, now: Instant) -> Option<LogView> {
+        let tenant = self.read().live.get(name).cloned()?;
+        // The sweep may be some seconds away.
+        drop(tenant.evict(now));
+        Some(tenant.log_view())
     }
 
     /// Puts the shard into the set of the tenant, and gives the position up to
@@ -247,7 +279,7 @@ impl Registry {
         if let Some(head) = tenant.remove_if_idle() {
             tenants.live.swap_remove(tenant.name());
             tenants.dormant.put(tenant.name().clone(), head);
-            tenants.forget_surplus(self.limits.tenants);
+            tenants.forget_surplus(self.tenants_max());
         }
     }
 

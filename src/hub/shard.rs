@@ -13,13 +13,14 @@ use std::{
 
 use indexmap::IndexMap;
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, oneshot},
     task::yield_now,
     time::{Instant, sleep},
 };
 
 use super::{
     ShardId, ShardSeed,
+    admin::{Call, TenantLook},
     inbox::Item,
     index::TenantIndex,
     membership::Membership,
@@ -31,7 +32,7 @@ use super::{
 use crate::{
     outbox::{Offer, Outbox},
     planted::{Fault, is_planted, saw},
-    protocol::{Position, TenantName, UserName, close::Ending},
+    protocol::{Position, TenantName, Topic, UserName, close::Ending},
     tally::Tally,
 };
 
@@ -62,6 +63,7 @@ pub struct ShardHub {
     relief: Arc<Relief>,
     tenants: RefCell<IndexMap<TenantName, Rc<TenantHere>>>,
     inbox: RefCell<mpsc::Receiver<Item>>,
+    calls: RefCell<mpsc::Receiver<Call>>,
     /// The last event that was offered to outboxes.
     last_event: Cell<u64>,
     /// Outboxes with something to write, whose connections do not know of it yet.
@@ -99,6 +101,7 @@ impl ShardHub {
             relief: seed.relief,
             tenants: RefCell::default(),
             inbox: RefCell::new(seed.inbox),
+            calls: RefCell::new(seed.calls),
             last_event: Cell::default(),
             to_wake: RefCell::default(),
             last_connection: Cell::default(),
@@ -243,6 +246,61 @@ impl ShardHub {
         Ok(Membership::new(Rc::clone(self), here, id, user, outbox))
     }
 
+    /// Answers what is asked beside events, for as long as there is somebody who could
+    /// ask.
+    pub async fn answer_calls(&self) {
+        while let Some(call) = poll_fn(|context| self.calls.borrow_mut().poll_recv(context)).await {
+            match call {
+                Call::Ping(answer) => tell(answer, ()),
+                Call::Disconnect(tenant, user, answer) => {
+                    tell(answer, self.disconnect(&tenant, &user));
+                }
+                Call::Look(tenant, answer) => tell(answer, self.look(&tenant)),
+            }
+        }
+    }
+
+    /// Tells the connections of a user to end: how many are not ending already.
+    fn disconnect(&self, tenant: &TenantName, user: &UserName) -> u64 {
+        let tenants = self.tenants.borrow();
+        let Some(here) = tenants.get(tenant) else {
+            return 0;
+        };
+        let mut ended = 0;
+        here.index
+            .borrow()
+            .for_each_subscriber(&Topic::of_user(user), |outbox| {
+                if outbox.ending().is_none() {
+                    outbox.end(Ending::Disconnected);
+                    ended += 1;
+                }
+            });
+        ended
+    }
+
+    fn look(&self, tenant: &TenantName) -> TenantLook {
+        let tenants = self.tenants.borrow();
+        let Some(here) = tenants.get(tenant) else {
+            return TenantLook::default();
+        };
+        let index = here.index.borrow();
+        let (users, topics) = index.topics().cloned().partition(Topic::is_implicit);
+        TenantLook {
+            connections: index.connections_len() as u64,
+            users,
+            topics,
+        }
+    }
+
+    /// Has every connection here look at what may have changed for it.
+    pub fn ring_all(&self) {
+        for here in self.tenants.borrow().values() {
+            here.index
+                .borrow()
+                .for_each_connection(|outbox| outbox.ring());
+        }
+    }
+
     /// Tells every connection here to end; `ending` is asked for each. What is in
     /// the inbox by then is still for them.
     pub fn end_all(&self, ending: impl Fn() -> Ending) {
@@ -338,4 +396,9 @@ impl ShardHub {
         self.tenants.borrow_mut().swap_remove(here.tenant.name());
         self.registry.leave(&here.tenant, self.id);
     }
+}
+
+/// Answers a question. Who no longer waits for the answer does not get it.
+fn tell<T>(answer: oneshot::Sender<T>, value: T) {
+    drop(answer.send(value));
 }

@@ -26,6 +26,14 @@ impl Subscribers {
         matches!(self, Self::None)
     }
 
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::None => 0,
+            Self::One(..) => 1,
+            Self::Many(many) => many.len(),
+        }
+    }
+
     /// Adds one; nothing happens if it is there.
     pub(super) fn insert(&mut self, id: ConnectionId, outbox: &Rc<Outbox>) {
         match self {
@@ -100,6 +108,7 @@ mod tests {
                 let mut expected: Vec<_> = model.values().map(Rc::as_ptr).collect();
                 expected.sort_unstable();
                 prop_assert_eq!(found, expected);
+                prop_assert_eq!(subscribers.len(), model.len());
                 prop_assert_eq!(subscribers.is_empty(), model.is_empty());
             }
         }

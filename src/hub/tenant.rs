@@ -61,6 +61,14 @@ pub(super) struct Span {
     pub(super) up_to: u64,
 }
 
+/// What a log looks like from outside.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LogView {
+    pub(super) head: Position,
+    pub(super) tail: Position,
+    pub(super) has_events: bool,
+}
+
 /// How an attempt to append ended.
 pub(super) enum Attempt {
     /// The events are in the log and on their way to the shards.
@@ -145,6 +153,16 @@ impl Tenant {
     /// The position after which the log has everything.
     pub(super) fn tail(&self) -> Position {
         self.lock().log.tail()
+    }
+
+    /// The log, in one look.
+    pub(super) fn log_view(&self) -> LogView {
+        let state = self.lock();
+        LogView {
+            head: state.log.head(),
+            tail: state.log.tail(),
+            has_events: !state.log.is_empty(),
+        }
     }
 
     /// Whether the log has all that came after the position, as of now.

@@ -15,7 +15,7 @@ use crate::{
     event::Draft,
     http::Response,
     hub::{PlacedEvent, Published},
-    protocol::{Epoch, MessageId, Topic},
+    protocol::{Epoch, MessageId, Position, Topic},
 };
 
 /// What an answer repeats of an event.
@@ -51,11 +51,20 @@ struct Answer<'a> {
 
 /// As in proto3 JSON, where 64-bit integers are strings.
 #[derive(Serialize)]
-struct AnswerPosition {
+pub(super) struct AnswerPosition {
     #[serde(serialize_with = "epoch_as_text")]
     epoch: Epoch,
     #[serde(serialize_with = "offset_as_text")]
     offset: u64,
+}
+
+impl From<Position> for AnswerPosition {
+    fn from(position: Position) -> Self {
+        Self {
+            epoch: position.epoch,
+            offset: position.offset,
+        }
+    }
 }
 
 fn epoch_as_text<S: Serializer>(epoch: &Epoch, serializer: S) -> Result<S::Ok, S::Error> {
@@ -79,10 +88,7 @@ impl<'a> Answer<'a> {
     fn new((accepted, placed): (&'a Accepted, &PlacedEvent)) -> Self {
         Self {
             message_id: accepted.message_id.as_str(),
-            position: AnswerPosition {
-                epoch: placed.position.epoch,
-                offset: placed.position.offset,
-            },
+            position: placed.position.into(),
             topics: &accepted.topics,
             matched: placed.matched,
             duplicate: placed.duplicate,
@@ -93,19 +99,28 @@ impl<'a> Answer<'a> {
 /// The answer to a call whose events are in the log.
 pub(super) fn answer(call: Call, accepted: &[Accepted], published: &Published) -> Response {
     let mut answers = accepted.iter().zip(&published.events).map(Answer::new);
-    let body = match call {
-        Call::Event => serde_json::to_vec(&answers.next()),
-        Call::Batch => serde_json::to_vec(&BatchAnswer {
-            results: answers.collect(),
-        }),
-    };
-    // Strings and numbers: there is nothing in it that JSON could not hold.
-    let mut response = Response::new(Full::new(Bytes::from(body.unwrap_or_default())));
-    *response.status_mut() = if published.acknowledged {
+    let status = if published.acknowledged {
         StatusCode::OK
     } else {
         StatusCode::ACCEPTED
     };
+    match call {
+        Call::Event => json(status, &answers.next()),
+        Call::Batch => json(
+            status,
+            &BatchAnswer {
+                results: answers.collect(),
+            },
+        ),
+    }
+}
+
+/// A document as an answer.
+pub(super) fn json(status: StatusCode, document: &impl Serialize) -> Response {
+    // Strings and numbers: there is nothing in it that JSON could not hold.
+    let body = serde_json::to_vec(document).unwrap_or_default();
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
     response
         .headers_mut()
         .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -118,7 +133,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::{event::tests::draft, protocol::Position};
+    use crate::event::tests::draft;
 
     const EPOCH: &str = "000000000000000000000000000000ab";
 

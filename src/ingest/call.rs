@@ -1,28 +1,39 @@
 //! What every call goes through, in this order: who calls, may they call for this
 //! tenant, is there such a call, does the relay take any.
 
-use hyper::{Method, Request, StatusCode, body::Incoming};
+use hyper::{Request, StatusCode, body::Incoming};
 
 use super::{
-    events,
+    admin, events,
+    parameters::refuse_parameters,
     refused::too_many,
-    route::{Path, Route},
+    route::{Path, Route, Target},
 };
 use crate::{
     auth::{IngestKey, IngestKeys},
     http::{Problem, Response, bearer_token},
     limits::EventBudget,
-    protocol::ErrorCode,
+    protocol::{ErrorCode, TenantName, UserName},
     relay::{Relay, Shard},
 };
 
-/// Carries a call out.
-pub(super) async fn answer(shard: &Shard, request: Request<Incoming>) -> Result<Response, Problem> {
-    let (route, budget) = admit(&shard.relay, &request)?;
-    events::publish(shard, &route, &budget, request).await
+/// A call that may be carried out.
+enum Admitted {
+    Publish(Route, EventBudget),
+    Look(TenantName),
+    Disconnect(TenantName, UserName),
 }
 
-fn admit(relay: &Relay, request: &Request<Incoming>) -> Result<(Route, EventBudget), Problem> {
+/// Carries a call out.
+pub(super) async fn answer(shard: &Shard, request: Request<Incoming>) -> Result<Response, Problem> {
+    match admit(&shard.relay, &request)? {
+        Admitted::Publish(route, budget) => events::publish(shard, &route, &budget, request).await,
+        Admitted::Look(tenant) => admin::look(&shard.relay, &tenant).await,
+        Admitted::Disconnect(tenant, user) => admin::disconnect(&shard.relay, &tenant, &user).await,
+    }
+}
+
+fn admit(relay: &Relay, request: &Request<Incoming>) -> Result<Admitted, Problem> {
     let live = relay.live();
     let key = authenticate(relay, &live.ingest_keys, request)?;
     let path = Path::parse(request.uri().path()).ok_or_else(Problem::no_such_path)?;
@@ -34,9 +45,10 @@ fn admit(relay: &Relay, request: &Request<Incoming>) -> Result<(Route, EventBudg
             "the key is not for this tenant",
         ));
     }
-    let call = path.call.ok_or_else(Problem::no_such_path)?;
-    if request.method() != Method::POST {
-        return Err(Problem::method_not_allowed("POST"));
+    let target = path.target.ok_or_else(Problem::no_such_path)?;
+    let mut methods = target.methods().split(", ");
+    if !methods.any(|method| request.method() == method) {
+        return Err(Problem::method_not_allowed(target.methods()));
     }
     if relay.is_draining() {
         return Err(Problem::unavailable(
@@ -47,13 +59,25 @@ fn admit(relay: &Relay, request: &Request<Incoming>) -> Result<(Route, EventBudg
         .closing());
     }
     let key = key.map(IngestKey::name);
-    // Before the body is read, of which the relay may have no need.
-    let budget = relay
-        .limits
-        .call(&tenant, key)
-        .map_err(|exceeded| too_many(relay, exceeded))?;
-    tracing::debug!(key, %tenant, ?call, "a backend calls");
-    Ok((Route { tenant, call }, budget))
+    tracing::debug!(key, %tenant, ?target, "a backend calls");
+    Ok(match target {
+        Target::Events(call) => {
+            // Before the body is read, of which the relay may have no need.
+            let budget = relay
+                .limits
+                .call(&tenant, key)
+                .map_err(|exceeded| too_many(relay, exceeded))?;
+            Admitted::Publish(Route { tenant, call }, budget)
+        }
+        Target::Tenant => {
+            refuse_parameters(request.uri().query())?;
+            Admitted::Look(tenant)
+        }
+        Target::Connections(user) => {
+            refuse_parameters(request.uri().query())?;
+            Admitted::Disconnect(tenant, user.user()?)
+        }
+    })
 }
 
 /// The key that the caller shows; `None` where nobody has to show one.

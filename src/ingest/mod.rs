@@ -1,6 +1,7 @@
 //! The HTTP calls of backends. Knows who may call and what an answer looks like;
 //! what becomes of an event is the hub's business.
 
+mod admin;
 mod answer;
 mod body;
 mod call;

@@ -65,6 +65,16 @@ fn refuse(name: &str, reason: &str) -> Problem {
     Problem::invalid(format!("{name} {reason}")).with_field(Some(name))
 }
 
+/// That a call has no parameters, of those that take none.
+pub(super) fn refuse_parameters(query: Option<&str>) -> Result<(), Problem> {
+    let pairs =
+        query_pairs(query).map_err(|error| Problem::invalid(format!("the query {error}")))?;
+    match pairs.first() {
+        Some((name, _)) => Err(unknown(name)),
+        None => Ok(()),
+    }
+}
+
 /// A parameter that this call does not have is refused: were it passed over, its
 /// sender would believe that it has its effect.
 fn unknown(name: &str) -> Problem {

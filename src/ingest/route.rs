@@ -2,17 +2,17 @@
 
 use crate::{
     http::{Problem, decode_percent},
-    protocol::TenantName,
+    protocol::{TenantName, UserName, name::NameError},
 };
 
-/// A call of a backend.
+/// A call of a backend that posts events.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Route {
     pub(super) tenant: TenantName,
     pub(super) call: Call,
 }
 
-/// What is asked for.
+/// What is posted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Call {
     /// `POST …/events`: one event.
@@ -21,35 +21,81 @@ pub(super) enum Call {
     Batch,
 }
 
+/// What the rest of a tenant's path names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Target<'a> {
+    /// The tenant itself.
+    Tenant,
+    /// Its events.
+    Events(Call),
+    /// The connections of a user.
+    Connections(Segment<'a>),
+}
+
+impl Target<'_> {
+    /// The methods that it takes, as `Allow` lists them.
+    pub(super) fn methods(self) -> &'static str {
+        match self {
+            Self::Tenant => "GET, HEAD",
+            Self::Events(_) => "POST",
+            Self::Connections(_) => "DELETE",
+        }
+    }
+}
+
+/// A segment of a path, still percent-encoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Segment<'a>(&'a str);
+
+impl Segment<'_> {
+    /// The user, when what stands in its place is a name.
+    pub(super) fn user(self) -> Result<UserName, Problem> {
+        self.name("user", UserName::parse)
+    }
+
+    fn name<T>(
+        self,
+        what: &'static str,
+        parse: impl Fn(&str) -> Result<T, NameError>,
+    ) -> Result<T, Problem> {
+        let refuse = |reason: String| {
+            Problem::invalid(format!("the {what} {reason}")).with_field(Some(what))
+        };
+        let name = decode_percent(self.0).map_err(|error| refuse(error.to_string()))?;
+        parse(&name).map_err(|error| refuse(error.to_string()))
+    }
+}
+
 /// A path below `/v1/tenants/`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Path<'a> {
-    /// Still percent-encoded.
-    tenant: &'a str,
-    /// The call that the rest of the path names, if it names one.
-    pub(super) call: Option<Call>,
+    tenant: Segment<'a>,
+    /// What the rest of the path names, if there is such a thing.
+    pub(super) target: Option<Target<'a>>,
 }
 
 impl<'a> Path<'a> {
     /// The path, if it is a tenant's.
     pub(super) fn parse(path: &'a str) -> Option<Self> {
         let path = path.strip_prefix("/v1/tenants/")?;
-        let (tenant, call) = path.split_once('/').unwrap_or((path, ""));
-        let call = match call {
-            "events" => Some(Call::Event),
-            "events:batch" => Some(Call::Batch),
+        let mut segments = path.split('/');
+        let tenant = Segment(segments.next().unwrap_or_default());
+        let rest = [segments.next(), segments.next(), segments.next()];
+        let target = match (rest, segments.next()) {
+            ([None, ..], _) => Some(Target::Tenant),
+            ([Some("events"), None, _], _) => Some(Target::Events(Call::Event)),
+            ([Some("events:batch"), None, _], _) => Some(Target::Events(Call::Batch)),
+            ([Some("users"), Some(user), Some("connections")], None) => {
+                Some(Target::Connections(Segment(user)))
+            }
             _ => None,
         };
-        Some(Self { tenant, call })
+        Some(Self { tenant, target })
     }
 
     /// The tenant, when what stands in its place is a name.
     pub(super) fn tenant(self) -> Result<TenantName, Problem> {
-        let refuse = |reason: String| {
-            Problem::invalid(format!("the tenant {reason}")).with_field(Some("tenant"))
-        };
-        let name = decode_percent(self.tenant).map_err(|error| refuse(error.to_string()))?;
-        TenantName::parse(&name).map_err(|error| refuse(error.to_string()))
+        self.tenant.name("tenant", TenantName::parse)
     }
 }
 
@@ -70,7 +116,10 @@ mod tests {
         let path = "/v1/tenants/a%2Fb%20%C3%A4%3A/events";
         assert_eq!(tenant(path), Some(Ok("a/b ä:".to_owned())));
         let path = "/v1/tenants/events/events:batch";
-        assert_eq!(Path::parse(path).unwrap().call, Some(Call::Batch));
+        assert_eq!(
+            Path::parse(path).unwrap().target,
+            Some(Target::Events(Call::Batch))
+        );
     }
 
     #[test]
@@ -100,16 +149,54 @@ mod tests {
     #[test]
     fn other_paths_are_no_calls() {
         for path in [
-            "/v1/tenants/acme",
             "/v1/tenants/acme/",
             "/v1/tenants/acme/events/",
             "/v1/tenants/acme/events:batch2",
             "/v1/tenants/a/b/events",
+            "/v1/tenants/acme/users",
+            "/v1/tenants/acme/users/ann",
+            "/v1/tenants/acme/users/ann/",
+            "/v1/tenants/acme/users/ann/connections/",
+            "/v1/tenants/acme/users/ann/b/connections",
         ] {
-            assert_eq!(Path::parse(path).unwrap().call, None, "{path}");
+            assert_eq!(Path::parse(path).unwrap().target, None, "{path}");
         }
         for path in ["/", "/v1/tenants", "/v2/tenants/acme/events"] {
             assert_eq!(Path::parse(path), None, "{path}");
         }
+    }
+
+    #[test]
+    fn a_user_is_percent_decoded_after_the_path_is_split() {
+        let user = |path| match Path::parse(path).unwrap().target {
+            Some(Target::Connections(user)) => {
+                let user = user.user();
+                user.map(|user| user.to_string())
+                    .map_err(|problem| problem.of_item(0).message)
+            }
+            other => panic!("{other:?}"),
+        };
+        for (path, expected) in [
+            (
+                "/v1/tenants/acme/users/a%2Fb%20%C3%A4/connections",
+                Ok("a/b ä"),
+            ),
+            ("/v1/tenants/acme/users/users/connections", Ok("users")),
+            (
+                "/v1/tenants/acme/users//connections",
+                Err("the user is empty"),
+            ),
+            (
+                "/v1/tenants/acme/users/%0A/connections",
+                Err("the user has a control character in it"),
+            ),
+        ] {
+            let expected = expected.map(str::to_owned).map_err(str::to_owned);
+            assert_eq!(user(path), expected, "{path}");
+        }
+        assert_eq!(
+            Path::parse("/v1/tenants/acme").unwrap().target,
+            Some(Target::Tenant)
+        );
     }
 }

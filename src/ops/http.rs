@@ -12,9 +12,11 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{net::TcpStream, sync::watch};
+use serde::Serialize;
+use serde_json::Value;
+use tokio::net::TcpStream;
 
-use super::Metrics;
+use super::{Health, Metrics, health::faults};
 use crate::{
     http::{Problem, Response},
     hub::Registry,
@@ -28,17 +30,6 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// What whoever asks should do when the relay is not ready.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Whether the relay should get traffic.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Readiness {
-    /// Not everything runs yet.
-    Starting,
-    /// It takes what comes.
-    Ready,
-    /// It is shutting down.
-    Draining,
-}
-
 /// What this listener shows.
 #[derive(Debug)]
 pub struct Ops {
@@ -46,53 +37,34 @@ pub struct Ops {
     metrics: Arc<Metrics>,
     tallies: Vec<Arc<Tally>>,
     registry: Arc<Registry>,
-    readiness: watch::Sender<Readiness>,
+    health: Arc<Health>,
+}
+
+/// The relay should get traffic.
+#[derive(Serialize)]
+struct Ready {
+    ready: bool,
+    checks: Value,
 }
 
 impl Ops {
-    /// Shows a relay that is starting.
+    /// Shows what these have counted, and how the relay is.
     #[must_use]
-    pub fn new(metrics: Arc<Metrics>, tallies: Vec<Arc<Tally>>, registry: Arc<Registry>) -> Self {
+    pub fn new(
+        metrics: Arc<Metrics>,
+        tallies: Vec<Arc<Tally>>,
+        registry: Arc<Registry>,
+        health: Arc<Health>,
+    ) -> Self {
         Self {
             metrics,
             tallies,
             registry,
-            readiness: watch::Sender::new(Readiness::Starting),
+            health,
         }
     }
 
-    /// Everything runs, unless the end has begun already.
-    pub fn set_ready(&self) {
-        self.readiness.send_if_modified(|now| {
-            let is_starting = *now == Readiness::Starting;
-            if is_starting {
-                *now = Readiness::Ready;
-            }
-            is_starting
-        });
-    }
-
-    /// The end has begun.
-    pub fn set_draining(&self) {
-        self.readiness.send_replace(Readiness::Draining);
-    }
-
-    /// Waits until the relay takes what comes.
-    pub async fn ready(&self) {
-        let mut readiness = self.readiness.subscribe();
-        // It fails only without a sender, and here is one.
-        drop(readiness.wait_for(|now| *now == Readiness::Ready).await);
-    }
-
-    fn not_ready(&self) -> Option<&'static str> {
-        match *self.readiness.borrow() {
-            Readiness::Starting => Some("the relay is starting"),
-            Readiness::Ready => None,
-            Readiness::Draining => Some("the relay is shutting down"),
-        }
-    }
-
-    fn answer(&self, request: &Request<Incoming>) -> Response {
+    async fn answer(&self, request: Request<Incoming>) -> Response {
         let path = request.uri().path();
         if !matches!(path, "/metrics" | "/healthz" | "/readyz") {
             return Problem::no_such_path().into_response();
@@ -100,24 +72,43 @@ impl Ops {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return Problem::method_not_allowed("GET, HEAD").into_response();
         }
-        match (path, self.not_ready()) {
-            ("/metrics", _) => text(
+        match path {
+            "/metrics" => text(
                 "text/plain; version=0.0.4",
                 self.metrics.render(&self.tallies, &self.registry),
             ),
-            ("/readyz", Some(reason)) => {
-                Problem::unavailable(ErrorCode::InternalError, reason, RETRY_AFTER).into_response()
-            }
+            "/readyz" => self.readiness().await,
             _ => text("text/plain; charset=utf-8", "ok\n".to_owned()),
         }
+    }
+
+    async fn readiness(&self) -> Response {
+        let checks = self.health.checks().await;
+        let detail = faults(&checks).collect::<Vec<_>>().join("; ");
+        let found = checks
+            .iter()
+            .map(|(name, found)| ((*name).to_owned(), found.as_str().into()));
+        let checks = Value::Object(found.collect());
+        if !detail.is_empty() {
+            return Problem::unavailable(ErrorCode::InternalError, detail, RETRY_AFTER)
+                .with_member("checks", checks)
+                .into_response();
+        }
+        let ready = Ready {
+            ready: true,
+            checks,
+        };
+        // Strings and a boolean: there is nothing in it that JSON could not hold.
+        let body = serde_json::to_string(&ready).unwrap_or_default();
+        text("application/json", body)
     }
 }
 
 /// Answers the requests of one connection.
 pub async fn serve(ops: Arc<Ops>, stream: TcpStream) {
     let service = service_fn(move |request| {
-        let response = ops.answer(&request);
-        async { Ok::<_, Infallible>(response) }
+        let ops = Arc::clone(&ops);
+        async move { Ok::<_, Infallible>(ops.answer(request).await) }
     });
     // A failure is the caller's, who went away or sent no HTTP.
     drop(

@@ -3,7 +3,7 @@
 
 use std::io::{self, IsTerminal};
 
-use tracing_subscriber::{EnvFilter, filter::LevelFilter, fmt, util::SubscriberInitExt};
+use tracing_subscriber::{EnvFilter, filter::LevelFilter, fmt, reload, util::SubscriberInitExt};
 
 use crate::config::{Log, LogFormat};
 
@@ -20,6 +20,23 @@ pub enum LoggingError {
     /// Something else logs already.
     #[error(transparent)]
     Twice(#[from] tracing_subscriber::util::TryInitError),
+    /// Nothing logs any more.
+    #[error(transparent)]
+    Gone(#[from] reload::Error),
+}
+
+/// What is logged, which can be changed.
+pub struct LogLevel(Box<dyn Fn(EnvFilter) -> Result<(), reload::Error>>);
+
+impl LogLevel {
+    /// Logs what the level says from now on.
+    ///
+    /// # Errors
+    ///
+    /// When the level is no filter.
+    pub fn set(&self, log: &Log) -> Result<(), LoggingError> {
+        Ok((self.0)(filter(log)?)?)
+    }
 }
 
 /// Begins to log as configured, for the whole process.
@@ -27,11 +44,9 @@ pub enum LoggingError {
 /// # Errors
 ///
 /// When the level is no filter, or logging has begun before.
-pub fn init(log: &Log) -> Result<(), LoggingError> {
-    let filter = EnvFilter::try_new(directives(&log.level))?;
+pub fn init(log: &Log) -> Result<LogLevel, LoggingError> {
     let on_terminal = io::stderr().is_terminal();
     let lines = fmt()
-        .with_env_filter(filter)
         .with_writer(io::stderr)
         // It would panic where standard error is gone, which is no reason to end.
         .log_internal_errors(false)
@@ -42,11 +57,21 @@ pub fn init(log: &Log) -> Result<(), LoggingError> {
         LogFormat::Json => false,
     };
     if pretty {
+        let lines = lines.with_env_filter(filter(log)?).with_filter_reloading();
+        let handle = lines.reload_handle();
         lines.finish().try_init()?;
+        Ok(LogLevel(Box::new(move |filter| handle.reload(filter))))
     } else {
-        lines.json().flatten_event(true).finish().try_init()?;
+        let lines = lines.json().flatten_event(true);
+        let lines = lines.with_env_filter(filter(log)?).with_filter_reloading();
+        let handle = lines.reload_handle();
+        lines.finish().try_init()?;
+        Ok(LogLevel(Box::new(move |filter| handle.reload(filter))))
     }
-    Ok(())
+}
+
+fn filter(log: &Log) -> Result<EnvFilter, LoggingError> {
+    Ok(EnvFilter::try_new(directives(&log.level))?)
 }
 
 /// `log.level` with each level that names no part taken as that of the relay's own

@@ -147,6 +147,52 @@ impl Conflict {
     }
 }
 
+/// What came of fetching a key set, for the label `result`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeySetFetch {
+    /// Keys.
+    Fetched,
+    /// There was no connection, no TLS, or no HTTP.
+    Unreachable,
+    /// It took too long.
+    TimedOut,
+    /// The answer was another than 200.
+    Status,
+    /// The answer was too big.
+    TooBig,
+    /// The answer was no set with a key for signatures.
+    Invalid,
+}
+
+impl KeySetFetch {
+    const ALL: [Self; 6] = [
+        Self::Fetched,
+        Self::Unreachable,
+        Self::TimedOut,
+        Self::Status,
+        Self::TooBig,
+        Self::Invalid,
+    ];
+
+    /// The result as a word.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Fetched => "fetched",
+            Self::Unreachable => "unreachable",
+            Self::TimedOut => "timed_out",
+            Self::Status => "status",
+            Self::TooBig => "too_big",
+            Self::Invalid => "invalid",
+        }
+    }
+}
+
+/// Whether the config file took effect that was read again, for the label `result`.
+const RELOADS: [&str; 2] = [APPLIED, REFUSED];
+const APPLIED: &str = "applied";
+const REFUSED: &str = "refused";
+
 /// The result of a resume that was complete.
 const RECOVERED: &str = "recovered";
 
@@ -211,6 +257,12 @@ pub struct Metrics {
     ingest_conflicts: Family,
     limits_exceeded: Family,
     accept_errors: Counter,
+    client_authentication_required: Gauge,
+    ingest_authentication_required: Gauge,
+    reloads: Family,
+    reload_successful: Gauge,
+    reload_success_timestamp: Gauge,
+    key_set_fetches: Family,
     scraped: Scraped,
 }
 
@@ -250,16 +302,33 @@ impl Metrics {
                 &[("version", env!("CARGO_PKG_VERSION"))],
             )
             .set(1.0);
-        for (listener, required) in [("client", tokens), ("ingest", keys)] {
-            register
-                .gauge(
-                    "sidewire_authentication_required",
-                    "1 where callers have to show who they are, 0 where nobody has to.",
-                    &[("listener", listener)],
-                )
-                .set(f64::from(u8::from(required)));
-        }
-        Self {
+        let metrics = Self {
+            client_authentication_required: register.authentication_required("client"),
+            ingest_authentication_required: register.authentication_required("ingest"),
+            reloads: register.family(
+                "sidewire_config_reloads_total",
+                "Times the config file was read again, by result: applied, or refused for an error in it.",
+                &[],
+                "result",
+                RELOADS,
+            ),
+            reload_successful: register.gauge(
+                "sidewire_config_reload_successful",
+                "1 where the config file was good when it was last read, 0 where it was refused and the one before holds.",
+                &[],
+            ),
+            reload_success_timestamp: register.gauge(
+                "sidewire_config_reload_success_timestamp_seconds",
+                "When the config that holds was read, in Unix seconds.",
+                &[],
+            ),
+            key_set_fetches: register.family(
+                "sidewire_jwks_fetches_total",
+                "Attempts to fetch a jwks_url, by result: fetched, or why not.",
+                &[],
+                "result",
+                KeySetFetch::ALL.map(KeySetFetch::label),
+            ),
             handle: recorder.handle(),
             closed: register.family(
                 "sidewire_connections_closed_total",
@@ -342,7 +411,42 @@ impl Metrics {
             ),
             scraped: Scraped::register(&register),
             recorder,
+        };
+        metrics.authentication_required(tokens, keys);
+        metrics
+    }
+
+    /// Whether clients and backends have to show their tokens and keys.
+    pub fn authentication_required(&self, tokens: bool, keys: bool) {
+        let gauge = |required| f64::from(u8::from(required));
+        self.client_authentication_required.set(gauge(tokens));
+        self.ingest_authentication_required.set(gauge(keys));
+    }
+
+    /// The relay has started with a config, at this time in Unix seconds.
+    pub fn configured(&self, at: i64) {
+        self.reload_successful.set(1.0);
+        self.reload_success_timestamp.set(seconds(at));
+    }
+
+    /// The config file was read again; it took effect at this time in Unix seconds, or
+    /// was refused.
+    pub fn reloaded(&self, applied: Option<i64>) {
+        match applied {
+            Some(at) => {
+                self.reloads.count(APPLIED, &self.recorder);
+                self.configured(at);
+            }
+            None => {
+                self.reloads.count(REFUSED, &self.recorder);
+                self.reload_successful.set(0.0);
+            }
         }
+    }
+
+    /// A key set was fetched, or was to be.
+    pub fn key_set_fetched(&self, result: KeySetFetch) {
+        self.key_set_fetches.count(result.label(), &self.recorder);
     }
 
     /// A connection has ended.
@@ -553,6 +657,12 @@ fn as_gauge(value: u64) -> f64 {
     value as f64
 }
 
+/// The same of a time.
+#[expect(clippy::cast_precision_loss, reason = "2^53 seconds are far away")]
+fn seconds(at: i64) -> f64 {
+    at as f64
+}
+
 /// Registers series, each with its help text.
 struct Register<'a>(&'a PrometheusRecorder);
 
@@ -599,6 +709,14 @@ impl Register<'_> {
             .map(|value| (value.to_owned(), family.register(value, self.0)))
             .into();
         family
+    }
+
+    fn authentication_required(&self, listener: &'static str) -> Gauge {
+        self.gauge(
+            "sidewire_authentication_required",
+            "1 where callers have to show who they are, 0 where nobody has to.",
+            &[("listener", listener)],
+        )
     }
 
     fn authentication_failures<const N: usize>(

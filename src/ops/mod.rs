@@ -1,14 +1,16 @@
 //! How the relay is watched: metrics, health, logging, and what systemd is told.
 //! Knows nothing of the path of an event; it reads what others have counted.
 
+mod health;
 mod http;
 mod logging;
 mod metrics;
 mod panics;
 mod systemd;
 
+pub use health::{Health, Listening, SHARD_TIMEOUT};
 pub use http::{Ops, serve};
-pub use logging::{LoggingError, init as init_logging};
-pub use metrics::{Closed, Conflict, Metrics};
+pub use logging::{LogLevel, LoggingError, init as init_logging};
+pub use metrics::{Closed, Conflict, KeySetFetch, Metrics};
 pub use panics::watch as watch_panics;
-pub use systemd::{notify_ready, notify_stopping};
+pub use systemd::{feed_watchdog, notify_ready, notify_reloading, notify_stopping};

@@ -1,7 +1,9 @@
 //! Wiring: listeners, shards, and how they begin and end. Knows no details of any
 //! of them.
 
+mod key_sets;
 mod listener;
+mod reload;
 mod shards;
 mod turned_away;
 
@@ -28,16 +30,17 @@ use tokio_util::task::TaskTracker;
 use crate::{
     auth::Authenticator,
     clock::Clock,
-    config::{Config, Listen},
+    config::{Config, Ingest, Listen},
     hub::{self, InboxLimits, PublishTimeouts, Registry, RegistryLimits},
     limits::{self, Limit, Limits, Sockets},
     log::{MessageIdLimits, Window},
-    ops::{self, Metrics, Ops},
+    ops::{self, Health, Listening, Metrics, Ops},
     random::Random,
     relay::Relay,
     setup::Setup,
     tally::Tally,
 };
+use key_sets::KeySets;
 use listener::{Buffers, Listener};
 use shards::{Peer, Shards};
 use turned_away::turn_away;
@@ -97,8 +100,9 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Server {
     relay: Arc<Relay>,
-    ops: Arc<Ops>,
+    health: Arc<Health>,
     shards: Arc<Shards>,
+    key_sets: KeySets,
     tasks: JoinSet<()>,
     addresses: Addresses,
 }
@@ -140,50 +144,49 @@ impl Server {
         let random = Arc::new(Random::from_system()?);
         let registry = Arc::new(Registry::new(registry_limits(config), Arc::clone(&random)));
         let tallies: Vec<Arc<Tally>> = (0..shard_count(config)).map(|_| Arc::default()).collect();
-        let timeouts = PublishTimeouts {
-            inbox: config.ingest.inbox_timeout,
-            ack: config.ingest.ack_timeout,
-        };
+        let timeouts = publish_timeouts(&config.ingest);
         let (publisher, seeds) = hub::hub(&registry, timeouts, &tallies);
         let metrics = Arc::new(Metrics::new(
             matches!(setup.live.authenticator, Authenticator::Tokens(_)),
             !setup.live.ingest_keys.is_empty(),
         ));
-        let ops = Arc::new(Ops::new(
-            Arc::clone(&metrics),
-            tallies,
-            Arc::clone(&registry),
-        ));
+        let clock = Clock::system();
+        metrics.configured(clock.unix_seconds());
         let relay = Arc::new(Relay {
             limits: Limits::new(&setup.live.config),
             live: ArcSwap::from_pointee(setup.live),
             schema: setup.schema,
             publisher,
-            clock: Clock::system(),
+            clock,
             random,
-            metrics,
+            metrics: Arc::clone(&metrics),
             draining: AtomicBool::new(false),
             calls: TaskTracker::new(),
             clients: TaskTracker::new(),
         });
         let shards = Arc::new(Shards::start(&relay, seeds).map_err(StartError::Shard)?);
 
+        let health = Arc::new(Health::new(Arc::clone(&relay), 2));
+        let ops = Ops::new(metrics, tallies, Arc::clone(&registry), Arc::clone(&health));
+        let ops = Arc::new(ops);
+        let mut key_sets = KeySets::default();
+        key_sets.follow(&relay, &shards);
+
         let mut tasks = JoinSet::new();
         let sockets = Sockets::new(sockets_max);
-        tasks.spawn(accept_clients(
-            client,
-            sockets,
-            relay.clone(),
-            shards.clone(),
-        ));
-        tasks.spawn(accept_backends(ingest, relay.clone(), shards.clone()));
-        tasks.spawn(serve_ops(ops_listener, relay.clone(), ops.clone()));
+        let accepting = accept_clients(client, sockets, relay.clone(), shards.clone());
+        tasks.spawn(listen(health.listening(), accepting));
+        let accepting = accept_backends(ingest, relay.clone(), shards.clone());
+        tasks.spawn(listen(health.listening(), accepting));
+        tasks.spawn(serve_ops(ops_listener, relay.clone(), ops));
         tasks.spawn(sweep(registry, relay.clone()));
-        tasks.spawn(become_ready(shards.clone(), ops.clone()));
+        tasks.spawn(become_ready(shards.clone(), health.clone()));
+        tasks.spawn(watch(health.clone()));
         Ok(Self {
             relay,
-            ops,
+            health,
             shards,
+            key_sets,
             tasks,
             addresses,
         })
@@ -197,7 +200,7 @@ impl Server {
 
     /// Waits until it takes what comes.
     pub async fn ready(&self) {
-        self.ops.ready().await;
+        self.health.running().await;
     }
 
     /// Waits for ever, unless a part of the relay fails without which it cannot go
@@ -213,7 +216,7 @@ impl Server {
         let began = Instant::now();
         let timeout = self.relay.live().config.client.drain_timeout;
         self.relay.draining.store(true, Ordering::Release);
-        self.ops.set_draining();
+        self.health.set_draining();
         self.relay.calls.close();
         // A call that hangs must not keep the clients from being told.
         let calls_end = began + (timeout / 2).min(CALLS_TIMEOUT);
@@ -221,6 +224,7 @@ impl Server {
         let closed = timeout_at(began + timeout, self.shards.drain(&self.relay.clients))
             .await
             .is_ok();
+        self.key_sets.stop().await;
         self.tasks.shutdown().await;
         // A shard that has not come to its end is not waited for: the process's end
         // is its end too.
@@ -248,6 +252,13 @@ fn bind(
         address,
         source,
     })
+}
+
+fn publish_timeouts(ingest: &Ingest) -> PublishTimeouts {
+    PublishTimeouts {
+        inbox: ingest.inbox_timeout,
+        ack: ingest.ack_timeout,
+    }
 }
 
 fn shard_count(config: &Config) -> usize {
@@ -348,9 +359,21 @@ async fn serve_ops(listener: Listener, relay: Arc<Relay>, ops: Arc<Ops>) {
     }
 }
 
-async fn become_ready(shards: Arc<Shards>, ops: Arc<Ops>) {
+/// The relay is not ready when one of its listeners is gone.
+async fn listen(listening: Listening, accepting: impl Future<Output = ()>) {
+    accepting.await;
+    drop(listening);
+}
+
+async fn become_ready(shards: Arc<Shards>, health: Arc<Health>) {
     shards.up().await;
-    ops.set_ready();
+    health.set_running();
+}
+
+/// Has systemd know that the shards answer.
+async fn watch(health: Arc<Health>) {
+    let is_well = || async { health.shards_answer().await };
+    ops::feed_watchdog(is_well).await;
 }
 
 fn accept_failed(metrics: &Metrics, error: &io::Error) {

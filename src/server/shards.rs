@@ -10,12 +10,14 @@ use std::{
         atomic::{AtomicUsize, Ordering},
     },
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use tokio::{
     runtime::{Builder, LocalOptions},
     sync::{mpsc, watch},
     task::spawn_local,
+    time::timeout,
 };
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
@@ -27,12 +29,16 @@ use crate::{
     hub::{ShardHub, ShardSeed},
     ingest,
     limits::Seat,
+    outbox::OutboxLimits,
     protocol::close::Ending,
     relay::{Relay, Shard},
 };
 
 /// How many connections may wait to be taken by a shard.
 const ASSIGNMENTS_MAX: usize = 1024;
+
+/// How long a shard may take to hear of a reload.
+const RELOAD_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Whose a connection is.
 #[derive(Debug)]
@@ -84,6 +90,8 @@ enum Order {
     Serve(Peer, TcpStream, Place),
     /// The token is held until all clients of the shard are told.
     Drain(TaskTrackerToken),
+    /// The config or the keys are other ones now.
+    Reloaded,
 }
 
 /// A connection's place on a shard, given back when it is dropped.
@@ -150,6 +158,17 @@ impl Shards {
         self.failed.cancelled().await;
     }
 
+    /// Has each shard look at what has changed in the config and the keys. One that is
+    /// stuck is not waited for.
+    pub(super) async fn reloaded(&self) {
+        for handle in &self.handles {
+            let told = handle.orders.send(Order::Reloaded);
+            if timeout(RELOAD_PATIENCE, told).await.is_err() {
+                tracing::error!("a shard does not hear of a reload");
+            }
+        }
+    }
+
     /// Has the connection of every client that was let in closed, and waits until
     /// all are.
     pub(super) async fn drain(&self, clients: &TaskTracker) {
@@ -195,11 +214,14 @@ fn run(
             let alarms = spawn_local(async move { alarms.run().await });
             let hub = Rc::clone(&shard.hub);
             let relief = spawn_local(async move { hub.relieve_memory().await });
+            let hub = Rc::clone(&shard.hub);
+            let calls = spawn_local(async move { hub.answer_calls().await });
             tokio::select! {
                 biased;
                 _ = inbox => {}
                 _ = alarms => {}
                 _ = relief => {}
+                _ = calls => {}
                 () = obey(&shard, orders) => {}
             }
         }),
@@ -211,12 +233,20 @@ async fn obey(shard: &Rc<Shard>, mut orders: mpsc::Receiver<Order>) {
     while let Some(order) = orders.recv().await {
         match order {
             Order::Serve(peer, stream, place) => serve(Rc::clone(shard), peer, stream, place),
+            Order::Reloaded => reloaded(shard),
             Order::Drain(told) => {
                 end_all(&shard.hub, &shard.relay);
                 drop(told);
             }
         }
     }
+}
+
+/// Tells those who hold a part of the config themselves, and the connections.
+fn reloaded(shard: &Shard) {
+    let limits = OutboxLimits::of(&shard.relay.live().config.limits);
+    shard.outboxes.set_limits(limits);
+    shard.hub.ring_all();
 }
 
 fn serve(shard: Rc<Shard>, peer: Peer, stream: TcpStream, place: Place) {

@@ -28,7 +28,9 @@ use super::{
     pace::Pace,
     stream::{FrameStream, Transport},
 };
-use crate::{hub::Membership, outbox::Advanced, protocol::close::Ending, relay::Shard};
+use crate::{
+    auth::KeyFingerprint, hub::Membership, outbox::Advanced, protocol::close::Ending, relay::Shard,
+};
 
 /// How long a client may take to answer our Close frame, once that is written.
 const CLOSE_ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -104,6 +106,8 @@ pub(super) struct Connection<S: Transport, L> {
     is_last_look: bool,
     /// Set for the next of the deadlines.
     alarm: Option<Alarm>,
+    /// What its token was verified with.
+    key: Option<KeyFingerprint>,
     /// Has the shard and the outbox.
     pub(super) account: Account,
 }
@@ -173,6 +177,7 @@ impl<S: Transport, L: Listener> Connection<S, L> {
             heard: now,
             is_last_look: false,
             alarm: None,
+            key: identity.key,
             account: admitted.account,
         }
     }
@@ -245,6 +250,9 @@ impl<S: Transport, L: Listener> Connection<S, L> {
     fn check_deadlines(&mut self) -> Option<Late> {
         if self.account.outbox.take_rung() {
             self.alarm = None;
+            if self.phase == Phase::Open && self.is_key_removed() {
+                self.account.outbox.end(Ending::KeyRemoved);
+            }
         }
         let next = self.deadlines.next();
         if self.alarm.as_ref().map(Alarm::at) != next {
@@ -256,6 +264,14 @@ impl<S: Transport, L: Listener> Connection<S, L> {
             self.alarm = next.map(|next| self.account.shard.alarms.set(next, &self.account.outbox));
         }
         None
+    }
+
+    /// Whether a reload has taken the key away that the token was signed with, and
+    /// such connections are to be closed.
+    fn is_key_removed(&self) -> bool {
+        let live = self.account.shard.relay.live();
+        live.config.auth.close_on_key_removal
+            && self.key.is_some_and(|key| !live.authenticator.has_key(key))
     }
 
     fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<Step> {
@@ -330,6 +346,8 @@ impl<S: Transport, L: Listener> Connection<S, L> {
     /// written: were it to wait until a newer one comes, it would have to go.
     fn take_messages(&mut self) {
         let mut is_another = false;
+        let message_max = self.account.shard.relay.live().config.client.message_max;
+        self.stream.bound_messages(message_max);
         while matches!(self.phase, Phase::Open | Phase::Closing)
             && !self.turn_is_over
             && self.account.outbox.is_half_free()

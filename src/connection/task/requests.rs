@@ -18,6 +18,8 @@ use crate::{
 impl<S: Transport, L: Listener> Connection<S, L> {
     pub(super) fn answer(&mut self, frame: &[u8]) {
         let relay = &self.account.shard.relay;
+        let topics_max = relay.live().config.limits.topics_per_subscribe;
+        self.conversation.bound_topics(topics_max);
         let heard = self.conversation.hear(frame);
         let charged = self.pace.charge(heard.kind(), self.account.who(), relay);
         let action = match charged {

@@ -1,0 +1,168 @@
+//! One GET over TLS, or in the clear on this machine, for a small document. Follows
+//! no redirect, keeps no connection, and believes nobody but the system's roots.
+
+use std::{io, sync::Arc};
+
+use bytes::{Bytes, BytesMut};
+use http_body_util::{BodyExt, Empty};
+use hyper::{
+    Request, StatusCode, Uri,
+    body::Incoming,
+    client::conn::http1,
+    header::{ACCEPT, CONNECTION, HOST, USER_AGENT},
+};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    task::{AbortHandle, spawn_blocking},
+};
+use tokio_rustls::{
+    TlsConnector,
+    rustls::{
+        self, ClientConfig, RootCertStore,
+        crypto::aws_lc_rs,
+        pki_types::{InvalidDnsNameError, ServerName},
+    },
+};
+
+/// The most bytes that the head of an answer may have.
+const HEAD_BYTES_MAX: usize = 16 * 1024;
+
+/// Why there is no document. Says nothing of what was answered but its status.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// The URL has no host.
+    #[error("the URL has no host")]
+    NoHost,
+    /// The host is no name that a certificate could be for.
+    #[error("{0}")]
+    Name(#[from] InvalidDnsNameError),
+    /// Without TLS, and not on this machine.
+    #[error("the host is not on this machine, and the URL is not https")]
+    NotLoopback,
+    /// No connection, or not over TLS.
+    #[error("cannot connect: {0}")]
+    Connect(io::Error),
+    /// The system has no certificates to believe.
+    #[error("there are no root certificates; SSL_CERT_FILE or SSL_CERT_DIR name some")]
+    NoRoots,
+    /// TLS cannot be spoken at all.
+    #[error(transparent)]
+    Tls(#[from] rustls::Error),
+    /// What came is no answer.
+    #[error("no HTTP answer came: {0}")]
+    Http(#[from] hyper::Error),
+    /// The answer is another than 200.
+    #[error("the answer is {0}")]
+    Status(StatusCode),
+    /// The document has more bytes than it may.
+    #[error("the answer has more than {0} bytes")]
+    TooBig(usize),
+}
+
+/// Fetches the document at the URL, of at most `bytes_max` bytes. The caller bounds the
+/// time.
+///
+/// # Errors
+///
+/// When it is not there, too big, or not answered by who the URL names.
+pub async fn fetch(uri: &Uri, bytes_max: usize) -> Result<Bytes, FetchError> {
+    let host = uri.host().ok_or(FetchError::NoHost)?;
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let is_tls = uri.scheme_str() == Some("https");
+    let port = uri.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
+    let stream = TcpStream::connect((host, port))
+        .await
+        .map_err(FetchError::Connect)?;
+    if is_tls {
+        let name = ServerName::try_from(host.to_owned())?;
+        let connector = TlsConnector::from(tls().await?);
+        let stream = connector.connect(name, stream).await;
+        get(stream.map_err(FetchError::Connect)?, uri, bytes_max).await
+    } else if stream
+        .peer_addr()
+        .is_ok_and(|peer| peer.ip().to_canonical().is_loopback())
+    {
+        get(stream, uri, bytes_max).await
+    } else {
+        Err(FetchError::NotLoopback)
+    }
+}
+
+/// With the roots of the system as they are now.
+async fn tls() -> Result<Arc<ClientConfig>, FetchError> {
+    // It reads files.
+    let roots = spawn_blocking(|| {
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        roots
+    })
+    .await
+    .unwrap_or_else(|_| RootCertStore::empty());
+    if roots.is_empty() {
+        return Err(FetchError::NoRoots);
+    }
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(Arc::new(config))
+}
+
+/// Ends the task when it is dropped.
+struct Running(AbortHandle);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+async fn get<S>(stream: S, uri: &Uri, bytes_max: usize) -> Result<Bytes, FetchError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (mut sender, connection) = http1::Builder::new()
+        .max_buf_size(HEAD_BYTES_MAX)
+        .handshake(TokioIo::new(stream))
+        .await?;
+    let connection = tokio::spawn(async move { drop(connection.await) });
+    let _running = Running(connection.abort_handle());
+    let path = uri.path_and_query().map_or("/", |path| path.as_str());
+    let mut request = Request::new(Empty::<Bytes>::new());
+    *request.uri_mut() = path.parse().unwrap_or_default();
+    let headers = request.headers_mut();
+    if let Some(host) = uri.authority().and_then(|it| it.as_str().parse().ok()) {
+        headers.insert(HOST, host);
+    }
+    let fixed = [
+        (ACCEPT, "application/jwk-set+json, application/json"),
+        (CONNECTION, "close"),
+        (USER_AGENT, concat!("sidewire/", env!("CARGO_PKG_VERSION"))),
+    ];
+    for (name, value) in fixed {
+        headers.insert(name, hyper::header::HeaderValue::from_static(value));
+    }
+    let response = sender.send_request(request).await?;
+    if response.status() != StatusCode::OK {
+        return Err(FetchError::Status(response.status()));
+    }
+    read(response.into_body(), bytes_max).await
+}
+
+/// Counts while it reads: what is announced is no promise.
+async fn read(mut body: Incoming, bytes_max: usize) -> Result<Bytes, FetchError> {
+    let mut bytes = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame?.into_data() else {
+            continue;
+        };
+        if bytes.len() + data.len() > bytes_max {
+            return Err(FetchError::TooBig(bytes_max));
+        }
+        bytes.extend_from_slice(&data);
+    }
+    Ok(bytes.freeze())
+}

@@ -1,0 +1,94 @@
+//! `GET /v1/tenants/{tenant}` and `DELETE …/users/{user}/connections`: what a backend
+//! asks and orders beside events.
+
+use std::time::Duration;
+
+use hyper::StatusCode;
+use serde::Serialize;
+
+use super::answer::{AnswerPosition, json};
+use crate::{
+    http::{Problem, Response},
+    hub::{ShardSilent, TenantView},
+    ops::SHARD_TIMEOUT,
+    protocol::{ErrorCode, TenantName, UserName},
+    relay::Relay,
+};
+
+/// What a backend should do that was not answered for want of a shard's answer.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+#[derive(Serialize)]
+struct Tenant<'a> {
+    tenant: &'a str,
+    connections: u64,
+    users: usize,
+    topics: usize,
+    log: TenantLog,
+}
+
+#[derive(Serialize)]
+struct TenantLog {
+    head: AnswerPosition,
+    tail: AnswerPosition,
+}
+
+#[derive(Serialize)]
+struct Disconnected {
+    closed: u64,
+}
+
+/// Shows a tenant.
+pub(super) async fn look(relay: &Relay, name: &TenantName) -> Result<Response, Problem> {
+    let view = relay.publisher.admin().look(name, SHARD_TIMEOUT).await;
+    let TenantView {
+        connections,
+        users,
+        topics,
+        head,
+        tail,
+    } = view.map_err(silent)?.ok_or_else(|| {
+        Problem::new(
+            StatusCode::NOT_FOUND,
+            ErrorCode::NotFound,
+            "the tenant has neither a connection nor an event",
+        )
+    })?;
+    Ok(json(
+        StatusCode::OK,
+        &Tenant {
+            tenant: name.as_str(),
+            connections,
+            users,
+            topics,
+            log: TenantLog {
+                head: head.into(),
+                tail: tail.into(),
+            },
+        },
+    ))
+}
+
+/// Closes the connections of a user.
+pub(super) async fn disconnect(
+    relay: &Relay,
+    tenant: &TenantName,
+    user: &UserName,
+) -> Result<Response, Problem> {
+    let admin = relay.publisher.admin();
+    let closed = admin
+        .disconnect(tenant, user, SHARD_TIMEOUT)
+        .await
+        .map_err(silent)?;
+    tracing::info!(%tenant, %user, closed, "a backend has disconnected a user");
+    Ok(json(StatusCode::OK, &Disconnected { closed }))
+}
+
+fn silent(error: ShardSilent) -> Problem {
+    tracing::error!(%error, "a backend's call cannot be answered");
+    Problem::unavailable(
+        ErrorCode::InternalError,
+        "a part of the relay does not answer",
+        RETRY_AFTER,
+    )
+}

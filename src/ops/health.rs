@@ -1,0 +1,151 @@
+//! Whether the relay should get traffic: asked of the shards themselves, not of what
+//! somebody has noted. Knows no HTTP.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::sync::watch;
+
+use crate::relay::Relay;
+
+/// How long a shard may take to answer.
+pub const SHARD_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What a check says that has found nothing wrong.
+const OK: &str = "ok";
+
+/// How far the relay has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Not everything runs yet.
+    Starting,
+    /// It takes what comes.
+    Running,
+    /// It is shutting down.
+    Draining,
+}
+
+/// What is looked at, and what was found: `ok`, or what is wrong.
+pub(super) type Checks = [(&'static str, String); 5];
+
+/// The health of one relay.
+#[derive(Debug)]
+pub struct Health {
+    relay: Arc<Relay>,
+    phase: watch::Sender<Phase>,
+    /// How many of the listeners take connections, and how many should.
+    listening: AtomicUsize,
+    listeners: usize,
+}
+
+/// A listener that takes connections, for as long as this is held.
+#[derive(Debug)]
+pub struct Listening(Arc<Health>);
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.0.listening.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Health {
+    /// Of a relay that is starting, with so many listeners.
+    #[must_use]
+    pub fn new(relay: Arc<Relay>, listeners: usize) -> Self {
+        Self {
+            relay,
+            phase: watch::Sender::new(Phase::Starting),
+            listening: AtomicUsize::new(0),
+            listeners,
+        }
+    }
+
+    /// A listener takes connections from now on.
+    #[must_use]
+    pub fn listening(self: &Arc<Self>) -> Listening {
+        self.listening.fetch_add(1, Ordering::AcqRel);
+        Listening(Arc::clone(self))
+    }
+
+    /// Everything runs, unless the end has begun already.
+    pub fn set_running(&self) {
+        self.phase.send_if_modified(|now| {
+            let is_starting = *now == Phase::Starting;
+            if is_starting {
+                *now = Phase::Running;
+            }
+            is_starting
+        });
+    }
+
+    /// The end has begun.
+    pub fn set_draining(&self) {
+        self.phase.send_replace(Phase::Draining);
+    }
+
+    /// Waits until everything runs.
+    pub async fn running(&self) {
+        let mut phase = self.phase.subscribe();
+        // It fails only without a sender, and here is one.
+        drop(phase.wait_for(|now| *now == Phase::Running).await);
+    }
+
+    /// Whether each shard answers in time.
+    pub async fn shards_answer(&self) -> bool {
+        self.relay
+            .publisher
+            .admin()
+            .ping(SHARD_TIMEOUT)
+            .await
+            .is_ok()
+    }
+
+    /// Looks at everything.
+    pub(super) async fn checks(&self) -> Checks {
+        let shards = self.relay.publisher.admin().ping(SHARD_TIMEOUT).await;
+        let phase = *self.phase.borrow();
+        let listening = self.listening.load(Ordering::Acquire);
+        let has_no_key = self.relay.live().authenticator.has_no_key();
+        let check = |wrong: Option<String>| wrong.unwrap_or_else(|| OK.to_owned());
+        let when = |is: bool, wrong: &str| check(is.then(|| wrong.to_owned()));
+        [
+            (
+                "start",
+                when(phase == Phase::Starting, "the relay is starting"),
+            ),
+            (
+                "drain",
+                when(phase == Phase::Draining, "the relay is shutting down"),
+            ),
+            (
+                "listeners",
+                check((listening < self.listeners).then(|| {
+                    let listeners = self.listeners;
+                    format!("{listening} of {listeners} listeners take connections")
+                })),
+            ),
+            (
+                "shards",
+                check(shards.err().map(|silent| silent.to_string())),
+            ),
+            (
+                "keys",
+                when(
+                    has_no_key,
+                    "no key set has been fetched yet, so no token can be verified",
+                ),
+            ),
+        ]
+    }
+}
+
+/// What is wrong, where something is.
+pub(super) fn faults(checks: &Checks) -> impl Iterator<Item = &str> {
+    let found = checks.iter().map(|(_, found)| found.as_str());
+    found.filter(|found| *found != OK)
+}

@@ -1,0 +1,106 @@
+//! Fetches the key sets that the config names by URL: at the start, every so often,
+//! and when a token names a key that is not known. One task a set.
+
+use std::sync::Arc;
+
+use tokio::{
+    task::JoinSet,
+    time::{Instant, timeout},
+};
+
+use super::shards::Shards;
+use crate::{
+    auth::{KeyError, KeySet, VerificationKey},
+    http::{FetchError, fetch},
+    ops::KeySetFetch,
+    relay::Relay,
+};
+
+/// The tasks that fetch.
+#[derive(Debug, Default)]
+pub(super) struct KeySets(JoinSet<()>);
+
+/// Why nothing came of a fetch.
+#[derive(Debug, thiserror::Error)]
+enum Fault {
+    #[error("it took longer than auth.jwks_timeout")]
+    Timeout,
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    #[error(transparent)]
+    Keys(#[from] KeyError),
+}
+
+impl Fault {
+    fn result(&self) -> KeySetFetch {
+        match self {
+            Self::Timeout => KeySetFetch::TimedOut,
+            Self::Fetch(FetchError::Status(_)) => KeySetFetch::Status,
+            Self::Fetch(FetchError::TooBig(_)) => KeySetFetch::TooBig,
+            Self::Fetch(_) => KeySetFetch::Unreachable,
+            Self::Keys(_) => KeySetFetch::Invalid,
+        }
+    }
+}
+
+impl KeySets {
+    /// Fetches the sets of what the relay goes by now, and no others.
+    pub(super) fn follow(&mut self, relay: &Arc<Relay>, shards: &Arc<Shards>) {
+        // What is under way begins anew: it may have been for another address.
+        self.0 = JoinSet::new();
+        for set in relay.live().authenticator.key_sets() {
+            let (set, relay, shards) = (Arc::clone(set), Arc::clone(relay), Arc::clone(shards));
+            self.0
+                .spawn(async move { keep(&set, &relay, &shards).await });
+        }
+    }
+
+    /// Fetches nothing more.
+    pub(super) async fn stop(&mut self) {
+        self.0.shutdown().await;
+    }
+}
+
+async fn keep(set: &KeySet, relay: &Relay, shards: &Shards) {
+    loop {
+        let auth = relay.live().config.auth.clone();
+        set.due(auth.jwks_refresh, auth.jwks_cooldown).await;
+        let fetched = timeout(auth.jwks_timeout, fetch_keys(set, auth.jwks_max)).await;
+        let keys = told(set, relay, fetched.unwrap_or(Err(Fault::Timeout)));
+        if set.fetched(keys, Instant::now()) {
+            shards.reloaded().await;
+        }
+    }
+}
+
+async fn fetch_keys(
+    set: &KeySet,
+    bytes_max: usize,
+) -> Result<(Vec<VerificationKey>, usize), Fault> {
+    let json = fetch(set.url().uri(), bytes_max).await?;
+    Ok(VerificationKey::from_fetched_jwks(&json)?)
+}
+
+/// Says what has come of a fetch, and gives the keys if it brought any.
+fn told(
+    set: &KeySet,
+    relay: &Relay,
+    fetched: Result<(Vec<VerificationKey>, usize), Fault>,
+) -> Option<Vec<VerificationKey>> {
+    let url = set.url();
+    match fetched {
+        Ok((keys, passed_over)) => {
+            relay.metrics.key_set_fetched(KeySetFetch::Fetched);
+            let keys_len = keys.len();
+            tracing::debug!(%url, keys = keys_len, passed_over, "a key set is fetched");
+            Some(keys)
+        }
+        Err(fault) => {
+            relay.metrics.key_set_fetched(fault.result());
+            let reason = &fault;
+            let has_keys = set.keys().is_some();
+            tracing::warn!(%url, %reason, has_keys, "a key set cannot be fetched; the keys of the last fetch are used, if there was one");
+            None
+        }
+    }
+}

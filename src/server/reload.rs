@@ -1,0 +1,89 @@
+//! What a reload does: the file is read again, what can change is changed in one
+//! step, and what cannot is named. A file with an error changes nothing.
+
+use std::{path::Path, sync::Arc};
+
+use tokio::task::spawn_blocking;
+
+use super::{Server, publish_timeouts};
+use crate::{
+    auth::Authenticator,
+    config::ConfigError,
+    relay::{Live, Relay},
+    setup,
+};
+
+/// A file that is good, as far as the relay can follow it.
+struct Read {
+    live: Live,
+    /// The keys of which it goes on with the old value.
+    fixed: Vec<&'static str>,
+}
+
+impl Server {
+    /// Reads the config file again, and the files that it names. Gives what holds from
+    /// now on, or `None` where the file has an error, which is logged.
+    pub async fn reload(&mut self, path: &Path) -> Option<Arc<Live>> {
+        let running = self.relay.live.load_full();
+        let path = path.to_owned();
+        // The files may lie where to read them takes a while.
+        let read = spawn_blocking(move || read(&path, &running)).await.ok()?;
+        let now = self.relay.clock.unix_seconds();
+        match read {
+            Ok(read) => {
+                for key in &read.fixed {
+                    tracing::warn!(
+                        key,
+                        "the config file changes what needs a restart; the old value stays"
+                    );
+                }
+                let live = self.apply(read.live).await;
+                self.relay.metrics.reloaded(Some(now));
+                tracing::info!("the config is reloaded");
+                Some(live)
+            }
+            Err(error) => {
+                self.relay.metrics.reloaded(None);
+                tracing::error!("the config is not reloaded, and nothing has changed: {error}");
+                None
+            }
+        }
+    }
+
+    /// Puts the new in the place of the old, and tells those who go by a copy.
+    async fn apply(&mut self, live: Live) -> Arc<Live> {
+        let live = Arc::new(live);
+        self.relay.live.store(Arc::clone(&live));
+        configure(&self.relay, &live);
+        self.key_sets.follow(&self.relay, &self.shards);
+        self.shards.reloaded().await;
+        live
+    }
+}
+
+/// Tells the parts that hold what they need of the config themselves. What is read
+/// through [`Relay::live`] at the moment of its use needs no word here.
+fn configure(relay: &Relay, live: &Live) {
+    let (limits, ingest) = (&live.config.limits, &live.config.ingest);
+    relay.publisher.configure(
+        publish_timeouts(ingest),
+        limits.tenants,
+        limits.memory_max as u64,
+    );
+    relay.limits.configure(&live.config);
+    relay.metrics.authentication_required(
+        matches!(live.authenticator, Authenticator::Tokens(_)),
+        !live.ingest_keys.is_empty(),
+    );
+}
+
+fn read(path: &Path, running: &Live) -> Result<Read, ConfigError> {
+    let mut live = setup::load_live(path)?;
+    let fixed = live.config.keep_fixed(&running.config);
+    if !fixed.is_empty() {
+        // What stays as it is has to go together with what is new, and names files.
+        live = setup::merged_live(path, live.config)?;
+    }
+    live.authenticator.adopt_key_sets(&running.authenticator);
+    Ok(Read { live, fixed })
+}

@@ -6,7 +6,11 @@ use super::{
     Failure,
     runtime::{ENDING, Signals, runtime},
 };
-use crate::{ops, server::Server, setup::Setup};
+use crate::{
+    ops,
+    server::{Inherited, Server},
+    setup::Setup,
+};
 
 /// What to run.
 #[derive(Debug, clap::Args)]
@@ -23,11 +27,13 @@ pub struct Args {
 
 /// Runs until a signal comes.
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
+    // While there is no thread yet.
+    let inherited = Inherited::from_env().map_err(Failure::new)?;
     let setup = Setup::load(&args.config).map_err(Failure::new)?;
     ops::init_logging(&setup.live.config.log).map_err(Failure::new)?;
     runtime()?.block_on(async {
         let signals = Signals::listen(&ENDING)?;
-        let server = Server::start(setup).map_err(Failure::new)?;
+        let server = Server::start_with(setup, inherited).map_err(Failure::new)?;
         until_stopped(server, signals).await
     })
 }

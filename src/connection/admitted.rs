@@ -60,7 +60,6 @@ pub(super) struct Account {
 impl Account {
     fn open(shard: &Rc<Shard>, outbox: &Rc<Outbox>, identity: &Identity) -> Self {
         let (tenant, user) = (identity.tenant.clone(), identity.user.clone());
-        tracing::debug!(%tenant, %user, "a client is let in");
         shard.hub.tally().connections.add(1);
         shard.hub.tally().connections_opened.add(1);
         Self {

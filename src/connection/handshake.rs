@@ -1,7 +1,7 @@
 //! From an accepted socket to a WebSocket: reads one HTTP request, refuses it or
 //! lets the client in. Knows no conversation.
 
-use std::{cell::Cell, convert::Infallible, rc::Rc, sync::Arc};
+use std::{cell::Cell, convert::Infallible, net::IpAddr, rc::Rc, sync::Arc};
 
 use bytes::Bytes;
 use hyper::{
@@ -16,10 +16,12 @@ use hyper::{
     upgrade::OnUpgrade,
 };
 use hyper_util::rt::TokioIo;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use super::{admitted::Admitted, offer::Offer, origin, stream::Transport, task::converse};
+use super::{
+    admitted::Admitted, client_address, offer::Offer, origin, stream::Transport, task::converse,
+};
 use crate::{
     auth::{Authenticator, Credentials, Identity},
     http::{Problem, Response, bearer_token, query_pairs},
@@ -27,21 +29,40 @@ use crate::{
     relay::{Relay, Shard},
 };
 
+/// Whom proxies have connected for, each behind what the one before it has said.
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
 /// The only path of this listener.
 const PATH: &str = "/ws";
 
 /// Lets one client in, and gives the conversation that is to be had with it: a
 /// future of its own, since the handshake's state is large and the conversation
 /// lasts. `None` when the client is refused, or takes longer than the configured
-/// time. `held` is held until the client has gone.
+/// time. `peer` is who connects; `held` is held until the client has gone.
 pub async fn serve<S: Transport + Send + 'static, H>(
     shard: Rc<Shard>,
     stream: S,
+    peer: IpAddr,
     held: H,
 ) -> Option<impl Future<Output = ()> + use<S, H>> {
-    let handshake_timeout = shard.relay.live().config.client.handshake_timeout;
-    let handshake = shake_hands(Rc::clone(&shard), stream);
-    let Ok(accepted) = timeout(handshake_timeout, handshake).await else {
+    serve_until(deadline(&shard), shard, stream, peer, held).await
+}
+
+/// When a client that comes now has to be through its handshake.
+pub(super) fn deadline(shard: &Shard) -> Instant {
+    Instant::now() + shard.relay.live().config.client.handshake_timeout
+}
+
+/// The same, where a part of the time is over already.
+pub(super) async fn serve_until<S: Transport + Send + 'static, H>(
+    until: Instant,
+    shard: Rc<Shard>,
+    stream: S,
+    peer: IpAddr,
+    held: H,
+) -> Option<impl Future<Output = ()> + use<S, H>> {
+    let handshake = shake_hands(Rc::clone(&shard), stream, peer);
+    let Ok(accepted) = timeout_at(until, handshake).await else {
         shard.relay.metrics.handshake_timed_out();
         return None;
     };
@@ -55,13 +76,14 @@ type Accepted = Rc<Cell<Option<(Admitted, OnUpgrade)>>>;
 pub(super) async fn shake_hands<S: Transport + Send + 'static>(
     shard: Rc<Shard>,
     stream: S,
+    peer: IpAddr,
 ) -> Option<(Admitted, S, Bytes)> {
     let accepted = Accepted::default();
     let head_max = shard.relay.live().config.client.head_max;
     let metrics = Arc::clone(&shard.relay.metrics);
     let service = {
         let accepted = Rc::clone(&accepted);
-        service_fn(move |request| answer(Rc::clone(&shard), Rc::clone(&accepted), request))
+        service_fn(move |request| answer(Rc::clone(&shard), peer, Rc::clone(&accepted), request))
     };
     let served = http1::Builder::new()
         // The caller times the handshake as a whole.
@@ -97,10 +119,12 @@ fn refused_by_hyper(error: &hyper::Error) -> Option<StatusCode> {
 
 fn answer(
     shard: Rc<Shard>,
+    peer: IpAddr,
     accepted: Accepted,
     mut request: Request<Incoming>,
 ) -> impl Future<Output = Result<Response, Infallible>> {
-    let response = admit(&shard, &request)
+    let address = client_address(&shard.relay, peer, request.headers());
+    let response = admit(&shard, address, &request)
         .map(|(admitted, response)| {
             accepted.set(Some((admitted, hyper::upgrade::on(&mut request))));
             response
@@ -108,14 +132,31 @@ fn answer(
         .unwrap_or_else(|problem| {
             shard.relay.metrics.handshake_refused(problem.status());
             let (status, detail) = (problem.status().as_u16(), problem.detail());
-            tracing::debug!(status, detail, "a handshake is refused");
+            tracing::debug!(%address, status, detail, "a handshake is refused");
             problem.closing().into_response()
         });
     std::future::ready(Ok(response))
 }
 
+/// Whose request it is, where a proxy may have made it.
+fn client_address(relay: &Relay, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+    let live = relay.live();
+    let client = &live.config.client;
+    if client.proxy_protocol {
+        // Then proxies have said so before all else.
+        return peer.to_canonical();
+    }
+    let values = headers.get_all(X_FORWARDED_FOR).into_iter();
+    let values = values.map(HeaderValue::as_bytes);
+    client_address::forwarded(peer, values, &client.trusted_proxies)
+}
+
 /// Lets the client in, or says why not.
-fn admit(shard: &Rc<Shard>, request: &Request<Incoming>) -> Result<(Admitted, Response), Problem> {
+fn admit(
+    shard: &Rc<Shard>,
+    address: IpAddr,
+    request: &Request<Incoming>,
+) -> Result<(Admitted, Response), Problem> {
     let relay = &shard.relay;
     if request.uri().path() != PATH {
         return Err(Problem::no_such_path());
@@ -144,6 +185,7 @@ fn admit(shard: &Rc<Shard>, request: &Request<Incoming>) -> Result<(Admitted, Re
     let offer =
         Offer::parse(request.headers()).map_err(|error| Problem::invalid(error.to_string()))?;
     let identity = authenticate(relay, request, &offer)?;
+    let (tenant, user) = (identity.tenant.clone(), identity.user.clone());
     let admitted = Admitted::new(shard, identity).map_err(|error| {
         Problem::unavailable(
             ErrorCode::RateLimitExceeded,
@@ -151,6 +193,7 @@ fn admit(shard: &Rc<Shard>, request: &Request<Incoming>) -> Result<(Admitted, Re
             relay.retry_after(),
         )
     })?;
+    tracing::debug!(%tenant, %user, %address, "a client is let in");
     Ok((admitted, switching_protocols(key, offer.subprotocol)))
 }
 

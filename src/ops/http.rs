@@ -12,7 +12,10 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{net::TcpStream, sync::watch};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::watch,
+};
 
 use super::Metrics;
 use crate::{
@@ -114,7 +117,7 @@ impl Ops {
 }
 
 /// Answers the requests of one connection.
-pub async fn serve(ops: Arc<Ops>, stream: TcpStream) {
+pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(ops: Arc<Ops>, stream: S) {
     let service = service_fn(move |request| {
         let response = ops.answer(&request);
         async { Ok::<_, Infallible>(response) }

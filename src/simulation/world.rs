@@ -3,6 +3,7 @@
 
 use std::{
     cell::RefCell,
+    net::{IpAddr, Ipv4Addr},
     rc::Rc,
     sync::{Arc, LazyLock, atomic::AtomicBool, atomic::Ordering},
     time::Duration,
@@ -48,6 +49,9 @@ pub(super) const SHARDS: usize = 2;
 
 /// As `server` has it.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
+/// Where all clients connect from.
+const PEER: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
 const CALLS_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a backend posts at once, what an event counts for at the most, and how many
@@ -156,6 +160,7 @@ impl World {
                 config,
                 authenticator,
                 ingest_keys: IngestKeys::new(Vec::new()).unwrap(),
+                tls: None,
             }),
             schema: Arc::clone(&SCHEMA),
             publisher,
@@ -303,7 +308,7 @@ impl SimulatedShard {
         let (shard, gate) = (Rc::clone(&self.shard), Rc::clone(&self.gate));
         let tasks = Rc::clone(&self.tasks);
         self.spawn(async move {
-            if let Some(conversation) = connection::serve(shard, wire, ()).await {
+            if let Some(conversation) = connection::serve(shard, wire, PEER, ()).await {
                 let task = spawn_local(gate.behind(conversation));
                 tasks.borrow_mut().push(task);
             }

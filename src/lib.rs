@@ -56,6 +56,7 @@ pub mod http;
 pub mod ops;
 pub mod random;
 pub mod tally;
+pub mod tls;
 
 mod planted;
 #[cfg(test)]

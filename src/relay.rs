@@ -11,6 +11,7 @@ use std::{
 };
 
 use arc_swap::{ArcSwap, Guard};
+use rustls::ServerConfig;
 use tokio_util::task::TaskTracker;
 
 use crate::{
@@ -63,6 +64,8 @@ pub struct Live {
     pub authenticator: Authenticator,
     /// The keys of backends.
     pub ingest_keys: IngestKeys,
+    /// What is shown to clients; `None` where their listener speaks no TLS.
+    pub tls: Option<Arc<ServerConfig>>,
 }
 
 impl Relay {

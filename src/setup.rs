@@ -7,6 +7,8 @@ use std::{
     sync::Arc,
 };
 
+use rustls::ServerConfig;
+
 use crate::{
     auth::{
         Authenticator, FileError, IngestKey, IngestKeyError, IngestKeys, KeyError, KeySet, Secret,
@@ -15,6 +17,7 @@ use crate::{
     config::{self, Auth, AuthKey, AuthMode, Config, ConfigError, Ingest},
     relay::Live,
     schema::{Schema, SchemaError},
+    tls::{self, TlsError},
 };
 
 /// A configuration with everything that it names.
@@ -24,6 +27,17 @@ pub struct Setup {
     pub schema: Arc<Schema>,
     /// What a reload may change, the configuration itself among it.
     pub live: Live,
+    /// The numbers of the groups that Unix sockets are given to.
+    pub socket_groups: SocketGroups,
+}
+
+/// The groups that Unix sockets are given to, where it is not the relay's own.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SocketGroups {
+    /// The group of `ingest.socket_group`.
+    pub ingest: Option<u32>,
+    /// The group of `ops.socket_group`.
+    pub ops: Option<u32>,
 }
 
 /// Why a configuration cannot be run.
@@ -65,6 +79,22 @@ pub enum Fault {
     /// The schema cannot be used.
     #[error(transparent)]
     Schema(#[from] SchemaError),
+    /// A certificate or its key cannot be used.
+    #[error("{} {source}", file.display())]
+    Tls {
+        /// The file.
+        file: PathBuf,
+        /// What is the matter.
+        source: TlsError,
+    },
+    /// There is no such group.
+    #[error("{group:?} {reason}")]
+    Group {
+        /// Its name or number.
+        group: String,
+        /// What is the matter.
+        reason: String,
+    },
 }
 
 impl Fault {
@@ -85,6 +115,10 @@ impl Fault {
             Self::IngestKey(_) => Some(
                 "each of [[ingest.keys]] needs a key of its own: 16 or more visible ASCII characters",
             ),
+            Self::Tls { .. } => Some(
+                "cert_file is PEM with the certificate first and then those between it and the root, key_file is PEM with its private key",
+            ),
+            Self::Group { .. } => Some("the name or the number of a group, as in /etc/group"),
             Self::Schema(_) => None,
         }
     }
@@ -112,6 +146,10 @@ impl Setup {
             Schema::bundled().map_err(|error| Fault::at("schema")(Fault::Schema(error)))?;
         Ok(Self {
             schema: Arc::new(schema),
+            socket_groups: SocketGroups {
+                ingest: group("ingest.socket_group", config.ingest.socket_group.as_deref())?,
+                ops: group("ops.socket_group", config.ops.socket_group.as_deref())?,
+            },
             live: live(config)?,
         })
     }
@@ -153,8 +191,65 @@ fn live(config: Config) -> Result<Live, SetupError> {
     Ok(Live {
         authenticator: authenticator(&config.auth)?,
         ingest_keys: ingest_keys(&config.ingest)?,
+        tls: config.client.tls.as_ref().map(server_tls).transpose()?,
         config,
     })
+}
+
+fn server_tls(files: &config::Tls) -> Result<Arc<ServerConfig>, SetupError> {
+    let config::Tls {
+        cert_file,
+        key_file,
+    } = files;
+    let chain = tls_file("client.tls.cert_file", cert_file, tls::certificates)?;
+    let key = tls_file("client.tls.key_file", key_file, tls::private_key)?;
+    tls::server_config(chain, key).map_err(|source| {
+        let (key, file) = match source {
+            TlsError::Unusable(rustls::Error::InvalidCertificate(_)) => {
+                ("client.tls.cert_file", cert_file)
+            }
+            _ => ("client.tls.key_file", key_file),
+        };
+        Fault::at(key)(Fault::Tls {
+            file: file.clone(),
+            source,
+        })
+    })
+}
+
+fn tls_file<T>(
+    key: &str,
+    file: &Path,
+    read: impl FnOnce(&[u8]) -> Result<T, TlsError>,
+) -> Result<T, SetupError> {
+    let bytes = read_file(file).map_err(|error| Fault::at(key)(error.into()))?;
+    read(&bytes).map_err(|source| {
+        Fault::at(key)(Fault::Tls {
+            file: file.to_owned(),
+            source,
+        })
+    })
+}
+
+/// The number of a group that is given by name or number.
+fn group(key: &str, group: Option<&str>) -> Result<Option<u32>, SetupError> {
+    let Some(group) = group else {
+        return Ok(None);
+    };
+    if let Ok(number) = group.parse() {
+        return Ok(Some(number));
+    }
+    let fault = |reason: String| {
+        Fault::at(key)(Fault::Group {
+            group: group.to_owned(),
+            reason,
+        })
+    };
+    match nix::unistd::Group::from_name(group) {
+        Ok(Some(found)) => Ok(Some(found.gid.as_raw())),
+        Ok(None) => Err(fault("is no group of this system".to_owned())),
+        Err(error) => Err(fault(format!("cannot be looked up: {error}"))),
+    }
 }
 
 fn authenticator(auth: &Auth) -> Result<Authenticator, SetupError> {

@@ -387,6 +387,7 @@ fn shard_for(tenants: usize) -> Rc<Shard> {
             config,
             authenticator: Authenticator::Open,
             ingest_keys: IngestKeys::default(),
+            tls: None,
         }),
         schema: Arc::new(Schema::bundled().unwrap()),
         publisher,

@@ -113,7 +113,7 @@ fn relay() -> Relay {
         ack: config.ingest.ack_timeout,
     };
     Relay {
-            live: ArcSwap::from_pointee(Live { config, authenticator: Authenticator::Open, ingest_keys: IngestKeys::new(Vec::new()).expect("none is fine") }),
+            live: ArcSwap::from_pointee(Live { config, authenticator: Authenticator::Open, ingest_keys: IngestKeys::new(Vec::new()).expect("none is fine"), tls: None }),
         schema: BUNDLED.clone(),
         publisher: hub(&registry, timeouts, &[]).0,
         clock: Clock::system(),

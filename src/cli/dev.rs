@@ -112,7 +112,8 @@ fn start_failure(error: &StartError) -> Failure {
         ListenerName::Ops => "--ops-port",
     };
     let why = if source.kind() == io::ErrorKind::AddrInUse {
-        format!("port {} is taken", address.port())
+        let port = address.tcp().map_or(0, |address| address.port());
+        format!("port {port} is taken")
     } else {
         format!("cannot listen on {address}: {source}")
     };
@@ -122,7 +123,7 @@ fn start_failure(error: &StartError) -> Failure {
 }
 
 /// What the newcomer is told.
-fn guide(addresses: Addresses, files: &Files) -> Result<String, Failure> {
+fn guide(addresses: &Addresses, files: &Files) -> Result<String, Failure> {
     let Addresses {
         client,
         ingest,
@@ -269,7 +270,7 @@ mod tests {
     fn a_port_that_is_taken_is_named_with_the_flag_that_changes_it() {
         let error = StartError::Listen {
             listener: ListenerName::Ingest,
-            address: ([127, 0, 0, 1], 3001).into(),
+            address: SocketAddr::from(([127, 0, 0, 1], 3001)).into(),
             source: io::ErrorKind::AddrInUse.into(),
         };
         let failure = start_failure(&error).to_string();

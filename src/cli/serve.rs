@@ -8,7 +8,11 @@ use super::{
     Failure,
     runtime::{ENDING, Signals, runtime},
 };
-use crate::{ops, server::Server, setup::Setup};
+use crate::{
+    ops,
+    server::{Inherited, Server},
+    setup::Setup,
+};
 
 /// What to run.
 #[derive(Debug, clap::Args)]
@@ -26,6 +30,8 @@ pub struct Args {
 
 /// Runs until a signal comes.
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
+    // While there is no thread yet.
+    let inherited = Inherited::from_env().map_err(Failure::new)?;
     let setup = Setup::load(&args.config).map_err(Failure::new)?;
     let log_level = ops::init_logging(&setup.live.config.log).map_err(Failure::new)?;
     let runtime = runtime()?;
@@ -36,7 +42,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
             config: args.config.clone(),
             log_level,
         };
-        let server = Server::start(setup).map_err(Failure::new)?;
+        let server = Server::start_with(setup, inherited).map_err(Failure::new)?;
         until_stopped(server, signals, Some(reloads)).await
     });
     // A file or a name that takes its time to be looked up does not hold up the end.

@@ -13,6 +13,13 @@ use super::{error::Problems, is_loopback, paths::Paths};
 /// What stands before the path of a Unix socket.
 const UNIX: &str = "unix:";
 
+/// The most bytes of a Unix socket's path (unix(7)), without the zero at its end.
+const PATH_BYTES_MAX: usize = 107;
+
+/// The most bytes of the name under which the socket is made, in the same directory: a
+/// dot and the number of the process.
+const HIDDEN_NAME_BYTES_MAX: usize = 8;
+
 /// Where a listener is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Listen {
@@ -41,8 +48,20 @@ impl Listen {
     }
 
     pub(super) fn resolve(&mut self, key: &str, paths: &Paths, problems: &mut Problems) {
-        if let Self::Unix(path) = self {
-            paths.resolve(key.to_owned(), path, problems);
+        let Self::Unix(path) = self else {
+            return;
+        };
+        paths.resolve(key.to_owned(), path, problems);
+        let name_bytes = path.file_name().map_or(0, |name| name.len());
+        let bytes = path.as_os_str().len() + HIDDEN_NAME_BYTES_MAX.saturating_sub(name_bytes);
+        if bytes > PATH_BYTES_MAX {
+            problems.refuse(
+                key,
+                format!("is a path of {bytes} bytes, its directory included"),
+                format!(
+                    "the system takes {PATH_BYTES_MAX}; such as \"unix:/run/sidewire/NAME.sock\""
+                ),
+            );
         }
     }
 

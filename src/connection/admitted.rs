@@ -66,8 +66,6 @@ pub(super) struct Account {
 
 impl Account {
     fn open(shard: &Rc<Shard>, outbox: &Rc<Outbox>, place: Place) -> Self {
-        let UserKey { tenant, user } = place.who();
-        tracing::debug!(%tenant, %user, "a client is let in");
         shard.hub.tally().connections.add(1);
         shard.hub.tally().connections_opened.add(1);
         Self {

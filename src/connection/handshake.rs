@@ -17,10 +17,12 @@ use hyper::{
     upgrade::OnUpgrade,
 };
 use hyper_util::rt::TokioIo;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use super::{admitted::Admitted, offer::Offer, origin, stream::Transport, task::converse};
+use super::{
+    admitted::Admitted, client_address, offer::Offer, origin, stream::Transport, task::converse,
+};
 use crate::{
     auth::{Authenticator, Credentials, Identity, TokenError},
     http::{Problem, Response, bearer_token, query_pairs},
@@ -30,22 +32,40 @@ use crate::{
     relay::{Relay, Shard},
 };
 
+/// Whom proxies have connected for, each behind what the one before it has said.
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
 /// The only path of this listener.
 const PATH: &str = "/ws";
 
 /// Lets one client in, and gives the conversation that is to be had with it: a
 /// future of its own, since the handshake's state is large and the conversation
 /// lasts. `None` when the client is refused, or takes longer than the configured
-/// time. It connects from `peer`. `held` is held until the client has gone.
+/// time. `peer` is who connects; `held` is held until the client has gone.
 pub async fn serve<S: Transport + Send + 'static, H>(
     shard: Rc<Shard>,
     stream: S,
     peer: IpAddr,
     held: H,
 ) -> Option<impl Future<Output = ()> + use<S, H>> {
-    let handshake_timeout = shard.relay.live().config.client.handshake_timeout;
+    serve_until(deadline(&shard), shard, stream, peer, held).await
+}
+
+/// When a client that comes now has to be through its handshake.
+pub(super) fn deadline(shard: &Shard) -> Instant {
+    Instant::now() + shard.relay.live().config.client.handshake_timeout
+}
+
+/// The same, where a part of the time is over already.
+pub(super) async fn serve_until<S: Transport + Send + 'static, H>(
+    until: Instant,
+    shard: Rc<Shard>,
+    stream: S,
+    peer: IpAddr,
+    held: H,
+) -> Option<impl Future<Output = ()> + use<S, H>> {
     let handshake = shake_hands(Rc::clone(&shard), stream, peer);
-    let Ok(accepted) = timeout(handshake_timeout, handshake).await else {
+    let Ok(accepted) = timeout_at(until, handshake).await else {
         shard.relay.metrics.handshake_timed_out();
         return None;
     };
@@ -106,7 +126,8 @@ async fn answer(
     accepted: Accepted,
     mut request: Request<Incoming>,
 ) -> Result<Response, Infallible> {
-    let response = admit(&shard, peer, &request)
+    let address = client_address(&shard.relay, peer, request.headers());
+    let response = admit(&shard, address, &request)
         .await
         .map(|(admitted, response)| {
             accepted.set(Some((admitted, hyper::upgrade::on(&mut request))));
@@ -115,16 +136,29 @@ async fn answer(
         .unwrap_or_else(|problem| {
             shard.relay.metrics.handshake_refused(problem.status());
             let (status, detail) = (problem.status().as_u16(), problem.detail());
-            tracing::debug!(status, detail, "a handshake is refused");
+            tracing::debug!(%address, status, detail, "a handshake is refused");
             problem.closing().into_response()
         });
     Ok(response)
 }
 
+/// Whose request it is, where a proxy may have made it.
+fn client_address(relay: &Relay, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+    let live = relay.live();
+    let client = &live.config.client;
+    if client.proxy_protocol {
+        // Then proxies have said so before all else.
+        return peer.to_canonical();
+    }
+    let values = headers.get_all(X_FORWARDED_FOR).into_iter();
+    let values = values.map(HeaderValue::as_bytes);
+    client_address::forwarded(peer, values, &client.trusted_proxies)
+}
+
 /// Lets the client in, or says why not.
 async fn admit(
     shard: &Rc<Shard>,
-    peer: IpAddr,
+    address: IpAddr,
     request: &Request<Incoming>,
 ) -> Result<(Admitted, Response), Problem> {
     let relay = &shard.relay;
@@ -155,7 +189,10 @@ async fn admit(
         .limits
         .user_handshake(&who)
         .map_err(|exceeded| too_often(relay, exceeded))?;
-    let admitted = Admitted::new(shard, identity, peer).map_err(|limit| too_many(relay, limit))?;
+    let admitted =
+        Admitted::new(shard, identity, address).map_err(|limit| too_many(relay, limit))?;
+    let UserKey { tenant, user } = &who;
+    tracing::debug!(%tenant, %user, %address, "a client is let in");
     Ok((admitted, switching_protocols(key, offer.subprotocol)))
 }
 

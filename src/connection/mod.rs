@@ -1,6 +1,8 @@
 //! One client, from handshake to close. Knows nothing of other connections: what
 //! they cause reaches it through its outbox.
 //!
+//! `entrance` is the way from an accepted connection to the stream that HTTP is spoken
+//! over: a PROXY header (`proxy_header`), TLS; `client_address` says whose it is;
 //! `handshake` turns an HTTP request into an identity and a byte stream; `admitted`
 //! is a client that got through, and what is counted of it;
 //! `behind` is what there is of one that is being sent what it missed;
@@ -13,13 +15,16 @@
 mod admitted;
 mod alarms;
 mod behind;
+mod client_address;
 mod conversation;
 mod deadlines;
+mod entrance;
 mod frame_walk;
 mod handshake;
 mod offer;
 mod origin;
 mod pace;
+mod proxy_header;
 mod stream;
 mod task;
 
@@ -33,6 +38,7 @@ pub(crate) mod wire_testing;
 pub use admitted::Admitted;
 pub use alarms::Alarms;
 pub use conversation::{Action, Conversation, Heard, Kind, TopicsRequest};
+pub use entrance::serve_tcp;
 pub use handshake::serve;
 pub use stream::Transport;
 pub use task::converse;

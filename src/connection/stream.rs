@@ -43,6 +43,18 @@ impl Transport for tokio::net::TcpStream {
     }
 }
 
+impl<S: Transport> Transport for tokio_rustls::server::TlsStream<S> {
+    fn reset(&self) {
+        self.get_ref().0.reset();
+    }
+}
+
+impl<S: Transport> Transport for Box<S> {
+    fn reset(&self) {
+        S::reset(self);
+    }
+}
+
 impl Transport for tokio::io::DuplexStream {
     fn reset(&self) {}
 }
@@ -57,6 +69,9 @@ pub(super) struct FrameStream<S> {
     reading: Option<Box<Reading>>,
     /// The client has sent its last byte.
     at_end: bool,
+    /// What the stream has taken and not handed on to the kernel: a TLS stream keeps
+    /// what it has encrypted. As long as something is here, nothing more is written.
+    unflushed: Option<Advanced>,
     outbox: Rc<Outbox>,
 }
 
@@ -116,6 +131,7 @@ impl<S: Transport> FrameStream<S> {
             message_bytes_max,
             reading: None,
             at_end: false,
+            unflushed: None,
             outbox,
         };
         if !read_ahead.is_empty() {
@@ -204,8 +220,22 @@ impl<S: Transport> FrameStream<S> {
     }
 
     /// Writes from the outbox, once, as much as the kernel takes: under load many
-    /// frames leave in one system call.
+    /// frames leave in one system call. Ready when the kernel has all that the stream
+    /// took.
     pub(super) fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Advanced>> {
+        let advanced = match self.unflushed.take() {
+            Some(unflushed) => unflushed,
+            None => ready!(self.poll_take(context))?,
+        };
+        let flushed = Pin::new(&mut self.io).poll_flush(context);
+        if !matches!(flushed, Poll::Ready(Ok(()))) {
+            self.unflushed = Some(advanced);
+        }
+        flushed.map_ok(|()| advanced)
+    }
+
+    /// Gives the stream as much of the outbox as it takes.
+    fn poll_take(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Advanced>> {
         let io = Pin::new(&mut self.io);
         let taken = ready!(self.outbox.lend(|slices| match slices {
             // The kernel is a little faster with one piece than with a list of one.
@@ -216,6 +246,19 @@ impl<S: Transport> FrameStream<S> {
             return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
         }
         Poll::Ready(Ok(self.outbox.advance(taken)))
+    }
+
+    /// Whether something waits to be written, in the outbox or in the stream.
+    pub(super) fn has_unwritten(&self) -> bool {
+        self.unflushed.is_some() || !self.outbox.is_empty()
+    }
+
+    /// Gives up what the stream has taken and not handed on: how many events that
+    /// were. The stream is good for nothing afterwards but to be [reset](Self::reset).
+    pub(super) fn abandon(&mut self) -> u64 {
+        self.unflushed
+            .take()
+            .map_or(0, |unflushed| unflushed.events)
     }
 
     /// Says to the client that nothing more will be written.

@@ -10,7 +10,7 @@ use std::{
     pin::Pin,
     rc::Rc,
     sync::{Arc, LazyLock, atomic::AtomicBool},
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -136,6 +136,7 @@ impl Bench {
                 config,
                 authenticator: Authenticator::Open,
                 ingest_keys: IngestKeys::new(Vec::new()).unwrap(),
+                tls: None,
             }),
             schema: Arc::clone(&SCHEMA),
             publisher,
@@ -160,13 +161,19 @@ impl Bench {
 
     /// The same, with a token that is good until then.
     pub(super) fn connect_until(&self, expires_at: Option<Duration>, buffer: usize) -> Client {
-        self.connect_over(buffer, expires_at, false)
+        self.connect_over(buffer, expires_at, false, false)
     }
 
     /// The same, over a stream that the relay can never bring to its end, such as
     /// TLS to a client that does not read.
     pub(super) fn connect_endlessly(&self, expires_at: Option<Duration>) -> Client {
-        self.connect_over(WIDE, expires_at, true)
+        self.connect_over(WIDE, expires_at, true, false)
+    }
+
+    /// Over a stream that takes all that it is given and hands on what fits in the
+    /// buffer.
+    pub(super) fn connect_encrypted(&self, buffer: usize) -> Client {
+        self.connect_over(buffer, None, false, true)
     }
 
     fn connect_over(
@@ -174,12 +181,14 @@ impl Bench {
         buffer: usize,
         expires_at: Option<Duration>,
         is_endless: bool,
+        takes: bool,
     ) -> Client {
         let (ours, theirs) = duplex(buffer);
         let was_reset = Rc::default();
         let wire = Wire {
             stream: theirs,
             is_endless,
+            taken: takes.then(Vec::new),
             was_reset: Rc::clone(&was_reset),
         };
         let talk = converse(
@@ -294,6 +303,9 @@ pub(super) fn event(filler: usize) -> Draft {
 struct Wire {
     stream: DuplexStream,
     is_endless: bool,
+    /// What was taken and is not handed on: a TLS stream takes all that it is given
+    /// into a buffer, where it waits for the kernel.
+    taken: Option<Vec<u8>>,
     was_reset: Rc<Cell<bool>>,
 }
 
@@ -319,7 +331,8 @@ impl AsyncWrite for Wire {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        self.as_mut()
+            .poll_write_vectored(context, &[IoSlice::new(bytes)])
     }
 
     fn poll_write_vectored(
@@ -327,6 +340,11 @@ impl AsyncWrite for Wire {
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if let Some(taken) = &mut self.taken {
+            assert!(taken.is_empty(), "nothing is written before the flush");
+            taken.extend(slices.iter().flat_map(|slice| slice.iter()));
+            return Poll::Ready(Ok(taken.len()));
+        }
         Pin::new(&mut self.stream).poll_write_vectored(context, slices)
     }
 
@@ -335,6 +353,11 @@ impl AsyncWrite for Wire {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Self { stream, taken, .. } = &mut *self;
+        while let Some(taken) = taken.as_mut().filter(|taken| !taken.is_empty()) {
+            let written = ready!(Pin::new(&mut *stream).poll_write(context, taken))?;
+            taken.drain(..written);
+        }
         Pin::new(&mut self.stream).poll_flush(context)
     }
 

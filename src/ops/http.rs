@@ -14,7 +14,7 @@ use hyper::{
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
 use serde_json::Value;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{Health, Metrics, health::faults};
 use crate::{
@@ -105,7 +105,7 @@ impl Ops {
 }
 
 /// Answers the requests of one connection.
-pub async fn serve(ops: Arc<Ops>, stream: TcpStream) {
+pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(ops: Arc<Ops>, stream: S) {
     let service = service_fn(move |request| {
         let ops = Arc::clone(&ops);
         async move { Ok::<_, Infallible>(ops.answer(request).await) }

@@ -249,6 +249,8 @@ pub struct Metrics {
     resumes: Family,
     handshakes_refused: Family,
     handshakes_timed_out: Counter,
+    tls_handshakes_failed: Counter,
+    proxy_headers_malformed: Counter,
     client_authentication_failures: Family,
     ingest_authentication_failures: Family,
     ingest_requests: Family,
@@ -369,6 +371,16 @@ impl Metrics {
                 "Clients that took too long to get through their handshake.",
                 &[],
             ),
+            tls_handshakes_failed: register.counter(
+                "sidewire_tls_handshakes_failed_total",
+                "Clients with which no TLS came about: they left, spoke none, or did not like the certificate.",
+                &[],
+            ),
+            proxy_headers_malformed: register.counter(
+                "sidewire_proxy_headers_malformed_total",
+                "Connections of trusted proxies that did not begin with a PROXY header, and were closed for it.",
+                &[],
+            ),
             client_authentication_failures: register
                 .authentication_failures("client", TokenError::REASONS),
             ingest_authentication_failures: register
@@ -474,6 +486,16 @@ impl Metrics {
     /// A client took too long to get through its handshake.
     pub fn handshake_timed_out(&self) {
         self.handshakes_timed_out.increment(1);
+    }
+
+    /// There is no TLS with a client.
+    pub fn tls_handshake_failed(&self) {
+        self.tls_handshakes_failed.increment(1);
+    }
+
+    /// A connection that should begin with a PROXY header does not.
+    pub fn proxy_header_malformed(&self) {
+        self.proxy_headers_malformed.increment(1);
     }
 
     /// A client has not shown who it is.

@@ -1,15 +1,22 @@
-//! Listening sockets: how they are opened, and how connections are accepted from
-//! them without ever giving up.
+//! Listening sockets: how they are opened or taken over, and how connections are
+//! accepted from them without ever giving up.
 
 use std::{
     io,
-    net::{IpAddr, SocketAddr, TcpListener, TcpStream},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    os::{
+        fd::{AsFd, AsRawFd},
+        unix::net::{UnixListener, UnixStream},
+    },
     time::Duration,
 };
 
 use rustix::io::Errno;
-use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::{io::unix::AsyncFd, time::sleep};
+
+use super::unix_socket::{Access, UnixSocket};
+use crate::config::Listen;
 
 /// How many connections the kernel holds for us; it takes the lower of this and
 /// `net.core.somaxconn`.
@@ -36,11 +43,53 @@ pub(super) struct Buffers {
     pub(super) receive: usize,
 }
 
+/// What connections can be accepted from.
+pub(super) trait Source: AsRawFd + AsFd {
+    /// A connection, and from where it is.
+    type Accepted;
+
+    /// Takes the next one, without waiting.
+    fn accept(&self) -> io::Result<Self::Accepted>;
+}
+
+impl Source for TcpListener {
+    type Accepted = (TcpStream, IpAddr);
+
+    fn accept(&self) -> io::Result<Self::Accepted> {
+        let (stream, peer) = self.accept()?;
+        stream.set_nonblocking(true)?;
+        Ok((stream, peer.ip()))
+    }
+}
+
+impl Source for UnixSocket {
+    type Accepted = UnixStream;
+
+    fn accept(&self) -> io::Result<Self::Accepted> {
+        let (stream, _) = self.listener().accept()?;
+        stream.set_nonblocking(true)?;
+        Ok(stream)
+    }
+}
+
 /// A socket that connections come from.
 #[derive(Debug)]
-pub(super) struct Listener {
-    socket: AsyncFd<TcpListener>,
-    address: SocketAddr,
+pub(super) struct Listener<S: Source = TcpListener> {
+    socket: AsyncFd<S>,
+}
+
+/// A listener of the machine's own side.
+#[derive(Debug)]
+pub(super) enum LocalListener {
+    Tcp(Listener),
+    Unix(Listener<UnixSocket>),
+}
+
+/// A connection to one of these.
+#[derive(Debug)]
+pub(super) enum LocalStream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
 }
 
 impl Listener {
@@ -49,34 +98,96 @@ impl Listener {
     pub(super) fn bind(address: SocketAddr, buffers: Option<Buffers>) -> io::Result<Self> {
         let socket = Socket::new(
             Domain::for_address(address),
-            Type::STREAM.nonblocking().cloexec(),
+            Type::STREAM.cloexec(),
             Some(Protocol::TCP),
         )?;
         socket.set_reuse_address(true)?;
-        socket.set_tcp_nodelay(true)?;
-        socket.set_tcp_keepalive(&keepalive())?;
-        if let Some(buffers) = buffers {
-            socket.set_send_buffer_size(buffers.send)?;
-            // Before it listens, since it decides on the window that is offered.
-            socket.set_recv_buffer_size(buffers.receive)?;
-        }
+        // The buffers before it listens, since they decide on the window that is
+        // offered.
+        set_options(&SockRef::from(&socket), buffers)?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
-        let socket = TcpListener::from(socket);
-        Ok(Self {
-            address: socket.local_addr()?,
-            socket: register(socket)?,
-        })
+        Self::new(socket.into())
+    }
+
+    /// Takes over a socket that listens already.
+    pub(super) fn inherit(socket: TcpListener, buffers: Option<Buffers>) -> io::Result<Self> {
+        set_options(&SockRef::from(&socket), buffers)?;
+        Self::new(socket)
+    }
+
+    fn new(socket: TcpListener) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        register(socket)
     }
 
     /// Where it listens: with port 0, what the kernel chose.
-    pub(super) fn address(&self) -> SocketAddr {
-        self.address
+    pub(super) fn address(&self) -> io::Result<SocketAddr> {
+        self.socket.get_ref().local_addr()
+    }
+}
+
+fn set_options(socket: &SockRef<'_>, buffers: Option<Buffers>) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(&keepalive())?;
+    if let Some(buffers) = buffers {
+        socket.set_send_buffer_size(buffers.send)?;
+        socket.set_recv_buffer_size(buffers.receive)?;
+    }
+    Ok(())
+}
+
+impl LocalListener {
+    /// Listens; who may connect to a Unix socket, `access` says.
+    pub(super) fn bind(listen: &Listen, access: Access) -> io::Result<Self> {
+        match listen {
+            Listen::Tcp(address) => Listener::bind(*address, None).map(Self::Tcp),
+            Listen::Unix(path) => Self::unix(UnixSocket::bind(path, access, BACKLOG)?),
+        }
     }
 
-    /// The next connection, and from where it comes. `failed` is told of each attempt that failed for want
-    /// of something of ours; then a pause is made.
-    pub(super) async fn accept(&self, mut failed: impl FnMut(&io::Error)) -> (TcpStream, IpAddr) {
+    /// Takes over a socket that listens already.
+    pub(super) fn inherit_tcp(socket: TcpListener) -> io::Result<Self> {
+        Listener::inherit(socket, None).map(Self::Tcp)
+    }
+
+    /// Takes over a Unix socket that listens already.
+    pub(super) fn inherit_unix(socket: UnixListener) -> io::Result<Self> {
+        Self::unix(UnixSocket::inherit(socket)?)
+    }
+
+    fn unix(socket: UnixSocket) -> io::Result<Self> {
+        register(socket).map(Self::Unix)
+    }
+
+    /// Where it listens.
+    pub(super) fn address(&self) -> io::Result<Listen> {
+        match self {
+            Self::Tcp(listener) => listener.address().map(Listen::Tcp),
+            Self::Unix(listener) => Ok(Listen::Unix(listener.socket.get_ref().path().to_owned())),
+        }
+    }
+
+    /// The next connection, and from where it is: this machine where a Unix socket has
+    /// brought it.
+    pub(super) async fn accept(&self, failed: impl FnMut(&io::Error)) -> (LocalStream, IpAddr) {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, peer) = listener.accept(failed).await;
+                (LocalStream::Tcp(stream), peer)
+            }
+            Self::Unix(listener) => {
+                let stream = listener.accept(failed).await;
+                (LocalStream::Unix(stream), Ipv4Addr::LOCALHOST.into())
+            }
+        }
+    }
+}
+
+impl<S: Source> Listener<S> {
+    /// The next connection. `failed` is told of each attempt that failed for want
+    /// of something of ours; then a pause is made. Cancel-safe.
+    pub(super) async fn accept(&self, mut failed: impl FnMut(&io::Error)) -> S::Accepted {
         let mut pause = PAUSE_MIN;
         loop {
             match self.try_accept().await {
@@ -91,17 +202,12 @@ impl Listener {
         }
     }
 
-    async fn try_accept(&self) -> io::Result<(TcpStream, IpAddr)> {
+    async fn try_accept(&self) -> io::Result<S::Accepted> {
         loop {
             let mut ready = self.socket.readable().await?;
             // Not tokio's own accept: that would register the connection with
             // this thread's runtime, and it belongs to a shard's.
-            let accepted = ready.try_io(|socket| {
-                let (stream, from) = socket.get_ref().accept()?;
-                stream.set_nonblocking(true)?;
-                Ok((stream, from.ip()))
-            });
-            if let Ok(accepted) = accepted {
+            if let Ok(accepted) = ready.try_io(|socket| socket.get_ref().accept()) {
                 return accepted;
             }
         }
@@ -112,8 +218,8 @@ impl Listener {
     deprecated,
     reason = "its fault is that of types whose descriptor is not their own, and this one's is"
 )]
-fn register(socket: TcpListener) -> io::Result<AsyncFd<TcpListener>> {
-    AsyncFd::new(socket)
+fn register<S: Source>(socket: S) -> io::Result<Listener<S>> {
+    AsyncFd::new(socket).map(|socket| Listener { socket })
 }
 
 /// Whether the connection failed before it was accepted, which is none of our
@@ -137,16 +243,19 @@ fn is_the_peers(error: &io::Error) -> bool {
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn what_is_accepted_has_no_delay_and_the_buffers_that_were_asked_for() {
-        let buffers = Buffers {
-            send: 64 * 1024,
-            receive: 32 * 1024,
-        };
-        let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), Some(buffers)).unwrap();
-        let _client = TcpStream::connect(listener.address()).unwrap();
-        let (accepted, from) = listener.accept(|_| ()).await;
-        assert_eq!(from, listener.address().ip());
+    const BUFFERS: Buffers = Buffers {
+        send: 64 * 1024,
+        receive: 32 * 1024,
+    };
+
+    fn any_port() -> SocketAddr {
+        "127.0.0.1:0".parse().unwrap()
+    }
+
+    async fn check_what_is_accepted(listener: Listener) {
+        let client = TcpStream::connect(listener.address().unwrap()).unwrap();
+        let (accepted, peer) = listener.accept(|_| ()).await;
+        assert_eq!(peer, client.local_addr().unwrap().ip());
         let accepted = Socket::from(accepted);
         assert!(accepted.tcp_nodelay().unwrap() && accepted.keepalive().unwrap());
         // The kernel doubles what it is asked for (socket(7)).
@@ -155,9 +264,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_is_accepted_has_no_delay_and_the_buffers_that_were_asked_for() {
+        check_what_is_accepted(Listener::bind(any_port(), Some(BUFFERS)).unwrap()).await;
+    }
+
+    #[tokio::test]
+    async fn so_has_what_is_accepted_from_a_socket_that_was_taken_over() {
+        let socket = TcpListener::bind(any_port()).unwrap();
+        check_what_is_accepted(Listener::inherit(socket, Some(BUFFERS)).unwrap()).await;
+    }
+
+    #[tokio::test]
     async fn an_address_that_is_taken_is_an_error() {
-        let first = Listener::bind("127.0.0.1:0".parse().unwrap(), None).unwrap();
-        let second = Listener::bind(first.address(), None);
+        let first = Listener::bind(any_port(), None).unwrap();
+        let second = Listener::bind(first.address().unwrap(), None);
         assert_eq!(second.unwrap_err().kind(), io::ErrorKind::AddrInUse);
     }
 }

@@ -1,15 +1,17 @@
 //! Wiring: listeners, shards, and how they begin and end. Knows no details of any
 //! of them.
 
+mod inherited;
 mod key_sets;
 mod listener;
 mod reload;
 mod shards;
 mod turned_away;
+mod unix_socket;
 
 use std::{
     fmt, io,
-    net::SocketAddr,
+    net::{SocketAddr, TcpStream},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -25,12 +27,12 @@ use tokio::{
     task::JoinSet,
     time::{Instant, MissedTickBehavior, interval, timeout_at},
 };
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     auth::Authenticator,
     clock::Clock,
-    config::{Config, Ingest, Listen},
+    config::{Config, ConfigError, Ingest, Listen},
     hub::{self, InboxLimits, PublishTimeouts, Registry, RegistryLimits},
     limits::{self, Limit, Limits, Sockets},
     log::{MessageIdLimits, Window},
@@ -40,10 +42,14 @@ use crate::{
     setup::Setup,
     tally::Tally,
 };
+use inherited::LocalSocket;
 use key_sets::KeySets;
-use listener::{Buffers, Listener};
-use shards::{Peer, Shards};
+use listener::{Buffers, Listener, LocalListener, LocalStream};
+use shards::{Connection, Shards};
 use turned_away::turn_away;
+use unix_socket::Access;
+
+pub use inherited::{InheritError, Inherited};
 
 /// How often what is too old is looked for in the tenants' logs, and what is full again
 /// among the buckets of the limits.
@@ -83,10 +89,13 @@ pub enum StartError {
         /// Which.
         listener: ListenerName,
         /// Where.
-        address: SocketAddr,
+        address: Listen,
         /// What the system says.
         source: io::Error,
     },
+    /// A socket that was handed over is not where the configuration allows one.
+    #[error("the sockets that were handed over are none for this configuration:\n{0}")]
+    Inherited(ConfigError),
     /// A thread could not be started.
     #[error("cannot start a shard: {0}")]
     Shard(io::Error),
@@ -104,18 +113,21 @@ pub struct Server {
     shards: Arc<Shards>,
     key_sets: KeySets,
     tasks: JoinSet<()>,
+    /// Cancelled when nothing is to be accepted any more from sockets that whoever
+    /// started the relay holds too: the kernel keeps what comes for the next one.
+    handed_back: CancellationToken,
     addresses: Addresses,
 }
 
 /// Where a relay listens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Addresses {
     /// For WebSocket clients.
     pub client: SocketAddr,
     /// For backends.
-    pub ingest: SocketAddr,
+    pub ingest: Listen,
     /// For metrics and health.
-    pub ops: SocketAddr,
+    pub ops: Listen,
 }
 
 impl Server {
@@ -125,21 +137,32 @@ impl Server {
     ///
     /// When one of them cannot be.
     pub fn start(setup: Setup) -> Result<Self, StartError> {
+        Self::start_with(setup, Inherited::default())
+    }
+
+    /// The same with the sockets that are there already; the others are opened.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::start`], and when a socket is not where the configuration allows
+    /// one.
+    pub fn start_with(setup: Setup, inherited: Inherited) -> Result<Self, StartError> {
         ops::watch_panics();
         let config = &setup.live.config;
         let sockets_max = sockets_max(config);
-        let buffers = Buffers {
-            send: config.client.send_buffer,
-            receive: config.client.receive_buffer,
-        };
-        let client = bind(ListenerName::Client, config.client.listen, Some(buffers))?;
-        let ingest = bind(ListenerName::Ingest, tcp(&config.ingest.listen), None)?;
-        let ops_listener = bind(ListenerName::Ops, tcp(&config.ops.listen), None)?;
-        let addresses = Addresses {
-            client: client.address(),
-            ingest: ingest.address(),
-            ops: ops_listener.address(),
-        };
+        let is_handed_over = [inherited.client.is_some(), inherited.ingest.is_some()];
+        let listeners = Listeners::open(&setup, inherited)?;
+        let addresses = listeners.addresses.clone();
+        let handed_back = CancellationToken::new();
+        // A socket of our own is accepted from to the end: who comes is told when to
+        // come back. (Nobody ever cancels the other token.)
+        let [client_stop, ingest_stop] = is_handed_over.map(|is_handed_over| {
+            if is_handed_over {
+                handed_back.clone()
+            } else {
+                CancellationToken::new()
+            }
+        });
 
         let random = Arc::new(Random::from_system()?);
         let registry = Arc::new(Registry::new(registry_limits(config), Arc::clone(&random)));
@@ -173,12 +196,18 @@ impl Server {
         key_sets.follow(&relay, &shards);
 
         let mut tasks = JoinSet::new();
-        let sockets = Sockets::new(sockets_max);
-        let accepting = accept_clients(client, sockets, relay.clone(), shards.clone());
+        let accepting = AcceptClients {
+            listener: listeners.client,
+            stop: client_stop,
+            sockets: Sockets::new(sockets_max),
+            relay: relay.clone(),
+            shards: shards.clone(),
+        };
+        tasks.spawn(listen(health.listening(), accepting.run()));
+        let (listener, stop) = (listeners.ingest, ingest_stop);
+        let accepting = accept_backends(listener, stop, relay.clone(), shards.clone());
         tasks.spawn(listen(health.listening(), accepting));
-        let accepting = accept_backends(ingest, relay.clone(), shards.clone());
-        tasks.spawn(listen(health.listening(), accepting));
-        tasks.spawn(serve_ops(ops_listener, relay.clone(), ops));
+        tasks.spawn(serve_ops(listeners.ops, relay.clone(), ops));
         tasks.spawn(sweep(registry, relay.clone()));
         tasks.spawn(become_ready(shards.clone(), health.clone()));
         tasks.spawn(watch(health.clone()));
@@ -188,14 +217,15 @@ impl Server {
             shards,
             key_sets,
             tasks,
+            handed_back,
             addresses,
         })
     }
 
     /// Where it listens.
     #[must_use]
-    pub fn addresses(&self) -> Addresses {
-        self.addresses
+    pub fn addresses(&self) -> &Addresses {
+        &self.addresses
     }
 
     /// Waits until it takes what comes.
@@ -214,6 +244,7 @@ impl Server {
     /// when the configured time is over. Whether all of it came to its end.
     pub async fn drain(mut self) -> bool {
         let began = Instant::now();
+        self.handed_back.cancel();
         let timeout = self.relay.live().config.client.drain_timeout;
         self.relay.draining.store(true, Ordering::Release);
         self.health.set_draining();
@@ -236,20 +267,105 @@ impl Server {
     }
 }
 
-fn tcp(listen: &Listen) -> SocketAddr {
-    listen
-        .tcp()
-        .unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0)))
+/// The sockets of a relay, which listen.
+struct Listeners {
+    client: Listener,
+    ingest: LocalListener,
+    ops: LocalListener,
+    addresses: Addresses,
 }
 
-fn bind(
+impl Listeners {
+    /// Takes over what there is, and opens the rest.
+    fn open(setup: &Setup, inherited: Inherited) -> Result<Self, StartError> {
+        let config = &setup.live.config;
+        let groups = setup.socket_groups;
+        let buffers = Some(Buffers {
+            send: config.client.send_buffer,
+            receive: config.client.receive_buffer,
+        });
+        let is_handed_over = !inherited.is_empty();
+        let client = match inherited.client {
+            Some(socket) => Listener::inherit(socket, buffers),
+            None => Listener::bind(config.client.listen, buffers),
+        };
+        let client_address = Listen::Tcp(config.client.listen);
+        let (client, client_address) = opened(
+            ListenerName::Client,
+            &client_address,
+            client.and_then(|it| it.address().map(|address| (it, address))),
+        )?;
+        let (ingest, ingest_address) = local(
+            ListenerName::Ingest,
+            &config.ingest.listen,
+            inherited.ingest,
+            Access {
+                mode: config.ingest.socket_mode.bits(),
+                group: groups.ingest,
+            },
+        )?;
+        let (ops, ops_address) = local(
+            ListenerName::Ops,
+            &config.ops.listen,
+            inherited.ops,
+            Access {
+                mode: config.ops.socket_mode.bits(),
+                group: groups.ops,
+            },
+        )?;
+        let addresses = Addresses {
+            client: client_address,
+            ingest: ingest_address,
+            ops: ops_address,
+        };
+        if is_handed_over {
+            check(config, &addresses)?;
+        }
+        Ok(Self {
+            client,
+            ingest,
+            ops,
+            addresses,
+        })
+    }
+}
+
+/// Whether the configuration would allow to listen there: who started the relay may
+/// have opened a door that nobody guards.
+fn check(config: &Config, addresses: &Addresses) -> Result<(), StartError> {
+    let mut config = config.clone();
+    config.client.listen = addresses.client;
+    config.ingest.listen = addresses.ingest.clone();
+    config.ops.listen = addresses.ops.clone();
+    config.check().map_err(StartError::Inherited)
+}
+
+fn local(
     listener: ListenerName,
-    address: SocketAddr,
-    buffers: Option<Buffers>,
-) -> Result<Listener, StartError> {
-    Listener::bind(address, buffers).map_err(|source| StartError::Listen {
+    listen: &Listen,
+    inherited: Option<LocalSocket>,
+    access: Access,
+) -> Result<(LocalListener, Listen), StartError> {
+    let found = match inherited {
+        Some(LocalSocket::Tcp(socket)) => LocalListener::inherit_tcp(socket),
+        Some(LocalSocket::Unix(socket)) => LocalListener::inherit_unix(socket),
+        None => LocalListener::bind(listen, access),
+    };
+    opened(
         listener,
-        address,
+        listen,
+        found.and_then(|it| it.address().map(|address| (it, address))),
+    )
+}
+
+fn opened<T>(
+    listener: ListenerName,
+    address: &Listen,
+    outcome: io::Result<T>,
+) -> Result<T, StartError> {
+    outcome.map_err(|source| StartError::Listen {
+        listener,
+        address: address.clone(),
         source,
     })
 }
@@ -314,47 +430,72 @@ fn sockets_max(config: &Config) -> usize {
     clients
 }
 
-async fn accept_clients(
+/// Takes the connections of clients, until `stop` says so; what is accepted by then is
+/// served.
+struct AcceptClients {
     listener: Listener,
+    stop: CancellationToken,
     sockets: Arc<Sockets>,
     relay: Arc<Relay>,
     shards: Arc<Shards>,
-) {
-    loop {
-        let (stream, peer) = listener
-            .accept(|error| accept_failed(&relay.metrics, error))
-            .await;
-        match sockets.take() {
-            Some(seat) => shards.assign(Peer::Client(peer, seat), stream).await,
-            None => {
-                relay.metrics.exceeded(Limit::Descriptors);
-                relay
-                    .metrics
-                    .handshake_refused(StatusCode::SERVICE_UNAVAILABLE);
-                turn_away(stream, relay.retry_after());
+}
+
+impl AcceptClients {
+    async fn run(self) {
+        let metrics = &self.relay.metrics;
+        let accept = || self.listener.accept(|error| accept_failed(metrics, error));
+        while let Some((stream, peer)) = self.stop.run_until_cancelled(accept()).await {
+            match self.sockets.take() {
+                Some(seat) => {
+                    let connection = Connection::Client(stream, peer, seat);
+                    self.shards.assign(connection).await;
+                }
+                None => self.turn_away(stream),
             }
+        }
+    }
+
+    fn turn_away(&self, stream: TcpStream) {
+        let metrics = &self.relay.metrics;
+        metrics.exceeded(Limit::Descriptors);
+        metrics.handshake_refused(StatusCode::SERVICE_UNAVAILABLE);
+        // Who speaks TLS would not understand it, and has to do with the end.
+        if self.relay.live().tls.is_none() {
+            turn_away(stream, self.relay.retry_after());
         }
     }
 }
 
-async fn accept_backends(listener: Listener, relay: Arc<Relay>, shards: Arc<Shards>) {
-    loop {
-        let (stream, _) = listener
-            .accept(|error| accept_failed(&relay.metrics, error))
-            .await;
-        shards.assign(Peer::Backend, stream).await;
+async fn accept_backends(
+    listener: LocalListener,
+    stop: CancellationToken,
+    relay: Arc<Relay>,
+    shards: Arc<Shards>,
+) {
+    let accept = || listener.accept(|error| accept_failed(&relay.metrics, error));
+    while let Some((stream, _)) = stop.run_until_cancelled(accept()).await {
+        shards.assign(Connection::Backend(stream)).await;
     }
 }
 
-async fn serve_ops(listener: Listener, relay: Arc<Relay>, ops: Arc<Ops>) {
+async fn serve_ops(listener: LocalListener, relay: Arc<Relay>, ops: Arc<Ops>) {
     let mut connections = JoinSet::new();
     loop {
         let (stream, _) = listener
             .accept(|error| accept_failed(&relay.metrics, error))
             .await;
         while connections.try_join_next().is_some() {}
-        if let Ok(stream) = tokio::net::TcpStream::from_std(stream) {
-            connections.spawn(ops::serve(ops.clone(), stream));
+        match stream {
+            LocalStream::Tcp(stream) => {
+                if let Ok(stream) = tokio::net::TcpStream::from_std(stream) {
+                    connections.spawn(ops::serve(ops.clone(), stream));
+                }
+            }
+            LocalStream::Unix(stream) => {
+                if let Ok(stream) = tokio::net::UnixStream::from_std(stream) {
+                    connections.spawn(ops::serve(ops.clone(), stream));
+                }
+            }
         }
     }
 }

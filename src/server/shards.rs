@@ -14,6 +14,7 @@ use std::{
 };
 
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     runtime::{Builder, LocalOptions},
     sync::{mpsc, watch},
     task::spawn_local,
@@ -24,6 +25,7 @@ use tokio_util::{
     task::{TaskTracker, task_tracker::TaskTrackerToken},
 };
 
+use super::listener::LocalStream;
 use crate::{
     connection,
     hub::{ShardHub, ShardSeed},
@@ -40,12 +42,12 @@ const ASSIGNMENTS_MAX: usize = 1024;
 /// How long a shard may take to hear of a reload.
 const RELOAD_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Whose a connection is.
+/// A connection, and whose it is.
 #[derive(Debug)]
-pub(super) enum Peer {
-    /// A client's, which connects from this address.
-    Client(IpAddr, Seat),
-    Backend,
+pub(super) enum Connection {
+    /// A client's, from where it is, and its place among the sockets.
+    Client(TcpStream, IpAddr, Seat),
+    Backend(LocalStream),
 }
 
 /// The shards of a relay.
@@ -87,7 +89,7 @@ fn least_loaded<'a>(loads: impl Iterator<Item = &'a Load>) -> Option<usize> {
 
 /// What a shard is told.
 enum Order {
-    Serve(Peer, TcpStream, Place),
+    Serve(Connection, Place),
     /// The token is held until all clients of the shard are told.
     Drain(TaskTrackerToken),
     /// The config or the keys are other ones now.
@@ -135,14 +137,14 @@ impl Shards {
     }
 
     /// Gives a connection to the shard that has the fewest.
-    pub(super) async fn assign(&self, peer: Peer, stream: TcpStream) {
+    pub(super) async fn assign(&self, connection: Connection) {
         let loads = self.handles.iter().map(|handle| &handle.load);
         let Some(handle) = least_loaded(loads).and_then(|index| self.handles.get(index)) else {
             return;
         };
         let place = handle.load.take_place();
         // A shard that is gone has failed, and the relay ends for it.
-        drop(handle.orders.send(Order::Serve(peer, stream, place)).await);
+        drop(handle.orders.send(Order::Serve(connection, place)).await);
     }
 
     /// Waits until all of them run. One that cannot has [failed](Self::failed).
@@ -232,7 +234,11 @@ fn run(
 async fn obey(shard: &Rc<Shard>, mut orders: mpsc::Receiver<Order>) {
     while let Some(order) = orders.recv().await {
         match order {
-            Order::Serve(peer, stream, place) => serve(Rc::clone(shard), peer, stream, place),
+            Order::Serve(connection, place) => {
+                if let Err(error) = serve(Rc::clone(shard), connection, place) {
+                    tracing::warn!(%error, "a connection could not be registered");
+                }
+            }
             Order::Reloaded => reloaded(shard),
             Order::Drain(told) => {
                 end_all(&shard.hub, &shard.relay);
@@ -249,26 +255,30 @@ fn reloaded(shard: &Shard) {
     shard.hub.ring_all();
 }
 
-fn serve(shard: Rc<Shard>, peer: Peer, stream: TcpStream, place: Place) {
-    let stream = match tokio::net::TcpStream::from_std(stream) {
-        Ok(stream) => stream,
-        Err(error) => {
-            tracing::warn!(%error, "a connection could not be registered");
-            return;
+fn serve(shard: Rc<Shard>, connection: Connection, place: Place) -> io::Result<()> {
+    match connection {
+        Connection::Client(stream, peer, seat) => {
+            let stream = tokio::net::TcpStream::from_std(stream)?;
+            spawn_local(connection::serve_tcp(shard, stream, peer, (place, seat)));
         }
-    };
-    match peer {
-        Peer::Client(peer, seat) => spawn_local(async move {
-            let held = (place, seat);
-            if let Some(conversation) = connection::serve(shard, stream, peer, held).await {
-                spawn_local(conversation);
-            }
-        }),
-        Peer::Backend => spawn_local(async move {
-            ingest::serve(shard, stream).await;
-            drop(place);
-        }),
-    };
+        Connection::Backend(LocalStream::Tcp(stream)) => {
+            let stream = tokio::net::TcpStream::from_std(stream)?;
+            spawn_local(serve_backend(shard, stream, place));
+        }
+        Connection::Backend(LocalStream::Unix(stream)) => {
+            let stream = tokio::net::UnixStream::from_std(stream)?;
+            spawn_local(serve_backend(shard, stream, place));
+        }
+    }
+    Ok(())
+}
+
+async fn serve_backend<S>(shard: Rc<Shard>, stream: S, place: Place)
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    ingest::serve(shard, stream).await;
+    drop(place);
 }
 
 fn end_all(hub: &ShardHub, relay: &Relay) {

@@ -175,6 +175,7 @@ impl World {
                 config,
                 authenticator,
                 ingest_keys: IngestKeys::new(Vec::new()).unwrap(),
+                tls: None,
             }),
             schema: Arc::clone(&SCHEMA),
             publisher,

@@ -1,6 +1,6 @@
 //! A relay to test, and what tests do with it, in the words of the domain.
 
-use std::{collections::BTreeMap, fmt::Write as _, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt::Write as _, net::SocketAddr, sync::Arc, time::Duration};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::Value;
@@ -15,13 +15,13 @@ use sidewire::{
     protocol::{TenantName, Topic, UserName, wire},
     random::Random,
     schema::Schema,
-    server::{Addresses, Server},
+    server::Server,
     setup::Setup,
 };
 use tempfile::TempDir;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::{TcpStream, UnixStream},
     task::JoinHandle,
     time::timeout,
 };
@@ -37,10 +37,19 @@ pub const ACME_KEY: &str = "ingest-key-for-acme-only";
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
+/// Where a relay listens; of a Unix socket no address that would be one.
+pub struct TestAddresses {
+    pub client: SocketAddr,
+    pub ingest: SocketAddr,
+    pub ops: SocketAddr,
+}
+
 /// A relay on ports that the kernel chose, with two shards.
 pub struct TestRelay {
     server: Option<Server>,
-    pub addresses: Addresses,
+    pub addresses: TestAddresses,
+    /// Where metrics and health are, an address or a Unix socket.
+    ops: Listen,
     pub schema: Arc<Schema>,
     random: Arc<Random>,
     _files: TempDir,
@@ -90,8 +99,15 @@ impl TestRelay {
         let setup = Setup::new(config).unwrap();
         let schema = Arc::clone(&setup.schema);
         let server = Server::start(setup).unwrap();
+        let listening = server.addresses().clone();
+        let address = |listen: &Listen| listen.tcp().unwrap_or(([0, 0, 0, 0], 0).into());
         Self {
-            addresses: server.addresses(),
+            addresses: TestAddresses {
+                client: listening.client,
+                ingest: address(&listening.ingest),
+                ops: address(&listening.ops),
+            },
+            ops: listening.ops,
             server: Some(server),
             schema,
             random: Arc::new(Random::from_seed(1)),
@@ -182,7 +198,14 @@ impl TestRelay {
 
     /// The metrics: each series as it stands in the text, with its value.
     pub async fn metrics(&self) -> BTreeMap<String, f64> {
-        let answer = http(self.addresses.ops, "GET /metrics HTTP/1.1\r\n", "", b"").await;
+        let line = "GET /metrics HTTP/1.1\r\n";
+        let answer = match &self.ops {
+            Listen::Tcp(address) => http(*address, line, "", b"").await,
+            Listen::Unix(path) => {
+                let stream = UnixStream::connect(path).await.unwrap();
+                http_over(stream, &format!("{line}Host: relay\r\n\r\n"), b"").await
+            }
+        };
         assert_eq!(answer.status, 200);
         let series: BTreeMap<_, _> = answer
             .text()
@@ -418,25 +441,36 @@ impl Answer {
 
 /// One HTTP request, written as it is: `line` with its end, header lines with
 /// theirs. `Host` and `Content-Length` are added.
-pub async fn http(address: std::net::SocketAddr, line: &str, headers: &str, body: &[u8]) -> Answer {
+pub async fn http(address: SocketAddr, line: &str, headers: &str, body: &[u8]) -> Answer {
     let mut head = format!("{line}Host: {address}\r\n{headers}");
     if !body.is_empty() {
         write!(head, "Content-Length: {}\r\n", body.len()).unwrap();
     }
     head.push_str("\r\n");
-    let mut stream = TcpStream::connect(address).await.unwrap();
+    let stream = TcpStream::connect(address).await.unwrap();
+    http_over(stream, &head, body).await
+}
+
+/// The same over a stream, with the whole head.
+pub async fn http_over<S>(mut stream: S, head: &str, body: &[u8]) -> Answer
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     // The relay may answer and close before it has read all.
     let _sent = stream.write_all(&[head.as_bytes(), body].concat()).await;
     timeout(PATIENCE, read_answer(&mut stream)).await.unwrap()
 }
 
 /// Reads one answer.
-pub async fn read_answer(stream: &mut TcpStream) -> Answer {
+pub async fn read_answer(stream: &mut (impl AsyncRead + Unpin)) -> Answer {
     read_next_answer(stream, &mut Vec::new()).await
 }
 
 /// Reads one answer, and leaves in `unread` what came behind it.
-pub async fn read_next_answer(stream: &mut TcpStream, unread: &mut Vec<u8>) -> Answer {
+pub async fn read_next_answer(
+    stream: &mut (impl AsyncRead + Unpin),
+    unread: &mut Vec<u8>,
+) -> Answer {
     let mut bytes = std::mem::take(unread);
     let head_len = loop {
         if let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {

@@ -112,7 +112,7 @@ impl<S: Transport, L: Listener> Connection<S, L> {
     }
 
     pub(super) fn cut_off(&mut self) {
-        if !self.account.outbox.is_empty() && self.phase == Phase::Open {
+        if self.stream.has_unwritten() && self.phase == Phase::Open {
             self.account.closed = Closed::Reset;
         }
     }
@@ -129,8 +129,9 @@ impl<S: Transport, L> Drop for Connection<S, L> {
     /// Whatever ends the task: with something unwritten the client must not take
     /// the end for a good one.
     fn drop(&mut self) {
-        if !self.account.outbox.is_empty() {
+        if self.stream.has_unwritten() {
             self.stream.reset();
+            self.account.discarded(self.stream.abandon());
         }
     }
 }

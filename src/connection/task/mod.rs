@@ -275,7 +275,7 @@ impl<S: Transport, L: Listener> Connection<S, L> {
     }
 
     fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<Step> {
-        if !self.account.outbox.is_empty() {
+        if self.stream.has_unwritten() {
             return match self.stream.poll_write(context) {
                 Poll::Ready(Ok(advanced)) => Poll::Ready(Step::Wrote(advanced)),
                 Poll::Ready(Err(_)) => Poll::Ready(self.lost()),

@@ -8,6 +8,7 @@ use std::{
     env, fs,
     io::{self, IoSlice},
     mem,
+    net::IpAddr,
     path::Path,
     pin::Pin,
     process::Command,
@@ -32,7 +33,7 @@ use crate::{
         Transport,
         handshake::shake_hands,
         task::{Connection, Listener, listen},
-        testing::{Bench, PEER},
+        testing::Bench,
         wire_testing::{CLOSE, PONG, TEXT},
     },
     outbox::Outbox,
@@ -92,7 +93,8 @@ fn autobahns_cases_pass_and_every_echo_is_a_frame_of_the_relays_own_making() {
                     break;
                 }
                 accepted = listener.accept() => {
-                    echo(&bench, accepted.unwrap().0, &sent);
+                    let (stream, peer) = accepted.unwrap();
+                    echo(&bench, stream, peer.ip(), &sent);
                 }
             }
         }
@@ -122,12 +124,12 @@ fn attack(url: String, reports: &Path) -> oneshot::Receiver<bool> {
     done
 }
 
-fn echo(bench: &Bench, stream: TcpStream, sent: &Rc<RefCell<Sent>>) {
+fn echo(bench: &Bench, stream: TcpStream, peer: IpAddr, sent: &Rc<RefCell<Sent>>) {
     let shard = Rc::clone(&bench.shard);
     let sent = Rc::clone(sent);
     stream.set_nodelay(true).unwrap();
     spawn_local(async move {
-        let handshake = shake_hands(Rc::clone(&shard), stream, PEER).await;
+        let handshake = shake_hands(Rc::clone(&shard), stream, peer).await;
         let (admitted, stream, read_ahead) = handshake.expect("the client is let in");
         let outbox = Rc::as_ptr(&admitted.outbox);
         let wire = Wire {

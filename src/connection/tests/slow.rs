@@ -239,3 +239,63 @@ fn a_client_with_many_answers_to_come_has_room_for_events_all_the_same() {
         }
     });
 }
+
+#[test]
+fn what_a_stream_has_taken_is_not_written_before_the_kernel_has_it() {
+    simulate(async {
+        let bench = Bench::new();
+        let mut client = bench.connect_encrypted(64);
+        bench.publish([event(100), event(100)]).await;
+        settle().await;
+        assert_eq!(bench.tally().written.get(), 0);
+        assert_eq!(bench.tally().queued.get(), 2);
+        bench.check_sums();
+        // What comes later waits for what was taken.
+        bench.publish([event(100)]).await;
+        settle().await;
+        assert_eq!(bench.tally().queued.get(), 3);
+        for offset in 1..=3 {
+            assert_eq!(client.next().await, Some(Heard::Event(offset)));
+        }
+        assert_eq!(bench.tally().written.get(), 3);
+        assert_eq!(bench.tally().queued.get(), 0);
+        drop(client);
+        settle().await;
+        bench.check_nothing_is_left();
+    });
+}
+
+#[test]
+fn who_reads_nothing_over_such_a_stream_is_cut_off_at_the_write_deadline_and_what_it_took_is_dropped()
+ {
+    simulate(async {
+        let bench = Bench::new();
+        let mut client = bench.connect_encrypted(64);
+        let start = Instant::now();
+        // The outbox is empty from the first write on.
+        bench.publish([event(100), event(100)]).await;
+        let end = client.ended().await;
+        assert_eq!(end.at - start, WRITE_TIMEOUT);
+        assert!(end.was_reset);
+        assert_eq!(bench.closed("reset"), 1);
+        assert_eq!(bench.tally().written.get(), 0);
+        assert_eq!(bench.tally().dropped_closed.get(), 2);
+        bench.check_nothing_is_left();
+    });
+}
+
+#[test]
+fn who_leaves_with_something_unflushed_loses_what_was_taken_and_nothing_is_counted_twice() {
+    simulate(async {
+        let bench = Bench::new();
+        let client = bench.connect_encrypted(64);
+        bench.publish([event(100), event(100)]).await;
+        settle().await;
+        bench.publish([event(100)]).await;
+        drop(client);
+        settle().await;
+        assert_eq!(bench.tally().written.get(), 0);
+        assert_eq!(bench.tally().dropped_closed.get(), 3);
+        bench.check_nothing_is_left();
+    });
+}

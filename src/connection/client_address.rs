@@ -1,0 +1,110 @@
+//! For whom a connection is made: the address of who connects, or, where that is a
+//! proxy that is trusted, what it says. Knows no sockets.
+
+use std::net::{IpAddr, SocketAddr};
+
+use ipnet::IpNet;
+
+/// Whether what connects from this address is believed when it says for whom.
+pub(super) fn is_trusted(address: IpAddr, proxies: &[IpNet]) -> bool {
+    let address = address.to_canonical();
+    proxies.iter().any(|proxies| proxies.contains(&address))
+}
+
+/// The client's address by `X-Forwarded-For`, to which each proxy appends whom it
+/// connects for: read from the end for as long as a trusted one says so. What is no
+/// address ends the walk at who said it. `values` are those of the headers of this
+/// name, in their order.
+pub(super) fn forwarded<'a>(
+    peer: IpAddr,
+    values: impl DoubleEndedIterator<Item = &'a [u8]>,
+    proxies: &[IpNet],
+) -> IpAddr {
+    let mut address = peer.to_canonical();
+    let hops = values
+        .rev()
+        .flat_map(|value| value.rsplit(|byte| *byte == b','));
+    for hop in hops {
+        if !is_trusted(address, proxies) {
+            break;
+        }
+        match parse(hop) {
+            Some(before) => address = before,
+            None => break,
+        }
+    }
+    address
+}
+
+/// An address; some proxies write the port too, and brackets.
+fn parse(hop: &[u8]) -> Option<IpAddr> {
+    let text = str::from_utf8(hop).ok()?.trim_matches([' ', '\t']);
+    let bare = text
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+        .unwrap_or(text);
+    let address = bare
+        .parse::<IpAddr>()
+        .or_else(|_| text.parse::<SocketAddr>().map(|address| address.ip()));
+    address.ok().map(|address| address.to_canonical())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CLIENT: &str = "203.0.113.9";
+
+    fn by(peer: &str, headers: &[&str]) -> String {
+        let proxies: Vec<IpNet> = ["10.0.0.0/8", "2001:db8::/32", "192.0.2.1/32"]
+            .map(|it| it.parse().unwrap())
+            .into();
+        let values = headers.iter().map(|value| value.as_bytes());
+        forwarded(peer.parse().unwrap(), values, &proxies).to_string()
+    }
+
+    #[test]
+    fn who_is_not_trusted_is_the_client_whatever_it_says() {
+        assert_eq!(by(CLIENT, &["198.51.100.1"]), CLIENT);
+        assert_eq!(by(CLIENT, &["10.0.0.1"]), CLIENT);
+        assert_eq!(by("192.0.2.2", &[CLIENT]), "192.0.2.2");
+    }
+
+    #[test]
+    fn trusted_hops_are_skipped_from_the_end_to_the_first_that_is_not() {
+        for headers in [
+            &[CLIENT][..],
+            &["203.0.113.9, 10.1.1.1"],
+            &["203.0.113.9", "10.1.1.1,192.0.2.1"],
+            // What the client itself has sent stands before its address.
+            &["198.51.100.1, 10.9.9.9, 203.0.113.9 ,\t10.1.1.1"],
+            &["10.9.9.9", "203.0.113.9", "10.1.1.1"],
+            &["203.0.113.9:4711"],
+        ] {
+            assert_eq!(by("10.0.0.1", headers), CLIENT, "{headers:?}");
+        }
+        assert_eq!(by("2001:db8::1", &["[2001:db9::7]:443"]), "2001:db9::7");
+        assert_eq!(by("2001:db8::1", &["[2001:db9::7]"]), "2001:db9::7");
+    }
+
+    #[test]
+    fn where_all_are_trusted_the_first_is_the_client() {
+        assert_eq!(by("10.0.0.1", &[]), "10.0.0.1");
+        assert_eq!(by("10.0.0.1", &["10.0.0.3, 10.0.0.2"]), "10.0.0.3");
+    }
+
+    #[test]
+    fn garbage_ends_the_walk_at_who_said_it() {
+        for garbage in ["unknown", "", "203.0.113.9 x", "_hidden", "1.2.3", "\u{fc}"] {
+            let header = format!("{CLIENT}, {garbage}, 10.0.0.2");
+            assert_eq!(by("10.0.0.1", &[&header]), "10.0.0.2", "{garbage}");
+            assert_eq!(by("10.0.0.1", &[garbage]), "10.0.0.1", "{garbage}");
+        }
+    }
+
+    #[test]
+    fn an_ipv4_address_is_the_same_in_the_form_of_an_ipv6_one() {
+        assert_eq!(by("::ffff:10.0.0.1", &["::ffff:203.0.113.9"]), CLIENT);
+        assert_eq!(by("::ffff:203.0.113.9", &[]), CLIENT);
+    }
+}

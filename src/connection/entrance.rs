@@ -1,0 +1,100 @@
+//! From an accepted TCP connection to the stream that HTTP is spoken over: reads for
+//! whom it is, where a proxy says so first, and makes it TLS, where the listener has
+//! a certificate. Knows no HTTP.
+
+use std::{io, net::IpAddr, rc::Rc, sync::Arc};
+
+use rustls::{ServerConfig, ServerConnection};
+use tokio::{
+    net::TcpStream,
+    task::spawn_local,
+    time::{Instant, timeout_at},
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+
+use super::{client_address, handshake, proxy_header};
+use crate::{relay::Shard, tls};
+
+/// Serves the client of an accepted connection, from the first byte to the last; its
+/// conversation is a task of its own. `peer` is who connects; `held` is held until
+/// the client has gone.
+pub async fn serve_tcp<H: 'static>(shard: Rc<Shard>, stream: TcpStream, peer: IpAddr, held: H) {
+    let until = handshake::deadline(&shard);
+    // What holds when it comes holds for all of its handshake.
+    let tls = shard.relay.live().tls.clone();
+    let Some((stream, peer)) = in_time(&shard, until, announced(&shard, stream, peer)).await else {
+        return;
+    };
+    let Some(tls) = tls else {
+        if let Some(talk) = handshake::serve_until(until, shard, stream, peer, held).await {
+            spawn_local(talk);
+        }
+        return;
+    };
+    let Some(stream) = in_time(&shard, until, encrypted(&shard, stream, tls)).await else {
+        return;
+    };
+    // In a box, as it is large beside what an idle connection holds otherwise.
+    let stream = Box::new(stream);
+    if let Some(talk) = handshake::serve_until(until, shard, stream, peer, held).await {
+        spawn_local(talk);
+    }
+}
+
+/// What comes of a part of the handshake, unless that takes too long.
+async fn in_time<T>(
+    shard: &Shard,
+    until: Instant,
+    part: impl Future<Output = Option<T>>,
+) -> Option<T> {
+    let Ok(outcome) = timeout_at(until, part).await else {
+        shard.relay.metrics.handshake_timed_out();
+        return None;
+    };
+    outcome
+}
+
+/// The connection behind its PROXY header, where it begins with one, and for whom it
+/// is then.
+async fn announced(
+    shard: &Shard,
+    mut stream: TcpStream,
+    peer: IpAddr,
+) -> Option<(TcpStream, IpAddr)> {
+    let is_announced = {
+        let live = shard.relay.live();
+        let client = &live.config.client;
+        client.proxy_protocol && client_address::is_trusted(peer, &client.trusted_proxies)
+    };
+    if !is_announced {
+        return Some((stream, peer));
+    }
+    match proxy_header::read(&mut stream).await {
+        Ok(client) => Some((stream, client.unwrap_or(peer))),
+        Err(error) => {
+            if error.kind() == io::ErrorKind::InvalidData {
+                shard.relay.metrics.proxy_header_malformed();
+                tracing::debug!(%peer, "a trusted proxy sent no PROXY header");
+            }
+            None
+        }
+    }
+}
+
+async fn encrypted(
+    shard: &Shard,
+    stream: TcpStream,
+    config: Arc<ServerConfig>,
+) -> Option<TlsStream<TcpStream>> {
+    let bound = |connection: &mut ServerConnection| {
+        connection.set_buffer_limit(Some(tls::WRITE_BUFFER_BYTES_MAX));
+    };
+    match TlsAcceptor::from(config).accept_with(stream, bound).await {
+        Ok(stream) => Some(stream),
+        Err(error) => {
+            shard.relay.metrics.tls_handshake_failed();
+            tracing::debug!(%error, "a TLS handshake has failed");
+            None
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! A Unix socket that listens at a path: how it gets there so that nobody can connect
+//! before its mode and group hold, and how it goes. Knows no protocol.
+
+use std::{
+    fs, io,
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
+        unix::{
+            fs::{FileTypeExt, MetadataExt, PermissionsExt, chown},
+            net::UnixListener,
+        },
+    },
+    path::{Path, PathBuf},
+    process,
+};
+
+use socket2::{Domain, SockAddr, Socket, Type};
+
+/// Who may connect.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Access {
+    /// The bits of chmod(1).
+    pub(super) mode: u32,
+    /// The number of a group; `None`: the relay's own.
+    pub(super) group: Option<u32>,
+}
+
+/// A socket that listens. One that was opened here is taken away from its path when it
+/// is dropped.
+#[derive(Debug)]
+pub(super) struct UnixSocket {
+    listener: UnixListener,
+    path: PathBuf,
+    /// Removed with it; `None` where the path is not ours to clear.
+    _file: Option<File>,
+}
+
+/// A socket's file: removed when it is dropped, if it is still the same.
+#[derive(Debug)]
+struct File {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+}
+
+impl UnixSocket {
+    /// Listens at the path. A socket there on which nobody listens is replaced.
+    pub(super) fn bind(path: &Path, access: Access, backlog: i32) -> io::Result<Self> {
+        make_way(path)?;
+        // Under a name that nobody knows, where it gets its mode and group; nobody
+        // can connect there, as it does not listen yet.
+        let hidden = path.with_file_name(format!(".{}", process::id()));
+        let socket = Socket::new(Domain::UNIX, Type::STREAM.cloexec(), None)?;
+        socket.set_nonblocking(true)?;
+        // Left behind by a process that had the same number.
+        remove_socket(&hidden)?;
+        socket.bind(&SockAddr::unix(&hidden)?)?;
+        let mut file = File::new(hidden)?;
+        if access.group.is_some() {
+            chown(&file.path, None, access.group)?;
+        }
+        fs::set_permissions(&file.path, fs::Permissions::from_mode(access.mode))?;
+        socket.listen(backlog)?;
+        fs::rename(&file.path, path)?;
+        file.path = path.to_owned();
+        Ok(Self {
+            listener: socket.into(),
+            path: path.to_owned(),
+            _file: Some(file),
+        })
+    }
+
+    /// Takes over a socket that listens already, and whose path is somebody else's.
+    pub(super) fn inherit(listener: UnixListener) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        let address = listener.local_addr()?;
+        Ok(Self {
+            path: address.as_pathname().unwrap_or(Path::new("")).to_owned(),
+            listener,
+            _file: None,
+        })
+    }
+
+    pub(super) fn listener(&self) -> &UnixListener {
+        &self.listener
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl AsRawFd for UnixSocket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.listener.as_raw_fd()
+    }
+}
+
+impl AsFd for UnixSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
+}
+
+impl File {
+    fn new(path: PathBuf) -> io::Result<Self> {
+        let found = fs::symlink_metadata(&path)?;
+        Ok(Self {
+            device: found.dev(),
+            inode: found.ino(),
+            path,
+        })
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        let is_ours = fs::symlink_metadata(&self.path)
+            .is_ok_and(|found| (found.dev(), found.ino()) == (self.device, self.inode));
+        if is_ours {
+            // What is left of it the next relay replaces.
+            drop(fs::remove_file(&self.path));
+        }
+    }
+}
+
+/// Sees to it that what may stand at the path can be replaced.
+fn make_way(path: &Path) -> io::Result<()> {
+    let found = match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        found => found?,
+    };
+    if !found.file_type().is_socket() {
+        return Err(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            "there is something at this path that is no socket",
+        ));
+    }
+    let socket = Socket::new(Domain::UNIX, Type::STREAM.cloexec(), None)?;
+    // Else it would wait where somebody listens who is busy.
+    socket.set_nonblocking(true)?;
+    match socket.connect(&SockAddr::unix(path)?) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        // Somebody listens, or it cannot be told.
+        _ => Err(io::ErrorKind::AddrInUse.into()),
+    }
+}
+
+fn remove_socket(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.file_type().is_socket() => fs::remove_file(path),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    const ACCESS: Access = Access {
+        mode: 0o640,
+        group: None,
+    };
+
+    fn bind(path: &Path) -> io::Result<UnixSocket> {
+        UnixSocket::bind(path, ACCESS, 16)
+    }
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().mode() & 0o7777
+    }
+
+    #[test]
+    fn a_socket_has_the_mode_and_group_that_were_asked_for_and_goes_with_its_listener() {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("relay.sock");
+        let group = rustix::process::getgid().as_raw();
+        let access = Access {
+            mode: 0o606,
+            group: Some(group),
+        };
+        let socket = UnixSocket::bind(&path, access, 16).unwrap();
+        assert_eq!(
+            (mode(&path), fs::metadata(&path).unwrap().gid()),
+            (0o606, group)
+        );
+        assert_eq!(socket.path(), path);
+        let _client = UnixStream::connect(&path).unwrap();
+        assert!(socket.listener().accept().is_ok());
+        assert_eq!(fs::read_dir(&directory).unwrap().count(), 1);
+        drop(socket);
+        assert_eq!(fs::read_dir(&directory).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_path_at_which_somebody_listens_is_left_to_him() {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("relay.sock");
+        let first = bind(&path).unwrap();
+        assert_eq!(bind(&path).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert!(UnixStream::connect(&path).is_ok());
+        drop(first);
+        assert!(bind(&path).is_ok());
+    }
+
+    #[test]
+    fn a_socket_that_was_left_behind_is_replaced_and_all_else_is_not() {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("relay.sock");
+        drop(UnixListener::bind(&path).unwrap());
+        assert!(path.exists(), "std leaves it");
+        let socket = bind(&path).unwrap();
+        assert!(UnixStream::connect(&path).is_ok());
+        drop(socket);
+
+        fs::write(&path, "precious").unwrap();
+        let refused = bind(&path).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
+    }
+
+    #[test]
+    fn who_ends_does_not_take_away_the_socket_of_who_came_after() {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("relay.sock");
+        let first = bind(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        let second = bind(&path).unwrap();
+        drop(first);
+        assert!(UnixStream::connect(&path).is_ok());
+        drop(second);
+    }
+
+    #[test]
+    fn what_fails_leaves_nothing_behind() {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("taken");
+        fs::create_dir(&path).unwrap();
+        assert!(bind(&path).is_err());
+        // Nobody but root gives files away.
+        if !rustix::process::getuid().is_root() {
+            let access = Access {
+                group: Some(u32::MAX - 7),
+                ..ACCESS
+            };
+            let path = directory.path().join("relay.sock");
+            assert!(UnixSocket::bind(&path, access, 16).is_err());
+        }
+        assert_eq!(fs::read_dir(&directory).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_socket_that_was_taken_over_stays_where_it_is() {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("relay.sock");
+        let socket = UnixSocket::inherit(UnixListener::bind(&path).unwrap()).unwrap();
+        assert_eq!(socket.path(), path);
+        drop(socket);
+        assert!(path.exists());
+    }
+}

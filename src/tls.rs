@@ -1,0 +1,188 @@
+//! TLS for both ends: from PEM files to what rustls takes. Knows no sockets, and no
+//! configuration.
+
+use std::sync::Arc;
+
+use rustls::{
+    ClientConfig, ConfigBuilder, ConfigSide, RootCertStore, ServerConfig, WantsVerifier,
+    crypto::aws_lc_rs,
+    pki_types::{
+        CertificateDer, PrivateKeyDer,
+        pem::{self, PemObject},
+    },
+    version::{TLS12, TLS13},
+};
+
+/// The one protocol that is spoken over TLS, by its name there (RFC 7301).
+const HTTP_1_1: &[u8] = b"http/1.1";
+
+/// What rustls holds at the most of what is to be written, in bytes: one record. As
+/// much may be lost to a client that does not read, and has to be taken by it within
+/// one write deadline.
+pub const WRITE_BUFFER_BYTES_MAX: usize = 16 * 1024;
+
+/// Why there is no TLS.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file is no PEM file.
+    #[error("is no PEM file: {0}")]
+    Pem(String),
+    /// There is no certificate in it.
+    #[error("has no certificate (CERTIFICATE)")]
+    NoCertificate,
+    /// There is no private key in it that is not encrypted.
+    #[error("has no private key (PRIVATE KEY, RSA PRIVATE KEY or EC PRIVATE KEY)")]
+    NoPrivateKey,
+    /// The key is another certificate's.
+    #[error("is not the key of the first certificate in cert_file")]
+    KeyMismatch,
+    /// A certificate or key is one that cannot be used.
+    #[error("cannot be used: {0}")]
+    Unusable(#[from] rustls::Error),
+    /// The system has no certificates to trust.
+    #[error("the system has no root certificates to check the relay's against: {0}")]
+    NoRoots(String),
+}
+
+/// The certificates of a PEM file, in their order.
+///
+/// # Errors
+///
+/// When there is none.
+pub fn certificates(file: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let certificates = CertificateDer::pem_slice_iter(file)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| TlsError::Pem(error.to_string()))?;
+    if certificates.is_empty() {
+        return Err(TlsError::NoCertificate);
+    }
+    Ok(certificates)
+}
+
+/// The private key of a PEM file.
+///
+/// # Errors
+///
+/// When there is none.
+pub fn private_key(file: &[u8]) -> Result<PrivateKeyDer<'static>, TlsError> {
+    PrivateKeyDer::from_pem_slice(file).map_err(|error| match error {
+        pem::Error::NoItemsFound => TlsError::NoPrivateKey,
+        error => TlsError::Pem(error.to_string()),
+    })
+}
+
+/// What a listener shows to its clients: a chain of certificates that begins with its
+/// own, and the key to that.
+///
+/// # Errors
+///
+/// When one of the two cannot be used, or they do not belong together.
+pub fn server_config(
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+) -> Result<Arc<ServerConfig>, TlsError> {
+    let mut config = versions(ServerConfig::builder_with_provider(provider()))?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .map_err(|error| match error {
+            rustls::Error::InconsistentKeys(_) => TlsError::KeyMismatch,
+            error => error.into(),
+        })?;
+    config.alpn_protocols = vec![HTTP_1_1.to_vec()];
+    // Sessions are resumed with what the client keeps: nothing of a client that has
+    // gone is held here.
+    config.ticketer = aws_lc_rs::Ticketer::new()?;
+    Ok(Arc::new(config))
+}
+
+/// What a client checks the other end's certificate against: the certificates of a
+/// file, or those that the system trusts (`SSL_CERT_FILE` names others).
+///
+/// # Errors
+///
+/// When there are none.
+pub fn client_config(roots: Option<&[u8]>) -> Result<Arc<ClientConfig>, TlsError> {
+    let mut store = RootCertStore::empty();
+    match roots {
+        Some(file) => {
+            for certificate in certificates(file)? {
+                store.add(certificate)?;
+            }
+        }
+        None => {
+            let found = rustls_native_certs::load_native_certs();
+            // The system may have some that are of no use here.
+            store.add_parsable_certificates(found.certs);
+            if store.is_empty() {
+                let reasons: Vec<_> = found.errors.iter().map(ToString::to_string).collect();
+                return Err(TlsError::NoRoots(reasons.join("; ")));
+            }
+        }
+    }
+    let mut config = versions(ClientConfig::builder_with_provider(provider()))?
+        .with_root_certificates(store)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![HTTP_1_1.to_vec()];
+    Ok(Arc::new(config))
+}
+
+fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+    Arc::new(aws_lc_rs::default_provider())
+}
+
+fn versions<S: ConfigSide>(
+    builder: ConfigBuilder<S, rustls::WantsVersions>,
+) -> Result<ConfigBuilder<S, WantsVerifier>, rustls::Error> {
+    builder.with_protocol_versions(&[&TLS13, &TLS12])
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::generate_simple_self_signed;
+
+    use super::*;
+
+    fn certified() -> (String, String) {
+        let made = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        (made.cert.pem(), made.signing_key.serialize_pem())
+    }
+
+    fn config(cert: &str, key: &str) -> Result<Arc<ServerConfig>, TlsError> {
+        server_config(certificates(cert.as_bytes())?, private_key(key.as_bytes())?)
+    }
+
+    #[test]
+    fn a_certificate_and_its_key_are_shown_to_who_speaks_http_1() {
+        let (cert, key) = certified();
+        let config = config(&cert, &key).unwrap();
+        assert_eq!(config.alpn_protocols, [HTTP_1_1]);
+        assert_eq!(config.max_early_data_size, 0);
+        assert!(config.ticketer.enabled());
+    }
+
+    #[test]
+    fn the_key_of_another_certificate_is_refused() {
+        let ((cert, _), (_, key)) = (certified(), certified());
+        assert!(matches!(config(&cert, &key), Err(TlsError::KeyMismatch)));
+    }
+
+    #[test]
+    fn what_holds_no_certificate_or_no_key_is_refused() {
+        let (cert, key) = certified();
+        assert!(matches!(config(&key, &key), Err(TlsError::NoCertificate)));
+        assert!(matches!(config("", &key), Err(TlsError::NoCertificate)));
+        assert!(matches!(config(&cert, &cert), Err(TlsError::NoPrivateKey)));
+        let torn = cert.replace("-----END", "-----ENDE");
+        assert!(matches!(config(&torn, &key), Err(TlsError::Pem(_))));
+        let block = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        assert!(matches!(config(block, &key), Err(TlsError::Unusable(_))));
+    }
+
+    #[test]
+    fn a_client_needs_certificates_to_trust() {
+        let (cert, key) = certified();
+        assert!(client_config(Some(cert.as_bytes())).is_ok());
+        let refused = client_config(Some(key.as_bytes()));
+        assert!(matches!(refused, Err(TlsError::NoCertificate)));
+    }
+}

@@ -81,7 +81,7 @@ pub fn hub(
         .iter()
         .enumerate()
         .map(|(id, tally)| {
-            let (sender, inbox) = mpsc::channel(places);
+            let (sender, inbox) = inbox::inbox(places);
             let seed = ShardSeed {
                 id,
                 registry: Arc::clone(registry),

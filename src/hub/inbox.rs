@@ -6,15 +6,13 @@ use std::sync::{
     atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
-use tokio::sync::{
-    Notify, OwnedSemaphorePermit, Semaphore, TryAcquireError,
-    mpsc::{self, error::TrySendError},
-};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::tenant::Tenant;
 use crate::event::Event;
 
-/// How many items wait in a shard's inbox at the most.
+/// How many items wait for a shard at the most, in its inbox or in the queues of its
+/// tenants.
 #[derive(Debug, Clone, Copy)]
 pub struct InboxLimits {
     /// Of all tenants.
@@ -38,8 +36,7 @@ pub struct Item {
     pub(super) tenant: Arc<Tenant>,
     pub(super) events: Events,
     pub(super) receipt: ReceiptPart,
-    /// Of the tenant's share; given back when the item has been taken.
-    pub(super) _place: OwnedSemaphorePermit,
+    pub(super) _place: Place,
 }
 
 /// The events of one append, in offset order.
@@ -128,79 +125,79 @@ impl Drop for ReceiptPart {
 }
 
 /// The end of an inbox that others put items into.
-pub(super) type InboxSender = mpsc::Sender<Item>;
+#[derive(Debug, Clone)]
+pub(super) struct InboxSender {
+    items: mpsc::Sender<Item>,
+    /// Of all tenants. The channel has as many, so who has one of these has one there.
+    places: Arc<Semaphore>,
+}
 
-/// The first inbox that was found without room.
-pub(super) enum FullInbox {
-    /// The tenant has its share of it in use.
-    Share(Arc<Semaphore>),
-    /// All its places are taken.
-    Inbox(InboxSender),
+/// An inbox with so many places.
+pub(super) fn inbox(places: usize) -> (InboxSender, mpsc::Receiver<Item>) {
+    let (items, receiver) = mpsc::channel(places);
+    let sender = InboxSender {
+        items,
+        places: Arc::new(Semaphore::new(places)),
+    };
+    (sender, receiver)
+}
+
+impl InboxSender {
+    /// Whether its shard has ended.
+    pub(super) fn is_closed(&self) -> bool {
+        self.items.is_closed()
+    }
+
+    /// A place for one item, of the tenant's share and of all.
+    pub(super) fn place(
+        &self,
+        share: &Arc<Semaphore>,
+        waited: &mut Waited,
+    ) -> Result<Place, FullInbox> {
+        Ok(Place {
+            _of_share: waited.take(share)?,
+            _of_all: waited.take(&self.places)?,
+        })
+    }
+
+    /// Puts an item into one of the places. If the shard ends meanwhile the item is
+    /// dropped, and so answered.
+    pub(super) fn send(&self, item: Item) {
+        drop(self.items.try_send(item));
+    }
+}
+
+/// A place in an inbox. It is taken until the item is delivered, wherever that waits:
+/// so its drop lets a publisher in for what the shard has done.
+#[derive(Debug)]
+pub(super) struct Place {
+    _of_share: OwnedSemaphorePermit,
+    _of_all: OwnedSemaphorePermit,
+}
+
+/// The first that was found without room: an inbox, or a tenant's share of it.
+pub(super) struct FullInbox(Arc<Semaphore>);
+
+impl FullInbox {
+    /// Waits until there is room for one item. Who waits longest is let in first.
+    pub(super) async fn has_room(self) -> Waited {
+        Waited(self.0.acquire_owned().await.ok())
+    }
 }
 
 /// What a publisher has waited for. It keeps that for its next attempt: were it given
 /// back first, two that wait would hand the one place to each other for ever.
 #[derive(Default)]
-pub(super) struct Waited {
-    share: Option<OwnedSemaphorePermit>,
-    place: Option<mpsc::OwnedPermit<Item>>,
-}
-
-impl FullInbox {
-    /// Waits until there is room for one item.
-    pub(super) async fn has_room(self) -> Waited {
-        // A closed inbox has room for all: nobody waits for a shard that is gone.
-        match self {
-            Self::Share(share) => Waited {
-                share: share.acquire_owned().await.ok(),
-                place: None,
-            },
-            Self::Inbox(inbox) => Waited {
-                share: None,
-                place: inbox.reserve_owned().await.ok(),
-            },
-        }
-    }
-}
+pub(super) struct Waited(Option<OwnedSemaphorePermit>);
 
 impl Waited {
-    /// A place of a tenant's share.
-    pub(super) fn share(
-        &mut self,
-        share: &Arc<Semaphore>,
-    ) -> Result<OwnedSemaphorePermit, TryAcquireError> {
-        let held = self
-            .share
-            .take_if(|held| Arc::ptr_eq(held.semaphore(), share));
-        held.map_or_else(|| Arc::clone(share).try_acquire_owned(), Ok)
-    }
-
-    /// A place in an inbox.
-    pub(super) fn place<'a>(
-        &mut self,
-        inbox: &'a InboxSender,
-    ) -> Result<Place<'a>, TrySendError<()>> {
-        let held = self
-            .place
-            .take_if(|held| held.same_channel_as_sender(inbox));
+    fn take(&mut self, places: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, FullInbox> {
+        let held = self.0.take_if(|held| Arc::ptr_eq(held.semaphore(), places));
         match held {
-            Some(held) => Ok(Place::Waited(held)),
-            None => inbox.try_reserve().map(Place::Free),
-        }
-    }
-}
-
-/// A place in an inbox, for one item.
-pub(super) enum Place<'a> {
-    Free(mpsc::Permit<'a, Item>),
-    Waited(mpsc::OwnedPermit<Item>),
-}
-
-impl Place<'_> {
-    pub(super) fn send(self, item: Item) {
-        match self {
-            Self::Free(place) => place.send(item),
-            Self::Waited(place) => drop(place.send(item)),
+            Some(held) => Ok(held),
+            None => Arc::clone(places)
+                .try_acquire_owned()
+                .map_err(|_| FullInbox(Arc::clone(places))),
         }
     }
 }

@@ -85,7 +85,7 @@ pub fn hub(
         .iter()
         .enumerate()
         .map(|(id, tally)| {
-            let (sender, inbox) = mpsc::channel(places);
+            let (sender, inbox) = inbox::inbox(places);
             let (caller, calls) = mpsc::channel(CALLS_MAX);
             let seed = ShardSeed {
                 id,

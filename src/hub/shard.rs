@@ -44,11 +44,21 @@ use crate::{
 const WAKES_A_TURN: usize = 16;
 const PART_WOKEN_A_TURN: usize = 16;
 
-/// For so many connections that are to be woken the shard keeps room.
+/// For so many connections of a tenant that are to be woken the shard keeps room.
 const TO_WAKE_KEPT_ROOM_FOR: usize = 4096;
 
-/// How many items are taken from the inbox before others have their turn.
-const ITEMS_A_TURN: usize = 16;
+/// How many slices of tenants' events are delivered before others have their turn.
+const SLICES_A_TURN: usize = 16;
+
+/// A slice is one item, or a part of one: a batch is cut where so much has been
+/// delivered, and goes on when it is the tenant's turn again. One event is never cut.
+const DELIVERIES_A_SLICE: usize = 1024;
+
+/// What an event costs beside its deliveries, in deliveries.
+const EVENT_COST: usize = 16;
+
+/// A tenant whose items are all delivered keeps room for so many more.
+const WAITING_KEPT_ROOM_FOR: usize = 16;
 
 /// How long a shard lets the others have their turn before it closes more
 /// connections for want of memory.
@@ -64,10 +74,14 @@ pub struct ShardHub {
     tenants: RefCell<IndexMap<TenantName, Rc<TenantHere>>>,
     inbox: RefCell<mpsc::Receiver<Item>>,
     calls: RefCell<mpsc::Receiver<Call>>,
+    /// Those with items that wait, in the order of their turns.
+    to_serve: RefCell<VecDeque<Rc<TenantHere>>>,
     /// The last event that was offered to outboxes.
     last_event: Cell<u64>,
-    /// Outboxes with something to write, whose connections do not know of it yet.
-    to_wake: RefCell<VecDeque<Rc<Outbox>>>,
+    /// Those with connections that are to be woken, in the order of their turns.
+    to_wake: RefCell<VecDeque<Rc<TenantHere>>>,
+    /// How many connections of all of them.
+    to_wake_count: Cell<usize>,
     last_connection: Cell<ConnectionId>,
 }
 
@@ -75,12 +89,28 @@ pub struct ShardHub {
 #[derive(Debug)]
 pub(super) struct TenantHere {
     pub(super) tenant: Arc<Tenant>,
-    /// The last position that has been taken from the inbox, or that needs not be.
+    /// The last position that has been delivered here, or that needs not be.
     pub(super) taken: Cell<Position>,
     pub(super) index: RefCell<TenantIndex>,
+    /// Items that came out of the inbox and wait for the tenant's turn.
+    waiting: RefCell<VecDeque<Waiting>>,
+    /// Whether it stands among those that are to be served.
+    has_turn: Cell<bool>,
+    /// Outboxes with something to write, whose connections do not know of it yet.
+    to_wake: RefCell<VecDeque<Rc<Outbox>>>,
     /// Nothing has been taken for it yet.
     #[cfg(test)]
     is_new: Cell<bool>,
+}
+
+/// An item of which some events may be delivered already.
+#[derive(Debug)]
+struct Waiting {
+    item: Item,
+    /// How many of its events are.
+    done: usize,
+    /// The number of its first event that was offered; 0 if none was.
+    first: u64,
 }
 
 #[cfg(test)]
@@ -102,8 +132,10 @@ impl ShardHub {
             tenants: RefCell::default(),
             inbox: RefCell::new(seed.inbox),
             calls: RefCell::new(seed.calls),
+            to_serve: RefCell::default(),
             last_event: Cell::default(),
             to_wake: RefCell::default(),
+            to_wake_count: Cell::default(),
             last_connection: Cell::default(),
         }
     }
@@ -120,8 +152,8 @@ impl ShardHub {
         self.tenants.borrow().is_empty()
     }
 
-    /// Takes items from the inbox for as long as there is somebody who could put
-    /// one into it, and wakes the connections that have something to write.
+    /// Delivers what comes into the inbox for as long as there is somebody who could
+    /// put something there, and wakes the connections that have something to write.
     pub async fn run(&self) {
         while poll_fn(|context| self.poll_work(context)).await {
             self.take_waiting();
@@ -132,13 +164,24 @@ impl ShardHub {
         }
     }
 
-    /// Takes what waits in the inbox, without waiting itself, up to a bound. Who has
-    /// put something there on this very thread need not wait for its receipt then.
+    /// Delivers what waits, without waiting itself, up to a bound: a slice of each
+    /// tenant in turn.
     pub fn take_waiting(&self) {
-        for _ in 0..ITEMS_A_TURN {
-            if !self.take_next() {
+        for _ in 0..SLICES_A_TURN {
+            if !self.take_slice() {
                 break;
             }
+        }
+    }
+
+    /// Delivers a slice of the tenant's. Who has put something into the inbox on this
+    /// very thread need not wait for its receipt then, and takes no more of the
+    /// thread's time than it has given it to do.
+    pub fn take_waiting_of(&self, tenant: &TenantName) {
+        self.empty_inbox();
+        let here = self.tenants.borrow().get(tenant).cloned();
+        if let Some(here) = here {
+            self.deliver_slice(&here);
         }
     }
 
@@ -206,25 +249,43 @@ impl ShardHub {
         let next = self.inbox.borrow_mut().poll_recv(context);
         match next {
             Poll::Ready(Some(item)) => {
-                self.take(&item);
+                self.queue(item);
                 Poll::Ready(true)
             }
             Poll::Ready(None) => Poll::Ready(false),
-            // A Subscribe may have taken the items and left the waking to us.
-            Poll::Pending if self.to_wake.borrow().is_empty() => Poll::Pending,
+            // Others may have emptied the inbox and left the rest to us.
+            Poll::Pending if self.is_idle() => Poll::Pending,
             Poll::Pending => Poll::Ready(true),
         }
     }
 
+    fn is_idle(&self) -> bool {
+        self.to_serve.borrow().is_empty() && self.to_wake.borrow().is_empty()
+    }
+
+    /// Wakes one connection of each tenant in turn.
     fn wake_some(&self) {
-        let mut to_wake = self.to_wake.borrow_mut();
-        let some = WAKES_A_TURN.max(to_wake.len() / PART_WOKEN_A_TURN);
-        let some = to_wake.len().min(some);
-        for outbox in to_wake.drain(..some) {
-            outbox.wake();
-        }
-        if to_wake.is_empty() {
-            to_wake.shrink_to(TO_WAKE_KEPT_ROOM_FOR);
+        let count = self.to_wake_count.get();
+        let mut left = WAKES_A_TURN.max(count / PART_WOKEN_A_TURN).min(count);
+        self.to_wake_count.set(count - left);
+        let mut turns = self.to_wake.borrow_mut();
+        while left > 0 {
+            let Some(here) = turns.pop_front() else {
+                break;
+            };
+            let mut to_wake = here.to_wake.borrow_mut();
+            let some = if turns.is_empty() { left } else { 1 };
+            let some = some.min(to_wake.len());
+            for outbox in to_wake.drain(..some) {
+                outbox.wake();
+            }
+            left -= some;
+            if to_wake.is_empty() {
+                to_wake.shrink_to(TO_WAKE_KEPT_ROOM_FOR);
+            } else {
+                drop(to_wake);
+                turns.push_back(here);
+            }
         }
     }
 
@@ -304,7 +365,7 @@ impl ShardHub {
     /// Tells every connection here to end; `ending` is asked for each. What is in
     /// the inbox by then is still for them.
     pub fn end_all(&self, ending: impl Fn() -> Ending) {
-        while self.take_next() {}
+        while self.take_slice() {}
         for here in self.tenants.borrow().values() {
             here.index
                 .borrow()
@@ -322,6 +383,9 @@ impl ShardHub {
             tenant,
             taken: Cell::new(head),
             index: RefCell::default(),
+            waiting: RefCell::default(),
+            has_turn: Cell::default(),
+            to_wake: RefCell::default(),
             #[cfg(test)]
             is_new: Cell::new(true),
         });
@@ -329,8 +393,51 @@ impl ShardHub {
         Ok(here)
     }
 
-    /// Offers the events of an item to the connections here that they match.
-    fn take(&self, item: &Item) {
+    /// Takes from the inbox and delivers all that the tenant's log has as of now, so
+    /// that the tenant's connections here have it in their outboxes; gives the
+    /// position up to which they have.
+    ///
+    /// An event is sent to the inbox before the lock is released under which the
+    /// head is read here, so what is to be taken is there: nothing is waited for.
+    pub(super) fn take_up_to_head(&self, here: &Rc<TenantHere>) -> Position {
+        let head = here.tenant.head();
+        if is_planted(Fault::ConfirmsTheHead) {
+            return head;
+        }
+        if here.taken.get().offset < head.offset {
+            self.empty_inbox();
+            while here.taken.get().offset < head.offset && self.deliver_slice(here) {}
+        }
+        here.taken.get()
+    }
+
+    /// Delivers a slice of the tenant whose turn it is, if there is one.
+    fn take_slice(&self) -> bool {
+        self.empty_inbox();
+        let next = self.to_serve.borrow_mut().pop_front();
+        let Some(here) = next else {
+            return false;
+        };
+        self.deliver_slice(&here);
+        let is_done = here.waiting.borrow().is_empty();
+        if is_done {
+            here.has_turn.set(false);
+        } else {
+            self.to_serve.borrow_mut().push_back(here);
+        }
+        true
+    }
+
+    /// Takes all items out of the inbox; there are no more than it has places for.
+    fn empty_inbox(&self) {
+        let mut inbox = self.inbox.borrow_mut();
+        while let Ok(item) = inbox.try_recv() {
+            self.queue(item);
+        }
+    }
+
+    /// Has an item wait for its tenant's turn, if that is here.
+    fn queue(&self, item: Item) {
         let tenants = self.tenants.borrow();
         let here = tenants
             .get(item.tenant.name())
@@ -343,57 +450,76 @@ impl ShardHub {
         let Some(here) = here else {
             return;
         };
+        here.waiting.borrow_mut().push_back(Waiting {
+            item,
+            done: 0,
+            first: 0,
+        });
+        if !here.has_turn.replace(true) {
+            self.to_serve.borrow_mut().push_back(Rc::clone(here));
+        }
+    }
+
+    /// Offers the events of the tenant's first item to the connections here that they
+    /// match, up to a bound. Whether there was one.
+    fn deliver_slice(&self, here: &Rc<TenantHere>) -> bool {
+        let mut waiting = here.waiting.borrow_mut();
+        let Some(Waiting { item, done, first }) = waiting.front_mut() else {
+            return false;
+        };
         #[cfg(test)]
         here.take_position_late();
         let index = here.index.borrow();
-        let mut to_wake = self.to_wake.borrow_mut();
-        let first = self.last_event.get() + 1;
-        for (number, event) in item.events.as_slice().iter().enumerate() {
+        let mut to_wake = here.to_wake.borrow_mut();
+        let woken_before = to_wake.len();
+        let events = item.events.as_slice();
+        let mut cost = 0;
+        for event in events.get(*done..).unwrap_or_default() {
+            if cost >= DELIVERIES_A_SLICE {
+                break;
+            }
+            let place = *done;
+            *done += 1;
             if event.position().offset <= here.taken.get().offset {
                 saw("a tenant that came back to a full inbox");
                 continue;
             }
             here.taken.set(event.position());
-            self.last_event.set(self.last_event.get() + 1);
-            let offer = Offer::new(event, first, self.last_event.get());
+            let number = self.last_event.get() + 1;
+            self.last_event.set(number);
+            if *first == 0 {
+                *first = number;
+            }
+            let offer = Offer::new(event, *first, number);
             let fanout = index.deliver(event, &offer, &mut to_wake);
-            item.receipt.add(number, fanout.matched);
+            item.receipt.add(place, fanout.matched);
             self.tally.matched.add(fanout.matched);
             self.tally.dropped_slow.add(fanout.overflowed);
             self.tally.queued.add(fanout.matched - fanout.overflowed);
+            let deliveries = usize::try_from(fanout.matched).unwrap_or(usize::MAX);
+            cost = deliveries.saturating_add(cost + EVENT_COST);
         }
-    }
-
-    /// Takes from the inbox all that the tenant's log has as of now, so that the
-    /// tenant's connections here have it in their outboxes; gives the position up
-    /// to which they have.
-    ///
-    /// An event is sent to the inbox before the lock is released under which the
-    /// head is read here, so what is to be taken is there: nothing is waited for.
-    pub(super) fn take_up_to_head(&self, here: &TenantHere) -> Position {
-        let head = here.tenant.head();
-        if is_planted(Fault::ConfirmsTheHead) {
-            return head;
-        }
-        while here.taken.get().offset < head.offset {
-            if !self.take_next() {
-                break;
+        let is_done = *done == events.len();
+        let due = to_wake.len() - woken_before;
+        if due > 0 {
+            self.to_wake_count.set(self.to_wake_count.get() + due);
+            if woken_before == 0 {
+                self.to_wake.borrow_mut().push_back(Rc::clone(here));
             }
         }
-        here.taken.get()
-    }
-
-    /// Takes one item from the inbox, if there is one.
-    fn take_next(&self) -> bool {
-        let next = self.inbox.borrow_mut().try_recv();
-        if let Ok(item) = &next {
-            self.take(item);
+        if is_done {
+            waiting.pop_front();
+            if waiting.is_empty() && waiting.capacity() > WAITING_KEPT_ROOM_FOR {
+                waiting.shrink_to(WAITING_KEPT_ROOM_FOR);
+            }
         }
-        next.is_ok()
+        true
     }
 
     pub(super) fn leave(&self, here: &TenantHere) {
         self.tenants.borrow_mut().swap_remove(here.tenant.name());
+        // Nobody is here any more who could get it.
+        drop(here.waiting.take());
         self.registry.leave(&here.tenant, self.id);
     }
 }

@@ -4,10 +4,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, mpsc::error::TrySendError},
-    time::Instant,
-};
+use tokio::{sync::Semaphore, time::Instant};
 
 use super::{
     ShardId,
@@ -46,7 +43,7 @@ struct State {
 #[derive(Debug)]
 struct ShardOfTenant {
     shard: ShardId,
-    /// The tenant's places in this shard's inbox.
+    /// The tenant's places with this shard.
     share: Arc<Semaphore>,
 }
 
@@ -248,12 +245,12 @@ impl Tenant {
         // What follows cannot fail.
         let events = state.append_new(submission, &repeats, &self.message_id_budget, now);
         let receipt = Receipt::new(places.len(), events.as_slice().len());
-        for (place, share) in places {
-            place.send(Item {
+        for (inbox, place) in places {
+            inbox.send(Item {
                 tenant: Arc::clone(self),
                 events: events.clone(),
                 receipt: ReceiptPart::of(&receipt),
-                _place: share,
+                _place: place,
             });
         }
         let epoch = state.log.head().epoch;
@@ -336,21 +333,10 @@ impl State {
     ) -> Result<Vec<Reserved<'a>>, FullInbox> {
         let mut places = Vec::with_capacity(self.shards.len());
         for entry in &self.shards {
-            let Some(inbox) = inboxes.get(entry.shard) else {
-                continue;
-            };
-            let share = match waited.share(&entry.share) {
-                Ok(share) => share,
-                Err(TryAcquireError::NoPermits) => {
-                    return Err(FullInbox::Share(Arc::clone(&entry.share)));
-                }
-                Err(TryAcquireError::Closed) => continue,
-            };
-            match waited.place(inbox) {
-                Ok(place) => places.push((place, share)),
-                Err(TrySendError::Full(())) => return Err(FullInbox::Inbox(inbox.clone())),
-                // The shard has ended, and its connections with it.
-                Err(TrySendError::Closed(())) => {}
+            // A shard that has ended has no connections.
+            let inbox = inboxes.get(entry.shard).filter(|it| !it.is_closed());
+            if let Some(inbox) = inbox {
+                places.push((inbox, inbox.place(&entry.share, waited)?));
             }
         }
         Ok(places)
@@ -388,5 +374,5 @@ impl State {
     }
 }
 
-/// A place in an inbox, and in the tenant's share of it.
-type Reserved<'a> = (Place<'a>, OwnedSemaphorePermit);
+/// A place, and the inbox that has it.
+type Reserved<'a> = (&'a InboxSender, Place);

@@ -63,7 +63,7 @@ pub(super) async fn publish(
         .ingested(appended.new_len() as u64, appended.duplicates_len() as u64);
     // This shard's part of the receipt, at once: a backend that posts one event
     // behind the other then has many queued before the first is written.
-    shard.hub.take_waiting();
+    shard.hub.take_waiting_of(&route.tenant);
     Ok(answer(
         route.call,
         &accepted,

@@ -34,6 +34,7 @@ mod ends;
 mod follower;
 mod kernel;
 mod ledger;
+mod noisy;
 mod order;
 #[path = "../cli/process.rs"]
 #[allow(dead_code, reason = "the tests of the command line use all of it")]

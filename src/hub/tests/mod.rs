@@ -5,6 +5,7 @@ mod isolation;
 mod memory;
 mod model;
 mod resume;
+mod turns;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

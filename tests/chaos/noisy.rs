@@ -6,7 +6,8 @@
 //! last, and the flood there has a lower priority than the one that measures. Quiet
 //! and loud phases take turns, since the machine drifts, and medians of the rounds
 //! are compared. What has to hold however busy the machine is, is that nothing is
-//! lost; the figure is held where the quiet phases agree with each other.
+//! lost. The figure is held where these tests are alone, one by one, which
+//! `SIDEWIRE_NOISY_SECONDS` says, and where the quiet phases agree with each other.
 
 use std::{
     fs,
@@ -55,7 +56,7 @@ const BATCH_EVENTS: usize = 100;
 const LOUD_CLIENTS: usize = 100;
 
 const ROUNDS: usize = 3;
-const SECONDS: f64 = 1.0;
+const SECONDS: f64 = 0.5;
 
 /// What the quiet tenant may wait at the most, in what it waits when it is alone.
 const RATIO_MAX: f64 = 2.0;
@@ -84,7 +85,9 @@ async fn beside<F: Future<Output = ()>>(
     let relay = Relay::serve(one_shard());
     run_on(cores - 1);
     let mut quiet = Quiet::connect(&relay).await;
-    let seconds = setting("SIDEWIRE_NOISY_SECONDS").unwrap_or(SECONDS);
+    let seconds: Option<f64> = setting("SIDEWIRE_NOISY_SECONDS");
+    let is_alone = seconds.is_some();
+    let seconds = seconds.unwrap_or(SECONDS);
     let phase = Duration::from_secs_f64(seconds);
     let (mut alone, mut noisy, mut noise) = (Vec::new(), Vec::new(), Vec::new());
     quiet.measure(phase / 2).await;
@@ -130,10 +133,10 @@ async fn beside<F: Future<Output = ()>>(
         p50[1],
         quiet.posted,
     );
-    if cores > 1 && spread <= SPREAD_MAX {
+    if is_alone && cores > 1 && spread <= SPREAD_MAX {
         assert!(ratio <= RATIO_MAX, "{ratio}: {alone:?} {noisy:?}");
     } else {
-        println!("the machine is too busy to judge by that");
+        println!("the machine has too much else to do to judge by that");
     }
     drop(quiet);
     assert_unharmed(relay).await;

@@ -9,8 +9,9 @@
 //!
 //! # before a release
 //! SIDEWIRE_RECONNECTS=10000 SIDEWIRE_STALLED=1000 SIDEWIRE_SECONDS=60 SIDEWIRE_CLIENTS=10000 \
-//! SIDEWIRE_NOISY_SECONDS=10 SIDEWIRE_NOISY_ROUNDS=7 \
 //!   cargo test --release --test chaos -- --nocapture --test-threads=1
+//! SIDEWIRE_NOISY_SECONDS=10 SIDEWIRE_NOISY_ROUNDS=7 \
+//!   cargo test --release --test chaos noisy -- --nocapture --test-threads=1
 //! ```
 //!
 //! `SIDEWIRE_RECONNECTS` is how many connections are broken, with 100 events for each;

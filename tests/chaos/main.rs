@@ -1,7 +1,7 @@
 //! Chaos around the real program: connections that are reset, closed, stalled,
 //! delayed and cut in mid-frame while backends publish, clients that never read, a
-//! relay that is killed or told to stop under load. What was acknowledged is held
-//! against what each client was given.
+//! relay that is killed or told to stop under load, a tenant that is noisy. What was
+//! acknowledged is held against what each client was given.
 //!
 //! ```text
 //! cargo test --test chaos               # some seconds
@@ -10,14 +10,18 @@
 //! # before a release
 //! SIDEWIRE_RECONNECTS=10000 SIDEWIRE_STALLED=1000 SIDEWIRE_SECONDS=60 SIDEWIRE_CLIENTS=10000 SIDEWIRE_SLOW=5000 \
 //!   cargo test --release --test chaos -- --nocapture --test-threads=1
+//! SIDEWIRE_NOISY_SECONDS=10 SIDEWIRE_NOISY_ROUNDS=7 \
+//!   cargo test --release --test chaos noisy -- --nocapture --test-threads=1
 //! ```
 //!
 //! `SIDEWIRE_RECONNECTS` is how many connections are broken, with 100 events for each;
 //! `SIDEWIRE_STALLED` how many clients never read, beside a tenth of that (20 at
 //! least) that do, and `SIDEWIRE_SECONDS` for how long; `SIDEWIRE_CLIENTS` how many
 //! there are when the relay is told to stop; `SIDEWIRE_SLOW` how many say nothing, and
-//! how many drip, in place of a handshake. A run prints its seed, from which the
-//! faults are made; `SIDEWIRE_SEED` repeats them, though not their moments.
+//! how many drip, in place of a handshake; `SIDEWIRE_NOISY_SECONDS` how long each
+//! phase is of a quiet tenant alone and beside a noisy one, and `SIDEWIRE_NOISY_ROUNDS`
+//! how many pairs of them. A run prints its seed, from which the faults are made;
+//! `SIDEWIRE_SEED` repeats them, though not their moments.
 #![cfg(target_os = "linux")]
 #![allow(
     clippy::unwrap_used,

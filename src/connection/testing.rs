@@ -7,6 +7,7 @@ use std::{
     future::{Future, poll_fn},
     io::{self, IoSlice},
     net::{IpAddr, Ipv4Addr},
+    num::NonZeroU32,
     pin::Pin,
     rc::Rc,
     sync::{Arc, LazyLock, atomic::AtomicBool},
@@ -106,6 +107,12 @@ impl Bench {
     /// With other settings, and a log that keeps what they say.
     pub(super) fn with_log(settings: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config::default();
+        // Clients may say what they like, as fast as they like; who tests the limits sets
+        // them.
+        config.limits.user_burst = NonZeroU32::MAX;
+        config.limits.tenant_burst = NonZeroU32::MAX;
+        config.limits.heartbeat_burst = NonZeroU32::MAX;
+        config.limits.refusals_per_minute = NonZeroU32::MAX;
         settings(&mut config);
         let random = Arc::new(Random::from_seed(1));
         let limits = RegistryLimits {

@@ -8,14 +8,16 @@
 //! cargo test --release --test chaos     # as in the gate
 //!
 //! # before a release
-//! SIDEWIRE_RECONNECTS=10000 SIDEWIRE_STALLED=1000 SIDEWIRE_SECONDS=60 SIDEWIRE_CLIENTS=10000 \
+//! SIDEWIRE_RECONNECTS=10000 SIDEWIRE_STALLED=1000 SIDEWIRE_SECONDS=60 SIDEWIRE_CLIENTS=10000 SIDEWIRE_DESCRIPTORS=1024 \
 //!   cargo test --release --test chaos -- --nocapture --test-threads=1
 //! ```
 //!
 //! `SIDEWIRE_RECONNECTS` is how many connections are broken, with 100 events for each;
 //! `SIDEWIRE_STALLED` how many clients never read, beside a tenth of that (20 at
 //! least) that do, and `SIDEWIRE_SECONDS` for how long; `SIDEWIRE_CLIENTS` how many
-//! there are when the relay is told to stop. A run prints its seed, from which the
+//! there are when the relay is told to stop;
+//! `SIDEWIRE_DESCRIPTORS` how many descriptors the relay may have where there are twice as
+//! many clients. A run prints its seed, from which the
 //! faults are made; `SIDEWIRE_SEED` repeats them, though not their moments.
 #![cfg(target_os = "linux")]
 #![allow(
@@ -29,6 +31,7 @@
 )]
 
 mod backend;
+mod descriptors;
 mod ends;
 mod follower;
 mod kernel;

@@ -28,6 +28,7 @@ mod endings;
 mod fanout;
 mod frames;
 mod handshake;
+mod limits;
 mod refused_handshakes;
 mod scenarios;
 mod slow;

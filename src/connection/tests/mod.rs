@@ -4,6 +4,7 @@ mod conformance;
 mod endings;
 mod expiry_and_drain;
 mod frames;
+mod limits;
 mod resume;
 mod schedules;
 mod slow;

@@ -40,7 +40,7 @@ use crate::{
 };
 use listener::{Buffers, Listener};
 use shards::{Peer, Shards};
-use turned_away::turn_away;
+use turned_away::TurnedAway;
 
 /// How often what is too old is looked for in the tenants' logs, and what is full again
 /// among the buckets of the limits.
@@ -309,6 +309,7 @@ async fn accept_clients(
     relay: Arc<Relay>,
     shards: Arc<Shards>,
 ) {
+    let mut turned_away = TurnedAway::default();
     loop {
         let (stream, peer) = listener
             .accept(|error| accept_failed(&relay.metrics, error))
@@ -320,7 +321,7 @@ async fn accept_clients(
                 relay
                     .metrics
                     .handshake_refused(StatusCode::SERVICE_UNAVAILABLE);
-                turn_away(stream, relay.retry_after());
+                turned_away.tell(stream, relay.retry_after());
             }
         }
     }

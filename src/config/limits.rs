@@ -18,6 +18,9 @@ const MEMORY_BEYOND_LOGS: usize = 64 * MIB;
 /// The most shards; more than any machine has cores.
 const SHARDS_MAX: usize = 1024;
 
+/// The most refusals within a minute: a connection remembers when each of them was.
+const REFUSALS_MAX: u32 = 10_000;
+
 /// The section.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -189,6 +192,13 @@ impl Limits {
             ("limits.heartbeat_period", self.heartbeat_period),
         ] {
             problems.check_duration(key, period);
+        }
+        if self.refusals_per_minute.get() > REFUSALS_MAX {
+            problems.refuse(
+                "limits.refusals_per_minute",
+                format!("is {}", self.refusals_per_minute),
+                format!("the most is {REFUSALS_MAX}: a connection remembers when each of them was"),
+            );
         }
         self.check_overrides(problems);
     }

@@ -358,6 +358,10 @@ fn a_value_out_of_its_bounds_is_refused() {
         ),
         ("[limits]\nshards = 1025", "limits.shards: is 1025"),
         (
+            "[limits]\nrefusals_per_minute = 10001",
+            "limits.refusals_per_minute: is 10001",
+        ),
+        (
             "[limits]\noutbox_bytes = \"2GiB\"",
             "limits.outbox_bytes: is 2.0 GiB",
         ),

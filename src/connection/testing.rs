@@ -7,6 +7,7 @@ use std::{
     future::{Future, poll_fn},
     io::{self, IoSlice},
     net::{IpAddr, Ipv4Addr},
+    num::NonZeroU32,
     pin::Pin,
     rc::Rc,
     sync::{Arc, LazyLock, atomic::AtomicBool},
@@ -109,6 +110,12 @@ impl Bench {
         // What is heard is what a test is about, and few are about heartbeats.
         config.client.ping_interval = Duration::from_hours(48);
         config.client.idle_timeout = Duration::from_hours(96);
+        // Clients may say what they like, as fast as they like; who tests the limits sets
+        // them.
+        config.limits.user_burst = NonZeroU32::MAX;
+        config.limits.tenant_burst = NonZeroU32::MAX;
+        config.limits.heartbeat_burst = NonZeroU32::MAX;
+        config.limits.refusals_per_minute = NonZeroU32::MAX;
         settings(&mut config);
         let random = Arc::new(Random::from_seed(1));
         let limits = RegistryLimits {

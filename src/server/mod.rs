@@ -46,7 +46,7 @@ use inherited::LocalSocket;
 use key_sets::KeySets;
 use listener::{Buffers, Listener, LocalListener, LocalStream};
 use shards::{Connection, Shards};
-use turned_away::turn_away;
+use turned_away::TurnedAway;
 use unix_socket::Access;
 
 pub use inherited::{InheritError, Inherited};
@@ -442,6 +442,7 @@ struct AcceptClients {
 
 impl AcceptClients {
     async fn run(self) {
+        let mut turned_away = TurnedAway::default();
         let metrics = &self.relay.metrics;
         let accept = || self.listener.accept(|error| accept_failed(metrics, error));
         while let Some((stream, peer)) = self.stop.run_until_cancelled(accept()).await {
@@ -450,18 +451,18 @@ impl AcceptClients {
                     let connection = Connection::Client(stream, peer, seat);
                     self.shards.assign(connection).await;
                 }
-                None => self.turn_away(stream),
+                None => self.turn_away(stream, &mut turned_away),
             }
         }
     }
 
-    fn turn_away(&self, stream: TcpStream) {
+    fn turn_away(&self, stream: TcpStream, turned_away: &mut TurnedAway) {
         let metrics = &self.relay.metrics;
         metrics.exceeded(Limit::Descriptors);
         metrics.handshake_refused(StatusCode::SERVICE_UNAVAILABLE);
         // Who speaks TLS would not understand it, and has to do with the end.
         if self.relay.live().tls.is_none() {
-            turn_away(stream, self.relay.retry_after());
+            turned_away.tell(stream, self.relay.retry_after());
         }
     }
 }

@@ -87,6 +87,12 @@ impl Settings {
         config.replay.process_bytes = *dice.pick(&[1 << 20, 1 << 20, 30_000]);
         config.replay.enabled = !dice.percent(3);
         config.limits.memory_max = *dice.pick(&[1 << 30, 1 << 30, 50_000]);
+        // Its clients say what they have to say without a pause.
+        let wide = NonZeroU32::MAX;
+        config.limits.user_burst = wide;
+        config.limits.tenant_burst = wide;
+        config.limits.heartbeat_burst = wide;
+        config.limits.refusals_per_minute = NonZeroU32::new(10_000).unwrap();
         config.ingest.inbox_timeout = dice.millis(100..600);
         config.ingest.ack_timeout = dice.millis(200..1500);
         config.client.write_timeout = dice.millis(800..3000);

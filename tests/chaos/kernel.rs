@@ -29,6 +29,17 @@ pub(crate) fn resident(process: u32) -> u64 {
     resident.parse::<u64>().unwrap() * 1024
 }
 
+/// The time that a process has spent on a CPU, in seconds, as the kernel counts it in
+/// hundredths.
+pub(crate) fn cpu_seconds(process: u32) -> f64 {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
+    // Behind the name, which may hold anything: utime and stime are the 12th and 13th.
+    let (_, fields) = stat.rsplit_once(") ").unwrap();
+    let ticks = fields.split(' ').skip(11).take(2);
+    let ticks: u64 = ticks.map(|it| it.parse::<u64>().unwrap()).sum();
+    ticks as f64 / 100.0
+}
+
 /// What the sockets that a listener has accepted take of the kernel's memory, in
 /// bytes, the listener's own included (sock_diag(7)).
 pub(crate) fn of_sockets(listener: SocketAddr) -> Vec<u64> {

@@ -8,7 +8,7 @@
 //! cargo test --release --test chaos     # as in the gate
 //!
 //! # before a release
-//! SIDEWIRE_RECONNECTS=10000 SIDEWIRE_STALLED=1000 SIDEWIRE_SECONDS=60 SIDEWIRE_CLIENTS=10000 SIDEWIRE_SLOW=5000 \
+//! SIDEWIRE_RECONNECTS=10000 SIDEWIRE_STALLED=1000 SIDEWIRE_SECONDS=60 SIDEWIRE_CLIENTS=10000 SIDEWIRE_SLOW=5000 SIDEWIRE_DESCRIPTORS=1024 \
 //!   cargo test --release --test chaos -- --nocapture --test-threads=1
 //! SIDEWIRE_NOISY_SECONDS=10 SIDEWIRE_NOISY_ROUNDS=7 \
 //!   cargo test --release --test chaos noisy -- --nocapture --test-threads=1
@@ -18,10 +18,11 @@
 //! `SIDEWIRE_STALLED` how many clients never read, beside a tenth of that (20 at
 //! least) that do, and `SIDEWIRE_SECONDS` for how long; `SIDEWIRE_CLIENTS` how many
 //! there are when the relay is told to stop; `SIDEWIRE_SLOW` how many say nothing, and
-//! how many drip, in place of a handshake; `SIDEWIRE_NOISY_SECONDS` how long each
-//! phase is of a quiet tenant alone and beside a noisy one, and `SIDEWIRE_NOISY_ROUNDS`
-//! how many pairs of them. A run prints its seed, from which the faults are made;
-//! `SIDEWIRE_SEED` repeats them, though not their moments.
+//! how many drip, in place of a handshake; `SIDEWIRE_DESCRIPTORS` how many descriptors
+//! the relay may have where there are twice as many clients; `SIDEWIRE_NOISY_SECONDS`
+//! how long each phase is of a quiet tenant alone and beside a noisy one, and
+//! `SIDEWIRE_NOISY_ROUNDS` how many pairs of them. A run prints its seed, from which the
+//! faults are made; `SIDEWIRE_SEED` repeats them, though not their moments.
 #![cfg(target_os = "linux")]
 #![allow(
     clippy::unwrap_used,
@@ -34,6 +35,7 @@
 )]
 
 mod backend;
+mod descriptors;
 mod ends;
 mod follower;
 mod kernel;

@@ -79,7 +79,8 @@ async fn through_whatever_befalls_connections_all_is_given_once_and_every_gap_is
 fn relay_files() -> crate::relay::Files {
     files(
         "send_buffer = \"8KiB\"\nwrite_timeout = \"1s\"",
-        "outbox_frames = 100",
+        // Clients change their topics, and are broken off, more often than a user may.
+        "outbox_frames = 100\nuser_burst = 4294967295\ntenant_burst = 4294967295",
         &format!("[replay]\nevents = {WINDOW_EVENTS}\nage = \"1h\""),
     )
 }

@@ -1,6 +1,8 @@
 //! Handshakes that are accepted: with which token, for whom, and what stands
 //! behind them.
 
+use std::num::NonZeroU32;
+
 use serde_json::{Value, json};
 use sidewire::config::Origin;
 
@@ -293,7 +295,7 @@ async fn a_frame_that_the_segment_of_the_handshake_cuts_in_two_is_not_lost() {
 
 #[tokio::test]
 async fn more_frames_behind_a_handshake_than_an_outbox_holds_are_all_answered() {
-    let relay = TestRelay::start();
+    let relay = TestRelay::with(|it| it.limits.heartbeat_burst = NonZeroU32::MAX);
     let ping = binary(&relay.envelope(json!({"ping": {"timestamp": "5"}})));
     let pings = 3_000;
     let request = handshake(&bearer(&token("acme", "ann")));

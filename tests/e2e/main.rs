@@ -29,6 +29,7 @@ mod fanout;
 mod frames;
 mod handshake;
 mod heartbeat;
+mod limits;
 mod refused_handshakes;
 mod scenarios;
 mod slow;

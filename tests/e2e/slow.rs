@@ -2,12 +2,15 @@
 
 use std::{
     io,
+    num::NonZeroU32,
     time::{Duration, Instant},
 };
 
 use serde_json::json;
 
 use crate::support::{PATIENCE, RawClient, TestRelay};
+
+const REFUSALS_MAX: NonZeroU32 = NonZeroU32::new(10_000).unwrap();
 
 const WRITE_TIMEOUT: Duration = Duration::from_millis(700);
 
@@ -16,6 +19,10 @@ fn relay() -> TestRelay {
         config.client.write_timeout = WRITE_TIMEOUT;
         config.client.send_buffer = 4096;
         config.limits.outbox_frames = 50;
+        // Who floods is to be held up by what it does not read.
+        config.limits.user_burst = NonZeroU32::MAX;
+        config.limits.tenant_burst = NonZeroU32::MAX;
+        config.limits.refusals_per_minute = REFUSALS_MAX;
     })
 }
 

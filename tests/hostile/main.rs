@@ -168,6 +168,12 @@ secret_file = "jwt.secret"
 algorithm = "HS256"
 {}{}[limits]
 shards = 2
+# One user of one tenant sends all that is hostile, as fast as it is answered: what is
+# looked at is how each is answered.
+user_burst = 4294967295
+tenant_burst = 4294967295
+heartbeat_burst = 4294967295
+refusals_per_minute = 10000
 [ingest]
 listen = "127.0.0.1:0"
 [[ingest.keys]]

@@ -5,6 +5,7 @@ mod endings;
 mod expiry_and_drain;
 mod frames;
 mod heartbeat;
+mod limits;
 mod resume;
 mod schedules;
 mod slow;

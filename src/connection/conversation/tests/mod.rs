@@ -1,5 +1,6 @@
 //! The conversation with the bundled schema: what each frame is answered with.
 
+mod charged;
 mod golden;
 mod random;
 mod refused;

@@ -1,0 +1,60 @@
+//! To whom a message is charged, and what is said of one too many.
+
+use super::*;
+use crate::limits::Limit;
+
+fn exceeded() -> Exceeded {
+    Exceeded {
+        limit: Limit::UserMessages,
+        retry_after: Duration::from_millis(600),
+    }
+}
+
+#[test]
+fn a_message_is_what_its_payload_is_and_all_else_is_other() {
+    let other = |frame| (frame, Kind::Other);
+    for (frame, kind) in [
+        (named("subscribe", &json!({})), Kind::Subscribe),
+        // What is wrong with it is not looked at yet.
+        (
+            named("subscribe", &json!({"topics": ["none"]})),
+            Kind::Subscribe,
+        ),
+        (named("unsubscribe", &json!({})), Kind::Unsubscribe),
+        (named("ping", &json!({})), Kind::Ping),
+        other(named("pong", &json!({}))),
+        other(named("userPresence", &json!({}))),
+        other(frame(&json!({"messageId": "m"}))),
+        other(vec![0xff]),
+        other(
+            [
+                named("subscribe", &json!({})),
+                named("subscribe", &json!({})),
+            ]
+            .concat(),
+        ),
+    ] {
+        assert_eq!(conversation().hear(&frame).kind(), kind, "{frame:?}");
+    }
+}
+
+#[test]
+fn one_too_many_is_refused_by_its_id_where_that_can_be_known() {
+    let twice = [field(10, b""), field(10, b"")].concat();
+    for (frame, id) in [
+        (named("subscribe", &json!({"topics": ["a:1"]})), "m"),
+        (frame(&json!({"ping": {}})), ""),
+        (vec![0xff], ""),
+        ([field(1, b"m"), twice].concat(), "m"),
+        (field(1, &[b'x'; 129]), ""),
+    ] {
+        let conversation = conversation();
+        let Action::Reply(Reply::Error(refusal)) = conversation.hear(&frame).too_many(exceeded())
+        else {
+            panic!("it is not refused");
+        };
+        assert_eq!(refusal.code, ErrorCode::RateLimitExceeded);
+        assert_eq!(refusal.request_message_id, id);
+        assert_eq!(refusal.retry_after, Some(Duration::from_millis(600)));
+    }
+}

@@ -1,0 +1,252 @@
+//! Clients that say too much, and those that keep being refused.
+
+use std::{num::NonZeroU32, sync::Arc, time::Duration};
+
+use tokio::time::{Instant, advance};
+
+use crate::{
+    config::{Config, Limits},
+    connection::{
+        testing::{Bench, Client, NOW, WIDE, event, settle, simulate},
+        wire_testing::{BINARY, Heard, frame, ping, resume, subscribe, unsubscribe},
+    },
+    relay::Live,
+};
+
+fn count(count: u32) -> NonZeroU32 {
+    NonZeroU32::new(count).unwrap()
+}
+
+/// With the limits of the default configuration, but for these settings.
+fn bench(settings: impl FnOnce(&mut Config)) -> Bench {
+    Bench::with(|config| {
+        config.limits = Limits::default();
+        settings(config);
+    })
+}
+
+/// A message without a payload.
+fn bad() -> Vec<u8> {
+    frame(BINARY, true, &[])
+}
+
+fn refused(code: &str) -> Heard {
+    Heard::Refused(code.to_owned())
+}
+
+async fn next(client: &mut Client) -> Heard {
+    client.next().await.expect("the connection stays open")
+}
+
+/// With other settings from now on, as a reload has it.
+fn reload(bench: &Bench, settings: impl FnOnce(&mut Config)) {
+    let relay = &bench.shard.relay;
+    let live = relay.live();
+    let mut config = live.config.clone();
+    settings(&mut config);
+    relay.limits.configure(&config);
+    relay.live.store(Arc::new(Live {
+        config,
+        authenticator: crate::auth::Authenticator::Open,
+        ingest_keys: live.ingest_keys.clone(),
+    }));
+}
+
+#[test]
+fn a_flood_of_bad_messages_at_once_is_refused_a_hundred_times_and_then_closed() {
+    simulate(async {
+        let bench = bench(|_| ());
+        let mut client = bench.connect(WIDE);
+        bench.publish([event(10)]).await;
+        client.send(bad().repeat(500)).await;
+        let heard = client.rest_after_close().await;
+        assert_eq!(heard[0], Heard::Event(1));
+        assert_eq!(heard[1..101], vec![refused("VALIDATION_ERROR"); 100]);
+        assert!(matches!(heard[101..], [Heard::Close(4005, _)]), "{heard:?}");
+        assert_eq!(bench.closed("refused"), 1);
+        bench.check_nothing_is_left();
+    });
+}
+
+#[test]
+fn refusals_that_are_spread_out_close_nothing() {
+    simulate(async {
+        let bench = bench(|it| it.limits.refusals_per_minute = count(3));
+        let mut client = bench.connect(WIDE);
+        for _ in 0..20 {
+            client.send(bad()).await;
+            assert_eq!(next(&mut client).await, refused("VALIDATION_ERROR"));
+            advance(Duration::from_secs(30)).await;
+        }
+        client.send(bad().repeat(2)).await;
+        for _ in 0..2 {
+            assert_eq!(next(&mut client).await, refused("VALIDATION_ERROR"));
+        }
+        assert!(matches!(next(&mut client).await, Heard::Close(4005, _)));
+        drop(client);
+        settle().await;
+        bench.check_nothing_is_left();
+    });
+}
+
+#[test]
+fn one_that_is_refused_too_often_and_does_not_read_is_cut_off() {
+    simulate(async {
+        let bench = bench(|it| it.limits.refusals_per_minute = count(3));
+        let start = Instant::now();
+        let mut client = bench.connect(64);
+        client.send(bad().repeat(3)).await;
+        let end = client.ended().await;
+        let timeout = bench.shard.relay.live().config.client.write_timeout;
+        assert_eq!((end.at - start, end.was_reset), (timeout, true));
+        bench.check_nothing_is_left();
+    });
+}
+
+#[test]
+fn one_that_is_refused_too_often_while_it_catches_up_is_closed_all_the_same() {
+    simulate(async {
+        let bench = Bench::with_log(|it| it.limits.refusals_per_minute = count(2));
+        let published = bench.publish((0..2_000).map(|_| event(10))).await;
+        let mut from = published.events[0].position;
+        from.offset = 0;
+        let mut client = bench.connect(WIDE);
+        let request = [resume("r", "project:p1", from), bad(), bad()].concat();
+        client.send(request).await;
+        settle().await;
+        bench.publish([event(10)]).await;
+        let heard = client.rest_after_close().await;
+        assert!(matches!(heard.last(), Some(Heard::Close(4005, _))));
+        let refusals = heard.iter().filter(|it| matches!(it, Heard::Refused(_)));
+        assert_eq!(refusals.count(), 2);
+        bench.check_sums();
+        assert_eq!(bench.tally().queued.get(), 0);
+    });
+}
+
+#[test]
+fn the_end_of_a_token_is_no_refusal() {
+    simulate(async {
+        let bench = bench(|it| it.limits.refusals_per_minute = count(1));
+        let mut client = bench.connect_until(Some(NOW + Duration::from_secs(1)), WIDE);
+        let heard = client.rest_after_close().await;
+        assert!(
+            matches!(&heard[..], [error, Heard::Close(4001, _)] if *error == refused("AUTHENTICATION_FAILED")),
+            "{heard:?}"
+        );
+        bench.check_nothing_is_left();
+    });
+}
+
+#[test]
+fn the_first_subscribe_is_free_and_what_is_over_the_rate_has_no_effect() {
+    simulate(async {
+        let bench = bench(|it| it.limits.user_burst = count(1));
+        let mut client = bench.connect(WIDE);
+        let id = |id: &str| Heard::Subscribed(id.to_owned());
+        for (name, heard) in [
+            ("first", id("first")),
+            ("second", id("second")),
+            ("third", refused("RATE_LIMIT_EXCEEDED")),
+        ] {
+            client
+                .send(subscribe(name, &format!("project:{name}")))
+                .await;
+            assert_eq!(next(&mut client).await, heard);
+        }
+        assert_eq!(bench.tally().subscriptions.get(), 2);
+        client.send(unsubscribe("u", "project:first")).await;
+        assert_eq!(next(&mut client).await, refused("RATE_LIMIT_EXCEEDED"));
+        assert_eq!(bench.tally().subscriptions.get(), 2);
+        // The user's other connection shares the bucket, and has a first Subscribe.
+        let mut other = bench.connect(WIDE);
+        other.send(subscribe("other", "project:p1")).await;
+        assert_eq!(next(&mut other).await, id("other"));
+        other.send(bad()).await;
+        assert_eq!(next(&mut other).await, refused("RATE_LIMIT_EXCEEDED"));
+        advance(Duration::from_mins(1)).await;
+        client.send(subscribe("third", "project:third")).await;
+        assert_eq!(next(&mut client).await, id("third"));
+        drop((client, other));
+        settle().await;
+        bench.check_nothing_is_left();
+    });
+}
+
+#[test]
+fn a_limited_client_does_not_look_dead_and_a_flood_of_pings_is_refused() {
+    simulate(async {
+        let bench = bench(|it| {
+            it.limits.user_burst = count(1);
+            it.limits.heartbeat_burst = count(3);
+        });
+        let mut client = bench.connect(WIDE);
+        client.send(bad().repeat(2)).await;
+        assert_eq!(next(&mut client).await, refused("VALIDATION_ERROR"));
+        assert_eq!(next(&mut client).await, refused("RATE_LIMIT_EXCEEDED"));
+        let pong = Heard::Pong(b"p".to_vec());
+        for _ in 0..3 {
+            client.send(ping(b"p")).await;
+            assert_eq!(next(&mut client).await, pong);
+        }
+        // It is answered all the same (RFC 6455, 5.5.2).
+        client.send(ping(b"p")).await;
+        assert_eq!(next(&mut client).await, pong);
+        assert_eq!(next(&mut client).await, refused("RATE_LIMIT_EXCEEDED"));
+        advance(Duration::from_secs(20)).await;
+        client.send(ping(b"p")).await;
+        assert_eq!(next(&mut client).await, pong);
+        client.send(ping(b"p").repeat(200)).await;
+        let heard = client.rest_after_close().await;
+        assert!(matches!(heard.last(), Some(Heard::Close(4005, _))));
+        bench.check_nothing_is_left();
+    });
+}
+
+#[test]
+fn a_reload_changes_the_limits_of_connections_that_are_open() {
+    simulate(async {
+        let bench = bench(|_| ());
+        let mut client = bench.connect(WIDE);
+        client.send(bad()).await;
+        assert_eq!(next(&mut client).await, refused("VALIDATION_ERROR"));
+        reload(&bench, |it| {
+            it.limits.user_burst = count(1);
+            it.limits.heartbeat_burst = count(1);
+            it.limits.refusals_per_minute = count(4);
+        });
+        client.send(bad().repeat(2)).await;
+        assert_eq!(next(&mut client).await, refused("VALIDATION_ERROR"));
+        assert_eq!(next(&mut client).await, refused("RATE_LIMIT_EXCEEDED"));
+        client.send(ping(b"").repeat(2)).await;
+        let heard = client.rest_after_close().await;
+        assert!(
+            heard.contains(&refused("RATE_LIMIT_EXCEEDED"))
+                && matches!(heard.last(), Some(Heard::Close(4005, _))),
+            "{heard:?}"
+        );
+        bench.check_nothing_is_left();
+    });
+}
+
+#[test]
+fn nothing_of_a_client_is_remembered_once_it_has_gone_and_its_buckets_are_full() {
+    simulate(async {
+        let bench = bench(|_| ());
+        let limits = &bench.shard.relay.limits;
+        for _ in 0..50 {
+            let mut client = bench.connect(WIDE);
+            client.send(bad()).await;
+            next(&mut client).await;
+            drop(client);
+        }
+        settle().await;
+        bench.check_nothing_is_left();
+        // Gone, and not forgotten: it could come back to send more.
+        limits.sweep();
+        assert!(limits.census.is_empty() && !limits.is_empty());
+        advance(Duration::from_mins(2)).await;
+        limits.sweep();
+        assert!(limits.is_empty());
+    });
+}

@@ -1,0 +1,99 @@
+//! More clients than the process has descriptors for.
+
+use std::time::{Duration, Instant};
+
+use prost::Message as _;
+use sidewire::client::{Connection, Encoding, OpenError, Received};
+use tokio::time::{sleep, timeout};
+
+use crate::{
+    backend::envelope,
+    kernel::cpu_seconds,
+    process::PATIENCE,
+    relay::{Relay, TOPIC, http, log_line, subscribe, token},
+    site::{assert_unharmed, files, publisher, setting},
+};
+
+/// Descriptors of the process, and twice as many clients.
+const DESCRIPTORS: usize = 256;
+
+/// How long the process is watched while those that got in are silent, and the part of a
+/// core that it may take in all.
+const WATCHED: Duration = Duration::from_secs(3);
+const CPU_SHARE_MAX: f64 = 0.02;
+
+const EVENTS: u64 = 50;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn out_of_descriptors_it_rests_serves_those_who_are_there_and_answers_backends() {
+    let descriptors = setting("SIDEWIRE_DESCRIPTORS").unwrap_or(DESCRIPTORS);
+    let relay = Relay::serve_with_descriptors(files("", "", ""), descriptors);
+    let message = "the limit of descriptors bounds the connections of clients";
+    let line = relay.process.stderr_has(|log| log_line(log, message));
+    let room = line["clients"].as_u64().unwrap() as usize;
+    assert_eq!(line["descriptors"], descriptors);
+    assert!(room >= descriptors / 2 && room < descriptors, "{room}");
+
+    let (mut live, mut turned_away) = (Vec::new(), 0);
+    for number in 0..2 * descriptors {
+        let options = relay.options(&token("acme", &format!("user-{number}")));
+        match Connection::open(&options).await {
+            Ok(mut client) => {
+                subscribe(&mut client, TOPIC).await;
+                live.push(client);
+            }
+            Err(OpenError::Refused(problem)) => {
+                assert_eq!(problem.status, 503, "{problem:?}");
+                turned_away += 1;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert_eq!((live.len(), turned_away), (room, 2 * descriptors - room));
+    let exceeded = relay.metric("sidewire_limits_exceeded_total{limit=\"descriptors\"}");
+    assert_eq!(exceeded as usize, turned_away);
+    assert_eq!(relay.metric("sidewire_accept_errors_total"), 0.0);
+
+    let (cpu, begun) = (cpu_seconds(relay.process.id()), Instant::now());
+    sleep(WATCHED).await;
+    let share = (cpu_seconds(relay.process.id()) - cpu) / begun.elapsed().as_secs_f64();
+    println!(
+        "{descriptors} descriptors, {room} clients, {turned_away} turned away; {share:.3} of a core at rest"
+    );
+    assert!(share <= CPU_SHARE_MAX, "{share}");
+
+    let health = "GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    assert!(http(relay.ops, health).starts_with("HTTP/1.1 200"));
+    let publisher = publisher(&relay);
+    for number in 0..EVENTS {
+        let event = envelope(format!("event-{number}"), vec![TOPIC.to_owned()], "");
+        let body = event.encode_to_vec();
+        let answer = publisher.post("acme", body, Encoding::Protobuf, &[], false);
+        let answer = answer.await.unwrap();
+        assert_eq!(answer.results[0].matched, Some(room as u64));
+    }
+    for client in &mut live {
+        for offset in 1..=EVENTS {
+            let received = timeout(PATIENCE, client.receive()).await.unwrap();
+            let Ok(Received::Event(event)) = received else {
+                panic!("{received:?}");
+            };
+            assert_eq!(event.position.unwrap().offset, offset);
+        }
+    }
+    // A place that is given back is somebody else's.
+    drop(live.pop());
+    let options = relay.options(&token("acme", "late"));
+    let late = async {
+        loop {
+            match Connection::open(&options).await {
+                Ok(client) => return client,
+                Err(OpenError::Refused(_)) => sleep(Duration::from_millis(10)).await,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    };
+    live.push(timeout(PATIENCE, late).await.unwrap());
+    drop(live);
+    assert_unharmed(relay).await;
+}

@@ -174,7 +174,11 @@ fn the_example_sets_every_key_that_has_a_default() {
 
 #[test]
 fn what_the_example_comments_out_is_good_too() {
-    let config = Config::parse(&uncommented(), Path::new("/etc/sidewire")).unwrap();
+    // A group is for a Unix socket.
+    let text = uncommented()
+        .replace("\"127.0.0.1:3001\"", "\"unix:ingest.sock\"")
+        .replace("\"127.0.0.1:3002\"", "\"unix:ops.sock\"");
+    let config = Config::parse(&text, Path::new("/etc/sidewire")).unwrap();
     assert_eq!(config.auth.keys.len(), 4);
     assert_eq!(
         config.auth.issuer.as_deref(),

@@ -106,6 +106,8 @@ pub struct Server {
     /// Cancelled when nothing is to be accepted any more from sockets that whoever
     /// started the relay holds too: the kernel keeps what comes for the next one.
     handed_back: CancellationToken,
+    /// Whether there are such sockets.
+    is_handed_over: bool,
     addresses: Addresses,
 }
 
@@ -207,6 +209,7 @@ impl Server {
             shards,
             tasks,
             handed_back,
+            is_handed_over: is_handed_over.contains(&true),
             addresses,
         })
     }
@@ -233,7 +236,10 @@ impl Server {
     /// when the configured time is over. Whether all of it came to its end.
     pub async fn drain(mut self) -> bool {
         let began = Instant::now();
-        self.handed_back.cancel();
+        if self.is_handed_over {
+            self.handed_back.cancel();
+            tracing::info!("what comes by inherited sockets now is left to the next relay");
+        }
         let timeout = self.relay.live().config.client.drain_timeout;
         self.relay.draining.store(true, Ordering::Release);
         self.ops.set_draining();

@@ -85,7 +85,7 @@ async fn clients_can_be_measured_over_tls() {
         .await
         .unwrap();
     assert_eq!(report.complaint(), None);
-    assert!(report.delivered > 0, "{report:?}");
+    assert!(report.deliveries > 0, "{report:?}");
     assert!(relay.stop().await);
 }
 

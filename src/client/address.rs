@@ -66,6 +66,9 @@ pub enum AddressError {
         /// Those that would do.
         expected: Schemes,
     },
+    /// It asks for TLS, and the options have nothing to check a certificate against.
+    #[error("the URL asks for TLS, and there is nothing to check a certificate against")]
+    NoTrust,
     /// It has no host.
     #[error("the URL names no host")]
     NoHost,

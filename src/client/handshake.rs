@@ -83,7 +83,9 @@ pub(super) fn request(options: &ClientOptions) -> Result<Request<()>, OpenError>
         url.extend(utf8_percent_encode(user_id, UNRESERVED));
     }
     let uri: Uri = url.parse().map_err(|error| malformed(&error))?;
-    Address::of(&uri, Schemes::WEBSOCKET)?;
+    if Address::of(&uri, Schemes::WEBSOCKET)?.is_tls && options.tls.is_none() {
+        return Err(AddressError::NoTrust.into());
+    }
 
     let mut request = uri
         .into_client_request()
@@ -216,7 +218,13 @@ mod tests {
 
     #[test]
     fn a_url_that_cannot_be_used_is_refused() {
-        for url in ["", "ws://", "http://127.0.0.1/ws", "ws://exa mple/ws"] {
+        for url in [
+            "",
+            "ws://",
+            "http://127.0.0.1/ws",
+            "ws://exa mple/ws",
+            "wss://127.0.0.1/ws",
+        ] {
             assert!(
                 matches!(request(&options(url)), Err(OpenError::Address(_))),
                 "{url}"

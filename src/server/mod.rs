@@ -414,7 +414,7 @@ async fn accept_backends(
     shards: Arc<Shards>,
 ) {
     let accept = || listener.accept(|error| accept_failed(&relay.metrics, error));
-    while let Some((stream, _)) = stop.run_until_cancelled(accept()).await {
+    while let Some(stream) = stop.run_until_cancelled(accept()).await {
         shards.assign(Connection::Backend(stream)).await;
     }
 }
@@ -422,7 +422,7 @@ async fn accept_backends(
 async fn serve_ops(listener: LocalListener, relay: Arc<Relay>, ops: Arc<Ops>) {
     let mut connections = JoinSet::new();
     loop {
-        let (stream, _) = listener
+        let stream = listener
             .accept(|error| accept_failed(&relay.metrics, error))
             .await;
         while connections.try_join_next().is_some() {}

@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use crate::{
     process::{Ended, PATIENCE, Process, Signal, is_on_path, sidewire},
-    relay::{Files, INGEST_KEY, event, http, log_line, token},
+    relay::{Files, INGEST_KEY, Relay, TOPIC, event, http, log_line, token},
 };
 
 /// `sidewire serve` with the socket as its third descriptor, and told so as systemd
@@ -242,4 +242,42 @@ fn the_log_has_the_address_that_a_trusted_proxy_connects_for_and_no_others_word(
     assert_eq!(address_of(&proxy, line, forwarded), "2001:db8::9");
     let unknown = "PROXY UNKNOWN\r\n";
     assert_eq!(address_of(&proxy, unknown, forwarded), "127.0.0.1");
+}
+
+#[test]
+fn a_tail_follows_over_tls_where_it_trusts_the_certificate_and_else_says_why_not() {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let files = Files::with(
+        "tls = { cert_file = \"tls.crt\", key_file = \"tls.key\" }",
+        "",
+    );
+    let ca_file = files.write("tls.crt", &made.cert.pem());
+    files.write("tls.key", &made.signing_key.serialize_pem());
+    let relay = Relay::serve(files);
+    let url = format!("wss://localhost:{}/ws", relay.client.port());
+    let token = relay.files.write("token.jwt", &token("acme", "ann"));
+    let tail = |ca_file: &[&str]| {
+        let mut tail = sidewire(&["tail", "--url", &url, "--token-file", &token]);
+        tail.args(ca_file).arg(TOPIC);
+        tail
+    };
+    let by_flag = Process::start(tail(&["--ca-file", &ca_file]));
+    let mut by_variable = tail(&[]);
+    by_variable.env("SSL_CERT_FILE", &ca_file);
+    let by_variable = Process::start(by_variable);
+    for tail in [&by_flag, &by_variable] {
+        tail.stderr_has(|log| log.contains("following").then_some(()));
+    }
+    assert!(
+        Process::run(relay.publish(&[&event("encrypted").to_string()]))
+            .status
+            .success()
+    );
+    for tail in [&by_flag, &by_variable] {
+        tail.stdout_has(|events| events.contains("encrypted").then_some(()));
+    }
+    let other = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let other = relay.files.write("other.crt", &other.cert.pem());
+    let stranger = Process::start(tail(&["--ca-file", &other]));
+    stranger.stderr_has(|log| log.contains("invalid peer certificate").then_some(()));
 }

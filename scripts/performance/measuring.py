@@ -1,5 +1,6 @@
 """Carries the scenarios out, one run at a time, and keeps what came of each."""
 
+import subprocess
 import sys
 import time
 from contextlib import AbstractContextManager
@@ -24,7 +25,7 @@ def measure(binaries: dict[str, Path], scenario: Scenario) -> dict:
             for side in scenario.sides:
                 say(f"{scenario.name}: round {number} of {scenario.rounds}, {side.name}")
                 runs[side.name] = run(binaries, side)
-    except (processes.Failed, OSError, ValueError) as failure:
+    except (processes.Failed, subprocess.CalledProcessError, OSError, ValueError) as failure:
         # A server that is gone refuses to be asked, or has told nothing.
         measured["failures"].append(f"{scenario.name}: {failure or type(failure).__name__}")
     measured["seconds"] = round(time.monotonic() - began, 1)
@@ -43,8 +44,8 @@ def run(binaries: dict[str, Path], side: Side) -> dict:
 
 
 def server(binaries: dict[str, Path], side: Side) -> AbstractContextManager:
-    if side.target == "relay":
-        return processes.relay(binaries["sidewire"])
+    if side.target in ("relay", "relay over TLS"):
+        return processes.relay(binaries["sidewire"], tls=side.target != "relay")
     return processes.floor(binaries["floor"], side.target)
 
 

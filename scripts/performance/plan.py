@@ -2,7 +2,7 @@
 them. Nothing here runs."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Side:
     """One of those that take turns in a scenario."""
 
     name: str
-    # "relay"; or the floor, by how it is published to: "raw" or "http".
+    # "relay", "relay over TLS"; or the floor, by how it is published to: "raw" or "http".
     target: str
     # Of the generator.
     command: str
@@ -142,6 +142,22 @@ def ingest(size: Size, publishers: tuple[str, ...]) -> Scenario:
         timed(size, "relay, batches", "relay", "ingest", *publishers, *batches),
     )
     return Scenario("ingest", sides, size.rounds, delivers=False)
+
+
+# What TLS may change, and the figure that shows it.
+TLS_FIGURES = {
+    "throughput": "cpu_us_per_delivery",
+    "latency": "cpu_us_per_delivery",
+    "selective": "cpu_us_per_delivery",
+    "connect": "cpu_us_per_connect",
+}
+
+
+def over_tls(scenario: Scenario) -> Scenario:
+    """The same with two relays that take turns, of which one speaks TLS."""
+    plain = next(side for side in scenario.sides if side.target == "relay")
+    encrypted = replace(plain, name="relay over TLS", target="relay over TLS")
+    return replace(scenario, sides=(plain, encrypted))
 
 
 def timed(size: Size, name: str, target: str, command: str, *arguments: str) -> Side:

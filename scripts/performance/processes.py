@@ -27,6 +27,10 @@ ops.listen = "127.0.0.1:{ops}"
 log.format = "json"
 """
 
+TLS = """\
+client.tls = {{ cert_file = "{cert}", key_file = "{key}" }}
+"""
+
 # What the relay counts, and what the floor calls the same.
 RELAY_COUNTERS = {
     "sidewire_client_frames_written_total": "frames",
@@ -113,13 +117,16 @@ def floor(binary: Path, protocol: str):
 class Relay:
     """The relay, as a target of the generator."""
 
-    def __init__(self, process: subprocess.Popen, ports: dict, secret_file: Path):
+    def __init__(
+        self, process: subprocess.Popen, ports: dict, secret_file: Path, ca_file: Path | None
+    ):
         self.pid = process.pid
         self.ops_url = f"http://127.0.0.1:{ports['ops']}"
         self.arguments = [
-            *("--url", f"ws://127.0.0.1:{ports['client']}/ws"),
+            *("--url", f"{'wss' if ca_file else 'ws'}://127.0.0.1:{ports['client']}/ws"),
             *("--ingest-url", f"http://127.0.0.1:{ports['ingest']}"),
             *("--secret-file", str(secret_file), "--algorithm", "HS256"),
+            *(("--ca-file", str(ca_file)) if ca_file else ()),
         ]
 
     def counts(self) -> dict:
@@ -143,20 +150,35 @@ class Relay:
 
 
 @contextmanager
-def relay(binary: Path):
-    """With its default config, but for one shard: the floor has one thread."""
+def relay(binary: Path, tls: bool = False):
+    """With its default config, but for one shard: the floor has one thread. With `tls`
+    its clients' listener has a certificate that is thrown away afterwards."""
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         (directory / "jwt.secret").write_text(SECRET)
         ports = free_ports("client", "ingest", "ops")
         config = directory / "sidewire.toml"
-        config.write_text(CONFIG.format(**ports))
+        ca_file = certificate(directory) if tls else None
+        files = {"cert": "tls.crt", "key": "tls.key"}
+        config.write_text((CONFIG + (TLS if tls else "")).format(**ports, **files))
         with open(directory / "log", "w") as log:
             command = [binary, "serve", "--config", config]
             with started(command, cores()[0], stderr=log) as process:
-                target = Relay(process, ports, directory / "jwt.secret")
+                target = Relay(process, ports, directory / "jwt.secret", ca_file)
                 wait_until_ready(target, process, directory / "log")
                 yield target
+
+
+def certificate(directory: Path) -> Path:
+    """Makes a certificate for 127.0.0.1, of the kind that most have: its path."""
+    cert = directory / "tls.crt"
+    command = ["openssl", "req", "-x509", "-nodes", "-days", "2", "-subj", "/CN=bench"]
+    command += ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+    command += ["-addext", "subjectAltName=IP:127.0.0.1"]
+    command += ["-addext", "basicConstraints=critical,CA:FALSE"]
+    command += ["-keyout", str(directory / "tls.key"), "-out", str(cert)]
+    subprocess.run(command, check=True, capture_output=True)
+    return cert
 
 
 def wait_until_ready(target: Relay, process: subprocess.Popen, log: Path) -> None:

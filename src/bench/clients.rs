@@ -104,7 +104,7 @@ impl Client {
             self.link.write_whole(lines.handshake)?;
             self.stage = Stage::Upgrading;
         }
-        Ok(())
+        Ok(self.link.flush()?)
     }
 
     /// There is something to read, or, with `to_the_end`, there will not be more.

@@ -144,7 +144,7 @@ impl<'p> Engine<'p> {
     /// Connects so many backends.
     pub(super) fn open_publishers(&mut self, count: usize) -> Result<(), BenchError> {
         for number in 0..count {
-            let link = Link::open(self.target.ingest.address, self.sources, number);
+            let link = Link::open(&self.target.ingest, self.sources, number);
             let mut link = link.map_err(BenchError::Ingest)?;
             let token = Token(FIRST_PUBLISHER + number);
             let interest = Interest::READABLE | Interest::WRITABLE;

@@ -1,16 +1,23 @@
-//! One TCP connection that is read without waiting, into a buffer that all share.
+//! One connection, TCP or TLS over it, that is read without waiting, into a buffer that
+//! all share.
 //! Only what was read of something unfinished is kept with it.
 
 use std::{
     io::{self, Read, Write},
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
     time::Duration,
 };
 
 use mio::net::TcpStream;
+use rustls::{ClientConfig, ClientConnection, pki_types::ServerName};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::target::Place;
 use crate::random::Random;
+
+/// So much that is encrypted is read at once: as much as rustls holds decrypted.
+const ENCRYPTED_BYTES: usize = 16 * 1024;
 
 /// At least so much is read at once.
 const READ_BYTES_MIN: usize = 64 * 1024;
@@ -32,6 +39,7 @@ pub(super) type Buffer = Vec<u8>;
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) stream: TcpStream,
+    tls: Option<Box<ClientConnection>>,
     left: Vec<u8>,
 }
 
@@ -50,7 +58,8 @@ pub(super) enum Came<'b> {
 
 impl Link {
     /// Begins to connect; `number` decides where from.
-    pub(super) fn open(target: SocketAddr, sources: Sources, number: usize) -> io::Result<Self> {
+    pub(super) fn open(place: &Place, sources: Sources, number: usize) -> io::Result<Self> {
+        let target = place.address;
         let socket = Socket::new(
             Domain::for_address(target),
             Type::STREAM,
@@ -67,6 +76,7 @@ impl Link {
             Err(error) if !is_under_way(&error) => Err(error),
             _ => Ok(Self {
                 stream: TcpStream::from_std(socket.into()),
+                tls: place.tls.as_ref().map(tls_session).transpose()?,
                 left: Vec::new(),
             }),
         }
@@ -88,16 +98,15 @@ impl Link {
         }
         let (before, free) = buffer.split_at_mut(start);
         before.copy_from_slice(&self.left);
-        let read = loop {
-            match self.stream.read(free) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                read => break read,
-            }
+        let read = match &mut self.tls {
+            None => read_some(&mut self.stream, free),
+            Some(tls) => read_encrypted(&mut self.stream, tls, free),
         };
         match read {
             Ok(0) => Ok(Came::End),
             Ok(read) => Ok(Came::Bytes {
-                is_full: read == free.len(),
+                // What is decrypted may be read bit by bit.
+                is_full: read == free.len() || self.tls.is_some(),
                 bytes: buffer.get(..start + read).unwrap_or_default(),
             }),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Came::Nothing),
@@ -111,14 +120,28 @@ impl Link {
         self.left.extend_from_slice(rest);
     }
 
-    /// Writes as much as goes out at once; how much that is.
+    /// Writes as much as goes out at once; how much that is. What is to be encrypted may
+    /// wait for the next [flush](Self::flush).
     pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if let Some(tls) = &mut self.tls {
+            let taken = tls.writer().write(bytes)?;
+            self.flush()?;
+            return Ok(taken);
+        }
         loop {
             match self.stream.write(bytes) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
                 written => return written,
             }
+        }
+    }
+
+    /// Writes what is encrypted, as much as goes out at once.
+    pub(super) fn flush(&mut self) -> io::Result<()> {
+        match &mut self.tls {
+            Some(tls) => flush_encrypted(&mut self.stream, tls),
+            None => Ok(()),
         }
     }
 
@@ -130,6 +153,64 @@ impl Link {
             Err(io::ErrorKind::WriteZero.into())
         }
     }
+}
+
+fn tls_session(
+    (config, host): &(Arc<ClientConfig>, ServerName<'static>),
+) -> io::Result<Box<ClientConnection>> {
+    ClientConnection::new(Arc::clone(config), host.clone())
+        .map(Box::new)
+        .map_err(io::Error::other)
+}
+
+fn read_some(stream: &mut TcpStream, free: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match stream.read(free) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            read => return read,
+        }
+    }
+}
+
+/// Reads what is decrypted, once there is something: `WouldBlock` until then.
+fn read_encrypted(
+    stream: &mut TcpStream,
+    tls: &mut ClientConnection,
+    free: &mut [u8],
+) -> io::Result<usize> {
+    loop {
+        match tls.reader().read(free) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            read => return read,
+        }
+        // rustls itself would read little at a time.
+        let mut encrypted = [0; ENCRYPTED_BYTES];
+        let read = read_some(stream, &mut encrypted)?;
+        let mut encrypted = encrypted.get(..read).unwrap_or_default();
+        loop {
+            let taken = tls.read_tls(&mut encrypted)?;
+            tls.process_new_packets().map_err(io::Error::other)?;
+            if taken == 0 || encrypted.is_empty() {
+                break;
+            }
+        }
+        flush_encrypted(stream, tls)?;
+        if read == 0 {
+            return Ok(0);
+        }
+    }
+}
+
+fn flush_encrypted(stream: &mut TcpStream, tls: &mut ClientConnection) -> io::Result<()> {
+    while tls.wants_write() {
+        match tls.write_tls(stream) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) => return Err(error),
+            Ok(_) => {}
+        }
+    }
+    Ok(())
 }
 
 fn is_under_way(error: &io::Error) -> bool {

@@ -3,12 +3,14 @@
 
 use std::{
     net::{SocketAddr, ToSocketAddrs},
+    sync::Arc,
     time::Duration,
 };
 
 use hyper::Uri;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use prost::Message as _;
+use rustls::{ClientConfig, pki_types::ServerName};
 
 use super::{
     BenchError,
@@ -17,7 +19,7 @@ use super::{
 };
 use crate::{
     auth::{NewToken, SigningKey, TokenRules},
-    client::{Address, Control, Credential, Envelope},
+    client::{Address, Control, Credential, Envelope, Schemes},
     clock::Clock,
     protocol::{TenantName, UserName, wire},
 };
@@ -40,6 +42,8 @@ pub struct Target {
 #[derive(Debug, Clone)]
 pub struct Place {
     pub(super) address: SocketAddr,
+    /// What TLS is spoken with, and to whom; `None` where it is none.
+    pub(super) tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
     host: String,
     /// The path without a slash at its end.
     path: String,
@@ -102,18 +106,23 @@ impl Call {
 }
 
 impl Place {
-    /// Where the URL leads.
+    /// Where the URL leads. With TLS, the certificate there is checked against `tls`.
     ///
     /// # Errors
     ///
-    /// When it is none of this scheme, or its host has no address.
-    pub fn of(url: &str, scheme: &'static str) -> Result<Self, BenchError> {
+    /// When it is none of these schemes, its host has no address, or there is nothing to
+    /// check a certificate against.
+    pub fn of(
+        url: &str,
+        schemes: Schemes,
+        tls: Option<Arc<ClientConfig>>,
+    ) -> Result<Self, BenchError> {
         let refused = |reason: String| BenchError::Url {
             url: url.to_owned(),
             reason,
         };
         let uri: Uri = url.parse().map_err(|error| refused(format!("{error}")))?;
-        let name = Address::of(&uri, scheme).map_err(|error| refused(error.to_string()))?;
+        let name = Address::of(&uri, schemes).map_err(|error| refused(error.to_string()))?;
         let address = (name.host.as_str(), name.port)
             .to_socket_addrs()
             .map_err(|error| refused(error.to_string()))?
@@ -121,8 +130,19 @@ impl Place {
             .min_by_key(SocketAddr::is_ipv6)
             .ok_or_else(|| refused("its host has no address".to_owned()))?;
         let path = uri.path().trim_end_matches('/');
+        let tls = if name.is_tls {
+            let tls = tls.ok_or_else(|| {
+                refused("there is nothing to check its certificate against".to_owned())
+            })?;
+            let host = ServerName::try_from(name.host.clone())
+                .map_err(|error| refused(error.to_string()))?;
+            Some((tls, host))
+        } else {
+            None
+        };
         Ok(Self {
             address,
+            tls,
             host: name.to_string(),
             path: path.to_owned(),
         })
@@ -280,8 +300,8 @@ mod tests {
 
     fn target(speech: Speech) -> Target {
         Target {
-            clients: Place::of("ws://127.0.0.1:3000/ws/", "ws").unwrap(),
-            ingest: Place::of("http://127.0.0.1:3001", "http").unwrap(),
+            clients: Place::of("ws://127.0.0.1:3000/ws/", Schemes::WEBSOCKET, None).unwrap(),
+            ingest: Place::of("http://127.0.0.1:3001", Schemes::INGEST, None).unwrap(),
             speech,
         }
     }
@@ -367,9 +387,9 @@ mod tests {
             "ws://256.1.1.1/",
             "wss://127.0.0.1/",
         ] {
-            assert!(Place::of(url, "ws").is_err(), "{url}");
+            assert!(Place::of(url, Schemes::WEBSOCKET, None).is_err(), "{url}");
         }
-        let place = Place::of("ws://localhost:9/ws", "ws").unwrap();
+        let place = Place::of("ws://localhost:9/ws", Schemes::WEBSOCKET, None).unwrap();
         assert_eq!(
             (place.host.as_str(), place.path.as_str()),
             ("localhost:9", "/ws")

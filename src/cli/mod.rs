@@ -12,11 +12,13 @@ pub mod signing;
 pub mod tail;
 pub mod token;
 
-use std::{fmt, fs, io, path::Path};
+use std::{fmt, fs, io, path::Path, sync::Arc};
 
 use clap::{Parser, Subcommand};
 
-use crate::{client::Credential, schema::Bundled};
+use rustls::ClientConfig;
+
+use crate::{client::Credential, schema::Bundled, tls};
 
 const HELP: &str = "Examples:
   sidewire dev                            a relay to try things with, and commands to paste
@@ -124,6 +126,24 @@ fn credential(
         return Err(Failure::new(format!("{origin} is empty")));
     }
     Ok(Some(Credential::new(text)))
+}
+
+/// What a relay's certificate is checked against, where the URL asks for TLS: the
+/// certificates in the file, else those that the system trusts.
+fn client_tls(url: &str, ca_file: Option<&Path>) -> Result<Option<Arc<ClientConfig>>, Failure> {
+    if !url.starts_with("wss:") {
+        return Ok(None);
+    }
+    let Some(path) = ca_file else {
+        let trusted = tls::client_config(None).map_err(Failure::new)?;
+        return Ok(Some(trusted));
+    };
+    let shown = path.display();
+    let file =
+        fs::read(path).map_err(|error| Failure::new(format!("cannot read {shown}: {error}")))?;
+    tls::client_config(Some(&file))
+        .map(Some)
+        .map_err(|error| Failure::new(format!("{shown} {error}")))
 }
 
 /// Writes a result. `false` where nobody reads any more, which is no failure: the

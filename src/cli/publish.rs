@@ -27,7 +27,7 @@ pub struct Args {
     /// The tenant whose clients get it.
     #[arg(long, value_parser = TenantName::parse)]
     pub tenant: TenantName,
-    /// The relay's ingest listener.
+    /// The relay's ingest listener; unix:PATH where it is a Unix socket.
     #[arg(long, default_value = "http://127.0.0.1:3001")]
     pub url: String,
     /// The file with the ingest key.
@@ -131,6 +131,7 @@ fn help() -> String {
         "Examples:
   sidewire publish --tenant acme --key-file ingest.key '{event}'
   sidewire publish --tenant acme --topic {topic} --file event.json
+  sidewire publish --tenant acme --url unix:/run/sidewire/ingest.sock '{event}'
   sidewire publish --tenant acme --batch -
   sidewire publish --tenant acme --if-last {topic}@0 '{event}'
 

@@ -12,7 +12,7 @@ use std::{
 use clap::ValueEnum;
 use serde_json::Value;
 
-use super::{Failure, credential, runtime::interrupted, sample, write_result};
+use super::{Failure, client_tls, credential, runtime::interrupted, sample, write_result};
 use crate::{
     client::{Client, ClientError, ClientEvent, ClientOptions, Event},
     protocol::{Epoch, ErrorCode, Position, Topic, wire},
@@ -28,13 +28,17 @@ const TOKEN_VARIABLE: &str = "SIDEWIRE_TOKEN";
 #[derive(Debug, clap::Args)]
 #[command(after_help = help())]
 pub struct Args {
-    /// The relay's client listener.
+    /// The relay's client listener; wss:// for TLS.
     #[arg(long, default_value = "ws://127.0.0.1:3000/ws")]
     pub url: String,
     /// The file with the token.
     /// Else the environment variable SIDEWIRE_TOKEN is used, else no token.
     #[arg(long, value_name = "FILE", verbatim_doc_comment)]
     pub token_file: Option<PathBuf>,
+    /// The file with the certificates that the relay's is checked against, as PEM.
+    /// Else those that the system trusts; SSL_CERT_FILE names others.
+    #[arg(long, value_name = "FILE", verbatim_doc_comment)]
+    pub ca_file: Option<PathBuf>,
     /// Who to be where the relay asks for no token.
     #[arg(long)]
     pub user: Option<String>,
@@ -126,6 +130,7 @@ fn client(args: &Args) -> Result<Client, Failure> {
     let mut options = ClientOptions::new(&args.url, Arc::new(random));
     options.token = credential(args.token_file.as_deref(), env::var(TOKEN_VARIABLE).ok())?;
     options.user_id.clone_from(&args.user);
+    options.tls = client_tls(&args.url, args.ca_file.as_deref())?;
     let mut client = Client::new(options);
     if let Some(since) = args.since {
         client.start_from(since.into());
@@ -198,6 +203,7 @@ fn help() -> String {
         "Examples:
   sidewire tail --token-file token.jwt {topic}
   sidewire tail --url ws://relay.internal:3000/ws --format pretty {topic}
+  sidewire tail --url wss://relay.example.org/ws --ca-file ca.pem {topic}
   sidewire tail --since 7c3e09d5635dcea77ac98e629dfe922e:42 {topic}
 
 Events go to standard output, all else to standard error.

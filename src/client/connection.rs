@@ -4,7 +4,6 @@
 use std::{
     fmt,
     future::poll_fn,
-    io,
     sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
@@ -15,7 +14,6 @@ use futures_util::{SinkExt, StreamExt};
 use prost::Message as _;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
     time::{Instant, timeout},
 };
 use tokio_tungstenite::{
@@ -27,11 +25,12 @@ use tokio_tungstenite::{
 };
 
 use super::{
-    address::Address,
+    address::{Address, Schemes},
     envelope::{Control, Envelope},
     handshake::{self, OpenError},
     options::ClientOptions,
     received::{NO_STATUS, ReceiveError, Received, SendError, decode},
+    stream::Stream,
 };
 use crate::{clock::Clock, protocol::wire, random::Random};
 
@@ -48,7 +47,7 @@ const WRITE_BUFFER_BYTES_MAX: usize = 2 * MESSAGE_BYTES_MAX;
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A connection that was accepted.
-pub struct Connection<S = TcpStream> {
+pub struct Connection<S = Stream> {
     socket: WebSocketStream<S>,
     random: Arc<Random>,
     clock: Clock,
@@ -56,17 +55,17 @@ pub struct Connection<S = TcpStream> {
     closed: Option<(u16, String)>,
 }
 
-impl Connection<TcpStream> {
-    /// Connects over TCP, within the options' time for a handshake.
+impl Connection<Stream> {
+    /// Connects over TCP, and TLS where the URL says so, within the options' time for a handshake.
     ///
     /// # Errors
     ///
     /// When the relay cannot be reached, refuses, does not answer in time, or answers
     /// what none does.
     pub async fn open(options: &ClientOptions) -> Result<Self, OpenError> {
-        let address = Address::of(handshake::request(options)?.uri(), "ws")?;
+        let address = Address::of(handshake::request(options)?.uri(), Schemes::WEBSOCKET)?;
         let opening = async {
-            let stream = connect_tcp(&address).await;
+            let stream = Stream::connect(&address, options.tls.clone()).await;
             let stream = stream.map_err(|source| OpenError::Unreachable { address, source })?;
             Self::over(stream, options).await
         };
@@ -74,13 +73,6 @@ impl Connection<TcpStream> {
             .await
             .map_err(|_| OpenError::TimedOut)?
     }
-}
-
-/// A TCP connection that does not hold small frames back.
-pub(super) async fn connect_tcp(address: &Address) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect((address.host.as_str(), address.port)).await?;
-    stream.set_nodelay(true)?;
-    Ok(stream)
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {

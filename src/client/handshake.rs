@@ -28,7 +28,7 @@ use tokio_tungstenite::{
 };
 
 use super::{
-    address::{Address, AddressError, UNRESERVED},
+    address::{Address, AddressError, Schemes, UNRESERVED},
     options::ClientOptions,
     problem::Problem,
 };
@@ -54,7 +54,7 @@ pub enum OpenError {
     /// The relay, or something before it, refused otherwise.
     #[error("the relay refused the connection: {0}")]
     Refused(Problem),
-    /// There was no TCP connection.
+    /// There was no connection: no TCP, or no TLS over it.
     #[error("cannot connect to {address}: {source}")]
     Unreachable {
         /// What was tried.
@@ -83,7 +83,9 @@ pub(super) fn request(options: &ClientOptions) -> Result<Request<()>, OpenError>
         url.extend(utf8_percent_encode(user_id, UNRESERVED));
     }
     let uri: Uri = url.parse().map_err(|error| malformed(&error))?;
-    Address::of(&uri, "ws")?;
+    if Address::of(&uri, Schemes::WEBSOCKET)?.is_tls && options.tls.is_none() {
+        return Err(AddressError::NoTrust.into());
+    }
 
     let mut request = uri
         .into_client_request()
@@ -216,7 +218,13 @@ mod tests {
 
     #[test]
     fn a_url_that_cannot_be_used_is_refused() {
-        for url in ["", "ws://", "wss://127.0.0.1/ws", "ws://exa mple/ws"] {
+        for url in [
+            "",
+            "ws://",
+            "http://127.0.0.1/ws",
+            "ws://exa mple/ws",
+            "wss://127.0.0.1/ws",
+        ] {
             assert!(
                 matches!(request(&options(url)), Err(OpenError::Address(_))),
                 "{url}"

@@ -2,14 +2,18 @@
 
 use std::{error::Error, fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 
+use rustls::ClientConfig;
+
 use crate::{clock::Clock, random::Random};
 
 /// Everything that a [`Connection`](super::Connection) or a
 /// [`Client`](super::Client) needs to know.
 #[derive(Clone)]
 pub struct ClientOptions {
-    /// `ws://host:port/ws`.
+    /// `ws://host:port/ws`, or `wss://host:port/ws` for TLS.
     pub url: String,
+    /// What the relay's certificate is checked against; there is no TLS without.
+    pub tls: Option<Arc<ClientConfig>>,
     /// The token; none in desktop mode.
     pub token: Option<Credential>,
     /// Where a [`Client`](super::Client) gets another token when the relay does not
@@ -41,6 +45,7 @@ impl ClientOptions {
     pub fn new(url: impl Into<String>, random: Arc<Random>) -> Self {
         Self {
             url: url.into(),
+            tls: None,
             token: None,
             fresh_token: None,
             user_id: None,
@@ -58,6 +63,13 @@ impl ClientOptions {
     #[must_use]
     pub fn with_token(mut self, token: impl Into<String>) -> Self {
         self.token = Some(Credential::new(token));
+        self
+    }
+
+    /// The same with something to check the relay's certificate against.
+    #[must_use]
+    pub fn with_tls(mut self, tls: Arc<ClientConfig>) -> Self {
+        self.tls = Some(tls);
         self
     }
 

@@ -2,7 +2,8 @@
 //! and reads its answers. Does not look into what it posts.
 
 use std::{
-    io,
+    fmt, io,
+    path::PathBuf,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
@@ -18,13 +19,17 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use percent_encoding::utf8_percent_encode;
 use serde::Deserialize;
-use tokio::time::timeout;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::UnixStream,
+    time::timeout,
+};
 
 use super::{
-    address::{Address, AddressError, UNRESERVED},
-    connection::connect_tcp,
+    address::{Address, AddressError, Schemes, UNRESERVED},
     options::Credential,
     problem::{Problem, position},
+    stream::connect_tcp,
 };
 use crate::protocol::wire;
 
@@ -40,12 +45,30 @@ const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// the same time open more.
 #[derive(Debug)]
 pub struct Publisher {
-    address: Address,
+    place: Place,
     host: HeaderValue,
     /// The path before `/v1`, empty or without a slash at its end.
     prefix: String,
     authorization: Option<HeaderValue>,
     idle: Mutex<Option<SendRequest<Full<Bytes>>>>,
+}
+
+/// Where a listener for events is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// A host and a port.
+    Tcp(Address),
+    /// The path of a Unix socket.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
 }
 
 /// How a body is written.
@@ -99,7 +122,7 @@ pub enum PublishError {
     #[error("cannot connect to {address}: {source}")]
     Unreachable {
         /// What was tried.
-        address: Address,
+        address: Place,
         /// What the system says.
         source: io::Error,
     },
@@ -118,21 +141,32 @@ pub enum PublishError {
 }
 
 impl Publisher {
-    /// A publisher for the ingest listener at `http://host:port`.
+    /// A publisher for the ingest listener at `http://host:port`, or at `unix:` and the
+    /// path of a socket.
     ///
     /// # Errors
     ///
     /// When the URL is none of a listener, or the key cannot stand in a header.
     pub fn new(url: &str, key: Option<&Credential>) -> Result<Self, PublishError> {
         let malformed = |error: &dyn std::error::Error| AddressError::Malformed(error.to_string());
+        let authorization = key.map(bearer).transpose()?;
+        if let Some(path) = url.strip_prefix("unix:") {
+            return Ok(Self {
+                place: Place::Unix(path.into()),
+                host: HeaderValue::from_static("localhost"),
+                prefix: String::new(),
+                authorization,
+                idle: Mutex::new(None),
+            });
+        }
         let uri: Uri = url.parse().map_err(|error| malformed(&error))?;
-        let address = Address::of(&uri, "http")?;
+        let address = Address::of(&uri, Schemes::INGEST)?;
         let host = HeaderValue::try_from(address.to_string()).map_err(|error| malformed(&error))?;
         Ok(Self {
-            address,
+            place: Place::Tcp(address),
             host,
             prefix: uri.path().trim_end_matches('/').to_owned(),
-            authorization: key.map(bearer).transpose()?,
+            authorization,
             idle: Mutex::new(None),
         })
     }
@@ -262,18 +296,33 @@ impl Publisher {
     }
 
     async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, PublishError> {
-        let stream = connect_tcp(&self.address).await;
-        let stream = stream.map_err(|source| PublishError::Unreachable {
-            address: self.address.clone(),
+        let unreachable = |source| PublishError::Unreachable {
+            address: self.place.clone(),
             source,
-        })?;
-        let (sender, connection) = http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(PublishError::Lost)?;
-        // It ends with the sender, which is told of errors too.
-        tokio::spawn(connection);
-        Ok(sender)
+        };
+        match &self.place {
+            Place::Tcp(address) => {
+                let stream = connect_tcp(address).await;
+                speak(stream.map_err(unreachable)?).await
+            }
+            Place::Unix(path) => {
+                let stream = UnixStream::connect(path).await;
+                speak(stream.map_err(unreachable)?).await
+            }
+        }
     }
+}
+
+async fn speak<S>(stream: S) -> Result<SendRequest<Full<Bytes>>, PublishError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (sender, connection) = http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(PublishError::Lost)?;
+    // It ends with the sender, which is told of errors too.
+    tokio::spawn(connection);
+    Ok(sender)
 }
 
 impl Encoding {

@@ -2,23 +2,24 @@
 //! notices a dead connection, comes back, asks for what it missed, and knows when
 //! coming back is no use.
 
-use std::{fmt, future::Future, io, mem, pin::Pin, time::Duration};
+use std::{fmt, future::Future, io, mem, pin::Pin, sync::Arc, time::Duration};
 
+use rustls::ClientConfig;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
     time::{Instant, sleep_until, timeout},
 };
 
 use super::{
-    address::Address,
-    connection::{Connection, connect_tcp},
+    address::{Address, Schemes},
+    connection::Connection,
     envelope::Control,
     group::Gap,
     handshake::{self, OpenError},
     options::{ClientOptions, FetchingToken},
     received::{Event, Received, SendError},
     reconnect::{Backoff, ClientError, DisconnectReason, NORMAL, reason_to_come_back},
+    stream::Stream,
     subscriptions::Subscriptions,
 };
 use crate::protocol::wire;
@@ -38,15 +39,18 @@ pub trait Connector {
     fn connect(&self, address: Address) -> Connecting<Self::Stream>;
 }
 
-/// Connects over TCP.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct TcpConnector;
+/// Connects over TCP, and TLS where the URL says so.
+#[derive(Debug, Clone, Default)]
+pub struct TcpConnector {
+    tls: Option<Arc<ClientConfig>>,
+}
 
 impl Connector for TcpConnector {
-    type Stream = TcpStream;
+    type Stream = Stream;
 
-    fn connect(&self, address: Address) -> Connecting<TcpStream> {
-        Box::pin(async move { connect_tcp(&address).await })
+    fn connect(&self, address: Address) -> Connecting<Stream> {
+        let tls = self.tls.clone();
+        Box::pin(async move { Stream::connect(&address, tls).await })
     }
 }
 
@@ -110,7 +114,8 @@ impl Client {
     /// A client over TCP, which connects when [`Client::next`] is first called.
     #[must_use]
     pub fn new(options: ClientOptions) -> Self {
-        Self::with_connector(options, TcpConnector)
+        let tls = options.tls.clone();
+        Self::with_connector(options, TcpConnector { tls })
     }
 }
 
@@ -210,8 +215,8 @@ impl<C: Connector> Client<C> {
 
     fn opening(&self) -> Opening<C::Stream> {
         let options = self.options.clone();
-        let address =
-            handshake::request(&options).and_then(|request| Ok(Address::of(request.uri(), "ws")?));
+        let address = handshake::request(&options)
+            .and_then(|request| Ok(Address::of(request.uri(), Schemes::WEBSOCKET)?));
         let address = match address {
             Ok(address) => address,
             Err(error) => return Box::pin(async { Err(error) }),

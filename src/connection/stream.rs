@@ -19,7 +19,7 @@ use tokio_tungstenite::tungstenite::{
 };
 
 use super::frame_walk::FrameWalk;
-use crate::outbox::{Advanced, Outbox};
+use crate::outbox::{Advanced, FRAMES_A_WRITE_MAX, Outbox};
 
 /// tungstenite zero-fills its read buffer before each read and allocates it
 /// ahead, so it is tiny; what is read ahead lies in the shard's one buffer.
@@ -71,8 +71,36 @@ pub(super) struct FrameStream<S> {
     at_end: bool,
     /// What the stream has taken and not handed on to the kernel: a TLS stream keeps
     /// what it has encrypted. As long as something is here, nothing more is written.
-    unflushed: Option<Advanced>,
+    unflushed: Option<Unflushed>,
     outbox: Rc<Outbox>,
+}
+
+/// What came off the outbox in one write, in the least room: every connection has it.
+#[derive(Debug, Clone, Copy)]
+struct Unflushed {
+    frames: u16,
+    events: u16,
+}
+
+const _: () = assert!(FRAMES_A_WRITE_MAX <= u16::MAX as usize);
+
+impl From<Advanced> for Unflushed {
+    fn from(advanced: Advanced) -> Self {
+        let of = |count| u16::try_from(count).unwrap_or(u16::MAX);
+        Self {
+            frames: of(advanced.frames),
+            events: of(advanced.events),
+        }
+    }
+}
+
+impl From<Unflushed> for Advanced {
+    fn from(unflushed: Unflushed) -> Self {
+        Self {
+            frames: unflushed.frames.into(),
+            events: unflushed.events.into(),
+        }
+    }
 }
 
 /// What is held of a message that has begun to come, and after the closing
@@ -224,12 +252,12 @@ impl<S: Transport> FrameStream<S> {
     /// took.
     pub(super) fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Advanced>> {
         let advanced = match self.unflushed.take() {
-            Some(unflushed) => unflushed,
+            Some(unflushed) => unflushed.into(),
             None => ready!(self.poll_take(context))?,
         };
         let flushed = Pin::new(&mut self.io).poll_flush(context);
         if !matches!(flushed, Poll::Ready(Ok(()))) {
-            self.unflushed = Some(advanced);
+            self.unflushed = Some(advanced.into());
         }
         flushed.map_ok(|()| advanced)
     }
@@ -258,7 +286,7 @@ impl<S: Transport> FrameStream<S> {
     pub(super) fn abandon(&mut self) -> u64 {
         self.unflushed
             .take()
-            .map_or(0, |unflushed| unflushed.events)
+            .map_or(0, |unflushed| unflushed.events.into())
     }
 
     /// Says to the client that nothing more will be written.

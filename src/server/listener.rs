@@ -3,7 +3,7 @@
 
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream},
     os::{
         fd::{AsFd, AsRawFd},
         unix::net::{UnixListener, UnixStream},
@@ -168,18 +168,11 @@ impl LocalListener {
         }
     }
 
-    /// The next connection, and from where it is: this machine where a Unix socket has
-    /// brought it.
-    pub(super) async fn accept(&self, failed: impl FnMut(&io::Error)) -> (LocalStream, IpAddr) {
+    /// The next connection, as [`Listener::accept`].
+    pub(super) async fn accept(&self, failed: impl FnMut(&io::Error)) -> LocalStream {
         match self {
-            Self::Tcp(listener) => {
-                let (stream, peer) = listener.accept(failed).await;
-                (LocalStream::Tcp(stream), peer)
-            }
-            Self::Unix(listener) => {
-                let stream = listener.accept(failed).await;
-                (LocalStream::Unix(stream), Ipv4Addr::LOCALHOST.into())
-            }
+            Self::Tcp(listener) => LocalStream::Tcp(listener.accept(failed).await.0),
+            Self::Unix(listener) => LocalStream::Unix(listener.accept(failed).await),
         }
     }
 }

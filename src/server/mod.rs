@@ -116,6 +116,8 @@ pub struct Server {
     /// Cancelled when nothing is to be accepted any more from sockets that whoever
     /// started the relay holds too: the kernel keeps what comes for the next one.
     handed_back: CancellationToken,
+    /// Whether there are such sockets.
+    is_handed_over: bool,
     addresses: Addresses,
 }
 
@@ -218,6 +220,7 @@ impl Server {
             key_sets,
             tasks,
             handed_back,
+            is_handed_over: is_handed_over.contains(&true),
             addresses,
         })
     }
@@ -244,7 +247,10 @@ impl Server {
     /// when the configured time is over. Whether all of it came to its end.
     pub async fn drain(mut self) -> bool {
         let began = Instant::now();
-        self.handed_back.cancel();
+        if self.is_handed_over {
+            self.handed_back.cancel();
+            tracing::info!("what comes by inherited sockets now is left to the next relay");
+        }
         let timeout = self.relay.live().config.client.drain_timeout;
         self.relay.draining.store(true, Ordering::Release);
         self.health.set_draining();
@@ -474,7 +480,7 @@ async fn accept_backends(
     shards: Arc<Shards>,
 ) {
     let accept = || listener.accept(|error| accept_failed(&relay.metrics, error));
-    while let Some((stream, _)) = stop.run_until_cancelled(accept()).await {
+    while let Some(stream) = stop.run_until_cancelled(accept()).await {
         shards.assign(Connection::Backend(stream)).await;
     }
 }
@@ -482,7 +488,7 @@ async fn accept_backends(
 async fn serve_ops(listener: LocalListener, relay: Arc<Relay>, ops: Arc<Ops>) {
     let mut connections = JoinSet::new();
     loop {
-        let (stream, _) = listener
+        let stream = listener
             .accept(|error| accept_failed(&relay.metrics, error))
             .await;
         while connections.try_join_next().is_some() {}

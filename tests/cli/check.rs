@@ -10,7 +10,7 @@ use crate::{
 
 /// What is wrong, the file's text where there is one, and what is said of it
 /// behind `FILE:`, each in a line of its own or in part of one.
-const FAULTS: [(&str, Option<&str>, &[&str]); 7] = [
+const FAULTS: [(&str, Option<&str>, &[&str]); 11] = [
     (
         "a config file that does not exist",
         None,
@@ -70,13 +70,61 @@ const FAULTS: [(&str, Option<&str>, &[&str]); 7] = [
             "hint: each of [[ingest.keys]] needs",
         ],
     ),
+    (
+        "a certificate that does not exist",
+        Some(
+            "[client]\nlisten = \"127.0.0.1:0\"\ntls = { cert_file = \"absent.crt\", key_file = \"tls.key\" }\n[auth]\nkeys = [{ secret_file = \"jwt.secret\", algorithm = \"HS256\" }]\n",
+        ),
+        &["3: client.tls.cert_file: ", "/absent.crt: No such file"],
+    ),
+    (
+        "a certificate file without a certificate",
+        Some(
+            "[[auth.keys]]\nsecret_file = \"jwt.secret\"\nalgorithm = \"HS256\"\n[client.tls]\ncert_file = \"tls.key\"\nkey_file = \"tls.key\"\n",
+        ),
+        &[
+            "5: client.tls.cert_file: ",
+            "/tls.key has no certificate",
+            "hint: cert_file is PEM with",
+        ],
+    ),
+    (
+        "the key of another certificate",
+        Some(
+            "[[auth.keys]]\nsecret_file = \"jwt.secret\"\nalgorithm = \"HS256\"\n[client.tls]\ncert_file = \"tls.crt\"\nkey_file = \"other.key\"\n",
+        ),
+        &[
+            "6: client.tls.key_file: ",
+            "/other.key is not the key of the first certificate in cert_file",
+            "hint: ",
+        ],
+    ),
+    (
+        "a group that there is not",
+        Some(
+            "[[auth.keys]]\nsecret_file = \"jwt.secret\"\nalgorithm = \"HS256\"\n[ops]\nlisten = \"unix:ops.sock\"\nsocket_group = \"no such group\"\n",
+        ),
+        &[
+            "6: ops.socket_group: \"no such group\" is no group of this system",
+            "hint: the name or the number of a group",
+        ],
+    ),
 ];
+
+fn certified() -> (String, String) {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    (made.cert.pem(), made.signing_key.serialize_pem())
+}
 
 #[test]
 fn a_config_that_cannot_be_run_is_refused_with_file_line_and_hint() {
     for (what, text, says) in FAULTS {
         let files = Files::new();
         files.write("short.key", "CANARY-short");
+        let ((cert, key), (_, other)) = (certified(), certified());
+        files.write("tls.crt", &cert);
+        files.write("tls.key", &key);
+        files.write("other.key", &other);
         match text {
             Some(text) => drop(files.write("sidewire.toml", text)),
             None => fs::remove_file(files.config()).unwrap(),

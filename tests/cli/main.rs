@@ -19,4 +19,5 @@ mod dev;
 mod help;
 mod secrets;
 mod serve;
+mod sockets;
 mod unit_file;

@@ -22,6 +22,9 @@ pub(crate) fn sidewire(args: &[&str]) -> Command {
     command.args(args);
     for variable in [
         "NOTIFY_SOCKET",
+        "LISTEN_PID",
+        "LISTEN_FDS",
+        "LISTEN_FDNAMES",
         "CREDENTIALS_DIRECTORY",
         "SIDEWIRE_TOKEN",
         "SIDEWIRE_INGEST_KEY",

@@ -9,7 +9,9 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use sidewire::client::{Connection, Credential, Encoding, Publisher, ReceiveError, Received};
+use sidewire::client::{
+    Connection, Credential, Encoding, Publisher, ReceiveError, Received, Stream,
+};
 use tokio::{net::TcpSocket, time::timeout};
 
 use crate::{
@@ -27,7 +29,9 @@ async fn slow_client(relay: &Relay) -> Connection {
     socket.set_recv_buffer_size(4096).unwrap();
     let stream = socket.connect(relay.client).await.unwrap();
     let options = relay.options(&token("acme", "ann"));
-    let mut client = Connection::over(stream, &options).await.unwrap();
+    let mut client = Connection::over(Stream::Tcp(stream), &options)
+        .await
+        .unwrap();
     subscribe(&mut client, TOPIC).await;
     client
 }

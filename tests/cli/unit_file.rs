@@ -11,8 +11,12 @@ use sidewire::{
 use crate::process::{Process, is_on_path};
 
 fn unit() -> String {
+    unit_of("service")
+}
+
+fn unit_of(kind: &str) -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    fs::read_to_string(root.join("systemd/sidewire.service")).unwrap()
+    fs::read_to_string(root.join("systemd/sidewire").with_extension(kind)).unwrap()
 }
 
 /// The value of the one line that sets it.
@@ -47,7 +51,7 @@ fn systemd_waits_longer_for_the_end_than_the_relay_drains() {
 }
 
 #[test]
-fn systemd_finds_no_fault_in_the_unit() {
+fn systemd_finds_no_fault_in_the_units() {
     if !is_on_path("systemd-analyze") {
         return;
     }
@@ -56,9 +60,20 @@ fn systemd_finds_no_fault_in_the_unit() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("sidewire.service");
     fs::write(&path, unit).unwrap();
+    let socket = directory.path().join("sidewire.socket");
+    fs::write(&socket, unit_of("socket")).unwrap();
     let mut verify = std::process::Command::new("systemd-analyze");
-    verify.args(["verify", "--man=no"]).arg(path);
+    verify.args(["verify", "--man=no"]).args([path, socket]);
     let verified = Process::run(verify);
     assert!(verified.status.success(), "{verified:?}");
     assert!(!verified.stderr.contains("sidewire"), "{verified:?}");
+}
+
+#[test]
+fn the_socket_is_the_clients_and_is_where_the_relay_would_listen() {
+    let socket = unit_of("socket");
+    let port = Config::default().client.listen.port().to_string();
+    assert_eq!(setting(&socket, "ListenStream"), port);
+    assert_eq!(setting(&socket, "FileDescriptorName"), "client");
+    assert_eq!(setting(&socket, "WantedBy"), "sockets.target");
 }

@@ -1,19 +1,22 @@
 //! The load generator, a small version of each scenario, against a relay.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use sidewire::{
     auth::TokenRules,
     bench::{
         self, BenchError, Fanout, Place, Plan, Relay, Report, Scenario, Speech, Target, Window,
     },
-    client::Credential,
+    client::{Credential, Schemes},
     config::AuthMode,
     protocol::TenantName,
     schema::Schema,
 };
 
-use crate::support::{INGEST_KEY, TestRelay, signing_key};
+use crate::{
+    support::{INGEST_KEY, TestRelay, signing_key},
+    transport::Certified,
+};
 
 const WINDOW: Window = Window {
     warmup: Duration::from_millis(50),
@@ -21,11 +24,21 @@ const WINDOW: Window = Window {
 };
 
 fn plan(relay: &TestRelay, scenario: Scenario) -> Plan {
-    let place = |scheme, address, path| Place::of(&format!("{scheme}://{address}{path}"), scheme);
+    plan_over(relay, scenario, "ws", None)
+}
+
+fn plan_over(
+    relay: &TestRelay,
+    scenario: Scenario,
+    scheme: &str,
+    tls: Option<Arc<rustls::ClientConfig>>,
+) -> Plan {
+    let clients = format!("{scheme}://{}/ws", relay.addresses.client);
+    let ingest = format!("http://{}", relay.addresses.ingest);
     Plan {
         target: Target {
-            clients: place("ws", relay.addresses.client, "/ws").unwrap(),
-            ingest: place("http", relay.addresses.ingest, "").unwrap(),
+            clients: Place::of(&clients, Schemes::WEBSOCKET, tls).unwrap(),
+            ingest: Place::of(&ingest, Schemes::INGEST, None).unwrap(),
             speech: Speech::Relay(Box::new(Relay {
                 tenant: TenantName::parse("acme").unwrap(),
                 tenants: 1,
@@ -56,6 +69,24 @@ async fn run(relay: &TestRelay, scenario: Scenario) -> Report {
     let server = report.server.unwrap();
     assert!(server.cpu_s > 0.0, "{report:?}");
     report
+}
+
+#[tokio::test]
+async fn clients_can_be_measured_over_tls() {
+    let certified = Certified::new();
+    let relay = certified.relay(|_| ());
+    let scenario = Scenario::Throughput {
+        fanout: FANOUT,
+        outstanding: 16,
+        window: WINDOW,
+    };
+    let trust = Some(Arc::clone(&certified.trust));
+    let report = try_run(plan_over(&relay, scenario, "wss", trust))
+        .await
+        .unwrap();
+    assert_eq!(report.complaint(), None);
+    assert!(report.deliveries > 0, "{report:?}");
+    assert!(relay.stop().await);
 }
 
 /// By how many events what was delivered in a window may differ from what was

@@ -10,6 +10,7 @@ use std::{
 
 use sidewire::{
     bench::{self, Fanout, Framing, Place, Plan, Report, Scenario, Speech, Target, Window},
+    client::Schemes,
     protocol::frame,
     schema::Schema,
 };
@@ -74,8 +75,8 @@ fn run(conduct: Conduct) -> Report {
     let [clients, ingest] = serve(conduct);
     let plan = Plan {
         target: Target {
-            clients: Place::of(&format!("ws://{clients}/ws"), "ws").unwrap(),
-            ingest: Place::of(&format!("http://{ingest}"), "http").unwrap(),
+            clients: Place::of(&format!("ws://{clients}/ws"), Schemes::WEBSOCKET, None).unwrap(),
+            ingest: Place::of(&format!("http://{ingest}"), Schemes::INGEST, None).unwrap(),
             speech: Speech::Floor(Framing::Raw),
         },
         scenario: Scenario::Throughput {

@@ -34,6 +34,7 @@ mod refused_handshakes;
 mod scenarios;
 mod slow;
 mod slow_handshakes;
+mod transport;
 
 mod event_bytes;
 mod events;

@@ -105,7 +105,7 @@ impl Engine<'_> {
     }
 
     fn try_begin(&mut self, connection: usize) -> io::Result<()> {
-        let mut link = Link::open(self.target.clients.address, self.sources, connection)?;
+        let mut link = Link::open(&self.target.clients, self.sources, connection)?;
         let interest = Interest::READABLE | Interest::WRITABLE;
         self.poll
             .registry()

@@ -6,11 +6,12 @@ use std::{env, num::NonZeroUsize, path::PathBuf, time::Duration};
 use clap::Subcommand;
 
 use super::{
-    super::{Failure, credential, signing::Signing},
+    super::{Failure, client_tls, credential, signing::Signing},
     KEY_VARIABLE,
 };
 use crate::{
     bench::{Fanout, Framing, LOST_AFTER, Place, Plan, Relay, Scenario, Speech, Target, Window},
+    client::Schemes,
     protocol::TenantName,
 };
 
@@ -66,9 +67,13 @@ pub enum Command {
 /// Where the target is, and who to be there.
 #[derive(Debug, clap::Args)]
 pub struct Common {
-    /// The relay's client listener.
+    /// The relay's client listener; wss:// for TLS.
     #[arg(long, default_value = "ws://127.0.0.1:3000/ws")]
     pub url: String,
+    /// The file with the certificates that the relay's is checked against, as PEM.
+    /// Else those that the system trusts; SSL_CERT_FILE names others.
+    #[arg(long, value_name = "FILE", verbatim_doc_comment)]
+    pub ca_file: Option<PathBuf>,
     /// The relay's ingest listener.
     #[arg(long, default_value = "http://127.0.0.1:3001")]
     pub ingest_url: String,
@@ -399,10 +404,11 @@ impl Common {
                 ingest_key: credential(self.key_file.as_deref(), env::var(KEY_VARIABLE).ok())?,
             })),
         };
+        let tls = client_tls(&self.url, self.ca_file.as_deref())?;
         let plan = Plan {
             target: Target {
-                clients: Place::of(&self.url, "ws").map_err(Failure::new)?,
-                ingest: Place::of(&self.ingest_url, "http").map_err(Failure::new)?,
+                clients: Place::of(&self.url, Schemes::WEBSOCKET, tls).map_err(Failure::new)?,
+                ingest: Place::of(&self.ingest_url, Schemes::INGEST, None).map_err(Failure::new)?,
                 speech,
             },
             scenario,

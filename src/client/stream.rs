@@ -1,0 +1,94 @@
+//! The stream to a relay: TCP, or TLS over it. Knows neither WebSocket nor HTTP.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use rustls::{ClientConfig, pki_types::ServerName};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+use super::address::Address;
+
+/// Bytes both ways.
+#[derive(Debug)]
+pub enum Stream {
+    /// In clear.
+    Tcp(TcpStream),
+    /// Encrypted.
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Stream {
+    /// Connects, over TLS where the address says so. It fails too where the
+    /// certificate is not one for the host that `tls` trusts.
+    pub(super) async fn connect(
+        address: &Address,
+        tls: Option<Arc<ClientConfig>>,
+    ) -> io::Result<Self> {
+        let stream = connect_tcp(address).await?;
+        if !address.is_tls {
+            return Ok(Self::Tcp(stream));
+        }
+        let invalid = |reason| io::Error::new(io::ErrorKind::InvalidInput, reason);
+        let tls =
+            tls.ok_or_else(|| invalid("there is nothing to check its certificate against"))?;
+        let host = ServerName::try_from(address.host.clone())
+            .map_err(|_| invalid("no certificate can be for this host"))?;
+        let stream = TlsConnector::from(tls).connect(host, stream).await?;
+        Ok(Self::Tls(Box::new(stream)))
+    }
+}
+
+/// A TCP connection that does not hold small frames back.
+pub(super) async fn connect_tcp(address: &Address) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect((address.host.as_str(), address.port)).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_flush(context),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(context),
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! What lies below HTTP: TLS, Unix sockets, and proxies that say for whom they
+//! connect.
+
+use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, sync::Arc, time::Duration};
+
+use rcgen::generate_simple_self_signed;
+use rustls::{ClientConfig, pki_types::ServerName};
+use serde_json::json;
+use sidewire::{
+    client::{Connection, Encoding, OpenError, Publisher},
+    config::{Config, Listen, Tls},
+    tls::client_config,
+};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpSocket, TcpStream, UnixStream},
+    time::timeout,
+};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+use crate::{
+    raw::{RawClient, bearer, handshake},
+    support::{PATIENCE, TestClient, TestRelay, http_over, read_answer, token},
+};
+
+/// A certificate for 127.0.0.1, and what trusts it.
+pub struct Certified {
+    files: TempDir,
+    pub trust: Arc<ClientConfig>,
+}
+
+impl Certified {
+    pub fn new() -> Self {
+        let made = generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+        let files = TempDir::new().unwrap();
+        fs::write(files.path().join("tls.crt"), made.cert.pem()).unwrap();
+        fs::write(
+            files.path().join("tls.key"),
+            made.signing_key.serialize_pem(),
+        )
+        .unwrap();
+        let trust = client_config(Some(made.cert.pem().as_bytes())).unwrap();
+        Self { files, trust }
+    }
+
+    pub fn relay(&self, settings: impl FnOnce(&mut Config)) -> TestRelay {
+        TestRelay::with(|config| {
+            config.client.tls = Some(Tls {
+                cert_file: self.files.path().join("tls.crt"),
+                key_file: self.files.path().join("tls.key"),
+            });
+            settings(config);
+        })
+    }
+
+    async fn open(&self, relay: &TestRelay) -> Result<TestClient, OpenError> {
+        let mut options = relay.options().with_token(token("acme", "ann"));
+        options.url = format!("wss://{}/ws", relay.addresses.client);
+        let options = options.with_tls(Arc::clone(&self.trust));
+        Connection::open(&options).await.map(TestClient)
+    }
+
+    /// TLS over a connection that has begun with these bytes, for which the kernel
+    /// holds little.
+    async fn stream(&self, relay: &TestRelay, begun: &[u8]) -> TlsStream<TcpStream> {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        let mut stream = socket.connect(relay.addresses.client).await.unwrap();
+        stream.write_all(begun).await.unwrap();
+        let host = ServerName::try_from("127.0.0.1").unwrap();
+        let connector = TlsConnector::from(Arc::clone(&self.trust));
+        connector.connect(host, stream).await.unwrap()
+    }
+
+    /// The same, as a client that is let in.
+    async fn let_in(&self, relay: &TestRelay, begun: &[u8]) -> TlsStream<TcpStream> {
+        let mut stream = self.stream(relay, begun).await;
+        let request = handshake(&bearer(&token("acme", "ann")));
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let answer = timeout(PATIENCE, read_answer(&mut stream)).await.unwrap();
+        assert_eq!(answer.status, 101);
+        stream
+    }
+}
+
+fn event(title: &str) -> serde_json::Value {
+    json!({
+        "topics": ["tenant:*"],
+        "workItemCreated": {"workItem": {"id": "w", "projectId": "p", "title": title}},
+    })
+}
+
+#[tokio::test]
+async fn a_client_gets_its_events_over_tls_in_order() {
+    let certified = Certified::new();
+    let relay = certified.relay(|_| ());
+    let mut client = certified.open(&relay).await.unwrap();
+    client.subscribe(&["project:p"]).await;
+    for offset in 1..=60 {
+        // Among them some that fill more than one record.
+        relay
+            .publish("acme", event(&"x".repeat(offset * 300)))
+            .await;
+    }
+    for offset in 1..=60 {
+        assert_eq!(client.event().await.position.unwrap().offset, offset);
+    }
+    client.nothing_more().await;
+    drop(client);
+    assert!(relay.stop().await);
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_is_cut_off_over_tls_too_and_the_sums_add_up() {
+    let certified = Certified::new();
+    let write_timeout = Duration::from_millis(700);
+    let relay = certified.relay(|config| {
+        config.client.write_timeout = write_timeout;
+        config.client.send_buffer = 4096;
+        config.limits.outbox_frames = 50;
+    });
+    let mut silent = certified.let_in(&relay, b"").await;
+    let mut good = certified.open(&relay).await.unwrap();
+    for offset in 1..=120 {
+        relay.publish("acme", event(&"x".repeat(8000))).await;
+        assert_eq!(good.event().await.position.unwrap().offset, offset);
+    }
+    relay
+        .metrics_where(|metrics| {
+            metrics["sidewire_connections_closed_total{reason=\"too_slow\"}"] == 1.0
+        })
+        .await;
+    let metrics = relay.metrics().await;
+    // The other has had all of them.
+    assert!(metrics["sidewire_events_written_total"] >= 120.0);
+    assert!(metrics["sidewire_events_dropped_total{reason=\"too_slow\"}"] > 0.0);
+    let mut rest = Vec::new();
+    let end = timeout(PATIENCE, silent.read_to_end(&mut rest))
+        .await
+        .unwrap();
+    assert!(end.is_err(), "it ends without a word: {end:?}");
+    good.nothing_more().await;
+    drop(good);
+    assert!(relay.stop().await);
+}
+
+#[tokio::test]
+async fn who_does_not_come_to_an_end_with_tls_is_dropped_at_the_handshake_timeout() {
+    let certified = Certified::new();
+    let relay = certified.relay(|config| {
+        config.client.handshake_timeout = Duration::from_millis(500);
+    });
+    let silent = RawClient::silent(relay.addresses.client).await;
+    // A record that says that it has 512 bytes, and has one.
+    let mut halfway = RawClient::silent(relay.addresses.client).await;
+    halfway.send(b"\x16\x03\x01\x02\x00\x01").await;
+    // Through with TLS, and then nothing: the time counts for both together.
+    let mut encrypted = certified.stream(&relay, b"").await;
+    tokio::join!(silent.ended(), halfway.ended(), async {
+        let mut rest = Vec::new();
+        let end = encrypted.read_to_end(&mut rest);
+        assert_eq!(timeout(PATIENCE, end).await.unwrap().unwrap_or(0), 0);
+    });
+    relay
+        .metrics_where(|metrics| metrics["sidewire_handshakes_timed_out_total"] == 3.0)
+        .await;
+    let metrics = relay.metrics().await;
+    assert_eq!(metrics["sidewire_tls_handshakes_failed_total"], 0.0);
+    assert!(relay.stop().await);
+}
+
+#[tokio::test]
+async fn who_speaks_no_tls_or_does_not_trust_the_relay_is_counted() {
+    let certified = Certified::new();
+    let relay = certified.relay(|_| ());
+    let mut plain = RawClient::silent(relay.addresses.client).await;
+    let request = handshake(&bearer(&token("acme", "ann")));
+    plain.send(request.as_bytes()).await;
+    relay
+        .metrics_where(|metrics| metrics["sidewire_tls_handshakes_failed_total"] == 1.0)
+        .await;
+    let stranger = Certified::new().open(&relay).await;
+    assert!(
+        matches!(stranger, Err(OpenError::Unreachable { .. })),
+        "{:?}",
+        stranger.err()
+    );
+    relay
+        .metrics_where(|metrics| metrics["sidewire_tls_handshakes_failed_total"] == 2.0)
+        .await;
+    let metrics = relay.metrics().await;
+    assert_eq!(metrics["sidewire_connections_opened_total"], 0.0);
+    assert!(relay.stop().await);
+}
+
+#[tokio::test]
+async fn a_trusted_proxy_begins_with_a_proxy_header_and_nobody_else_does() {
+    let certified = Certified::new();
+    let networks = |text: &str| vec![text.parse().unwrap()];
+    let relay = certified.relay(|config| {
+        config.client.proxy_protocol = true;
+        config.client.trusted_proxies = networks("127.0.0.0/8");
+    });
+    let line = b"PROXY TCP4 203.0.113.9 127.0.0.1 4711 3000\r\n";
+    let client = certified.let_in(&relay, line).await;
+    let mut bare = RawClient::silent(relay.addresses.client).await;
+    bare.send(b"GET /ws HTTP/1.1\r\nHost: relay\r\n\r\n").await;
+    bare.ended().await;
+    let metrics = relay.metrics().await;
+    assert_eq!(metrics["sidewire_proxy_headers_malformed_total"], 1.0);
+    assert_eq!(metrics["sidewire_connections_opened_total"], 1.0);
+    drop(client);
+    assert!(relay.stop().await);
+
+    let relay = certified.relay(|config| {
+        config.client.proxy_protocol = true;
+        config.client.trusted_proxies = networks("192.0.2.0/24");
+    });
+    let client = certified.let_in(&relay, b"").await;
+    drop(client);
+    assert!(relay.stop().await);
+}
+
+fn mode(path: &PathBuf) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+#[tokio::test]
+async fn backends_and_operators_can_come_by_unix_sockets_which_go_with_the_relay() {
+    let directory = TempDir::new().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let relay = TestRelay::with(|config| {
+        config.ingest.listen = Listen::Unix(path("ingest.sock"));
+        config.ingest.keys.clear();
+        config.ops.listen = Listen::Unix(path("ops.sock"));
+    });
+    assert_eq!(
+        [mode(&path("ingest.sock")), mode(&path("ops.sock"))],
+        [0o660; 2]
+    );
+    let mut client = relay.connect("acme", "ann").await;
+    let url = format!("unix:{}", path("ingest.sock").display());
+    let backend = Publisher::new(&url, None).unwrap();
+    for offset in 1..=2 {
+        let body = event("x").to_string();
+        let answer = backend.post("acme", body, Encoding::Json, &[], false).await;
+        assert_eq!(answer.unwrap().status, 200);
+        assert_eq!(client.event().await.position.unwrap().offset, offset);
+    }
+    let stream = UnixStream::connect(path("ops.sock")).await.unwrap();
+    let answer = http_over(stream, "GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n", b"").await;
+    assert_eq!(answer.status, 200);
+    drop(client);
+    assert!(relay.stop().await);
+    assert_eq!(fs::read_dir(&directory).unwrap().count(), 0);
+}

@@ -22,6 +22,8 @@ pub(crate) fn sidewire(args: &[&str]) -> Command {
     command.args(args);
     for variable in [
         "NOTIFY_SOCKET",
+        "WATCHDOG_USEC",
+        "WATCHDOG_PID",
         "CREDENTIALS_DIRECTORY",
         "SIDEWIRE_TOKEN",
         "SIDEWIRE_INGEST_KEY",

@@ -107,7 +107,13 @@ impl Relay {
 
     /// Serves with the files, and waits until it says where it listens.
     pub(crate) fn serve(files: Files) -> Self {
-        let process = Process::start(files.serve());
+        let serve = files.serve();
+        Self::started(files, serve)
+    }
+
+    /// The same by this command.
+    pub(crate) fn started(files: Files, serve: Command) -> Self {
+        let process = Process::start(serve);
         let line = process.stderr_has(|log| log_line(log, "the relay takes connections"));
         let address = |listener: &str| line[listener].as_str().unwrap().parse().unwrap();
         Self {

@@ -18,6 +18,7 @@
 mod raw;
 mod support;
 
+mod admin;
 mod bench;
 mod bench_faults;
 mod closing;
@@ -28,6 +29,7 @@ mod endings;
 mod fanout;
 mod frames;
 mod handshake;
+mod key_sets;
 mod refused_handshakes;
 mod scenarios;
 mod slow;

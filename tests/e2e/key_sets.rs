@@ -269,6 +269,11 @@ async fn a_relay_without_a_key_is_not_ready_until_it_has_fetched_one() {
     assert_eq!(answer.json()["detail"], keys);
     assert!(keys.as_str().unwrap().starts_with("no key set"), "{keys}");
 
+    // Whether the token is good cannot be said.
+    match relay.connect_with(OLD.token("old")).await.err() {
+        Some(OpenError::Refused(problem)) => assert_eq!(problem.status, 503),
+        other => panic!("{other:?}"),
+    }
     issuer.has(&[OLD.jwk("old")]);
     let answer = loop {
         let answer = ask().await;

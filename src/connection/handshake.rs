@@ -315,6 +315,14 @@ async fn authenticate(
         user_id: only(&query, "user_id")?,
     };
     verify(relay, credentials).await.map_err(|error| {
+        if error != TokenError::Missing && relay.live().authenticator.has_no_key() {
+            // The token may be good: nobody is to get another one for that.
+            return Problem::unavailable(
+                ErrorCode::InternalError,
+                "no key to verify tokens with could be fetched yet",
+                relay.retry_after(),
+            );
+        }
         relay.metrics.client_not_authenticated(error.reason());
         Problem::unauthenticated(error.to_string())
     })

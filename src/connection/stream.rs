@@ -59,11 +59,17 @@ impl Transport for tokio::io::DuplexStream {
     fn reset(&self) {}
 }
 
+/// The config allows 1 GiB at the most.
+fn narrow(bytes: usize) -> u32 {
+    u32::try_from(bytes).unwrap_or(u32::MAX)
+}
+
 /// A WebSocket over a byte stream.
 #[derive(Debug)]
 pub(super) struct FrameStream<S> {
     io: S,
-    message_bytes_max: usize,
+    /// Half of a `usize`, for which there is room beside the flag below.
+    message_bytes_max: u32,
     /// `None` between two messages: most connections are silent most of the time,
     /// and this is what is largest about one.
     reading: Option<Box<Reading>>,
@@ -115,7 +121,8 @@ struct Reading {
 }
 
 impl Reading {
-    fn new(message_bytes_max: usize) -> Box<Self> {
+    fn new(message_bytes_max: u32) -> Box<Self> {
+        let message_bytes_max = usize::try_from(message_bytes_max).unwrap_or(usize::MAX);
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER_BYTES)
             .write_buffer_size(0)
@@ -129,7 +136,7 @@ impl Reading {
         })
     }
 
-    fn begun(reading: &mut Option<Box<Self>>, message_bytes_max: usize) -> &mut Self {
+    fn begun(reading: &mut Option<Box<Self>>, message_bytes_max: u32) -> &mut Self {
         reading.get_or_insert_with(|| Self::new(message_bytes_max))
     }
 
@@ -143,7 +150,7 @@ impl Reading {
 impl<S: Transport> FrameStream<S> {
     /// Bounds the messages that begin from now on.
     pub(super) fn bound_messages(&mut self, message_bytes_max: usize) {
-        self.message_bytes_max = message_bytes_max;
+        self.message_bytes_max = narrow(message_bytes_max);
     }
 
     /// A WebSocket whose handshake is over. `read_ahead` is what was read behind
@@ -156,7 +163,7 @@ impl<S: Transport> FrameStream<S> {
     ) -> Self {
         let mut stream = Self {
             io,
-            message_bytes_max,
+            message_bytes_max: narrow(message_bytes_max),
             reading: None,
             at_end: false,
             unflushed: None,
@@ -388,7 +395,7 @@ mod tests {
 
     #[test]
     fn all_of_tungstenites_limits_are_set() {
-        let reading = Reading::new(MESSAGE_BYTES_MAX);
+        let reading = Reading::new(narrow(MESSAGE_BYTES_MAX));
         let config = reading.context.get_config();
         assert_eq!(config.read_buffer_size, READ_BUFFER_BYTES);
         assert_eq!(config.write_buffer_size, 0);

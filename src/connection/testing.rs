@@ -84,14 +84,14 @@ pub(super) async fn settle() {
 }
 
 /// A shard of its own, with a hub that takes what is published.
-pub(super) struct Bench {
-    pub(super) shard: Rc<Shard>,
+pub(crate) struct Bench {
+    pub(crate) shard: Rc<Shard>,
     registry: Arc<Registry>,
 }
 
 impl Bench {
     /// With the default configuration.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::with(|_| ())
     }
 

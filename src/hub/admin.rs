@@ -118,13 +118,15 @@ impl Admin {
         let Some(log) = self.registry.log_of(name, Instant::now()) else {
             return Ok(None);
         };
-        Ok((all.connections > 0 || log.has_events).then(|| TenantView {
-            connections: all.connections,
-            users: all.users.len(),
-            topics: all.topics.len(),
-            head: log.head,
-            tail: log.tail,
-        }))
+        Ok(
+            (all.connections > 0 || log.has_events).then_some(TenantView {
+                connections: all.connections,
+                users: all.users.len(),
+                topics: all.topics.len(),
+                head: log.head,
+                tail: log.tail,
+            }),
+        )
     }
 
     /// Asks all at once, and waits for each.

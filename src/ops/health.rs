@@ -149,3 +149,62 @@ pub(super) fn faults(checks: &Checks) -> impl Iterator<Item = &str> {
     let found = checks.iter().map(|(_, found)| found.as_str());
     found.filter(|found| *found != OK)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use tokio::{task::spawn_local, time::Instant};
+
+    use super::*;
+    use crate::connection::testing::{Bench, simulate};
+
+    async fn wrong(health: &Health) -> Vec<(&'static str, String)> {
+        let checks = health.checks().await;
+        checks
+            .into_iter()
+            .filter(|(_, found)| found != OK)
+            .collect()
+    }
+
+    #[test]
+    fn a_relay_is_ready_when_its_shards_answer_and_not_before() {
+        simulate(async {
+            let bench = Bench::new();
+            let health = Arc::new(Health::new(Arc::clone(&bench.shard.relay), 1));
+            let listening = health.listening();
+            health.set_running();
+            // Nobody serves the shard's inbox: it is stuck.
+            let began = Instant::now();
+            let silent = [("shards", "shard 0 does not answer".to_owned())];
+            assert_eq!(wrong(&health).await, silent);
+            assert_eq!(began.elapsed(), SHARD_TIMEOUT);
+            assert!(!health.shards_answer().await);
+
+            let hub = Rc::clone(&bench.shard.hub);
+            spawn_local(async move { hub.answer_calls().await });
+            assert_eq!(wrong(&health).await, []);
+            assert!(health.shards_answer().await);
+            drop(listening);
+            let deaf = "0 of 1 listeners take connections".to_owned();
+            assert_eq!(wrong(&health).await, [("listeners", deaf)]);
+        });
+    }
+
+    #[test]
+    fn the_end_counts_even_where_the_start_is_not_over() {
+        simulate(async {
+            let bench = Bench::new();
+            let hub = Rc::clone(&bench.shard.hub);
+            spawn_local(async move { hub.answer_calls().await });
+            let health = Health::new(Arc::clone(&bench.shard.relay), 0);
+            let names = |wrong: Vec<(&'static str, String)>| {
+                wrong.into_iter().map(|(name, _)| name).collect::<Vec<_>>()
+            };
+            assert_eq!(names(wrong(&health).await), ["start"]);
+            health.set_draining();
+            health.set_running();
+            assert_eq!(names(wrong(&health).await), ["drain"]);
+        });
+    }
+}

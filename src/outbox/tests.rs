@@ -238,3 +238,17 @@ fn numbered_frame(number: u8, len: usize) -> Box<[u8]> {
     frame.resize(len + 2, number);
     frame.into()
 }
+
+#[test]
+fn limits_that_change_hold_for_outboxes_that_there_are() {
+    let pool = OutboxPool::new(ROOMY);
+    let outbox = Outbox::new(&pool);
+    assert_eq!(offer(&outbox, &event("m"), 1, 1), TAKEN_FIRST);
+    pool.set_limits(OutboxLimits {
+        frames: 1,
+        bytes: 1 << 20,
+    });
+    assert!(!outbox.is_half_free());
+    assert_eq!(offer(&outbox, &event("n"), 2, 2), Offered::Overflowed);
+    assert_eq!(outbox.ending(), Some(Ending::TooSlow));
+}

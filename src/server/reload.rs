@@ -27,10 +27,9 @@ impl Server {
         let running = self.relay.live.load_full();
         let path = path.to_owned();
         // The files may lie where to read them takes a while.
-        let read = spawn_blocking(move || read(&path, &running)).await.ok()?;
-        let now = self.relay.clock.unix_seconds();
+        let read = spawn_blocking(move || read(&path, &running)).await;
         match read {
-            Ok(read) => {
+            Ok(Ok(read)) => {
                 for key in &read.fixed {
                     tracing::warn!(
                         key,
@@ -38,13 +37,19 @@ impl Server {
                     );
                 }
                 let live = self.apply(read.live).await;
+                let now = self.relay.clock.unix_seconds();
                 self.relay.metrics.reloaded(Some(now));
                 tracing::info!("the config is reloaded");
                 Some(live)
             }
-            Err(error) => {
+            Ok(Err(error)) => {
                 self.relay.metrics.reloaded(None);
                 tracing::error!("the config is not reloaded, and nothing has changed: {error}");
+                None
+            }
+            // A fault of the relay's, which is counted and logged as such.
+            Err(_) => {
+                self.relay.metrics.reloaded(None);
                 None
             }
         }

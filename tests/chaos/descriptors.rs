@@ -1,6 +1,9 @@
 //! More clients than the process has descriptors for.
 
-use std::time::{Duration, Instant};
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use prost::Message as _;
 use sidewire::client::{Connection, Encoding, OpenError, Received};
@@ -27,7 +30,7 @@ const EVENTS: u64 = 50;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn out_of_descriptors_it_rests_serves_those_who_are_there_and_answers_backends() {
     let descriptors = setting("SIDEWIRE_DESCRIPTORS").unwrap_or(DESCRIPTORS);
-    let relay = Relay::serve_with_descriptors(files("", "", ""), descriptors);
+    let relay = serve_with(descriptors);
     let message = "the limit of descriptors bounds the connections of clients";
     let line = relay.process.stderr_has(|log| log_line(log, message));
     let room = line["clients"].as_u64().unwrap() as usize;
@@ -96,4 +99,23 @@ async fn out_of_descriptors_it_rests_serves_those_who_are_there_and_answers_back
     live.push(timeout(PATIENCE, late).await.unwrap());
     drop(live);
     assert_unharmed(relay).await;
+}
+
+/// A relay in a process that may have so many descriptors.
+fn serve_with(descriptors: usize) -> Relay {
+    let files = files("", "", "");
+    let serve = files.serve();
+    let mut command = Command::new("sh");
+    command.args([
+        "-c",
+        &format!("ulimit -n {descriptors}; exec \"$0\" \"$@\""),
+    ]);
+    command.arg(serve.get_program()).args(serve.get_args());
+    for (name, value) in serve.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    Relay::started(files, command)
 }

@@ -25,6 +25,8 @@ pub(crate) fn sidewire(args: &[&str]) -> Command {
         "LISTEN_PID",
         "LISTEN_FDS",
         "LISTEN_FDNAMES",
+        "WATCHDOG_USEC",
+        "WATCHDOG_PID",
         "CREDENTIALS_DIRECTORY",
         "SIDEWIRE_TOKEN",
         "SIDEWIRE_INGEST_KEY",

@@ -107,22 +107,13 @@ impl Relay {
 
     /// Serves with the files, and waits until it says where it listens.
     pub(crate) fn serve(files: Files) -> Self {
-        Self::run(files.serve(), files)
-    }
-
-    /// The same, in a process that may have so many descriptors.
-    pub(crate) fn serve_with_descriptors(files: Files, count: usize) -> Self {
         let serve = files.serve();
-        let mut command = Command::new("sh");
-        command.args(["-c", &format!("ulimit -n {count}; exec \"$0\" \"$@\"")]);
-        command.arg(serve.get_program()).args(serve.get_args());
-        command.env_remove("NOTIFY_SOCKET");
-        command.env_remove("CREDENTIALS_DIRECTORY");
-        Self::run(command, files)
+        Self::started(files, serve)
     }
 
-    fn run(command: Command, files: Files) -> Self {
-        let process = Process::start(command);
+    /// The same by this command.
+    pub(crate) fn started(files: Files, serve: Command) -> Self {
+        let process = Process::start(serve);
         let line = process.stderr_has(|log| log_line(log, "the relay takes connections"));
         let address = |listener: &str| line[listener].as_str().unwrap().parse().unwrap();
         Self {

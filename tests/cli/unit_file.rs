@@ -77,3 +77,35 @@ fn the_socket_is_the_clients_and_is_where_the_relay_would_listen() {
     assert_eq!(setting(&socket, "FileDescriptorName"), "client");
     assert_eq!(setting(&socket, "WantedBy"), "sockets.target");
 }
+
+#[test]
+fn a_reload_is_the_signal_that_the_relay_takes() {
+    assert_eq!(setting(&unit(), "ExecReload"), "/bin/kill -HUP $MAINPID");
+}
+
+#[test]
+fn the_watchdog_is_more_patient_than_the_look_at_the_shards() {
+    let watchdog = humantime::parse_duration(setting(&unit(), "WatchdogSec")).unwrap();
+    assert!(
+        watchdog / 2 > 2 * sidewire::ops::SHARD_TIMEOUT,
+        "{watchdog:?}"
+    );
+}
+
+#[test]
+fn systemd_finds_the_unit_as_hardened_as_it_is_said_to_be() {
+    if !is_on_path("systemd-analyze") {
+        return;
+    }
+    let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd/sidewire.service");
+    let mut security = std::process::Command::new("systemd-analyze");
+    // In tenths: at most 1.1.
+    security.args(["security", "--offline=true", "--no-pager", "--threshold=11"]);
+    security.arg(unit);
+    let judged = Process::run(security);
+    assert!(judged.status.success(), "{judged:?}");
+    assert!(
+        judged.stdout.contains("Overall exposure level"),
+        "{judged:?}"
+    );
+}

@@ -18,6 +18,7 @@
 mod raw;
 mod support;
 
+mod admin;
 mod bench;
 mod bench_faults;
 mod closing;
@@ -29,6 +30,7 @@ mod fanout;
 mod frames;
 mod handshake;
 mod heartbeat;
+mod key_sets;
 mod limits;
 mod refused_handshakes;
 mod scenarios;

@@ -366,3 +366,48 @@ fn an_error_tells_the_operator_what_to_do() {
         assert!(error.to_string().contains(words), "{error}");
     }
 }
+
+#[test]
+fn of_a_set_that_was_fetched_secrets_and_what_is_not_offered_are_passed_over() {
+    let secret = json!({"kty": "oct", "alg": "HS256", "kid": "s", "k": "YWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWE"});
+    let encryption = json!({"kty": "RSA", "use": "enc", "n": "AQAB", "e": "AQAB"});
+    let unknown = json!({"kty": "XYZ", "kid": "u"});
+    let curve = json!({"kty": "EC", "crv": "secp256k1", "x": "AA", "y": "AA"});
+    let set = |keys: &[Value]| json!({ "keys": keys }).to_string();
+    let all = [
+        secret.clone(),
+        rfc_jwk(OKP),
+        encryption,
+        unknown,
+        curve,
+        rfc_jwk(EC),
+    ];
+    let (keys, passed_over) = VerificationKey::from_fetched_jwks(set(&all).as_bytes()).unwrap();
+    let algorithms: Vec<_> = keys.iter().map(VerificationKey::algorithm).collect();
+    assert_eq!((algorithms.len(), passed_over), (2, 4), "{algorithms:?}");
+    assert!(algorithms.iter().all(|algorithm| !algorithm.is_symmetric()));
+    let only_secret = VerificationKey::from_fetched_jwks(set(&[secret]).as_bytes());
+    assert_eq!(only_secret.map(drop), Err(KeyError::EmptyJwks));
+}
+
+#[test]
+fn a_fingerprint_tells_keys_names_and_algorithms_apart_and_shows_none() {
+    let [a, b] = [[b'a'; 64], [b'b'; 64]].map(Secret::new);
+    let of = |algorithm, kid: Option<&str>, secret: &Secret| {
+        let kid = kid.map(str::to_owned);
+        VerificationKey::from_secret(algorithm, kid, secret)
+            .unwrap()
+            .fingerprint()
+    };
+    let one = of(Algorithm::HS256, Some("k"), &a);
+    assert_eq!(one, of(Algorithm::HS256, Some("k"), &a));
+    for other in [
+        of(Algorithm::HS256, Some("k"), &b),
+        of(Algorithm::HS384, Some("k"), &a),
+        of(Algorithm::HS256, Some("l"), &a),
+        of(Algorithm::HS256, Some(""), &a),
+        of(Algorithm::HS256, None, &a),
+    ] {
+        assert_ne!(one, other);
+    }
+}

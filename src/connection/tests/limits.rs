@@ -49,6 +49,7 @@ fn reload(bench: &Bench, settings: impl FnOnce(&mut Config)) {
         config,
         authenticator: crate::auth::Authenticator::Open,
         ingest_keys: live.ingest_keys.clone(),
+        tls: None,
     }));
 }
 

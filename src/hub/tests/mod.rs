@@ -1,5 +1,6 @@
 //! The hub against a naive model, and its corners one by one.
 
+mod admin;
 mod idempotency;
 mod isolation;
 mod memory;

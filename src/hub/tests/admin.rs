@@ -1,0 +1,102 @@
+//! What is asked of the shards beside events.
+
+use super::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// What comes of a question while these shards answer.
+async fn asked<T>(bench: &Bench, answering: &[ShardId], question: impl Future<Output = T>) -> T {
+    let shards = answering.iter().map(|id| bench.shards[*id].answer_calls());
+    tokio::select! {
+        biased;
+        _ = futures_util::future::join_all(shards), if !answering.is_empty() => unreachable!("the publisher keeps the inboxes open"),
+        answer = question => answer,
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shard_that_does_not_answer_is_named_once_the_time_is_over() {
+    let bench = Bench::new(3, WIDE);
+    let admin = bench.publisher.admin();
+    assert_eq!(asked(&bench, &[0, 1, 2], admin.ping(SECOND)).await, Ok(()));
+    let began = Instant::now();
+    let silent = asked(&bench, &[0, 2], admin.ping(SECOND)).await;
+    assert_eq!((silent, began.elapsed()), (Err(ShardSilent(1)), SECOND));
+    // Questions that wait for it in vain have their places in an inbox with a bound.
+    for _ in 0..200 {
+        assert!(admin.ping(SECOND).await.is_err());
+    }
+    assert_eq!(asked(&bench, &[0, 1, 2], admin.ping(SECOND)).await, Ok(()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_ending_already_is_not_counted_and_not_ended_again() {
+    let bench = Bench::new(2, WIDE);
+    let admin = bench.publisher.admin();
+    let [slow, one, other] = [0, 0, 1].map(|shard| bench.connect(shard, "acme", "ann"));
+    let namesake = bench.connect(1, "globex", "ann");
+    slow.outbox.end(Ending::TooSlow);
+    let ann = UserName::parse("ann").unwrap();
+    let acme = name("acme");
+    let disconnect = || asked(&bench, &[0, 1], admin.disconnect(&acme, &ann, SECOND));
+    assert_eq!(disconnect().await, Ok(2));
+    assert_eq!(disconnect().await, Ok(0));
+    let endings = [&slow, &one, &other, &namesake].map(|client| client.outbox.ending());
+    let disconnected = Some(Ending::Disconnected);
+    assert_eq!(
+        endings,
+        [Some(Ending::TooSlow), disconnected, disconnected, None]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_two_shards_have_of_a_tenant_counts_once() {
+    let bench = Bench::new(2, WIDE);
+    let admin = bench.publisher.admin();
+    let acme = name("acme");
+    let look = || asked(&bench, &[0, 1], admin.look(&acme, SECOND));
+    assert_eq!(look().await, Ok(None));
+    let clients = [(0, "ann"), (1, "ann"), (1, "bob")].map(|(shard, user)| {
+        let client = bench.connect(shard, "acme", user);
+        client.subscribe(&["project:1", &format!("board:{user}")]);
+        client
+    });
+    let view = look().await.unwrap().unwrap();
+    assert_eq!((view.connections, view.users, view.topics), (3, 2, 3));
+    assert_eq!((view.head, view.tail), (view.head, view.head));
+    drop(clients);
+    assert_eq!(look().await, Ok(None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn bounds_that_are_lowered_hold_from_then_on() {
+    let bench = Bench::new(1, WIDE);
+    let timeouts = PublishTimeouts {
+        inbox: SECOND,
+        ack: 2 * SECOND,
+    };
+    let first = bench.connect(0, "acme", "ann");
+    bench.publisher.configure(timeouts, 1, u64::MAX);
+    let full = append(
+        &bench.publisher,
+        &name("globex"),
+        vec![draft("m1", &["a:1"])],
+    )
+    .await;
+    assert_eq!(full, Err(PublishError::TenantsFull(TenantsFull)));
+    // The shard does not look at its inbox.
+    let began = Instant::now();
+    let published = append(&bench.publisher, &name("acme"), vec![draft("m2", &["a:1"])]).await;
+    assert!(!published.unwrap().acknowledged);
+    assert_eq!(began.elapsed(), 2 * SECOND);
+    bench.publisher.configure(timeouts, 2, 0);
+    let began = Instant::now();
+    let no_memory = append(&bench.publisher, &name("acme"), vec![draft("m3", &["a:1"])]).await;
+    assert_eq!(no_memory, Err(PublishError::NoMemory));
+    assert!(
+        (SECOND..2 * SECOND).contains(&began.elapsed()),
+        "{:?}",
+        began.elapsed()
+    );
+    drop(first);
+}

@@ -18,12 +18,14 @@ const SEEDS: u64 = 1_000;
 const THREADS: usize = 2;
 
 /// What must occur, and how often in so many seeds.
-const SCHEDULES: [&str; 17] = [
+const SCHEDULES: [&str; 19] = [
     "resumed",
     "refused",
     "4003",
     "4001",
     "4004",
+    "4005",
+    "limited",
     "ping",
     "reset in mid-frame",
     "first connection while published to",

@@ -1,6 +1,9 @@
 //! More clients than the process has descriptors for.
 
-use std::time::{Duration, Instant};
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use prost::Message as _;
 use sidewire::client::{Connection, Encoding, OpenError, Received};
@@ -24,10 +27,23 @@ const CPU_SHARE_MAX: f64 = 0.02;
 
 const EVENTS: u64 = 50;
 
+/// A relay in a process that may have so many descriptors.
+fn serve_with(descriptors: usize) -> Relay {
+    let files = files("", "", "");
+    let serve = files.serve();
+    let mut command = Command::new("sh");
+    let limited = format!("ulimit -n {descriptors}; exec \"$0\" \"$@\"");
+    command.args(["-c", &limited]).arg(serve.get_program());
+    command.args(serve.get_args());
+    command.env_remove("NOTIFY_SOCKET");
+    command.env_remove("CREDENTIALS_DIRECTORY");
+    Relay::run(command, files)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn out_of_descriptors_it_rests_serves_those_who_are_there_and_answers_backends() {
     let descriptors = setting("SIDEWIRE_DESCRIPTORS").unwrap_or(DESCRIPTORS);
-    let relay = Relay::serve_with_descriptors(files("", "", ""), descriptors);
+    let relay = serve_with(descriptors);
     let message = "the limit of descriptors bounds the connections of clients";
     let line = relay.process.stderr_has(|log| log_line(log, message));
     let room = line["clients"].as_u64().unwrap() as usize;

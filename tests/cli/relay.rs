@@ -110,18 +110,8 @@ impl Relay {
         Self::run(files.serve(), files)
     }
 
-    /// The same, in a process that may have so many descriptors.
-    pub(crate) fn serve_with_descriptors(files: Files, count: usize) -> Self {
-        let serve = files.serve();
-        let mut command = Command::new("sh");
-        command.args(["-c", &format!("ulimit -n {count}; exec \"$0\" \"$@\"")]);
-        command.arg(serve.get_program()).args(serve.get_args());
-        command.env_remove("NOTIFY_SOCKET");
-        command.env_remove("CREDENTIALS_DIRECTORY");
-        Self::run(command, files)
-    }
-
-    fn run(command: Command, files: Files) -> Self {
+    /// The same, by this command.
+    pub(crate) fn run(command: Command, files: Files) -> Self {
         let process = Process::start(command);
         let line = process.stderr_has(|log| log_line(log, "the relay takes connections"));
         let address = |listener: &str| line[listener].as_str().unwrap().parse().unwrap();

@@ -8,6 +8,10 @@ const A_MINUTE: Duration = Duration::from_mins(1);
 
 /// When a connection was refused. Takes up nothing until it is, for the first time.
 #[derive(Debug, Default)]
+#[expect(
+    clippy::box_collection,
+    reason = "most connections are never refused, and have a pointer to hold in place of four words"
+)]
 pub struct Refusals(Option<Box<VecDeque<Instant>>>);
 
 impl Refusals {

@@ -27,6 +27,19 @@ const CPU_SHARE_MAX: f64 = 0.02;
 
 const EVENTS: u64 = 50;
 
+/// A relay in a process that may have so many descriptors.
+fn serve_with(descriptors: usize) -> Relay {
+    let files = files("", "", "");
+    let serve = files.serve();
+    let mut command = Command::new("sh");
+    let limited = format!("ulimit -n {descriptors}; exec \"$0\" \"$@\"");
+    command.args(["-c", &limited]).arg(serve.get_program());
+    command.args(serve.get_args());
+    command.env_remove("NOTIFY_SOCKET");
+    command.env_remove("CREDENTIALS_DIRECTORY");
+    Relay::started(files, command)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn out_of_descriptors_it_rests_serves_those_who_are_there_and_answers_backends() {
     let descriptors = setting("SIDEWIRE_DESCRIPTORS").unwrap_or(DESCRIPTORS);
@@ -99,23 +112,4 @@ async fn out_of_descriptors_it_rests_serves_those_who_are_there_and_answers_back
     live.push(timeout(PATIENCE, late).await.unwrap());
     drop(live);
     assert_unharmed(relay).await;
-}
-
-/// A relay in a process that may have so many descriptors.
-fn serve_with(descriptors: usize) -> Relay {
-    let files = files("", "", "");
-    let serve = files.serve();
-    let mut command = Command::new("sh");
-    command.args([
-        "-c",
-        &format!("ulimit -n {descriptors}; exec \"$0\" \"$@\""),
-    ]);
-    command.arg(serve.get_program()).args(serve.get_args());
-    for (name, value) in serve.get_envs() {
-        match value {
-            Some(value) => command.env(name, value),
-            None => command.env_remove(name),
-        };
-    }
-    Relay::started(files, command)
 }

@@ -69,7 +69,7 @@ async fn beyond_its_cap_nobody_gets_in_and_who_is_in_stays() {
     type Settings = fn(&mut Config);
     let cases: [(&str, u16, Settings); 4] = [
         ("connections", 503, |it| {
-            it.limits.connections = Some(count(2))
+            it.limits.connections = Some(count(2));
         }),
         ("tenant_connections", 429, |it| {
             it.limits.connections_per_tenant = Some(count(2));

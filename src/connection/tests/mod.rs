@@ -1,5 +1,6 @@
 //! One client's conversation over a stream in memory, under paused time.
 
+mod certificates;
 mod conformance;
 mod endings;
 mod expiry_and_drain;

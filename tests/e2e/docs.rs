@@ -24,7 +24,7 @@ use tokio::{
 
 use crate::support::{INGEST_KEY, PATIENCE, TestRelay, http, token};
 
-const PAGES: [&str; 8] = [
+const PAGES: [&str; 9] = [
     "README.md",
     "CHANGELOG.md",
     "docs/protocol.md",
@@ -33,6 +33,7 @@ const PAGES: [&str; 8] = [
     "docs/performance.md",
     "docs/guarantees.md",
     "docs/testing.md",
+    "docs/operations.md",
 ];
 
 #[tokio::test]

@@ -29,6 +29,10 @@ pub(crate) enum Fault {
     CrossesTenants,
     /// That something has come from a client is not noticed.
     GivesUpTheLiving,
+    /// Clients may say what they like, as often as they like.
+    ForgetsToCharge,
+    /// Some messages of a client count for two.
+    ChargesTwice,
     /// What is refused for want of room is in the log all the same.
     AppendsTooEarly,
 }

@@ -6,6 +6,7 @@ use tokio::time::Instant;
 use super::conversation::Kind;
 use crate::{
     limits::{Charge, Exceeded, Heartbeats, Rate, Refusals, UserKey},
+    planted::{Fault, is_planted},
     relay::Relay,
 };
 
@@ -30,6 +31,12 @@ impl Pace {
         who: &UserKey,
         relay: &Relay,
     ) -> Result<(), Exceeded> {
+        if is_planted(Fault::ForgetsToCharge) {
+            return Ok(());
+        }
+        if is_planted(Fault::ChargesTwice) && kind == Kind::Unsubscribe {
+            relay.limits.message(who, Charge::User)?;
+        }
         match kind {
             Kind::Ping => self.ping(relay),
             Kind::Subscribe if !self.has_subscribed => {

@@ -140,6 +140,8 @@ planted! {
     a_resume_without_the_implicit_topics_is_found: ForgetsImplicitTopics,
     an_event_of_another_tenant_is_found: CrossesTenants,
     a_living_client_that_is_given_up_is_found: GivesUpTheLiving,
+    a_rate_that_is_not_kept_is_found: ForgetsToCharge,
+    a_message_that_is_charged_twice_is_found: ChargesTwice,
     an_append_before_the_places_are_reserved_is_found: AppendsTooEarly,
 }
 

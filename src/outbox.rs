@@ -221,6 +221,9 @@ impl Outbox {
     /// Takes the event if there is room. The limits are looked at once for each
     /// item: below both, the item is taken whole, so that no allowed event or
     /// batch is too big for a connection that keeps up.
+    // Left to itself, the compiler makes it a call of its own or not by what else has
+    // changed in the crate; as a call, a delivery takes 40 instructions more of 75.
+    #[inline]
     pub fn offer(&self, offer: &Offer) -> Offered {
         let mut state = self.state.borrow_mut();
         if state.taken == offer.number && !is_planted(Fault::DeliversTwice) {

@@ -27,6 +27,27 @@ pub(super) struct Fanout {
     pub(super) overflowed: u64,
 }
 
+impl Fanout {
+    /// Offers the event to one more connection.
+    #[inline(always)]
+    fn offer(&mut self, offer: &Offer, outbox: &Rc<Outbox>, to_wake: &mut VecDeque<Rc<Outbox>>) {
+        match outbox.offer(offer) {
+            Offered::Taken { to_wake: due } => {
+                self.matched += 1;
+                if due {
+                    to_wake.push_back(Rc::clone(outbox));
+                }
+            }
+            Offered::Overflowed => {
+                self.matched += 1;
+                self.overflowed += 1;
+            }
+            Offered::Owed => self.matched += 1,
+            Offered::TakenBefore | Offered::Ended => {}
+        }
+    }
+}
+
 impl TenantIndex {
     /// Adds a connection, to which the events for the whole tenant go.
     pub(super) fn add(&mut self, id: ConnectionId, outbox: &Rc<Outbox>) {
@@ -93,23 +114,17 @@ impl TenantIndex {
     ) -> Fanout {
         let mut fanout = Fanout::default();
         for topic in event.topics() {
-            let Some(subscribers) = self.subscribers(topic) else {
-                continue;
-            };
-            subscribers.for_each(|outbox| match outbox.offer(offer) {
-                Offered::Taken { to_wake: due } => {
-                    fanout.matched += 1;
-                    if due {
-                        to_wake.push_back(Rc::clone(outbox));
+            // Not by `for_each`, which calls its closure for each: that took 16
+            // instructions more of the 73 of a delivery.
+            match self.subscribers(topic) {
+                None | Some(Subscribers::None) => {}
+                Some(Subscribers::One(_, outbox)) => fanout.offer(offer, outbox, to_wake),
+                Some(Subscribers::Many(many)) => {
+                    for outbox in many.values() {
+                        fanout.offer(offer, outbox, to_wake);
                     }
                 }
-                Offered::Overflowed => {
-                    fanout.matched += 1;
-                    fanout.overflowed += 1;
-                }
-                Offered::Owed => fanout.matched += 1,
-                Offered::TakenBefore | Offered::Ended => {}
-            });
+            }
         }
         fanout
     }

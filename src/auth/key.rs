@@ -15,8 +15,15 @@ const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 
 /// Tells keys apart without showing them: a part of the hash of a key, its algorithm
 /// and its `kid`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct KeyFingerprint(NonZeroU64);
+
+impl fmt::Debug for KeyFingerprint {
+    /// Not the number, by which a weak secret could be guessed at leisure.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyFingerprint").finish_non_exhaustive()
+    }
+}
 
 impl KeyFingerprint {
     fn of(algorithm: Algorithm, kid: Option<&str>, material: &[u8]) -> Self {

@@ -155,6 +155,18 @@ impl Auth {
                 "add [[auth.keys]] with a secret_file, public_key_file, jwks_file or jwks_url",
             );
         }
+        for (index, key) in self.keys.iter().enumerate() {
+            let earlier = self.keys.iter().take(index);
+            if let AuthKey::JwksUrl { url } = key
+                && earlier.clone().any(|other| other == key)
+            {
+                problems.refuse(
+                    format!("auth.keys[{index}].jwks_url"),
+                    format!("is {url}, which another key has too"),
+                    "name each key set once",
+                );
+            }
+        }
         let texts = [
             ("auth.issuer", self.issuer.as_ref()),
             ("auth.audience", self.audience.as_ref()),

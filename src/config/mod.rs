@@ -134,6 +134,7 @@ impl Config {
         self.ops.check(&mut problems);
         self.log.check(&mut problems);
         self.check_open_door(&mut problems);
+        self.check_key_sets(&mut problems);
         self.check_listeners(&mut problems);
         problems
     }
@@ -147,6 +148,20 @@ impl Config {
                     "\"none\" lets in whoever can connect, and client.listen is {listen}, which is not loopback"
                 ),
                 "set client.listen = \"127.0.0.1:3000\", or mode = \"jwt\" and a key",
+            );
+        }
+    }
+
+    /// Who waits for a key to be fetched waits within its handshake.
+    fn check_key_sets(&self, problems: &mut Problems) {
+        let fetches = |key: &AuthKey| matches!(key, AuthKey::JwksUrl { .. });
+        if self.auth.keys.iter().any(fetches)
+            && self.auth.jwks_timeout >= self.client.handshake_timeout
+        {
+            problems.refuse(
+                "auth.jwks_timeout",
+                "is not less than client.handshake_timeout, within which a client waits for a key to be fetched",
+                "make the one shorter or the other longer",
             );
         }
     }

@@ -592,3 +592,30 @@ proptest::proptest! {
         }
     }
 }
+
+#[test]
+fn a_key_set_is_named_once_and_fetched_within_a_handshake() {
+    let set = "[[auth.keys]]\njwks_url = \"https://login.example.com/jwks\"\n";
+    assert_refused_once(
+        &format!("{set}{set}"),
+        4,
+        "auth.keys[2].jwks_url: is https://login.example.com/jwks, which another key has too",
+    );
+    let refusal = refusal(&format!("{set}[client]\nhandshake_timeout = \"5s\"\n"));
+    assert!(
+        refusal.contains("auth.jwks_timeout: is not less than"),
+        "{refusal}"
+    );
+}
+
+#[test]
+fn a_network_that_could_hold_no_address_is_refused() {
+    assert!(
+        parse(&format!(
+            "{KEY}[client]\ntrusted_proxies = [\"10.0.0.0/8\", \"::1\", \"::ffff:10.0.0.1\"]"
+        ))
+        .is_ok()
+    );
+    let text = "[client]\ntrusted_proxies = [\"::ffff:10.0.0.0/104\"]\n";
+    assert_refused(text, 2, "client.trusted_proxies");
+}

@@ -73,9 +73,16 @@ pub(super) fn duration_if_given<'de, D: Deserializer<'de>>(
 
 /// Addresses, and networks such as `10.0.0.0/8`.
 pub(super) fn networks<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<IpNet>, D::Error> {
+    // One of IPv4 addresses in the notation of IPv6 would hold none: addresses are
+    // compared in their own.
+    let is_mapped = |network: &IpNet| match network {
+        IpNet::V6(network) => network.addr().to_ipv4_mapped().is_some(),
+        IpNet::V4(_) => false,
+    };
     let network = |text: &String| {
-        let address = text.parse::<IpAddr>().map(IpNet::from);
-        address.or_else(|_| text.parse::<IpNet>()).map_err(|_| {
+        let address = text.parse::<IpAddr>().map(|it| it.to_canonical().into());
+        let network = address.or_else(|_| text.parse::<IpNet>()).ok();
+        network.filter(|it| !is_mapped(it)).ok_or_else(|| {
             D::Error::invalid_value(
                 Unexpected::Str(text),
                 &"an IP address or a network, such as \"10.0.0.7\" or \"10.0.0.0/8\"",

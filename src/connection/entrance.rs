@@ -12,7 +12,11 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-use super::{client_address, handshake, proxy_header};
+use super::{
+    client_address,
+    handshake::{self, Newcomer},
+    proxy_header,
+};
 use crate::{relay::Shard, tls};
 
 /// Serves the client of an accepted connection, from the first byte to the last; its
@@ -25,18 +29,28 @@ pub async fn serve_tcp<H: 'static>(shard: Rc<Shard>, stream: TcpStream, peer: Ip
     let Some((stream, peer)) = in_time(&shard, until, announced(&shard, stream, peer)).await else {
         return;
     };
+    let newcomer = Newcomer {
+        peer,
+        is_counted: tls.is_some(),
+    };
     let Some(tls) = tls else {
-        if let Some(talk) = handshake::serve_until(until, shard, stream, peer, held).await {
+        if let Some(talk) = handshake::serve_until(until, shard, stream, newcomer, held).await {
             spawn_local(talk);
         }
         return;
     };
+    // Counted before TLS, which costs more than all that follows. Who is over the limit
+    // cannot be told, since that would need TLS.
+    if let Err(exceeded) = shard.relay.limits.handshake() {
+        shard.relay.metrics.exceeded(exceeded.limit);
+        return;
+    }
     let Some(stream) = in_time(&shard, until, encrypted(&shard, stream, tls)).await else {
         return;
     };
     // In a box, as it is large beside what an idle connection holds otherwise.
     let stream = Box::new(stream);
-    if let Some(talk) = handshake::serve_until(until, shard, stream, peer, held).await {
+    if let Some(talk) = handshake::serve_until(until, shard, stream, newcomer, held).await {
         spawn_local(talk);
     }
 }

@@ -38,6 +38,14 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// The only path of this listener.
 const PATH: &str = "/ws";
 
+/// Who connects.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Newcomer {
+    pub(super) peer: IpAddr,
+    /// Its handshake has been counted among those of a second.
+    pub(super) is_counted: bool,
+}
+
 /// Lets one client in, and gives the conversation that is to be had with it: a
 /// future of its own, since the handshake's state is large and the conversation
 /// lasts. `None` when the client is refused, or takes longer than the configured
@@ -48,7 +56,11 @@ pub async fn serve<S: Transport + Send + 'static, H>(
     peer: IpAddr,
     held: H,
 ) -> Option<impl Future<Output = ()> + use<S, H>> {
-    serve_until(deadline(&shard), shard, stream, peer, held).await
+    let newcomer = Newcomer {
+        peer,
+        is_counted: false,
+    };
+    serve_until(deadline(&shard), shard, stream, newcomer, held).await
 }
 
 /// When a client that comes now has to be through its handshake.
@@ -61,10 +73,10 @@ pub(super) async fn serve_until<S: Transport + Send + 'static, H>(
     until: Instant,
     shard: Rc<Shard>,
     stream: S,
-    peer: IpAddr,
+    newcomer: Newcomer,
     held: H,
 ) -> Option<impl Future<Output = ()> + use<S, H>> {
-    let handshake = shake_hands(Rc::clone(&shard), stream, peer);
+    let handshake = shake_hands(Rc::clone(&shard), stream, newcomer);
     let Ok(accepted) = timeout_at(until, handshake).await else {
         shard.relay.metrics.handshake_timed_out();
         return None;
@@ -79,14 +91,16 @@ type Accepted = Rc<Cell<Option<(Admitted, OnUpgrade)>>>;
 pub(super) async fn shake_hands<S: Transport + Send + 'static>(
     shard: Rc<Shard>,
     stream: S,
-    peer: IpAddr,
+    newcomer: Newcomer,
 ) -> Option<(Admitted, S, Bytes)> {
     let accepted = Accepted::default();
     let head_max = shard.relay.live().config.client.head_max;
     let metrics = Arc::clone(&shard.relay.metrics);
     let service = {
         let accepted = Rc::clone(&accepted);
-        service_fn(move |request| answer(Rc::clone(&shard), peer, Rc::clone(&accepted), request))
+        service_fn(move |request| {
+            answer(Rc::clone(&shard), newcomer, Rc::clone(&accepted), request)
+        })
     };
     let served = http1::Builder::new()
         // The caller times the handshake as a whole.
@@ -122,12 +136,12 @@ fn refused_by_hyper(error: &hyper::Error) -> Option<StatusCode> {
 
 async fn answer(
     shard: Rc<Shard>,
-    peer: IpAddr,
+    newcomer: Newcomer,
     accepted: Accepted,
     mut request: Request<Incoming>,
 ) -> Result<Response, Infallible> {
-    let address = client_address(&shard.relay, peer, request.headers());
-    let response = admit(&shard, address, &request)
+    let address = client_address(&shard.relay, newcomer.peer, request.headers());
+    let response = admit(&shard, newcomer, address, &request)
         .await
         .map(|(admitted, response)| {
             accepted.set(Some((admitted, hyper::upgrade::on(&mut request))));
@@ -158,6 +172,7 @@ fn client_address(relay: &Relay, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
 /// Lets the client in, or says why not.
 async fn admit(
     shard: &Rc<Shard>,
+    newcomer: Newcomer,
     address: IpAddr,
     request: &Request<Incoming>,
 ) -> Result<(Admitted, Response), Problem> {
@@ -171,10 +186,12 @@ async fn admit(
     check_not_draining(relay)?;
     let key = websocket_key(request)?;
     // Before the token is looked at, which is what a handshake costs most.
-    relay
-        .limits
-        .handshake()
-        .map_err(|exceeded| too_often(relay, exceeded))?;
+    if !newcomer.is_counted {
+        relay
+            .limits
+            .handshake()
+            .map_err(|exceeded| too_often(relay, exceeded))?;
+    }
     check_origin(relay, request)?;
     let offer =
         Offer::parse(request.headers()).map_err(|error| Problem::invalid(error.to_string()))?;

@@ -161,6 +161,22 @@ impl Bench {
         Self { shard, registry }
     }
 
+    /// With other settings from now on, as a reload has it.
+    pub(super) fn reload(&self, settings: impl FnOnce(&mut Config)) {
+        let relay = &self.shard.relay;
+        let live = relay.live.load_full();
+        let mut config = live.config.clone();
+        settings(&mut config);
+        relay.limits.configure(&config);
+        relay.live.store(Arc::new(Live {
+            config,
+            authenticator: Authenticator::Open,
+            ingest_keys: live.ingest_keys.clone(),
+            tls: None,
+        }));
+        self.shard.hub.ring_all();
+    }
+
     /// A client of the tenant `acme` whose stream holds `buffer` bytes each way.
     pub(super) fn connect(&self, buffer: usize) -> Client {
         self.connect_until(None, buffer)

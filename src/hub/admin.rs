@@ -3,15 +3,16 @@
 //! a place in a small inbox of its own, so that it waits behind no event. Knows no
 //! HTTP.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
+use futures_util::future::join_all;
 use tokio::{
     sync::{mpsc, oneshot},
     time::{Instant, timeout_at},
 };
 
 use super::{Registry, ShardId};
-use crate::protocol::{Position, TenantName, UserName, topic::TopicSet};
+use crate::protocol::{Position, TenantName, UserName};
 
 /// How many questions may wait for a shard.
 pub(super) const CALLS_MAX: usize = 64;
@@ -31,10 +32,22 @@ pub(super) enum Call {
 #[derive(Debug, Default)]
 pub(super) struct TenantLook {
     pub(super) connections: u64,
-    /// The topics of the users that are connected.
-    pub(super) users: TopicSet,
-    /// The topics that are subscribed.
-    pub(super) topics: TopicSet,
+    /// The topics of the users that are connected, by their hashes: to tell each from
+    /// the others that is enough, and a shard is not held up by copying names.
+    pub(super) users: Vec<u64>,
+    /// The topics that are subscribed, likewise.
+    pub(super) topics: Vec<u64>,
+}
+
+impl Call {
+    /// Whether nobody waits for the answer any more.
+    pub(super) fn is_given_up(&self) -> bool {
+        match self {
+            Self::Ping(answer) => answer.is_closed(),
+            Self::Disconnect(_, _, answer) => answer.is_closed(),
+            Self::Look(_, answer) => answer.is_closed(),
+        }
+    }
 }
 
 /// A tenant, as of now.
@@ -104,29 +117,23 @@ impl Admin {
         name: &TenantName,
         timeout: Duration,
     ) -> Result<Option<TenantView>, ShardSilent> {
-        let mut looks = self
+        let looks = self
             .ask_all(timeout, |answer| Call::Look(name.clone(), answer))
-            .await?
-            .into_iter();
-        let mut all = looks.next().unwrap_or_default();
-        for look in looks {
-            all.connections += look.connections;
-            all.users.extend(look.users);
-            all.topics.extend(look.topics);
-        }
+            .await?;
+        let connections = looks.iter().map(|look| look.connections).sum();
+        let users = distinct(looks.iter().map(|look| &look.users));
+        let topics = distinct(looks.iter().map(|look| &look.topics));
         // Asked last, so that a tenant that somebody is connected of is there.
         let Some(log) = self.registry.log_of(name, Instant::now()) else {
             return Ok(None);
         };
-        Ok(
-            (all.connections > 0 || log.has_events).then_some(TenantView {
-                connections: all.connections,
-                users: all.users.len(),
-                topics: all.topics.len(),
-                head: log.head,
-                tail: log.tail,
-            }),
-        )
+        Ok((connections > 0 || log.has_events).then_some(TenantView {
+            connections,
+            users,
+            topics,
+            head: log.head,
+            tail: log.tail,
+        }))
     }
 
     /// Asks all at once, and waits for each.
@@ -136,22 +143,27 @@ impl Admin {
         call: impl Fn(oneshot::Sender<T>) -> Call,
     ) -> Result<Vec<T>, ShardSilent> {
         let deadline = Instant::now() + timeout;
-        let mut answers = Vec::with_capacity(self.shards.len());
-        for (id, shard) in self.shards.iter().enumerate() {
+        let asked = self.shards.iter().enumerate().map(async |(id, shard)| {
             let (sender, answer) = oneshot::channel();
-            let sent = timeout_at(deadline, shard.send(call(sender))).await;
-            if !matches!(sent, Ok(Ok(()))) {
-                return Err(ShardSilent(id));
-            }
-            answers.push(answer);
-        }
-        let mut all = Vec::with_capacity(answers.len());
-        for (id, answer) in answers.into_iter().enumerate() {
-            match timeout_at(deadline, answer).await {
-                Ok(Ok(answer)) => all.push(answer),
-                _ => return Err(ShardSilent(id)),
-            }
-        }
-        Ok(all)
+            let answered = timeout_at(deadline, async {
+                shard.send(call(sender)).await.ok()?;
+                answer.await.ok()
+            });
+            answered.await.ok().flatten().ok_or(ShardSilent(id))
+        });
+        join_all(asked).await.into_iter().collect()
     }
+}
+
+/// How many there are of which several may have some.
+fn distinct<'a>(mut several: impl Iterator<Item = &'a Vec<u64>>) -> usize {
+    let Some(first) = several.next() else {
+        return 0;
+    };
+    let mut others = several.flatten().peekable();
+    if others.peek().is_none() {
+        // Of one shard alone, each is there once.
+        return first.len();
+    }
+    first.iter().chain(others).collect::<HashSet<_>>().len()
 }

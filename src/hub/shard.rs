@@ -20,7 +20,7 @@ use tokio::{
 
 use super::{
     ShardId, ShardSeed,
-    admin::{Call, TenantLook},
+    admin::{CALLS_MAX, Call, TenantLook},
     inbox::Item,
     index::TenantIndex,
     membership::Membership,
@@ -310,16 +310,38 @@ impl ShardHub {
     /// Answers what is asked beside events, for as long as there is somebody who could
     /// ask.
     pub async fn answer_calls(&self) {
-        while let Some(call) = poll_fn(|context| self.calls.borrow_mut().poll_recv(context)).await {
-            match call {
-                // Late, it would end connections that have come since.
-                Call::Disconnect(_, _, answer) if answer.is_closed() => {}
-                Call::Ping(answer) => tell(answer, ()),
-                Call::Disconnect(tenant, user, answer) => {
-                    tell(answer, self.disconnect(&tenant, &user));
+        let mut waiting = VecDeque::new();
+        loop {
+            // Whether it is there is not to hang on what others ask, so pings go first.
+            while waiting.len() < CALLS_MAX {
+                let next = self.calls.borrow_mut().try_recv();
+                match next {
+                    Ok(Call::Ping(answer)) => tell(answer, ()),
+                    Ok(call) => waiting.push_back(call),
+                    Err(_) => break,
                 }
-                Call::Look(tenant, answer) => tell(answer, self.look(&tenant)),
             }
+            if let Some(call) = waiting.pop_front() {
+                self.answer(call);
+                yield_now().await;
+                continue;
+            }
+            match poll_fn(|context| self.calls.borrow_mut().poll_recv(context)).await {
+                Some(call) => waiting.push_back(call),
+                None => break,
+            }
+        }
+    }
+
+    fn answer(&self, call: Call) {
+        // Late, it would end connections that have come since, or be work in vain.
+        if call.is_given_up() {
+            return;
+        }
+        match call {
+            Call::Ping(answer) => tell(answer, ()),
+            Call::Disconnect(tenant, user, answer) => tell(answer, self.disconnect(&tenant, &user)),
+            Call::Look(tenant, answer) => tell(answer, self.look(&tenant)),
         }
     }
 
@@ -347,12 +369,19 @@ impl ShardHub {
             return TenantLook::default();
         };
         let index = here.index.borrow();
-        let (users, topics) = index.topics().cloned().partition(Topic::is_implicit);
-        TenantLook {
+        let mut look = TenantLook {
             connections: index.connections_len() as u64,
-            users,
-            topics,
+            ..TenantLook::default()
+        };
+        for topic in index.topics() {
+            let names = if topic.is_implicit() {
+                &mut look.users
+            } else {
+                &mut look.topics
+            };
+            names.push(topic.hash());
         }
+        look
     }
 
     /// Has every connection here look at what may have changed for it.

@@ -1,11 +1,19 @@
 //! Buckets that fill at a steady rate (GCRA, by `governor`), one for each name.
 
-use std::{hash::Hash, num::NonZeroU32, time::Duration};
+use std::{
+    hash::Hash,
+    num::NonZeroU32,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
 
 use governor::{
     Quota, RateLimiter, clock::Clock, middleware::NoOpMiddleware, state::keyed::HashMapStateStore,
 };
 use tokio::time::Instant;
+
+/// Memory is given back when less than this part is left of what there was.
+const SHRUNK_BELOW: usize = 4;
 
 /// A bucket holds `burst`, and is full again `period` after it was emptied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +66,8 @@ pub(super) struct Bucket<K: BucketKey> {
     rate: Rate,
     clock: Uptime,
     limiter: RateLimiter<K, HashMapStateStore<K>, Uptime, NoOpMiddleware<Duration>>,
+    /// How many there have been since memory was given back.
+    most: AtomicUsize,
 }
 
 impl<K: BucketKey> Bucket<K> {
@@ -71,6 +81,7 @@ impl<K: BucketKey> Bucket<K> {
             rate,
             clock,
             limiter: RateLimiter::hashmap_with_clock(rate.quota()?, clock),
+            most: AtomicUsize::new(0),
         })
     }
 
@@ -111,10 +122,19 @@ impl<K: BucketKey> Bucket<K> {
         }
     }
 
-    /// Forgets those that are full again.
+    /// Forgets those that are full again. Memory is given back when there are few of what
+    /// there were, since for that all are moved while nobody can take.
     pub(super) fn sweep(&self) {
+        let before = self.limiter.len();
         self.limiter.retain_recent();
-        self.limiter.shrink_to_fit();
+        let left = self.limiter.len();
+        let most = self.most.load(Ordering::Relaxed).max(before);
+        if most / SHRUNK_BELOW > left {
+            self.limiter.shrink_to_fit();
+            self.most.store(left, Ordering::Relaxed);
+        } else {
+            self.most.store(most, Ordering::Relaxed);
+        }
     }
 
     /// Whether all are full, as far as was looked.

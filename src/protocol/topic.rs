@@ -108,6 +108,12 @@ pub enum TopicError {
 }
 
 impl Topic {
+    /// The hash that it carries: for the time of this process, and with a secret in it.
+    #[must_use]
+    pub fn hash(&self) -> u64 {
+        self.hash
+    }
+
     /// The topic that the text is, split at its first colon.
     ///
     /// # Errors

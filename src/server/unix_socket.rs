@@ -6,12 +6,11 @@ use std::{
     os::{
         fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
         unix::{
-            fs::{FileTypeExt, MetadataExt, PermissionsExt, chown},
+            fs::{FileTypeExt, MetadataExt, PermissionsExt, lchown},
             net::UnixListener,
         },
     },
     path::{Path, PathBuf},
-    process,
 };
 
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -47,17 +46,21 @@ impl UnixSocket {
     /// Listens at the path. A socket there on which nobody listens is replaced.
     pub(super) fn bind(path: &Path, access: Access, backlog: i32) -> io::Result<Self> {
         make_way(path)?;
-        // Under a name that nobody knows, where it gets its mode and group; nobody
-        // can connect there, as it does not listen yet.
-        let hidden = path.with_file_name(format!(".{}", process::id()));
+        // Under another name, where it gets its mode and group; nobody can connect
+        // there, as it does not listen yet.
+        let number = getrandom::u32().map_err(io::Error::other)?;
+        let hidden = path.with_file_name(format!(".{number:08x}"));
         let socket = Socket::new(Domain::UNIX, Type::STREAM.cloexec(), None)?;
         socket.set_nonblocking(true)?;
-        // Left behind by a process that had the same number.
-        remove_socket(&hidden)?;
         socket.bind(&SockAddr::unix(&hidden)?)?;
         let mut file = File::new(hidden)?;
         if access.group.is_some() {
-            chown(&file.path, None, access.group)?;
+            lchown(&file.path, None, access.group).map_err(|error| {
+                io::Error::new(
+                    error.kind(),
+                    format!("it cannot be given to the group: {error}"),
+                )
+            })?;
         }
         fs::set_permissions(&file.path, fs::Permissions::from_mode(access.mode))?;
         socket.listen(backlog)?;
@@ -74,8 +77,16 @@ impl UnixSocket {
     pub(super) fn inherit(listener: UnixListener) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
+        // An abstract one has neither mode nor group: whoever is on this machine may
+        // connect, which nothing else would tell.
+        let path = address.as_pathname().ok_or_else(|| {
+            io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "it has no path, so everybody on this machine could connect",
+            )
+        })?;
         Ok(Self {
-            path: address.as_pathname().unwrap_or(Path::new("")).to_owned(),
+            path: path.to_owned(),
             listener,
             _file: None,
         })
@@ -144,13 +155,6 @@ fn make_way(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         // Somebody listens, or it cannot be told.
         _ => Err(io::ErrorKind::AddrInUse.into()),
-    }
-}
-
-fn remove_socket(path: &Path) -> io::Result<()> {
-    match fs::symlink_metadata(path) {
-        Ok(found) if found.file_type().is_socket() => fs::remove_file(path),
-        _ => Ok(()),
     }
 }
 
@@ -262,5 +266,15 @@ mod tests {
         assert_eq!(socket.path(), path);
         drop(socket);
         assert!(path.exists());
+    }
+
+    #[test]
+    fn a_socket_without_a_path_is_not_taken_over() {
+        use std::os::{linux::net::SocketAddrExt, unix::net::SocketAddr};
+
+        let name = format!("sidewire-{}", std::process::id());
+        let address = SocketAddr::from_abstract_name(name).unwrap();
+        let refused = UnixSocket::inherit(UnixListener::bind_addr(&address).unwrap());
+        assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::InvalidInput);
     }
 }

@@ -1,7 +1,9 @@
 //! What lies below HTTP: TLS, Unix sockets, and proxies that say for whom they
 //! connect.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fs, num::NonZeroU32, os::unix::fs::PermissionsExt, path::PathBuf, sync::Arc, time::Duration,
+};
 
 use rcgen::generate_simple_self_signed;
 use rustls::{ClientConfig, pki_types::ServerName};
@@ -254,4 +256,25 @@ async fn backends_and_operators_can_come_by_unix_sockets_which_go_with_the_relay
     drop(client);
     assert!(relay.stop().await);
     assert_eq!(fs::read_dir(&directory).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn handshakes_over_tls_are_counted_before_tls_is_spoken_and_once() {
+    let certified = Certified::new();
+    let relay = certified.relay(|it| it.limits.handshakes_per_second = NonZeroU32::new(2));
+    let refused = "sidewire_limits_exceeded_total{limit=\"handshakes\"}";
+    // At least two of as many as can be had at once, on a machine however slow.
+    let first = certified.open(&relay).await.unwrap();
+    let second = certified.open(&relay).await.unwrap();
+    assert_eq!(relay.metrics().await[refused], 0.0);
+    loop {
+        if certified.open(&relay).await.is_err() {
+            break;
+        }
+    }
+    assert_eq!(relay.metrics().await[refused], 1.0);
+    let metrics = relay.metrics().await;
+    assert_eq!(metrics["sidewire_tls_handshakes_failed_total"], 0.0);
+    drop((first, second));
+    assert!(relay.stop().await);
 }

@@ -54,6 +54,15 @@ impl<S: Transport, L: Listener> Connection<S, L> {
         self.deadlines.silence = Some(next);
     }
 
+    /// What is configured may have changed: a shorter interval holds from now on.
+    pub(super) fn hasten_silence(&mut self) {
+        if self.deadlines.silence.is_some() {
+            let interval = self.account.shard.relay.live().config.client.ping_interval;
+            let due = (self.heard + interval).max(Instant::now());
+            self.deadlines.silence = self.deadlines.silence.map(|at| at.min(due));
+        }
+    }
+
     /// Sees to it that a message that has begun to come is whole in time. `is_another`:
     /// one has been taken meanwhile, so this is a newer one.
     pub(super) fn watch_message(&mut self, is_another: bool) {

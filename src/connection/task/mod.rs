@@ -250,6 +250,7 @@ impl<S: Transport, L: Listener> Connection<S, L> {
     fn check_deadlines(&mut self) -> Option<Late> {
         if self.account.outbox.take_rung() {
             self.alarm = None;
+            self.hasten_silence();
             if self.phase == Phase::Open && self.is_key_removed() {
                 self.account.outbox.end(Ending::KeyRemoved);
             }

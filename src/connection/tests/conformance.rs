@@ -31,7 +31,7 @@ use crate::{
     config::Config,
     connection::{
         Transport,
-        handshake::shake_hands,
+        handshake::{Newcomer, shake_hands},
         task::{Connection, Listener, listen},
         testing::Bench,
         wire_testing::{CLOSE, PONG, TEXT},
@@ -129,7 +129,11 @@ fn echo(bench: &Bench, stream: TcpStream, peer: IpAddr, sent: &Rc<RefCell<Sent>>
     let sent = Rc::clone(sent);
     stream.set_nodelay(true).unwrap();
     spawn_local(async move {
-        let handshake = shake_hands(Rc::clone(&shard), stream, peer).await;
+        let newcomer = Newcomer {
+            peer,
+            is_counted: false,
+        };
+        let handshake = shake_hands(Rc::clone(&shard), stream, newcomer).await;
         let (admitted, stream, read_ahead) = handshake.expect("the client is let in");
         let outbox = Rc::as_ptr(&admitted.outbox);
         let wire = Wire {

@@ -221,3 +221,25 @@ fn each_message_has_its_own_time_however_they_are_cut() {
         assert_eq!(answers_pings_until(&mut client, end).await, 2);
     });
 }
+
+#[test]
+fn a_shorter_interval_holds_for_who_is_connected_from_the_reload_on() {
+    simulate(async {
+        let bench = Bench::with(|config| {
+            config.client.ping_interval = Duration::from_hours(1);
+            config.client.idle_timeout = Duration::from_hours(2);
+        });
+        let start = Instant::now();
+        let mut client = bench.connect(WIDE);
+        sleep(2 * IDLE).await;
+        bench.reload(|config| {
+            config.client.ping_interval = INTERVAL;
+            config.client.idle_timeout = 4 * IDLE;
+        });
+        assert_eq!(client.next().await, Some(Heard::Ping));
+        assert_eq!(start.elapsed(), 2 * IDLE, "it has been silent for longer");
+        client.send(frame(PONG, true, b"")).await;
+        assert_eq!(client.next().await, Some(Heard::Ping));
+        assert_eq!(start.elapsed(), 2 * IDLE + INTERVAL);
+    });
+}

@@ -1,6 +1,6 @@
 //! Clients that say too much, and those that keep being refused.
 
-use std::{num::NonZeroU32, sync::Arc, time::Duration};
+use std::{num::NonZeroU32, time::Duration};
 
 use tokio::time::{Instant, advance};
 
@@ -10,7 +10,6 @@ use crate::{
         testing::{Bench, Client, NOW, WIDE, event, settle, simulate},
         wire_testing::{BINARY, Heard, frame, ping, resume, subscribe, unsubscribe},
     },
-    relay::Live,
 };
 
 fn count(count: u32) -> NonZeroU32 {
@@ -36,21 +35,6 @@ fn refused(code: &str) -> Heard {
 
 async fn next(client: &mut Client) -> Heard {
     client.next().await.expect("the connection stays open")
-}
-
-/// With other settings from now on, as a reload has it.
-fn reload(bench: &Bench, settings: impl FnOnce(&mut Config)) {
-    let relay = &bench.shard.relay;
-    let live = relay.live();
-    let mut config = live.config.clone();
-    settings(&mut config);
-    relay.limits.configure(&config);
-    relay.live.store(Arc::new(Live {
-        config,
-        authenticator: crate::auth::Authenticator::Open,
-        ingest_keys: live.ingest_keys.clone(),
-        tls: None,
-    }));
 }
 
 #[test]
@@ -211,7 +195,7 @@ fn a_reload_changes_the_limits_of_connections_that_are_open() {
         let mut client = bench.connect(WIDE);
         client.send(bad()).await;
         assert_eq!(next(&mut client).await, refused("VALIDATION_ERROR"));
-        reload(&bench, |it| {
+        bench.reload(|it| {
             it.limits.user_burst = count(1);
             it.limits.heartbeat_burst = count(1);
             it.limits.refusals_per_minute = count(4);

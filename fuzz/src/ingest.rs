@@ -12,6 +12,7 @@ use sidewire::{
     event::{Draft, EventBytes},
     hub::{InboxLimits, PublishTimeouts, Registry, RegistryLimits, hub},
     ingest::fuzzing::{event, events},
+    limits::Limits,
     log::{MessageIdLimits, Window},
     ops::Metrics,
     protocol::{Epoch, Position, Topic},
@@ -113,7 +114,13 @@ fn relay() -> Relay {
         ack: config.ingest.ack_timeout,
     };
     Relay {
-            live: ArcSwap::from_pointee(Live { config, authenticator: Authenticator::Open, ingest_keys: IngestKeys::new(Vec::new()).expect("none is fine"), tls: None }),
+        limits: Limits::new(&config),
+        live: ArcSwap::from_pointee(Live {
+            config,
+            authenticator: Authenticator::Open,
+            ingest_keys: IngestKeys::new(Vec::new()).expect("none is fine"),
+            tls: None,
+        }),
         schema: BUNDLED.clone(),
         publisher: hub(&registry, timeouts, &[]).0,
         clock: Clock::system(),

@@ -3,6 +3,7 @@
 
 use std::{
     collections::HashSet,
+    os::unix::fs::FileTypeExt,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -14,7 +15,7 @@ use crate::{
         Authenticator, FileError, IngestKey, IngestKeyError, IngestKeys, KeyError, KeySet, Secret,
         TokenRules, VerificationKey, Verifier, VerifierError, read_file,
     },
-    config::{self, Auth, AuthKey, AuthMode, Config, ConfigError, Ingest},
+    config::{self, Auth, AuthKey, AuthMode, Config, ConfigError, Ingest, Listen},
     relay::Live,
     schema::{Schema, SchemaError},
     tls::{self, TlsError},
@@ -59,6 +60,9 @@ pub enum SetupError {
 /// What is the matter with something that a configuration names.
 #[derive(Debug, thiserror::Error)]
 pub enum Fault {
+    /// Something else stands where a Unix socket is to be.
+    #[error("there is something at {} that is no socket", .0.display())]
+    NoSocket(PathBuf),
     /// A key file cannot be read.
     #[error(transparent)]
     File(#[from] FileError),
@@ -119,6 +123,7 @@ impl Fault {
                 "cert_file is PEM with the certificate first and then those between it and the root, key_file is PEM with its private key",
             ),
             Self::Group { .. } => Some("the name or the number of a group, as in /etc/group"),
+            Self::NoSocket(_) => Some("name another path, or remove what is there"),
             Self::Schema(_) => None,
         }
     }
@@ -144,6 +149,8 @@ impl Setup {
         config.check()?;
         let schema =
             Schema::bundled().map_err(|error| Fault::at("schema")(Fault::Schema(error)))?;
+        check_socket_path("ingest.listen", &config.ingest.listen)?;
+        check_socket_path("ops.listen", &config.ops.listen)?;
         Ok(Self {
             schema: Arc::new(schema),
             socket_groups: SocketGroups {
@@ -152,6 +159,20 @@ impl Setup {
             },
             live: live(config)?,
         })
+    }
+}
+
+/// Whether a Unix socket could stand at the path. Its directory may be one that systemd
+/// makes when it starts the relay.
+fn check_socket_path(key: &str, listen: &Listen) -> Result<(), SetupError> {
+    match listen {
+        Listen::Unix(path)
+            if std::fs::symlink_metadata(path)
+                .is_ok_and(|found| !found.file_type().is_socket()) =>
+        {
+            Err(Fault::at(key)(Fault::NoSocket(path.clone())))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -127,7 +127,7 @@ pub(super) async fn until_stopped(
             if drained {
                 tracing::info!("every connection has ended");
             } else {
-                tracing::warn!("the time was over before every call was answered and every connection had ended");
+                tracing::warn!("not all came to its end in its time: a call of a backend, or a connection");
             }
         }
     }

@@ -130,9 +130,15 @@ impl Client {
         problems.check_duration("client.ping_interval", self.ping_interval);
         problems.check_duration("client.idle_timeout", self.idle_timeout);
         if self.idle_timeout <= self.ping_interval {
+            // The one that the file names is the one to point at.
+            let key = if self.idle_timeout == Self::default().idle_timeout {
+                "client.ping_interval"
+            } else {
+                "client.idle_timeout"
+            };
             problems.refuse(
-                "client.idle_timeout",
-                "is not more than client.ping_interval, so that no client would have time to answer a ping",
+                key,
+                "leaves no client time to answer a ping: client.idle_timeout must be more than client.ping_interval",
                 "twice as much is a good start",
             );
         }

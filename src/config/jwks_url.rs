@@ -41,7 +41,13 @@ impl JwksUrl {
         if authority.as_str().contains('@') {
             return Err(JwksUrlError::UserInfo);
         }
-        if authority.host().is_empty() {
+        let has_bad_port = authority
+            .as_str()
+            .rsplit_once(':')
+            .is_some_and(|(_, port)| {
+                !port.ends_with(']') && port.parse::<u16>().map_or(true, |port| port == 0)
+            });
+        if authority.host().is_empty() || has_bad_port {
             return Err(JwksUrlError::Malformed);
         }
         match scheme {
@@ -90,6 +96,7 @@ mod tests {
             "https://10.0.0.7:8443/keys?v=1",
             "http://127.0.0.1:8080/keys",
             "http://[::1]:8080/keys",
+            "http://[::1]/keys",
             "http://localhost/keys",
         ] {
             assert!(JwksUrl::parse(good).is_ok(), "{good}");
@@ -98,6 +105,8 @@ mod tests {
             ("", JwksUrlError::Malformed),
             ("/keys", JwksUrlError::Malformed),
             ("login.example.com", JwksUrlError::Malformed),
+            ("http://127.0.0.1:99999/", JwksUrlError::Malformed),
+            ("https://login.example.com:0/", JwksUrlError::Malformed),
             ("http://login.example.com/keys", JwksUrlError::Insecure),
             ("http://127.0.0.1.example.com/keys", JwksUrlError::Insecure),
             ("ftp://127.0.0.1/keys", JwksUrlError::Insecure),

@@ -1,9 +1,9 @@
 //! What a reload does: the file is read again, what can change is changed in one
 //! step, and what cannot is named. A file with an error changes nothing.
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
-use tokio::task::spawn_blocking;
+use tokio::{task::spawn_blocking, time::timeout};
 
 use super::{Server, publish_timeouts};
 use crate::{
@@ -12,6 +12,10 @@ use crate::{
     relay::{Live, Relay},
     setup,
 };
+
+/// How long reading all files may take: one of them may be a pipe, or lie on a machine
+/// that does not answer.
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A file that is good, as far as the relay can follow it.
 struct Read {
@@ -26,10 +30,10 @@ impl Server {
     pub async fn reload(&mut self, path: &Path) -> Option<Arc<Live>> {
         let running = self.relay.live.load_full();
         let path = path.to_owned();
-        // The files may lie where to read them takes a while.
-        let read = spawn_blocking(move || read(&path, &running)).await;
-        match read {
-            Ok(Ok(read)) => {
+        // The files may lie where to read them takes a while, or never ends.
+        let read = timeout(READ_TIMEOUT, spawn_blocking(move || read(&path, &running)));
+        match read.await {
+            Ok(Ok(Ok(read))) => {
                 for key in &read.fixed {
                     tracing::warn!(
                         key,
@@ -42,13 +46,20 @@ impl Server {
                 tracing::info!("the config is reloaded");
                 Some(live)
             }
-            Ok(Err(error)) => {
+            Ok(Ok(Err(error))) => {
                 self.relay.metrics.reloaded(None);
                 tracing::error!("the config is not reloaded, and nothing has changed: {error}");
                 None
             }
-            // A fault of the relay's, which is counted and logged as such.
             Err(_) => {
+                self.relay.metrics.reloaded(None);
+                tracing::error!(
+                    "the config is not reloaded, and nothing has changed: its files cannot be read within {READ_TIMEOUT:?}"
+                );
+                None
+            }
+            // A fault of the relay's, which is counted and logged as such.
+            Ok(Err(_)) => {
                 self.relay.metrics.reloaded(None);
                 None
             }

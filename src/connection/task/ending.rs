@@ -32,10 +32,15 @@ impl<S: Transport, L: Listener> Connection<S, L> {
         if !ending.writes_what_is_queued() {
             self.account.discarded(self.account.outbox.discard());
         }
-        if ending == Ending::TokenExpired {
+        let not_authentic = match ending {
+            Ending::TokenExpired => Some("the token has expired"),
+            Ending::KeyRemoved => Some("the key of the token is no longer good"),
+            _ => None,
+        };
+        if let Some(why) = not_authentic {
             self.say(&Reply::Error(Refusal::new(
                 ErrorCode::AuthenticationFailed,
-                "the token has expired",
+                why,
             )));
         }
         self.stream.close(CloseFrame {

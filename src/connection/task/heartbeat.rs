@@ -17,6 +17,7 @@ impl<S: Transport, L: Listener> Connection<S, L> {
             return;
         }
         self.heard = Instant::now();
+        self.given_up_at = None;
         self.is_last_look = false;
     }
 
@@ -34,27 +35,33 @@ impl<S: Transport, L: Listener> Connection<S, L> {
             // It is not read from, since it does not take its answers: for that there
             // is the write deadline.
             self.heard = now;
+            self.given_up_at = None;
         }
-        let (due, end) = (self.heard + interval, self.heard + timeout);
-        if now >= end && self.is_last_look {
-            return self.end(Ending::Idle);
-        }
-        let next = if now >= end {
-            // In a turn of its own: at the end of a long one the event loop tells
-            // nobody that there is something to read.
-            self.is_last_look = true;
-            self.turn_is_over = true;
-            now
-        } else if now >= due {
-            self.account.outbox.set_ping(Box::new(frame::EMPTY_PING));
-            end.min(now + interval)
-        } else {
-            due
+        let next = match self.given_up_at {
+            Some(end) if now >= end && self.is_last_look => return self.end(Ending::Idle),
+            Some(end) if now >= end => {
+                // In a turn of its own: at the end of a long one the event loop tells
+                // nobody that there is something to read.
+                self.is_last_look = true;
+                self.turn_is_over = true;
+                now
+            }
+            None if now < self.heard + interval => self.heard + interval,
+            again_or_not => {
+                self.account.outbox.set_ping(Box::new(frame::EMPTY_PING));
+                // Nobody is given up who had no time to answer, also where a reload has
+                // made the times shorter than the silence was already.
+                let end =
+                    again_or_not.unwrap_or((self.heard + timeout).max(now + (timeout - interval)));
+                self.given_up_at = Some(end);
+                end.min(now + interval)
+            }
         };
         self.deadlines.silence = Some(next);
     }
 
-    /// What is configured may have changed: a shorter interval holds from now on.
+    /// What is configured may have changed: a shorter interval holds from now on. (A
+    /// message that has begun keeps its time.)
     pub(super) fn hasten_silence(&mut self) {
         if self.deadlines.silence.is_some() {
             let interval = self.account.shard.relay.live().config.client.ping_interval;

@@ -101,6 +101,8 @@ pub(super) struct Connection<S: Transport, L> {
     deadlines: Deadlines,
     /// When the client's last byte was read.
     heard: Instant,
+    /// When a client that has been pinged, and not been heard of since, is given up.
+    given_up_at: Option<Instant>,
     /// The client seems to be gone, and what the kernel may have of it is looked at
     /// once more.
     is_last_look: bool,
@@ -175,6 +177,7 @@ impl<S: Transport, L: Listener> Connection<S, L> {
                 ..Deadlines::default()
             },
             heard: now,
+            given_up_at: None,
             is_last_look: false,
             alarm: None,
             key: identity.key,

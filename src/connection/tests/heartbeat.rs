@@ -243,3 +243,28 @@ fn a_shorter_interval_holds_for_who_is_connected_from_the_reload_on() {
         assert_eq!(start.elapsed(), 2 * IDLE + INTERVAL);
     });
 }
+
+#[test]
+fn a_reload_with_shorter_times_gives_nobody_up_who_answers_the_ping_that_follows() {
+    simulate(async {
+        let bench = Bench::with(|config| {
+            config.client.ping_interval = Duration::from_hours(1);
+            config.client.idle_timeout = Duration::from_hours(2);
+        });
+        let (mut alive, mut gone) = (bench.connect(WIDE), bench.connect(WIDE));
+        // Longer than they will be allowed to be silent.
+        sleep(10 * IDLE).await;
+        let start = Instant::now();
+        bench.reload(|config| {
+            config.client.ping_interval = INTERVAL;
+            config.client.idle_timeout = IDLE;
+        });
+        let end = start + 2 * IDLE + MOMENT;
+        assert_eq!(answers_pings_until(&mut alive, end).await, 5);
+        let heard = gone.rest_after_close().await;
+        assert_eq!(heard.first(), Some(&Heard::Ping));
+        let last = given_up("no frame within the idle timeout");
+        assert_eq!(heard.last(), Some(&last));
+        assert_eq!(bench.closed("idle"), 1);
+    });
+}

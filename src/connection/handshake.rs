@@ -224,8 +224,7 @@ fn check_origin(relay: &Relay, request: &Request<Incoming>) -> Result<(), Proble
 /// There were too many handshakes.
 fn too_often(relay: &Relay, exceeded: Exceeded) -> Problem {
     relay.metrics.exceeded(exceeded.limit);
-    let detail = format!("too many {}", exceeded.limit.what());
-    over_the_limit(exceeded.limit, detail, exceeded.retry_after)
+    over_the_limit(exceeded.limit, exceeded.to_string(), exceeded.retry_after)
 }
 
 /// There are too many connections, or tenants. When there will be fewer nobody knows.
@@ -233,7 +232,7 @@ fn too_many(relay: &Relay, limit: Limit) -> Problem {
     relay.metrics.exceeded(limit);
     let detail = match limit {
         Limit::Tenants => TenantsFull.to_string(),
-        _ => format!("there are too many {}", limit.what()),
+        _ => format!("there are {limit}"),
     };
     over_the_limit(limit, detail, relay.retry_after())
 }

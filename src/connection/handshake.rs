@@ -198,11 +198,7 @@ async fn admit(
 
 fn check_not_draining(relay: &Relay) -> Result<(), Problem> {
     if relay.is_draining() {
-        return Err(Problem::unavailable(
-            ErrorCode::InternalError,
-            "the relay is shutting down",
-            relay.retry_after(),
-        ));
+        return Err(Problem::shutting_down(relay.retry_after()));
     }
     Ok(())
 }

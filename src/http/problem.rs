@@ -154,6 +154,13 @@ impl Problem {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail).retried_after(retry_after)
     }
 
+    /// 503: not from this relay any more.
+    #[must_use]
+    pub fn shutting_down(retry_after: Duration) -> Self {
+        let detail = "the relay is shutting down";
+        Self::unavailable(ErrorCode::InternalError, detail, retry_after)
+    }
+
     /// 429: not from this caller now (RFC 6585, 4).
     #[must_use]
     pub fn too_many(detail: impl Into<String>, retry_after: Duration) -> Self {

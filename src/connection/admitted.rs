@@ -24,17 +24,18 @@ pub struct Admitted {
 }
 
 impl Admitted {
-    /// Lets the client in, which connects from `peer`.
+    /// Lets the client in, who is `who` and connects from `peer`.
     ///
     /// # Errors
     ///
     /// When there are too many connections, or its tenant is new and there is no place
     /// for another.
-    pub fn new(shard: &Rc<Shard>, identity: Identity, peer: IpAddr) -> Result<Self, Limit> {
-        let who = UserKey {
-            tenant: identity.tenant.clone(),
-            user: identity.user.clone(),
-        };
+    pub fn new(
+        shard: &Rc<Shard>,
+        identity: Identity,
+        who: UserKey,
+        peer: IpAddr,
+    ) -> Result<Self, Limit> {
         let place = shard.relay.limits.connect(who, peer)?;
         let outbox = Rc::new(Outbox::new(&shard.outboxes));
         let membership = shard

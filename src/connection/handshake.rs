@@ -190,8 +190,8 @@ async fn admit(
         .user_handshake(&who)
         .map_err(|exceeded| too_often(relay, exceeded))?;
     let admitted =
-        Admitted::new(shard, identity, address).map_err(|limit| too_many(relay, limit))?;
-    let UserKey { tenant, user } = &who;
+        Admitted::new(shard, identity, who, address).map_err(|limit| too_many(relay, limit))?;
+    let UserKey { tenant, user } = admitted.account.who();
     tracing::debug!(%tenant, %user, %address, "a client is let in");
     Ok((admitted, switching_protocols(key, offer.subprotocol)))
 }

@@ -40,7 +40,7 @@ use crate::{
     config::Config,
     event::{Draft, DraftParts},
     hub::{InboxLimits, PublishTimeouts, Published, Registry, RegistryLimits, hub},
-    limits::Limits,
+    limits::{Limits, UserKey},
     log::{MessageIdLimits, Window},
     ops::Metrics,
     protocol::{MessageId, TenantName, Topic, UserName},
@@ -228,7 +228,11 @@ impl Bench {
             expires_at,
             key: None,
         };
-        Admitted::new(&self.shard, identity, PEER).unwrap()
+        let who = UserKey {
+            tenant: identity.tenant.clone(),
+            user: identity.user.clone(),
+        };
+        Admitted::new(&self.shard, identity, who, PEER).unwrap()
     }
 
     /// Publishes events for all clients, in one batch.

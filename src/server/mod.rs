@@ -21,7 +21,6 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use hyper::StatusCode;
 use rustix::process::{Resource, getrlimit};
 use tokio::{
     task::JoinSet,
@@ -33,10 +32,12 @@ use crate::{
     auth::Authenticator,
     clock::Clock,
     config::{Config, ConfigError, Ingest, Listen},
+    http::Problem,
     hub::{self, InboxLimits, PublishTimeouts, Registry, RegistryLimits},
     limits::{self, Limit, Limits, Sockets},
     log::{MessageIdLimits, Window},
     ops::{self, Health, Listening, Metrics, Ops},
+    protocol::ErrorCode,
     random::Random,
     relay::Relay,
     setup::Setup,
@@ -465,10 +466,15 @@ impl AcceptClients {
     fn turn_away(&self, stream: TcpStream, turned_away: &mut TurnedAway) {
         let metrics = &self.relay.metrics;
         metrics.exceeded(Limit::Descriptors);
-        metrics.handshake_refused(StatusCode::SERVICE_UNAVAILABLE);
-        // Who speaks TLS would not understand it, and has to do with the end.
+        // Who speaks TLS would not understand an answer, and has to do with the end.
         if self.relay.live().tls.is_none() {
-            turned_away.tell(stream, self.relay.retry_after());
+            let problem = Problem::unavailable(
+                ErrorCode::RateLimitExceeded,
+                format!("there are {}", Limit::Descriptors),
+                self.relay.retry_after(),
+            );
+            metrics.handshake_refused(problem.status());
+            turned_away.tell(stream, problem);
         }
     }
 }

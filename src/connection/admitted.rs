@@ -83,7 +83,7 @@ impl Account {
         self.place.who()
     }
 
-    /// One system call has written so much.
+    /// One write, which is a system call where there is no TLS, has taken so much.
     pub(super) fn wrote(&self, advanced: Advanced) {
         let tally = self.shard.hub.tally();
         tally.writes.add(1);
@@ -92,7 +92,7 @@ impl Account {
         tally.queued.sub(advanced.events);
     }
 
-    /// One system call has read.
+    /// One read, which is a system call where there is no TLS, has brought something.
     pub(super) fn read(&self) {
         self.shard.hub.tally().reads.add(1);
     }

@@ -595,7 +595,7 @@ impl Scraped {
             ),
             client_writes: register.counter(
                 "sidewire_client_writes_total",
-                "System calls that wrote to WebSocket connections. Frames written / writes is how many frames leave at once: about 1 when little happens, many under load.",
+                "System calls that wrote to WebSocket connections; over TLS writes to its session, each of which is one system call, several or none. Frames written / writes is how many frames leave at once: about 1 when little happens, many under load.",
                 &[],
             ),
             client_frames_written: register.counter(
@@ -605,7 +605,7 @@ impl Scraped {
             ),
             client_reads: register.counter(
                 "sidewire_client_reads_total",
-                "System calls that read from WebSocket connections.",
+                "System calls that read from WebSocket connections; over TLS reads from its session, each of which is one system call, several or none.",
                 &[],
             ),
             event_bytes: register.gauge(

@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc};
 
 use tokio::task::spawn_blocking;
 
-use super::{Server, publish_timeouts};
+use super::{Server, parts::publish_timeouts};
 use crate::{
     auth::Authenticator,
     config::ConfigError,

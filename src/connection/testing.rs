@@ -262,14 +262,18 @@ impl Bench {
 
     /// How many connections have ended for this reason.
     pub(super) fn closed(&self, reason: &str) -> u64 {
-        let series = format!("sidewire_connections_closed_total{{reason=\"{reason}\"}} ");
-        self.shard
-            .relay
-            .metrics
-            .render(&[], &self.registry)
-            .lines()
-            .find_map(|line| line.strip_prefix(&series))
-            .expect("the reason is one")
+        self.metric(&format!(
+            "sidewire_connections_closed_total{{reason=\"{reason}\"}}"
+        ))
+    }
+
+    /// What stands behind the name and labels of this series.
+    pub(crate) fn metric(&self, series: &str) -> u64 {
+        let scraped = self.shard.relay.metrics.render(&[], &self.registry);
+        let mut lines = scraped.lines().filter_map(|line| line.split_once(' '));
+        lines
+            .find_map(|(name, value)| (name == series).then_some(value))
+            .expect("there is such a series")
             .parse()
             .unwrap()
     }

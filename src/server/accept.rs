@@ -40,24 +40,23 @@ impl AcceptClients {
                     let connection = Connection::Client(stream, peer, seat);
                     self.shards.assign(connection).await;
                 }
-                None => self.turn_away(stream, &mut turned_away),
+                None => turn_away(&self.relay, stream, &mut turned_away),
             }
         }
     }
+}
 
-    fn turn_away(&self, stream: TcpStream, turned_away: &mut TurnedAway) {
-        let metrics = &self.relay.metrics;
-        metrics.exceeded(Limit::Descriptors);
-        // Who speaks TLS would not understand an answer, and has to do with the end.
-        if self.relay.live().tls.is_none() {
-            let problem = Problem::unavailable(
-                ErrorCode::RateLimitExceeded,
-                format!("there are {}", Limit::Descriptors),
-                self.relay.retry_after(),
-            );
-            metrics.handshake_refused(problem.status());
-            turned_away.tell(stream, problem);
-        }
+fn turn_away(relay: &Relay, stream: TcpStream, turned_away: &mut TurnedAway) {
+    relay.metrics.exceeded(Limit::Descriptors);
+    // Who speaks TLS would not understand an answer, and has to do with the end.
+    if relay.live().tls.is_none() {
+        let problem = Problem::unavailable(
+            ErrorCode::RateLimitExceeded,
+            format!("there are {}", Limit::Descriptors),
+            relay.retry_after(),
+        );
+        relay.metrics.handshake_refused(problem.status());
+        turned_away.tell(stream, problem);
     }
 }
 
@@ -100,4 +99,57 @@ pub(super) async fn serve_ops(listener: LocalListener, relay: Arc<Relay>, ops: A
 fn accept_failed(metrics: &Metrics, error: &io::Error) {
     metrics.accept_failed();
     tracing::warn!(%error, "no connection can be accepted");
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::generate_simple_self_signed;
+    use tokio::io::AsyncReadExt as _;
+
+    use super::*;
+    use crate::{
+        auth::{Authenticator, IngestKeys},
+        config::Config,
+        connection::testing::Bench,
+        relay::Live,
+        tls,
+    };
+
+    /// What a client hears that is turned away, and how often which was counted by then.
+    async fn turned_away(bench: &Bench) -> (String, u64, u64) {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        client.set_nonblocking(true).unwrap();
+        let mut client = tokio::net::TcpStream::from_std(client).unwrap();
+        let (stream, _) = listener.accept().unwrap();
+        stream.set_nonblocking(true).unwrap();
+        let mut turned_away = TurnedAway::default();
+        turn_away(&bench.shard.relay, stream, &mut turned_away);
+        let mut heard = String::new();
+        client.read_to_string(&mut heard).await.unwrap();
+        (
+            heard,
+            bench.metric("sidewire_limits_exceeded_total{limit=\"descriptors\"}"),
+            bench.metric("sidewire_handshakes_refused_total{status=\"503\"}"),
+        )
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn a_503_counts_where_it_is_told_and_over_tls_nothing_is() {
+        let bench = Bench::new();
+        let (heard, exceeded, refused) = turned_away(&bench).await;
+        assert!(heard.starts_with("HTTP/1.1 503 Service Unavailable\r\n"));
+        assert!(heard.contains("\"there are too many connections\""));
+        assert_eq!((exceeded, refused), (1, 1));
+
+        let made = generate_simple_self_signed(["relay.test".to_owned()]).unwrap();
+        let key = tls::private_key(made.signing_key.serialize_pem().as_bytes()).unwrap();
+        bench.shard.relay.live.store(Arc::new(Live {
+            config: Config::default(),
+            authenticator: Authenticator::Open,
+            ingest_keys: IngestKeys::default(),
+            tls: Some(tls::server_config(vec![made.cert.der().clone()], key).unwrap()),
+        }));
+        assert_eq!(turned_away(&bench).await, (String::new(), 2, 1));
+    }
 }

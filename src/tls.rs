@@ -39,8 +39,9 @@ pub enum TlsError {
     /// A certificate or key is one that cannot be used.
     #[error("cannot be used: {0}")]
     Unusable(#[from] rustls::Error),
-    /// The system has no certificates to trust.
-    #[error("the system has no root certificates to check the relay's against: {0}")]
+    /// The system has no certificates to trust. With what was wrong, if anything, behind a
+    /// semicolon.
+    #[error("there are no root certificates; SSL_CERT_FILE or SSL_CERT_DIR name some{0}")]
     NoRoots(String),
 }
 
@@ -114,8 +115,8 @@ pub fn client_config(roots: Option<&[u8]>) -> Result<Arc<ClientConfig>, TlsError
             // The system may have some that are of no use here.
             store.add_parsable_certificates(found.certs);
             if store.is_empty() {
-                let reasons: Vec<_> = found.errors.iter().map(ToString::to_string).collect();
-                return Err(TlsError::NoRoots(reasons.join("; ")));
+                let reasons = found.errors.iter().map(|error| format!("; {error}"));
+                return Err(TlsError::NoRoots(reasons.collect()));
             }
         }
     }

@@ -26,6 +26,7 @@ use sidewire::{
     connection::{Admitted, Transport, converse},
     event::{Draft, DraftParts},
     hub::{InboxLimits, PublishTimeouts, Registry, RegistryLimits, ShardHub, hub},
+    limits::UserKey,
     log::{MessageIdLimits, Window},
     ops::Metrics,
     outbox::Outbox,
@@ -321,7 +322,11 @@ fn connect(shard: &Rc<Shard>, number: u64, network: &Rc<Network>) {
         expires_at: None,
         key: None,
     };
-    let admitted = Admitted::new(shard, identity, Ipv4Addr::LOCALHOST.into()).unwrap();
+    let who = UserKey {
+        tenant: identity.tenant.clone(),
+        user: identity.user.clone(),
+    };
+    let admitted = Admitted::new(shard, identity, who, Ipv4Addr::LOCALHOST.into()).unwrap();
     let stream = Stream(Rc::clone(network));
     spawn_local(converse(
         Rc::clone(shard),

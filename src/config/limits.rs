@@ -97,7 +97,7 @@ pub struct Limits {
 }
 
 /// One `[[limits.overrides]]`. What it leaves out is as for all tenants.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LimitsOverride {
     /// The tenants; none of them in two overrides.

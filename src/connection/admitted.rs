@@ -24,17 +24,18 @@ pub struct Admitted {
 }
 
 impl Admitted {
-    /// Lets the client in, which connects from `peer`.
+    /// Lets the client in, who is `who` and connects from `peer`.
     ///
     /// # Errors
     ///
     /// When there are too many connections, or its tenant is new and there is no place
     /// for another.
-    pub fn new(shard: &Rc<Shard>, identity: Identity, peer: IpAddr) -> Result<Self, Limit> {
-        let who = UserKey {
-            tenant: identity.tenant.clone(),
-            user: identity.user.clone(),
-        };
+    pub fn new(
+        shard: &Rc<Shard>,
+        identity: Identity,
+        who: UserKey,
+        peer: IpAddr,
+    ) -> Result<Self, Limit> {
         let place = shard.relay.limits.connect(who, peer)?;
         let outbox = Rc::new(Outbox::new(&shard.outboxes));
         let membership = shard
@@ -82,7 +83,7 @@ impl Account {
         self.place.who()
     }
 
-    /// One system call has written so much.
+    /// One write, which is a system call where there is no TLS, has taken so much.
     pub(super) fn wrote(&self, advanced: Advanced) {
         let tally = self.shard.hub.tally();
         tally.writes.add(1);
@@ -91,7 +92,7 @@ impl Account {
         tally.queued.sub(advanced.events);
     }
 
-    /// One system call has read.
+    /// One read, which is a system call where there is no TLS, has brought something.
     pub(super) fn read(&self) {
         self.shard.hub.tally().reads.add(1);
     }

@@ -267,10 +267,7 @@ impl Heard<'_> {
 pub(super) fn too_many(exceeded: Exceeded) -> Refusal {
     Refusal {
         retry_after: Some(exceeded.retry_after),
-        ..Refusal::new(
-            ErrorCode::RateLimitExceeded,
-            format!("too many {}", exceeded.limit.what()),
-        )
+        ..Refusal::new(ErrorCode::RateLimitExceeded, exceeded.to_string())
     }
 }
 

@@ -207,19 +207,15 @@ async fn admit(
         .user_handshake(&who)
         .map_err(|exceeded| too_often(relay, exceeded))?;
     let admitted =
-        Admitted::new(shard, identity, address).map_err(|limit| too_many(relay, limit))?;
-    let UserKey { tenant, user } = &who;
+        Admitted::new(shard, identity, who, address).map_err(|limit| too_many(relay, limit))?;
+    let UserKey { tenant, user } = admitted.account.who();
     tracing::debug!(%tenant, %user, %address, "a client is let in");
     Ok((admitted, switching_protocols(key, offer.subprotocol)))
 }
 
 fn check_not_draining(relay: &Relay) -> Result<(), Problem> {
     if relay.is_draining() {
-        return Err(Problem::unavailable(
-            ErrorCode::InternalError,
-            "the relay is shutting down",
-            relay.retry_after(),
-        ));
+        return Err(Problem::shutting_down(relay.retry_after()));
     }
     Ok(())
 }
@@ -241,8 +237,7 @@ fn check_origin(relay: &Relay, request: &Request<Incoming>) -> Result<(), Proble
 /// There were too many handshakes.
 fn too_often(relay: &Relay, exceeded: Exceeded) -> Problem {
     relay.metrics.exceeded(exceeded.limit);
-    let detail = format!("too many {}", exceeded.limit.what());
-    over_the_limit(exceeded.limit, detail, exceeded.retry_after)
+    over_the_limit(exceeded.limit, exceeded.to_string(), exceeded.retry_after)
 }
 
 /// There are too many connections, or tenants. When there will be fewer nobody knows.
@@ -250,7 +245,7 @@ fn too_many(relay: &Relay, limit: Limit) -> Problem {
     relay.metrics.exceeded(limit);
     let detail = match limit {
         Limit::Tenants => TenantsFull.to_string(),
-        _ => format!("there are too many {}", limit.what()),
+        _ => format!("there are {limit}"),
     };
     over_the_limit(limit, detail, relay.retry_after())
 }

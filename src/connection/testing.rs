@@ -40,7 +40,7 @@ use crate::{
     config::Config,
     event::{Draft, DraftParts},
     hub::{InboxLimits, PublishTimeouts, Published, Registry, RegistryLimits, hub},
-    limits::Limits,
+    limits::{Limits, UserKey},
     log::{MessageIdLimits, Window},
     ops::Metrics,
     protocol::{MessageId, TenantName, Topic, UserName},
@@ -244,7 +244,11 @@ impl Bench {
             expires_at,
             key: None,
         };
-        Admitted::new(&self.shard, identity, PEER).unwrap()
+        let who = UserKey {
+            tenant: identity.tenant.clone(),
+            user: identity.user.clone(),
+        };
+        Admitted::new(&self.shard, identity, who, PEER).unwrap()
     }
 
     /// Publishes events for all clients, in one batch.
@@ -274,14 +278,18 @@ impl Bench {
 
     /// How many connections have ended for this reason.
     pub(super) fn closed(&self, reason: &str) -> u64 {
-        let series = format!("sidewire_connections_closed_total{{reason=\"{reason}\"}} ");
-        self.shard
-            .relay
-            .metrics
-            .render(&[], &self.registry)
-            .lines()
-            .find_map(|line| line.strip_prefix(&series))
-            .expect("the reason is one")
+        self.metric(&format!(
+            "sidewire_connections_closed_total{{reason=\"{reason}\"}}"
+        ))
+    }
+
+    /// What stands behind the name and labels of this series.
+    pub(crate) fn metric(&self, series: &str) -> u64 {
+        let scraped = self.shard.relay.metrics.render(&[], &self.registry);
+        let mut lines = scraped.lines().filter_map(|line| line.split_once(' '));
+        lines
+            .find_map(|(name, value)| (name == series).then_some(value))
+            .expect("there is such a series")
             .parse()
             .unwrap()
     }

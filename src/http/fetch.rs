@@ -1,7 +1,7 @@
 //! One GET over TLS, or in the clear on this machine, for a small document. Follows
 //! no redirect, keeps no connection, and believes nobody but the system's roots.
 
-use std::{io, sync::Arc};
+use std::io;
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, Empty};
@@ -19,12 +19,10 @@ use tokio::{
 };
 use tokio_rustls::{
     TlsConnector,
-    rustls::{
-        self, ClientConfig, RootCertStore,
-        crypto::aws_lc_rs,
-        pki_types::{InvalidDnsNameError, ServerName},
-    },
+    rustls::pki_types::{InvalidDnsNameError, ServerName},
 };
+
+use crate::tls::{self, TlsError};
 
 /// The most bytes that the head of an answer may have.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
@@ -44,12 +42,9 @@ pub enum FetchError {
     /// No connection, or not over TLS.
     #[error("cannot connect: {0}")]
     Connect(io::Error),
-    /// The system has no certificates to believe.
-    #[error("there are no root certificates; SSL_CERT_FILE or SSL_CERT_DIR name some")]
-    NoRoots,
-    /// TLS cannot be spoken at all.
+    /// TLS cannot be spoken at all, such as for want of certificates to believe.
     #[error(transparent)]
-    Tls(#[from] rustls::Error),
+    Tls(#[from] TlsError),
     /// What came is no answer.
     #[error("no HTTP answer came: {0}")]
     Http(#[from] hyper::Error),
@@ -77,8 +72,7 @@ pub async fn fetch(uri: &Uri, bytes_max: usize) -> Result<Bytes, FetchError> {
         .map_err(FetchError::Connect)?;
     if is_tls {
         let name = ServerName::try_from(host.to_owned())?;
-        let connector = TlsConnector::from(tls().await?);
-        let stream = connector.connect(name, stream).await;
+        let stream = connector().await?.connect(name, stream).await;
         get(stream.map_err(FetchError::Connect)?, uri, bytes_max).await
     } else if stream
         .peer_addr()
@@ -91,24 +85,12 @@ pub async fn fetch(uri: &Uri, bytes_max: usize) -> Result<Bytes, FetchError> {
 }
 
 /// With the roots of the system as they are now.
-async fn tls() -> Result<Arc<ClientConfig>, FetchError> {
+async fn connector() -> Result<TlsConnector, FetchError> {
     // It reads files.
-    let roots = spawn_blocking(|| {
-        let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        roots
-    })
-    .await
-    .unwrap_or_else(|_| RootCertStore::empty());
-    if roots.is_empty() {
-        return Err(FetchError::NoRoots);
-    }
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(Arc::new(config))
+    let config = spawn_blocking(|| tls::client_config(None))
+        .await
+        .map_err(|error| FetchError::Connect(error.into()))??;
+    Ok(config.into())
 }
 
 /// Ends the task when it is dropped.

@@ -1,18 +1,15 @@
-//! What the relay's three HTTP listeners share: problem documents, query strings
-//! and bearer tokens; and the one thing that the relay asks of others. Knows no route.
+//! What the relay's three HTTP listeners share: answers, problem documents, query
+//! strings and bearer tokens; and the one thing that the relay asks of others. Knows no
+//! route.
 
 mod bearer;
 mod fetch;
 mod problem;
 mod query;
+mod response;
 
 pub use bearer::{BearerError, bearer_token};
 pub use fetch::{FetchError, fetch};
 pub use problem::{ItemProblem, PROBLEM_JSON, Problem};
 pub use query::{QueryError, decode_percent, query_pairs};
-
-use bytes::Bytes;
-use http_body_util::Full;
-
-/// An answer whose body is made at once.
-pub type Response = hyper::Response<Full<Bytes>>;
+pub use response::{Response, answer, json};

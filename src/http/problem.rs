@@ -2,19 +2,17 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::Full;
 use hyper::{
     StatusCode,
     header::{
-        ALLOW, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER,
+        ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER,
         SEC_WEBSOCKET_VERSION, UPGRADE, WWW_AUTHENTICATE,
     },
 };
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
-use super::Response;
+use super::{Response, answer};
 use crate::protocol::ErrorCode;
 
 /// The media type.
@@ -154,6 +152,13 @@ impl Problem {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail).retried_after(retry_after)
     }
 
+    /// 503: not from this relay any more.
+    #[must_use]
+    pub fn shutting_down(retry_after: Duration) -> Self {
+        let detail = "the relay is shutting down";
+        Self::unavailable(ErrorCode::InternalError, detail, retry_after)
+    }
+
     /// 429: not from this caller now (RFC 6585, 4).
     #[must_use]
     pub fn too_many(detail: impl Into<String>, retry_after: Duration) -> Self {
@@ -227,6 +232,31 @@ impl Problem {
     /// The response.
     #[must_use]
     pub fn into_response(self) -> Response {
+        let mut response = answer(self.status, PROBLEM_JSON, self.document());
+        response.headers_mut().extend(self.headers);
+        response
+    }
+
+    /// The whole answer in the bytes of HTTP/1.1 (RFC 9112, 2.1), for who is not served by
+    /// hyper.
+    #[must_use]
+    pub fn into_http1(self) -> Vec<u8> {
+        let body = self.document();
+        let mut bytes = format!("HTTP/1.1 {}\r\n", self.status).into_bytes();
+        let content = [
+            (CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON)),
+            (CONTENT_LENGTH, HeaderValue::from(body.len())),
+        ];
+        for (name, value) in self.headers.iter().chain(&content) {
+            let line = [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"];
+            bytes.extend(line.concat());
+        }
+        bytes.extend(b"\r\n");
+        bytes.extend(body);
+        bytes
+    }
+
+    fn document(&self) -> Vec<u8> {
         let document = Document {
             r#type: "about:blank",
             title: self.status.canonical_reason().unwrap_or_default(),
@@ -238,12 +268,6 @@ impl Problem {
             member: self.member.as_deref().map(Member),
         };
         // Strings and numbers: there is nothing in it that JSON could not hold.
-        let body = serde_json::to_vec(&document).unwrap_or_default();
-        let mut response = Response::new(Full::new(Bytes::from(body)));
-        *response.status_mut() = self.status;
-        let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
-        headers.extend(self.headers);
-        response
+        serde_json::to_vec(&document).unwrap_or_default()
     }
 }

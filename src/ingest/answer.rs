@@ -2,12 +2,7 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use http_body_util::Full;
-use hyper::{
-    StatusCode,
-    header::{CONTENT_TYPE, HeaderValue},
-};
+use hyper::StatusCode;
 use serde::{Serialize, Serializer};
 
 use super::route::Call;
@@ -17,6 +12,8 @@ use crate::{
     hub::{PlacedEvent, Published},
     protocol::{Epoch, MessageId, Position, Topic},
 };
+
+pub(super) use crate::http::json;
 
 /// What an answer repeats of an event.
 pub(super) struct Accepted {
@@ -115,21 +112,10 @@ pub(super) fn answer(call: Call, accepted: &[Accepted], published: &Published) -
     }
 }
 
-/// A document as an answer.
-pub(super) fn json(status: StatusCode, document: &impl Serialize) -> Response {
-    // Strings and numbers: there is nothing in it that JSON could not hold.
-    let body = serde_json::to_vec(document).unwrap_or_default();
-    let mut response = Response::new(Full::new(Bytes::from(body)));
-    *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
-}
-
 #[cfg(test)]
 mod tests {
     use http_body_util::BodyExt as _;
+    use hyper::header::CONTENT_TYPE;
     use serde_json::{Value, json};
 
     use super::*;

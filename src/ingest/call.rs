@@ -51,12 +51,7 @@ fn admit(relay: &Relay, request: &Request<Incoming>) -> Result<Admitted, Problem
         return Err(Problem::method_not_allowed(target.methods()));
     }
     if relay.is_draining() {
-        return Err(Problem::unavailable(
-            ErrorCode::InternalError,
-            "the relay is shutting down",
-            relay.retry_after(),
-        )
-        .closing());
+        return Err(Problem::shutting_down(relay.retry_after()).closing());
     }
     let key = key.map(IngestKey::name);
     tracing::debug!(key, %tenant, ?target, "a backend calls");

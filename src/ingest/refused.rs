@@ -66,8 +66,7 @@ pub(super) fn not_appended(
 /// More was posted than may be.
 pub(super) fn too_many(relay: &Relay, exceeded: Exceeded) -> Problem {
     relay.metrics.exceeded(exceeded.limit);
-    let detail = format!("too many {}", exceeded.limit.what());
-    Problem::too_many(detail, exceeded.retry_after)
+    Problem::too_many(exceeded.to_string(), exceeded.retry_after)
 }
 
 fn conflicts<'a>(call: Call, drafts: impl Iterator<Item = (usize, &'a Accepted)>) -> Problem {

@@ -1,6 +1,6 @@
 //! How often and how many: rates as buckets, caps as counts, budgets of one
-//! connection. Knows who is counted by name alone, and not what it is that they do,
-//! nor what they are answered when it is too much.
+//! connection. Knows who is counted by name alone, of what they do only what it is
+//! called, and not how they are answered when it is too much.
 //!
 //! One [`Limits`] lives as long as the process. [`Limits::configure`] tells it what
 //! holds from now on: a bucket whose rate has changed begins full, one whose rate has
@@ -13,7 +13,7 @@ mod rates;
 mod refusals;
 mod sockets;
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 
@@ -108,8 +108,7 @@ impl Limit {
     }
 
     /// What there is too much of, for people.
-    #[must_use]
-    pub fn what(self) -> &'static str {
+    fn what(self) -> &'static str {
         match self {
             Self::Connections | Self::Descriptors => "connections",
             Self::TenantConnections => "connections of this tenant",
@@ -129,6 +128,13 @@ impl Limit {
     }
 }
 
+/// For people: "too many connections".
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "too many {}", self.what())
+    }
+}
+
 /// It is too much, and will be less when some time has passed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Exceeded {
@@ -136,6 +142,13 @@ pub struct Exceeded {
     pub limit: Limit,
     /// When to try again: whole milliseconds, and never 0.
     pub retry_after: Duration,
+}
+
+/// For people, as what is exceeded.
+impl fmt::Display for Exceeded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.limit.fmt(f)
+    }
 }
 
 /// A user, inside its tenant.

@@ -31,15 +31,7 @@ fn config(settings: impl FnOnce(&mut Config)) -> Config {
 fn override_of(name: &str) -> LimitsOverride {
     LimitsOverride {
         tenants: vec![tenant(name)],
-        connections_per_tenant: None,
-        connections_per_user: None,
-        user_handshakes_per_minute: None,
-        user_burst: None,
-        user_period: None,
-        tenant_burst: None,
-        tenant_period: None,
-        ingest_burst: None,
-        ingest_period: None,
+        ..LimitsOverride::default()
     }
 }
 

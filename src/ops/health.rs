@@ -38,9 +38,10 @@ pub(super) type Checks = [(&'static str, String); 5];
 pub struct Health {
     relay: Arc<Relay>,
     phase: watch::Sender<Phase>,
-    /// How many of the listeners take connections, and how many should.
+    /// How many of the listeners take connections, and how many should: all that have
+    /// begun to.
     listening: AtomicUsize,
-    listeners: usize,
+    listeners: AtomicUsize,
 }
 
 /// A listener that takes connections, for as long as this is held.
@@ -54,14 +55,14 @@ impl Drop for Listening {
 }
 
 impl Health {
-    /// Of a relay that is starting, with so many listeners.
+    /// Of a relay that is starting.
     #[must_use]
-    pub fn new(relay: Arc<Relay>, listeners: usize) -> Self {
+    pub fn new(relay: Arc<Relay>) -> Self {
         Self {
             relay,
             phase: watch::Sender::new(Phase::Starting),
             listening: AtomicUsize::new(0),
-            listeners,
+            listeners: AtomicUsize::new(0),
         }
     }
 
@@ -69,6 +70,7 @@ impl Health {
     #[must_use]
     pub fn listening(self: &Arc<Self>) -> Listening {
         self.listening.fetch_add(1, Ordering::AcqRel);
+        self.listeners.fetch_add(1, Ordering::AcqRel);
         Listening(Arc::clone(self))
     }
 
@@ -109,6 +111,7 @@ impl Health {
     pub(super) async fn checks(&self) -> Checks {
         let shards = self.relay.publisher.admin().ping(SHARD_TIMEOUT).await;
         let phase = *self.phase.borrow();
+        let listeners = self.listeners.load(Ordering::Acquire);
         let listening = self.listening.load(Ordering::Acquire);
         let has_no_key = self.relay.live().authenticator.has_no_key();
         let check = |wrong: Option<String>| wrong.unwrap_or_else(|| OK.to_owned());
@@ -124,10 +127,10 @@ impl Health {
             ),
             (
                 "listeners",
-                check((listening < self.listeners).then(|| {
-                    let listeners = self.listeners;
-                    format!("{listening} of {listeners} listeners take connections")
-                })),
+                check(
+                    (listening < listeners)
+                        .then(|| format!("{listening} of {listeners} listeners take connections")),
+                ),
             ),
             (
                 "shards",
@@ -171,7 +174,7 @@ mod tests {
     fn a_relay_is_ready_when_its_shards_answer_and_not_before() {
         simulate(async {
             let bench = Bench::new();
-            let health = Arc::new(Health::new(Arc::clone(&bench.shard.relay), 1));
+            let health = Arc::new(Health::new(Arc::clone(&bench.shard.relay)));
             let listening = health.listening();
             health.set_running();
             // Nobody serves the shard's inbox: it is stuck.
@@ -197,7 +200,7 @@ mod tests {
             let bench = Bench::new();
             let hub = Rc::clone(&bench.shard.hub);
             spawn_local(async move { hub.answer_calls().await });
-            let health = Health::new(Arc::clone(&bench.shard.relay), 0);
+            let health = Health::new(Arc::clone(&bench.shard.relay));
             let names = |wrong: Vec<(&'static str, String)>| {
                 wrong.into_iter().map(|(name, _)| name).collect::<Vec<_>>()
             };

@@ -2,14 +2,8 @@
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use bytes::Bytes;
-use http_body_util::Full;
 use hyper::{
-    Method, Request, StatusCode,
-    body::Incoming,
-    header::{CONTENT_TYPE, HeaderValue},
-    server::conn::http1,
-    service::service_fn,
+    Method, Request, StatusCode, body::Incoming, server::conn::http1, service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
@@ -18,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{Health, Metrics, health::faults};
 use crate::{
-    http::{Problem, Response},
+    http::{Problem, Response, answer, json},
     hub::Registry,
     protocol::ErrorCode,
     tally::Tally,
@@ -73,12 +67,13 @@ impl Ops {
             return Problem::method_not_allowed("GET, HEAD").into_response();
         }
         match path {
-            "/metrics" => text(
+            "/metrics" => answer(
+                StatusCode::OK,
                 "text/plain; version=0.0.4",
                 self.metrics.render(&self.tallies, &self.registry),
             ),
             "/readyz" => self.readiness().await,
-            _ => text("text/plain; charset=utf-8", "ok\n".to_owned()),
+            _ => answer(StatusCode::OK, "text/plain; charset=utf-8", "ok\n"),
         }
     }
 
@@ -98,9 +93,7 @@ impl Ops {
             ready: true,
             checks,
         };
-        // Strings and a boolean: there is nothing in it that JSON could not hold.
-        let body = serde_json::to_string(&ready).unwrap_or_default();
-        text("application/json", body)
+        json(StatusCode::OK, &ready)
     }
 }
 
@@ -118,13 +111,4 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(ops: Arc<Ops>, stream: S) 
             .serve_connection(TokioIo::new(stream), service)
             .await,
     );
-}
-
-fn text(content_type: &'static str, body: String) -> Response {
-    let mut response = Response::new(Full::new(Bytes::from(body)));
-    *response.status_mut() = StatusCode::OK;
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    response
 }

@@ -1,9 +1,12 @@
 //! Wiring: listeners, shards, and how they begin and end. Knows no details of any
 //! of them.
 
+mod accept;
 mod inherited;
 mod key_sets;
 mod listener;
+mod listeners;
+mod parts;
 mod reload;
 mod shards;
 mod turned_away;
@@ -11,43 +14,30 @@ mod unix_socket;
 
 use std::{
     fmt, io,
-    net::{SocketAddr, TcpStream},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread::available_parallelism,
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
-use arc_swap::ArcSwap;
-use hyper::StatusCode;
-use rustix::process::{Resource, getrlimit};
 use tokio::{
     task::JoinSet,
     time::{Instant, MissedTickBehavior, interval, timeout_at},
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
-    auth::Authenticator,
-    clock::Clock,
-    config::{Config, ConfigError, Ingest, Listen},
-    hub::{self, InboxLimits, PublishTimeouts, Registry, RegistryLimits},
-    limits::{self, Limit, Limits, Sockets},
-    log::{MessageIdLimits, Window},
-    ops::{self, Health, Listening, Metrics, Ops},
-    random::Random,
+    config::{ConfigError, Listen},
+    hub::Registry,
+    limits::Sockets,
+    ops::{self, Health, Listening, Ops},
     relay::Relay,
     setup::Setup,
-    tally::Tally,
 };
-use inherited::LocalSocket;
+use accept::{AcceptClients, accept_backends, serve_ops};
 use key_sets::KeySets;
-use listener::{Buffers, Listener, LocalListener, LocalStream};
-use shards::{Connection, Shards};
-use turned_away::TurnedAway;
-use unix_socket::Access;
+use listeners::Listeners;
+use parts::{Parts, sockets_max};
+use shards::Shards;
 
 pub use inherited::{InheritError, Inherited};
 
@@ -150,8 +140,7 @@ impl Server {
     /// one.
     pub fn start_with(setup: Setup, inherited: Inherited) -> Result<Self, StartError> {
         ops::watch_panics();
-        let config = &setup.live.config;
-        let sockets_max = sockets_max(config);
+        let sockets_max = sockets_max(&setup.live.config);
         let is_handed_over = [inherited.client.is_some(), inherited.ingest.is_some()];
         let listeners = Listeners::open(&setup, inherited)?;
         let addresses = listeners.addresses.clone();
@@ -166,32 +155,16 @@ impl Server {
             }
         });
 
-        let random = Arc::new(Random::from_system()?);
-        let registry = Arc::new(Registry::new(registry_limits(config), Arc::clone(&random)));
-        let tallies: Vec<Arc<Tally>> = (0..shard_count(config)).map(|_| Arc::default()).collect();
-        let timeouts = publish_timeouts(&config.ingest);
-        let (publisher, seeds) = hub::hub(&registry, timeouts, &tallies);
-        let metrics = Arc::new(Metrics::new(
-            matches!(setup.live.authenticator, Authenticator::Tokens(_)),
-            !setup.live.ingest_keys.is_empty(),
-        ));
-        let clock = Clock::system();
-        metrics.configured(clock.unix_seconds());
-        let relay = Arc::new(Relay {
-            limits: Limits::new(&setup.live.config),
-            live: ArcSwap::from_pointee(setup.live),
-            schema: setup.schema,
-            publisher,
-            clock,
-            random,
-            metrics: Arc::clone(&metrics),
-            draining: AtomicBool::new(false),
-            calls: TaskTracker::new(),
-            clients: TaskTracker::new(),
-        });
+        let Parts {
+            relay,
+            registry,
+            tallies,
+            seeds,
+        } = Parts::make(setup)?;
         let shards = Arc::new(Shards::start(&relay, seeds).map_err(StartError::Shard)?);
 
-        let health = Arc::new(Health::new(Arc::clone(&relay), 2));
+        let health = Arc::new(Health::new(Arc::clone(&relay)));
+        let metrics = Arc::clone(&relay.metrics);
         let ops = Ops::new(metrics, tallies, Arc::clone(&registry), Arc::clone(&health));
         let ops = Arc::new(ops);
         let mut key_sets = KeySets::default();
@@ -273,240 +246,6 @@ impl Server {
     }
 }
 
-/// The sockets of a relay, which listen.
-struct Listeners {
-    client: Listener,
-    ingest: LocalListener,
-    ops: LocalListener,
-    addresses: Addresses,
-}
-
-impl Listeners {
-    /// Takes over what there is, and opens the rest.
-    fn open(setup: &Setup, inherited: Inherited) -> Result<Self, StartError> {
-        let config = &setup.live.config;
-        let groups = setup.socket_groups;
-        let buffers = Some(Buffers {
-            send: config.client.send_buffer,
-            receive: config.client.receive_buffer,
-        });
-        let is_handed_over = !inherited.is_empty();
-        let client = match inherited.client {
-            Some(socket) => Listener::inherit(socket, buffers),
-            None => Listener::bind(config.client.listen, buffers),
-        };
-        let client_address = Listen::Tcp(config.client.listen);
-        let (client, client_address) = opened(
-            ListenerName::Client,
-            &client_address,
-            client.and_then(|it| it.address().map(|address| (it, address))),
-        )?;
-        let (ingest, ingest_address) = local(
-            ListenerName::Ingest,
-            &config.ingest.listen,
-            inherited.ingest,
-            Access {
-                mode: config.ingest.socket_mode.bits(),
-                group: groups.ingest,
-            },
-        )?;
-        let (ops, ops_address) = local(
-            ListenerName::Ops,
-            &config.ops.listen,
-            inherited.ops,
-            Access {
-                mode: config.ops.socket_mode.bits(),
-                group: groups.ops,
-            },
-        )?;
-        let addresses = Addresses {
-            client: client_address,
-            ingest: ingest_address,
-            ops: ops_address,
-        };
-        if is_handed_over {
-            check(config, &addresses)?;
-        }
-        Ok(Self {
-            client,
-            ingest,
-            ops,
-            addresses,
-        })
-    }
-}
-
-/// Whether the configuration would allow to listen there: who started the relay may
-/// have opened a door that nobody guards.
-fn check(config: &Config, addresses: &Addresses) -> Result<(), StartError> {
-    let mut config = config.clone();
-    config.client.listen = addresses.client;
-    config.ingest.listen = addresses.ingest.clone();
-    config.ops.listen = addresses.ops.clone();
-    config.check().map_err(StartError::Inherited)
-}
-
-fn local(
-    listener: ListenerName,
-    listen: &Listen,
-    inherited: Option<LocalSocket>,
-    access: Access,
-) -> Result<(LocalListener, Listen), StartError> {
-    let found = match inherited {
-        Some(LocalSocket::Tcp(socket)) => LocalListener::inherit_tcp(socket),
-        Some(LocalSocket::Unix(socket)) => LocalListener::inherit_unix(socket),
-        None => LocalListener::bind(listen, access),
-    };
-    opened(
-        listener,
-        listen,
-        found.and_then(|it| it.address().map(|address| (it, address))),
-    )
-}
-
-fn opened<T>(
-    listener: ListenerName,
-    address: &Listen,
-    outcome: io::Result<T>,
-) -> Result<T, StartError> {
-    outcome.map_err(|source| StartError::Listen {
-        listener,
-        address: address.clone(),
-        source,
-    })
-}
-
-fn publish_timeouts(ingest: &Ingest) -> PublishTimeouts {
-    PublishTimeouts {
-        inbox: ingest.inbox_timeout,
-        ack: ingest.ack_timeout,
-    }
-}
-
-fn shard_count(config: &Config) -> usize {
-    match config.limits.shards {
-        0 => available_parallelism().map_or(1, usize::from),
-        count => count,
-    }
-}
-
-fn registry_limits(config: &Config) -> RegistryLimits {
-    RegistryLimits {
-        tenants: config.limits.tenants,
-        log_bytes: config.replay.process_bytes as u64,
-        memory_bytes: config.limits.memory_max as u64,
-        window: Window {
-            events: if config.replay.enabled {
-                config.replay.events
-            } else {
-                0
-            },
-            bytes: config.replay.bytes,
-            age: config.replay.age,
-        },
-        inbox: InboxLimits::default(),
-        message_ids: MessageIdLimits {
-            age: config.ingest.message_id_age,
-            count: config.ingest.message_ids_max,
-            bytes: config.ingest.message_id_bytes_max,
-        },
-    }
-}
-
-/// How many sockets of clients the process's limit of descriptors leaves room for.
-fn sockets_max(config: &Config) -> usize {
-    let Some(descriptors) = getrlimit(Resource::Nofile).current else {
-        return usize::MAX;
-    };
-    let count = usize::try_from(descriptors).unwrap_or(usize::MAX);
-    let clients = limits::client_sockets_max(count, shard_count(config));
-    match config.limits.connections {
-        Some(connections) if u64::from(connections.get()) > clients as u64 => tracing::warn!(
-            descriptors,
-            clients,
-            connections,
-            "the limit of descriptors leaves fewer connections of clients than limits.connections asks for"
-        ),
-        _ => tracing::info!(
-            descriptors,
-            clients,
-            "the limit of descriptors bounds the connections of clients"
-        ),
-    }
-    clients
-}
-
-/// Takes the connections of clients, until `stop` says so; what is accepted by then is
-/// served.
-struct AcceptClients {
-    listener: Listener,
-    stop: CancellationToken,
-    sockets: Arc<Sockets>,
-    relay: Arc<Relay>,
-    shards: Arc<Shards>,
-}
-
-impl AcceptClients {
-    async fn run(self) {
-        let mut turned_away = TurnedAway::default();
-        let metrics = &self.relay.metrics;
-        let accept = || self.listener.accept(|error| accept_failed(metrics, error));
-        while let Some((stream, peer)) = self.stop.run_until_cancelled(accept()).await {
-            match self.sockets.take() {
-                Some(seat) => {
-                    let connection = Connection::Client(stream, peer, seat);
-                    self.shards.assign(connection).await;
-                }
-                None => self.turn_away(stream, &mut turned_away),
-            }
-        }
-    }
-
-    fn turn_away(&self, stream: TcpStream, turned_away: &mut TurnedAway) {
-        let metrics = &self.relay.metrics;
-        metrics.exceeded(Limit::Descriptors);
-        metrics.handshake_refused(StatusCode::SERVICE_UNAVAILABLE);
-        // Who speaks TLS would not understand it, and has to do with the end.
-        if self.relay.live().tls.is_none() {
-            turned_away.tell(stream, self.relay.retry_after());
-        }
-    }
-}
-
-async fn accept_backends(
-    listener: LocalListener,
-    stop: CancellationToken,
-    relay: Arc<Relay>,
-    shards: Arc<Shards>,
-) {
-    let accept = || listener.accept(|error| accept_failed(&relay.metrics, error));
-    while let Some(stream) = stop.run_until_cancelled(accept()).await {
-        shards.assign(Connection::Backend(stream)).await;
-    }
-}
-
-async fn serve_ops(listener: LocalListener, relay: Arc<Relay>, ops: Arc<Ops>) {
-    let mut connections = JoinSet::new();
-    loop {
-        let stream = listener
-            .accept(|error| accept_failed(&relay.metrics, error))
-            .await;
-        while connections.try_join_next().is_some() {}
-        match stream {
-            LocalStream::Tcp(stream) => {
-                if let Ok(stream) = tokio::net::TcpStream::from_std(stream) {
-                    connections.spawn(ops::serve(ops.clone(), stream));
-                }
-            }
-            LocalStream::Unix(stream) => {
-                if let Ok(stream) = tokio::net::UnixStream::from_std(stream) {
-                    connections.spawn(ops::serve(ops.clone(), stream));
-                }
-            }
-        }
-    }
-}
-
 /// The relay is not ready when one of its listeners is gone.
 async fn listen(listening: Listening, accepting: impl Future<Output = ()>) {
     accepting.await;
@@ -522,11 +261,6 @@ async fn become_ready(shards: Arc<Shards>, health: Arc<Health>) {
 async fn watch(health: Arc<Health>) {
     let is_well = || async { health.shards_answer().await };
     ops::feed_watchdog(is_well).await;
-}
-
-fn accept_failed(metrics: &Metrics, error: &io::Error) {
-    metrics.accept_failed();
-    tracing::warn!(%error, "no connection can be accepted");
 }
 
 async fn sweep(registry: Arc<Registry>, relay: Arc<Relay>) {

@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use tokio::{task::spawn_blocking, time::timeout};
 
-use super::{Server, publish_timeouts};
+use super::{Server, parts::publish_timeouts};
 use crate::{
     auth::Authenticator,
     config::ConfigError,

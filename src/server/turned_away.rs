@@ -13,6 +13,8 @@ use tokio::{
     time::timeout,
 };
 
+use crate::http::Problem;
+
 /// So many are listened to before they are told, and until they have gone: of the
 /// descriptors that are kept back.
 const LISTENED_TO_MAX: usize = 16;
@@ -23,18 +25,16 @@ const LISTEN_TIMEOUT: Duration = Duration::from_secs(1);
 /// So much of a request is read at once, to be forgotten.
 const REQUEST_BYTES: usize = 4 * 1024;
 
-const BODY: &str = r#"{"type":"about:blank","title":"Service Unavailable","status":503,"code":"RATE_LIMIT_EXCEEDED","detail":"there are too many connections"}"#;
-
 /// Those who are being told.
 #[derive(Debug, Default)]
 pub(super) struct TurnedAway(JoinSet<()>);
 
 impl TurnedAway {
-    /// Answers 503 and closes. Some are given the time to ask first and to hear the
+    /// Answers and closes. Some are given the time to ask first and to hear the
     /// answer; when there are too many for that, the rest are told at once.
-    pub(super) fn tell(&mut self, stream: TcpStream, retry_after: Duration) {
+    pub(super) fn tell(&mut self, stream: TcpStream, problem: Problem) {
         while self.0.try_join_next().is_some() {}
-        let answer = answer(retry_after);
+        let answer = problem.closing().into_http1();
         if self.0.len() < LISTENED_TO_MAX {
             self.0.spawn(async move {
                 // What fails here fails for the client alone, who is to go anyway.
@@ -46,12 +46,12 @@ impl TurnedAway {
     }
 }
 
-async fn listen_and_tell(stream: TcpStream, answer: &str) -> io::Result<()> {
+async fn listen_and_tell(stream: TcpStream, answer: &[u8]) -> io::Result<()> {
     let mut stream = tokio::net::TcpStream::from_std(stream)?;
     let mut request = vec![0; REQUEST_BYTES];
     drop(timeout(LISTEN_TIMEOUT, stream.read(&mut request)).await);
     let goodbye = async {
-        stream.write_all(answer.as_bytes()).await?;
+        stream.write_all(answer).await?;
         stream.shutdown().await?;
         while stream.read(&mut request).await? > 0 {}
         Ok(())
@@ -62,24 +62,12 @@ async fn listen_and_tell(stream: TcpStream, answer: &str) -> io::Result<()> {
 /// Without waiting for anything; the stream does not block. What is there of the request
 /// is read first: were it left, the kernel would reset the connection, and the answer
 /// might be lost.
-fn tell_at_once(mut stream: TcpStream, answer: &str) {
+fn tell_at_once(mut stream: TcpStream, answer: &[u8]) {
     let mut request = [0; REQUEST_BYTES];
     drop(stream.read(&mut request));
-    drop(stream.write(answer.as_bytes()));
+    drop(stream.write(answer));
     drop(stream.shutdown(Shutdown::Write));
     drop(stream.read(&mut request));
-}
-
-fn answer(retry_after: Duration) -> String {
-    let seconds = retry_after.as_millis().div_ceil(1000).max(1);
-    format!(
-        "HTTP/1.1 503 Service Unavailable\r\n\
-         content-type: application/problem+json\r\n\
-         retry-after: {seconds}\r\n\
-         connection: close\r\n\
-         content-length: {}\r\n\r\n{BODY}",
-        BODY.len()
-    )
 }
 
 #[cfg(test)]
@@ -89,9 +77,17 @@ mod tests {
     use http_body_util::BodyExt as _;
 
     use super::*;
-    use crate::{http::Problem, protocol::ErrorCode};
+    use crate::protocol::ErrorCode;
 
     const RETRY_AFTER: Duration = Duration::from_millis(2500);
+
+    fn problem() -> Problem {
+        Problem::unavailable(
+            ErrorCode::RateLimitExceeded,
+            "there are too many connections",
+            RETRY_AFTER,
+        )
+    }
 
     /// A client, and the relay's end of its connection.
     fn connect(listener: &TcpListener) -> (tokio::net::TcpStream, TcpStream) {
@@ -110,28 +106,22 @@ mod tests {
 
     #[tokio::test]
     async fn who_asks_is_told_what_any_other_refusal_tells_it() {
-        let problem = Problem::unavailable(
-            ErrorCode::RateLimitExceeded,
-            "there are too many connections",
-            RETRY_AFTER,
-        )
-        .closing()
-        .into_response();
+        let expected = problem().closing().into_response();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let (mut client, stream) = connect(&listener);
         let mut turned_away = TurnedAway::default();
-        turned_away.tell(stream, RETRY_AFTER);
+        turned_away.tell(stream, problem());
         // It is waited for the request.
         let request = b"GET /ws HTTP/1.1\r\nHost: x\r\n\r\n";
         client.write_all(request).await.unwrap();
         let answer = read_all(&mut client).await;
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         assert!(head.starts_with("HTTP/1.1 503 Service Unavailable\r\n"));
-        for (name, value) in problem.headers() {
+        for (name, value) in expected.headers() {
             let line = format!("{name}: {}", value.to_str().unwrap());
             assert!(head.lines().any(|it| it == line), "{line} in {head}");
         }
-        let expected = problem.into_body().collect().await.unwrap().to_bytes();
+        let expected = expected.into_body().collect().await.unwrap().to_bytes();
         assert_eq!(body.as_bytes(), expected);
     }
 
@@ -142,11 +132,11 @@ mod tests {
         let mut silent = Vec::new();
         for _ in 0..LISTENED_TO_MAX {
             let (client, stream) = connect(&listener);
-            turned_away.tell(stream, RETRY_AFTER);
+            turned_away.tell(stream, problem());
             silent.push(client);
         }
         let (mut next, stream) = connect(&listener);
-        turned_away.tell(stream, RETRY_AFTER);
+        turned_away.tell(stream, problem());
         assert_eq!(turned_away.0.len(), LISTENED_TO_MAX);
         assert!(read_all(&mut next).await.contains("retry-after: 3\r\n"));
         // Those who say nothing are told in the end.

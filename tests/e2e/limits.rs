@@ -26,15 +26,7 @@ fn count(count: u32) -> NonZeroU32 {
 fn override_of(tenant: &str) -> LimitsOverride {
     LimitsOverride {
         tenants: vec![TenantName::parse(tenant).unwrap()],
-        connections_per_tenant: None,
-        connections_per_user: None,
-        user_handshakes_per_minute: None,
-        user_burst: None,
-        user_period: None,
-        tenant_burst: None,
-        tenant_period: None,
-        ingest_burst: None,
-        ingest_period: None,
+        ..LimitsOverride::default()
     }
 }
 

@@ -1,0 +1,113 @@
+//! How series are registered: each with its help text, and those of one metric together.
+//! Knows no metric by name but those that two listeners have.
+
+use metrics::{Counter, Gauge, Key, KeyName, Label, Level, Metadata, Recorder, SharedString};
+use metrics_exporter_prometheus::PrometheusRecorder;
+
+/// Registers series, each with its help text.
+pub(super) struct Register<'a>(pub(super) &'a PrometheusRecorder);
+
+impl Register<'_> {
+    pub(super) fn counter(
+        &self,
+        name: &'static str,
+        help: &'static str,
+        labels: &[(&'static str, &'static str)],
+    ) -> Counter {
+        self.0
+            .describe_counter(KeyName::from(name), None, SharedString::from(help));
+        self.0.register_counter(&key(name, labels), &METADATA)
+    }
+
+    pub(super) fn gauge(
+        &self,
+        name: &'static str,
+        help: &'static str,
+        labels: &[(&'static str, &'static str)],
+    ) -> Gauge {
+        self.0
+            .describe_gauge(KeyName::from(name), None, SharedString::from(help));
+        self.0.register_gauge(&key(name, labels), &METADATA)
+    }
+
+    pub(super) fn family<const N: usize>(
+        &self,
+        name: &'static str,
+        help: &'static str,
+        labels: &[(&'static str, &'static str)],
+        label: &'static str,
+        values: [&'static str; N],
+    ) -> Family {
+        self.0
+            .describe_counter(KeyName::from(name), None, SharedString::from(help));
+        let mut family = Family {
+            name,
+            labels: labels_of(labels),
+            label,
+            counters: Vec::new(),
+        };
+        family.counters = values
+            .map(|value| (value.to_owned(), family.register(value, self.0)))
+            .into();
+        family
+    }
+
+    pub(super) fn authentication_required(&self, listener: &'static str) -> Gauge {
+        self.gauge(
+            "sidewire_authentication_required",
+            "1 where callers have to show who they are, 0 where nobody has to.",
+            &[("listener", listener)],
+        )
+    }
+
+    pub(super) fn authentication_failures<const N: usize>(
+        &self,
+        listener: &'static str,
+        reasons: [&'static str; N],
+    ) -> Family {
+        self.family(
+            "sidewire_authentication_failures_total",
+            "Clients and backends that have not shown who they are, by listener and reason.",
+            &[("listener", listener)],
+            "reason",
+            reasons,
+        )
+    }
+}
+
+const METADATA: Metadata<'static> = Metadata::new("sidewire", Level::INFO, None);
+
+fn key(name: &'static str, labels: &[(&'static str, &'static str)]) -> Key {
+    Key::from_parts(name, labels_of(labels))
+}
+
+fn labels_of(labels: &[(&'static str, &'static str)]) -> Vec<Label> {
+    labels
+        .iter()
+        .map(|(name, value)| Label::new(*name, *value))
+        .collect()
+}
+
+/// A metric with a label of which the values are known beforehand: the series of
+/// each stands from the start, so that its first increase can be seen.
+pub(super) struct Family {
+    name: &'static str,
+    labels: Vec<Label>,
+    label: &'static str,
+    counters: Vec<(String, Counter)>,
+}
+
+impl Family {
+    pub(super) fn count(&self, value: &str, recorder: &PrometheusRecorder) {
+        match self.counters.iter().find(|(known, _)| known == value) {
+            Some((_, counter)) => counter.increment(1),
+            None => self.register(value, recorder).increment(1),
+        }
+    }
+
+    fn register(&self, value: &str, recorder: &PrometheusRecorder) -> Counter {
+        let mut labels = self.labels.clone();
+        labels.push(Label::new(self.label, value.to_owned()));
+        recorder.register_counter(&Key::from_parts(self.name, labels), &METADATA)
+    }
+}

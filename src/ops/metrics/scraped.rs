@@ -1,0 +1,159 @@
+//! What is counted elsewhere, most of it on the path of an event, and is read off when
+//! somebody asks.
+
+use std::sync::Arc;
+
+use metrics::{Counter, Gauge};
+
+use super::register::Register;
+use crate::{hub::Registry, ops::panics, tally::Tally};
+
+/// What is read off elsewhere at each scrape.
+pub(super) struct Scraped {
+    connections: Gauge,
+    connections_opened: Counter,
+    subscriptions: Gauge,
+    matched: Counter,
+    replayed: Counter,
+    written: Counter,
+    dropped_slow: Counter,
+    dropped_closed: Counter,
+    queued: Gauge,
+    client_writes: Counter,
+    client_frames_written: Counter,
+    client_reads: Counter,
+    event_bytes: Gauge,
+    log_bytes: Gauge,
+    message_id_bytes: Gauge,
+    tenants: Gauge,
+    tenants_dormant: Gauge,
+    panics: Counter,
+}
+
+impl Scraped {
+    pub(super) fn register(register: &Register<'_>) -> Self {
+        const DROPPED: &str = "sidewire_events_dropped_total";
+        const DROPPED_HELP: &str = "Events that matched a connection and were not written to it, by reason: too_slow, it was closed with 4003; closed, it ended before.";
+        Self {
+            connections: register.gauge(
+                "sidewire_connections",
+                "WebSocket connections that are open.",
+                &[],
+            ),
+            connections_opened: register.counter(
+                "sidewire_connections_opened_total",
+                "WebSocket connections that have been opened.",
+                &[],
+            ),
+            subscriptions: register.gauge(
+                "sidewire_subscriptions",
+                "Topics subscribed, summed over all connections; implicit topics are not counted.",
+                &[],
+            ),
+            matched: register.counter(
+                "sidewire_events_matched_total",
+                "Events, counted once for each connection that they matched.",
+                &[],
+            ),
+            written: register.counter(
+                "sidewire_events_written_total",
+                "Of the events matched and replayed, those handed to the kernel whole.",
+                &[],
+            ),
+            replayed: register.counter(
+                "sidewire_events_replayed_total",
+                "Events that were queued again for a connection that resumes, once for each such connection.",
+                &[],
+            ),
+            dropped_slow: register.counter(DROPPED, DROPPED_HELP, &[("reason", "too_slow")]),
+            dropped_closed: register.counter(DROPPED, DROPPED_HELP, &[("reason", "closed")]),
+            queued: register.gauge(
+                "sidewire_events_queued",
+                "Of the events matched and replayed, those that wait in an outbox, or in the log for a connection that catches up. matched + replayed = written + dropped + queued.",
+                &[],
+            ),
+            client_writes: register.counter(
+                "sidewire_client_writes_total",
+                "System calls that wrote to WebSocket connections; over TLS writes to its session, each of which is one system call, several or none. Frames written / writes is how many frames leave at once: about 1 when little happens, many under load.",
+                &[],
+            ),
+            client_frames_written: register.counter(
+                "sidewire_client_frames_written_total",
+                "Frames that were handed to the kernel whole: events, replies, pongs and closes.",
+                &[],
+            ),
+            client_reads: register.counter(
+                "sidewire_client_reads_total",
+                "System calls that read from WebSocket connections; over TLS reads from its session, each of which is one system call, several or none.",
+                &[],
+            ),
+            event_bytes: register.gauge(
+                "sidewire_events_bytes",
+                "Memory that events take up, in logs, inboxes and outboxes together, in bytes.",
+                &[],
+            ),
+            log_bytes: register.gauge(
+                "sidewire_log_bytes",
+                "Memory that the events in the tenants' logs take up, in bytes.",
+                &[],
+            ),
+            message_id_bytes: register.gauge(
+                "sidewire_message_ids_bytes",
+                "Memory that remembered message ids take up, in bytes, counted as 128 an id.",
+                &[],
+            ),
+            tenants: register.gauge(
+                "sidewire_tenants",
+                "Tenants with connections, events in their log, or remembered message ids.",
+                &[],
+            ),
+            tenants_dormant: register.gauge(
+                "sidewire_tenants_dormant",
+                "Tenants without any of these, of which the end of their log is remembered.",
+                &[],
+            ),
+            panics: register.counter(
+                "sidewire_panics_total",
+                "Faults of the relay that ended a task. Anything but 0 is a bug.",
+                &[],
+            ),
+        }
+    }
+
+    pub(super) fn update(&self, tallies: &[Arc<Tally>], registry: &Registry) {
+        let sum =
+            |cell: fn(&Tally) -> u64| -> u64 { tallies.iter().map(|tally| cell(tally)).sum() };
+        self.connections_opened
+            .absolute(sum(|tally| tally.connections_opened.get()));
+        self.matched.absolute(sum(|tally| tally.matched.get()));
+        self.replayed.absolute(sum(|tally| tally.replayed.get()));
+        self.written.absolute(sum(|tally| tally.written.get()));
+        self.dropped_slow
+            .absolute(sum(|tally| tally.dropped_slow.get()));
+        self.dropped_closed
+            .absolute(sum(|tally| tally.dropped_closed.get()));
+        self.client_writes.absolute(sum(|tally| tally.writes.get()));
+        self.client_frames_written
+            .absolute(sum(|tally| tally.frames_written.get()));
+        self.client_reads.absolute(sum(|tally| tally.reads.get()));
+        self.panics.absolute(panics::count());
+        self.connections
+            .set(as_gauge(sum(|tally| tally.connections.get())));
+        self.subscriptions
+            .set(as_gauge(sum(|tally| tally.subscriptions.get())));
+        self.queued.set(as_gauge(sum(|tally| tally.queued.get())));
+        self.event_bytes.set(as_gauge(registry.event_bytes().get()));
+        self.log_bytes.set(as_gauge(registry.log_bytes()));
+        self.message_id_bytes
+            .set(as_gauge(registry.message_ids().bytes() as u64));
+        self.tenants.set(as_gauge(registry.len() as u64));
+        self.tenants_dormant
+            .set(as_gauge(registry.dormant_len() as u64));
+    }
+}
+
+/// Gauges are doubles, which are exact up to 2^53.
+#[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^53")]
+fn as_gauge(value: u64) -> f64 {
+    value as f64
+}

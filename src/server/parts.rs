@@ -1,0 +1,136 @@
+//! From a configuration to what the shards of a relay share, and how much of all there
+//! may be.
+
+use std::{
+    sync::{Arc, atomic::AtomicBool},
+    thread::available_parallelism,
+};
+
+use arc_swap::ArcSwap;
+use rustix::process::{Resource, getrlimit};
+use tokio_util::task::TaskTracker;
+
+use crate::{
+    auth::Authenticator,
+    clock::Clock,
+    config::{Config, Ingest},
+    hub::{self, InboxLimits, PublishTimeouts, Registry, RegistryLimits, ShardSeed},
+    limits::{self, Limits},
+    log::{MessageIdLimits, Window},
+    ops::Metrics,
+    random::Random,
+    relay::Relay,
+    setup::Setup,
+    tally::Tally,
+};
+
+/// A relay of which nothing runs yet.
+pub(super) struct Parts {
+    pub(super) relay: Arc<Relay>,
+    pub(super) registry: Arc<Registry>,
+    /// What each shard counts.
+    pub(super) tallies: Vec<Arc<Tally>>,
+    /// What each shard is to grow from.
+    pub(super) seeds: Vec<ShardSeed>,
+}
+
+impl Parts {
+    /// Makes them as the configuration says.
+    ///
+    /// # Errors
+    ///
+    /// When the system has no randomness.
+    pub(super) fn make(setup: Setup) -> Result<Self, getrandom::Error> {
+        let config = &setup.live.config;
+        let random = Arc::new(Random::from_system()?);
+        let registry = Arc::new(Registry::new(registry_limits(config), Arc::clone(&random)));
+        let tallies: Vec<Arc<Tally>> = (0..shard_count(config)).map(|_| Arc::default()).collect();
+        let timeouts = publish_timeouts(&config.ingest);
+        let (publisher, seeds) = hub::hub(&registry, timeouts, &tallies);
+        let metrics = Arc::new(Metrics::new(
+            matches!(setup.live.authenticator, Authenticator::Tokens(_)),
+            !setup.live.ingest_keys.is_empty(),
+        ));
+        let clock = Clock::system();
+        metrics.configured(clock.unix_seconds());
+        let relay = Arc::new(Relay {
+            limits: Limits::new(&setup.live.config),
+            live: ArcSwap::from_pointee(setup.live),
+            schema: setup.schema,
+            publisher,
+            clock,
+            random,
+            metrics,
+            draining: AtomicBool::new(false),
+            calls: TaskTracker::new(),
+            clients: TaskTracker::new(),
+        });
+        Ok(Self {
+            relay,
+            registry,
+            tallies,
+            seeds,
+        })
+    }
+}
+
+/// How long an event may wait, by the configuration.
+pub(super) fn publish_timeouts(ingest: &Ingest) -> PublishTimeouts {
+    PublishTimeouts {
+        inbox: ingest.inbox_timeout,
+        ack: ingest.ack_timeout,
+    }
+}
+
+fn shard_count(config: &Config) -> usize {
+    match config.limits.shards {
+        0 => available_parallelism().map_or(1, usize::from),
+        count => count,
+    }
+}
+
+fn registry_limits(config: &Config) -> RegistryLimits {
+    RegistryLimits {
+        tenants: config.limits.tenants,
+        log_bytes: config.replay.process_bytes as u64,
+        memory_bytes: config.limits.memory_max as u64,
+        window: Window {
+            events: if config.replay.enabled {
+                config.replay.events
+            } else {
+                0
+            },
+            bytes: config.replay.bytes,
+            age: config.replay.age,
+        },
+        inbox: InboxLimits::default(),
+        message_ids: MessageIdLimits {
+            age: config.ingest.message_id_age,
+            count: config.ingest.message_ids_max,
+            bytes: config.ingest.message_id_bytes_max,
+        },
+    }
+}
+
+/// How many sockets of clients the process's limit of descriptors leaves room for.
+pub(super) fn sockets_max(config: &Config) -> usize {
+    let Some(descriptors) = getrlimit(Resource::Nofile).current else {
+        return usize::MAX;
+    };
+    let count = usize::try_from(descriptors).unwrap_or(usize::MAX);
+    let clients = limits::client_sockets_max(count, shard_count(config));
+    match config.limits.connections {
+        Some(connections) if u64::from(connections.get()) > clients as u64 => tracing::warn!(
+            descriptors,
+            clients,
+            connections,
+            "the limit of descriptors leaves fewer connections of clients than limits.connections asks for"
+        ),
+        _ => tracing::info!(
+            descriptors,
+            clients,
+            "the limit of descriptors bounds the connections of clients"
+        ),
+    }
+    clients
+}

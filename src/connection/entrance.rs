@@ -21,8 +21,19 @@ use crate::{relay::Shard, tls};
 
 /// Serves the client of an accepted connection, from the first byte to the last; its
 /// conversation is a task of its own. `peer` is who connects; `held` is held until
-/// the client has gone.
-pub async fn serve_tcp<H: 'static>(shard: Rc<Shard>, stream: TcpStream, peer: IpAddr, held: H) {
+/// the client has gone, `arrival` until its handshake is answered.
+pub async fn serve_tcp<H: 'static, A>(
+    shard: Rc<Shard>,
+    stream: TcpStream,
+    peer: IpAddr,
+    held: H,
+    arrival: A,
+) {
+    arrive(shard, stream, peer, held).await;
+    drop(arrival);
+}
+
+async fn arrive<H: 'static>(shard: Rc<Shard>, stream: TcpStream, peer: IpAddr, held: H) {
     let until = handshake::deadline(&shard);
     // What holds when it comes holds for all of its handshake.
     let tls = shard.relay.live().tls.clone();

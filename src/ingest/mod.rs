@@ -13,7 +13,7 @@ mod refused;
 mod route;
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     convert::Infallible,
     future::poll_fn,
     io,
@@ -46,12 +46,22 @@ const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// How long a backend that is refused may go on sending what nobody reads.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Answers the calls of one backend's connection.
-pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(shard: Rc<Shard>, stream: S) {
+/// Answers the calls of one backend's connection. `arrival` is held until the first is
+/// answered.
+pub async fn serve<S, A>(shard: Rc<Shard>, stream: S, arrival: A)
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+    A: 'static,
+{
     let callee = Rc::clone(&shard);
+    let arrival = Rc::new(Cell::new(Some(arrival)));
     let service = service_fn(move |request| {
-        let shard = Rc::clone(&callee);
-        async move { Ok::<_, Infallible>(answer(&shard, request).await) }
+        let (shard, arrival) = (Rc::clone(&callee), Rc::clone(&arrival));
+        async move {
+            let response = answer(&shard, request).await;
+            drop(arrival.take());
+            Ok::<_, Infallible>(response)
+        }
     });
     let stream = Gathered::new(stream);
     let mut calls = pin!(

@@ -28,7 +28,7 @@ pub use census::{Census, Place};
 pub use heartbeats::Heartbeats;
 pub use rates::Rate;
 pub use refusals::Refusals;
-pub use sockets::{Seat, Sockets, client_sockets_max};
+pub use sockets::{Arrival, Room, Seat, Sockets, Whose};
 
 /// What can be too much, for the label `limit`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,7 +3,10 @@
 
 use std::{io, net::TcpStream, sync::Arc};
 
-use tokio::task::JoinSet;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -13,7 +16,7 @@ use super::{
 };
 use crate::{
     http::Problem,
-    limits::{Limit, Sockets},
+    limits::{Limit, Seat, Sockets, Whose},
     ops::{self, Metrics, Ops},
     protocol::ErrorCode,
     relay::Relay,
@@ -35,9 +38,9 @@ impl AcceptClients {
         let metrics = &self.relay.metrics;
         let accept = || self.listener.accept(|error| accept_failed(metrics, error));
         while let Some((stream, peer)) = self.stop.run_until_cancelled(accept()).await {
-            match self.sockets.take() {
-                Some(seat) => {
-                    let connection = Connection::Client(stream, peer, seat);
+            match self.sockets.take(Whose::Client) {
+                Some(arrived) => {
+                    let connection = Connection::Client(stream, peer, arrived);
                     self.shards.assign(connection).await;
                 }
                 None => turn_away(&self.relay, stream, &mut turned_away),
@@ -50,50 +53,86 @@ fn turn_away(relay: &Relay, stream: TcpStream, turned_away: &mut TurnedAway) {
     relay.metrics.exceeded(Limit::Descriptors);
     // Who speaks TLS would not understand an answer, and has to do with the end.
     if relay.live().tls.is_none() {
-        let problem = Problem::unavailable(
-            ErrorCode::RateLimitExceeded,
-            format!("there are {}", Limit::Descriptors),
-            relay.retry_after(),
-        );
+        let problem = no_descriptor(relay);
         relay.metrics.handshake_refused(problem.status());
         turned_away.tell(stream, problem);
     }
 }
 
+fn no_descriptor(relay: &Relay) -> Problem {
+    Problem::unavailable(
+        ErrorCode::RateLimitExceeded,
+        format!("there are {}", Limit::Descriptors),
+        relay.retry_after(),
+    )
+}
+
 /// Takes the connections of backends, until `stop` says so.
-pub(super) async fn accept_backends(
-    listener: LocalListener,
-    stop: CancellationToken,
-    relay: Arc<Relay>,
-    shards: Arc<Shards>,
-) {
-    let accept = || listener.accept(|error| accept_failed(&relay.metrics, error));
-    while let Some(stream) = stop.run_until_cancelled(accept()).await {
-        shards.assign(Connection::Backend(stream)).await;
+pub(super) struct AcceptBackends {
+    pub(super) listener: LocalListener,
+    pub(super) stop: CancellationToken,
+    pub(super) sockets: Arc<Sockets>,
+    pub(super) relay: Arc<Relay>,
+    pub(super) shards: Arc<Shards>,
+}
+
+impl AcceptBackends {
+    pub(super) async fn run(self) {
+        let mut turned_away = TurnedAway::default();
+        let metrics = &self.relay.metrics;
+        let accept = || self.listener.accept(|error| accept_failed(metrics, error));
+        while let Some(stream) = self.stop.run_until_cancelled(accept()).await {
+            match (self.sockets.take(Whose::Backend), stream) {
+                (Some(arrived), stream) => {
+                    let connection = Connection::Backend(stream, arrived);
+                    self.shards.assign(connection).await;
+                }
+                (None, LocalStream::Tcp(stream)) => {
+                    metrics.exceeded(Limit::Descriptors);
+                    turned_away.tell(stream, no_descriptor(&self.relay));
+                }
+                (None, LocalStream::Unix(_)) => metrics.exceeded(Limit::Descriptors),
+            }
+        }
     }
 }
 
 /// Serves who asks for metrics and health, until it is dropped.
-pub(super) async fn serve_ops(listener: LocalListener, relay: Arc<Relay>, ops: Arc<Ops>) {
+pub(super) async fn serve_ops(
+    listener: LocalListener,
+    sockets: Arc<Sockets>,
+    relay: Arc<Relay>,
+    ops: Arc<Ops>,
+) {
     let mut connections = JoinSet::new();
     loop {
         let stream = listener
             .accept(|error| accept_failed(&relay.metrics, error))
             .await;
         while connections.try_join_next().is_some() {}
+        let Some((seat, _)) = sockets.take(Whose::Operator) else {
+            relay.metrics.exceeded(Limit::Descriptors);
+            continue;
+        };
+        let ops = Arc::clone(&ops);
         match stream {
             LocalStream::Tcp(stream) => {
                 if let Ok(stream) = tokio::net::TcpStream::from_std(stream) {
-                    connections.spawn(ops::serve(ops.clone(), stream));
+                    connections.spawn(serve_operator(ops, stream, seat));
                 }
             }
             LocalStream::Unix(stream) => {
                 if let Ok(stream) = tokio::net::UnixStream::from_std(stream) {
-                    connections.spawn(ops::serve(ops.clone(), stream));
+                    connections.spawn(serve_operator(ops, stream, seat));
                 }
             }
         }
     }
+}
+
+async fn serve_operator<S: AsyncRead + AsyncWrite + Unpin>(ops: Arc<Ops>, stream: S, seat: Seat) {
+    ops::serve(ops, stream).await;
+    drop(seat);
 }
 
 fn accept_failed(metrics: &Metrics, error: &io::Error) {

@@ -33,10 +33,10 @@ use crate::{
     relay::Relay,
     setup::Setup,
 };
-use accept::{AcceptClients, accept_backends, serve_ops};
+use accept::{AcceptBackends, AcceptClients, serve_ops};
 use key_sets::KeySets;
 use listeners::Listeners;
-use parts::{Parts, sockets_max};
+use parts::{Parts, room};
 use shards::Shards;
 
 pub use inherited::{InheritError, Inherited};
@@ -44,6 +44,9 @@ pub use inherited::{InheritError, Inherited};
 /// How often what is too old is looked for in the tenants' logs, and what is full again
 /// among the buckets of the limits.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
+
+/// How long is waited in the end for the first request of who was accepted by then.
+const LAST_ANSWERS_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// How long calls that are under way when the end begins may take, before the
 /// clients are told all the same.
@@ -101,6 +104,7 @@ pub struct Server {
     relay: Arc<Relay>,
     health: Arc<Health>,
     shards: Arc<Shards>,
+    sockets: Arc<Sockets>,
     key_sets: KeySets,
     tasks: JoinSet<()>,
     /// Cancelled when nothing is to be accepted any more from sockets that whoever
@@ -140,7 +144,7 @@ impl Server {
     /// one.
     pub fn start_with(setup: Setup, inherited: Inherited) -> Result<Self, StartError> {
         ops::watch_panics();
-        let sockets_max = sockets_max(&setup.live.config);
+        let sockets = Sockets::new(room(&setup.live.config));
         let is_handed_over = [inherited.client.is_some(), inherited.ingest.is_some()];
         let listeners = Listeners::open(&setup, inherited)?;
         let addresses = listeners.addresses.clone();
@@ -174,15 +178,21 @@ impl Server {
         let accepting = AcceptClients {
             listener: listeners.client,
             stop: client_stop,
-            sockets: Sockets::new(sockets_max),
+            sockets: sockets.clone(),
             relay: relay.clone(),
             shards: shards.clone(),
         };
         tasks.spawn(listen(health.listening(), accepting.run()));
-        let (listener, stop) = (listeners.ingest, ingest_stop);
-        let accepting = accept_backends(listener, stop, relay.clone(), shards.clone());
-        tasks.spawn(listen(health.listening(), accepting));
-        tasks.spawn(serve_ops(listeners.ops, relay.clone(), ops));
+        let accepting = AcceptBackends {
+            listener: listeners.ingest,
+            stop: ingest_stop,
+            sockets: sockets.clone(),
+            relay: relay.clone(),
+            shards: shards.clone(),
+        };
+        tasks.spawn(listen(health.listening(), accepting.run()));
+        let serving = serve_ops(listeners.ops, sockets.clone(), relay.clone(), ops);
+        tasks.spawn(serving);
         tasks.spawn(sweep(registry, relay.clone()));
         tasks.spawn(become_ready(shards.clone(), health.clone()));
         tasks.spawn(watch(health.clone()));
@@ -190,6 +200,7 @@ impl Server {
             relay,
             health,
             shards,
+            sockets,
             key_sets,
             tasks,
             handed_back,
@@ -236,6 +247,9 @@ impl Server {
             .is_ok();
         self.key_sets.stop().await;
         self.tasks.shutdown().await;
+        // Who was accepted in the last moment is told to come back, if it asks soon.
+        let last = (began + timeout).min(Instant::now() + LAST_ANSWERS_TIMEOUT);
+        drop(timeout_at(last, self.sockets.answered()).await);
         // A shard that has not come to its end is not waited for: the process's end
         // is its end too.
         let drained = answered && closed;

@@ -15,7 +15,7 @@ use crate::{
     clock::Clock,
     config::{Config, Ingest},
     hub::{self, InboxLimits, PublishTimeouts, Registry, RegistryLimits, ShardSeed},
-    limits::{self, Limits},
+    limits::{Limits, Room},
     log::{MessageIdLimits, Window},
     ops::Metrics,
     random::Random,
@@ -112,13 +112,12 @@ fn registry_limits(config: &Config) -> RegistryLimits {
     }
 }
 
-/// How many sockets of clients the process's limit of descriptors leaves room for.
-pub(super) fn sockets_max(config: &Config) -> usize {
-    let Some(descriptors) = getrlimit(Resource::Nofile).current else {
-        return usize::MAX;
-    };
+/// For how many sockets the process's limit of descriptors leaves room.
+pub(super) fn room(config: &Config) -> Room {
+    let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     let count = usize::try_from(descriptors).unwrap_or(usize::MAX);
-    let clients = limits::client_sockets_max(count, shard_count(config));
+    let room = Room::of(count, shard_count(config));
+    let clients = room.clients;
     match config.limits.connections {
         Some(connections) if u64::from(connections.get()) > clients as u64 => tracing::warn!(
             descriptors,
@@ -132,5 +131,5 @@ pub(super) fn sockets_max(config: &Config) -> usize {
             "the limit of descriptors bounds the connections of clients"
         ),
     }
-    clients
+    room
 }

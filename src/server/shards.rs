@@ -30,7 +30,7 @@ use crate::{
     connection,
     hub::{ShardHub, ShardSeed},
     ingest,
-    limits::Seat,
+    limits::{Arrival, Seat},
     outbox::OutboxLimits,
     protocol::close::Ending,
     relay::{Relay, Shard},
@@ -46,8 +46,8 @@ const RELOAD_PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) enum Connection {
     /// A client's, from where it is, and its place among the sockets.
-    Client(TcpStream, IpAddr, Seat),
-    Backend(LocalStream),
+    Client(TcpStream, IpAddr, (Seat, Arrival)),
+    Backend(LocalStream, (Seat, Arrival)),
 }
 
 /// The shards of a relay.
@@ -257,28 +257,38 @@ fn reloaded(shard: &Shard) {
 
 fn serve(shard: Rc<Shard>, connection: Connection, place: Place) -> io::Result<()> {
     match connection {
-        Connection::Client(stream, peer, seat) => {
+        Connection::Client(stream, peer, (seat, arrival)) => {
             let stream = tokio::net::TcpStream::from_std(stream)?;
-            spawn_local(connection::serve_tcp(shard, stream, peer, (place, seat)));
+            spawn_local(connection::serve_tcp(
+                shard,
+                stream,
+                peer,
+                (place, seat),
+                arrival,
+            ));
         }
-        Connection::Backend(LocalStream::Tcp(stream)) => {
+        Connection::Backend(LocalStream::Tcp(stream), arrived) => {
             let stream = tokio::net::TcpStream::from_std(stream)?;
-            spawn_local(serve_backend(shard, stream, place));
+            spawn_local(serve_backend(shard, stream, place, arrived));
         }
-        Connection::Backend(LocalStream::Unix(stream)) => {
+        Connection::Backend(LocalStream::Unix(stream), arrived) => {
             let stream = tokio::net::UnixStream::from_std(stream)?;
-            spawn_local(serve_backend(shard, stream, place));
+            spawn_local(serve_backend(shard, stream, place, arrived));
         }
     }
     Ok(())
 }
 
-async fn serve_backend<S>(shard: Rc<Shard>, stream: S, place: Place)
-where
+async fn serve_backend<S>(
+    shard: Rc<Shard>,
+    stream: S,
+    place: Place,
+    (seat, arrival): (Seat, Arrival),
+) where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    ingest::serve(shard, stream).await;
-    drop(place);
+    ingest::serve(shard, stream, arrival).await;
+    drop((place, seat));
 }
 
 fn end_all(hub: &ShardHub, relay: &Relay) {

@@ -338,7 +338,7 @@ impl SimulatedShard {
 
     pub(super) fn serve_backend(&self, wire: Wire) {
         let shard = Rc::clone(&self.shard);
-        self.spawn(ingest::serve(shard, wire));
+        self.spawn(ingest::serve(shard, wire, ()));
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + 'static) {

@@ -1,6 +1,8 @@
 //! More clients than the process has descriptors for.
 
 use std::{
+    io::Read as _,
+    net::TcpStream,
     process::Command,
     time::{Duration, Instant},
 };
@@ -111,5 +113,42 @@ async fn out_of_descriptors_it_rests_serves_those_who_are_there_and_answers_back
     };
     live.push(timeout(PATIENCE, late).await.unwrap());
     drop(live);
+    assert_unharmed(relay).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn idle_connections_of_backends_leave_operators_and_clients_theirs() {
+    let relay = serve_with(DESCRIPTORS);
+    let mut idle: Vec<_> = (0..DESCRIPTORS + 50)
+        .map(|_| TcpStream::connect(relay.ingest).unwrap())
+        .collect();
+    let exceeded = "sidewire_limits_exceeded_total{limit=\"descriptors\"}";
+    let turned_away = async {
+        while relay.metric(exceeded) < 50.0 {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(PATIENCE, turned_away).await.unwrap();
+    assert_eq!(relay.metric("sidewire_accept_errors_total"), 0.0);
+    let health = "GET /healthz HTTP/1.1\r\nHost: relay\r\nConnection: close\r\n\r\n";
+    assert!(http(relay.ops, health).starts_with("HTTP/1.1 200"));
+    // The one that came last was told.
+    let mut answer = String::new();
+    let mut last = idle.pop().unwrap();
+    last.set_read_timeout(Some(PATIENCE)).unwrap();
+    last.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    drop(idle);
+    let event = envelope("event".to_owned(), vec![TOPIC.to_owned()], "").encode_to_vec();
+    let publisher = publisher(&relay);
+    let posted = async {
+        let post = || publisher.post("acme", event.clone(), Encoding::Protobuf, &[], false);
+        while post().await.is_err() {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(PATIENCE, posted)
+        .await
+        .expect("there is room again");
     assert_unharmed(relay).await;
 }

@@ -49,7 +49,7 @@ async fn connect(bench: &Bench, trusted: &str) -> (TlsStream<TcpStream>, Certifi
     let shard = Rc::clone(&bench.shard);
     spawn_local(async move {
         let (stream, peer) = listener.accept().await.unwrap();
-        serve_tcp(shard, stream, peer.ip(), ()).await;
+        serve_tcp(shard, stream, peer.ip(), (), ()).await;
     });
     let stream = TcpStream::connect(address).await.unwrap();
     let connector = TlsConnector::from(tls::client_config(Some(trusted.as_bytes())).unwrap());

@@ -261,7 +261,7 @@ fn a_reload_with_shorter_times_gives_nobody_up_who_answers_the_ping_that_follows
         });
         let end = start + 2 * IDLE + MOMENT;
         assert_eq!(answers_pings_until(&mut alive, end).await, 5);
-        let heard = gone.rest_after_close().await;
+        let heard = gone.rest().await;
         assert_eq!(heard.first(), Some(&Heard::Ping));
         let last = given_up("no frame within the idle timeout");
         assert_eq!(heard.last(), Some(&last));

@@ -74,11 +74,13 @@ fn nor_does_it_where_many_leave_in_one_write() {
 fn a_client_that_reads_late_costs_allocations_but_not_for_each_event() {
     let [few, many] = [10, 1000].map(|clients| {
         let bench = Bench::with_clients(clients);
-        bench.publish_to_late_readers(64);
-        // The inbox's channel has its memory in blocks of 32 items, so with these numbers
-        // of events it takes as many blocks wherever it stands in one.
-        let [less, more] =
-            [32, 64].map(|events| measure(|| bench.publish_to_late_readers(events)).count_total);
+        bench.publish_to_late_readers(60);
+        // Now and then the event loop needs a block for what waits in its channels, so the
+        // least of several counts.
+        let [less, more] = [20, 60].map(|events| {
+            let counts = (0..8).map(|_| measure(|| bench.publish_to_late_readers(events)));
+            counts.map(|it| it.count_total).min().unwrap()
+        });
         more - less
     });
     assert_eq!(many, few);

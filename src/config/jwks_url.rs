@@ -65,8 +65,13 @@ impl JwksUrl {
 }
 
 impl fmt::Display for JwksUrl {
+    /// Without its query, which logs had better not show.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        let text = self.0.to_string();
+        match text.split_once('?') {
+            Some((shown, _)) => write!(f, "{shown}?…"),
+            None => f.write_str(&text),
+        }
     }
 }
 
@@ -88,6 +93,13 @@ fn is_loopback(host: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_query_is_not_shown() {
+        let url = JwksUrl::parse("https://login.example.com/jwks?key=hunter2").unwrap();
+        assert_eq!(url.to_string(), "https://login.example.com/jwks?…");
+        assert_eq!(url.uri().query(), Some("key=hunter2"));
+    }
 
     #[test]
     fn keys_come_over_tls_or_from_this_machine() {

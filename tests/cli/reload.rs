@@ -250,6 +250,11 @@ async fn who_came_with_a_key_that_is_gone_goes_once_that_is_configured() {
         )],
     );
     reload(&relay, 2);
+    // Told as who comes with a token that has expired.
+    match timeout(PATIENCE, ann.receive()).await.unwrap() {
+        Ok(Received::Error(error)) => assert_eq!(error.error_code, "AUTHENTICATION_FAILED"),
+        other => panic!("{other:?}"),
+    }
     match timeout(PATIENCE, ann.receive()).await.unwrap() {
         Err(ReceiveError::Closed { code: 4001, reason }) => {
             assert_eq!(reason, "the key of the token is no longer good");

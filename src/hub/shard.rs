@@ -44,6 +44,9 @@ use crate::{
 const WAKES_A_TURN: usize = 16;
 const PART_WOKEN_A_TURN: usize = 16;
 
+/// Of so many tenants at the most are so many woken, each time.
+const TENANTS_WOKEN_A_TURN: usize = 4;
+
 /// For so many connections of a tenant that are to be woken the shard keeps room.
 const TO_WAKE_KEPT_ROOM_FOR: usize = 4096;
 
@@ -167,8 +170,22 @@ impl ShardHub {
     /// Delivers what waits, without waiting itself, up to a bound: a slice of each
     /// tenant in turn.
     pub fn take_waiting(&self) {
-        for _ in 0..SLICES_A_TURN {
-            if !self.take_slice() {
+        // With several tenants in it a turn is short, so that those of whom little waits are
+        // written to soon: with one whose backends flood, another's p99 was 3.9 ms before.
+        let slices = match self.to_wake.borrow().len() {
+            0 | 1 => SLICES_A_TURN,
+            _ => 1,
+        };
+        let (mut first, mut are_several) = (None, false);
+        for _ in 0..slices {
+            let Some(here) = self.take_slice() else {
+                break;
+            };
+            let first = first.get_or_insert_with(|| Rc::clone(&here));
+            are_several |= !Rc::ptr_eq(first, &here);
+            let next = self.to_serve.borrow();
+            if are_several && next.front().is_some_and(|next| Rc::ptr_eq(first, next)) {
+                // Each has had a slice.
                 break;
             }
         }
@@ -266,7 +283,9 @@ impl ShardHub {
     /// Wakes one connection of each tenant in turn.
     fn wake_some(&self) {
         let count = self.to_wake_count.get();
-        let mut left = WAKES_A_TURN.max(count / PART_WOKEN_A_TURN).min(count);
+        let tenants = self.to_wake.borrow().len().clamp(1, TENANTS_WOKEN_A_TURN);
+        let least = WAKES_A_TURN * tenants;
+        let mut left = least.max(count / PART_WOKEN_A_TURN).min(count);
         self.to_wake_count.set(count - left);
         let mut turns = self.to_wake.borrow_mut();
         while left > 0 {
@@ -396,7 +415,7 @@ impl ShardHub {
     /// Tells every connection here to end; `ending` is asked for each. What is in
     /// the inbox by then is still for them.
     pub fn end_all(&self, ending: impl Fn() -> Ending) {
-        while self.take_slice() {}
+        while self.take_slice().is_some() {}
         for here in self.tenants.borrow().values() {
             here.index
                 .borrow()
@@ -443,20 +462,17 @@ impl ShardHub {
     }
 
     /// Delivers a slice of the tenant whose turn it is, if there is one.
-    fn take_slice(&self) -> bool {
+    fn take_slice(&self) -> Option<Rc<TenantHere>> {
         self.empty_inbox();
-        let next = self.to_serve.borrow_mut().pop_front();
-        let Some(here) = next else {
-            return false;
-        };
+        let here = self.to_serve.borrow_mut().pop_front()?;
         self.deliver_slice(&here);
         let is_done = here.waiting.borrow().is_empty();
         if is_done {
             here.has_turn.set(false);
         } else {
-            self.to_serve.borrow_mut().push_back(here);
+            self.to_serve.borrow_mut().push_back(Rc::clone(&here));
         }
-        true
+        Some(here)
     }
 
     /// Takes all items out of the inbox; there are no more than it has places for.

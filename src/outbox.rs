@@ -355,6 +355,20 @@ impl Outbox {
         state.queue.len() < limits.frames.div_ceil(2) && state.bytes < limits.bytes.div_ceil(2)
     }
 
+    /// How many frames wait, one that is begun included.
+    #[must_use]
+    pub fn queued(&self) -> usize {
+        self.state.borrow().queue.len()
+    }
+
+    /// Whether so much waits that nothing is gained by letting more come before the next
+    /// write: all frames that one takes, or half of what the outbox takes. The frames
+    /// that a connection writes itself count as well.
+    #[must_use]
+    pub fn has_full_write(&self) -> bool {
+        self.queued() >= FRAMES_A_WRITE_MAX || !self.is_half_free()
+    }
+
     /// Whether nothing waits to be written.
     #[must_use]
     pub fn is_empty(&self) -> bool {

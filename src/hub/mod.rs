@@ -21,6 +21,7 @@ mod shard;
 mod submission;
 mod subscribers;
 mod tenant;
+mod wakes;
 
 #[cfg(test)]
 mod tests;

@@ -28,6 +28,7 @@ use super::{
     relief::Relief,
     subscribers::ConnectionId,
     tenant::Tenant,
+    wakes::{Due, Wakes, is_full_write},
 };
 use crate::{
     outbox::{Offer, Outbox},
@@ -35,20 +36,6 @@ use crate::{
     protocol::{Position, TenantName, Topic, UserName, close::Ending},
     tally::Tally,
 };
-
-/// How many connections are woken to write before the shard looks for new events
-/// again: so many, or this part of those that wait, so that many are not put off by
-/// as many turns of everybody else's. What has come meanwhile is queued for those that are not woken yet, and
-/// leaves them in the same system call: under load this decides how many frames a
-/// write has.
-const WAKES_A_TURN: usize = 16;
-const PART_WOKEN_A_TURN: usize = 16;
-
-/// Of so many tenants at the most are so many woken, each time.
-const TENANTS_WOKEN_A_TURN: usize = 4;
-
-/// For so many connections of a tenant that are to be woken the shard keeps room.
-const TO_WAKE_KEPT_ROOM_FOR: usize = 4096;
 
 /// How many slices of tenants' events are delivered before others have their turn.
 const SLICES_A_TURN: usize = 16;
@@ -81,10 +68,7 @@ pub struct ShardHub {
     to_serve: RefCell<VecDeque<Rc<TenantHere>>>,
     /// The last event that was offered to outboxes.
     last_event: Cell<u64>,
-    /// Those with connections that are to be woken, in the order of their turns.
-    to_wake: RefCell<VecDeque<Rc<TenantHere>>>,
-    /// How many connections of all of them.
-    to_wake_count: Cell<usize>,
+    wakes: Wakes,
     last_connection: Cell<ConnectionId>,
 }
 
@@ -99,8 +83,7 @@ pub(super) struct TenantHere {
     waiting: RefCell<VecDeque<Waiting>>,
     /// Whether it stands among those that are to be served.
     has_turn: Cell<bool>,
-    /// Outboxes with something to write, whose connections do not know of it yet.
-    to_wake: RefCell<VecDeque<Rc<Outbox>>>,
+    pub(super) due: Due,
     /// Nothing has been taken for it yet.
     #[cfg(test)]
     is_new: Cell<bool>,
@@ -137,8 +120,7 @@ impl ShardHub {
             calls: RefCell::new(seed.calls),
             to_serve: RefCell::default(),
             last_event: Cell::default(),
-            to_wake: RefCell::default(),
-            to_wake_count: Cell::default(),
+            wakes: Wakes::default(),
             last_connection: Cell::default(),
         }
     }
@@ -160,7 +142,7 @@ impl ShardHub {
     pub async fn run(&self) {
         while poll_fn(|context| self.poll_work(context)).await {
             self.take_waiting();
-            self.wake_some();
+            self.wakes.wake_some();
             // Lets those write that were woken, and sockets be looked at: backends
             // are answered and post again before the next connections write.
             yield_now().await;
@@ -170,34 +152,26 @@ impl ShardHub {
     /// Delivers what waits, without waiting itself, up to a bound: a slice of each
     /// tenant in turn.
     pub fn take_waiting(&self) {
-        // With several tenants in it a turn is short, so that those of whom little waits are
-        // written to soon: with one whose backends flood, another's p99 was 3.9 ms before.
-        let slices = match self.to_wake.borrow().len() {
+        self.empty_inbox();
+        let slices = match self.to_serve.borrow().len() {
             0 | 1 => SLICES_A_TURN,
-            _ => 1,
+            several => several.min(SLICES_A_TURN),
         };
-        let (mut first, mut are_several) = (None, false);
         for _ in 0..slices {
-            let Some(here) = self.take_slice() else {
-                break;
-            };
-            let first = first.get_or_insert_with(|| Rc::clone(&here));
-            are_several |= !Rc::ptr_eq(first, &here);
-            let next = self.to_serve.borrow();
-            if are_several && next.front().is_some_and(|next| Rc::ptr_eq(first, next)) {
-                // Each has had a slice.
+            if !self.take_slice() {
                 break;
             }
+            self.empty_inbox();
         }
     }
 
-    /// Delivers a slice of the tenant's. Who has put something into the inbox on this
-    /// very thread need not wait for its receipt then, and takes no more of the
-    /// thread's time than it has given it to do.
+    /// Delivers a slice of the tenant's, unless it has enough to write. Who has put
+    /// something into the inbox on this very thread need not wait for its receipt then,
+    /// and takes no more of the thread's time than it has given it to do.
     pub fn take_waiting_of(&self, tenant: &TenantName) {
         self.empty_inbox();
         let here = self.tenants.borrow().get(tenant).cloned();
-        if let Some(here) = here {
+        if let Some(here) = here.filter(|here| !here.due.is_full_write()) {
             self.deliver_slice(&here);
         }
     }
@@ -277,35 +251,7 @@ impl ShardHub {
     }
 
     fn is_idle(&self) -> bool {
-        self.to_serve.borrow().is_empty() && self.to_wake.borrow().is_empty()
-    }
-
-    /// Wakes one connection of each tenant in turn.
-    fn wake_some(&self) {
-        let count = self.to_wake_count.get();
-        let tenants = self.to_wake.borrow().len().clamp(1, TENANTS_WOKEN_A_TURN);
-        let least = WAKES_A_TURN * tenants;
-        let mut left = least.max(count / PART_WOKEN_A_TURN).min(count);
-        self.to_wake_count.set(count - left);
-        let mut turns = self.to_wake.borrow_mut();
-        while left > 0 {
-            let Some(here) = turns.pop_front() else {
-                break;
-            };
-            let mut to_wake = here.to_wake.borrow_mut();
-            let some = if turns.is_empty() { left } else { 1 };
-            let some = some.min(to_wake.len());
-            for outbox in to_wake.drain(..some) {
-                outbox.wake();
-            }
-            left -= some;
-            if to_wake.is_empty() {
-                to_wake.shrink_to(TO_WAKE_KEPT_ROOM_FOR);
-            } else {
-                drop(to_wake);
-                turns.push_back(here);
-            }
-        }
+        self.to_serve.borrow().is_empty() && self.wakes.is_empty()
     }
 
     /// Makes a connection one of the tenant's: from here on its outbox gets the
@@ -415,7 +361,10 @@ impl ShardHub {
     /// Tells every connection here to end; `ending` is asked for each. What is in
     /// the inbox by then is still for them.
     pub fn end_all(&self, ending: impl Fn() -> Ending) {
-        while self.take_slice().is_some() {}
+        self.empty_inbox();
+        while let Some(here) = self.next_to_serve(|_| true) {
+            while self.deliver_slice(&here) {}
+        }
         for here in self.tenants.borrow().values() {
             here.index
                 .borrow()
@@ -435,7 +384,7 @@ impl ShardHub {
             index: RefCell::default(),
             waiting: RefCell::default(),
             has_turn: Cell::default(),
-            to_wake: RefCell::default(),
+            due: Due::default(),
             #[cfg(test)]
             is_new: Cell::new(true),
         });
@@ -462,17 +411,31 @@ impl ShardHub {
     }
 
     /// Delivers a slice of the tenant whose turn it is, if there is one.
-    fn take_slice(&self) -> Option<Rc<TenantHere>> {
-        self.empty_inbox();
-        let here = self.to_serve.borrow_mut().pop_front()?;
+    fn take_slice(&self) -> bool {
+        let Some(here) = self.next_to_serve(|here| !here.due.is_full_write()) else {
+            return false;
+        };
         self.deliver_slice(&here);
-        let is_done = here.waiting.borrow().is_empty();
-        if is_done {
-            here.has_turn.set(false);
-        } else {
-            self.to_serve.borrow_mut().push_back(Rc::clone(&here));
+        if !here.waiting.borrow().is_empty() {
+            here.has_turn.set(true);
+            self.to_serve.borrow_mut().push_back(here);
         }
-        Some(here)
+        true
+    }
+
+    /// Takes the next one out that is to be served now. Those before it keep their order
+    /// behind the others.
+    fn next_to_serve(&self, now: impl Fn(&TenantHere) -> bool) -> Option<Rc<TenantHere>> {
+        let mut to_serve = self.to_serve.borrow_mut();
+        for _ in 0..to_serve.len() {
+            let here = to_serve.pop_front()?;
+            if now(&here) {
+                here.has_turn.set(false);
+                return Some(here);
+            }
+            to_serve.push_back(here);
+        }
+        None
     }
 
     /// Takes all items out of the inbox; there are no more than it has places for.
@@ -517,12 +480,12 @@ impl ShardHub {
         #[cfg(test)]
         here.take_position_late();
         let index = here.index.borrow();
-        let mut to_wake = here.to_wake.borrow_mut();
-        let woken_before = to_wake.len();
+        let mut due = here.due.outboxes.borrow_mut();
+        let due_before = due.len();
         let events = item.events.as_slice();
         let mut cost = 0;
         for event in events.get(*done..).unwrap_or_default() {
-            if cost >= DELIVERIES_A_SLICE {
+            if cost >= DELIVERIES_A_SLICE || cost > 0 && is_full_write(&due) {
                 break;
             }
             let place = *done;
@@ -538,7 +501,7 @@ impl ShardHub {
                 *first = number;
             }
             let offer = Offer::new(event, *first, number);
-            let fanout = index.deliver(event, &offer, &mut to_wake);
+            let fanout = index.deliver(event, &offer, &mut due);
             item.receipt.add(place, fanout.matched);
             self.tally.matched.add(fanout.matched);
             self.tally.dropped_slow.add(fanout.overflowed);
@@ -547,13 +510,7 @@ impl ShardHub {
             cost = deliveries.saturating_add(cost + EVENT_COST);
         }
         let is_done = *done == events.len();
-        let due = to_wake.len() - woken_before;
-        if due > 0 {
-            self.to_wake_count.set(self.to_wake_count.get() + due);
-            if woken_before == 0 {
-                self.to_wake.borrow_mut().push_back(Rc::clone(here));
-            }
-        }
+        self.wakes.add(here, due_before, due.len() - due_before);
         if is_done {
             waiting.pop_front();
             if waiting.is_empty() && waiting.capacity() > WAITING_KEPT_ROOM_FOR {

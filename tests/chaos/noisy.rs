@@ -3,8 +3,9 @@
 //!
 //! Figures are worth something only where relay and load do not take the processor
 //! from each other: the relay has one shard and the first core, everything else the
-//! last, and the flood there has a lower priority than the one that measures. Quiet
-//! and loud phases take turns, since the machine drifts, and medians of the rounds
+//! last, and the flood there runs only while the one that measures does not (with no
+//! more than a lower priority, the wait for that core was most of what was measured).
+//! Quiet and loud phases take turns, since the machine drifts, and medians of the rounds
 //! are compared. What has to hold however busy the machine is, is that nothing is
 //! lost. The figure is held where these tests are alone, one by one, which
 //! `SIDEWIRE_NOISY_SECONDS` says, where the quiet phases agree with each other, and where
@@ -14,6 +15,7 @@
 use std::{
     fs,
     path::PathBuf,
+    process::Command,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -24,10 +26,7 @@ use std::{
 
 use futures_util::future::join_all;
 use prost::Message as _;
-use rustix::{
-    process::setpriority_process,
-    thread::{CpuSet, gettid, sched_setaffinity},
-};
+use rustix::thread::{CpuSet, gettid, sched_setaffinity};
 use sidewire::client::{ClientOptions, Connection, Credential, Encoding, Publisher, Received};
 use tokio::{
     runtime::Builder,
@@ -105,7 +104,7 @@ async fn beside<F: Future<Output = ()>>(
         let flood = target.clone();
         let flooding = thread::spawn(move || {
             run_on(cores - 1);
-            setpriority_process(Some(gettid()), 10).unwrap();
+            let_others_go_first();
             let runtime = Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(loud(flood));
         });
@@ -180,6 +179,15 @@ fn run_on(core: usize) {
     let mut cores = CpuSet::new();
     cores.set(core);
     sched_setaffinity(None, &cores).unwrap();
+}
+
+/// Has this thread run only while no other wants its core (SCHED_IDLE of sched(7)).
+fn let_others_go_first() {
+    let thread = gettid().as_raw_nonzero().to_string();
+    let chrt = Command::new("chrt")
+        .args(["--idle", "--pid", "0", &thread])
+        .status();
+    assert!(chrt.unwrap().success());
 }
 
 #[derive(Debug)]

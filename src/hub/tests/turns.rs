@@ -2,11 +2,13 @@
 
 use std::{
     cell::RefCell,
+    pin::Pin,
     sync::Mutex,
     task::{Context, Wake, Waker},
 };
 
 use super::*;
+use crate::outbox::FRAMES_A_WRITE_MAX;
 
 /// So many connections of one event that it takes a slice for itself.
 const MANY: usize = 1200;
@@ -25,6 +27,12 @@ fn batch(count: usize) -> Vec<Draft> {
     (0..count)
         .map(|number| draft(&number.to_string(), &["tenant:*"]))
         .collect()
+}
+
+/// Has the shard do what it does in a turn.
+fn turn(run: &mut Pin<&mut impl Future<Output = ()>>) {
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(run.as_mut().poll(&mut context).is_pending());
 }
 
 #[tokio::test(start_paused = true)]
@@ -47,11 +55,17 @@ async fn an_event_of_a_quiet_tenant_comes_before_the_rest_of_a_flood() {
 #[tokio::test(start_paused = true)]
 async fn a_batch_is_cut_where_it_has_had_its_slice_and_stays_whole_and_in_order() {
     let bench = Bench::new(1, WIDE);
-    // One frame and it is full: what it takes of an item it takes whole.
-    let limits = OutboxLimits { frames: 1, ..ROOMY };
+    // One frame more and it is full: what it takes of an item it takes whole.
+    let limits = OutboxLimits { frames: 2, ..ROOMY };
     let loud: Vec<_> = (0..MANY)
         .map(|_| bench.connect_with(0, "loud", "ann", limits))
         .collect();
+    // They have all been woken, and none has written yet: nothing is put off for them.
+    bench.publish("loud", vec![draft("m", &["tenant:*"])]).await;
+    let mut run = std::pin::pin!(bench.shards[0].run());
+    for _ in 0..MANY / 16 {
+        turn(&mut run);
+    }
     let quiet = bench.connect(0, "quiet", "bob");
     let appended = bench.publisher.append(&name("loud"), batch(5)).await;
     let mut answer = std::pin::pin!(appended.unwrap().acknowledged());
@@ -62,7 +76,10 @@ async fn a_batch_is_cut_where_it_has_had_its_slice_and_stays_whole_and_in_order(
         // The quiet tenant's numbers come between those of the batch.
         post(&bench, "quiet", "n").await;
         bench.shards[0].take_waiting_of(&name("loud"));
-        assert_eq!(bench.shards[0].tally().queued.get(), done * MANY as u64);
+        assert_eq!(
+            bench.shards[0].tally().queued.get(),
+            (1 + done) * MANY as u64
+        );
         bench.shards[0].take_waiting_of(&name("quiet"));
         quiet_had.extend(quiet.received());
         let written = u64::try_from(quiet_had.len()).unwrap();
@@ -70,11 +87,12 @@ async fn a_batch_is_cut_where_it_has_had_its_slice_and_stays_whole_and_in_order(
         bench.shards[0].tally().queued.sub(1);
     }
     let published = answer.await;
-    for (event, offset) in published.events.iter().zip(1..) {
+    for (event, offset) in published.events.iter().zip(2..) {
         assert_eq!(event.matched, Some(MANY as u64));
         assert_eq!(event.position.offset, offset);
     }
-    let whole: Vec<_> = (0..5_u64).map(|it| (it.to_string(), it + 1)).collect();
+    let batch = (0..5_u64).map(|it| (it.to_string(), it + 2));
+    let whole: Vec<_> = std::iter::once(("m".to_owned(), 1)).chain(batch).collect();
     for client in &loud {
         assert_eq!(client.outbox.ending(), None);
         assert_eq!(client.received(), whole);
@@ -147,45 +165,142 @@ impl Wake for Woken {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn connections_are_woken_in_turn_over_the_tenants() {
-    let bench = Bench::new(1, WIDE);
-    let order = Arc::default();
-    let connected = RefCell::new(Vec::new());
-    let connect = |tenant: &'static str, count: usize| {
+/// Connections that note when they are woken, and are not written to.
+#[derive(Default)]
+struct Sleepers {
+    order: Arc<Mutex<Vec<&'static str>>>,
+    connected: RefCell<Vec<Client>>,
+}
+
+impl Sleepers {
+    fn connect(&self, bench: &Bench, tenant: &'static str, count: usize) {
         for _ in 0..count {
             let client = bench.connect(0, tenant, "ann");
             let woken = Woken {
                 tenant,
-                order: Arc::clone(&order),
+                order: Arc::clone(&self.order),
             };
             let waker = Waker::from(Arc::new(woken));
             client.outbox.register(&Context::from_waker(&waker));
-            connected.borrow_mut().push(client);
+            self.connected.borrow_mut().push(client);
         }
-    };
-    connect("loud", 100);
-    connect("quiet", 2);
-    connect("calm", 1);
-    for tenant in ["loud", "quiet", "calm"] {
+    }
+
+    fn take_woken(&self) -> Vec<&'static str> {
+        std::mem::take(&mut *self.order.lock().unwrap())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tenant_with_few_connections_to_wake_comes_before_those_with_many() {
+    let bench = Bench::new(1, WIDE);
+    let sleepers = Sleepers::default();
+    for (tenant, count) in [("loud", 100), ("other", 50), ("quiet", 20), ("calm", 2)] {
+        sleepers.connect(&bench, tenant, count);
         post(&bench, tenant, "m").await;
     }
     let mut run = std::pin::pin!(bench.shards[0].run());
-    let mut context = Context::from_waker(Waker::noop());
-    assert!(run.as_mut().poll(&mut context).is_pending());
-    let woken = std::mem::take(&mut *order.lock().unwrap());
-    assert_eq!(
-        woken[..6],
-        ["loud", "quiet", "calm", "loud", "quiet", "loud"]
-    );
-    // As many of each as of one tenant alone.
-    assert_eq!(woken.len(), 3 * 16);
+    turn(&mut run);
+    let woken = sleepers.take_woken();
+    assert!(woken[..20].iter().all(|tenant| *tenant == "quiet"));
+    assert_eq!(woken[20..22], ["calm"; 2]);
+    assert_eq!(woken[22..26], ["loud", "other", "loud", "other"]);
+    assert_eq!(woken.len(), 22 + 16);
     for _ in 0..20 {
-        assert!(run.as_mut().poll(&mut context).is_pending());
+        turn(&mut run);
     }
-    let rest = order.lock().unwrap();
-    assert!(rest.iter().all(|tenant| *tenant == "loud"));
-    assert_eq!(woken.len() + rest.len(), 103);
+    let rest = sleepers.take_woken();
+    let of = |tenant| rest.iter().filter(|it| **it == tenant).count();
+    assert_eq!((of("loud"), of("other")), (100 - 8, 50 - 8));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tenant_of_which_more_are_to_be_woken_meanwhile_no_longer_comes_first() {
+    let bench = Bench::new(1, WIDE);
+    let sleepers = Sleepers::default();
+    sleepers.connect(&bench, "growing", 30);
+    post(&bench, "growing", "m").await;
+    bench.shards[0].take_waiting();
+    sleepers.connect(&bench, "growing", 60);
+    post(&bench, "growing", "n").await;
+    sleepers.connect(&bench, "quiet", 20);
+    post(&bench, "quiet", "m").await;
+    let mut run = std::pin::pin!(bench.shards[0].run());
+    turn(&mut run);
+    let woken = sleepers.take_woken();
+    assert_eq!(woken.len(), 20 + 16);
+    assert!(woken[..20].iter().all(|tenant| *tenant == "quiet"));
+    // It is so until it has none.
+    for _ in 0..4 {
+        turn(&mut run);
+        assert_eq!(sleepers.take_woken(), ["growing"; 16]);
+    }
+    turn(&mut run);
+    assert_eq!(sleepers.take_woken(), ["growing"; 90 - 5 * 16]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn more_tenants_with_few_than_have_room_in_a_turn_have_the_next_ones_in_order() {
+    let bench = Bench::new(1, WIDE);
+    let sleepers = Sleepers::default();
+    for (tenant, count) in [("first", 20), ("second", 20), ("third", 2)] {
+        sleepers.connect(&bench, tenant, count);
+        post(&bench, tenant, "m").await;
+    }
+    let mut run = std::pin::pin!(bench.shards[0].run());
+    turn(&mut run);
+    let expected = [["first"; 20].as_slice(), &["second"; 12]].concat();
+    assert_eq!(sleepers.take_woken(), expected);
+    turn(&mut run);
+    let expected = [["second"; 8].as_slice(), &["third"; 2]].concat();
+    assert_eq!(sleepers.take_woken(), expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tenant_with_a_full_write_waiting_has_its_next_slice_when_that_is_under_way() {
+    let bench = Bench::new(1, WIDE);
+    let sleepers = Sleepers::default();
+    sleepers.connect(&bench, "loud", 48);
+    let quiet = bench.connect(0, "quiet", "bob");
+    post_batch(&bench, "loud", batch(100)).await;
+    for _ in 0..20 {
+        bench.shards[0].take_waiting();
+        bench.shards[0].take_waiting_of(&name("loud"));
+    }
+    let queued = |place: usize| sleepers.connected.borrow()[place].outbox.queued();
+    assert_eq!(
+        (queued(0), queued(47)),
+        (FRAMES_A_WRITE_MAX, FRAMES_A_WRITE_MAX)
+    );
+    // Others have theirs.
+    post(&bench, "quiet", "n").await;
+    bench.shards[0].take_waiting();
+    assert_eq!(quiet.received().len(), 1);
+    let mut run = std::pin::pin!(bench.shards[0].run());
+    for _ in 0..48 / 16 {
+        assert_eq!(queued(0), FRAMES_A_WRITE_MAX);
+        turn(&mut run);
+    }
+    turn(&mut run);
+    assert_eq!((queued(0), queued(47)), (100, 100));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outbox_is_not_filled_before_its_connection_is_woken_to_write() {
+    let bench = Bench::new(1, WIDE);
+    let limits = OutboxLimits {
+        frames: 10,
+        ..ROOMY
+    };
+    let client = bench.connect_with(0, "acme", "ann", limits);
+    for number in 0..20 {
+        post(&bench, "acme", &number.to_string()).await;
+    }
+    for _ in 0..20 {
+        bench.shards[0].take_waiting();
+    }
+    assert_eq!(client.outbox.queued(), 5);
+    assert_eq!(client.outbox.ending(), None);
 }
 
 proptest! {

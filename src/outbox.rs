@@ -474,6 +474,11 @@ impl Outbox {
         state.wake();
     }
 
+    /// Has the connection look again, for something else than what is to be written.
+    pub fn nudge(&self) {
+        self.state.borrow().wake();
+    }
+
     /// Whether an alarm has rung since this was asked last.
     #[must_use]
     pub fn take_rung(&self) -> bool {

@@ -4,7 +4,6 @@
 use std::sync::{Arc, LazyLock, atomic::AtomicBool};
 
 use arc_swap::ArcSwap;
-use bytes::Bytes;
 use sidewire::{
     auth::{Authenticator, IngestKeys},
     clock::Clock,
@@ -40,14 +39,13 @@ pub fn run(input: &[u8]) {
         return;
     };
     let has = |flag: u8| first & flag != 0;
-    let body = Bytes::copy_from_slice(body);
     let topic = Topic::parse("project:of-the-call").expect("it is a topic");
     let topics: &[_] = if has(HAS_TOPIC) { &[topic] } else { &[] };
     let call = || {
         if has(IS_BATCH) {
-            events(&RELAY, &body, has(IS_JSON), topics)
+            events(&RELAY, body, has(IS_JSON), topics)
         } else {
-            event(&RELAY, &body, has(IS_JSON), topics).map(|draft| vec![draft])
+            event(&RELAY, body, has(IS_JSON), topics).map(|draft| vec![draft])
         }
     };
     match (call(), call()) {

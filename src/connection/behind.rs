@@ -1,5 +1,5 @@
-//! A connection that is being sent what it missed, and what its client asks for
-//! meanwhile.
+//! A connection that is being sent what it missed, or that waits for its tenant's turn,
+//! and what its client asks for meanwhile.
 
 use std::collections::VecDeque;
 
@@ -32,4 +32,14 @@ impl Behind {
     pub(super) fn has_room(&self) -> bool {
         self.waiting.len() < WAITING_MAX
     }
+}
+
+/// A Subscribe that is taken when the connection's shard has delivered what the tenant's
+/// log had when it came. Until then nothing more is read from the client.
+#[derive(Debug)]
+pub(super) struct Awaiting {
+    pub(super) offset: u64,
+    pub(super) request: TopicsRequest,
+    /// Requests that waited for a replay to be over and come after it, in order.
+    pub(super) rest: VecDeque<Action>,
 }

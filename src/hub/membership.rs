@@ -94,10 +94,34 @@ impl Membership {
         }
     }
 
+    /// Up to which offset events are to be delivered here before a Subscribe that has
+    /// come now may be taken. `None`: it may be now. Else the connection is nudged when
+    /// it [may](Self::has_reached).
+    #[must_use]
+    pub fn await_head(&self) -> Option<u64> {
+        if is_planted(Fault::ConfirmsTheHead) {
+            return None;
+        }
+        self.hub.await_head(&self.here, &self.outbox)
+    }
+
+    /// Has all delivered that the tenant has waiting.
+    #[cfg(test)]
+    pub(super) fn take_all(&self) {
+        self.hub.take_all_of(&self.here);
+    }
+
+    /// Whether all events up to that offset are delivered here.
+    #[must_use]
+    pub fn has_reached(&self, offset: u64) -> bool {
+        self.here.taken.get().offset >= offset
+    }
+
     /// Adds the topics to what the connection gets, from where it stands: all that
     /// its older topics were to bring up to there is in its outbox, and all that
-    /// comes after it will be, for the new topics too. That position is never below
-    /// the head of the tenant's log as of the call.
+    /// comes after it will be, for the new topics too. That position is not below the
+    /// head that the tenant's log had when the Subscribe came, if that was
+    /// [awaited](Self::await_head).
     ///
     /// With `resume_from`, what came between that and the position is to be replayed.
     /// An error there: the epoch is none that this relay could have given.
@@ -120,7 +144,11 @@ impl Membership {
         if subscribed.len() + new.len() > topics_max {
             return Err(TooManyTopics { topics_max });
         }
-        let position = self.hub.take_up_to_head(&self.here);
+        let position = if is_planted(Fault::ConfirmsTheHead) {
+            self.here.tenant.head()
+        } else {
+            self.here.taken.get()
+        };
         let mut index = self.here.index.borrow_mut();
         for topic in &new {
             index.subscribe(topic, self.id, &self.outbox);

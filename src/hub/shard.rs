@@ -84,6 +84,9 @@ pub(super) struct TenantHere {
     /// Whether it stands among those that are to be served.
     has_turn: Cell<bool>,
     pub(super) due: Due,
+    /// Connections that wait until the events up to an offset are delivered, in the
+    /// order of those.
+    awaited: RefCell<VecDeque<(u64, Rc<Outbox>)>>,
     /// Nothing has been taken for it yet.
     #[cfg(test)]
     is_new: Cell<bool>,
@@ -99,8 +102,21 @@ struct Waiting {
     first: u64,
 }
 
-#[cfg(test)]
 impl TenantHere {
+    /// Tells those who waited for what has been delivered.
+    fn nudge_awaited(&self) {
+        let mut awaited = self.awaited.borrow_mut();
+        while let Some((_, outbox)) =
+            awaited.pop_front_if(|(offset, _)| *offset <= self.taken.get().offset)
+        {
+            outbox.nudge();
+        }
+        if awaited.is_empty() {
+            awaited.shrink_to(WAITING_KEPT_ROOM_FOR);
+        }
+    }
+
+    #[cfg(test)]
     fn take_position_late(&self) {
         if self.is_new.replace(false) && is_planted(Fault::TakesThePositionLate) {
             self.taken.set(self.tenant.head());
@@ -385,6 +401,7 @@ impl ShardHub {
             waiting: RefCell::default(),
             has_turn: Cell::default(),
             due: Due::default(),
+            awaited: RefCell::default(),
             #[cfg(test)]
             is_new: Cell::new(true),
         });
@@ -392,22 +409,34 @@ impl ShardHub {
         Ok(here)
     }
 
-    /// Takes from the inbox and delivers all that the tenant's log has as of now, so
-    /// that the tenant's connections here have it in their outboxes; gives the
-    /// position up to which they have.
+    /// Up to which offset the tenant's events are to be delivered here, so that its
+    /// connections here have all that its log has as of now in their outboxes. `None`
+    /// when they are, if need be by this: for a slice of them nobody has to wait. Else
+    /// the connection is nudged when they are.
     ///
     /// An event is sent to the inbox before the lock is released under which the
-    /// head is read here, so what is to be taken is there: nothing is waited for.
-    pub(super) fn take_up_to_head(&self, here: &Rc<TenantHere>) -> Position {
-        let head = here.tenant.head();
-        if is_planted(Fault::ConfirmsTheHead) {
-            return head;
-        }
-        if here.taken.get().offset < head.offset {
+    /// head is read here, so what is to be delivered is there.
+    pub(super) fn await_head(&self, here: &Rc<TenantHere>, outbox: &Rc<Outbox>) -> Option<u64> {
+        let head = here.tenant.head().offset;
+        if here.taken.get().offset < head {
             self.empty_inbox();
-            while here.taken.get().offset < head.offset && self.deliver_slice(here) {}
+            if !here.due.is_full_write() {
+                self.deliver_slice(here);
+            }
         }
-        here.taken.get()
+        let awaits = here.taken.get().offset < head;
+        if awaits {
+            let mut awaited = here.awaited.borrow_mut();
+            awaited.push_back((head, Rc::clone(outbox)));
+        }
+        awaits.then_some(head)
+    }
+
+    /// Delivers all that the tenant has waiting.
+    #[cfg(test)]
+    pub(super) fn take_all_of(&self, here: &Rc<TenantHere>) {
+        self.empty_inbox();
+        while self.deliver_slice(here) {}
     }
 
     /// Delivers a slice of the tenant whose turn it is, if there is one.
@@ -511,6 +540,7 @@ impl ShardHub {
         }
         let is_done = *done == events.len();
         self.wakes.add(here, due_before, due.len() - due_before);
+        here.nudge_awaited();
         if is_done {
             waiting.pop_front();
             if waiting.is_empty() && waiting.capacity() > WAITING_KEPT_ROOM_FOR {

@@ -3,8 +3,11 @@
 #[cfg(fuzzing)]
 pub mod fuzzing;
 
+use std::{iter::Enumerate, panic::resume_unwind, sync::Arc, vec};
+
 use bytes::Bytes;
 use hyper::{Request, body::Incoming};
+use tokio::task::{spawn_blocking, yield_now};
 
 use super::{
     answer::{Accepted, answer},
@@ -23,6 +26,13 @@ use crate::{
     schema::{BatchError, JsonError},
 };
 
+/// How many envelopes of a batch are read before others have their turn: 1.5 µs each,
+/// where they are small.
+const ENVELOPES_A_TURN: usize = 32;
+
+/// The most bytes of JSON that the shard reads itself.
+const JSON_READ_AT_ONCE_MAX: usize = 16 * 1024;
+
 /// Takes the events of a call in.
 pub(super) async fn publish(
     shard: &Shard,
@@ -30,7 +40,7 @@ pub(super) async fn publish(
     budget: &EventBudget,
     request: Request<Incoming>,
 ) -> Result<Response, Problem> {
-    let relay = &*shard.relay;
+    let relay = &shard.relay;
     let format = Format::of(request.headers())?;
     // For longer than a moment: the body is waited for.
     let live = relay.live.load_full();
@@ -40,11 +50,23 @@ pub(super) async fn publish(
     let drafts = match route.call {
         Call::Event => {
             let body = body::read(request, ingest.body_max).await?;
-            vec![single(relay, &body, format, &parameters.topics)?]
+            let envelope = match format {
+                Format::Protobuf => body,
+                Format::Json => encoded(relay, body, envelope_from_json).await?,
+            };
+            vec![draft(relay, &envelope, &parameters.topics)?]
         }
         Call::Batch => {
             let body = body::read(request, ingest.batch_body_max).await?;
-            batch(relay, &body, format, &parameters.topics)?
+            let batch = match format {
+                Format::Protobuf => body,
+                Format::Json => encoded(relay, body, batch_from_json).await?,
+            };
+            let mut drafts = Drafts::new(relay, &batch)?;
+            while drafts.read_some(relay, &parameters.topics) {
+                yield_now().await;
+            }
+            drafts.finish()?
         }
     };
     budget
@@ -71,54 +93,74 @@ pub(super) async fn publish(
     ))
 }
 
-fn single(
-    relay: &Relay,
-    body: &Bytes,
-    format: Format,
-    more_topics: &[Topic],
-) -> Result<Draft, Problem> {
-    match format {
-        Format::Protobuf => draft(relay, body, more_topics),
-        Format::Json => {
-            let envelope = relay.schema.envelope_from_json(body).map_err(no_json)?;
-            draft(relay, &envelope, more_topics)
-        }
+/// The bytes that the JSON says. What takes long to read is read on another thread.
+async fn encoded(
+    relay: &Arc<Relay>,
+    json: Bytes,
+    read: fn(&Relay, &[u8]) -> Result<Vec<u8>, Problem>,
+) -> Result<Bytes, Problem> {
+    if json.len() <= JSON_READ_AT_ONCE_MAX {
+        return read(relay, &json).map(Bytes::from);
+    }
+    let reading = Arc::clone(relay);
+    match spawn_blocking(move || read(&reading, &json)).await {
+        Ok(read) => read.map(Bytes::from),
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => resume_unwind(panic),
+            Err(_) => Err(Problem::shutting_down(relay.retry_after())),
+        },
     }
 }
 
-fn batch(
-    relay: &Relay,
-    body: &Bytes,
-    format: Format,
-    more_topics: &[Topic],
-) -> Result<Vec<Draft>, Problem> {
-    let encoded;
-    let batch: &[u8] = match format {
-        Format::Protobuf => body,
-        Format::Json => {
-            encoded = relay.schema.batch_from_json(body).map_err(no_json_batch)?;
-            &encoded
+fn envelope_from_json(relay: &Relay, json: &[u8]) -> Result<Vec<u8>, Problem> {
+    relay.schema.envelope_from_json(json).map_err(no_json)
+}
+
+fn batch_from_json(relay: &Relay, json: &[u8]) -> Result<Vec<u8>, Problem> {
+    relay.schema.batch_from_json(json).map_err(no_json_batch)
+}
+
+/// What becomes of the envelopes of a batch.
+struct Drafts<'a> {
+    envelopes: Enumerate<vec::IntoIter<&'a [u8]>>,
+    drafts: Vec<Draft>,
+    errors: Vec<ItemProblem>,
+}
+
+impl<'a> Drafts<'a> {
+    fn new(relay: &Relay, batch: &'a [u8]) -> Result<Self, Problem> {
+        let envelopes = relay
+            .schema
+            .batch_messages(batch, relay.live().config.ingest.batch_events_max)
+            .map_err(no_batch)?;
+        if envelopes.is_empty() {
+            return Err(Problem::invalid("the batch is empty"));
         }
-    };
-    let envelopes = relay
-        .schema
-        .batch_messages(batch, relay.live().config.ingest.batch_events_max)
-        .map_err(no_batch)?;
-    if envelopes.is_empty() {
-        return Err(Problem::invalid("the batch is empty"));
+        Ok(Self {
+            drafts: Vec::with_capacity(envelopes.len()),
+            errors: Vec::new(),
+            envelopes: envelopes.into_iter().enumerate(),
+        })
     }
-    let mut drafts = Vec::with_capacity(envelopes.len());
-    let mut errors: Vec<ItemProblem> = Vec::new();
-    for (index, envelope) in envelopes.into_iter().enumerate() {
-        match draft(relay, envelope, more_topics) {
-            Ok(draft) => drafts.push(draft),
-            Err(problem) => errors.push(problem.of_item(index)),
+
+    /// Reads as many as one may before others have their turn; whether some are left.
+    fn read_some(&mut self, relay: &Relay, more_topics: &[Topic]) -> bool {
+        for (index, envelope) in self.envelopes.by_ref().take(ENVELOPES_A_TURN) {
+            match draft(relay, envelope, more_topics) {
+                Ok(draft) => self.drafts.push(draft),
+                Err(problem) => self.errors.push(problem.of_item(index)),
+            }
         }
+        self.envelopes.len() > 0
     }
-    if errors.is_empty() {
-        Ok(drafts)
-    } else {
-        Err(batch_invalid(errors))
+
+    /// All of them, or what is wrong with which.
+    fn finish(self) -> Result<Vec<Draft>, Problem> {
+        if self.errors.is_empty() {
+            Ok(self.drafts)
+        } else {
+            Err(batch_invalid(self.errors))
+        }
     }
 }
 
@@ -140,4 +182,28 @@ fn no_batch(error: BatchError) -> Problem {
         BatchError::TooMany { .. } | BatchError::Unsupported => None,
     };
     Problem::invalid(error.to_string()).with_field(field.as_deref())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::connection::testing::{Bench, simulate};
+
+    #[test]
+    fn a_batch_is_read_in_parts_so_that_others_have_their_turn() {
+        simulate(async {
+            let bench = Bench::new();
+            let relay = &bench.shard.relay;
+            let typing = r#"{"userTyping": {"projectId": "p1"}}"#;
+            let json = format!(r#"{{"messages": [{}]}}"#, [typing; 70].join(","));
+            let batch = batch_from_json(relay, json.as_bytes()).unwrap();
+            let mut drafts = Drafts::new(relay, &batch).unwrap();
+            let mut read = Vec::new();
+            while drafts.read_some(relay, &[]) {
+                read.push(drafts.drafts.len());
+            }
+            assert_eq!(read, [32, 64]);
+            assert_eq!(drafts.finish().unwrap().len(), 70);
+        });
+    }
 }

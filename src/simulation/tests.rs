@@ -18,7 +18,7 @@ const SEEDS: u64 = 1_000;
 const THREADS: usize = 2;
 
 /// What must occur, and how often in so many seeds.
-const SCHEDULES: [&str; 19] = [
+const SCHEDULES: [&str; 20] = [
     "resumed",
     "refused",
     "4003",
@@ -30,6 +30,7 @@ const SCHEDULES: [&str; 19] = [
     "reset in mid-frame",
     "first connection while published to",
     "a tenant that came back to a full inbox",
+    "a Subscribe that waited for its tenant's turn",
     "eviction during a replay",
     "503 for a full inbox",
     "drain",

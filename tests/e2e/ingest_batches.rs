@@ -164,6 +164,34 @@ async fn a_batch_is_taken_whole_or_not_at_all() {
     watched.has_not_changed().await;
 }
 
+#[tokio::test]
+async fn what_is_wrong_far_into_a_long_batch_is_said_as_of_a_short_one() {
+    let mut watched = Watched::start().await;
+    let good = work_item_created("p1");
+    let long = |last: Value| {
+        let messages = [vec![good.clone(); 900], vec![last]].concat();
+        json!({"messages": messages})
+    };
+    let related_to_none = long(json!({"userTyping": {}}));
+    let unreadable = long(json!({"userTyping": {"x": 1}}));
+    assert!(unreadable.to_string().len() > 50_000);
+    for (what, batch, field) in [
+        ("related to nothing", &related_to_none, None),
+        ("unreadable", &unreadable, Some("userTyping".to_owned())),
+    ] {
+        let answer = watched.refuses(what, Call::event(BATCH, batch), None).await;
+        assert_eq!(errors(&answer), [(900, field)], "{what}");
+    }
+    let bytes = watched
+        .relay
+        .schema
+        .batch_from_json(related_to_none.to_string().as_bytes());
+    let call = Call::post(BATCH, PROTOBUF, bytes.unwrap());
+    let answer = watched.refuses("related to nothing", call, None).await;
+    assert_eq!(errors(&answer), [(900, None)]);
+    watched.has_not_changed().await;
+}
+
 /// The index and the field of each error, after a look at the rest.
 fn errors(answer: &Answer) -> Vec<(u64, Option<String>)> {
     let document = answer.json();

@@ -109,6 +109,7 @@ impl<S: Transport, L: Listener> Connection<S, L> {
     pub(super) fn leave(&mut self) {
         self.membership = None;
         self.behind = None;
+        self.awaiting = None;
     }
 
     pub(super) fn lost(&mut self) -> Step {

@@ -31,9 +31,9 @@ impl<S: Transport, L: Listener> Connection<S, L> {
             (client.ping_interval, client.idle_timeout)
         };
         drop(live);
-        if !self.account.outbox.is_half_free() {
-            // It is not read from, since it does not take its answers: for that there
-            // is the write deadline.
+        if !self.is_read_from() {
+            // It does not take its answers, for which there is the write deadline, or we
+            // let it wait.
             self.heard = now;
             self.given_up_at = None;
         }
@@ -90,7 +90,7 @@ impl<S: Transport, L: Listener> Connection<S, L> {
 
     /// Ends a connection whose message is late, unless it is not read from.
     pub(super) fn message_is_late(&mut self) {
-        if self.account.outbox.is_half_free() {
+        if self.is_read_from() {
             self.end(Ending::Unfinished);
         } else {
             self.watch_message(true);

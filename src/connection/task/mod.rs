@@ -22,7 +22,7 @@ use tokio_tungstenite::tungstenite::Message;
 use super::{
     admitted::{Account, Admitted},
     alarms::Alarm,
-    behind::Behind,
+    behind::{Awaiting, Behind},
     conversation::Conversation,
     deadlines::{Deadlines, Late},
     pace::Pace,
@@ -91,6 +91,8 @@ pub(super) struct Connection<S: Transport, L> {
     membership: Option<Membership>,
     /// While it is being sent what it missed.
     behind: Option<Box<Behind>>,
+    /// While a Subscribe waits for its tenant's turn.
+    awaiting: Option<Box<Awaiting>>,
     stream: FrameStream<S>,
     phase: Phase,
     /// The log was read: others have their turn before anything else is done.
@@ -140,6 +142,7 @@ enum Step {
     Look,
     Wrote(Advanced),
     CatchUp,
+    Reached,
     Ending(Ending),
     Late(Late),
     Over,
@@ -167,6 +170,7 @@ impl<S: Transport, L: Listener> Connection<S, L> {
             pace: Pace::default(),
             membership: Some(admitted.membership),
             behind: None,
+            awaiting: None,
             turn_is_over: false,
             stream: FrameStream::new(stream, read_ahead, message_max, Rc::clone(&outbox)),
             phase: Phase::Open,
@@ -202,6 +206,7 @@ impl<S: Transport, L: Listener> Connection<S, L> {
                 Step::Look => {}
                 Step::Wrote(advanced) => self.wrote(advanced),
                 Step::CatchUp => self.catch_up(),
+                Step::Reached => self.subscribe_awaited(),
                 Step::Ending(ending) => self.end(ending),
                 Step::Late(Late::Token) => self.end(Ending::TokenExpired),
                 Step::Late(Late::Message) => self.message_is_late(),
@@ -237,6 +242,9 @@ impl<S: Transport, L: Listener> Connection<S, L> {
         }
         if let Poll::Ready(step) = self.poll_write(context) {
             return Poll::Ready(step);
+        }
+        if self.has_reached_awaited() {
+            return Poll::Ready(Step::Reached);
         }
         if let Poll::Ready(step) = self.poll_read(context) {
             return Poll::Ready(step);
@@ -306,12 +314,16 @@ impl<S: Transport, L: Listener> Connection<S, L> {
         }
     }
 
+    /// Whether more is taken from the client. One that does not take its answers is not
+    /// asked for more questions, nor one whose last is not answered yet.
+    fn is_read_from(&self) -> bool {
+        self.account.outbox.is_half_free() && self.awaiting.is_none()
+    }
+
     fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<Step> {
         match self.phase {
             Phase::Open | Phase::Closing => {
-                // A client that does not take its answers is not asked for more
-                // questions.
-                if !self.account.outbox.is_half_free() {
+                if !self.is_read_from() {
                     return Poll::Pending;
                 }
                 if self.unlooked {
@@ -354,7 +366,7 @@ impl<S: Transport, L: Listener> Connection<S, L> {
         self.stream.bound_messages(message_max);
         while matches!(self.phase, Phase::Open | Phase::Closing)
             && !self.turn_is_over
-            && self.account.outbox.is_half_free()
+            && self.is_read_from()
         {
             match self.stream.next_message() {
                 Ok(Some(message)) => {

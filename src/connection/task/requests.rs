@@ -5,13 +5,14 @@ use std::{collections::VecDeque, mem};
 use super::{Connection, Listener};
 use crate::{
     connection::{
-        behind::{Behind, WAITING_MAX},
+        behind::{Awaiting, Behind, WAITING_MAX},
         conversation::{Action, Kind, TopicsRequest, too_many},
         stream::Transport,
     },
-    hub::{Progress, Subscribed},
+    hub::{Membership, Progress, Subscribed},
     limits::Limit,
     log::Gap,
+    planted::saw,
     protocol::{Position, close::Ending, frame, reply::Reply},
 };
 
@@ -48,7 +49,7 @@ impl<S: Transport, L: Listener> Connection<S, L> {
         }
     }
 
-    pub(super) fn carry_out(&mut self, action: Action) {
+    fn carry_out(&mut self, action: Action) {
         match action {
             Action::Reply(reply) => self.push(&reply),
             Action::Subscribe(request) => self.subscribe(request),
@@ -61,7 +62,40 @@ impl<S: Transport, L: Listener> Connection<S, L> {
         }
     }
 
-    pub(super) fn subscribe(&mut self, request: TopicsRequest) {
+    /// Takes a Subscribe, at once or when it is the tenant's turn.
+    fn subscribe(&mut self, request: TopicsRequest) {
+        let awaits = self.membership.as_ref().and_then(Membership::await_head);
+        match awaits {
+            None => self.subscribe_now(request),
+            Some(offset) => {
+                saw("a Subscribe that waited for its tenant's turn");
+                self.awaiting = Some(Box::new(Awaiting {
+                    offset,
+                    request,
+                    rest: VecDeque::new(),
+                }));
+            }
+        }
+    }
+
+    /// Whether a Subscribe has waited for what is delivered now.
+    pub(super) fn has_reached_awaited(&self) -> bool {
+        match (&self.awaiting, &self.membership) {
+            (Some(awaiting), Some(membership)) => membership.has_reached(awaiting.offset),
+            _ => false,
+        }
+    }
+
+    /// Takes the Subscribe that has waited, and what comes after it.
+    pub(super) fn subscribe_awaited(&mut self) {
+        if let Some(awaiting) = self.awaiting.take() {
+            self.subscribe_now(awaiting.request);
+            self.take_waiting(awaiting.rest);
+            self.catch_up();
+        }
+    }
+
+    fn subscribe_now(&mut self, request: TopicsRequest) {
         let Some(membership) = &self.membership else {
             return;
         };
@@ -122,15 +156,20 @@ impl<S: Transport, L: Listener> Connection<S, L> {
         }
     }
 
-    /// Carries out what has waited, until it makes the connection catch up again.
-    pub(super) fn take_waiting(&mut self, waiting: VecDeque<Action>) {
+    /// Carries out what has waited, until it makes the connection catch up or wait again.
+    pub(super) fn take_waiting(&mut self, mut waiting: VecDeque<Action>) {
         if self.account.outbox.ending().is_some() {
             return;
         }
-        for action in waiting {
-            match &mut self.behind {
-                Some(behind) => behind.waiting.push_back(action),
-                None => self.carry_out(action),
+        while let Some(action) = waiting.pop_front() {
+            if let Some(behind) = &mut self.behind {
+                behind.waiting.push_back(action);
+                continue;
+            }
+            self.carry_out(action);
+            if let Some(awaiting) = &mut self.awaiting {
+                awaiting.rest = waiting;
+                return;
             }
         }
     }

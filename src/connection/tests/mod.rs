@@ -10,3 +10,4 @@ mod limits;
 mod resume;
 mod schedules;
 mod slow;
+mod turns;

@@ -137,6 +137,7 @@ struct Client {
 impl Client {
     fn subscribe(&self, topics: &[&str]) -> Position {
         let topics: Vec<_> = topics.iter().map(|t| Topic::parse(t).unwrap()).collect();
+        self.membership.take_all();
         match self.membership.subscribe(&topics, 10_000, None).unwrap() {
             Subscribed::Live(position) => position,
             other => panic!("nothing was to be resumed: {other:?}"),

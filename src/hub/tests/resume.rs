@@ -104,6 +104,7 @@ impl Resuming {
 
     fn subscribe(&mut self, topics: &[&'static str], from: Option<Position>, log: &Model) {
         let names: Vec<_> = topics.iter().map(|t| Topic::parse(t).unwrap()).collect();
+        self.client.membership.take_all();
         let subscribed = self.client.membership.subscribe(&names, 10, from.map(Ok));
         let mut asked: BTreeSet<_> = topics.iter().copied().collect();
         if from.is_some() && !std::mem::replace(&mut self.implicit_resumed, true) {

@@ -100,16 +100,33 @@ async fn a_batch_is_cut_where_it_has_had_its_slice_and_stays_whole_and_in_order(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_subscribe_takes_the_rest_of_a_batch_and_nothing_of_others() {
+async fn a_subscribe_waits_for_its_tenants_turns_and_is_told_when_it_may_be_taken() {
     let bench = Bench::new(1, WIDE);
     let loud: Vec<_> = (0..MANY).map(|_| bench.connect(0, "loud", "ann")).collect();
     let quiet = bench.connect(0, "quiet", "bob");
     post_batch(&bench, "loud", batch(5)).await;
     post(&bench, "quiet", "n").await;
-    bench.shards[0].take_waiting_of(&name("loud"));
+    let order = Arc::default();
+    let woken = Woken {
+        tenant: "loud",
+        order: Arc::clone(&order),
+    };
+    let waker = Waker::from(Arc::new(woken));
+    let membership = &loud[0].membership;
+    loud[0].outbox.register(&Context::from_waker(&waker));
+    assert_eq!(membership.await_head(), Some(5));
+    // A slice at once, and no more.
     assert_eq!(bench.shards[0].tally().queued.get(), MANY as u64);
+    for _ in 1..5 {
+        assert!(!membership.has_reached(5));
+        assert_eq!(order.lock().unwrap().len(), 0);
+        bench.shards[0].take_waiting_of(&name("loud"));
+    }
+    assert!(membership.has_reached(5));
+    assert_eq!(order.lock().unwrap().len(), 1);
+    // What comes later is not waited for, nor what others have.
     assert_eq!(loud[0].subscribe(&["a:1"]).offset, 5);
-    assert_eq!(loud[0].received().len(), 5);
+    assert_eq!(membership.await_head(), None);
     assert_eq!(quiet.received().len(), 0);
     bench.shards[0].take_waiting();
     assert_eq!(quiet.received().len(), 1);

@@ -1,6 +1,6 @@
 //! The way from a body to events, for the fuzzer.
 
-use super::{Bytes, Draft, Format, Problem, Relay, Topic, batch, single};
+use super::{Draft, Drafts, Problem, Relay, Topic, batch_from_json, draft, envelope_from_json};
 
 /// The event of a call's body.
 ///
@@ -9,11 +9,15 @@ use super::{Bytes, Draft, Format, Problem, Relay, Topic, batch, single};
 /// As the call is refused.
 pub fn event(
     relay: &Relay,
-    body: &Bytes,
+    body: &[u8],
     is_json: bool,
     more_topics: &[Topic],
 ) -> Result<Draft, Problem> {
-    single(relay, body, format(is_json), more_topics)
+    if is_json {
+        draft(relay, &envelope_from_json(relay, body)?, more_topics)
+    } else {
+        draft(relay, body, more_topics)
+    }
 }
 
 /// The events of a batch call's body.
@@ -23,17 +27,18 @@ pub fn event(
 /// As the call is refused.
 pub fn events(
     relay: &Relay,
-    body: &Bytes,
+    body: &[u8],
     is_json: bool,
     more_topics: &[Topic],
 ) -> Result<Vec<Draft>, Problem> {
-    batch(relay, body, format(is_json), more_topics)
-}
-
-fn format(is_json: bool) -> Format {
-    if is_json {
-        Format::Json
+    let encoded;
+    let batch = if is_json {
+        encoded = batch_from_json(relay, body)?;
+        &encoded
     } else {
-        Format::Protobuf
-    }
+        body
+    };
+    let mut drafts = Drafts::new(relay, batch)?;
+    while drafts.read_some(relay, more_topics) {}
+    drafts.finish()
 }

@@ -1,0 +1,126 @@
+//! A Subscribe that comes while its tenant has more waiting than others are to wait for.
+
+use crate::{
+    connection::{
+        testing::{Bench, Client, event, settle, simulate},
+        wire_testing::{Heard, resume, subscribe},
+    },
+    planted::seen,
+    protocol::{Position, TenantName},
+};
+
+/// More than what a tenant has in a turn.
+const MANY: u64 = 1_000;
+
+/// Puts a batch into the inbox, and waits for nobody.
+async fn post(bench: &Bench) {
+    let tenant = TenantName::parse("acme").unwrap();
+    let drafts = (0..MANY).map(|_| event(10)).collect();
+    let appended = bench.shard.relay.publisher.append(&tenant, drafts).await;
+    drop(appended.unwrap());
+}
+
+fn have_waited() -> u64 {
+    let waited = seen().remove("a Subscribe that waited for its tenant's turn");
+    waited.unwrap_or_default()
+}
+
+async fn hear(client: &mut Client, count: u64) -> Vec<Heard> {
+    let mut heard = Vec::new();
+    for _ in 0..count {
+        heard.push(client.next().await.expect("it goes on"));
+    }
+    heard
+}
+
+fn end_with_nothing_left(bench: &Bench) {
+    bench.check_sums();
+    assert_eq!(bench.tally().queued.get(), 0);
+    assert!(bench.shard.hub.is_empty());
+}
+
+#[test]
+fn a_subscribe_is_confirmed_after_what_waited_and_before_what_comes_behind_it() {
+    simulate(async {
+        let bench = Bench::new();
+        let mut client = bench.connect(1 << 20);
+        settle().await;
+        have_waited();
+        post(&bench).await;
+        let both = [subscribe("s", "project:p"), subscribe("t", "project:q")].concat();
+        client.send(both).await;
+        let events: Vec<_> = (1..=MANY).map(Heard::Event).collect();
+        assert_eq!(hear(&mut client, MANY).await, events);
+        let confirmed = ["s", "t"].map(|id| Heard::Subscribed(id.to_owned()));
+        assert_eq!(hear(&mut client, 2).await, confirmed);
+        // The second had nothing left to wait for.
+        assert_eq!(have_waited(), 1);
+        drop(client);
+        settle().await;
+        end_with_nothing_left(&bench);
+    });
+}
+
+#[test]
+fn what_waited_for_a_replay_waits_for_its_turn_in_order() {
+    simulate(async {
+        let bench = Bench::with_log(|_| ());
+        let first = bench.publish([event(10)]).await.events[0].position;
+        let start = Position { offset: 0, ..first };
+        let mut client = bench.connect(1 << 20);
+        settle().await;
+        have_waited();
+        let three = [
+            resume("r", "project:p", start),
+            subscribe("s", "project:q"),
+            subscribe("t", "project:r"),
+        ];
+        client.send(three.concat()).await;
+        // Read, and not live again yet.
+        while bench.tally().replayed.get() == 0 {
+            tokio::task::yield_now().await;
+        }
+        post(&bench).await;
+        let mut heard = Vec::new();
+        while !heard.contains(&Heard::Subscribed("t".to_owned())) {
+            heard.push(client.next().await.expect("it goes on"));
+        }
+        let order: Vec<_> = heard
+            .iter()
+            .filter(|heard| !matches!(heard, Heard::Event(_)))
+            .collect();
+        assert_eq!(
+            order,
+            [
+                &Heard::Resumed("r".to_owned(), 1),
+                &Heard::Subscribed("s".to_owned()),
+                &Heard::Subscribed("t".to_owned()),
+            ]
+        );
+        assert_eq!(have_waited(), 1);
+    });
+}
+
+#[test]
+fn a_client_that_goes_while_its_subscribe_waits_leaves_nothing() {
+    simulate(async {
+        let bench = Bench::new();
+        // Another keeps the tenant, and what it has waiting.
+        let mut other = bench.connect(1 << 20);
+        let mut client = bench.connect(16);
+        settle().await;
+        have_waited();
+        post(&bench).await;
+        client.send(subscribe("s", "project:p")).await;
+        while have_waited() == 0 {
+            tokio::task::yield_now().await;
+        }
+        drop(client);
+        let events: Vec<_> = (1..=MANY).map(Heard::Event).collect();
+        assert_eq!(hear(&mut other, MANY).await, events);
+        assert_eq!(bench.tally().subscriptions.get(), 0);
+        drop(other);
+        settle().await;
+        end_with_nothing_left(&bench);
+    });
+}

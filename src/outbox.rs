@@ -355,18 +355,18 @@ impl Outbox {
         state.queue.len() < limits.frames.div_ceil(2) && state.bytes < limits.bytes.div_ceil(2)
     }
 
-    /// How many frames wait, one that is begun included.
+    /// Whether so many frames with so many bytes are all that one write takes, or half of
+    /// what the outbox takes.
     #[must_use]
-    pub fn queued(&self) -> usize {
-        self.state.borrow().queue.len()
+    pub fn is_full_write(&self, frames: u64, bytes: u64) -> bool {
+        let limits = self.pool.limits.get();
+        let frames_max = FRAMES_A_WRITE_MAX.min(limits.frames.div_ceil(2));
+        frames >= frames_max as u64 || bytes >= limits.bytes.div_ceil(2) as u64
     }
 
-    /// Whether so much waits that nothing is gained by letting more come before the next
-    /// write: all frames that one takes, or half of what the outbox takes. The frames
-    /// that a connection writes itself count as well.
-    #[must_use]
-    pub fn has_full_write(&self) -> bool {
-        self.queued() >= FRAMES_A_WRITE_MAX || !self.is_half_free()
+    #[cfg(test)]
+    pub(crate) fn queued(&self) -> usize {
+        self.state.borrow().queue.len()
     }
 
     /// Whether nothing waits to be written.

@@ -30,12 +30,12 @@ pub(super) struct Fanout {
 impl Fanout {
     /// Offers the event to one more connection.
     #[inline(always)]
-    fn offer(&mut self, offer: &Offer, outbox: &Rc<Outbox>, to_wake: &mut VecDeque<Rc<Outbox>>) {
+    fn offer(&mut self, offer: &Offer, outbox: &Rc<Outbox>, due: &mut VecDeque<Rc<Outbox>>) {
         match outbox.offer(offer) {
-            Offered::Taken { to_wake: due } => {
+            Offered::Taken { to_wake } => {
                 self.matched += 1;
-                if due {
-                    to_wake.push_back(Rc::clone(outbox));
+                if to_wake {
+                    due.push_back(Rc::clone(outbox));
                 }
             }
             Offered::Overflowed => {
@@ -105,12 +105,12 @@ impl TenantIndex {
     }
 
     /// Offers an event to each connection that it relates to, once. Those that
-    /// have to be woken for it are added to `to_wake`.
+    /// have to be woken for it are added to `due`.
     pub(super) fn deliver(
         &self,
         event: &Event,
         offer: &Offer,
-        to_wake: &mut VecDeque<Rc<Outbox>>,
+        due: &mut VecDeque<Rc<Outbox>>,
     ) -> Fanout {
         let mut fanout = Fanout::default();
         for topic in event.topics() {
@@ -118,10 +118,10 @@ impl TenantIndex {
             // instructions more of the 73 of a delivery.
             match self.subscribers(topic) {
                 None | Some(Subscribers::None) => {}
-                Some(Subscribers::One(_, outbox)) => fanout.offer(offer, outbox, to_wake),
+                Some(Subscribers::One(_, outbox)) => fanout.offer(offer, outbox, due),
                 Some(Subscribers::Many(many)) => {
                     for outbox in many.values() {
-                        fanout.offer(offer, outbox, to_wake);
+                        fanout.offer(offer, outbox, due);
                     }
                 }
             }

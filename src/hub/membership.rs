@@ -99,7 +99,7 @@ impl Membership {
     /// it [may](Self::has_reached).
     #[must_use]
     pub fn await_head(&self) -> Option<u64> {
-        if is_planted(Fault::ConfirmsTheHead) {
+        if is_planted(Fault::ConfirmsTheHead) || is_planted(Fault::ConfirmsBelowTheHead) {
             return None;
         }
         self.hub.await_head(&self.here, &self.outbox)

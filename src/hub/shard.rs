@@ -28,7 +28,7 @@ use super::{
     relief::Relief,
     subscribers::ConnectionId,
     tenant::Tenant,
-    wakes::{Due, Wakes, is_full_write},
+    wakes::{Due, Wakes},
 };
 use crate::{
     outbox::{Offer, Outbox},
@@ -43,6 +43,10 @@ const SLICES_A_TURN: usize = 16;
 /// A slice is one item, or a part of one: a batch is cut where so much has been
 /// delivered, and goes on when it is the tenant's turn again. One event is never cut.
 const DELIVERIES_A_SLICE: usize = 1024;
+
+/// How many connections that have waited for what a slice brought are told so with it.
+/// The others are told with the tenant's next: each has its Subscribe taken then.
+const NUDGES_A_SLICE: usize = 32;
 
 /// What an event costs beside its deliveries, in deliveries.
 const EVENT_COST: usize = 16;
@@ -69,6 +73,8 @@ pub struct ShardHub {
     /// The last event that was offered to outboxes.
     last_event: Cell<u64>,
     wakes: Wakes,
+    /// The turn that is under way, or was.
+    turn: Cell<u64>,
     last_connection: Cell<ConnectionId>,
 }
 
@@ -83,7 +89,10 @@ pub(super) struct TenantHere {
     waiting: RefCell<VecDeque<Waiting>>,
     /// Whether it stands among those that are to be served.
     has_turn: Cell<bool>,
-    pub(super) due: Due,
+    /// Those of its connections that are to be woken.
+    due: Rc<Due>,
+    /// The turn in which it was served last.
+    served_in: Cell<u64>,
     /// Connections that wait until the events up to an offset are delivered, in the
     /// order of those.
     awaited: RefCell<VecDeque<(u64, Rc<Outbox>)>>,
@@ -103,17 +112,30 @@ struct Waiting {
 }
 
 impl TenantHere {
-    /// Tells those who waited for what has been delivered.
+    /// Tells some of those who waited for what has been delivered.
     fn nudge_awaited(&self) {
         let mut awaited = self.awaited.borrow_mut();
-        while let Some((_, outbox)) =
-            awaited.pop_front_if(|(offset, _)| *offset <= self.taken.get().offset)
-        {
+        for _ in 0..NUDGES_A_SLICE {
+            let reached = |(offset, _): &mut (u64, _)| *offset <= self.taken.get().offset;
+            let Some((_, outbox)) = awaited.pop_front_if(reached) else {
+                break;
+            };
             outbox.nudge();
         }
         if awaited.is_empty() {
             awaited.shrink_to(WAITING_KEPT_ROOM_FOR);
         }
+    }
+
+    fn has_waiting(&self) -> bool {
+        !self.waiting.borrow().is_empty()
+    }
+
+    /// Whether somebody is to be told yet.
+    fn has_awaited(&self) -> bool {
+        let awaited = self.awaited.borrow();
+        let next = awaited.front();
+        next.is_some_and(|(offset, _)| *offset <= self.taken.get().offset)
     }
 
     #[cfg(test)]
@@ -137,6 +159,7 @@ impl ShardHub {
             to_serve: RefCell::default(),
             last_event: Cell::default(),
             wakes: Wakes::default(),
+            turn: Cell::default(),
             last_connection: Cell::default(),
         }
     }
@@ -166,18 +189,18 @@ impl ShardHub {
     }
 
     /// Delivers what waits, without waiting itself, up to a bound: a slice of each
-    /// tenant in turn.
+    /// tenant in turn, or all slices of a turn for one that is alone.
     pub fn take_waiting(&self) {
-        self.empty_inbox();
-        let slices = match self.to_serve.borrow().len() {
-            0 | 1 => SLICES_A_TURN,
-            several => several.min(SLICES_A_TURN),
-        };
-        for _ in 0..slices {
-            if !self.take_slice() {
+        let turn = self.turn.get() + 1;
+        self.turn.set(turn);
+        let mut tenants = 0;
+        for _ in 0..SLICES_A_TURN {
+            self.empty_inbox();
+            if self.take_slice(|here| here.served_in.get() != turn) {
+                tenants += 1;
+            } else if tenants != 1 || !self.take_slice(TenantHere::has_waiting) {
                 break;
             }
-            self.empty_inbox();
         }
     }
 
@@ -187,7 +210,7 @@ impl ShardHub {
     pub fn take_waiting_of(&self, tenant: &TenantName) {
         self.empty_inbox();
         let here = self.tenants.borrow().get(tenant).cloned();
-        if let Some(here) = here.filter(|here| !here.due.is_full_write()) {
+        if let Some(here) = here.filter(|here| !here.due.has_full_write()) {
             self.deliver_slice(&here);
         }
     }
@@ -400,7 +423,8 @@ impl ShardHub {
             index: RefCell::default(),
             waiting: RefCell::default(),
             has_turn: Cell::default(),
-            due: Due::default(),
+            due: Rc::default(),
+            served_in: Cell::default(),
             awaited: RefCell::default(),
             #[cfg(test)]
             is_new: Cell::new(true),
@@ -420,7 +444,8 @@ impl ShardHub {
         let head = here.tenant.head().offset;
         if here.taken.get().offset < head {
             self.empty_inbox();
-            if !here.due.is_full_write() {
+            // Many that come at once have one between them.
+            if here.awaited.borrow().is_empty() && !here.due.has_full_write() {
                 self.deliver_slice(here);
             }
         }
@@ -439,13 +464,15 @@ impl ShardHub {
         while self.deliver_slice(here) {}
     }
 
-    /// Delivers a slice of the tenant whose turn it is, if there is one.
-    fn take_slice(&self) -> bool {
-        let Some(here) = self.next_to_serve(|here| !here.due.is_full_write()) else {
+    /// Delivers a slice of the tenant whose turn it is, of those that `may` have one. Who
+    /// has a full write waiting has none.
+    fn take_slice(&self, may: impl Fn(&TenantHere) -> bool) -> bool {
+        let Some(here) = self.next_to_serve(|here| may(here) && !here.due.has_full_write()) else {
             return false;
         };
+        here.served_in.set(self.turn.get());
         self.deliver_slice(&here);
-        if !here.waiting.borrow().is_empty() {
+        if here.has_waiting() || here.has_awaited() {
             here.has_turn.set(true);
             self.to_serve.borrow_mut().push_back(here);
         }
@@ -504,17 +531,18 @@ impl ShardHub {
     fn deliver_slice(&self, here: &Rc<TenantHere>) -> bool {
         let mut waiting = here.waiting.borrow_mut();
         let Some(Waiting { item, done, first }) = waiting.front_mut() else {
+            here.nudge_awaited();
             return false;
         };
         #[cfg(test)]
         here.take_position_late();
         let index = here.index.borrow();
-        let mut due = here.due.outboxes.borrow_mut();
+        let mut due = here.due.queue().borrow_mut();
         let due_before = due.len();
         let events = item.events.as_slice();
         let mut cost = 0;
         for event in events.get(*done..).unwrap_or_default() {
-            if cost >= DELIVERIES_A_SLICE || cost > 0 && is_full_write(&due) {
+            if cost >= DELIVERIES_A_SLICE || cost > 0 && due.has_full_write() {
                 break;
             }
             let place = *done;
@@ -530,7 +558,7 @@ impl ShardHub {
                 *first = number;
             }
             let offer = Offer::new(event, *first, number);
-            let fanout = index.deliver(event, &offer, &mut due);
+            let fanout = due.deliver(event.frame().len(), |due| index.deliver(event, &offer, due));
             item.receipt.add(place, fanout.matched);
             self.tally.matched.add(fanout.matched);
             self.tally.dropped_slow.add(fanout.overflowed);
@@ -539,7 +567,8 @@ impl ShardHub {
             cost = deliveries.saturating_add(cost + EVENT_COST);
         }
         let is_done = *done == events.len();
-        self.wakes.add(here, due_before, due.len() - due_before);
+        self.wakes
+            .add(&here.due, due_before, due.len() - due_before);
         here.nudge_awaited();
         if is_done {
             waiting.pop_front();

@@ -1,5 +1,5 @@
 //! Which connections are woken to write, and when: tenants in turn, and those first of
-//! which few are to be woken. Knows no events.
+//! which few are to be woken. Knows no topics.
 
 use std::{
     cell::{Cell, RefCell},
@@ -7,7 +7,6 @@ use std::{
     rc::Rc,
 };
 
-use super::shard::TenantHere;
 use crate::outbox::Outbox;
 
 /// A tenant with no more connections than these to be woken goes before those with
@@ -15,57 +14,119 @@ use crate::outbox::Outbox;
 /// long as one of 64, and who has little to say is not to wait for who floods.
 const FEW: usize = 32;
 
-/// How many connections of tenants with more are woken before the shard looks for new
-/// events again.
+/// How many connections of tenants with more are woken in a turn.
 const OF_MANY_A_TURN: usize = 16;
 
-/// Or this part of those that wait, of either kind, so that many are not put off by as
-/// many turns of everybody else's. What has come meanwhile is queued for those that
-/// are not woken yet, and leaves them in the same system call: under load this decides
-/// how many frames a write has.
+/// Of either kind this part of those that wait is woken in a turn, where that is more:
+/// many are not to be put off by as many turns of everybody else's. What comes
+/// meanwhile is queued for those that still wait, and leaves them in the same system
+/// call: under load this decides how many frames a write has.
 const PART_A_TURN: usize = 16;
 
 /// For so many connections of a tenant that are to be woken the shard keeps room.
 const KEPT_ROOM_FOR: usize = 4096;
 
-/// A tenant's connections that have something to write and do not know of it yet, in
-/// the order in which they are woken.
+/// A tenant's connections that have something to write and do not know of it yet.
 #[derive(Debug, Default)]
 pub(super) struct Due {
-    pub(super) outboxes: RefCell<VecDeque<Rc<Outbox>>>,
+    queue: RefCell<DueQueue>,
     /// Whether the tenant stands among those with many. It does until none is left:
     /// else it would come first again with the last of them.
     are_many: Cell<bool>,
 }
 
-impl Due {
-    /// Whether who is woken next has a full write waiting: what is queued beyond that
-    /// waits for nothing.
-    pub(super) fn is_full_write(&self) -> bool {
-        is_full_write(&self.outboxes.borrow())
+/// These in the order in which they are woken.
+#[derive(Debug, Default)]
+pub(super) struct DueQueue {
+    outboxes: VecDeque<Rc<Outbox>>,
+    /// How many of them became due by which event, in that order.
+    steps: VecDeque<Step>,
+    /// Of all events that were delivered.
+    events: u64,
+    bytes: u64,
+}
+
+/// Connections that became due by one event.
+#[derive(Debug)]
+struct Step {
+    connections: usize,
+    /// How many events, and how many bytes of them, had been delivered before.
+    events: u64,
+    bytes: u64,
+}
+
+impl DueQueue {
+    /// Calls `deliver` with the queue to which it adds whom the event of so many bytes
+    /// is offered to and who is to be woken for it.
+    pub(super) fn deliver<R>(
+        &mut self,
+        bytes: usize,
+        deliver: impl FnOnce(&mut VecDeque<Rc<Outbox>>) -> R,
+    ) -> R {
+        let before = self.outboxes.len();
+        let delivered = deliver(&mut self.outboxes);
+        let connections = self.outboxes.len() - before;
+        if connections > 0 {
+            self.steps.push_back(Step {
+                connections,
+                events: self.events,
+                bytes: self.bytes,
+            });
+        }
+        self.events += 1;
+        self.bytes += bytes as u64;
+        delivered
     }
 
-    /// Wakes so many at the most, and gives how many that were.
-    fn wake(&self, count: usize) -> usize {
-        let mut outboxes = self.outboxes.borrow_mut();
-        let count = count.min(outboxes.len());
-        for outbox in outboxes.drain(..count) {
+    /// Whether a full write may wait in an outbox here: so much has been delivered since
+    /// who is woken next was to be. Nothing is gained by letting more come.
+    pub(super) fn has_full_write(&self) -> bool {
+        let next = self.outboxes.front().zip(self.steps.front());
+        next.is_some_and(|(outbox, step)| {
+            outbox.is_full_write(self.events - step.events, self.bytes - step.bytes)
+        })
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.outboxes.len()
+    }
+
+    fn wake(&mut self, count: usize) -> usize {
+        let count = count.min(self.outboxes.len());
+        for outbox in self.outboxes.drain(..count) {
             outbox.wake();
         }
-        if outboxes.is_empty() {
-            outboxes.shrink_to(KEPT_ROOM_FOR);
+        let mut left = count;
+        while left > 0
+            && let Some(step) = self.steps.front_mut()
+        {
+            let woken = left.min(step.connections);
+            step.connections -= woken;
+            left -= woken;
+            if step.connections == 0 {
+                self.steps.pop_front();
+            }
+        }
+        if self.outboxes.is_empty() {
+            self.outboxes.shrink_to(KEPT_ROOM_FOR);
         }
         count
     }
-
-    fn len(&self) -> usize {
-        self.outboxes.borrow().len()
-    }
 }
 
-/// The same of those that are lent.
-pub(super) fn is_full_write(outboxes: &VecDeque<Rc<Outbox>>) -> bool {
-    outboxes.front().is_some_and(|next| next.has_full_write())
+impl Due {
+    pub(super) fn queue(&self) -> &RefCell<DueQueue> {
+        &self.queue
+    }
+
+    /// The same of what is [queued](DueQueue::has_full_write).
+    pub(super) fn has_full_write(&self) -> bool {
+        self.queue.borrow().has_full_write()
+    }
+
+    fn len(&self) -> usize {
+        self.queue.borrow().len()
+    }
 }
 
 /// A shard's tenants with connections that are to be woken, in the order of their
@@ -78,19 +139,24 @@ pub(super) struct Wakes {
 
 #[derive(Debug, Default)]
 struct Tenants {
-    in_turn: RefCell<VecDeque<Rc<TenantHere>>>,
+    in_turn: RefCell<VecDeque<Rc<Due>>>,
     /// How many connections of all of them.
     connections: Cell<usize>,
 }
 
 impl Tenants {
+    fn add(&self, connections: usize) {
+        self.connections.set(self.connections.get() + connections);
+    }
+
     /// How many are woken in a turn.
     fn share(&self, least: usize) -> usize {
         least.max(self.connections.get() / PART_A_TURN)
     }
 
-    fn wake(&self, here: &TenantHere, count: usize) -> usize {
-        let woken = here.due.wake(count);
+    /// Wakes so many of a tenant's at the most, and gives how many that were.
+    fn wake(&self, due: &Due, count: usize) -> usize {
+        let woken = due.queue.borrow_mut().wake(count);
         self.connections.set(self.connections.get() - woken);
         woken
     }
@@ -104,21 +170,21 @@ impl Wakes {
 
     /// So many of the tenant's connections are to be woken that were not before, when
     /// it had so many already.
-    pub(super) fn add(&self, here: &Rc<TenantHere>, before: usize, added: usize) {
+    pub(super) fn add(&self, due: &Rc<Due>, before: usize, added: usize) {
         if added == 0 {
             return;
         }
         if before == 0 {
-            here.due.are_many.set(added > FEW);
+            due.are_many.set(added > FEW);
         }
-        let tenants = if here.due.are_many.get() {
+        let tenants = if due.are_many.get() {
             &self.with_many
         } else {
             &self.with_few
         };
-        tenants.connections.set(tenants.connections.get() + added);
+        tenants.add(added);
         if before == 0 {
-            tenants.in_turn.borrow_mut().push_back(Rc::clone(here));
+            tenants.in_turn.borrow_mut().push_back(Rc::clone(due));
         }
     }
 
@@ -131,25 +197,25 @@ impl Wakes {
     /// All of one tenant before the next.
     fn wake_of_few(&self) {
         let tenants = &self.with_few;
-        let mut left = tenants.share(FEW);
-        while left > 0 {
+        let mut woken = 0;
+        while woken < tenants.share(FEW) {
             let next = tenants.in_turn.borrow_mut().pop_front();
-            let Some(here) = next else {
+            let Some(due) = next else {
                 break;
             };
-            let due = here.due.len();
-            if due > FEW {
-                here.due.are_many.set(true);
-                tenants.connections.set(tenants.connections.get() - due);
-                let many = &self.with_many;
-                many.connections.set(many.connections.get() + due);
-                many.in_turn.borrow_mut().push_back(here);
+            let len = due.len();
+            if len > FEW {
+                // It has grown.
+                due.are_many.set(true);
+                tenants.connections.set(tenants.connections.get() - len);
+                self.with_many.add(len);
+                self.with_many.in_turn.borrow_mut().push_back(due);
                 continue;
             }
-            let woken = tenants.wake(&here, left);
-            left -= woken;
-            if woken < due {
-                tenants.in_turn.borrow_mut().push_front(here);
+            let some = tenants.wake(&due, tenants.share(FEW) - woken);
+            woken += some;
+            if some < len {
+                tenants.in_turn.borrow_mut().push_front(due);
             }
         }
     }
@@ -160,14 +226,60 @@ impl Wakes {
         let mut left = tenants.share(OF_MANY_A_TURN);
         let mut in_turn = tenants.in_turn.borrow_mut();
         while left > 0 {
-            let Some(here) = in_turn.pop_front() else {
+            let Some(due) = in_turn.pop_front() else {
                 break;
             };
             let count = if in_turn.is_empty() { left } else { 1 };
-            let woken = tenants.wake(&here, count);
-            left -= woken;
-            if here.due.len() > 0 {
-                in_turn.push_back(here);
+            left -= tenants.wake(&due, count);
+            if due.len() > 0 {
+                in_turn.push_back(due);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::outbox::{OutboxLimits, OutboxPool};
+
+    proptest! {
+        /// Whatever becomes due whenever: each is woken, nobody is counted that does not
+        /// wait, and every turn wakes somebody.
+        #[test]
+        fn all_that_become_due_are_woken_and_the_counts_are_those_who_wait(
+            steps in prop::collection::vec((0..5_usize, 0..70_usize), 1..100),
+        ) {
+            let pool = OutboxPool::new(OutboxLimits { frames: 1000, bytes: 1 << 20 });
+            let tenants: [Rc<Due>; 5] = Default::default();
+            let wakes = Wakes::default();
+            let waiting = || tenants.iter().map(|due| due.len()).sum::<usize>();
+            let counted = || wakes.with_few.connections.get() + wakes.with_many.connections.get();
+            for (tenant, count) in steps {
+                let due = &tenants[tenant];
+                if count == 0 {
+                    let before = waiting();
+                    wakes.wake_some();
+                    prop_assert!(waiting() < before || before == 0);
+                } else {
+                    let before = due.len();
+                    due.queue().borrow_mut().deliver(10, |outboxes| {
+                        outboxes.extend((0..count).map(|_| Rc::new(Outbox::new(&pool))));
+                    });
+                    wakes.add(due, before, count);
+                }
+                prop_assert_eq!(counted(), waiting());
+            }
+            while !wakes.is_empty() {
+                let before = waiting();
+                wakes.wake_some();
+                prop_assert!(waiting() < before);
+            }
+            prop_assert_eq!((counted(), waiting()), (0, 0));
+            for due in tenants {
+                prop_assert!(due.queue().borrow().steps.is_empty());
             }
         }
     }

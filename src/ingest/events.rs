@@ -30,6 +30,9 @@ use crate::{
 /// where they are small.
 const ENVELOPES_A_TURN: usize = 32;
 
+/// The same of large ones: no other is begun when so many bytes have been read.
+const ENVELOPE_BYTES_A_TURN: usize = 64 * 1024;
+
 /// The most bytes of JSON that the shard reads itself.
 const JSON_READ_AT_ONCE_MAX: usize = 16 * 1024;
 
@@ -62,7 +65,7 @@ pub(super) async fn publish(
                 Format::Protobuf => body,
                 Format::Json => encoded(relay, body, batch_from_json).await?,
             };
-            let mut drafts = Drafts::new(relay, &batch)?;
+            let mut drafts = Drafts::new(relay, &batch, ingest.batch_events_max)?;
             while drafts.read_some(relay, &parameters.topics) {
                 yield_now().await;
             }
@@ -128,10 +131,10 @@ struct Drafts<'a> {
 }
 
 impl<'a> Drafts<'a> {
-    fn new(relay: &Relay, batch: &'a [u8]) -> Result<Self, Problem> {
+    fn new(relay: &Relay, batch: &'a [u8], events_max: usize) -> Result<Self, Problem> {
         let envelopes = relay
             .schema
-            .batch_messages(batch, relay.live().config.ingest.batch_events_max)
+            .batch_messages(batch, events_max)
             .map_err(no_batch)?;
         if envelopes.is_empty() {
             return Err(Problem::invalid("the batch is empty"));
@@ -145,10 +148,15 @@ impl<'a> Drafts<'a> {
 
     /// Reads as many as one may before others have their turn; whether some are left.
     fn read_some(&mut self, relay: &Relay, more_topics: &[Topic]) -> bool {
+        let mut bytes = 0;
         for (index, envelope) in self.envelopes.by_ref().take(ENVELOPES_A_TURN) {
+            bytes += envelope.len();
             match draft(relay, envelope, more_topics) {
                 Ok(draft) => self.drafts.push(draft),
                 Err(problem) => self.errors.push(problem.of_item(index)),
+            }
+            if bytes >= ENVELOPE_BYTES_A_TURN {
+                break;
             }
         }
         self.envelopes.len() > 0
@@ -197,13 +205,22 @@ mod tests {
             let typing = r#"{"userTyping": {"projectId": "p1"}}"#;
             let json = format!(r#"{{"messages": [{}]}}"#, [typing; 70].join(","));
             let batch = batch_from_json(relay, json.as_bytes()).unwrap();
-            let mut drafts = Drafts::new(relay, &batch).unwrap();
+            let mut drafts = Drafts::new(relay, &batch, 70).unwrap();
             let mut read = Vec::new();
             while drafts.read_some(relay, &[]) {
                 read.push(drafts.drafts.len());
             }
             assert_eq!(read, [32, 64]);
             assert_eq!(drafts.finish().unwrap().len(), 70);
+
+            let long = "x".repeat(40_000);
+            let item = format!(r#"{{"id": "i", "projectId": "p1", "description": "{long}"}}"#);
+            let created = format!(r#"{{"workItemCreated": {{"workItem": {item}}}}}"#);
+            let json = format!(r#"{{"messages": [{created}, {created}, {created}]}}"#);
+            let batch = batch_from_json(relay, json.as_bytes()).unwrap();
+            let mut drafts = Drafts::new(relay, &batch, 70).unwrap();
+            assert!(drafts.read_some(relay, &[]));
+            assert_eq!(drafts.drafts.len(), 2);
         });
     }
 }

@@ -133,6 +133,7 @@ macro_rules! planted {
 planted! {
     a_live_event_that_is_dropped_in_a_resume_is_found: DropsALiveEvent,
     a_subscribe_confirmed_at_the_head_is_found: ConfirmsTheHead,
+    a_subscribe_confirmed_below_the_head_is_found: ConfirmsBelowTheHead,
     a_position_taken_late_is_found: TakesThePositionLate,
     an_eviction_that_is_passed_over_is_found: SkipsAnEviction,
     an_event_delivered_for_each_topic_is_found: DeliversTwice,

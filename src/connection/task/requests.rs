@@ -123,12 +123,7 @@ impl<S: Transport, L: Listener> Connection<S, L> {
     }
 
     /// Tells the client whether it is given what it missed.
-    pub(super) fn resumed(
-        &mut self,
-        request: TopicsRequest,
-        position: Position,
-        result: Result<u64, Gap>,
-    ) {
+    fn resumed(&mut self, request: TopicsRequest, position: Position, result: Result<u64, Gap>) {
         self.account.shard.relay.metrics.resumed(result.map(drop));
         self.push(&request.subscribed(position, result.ok()));
     }
@@ -157,7 +152,7 @@ impl<S: Transport, L: Listener> Connection<S, L> {
     }
 
     /// Carries out what has waited, until it makes the connection catch up or wait again.
-    pub(super) fn take_waiting(&mut self, mut waiting: VecDeque<Action>) {
+    fn take_waiting(&mut self, mut waiting: VecDeque<Action>) {
         if self.account.outbox.ending().is_some() {
             return;
         }
@@ -174,9 +169,10 @@ impl<S: Transport, L: Listener> Connection<S, L> {
         }
     }
 
-    /// Whether what the connection is still sent from the log goes before its end.
+    /// Whether the answer to a Subscribe that waits, and what the connection is still
+    /// sent from the log, go before its end.
     pub(super) fn is_owed_more(&self, ending: Ending) -> bool {
-        self.behind.is_some() && matches!(ending, Ending::Drain { .. })
+        (self.awaiting.is_some() || self.behind.is_some()) && matches!(ending, Ending::Drain { .. })
     }
 
     /// Answers the client. One that is refused too often is closed.

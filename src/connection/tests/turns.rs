@@ -1,12 +1,14 @@
 //! A Subscribe that comes while its tenant has more waiting than others are to wait for.
 
+use std::time::Duration;
+
 use crate::{
     connection::{
         testing::{Bench, Client, event, settle, simulate},
         wire_testing::{Heard, resume, subscribe},
     },
     planted::seen,
-    protocol::{Position, TenantName},
+    protocol::{Position, TenantName, close::Ending},
 };
 
 /// More than what a tenant has in a turn.
@@ -120,6 +122,31 @@ fn a_client_that_goes_while_its_subscribe_waits_leaves_nothing() {
         assert_eq!(hear(&mut other, MANY).await, events);
         assert_eq!(bench.tally().subscriptions.get(), 0);
         drop(other);
+        settle().await;
+        end_with_nothing_left(&bench);
+    });
+}
+
+#[test]
+fn a_subscribe_that_waits_when_the_relay_drains_is_answered() {
+    simulate(async {
+        let bench = Bench::new();
+        let mut client = bench.connect(1 << 20);
+        settle().await;
+        have_waited();
+        post(&bench).await;
+        client.send(subscribe("s", "project:p")).await;
+        while have_waited() == 0 {
+            tokio::task::yield_now().await;
+        }
+        let retry_after = Duration::from_secs(1);
+        bench.shard.hub.end_all(|| Ending::Drain { retry_after });
+        let heard = client.rest_after_close().await;
+        let events: Vec<_> = (1..=MANY).map(Heard::Event).collect();
+        let (before, after) = heard.split_at(events.len());
+        assert_eq!(before, events);
+        assert_eq!(after[0], Heard::Subscribed("s".to_owned()));
+        assert!(matches!(after[1..], [Heard::Close(1001, _)]), "{after:?}");
         settle().await;
         end_with_nothing_left(&bench);
     });

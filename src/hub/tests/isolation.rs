@@ -112,7 +112,7 @@ async fn publish(bench: &Bench, random: &mut StdRng, number: usize) {
     let name = tenant_name(tenant);
     let appended = bench.publisher.append(&name, vec![event]).await;
     for shard in &bench.shards {
-        shard.take_waiting();
+        turn(shard);
     }
     if let Ok(appended) = appended {
         assert!(appended.acknowledged().await.acknowledged);

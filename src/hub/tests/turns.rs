@@ -1,11 +1,6 @@
 //! Several tenants on one shard: each has its turn, whatever the others have waiting.
 
-use std::{
-    cell::RefCell,
-    pin::Pin,
-    sync::Mutex,
-    task::{Context, Wake, Waker},
-};
+use std::{cell::RefCell, sync::Mutex, task::Wake};
 
 use super::*;
 use crate::outbox::FRAMES_A_WRITE_MAX;
@@ -27,12 +22,6 @@ fn batch(count: usize) -> Vec<Draft> {
     (0..count)
         .map(|number| draft(&number.to_string(), &["tenant:*"]))
         .collect()
-}
-
-/// Has the shard do what it does in a turn.
-fn turn(run: &mut Pin<&mut impl Future<Output = ()>>) {
-    let mut context = Context::from_waker(Waker::noop());
-    assert!(run.as_mut().poll(&mut context).is_pending());
 }
 
 #[tokio::test(start_paused = true)]
@@ -62,9 +51,8 @@ async fn a_batch_is_cut_where_it_has_had_its_slice_and_stays_whole_and_in_order(
         .collect();
     // They have all been woken, and none has written yet: nothing is put off for them.
     bench.publish("loud", vec![draft("m", &["tenant:*"])]).await;
-    let mut run = std::pin::pin!(bench.shards[0].run());
     for _ in 0..MANY / 16 {
-        turn(&mut run);
+        turn(&bench.shards[0]);
     }
     let quiet = bench.connect(0, "quiet", "bob");
     let appended = bench.publisher.append(&name("loud"), batch(5)).await;
@@ -216,15 +204,14 @@ async fn a_tenant_with_few_connections_to_wake_comes_before_those_with_many() {
         sleepers.connect(&bench, tenant, count);
         post(&bench, tenant, "m").await;
     }
-    let mut run = std::pin::pin!(bench.shards[0].run());
-    turn(&mut run);
+    turn(&bench.shards[0]);
     let woken = sleepers.take_woken();
     assert!(woken[..20].iter().all(|tenant| *tenant == "quiet"));
     assert_eq!(woken[20..22], ["calm"; 2]);
     assert_eq!(woken[22..26], ["loud", "other", "loud", "other"]);
     assert_eq!(woken.len(), 22 + 16);
     for _ in 0..20 {
-        turn(&mut run);
+        turn(&bench.shards[0]);
     }
     let rest = sleepers.take_woken();
     let of = |tenant| rest.iter().filter(|it| **it == tenant).count();
@@ -242,17 +229,16 @@ async fn a_tenant_of_which_more_are_to_be_woken_meanwhile_no_longer_comes_first(
     post(&bench, "growing", "n").await;
     sleepers.connect(&bench, "quiet", 20);
     post(&bench, "quiet", "m").await;
-    let mut run = std::pin::pin!(bench.shards[0].run());
-    turn(&mut run);
+    turn(&bench.shards[0]);
     let woken = sleepers.take_woken();
     assert_eq!(woken.len(), 20 + 16);
     assert!(woken[..20].iter().all(|tenant| *tenant == "quiet"));
     // It is so until it has none.
     for _ in 0..4 {
-        turn(&mut run);
+        turn(&bench.shards[0]);
         assert_eq!(sleepers.take_woken(), ["growing"; 16]);
     }
-    turn(&mut run);
+    turn(&bench.shards[0]);
     assert_eq!(sleepers.take_woken(), ["growing"; 90 - 5 * 16]);
 }
 
@@ -264,11 +250,10 @@ async fn more_tenants_with_few_than_have_room_in_a_turn_have_the_next_ones_in_or
         sleepers.connect(&bench, tenant, count);
         post(&bench, tenant, "m").await;
     }
-    let mut run = std::pin::pin!(bench.shards[0].run());
-    turn(&mut run);
+    turn(&bench.shards[0]);
     let expected = [["first"; 20].as_slice(), &["second"; 12]].concat();
     assert_eq!(sleepers.take_woken(), expected);
-    turn(&mut run);
+    turn(&bench.shards[0]);
     let expected = [["second"; 8].as_slice(), &["third"; 2]].concat();
     assert_eq!(sleepers.take_woken(), expected);
 }
@@ -293,12 +278,11 @@ async fn a_tenant_with_a_full_write_waiting_has_its_next_slice_when_that_is_unde
     post(&bench, "quiet", "n").await;
     bench.shards[0].take_waiting();
     assert_eq!(quiet.received().len(), 1);
-    let mut run = std::pin::pin!(bench.shards[0].run());
     for _ in 0..48 / 16 {
         assert_eq!(queued(0), FRAMES_A_WRITE_MAX);
-        turn(&mut run);
+        turn(&bench.shards[0]);
     }
-    turn(&mut run);
+    turn(&bench.shards[0]);
     assert_eq!((queued(0), queued(47)), (100, 100));
 }
 
@@ -318,6 +302,80 @@ async fn an_outbox_is_not_filled_before_its_connection_is_woken_to_write() {
     }
     assert_eq!(client.outbox.queued(), 5);
     assert_eq!(client.outbox.ending(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_woken_late_is_not_overwhelmed_by_what_others_do_not_get() {
+    let bench = Bench::new(1, WIDE);
+    let sleepers = Sleepers::default();
+    // One event for all; of what follows the first in turn gets nothing.
+    sleepers.connect(&bench, "loud", 500);
+    let late = bench.connect(0, "loud", "bob");
+    late.subscribe(&["project:p"]);
+    post(&bench, "loud", "m").await;
+    for _ in 0..3 {
+        let drafts = (0..1000).map(|number| draft(&format!("p{number}"), &["project:p"]));
+        post_batch(&bench, "loud", drafts.collect()).await;
+    }
+    let woken = Woken {
+        tenant: "late",
+        order: Arc::clone(&sleepers.order),
+    };
+    let waker = Waker::from(Arc::new(woken));
+    late.outbox.register(&Context::from_waker(&waker));
+    while !sleepers.take_woken().contains(&"late") {
+        turn(&bench.shards[0]);
+        assert!(late.outbox.queued() <= FRAMES_A_WRITE_MAX);
+    }
+    assert_eq!(late.outbox.ending(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_waited_to_subscribe_is_told_with_a_few_others_at_a_time() {
+    let bench = Bench::new(1, WIDE);
+    let sleepers = Sleepers::default();
+    sleepers.connect(&bench, "loud", 200);
+    // More than a slice has.
+    post_batch(&bench, "loud", batch(20)).await;
+    let connected = sleepers.connected.borrow();
+    let head = Some(20);
+    assert!(
+        connected
+            .iter()
+            .all(|client| client.membership.await_head() == head)
+    );
+    bench.shards[0].take_waiting();
+    assert!(connected[0].membership.has_reached(20));
+    let told = sleepers.take_woken().len();
+    assert!((1..100).contains(&told), "{told}");
+    for turn in 1.. {
+        bench.shards[0].take_waiting();
+        let more = sleepers.take_woken().len();
+        assert_eq!(more, 32.min(200 - told - (turn - 1) * 32));
+        if told + turn * 32 >= 200 {
+            break;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_must_not_be_served_leaves_others_their_one_slice_a_turn() {
+    let bench = Bench::new(1, WIDE);
+    let sleepers = Sleepers::default();
+    sleepers.connect(&bench, "full", 1);
+    let (one, other) = (
+        bench.connect(0, "one", "ann"),
+        bench.connect(0, "other", "ann"),
+    );
+    post_batch(&bench, "full", batch(100)).await;
+    bench.shards[0].take_waiting();
+    for tenant in ["one", "one", "other", "other"] {
+        post(&bench, tenant, "m").await;
+    }
+    bench.shards[0].take_waiting();
+    assert_eq!((one.received().len(), other.received().len()), (1, 1));
+    bench.shards[0].take_waiting();
+    assert_eq!((one.received().len(), other.received().len()), (1, 1));
 }
 
 proptest! {

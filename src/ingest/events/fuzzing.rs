@@ -38,7 +38,7 @@ pub fn events(
     } else {
         body
     };
-    let mut drafts = Drafts::new(relay, batch)?;
+    let mut drafts = Drafts::new(relay, batch, relay.live().config.ingest.batch_events_max)?;
     while drafts.read_some(relay, more_topics) {}
     drafts.finish()
 }

@@ -2,7 +2,7 @@
 //! whom it is, where a proxy says so first, and makes it TLS, where the listener has
 //! a certificate. Knows no HTTP.
 
-use std::{io, net::IpAddr, rc::Rc, sync::Arc};
+use std::{io, net::IpAddr, pin::pin, rc::Rc, sync::Arc};
 
 use rustls::{ServerConfig, ServerConnection};
 use tokio::{
@@ -72,7 +72,9 @@ async fn in_time<T>(
     until: Instant,
     part: impl Future<Output = Option<T>>,
 ) -> Option<T> {
-    let Ok(outcome) = timeout_at(until, part).await else {
+    let mut part = pin!(part);
+    let Ok(outcome) = timeout_at(until, part.as_mut()).await else {
+        // Before the stream is dropped: who sees it closed finds it counted.
         shard.relay.metrics.handshake_timed_out();
         return None;
     };

@@ -1,7 +1,9 @@
 //! From an accepted socket to a WebSocket: reads one HTTP request, refuses it or
 //! lets the client in. Knows no conversation.
 
-use std::{cell::Cell, convert::Infallible, net::IpAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    cell::Cell, convert::Infallible, net::IpAddr, pin::pin, rc::Rc, sync::Arc, time::Duration,
+};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -76,8 +78,9 @@ pub(super) async fn serve_until<S: Transport + Send + 'static, H>(
     newcomer: Newcomer,
     held: H,
 ) -> Option<impl Future<Output = ()> + use<S, H>> {
-    let handshake = shake_hands(Rc::clone(&shard), stream, newcomer);
-    let Ok(accepted) = timeout_at(until, handshake).await else {
+    let mut handshake = pin!(shake_hands(Rc::clone(&shard), stream, newcomer));
+    let Ok(accepted) = timeout_at(until, handshake.as_mut()).await else {
+        // Before the stream is dropped: who sees it closed finds it counted.
         shard.relay.metrics.handshake_timed_out();
         return None;
     };

@@ -22,7 +22,11 @@ const AUDIENCE: &str = "sidewire";
 
 macro_rules! testdata {
     ($name:literal) => {
-        include_bytes!(concat!("../testdata/", $name))
+        include_bytes!(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/src/auth/testdata/",
+            $name
+        ))
     };
 }
 use testdata;

@@ -1,0 +1,189 @@
+//! Keys, of clients and of backends, and what is done without them.
+
+use super::*;
+
+#[test]
+fn tokens_cannot_be_verified_without_a_key() {
+    let refusal = refusal("\n[auth]\nmode = \"jwt\"\n");
+    assert!(
+        refusal.starts_with("line 2: auth.keys: there is none"),
+        "{refusal}"
+    );
+    let refusal = parse("").unwrap_err().to_string();
+    assert!(refusal.starts_with("auth.keys: there is none"), "{refusal}");
+}
+
+#[test]
+fn no_authentication_beyond_loopback_is_refused() {
+    for listen in ["0.0.0.0:3000", "192.0.2.1:3000", "[::]:3000"] {
+        let refusal = refusal(&format!(
+            "[auth]\nmode = \"none\"\n[client]\nlisten = \"{listen}\"\n"
+        ));
+        let expected = "line 2: auth.mode: \"none\" lets in whoever can connect";
+        assert!(refusal.starts_with(expected), "{refusal}");
+    }
+    for listen in [
+        "127.0.0.1:3000",
+        "[::1]:3000",
+        "127.9.9.9:0",
+        "[::ffff:127.0.0.1]:1",
+    ] {
+        parse(&format!(
+            "[auth]\nmode = \"none\"\n[client]\nlisten = \"{listen}\"\n"
+        ))
+        .unwrap();
+    }
+}
+
+#[test]
+fn no_authentication_takes_nothing_that_would_check_a_token() {
+    let loopback = "[client]\nlisten = \"127.0.0.1:3000\"\n";
+    for (auth, message) in [
+        (
+            "mode = \"none\"\n[[auth.keys]]\njwks_file = \"a\"\n",
+            "line 5: auth.keys: would be checked by nobody",
+        ),
+        (
+            "mode = \"none\"\nissuer = \"a\"\n",
+            "line 5: auth.issuer: would be",
+        ),
+        (
+            "mode = \"none\"\naudience = \"a\"\n",
+            "line 5: auth.audience: would be",
+        ),
+    ] {
+        let refusal = refusal(&format!("{loopback}[auth]\n{auth}"));
+        assert!(refusal.starts_with(message), "{refusal}");
+    }
+}
+
+#[test]
+fn a_key_for_tokens_is_of_one_kind() {
+    for (key, message) in [
+        ("algorithm = \"HS256\"", "needs exactly one of"),
+        (
+            "secret_file = \"a\"\njwks_file = \"b\"\nalgorithm = \"HS256\"",
+            "needs exactly one of",
+        ),
+        (
+            "secret_file = \"a\"",
+            "needs an `algorithm`, such as \"HS256\"",
+        ),
+        (
+            "public_key_file = \"a\"",
+            "needs an `algorithm`, such as \"ES256\"",
+        ),
+        (
+            "secret_file = \"a\"\nalgorithm = \"ES256\"",
+            "has a secret_file",
+        ),
+        (
+            "public_key_file = \"a\"\nalgorithm = \"HS256\"",
+            "has a public_key_file",
+        ),
+        ("jwks_file = \"a\"\nalgorithm = \"HS256\"", "has a key set"),
+        ("jwks_file = \"a\"\nkid = \"1\"", "has a key set"),
+        (
+            "secret_file = \"a\"\nalgorithm = \"HS256\"\nkid = \"\"",
+            "has an empty `kid`",
+        ),
+    ] {
+        let text = format!("[[auth.keys]]\n{key}\n");
+        assert_refused(&text, 1, &format!("auth.keys[1]: {message}"));
+    }
+    assert_refused(
+        "[[auth.keys]]\nsecret_file = \"a\"\nalgorithm = \"none\"\n",
+        3,
+        "auth.keys[1].algorithm: unknown value `none`\n  hint: known are HS256, HS384, HS512, \
+         RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA",
+    );
+}
+
+#[test]
+fn a_listener_for_backends_beyond_loopback_needs_a_key() {
+    let listen = "[ingest]\nlisten = \"0.0.0.0:3001\"\n";
+    assert_refused_once(
+        listen,
+        2,
+        "ingest.listen: is 0.0.0.0:3001, which is not loopback",
+    );
+    let key = "[[ingest.keys]]\nname = \"a\"\nkey_file = \"a\"\n";
+    parse(&format!("{KEY}{listen}{key}")).unwrap();
+}
+
+#[test]
+fn a_key_for_backends_has_a_name_of_its_own() {
+    let key = |name: &str| format!("[[ingest.keys]]\nname = \"{name}\"\nkey_file = \"a\"\n");
+    parse(&format!("{KEY}{}{}", key("a"), key("b"))).unwrap();
+    assert_refused_once(
+        &format!("{}{}{}", key("a"), key("b"), key("a")),
+        8,
+        "ingest.keys[2].name: \"a\" is the name of ingest.keys[0] too",
+    );
+    for name in [String::new(), "x".repeat(129), "a\\nb".to_owned()] {
+        assert_refused_once(&key(&name), 2, "ingest.keys[0].name: is no name");
+    }
+}
+
+#[test]
+fn a_key_for_backends_must_be_whole() {
+    assert_refused(
+        "[[ingest.keys]]\nname = \"a\"\n",
+        1,
+        "ingest.keys[0]: the key `key_file` is missing",
+    );
+}
+
+#[test]
+fn the_tenants_of_a_key_are_names_and_at_least_one() {
+    let key = "[[ingest.keys]]\nname = \"a\"\nkey_file = \"a\"\n";
+    let config = parse(&format!("{KEY}{key}tenants = [\"acme\", \"Größe 1\"]\n")).unwrap();
+    let tenants = config.ingest.keys[0].tenants.as_ref().unwrap();
+    let names: Vec<_> = tenants.iter().map(|tenant| tenant.as_str()).collect();
+    assert_eq!(names, ["acme", "Größe 1"]);
+    assert_eq!(
+        parse(&format!("{KEY}{key}")).unwrap().ingest.keys[0].tenants,
+        None
+    );
+    assert_refused(
+        &format!("{key}tenants = [\"acme\", \"\"]\n"),
+        4,
+        "ingest.keys[0].tenants: the tenant name \"\" is empty",
+    );
+    assert_refused_once(
+        &format!("{key}tenants = []\n"),
+        4,
+        "ingest.keys[0].tenants: is empty",
+    );
+}
+
+#[test]
+fn an_empty_claim_name_issuer_or_audience_is_refused() {
+    for key in [
+        "tenant_claim",
+        "user_claim",
+        "topics_claim",
+        "issuer",
+        "audience",
+    ] {
+        let text = format!("[auth]\n{key} = \"\"\n{KEY}");
+        let refusal = refusal(&text);
+        let expected = format!("line 2: auth.{key}: is empty");
+        assert!(refusal.starts_with(&expected), "{refusal}");
+    }
+}
+
+#[test]
+fn a_key_set_is_named_once_and_fetched_within_a_handshake() {
+    let set = "[[auth.keys]]\njwks_url = \"https://login.example.com/jwks\"\n";
+    assert_refused_once(
+        &format!("{set}{set}"),
+        4,
+        "auth.keys[2].jwks_url: is https://login.example.com/jwks, which another key has too",
+    );
+    let refusal = refusal(&format!("{set}[client]\nhandshake_timeout = \"5s\"\n"));
+    assert!(
+        refusal.contains("auth.jwks_timeout: is not less than"),
+        "{refusal}"
+    );
+}

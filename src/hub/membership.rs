@@ -114,7 +114,7 @@ impl Membership {
     /// Whether all events up to that offset are delivered here.
     #[must_use]
     pub fn has_reached(&self, offset: u64) -> bool {
-        self.here.taken.get().offset >= offset
+        self.here.has_reached(offset)
     }
 
     /// Adds the topics to what the connection gets, from where it stands: all that

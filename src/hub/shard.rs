@@ -1,6 +1,10 @@
 //! The hub's part on one shard: the tenants that have connections here, and the
 //! inbox from which their events come. All of it lives on the shard's thread.
 
+mod calls;
+mod memory;
+mod tenant_here;
+
 use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
@@ -8,32 +12,27 @@ use std::{
     rc::Rc,
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
 };
 
 use indexmap::IndexMap;
-use tokio::{
-    sync::{mpsc, oneshot},
-    task::yield_now,
-    time::{Instant, sleep},
-};
+use tokio::{sync::mpsc, task::yield_now};
 
+pub(super) use self::tenant_here::TenantHere;
+use self::tenant_here::{WAITING_KEPT_ROOM_FOR, Waiting};
 use super::{
     ShardId, ShardSeed,
-    admin::{CALLS_MAX, Call, TenantLook},
+    admin::Call,
     inbox::Item,
-    index::TenantIndex,
     membership::Membership,
     registry::{Registry, TenantsFull},
     relief::Relief,
     subscribers::ConnectionId,
-    tenant::Tenant,
-    wakes::{Due, Wakes},
+    wakes::Wakes,
 };
 use crate::{
     outbox::{Offer, Outbox},
     planted::{Fault, is_planted, saw},
-    protocol::{Position, TenantName, Topic, UserName, close::Ending},
+    protocol::{TenantName, UserName, close::Ending},
     tally::Tally,
 };
 
@@ -44,19 +43,8 @@ const SLICES_A_TURN: usize = 16;
 /// delivered, and goes on when it is the tenant's turn again. One event is never cut.
 const DELIVERIES_A_SLICE: usize = 1024;
 
-/// How many connections that have waited for what a slice brought are told so with it.
-/// The others are told with the tenant's next: each has its Subscribe taken then.
-const NUDGES_A_SLICE: usize = 32;
-
 /// What an event costs beside its deliveries, in deliveries.
 const EVENT_COST: usize = 16;
-
-/// A tenant whose items are all delivered keeps room for so many more.
-const WAITING_KEPT_ROOM_FOR: usize = 16;
-
-/// How long a shard lets the others have their turn before it closes more
-/// connections for want of memory.
-const RELIEF_PAUSE: Duration = Duration::from_millis(1);
 
 /// A shard's tenants and topics.
 #[derive(Debug)]
@@ -76,74 +64,6 @@ pub struct ShardHub {
     /// The turn that is under way, or was.
     turn: Cell<u64>,
     last_connection: Cell<ConnectionId>,
-}
-
-/// A tenant that has connections on this shard.
-#[derive(Debug)]
-pub(super) struct TenantHere {
-    pub(super) tenant: Arc<Tenant>,
-    /// The last position that has been delivered here, or that needs not be.
-    pub(super) taken: Cell<Position>,
-    pub(super) index: RefCell<TenantIndex>,
-    /// Items that came out of the inbox and wait for the tenant's turn.
-    waiting: RefCell<VecDeque<Waiting>>,
-    /// Whether it stands among those that are to be served.
-    has_turn: Cell<bool>,
-    /// Those of its connections that are to be woken.
-    due: Rc<Due>,
-    /// The turn in which it was served last.
-    served_in: Cell<u64>,
-    /// Connections that wait until the events up to an offset are delivered, in the
-    /// order of those.
-    awaited: RefCell<VecDeque<(u64, Rc<Outbox>)>>,
-    /// Nothing has been taken for it yet.
-    #[cfg(test)]
-    is_new: Cell<bool>,
-}
-
-/// An item of which some events may be delivered already.
-#[derive(Debug)]
-struct Waiting {
-    item: Item,
-    /// How many of its events are.
-    done: usize,
-    /// The number of its first event that was offered; 0 if none was.
-    first: u64,
-}
-
-impl TenantHere {
-    /// Tells some of those who waited for what has been delivered.
-    fn nudge_awaited(&self) {
-        let mut awaited = self.awaited.borrow_mut();
-        for _ in 0..NUDGES_A_SLICE {
-            let reached = |(offset, _): &mut (u64, _)| *offset <= self.taken.get().offset;
-            let Some((_, outbox)) = awaited.pop_front_if(reached) else {
-                break;
-            };
-            outbox.nudge();
-        }
-        if awaited.is_empty() {
-            awaited.shrink_to(WAITING_KEPT_ROOM_FOR);
-        }
-    }
-
-    fn has_waiting(&self) -> bool {
-        !self.waiting.borrow().is_empty()
-    }
-
-    /// Whether somebody is to be told yet.
-    fn has_awaited(&self) -> bool {
-        let awaited = self.awaited.borrow();
-        let next = awaited.front();
-        next.is_some_and(|(offset, _)| *offset <= self.taken.get().offset)
-    }
-
-    #[cfg(test)]
-    fn take_position_late(&self) {
-        if self.is_new.replace(false) && is_planted(Fault::TakesThePositionLate) {
-            self.taken.set(self.tenant.head());
-        }
-    }
 }
 
 impl ShardHub {
@@ -215,65 +135,6 @@ impl ShardHub {
         }
     }
 
-    /// Closes connections for as long as the events take more memory than they may:
-    /// first the one that has waited longest, of all shards, to write an event that
-    /// the log no longer has. To close another would free nothing.
-    pub async fn relieve_memory(&self) {
-        loop {
-            self.relief.asked(self.id).await;
-            self.tell_oldest();
-            // All tell first. And where nothing can be closed, what takes the memory is
-            // on its way, and not to be kept waiting by looking for it.
-            sleep(RELIEF_PAUSE).await;
-            while self.registry.is_over_memory() && self.free_some_memory() {
-                sleep(RELIEF_PAUSE).await;
-            }
-            self.relief.has_nothing(self.id);
-        }
-    }
-
-    /// Tells the other shards the age of what this one would close first.
-    fn tell_oldest(&self) {
-        let holders = self.holders_of_old_events();
-        if let Some(oldest) = holders.iter().map(|(placed, _)| *placed).min() {
-            self.relief.is_oldest(self.id, oldest);
-        }
-    }
-
-    /// Closes what is the oldest of all shards'; whether there is anything here that
-    /// could be closed.
-    fn free_some_memory(&self) -> bool {
-        let mut holders = self.holders_of_old_events();
-        holders.sort_by_key(|(placed, _)| *placed);
-        for (placed, outbox) in &holders {
-            if !self.registry.is_over_memory() || !self.relief.is_oldest(self.id, *placed) {
-                break;
-            }
-            let events = outbox.end_and_discard(Ending::NoMemory);
-            self.tally.dropped_slow.add(events);
-            self.tally.queued.sub(events);
-        }
-        !holders.is_empty()
-    }
-
-    /// The outboxes whose oldest event has left the log, with the time when that was
-    /// placed.
-    fn holders_of_old_events(&self) -> Vec<(Instant, Rc<Outbox>)> {
-        let mut holders = Vec::new();
-        for here in self.tenants.borrow().values() {
-            let tail = here.tenant.tail();
-            here.index.borrow().for_each_connection(|outbox| {
-                if let Some((placed, offset)) = outbox.oldest_event()
-                    && offset <= tail.offset
-                    && outbox.ending().is_none()
-                {
-                    holders.push((placed, Rc::clone(outbox)));
-                }
-            });
-        }
-        holders
-    }
-
     /// Whether there is anything to do; `false` when there never will be.
     fn poll_work(&self, context: &mut Context<'_>) -> Poll<bool> {
         let next = self.inbox.borrow_mut().poll_recv(context);
@@ -311,83 +172,6 @@ impl ShardHub {
         Ok(Membership::new(Rc::clone(self), here, id, user, outbox))
     }
 
-    /// Answers what is asked beside events, for as long as there is somebody who could
-    /// ask.
-    pub async fn answer_calls(&self) {
-        let mut waiting = VecDeque::new();
-        loop {
-            // Whether it is there is not to hang on what others ask, so pings go first.
-            while waiting.len() < CALLS_MAX {
-                let next = self.calls.borrow_mut().try_recv();
-                match next {
-                    Ok(Call::Ping(answer)) => tell(answer, ()),
-                    Ok(call) => waiting.push_back(call),
-                    Err(_) => break,
-                }
-            }
-            if let Some(call) = waiting.pop_front() {
-                self.answer(call);
-                yield_now().await;
-                continue;
-            }
-            match poll_fn(|context| self.calls.borrow_mut().poll_recv(context)).await {
-                Some(call) => waiting.push_back(call),
-                None => break,
-            }
-        }
-    }
-
-    fn answer(&self, call: Call) {
-        // Late, it would end connections that have come since, or be work in vain.
-        if call.is_given_up() {
-            return;
-        }
-        match call {
-            Call::Ping(answer) => tell(answer, ()),
-            Call::Disconnect(tenant, user, answer) => tell(answer, self.disconnect(&tenant, &user)),
-            Call::Look(tenant, answer) => tell(answer, self.look(&tenant)),
-        }
-    }
-
-    /// Tells the connections of a user to end: how many are not ending already.
-    fn disconnect(&self, tenant: &TenantName, user: &UserName) -> u64 {
-        let tenants = self.tenants.borrow();
-        let Some(here) = tenants.get(tenant) else {
-            return 0;
-        };
-        let mut ended = 0;
-        here.index
-            .borrow()
-            .for_each_subscriber(&Topic::of_user(user), |outbox| {
-                if outbox.ending().is_none() {
-                    outbox.end(Ending::Disconnected);
-                    ended += 1;
-                }
-            });
-        ended
-    }
-
-    fn look(&self, tenant: &TenantName) -> TenantLook {
-        let tenants = self.tenants.borrow();
-        let Some(here) = tenants.get(tenant) else {
-            return TenantLook::default();
-        };
-        let index = here.index.borrow();
-        let mut look = TenantLook {
-            connections: index.connections_len() as u64,
-            ..TenantLook::default()
-        };
-        for topic in index.topics() {
-            let names = if topic.is_implicit() {
-                &mut look.users
-            } else {
-                &mut look.topics
-            };
-            names.push(topic.hash());
-        }
-        look
-    }
-
     /// Has every connection here look at what may have changed for it.
     pub fn ring_all(&self) {
         for here in self.tenants.borrow().values() {
@@ -417,18 +201,7 @@ impl ShardHub {
             return Ok(Rc::clone(here));
         }
         let (tenant, head) = self.registry.enter(name, self.id)?;
-        let here = Rc::new(TenantHere {
-            tenant,
-            taken: Cell::new(head),
-            index: RefCell::default(),
-            waiting: RefCell::default(),
-            has_turn: Cell::default(),
-            due: Rc::default(),
-            served_in: Cell::default(),
-            awaited: RefCell::default(),
-            #[cfg(test)]
-            is_new: Cell::new(true),
-        });
+        let here = Rc::new(TenantHere::new(tenant, head));
         tenants.insert(name.clone(), Rc::clone(&here));
         Ok(here)
     }
@@ -442,14 +215,14 @@ impl ShardHub {
     /// head is read here, so what is to be delivered is there.
     pub(super) fn await_head(&self, here: &Rc<TenantHere>, outbox: &Rc<Outbox>) -> Option<u64> {
         let head = here.tenant.head().offset;
-        if here.taken.get().offset < head {
+        if !here.has_reached(head) {
             self.empty_inbox();
             // Many that come at once have one between them.
             if here.awaited.borrow().is_empty() && !here.due.has_full_write() {
                 self.deliver_slice(here);
             }
         }
-        let awaits = here.taken.get().offset < head;
+        let awaits = !here.has_reached(head);
         if awaits {
             let mut awaited = here.awaited.borrow_mut();
             awaited.push_back((head, Rc::clone(outbox)));
@@ -547,7 +320,7 @@ impl ShardHub {
             }
             let place = *done;
             *done += 1;
-            if event.position().offset <= here.taken.get().offset {
+            if here.has_reached(event.position().offset) {
                 saw("a tenant that came back to a full inbox");
                 continue;
             }
@@ -585,9 +358,4 @@ impl ShardHub {
         drop(here.waiting.take());
         self.registry.leave(&here.tenant, self.id);
     }
-}
-
-/// Answers a question. Who no longer waits for the answer does not get it.
-fn tell<T>(answer: oneshot::Sender<T>, value: T) {
-    drop(answer.send(value));
 }

@@ -1,0 +1,114 @@
+//! A tenant on one shard: who is connected, what waits to be delivered, and who waits
+//! for that.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+    rc::Rc,
+    sync::Arc,
+};
+
+#[cfg(test)]
+use crate::planted::{Fault, is_planted};
+use crate::{
+    hub::{inbox::Item, index::TenantIndex, tenant::Tenant, wakes::Due},
+    outbox::Outbox,
+    protocol::Position,
+};
+
+/// How many connections that have waited for what a slice brought are told so with it.
+/// The others are told with the tenant's next: each has its Subscribe taken then.
+const NUDGES_A_SLICE: usize = 32;
+
+/// A tenant whose items are all delivered keeps room for so many more.
+pub(super) const WAITING_KEPT_ROOM_FOR: usize = 16;
+
+/// A tenant that has connections on this shard.
+#[derive(Debug)]
+pub(in crate::hub) struct TenantHere {
+    pub(in crate::hub) tenant: Arc<Tenant>,
+    /// The last position that has been delivered here, or that needs not be.
+    pub(in crate::hub) taken: Cell<Position>,
+    pub(in crate::hub) index: RefCell<TenantIndex>,
+    /// Items that came out of the inbox and wait for the tenant's turn.
+    pub(super) waiting: RefCell<VecDeque<Waiting>>,
+    /// Whether it stands among those that are to be served.
+    pub(super) has_turn: Cell<bool>,
+    /// Those of its connections that are to be woken.
+    pub(super) due: Rc<Due>,
+    /// The turn in which it was served last.
+    pub(super) served_in: Cell<u64>,
+    /// Connections that wait until the events up to an offset are delivered, in the
+    /// order of those.
+    pub(super) awaited: RefCell<VecDeque<(u64, Rc<Outbox>)>>,
+    /// Nothing has been taken for it yet.
+    #[cfg(test)]
+    is_new: Cell<bool>,
+}
+
+/// An item of which some events may be delivered already.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) item: Item,
+    /// How many of its events are.
+    pub(super) done: usize,
+    /// The number of its first event that was offered; 0 if none was.
+    pub(super) first: u64,
+}
+
+impl TenantHere {
+    /// A tenant of which all up to `head` need not be delivered here.
+    pub(super) fn new(tenant: Arc<Tenant>, head: Position) -> Self {
+        Self {
+            tenant,
+            taken: Cell::new(head),
+            index: RefCell::default(),
+            waiting: RefCell::default(),
+            has_turn: Cell::default(),
+            due: Rc::default(),
+            served_in: Cell::default(),
+            awaited: RefCell::default(),
+            #[cfg(test)]
+            is_new: Cell::new(true),
+        }
+    }
+
+    /// Whether all of the log up to that offset has been delivered here.
+    pub(in crate::hub) fn has_reached(&self, offset: u64) -> bool {
+        self.taken.get().offset >= offset
+    }
+
+    /// Tells some of those who waited for what has been delivered.
+    pub(super) fn nudge_awaited(&self) {
+        let mut awaited = self.awaited.borrow_mut();
+        for _ in 0..NUDGES_A_SLICE {
+            let reached = |(offset, _): &mut (u64, _)| self.has_reached(*offset);
+            let Some((_, outbox)) = awaited.pop_front_if(reached) else {
+                break;
+            };
+            outbox.nudge();
+        }
+        if awaited.is_empty() {
+            awaited.shrink_to(WAITING_KEPT_ROOM_FOR);
+        }
+    }
+
+    /// Whether something is to be delivered.
+    pub(super) fn has_waiting(&self) -> bool {
+        !self.waiting.borrow().is_empty()
+    }
+
+    /// Whether somebody is to be told yet.
+    pub(super) fn has_awaited(&self) -> bool {
+        let awaited = self.awaited.borrow();
+        let next = awaited.front();
+        next.is_some_and(|(offset, _)| self.has_reached(*offset))
+    }
+
+    #[cfg(test)]
+    pub(super) fn take_position_late(&self) {
+        if self.is_new.replace(false) && is_planted(Fault::TakesThePositionLate) {
+            self.taken.set(self.tenant.head());
+        }
+    }
+}

@@ -2,9 +2,11 @@
 //! knows WebSocket frames by itself: what it sees owes nothing to the code that
 //! is tested.
 
+mod client;
+
 use std::{
     cell::Cell,
-    future::{Future, poll_fn},
+    future::Future,
     io::{self, IoSlice},
     net::{IpAddr, Ipv4Addr},
     num::NonZeroU32,
@@ -18,22 +20,15 @@ use std::{
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use tokio::{
-    io::{
-        AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, ReadHalf,
-        WriteHalf, duplex, split,
-    },
+    io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf, duplex, split},
     runtime::{Builder, LocalOptions},
-    task::{JoinHandle, spawn_local, yield_now},
-    time::{Instant, sleep, timeout},
+    task::{spawn_local, yield_now},
+    time::{Instant, timeout},
 };
 use tokio_util::task::TaskTracker;
 
-use super::{
-    Transport,
-    admitted::Admitted,
-    task::converse,
-    wire_testing::{Frame, Heard, close, take_frame},
-};
+pub(super) use self::client::{Client, End};
+use super::{Transport, admitted::Admitted, task::converse};
 use crate::{
     auth::{Authenticator, Grant, Identity, IngestKeys},
     clock::Clock,
@@ -397,154 +392,5 @@ impl AsyncWrite for Wire {
             return Poll::Pending;
         }
         Pin::new(&mut self.stream).poll_shutdown(context)
-    }
-}
-
-/// How a connection ended.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct End {
-    /// When the relay let go of it.
-    pub(super) at: Instant,
-    /// Whether it was cut off.
-    pub(super) was_reset: bool,
-}
-
-/// The other end of a connection.
-pub(super) struct Client {
-    read: ReadHalf<DuplexStream>,
-    write: Option<WriteHalf<DuplexStream>>,
-    unparsed: Vec<u8>,
-    /// How many bytes it reads at a time.
-    pub(super) piece: usize,
-    task: JoinHandle<Instant>,
-    was_reset: Rc<Cell<bool>>,
-}
-
-impl Client {
-    /// Sends, and waits until the relay has room for it.
-    pub(super) async fn send(&mut self, frame: impl AsRef<[u8]>) {
-        self.try_send(frame).await.unwrap();
-    }
-
-    /// The same; fails when the relay takes no more.
-    pub(super) async fn try_send(&mut self, frame: impl AsRef<[u8]>) -> io::Result<()> {
-        self.write.as_mut().unwrap().write_all(frame.as_ref()).await
-    }
-
-    /// Sends what the relay has room for, as of now: how much that was.
-    pub(super) async fn send_some(&mut self, bytes: &[u8]) -> usize {
-        let write = self.write.as_mut().unwrap();
-        let sent = poll_fn(|cx| Poll::Ready(Pin::new(&mut *write).poll_write(cx, bytes))).await;
-        match sent {
-            Poll::Ready(Ok(sent)) => sent,
-            // The relay has gone: it takes all and forgets it.
-            Poll::Ready(Err(_)) => bytes.len(),
-            Poll::Pending => 0,
-        }
-    }
-
-    /// Sends the same again and again, as fast as the relay takes it but for a
-    /// pause after each, beside whatever else the client does, until the relay is
-    /// gone. (While somebody who makes no pause is never kept waiting, time does
-    /// not go by.) What comes back counts the bytes that were taken.
-    pub(super) fn flood(&mut self, bytes: Vec<u8>, pause: Duration) -> Rc<Cell<usize>> {
-        let mut write = self.write.take().unwrap();
-        let sent = Rc::new(Cell::new(0));
-        let count = Rc::clone(&sent);
-        spawn_local(async move {
-            loop {
-                let mut rest = &bytes[..];
-                while !rest.is_empty() {
-                    let Ok(taken) = write.write(rest).await else {
-                        return;
-                    };
-                    count.set(count.get() + taken);
-                    rest = &rest[taken..];
-                }
-                if !pause.is_zero() {
-                    sleep(pause).await;
-                }
-            }
-        });
-        sent
-    }
-
-    /// Says that it will send no more.
-    pub(super) async fn half_close(&mut self) {
-        self.write.as_mut().unwrap().shutdown().await.unwrap();
-    }
-
-    /// Reads what is there, at most `max` bytes; what whole frames that makes can
-    /// be had from [`Self::next_read`].
-    pub(super) async fn read_some(&mut self, max: usize) -> usize {
-        let mut bytes = vec![0; max];
-        let mut buffer = ReadBuf::new(&mut bytes);
-        let read = &mut self.read;
-        let _read =
-            poll_fn(|cx| Poll::Ready(Pin::new(&mut *read).poll_read(cx, &mut buffer))).await;
-        self.unparsed.extend_from_slice(buffer.filled());
-        buffer.filled().len()
-    }
-
-    /// The next whole frame of what is read already.
-    pub(super) fn next_read(&mut self) -> Option<Heard> {
-        take_frame(&mut self.unparsed).map(Frame::heard)
-    }
-
-    /// Reads on until there is a whole frame; `None` when the stream ends, with
-    /// `unparsed` what it ended in the middle of.
-    pub(super) async fn next(&mut self) -> Option<Heard> {
-        loop {
-            if let Some(heard) = self.next_read() {
-                return Some(heard);
-            }
-            let mut bytes = [0; 4096];
-            let piece = self.piece.min(bytes.len());
-            match self.read.read(&mut bytes[..piece]).await.unwrap() {
-                0 => return None,
-                read => self.unparsed.extend_from_slice(&bytes[..read]),
-            }
-        }
-    }
-
-    /// What it hears until the stream ends, which it must not in mid-frame.
-    pub(super) async fn rest(&mut self) -> Vec<Heard> {
-        let mut heard = Vec::new();
-        while let Some(next) = self.next().await {
-            heard.push(next);
-        }
-        assert!(!self.is_torn(), "the stream ends in the middle of a frame");
-        heard
-    }
-
-    /// The same, and it answers the relay's Close.
-    pub(super) async fn rest_after_close(&mut self) -> Vec<Heard> {
-        let mut heard = Vec::new();
-        while let Some(next) = self.next().await {
-            if let Heard::Close(code, _) = next {
-                self.send(close(code)).await;
-            }
-            heard.push(next);
-        }
-        heard
-    }
-
-    /// Whether what was read ends in the middle of a frame.
-    pub(super) fn is_torn(&self) -> bool {
-        !self.unparsed.is_empty()
-    }
-
-    /// Whether the relay holds on to the connection.
-    pub(super) fn is_served(&self) -> bool {
-        !self.task.is_finished()
-    }
-
-    /// Waits, and does nothing else, until the relay lets go of the connection.
-    pub(super) async fn ended(&mut self) -> End {
-        let at = (&mut self.task).await.unwrap();
-        End {
-            at,
-            was_reset: self.was_reset.get(),
-        }
     }
 }

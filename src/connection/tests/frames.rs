@@ -1,20 +1,12 @@
 //! Frames never interleave, whatever the pieces in which the client takes them.
 
 use crate::connection::{
-    testing::{Bench, Client, WIDE, event, settle, simulate},
+    testing::{Bench, WIDE, event, settle, simulate},
     wire_testing::{BINARY, CONTINUATION, Heard, frame, ping, subscribe, subscribe_envelope},
 };
 
 /// Buffers that hold less than a frame, and about one.
 const TIGHT: [usize; 3] = [16, 17, 64];
-
-async fn hear(client: &mut Client, count: usize) -> Vec<Heard> {
-    let mut heard = Vec::new();
-    while heard.len() < count {
-        heard.push(client.next().await.expect("the connection stays open"));
-    }
-    heard
-}
 
 fn offsets(heard: &[Heard]) -> Vec<u64> {
     heard
@@ -49,7 +41,7 @@ fn a_client_that_reads_a_byte_at_a_time_sees_whole_frames_in_order() {
             }
             bench.publish((0..10).map(|_| event(3))).await;
             // 20 events, 2 confirmations, and the second pong at least.
-            let mut heard = hear(&mut client, 23).await;
+            let mut heard = client.hear(23).await;
             settle().await;
             while client.read_some(64).await > 0 {
                 heard.extend(client.next_read());
@@ -81,7 +73,7 @@ fn a_pong_goes_before_what_is_queued_and_after_what_is_begun() {
         settle().await;
         // 64 bytes of the first event are on their way, and no more can be.
         client.send(ping(b"now")).await;
-        let heard = hear(&mut client, 4).await;
+        let heard = client.hear(4).await;
         assert_eq!(heard[1], Heard::Pong(b"now".to_vec()));
         assert_eq!(offsets(&heard), [1, 2, 3]);
     });
@@ -94,12 +86,12 @@ fn pings_that_come_at_once_are_all_answered_while_the_kernel_takes_the_pongs() {
         let mut client = bench.connect(WIDE);
         let pings: Vec<_> = (0..100).map(|number| ping(&[number])).collect();
         client.send(pings.concat()).await;
-        let heard = hear(&mut client, 100).await;
+        let heard = client.hear(100).await;
         let pongs: Vec<_> = (0..100).map(|number| Heard::Pong(vec![number])).collect();
         assert_eq!(heard, pongs);
         // Nothing is left unlooked at, and nothing goes round in circles.
         client.send(subscribe("s", "project:p1")).await;
-        let heard = hear(&mut client, 1).await;
+        let heard = client.hear(1).await;
         assert_eq!(heard, [Heard::Subscribed("s".to_owned())]);
     });
 }
@@ -115,7 +107,7 @@ fn at_most_one_pong_waits_and_it_answers_the_last_ping() {
             client.send(ping(&[number; 40])).await;
             settle().await;
         }
-        let heard = hear(&mut client, 2).await;
+        let heard = client.hear(2).await;
         assert_eq!(heard, [Heard::Event(1), Heard::Pong(vec![99; 40])]);
         settle().await;
         assert_eq!(client.read_some(1).await, 0);
@@ -132,7 +124,7 @@ fn a_pong_that_is_begun_is_finished_and_the_newest_follows() {
             settle().await;
         }
         // 16 bytes of the first pong were written when the others came.
-        let heard = hear(&mut client, 2).await;
+        let heard = client.hear(2).await;
         assert_eq!(heard, [0, 19].map(|number| Heard::Pong(vec![number; 20])));
         settle().await;
         assert_eq!(client.read_some(1).await, 0);
@@ -148,14 +140,14 @@ fn a_batch_or_event_beyond_the_outboxs_limits_reaches_an_idle_client_whole() {
         assert_eq!((limits.outbox_frames, limits.outbox_bytes), (1000, 1 << 20));
 
         bench.publish((0..1500).map(|_| event(10))).await;
-        let heard = hear(&mut client, 1500).await;
+        let heard = client.hear(1500).await;
         assert_eq!(offsets(&heard), (1..=1500).collect::<Vec<_>>());
 
         bench.publish([event(3 << 20)]).await;
-        assert_eq!(hear(&mut client, 1).await, [Heard::Event(1501)]);
+        assert_eq!(client.hear(1).await, [Heard::Event(1501)]);
 
         bench.publish((0..8).map(|_| event(1 << 20))).await;
-        let heard = hear(&mut client, 8).await;
+        let heard = client.hear(8).await;
         assert_eq!(offsets(&heard), (1502..=1509).collect::<Vec<_>>());
         settle().await;
         assert_eq!(bench.tally().written.get(), 1509);
@@ -171,7 +163,7 @@ fn under_load_many_frames_leave_at_once_and_in_order() {
         for _ in 0..5 {
             bench.publish((0..500).map(|_| event(1))).await;
         }
-        let heard = hear(&mut client, 2500).await;
+        let heard = client.hear(2500).await;
         assert_eq!(offsets(&heard), (1..=2500).collect::<Vec<_>>());
     });
 }
@@ -186,7 +178,7 @@ fn what_is_posted_before_a_connection_has_its_turn_to_write_leaves_in_one_write(
         let posts = (0..10).map(|_| bench.publish([event(1)]));
         futures_util::future::join_all(posts).await;
         for client in &mut clients {
-            let heard = hear(client, 10).await;
+            let heard = client.hear(10).await;
             assert_eq!(offsets(&heard), (1..=10).collect::<Vec<_>>());
         }
         settle().await;

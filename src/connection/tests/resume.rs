@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 use crate::{
     connection::{
         behind::WAITING_MAX,
-        testing::{Bench, Client, NOW, WIDE, event, settle, simulate},
+        testing::{Bench, NOW, WIDE, event, settle, simulate},
         wire_testing::{Heard, ping, resume, subscribe, unsubscribe},
     },
     protocol::{Position, close::Ending},
@@ -27,14 +27,6 @@ async fn published(count: usize, outbox_frames: usize, window: usize) -> (Bench,
         ..placed[0].position
     };
     (bench, start)
-}
-
-async fn hear(client: &mut Client, count: usize) -> Vec<Heard> {
-    let mut heard = Vec::new();
-    for _ in 0..count {
-        heard.push(client.next().await.expect("it goes on"));
-    }
-    heard
 }
 
 fn events(offsets: std::ops::RangeInclusive<u64>) -> Vec<Heard> {
@@ -64,7 +56,7 @@ fn the_confirmation_comes_first_then_the_replay_then_what_came_meanwhile() {
         }
         assert_eq!(bench.tally().matched.get(), 50);
         let expected = [resumed("r", 1000), events(1..=1050)].concat();
-        assert_eq!(hear(&mut client, 1051).await, expected);
+        assert_eq!(client.hear(1051).await, expected);
         assert_eq!(bench.tally().replayed.get(), 1000);
         bench.publish([event(1)]).await;
         assert_eq!(client.next().await, Some(Heard::Event(1051)));
@@ -80,7 +72,7 @@ fn what_is_asked_for_meanwhile_waits_in_order_and_only_so_much_of_it() {
         let (bench, start) = published(600, 10, 10_000).await;
         let mut client = bench.connect(512);
         client.send(resume("r", "project:p", start)).await;
-        assert_eq!(hear(&mut client, 5).await[0], resumed("r", 600)[0]);
+        assert_eq!(client.hear(5).await[0], resumed("r", 600)[0]);
         let waiting = (0..WAITING_MAX).map(|number| match number % 2 {
             0 => subscribe(&format!("w{number}"), "project:q"),
             _ => unsubscribe(&format!("w{number}"), "project:q"),
@@ -94,7 +86,7 @@ fn what_is_asked_for_meanwhile_waits_in_order_and_only_so_much_of_it() {
             heard.push(client.next().await.unwrap());
         }
         let answers = WAITING_MAX + 2;
-        heard.extend(hear(&mut client, 596 + answers - heard.len()).await);
+        heard.extend(client.hear(596 + answers - heard.len()).await);
 
         let refused = Heard::Refused("RATE_LIMIT_EXCEEDED".to_owned());
         let place = |wanted: &Heard| heard.iter().position(|it| it == wanted).unwrap();
@@ -130,7 +122,7 @@ fn a_resume_that_waits_for_another_is_confirmed_after_it_and_replays_less() {
         client.send(both).await;
         // The events are for everyone, which the first brings and the second has had.
         let expected = [resumed("a", 20), events(1..=20), resumed("b", 0)].concat();
-        assert_eq!(hear(&mut client, 22).await, expected);
+        assert_eq!(client.hear(22).await, expected);
     });
 }
 

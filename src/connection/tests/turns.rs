@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::task::yield_now;
+
 use crate::{
     connection::{
         testing::{Bench, Client, event, settle, simulate},
@@ -12,7 +14,25 @@ use crate::{
 };
 
 /// More than what a tenant has in a turn.
-const MANY: u64 = 1_000;
+const MANY: usize = 1_000;
+
+/// A client whose Subscribe waits for a batch that is under way.
+async fn with_a_subscribe_that_waits() -> (Bench, Client) {
+    let bench = Bench::new();
+    let mut client = bench.connect(1 << 20);
+    settle().await;
+    have_waited();
+    post(&bench).await;
+    client.send(subscribe("s", "project:p")).await;
+    until_it_waits().await;
+    (bench, client)
+}
+
+async fn until_it_waits() {
+    while have_waited() == 0 {
+        yield_now().await;
+    }
+}
 
 /// Puts a batch into the inbox, and waits for nobody.
 async fn post(bench: &Bench) {
@@ -27,20 +47,6 @@ fn have_waited() -> u64 {
     waited.unwrap_or_default()
 }
 
-async fn hear(client: &mut Client, count: u64) -> Vec<Heard> {
-    let mut heard = Vec::new();
-    for _ in 0..count {
-        heard.push(client.next().await.expect("it goes on"));
-    }
-    heard
-}
-
-fn end_with_nothing_left(bench: &Bench) {
-    bench.check_sums();
-    assert_eq!(bench.tally().queued.get(), 0);
-    assert!(bench.shard.hub.is_empty());
-}
-
 #[test]
 fn a_subscribe_is_confirmed_after_what_waited_and_before_what_comes_behind_it() {
     simulate(async {
@@ -51,15 +57,15 @@ fn a_subscribe_is_confirmed_after_what_waited_and_before_what_comes_behind_it() 
         post(&bench).await;
         let both = [subscribe("s", "project:p"), subscribe("t", "project:q")].concat();
         client.send(both).await;
-        let events: Vec<_> = (1..=MANY).map(Heard::Event).collect();
-        assert_eq!(hear(&mut client, MANY).await, events);
+        let events: Vec<_> = (1..=MANY as u64).map(Heard::Event).collect();
+        assert_eq!(client.hear(MANY).await, events);
         let confirmed = ["s", "t"].map(|id| Heard::Subscribed(id.to_owned()));
-        assert_eq!(hear(&mut client, 2).await, confirmed);
+        assert_eq!(client.hear(2).await, confirmed);
         // The second had nothing left to wait for.
         assert_eq!(have_waited(), 1);
         drop(client);
         settle().await;
-        end_with_nothing_left(&bench);
+        bench.check_nothing_is_left();
     });
 }
 
@@ -80,7 +86,7 @@ fn what_waited_for_a_replay_waits_for_its_turn_in_order() {
         client.send(three.concat()).await;
         // Read, and not live again yet.
         while bench.tally().replayed.get() == 0 {
-            tokio::task::yield_now().await;
+            yield_now().await;
         }
         post(&bench).await;
         let mut heard = Vec::new();
@@ -114,40 +120,43 @@ fn a_client_that_goes_while_its_subscribe_waits_leaves_nothing() {
         have_waited();
         post(&bench).await;
         client.send(subscribe("s", "project:p")).await;
-        while have_waited() == 0 {
-            tokio::task::yield_now().await;
-        }
+        until_it_waits().await;
         drop(client);
-        let events: Vec<_> = (1..=MANY).map(Heard::Event).collect();
-        assert_eq!(hear(&mut other, MANY).await, events);
+        let events: Vec<_> = (1..=MANY as u64).map(Heard::Event).collect();
+        assert_eq!(other.hear(MANY).await, events);
         assert_eq!(bench.tally().subscriptions.get(), 0);
         drop(other);
         settle().await;
-        end_with_nothing_left(&bench);
+        bench.check_nothing_is_left();
     });
 }
 
 #[test]
 fn a_subscribe_that_waits_when_the_relay_drains_is_answered() {
     simulate(async {
-        let bench = Bench::new();
-        let mut client = bench.connect(1 << 20);
-        settle().await;
-        have_waited();
-        post(&bench).await;
-        client.send(subscribe("s", "project:p")).await;
-        while have_waited() == 0 {
-            tokio::task::yield_now().await;
-        }
+        let (bench, mut client) = with_a_subscribe_that_waits().await;
         let retry_after = Duration::from_secs(1);
         bench.shard.hub.end_all(|| Ending::Drain { retry_after });
         let heard = client.rest_after_close().await;
-        let events: Vec<_> = (1..=MANY).map(Heard::Event).collect();
+        let events: Vec<_> = (1..=MANY as u64).map(Heard::Event).collect();
         let (before, after) = heard.split_at(events.len());
         assert_eq!(before, events);
         assert_eq!(after[0], Heard::Subscribed("s".to_owned()));
         assert!(matches!(after[1..], [Heard::Close(1001, _)]), "{after:?}");
         settle().await;
-        end_with_nothing_left(&bench);
+        bench.check_nothing_is_left();
+    });
+}
+
+#[test]
+fn a_subscribe_that_waits_when_its_client_is_disconnected_is_not_taken() {
+    simulate(async {
+        let (bench, mut client) = with_a_subscribe_that_waits().await;
+        bench.shard.hub.end_all(|| Ending::Disconnected);
+        let heard = client.rest_after_close().await;
+        assert!(!heard.contains(&Heard::Subscribed("s".to_owned())));
+        assert!(matches!(heard.last(), Some(Heard::Close(4002, _))));
+        settle().await;
+        bench.check_nothing_is_left();
     });
 }

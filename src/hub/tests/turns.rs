@@ -94,14 +94,9 @@ async fn a_subscribe_waits_for_its_tenants_turns_and_is_told_when_it_may_be_take
     let quiet = bench.connect(0, "quiet", "bob");
     post_batch(&bench, "loud", batch(5)).await;
     post(&bench, "quiet", "n").await;
-    let order = Arc::default();
-    let woken = Woken {
-        tenant: "loud",
-        order: Arc::clone(&order),
-    };
-    let waker = Waker::from(Arc::new(woken));
+    let order = Order::default();
     let membership = &loud[0].membership;
-    loud[0].outbox.register(&Context::from_waker(&waker));
+    note_when_woken(&loud[0], "loud", &order);
     assert_eq!(membership.await_head(), Some(5));
     // A slice at once, and no more.
     assert_eq!(bench.shards[0].tally().queued.get(), MANY as u64);
@@ -158,22 +153,31 @@ async fn what_waits_for_a_tenant_that_leaves_is_answered_and_gives_its_places_ba
     assert_eq!(quiet.received().len(), 1);
 }
 
-/// Notes whose connections are woken, in order.
+/// Who has been woken, in order.
+type Order = Arc<Mutex<Vec<&'static str>>>;
+
+/// Notes that somebody is woken.
 struct Woken {
-    tenant: &'static str,
-    order: Arc<Mutex<Vec<&'static str>>>,
+    who: &'static str,
+    order: Order,
 }
 
 impl Wake for Woken {
     fn wake(self: Arc<Self>) {
-        self.order.lock().unwrap().push(self.tenant);
+        self.order.lock().unwrap().push(self.who);
     }
+}
+
+fn note_when_woken(client: &Client, who: &'static str, order: &Order) {
+    let order = Arc::clone(order);
+    let waker = Waker::from(Arc::new(Woken { who, order }));
+    client.outbox.register(&Context::from_waker(&waker));
 }
 
 /// Connections that note when they are woken, and are not written to.
 #[derive(Default)]
 struct Sleepers {
-    order: Arc<Mutex<Vec<&'static str>>>,
+    order: Order,
     connected: RefCell<Vec<Client>>,
 }
 
@@ -181,12 +185,7 @@ impl Sleepers {
     fn connect(&self, bench: &Bench, tenant: &'static str, count: usize) {
         for _ in 0..count {
             let client = bench.connect(0, tenant, "ann");
-            let woken = Woken {
-                tenant,
-                order: Arc::clone(&self.order),
-            };
-            let waker = Waker::from(Arc::new(woken));
-            client.outbox.register(&Context::from_waker(&waker));
+            note_when_woken(&client, tenant, &self.order);
             self.connected.borrow_mut().push(client);
         }
     }
@@ -317,12 +316,7 @@ async fn who_is_woken_late_is_not_overwhelmed_by_what_others_do_not_get() {
         let drafts = (0..1000).map(|number| draft(&format!("p{number}"), &["project:p"]));
         post_batch(&bench, "loud", drafts.collect()).await;
     }
-    let woken = Woken {
-        tenant: "late",
-        order: Arc::clone(&sleepers.order),
-    };
-    let waker = Waker::from(Arc::new(woken));
-    late.outbox.register(&Context::from_waker(&waker));
+    note_when_woken(&late, "late", &sleepers.order);
     while !sleepers.take_woken().contains(&"late") {
         turn(&bench.shards[0]);
         assert!(late.outbox.queued() <= FRAMES_A_WRITE_MAX);

@@ -6,9 +6,11 @@
 //! An outbox that is behind takes no events that are offered: it only counts them,
 //! as owed. They come to it from the log, as there is room for them.
 
+mod frame;
+mod pool;
+
 use std::{
-    cell::{Cell, RefCell},
-    collections::VecDeque,
+    cell::RefCell,
     io::IoSlice,
     mem,
     rc::Rc,
@@ -18,8 +20,12 @@ use std::{
 
 use tokio::time::Instant;
 
+use self::pool::Queue;
+pub use self::{
+    frame::{Frame, Offer},
+    pool::{OutboxLimits, OutboxPool},
+};
 use crate::{
-    config::Limits,
     event::Event,
     planted::{Fault, is_planted},
     protocol::close::Ending,
@@ -28,59 +34,6 @@ use crate::{
 /// The most frames that leave in one system call. More gains nothing that could
 /// be measured, and the kernel takes 1,024 at the most.
 pub const FRAMES_A_WRITE_MAX: usize = 64;
-
-/// The most queues that a shard's pool keeps, and the most frames for which one that it
-/// keeps has room: together at most 1 MiB. Enough for a thousand connections that
-/// each have a full write before them; beyond, queues come from the allocator.
-const SPARE_QUEUES_MAX: usize = 2048;
-const SPARE_QUEUE_FRAMES_MAX: usize = FRAMES_A_WRITE_MAX;
-
-/// An outbox that has reached one of these takes nothing more.
-#[derive(Debug, Clone, Copy)]
-pub struct OutboxLimits {
-    /// Frames that wait.
-    pub frames: usize,
-    /// Bytes of all frames that wait.
-    pub bytes: usize,
-}
-
-impl OutboxLimits {
-    /// What the operator decided.
-    #[must_use]
-    pub fn of(limits: &Limits) -> Self {
-        Self {
-            frames: limits.outbox_frames,
-            bytes: limits.outbox_bytes,
-        }
-    }
-}
-
-/// An event that is offered to outboxes.
-#[derive(Debug)]
-pub struct Offer {
-    frame: Rc<Frame>,
-    /// Of the frame. Here, since to ask the event in each outbox costs more than
-    /// all else in it.
-    bytes: usize,
-    first: u64,
-    number: u64,
-}
-
-impl Offer {
-    /// Of the shard's event with this number. `first` is that of the first event
-    /// of the same item of the shard's inbox. Both grow from 1. By these an outbox
-    /// knows that it has an event already, and that an item whose first event it
-    /// took is to be taken whole.
-    #[must_use]
-    pub fn new(event: &Arc<Event>, first: u64, number: u64) -> Self {
-        Self {
-            bytes: event.frame().len(),
-            frame: Rc::new(Frame::Event(Arc::clone(event))),
-            first,
-            number,
-        }
-    }
-}
 
 /// What became of an event that was offered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,68 +61,6 @@ pub struct Advanced {
     pub frames: u64,
     /// Of these, events.
     pub events: u64,
-}
-
-/// What is written whole. The outboxes of a shard share it, at no cost in atomics,
-/// and it takes no more than a pointer in each.
-#[derive(Debug)]
-pub enum Frame {
-    /// An event, which is a whole WebSocket frame already.
-    Event(Arc<Event>),
-    /// What one connection has to say.
-    Own(Box<[u8]>),
-}
-
-impl Frame {
-    fn bytes(&self) -> &[u8] {
-        match self {
-            Self::Event(event) => event.frame(),
-            Self::Own(frame) => frame,
-        }
-    }
-
-    fn is_event(&self) -> bool {
-        matches!(self, Self::Event(_))
-    }
-}
-
-/// What the outboxes of a shard have in common: their limits, and the memory for
-/// their queues. An outbox borrows a queue while something waits in it, so that an
-/// idle connection has none and a busy shard asks the allocator for none.
-#[derive(Debug)]
-pub struct OutboxPool {
-    limits: Cell<OutboxLimits>,
-    spare: RefCell<Vec<Queue>>,
-}
-
-type Queue = VecDeque<Rc<Frame>>;
-
-impl OutboxPool {
-    /// A pool without memory, for outboxes with these limits.
-    #[must_use]
-    pub fn new(limits: OutboxLimits) -> Rc<Self> {
-        Rc::new(Self {
-            limits: Cell::new(limits),
-            spare: RefCell::default(),
-        })
-    }
-
-    /// Has its outboxes keep to these limits from now on. What waits already may be
-    /// more.
-    pub fn set_limits(&self, limits: OutboxLimits) {
-        self.limits.set(limits);
-    }
-
-    fn borrow_queue(&self) -> Queue {
-        self.spare.borrow_mut().pop().unwrap_or_default()
-    }
-
-    fn give_back(&self, queue: Queue) {
-        let mut spare = self.spare.borrow_mut();
-        if spare.len() < SPARE_QUEUES_MAX && queue.capacity() <= SPARE_QUEUE_FRAMES_MAX {
-            spare.push(queue);
-        }
-    }
 }
 
 /// One connection's queue. Lives on the connection's shard.

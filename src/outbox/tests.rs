@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::*;
+use super::{pool::SPARE_QUEUES_MAX, *};
 use crate::{
     event::tests::draft,
     protocol::{Epoch, Position},

@@ -26,6 +26,11 @@ pub fn answer(status: StatusCode, content_type: &'static str, body: impl Into<By
 /// leaves the body empty.
 #[must_use]
 pub fn json(status: StatusCode, document: &impl Serialize) -> Response {
-    let body = serde_json::to_vec(document).unwrap_or_default();
-    answer(status, "application/json", body)
+    json_text(status, serde_json::to_vec(document).unwrap_or_default())
+}
+
+/// A document that is written already, as an answer.
+#[must_use]
+pub fn json_text(status: StatusCode, document: Vec<u8>) -> Response {
+    answer(status, "application/json", document)
 }

@@ -17,7 +17,9 @@ use super::{
 };
 use crate::{
     event::{EventBytes, FingerprintKey},
-    log::{Accounts, Condition, Log, MessageIdBudget, MessageIdLimits, Unmet, Window, unmet},
+    log::{
+        Accounts, Condition, Evicted, Log, MessageIdBudget, MessageIdLimits, Unmet, Window, unmet,
+    },
     protocol::{Position, TenantName},
     random::Random,
 };
@@ -169,8 +171,9 @@ impl Registry {
 
     /// Takes the oldest events from the largest logs, when all logs together have
     /// more bytes than they may: down to a level that is the same for all, so that a
-    /// log smaller than its even share of the whole loses nothing to the others.
-    pub(super) fn trim_logs(&self) {
+    /// log smaller than its even share of the whole loses nothing to the others. They
+    /// are added to `evicted`, for the caller to drop.
+    pub(super) fn trim_logs(&self, evicted: &mut Evicted) {
         if self.log_bytes() <= self.limits.log_bytes {
             return;
         }
@@ -183,7 +186,7 @@ impl Registry {
         let sizes = tenants.iter().map(|it| it.log_bytes() as u64);
         let level = level(sizes.collect(), self.limits.log_bytes / 64 * 63);
         for tenant in tenants {
-            drop(tenant.shrink_log_to(level));
+            evicted.extend(tenant.shrink_log_to(level));
         }
     }
 

@@ -15,7 +15,7 @@ use super::{
 use crate::{event::Draft, planted};
 use crate::{
     event::Event,
-    log::{Gap, Log, MessageIdBudget, MessageIds, unmet},
+    log::{Evicted, Gap, Log, MessageIdBudget, MessageIds, unmet},
     protocol::{Position, TenantName},
 };
 
@@ -76,6 +76,8 @@ pub(super) enum Attempt {
         receipt: Arc<Receipt>,
         /// The places of the drafts that are not, and their first positions.
         repeats: Vec<(usize, Position)>,
+        /// What has left the log for them, to be dropped.
+        evicted: Evicted,
     },
     /// Nothing happened, because of what is known or believed.
     Refused(Refusal),
@@ -195,12 +197,12 @@ impl Tenant {
     }
 
     /// Takes out of the log what lies outside its window, for the caller to drop.
-    pub(super) fn evict(&self, now: Instant) -> Vec<Arc<Event>> {
+    pub(super) fn evict(&self, now: Instant) -> Evicted {
         self.lock().log.evict(now)
     }
 
     /// Takes out of the log what is too much, for the caller to drop.
-    pub(super) fn shrink_log_to(&self, bytes: usize) -> Vec<Arc<Event>> {
+    pub(super) fn shrink_log_to(&self, bytes: usize) -> Evicted {
         self.lock().log.shrink_to(bytes)
     }
 
@@ -243,7 +245,9 @@ impl Tenant {
             }
         };
         // What follows cannot fail.
-        let events = state.append_new(submission, &repeats, &self.message_id_budget, now);
+        let mut evicted = Evicted::new();
+        let budget = &self.message_id_budget;
+        let events = state.append_new(submission, &repeats, budget, now, &mut evicted);
         let receipt = Receipt::new(places.len(), events.as_slice().len());
         for (inbox, place) in places {
             inbox.send(Item {
@@ -262,6 +266,7 @@ impl Tenant {
                 .collect(),
             events,
             receipt,
+            evicted,
         }
     }
 
@@ -346,7 +351,7 @@ impl State {
     fn append_too_early(&mut self, drafts: &[Draft], now: Instant) {
         if planted::is_planted(planted::Fault::AppendsTooEarly) {
             for draft in drafts {
-                self.log.append(draft.clone(), now);
+                self.log.append(draft.clone(), now, &mut Evicted::new());
             }
         }
     }
@@ -358,12 +363,13 @@ impl State {
         repeats: &[Repeat],
         budget: &Arc<MessageIdBudget>,
         now: Instant,
+        evicted: &mut Evicted,
     ) -> Events {
         let (log, message_ids) = (&mut self.log, &mut self.message_ids);
         let new = submission.take_new(repeats);
         Events::new(new.into_iter().map(|draft| {
             let fingerprint = draft.fingerprint();
-            let event = log.append(draft, now);
+            let event = log.append(draft, now, evicted);
             if let Some(fingerprint) = fingerprint {
                 message_ids
                     .get_or_insert_with(|| Box::new(MessageIds::new(Arc::clone(budget))))

@@ -4,16 +4,21 @@ use std::sync::Arc;
 
 use hyper::StatusCode;
 use serde::{Serialize, Serializer};
+use tokio::task::yield_now;
 
 use super::route::Call;
 use crate::{
     event::Draft,
-    http::Response,
+    http::{Response, json_text},
     hub::{PlacedEvent, Published},
     protocol::{Epoch, MessageId, Position, Topic},
 };
 
 pub(super) use crate::http::json;
+
+/// How many bytes of a batch's answer are written before others have their turn: some
+/// 0.1 ms.
+const BYTES_A_TURN: usize = 64 * 1024;
 
 /// What an answer repeats of an event.
 pub(super) struct Accepted {
@@ -76,13 +81,8 @@ fn as_texts<S: Serializer>(topics: &[Topic], serializer: S) -> Result<S::Ok, S::
     serializer.collect_seq(topics.iter().map(Topic::as_str))
 }
 
-#[derive(Serialize)]
-struct BatchAnswer<'a> {
-    results: Vec<Answer<'a>>,
-}
-
 impl<'a> Answer<'a> {
-    fn new((accepted, placed): (&'a Accepted, &PlacedEvent)) -> Self {
+    fn new((accepted, placed): &'a (Accepted, PlacedEvent)) -> Self {
         Self {
             message_id: accepted.message_id.as_str(),
             position: placed.position.into(),
@@ -94,26 +94,45 @@ impl<'a> Answer<'a> {
 }
 
 /// The answer to a call whose events are in the log.
-pub(super) fn answer(call: Call, accepted: &[Accepted], published: &Published) -> Response {
-    let mut answers = accepted.iter().zip(&published.events).map(Answer::new);
+pub(super) async fn answer(call: Call, accepted: Vec<Accepted>, published: Published) -> Response {
     let status = if published.acknowledged {
         StatusCode::OK
     } else {
         StatusCode::ACCEPTED
     };
+    let mut answered = accepted.into_iter().zip(published.events);
     match call {
-        Call::Event => json(status, &answers.next()),
-        Call::Batch => json(
-            status,
-            &BatchAnswer {
-                results: answers.collect(),
-            },
-        ),
+        Call::Event => {
+            let only = answered.next();
+            json(status, &only.as_ref().map(Answer::new))
+        }
+        Call::Batch => json_text(status, batch(answered).await),
     }
+}
+
+/// The document with an answer for each of these, which is written in parts.
+async fn batch(answered: impl Iterator<Item = (Accepted, PlacedEvent)>) -> Vec<u8> {
+    let mut document = br#"{"results":["#.to_vec();
+    let mut pause_at = BYTES_A_TURN;
+    for (index, event) in answered.enumerate() {
+        if document.len() >= pause_at {
+            yield_now().await;
+            pause_at = document.len() + BYTES_A_TURN;
+        }
+        if index > 0 {
+            document.push(b',');
+        }
+        // There is nothing in it that JSON cannot hold.
+        drop(serde_json::to_writer(&mut document, &Answer::new(&event)));
+    }
+    document.extend_from_slice(b"]}");
+    document
 }
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+
     use http_body_util::BodyExt as _;
     use hyper::header::CONTENT_TYPE;
     use serde_json::{Value, json};
@@ -140,7 +159,7 @@ mod tests {
             events: matched.iter().enumerate().map(placed).collect(),
             acknowledged: matched.iter().all(Option::is_some),
         };
-        let response = answer(call, &accepted, &published);
+        let response = answer(call, accepted, published).await;
         assert_eq!(response.headers()[CONTENT_TYPE], "application/json");
         let status = response.status();
         let body = response.into_body().collect().await.unwrap().to_bytes();
@@ -171,6 +190,27 @@ mod tests {
         let answer = answered(Call::Batch, &[None, None]).await;
         let both = json!({"results": [expected("m1", "7"), expected("m2", "8")]});
         assert_eq!(answer, (StatusCode::ACCEPTED, both));
+    }
+
+    #[tokio::test]
+    async fn a_long_answer_is_written_in_parts_so_that_others_have_their_turn() {
+        let matched = vec![Some(1); 1000];
+        let mut answer = std::pin::pin!(answered(Call::Batch, &matched));
+        let mut turns = 1;
+        let (status, document) = poll_fn(|context| {
+            let polled = answer.as_mut().poll(context);
+            turns += u32::from(polled.is_pending());
+            polled
+        })
+        .await;
+        let results = document["results"].as_array().unwrap();
+        assert_eq!((status, results.len()), (StatusCode::OK, 1000));
+        for (index, result) in results.iter().enumerate() {
+            assert_eq!(result["message_id"], format!("m{}", index + 1));
+            assert_eq!(result["position"]["offset"], (index + 7).to_string());
+        }
+        // Of 150 KB.
+        assert_eq!(turns, 3);
     }
 
     #[tokio::test]

@@ -103,7 +103,7 @@ mod tests {
     use super::*;
     use crate::{
         event::tests::draft,
-        log::{Accounts, Log, Window},
+        log::{Accounts, Evicted, Log, Window},
     };
 
     const EPOCH: Epoch = Epoch::from_bits(0xab);
@@ -174,7 +174,7 @@ mod tests {
     fn what_holds_of_a_topic_depends_on_its_last_event_and_on_nothing_else() {
         let mut log = log();
         for topics in [&["a:1"][..], &["a:1", "b:2"], &["c:3"]] {
-            log.append(draft("m", topics), Instant::now());
+            log.append(draft("m", topics), Instant::now(), &mut Evicted::new());
         }
         // The topic's own last event, of this epoch.
         for (topic, offset) in [("a:1", 2), ("b:2", 2), ("c:3", 3)] {
@@ -194,7 +194,7 @@ mod tests {
 
         // The last event of b:2 leaves the window.
         for _ in 0..2 {
-            log.append(draft("m", &["a:1"]), Instant::now());
+            log.append(draft("m", &["a:1"]), Instant::now(), &mut Evicted::new());
         }
         assert!(!holds(Some(&mut log), "b:2", at(EPOCH, 2)));
         assert!(holds(Some(&mut log), "b:2", Last::NoneIn(EPOCH)));
@@ -221,7 +221,7 @@ mod tests {
             condition("b:2", at(EPOCH, 1)),
         ];
         let mut log = log();
-        let event = log.append(draft("m", &["a:1"]), Instant::now());
+        let event = log.append(draft("m", &["a:1"]), Instant::now(), &mut Evicted::new());
         let told = |topic, position| Unmet {
             topic,
             epoch: Some(EPOCH),

@@ -20,6 +20,7 @@ use std::{
     time::Duration,
 };
 
+use smallvec::SmallVec;
 use tokio::time::Instant;
 
 pub use conditions::{Condition, Last, LastError, Unmet, unmet};
@@ -64,6 +65,10 @@ impl LogBytes {
         self.0.load(Ordering::Relaxed)
     }
 }
+
+/// Events that have left a log, to be dropped. Most often it is one, for the one that
+/// came: to have a list for it took 1 % of a posted event.
+pub type Evicted = SmallVec<[Arc<Event>; 1]>;
 
 /// One tenant's events, the newest of them.
 #[derive(Debug)]
@@ -122,8 +127,9 @@ impl Log {
         }
     }
 
-    /// Gives the event the next place, and evicts what no longer fits.
-    pub fn append(&mut self, draft: Draft, now: Instant) -> Arc<Event> {
+    /// Gives the event the next place. What no longer fits is taken out and added to
+    /// `evicted`, for the caller to drop.
+    pub fn append(&mut self, draft: Draft, now: Instant, evicted: &mut Evicted) -> Arc<Event> {
         self.head += 1;
         let event = Arc::new(draft.place(self.head(), &self.accounts.events, now));
         self.bytes += event.cost();
@@ -131,7 +137,9 @@ impl Log {
         self.accounts.logs.0.fetch_add(cost, Ordering::Relaxed);
         self.last_offsets.appended(&event);
         self.ring.push_back(Arc::clone(&event));
-        while self.evict_oldest(now).is_some() {}
+        while let Some(oldest) = self.evict_oldest(now) {
+            evicted.push(oldest);
+        }
         event
     }
 
@@ -184,7 +192,7 @@ impl Log {
 
     /// Takes out what lies outside the window. It is the caller's to drop, who may
     /// hold a lock under which that would take too long.
-    pub fn evict(&mut self, now: Instant) -> Vec<Arc<Event>> {
+    pub fn evict(&mut self, now: Instant) -> Evicted {
         let evicted = iter::from_fn(|| self.evict_oldest(now)).collect();
         self.last_offsets.rest(now);
         self.give_memory_back();
@@ -193,7 +201,7 @@ impl Log {
 
     /// Takes out the oldest events until at most so many bytes are left, for the
     /// caller to drop.
-    pub fn shrink_to(&mut self, bytes: usize) -> Vec<Arc<Event>> {
+    pub fn shrink_to(&mut self, bytes: usize) -> Evicted {
         let evicted = iter::from_fn(|| (self.bytes > bytes).then(|| self.pop_oldest())?).collect();
         self.give_memory_back();
         evicted

@@ -31,7 +31,7 @@ fn offsets_after(log: &Log, offset: u64) -> Result<Vec<u64>, Gap> {
 
 fn append(log: &mut Log, count: usize, now: Instant) {
     for _ in 0..count {
-        log.append(draft("m", &["a:1"]), now);
+        log.append(draft("m", &["a:1"]), now, &mut Evicted::new());
     }
 }
 
@@ -125,7 +125,7 @@ fn a_log_goes_on_where_it_was_left() {
 #[test]
 fn an_event_larger_than_the_window_has_a_position_and_is_evicted_at_once() {
     let mut log = log(Window { bytes: 1, ..WIDE });
-    let event = log.append(draft("m", &["a:1"]), Instant::now());
+    let event = log.append(draft("m", &["a:1"]), Instant::now(), &mut Evicted::new());
     assert_eq!(event.position(), at(1));
     assert!(log.is_empty());
     assert_eq!(offsets_after(&log, 0), Err(Gap::Evicted));
@@ -150,7 +150,7 @@ proptest! {
             let mut topics = vec![format!("a:{a}"), format!("a:{b}")];
             topics.dedup();
             let topics: Vec<_> = topics.iter().map(String::as_str).collect();
-            log.append(draft("m", &topics), now);
+            log.append(draft("m", &topics), now, &mut Evicted::new());
             for id in 0..if asks { 6 } else { 0 } {
                 let topic = Topic::new("a", &id.to_string()).unwrap();
                 let mut newest = log.ring.iter().rev();

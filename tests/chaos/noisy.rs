@@ -52,9 +52,12 @@ const SENDERS: usize = 10;
 const SENDER_PAUSE: Duration = Duration::from_millis(60);
 
 /// Or backends that post as fast as they are answered, one event a call and, one of
-/// them, batches, for so many clients.
+/// them, batches, for so many clients. `SIDEWIRE_NOISY_BATCH` and `SIDEWIRE_NOISY_TOPICS`
+/// have more events in a batch and more topics in an event, for a look at the figure.
 const BACKENDS: usize = 4;
 const BATCH_EVENTS: usize = 100;
+const BATCH: &str = "SIDEWIRE_NOISY_BATCH";
+const TOPICS: &str = "SIDEWIRE_NOISY_TOPICS";
 const LOUD_CLIENTS: usize = 100;
 
 const ROUNDS: usize = 3;
@@ -92,6 +95,9 @@ async fn beside<F: Future<Output = ()>>(
     run_on(cores - 1);
     let mut quiet = Quiet::connect(&relay).await;
     let seconds: Option<f64> = setting("SIDEWIRE_NOISY_SECONDS");
+    let is_larger = [BATCH, TOPICS]
+        .into_iter()
+        .any(|name| setting::<usize>(name).is_some());
     let is_alone = seconds.is_some();
     let seconds = seconds.unwrap_or(SECONDS);
     let phase = Duration::from_secs_f64(seconds);
@@ -145,7 +151,9 @@ async fn beside<F: Future<Output = ()>>(
         quiet.posted,
     );
     let is_sound = spread <= SPREAD_MAX && kept_off_mean <= KEPT_OFF_MAX;
-    if is_alone && cores > 1 && is_sound {
+    if is_larger {
+        println!("not judged: the figure is for other events");
+    } else if is_alone && cores > 1 && is_sound {
         assert!(ratio <= RATIO_MAX, "{ratio}: {alone:?} {noisy:?}");
     } else {
         println!("the machine has too much else to do to judge by that");
@@ -347,9 +355,15 @@ async fn flooding(target: Target) {
 async fn post_on_and_on(target: &Target, is_batch: bool) {
     let key = Credential::new(INGEST_KEY);
     let backend = Publisher::new(&target.ingest_url, Some(&key)).unwrap();
-    let event = || envelope(String::new(), vec![TOPIC.to_owned()], "x");
+    let more_topics = 1..setting(TOPICS).unwrap_or(1);
+    let topics: Vec<_> = [TOPIC.to_owned()]
+        .into_iter()
+        .chain(more_topics.map(|number| format!("board:{number}")))
+        .collect();
+    let event = || envelope(String::new(), topics.clone(), "x");
     let body = if is_batch {
-        let messages = (0..BATCH_EVENTS).map(|_| event()).collect();
+        let count = setting(BATCH).unwrap_or(BATCH_EVENTS);
+        let messages = (0..count).map(|_| event()).collect();
         Batch { messages }.encode_to_vec()
     } else {
         event().encode_to_vec()

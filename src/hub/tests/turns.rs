@@ -410,3 +410,35 @@ proptest! {
         });
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_leaves_the_log_for_a_batch_is_dropped_in_parts_so_that_others_have_their_turn() {
+    let window = Window {
+        events: 100,
+        ..WIDE.window
+    };
+    let bench = Bench::new(1, RegistryLimits { window, ..WIDE });
+    let topics: Vec<_> = (0..100).map(|n| format!("a:{n}")).collect();
+    let topics: Vec<_> = topics.iter().map(String::as_str).collect();
+    let batch = || vec![draft("m", &topics); 100];
+    bench.publish("acme", batch()).await;
+    let bytes = || bench.registry.event_bytes().get();
+    let window_bytes = bytes();
+
+    let appended = bench.publisher.append(&name("acme"), batch()).await;
+    let mut answer = pin!(appended.unwrap().acknowledged());
+    let mut left = vec![bytes() - bench.registry.log_bytes()];
+    let mut context = Context::from_waker(Waker::noop());
+    while answer.as_mut().poll(&mut context).is_pending() {
+        left.push(bytes() - bench.registry.log_bytes());
+    }
+    // Of 106 each.
+    let event = left[0] / 100;
+    assert_eq!(left[0], window_bytes);
+    let dropped: Vec<_> = left
+        .windows(2)
+        .map(|two| (two[0] - two[1]) / event)
+        .collect();
+    assert_eq!(dropped, [10; 9]);
+    assert_eq!(bytes(), bench.registry.log_bytes());
+}

@@ -5,7 +5,7 @@
 mod client;
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     future::Future,
     io::{self, IoSlice},
     net::{IpAddr, Ipv4Addr},
@@ -22,7 +22,7 @@ use bytes::Bytes;
 use tokio::{
     io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf, duplex, split},
     runtime::{Builder, LocalOptions},
-    task::{spawn_local, yield_now},
+    task::{JoinHandle, spawn_local, yield_now},
     time::{Instant, timeout},
 };
 use tokio_util::task::TaskTracker;
@@ -34,7 +34,7 @@ use crate::{
     clock::Clock,
     config::Config,
     event::{Draft, DraftParts},
-    hub::{InboxLimits, PublishTimeouts, Published, Registry, RegistryLimits, hub},
+    hub::{InboxLimits, PublishTimeouts, Published, Registry, RegistryLimits, ShardHub, hub},
     limits::{Limits, UserKey},
     log::{MessageIdLimits, Window},
     ops::Metrics,
@@ -82,6 +82,12 @@ pub(super) async fn settle() {
 pub(crate) struct Bench {
     pub(crate) shard: Rc<Shard>,
     registry: Arc<Registry>,
+    /// Takes what is published.
+    taking: RefCell<JoinHandle<()>>,
+}
+
+fn take(hub: Rc<ShardHub>) -> JoinHandle<()> {
+    spawn_local(async move { hub.run().await })
 }
 
 impl Bench {
@@ -150,10 +156,23 @@ impl Bench {
             clients: TaskTracker::new(),
         };
         let shard = Rc::new(Shard::new(Arc::new(relay), Rc::clone(&hub)));
-        spawn_local(async move { hub.run().await });
+        let taking = RefCell::new(take(hub));
         let alarms = Rc::clone(&shard.alarms);
         spawn_local(async move { alarms.run().await });
-        Self { shard, registry }
+        Self {
+            shard,
+            registry,
+            taking,
+        }
+    }
+
+    /// Has the shard take nothing that is published, until it is to again.
+    pub(super) fn stop_taking(&self) {
+        self.taking.borrow().abort();
+    }
+
+    pub(super) fn take_again(&self) {
+        *self.taking.borrow_mut() = take(Rc::clone(&self.shard.hub));
     }
 
     /// With other settings from now on, as a reload has it.

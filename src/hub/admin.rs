@@ -127,13 +127,15 @@ impl Admin {
         let Some(log) = self.registry.log_of(name, Instant::now()) else {
             return Ok(None);
         };
-        Ok((connections > 0 || log.has_events).then_some(TenantView {
-            connections,
-            users,
-            topics,
-            head: log.head,
-            tail: log.tail,
-        }))
+        Ok(
+            (connections > 0 || log.head != log.tail).then_some(TenantView {
+                connections,
+                users,
+                topics,
+                head: log.head,
+                tail: log.tail,
+            }),
+        )
     }
 
     /// Asks all at once, and waits for each.

@@ -141,7 +141,7 @@ impl Publisher {
         &self,
         tenant: &TenantName,
         drafts: Vec<Draft>,
-    ) -> Result<Appended, PublishError> {
+    ) -> Result<Appended<'_>, PublishError> {
         self.append_if(tenant, drafts, &[]).await
     }
 
@@ -156,7 +156,7 @@ impl Publisher {
         name: &TenantName,
         drafts: Vec<Draft>,
         conditions: &[Condition],
-    ) -> Result<Appended, PublishError> {
+    ) -> Result<Appended<'_>, PublishError> {
         let mut submission = Submission { drafts, conditions };
         let timeouts = **self.timeouts.load();
         let deadline = Instant::now() + timeouts.inbox;
@@ -174,6 +174,7 @@ impl Publisher {
                 } => {
                     self.keep_within_bounds(&mut evicted);
                     return Ok(Appended {
+                        registry: &self.registry,
                         events,
                         receipt,
                         repeats,
@@ -239,7 +240,8 @@ impl Publisher {
 /// Events that are in the log and on their way to the shards, which nothing stops
 /// any more.
 #[derive(Debug)]
-pub struct Appended {
+pub struct Appended<'a> {
+    registry: &'a Registry,
     events: Events,
     receipt: Arc<Receipt>,
     /// The places of the drafts that had been appended before, in order, and their
@@ -250,7 +252,7 @@ pub struct Appended {
     timeout: Duration,
 }
 
-impl Appended {
+impl Appended<'_> {
     /// How many of them are new.
     #[must_use]
     pub fn new_len(&self) -> usize {
@@ -268,6 +270,9 @@ impl Appended {
     pub async fn acknowledged(mut self) -> Published {
         while drop_some(&mut self.evicted) {
             yield_now().await;
+            if self.registry.is_over_memory() {
+                self.evicted.clear();
+            }
         }
         let acknowledged = self.receipt.is_answered()
             || timeout(self.timeout, self.receipt.answered()).await.is_ok();

@@ -249,9 +249,7 @@ impl Registry {
     /// The log of the tenant, as of now; `None` where there is no such tenant.
     pub(super) fn log_of(&self, name: &TenantName, now: Instant) -> Option<LogView> {
         let tenant = self.read().live.get(name).cloned()?;
-        // The sweep may be some seconds away.
-        drop(tenant.evict(now));
-        Some(tenant.log_view())
+        Some(tenant.log_view(now))
     }
 
     /// Puts the shard into the set of the tenant, and gives the position up to

@@ -39,11 +39,12 @@ use crate::{
 /// How many slices of tenants' events are delivered before others have their turn.
 const SLICES_A_TURN: usize = 16;
 
-/// A slice is one item, or a part of one: a batch is cut where so much has been
-/// delivered, and goes on when it is the tenant's turn again. One event is never cut.
-const DELIVERIES_A_SLICE: usize = 1024;
+/// A slice is one item, or a part of one: a batch is cut where its events have been
+/// offered so often, and goes on when it is the tenant's turn again. One event is never
+/// cut.
+const OFFERS_A_SLICE: usize = 1024;
 
-/// What an event costs beside its deliveries, in deliveries.
+/// What an event costs beside its topics and offers, in offers.
 const EVENT_COST: usize = 16;
 
 /// A shard's tenants and topics.
@@ -208,8 +209,8 @@ impl ShardHub {
 
     /// Up to which offset the tenant's events are to be delivered here, so that its
     /// connections here have all that its log has as of now in their outboxes. `None`
-    /// when they are, if need be by this: for a slice of them nobody has to wait. Else
-    /// the connection is nudged when they are.
+    /// when they are, if need be by this: for a slice of them nobody has to wait, unless
+    /// others wait or a full write does. Else the connection is nudged when they are.
     ///
     /// An event is sent to the inbox before the lock is released under which the
     /// head is read here, so what is to be delivered is there.
@@ -315,7 +316,7 @@ impl ShardHub {
         let events = item.events.as_slice();
         let mut cost = 0;
         for event in events.get(*done..).unwrap_or_default() {
-            if cost >= DELIVERIES_A_SLICE || cost > 0 && due.has_full_write() {
+            if cost >= OFFERS_A_SLICE || cost > 0 && due.has_full_write() {
                 break;
             }
             let place = *done;
@@ -336,8 +337,7 @@ impl ShardHub {
             self.tally.matched.add(fanout.matched);
             self.tally.dropped_slow.add(fanout.overflowed);
             self.tally.queued.add(fanout.matched - fanout.overflowed);
-            let deliveries = usize::try_from(fanout.matched).unwrap_or(usize::MAX);
-            cost = deliveries.saturating_add(cost + EVENT_COST);
+            cost += EVENT_COST + fanout.offers;
         }
         let is_done = *done == events.len();
         self.wakes

@@ -63,7 +63,6 @@ pub(super) struct Span {
 pub(super) struct LogView {
     pub(super) head: Position,
     pub(super) tail: Position,
-    pub(super) has_events: bool,
 }
 
 /// How an attempt to append ended.
@@ -154,22 +153,18 @@ impl Tenant {
         self.lock().log.tail()
     }
 
-    /// The log, in one look.
-    pub(super) fn log_view(&self) -> LogView {
+    /// The log as of now, in one look.
+    pub(super) fn log_view(&self, now: Instant) -> LogView {
         let state = self.lock();
         LogView {
             head: state.log.head(),
-            tail: state.log.tail(),
-            has_events: !state.log.is_empty(),
+            tail: state.log.tail_at(now),
         }
     }
 
     /// Whether the log has all that came after the position, as of now.
     pub(super) fn has_all_after(&self, position: Position, now: Instant) -> Result<(), Gap> {
-        // The sweep may be some seconds away.
-        let too_old = self.evict(now);
-        drop(too_old);
-        self.lock().log.read_after(position).map(drop)
+        self.lock().log.has_all_after(position, now)
     }
 
     /// Adds the events of a span of the log to `events`, oldest first, `count` at the

@@ -197,8 +197,8 @@ impl Wakes {
     /// All of one tenant before the next.
     fn wake_of_few(&self) {
         let tenants = &self.with_few;
-        let mut woken = 0;
-        while woken < tenants.share(FEW) {
+        let mut left = tenants.share(FEW);
+        while left > 0 {
             let next = tenants.in_turn.borrow_mut().pop_front();
             let Some(due) = next else {
                 break;
@@ -212,8 +212,8 @@ impl Wakes {
                 self.with_many.in_turn.borrow_mut().push_back(due);
                 continue;
             }
-            let some = tenants.wake(&due, tenants.share(FEW) - woken);
-            woken += some;
+            let some = tenants.wake(&due, left);
+            left -= some;
             if some < len {
                 tenants.in_turn.borrow_mut().push_front(due);
             }

@@ -6,9 +6,9 @@ use std::time::Duration;
 use hyper::StatusCode;
 use serde::Serialize;
 
-use super::answer::{AnswerPosition, json};
+use super::answer::AnswerPosition;
 use crate::{
-    http::{Problem, Response},
+    http::{Problem, Response, json},
     hub::{ShardSilent, TenantView},
     ops::SHARD_TIMEOUT,
     protocol::{ErrorCode, TenantName, UserName},

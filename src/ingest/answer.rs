@@ -9,12 +9,10 @@ use tokio::task::yield_now;
 use super::route::Call;
 use crate::{
     event::Draft,
-    http::{Response, json_text},
+    http::{Response, json, json_text},
     hub::{PlacedEvent, Published},
     protocol::{Epoch, MessageId, Position, Topic},
 };
-
-pub(super) use crate::http::json;
 
 /// How many bytes of a batch's answer are written before others have their turn: some
 /// 0.1 ms.

@@ -156,6 +156,28 @@ impl Log {
         self.at(first.map_or(self.head, |first| first.offset - 1))
     }
 
+    /// The same as of now: what is too old may be there still.
+    #[must_use]
+    pub fn tail_at(&self, now: Instant) -> Position {
+        let too_old = self
+            .ring
+            .partition_point(|event| self.is_too_old(event, now));
+        let first = self.ring.get(too_old).map(|event| event.position());
+        self.at(first.map_or(self.head, |first| first.offset - 1))
+    }
+
+    /// Whether all that came after the position is there, and is not too old by now.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Self::read_after`].
+    pub fn has_all_after(&self, position: Position, now: Instant) -> Result<(), Gap> {
+        match self.read_after(position)?.next() {
+            Some(first) if self.is_too_old(first, now) => Err(Gap::Evicted),
+            _ => Ok(()),
+        }
+    }
+
     /// The events after the position, oldest first, each with nothing missing
     /// between it and the one before.
     ///
@@ -218,8 +240,12 @@ impl Log {
         let oldest = self.ring.front()?;
         let fits = self.ring.len() <= self.window.events
             && self.bytes <= self.window.bytes
-            && now.saturating_duration_since(oldest.placed()) < self.window.age;
+            && !self.is_too_old(oldest, now);
         if fits { None } else { self.pop_oldest() }
+    }
+
+    fn is_too_old(&self, event: &Event, now: Instant) -> bool {
+        now.saturating_duration_since(event.placed()) >= self.window.age
     }
 
     fn pop_oldest(&mut self) -> Option<Arc<Event>> {

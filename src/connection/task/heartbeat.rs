@@ -36,6 +36,7 @@ impl<S: Transport, L: Listener> Connection<S, L> {
             // let it wait.
             self.heard = now;
             self.given_up_at = None;
+            self.is_last_look = false;
         }
         let next = match self.given_up_at {
             Some(end) if now >= end && self.is_last_look => return self.end(Ending::Idle),

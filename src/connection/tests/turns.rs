@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use tokio::task::yield_now;
+use tokio::{
+    task::yield_now,
+    time::{Instant, sleep},
+};
 
 use crate::{
     connection::{
@@ -15,6 +18,10 @@ use crate::{
 
 /// More than what a tenant has in a turn.
 const MANY: usize = 1_000;
+
+/// A client is pinged after such a silence, and given up after twice as long; it has so
+/// long for a message.
+const INTERVAL: Duration = Duration::from_secs(30);
 
 /// A client whose Subscribe waits for a batch that is under way.
 async fn with_a_subscribe_that_waits() -> (Bench, Client) {
@@ -128,6 +135,58 @@ fn a_client_that_goes_while_its_subscribe_waits_leaves_nothing() {
         drop(other);
         settle().await;
         bench.check_nothing_is_left();
+    });
+}
+
+/// One that has waited for longer than a client may be silent, as would be with half a
+/// message behind it.
+async fn waited_for_long(behind: &[u8]) -> (Bench, Client) {
+    let bench = Bench::with(|config| {
+        config.client.ping_interval = INTERVAL;
+        config.client.idle_timeout = 2 * INTERVAL;
+        config.client.message_timeout = INTERVAL;
+    });
+    let mut client = bench.connect(1 << 20);
+    settle().await;
+    have_waited();
+    bench.stop_taking();
+    post(&bench).await;
+    post(&bench).await;
+    let both = [&subscribe("s", "project:p"), behind].concat();
+    client.send(both).await;
+    until_it_waits().await;
+    sleep(5 * INTERVAL + INTERVAL / 3).await;
+    assert!(client.is_served());
+    bench.take_again();
+    let heard = client.hear(2 * MANY + 1).await;
+    assert_eq!(heard.last(), Some(&Heard::Subscribed("s".to_owned())));
+    (bench, client)
+}
+
+#[test]
+fn the_silence_of_a_client_whose_subscribe_waits_begins_anew() {
+    simulate(async {
+        let (bench, mut client) = waited_for_long(b"").await;
+        let began = Instant::now();
+        let heard = client.rest_after_close().await;
+        assert_eq!(heard[0], Heard::Ping);
+        assert!(matches!(heard.last(), Some(Heard::Close(4004, _))));
+        assert!(began.elapsed() > INTERVAL);
+        assert_eq!(bench.closed("idle"), 1);
+    });
+}
+
+#[test]
+fn the_time_of_a_message_behind_a_subscribe_that_waits_begins_anew() {
+    simulate(async {
+        let next = subscribe("t", "project:q");
+        let (half, _) = next.split_at(next.len() / 2);
+        let (bench, mut client) = waited_for_long(half).await;
+        let began = Instant::now();
+        let heard = client.rest_after_close().await;
+        assert!(matches!(heard[..], [Heard::Close(4004, _)]), "{heard:?}");
+        assert!((INTERVAL / 2..=INTERVAL).contains(&began.elapsed()));
+        assert_eq!(bench.closed("unfinished"), 1);
     });
 }
 

@@ -162,6 +162,44 @@ async fn a_publisher_that_finds_no_memory_waits_for_it_and_then_gives_up() {
     assert_eq!(kept(&bench, "acme"), 1);
 }
 
+#[tokio::test(start_paused = true)]
+async fn nobody_is_closed_for_what_has_left_the_log_and_waits_to_be_dropped() {
+    let cost = cost(&Bench::new(1, WIDE)).await + 2;
+    let window = Window {
+        events: 1000,
+        ..WIDE.window
+    };
+    let limits = RegistryLimits {
+        window,
+        memory_bytes: 2500 * cost,
+        ..WIDE
+    };
+    let bench = Bench::new(1, limits);
+    let roomy = OutboxLimits {
+        frames: 10_000,
+        ..ROOMY
+    };
+    let stalled = bench.connect_with(0, "acme", "ann", roomy);
+    stalled.subscribe(&["a:1"]);
+    bench.publish("acme", drafts(10)).await;
+    stalled.unsubscribe(&["a:1"]);
+    bench.publish("acme", drafts(990)).await;
+
+    // Each has a thousand evicted, and the second is one too many.
+    let first = bench.publisher.append(&name("acme"), drafts(1000)).await;
+    let mut first = pin!(first.unwrap().acknowledged());
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(first.as_mut().poll(&mut context).is_pending());
+    let other = bench.publisher.append(&name("other"), drafts(700)).await;
+    assert!(bench.registry.is_over_memory());
+    assert!(first.as_mut().poll(&mut context).is_pending());
+    assert!(!bench.registry.is_over_memory());
+    publish_and_relieve(&bench, 1).await;
+    assert_eq!(stalled.outbox.ending(), None);
+    assert_eq!(stalled.received().len(), 10);
+    drop(other);
+}
+
 /// Publishes while the shards take, and free memory.
 async fn publish_and_relieve(bench: &Bench, count: usize) {
     let relief = futures_util::future::join_all(bench.shards.iter().map(|s| s.relieve_memory()));

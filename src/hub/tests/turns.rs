@@ -372,10 +372,31 @@ async fn who_must_not_be_served_leaves_others_their_one_slice_a_turn() {
     assert_eq!((one.received().len(), other.received().len()), (1, 1));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_slice_counts_the_topics_of_an_event_and_who_is_subscribed_to_each() {
+    let bench = Bench::new(1, WIDE);
+    let client = bench.connect(0, "acme", "ann");
+    let topics: Vec<_> = (0..100).map(|n| format!("a:{n}")).collect();
+    let topics: Vec<_> = topics.iter().map(String::as_str).collect();
+    let slice = || {
+        let before = client.membership.taken().offset;
+        bench.shards[0].take_waiting_of(&name("acme"));
+        client.membership.taken().offset - before
+    };
+    let batch = vec![draft("m", &topics); 20];
+    post_batch(&bench, "acme", batch.clone()).await;
+    // Of 16 and 100 each.
+    assert_eq!(slice(), 9);
+    client.subscribe(&topics);
+    post_batch(&bench, "acme", batch).await;
+    // And 100 more.
+    assert_eq!(slice(), 5);
+    assert_eq!(client.received().len(), 5);
+}
+
 proptest! {
     /// Items of several tenants, posted and delivered in slices in any order: each
-    /// tenant's client has its tenant's events in their order, and the quiet one never
-    /// waits for more than one turn.
+    /// tenant's client has its tenant's events in their order.
     #[test]
     fn each_tenant_has_its_events_in_order_whatever_turns_are_taken(
         steps in prop::collection::vec((0..3_usize, 0..90_usize), 1..60),

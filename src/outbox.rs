@@ -383,8 +383,6 @@ impl Outbox {
         state.wake();
     }
 
-    // In its place in `offer`, wherever that is put.
-    #[inline]
     fn is_full(&self, state: &State) -> bool {
         let limits = self.pool.limits.get();
         state.queue.len() >= limits.frames || state.bytes >= limits.bytes
@@ -396,7 +394,6 @@ impl Outbox {
     }
 
     /// The queue, with memory.
-    #[inline]
     fn queue<'a>(&self, state: &'a mut State) -> &'a mut Queue {
         if state.queue.capacity() == 0 {
             state.queue = self.pool.borrow_queue();

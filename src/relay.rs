@@ -20,6 +20,7 @@ use crate::{
     config::Config,
     connection::Alarms,
     hub::{Publisher, ShardHub},
+    ingest::Turns,
     limits::Limits,
     ops::Metrics,
     outbox::{OutboxLimits, OutboxPool},
@@ -102,6 +103,8 @@ pub struct Shard {
     pub outboxes: Rc<OutboxPool>,
     /// What wakes its connections when they are late.
     pub alarms: Rc<Alarms>,
+    /// Of the tenants whose backends call.
+    pub turns: Turns,
     /// Lent to whoever reads from a socket, for as long as that takes.
     pub read_buffer: RefCell<Box<[u8]>>,
 }
@@ -116,6 +119,7 @@ impl Shard {
             hub,
             outboxes,
             alarms: Rc::default(),
+            turns: Turns::default(),
             read_buffer: RefCell::new(vec![0; READ_BUFFER_BYTES].into()),
         }
     }

@@ -72,7 +72,7 @@ pub(crate) fn simulate<T>(test: impl Future<Output = T>) -> T {
 }
 
 /// Lets everybody do what there is to be done, without time going by.
-pub(super) async fn settle() {
+pub(crate) async fn settle() {
     for _ in 0..50 {
         yield_now().await;
     }
@@ -159,6 +159,8 @@ impl Bench {
         let taking = RefCell::new(take(hub));
         let alarms = Rc::clone(&shard.alarms);
         spawn_local(async move { alarms.run().await });
+        let turns = Rc::clone(&shard);
+        spawn_local(async move { turns.turns.run().await });
         Self {
             shard,
             registry,

@@ -32,6 +32,7 @@ pub(super) struct Fanout {
 
 impl Fanout {
     /// Offers the event to one more connection.
+    // With the outbox's part in it, which says why.
     #[inline(always)]
     fn offer(&mut self, offer: &Offer, outbox: &Rc<Outbox>, due: &mut VecDeque<Rc<Outbox>>) {
         match outbox.offer(offer) {

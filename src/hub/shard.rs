@@ -97,6 +97,13 @@ impl ShardHub {
         self.tenants.borrow().is_empty()
     }
 
+    /// Whether no tenant but this one has a connection here.
+    #[must_use]
+    pub fn has_none_beside(&self, tenant: &TenantName) -> bool {
+        let tenants = self.tenants.borrow();
+        tenants.len() <= 1 && tenants.keys().all(|name| name == tenant)
+    }
+
     /// Delivers what comes into the inbox for as long as there is somebody who could
     /// put something there, and wakes the connections that have something to write.
     pub async fn run(&self) {

@@ -11,6 +11,7 @@ mod gathered;
 mod parameters;
 mod refused;
 mod route;
+mod turns;
 
 use std::{
     cell::{Cell, RefCell},
@@ -35,6 +36,7 @@ use gathered::Gathered;
 
 #[cfg(fuzzing)]
 pub use events::fuzzing;
+pub use turns::Turns;
 
 /// How long a request's head may take, and how long a connection may be idle
 /// between two requests.

@@ -15,7 +15,6 @@ pub enum Frame {
 }
 
 impl Frame {
-    #[inline]
     pub(super) fn bytes(&self) -> &[u8] {
         match self {
             Self::Event(event) => event.frame(),
@@ -23,7 +22,6 @@ impl Frame {
         }
     }
 
-    #[inline]
     pub(super) fn is_event(&self) -> bool {
         matches!(self, Self::Event(_))
     }

@@ -322,6 +322,8 @@ impl SimulatedShard {
         );
         let alarms = Rc::clone(&started.shard.alarms);
         spawn_local(started.gate.behind(async move { alarms.run().await }));
+        let shard = Rc::clone(&started.shard);
+        spawn_local(started.gate.behind(async move { shard.turns.run().await }));
         started
     }
 

@@ -39,6 +39,8 @@ pub fn events(
         body
     };
     let mut drafts = Drafts::new(relay, batch, relay.live().config.ingest.batch_events_max)?;
-    while drafts.read_some(relay, more_topics) {}
+    while !drafts.is_read() {
+        drafts.read_some(relay, more_topics);
+    }
     drafts.finish()
 }

@@ -1,0 +1,243 @@
+//! The turns of tenants whose backends call on one shard: when so much has been done for
+//! one of them, however many connections its backends have, everybody else goes before its
+//! next. Knows no calls, and nothing of what is done.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    rc::Rc,
+};
+
+use tokio::{
+    sync::{Mutex, MutexGuard, Notify},
+    task::yield_now,
+};
+
+use crate::{hub::ShardHub, protocol::TenantName};
+
+/// How much is done for a tenant in a turn: some quarters of a microsecond.
+const WORK_A_TURN: usize = 512;
+
+/// The tenants for which something was done in this turn, or is to be.
+#[derive(Debug, Default)]
+pub struct Turns {
+    tenants: RefCell<HashMap<TenantName, Rc<Tenant>>>,
+    /// Something was done for one of them since nothing was.
+    begun: Notify,
+}
+
+/// What the calls of a tenant have in common.
+#[derive(Debug, Default)]
+struct Tenant {
+    /// What was done for it in this turn, and more than that in turns before.
+    done: Cell<usize>,
+    /// Who holds it is the next to have something done.
+    next: Mutex<()>,
+    /// Its turn is over.
+    over: Notify,
+    /// Who holds it has something done that takes long, elsewhere.
+    elsewhere: Mutex<()>,
+}
+
+impl Turns {
+    /// Ends each turn when everybody has had theirs.
+    pub async fn run(&self) {
+        loop {
+            self.begun.notified().await;
+            loop {
+                yield_now().await;
+                if !self.end_turn() {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Whether there is more to come, for what was done already.
+    fn end_turn(&self) -> bool {
+        let mut goes_on = false;
+        self.tenants.borrow_mut().retain(|_, tenant| {
+            let left = tenant.done.get().saturating_sub(WORK_A_TURN);
+            tenant.done.set(left);
+            tenant.over.notify_one();
+            goes_on |= left > 0;
+            left > 0 || Rc::strong_count(tenant) > 1
+        });
+        goes_on
+    }
+
+    /// The turns of a call for the tenant.
+    pub(super) fn of<'a>(&'a self, hub: &'a ShardHub, name: &'a TenantName) -> Turn<'a> {
+        let mut tenants = self.tenants.borrow_mut();
+        let tenant = match tenants.get(name) {
+            Some(tenant) => Rc::clone(tenant),
+            None => Rc::clone(tenants.entry(name.clone()).or_default()),
+        };
+        Turn {
+            turns: self,
+            hub,
+            name,
+            tenant,
+        }
+    }
+
+    /// Whether there is nobody who would have to wait for this tenant.
+    fn is_alone(&self, hub: &ShardHub, name: &TenantName) -> bool {
+        self.tenants.borrow().len() == 1 && hub.has_none_beside(name)
+    }
+}
+
+/// A call's part in the turns of its tenant.
+#[derive(Debug)]
+pub(super) struct Turn<'a> {
+    turns: &'a Turns,
+    hub: &'a ShardHub,
+    name: &'a TenantName,
+    tenant: Rc<Tenant>,
+}
+
+impl Turn<'_> {
+    /// Waits until something may be done for the tenant. Its calls are let in as they
+    /// came. One that is alone waits for nobody.
+    pub(super) async fn comes(&self) {
+        let done = &self.tenant.done;
+        if self.turns.is_alone(self.hub, self.name) {
+            done.set(0);
+            return;
+        }
+        let _next = self.tenant.next.lock().await;
+        while done.get() >= WORK_A_TURN {
+            self.tenant.over.notified().await;
+        }
+    }
+
+    /// Says that so much was done.
+    pub(super) fn did(&self, work: usize) {
+        let done = &self.tenant.done;
+        done.set(done.get().saturating_add(work));
+        self.turns.begun.notify_one();
+    }
+
+    /// Waits until no other call of the tenant has something done on another thread, for
+    /// as long as what comes back is held.
+    pub(super) async fn elsewhere(&self) -> MutexGuard<'_, ()> {
+        self.tenant.elsewhere.lock().await
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        // Ours, and that of the map.
+        if self.tenant.done.get() == 0 && Rc::strong_count(&self.tenant) == 2 {
+            self.turns.tenants.borrow_mut().remove(self.name);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::task::spawn_local;
+
+    use super::*;
+    use crate::{
+        connection::testing::{Bench, settle, simulate},
+        hub::Membership,
+        outbox::Outbox,
+        protocol::UserName,
+    };
+
+    fn name(tenant: &str) -> TenantName {
+        TenantName::parse(tenant).unwrap()
+    }
+
+    /// What was done, in order.
+    type Journal = Rc<RefCell<Vec<String>>>;
+
+    /// A call for the tenant that takes so many steps of so much work.
+    fn call(bench: &Bench, journal: &Journal, tenant: &str, steps: usize, work: usize) {
+        let (shard, journal) = (Rc::clone(&bench.shard), Rc::clone(journal));
+        let name = name(tenant);
+        spawn_local(async move {
+            let turn = shard.turns.of(&shard.hub, &name);
+            for _ in 0..steps {
+                turn.comes().await;
+                journal.borrow_mut().push(name.as_str().to_owned());
+                turn.did(work);
+            }
+        });
+    }
+
+    /// A client of the tenant.
+    fn connect(bench: &Bench, tenant: &str) -> Membership {
+        let outbox = Rc::new(Outbox::new(&bench.shard.outboxes));
+        let user = UserName::parse("ann").unwrap();
+        bench.shard.hub.join(&name(tenant), &user, outbox).unwrap()
+    }
+
+    fn is_empty(bench: &Bench) -> bool {
+        bench.shard.turns.tenants.borrow().is_empty()
+    }
+
+    #[test]
+    fn a_tenants_many_calls_come_after_anothers_one_when_they_have_had_their_turn() {
+        simulate(async {
+            let (bench, journal) = (Bench::new(), Journal::default());
+            let _client = connect(&bench, "quiet");
+            for _ in 0..20 {
+                call(&bench, &journal, "loud", 1, WORK_A_TURN / 4);
+            }
+            call(&bench, &journal, "quiet", 1, 10);
+            settle().await;
+            let done = journal.take();
+            assert_eq!(done.len(), 21);
+            assert_eq!(done.iter().position(|name| name == "quiet"), Some(4));
+            assert!(is_empty(&bench));
+        });
+    }
+
+    #[test]
+    fn what_takes_several_turns_at_once_is_made_up_for() {
+        simulate(async {
+            let (bench, journal) = (Bench::new(), Journal::default());
+            let _client = connect(&bench, "quiet");
+            call(&bench, &journal, "loud", 2, 5 * WORK_A_TURN);
+            call(&bench, &journal, "quiet", 4, WORK_A_TURN);
+            settle().await;
+            let done = journal.take();
+            assert_eq!(done, ["loud", "quiet", "quiet", "quiet", "quiet", "loud"]);
+            assert!(is_empty(&bench));
+        });
+    }
+
+    #[test]
+    fn a_tenant_that_is_alone_waits_for_nobody() {
+        simulate(async {
+            let (bench, journal) = (Bench::new(), Journal::default());
+            let _client = connect(&bench, "acme");
+            call(&bench, &journal, "acme", 100, WORK_A_TURN);
+            yield_now().await;
+            assert_eq!(journal.borrow().len(), 100);
+            settle().await;
+            assert!(is_empty(&bench));
+            // Now there is one of another's who might wait.
+            call(&bench, &journal, "other", 100, WORK_A_TURN);
+            yield_now().await;
+            assert_eq!(journal.borrow().len(), 101);
+        });
+    }
+
+    #[test]
+    fn each_tenant_has_one_thing_done_elsewhere_at_a_time() {
+        simulate(async {
+            let bench = Bench::new();
+            let (acme, other) = (name("acme"), name("other"));
+            let of = |name| bench.shard.turns.of(&bench.shard.hub, name);
+            let (first, second, of_other) = (of(&acme), of(&acme), of(&other));
+            let held = first.elsewhere().await;
+            let _other = of_other.elsewhere().await;
+            assert!(second.tenant.elsewhere.try_lock().is_err());
+            drop(held);
+            let _held = second.elsewhere().await;
+        });
+    }
+}

@@ -134,13 +134,14 @@ impl ShardHub {
 
     /// Delivers a slice of the tenant's, unless it has enough to write. Who has put
     /// something into the inbox on this very thread need not wait for its receipt then,
-    /// and takes no more of the thread's time than it has given it to do.
-    pub fn take_waiting_of(&self, tenant: &TenantName) {
+    /// and takes no more of the thread's time than it has given it to do. Gives what that
+    /// cost, in offers of an event to a connection.
+    pub fn take_waiting_of(&self, tenant: &TenantName) -> usize {
         self.empty_inbox();
         let here = self.tenants.borrow().get(tenant).cloned();
-        if let Some(here) = here.filter(|here| !here.due.has_full_write()) {
-            self.deliver_slice(&here);
-        }
+        here.filter(|here| !here.due.has_full_write())
+            .and_then(|here| self.deliver_slice(&here))
+            .unwrap_or_default()
     }
 
     /// Whether there is anything to do; `false` when there never will be.
@@ -194,7 +195,7 @@ impl ShardHub {
     pub fn end_all(&self, ending: impl Fn() -> Ending) {
         self.empty_inbox();
         while let Some(here) = self.next_to_serve(|_| true) {
-            while self.deliver_slice(&here) {}
+            while self.deliver_slice(&here).is_some() {}
         }
         for here in self.tenants.borrow().values() {
             here.index
@@ -242,7 +243,7 @@ impl ShardHub {
     #[cfg(test)]
     pub(super) fn take_all_of(&self, here: &Rc<TenantHere>) {
         self.empty_inbox();
-        while self.deliver_slice(here) {}
+        while self.deliver_slice(here).is_some() {}
     }
 
     /// Delivers a slice of the tenant whose turn it is, of those that `may` have one. Who
@@ -308,12 +309,12 @@ impl ShardHub {
     }
 
     /// Offers the events of the tenant's first item to the connections here that they
-    /// match, up to a bound. Whether there was one.
-    fn deliver_slice(&self, here: &Rc<TenantHere>) -> bool {
+    /// match, up to a bound. Gives what that cost, in offers, if there was one.
+    fn deliver_slice(&self, here: &Rc<TenantHere>) -> Option<usize> {
         let mut waiting = here.waiting.borrow_mut();
         let Some(Waiting { item, done, first }) = waiting.front_mut() else {
             here.nudge_awaited();
-            return false;
+            return None;
         };
         #[cfg(test)]
         here.take_position_late();
@@ -356,7 +357,7 @@ impl ShardHub {
                 waiting.shrink_to(WAITING_KEPT_ROOM_FOR);
             }
         }
-        true
+        Some(cost)
     }
 
     pub(super) fn leave(&self, here: &TenantHere) {

@@ -8,6 +8,7 @@ use super::{
     parameters::refuse_parameters,
     refused::too_many,
     route::{Path, Route, Target},
+    turns::WORK_A_TURN,
 };
 use crate::{
     auth::{IngestKey, IngestKeys},
@@ -28,8 +29,18 @@ enum Admitted {
 pub(super) async fn answer(shard: &Shard, request: Request<Incoming>) -> Result<Response, Problem> {
     match admit(&shard.relay, &request)? {
         Admitted::Publish(route, budget) => events::publish(shard, &route, &budget, request).await,
-        Admitted::Look(tenant) => admin::look(&shard.relay, &tenant).await,
-        Admitted::Disconnect(tenant, user) => admin::disconnect(&shard.relay, &tenant, &user).await,
+        Admitted::Look(tenant) => {
+            let turn = shard.turns.of(&shard.hub, &tenant);
+            turn.comes().await;
+            turn.did(WORK_A_TURN);
+            admin::look(&shard.relay, &tenant).await
+        }
+        Admitted::Disconnect(tenant, user) => {
+            let turn = shard.turns.of(&shard.hub, &tenant);
+            turn.comes().await;
+            turn.did(WORK_A_TURN);
+            admin::disconnect(&shard.relay, &tenant, &user).await
+        }
     }
 }
 

@@ -41,6 +41,12 @@ const EVENT_WORK: usize = 32;
 /// So many bytes of an envelope take as long as a topic.
 const BYTES_A_TOPIC: usize = 256;
 
+/// So many bytes of JSON, to be turned into an envelope.
+const JSON_BYTES_A_TOPIC: usize = 32;
+
+/// So many connections take as long to be offered an event.
+const OFFERS_A_TOPIC: usize = 8;
+
 /// The most bytes of JSON that the shard reads itself.
 const JSON_READ_AT_ONCE_MAX: usize = 16 * 1024;
 
@@ -58,42 +64,25 @@ pub(super) async fn publish(
     let (ingest, limits) = (&live.config.ingest, &live.config.limits);
     let query = request.uri().query();
     let parameters = Parameters::parse(query, route.call, limits.topics_per_event)?;
-    let turn = shard.turns.of(&shard.hub, &route.tenant);
-    let drafts = match route.call {
-        Call::Event => {
-            let body = body::read(request, ingest.body_max).await?;
-            turn.comes().await;
-            turn.did(EVENT_WORK + body.len() / BYTES_A_TOPIC);
-            let envelope = match format {
-                Format::Protobuf => body,
-                Format::Json => encoded(relay, &turn, body, envelope_from_json).await?,
-            };
-            vec![draft(relay, &envelope, &parameters.topics)?]
-        }
-        Call::Batch => {
-            let body = body::read(request, ingest.batch_body_max).await?;
-            turn.comes().await;
-            let batch = match format {
-                Format::Protobuf => body,
-                Format::Json => encoded(relay, &turn, body, batch_from_json).await?,
-            };
-            let mut drafts = Drafts::new(relay, &batch, ingest.batch_events_max)?;
-            loop {
-                let work = drafts.read_some(relay, &parameters.topics);
-                // As much comes behind it: the append, and what that evicts.
-                turn.did(2 * work);
-                if drafts.is_read() {
-                    break;
-                }
-                yield_now().await;
-                turn.comes().await;
-            }
-            drafts.finish()?
-        }
+    let body_max = match route.call {
+        Call::Event => ingest.body_max,
+        Call::Batch => ingest.batch_body_max,
     };
+    let posted = Posted {
+        call: route.call,
+        format,
+        body: body::read(request, body_max).await?,
+    };
+    let turn = shard.turns.of(&shard.hub, &route.tenant);
+    let drafts = drafts(relay, &turn, posted, &parameters.topics).await?;
     budget
         .charge_rest(drafts.len())
         .map_err(|exceeded| too_many(relay, exceeded))?;
+    if route.call == Call::Batch {
+        // The append is one step, and what it evicts is dropped behind it.
+        turn.comes().await;
+        turn.did(drafts.iter().map(work).sum());
+    }
     let accepted: Vec<_> = drafts.iter().map(Accepted::of).collect();
     let appended = relay
         .publisher
@@ -107,9 +96,48 @@ pub(super) async fn publish(
         .ingested(appended.new_len() as u64, appended.duplicates_len() as u64);
     // This shard's part of the receipt, at once: a backend that posts one event
     // behind the other then has many queued before the first is written.
-    shard.hub.take_waiting_of(&route.tenant);
+    turn.did(shard.hub.take_waiting_of(&route.tenant) / OFFERS_A_TOPIC);
     let published = appended.acknowledged().await;
     Ok(answer(route.call, accepted, published).await)
+}
+
+/// What is posted, in a body that is read.
+struct Posted {
+    call: Call,
+    format: Format,
+    body: Bytes,
+}
+
+/// The events of a body, which is read when it is the tenant's turn, a batch in parts.
+async fn drafts(
+    relay: &Arc<Relay>,
+    turn: &Turn<'_>,
+    posted: Posted,
+    more_topics: &[Topic],
+) -> Result<Vec<Draft>, Problem> {
+    let from_json = match posted.call {
+        Call::Event => envelope_from_json,
+        Call::Batch => batch_from_json,
+    };
+    let body = match posted.format {
+        Format::Protobuf => posted.body,
+        Format::Json => encoded(relay, turn, posted.body, from_json).await?,
+    };
+    turn.comes().await;
+    turn.did(EVENT_WORK + body.len() / BYTES_A_TOPIC);
+    if posted.call == Call::Event {
+        return Ok(vec![draft(relay, &body, more_topics)?]);
+    }
+    let events_max = relay.live().config.ingest.batch_events_max;
+    let mut drafts = Drafts::new(relay, &body, events_max)?;
+    loop {
+        turn.did(drafts.read_some(relay, more_topics));
+        if drafts.is_read() {
+            return drafts.finish();
+        }
+        yield_now().await;
+        turn.comes().await;
+    }
 }
 
 /// The bytes that the JSON says. What takes long to read is read on another thread, of
@@ -121,17 +149,30 @@ async fn encoded(
     read: fn(&Relay, &[u8]) -> Result<Vec<u8>, Problem>,
 ) -> Result<Bytes, Problem> {
     if json.len() <= JSON_READ_AT_ONCE_MAX {
+        turn.comes().await;
+        turn.did(json.len() / JSON_BYTES_A_TOPIC);
         return read(relay, &json).map(Bytes::from);
     }
-    let _elsewhere = turn.elsewhere().await;
+    let held = turn.elsewhere().await;
     let reading = Arc::clone(relay);
-    match spawn_blocking(move || read(&reading, &json)).await {
+    // Held by the thread: it goes on when this call is dropped.
+    let elsewhere = spawn_blocking(move || {
+        let bytes = read(&reading, &json);
+        drop(held);
+        bytes
+    });
+    match elsewhere.await {
         Ok(read) => read.map(Bytes::from),
         Err(error) => match error.try_into_panic() {
             Ok(panic) => resume_unwind(panic),
             Err(_) => Err(Problem::shutting_down(relay.retry_after())),
         },
     }
+}
+
+/// What it takes to read an event, in topics.
+fn work(draft: &Draft) -> usize {
+    ENVELOPE_WORK + draft.topics().len()
 }
 
 fn envelope_from_json(relay: &Relay, json: &[u8]) -> Result<Vec<u8>, Problem> {
@@ -168,21 +209,24 @@ impl<'a> Drafts<'a> {
     /// Reads as many as one may before others have their turn, and says what work that
     /// was, in topics.
     fn read_some(&mut self, relay: &Relay, more_topics: &[Topic]) -> usize {
-        let mut work = 0;
+        let mut done = 0;
         for (index, envelope) in self.envelopes.by_ref() {
-            work += ENVELOPE_WORK + envelope.len() / BYTES_A_TOPIC;
+            done += envelope.len() / BYTES_A_TOPIC;
             match draft(relay, envelope, more_topics) {
                 Ok(draft) => {
-                    work += draft.topics().len();
+                    done += work(&draft);
                     self.drafts.push(draft);
                 }
-                Err(problem) => self.errors.push(problem.of_item(index)),
+                Err(problem) => {
+                    done += ENVELOPE_WORK;
+                    self.errors.push(problem.of_item(index));
+                }
             }
-            if work >= TOPICS_A_TURN {
+            if done >= TOPICS_A_TURN {
                 break;
             }
         }
-        work
+        done
     }
 
     /// Whether none is left.
@@ -222,8 +266,62 @@ fn no_batch(error: BatchError) -> Problem {
 
 #[cfg(test)]
 mod tests {
+    use std::{cell::RefCell, rc::Rc};
+
+    use tokio::task::spawn_local;
+
     use super::*;
-    use crate::connection::testing::{Bench, simulate};
+    use crate::{
+        connection::testing::{Bench, settle, simulate},
+        protocol::TenantName,
+    };
+
+    /// A call, which is written down when its events are read.
+    fn call(bench: &Bench, journal: &Rc<RefCell<Vec<Call>>>, tenant: &str, posted: Posted) {
+        let (shard, journal) = (Rc::clone(&bench.shard), Rc::clone(journal));
+        let name = TenantName::parse(tenant).unwrap();
+        spawn_local(async move {
+            let turn = shard.turns.of(&shard.hub, &name);
+            let call = posted.call;
+            drafts(&shard.relay, &turn, posted, &[]).await.unwrap();
+            journal.borrow_mut().push(call);
+        });
+    }
+
+    #[test]
+    fn an_event_is_read_before_the_batches_that_another_tenant_has_posted_before_it() {
+        simulate(async {
+            let bench = Bench::new();
+            let journal = Rc::default();
+            let typing = r#"{"userTyping": {"projectId": "p1"}}"#;
+            let json = format!(r#"{{"messages": [{}]}}"#, [typing; 100].join(","));
+            let batch = batch_from_json(&bench.shard.relay, json.as_bytes()).unwrap();
+            let batch = Bytes::from(batch);
+            let event = || Posted {
+                call: Call::Event,
+                format: Format::Json,
+                body: Bytes::from_static(typing.as_bytes()),
+            };
+            // Who has called may call again.
+            call(&bench, &journal, "quiet", event());
+            settle().await;
+            for _ in 0..20 {
+                let posted = Posted {
+                    call: Call::Batch,
+                    format: Format::Protobuf,
+                    body: batch.clone(),
+                };
+                call(&bench, &journal, "loud", posted);
+            }
+            call(&bench, &journal, "quiet", event());
+            while journal.borrow().len() < 22 {
+                yield_now().await;
+            }
+            let events = journal.take().into_iter().enumerate();
+            let places: Vec<_> = events.filter(|(_, call)| *call == Call::Event).collect();
+            assert_eq!(places, [(0, Call::Event), (2, Call::Event)]);
+        });
+    }
 
     #[test]
     fn a_batch_is_read_in_parts_so_that_others_have_their_turn() {

@@ -6,37 +6,52 @@ use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
     rc::Rc,
+    sync::Arc,
+    time::Duration,
 };
 
 use tokio::{
-    sync::{Mutex, MutexGuard, Notify},
+    sync::{Mutex, Notify, OwnedMutexGuard},
     task::yield_now,
+    time::Instant,
 };
 
 use crate::{hub::ShardHub, protocol::TenantName};
 
-/// How much is done for a tenant in a turn: some quarters of a microsecond.
-const WORK_A_TURN: usize = 512;
+/// How much is done for a tenant in a turn, in quarters of a microsecond.
+pub(super) const WORK_A_TURN: usize = 512;
+
+/// For so long one whose backends have called may call again, and is not to wait then.
+const CALLS_AGAIN_WITHIN: Duration = Duration::from_mins(1);
 
 /// The tenants for which something was done in this turn, or is to be.
 #[derive(Debug, Default)]
 pub struct Turns {
     tenants: RefCell<HashMap<TenantName, Rc<Tenant>>>,
-    /// Something was done for one of them since nothing was.
+    callers: RefCell<Callers>,
+    /// Wakes who ends the turns.
     begun: Notify,
+}
+
+/// Whether several tenants call.
+#[derive(Debug, Default)]
+struct Callers {
+    last: Option<TenantName>,
+    /// When the last was another than the one before.
+    changed: Option<Instant>,
 }
 
 /// What the calls of a tenant have in common.
 #[derive(Debug, Default)]
 struct Tenant {
-    /// What was done for it in this turn, and more than that in turns before.
+    /// What was done for it and no turn has made up for yet.
     done: Cell<usize>,
     /// Who holds it is the next to have something done.
     next: Mutex<()>,
     /// Its turn is over.
     over: Notify,
     /// Who holds it has something done that takes long, elsewhere.
-    elsewhere: Mutex<()>,
+    elsewhere: Arc<Mutex<()>>,
 }
 
 impl Turns {
@@ -68,6 +83,7 @@ impl Turns {
 
     /// The turns of a call for the tenant.
     pub(super) fn of<'a>(&'a self, hub: &'a ShardHub, name: &'a TenantName) -> Turn<'a> {
+        self.callers.borrow_mut().calls(name);
         let mut tenants = self.tenants.borrow_mut();
         let tenant = match tenants.get(name) {
             Some(tenant) => Rc::clone(tenant),
@@ -83,7 +99,24 @@ impl Turns {
 
     /// Whether there is nobody who would have to wait for this tenant.
     fn is_alone(&self, hub: &ShardHub, name: &TenantName) -> bool {
-        self.tenants.borrow().len() == 1 && hub.has_none_beside(name)
+        self.tenants.borrow().len() == 1
+            && hub.has_none_beside(name)
+            && !self.callers.borrow_mut().are_several()
+    }
+}
+
+impl Callers {
+    fn calls(&mut self, name: &TenantName) {
+        if self.last.as_ref() != Some(name) {
+            self.changed = self.last.is_some().then(Instant::now);
+            self.last = Some(name.clone());
+        }
+    }
+
+    fn are_several(&mut self) -> bool {
+        self.changed
+            .take_if(|at| at.elapsed() >= CALLS_AGAIN_WITHIN);
+        self.changed.is_some()
     }
 }
 
@@ -97,8 +130,8 @@ pub(super) struct Turn<'a> {
 }
 
 impl Turn<'_> {
-    /// Waits until something may be done for the tenant. Its calls are let in as they
-    /// came. One that is alone waits for nobody.
+    /// Waits until something may be done for the tenant, its calls in the order in which
+    /// they came. One that is alone waits for nobody.
     pub(super) async fn comes(&self) {
         let done = &self.tenant.done;
         if self.turns.is_alone(self.hub, self.name) {
@@ -120,8 +153,8 @@ impl Turn<'_> {
 
     /// Waits until no other call of the tenant has something done on another thread, for
     /// as long as what comes back is held.
-    pub(super) async fn elsewhere(&self) -> MutexGuard<'_, ()> {
-        self.tenant.elsewhere.lock().await
+    pub(super) async fn elsewhere(&self) -> OwnedMutexGuard<()> {
+        Arc::clone(&self.tenant.elsewhere).lock_owned().await
     }
 }
 
@@ -136,7 +169,7 @@ impl Drop for Turn<'_> {
 
 #[cfg(test)]
 mod tests {
-    use tokio::task::spawn_local;
+    use tokio::{task::spawn_local, time::sleep};
 
     use super::*;
     use crate::{
@@ -223,6 +256,24 @@ mod tests {
             call(&bench, &journal, "other", 100, WORK_A_TURN);
             yield_now().await;
             assert_eq!(journal.borrow().len(), 101);
+        });
+    }
+
+    #[test]
+    fn whose_backends_have_called_within_a_minute_is_not_to_wait_when_they_call_again() {
+        simulate(async {
+            let (bench, journal) = (Bench::new(), Journal::default());
+            call(&bench, &journal, "quiet", 1, 10);
+            settle().await;
+            for done_at_once in [1, 10] {
+                journal.take();
+                call(&bench, &journal, "loud", 10, WORK_A_TURN);
+                yield_now().await;
+                assert_eq!(journal.borrow().len(), done_at_once);
+                settle().await;
+                assert_eq!(journal.borrow().len(), 10);
+                sleep(CALLS_AGAIN_WITHIN).await;
+            }
         });
     }
 

@@ -209,7 +209,7 @@ impl Log {
     pub fn last_of(&mut self, topic: &Topic, now: Instant) -> Option<Position> {
         let ring = self.ring.iter().map(|event| &**event);
         let offset = self.last_offsets.of(topic, ring, now)?;
-        Some(self.at(offset))
+        (offset > self.tail_at(now).offset).then(|| self.at(offset))
     }
 
     /// Takes out what lies outside the window. It is the caller's to drop, who may

@@ -62,6 +62,28 @@ fn what_cannot_be_read_whole_is_refused_with_the_reason() {
 }
 
 #[test]
+fn what_is_too_old_is_not_in_the_window_though_nothing_has_evicted_it() {
+    let (mut log, began) = (log(WIDE), Instant::now());
+    append(&mut log, 2, began);
+    append(&mut log, 1, began + WIDE.age / 2);
+    let topic = Topic::parse("a:1").unwrap();
+    let mut evicted = Evicted::new();
+    log.append(draft("m", &["a:2"]), began + WIDE.age / 2, &mut evicted);
+    let later = began + WIDE.age;
+    assert_eq!(log.tail_at(later), at(2));
+    assert_eq!(log.has_all_after(at(1), later), Err(Gap::Evicted));
+    assert_eq!(log.has_all_after(at(2), later), Ok(()));
+    assert_eq!(log.last_of(&topic, later), Some(at(3)));
+    let last = later + WIDE.age / 2;
+    assert_eq!(log.tail_at(last), at(4));
+    assert_eq!(log.has_all_after(at(4), last), Ok(()));
+    assert_eq!(log.last_of(&topic, last), None);
+    // It is all there still.
+    assert_eq!(offsets_after(&log, 0), Ok(vec![1, 2, 3, 4]));
+    assert!(evicted.is_empty());
+}
+
+#[test]
 fn events_leave_when_they_are_too_many_too_large_or_too_old() {
     let now = Instant::now();
     let cost = draft("m", &["a:1"])

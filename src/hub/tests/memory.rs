@@ -185,12 +185,12 @@ async fn nobody_is_closed_for_what_has_left_the_log_and_waits_to_be_dropped() {
     stalled.unsubscribe(&["a:1"]);
     bench.publish("acme", drafts(990)).await;
 
-    // Each has a thousand evicted, and the second is one too many.
+    // The first has a thousand evicted, and with the other that is too much.
     let first = bench.publisher.append(&name("acme"), drafts(1000)).await;
     let mut first = pin!(first.unwrap().acknowledged());
     let mut context = Context::from_waker(Waker::noop());
     assert!(first.as_mut().poll(&mut context).is_pending());
-    let other = bench.publisher.append(&name("other"), drafts(700)).await;
+    let other = bench.publisher.append(&name("other"), drafts(900)).await;
     assert!(bench.registry.is_over_memory());
     assert!(first.as_mut().poll(&mut context).is_pending());
     assert!(!bench.registry.is_over_memory());

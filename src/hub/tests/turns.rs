@@ -414,7 +414,7 @@ proptest! {
             let mut posted = [0_u64; 3];
             for (tenant, count) in steps {
                 match count {
-                    0 => bench.shards[0].take_waiting_of(&name(TENANTS[tenant])),
+                    0 => drop(bench.shards[0].take_waiting_of(&name(TENANTS[tenant]))),
                     1 => bench.shards[0].take_waiting(),
                     2 => assert_eq!(clients[tenant].subscribe(&["a:1"]).offset, posted[tenant]),
                     _ => {

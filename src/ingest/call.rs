@@ -30,18 +30,21 @@ pub(super) async fn answer(shard: &Shard, request: Request<Incoming>) -> Result<
     match admit(&shard.relay, &request)? {
         Admitted::Publish(route, budget) => events::publish(shard, &route, &budget, request).await,
         Admitted::Look(tenant) => {
-            let turn = shard.turns.of(&shard.hub, &tenant);
-            turn.comes().await;
-            turn.did(WORK_A_TURN);
+            take_turn(shard, &tenant).await;
             admin::look(&shard.relay, &tenant).await
         }
         Admitted::Disconnect(tenant, user) => {
-            let turn = shard.turns.of(&shard.hub, &tenant);
-            turn.comes().await;
-            turn.did(WORK_A_TURN);
+            take_turn(shard, &tenant).await;
             admin::disconnect(&shard.relay, &tenant, &user).await
         }
     }
+}
+
+/// Waits for the tenant's turn and takes all of it: every shard has work with such a call.
+async fn take_turn(shard: &Shard, tenant: &TenantName) {
+    let turn = shard.turns.of(&shard.hub, tenant);
+    turn.comes().await;
+    turn.did(WORK_A_TURN);
 }
 
 fn admit(relay: &Relay, request: &Request<Incoming>) -> Result<Admitted, Problem> {

@@ -1,10 +1,10 @@
 //! Compiles `proto/` with protox, so that no protoc is needed: the bundled
-//! schema with its annotations as a descriptor set, and Rust types for the
+//! schemas with their annotations as one descriptor set, and Rust types for the
 //! relay's own messages.
 
 use std::{env, error::Error, fs, path::PathBuf};
 
-/// The file that says which envelope the bundled schema has, beside the schema.
+/// The file that names the bundled schemas and their envelopes.
 const BUNDLED: &str = "proto/bundled.toml";
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -14,13 +14,15 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let mut schema = protox::Compiler::new(["proto"])?;
     schema.include_imports(true);
-    for entry in fs::read_dir("proto/tracker/v1")? {
-        let path = entry?.path();
-        if path
-            .extension()
-            .is_some_and(|extension| extension == "proto")
-        {
-            schema.open_file(path)?;
+    for directory in ["proto/tracker/v1", "proto/generic/v1"] {
+        for entry in fs::read_dir(directory)? {
+            let path = entry?.path();
+            if path
+                .extension()
+                .is_some_and(|extension| extension == "proto")
+            {
+                schema.open_file(path)?;
+            }
         }
     }
     // Not `file_descriptor_set()`: prost's types would drop the annotations.

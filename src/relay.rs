@@ -36,8 +36,6 @@ const READ_BUFFER_BYTES: usize = 64 * 1024;
 pub struct Relay {
     /// What a reload may change. Read through [`Relay::live`].
     pub live: ArcSwap<Live>,
-    /// The messages of the application.
-    pub schema: Arc<Schema>,
     /// The way of events into logs and shards.
     pub publisher: Publisher,
     /// How often and how many.
@@ -61,6 +59,8 @@ pub struct Relay {
 pub struct Live {
     /// What the operator decided.
     pub config: Config,
+    /// The messages of the application.
+    pub schema: Arc<Schema>,
     /// The way in for clients.
     pub authenticator: Authenticator,
     /// The keys of backends.

@@ -17,15 +17,13 @@ use crate::{
     },
     config::{self, Auth, AuthKey, AuthMode, Config, ConfigError, Ingest, Listen},
     relay::Live,
-    schema::{Schema, SchemaError},
+    schema::{Schema, SchemaError, SchemaSource},
     tls::{self, TlsError},
 };
 
 /// A configuration with everything that it names.
 #[derive(Debug)]
 pub struct Setup {
-    /// The messages of the application.
-    pub schema: Arc<Schema>,
     /// What a reload may change, the configuration itself among it.
     pub live: Live,
     /// The numbers of the groups that Unix sockets are given to.
@@ -147,12 +145,9 @@ impl Setup {
     /// When it contradicts itself, or something that it names cannot be used.
     pub fn new(config: Config) -> Result<Self, SetupError> {
         config.check()?;
-        let schema =
-            Schema::bundled().map_err(|error| Fault::at("schema")(Fault::Schema(error)))?;
         check_socket_path("ingest.listen", &config.ingest.listen)?;
         check_socket_path("ops.listen", &config.ops.listen)?;
         Ok(Self {
-            schema: Arc::new(schema),
             socket_groups: SocketGroups {
                 ingest: group("ingest.socket_group", config.ingest.socket_group.as_deref())?,
                 ops: group("ops.socket_group", config.ops.socket_group.as_deref())?,
@@ -210,11 +205,18 @@ pub fn merged_live(path: &Path, config: Config) -> Result<Live, ConfigError> {
 
 fn live(config: Config) -> Result<Live, SetupError> {
     Ok(Live {
+        schema: Arc::new(schema(&config)?),
         authenticator: authenticator(&config.auth)?,
         ingest_keys: ingest_keys(&config.ingest)?,
         tls: config.client.tls.as_ref().map(server_tls).transpose()?,
         config,
     })
+}
+
+fn schema(_config: &Config) -> Result<Schema, SetupError> {
+    SchemaSource::default()
+        .load()
+        .map_err(|error| Fault::at("schema")(Fault::Schema(error)))
 }
 
 fn server_tls(files: &config::Tls) -> Result<Arc<ServerConfig>, SetupError> {

@@ -394,11 +394,11 @@ fn shard_for(tenants: usize) -> Rc<Shard> {
         limits: sidewire::limits::Limits::new(&config),
         live: ArcSwap::from_pointee(Live {
             config,
+            schema: Arc::new(Schema::bundled().unwrap()),
             authenticator: Authenticator::Open,
             ingest_keys: IngestKeys::default(),
             tls: None,
         }),
-        schema: Arc::new(Schema::bundled().unwrap()),
         publisher,
         clock: Clock::simulated(Duration::from_secs(1_800_000_000)),
         random,

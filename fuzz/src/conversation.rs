@@ -26,7 +26,7 @@ static SUBJECTS: LazyLock<[Subject; 2]> = LazyLock::new(|| {
     let listed = ["project:p1", "sprint:*", "user:ann"]
         .map(|text| Topic::parse(text).expect("it is a topic"));
     [Grant::Everything, Grant::listed(listed)].map(|grant| Subject {
-        conversation: Conversation::new(BUNDLED.clone(), grant.clone(), TOPICS_MAX),
+        conversation: Conversation::new(grant.clone(), TOPICS_MAX),
         grant,
     })
 });
@@ -34,8 +34,8 @@ static SUBJECTS: LazyLock<[Subject; 2]> = LazyLock::new(|| {
 /// Takes one frame.
 pub fn run(frame: &[u8]) {
     for subject in SUBJECTS.iter() {
-        let action = subject.conversation.receive(frame, NOW);
-        let again = subject.conversation.receive(frame, NOW);
+        let action = subject.conversation.receive(&BUNDLED, frame, NOW);
+        let again = subject.conversation.receive(&BUNDLED, frame, NOW);
         assert_eq!(action, again, "the same frame, twice");
         match action {
             Action::Reply(reply) => check_reply(&reply, frame),

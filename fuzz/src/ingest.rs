@@ -115,11 +115,11 @@ fn relay() -> Relay {
         limits: Limits::new(&config),
         live: ArcSwap::from_pointee(Live {
             config,
+            schema: BUNDLED.clone(),
             authenticator: Authenticator::Open,
             ingest_keys: IngestKeys::new(Vec::new()).expect("none is fine"),
             tls: None,
         }),
-        schema: BUNDLED.clone(),
         publisher: hub(&registry, timeouts, &[]).0,
         clock: Clock::system(),
         random,

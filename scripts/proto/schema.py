@@ -1,5 +1,5 @@
-"""What the checks of the .proto files share: the bundled schema's envelope and
-its events, read from the compiled files."""
+"""What the checks of the .proto files share: the default bundled schema's envelope
+and its events, read from the compiled files."""
 
 import tomllib
 from pathlib import Path
@@ -22,7 +22,7 @@ def load(descriptor_set: str, bundled: str):
     for file in files.file:
         pool.AddSerializedFile(file.SerializeToString())
     own = [file.name for file in files.file if not file.name.startswith("google/")]
-    envelope = tomllib.loads(Path(bundled).read_text())["envelope"]
+    envelope = tomllib.loads(Path(bundled).read_text())["schema"][0]["envelope"]
     return pool, own, pool.FindMessageTypeByName(envelope)
 
 

@@ -186,8 +186,9 @@ async fn control_messages_go_out_and_answers_come_in() {
     let pong = wire::Pong {
         timestamp: 1,
         client_timestamp: ping.timestamp,
+        position: None,
     };
-    peer.control(Control::Pong(pong)).await;
+    peer.control(Control::Pong(pong.clone())).await;
     assert_eq!(connection.receive().await.unwrap(), Received::Pong(pong));
 }
 

@@ -102,6 +102,7 @@ async fn a_ping_goes_out_every_30_seconds() {
             let pong = wire::Pong {
                 timestamp: 0,
                 client_timestamp: ping.timestamp,
+                position: None,
             };
             peer.control(Control::Pong(pong)).await;
         }

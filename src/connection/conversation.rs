@@ -2,7 +2,7 @@
 //! in; replies, and requests that the hub must carry out, come out. Knows no
 //! socket, no clock and no other connection.
 
-use std::{collections::HashSet, hash::Hash, sync::Arc, time::Duration};
+use std::{collections::HashSet, hash::Hash, time::Duration};
 
 use prost::Message;
 
@@ -28,7 +28,6 @@ const OVER_THE_CAP_RETRY_AFTER: Duration = Duration::from_secs(60);
 /// One client's side of the protocol.
 #[derive(Debug)]
 pub struct Conversation {
-    schema: Arc<Schema>,
     grant: Grant,
     topics_per_subscribe: usize,
 }
@@ -36,7 +35,10 @@ pub struct Conversation {
 /// A frame of which it is known what it is, and whose message that is. Nothing has been
 /// done about it.
 #[derive(Debug)]
-pub struct Heard<'a>(Result<Inspected<'a>, Refusal>);
+pub struct Heard<'a> {
+    schema: &'a Schema,
+    envelope: Result<Inspected<'a>, Refusal>,
+}
 
 /// What a message is, as far as it matters to whom it is charged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,9 +78,8 @@ impl Conversation {
     /// A conversation with a client that may subscribe to what the grant holds,
     /// and to `topics_per_subscribe` topics in one message.
     #[must_use]
-    pub fn new(schema: Arc<Schema>, grant: Grant, topics_per_subscribe: usize) -> Self {
+    pub fn new(grant: Grant, topics_per_subscribe: usize) -> Self {
         Self {
-            schema,
             grant,
             topics_per_subscribe,
         }
@@ -91,14 +92,17 @@ impl Conversation {
 
     /// Takes a frame's bytes. `now` is the time in Unix seconds.
     #[must_use]
-    pub fn receive(&self, frame: &[u8], now: i64) -> Action {
-        self.act(self.hear(frame), now)
+    pub fn receive(&self, schema: &Schema, frame: &[u8], now: i64) -> Action {
+        self.act(Self::hear(schema, frame), now)
     }
 
     /// Looks at a frame's bytes, to see what it is.
     #[must_use]
-    pub fn hear<'a>(&'a self, frame: &'a [u8]) -> Heard<'a> {
-        Heard(self.inspect(frame))
+    pub fn hear<'a>(schema: &'a Schema, frame: &'a [u8]) -> Heard<'a> {
+        Heard {
+            schema,
+            envelope: inspect(schema, frame),
+        }
     }
 
     /// Says what is to be done about it. `now` is the time in Unix seconds.
@@ -106,37 +110,31 @@ impl Conversation {
     pub fn act(&self, heard: Heard<'_>, now: i64) -> Action {
         let understand = |envelope: Inspected<'_>| {
             let id = envelope.message_id.unwrap_or_default();
-            self.understand(&envelope, now)
+            self.understand(heard.schema, &envelope, now)
                 .map_err(|refusal| refusal.of(id))
         };
         heard
-            .0
+            .envelope
             .and_then(understand)
             .unwrap_or_else(|refusal| Action::Reply(Reply::Error(refusal)))
     }
 
-    fn inspect<'a>(&'a self, frame: &'a [u8]) -> Result<Inspected<'a>, Refusal> {
-        let envelope = self
-            .schema
-            .inspect(frame)
-            .map_err(|error| undecodable(frame, &error))?;
-        match envelope.message_id.map(MessageId::parse) {
-            // Its id is not repeated: it is what is wrong.
-            Some(Err(error)) => Err(Refusal::invalid(
-                "message_id",
-                format!("message_id {error}"),
-            )),
-            Some(Ok(_)) | None => Ok(envelope),
-        }
-    }
-
-    fn understand(&self, envelope: &Inspected<'_>, now: i64) -> Result<Action, Refusal> {
+    fn understand(
+        &self,
+        schema: &Schema,
+        envelope: &Inspected<'_>,
+        now: i64,
+    ) -> Result<Action, Refusal> {
         let Some(payload) = &envelope.payload else {
             return Err(Refusal::invalid("payload", "the envelope has no payload"));
         };
         match payload.kind {
-            PayloadKind::Control(Control::Subscribe) => self.subscribe(envelope, payload),
-            PayloadKind::Control(Control::Unsubscribe) => self.unsubscribe(envelope, payload),
+            PayloadKind::Control(Control::Subscribe) => {
+                self.subscribe(schema.subscribe_lists(), envelope, payload)
+            }
+            PayloadKind::Control(Control::Unsubscribe) => {
+                self.unsubscribe(schema.unsubscribe_lists(), envelope, payload)
+            }
             PayloadKind::Control(Control::Ping) => pong(payload, now),
             PayloadKind::Control(_) | PayloadKind::Event { .. } => Err(Refusal::invalid(
                 payload.name,
@@ -147,11 +145,11 @@ impl Conversation {
 
     fn subscribe(
         &self,
+        lists: &IdLists,
         envelope: &Inspected<'_>,
         payload: &Payload<'_>,
     ) -> Result<Action, Refusal> {
         let fields = wire::Subscribe::decode(payload.bytes).map_err(|_| undecoded(payload))?;
-        let lists = self.schema.subscribe_lists();
         let mut request = self.topics_request(envelope, payload, lists, &fields.topics)?;
         request.resume_from = fields.resume_from;
         let refused = request.topics.iter().find_map(|topic| self.refuse(topic));
@@ -163,11 +161,11 @@ impl Conversation {
 
     fn unsubscribe(
         &self,
+        lists: &IdLists,
         envelope: &Inspected<'_>,
         payload: &Payload<'_>,
     ) -> Result<Action, Refusal> {
         let fields = wire::Unsubscribe::decode(payload.bytes).map_err(|_| undecoded(payload))?;
-        let lists = self.schema.unsubscribe_lists();
         self.topics_request(envelope, payload, lists, &fields.topics)
             .map(Action::Unsubscribe)
     }
@@ -242,7 +240,11 @@ impl Heard<'_> {
     /// What it is.
     #[must_use]
     pub fn kind(&self) -> Kind {
-        let payload = self.0.as_ref().ok().and_then(|it| it.payload.as_ref());
+        let payload = self
+            .envelope
+            .as_ref()
+            .ok()
+            .and_then(|it| it.payload.as_ref());
         match payload.map(|payload| &payload.kind) {
             Some(PayloadKind::Control(Control::Subscribe)) => Kind::Subscribe,
             Some(PayloadKind::Control(Control::Unsubscribe)) => Kind::Unsubscribe,
@@ -254,7 +256,7 @@ impl Heard<'_> {
     /// The answer when it is one too many, so that nothing is done about it.
     #[must_use]
     pub fn too_many(&self, exceeded: Exceeded) -> Action {
-        let id = match &self.0 {
+        let id = match &self.envelope {
             Ok(envelope) => envelope.message_id.unwrap_or_default(),
             Err(refusal) => &refusal.request_message_id,
         };
@@ -358,6 +360,20 @@ where
         .collect()
 }
 
+fn inspect<'a>(schema: &'a Schema, frame: &'a [u8]) -> Result<Inspected<'a>, Refusal> {
+    let envelope = schema
+        .inspect(frame)
+        .map_err(|error| undecodable(frame, &error))?;
+    match envelope.message_id.map(MessageId::parse) {
+        // Its id is not repeated: it is what is wrong.
+        Some(Err(error)) => Err(Refusal::invalid(
+            "message_id",
+            format!("message_id {error}"),
+        )),
+        Some(Ok(_)) | None => Ok(envelope),
+    }
+}
+
 /// The refusal of a frame that the walk refused. Where only its content is at
 /// fault, its message id can be told all the same.
 fn undecodable(frame: &[u8], error: &WireError) -> Refusal {
@@ -401,6 +417,7 @@ fn pong(payload: &Payload<'_>, now: i64) -> Result<Action, Refusal> {
     Ok(Action::Reply(Reply::Pong(wire::Pong {
         timestamp: now,
         client_timestamp: ping.timestamp,
+        position: None,
     })))
 }
 

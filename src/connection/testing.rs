@@ -143,10 +143,10 @@ impl Bench {
             live: ArcSwap::from_pointee(Live {
                 config,
                 authenticator: Authenticator::Open,
+                schema: Arc::clone(&SCHEMA),
                 ingest_keys: IngestKeys::new(Vec::new()).unwrap(),
                 tls: None,
             }),
-            schema: Arc::clone(&SCHEMA),
             publisher,
             clock: Clock::simulated(NOW),
             random,
@@ -187,6 +187,7 @@ impl Bench {
         relay.live.store(Arc::new(Live {
             config,
             authenticator: Authenticator::Open,
+            schema: Arc::clone(&live.schema),
             ingest_keys: live.ingest_keys.clone(),
             tls: None,
         }));

@@ -17,7 +17,8 @@ pub(super) fn draft(
     envelope: &[u8],
     more_topics: &[Topic],
 ) -> Result<Draft, Problem> {
-    let mut inspected = relay
+    let live = relay.live();
+    let mut inspected = live
         .schema
         .inspect(envelope)
         .map_err(|error| Problem::invalid(error.to_string()).with_field(error.field()))?;
@@ -29,7 +30,7 @@ pub(super) fn draft(
         mem::take(&mut inspected.topics),
         &inspected.extra_topics,
         more_topics,
-        relay.live().config.limits.topics_per_event,
+        live.config.limits.topics_per_event,
     )?;
     let message_id = match inspected.message_id {
         Some(text) => MessageId::parse(text).map_err(|error| refuse("message_id", error))?,

@@ -176,11 +176,19 @@ fn work(draft: &Draft) -> usize {
 }
 
 fn envelope_from_json(relay: &Relay, json: &[u8]) -> Result<Vec<u8>, Problem> {
-    relay.schema.envelope_from_json(json).map_err(no_json)
+    relay
+        .live()
+        .schema
+        .envelope_from_json(json)
+        .map_err(no_json)
 }
 
 fn batch_from_json(relay: &Relay, json: &[u8]) -> Result<Vec<u8>, Problem> {
-    relay.schema.batch_from_json(json).map_err(no_json_batch)
+    relay
+        .live()
+        .schema
+        .batch_from_json(json)
+        .map_err(no_json_batch)
 }
 
 /// What becomes of the envelopes of a batch.
@@ -193,6 +201,7 @@ struct Drafts<'a> {
 impl<'a> Drafts<'a> {
     fn new(relay: &Relay, batch: &'a [u8], events_max: usize) -> Result<Self, Problem> {
         let envelopes = relay
+            .live()
             .schema
             .batch_messages(batch, events_max)
             .map_err(no_batch)?;

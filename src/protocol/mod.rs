@@ -3,6 +3,7 @@
 
 pub mod close;
 pub mod code;
+pub mod encoding;
 pub mod frame;
 pub mod name;
 pub mod position;
@@ -21,6 +22,7 @@ pub mod wire {
 }
 
 pub use code::ErrorCode;
+pub use encoding::Encoding;
 pub use name::{MessageId, NameError, TenantName, UserName};
 pub use position::{Epoch, Position};
 pub use topic::{Topic, TopicError};

@@ -248,6 +248,7 @@ mod tests {
         let reply = Reply::Pong(wire::Pong {
             timestamp: 5,
             client_timestamp: -1,
+            position: None,
         });
         assert_golden(&reply, "7a 0d 08 05 10 ff ff ff ff ff ff ff ff ff 01");
     }

@@ -13,6 +13,20 @@ use super::compile::SchemaError;
 const TOPIC: (&str, u32) = ("sidewire.v1.topic", 50510);
 const CLIENT_PUBLISH: (&str, u32) = ("sidewire.v1.client_publish", 50511);
 const SENDER: (&str, u32) = ("sidewire.v1.sender", 50512);
+const PRESENCE: (&str, u32) = ("sidewire.v1.presence", 50513);
+const ABSENT: (&str, u32) = ("sidewire.v1.absent", 50514);
+
+/// The option's value for a field whose values are whole topics.
+const WHOLE_TOPIC: &str = "*";
+
+/// How the values of an annotated field give topics.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum TopicSource {
+    /// A value is the id of a topic of this kind.
+    Kind(String),
+    /// A value is a topic, `kind:id`.
+    Whole,
+}
 
 /// A field as a message or an extension of it declares it.
 pub(super) struct Declared {
@@ -72,11 +86,13 @@ pub(super) fn declared(message: &MessageDescriptor) -> Vec<Declared> {
         .collect()
 }
 
-/// The three options, as one pool declares them.
+/// The options, as one pool declares them.
 pub(super) struct Annotations {
     topic: Option<ExtensionDescriptor>,
     client_publish: Option<ExtensionDescriptor>,
     sender: Option<ExtensionDescriptor>,
+    presence: Option<ExtensionDescriptor>,
+    absent: Option<ExtensionDescriptor>,
 }
 
 impl Annotations {
@@ -87,34 +103,51 @@ impl Annotations {
             topic: option(pool, TOPIC, &Kind::String)?,
             client_publish: option(pool, CLIENT_PUBLISH, &Kind::Bool)?,
             sender: option(pool, SENDER, &Kind::Bool)?,
+            presence: option(pool, PRESENCE, &Kind::Bool)?,
+            absent: option(pool, ABSENT, &Kind::String)?,
         };
         for message in pool.all_messages() {
             let client_publish = annotations.client_publish(&message);
             for field in declared(&message) {
                 annotations.check_topic(&field)?;
                 annotations.check_sender(&field, client_publish)?;
+                annotations.check_absent(&field, annotations.presence(&message))?;
             }
         }
         Ok(annotations)
     }
 
-    /// The kind of the topics whose ids the field holds.
-    pub(super) fn topic(&self, field: &Declared) -> Option<String> {
-        let value = field.options.get_extension(self.topic.as_ref()?);
-        let set = field.options.has_extension(self.topic.as_ref()?);
-        set.then(|| value.as_str().map(str::to_owned))?
+    /// How the field's values give topics; `None` where it is not annotated.
+    pub(super) fn topic(&self, field: &Declared) -> Option<TopicSource> {
+        let kind = text(&field.options, self.topic.as_ref())?;
+        Some(if kind == WHOLE_TOPIC {
+            TopicSource::Whole
+        } else {
+            TopicSource::Kind(kind)
+        })
     }
 
     /// Whether clients may send the message as a payload.
     pub(super) fn client_publish(&self, message: &MessageDescriptor) -> bool {
-        is_true(&message.options(), self.client_publish.as_ref())
+        is_true(&message.options(), self.client_publish.as_ref()) || self.presence(message)
+    }
+
+    /// Whether the relay remembers the message as a user's presence.
+    pub(super) fn presence(&self, message: &MessageDescriptor) -> bool {
+        is_true(&message.options(), self.presence.as_ref())
     }
 
     fn check_topic(&self, field: &Declared) -> Result<(), SchemaError> {
-        let Some(kind) = self.topic(field) else {
+        let Some(source) = self.topic(field) else {
             return Ok(());
         };
         let name = || field.full_name.clone();
+        if field.kind != Kind::String {
+            return Err(SchemaError::TopicNotString { field: name() });
+        }
+        let TopicSource::Kind(kind) = source else {
+            return Ok(());
+        };
         check_kind(&kind).map_err(|_| SchemaError::BadKind {
             field: name(),
             kind: kind.clone(),
@@ -122,15 +155,15 @@ impl Annotations {
         if kind == TENANT_KIND {
             return Err(SchemaError::TenantKind { field: name() });
         }
-        if field.kind != Kind::String {
-            return Err(SchemaError::TopicNotString { field: name() });
-        }
         Ok(())
     }
 
     fn check_sender(&self, field: &Declared, client_publish: bool) -> Result<(), SchemaError> {
         let sender = is_true(&field.options, self.sender.as_ref());
-        let fits = field.kind == Kind::String && !field.is_repeated && client_publish;
+        let fits = field.kind == Kind::String
+            && !field.is_repeated
+            && field.oneof.is_none()
+            && client_publish;
         if sender && !fits {
             return Err(SchemaError::BadSender {
                 field: field.full_name.clone(),
@@ -138,6 +171,32 @@ impl Annotations {
         }
         Ok(())
     }
+
+    fn check_absent(&self, field: &Declared, presence: bool) -> Result<(), SchemaError> {
+        let Some(value) = text(&field.options, self.absent.as_ref()) else {
+            return Ok(());
+        };
+        let has_value = match &field.kind {
+            Kind::Bool => matches!(value.as_str(), "true" | "false"),
+            Kind::String => true,
+            Kind::Enum(kind) => kind.get_value_by_name(&value).is_some(),
+            _ => false,
+        };
+        if has_value && presence && !field.is_repeated && field.oneof.is_none() {
+            return Ok(());
+        }
+        Err(SchemaError::BadAbsent {
+            field: field.full_name.clone(),
+            value,
+        })
+    }
+}
+
+fn text(options: &DynamicMessage, option: Option<&ExtensionDescriptor>) -> Option<String> {
+    let option = option?;
+    let value = options.get_extension(option);
+    let is_set = options.has_extension(option);
+    is_set.then(|| value.as_str().map(str::to_owned))?
 }
 
 fn is_true(options: &DynamicMessage, option: Option<&ExtensionDescriptor>) -> bool {

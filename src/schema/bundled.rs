@@ -1,4 +1,4 @@
-//! The schema that the program carries in itself, and what goes with it.
+//! The schemas that the program carries in itself, and examples of their use.
 
 use prost_reflect::DescriptorPool;
 use serde::Deserialize;
@@ -8,28 +8,71 @@ use super::{Schema, compile::SchemaError};
 const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/bundled.binpb"));
 const ABOUT: &str = include_str!(concat!(env!("OUT_DIR"), "/bundled.toml"));
 
-/// What `proto/bundled.toml` says of the bundled schema.
+/// The file `proto/bundled.toml`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct About {
+    schema: Vec<Bundled>,
+}
+
+/// What `proto/bundled.toml` says about one bundled schema.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Bundled {
+    /// The name by which the configuration picks it.
+    pub name: String,
     /// The envelope's full name.
     pub envelope: String,
     /// A topic for examples.
     pub sample_topic: String,
     /// An event that relates to it, as proto3 JSON without a single quote.
     pub sample_event: String,
+    /// The sample event names no topic itself: the call that posts it has to.
+    #[serde(default)]
+    pub topic_in_call: bool,
 }
 
 impl Bundled {
-    /// Reads the embedded file.
+    /// Every bundled schema, the default first.
+    ///
+    /// # Errors
+    ///
+    /// Never in a program that passed its tests.
+    pub fn all() -> Result<Vec<Self>, SchemaError> {
+        let about: About = toml::from_str(ABOUT).map_err(|error| SchemaError::Bundled {
+            reason: error.to_string(),
+        })?;
+        Ok(about.schema)
+    }
+
+    /// The schema that serves where no other is configured.
     ///
     /// # Errors
     ///
     /// Never in a program that passed its tests.
     pub fn load() -> Result<Self, SchemaError> {
-        toml::from_str(ABOUT).map_err(|error| SchemaError::Bundled {
-            reason: error.to_string(),
-        })
+        Self::all()?
+            .into_iter()
+            .next()
+            .ok_or_else(|| SchemaError::Bundled {
+                reason: "proto/bundled.toml names no schema".to_owned(),
+            })
+    }
+
+    /// The schema of this name.
+    ///
+    /// # Errors
+    ///
+    /// When there is none.
+    pub fn named(name: &str) -> Result<Self, SchemaError> {
+        let all = Self::all()?;
+        let known: Vec<_> = all.iter().map(|schema| schema.name.clone()).collect();
+        all.into_iter()
+            .find(|schema| schema.name == name)
+            .ok_or_else(|| SchemaError::NotBundled {
+                name: name.to_owned(),
+                known: known.join(", "),
+            })
     }
 
     /// Compiles the schema.

@@ -81,8 +81,12 @@ impl Collect<'_> {
         match (field.shape, value) {
             (Shape::Message(index), Value::Message(message)) => self.message(index, message),
             (Shape::String, Value::String(id)) => {
-                let kind = field.topic.as_deref().unwrap_or_default();
-                self.topics.add(kind, id).map_err(WireError::unplaced)
+                let Some(source) = &field.topic else {
+                    return Ok(());
+                };
+                self.topics
+                    .add_value(source, id)
+                    .map_err(WireError::unplaced)
             }
             _ => Ok(()),
         }

@@ -21,6 +21,14 @@ pub enum SchemaError {
         /// In what way.
         reason: String,
     },
+    /// No bundled schema has this name.
+    #[error("there is no bundled schema `{name}`; there are {known}")]
+    NotBundled {
+        /// The name that was asked for.
+        name: String,
+        /// The names of those that there are.
+        known: String,
+    },
     /// The descriptors contradict each other.
     #[error("the descriptors are broken: {0}")]
     Descriptors(#[from] DescriptorError),
@@ -118,6 +126,16 @@ pub enum SchemaError {
     BadSender {
         /// The field.
         field: String,
+    },
+    /// The value that means "not there" is declared where the relay cannot set it.
+    #[error(
+        "{field} is annotated with absent = `{value}`, so it must be a singular enum, bool or string field of a message with presence, in no oneof, and have that value"
+    )]
+    BadAbsent {
+        /// The field.
+        field: String,
+        /// The value.
+        value: String,
     },
     /// A field of a subscription message is neither a list of ids nor the
     /// relay's.

@@ -6,7 +6,7 @@ use prost_reflect::{Kind, MessageDescriptor};
 use crate::protocol::topic::{TENANT_KIND, USER_KIND};
 
 use super::{
-    annotations::{Annotations, Declared, declared},
+    annotations::{Annotations, Declared, TopicSource, declared},
     compile::SchemaError,
     error::{Fault, WireError},
     relay_fields::{LIST_NUMBERS, is_relays_in_lists},
@@ -86,12 +86,15 @@ fn id<'a>(payload: &'a [u8], field: &RawField) -> Result<&'a str, WireError> {
 }
 
 fn list(field: &Declared, annotations: &Annotations) -> Result<IdList, SchemaError> {
-    let kind = annotations
+    let source = annotations
         .topic(field)
-        .filter(|_| field.is_repeated && LIST_NUMBERS.contains(&field.number))
-        .ok_or_else(|| SchemaError::BadList {
+        .filter(|_| field.is_repeated && LIST_NUMBERS.contains(&field.number));
+    // A list of whole topics is field 16.
+    let Some(TopicSource::Kind(kind)) = source else {
+        return Err(SchemaError::BadList {
             field: field.full_name.clone(),
-        })?;
+        });
+    };
     if matches!(kind.as_str(), USER_KIND | TENANT_KIND) {
         return Err(SchemaError::ImplicitList {
             field: field.full_name.clone(),

@@ -20,6 +20,7 @@ mod json_names;
 mod lists;
 mod payload;
 mod relay_fields;
+mod source;
 mod specimen;
 mod table;
 mod topics;
@@ -47,6 +48,7 @@ pub use self::{
     inspected::{Inspected, Payload},
     lists::{IdList, IdLists},
     payload::{Control, PayloadKind, PayloadType},
+    source::SchemaSource,
     specimen::Specimen,
 };
 
@@ -252,6 +254,16 @@ impl Schema {
         let message = DynamicMessage::decode(self.envelope.clone(), envelope)
             .map_err(|error| JsonError::new(None, error))?;
         json::render(&message)
+    }
+
+    /// The envelope as the text of its canonical proto3 JSON, without white space. The
+    /// same bytes give the same text.
+    ///
+    /// # Errors
+    ///
+    /// As for [`envelope_to_json`](Self::envelope_to_json).
+    pub fn envelope_to_json_text(&self, envelope: &[u8]) -> Result<String, JsonError> {
+        Ok(self.envelope_to_json(envelope)?.to_string())
     }
 }
 

@@ -27,6 +27,10 @@ pub enum Control {
     Error,
     /// Several envelopes in one.
     Batch,
+    /// Replaces the token of a connection.
+    Authenticate,
+    /// The answer to it.
+    Authenticated,
 }
 
 impl Control {
@@ -41,6 +45,8 @@ impl Control {
             number::PONG => Self::Pong,
             number::ERROR => Self::Error,
             number::BATCH => Self::Batch,
+            number::AUTHENTICATE => Self::Authenticate,
+            number::AUTHENTICATED => Self::Authenticated,
             _ => return None,
         })
     }

@@ -22,6 +22,8 @@ pub(super) mod number {
     pub(in crate::schema) const ERROR: u32 = 16;
     pub(in crate::schema) const BATCH: u32 = 17;
     pub(in crate::schema) const TOPICS: u32 = 18;
+    pub(in crate::schema) const AUTHENTICATE: u32 = 19;
+    pub(in crate::schema) const AUTHENTICATED: u32 = 20;
 }
 
 /// Whether a number of the envelope belongs to the relay.
@@ -29,9 +31,10 @@ pub(super) fn is_relays(number: u32) -> bool {
     number == number::MESSAGE_ID || (8..=31).contains(&number)
 }
 
-/// Whether a number of the envelope is one that the relay has no use for yet.
+/// Whether a number of the envelope is the relay's and need not be declared. What has
+/// one that is not declared is refused.
 pub(super) fn is_reserved(number: u32) -> bool {
-    (19..=31).contains(&number)
+    (number::AUTHENTICATE..=31).contains(&number)
 }
 
 /// The schema's own numbers in the subscription messages.
@@ -113,6 +116,20 @@ const PAYLOADS: [RelayField; 7] = [
 
 const BATCH: RelayField = one(number::BATCH, "batch", Type::Own);
 
+/// Payloads that a schema may leave out.
+const OPTIONAL_PAYLOADS: [RelayField; 2] = [
+    one(
+        number::AUTHENTICATE,
+        "authenticate",
+        Type::Message("sidewire.v1.Authenticate"),
+    ),
+    one(
+        number::AUTHENTICATED,
+        "authenticated",
+        Type::Message("sidewire.v1.Authenticated"),
+    ),
+];
+
 /// What lies in the relay's payloads, by the envelope's number.
 const WITHIN: [(u32, &[RelayField]); 8] = [
     (
@@ -177,6 +194,12 @@ pub(super) fn check(envelope: &MessageDescriptor) -> Result<(), SchemaError> {
     for wanted in &PAYLOADS {
         let field = check_field(envelope, wanted)?;
         check_oneof(&field, Some(PAYLOAD))?;
+    }
+    for wanted in &OPTIONAL_PAYLOADS {
+        if envelope.get_field(wanted.number).is_some() {
+            let field = check_field(envelope, wanted)?;
+            check_oneof(&field, Some(PAYLOAD))?;
+        }
     }
     for (number, wanted) in &WITHIN {
         message_of(envelope, *number).map_or(Ok(()), |inner| check_within(&inner, wanted))?;
@@ -272,7 +295,8 @@ fn check_batch(envelope: &MessageDescriptor) -> Result<(), SchemaError> {
 fn check_rest(envelope: &MessageDescriptor) -> Result<(), SchemaError> {
     for field in envelope.fields() {
         let full_name = field.full_name().to_owned();
-        if is_reserved(field.number()) {
+        let is_optional = |it: &RelayField| it.number == field.number();
+        if is_reserved(field.number()) && !OPTIONAL_PAYLOADS.iter().any(is_optional) {
             return Err(SchemaError::ReservedNumber { field: full_name });
         }
         let payload = field

@@ -4,6 +4,7 @@
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 
 use super::{
+    annotations::TopicSource,
     payload::{PayloadKind, PayloadType},
     relay_fields::is_relays,
     table::{Field, Shape, Table, TypeIndex},
@@ -17,6 +18,9 @@ const DEPTH_MAX: usize = 8;
 /// empty value.
 const UNKNOWN_BYTES_MIN: usize = 3;
 
+/// The kind of the topics where the annotated field holds whole topics.
+const WHOLE_TOPIC_KIND: &str = "bench";
+
 /// What stands in the padding.
 const PADDING: u8 = b'x';
 
@@ -24,6 +28,8 @@ const PADDING: u8 = b'x';
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Specimen {
     kind: String,
+    /// The annotated field holds the topic, not its id.
+    is_whole: bool,
     /// The fields' numbers, from the payload's in the envelope to the annotated one's.
     path: Vec<u32>,
     /// A text beside the annotated field, to put the padding in.
@@ -43,11 +49,15 @@ impl Specimen {
         let events: Vec<_> = events.filter_map(|it| envelope.field(it.number)).collect();
         (1..=DEPTH_MAX).find_map(|depth| {
             let mut found = events.iter().filter_map(|event| {
-                let (mut path, annotated, padded) = below(table, event, depth)?;
+                let (mut path, source, padded) = below(table, event, depth)?;
                 path.push(event.number);
                 path.reverse();
                 Some(Self {
-                    kind: annotated.topic.clone()?,
+                    kind: match source {
+                        TopicSource::Kind(kind) => kind.clone(),
+                        TopicSource::Whole => WHOLE_TOPIC_KIND.to_owned(),
+                    },
+                    is_whole: *source == TopicSource::Whole,
                     path,
                     padded: padded.map(|it| it.number),
                     unknown,
@@ -88,7 +98,11 @@ impl Specimen {
 
     fn payload(&self, id: &str, padding: usize) -> Vec<u8> {
         let (annotated, outer) = self.path.split_last().unwrap_or((&0, &[]));
-        let mut message = delimited(*annotated, id.as_bytes());
+        let mut message = if self.is_whole {
+            delimited(*annotated, format!("{}:{id}", self.kind).as_bytes())
+        } else {
+            delimited(*annotated, id.as_bytes())
+        };
         if let (Some(number), 1..) = (self.padded, padding) {
             message.extend(delimited(number, &vec![PADDING; padding]));
         }
@@ -112,36 +126,42 @@ impl Specimen {
 }
 
 /// The way from the field down to an annotated one, `depth` levels below: their
-/// numbers, the last one first; the annotated one, and a text beside it.
+/// numbers, the last one first; how the annotated one gives topics, and a text beside it.
 fn below<'t>(
     table: &'t Table,
     field: &Field,
     depth: usize,
-) -> Option<(Vec<u32>, &'t Field, Option<&'t Field>)> {
+) -> Option<(Vec<u32>, &'t TopicSource, Option<&'t Field>)> {
     let Shape::Message(index) = field.shape else {
         return None;
     };
     if depth == 1 {
-        let (annotated, padded) = annotated(table, index)?;
-        return Some((vec![annotated.number], annotated, padded));
+        let (number, source, padded) = annotated(table, index)?;
+        return Some((vec![number], source, padded));
     }
     table.get(index)?.fields().find_map(|inner| {
-        let (mut path, annotated, padded) = below(table, inner, depth - 1)?;
+        let (mut path, source, padded) = below(table, inner, depth - 1)?;
         path.push(inner.number);
-        Some((path, annotated, padded))
+        Some((path, source, padded))
     })
 }
 
-fn annotated(table: &Table, index: TypeIndex) -> Option<(&Field, Option<&Field>)> {
+fn annotated(table: &Table, index: TypeIndex) -> Option<(u32, &TopicSource, Option<&Field>)> {
     let is_text = |field: &&Field| field.shape == Shape::String;
     let fields = || table.get(index).into_iter().flat_map(|it| it.fields());
     // Nobody can subscribe to the topics of a user.
-    let subscribable = |field: &&Field| field.topic.as_ref().is_some_and(|it| it != USER_KIND);
-    let annotated = fields().filter(is_text).find(subscribable)?;
+    let subscribable = |source: &&TopicSource| match source {
+        TopicSource::Kind(kind) => kind != USER_KIND,
+        TopicSource::Whole => true,
+    };
+    let (number, source) = fields().filter(is_text).find_map(|field| {
+        let source = field.topic.as_ref().filter(subscribable)?;
+        Some((field.number, source))
+    })?;
     let padded = fields()
         .filter(is_text)
         .find(|field| field.topic.is_none() && !field.is_in_oneof() && !field.is_list());
-    Some((annotated, padded))
+    Some((number, source, padded))
 }
 
 fn delimited(number: u32, value: &[u8]) -> Vec<u8> {

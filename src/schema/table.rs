@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use prost_reflect::{Kind, MessageDescriptor};
 
 use super::{
-    annotations::{Annotations, Declared, declared},
+    annotations::{Annotations, Declared, TopicSource, declared},
     compile::SchemaError,
     relay_fields::{PAYLOAD, is_relays},
 };
@@ -39,8 +39,8 @@ pub(super) struct Field {
     pub(super) name: String,
     pub(super) shape: Shape,
     pub(super) is_repeated: bool,
-    /// The kind of the topics whose ids it holds.
-    pub(super) topic: Option<String>,
+    /// How its values give topics, where they do.
+    pub(super) topic: Option<TopicSource>,
     /// Whether it or something below it is annotated.
     pub(super) is_routing: bool,
     /// A bit that the field shares with those by which its value can be replaced

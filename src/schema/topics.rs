@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use crate::protocol::Topic;
 
-use super::error::Fault;
+use super::{annotations::TopicSource, error::Fault};
 
 /// Up to so many topics are compared one by one, which costs less than hashing.
 const COMPARED_MAX: usize = 16;
@@ -18,8 +18,24 @@ pub(super) struct Topics {
 }
 
 impl Topics {
+    /// Adds the topic that a value of an annotated field gives; an empty value gives none.
+    pub(super) fn add_value(&mut self, source: &TopicSource, value: &str) -> Result<(), Fault> {
+        match source {
+            TopicSource::Kind(kind) => self.add(kind, value),
+            TopicSource::Whole if value.is_empty() => Ok(()),
+            TopicSource::Whole => {
+                let topic = Topic::parse(value).map_err(Fault::Topic)?;
+                match topic.is_everyone() {
+                    true if self.list.contains(&topic) => Ok(()),
+                    true => self.add_new(topic),
+                    false => self.add(topic.kind(), topic.id()),
+                }
+            }
+        }
+    }
+
     /// Adds `kind:id`; an empty id names nothing.
-    pub(super) fn add(&mut self, kind: &str, id: &str) -> Result<(), Fault> {
+    fn add(&mut self, kind: &str, id: &str) -> Result<(), Fault> {
         if id.is_empty() || self.compare(kind, id) {
             return Ok(());
         }
@@ -27,6 +43,11 @@ impl Topics {
         if topic.is_wildcard() {
             return Err(Fault::Wildcard);
         }
+        self.add_new(topic)
+    }
+
+    /// Adds a topic that is none of the first ones.
+    fn add_new(&mut self, topic: Topic) -> Result<(), Fault> {
         if self.list.len() >= COMPARED_MAX {
             if self.seen.is_empty() {
                 self.seen.extend(self.list.iter().cloned());

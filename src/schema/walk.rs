@@ -98,10 +98,10 @@ impl<'t, 'a> Walk<'t, 'a> {
         let mut seen = Seen::default();
         for raw in Fields::new(self.bytes, &whole) {
             let raw = raw?;
-            if is_reserved(raw.number) {
-                return Err(WireError::new(Fault::Reserved, raw.whole.start));
-            }
             let Some(field) = kind.field(raw.number) else {
+                if is_reserved(raw.number) {
+                    return Err(WireError::new(Fault::Reserved, raw.whole.start));
+                }
                 continue;
             };
             self.field(field, &raw, &whole, place, &mut seen.watched)?;
@@ -238,10 +238,10 @@ impl<'t, 'a> Walk<'t, 'a> {
     fn string(&mut self, field: &Field, raw: &RawField, mode: Mode) -> Result<(), WireError> {
         let text = text(self.bytes, &raw.value)?;
         match &field.topic {
-            Some(kind) if mode == Mode::Route => self
+            Some(source) if mode == Mode::Route => self
                 .found
                 .topics
-                .add(kind, text)
+                .add_value(source, text)
                 .map_err(|fault| WireError::new(fault, raw.value.start)),
             _ => Ok(()),
         }

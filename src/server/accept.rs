@@ -185,6 +185,7 @@ mod tests {
         let key = tls::private_key(made.signing_key.serialize_pem().as_bytes()).unwrap();
         bench.shard.relay.live.store(Arc::new(Live {
             config: Config::default(),
+            schema: Arc::clone(&bench.shard.relay.live().schema),
             authenticator: Authenticator::Open,
             ingest_keys: IngestKeys::default(),
             tls: Some(tls::server_config(vec![made.cert.der().clone()], key).unwrap()),

@@ -56,7 +56,6 @@ impl Parts {
         let relay = Arc::new(Relay {
             limits: Limits::new(&setup.live.config),
             live: ArcSwap::from_pointee(setup.live),
-            schema: setup.schema,
             publisher,
             clock,
             random,

@@ -180,10 +180,10 @@ impl World {
             live: ArcSwap::from_pointee(Live {
                 config,
                 authenticator,
+                schema: Arc::clone(&SCHEMA),
                 ingest_keys: IngestKeys::new(Vec::new()).unwrap(),
                 tls: None,
             }),
-            schema: Arc::clone(&SCHEMA),
             publisher,
             clock: Clock::simulated(BEGIN),
             random,

@@ -221,6 +221,7 @@ fn own(envelope: &[u8]) -> Vec<Vec<u8>> {
     let pong = wire::Pong {
         timestamp: pong,
         client_timestamp: 0,
+        position: None,
     };
     vec![
         envelope.message_id.into_bytes(),

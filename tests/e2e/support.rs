@@ -97,7 +97,7 @@ impl TestRelay {
         ];
         settings(&mut config);
         let setup = Setup::new(config).unwrap();
-        let schema = Arc::clone(&setup.schema);
+        let schema = Arc::clone(&setup.live.schema);
         let server = Server::start(setup).unwrap();
         let listening = server.addresses().clone();
         let address = |listen: &Listen| listen.tcp().unwrap_or(([0, 0, 0, 0], 0).into());

@@ -163,7 +163,6 @@ impl<S: Transport, L: Listener> Connection<S, L> {
         Self {
             listener: PhantomData,
             conversation: Conversation::new(
-                relay.schema.clone(),
                 identity.grant,
                 live.config.limits.topics_per_subscribe,
             ),

@@ -6,7 +6,7 @@ use super::{Connection, Listener};
 use crate::{
     connection::{
         behind::{Awaiting, Behind, WAITING_MAX},
-        conversation::{Action, Kind, TopicsRequest, too_many},
+        conversation::{Action, Conversation, Kind, TopicsRequest, too_many},
         stream::Transport,
     },
     hub::{Membership, Progress, Subscribed},
@@ -19,9 +19,10 @@ use crate::{
 impl<S: Transport, L: Listener> Connection<S, L> {
     pub(super) fn answer(&mut self, frame: &[u8]) {
         let relay = &self.account.shard.relay;
-        let topics_max = relay.live().config.limits.topics_per_subscribe;
+        let live = relay.live();
+        let topics_max = live.config.limits.topics_per_subscribe;
         self.conversation.bound_topics(topics_max);
-        let heard = self.conversation.hear(frame);
+        let heard = Conversation::hear(&live.schema, frame);
         let charged = self.pace.charge(heard.kind(), self.account.who(), relay);
         let action = match charged {
             Ok(()) => self.conversation.act(heard, relay.clock.unix_seconds()),

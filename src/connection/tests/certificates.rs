@@ -16,6 +16,7 @@ use crate::{
     config::Config,
     connection::{serve_tcp, testing::Bench},
     relay::Live,
+    schema::Schema,
     tls,
 };
 
@@ -34,6 +35,7 @@ fn certified() -> Certified {
         cert_pem: made.cert.pem(),
         live: Live {
             config: Config::default(),
+            schema: Arc::new(Schema::bundled().unwrap()),
             authenticator: Authenticator::Open,
             ingest_keys: IngestKeys::default(),
             tls: Some(tls::server_config(vec![cert.clone()], key).unwrap()),

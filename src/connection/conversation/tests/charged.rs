@@ -34,7 +34,11 @@ fn a_message_is_what_its_payload_is_and_all_else_is_other() {
             .concat(),
         ),
     ] {
-        assert_eq!(conversation().hear(&frame).kind(), kind, "{frame:?}");
+        assert_eq!(
+            Conversation::hear(&SCHEMA, &frame).kind(),
+            kind,
+            "{frame:?}"
+        );
     }
 }
 
@@ -48,8 +52,8 @@ fn one_too_many_is_refused_by_its_id_where_that_can_be_known() {
         ([field(1, b"m"), twice].concat(), "m"),
         (field(1, &[b'x'; 129]), ""),
     ] {
-        let conversation = conversation();
-        let Action::Reply(Reply::Error(refusal)) = conversation.hear(&frame).too_many(exceeded())
+        let Action::Reply(Reply::Error(refusal)) =
+            Conversation::hear(&SCHEMA, &frame).too_many(exceeded())
         else {
             panic!("it is not refused");
         };

@@ -43,7 +43,7 @@ fn subscribe_has_the_schemas_lists_topics_and_where_to_resume() {
     };
     let topics = ["project:p", "project:q", "sprint:s", "work_item:w", "a:1"];
     assert_eq!(
-        conversation().receive(&frame, NOW),
+        conversation().receive(&SCHEMA, &frame, NOW),
         Action::Subscribe(TopicsRequest {
             message_id: "m".to_owned(),
             lists: vec![listed(1, &["p", "q"]), listed(2, &["s"]), listed(3, &["w"])],
@@ -76,7 +76,7 @@ fn unsubscribe_has_the_schemas_lists_and_topics() {
             },
         }),
     );
-    let action = conversation().receive(&frame, NOW);
+    let action = conversation().receive(&SCHEMA, &frame, NOW);
     assert!(matches!(&action, Action::Unsubscribe(_)), "{action:?}");
     assert_eq!(
         topics(&action),
@@ -87,7 +87,7 @@ fn unsubscribe_has_the_schemas_lists_and_topics() {
 #[test]
 fn an_empty_subscribe_is_two_bytes() {
     let frame = golden("52 00", &json!({"subscribe": {}}));
-    let action = conversation().receive(&frame, NOW);
+    let action = conversation().receive(&SCHEMA, &frame, NOW);
     assert!(matches!(&action, Action::Subscribe(_)), "{action:?}");
     assert!(topics(&action).is_empty());
 }
@@ -101,9 +101,10 @@ fn ping_has_the_clients_time() {
     let pong = wire::Pong {
         timestamp: NOW,
         client_timestamp: 5,
+        position: None,
     };
     assert_eq!(
-        conversation().receive(&frame, NOW),
+        conversation().receive(&SCHEMA, &frame, NOW),
         Action::Reply(Reply::Pong(pong))
     );
 }

@@ -6,7 +6,7 @@ mod random;
 mod refused;
 mod subscribing;
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use prost::encoding::{WireType, encode_key, encode_varint};
 use serde_json::{Value, json};
@@ -27,7 +27,7 @@ fn conversation() -> Conversation {
 }
 
 fn conversation_of(grant: Grant) -> Conversation {
-    Conversation::new(Arc::clone(&SCHEMA), grant, TOPICS_MAX)
+    Conversation::new(grant, TOPICS_MAX)
 }
 
 /// Where every Subscribe of these tests is taken.
@@ -52,7 +52,7 @@ fn named(payload: &str, message: &Value) -> Vec<u8> {
 /// What a frame is answered with once it is carried out, as JSON, without the
 /// fields that every envelope has.
 fn answer(conversation: &Conversation, frame: &[u8]) -> Value {
-    let reply = match conversation.receive(frame, NOW) {
+    let reply = match conversation.receive(&SCHEMA, frame, NOW) {
         Action::Reply(reply) => reply,
         Action::Subscribe(request) => request.subscribed(position(), None),
         Action::Unsubscribe(request) => request.unsubscribed(),
@@ -77,7 +77,7 @@ fn topics(action: &Action) -> Vec<&str> {
 
 /// Why a frame is refused: nothing is left to be done but to say so.
 fn refusal(conversation: &Conversation, frame: &[u8]) -> Refusal {
-    match conversation.receive(frame, NOW) {
+    match conversation.receive(&SCHEMA, frame, NOW) {
         Action::Reply(Reply::Error(refusal)) => refusal,
         other => panic!("it is not refused: {other:?}"),
     }
@@ -99,8 +99,12 @@ fn ping_is_answered_with_a_pong_that_echoes_its_timestamp() {
         let pong = Reply::Pong(wire::Pong {
             timestamp: NOW,
             client_timestamp: timestamp,
+            position: None,
         });
-        assert_eq!(conversation().receive(&frame, NOW), Action::Reply(pong));
+        assert_eq!(
+            conversation().receive(&SCHEMA, &frame, NOW),
+            Action::Reply(pong)
+        );
     }
 }
 
@@ -131,6 +135,6 @@ fn fields_that_only_backends_and_the_relay_set_mean_nothing_from_a_client() {
         "topics": ["b:2"],
         "subscribe": {"topics": ["a:1"]},
     }));
-    let action = conversation().receive(&frame, NOW);
+    let action = conversation().receive(&SCHEMA, &frame, NOW);
     assert_eq!(topics(&action), ["a:1"]);
 }

@@ -59,7 +59,7 @@ fn assert_answered(conversation: &Conversation, frame: &[u8]) {
     let answer = answer(conversation, frame);
     let payloads: Vec<_> = answer.as_object().unwrap().keys().collect();
     assert_eq!(payloads.len(), 1, "{answer}");
-    if let Action::Reply(Reply::Error(refusal)) = conversation.receive(frame, NOW) {
+    if let Action::Reply(Reply::Error(refusal)) = conversation.receive(&SCHEMA, frame, NOW) {
         assert!(refusal.request_message_id.len() <= 128);
         assert!(matches!(
             refusal.code,
@@ -94,7 +94,7 @@ proptest! {
     fn a_confirmation_is_the_request_and_a_refusal_has_a_reason(control in control()) {
         let bytes = frame(&control);
         let conversation = conversation();
-        let (request, confirmed) = match conversation.receive(&bytes, NOW) {
+        let (request, confirmed) = match conversation.receive(&SCHEMA, &bytes, NOW) {
             Action::Reply(Reply::Pong(_)) => return Ok(()),
             Action::Reply(_) => {
                 let text = control.to_string();

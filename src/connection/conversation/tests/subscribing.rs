@@ -35,7 +35,7 @@ fn subscription_confirmed_repeats_the_request_without_duplicates() {
         }})
     );
     assert_eq!(
-        topics(&conversation.receive(&frame, NOW)),
+        topics(&conversation.receive(&SCHEMA, &frame, NOW)),
         [
             "project:p2",
             "project:p1",
@@ -69,7 +69,7 @@ fn unsubscribe_confirmed_repeats_the_request_without_duplicates() {
         }})
     );
     assert_eq!(
-        topics(&conversation.receive(&frame, NOW)),
+        topics(&conversation.receive(&SCHEMA, &frame, NOW)),
         ["project:p2", "project:p1", "work_item:w", "build:2"]
     );
 }
@@ -81,7 +81,10 @@ fn a_topic_named_by_a_list_and_in_full_is_one_topic_confirmed_in_both_places() {
         &json!({"projectIds": ["p"], "topics": ["project:p"]}),
     );
     let conversation = conversation();
-    assert_eq!(topics(&conversation.receive(&frame, NOW)), ["project:p"]);
+    assert_eq!(
+        topics(&conversation.receive(&SCHEMA, &frame, NOW)),
+        ["project:p"]
+    );
     let confirmed = &answer(&conversation, &frame)["subscriptionConfirmed"];
     assert_eq!(confirmed["subscribedProjectIds"], json!(["p"]));
     assert_eq!(confirmed["topics"], json!(["project:p"]));
@@ -138,7 +141,7 @@ const EPOCH_TEXT: &str = "000000000000000000000000000000ab";
 /// A Subscribe that resumes from this position.
 fn resuming(position: Value) -> TopicsRequest {
     let subscribe = json!({"topics": ["a:1"], "resumeFrom": position});
-    match conversation().receive(&named("subscribe", &subscribe), NOW) {
+    match conversation().receive(&SCHEMA, &named("subscribe", &subscribe), NOW) {
         Action::Subscribe(request) => request,
         other => panic!("it is refused: {other:?}"),
     }
@@ -159,7 +162,7 @@ fn one_message_may_name_1000_topics_over_all_lists_and_no_more() {
             ),
             (json!({"projectIds": vec!["p"; 1_000]}), 1),
         ] {
-            let action = conversation.receive(&named(payload, &lists), NOW);
+            let action = conversation.receive(&SCHEMA, &named(payload, &lists), NOW);
             assert_eq!(topics(&action).len(), topics_named);
         }
         for lists in [
@@ -186,7 +189,7 @@ fn an_id_may_have_colons_in_it_and_256_bytes() {
         &json!({"projectIds": ["a:b:c", longest, ":"], "topics": ["build:a:b"]}),
     );
     assert_eq!(
-        topics(&conversation().receive(&frame, NOW)),
+        topics(&conversation().receive(&SCHEMA, &frame, NOW)),
         [
             "project:a:b:c",
             &format!("project:{longest}"),
@@ -215,13 +218,17 @@ fn a_grant_bounds_what_can_be_subscribed_to() {
         let conversation = conversation_of(grant);
         let frame = named("subscribe", &json!({"topics": [text]}));
         if granted {
-            assert_eq!(topics(&conversation.receive(&frame, NOW)), [text], "{case}");
+            assert_eq!(
+                topics(&conversation.receive(&SCHEMA, &frame, NOW)),
+                [text],
+                "{case}"
+            );
         } else {
             assert_not_authorized(&conversation, &frame, &case);
         }
         // To give up what one never had takes no grant.
         let frame = named("unsubscribe", &json!({"topics": [text]}));
-        assert_eq!(topics(&conversation.receive(&frame, NOW)), [text]);
+        assert_eq!(topics(&conversation.receive(&SCHEMA, &frame, NOW)), [text]);
     }
 }
 
@@ -229,7 +236,10 @@ fn a_grant_bounds_what_can_be_subscribed_to() {
 fn a_grant_holds_for_the_schemas_lists_as_for_topics() {
     let conversation = conversation_of(Grant::listed([topic("project:p")]));
     let frame = named("subscribe", &json!({"projectIds": ["p"]}));
-    assert_eq!(topics(&conversation.receive(&frame, NOW)), ["project:p"]);
+    assert_eq!(
+        topics(&conversation.receive(&SCHEMA, &frame, NOW)),
+        ["project:p"]
+    );
     let frame = named("subscribe", &json!({"projectIds": ["p", "q"]}));
     assert_not_authorized(&conversation, &frame, "q");
 }
@@ -282,7 +292,7 @@ fn an_unsubscribe_from_what_cannot_be_had_is_confirmed() {
 #[test]
 fn who_would_have_too_many_topics_is_told_when_to_ask_again() {
     let frame = named("subscribe", &json!({"topics": ["a:1"]}));
-    let Action::Subscribe(request) = conversation().receive(&frame, NOW) else {
+    let Action::Subscribe(request) = conversation().receive(&SCHEMA, &frame, NOW) else {
         panic!("it is refused");
     };
     let Reply::Error(refusal) = request.over_the_cap(10_000) else {

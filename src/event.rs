@@ -136,6 +136,12 @@ impl Draft {
         &self.topics
     }
 
+    /// The envelope, without `position`.
+    #[must_use]
+    pub fn envelope(&self) -> &[u8] {
+        self.buffer.get(HEADER_BYTES_MAX..).unwrap_or_default()
+    }
+
     /// The event at its place, which it has had since `now`: the position is
     /// appended and the frame is whole.
     #[must_use]

@@ -249,6 +249,7 @@ const CHANGES_AT_ONCE: [&str; 76] = [
     "limits.handshakes_per_second",
     "limits.heartbeat_burst",
     "limits.heartbeat_period",
+    "limits.json_max",
     "limits.memory_max",
     "limits.outbox_bytes",
     "limits.outbox_frames",

@@ -6,6 +6,7 @@ use prost_reflect::{DescriptorError, DescriptorPool, MessageDescriptor};
 use super::{
     Schema,
     annotations::Annotations,
+    json::JsonBounds,
     lists::IdLists,
     payload::PayloadType,
     relay_fields::{self, message_of, number},
@@ -205,6 +206,7 @@ pub(super) fn compile(pool: &DescriptorPool, envelope: &str) -> Result<Schema, S
             number::UNSUBSCRIBE_CONFIRMED,
         )?,
         batch: message_of(&envelope, number::BATCH),
+        json_bounds: JsonBounds::of(&envelope),
         envelope,
     })
 }

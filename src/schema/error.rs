@@ -160,8 +160,20 @@ impl JsonError {
         }
     }
 
-    /// The path of the field at fault with the names that the text has, such as
-    /// `subscribe.resumeFrom.offset`; for a field that the schema does not know the path
+    /// The same error, seen from where the value stands: in a field of this name, or, in
+    /// brackets, at this index of a list.
+    pub(super) fn within(mut self, place: &str) -> Self {
+        self.field = Some(match self.field {
+            None => place.to_owned(),
+            Some(field) if field.starts_with('[') => format!("{place}{field}"),
+            Some(field) => format!("{place}.{field}"),
+        });
+        self
+    }
+
+    /// The path of the field at fault: of JSON that cannot be read with the names that
+    /// the text has, such as `subscribe.resumeFrom.offset`; of a message that has no JSON
+    /// with those of the schema. For a field that the schema does not know it is the path
     /// of the message that it is in. `None` where it is the outermost message.
     #[must_use]
     pub fn field(&self) -> Option<&str> {

@@ -16,7 +16,6 @@ mod compile;
 mod error;
 mod inspected;
 mod json;
-mod json_names;
 mod lists;
 mod payload;
 mod relay_fields;
@@ -36,6 +35,7 @@ use prost::Message as _;
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor};
 
 use self::{
+    json::{JsonBounds, Sender, Suggest},
     table::Table,
     walk::{Mode, walk},
     wire::{Fields, WireType},
@@ -61,6 +61,7 @@ pub struct Schema {
     payloads: Vec<PayloadType>,
     subscribe: IdLists,
     unsubscribe: IdLists,
+    json_bounds: JsonBounds,
 }
 
 impl Schema {
@@ -105,13 +106,17 @@ impl Schema {
         } else {
             found.topics
         };
+        let payload = found
+            .payload
+            .and_then(|(number, range)| self.payload(number, envelope.get(range)?));
         Ok(Inspected {
+            json_bound: payload
+                .map(|payload| self.json_bounds.of_payload(payload.number))
+                .unwrap_or_default(),
             message_id: found.message_id,
             timestamp: found.timestamp,
             has_position: found.has_position,
-            payload: found
-                .payload
-                .and_then(|(number, range)| self.payload(number, envelope.get(range)?)),
+            payload,
             topics: topics.into_vec(),
             extra_topics: found.extra_topics,
             envelope,
@@ -201,18 +206,30 @@ impl Schema {
         self.envelope.full_name()
     }
 
-    /// The bytes of the envelope that the JSON says. The same JSON gives the same
+    /// The bytes of the envelope that a backend's JSON says. The same JSON gives the same
     /// bytes.
     ///
     /// # Errors
     ///
     /// When the text is no JSON of an envelope: also for a field that the schema
-    /// does not know and for a second payload.
+    /// does not know, for one that is set twice and for a second payload.
     pub fn envelope_from_json(&self, json: &[u8]) -> Result<Vec<u8>, JsonError> {
-        Ok(self.encode(&self.parse(&self.envelope, json)?))
+        let message = self.parse(&self.envelope, json, Sender::Backend)?;
+        Ok(self.encode(&message))
     }
 
-    /// The bytes of the BatchUpdate that the JSON says, likewise.
+    /// The bytes of the envelope that a client's JSON says, likewise. Its errors suggest
+    /// what clients may send.
+    ///
+    /// # Errors
+    ///
+    /// As for a backend's.
+    pub fn envelope_from_client_json(&self, json: &[u8]) -> Result<Vec<u8>, JsonError> {
+        let message = self.parse(&self.envelope, json, Sender::Client)?;
+        Ok(self.encode(&message))
+    }
+
+    /// The bytes of the BatchUpdate that a backend's JSON says, likewise.
     ///
     /// # Errors
     ///
@@ -222,18 +239,34 @@ impl Schema {
             .batch
             .as_ref()
             .ok_or_else(|| JsonError::new(None, BatchError::Unsupported))?;
-        Ok(self.encode(&self.parse(batch, json)?))
+        let message = self.parse(batch, json, Sender::Backend)?;
+        Ok(self.encode(&message))
+    }
+
+    /// Counts the envelopes of a batch in JSON, before anything is made of them.
+    ///
+    /// # Errors
+    ///
+    /// When there are more than `max`, as soon as that is seen.
+    pub fn check_json_batch_len(&self, json: &[u8], max: usize) -> Result<(), BatchError> {
+        match json::is_over(json, max) {
+            true => Err(BatchError::TooMany { max }),
+            false => Ok(()),
+        }
     }
 
     fn parse(
         &self,
         descriptor: &MessageDescriptor,
         json: &[u8],
+        sender: Sender,
     ) -> Result<DynamicMessage, JsonError> {
-        let message = json::parse(descriptor, json)?;
-        json_names::check(json, !self.table.has_maps())
-            .map_err(|error| JsonError::new(None, error))?;
-        Ok(message)
+        let suggest = Suggest {
+            envelope: &self.envelope,
+            payloads: &self.payloads,
+            sender,
+        };
+        json::parse(descriptor, json, &suggest)
     }
 
     fn encode(&self, message: &DynamicMessage) -> Vec<u8> {
@@ -251,9 +284,7 @@ impl Schema {
     /// When the bytes are malformed, and when one of Google's own types in them
     /// holds what has no JSON, such as a timestamp after the year 9999.
     pub fn envelope_to_json(&self, envelope: &[u8]) -> Result<serde_json::Value, JsonError> {
-        let message = DynamicMessage::decode(self.envelope.clone(), envelope)
-            .map_err(|error| JsonError::new(None, error))?;
-        json::render(&message)
+        json::render(&self.decode(envelope)?)
     }
 
     /// The envelope as the text of its canonical proto3 JSON, without white space. The
@@ -263,9 +294,58 @@ impl Schema {
     ///
     /// As for [`envelope_to_json`](Self::envelope_to_json).
     pub fn envelope_to_json_text(&self, envelope: &[u8]) -> Result<String, JsonError> {
-        Ok(self.envelope_to_json(envelope)?.to_string())
+        json::render_text(&self.decode(envelope)?, 2 * envelope.len())
+    }
+
+    /// Checks that an envelope has JSON of at most `bytes_max` bytes, the longest
+    /// position included, which the relay adds later. To be asked of an event of which
+    /// [`Inspected::json_is_in_doubt`]; the envelope is one with a message_id and a
+    /// timestamp.
+    ///
+    /// # Errors
+    ///
+    /// As for [`envelope_to_json`](Self::envelope_to_json), and when there are more
+    /// bytes: the field is then the payload.
+    pub fn check_json(&self, envelope: &[u8], bytes_max: usize) -> Result<(), JsonError> {
+        let message = self.decode(envelope)?;
+        let len_max = bytes_max.saturating_sub(POSITION_JSON.len());
+        if json::text_len(&message, len_max)?.is_some() {
+            return Ok(());
+        }
+        let payload = self
+            .payloads
+            .iter()
+            .find(|payload| message.has_field_by_number(payload.number));
+        Err(JsonError::new(
+            payload.map(|payload| payload.name.clone()),
+            format_args!(
+                "the event would have more than {bytes_max} bytes of JSON, limits.json_max"
+            ),
+        ))
+    }
+
+    fn decode(&self, envelope: &[u8]) -> Result<DynamicMessage, JsonError> {
+        DynamicMessage::decode(self.envelope.clone(), envelope)
+            .map_err(|error| JsonError::new(None, error))
     }
 }
+
+/// Adds a member to an object that [`Schema::envelope_to_json_text`] has made. `value` is
+/// the text of its JSON.
+pub fn add_json_member(object: &mut String, name: &str, value: &str) {
+    if object.pop() == Some('}') && !object.ends_with('{') {
+        object.push(',');
+    }
+    for part in ["\"", name, "\":", value, "}"] {
+        object.push_str(part);
+    }
+}
+
+/// The longest position in an envelope's JSON, with the comma before it.
+const POSITION_JSON: &str = concat!(
+    r#","position":{"epoch":"0123456789abcdef0123456789abcdef","#,
+    r#""offset":"18446744073709551615"}"#
+);
 
 /// The number of the envelopes in a BatchUpdate.
 const BATCH_MESSAGES: u32 = 1;

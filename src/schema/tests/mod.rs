@@ -5,6 +5,9 @@ mod batches;
 mod bundled;
 mod compile;
 mod json;
+mod json_errors;
+mod json_limits;
+mod json_text;
 mod refusals;
 mod specimen;
 

@@ -36,6 +36,7 @@ use gathered::Gathered;
 
 #[cfg(fuzzing)]
 pub use events::fuzzing;
+pub use draft::{Admissible, parse_topic};
 pub use turns::Turns;
 
 /// How long a request's head may take, and how long a connection may be idle

@@ -34,9 +34,9 @@ use tokio::{
 use crate::{http::Response, relay::Shard};
 use gathered::Gathered;
 
+pub use draft::{Admissible, parse_topic};
 #[cfg(fuzzing)]
 pub use events::fuzzing;
-pub use draft::{Admissible, parse_topic};
 pub use turns::Turns;
 
 /// How long a request's head may take, and how long a connection may be idle

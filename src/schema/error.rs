@@ -152,6 +152,13 @@ pub struct JsonError {
     message: String,
 }
 
+/// Whether the path begins with a place in a list; the name of an extension stands in
+/// brackets too.
+fn is_index(path: &str) -> bool {
+    let inner = path.strip_prefix('[');
+    inner.is_some_and(|inner| inner.starts_with(|first: char| first.is_ascii_digit()))
+}
+
 impl JsonError {
     pub(super) fn new(field: Option<String>, message: impl fmt::Display) -> Self {
         Self {
@@ -165,7 +172,7 @@ impl JsonError {
     pub(super) fn within(mut self, place: &str) -> Self {
         self.field = Some(match self.field {
             None => place.to_owned(),
-            Some(field) if field.starts_with('[') => format!("{place}{field}"),
+            Some(field) if is_index(&field) => format!("{place}{field}"),
             Some(field) => format!("{place}.{field}"),
         });
         self

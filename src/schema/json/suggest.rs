@@ -72,7 +72,10 @@ impl Suggest<'_> {
                 did_you_mean(what, name, near.json_name())
             }
             Some(near) => did_you_mean("field", name, near.json_name()),
-            None => format!("unknown {what} `{name}`; there are {}", list(&payloads)),
+            None => format!(
+                "unknown {what} `{name}`; the {what}s are {}",
+                list(&payloads)
+            ),
         }
     }
 

@@ -124,7 +124,7 @@ fn json_is_canonical() {
         ),
         (
             &*TORTURE,
-            r#"{"scalars":{"a":"NaN","b":"-Infinity","f":"1","m":true,"o":"AP/+","p":"COLOUR_RED","maybe":0,"packedA":[1.0,"Infinity",1e300],"packedP":["COLOUR_RED",7],"byText":{"":"","a":"\"\u0001","b":"é\u001f"},"byFlag":{"false":"0","true":"-1"},"byNumber":{"-5":"","3":"AA=="},"byFixed":{"1":"COLOUR_UNSPECIFIED"},"byUnsigned":{"0":"NaN"}}}"#,
+            r#"{"scalars":{"a":"NaN","b":"-Infinity","f":"1","m":true,"o":"AP/+","p":"COLOUR_RED","maybe":0,"packedA":[1.0,"Infinity",1e+300],"packedP":["COLOUR_RED",7],"byText":{"":"","a":"\"\u0001","b":"é\u001f"},"byFlag":{"false":"0","true":"-1"},"byNumber":{"-5":"","3":"AA=="},"byFixed":{"1":"COLOUR_UNSPECIFIED"},"byUnsigned":{"0":"NaN"}}}"#,
         ),
         (
             &*TORTURE,

@@ -50,7 +50,7 @@ impl Run {
     }
 
     /// The number of the event with this JSON. `id_at` is where the message_id was
-    /// found the last time: all events of a run have it in the same place.
+    /// found the last time; all events of a run have it in the same place.
     fn number_of_json(&self, json: &[u8], id_at: &mut usize) -> Option<usize> {
         let prefix = self.0.get(MESSAGE_ID.len() - 1..)?;
         let begins = |at: usize| json.get(at..).is_some_and(|rest| rest.starts_with(prefix));

@@ -9,6 +9,7 @@ mod json_errors;
 mod json_limits;
 mod json_text;
 mod refusals;
+mod source;
 mod specimen;
 
 use std::{fs, path::Path};

@@ -13,10 +13,7 @@ use super::{
     answer::{Accepted, answer},
     body::{self, Format},
     draft::draft,
-    json::{
-        Checked, InDoubt, batch_from_json, check_large, check_work, encoded, envelope_from_json,
-        no_batch,
-    },
+    json::{Checked, InDoubt, batch_from_json, check_large, encoded, envelope_from_json, no_batch},
     parameters::Parameters,
     refused::{batch_invalid, not_appended, too_many},
     route::{Call, Route},

@@ -10,7 +10,7 @@ use tokio::task::spawn_blocking;
 use super::{refused::batch_invalid, turns::Turn};
 use crate::{
     event::Draft,
-    http::{ItemProblem, Problem},
+    http::Problem,
     relay::{Live, Relay},
     schema::{BatchError, JsonError},
 };

@@ -94,6 +94,61 @@ async fn an_event_may_have_as_much_json_as_the_limit_with_all_that_the_relay_add
     assert!(relay.stop().await);
 }
 
+/// A relay of the generic schema.
+fn generic() -> TestRelay {
+    TestRelay::with(|config| config.schema.bundled = Some("generic".to_owned()))
+}
+
+/// An envelope of the generic schema: `event`, in which `data` is a list of these bytes
+/// of a google.protobuf.Value. The lengths have one byte.
+fn generic_event(value: &[u8]) -> Vec<u8> {
+    let field = |tag: &[u8], value: &[u8]| {
+        let length = u8::try_from(value.len()).unwrap();
+        assert!(length < 128);
+        [tag, &[length], value].concat()
+    };
+    let list = field(&[0x0a], value);
+    let data = field(&[0x32], &list);
+    field(&[0x82, 0x02], &field(&[0x12], &data))
+}
+
+/// A google.protobuf.Value that is a number.
+fn number(value: f64) -> Vec<u8> {
+    [&[0x11], &value.to_le_bytes()[..]].concat()
+}
+
+#[tokio::test]
+async fn a_value_that_has_no_json_is_refused_with_its_path() {
+    let relay = generic();
+    let events = format!("{EVENTS}?topic=order:7");
+    let batches = format!("{BATCH}?topic=order:7");
+    for value in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+        let event = generic_event(&number(value));
+        let answer = Call::post(&events, PROTOBUF, event.clone())
+            .answer(&relay)
+            .await;
+        assert_eq!(refusal(&answer), invalid(Some("event.data")));
+        let good = generic_event(&number(7.0));
+        let batch: Vec<u8> = [good, event]
+            .iter()
+            .flat_map(|event| [&[0x0a, event.len() as u8], &event[..]].concat())
+            .collect();
+        let answer = Call::post(&batches, PROTOBUF, batch).answer(&relay).await;
+        let errors = answer.json()["errors"].clone();
+        assert_eq!(
+            (&errors[0]["index"], &errors[0]["field"]),
+            (&json!(1), &json!("event.data"))
+        );
+        assert_eq!(errors.as_array().unwrap().len(), 1);
+    }
+    let good = Call::post(&events, PROTOBUF, generic_event(&number(7.0)));
+    assert_eq!(offset(&good.answer(&relay).await), 1);
+    let text = r#"{"event": {"type": "order.shipped", "data": {"weight": 1.5, "tags": [null]}}}"#;
+    let as_json = Call::post(&events, JSON, text).answer(&relay).await;
+    assert_eq!(offset(&as_json), 2);
+    assert!(relay.stop().await);
+}
+
 #[tokio::test]
 async fn a_batch_names_each_of_its_events_that_has_too_much_json() {
     let relay = small();

@@ -28,7 +28,8 @@ async fn all_gone(relay: &TestRelay) {
 /// A Subscribe of so many bytes.
 fn padded(topic: &str, len: usize) -> Message {
     let text = json!({"subscribe": {"topics": [topic]}}).to_string();
-    Message::text(format!("{text:len$}"))
+    let padding = " ".repeat(len - text.len());
+    Message::text(text + &padding)
 }
 
 #[tokio::test]

@@ -28,7 +28,8 @@ fn subscribe_json(id: &str, topic: &str) -> Vec<u8> {
 /// The same, in a frame of so many bytes.
 fn padded(id: &str, topic: &str, len: usize) -> Vec<u8> {
     let short = json!({"messageId": id, "subscribe": {"topics": [topic]}}).to_string();
-    text(&format!("{short:len$}"))
+    let padding = " ".repeat(len - short.len());
+    text(&(short + &padding))
 }
 
 fn resume_json(id: &str, topic: &str, from: Position) -> Vec<u8> {
@@ -151,6 +152,8 @@ fn frames_of_the_other_kind_are_answered_with_1003() {
         client.send(frame(TEXT, true, b"{\"\xff\": 1}")).await;
         let heard = client.rest_after_close().await;
         assert!(matches!(heard[..], [Heard::Close(1007, _)]), "{heard:?}");
+        drop(client);
+        settle().await;
         bench.check_nothing_is_left();
     });
 }
@@ -184,6 +187,8 @@ fn large_frames_are_read_elsewhere_and_answered_in_order() {
         client.send(padded("s", "project:p", 64 * 1024 + 1)).await;
         let heard = client.rest_after_close().await;
         assert!(matches!(heard[..], [Heard::Close(1009, _)]), "{heard:?}");
+        drop(client);
+        settle().await;
         bench.check_nothing_is_left();
     });
 }

@@ -105,6 +105,7 @@ pub(super) fn draft(
             .is_none()
             .then(|| relay.clock.unix_seconds()),
         topics,
+        schema: Arc::clone(&live.schema),
     });
     let json_max = live.config.limits.json_max;
     let is_in_doubt = inspected.json_is_in_doubt(json_max);

@@ -16,6 +16,7 @@ use super::{
     json::{Checked, InDoubt, batch_from_json, check_large, encoded, envelope_from_json, no_batch},
     parameters::Parameters,
     refused::{batch_invalid, not_appended, too_many},
+    render::render,
     route::{Call, Route},
     turns::Turn,
 };
@@ -72,6 +73,7 @@ pub(super) async fn publish(
     budget
         .charge_rest(drafts.len())
         .map_err(|exceeded| too_many(relay, exceeded))?;
+    let drafts = render(shard, &turn, &route.tenant, drafts).await?;
     if route.call == Call::Batch {
         // The append is one step, and what it evicts is dropped behind it.
         turn.comes().await;

@@ -2,10 +2,9 @@
 //! JSON, or too much of it, are refused. Clients that read JSON and clients that read
 //! bytes always get the same events.
 
-use std::{panic::resume_unwind, sync::Arc};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::task::spawn_blocking;
 
 use super::{refused::batch_invalid, turns::Turn};
 use crate::{
@@ -49,21 +48,9 @@ async fn elsewhere<T: Send + 'static>(
     turn: &Turn<'_>,
     work: impl FnOnce(&Relay) -> T + Send + 'static,
 ) -> Result<T, Problem> {
-    let held = turn.elsewhere().await;
     let working = Arc::clone(relay);
-    // Held by the thread: it goes on when this call is dropped.
-    let elsewhere = spawn_blocking(move || {
-        let done = work(&working);
-        drop(held);
-        done
-    });
-    match elsewhere.await {
-        Ok(done) => Ok(done),
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => resume_unwind(panic),
-            Err(_) => Err(Problem::shutting_down(relay.retry_after())),
-        },
-    }
+    let done = turn.elsewhere(move || work(&working)).await;
+    done.ok_or_else(|| Problem::shutting_down(relay.retry_after()))
 }
 
 pub(super) fn envelope_from_json(relay: &Relay, json: &[u8]) -> Result<Vec<u8>, Problem> {
@@ -99,7 +86,7 @@ pub(super) fn check_small(
 ) -> Result<Checked, Problem> {
     if !is_in_doubt {
         Ok(Checked::Passed)
-    } else if draft.envelope().len() > CHECKED_AT_ONCE_MAX {
+    } else if draft.envelope_len() > CHECKED_AT_ONCE_MAX {
         Ok(Checked::InDoubt)
     } else {
         check(live, draft).map(|()| Checked::Passed)
@@ -116,8 +103,8 @@ pub(super) fn check_work(envelope_len: usize, is_in_doubt: bool) -> usize {
 }
 
 fn check(live: &Live, draft: &Draft) -> Result<(), Problem> {
-    live.schema
-        .check_json(draft.envelope(), live.config.limits.json_max)
+    draft
+        .check_json(live.config.limits.json_max)
         .map_err(no_json)
 }
 

@@ -11,6 +11,7 @@ mod gathered;
 mod json;
 mod parameters;
 mod refused;
+mod render;
 mod route;
 mod turns;
 

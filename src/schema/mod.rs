@@ -244,6 +244,13 @@ impl Schema {
         self.envelope.full_name()
     }
 
+    /// The name of the envelope's field `position` in JSON.
+    #[must_use]
+    pub fn position_json_name(&self) -> String {
+        let field = self.envelope.get_field(relay_fields::number::POSITION);
+        field.map_or_else(String::new, |field| field.json_name().to_owned())
+    }
+
     /// The bytes of the envelope that a backend's JSON says. The same JSON gives the same
     /// bytes.
     ///
@@ -346,7 +353,7 @@ impl Schema {
     /// bytes: the field is then the payload.
     pub fn check_json(&self, envelope: &[u8], bytes_max: usize) -> Result<(), JsonError> {
         let message = self.decode(envelope)?;
-        let len_max = bytes_max.saturating_sub(POSITION_JSON.len());
+        let len_max = bytes_max.saturating_sub(self.json_bounds.position_bytes_max());
         if json::text_len(&message, len_max)?.is_some() {
             return Ok(());
         }
@@ -367,23 +374,6 @@ impl Schema {
             .map_err(|error| JsonError::new(None, error))
     }
 }
-
-/// Adds a member to an object that [`Schema::envelope_to_json_text`] has made. `value` is
-/// the text of its JSON.
-pub fn add_json_member(object: &mut String, name: &str, value: &str) {
-    if object.pop() == Some('}') && !object.ends_with('{') {
-        object.push(',');
-    }
-    for part in ["\"", name, "\":", value, "}"] {
-        object.push_str(part);
-    }
-}
-
-/// The longest position in an envelope's JSON, with the comma before it.
-const POSITION_JSON: &str = concat!(
-    r#","position":{"epoch":"0123456789abcdef0123456789abcdef","#,
-    r#""offset":"18446744073709551615"}"#
-);
 
 /// The number of the envelopes in a BatchUpdate.
 const BATCH_MESSAGES: u32 = 1;

@@ -6,11 +6,24 @@ use std::collections::HashMap;
 use prost::encoding::encoded_len_varint;
 use prost_reflect::{ExtensionDescriptor, FieldDescriptor, Kind, MessageDescriptor};
 
-use super::{super::relay_fields::PAYLOAD, well_known::WellKnown};
+use super::{
+    super::relay_fields::{PAYLOAD, number},
+    well_known::WellKnown,
+};
 
-/// The most bytes of JSON that the relay itself adds to an event: `messageId`,
-/// `timestamp` and `position`, with the braces of the whole.
-const ADDED_BYTES_MAX: usize = 256;
+/// The longest JSON of what the relay itself adds to an event.
+mod longest {
+    /// A message_id that the relay has made.
+    pub(super) const MESSAGE_ID: &str = r#""01234567-89ab-7def-0123-456789abcdef""#;
+    /// Any 64-bit integer.
+    pub(super) const TIMESTAMP: &str = r#""-9223372036854775808""#;
+    /// A position in the log.
+    pub(super) const POSITION: &str =
+        r#"{"epoch":"0123456789abcdef0123456789abcdef","offset":"18446744073709551615"}"#;
+}
+
+/// The braces of the envelope.
+const BRACES_BYTES: usize = 2;
 
 /// What stands beside a member's name: quotes, a colon and a comma.
 const NAME_BYTES: usize = 4;
@@ -24,6 +37,8 @@ const EMPTY_BYTES_MAX: usize = 5;
 pub(in crate::schema) struct JsonBound {
     /// The JSON has at most so many bytes for each byte on the wire.
     factor: usize,
+    /// The JSON has at most so many bytes more, which the relay adds.
+    added_bytes: usize,
     /// Some values have no JSON.
     is_fallible: bool,
 }
@@ -35,13 +50,14 @@ impl JsonBound {
         self.is_fallible
             || bytes
                 .saturating_mul(self.factor)
-                .saturating_add(ADDED_BYTES_MAX)
+                .saturating_add(self.added_bytes)
                 > max
     }
 
     fn join(self, other: Self) -> Self {
         Self {
             factor: self.factor.max(other.factor),
+            added_bytes: self.added_bytes.max(other.added_bytes),
             is_fallible: self.is_fallible || other.is_fallible,
         }
     }
@@ -52,6 +68,8 @@ impl JsonBound {
 pub(in crate::schema) struct JsonBounds {
     /// By the payload's number, in their order.
     by_payload: Vec<(u32, JsonBound)>,
+    /// What the field `position` takes at the most, with a comma.
+    position_bytes_max: usize,
 }
 
 impl JsonBounds {
@@ -78,12 +96,25 @@ impl JsonBounds {
                     .map(|field| types.bound(&(&field).into())),
             )
             .fold(JsonBound::default(), JsonBound::join);
+        let beside = JsonBound {
+            added_bytes: added_bytes_max(envelope),
+            ..beside
+        };
         let mut by_payload: Vec<_> = payloads
             .iter()
             .map(|field| (field.number(), types.bound(&field.into()).join(beside)))
             .collect();
         by_payload.sort_by_key(|(number, _)| *number);
-        Self { by_payload }
+        Self {
+            by_payload,
+            position_bytes_max: member_bytes(envelope, number::POSITION, longest::POSITION),
+        }
+    }
+
+    /// The most bytes that the field `position` takes in an envelope's JSON, with the
+    /// comma before it.
+    pub(in crate::schema) fn position_bytes_max(&self) -> usize {
+        self.position_bytes_max
     }
 
     /// The bound of an envelope with this payload.
@@ -94,6 +125,24 @@ impl JsonBounds {
         let bound = found.ok().and_then(|index| self.by_payload.get(index));
         bound.map(|(_, bound)| *bound).unwrap_or_default()
     }
+}
+
+fn added_bytes_max(envelope: &MessageDescriptor) -> usize {
+    let added = [
+        (number::MESSAGE_ID, longest::MESSAGE_ID),
+        (number::TIMESTAMP, longest::TIMESTAMP),
+        (number::POSITION, longest::POSITION),
+    ];
+    let added = added.map(|(number, value)| member_bytes(envelope, number, value));
+    BRACES_BYTES + added.iter().sum::<usize>()
+}
+
+/// What a field with this value takes in an envelope's JSON, with its name, a colon and
+/// a comma.
+fn member_bytes(envelope: &MessageDescriptor, number: u32, value: &str) -> usize {
+    let name = envelope.get_field(number);
+    let name = name.map(|field| serde_json::Value::from(field.json_name()).to_string());
+    name.map_or(0, |name| name.len() + 2 + value.len())
 }
 
 /// The messages that can lie in the envelope.
@@ -156,6 +205,7 @@ impl Types {
         let mut own = Type {
             bound: JsonBound {
                 factor: 1,
+                added_bytes: 0,
                 is_fallible,
             },
             below: Vec::new(),
@@ -194,6 +244,7 @@ impl Types {
     fn bound(&self, member: &Member) -> JsonBound {
         let own = JsonBound {
             factor: factor(member),
+            added_bytes: 0,
             is_fallible: false,
         };
         let Kind::Message(message) = &member.kind else {

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use proptest::{collection::vec, prelude::*};
 
 use super::{
-    super::{Bundled, POSITION_JSON, oracle::random_envelope},
+    super::{Bundled, oracle::random_envelope},
     Schema, field, torture,
 };
 
@@ -17,6 +17,12 @@ const ADDED: usize =
     r#""messageId":"0199f0a4-7c5e-7d3b-9a51-3f0c8e6b2d00","timestamp":"-9223372036854775808","#
         .len();
 
+/// The longest position, with the comma before it.
+const POSITION: &str = concat!(
+    r#","position":{"epoch":"0123456789abcdef0123456789abcdef","#,
+    r#""offset":"18446744073709551615"}"#
+);
+
 /// A look at the event passes where there is JSON and it is not too long, and no event
 /// that needs no look would fail it.
 fn judge(schema: &Schema, envelope: &[u8], beyond: usize) {
@@ -24,7 +30,7 @@ fn judge(schema: &Schema, envelope: &[u8], beyond: usize) {
         return;
     };
     let text = schema.envelope_to_json_text(envelope);
-    let len = text.as_ref().map_or(0, String::len) + POSITION_JSON.len();
+    let len = text.as_ref().map_or(0, String::len) + POSITION.len();
     for max in [len.saturating_sub(beyond), len, len + beyond] {
         let is_right = text.is_ok() && len <= max;
         assert_eq!(
@@ -237,4 +243,23 @@ fn what_lies_as_deep_as_bytes_may_has_json() {
     let text = TORTURE.envelope_to_json_text(&envelope).unwrap();
     let again = TORTURE.envelope_from_json(text.as_bytes()).unwrap();
     assert_eq!(TORTURE.envelope_to_json_text(&again).unwrap(), text);
+}
+
+#[test]
+fn the_relays_own_fields_count_by_the_names_that_the_schema_gives_them() {
+    let named = |name: &str| {
+        let text = super::TORTURE.replace(
+            "sidewire.v1.Position position = 9;",
+            &format!("sidewire.v1.Position position = 9 [json_name = \"{name}\"];"),
+        );
+        Schema::compile(&super::pool_of(&text), "test.v1.Envelope").unwrap()
+    };
+    let envelope = field(3, &varint(3, 7));
+    let text = TORTURE.envelope_to_json_text(&envelope).unwrap();
+    for name in ["p", "position", "where_it_stands_in_the_log"] {
+        let schema = named(name);
+        let max = text.len() + POSITION.len() - "position".len() + name.len();
+        assert!(schema.check_json(&envelope, max).is_ok());
+        assert!(schema.check_json(&envelope, max - 1).is_err());
+    }
 }

@@ -4,10 +4,10 @@ use std::sync::LazyLock;
 
 use proptest::{collection::vec, prelude::*};
 use prost_reflect::{DynamicMessage, SerializeOptions};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{
-    super::{Bundled, add_json_member, oracle::random_envelope},
+    super::{Bundled, oracle::random_envelope},
     Schema, torture,
 };
 
@@ -158,17 +158,4 @@ fn a_value_of_no_kind_is_null() {
         .envelope_to_json_text(&super::field(34, &value))
         .unwrap();
     assert_eq!(text, r#"{"anything":{"value":null,"values":[null]}}"#);
-}
-
-#[test]
-fn a_member_can_be_added_to_the_text() {
-    let mut text = TORTURE.envelope_to_json_text(b"").unwrap();
-    add_json_member(&mut text, "position", r#"{"epoch":"e","offset":"1"}"#);
-    assert_eq!(text, r#"{"position":{"epoch":"e","offset":"1"}}"#);
-    add_json_member(&mut text, "more", "[]");
-    let value: Value = serde_json::from_str(&text).unwrap();
-    assert_eq!(
-        value,
-        json!({"position": {"epoch": "e", "offset": "1"}, "more": []})
-    );
 }

@@ -1,14 +1,18 @@
 //! From descriptors to a [`Schema`], with everything checked that the relay
 //! counts on later.
 
+use std::time::Duration;
+
 use prost_reflect::{DescriptorError, DescriptorPool, MessageDescriptor};
 
 use super::{
     Schema,
     annotations::Annotations,
     lists::IdLists,
+    outline::Outline,
     payload::PayloadType,
     relay_fields::{self, message_of, number},
+    revision::Revision,
     table::Table,
 };
 
@@ -205,6 +209,9 @@ pub(super) fn compile(pool: &DescriptorPool, envelope: &str) -> Result<Schema, S
             number::UNSUBSCRIBE_CONFIRMED,
         )?,
         batch: message_of(&envelope, number::BATCH),
+        revision: Revision::of(&Outline::of(&envelope, &annotations)),
+        annotations,
+        compile_time: Duration::ZERO,
         envelope,
     })
 }

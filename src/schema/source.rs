@@ -1,7 +1,7 @@
 //! Where a schema comes from: the program itself, .proto files, or a compiled
 //! descriptor set. Reads files; knows no configuration file.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Instant};
 
 use super::{Bundled, Schema, SchemaError};
 
@@ -41,12 +41,17 @@ impl SchemaSource {
     ///
     /// When a file cannot be read or compiled, or the result is no schema for the relay.
     pub fn load(&self) -> Result<Schema, SchemaError> {
-        match self {
-            Self::Bundled(None) => Bundled::load()?.schema(),
-            Self::Bundled(Some(name)) => Bundled::named(name)?.schema(),
-            Self::Files { .. } | Self::DescriptorSet { .. } => Err(SchemaError::Bundled {
-                reason: "only bundled schemas can be loaded".to_owned(),
-            }),
-        }
+        let begun = Instant::now();
+        let mut schema = match self {
+            Self::Bundled(None) => Bundled::load()?.schema()?,
+            Self::Bundled(Some(name)) => Bundled::named(name)?.schema()?,
+            Self::Files { .. } | Self::DescriptorSet { .. } => {
+                return Err(SchemaError::Bundled {
+                    reason: "only bundled schemas can be loaded".to_owned(),
+                });
+            }
+        };
+        schema.compile_time = begun.elapsed();
+        Ok(schema)
     }
 }

@@ -80,7 +80,7 @@ impl<'a> Comparison<'a> {
     }
 
     /// Whether nothing breaks, without looking further than the first thing that does.
-    fn is_harmless(mut self) -> bool {
+    fn finds_nothing(mut self) -> bool {
         while let Some((old, new)) = self.waiting.pop_front() {
             self.compare(old, new);
             if !self.found.is_empty() {
@@ -278,7 +278,7 @@ impl<'a> Comparison<'a> {
         *self.verdicts.entry((old, new)).or_insert_with(|| {
             let mut inner = Comparison::new(old_outline, new_outline, OtherNames::Follow);
             inner.follow(old, new);
-            inner.is_harmless()
+            inner.finds_nothing()
         })
     }
 

@@ -66,10 +66,7 @@ pub(super) enum ValueType {
     Scalar(String),
     Message(String),
     Enum(String),
-    Map {
-        key: Box<ValueType>,
-        value: Box<ValueType>,
-    },
+    Map { key: Box<Self>, value: Box<Self> },
 }
 
 #[derive(Debug)]

@@ -17,7 +17,7 @@ use crate::{
     },
     config::{self, Auth, AuthKey, AuthMode, Config, ConfigError, Ingest, Listen},
     relay::Live,
-    schema::{BreakingChange, Schema, SchemaError, SchemaSource},
+    schema::{BreakingChange, Schema, SchemaError},
     tls::{self, TlsError},
 };
 
@@ -79,7 +79,7 @@ pub enum Fault {
     #[error(transparent)]
     IngestKey(#[from] IngestKeyError),
     /// The schema cannot be used.
-    #[error(transparent)]
+    #[error("the schema cannot be used\n{0}")]
     Schema(#[from] SchemaError),
     /// The schema would break what the one that serves has let in.
     #[error("the new schema would break connected clients or events in the log\n{}", lines(.0))]
@@ -212,14 +212,18 @@ pub fn live(config: Config, schema: Arc<Schema>) -> Result<Live, SetupError> {
     })
 }
 
-/// The schema that serves once the new one is read: the running one if both mean the
-/// same.
+/// The schema that serves once the one that the configuration names is read: the running
+/// one if both mean the same.
 ///
 /// # Errors
 ///
 /// When the new one would break clients that are connected or events in the log, with
 /// all that would.
-pub fn successor(running: &Arc<Schema>, new: Arc<Schema>) -> Result<Arc<Schema>, SetupError> {
+pub fn successor(
+    running: &Arc<Schema>,
+    new: Arc<Schema>,
+    config: &Config,
+) -> Result<Arc<Schema>, SetupError> {
     if new.revision() == running.revision() {
         return Ok(Arc::clone(running));
     }
@@ -227,7 +231,8 @@ pub fn successor(running: &Arc<Schema>, new: Arc<Schema>) -> Result<Arc<Schema>,
     if changes.is_empty() {
         return Ok(new);
     }
-    Err(Fault::at("schema")(Fault::BreakingChanges(changes)))
+    let key = config.schema.key();
+    Err(Fault::at(key)(Fault::BreakingChanges(changes)))
 }
 
 /// Reads and compiles the schema that the configuration names.
@@ -235,10 +240,10 @@ pub fn successor(running: &Arc<Schema>, new: Arc<Schema>) -> Result<Arc<Schema>,
 /// # Errors
 ///
 /// When it cannot be used, with everything that is wrong with it.
-pub fn schema(_config: &Config) -> Result<Schema, SetupError> {
-    SchemaSource::default()
-        .load()
-        .map_err(|error| Fault::at("schema")(Fault::Schema(error)))
+pub fn schema(config: &Config) -> Result<Schema, SetupError> {
+    let section = &config.schema;
+    let load = section.source().load();
+    load.map_err(|error| Fault::at(section.key())(Fault::Schema(error)))
 }
 
 fn server_tls(files: &config::Tls) -> Result<Arc<ServerConfig>, SetupError> {

@@ -11,17 +11,24 @@
 
 mod annotations;
 mod breaking_change;
+mod built_in;
 mod bundled;
 mod collect;
 mod compatibility;
 mod compile;
+mod descriptor_set;
+mod diagnostic;
 mod error;
 mod inspected;
 mod json;
 mod json_names;
+mod link;
 mod lists;
 mod outline;
 mod payload;
+mod positions;
+mod proto_files;
+mod read;
 mod relay_fields;
 mod revision;
 mod source;
@@ -43,6 +50,7 @@ use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor};
 
 use self::{
     annotations::Annotations,
+    diagnostic::Diagnostics,
     outline::Outline,
     table::Table,
     walk::{Mode, walk},
@@ -51,8 +59,9 @@ use self::{
 
 pub use self::{
     breaking_change::{BreakingChange, Change},
+    built_in::BuiltInFile,
     bundled::Bundled,
-    compile::SchemaError,
+    diagnostic::{Diagnostic, SchemaError, Severity},
     error::{BatchError, Fault, JsonError, WireError},
     inspected::{Inspected, Payload},
     lists::{IdList, IdLists},
@@ -104,7 +113,26 @@ impl Schema {
     /// When the envelope lacks a field of the relay's or declares it otherwise, or
     /// when an annotation stands where it means nothing. The error names the field.
     pub fn compile(pool: &DescriptorPool, envelope: &str) -> Result<Self, SchemaError> {
-        compile::compile(pool, envelope)
+        compile::compile(pool, envelope, Diagnostics::default())
+    }
+
+    /// Compiles .proto files that are in memory. Each has the name by which the others
+    /// import it; the built-in files need not be among them.
+    ///
+    /// # Errors
+    ///
+    /// As for [`SchemaSource::load`].
+    pub fn from_texts(files: &[(&str, &str)], envelope: &str) -> Result<Self, SchemaError> {
+        source::compile_texts(files, envelope)
+    }
+
+    /// Compiles an encoded FileDescriptorSet.
+    ///
+    /// # Errors
+    ///
+    /// As for [`SchemaSource::load`].
+    pub fn from_descriptor_set(bytes: &[u8], envelope: &str) -> Result<Self, SchemaError> {
+        source::compile_set(bytes, "the descriptor set", envelope)
     }
 
     /// How long it took to read and compile the schema; zero where it was not

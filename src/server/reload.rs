@@ -144,13 +144,19 @@ fn read(path: &Path, running: &Live) -> Result<Read, Refusal> {
     let config = Config::load(path)?;
     let schema = load_schema(&config)?;
     let mut live = setup::live(config, schema).map_err(in_file)?;
+    let section = live.config.schema.clone();
     let fixed = live.config.keep_fixed(&running.config);
     if !fixed.is_empty() {
         // What stays as it is has to go together with what is new, and names files.
         live.config.check().map_err(|error| error.merged(path))?;
-        live = setup::live(live.config, live.schema).map_err(in_file)?;
+        let schema = if live.config.schema == section {
+            live.schema
+        } else {
+            load_schema(&live.config)?
+        };
+        live = setup::live(live.config, schema).map_err(in_file)?;
     }
-    live.schema = setup::successor(&running.schema, live.schema)
+    live.schema = setup::successor(&running.schema, live.schema, &live.config)
         .map_err(|error| Refusal::Schema(error.in_file(path)))?;
     live.authenticator.adopt_key_sets(&running.authenticator);
     Ok(Read { live, fixed })

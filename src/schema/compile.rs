@@ -11,8 +11,10 @@ use super::{
     diagnostic::{Diagnostic, Diagnostics, SchemaError},
     json::JsonBounds,
     lists::IdLists,
+    outline::Outline,
     payload::PayloadType,
     relay_fields::{self, message_of, number},
+    revision::Revision,
     table::Table,
 };
 
@@ -210,6 +212,8 @@ fn build(pool: &DescriptorPool, envelope: &str) -> Result<Schema, Flaw> {
         )?,
         batch: message_of(&envelope, number::BATCH),
         json_bounds: JsonBounds::of(&envelope),
+        revision: Revision::of(&Outline::of(&envelope, &annotations)),
+        annotations,
         compile_time: Duration::ZERO,
         envelope,
     })

@@ -1,10 +1,10 @@
 //! Many clients of one topic, under load.
 
 use futures_util::future::join_all;
-use serde_json::json;
 use sidewire::client::{Encoding, Received};
 
 use crate::support::{TestRelay, raise_descriptor_limit};
+use crate::vocabulary::about;
 
 const CLIENTS: usize = 1000;
 const EVENTS: u64 = 100;
@@ -30,7 +30,7 @@ async fn a_thousand_clients_get_every_event_once_and_in_order() {
         }));
     }
     let backend = relay.backend();
-    let event = json!({"workItemDeleted": {"workItemId": "w1", "projectId": "p1"}}).to_string();
+    let event = about(&["work_item:w1", "project:p1"]).to_string();
     for _ in 0..EVENTS {
         let answer = backend
             .post("acme", event.clone(), Encoding::Json, &[], false)

@@ -17,6 +17,11 @@
 
 mod raw;
 mod support;
+mod vocabulary;
+
+mod generic;
+mod smoke;
+mod source_words;
 
 mod admin;
 mod bench;
@@ -48,6 +53,7 @@ mod ingest_limits;
 mod ingest_order;
 mod ingest_query;
 mod ingest_refusals;
+mod ingest_spellings;
 mod ingest_support;
 mod preconditions;
 

@@ -8,8 +8,8 @@ use sidewire::client::{Encoding, Publisher};
 use tokio::sync::oneshot;
 
 use crate::{
-    scenarios::work_item_created,
     support::{TestClient, TestRelay},
+    vocabulary::created,
 };
 
 const RESUMING: usize = 100;
@@ -66,7 +66,7 @@ async fn a_hundred_resumes_of_ten_thousand_events_do_not_keep_others_waiting() {
 }
 
 async fn publish_window(backend: &Publisher) {
-    let messages = vec![work_item_created("p1"); usize::try_from(BATCH).unwrap()];
+    let messages = vec![created("p1"); usize::try_from(BATCH).unwrap()];
     let batch = json!({ "messages": messages }).to_string();
     for _ in 0..EVENTS / BATCH {
         let answer = backend
@@ -83,7 +83,7 @@ async fn measure_delays(
     mut beside: TestClient,
     mut stop: oneshot::Receiver<()>,
 ) -> (Vec<Duration>, TestClient) {
-    let event = work_item_created("beside").to_string();
+    let event = created("beside").to_string();
     let mut delays = Vec::new();
     while stop.try_recv().is_err() {
         let began = Instant::now();

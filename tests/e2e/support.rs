@@ -1,4 +1,4 @@
-//! A relay to test, and what tests do with it, in the words of the domain.
+//! A relay to test, and what tests do with it.
 
 use std::{collections::BTreeMap, fmt::Write as _, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -25,6 +25,8 @@ use tokio::{
     task::JoinHandle,
     time::timeout,
 };
+
+use crate::vocabulary::TestSchema;
 
 /// What every wait is bounded by, so that a fault ends the test.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -63,6 +65,11 @@ impl TestRelay {
 
     /// The same with other settings.
     pub fn with(settings: impl FnOnce(&mut Config)) -> Self {
+        Self::serving(TestSchema::under_test(), settings)
+    }
+
+    /// The same with this schema, whichever is under test.
+    pub fn serving(schema: TestSchema, settings: impl FnOnce(&mut Config)) -> Self {
         let files = TempDir::new().unwrap();
         let file = |name: &str, text: &str| {
             let path = files.path().join(name);
@@ -96,8 +103,9 @@ impl TestRelay {
             ),
         ];
         settings(&mut config);
-        let setup = Setup::new(config).unwrap();
-        let schema = Arc::clone(&setup.live.schema);
+        let mut setup = Setup::new(config).unwrap();
+        let schema = Arc::new(schema.compile());
+        setup.live.schema = Arc::clone(&schema);
         let server = Server::start(setup).unwrap();
         let listening = server.addresses().clone();
         let address = |listen: &Listen| listen.tcp().unwrap_or(([0, 0, 0, 0], 0).into());

@@ -7,7 +7,6 @@ use std::{
 
 use rcgen::generate_simple_self_signed;
 use rustls::{ClientConfig, pki_types::ServerName};
-use serde_json::json;
 use sidewire::{
     client::{Connection, Encoding, OpenError, Publisher},
     config::{Config, Listen, Tls},
@@ -24,6 +23,7 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 use crate::{
     raw::{RawClient, bearer, handshake},
     support::{PATIENCE, TestClient, TestRelay, http_over, read_answer, token},
+    vocabulary::{also, item_created},
 };
 
 /// A certificate for 127.0.0.1, and what trusts it.
@@ -87,10 +87,7 @@ impl Certified {
 }
 
 fn event(title: &str) -> serde_json::Value {
-    json!({
-        "topics": ["tenant:*"],
-        "workItemCreated": {"workItem": {"id": "w", "projectId": "p", "title": title}},
-    })
+    also(item_created("w", "p", title), &["tenant:*"])
 }
 
 #[tokio::test]

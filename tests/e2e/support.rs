@@ -103,9 +103,9 @@ impl TestRelay {
             ),
         ];
         settings(&mut config);
-        let mut setup = Setup::new(config).unwrap();
-        let schema = Arc::new(schema.compile());
-        setup.live.schema = Arc::clone(&schema);
+        config.schema.bundled = Some(schema.name().to_owned());
+        let setup = Setup::new(config).unwrap();
+        let schema = Arc::clone(&setup.live.schema);
         let server = Server::start(setup).unwrap();
         let listening = server.addresses().clone();
         let address = |listen: &Listen| listen.tcp().unwrap_or(([0, 0, 0, 0], 0).into());

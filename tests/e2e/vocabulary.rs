@@ -205,6 +205,14 @@ impl TestSchema {
         })
     }
 
+    /// The path of the first project in a Subscribe of [`topics`], as errors have it.
+    pub fn project_path(self) -> &'static str {
+        match self {
+            Self::Tracker => "subscribe.project_ids[0]",
+            Self::Generic => "subscribe.topics[0]",
+        }
+    }
+
     /// What [`topics`] is confirmed with, but for what else is in a confirmation.
     pub fn subscribed(self, topics: &[&str]) -> Value {
         self.listed(topics, |list| format!("subscribed{list}"))
@@ -304,6 +312,11 @@ pub fn also<T: AsRef<str>>(mut event: Value, topics: &[T]) -> Value {
 pub fn named(id: &str, mut envelope: Value) -> Value {
     envelope["messageId"] = json!(id);
     envelope
+}
+
+/// The body of a Subscribe or an Unsubscribe for these topics.
+pub fn topics(topics: &[&str]) -> Value {
+    TestSchema::under_test().topics(topics)
 }
 
 /// A Subscribe for these topics.

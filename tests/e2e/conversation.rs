@@ -226,11 +226,7 @@ async fn a_connection_has_no_more_topics_than_it_may() {
     let relay = TestRelay::with(|config| config.limits.topics_per_connection = 3);
     let mut client = relay.connect("acme", "ann").await;
     client.subscribe(&["project:p1", "project:p2"]).await;
-    let id = client
-        .0
-        .subscribe(["project:p3", "project:p4"])
-        .await
-        .unwrap();
+    let id = client.ask_for(&["project:p3", "project:p4"]).await;
     let error = client.error().await;
     assert_eq!(error.error_code, "RATE_LIMIT_EXCEEDED");
     assert_eq!(error.request_message_id, id);
@@ -241,7 +237,7 @@ async fn a_connection_has_no_more_topics_than_it_may() {
     client
         .subscribe(&["project:p2", "project:p1", "project:p3"])
         .await;
-    client.0.subscribe(["project:p4"]).await.unwrap();
+    client.ask_for(&["project:p4"]).await;
     assert_eq!(client.error().await.error_code, "RATE_LIMIT_EXCEEDED");
     client.unsubscribe(&["project:p1"]).await;
     client.subscribe(&["project:p4"]).await;
@@ -275,7 +271,7 @@ async fn a_position_lies_behind_what_came_and_before_what_comes() {
         for round in 0..ROUNDS {
             let head = relay.publish("acme", created("p9")).await.position;
             let topic = format!("build:{round}");
-            client.0.subscribe([topic]).await.unwrap();
+            client.ask_for(&[&topic]).await;
             let position = loop {
                 match client.receive().await {
                     Received::Event(event) => came = in_order(came, event.position),

@@ -38,7 +38,7 @@ async fn an_event_is_the_bytes_that_came_less_field_18_and_fields_that_hold_thei
     let relay = TestRelay::with(|config| {
         config.ingest.message_id_age = std::time::Duration::from_nanos(1);
     });
-    let mut client = relay.connect("acme", "ann").await;
+    let mut client = relay.connect_binary("acme", "ann").await;
     client.subscribe(&["project:p1"]).await;
     let (event, topics) = created_by_call();
     let event = relay.envelope(event);
@@ -135,7 +135,7 @@ fn roundabout(event: &[u8]) -> Vec<u8> {
 #[tokio::test]
 async fn from_json_too_a_message_id_and_a_timestamp_that_were_given_stay() {
     let relay = TestRelay::start();
-    let mut client = relay.connect("acme", "ann").await;
+    let mut client = relay.connect_binary("acme", "ann").await;
     client.subscribe(&["project:p1"]).await;
     let (event, topics) = created_by_call();
     let mut event = named("given", also(event, &["extra:1"]));

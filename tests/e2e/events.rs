@@ -8,8 +8,9 @@ use prost_reflect::{
 use sidewire::{client::Encoding, schema::PayloadKind};
 
 use crate::{
+    client::TestClient,
     event_bytes::{check_bytes, post},
-    support::{TestClient, TestRelay},
+    support::TestRelay,
     vocabulary::only_with_tracker,
 };
 
@@ -126,9 +127,9 @@ async fn every_event_arrives_whole_at_a_client_of_each_topic_that_it_names() {
     }
     let relay = TestRelay::start();
     let schema = envelope();
-    let mut stranger = relay.connect("acme", "eve").await;
+    let mut stranger = relay.connect_binary("acme", "eve").await;
     stranger.subscribe(&["project:elsewhere"]).await;
-    let mut foreigner = relay.connect("other", "ann").await;
+    let mut foreigner = relay.connect_binary("other", "ann").await;
 
     let mut events = 0;
     for payload in relay.schema.payloads() {
@@ -143,7 +144,7 @@ async fn every_event_arrives_whole_at_a_client_of_each_topic_that_it_names() {
         foreigner.subscribe(topics).await;
         let mut clients = Vec::new();
         for topic in *topics {
-            let mut client = relay.connect("acme", "ann").await;
+            let mut client = relay.connect_binary("acme", "ann").await;
             client.subscribe(&[topic]).await;
             clients.push(client);
         }

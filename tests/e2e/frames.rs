@@ -4,11 +4,12 @@
 use serde_json::{Value, json};
 
 use crate::{
+    client::TestClient,
     raw::{
         BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, RawClient, TEXT, binary, close_payload,
         frame, header, masked, unmasked,
     },
-    support::{TestClient, TestRelay},
+    support::TestRelay,
     vocabulary::{created, named, subscribe, subscribed, topics_of},
 };
 

@@ -211,7 +211,7 @@ async fn the_topics_of_a_token_bound_what_its_client_can_subscribe_to() {
     let granted = ["project:p1", "sprint:s1", "sprint:s2"];
     assert_eq!(client.subscribe(&granted).await.topics, granted);
     for refused in ["project:p2", "work_item:w1", "sprint:*"] {
-        let id = client.0.subscribe(["sprint:s3", refused]).await.unwrap();
+        let id = client.ask_for(&["sprint:s3", refused]).await;
         let error = client.error().await;
         assert_eq!(error.error_code, "AUTHORIZATION_FAILED", "{refused}");
         assert_eq!(error.request_message_id, id);

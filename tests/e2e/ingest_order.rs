@@ -5,8 +5,8 @@ use std::time::Duration;
 use sidewire::client::{Encoding, Publisher};
 use tokio::{task::JoinSet, time::timeout};
 
-use crate::support::{TestClient, TestRelay};
 use crate::vocabulary::{created, named};
+use crate::{client::TestClient, support::TestRelay};
 
 const PUBLISHERS: usize = 8;
 

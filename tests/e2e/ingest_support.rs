@@ -9,7 +9,8 @@ use tokio::{
 };
 
 use crate::{
-    support::{Answer, INGEST_KEY, PATIENCE, TestClient, TestRelay, read_next_answer},
+    client::TestClient,
+    support::{Answer, INGEST_KEY, PATIENCE, TestRelay, read_next_answer},
     vocabulary::created,
 };
 

@@ -15,6 +15,7 @@
     reason = "a test may fail loudly"
 )]
 
+mod client;
 mod json_client;
 mod raw;
 mod support;

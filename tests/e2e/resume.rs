@@ -8,7 +8,8 @@ use sidewire::{
 };
 
 use crate::{
-    support::{TestClient, TestRelay, token_with},
+    client::TestClient,
+    support::{TestRelay, token_with},
     vocabulary::{about, also, created},
 };
 
@@ -103,7 +104,7 @@ async fn a_resume_is_judged_by_the_token_of_now() {
         topics: vec!["project:p1".to_owned()],
         resume_from: Some(had.clone()),
     };
-    client.0.send(Control::Subscribe(subscribe)).await.unwrap();
+    client.send(Control::Subscribe(subscribe)).await;
     assert_eq!(client.error().await.error_code, "AUTHORIZATION_FAILED");
     client.nothing_more().await;
     assert_eq!(client.resume(&["project:p2"], &had).await.replayed, 0);

@@ -7,10 +7,7 @@ use serde_json::json;
 use sidewire::client::{Encoding, Publisher};
 use tokio::sync::oneshot;
 
-use crate::{
-    support::{TestClient, TestRelay},
-    vocabulary::created,
-};
+use crate::{client::TestClient, support::TestRelay, vocabulary::created};
 
 const RESUMING: usize = 100;
 const EVENTS: u64 = 10_000;
@@ -27,7 +24,7 @@ async fn a_hundred_resumes_of_ten_thousand_events_do_not_keep_others_waiting() {
         // Room for what is published beside the replays.
         config.replay.events = 100_000;
     });
-    let mut beside = relay.connect("acme", "beside").await;
+    let mut beside = relay.connect_binary("acme", "beside").await;
     let start = beside
         .subscribe(&["project:beside"])
         .await
@@ -36,7 +33,7 @@ async fn a_hundred_resumes_of_ten_thousand_events_do_not_keep_others_waiting() {
     publish_window(&relay.backend()).await;
     let mut resuming = Vec::new();
     for _ in 0..RESUMING {
-        resuming.push(relay.connect("acme", "resuming").await);
+        resuming.push(relay.connect_binary("acme", "resuming").await);
     }
 
     let (all_resumed, stop) = oneshot::channel();

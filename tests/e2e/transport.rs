@@ -21,8 +21,9 @@ use tokio::{
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::{
+    client::TestClient,
     raw::{RawClient, bearer, handshake},
-    support::{PATIENCE, TestClient, TestRelay, http_over, read_answer, token},
+    support::{PATIENCE, TestRelay, http_over, read_answer, token},
     vocabulary::{also, item_created},
 };
 
@@ -60,7 +61,7 @@ impl Certified {
         let mut options = relay.options().with_token(token("acme", "ann"));
         options.url = format!("wss://{}/ws", relay.addresses.client);
         let options = options.with_tls(Arc::clone(&self.trust));
-        Connection::open(&options).await.map(TestClient)
+        Connection::open(&options).await.map(TestClient::of)
     }
 
     /// TLS over a connection that has begun with these bytes, for which the kernel

@@ -15,7 +15,9 @@ async fn a_thousand_clients_get_every_event_once_and_in_order() {
     let relay = TestRelay::start();
     let mut following = Vec::new();
     for number in 0..CLIENTS {
-        let mut client = relay.connect("acme", &format!("user-{number}")).await;
+        let mut client = relay
+            .connect_binary("acme", &format!("user-{number}"))
+            .await;
         client.subscribe(&["project:p1"]).await;
         following.push(tokio::spawn(async move {
             for expected in 1..=EVENTS {

@@ -2,7 +2,12 @@
 //! schemas with their annotations as one descriptor set, and Rust types for the
 //! relay's own messages.
 
-use std::{env, error::Error, fs, path::PathBuf};
+use std::{
+    env,
+    error::Error,
+    fs,
+    path::{Path, PathBuf},
+};
 
 /// The file that names the bundled schemas and their envelopes.
 const BUNDLED: &str = "proto/bundled.toml";
@@ -31,10 +36,37 @@ fn main() -> Result<(), Box<dyn Error>> {
         schema.encode_file_descriptor_set(),
     )?;
     fs::copy(BUNDLED, out.join("bundled.toml"))?;
+    fs::write(out.join("embedded.rs"), embedded()?)?;
 
     let relay = protox::compile(["sidewire/v1/relay.proto"], ["proto"])?;
     prost_build::Config::new()
         .out_dir(&out)
         .compile_fds(relay)?;
+    Ok(())
+}
+
+/// The names and texts of the .proto files, as a constant of the crate.
+fn embedded() -> Result<String, Box<dyn Error>> {
+    let mut files = Vec::new();
+    find_protos(Path::new("proto"), &mut files)?;
+    files.sort();
+    let mut code = "const EMBEDDED: &[(&str, &str)] = &[\n".to_owned();
+    for path in files {
+        let name = path.strip_prefix("proto")?;
+        let absolute = fs::canonicalize(&path)?;
+        code += &format!("    ({name:?}, include_str!({absolute:?})),\n");
+    }
+    Ok(code + "];\n")
+}
+
+fn find_protos(directory: &Path, files: &mut Vec<PathBuf>) -> Result<(), Box<dyn Error>> {
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            find_protos(&path, files)?;
+        } else if path.extension().is_some_and(|it| it == "proto") {
+            files.push(path);
+        }
+    }
     Ok(())
 }

@@ -137,6 +137,16 @@ impl Annotations {
         is_true(&message.options(), self.presence.as_ref())
     }
 
+    /// Whether the relay puts the sending user's id into the field.
+    pub(super) fn sender(&self, field: &Declared) -> bool {
+        is_true(&field.options, self.sender.as_ref())
+    }
+
+    /// The value of the field that means "not there"; `None` where it is not annotated.
+    pub(super) fn absent(&self, field: &Declared) -> Option<String> {
+        text(&field.options, self.absent.as_ref())
+    }
+
     fn check_topic(&self, field: &Declared) -> Result<(), SchemaError> {
         let Some(source) = self.topic(field) else {
             return Ok(());
@@ -159,7 +169,7 @@ impl Annotations {
     }
 
     fn check_sender(&self, field: &Declared, client_publish: bool) -> Result<(), SchemaError> {
-        let sender = is_true(&field.options, self.sender.as_ref());
+        let sender = self.sender(field);
         let fits = field.kind == Kind::String
             && !field.is_repeated
             && field.oneof.is_none()
@@ -173,7 +183,7 @@ impl Annotations {
     }
 
     fn check_absent(&self, field: &Declared, presence: bool) -> Result<(), SchemaError> {
-        let Some(value) = text(&field.options, self.absent.as_ref()) else {
+        let Some(value) = self.absent(field) else {
             return Ok(());
         };
         let has_value = match &field.kind {

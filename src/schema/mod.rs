@@ -13,13 +13,18 @@ mod annotations;
 mod bundled;
 mod collect;
 mod compile;
+mod condition;
+mod embedded;
 mod error;
+mod explain;
 mod inspected;
 mod json;
 mod json_names;
 mod lists;
 mod payload;
 mod relay_fields;
+mod routes;
+mod sample;
 mod source;
 mod specimen;
 mod table;
@@ -44,10 +49,15 @@ use self::{
 pub use self::{
     bundled::Bundled,
     compile::SchemaError,
+    condition::{Condition, ConditionError},
+    embedded::EmbeddedFile,
     error::{BatchError, Fault, JsonError, WireError},
+    explain::AnnotatedValue,
     inspected::{Inspected, Payload},
     lists::{IdList, IdLists},
-    payload::{Control, PayloadKind, PayloadType},
+    payload::{Absent, Control, PayloadKind, PayloadType},
+    routes::{Recursion, Routes, TopicPath},
+    sample::Sample,
     source::SchemaSource,
     specimen::Specimen,
 };

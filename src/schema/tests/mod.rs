@@ -4,8 +4,11 @@ mod against_prost;
 mod batches;
 mod bundled;
 mod compile;
+mod condition;
+mod explain;
 mod json;
 mod refusals;
+mod routes;
 mod specimen;
 
 use std::{fs, path::Path};

@@ -22,4 +22,5 @@ mod schema;
 mod secrets;
 mod serve;
 mod sockets;
+mod tail;
 mod unit_file;

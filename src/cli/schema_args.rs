@@ -6,7 +6,7 @@ use clap::ArgGroup;
 
 use super::Failure;
 use crate::{
-    config::Config,
+    config::{Config, SchemaSection},
     schema::{Bundled, PayloadType, Schema, SchemaSource},
 };
 
@@ -53,17 +53,18 @@ impl SchemaArgs {
     /// Where the schema comes from.
     #[must_use]
     pub fn source(&self) -> SchemaSource {
-        let envelope = self.envelope.clone().unwrap_or_default();
-        if let Some(file) = self.descriptor_set.clone() {
-            return SchemaSource::DescriptorSet { file, envelope };
-        }
-        if self.files.is_empty() {
-            return SchemaSource::Bundled(self.bundled.clone());
-        }
-        SchemaSource::Files {
+        self.section().source()
+    }
+
+    /// The same as a section of a configuration.
+    #[must_use]
+    pub fn section(&self) -> SchemaSection {
+        SchemaSection {
+            bundled: self.bundled.clone(),
             files: self.files.clone(),
             include: self.include.clone(),
-            envelope,
+            descriptor_set: self.descriptor_set.clone(),
+            envelope: self.envelope.clone(),
         }
     }
 
@@ -115,14 +116,17 @@ impl SchemaOrConfigArgs {
 
     /// Where the schema comes from.
     pub(super) fn source(&self) -> Result<SchemaSource, Failure> {
-        self.config()?;
-        Ok(self.schema.source())
+        Ok(match &self.config {
+            Some(_) => self.config()?.schema.source(),
+            None => self.schema.source(),
+        })
     }
 }
 
 /// Loads a schema for a command.
 pub(super) fn load(source: &SchemaSource) -> Result<Schema, Failure> {
-    source.load().map_err(Failure::new)
+    let failure = |error| Failure::new(format!("the schema cannot be used\n{error}"));
+    source.load().map_err(failure)
 }
 
 /// The event of this name, in either style.

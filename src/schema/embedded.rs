@@ -1,34 +1,19 @@
-//! The text of the .proto files that the program carries in itself, for whoever wants
-//! to write them to a directory.
+//! The text of the bundled schemas' .proto files, for whoever wants to write them to a
+//! directory.
 
-use super::{Bundled, SchemaError};
+use super::{BuiltInFile, Bundled, SchemaError};
 
-// `EMBEDDED`: the names and texts of all files under `proto/`, written by build.rs.
+// `EMBEDDED`: the names and texts of the files of the bundled schemas, written by
+// build.rs.
 include!(concat!(env!("OUT_DIR"), "/embedded.rs"));
 
-/// The directory of the files that every schema imports.
-const RELAYS_OWN: &str = "sidewire/";
-
-/// A .proto file that the program carries in itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct EmbeddedFile {
-    /// The name by which it is imported: a relative path.
-    pub name: &'static str,
-    /// Its text.
-    pub text: &'static str,
-}
-
-impl EmbeddedFile {
-    /// The files that every schema imports.
-    pub fn relays_own() -> impl Iterator<Item = Self> {
-        Self::all().filter(|file| file.name.starts_with(RELAYS_OWN))
-    }
-
-    /// These, and the files of a bundled schema.
+impl BuiltInFile {
+    /// The relay's own files and those of a bundled schema, by name.
     ///
     /// # Errors
     ///
-    /// When the schema cannot be compiled, which no program does that passed its tests.
+    /// When the schema cannot be compiled, which does not happen in a program that
+    /// passed its tests.
     pub fn of_bundled(bundled: &Bundled) -> Result<Vec<Self>, SchemaError> {
         let envelope = bundled.schema()?.envelope;
         let mut wanted = vec![envelope.parent_file()];
@@ -39,13 +24,10 @@ impl EmbeddedFile {
                 wanted.extend(file.dependencies());
             }
         }
-        let is_wanted = |file: &Self| {
-            file.name.starts_with(RELAYS_OWN) || names.iter().any(|it| it == file.name)
-        };
-        Ok(Self::all().filter(is_wanted).collect())
-    }
-
-    fn all() -> impl Iterator<Item = Self> {
-        EMBEDDED.iter().map(|(name, text)| Self { name, text })
+        let schemas = EMBEDDED.iter().map(|(name, text)| Self { name, text });
+        let schemas = schemas.filter(|file| names.iter().any(|name| name == file.name));
+        let mut files: Vec<_> = Self::all().iter().copied().chain(schemas).collect();
+        files.sort_by_key(|file| file.name);
+        Ok(files)
     }
 }

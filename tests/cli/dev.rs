@@ -34,8 +34,12 @@ fn command(directory: &TempDir, flags: &[&str]) -> Command {
 
 impl Dev {
     fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    fn start_with(flags: &[&str]) -> Self {
         let directory = TempDir::new().unwrap();
-        let process = Process::start(command(&directory, &[]));
+        let process = Process::start(command(&directory, flags));
         // The guide comes in one piece, and ends with this command.
         let guide = process.stdout_has(|text| {
             let (_, last) = text.split_once(" token --tenant ")?;
@@ -168,6 +172,66 @@ fn what_the_guide_prints_works_as_it_is_printed() {
     }
     tail.signal(Signal::INT);
     assert!(dev.end(Signal::INT).status.success());
+}
+
+/// A schema that is given as a file, relative to the directory of the tests.
+const CHAT: [&str; 4] = [
+    "--schema",
+    "tests/cli/chat.proto",
+    "--envelope",
+    "chat.v1.Envelope",
+];
+
+#[test]
+fn what_the_guide_prints_works_with_any_schema() {
+    for (flags, payload) in [
+        (&CHAT[..], "messagePosted"),
+        (&["--bundled", "generic"], "event"),
+    ] {
+        let dev = Dev::start_with(flags);
+        let mut tail = shell(dev.printed(" tail "));
+        tail.current_dir("/");
+        let tail = Process::start(tail);
+        tail.stderr_has(|log| log.contains("following").then_some(()));
+        let inject = dev.printed("/events");
+        let answer = request(inject);
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        assert!(answer.contains("\"matched\":1"), "{answer}");
+        let event = tail.stdout_has(|text| text.ends_with('\n').then(|| text.to_owned()));
+        let event: Value = serde_json::from_str(&event).unwrap();
+        assert!(event[payload].is_object(), "{event}");
+        tail.signal(Signal::INT);
+        assert!(tail.end().status.success());
+
+        let mut table = shell(dev.printed(" schema "));
+        table.current_dir("/");
+        let table = Process::run(table);
+        assert!(table.status.success(), "{table:?}");
+        assert!(table.stdout.starts_with("envelope "), "{table:?}");
+        assert!(dev.end(Signal::INT).status.success());
+    }
+}
+
+#[test]
+fn a_schema_that_cannot_be_used_is_told_with_file_and_line() {
+    let directory = TempDir::new().unwrap();
+    let broken = directory.path().join("broken.proto");
+    fs::write(
+        &broken,
+        "syntax = \"proto3\";\nmessage Envelope {\n  strin id = 1;\n}\n",
+    )
+    .unwrap();
+    let flags = [
+        "--schema",
+        broken.to_str().unwrap(),
+        "--envelope",
+        "Envelope",
+    ];
+    let ended = Process::run(command(&directory, &flags));
+    assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+    assert!(ended.stderr.contains("broken.proto:3"), "{ended:?}");
+    let left: Vec<_> = fs::read_dir(directory.path()).unwrap().collect();
+    assert_eq!(left.len(), 1, "{left:?}");
 }
 
 #[tokio::test]

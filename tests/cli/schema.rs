@@ -5,7 +5,10 @@ use std::{fs, io::Write, io::pipe, process::Stdio};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::process::{Ended, Process, sidewire};
+use crate::{
+    process::{Ended, Process, sidewire},
+    relay::Files,
+};
 
 const GENERIC: &str = "\
 envelope              generic.v1.Envelope
@@ -29,6 +32,36 @@ Subscribe lists       none: clients use `topics`, field 16
   topics[] → <value>, which is a topic
 ";
 
+/// A schema that is given as a file.
+const CHAT: [&str; 4] = [
+    "--schema",
+    concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cli/chat.proto"),
+    "--envelope",
+    "chat.v1.Envelope",
+];
+
+const CHAT_TABLE: &str = "\
+envelope              chat.v1.Envelope
+topic kinds           file, room, user
+batches               no
+tokens renewed        yes
+Subscribe lists       1 room_ids → room:<value>
+
+2 message_posted  chat.v1.MessagePosted
+  message.room_id → room:<value>
+  message.mentions[] → user:<value>
+  message.attachments{}.file_id → file:<value>
+  message.replies[].…  as in message
+
+3 room_closed  chat.v1.RoomClosed
+  names no topic: give them with `?topic=` or in `topics`, field 18
+
+4 typing  chat.v1.Typing
+  clients may send it
+  sender: user_id
+  room_id → room:<value>
+";
+
 fn run(args: &[&str]) -> Ended {
     Process::run(sidewire(args))
 }
@@ -44,6 +77,57 @@ fn printed(args: &[&str]) -> String {
 #[test]
 fn the_routing_table_of_the_generic_schema_is_printed() {
     assert_eq!(printed(&["schema", "--bundled", "generic"]), GENERIC);
+}
+
+#[test]
+fn the_routing_table_of_a_schema_of_ones_own_is_printed() {
+    assert_eq!(printed(&[&["schema"], &CHAT[..]].concat()), CHAT_TABLE);
+    let table = printed(&[&["schema", "--format", "json"], &CHAT[..]].concat());
+    let table: Value = serde_json::from_str(&table).unwrap();
+    let posted = &table["events"][0];
+    assert_eq!(
+        posted["topics"][2],
+        json!({
+            "path": "message.attachments{}.file_id",
+            "json_path": "message.attachments{}.fileId",
+            "numbers": [1, 5, 1],
+            "kind": "file",
+        })
+    );
+    assert_eq!(
+        posted["recursions"],
+        json!([{"path": "message.replies[]", "same_as": "message"}])
+    );
+    assert_eq!(
+        (&table["batch"], &table["authenticate"]),
+        (&json!(false), &json!(true))
+    );
+}
+
+#[test]
+fn the_schema_may_be_that_of_a_config_file_and_an_error_names_file_and_line() {
+    let files = Files::new();
+    let chat = fs::read_to_string(CHAT[1]).unwrap();
+    files.write("chat.proto", &chat);
+    let config = fs::read_to_string(files.config()).unwrap();
+    let section = "[schema]\nfiles = [\"chat.proto\"]\nenvelope = \"chat.v1.Envelope\"\n";
+    files.write("sidewire.toml", &format!("{config}{section}"));
+    let config = files.config();
+    assert_eq!(printed(&["schema", "--config", &config]), CHAT_TABLE);
+    let event = r#"{"roomClosed": {"reason": "late"}}"#;
+    let routed = printed(&["route", "--config", &config, "--topic", "room:1", event]);
+    assert!(
+        routed.contains("payload: 3 room_closed, chat.v1.RoomClosed\n"),
+        "{routed}"
+    );
+
+    files.write(
+        "chat.proto",
+        &chat.replace("string text = 2;", "strin text = 2;"),
+    );
+    let broken = run(&["schema", "--config", &config]);
+    assert_eq!(broken.status.code(), Some(1), "{broken:?}");
+    assert!(broken.stderr.contains("chat.proto:"), "{broken:?}");
 }
 
 #[test]

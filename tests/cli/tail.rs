@@ -25,7 +25,9 @@ fn typing(is_typing: bool) -> Value {
 
 fn lines(ended: &Ended) -> Vec<Value> {
     let lines = ended.stdout.lines();
-    lines.map(|line| serde_json::from_str(line).unwrap()).collect()
+    lines
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
 }
 
 #[test]
@@ -82,7 +84,10 @@ fn the_time_ends_it_and_too_few_events_have_an_exit_status() {
 
     let ended = Process::run(relay.tail(&["--for=200ms", "--count=3", TOPIC]));
     assert_eq!(ended.status.code(), Some(4), "{ended:?}");
-    assert!(ended.stderr.contains("0 of 3 events have come"), "{ended:?}");
+    assert!(
+        ended.stderr.contains("0 of 3 events have come"),
+        "{ended:?}"
+    );
 }
 
 #[test]
@@ -111,7 +116,11 @@ fn several_users_are_followed_on_a_connection_each() {
 
     publish(&relay, &event("for both"));
     hex.stdout_has(|text| (text.matches('\n').count() == 2).then_some(()));
-    let for_bob = ["--topic", "user:bob", &typing(true).to_string().replace("p1", "p2")];
+    let for_bob = [
+        "--topic",
+        "user:bob",
+        &typing(true).to_string().replace("p1", "p2"),
+    ];
     assert!(Process::run(relay.publish(&for_bob)).status.success());
 
     let ended = tail.end();
@@ -134,7 +143,10 @@ fn several_users_are_followed_on_a_connection_each() {
     hex.signal(Signal::INT);
     let mut users: Vec<_> = hex.end().stdout.lines().map(str::to_owned).collect();
     users.sort();
-    let users: Vec<_> = users.iter().map(|it| it.split_once('\t').unwrap().0).collect();
+    let users: Vec<_> = users
+        .iter()
+        .map(|it| it.split_once('\t').unwrap().0)
+        .collect();
     assert_eq!(users.get(..2), Some(&["ann", "bob"][..]));
 }
 
@@ -142,9 +154,18 @@ fn several_users_are_followed_on_a_connection_each() {
 fn what_can_never_come_is_wrong_from_the_start() {
     let relay = Relay::start();
     for (flags, says) in [
-        (["--payload", "work_item_make"], "the schema has no event `work_item_make`"),
-        (["--where", "userTyping.isTypin=true"], "did you mean `is_typing`?"),
-        (["--where", "userTyping.isTyping=maybe"], "it is true or false"),
+        (
+            ["--payload", "work_item_make"],
+            "the schema has no event `work_item_make`",
+        ),
+        (
+            ["--where", "userTyping.isTypin=true"],
+            "did you mean `is_typing`?",
+        ),
+        (
+            ["--where", "userTyping.isTyping=maybe"],
+            "it is true or false",
+        ),
     ] {
         let ended = Process::run(relay.tail(&flags));
         assert_eq!(ended.status.code(), Some(1), "{ended:?}");

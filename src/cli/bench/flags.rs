@@ -6,7 +6,7 @@ use std::{env, num::NonZeroUsize, path::PathBuf, time::Duration};
 use clap::{Subcommand, ValueEnum};
 
 use super::{
-    super::{Failure, client_tls, credential, signing::Signing},
+    super::{Failure, client_tls, credential, schema_args::SchemaOrConfigArgs, signing::Signing},
     KEY_VARIABLE,
 };
 use crate::{
@@ -33,9 +33,11 @@ const HELP: &str = "Examples:
   sidewire bench throughput --secret-file jwt.secret --key-file ingest.key --server-pid 4242
   sidewire bench idle --connections 18000 --secret-file jwt.secret --server-pid 4242 --json
   sidewire bench ingest --batch 100 --key-file ingest.key
+  sidewire bench latency --config sidewire.toml --secret-file jwt.secret --key-file ingest.key
 
 It needs what a client and a backend need: the secret that tokens are signed with and an ingest
-key. `sidewire bench SCENARIO --help` has the flags of each.
+key. `sidewire bench SCENARIO --help` has the flags of each. The events are made for the schema of
+the flags, which has to have one with a topic that clients can subscribe to.
 
 The generator takes up to one core. Where the target runs on the same machine give each a core of
 its own, as with `taskset -c 1 sidewire bench …`; a generator that used more than 90 % of its core
@@ -86,6 +88,9 @@ pub struct Common {
     /// How the tokens of clients are signed.
     #[command(flatten)]
     pub signing: Signing,
+    /// The schema of the relay.
+    #[command(flatten)]
+    pub schema: SchemaOrConfigArgs,
     /// The file with the ingest key.
     /// Else the environment variable SIDEWIRE_INGEST_KEY is used, else no key.
     #[arg(long, value_name = "FILE", verbatim_doc_comment)]
@@ -343,6 +348,19 @@ impl Command {
             Self::Connect(args) => (args.common, 0),
         };
         common.plan(scenario, payload_bytes)
+    }
+
+    /// The flags that every scenario has.
+    pub(super) fn common(&self) -> &Common {
+        match self {
+            Self::Latency(args) => &args.common,
+            Self::Throughput(args) => &args.common,
+            Self::Selective(args) => &args.common,
+            Self::Ingest(args) => &args.common,
+            Self::Growth(args) => &args.common,
+            Self::Idle(args) => &args.common,
+            Self::Connect(args) => &args.common,
+        }
     }
 
     fn scenario(&self) -> Scenario {

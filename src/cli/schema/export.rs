@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     cli::{Failure, schema_args},
-    schema::{EmbeddedFile, SchemaSource},
+    schema::{BuiltInFile, SchemaSource},
 };
 
 /// Writes the files that a schema from this source imports. Gives a line about each.
@@ -17,8 +17,8 @@ pub(super) fn export(
     force: bool,
 ) -> Result<Vec<String>, Failure> {
     let files = match schema_args::bundled(source)? {
-        Some(bundled) => EmbeddedFile::of_bundled(&bundled).map_err(Failure::new)?,
-        None => EmbeddedFile::relays_own().collect(),
+        Some(bundled) => BuiltInFile::of_bundled(&bundled).map_err(Failure::new)?,
+        None => BuiltInFile::all().to_vec(),
     };
     let files: Vec<_> = files
         .into_iter()

@@ -9,6 +9,7 @@ mod explain;
 mod json;
 mod refusals;
 mod routes;
+mod source;
 mod specimen;
 
 use std::{fs, path::Path};

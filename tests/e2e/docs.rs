@@ -24,9 +24,10 @@ use tokio::{
 
 use crate::support::{INGEST_KEY, PATIENCE, TestRelay, http, token};
 
-const PAGES: [&str; 9] = [
+const PAGES: [&str; 10] = [
     "README.md",
     "CHANGELOG.md",
+    "docs/cli.md",
     "docs/protocol.md",
     "docs/architecture.md",
     "docs/metrics.md",

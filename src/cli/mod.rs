@@ -43,7 +43,7 @@ pub struct Cli {
 pub enum Command {
     /// Run the relay.
     Serve(serve::Args),
-    /// Test a config file, and say what is wrong with it.
+    /// Test a config file and report what is wrong with it.
     Check(check::Args),
     /// Run a relay to try things with, without any config.
     Dev(dev::Args),
@@ -53,11 +53,11 @@ pub enum Command {
     Publish(publish::Args),
     /// Follow topics as a client does, and print their events.
     Tail(tail::Args),
-    /// Say which topics an event reaches and why, without a relay.
+    /// Show which topics an event reaches and why, without a relay.
     Route(route::Args),
     /// Print the routing table of a schema, or write the files that it imports.
     Schema(schema::Args),
-    /// Put a relay under load, and say what it carries and costs.
+    /// Put a relay under load and measure what it delivers and costs.
     Bench(bench::Args),
 }
 

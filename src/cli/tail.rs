@@ -1,5 +1,5 @@
-//! `sidewire tail`: follows topics as a client does and prints their events. What the
-//! events mean is told to it by a function that decodes them.
+//! `sidewire tail`: follows topics as a client does and prints their events. The caller
+//! gives the function that decodes them.
 
 mod filter;
 mod followers;
@@ -56,11 +56,11 @@ pub struct Args {
     /// Else those that the system trusts; SSL_CERT_FILE names others.
     #[arg(long, value_name = "FILE", verbatim_doc_comment)]
     pub ca_file: Option<PathBuf>,
-    /// Who to be where the relay asks for no token.
+    /// The user to connect as, where the relay asks for no token.
     #[arg(long)]
     pub user: Option<String>,
-    /// Begin after this position, with what was published since.
-    /// It stands in every event, as `position`.
+    /// Start after this position: what was published since then comes first.
+    /// Every event has its position.
     #[arg(long, value_name = "EPOCH:OFFSET", value_parser = position, verbatim_doc_comment)]
     pub since: Option<Position>,
     /// Print only events whose field has this value; repeatable: all must hold.
@@ -83,7 +83,7 @@ pub struct Args {
     #[command(flatten)]
     pub schema: SchemaOrConfigArgs,
     /// The topics to follow.
-    /// Without any: what concerns the user and the whole tenant, which always comes.
+    /// Events for the user and for the whole tenant always come, also without any topic.
     #[arg(value_name = "KIND:ID", value_parser = Topic::parse, verbatim_doc_comment)]
     pub topics: Vec<Topic>,
 }

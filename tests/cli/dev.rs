@@ -3,7 +3,8 @@
 
 use std::{
     fs,
-    net::TcpListener,
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Command,
@@ -14,7 +15,7 @@ use sidewire::client::Connection;
 use tempfile::TempDir;
 
 use crate::{
-    process::{Ended, Process, Signal, is_on_path, sidewire},
+    process::{Ended, PATIENCE, Process, Signal, is_on_path, sidewire},
     relay::{http, log_line, options, subscribe},
 };
 
@@ -171,6 +172,55 @@ fn what_the_guide_prints_works_as_it_is_printed() {
         assert!(curl.stdout.contains(&counted), "{curl:?}");
     }
     tail.signal(Signal::INT);
+    assert!(dev.end(Signal::INT).status.success());
+}
+
+/// The statements for a browser, done without one: the handshake with the subprotocols,
+/// then the Subscribe. Gives the first frame of the relay.
+fn in_a_browser(statements: &str) -> String {
+    let part = |begin: &str, end: &str| {
+        let (_, rest) = statements.split_once(begin).unwrap();
+        rest.split_once(end).unwrap().0.to_owned()
+    };
+    let authority = part("new WebSocket(\"ws://", "/ws\"");
+    let protocols: Vec<String> = serde_json::from_str(&part("/ws\", ", ");")).unwrap();
+    let subscribe: String = serde_json::from_str(&part("ws.send(", ");")).unwrap();
+    let head = format!(
+        "GET /ws HTTP/1.1\r\nHost: {authority}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\
+         Origin: http://localhost\r\nSec-WebSocket-Protocol: {}\r\n\r\n",
+        protocols.join(", ")
+    );
+    let length = u8::try_from(subscribe.len()).unwrap();
+    assert!(length < 126);
+    // A text frame, masked with zeros.
+    let frame = [&[0x81, 0x80 | length, 0, 0, 0, 0], subscribe.as_bytes()].concat();
+    let mut stream = TcpStream::connect(authority).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(head.as_bytes()).unwrap();
+    stream.write_all(&frame).unwrap();
+    let mut answer = String::new();
+    while !answer.ends_with('}') {
+        let mut bytes = [0; 4096];
+        let read = stream.read(&mut bytes).unwrap();
+        assert_ne!(read, 0, "{answer}");
+        answer += &String::from_utf8_lossy(&bytes[..read]);
+    }
+    let (head, frame) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.contains("sidewire.v1.json"), "{head}");
+    frame.to_owned()
+}
+
+#[test]
+fn the_statements_for_a_browser_follow_the_topic_as_json() {
+    let dev = Dev::start();
+    let statements = dev.guide.lines().find(|line| line.starts_with("ws = "));
+    let frame = in_a_browser(statements.unwrap());
+    assert!(frame.contains("\"subscriptionConfirmed\""), "{frame}");
+    assert!(
+        frame.contains("\"topics\":[\"project:project-1\"]"),
+        "{frame}"
+    );
     assert!(dev.end(Signal::INT).status.success());
 }
 

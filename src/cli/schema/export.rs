@@ -44,10 +44,12 @@ pub(super) fn export(
 
 /// Nothing is written where one file would be lost.
 fn refuse_to_replace(files: &[(PathBuf, &str)], states: &[State]) -> Result<(), Failure> {
-    let different = files.iter().zip(states).filter_map(|((path, _), state)| {
-        (*state == State::Different).then(|| path.display().to_string())
-    });
-    let different: Vec<_> = different.collect();
+    let different: Vec<_> = files
+        .iter()
+        .zip(states)
+        .filter(|(_, state)| **state == State::Different)
+        .map(|((path, _), _)| path.display().to_string())
+        .collect();
     if different.is_empty() {
         return Ok(());
     }

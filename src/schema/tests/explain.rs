@@ -86,7 +86,7 @@ fn without_indexes(path: &str) -> String {
         match (within, character) {
             (None, '{') => within = Some('}'),
             // An extension's name stands in brackets too.
-            (None, '[') if path[at + 1..].starts_with(|it: char| it.is_ascii_digit()) => {
+            (None, '[') if path.as_bytes()[at + 1].is_ascii_digit() => {
                 within = Some(']');
             }
             (Some(end), character) if character == end => within = None,

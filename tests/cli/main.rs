@@ -19,6 +19,7 @@ mod dev;
 mod help;
 mod reload;
 mod schema;
+mod schema_reload;
 mod secrets;
 mod serve;
 mod sockets;

@@ -1,6 +1,11 @@
 //! `sidewire schema` and `sidewire route`, which need no relay.
 
-use std::{fs, io::Write, io::pipe, process::Stdio};
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::{Write, pipe},
+    process::Stdio,
+};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -267,6 +272,46 @@ client: does not receive it
   user:bob is for another user
 ";
     assert!(missed.stdout.ends_with(expected), "{missed:?}");
+}
+
+/// The names of all members of a JSON value, however deep.
+fn members(value: &Value) -> BTreeSet<String> {
+    match value {
+        Value::Array(values) => values.iter().flat_map(members).collect(),
+        Value::Object(object) => {
+            let below = object.values().flat_map(members);
+            below.chain(object.keys().cloned()).collect()
+        }
+        _ => BTreeSet::new(),
+    }
+}
+
+#[test]
+fn every_member_of_the_json_is_documented() {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/cli.md");
+    let page = fs::read_to_string(page).unwrap();
+    let client = [
+        "--topic=a:1",
+        "--subscribe=user:bob",
+        "--format=json",
+        MESSAGE,
+    ];
+    for printed in [
+        run(&[&["schema", "--format", "json"], &CHAT[..]].concat()),
+        run(&["schema", "--format", "json"]),
+        run(&route(&client)),
+        run(&route(&["--format=json", "{}"])),
+    ] {
+        let value: Value = serde_json::from_str(&printed.stdout).unwrap();
+        let members = members(&value);
+        assert!(members.len() >= 4, "{printed:?}");
+        for member in members {
+            assert!(
+                page.contains(&format!("`{member}`")),
+                "{member} is not documented"
+            );
+        }
+    }
 }
 
 #[test]

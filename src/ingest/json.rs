@@ -145,7 +145,7 @@ pub(super) fn check_now(relay: &Relay, draft: &Draft) -> Result<(), Problem> {
     check(&relay.live(), draft)
 }
 
-fn no_json(error: JsonError) -> Problem {
+pub(super) fn no_json(error: JsonError) -> Problem {
     Problem::invalid(error.to_string()).with_field(error.field())
 }
 

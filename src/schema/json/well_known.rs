@@ -9,8 +9,8 @@ use super::write::{KeyJson, MessageJson, Refusal, ValueJson};
 /// The first and the last second of the years 1 to 9999.
 const TIMESTAMP_SECONDS: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
 
-/// 10,000 years.
-const DURATION_SECONDS_MAX: u64 = 315_576_000_000;
+/// The longest duration in either direction.
+const SPAN_SECONDS_MAX: u64 = 315_576_000_000;
 
 const NANOS_MAX: u32 = 999_999_999;
 
@@ -107,7 +107,7 @@ fn timestamp(message: &DynamicMessage) -> Option<prost_types::Timestamp> {
 
 fn duration(message: &DynamicMessage) -> Option<prost_types::Duration> {
     let (seconds, nanos) = (seconds(message), nanos(message));
-    let in_range = seconds.unsigned_abs() <= DURATION_SECONDS_MAX
+    let in_range = seconds.unsigned_abs() <= SPAN_SECONDS_MAX
         && nanos.unsigned_abs() <= NANOS_MAX
         && seconds.signum() * i64::from(nanos.signum()) >= 0;
     in_range.then_some(prost_types::Duration { seconds, nanos })

@@ -18,7 +18,7 @@ const SEEDS: u64 = 1_000;
 const THREADS: usize = 2;
 
 /// What must occur, and how often in so many seeds.
-const SCHEDULES: [&str; 20] = [
+const SCHEDULES: [&str; 21] = [
     "resumed",
     "refused",
     "4003",

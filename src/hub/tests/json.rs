@@ -95,32 +95,33 @@ async fn json_is_made_only_for_tenants_with_a_connection_that_takes_it() {
 
 #[tokio::test(start_paused = true)]
 async fn when_memory_is_short_stalled_json_is_freed_though_the_log_has_its_events() {
-    let limits = RegistryLimits {
-        memory_bytes: 200_000,
-        ..WIDE
-    };
-    let bench = Bench::new(2, limits);
+    let bench = Bench::new(2, WIDE);
     let stalled = json_client(&bench, 1);
     let binary = bench.connect(1, "acme", "bob");
+    for _ in 0..20 {
+        bench.publish("acme", vec![growing(1000)]).await;
+    }
+    // Each event takes 1 kB in the log, and 6 kB as JSON.
+    assert!(bench.registry.event_bytes().get() > 120_000);
+    bench.registry.event_bytes().set_max(100_000);
     let relief = futures_util::future::join_all(bench.shards.iter().map(|s| s.relieve_memory()));
     tokio::select! {
         biased;
         _ = relief => unreachable!("it never ends"),
-        () = async {
-            for _ in 0..40 {
-                bench.publish("acme", vec![growing(1000)]).await;
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        } => {}
+        published = bench.publish("acme", vec![growing(1000)]) => {
+            assert_eq!(published.events[0].matched, Some(1));
+        }
     }
-    // Each event takes 1 kB in the log, and 6 kB as JSON.
     assert_eq!(stalled.outbox.ending(), Some(Ending::NoMemory));
     assert_eq!(binary.outbox.ending(), None);
-    assert!(bench.registry.event_bytes().get() < 60_000);
+    assert_eq!(
+        bench.registry.event_bytes().get(),
+        bench.registry.log_bytes()
+    );
     let tally = bench.shards[1].tally();
-    let (matched, queued) = (tally.matched.get(), tally.queued.get());
-    assert_eq!(matched, queued + tally.dropped_slow.get());
-    assert_eq!(written(&binary).1, 40);
+    assert_eq!(tally.dropped_slow.get(), 20);
+    assert_eq!((tally.matched.get(), tally.queued.get()), (41, 21));
+    assert_eq!(written(&binary).1, 21);
 }
 
 #[tokio::test(start_paused = true)]

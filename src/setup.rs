@@ -79,7 +79,7 @@ pub enum Fault {
     #[error(transparent)]
     IngestKey(#[from] IngestKeyError),
     /// The schema cannot be used.
-    #[error("the schema cannot be used\n{0}")]
+    #[error("the schema cannot be used, {}:\n{0}", errors(.0))]
     Schema(#[from] SchemaError),
     /// A certificate or its key cannot be used.
     #[error("{} {source}", file.display())]
@@ -97,6 +97,13 @@ pub enum Fault {
         /// What is the matter.
         reason: String,
     },
+}
+
+fn errors(error: &SchemaError) -> String {
+    match error.error_count() {
+        1 => "1 error".to_owned(),
+        count => format!("{count} errors"),
+    }
 }
 
 impl Fault {

@@ -5,11 +5,7 @@ use std::fmt;
 use prost_reflect::DescriptorPool;
 use serde::Deserialize;
 
-use super::{
-    Schema, SchemaError,
-    compile::compile,
-    diagnostic::{Diagnostic, Diagnostics},
-};
+use super::{Schema, SchemaError, compile::Draft, diagnostic::Diagnostic, report::Report};
 
 const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/bundled.binpb"));
 const ABOUT: &str = include_str!(concat!(env!("OUT_DIR"), "/bundled.toml"));
@@ -85,7 +81,13 @@ impl Bundled {
     /// Never in a program that passed its tests.
     pub fn schema(&self) -> Result<Schema, SchemaError> {
         let pool = DescriptorPool::decode(DESCRIPTORS).map_err(|error| broken(&error))?;
-        compile(&pool, &self.envelope, Diagnostics::default())
+        let draft = Draft {
+            pool: &pool,
+            envelope: &self.envelope,
+            topics_in_calls: self.topic_in_call,
+            report: Report::default(),
+        };
+        draft.compile()
     }
 }
 

@@ -79,8 +79,11 @@ pub enum Fault {
     #[error(transparent)]
     IngestKey(#[from] IngestKeyError),
     /// The schema cannot be used.
-    #[error("the schema cannot be used, {}:\n{0}", errors(.0))]
-    Schema(#[from] SchemaError),
+    #[error("the schema cannot be used, {}:\n{error}", errors(error))]
+    Schema {
+        /// What is wrong with it.
+        error: SchemaError,
+    },
     /// A certificate or its key cannot be used.
     #[error("{} {source}", file.display())]
     Tls {
@@ -129,7 +132,7 @@ impl Fault {
             ),
             Self::Group { .. } => Some("the name or the number of a group, as in /etc/group"),
             Self::NoSocket(_) => Some("name another path, or remove what is there"),
-            Self::Schema(_) => None,
+            Self::Schema { .. } => None,
         }
     }
 }
@@ -228,7 +231,7 @@ fn live(config: Config) -> Result<Live, SetupError> {
 pub fn schema(config: &Config) -> Result<Schema, SetupError> {
     let section = &config.schema;
     let load = section.source().load();
-    load.map_err(|error| Fault::at(section.key())(Fault::Schema(error)))
+    load.map_err(|error| Fault::at(section.key())(Fault::Schema { error }))
 }
 
 fn server_tls(files: &config::Tls) -> Result<Arc<ServerConfig>, SetupError> {

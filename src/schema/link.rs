@@ -10,7 +10,7 @@ use prost_reflect::{DescriptorError, DescriptorPool, prost_types::FileDescriptor
 use super::{
     diagnostic::{Diagnostic, Diagnostics},
     explain::explain,
-    positions::{FileNames, line_at, line_of},
+    positions::{FileNames, line_of},
 };
 
 /// Of how many errors of one file the lines are looked for.

@@ -42,6 +42,11 @@ pub(super) struct Declared {
     pub(super) is_repeated: bool,
     /// The oneof that it is a member of; `None` for `optional`.
     pub(super) oneof: Option<String>,
+    pub(super) json_name: String,
+    pub(super) is_required: bool,
+    /// Whether a message tells the default value from no value.
+    pub(super) has_presence: bool,
+    pub(super) default: Value,
     /// How its values give topics, where they do.
     pub(super) topic: Option<TopicSource>,
     /// Whether the relay puts the sender there.
@@ -70,6 +75,10 @@ impl From<FieldDescriptor> for Declared {
                 .containing_oneof()
                 .filter(|oneof| !oneof.is_synthetic())
                 .map(|oneof| oneof.name().to_owned()),
+            json_name: field.json_name().to_owned(),
+            is_required: field.cardinality() == Cardinality::Required,
+            has_presence: field.supports_presence(),
+            default: field.default_value(),
             topic: None,
             is_sender: false,
             absent: None,
@@ -89,6 +98,10 @@ impl From<ExtensionDescriptor> for Declared {
             is_map: field.is_map(),
             is_repeated: field.cardinality() == Cardinality::Repeated,
             oneof: None,
+            json_name: field.json_name().to_owned(),
+            is_required: field.cardinality() == Cardinality::Required,
+            has_presence: field.supports_presence(),
+            default: field.default_value(),
             topic: None,
             is_sender: false,
             absent: None,
@@ -123,7 +136,7 @@ impl Placed for Declared {
 }
 
 /// The options, as one pool declares them. A pool that does not declare them uses none.
-#[derive(Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Annotations {
     topic: Option<ExtensionDescriptor>,
     client_publish: Option<ExtensionDescriptor>,
@@ -174,7 +187,12 @@ impl Annotations {
 
     /// Whether clients may send the message as a payload.
     pub(super) fn client_publish(&self, message: &MessageDescriptor) -> bool {
-        self.is_set(message, self.client_publish.as_ref()) || self.presence(message)
+        self.has_client_publish(message) || self.presence(message)
+    }
+
+    /// Whether the message itself has the option `client_publish`.
+    pub(super) fn has_client_publish(&self, message: &MessageDescriptor) -> bool {
+        self.is_set(message, self.client_publish.as_ref())
     }
 
     /// Whether the relay remembers the message as a user's presence.

@@ -19,6 +19,7 @@ mod dev;
 mod help;
 mod large_schema;
 mod reload;
+mod schema_reload;
 mod secrets;
 mod serve;
 mod sockets;

@@ -9,6 +9,8 @@
 //!
 //! Knows no connection and no tenant, and no word of any application.
 
+mod advice;
+mod annotation_rules;
 mod annotations;
 mod breaking_change;
 mod built_in;
@@ -19,6 +21,7 @@ mod compile;
 mod descriptor_set;
 mod diagnostic;
 mod error;
+mod explain;
 mod inspected;
 mod json;
 mod json_names;
@@ -30,9 +33,12 @@ mod positions;
 mod proto_files;
 mod read;
 mod relay_fields;
+mod relay_rules;
+mod report;
 mod revision;
 mod source;
 mod specimen;
+mod suggest;
 mod table;
 mod topics;
 mod walk;
@@ -50,8 +56,9 @@ use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor};
 
 use self::{
     annotations::Annotations,
-    diagnostic::Diagnostics,
+    compile::Draft,
     outline::Outline,
+    report::Report,
     table::Table,
     walk::{Mode, walk},
     wire::{Fields, WireType},
@@ -80,6 +87,7 @@ pub struct Schema {
     payloads: Vec<PayloadType>,
     subscribe: IdLists,
     unsubscribe: IdLists,
+    diagnostics: Vec<Diagnostic>,
     annotations: Annotations,
     revision: Revision,
     compile_time: Duration,
@@ -113,7 +121,13 @@ impl Schema {
     /// When the envelope lacks a field of the relay's or declares it otherwise, or
     /// when an annotation stands where it means nothing. The error names the field.
     pub fn compile(pool: &DescriptorPool, envelope: &str) -> Result<Self, SchemaError> {
-        compile::compile(pool, envelope, Diagnostics::default())
+        let draft = Draft {
+            pool,
+            envelope,
+            topics_in_calls: false,
+            report: Report::default(),
+        };
+        draft.compile()
     }
 
     /// Compiles .proto files that are in memory. Each has the name by which the others
@@ -133,6 +147,22 @@ impl Schema {
     /// As for [`SchemaSource::load`].
     pub fn from_descriptor_set(bytes: &[u8], envelope: &str) -> Result<Self, SchemaError> {
         source::compile_set(bytes, "the descriptor set", envelope)
+    }
+
+    /// Warnings and notes about the schema, by file and line.
+    #[must_use]
+    pub fn diagnostics(&self) -> &[Diagnostic] {
+        &self.diagnostics
+    }
+
+    /// How many messages the schema's files declare, the built-in files apart.
+    #[must_use]
+    pub fn message_count(&self) -> usize {
+        let messages = self.envelope.parent_pool().all_messages();
+        let is_own = |message: &MessageDescriptor| {
+            !message.is_map_entry() && !built_in::is_built_in(message.parent_file().name())
+        };
+        messages.filter(is_own).count()
     }
 
     /// How long it took to read and compile the schema; zero where it was not

@@ -8,6 +8,7 @@ mod call;
 mod draft;
 mod events;
 mod gathered;
+mod json;
 mod parameters;
 mod refused;
 mod render;

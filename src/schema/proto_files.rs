@@ -12,7 +12,7 @@ use protox::file::File;
 use super::{
     built_in,
     diagnostic::{Diagnostic, Diagnostics},
-    explain::explain,
+    parse_errors::explain,
     link::{Content, Files, SourceFile, import_line},
     read::{Budget, ReadError},
 };

@@ -6,11 +6,14 @@ mod batches;
 mod bundled;
 mod compatibility;
 mod compile;
+mod condition;
+mod explain;
 mod json;
 mod json_errors;
 mod json_limits;
 mod json_text;
 mod refusals;
+mod routes;
 mod source;
 mod specimen;
 

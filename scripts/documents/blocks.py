@@ -12,10 +12,12 @@ PATIENCE = 120
 
 @dataclass
 class Block:
-    """A fenced block: the word behind the fence, and what stands in it."""
+    """A fenced block: the word behind the fence, what stands in it, and from where to
+    where that is in the document."""
 
     language: str
     text: str
+    span: tuple[int, int] = (0, 0)
 
     def name(self) -> str:
         """The first line that says what the block is about."""
@@ -28,8 +30,8 @@ class Block:
 
 def of(text: str) -> list[Block]:
     """The blocks of a document."""
-    found = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
-    return [Block(language, text) for language, text in found]
+    found = re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    return [Block(it[1], it[2], it.span(2)) for it in found]
 
 
 def commands(blocks: list[Block]):
@@ -52,7 +54,11 @@ def run(block: Block, directory, env) -> tuple[int, str]:
         except subprocess.TimeoutExpired:
             return 124, f"not done after {PATIENCE} s\n"
         output.seek(0)
-        return done.returncode, output.read()
+        printed = output.read()
+        # What curl prints may end without a line break; a block never does.
+        if printed and not printed.endswith("\n"):
+            printed += "\n"
+        return done.returncode, printed
 
 
 def fault(block: Block, status: int, printed: str, shown: str) -> str | None:

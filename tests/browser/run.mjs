@@ -34,51 +34,52 @@ async function main() {
   context.setDefaultTimeout(PATIENCE);
   const open = (token) => openPage(context, pages, proxy.address, token);
 
+  const page = await open(relay.token("ann", "1h"));
+  await state(page, "live");
   await step("an event that is posted arrives", async () => {
-    const page = await open(relay.token("ann", "1h"));
-    await state(page, "live");
     await relay.post("order:7", { type: "order.shipped", data: { order: 7, carrier: "post" } });
     await events(page, 1);
-    assert.equal(await text(page, "#events li"), '{"type":"order.shipped","data":{"carrier":"post","order":7}}');
-
-    await step("a topic that is none is refused, with the path of the field", async () => {
-      await page.evaluate(() => subscribe(["order:8", "Order 9"], null));
-      await page.locator("#errors li").waitFor();
-      assert.match(await text(page, "#errors li"), /^VALIDATION_ERROR at subscribe\.topics\[1\]: /);
-    });
-
-    await step("JSON that does not fit the schema is refused, with the path of the field", async () => {
-      await page.evaluate(() => socket.send('{"subscribe":{"topics":"order:8"}}'));
-      await page.locator("#errors li").nth(1).waitFor();
-      assert.match(await text(page, "#errors li >> nth=1"), /^VALIDATION_ERROR at subscribe\.topics: /);
-    });
-
-    await step("a page whose connection was cut resumes where it was", async () => {
-      proxy.hold();
-      await state(page, "closed");
-      assert.match(await text(page, "#status"), /1006/);
-      await relay.post("order:7", { type: "order.delayed", userId: "bob" });
-      await relay.post("order:8", { type: "not for this page" });
-      await relay.post("order:7", { type: "order.delivered" });
-      proxy.release();
-      await state(page, "live");
-      await events(page, 3);
-      assert.equal(await text(page, "#status"), "live, resumed with 2 events");
-      await relay.post("order:7", { type: "order.returned" });
-      await events(page, 4);
-      const types = await page.locator("#events li").allTextContents();
-      assert.deepEqual(types.map((it) => JSON.parse(it).type),
-        ["order.shipped", "order.delayed", "order.delivered", "order.returned"]);
-      await page.screenshot({ path: join(scratch, "page.png") });
-    });
-
-    await step("a binary frame closes the connection with 1003", async () => {
-      await page.evaluate(() => socket.send(new Uint8Array([1])));
-      await state(page, "closed");
-      assert.match(await text(page, "#status"), /closed with 1003/);
-    });
-    await page.close();
+    assert.deepEqual(JSON.parse(await text(page, "#events li")),
+      { type: "order.shipped", data: { order: 7, carrier: "post" } });
   });
+
+  await step("a topic that is none is refused, with the path of the field", async () => {
+    await page.evaluate(() => subscribe(["order:8", "Order 9"], null));
+    await page.locator("#errors li").waitFor();
+    assert.match(await text(page, "#errors li"), /^VALIDATION_ERROR at subscribe\.topics\[1\]: /);
+  });
+
+  await step("JSON that does not fit the schema is refused, with the path of the field", async () => {
+    await page.evaluate(() => socket.send('{"subscribe":{"topics":"order:8"}}'));
+    await page.locator("#errors li").nth(1).waitFor();
+    assert.match(await text(page, "#errors li >> nth=1"), /^VALIDATION_ERROR at subscribe\.topics: /);
+  });
+
+  await step("a page whose connection was cut resumes where it was", async () => {
+    proxy.hold();
+    await state(page, "closed");
+    assert.match(await text(page, "#status"), /1006/);
+    await relay.post("order:7", { type: "order.delayed", userId: "bob" });
+    await relay.post("order:8", { type: "not for this page" });
+    await relay.post("order:7", { type: "order.delivered" });
+    proxy.release();
+    await state(page, "live");
+    await events(page, 3);
+    assert.equal(await text(page, "#status"), "live, resumed with 2 events");
+    await relay.post("order:7", { type: "order.returned" });
+    await events(page, 4);
+    const types = await page.locator("#events li").allTextContents();
+    assert.deepEqual(types.map((it) => JSON.parse(it).type),
+      ["order.shipped", "order.delayed", "order.delivered", "order.returned"]);
+    await page.screenshot({ path: join(scratch, "page.png") });
+  });
+
+  await step("a binary frame closes the connection with 1003", async () => {
+    await page.evaluate(() => socket.send(new Uint8Array([1])));
+    await state(page, "closed");
+    assert.match(await text(page, "#status"), /closed with 1003/);
+  });
+  await page.close();
 
   await step("an expired token closes the connection with 4001", async () => {
     const page = await open(relay.token("ann", "3s"));

@@ -3,6 +3,7 @@
 mod against_prost;
 mod batches;
 mod bundled;
+mod compatibility;
 mod compile;
 mod json;
 mod refusals;

@@ -74,7 +74,7 @@ def lasting(text: str) -> str:
     """The text without what differs from run to run: ids, times, durations, ports."""
     for pattern, name in [
         # What Go downloads.
-        (r"(?m)^go: .*\n", ""),
+        (r"(?m)^go: .*\n(\t.*\n)*", ""),
         (r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "<uuid>"),
         (r"\b[0-9a-f]{32}\b", "<epoch>"),
         (r"\b1[0-9]{9}\b", "<time>"),

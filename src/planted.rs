@@ -15,6 +15,8 @@ pub(crate) enum Fault {
     ConfirmsTheHead,
     /// A Subscribe does not wait until the shard has come to the log's head.
     ConfirmsBelowTheHead,
+    /// A Pong has the log's head, whatever the shard has taken.
+    PongsTheHead,
     /// A shard's position is not read in the step in which it enters a tenant's set.
     TakesThePositionLate,
     /// The log says that it has what it has evicted.

@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use uuid::Uuid;
+
 use super::{
     body::too_large,
     draft::Admissible,
@@ -11,8 +13,8 @@ use super::{
 };
 use crate::{
     config::{Ingest, Limits},
-    http::Problem,
     event::{Draft, DraftParts},
+    http::Problem,
     protocol::{MessageId, Topic},
     schema::Schema,
 };
@@ -62,7 +64,7 @@ pub fn dry_run(
     };
     let admissible = Admissible::check(schema, limits, &envelope, &topics)?;
     if admissible.inspected.json_is_in_doubt(limits.json_max) {
-        check_json(&draft(schema, &admissible), limits.json_max)?;
+        check_json(&draft(schema, &admissible)?, limits.json_max)?;
     }
     let extra = admissible.inspected.extra_topics.iter();
     Ok(Taken {
@@ -74,17 +76,23 @@ pub fn dry_run(
 
 /// The event as ingest would have it, with a message id and a timestamp as long as those
 /// that the relay makes.
-fn draft(schema: &Arc<Schema>, admissible: &Admissible<'_>) -> Draft {
+fn draft(schema: &Arc<Schema>, admissible: &Admissible<'_>) -> Result<Draft, Problem> {
+    let message_id = match &admissible.message_id {
+        Some(id) => id.clone(),
+        None => MessageId::parse(&Uuid::nil().to_string())
+            .map_err(|error| Problem::invalid(error.to_string()))?,
+    };
     let kept: Vec<_> = admissible.inspected.kept().collect();
-    Draft::new(DraftParts {
+    Ok(Draft::new(DraftParts {
         kept: &kept,
-        message_id: admissible
-            .message_id
-            .clone()
-            .unwrap_or_else(|| MessageId::from(Uuid::nil())),
+        message_id,
         append_message_id: admissible.message_id.is_none(),
-        append_timestamp: admissible.inspected.timestamp.is_none().then_some(i64::from(i32::MAX)),
+        append_timestamp: admissible
+            .inspected
+            .timestamp
+            .is_none()
+            .then_some(i64::from(i32::MAX)),
         topics: admissible.topics.clone().into(),
         schema: Arc::clone(schema),
-    })
+    }))
 }

@@ -119,7 +119,7 @@ impl Session<'_> {
             message_id: self.next_id(),
             ping: Some(Ping {
                 timestamp,
-                client_timestamp: 0,
+                ..Ping::default()
             }),
             ..Envelope::default()
         };

@@ -153,7 +153,11 @@ pub(super) enum Said {
     },
     Subscribed(Confirmation),
     Unsubscribed(Confirmation),
-    Pong(i64),
+    Pong {
+        timestamp: i64,
+        /// Where the connection stands.
+        place: Option<Place>,
+    },
     Refused {
         code: String,
         request: String,

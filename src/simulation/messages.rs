@@ -122,6 +122,9 @@ pub(super) struct Ping {
     pub(super) timestamp: i64,
     #[prost(int64, tag = "2")]
     pub(super) client_timestamp: i64,
+    /// A Pong's.
+    #[prost(message, optional, tag = "3")]
+    pub(super) position: Option<Position>,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -9,7 +9,7 @@ use super::{
     client::Client,
     events::Event,
     history::{Confirmation, End, Said},
-    messages::Envelope,
+    messages::{Envelope, Position},
     pipe::Link,
     socket::{BINARY, CLOSE, PING, PONG, Read, Socket},
     stage::Phase,
@@ -141,7 +141,16 @@ impl Session<'_> {
             } => Said::Unsubscribed(Confirmation(topics.clone())),
             Envelope {
                 pong: Some(pong), ..
-            } => Said::Pong(pong.client_timestamp),
+            } => {
+                let place = pong.position.as_ref().map(Position::place);
+                if let Some(place) = place {
+                    known.stands_at(place);
+                }
+                Said::Pong {
+                    timestamp: pong.client_timestamp,
+                    place,
+                }
+            }
             Envelope {
                 error: Some(error), ..
             } => {

@@ -18,7 +18,7 @@ const SEEDS: u64 = 1_000;
 const THREADS: usize = 2;
 
 /// What must occur, and how often in so many seeds.
-const SCHEDULES: [&str; 20] = [
+const SCHEDULES: [&str; 21] = [
     "resumed",
     "refused",
     "4003",
@@ -31,6 +31,7 @@ const SCHEDULES: [&str; 20] = [
     "first connection while published to",
     "a tenant that came back to a full inbox",
     "a Subscribe that waited for its tenant's turn",
+    "a Pong with a position",
     "eviction during a replay",
     "503 for a full inbox",
     "drain",
@@ -134,6 +135,7 @@ planted! {
     a_live_event_that_is_dropped_in_a_resume_is_found: DropsALiveEvent,
     a_subscribe_confirmed_at_the_head_is_found: ConfirmsTheHead,
     a_subscribe_confirmed_below_the_head_is_found: ConfirmsBelowTheHead,
+    a_pong_with_the_heads_position_is_found: PongsTheHead,
     a_position_taken_late_is_found: TakesThePositionLate,
     an_eviction_that_is_passed_over_is_found: SkipsAnEviction,
     an_event_delivered_for_each_topic_is_found: DeliversTwice,

@@ -13,7 +13,7 @@ use prost_reflect::{Kind, Value};
 const CHANCE: usize = 4;
 
 /// Names of the schema that the relay or any program may use in its own right.
-const ALLOWED: [(&str, &str); 14] = [
+const ALLOWED: [(&str, &str); 15] = [
     ("batch update", "the relay's name for a batch of events"),
     ("changes", "what a reload, a diff or a message does"),
     (
@@ -26,6 +26,7 @@ const ALLOWED: [(&str, &str); 14] = [
     ("ended at", "two words that meet in a sentence"),
     ("field name", "protobuf's own term"),
     ("messages", "what is sent"),
+    ("new value", "what replaces a value of any kind"),
     ("old value", "what is replaced"),
     ("position", "the relay's word for a place in the log"),
     ("status", "the number that an HTTP answer begins with"),

@@ -9,7 +9,6 @@ use std::{
     fs,
     io::{self, Read},
     path::{Path, PathBuf},
-    sync::Arc,
 };
 
 use clap::ValueEnum;
@@ -82,7 +81,7 @@ pub enum Format {
 /// Routes the event, and prints the result.
 pub(super) fn run(args: Args) -> Result<(), Failure> {
     let body = body(args.event.as_deref(), args.file.as_deref(), io::stdin())?;
-    let schema = Arc::new(schema_args::load(&args.schema.source()?)?);
+    let schema = schema_args::load(&args.schema.source()?)?;
     let config = args.schema.config()?;
     let is_json = !args.binary && (args.event.as_deref().is_some_and(is_text) || looks_json(&body));
     let posted = Posted {
@@ -118,7 +117,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
 }
 
 fn report(
-    schema: &Arc<Schema>,
+    schema: &Schema,
     config: &Config,
     posted: Posted<'_>,
     client: Option<Client>,

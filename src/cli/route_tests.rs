@@ -15,7 +15,7 @@ struct Command {
 fn route(event: &str, flags: &str) -> Result<Report, Refused> {
     let words = ["route", event].into_iter().chain(flags.split_whitespace());
     let args = Command::try_parse_from(words).unwrap().args;
-    let schema = Arc::new(Schema::bundled().unwrap());
+    let schema = Schema::bundled().unwrap();
     let posted = Posted {
         body: event.as_bytes(),
         is_json: true,

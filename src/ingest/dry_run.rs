@@ -1,21 +1,11 @@
 //! What the relay would say to one posted event, found out without a relay: by the
 //! functions that ingest itself decides by, in its order.
 
-use std::sync::Arc;
-
-use uuid::Uuid;
-
-use super::{
-    body::too_large,
-    draft::Admissible,
-    json::{check_json, no_json},
-    parameters::topic_parameter,
-};
+use super::{body::too_large, draft::Admissible, json::no_json, parameters::topic_parameter};
 use crate::{
     config::{Ingest, Limits},
-    event::{Draft, DraftParts},
     http::Problem,
-    protocol::{MessageId, Topic},
+    protocol::Topic,
     schema::Schema,
 };
 
@@ -47,7 +37,7 @@ pub struct Taken {
 ///
 /// When the relay would refuse it, with the problem that it would answer.
 pub fn dry_run(
-    schema: &Arc<Schema>,
+    schema: &Schema,
     ingest: &Ingest,
     limits: &Limits,
     posted: Posted<'_>,
@@ -63,36 +53,17 @@ pub fn dry_run(
         posted.body.to_vec()
     };
     let admissible = Admissible::check(schema, limits, &envelope, &topics)?;
-    if admissible.inspected.json_is_in_doubt(limits.json_max) {
-        check_json(&draft(schema, &admissible)?, limits.json_max)?;
+    let inspected = &admissible.inspected;
+    if inspected.json_is_in_doubt(limits.json_max) {
+        let kept: Vec<_> = inspected.kept().collect();
+        schema
+            .check_json(&kept.concat(), limits.json_max)
+            .map_err(no_json)?;
     }
-    let extra = admissible.inspected.extra_topics.iter();
+    let extra = inspected.extra_topics.iter();
     Ok(Taken {
         field_18: extra.map(|topic| (*topic).to_owned()).collect(),
         topics: admissible.topics,
         envelope,
     })
-}
-
-/// The event as ingest would have it, with a message id and a timestamp as long as those
-/// that the relay makes.
-fn draft(schema: &Arc<Schema>, admissible: &Admissible<'_>) -> Result<Draft, Problem> {
-    let message_id = match &admissible.message_id {
-        Some(id) => id.clone(),
-        None => MessageId::parse(&Uuid::nil().to_string())
-            .map_err(|error| Problem::invalid(error.to_string()))?,
-    };
-    let kept: Vec<_> = admissible.inspected.kept().collect();
-    Ok(Draft::new(DraftParts {
-        kept: &kept,
-        message_id,
-        append_message_id: admissible.message_id.is_none(),
-        append_timestamp: admissible
-            .inspected
-            .timestamp
-            .is_none()
-            .then_some(i64::from(i32::MAX)),
-        topics: admissible.topics.clone().into(),
-        schema: Arc::clone(schema),
-    }))
 }

@@ -103,12 +103,9 @@ pub(super) fn check_work(envelope_len: usize, is_in_doubt: bool) -> usize {
 }
 
 fn check(live: &Live, draft: &Draft) -> Result<(), Problem> {
-    check_json(draft, live.config.limits.json_max)
-}
-
-/// Refuses an event that has no JSON, or more than `json_max` bytes of it.
-pub(super) fn check_json(draft: &Draft, json_max: usize) -> Result<(), Problem> {
-    draft.check_json(json_max).map_err(no_json)
+    draft
+        .check_json(live.config.limits.json_max)
+        .map_err(no_json)
 }
 
 /// An event of a call that is in doubt.

@@ -6,15 +6,21 @@ use serde_json::{Value, json};
 
 use crate::{
     ingest_support::{BATCH, Call, EVENTS, JSON, PROTOBUF, invalid, offset, refusal},
-    scenarios::work_item_created,
     support::{Answer, TestRelay},
+    vocabulary::TestSchema,
 };
 
 const JSON_MAX: usize = 16 * 1024;
 
 /// A relay under which an event may have little JSON.
 fn small() -> TestRelay {
-    TestRelay::with(|config| config.limits.json_max = JSON_MAX)
+    TestRelay::serving(TestSchema::Tracker, |config| {
+        config.limits.json_max = JSON_MAX;
+    })
+}
+
+fn work_item_created(project: &str) -> Value {
+    json!({"workItemCreated": {"workItem": {"id": "item-1", "projectId": project}, "userId": "ann"}})
 }
 
 /// An event with a description of so many control characters, each of which is a byte
@@ -96,7 +102,7 @@ async fn an_event_may_have_as_much_json_as_the_limit_with_all_that_the_relay_add
 
 /// A relay of the generic schema.
 fn generic() -> TestRelay {
-    TestRelay::with(|config| config.schema.bundled = Some("generic".to_owned()))
+    TestRelay::serving(TestSchema::Generic, |_| ())
 }
 
 /// An envelope of the generic schema: `event`, in which `data` is a list of these bytes
@@ -196,7 +202,7 @@ async fn a_large_event_with_json_is_taken_in_a_batch_too() {
 
 #[tokio::test]
 async fn a_name_that_the_schema_does_not_know_is_told_the_nearest() {
-    let relay = TestRelay::start();
+    let relay = TestRelay::serving(TestSchema::Tracker, |_| ());
     let event = json!({"workItemCreate": {"workItem": {"id": "item-1"}}});
     let answer = Call::event(EVENTS, &event).answer(&relay).await;
     assert_eq!(refusal(&answer), invalid(None));

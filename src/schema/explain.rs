@@ -1,152 +1,177 @@
-//! Errors of the parser and of prost-reflect in the words of the author of a schema.
+//! Which annotated field of an event gave which topic. This walk is for people and goes
+//! over the decoded message; routing has its own over the bytes, and a test compares them.
 
-use super::{built_in::BuiltInFile, diagnostic::Diagnostic, positions::line_at, suggest::nearest};
+use prost::Message as _;
+use prost_reflect::{DynamicMessage, MapKey, Value};
 
-/// How many errors of one file are shown.
-const ERRORS_PER_FILE_MAX: usize = 20;
+use super::{
+    Schema,
+    annotations::TopicSource,
+    error::{Fault, WireError},
+    table::{Field, Shape, Table, TypeIndex},
+    topics::Topics,
+};
+use crate::protocol::Topic;
 
-/// The options of `options.proto`.
-const OPTIONS: [&str; 5] = [
-    "sidewire.v1.topic",
-    "sidewire.v1.client_publish",
-    "sidewire.v1.sender",
-    "sidewire.v1.presence",
-    "sidewire.v1.absent",
-];
+/// The number of the value in a map's entry.
+const MAP_VALUE: u32 = 2;
 
-/// The messages of `relay.proto`.
-const MESSAGES: [&str; 10] = [
-    "sidewire.v1.Position",
-    "sidewire.v1.Subscribe",
-    "sidewire.v1.SubscriptionConfirmed",
-    "sidewire.v1.Unsubscribe",
-    "sidewire.v1.UnsubscribeConfirmed",
-    "sidewire.v1.Ping",
-    "sidewire.v1.Pong",
-    "sidewire.v1.Authenticate",
-    "sidewire.v1.Authenticated",
-    "sidewire.v1.ErrorResponse",
-];
-
-/// What to do about an error, by a part of its message, where the library has no advice.
-const HINTS: [(&str, &str); 12] = [
-    (
-        "found 'edition'",
-        "the relay reads proto2 and proto3; write `syntax = \"proto3\";`",
-    ),
-    ("is not defined", "declare it, or import the file that does"),
-    (
-        "number '",
-        "give the field a number that is not taken or reserved",
-    ),
-    ("is defined twice", "rename one of the two"),
-    (
-        "is already defined in file",
-        "rename one of the two, or move one to another package",
-    ),
-    ("JSON name", "rename one of the two fields"),
-    (
-        "first value for proto3 enums",
-        "put a value with the number 0 first, such as `STATUS_UNSPECIFIED = 0;`",
-    ),
-    ("required fields", "remove `required`, or write `optional`"),
-    ("groups", "declare a message and a field of that type"),
-    (
-        "for option",
-        "give the option a value of that type; a topic kind stands in quotes",
-    ),
-    ("end of file", "a closing bracket or quote is missing"),
-    (
-        "expected ",
-        "correct this line, or the end of the one before it",
-    ),
-];
-
-/// What to do about any other error.
-const ANY_HINT: &str = "https://protobuf.dev/programming-guides has the rules of the language";
-
-/// The errors that the library has found in the file with this text, which is empty
-/// where there is none.
-pub(super) fn explain(error: &dyn miette::Diagnostic, shown: &str, text: &str) -> Vec<Diagnostic> {
-    let related = error.related().into_iter().flatten();
-    std::iter::once(error)
-        .chain(related)
-        .take(ERRORS_PER_FILE_MAX)
-        .map(|error| {
-            let message = message(error);
-            let hint = hint(error, &message, text);
-            let offset = place(error);
-            let line = (!text.is_empty()).then(|| line_at(text, offset.unwrap_or(text.len())));
-            Diagnostic::error(message)
-                .in_file(shown, line)
-                .with_hint(hint)
-        })
-        .collect()
+/// The value of one annotated field of an event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AnnotatedValue {
+    /// Where it stands in the envelope, such as `order.lines[0].product_id` or
+    /// `order.parts{"wheel"}.id`.
+    pub path: String,
+    /// The kind of topic that the annotation names; `None` where the value is a topic.
+    pub kind: Option<String>,
+    /// The value; empty where the field is not set.
+    pub value: String,
+    /// The topic that it gives; `None` where the value is empty.
+    pub topic: Option<Topic>,
 }
 
-fn message(error: &dyn miette::Diagnostic) -> String {
-    let message = error.to_string();
-    let mut quoted = message.split('\'').skip(1).step_by(2);
-    if message.contains("resolves to") && quoted.next() == quoted.next() {
-        let name = message.split('\'').nth(1).unwrap_or_default();
-        return format!("name '{name}' is not defined");
-    }
-    match error.source() {
-        Some(reason) => format!("{message}: {reason}"),
-        None => message,
+impl Schema {
+    /// The annotated fields of an event, in the order of their numbers: those that have
+    /// a value, and the unset ones of the messages that are present.
+    ///
+    /// # Errors
+    ///
+    /// As for [`inspect`](Self::inspect).
+    pub fn explain(&self, envelope: &[u8]) -> Result<Vec<AnnotatedValue>, WireError> {
+        self.inspect(envelope)?;
+        let mut message = DynamicMessage::new(self.envelope.clone());
+        message
+            .merge(envelope)
+            .map_err(|_| WireError::unplaced(Fault::Undecodable))?;
+        let mut explanation = Explanation {
+            table: &self.table,
+            found: Vec::new(),
+        };
+        explanation.message(Table::ENVELOPE, &message, "")?;
+        Ok(explanation.found)
     }
 }
 
-fn hint(error: &dyn miette::Diagnostic, message: &str, text: &str) -> String {
-    let name = message.split('\'').nth(1).unwrap_or_default();
-    if message.contains("resolves to") {
-        return format!("write `.{name}`: without the dot, names of the own package come first");
-    }
-    if message.ends_with("is not defined") && name.starts_with("sidewire.v1.") {
-        return relays_hint(name, text);
-    }
-    if let Some(help) = error
-        .help()
-        .filter(|_| !message.ends_with("is not defined"))
-    {
-        return help.to_string();
-    }
-    let known = HINTS.iter().find(|(part, _)| message.contains(part));
-    known.map_or(ANY_HINT, |(_, hint)| hint).to_owned()
+struct Explanation<'t> {
+    table: &'t Table,
+    found: Vec<AnnotatedValue>,
 }
 
-/// The name of an option or message of the relay's cannot be resolved.
-fn relays_hint(name: &str, text: &str) -> String {
-    let [options, relay] =
-        [0, 1].map(|index| BuiltInFile::all().get(index).map_or("", |it| it.name));
-    let is_option = OPTIONS.contains(&name);
-    let file = if is_option { options } else { relay };
-    if !text.contains(&format!("\"{file}\"")) && (is_option || MESSAGES.contains(&name)) {
-        return format!("add `import \"{file}\";`");
+impl Explanation<'_> {
+    fn message(
+        &mut self,
+        index: TypeIndex,
+        message: &DynamicMessage,
+        path: &str,
+    ) -> Result<(), WireError> {
+        let Some(kind) = self.table.get(index) else {
+            return Ok(());
+        };
+        let fields = message.fields().map(|(it, value)| (it.number(), value));
+        let extensions = message.extensions().map(|(it, value)| (it.number(), value));
+        let set: Vec<_> = fields.chain(extensions).collect();
+        for field in kind.fields().filter(|field| field.is_routing) {
+            let value = set.iter().find(|(number, _)| *number == field.number);
+            let path = joined(path, &field.name);
+            match value {
+                Some((_, value)) => self.field(field, value, &path)?,
+                None => self.unset(field, path),
+            }
+        }
+        Ok(())
     }
-    let names = MESSAGES.iter().chain(&OPTIONS).copied();
-    match nearest(name, names) {
-        Some(near) => format!("did you mean `{near}`?"),
-        None => format!("{options} and {relay} have all names of this package"),
+
+    /// An annotated field without a value is worth telling, but for one that could be
+    /// there in place of another.
+    fn unset(&mut self, field: &Field, path: String) {
+        if let Some(source) = &field.topic
+            && !field.is_list()
+            && !field.is_in_oneof()
+        {
+            self.found.push(AnnotatedValue {
+                path,
+                kind: kind(source),
+                value: String::new(),
+                topic: None,
+            });
+        }
+    }
+
+    fn field(&mut self, field: &Field, value: &Value, path: &str) -> Result<(), WireError> {
+        match value {
+            Value::List(values) => {
+                for (index, value) in values.iter().enumerate() {
+                    self.value(field, value, format!("{path}[{index}]"))?;
+                }
+                Ok(())
+            }
+            Value::Map(entries) => {
+                let mut entries: Vec<_> = entries.iter().collect();
+                entries.sort_by_key(|(key, _)| *key);
+                for (key, value) in entries {
+                    self.entry(field, value, format!("{path}{{{}}}", key_text(key)))?;
+                }
+                Ok(())
+            }
+            value => self.value(field, value, path.to_owned()),
+        }
+    }
+
+    fn value(&mut self, field: &Field, value: &Value, path: String) -> Result<(), WireError> {
+        match (field.shape, value, &field.topic) {
+            (Shape::Message(index), Value::Message(message), _) => {
+                self.message(index, message, &path)
+            }
+            (Shape::String, Value::String(value), Some(source)) => {
+                let mut topics = Topics::default();
+                topics
+                    .add_value(source, value)
+                    .map_err(|fault| WireError::unplaced(fault).within(&path, None))?;
+                self.found.push(AnnotatedValue {
+                    path,
+                    kind: kind(source),
+                    value: value.clone(),
+                    topic: topics.into_vec().pop(),
+                });
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The value of a map's entry, which the table knows as a field of the entry.
+    fn entry(&mut self, field: &Field, value: &Value, path: String) -> Result<(), WireError> {
+        let Shape::MapEntry(index) = field.shape else {
+            return Ok(());
+        };
+        let entry = self.table.get(index);
+        match entry.and_then(|entry| entry.field(MAP_VALUE)) {
+            Some(field) => self.value(field, value, path),
+            None => Ok(()),
+        }
     }
 }
 
-/// Where the fault is, among the places that an error points at; `None` at the end of
-/// the file.
-fn place(error: &dyn miette::Diagnostic) -> Option<usize> {
-    let labels: Vec<_> = error.labels()?.collect();
-    let says = |word: &str| {
-        let found = labels
-            .iter()
-            .find(|it| it.label().is_some_and(|it| it.ends_with(word)));
-        found.map(miette::LabeledSpan::offset)
-    };
-    let first = labels.first().map(miette::LabeledSpan::offset);
-    says("found here")
-        .or_else(|| says("again here"))
-        .or_else(|| {
-            let exact = labels.iter().find(|it| it.label() == Some("defined here"));
-            exact.map(miette::LabeledSpan::offset)
-        })
-        .or(first)
+fn kind(source: &TopicSource) -> Option<String> {
+    match source {
+        TopicSource::Kind(kind) => Some(kind.clone()),
+        TopicSource::Whole => None,
+    }
+}
+
+fn joined(path: &str, name: &str) -> String {
+    let dot = if path.is_empty() { "" } else { "." };
+    format!("{path}{dot}{name}")
+}
+
+/// The key as it stands in a path; a text is quoted.
+fn key_text(key: &MapKey) -> String {
+    match key {
+        MapKey::Bool(key) => key.to_string(),
+        MapKey::I32(key) => key.to_string(),
+        MapKey::I64(key) => key.to_string(),
+        MapKey::U32(key) => key.to_string(),
+        MapKey::U64(key) => key.to_string(),
+        MapKey::String(key) => format!("{key:?}"),
+    }
 }

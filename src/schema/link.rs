@@ -9,7 +9,7 @@ use prost_reflect::{DescriptorError, DescriptorPool, prost_types::FileDescriptor
 
 use super::{
     diagnostic::{Diagnostic, Diagnostics},
-    explain::explain,
+    parse_errors::explain,
     positions::{FileNames, line_of},
 };
 

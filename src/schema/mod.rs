@@ -18,8 +18,10 @@ mod bundled;
 mod collect;
 mod compatibility;
 mod compile;
+mod condition;
 mod descriptor_set;
 mod diagnostic;
+mod embedded;
 mod error;
 mod explain;
 mod inspected;
@@ -28,6 +30,7 @@ mod json_names;
 mod link;
 mod lists;
 mod outline;
+mod parse_errors;
 mod payload;
 mod positions;
 mod proto_files;
@@ -36,6 +39,8 @@ mod relay_fields;
 mod relay_rules;
 mod report;
 mod revision;
+mod routes;
+mod sample;
 mod source;
 mod specimen;
 mod suggest;
@@ -68,12 +73,16 @@ pub use self::{
     breaking_change::{BreakingChange, Change},
     built_in::BuiltInFile,
     bundled::Bundled,
+    condition::{Condition, ConditionError},
     diagnostic::{Diagnostic, SchemaError, Severity},
     error::{BatchError, Fault, JsonError, WireError},
+    explain::AnnotatedValue,
     inspected::{Inspected, Payload},
     lists::{IdList, IdLists},
-    payload::{Control, PayloadKind, PayloadType},
+    payload::{Absent, Control, PayloadKind, PayloadType},
     revision::Revision,
+    routes::{Recursion, Routes, TopicPath},
+    sample::Sample,
     source::SchemaSource,
     specimen::Specimen,
 };

@@ -12,8 +12,8 @@ use protox::file::File;
 use super::{
     built_in,
     diagnostic::{Diagnostic, Diagnostics},
-    explain::explain,
     link::{Content, Files, SourceFile, import_line},
+    parse_errors::explain,
     read::{Budget, ReadError},
 };
 

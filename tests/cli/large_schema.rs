@@ -12,12 +12,13 @@ const MESSAGES_PER_FILE: usize = 10;
 const FIELDS_PER_MESSAGE: usize = 10;
 
 /// The most time that compiling may take in a release build, and in one that is not
-/// optimized on a machine that does other things too.
+/// optimized. The best of some tries counts: other tests want the machine too.
 const MILLISECONDS_MAX: u64 = if cfg!(debug_assertions) {
     20_000
 } else {
     2_000
 };
+const TRIES: usize = 3;
 
 /// A file whose messages have annotated fields, lists and maps, and fields of the
 /// messages of the file before it.
@@ -82,29 +83,35 @@ fn two_thousand_messages_in_two_hundred_files_are_compiled_in_time() {
     let config = std::fs::read_to_string(files.config()).unwrap();
     let schema = "[schema]\nfiles = [\"envelope.proto\"]\nenvelope = \"large.Envelope\"\n";
     files.write("sidewire.toml", &format!("{config}{schema}"));
+    let best = (0..TRIES).map(|_| compile_time(&files)).min();
+    show(best);
+    assert!(
+        best.is_some_and(|best| best <= MILLISECONDS_MAX),
+        "{best:?} ms"
+    );
+}
+
+/// How many milliseconds compiling has taken, as `check` says.
+fn compile_time(files: &Files) -> u64 {
     let checked = Process::run(sidewire(&["check", "--config", &files.config()]));
     assert!(checked.status.success(), "{checked:?}");
-    let line = checked
-        .stdout
-        .lines()
-        .find(|line| line.starts_with("schema: "));
-    let line = line.unwrap_or_else(|| panic!("{checked:?}"));
-    show(line);
     let expected = format!(
         "schema: {} messages, compiled in ",
         FILES * MESSAGES_PER_FILE + 1
     );
-    let time = line
-        .strip_prefix(&expected)
-        .and_then(|rest| rest.strip_suffix(" ms"));
-    let time: u64 = time.unwrap_or_else(|| panic!("{line}")).parse().unwrap();
-    assert!(time <= MILLISECONDS_MAX, "{line}");
+    let mut lines = checked.stdout.lines();
+    let time = lines.find_map(|line| line.strip_prefix(&expected)?.strip_suffix(" ms"));
+    let time = time.unwrap_or_else(|| panic!("{checked:?}"));
+    time.parse().unwrap()
 }
 
 #[expect(
     clippy::print_stdout,
     reason = "the figure is what the test is run for by hand"
 )]
-fn show(line: &str) {
-    println!("{line}");
+fn show(milliseconds: Option<u64>) {
+    println!(
+        "{FILES} files, {} messages: compiled in {milliseconds:?} ms",
+        FILES * MESSAGES_PER_FILE
+    );
 }

@@ -204,9 +204,9 @@ async fn the_shard_stops_when_a_full_write_of_json_waits() {
     let bench = Bench::new(1, WIDE);
     let client = json_client(&bench, 0);
     // 200 kB each: with three of them half of the outbox is full.
+    let acme = name("acme");
     for _ in 0..5 {
-        let tenant = name("acme");
-        let appended = bench.publisher.append(&tenant, vec![growing(33_000)]);
+        let appended = bench.publisher.append(&acme, vec![growing(33_000)]);
         drop(appended.await.unwrap());
     }
     bench.shards[0].take_waiting();

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use crate::protocol::Topic;
+use crate::protocol::{Topic, topic::TENANT_KIND};
 
 use super::{annotations::TopicSource, error::Fault};
 
@@ -28,6 +28,7 @@ impl Topics {
                 match topic.is_everyone() {
                     true if self.list.contains(&topic) => Ok(()),
                     true => self.add_new(topic),
+                    false if topic.kind() == TENANT_KIND => Err(Fault::TenantTopic),
                     false => self.add(topic.kind(), topic.id()),
                 }
             }

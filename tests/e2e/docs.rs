@@ -27,9 +27,10 @@ use crate::{
     vocabulary::only_with_tracker,
 };
 
-const PAGES: [&str; 9] = [
+const PAGES: [&str; 10] = [
     "README.md",
     "CHANGELOG.md",
+    "docs/cli.md",
     "docs/protocol.md",
     "docs/architecture.md",
     "docs/metrics.md",

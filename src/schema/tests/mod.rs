@@ -5,8 +5,11 @@ mod batches;
 mod bundled;
 mod compatibility;
 mod compile;
+mod condition;
+mod explain;
 mod json;
 mod refusals;
+mod routes;
 mod source;
 mod specimen;
 

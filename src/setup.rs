@@ -17,7 +17,7 @@ use crate::{
     },
     config::{self, Auth, AuthKey, AuthMode, Config, ConfigError, Ingest, Listen},
     relay::Live,
-    schema::{Schema, SchemaError, SchemaSource},
+    schema::{Schema, SchemaError},
     tls::{self, TlsError},
 };
 
@@ -79,7 +79,7 @@ pub enum Fault {
     #[error(transparent)]
     IngestKey(#[from] IngestKeyError),
     /// The schema cannot be used.
-    #[error(transparent)]
+    #[error("the schema cannot be used\n{0}")]
     Schema(#[from] SchemaError),
     /// A certificate or its key cannot be used.
     #[error("{} {source}", file.display())]
@@ -213,10 +213,15 @@ fn live(config: Config) -> Result<Live, SetupError> {
     })
 }
 
-fn schema(_config: &Config) -> Result<Schema, SetupError> {
-    SchemaSource::default()
-        .load()
-        .map_err(|error| Fault::at("schema")(Fault::Schema(error)))
+/// Reads and compiles the schema that the configuration names.
+///
+/// # Errors
+///
+/// When it cannot be used, with everything that is wrong with it.
+pub fn schema(config: &Config) -> Result<Schema, SetupError> {
+    let section = &config.schema;
+    let load = section.source().load();
+    load.map_err(|error| Fault::at(section.key())(Fault::Schema(error)))
 }
 
 fn server_tls(files: &config::Tls) -> Result<Arc<ServerConfig>, SetupError> {

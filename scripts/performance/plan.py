@@ -71,6 +71,11 @@ PAYLOAD_BYTES = 200
 PUBLISHERS = 64
 BATCH = 100
 
+# For clients that get JSON: the events as posted, so that those of both sides are of
+# the same size on the wire (figures.py checks it).
+JSON_PAYLOAD_BYTES = 200
+JSON_BINARY_PAYLOAD_BYTES = 300
+
 CURVE_RATES = [10, 25, 50, 100, 200, 400, 800]
 CURVE_WARM_UP_SECONDS = 1
 CURVE_SECONDS_MIN = 3
@@ -114,6 +119,7 @@ def scenarios(size: Size) -> list[Scenario]:
     full = ("--outstanding", str(OUTSTANDING))
     found = [
         paired(size, "throughput", "raw", "--connections", many, "--topics", "1", *full),
+        json(size, "--connections", many, "--topics", "1", *full),
         paired(size, "latency", "raw", "--connections", many, "--topics", "1", "--rate", str(RATE)),
         paired(size, "selective", "http", "--connections", str(size.selective), *full),
         paired(size, "connect", "raw", *connects, delivers=False),
@@ -132,6 +138,18 @@ def paired(size: Size, name: str, floor: str, *arguments: str, delivers: bool = 
         timed(size, "relay", "relay", name, *arguments),
     )
     return Scenario(name, sides, size.rounds, delivers)
+
+
+def json(size: Size, *arguments: str) -> Scenario:
+    """Clients with binary frames and clients with JSON, at the same load."""
+    sides = (
+        timed(size, "binary", "relay", "throughput", *arguments, payload=JSON_BINARY_PAYLOAD_BYTES),
+        timed(
+            size, "json", "relay", "throughput", *arguments, "--encoding", "json",
+            payload=JSON_PAYLOAD_BYTES,
+        ),
+    )
+    return Scenario("json", sides, size.rounds, delivers=True)
 
 
 def ingest(size: Size, publishers: tuple[str, ...]) -> Scenario:
@@ -160,16 +178,30 @@ def over_tls(scenario: Scenario) -> Scenario:
     return replace(scenario, sides=(plain, encrypted))
 
 
-def timed(size: Size, name: str, target: str, command: str, *arguments: str) -> Side:
-    return side(name, target, command, size.warm_up_seconds, size.seconds, *arguments)
+def timed(
+    size: Size,
+    name: str,
+    target: str,
+    command: str,
+    *arguments: str,
+    payload: int = PAYLOAD_BYTES,
+) -> Side:
+    times = (size.warm_up_seconds, size.seconds)
+    return side(name, target, command, *times, *arguments, payload=payload)
 
 
 def side(
-    name: str, target: str, command: str, warm_up: float, seconds: float, *arguments: str
+    name: str,
+    target: str,
+    command: str,
+    warm_up: float,
+    seconds: float,
+    *arguments: str,
+    payload: int = PAYLOAD_BYTES,
 ) -> Side:
     times = ("--warmup", duration(warm_up), "--duration", duration(seconds))
-    payload = ("--payload", str(PAYLOAD_BYTES)) if command != "connect" else ()
-    return Side(name, target, command, (*arguments, *times, *payload), warm_up + seconds)
+    payloads = ("--payload", str(payload)) if command != "connect" else ()
+    return Side(name, target, command, (*arguments, *times, *payloads), warm_up + seconds)
 
 
 def duration(seconds: float) -> str:
@@ -247,6 +279,7 @@ def rows(size: Size) -> list[Row]:
     few, many, idle = f"{size.growth_few:,}", f"{size.growth_many:,}", f"{size.idle:,}"
     texts = {
         "throughput": f"server CPU per delivery, full load, {subscribers} subscribers of one topic",
+        "json": "the same to JSON clients, over binary clients with events of the same size on the wire",
         "latency": f"the same at {RATE} events/s",
         "last": f"p99 from the POST to the last of {subscribers} clients, at {RATE} events/s",
         "selective": f"server CPU per delivery, {selective} connections with a topic each, HTTP ingest",
@@ -261,6 +294,7 @@ def rows(size: Size) -> list[Row]:
     batches = quotient(event, "relay, batches", "relay")
     return [
         Row("throughput", texts["throughput"], "µs", 1.2, delivery, tests_floor=True),
+        Row("json", texts["json"], "µs", 1.2, quotient(server("cpu_us_per_delivery"), "json", "binary")),
         Row("latency", texts["latency"], "µs", 1.2, delivery, tests_floor=True),
         Row("latency", texts["last"], "µs", 1.5, over_floor(last_p99)),
         Row("selective", texts["selective"], "µs", 1.5, delivery, tests_floor=True),

@@ -65,6 +65,20 @@ impl Grant {
             }
         }
     }
+
+    /// Why a client with this grant may not subscribe to the topic; `None` where it may.
+    #[must_use]
+    pub fn refusal(&self, topic: &Topic) -> Option<&'static str> {
+        if topic.is_implicit() {
+            Some("is of a kind that nobody can subscribe to")
+        } else if topic.is_wildcard() {
+            Some("is a wildcard, which this relay does not offer")
+        } else if !self.allows(topic) {
+            Some("is not granted by the token")
+        } else {
+            None
+        }
+    }
 }
 
 #[cfg(test)]

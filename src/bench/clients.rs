@@ -7,12 +7,15 @@ use prost::Message as _;
 
 use super::{
     event::Run,
-    frames::{BINARY, CLOSE, Frame, Frames, PING, PONG, masked},
+    frames::{BINARY, CLOSE, Frame, Frames, PING, PONG, TEXT, masked},
     latency::Latencies,
     link::{Buffer, Came, Link},
     tally::{Tally, Track},
 };
-use crate::client::{Control, Envelope};
+use crate::{
+    client::{Control, Envelope},
+    protocol::Encoding,
+};
 
 /// Many more than an answer to a handshake has.
 const HEADERS_MAX: usize = 32;
@@ -51,6 +54,12 @@ pub(super) struct Shared {
     /// Whether latencies are recorded now.
     pub(super) is_measuring: bool,
     pub(super) run: Run,
+    /// How the clients get their events.
+    pub(super) encoding: Encoding,
+    /// Where in an event's JSON its message_id was found last.
+    pub(super) id_at: usize,
+    /// The bytes of the last event that a client received, without the frame's header.
+    pub(super) received_bytes: usize,
     /// What times are counted from.
     pub(super) epoch: Instant,
 }
@@ -159,9 +168,10 @@ impl Client {
         }
         let mut frames = Frames::new(bytes);
         let now_ns = shared.now_ns();
+        let data = data_kind(shared.encoding);
         loop {
             match frames.next() {
-                Ok(Some(frame)) if frame.kind == BINARY && self.stage == Stage::Subscribed => {
+                Ok(Some(frame)) if frame.kind == data && self.stage == Stage::Subscribed => {
                     self.take_event(frame.payload, now_ns, shared);
                 }
                 Ok(Some(frame)) => self.take_other(frame, lines, shared)?,
@@ -173,9 +183,13 @@ impl Client {
 
     #[inline]
     fn take_event(&mut self, envelope: &[u8], now_ns: u64, shared: &mut Shared) {
-        let Some(number) = shared.run.number_of(envelope) else {
+        let number = shared
+            .run
+            .number_in(shared.encoding, envelope, &mut shared.id_at);
+        let Some(number) = number else {
             return shared.tally.foreign();
         };
+        shared.received_bytes = envelope.len();
         let delivery = shared.tally.receive(&mut self.track, number);
         if let Some(delivery) = delivery
             && shared.is_measuring
@@ -217,7 +231,11 @@ impl Client {
             CLOSE => Err(closed(frame.payload)),
             PONG => Ok(()),
             _ => {
-                if is_confirmed(frame.payload)? {
+                let confirmed = match shared.encoding {
+                    Encoding::Protobuf => is_confirmed(frame.payload)?,
+                    Encoding::Json => is_confirmed_in_json(frame.payload)?,
+                };
+                if confirmed {
                     self.begin(lines, shared);
                 } else {
                     shared.tally.foreign();
@@ -257,6 +275,31 @@ fn is_confirmed(envelope: &[u8]) -> Result<bool, Ended> {
         }
         Ok(None) => Ok(false),
         _ => Err(Ended::Protocol("no confirmation came".to_owned())),
+    }
+}
+
+/// Whether the JSON is that of the confirmation.
+fn is_confirmed_in_json(envelope: &[u8]) -> Result<bool, Ended> {
+    let envelope: serde_json::Value =
+        serde_json::from_slice(envelope).map_err(|error| Ended::Protocol(error.to_string()))?;
+    if envelope.get("subscriptionConfirmed").is_some() {
+        return Ok(true);
+    }
+    let Some(error) = envelope.get("error") else {
+        return Ok(false);
+    };
+    let text = |name: &str| {
+        let value = error.get(name).and_then(serde_json::Value::as_str);
+        value.unwrap_or_default().to_owned()
+    };
+    Err(Ended::Subscribe(text("errorCode"), text("errorMessage")))
+}
+
+/// The opcode of the frames that carry envelopes.
+pub(super) fn data_kind(encoding: Encoding) -> u8 {
+    match encoding {
+        Encoding::Protobuf => BINARY,
+        Encoding::Json => TEXT,
     }
 }
 

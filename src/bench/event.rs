@@ -2,6 +2,7 @@
 //! found in a frame without decoding it. Knows no socket.
 
 use crate::{
+    protocol::Encoding,
     random::Random,
     schema::{Schema, Specimen},
 };
@@ -33,20 +34,53 @@ impl Run {
         Self(prefix)
     }
 
-    /// The number of the event whose envelope begins so; `None` where another
-    /// run, or somebody else, has posted it.
+    /// The number of the event in an envelope as a client receives it; `None` where
+    /// another run, or somebody else, has posted it.
+    #[inline]
+    pub(super) fn number_in(
+        &self,
+        encoding: Encoding,
+        envelope: &[u8],
+        id_at: &mut usize,
+    ) -> Option<usize> {
+        match encoding {
+            Encoding::Protobuf => self.number_of(envelope),
+            Encoding::Json => self.number_of_json(envelope, id_at),
+        }
+    }
+
+    /// The number of the event with this JSON. `id_at` is where the message_id was
+    /// found the last time; all events of a run have it in the same place.
+    fn number_of_json(&self, json: &[u8], id_at: &mut usize) -> Option<usize> {
+        let prefix = self.0.get(MESSAGE_ID.len() - 1..)?;
+        let begins = |at: usize| json.get(at..).is_some_and(|rest| rest.starts_with(prefix));
+        if !begins(*id_at) {
+            let found = json
+                .windows(prefix.len())
+                .position(|window| window == prefix);
+            *id_at = found?;
+        }
+        number(json.get(*id_at + prefix.len()..)?)
+    }
+
+    /// The number of the event whose envelope begins so.
     pub(super) fn number_of(&self, envelope: &[u8]) -> Option<usize> {
         let (prefix, rest) = envelope.split_first_chunk()?;
         if *prefix != self.0 {
             return None;
         }
-        let digits: &[u8; NUMBER_DIGITS] = rest.first_chunk()?;
-        let number = digits.iter().fold(0, |number: u64, digit| {
-            let value = (digit & 0x0f) + 9 * (digit >> 6);
-            number << 4 | u64::from(value)
-        });
-        usize::try_from(number).ok()
+        number(rest)
     }
+}
+
+/// The number that the hexadecimal digits at the beginning say.
+fn number(rest: &[u8]) -> Option<usize> {
+    let digits: &[u8; NUMBER_DIGITS] = rest.first_chunk()?;
+    let number = digits.iter().fold(0, |number: u64, digit| {
+        let value = (digit & 0x0f) + 9 * (digit >> 6);
+        number << 4 | u64::from(value)
+    });
+    usize::try_from(number).ok()
 }
 
 /// Makes the envelopes of one run.
@@ -177,6 +211,21 @@ mod tests {
         assert_eq!(other.number_of(&envelope), None);
         assert_eq!(other.number_of(b""), None);
         assert_eq!(mould(200).run.number_of(&envelope[..20]), None);
+    }
+
+    #[test]
+    fn the_number_of_an_event_is_found_in_its_json() {
+        let schema = Schema::bundled().unwrap();
+        let mould = mould(200);
+        let mut id_at = 0;
+        for number in [0, 1, 0xabc] {
+            let mut envelope = mould.envelope(7).unwrap();
+            write_number(&mut envelope, number);
+            let json = schema.envelope_to_json_text(&envelope).unwrap();
+            let mut found = |run: &Run| run.number_in(Encoding::Json, json.as_bytes(), &mut id_at);
+            assert_eq!(found(&mould.run), Some(number));
+            assert_eq!(found(&Run::new(&Random::from_seed(2))), None);
+        }
     }
 
     #[test]

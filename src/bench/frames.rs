@@ -8,6 +8,7 @@
 pub(super) struct Unexpected(u8, u8);
 
 /// The opcodes, with the bit that says that the message is whole.
+pub(super) const TEXT: u8 = 0x81;
 pub(super) const BINARY: u8 = 0x82;
 pub(super) const CLOSE: u8 = 0x88;
 pub(super) const PING: u8 = 0x89;
@@ -49,7 +50,7 @@ impl<'a> Frames<'a> {
             0..126 => Some((usize::from(length), rest)),
             128.. => return Err(Unexpected(kind, length)),
         };
-        if !matches!(kind, BINARY | CLOSE | PING | PONG) {
+        if !matches!(kind, TEXT | BINARY | CLOSE | PING | PONG) {
             return Err(Unexpected(kind, length));
         }
         let Some((payload, rest)) = header.and_then(|(len, rest)| rest.split_at_checked(len))
@@ -130,7 +131,7 @@ mod tests {
 
     #[test]
     fn what_no_relay_sends_is_an_error() {
-        for bytes in [[0x82, 0x80], [0x02, 1], [0x80, 1], [0x81, 1], [0xc2, 1]] {
+        for bytes in [[0x82, 0x80], [0x02, 1], [0x80, 1], [0x01, 1], [0xc2, 1]] {
             assert!(Frames::new(&bytes).next().is_err(), "{bytes:x?}");
         }
     }

@@ -19,6 +19,10 @@ pub struct Report {
     pub topics: usize,
     /// The bytes of an event as it is posted.
     pub payload_bytes: usize,
+    /// The subprotocol of the clients.
+    pub encoding: &'static str,
+    /// The bytes of an event as a client received it, without the frame's header.
+    pub received_bytes: Option<usize>,
     /// How long was measured.
     pub seconds: f64,
     /// Calls that were answered in that time.
@@ -152,6 +156,8 @@ impl Report {
             topics: fanout.topics,
             payload_bytes: plan.payload_bytes,
             concurrency: plan.concurrency,
+            encoding: plan.target.encoding().subprotocol(),
+            received_bytes: None,
             seconds: 0.0,
             calls: 0,
             events: 0,

@@ -86,6 +86,9 @@ fn engine<'p>(
         latencies: Latencies::new()?,
         is_measuring: false,
         run,
+        encoding: target.encoding(),
+        id_at: 0,
+        received_bytes: 0,
         epoch: Instant::now(),
     };
     let script = Script {
@@ -302,6 +305,7 @@ impl Bench<'_> {
         report.events_per_s = per_second(measured.events, measured.used.time);
         report.deliveries = measured.deliveries;
         report.deliveries_per_s = per_second(measured.deliveries, measured.used.time);
+        report.received_bytes = (measured.deliveries > 0).then_some(engine.shared.received_bytes);
         report.lost = engine.lost();
         report.duplicated = counts.duplicated;
         report.reordered = counts.reordered;

@@ -14,14 +14,15 @@ use rustls::{ClientConfig, pki_types::ServerName};
 
 use super::{
     BenchError,
+    clients::data_kind,
     event::{Mould, write_number},
-    frames::{BINARY, masked},
+    frames::masked,
 };
 use crate::{
     auth::{NewToken, SigningKey, TokenRules},
     client::{Address, Control, Credential, Envelope, Schemes},
     clock::Clock,
-    protocol::{TenantName, UserName, wire},
+    protocol::{Encoding, TenantName, UserName, wire},
 };
 
 /// Longer than any run.
@@ -71,6 +72,8 @@ pub struct Relay {
     pub rules: TokenRules,
     /// The key for the ingest listener, where it wants one.
     pub ingest_key: Option<Credential>,
+    /// How the clients speak.
+    pub encoding: Encoding,
 }
 
 /// How the floor takes events.
@@ -167,19 +170,36 @@ impl Target {
         let authorization = token.map_or_else(String::new, |token| {
             format!("Authorization: Bearer {token}\r\n")
         });
+        let subprotocol = match self.encoding() {
+            Encoding::Protobuf => String::new(),
+            json => format!("Sec-WebSocket-Protocol: {}\r\n", json.subprotocol()),
+        };
         Ok(format!(
             "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\
-             {authorization}\r\n"
+             {subprotocol}{authorization}\r\n"
         )
         .into_bytes())
     }
 
+    /// How the clients speak.
+    pub(super) fn encoding(&self) -> Encoding {
+        match &self.speech {
+            Speech::Relay(relay) => relay.encoding,
+            Speech::Floor(_) => Encoding::Protobuf,
+        }
+    }
+
     /// The frame that asks for the channel's topic; none where the handshake has.
     pub(super) fn subscribe(&self, topic: String) -> Option<Vec<u8>> {
-        let Speech::Relay(_) = self.speech else {
+        let Speech::Relay(relay) = &self.speech else {
             return None;
         };
+        if relay.encoding == Encoding::Json {
+            let envelope = serde_json::json!({"subscribe": {"topics": [topic]}});
+            let kind = data_kind(relay.encoding);
+            return Some(masked(kind, envelope.to_string().as_bytes()));
+        }
         let subscribe = wire::Subscribe {
             topics: vec![topic],
             resume_from: None,
@@ -188,7 +208,7 @@ impl Target {
             control: Some(Control::Subscribe(subscribe)),
             ..Envelope::default()
         };
-        Some(masked(BINARY, &envelope.encode_to_vec()))
+        Some(masked(data_kind(relay.encoding), &envelope.encode_to_vec()))
     }
 
     /// A call that posts so many events of the channel.
@@ -313,6 +333,7 @@ mod tests {
             signing_key: None,
             rules: TokenRules::default(),
             ingest_key: Some(Credential::new("key")),
+            encoding: Encoding::Protobuf,
         })))
     }
 

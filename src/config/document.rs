@@ -128,7 +128,9 @@ fn section_of(key: &str) -> String {
     }
 }
 
-fn suggest(unknown: &str, known: &[&str]) -> String {
+/// The question for the known name that is most like the unknown one; empty where none
+/// is.
+pub(super) fn suggest(unknown: &str, known: &[&str]) -> String {
     known
         .iter()
         .map(|name| (strsim::normalized_damerau_levenshtein(unknown, name), name))

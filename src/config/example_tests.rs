@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, path::Path};
 use toml::{Table, Value};
 
 use super::*;
-use crate::auth::Algorithm;
+use crate::{auth::Algorithm, schema::SchemaSource};
 
 const EXAMPLE: &str = include_str!("../../config.example.toml");
 
@@ -95,7 +95,7 @@ fn keys_of_file(place: &str, table: &Table, keys: &mut BTreeSet<String>) {
 #[test]
 fn every_table_refuses_an_unknown_key() {
     let sections = keys_at("");
-    assert_eq!(sections.len(), 7, "{sections:?}");
+    assert_eq!(sections.len(), 8, "{sections:?}");
     for section in sections {
         assert!(!keys_at(&format!("[{section}]")).is_empty());
     }
@@ -168,14 +168,21 @@ fn the_example_sets_every_key_that_has_a_default() {
             "limits.overrides.user_period",
             "limits.user_handshakes_per_minute",
             "ops.socket_group",
+            "schema.bundled",
+            "schema.descriptor_set",
+            "schema.envelope",
+            "schema.files",
+            "schema.include",
         ]
     );
 }
 
 #[test]
 fn what_the_example_comments_out_is_good_too() {
-    // A group is for Unix sockets.
+    // A group is for Unix sockets, and a schema comes from one place.
     let text = uncommented()
+        .replace("bundled = \"generic\"\n", "")
+        .replace("descriptor_set = \"chat.binpb\"\n", "")
         .replace("127.0.0.1:3001", "unix:ingest.sock")
         .replace("127.0.0.1:3002", "unix:ops.sock");
     let config = Config::parse(&text, Path::new("/etc/sidewire")).unwrap();
@@ -193,10 +200,18 @@ fn what_the_example_comments_out_is_good_too() {
         config.ingest.keys[0].key_file,
         Path::new("/etc/sidewire/ingest.key")
     );
+    assert_eq!(
+        config.schema.source(),
+        SchemaSource::Files {
+            files: vec!["/etc/sidewire/proto/chat.proto".into()],
+            include: vec!["/etc/sidewire/proto".into()],
+            envelope: "chat.v1.Envelope".to_owned(),
+        }
+    );
 }
 
 /// The keys that a reload changes. Those that it cannot are in `reload.rs`.
-const CHANGES_AT_ONCE: [&str; 76] = [
+const CHANGES_AT_ONCE: [&str; 79] = [
     "auth.audience",
     "auth.close_on_key_removal",
     "auth.issuer",
@@ -273,6 +288,9 @@ const CHANGES_AT_ONCE: [&str; 76] = [
     "limits.user_handshakes_per_minute",
     "limits.user_period",
     "log.level",
+    "schema.descriptor_set",
+    "schema.files",
+    "schema.include",
 ];
 
 /// The keys whose comment in the example, or that of their section, says that they need

@@ -20,6 +20,7 @@ mod origin;
 mod paths;
 mod reload;
 mod replay;
+mod schema;
 mod values;
 
 #[cfg(test)]
@@ -38,6 +39,7 @@ pub use log::{Log, LogFormat};
 pub use ops::Ops;
 pub use origin::{Origin, OriginError};
 pub use replay::Replay;
+pub use schema::SchemaSection;
 
 use document::Document;
 use error::Problems;
@@ -53,6 +55,8 @@ pub struct Config {
     pub client: Client,
     /// `[auth]`: how clients prove who they are.
     pub auth: Auth,
+    /// `[schema]`: what the events are, and what they relate to.
+    pub schema: SchemaSection,
     /// `[limits]`: what one event, connection or process may take up.
     pub limits: Limits,
     /// `[replay]`: how much of its past a tenant's log keeps.
@@ -115,6 +119,7 @@ impl Config {
         let mut problems = config.problems();
         config.client.resolve(paths, &mut problems);
         config.auth.resolve(paths, &mut problems);
+        config.schema.resolve(paths, &mut problems);
         config.ops.resolve(paths, &mut problems);
         config.ingest.resolve(paths, &mut problems);
         if problems.is_empty() {
@@ -128,6 +133,7 @@ impl Config {
         let mut problems = Problems::default();
         self.client.check(&mut problems);
         self.auth.check(&mut problems);
+        self.schema.check(&mut problems);
         self.limits.check(&self.replay, &mut problems);
         self.replay.check(&mut problems);
         self.ingest.check(&mut problems);

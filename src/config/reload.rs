@@ -23,7 +23,7 @@ macro_rules! fixed {
     };
 }
 
-const FIXED: [Fixed; 21] = [
+const FIXED: [Fixed; 23] = [
     fixed!(client.listen),
     // The files of a certificate that is shown already are read again.
     Fixed {
@@ -45,6 +45,28 @@ const FIXED: [Fixed; 21] = [
             let differs = new.auth.mode != running.auth.mode;
             if differs {
                 new.auth.clone_from(&running.auth);
+            }
+            differs
+        },
+    },
+    // The rest of the section goes with each of the two: the files of one envelope are
+    // not those of another.
+    Fixed {
+        key: "schema.bundled",
+        keep: |new, running| {
+            let differs = !new.schema.has_same_bundled(&running.schema);
+            if differs {
+                new.schema.clone_from(&running.schema);
+            }
+            differs
+        },
+    },
+    Fixed {
+        key: "schema.envelope",
+        keep: |new, running| {
+            let differs = new.schema.envelope != running.schema.envelope;
+            if differs {
+                new.schema.clone_from(&running.schema);
             }
             differs
         },

@@ -1,6 +1,7 @@
 //! What the file may say, and how it is told what it may not.
 
 mod keys;
+mod schema;
 mod values;
 
 use std::{fs, path::Path, time::Duration};

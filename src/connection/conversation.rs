@@ -220,15 +220,7 @@ impl Conversation {
 
     /// Why the client may not subscribe to the topic, if it may not.
     fn refuse(&self, topic: &Topic) -> Option<Refusal> {
-        let reason = if topic.is_implicit() {
-            "is of a kind that nobody can subscribe to"
-        } else if topic.is_wildcard() {
-            "is a wildcard, which this relay does not offer"
-        } else if !self.grant.allows(topic) {
-            "is not granted by the token"
-        } else {
-            return None;
-        };
+        let reason = self.grant.refusal(topic)?;
         Some(Refusal::new(
             ErrorCode::AuthorizationFailed,
             format!("{topic} {reason}"),

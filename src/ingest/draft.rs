@@ -4,12 +4,64 @@
 use std::{collections::HashSet, mem, sync::Arc};
 
 use crate::{
+    config::Limits,
     event::{Draft, DraftParts},
     http::Problem,
     protocol::{MessageId, Topic, topic::TENANT_KIND},
     relay::Relay,
-    schema::{Inspected, PayloadKind},
+    schema::{Inspected, PayloadKind, Schema},
 };
+
+/// An envelope that the relay would take from a backend.
+#[derive(Debug)]
+pub struct Admissible<'a> {
+    /// The envelope.
+    pub inspected: Inspected<'a>,
+    /// The topics of the event: those of its annotated fields, then those of field 18,
+    /// then those of the call, each once.
+    pub topics: Vec<Topic>,
+    /// The message id; `None` where the relay has to make one.
+    pub message_id: Option<MessageId>,
+}
+
+impl<'a> Admissible<'a> {
+    /// Checks an envelope from a backend. `more_topics` are those of the call. Both
+    /// ingest and `sidewire route` decide by this function.
+    ///
+    /// # Errors
+    ///
+    /// When the relay does not take the envelope as an event.
+    pub fn check(
+        schema: &'a Schema,
+        limits: &Limits,
+        envelope: &'a [u8],
+        more_topics: &[Topic],
+    ) -> Result<Self, Problem> {
+        let mut inspected = schema
+            .inspect(envelope)
+            .map_err(|error| Problem::invalid(error.to_string()).with_field(error.field()))?;
+        check_payload(&inspected)?;
+        if inspected.has_position {
+            return Err(refuse("position", "is the relay's to set"));
+        }
+        let topics = topics(
+            mem::take(&mut inspected.topics),
+            &inspected.extra_topics,
+            more_topics,
+            limits.topics_per_event,
+        )?;
+        let message_id = inspected
+            .message_id
+            .map(MessageId::parse)
+            .transpose()
+            .map_err(|error| refuse("message_id", error))?;
+        Ok(Self {
+            inspected,
+            topics,
+            message_id,
+        })
+    }
+}
 
 /// The envelope as an event. `more_topics` are those of the call.
 pub(super) fn draft(
@@ -18,34 +70,27 @@ pub(super) fn draft(
     more_topics: &[Topic],
 ) -> Result<Draft, Problem> {
     let live = relay.live();
-    let mut inspected = live
-        .schema
-        .inspect(envelope)
-        .map_err(|error| Problem::invalid(error.to_string()).with_field(error.field()))?;
-    check_payload(&inspected)?;
-    if inspected.has_position {
-        return Err(refuse("position", "is the relay's to set"));
-    }
-    let topics = topics(
-        mem::take(&mut inspected.topics),
-        &inspected.extra_topics,
-        more_topics,
-        live.config.limits.topics_per_event,
-    )?;
-    let message_id = match inspected.message_id {
-        Some(text) => MessageId::parse(text).map_err(|error| refuse("message_id", error))?,
+    let Admissible {
+        inspected,
+        topics,
+        message_id,
+    } = Admissible::check(&live.schema, &live.config.limits, envelope, more_topics)?;
+    let topics: Arc<[Topic]> = topics.into();
+    let append_message_id = message_id.is_none();
+    let message_id = match message_id {
+        Some(id) => id,
         None => fresh_message_id(relay)?,
     };
     let kept: Vec<_> = inspected.kept().collect();
     // An id that the relay has made comes back from nobody.
-    let fingerprint = inspected.message_id.is_some().then(|| {
+    let fingerprint = (!append_message_id).then(|| {
         let key = relay.publisher.fingerprint_key();
         key.fingerprint(&message_id, &kept, &topics)
     });
     let draft = Draft::new(DraftParts {
         kept: &kept,
         message_id,
-        append_message_id: inspected.message_id.is_none(),
+        append_message_id,
         append_timestamp: inspected
             .timestamp
             .is_none()
@@ -71,7 +116,7 @@ fn topics(
     field_18: &[&str],
     more_topics: &[Topic],
     topics_max: usize,
-) -> Result<Arc<[Topic]>, Problem> {
+) -> Result<Vec<Topic>, Problem> {
     if !field_18.is_empty() || !more_topics.is_empty() {
         let mut seen: HashSet<_> = topics.iter().cloned().collect();
         let extra = field_18.iter().enumerate().map(|(index, text)| {
@@ -95,12 +140,16 @@ fn topics(
             "the event relates to {count} topics and may relate to {topics_max}"
         )));
     }
-    Ok(topics.into())
+    Ok(topics)
 }
 
 /// A topic that an event may relate to: no wildcard but `tenant:*`, and of that
 /// kind nothing else.
-pub(super) fn parse_topic(text: &str) -> Result<Topic, String> {
+///
+/// # Errors
+///
+/// When the text is no such topic: the error says why.
+pub fn parse_topic(text: &str) -> Result<Topic, String> {
     let topic = Topic::parse(text).map_err(|error| error.to_string())?;
     let is_everyone = topic.is_everyone();
     if topic.is_wildcard() && !is_everyone {

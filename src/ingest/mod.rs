@@ -34,6 +34,7 @@ use tokio::{
 use crate::{http::Response, relay::Shard};
 use gathered::Gathered;
 
+pub use draft::{Admissible, parse_topic};
 #[cfg(fuzzing)]
 pub use events::fuzzing;
 pub use turns::Turns;

@@ -8,7 +8,7 @@ use prost_reflect::{
 
 use crate::protocol::topic::{TENANT_KIND, check_kind};
 
-use super::compile::SchemaError;
+use super::compile::Flaw;
 
 const TOPIC: (&str, u32) = ("sidewire.v1.topic", 50510);
 const CLIENT_PUBLISH: (&str, u32) = ("sidewire.v1.client_publish", 50511);
@@ -98,7 +98,7 @@ pub(super) struct Annotations {
 impl Annotations {
     /// The options of the pool, with every use of them checked. A pool that does
     /// not declare them uses none.
-    pub(super) fn of(pool: &DescriptorPool) -> Result<Self, SchemaError> {
+    pub(super) fn of(pool: &DescriptorPool) -> Result<Self, Flaw> {
         let annotations = Self {
             topic: option(pool, TOPIC, &Kind::String)?,
             client_publish: option(pool, CLIENT_PUBLISH, &Kind::Bool)?,
@@ -137,42 +137,42 @@ impl Annotations {
         is_true(&message.options(), self.presence.as_ref())
     }
 
-    fn check_topic(&self, field: &Declared) -> Result<(), SchemaError> {
+    fn check_topic(&self, field: &Declared) -> Result<(), Flaw> {
         let Some(source) = self.topic(field) else {
             return Ok(());
         };
         let name = || field.full_name.clone();
         if field.kind != Kind::String {
-            return Err(SchemaError::TopicNotString { field: name() });
+            return Err(Flaw::TopicNotString { field: name() });
         }
         let TopicSource::Kind(kind) = source else {
             return Ok(());
         };
-        check_kind(&kind).map_err(|_| SchemaError::BadKind {
+        check_kind(&kind).map_err(|_| Flaw::BadKind {
             field: name(),
             kind: kind.clone(),
         })?;
         if kind == TENANT_KIND {
-            return Err(SchemaError::TenantKind { field: name() });
+            return Err(Flaw::TenantKind { field: name() });
         }
         Ok(())
     }
 
-    fn check_sender(&self, field: &Declared, client_publish: bool) -> Result<(), SchemaError> {
+    fn check_sender(&self, field: &Declared, client_publish: bool) -> Result<(), Flaw> {
         let sender = is_true(&field.options, self.sender.as_ref());
         let fits = field.kind == Kind::String
             && !field.is_repeated
             && field.oneof.is_none()
             && client_publish;
         if sender && !fits {
-            return Err(SchemaError::BadSender {
+            return Err(Flaw::BadSender {
                 field: field.full_name.clone(),
             });
         }
         Ok(())
     }
 
-    fn check_absent(&self, field: &Declared, presence: bool) -> Result<(), SchemaError> {
+    fn check_absent(&self, field: &Declared, presence: bool) -> Result<(), Flaw> {
         let Some(value) = text(&field.options, self.absent.as_ref()) else {
             return Ok(());
         };
@@ -185,7 +185,7 @@ impl Annotations {
         if has_value && presence && !field.is_repeated && field.oneof.is_none() {
             return Ok(());
         }
-        Err(SchemaError::BadAbsent {
+        Err(Flaw::BadAbsent {
             field: field.full_name.clone(),
             value,
         })
@@ -208,11 +208,11 @@ fn option(
     pool: &DescriptorPool,
     (name, number): (&str, u32),
     kind: &Kind,
-) -> Result<Option<ExtensionDescriptor>, SchemaError> {
+) -> Result<Option<ExtensionDescriptor>, Flaw> {
     let option = pool.get_extension_by_name(name);
     match &option {
         Some(option) if option.number() != number || option.kind() != *kind => {
-            Err(SchemaError::ForeignOption {
+            Err(Flaw::ForeignOption {
                 name: name.to_owned(),
             })
         }

@@ -1,9 +1,15 @@
 //! The schemas that the program carries in itself, and examples of their use.
 
+use std::fmt;
+
 use prost_reflect::DescriptorPool;
 use serde::Deserialize;
 
-use super::{Schema, compile::SchemaError};
+use super::{
+    Schema, SchemaError,
+    compile::compile,
+    diagnostic::{Diagnostic, Diagnostics},
+};
 
 const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/bundled.binpb"));
 const ABOUT: &str = include_str!(concat!(env!("OUT_DIR"), "/bundled.toml"));
@@ -39,9 +45,7 @@ impl Bundled {
     ///
     /// Never in a program that passed its tests.
     pub fn all() -> Result<Vec<Self>, SchemaError> {
-        let about: About = toml::from_str(ABOUT).map_err(|error| SchemaError::Bundled {
-            reason: error.to_string(),
-        })?;
+        let about: About = toml::from_str(ABOUT).map_err(|error| broken(&error))?;
         Ok(about.schema)
     }
 
@@ -54,9 +58,7 @@ impl Bundled {
         Self::all()?
             .into_iter()
             .next()
-            .ok_or_else(|| SchemaError::Bundled {
-                reason: "proto/bundled.toml names no schema".to_owned(),
-            })
+            .ok_or_else(|| broken(&"proto/bundled.toml names no schema"))
     }
 
     /// The schema of this name.
@@ -69,9 +71,10 @@ impl Bundled {
         let known: Vec<_> = all.iter().map(|schema| schema.name.clone()).collect();
         all.into_iter()
             .find(|schema| schema.name == name)
-            .ok_or_else(|| SchemaError::NotBundled {
-                name: name.to_owned(),
-                known: known.join(", "),
+            .ok_or_else(|| {
+                let message = format!("there is no bundled schema `{name}`");
+                let hint = format!("known are {}", known.join(", "));
+                Diagnostic::error(message).with_hint(hint).into()
             })
     }
 
@@ -81,6 +84,11 @@ impl Bundled {
     ///
     /// Never in a program that passed its tests.
     pub fn schema(&self) -> Result<Schema, SchemaError> {
-        Schema::compile(&DescriptorPool::decode(DESCRIPTORS)?, &self.envelope)
+        let pool = DescriptorPool::decode(DESCRIPTORS).map_err(|error| broken(&error))?;
+        compile(&pool, &self.envelope, Diagnostics::default())
     }
+}
+
+fn broken(reason: &dyn fmt::Display) -> SchemaError {
+    Diagnostic::error(format!("the bundled schema is broken: {reason}")).into()
 }

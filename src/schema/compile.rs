@@ -1,11 +1,14 @@
 //! From descriptors to a [`Schema`], with everything checked that the relay
 //! counts on later.
 
-use prost_reflect::{DescriptorError, DescriptorPool, MessageDescriptor};
+use std::time::Duration;
+
+use prost_reflect::{DescriptorPool, MessageDescriptor};
 
 use super::{
     Schema,
     annotations::Annotations,
+    diagnostic::{Diagnostic, Diagnostics, SchemaError},
     lists::IdLists,
     payload::PayloadType,
     relay_fields::{self, message_of, number},
@@ -14,24 +17,7 @@ use super::{
 
 /// Why descriptors are no schema for the relay.
 #[derive(Debug, thiserror::Error)]
-pub enum SchemaError {
-    /// What the program carries in itself is broken.
-    #[error("the bundled schema is broken: {reason}")]
-    Bundled {
-        /// In what way.
-        reason: String,
-    },
-    /// No bundled schema has this name.
-    #[error("there is no bundled schema `{name}`; there are {known}")]
-    NotBundled {
-        /// The name that was asked for.
-        name: String,
-        /// The names of those that there are.
-        known: String,
-    },
-    /// The descriptors contradict each other.
-    #[error("the descriptors are broken: {0}")]
-    Descriptors(#[from] DescriptorError),
+pub(super) enum Flaw {
     /// No message has the envelope's name.
     #[error(
         "there is no message `{name}` to be the envelope; give its full name, package included"
@@ -180,11 +166,28 @@ pub enum SchemaError {
     },
 }
 
-/// Builds the schema whose envelope has this full name.
-pub(super) fn compile(pool: &DescriptorPool, envelope: &str) -> Result<Schema, SchemaError> {
+/// Builds the schema whose envelope has this full name, after `found` in the files.
+pub(super) fn compile(
+    pool: &DescriptorPool,
+    envelope: &str,
+    mut found: Diagnostics,
+) -> Result<Schema, SchemaError> {
+    // What is not found may be in a file that is broken.
+    let may_be_missing = found.has_errors() && pool.get_message_by_name(envelope).is_none();
+    let schema = build(pool, envelope).map_err(|flaw| Diagnostic::error(flaw.to_string()));
+    if let Err(flaw) = &schema
+        && !may_be_missing
+    {
+        found.push(flaw.clone());
+    }
+    found.finish()?;
+    Ok(schema?)
+}
+
+fn build(pool: &DescriptorPool, envelope: &str) -> Result<Schema, Flaw> {
     let envelope = pool
         .get_message_by_name(envelope)
-        .ok_or_else(|| SchemaError::NoEnvelope {
+        .ok_or_else(|| Flaw::NoEnvelope {
             name: envelope.to_owned(),
         })?;
     relay_fields::check(&envelope)?;
@@ -205,6 +208,7 @@ pub(super) fn compile(pool: &DescriptorPool, envelope: &str) -> Result<Schema, S
             number::UNSUBSCRIBE_CONFIRMED,
         )?,
         batch: message_of(&envelope, number::BATCH),
+        compile_time: Duration::ZERO,
         envelope,
     })
 }
@@ -215,7 +219,7 @@ fn lists(
     annotations: &Annotations,
     request: u32,
     confirmation: u32,
-) -> Result<IdLists, SchemaError> {
+) -> Result<IdLists, Flaw> {
     let messages = (
         message_of(envelope, request),
         message_of(envelope, confirmation),

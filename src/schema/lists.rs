@@ -7,7 +7,7 @@ use crate::protocol::topic::{TENANT_KIND, USER_KIND};
 
 use super::{
     annotations::{Annotations, Declared, TopicSource, declared},
-    compile::SchemaError,
+    compile::Flaw,
     error::{Fault, WireError},
     relay_fields::{LIST_NUMBERS, is_relays_in_lists},
     wire::{Fields, RawField, WireType, text},
@@ -63,7 +63,7 @@ impl IdLists {
         request: &MessageDescriptor,
         confirmation: &MessageDescriptor,
         annotations: &Annotations,
-    ) -> Result<Self, SchemaError> {
+    ) -> Result<Self, Flaw> {
         let mut lists = Vec::new();
         for field in declared(request) {
             if is_relays_in_lists(field.number) {
@@ -85,18 +85,18 @@ fn id<'a>(payload: &'a [u8], field: &RawField) -> Result<&'a str, WireError> {
     }
 }
 
-fn list(field: &Declared, annotations: &Annotations) -> Result<IdList, SchemaError> {
+fn list(field: &Declared, annotations: &Annotations) -> Result<IdList, Flaw> {
     let source = annotations
         .topic(field)
         .filter(|_| field.is_repeated && LIST_NUMBERS.contains(&field.number));
     // A list of whole topics is field 16.
     let Some(TopicSource::Kind(kind)) = source else {
-        return Err(SchemaError::BadList {
+        return Err(Flaw::BadList {
             field: field.full_name.clone(),
         });
     };
     if matches!(kind.as_str(), USER_KIND | TENANT_KIND) {
-        return Err(SchemaError::ImplicitList {
+        return Err(Flaw::ImplicitList {
             field: field.full_name.clone(),
             kind,
         });
@@ -108,17 +108,14 @@ fn list(field: &Declared, annotations: &Annotations) -> Result<IdList, SchemaErr
     })
 }
 
-fn check_confirmation(
-    list: &Declared,
-    confirmation: &MessageDescriptor,
-) -> Result<(), SchemaError> {
+fn check_confirmation(list: &Declared, confirmation: &MessageDescriptor) -> Result<(), Flaw> {
     let confirmed = confirmation
         .get_field(list.number)
         .is_some_and(|field| field.is_list() && field.kind() == Kind::String);
     if confirmed {
         return Ok(());
     }
-    Err(SchemaError::Unconfirmed {
+    Err(Flaw::Unconfirmed {
         message: confirmation.full_name().to_owned(),
         number: list.number,
         list: list.full_name.clone(),

@@ -10,15 +10,22 @@
 //! Knows no connection and no tenant, and no word of any application.
 
 mod annotations;
+mod built_in;
 mod bundled;
 mod collect;
 mod compile;
+mod descriptor_set;
+mod diagnostic;
 mod error;
 mod inspected;
 mod json;
 mod json_names;
+mod link;
 mod lists;
 mod payload;
+mod positions;
+mod proto_files;
+mod read;
 mod relay_fields;
 mod source;
 mod specimen;
@@ -32,18 +39,22 @@ pub mod oracle;
 #[cfg(test)]
 mod tests;
 
+use std::time::Duration;
+
 use prost::Message as _;
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor};
 
 use self::{
+    diagnostic::Diagnostics,
     table::Table,
     walk::{Mode, walk},
     wire::{Fields, WireType},
 };
 
 pub use self::{
+    built_in::BuiltInFile,
     bundled::Bundled,
-    compile::SchemaError,
+    diagnostic::{Diagnostic, SchemaError, Severity},
     error::{BatchError, Fault, JsonError, WireError},
     inspected::{Inspected, Payload},
     lists::{IdList, IdLists},
@@ -61,6 +72,7 @@ pub struct Schema {
     payloads: Vec<PayloadType>,
     subscribe: IdLists,
     unsubscribe: IdLists,
+    compile_time: Duration,
 }
 
 impl Schema {
@@ -80,7 +92,33 @@ impl Schema {
     /// When the envelope lacks a field of the relay's or declares it otherwise, or
     /// when an annotation stands where it means nothing. The error names the field.
     pub fn compile(pool: &DescriptorPool, envelope: &str) -> Result<Self, SchemaError> {
-        compile::compile(pool, envelope)
+        compile::compile(pool, envelope, Diagnostics::default())
+    }
+
+    /// Compiles .proto files that are in memory. Each has the name by which the others
+    /// import it; the built-in files need not be among them.
+    ///
+    /// # Errors
+    ///
+    /// As for [`SchemaSource::load`].
+    pub fn from_texts(files: &[(&str, &str)], envelope: &str) -> Result<Self, SchemaError> {
+        source::compile_texts(files, envelope)
+    }
+
+    /// Compiles an encoded FileDescriptorSet.
+    ///
+    /// # Errors
+    ///
+    /// As for [`SchemaSource::load`].
+    pub fn from_descriptor_set(bytes: &[u8], envelope: &str) -> Result<Self, SchemaError> {
+        source::compile_set(bytes, "the descriptor set", envelope)
+    }
+
+    /// How long it took to read and compile the schema; zero where it was not
+    /// [loaded](SchemaSource::load).
+    #[must_use]
+    pub fn compile_time(&self) -> Duration {
+        self.compile_time
     }
 
     /// Looks at an envelope: the one walk over its bytes.

@@ -3,7 +3,7 @@
 
 use prost_reflect::{Cardinality, FieldDescriptor, Kind, MessageDescriptor};
 
-use super::compile::SchemaError;
+use super::compile::Flaw;
 
 /// The oneof of the envelope that holds the payload.
 pub(super) const PAYLOAD: &str = "payload";
@@ -186,7 +186,7 @@ const WITHIN: [(u32, &[RelayField]); 8] = [
 
 /// Checks that the envelope has the relay's fields, and beside them nothing in
 /// the relay's numbers.
-pub(super) fn check(envelope: &MessageDescriptor) -> Result<(), SchemaError> {
+pub(super) fn check(envelope: &MessageDescriptor) -> Result<(), Flaw> {
     for wanted in &PLAIN {
         let field = check_field(envelope, wanted)?;
         check_oneof(&field, None)?;
@@ -210,7 +210,7 @@ pub(super) fn check(envelope: &MessageDescriptor) -> Result<(), SchemaError> {
 
 /// Checks a message that the relay fills or reads: it has these fields, and
 /// nothing else above the numbers of the schema's lists.
-fn check_within(message: &MessageDescriptor, wanted: &[RelayField]) -> Result<(), SchemaError> {
+fn check_within(message: &MessageDescriptor, wanted: &[RelayField]) -> Result<(), Flaw> {
     for field in wanted {
         check_field(message, field)?;
     }
@@ -219,7 +219,7 @@ fn check_within(message: &MessageDescriptor, wanted: &[RelayField]) -> Result<()
         !known && !LIST_NUMBERS.contains(&field.number())
     });
     match foreign {
-        Some(field) => Err(SchemaError::ReservedNumber {
+        Some(field) => Err(Flaw::ReservedNumber {
             field: field.full_name().to_owned(),
         }),
         None => Ok(()),
@@ -231,13 +231,10 @@ pub(super) fn message_of(message: &MessageDescriptor, number: u32) -> Option<Mes
     message.get_field(number)?.kind().as_message().cloned()
 }
 
-fn check_field(
-    message: &MessageDescriptor,
-    wanted: &RelayField,
-) -> Result<FieldDescriptor, SchemaError> {
+fn check_field(message: &MessageDescriptor, wanted: &RelayField) -> Result<FieldDescriptor, Flaw> {
     let field = message
         .get_field(wanted.number)
-        .ok_or_else(|| SchemaError::Missing {
+        .ok_or_else(|| Flaw::Missing {
             message: message.full_name().to_owned(),
             wanted: wanted.to_string(),
         })?;
@@ -246,14 +243,14 @@ fn check_field(
     {
         Ok(field)
     } else {
-        Err(SchemaError::Mismatch {
+        Err(Flaw::Mismatch {
             field: field.full_name().to_owned(),
             wanted: wanted.to_string(),
         })
     }
 }
 
-fn check_oneof(field: &FieldDescriptor, wanted: Option<&str>) -> Result<(), SchemaError> {
+fn check_oneof(field: &FieldDescriptor, wanted: Option<&str>) -> Result<(), Flaw> {
     let oneof = field
         .containing_oneof()
         .filter(|oneof| !oneof.is_synthetic());
@@ -262,13 +259,13 @@ fn check_oneof(field: &FieldDescriptor, wanted: Option<&str>) -> Result<(), Sche
     }
     let field = field.full_name().to_owned();
     Err(match wanted {
-        Some(_) => SchemaError::OutsidePayload { field },
-        None => SchemaError::InsideOneof { field },
+        Some(_) => Flaw::OutsidePayload { field },
+        None => Flaw::InsideOneof { field },
     })
 }
 
 /// Field 17 may be left out; where it is there it is a batch of envelopes.
-fn check_batch(envelope: &MessageDescriptor) -> Result<(), SchemaError> {
+fn check_batch(envelope: &MessageDescriptor) -> Result<(), Flaw> {
     if envelope.get_field(BATCH.number).is_none() {
         return Ok(());
     }
@@ -283,7 +280,7 @@ fn check_batch(envelope: &MessageDescriptor) -> Result<(), SchemaError> {
     if fits {
         Ok(())
     } else {
-        Err(SchemaError::Batch {
+        Err(Flaw::Batch {
             field: field.full_name().to_owned(),
             envelope: envelope.full_name().to_owned(),
         })
@@ -292,25 +289,25 @@ fn check_batch(envelope: &MessageDescriptor) -> Result<(), SchemaError> {
 
 /// The application's own fields: none in the relay's numbers, and those of the
 /// oneof are messages.
-fn check_rest(envelope: &MessageDescriptor) -> Result<(), SchemaError> {
+fn check_rest(envelope: &MessageDescriptor) -> Result<(), Flaw> {
     for field in envelope.fields() {
         let full_name = field.full_name().to_owned();
         let is_optional = |it: &RelayField| it.number == field.number();
         if is_reserved(field.number()) && !OPTIONAL_PAYLOADS.iter().any(is_optional) {
-            return Err(SchemaError::ReservedNumber { field: full_name });
+            return Err(Flaw::ReservedNumber { field: full_name });
         }
         let payload = field
             .containing_oneof()
             .is_some_and(|oneof| oneof.name() == PAYLOAD);
         if payload && field.kind().as_message().is_none() {
-            return Err(SchemaError::PayloadNotMessage { field: full_name });
+            return Err(Flaw::PayloadNotMessage { field: full_name });
         }
     }
     match envelope
         .extensions()
         .find(|field| is_relays(field.number()))
     {
-        Some(field) => Err(SchemaError::ReservedNumber {
+        Some(field) => Err(Flaw::ReservedNumber {
             field: field.full_name().to_owned(),
         }),
         None => Ok(()),

@@ -1,9 +1,16 @@
 //! Where a schema comes from: the program itself, .proto files, or a compiled
 //! descriptor set. Reads files; knows no configuration file.
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf, time::Instant};
 
-use super::{Bundled, Schema, SchemaError};
+use super::{
+    Bundled, Schema, SchemaError,
+    compile::compile,
+    descriptor_set,
+    diagnostic::Diagnostics,
+    proto_files::{self, Disk},
+    read::Budget,
+};
 
 /// Where a schema comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,12 +48,52 @@ impl SchemaSource {
     ///
     /// When a file cannot be read or compiled, or the result is no schema for the relay.
     pub fn load(&self) -> Result<Schema, SchemaError> {
-        match self {
-            Self::Bundled(None) => Bundled::load()?.schema(),
-            Self::Bundled(Some(name)) => Bundled::named(name)?.schema(),
-            Self::Files { .. } | Self::DescriptorSet { .. } => Err(SchemaError::Bundled {
-                reason: "only bundled schemas can be loaded".to_owned(),
-            }),
-        }
+        let begun = Instant::now();
+        let mut schema = match self {
+            Self::Bundled(None) => Bundled::load()?.schema()?,
+            Self::Bundled(Some(name)) => Bundled::named(name)?.schema()?,
+            Self::Files {
+                files,
+                include,
+                envelope,
+            } => {
+                let mut found = Diagnostics::default();
+                let mut disk = Disk::new(files, include, &mut found);
+                let parsed = proto_files::parse(disk.names(), &mut disk, &mut found);
+                compile(&parsed.link(&mut found), envelope, found)?
+            }
+            Self::DescriptorSet { file, envelope } => {
+                let shown = file.display().to_string();
+                let bytes = Budget::default().read(file);
+                let bytes = bytes.map_err(|error| error.about(shown.clone()))?;
+                compile_set(&bytes, &shown, envelope)?
+            }
+        };
+        schema.compile_time = begun.elapsed();
+        Ok(schema)
     }
+}
+
+/// Compiles .proto files that are in memory, each under the name by which the others
+/// import it.
+pub(super) fn compile_texts(files: &[(&str, &str)], envelope: &str) -> Result<Schema, SchemaError> {
+    let mut found = Diagnostics::default();
+    let mut library: BTreeMap<_, _> = files
+        .iter()
+        .map(|(name, text)| ((*name).to_owned(), (*text).to_owned()))
+        .collect();
+    let names: Vec<_> = library.keys().cloned().collect();
+    let parsed = proto_files::parse(names, &mut library, &mut found);
+    compile(&parsed.link(&mut found), envelope, found)
+}
+
+/// Compiles a FileDescriptorSet, which messages call `shown`.
+pub(super) fn compile_set(
+    bytes: &[u8],
+    shown: &str,
+    envelope: &str,
+) -> Result<Schema, SchemaError> {
+    let mut found = Diagnostics::default();
+    let parsed = descriptor_set::parse(bytes, shown, &mut found);
+    compile(&parsed.link(&mut found), envelope, found)
 }

@@ -7,7 +7,7 @@ use prost_reflect::{Kind, MessageDescriptor};
 
 use super::{
     annotations::{Annotations, Declared, TopicSource, declared},
-    compile::SchemaError,
+    compile::Flaw,
     relay_fields::{PAYLOAD, is_relays},
 };
 
@@ -72,7 +72,7 @@ impl Table {
     pub(super) fn of(
         envelope: &MessageDescriptor,
         annotations: &Annotations,
-    ) -> Result<Self, SchemaError> {
+    ) -> Result<Self, Flaw> {
         let mut found = Found::default();
         found.index(envelope);
         let mut types = Vec::new();
@@ -169,7 +169,7 @@ fn message_type(
     message: &MessageDescriptor,
     annotations: &Annotations,
     found: &mut Found,
-) -> Result<MessageType, SchemaError> {
+) -> Result<MessageType, Flaw> {
     let mut fields = Vec::new();
     for field in declared(message) {
         fields.push(Field {
@@ -193,10 +193,10 @@ fn message_type(
     })
 }
 
-fn shape(field: &Declared, found: &mut Found) -> Result<Shape, SchemaError> {
+fn shape(field: &Declared, found: &mut Found) -> Result<Shape, Flaw> {
     let name = || field.full_name.clone();
     if field.is_group {
-        return Err(SchemaError::Group { field: name() });
+        return Err(Flaw::Group { field: name() });
     }
     Ok(match &field.kind {
         Kind::Bool | Kind::Enum(_) => Shape::Varint,
@@ -207,7 +207,7 @@ fn shape(field: &Declared, found: &mut Found) -> Result<Shape, SchemaError> {
         Kind::String => Shape::String,
         Kind::Bytes => Shape::Bytes,
         Kind::Message(message) if message.full_name() == "google.protobuf.Any" => {
-            return Err(SchemaError::Any { field: name() });
+            return Err(Flaw::Any { field: name() });
         }
         Kind::Message(message) if field.is_map => Shape::MapEntry(found.index(message)),
         Kind::Message(message) => Shape::Message(found.index(message)),

@@ -9,7 +9,7 @@ use sidewire::{
     },
     client::{Credential, Schemes},
     config::AuthMode,
-    protocol::TenantName,
+    protocol::{Encoding, TenantName},
     schema::Schema,
 };
 
@@ -45,6 +45,7 @@ fn plan_over(
                 signing_key: Some(signing_key()),
                 rules: TokenRules::default(),
                 ingest_key: Some(Credential::new(INGEST_KEY)),
+                encoding: Encoding::Protobuf,
             })),
         },
         scenario,

@@ -3,7 +3,7 @@
 
 use std::{env, num::NonZeroUsize, path::PathBuf, time::Duration};
 
-use clap::Subcommand;
+use clap::{Subcommand, ValueEnum};
 
 use super::{
     super::{Failure, client_tls, credential, signing::Signing},
@@ -12,7 +12,7 @@ use super::{
 use crate::{
     bench::{Fanout, Framing, LOST_AFTER, Place, Plan, Relay, Scenario, Speech, Target, Window},
     client::Schemes,
-    protocol::TenantName,
+    protocol::{self, TenantName},
 };
 
 /// What to measure.
@@ -99,9 +99,30 @@ pub struct Common {
     /// Print one JSON object.
     #[arg(long)]
     pub json: bool,
+    /// How the clients get their events.
+    #[arg(long, value_enum, default_value_t = Encoding::Protobuf)]
+    pub encoding: Encoding,
     /// Speak to the floor of benches/floor instead of a relay.
     #[arg(long, value_enum, hide = true)]
     pub floor: Option<Framing>,
+}
+
+/// How clients get their events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Encoding {
+    /// Protocol Buffers in binary frames.
+    Protobuf,
+    /// JSON in text frames.
+    Json,
+}
+
+impl From<Encoding> for protocol::Encoding {
+    fn from(encoding: Encoding) -> Self {
+        match encoding {
+            Encoding::Protobuf => Self::Protobuf,
+            Encoding::Json => Self::Json,
+        }
+    }
 }
 
 /// When is measured.
@@ -402,6 +423,7 @@ impl Common {
                 signing_key: self.signing.key()?,
                 rules: self.signing.rules(),
                 ingest_key: credential(self.key_file.as_deref(), env::var(KEY_VARIABLE).ok())?,
+                encoding: self.encoding.into(),
             })),
         };
         let tls = client_tls(&self.url, self.ca_file.as_deref())?;

@@ -32,8 +32,11 @@ pub(super) fn table(report: &Report) -> String {
         table.row("events", events);
     }
     if report.deliveries > 0 {
+        let bytes = report.received_bytes.map_or_else(String::new, |bytes| {
+            format!(", {bytes} bytes each by {}", report.encoding)
+        });
         let deliveries = format!(
-            "{}: {:.0} a second",
+            "{}: {:.0} a second{bytes}",
             report.deliveries, report.deliveries_per_s
         );
         table.row("deliveries", deliveries);

@@ -7,6 +7,7 @@ mod bundled;
 mod compile;
 mod json;
 mod refusals;
+mod source;
 mod specimen;
 
 use std::{fs, path::Path};

@@ -1,0 +1,142 @@
+//! Reads a compiled FileDescriptorSet, as protoc and buf write it.
+
+use prost::Message as _;
+use prost_reflect::prost_types::FileDescriptorProto;
+
+use super::{
+    built_in,
+    diagnostic::{Diagnostic, Diagnostics},
+    link::{Content, Files, SourceFile, import_line},
+    wire::{Fields, WireType},
+};
+
+/// The number of the files in a FileDescriptorSet.
+const FILE: u32 = 1;
+
+/// The files of the set with the built-in ones that it imports. `shown` is how messages
+/// call the set.
+pub(super) fn parse(bytes: &[u8], shown: &str, found: &mut Diagnostics) -> Files {
+    let mut files = Files::default();
+    match decode(bytes) {
+        Some(decoded) if !decoded.is_empty() => {
+            for file in decoded {
+                add(&mut files, file, shown, found);
+            }
+            add_imports(&mut files, found);
+        }
+        Some(_) => found.push(
+            Diagnostic::error("the descriptor set has no file in it")
+                .in_file(shown, None)
+                .with_hint(HOW_TO_MAKE),
+        ),
+        None => found.push(
+            Diagnostic::error(what_it_is(bytes))
+                .in_file(shown, None)
+                .with_hint(HOW_TO_MAKE),
+        ),
+    }
+    files
+}
+
+const HOW_TO_MAKE: &str = "make it with `protoc --include_imports --include_source_info --descriptor_set_out=FILE …` or `buf build -o FILE.binpb`";
+
+/// What the file seems to be in place of a descriptor set.
+fn what_it_is(bytes: &[u8]) -> &'static str {
+    let text = bytes.trim_ascii_start();
+    if text.starts_with(b"{") {
+        "the file is JSON, not a binary FileDescriptorSet"
+    } else if bytes.starts_with(&[0x1f, 0x8b]) {
+        "the file is compressed; a FileDescriptorSet is expected as it is"
+    } else if [&b"syntax"[..], b"//", b"/*", b"package", b"edition"]
+        .iter()
+        .any(|start| text.starts_with(start))
+    {
+        "the file is a .proto file, which belongs in `files`, not a binary FileDescriptorSet"
+    } else {
+        "the file is no FileDescriptorSet, or it is cut short"
+    }
+}
+
+/// A file of the set: its bytes, which keep the options, and what they say.
+type Decoded = (Vec<u8>, FileDescriptorProto);
+
+/// The files of the set; `None` where the bytes are malformed.
+fn decode(bytes: &[u8]) -> Option<Vec<Decoded>> {
+    let mut files = Vec::new();
+    for field in Fields::new(bytes, &(0..bytes.len())) {
+        let field = field.ok()?;
+        if field.number != FILE {
+            continue;
+        }
+        if field.wire_type != WireType::Delimited {
+            return None;
+        }
+        let bytes = bytes.get(field.value)?;
+        files.push((bytes.to_vec(), FileDescriptorProto::decode(bytes).ok()?));
+    }
+    Some(files)
+}
+
+fn add(files: &mut Files, (bytes, descriptor): Decoded, set: &str, found: &mut Diagnostics) {
+    let name = descriptor.name().to_owned();
+    let shown = format!("{set}: {name}");
+    if add_built_in(files, &name) {
+        found.extend(built_in::check_copy(&name, &shown, &descriptor));
+        return;
+    }
+    let file = SourceFile {
+        shown,
+        descriptor,
+        content: Content::Encoded(bytes),
+    };
+    match files.get(&name) {
+        Some(earlier) if earlier.descriptor != file.descriptor => found.push(
+            Diagnostic::error("the descriptor set has two different files of this name")
+                .in_file(file.shown, None)
+                .with_hint(HOW_TO_MAKE),
+        ),
+        _ => files.insert(name, file),
+    }
+}
+
+/// Adds the built-in file of this name; `false` where there is none.
+fn add_built_in(files: &mut Files, name: &str) -> bool {
+    let Some(descriptor) = built_in::find(name) else {
+        return false;
+    };
+    let file = SourceFile {
+        shown: name.to_owned(),
+        descriptor,
+        content: Content::BuiltIn,
+    };
+    files.insert(name.to_owned(), file);
+    true
+}
+
+/// Adds the built-in files that are imported and not there, and reports the others.
+fn add_imports(files: &mut Files, found: &mut Diagnostics) {
+    let mut missing = files.missing_imports();
+    // A built-in file may import another one.
+    while missing
+        .iter()
+        .any(|import| add_built_in(files, &import.name))
+    {
+        missing = files.missing_imports();
+    }
+    for import in missing {
+        let Some(file) = files.get(&import.importer) else {
+            continue;
+        };
+        let message = format!(
+            "it imports {}, which is not in the descriptor set",
+            import.name
+        );
+        found.push(
+            Diagnostic::error(message)
+                .in_file(&file.shown, import_line(&file.descriptor, import.index))
+                .with_hint(
+                    "give protoc --include_imports; buf build includes them unless told otherwise",
+                ),
+        );
+    }
+}

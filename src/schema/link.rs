@@ -1,0 +1,229 @@
+//! From parsed files to one pool of descriptors: each file after those that it imports.
+//! A file that is broken, or imports one that is, is left out, and the rest is checked
+//! all the same.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use miette::Diagnostic as _;
+use prost_reflect::{DescriptorError, DescriptorPool, prost_types::FileDescriptorProto};
+
+use super::{
+    diagnostic::{Diagnostic, Diagnostics},
+    positions::{line_at, line_of},
+};
+
+/// How many errors of one file are shown.
+const ERRORS_PER_FILE_MAX: usize = 20;
+
+/// Of how many errors of one file the lines are looked for.
+const ERRORS_WITH_PLACES_MAX: usize = 1000;
+
+/// A file that has been read.
+pub(super) struct SourceFile {
+    /// How messages show it.
+    pub(super) shown: String,
+    pub(super) descriptor: FileDescriptorProto,
+    pub(super) content: Content,
+}
+
+/// What a file was read from.
+pub(super) enum Content {
+    /// Its text.
+    Text(String),
+    /// Its descriptor, with the options that `descriptor` has lost.
+    Encoded(Vec<u8>),
+    /// The program itself.
+    BuiltIn,
+}
+
+/// An import that leads nowhere.
+pub(super) struct MissingImport {
+    pub(super) name: String,
+    pub(super) importer: String,
+    /// Its place among the imports.
+    pub(super) index: usize,
+}
+
+/// The files of a schema by the names under which they are imported.
+#[derive(Default)]
+pub(super) struct Files(BTreeMap<String, SourceFile>);
+
+impl Files {
+    pub(super) fn insert(&mut self, name: String, file: SourceFile) {
+        self.0.insert(name, file);
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<&SourceFile> {
+        self.0.get(name)
+    }
+
+    /// What is imported and not among the files.
+    pub(super) fn missing_imports(&self) -> Vec<MissingImport> {
+        let mut missing = Vec::new();
+        for (importer, file) in &self.0 {
+            for (index, name) in file.descriptor.dependency.iter().enumerate() {
+                if !self.0.contains_key(name) {
+                    missing.push(MissingImport {
+                        name: name.clone(),
+                        importer: importer.clone(),
+                        index,
+                    });
+                }
+            }
+        }
+        missing
+    }
+
+    /// The pool of all files that can be used.
+    pub(super) fn link(&self, found: &mut Diagnostics) -> DescriptorPool {
+        let mut pool = DescriptorPool::new();
+        for name in self.in_order(found) {
+            let Some(file) = self.0.get(name) else {
+                continue;
+            };
+            let imports = &file.descriptor.dependency;
+            // One that is missing has been reported, and so has one that is broken.
+            if imports.iter().all(|it| pool.get_file_by_name(it).is_some())
+                && let Err(error) = file.add_to(&mut pool)
+            {
+                found.extend(file.explain(error));
+            }
+        }
+        pool
+    }
+
+    /// The names of the files, each after those of its imports. Imports in a circle are
+    /// reported; the file that closes the circle then comes before one of its imports.
+    fn in_order(&self, found: &mut Diagnostics) -> Vec<&str> {
+        let mut order = Vec::new();
+        let mut visited = BTreeSet::new();
+        for name in self.0.keys() {
+            // The files that are being looked at, each imported by the one before it, with
+            // how many of its imports have been followed.
+            let mut path: Vec<(&str, usize)> = Vec::new();
+            if visited.insert(name.as_str()) {
+                path.push((name, 0));
+            }
+            while let Some((name, followed)) = path.last_mut() {
+                let file = self.0.get(*name);
+                let imports = file.map_or(&[][..], |file| &file.descriptor.dependency);
+                let Some(import) = imports.get(*followed) else {
+                    order.push(*name);
+                    path.pop();
+                    continue;
+                };
+                let (name, index) = (*name, *followed);
+                *followed += 1;
+                if path.iter().any(|(name, _)| name == import) {
+                    found.extend(self.circle(&path, name, index, import));
+                } else if let Some((import, _)) = self.0.get_key_value(import)
+                    && visited.insert(import)
+                {
+                    path.push((import, 0));
+                }
+            }
+        }
+        order
+    }
+
+    fn circle(
+        &self,
+        path: &[(&str, usize)],
+        name: &str,
+        index: usize,
+        import: &str,
+    ) -> Option<Diagnostic> {
+        let circle: Vec<_> = path
+            .iter()
+            .map(|(name, _)| *name)
+            .skip_while(|name| *name != import)
+            .chain([import])
+            .collect();
+        let message = format!("the imports run in a circle: {}", circle.join(" → "));
+        let file = self.0.get(name)?;
+        Some(
+            Diagnostic::error(message)
+                .in_file(&file.shown, import_line(&file.descriptor, index))
+                .with_hint("move what both files need into a third one"),
+        )
+    }
+}
+
+impl SourceFile {
+    fn add_to(&self, pool: &mut DescriptorPool) -> Result<(), DescriptorError> {
+        match &self.content {
+            Content::Text(_) | Content::BuiltIn => {
+                pool.add_file_descriptor_proto(self.descriptor.clone())
+            }
+            Content::Encoded(bytes) => pool.decode_file_descriptor_proto(bytes.as_slice()),
+        }
+    }
+
+    /// The errors that stand behind one of prost-reflect's.
+    fn explain(&self, error: DescriptorError) -> Vec<Diagnostic> {
+        let errors = error.related().into_iter().flatten().count();
+        match &self.content {
+            // Finding the places takes time in proportion to the errors and the text.
+            Content::Text(text) if errors <= ERRORS_WITH_PLACES_MAX => {
+                explain(&error.with_source_code(text), &self.shown, text)
+            }
+            // Without the text only the first error has a line.
+            _ => {
+                let line = error.line().map(|line| line.saturating_add(1));
+                let mut found = explain(&error, &self.shown, "");
+                if let Some(first) = found.first_mut() {
+                    first.line = line;
+                }
+                found
+            }
+        }
+    }
+}
+
+/// The line of an import, from 1.
+pub(super) fn import_line(file: &FileDescriptorProto, index: usize) -> Option<usize> {
+    const DEPENDENCY: i32 = 3;
+    line_of(file, &[DEPENDENCY, i32::try_from(index).ok()?])
+}
+
+/// The errors that the parser or prost-reflect has found in the file with this text.
+pub(super) fn explain(error: &dyn miette::Diagnostic, shown: &str, text: &str) -> Vec<Diagnostic> {
+    let related = error.related().into_iter().flatten();
+    std::iter::once(error)
+        .chain(related)
+        .take(ERRORS_PER_FILE_MAX)
+        .map(|error| {
+            let mut message = error.to_string();
+            if let Some(reason) = error.source() {
+                message = format!("{message}: {reason}");
+            }
+            let offset = place(error);
+            let line = (!text.is_empty()).then(|| line_at(text, offset.unwrap_or(text.len())));
+            let diagnostic = Diagnostic::error(message).in_file(shown, line);
+            match error.help() {
+                Some(help) => diagnostic.with_hint(help.to_string()),
+                None => diagnostic,
+            }
+        })
+        .collect()
+}
+
+/// Where the fault is, among the places that an error points at; `None` at the end of
+/// the file.
+fn place(error: &dyn miette::Diagnostic) -> Option<usize> {
+    let labels: Vec<_> = error.labels()?.collect();
+    let says = |word: &str| {
+        let found = labels
+            .iter()
+            .find(|it| it.label().is_some_and(|it| it.ends_with(word)));
+        found.map(miette::LabeledSpan::offset)
+    };
+    let first = labels.first().map(miette::LabeledSpan::offset);
+    says("found here")
+        .or_else(|| says("again here"))
+        .or_else(|| {
+            let exact = labels.iter().find(|it| it.label() == Some("defined here"));
+            exact.map(miette::LabeledSpan::offset)
+        })
+        .or(first)
+}

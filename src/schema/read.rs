@@ -1,0 +1,69 @@
+//! Reads the files of a schema without hanging and without filling the memory: regular
+//! files only, and so many bytes in all.
+
+use std::{fs, io::Read as _, path::Path};
+
+use super::diagnostic::Diagnostic;
+
+/// The most bytes that the files of a schema may have in all.
+pub(super) const BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// What may still be read.
+pub(super) struct Budget(usize);
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self(BYTES_MAX)
+    }
+}
+
+/// Why a file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ReadError {
+    #[error("cannot be read: {0}")]
+    Io(#[from] std::io::Error),
+    #[error("is not a regular file")]
+    NotAFile,
+    #[error("is not UTF-8 text")]
+    NotText,
+    #[error("is too large: the files of a schema may have {BYTES_MAX} bytes in all")]
+    TooLarge,
+}
+
+impl Budget {
+    /// Reads the file whole.
+    pub(super) fn read(&mut self, path: &Path) -> Result<Vec<u8>, ReadError> {
+        // Opening a pipe would wait for its writer.
+        if !fs::metadata(path)?.is_file() {
+            return Err(ReadError::NotAFile);
+        }
+        let mut bytes = Vec::new();
+        let limit = u64::try_from(self.0).unwrap_or(u64::MAX);
+        let file = fs::File::open(path)?;
+        file.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
+        self.0 = self.0.checked_sub(bytes.len()).ok_or(ReadError::TooLarge)?;
+        Ok(bytes)
+    }
+}
+
+impl ReadError {
+    pub(super) fn is_not_found(&self) -> bool {
+        use std::io::ErrorKind::{NotADirectory, NotFound};
+        matches!(self, Self::Io(error) if matches!(error.kind(), NotFound | NotADirectory))
+    }
+
+    /// The same as a finding about the file.
+    pub(super) fn about(self, shown: String) -> Diagnostic {
+        let hint = match self {
+            Self::Io(_) => {
+                "the file must exist, and the user that the relay runs as must be allowed to read it"
+            }
+            Self::NotAFile => "name a file, not a directory, pipe or device",
+            Self::NotText => "save the file as UTF-8; compiled schemas go to `descriptor_set`",
+            Self::TooLarge => "leave out what the envelope does not need",
+        };
+        Diagnostic::error(self.to_string())
+            .in_file(shown, None)
+            .with_hint(hint)
+    }
+}

@@ -1,15 +1,13 @@
 //! What tests and the fuzzer hold an envelope against: prost-reflect's verdict on it.
 //! And random envelopes, random schemas.
 
-#[cfg(test)]
-mod compiled;
 mod random;
 mod reference;
 mod schemas;
 
 pub use self::{
     reference::{Deliberate, Found, Verdict, judge, naive_topics},
-    schemas::{ENVELOPE, LEGACY_FILE, SchemaText, random_schema},
+    schemas::{ENVELOPE, SchemaText, random_schema},
 };
 
 use self::random::{Tape, damage, envelope};

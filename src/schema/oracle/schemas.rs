@@ -10,12 +10,14 @@ use std::{collections::BTreeSet, fmt::Write as _};
 
 use self::fields::Fields;
 use super::random::Tape;
+use crate::schema::{Schema, SchemaError};
 
 /// The full name of the envelope of every random schema.
 pub const ENVELOPE: &str = "random.v1.Envelope";
 
-/// The name of the file with [`SchemaText::legacy`], by which the other one imports it.
-pub const LEGACY_FILE: &str = "random_legacy.proto";
+/// The names of the two files. The first one imports the second one.
+const MAIN_FILE: &str = "random.proto";
+const LEGACY_FILE: &str = "random_legacy.proto";
 
 /// Kinds that annotations name. `user` cannot be subscribed to.
 const KINDS: [&str; 8] = [
@@ -36,6 +38,18 @@ pub struct SchemaText {
     pub main: String,
     /// A proto2 file that it imports: closed enums, required fields, defaults, extensions.
     pub legacy: String,
+}
+
+impl SchemaText {
+    /// Compiles both files.
+    ///
+    /// # Errors
+    ///
+    /// When the text is no schema, which is a fault of the generator or of the compiler.
+    pub fn compile(&self) -> Result<Schema, SchemaError> {
+        let files = [(MAIN_FILE, &*self.main), (LEGACY_FILE, &*self.legacy)];
+        Schema::from_texts(&files, ENVELOPE)
+    }
 }
 
 /// A random schema, written from the tape.

@@ -3,6 +3,7 @@
 //! envelope's relay fields and nothing of payloads.
 
 mod fingerprint;
+mod json;
 
 use std::sync::{
     Arc,
@@ -14,11 +15,17 @@ use prost::encoding::{encode_varint, encoded_len_varint};
 use tokio::time::Instant;
 
 pub use fingerprint::{Fingerprint, FingerprintKey};
+pub use json::{JsonCell, JsonFrame, NoJson};
 
-use crate::protocol::{
-    MessageId, Position, Topic,
-    frame::{HEADER_BYTES_MAX, binary_header},
-    position::EPOCH_CHARS,
+use json::JsonDraft;
+
+use crate::{
+    protocol::{
+        MessageId, Position, Topic,
+        frame::{HEADER_BYTES_MAX, binary_header},
+        position::EPOCH_CHARS,
+    },
+    schema::{JsonError, Schema},
 };
 
 /// Tags of the envelope's relay fields and of Position's fields: the field's
@@ -57,6 +64,8 @@ pub struct Draft {
     message_id: MessageId,
     topics: Arc<[Topic]>,
     fingerprint: Option<Fingerprint>,
+    schema: Arc<Schema>,
+    json: Option<JsonDraft>,
 }
 
 /// What makes a [`Draft`].
@@ -73,6 +82,8 @@ pub struct DraftParts<'a> {
     pub append_timestamp: Option<i64>,
     /// What the event relates to, each topic once.
     pub topics: Arc<[Topic]>,
+    /// The schema that says what the bytes mean.
+    pub schema: Arc<Schema>,
 }
 
 impl Draft {
@@ -108,7 +119,37 @@ impl Draft {
             message_id: parts.message_id,
             topics: parts.topics,
             fingerprint: None,
+            schema: parts.schema,
+            json: None,
         }
+    }
+
+    /// Renders the event's JSON now, so that nobody has to while it is delivered.
+    ///
+    /// # Errors
+    ///
+    /// When the event has no JSON.
+    pub fn render_json(&mut self) -> Result<(), JsonError> {
+        let envelope = self.buffer.get(HEADER_BYTES_MAX..).unwrap_or_default();
+        self.json = Some(JsonDraft::render(&self.schema, envelope)?);
+        Ok(())
+    }
+
+    /// How many bytes the envelope has, without its position.
+    #[must_use]
+    pub fn envelope_len(&self) -> usize {
+        self.buffer.len().saturating_sub(HEADER_BYTES_MAX)
+    }
+
+    /// How many bytes the JSON has that is [rendered](Self::render_json).
+    #[must_use]
+    pub fn json_len(&self) -> usize {
+        self.json.as_ref().map_or(0, JsonDraft::len)
+    }
+
+    /// Takes out the JSON that is rendered, to be placed beside the event.
+    pub(crate) fn take_json(&mut self) -> Option<JsonDraft> {
+        self.json.take()
     }
 
     /// Has the event known again by this, if there is one.
@@ -153,13 +194,14 @@ impl Draft {
             .map(|topic| topic.as_str().len() + TOPIC_OVERHEAD_BYTES)
             .sum();
         let cost = OVERHEAD_BYTES + HEADER_BYTES_MAX + frame.len() + topics_cost;
-        account.0.fetch_add(cost as u64, Ordering::Relaxed);
+        account.add(cost);
         Event {
             frame,
             header_len,
             position,
             placed: now,
             topics: self.topics,
+            schema: self.schema,
             cost,
             account: Arc::clone(account),
         }
@@ -177,6 +219,11 @@ fn append_position(buffer: &mut Vec<u8>, position: Position) {
     encode_varint(position.offset, buffer);
 }
 
+/// What [`append_position`] appends.
+fn position_len(position: Position) -> usize {
+    2 + 2 + EPOCH_CHARS + 1 + encoded_len_varint(position.offset)
+}
+
 /// An event at its place in its tenant's order.
 #[derive(Debug)]
 pub struct Event {
@@ -185,6 +232,8 @@ pub struct Event {
     position: Position,
     placed: Instant,
     topics: Arc<[Topic]>,
+    /// The schema under which it came; a reload may have changed the one in force.
+    schema: Arc<Schema>,
     cost: usize,
     account: Arc<EventBytes>,
 }
@@ -200,6 +249,12 @@ impl Event {
     #[must_use]
     pub fn envelope(&self) -> Bytes {
         self.frame.slice(self.header_len..)
+    }
+
+    /// The envelope without the position, which stands at its end.
+    fn envelope_as_it_came(&self) -> &[u8] {
+        let end = self.frame.len().saturating_sub(position_len(self.position));
+        self.frame.get(self.header_len..end).unwrap_or_default()
     }
 
     /// Its place.
@@ -229,28 +284,68 @@ impl Event {
 
 impl Drop for Event {
     fn drop(&mut self) {
-        self.account
-            .0
-            .fetch_sub(self.cost as u64, Ordering::Relaxed);
+        self.account.sub(self.cost);
     }
 }
 
-/// The bytes of all events that are in memory, wherever they are held.
-#[derive(Debug, Default)]
-pub struct EventBytes(AtomicU64);
+/// The bytes of all events that are in memory, wherever they are held, their JSON
+/// included; and how many there may be.
+#[derive(Debug)]
+pub struct EventBytes {
+    sum: AtomicU64,
+    max: AtomicU64,
+}
+
+impl Default for EventBytes {
+    /// Without a bound.
+    fn default() -> Self {
+        Self {
+            sum: AtomicU64::new(0),
+            max: AtomicU64::new(u64::MAX),
+        }
+    }
+}
 
 impl EventBytes {
     /// The number of bytes as of now.
     #[must_use]
     pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.sum.load(Ordering::Relaxed)
+    }
+
+    /// Whether there are more than there may be.
+    #[must_use]
+    pub fn is_exceeded(&self) -> bool {
+        self.get() > self.max.load(Ordering::Relaxed)
+    }
+
+    /// Changes how many there may be.
+    pub fn set_max(&self, max: u64) {
+        self.max.store(max, Ordering::Relaxed);
+    }
+
+    fn add(&self, bytes: usize) {
+        self.sum.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    fn sub(&self, bytes: usize) {
+        self.sum.fetch_sub(bytes as u64, Ordering::Relaxed);
     }
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::sync::LazyLock;
+
     use super::*;
     use crate::protocol::Epoch;
+
+    /// The schema of the events that tests make.
+    pub(crate) fn schema() -> Arc<Schema> {
+        static SCHEMA: LazyLock<Arc<Schema>> =
+            LazyLock::new(|| Arc::new(Schema::bundled().unwrap()));
+        Arc::clone(&SCHEMA)
+    }
 
     /// An event's draft with these topics and, as its envelope, a message id.
     pub(crate) fn draft(id: &str, topics: &[&str]) -> Draft {
@@ -260,6 +355,7 @@ pub(crate) mod tests {
             append_message_id: true,
             append_timestamp: None,
             topics: topics.iter().map(|t| Topic::parse(t).unwrap()).collect(),
+            schema: schema(),
         })
     }
 
@@ -278,6 +374,7 @@ pub(crate) mod tests {
             append_message_id: true,
             append_timestamp: Some(300),
             topics: Arc::default(),
+            schema: schema(),
         })
         .place(position(5), &Arc::default(), Instant::now());
         let mut expected = vec![
@@ -301,6 +398,7 @@ pub(crate) mod tests {
             append_message_id: false,
             append_timestamp: None,
             topics: Arc::default(),
+            schema: schema(),
         })
         .place(position(u64::MAX), &Arc::default(), Instant::now());
         assert!(
@@ -319,6 +417,7 @@ pub(crate) mod tests {
             append_message_id: true,
             append_timestamp: Some(-1),
             topics: Arc::default(),
+            schema: schema(),
         });
         let capacity = draft.buffer.capacity();
         let mut buffer = draft.buffer;

@@ -14,21 +14,17 @@ use std::{
     io::IoSlice,
     mem,
     rc::Rc,
-    sync::Arc,
     task::{Context, Waker},
 };
 
-use tokio::time::Instant;
-
 use self::pool::Queue;
 pub use self::{
-    frame::{Frame, Offer},
+    frame::{Frame, Offer, QueuedEvent},
     pool::{OutboxLimits, OutboxPool},
 };
 use crate::{
-    event::Event,
     planted::{Fault, is_planted},
-    protocol::close::Ending,
+    protocol::{Encoding, close::Ending},
 };
 
 /// The most frames that leave in one system call. More gains nothing that could
@@ -87,6 +83,11 @@ struct State {
     taken: u64,
     /// Events come from the log, not from the inbox.
     behind: bool,
+    /// Events are taken as JSON.
+    json: bool,
+    /// One of both: what is offered is not just taken. One flag, since it is looked at
+    /// for each delivery.
+    apart: bool,
     /// Events that were offered meanwhile and have not come from the log yet.
     owed: u64,
     ending: Option<Ending>,
@@ -100,12 +101,33 @@ struct State {
 }
 
 impl Outbox {
-    /// An empty outbox.
+    /// An empty outbox of a connection that speaks protobuf.
     #[must_use]
     pub fn new(pool: &Rc<OutboxPool>) -> Self {
+        Self::speaking(Encoding::Protobuf, pool)
+    }
+
+    /// An empty outbox of a connection that speaks so.
+    #[must_use]
+    pub fn speaking(encoding: Encoding, pool: &Rc<OutboxPool>) -> Self {
+        let json = encoding == Encoding::Json;
         Self {
             pool: Rc::clone(pool),
-            state: RefCell::default(),
+            state: RefCell::new(State {
+                json,
+                apart: json,
+                ..State::default()
+            }),
+        }
+    }
+
+    /// How its connection speaks.
+    #[must_use]
+    pub fn encoding(&self) -> Encoding {
+        if self.state.borrow().json {
+            Encoding::Json
+        } else {
+            Encoding::Protobuf
         }
     }
 
@@ -115,15 +137,13 @@ impl Outbox {
     // Left to itself, the compiler makes it a call of its own or not by what else has
     // changed in the crate; as a call, a delivery takes 25 to 40 instructions more of 75.
     #[inline(always)]
-    pub fn offer(&self, offer: &Offer) -> Offered {
+    pub fn offer(&self, offer: &Offer<'_>) -> Offered {
         let mut state = self.state.borrow_mut();
         if state.taken == offer.number && !is_planted(Fault::DeliversTwice) {
             return Offered::TakenBefore;
         }
-        if state.behind {
-            state.taken = offer.number;
-            state.owed += 1;
-            return Offered::Owed;
+        if state.apart {
+            return self.offer_apart(&mut state, offer);
         }
         if state.ending.is_some() || state.close_queued {
             return Offered::Ended;
@@ -140,22 +160,55 @@ impl Outbox {
         Offered::Taken { to_wake }
     }
 
+    /// The same for an outbox that is behind or takes JSON.
+    #[cold]
+    #[inline(never)]
+    fn offer_apart(&self, state: &mut State, offer: &Offer<'_>) -> Offered {
+        if state.behind {
+            state.taken = offer.number;
+            state.owed += 1;
+            return Offered::Owed;
+        }
+        if state.ending.is_some() || state.close_queued {
+            return Offered::Ended;
+        }
+        if state.taken < offer.first && self.is_full(state) {
+            state.end(Ending::TooSlow);
+            return Offered::Overflowed;
+        }
+        state.taken = offer.number;
+        let frame = match offer.json() {
+            Ok(frame) => Rc::clone(frame),
+            Err(no_json) => {
+                // It is dropped with all else that the connection does not get any more.
+                state.owed += 1;
+                state.end(no_json.into());
+                return Offered::Owed;
+            }
+        };
+        let to_wake = state.queue.is_empty() && !state.wake_due;
+        state.wake_due |= to_wake;
+        self.push(state, frame);
+        Offered::Taken { to_wake }
+    }
+
     /// Takes no more of what is offered, until it is [live](Self::go_live) again.
     pub fn fall_behind(&self) {
-        self.state.borrow_mut().behind = true;
+        self.state.borrow_mut().set_behind(true);
     }
 
     /// Queues an event that comes from the log. `owed`: it is one of those that were
     /// offered while the outbox was behind.
-    pub fn push_from_log(&self, event: &Arc<Event>, owed: bool) {
+    pub fn push_from_log(&self, event: Frame, owed: bool) {
         let mut state = self.state.borrow_mut();
         if owed {
             state.owed = state.owed.saturating_sub(1);
-            if is_planted(Fault::DropsALiveEvent) && event.position().offset.is_multiple_of(3) {
+            let offset = event.event().map_or(0, |event| event.offset);
+            if is_planted(Fault::DropsALiveEvent) && offset.is_multiple_of(3) {
                 return;
             }
         }
-        self.push(&mut state, Rc::new(Frame::Event(Arc::clone(event))));
+        self.push(&mut state, Rc::new(event));
     }
 
     /// Whether nothing was offered to it since it fell behind that it has not had.
@@ -168,18 +221,14 @@ impl Outbox {
     pub fn go_live(&self) {
         let mut state = self.state.borrow_mut();
         debug_assert_eq!(state.owed, 0, "what is offered is what the log holds");
-        state.behind = false;
+        state.set_behind(false);
     }
 
-    /// When the event was placed that has waited longest to be written, and its
-    /// offset, if one waits.
+    /// The event that has waited longest to be written, if one waits.
     #[must_use]
-    pub fn oldest_event(&self) -> Option<(Instant, u64)> {
+    pub fn oldest_event(&self) -> Option<QueuedEvent> {
         let state = self.state.borrow();
-        state.queue.iter().find_map(|frame| match &**frame {
-            Frame::Event(event) => Some((event.placed(), event.position().offset)),
-            Frame::Own(_) => None,
-        })
+        state.queue.iter().find_map(|frame| frame.event())
     }
 
     /// Tells the connection to end, and drops what waits at once: how many events
@@ -326,7 +375,7 @@ impl Outbox {
         let mut state = self.state.borrow_mut();
         let begun = usize::from(state.head_written > 0);
         let mut events = mem::take(&mut state.owed);
-        state.behind = false;
+        state.set_behind(false);
         while state.queue.len() > begun {
             let Some(last) = state.queue.pop_back() else {
                 break;
@@ -417,6 +466,11 @@ impl Drop for Outbox {
 }
 
 impl State {
+    fn set_behind(&mut self, behind: bool) {
+        self.behind = behind;
+        self.apart = behind || self.json;
+    }
+
     /// What is to be written, in the order in which it leaves.
     fn in_order(&self) -> impl Iterator<Item = &[u8]> {
         let begun = usize::from(self.head_written > 0);

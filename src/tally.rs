@@ -36,6 +36,8 @@ impl Cell {
 pub struct Tally {
     /// WebSocket connections that are open.
     pub connections: Cell,
+    /// Of these, those that speak JSON.
+    pub json_connections: Cell,
     /// WebSocket connections that have been opened.
     pub connections_opened: Cell,
     /// Topics subscribed, summed over the connections; implicit ones not counted.
@@ -52,6 +54,10 @@ pub struct Tally {
     pub dropped_closed: Cell,
     /// Of both, waiting in outboxes, or in the log for a connection that catches up.
     pub queued: Cell,
+    /// Events of which the JSON was made for their delivery.
+    pub json_delivered: Cell,
+    /// Events of which the JSON was made for a connection that catches up.
+    pub json_replayed: Cell,
     /// System calls that wrote to WebSocket connections.
     pub writes: Cell,
     /// Frames that these brought to their end.

@@ -30,7 +30,7 @@ use sidewire::{
     log::{MessageIdLimits, Window},
     ops::Metrics,
     outbox::Outbox,
-    protocol::{MessageId, TenantName, Topic, UserName, wire},
+    protocol::{Encoding, MessageId, TenantName, Topic, UserName, wire},
     random::Random,
     relay::{Live, Relay, Shard},
     schema::Schema,
@@ -222,6 +222,7 @@ impl Bench {
             append_message_id: true,
             append_timestamp: Some(1_800_000_000),
             topics: [self.topic.clone()].into(),
+            schema: Arc::clone(&self.shard.relay.live().schema),
         })
     }
 }
@@ -330,7 +331,8 @@ fn connect(shard: &Rc<Shard>, number: u64, network: &Rc<Network>) {
         tenant: identity.tenant.clone(),
         user: identity.user.clone(),
     };
-    let admitted = Admitted::new(shard, identity, who, Ipv4Addr::LOCALHOST.into()).unwrap();
+    let peer = Ipv4Addr::LOCALHOST.into();
+    let admitted = Admitted::new(shard, identity, who, peer, Encoding::Protobuf).unwrap();
     let stream = Stream(Rc::clone(network));
     spawn_local(converse(
         Rc::clone(shard),

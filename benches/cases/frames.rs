@@ -5,6 +5,7 @@ use std::{hint::black_box, sync::Arc};
 use sidewire::{
     event::{Draft, DraftParts, Event, EventBytes},
     protocol::{Epoch, MessageId, Position, Topic},
+    schema::Schema,
 };
 use tokio::time::Instant;
 
@@ -22,6 +23,7 @@ pub(super) fn cases() -> Vec<Case> {
 struct Frame {
     payload: Vec<u8>,
     topics: Vec<Topic>,
+    schema: Arc<Schema>,
     message_id: MessageId,
     appends: bool,
     parts: Vec<(MessageId, Arc<[Topic]>)>,
@@ -39,6 +41,7 @@ impl Frame {
             topics: ["project:project-1", "work_item:item-1"]
                 .map(|topic| Topic::parse(topic).unwrap())
                 .into(),
+            schema: Arc::new(Schema::bundled().unwrap()),
             message_id: MessageId::parse("0199f0a4-7c5e-7d3b-9a51-3f0c8e6b2d17").unwrap(),
             appends,
             parts: Vec::new(),
@@ -72,6 +75,7 @@ impl Subject for Frame {
             append_message_id: self.appends,
             append_timestamp: self.appends.then_some(1_800_000_000),
             topics,
+            schema: Arc::clone(&self.schema),
         });
         self.position.offset += 1;
         self.made

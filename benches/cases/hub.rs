@@ -23,6 +23,7 @@ use sidewire::{
     outbox::{Outbox, OutboxLimits, OutboxPool},
     protocol::{MessageId, TenantName, Topic, UserName},
     random::Random,
+    schema::Schema,
 };
 use tokio::{
     runtime::{Builder, LocalOptions, LocalRuntime},
@@ -66,6 +67,7 @@ struct Publish {
     message_id: MessageId,
     /// Those that events relate to, in turn.
     topics: Vec<Topic>,
+    schema: Arc<Schema>,
     /// How many of them each event relates to.
     topics_an_event: usize,
     next_topic: usize,
@@ -119,6 +121,7 @@ impl Publish {
             topics,
             topics_an_event,
             next_topic: 0,
+            schema: Arc::new(Schema::bundled().unwrap()),
             draft: None,
         }
     }
@@ -132,6 +135,7 @@ impl Publish {
             append_message_id: false,
             append_timestamp: None,
             topics: self.topics[first..][..self.topics_an_event].into(),
+            schema: Arc::clone(&self.schema),
         })
     }
 }

@@ -211,6 +211,16 @@ impl Positions {
         !had
     }
 
+    /// The relay says where the connection stands: all that confirmed topics were to bring
+    /// up to there has come. It says so only while no replay is under way.
+    pub(super) fn stands_at(&mut self, position: &Position) {
+        if self.replay.is_none()
+            && let Some(live) = &mut self.live.position
+        {
+            move_on(live, position);
+        }
+    }
+
     /// What was missed, and was not told yet.
     pub(super) fn next_gap(&mut self) -> Option<Gap> {
         (!self.gaps.is_empty()).then(|| self.gaps.remove(0))

@@ -110,6 +110,15 @@ impl Link {
         self.asked.push_back((relay.head(), message_id, control));
     }
 
+    /// Answers a Ping, which waits for nothing: with where the connection stands, unless a
+    /// request is under way.
+    pub(super) fn answer_ping(&mut self, relay: &Relay) {
+        self.frames.push_back(Received::Pong(wire::Pong {
+            position: self.asked.is_empty().then(|| relay.position(self.taken)),
+            ..wire::Pong::default()
+        }));
+    }
+
     /// Takes an item from the inbox.
     pub(super) fn take(&mut self, relay: &Relay) -> bool {
         if self.taken == relay.head() {

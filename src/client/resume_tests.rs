@@ -231,3 +231,21 @@ async fn the_implicit_topics_resume_though_others_are_refused() {
     assert_eq!(again.topics, ["kind:1"]);
     assert_eq!(again.resume_from, Some(position(7)));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_pong_moves_the_position_forward_and_never_back() {
+    let (mut client, mut listener) = client(&["kind:1"]);
+    let (mut peer, _) = subscribe(&mut client, &mut listener).await;
+    for (stands_at, resumes_from) in [(Some(50), 50), (Some(40), 50), (None, 50), (Some(51), 51)] {
+        let pong = wire::Pong {
+            position: stands_at.map(position),
+            ..wire::Pong::default()
+        };
+        peer.control(Control::Pong(pong)).await;
+        // What it gives next is behind the Pong.
+        let mut next = reconnect(&mut client, &mut listener, peer).await;
+        let resumed_from = resume(&mut client, &mut next, resumes_from, Some(0)).await;
+        assert_eq!(resumed_from, Some(position(resumes_from)), "{stands_at:?}");
+        peer = next;
+    }
+}

@@ -263,7 +263,10 @@ impl<C: Connector> Client<C> {
                 self.subscriptions.refused(&error, Instant::now());
                 Some(ClientEvent::Refused(error))
             }
-            Received::Pong(_) => None,
+            Received::Pong(pong) => {
+                self.subscriptions.pong(&pong);
+                None
+            }
         }
     }
 

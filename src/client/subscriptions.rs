@@ -173,6 +173,13 @@ impl Subscriptions {
         position.is_none_or(|position| self.positions.take(position))
     }
 
+    /// Takes a Pong, which may say where the connection stands.
+    pub(super) fn pong(&mut self, pong: &wire::Pong) {
+        if let Some(position) = &pong.position {
+            self.positions.stands_at(position);
+        }
+    }
+
     pub(super) fn next_gap(&mut self) -> Option<Gap> {
         self.positions.next_gap()
     }

@@ -29,6 +29,7 @@ enum Step {
     Connect,
     Cut,
     Ask,
+    Ping,
     Take,
     Answer(Verdict),
     Deliver(usize),
@@ -45,6 +46,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         6 => Just(Step::Connect),
         4 => Just(Step::Cut),
         8 => Just(Step::Ask),
+        4 => Just(Step::Ping),
         8 => Just(Step::Take),
         8 => Just(Step::Answer(Verdict::Take)),
         2 => Just(Step::Answer(Verdict::Refuse)),
@@ -67,6 +69,7 @@ struct Counts {
     given_up: Cell<u64>,
     refused: Cell<u64>,
     deferred: Cell<u64>,
+    stands: Cell<u64>,
 }
 
 fn count(counter: &Cell<u64>) {
@@ -128,6 +131,7 @@ impl<'a> World<'a> {
             Step::Connect => self.connect(),
             Step::Cut => self.cut(),
             Step::Ask => while self.ask() {},
+            Step::Ping => drop(self.link.as_mut().map(|link| link.answer_ping(&self.relay))),
             Step::Take => drop(self.link.as_mut().map(|link| link.take(&self.relay))),
             Step::Answer(verdict) => {
                 let link = self.link.as_mut();
@@ -194,6 +198,12 @@ impl<'a> World<'a> {
             Some(Received::Event(event)) => self.event(&event),
             Some(Received::SubscriptionConfirmed(it)) => self.confirmed(&it),
             Some(Received::UnsubscribeConfirmed(it)) => self.client.unsubscribed(&it),
+            Some(Received::Pong(pong)) => {
+                if pong.position.is_some() {
+                    count(&self.counts.stands);
+                }
+                self.client.pong(&pong);
+            }
             Some(Received::Error(error)) => {
                 let counts = self.counts;
                 let is_passing = error.retry_after_ms.is_some();
@@ -204,7 +214,7 @@ impl<'a> World<'a> {
                 });
                 self.client.refused(&error, self.now);
             }
-            _ => return false,
+            None => return false,
         }
         true
     }
@@ -314,6 +324,7 @@ fn nothing_is_lost_silently_and_nothing_given_twice() {
         given_up,
         refused,
         deferred,
+        stands,
     } = &counts;
     let all = [
         replayed,
@@ -323,6 +334,7 @@ fn nothing_is_lost_silently_and_nothing_given_twice() {
         given_up,
         refused,
         deferred,
+        stands,
     ];
     assert!(all.iter().all(|it| it.get() >= 10), "{counts:?}");
 }

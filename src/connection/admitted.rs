@@ -11,6 +11,7 @@ use crate::{
     limits::{Limit, Place, UserKey},
     ops::Closed,
     outbox::{Advanced, Outbox},
+    protocol::Encoding,
     relay::Shard,
 };
 
@@ -24,7 +25,7 @@ pub struct Admitted {
 }
 
 impl Admitted {
-    /// Lets the client in, who is `who` and connects from `peer`.
+    /// Lets the client in, who is `who`, connects from `peer` and speaks in `encoding`.
     ///
     /// # Errors
     ///
@@ -35,9 +36,10 @@ impl Admitted {
         identity: Identity,
         who: UserKey,
         peer: IpAddr,
+        encoding: Encoding,
     ) -> Result<Self, Limit> {
         let place = shard.relay.limits.connect(who, peer)?;
-        let outbox = Rc::new(Outbox::new(&shard.outboxes));
+        let outbox = Rc::new(Outbox::speaking(encoding, &shard.outboxes));
         let membership = shard
             .hub
             .join(&identity.tenant, &identity.user, Rc::clone(&outbox))

@@ -228,7 +228,16 @@ impl Conversation {
     }
 }
 
-impl Heard<'_> {
+impl<'a> Heard<'a> {
+    /// What could not be read.
+    #[must_use]
+    pub fn refused(schema: &'a Schema, refusal: Refusal) -> Self {
+        Self {
+            schema,
+            envelope: Err(refusal),
+        }
+    }
+
     /// What it is.
     #[must_use]
     pub fn kind(&self) -> Kind {

@@ -30,7 +30,7 @@ use crate::{
     http::{Problem, Response, bearer_token, query_pairs},
     hub::TenantsFull,
     limits::{Exceeded, Limit, UserKey},
-    protocol::ErrorCode,
+    protocol::{Encoding, ErrorCode},
     relay::{Relay, Shard},
 };
 
@@ -209,11 +209,12 @@ async fn admit(
         .limits
         .user_handshake(&who)
         .map_err(|exceeded| too_often(relay, exceeded))?;
-    let admitted =
-        Admitted::new(shard, identity, who, address).map_err(|limit| too_many(relay, limit))?;
+    let encoding = offer.encoding.unwrap_or_default();
+    let admitted = Admitted::new(shard, identity, who, address, encoding)
+        .map_err(|limit| too_many(relay, limit))?;
     let UserKey { tenant, user } = admitted.account.who();
     tracing::debug!(%tenant, %user, %address, "a client is let in");
-    Ok((admitted, switching_protocols(key, offer.subprotocol)))
+    Ok((admitted, switching_protocols(key, offer.encoding)))
 }
 
 fn check_not_draining(relay: &Relay) -> Result<(), Problem> {
@@ -394,7 +395,7 @@ fn only<'a>(query: &'a [(String, String)], name: &str) -> Result<Option<&'a str>
     Ok(value)
 }
 
-fn switching_protocols(key: &[u8], subprotocol: Option<&'static str>) -> Response {
+fn switching_protocols(key: &[u8], encoding: Option<Encoding>) -> Response {
     let mut response = Response::default();
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
@@ -403,10 +404,10 @@ fn switching_protocols(key: &[u8], subprotocol: Option<&'static str>) -> Respons
     if let Ok(accept) = HeaderValue::from_str(&derive_accept_key(key)) {
         headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
     }
-    if let Some(subprotocol) = subprotocol {
+    if let Some(encoding) = encoding {
         headers.insert(
             SEC_WEBSOCKET_PROTOCOL,
-            HeaderValue::from_static(subprotocol),
+            HeaderValue::from_static(encoding.subprotocol()),
         );
     }
     response

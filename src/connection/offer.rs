@@ -3,8 +3,7 @@
 
 use hyper::{HeaderMap, header::SEC_WEBSOCKET_PROTOCOL};
 
-/// The subprotocol of binary frames, also spoken where none is offered.
-pub(super) const PROTOBUF: &str = "sidewire.v1.protobuf";
+use crate::protocol::Encoding;
 
 /// What stands before a token that is offered as a subprotocol.
 const BEARER: &str = "bearer.";
@@ -12,8 +11,8 @@ const BEARER: &str = "bearer.";
 /// What a client offers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Offer<'a> {
-    /// The subprotocol to echo; `None` where the client offered none at all.
-    pub(super) subprotocol: Option<&'static str>,
+    /// How the client wants to speak, to be echoed; `None` where it offered nothing at all.
+    pub(super) encoding: Option<Encoding>,
     /// The token.
     pub(super) token: Option<&'a str>,
 }
@@ -23,7 +22,11 @@ pub(super) struct Offer<'a> {
 pub(super) enum OfferError {
     #[error("Sec-WebSocket-Protocol is no list of subprotocols")]
     Malformed,
-    #[error("of the subprotocols offered the relay speaks none; offer {PROTOBUF}")]
+    #[error(
+        "the relay speaks none of the subprotocols that are offered; offer {} or {}",
+        Encoding::Protobuf.subprotocol(),
+        Encoding::Json.subprotocol()
+    )]
     NoneSpoken,
     #[error("more than one token is offered as a subprotocol")]
     SeveralTokens,
@@ -46,14 +49,14 @@ impl<'a> Offer<'a> {
         if tokens.next().is_some() {
             return Err(OfferError::SeveralTokens);
         }
-        let subprotocol = if offered.is_empty() {
-            None
-        } else if offered.contains(&PROTOBUF) {
-            Some(PROTOBUF)
-        } else {
+        let encoding = offered.iter().find_map(|name| {
+            let mut spoken = Encoding::ALL.into_iter();
+            spoken.find(|encoding| encoding.subprotocol() == *name)
+        });
+        if encoding.is_none() && !offered.is_empty() {
             return Err(OfferError::NoneSpoken);
-        };
-        Ok(Self { subprotocol, token })
+        }
+        Ok(Self { encoding, token })
     }
 }
 
@@ -63,34 +66,46 @@ mod tests {
 
     use super::*;
 
-    fn parse(
-        values: &[&'static str],
-    ) -> Result<(Option<&'static str>, Option<String>), OfferError> {
+    fn parse(values: &[&'static str]) -> Result<(Option<Encoding>, Option<String>), OfferError> {
         let mut headers = HeaderMap::new();
         for value in values {
             headers.append(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(value));
         }
-        Offer::parse(&headers).map(|offer| (offer.subprotocol, offer.token.map(str::to_owned)))
+        Offer::parse(&headers).map(|offer| (offer.encoding, offer.token.map(str::to_owned)))
     }
 
     #[test]
-    fn the_relays_subprotocol_is_found_among_others_and_the_token_beside_it() {
+    fn the_first_subprotocol_that_the_relay_speaks_is_found_among_others_and_the_token() {
         let token = Some("a.b.c".to_owned());
+        let (protobuf, json) = (Some(Encoding::Protobuf), Some(Encoding::Json));
         assert_eq!(parse(&[]), Ok((None, None)));
-        assert_eq!(parse(&[PROTOBUF]), Ok((Some(PROTOBUF), None)));
-        assert_eq!(
-            parse(&["bearer.a.b.c, x , sidewire.v1.protobuf"]),
-            Ok((Some(PROTOBUF), token.clone()))
-        );
-        assert_eq!(
-            parse(&["sidewire.v1.protobuf", "bearer.a.b.c"]),
-            Ok((Some(PROTOBUF), token))
-        );
+        assert_eq!(parse(&["sidewire.v1.protobuf"]), Ok((protobuf, None)));
+        assert_eq!(parse(&["sidewire.v1.json"]), Ok((json, None)));
+        for (offer, encoding) in [
+            (&["bearer.a.b.c, x , sidewire.v1.protobuf"][..], protobuf),
+            (&["sidewire.v1.protobuf", "bearer.a.b.c"], protobuf),
+            (&["sidewire.v1.json, bearer.a.b.c"], json),
+            (
+                &["bearer.a.b.c,sidewire.v1.json,sidewire.v1.protobuf"],
+                json,
+            ),
+            (
+                &["sidewire.v1.protobuf", "sidewire.v1.json, bearer.a.b.c"],
+                protobuf,
+            ),
+        ] {
+            assert_eq!(parse(offer), Ok((encoding, token.clone())), "{offer:?}");
+        }
     }
 
     #[test]
     fn an_offer_without_a_subprotocol_that_the_relay_speaks_is_refused() {
-        for offer in ["bearer.a.b.c", "graphql-ws", "Sidewire.v1.protobuf"] {
+        for offer in [
+            "bearer.a.b.c",
+            "graphql-ws",
+            "Sidewire.v1.protobuf",
+            "sidewire.v2.json",
+        ] {
             assert_eq!(parse(&[offer]), Err(OfferError::NoneSpoken), "{offer}");
         }
         assert_eq!(

@@ -38,7 +38,7 @@ use crate::{
     limits::{Limits, UserKey},
     log::{MessageIdLimits, Window},
     ops::Metrics,
-    protocol::{MessageId, TenantName, Topic, UserName},
+    protocol::{Encoding, MessageId, TenantName, Topic, UserName},
     random::Random,
     relay::{Live, Relay, Shard},
     schema::Schema,
@@ -84,6 +84,27 @@ pub(crate) struct Bench {
     registry: Arc<Registry>,
     /// Takes what is published.
     taking: RefCell<JoinHandle<()>>,
+}
+
+/// How a client connects.
+struct Link {
+    buffer: usize,
+    expires_at: Option<Duration>,
+    is_endless: bool,
+    takes: bool,
+    encoding: Encoding,
+}
+
+impl Link {
+    fn new(buffer: usize) -> Self {
+        Self {
+            buffer,
+            expires_at: None,
+            is_endless: false,
+            takes: false,
+            encoding: Encoding::Protobuf,
+        }
+    }
 }
 
 fn take(hub: Rc<ShardHub>) -> JoinHandle<()> {
@@ -168,6 +189,11 @@ impl Bench {
         }
     }
 
+    /// Has all events together take up no more than so many bytes.
+    pub(super) fn bound_memory(&self, bytes: u64) {
+        self.registry.event_bytes().set_max(bytes);
+    }
+
     /// Has the shard take nothing that is published, until it is to again.
     pub(super) fn stop_taking(&self) {
         self.taking.borrow().abort();
@@ -201,39 +227,51 @@ impl Bench {
 
     /// The same, with a token that is good until then.
     pub(super) fn connect_until(&self, expires_at: Option<Duration>, buffer: usize) -> Client {
-        self.connect_over(buffer, expires_at, false, false)
+        self.connect_over(Link {
+            expires_at,
+            ..Link::new(buffer)
+        })
+    }
+
+    /// A client that speaks JSON.
+    pub(super) fn connect_json(&self, buffer: usize) -> Client {
+        self.connect_over(Link {
+            encoding: Encoding::Json,
+            ..Link::new(buffer)
+        })
     }
 
     /// The same, over a stream that the relay can never bring to its end, such as
     /// TLS to a client that does not read.
     pub(super) fn connect_endlessly(&self, expires_at: Option<Duration>) -> Client {
-        self.connect_over(WIDE, expires_at, true, false)
+        self.connect_over(Link {
+            expires_at,
+            is_endless: true,
+            ..Link::new(WIDE)
+        })
     }
 
     /// Over a stream that takes all that it is given and hands on what fits in the
     /// buffer.
     pub(super) fn connect_encrypted(&self, buffer: usize) -> Client {
-        self.connect_over(buffer, None, false, true)
+        self.connect_over(Link {
+            takes: true,
+            ..Link::new(buffer)
+        })
     }
 
-    fn connect_over(
-        &self,
-        buffer: usize,
-        expires_at: Option<Duration>,
-        is_endless: bool,
-        takes: bool,
-    ) -> Client {
-        let (ours, theirs) = duplex(buffer);
+    fn connect_over(&self, link: Link) -> Client {
+        let (ours, theirs) = duplex(link.buffer);
         let was_reset = Rc::default();
         let wire = Wire {
             stream: theirs,
-            is_endless,
-            taken: takes.then(Vec::new),
+            is_endless: link.is_endless,
+            taken: link.takes.then(Vec::new),
             was_reset: Rc::clone(&was_reset),
         };
         let talk = converse(
             Rc::clone(&self.shard),
-            self.admit(expires_at),
+            self.admit_speaking(link.expires_at, link.encoding),
             wire,
             Bytes::new(),
             (),
@@ -254,6 +292,10 @@ impl Bench {
     }
 
     pub(super) fn admit(&self, expires_at: Option<Duration>) -> Admitted {
+        self.admit_speaking(expires_at, Encoding::Protobuf)
+    }
+
+    fn admit_speaking(&self, expires_at: Option<Duration>, encoding: Encoding) -> Admitted {
         let identity = Identity {
             tenant: TenantName::parse("acme").unwrap(),
             user: UserName::parse("ann").unwrap(),
@@ -265,7 +307,7 @@ impl Bench {
             tenant: identity.tenant.clone(),
             user: identity.user.clone(),
         };
-        Admitted::new(&self.shard, identity, who, PEER).unwrap()
+        Admitted::new(&self.shard, identity, who, PEER, encoding).unwrap()
     }
 
     /// Publishes events for all clients, in one batch.
@@ -344,6 +386,7 @@ pub(super) fn event(filler: usize) -> Draft {
         append_message_id: true,
         append_timestamp: None,
         topics: Arc::new([Topic::parse("tenant:*").unwrap()]),
+        schema: Arc::clone(&SCHEMA),
     })
 }
 

@@ -3,6 +3,7 @@
 //! with the code that is tested but the generated message types.
 
 use prost::Message;
+use serde_json::Value;
 
 use crate::protocol::{Position, wire};
 
@@ -33,6 +34,8 @@ pub(super) enum Heard {
     Unsubscribed(String),
     /// ErrorResponse: its code.
     Refused(String),
+    /// The protocol's Pong, with the offset where the connection stands.
+    Answered(Option<u64>),
     /// The WebSocket's pong.
     Pong(Vec<u8>),
     /// The WebSocket's ping.
@@ -55,6 +58,10 @@ struct Envelope {
     unsubscribe: Option<wire::Unsubscribe>,
     #[prost(message, optional, tag = "13")]
     unsubscribed: Option<wire::UnsubscribeConfirmed>,
+    #[prost(message, optional, tag = "14")]
+    ping: Option<wire::Ping>,
+    #[prost(message, optional, tag = "15")]
+    pong: Option<wire::Pong>,
     #[prost(message, optional, tag = "16")]
     error: Option<wire::ErrorResponse>,
     #[prost(bytes = "vec", tag = "100")]
@@ -81,7 +88,7 @@ pub(crate) fn take_frame(bytes: &mut Vec<u8>) -> Option<Frame> {
     }
     let opcode = first & 0x0f;
     assert!(
-        [BINARY, CLOSE, PING, PONG].contains(&opcode),
+        [TEXT, BINARY, CLOSE, PING, PONG].contains(&opcode),
         "opcode {opcode:#x}"
     );
     assert!(opcode < CLOSE || payload_len <= 125, "a long control frame");
@@ -107,6 +114,7 @@ impl Frame {
                 let reason = String::from_utf8(reason.to_vec()).unwrap();
                 Heard::Close(u16::from_be_bytes(*code), reason)
             }
+            TEXT => heard_in_json(&self.payload),
             _ => heard_in(&self.payload),
         }
     }
@@ -135,9 +143,43 @@ fn heard_in(payload: &[u8]) -> Heard {
             ..
         } => Heard::Unsubscribed(confirmed.request_message_id),
         Envelope {
+            pong: Some(pong), ..
+        } => Heard::Answered(pong.position.map(|position| position.offset)),
+        Envelope {
             error: Some(error), ..
         } => Heard::Refused(error.error_code),
         other => panic!("what is this? {other:?}"),
+    }
+}
+
+/// The same of canonical JSON, in which the default is left out.
+fn heard_in_json(payload: &[u8]) -> Heard {
+    let envelope: Value = serde_json::from_slice(payload).expect("a whole envelope");
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let number = |value: &Value| value.as_str().map(|digits| digits.parse::<u64>().unwrap());
+    assert!(!text(&envelope["messageId"]).is_empty());
+    if let Some(offset) = number(&envelope["position"]["offset"]) {
+        return Heard::Event(offset);
+    }
+    assert!(number(&envelope["timestamp"]).is_some());
+    let members: Vec<_> = envelope.as_object().unwrap().keys().collect();
+    let name = members
+        .into_iter()
+        .find(|name| !["messageId", "timestamp"].contains(&name.as_str()));
+    let (name, payload) = (name.unwrap(), &envelope[name.unwrap()]);
+    let id = text(&payload["requestMessageId"]);
+    match name.as_str() {
+        "subscriptionConfirmed" if payload["recovered"] == true => {
+            Heard::Resumed(id, number(&payload["replayed"]).unwrap_or_default())
+        }
+        "subscriptionConfirmed" => Heard::Subscribed(id),
+        "unsubscribeConfirmed" => Heard::Unsubscribed(id),
+        "pong" => Heard::Answered(payload.get("position").map(|position| {
+            assert_eq!(text(&position["epoch"]).len(), 32);
+            number(&position["offset"]).unwrap_or_default()
+        })),
+        "error" => Heard::Refused(text(&payload["errorCode"])),
+        other => panic!("what is {other}? {envelope}"),
     }
 }
 
@@ -201,6 +243,20 @@ fn subscribe_from(id: &str, topic: &str, resume_from: Option<wire::Position>) ->
 /// A Subscribe in one frame that resumes from a position.
 pub(super) fn resume(id: &str, topic: &str, from: Position) -> Vec<u8> {
     frame(BINARY, true, &subscribe_from(id, topic, Some(from.into())))
+}
+
+/// A Ping in one frame.
+pub(super) fn ping_message() -> Vec<u8> {
+    let envelope = Envelope {
+        ping: Some(wire::Ping { timestamp: 1 }),
+        ..Envelope::default()
+    };
+    frame(BINARY, true, &envelope.encode_to_vec())
+}
+
+/// A client's text frame with JSON.
+pub(super) fn json(text: &str) -> Vec<u8> {
+    frame(TEXT, true, text.as_bytes())
 }
 
 /// A Subscribe in one frame.

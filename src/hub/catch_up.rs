@@ -16,13 +16,17 @@ use std::ops::ControlFlow;
 
 use super::{membership::Membership, tenant::Span};
 use crate::{
-    event::Event,
+    event::{Event, NoJson},
     log::Gap,
     protocol::{Position, Topic, topic::TopicSet},
 };
 
 /// How many events of the log are looked at before others have their turn.
 const EVENTS_A_SLICE: usize = 256;
+
+/// With so many bytes of JSON made for a connection others have their turn, within a
+/// millisecond; an event that has more is rendered whole.
+const JSON_BYTES_A_SLICE: usize = 64 * 1024;
 
 /// A connection on its way from a position that it had to the shard's.
 #[derive(Debug)]
@@ -59,6 +63,8 @@ pub enum Progress {
     Live,
     /// What is owed to the connection has left the log: it has to be closed.
     Overtaken,
+    /// What is owed to the connection cannot be written as JSON: it has to be closed.
+    NoJson(NoJson),
 }
 
 impl CatchUp {
@@ -131,16 +137,20 @@ impl CatchUp {
             after: self.cursor,
             up_to: self.position.offset,
         };
+        let mut json = MadeJson::default();
         let read = membership.read_log(span, EVENTS_A_SLICE, |event| {
-            if left == 0 || !membership.outbox().is_half_free() {
+            if left == 0 || json.is_enough() || !membership.outbox().is_half_free() {
                 return ControlFlow::Break(());
             }
             if self.replays(membership, event) {
-                membership.replay(event);
+                json.add(membership.replay(event))?;
                 left -= 1;
             }
             ControlFlow::Continue(())
         });
+        if let Some(no_json) = json.failed {
+            return Progress::NoJson(no_json);
+        }
         match read {
             // What is left to read up to the position is not for this replay.
             Ok(_) if left == 0 => {
@@ -177,15 +187,19 @@ impl CatchUp {
             after: self.cursor,
             up_to: membership.taken().offset,
         };
+        let mut json = MadeJson::default();
         let read = membership.read_log(span, EVENTS_A_SLICE, |event| {
-            if !membership.outbox().is_half_free() {
+            if json.is_enough() || !membership.outbox().is_half_free() {
                 return ControlFlow::Break(());
             }
             if membership.relates(event) {
-                membership.outbox().push_from_log(event, true);
+                json.add(membership.queue_owed(event))?;
             }
             ControlFlow::Continue(())
         });
+        if let Some(no_json) = json.failed {
+            return Progress::NoJson(no_json);
+        }
         match read {
             Ok(cursor) => {
                 self.cursor = cursor;
@@ -206,5 +220,33 @@ impl CatchUp {
             self.topics.contains(topic) || (self.implicit && membership.is_implicit(topic))
         };
         event.topics().iter().any(is_named) && !membership.has_brought(event)
+    }
+}
+
+/// The JSON that a slice has made.
+#[derive(Debug, Default)]
+struct MadeJson {
+    bytes: usize,
+    failed: Option<NoJson>,
+}
+
+impl MadeJson {
+    /// Adds an event's, after which nothing more may be made where there is none.
+    fn add(&mut self, made: Result<usize, NoJson>) -> ControlFlow<()> {
+        match made {
+            Ok(bytes) => {
+                self.bytes += bytes;
+                ControlFlow::Continue(())
+            }
+            Err(no_json) => {
+                self.failed = Some(no_json);
+                ControlFlow::Break(())
+            }
+        }
+    }
+
+    /// Whether others are to have their turn.
+    fn is_enough(&self) -> bool {
+        self.bytes >= JSON_BYTES_A_SLICE
     }
 }

@@ -1,5 +1,5 @@
-//! What crosses threads on the path of an event: items in a shard's inbox, and
-//! the receipts that come back. Knows no topics.
+//! What crosses threads on the path of an event: items in a shard's inbox, with what
+//! the shards share of their delivery. Knows no topics.
 
 use std::sync::{
     Arc,
@@ -9,7 +9,7 @@ use std::sync::{
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::tenant::Tenant;
-use crate::event::Event;
+use crate::event::{Event, JsonCell};
 
 /// How many items wait for a shard at the most, in its inbox or in the queues of its
 /// tenants.
@@ -35,7 +35,7 @@ impl Default for InboxLimits {
 pub struct Item {
     pub(super) tenant: Arc<Tenant>,
     pub(super) events: Events,
-    pub(super) receipt: ReceiptPart,
+    pub(super) delivery: DeliveryPart,
     pub(super) _place: Place,
 }
 
@@ -62,22 +62,46 @@ impl Events {
     }
 }
 
-/// Whether every shard has queued the events of an append, and how many
-/// connections each matched.
+/// What the shards share while the events of an append are delivered: whether every
+/// shard has queued them, how many connections each matched, and its JSON.
 #[derive(Debug)]
-pub(super) struct Receipt {
+pub(super) struct Delivery {
     shards_left: AtomicUsize,
-    matched: Box<[AtomicU64]>,
+    events: Box<[Delivered]>,
     answered: Notify,
 }
 
-impl Receipt {
+/// What the shards share of one event.
+#[derive(Debug, Default)]
+pub(super) struct Delivered {
+    matched: AtomicU64,
+    json: JsonCell,
+}
+
+impl Delivered {
+    /// The place for its JSON.
+    pub(super) fn json(&self) -> &JsonCell {
+        &self.json
+    }
+
+    /// Adds the connections that it matched on a shard.
+    pub(super) fn add_matched(&self, matched: u64) {
+        self.matched.fetch_add(matched, Ordering::Relaxed);
+    }
+}
+
+impl Delivery {
     pub(super) fn new(shards: usize, events: usize) -> Arc<Self> {
         Arc::new(Self {
             shards_left: AtomicUsize::new(shards),
-            matched: (0..events).map(|_| AtomicU64::new(0)).collect(),
+            events: (0..events).map(|_| Delivered::default()).collect(),
             answered: Notify::new(),
         })
+    }
+
+    /// Each event's, in their order.
+    pub(super) fn events(&self) -> &[Delivered] {
+        &self.events
     }
 
     /// Waits for the last shard. Only one task may wait.
@@ -94,29 +118,29 @@ impl Receipt {
 
     /// For each event, how many connections it has matched so far.
     pub(super) fn matched(&self) -> impl Iterator<Item = u64> {
-        self.matched.iter().map(|it| it.load(Ordering::Relaxed))
+        self.events
+            .iter()
+            .map(|event| event.matched.load(Ordering::Relaxed))
     }
 }
 
-/// One shard's part of a receipt, which is answered when it is dropped: also when
+/// One shard's part of a delivery, which is answered when it is dropped: also when
 /// the shard ends with items in its inbox, so that nobody waits for ever.
 #[derive(Debug)]
-pub(super) struct ReceiptPart(Arc<Receipt>);
+pub(super) struct DeliveryPart(Arc<Delivery>);
 
-impl ReceiptPart {
-    pub(super) fn of(receipt: &Arc<Receipt>) -> Self {
-        Self(Arc::clone(receipt))
+impl DeliveryPart {
+    pub(super) fn of(delivery: &Arc<Delivery>) -> Self {
+        Self(Arc::clone(delivery))
     }
 
-    /// Adds the connections that an event matched here.
-    pub(super) fn add(&self, event: usize, matched: u64) {
-        if let Some(sum) = self.0.matched.get(event) {
-            sum.fetch_add(matched, Ordering::Relaxed);
-        }
+    /// Each event's, in their order.
+    pub(super) fn events(&self) -> &[Delivered] {
+        self.0.events()
     }
 }
 
-impl Drop for ReceiptPart {
+impl Drop for DeliveryPart {
     fn drop(&mut self) {
         if self.0.shards_left.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.0.answered.notify_one();

@@ -34,7 +34,7 @@ impl Fanout {
     /// Offers the event to one more connection.
     // With the outbox's part in it, which says why.
     #[inline(always)]
-    fn offer(&mut self, offer: &Offer, outbox: &Rc<Outbox>, due: &mut VecDeque<Rc<Outbox>>) {
+    fn offer(&mut self, offer: &Offer<'_>, outbox: &Rc<Outbox>, due: &mut VecDeque<Rc<Outbox>>) {
         match outbox.offer(offer) {
             Offered::Taken { to_wake } => {
                 self.matched += 1;
@@ -113,7 +113,7 @@ impl TenantIndex {
     pub(super) fn deliver(
         &self,
         event: &Event,
-        offer: &Offer,
+        offer: &Offer<'_>,
         due: &mut VecDeque<Rc<Outbox>>,
     ) -> Fanout {
         let mut fanout = Fanout::default();

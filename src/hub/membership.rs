@@ -17,12 +17,12 @@ use super::{
     tenant::Span,
 };
 use crate::{
-    event::Event,
+    event::{Event, JsonFrame, NoJson},
     log::Gap,
-    outbox::Outbox,
+    outbox::{Frame, Outbox},
     planted::{Fault, is_planted},
     protocol::{
-        Position, Topic, UserName,
+        Encoding, Position, Topic, UserName,
         position::EpochError,
         topic::{TopicMap, TopicSet},
     },
@@ -82,6 +82,9 @@ impl Membership {
         index.add(id, &outbox);
         index.subscribe(&user, id, &outbox);
         drop(index);
+        if outbox.encoding() == Encoding::Json {
+            hub.count_json(&here, true);
+        }
         Self {
             hub,
             id,
@@ -115,6 +118,13 @@ impl Membership {
     #[must_use]
     pub fn has_reached(&self, offset: u64) -> bool {
         self.here.has_reached(offset)
+    }
+
+    /// Where the connection stands: all that its topics were to bring up to there is in
+    /// its outbox, unless it catches up.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        self.here.taken.get()
     }
 
     /// Adds the topics to what the connection gets, from where it stands: all that
@@ -255,11 +265,34 @@ impl Membership {
         served.any(is_served) && !is_planted(Fault::ReplaysWhatWasBrought)
     }
 
-    /// Queues an event of a replay.
-    pub(super) fn replay(&self, event: &Arc<Event>) {
+    /// Queues an event of a replay. Gives how many bytes of JSON were made for it.
+    pub(super) fn replay(&self, event: &Arc<Event>) -> Result<usize, NoJson> {
+        let (frame, made) = self.frame(event)?;
         self.hub.tally().replayed.add(1);
         self.hub.tally().queued.add(1);
-        self.outbox.push_from_log(event, false);
+        self.outbox.push_from_log(frame, false);
+        Ok(made)
+    }
+
+    /// Queues an event that was offered while the outbox was behind, likewise.
+    pub(super) fn queue_owed(&self, event: &Arc<Event>) -> Result<usize, NoJson> {
+        let (frame, made) = self.frame(event)?;
+        self.outbox.push_from_log(frame, true);
+        Ok(made)
+    }
+
+    /// The event as the connection takes it, and how many bytes of JSON were made for
+    /// that.
+    fn frame(&self, event: &Arc<Event>) -> Result<(Frame, usize), NoJson> {
+        match self.outbox.encoding() {
+            Encoding::Protobuf => Ok((Frame::Event(Arc::clone(event)), 0)),
+            Encoding::Json => {
+                let json = JsonFrame::of(event)?;
+                self.hub.tally().json_replayed.add(1);
+                let made = json.bytes().len();
+                Ok((Frame::Json(Arc::new(json)), made))
+            }
+        }
     }
 
     /// A replay is over: from that offset on its topics have been served.
@@ -288,6 +321,9 @@ impl Drop for Membership {
         index.unsubscribe(&self.user, self.id);
         index.remove(self.id);
         self.hub.tally().subscriptions.sub(topics.len() as u64);
+        if self.outbox.encoding() == Encoding::Json {
+            self.hub.count_json(&self.here, false);
+        }
         let last = index.is_empty();
         drop(index);
         if last {

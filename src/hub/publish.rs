@@ -11,7 +11,7 @@ use tokio::{
 
 use super::{
     Admin, PublishTimeouts,
-    inbox::{Events, InboxSender, Receipt, Waited},
+    inbox::{Delivery, Events, InboxSender, Waited},
     registry::{Registry, TenantsFull},
     relief::Relief,
     submission::{Refusal, Submission},
@@ -125,6 +125,12 @@ impl Publisher {
         &self.admin
     }
 
+    /// Whether a connection of the tenant takes events as JSON.
+    #[must_use]
+    pub fn has_json(&self, tenant: &TenantName) -> bool {
+        self.registry.has_json(tenant)
+    }
+
     /// What events are known again by.
     #[must_use]
     pub fn fingerprint_key(&self) -> &FingerprintKey {
@@ -168,7 +174,7 @@ impl Publisher {
             match tenant.append(&mut submission, &self.inboxes, now, has_memory, held) {
                 Attempt::Appended {
                     events,
-                    receipt,
+                    delivery,
                     repeats,
                     mut evicted,
                 } => {
@@ -176,7 +182,7 @@ impl Publisher {
                     return Ok(Appended {
                         registry: &self.registry,
                         events,
-                        receipt,
+                        delivery,
                         repeats,
                         evicted,
                         timeout: timeouts.ack,
@@ -243,7 +249,7 @@ impl Publisher {
 pub struct Appended<'a> {
     registry: &'a Registry,
     events: Events,
-    receipt: Arc<Receipt>,
+    delivery: Arc<Delivery>,
     /// The places of the drafts that had been appended before, in order, and their
     /// first positions.
     repeats: Vec<(usize, Position)>,
@@ -274,9 +280,11 @@ impl Appended<'_> {
                 self.evicted.clear();
             }
         }
-        let acknowledged = self.receipt.is_answered()
-            || timeout(self.timeout, self.receipt.answered()).await.is_ok();
-        let new = self.events.as_slice().iter().zip(self.receipt.matched());
+        let acknowledged = self.delivery.is_answered()
+            || timeout(self.timeout, self.delivery.answered())
+                .await
+                .is_ok();
+        let new = self.events.as_slice().iter().zip(self.delivery.matched());
         let mut new = new.map(|(event, matched)| PlacedEvent {
             position: event.position(),
             matched: acknowledged.then_some(matched),

@@ -3,7 +3,7 @@
 
 use std::sync::{
     Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
-    atomic::{AtomicU64, AtomicUsize, Ordering},
+    atomic::{AtomicUsize, Ordering},
 };
 
 use indexmap::IndexMap;
@@ -53,7 +53,8 @@ pub struct Registry {
     /// As they were at the start; two have changed since, perhaps.
     limits: RegistryLimits,
     tenants_max: AtomicUsize,
-    memory_bytes_max: AtomicU64,
+    /// The connections that take events as JSON, of all tenants.
+    json_connections: AtomicUsize,
     random: Arc<Random>,
     accounts: Accounts,
     message_ids: Arc<MessageIdBudget>,
@@ -81,15 +82,17 @@ impl Registry {
     /// A registry without tenants.
     #[must_use]
     pub fn new(limits: RegistryLimits, random: Arc<Random>) -> Self {
+        let accounts = Accounts::default();
+        accounts.events.set_max(limits.memory_bytes);
         Self {
             tenants: RwLock::default(),
             message_ids: Arc::new(MessageIdBudget::new(limits.message_ids)),
             fingerprint_key: FingerprintKey::new(&random),
             tenants_max: limits.tenants.into(),
-            memory_bytes_max: limits.memory_bytes.into(),
+            json_connections: AtomicUsize::new(0),
             limits,
             random,
-            accounts: Accounts::default(),
+            accounts,
             trimming: Mutex::default(),
         }
     }
@@ -103,7 +106,7 @@ impl Registry {
     /// have something.
     pub(super) fn configure(&self, tenants: usize, memory_bytes: u64) {
         self.tenants_max.store(tenants, Ordering::Relaxed);
-        self.memory_bytes_max.store(memory_bytes, Ordering::Relaxed);
+        self.accounts.events.set_max(memory_bytes);
         self.write().forget_surplus(tenants);
     }
 
@@ -126,7 +129,23 @@ impl Registry {
     /// Whether the events take more memory than they may.
     #[must_use]
     pub fn is_over_memory(&self) -> bool {
-        self.accounts.events.get() > self.memory_bytes_max.load(Ordering::Relaxed)
+        self.accounts.events.is_exceeded()
+    }
+
+    /// A connection of the tenant that takes events as JSON has come, or one has gone.
+    pub(super) fn count_json(&self, tenant: &Tenant, joined: bool) {
+        tenant.count_json(joined);
+        if joined {
+            self.json_connections.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.json_connections.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether a connection of the tenant takes events as JSON.
+    pub(super) fn has_json(&self, name: &TenantName) -> bool {
+        self.json_connections.load(Ordering::Relaxed) > 0
+            && self.read().live.get(name).is_some_and(|it| it.has_json())
     }
 
     /// What all tenants remember of message ids.

@@ -47,6 +47,9 @@ const OFFERS_A_SLICE: usize = 1024;
 /// What an event costs beside its topics and offers, in offers.
 const EVENT_COST: usize = 16;
 
+/// To make so many bytes of JSON takes as long as an offer.
+const JSON_BYTES_AN_OFFER: usize = 8;
+
 /// A shard's tenants and topics.
 #[derive(Debug)]
 pub struct ShardHub {
@@ -323,11 +326,11 @@ impl ShardHub {
         let due_before = due.len();
         let events = item.events.as_slice();
         let mut cost = 0;
-        for event in events.get(*done..).unwrap_or_default() {
+        let rest = events.iter().zip(item.delivery.events()).skip(*done);
+        for (event, delivered) in rest {
             if cost >= OFFERS_A_SLICE || cost > 0 && due.has_full_write() {
                 break;
             }
-            let place = *done;
             *done += 1;
             if here.has_reached(event.position().offset) {
                 saw("a tenant that came back to a full inbox");
@@ -339,13 +342,21 @@ impl ShardHub {
             if *first == 0 {
                 *first = number;
             }
-            let offer = Offer::new(event, *first, number);
-            let fanout = due.deliver(event.frame().len(), |due| index.deliver(event, &offer, due));
-            item.receipt.add(place, fanout.matched);
+            let offer = Offer::new(event, delivered.json(), *first, number);
+            let fanout = due.deliver(
+                |due| index.deliver(event, &offer, due),
+                || offer.bytes_max(),
+            );
+            delivered.add_matched(fanout.matched);
             self.tally.matched.add(fanout.matched);
             self.tally.dropped_slow.add(fanout.overflowed);
             self.tally.queued.add(fanout.matched - fanout.overflowed);
             cost += EVENT_COST + fanout.offers;
+            if let Some(bytes) = offer.made_json_bytes() {
+                saw("JSON that was made only for the delivery");
+                self.tally.json_delivered.add(1);
+                cost += bytes / JSON_BYTES_AN_OFFER;
+            }
         }
         let is_done = *done == events.len();
         self.wakes
@@ -358,6 +369,16 @@ impl ShardHub {
             }
         }
         Some(cost)
+    }
+
+    /// A connection that takes events as JSON has come, or one has gone.
+    pub(super) fn count_json(&self, here: &TenantHere, joined: bool) {
+        self.registry.count_json(&here.tenant, joined);
+        if joined {
+            self.tally.json_connections.add(1);
+        } else {
+            self.tally.json_connections.sub(1);
+        }
     }
 
     pub(super) fn leave(&self, here: &TenantHere) {

@@ -2,19 +2,22 @@
 //! shards that have connections of it, behind one lock. What is appended and who
 //! gets it is decided in one step. Knows no connections and no other tenant.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use tokio::{sync::Semaphore, time::Instant};
 
 use super::{
     ShardId,
-    inbox::{Events, FullInbox, InboxSender, Item, Place, Receipt, ReceiptPart, Waited},
+    inbox::{Delivery, DeliveryPart, Events, FullInbox, InboxSender, Item, Place, Waited},
     submission::{Refusal, Repeat, Submission},
 };
 #[cfg(test)]
-use crate::{event::Draft, planted};
+use crate::planted;
 use crate::{
-    event::Event,
+    event::{Draft, Event, JsonFrame},
     log::{Evicted, Gap, Log, MessageIdBudget, MessageIds, unmet},
     protocol::{Position, TenantName},
 };
@@ -27,6 +30,8 @@ const FORGOTTEN_AT_ONCE: usize = 1000;
 pub(super) struct Tenant {
     name: TenantName,
     message_id_budget: Arc<MessageIdBudget>,
+    /// Its connections that take events as JSON, on all shards.
+    json_connections: AtomicUsize,
     state: Mutex<State>,
 }
 
@@ -71,8 +76,8 @@ pub(super) enum Attempt {
     Appended {
         /// Those that are new, in the order of their drafts.
         events: Events,
-        /// Of the shards.
-        receipt: Arc<Receipt>,
+        /// What the shards make of them.
+        delivery: Arc<Delivery>,
         /// The places of the drafts that are not, and their first positions.
         repeats: Vec<(usize, Position)>,
         /// What has left the log for them, to be dropped.
@@ -94,6 +99,7 @@ impl Tenant {
         Self {
             name,
             message_id_budget: Arc::clone(message_ids),
+            json_connections: AtomicUsize::new(0),
             state: Mutex::new(State {
                 log,
                 message_ids: None,
@@ -105,6 +111,20 @@ impl Tenant {
 
     pub(super) fn name(&self) -> &TenantName {
         &self.name
+    }
+
+    /// A connection that takes events as JSON has come, or one has gone.
+    pub(super) fn count_json(&self, joined: bool) {
+        if joined {
+            self.json_connections.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.json_connections.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether a connection takes events as JSON.
+    pub(super) fn has_json(&self) -> bool {
+        self.json_connections.load(Ordering::Relaxed) > 0
     }
 
     /// Puts the shard into the set, with so many places of its inbox. Gives the
@@ -242,13 +262,20 @@ impl Tenant {
         // What follows cannot fail.
         let mut evicted = Evicted::new();
         let budget = &self.message_id_budget;
-        let events = state.append_new(submission, &repeats, budget, now, &mut evicted);
-        let receipt = Receipt::new(places.len(), events.as_slice().len());
+        let mut json = Vec::new();
+        let new = submission.take_new(&repeats);
+        let events = state.append_new(new, budget, now, &mut json, &mut evicted);
+        let delivery = Delivery::new(places.len(), events.as_slice().len());
+        for (event, frame) in json {
+            if let Some(event) = delivery.events().get(event) {
+                event.json().fill(frame);
+            }
+        }
         for (inbox, place) in places {
             inbox.send(Item {
                 tenant: Arc::clone(self),
                 events: events.clone(),
-                receipt: ReceiptPart::of(&receipt),
+                delivery: DeliveryPart::of(&delivery),
                 _place: place,
             });
         }
@@ -260,7 +287,7 @@ impl Tenant {
                 .map(|repeat| repeat.placed(epoch, &events))
                 .collect(),
             events,
-            receipt,
+            delivery,
             evicted,
         }
     }
@@ -351,20 +378,24 @@ impl State {
         }
     }
 
-    /// Appends what is not known, and remembers what it is known by.
+    /// Appends what is not known, and remembers what it is known by. The JSON that was
+    /// rendered before is added to `json`, with the place of its event among them.
     fn append_new(
         &mut self,
-        submission: &mut Submission<'_>,
-        repeats: &[Repeat],
+        new: Vec<Draft>,
         budget: &Arc<MessageIdBudget>,
         now: Instant,
+        json: &mut Vec<(usize, JsonFrame)>,
         evicted: &mut Evicted,
     ) -> Events {
         let (log, message_ids) = (&mut self.log, &mut self.message_ids);
-        let new = submission.take_new(repeats);
-        Events::new(new.into_iter().map(|draft| {
+        Events::new(new.into_iter().enumerate().map(|(index, mut draft)| {
             let fingerprint = draft.fingerprint();
+            let rendered = draft.take_json();
             let event = log.append(draft, now, evicted);
+            if let Some(rendered) = rendered {
+                json.push((index, JsonFrame::place(rendered, &event)));
+            }
             if let Some(fingerprint) = fingerprint {
                 message_ids
                     .get_or_insert_with(|| Box::new(MessageIds::new(Arc::clone(budget))))

@@ -56,12 +56,12 @@ struct Step {
 }
 
 impl DueQueue {
-    /// Calls `deliver` with the queue to which it adds whom the event of so many bytes
-    /// is offered to and who is to be woken for it.
+    /// Calls `deliver` with the queue to which it adds whom an event is offered to and who
+    /// is to be woken for it, and then asks how many `bytes` that event has.
     pub(super) fn deliver<R>(
         &mut self,
-        bytes: usize,
         deliver: impl FnOnce(&mut VecDeque<Rc<Outbox>>) -> R,
+        bytes: impl FnOnce() -> usize,
     ) -> R {
         let before = self.outboxes.len();
         let delivered = deliver(&mut self.outboxes);
@@ -74,7 +74,7 @@ impl DueQueue {
             });
         }
         self.events += 1;
-        self.bytes += bytes as u64;
+        self.bytes += bytes() as u64;
         delivered
     }
 
@@ -265,9 +265,12 @@ mod tests {
                     prop_assert!(waiting() < before || before == 0);
                 } else {
                     let before = due.len();
-                    due.queue().borrow_mut().deliver(10, |outboxes| {
-                        outboxes.extend((0..count).map(|_| Rc::new(Outbox::new(&pool))));
-                    });
+                    due.queue().borrow_mut().deliver(
+                        |outboxes| {
+                            outboxes.extend((0..count).map(|_| Rc::new(Outbox::new(&pool))));
+                        },
+                        || 10,
+                    );
                     wakes.add(due, before, count);
                 }
                 prop_assert_eq!(counted(), waiting());

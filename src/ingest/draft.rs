@@ -96,6 +96,7 @@ pub(super) fn draft(
             .is_none()
             .then(|| relay.clock.unix_seconds()),
         topics,
+        schema: Arc::clone(&live.schema),
     });
     Ok(draft.known_by(fingerprint))
 }

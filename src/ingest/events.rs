@@ -3,11 +3,11 @@
 #[cfg(fuzzing)]
 pub mod fuzzing;
 
-use std::{iter::Enumerate, panic::resume_unwind, sync::Arc, vec};
+use std::{iter::Enumerate, sync::Arc, vec};
 
 use bytes::Bytes;
 use hyper::{Request, body::Incoming};
-use tokio::task::{spawn_blocking, yield_now};
+use tokio::task::yield_now;
 
 use super::{
     answer::{Accepted, answer},
@@ -15,6 +15,7 @@ use super::{
     draft::draft,
     parameters::Parameters,
     refused::{batch_invalid, not_appended, too_many},
+    render::render,
     route::{Call, Route},
     turns::Turn,
 };
@@ -78,6 +79,7 @@ pub(super) async fn publish(
     budget
         .charge_rest(drafts.len())
         .map_err(|exceeded| too_many(relay, exceeded))?;
+    let drafts = render(shard, &turn, &route.tenant, drafts).await?;
     if route.call == Call::Batch {
         // The append is one step, and what it evicts is dropped behind it.
         turn.comes().await;
@@ -153,20 +155,10 @@ async fn encoded(
         turn.did(json.len() / JSON_BYTES_A_TOPIC);
         return read(relay, &json).map(Bytes::from);
     }
-    let held = turn.elsewhere().await;
     let reading = Arc::clone(relay);
-    // Held by the thread: it goes on when this call is dropped.
-    let elsewhere = spawn_blocking(move || {
-        let bytes = read(&reading, &json);
-        drop(held);
-        bytes
-    });
-    match elsewhere.await {
-        Ok(read) => read.map(Bytes::from),
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => resume_unwind(panic),
-            Err(_) => Err(Problem::shutting_down(relay.retry_after())),
-        },
+    match turn.elsewhere(move || read(&reading, &json)).await {
+        Some(read) => read.map(Bytes::from),
+        None => Err(Problem::shutting_down(relay.retry_after())),
     }
 }
 

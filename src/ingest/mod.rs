@@ -10,6 +10,7 @@ mod events;
 mod gathered;
 mod parameters;
 mod refused;
+mod render;
 mod route;
 mod turns;
 

@@ -5,14 +5,15 @@
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
+    panic::resume_unwind,
     rc::Rc,
     sync::Arc,
     time::Duration,
 };
 
 use tokio::{
-    sync::{Mutex, Notify, OwnedMutexGuard},
-    task::yield_now,
+    sync::{Mutex, Notify},
+    task::{spawn_blocking, yield_now},
     time::Instant,
 };
 
@@ -84,14 +85,30 @@ impl Turns {
     /// The turns of a call for the tenant.
     pub(super) fn of<'a>(&'a self, hub: &'a ShardHub, name: &'a TenantName) -> Turn<'a> {
         self.callers.borrow_mut().calls(name);
+        Turn {
+            hub,
+            entry: self.entry(name),
+        }
+    }
+
+    /// Does what takes too long for the shard on another thread, of each tenant one piece
+    /// at a time. `None` where the process is ending.
+    pub async fn elsewhere<T: Send + 'static>(
+        &self,
+        name: &TenantName,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        self.entry(name).elsewhere(work).await
+    }
+
+    fn entry<'a>(&'a self, name: &'a TenantName) -> Entry<'a> {
         let mut tenants = self.tenants.borrow_mut();
         let tenant = match tenants.get(name) {
             Some(tenant) => Rc::clone(tenant),
             None => Rc::clone(tenants.entry(name.clone()).or_default()),
         };
-        Turn {
+        Entry {
             turns: self,
-            hub,
             name,
             tenant,
         }
@@ -120,45 +137,37 @@ impl Callers {
     }
 }
 
-/// A call's part in the turns of its tenant.
+/// A tenant that stays among the tenants for as long as this is held.
 #[derive(Debug)]
-pub(super) struct Turn<'a> {
+struct Entry<'a> {
     turns: &'a Turns,
-    hub: &'a ShardHub,
     name: &'a TenantName,
     tenant: Rc<Tenant>,
 }
 
-impl Turn<'_> {
-    /// Waits until something may be done for the tenant, its calls in the order in which
-    /// they came. One that is alone waits for nobody.
-    pub(super) async fn comes(&self) {
-        let done = &self.tenant.done;
-        if self.turns.is_alone(self.hub, self.name) {
-            done.set(0);
-            return;
+impl Entry<'_> {
+    async fn elsewhere<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        let held = Arc::clone(&self.tenant.elsewhere).lock_owned().await;
+        // Held by the thread: it goes on when nobody waits for it any more.
+        let done = spawn_blocking(move || {
+            let done = work();
+            drop(held);
+            done
+        });
+        match done.await {
+            Ok(done) => Some(done),
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => resume_unwind(panic),
+                Err(_) => None,
+            },
         }
-        let _next = self.tenant.next.lock().await;
-        while done.get() >= WORK_A_TURN {
-            self.tenant.over.notified().await;
-        }
-    }
-
-    /// Says that so much was done.
-    pub(super) fn did(&self, work: usize) {
-        let done = &self.tenant.done;
-        done.set(done.get().saturating_add(work));
-        self.turns.begun.notify_one();
-    }
-
-    /// Waits until no other call of the tenant has something done on another thread, for
-    /// as long as what comes back is held.
-    pub(super) async fn elsewhere(&self) -> OwnedMutexGuard<()> {
-        Arc::clone(&self.tenant.elsewhere).lock_owned().await
     }
 }
 
-impl Drop for Turn<'_> {
+impl Drop for Entry<'_> {
     fn drop(&mut self) {
         // Ours, and that of the map.
         if self.tenant.done.get() == 0 && Rc::strong_count(&self.tenant) == 2 {
@@ -167,8 +176,55 @@ impl Drop for Turn<'_> {
     }
 }
 
+/// A call's part in the turns of its tenant.
+#[derive(Debug)]
+pub(super) struct Turn<'a> {
+    hub: &'a ShardHub,
+    entry: Entry<'a>,
+}
+
+impl Turn<'_> {
+    /// Waits until something may be done for the tenant, its calls in the order in which
+    /// they came. One that is alone waits for nobody.
+    pub(super) async fn comes(&self) {
+        let Entry {
+            turns,
+            name,
+            tenant,
+        } = &self.entry;
+        let done = &tenant.done;
+        if turns.is_alone(self.hub, name) {
+            done.set(0);
+            return;
+        }
+        let _next = tenant.next.lock().await;
+        while done.get() >= WORK_A_TURN {
+            tenant.over.notified().await;
+        }
+    }
+
+    /// Says that so much was done.
+    pub(super) fn did(&self, work: usize) {
+        let done = &self.entry.tenant.done;
+        done.set(done.get().saturating_add(work));
+        self.entry.turns.begun.notify_one();
+    }
+
+    /// Does what takes too long for the shard on another thread, of each tenant one piece
+    /// at a time. `None` where the process is ending.
+    pub(super) async fn elsewhere<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        self.entry.elsewhere(work).await
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::{pin::pin, sync::mpsc};
+
+    use futures_util::future::poll_immediate;
     use tokio::{task::spawn_local, time::sleep};
 
     use super::*;
@@ -284,11 +340,16 @@ mod tests {
             let (acme, other) = (name("acme"), name("other"));
             let of = |name| bench.shard.turns.of(&bench.shard.hub, name);
             let (first, second, of_other) = (of(&acme), of(&acme), of(&other));
-            let held = first.elsewhere().await;
-            let _other = of_other.elsewhere().await;
-            assert!(second.tenant.elsewhere.try_lock().is_err());
-            drop(held);
-            let _held = second.elsewhere().await;
+            let (release, released) = mpsc::channel();
+            let mut slow = pin!(first.elsewhere(move || released.recv()));
+            assert!(poll_immediate(&mut slow).await.is_none());
+            assert_eq!(of_other.elsewhere(|| 1).await, Some(1));
+            let mut next = pin!(second.elsewhere(|| 2));
+            assert!(poll_immediate(&mut next).await.is_none());
+            assert!(second.entry.tenant.elsewhere.try_lock().is_err());
+            release.send(3).unwrap();
+            assert_eq!(slow.await, Some(Ok(3)));
+            assert_eq!(next.await, Some(2));
         });
     }
 }

@@ -2,9 +2,13 @@
 
 use proptest::prelude::*;
 
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
 use super::{pool::SPARE_QUEUES_MAX, *};
 use crate::{
-    event::tests::draft,
+    event::{Event, JsonCell, tests::draft},
     protocol::{Epoch, Position},
 };
 
@@ -23,7 +27,7 @@ fn event(id: &str) -> Arc<Event> {
 }
 
 fn offer(outbox: &Outbox, event: &Arc<Event>, first: u64, number: u64) -> Offered {
-    outbox.offer(&Offer::new(event, first, number))
+    outbox.offer(&Offer::new(event, &JsonCell::default(), first, number))
 }
 
 fn frame(text: &str) -> Box<[u8]> {

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::Encoding;
+
 /// Why the relay closes a connection that did nothing wrong on the wire.
 /// (Errors of the WebSocket protocol itself have the codes of RFC 6455, 7.4.1.)
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,8 +13,12 @@ pub enum Ending {
         /// Chosen for each connection, so that clients do not come back at once.
         retry_after: Duration,
     },
-    /// A text frame came on a connection that speaks protobuf.
-    WrongFrameType,
+    /// A text frame came on a connection that speaks protobuf, or a binary one on one that
+    /// speaks JSON.
+    WrongFrameType {
+        /// What the connection speaks.
+        spoken: Encoding,
+    },
     /// The token has expired.
     TokenExpired,
     /// The outbox stood at a limit when something was to be put into it.
@@ -29,6 +35,9 @@ pub enum Ending {
     Unfinished,
     /// The client kept sending what was refused.
     Refused,
+    /// A fault of the relay: an event that is for the connection cannot be written as it
+    /// speaks.
+    InternalError,
     /// A reload took the key away that the token was signed with.
     KeyRemoved,
 }
@@ -39,7 +48,8 @@ impl Ending {
     pub fn code(self) -> u16 {
         match self {
             Self::Drain { .. } => 1001,
-            Self::WrongFrameType => 1003,
+            Self::WrongFrameType { .. } => 1003,
+            Self::InternalError => 1011,
             Self::TokenExpired | Self::KeyRemoved => 4001,
             Self::Disconnected => 4002,
             Self::TooSlow | Self::Overtaken | Self::NoMemory => 4003,
@@ -55,7 +65,11 @@ impl Ending {
             Self::Drain { retry_after } => {
                 format!("retry_after_ms={}", retry_after.as_millis())
             }
-            Self::WrongFrameType => "this connection speaks binary frames".to_owned(),
+            Self::WrongFrameType { spoken } => match spoken {
+                Encoding::Protobuf => "this connection speaks binary frames".to_owned(),
+                Encoding::Json => "this connection speaks text frames".to_owned(),
+            },
+            Self::InternalError => "a fault of the relay".to_owned(),
             Self::TokenExpired => "token expired".to_owned(),
             Self::TooSlow => "too slow: the outbox was full".to_owned(),
             Self::Overtaken => "too slow: events left the replay window first".to_owned(),

@@ -7,6 +7,7 @@ use bytes::BufMut;
 pub const HEADER_BYTES_MAX: usize = 10;
 
 const FIN: u8 = 0x80;
+const TEXT: u8 = 0x1;
 const BINARY: u8 = 0x2;
 const PING: u8 = 0x9;
 
@@ -18,10 +19,20 @@ pub const EMPTY_PING: [u8; 2] = [FIN | PING, 0];
 /// that was written behind room for the longest header.
 #[must_use]
 pub fn binary_header(payload_len: usize) -> ([u8; HEADER_BYTES_MAX], usize) {
+    header(BINARY, payload_len)
+}
+
+/// The header of a text frame, likewise.
+#[must_use]
+pub fn text_header(payload_len: usize) -> ([u8; HEADER_BYTES_MAX], usize) {
+    header(TEXT, payload_len)
+}
+
+fn header(opcode: u8, payload_len: usize) -> ([u8; HEADER_BYTES_MAX], usize) {
     let mut header = [0; HEADER_BYTES_MAX];
     let written = {
         let mut rest = &mut header[..];
-        rest.put_u8(FIN | BINARY);
+        rest.put_u8(FIN | opcode);
         match (u8::try_from(payload_len), u16::try_from(payload_len)) {
             (Ok(short @ 0..=125), _) => rest.put_u8(short),
             (_, Ok(medium)) => {
@@ -42,7 +53,16 @@ pub fn binary_header(payload_len: usize) -> ([u8; HEADER_BYTES_MAX], usize) {
 /// The payload as one whole binary frame.
 #[must_use]
 pub fn binary(payload: &[u8]) -> Box<[u8]> {
-    let (header, header_len) = binary_header(payload.len());
+    whole(binary_header(payload.len()), payload)
+}
+
+/// The payload as one whole text frame.
+#[must_use]
+pub fn text(payload: &str) -> Box<[u8]> {
+    whole(text_header(payload.len()), payload.as_bytes())
+}
+
+fn whole((header, header_len): ([u8; HEADER_BYTES_MAX], usize), payload: &[u8]) -> Box<[u8]> {
     let mut frame = Vec::with_capacity(header_len + payload.len());
     frame.extend(header.iter().skip(HEADER_BYTES_MAX - header_len));
     frame.extend_from_slice(payload);
@@ -66,6 +86,16 @@ mod tests {
             assert_eq!(&frame[..header.len()], header, "{len}");
             assert_eq!(frame.len(), header.len() + len);
             assert!(frame[header.len()..].iter().all(|byte| *byte == 7));
+        }
+    }
+
+    #[test]
+    fn a_text_frame_differs_by_its_opcode_alone() {
+        for len in [0, 125, 126, 65_536] {
+            let text = text(&"x".repeat(len));
+            let mut binary = binary(&vec![b'x'; len]);
+            binary[0] = 0x81;
+            assert_eq!(text, binary);
         }
     }
 }

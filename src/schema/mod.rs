@@ -239,6 +239,13 @@ impl Schema {
         self.envelope.full_name()
     }
 
+    /// The name of the envelope's field `position` in JSON.
+    #[must_use]
+    pub fn position_json_name(&self) -> String {
+        let field = self.envelope.get_field(relay_fields::number::POSITION);
+        field.map_or_else(String::new, |field| field.json_name().to_owned())
+    }
+
     /// The bytes of the envelope that the JSON says. The same JSON gives the same
     /// bytes.
     ///

@@ -207,6 +207,7 @@ fn own(envelope: &[u8]) -> Vec<Vec<u8>> {
     };
     let position = match &envelope.control {
         Some(Control::SubscriptionConfirmed(confirmed)) => confirmed.position.clone(),
+        Some(Control::Pong(pong)) => pong.position.clone(),
         _ => envelope.position.clone(),
     };
     let pong = match &envelope.control {

@@ -15,6 +15,7 @@
     reason = "a test may fail loudly"
 )]
 
+mod json_client;
 mod raw;
 mod support;
 
@@ -30,6 +31,7 @@ mod fanout;
 mod frames;
 mod handshake;
 mod heartbeat;
+mod json_clients;
 mod key_sets;
 mod limits;
 mod refused_handshakes;

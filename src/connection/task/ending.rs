@@ -110,6 +110,7 @@ impl<S: Transport, L: Listener> Connection<S, L> {
         self.membership = None;
         self.behind = None;
         self.awaiting = None;
+        self.reading_json = None;
     }
 
     pub(super) fn lost(&mut self) -> Step {

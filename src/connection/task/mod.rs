@@ -1,9 +1,10 @@
 //! Drives one client's conversation over its stream: reads when there is room for
 //! answers, writes what is queued, keeps the deadlines, ends the connection with
-//! the right code. Knows no topics and no JSON.
+//! the right code. Knows no topics.
 
 mod ending;
 mod heartbeat;
+mod json;
 mod requests;
 
 use std::{
@@ -19,6 +20,7 @@ use bytes::Bytes;
 use tokio::{task::yield_now, time::Instant};
 use tokio_tungstenite::tungstenite::Message;
 
+use self::json::{ReadJson, ReadingJson};
 use super::{
     admitted::{Account, Admitted},
     alarms::Alarm,
@@ -29,7 +31,11 @@ use super::{
     stream::{FrameStream, Transport},
 };
 use crate::{
-    auth::KeyFingerprint, hub::Membership, outbox::Advanced, protocol::close::Ending, relay::Shard,
+    auth::KeyFingerprint,
+    hub::Membership,
+    outbox::Advanced,
+    protocol::{Encoding, close::Ending},
+    relay::Shard,
 };
 
 /// How long a client may take to answer our Close frame, once that is written.
@@ -47,9 +53,11 @@ pub(super) enum Relayed {}
 
 impl Listener for Relayed {
     fn hear<S: Transport>(connection: &mut Connection<S, Self>, message: Message) {
-        match message {
-            Message::Binary(frame) => connection.answer(&frame),
-            _ => connection.end(Ending::WrongFrameType),
+        let spoken = connection.account.outbox.encoding();
+        match (spoken, message) {
+            (Encoding::Protobuf, Message::Binary(frame)) => connection.answer(&frame),
+            (Encoding::Json, Message::Text(json)) => connection.answer_json(json),
+            _ => connection.end(Ending::WrongFrameType { spoken }),
         }
     }
 }
@@ -93,6 +101,8 @@ pub(super) struct Connection<S: Transport, L> {
     behind: Option<Box<Behind>>,
     /// While a Subscribe waits for its tenant's turn.
     awaiting: Option<Box<Awaiting>>,
+    /// While another thread reads what the client said.
+    reading_json: Option<Box<ReadingJson>>,
     stream: FrameStream<S>,
     phase: Phase,
     /// The log was read: others have their turn before anything else is done.
@@ -143,6 +153,7 @@ enum Step {
     Wrote(Advanced),
     CatchUp,
     Reached,
+    ReadJson(ReadJson),
     Ending(Ending),
     Late(Late),
     Over,
@@ -170,6 +181,7 @@ impl<S: Transport, L: Listener> Connection<S, L> {
             membership: Some(admitted.membership),
             behind: None,
             awaiting: None,
+            reading_json: None,
             turn_is_over: false,
             stream: FrameStream::new(stream, read_ahead, message_max, Rc::clone(&outbox)),
             phase: Phase::Open,
@@ -206,6 +218,7 @@ impl<S: Transport, L: Listener> Connection<S, L> {
                 Step::Wrote(advanced) => self.wrote(advanced),
                 Step::CatchUp => self.catch_up(),
                 Step::Reached => self.subscribe_awaited(),
+                Step::ReadJson(read) => self.answer_read(read),
                 Step::Ending(ending) => self.end(ending),
                 Step::Late(Late::Token) => self.end(Ending::TokenExpired),
                 Step::Late(Late::Message) => self.message_is_late(),
@@ -244,6 +257,9 @@ impl<S: Transport, L: Listener> Connection<S, L> {
         }
         if self.has_reached_awaited() {
             return Poll::Ready(Step::Reached);
+        }
+        if let Poll::Ready(read) = self.poll_reading_json(context) {
+            return Poll::Ready(Step::ReadJson(read));
         }
         if let Poll::Ready(step) = self.poll_read(context) {
             return Poll::Ready(step);
@@ -316,7 +332,7 @@ impl<S: Transport, L: Listener> Connection<S, L> {
     /// Whether more is taken from the client. One that does not take its answers is not
     /// asked for more questions, nor one whose last is not answered yet.
     fn is_read_from(&self) -> bool {
-        self.account.outbox.is_half_free() && self.awaiting.is_none()
+        self.account.outbox.is_half_free() && self.awaiting.is_none() && self.reading_json.is_none()
     }
 
     fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<Step> {

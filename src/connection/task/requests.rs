@@ -6,30 +6,33 @@ use super::{Connection, Listener};
 use crate::{
     connection::{
         behind::{Awaiting, Behind, WAITING_MAX},
-        conversation::{Action, Conversation, Kind, TopicsRequest, too_many},
+        conversation::{Action, Conversation, Heard, Kind, TopicsRequest, too_many},
         stream::Transport,
     },
     hub::{Membership, Progress, Subscribed},
     limits::Limit,
     log::Gap,
     planted::saw,
-    protocol::{Position, close::Ending, frame, reply::Reply},
+    protocol::{Encoding, Position, close::Ending, frame, reply::Reply},
 };
 
 impl<S: Transport, L: Listener> Connection<S, L> {
     pub(super) fn answer(&mut self, frame: &[u8]) {
+        let live = self.account.shard.relay.live();
+        self.act_on(Conversation::hear(&live.schema, frame));
+    }
+
+    pub(super) fn act_on(&mut self, heard: Heard<'_>) {
         let relay = &self.account.shard.relay;
-        let live = relay.live();
-        let topics_max = live.config.limits.topics_per_subscribe;
+        let topics_max = relay.live().config.limits.topics_per_subscribe;
         self.conversation.bound_topics(topics_max);
-        let heard = Conversation::hear(&live.schema, frame);
         let charged = self.pace.charge(heard.kind(), self.account.who(), relay);
         let action = match charged {
             Ok(()) => self.conversation.act(heard, relay.clock.unix_seconds()),
             Err(exceeded) => heard.too_many(exceeded),
         };
         match (action, &mut self.behind) {
-            (Action::Reply(reply), _) => self.push(&reply),
+            (Action::Reply(reply), _) => self.reply(reply),
             (action, Some(behind)) if behind.has_room() => behind.waiting.push_back(action),
             (Action::Subscribe(request) | Action::Unsubscribe(request), Some(_)) => {
                 self.account.shard.relay.metrics.exceeded(Limit::Waiting);
@@ -42,6 +45,19 @@ impl<S: Transport, L: Listener> Connection<S, L> {
         }
     }
 
+    /// Answers at once. A Pong says where the connection stands, which is not settled
+    /// while it is being sent what it missed or a Subscribe waits.
+    fn reply(&mut self, mut reply: Reply) {
+        if let Reply::Pong(pong) = &mut reply
+            && self.behind.is_none()
+            && self.awaiting.is_none()
+            && let Some(membership) = &self.membership
+        {
+            pong.position = Some(membership.position().into());
+        }
+        self.push(&reply);
+    }
+
     /// A ping of the WebSocket has come, and is answered.
     pub(super) fn pinged(&mut self) {
         let relay = &self.account.shard.relay;
@@ -52,7 +68,7 @@ impl<S: Transport, L: Listener> Connection<S, L> {
 
     fn carry_out(&mut self, action: Action) {
         match action {
-            Action::Reply(reply) => self.push(&reply),
+            Action::Reply(reply) => self.reply(reply),
             Action::Subscribe(request) => self.subscribe(request),
             Action::Unsubscribe(request) => {
                 if let Some(membership) = &self.membership {
@@ -148,6 +164,7 @@ impl<S: Transport, L: Listener> Connection<S, L> {
                     self.take_waiting(waiting);
                 }
                 Progress::Overtaken => return self.end(Ending::Overtaken),
+                Progress::NoJson(no_json) => return self.end(no_json.into()),
             }
         }
     }
@@ -173,7 +190,9 @@ impl<S: Transport, L: Listener> Connection<S, L> {
     /// Whether the answer to a Subscribe that waits, and what the connection is still
     /// sent from the log, go before its end.
     pub(super) fn is_owed_more(&self, ending: Ending) -> bool {
-        (self.awaiting.is_some() || self.behind.is_some()) && matches!(ending, Ending::Drain { .. })
+        let is_owed =
+            self.awaiting.is_some() || self.reading_json.is_some() || self.behind.is_some();
+        is_owed && matches!(ending, Ending::Drain { .. })
     }
 
     /// Answers the client. One that is refused too often is closed.
@@ -191,6 +210,16 @@ impl<S: Transport, L: Listener> Connection<S, L> {
         }
         let id = relay.random.uuid_v7(&relay.clock).to_string();
         let envelope = reply.envelope(&id, relay.clock.unix_seconds());
-        self.account.outbox.push_reply(frame::binary(&envelope));
+        let outbox = &self.account.outbox;
+        match outbox.encoding() {
+            Encoding::Protobuf => outbox.push_reply(frame::binary(&envelope)),
+            Encoding::Json => match relay.live().schema.envelope_to_json_text(&envelope) {
+                Ok(json) => outbox.push_reply(frame::text(&json)),
+                Err(error) => {
+                    tracing::error!(%error, "an answer has no JSON; its connection is closed");
+                    outbox.end(Ending::InternalError);
+                }
+            },
+        }
     }
 }

@@ -6,6 +6,7 @@ mod endings;
 mod expiry_and_drain;
 mod frames;
 mod heartbeat;
+mod json;
 mod limits;
 mod resume;
 mod schedules;

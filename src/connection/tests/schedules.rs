@@ -147,7 +147,11 @@ fn judge(bench: &Bench, player: &Player, published: usize) {
                 pongs.push(u32::from_be_bytes(*payload.first_chunk().unwrap()));
             }
             Heard::Close(code, _) => close = Some(*code),
-            Heard::Refused(_) | Heard::Resumed(..) | Heard::Unsubscribed(_) | Heard::Ping => {
+            Heard::Refused(_)
+            | Heard::Resumed(..)
+            | Heard::Unsubscribed(_)
+            | Heard::Answered(_)
+            | Heard::Ping => {
                 panic!("nobody asked for it: {heard:?}")
             }
         }

@@ -14,7 +14,7 @@ const RELIEF_PAUSE: Duration = Duration::from_millis(1);
 impl ShardHub {
     /// Closes connections for as long as the events take more memory than they may:
     /// first the one that has waited longest, of all shards, to write an event that
-    /// the log no longer has. To close another would free nothing.
+    /// no log holds. To close another would free nothing.
     pub async fn relieve_memory(&self) {
         loop {
             self.relief.asked(self.id).await;
@@ -53,18 +53,18 @@ impl ShardHub {
         !holders.is_empty()
     }
 
-    /// The outboxes whose oldest event has left the log, with the time when that was
-    /// placed.
+    /// The outboxes whose oldest event has left the log, or waits as JSON, which no log
+    /// holds; with the time when it was placed.
     fn holders_of_old_events(&self) -> Vec<(Instant, Rc<Outbox>)> {
         let mut holders = Vec::new();
         for here in self.tenants.borrow().values() {
             let tail = here.tenant.tail();
             here.index.borrow().for_each_connection(|outbox| {
-                if let Some((placed, offset)) = outbox.oldest_event()
-                    && offset <= tail.offset
+                if let Some(oldest) = outbox.oldest_event()
+                    && (oldest.is_json || oldest.offset <= tail.offset)
                     && outbox.ending().is_none()
                 {
-                    holders.push((placed, Rc::clone(outbox)));
+                    holders.push((oldest.placed, Rc::clone(outbox)));
                 }
             });
         }

@@ -166,6 +166,7 @@ impl Resuming {
                 self.is_closed = true;
                 return;
             }
+            Progress::NoJson(no_json) => panic!("{no_json}"),
         }
         self.behind = Some(behind);
     }

@@ -15,7 +15,7 @@ pub enum Closed {
     TooBig,
     /// What should have been text was not UTF-8 (1007).
     BadUtf8,
-    /// A text frame came (1003).
+    /// A text frame came on a binary connection, or the other way round (1003).
     WrongFrameType,
     /// The token has expired (4001).
     TokenExpired,
@@ -35,6 +35,8 @@ pub enum Closed {
     Refused,
     /// The key of the token was taken away (4001).
     KeyRemoved,
+    /// A fault of the relay (1011).
+    InternalError,
     /// The relay is shutting down (1001).
     Drain,
     /// A frame could not be written within the write deadline (1006).
@@ -42,7 +44,7 @@ pub enum Closed {
 }
 
 impl Closed {
-    pub(super) const ALL: [Self; 17] = [
+    pub(super) const ALL: [Self; 18] = [
         Self::ByClient,
         Self::Lost,
         Self::ProtocolError,
@@ -58,6 +60,7 @@ impl Closed {
         Self::Unfinished,
         Self::Refused,
         Self::KeyRemoved,
+        Self::InternalError,
         Self::Drain,
         Self::Reset,
     ];
@@ -67,7 +70,7 @@ impl Closed {
     pub fn by_relay(ending: Ending) -> Self {
         match ending {
             Ending::Drain { .. } => Self::Drain,
-            Ending::WrongFrameType => Self::WrongFrameType,
+            Ending::WrongFrameType { .. } => Self::WrongFrameType,
             Ending::TokenExpired => Self::TokenExpired,
             Ending::TooSlow => Self::TooSlow,
             Ending::Overtaken => Self::Overtaken,
@@ -77,6 +80,7 @@ impl Closed {
             Ending::Unfinished => Self::Unfinished,
             Ending::Refused => Self::Refused,
             Ending::KeyRemoved => Self::KeyRemoved,
+            Ending::InternalError => Self::InternalError,
         }
     }
 
@@ -105,6 +109,7 @@ impl Closed {
             Self::Unfinished => "unfinished",
             Self::Refused => "refused",
             Self::KeyRemoved => "key_removed",
+            Self::InternalError => "internal_error",
             Self::Drain => "drain",
             Self::Reset => "reset",
         }

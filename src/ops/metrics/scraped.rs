@@ -11,6 +11,7 @@ use crate::{hub::Registry, ops::panics, tally::Tally};
 /// What is read off elsewhere at each scrape.
 pub(super) struct Scraped {
     connections: Gauge,
+    json_connections: Gauge,
     connections_opened: Counter,
     subscriptions: Gauge,
     matched: Counter,
@@ -19,6 +20,8 @@ pub(super) struct Scraped {
     dropped_slow: Counter,
     dropped_closed: Counter,
     queued: Gauge,
+    json_delivered: Counter,
+    json_replayed: Counter,
     client_writes: Counter,
     client_frames_written: Counter,
     client_reads: Counter,
@@ -34,10 +37,17 @@ impl Scraped {
     pub(super) fn register(register: &Register<'_>) -> Self {
         const DROPPED: &str = "sidewire_events_dropped_total";
         const DROPPED_HELP: &str = "Events that matched a connection and were not written to it, by reason: too_slow, it was closed with 4003; closed, it ended before.";
+        const JSON: &str = "sidewire_events_rendered_total";
+        const JSON_HELP: &str = "Events of which the JSON was made, by purpose: delivery, at most once an event, where a connection of its tenant speaks JSON; replay, once for each connection that catches up.";
         Self {
             connections: register.gauge(
                 "sidewire_connections",
                 "WebSocket connections that are open.",
+                &[],
+            ),
+            json_connections: register.gauge(
+                "sidewire_json_connections",
+                "Of the WebSocket connections that are open, those that speak JSON.",
                 &[],
             ),
             connections_opened: register.counter(
@@ -72,6 +82,8 @@ impl Scraped {
                 "Of the events matched and replayed, those that wait in an outbox, or in the log for a connection that catches up. matched + replayed = written + dropped + queued.",
                 &[],
             ),
+            json_delivered: register.counter(JSON, JSON_HELP, &[("purpose", "delivery")]),
+            json_replayed: register.counter(JSON, JSON_HELP, &[("purpose", "replay")]),
             client_writes: register.counter(
                 "sidewire_client_writes_total",
                 "System calls that wrote to WebSocket connections; over TLS writes to its session, each of which is one system call, several or none. Frames written / writes is how many frames leave at once: about 1 when little happens, many under load.",
@@ -142,6 +154,12 @@ impl Scraped {
         self.subscriptions
             .set(as_gauge(sum(|tally| tally.subscriptions.get())));
         self.queued.set(as_gauge(sum(|tally| tally.queued.get())));
+        self.json_connections
+            .set(as_gauge(sum(|tally| tally.json_connections.get())));
+        self.json_delivered
+            .absolute(sum(|tally| tally.json_delivered.get()));
+        self.json_replayed
+            .absolute(sum(|tally| tally.json_replayed.get()));
         self.event_bytes.set(as_gauge(registry.event_bytes().get()));
         self.log_bytes.set(as_gauge(registry.log_bytes()));
         self.message_id_bytes

@@ -1,0 +1,318 @@
+//! Clients that speak JSON: they get what binary clients get, and what they say is taken
+//! like what binary clients say.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::time::sleep;
+
+use crate::{
+    connection::{
+        testing::{Bench, Client, WIDE, event, settle, simulate},
+        wire_testing::{BINARY, Heard, TEXT, frame, json as text, ping_message, resume, subscribe},
+    },
+    protocol::{Position, TenantName, close::Ending},
+};
+
+/// The largest frame that a shard reads itself.
+const READ_AT_ONCE_MAX: usize = 4 * 1024;
+
+fn acme() -> TenantName {
+    TenantName::parse("acme").unwrap()
+}
+
+fn subscribe_json(id: &str, topic: &str) -> Vec<u8> {
+    text(&json!({"messageId": id, "subscribe": {"topics": [topic]}}).to_string())
+}
+
+/// The same, in a frame of so many bytes.
+fn padded(id: &str, topic: &str, len: usize) -> Vec<u8> {
+    let short = json!({"messageId": id, "subscribe": {"topics": [topic]}}).to_string();
+    let padding = " ".repeat(len - short.len());
+    text(&(short + &padding))
+}
+
+fn resume_json(id: &str, topic: &str, from: Position) -> Vec<u8> {
+    let position = json!({"epoch": from.epoch.to_string(), "offset": from.offset});
+    let subscribe = json!({"topics": [topic], "resumeFrom": position});
+    text(&json!({"messageId": id, "subscribe": subscribe}).to_string())
+}
+
+async fn hears(client: &mut Client, heard: impl IntoIterator<Item = Heard>) {
+    for heard in heard {
+        assert_eq!(client.next().await, Some(heard));
+    }
+}
+
+#[test]
+fn an_event_reaches_json_and_binary_clients_and_its_json_is_made_once() {
+    simulate(async {
+        let bench = Bench::new();
+        let mut clients = [
+            bench.connect(WIDE),
+            bench.connect_json(WIDE),
+            bench.connect_json(WIDE),
+        ];
+        assert!(bench.shard.relay.publisher.has_json(&acme()));
+        for _ in 0..3 {
+            bench.publish([event(10)]).await;
+        }
+        bench.publish([event(10), event(20)]).await;
+        for client in &mut clients {
+            hears(client, (1..=5).map(Heard::Event)).await;
+        }
+        assert_eq!(bench.tally().json_delivered.get(), 5);
+        assert_eq!(bench.tally().json_connections.get(), 2);
+        drop(clients);
+        settle().await;
+        assert!(!bench.shard.relay.publisher.has_json(&acme()));
+        assert_eq!(bench.tally().json_connections.get(), 0);
+        bench.check_nothing_is_left();
+    });
+}
+
+#[test]
+fn where_nobody_speaks_json_none_is_made() {
+    simulate(async {
+        let bench = Bench::new();
+        let mut client = bench.connect(WIDE);
+        bench.publish([event(10)]).await;
+        assert_eq!(client.next().await, Some(Heard::Event(1)));
+        assert_eq!(bench.tally().json_delivered.get(), 0);
+    });
+}
+
+#[test]
+fn what_is_said_in_json_is_answered_in_json() {
+    simulate(async {
+        let bench = Bench::new();
+        let mut client = bench.connect_json(WIDE);
+        client.send(subscribe_json("s", "project:p")).await;
+        client
+            .send(text(
+                r#"{"message_id": "t", "subscribe": {"project_ids": ["q"]}}"#,
+            ))
+            .await;
+        client
+            .send(text(
+                r#"{"messageId": "u", "unsubscribe": {"topics": ["project:p"]}}"#,
+            ))
+            .await;
+        client.send(text(r#"{"ping": {"timestamp": "7"}}"#)).await;
+        let heard = [
+            Heard::Subscribed("s".to_owned()),
+            Heard::Subscribed("t".to_owned()),
+            Heard::Unsubscribed("u".to_owned()),
+            Heard::Answered(Some(0)),
+        ];
+        hears(&mut client, heard).await;
+        for wrong in [
+            "",
+            "{",
+            "[]",
+            "{}",
+            r#"{"subscribe": {"topics": "a:1"}}"#,
+            r#"{"subscribe": {"colour": 1}}"#,
+            r#"{"subscribe": {}, "ping": {}}"#,
+            r#"{"subscribe": {}, "subscribe": {}}"#,
+            r#"{"pong": {}}"#,
+            &"[".repeat(READ_AT_ONCE_MAX),
+            &format!(r#"{{"subscribe": {}"#, "{\"a\":".repeat(8 * 1024)),
+        ] {
+            client.send(text(wrong)).await;
+            let refused = Heard::Refused("VALIDATION_ERROR".to_owned());
+            assert_eq!(client.next().await, Some(refused), "{wrong}");
+        }
+        drop(client);
+        settle().await;
+        bench.check_nothing_is_left();
+    });
+}
+
+#[test]
+fn frames_of_the_other_kind_are_answered_with_1003() {
+    simulate(async {
+        let bench = Bench::new();
+        let mut client = bench.connect_json(WIDE);
+        client.send(subscribe("s", "project:p")).await;
+        let reason = "this connection speaks text frames".to_owned();
+        assert_eq!(
+            client.rest_after_close().await,
+            [Heard::Close(1003, reason)]
+        );
+        let mut client = bench.connect(WIDE);
+        client.send(subscribe_json("s", "project:p")).await;
+        let reason = "this connection speaks binary frames".to_owned();
+        assert_eq!(
+            client.rest_after_close().await,
+            [Heard::Close(1003, reason)]
+        );
+        assert_eq!(bench.closed("wrong_frame_type"), 2);
+        let mut client = bench.connect_json(WIDE);
+        client.send(frame(TEXT, true, b"{\"\xff\": 1}")).await;
+        let heard = client.rest_after_close().await;
+        assert!(matches!(heard[..], [Heard::Close(1007, _)]), "{heard:?}");
+        drop(client);
+        settle().await;
+        bench.check_nothing_is_left();
+    });
+}
+
+#[test]
+fn large_frames_are_read_elsewhere_and_answered_in_order() {
+    simulate(async {
+        let bench = Bench::new();
+        let mut client = bench.connect_json(WIDE);
+        let mut sent = Vec::new();
+        let mut expected = Vec::new();
+        for (number, len) in [
+            READ_AT_ONCE_MAX - 1,
+            READ_AT_ONCE_MAX,
+            READ_AT_ONCE_MAX + 1,
+            64 * 1024,
+            100,
+            READ_AT_ONCE_MAX + 1,
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let id = number.to_string();
+            sent.extend(padded(&id, "project:p", len));
+            expected.push(Heard::Subscribed(id));
+        }
+        sent.extend(text(r#"{"ping": {}}"#));
+        expected.push(Heard::Answered(Some(0)));
+        client.send(sent).await;
+        hears(&mut client, expected).await;
+        client.send(padded("s", "project:p", 64 * 1024 + 1)).await;
+        let heard = client.rest_after_close().await;
+        assert!(matches!(heard[..], [Heard::Close(1009, _)]), "{heard:?}");
+        drop(client);
+        settle().await;
+        bench.check_nothing_is_left();
+    });
+}
+
+#[test]
+fn what_was_missed_is_replayed_as_json_and_counted() {
+    simulate(async {
+        let bench = Bench::with_log(|config| config.limits.outbox_frames = 20);
+        let first = bench.publish([event(10)]).await.events[0].position;
+        bench.publish((0..100).map(|_| event(3_000))).await;
+        let start = Position { offset: 0, ..first };
+        let mut client = bench.connect_json(WIDE);
+        client.send(resume_json("r", "project:p", start)).await;
+        client.send(text(r#"{"ping": {}}"#)).await;
+        assert_eq!(
+            client.next().await,
+            Some(Heard::Resumed("r".to_owned(), 101))
+        );
+        let mut heard = client.hear(102).await;
+        // Answered at once, before all is replayed, and without a position.
+        let pong = heard.iter().position(|it| *it == Heard::Answered(None));
+        heard.remove(pong.unwrap());
+        assert_eq!(heard, (1..=101).map(Heard::Event).collect::<Vec<_>>());
+        bench.publish([event(10)]).await;
+        client.send(text(r#"{"ping": {}}"#)).await;
+        hears(&mut client, [Heard::Event(102), Heard::Answered(Some(102))]).await;
+        assert_eq!(bench.tally().json_replayed.get(), 101);
+        assert_eq!(bench.tally().json_delivered.get(), 1);
+        bench.check_sums();
+    });
+}
+
+#[test]
+fn a_pong_says_where_the_connection_stands_unless_a_replay_is_under_way() {
+    simulate(async {
+        let bench = Bench::with_log(|config| config.limits.outbox_frames = 20);
+        let mut client = bench.connect(WIDE);
+        client.send(ping_message()).await;
+        assert_eq!(client.next().await, Some(Heard::Answered(Some(0))));
+        let events = (0..100).map(|_| event(10));
+        let first = bench.publish(events).await.events[0].position;
+        client.send(ping_message()).await;
+        hears(&mut client, (1..=100).map(Heard::Event)).await;
+        assert_eq!(client.next().await, Some(Heard::Answered(Some(100))));
+        let start = Position { offset: 0, ..first };
+        let mut other = bench.connect(WIDE);
+        other
+            .send([resume("r", "project:p", start), ping_message()].concat())
+            .await;
+        let heard = other.hear(102).await;
+        assert!(heard.contains(&Heard::Answered(None)), "{heard:?}");
+        other.send(ping_message()).await;
+        assert_eq!(other.next().await, Some(Heard::Answered(Some(100))));
+    });
+}
+
+#[test]
+fn a_json_client_that_reads_nothing_is_closed_for_the_bytes_of_its_json() {
+    simulate(async {
+        let bench = Bench::with(|config| {
+            config.limits.outbox_bytes = 10_000;
+            config.limits.outbox_frames = 1_000;
+        });
+        let mut neighbour = bench.connect(WIDE);
+        let _client = bench.connect_json(64);
+        for _ in 0..500 {
+            bench.publish([event(1)]).await;
+        }
+        settle().await;
+        // The binary frame of each has 60 bytes or so, its JSON 110.
+        assert!((50..120).contains(&bench.tally().dropped_slow.get()));
+        bench.check_sums();
+        hears(&mut neighbour, (1..=500).map(Heard::Event)).await;
+        drop(neighbour);
+        sleep(Duration::from_secs(11)).await;
+        assert_eq!(bench.closed("too_slow"), 1);
+        bench.check_nothing_is_left();
+    });
+}
+
+#[test]
+fn a_drain_waits_for_the_answer_to_a_frame_that_is_read_elsewhere() {
+    simulate(async {
+        let bench = Bench::new();
+        let mut client = bench.connect_json(WIDE);
+        client.send(padded("s", "project:p", 60 * 1024)).await;
+        // It is read, and nothing has come of it yet.
+        tokio::task::yield_now().await;
+        tokio::task::yield_now().await;
+        let retry_after = Duration::from_secs(1);
+        bench.shard.hub.end_all(|| Ending::Drain { retry_after });
+        let heard = client.rest_after_close().await;
+        let reason = "retry_after_ms=1000".to_owned();
+        let expected = [
+            Heard::Subscribed("s".to_owned()),
+            Heard::Close(1001, reason),
+        ];
+        assert_eq!(heard, expected);
+        bench.check_nothing_is_left();
+    });
+}
+
+#[test]
+fn without_memory_for_json_its_connections_are_closed_and_binary_ones_go_on() {
+    simulate(async {
+        let bench = Bench::new();
+        let mut client = bench.connect_json(WIDE);
+        let mut neighbour = bench.connect(WIDE);
+        bench.stop_taking();
+        let publisher = &bench.shard.relay.publisher;
+        drop(publisher.append(&acme(), vec![event(10)]).await.unwrap());
+        bench.bound_memory(1);
+        bench.take_again();
+        assert_eq!(neighbour.next().await, Some(Heard::Event(1)));
+        let heard = client.rest_after_close().await;
+        assert!(matches!(heard[..], [Heard::Close(4003, _)]), "{heard:?}");
+        assert_eq!(bench.tally().dropped_slow.get(), 1);
+        drop(neighbour);
+        settle().await;
+        bench.check_nothing_is_left();
+    });
+}
+
+#[test]
+fn binary_and_text_frames_are_as_different_as_their_opcodes() {
+    assert_eq!(text("{}")[1..], frame(BINARY, true, b"{}")[1..]);
+}

@@ -1,0 +1,306 @@
+//! An event's JSON on its way to clients: rendered once while the event is delivered,
+//! as the text frame that every JSON connection gets. Knows no connections.
+
+use std::sync::{Arc, OnceLock};
+
+use bytes::BufMut;
+use tokio::time::Instant;
+
+use super::{Event, EventBytes};
+use crate::{
+    protocol::{
+        Position,
+        close::Ending,
+        frame::{HEADER_BYTES_MAX, text_header},
+        position::EPOCH_CHARS,
+    },
+    schema::{JsonError, Schema},
+};
+
+/// What stands between the epoch and the offset of a position.
+const BETWEEN: &[u8] = br#"","offset":""#;
+
+/// What closes the offset, the position and the envelope.
+const END: &[u8] = br#""}}"#;
+
+/// The most decimal digits that an offset has.
+const OFFSET_DIGITS_MAX: usize = 20;
+
+/// What the JSON of an event takes beside its bytes: the frame's own fields, and what the
+/// outboxes of each shard share of it.
+const OVERHEAD_BYTES: usize = 192;
+
+/// The JSON of an event that has no position yet.
+#[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
+pub(crate) struct JsonDraft {
+    /// Room for the longest frame header, then the envelope up to the epoch's text.
+    buffer: Vec<u8>,
+}
+
+impl JsonDraft {
+    /// Renders an envelope without a position.
+    pub(super) fn render(schema: &Schema, envelope: &[u8]) -> Result<Self, JsonError> {
+        let text = schema.envelope_to_json_text(envelope)?;
+        let members = text.strip_suffix('}').unwrap_or(&text);
+        let comma = if members == "{" { "" } else { "," };
+        let name = serde_json::Value::from(schema.position_json_name());
+        let position = format!("{comma}{name}:{{\"epoch\":\"");
+        let rest = EPOCH_CHARS + BETWEEN.len() + OFFSET_DIGITS_MAX + END.len();
+        let mut buffer =
+            Vec::with_capacity(HEADER_BYTES_MAX + members.len() + position.len() + rest);
+        buffer.put_bytes(0, HEADER_BYTES_MAX);
+        buffer.extend_from_slice(members.as_bytes());
+        buffer.extend_from_slice(position.as_bytes());
+        Ok(Self { buffer })
+    }
+
+    /// How many bytes it has by now.
+    pub(super) fn len(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// The frame at the position of its event, which was placed then.
+    fn place(self, position: Position, placed: Instant, account: &Arc<EventBytes>) -> JsonFrame {
+        let mut buffer = self.buffer;
+        buffer.extend_from_slice(&position.epoch.text());
+        buffer.extend_from_slice(BETWEEN);
+        buffer.extend_from_slice(position.offset.to_string().as_bytes());
+        buffer.extend_from_slice(END);
+        let (header, header_len) = text_header(buffer.len() - HEADER_BYTES_MAX);
+        for (room, byte) in buffer.iter_mut().zip(header) {
+            *room = byte;
+        }
+        let cost = OVERHEAD_BYTES + buffer.capacity();
+        account.add(cost);
+        JsonFrame {
+            start: HEADER_BYTES_MAX - header_len,
+            buffer,
+            offset: position.offset,
+            placed,
+            cost,
+            account: Arc::clone(account),
+        }
+    }
+}
+
+/// The JSON of an event as a whole WebSocket text frame.
+#[derive(Debug)]
+pub struct JsonFrame {
+    buffer: Vec<u8>,
+    /// Where the frame begins in the buffer.
+    start: usize,
+    offset: u64,
+    placed: Instant,
+    cost: usize,
+    account: Arc<EventBytes>,
+}
+
+impl JsonFrame {
+    /// Renders the JSON of a stored event, by the schema under which it came.
+    ///
+    /// # Errors
+    ///
+    /// When the event has no JSON, or there is no memory for it.
+    pub fn of(event: &Event) -> Result<Self, NoJson> {
+        if event.account.is_exceeded() {
+            return Err(NoJson::NoMemory);
+        }
+        Self::render(event).ok_or(NoJson::Unrenderable)
+    }
+
+    /// Renders it; `None`, and a line in the log, where the event has no JSON.
+    fn render(event: &Event) -> Option<Self> {
+        match JsonDraft::render(&event.schema, event.envelope_as_it_came()) {
+            Ok(draft) => Some(Self::place(draft, event)),
+            Err(error) => {
+                let position = event.position;
+                tracing::error!(
+                    %position, %error,
+                    "a stored event has no JSON; connections that speak JSON are closed instead of skipping it"
+                );
+                None
+            }
+        }
+    }
+
+    /// The frame of what was rendered when the event was a draft.
+    pub(crate) fn place(draft: JsonDraft, event: &Event) -> Self {
+        draft.place(event.position, event.placed, &event.account)
+    }
+
+    /// The whole WebSocket frame.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        self.buffer.get(self.start..).unwrap_or_default()
+    }
+
+    /// The offset of its event.
+    #[must_use]
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// When its event was given its place.
+    #[must_use]
+    pub fn placed(&self) -> Instant {
+        self.placed
+    }
+}
+
+impl Drop for JsonFrame {
+    fn drop(&mut self) {
+        self.account.sub(self.cost);
+    }
+}
+
+/// Why a JSON connection cannot be given an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NoJson {
+    /// The event has no JSON. Ingest refuses such events, so this is a fault of the relay.
+    #[error("a stored event has no JSON")]
+    Unrenderable,
+    /// All events take more memory than they may.
+    #[error("the relay has no memory for the JSON of an event")]
+    NoMemory,
+}
+
+impl From<NoJson> for Ending {
+    fn from(no_json: NoJson) -> Self {
+        match no_json {
+            NoJson::Unrenderable => Self::InternalError,
+            NoJson::NoMemory => Self::NoMemory,
+        }
+    }
+}
+
+/// The place for the JSON of one event while it is being delivered, which all shards
+/// share.
+#[derive(Debug, Default)]
+pub struct JsonCell(OnceLock<Option<Arc<JsonFrame>>>);
+
+impl JsonCell {
+    /// Puts in what was rendered before the event was placed.
+    pub(crate) fn fill(&self, frame: JsonFrame) {
+        // Nobody else has the cell yet.
+        self.0.get_or_init(|| Some(Arc::new(frame)));
+    }
+
+    /// The event's JSON; `made` is told where it is rendered only now. (A shard that comes
+    /// while another renders it waits for that.)
+    ///
+    /// # Errors
+    ///
+    /// When the event has no JSON, or there is no memory for it.
+    pub fn frame(&self, event: &Event, made: impl FnOnce()) -> Result<Arc<JsonFrame>, NoJson> {
+        if self.0.get().is_none() && event.account.is_exceeded() {
+            return Err(NoJson::NoMemory);
+        }
+        let frame = self.0.get_or_init(|| {
+            made();
+            JsonFrame::render(event).map(Arc::new)
+        });
+        frame.clone().ok_or(NoJson::Unrenderable)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        event::{Draft, DraftParts, tests::schema},
+        protocol::{Epoch, MessageId},
+    };
+
+    fn draft() -> Draft {
+        Draft::new(DraftParts {
+            // A user is typing.
+            kept: &[b"\xea\x02\x05\x0a\x03ann"],
+            message_id: MessageId::parse("m").unwrap(),
+            append_message_id: true,
+            append_timestamp: Some(5),
+            topics: Arc::default(),
+            schema: schema(),
+        })
+    }
+
+    fn position(offset: u64) -> Position {
+        Position {
+            epoch: Epoch::from_bits(0xab),
+            offset,
+        }
+    }
+
+    fn json(frame: &JsonFrame) -> serde_json::Value {
+        let bytes = frame.bytes();
+        assert_eq!(bytes[0], 0x81);
+        let header_len = match bytes[1] {
+            126 => 4,
+            127 => 10,
+            _ => 2,
+        };
+        serde_json::from_slice(&bytes[header_len..]).unwrap()
+    }
+
+    #[test]
+    fn what_was_rendered_before_and_after_the_event_was_placed_is_the_same() {
+        for offset in [1, u64::MAX] {
+            let account = Arc::default();
+            let mut draft = draft();
+            draft.render_json().unwrap();
+            let early = draft.take_json().unwrap();
+            let capacity = early.buffer.capacity();
+            let event = draft.place(position(offset), &account, Instant::now());
+            let early = JsonFrame::place(early, &event);
+            assert_eq!(early.buffer.capacity(), capacity);
+            let late = JsonFrame::of(&event).unwrap();
+            assert_eq!(late.bytes(), early.bytes());
+            assert_eq!(
+                json(&late),
+                serde_json::json!({
+                    "messageId": "m",
+                    "timestamp": "5",
+                    "position": {
+                        "epoch": "000000000000000000000000000000ab",
+                        "offset": offset.to_string(),
+                    },
+                    "userTyping": {"userId": "ann"},
+                })
+            );
+            assert_eq!(
+                json(&late),
+                event.schema.envelope_to_json(&event.envelope()).unwrap()
+            );
+        }
+    }
+
+    #[test]
+    fn the_json_of_an_event_counts_until_it_is_gone() {
+        let account = Arc::default();
+        let event = draft().place(position(1), &account, Instant::now());
+        let alone = account.get();
+        let (cell, mut made) = (JsonCell::default(), 0);
+        let frame = cell.frame(&event, || made += 1).unwrap();
+        let again = cell.frame(&event, || made += 1).unwrap();
+        assert!(Arc::ptr_eq(&frame, &again));
+        assert_eq!((made, account.get()), (1, alone + frame.cost as u64));
+        drop((frame, again));
+        assert!(account.get() > alone, "the cell has it");
+        drop(cell);
+        assert_eq!(account.get(), alone);
+    }
+
+    #[test]
+    fn without_memory_no_json_is_made_and_what_is_made_is_given() {
+        let account: Arc<EventBytes> = Arc::default();
+        let event = draft().place(position(1), &account, Instant::now());
+        account.set_max(1);
+        let cell = JsonCell::default();
+        assert_eq!(cell.frame(&event, || ()).unwrap_err(), NoJson::NoMemory);
+        assert_eq!(JsonFrame::of(&event).unwrap_err(), NoJson::NoMemory);
+        account.set_max(u64::MAX);
+        cell.frame(&event, || ()).unwrap();
+        account.set_max(1);
+        cell.frame(&event, || ()).unwrap();
+    }
+}

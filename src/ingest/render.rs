@@ -1,0 +1,63 @@
+//! The JSON of a call's events, rendered before they are appended where the tenant has
+//! connections that take it: so no shard has to while it delivers them, nor anybody under
+//! the tenant's lock.
+
+use super::turns::Turn;
+use crate::{event::Draft, http::Problem, protocol::TenantName, relay::Shard};
+
+/// The most bytes of envelopes that the shard renders itself; their JSON may have several
+/// times as many.
+const RENDERED_AT_ONCE_MAX: usize = 4 * 1024;
+
+/// With so many bytes of JSON rendered for a call the rest of its events is left to the
+/// shard that delivers them first, which has them rendered one by one: nothing bounds what
+/// all of a batch's could have.
+const RENDERED_AHEAD_MAX: usize = 8 << 20;
+
+/// So many bytes of JSON take as long to be rendered as a topic takes.
+const RENDERED_BYTES_A_TOPIC: usize = 32;
+
+/// Renders the drafts' JSON, if a connection of the tenant takes it.
+pub(super) async fn render(
+    shard: &Shard,
+    turn: &Turn<'_>,
+    tenant: &TenantName,
+    drafts: Vec<Draft>,
+) -> Result<Vec<Draft>, Problem> {
+    let relay = &shard.relay;
+    if !relay.publisher.has_json(tenant) {
+        return Ok(drafts);
+    }
+    let bytes: usize = drafts.iter().map(Draft::envelope_len).sum();
+    let (drafts, rendered) = if bytes <= RENDERED_AT_ONCE_MAX {
+        render_all(drafts)
+    } else {
+        let rendered = turn.elsewhere(move || render_all(drafts)).await;
+        rendered.ok_or_else(|| Problem::shutting_down(relay.retry_after()))?
+    };
+    shard.hub.tally().json_delivered.add(rendered.events);
+    turn.did(rendered.bytes / RENDERED_BYTES_A_TOPIC);
+    Ok(drafts)
+}
+
+#[derive(Default)]
+struct Rendered {
+    events: u64,
+    bytes: usize,
+}
+
+/// Renders what may be rendered ahead. An event without JSON is left alone: connections
+/// that should have it are closed where it is delivered.
+fn render_all(mut drafts: Vec<Draft>) -> (Vec<Draft>, Rendered) {
+    let mut rendered = Rendered::default();
+    for draft in &mut drafts {
+        if rendered.bytes >= RENDERED_AHEAD_MAX {
+            break;
+        }
+        if draft.render_json().is_ok() {
+            rendered.events += 1;
+            rendered.bytes += draft.json_len();
+        }
+    }
+    (drafts, rendered)
+}

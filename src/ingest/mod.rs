@@ -36,7 +36,7 @@ use crate::{http::Response, relay::Shard};
 use gathered::Gathered;
 
 pub use draft::{Admissible, parse_topic};
-#[cfg(fuzzing)]
+#[cfg(any(test, fuzzing))]
 pub use events::fuzzing;
 pub use turns::Turns;
 

@@ -6,7 +6,7 @@ mod reference;
 mod schemas;
 
 pub use self::{
-    reference::{Deliberate, Found, Verdict, judge, naive_topics},
+    reference::{Deliberate, Found, Verdict, judge, naive_topics, reflected_from_json},
     schemas::{ENVELOPE, SchemaText, random_schema},
 };
 

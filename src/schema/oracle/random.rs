@@ -9,6 +9,9 @@ use prost_reflect::{ExtensionDescriptor, FieldDescriptor, Kind, MessageDescripto
 
 use super::reference::{is_payload_field, topic_option};
 
+/// The envelope's field with topics that a backend adds.
+const TOPICS: u32 = 18;
+
 /// Random bytes that are read once; then zeros.
 pub(super) struct Tape<'a>(&'a [u8]);
 
@@ -54,14 +57,14 @@ impl<'a> Tape<'a> {
 /// An envelope, well-formed, mostly with one payload.
 pub(super) fn envelope(tape: &mut Tape<'_>, descriptor: &MessageDescriptor) -> Vec<u8> {
     let fields: Vec<_> = descriptor.fields().collect();
-    let (payloads, plain): (Vec<_>, Vec<_>) = fields
-        .into_iter()
-        .partition(is_payload_field);
+    let (payloads, plain): (Vec<_>, Vec<_>) = fields.into_iter().partition(is_payload_field);
     let mut parts = Vec::new();
     for field in &plain {
         let several = field.is_list() && tape.one_in(2);
+        let mut member = Member::from(field);
+        member.is_topic |= member.number == TOPICS;
         for _ in 0..usize::from(tape.one_in(2)) + usize::from(several) {
-            parts.push(encoded(tape, &Member::from(field), 1));
+            parts.push(encoded(tape, &member, 1));
         }
     }
     let count = if tape.one_in(20) { 2 } else { 1 };

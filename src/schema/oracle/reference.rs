@@ -3,8 +3,13 @@
 
 use std::{collections::BTreeSet, ops::Range};
 
-use prost::encoding::{DecodeContext, WireType, decode_key, skip_field};
-use prost_reflect::{DynamicMessage, FieldDescriptor, ReflectMessage as _, Value};
+use prost::{
+    Message as _,
+    encoding::{DecodeContext, WireType, decode_key, skip_field},
+};
+use prost_reflect::{
+    DeserializeOptions, DynamicMessage, FieldDescriptor, ReflectMessage as _, Value,
+};
 
 use super::super::{Fault, Inspected, Schema, WireError};
 
@@ -92,7 +97,11 @@ pub(super) fn is_payload_field(field: &FieldDescriptor) -> bool {
 /// The numbers of all fields that are maps, in whatever message.
 fn is_map_somewhere(schema: &Schema, number: u32) -> bool {
     let mut messages = schema.envelope.parent_pool().all_messages();
-    messages.any(|message| message.get_field(number).is_some_and(|field| field.is_map()))
+    messages.any(|message| {
+        message
+            .get_field(number)
+            .is_some_and(|field| field.is_map())
+    })
 }
 
 /// The topics that a decoded message names.
@@ -105,10 +114,27 @@ pub struct Found {
 }
 
 /// The topics that the envelope names, found without the relay's code: decoded by
-/// prost-reflect, and walked field by field.
-pub fn naive_topics(envelope: &DynamicMessage) -> Found {
+/// prost-reflect, and walked field by field. `None` where it cannot be decoded.
+#[must_use]
+pub fn naive_topics(schema: &Schema, envelope: &[u8]) -> Option<Found> {
+    let message = DynamicMessage::decode(schema.envelope.clone(), envelope).ok()?;
+    Some(topics_in(&message))
+}
+
+/// The bytes of the envelope that prost-reflect reads in the JSON.
+#[must_use]
+pub fn reflected_from_json(schema: &Schema, json: &[u8]) -> Option<Vec<u8>> {
+    let mut deserializer = serde_json::Deserializer::from_slice(json);
+    let options = DeserializeOptions::new().deny_unknown_fields(true);
+    let descriptor = schema.envelope.clone();
+    let message =
+        DynamicMessage::deserialize_with_options(descriptor, &mut deserializer, &options).ok()?;
+    Some(message.encode_to_vec())
+}
+
+fn topics_in(message: &DynamicMessage) -> Found {
     let mut found = Found::default();
-    collect(envelope, &mut found);
+    collect(message, &mut found);
     found
 }
 
@@ -135,14 +161,14 @@ pub fn judge(schema: &Schema, envelope: &[u8]) -> Verdict {
         (Err(_), Err(_)) => return Verdict::RefusedByBoth,
         (Err(error), Ok(_)) => panic!("taken, but prost-reflect says: {error}"),
         (Ok(message), Err(error)) => {
-            let found = naive_topics(&message);
+            let found = topics_in(&message);
             let reason = Deliberate::of(schema, &error, envelope, &found);
             let reason = reason.unwrap_or_else(|| panic!("refused without reason: {error}"));
             return Verdict::RefusedByChoice(reason);
         }
         (Ok(message), Ok(inspected)) => (message, inspected),
     };
-    let found = naive_topics(&message);
+    let found = topics_in(&message);
     let topics: Vec<_> = inspected.topics.iter().map(ToString::to_string).collect();
     assert!(!found.has_invalid, "an invalid topic was let through");
     assert_eq!(
@@ -281,7 +307,9 @@ fn is_topic_of_an_event(topic: &str) -> bool {
     };
     let is_kind = (1..=32).contains(&kind.len())
         && kind.starts_with(|first: char| first.is_ascii_lowercase())
-        && kind.chars().all(|it| it.is_ascii_lowercase() || it.is_ascii_digit() || it == '_');
+        && kind
+            .chars()
+            .all(|it| it.is_ascii_lowercase() || it.is_ascii_digit() || it == '_');
     let is_id = (1..=256).contains(&id.len()) && !id.chars().any(char::is_control);
     is_kind && is_id && (kind == "tenant") == (id == "*")
 }

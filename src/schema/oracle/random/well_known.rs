@@ -8,7 +8,16 @@ use super::{Member, Tape, encoded, field, map_entry, varint_field};
 /// The seconds of the years 1 to 9999.
 const TIMESTAMP_SECONDS: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
 const DURATION_SECONDS_MAX: i64 = 315_576_000_000;
-const NANOS: [i64; 8] = [0, 0, 1, 1_000, 120_000_000, 500_000_000, 123_456_789, 999_999_999];
+const NANOS: [i64; 8] = [
+    0,
+    0,
+    1,
+    1_000,
+    120_000_000,
+    500_000_000,
+    123_456_789,
+    999_999_999,
+];
 
 /// The message, or `None` where it is not one of those with a JSON form of their own.
 pub(super) fn message(
@@ -31,14 +40,22 @@ pub(super) fn message(
             let paths = ["a", "foo_bar", "a.b_c", "some_long.path_of.names", "x"];
             let paths = (0..tape.below(4)).map(|_| *tape.pick(&paths));
             let paths: Vec<_> = paths.collect();
-            paths.iter().flat_map(|path| field(tape, 1, path.as_bytes())).collect()
+            paths
+                .iter()
+                .flat_map(|path| field(tape, 1, path.as_bytes()))
+                .collect()
         }
         "google.protobuf.Value" => value(tape, descriptor, depth),
         "google.protobuf.Struct" if depth < 5 => {
             let fields = Member::from(&descriptor.get_field(1)?);
             let entry = fields.kind.as_message()?;
-            let entries: Vec<_> = (0..tape.below(4)).map(|_| map_entry(tape, entry, depth)).collect();
-            entries.iter().flat_map(|entry| field(tape, 1, entry)).collect()
+            let entries: Vec<_> = (0..tape.below(4))
+                .map(|_| map_entry(tape, entry, depth))
+                .collect();
+            entries
+                .iter()
+                .flat_map(|entry| field(tape, 1, entry))
+                .collect()
         }
         _ => return None,
     })
@@ -50,7 +67,15 @@ fn value(tape: &mut Tape<'_>, descriptor: &MessageDescriptor, depth: usize) -> V
     match tape.below(if depth < 5 { 6 } else { 4 }) {
         0 => varint_field(tape, 1, 0),
         1 => {
-            let number = *tape.pick(&[0.0, -0.0, 1.0, 0.1, -1.5e300, 9_007_199_254_740_993.0, 5e-324]);
+            let number = *tape.pick(&[
+                0.0,
+                -0.0,
+                1.0,
+                0.1,
+                -1.5e300,
+                9_007_199_254_740_993.0,
+                5e-324,
+            ]);
             let mut out = vec![2 << 3 | 1];
             out.extend(f64::to_le_bytes(number));
             out

@@ -76,7 +76,9 @@ impl Deliberate {
                     is_map && tag.1 != WireType::LengthDelimited,
                 )
             }
-            Fault::Topic(_) | Fault::Wildcard => (Self::NoTopic, topics.has_invalid),
+            Fault::Topic(_) | Fault::Wildcard | Fault::OfTenant => {
+                (Self::NoTopic, topics.has_invalid)
+            }
             _ => return None,
         };
         is_so.then_some(reason)

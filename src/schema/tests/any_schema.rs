@@ -17,6 +17,9 @@ use super::super::{
     walk,
 };
 
+/// How many schemas are tried, unless `SIDEWIRE_SCHEMAS` says otherwise.
+const SCHEMAS: u32 = 300;
+
 /// How many envelopes are tried with each schema.
 const ENVELOPES: usize = 8;
 
@@ -137,7 +140,9 @@ fn check_same_event(schema: &Schema, one: &[u8], other: &[u8]) {
 
 #[test]
 fn topics_and_json_of_random_schemas_are_what_a_naive_walk_finds() {
-    proptest!(ProptestConfig::with_cases(500), |(tapes in tapes())| {
+    let schemas = std::env::var("SIDEWIRE_SCHEMAS");
+    let schemas = schemas.map_or(SCHEMAS, |it| it.parse().unwrap());
+    proptest!(ProptestConfig::with_cases(schemas), |(tapes in tapes())| {
         check(&tapes, &mut Counts::new());
     });
 }

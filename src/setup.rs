@@ -17,7 +17,7 @@ use crate::{
     },
     config::{self, Auth, AuthKey, AuthMode, Config, ConfigError, Ingest, Listen},
     relay::Live,
-    schema::{Schema, SchemaError},
+    schema::{BreakingChange, Schema, SchemaError},
     tls::{self, TlsError},
 };
 
@@ -81,6 +81,9 @@ pub enum Fault {
     /// The schema cannot be used.
     #[error("the schema cannot be used\n{0}")]
     Schema(#[from] SchemaError),
+    /// The schema would break what the one that serves has let in.
+    #[error("the new schema would break connected clients or events in the log\n{}", lines(.0))]
+    BreakingChanges(Vec<BreakingChange>),
     /// A certificate or its key cannot be used.
     #[error("{} {source}", file.display())]
     Tls {
@@ -97,6 +100,11 @@ pub enum Fault {
         /// What is the matter.
         reason: String,
     },
+}
+
+fn lines(changes: &[BreakingChange]) -> String {
+    let lines = changes.iter().map(|change| format!("  {change}"));
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 impl Fault {
@@ -123,6 +131,9 @@ impl Fault {
             Self::Group { .. } => Some("the name or the number of a group, as in /etc/group"),
             Self::NoSocket(_) => Some("name another path, or remove what is there"),
             Self::Schema(_) => None,
+            Self::BreakingChanges(_) => Some(
+                "undo these changes, or apply them with a restart, after which clients that know the old schema may misread events",
+            ),
         }
     }
 }
@@ -152,7 +163,10 @@ impl Setup {
                 ingest: group("ingest.socket_group", config.ingest.socket_group.as_deref())?,
                 ops: group("ops.socket_group", config.ops.socket_group.as_deref())?,
             },
-            live: live(config)?,
+            live: {
+                let schema = Arc::new(schema(&config)?);
+                live(config, schema)?
+            },
         })
     }
 }
@@ -173,7 +187,7 @@ fn check_socket_path(key: &str, listen: &Listen) -> Result<(), SetupError> {
 
 impl SetupError {
     /// The same, with the file and the line of the key.
-    fn in_file(self, path: &Path) -> ConfigError {
+    pub(crate) fn in_file(self, path: &Path) -> ConfigError {
         match self {
             Self::Config(error) => error,
             Self::Unusable { key, fault } => {
@@ -183,34 +197,42 @@ impl SetupError {
     }
 }
 
-/// Reads the configuration file again, and what it names and a reload may change.
+/// Reads what the configuration names and a reload may change, apart from the schema.
 ///
 /// # Errors
 ///
-/// As [`Setup::load`].
-pub fn load_live(path: &Path) -> Result<Live, ConfigError> {
-    live(Config::load(path)?).map_err(|error| error.in_file(path))
-}
-
-/// Reads what the configuration names, of which a part is no longer as the file at
-/// `path` has it.
-///
-/// # Errors
-///
-/// When its parts contradict each other, or something that it names cannot be used.
-pub fn merged_live(path: &Path, config: Config) -> Result<Live, ConfigError> {
-    config.check().map_err(|error| error.merged(path))?;
-    live(config).map_err(|error| error.in_file(path))
-}
-
-fn live(config: Config) -> Result<Live, SetupError> {
+/// When something that it names cannot be used.
+pub fn live(config: Config, schema: Arc<Schema>) -> Result<Live, SetupError> {
     Ok(Live {
-        schema: Arc::new(schema(&config)?),
+        schema,
         authenticator: authenticator(&config.auth)?,
         ingest_keys: ingest_keys(&config.ingest)?,
         tls: config.client.tls.as_ref().map(server_tls).transpose()?,
         config,
     })
+}
+
+/// The schema that serves once the one that the configuration names is read: the running
+/// one if both mean the same.
+///
+/// # Errors
+///
+/// When the new one would break clients that are connected or events in the log, with
+/// all that would.
+pub fn successor(
+    running: &Arc<Schema>,
+    new: Arc<Schema>,
+    config: &Config,
+) -> Result<Arc<Schema>, SetupError> {
+    if new.revision() == running.revision() {
+        return Ok(Arc::clone(running));
+    }
+    let changes = running.breaking_changes(&new);
+    if changes.is_empty() {
+        return Ok(new);
+    }
+    let key = config.schema.key();
+    Err(Fault::at(key)(Fault::BreakingChanges(changes)))
 }
 
 /// Reads and compiles the schema that the configuration names.

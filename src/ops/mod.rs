@@ -11,6 +11,6 @@ mod systemd;
 pub use health::{Health, Listening, SHARD_TIMEOUT};
 pub use http::{Ops, serve};
 pub use logging::{LogLevel, LoggingError, init as init_logging};
-pub use metrics::{Closed, Conflict, KeySetFetch, Metrics};
+pub use metrics::{Closed, Conflict, KeySetFetch, Metrics, SchemaReload};
 pub use panics::watch as watch_panics;
 pub use systemd::{feed_watchdog, notify_ready, notify_reloading, notify_stopping};

@@ -40,6 +40,11 @@ pub(super) struct Declared {
     pub(super) is_repeated: bool,
     /// The oneof that it is a member of, which is none for `optional`.
     pub(super) oneof: Option<String>,
+    pub(super) json_name: String,
+    pub(super) is_required: bool,
+    /// Whether a message tells the default value from no value.
+    pub(super) has_presence: bool,
+    pub(super) default: Value,
     options: DynamicMessage,
 }
 
@@ -57,6 +62,10 @@ impl From<FieldDescriptor> for Declared {
                 .containing_oneof()
                 .filter(|oneof| !oneof.is_synthetic())
                 .map(|oneof| oneof.name().to_owned()),
+            json_name: field.json_name().to_owned(),
+            is_required: field.cardinality() == Cardinality::Required,
+            has_presence: field.supports_presence(),
+            default: field.default_value(),
             options: field.options(),
         }
     }
@@ -73,6 +82,10 @@ impl From<ExtensionDescriptor> for Declared {
             is_map: field.is_map(),
             is_repeated: field.cardinality() == Cardinality::Repeated,
             oneof: None,
+            json_name: field.json_name().to_owned(),
+            is_required: field.cardinality() == Cardinality::Required,
+            has_presence: field.supports_presence(),
+            default: field.default_value(),
             options: field.options(),
         }
     }
@@ -87,6 +100,7 @@ pub(super) fn declared(message: &MessageDescriptor) -> Vec<Declared> {
 }
 
 /// The options, as one pool declares them.
+#[derive(Debug)]
 pub(super) struct Annotations {
     topic: Option<ExtensionDescriptor>,
     client_publish: Option<ExtensionDescriptor>,
@@ -127,9 +141,24 @@ impl Annotations {
         })
     }
 
+    /// Whether the relay puts the sending user's id into the field.
+    pub(super) fn sender(&self, field: &Declared) -> bool {
+        is_true(&field.options, self.sender.as_ref())
+    }
+
+    /// The field's value that means "not there", where one is declared.
+    pub(super) fn absent(&self, field: &Declared) -> Option<String> {
+        text(&field.options, self.absent.as_ref())
+    }
+
     /// Whether clients may send the message as a payload.
     pub(super) fn client_publish(&self, message: &MessageDescriptor) -> bool {
-        is_true(&message.options(), self.client_publish.as_ref()) || self.presence(message)
+        self.has_client_publish(message) || self.presence(message)
+    }
+
+    /// Whether the message itself has the option `client_publish`.
+    pub(super) fn has_client_publish(&self, message: &MessageDescriptor) -> bool {
+        is_true(&message.options(), self.client_publish.as_ref())
     }
 
     /// Whether the relay remembers the message as a user's presence.
@@ -159,7 +188,7 @@ impl Annotations {
     }
 
     fn check_sender(&self, field: &Declared, client_publish: bool) -> Result<(), Flaw> {
-        let sender = is_true(&field.options, self.sender.as_ref());
+        let sender = self.sender(field);
         let fits = field.kind == Kind::String
             && !field.is_repeated
             && field.oneof.is_none()
@@ -173,7 +202,7 @@ impl Annotations {
     }
 
     fn check_absent(&self, field: &Declared, presence: bool) -> Result<(), Flaw> {
-        let Some(value) = text(&field.options, self.absent.as_ref()) else {
+        let Some(value) = self.absent(field) else {
             return Ok(());
         };
         let has_value = match &field.kind {

@@ -10,8 +10,10 @@ use super::{
     annotations::Annotations,
     diagnostic::{Diagnostic, Diagnostics, SchemaError},
     lists::IdLists,
+    outline::Outline,
     payload::PayloadType,
     relay_fields::{self, message_of, number},
+    revision::Revision,
     table::Table,
 };
 
@@ -208,6 +210,8 @@ fn build(pool: &DescriptorPool, envelope: &str) -> Result<Schema, Flaw> {
             number::UNSUBSCRIBE_CONFIRMED,
         )?,
         batch: message_of(&envelope, number::BATCH),
+        revision: Revision::of(&Outline::of(&envelope, &annotations)),
+        annotations,
         compile_time: Duration::ZERO,
         envelope,
     })

@@ -10,9 +10,11 @@
 //! Knows no connection and no tenant, and no word of any application.
 
 mod annotations;
+mod breaking_change;
 mod built_in;
 mod bundled;
 mod collect;
+mod compatibility;
 mod compile;
 mod descriptor_set;
 mod diagnostic;
@@ -22,11 +24,13 @@ mod json;
 mod json_names;
 mod link;
 mod lists;
+mod outline;
 mod payload;
 mod positions;
 mod proto_files;
 mod read;
 mod relay_fields;
+mod revision;
 mod source;
 mod specimen;
 mod table;
@@ -45,13 +49,16 @@ use prost::Message as _;
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor};
 
 use self::{
+    annotations::Annotations,
     diagnostic::Diagnostics,
+    outline::Outline,
     table::Table,
     walk::{Mode, walk},
     wire::{Fields, WireType},
 };
 
 pub use self::{
+    breaking_change::{BreakingChange, Change},
     built_in::BuiltInFile,
     bundled::Bundled,
     diagnostic::{Diagnostic, SchemaError, Severity},
@@ -59,6 +66,7 @@ pub use self::{
     inspected::{Inspected, Payload},
     lists::{IdList, IdLists},
     payload::{Control, PayloadKind, PayloadType},
+    revision::Revision,
     source::SchemaSource,
     specimen::Specimen,
 };
@@ -72,7 +80,20 @@ pub struct Schema {
     payloads: Vec<PayloadType>,
     subscribe: IdLists,
     unsubscribe: IdLists,
+    annotations: Annotations,
+    revision: Revision,
     compile_time: Duration,
+}
+
+/// How large a schema is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SchemaSize {
+    /// Payloads that are not the relay's.
+    pub events: usize,
+    /// Messages that an envelope can hold, itself included.
+    pub messages: usize,
+    /// Files that the messages were read with, imports included.
+    pub files: usize,
 }
 
 impl Schema {
@@ -237,6 +258,35 @@ impl Schema {
     #[must_use]
     pub fn envelope_name(&self) -> &str {
         self.envelope.full_name()
+    }
+
+    /// The hash of all that an envelope can hold. Comments, the order of files and
+    /// declarations, and messages that no envelope can hold do not change it.
+    #[must_use]
+    pub fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// How large the schema is.
+    #[must_use]
+    pub fn size(&self) -> SchemaSize {
+        let events = self.payloads.iter();
+        SchemaSize {
+            events: events.filter(|payload| payload.kind.is_event()).count(),
+            messages: self.table.messages(),
+            files: self.envelope.parent_pool().files().len(),
+        }
+    }
+
+    /// Every change from this schema to the new one that would break clients that are
+    /// connected or events in the log; empty if the new one can take its place.
+    #[must_use]
+    pub fn breaking_changes(&self, new: &Self) -> Vec<BreakingChange> {
+        compatibility::breaking_changes(&self.outline(), &new.outline())
+    }
+
+    fn outline(&self) -> Outline {
+        Outline::of(&self.envelope, &self.annotations)
     }
 
     /// The name of the envelope's field `position` in JSON.

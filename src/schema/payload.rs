@@ -64,6 +64,14 @@ pub enum PayloadKind {
     },
 }
 
+impl PayloadKind {
+    /// Whether it is the application's.
+    #[must_use]
+    pub fn is_event(self) -> bool {
+        matches!(self, Self::Event { .. })
+    }
+}
+
 /// A payload that the schema knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PayloadType {

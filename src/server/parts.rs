@@ -20,6 +20,7 @@ use crate::{
     ops::Metrics,
     random::Random,
     relay::Relay,
+    schema::{Schema, SchemaSize},
     setup::Setup,
     tally::Tally,
 };
@@ -53,6 +54,8 @@ impl Parts {
         ));
         let clock = Clock::system();
         metrics.configured(clock.unix_seconds());
+        metrics.schema_serves(setup.live.schema.revision());
+        log_schema(&setup.live.schema, "the schema is compiled");
         let relay = Arc::new(Relay {
             limits: Limits::new(&setup.live.config),
             live: ArcSwap::from_pointee(setup.live),
@@ -71,6 +74,24 @@ impl Parts {
             seeds,
         })
     }
+}
+
+/// Logs how large the schema is and how long it took to compile.
+pub(super) fn log_schema(schema: &Schema, message: &str) {
+    let SchemaSize {
+        events,
+        messages,
+        files,
+    } = schema.size();
+    tracing::info!(
+        revision = %schema.revision(),
+        envelope = schema.envelope_name(),
+        events,
+        messages,
+        files,
+        milliseconds = u64::try_from(schema.compile_time().as_millis()).unwrap_or(u64::MAX),
+        "{message}"
+    );
 }
 
 /// How long an event may wait, by the configuration.

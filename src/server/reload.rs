@@ -5,11 +5,16 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use tokio::{task::spawn_blocking, time::timeout};
 
-use super::{Server, parts::publish_timeouts};
+use super::{
+    Server,
+    parts::{log_schema, publish_timeouts},
+};
 use crate::{
     auth::Authenticator,
-    config::ConfigError,
+    config::{Config, ConfigError},
+    ops::SchemaReload,
     relay::{Live, Relay},
+    schema::Schema,
     setup,
 };
 
@@ -22,6 +27,20 @@ struct Read {
     live: Live,
     /// The keys of which it goes on with the old value.
     fixed: Vec<&'static str>,
+}
+
+/// Why nothing changes.
+enum Refusal {
+    /// The config, or a file that it names, has an error.
+    Config(ConfigError),
+    /// The schema has one, or cannot take the place of the one that serves.
+    Schema(ConfigError),
+}
+
+impl From<ConfigError> for Refusal {
+    fn from(error: ConfigError) -> Self {
+        Self::Config(error)
+    }
 }
 
 impl Server {
@@ -46,7 +65,14 @@ impl Server {
                 tracing::info!("the config is reloaded");
                 Some(live)
             }
-            Ok(Ok(Err(error))) => {
+            Ok(Ok(Err(refusal))) => {
+                let error = match refusal {
+                    Refusal::Config(error) => error,
+                    Refusal::Schema(error) => {
+                        self.relay.metrics.schema_reloaded(SchemaReload::Refused);
+                        error
+                    }
+                };
                 self.relay.metrics.reloaded(None);
                 tracing::error!("the config is not reloaded, and nothing has changed: {error}");
                 None
@@ -69,11 +95,25 @@ impl Server {
     /// Puts the new in the place of the old, and tells those who go by a copy.
     async fn apply(&mut self, live: Live) -> Arc<Live> {
         let live = Arc::new(live);
-        self.relay.live.store(Arc::clone(&live));
+        let old = self.relay.live.swap(Arc::clone(&live));
+        self.schema_applied(&old.schema, &live.schema);
         configure(&self.relay, &live);
         self.key_sets.follow(&self.relay, &self.shards);
         self.shards.reloaded().await;
         live
+    }
+
+    /// Counts and logs which schema serves now.
+    fn schema_applied(&self, old: &Arc<Schema>, new: &Arc<Schema>) {
+        let metrics = &self.relay.metrics;
+        if Arc::ptr_eq(old, new) {
+            metrics.schema_reloaded(SchemaReload::Unchanged);
+            log_schema(new, "the schema is unchanged");
+        } else {
+            metrics.schema_serves(new.revision());
+            metrics.schema_reloaded(SchemaReload::Applied);
+            log_schema(new, "the schema is reloaded");
+        }
     }
 }
 
@@ -93,13 +133,31 @@ fn configure(relay: &Relay, live: &Live) {
     );
 }
 
-fn read(path: &Path, running: &Live) -> Result<Read, ConfigError> {
-    let mut live = setup::load_live(path)?;
+/// Reads the file by itself, then puts the running values of what needs a restart into it
+/// and checks what results.
+fn read(path: &Path, running: &Live) -> Result<Read, Refusal> {
+    let in_file = |error: setup::SetupError| error.in_file(path);
+    let load_schema = |config: &Config| {
+        let schema = setup::schema(config).map_err(in_file);
+        schema.map(Arc::new).map_err(Refusal::Schema)
+    };
+    let config = Config::load(path)?;
+    let schema = load_schema(&config)?;
+    let mut live = setup::live(config, schema).map_err(in_file)?;
+    let section = live.config.schema.clone();
     let fixed = live.config.keep_fixed(&running.config);
     if !fixed.is_empty() {
         // What stays as it is has to go together with what is new, and names files.
-        live = setup::merged_live(path, live.config)?;
+        live.config.check().map_err(|error| error.merged(path))?;
+        let schema = if live.config.schema == section {
+            live.schema
+        } else {
+            load_schema(&live.config)?
+        };
+        live = setup::live(live.config, schema).map_err(in_file)?;
     }
+    live.schema = setup::successor(&running.schema, live.schema, &live.config)
+        .map_err(|error| Refusal::Schema(error.in_file(path)))?;
     live.authenticator.adopt_key_sets(&running.authenticator);
     Ok(Read { live, fixed })
 }

@@ -18,6 +18,7 @@ mod clients;
 mod dev;
 mod help;
 mod reload;
+mod schema_reload;
 mod secrets;
 mod serve;
 mod sockets;

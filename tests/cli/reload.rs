@@ -40,7 +40,7 @@ const NEW_SECRET: &str = "CANARY-another-secret-0123456789abcdef-0123";
 const NEW_INGEST_KEY: &str = "CANARY-another-ingest-key";
 
 /// Changes the config file.
-fn edit(relay: &Relay, changes: &[(&str, &str)]) {
+pub(crate) fn edit(relay: &Relay, changes: &[(&str, &str)]) {
     let mut text = fs::read_to_string(relay.files.config()).unwrap();
     for (old, new) in changes {
         assert!(text.contains(old), "{old}");
@@ -49,7 +49,7 @@ fn edit(relay: &Relay, changes: &[(&str, &str)]) {
     relay.files.write("sidewire.toml", &text);
 }
 
-fn lines(log: &str, message: &str) -> Vec<Value> {
+pub(crate) fn lines(log: &str, message: &str) -> Vec<Value> {
     log.lines()
         .map(|line| serde_json::from_str::<Value>(line).unwrap_or_default())
         .filter(|line| line["message"] == message)
@@ -57,7 +57,7 @@ fn lines(log: &str, message: &str) -> Vec<Value> {
 }
 
 /// Sends SIGHUP and waits until it has taken effect for the `times`th time.
-fn reload(relay: &Relay, times: usize) {
+pub(crate) fn reload(relay: &Relay, times: usize) {
     relay.process.signal(Signal::HUP);
     relay
         .process
@@ -77,12 +77,12 @@ fn token_of(secret: &str, user: &str) -> String {
         .unwrap()
 }
 
-async fn connect(relay: &Relay, token: &str) -> Result<Connection, OpenError> {
+pub(crate) async fn connect(relay: &Relay, token: &str) -> Result<Connection, OpenError> {
     Connection::open(&relay.options(token)).await
 }
 
 /// That the connection is there and nothing waits.
-async fn is_there(client: &mut Connection) {
+pub(crate) async fn is_there(client: &mut Connection) {
     client.ping().await.unwrap();
     let pong = timeout(PATIENCE, client.receive()).await.unwrap();
     assert!(matches!(pong, Ok(Received::Pong(_))), "{pong:?}");

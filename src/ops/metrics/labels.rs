@@ -178,3 +178,28 @@ impl KeySetFetch {
         }
     }
 }
+
+/// What came of reading the schema again, for the label `result`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SchemaReload {
+    /// The new schema serves.
+    Applied,
+    /// It means the same as the one that serves.
+    Unchanged,
+    /// It has an error or would break what it replaces, and the old one serves on.
+    Refused,
+}
+
+impl SchemaReload {
+    pub(super) const ALL: [Self; 3] = [Self::Applied, Self::Unchanged, Self::Refused];
+
+    /// The result as a word.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Applied => "applied",
+            Self::Unchanged => "unchanged",
+            Self::Refused => "refused",
+        }
+    }
+}

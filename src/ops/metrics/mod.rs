@@ -7,6 +7,7 @@
 
 mod labels;
 mod register;
+mod revision;
 mod scraped;
 
 use std::sync::Arc;
@@ -16,12 +17,14 @@ use metrics::{Counter, Gauge};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
 use crate::{
-    auth::TokenError, hub::Registry, limits::Limit, log::Gap, protocol::ErrorCode, tally::Tally,
+    auth::TokenError, hub::Registry, limits::Limit, log::Gap, protocol::ErrorCode,
+    schema::Revision, tally::Tally,
 };
 use register::{Family, Register};
+use revision::ServingRevision;
 use scraped::Scraped;
 
-pub use labels::{Closed, Conflict, KeySetFetch};
+pub use labels::{Closed, Conflict, KeySetFetch, SchemaReload};
 
 /// Whether the config file took effect that was read again, for the label `result`.
 const RELOADS: [&str; 2] = [APPLIED, REFUSED];
@@ -75,6 +78,8 @@ pub struct Metrics {
     reloads: Family,
     reload_successful: Gauge,
     reload_success_timestamp: Gauge,
+    schema_revision: ServingRevision,
+    schema_reloads: Family,
     key_set_fetches: Family,
     scraped: Scraped,
 }
@@ -112,6 +117,14 @@ impl Metrics {
                 "sidewire_config_reload_success_timestamp_seconds",
                 "When the config that holds was read, in Unix seconds.",
                 &[],
+            ),
+            schema_revision: ServingRevision::default(),
+            schema_reloads: register.family(
+                "sidewire_schema_reloads_total",
+                "Times the schema was read again, by result: applied, unchanged, or refused because it has an error or would break connected clients or events in the log.",
+                &[],
+                "result",
+                SchemaReload::ALL.map(SchemaReload::label),
             ),
             key_set_fetches: register.family(
                 "sidewire_jwks_fetches_total",
@@ -245,6 +258,16 @@ impl Metrics {
         }
     }
 
+    /// The schema that serves from now on.
+    pub fn schema_serves(&self, revision: Revision) {
+        self.schema_revision.set(revision);
+    }
+
+    /// The schema was read again.
+    pub fn schema_reloaded(&self, result: SchemaReload) {
+        self.schema_reloads.count(result.label(), &self.recorder);
+    }
+
     /// A key set was fetched, or was to be.
     pub fn key_set_fetched(&self, result: KeySetFetch) {
         self.key_set_fetches.count(result.label(), &self.recorder);
@@ -330,7 +353,9 @@ impl Metrics {
     pub fn render(&self, tallies: &[Arc<Tally>], registry: &Registry) -> String {
         self.scraped.update(tallies, registry);
         self.handle.run_upkeep();
-        self.handle.render()
+        let mut scrape = self.handle.render();
+        self.schema_revision.append_to(&mut scrape);
+        scrape
     }
 }
 

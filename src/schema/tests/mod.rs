@@ -4,6 +4,7 @@ mod against_prost;
 mod any_schema;
 mod batches;
 mod bundled;
+mod compatibility;
 mod compile;
 mod json;
 mod refusals;

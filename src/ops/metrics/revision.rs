@@ -1,0 +1,57 @@
+//! The series that says which schema serves. It is written out here, since the registry
+//! forgets no series, and each revision has one of its own.
+
+use std::{fmt::Write as _, sync::Arc};
+
+use arc_swap::ArcSwapOption;
+
+use crate::schema::Revision;
+
+const NAME: &str = "sidewire_schema_revision";
+const HELP: &str = "Always 1; the label names the content of the schema that serves. Comments and the order of declarations do not change it.";
+
+/// The revision of the schema that serves.
+#[derive(Debug, Default)]
+pub(super) struct ServingRevision(ArcSwapOption<Revision>);
+
+impl ServingRevision {
+    pub(super) fn set(&self, revision: Revision) {
+        self.0.store(Some(Arc::new(revision)));
+    }
+
+    /// Adds the series to a scrape, once there is a schema.
+    pub(super) fn append_to(&self, scrape: &mut String) {
+        let Some(revision) = self.0.load_full() else {
+            return;
+        };
+        let written = write!(
+            scrape,
+            "# HELP {NAME} {HELP}\n# TYPE {NAME} gauge\n{NAME}{{revision=\"{revision}\"}} 1\n\n"
+        );
+        debug_assert!(written.is_ok(), "a string takes all that is written to it");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema::{Bundled, Schema};
+
+    #[test]
+    fn there_is_one_series_however_many_revisions_there_were() {
+        let serving = ServingRevision::default();
+        let mut scrape = String::new();
+        serving.append_to(&mut scrape);
+        assert_eq!(scrape, "");
+        let other = Bundled::named("generic").unwrap().schema().unwrap();
+        let last = Schema::bundled().unwrap().revision();
+        serving.set(other.revision());
+        serving.set(last);
+        serving.append_to(&mut scrape);
+        let series: Vec<_> = scrape
+            .lines()
+            .filter(|line| line.starts_with(NAME))
+            .collect();
+        assert_eq!(series, [format!("{NAME}{{revision=\"{last}\"}} 1")]);
+    }
+}

@@ -1,0 +1,384 @@
+//! Whether a new schema can take the place of another while clients are connected and
+//! events are in the log. Compares what the wire, JSON and the relay see, and knows no
+//! files.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+
+use super::{
+    breaking_change::{BreakingChange, Change},
+    outline::{EnumOutline, FieldOutline, Label, MessageOutline, Outline, ValueType},
+    relay_fields::PAYLOAD,
+};
+
+/// Every change from the old schema to the new one that breaks clients or the log: of the
+/// envelope first, then of what lies in it.
+pub(super) fn breaking_changes(old: &Outline, new: &Outline) -> Vec<BreakingChange> {
+    let envelope = &old.envelope;
+    if *envelope != new.envelope {
+        return vec![BreakingChange {
+            message: envelope.clone(),
+            field: None,
+            change: Change::Envelope {
+                new: new.envelope.clone(),
+            },
+        }];
+    }
+    let mut comparison = Comparison::new(old, new, OtherNames::Judge);
+    comparison.follow(envelope, envelope);
+    comparison.finish()
+}
+
+/// The name of a message or enum in the old schema, and of the one that now stands in its
+/// place.
+type Pair<'a> = (&'a str, &'a str);
+
+/// What to do where a field's type has another name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum OtherNames {
+    /// Find out whether the two types are laid out the same, and report one change if not.
+    Judge,
+    /// Compare them as if they had one name; whether anything is found is all that counts.
+    Follow,
+}
+
+struct Comparison<'a> {
+    old: &'a Outline,
+    new: &'a Outline,
+    other_names: OtherNames,
+    /// Pairs that were compared or wait for it: messages may contain each other.
+    seen: HashSet<Pair<'a>>,
+    waiting: VecDeque<Pair<'a>>,
+    verdicts: HashMap<Pair<'a>, bool>,
+    found: Vec<BreakingChange>,
+}
+
+impl<'a> Comparison<'a> {
+    fn new(old: &'a Outline, new: &'a Outline, other_names: OtherNames) -> Self {
+        Self {
+            old,
+            new,
+            other_names,
+            seen: HashSet::new(),
+            waiting: VecDeque::new(),
+            verdicts: HashMap::new(),
+            found: Vec::new(),
+        }
+    }
+
+    /// Has the two types compared, once.
+    fn follow(&mut self, old: &'a str, new: &'a str) {
+        if self.seen.insert((old, new)) {
+            self.waiting.push_back((old, new));
+        }
+    }
+
+    fn finish(mut self) -> Vec<BreakingChange> {
+        while let Some((old, new)) = self.waiting.pop_front() {
+            self.compare(old, new);
+        }
+        self.found
+    }
+
+    /// Whether nothing breaks, without looking further than the first thing that does.
+    fn finds_nothing(mut self) -> bool {
+        while let Some((old, new)) = self.waiting.pop_front() {
+            self.compare(old, new);
+            if !self.found.is_empty() {
+                return false;
+            }
+        }
+        true
+    }
+
+    fn compare(&mut self, name: &'a str, new_name: &'a str) {
+        let (old, new) = (self.old, self.new);
+        match (old.messages.get(name), new.messages.get(new_name)) {
+            (Some(old), Some(new)) => self.compare_messages(name, old, new),
+            _ => {
+                let enums = (old.enums.get(name), new.enums.get(new_name));
+                if let (Some(old), Some(new)) = enums {
+                    self.compare_enums(name, old, new);
+                }
+            }
+        }
+    }
+
+    fn compare_messages(
+        &mut self,
+        message: &'a str,
+        old: &'a MessageOutline,
+        new: &'a MessageOutline,
+    ) {
+        if old.presence && !new.presence {
+            self.report(message, None, option_removed("presence", "true"));
+        }
+        if old.client_publish && !new.client_publish && !new.presence {
+            self.report(message, None, option_removed("client_publish", "true"));
+        }
+        for (number, field) in &new.fields {
+            if field.label == Label::Required && !old.fields.contains_key(number) {
+                self.report(message, Some(&field.name), Change::RequiredAdded);
+            }
+        }
+        let (old_oneofs, new_oneofs) = (oneofs(old, new), oneofs(new, old));
+        for (number, field) in &old.fields {
+            let here = FieldHere {
+                message,
+                number: *number,
+                field,
+            };
+            let Some(new_field) = new.fields.get(number) else {
+                self.report_missing(&here, new);
+                continue;
+            };
+            if field.name == new_field.name || self.report_other_name(&here, new, new_field) {
+                self.compare_fields(&here, new_field);
+                if old_oneofs.get(number) != new_oneofs.get(number) {
+                    self.report_field(&here, Change::Oneof);
+                }
+            }
+        }
+    }
+
+    /// Reports that the new schema has no field of this number.
+    fn report_missing(&mut self, here: &FieldHere<'a>, new: &MessageOutline) {
+        let FieldHere { number, field, .. } = *here;
+        let is_payload =
+            here.message == self.old.envelope && field.oneof.as_deref() == Some(PAYLOAD);
+        let change = if let Some(renumbered) = new.number_of(&field.name) {
+            Change::FieldRenumbered {
+                old: number,
+                new: renumbered,
+            }
+        } else if is_payload {
+            Change::PayloadRemoved
+        } else if let Some(option) = options(field).into_iter().find_map(|(_, option)| option) {
+            Change::AnnotatedFieldRemoved { option }
+        } else if new.has_reserved(number, &field.name) {
+            return;
+        } else {
+            Change::FieldRemoved { number }
+        };
+        self.report_field(here, change);
+    }
+
+    /// Reports that the field of this number has another name. Whether it is otherwise
+    /// the same field.
+    fn report_other_name(
+        &mut self,
+        here: &FieldHere<'a>,
+        new: &MessageOutline,
+        new_field: &FieldOutline,
+    ) -> bool {
+        let FieldHere { number, field, .. } = *here;
+        let same_type = field.label == new_field.label && field.value == new_field.value;
+        let (change, is_renamed) = if let Some(renumbered) = new.number_of(&field.name) {
+            let change = Change::FieldRenumbered {
+                old: number,
+                new: renumbered,
+            };
+            (change, false)
+        } else if same_type {
+            let change = Change::FieldRenamed {
+                number,
+                new: new_field.name.clone(),
+            };
+            (change, true)
+        } else {
+            let change = Change::NumberReused {
+                number,
+                old: field.declaration(),
+                new: new_field.declaration(),
+            };
+            (change, false)
+        };
+        self.report_field(here, change);
+        is_renamed
+    }
+
+    fn compare_fields(&mut self, here: &FieldHere<'a>, new: &'a FieldOutline) {
+        let old = here.field;
+        if old.label != new.label || !self.is_same_type(&old.value, &new.value) {
+            let change = Change::Retyped {
+                old: format!("{}{}", old.label, old.value),
+                new: format!("{}{}", new.label, new.value),
+            };
+            self.report_field(here, change);
+        } else if let (Some(old), Some(new)) = (&old.default, &new.default)
+            && old != new
+        {
+            let change = Change::Default {
+                old: old.clone(),
+                new: new.clone(),
+            };
+            self.report_field(here, change);
+        }
+        if old.name == new.name && old.json_name != new.json_name {
+            let change = Change::JsonName {
+                old: old.json_name.clone(),
+                new: new.json_name.clone(),
+            };
+            self.report_field(here, change);
+        }
+        self.compare_options(here, new);
+    }
+
+    fn compare_options(&mut self, here: &FieldHere<'a>, new: &FieldOutline) {
+        let old = here.field;
+        let new_options = options(new).into_iter().map(|(_, option)| option);
+        for ((name, old_option), new_option) in options(old).into_iter().zip(new_options) {
+            let change = match (old_option, new_option) {
+                (Some(old), Some(new)) if old != new => Change::OptionChanged { old, new },
+                (Some(option), None) => Change::OptionRemoved { option },
+                // Whether a missing value says "not there".
+                (Some(_), Some(_)) if name == ABSENT && old.has_presence != new.has_presence => {
+                    Change::Retyped {
+                        old: with_presence(old),
+                        new: with_presence(new),
+                    }
+                }
+                _ => continue,
+            };
+            self.report_field(here, change);
+        }
+    }
+
+    fn is_same_type(&mut self, old: &'a ValueType, new: &'a ValueType) -> bool {
+        match (old, new) {
+            (ValueType::Scalar(old), ValueType::Scalar(new)) => old == new,
+            (ValueType::Message(old), ValueType::Message(new))
+            | (ValueType::Enum(old), ValueType::Enum(new)) => self.is_same_layout(old, new),
+            (
+                ValueType::Map { key, value },
+                ValueType::Map {
+                    key: new_key,
+                    value: new_value,
+                },
+            ) => key == new_key && self.is_same_type(value, new_value),
+            _ => false,
+        }
+    }
+
+    /// Whether the types can stand for each other. Of those that go by one name each
+    /// change is reported by itself, later.
+    fn is_same_layout(&mut self, old: &'a str, new: &'a str) -> bool {
+        if old == new {
+            self.follow(old, new);
+            return true;
+        }
+        // By these names JSON knows them as something else than messages.
+        if [old, new].iter().any(|name| name.starts_with(GOOGLES)) {
+            return false;
+        }
+        if self.other_names == OtherNames::Follow {
+            self.follow(old, new);
+            return true;
+        }
+        let (old_outline, new_outline) = (self.old, self.new);
+        *self.verdicts.entry((old, new)).or_insert_with(|| {
+            let mut inner = Comparison::new(old_outline, new_outline, OtherNames::Follow);
+            inner.follow(old, new);
+            inner.finds_nothing()
+        })
+    }
+
+    fn compare_enums(&mut self, name: &'a str, old: &EnumOutline, new: &EnumOutline) {
+        for (value, number) in &old.numbers {
+            let is_shown = old.names.get(number) == Some(value);
+            let shown = new.names.get(number);
+            let change = match (new.numbers.get(value), shown) {
+                (Some(renumbered), _) if renumbered != number => Change::ValueRenumbered {
+                    old: *number,
+                    new: *renumbered,
+                },
+                (_, Some(new)) if is_shown && new != value => Change::ValueRenamed {
+                    number: *number,
+                    new: new.clone(),
+                },
+                (Some(_), _) => continue,
+                (None, Some(_)) => Change::AliasRemoved { number: *number },
+                (None, None) => Change::ValueRemoved { number: *number },
+            };
+            self.report(name, Some(value), change);
+        }
+    }
+
+    fn report_field(&mut self, here: &FieldHere<'_>, change: Change) {
+        self.report(here.message, Some(&here.field.name), change);
+    }
+
+    fn report(&mut self, message: &str, field: Option<&str>, change: Change) {
+        self.found.push(BreakingChange {
+            message: message.to_owned(),
+            field: field.map(str::to_owned),
+            change,
+        });
+    }
+}
+
+/// Google's own types start with this.
+const GOOGLES: &str = "google.protobuf.";
+
+/// A field of the old schema.
+struct FieldHere<'a> {
+    message: &'a str,
+    number: u32,
+    field: &'a FieldOutline,
+}
+
+const ABSENT: &str = "absent";
+
+/// The options that a field may have, each as a .proto file says it where it has it.
+fn options(field: &FieldOutline) -> [(&'static str, Option<String>); 3] {
+    let text = |name: &str, value: &Option<String>| {
+        let value = value.as_ref()?;
+        Some(option_text(name, &format!("{value:?}")))
+    };
+    [
+        ("topic", text("topic", &field.topic)),
+        (
+            "sender",
+            field.sender.then(|| option_text("sender", "true")),
+        ),
+        (ABSENT, text(ABSENT, &field.absent)),
+    ]
+}
+
+fn option_text(name: &str, value: &str) -> String {
+    format!("(sidewire.v1.{name}) = {value}")
+}
+
+fn option_removed(name: &str, value: &str) -> Change {
+    Change::OptionRemoved {
+        option: option_text(name, value),
+    }
+}
+
+fn with_presence(field: &FieldOutline) -> String {
+    let optional = match field.label {
+        Label::Singular if field.has_presence => "optional ",
+        _ => "",
+    };
+    format!("{optional}{}", field.value)
+}
+
+/// The numbers that share a oneof with each number, itself among them. Only fields that
+/// both schemas have count, so that a new member of a oneof changes nothing, and a field
+/// that is alone in its oneof is as one that is in none.
+fn oneofs(message: &MessageOutline, other: &MessageOutline) -> BTreeMap<u32, Vec<u32>> {
+    let mut members: BTreeMap<&str, Vec<u32>> = BTreeMap::new();
+    for (number, field) in &message.fields {
+        if let Some(oneof) = &field.oneof
+            && other.fields.contains_key(number)
+        {
+            members.entry(oneof).or_default().push(*number);
+        }
+    }
+    let mut peers = BTreeMap::new();
+    for numbers in members.into_values().filter(|numbers| numbers.len() > 1) {
+        for number in &numbers {
+            peers.insert(*number, numbers.clone());
+        }
+    }
+    peers
+}

@@ -1,0 +1,256 @@
+//! What the wire, JSON and the relay see of a schema, without the descriptors that it was
+//! read from: the base for comparing two schemas and for naming a revision. Comments, the
+//! order of files and declarations, and messages that no envelope can hold are not in it.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fmt,
+    ops::Range,
+};
+
+use prost_reflect::{EnumDescriptor, Kind, MessageDescriptor, Value};
+
+use super::annotations::{Annotations, Declared, TopicSource, declared};
+
+/// All messages and enums that can lie in an envelope, by full name.
+#[derive(Debug)]
+pub(super) struct Outline {
+    pub(super) envelope: String,
+    pub(super) messages: BTreeMap<String, MessageOutline>,
+    pub(super) enums: BTreeMap<String, EnumOutline>,
+}
+
+#[derive(Debug)]
+pub(super) struct MessageOutline {
+    pub(super) fields: BTreeMap<u32, FieldOutline>,
+    /// Whether the message itself has the option; `presence` implies it.
+    pub(super) client_publish: bool,
+    pub(super) presence: bool,
+    reserved: Reserved,
+}
+
+/// The numbers and names that no field may have.
+#[derive(Debug)]
+struct Reserved {
+    numbers: Vec<Range<u32>>,
+    names: Vec<String>,
+}
+
+#[derive(Debug)]
+pub(super) struct FieldOutline {
+    pub(super) name: String,
+    pub(super) json_name: String,
+    pub(super) label: Label,
+    pub(super) value: ValueType,
+    /// Whether a message tells the default value from no value.
+    pub(super) has_presence: bool,
+    /// The default value; `None` for a message and for a repeated field.
+    pub(super) default: Option<String>,
+    pub(super) oneof: Option<String>,
+    /// The kind, or `*`.
+    pub(super) topic: Option<String>,
+    pub(super) sender: bool,
+    pub(super) absent: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Label {
+    Singular,
+    Required,
+    Repeated,
+    Map,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum ValueType {
+    Scalar(String),
+    Message(String),
+    Enum(String),
+    Map { key: Box<Self>, value: Box<Self> },
+}
+
+#[derive(Debug)]
+pub(super) struct EnumOutline {
+    /// The number of each name.
+    pub(super) numbers: BTreeMap<String, i32>,
+    /// The name by which JSON shows each number.
+    pub(super) names: BTreeMap<i32, String>,
+}
+
+impl Outline {
+    /// The outline of all that the envelope can hold.
+    pub(super) fn of(envelope: &MessageDescriptor, annotations: &Annotations) -> Self {
+        let mut outline = Self {
+            envelope: envelope.full_name().to_owned(),
+            messages: BTreeMap::new(),
+            enums: BTreeMap::new(),
+        };
+        let mut waiting = VecDeque::from([envelope.clone()]);
+        while let Some(message) = waiting.pop_front() {
+            if outline.messages.contains_key(message.full_name()) {
+                continue;
+            }
+            let mut fields = BTreeMap::new();
+            for field in declared(&message) {
+                outline.note_type(&field.kind, &mut waiting);
+                fields.insert(field.number, FieldOutline::of(field, annotations));
+            }
+            outline.messages.insert(
+                message.full_name().to_owned(),
+                MessageOutline {
+                    fields,
+                    client_publish: annotations.has_client_publish(&message),
+                    presence: annotations.presence(&message),
+                    reserved: Reserved::of(&message),
+                },
+            );
+        }
+        outline
+    }
+
+    /// Remembers the message or enum that a field's values are of.
+    fn note_type(&mut self, kind: &Kind, waiting: &mut VecDeque<MessageDescriptor>) {
+        match kind {
+            Kind::Message(entry) if entry.is_map_entry() => {
+                self.note_type(&entry.map_entry_value_field().kind(), waiting);
+            }
+            Kind::Message(message) => waiting.push_back(message.clone()),
+            Kind::Enum(values) => {
+                let name = values.full_name().to_owned();
+                self.enums
+                    .entry(name)
+                    .or_insert_with(|| EnumOutline::of(values));
+            }
+            _ => {}
+        }
+    }
+}
+
+impl MessageOutline {
+    /// The number of the field of this name.
+    pub(super) fn number_of(&self, name: &str) -> Option<u32> {
+        let mut fields = self.fields.iter();
+        fields
+            .find(|(_, field)| field.name == name)
+            .map(|(number, _)| *number)
+    }
+
+    /// Whether no field can have the number or the name any more.
+    pub(super) fn has_reserved(&self, number: u32, name: &str) -> bool {
+        let Reserved { numbers, names } = &self.reserved;
+        numbers.iter().any(|range| range.contains(&number))
+            && names.iter().any(|reserved| reserved == name)
+    }
+}
+
+impl Reserved {
+    fn of(message: &MessageDescriptor) -> Self {
+        let mut numbers: Vec<_> = message.reserved_ranges().collect();
+        numbers.sort_unstable_by_key(|range| (range.start, range.end));
+        let mut names: Vec<_> = message.reserved_names().map(str::to_owned).collect();
+        names.sort_unstable();
+        Self { numbers, names }
+    }
+}
+
+impl FieldOutline {
+    fn of(field: Declared, annotations: &Annotations) -> Self {
+        Self {
+            topic: annotations.topic(&field).map(|source| match source {
+                TopicSource::Kind(kind) => kind,
+                TopicSource::Whole => "*".to_owned(),
+            }),
+            sender: annotations.sender(&field),
+            absent: annotations.absent(&field),
+            label: match () {
+                () if field.is_map => Label::Map,
+                () if field.is_repeated => Label::Repeated,
+                () if field.is_required => Label::Required,
+                () => Label::Singular,
+            },
+            value: ValueType::of(&field.kind),
+            has_presence: field.has_presence,
+            default: default_text(&field),
+            name: field.name,
+            json_name: field.json_name,
+            oneof: field.oneof,
+        }
+    }
+
+    /// How a .proto file declares it, without its number.
+    pub(super) fn declaration(&self) -> String {
+        format!("{}{} {}", self.label, self.value, self.name)
+    }
+}
+
+fn default_text(field: &Declared) -> Option<String> {
+    if field.is_repeated {
+        return None;
+    }
+    Some(match &field.default {
+        Value::Message(_) | Value::List(_) | Value::Map(_) => return None,
+        Value::EnumNumber(number) => {
+            let value = field.kind.as_enum()?.get_value(*number)?;
+            value.name().to_owned()
+        }
+        Value::String(text) => text.clone(),
+        Value::Bytes(bytes) => format!("{bytes:?}"),
+        Value::Bool(flag) => flag.to_string(),
+        Value::I32(number) => number.to_string(),
+        Value::I64(number) => number.to_string(),
+        Value::U32(number) => number.to_string(),
+        Value::U64(number) => number.to_string(),
+        Value::F32(number) => number.to_string(),
+        Value::F64(number) => number.to_string(),
+    })
+}
+
+impl ValueType {
+    fn of(kind: &Kind) -> Self {
+        match kind {
+            Kind::Message(entry) if entry.is_map_entry() => Self::Map {
+                key: Box::new(Self::of(&entry.map_entry_key_field().kind())),
+                value: Box::new(Self::of(&entry.map_entry_value_field().kind())),
+            },
+            Kind::Message(message) => Self::Message(message.full_name().to_owned()),
+            Kind::Enum(values) => Self::Enum(values.full_name().to_owned()),
+            scalar => Self::Scalar(format!("{scalar:?}")),
+        }
+    }
+}
+
+impl EnumOutline {
+    fn of(values: &EnumDescriptor) -> Self {
+        let shown = |number| Some((number, values.get_value(number)?.name().to_owned()));
+        Self {
+            numbers: values
+                .values()
+                .map(|value| (value.name().to_owned(), value.number()))
+                .collect(),
+            names: values
+                .values()
+                .filter_map(|value| shown(value.number()))
+                .collect(),
+        }
+    }
+}
+
+impl fmt::Display for Label {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            // A map says so by its type.
+            Self::Singular | Self::Map => "",
+            Self::Required => "required ",
+            Self::Repeated => "repeated ",
+        })
+    }
+}
+
+impl fmt::Display for ValueType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Scalar(name) | Self::Message(name) | Self::Enum(name) => f.write_str(name),
+            Self::Map { key, value } => write!(f, "map<{key}, {value}>"),
+        }
+    }
+}

@@ -1,0 +1,508 @@
+//! Which changes of a schema a reload may apply, and that each of the others is named
+//! with what to do about it.
+
+use super::{Schema, pool_of};
+
+const CHAT: &str = include_str!("chat.proto");
+
+fn schema_of(text: &str) -> Schema {
+    Schema::compile(&pool_of(text), "chat.v1.Envelope").unwrap()
+}
+
+/// The test schema with these texts in place of others.
+fn edited(edits: &[(&str, &str)]) -> Schema {
+    let mut text = CHAT.to_owned();
+    for (from, to) in edits {
+        assert!(text.contains(from), "{from}");
+        text = text.replacen(from, to, 1);
+    }
+    schema_of(&text)
+}
+
+/// What breaks when the test schema is edited so.
+fn breaks(edits: &[(&str, &str)]) -> Vec<String> {
+    let changes = schema_of(CHAT).breaking_changes(&edited(edits));
+    changes.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn each_breaking_change_is_named_with_what_to_do() {
+    const TYPING_IN_ENVELOPE: &str = "    Typing typing = 4;\n";
+    for (from, to, says) in [
+        // Fields.
+        (
+            "string text = 2;\n  Mood",
+            "string text = 9;\n  Mood",
+            "chat.v1.Post.text had the number 2 and now has 9; restore 2, and declare a new field if another number is wanted",
+        ),
+        (
+            "string text = 2;\n  Mood",
+            "string body = 2;\n  Mood",
+            "chat.v1.Post.text is now named `body`, which clients that use JSON do not know; restore the name of number 2",
+        ),
+        (
+            "string text = 2;\n  Mood",
+            "int32 length = 2;\n  Mood",
+            "chat.v1.Post.text was `string text = 2`, and the number now belongs to `int32 length = 2`; restore the old field, and give the new one a number of its own",
+        ),
+        (
+            "string text = 2;\n  Mood",
+            "string text = 2 [json_name = \"body\"];\n  Mood",
+            "chat.v1.Post.text was `text` in JSON and is now `body`; restore the JSON name",
+        ),
+        (
+            "string text = 2;\n  Mood",
+            "bytes text = 2;\n  Mood",
+            "chat.v1.Post.text was declared as `string` and is now `bytes`; restore the type, and declare a new field if another one is wanted",
+        ),
+        (
+            "string text = 2;\n  Mood",
+            "repeated string text = 2;\n  Mood",
+            "chat.v1.Post.text was declared as `string` and is now `repeated string`; restore the type, and declare a new field if another one is wanted",
+        ),
+        (
+            "repeated string tags = 4;",
+            "string tags = 4;",
+            "chat.v1.Post.tags was declared as `repeated string` and is now `string`; restore the type, and declare a new field if another one is wanted",
+        ),
+        (
+            "int32 size = 50;",
+            "int64 size = 50;",
+            "chat.v1.Post.size was declared as `int32` and is now `int64`; restore the type, and declare a new field if another one is wanted",
+        ),
+        (
+            "map<string, Person> people",
+            "map<int32, Person> people",
+            "chat.v1.Post.people was declared as `map<string, chat.v1.Person>` and is now `map<int32, chat.v1.Person>`; restore the type, and declare a new field if another one is wanted",
+        ),
+        (
+            "map<string, Person> people",
+            "map<string, string> people",
+            "chat.v1.Post.people was declared as `map<string, chat.v1.Person>` and is now `map<string, string>`; restore the type, and declare a new field if another one is wanted",
+        ),
+        (
+            "map<string, Person> people",
+            "repeated Person people",
+            "chat.v1.Post.people was declared as `map<string, chat.v1.Person>` and is now `repeated chat.v1.Person`; restore the type, and declare a new field if another one is wanted",
+        ),
+        (
+            "Mood mood = 3;",
+            "int32 mood = 3;",
+            "chat.v1.Post.mood was declared as `chat.v1.Mood` and is now `int32`; restore the type, and declare a new field if another one is wanted",
+        ),
+        (
+            "Person author = 7;",
+            "Edit author = 7;",
+            "chat.v1.Post.author was declared as `chat.v1.Person` and is now `chat.v1.Edit`; restore the type, and declare a new field if another one is wanted",
+        ),
+        (
+            "google.protobuf.Timestamp at = 8;",
+            "Moment at = 8; message Moment { int64 seconds = 1; int32 nanos = 2; }",
+            "chat.v1.Post.at was declared as `google.protobuf.Timestamp` and is now `chat.v1.Post.Moment`; restore the type, and declare a new field if another one is wanted",
+        ),
+        (
+            "string text = 2;\n  Mood",
+            "Mood",
+            "chat.v1.Post.text is missing; restore the field and mark it as deprecated, or reserve its number 2 and its name",
+        ),
+        (
+            "string text = 2;\n  Mood",
+            "reserved 2; Mood",
+            "chat.v1.Post.text is missing; restore the field and mark it as deprecated, or reserve its number 2 and its name",
+        ),
+        (
+            "string text = 2;\n  Mood",
+            "reserved \"text\"; Mood",
+            "chat.v1.Post.text is missing; restore the field and mark it as deprecated, or reserve its number 2 and its name",
+        ),
+        // Oneofs.
+        (
+            "  string title = 30;\n  string subtitle = 31;",
+            "  oneof heading { string title = 30; string subtitle = 31; }",
+            "chat.v1.Post.title shares a oneof with other fields than before, so setting it would clear other fields; restore the oneofs\n\
+             chat.v1.Post.subtitle shares a oneof with other fields than before, so setting it would clear other fields; restore the oneofs",
+        ),
+        (
+            "  oneof attachment {\n    string link = 20;\n    bytes image = 21;\n  }",
+            "  string link = 20;\n  bytes image = 21;",
+            "chat.v1.Post.link shares a oneof with other fields than before, so setting it would clear other fields; restore the oneofs\n\
+             chat.v1.Post.image shares a oneof with other fields than before, so setting it would clear other fields; restore the oneofs",
+        ),
+        (
+            "bytes image = 21;\n  }\n  string title = 30;",
+            "bytes image = 21;\n  string title = 30;\n  }",
+            "chat.v1.Post.link shares a oneof with other fields than before, so setting it would clear other fields; restore the oneofs\n\
+             chat.v1.Post.image shares a oneof with other fields than before, so setting it would clear other fields; restore the oneofs\n\
+             chat.v1.Post.title shares a oneof with other fields than before, so setting it would clear other fields; restore the oneofs",
+        ),
+        // Payloads.
+        (
+            TYPING_IN_ENVELOPE,
+            "",
+            "chat.v1.Envelope.typing is missing from `oneof payload`; restore it, since events of this type may be in the log and on their way",
+        ),
+        (
+            "  oneof payload {\n    Post post = 2;",
+            "  reserved 2;\n  reserved \"post\";\n  oneof payload {",
+            "chat.v1.Envelope.post is missing from `oneof payload`; restore it, since events of this type may be in the log and on their way",
+        ),
+        (
+            "    Batch batch = 17;\n",
+            "",
+            "chat.v1.Envelope.batch is missing from `oneof payload`; restore it, since events of this type may be in the log and on their way",
+        ),
+        (
+            TYPING_IN_ENVELOPE,
+            "Typing typing = 6;",
+            "chat.v1.Envelope.typing had the number 4 and now has 6; restore 4, and declare a new field if another number is wanted",
+        ),
+        (
+            TYPING_IN_ENVELOPE,
+            "Typing is_typing = 4;",
+            "chat.v1.Envelope.typing is now named `is_typing`, which clients that use JSON do not know; restore the name of number 4",
+        ),
+        (
+            TYPING_IN_ENVELOPE,
+            "Edit typing = 4;",
+            "chat.v1.Envelope.typing was declared as `chat.v1.Typing` and is now `chat.v1.Edit`; restore the type, and declare a new field if another one is wanted",
+        ),
+        // Enums.
+        (
+            "MOOD_SAD = 2;",
+            "MOOD_SAD = 4;",
+            "chat.v1.Mood.MOOD_SAD had the number 2 and now has 4; restore 2, and declare a new value if another number is wanted",
+        ),
+        (
+            "MOOD_SAD = 2;",
+            "MOOD_UNHAPPY = 2;",
+            "chat.v1.Mood.MOOD_SAD is now named `MOOD_UNHAPPY`, which clients that use JSON do not know; restore the name of number 2",
+        ),
+        (
+            "MOOD_SAD = 2;",
+            "reserved 2; reserved \"MOOD_SAD\";",
+            "chat.v1.Mood.MOOD_SAD is missing; restore the value and mark it as deprecated, since JSON would show the bare number 2",
+        ),
+        // Annotations.
+        (
+            "string id = 1 [(sidewire.v1.topic) = \"person\"];",
+            "string id = 1;",
+            "chat.v1.Person.id is no longer annotated with (sidewire.v1.topic) = \"person\"; restore the annotation",
+        ),
+        (
+            "string id = 1 [(sidewire.v1.topic) = \"person\"];",
+            "string id = 1 [(sidewire.v1.topic) = \"user\"];",
+            "chat.v1.Person.id was annotated with (sidewire.v1.topic) = \"person\" and is now annotated with (sidewire.v1.topic) = \"user\"; restore the annotation, and annotate another field if both are wanted",
+        ),
+        (
+            "string id = 1 [(sidewire.v1.topic) = \"person\"];",
+            "string id = 1 [(sidewire.v1.topic) = \"*\"];",
+            "chat.v1.Person.id was annotated with (sidewire.v1.topic) = \"person\" and is now annotated with (sidewire.v1.topic) = \"*\"; restore the annotation, and annotate another field if both are wanted",
+        ),
+        (
+            "string id = 1 [(sidewire.v1.topic) = \"person\"];",
+            "reserved 1; reserved \"id\";",
+            "chat.v1.Person.id is missing, and it was annotated with (sidewire.v1.topic) = \"person\"; restore the field with its annotation",
+        ),
+        (
+            "repeated string room_ids = 1 [(sidewire.v1.topic) = \"room\"];\n",
+            "",
+            "chat.v1.Subscribe.room_ids is missing, and it was annotated with (sidewire.v1.topic) = \"room\"; restore the field with its annotation",
+        ),
+        (
+            "repeated string room_ids = 1 [(sidewire.v1.topic) = \"room\"];\n",
+            "repeated string room_ids = 1 [(sidewire.v1.topic) = \"person\"];\n",
+            "chat.v1.Subscribe.room_ids was annotated with (sidewire.v1.topic) = \"room\" and is now annotated with (sidewire.v1.topic) = \"person\"; restore the annotation, and annotate another field if both are wanted",
+        ),
+        (
+            " [(sidewire.v1.sender) = true]",
+            "",
+            "chat.v1.Typing.user_id is no longer annotated with (sidewire.v1.sender) = true; restore the annotation",
+        ),
+        (
+            " [(sidewire.v1.absent) = \"away\"]",
+            "",
+            "chat.v1.Status.state is no longer annotated with (sidewire.v1.absent) = \"away\"; restore the annotation",
+        ),
+        (
+            "(sidewire.v1.absent) = \"away\"",
+            "(sidewire.v1.absent) = \"gone\"",
+            "chat.v1.Status.state was annotated with (sidewire.v1.absent) = \"away\" and is now annotated with (sidewire.v1.absent) = \"gone\"; restore the annotation, and annotate another field if both are wanted",
+        ),
+        (
+            "string state = 2 [",
+            "optional string state = 2 [",
+            "chat.v1.Status.state was declared as `string` and is now `optional string`; restore the type, and declare a new field if another one is wanted",
+        ),
+    ] {
+        assert_eq!(breaks(&[(from, to)]).join("\n"), says, "{to}");
+    }
+}
+
+#[test]
+fn a_message_that_clients_may_send_stays_one() {
+    let changes = breaks(&[
+        ("  option (sidewire.v1.client_publish) = true;\n", ""),
+        (" [(sidewire.v1.sender) = true]", ""),
+    ]);
+    assert_eq!(
+        changes,
+        [
+            "chat.v1.Typing is no longer annotated with (sidewire.v1.client_publish) = true; restore the annotation",
+            "chat.v1.Typing.user_id is no longer annotated with (sidewire.v1.sender) = true; restore the annotation",
+        ]
+    );
+    let changes = breaks(&[
+        ("(sidewire.v1.presence)", "(sidewire.v1.client_publish)"),
+        (" [(sidewire.v1.absent) = \"away\"]", ""),
+    ]);
+    assert_eq!(
+        changes,
+        [
+            "chat.v1.Status is no longer annotated with (sidewire.v1.presence) = true; restore the annotation",
+            "chat.v1.Status.state is no longer annotated with (sidewire.v1.absent) = \"away\"; restore the annotation",
+        ]
+    );
+}
+
+#[test]
+fn all_breaking_changes_are_listed_from_the_envelope_down() {
+    let changes = breaks(&[
+        ("Edit edit = 3;", ""),
+        ("string name = 2;", "bytes name = 2;"),
+        ("MOOD_GLAD = 1;", "MOOD_GLAD = 9;"),
+        ("string title = 30;", ""),
+    ]);
+    let places: Vec<_> = changes
+        .iter()
+        .map(|change| change.split_once(' ').unwrap().0)
+        .collect();
+    assert_eq!(
+        places,
+        [
+            "chat.v1.Envelope.edit",
+            "chat.v1.Post.title",
+            "chat.v1.Mood.MOOD_GLAD",
+            "chat.v1.Person.name",
+        ]
+    );
+}
+
+#[test]
+fn two_fields_that_swap_their_numbers_are_both_named() {
+    let changes = breaks(&[
+        ("title = 30", "title = 31"),
+        ("subtitle = 31", "subtitle = 30"),
+    ]);
+    assert_eq!(changes.len(), 2, "{changes:?}");
+    assert!(changes[0].starts_with("chat.v1.Post.title had the number 30 and now has 31"));
+    assert!(changes[1].starts_with("chat.v1.Post.subtitle had the number 31 and now has 30"));
+}
+
+#[test]
+fn another_envelope_is_the_only_thing_to_say() {
+    let pool = pool_of(&CHAT.replace("Envelope", "Frame"));
+    let other = Schema::compile(&pool, "chat.v1.Frame").unwrap();
+    let changes = schema_of(CHAT).breaking_changes(&other);
+    assert_eq!(changes.len(), 1);
+    assert_eq!(
+        changes[0].to_string(),
+        "chat.v1.Envelope is the envelope, and would be replaced by chat.v1.Frame; another envelope needs a restart"
+    );
+}
+
+#[test]
+fn what_is_added_breaks_nothing_and_makes_a_new_revision() {
+    let old = schema_of(CHAT);
+    for edits in [
+        // A payload with a message of its own.
+        &[
+            ("Edit edit = 3;", "Edit edit = 3; Left left = 6;"),
+            (
+                "message Edit {",
+                "message Left { string room_id = 1 [(sidewire.v1.topic) = \"room\"]; }\nmessage Edit {",
+            ),
+        ][..],
+        &[("int32 size = 50;", "int32 size = 50; string language = 51;")],
+        &[("int32 size = 50;", "optional int32 size = 50;")],
+        &[("MOOD_SAD = 2;", "MOOD_SAD = 2; MOOD_CALM = 7;")],
+        // Annotations.
+        &[(
+            "string name = 2;",
+            "string name = 2 [(sidewire.v1.topic) = \"name\"];",
+        )],
+        &[(
+            "message Edit {",
+            "message Edit { option (sidewire.v1.client_publish) = true;",
+        )],
+        &[(
+            "option (sidewire.v1.client_publish) = true;",
+            "option (sidewire.v1.presence) = true;",
+        )],
+        &[(
+            "(sidewire.v1.client_publish) = true;\n  string room_id = 1 [(sidewire.v1.topic) = \"room\"];",
+            "(sidewire.v1.client_publish) = true;\n  string room_id = 1 [(sidewire.v1.topic) = \"room\"]; string by = 3 [(sidewire.v1.sender) = true];",
+        )],
+        // A list of Subscribe.
+        &[
+            (
+                "repeated string room_ids = 1 [(sidewire.v1.topic) = \"room\"];",
+                "repeated string room_ids = 1 [(sidewire.v1.topic) = \"room\"];\n  repeated string person_ids = 2 [(sidewire.v1.topic) = \"person\"];",
+            ),
+            (
+                "message SubscriptionConfirmed {",
+                "message SubscriptionConfirmed {\n  repeated string person_ids = 2;",
+            ),
+        ],
+        // Lists of Unsubscribe, where the relay's own message stood.
+        &[
+            (
+                "sidewire.v1.Unsubscribe unsubscribe",
+                "Unsubscribe unsubscribe",
+            ),
+            (
+                "sidewire.v1.UnsubscribeConfirmed unsubscribe",
+                "UnsubscribeConfirmed unsubscribe",
+            ),
+            (
+                "message Post {",
+                "message Unsubscribe { repeated string room_ids = 1 [(sidewire.v1.topic) = \"room\"]; repeated string topics = 16; }\n\
+                 message UnsubscribeConfirmed { repeated string room_ids = 1; repeated string topics = 16; string request_message_id = 19; }\n\
+                 message Post {",
+            ),
+        ],
+        // Oneofs.
+        &[("string link = 20;", "string link = 20; string video = 22;")],
+        &[(
+            "string title = 30;",
+            "oneof heading { string title = 30; string logo = 32; }",
+        )],
+        &[(
+            "  oneof single {\n    string footnote = 40;\n  }",
+            "string footnote = 40;",
+        )],
+        &[("oneof attachment", "oneof extra")],
+        // Messages and enums that are laid out as before under another name.
+        &[
+            ("map<string, Person>", "map<string, Human>"),
+            ("Person author", "Human author"),
+            ("message Person", "message Human"),
+        ],
+        &[("Mood mood", "Temper mood"), ("enum Mood", "enum Temper")],
+        // A field of which nothing can come back in another shape.
+        &[(
+            "string text = 2;\n  Mood",
+            "reserved 2; reserved \"text\"; Mood",
+        )],
+    ] {
+        assert_eq!(breaks(edits), Vec::<String>::new(), "{edits:?}");
+        assert_ne!(edited(edits).revision(), old.revision(), "{edits:?}");
+    }
+}
+
+#[test]
+fn what_clients_do_not_see_leaves_the_revision_as_it_is() {
+    let old = schema_of(CHAT);
+    assert_eq!(old.revision().to_string().len(), 12);
+    let imports = (
+        "import \"sidewire/v1/options.proto\";\nimport \"sidewire/v1/relay.proto\";",
+        "import \"sidewire/v1/relay.proto\";\nimport \"sidewire/v1/options.proto\";",
+    );
+    for edit in [
+        ("message Person {", "// Who wrote it.\nmessage Person {"),
+        imports,
+        (
+            "message Draft {\n  string text = 1;",
+            "message Draft {\n  int32 text = 1;",
+        ),
+        (
+            "  string title = 30;\n  string subtitle = 31;",
+            "string subtitle = 31;\nstring title = 30;",
+        ),
+        ("string name = 2;", "string name = 2 [deprecated = true];"),
+        (
+            "package chat.v1;",
+            "package chat.v1;\noption java_package = \"v1.chat\";",
+        ),
+    ] {
+        assert_eq!(edited(&[edit]).revision(), old.revision(), "{edit:?}");
+    }
+    let draft = (
+        "message Draft {\n  string text = 1;",
+        "message Draft {\n  int32 text = 1;",
+    );
+    assert_eq!(breaks(&[draft]), Vec::<String>::new());
+}
+
+#[test]
+fn aliases_of_enum_values_may_come_and_not_go() {
+    let with = ("MOOD_SAD = 2;", "MOOD_SAD = 2; MOOD_LOW = 2;");
+    let (one, two) = (edited(&[]), edited(&[with]));
+    let shown = |schema: &Schema| schema.outline().enums["chat.v1.Mood"].names[&2].clone();
+    // Which of the two JSON shows is for prost-reflect to say.
+    let comes: Vec<_> = one.breaking_changes(&two);
+    assert_eq!(comes.is_empty(), shown(&one) == shown(&two), "{comes:?}");
+    let goes: Vec<_> = two.breaking_changes(&one);
+    assert_eq!(goes.len(), 1, "{goes:?}");
+    let goes = goes[0].to_string();
+    assert!(goes.contains("chat.v1.Mood.MOOD_LOW is"), "{goes}");
+}
+
+#[test]
+fn a_schema_of_recursive_messages_is_compatible_with_itself() {
+    let torture = super::torture();
+    assert_eq!(torture.breaking_changes(&super::torture()), []);
+    let renamed = super::TORTURE
+        .replace("Tree ", "Shrub ")
+        .replace("Tree>", "Shrub>");
+    let renamed = Schema::compile(&pool_of(&renamed), "test.v1.Envelope").unwrap();
+    assert_eq!(torture.breaking_changes(&renamed), []);
+    let spoiled = super::TORTURE
+        .replace("Tree ", "Shrub ")
+        .replace("Tree>", "Shrub>")
+        .replace("repeated Shrub children = 4;", "Shrub children = 4;");
+    let spoiled = Schema::compile(&pool_of(&spoiled), "test.v1.Envelope").unwrap();
+    let places: Vec<_> = torture
+        .breaking_changes(&spoiled)
+        .into_iter()
+        .map(|change| format!("{}.{}", change.message, change.field.unwrap()))
+        .collect();
+    assert_eq!(places, ["test.v1.Envelope.tree", "test.v1.Choice.tree"]);
+}
+
+#[test]
+fn in_proto2_defaults_and_required_fields_count() {
+    let legacy = |fields: &str| {
+        format!(
+            "syntax = \"proto2\"; package chat.v1; import \"sidewire/v1/relay.proto\";\n\
+             message Envelope {{ optional string message_id = 1; optional int64 timestamp = 8; \
+               optional sidewire.v1.Position position = 9; repeated string topics = 18; \
+               oneof payload {{ Old old = 2; sidewire.v1.Subscribe subscribe = 10; \
+                 sidewire.v1.SubscriptionConfirmed subscription_confirmed = 11; \
+                 sidewire.v1.Unsubscribe unsubscribe = 12; \
+                 sidewire.v1.UnsubscribeConfirmed unsubscribe_confirmed = 13; \
+                 sidewire.v1.Ping ping = 14; sidewire.v1.Pong pong = 15; \
+                 sidewire.v1.ErrorResponse error = 16; }} }}\n\
+             message Old {{ {fields} }}"
+        )
+    };
+    let old = schema_of(&legacy("optional int32 count = 1 [default = 3];"));
+    for (fields, says) in [
+        ("optional int32 count = 1 [default = 3];", ""),
+        (
+            "optional int32 count = 1;",
+            "chat.v1.Old.count had the default `3` and now has `0`; restore the default",
+        ),
+        (
+            "required int32 count = 1 [default = 3];",
+            "chat.v1.Old.count was declared as `int32` and is now `required int32`; restore the type, and declare a new field if another one is wanted",
+        ),
+        (
+            "optional int32 count = 1 [default = 3]; required string name = 2;",
+            "chat.v1.Old.name is a new required field, which clients and stored events lack; make it optional",
+        ),
+    ] {
+        let changes = old.breaking_changes(&schema_of(&legacy(fields)));
+        let changes: Vec<_> = changes.iter().map(ToString::to_string).collect();
+        assert_eq!(changes.join("\n"), says);
+    }
+}

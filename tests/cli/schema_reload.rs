@@ -1,0 +1,294 @@
+//! `sidewire serve` and SIGHUP with a schema of one's own: what is added serves the next
+//! event, and what would break clients changes nothing.
+
+use std::fs;
+
+use serde_json::{Value, json};
+use sidewire::client::{Connection, Received};
+use tokio::time::timeout;
+
+use crate::{
+    process::{PATIENCE, Signal},
+    relay::{Files, INGEST_KEY, Relay, http, log_line, subscribe, token},
+    reload::{connect, edit, is_there, lines, reload},
+};
+
+const CHAT: &str = r#"syntax = "proto3";
+package chat.v1;
+import "sidewire/v1/options.proto";
+import "sidewire/v1/relay.proto";
+message Envelope {
+  string message_id = 1;
+  int64 timestamp = 8;
+  sidewire.v1.Position position = 9;
+  repeated string topics = 18;
+  oneof payload {
+    Post post = 2;
+    sidewire.v1.Subscribe subscribe = 10;
+    sidewire.v1.SubscriptionConfirmed subscription_confirmed = 11;
+    sidewire.v1.Unsubscribe unsubscribe = 12;
+    sidewire.v1.UnsubscribeConfirmed unsubscribe_confirmed = 13;
+    sidewire.v1.Ping ping = 14;
+    sidewire.v1.Pong pong = 15;
+    sidewire.v1.ErrorResponse error = 16;
+  }
+}
+message Post {
+  string room_id = 1 [(sidewire.v1.topic) = "room"];
+  string author = 2;
+  Mood mood = 3;
+}
+enum Mood {
+  MOOD_UNSPECIFIED = 0;
+  MOOD_GLAD = 1;
+}
+"#;
+
+/// A relay that serves the schema, and a client in the room `r1`.
+async fn start() -> (Relay, Connection) {
+    let files = Files::new();
+    files.write("chat.proto", CHAT);
+    let config = fs::read_to_string(files.config()).unwrap();
+    let section = "[schema]\nfiles = [\"chat.proto\"]\nenvelope = \"chat.v1.Envelope\"\n[log]";
+    files.write("sidewire.toml", &config.replace("[log]", section));
+    let relay = Relay::serve(files);
+    let mut ann = connect(&relay, &token("acme", "ann")).await.unwrap();
+    subscribe(&mut ann, "room:r1").await;
+    (relay, ann)
+}
+
+/// Writes the schema with these texts in place of others.
+fn write(relay: &Relay, edits: &[(&str, &str)]) {
+    let mut text = CHAT.to_owned();
+    for (from, to) in edits {
+        assert!(text.contains(from), "{from}");
+        text = text.replacen(from, to, 1);
+    }
+    relay.files.write("chat.proto", &text);
+}
+
+/// Posts an event and gives the topics that it was found to relate to, or why not.
+fn post(relay: &Relay, event: &Value) -> Result<Value, Value> {
+    let body = event.to_string();
+    let length = body.len();
+    let answer = http(
+        relay.ingest,
+        &format!(
+            "POST /v1/tenants/acme/events HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
+             Content-Type: application/json\r\nAuthorization: Bearer {INGEST_KEY}\r\n\
+             Content-Length: {length}\r\n\r\n{body}"
+        ),
+    );
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let body: Value = serde_json::from_str(body).unwrap();
+    if head.starts_with("HTTP/1.1 200 ") {
+        Ok(body["topics"].clone())
+    } else {
+        Err(body)
+    }
+}
+
+/// That the client gets an event with this text in it next.
+async fn gets(client: &mut Connection, text: &str) {
+    match timeout(PATIENCE, client.receive()).await.unwrap() {
+        Ok(Received::Event(event)) => {
+            let bytes = event.envelope;
+            assert!(
+                bytes
+                    .windows(text.len())
+                    .any(|window| window == text.as_bytes())
+            );
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Sends SIGHUP and gives the message with which the reload is refused for the `times`th
+/// time.
+fn refused_reload(relay: &Relay, times: usize) -> String {
+    relay.process.signal(Signal::HUP);
+    relay.process.stderr_has(|log| {
+        let messages = log.split_inclusive('\n').filter_map(|line| {
+            let line: Value = serde_json::from_str(line).ok()?;
+            Some(line["message"].as_str()?.to_owned())
+        });
+        messages
+            .filter(|message| message.starts_with("the config is not reloaded"))
+            .nth(times - 1)
+    })
+}
+
+/// The revision that the metrics name, which is the only one.
+fn revision(relay: &Relay) -> String {
+    let request = "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    let scrape = http(relay.ops, request);
+    let series: Vec<_> = scrape
+        .lines()
+        .filter_map(|line| line.strip_prefix("sidewire_schema_revision{revision=\""))
+        .collect();
+    assert_eq!(series.len(), 1, "{series:?}");
+    series[0].strip_suffix("\"} 1").unwrap().to_owned()
+}
+
+fn reloads(relay: &Relay) -> [f64; 3] {
+    ["applied", "unchanged", "refused"].map(|result| {
+        relay.metric(&format!(
+            "sidewire_schema_reloads_total{{result=\"{result}\"}}"
+        ))
+    })
+}
+
+#[tokio::test]
+async fn what_is_added_to_the_schema_serves_the_next_event() {
+    let (relay, mut ann) = start().await;
+    let post_event = json!({"post": {"roomId": "r1", "author": "bob"}});
+    assert_eq!(post(&relay, &post_event), Ok(json!(["room:r1"])));
+    gets(&mut ann, "bob").await;
+    let edit_event = json!({"edit": {"roomId": "r1", "text": "fixed"}});
+    let unknown = post(&relay, &edit_event).unwrap_err();
+    assert!(unknown["detail"].as_str().unwrap().contains("edit"));
+    let first = revision(&relay);
+    let started = relay
+        .process
+        .stderr_has(|log| log_line(log, "the schema is compiled"));
+    assert_eq!(started["revision"], first);
+    assert_eq!(started["envelope"], "chat.v1.Envelope");
+    assert_eq!(started["events"], 1);
+    assert!(started["milliseconds"].is_u64(), "{started}");
+
+    write(
+        &relay,
+        &[
+            ("Post post = 2;", "Post post = 2;\nEdit edit = 3;"),
+            (
+                "string author = 2;",
+                "string author = 2 [(sidewire.v1.topic) = \"author\"];",
+            ),
+            ("MOOD_GLAD = 1;", "MOOD_GLAD = 1;\nMOOD_SAD = 2;"),
+            (
+                "message Post {",
+                "message Edit { string room_id = 1 [(sidewire.v1.topic) = \"room\"]; string text = 2; }\nmessage Post {",
+            ),
+        ],
+    );
+    reload(&relay, 1);
+    assert_eq!(post(&relay, &edit_event), Ok(json!(["room:r1"])));
+    gets(&mut ann, "fixed").await;
+    subscribe(&mut ann, "author:eve").await;
+    let elsewhere = json!({"post": {"roomId": "r2", "author": "eve", "mood": "MOOD_SAD"}});
+    assert_eq!(
+        post(&relay, &elsewhere),
+        Ok(json!(["room:r2", "author:eve"]))
+    );
+    gets(&mut ann, "eve").await;
+    let second = revision(&relay);
+    assert_ne!(second, first);
+    assert_eq!(reloads(&relay), [1.0, 0.0, 0.0]);
+    let reloaded = relay
+        .process
+        .stderr_has(|log| log_line(log, "the schema is reloaded"));
+    assert_eq!(reloaded["revision"], second);
+    assert_eq!(reloaded["events"], 2);
+
+    // A comment means nothing to clients.
+    let text = fs::read_to_string(relay.files.path("chat.proto")).unwrap();
+    relay
+        .files
+        .write("chat.proto", &format!("{text}// The end.\n"));
+    reload(&relay, 2);
+    assert_eq!(revision(&relay), second);
+    assert_eq!(reloads(&relay), [1.0, 1.0, 0.0]);
+    is_there(&mut ann).await;
+}
+
+#[tokio::test]
+async fn a_schema_that_breaks_clients_is_refused_with_all_that_does() {
+    let (relay, mut ann) = start().await;
+    let first = revision(&relay);
+    let event = json!({"post": {"roomId": "r1", "author": "bob", "mood": "MOOD_GLAD"}});
+    // Along with a change of the config that would be good by itself.
+    edit(
+        &relay,
+        &[("shards = 2", "shards = 2\ntopics_per_subscribe = 1")],
+    );
+    write(
+        &relay,
+        &[
+            ("string author = 2;", "int32 author = 2;"),
+            (" [(sidewire.v1.topic) = \"room\"]", ""),
+            ("MOOD_GLAD = 1;", "MOOD_GLAD = 2;"),
+        ],
+    );
+    let message = refused_reload(&relay, 1);
+    for line in [
+        "  chat.v1.Post.room_id is no longer annotated with (sidewire.v1.topic) = \"room\"; restore the annotation",
+        "  chat.v1.Post.author was declared as `string` and is now `int32`; restore the type, and declare a new field if another one is wanted",
+        "  chat.v1.Mood.MOOD_GLAD had the number 1 and now has 2; restore 1, and declare a new value if another number is wanted",
+    ] {
+        assert!(message.lines().any(|it| it == line), "{line}: {message}");
+    }
+    assert!(message.contains("sidewire.toml:"), "{message}");
+    assert!(
+        message.contains("\n  hint: undo these changes"),
+        "{message}"
+    );
+    assert_eq!(revision(&relay), first);
+    assert_eq!(reloads(&relay), [0.0, 0.0, 1.0]);
+    assert_eq!(relay.metric("sidewire_config_reload_successful"), 0.0);
+    assert_eq!(post(&relay, &event), Ok(json!(["room:r1"])));
+    gets(&mut ann, "bob").await;
+    ann.subscribe(["room:r2", "room:r3"]).await.unwrap();
+    let received = timeout(PATIENCE, ann.receive()).await.unwrap();
+    assert!(
+        matches!(received, Ok(Received::SubscriptionConfirmed(_))),
+        "{received:?}"
+    );
+
+    // A file that is no .proto is told of with its line.
+    write(&relay, &[("string author = 2;", "string author 2;")]);
+    let message = refused_reload(&relay, 2);
+    assert!(message.contains("chat.proto:23: error: "), "{message}");
+    assert_eq!(reloads(&relay), [0.0, 0.0, 2.0]);
+    assert_eq!(revision(&relay), first);
+    assert_eq!(post(&relay, &event), Ok(json!(["room:r1"])));
+    gets(&mut ann, "bob").await;
+
+    // Once it is mended the rest of the config takes effect too.
+    write(&relay, &[]);
+    reload(&relay, 1);
+    assert_eq!(revision(&relay), first);
+    assert_eq!(reloads(&relay), [0.0, 1.0, 2.0]);
+    ann.subscribe(["room:r4", "room:r5"]).await.unwrap();
+    let received = timeout(PATIENCE, ann.receive()).await.unwrap();
+    assert!(matches!(received, Ok(Received::Error(_))), "{received:?}");
+}
+
+#[tokio::test]
+async fn another_envelope_waits_for_a_restart_and_the_rest_is_applied() {
+    let (relay, mut ann) = start().await;
+    let first = revision(&relay);
+    relay
+        .files
+        .write("other.proto", &CHAT.replace("chat.v1", "other.v1"));
+    edit(
+        &relay,
+        &[
+            ("chat.proto", "other.proto"),
+            ("chat.v1.Envelope", "other.v1.Envelope"),
+            ("shards = 2", "shards = 2\ntopics_per_subscribe = 1"),
+        ],
+    );
+    reload(&relay, 1);
+    assert_eq!(revision(&relay), first);
+    assert_eq!(reloads(&relay), [0.0, 1.0, 0.0]);
+    relay.process.stderr_has(|log| {
+        let named = "the config file changes what needs a restart; the old value stays";
+        let named = lines(log, named);
+        assert_eq!(named.len(), 1);
+        assert_eq!(named[0]["key"], "schema.envelope");
+        Some(())
+    });
+    ann.subscribe(["room:r4", "room:r5"]).await.unwrap();
+    let received = timeout(PATIENCE, ann.receive()).await.unwrap();
+    assert!(matches!(received, Ok(Received::Error(_))), "{received:?}");
+}

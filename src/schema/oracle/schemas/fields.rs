@@ -96,7 +96,7 @@ impl Fields {
     fn number(&mut self, tape: &mut Tape<'_>) -> u32 {
         let far = self.place == Place::Modern && tape.one_in(8);
         let mut number = if far {
-            *tape.pick(&[63, 64, 65, 1_500, 18_999, 20_000, 536_870_900])
+            *tape.pick(&[63, 64, 65, 1_500, 18_900, 20_000, 536_870_800])
         } else {
             self.number_min
         };

@@ -20,7 +20,7 @@ use crate::{
   sidewire serve --config /etc/sidewire/sidewire.toml
 
 SIGTERM and ctrl-c end it: what waits for the clients is written, they are told, exit status 0.
-A second signal ends it at once. SIGHUP has it read the config file again, and its keys and
+A second signal ends it at once. SIGHUP has it read the config file again, with its keys, schema and
 certificates, without a connection being closed; a file with an error changes nothing.")]
 pub struct Args {
     /// The config file. `config.example.toml` documents every key.

@@ -3,9 +3,14 @@
 
 use std::fs;
 
+use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use sidewire::client::{Connection, Received};
-use tokio::time::timeout;
+use tokio::{net::TcpStream, time::timeout};
+use tokio_tungstenite::{
+    WebSocketStream, client_async,
+    tungstenite::{Message, client::IntoClientRequest},
+};
 
 use crate::{
     process::{PATIENCE, Signal},
@@ -291,4 +296,61 @@ async fn another_envelope_waits_for_a_restart_and_the_rest_is_applied() {
     ann.subscribe(["room:r4", "room:r5"]).await.unwrap();
     let received = timeout(PATIENCE, ann.receive()).await.unwrap();
     assert!(matches!(received, Ok(Received::Error(_))), "{received:?}");
+}
+
+/// A client that uses JSON, in the room `r1`, and the confirmation of its Subscribe.
+async fn json_client(relay: &Relay, resume_from: &Value) -> (WebSocketStream<TcpStream>, Value) {
+    let mut request = relay.client_url().into_client_request().unwrap();
+    let offer = format!("sidewire.v1.json, bearer.{}", token("acme", "eve"));
+    let headers = request.headers_mut();
+    headers.insert("sec-websocket-protocol", offer.parse().unwrap());
+    let stream = TcpStream::connect(relay.client).await.unwrap();
+    let (mut client, _) = client_async(request, stream).await.unwrap();
+    let mut subscribe = json!({"topics": ["room:r1"]});
+    if !resume_from.is_null() {
+        subscribe["resumeFrom"] = resume_from.clone();
+    }
+    let envelope = json!({"messageId": "s1", "subscribe": subscribe});
+    client
+        .send(Message::text(envelope.to_string()))
+        .await
+        .unwrap();
+    let confirmed = next_json(&mut client).await["subscriptionConfirmed"].take();
+    (client, confirmed)
+}
+
+async fn next_json(client: &mut WebSocketStream<TcpStream>) -> Value {
+    loop {
+        let next = timeout(PATIENCE, client.next()).await.unwrap();
+        if let Message::Text(text) = next.unwrap().unwrap() {
+            return serde_json::from_str(&text).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_stored_event_is_shown_as_json_by_the_schema_under_which_it_came() {
+    let (relay, _ann) = start().await;
+    let (mut eve, confirmed) = json_client(&relay, &Value::Null).await;
+    let before = confirmed["position"].clone();
+    let event = json!({"post": {"roomId": "r1", "author": "bob"}});
+    assert_eq!(post(&relay, &event), Ok(json!(["room:r1"])));
+    assert_eq!(next_json(&mut eve).await["post"], event["post"]);
+
+    let without_author = ("string author = 2;", "reserved 2; reserved \"author\";");
+    write(&relay, &[without_author]);
+    reload(&relay, 1);
+    let refused = post(&relay, &event).unwrap_err();
+    assert!(
+        refused["detail"].as_str().unwrap().contains("author"),
+        "{refused}"
+    );
+    let newer = json!({"post": {"roomId": "r1", "mood": "MOOD_GLAD"}});
+    assert_eq!(post(&relay, &newer), Ok(json!(["room:r1"])));
+    assert_eq!(next_json(&mut eve).await["post"], newer["post"]);
+
+    let (mut eve, confirmed) = json_client(&relay, &before).await;
+    assert_eq!(confirmed["recovered"], true, "{confirmed}");
+    assert_eq!(next_json(&mut eve).await["post"], event["post"]);
+    assert_eq!(next_json(&mut eve).await["post"], newer["post"]);
 }

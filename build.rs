@@ -7,6 +7,9 @@ use std::{env, error::Error, fs, path::PathBuf};
 /// The file that names the bundled schemas and their envelopes.
 const BUNDLED: &str = "proto/bundled.toml";
 
+/// The directories with the files of the bundled schemas.
+const BUNDLED_DIRECTORIES: [&str; 2] = ["proto/tracker/v1", "proto/generic/v1"];
+
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
     println!("cargo:rerun-if-changed=build.rs");
@@ -14,16 +17,9 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let mut schema = protox::Compiler::new(["proto"])?;
     schema.include_imports(true);
-    for directory in ["proto/tracker/v1", "proto/generic/v1"] {
-        for entry in fs::read_dir(directory)? {
-            let path = entry?.path();
-            if path
-                .extension()
-                .is_some_and(|extension| extension == "proto")
-            {
-                schema.open_file(path)?;
-            }
-        }
+    let bundled = bundled_files()?;
+    for path in &bundled {
+        schema.open_file(path)?;
     }
     // Not `file_descriptor_set()`: prost's types would drop the annotations.
     fs::write(
@@ -31,10 +27,34 @@ fn main() -> Result<(), Box<dyn Error>> {
         schema.encode_file_descriptor_set(),
     )?;
     fs::copy(BUNDLED, out.join("bundled.toml"))?;
+    fs::write(out.join("embedded.rs"), embedded(&bundled)?)?;
 
     let relay = protox::compile(["sidewire/v1/relay.proto"], ["proto"])?;
     prost_build::Config::new()
         .out_dir(&out)
         .compile_fds(relay)?;
     Ok(())
+}
+
+fn bundled_files() -> Result<Vec<PathBuf>, Box<dyn Error>> {
+    let mut files = Vec::new();
+    for directory in BUNDLED_DIRECTORIES {
+        for entry in fs::read_dir(directory)? {
+            files.push(entry?.path());
+        }
+    }
+    files.retain(|path| path.extension().is_some_and(|it| it == "proto"));
+    files.sort();
+    Ok(files)
+}
+
+/// The names and texts of the bundled schemas' files, as a constant of the crate.
+fn embedded(files: &[PathBuf]) -> Result<String, Box<dyn Error>> {
+    let mut code = "const EMBEDDED: &[(&str, &str)] = &[\n".to_owned();
+    for path in files {
+        let name = path.strip_prefix("proto")?;
+        let absolute = fs::canonicalize(path)?;
+        code += &format!("    ({name:?}, include_str!({absolute:?})),\n");
+    }
+    Ok(code + "];\n")
 }

@@ -40,17 +40,24 @@ pub fn seeds() -> Seeds {
         (2, "torture.proto"),
         (3, "legacy.proto"),
     ] {
-        for (kind, imports, source) in
-            [("alone", false, false), ("whole", true, false), ("source", false, true)]
-        {
+        for (kind, imports, source) in [
+            ("alone", false, false),
+            ("whole", true, false),
+            ("source", false, true),
+        ] {
             let includes = [root.join("src/schema/tests"), root.join("proto")];
             let mut compiler = protox::Compiler::new(includes).expect("the directories are there");
-            compiler.include_imports(imports).include_source_info(source);
+            compiler
+                .include_imports(imports)
+                .include_source_info(source);
             compiler.open_file(file).expect("it is a schema");
             let set = compiler.encode_file_descriptor_set();
             let name = file.replace(['/', '.'], "-");
             let seed = [&[envelope][..], &set].concat();
-            seeds.insert(format!("{name}-{kind}-cut"), seed[..seed.len() / 2].to_vec());
+            seeds.insert(
+                format!("{name}-{kind}-cut"),
+                seed[..seed.len() / 2].to_vec(),
+            );
             seeds.insert(format!("{name}-{kind}"), seed);
         }
     }

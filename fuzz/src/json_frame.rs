@@ -31,7 +31,11 @@ pub fn run(input: &[u8]) {
         _ => &TORTURE,
     };
     let read = schema.envelope_from_json(json);
-    assert_eq!(read, schema.envelope_from_json(json), "the same JSON, twice");
+    assert_eq!(
+        read,
+        schema.envelope_from_json(json),
+        "the same JSON, twice"
+    );
     match read {
         Ok(envelope) => check_envelope(schema, json, &envelope),
         Err(error) => check_error(&error),
@@ -103,7 +107,10 @@ const ODD: &[(&str, &str)] = &[
     ("no-object", "[]"),
     ("open", r#"{"tree":{"id":"#),
     ("twice", r#"{"tree":{"id":"a","id":"b"}}"#),
-    ("two-styles", r#"{"scalars":{"packed_a":[1],"packedA":[2]}}"#),
+    (
+        "two-styles",
+        r#"{"scalars":{"packed_a":[1],"packedA":[2]}}"#,
+    ),
     ("two-payloads", r#"{"tree":{},"plain":{}}"#),
     ("unknown", r#"{"tree":{"colour":1}}"#),
     (
@@ -118,8 +125,14 @@ const ODD: &[(&str, &str)] = &[
         "well-known",
         r#"{"anything":{"record":{"a":[1,null]},"at":"2024-02-29T12:00:00.000000001Z"}}"#,
     ),
-    ("out-of-range", r#"{"anything":{"at":"9999-12-31T23:59:60Z"}}"#),
+    (
+        "out-of-range",
+        r#"{"anything":{"at":"9999-12-31T23:59:60Z"}}"#,
+    ),
     ("escapes", r#"{"plain":{"text":"\ud83d\ude00\u0000\/\b"}}"#),
     ("lone-surrogate", r#"{"plain":{"text":"\ud83d"}}"#),
-    ("extension", r#"{"legacy":{"id":"x","[test.v1.labels]":["a"]}}"#),
+    (
+        "extension",
+        r#"{"legacy":{"id":"x","[test.v1.labels]":["a"]}}"#,
+    ),
 ];

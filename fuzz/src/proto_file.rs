@@ -65,7 +65,11 @@ pub fn seeds() -> Seeds {
         let text = format!("{ENVELOPE}{envelope}\n{}", files.join(FILE));
         seeds.insert(name.to_owned(), text.into_bytes());
     };
-    add("generic", "generic.v1.Envelope", &[read("proto/generic/v1/envelope.proto")]);
+    add(
+        "generic",
+        "generic.v1.Envelope",
+        &[read("proto/generic/v1/envelope.proto")],
+    );
     let torture = "src/schema/tests/torture.proto";
     let legacy = read("src/schema/tests/legacy.proto");
     let legacy = format!("legacy.proto\n{legacy}");
@@ -73,7 +77,11 @@ pub fn seeds() -> Seeds {
     for number in 0..20 {
         let text = random_schema(&noise(number, 60 * usize::try_from(number).unwrap_or(0)));
         let legacy = format!("random_legacy.proto\n{}", text.legacy);
-        add(&format!("random-{number:02}"), "random.v1.Envelope", &[text.main, legacy]);
+        add(
+            &format!("random-{number:02}"),
+            "random.v1.Envelope",
+            &[text.main, legacy],
+        );
     }
     for (name, text) in ODD {
         let text = format!("syntax = \"proto3\";\n{text}");
@@ -86,10 +94,22 @@ const ODD: &[(&str, &str)] = &[
     ("odd-empty", ""),
     ("odd-not-closed", "message Envelope {"),
     ("odd-no-field", "message Envelope {}"),
-    ("odd-import", "import \"nowhere.proto\";\nmessage Envelope {}"),
-    ("odd-import-of-itself", "import \"main.proto\";\nmessage Envelope {}"),
-    ("odd-option", "message Envelope { string a = 1 [(nobody.knows) = \"it\"]; }"),
-    ("odd-group", "message Envelope { repeated group G = 1 { string a = 1; } }"),
+    (
+        "odd-import",
+        "import \"nowhere.proto\";\nmessage Envelope {}",
+    ),
+    (
+        "odd-import-of-itself",
+        "import \"main.proto\";\nmessage Envelope {}",
+    ),
+    (
+        "odd-option",
+        "message Envelope { string a = 1 [(nobody.knows) = \"it\"]; }",
+    ),
+    (
+        "odd-group",
+        "message Envelope { repeated group G = 1 { string a = 1; } }",
+    ),
     (
         "odd-annotations",
         "import \"sidewire/v1/options.proto\";\nmessage Envelope {\n  \
@@ -103,7 +123,13 @@ const ODD: &[(&str, &str)] = &[
         "option java_package = \"\\x41\\u00e9\\'\" \"b\";\nenum E { A = 0x7fffffff; B = -010; }\n\
          message Envelope { reserved 2 to max; reserved \"x\"; string a = 1; }",
     ),
-    ("odd-any", "import \"google/protobuf/any.proto\";\nmessage Envelope { google.protobuf.Any a = 1; }"),
-    ("odd-proto2", "message Envelope { required int32 a = 1 [default = nan]; extensions 5 to max; }"),
+    (
+        "odd-any",
+        "import \"google/protobuf/any.proto\";\nmessage Envelope { google.protobuf.Any a = 1; }",
+    ),
+    (
+        "odd-proto2",
+        "message Envelope { required int32 a = 1 [default = nan]; extensions 5 to max; }",
+    ),
     ("odd-edition", "edition = \"2023\";\nmessage Envelope {}"),
 ];

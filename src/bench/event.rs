@@ -96,7 +96,9 @@ pub(super) struct Mould {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum MouldError {
     /// The schema has no event that would do.
-    #[error("the schema has no event that relates to what clients can subscribe to")]
+    #[error(
+        "the schema has no event to measure with: one needs a string field that is annotated with a topic of a kind that clients can subscribe to"
+    )]
     NoSpecimen,
     /// The number, the timestamp and the topic need more.
     #[error("an event of {bytes} bytes is too small: number, timestamp and topic take {least}")]

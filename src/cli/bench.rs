@@ -8,11 +8,10 @@ use std::io;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{Failure, write_result};
+use super::{Failure, schema_args, write_result};
 use crate::{
     bench::{self, BenchError, Progress},
     config, ops,
-    schema::Schema,
 };
 
 pub use self::flags::Args;
@@ -24,7 +23,8 @@ const KEY_VARIABLE: &str = "SIDEWIRE_INGEST_KEY";
 /// Measures, and prints what was found.
 pub(super) fn run(args: Args) -> Result<(), Failure> {
     ops::init_logging(&config::Log::default()).map_err(Failure::new)?;
-    let schema = Schema::bundled().map_err(Failure::new)?;
+    let source = args.scenario.common().schema.source()?;
+    let schema = schema_args::load(&source)?;
     let (plan, json) = args.scenario.plan()?;
     for warning in bench::warnings(&plan) {
         tracing::warn!("{warning}");

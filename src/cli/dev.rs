@@ -10,25 +10,36 @@ use std::{
     time::Duration,
 };
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::json;
 use tokio::signal::unix::SignalKind;
 
 use super::{
     Failure,
     runtime::{ENDING, Signals, runtime},
-    sample,
+    schema_args::{self, SchemaArgs},
     serve::until_stopped,
     write_result,
 };
 use crate::{
     auth::{Algorithm, NewToken, Secret, SigningKey, TokenRules},
     clock::Clock,
-    config::{AuthKey, Config, IngestKey},
+    config::{AuthKey, Config, IngestKey, Listen},
     ops,
-    protocol::{TenantName, UserName},
+    protocol::{Encoding, TenantName, UserName},
     random::Random,
+    schema::Schema,
     server::{Addresses, ListenerName, Server, StartError},
     setup::Setup,
 };
+
+/// What stands in a query as it is, so that a topic can be read there.
+const IN_QUERY: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~')
+    .remove(b':');
 
 /// Who the printed token is for.
 const TENANT: &str = "acme";
@@ -37,15 +48,20 @@ const USER: &str = "alice";
 /// How long the printed token is valid.
 const TOKEN_LIFETIME: Duration = Duration::from_hours(24);
 
-/// Where the relay listens, always on the loopback address.
+/// Where the relay listens, always on the loopback address, and its schema.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   sidewire dev
+  sidewire dev --schema chat.proto --envelope chat.v1.Envelope
+  sidewire dev --bundled generic
   sidewire dev --client-port 4000 --ingest-port 4001 --ops-port 4002
 
-On the loopback address, with the bundled schema and with a signing secret and an ingest key that
-are thrown away at the end. It prints commands to paste into other terminals.")]
+The relay listens on the loopback address. Its signing secret and ingest key are made up, and
+removed at the end. It prints commands to paste into other terminals.")]
 pub struct Args {
+    /// The schema.
+    #[command(flatten)]
+    pub schema: SchemaArgs,
     /// The port for clients (0: any that is free).
     #[arg(long, value_name = "PORT", default_value_t = 3000)]
     pub client_port: u16,
@@ -69,8 +85,9 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
             .map(drop)
             .map_err(Failure::new)?;
         let setup = Setup::new(config).map_err(Failure::new)?;
+        let example = Example::of(&args.schema, &setup.live.schema)?;
         let server = Server::start(setup).map_err(|error| start_failure(&error))?;
-        let guide = guide(server.addresses(), &files)?;
+        let guide = guide(server.addresses(), &files, &example)?;
         write_result(&mut io::stdout(), &guide)?;
         until_stopped(server, signals, None).await
     })
@@ -78,7 +95,10 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
 
 fn config(args: &Args, files: &Files) -> Config {
     let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let mut config = Config::default();
+    let mut config = Config {
+        schema: args.schema.section(),
+        ..Config::default()
+    };
     config.client.listen = loopback(args.client_port);
     config.ingest.listen = loopback(args.ingest_port).into();
     config.ops.listen = loopback(args.ops_port).into();
@@ -122,23 +142,96 @@ fn start_failure(error: &StartError) -> Failure {
     ))
 }
 
+/// An event to try the schema with, in words of a shell.
+struct Example {
+    /// The topic to follow; `None` where the event comes without asking.
+    topic: Option<String>,
+    /// The topic that the call has to name, where the event names none.
+    topic_in_call: Option<String>,
+    event: String,
+    /// The flags of other commands that name the schema.
+    flags: String,
+}
+
+impl Example {
+    fn of(args: &SchemaArgs, schema: &Schema) -> Result<Self, Failure> {
+        let flags = args.words().into_iter();
+        let flags = flags.map(|word| format!(" {}", quoted(&word))).collect();
+        if let Some(bundled) = schema_args::bundled(&args.source())? {
+            let topic = bundled.sample_topic;
+            return Ok(Self {
+                topic_in_call: bundled.topic_in_call.then(|| topic.clone()),
+                topic: Some(topic),
+                event: bundled.sample_event,
+                flags,
+            });
+        }
+        let sample = schema.best_sample();
+        let sample = sample.ok_or_else(|| Failure::new("the schema has no event"))?;
+        Ok(Self {
+            topic: sample.topic_to_follow().map(ToString::to_string),
+            topic_in_call: sample.topic_in_call.as_ref().map(ToString::to_string),
+            event: sample.event.to_string(),
+            flags,
+        })
+    }
+}
+
+/// The path and query of the call that posts an event, with what the query needs to be
+/// one word of a shell command.
+fn events_url(ingest: &Listen, topic_in_call: Option<&str>) -> String {
+    let url = format!("http://{ingest}/v1/tenants/{TENANT}/events");
+    match topic_in_call {
+        Some(topic) => quoted(&format!(
+            "{url}?topic={}",
+            utf8_percent_encode(topic, IN_QUERY)
+        )),
+        None => url,
+    }
+}
+
+/// The statement that follows a topic as JSON, for the console of a browser or node.
+fn in_a_browser(client: SocketAddr, jwt: &str, topic: Option<&str>) -> String {
+    let topics: Vec<_> = topic.into_iter().collect();
+    let subscribe = json!({"subscribe": {"topics": topics}}).to_string();
+    let (protocols, subscribe) = (
+        json!([
+            Encoding::Json.subprotocol(),
+            format!("bearer.{}", jwt.trim())
+        ]),
+        json!(subscribe),
+    );
+    format!(
+        "ws = new WebSocket(\"ws://{client}/ws\", {protocols}); \
+         ws.onopen = () => ws.send({subscribe}); \
+         ws.onmessage = (message) => console.log(message.data)"
+    )
+}
+
 /// What the newcomer is told.
-fn guide(addresses: &Addresses, files: &Files) -> Result<String, Failure> {
+fn guide(addresses: &Addresses, files: &Files, example: &Example) -> Result<String, Failure> {
     let Addresses {
         client,
         ingest,
         ops,
     } = addresses;
     let sidewire = std::env::current_exe().map_err(Failure::new)?;
-    let sidewire = quoted(&sidewire);
+    let path = |path: &Path| quoted(&path.display().to_string());
+    let sidewire = path(&sidewire);
     let (secret, key, token) = (
-        quoted(&files.secret()),
-        quoted(&files.ingest_key()),
-        quoted(&files.token()),
+        path(&files.secret()),
+        path(&files.ingest_key()),
+        path(&files.token()),
     );
-    let sample = sample();
-    let (topic, event) = (sample.sample_topic, sample.sample_event);
     let jwt = fs::read_to_string(files.token()).map_err(Failure::new)?;
+    let topic = example.topic.as_deref();
+    let events_of = topic.map_or_else(|| format!("user {USER}"), str::to_owned);
+    let topic_word = topic.map(|topic| format!(" {}", quoted(topic)));
+    let topic_word = topic_word.unwrap_or_default();
+    let url = events_url(ingest, example.topic_in_call.as_deref());
+    let event = always_quoted(&example.event);
+    let browser = in_a_browser(*client, &jwt, topic);
+    let flags = &example.flags;
     Ok(format!(
         "Sidewire runs, for this machine only. ctrl-c ends it and throws its keys away.
 
@@ -151,13 +244,21 @@ fn guide(addresses: &Addresses, files: &Files) -> Result<String, Failure> {
   token of user {USER} of tenant {TENANT}, also in {token}
 {jwt}
 
-In a second terminal, follow the events of {topic}:
+In a second terminal, follow the events of {events_of}:
 
-{sidewire} tail --url ws://{client}/ws --token-file {token} {topic}
+{sidewire} tail --url ws://{client}/ws --token-file {token}{flags}{topic_word}
+
+Or in the console of a browser, as JSON:
+
+{browser}
 
 In a third one, inject an event:
 
-curl -sS http://{ingest}/v1/tenants/{TENANT}/events -H \"Authorization: Bearer $(cat {key})\" -H 'Content-Type: application/json' -d '{event}'
+curl -sS {url} -H \"Authorization: Bearer $(cat {key})\" -H 'Content-Type: application/json' -d {event}
+
+See which events the schema has, and what their topics are:
+
+{sidewire} schema{flags}
 
 See what the relay has counted:
 
@@ -170,15 +271,18 @@ A token for another user or tenant:
     ))
 }
 
-/// The path as one word of a shell command.
-fn quoted(path: &Path) -> String {
-    let text = path.display().to_string();
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+".contains(&byte);
-    if text.bytes().all(is_plain) {
-        text
+/// The text as one word of a shell command.
+fn quoted(text: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+:".contains(&byte);
+    if !text.is_empty() && text.bytes().all(is_plain) {
+        text.to_owned()
     } else {
-        format!("'{}'", text.replace('\'', r"'\''"))
+        always_quoted(text)
     }
+}
+
+fn always_quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 /// The secret, the key and the token, in files that only this user can read and
@@ -260,10 +364,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_is_one_word_for_the_shell() {
-        assert_eq!(quoted(Path::new("/tmp/a-b_c.d")), "/tmp/a-b_c.d");
-        assert_eq!(quoted(Path::new("/tmp/a b")), "'/tmp/a b'");
-        assert_eq!(quoted(Path::new("/tmp/it's")), r"'/tmp/it'\''s'");
+    fn a_text_is_one_word_for_the_shell() {
+        assert_eq!(quoted("/tmp/a-b_c.d"), "/tmp/a-b_c.d");
+        assert_eq!(quoted("/tmp/a b"), "'/tmp/a b'");
+        assert_eq!(quoted("/tmp/it's"), r"'/tmp/it'\''s'");
+        assert_eq!(quoted(""), "''");
     }
 
     #[test]

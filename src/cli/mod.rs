@@ -6,7 +6,10 @@ pub mod bench;
 pub mod check;
 pub mod dev;
 pub mod publish;
+pub mod route;
 mod runtime;
+pub mod schema;
+pub mod schema_args;
 pub mod serve;
 pub mod signing;
 pub mod tail;
@@ -40,7 +43,7 @@ pub struct Cli {
 pub enum Command {
     /// Run the relay.
     Serve(serve::Args),
-    /// Test a config file, and say what is wrong with it.
+    /// Test a config file and report what is wrong with it.
     Check(check::Args),
     /// Run a relay to try things with, without any config.
     Dev(dev::Args),
@@ -50,7 +53,11 @@ pub enum Command {
     Publish(publish::Args),
     /// Follow topics as a client does, and print their events.
     Tail(tail::Args),
-    /// Put a relay under load, and say what it carries and costs.
+    /// Show which topics an event reaches and why, without a relay.
+    Route(route::Args),
+    /// Print the routing table of a schema, or write the files that it imports.
+    Schema(schema::Args),
+    /// Put a relay under load and measure what it delivers and costs.
     Bench(bench::Args),
 }
 
@@ -68,6 +75,8 @@ impl Cli {
             Command::Token(args) => token::run(&args),
             Command::Publish(args) => runtime::run_client(|| publish::main(args)),
             Command::Tail(args) => runtime::run_client(|| tail::main(args)),
+            Command::Route(args) => route::run(args),
+            Command::Schema(args) => schema::run(&args),
             Command::Bench(args) => bench::run(args),
         }
     }
@@ -178,7 +187,7 @@ mod tests {
             .map(|command| command.get_name().to_owned())
             .filter(|name| name != "help")
             .collect();
-        assert_eq!(names.len(), 7);
+        assert_eq!(names.len(), 9);
         for name in names {
             let help = cli.find_subcommand_mut(&name).unwrap().render_long_help();
             let help = help.to_string();

@@ -1,28 +1,45 @@
-//! `sidewire tail`: follows topics as a client does and prints each event as
-//! JSON. What the events mean is told to it by a function that decodes them.
+//! `sidewire tail`: follows topics as a client does and prints their events. The caller
+//! gives the function that decodes them.
+
+mod filter;
+mod followers;
+mod output;
 
 use std::{
-    env, fmt,
-    future::Future,
+    fmt,
+    future::{Future, pending},
     io::{self, Write},
+    num::NonZeroU64,
     path::PathBuf,
-    sync::Arc,
+    time::Duration,
 };
 
-use clap::ValueEnum;
 use serde_json::Value;
+use tokio::time::{Instant, sleep};
 
-use super::{Failure, client_tls, credential, runtime::interrupted, sample, write_result};
+pub use self::{filter::Filter, output::Format};
+
+use self::{
+    followers::{Follower, Followers},
+    output::{Output, Printed},
+};
+use super::{
+    Failure,
+    runtime::interrupted,
+    sample,
+    schema_args::{self, SchemaOrConfigArgs},
+};
 use crate::{
-    client::{Client, ClientError, ClientEvent, ClientOptions, Event},
+    client::{ClientError, ClientEvent, Event},
     protocol::{Epoch, ErrorCode, Position, Topic, wire},
-    random::Random,
-    schema::Schema,
 };
 
 /// Where the token is looked for when no file is named. Not on the command line,
 /// where every user of the machine can read it.
 const TOKEN_VARIABLE: &str = "SIDEWIRE_TOKEN";
+
+/// Exit status: the time was over before the wanted number of events had come.
+const TOO_FEW: u8 = 4;
 
 /// What to follow, where and how.
 #[derive(Debug, clap::Args)]
@@ -31,26 +48,42 @@ pub struct Args {
     /// The relay's client listener; wss:// for TLS.
     #[arg(long, default_value = "ws://127.0.0.1:3000/ws")]
     pub url: String,
-    /// The file with the token.
+    /// The file with the token. With several, each has a connection of its own.
     /// Else the environment variable SIDEWIRE_TOKEN is used, else no token.
-    #[arg(long, value_name = "FILE", verbatim_doc_comment)]
-    pub token_file: Option<PathBuf>,
+    #[arg(long = "token-file", value_name = "FILE", verbatim_doc_comment)]
+    pub token_files: Vec<PathBuf>,
     /// The file with the certificates that the relay's is checked against, as PEM.
     /// Else those that the system trusts; SSL_CERT_FILE names others.
     #[arg(long, value_name = "FILE", verbatim_doc_comment)]
     pub ca_file: Option<PathBuf>,
-    /// Who to be where the relay asks for no token.
+    /// The user to connect as, where the relay asks for no token.
     #[arg(long)]
     pub user: Option<String>,
-    /// Begin after this position, with what was published since.
-    /// It stands in every event, as `position`.
+    /// Start after this position: what was published since then comes first.
+    /// Every event has its position.
     #[arg(long, value_name = "EPOCH:OFFSET", value_parser = position, verbatim_doc_comment)]
     pub since: Option<Position>,
-    /// How to print an event: in one line, or indented.
+    /// Print only events whose field has this value; repeatable: all must hold.
+    /// Fields have their names in the .proto or in JSON, such as order.customer_id.
+    #[arg(long = "where", value_name = "FIELD=VALUE", verbatim_doc_comment)]
+    pub conditions: Vec<String>,
+    /// Print only events of this name; repeatable: one of them.
+    #[arg(long = "payload", value_name = "NAME")]
+    pub payloads: Vec<String>,
+    /// End when so many events were printed.
+    #[arg(long, value_name = "COUNT")]
+    pub count: Option<NonZeroU64>,
+    /// End after this time.
+    #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub lasting: Option<Duration>,
+    /// How to print an event.
     #[arg(long, value_enum, default_value_t = Format::Json)]
     pub format: Format,
+    /// Which schema the events have.
+    #[command(flatten)]
+    pub schema: SchemaOrConfigArgs,
     /// The topics to follow.
-    /// Without any: what concerns the user and the whole tenant, which always comes.
+    /// Events for the user and for the whole tenant always come, also without any topic.
     #[arg(value_name = "KIND:ID", value_parser = Topic::parse, verbatim_doc_comment)]
     pub topics: Vec<Topic>,
 }
@@ -68,29 +101,23 @@ fn position(text: &str) -> Result<Position, String> {
     Ok(Position { epoch, offset })
 }
 
-/// How an event is printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    /// In one line.
-    Json,
-    /// Indented.
-    Pretty,
-}
-
-/// Follows until ctrl-c, and prints with the bundled schema.
+/// Follows until ctrl-c, and prints with the schema of the flags.
 pub(super) async fn main(args: Args) -> Result<(), Failure> {
-    let schema = Schema::bundled().map_err(Failure::new)?;
+    let schema = schema_args::load(&args.schema.source()?)?;
+    let filter = Filter::of(&schema, &args.payloads, &args.conditions)?;
     let decode = |envelope: &[u8]| schema.envelope_to_json(envelope);
-    run(args, decode, &mut io::stdout(), interrupted()?).await
+    run(args, filter, decode, &mut io::stdout(), interrupted()?).await
 }
 
-/// Follows until `stop` is ready or nobody reads `out` any more.
+/// Follows until `stop` is ready, nobody reads `out` any more, or what the flags ask for
+/// has come.
 ///
 /// # Errors
 ///
 /// When the relay will not have this client, or `out` cannot be written to.
 pub async fn run<D, E>(
     args: Args,
+    filter: Filter,
     decode: D,
     out: &mut impl Write,
     stop: impl Future<Output = ()>,
@@ -99,101 +126,179 @@ where
     D: Fn(&[u8]) -> Result<Value, E>,
     E: fmt::Display,
 {
-    let mut client = client(&args)?;
-    tokio::pin!(stop);
+    let mut followers = Followers::of(&args)?;
+    let mut output = Output {
+        format: args.format,
+        filter,
+        decode,
+        out,
+    };
+    let begun = Instant::now();
+    let mut printed = 0;
+    let outcome = follow(&args, &mut followers, &mut output, &mut printed, stop).await;
+    summary(&followers, printed, begun.elapsed());
+    followers.close().await;
+    outcome
+}
+
+async fn follow<D, E, W>(
+    args: &Args,
+    followers: &mut Followers,
+    output: &mut Output<'_, D, W>,
+    printed: &mut u64,
+    stop: impl Future<Output = ()>,
+) -> Result<(), Failure>
+where
+    D: Fn(&[u8]) -> Result<Value, E>,
+    E: fmt::Display,
+    W: Write,
+{
+    let over = async {
+        match args.lasting {
+            Some(lasting) => sleep(lasting).await,
+            None => pending().await,
+        }
+    };
+    tokio::pin!(stop, over);
     loop {
-        let event = tokio::select! {
+        let (index, event) = tokio::select! {
             biased;
-            () = &mut stop => break,
-            event = client.next() => event.map_err(failure)?,
+            () = &mut stop => return Ok(()),
+            () = &mut over => return enough(args, *printed),
+            next = followers.next() => next,
         };
-        if let Some(event) = report(event)? {
-            match decode(&event.envelope) {
-                Ok(json) => {
-                    if !write_result(out, &render(&json, args.format))? {
-                        break;
-                    }
-                }
-                Err(error) => tracing::error!(
-                    message_id = event.message_id,
-                    "an event that the schema cannot decode: {error}"
-                ),
-            }
+        let Some(follower) = followers.get_mut(index) else {
+            continue;
+        };
+        let user = follower.user.clone();
+        let event = event.map_err(|error| failure(user.as_deref(), error))?;
+        let Some(event) = report(follower, event)? else {
+            continue;
+        };
+        match output.print(user.as_deref(), &event)? {
+            Printed::Yes => *printed = printed.saturating_add(1),
+            Printed::No => {}
+            Printed::Unread => return Ok(()),
+        }
+        if args.count.is_some_and(|count| *printed >= count.get()) {
+            return Ok(());
         }
     }
-    client.close().await;
-    Ok(())
 }
 
-fn client(args: &Args) -> Result<Client, Failure> {
-    let random = Random::from_system().map_err(Failure::new)?;
-    let mut options = ClientOptions::new(&args.url, Arc::new(random));
-    options.token = credential(args.token_file.as_deref(), env::var(TOKEN_VARIABLE).ok())?;
-    options.user_id.clone_from(&args.user);
-    options.tls = client_tls(&args.url, args.ca_file.as_deref())?;
-    let mut client = Client::new(options);
-    if let Some(since) = args.since {
-        client.start_from(since.into());
+/// The time is over: whether that is well.
+fn enough(args: &Args, printed: u64) -> Result<(), Failure> {
+    match args.count {
+        Some(count) => Err(Failure {
+            message: format!("the time is over, and {printed} of {count} events have come"),
+            exit_code: TOO_FEW,
+        }),
+        None => Ok(()),
     }
-    client.subscribe(args.topics.iter().map(Topic::as_str));
-    Ok(client)
 }
 
-/// Logs what happened; an event is for the caller.
-fn report(event: ClientEvent) -> Result<Option<Event>, Failure> {
+/// Logs what came, of each user and together.
+fn summary(followers: &Followers, printed: u64, lasted: Duration) {
+    let per_s = |events: u64| {
+        // Rates of what one process prints are far below where this loses precision.
+        let rate = events as f64 / lasted.as_secs_f64().max(f64::EPSILON);
+        (rate * 10.0).round() / 10.0
+    };
+    let duration_ms = u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX);
+    let (mut events, mut bytes, mut gaps) = (0_u64, 0_u64, 0_u64);
+    for follower in followers.iter() {
+        if let Some(user) = &follower.user {
+            tracing::info!(
+                user,
+                events = follower.events,
+                bytes = follower.bytes,
+                gaps = follower.gaps,
+                events_per_s = per_s(follower.events),
+                "summary of a user"
+            );
+        }
+        events = events.saturating_add(follower.events);
+        bytes = bytes.saturating_add(follower.bytes);
+        gaps = gaps.saturating_add(follower.gaps);
+    }
+    tracing::info!(
+        events,
+        printed,
+        bytes,
+        gaps,
+        duration_ms,
+        events_per_s = per_s(events),
+        "summary"
+    );
+}
+
+/// Logs and counts what happened; an event is for the caller.
+fn report(follower: &mut Follower, event: ClientEvent) -> Result<Option<Event>, Failure> {
+    let user = follower.user.as_deref();
     match event {
-        ClientEvent::Event(event) => return Ok(Some(event)),
-        ClientEvent::Connected => tracing::info!("connected"),
+        ClientEvent::Event(event) => {
+            follower.events = follower.events.saturating_add(1);
+            let bytes = u64::try_from(event.envelope.len()).unwrap_or(u64::MAX);
+            follower.bytes = follower.bytes.saturating_add(bytes);
+            return Ok(Some(event));
+        }
+        ClientEvent::Connected => tracing::info!(user, "connected"),
         ClientEvent::Subscribed(confirmed) => {
-            tracing::info!(topics = confirmed.topics.len(), "following");
+            tracing::info!(user, topics = confirmed.topics.len(), "following");
         }
         ClientEvent::Unsubscribed(_) => {}
-        ClientEvent::Gap { since, topics, .. } => report_gap(&since, &topics),
+        ClientEvent::Gap { since, topics, .. } => {
+            report_gap(user, &since, &topics);
+            follower.gaps = follower.gaps.saturating_add(1);
+        }
         ClientEvent::Disconnected { reason, retry_in } => {
             let retry_ms = u64::try_from(retry_in.as_millis()).unwrap_or(u64::MAX);
-            tracing::warn!(retry_ms, "{reason}");
+            tracing::warn!(user, retry_ms, "{reason}");
         }
         // The relay says so before it closes, which says what to do.
         ClientEvent::Refused(error)
             if error.error_code == ErrorCode::AuthenticationFailed.as_str() =>
         {
-            tracing::warn!("{}", error.error_message);
+            tracing::warn!(user, "{}", error.error_message);
         }
         ClientEvent::Refused(error) if error.retry_after_ms.is_some() => {
-            tracing::warn!(retry_ms = error.retry_after_ms, "{}", error.error_message);
+            let retry_ms = error.retry_after_ms;
+            tracing::warn!(user, retry_ms, "{}", error.error_message);
         }
         ClientEvent::Refused(error) => {
             return Err(Failure::new(format!(
-                "the relay refused to subscribe: {}: {}",
-                error.error_code, error.error_message
+                "{}the relay refused to subscribe: {}: {}",
+                of_user(user),
+                error.error_code,
+                error.error_message
             )));
         }
     }
     Ok(None)
 }
 
-fn report_gap(since: &wire::Position, topics: &[String]) {
+/// Begins a message about one of several users.
+fn of_user(user: Option<&str>) -> String {
+    user.map(|user| format!("{user}: ")).unwrap_or_default()
+}
+
+fn report_gap(user: Option<&str>, since: &wire::Position, topics: &[String]) {
     let wire::Position { epoch, offset } = since;
     tracing::warn!(
+        user,
         since = format!("{epoch}:{offset}"),
         topics = topics.join(" "),
         "events are missing here: the relay no longer has all that came since; fetch the state from the backend"
     );
 }
 
-fn render(json: &Value, format: Format) -> String {
-    match format {
-        Format::Json => json.to_string(),
-        Format::Pretty => format!("{json:#}"),
-    }
-}
-
-fn failure(error: ClientError) -> Failure {
+fn failure(user: Option<&str>, error: ClientError) -> Failure {
+    let of_user = of_user(user);
     match error {
         ClientError::Unauthorized(_) => Failure::unauthorized(format!(
-            "{error}, from `sidewire token` or whoever issues yours, in --token-file or in {TOKEN_VARIABLE}"
+            "{of_user}{error}, from `sidewire token` or whoever issues yours, in --token-file or in {TOKEN_VARIABLE}"
         )),
-        error => Failure::new(error),
+        error => Failure::new(format!("{of_user}{error}")),
     }
 }
 
@@ -205,13 +310,18 @@ fn help() -> String {
   sidewire tail --url ws://relay.internal:3000/ws --format pretty {topic}
   sidewire tail --url wss://relay.example.org/ws --ca-file ca.pem {topic}
   sidewire tail --since 7c3e09d5635dcea77ac98e629dfe922e:42 {topic}
+  sidewire tail --schema chat.proto --envelope chat.v1.Envelope --payload message_posted room:1
+  sidewire tail --bundled generic --where event.type=order.shipped --where event.data.order=7 order:7
+  sidewire tail --token-file ann.jwt --token-file bob.jwt --count 1 --for 10s {topic}
 
-Events go to standard output, all else to standard error.
+Events go to standard output, all else to standard error, at the end a summary.
+With several tokens a line is {{\"user\":…,\"event\":…}}, or in hex the user, a tab and the digits.
 A lost connection is opened again, and what was published meanwhile follows. Where the relay no
 longer has all of it, standard error says so, and only what comes from then on follows; so with
 --since.
-Exit status: 0 after ctrl-c or when nobody reads standard output any more, 3 if the token is not
-accepted or has expired, 1 if something else failed."
+Exit status: 0 after ctrl-c, after --count events or --for this time, or when nobody reads
+standard output any more, 3 if a token is not accepted or has expired, {TOO_FEW} if the time was over
+before --count events had come, 1 if something else failed."
     )
 }
 

@@ -112,7 +112,10 @@ async fn events_are_printed_until_nobody_reads_them() {
         let args = parse(&["--url", &url, "--format", format, "kind:1"]).unwrap();
         let text = String::new();
         let mut out = Pipe { text, lines_max };
-        let (outcome, ()) = tokio::join!(run(args, decode, &mut out, pending()), serve(listener));
+        let (outcome, ()) = tokio::join!(
+            run(args, Filter::default(), decode, &mut out, pending()),
+            serve(listener)
+        );
         assert!(outcome.is_ok(), "{outcome:?}");
         assert_eq!(out.text, printed);
     }
@@ -123,7 +126,7 @@ async fn output_that_cannot_be_written_is_a_failure() {
     let (listener, url) = listen().await;
     let args = parse(&["--url", &url]).unwrap();
     let mut full: &mut [u8] = &mut [];
-    let running = run(args, decode, &mut full, pending());
+    let running = run(args, Filter::default(), decode, &mut full, pending());
     let (outcome, ()) = tokio::join!(running, serve(listener));
     assert_eq!(outcome.unwrap_err().exit_code, 1);
 }
@@ -131,7 +134,9 @@ async fn output_that_cannot_be_written_is_a_failure() {
 #[tokio::test]
 async fn it_stops_when_told_to() {
     let args = parse(&["kind:1"]).unwrap();
-    run(args, decode, &mut Vec::new(), ready(())).await.unwrap();
+    run(args, Filter::default(), decode, &mut Vec::new(), ready(()))
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
@@ -146,7 +151,10 @@ async fn a_refused_token_ends_it_with_3_and_says_what_to_do() {
         stream.write_all(refusal).await.unwrap();
     };
     let mut out = Vec::new();
-    let (outcome, ()) = tokio::join!(run(args, decode, &mut out, pending()), serving);
+    let (outcome, ()) = tokio::join!(
+        run(args, Filter::default(), decode, &mut out, pending()),
+        serving
+    );
     let failure = outcome.unwrap_err();
     assert_eq!(failure.exit_code, 3);
     assert!(
@@ -171,7 +179,7 @@ async fn it_begins_where_it_is_told_to() {
     };
     let mut out = Vec::new();
     let control = tokio::select! {
-        outcome = run(args, decode, &mut out, pending()) => panic!("{outcome:?}"),
+        outcome = run(args, Filter::default(), decode, &mut out, pending()) => panic!("{outcome:?}"),
         control = serving => control,
     };
     let Some(Control::Subscribe(subscribe)) = control else {
@@ -201,7 +209,7 @@ async fn a_refused_subscribe_ends_it() {
     };
     let running = async {
         // Dropping the client ends the relay's reading.
-        run(args, decode, &mut Vec::new(), pending()).await
+        run(args, Filter::default(), decode, &mut Vec::new(), pending()).await
     };
     let (outcome, ()) = tokio::join!(running, serving);
     let failure = outcome.unwrap_err();

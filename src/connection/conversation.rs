@@ -389,7 +389,7 @@ fn undecodable(frame: &[u8], error: &WireError) -> Refusal {
             | Fault::Reserved
             | Fault::Topic(_)
             | Fault::Wildcard
-            | Fault::OfTenant
+            | Fault::TenantTopic
     );
     if !is_content {
         return refusal;

@@ -219,6 +219,18 @@ impl Problem {
         &self.detail
     }
 
+    /// The code.
+    #[must_use]
+    pub fn code(&self) -> ErrorCode {
+        self.code
+    }
+
+    /// The path of the field at fault, where there is one.
+    #[must_use]
+    pub fn field(&self) -> Option<&str> {
+        self.field.as_deref()
+    }
+
     /// The same, told as what is wrong with one event of a batch.
     #[must_use]
     pub fn of_item(self, index: usize) -> ItemProblem {

@@ -97,7 +97,7 @@ pub(super) async fn read(request: Request<Incoming>, bytes_max: usize) -> Result
     }
 }
 
-fn too_large(bytes_max: usize) -> Problem {
+pub(super) fn too_large(bytes_max: usize) -> Problem {
     Problem::new(
         StatusCode::PAYLOAD_TOO_LARGE,
         ErrorCode::ValidationError,

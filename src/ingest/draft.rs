@@ -146,11 +146,7 @@ fn topics(
 
 /// A topic that an event may relate to: no wildcard but `tenant:*`, and of that
 /// kind nothing else.
-///
-/// # Errors
-///
-/// When the text is no such topic: the error says why.
-pub fn parse_topic(text: &str) -> Result<Topic, String> {
+pub(super) fn parse_topic(text: &str) -> Result<Topic, String> {
     let topic = Topic::parse(text).map_err(|error| error.to_string())?;
     let is_everyone = topic.is_everyone();
     if topic.is_wildcard() && !is_everyone {

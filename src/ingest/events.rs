@@ -245,7 +245,7 @@ impl<'a> Drafts<'a> {
     }
 }
 
-fn no_json(error: JsonError) -> Problem {
+pub(super) fn no_json(error: JsonError) -> Problem {
     Problem::invalid(error.to_string()).with_field(error.field())
 }
 

@@ -6,6 +6,7 @@ mod answer;
 mod body;
 mod call;
 mod draft;
+mod dry_run;
 mod events;
 mod gathered;
 mod parameters;
@@ -35,7 +36,8 @@ use tokio::{
 use crate::{http::Response, relay::Shard};
 use gathered::Gathered;
 
-pub use draft::{Admissible, parse_topic};
+pub use draft::Admissible;
+pub use dry_run::{Posted, Taken, dry_run};
 #[cfg(any(test, fuzzing))]
 pub use events::fuzzing;
 pub use turns::Turns;

@@ -25,7 +25,7 @@ impl Parameters {
         let mut parameters = Self::default();
         for (name, value) in pairs {
             match name.as_str() {
-                "topic" => parameters.topics.push(topic(&value)?),
+                "topic" => parameters.topics.push(topic_parameter(&value)?),
                 "if_last" if call == Call::Batch => {
                     return Err(refuse("if_last", "is for single events, not for batches"));
                 }
@@ -41,7 +41,8 @@ impl Parameters {
     }
 }
 
-fn topic(value: &str) -> Result<Topic, Problem> {
+/// The topic of one `?topic=`.
+pub(super) fn topic_parameter(value: &str) -> Result<Topic, Problem> {
     parse_topic(value).map_err(|reason| refuse("topic", &format!("{value:?} {reason}")))
 }
 

@@ -46,9 +46,9 @@ pub enum Fault {
     /// An annotated field holds `*`.
     #[error("is `*`, which is no id")]
     Wildcard,
-    /// A topic of the kind `tenant` is another than `tenant:*`.
+    /// An annotated field holds a topic of the kind `tenant` other than `tenant:*`.
     #[error("is of the kind tenant, which has the one topic tenant:*")]
-    OfTenant,
+    TenantTopic,
     /// prost-reflect takes it for malformed. The walk is stricter, so this says
     /// that the walk is wrong.
     #[error("cannot be decoded")]
@@ -58,7 +58,7 @@ pub enum Fault {
 impl Fault {
     /// Whether the bytes are well-formed and only a topic in them is none.
     pub(super) fn is_of_topic(self) -> bool {
-        matches!(self, Self::Topic(_) | Self::Wildcard | Self::OfTenant)
+        matches!(self, Self::Topic(_) | Self::Wildcard | Self::TenantTopic)
     }
 }
 

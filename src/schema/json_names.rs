@@ -9,7 +9,7 @@ use serde::{
 };
 
 /// Fails where an object has a name twice, at any depth. With `both_styles`,
-/// `work_item` and `workItem` are the same name; not to be asked for where the
+/// `message_id` and `messageId` are the same name; not to be asked for where the
 /// schema has maps, whose keys are the application's own.
 pub(super) fn check(json: &[u8], both_styles: bool) -> serde_json::Result<()> {
     let mut deserializer = serde_json::Deserializer::from_slice(json);

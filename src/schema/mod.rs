@@ -16,9 +16,12 @@ mod bundled;
 mod collect;
 mod compatibility;
 mod compile;
+mod condition;
 mod descriptor_set;
 mod diagnostic;
+mod embedded;
 mod error;
+mod explain;
 mod inspected;
 mod json;
 mod json_names;
@@ -31,6 +34,8 @@ mod proto_files;
 mod read;
 mod relay_fields;
 mod revision;
+mod routes;
+mod sample;
 mod source;
 mod specimen;
 mod table;
@@ -61,12 +66,16 @@ pub use self::{
     breaking_change::{BreakingChange, Change},
     built_in::BuiltInFile,
     bundled::Bundled,
+    condition::{Condition, ConditionError},
     diagnostic::{Diagnostic, SchemaError, Severity},
     error::{BatchError, Fault, JsonError, WireError},
+    explain::AnnotatedValue,
     inspected::{Inspected, Payload},
     lists::{IdList, IdLists},
-    payload::{Control, PayloadKind, PayloadType},
+    payload::{Absent, Control, PayloadKind, PayloadType},
     revision::Revision,
+    routes::{Recursion, Routes, TopicPath},
+    sample::Sample,
     source::SchemaSource,
     specimen::Specimen,
 };

@@ -4,7 +4,7 @@
 use prost_reflect::{FieldDescriptor, MessageDescriptor};
 
 use super::{
-    annotations::Annotations,
+    annotations::{Annotations, declared},
     relay_fields::{PAYLOAD, number},
 };
 
@@ -81,6 +81,23 @@ pub struct PayloadType {
     pub name: String,
     /// Whose it is.
     pub kind: PayloadKind,
+    /// The full name of its message.
+    pub message: String,
+    /// The names of its fields into which the relay puts the sending user's id.
+    pub sender: Vec<String>,
+    /// The relay remembers it as its sender's presence.
+    pub presence: bool,
+    /// For a presence payload: what means that the user is not there.
+    pub absent: Option<Absent>,
+}
+
+/// The value of a field that means that a user is not there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Absent {
+    /// The field's name.
+    pub field: String,
+    /// The value: of an enum its name, of a bool `true` or `false`.
+    pub value: String,
 }
 
 impl PayloadType {
@@ -90,15 +107,28 @@ impl PayloadType {
             let oneof = field.containing_oneof();
             oneof.is_some_and(|oneof| oneof.name() == PAYLOAD)
         });
-        let mut payloads: Vec<_> = fields
-            .map(|field| Self {
-                number: field.number(),
-                name: field.name().to_owned(),
-                kind: kind(&field, annotations),
-            })
-            .collect();
+        let mut payloads: Vec<_> = fields.map(|field| Self::of(&field, annotations)).collect();
         payloads.sort_by_key(|payload| payload.number);
         payloads
+    }
+
+    fn of(field: &FieldDescriptor, annotations: &Annotations) -> Self {
+        let message = field.kind().as_message().cloned();
+        let fields = message.as_ref().map(declared).unwrap_or_default();
+        let senders = fields.iter().filter(|field| annotations.sender(field));
+        Self {
+            number: field.number(),
+            name: field.name().to_owned(),
+            kind: kind(field, annotations),
+            sender: senders.map(|field| field.name.clone()).collect(),
+            presence: message.as_ref().is_some_and(|it| annotations.presence(it)),
+            absent: fields.iter().find_map(|field| {
+                let value = annotations.absent(field)?;
+                let field = field.name.clone();
+                Some(Absent { field, value })
+            }),
+            message: message.map_or_else(String::new, |it| it.full_name().to_owned()),
+        }
     }
 }
 

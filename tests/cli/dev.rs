@@ -3,7 +3,8 @@
 
 use std::{
     fs,
-    net::TcpListener,
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Command,
@@ -14,8 +15,8 @@ use sidewire::client::Connection;
 use tempfile::TempDir;
 
 use crate::{
-    process::{Ended, Process, Signal, is_on_path, sidewire},
-    relay::{http, options, subscribe},
+    process::{Ended, PATIENCE, Process, Signal, is_on_path, sidewire},
+    relay::{http, log_line, options, subscribe},
 };
 
 /// `sidewire dev` with a directory for temporary files of its own.
@@ -34,8 +35,12 @@ fn command(directory: &TempDir, flags: &[&str]) -> Command {
 
 impl Dev {
     fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    fn start_with(flags: &[&str]) -> Self {
         let directory = TempDir::new().unwrap();
-        let process = Process::start(command(&directory, &[]));
+        let process = Process::start(command(&directory, flags));
         // The guide comes in one piece, and ends with this command.
         let guide = process.stdout_has(|text| {
             let (_, last) = text.split_once(" token --tenant ")?;
@@ -168,6 +173,117 @@ fn what_the_guide_prints_works_as_it_is_printed() {
     }
     tail.signal(Signal::INT);
     assert!(dev.end(Signal::INT).status.success());
+}
+
+/// The statements for a browser, done without one: the handshake with the subprotocols,
+/// then the Subscribe. Gives the first frame of the relay.
+fn in_a_browser(statements: &str) -> String {
+    let part = |begin: &str, end: &str| {
+        let (_, rest) = statements.split_once(begin).unwrap();
+        rest.split_once(end).unwrap().0.to_owned()
+    };
+    let authority = part("new WebSocket(\"ws://", "/ws\"");
+    let protocols: Vec<String> = serde_json::from_str(&part("/ws\", ", ");")).unwrap();
+    let subscribe: String = serde_json::from_str(&part("ws.send(", ");")).unwrap();
+    let head = format!(
+        "GET /ws HTTP/1.1\r\nHost: {authority}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\
+         Origin: http://localhost\r\nSec-WebSocket-Protocol: {}\r\n\r\n",
+        protocols.join(", ")
+    );
+    let length = u8::try_from(subscribe.len()).unwrap();
+    assert!(length < 126);
+    // A text frame, masked with zeros.
+    let frame = [&[0x81, 0x80 | length, 0, 0, 0, 0], subscribe.as_bytes()].concat();
+    let mut stream = TcpStream::connect(authority).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(head.as_bytes()).unwrap();
+    stream.write_all(&frame).unwrap();
+    let mut answer = String::new();
+    while !answer.ends_with('}') {
+        let mut bytes = [0; 4096];
+        let read = stream.read(&mut bytes).unwrap();
+        assert_ne!(read, 0, "{answer}");
+        answer += &String::from_utf8_lossy(&bytes[..read]);
+    }
+    let (head, frame) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.contains("sidewire.v1.json"), "{head}");
+    frame.to_owned()
+}
+
+#[test]
+fn the_statements_for_a_browser_follow_the_topic_as_json() {
+    let dev = Dev::start();
+    let statements = dev.guide.lines().find(|line| line.starts_with("ws = "));
+    let frame = in_a_browser(statements.unwrap());
+    assert!(frame.contains("\"subscriptionConfirmed\""), "{frame}");
+    assert!(
+        frame.contains("\"topics\":[\"project:project-1\"]"),
+        "{frame}"
+    );
+    assert!(dev.end(Signal::INT).status.success());
+}
+
+/// A schema that is given as a file, relative to the directory of the tests.
+const CHAT: [&str; 4] = [
+    "--schema",
+    "tests/cli/chat.proto",
+    "--envelope",
+    "chat.v1.Envelope",
+];
+
+#[test]
+fn what_the_guide_prints_works_with_any_schema() {
+    for (flags, payload) in [
+        (&CHAT[..], "messagePosted"),
+        (&["--bundled", "generic"], "event"),
+    ] {
+        let dev = Dev::start_with(flags);
+        let mut tail = shell(dev.printed(" tail "));
+        tail.current_dir("/");
+        let tail = Process::start(tail);
+        tail.stderr_has(|log| log.contains("following").then_some(()));
+        let inject = dev.printed("/events");
+        let answer = request(inject);
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        assert!(answer.contains("\"matched\":1"), "{answer}");
+        let event = tail.stdout_has(|text| text.ends_with('\n').then(|| text.to_owned()));
+        let event: Value = serde_json::from_str(&event).unwrap();
+        assert!(event[payload].is_object(), "{event}");
+        // The shell ends by the signal too, and hides how the command ended.
+        tail.signal(Signal::INT);
+        let summary = log_line(&tail.end().stderr, "summary").unwrap();
+        assert_eq!(summary["events"], 1);
+
+        let mut table = shell(dev.printed(" schema "));
+        table.current_dir("/");
+        let table = Process::run(table);
+        assert!(table.status.success(), "{table:?}");
+        assert!(table.stdout.starts_with("envelope "), "{table:?}");
+        assert!(dev.end(Signal::INT).status.success());
+    }
+}
+
+#[test]
+fn a_schema_that_cannot_be_used_is_told_with_file_and_line() {
+    let directory = TempDir::new().unwrap();
+    let broken = directory.path().join("broken.proto");
+    fs::write(
+        &broken,
+        "syntax = \"proto3\";\nmessage Envelope {\n  strin id = 1;\n}\n",
+    )
+    .unwrap();
+    let flags = [
+        "--schema",
+        broken.to_str().unwrap(),
+        "--envelope",
+        "Envelope",
+    ];
+    let ended = Process::run(command(&directory, &flags));
+    assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+    assert!(ended.stderr.contains("broken.proto:3"), "{ended:?}");
+    let left: Vec<_> = fs::read_dir(directory.path()).unwrap().collect();
+    assert_eq!(left.len(), 1, "{left:?}");
 }
 
 #[tokio::test]

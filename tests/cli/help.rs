@@ -4,7 +4,9 @@ use crate::process::{Process, sidewire};
 
 #[test]
 fn the_help_of_every_command_has_its_usage_and_an_example() {
-    let commands = ["serve", "check", "dev", "token", "publish", "tail", "bench"];
+    let commands = [
+        "serve", "check", "dev", "token", "publish", "tail", "route", "schema", "bench",
+    ];
     let help = Process::run(sidewire(&["--help"]));
     assert!(help.status.success(), "{help:?}");
     for command in commands {

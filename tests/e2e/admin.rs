@@ -7,8 +7,8 @@ use sidewire::protocol::wire;
 
 use crate::{
     ingest_support::{Backend, Call, EVENTS, invalid, refusal},
-    scenarios::work_item_created,
     support::{ACME_KEY, Answer, INGEST_KEY, TestRelay},
+    vocabulary::created,
 };
 
 const ACME: &str = "/v1/tenants/acme";
@@ -118,8 +118,8 @@ async fn a_tenant_is_seen_as_it_is_over_all_shards() {
         expected(json!({"head": at("0"), "tail": at("0")}))
     );
 
-    relay.publish("acme", work_item_created("p1")).await;
-    relay.publish("acme", work_item_created("p1")).await;
+    relay.publish("acme", created("p1")).await;
+    relay.publish("acme", created("p1")).await;
     let seen = ask(&relay, "GET", ACME).await.json();
     assert_eq!(seen, expected(json!({"head": at("2"), "tail": at("0")})));
     let from = wire::Position {
@@ -151,7 +151,7 @@ async fn a_tenant_is_seen_as_it_is_over_all_shards() {
 #[tokio::test]
 async fn a_tenant_whose_events_have_aged_and_whose_clients_have_gone_is_not_found() {
     let relay = TestRelay::with(|config| config.replay.age = Duration::from_millis(1));
-    relay.publish("acme", work_item_created("p1")).await;
+    relay.publish("acme", created("p1")).await;
     while ask(&relay, "GET", ACME).await.status != 404 {}
     let client = relay.connect("acme", "ann").await;
     let log = ask(&relay, "GET", ACME).await.json()["log"].clone();

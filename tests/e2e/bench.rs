@@ -10,12 +10,12 @@ use sidewire::{
     client::{Credential, Schemes},
     config::AuthMode,
     protocol::{Encoding, TenantName},
-    schema::Schema,
 };
 
 use crate::{
     support::{INGEST_KEY, TestRelay, signing_key},
     transport::Certified,
+    vocabulary::TestSchema,
 };
 
 const WINDOW: Window = Window {
@@ -58,7 +58,7 @@ fn plan_over(
 
 /// Runs it beside the relay, whose acceptor lives on the test's thread.
 async fn try_run(plan: Plan) -> Result<Report, BenchError> {
-    let run = move || bench::run(plan, &Schema::bundled().unwrap(), &mut |_| ());
+    let run = move || bench::run(plan, &TestSchema::under_test().compile(), &mut |_| ());
     tokio::task::spawn_blocking(run).await.unwrap()
 }
 

@@ -12,8 +12,9 @@ use sidewire::{
     bench::{self, Fanout, Framing, Place, Plan, Report, Scenario, Speech, Target, Window},
     client::Schemes,
     protocol::frame,
-    schema::Schema,
 };
+
+use crate::vocabulary::TestSchema;
 
 /// What the server does with each event, given by its number, on its way to the
 /// one client.
@@ -95,7 +96,7 @@ fn run(conduct: Conduct) -> Report {
         server_pid: None,
         lost_after: Duration::from_millis(200),
     };
-    let report = bench::run(plan, &Schema::bundled().unwrap(), &mut |_| ()).unwrap();
+    let report = bench::run(plan, &TestSchema::under_test().compile(), &mut |_| ()).unwrap();
     assert!(report.events > FATAL, "{report:?}");
     report
 }

@@ -4,8 +4,8 @@ use serde_json::json;
 
 use crate::{
     raw::{BINARY, CLOSE, FIN, RawClient, binary, close_payload, frame},
-    scenarios::work_item_created,
     support::TestRelay,
+    vocabulary::{created, subscribe},
 };
 
 /// Waits until nothing is left of any client.
@@ -39,9 +39,7 @@ async fn a_close_is_answered_with_the_same_code_and_the_socket_is_closed() {
     ];
     for (payload, code) in cases {
         let mut client = RawClient::open(&relay, "acme", "ann").await;
-        client
-            .say(&relay, json!({"subscribe": {"projectIds": ["p1"]}}))
-            .await;
+        client.say(&relay, subscribe(&["project:p1"])).await;
         client.envelope(&relay).await;
         client.send(&frame(FIN | CLOSE, payload)).await;
         let close = client.frame().await;
@@ -83,7 +81,7 @@ async fn a_client_that_is_gone_without_a_word_leaves_nothing_behind() {
     for tenant in ["acme", "other"] {
         for leave in [drop as fn(RawClient), RawClient::reset] {
             let mut client = RawClient::open(&relay, tenant, "ann").await;
-            let subscribe = json!({"subscribe": {"projectIds": ["p1", "p2"], "topics": ["a:1"]}});
+            let subscribe = subscribe(&["project:p1", "project:p2", "a:1"]);
             client.say(&relay, subscribe).await;
             client.envelope(&relay).await;
             let metrics = relay.metrics().await;
@@ -114,7 +112,7 @@ async fn a_client_that_leaves_takes_nothing_from_the_others() {
         relay
             .metrics_where(|metrics| metrics["sidewire_connections"] == 1.0)
             .await;
-        let published = relay.publish("acme", work_item_created("p1")).await;
+        let published = relay.publish("acme", created("p1")).await;
         assert_eq!(published.matched, Some(1), "{round}");
         assert_eq!(stays.event().await.message_id, published.message_id);
     }

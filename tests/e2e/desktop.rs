@@ -1,11 +1,9 @@
 //! Desktop mode: no tokens, one tenant.
 
-use serde_json::json;
-
 use crate::{
     raw::{RawClient, handshake, handshake_to, query},
-    scenarios::work_item_created,
     support::{TestRelay, token},
+    vocabulary::{also, created, subscribe, subscribed, topics_of},
 };
 
 /// A client that says it is this user.
@@ -26,8 +24,7 @@ async fn each_user_has_their_own_topic_and_all_share_the_tenant() {
         (odd_name, &mut odd),
         ("local", &mut nameless),
     ] {
-        let mut event = work_item_created("p1");
-        event["topics"] = json!([format!("user:{user}")]);
+        let event = also(created("p1"), &[format!("user:{user}")]);
         let published = relay.publish("local", event).await;
         assert_eq!(published.matched, Some(1), "{user}");
         let event = client.envelope(&relay).await;
@@ -36,8 +33,7 @@ async fn each_user_has_their_own_topic_and_all_share_the_tenant() {
             published.position.offset.to_string()
         );
     }
-    let mut event = work_item_created("p1");
-    event["topics"] = json!(["tenant:*"]);
+    let event = also(created("p1"), &["tenant:*"]);
     assert_eq!(relay.publish("local", event).await.matched, Some(3));
     for client in [&mut ann, &mut odd, &mut nameless] {
         assert_eq!(client.envelope(&relay).await["position"]["offset"], "4");
@@ -51,24 +47,16 @@ async fn each_user_has_their_own_topic_and_all_share_the_tenant() {
 async fn a_client_can_subscribe_to_anything_but_the_topics_of_users() {
     let relay = TestRelay::desktop();
     let mut ann = connect(&relay, "ann").await;
-    ann.say(&relay, json!({"subscribe": {"projectIds": ["p1"]}}))
-        .await;
+    ann.say(&relay, subscribe(&["project:p1"])).await;
     let confirmed = ann.envelope(&relay).await;
     assert_eq!(
-        confirmed["subscriptionConfirmed"]["subscribedProjectIds"],
-        json!(["p1"])
+        topics_of(&confirmed["subscriptionConfirmed"]),
+        subscribed(&["project:p1"])
     );
-    ann.say(&relay, json!({"subscribe": {"topics": ["user:bob"]}}))
-        .await;
+    ann.say(&relay, subscribe(&["user:bob"])).await;
     let refused = ann.envelope(&relay).await;
     assert_eq!(refused["error"]["errorCode"], "AUTHORIZATION_FAILED");
-    assert_eq!(
-        relay
-            .publish("local", work_item_created("p1"))
-            .await
-            .matched,
-        Some(1)
-    );
+    assert_eq!(relay.publish("local", created("p1")).await.matched, Some(1));
     ann.envelope(&relay).await;
     ann.nothing_more(&relay).await;
     drop(ann);
@@ -79,8 +67,7 @@ async fn a_client_can_subscribe_to_anything_but_the_topics_of_users() {
 async fn a_token_does_not_lead_to_another_tenant() {
     let relay = TestRelay::desktop();
     let mut client = relay.connect_with(token("acme", "ann")).await.unwrap();
-    let mut event = work_item_created("p1");
-    event["topics"] = json!(["tenant:*", "user:ann"]);
+    let event = also(created("p1"), &["tenant:*", "user:ann"]);
     assert_eq!(relay.publish("acme", event.clone()).await.matched, Some(0));
     assert_eq!(relay.publish("local", event).await.matched, Some(1));
     client.event().await;

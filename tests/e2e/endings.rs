@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use tokio::{io::AsyncWriteExt, task::JoinSet};
 
 use crate::{
-    scenarios::work_item_created,
     support::{TestRelay, http, token, token_with},
+    vocabulary::{also, created, item_created},
 };
 use sidewire::client::{Encoding, OpenError, ReceiveError, Received};
 
@@ -33,7 +33,7 @@ async fn listen(relay: &TestRelay, stories: &mut JoinSet<Story>) {
 async fn publish_until_refused(backend: sidewire::client::Publisher, clients: u64) -> Vec<u64> {
     let mut acknowledged = Vec::new();
     loop {
-        let body = work_item_created("p1").to_string();
+        let body = created("p1").to_string();
         let Ok(answer) = backend.post("acme", body, Encoding::Json, &[], false).await else {
             return acknowledged;
         };
@@ -110,9 +110,8 @@ async fn a_client_that_does_not_read_holds_the_drain_up_until_its_deadline() {
     });
     let silent = relay.connect_raw("acme", "ann").await;
     let mut good = relay.connect("acme", "ann").await;
-    let mut event = work_item_created("p1");
-    event["topics"] = serde_json::json!(["tenant:*"]);
-    event["workItemCreated"]["workItem"]["title"] = "x".repeat(500_000).into();
+    let event = item_created("item-1", "p1", &"x".repeat(500_000));
+    let event = also(event, &["tenant:*"]);
     relay.publish("acme", event).await;
     good.event().await;
     let begun = Instant::now();

@@ -5,6 +5,7 @@ use serde_json::json;
 use sidewire::client::{Encoding, Envelope, Event, Published};
 
 use crate::support::TestRelay;
+use crate::vocabulary::{also, created_by_call, named};
 
 /// Runs of bytes that an envelope is made of.
 #[derive(Clone, Copy)]
@@ -37,9 +38,10 @@ async fn an_event_is_the_bytes_that_came_less_field_18_and_fields_that_hold_thei
     let relay = TestRelay::with(|config| {
         config.ingest.message_id_age = std::time::Duration::from_nanos(1);
     });
-    let mut client = relay.connect("acme", "ann").await;
+    let mut client = relay.connect_binary("acme", "ann").await;
     client.subscribe(&["project:p1"]).await;
-    let event = relay.envelope(json!({"workItemCreated": {"workItem": {"projectId": "p1"}}}));
+    let (event, topics) = created_by_call();
+    let event = relay.envelope(event);
     let payload = Kept(&event);
     let roundabout = roundabout(&event);
     let roundabout = Kept(&roundabout);
@@ -103,7 +105,7 @@ async fn an_event_is_the_bytes_that_came_less_field_18_and_fields_that_hold_thei
                 Cut(bytes) => sent.extend(*bytes),
             }
         }
-        let published = post(&relay, sent, Encoding::Protobuf).await;
+        let published = post_about(&relay, sent, Encoding::Protobuf, topics).await;
         assert_eq!(published.matched, Some(1), "case {index}");
         let received = client.event().await;
         check_bytes(&received, &published, &kept, *appends_id, *appends_time);
@@ -113,15 +115,18 @@ async fn an_event_is_the_bytes_that_came_less_field_18_and_fields_that_hold_thei
     assert!(relay.stop().await);
 }
 
-/// The envelope of one payload, whose number is at most 15, with its tag and its
-/// length written longer than they need be, and with a field in the payload that
-/// the schema does not know.
+/// The envelope of one short payload, with its tag and its length written longer than
+/// they need be, and with a field in the payload that the schema does not know.
 fn roundabout(event: &[u8]) -> Vec<u8> {
-    let (tag, payload) = (event[0], &event[2..]);
-    assert_eq!(usize::from(event[1]), payload.len());
+    let tag = 1 + event.iter().position(|byte| byte & 0x80 == 0).unwrap();
+    let (tag, rest) = event.split_at(tag);
+    let (length, payload) = rest.split_first().unwrap();
+    assert_eq!(usize::from(*length), payload.len());
     let unknown = b"\xc2\xb8\x02\x02hi";
-    let length = event[1] + unknown.len() as u8;
-    let mut bytes = vec![tag | 0x80, 0x80, 0x00, length | 0x80, 0x00];
+    let length = length + unknown.len() as u8;
+    let (last, first) = tag.split_last().unwrap();
+    let mut bytes = first.to_vec();
+    bytes.extend([last | 0x80, 0x80, 0x00, length | 0x80, 0x00]);
     bytes.extend(payload);
     bytes.extend(unknown);
     bytes
@@ -130,16 +135,18 @@ fn roundabout(event: &[u8]) -> Vec<u8> {
 #[tokio::test]
 async fn from_json_too_a_message_id_and_a_timestamp_that_were_given_stay() {
     let relay = TestRelay::start();
-    let mut client = relay.connect("acme", "ann").await;
+    let mut client = relay.connect_binary("acme", "ann").await;
     client.subscribe(&["project:p1"]).await;
-    let mut event = json!({
-        "messageId": "given",
-        "timestamp": "-5",
-        "workItemCreated": {"workItem": {"projectId": "p1"}},
-        "topics": ["extra:1"],
-    });
-    let published = post(&relay, event.to_string(), Encoding::Json).await;
-    assert_eq!(published.topics, ["project:p1", "extra:1"]);
+    let (event, topics) = created_by_call();
+    let mut event = named("given", also(event, &["extra:1"]));
+    event["timestamp"] = json!("-5");
+    let published = post_about(&relay, event.to_string(), Encoding::Json, topics).await;
+    let mut expected = vec!["project:p1", "extra:1"];
+    if !topics.is_empty() {
+        // Those of the call come behind those of the event.
+        expected.reverse();
+    }
+    assert_eq!(published.topics, expected);
     event.as_object_mut().unwrap().remove("topics");
     let mut expected = event.clone();
     expected["position"] = json!({
@@ -151,7 +158,7 @@ async fn from_json_too_a_message_id_and_a_timestamp_that_were_given_stay() {
     // What holds its default counts as missing.
     event["messageId"] = json!("");
     event["timestamp"] = json!(0);
-    let published = post(&relay, event.to_string(), Encoding::Json).await;
+    let published = post_about(&relay, event.to_string(), Encoding::Json, topics).await;
     let received = client.event().await;
     assert_eq!(received.message_id, published.message_id);
     assert!(received.message_id.len() == 36 && received.timestamp > 0);
@@ -165,8 +172,18 @@ pub async fn post(
     body: impl Into<bytes::Bytes>,
     encoding: Encoding,
 ) -> Published {
+    post_about(relay, body, encoding, &[]).await
+}
+
+/// The same with topics that the call names.
+async fn post_about(
+    relay: &TestRelay,
+    body: impl Into<bytes::Bytes>,
+    encoding: Encoding,
+    topics: &[&str],
+) -> Published {
     let backend = relay.backend();
-    let answer = backend.post("acme", body, encoding, &[], false).await;
+    let answer = backend.post("acme", body, encoding, topics, false).await;
     answer.unwrap().results.remove(0)
 }
 

@@ -1,10 +1,10 @@
 //! Many clients of one topic, under load.
 
 use futures_util::future::join_all;
-use serde_json::json;
 use sidewire::client::{Encoding, Received};
 
 use crate::support::{TestRelay, raise_descriptor_limit};
+use crate::vocabulary::about;
 
 const CLIENTS: usize = 1000;
 const EVENTS: u64 = 100;
@@ -15,7 +15,9 @@ async fn a_thousand_clients_get_every_event_once_and_in_order() {
     let relay = TestRelay::start();
     let mut following = Vec::new();
     for number in 0..CLIENTS {
-        let mut client = relay.connect("acme", &format!("user-{number}")).await;
+        let mut client = relay
+            .connect_binary("acme", &format!("user-{number}"))
+            .await;
         client.subscribe(&["project:p1"]).await;
         following.push(tokio::spawn(async move {
             for expected in 1..=EVENTS {
@@ -30,7 +32,7 @@ async fn a_thousand_clients_get_every_event_once_and_in_order() {
         }));
     }
     let backend = relay.backend();
-    let event = json!({"workItemDeleted": {"workItemId": "w1", "projectId": "p1"}}).to_string();
+    let event = about(&["work_item:w1", "project:p1"]).to_string();
     for _ in 0..EVENTS {
         let answer = backend
             .post("acme", event.clone(), Encoding::Json, &[], false)

@@ -4,12 +4,13 @@
 use serde_json::{Value, json};
 
 use crate::{
+    client::TestClient,
     raw::{
         BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, RawClient, TEXT, binary, close_payload,
         frame, header, masked, unmasked,
     },
-    scenarios::work_item_created,
-    support::{TestClient, TestRelay},
+    support::TestRelay,
+    vocabulary::{created, named, subscribe, subscribed, topics_of},
 };
 
 /// Asserts that the bytes, as the first of a connection, have it closed with the
@@ -33,7 +34,7 @@ impl Neighbour {
     }
 
     async fn assert_healthy(&mut self, relay: &TestRelay) {
-        let published = relay.publish("acme", work_item_created("p1")).await;
+        let published = relay.publish("acme", created("p1")).await;
         assert_eq!(published.matched, Some(1));
         assert_eq!(self.0.event().await.message_id, published.message_id);
         self.0.nothing_more().await;
@@ -273,7 +274,7 @@ async fn meet_fate(relay: &TestRelay, opcode: u8, is_masked: bool, len: u64) {
 async fn a_ping_between_the_fragments_of_a_message_is_answered_at_once() {
     let relay = TestRelay::start();
     let mut client = RawClient::open(&relay, "acme", "ann").await;
-    let message = relay.envelope(json!({"messageId": "m", "subscribe": {"projectIds": ["p1"]}}));
+    let message = relay.envelope(named("m", subscribe(&["project:p1"])));
     let (first, rest) = message.split_at(4);
     let (second, third) = rest.split_at(1);
     let longest = [b'x'; 125];
@@ -292,7 +293,7 @@ async fn a_ping_between_the_fragments_of_a_message_is_answered_at_once() {
         client.send(&fragment).await;
     }
     let confirmed = client.envelope(&relay).await["subscriptionConfirmed"].take();
-    assert_eq!(confirmed["subscribedProjectIds"], json!(["p1"]));
+    assert_eq!(topics_of(&confirmed), subscribed(&["project:p1"]));
     client.nothing_more(&relay).await;
     drop(client);
     assert!(relay.stop().await);

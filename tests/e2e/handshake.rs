@@ -8,8 +8,8 @@ use sidewire::config::Origin;
 
 use crate::{
     raw::{ACCEPT, RawClient, bearer, binary, handshake, handshake_to, query},
-    scenarios::work_item_created,
     support::{Answer, TestRelay, token, token_of, token_with},
+    vocabulary::{also, created, named, subscribe, subscribed},
 };
 
 /// What the relay answers to a handshake with these header lines.
@@ -194,8 +194,7 @@ async fn integers_are_names_too() {
     let relay = TestRelay::start();
     let token = token_of(&json!({"tenant_id": 7, "user_id": 12, "exp": 4_000_000_000_u64}));
     let mut client = relay.connect_with(token).await.unwrap();
-    let mut event = work_item_created("p1");
-    event["topics"] = json!(["user:12"]);
+    let event = also(created("p1"), &["user:12"]);
     let published = relay.publish("7", event).await;
     assert_eq!(published.matched, Some(1));
     assert_eq!(client.event().await.message_id, published.message_id);
@@ -212,14 +211,13 @@ async fn the_topics_of_a_token_bound_what_its_client_can_subscribe_to() {
     let granted = ["project:p1", "sprint:s1", "sprint:s2"];
     assert_eq!(client.subscribe(&granted).await.topics, granted);
     for refused in ["project:p2", "work_item:w1", "sprint:*"] {
-        let id = client.0.subscribe(["sprint:s3", refused]).await.unwrap();
+        let id = client.ask_for(&["sprint:s3", refused]).await;
         let error = client.error().await;
         assert_eq!(error.error_code, "AUTHORIZATION_FAILED", "{refused}");
         assert_eq!(error.request_message_id, id);
     }
     // The implicit topics are not a grant's to take away.
-    let mut event = work_item_created("p2");
-    event["topics"] = json!(["user:ann"]);
+    let event = also(created("p2"), &["user:ann"]);
     assert_eq!(relay.publish("acme", event).await.matched, Some(1));
     client.event().await;
     client.nothing_more().await;
@@ -229,25 +227,21 @@ async fn the_topics_of_a_token_bound_what_its_client_can_subscribe_to() {
 
 /// Two frames that stand behind a handshake, and what they are answered with.
 fn early_frames(relay: &TestRelay) -> (Vec<u8>, [Value; 2]) {
-    let subscribe = json!({"messageId": "s", "subscribe": {"projectIds": ["p1"]}});
+    let subscribe = named("s", subscribe(&["project:p1"]));
     let ping = json!({"messageId": "p", "ping": {"timestamp": "5"}});
     let frames = [subscribe, ping]
         .map(|it| binary(&relay.envelope(it)))
         .concat();
-    let subscribed = json!({"requestMessageId": "s", "subscribedProjectIds": ["p1"]});
+    let mut subscribed = subscribed(&["project:p1"]);
+    subscribed["requestMessageId"] = json!("s");
     (frames, [subscribed, json!({"clientTimestamp": "5"})])
 }
 
 async fn assert_answered(relay: &TestRelay, client: &mut RawClient, answers: [Value; 2]) {
-    let [subscribed, pong] = answers;
+    let [subscribed, mut pong] = answers;
     let mut confirmed = client.envelope(relay).await["subscriptionConfirmed"].take();
-    assert!(
-        confirmed
-            .as_object_mut()
-            .unwrap()
-            .remove("position")
-            .is_some()
-    );
+    let position = confirmed.as_object_mut().unwrap().remove("position");
+    assert!(position.is_some());
     assert_eq!(confirmed, subscribed);
     let mut answer = client.envelope(relay).await["pong"].take();
     assert!(
@@ -257,6 +251,8 @@ async fn assert_answered(relay: &TestRelay, client: &mut RawClient, answers: [Va
             .remove("timestamp")
             .is_some()
     );
+    // The connection stands where it stood.
+    pong["position"] = position.into();
     assert_eq!(answer, pong);
 }
 
@@ -279,11 +275,7 @@ async fn a_frame_that_the_segment_of_the_handshake_cuts_in_two_is_not_lost() {
     let (frames, answers) = early_frames(&relay);
     let request = handshake(&bearer(&token("acme", "ann")));
     // In the first frame's header, in its payload, in the second's header.
-    let first = 2
-        + 4
-        + relay
-            .envelope(json!({"messageId": "s", "subscribe": {"projectIds": ["p1"]}}))
-            .len();
+    let first = 2 + 4 + relay.envelope(named("s", subscribe(&["project:p1"]))).len();
     for cut in [1, 3, first - 1, first + 1] {
         let segment = [request.as_bytes(), &frames[..cut]].concat();
         let mut client = RawClient::open_with(&relay, &segment).await;

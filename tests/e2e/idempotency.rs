@@ -9,16 +9,12 @@ use sidewire::client::Encoding;
 use crate::{
     ingest_support::{BATCH, Backend, Call, EVENTS, JSON, PROTOBUF, refusal},
     support::{Answer, TestRelay},
+    vocabulary::{also, edited_by, item_created, item_created_spelt_otherwise, named},
 };
 
-/// A work item with this title, under this id.
+/// An event with this text, under this id.
 fn event(id: &str, title: &str) -> Value {
-    json!({
-        "messageId": id,
-        "workItemCreated": {
-            "workItem": {"id": "w1", "projectId": "p1", "title": title}, "userId": "ann"
-        }
-    })
+    named(id, item_created("w1", "p1", title))
 }
 
 fn batch(events: &[Value]) -> Call {
@@ -90,8 +86,7 @@ async fn the_same_event_is_answered_with_its_first_position_and_delivered_once()
 #[tokio::test]
 async fn the_body_is_its_bytes_and_the_set_of_its_topics_however_they_came() {
     let relay = TestRelay::start();
-    let mut with_topics = event("m1", "a");
-    with_topics["topics"] = json!(["board:1", "board:2"]);
+    let with_topics = also(event("m1", "a"), &["board:1", "board:2"]);
     let bytes = relay.envelope(with_topics.clone());
     let bare = relay.envelope(event("m1", "a"));
     let first = Call::event(EVENTS, &with_topics).answer(&relay).await;
@@ -99,13 +94,9 @@ async fn the_body_is_its_bytes_and_the_set_of_its_topics_however_they_came() {
 
     // Field 18 is no part of the bytes, and the order of topics none of the set.
     let swapped = format!("{EVENTS}?topic=board:2&topic=board:1&topic=project:p1");
-    let spelt_otherwise = json!({
-        "work_item_created": {
-            "user_id": "ann", "work_item": {"title": "a", "project_id": "p1", "id": "w1"}
-        },
-        "message_id": "m1",
-        "timestamp": 0
-    });
+    let mut spelt_otherwise = item_created_spelt_otherwise("w1", "p1", "a");
+    spelt_otherwise["message_id"] = json!("m1");
+    spelt_otherwise["timestamp"] = json!(0);
     for (what, call) in [
         ("protobuf", Call::post(EVENTS, PROTOBUF, bytes)),
         ("topics of the call", Call::post(&swapped, PROTOBUF, bare)),
@@ -119,8 +110,7 @@ async fn the_body_is_its_bytes_and_the_set_of_its_topics_however_they_came() {
 
     let mut with_a_time = with_topics.clone();
     with_a_time["timestamp"] = json!(1_700_000_000);
-    let mut of_another_title = with_topics.clone();
-    of_another_title["workItemCreated"]["workItem"]["title"] = json!("b");
+    let of_another_title = also(event("m1", "b"), &["board:1", "board:2"]);
     for (what, call) in [
         ("a topic less", Call::event(EVENTS, &event("m1", "a"))),
         (
@@ -128,7 +118,7 @@ async fn the_body_is_its_bytes_and_the_set_of_its_topics_however_they_came() {
             Call::event(&format!("{EVENTS}?topic=board:3"), &with_topics),
         ),
         ("a timestamp", Call::event(EVENTS, &with_a_time)),
-        ("a title", Call::event(EVENTS, &of_another_title)),
+        ("a text", Call::event(EVENTS, &of_another_title)),
     ] {
         let answer = call.answer(&relay).await;
         assert_eq!(refusal(&answer), conflict(), "{what}");
@@ -229,7 +219,7 @@ async fn one_conflict_refuses_a_whole_batch_and_nothing_of_it_is_left() {
 #[tokio::test]
 async fn a_call_that_is_refused_for_its_content_leaves_no_id_behind() {
     let relay = TestRelay::start();
-    let bad = batch(&[event("m", "x"), json!({"messageId": "n", "userTyping": {}})]);
+    let bad = batch(&[event("m", "x"), named("n", edited_by("ann"))]);
     assert_eq!(bad.answer(&relay).await.status, 400);
     let mut positioned = event("m", "x");
     positioned["position"] = json!({});

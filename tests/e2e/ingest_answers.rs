@@ -4,9 +4,10 @@ use serde_json::json;
 use sidewire::client::Encoding;
 
 use crate::{
+    ingest_spellings,
     ingest_support::{Call, EVENTS, JSON, offset},
-    scenarios::work_item_created,
     support::TestRelay,
+    vocabulary::{TestSchema, also, created, edited_by, named, typing},
 };
 
 #[tokio::test]
@@ -15,8 +16,7 @@ async fn an_event_is_answered_with_its_id_its_position_its_topics_and_whom_it_ma
     let mut client = relay.connect("acme", "ann").await;
     let confirmed = client.subscribe(&["project:p1", "work_item:item-1"]).await;
     let epoch = confirmed.position.unwrap().epoch;
-    let mut event = work_item_created("p1");
-    event["messageId"] = json!("m1");
+    let event = named("m1", created("p1"));
     let answer = Call::event(EVENTS, &event).answer(&relay).await;
     assert_eq!(
         (answer.status, &answer.headers["content-type"][..]),
@@ -34,15 +34,13 @@ async fn an_event_is_answered_with_its_id_its_position_its_topics_and_whom_it_ma
     assert_eq!(answer.json(), expected);
 
     // Nobody there is no error.
-    let answer = Call::event(EVENTS, &work_item_created("p2"))
-        .answer(&relay)
-        .await;
+    let answer = Call::event(EVENTS, &created("p2")).answer(&relay).await;
     let answer = answer.json();
     assert_eq!(
         (&answer["matched"], &answer["position"]["offset"]),
         (&json!(1), &json!("2"))
     );
-    let answer = Call::event("/v1/tenants/nobody/events", &work_item_created("p2"));
+    let answer = Call::event("/v1/tenants/nobody/events", &created("p2"));
     assert_eq!(answer.answer(&relay).await.json()["matched"], json!(0));
     assert_eq!(client.event().await.message_id, "m1");
     drop(client);
@@ -67,7 +65,7 @@ async fn any_kind_exists_and_the_implicit_topics_reach_whom_they_name() {
         ("a:b:*", false, true),
         ("a::", false, true),
     ] {
-        let event = json!({"userTyping": {}}).to_string();
+        let event = edited_by("ann").to_string();
         let answer = backend
             .post("acme", event, Encoding::Json, &[topic], false)
             .await;
@@ -96,80 +94,40 @@ async fn what_lies_just_within_the_bounds_is_taken() {
     // 99 topics, each of them twice.
     let twice = [&many[..99], &many[..99]].concat();
     let query = format!("{EVENTS}?topic=board:98");
-    for (what, target, event) in [
-        (
-            "100 topics",
-            EVENTS,
-            json!({"topics": many, "userTyping": {}}),
-        ),
+    let schema = TestSchema::under_test();
+    let mut cases = vec![
+        ("100 topics", EVENTS, also(edited_by("ann"), &many)),
         (
             "100 topics, some of them twice",
             &query,
-            json!({"topics": twice, "userTyping": {"projectId": "p"}}),
+            also(typing("p"), &twice),
         ),
         (
             "a message_id of 128 bytes",
             EVENTS,
-            json!({"messageId": "ü".repeat(64), "userTyping": {"projectId": "p"}}),
+            named(&"ü".repeat(64), typing("p")),
         ),
-        (
-            "an id with colons",
-            EVENTS,
-            json!({"userTyping": {"projectId": "a:b:c"}}),
-        ),
-        (
-            "an id of 256 bytes",
-            EVENTS,
-            json!({"userTyping": {"projectId": "ü".repeat(128)}}),
-        ),
-        (
-            "an id with a star in it",
-            EVENTS,
-            json!({"userTyping": {"projectId": "**"}}),
-        ),
-        (
-            "an empty id beside another",
-            EVENTS,
-            json!({"userTyping": {"projectId": "", "workItemId": "w"}}),
-        ),
-        (
-            "null for what is not set",
-            EVENTS,
-            json!({"messageId": null, "position": null, "ping": null, "userTyping": {"projectId": "p", "workItemId": null}}),
-        ),
-        (
-            "the .proto's names",
-            EVENTS,
-            json!({"message_id": "m", "user_typing": {"project_id": "p"}}),
-        ),
-        (
-            "both styles of name",
-            EVENTS,
-            json!({"message_id": "n", "userTyping": {"projectId": "p", "work_item_id": "w"}}),
-        ),
-        (
-            "an enum by number",
-            EVENTS,
-            json!({"userPresence": {"projectId": "p", "status": 1}}),
-        ),
-        (
-            "an enum number without a name",
-            EVENTS,
-            json!({"userPresence": {"projectId": "p", "status": 99}}),
-        ),
-    ] {
+        ("an id with colons", EVENTS, typing("a:b:c")),
+        ("an id of 256 bytes", EVENTS, typing(&"ü".repeat(128))),
+        ("an id with a star in it", EVENTS, typing("**")),
+    ];
+    let spellings = ingest_spellings::taken(schema);
+    cases.extend(
+        spellings
+            .into_iter()
+            .map(|(what, event)| (what, EVENTS, event)),
+    );
+    let count = cases.len() as u64;
+    for (what, target, event) in cases {
         let answer = Call::event(target, &event).answer(&relay).await;
         assert_eq!(answer.status, 200, "{what}: {}", answer.text());
     }
-    let answer = Call::event(
-        EVENTS,
-        &json!({"userTyping": {"projectId": "a:b", "workItemId": ""}}),
-    );
+    let answer = Call::event(EVENTS, &schema.beside_an_empty_id("a:b"));
     assert_eq!(
         answer.answer(&relay).await.json()["topics"],
         json!(["project:a:b"])
     );
-    let answer = Call::post(EVENTS, JSON, " {\"userTyping\":{\"projectId\":\"p\"}}\r\n ");
-    assert_eq!(offset(&answer.answer(&relay).await), 14);
+    let answer = Call::post(EVENTS, JSON, format!(" {}\r\n ", typing("p")));
+    assert_eq!(offset(&answer.answer(&relay).await), count + 2);
     assert!(relay.stop().await);
 }

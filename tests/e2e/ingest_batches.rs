@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 
 use crate::{
     ingest_support::{BATCH, Call, JSON, PROTOBUF, Watched},
-    scenarios::work_item_created,
     support::{Answer, TestRelay},
+    vocabulary::{TestSchema, also, created, edited_by, named, typing},
 };
 
 #[tokio::test]
@@ -18,11 +18,7 @@ async fn a_batch_is_answered_event_by_event_and_its_events_stand_together() {
     for (round, content_type) in [JSON, PROTOBUF].into_iter().enumerate() {
         let messages = ["p2", "p1", "p3", "p2"].into_iter().enumerate();
         let messages: Vec<_> = messages
-            .map(|(index, project)| {
-                let mut event = work_item_created(project);
-                event["messageId"] = json!(format!("m{round}.{index}"));
-                event
-            })
+            .map(|(index, project)| named(&format!("m{round}.{index}"), created(project)))
             .collect();
         let batch = json!({"messages": messages}).to_string().into_bytes();
         let body = match content_type {
@@ -84,7 +80,7 @@ async fn a_batch_of_the_most_events_is_taken() {
     });
     let mut client = relay.connect("acme", "ann").await;
     client.subscribe(&["project:p1"]).await;
-    let batch = json!({"messages": vec![work_item_created("p1"); 1000]});
+    let batch = json!({"messages": vec![created("p1"); 1000]});
     let answer = Call::event(BATCH, &batch).answer(&relay).await;
     let answer = answer.json();
     let results = answer["results"].as_array().unwrap();
@@ -104,17 +100,20 @@ async fn a_batch_of_the_most_events_is_taken() {
 #[tokio::test]
 async fn a_batch_is_taken_whole_or_not_at_all() {
     let mut watched = Watched::start().await;
-    let good = work_item_created("p1");
+    let schema = TestSchema::under_test();
+    let good = created("p1");
+    let mut positioned = typing("p1");
+    positioned["position"] = json!({});
     let batch = json!({"messages": [
         good,
-        {"userTyping": {"projectId": "p1"}, "position": {}},
-        {"userTyping": {"projectId": "*"}},
+        positioned,
+        typing("*"),
         good,
-        {"userTyping": {}},
+        edited_by("ann"),
         {"ping": {}},
         {"batch": {"messages": [good]}},
         {},
-        {"userTyping": {}, "topics": ["board:1", "board"]},
+        also(edited_by("ann"), &["board:1", "board"]),
     ]});
     let bytes = watched
         .relay
@@ -128,7 +127,7 @@ async fn a_batch_is_taken_whole_or_not_at_all() {
         let answer = watched.refuses("several are bad", call, None).await;
         let fields = [
             (1, Some("position")),
-            (2, Some("user_typing.project_id")),
+            (2, Some(schema.typing_path())),
             (4, None),
             (5, Some("ping")),
             (6, Some("batch")),
@@ -142,11 +141,14 @@ async fn a_batch_is_taken_whole_or_not_at_all() {
     }
 
     // What cannot even be read is said of the first that it is true of.
-    let unknown = json!({"messages": [good, good, {"userTyping": {"x": 1}}, {"y": 1}]});
+    let unknown = json!({"messages": [good, good, schema.unreadable(), {"y": 1}]});
     let answer = watched
         .refuses("an unknown field", Call::event(BATCH, &unknown), None)
         .await;
-    assert_eq!(errors(&answer), [(2, Some("userTyping".to_owned()))]);
+    assert_eq!(
+        errors(&answer),
+        [(2, Some(schema.typing_member().to_owned()))]
+    );
     let mistyped = json!({"messages": [good, 1]});
     let answer = watched
         .refuses("no message", Call::event(BATCH, &mistyped), None)
@@ -167,17 +169,22 @@ async fn a_batch_is_taken_whole_or_not_at_all() {
 #[tokio::test]
 async fn what_is_wrong_far_into_a_long_batch_is_said_as_of_a_short_one() {
     let mut watched = Watched::start().await;
-    let good = work_item_created("p1");
+    let good = created("p1");
     let long = |last: Value| {
         let messages = [vec![good.clone(); 900], vec![last]].concat();
         json!({"messages": messages})
     };
-    let related_to_none = long(json!({"userTyping": {}}));
-    let unreadable = long(json!({"userTyping": {"x": 1}}));
+    let related_to_none = long(edited_by("ann"));
+    let schema = TestSchema::under_test();
+    let unreadable = long(schema.unreadable());
     assert!(unreadable.to_string().len() > 50_000);
     for (what, batch, field) in [
         ("related to nothing", &related_to_none, None),
-        ("unreadable", &unreadable, Some("userTyping".to_owned())),
+        (
+            "unreadable",
+            &unreadable,
+            Some(schema.typing_member().to_owned()),
+        ),
     ] {
         let answer = watched.refuses(what, Call::event(BATCH, batch), None).await;
         assert_eq!(errors(&answer), [(900, field)], "{what}");
@@ -210,15 +217,13 @@ fn errors(answer: &Answer) -> Vec<(u64, Option<String>)> {
 #[tokio::test]
 async fn a_batch_that_is_empty_too_big_or_none_is_refused() {
     let mut watched = Watched::start().await;
-    let good = work_item_created("p1");
+    let good = created("p1");
     let many = json!({"messages": vec![&good; 1001]});
     let bytes = watched
         .relay
         .schema
         .batch_from_json(many.to_string().as_bytes());
-    let event = watched
-        .relay
-        .envelope(json!({"messageId": "m", "userTyping": {}}));
+    let event = watched.relay.envelope(named("m", edited_by("ann")));
     for (what, content_type, body, field) in [
         ("empty", JSON, b"{}".to_vec(), None),
         ("empty", JSON, b"{\"messages\":[]}".to_vec(), None),

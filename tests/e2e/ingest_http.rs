@@ -4,8 +4,8 @@ use serde_json::json;
 
 use crate::{
     ingest_support::{BATCH, Backend, Call, EVENTS, JSON, PROTOBUF, offset, refusal},
-    scenarios::work_item_created,
     support::{ACME_KEY, INGEST_KEY, TestRelay},
+    vocabulary::{created, named},
 };
 
 #[tokio::test]
@@ -41,7 +41,7 @@ async fn a_backend_without_a_key_that_is_known_is_refused_before_all_else() {
         .header(&format!("authorization: bEARER   {INGEST_KEY}"))
         .header("Authorization: Basic dTpw")
         .header(&format!("Content-Type: {JSON}"))
-        .body(work_item_created("p1").to_string());
+        .body(created("p1").to_string());
     assert_eq!(offset(&call.answer(&relay).await), 1);
     assert!(relay.stop().await);
 }
@@ -55,7 +55,7 @@ async fn a_key_of_one_tenant_opens_no_other() {
         Call::new(method, target)
             .key(ACME_KEY)
             .header(&format!("Content-Type: {JSON}"))
-            .body(work_item_created("p1").to_string())
+            .body(created("p1").to_string())
     };
     for (method, target) in [
         ("POST", "/v1/tenants/other/events"),
@@ -75,7 +75,7 @@ async fn a_key_of_one_tenant_opens_no_other() {
         .await;
     assert_eq!(offset(&answer), 2);
     other.nothing_more().await;
-    let answer = Call::event("/v1/tenants/other/events", &work_item_created("p1"));
+    let answer = Call::event("/v1/tenants/other/events", &created("p1"));
     assert_eq!(offset(&answer.answer(&relay).await), 1);
     drop(other);
     assert!(relay.stop().await);
@@ -84,7 +84,7 @@ async fn a_key_of_one_tenant_opens_no_other() {
 #[tokio::test]
 async fn on_loopback_no_key_need_be_configured() {
     let relay = TestRelay::with(|config| config.ingest.keys.clear());
-    let event = work_item_created("p1").to_string();
+    let event = created("p1").to_string();
     let call = Call::new("POST", EVENTS)
         .header(&format!("Content-Type: {JSON}"))
         .body(event);
@@ -135,7 +135,7 @@ async fn other_paths_are_not_found_and_other_methods_not_allowed() {
 #[tokio::test]
 async fn a_body_that_is_neither_protobuf_nor_json_is_unsupported() {
     let relay = TestRelay::start();
-    let event = work_item_created("p1").to_string();
+    let event = created("p1").to_string();
     for target in [EVENTS, BATCH] {
         for content_type in [
             "text/plain",
@@ -188,7 +188,7 @@ async fn a_tenant_may_have_any_name_without_control_characters() {
     ] {
         let mut client = relay.connect(name, "ann").await;
         client.subscribe(&["project:p1"]).await;
-        let published = relay.publish(name, work_item_created("p1")).await;
+        let published = relay.publish(name, created("p1")).await;
         assert_eq!(
             (published.position.offset, published.matched),
             (1, Some(1)),
@@ -200,10 +200,7 @@ async fn a_tenant_may_have_any_name_without_control_characters() {
     for name in [
         "", "a%00", "%0a", "%7F", "a%C2%85b", "%ff", "%", "%zz", &too_long,
     ] {
-        let call = Call::event(
-            &format!("/v1/tenants/{name}/events"),
-            &work_item_created("p1"),
-        );
+        let call = Call::event(&format!("/v1/tenants/{name}/events"), &created("p1"));
         let answer = call.answer(&relay).await;
         let expected = (
             400,
@@ -218,7 +215,7 @@ async fn a_tenant_may_have_any_name_without_control_characters() {
 #[tokio::test]
 async fn a_connection_outlives_refusals() {
     let relay = TestRelay::start();
-    let event = work_item_created("p1");
+    let event = created("p1");
     let refused = [
         (400, Call::event(EVENTS, &json!({}))),
         (401, Call::new("POST", EVENTS).body("x")),
@@ -252,8 +249,7 @@ async fn a_connection_outlives_refusals() {
 async fn pipelined_calls_are_answered_in_their_order() {
     let relay = TestRelay::start();
     let event = |id: &str| {
-        let mut event = work_item_created("p1");
-        event["messageId"] = json!(id);
+        let event = named(id, created("p1"));
         Call::event(EVENTS, &event).bytes()
     };
     let refused = Call::event(EVENTS, &json!({})).bytes();
@@ -286,7 +282,7 @@ async fn pipelined_calls_are_answered_in_their_order() {
 #[tokio::test]
 async fn a_backend_that_has_said_all_it_has_to_say_gets_its_answers() {
     let relay = TestRelay::start();
-    let call = Call::event(EVENTS, &work_item_created("p1")).bytes();
+    let call = Call::event(EVENTS, &created("p1")).bytes();
     for calls in [1, 3] {
         for _ in 0..20 {
             let mut backend = Backend::connect(&relay).await;
@@ -301,7 +297,7 @@ async fn a_backend_that_has_said_all_it_has_to_say_gets_its_answers() {
 #[tokio::test]
 async fn what_is_no_http_does_not_cost_the_answers_to_what_was_before_it() {
     let relay = TestRelay::start();
-    let call = Call::event(EVENTS, &work_item_created("p1")).bytes();
+    let call = Call::event(EVENTS, &created("p1")).bytes();
     let mut backend = Backend::connect(&relay).await;
     let rubbish = [b"BAD\0\r\n\r\n".to_vec(), vec![b'x'; 200_000]].concat();
     backend.send(&[call.repeat(200), rubbish].concat()).await;
@@ -314,7 +310,7 @@ async fn what_is_no_http_does_not_cost_the_answers_to_what_was_before_it() {
 #[tokio::test]
 async fn http_1_0_is_spoken() {
     let relay = TestRelay::start();
-    let call = Call::event(EVENTS, &work_item_created("p1")).http_1_0();
+    let call = Call::event(EVENTS, &created("p1")).http_1_0();
     let mut backend = Backend::connect(&relay).await;
     assert_eq!(offset(&backend.call(&call).await), 1);
     backend.closed().await;
@@ -329,7 +325,7 @@ async fn http_1_0_is_spoken() {
 #[tokio::test]
 async fn a_call_that_breaks_off_leaves_nothing_behind() {
     let relay = TestRelay::start();
-    let call = Call::event(EVENTS, &work_item_created("p1"));
+    let call = Call::event(EVENTS, &created("p1"));
     let whole = call.bytes();
     assert!(whole.len() > 100);
     for end in (1..whole.len()).step_by(7) {

@@ -8,8 +8,8 @@ use tokio::time::timeout;
 
 use crate::{
     ingest_support::{BATCH, Backend, Call, EVENTS, JSON, PROTOBUF, offset, refusal},
-    scenarios::work_item_created,
     support::{INGEST_KEY, PATIENCE, TestRelay, http},
+    vocabulary::created,
 };
 
 const BODY_MAX: usize = 1000;
@@ -29,7 +29,7 @@ fn body(target: &str, len: usize) -> Vec<u8> {
         BATCH => ("{\"messages\":[", "]}"),
         _ => ("", ""),
     };
-    let text = format!("{start}{}{end}", work_item_created("p1"));
+    let text = format!("{start}{}{end}", created("p1"));
     let mut text = text.into_bytes();
     let spaces = len - text.len();
     text.extend(std::iter::repeat_n(b' ', spaces));
@@ -63,9 +63,7 @@ async fn a_body_may_be_as_big_as_the_limit_and_no_bigger() {
             backend.closed().await;
         }
     }
-    let answer = Call::event(EVENTS, &work_item_created("p1"))
-        .answer(&relay)
-        .await;
+    let answer = Call::event(EVENTS, &created("p1")).answer(&relay).await;
     assert_eq!(offset(&answer), head + 1);
     assert!(relay.stop().await);
 }
@@ -134,11 +132,11 @@ async fn a_tenant_for_which_there_is_no_place_is_asked_to_come_later() {
     let relay = TestRelay::with(|config| config.limits.tenants = 2);
     let mut client = relay.connect("acme", "ann").await;
     client.subscribe(&["project:p1"]).await;
-    relay.publish("other", work_item_created("p1")).await;
+    relay.publish("other", created("p1")).await;
     for path in ["/v1/tenants/third/events", "/v1/tenants/third/events:batch"] {
         let event = match path.ends_with("batch") {
-            true => json!({"messages": [work_item_created("p1")]}),
-            false => work_item_created("p1"),
+            true => json!({"messages": [created("p1")]}),
+            false => created("p1"),
         };
         let answer = Call::event(path, &event).answer(&relay).await;
         assert_eq!(
@@ -149,7 +147,7 @@ async fn a_tenant_for_which_there_is_no_place_is_asked_to_come_later() {
         assert!((1..=60).contains(&seconds));
     }
     for (tenant, offset) in [("acme", 1), ("other", 2)] {
-        let published = relay.publish(tenant, work_item_created("p1")).await;
+        let published = relay.publish(tenant, created("p1")).await;
         assert_eq!(published.position.offset, offset);
     }
     client.event().await;
@@ -165,7 +163,7 @@ async fn a_relay_that_drains_answers_the_calls_under_way_and_takes_no_new_ones()
     let mut client = relay.connect("acme", "ann").await;
     client.subscribe(&["project:p1"]).await;
     let mut idle = Backend::connect(&relay).await;
-    let event = Call::event(EVENTS, &work_item_created("p1"));
+    let event = Call::event(EVENTS, &created("p1"));
     assert_eq!(offset(&idle.call(&event).await), 1);
 
     // A call is under way from the moment in which its body is asked for.

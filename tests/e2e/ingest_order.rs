@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use serde_json::json;
 use sidewire::client::{Encoding, Publisher};
 use tokio::{task::JoinSet, time::timeout};
 
-use crate::support::{TestClient, TestRelay};
+use crate::vocabulary::{created, named};
+use crate::{client::TestClient, support::TestRelay};
 
 const PUBLISHERS: usize = 8;
 
@@ -96,10 +96,7 @@ async fn receive_all(mut client: TestClient, events: usize) -> Sequence {
 async fn publish(backend: Publisher, publisher: usize, size: Size) -> Sequence {
     let mut answers = Vec::new();
     for event in 0..size.events_per_publisher {
-        let body = json!({
-            "messageId": format!("{publisher}-{event}"),
-            "workItemCreated": {"workItem": {"id": "w1", "projectId": "p1"}},
-        });
+        let body = named(&format!("{publisher}-{event}"), created("p1"));
         let answer = backend
             .post("acme", body.to_string(), Encoding::Json, &[], false)
             .await

@@ -4,8 +4,8 @@ use serde_json::json;
 
 use crate::{
     ingest_support::{BATCH, Call, EVENTS, Watched},
-    scenarios::work_item_created,
     support::TestRelay,
+    vocabulary::{about, also, created},
 };
 
 #[tokio::test]
@@ -17,8 +17,7 @@ async fn the_query_adds_topics_to_each_event_of_the_call() {
     let extra = ["project:p1", "board:b 1/ü", "list:a:b+c&d"];
 
     // In field 18, too: each topic once, the event's own first.
-    let mut event = json!({"sprintDeleted": {"projectId": "p1"}});
-    event["topics"] = json!(["list:a:b+c&d", "project:p1"]);
+    let event = also(about(&["project:p1"]), &["list:a:b+c&d", "project:p1"]);
     let answer = Call::event(&format!("{EVENTS}{query}"), &event)
         .answer(&relay)
         .await;
@@ -30,8 +29,8 @@ async fn the_query_adds_topics_to_each_event_of_the_call() {
     client.event().await;
 
     let batch = json!({"messages": [
-        {"sprintDeleted": {"projectId": "p1"}},
-        {"sprintDeleted": {}},
+        about(&["project:p1"]),
+        about(&[]),
     ]});
     let answer = Call::event(&format!("{BATCH}{query}"), &batch)
         .answer(&relay)
@@ -50,7 +49,7 @@ async fn the_query_adds_topics_to_each_event_of_the_call() {
 #[tokio::test]
 async fn a_query_that_names_no_topic_is_refused() {
     let mut watched = Watched::start().await;
-    let good = work_item_created("p1");
+    let good = created("p1");
     let topics: Vec<_> = (0..101).map(|i| format!("topic=b:{i}")).collect();
     let topics = topics.join("&");
     let long = format!("topic=b:{}", "i".repeat(257));

@@ -4,24 +4,24 @@ use serde_json::{Value, json};
 use sidewire::schema::PayloadKind;
 
 use crate::{
+    ingest_spellings,
     ingest_support::{Call, EVENTS, JSON, PROTOBUF, Watched},
-    scenarios::work_item_created,
+    vocabulary::{TestSchema, also, created, edited_by, typing},
 };
 
 #[tokio::test]
 async fn an_event_in_json_that_breaks_a_rule_is_refused_with_its_field() {
     let mut watched = Watched::start().await;
-    let id = |id: &str| json!({"workItemCreated": {"workItem": {"projectId": id}}});
+    let schema = TestSchema::under_test();
     let with = |field: &str, value: Value| {
-        let mut event = work_item_created("p1");
+        let mut event = created("p1");
         event[field] = value;
         event
     };
-    let project = Some("work_item_created.work_item.project_id");
-    let many: Vec<_> = (0..99).map(|i| format!("board:{i}")).collect();
-    let typing = |fields: Value| json!({"userTyping": fields});
+    let path = Some(schema.typing_path());
+    let many: Vec<_> = (0..100).map(|i| format!("board:{i}")).collect();
 
-    let cases = [
+    let mut cases = vec![
         ("no payload", json!({}), Some("payload")),
         (
             "no payload",
@@ -30,10 +30,14 @@ async fn an_event_in_json_that_breaks_a_rule_is_refused_with_its_field() {
         ),
         (
             "a payload of null",
-            json!({"userTyping": null, "topics": ["board:1"]}),
+            json!({schema.typing_member(): null, "topics": ["board:1"]}),
             Some("payload"),
         ),
-        ("two payloads", with("userTyping", json!({})), None),
+        (
+            "two payloads",
+            with(schema.typing_member(), json!({})),
+            None,
+        ),
         (
             "an event and a control message",
             with("ping", json!({})),
@@ -49,18 +53,9 @@ async fn an_event_in_json_that_breaks_a_rule_is_refused_with_its_field() {
             with("position", json!({})),
             Some("position"),
         ),
-        (
-            "no topic",
-            json!({"workItemCreated": {"workItem": {"title": "t"}}}),
-            None,
-        ),
-        (
-            "empty ids",
-            json!({"workItemCreated": {"workItem": {"id": "", "projectId": ""}}}),
-            None,
-        ),
-        ("an empty event", typing(json!({})), None),
-        ("101 topics", with("topics", json!(many)), None),
+        ("no topic", edited_by("ann"), None),
+        ("an empty id", schema.without_id(), None),
+        ("101 topics", also(typing("p1"), &many), None),
         (
             "a message_id of 129 bytes",
             with("messageId", json!("m".repeat(129))),
@@ -86,10 +81,10 @@ async fn an_event_in_json_that_breaks_a_rule_is_refused_with_its_field() {
             with("messageId", json!("\u{85}")),
             Some("message_id"),
         ),
-        ("an id `*`", id("*"), project),
-        ("an id of 257 bytes", id(&"i".repeat(257)), project),
-        ("an id of two lines", id("a\nb"), project),
-        ("a control character", id("p\u{7f}1"), project),
+        ("an id `*`", typing("*"), path),
+        ("an id of 257 bytes", typing(&"i".repeat(257)), path),
+        ("an id of two lines", typing("a\nb"), path),
+        ("a control character", typing("p\u{7f}1"), path),
         (
             "a wildcard",
             with("topics", json!(["board:1", "project:*"])),
@@ -141,13 +136,8 @@ async fn an_event_in_json_that_breaks_a_rule_is_refused_with_its_field() {
         ("an unknown field", with("workItemCreate", json!({})), None),
         (
             "an unknown field below",
-            typing(json!({"projectId": "p1", "project": "p"})),
-            Some("userTyping"),
-        ),
-        (
-            "an unknown field deep down",
-            json!({"work_item_created": {"workItem": {"Title": 1}}}),
-            Some("work_item_created.workItem"),
+            schema.unreadable(),
+            Some(schema.typing_member()),
         ),
         (
             "a relay field that is reserved",
@@ -155,34 +145,14 @@ async fn an_event_in_json_that_breaks_a_rule_is_refused_with_its_field() {
             None,
         ),
         (
-            "one field in both styles of name",
-            with("work_item_created", json!({})),
-            None,
-        ),
-        (
-            "one field in both styles of name, below",
-            typing(json!({"projectId": "p1", "project_id": "p1"})),
-            Some("userTyping"),
-        ),
-        (
-            "a number for a string",
-            typing(json!({"projectId": 1})),
-            Some("userTyping.projectId"),
-        ),
-        (
-            "a string for a bool",
-            typing(json!({"projectId": "p1", "isTyping": "true"})),
-            Some("userTyping.isTyping"),
-        ),
-        (
             "a string for a message",
-            json!({"userTyping": "p1"}),
-            Some("userTyping"),
+            json!({schema.typing_member(): "p1"}),
+            Some(schema.typing_member()),
         ),
         (
             "a list for a message",
-            json!({"userTyping": []}),
-            Some("userTyping"),
+            json!({schema.typing_member(): []}),
+            Some(schema.typing_member()),
         ),
         (
             "a string for a list",
@@ -209,40 +179,27 @@ async fn an_event_in_json_that_breaks_a_rule_is_refused_with_its_field() {
             with("timestamp", json!("9223372036854775808")),
             Some("timestamp"),
         ),
-        (
-            "an enum value that is none",
-            json!({"userPresence": {"status": "AWAY"}}),
-            Some("userPresence.status"),
-        ),
     ];
+    cases.extend(ingest_spellings::refused(schema));
     for (what, event, field) in cases {
         watched
             .refuses(what, Call::event(EVENTS, &event), field)
             .await;
     }
 
-    let texts: [(&str, &[u8]); 11] = [
+    let texts: [(&str, &[u8]); 6] = [
         ("nothing", b""),
         ("no JSON", b"{"),
-        (
-            "a name twice",
-            br#"{"topics": ["a:1"], "topics": ["b:1"], "userTyping": {"projectId": "p1"}}"#,
-        ),
-        (
-            "a name twice, deep down and in both styles",
-            br#"{"workItemCreated": {"workItem": {"projectId": "p1"}, "work_item": {"id": "w1"}}}"#,
-        ),
         ("a list", b"[]"),
         ("null", b"null"),
         ("a string", b"\"userTyping\""),
-        ("two texts", b"{\"userTyping\":{\"projectId\":\"p1\"}} {}"),
-        ("no UTF-8", b"{\"userTyping\":{\"projectId\":\"p1\xff\"}}"),
-        (
-            "half a surrogate pair",
-            br#"{"userTyping":{"projectId":"\ud800"}}"#,
-        ),
         ("protobuf", b"\xea\x02\x02\x12\x00"),
     ];
+    let texts = texts.iter().map(|(what, text)| (*what, text.to_vec()));
+    let texts: Vec<_> = texts
+        .chain(ingest_spellings::refused_texts(schema))
+        .collect();
+    assert_eq!(texts.len(), 11);
     for (what, text) in texts {
         let answer = Call::post(EVENTS, JSON, text).answer(&watched.relay).await;
         assert_eq!(
@@ -284,7 +241,7 @@ async fn control_messages_are_no_events() {
         let call = Call::event(&query, &event);
         watched.refuses(&name, call, Some(&name)).await;
     }
-    let event = json!({"batch": {"messages": [work_item_created("p1")]}});
+    let event = json!({"batch": {"messages": [created("p1")]}});
     let call = Call::event(EVENTS, &event);
     watched.refuses("a batch", call, Some("batch")).await;
     watched.has_not_changed().await;
@@ -293,13 +250,15 @@ async fn control_messages_are_no_events() {
 #[tokio::test]
 async fn an_event_in_protobuf_that_is_malformed_is_refused_with_its_field() {
     let mut watched = Watched::start().await;
-    let good = watched.relay.envelope(work_item_created("p1"));
+    let good = watched.relay.envelope(created("p1"));
     let and = |bytes: &[u8]| [&good, bytes].concat();
-    let item = Some("work_item_created.work_item");
+    let schema = TestSchema::under_test();
+    let topics = created("p1")["topics"].as_array().map_or(0, Vec::len);
+    let after_its_topics = format!("topics[{topics}]");
     let mut cut_inside = good.clone();
     cut_inside.truncate(good.len() - 1);
 
-    let cases: [(&str, Vec<u8>, Option<&str>); 22] = [
+    let cases: [(&str, Vec<u8>, Option<&str>); 21] = [
         ("nothing", vec![], Some("payload")),
         (
             "a payload of which the schema knows nothing",
@@ -353,27 +312,27 @@ async fn an_event_in_protobuf_that_is_malformed_is_refused_with_its_field() {
         (
             "a topic that is no text",
             and(b"\x92\x01\x01\xff"),
-            Some("topics[0]"),
+            Some(&after_its_topics),
         ),
         ("a position", and(b"\x4a\x02\x10\x07"), Some("position")),
         ("an empty position", and(b"\x4a\x00"), Some("position")),
-        (
-            "an id that is no text",
-            b"\x12\x05\x0a\x03\x0a\x01\xff".to_vec(),
-            Some("work_item_created.work_item.id"),
-        ),
     ];
     for (what, bytes, field) in cases {
         let call = Call::post(EVENTS, PROTOBUF, bytes);
         watched.refuses(what, call, field).await;
     }
+    for (what, bytes, field) in ingest_spellings::malformed(schema) {
+        let call = Call::post(EVENTS, PROTOBUF, bytes);
+        watched.refuses(what, call, Some(field)).await;
+    }
 
+    let (typing, name) = ingest_spellings::empty_typing(schema);
     let second: [(&str, Vec<u8>, &str); 3] = [
-        ("two payloads", and(b"\xea\x02\x00"), "user_typing"),
+        ("two payloads", and(typing), name),
         (
             "the same payload twice",
             good.repeat(2),
-            "work_item_created",
+            schema.created_name(),
         ),
         ("an event and a control message", and(b"\x72\x00"), "ping"),
     ];
@@ -381,10 +340,7 @@ async fn an_event_in_protobuf_that_is_malformed_is_refused_with_its_field() {
         let call = Call::post(EVENTS, PROTOBUF, bytes);
         watched.refuses(what, call, Some(field)).await;
     }
-    let inside = b"\x12\x04\x0a\x02\x0a\x05".to_vec();
-    let call = Call::post(EVENTS, PROTOBUF, inside);
-    watched.refuses("cut short inside", call, item).await;
-    let json = Call::post(EVENTS, PROTOBUF, work_item_created("p1").to_string());
+    let json = Call::post(EVENTS, PROTOBUF, created("p1").to_string());
     watched.refuses("JSON", json, None).await;
     watched.has_not_changed().await;
 }

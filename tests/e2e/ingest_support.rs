@@ -9,8 +9,9 @@ use tokio::{
 };
 
 use crate::{
-    scenarios::work_item_created,
-    support::{Answer, INGEST_KEY, PATIENCE, TestClient, TestRelay, read_next_answer},
+    client::TestClient,
+    support::{Answer, INGEST_KEY, PATIENCE, TestRelay, read_next_answer},
+    vocabulary::created,
 };
 
 pub const EVENTS: &str = "/v1/tenants/acme/events";
@@ -173,7 +174,7 @@ impl Watched {
     }
 
     async fn publish(&mut self) {
-        let answer = Call::event(EVENTS, &work_item_created("p1"));
+        let answer = Call::event(EVENTS, &created("p1"));
         self.head += 1;
         assert_eq!(offset(&answer.answer(&self.relay).await), self.head);
         let event = self.watcher.event().await;

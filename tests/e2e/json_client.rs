@@ -132,14 +132,16 @@ impl JsonClient {
         }
     }
 
+    /// The next message as it comes, or why there is none.
+    pub async fn next(&mut self) -> Result<Message, Error> {
+        let next = self.socket.next().await;
+        next.unwrap_or(Err(Error::ConnectionClosed))
+    }
+
     async fn message(&mut self) -> Message {
         loop {
-            let next = timeout(PATIENCE, self.socket.next()).await;
-            match next
-                .expect("something arrives")
-                .expect("it goes on")
-                .unwrap()
-            {
+            let next = timeout(PATIENCE, self.next()).await;
+            match next.expect("something arrives").unwrap() {
                 Message::Ping(_) => {}
                 message => return message,
             }

@@ -9,8 +9,8 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 use crate::{
     json_client::{JsonClient, browsers_request},
     raw::{CLOSE, FIN, RawClient, TEXT, frame, handshake},
-    scenarios::work_item_created,
     support::{TestRelay, token, token_with},
+    vocabulary::{TestSchema, created, item_created, subscribe, subscribed, topics, topics_of},
 };
 
 /// The largest frame of JSON that a shard reads itself.
@@ -35,18 +35,18 @@ fn padded(topic: &str, len: usize) -> Message {
 #[tokio::test]
 async fn one_event_reaches_json_and_binary_clients_and_its_json_is_made_once_for_both_shards() {
     let relay = TestRelay::start();
-    let mut binary = relay.connect("acme", "ann").await;
+    let mut binary = relay.connect_binary("acme", "ann").await;
     binary.subscribe(&["project:p1"]).await;
     // The acceptor gives each to the shard with the fewest: both shards have some.
     let mut clients = Vec::new();
     for user in ["bob", "eve", "joe", "kim"] {
         let mut client = JsonClient::open(&relay, "acme", user).await;
-        let confirmed = client.subscribe(json!({"projectIds": ["p1"]})).await;
-        assert_eq!(confirmed["subscribedProjectIds"], json!(["p1"]));
+        let confirmed = client.subscribe(topics(&["project:p1"])).await;
+        assert_eq!(topics_of(&confirmed), subscribed(&["project:p1"]));
         clients.push(client);
     }
     for count in 1..=3 {
-        let published = relay.publish("acme", work_item_created("p1")).await;
+        let published = relay.publish("acme", created("p1")).await;
         assert_eq!(published.matched, Some(5));
         let event = binary.event().await;
         let mut expected = relay.json(&event.envelope);
@@ -66,7 +66,7 @@ async fn one_event_reaches_json_and_binary_clients_and_its_json_is_made_once_for
     relay
         .metrics_where(|metrics| metrics["sidewire_json_connections"] == 0.0)
         .await;
-    relay.publish("acme", work_item_created("p1")).await;
+    relay.publish("acme", created("p1")).await;
     binary.event().await;
     assert_eq!(relay.metrics().await[RENDERED_FOR_DELIVERY], 3.0);
     assert!(relay.stop().await);
@@ -106,16 +106,16 @@ async fn a_json_client_resumes_after_a_cut_without_gap_or_double() {
     let relay = TestRelay::start();
     let mut client = JsonClient::open(&relay, "acme", "ann").await;
     client.subscribe(json!({"topics": ["project:p1"]})).await;
-    relay.publish("acme", work_item_created("p1")).await;
+    relay.publish("acme", created("p1")).await;
     let had = client.event().await["position"].clone();
     // A Pong moves the position on for a quiet topic.
-    relay.publish("acme", work_item_created("p2")).await;
+    relay.publish("acme", created("p2")).await;
     let stands_at = client.nothing_more().await["position"].clone();
     assert_eq!(stands_at["epoch"], had["epoch"]);
     assert_eq!(stands_at["offset"], "2");
     drop(client);
     for _ in 0..3 {
-        relay.publish("acme", work_item_created("p1")).await;
+        relay.publish("acme", created("p1")).await;
     }
     let mut client = JsonClient::open(&relay, "acme", "ann").await;
     let resume = json!({"topics": ["project:p1"], "resumeFrom": stands_at});
@@ -125,7 +125,7 @@ async fn a_json_client_resumes_after_a_cut_without_gap_or_double() {
     for offset in ["3", "4", "5"] {
         assert_eq!(client.event().await["position"]["offset"], offset);
     }
-    relay.publish("acme", work_item_created("p1")).await;
+    relay.publish("acme", created("p1")).await;
     assert_eq!(client.event().await["position"]["offset"], "6");
     let metrics = relay.metrics().await;
     assert_eq!(metrics[RENDERED_FOR_REPLAY], 3.0);
@@ -134,10 +134,10 @@ async fn a_json_client_resumes_after_a_cut_without_gap_or_double() {
 
 #[tokio::test]
 async fn the_bytes_of_json_are_counted_until_they_are_written() {
-    let relay = TestRelay::with(|config| config.replay.events = 0);
+    let relay = TestRelay::with(|config| config.replay.enabled = false);
     let mut client = JsonClient::open(&relay, "acme", "ann").await;
     client.subscribe(json!({"topics": ["project:p1"]})).await;
-    let events: Vec<_> = (0..300).map(|_| work_item_created("p1")).collect();
+    let events: Vec<_> = (0..300).map(|_| created("p1")).collect();
     let batch = json!({"messages": events}).to_string();
     let answer = relay
         .backend()
@@ -174,16 +174,11 @@ async fn large_events_and_large_frames_come_through() {
         let envelope = client.envelope().await;
         assert_eq!(envelope["subscriptionConfirmed"]["topics"], json!([topic]));
     }
-    let description = "\u{1}".repeat(100_000);
-    let item = json!({"id": "i", "projectId": "p1", "description": description});
-    let event = json!({"workItemCreated": {"workItem": item}});
+    let event = item_created("i", "p1", &"\u{1}".repeat(100_000));
     client.subscribe(json!({"topics": ["project:p1"]})).await;
-    relay.publish("acme", event).await;
-    let event = client.event().await;
-    assert_eq!(
-        event["workItemCreated"]["workItem"]["description"],
-        description
-    );
+    relay.publish("acme", event.clone()).await;
+    let member = TestSchema::under_test().created_member();
+    assert_eq!(client.event().await[member], event[member]);
     client.send(padded("board:1", 64 * 1024 + 1)).await;
     assert_eq!(client.closed(|_| ()).await.0, 1009);
     assert!(relay.stop().await);
@@ -206,14 +201,17 @@ async fn what_cannot_be_read_is_refused_with_the_path_of_the_field() {
             "subscribe.topics[1]",
         ),
         (
-            json!({"subscribe": {"projectIds": [""]}}).to_string(),
-            "subscribe.project_ids[0]",
+            subscribe(&["project:"]).to_string(),
+            TestSchema::under_test().project_path(),
         ),
         (
             json!({"subscribe": {"topics": many}}).to_string(),
             "subscribe",
         ),
-        (work_item_created("p1").to_string(), "work_item_created"),
+        (
+            created("p1").to_string(),
+            TestSchema::under_test().created_name(),
+        ),
     ] {
         client.send(Message::text(json)).await;
         let error = client.refused().await;
@@ -288,7 +286,7 @@ async fn a_drain_closes_json_clients_with_1001_behind_what_is_queued() {
     let mut relay = TestRelay::with(|config| config.client.drain_spread = Duration::ZERO);
     let mut client = JsonClient::open(&relay, "acme", "ann").await;
     client.subscribe(json!({"topics": ["project:p1"]})).await;
-    relay.publish("acme", work_item_created("p1")).await;
+    relay.publish("acme", created("p1")).await;
     let draining = relay.begin_drain();
     let mut told = Vec::new();
     let (code, reason) = client.closed(|envelope| told.push(envelope)).await;

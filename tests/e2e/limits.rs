@@ -13,8 +13,8 @@ use tokio::{io::AsyncWriteExt, net::TcpSocket, time::timeout};
 use crate::{
     ingest_support::{BATCH, Call, EVENTS, JSON},
     raw::{RawClient, bearer, binary, handshake},
-    scenarios::work_item_created,
     support::{ACME_KEY, Answer, PATIENCE, TestRelay, http, read_answer, token},
+    vocabulary::{created, is_created, named, subscribe},
 };
 
 const HOUR: Duration = Duration::from_hours(1);
@@ -183,25 +183,25 @@ async fn a_user_over_its_rate_is_told_when_to_try_again_and_others_are_not() {
         it.limits.user_period = HOUR;
     });
     let mut ann = RawClient::open(&relay, "acme", "ann").await;
-    let subscribe = |id: &str| json!({"messageId": id, "subscribe": {"projectIds": [id]}});
+    let subscribe_to = |id: &str| named(id, subscribe(&[&format!("project:{id}")]));
     // The first is free.
     for id in ["s1", "s2", "s3"] {
-        ann.say(&relay, subscribe(id)).await;
+        ann.say(&relay, subscribe_to(id)).await;
         let confirmed = &ann.envelope(&relay).await["subscriptionConfirmed"];
         assert_eq!(confirmed["requestMessageId"], id);
     }
-    ann.say(&relay, subscribe("s4")).await;
+    ann.say(&relay, subscribe_to("s4")).await;
     assert_limited(&error(&mut ann, &relay).await, "s4", 1_800_000);
     ann.send(&binary(&[0xff])).await;
     assert_limited(&error(&mut ann, &relay).await, "", 1_800_000);
     // Nothing came of it, and the connection goes on.
     assert_eq!(relay.metrics().await["sidewire_subscriptions"], 3.0);
     ann.nothing_more(&relay).await;
-    relay.publish("acme", work_item_created("s3")).await;
-    assert!(ann.envelope(&relay).await["workItemCreated"].is_object());
+    relay.publish("acme", created("s3")).await;
+    assert!(is_created(&ann.envelope(&relay).await));
     let mut bob = RawClient::open(&relay, "acme", "bob").await;
     for id in ["s1", "s2", "s3"] {
-        bob.say(&relay, subscribe(id)).await;
+        bob.say(&relay, subscribe_to(id)).await;
         assert!(bob.envelope(&relay).await["subscriptionConfirmed"].is_object());
     }
     assert_exceeded(&relay, "user_messages", 2.0).await;
@@ -292,7 +292,7 @@ async fn what_is_posted_beyond_its_rate_is_429_until_its_time_has_come() {
             ..override_of("quick")
         }];
     });
-    let event = work_item_created("p1");
+    let event = created("p1");
     let one = Call::event(EVENTS, &event);
     let batch = |len: usize| {
         let batch = json!({"messages": vec![event.clone(); len]});
@@ -387,7 +387,7 @@ async fn names_without_end_meet_the_caps_and_become_no_series() {
     assert_exceeded(&relay, "topics", refused as f64).await;
     let mut full = 0;
     for number in 0..ODD {
-        let event = work_item_created("p1");
+        let event = created("p1");
         let target = format!("/v1/tenants/odd-{number}/events");
         let answer = Call::event(&target, &event).answer(&relay).await;
         full += usize::from(answer.status == 503);

@@ -15,9 +15,15 @@
     reason = "a test may fail loudly"
 )]
 
+mod client;
 mod json_client;
 mod raw;
 mod support;
+mod vocabulary;
+
+mod generic;
+mod smoke;
+mod source_words;
 
 mod admin;
 mod bench;
@@ -50,6 +56,7 @@ mod ingest_limits;
 mod ingest_order;
 mod ingest_query;
 mod ingest_refusals;
+mod ingest_spellings;
 mod ingest_support;
 mod preconditions;
 

@@ -6,14 +6,9 @@ use sidewire::client::{Encoding, PublishError, Publisher};
 
 use crate::{
     ingest_support::{BATCH, Call, EVENTS, Watched, offset, refusal},
-    scenarios::work_item_created,
     support::{Answer, TestRelay},
+    vocabulary::{created, edited_by, named},
 };
-
-/// An edit of a document, which names no topic itself.
-fn edit(by: &str) -> Value {
-    json!({"userTyping": {"userId": by}})
-}
 
 /// An edit of a document on conditions, each `<topic>@<position>`.
 fn post(document: &str, conditions: &[&str]) -> Call {
@@ -21,7 +16,7 @@ fn post(document: &str, conditions: &[&str]) -> Call {
     for condition in conditions {
         target.push_str(&format!("&if_last={condition}"));
     }
-    Call::event(&target, &edit("ann"))
+    Call::event(&target, &edited_by("ann"))
 }
 
 /// What a 409 says of the topics whose condition does not hold.
@@ -176,8 +171,7 @@ async fn when_the_last_event_has_left_the_window_only_that_there_is_none_holds()
 #[tokio::test]
 async fn what_was_appended_is_answered_again_whatever_its_condition() {
     let relay = TestRelay::start();
-    let mut event = edit("ann");
-    event["messageId"] = json!("m");
+    let event = named("m", edited_by("ann"));
     let target = format!("{EVENTS}?topic=doc:1&if_last=doc:1@0");
     let call = Call::event(&target, &event);
     let first = call.answer(&relay).await;
@@ -189,15 +183,15 @@ async fn what_was_appended_is_answered_again_whatever_its_condition() {
     );
 
     // A condition that does not hold leaves no id behind.
-    event["messageId"] = json!("n");
+    let event = named("n", edited_by("ann"));
     let refused = Call::event(&target, &event).answer(&relay).await;
     assert_eq!(refused.status, 409);
-    event["userTyping"] = json!({"userId": "bob"});
+    let event = named("n", edited_by("bob"));
     let target = format!("{EVENTS}?topic=doc:1");
     let taken = Call::event(&target, &event).answer(&relay).await;
     assert_eq!(offset(&taken), 2);
     // A body that is in conflict is told of before a condition.
-    event["userTyping"] = json!({"userId": "cid"});
+    let event = named("n", edited_by("cid"));
     let both = Call::event(&format!("{target}&if_last=doc:1@0"), &event);
     let refused = refusal(&both.answer(&relay).await);
     assert_eq!(refused.2.as_deref(), Some("message_id"));
@@ -207,7 +201,7 @@ async fn what_was_appended_is_answered_again_whatever_its_condition() {
 #[tokio::test]
 async fn conditions_are_for_single_events_and_must_be_well_formed() {
     let mut watched = Watched::start().await;
-    let good = work_item_created("p1");
+    let good = created("p1");
     let epoch = "0".repeat(32);
     let many = ["if_last=board:1@0"; 101].join("&");
     for query in [
@@ -239,7 +233,7 @@ async fn conditions_are_for_single_events_and_must_be_well_formed() {
 async fn edit_together(backend: &Publisher, editor: usize, edits: usize) -> usize {
     let (mut condition, mut retries) = ("doc:1@0".to_owned(), 0);
     for number in 0..edits {
-        let mut body = edit(&format!("editor {editor}"));
+        let mut body = edited_by(&format!("editor {editor}"));
         body["messageId"] = json!(format!("{editor}.{number}"));
         loop {
             let conditions = [condition.as_str()];

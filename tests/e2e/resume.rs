@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use serde_json::json;
 use sidewire::{
     client::Control,
     protocol::wire::{self, Position},
 };
 
 use crate::{
-    scenarios::work_item_created,
-    support::{TestClient, TestRelay, token_with},
+    client::TestClient,
+    support::{TestRelay, token_with},
+    vocabulary::{about, also, created},
 };
 
 /// The offsets of the next events.
@@ -25,12 +25,7 @@ async fn offsets(client: &mut TestClient, count: u64) -> Vec<u64> {
 async fn publish(relay: &TestRelay, project: &str, count: usize) -> Position {
     let mut last = None;
     for _ in 0..count {
-        last = Some(
-            relay
-                .publish("acme", work_item_created(project))
-                .await
-                .position,
-        );
+        last = Some(relay.publish("acme", created(project)).await.position);
     }
     last.unwrap()
 }
@@ -72,8 +67,8 @@ async fn the_first_resume_alone_replays_the_implicit_topics_and_may_name_none() 
     let relay = TestRelay::start();
     let mut first = relay.connect("acme", "ann").await;
     let start = first.subscribe(&[]).await.position.unwrap();
-    for topics in [["user:ann"], ["user:bob"], ["tenant:*"]] {
-        let event = json!({"topics": topics, "workItemDeleted": {"workItemId": "w"}});
+    for topic in ["user:ann", "user:bob", "tenant:*"] {
+        let event = also(about(&["work_item:w"]), &[topic]);
         relay.publish("acme", event).await;
     }
     let mut client = relay.connect("acme", "ann").await;
@@ -109,7 +104,7 @@ async fn a_resume_is_judged_by_the_token_of_now() {
         topics: vec!["project:p1".to_owned()],
         resume_from: Some(had.clone()),
     };
-    client.0.send(Control::Subscribe(subscribe)).await.unwrap();
+    client.send(Control::Subscribe(subscribe)).await;
     assert_eq!(client.error().await.error_code, "AUTHORIZATION_FAILED");
     client.nothing_more().await;
     assert_eq!(client.resume(&["project:p2"], &had).await.replayed, 0);
@@ -123,7 +118,7 @@ async fn what_a_subscription_that_stands_has_brought_is_not_replayed_until_it_is
     let relay = TestRelay::start();
     let mut client = relay.connect("acme", "ann").await;
     let start = client.subscribe(&["project:p1"]).await.position.unwrap();
-    let event = json!({"workItemDeleted": {"workItemId": "w", "projectId": "p1"}});
+    let event = about(&["work_item:w", "project:p1"]);
     relay.publish("acme", event).await;
     assert_eq!(offsets(&mut client, 1).await, [1]);
     // The same event by its other topic, and by its own again.
@@ -242,7 +237,7 @@ async fn a_client_that_is_behind_counts_as_matched_and_reads_it_from_the_log() {
     let start = at(&start, 0);
     let confirmed = client.resume(&["project:p1"], &start).await;
     assert_eq!(confirmed.replayed, 600);
-    let published = relay.publish("acme", work_item_created("p1")).await;
+    let published = relay.publish("acme", created("p1")).await;
     assert_eq!(published.matched, Some(1));
     assert_eq!(
         offsets(&mut client, 601).await,

@@ -7,10 +7,7 @@ use serde_json::json;
 use sidewire::client::{Encoding, Publisher};
 use tokio::sync::oneshot;
 
-use crate::{
-    scenarios::work_item_created,
-    support::{TestClient, TestRelay},
-};
+use crate::{client::TestClient, support::TestRelay, vocabulary::created};
 
 const RESUMING: usize = 100;
 const EVENTS: u64 = 10_000;
@@ -27,7 +24,7 @@ async fn a_hundred_resumes_of_ten_thousand_events_do_not_keep_others_waiting() {
         // Room for what is published beside the replays.
         config.replay.events = 100_000;
     });
-    let mut beside = relay.connect("acme", "beside").await;
+    let mut beside = relay.connect_binary("acme", "beside").await;
     let start = beside
         .subscribe(&["project:beside"])
         .await
@@ -36,7 +33,7 @@ async fn a_hundred_resumes_of_ten_thousand_events_do_not_keep_others_waiting() {
     publish_window(&relay.backend()).await;
     let mut resuming = Vec::new();
     for _ in 0..RESUMING {
-        resuming.push(relay.connect("acme", "resuming").await);
+        resuming.push(relay.connect_binary("acme", "resuming").await);
     }
 
     let (all_resumed, stop) = oneshot::channel();
@@ -66,7 +63,7 @@ async fn a_hundred_resumes_of_ten_thousand_events_do_not_keep_others_waiting() {
 }
 
 async fn publish_window(backend: &Publisher) {
-    let messages = vec![work_item_created("p1"); usize::try_from(BATCH).unwrap()];
+    let messages = vec![created("p1"); usize::try_from(BATCH).unwrap()];
     let batch = json!({ "messages": messages }).to_string();
     for _ in 0..EVENTS / BATCH {
         let answer = backend
@@ -83,7 +80,7 @@ async fn measure_delays(
     mut beside: TestClient,
     mut stop: oneshot::Receiver<()>,
 ) -> (Vec<Duration>, TestClient) {
-    let event = work_item_created("beside").to_string();
+    let event = created("beside").to_string();
     let mut delays = Vec::new();
     while stop.try_recv().is_err() {
         let began = Instant::now();

@@ -1,14 +1,9 @@
 //! The protocol's own scenarios.
 
-use serde_json::json;
 use sidewire::client::OpenError;
 
 use crate::support::{TestRelay, token};
-
-/// A work item of a project, as its backend would tell of it.
-pub fn work_item_created(project: &str) -> serde_json::Value {
-    json!({"workItemCreated": {"workItem": {"id": "item-1", "projectId": project}, "userId": "ann"}})
-}
+use crate::vocabulary::{also, created};
 
 #[tokio::test]
 async fn a_valid_token_connects() {
@@ -27,7 +22,7 @@ async fn a_client_subscribes_and_receives() {
     let position = confirmed.position.unwrap();
     assert_eq!(position.offset, 0);
 
-    let published = relay.publish("acme", work_item_created("p1")).await;
+    let published = relay.publish("acme", created("p1")).await;
     assert_eq!(published.matched, Some(1));
     let event = client.event().await;
     assert_eq!(event.message_id, published.message_id);
@@ -47,7 +42,7 @@ async fn several_clients_get_the_same_broadcast() {
         client.subscribe(&["project:p1"]).await;
         clients.push(client);
     }
-    let published = relay.publish("acme", work_item_created("p1")).await;
+    let published = relay.publish("acme", created("p1")).await;
     assert_eq!(published.matched, Some(4));
     let mut envelopes = Vec::new();
     for client in &mut clients {
@@ -66,7 +61,7 @@ async fn only_subscribed_updates_arrive() {
     client.subscribe(&["project:p1", "project:p2"]).await;
     client.unsubscribe(&["project:p2"]).await;
     for (project, matched) in [("p2", 0), ("p3", 0), ("p1", 1)] {
-        let published = relay.publish("acme", work_item_created(project)).await;
+        let published = relay.publish("acme", created(project)).await;
         assert_eq!(published.matched, Some(matched), "{project}");
     }
     assert_eq!(client.event().await.position.unwrap().offset, 3);
@@ -83,13 +78,13 @@ async fn a_client_reconnects_after_a_disconnect() {
     relay
         .metrics_where(|metrics| metrics["sidewire_connections"] == 0.0)
         .await;
-    let missed = relay.publish("acme", work_item_created("p1")).await;
+    let missed = relay.publish("acme", created("p1")).await;
     assert_eq!(missed.matched, Some(0));
 
     let mut client = relay.connect("acme", "ann").await;
     let confirmed = client.subscribe(&["project:p1"]).await;
     assert_eq!(confirmed.position, Some(missed.position));
-    let published = relay.publish("acme", work_item_created("p1")).await;
+    let published = relay.publish("acme", created("p1")).await;
     assert_eq!(client.event().await.message_id, published.message_id);
     client.nothing_more().await;
     assert!(relay.stop().await);
@@ -117,15 +112,14 @@ async fn tenants_are_isolated_though_topics_and_users_have_the_same_names() {
     for client in [&mut ours, &mut theirs] {
         client.subscribe(&["project:p1"]).await;
     }
-    let mut event = work_item_created("p1");
-    event["topics"] = json!(["user:ann", "tenant:*"]);
+    let event = also(created("p1"), &["user:ann", "tenant:*"]);
     let published = relay.publish("acme", event).await;
     assert_eq!(published.matched, Some(1));
     assert_eq!(ours.event().await.message_id, published.message_id);
     ours.nothing_more().await;
     theirs.nothing_more().await;
 
-    let elsewhere = relay.publish("other", work_item_created("p1")).await;
+    let elsewhere = relay.publish("other", created("p1")).await;
     assert_ne!(elsewhere.position.epoch, published.position.epoch);
     assert_eq!(theirs.event().await.message_id, elsewhere.message_id);
     ours.nothing_more().await;

@@ -6,9 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde_json::json;
-
 use crate::support::{PATIENCE, RawClient, TestRelay};
+use crate::vocabulary::{also, item_created};
 
 const REFUSALS_MAX: NonZeroU32 = NonZeroU32::new(10_000).unwrap();
 
@@ -27,10 +26,7 @@ fn relay() -> TestRelay {
 }
 
 fn event() -> serde_json::Value {
-    json!({
-        "topics": ["tenant:*"],
-        "workItemCreated": {"workItem": {"id": "w", "projectId": "p", "title": "x".repeat(8000)}},
-    })
+    also(item_created("w", "p", &"x".repeat(8000)), &["tenant:*"])
 }
 
 /// Reads until the connection is reset: how many whole frames came before.

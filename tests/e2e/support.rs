@@ -1,4 +1,4 @@
-//! A relay to test, and what tests do with it, in the words of the domain.
+//! A relay to test, and what tests do with it.
 
 use std::{collections::BTreeMap, fmt::Write as _, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -6,13 +6,10 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::Value;
 use sidewire::{
     auth::{Algorithm, NewToken, Secret, SigningKey, TokenRules},
-    client::{
-        ClientOptions, Connection, Control, Credential, Encoding, Event, OpenError, Published,
-        Publisher, ReceiveError, Received,
-    },
+    client::{ClientOptions, Connection, Credential, Encoding, OpenError, Published, Publisher},
     clock::Clock,
     config::{AuthKey, AuthMode, Config, IngestKey, Listen},
-    protocol::{TenantName, Topic, UserName, wire},
+    protocol::{TenantName, Topic, UserName},
     random::Random,
     schema::Schema,
     server::Server,
@@ -24,6 +21,12 @@ use tokio::{
     net::{TcpStream, UnixStream},
     task::JoinHandle,
     time::timeout,
+};
+
+use crate::{
+    client::{TestClient, is_json_under_test},
+    json_client::JsonClient,
+    vocabulary::TestSchema,
 };
 
 /// What every wait is bounded by, so that a fault ends the test.
@@ -63,6 +66,11 @@ impl TestRelay {
 
     /// The same with other settings.
     pub fn with(settings: impl FnOnce(&mut Config)) -> Self {
+        Self::serving(TestSchema::under_test(), settings)
+    }
+
+    /// The same with this schema, whichever is under test.
+    pub fn serving(schema: TestSchema, settings: impl FnOnce(&mut Config)) -> Self {
         let files = TempDir::new().unwrap();
         let file = |name: &str, text: &str| {
             let path = files.path().join(name);
@@ -96,6 +104,7 @@ impl TestRelay {
             ),
         ];
         settings(&mut config);
+        config.schema.bundled = Some(schema.name().to_owned());
         let setup = Setup::new(config).unwrap();
         let schema = Arc::clone(&setup.live.schema);
         let server = Server::start(setup).unwrap();
@@ -123,16 +132,26 @@ impl TestRelay {
         })
     }
 
-    /// A client that may do anything in its tenant.
+    /// A client that may do anything in its tenant. It speaks JSON where the suite
+    /// runs so.
     pub async fn connect(&self, tenant: &str, user: &str) -> TestClient {
+        if is_json_under_test() {
+            let client = JsonClient::open(self, tenant, user).await;
+            return TestClient::json(client, Arc::clone(&self.schema));
+        }
+        self.connect_binary(tenant, user).await
+    }
+
+    /// The same for a test of bytes, or of more events than JSON is read of in time.
+    pub async fn connect_binary(&self, tenant: &str, user: &str) -> TestClient {
         self.connect_with(token(tenant, user)).await.unwrap()
     }
 
-    /// A client with this token.
+    /// A client of the library with this token.
     pub async fn connect_with(&self, token: String) -> Result<TestClient, OpenError> {
         Connection::open(&self.options().with_token(token))
             .await
-            .map(TestClient)
+            .map(TestClient::of)
     }
 
     /// A client of which the test has the bare socket. The kernel holds little
@@ -308,104 +327,6 @@ pub fn signing_key() -> SigningKey {
 pub fn token_of(claims: &Value) -> String {
     let key = jsonwebtoken::EncodingKey::from_secret(SECRET.as_bytes());
     jsonwebtoken::encode(&jsonwebtoken::Header::default(), claims, &key).unwrap()
-}
-
-/// A client's connection.
-pub struct TestClient(pub Connection);
-
-impl TestClient {
-    /// Subscribes to topics, given in full, and waits for the confirmation.
-    pub async fn subscribe(&mut self, topics: &[&str]) -> wire::SubscriptionConfirmed {
-        let id = self.0.subscribe(topics.iter().copied()).await.unwrap();
-        match self.receive().await {
-            Received::SubscriptionConfirmed(confirmed) => {
-                assert_eq!(confirmed.request_message_id, id);
-                confirmed
-            }
-            other => panic!("not confirmed: {other:?}"),
-        }
-    }
-
-    /// Subscribes to topics from a position on, and waits for the confirmation.
-    pub async fn resume(
-        &mut self,
-        topics: &[&str],
-        from: &wire::Position,
-    ) -> wire::SubscriptionConfirmed {
-        let subscribe = wire::Subscribe {
-            topics: topics.iter().map(|&topic| topic.to_owned()).collect(),
-            resume_from: Some(from.clone()),
-        };
-        let id = self.0.send(Control::Subscribe(subscribe)).await.unwrap();
-        match self.receive().await {
-            Received::SubscriptionConfirmed(confirmed) => {
-                assert_eq!(confirmed.request_message_id, id);
-                confirmed
-            }
-            other => panic!("not confirmed: {other:?}"),
-        }
-    }
-
-    /// Ends subscriptions and waits for the confirmation.
-    pub async fn unsubscribe(&mut self, topics: &[&str]) -> wire::UnsubscribeConfirmed {
-        let id = self.0.unsubscribe(topics.iter().copied()).await.unwrap();
-        match self.receive().await {
-            Received::UnsubscribeConfirmed(confirmed) => {
-                assert_eq!(confirmed.request_message_id, id);
-                confirmed
-            }
-            other => panic!("not confirmed: {other:?}"),
-        }
-    }
-
-    /// The next message, whatever it is.
-    pub async fn receive(&mut self) -> Received {
-        self.try_receive().await.unwrap()
-    }
-
-    /// The next message, or how the connection ended.
-    pub async fn try_receive(&mut self) -> Result<Received, ReceiveError> {
-        timeout(PATIENCE, self.0.receive())
-            .await
-            .expect("something arrives")
-    }
-
-    /// The next message, which must be an event.
-    pub async fn event(&mut self) -> Event {
-        match self.receive().await {
-            Received::Event(event) => event,
-            other => panic!("no event: {other:?}"),
-        }
-    }
-
-    /// The next message, which must be an ErrorResponse.
-    pub async fn error(&mut self) -> wire::ErrorResponse {
-        match self.receive().await {
-            Received::Error(error) => error,
-            other => panic!("no error: {other:?}"),
-        }
-    }
-
-    /// Asserts that nothing waits: the answer to a Ping is the next message. All
-    /// that was published and answered before this call would stand before it.
-    pub async fn nothing_more(&mut self) {
-        self.0.ping().await.unwrap();
-        match self.receive().await {
-            Received::Pong(_) => {}
-            other => panic!("something came: {other:?}"),
-        }
-    }
-
-    /// Waits for the Close frame: its code and reason.
-    pub async fn closed(&mut self) -> (u16, String) {
-        loop {
-            match self.try_receive().await {
-                Err(ReceiveError::Closed { code, reason }) => return (code, reason),
-                Err(other) => panic!("not closed in good order: {other}"),
-                Ok(_) => {}
-            }
-        }
-    }
 }
 
 /// An HTTP answer, as it came.

@@ -7,7 +7,6 @@ use std::{
 
 use rcgen::generate_simple_self_signed;
 use rustls::{ClientConfig, pki_types::ServerName};
-use serde_json::json;
 use sidewire::{
     client::{Connection, Encoding, OpenError, Publisher},
     config::{Config, Listen, Tls},
@@ -22,8 +21,10 @@ use tokio::{
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::{
+    client::TestClient,
     raw::{RawClient, bearer, handshake},
-    support::{PATIENCE, TestClient, TestRelay, http_over, read_answer, token},
+    support::{PATIENCE, TestRelay, http_over, read_answer, token},
+    vocabulary::{also, item_created},
 };
 
 /// A certificate for 127.0.0.1, and what trusts it.
@@ -60,7 +61,7 @@ impl Certified {
         let mut options = relay.options().with_token(token("acme", "ann"));
         options.url = format!("wss://{}/ws", relay.addresses.client);
         let options = options.with_tls(Arc::clone(&self.trust));
-        Connection::open(&options).await.map(TestClient)
+        Connection::open(&options).await.map(TestClient::of)
     }
 
     /// TLS over a connection that has begun with these bytes, for which the kernel
@@ -87,10 +88,7 @@ impl Certified {
 }
 
 fn event(title: &str) -> serde_json::Value {
-    json!({
-        "topics": ["tenant:*"],
-        "workItemCreated": {"workItem": {"id": "w", "projectId": "p", "title": title}},
-    })
+    also(item_created("w", "p", title), &["tenant:*"])
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use std::{env, num::NonZeroUsize, path::PathBuf, time::Duration};
 use clap::{Subcommand, ValueEnum};
 
 use super::{
-    super::{Failure, client_tls, credential, signing::Signing},
+    super::{Failure, client_tls, credential, schema_args::SchemaOrConfigArgs, signing::Signing},
     KEY_VARIABLE,
 };
 use crate::{
@@ -33,9 +33,11 @@ const HELP: &str = "Examples:
   sidewire bench throughput --secret-file jwt.secret --key-file ingest.key --server-pid 4242
   sidewire bench idle --connections 18000 --secret-file jwt.secret --server-pid 4242 --json
   sidewire bench ingest --batch 100 --key-file ingest.key
+  sidewire bench latency --config sidewire.toml --secret-file jwt.secret --key-file ingest.key
 
-It needs what a client and a backend need: the secret that tokens are signed with and an ingest
-key. `sidewire bench SCENARIO --help` has the flags of each.
+It needs the secret that tokens are signed with and an ingest key. `sidewire bench SCENARIO --help` has the
+flags of each. The events are made for the schema that the flags name; it needs an event with a
+topic that clients can subscribe to.
 
 The generator takes up to one core. Where the target runs on the same machine give each a core of
 its own, as with `taskset -c 1 sidewire bench …`; a generator that used more than 90 % of its core
@@ -50,21 +52,21 @@ accepted, 1 if something else failed.";
 pub enum Command {
     /// How long events take at a rate: from POST to frame, and to the last of its clients.
     Latency(LatencyArgs),
-    /// What is delivered at full load, where many clients share a topic.
+    /// How much is delivered at full load when many clients share a topic.
     Throughput(ThroughputArgs),
-    /// What is delivered at full load, where each client has a topic of its own.
+    /// How much is delivered at full load when each client has a topic of its own.
     Selective(SelectiveArgs),
-    /// The memory that connections take which do nothing.
+    /// How much memory idle connections take.
     Idle(IdleArgs),
-    /// How fast clients connect, prove who they are, subscribe and are confirmed.
+    /// How fast clients connect, authenticate and subscribe.
     Connect(ConnectArgs),
-    /// What events cost that nobody is subscribed to.
+    /// What an event costs that nobody is subscribed to.
     Ingest(IngestArgs),
     /// What an event for 100 clients costs while few and while many are connected.
     Growth(GrowthArgs),
 }
 
-/// Where the target is, and who to be there.
+/// The relay to measure, and the credentials for it.
 #[derive(Debug, clap::Args)]
 pub struct Common {
     /// The relay's client listener; wss:// for TLS.
@@ -80,17 +82,20 @@ pub struct Common {
     /// The tenant.
     #[arg(long, default_value = "bench", value_parser = TenantName::parse)]
     pub tenant: TenantName,
-    /// Spread the topics over so many tenants, which are then called bench-0, bench-1 and so on.
+    /// Spread the topics over this many tenants, which are then called bench-0, bench-1 and so on.
     #[arg(long, value_name = "COUNT", default_value = "1")]
     pub tenants: NonZeroUsize,
     /// How the tokens of clients are signed.
     #[command(flatten)]
     pub signing: Signing,
+    /// The schema of the relay.
+    #[command(flatten)]
+    pub schema: SchemaOrConfigArgs,
     /// The file with the ingest key.
     /// Else the environment variable SIDEWIRE_INGEST_KEY is used, else no key.
     #[arg(long, value_name = "FILE", verbatim_doc_comment)]
     pub key_file: Option<PathBuf>,
-    /// The relay's process, on this machine, to say what it uses.
+    /// The relay's process on this machine, to report the memory and time that it uses.
     #[arg(long, value_name = "PID")]
     pub server_pid: Option<u32>,
     /// How many clients connect at the same time.
@@ -343,6 +348,19 @@ impl Command {
             Self::Connect(args) => (args.common, 0),
         };
         common.plan(scenario, payload_bytes)
+    }
+
+    /// The flags that every scenario has.
+    pub(super) fn common(&self) -> &Common {
+        match self {
+            Self::Latency(args) => &args.common,
+            Self::Throughput(args) => &args.common,
+            Self::Selective(args) => &args.common,
+            Self::Ingest(args) => &args.common,
+            Self::Growth(args) => &args.common,
+            Self::Idle(args) => &args.common,
+            Self::Connect(args) => &args.common,
+        }
     }
 
     fn scenario(&self) -> Scenario {

@@ -76,7 +76,7 @@ impl Deliberate {
                     is_map && tag.1 != WireType::LengthDelimited,
                 )
             }
-            Fault::Topic(_) | Fault::Wildcard | Fault::OfTenant => {
+            Fault::Topic(_) | Fault::Wildcard | Fault::TenantTopic => {
                 (Self::NoTopic, topics.has_invalid)
             }
             _ => return None,

@@ -6,8 +6,11 @@ mod batches;
 mod bundled;
 mod compatibility;
 mod compile;
+mod condition;
+mod explain;
 mod json;
 mod refusals;
+mod routes;
 mod source;
 mod specimen;
 

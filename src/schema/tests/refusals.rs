@@ -3,7 +3,10 @@
 
 use prost_reflect::DynamicMessage;
 
-use super::{super::Fault, Schema, field, refusal, topics, torture};
+use super::{
+    super::{Bundled, Fault},
+    Schema, field, refusal, topics, torture,
+};
 use crate::protocol::TopicError;
 
 /// A work item created, in the bundled schema.
@@ -133,6 +136,29 @@ fn what_cannot_be_an_id_is_refused_with_its_path() {
     }
     let tree = field(2, &[field(10, b"a"), field(10, b"*")].concat());
     assert_refused(&torture(), &tree, Fault::Wildcard, "tree.tags[1]");
+}
+
+#[test]
+fn what_cannot_be_a_whole_topic_is_refused_with_its_path() {
+    let schema = Bundled::named("generic").unwrap().schema().unwrap();
+    let message = |topics: &[&str]| {
+        let topics = topics.iter().map(|topic| field(5, topic.as_bytes()));
+        field(33, &topics.collect::<Vec<_>>().concat())
+    };
+    for (topic, fault) in [
+        ("order:*", Fault::Wildcard),
+        ("user:*", Fault::Wildcard),
+        ("tenant:acme", Fault::TenantTopic),
+        ("order", Fault::Topic(TopicError::NoColon)),
+        ("Order:7", Fault::Topic(TopicError::MalformedKind)),
+        ("order:", Fault::Topic(TopicError::EmptyId)),
+    ] {
+        let envelope = message(&["order:7", topic]);
+        assert_refused(&schema, &envelope, fault, "message.topics[1]");
+    }
+    let envelope = message(&["tenant:*", "", "user:ann", "tenant:*"]);
+    let inspected = schema.inspect(&envelope).unwrap();
+    assert_eq!(topics(&inspected), ["tenant:*", "user:ann"]);
 }
 
 #[test]

@@ -1,11 +1,12 @@
 //! Events that are made to measure with: their size, and what they relate to.
 
 use super::{pool_of, torture};
-use crate::schema::Schema;
+use crate::schema::{Bundled, Schema};
 
 #[test]
 fn an_event_has_the_one_topic_and_the_size_that_were_asked_for() {
-    for schema in [Schema::bundled().unwrap(), torture()] {
+    let generic = Bundled::named("generic").unwrap().schema().unwrap();
+    for schema in [Schema::bundled().unwrap(), generic, torture()] {
         let specimen = schema.specimen().unwrap();
         let topic = format!("{}:bench-17", specimen.kind());
         for bytes in (60..700).chain(16_300..16_500).chain([100_000, 1 << 20]) {

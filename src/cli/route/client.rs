@@ -1,0 +1,153 @@
+//! Whether a client would receive an event, and by which of its topics.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::{
+    auth::Grant,
+    protocol::{Topic, UserName, topic::USER_KIND},
+};
+
+/// A client that is described on the command line.
+#[derive(Debug)]
+pub(super) struct Client {
+    /// What it asks for, in one Subscribe.
+    pub(super) subscribe: Vec<Topic>,
+    pub(super) grant: Grant,
+    pub(super) user: Option<UserName>,
+}
+
+/// What becomes of an event for a client.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct Reception {
+    user: Option<String>,
+    receives: bool,
+    /// The topics by which the event comes.
+    by: Vec<String>,
+    /// The Subscribe is taken. It is taken whole or not at all.
+    subscribed: bool,
+    /// What of the Subscribe is not granted, and why.
+    refused: Vec<RefusedTopic>,
+    /// Each topic of the event.
+    topics: Vec<Relation>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct RefusedTopic {
+    topic: String,
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct Relation {
+    topic: String,
+    relation: Why,
+}
+
+/// What a topic of an event is to a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Why {
+    /// It is subscribed to it.
+    Subscribed,
+    /// It has it without asking.
+    Implicit,
+    /// It asked for it, but its Subscribe was refused.
+    SubscribeRefused,
+    /// It did not ask for it.
+    NotSubscribed,
+    /// It did not ask for it, and its token would not let it.
+    NotGranted,
+    /// It is the topic of another user.
+    OtherUser,
+}
+
+impl Client {
+    /// What becomes of an event with these topics.
+    pub(super) fn reception(&self, topics: &[Topic]) -> Reception {
+        let refused = self.subscribe.iter().filter_map(|topic| {
+            Some(RefusedTopic {
+                reason: self.grant.refusal(topic)?,
+                topic: topic.to_string(),
+            })
+        });
+        let refused: Vec<_> = refused.collect();
+        let relation = |topic: &Topic| Relation {
+            topic: topic.to_string(),
+            relation: self.relation(topic, refused.is_empty()),
+        };
+        let topics: Vec<_> = topics.iter().map(relation).collect();
+        let by = topics.iter().filter(|it| it.relation.brings_event());
+        let by: Vec<_> = by.map(|it| it.topic.clone()).collect();
+        Reception {
+            user: self.user.as_ref().map(ToString::to_string),
+            receives: !by.is_empty(),
+            by,
+            subscribed: refused.is_empty(),
+            refused,
+            topics,
+        }
+    }
+
+    fn relation(&self, topic: &Topic, is_subscribe_taken: bool) -> Why {
+        let own = self.user.as_ref().map(Topic::of_user);
+        if topic.is_everyone() || own.as_ref() == Some(topic) {
+            Why::Implicit
+        } else if topic.kind() == USER_KIND {
+            Why::OtherUser
+        } else if self.subscribe.contains(topic) {
+            match is_subscribe_taken {
+                true => Why::Subscribed,
+                false => Why::SubscribeRefused,
+            }
+        } else if self.grant.allows(topic) {
+            Why::NotSubscribed
+        } else {
+            Why::NotGranted
+        }
+    }
+}
+
+impl Why {
+    fn brings_event(self) -> bool {
+        matches!(self, Self::Subscribed | Self::Implicit)
+    }
+
+    fn text(self) -> &'static str {
+        match self {
+            Self::Subscribed => "is subscribed",
+            Self::Implicit => "comes without asking",
+            Self::SubscribeRefused => "is asked for, but the Subscribe is refused",
+            Self::NotSubscribed => "is not subscribed",
+            Self::NotGranted => "is not subscribed, and not granted by the token",
+            Self::OtherUser => "is for another user",
+        }
+    }
+}
+
+impl Reception {
+    pub(super) fn receives(&self) -> bool {
+        self.receives
+    }
+}
+
+impl fmt::Display for Reception {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "client")?;
+        if let Some(user) = &self.user {
+            write!(f, " of user {user}")?;
+        }
+        match self.receives {
+            true => writeln!(f, ": receives it by {}", self.by.join(", "))?,
+            false => writeln!(f, ": does not receive it")?,
+        }
+        for RefusedTopic { topic, reason } in &self.refused {
+            writeln!(f, "  {topic} {reason}, so the whole Subscribe is refused")?;
+        }
+        for Relation { topic, relation } in &self.topics {
+            writeln!(f, "  {topic} {}", relation.text())?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,168 @@
+//! What `sidewire route` has found out, for people and as JSON. The JSON is for programs
+//! and stable: members are added, none is renamed or removed.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::client::{Client, Reception};
+use crate::{
+    http::Problem,
+    ingest::Taken,
+    schema::{AnnotatedValue, Schema},
+};
+
+/// An event that the relay would take.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct Report {
+    taken: bool,
+    payload: Payload,
+    fields: Vec<Field>,
+    extra_topics: Vec<ExtraTopic>,
+    topics: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client: Option<Reception>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct Payload {
+    number: u32,
+    name: String,
+    message: String,
+}
+
+/// An annotated field.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct Field {
+    path: String,
+    kind: Option<String>,
+    value: String,
+    topic: Option<String>,
+}
+
+/// A topic that no annotated field gives.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct ExtraTopic {
+    from: String,
+    topic: String,
+}
+
+/// An event that the relay would refuse.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct Refused {
+    taken: bool,
+    code: &'static str,
+    message: String,
+    field: Option<String>,
+}
+
+impl Report {
+    /// The event, why it has its topics, and what a client would get of it.
+    pub(super) fn of(
+        schema: &Schema,
+        taken: &Taken,
+        topics_in_call: &[String],
+        client: Option<&Client>,
+    ) -> Result<Self, Refused> {
+        let refused = |error: &dyn ToString| Refused::from(Problem::invalid(error.to_string()));
+        let inspected = schema.inspect(&taken.envelope).map_err(|it| refused(&it))?;
+        let fields = schema.explain(&taken.envelope).map_err(|it| refused(&it))?;
+        let payload = inspected.payload.map(|payload| {
+            let mut known = schema.payloads().iter();
+            let known = known.find(|it| it.number == payload.number);
+            Payload {
+                number: payload.number,
+                name: payload.name.to_owned(),
+                message: known.map_or_else(String::new, |it| it.message.clone()),
+            }
+        });
+        let in_field_18 = taken.field_18.iter().enumerate();
+        let in_field_18 = in_field_18.map(|(index, topic)| (format!("topics[{index}]"), topic));
+        let in_call = topics_in_call.iter();
+        let in_call = in_call.map(|topic| ("--topic".to_owned(), topic));
+        let extra = in_field_18.chain(in_call).map(|(from, topic)| ExtraTopic {
+            from,
+            topic: topic.clone(),
+        });
+        Ok(Self {
+            taken: true,
+            payload: payload.ok_or_else(|| refused(&"payload is not set"))?,
+            fields: fields.into_iter().map(Field::from).collect(),
+            extra_topics: extra.collect(),
+            topics: taken.topics.iter().map(ToString::to_string).collect(),
+            client: client.map(|client| client.reception(&taken.topics)),
+        })
+    }
+
+    /// Whether a client was described that does not receive the event.
+    pub(super) fn is_missed(&self) -> bool {
+        self.client.as_ref().is_some_and(|it| !it.receives())
+    }
+}
+
+impl From<AnnotatedValue> for Field {
+    fn from(field: AnnotatedValue) -> Self {
+        Self {
+            path: field.path,
+            kind: field.kind,
+            value: field.value,
+            topic: field.topic.map(|topic| topic.to_string()),
+        }
+    }
+}
+
+impl From<Problem> for Refused {
+    fn from(problem: Problem) -> Self {
+        Self {
+            taken: false,
+            code: problem.code().as_str(),
+            message: problem.detail().to_owned(),
+            field: problem.field().map(str::to_owned),
+        }
+    }
+}
+
+impl Refused {
+    pub(super) fn message(&self) -> &str {
+        &self.message
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.message)
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Payload {
+            number,
+            name,
+            message,
+        } = &self.payload;
+        writeln!(f, "payload: {number} {name}, {message}")?;
+        let paths = self.fields.iter().map(|field| field.path.chars().count());
+        let width = paths.max().unwrap_or_default();
+        for Field {
+            path, value, topic, ..
+        } in &self.fields
+        {
+            match topic {
+                Some(topic) => writeln!(f, "  {path:width$}  {value:?} → {topic}")?,
+                None => writeln!(f, "  {path:width$}  is empty")?,
+            }
+        }
+        for ExtraTopic { from, topic } in &self.extra_topics {
+            writeln!(f, "  {from:width$}  → {topic}")?;
+        }
+        writeln!(f, "topics:")?;
+        for topic in &self.topics {
+            writeln!(f, "  {topic}")?;
+        }
+        match &self.client {
+            Some(client) => write!(f, "{client}"),
+            None => Ok(()),
+        }
+    }
+}

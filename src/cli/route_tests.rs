@@ -1,0 +1,226 @@
+//! `route` on events that are taken, refused, received and missed.
+
+use clap::Parser;
+use serde_json::{Value, json};
+
+use super::*;
+
+#[derive(Parser)]
+struct Command {
+    #[command(flatten)]
+    args: Args,
+}
+
+/// What is found out about an event of the schema that is the default, with these flags.
+fn route(event: &str, flags: &str) -> Result<Report, Refused> {
+    let words = ["route", event].into_iter().chain(flags.split_whitespace());
+    let args = Command::try_parse_from(words).unwrap().args;
+    let schema = Schema::bundled().unwrap();
+    let posted = Posted {
+        body: event.as_bytes(),
+        is_json: true,
+        topics: &args.topics,
+    };
+    let client = client(args.subscribe, args.grant, args.user);
+    report(&schema, &Config::default(), posted, client)
+}
+
+fn json_of(report: &impl serde::Serialize) -> Value {
+    serde_json::to_value(report).unwrap()
+}
+
+/// The sample event and the topics that it relates to.
+fn sample_event() -> (String, Vec<String>) {
+    let schema = Schema::bundled().unwrap();
+    let event = sample().sample_event;
+    let envelope = schema.envelope_from_json(event.as_bytes()).unwrap();
+    let topics = schema.inspect(&envelope).unwrap().topics;
+    (event, topics.iter().map(ToString::to_string).collect())
+}
+
+#[test]
+fn the_topics_come_from_fields_from_field_18_and_from_the_call() {
+    let (event, topics) = sample_event();
+    let event = event.replacen('{', r#"{"topics": ["a:1", "b:2"], "#, 1);
+    let report = json_of(&route(&event, "--topic c:3 --topic b:2").unwrap());
+    assert_eq!(report["taken"], true);
+    let all: Vec<_> = topics.iter().map(String::as_str).collect();
+    assert_eq!(
+        report["topics"],
+        json!([all.clone(), vec!["a:1", "b:2", "c:3"]].concat())
+    );
+    assert_eq!(
+        report["extra_topics"],
+        json!([
+            {"from": "topics[0]", "topic": "a:1"},
+            {"from": "topics[1]", "topic": "b:2"},
+            {"from": "--topic", "topic": "c:3"},
+            {"from": "--topic", "topic": "b:2"},
+        ])
+    );
+    let fields = report["fields"].as_array().unwrap();
+    let given = fields.iter().filter_map(|field| field["topic"].as_str());
+    let mut given: Vec<_> = given.collect();
+    given.sort_unstable();
+    given.dedup();
+    let mut all = all;
+    all.sort_unstable();
+    assert_eq!(given, all);
+    assert_eq!(report.get("client"), None);
+}
+
+#[test]
+fn what_ingest_refuses_is_refused_in_the_same_words() {
+    let (event, _) = sample_event();
+    let with_position = event.replacen('{', r#"{"position": {"epoch": "e"}, "#, 1);
+    for (event, flags, message, field) in [
+        ("{}", "", "payload is not set", Some("payload")),
+        (r#"{"ping": {}}"#, "", "ping is not an event", Some("ping")),
+        (
+            with_position.as_str(),
+            "",
+            "position is the relay's to set",
+            Some("position"),
+        ),
+        (
+            event.as_str(),
+            "--topic a:*",
+            "topic \"a:*\" has the id `*`, which stands for no single topic",
+            Some("topic"),
+        ),
+    ] {
+        let refused = json_of(&route(event, flags).unwrap_err());
+        let expected = json!({
+            "taken": false, "code": "VALIDATION_ERROR", "message": message, "field": field,
+        });
+        assert_eq!(refused, expected);
+    }
+    let large = " ".repeat(2 << 20);
+    let refused = route(&large, "").unwrap_err();
+    assert_eq!(refused.message(), "the body may have 1048576 bytes");
+}
+
+/// What the report says of the client: whether it receives, by what, and each relation.
+fn reception(flags: &str) -> (bool, Value, Vec<String>) {
+    let (event, topics) = sample_event();
+    let flags = flags
+        .replace("FIRST", &topics[0])
+        .replace("LAST", topics.last().unwrap());
+    let report = route(&event, &format!("--topic user:bob {flags}")).unwrap();
+    let missed = report.is_missed();
+    let client = json_of(&report)["client"].clone();
+    assert_eq!(client["receives"], !missed);
+    let relations = client["topics"].as_array().unwrap().iter();
+    let relations = relations.map(|it| it["relation"].as_str().unwrap().to_owned());
+    (!missed, client["by"].clone(), relations.collect())
+}
+
+#[test]
+fn a_client_receives_what_it_subscribes_to_and_what_is_for_its_user() {
+    let (_, topics) = sample_event();
+    assert_eq!(topics.len(), 2);
+    let (first, last) = (&topics[0], &topics[1]);
+    for (flags, by, relations) in [
+        (
+            "--subscribe FIRST",
+            json!([first]),
+            ["subscribed", "not_subscribed", "other_user"],
+        ),
+        (
+            "--subscribe LAST --subscribe FIRST --user ann",
+            json!([first, last]),
+            ["subscribed", "subscribed", "other_user"],
+        ),
+        (
+            "--user bob --grant FIRST",
+            json!(["user:bob"]),
+            ["not_subscribed", "not_granted", "implicit"],
+        ),
+        (
+            "--user bob --subscribe FIRST --subscribe LAST --grant FIRST",
+            json!(["user:bob"]),
+            ["subscribe_refused", "subscribe_refused", "implicit"],
+        ),
+        (
+            "--subscribe FIRST --grant FIRST",
+            json!([first]),
+            ["subscribed", "not_granted", "other_user"],
+        ),
+    ] {
+        let found = reception(flags);
+        assert_eq!(
+            found,
+            (true, by, relations.map(str::to_owned).to_vec()),
+            "{flags}"
+        );
+    }
+}
+
+#[test]
+fn a_client_that_receives_nothing_is_told_why() {
+    for (flags, relations) in [
+        (
+            "--user ann",
+            ["not_subscribed", "not_subscribed", "other_user"],
+        ),
+        (
+            "--subscribe x:1",
+            ["not_subscribed", "not_subscribed", "other_user"],
+        ),
+        (
+            "--subscribe FIRST --grant LAST",
+            ["subscribe_refused", "not_subscribed", "other_user"],
+        ),
+        // One that is refused takes the others with it.
+        (
+            "--subscribe FIRST --subscribe user:bob",
+            ["subscribe_refused", "not_subscribed", "other_user"],
+        ),
+    ] {
+        let found = reception(flags);
+        assert_eq!(
+            found,
+            (false, json!([]), relations.map(str::to_owned).to_vec()),
+            "{flags}"
+        );
+    }
+}
+
+#[test]
+fn an_event_for_everyone_comes_to_every_client() {
+    let (event, _) = sample_event();
+    let report = route(&event, "--topic tenant:* --user ann").unwrap();
+    assert!(!report.is_missed());
+    assert_eq!(json_of(&report)["client"]["by"], json!(["tenant:*"]));
+}
+
+#[test]
+fn json_is_told_from_an_envelope() {
+    for json in [&b"{}"[..], b" \n{\"a\": 1}\n", b"{\"cut", b"\n{ } "] {
+        assert!(looks_json(json), "{json:?}");
+    }
+    let long_id = [&b"\x0a\x7b"[..], &[b'm'; 123]].concat();
+    for binary in [&b""[..], &long_id, b"\x0a\x01m", b"\x12\x00"] {
+        assert!(!looks_json(binary), "{binary:?}");
+    }
+}
+
+#[test]
+fn the_event_comes_from_one_place() {
+    for words in [&["route"][..], &["route", "{}", "--file", "f"]] {
+        assert!(Command::try_parse_from(words).is_err(), "{words:?}");
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("event.json");
+    fs::write(&path, "in the file").unwrap();
+    for (event, file, expected) in [
+        (Some("{}"), None, "{}"),
+        (None, Some(path.as_path()), "in the file"),
+        (Some("-"), None, "in the pipe"),
+        (None, Some(Path::new("-")), "in the pipe"),
+    ] {
+        let body = body(event, file, &b"in the pipe"[..]).unwrap();
+        assert_eq!(body, expected.as_bytes());
+    }
+    assert!(body(None, Some(Path::new("/nowhere")), &b""[..]).is_err());
+}

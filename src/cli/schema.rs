@@ -1,0 +1,84 @@
+//! `sidewire schema`: prints the routing table of a schema, a sample of one of its
+//! events, or writes the .proto files that it imports. Needs no relay.
+
+mod export;
+mod table;
+
+use std::{io, path::PathBuf};
+
+use clap::ValueEnum;
+
+use self::table::Table;
+use super::{
+    Failure,
+    schema_args::{self, SchemaOrConfigArgs, find_event},
+    write_result,
+};
+use crate::schema::Schema;
+
+/// What to show of which schema.
+#[derive(Debug, clap::Args)]
+#[command(after_help = HELP)]
+pub struct Args {
+    /// Which schema.
+    #[command(flatten)]
+    pub schema: SchemaOrConfigArgs,
+    /// How to print the routing table.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub format: Format,
+    /// Print a sample of this event instead, as JSON that can be published.
+    #[arg(long, value_name = "EVENT", conflicts_with = "export")]
+    pub sample: Option<String>,
+    /// Write the .proto files that schemas import into this directory instead, and
+    /// those of the bundled schema if that is the one.
+    #[arg(long, value_name = "DIR", verbatim_doc_comment)]
+    pub export: Option<PathBuf>,
+    /// With --export: replace files that are there and differ.
+    #[arg(long, requires = "export")]
+    pub force: bool,
+}
+
+const HELP: &str = "Examples:
+  sidewire schema
+  sidewire schema --schema chat.proto --envelope chat.v1.Envelope
+  sidewire schema --config sidewire.toml --format json
+  sidewire schema --bundled generic --sample event
+  sidewire schema --export proto
+
+The table has the topics of each event: what stands behind `→` is the topic that a field with a
+value gives. `[]` stands behind a list, `{}` behind a map; of a message that lies in itself the
+fields are listed once. docs/cli.md describes the JSON.
+--export writes sidewire/v1/options.proto and sidewire/v1/relay.proto, for editors, protoc and buf.
+Exit status: 0, or 1 if the schema cannot be used or a file cannot be written.";
+
+/// How the routing table is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// Prints or writes what is asked for.
+pub(super) fn run(args: &Args) -> Result<(), Failure> {
+    let source = args.schema.source()?;
+    if let Some(directory) = &args.export {
+        let written = export::export(&source, directory, args.force)?;
+        return write_result(&mut io::stdout(), &written.join("\n")).map(drop);
+    }
+    let schema = schema_args::load(&source)?;
+    let text = match &args.sample {
+        Some(name) => schema.sample(find_event(&schema, name)?).event.to_string(),
+        None => table(&schema, args.format)?,
+    };
+    write_result(&mut io::stdout(), &text).map(drop)
+}
+
+fn table(schema: &Schema, format: Format) -> Result<String, Failure> {
+    let table = Table::of(schema);
+    match format {
+        Format::Text => Ok(table.to_string().trim_end().to_owned()),
+        Format::Json => serde_json::to_string_pretty(&table).map_err(Failure::new),
+    }
+}

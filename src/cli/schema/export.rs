@@ -1,0 +1,90 @@
+//! Writes the .proto files that the program carries in itself into a directory.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    cli::{Failure, schema_args},
+    schema::{BuiltInFile, SchemaSource},
+};
+
+/// Writes the files that a schema from this source imports. Gives a line about each.
+pub(super) fn export(
+    source: &SchemaSource,
+    directory: &Path,
+    force: bool,
+) -> Result<Vec<String>, Failure> {
+    let files = match schema_args::bundled(source)? {
+        Some(bundled) => BuiltInFile::of_bundled(&bundled).map_err(Failure::new)?,
+        None => BuiltInFile::all().to_vec(),
+    };
+    let files: Vec<_> = files
+        .into_iter()
+        .map(|file| (directory.join(file.name), file.text))
+        .collect();
+    let states = files.iter().map(|(path, text)| State::of(path, text));
+    let states: Vec<_> = states.collect::<Result<_, _>>()?;
+    if !force {
+        refuse_to_replace(&files, &states)?;
+    }
+    let written = files.iter().zip(states);
+    written
+        .map(|((path, text), state)| {
+            let shown = path.display();
+            if state == State::Same {
+                return Ok(format!("{shown} is up to date"));
+            }
+            write(path, text).map_err(|error| cannot("write", path, &error))?;
+            Ok(format!("{shown} written"))
+        })
+        .collect()
+}
+
+/// Nothing is written where one file would be lost.
+fn refuse_to_replace(files: &[(PathBuf, &str)], states: &[State]) -> Result<(), Failure> {
+    let different: Vec<_> = files
+        .iter()
+        .zip(states)
+        .filter(|(_, state)| **state == State::Different)
+        .map(|((path, _), _)| path.display().to_string())
+        .collect();
+    if different.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::new(format!(
+        "other files are there already: {}; --force replaces them",
+        different.join(", ")
+    )))
+}
+
+/// What is at the place of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Missing,
+    Same,
+    Different,
+}
+
+impl State {
+    fn of(path: &Path, text: &str) -> Result<Self, Failure> {
+        match fs::read(path) {
+            Ok(found) if found == text.as_bytes() => Ok(Self::Same),
+            Ok(_) => Ok(Self::Different),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::Missing),
+            Err(error) => Err(cannot("read", path, &error)),
+        }
+    }
+}
+
+fn write(path: &Path, text: &str) -> io::Result<()> {
+    if let Some(directory) = path.parent() {
+        fs::create_dir_all(directory)?;
+    }
+    fs::write(path, text)
+}
+
+fn cannot(what: &str, path: &Path, error: &io::Error) -> Failure {
+    Failure::new(format!("cannot {what} {}: {error}", path.display()))
+}

@@ -1,0 +1,142 @@
+//! The connections of `sidewire tail`, one a token, and what has come over each.
+
+use std::{env, path::Path, sync::Arc};
+
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use futures_util::future::select_all;
+use serde_json::Value;
+
+use super::{Args, TOKEN_VARIABLE};
+use crate::{
+    cli::{Failure, client_tls, credential},
+    client::{Client, ClientError, ClientEvent, ClientOptions, Credential},
+    protocol::Topic,
+    random::Random,
+};
+
+/// The claim that names the user of a token.
+const USER_CLAIM: &str = "user_id";
+
+/// A client that follows the topics.
+pub(super) struct Follower {
+    /// Who it is, where there are several.
+    pub(super) user: Option<String>,
+    client: Client,
+    /// How many events came.
+    pub(super) events: u64,
+    /// The bytes of their envelopes.
+    pub(super) bytes: u64,
+    /// How often events were missing.
+    pub(super) gaps: u64,
+}
+
+/// All of them.
+pub(super) struct Followers {
+    followers: Vec<Follower>,
+    /// The one that is asked first, so that each has its turn.
+    first: usize,
+}
+
+impl Followers {
+    /// One for each token file, or one without any.
+    pub(super) fn of(args: &Args) -> Result<Self, Failure> {
+        let random = Arc::new(Random::from_system().map_err(Failure::new)?);
+        let follower = |file: Option<&Path>, is_named: bool| {
+            let token = credential(file, env::var(TOKEN_VARIABLE).ok())?;
+            let user = file.filter(|_| is_named).map(|file| {
+                let user = token.as_ref().and_then(user_of);
+                user.unwrap_or_else(|| file.display().to_string())
+            });
+            Ok::<_, Failure>(Follower {
+                user,
+                client: client(args, Arc::clone(&random), token)?,
+                events: 0,
+                bytes: 0,
+                gaps: 0,
+            })
+        };
+        let is_named = args.token_files.len() > 1;
+        let files = args.token_files.iter();
+        let followers = match args.token_files.as_slice() {
+            [] => vec![follower(None, false)?],
+            _ => files
+                .map(|file| follower(Some(file), is_named))
+                .collect::<Result<_, _>>()?,
+        };
+        Ok(Self {
+            followers,
+            first: 0,
+        })
+    }
+
+    /// The next thing that happens to one of them. Cancel-safe.
+    pub(super) async fn next(&mut self) -> (usize, Result<ClientEvent, ClientError>) {
+        let count = self.followers.len();
+        let (last, first) = self.followers.split_at_mut(self.first);
+        let in_turn = first.iter_mut().chain(last);
+        let waiting = in_turn.map(|follower| Box::pin(follower.client.next()));
+        let (event, turn, _) = select_all(waiting).await;
+        let index = (self.first + turn) % count;
+        self.first = (index + 1) % count;
+        (index, event)
+    }
+
+    pub(super) fn get_mut(&mut self, index: usize) -> Option<&mut Follower> {
+        self.followers.get_mut(index)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Follower> {
+        self.followers.iter()
+    }
+
+    pub(super) async fn close(self) {
+        for follower in self.followers {
+            follower.client.close().await;
+        }
+    }
+}
+
+fn client(args: &Args, random: Arc<Random>, token: Option<Credential>) -> Result<Client, Failure> {
+    let mut options = ClientOptions::new(&args.url, random);
+    options.token = token;
+    options.user_id.clone_from(&args.user);
+    options.tls = client_tls(&args.url, args.ca_file.as_deref())?;
+    let mut client = Client::new(options);
+    if let Some(since) = args.since {
+        client.start_from(since.into());
+    }
+    client.subscribe(args.topics.iter().map(Topic::as_str));
+    Ok(client)
+}
+
+/// The user that a token names. Nobody believes it here: the relay checks the token.
+fn user_of(token: &Credential) -> Option<String> {
+    let claims = token.reveal().split('.').nth(1)?;
+    let claims = BASE64_URL_SAFE_NO_PAD.decode(claims).ok()?;
+    let claims: Value = serde_json::from_slice(&claims).ok()?;
+    match claims.get(USER_CLAIM)? {
+        Value::String(user) => Some(user.clone()),
+        Value::Number(user) => Some(user.to_string()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn token(claims: &str) -> Credential {
+        let claims = BASE64_URL_SAFE_NO_PAD.encode(claims);
+        Credential::new(format!("header.{claims}.signature"))
+    }
+
+    #[test]
+    fn a_token_names_its_user() {
+        assert_eq!(user_of(&token(r#"{"user_id":"ann"}"#)).unwrap(), "ann");
+        assert_eq!(user_of(&token(r#"{"user_id":7}"#)).unwrap(), "7");
+        for other in [r#"{"user_id":[]}"#, r#"{"sub":"ann"}"#, "[]", "{"] {
+            assert_eq!(user_of(&token(other)), None, "{other}");
+        }
+        assert_eq!(user_of(&Credential::new("opaque")), None);
+    }
+}

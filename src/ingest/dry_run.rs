@@ -1,0 +1,62 @@
+//! What the relay would say to one posted event, found out without a relay: by the
+//! functions that ingest itself decides by, in its order.
+
+use super::{body::too_large, draft::Admissible, events::no_json, parameters::topic_parameter};
+use crate::{
+    config::{Ingest, Limits},
+    http::Problem,
+    protocol::Topic,
+    schema::Schema,
+};
+
+/// One event, and what would be posted with it.
+#[derive(Debug, Clone, Copy)]
+pub struct Posted<'a> {
+    /// The body of the call.
+    pub body: &'a [u8],
+    /// The body is proto3 JSON, not Protocol Buffers.
+    pub is_json: bool,
+    /// The values of `?topic=`.
+    pub topics: &'a [String],
+}
+
+/// An event that the relay would take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Taken {
+    /// The envelope's bytes.
+    pub envelope: Vec<u8>,
+    /// The topics that its field 18 holds, as they stand there.
+    pub field_18: Vec<String>,
+    /// All topics of the event, each once.
+    pub topics: Vec<Topic>,
+}
+
+/// Takes the event as `POST …/events` does, up to where it would be stored.
+///
+/// # Errors
+///
+/// When the relay would refuse it, with the problem that it would answer.
+pub fn dry_run(
+    schema: &Schema,
+    ingest: &Ingest,
+    limits: &Limits,
+    posted: Posted<'_>,
+) -> Result<Taken, Problem> {
+    let topics = posted.topics.iter().map(|text| topic_parameter(text));
+    let topics: Vec<_> = topics.collect::<Result<_, _>>()?;
+    if posted.body.len() > ingest.body_max {
+        return Err(too_large(ingest.body_max));
+    }
+    let envelope = if posted.is_json {
+        schema.envelope_from_json(posted.body).map_err(no_json)?
+    } else {
+        posted.body.to_vec()
+    };
+    let admissible = Admissible::check(schema, limits, &envelope, &topics)?;
+    let extra = admissible.inspected.extra_topics.iter();
+    Ok(Taken {
+        field_18: extra.map(|topic| (*topic).to_owned()).collect(),
+        topics: admissible.topics,
+        envelope,
+    })
+}

@@ -1,0 +1,271 @@
+//! A condition on an event: a path to a field, as a person writes it, and the value that
+//! it must have there. It is checked against the schema once, then asked about the JSON
+//! of events.
+
+use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor};
+use serde_json::Value;
+
+use super::Schema;
+
+/// From this similarity on a name is suggested.
+const SIMILARITY_MIN: f64 = 0.7;
+
+/// `path.to.field=value`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Condition {
+    /// The keys on the way through the event's JSON.
+    keys: Vec<String>,
+    value: String,
+    /// The field has this value although it is not in the JSON: it is its default.
+    is_default: bool,
+}
+
+/// Why a text is no condition for the events of a schema.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConditionError {
+    /// There is no `=`.
+    #[error("has no `=` between a field and a value")]
+    NoValue,
+    /// A message does not have the field.
+    #[error("{message} has no field `{name}`{}", suggestion(.nearest.as_deref(), .known))]
+    UnknownField {
+        /// The message's full name.
+        message: String,
+        /// The field that it does not have.
+        name: String,
+        /// The name that was probably meant.
+        nearest: Option<String>,
+        /// The names that there are.
+        known: Vec<String>,
+    },
+    /// The path goes on below a field that has nothing below it.
+    #[error("`{name}` has no fields")]
+    NoFields {
+        /// The field.
+        name: String,
+    },
+    /// The path ends at something that is no single value.
+    #[error("`{name}` is {what}; go on to one of its {parts}")]
+    NoSingleValue {
+        /// The field.
+        name: String,
+        /// What it is.
+        what: &'static str,
+        /// What it has.
+        parts: &'static str,
+    },
+    /// The field cannot have the value.
+    #[error("`{name}` cannot be `{value}`: it is {wanted}")]
+    Impossible {
+        /// The field.
+        name: String,
+        /// The value.
+        value: String,
+        /// What it can be.
+        wanted: String,
+    },
+}
+
+fn suggestion(nearest: Option<&str>, known: &[String]) -> String {
+    match nearest {
+        Some(nearest) => format!("; did you mean `{nearest}`?"),
+        None if known.is_empty() => String::new(),
+        None => format!("; it has {}", known.join(", ")),
+    }
+}
+
+/// Where a path has come to.
+enum Place {
+    Message(MessageDescriptor),
+    /// A map, of which a key comes next; with the kind of its values.
+    Map(Kind),
+    /// A value without fields.
+    Leaf(Kind),
+    /// JSON of the application's own.
+    Json,
+    /// A value that JSON writes as one text.
+    Text,
+}
+
+impl Condition {
+    /// Reads `path.to.field=value`. Fields have their names in the .proto or in JSON;
+    /// the path begins at the envelope, and goes through lists without a sign. Below a
+    /// map and in a google.protobuf.Struct or Value stand keys.
+    ///
+    /// # Errors
+    ///
+    /// When the schema has no such field, or the field cannot have the value.
+    pub fn parse(schema: &Schema, text: &str) -> Result<Self, ConditionError> {
+        let (path, value) = text.split_once('=').ok_or(ConditionError::NoValue)?;
+        let mut place = Place::Message(schema.envelope.clone());
+        let mut keys = Vec::new();
+        let mut last = None;
+        for part in path.split('.') {
+            let name = part.trim_end_matches("[]").trim_end_matches("{}");
+            let (key, next, field) = place.step(name)?;
+            keys.push(key);
+            last = field;
+            place = next;
+        }
+        let value = place.value(path, value)?;
+        let default = last.filter(|field: &FieldDescriptor| {
+            !field.supports_presence() && !field.is_list() && !field.is_map()
+        });
+        Ok(Self {
+            is_default: default.is_some_and(|field| default_text(&field) == value),
+            keys,
+            value,
+        })
+    }
+
+    /// Whether the event, given as canonical JSON, has the value there; in a list one
+    /// element with it is enough.
+    #[must_use]
+    pub fn holds(&self, event: &Value) -> bool {
+        self.holds_at(event, &self.keys)
+    }
+
+    fn holds_at(&self, value: &Value, keys: &[String]) -> bool {
+        if let Value::Array(values) = value {
+            return values.iter().any(|value| self.holds_at(value, keys));
+        }
+        let Some((key, rest)) = keys.split_first() else {
+            return self.is_value(value);
+        };
+        match value.get(key) {
+            Some(value) => self.holds_at(value, rest),
+            None => rest.is_empty() && self.is_default && value.is_object(),
+        }
+    }
+
+    fn is_value(&self, value: &Value) -> bool {
+        match value {
+            Value::String(text) => *text == self.value,
+            Value::Number(number) => {
+                let wanted = self.value.parse::<f64>();
+                number.to_string() == self.value
+                    || wanted.is_ok_and(|it| number.as_f64() == Some(it))
+            }
+            Value::Bool(flag) => flag.to_string() == self.value,
+            Value::Null => self.value == "null",
+            Value::Array(_) | Value::Object(_) => false,
+        }
+    }
+}
+
+impl Place {
+    /// One step on: the key in JSON, what is there, and the field if it is one.
+    fn step(self, name: &str) -> Result<(String, Self, Option<FieldDescriptor>), ConditionError> {
+        match self {
+            Self::Message(message) => {
+                let mut fields = message.fields();
+                let field = fields.find(|it| it.name() == name || it.json_name() == name);
+                let field = field.ok_or_else(|| unknown(&message, name))?;
+                let place = Self::of_field(&field);
+                Ok((field.json_name().to_owned(), place, Some(field)))
+            }
+            Self::Map(kind) => Ok((name.to_owned(), Self::of_kind(kind), None)),
+            Self::Json => Ok((name.to_owned(), Self::Json, None)),
+            Self::Leaf(_) | Self::Text => Err(ConditionError::NoFields {
+                name: name.to_owned(),
+            }),
+        }
+    }
+
+    fn of_field(field: &FieldDescriptor) -> Self {
+        match field.kind() {
+            Kind::Message(entry) if field.is_map() => {
+                Self::Map(entry.map_entry_value_field().kind())
+            }
+            kind => Self::of_kind(kind),
+        }
+    }
+
+    fn of_kind(kind: Kind) -> Self {
+        let Kind::Message(message) = kind else {
+            return Self::Leaf(kind);
+        };
+        match message.full_name() {
+            "google.protobuf.Struct" | "google.protobuf.Value" | "google.protobuf.ListValue" => {
+                Self::Json
+            }
+            "google.protobuf.Empty" => Self::Message(message),
+            name if name.starts_with("google.protobuf.") => Self::Text,
+            _ => Self::Message(message),
+        }
+    }
+
+    /// The value as JSON writes it, where the path has ended.
+    fn value(self, path: &str, value: &str) -> Result<String, ConditionError> {
+        let not_single = |what, parts| ConditionError::NoSingleValue {
+            name: path.to_owned(),
+            what,
+            parts,
+        };
+        match self {
+            Self::Message(_) => Err(not_single("a message", "fields")),
+            Self::Map(_) => Err(not_single("a map", "keys")),
+            Self::Json | Self::Text => Ok(value.to_owned()),
+            Self::Leaf(kind) => {
+                leaf_value(&kind, value).map_err(|wanted| ConditionError::Impossible {
+                    name: path.to_owned(),
+                    value: value.to_owned(),
+                    wanted,
+                })
+            }
+        }
+    }
+}
+
+/// The value of a scalar as JSON writes it, or what it would have to be.
+fn leaf_value(kind: &Kind, value: &str) -> Result<String, String> {
+    let is_fit = match kind {
+        Kind::Enum(kind) => {
+            let mut values = kind.values();
+            let known = values.find(|it| it.name() == value || it.number().to_string() == value);
+            let names: Vec<_> = kind.values().map(|it| it.name().to_owned()).collect();
+            // Numbers that have no name are written as they are.
+            return match known {
+                Some(known) => Ok(known.name().to_owned()),
+                None if value.parse::<i32>().is_ok() => Ok(value.to_owned()),
+                None => Err(format!("one of {}", names.join(", "))),
+            };
+        }
+        Kind::Bool => matches!(value, "true" | "false"),
+        Kind::String | Kind::Bytes => true,
+        Kind::Double | Kind::Float => value.parse::<f64>().is_ok(),
+        _ => value.parse::<i128>().is_ok(),
+    };
+    let wanted = if *kind == Kind::Bool {
+        "true or false"
+    } else {
+        "a number"
+    };
+    match is_fit {
+        true => Ok(value.to_owned()),
+        false => Err(wanted.to_owned()),
+    }
+}
+
+fn default_text(field: &FieldDescriptor) -> String {
+    match field.kind() {
+        Kind::Enum(kind) => kind.default_value().name().to_owned(),
+        Kind::Bool => "false".to_owned(),
+        Kind::String | Kind::Bytes => String::new(),
+        _ => "0".to_owned(),
+    }
+}
+
+fn unknown(message: &MessageDescriptor, name: &str) -> ConditionError {
+    let known: Vec<_> = message.fields().map(|it| it.name().to_owned()).collect();
+    let similar = known.iter().map(|it| (strsim::jaro_winkler(it, name), it));
+    let nearest = similar.max_by(|(a, _), (b, _)| a.total_cmp(b));
+    ConditionError::UnknownField {
+        message: message.full_name().to_owned(),
+        name: name.to_owned(),
+        nearest: nearest
+            .filter(|(similarity, _)| *similarity >= SIMILARITY_MIN)
+            .map(|(_, name)| name.clone()),
+        known,
+    }
+}

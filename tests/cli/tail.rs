@@ -1,0 +1,174 @@
+//! What `sidewire tail` prints of what comes: filters, ends, formats, several users.
+
+use serde_json::{Value, json};
+
+use crate::{
+    process::{Ended, Process, Signal},
+    relay::{Relay, TOPIC, event, log_line, token},
+};
+
+/// `tail` of a relay, subscribed.
+fn follow(relay: &Relay, args: &[&str]) -> Process {
+    let tail = Process::start(relay.tail(args));
+    tail.stderr_has(|log| log.contains("following").then_some(()));
+    tail
+}
+
+fn publish(relay: &Relay, event: &Value) {
+    let published = Process::run(relay.publish(&[&event.to_string()]));
+    assert!(published.status.success(), "{published:?}");
+}
+
+fn typing(is_typing: bool) -> Value {
+    json!({"userTyping": {"projectId": "p1", "userId": "bob", "isTyping": is_typing}})
+}
+
+fn lines(ended: &Ended) -> Vec<Value> {
+    let lines = ended.stdout.lines();
+    lines
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+#[test]
+fn events_are_filtered_by_payload_and_by_fields_and_counted() {
+    let relay = Relay::start();
+    let typed = follow(&relay, &["--payload", "user_typing", "--count=2", TOPIC]);
+    let titled = [
+        "--where",
+        "work_item_created.work_item.title=wanted",
+        "--where",
+        "workItemCreated.userId=ann",
+        "--count=1",
+        TOPIC,
+    ];
+    let titled = follow(&relay, &titled);
+    let silent = ["--where", "user_typing.is_typing=false", "--count=1", TOPIC];
+    let silent = follow(&relay, &silent);
+    for event in [
+        event("other"),
+        typing(true),
+        event("wanted"),
+        typing(false),
+        event("late"),
+    ] {
+        publish(&relay, &event);
+    }
+    let typed = typed.end();
+    assert_eq!(typed.status.code(), Some(0), "{typed:?}");
+    let typed: Vec<_> = lines(&typed)
+        .iter()
+        .map(|event| event["userTyping"]["isTyping"] == true)
+        .collect();
+    assert_eq!(typed, [true, false]);
+    let titled = lines(&titled.end());
+    assert_eq!(titled.len(), 1);
+    assert_eq!(titled[0]["workItemCreated"]["workItem"]["title"], "wanted");
+    let silent = silent.end();
+    assert_eq!(lines(&silent)[0]["position"]["offset"], "4", "{silent:?}");
+    let summary = log_line(&silent.stderr, "summary").unwrap();
+    assert_eq!(summary["events"], 4, "{summary}");
+    assert_eq!(summary["printed"], 1);
+    assert_eq!(summary["gaps"], 0);
+    assert!(summary["bytes"].as_u64().unwrap() > 100);
+    assert!(summary["events_per_s"].as_f64().is_some());
+}
+
+#[test]
+fn the_time_ends_it_and_too_few_events_have_an_exit_status() {
+    let relay = Relay::start();
+    let ended = Process::run(relay.tail(&["--for", "200ms", TOPIC]));
+    assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+    assert_eq!(ended.stdout, "");
+    assert!(log_line(&ended.stderr, "summary").is_some(), "{ended:?}");
+
+    let ended = Process::run(relay.tail(&["--for=200ms", "--count=3", TOPIC]));
+    assert_eq!(ended.status.code(), Some(4), "{ended:?}");
+    assert!(
+        ended.stderr.contains("0 of 3 events have come"),
+        "{ended:?}"
+    );
+}
+
+#[test]
+fn an_event_in_hex_can_be_routed() {
+    let relay = Relay::start();
+    let tail = follow(&relay, &["--format=hex", "--count=1", TOPIC]);
+    publish(&relay, &event("bytes"));
+    let ended = tail.end();
+    let digits = ended.stdout.trim_end().as_bytes();
+    let bytes: Vec<u8> = digits
+        .chunks(2)
+        .map(|pair| u8::from_str_radix(str::from_utf8(pair).unwrap(), 16).unwrap())
+        .collect();
+    assert!(bytes.windows(5).any(|it| it == b"bytes"), "{ended:?}");
+}
+
+#[test]
+fn several_users_are_followed_on_a_connection_each() {
+    let relay = Relay::start();
+    let bob = relay.files.write("bob.jwt", &token("acme", "bob"));
+    let flags = ["--token-file", &bob, "--count=3", TOPIC];
+    let tail = Process::start(relay.tail(&flags));
+    tail.stderr_has(|log| (log.matches("following").count() == 2).then_some(()));
+    let hex = Process::start(relay.tail(&[&["--format=hex"][..], &flags[..2], &[TOPIC]].concat()));
+    hex.stderr_has(|log| (log.matches("following").count() == 2).then_some(()));
+
+    publish(&relay, &event("for both"));
+    hex.stdout_has(|text| (text.matches('\n').count() == 2).then_some(()));
+    let for_bob = [
+        "--topic",
+        "user:bob",
+        &typing(true).to_string().replace("p1", "p2"),
+    ];
+    assert!(Process::run(relay.publish(&for_bob)).status.success());
+
+    let ended = tail.end();
+    assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+    let mut got: Vec<_> = lines(&ended)
+        .iter()
+        .map(|line| {
+            let offset = line["event"]["position"]["offset"].as_str().unwrap();
+            (line["user"].as_str().unwrap().to_owned(), offset.to_owned())
+        })
+        .collect();
+    got.sort();
+    let expected = [("ann", "1"), ("bob", "1"), ("bob", "2")];
+    let expected = expected.map(|(user, offset)| (user.to_owned(), offset.to_owned()));
+    assert_eq!(got, expected);
+    let bobs = log_line(&ended.stderr, "summary of a user").unwrap();
+    assert_eq!(bobs["user"], "ann", "{ended:?}");
+    assert_eq!(log_line(&ended.stderr, "summary").unwrap()["events"], 3);
+
+    hex.signal(Signal::INT);
+    let mut users: Vec<_> = hex.end().stdout.lines().map(str::to_owned).collect();
+    users.sort();
+    let users: Vec<_> = users
+        .iter()
+        .map(|it| it.split_once('\t').unwrap().0)
+        .collect();
+    assert_eq!(users.get(..2), Some(&["ann", "bob"][..]));
+}
+
+#[test]
+fn what_can_never_come_is_wrong_from_the_start() {
+    let relay = Relay::start();
+    for (flags, says) in [
+        (
+            ["--payload", "work_item_make"],
+            "the schema has no event `work_item_make`",
+        ),
+        (
+            ["--where", "userTyping.isTypin=true"],
+            "did you mean `is_typing`?",
+        ),
+        (
+            ["--where", "userTyping.isTyping=maybe"],
+            "it is true or false",
+        ),
+    ] {
+        let ended = Process::run(relay.tail(&flags));
+        assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+        assert!(ended.stderr.contains(says), "{ended:?}");
+    }
+}

@@ -1,0 +1,222 @@
+//! A test's client: the library's, which speaks in binary frames, or one that speaks
+//! JSON. What it sends and hears is the same in both.
+
+use std::{env, io, sync::Arc};
+
+use prost::Message as _;
+use sidewire::{
+    client::{Connection, Control, Envelope, Event, ReceiveError, Received},
+    protocol::wire,
+    schema::Schema,
+};
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::{Error, Message};
+
+use crate::{json_client::JsonClient, support::PATIENCE};
+
+/// The variable that has the suite's clients speak JSON.
+const VARIABLE: &str = "SIDEWIRE_TEST_ENCODING";
+
+/// Whether `SIDEWIRE_TEST_ENCODING` asks for clients that speak JSON.
+pub fn is_json_under_test() -> bool {
+    match env::var(VARIABLE).as_deref() {
+        Err(env::VarError::NotPresent) | Ok("protobuf") => false,
+        Ok("json") => true,
+        other => panic!("{VARIABLE} is neither `protobuf` nor `json`: {other:?}"),
+    }
+}
+
+/// A client's connection.
+pub struct TestClient(Speech);
+
+impl TestClient {
+    /// A client of the library.
+    pub fn of(connection: Connection) -> Self {
+        Self(Speech::Binary(Box::new(connection)))
+    }
+
+    /// A client that speaks JSON, which it reads and writes with this schema.
+    pub fn json(client: JsonClient, schema: Arc<Schema>) -> Self {
+        Self(Speech::Json(Box::new(client), schema))
+    }
+
+    /// Sends a control message, and gives its message id.
+    pub async fn send(&mut self, control: Control) -> String {
+        self.0.send(control).await
+    }
+
+    /// Asks for topics, given in full, and gives the message id.
+    pub async fn ask_for(&mut self, topics: &[&str]) -> String {
+        let subscribe = wire::Subscribe {
+            topics: topics.iter().map(|&topic| topic.to_owned()).collect(),
+            resume_from: None,
+        };
+        self.send(Control::Subscribe(subscribe)).await
+    }
+
+    /// Subscribes to topics, given in full, and waits for the confirmation.
+    pub async fn subscribe(&mut self, topics: &[&str]) -> wire::SubscriptionConfirmed {
+        let id = self.ask_for(topics).await;
+        match self.receive().await {
+            Received::SubscriptionConfirmed(confirmed) => {
+                assert_eq!(confirmed.request_message_id, id);
+                confirmed
+            }
+            other => panic!("not confirmed: {other:?}"),
+        }
+    }
+
+    /// Subscribes to topics from a position on, and waits for the confirmation.
+    pub async fn resume(
+        &mut self,
+        topics: &[&str],
+        from: &wire::Position,
+    ) -> wire::SubscriptionConfirmed {
+        let subscribe = wire::Subscribe {
+            topics: topics.iter().map(|&topic| topic.to_owned()).collect(),
+            resume_from: Some(from.clone()),
+        };
+        let id = self.send(Control::Subscribe(subscribe)).await;
+        match self.receive().await {
+            Received::SubscriptionConfirmed(confirmed) => {
+                assert_eq!(confirmed.request_message_id, id);
+                confirmed
+            }
+            other => panic!("not confirmed: {other:?}"),
+        }
+    }
+
+    /// Ends subscriptions and waits for the confirmation.
+    pub async fn unsubscribe(&mut self, topics: &[&str]) -> wire::UnsubscribeConfirmed {
+        let unsubscribe = wire::Unsubscribe {
+            topics: topics.iter().map(|&topic| topic.to_owned()).collect(),
+        };
+        let id = self.send(Control::Unsubscribe(unsubscribe)).await;
+        match self.receive().await {
+            Received::UnsubscribeConfirmed(confirmed) => {
+                assert_eq!(confirmed.request_message_id, id);
+                confirmed
+            }
+            other => panic!("not confirmed: {other:?}"),
+        }
+    }
+
+    /// The next message, whatever it is.
+    pub async fn receive(&mut self) -> Received {
+        self.try_receive().await.unwrap()
+    }
+
+    /// The next message, or how the connection ended.
+    pub async fn try_receive(&mut self) -> Result<Received, ReceiveError> {
+        timeout(PATIENCE, self.0.receive())
+            .await
+            .expect("something arrives")
+    }
+
+    /// The next message, which must be an event.
+    pub async fn event(&mut self) -> Event {
+        match self.receive().await {
+            Received::Event(event) => event,
+            other => panic!("no event: {other:?}"),
+        }
+    }
+
+    /// The next message, which must be an ErrorResponse.
+    pub async fn error(&mut self) -> wire::ErrorResponse {
+        match self.receive().await {
+            Received::Error(error) => error,
+            other => panic!("no error: {other:?}"),
+        }
+    }
+
+    /// Asserts that nothing waits: the answer to a Ping is the next message. All
+    /// that was published and answered before this call would stand before it.
+    pub async fn nothing_more(&mut self) {
+        let ping = wire::Ping { timestamp: 5 };
+        self.send(Control::Ping(ping)).await;
+        match self.receive().await {
+            Received::Pong(_) => {}
+            other => panic!("something came: {other:?}"),
+        }
+    }
+
+    /// Waits for the Close frame: its code and reason.
+    pub async fn closed(&mut self) -> (u16, String) {
+        loop {
+            match self.try_receive().await {
+                Err(ReceiveError::Closed { code, reason }) => return (code, reason),
+                Err(other) => panic!("not closed in good order: {other}"),
+                Ok(_) => {}
+            }
+        }
+    }
+}
+
+/// A client's side of a connection.
+enum Speech {
+    /// The client library, which speaks Protocol Buffers.
+    Binary(Box<Connection>),
+    /// A client that speaks JSON. It reads and writes with the schema of the relay.
+    Json(Box<JsonClient>, Arc<Schema>),
+}
+
+impl Speech {
+    /// Sends a control message, and gives its message id.
+    async fn send(&mut self, control: Control) -> String {
+        match self {
+            Self::Binary(connection) => connection.send(control).await.unwrap(),
+            Self::Json(client, schema) => {
+                let envelope = Envelope {
+                    control: Some(control),
+                    ..Envelope::default()
+                };
+                let json = schema.envelope_to_json(&envelope.encode_to_vec());
+                client.say(json.unwrap()).await
+            }
+        }
+    }
+
+    /// The next message, or how the connection ended.
+    async fn receive(&mut self) -> Result<Received, ReceiveError> {
+        match self {
+            Self::Binary(connection) => connection.receive().await,
+            Self::Json(client, schema) => loop {
+                match client.next().await {
+                    Ok(Message::Text(text)) => return Ok(received(schema, text.as_bytes())),
+                    Ok(Message::Close(frame)) => {
+                        // Answers it.
+                        let _ended = client.next().await;
+                        let frame = frame.unwrap();
+                        return Err(ReceiveError::Closed {
+                            code: frame.code.into(),
+                            reason: frame.reason.to_string(),
+                        });
+                    }
+                    Ok(Message::Ping(_)) => {}
+                    Ok(other) => panic!("no text frame: {other:?}"),
+                    Err(Error::Io(error)) => return Err(ReceiveError::Lost(error)),
+                    Err(error) => return Err(ReceiveError::Lost(io::Error::other(error))),
+                }
+            },
+        }
+    }
+}
+
+/// What a text frame says.
+fn received(schema: &Schema, text: &[u8]) -> Received {
+    let bytes = schema.envelope_from_json(text).unwrap();
+    let envelope = Envelope::decode(&bytes[..]).unwrap();
+    match envelope.control {
+        None => Received::Event(Event {
+            envelope: bytes.into(),
+            message_id: envelope.message_id,
+            timestamp: envelope.timestamp,
+            position: envelope.position,
+        }),
+        Some(Control::SubscriptionConfirmed(it)) => Received::SubscriptionConfirmed(it),
+        Some(Control::UnsubscribeConfirmed(it)) => Received::UnsubscribeConfirmed(it),
+        Some(Control::Pong(pong)) => Received::Pong(pong),
+        Some(Control::Error(error)) => Received::Error(error),
+        Some(other) => panic!("only clients send this: {other:?}"),
+    }
+}

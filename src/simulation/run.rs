@@ -85,7 +85,8 @@ impl Run {
             join(backends).await;
             self.stage.enter(Phase::Quiet);
             meddler.await.unwrap();
-            sleep(Duration::from_secs(15)).await;
+            // The slowest link takes so long for a full outbox and a replay behind it.
+            sleep(Duration::from_secs(40)).await;
             self.stage.enter(Phase::Over);
         }
         join(clients).await;

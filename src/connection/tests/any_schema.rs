@@ -46,6 +46,8 @@ fn tape(random: &Random, bytes_max: u64) -> Vec<u8> {
 
 /// Has ingest take the envelope, as it is or as JSON; `None` where it is refused.
 fn accepted(bench: &Bench, schema: &Schema, envelope: &[u8], is_json: bool) -> Option<Accepted> {
+    // prost-reflect takes some that the relay does not.
+    schema.inspect(envelope).ok()?;
     let body = if is_json {
         schema.envelope_to_json_text(envelope).ok()?.into_bytes()
     } else {

@@ -44,8 +44,13 @@ impl Follower<'_> {
     /// Its client was there to the end and was told nothing: it has all.
     fn check_all_was_heard(&self, when: When) {
         self.check_replay_is_over();
-        let unanswered = self.is_answered.iter().position(|it| !it);
-        assert!(unanswered.is_none(), "{self}: no answer to {unanswered:?}");
+        let mut asked = self.connection.sent.iter().zip(&self.is_answered);
+        let unanswered = asked.find(|(_, is_answered)| !**is_answered);
+        assert!(
+            unanswered.is_none(),
+            "{self}, opened {:?}: no answer by {when:?} to {unanswered:?}",
+            self.connection.opened
+        );
         if let Some(at) = self.at {
             self.check_nothing_lacks(at, self.log().head());
         }

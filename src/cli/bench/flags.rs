@@ -35,9 +35,9 @@ const HELP: &str = "Examples:
   sidewire bench ingest --batch 100 --key-file ingest.key
   sidewire bench latency --config sidewire.toml --secret-file jwt.secret --key-file ingest.key
 
-It needs the secret that tokens are signed with and an ingest key. `sidewire bench SCENARIO --help` has the
-flags of each. The events are made for the schema that the flags name; it needs an event with a
-topic that clients can subscribe to.
+It needs the secret that tokens are signed with and an ingest key. The events are made for the
+schema that the flags name; it needs an event with a topic that clients can subscribe to.
+`sidewire bench SCENARIO --help` has the flags of each.
 
 The generator takes up to one core. Where the target runs on the same machine give each a core of
 its own, as with `taskset -c 1 sidewire bench …`; a generator that used more than 90 % of its core

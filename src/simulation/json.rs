@@ -88,10 +88,10 @@ fn topics(mut members: Members, done: &str) -> Topics {
 
 fn pong(mut members: Members) -> Ping {
     members.signed("timestamp");
-    members.message("position", position);
     let pong = Ping {
         timestamp: 0,
         client_timestamp: members.signed("clientTimestamp"),
+        position: members.message("position", position),
     };
     members.end();
     pong

@@ -116,7 +116,7 @@ fn the_relay_keeps_its_contract_whatever_happens() {
     println!("{seeds} seeds: {counts:#?}");
     if seeds >= SEEDS {
         for schedule in SCHEDULES {
-            let count = counts.get(schedule).copied().unwrap_or_default();
+            let count = counts.get(*schedule).copied().unwrap_or_default();
             assert!(count > OCCURRENCES_MIN, "{schedule}: only {count} times");
         }
     }

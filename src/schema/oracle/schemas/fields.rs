@@ -207,7 +207,7 @@ impl Fields {
             Place::Legacy => ["optional ", "optional ", "required ", "repeated "],
             Place::Extensions => ["optional ", "optional ", "optional ", "repeated "],
         };
-        *tape.pick(&labels)
+        tape.pick(&labels)
     }
 
     fn json_name(&self, tape: &mut Tape<'_>, options: &mut Vec<String>) {

@@ -135,6 +135,16 @@ impl Draft {
         Ok(())
     }
 
+    /// Checks that the event has JSON of at most so many bytes, its position included.
+    ///
+    /// # Errors
+    ///
+    /// When it has none, or more.
+    pub fn check_json(&self, bytes_max: usize) -> Result<(), JsonError> {
+        let envelope = self.buffer.get(HEADER_BYTES_MAX..).unwrap_or_default();
+        self.schema.check_json(envelope, bytes_max)
+    }
+
     /// How many bytes the envelope has, without its position.
     #[must_use]
     pub fn envelope_len(&self) -> usize {

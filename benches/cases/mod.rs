@@ -6,6 +6,7 @@ mod events;
 mod frames;
 mod hub;
 mod inspect;
+mod json;
 mod tokens;
 
 use sidewire::protocol::topic::fix_hash_seed;
@@ -70,6 +71,7 @@ pub(crate) fn all() -> Vec<Case> {
     assert!(fix_hash_seed(1));
     let parts = [
         inspect::cases(),
+        json::cases(),
         frames::cases(),
         hub::cases(),
         tokens::cases(),

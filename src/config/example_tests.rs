@@ -211,7 +211,7 @@ fn what_the_example_comments_out_is_good_too() {
 }
 
 /// The keys that a reload changes. Those that it cannot are in `reload.rs`.
-const CHANGES_AT_ONCE: [&str; 79] = [
+const CHANGES_AT_ONCE: [&str; 80] = [
     "auth.audience",
     "auth.close_on_key_removal",
     "auth.issuer",
@@ -264,6 +264,7 @@ const CHANGES_AT_ONCE: [&str; 79] = [
     "limits.handshakes_per_second",
     "limits.heartbeat_burst",
     "limits.heartbeat_period",
+    "limits.json_max",
     "limits.memory_max",
     "limits.outbox_bytes",
     "limits.outbox_frames",

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::{
     Replay,
     error::Problems,
-    values::{self, GIB, MIB},
+    values::{self, GIB, KIB, MIB},
 };
 use crate::protocol::TenantName;
 
@@ -43,6 +43,9 @@ pub struct Limits {
     /// The bytes from which on an outbox is full; 1 MiB.
     #[serde(deserialize_with = "values::size")]
     pub outbox_bytes: usize,
+    /// The most bytes of JSON that an event may have; 4 MiB. An event with more is refused.
+    #[serde(deserialize_with = "values::size")]
+    pub json_max: usize,
     /// The most tenants that have a connection, an event or a message id at the same time;
     /// 100,000.
     #[serde(deserialize_with = "values::count")]
@@ -141,6 +144,7 @@ impl Default for Limits {
             topics_per_connection: 10_000,
             outbox_frames: 1_000,
             outbox_bytes: MIB,
+            json_max: 4 * MIB,
             tenants: 100_000,
             memory_max: 512 * MIB,
             connections: None,
@@ -186,6 +190,7 @@ impl Limits {
             problems.check_count(key, count);
         }
         problems.check_size("limits.outbox_bytes", self.outbox_bytes, 1..=GIB);
+        problems.check_size("limits.json_max", self.json_max, KIB..=GIB);
         for (key, period) in [
             ("limits.user_period", self.user_period),
             ("limits.tenant_period", self.tenant_period),

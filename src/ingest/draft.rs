@@ -3,6 +3,7 @@
 
 use std::{collections::HashSet, mem, sync::Arc};
 
+use super::json::{Checked, check_small, check_work};
 use crate::{
     config::Limits,
     event::{Draft, DraftParts},
@@ -63,12 +64,20 @@ impl<'a> Admissible<'a> {
     }
 }
 
+/// An envelope that was read.
+pub(super) struct ReadEvent {
+    pub(super) draft: Draft,
+    pub(super) checked: Checked,
+    /// What the look at its JSON took, in topics.
+    pub(super) check_work: usize,
+}
+
 /// The envelope as an event. `more_topics` are those of the call.
 pub(super) fn draft(
     relay: &Relay,
     envelope: &[u8],
     more_topics: &[Topic],
-) -> Result<Draft, Problem> {
+) -> Result<ReadEvent, Problem> {
     let live = relay.live();
     let Admissible {
         inspected,
@@ -98,7 +107,13 @@ pub(super) fn draft(
         topics,
         schema: Arc::clone(&live.schema),
     });
-    Ok(draft.known_by(fingerprint))
+    let json_max = live.config.limits.json_max;
+    let is_in_doubt = inspected.json_is_in_doubt(json_max);
+    Ok(ReadEvent {
+        checked: check_small(&live, &draft, is_in_doubt)?,
+        check_work: check_work(envelope.len(), is_in_doubt),
+        draft: draft.known_by(fingerprint),
+    })
 }
 
 fn check_payload(envelope: &Inspected<'_>) -> Result<(), Problem> {

@@ -1,7 +1,7 @@
 //! What the relay would say to one posted event, found out without a relay: by the
 //! functions that ingest itself decides by, in its order.
 
-use super::{body::too_large, draft::Admissible, events::no_json, parameters::topic_parameter};
+use super::{body::too_large, draft::Admissible, json::no_json, parameters::topic_parameter};
 use crate::{
     config::{Ingest, Limits},
     http::Problem,
@@ -53,7 +53,14 @@ pub fn dry_run(
         posted.body.to_vec()
     };
     let admissible = Admissible::check(schema, limits, &envelope, &topics)?;
-    let extra = admissible.inspected.extra_topics.iter();
+    let inspected = &admissible.inspected;
+    if inspected.json_is_in_doubt(limits.json_max) {
+        let kept: Vec<_> = inspected.kept().collect();
+        schema
+            .check_json(&kept.concat(), limits.json_max)
+            .map_err(no_json)?;
+    }
+    let extra = inspected.extra_topics.iter();
     Ok(Taken {
         field_18: extra.map(|topic| (*topic).to_owned()).collect(),
         topics: admissible.topics,

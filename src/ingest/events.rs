@@ -13,6 +13,7 @@ use super::{
     answer::{Accepted, answer},
     body::{self, Format},
     draft::draft,
+    json::{Checked, InDoubt, batch_from_json, check_large, encoded, envelope_from_json, no_batch},
     parameters::Parameters,
     refused::{batch_invalid, not_appended, too_many},
     render::render,
@@ -25,7 +26,6 @@ use crate::{
     limits::EventBudget,
     protocol::Topic,
     relay::{Relay, Shard},
-    schema::{BatchError, JsonError},
 };
 
 /// How much of a batch is read before others have their turn, in topics of events, which
@@ -42,14 +42,8 @@ const EVENT_WORK: usize = 32;
 /// So many bytes of an envelope take as long as a topic.
 const BYTES_A_TOPIC: usize = 256;
 
-/// So many bytes of JSON, to be turned into an envelope.
-const JSON_BYTES_A_TOPIC: usize = 32;
-
 /// So many connections take as long to be offered an event.
 const OFFERS_A_TOPIC: usize = 8;
-
-/// The most bytes of JSON that the shard reads itself.
-const JSON_READ_AT_ONCE_MAX: usize = 16 * 1024;
 
 /// Takes the events of a call in.
 pub(super) async fn publish(
@@ -127,39 +121,66 @@ async fn drafts(
     };
     turn.comes().await;
     turn.did(EVENT_WORK + body.len() / BYTES_A_TOPIC);
-    if posted.call == Call::Event {
-        return Ok(vec![draft(relay, &body, more_topics)?]);
+    match posted.call {
+        Call::Event => event(relay, turn, &body, more_topics).await,
+        Call::Batch => batch(relay, turn, &body, more_topics).await,
     }
+}
+
+async fn event(
+    relay: &Arc<Relay>,
+    turn: &Turn<'_>,
+    envelope: &[u8],
+    more_topics: &[Topic],
+) -> Result<Vec<Draft>, Problem> {
+    let read = draft(relay, envelope, more_topics)?;
+    turn.did(read.check_work);
+    let drafts = vec![read.draft];
+    if matches!(read.checked, Checked::Passed) {
+        return Ok(drafts);
+    }
+    let in_doubt = vec![InDoubt { index: 0, draft: 0 }];
+    let (drafts, refused) = check_large(relay, turn, drafts, in_doubt).await?;
+    match refused.into_iter().next() {
+        Some((_, problem)) => Err(problem),
+        None => Ok(drafts),
+    }
+}
+
+async fn batch(
+    relay: &Arc<Relay>,
+    turn: &Turn<'_>,
+    batch: &[u8],
+    more_topics: &[Topic],
+) -> Result<Vec<Draft>, Problem> {
     let events_max = relay.live().config.ingest.batch_events_max;
-    let mut drafts = Drafts::new(relay, &body, events_max)?;
+    let mut drafts = Drafts::new(relay, batch, events_max)?;
     loop {
         turn.did(drafts.read_some(relay, more_topics));
         if drafts.is_read() {
-            return drafts.finish();
+            break;
         }
         yield_now().await;
         turn.comes().await;
     }
+    let (read, in_doubt, errors) = drafts.into_parts();
+    let (drafts, refused) = check_large(relay, turn, read, in_doubt).await?;
+    finish(drafts, errors, refused)
 }
 
-/// The bytes that the JSON says. What takes long to read is read on another thread, of
-/// each tenant one at a time.
-async fn encoded(
-    relay: &Arc<Relay>,
-    turn: &Turn<'_>,
-    json: Bytes,
-    read: fn(&Relay, &[u8]) -> Result<Vec<u8>, Problem>,
-) -> Result<Bytes, Problem> {
-    if json.len() <= JSON_READ_AT_ONCE_MAX {
-        turn.comes().await;
-        turn.did(json.len() / JSON_BYTES_A_TOPIC);
-        return read(relay, &json).map(Bytes::from);
+/// All events of a batch, or what is wrong with which.
+fn finish(
+    drafts: Vec<Draft>,
+    mut errors: Vec<ItemProblem>,
+    refused: Vec<(usize, Problem)>,
+) -> Result<Vec<Draft>, Problem> {
+    let refused = refused.into_iter();
+    errors.extend(refused.map(|(index, problem)| problem.of_item(index)));
+    if errors.is_empty() {
+        return Ok(drafts);
     }
-    let reading = Arc::clone(relay);
-    match turn.elsewhere(move || read(&reading, &json)).await {
-        Some(read) => read.map(Bytes::from),
-        None => Err(Problem::shutting_down(relay.retry_after())),
-    }
+    errors.sort_by_key(|error| error.index);
+    Err(batch_invalid(errors))
 }
 
 /// What it takes to read an event, in topics.
@@ -167,26 +188,12 @@ fn work(draft: &Draft) -> usize {
     ENVELOPE_WORK + draft.topics().len()
 }
 
-fn envelope_from_json(relay: &Relay, json: &[u8]) -> Result<Vec<u8>, Problem> {
-    relay
-        .live()
-        .schema
-        .envelope_from_json(json)
-        .map_err(no_json)
-}
-
-fn batch_from_json(relay: &Relay, json: &[u8]) -> Result<Vec<u8>, Problem> {
-    relay
-        .live()
-        .schema
-        .batch_from_json(json)
-        .map_err(no_json_batch)
-}
-
 /// What becomes of the envelopes of a batch.
 struct Drafts<'a> {
     envelopes: Enumerate<vec::IntoIter<&'a [u8]>>,
     drafts: Vec<Draft>,
+    /// Those whose JSON is still to be looked at.
+    in_doubt: Vec<InDoubt>,
     errors: Vec<ItemProblem>,
 }
 
@@ -202,6 +209,7 @@ impl<'a> Drafts<'a> {
         }
         Ok(Self {
             drafts: Vec::with_capacity(envelopes.len()),
+            in_doubt: Vec::new(),
             errors: Vec::new(),
             envelopes: envelopes.into_iter().enumerate(),
         })
@@ -214,9 +222,13 @@ impl<'a> Drafts<'a> {
         for (index, envelope) in self.envelopes.by_ref() {
             done += envelope.len() / BYTES_A_TOPIC;
             match draft(relay, envelope, more_topics) {
-                Ok(draft) => {
-                    done += work(&draft);
-                    self.drafts.push(draft);
+                Ok(read) => {
+                    done += work(&read.draft) + read.check_work;
+                    if matches!(read.checked, Checked::InDoubt) {
+                        let draft = self.drafts.len();
+                        self.in_doubt.push(InDoubt { index, draft });
+                    }
+                    self.drafts.push(read.draft);
                 }
                 Err(problem) => {
                     done += ENVELOPE_WORK;
@@ -235,34 +247,10 @@ impl<'a> Drafts<'a> {
         self.envelopes.len() == 0
     }
 
-    /// All of them, or what is wrong with which.
-    fn finish(self) -> Result<Vec<Draft>, Problem> {
-        if self.errors.is_empty() {
-            Ok(self.drafts)
-        } else {
-            Err(batch_invalid(self.errors))
-        }
+    /// The events, those of them that are in doubt, and what is wrong with others.
+    fn into_parts(self) -> (Vec<Draft>, Vec<InDoubt>, Vec<ItemProblem>) {
+        (self.drafts, self.in_doubt, self.errors)
     }
-}
-
-pub(super) fn no_json(error: JsonError) -> Problem {
-    Problem::invalid(error.to_string()).with_field(error.field())
-}
-
-/// The first event that cannot be read ends the reading, so it alone is told of.
-fn no_json_batch(error: JsonError) -> Problem {
-    match error.in_message() {
-        Some((index, error)) => batch_invalid(vec![no_json(error).of_item(index)]),
-        None => no_json(error),
-    }
-}
-
-fn no_batch(error: BatchError) -> Problem {
-    let field = match &error {
-        BatchError::Wire(error) => error.field().map(str::to_owned),
-        BatchError::TooMany { .. } | BatchError::Unsupported => None,
-    };
-    Problem::invalid(error.to_string()).with_field(field.as_deref())
 }
 
 #[cfg(test)]
@@ -340,7 +328,8 @@ mod tests {
             }
             // Of 6 and 1.
             assert_eq!(read, [(147, 1029), (294, 1029), (300, 42)]);
-            assert_eq!(drafts.finish().unwrap().len(), 300);
+            let (read, in_doubt, errors) = drafts.into_parts();
+            assert_eq!((read.len(), in_doubt.len(), errors.len()), (300, 0, 0));
 
             let topics: Vec<_> = (0..91).map(|n| format!("board:{n}")).collect();
             let topics: Vec<_> = topics.iter().map(|t| Topic::parse(t).unwrap()).collect();

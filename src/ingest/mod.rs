@@ -9,6 +9,7 @@ mod draft;
 mod dry_run;
 mod events;
 mod gathered;
+mod json;
 mod parameters;
 mod refused;
 mod render;

@@ -155,6 +155,13 @@ pub struct JsonError {
     message: String,
 }
 
+/// Whether the path begins with a place in a list; the name of an extension stands in
+/// brackets too.
+fn is_index(path: &str) -> bool {
+    let inner = path.strip_prefix('[');
+    inner.is_some_and(|inner| inner.starts_with(|first: char| first.is_ascii_digit()))
+}
+
 impl JsonError {
     pub(super) fn new(field: Option<String>, message: impl fmt::Display) -> Self {
         Self {
@@ -163,8 +170,20 @@ impl JsonError {
         }
     }
 
-    /// The path of the field at fault with the names that the text has, such as
-    /// `subscribe.resumeFrom.offset`; for a field that the schema does not know the path
+    /// The same error, seen from where the value stands: in a field of this name, or, in
+    /// brackets, at this index of a list.
+    pub(super) fn within(mut self, place: &str) -> Self {
+        self.field = Some(match self.field {
+            None => place.to_owned(),
+            Some(field) if is_index(&field) => format!("{place}{field}"),
+            Some(field) => format!("{place}.{field}"),
+        });
+        self
+    }
+
+    /// The path of the field at fault: of JSON that cannot be read with the names that
+    /// the text has, such as `subscribe.resumeFrom.offset`; of a message that has no JSON
+    /// with those of the schema. For a field that the schema does not know it is the path
     /// of the message that it is in. `None` where it is the outermost message.
     #[must_use]
     pub fn field(&self) -> Option<&str> {

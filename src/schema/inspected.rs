@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::protocol::Topic;
 
-use super::payload::PayloadKind;
+use super::{json::JsonBound, payload::PayloadKind};
 
 /// An envelope whose bytes are well-formed all the way down.
 #[derive(Debug, Clone)]
@@ -26,6 +26,7 @@ pub struct Inspected<'a> {
     pub extra_topics: Vec<&'a str>,
     pub(super) envelope: &'a [u8],
     pub(super) cuts: Vec<Range<usize>>,
+    pub(super) json_bound: JsonBound,
 }
 
 /// The member that is set in the envelope's oneof.
@@ -54,6 +55,14 @@ impl<'a> Inspected<'a> {
             .zip(ends)
             .filter_map(move |(start, end)| envelope.get(start..end))
             .filter(|run| !run.is_empty())
+    }
+
+    /// Whether the event may have no JSON, or JSON of more than `bytes_max` bytes, those
+    /// included that the relay adds: then [`Schema::check_json`](super::Schema::check_json)
+    /// has to be asked. `false` needs no look at the event.
+    #[must_use]
+    pub fn json_is_in_doubt(&self, bytes_max: usize) -> bool {
+        self.json_bound.is_in_doubt(self.envelope.len(), bytes_max)
     }
 
     /// How many bytes [`kept`](Self::kept) has.

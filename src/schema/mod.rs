@@ -26,7 +26,6 @@ mod error;
 mod explain;
 mod inspected;
 mod json;
-mod json_names;
 mod link;
 mod lists;
 mod outline;
@@ -62,6 +61,7 @@ use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor};
 use self::{
     annotations::Annotations,
     compile::Draft,
+    json::{JsonBounds, Sender, Suggest},
     outline::Outline,
     report::Report,
     table::Table,
@@ -97,6 +97,7 @@ pub struct Schema {
     subscribe: IdLists,
     unsubscribe: IdLists,
     diagnostics: Vec<Diagnostic>,
+    json_bounds: JsonBounds,
     annotations: Annotations,
     revision: Revision,
     compile_time: Duration,
@@ -203,13 +204,17 @@ impl Schema {
         } else {
             found.topics
         };
+        let payload = found
+            .payload
+            .and_then(|(number, range)| self.payload(number, envelope.get(range)?));
         Ok(Inspected {
+            json_bound: payload
+                .map(|payload| self.json_bounds.of_payload(payload.number))
+                .unwrap_or_default(),
             message_id: found.message_id,
             timestamp: found.timestamp,
             has_position: found.has_position,
-            payload: found
-                .payload
-                .and_then(|(number, range)| self.payload(number, envelope.get(range)?)),
+            payload,
             topics: topics.into_vec(),
             extra_topics: found.extra_topics,
             envelope,
@@ -335,18 +340,30 @@ impl Schema {
         field.map_or_else(String::new, |field| field.json_name().to_owned())
     }
 
-    /// The bytes of the envelope that the JSON says. The same JSON gives the same
+    /// The bytes of the envelope that a backend's JSON says. The same JSON gives the same
     /// bytes.
     ///
     /// # Errors
     ///
     /// When the text is no JSON of an envelope: also for a field that the schema
-    /// does not know and for a second payload.
+    /// does not know, for one that is set twice and for a second payload.
     pub fn envelope_from_json(&self, json: &[u8]) -> Result<Vec<u8>, JsonError> {
-        Ok(self.encode(&self.parse(&self.envelope, json)?))
+        let message = self.parse(&self.envelope, json, Sender::Backend)?;
+        Ok(self.encode(&message))
     }
 
-    /// The bytes of the BatchUpdate that the JSON says, likewise.
+    /// The bytes of the envelope that a client's JSON says, likewise. Its errors suggest
+    /// what clients may send.
+    ///
+    /// # Errors
+    ///
+    /// As for a backend's.
+    pub fn envelope_from_client_json(&self, json: &[u8]) -> Result<Vec<u8>, JsonError> {
+        let message = self.parse(&self.envelope, json, Sender::Client)?;
+        Ok(self.encode(&message))
+    }
+
+    /// The bytes of the BatchUpdate that a backend's JSON says, likewise.
     ///
     /// # Errors
     ///
@@ -356,18 +373,34 @@ impl Schema {
             .batch
             .as_ref()
             .ok_or_else(|| JsonError::new(None, BatchError::Unsupported))?;
-        Ok(self.encode(&self.parse(batch, json)?))
+        let message = self.parse(batch, json, Sender::Backend)?;
+        Ok(self.encode(&message))
+    }
+
+    /// Counts the envelopes of a batch in JSON, before anything is made of them.
+    ///
+    /// # Errors
+    ///
+    /// When there are more than `max`, as soon as that is seen.
+    pub fn check_json_batch_len(&self, json: &[u8], max: usize) -> Result<(), BatchError> {
+        match json::is_over(json, max) {
+            true => Err(BatchError::TooMany { max }),
+            false => Ok(()),
+        }
     }
 
     fn parse(
         &self,
         descriptor: &MessageDescriptor,
         json: &[u8],
+        sender: Sender,
     ) -> Result<DynamicMessage, JsonError> {
-        let message = json::parse(descriptor, json)?;
-        json_names::check(json, !self.table.has_maps())
-            .map_err(|error| JsonError::new(None, error))?;
-        Ok(message)
+        let suggest = Suggest {
+            envelope: &self.envelope,
+            payloads: &self.payloads,
+            sender,
+        };
+        json::parse(descriptor, json, &suggest)
     }
 
     fn encode(&self, message: &DynamicMessage) -> Vec<u8> {
@@ -385,9 +418,7 @@ impl Schema {
     /// When the bytes are malformed, and when one of Google's own types in them
     /// holds what has no JSON, such as a timestamp after the year 9999.
     pub fn envelope_to_json(&self, envelope: &[u8]) -> Result<serde_json::Value, JsonError> {
-        let message = DynamicMessage::decode(self.envelope.clone(), envelope)
-            .map_err(|error| JsonError::new(None, error))?;
-        json::render(&message)
+        json::render(&self.decode(envelope)?)
     }
 
     /// The envelope as the text of its canonical proto3 JSON, without white space. The
@@ -397,7 +428,39 @@ impl Schema {
     ///
     /// As for [`envelope_to_json`](Self::envelope_to_json).
     pub fn envelope_to_json_text(&self, envelope: &[u8]) -> Result<String, JsonError> {
-        Ok(self.envelope_to_json(envelope)?.to_string())
+        json::render_text(&self.decode(envelope)?, 2 * envelope.len())
+    }
+
+    /// Checks that an envelope has JSON of at most `bytes_max` bytes, the longest
+    /// position included, which the relay adds later. To be asked of an event of which
+    /// [`Inspected::json_is_in_doubt`]; the envelope is one with a message_id and a
+    /// timestamp.
+    ///
+    /// # Errors
+    ///
+    /// As for [`envelope_to_json`](Self::envelope_to_json), and when there are more
+    /// bytes: the field is then the payload.
+    pub fn check_json(&self, envelope: &[u8], bytes_max: usize) -> Result<(), JsonError> {
+        let message = self.decode(envelope)?;
+        let len_max = bytes_max.saturating_sub(self.json_bounds.position_bytes_max());
+        if json::text_len(&message, len_max)?.is_some() {
+            return Ok(());
+        }
+        let payload = self
+            .payloads
+            .iter()
+            .find(|payload| message.has_field_by_number(payload.number));
+        Err(JsonError::new(
+            payload.map(|payload| payload.name.clone()),
+            format_args!(
+                "the event would have more than {bytes_max} bytes of JSON, limits.json_max"
+            ),
+        ))
+    }
+
+    fn decode(&self, envelope: &[u8]) -> Result<DynamicMessage, JsonError> {
+        DynamicMessage::decode(self.envelope.clone(), envelope)
+            .map_err(|error| JsonError::new(None, error))
     }
 }
 

@@ -52,6 +52,7 @@ mod idempotency;
 mod ingest_answers;
 mod ingest_batches;
 mod ingest_http;
+mod ingest_json_limits;
 mod ingest_limits;
 mod ingest_order;
 mod ingest_query;

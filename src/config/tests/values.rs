@@ -21,7 +21,7 @@ fn zero_is_refused_where_something_must_be_allowed() {
             "topics_per_event topics_per_subscribe topics_per_connection outbox_frames tenants",
             "0",
         ),
-        ("limits", "outbox_bytes", "\"0B\""),
+        ("limits", "outbox_bytes json_max", "\"0B\""),
         ("replay", "events", "0"),
         ("replay", "bytes process_bytes", "\"0B\""),
         ("replay", "age", "\"0s\""),
@@ -35,7 +35,7 @@ fn zero_is_refused_where_something_must_be_allowed() {
             refused += 1;
         }
     }
-    assert_eq!(refused, 22);
+    assert_eq!(refused, 23);
 }
 
 #[test]
@@ -72,6 +72,10 @@ fn a_value_out_of_its_bounds_is_refused() {
         (
             "[limits]\noutbox_bytes = \"2GiB\"",
             "limits.outbox_bytes: is 2.0 GiB",
+        ),
+        (
+            "[limits]\njson_max = \"1023B\"",
+            "limits.json_max: is 1023 B",
         ),
         ("[replay]\nbytes = \"2TiB\"", "replay.bytes: is 2.0 TiB"),
         (

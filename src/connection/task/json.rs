@@ -32,14 +32,14 @@ impl<S: Transport, L: Listener> Connection<S, L> {
         let shard = &self.account.shard;
         if json.len() <= READ_AT_ONCE_MAX {
             let schema = &shard.relay.live().schema;
-            let read = schema.envelope_from_json(json.as_bytes());
+            let read = schema.envelope_from_client_json(json.as_bytes());
             return self.answer_read(read);
         }
         let (shard, tenant) = (Rc::clone(shard), self.account.who().tenant.clone());
         let reading = async move {
             // The schema of this moment: the frame may wait for others of the tenant.
             let live = shard.relay.live.load_full();
-            let read = move || live.schema.envelope_from_json(json.as_bytes());
+            let read = move || live.schema.envelope_from_client_json(json.as_bytes());
             shard.turns.elsewhere(&tenant, read).await
         };
         self.reading_json = Some(Box::new(ReadingJson(Box::pin(reading))));

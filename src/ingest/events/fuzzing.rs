@@ -1,6 +1,9 @@
 //! The way from a body to events, for the fuzzer.
 
-use super::{Draft, Drafts, Problem, Relay, Topic, batch_from_json, draft, envelope_from_json};
+use super::{
+    Draft, Drafts, Problem, Relay, Topic, batch_from_json, draft, envelope_from_json, finish,
+};
+use crate::ingest::json::check_now;
 
 /// The event of a call's body.
 ///
@@ -13,11 +16,13 @@ pub fn event(
     is_json: bool,
     more_topics: &[Topic],
 ) -> Result<Draft, Problem> {
-    if is_json {
-        draft(relay, &envelope_from_json(relay, body)?, more_topics)
+    let read = if is_json {
+        draft(relay, &envelope_from_json(relay, body)?, more_topics)?
     } else {
-        draft(relay, body, more_topics)
-    }
+        draft(relay, body, more_topics)?
+    };
+    check_now(relay, &read.draft)?;
+    Ok(read.draft)
 }
 
 /// The events of a batch call's body.
@@ -42,5 +47,11 @@ pub fn events(
     while !drafts.is_read() {
         drafts.read_some(relay, more_topics);
     }
-    drafts.finish()
+    let (drafts, in_doubt, errors) = drafts.into_parts();
+    let refused = in_doubt.iter().filter_map(|it| {
+        let problem = check_now(relay, drafts.get(it.draft)?).err()?;
+        Some((it.index, problem))
+    });
+    let refused = refused.collect();
+    finish(drafts, errors, refused)
 }

@@ -1,52 +1,14 @@
-//! Proto3 JSON (<https://protobuf.dev/programming-guides/json/>) to bytes and
-//! back, by prost-reflect. Equal JSON gives equal bytes.
+//! Encodes a message so that equal messages give equal bytes.
 
 use prost::{
     Message as _,
     encoding::{WireType, encode_key, encode_varint},
 };
-use prost_reflect::{
-    DeserializeOptions, DynamicMessage, Kind, MapKey, MessageDescriptor, ReflectMessage as _,
-    SerializeOptions, Value,
-};
-
-use super::error::JsonError;
-
-/// The message that the JSON says. Fields may have either style of name; unknown
-/// ones are refused.
-pub(super) fn parse(
-    descriptor: &MessageDescriptor,
-    json: &[u8],
-) -> Result<DynamicMessage, JsonError> {
-    let mut deserializer = serde_json::Deserializer::from_slice(json);
-    let mut track = serde_path_to_error::Track::new();
-    let parsed = DynamicMessage::deserialize_with_options(
-        descriptor.clone(),
-        serde_path_to_error::Deserializer::new(&mut deserializer, &mut track),
-        &DeserializeOptions::new().deny_unknown_fields(true),
-    );
-    let message = parsed.map_err(|error| {
-        // Where the text itself is no JSON, the path ends in a `?`.
-        let path = track.path().to_string();
-        let field = path.trim_end_matches(['?', '.']);
-        JsonError::new((!field.is_empty()).then(|| field.to_owned()), error)
-    })?;
-    deserializer
-        .end()
-        .map_err(|error| JsonError::new(None, error))?;
-    Ok(message)
-}
-
-/// The message as JSON with lowerCamelCase names.
-pub(super) fn render(message: &DynamicMessage) -> Result<serde_json::Value, JsonError> {
-    message
-        .serialize_with_options(serde_json::value::Serializer, &SerializeOptions::new())
-        .map_err(|error| JsonError::new(None, error))
-}
+use prost_reflect::{DynamicMessage, Kind, MapKey, MessageDescriptor, ReflectMessage as _, Value};
 
 /// The message's bytes with the entries of each map in the order of their keys:
 /// prost-reflect keeps maps in an order that differs from run to run.
-pub(super) fn encode_sorted(message: &DynamicMessage) -> Vec<u8> {
+pub(in crate::schema) fn encode_sorted(message: &DynamicMessage) -> Vec<u8> {
     let mut out = Vec::new();
     for (field, value) in message.fields() {
         if !encode_messages(field.number(), &field.kind(), value, &mut out) {

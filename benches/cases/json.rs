@@ -1,0 +1,105 @@
+//! Events as JSON: made once for all clients that read it, and looked at where a backend
+//! posts what may have none.
+
+use std::hint::black_box;
+
+use serde_json::json;
+use sidewire::schema::{Bundled, Schema};
+
+use super::{Case, Subject};
+
+/// An event is this long on the wire, give or take a few bytes.
+const EVENT_BYTES: usize = 200;
+
+/// The most bytes of JSON that an event may have, as by default.
+const JSON_MAX: usize = 4 << 20;
+
+pub(super) fn cases() -> Vec<Case> {
+    let render = |name: &str, make: fn() -> Event| {
+        Case::new(format!("json/render_{name}"), move || Render(make()))
+    };
+    vec![
+        render("work_item_of_200_bytes", work_item),
+        render("generic_event_of_200_bytes", generic_event),
+        Case::new("json/check_generic_event_of_200_bytes".to_owned(), || {
+            Check(generic_event())
+        }),
+    ]
+}
+
+struct Event {
+    schema: Schema,
+    envelope: Vec<u8>,
+}
+
+impl Event {
+    fn new(schema: Schema, json: &serde_json::Value) -> Self {
+        let envelope = schema
+            .envelope_from_json(json.to_string().as_bytes())
+            .unwrap();
+        assert!(envelope.len().abs_diff(EVENT_BYTES) <= EVENT_BYTES / 10);
+        Self { schema, envelope }
+    }
+}
+
+fn work_item() -> Event {
+    let json = json!({
+        "messageId": "0199f0a4-7c5e-7d3b-9a51-3f0c8e6b2d00",
+        "timestamp": "1800000000",
+        "workItemCreated": {
+            "workItem": {
+                "id": "item-1047",
+                "itemType": "WORK_ITEM_TYPE_STORY",
+                "projectId": "project-7",
+                "sprintId": "sprint-14",
+                "parentId": "item-1001",
+                "position": 3,
+                "title": "Show who else is looking at a work item",
+                "status": "in_progress",
+                "assigneeId": "user-4711",
+                "createdAt": "1799910000",
+                "createdBy": "user-12",
+                "updatedAt": "1799999995",
+                "updatedBy": "user-12"
+            },
+            "userId": "user-12"
+        }
+    });
+    Event::new(Schema::bundled().unwrap(), &json)
+}
+
+fn generic_event() -> Event {
+    let json = json!({
+        "messageId": "0199f0a4-7c5e-7d3b-9a51-3f0c8e6b2d00",
+        "timestamp": "1800000000",
+        "event": {
+            "type": "order.shipped",
+            "data": {
+                "order": 7,
+                "carrier": "dhl",
+                "items": [{"sku": "A-1", "count": 2}, {"sku": "B-7", "count": 1}],
+                "gift": false
+            },
+            "userId": "user-12"
+        }
+    });
+    Event::new(Bundled::named("generic").unwrap().schema().unwrap(), &json)
+}
+
+struct Render(Event);
+
+impl Subject for Render {
+    fn operate(&mut self) {
+        let Event { schema, envelope } = &self.0;
+        black_box(schema.envelope_to_json_text(black_box(envelope)).unwrap());
+    }
+}
+
+struct Check(Event);
+
+impl Subject for Check {
+    fn operate(&mut self) {
+        let Event { schema, envelope } = &self.0;
+        schema.check_json(black_box(envelope), JSON_MAX).unwrap();
+    }
+}

@@ -1,0 +1,166 @@
+//! JSON in and out: bodies that are JSON become bytes, and events that would have no
+//! JSON, or too much of it, are refused. Clients that read JSON and clients that read
+//! bytes always get the same events.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{refused::batch_invalid, turns::Turn};
+use crate::{
+    event::Draft,
+    http::Problem,
+    relay::{Live, Relay},
+    schema::{BatchError, JsonError},
+};
+
+/// So many bytes of JSON take as long as a topic, to be turned into an envelope.
+const JSON_BYTES_A_TOPIC: usize = 32;
+
+/// So many bytes of an event, to be looked at for its JSON.
+const CHECKED_BYTES_A_TOPIC: usize = 8;
+
+/// The most bytes of JSON that the shard reads itself.
+const JSON_READ_AT_ONCE_MAX: usize = 16 * 1024;
+
+/// The most bytes of an event that the shard looks at itself.
+const CHECKED_AT_ONCE_MAX: usize = 4 * 1024;
+
+/// The bytes that the JSON says. What takes long to read is read on another thread.
+pub(super) async fn encoded(
+    relay: &Arc<Relay>,
+    turn: &Turn<'_>,
+    json: Bytes,
+    read: fn(&Relay, &[u8]) -> Result<Vec<u8>, Problem>,
+) -> Result<Bytes, Problem> {
+    if json.len() <= JSON_READ_AT_ONCE_MAX {
+        turn.comes().await;
+        turn.did(json.len() / JSON_BYTES_A_TOPIC);
+        return read(relay, &json).map(Bytes::from);
+    }
+    let bytes = elsewhere(relay, turn, move |relay| read(relay, &json)).await??;
+    Ok(Bytes::from(bytes))
+}
+
+/// Does what takes long on another thread, of each tenant one thing at a time.
+async fn elsewhere<T: Send + 'static>(
+    relay: &Arc<Relay>,
+    turn: &Turn<'_>,
+    work: impl FnOnce(&Relay) -> T + Send + 'static,
+) -> Result<T, Problem> {
+    let working = Arc::clone(relay);
+    let done = turn.elsewhere(move || work(&working)).await;
+    done.ok_or_else(|| Problem::shutting_down(relay.retry_after()))
+}
+
+pub(super) fn envelope_from_json(relay: &Relay, json: &[u8]) -> Result<Vec<u8>, Problem> {
+    relay
+        .live()
+        .schema
+        .envelope_from_json(json)
+        .map_err(no_json)
+}
+
+pub(super) fn batch_from_json(relay: &Relay, json: &[u8]) -> Result<Vec<u8>, Problem> {
+    let live = relay.live();
+    live.schema
+        .check_json_batch_len(json, live.config.ingest.batch_events_max)
+        .map_err(no_batch)?;
+    live.schema.batch_from_json(json).map_err(no_json_batch)
+}
+
+/// An event whose JSON has been looked at as far as that takes no time.
+pub(super) enum Checked {
+    /// It has JSON, and not too much.
+    Passed,
+    /// It is too large to be looked at on the shard, and may have none.
+    InDoubt,
+}
+
+/// Looks at an event's JSON where `is_in_doubt` says that it may have none, and where
+/// that does not take long.
+pub(super) fn check_small(
+    live: &Live,
+    draft: &Draft,
+    is_in_doubt: bool,
+) -> Result<Checked, Problem> {
+    if !is_in_doubt {
+        Ok(Checked::Passed)
+    } else if draft.envelope_len() > CHECKED_AT_ONCE_MAX {
+        Ok(Checked::InDoubt)
+    } else {
+        check(live, draft).map(|()| Checked::Passed)
+    }
+}
+
+/// What it takes here to look at an event's JSON, in topics.
+pub(super) fn check_work(envelope_len: usize, is_in_doubt: bool) -> usize {
+    if is_in_doubt && envelope_len <= CHECKED_AT_ONCE_MAX {
+        envelope_len / CHECKED_BYTES_A_TOPIC
+    } else {
+        0
+    }
+}
+
+fn check(live: &Live, draft: &Draft) -> Result<(), Problem> {
+    draft
+        .check_json(live.config.limits.json_max)
+        .map_err(no_json)
+}
+
+/// An event of a call that is in doubt.
+pub(super) struct InDoubt {
+    /// Its place in the call.
+    pub(super) index: usize,
+    /// Its place among those that are not refused yet.
+    pub(super) draft: usize,
+}
+
+/// Looks at large events on another thread, and gives all events back, with what is
+/// wrong with some.
+pub(super) async fn check_large(
+    relay: &Arc<Relay>,
+    turn: &Turn<'_>,
+    drafts: Vec<Draft>,
+    in_doubt: Vec<InDoubt>,
+) -> Result<(Vec<Draft>, Vec<(usize, Problem)>), Problem> {
+    if in_doubt.is_empty() {
+        return Ok((drafts, Vec::new()));
+    }
+    elsewhere(relay, turn, move |relay| {
+        let live = relay.live();
+        let refused = in_doubt.iter().filter_map(|it| {
+            let problem = check(&live, drafts.get(it.draft)?).err()?;
+            Some((it.index, problem))
+        });
+        let refused = refused.collect();
+        (drafts, refused)
+    })
+    .await
+}
+
+/// Looks at an event's JSON, however long that takes.
+#[cfg(fuzzing)]
+pub(super) fn check_now(relay: &Relay, draft: &Draft) -> Result<(), Problem> {
+    check(&relay.live(), draft)
+}
+
+pub(super) fn no_json(error: JsonError) -> Problem {
+    Problem::invalid(error.to_string()).with_field(error.field())
+}
+
+/// The first event that cannot be read ends the reading, so it alone is told of.
+fn no_json_batch(error: JsonError) -> Problem {
+    match error.in_message() {
+        Some((index, error)) => batch_invalid(vec![no_json(error).of_item(index)]),
+        None => no_json(error),
+    }
+}
+
+pub(super) fn no_batch(error: BatchError) -> Problem {
+    let field = match &error {
+        BatchError::Wire(error) => error.field().map(str::to_owned),
+        BatchError::TooMany { .. } | BatchError::Unsupported => None,
+    };
+    Problem::invalid(error.to_string()).with_field(field.as_deref())
+}

@@ -1,0 +1,108 @@
+//! Counts the envelopes of a batch in JSON without making anything of them.
+
+use std::{borrow::Cow, fmt};
+
+use serde::{
+    Deserializer as _,
+    de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visitor},
+};
+
+/// The member of a batch that holds its envelopes.
+const MESSAGES: &str = "messages";
+
+/// Whether the batch has more than `max` envelopes; reads no further than that is
+/// known. `false` where the JSON is no batch.
+pub(in crate::schema) fn is_over(json: &[u8], max: usize) -> bool {
+    let mut is_over = false;
+    let batch = Batch {
+        max,
+        is_over: &mut is_over,
+    };
+    // What is wrong with it is said by whoever reads it.
+    drop(serde_json::Deserializer::from_slice(json).deserialize_map(batch));
+    is_over
+}
+
+struct Batch<'a> {
+    max: usize,
+    is_over: &'a mut bool,
+}
+
+impl<'de> Visitor<'de> for Batch<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a batch")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<(), A::Error> {
+        while let Some(name) = members.next_key::<Cow<'_, str>>()? {
+            if name == MESSAGES {
+                let (max, is_over) = (self.max, &mut *self.is_over);
+                members.next_value_seed(Messages { max, is_over })?;
+            } else {
+                members.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(())
+    }
+}
+
+struct Messages<'a> {
+    max: usize,
+    is_over: &'a mut bool,
+}
+
+impl<'de> DeserializeSeed<'de> for Messages<'_> {
+    type Value = ();
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Messages<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of envelopes")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
+        let mut count = 0_usize;
+        while items.next_element::<IgnoredAny>()?.is_some() {
+            count += 1;
+            if count > self.max {
+                *self.is_over = true;
+                return Err(A::Error::custom("too many"));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_is_counted_up_to_its_limit_and_what_is_no_batch_is_not() {
+        for (json, expected) in [
+            (r#"{"messages": [{}, {}]}"#, false),
+            (r#"{"messages": [{}, {}, {}]}"#, true),
+            (
+                r#"{"other": [[[]]], "messages": [{}, {"a": [1]}, {}]}"#,
+                true,
+            ),
+            // What comes behind is not read.
+            (r#"{"messages": [{}, {}, {}, what"#, true),
+            (r#"{"messages": [{}, what"#, false),
+            (r#"{"messages": {}}"#, false),
+            (r#"{"messages": null}"#, false),
+            ("[]", false),
+            ("", false),
+        ] {
+            assert_eq!(is_over(json.as_bytes(), 2), expected, "{json}");
+        }
+    }
+}

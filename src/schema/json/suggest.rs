@@ -1,0 +1,143 @@
+//! What to say about a name that the schema does not know: the nearest one that it
+//! does, or all of them.
+
+use prost_reflect::{FieldDescriptor, MessageDescriptor};
+
+use super::super::{
+    error::JsonError,
+    payload::{Control, PayloadKind, PayloadType},
+    relay_fields::number,
+};
+
+/// From this likeness on, of 1, a name may have been meant.
+const LIKENESS_MIN: f64 = 0.6;
+
+/// Names longer than this, in bytes, are compared to nothing: it takes as long as both
+/// are, multiplied.
+const COMPARED_BYTES_MAX: usize = 64;
+
+/// A list of names ends behind so many bytes.
+const LIST_BYTES_MAX: usize = 600;
+
+/// Whose JSON it is, which decides what can be meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::schema) enum Sender {
+    /// Posts events.
+    Backend,
+    /// Sends control messages and client events.
+    Client,
+}
+
+/// Knows the envelope, whose payloads are not all for everybody.
+pub(in crate::schema) struct Suggest<'a> {
+    pub(in crate::schema) envelope: &'a MessageDescriptor,
+    pub(in crate::schema) payloads: &'a [PayloadType],
+    pub(in crate::schema) sender: Sender,
+}
+
+impl Suggest<'_> {
+    /// The error about a name that the message does not have.
+    pub(super) fn unknown(&self, message: &MessageDescriptor, name: &str) -> JsonError {
+        let text = if message == self.envelope {
+            self.unknown_in_envelope(name)
+        } else {
+            let known: Vec<_> = message.fields().collect();
+            match nearest(name, &known) {
+                Some(near) => did_you_mean("field", name, near.json_name()),
+                None if known.is_empty() => {
+                    format!("unknown field `{name}`; {} has no fields", message.name())
+                }
+                None => {
+                    let list = list(&known);
+                    format!("unknown field `{name}`; {} has {list}", message.name())
+                }
+            }
+        };
+        JsonError::new(None, text)
+    }
+
+    fn unknown_in_envelope(&self, name: &str) -> String {
+        let (payloads, fields): (Vec<_>, Vec<_>) = self
+            .envelope
+            .fields()
+            .filter(|field| self.is_for_sender(field))
+            .partition(|field| self.payload(field).is_some());
+        let known: Vec<_> = payloads.iter().chain(&fields).cloned().collect();
+        let what = match self.sender {
+            Sender::Backend => "event",
+            Sender::Client => "message",
+        };
+        match nearest(name, &known) {
+            Some(near) if self.payload(near).is_some() => {
+                did_you_mean(what, name, near.json_name())
+            }
+            Some(near) => did_you_mean("field", name, near.json_name()),
+            None => format!(
+                "unknown {what} `{name}`; the {what}s are {}",
+                list(&payloads)
+            ),
+        }
+    }
+
+    fn payload(&self, field: &FieldDescriptor) -> Option<PayloadKind> {
+        let payload = self.payloads.iter().find(|it| it.number == field.number());
+        payload.map(|payload| payload.kind)
+    }
+
+    fn is_for_sender(&self, field: &FieldDescriptor) -> bool {
+        match (self.sender, self.payload(field)) {
+            (Sender::Backend, Some(PayloadKind::Control(_))) => false,
+            (Sender::Backend, Some(PayloadKind::Event { .. })) => true,
+            (Sender::Client, Some(PayloadKind::Event { client_publish })) => client_publish,
+            (Sender::Client, Some(PayloadKind::Control(control))) => matches!(
+                control,
+                Control::Subscribe | Control::Unsubscribe | Control::Ping | Control::Authenticate
+            ),
+            (Sender::Backend, None) => field.number() != number::POSITION,
+            (Sender::Client, None) => ![number::POSITION, number::TOPICS].contains(&field.number()),
+        }
+    }
+}
+
+fn did_you_mean(what: &str, name: &str, near: &str) -> String {
+    format!("unknown {what} `{name}`; did you mean `{near}`?")
+}
+
+/// The field whose name, in one of its styles, is most like this one.
+fn nearest<'a>(name: &str, known: &'a [FieldDescriptor]) -> Option<&'a FieldDescriptor> {
+    if name.len() > COMPARED_BYTES_MAX {
+        return None;
+    }
+    let likeness = |field: &FieldDescriptor| {
+        let of = |known: &str| {
+            if known.len() > COMPARED_BYTES_MAX {
+                0.0
+            } else {
+                strsim::normalized_damerau_levenshtein(name, known)
+            }
+        };
+        of(field.json_name()).max(of(field.name()))
+    };
+    known
+        .iter()
+        .map(|field| (likeness(field), field))
+        .filter(|(likeness, _)| *likeness >= LIKENESS_MIN)
+        .max_by(|(one, _), (other, _)| one.total_cmp(other))
+        .map(|(_, field)| field)
+}
+
+/// The names, as many as have room.
+fn list(known: &[FieldDescriptor]) -> String {
+    let mut list = String::new();
+    for (index, field) in known.iter().enumerate() {
+        if list.len() + field.json_name().len() > LIST_BYTES_MAX {
+            let left = known.len() - index;
+            return format!("{list} and {left} more");
+        }
+        if index > 0 {
+            list.push_str(", ");
+        }
+        list.push_str(field.json_name());
+    }
+    list
+}

@@ -1,0 +1,191 @@
+//! A message as canonical proto3 JSON, for any serde serializer.
+//!
+//! prost-reflect has a serializer of its own. This one writes maps in the order of
+//! their keys, so that the same bytes give the same text; it writes every `float` and
+//! `double` so that it can be read again, refuses what Google's own types cannot say in
+//! JSON, and names the field at fault.
+
+use std::cell::RefCell;
+
+use base64::{display::Base64Display, prelude::BASE64_STANDARD};
+use prost_reflect::{DynamicMessage, EnumDescriptor, Kind, MapKey, ReflectMessage as _, Value};
+use serde::ser::{Error as _, Serialize, SerializeMap as _, SerializeSeq as _, Serializer};
+
+use super::{super::error::JsonError, well_known::WellKnown};
+
+/// Carries the reason why a message has no JSON past serde, whose errors know no paths.
+#[derive(Debug, Default)]
+pub(super) struct Refusal(RefCell<Option<JsonError>>);
+
+impl Refusal {
+    /// The serializer's error for a value that has no JSON, for this reason.
+    pub(super) fn refuse<E: serde::ser::Error>(&self, reason: &'static str) -> E {
+        self.0.replace(Some(JsonError::new(None, reason)));
+        E::custom(reason)
+    }
+
+    /// Passes a value's result on, and prefixes the path of an error with where it was.
+    fn within<T, E>(&self, place: &str, result: Result<T, E>) -> Result<T, E> {
+        if result.is_err() {
+            let refused = self.0.take().map(|error| error.within(place));
+            self.0.replace(refused);
+        }
+        result
+    }
+
+    /// The reason, if the message was refused.
+    pub(super) fn into_error(self) -> Option<JsonError> {
+        self.0.into_inner()
+    }
+}
+
+/// A message, to be written as JSON.
+pub(super) struct MessageJson<'a> {
+    pub(super) message: &'a DynamicMessage,
+    pub(super) refusal: &'a Refusal,
+}
+
+impl Serialize for MessageJson<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let descriptor = self.message.descriptor();
+        if let Some(kind) = WellKnown::of(&descriptor) {
+            return kind.serialize(self, serializer);
+        }
+        let mut members = serializer.serialize_map(None)?;
+        for (field, value) in self.message.fields() {
+            let written = members.serialize_entry(
+                field.json_name(),
+                &ValueJson::new(value, &field.kind(), self.refusal),
+            );
+            self.refusal.within(field.name(), written)?;
+        }
+        for (field, value) in self.message.extensions() {
+            let written = members.serialize_entry(
+                field.json_name(),
+                &ValueJson::new(value, &field.kind(), self.refusal),
+            );
+            self.refusal.within(field.json_name(), written)?;
+        }
+        members.end()
+    }
+}
+
+/// A field's value, to be written as JSON.
+pub(super) struct ValueJson<'a> {
+    value: &'a Value,
+    /// The kind of the value, or of a list's values; a map's entry.
+    kind: &'a Kind,
+    refusal: &'a Refusal,
+}
+
+impl<'a> ValueJson<'a> {
+    pub(super) fn new(value: &'a Value, kind: &'a Kind, refusal: &'a Refusal) -> Self {
+        Self {
+            value,
+            kind,
+            refusal,
+        }
+    }
+}
+
+impl Serialize for ValueJson<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let refusal = self.refusal;
+        match self.value {
+            Value::Bool(value) => serializer.serialize_bool(*value),
+            Value::I32(value) => serializer.serialize_i32(*value),
+            Value::U32(value) => serializer.serialize_u32(*value),
+            Value::I64(value) => serializer.collect_str(value),
+            Value::U64(value) => serializer.collect_str(value),
+            Value::F32(value) => float(*value, serializer),
+            Value::F64(value) => double(*value, serializer),
+            Value::String(value) => serializer.serialize_str(value),
+            Value::Bytes(value) => {
+                serializer.collect_str(&Base64Display::new(value, &BASE64_STANDARD))
+            }
+            Value::EnumNumber(number) => enum_value(*number, self.kind.as_enum(), serializer),
+            Value::Message(message) => MessageJson { message, refusal }.serialize(serializer),
+            Value::List(values) => {
+                let mut items = serializer.serialize_seq(Some(values.len()))?;
+                for (index, value) in values.iter().enumerate() {
+                    let item = Self::new(value, self.kind, refusal);
+                    if let Err(error) = items.serialize_element(&item) {
+                        return refusal.within(&format!("[{index}]"), Err(error));
+                    }
+                }
+                items.end()
+            }
+            Value::Map(entries) => {
+                let Some(entry) = self.kind.as_message().filter(|it| it.is_map_entry()) else {
+                    return Err(S::Error::custom("a map's field is of another kind"));
+                };
+                let kind = entry.map_entry_value_field().kind();
+                let mut entries: Vec<_> = entries.iter().collect();
+                entries.sort_unstable_by_key(|(key, _)| *key);
+                let mut members = serializer.serialize_map(Some(entries.len()))?;
+                for (key, value) in entries {
+                    let value = ValueJson::new(value, &kind, refusal);
+                    let written = members.serialize_entry(&KeyJson(key), &value);
+                    refusal.within("value", written)?;
+                }
+                members.end()
+            }
+        }
+    }
+}
+
+/// A map's key.
+pub(super) struct KeyJson<'a>(pub(super) &'a MapKey);
+
+impl Serialize for KeyJson<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            MapKey::Bool(key) => serializer.serialize_str(if *key { "true" } else { "false" }),
+            MapKey::I32(key) => serializer.collect_str(key),
+            MapKey::I64(key) => serializer.collect_str(key),
+            MapKey::U32(key) => serializer.collect_str(key),
+            MapKey::U64(key) => serializer.collect_str(key),
+            MapKey::String(key) => serializer.serialize_str(key),
+        }
+    }
+}
+
+fn double<S: Serializer>(value: f64, serializer: S) -> Result<S::Ok, S::Error> {
+    if value.is_finite() {
+        serializer.serialize_f64(value)
+    } else if value.is_nan() {
+        serializer.serialize_str("NaN")
+    } else if value > 0.0 {
+        serializer.serialize_str("Infinity")
+    } else {
+        serializer.serialize_str("-Infinity")
+    }
+}
+
+fn float<S: Serializer>(value: f32, serializer: S) -> Result<S::Ok, S::Error> {
+    // The few digits that tell it from other floats are, as a double, more than it,
+    // and readers that check the range refuse them.
+    if value.is_finite() && value.abs() < f32::MAX {
+        serializer.serialize_f32(value)
+    } else {
+        double(value.into(), serializer)
+    }
+}
+
+/// The value's name, or its number where the schema has no name for it.
+fn enum_value<S: Serializer>(
+    number: i32,
+    descriptor: Option<&EnumDescriptor>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let Some(descriptor) = descriptor else {
+        return serializer.serialize_i32(number);
+    };
+    if descriptor.full_name() == "google.protobuf.NullValue" {
+        return serializer.serialize_unit();
+    }
+    match descriptor.get_value(number) {
+        Some(value) => serializer.serialize_str(value.name()),
+        None => serializer.serialize_i32(number),
+    }
+}

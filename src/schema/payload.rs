@@ -114,7 +114,7 @@ impl PayloadType {
 
     fn of(field: &FieldDescriptor, annotations: &Annotations) -> Self {
         let message = field.kind().as_message().cloned();
-        let fields = message.as_ref().map(|message| annotations.fields(message));
+        let fields = message.as_ref().map(|it| annotations.fields(it));
         let fields = fields.unwrap_or_default();
         let senders = fields.iter().filter(|field| field.is_sender);
         Self {

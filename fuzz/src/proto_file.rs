@@ -2,7 +2,7 @@
 //! line may name the envelope.
 
 use sidewire::schema::{
-    Schema, SchemaError, Severity,
+    Schema, SchemaError,
     oracle::{judge, random_envelope, random_schema},
 };
 
@@ -49,8 +49,9 @@ pub(crate) fn check_error(error: &SchemaError, files: &[(&str, &str)]) {
         let has_line = match (finding.line, lines.max()) {
             (None, _) => true,
             (Some(line), Some(lines)) => (1..=lines).contains(&line),
-            // A built-in file, which is not ours to be wrong.
-            (Some(_), None) => finding.severity != Severity::Error,
+            // A built-in file, whose names the user's may have taken, or the text that a
+            // descriptor set was compiled from.
+            (Some(line), None) => line > 0,
         };
         assert!(has_line, "{finding:?}");
     }

@@ -166,6 +166,6 @@ fn events_of_random_schemas_reach_the_topics_that_a_naive_walk_finds() {
             let (reached, missed) = run(seed).await;
             sum = (sum.0 + reached, sum.1 + missed);
         }
-        assert!(sum.0 > 300 && sum.1 > 0, "{sum:?}");
+        assert!(sum.0 > 150 && sum.1 > 0, "{sum:?}");
     });
 }

@@ -62,7 +62,7 @@ impl Socket {
             if let Some(end) = end {
                 let head: Vec<u8> = self.unparsed.drain(..end + 4).collect();
                 let head = str::from_utf8(&head).unwrap();
-                let status = head[9..12].parse().unwrap();
+                let status = head.get(9..12).unwrap().parse().unwrap();
                 assert!(status != 101 || head.contains(subprotocol), "{head}");
                 return status;
             }

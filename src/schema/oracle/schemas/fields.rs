@@ -207,7 +207,8 @@ impl Fields {
             Place::Legacy => ["optional ", "optional ", "required ", "repeated "],
             Place::Extensions => ["optional ", "optional ", "optional ", "repeated "],
         };
-        tape.pick(&labels)
+        let label: &&'static str = tape.pick(&labels);
+        label
     }
 
     fn json_name(&self, tape: &mut Tape<'_>, options: &mut Vec<String>) {

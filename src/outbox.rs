@@ -173,6 +173,9 @@ impl Outbox {
             return Offered::Ended;
         }
         if state.taken < offer.first && self.is_full(state) {
+            if is_planted(Fault::SkipsJsonOnOverflow) {
+                return Offered::TakenBefore;
+            }
             state.end(Ending::TooSlow);
             return Offered::Overflowed;
         }

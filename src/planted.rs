@@ -2,6 +2,12 @@
 //! has seen that nobody outside of it can see. Outside of tests nothing is planted, and
 //! to ask costs nothing.
 
+#[cfg(not(test))]
+use std::sync::Arc;
+
+#[cfg(not(test))]
+use crate::schema::Schema;
+
 /// A fault that somebody might make.
 #[cfg_attr(
     not(test),
@@ -15,6 +21,8 @@ pub(crate) enum Fault {
     ConfirmsTheHead,
     /// A Subscribe does not wait until the shard has come to the log's head.
     ConfirmsBelowTheHead,
+    /// A Pong has the log's head, whatever the shard has taken.
+    PongsTheHead,
     /// A shard's position is not read in the step in which it enters a tenant's set.
     TakesThePositionLate,
     /// The log says that it has what it has evicted.
@@ -37,6 +45,12 @@ pub(crate) enum Fault {
     ChargesTwice,
     /// What is refused for want of room is in the log all the same.
     AppendsTooEarly,
+    /// A stored event is rendered as JSON by the schema in force, not by its own.
+    RendersByTheCurrentSchema,
+    /// A full outbox leaves out an event that it should take as JSON.
+    SkipsJsonOnOverflow,
+    /// An event that is replayed as JSON is counted for two.
+    CountsJsonTwice,
 }
 
 #[cfg(not(test))]
@@ -47,8 +61,14 @@ pub(crate) const fn is_planted(_: Fault) -> bool {
 #[cfg(not(test))]
 pub(crate) const fn saw(_: &'static str) {}
 
+/// The schema by which a stored event is rendered.
+#[cfg(not(test))]
+pub(crate) const fn rendering_schema(of_event: &Arc<Schema>) -> &Arc<Schema> {
+    of_event
+}
+
 #[cfg(test)]
-pub(crate) use in_tests::{is_planted, plant, saw, seen};
+pub(crate) use in_tests::{is_planted, note_schema, plant, rendering_schema, saw, seen};
 
 #[cfg(test)]
 mod in_tests {
@@ -57,9 +77,13 @@ mod in_tests {
         collections::BTreeMap,
     };
 
+    use std::sync::Arc;
+
     use super::Fault;
+    use crate::schema::Schema;
 
     thread_local! {
+        static CURRENT: RefCell<Option<Arc<Schema>>> = const { RefCell::new(None) };
         static PLANTED: Cell<Option<Fault>> = const { Cell::new(None) };
         static SEEN: RefCell<BTreeMap<&'static str, u64>> = const { RefCell::new(BTreeMap::new()) };
     }
@@ -71,6 +95,17 @@ mod in_tests {
 
     pub(crate) fn is_planted(fault: Fault) -> bool {
         PLANTED.get() == Some(fault)
+    }
+
+    /// Notes the schema in force.
+    pub(crate) fn note_schema(schema: &Arc<Schema>) {
+        CURRENT.replace(Some(Arc::clone(schema)));
+    }
+
+    pub(crate) fn rendering_schema(of_event: &Arc<Schema>) -> Arc<Schema> {
+        let current = CURRENT.with_borrow(Clone::clone);
+        let planted = current.filter(|_| is_planted(Fault::RendersByTheCurrentSchema));
+        planted.unwrap_or_else(|| Arc::clone(of_event))
     }
 
     /// Counts something on this thread.

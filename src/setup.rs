@@ -79,8 +79,11 @@ pub enum Fault {
     #[error(transparent)]
     IngestKey(#[from] IngestKeyError),
     /// The schema cannot be used.
-    #[error("the schema cannot be used\n{0}")]
-    Schema(#[from] SchemaError),
+    #[error("the schema cannot be used, {}:\n{error}", errors(error))]
+    Schema {
+        /// What is wrong with it.
+        error: SchemaError,
+    },
     /// The schema would break what the one that serves has let in.
     #[error("the new schema would break connected clients or events in the log\n{}", lines(.0))]
     BreakingChanges(Vec<BreakingChange>),
@@ -100,6 +103,13 @@ pub enum Fault {
         /// What is the matter.
         reason: String,
     },
+}
+
+fn errors(error: &SchemaError) -> String {
+    match error.error_count() {
+        1 => "1 error".to_owned(),
+        count => format!("{count} errors"),
+    }
 }
 
 fn lines(changes: &[BreakingChange]) -> String {
@@ -130,7 +140,7 @@ impl Fault {
             ),
             Self::Group { .. } => Some("the name or the number of a group, as in /etc/group"),
             Self::NoSocket(_) => Some("name another path, or remove what is there"),
-            Self::Schema(_) => None,
+            Self::Schema { .. } => None,
             Self::BreakingChanges(_) => Some(
                 "undo these changes, or apply them with a restart, after which clients that know the old schema may misread events",
             ),
@@ -243,7 +253,7 @@ pub fn successor(
 pub fn schema(config: &Config) -> Result<Schema, SetupError> {
     let section = &config.schema;
     let load = section.source().load();
-    load.map_err(|error| Fault::at(section.key())(Fault::Schema(error)))
+    load.map_err(|error| Fault::at(section.key())(Fault::Schema { error }))
 }
 
 fn server_tls(files: &config::Tls) -> Result<Arc<ServerConfig>, SetupError> {

@@ -103,7 +103,7 @@ fn encode(json: &str) -> Vec<u8> {
     envelope.expect("an example is an envelope")
 }
 
-const CONTROL: &[(&str, &str)] = &[
+pub(crate) const CONTROL: &[(&str, &str)] = &[
     ("empty", "{}"),
     (
         "ping",

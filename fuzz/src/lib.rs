@@ -2,7 +2,10 @@
 
 pub mod config;
 pub mod conversation;
+pub mod descriptor_set;
 pub mod ingest;
+pub mod json_frame;
+pub mod proto_file;
 pub mod seeds;
 pub mod token;
 pub mod wire;

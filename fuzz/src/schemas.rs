@@ -1,4 +1,4 @@
-//! The schemas, compiled once: the bundled one, and the one with every shape of
+//! The schemas, compiled once: the bundled ones, and the one with every shape of
 //! field.
 
 use std::{
@@ -6,11 +6,17 @@ use std::{
     sync::{Arc, LazyLock},
 };
 
-use sidewire::schema::Schema;
+use sidewire::schema::{Bundled, Schema};
 
 /// The bundled schema.
 pub(crate) static BUNDLED: LazyLock<Arc<Schema>> =
     LazyLock::new(|| Arc::new(Schema::bundled().expect("the bundled schema is one")));
+
+/// The bundled schema for applications without one of their own.
+pub(crate) static GENERIC: LazyLock<Schema> = LazyLock::new(|| {
+    let generic = Bundled::named("generic").and_then(|it| it.schema());
+    generic.expect("the bundled schema is one")
+});
 
 /// The schema of `torture.proto`.
 pub(crate) static TORTURE: LazyLock<Schema> = LazyLock::new(|| {

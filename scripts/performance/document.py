@@ -5,6 +5,7 @@ from pathlib import Path
 
 import curves
 import figures
+import schemas
 from figures import GENERATOR_SHARE_MAX, Calls, Finding, Spread
 from plan import OUTSTANDING, PAYLOAD_BYTES
 
@@ -65,8 +66,11 @@ def write(results: dict, directory: Path) -> list[Path]:
         "performance-latency.svg": curves.latency(results),
         "performance-growth.svg": curves.growth(results),
     }
+    page_file = directory / NAME
+    kept = schemas.section_of(page_file.read_text()) if page_file.exists() else None
     written = []
-    for name, content in {NAME: page(results, plots), **plots}.items():
+    whole = page(results, plots) + (f"\n{kept}\n" if kept else "")
+    for name, content in {NAME: whole, **plots}.items():
         if content:
             (directory / name).write_text(content)
             written.append(directory / name)

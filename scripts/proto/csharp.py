@@ -1,7 +1,7 @@
-"""Looks at the C# that protoc made: each file in the namespace that its .proto
-names, and a class for the envelope, for each of its payloads and for all that
-these are made of. Compiling it would take the .NET SDK and NuGet, and is left to
-those who have them.
+"""Looks at the C# that protoc made: each file is in the namespace that its .proto
+names, and there is a class for each envelope, each of its payloads and each message
+within these. Compiling it would take the .NET SDK and NuGet, and is left to those who
+have them.
 
     csharp.py CSHARP_DIR DESCRIPTOR_SET BUNDLED_TOML
 """
@@ -29,8 +29,8 @@ def generated(csharp_dir: Path, file) -> str:
 
 
 def reachable(message_type, found: dict) -> dict:
-    """The message and all that it is made of, by full name."""
-    if message_type.full_name not in found:
+    """The message and the project's own messages within it, by full name."""
+    if message_type.full_name not in found and not schema.is_googles(message_type.file):
         found[message_type.full_name] = message_type
         for field in message_type.fields:
             if field.message_type is not None:
@@ -46,17 +46,20 @@ def check_class(csharp_dir: Path, message_type) -> None:
 
 def main() -> None:
     csharp_dir, descriptor_set, bundled = sys.argv[1:]
-    pool, own, envelope = schema.load(descriptor_set, bundled)
+    pool, own, envelopes = schema.load(descriptor_set, bundled)
     for name in own:
         file = pool.FindFileByName(name)
         declared = f"namespace {namespace_of(file)} {{"
         assert declared in generated(Path(csharp_dir), file), f"{name}: no {declared}"
-    events, _ = schema.payloads(envelope)
-    classes = reachable(envelope, {})
-    assert all(event.message_type.full_name in classes for event in events)
+    classes, event_count = {}, 0
+    for name, envelope in envelopes.items():
+        events, _ = schema.payloads(name, envelope)
+        event_count += len(events)
+        reachable(envelope, classes)
+        assert all(event.message_type.full_name in classes for event in events)
     for message_type in classes.values():
         check_class(Path(csharp_dir), message_type)
-    print(f"{len(own)} files, {len(events)} events, {len(classes)} classes; generated, not compiled")
+    print(f"{len(own)} files, {event_count} events, {len(classes)} classes; generated, not compiled")
 
 
 if __name__ == "__main__":

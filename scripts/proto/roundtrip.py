@@ -1,4 +1,4 @@
-"""Uses the Python that protoc made: fills each payload of the envelope, sends it
+"""Uses the Python that protoc made: fills each payload of each envelope, sends it
 through bytes and through JSON and compares.
 
     roundtrip.py PYTHON_DIR DESCRIPTOR_SET BUNDLED_TOML
@@ -13,6 +13,9 @@ import schema
 
 # A message within itself, such as an envelope in a batch, is filled this deep.
 DEPTH = 3
+
+# What a google.protobuf.Value is filled with: one of each kind.
+VALUES = [None, True, 7.5, "text \u2603", [1, "two", None], {"key": {"within": [False]}}]
 
 
 def scalar(field, seed: int):
@@ -54,6 +57,9 @@ def chosen_fields(message_type, seed: int) -> list:
 
 def fill(message, seed: int, depth: int = DEPTH) -> None:
     """Gives every field of the message a value, two to a list."""
+    if message.DESCRIPTOR.full_name == "google.protobuf.Value":
+        json_format.ParseDict(VALUES[seed % len(VALUES)], message)
+        return
     for field in chosen_fields(message.DESCRIPTOR, seed):
         set_field(message, field, seed, depth)
 
@@ -107,8 +113,9 @@ def check(message) -> None:
 
 def check_payload(envelope_class, member) -> int:
     """Round trips of one payload: filled, once for each value of its longest
-    enum; with its optional fields at their defaults; and empty."""
-    count = max(enum_sizes(member.message_type), default=1)
+    enum and at least once for each kind of Value; with its optional fields at their
+    defaults; and empty."""
+    count = max([*enum_sizes(member.message_type), len(VALUES)])
     for seed in range(count):
         envelope = envelope_class(message_id="id", timestamp=1_700_000_000)
         payload = getattr(envelope, member.name)
@@ -129,15 +136,19 @@ def check_payload(envelope_class, member) -> int:
 
 def main() -> None:
     python_dir, descriptor_set, bundled = sys.argv[1:]
-    _, own, described = schema.load(descriptor_set, bundled)
+    _, own, envelopes = schema.load(descriptor_set, bundled)
     sys.path.insert(0, python_dir)
     for name in own:
         importlib.import_module(name.removesuffix(".proto").replace("/", ".") + "_pb2")
-    envelope = descriptor_pool.Default().FindMessageTypeByName(described.full_name)
-    envelope_class = message_factory.GetMessageClass(envelope)
-    events, control = schema.payloads(envelope)
-    trips = sum(check_payload(envelope_class, member) for member in [*events, *control])
-    print(f"{len(events)} events, {len(control)} control messages, {trips} messages there and back")
+    event_count = control_count = trips = 0
+    for name, described in envelopes.items():
+        envelope = descriptor_pool.Default().FindMessageTypeByName(described.full_name)
+        envelope_class = message_factory.GetMessageClass(envelope)
+        events, control = schema.payloads(name, envelope)
+        event_count += len(events)
+        control_count += len(control)
+        trips += sum(check_payload(envelope_class, member) for member in [*events, *control])
+    print(f"{event_count} events, {control_count} control messages, {trips} messages there and back")
 
 
 if __name__ == "__main__":

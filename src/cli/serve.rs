@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     ops,
+    schema::{Schema, Severity},
     server::{Inherited, Server},
     setup::Setup,
 };
@@ -34,6 +35,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let inherited = Inherited::from_env().map_err(Failure::new)?;
     let setup = Setup::load(&args.config).map_err(Failure::new)?;
     let log_level = ops::init_logging(&setup.live.config.log).map_err(Failure::new)?;
+    log_warnings(&setup.live.schema);
     let runtime = runtime()?;
     let ended = runtime.block_on(async {
         let signals = Signals::listen(&ENDING)?;
@@ -48,6 +50,20 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     // A file or a name that takes its time to be looked up does not hold up the end.
     runtime.shutdown_background();
     ended
+}
+
+/// Logs what the schema probably does not mean to say. `sidewire check` tells the notes.
+fn log_warnings(schema: &Schema) {
+    let warnings = schema.diagnostics().iter();
+    for warning in warnings.filter(|it| it.severity == Severity::Warning) {
+        tracing::warn!(
+            file = warning.file.as_deref(),
+            line = warning.line,
+            hint = warning.hint.as_deref(),
+            "schema: {}",
+            warning.message
+        );
+    }
 }
 
 /// When the config is read again, and what of it is not the server's.

@@ -205,15 +205,26 @@ impl Bench {
 
     /// With other settings from now on, as a reload has it.
     pub(super) fn reload(&self, settings: impl FnOnce(&mut Config)) {
-        let relay = &self.shard.relay;
-        let live = relay.live.load_full();
+        let live = self.shard.relay.live.load_full();
         let mut config = live.config.clone();
         settings(&mut config);
-        relay.limits.configure(&config);
+        self.shard.relay.limits.configure(&config);
+        self.put_in_place(config, Arc::clone(&live.schema));
+    }
+
+    /// With another schema from now on.
+    pub(super) fn serve(&self, schema: Arc<Schema>) {
+        let live = self.shard.relay.live.load_full();
+        self.put_in_place(live.config.clone(), schema);
+    }
+
+    fn put_in_place(&self, config: Config, schema: Arc<Schema>) {
+        let relay = &self.shard.relay;
+        let live = relay.live.load_full();
         relay.live.store(Arc::new(Live {
             config,
             authenticator: Authenticator::Open,
-            schema: Arc::clone(&live.schema),
+            schema,
             ingest_keys: live.ingest_keys.clone(),
             tls: None,
         }));

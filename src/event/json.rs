@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::{Event, EventBytes};
 use crate::{
+    planted,
     protocol::{
         Position,
         close::Ending,
@@ -111,7 +112,8 @@ impl JsonFrame {
 
     /// Renders it; `None`, and a line in the log, where the event has no JSON.
     fn render(event: &Event) -> Option<Self> {
-        match JsonDraft::render(&event.schema, event.envelope_as_it_came()) {
+        let schema = planted::rendering_schema(&event.schema);
+        match JsonDraft::render(schema.as_ref(), event.envelope_as_it_came()) {
             Ok(draft) => Some(Self::place(draft, event)),
             Err(error) => {
                 let position = event.position;

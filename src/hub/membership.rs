@@ -124,6 +124,9 @@ impl Membership {
     /// its outbox, unless it catches up.
     #[must_use]
     pub fn position(&self) -> Position {
+        if is_planted(Fault::PongsTheHead) {
+            return self.here.tenant.head();
+        }
         self.here.taken.get()
     }
 
@@ -268,7 +271,8 @@ impl Membership {
     /// Queues an event of a replay. Gives how many bytes of JSON were made for it.
     pub(super) fn replay(&self, event: &Arc<Event>) -> Result<usize, NoJson> {
         let (frame, made) = self.frame(event)?;
-        self.hub.tally().replayed.add(1);
+        let count = 1 + u64::from(made > 0 && is_planted(Fault::CountsJsonTwice));
+        self.hub.tally().replayed.add(count);
         self.hub.tally().queued.add(1);
         self.outbox.push_from_log(frame, false);
         Ok(made)

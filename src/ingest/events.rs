@@ -1,6 +1,6 @@
 //! `POST …/events` and `POST …/events:batch`: from a body to events in the log.
 
-#[cfg(fuzzing)]
+#[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 
 use std::{iter::Enumerate, sync::Arc, vec};

@@ -140,7 +140,7 @@ pub(super) async fn check_large(
 }
 
 /// Looks at an event's JSON, however long that takes.
-#[cfg(fuzzing)]
+#[cfg(any(test, fuzzing))]
 pub(super) fn check_now(relay: &Relay, draft: &Draft) -> Result<(), Problem> {
     check(&relay.live(), draft)
 }

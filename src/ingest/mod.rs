@@ -39,7 +39,7 @@ use gathered::Gathered;
 
 pub use draft::Admissible;
 pub use dry_run::{Posted, Taken, dry_run};
-#[cfg(fuzzing)]
+#[cfg(any(test, fuzzing))]
 pub use events::fuzzing;
 pub use turns::Turns;
 

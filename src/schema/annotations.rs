@@ -1,20 +1,22 @@
 //! The options of `sidewire/v1/options.proto`, read from descriptors: which
-//! fields hold topics' ids, what clients may publish, where the sender goes.
+//! fields hold topics' ids, what clients may publish, where the sender goes. Does not
+//! judge where they stand.
 
 use prost_reflect::{
-    Cardinality, DescriptorPool, DynamicMessage, ExtensionDescriptor, FieldDescriptor, Kind,
-    MessageDescriptor, Value,
+    Cardinality, DescriptorPool, DynamicMessage, ExtensionDescriptor, FieldDescriptor,
+    FileDescriptor, Kind, MessageDescriptor, Value,
 };
 
-use crate::protocol::topic::{TENANT_KIND, check_kind};
-
-use super::compile::Flaw;
+use super::{positions::Placed, report::Report};
 
 const TOPIC: (&str, u32) = ("sidewire.v1.topic", 50510);
 const CLIENT_PUBLISH: (&str, u32) = ("sidewire.v1.client_publish", 50511);
 const SENDER: (&str, u32) = ("sidewire.v1.sender", 50512);
 const PRESENCE: (&str, u32) = ("sidewire.v1.presence", 50513);
 const ABSENT: (&str, u32) = ("sidewire.v1.absent", 50514);
+
+/// The numbers of options that are Sidewire's.
+const OPTION_NUMBERS: std::ops::RangeInclusive<u32> = 50510..=50519;
 
 /// The option's value for a field whose values are whole topics.
 const WHOLE_TOPIC: &str = "*";
@@ -28,7 +30,7 @@ pub(super) enum TopicSource {
     Whole,
 }
 
-/// A field as a message or an extension of it declares it.
+/// A field as a message or an extension of it declares it, with its annotations.
 pub(super) struct Declared {
     pub(super) full_name: String,
     /// What a path calls it: an extension's name stands in brackets.
@@ -38,14 +40,25 @@ pub(super) struct Declared {
     pub(super) is_group: bool,
     pub(super) is_map: bool,
     pub(super) is_repeated: bool,
-    /// The oneof that it is a member of, which is none for `optional`.
+    /// The oneof that it is a member of; `None` for `optional`.
     pub(super) oneof: Option<String>,
     pub(super) json_name: String,
     pub(super) is_required: bool,
     /// Whether a message tells the default value from no value.
     pub(super) has_presence: bool,
     pub(super) default: Value,
-    options: DynamicMessage,
+    /// How its values give topics, where they do.
+    pub(super) topic: Option<TopicSource>,
+    /// Whether the relay puts the sender there.
+    pub(super) is_sender: bool,
+    /// The value that means "not there".
+    pub(super) absent: Option<String>,
+    origin: Origin,
+}
+
+enum Origin {
+    Field(FieldDescriptor),
+    Extension(ExtensionDescriptor),
 }
 
 impl From<FieldDescriptor> for Declared {
@@ -66,7 +79,10 @@ impl From<FieldDescriptor> for Declared {
             is_required: field.cardinality() == Cardinality::Required,
             has_presence: field.supports_presence(),
             default: field.default_value(),
-            options: field.options(),
+            topic: None,
+            is_sender: false,
+            absent: None,
+            origin: Origin::Field(field),
         }
     }
 }
@@ -86,21 +102,41 @@ impl From<ExtensionDescriptor> for Declared {
             is_required: field.cardinality() == Cardinality::Required,
             has_presence: field.supports_presence(),
             default: field.default_value(),
-            options: field.options(),
+            topic: None,
+            is_sender: false,
+            absent: None,
+            origin: Origin::Extension(field),
         }
     }
 }
 
-/// The fields of a message, with those that extensions add to it.
-pub(super) fn declared(message: &MessageDescriptor) -> Vec<Declared> {
-    let fields = message.fields().map(Declared::from);
-    fields
-        .chain(message.extensions().map(Declared::from))
-        .collect()
+impl Declared {
+    /// The options, where the field has any: most have none, and to decode them takes time.
+    fn options(&self) -> Option<DynamicMessage> {
+        match &self.origin {
+            Origin::Field(field) => {
+                let has_some = field.field_descriptor_proto().options.is_some();
+                has_some.then(|| field.options())
+            }
+            Origin::Extension(field) => {
+                let has_some = field.field_descriptor_proto().options.is_some();
+                has_some.then(|| field.options())
+            }
+        }
+    }
 }
 
-/// The options, as one pool declares them.
-#[derive(Debug)]
+impl Placed for Declared {
+    fn place(&self) -> (FileDescriptor, &[i32]) {
+        match &self.origin {
+            Origin::Field(field) => field.place(),
+            Origin::Extension(field) => field.place(),
+        }
+    }
+}
+
+/// The options, as one pool declares them. A pool that does not declare them uses none.
+#[derive(Debug, Clone, Default)]
 pub(super) struct Annotations {
     topic: Option<ExtensionDescriptor>,
     client_publish: Option<ExtensionDescriptor>,
@@ -110,45 +146,43 @@ pub(super) struct Annotations {
 }
 
 impl Annotations {
-    /// The options of the pool, with every use of them checked. A pool that does
-    /// not declare them uses none.
-    pub(super) fn of(pool: &DescriptorPool) -> Result<Self, Flaw> {
+    /// The options of the pool. What stands in the place of one is reported.
+    pub(super) fn of(pool: &DescriptorPool, report: &mut Report) -> Self {
         let annotations = Self {
-            topic: option(pool, TOPIC, &Kind::String)?,
-            client_publish: option(pool, CLIENT_PUBLISH, &Kind::Bool)?,
-            sender: option(pool, SENDER, &Kind::Bool)?,
-            presence: option(pool, PRESENCE, &Kind::Bool)?,
-            absent: option(pool, ABSENT, &Kind::String)?,
+            topic: option(pool, TOPIC, &Kind::String, report),
+            client_publish: option(pool, CLIENT_PUBLISH, &Kind::Bool, report),
+            sender: option(pool, SENDER, &Kind::Bool, report),
+            presence: option(pool, PRESENCE, &Kind::Bool, report),
+            absent: option(pool, ABSENT, &Kind::String, report),
         };
-        for message in pool.all_messages() {
-            let client_publish = annotations.client_publish(&message);
-            for field in declared(&message) {
-                annotations.check_topic(&field)?;
-                annotations.check_sender(&field, client_publish)?;
-                annotations.check_absent(&field, annotations.presence(&message))?;
-            }
+        if annotations.topic.is_some() {
+            check_numbers(pool, report);
         }
-        Ok(annotations)
+        annotations
     }
 
-    /// How the field's values give topics; `None` where it is not annotated.
-    pub(super) fn topic(&self, field: &Declared) -> Option<TopicSource> {
-        let kind = text(&field.options, self.topic.as_ref())?;
-        Some(if kind == WHOLE_TOPIC {
-            TopicSource::Whole
-        } else {
-            TopicSource::Kind(kind)
-        })
+    /// The fields of a message, with those that extensions add to it.
+    pub(super) fn fields(&self, message: &MessageDescriptor) -> Vec<Declared> {
+        let fields = message.fields().map(Declared::from);
+        fields
+            .chain(message.extensions().map(Declared::from))
+            .map(|field| self.annotated(field))
+            .collect()
     }
 
-    /// Whether the relay puts the sending user's id into the field.
-    pub(super) fn sender(&self, field: &Declared) -> bool {
-        is_true(&field.options, self.sender.as_ref())
-    }
-
-    /// The field's value that means "not there", where one is declared.
-    pub(super) fn absent(&self, field: &Declared) -> Option<String> {
-        text(&field.options, self.absent.as_ref())
+    fn annotated(&self, mut field: Declared) -> Declared {
+        if let Some(options) = field.options() {
+            field.topic = text(&options, self.topic.as_ref()).map(|kind| {
+                if kind == WHOLE_TOPIC {
+                    TopicSource::Whole
+                } else {
+                    TopicSource::Kind(kind)
+                }
+            });
+            field.is_sender = is_true(&options, self.sender.as_ref());
+            field.absent = text(&options, self.absent.as_ref());
+        }
+        field
     }
 
     /// Whether clients may send the message as a payload.
@@ -158,66 +192,18 @@ impl Annotations {
 
     /// Whether the message itself has the option `client_publish`.
     pub(super) fn has_client_publish(&self, message: &MessageDescriptor) -> bool {
-        is_true(&message.options(), self.client_publish.as_ref())
+        self.is_set(message, self.client_publish.as_ref())
     }
 
     /// Whether the relay remembers the message as a user's presence.
     pub(super) fn presence(&self, message: &MessageDescriptor) -> bool {
-        is_true(&message.options(), self.presence.as_ref())
+        self.is_set(message, self.presence.as_ref())
     }
 
-    fn check_topic(&self, field: &Declared) -> Result<(), Flaw> {
-        let Some(source) = self.topic(field) else {
-            return Ok(());
-        };
-        let name = || field.full_name.clone();
-        if field.kind != Kind::String {
-            return Err(Flaw::TopicNotString { field: name() });
-        }
-        let TopicSource::Kind(kind) = source else {
-            return Ok(());
-        };
-        check_kind(&kind).map_err(|_| Flaw::BadKind {
-            field: name(),
-            kind: kind.clone(),
-        })?;
-        if kind == TENANT_KIND {
-            return Err(Flaw::TenantKind { field: name() });
-        }
-        Ok(())
-    }
-
-    fn check_sender(&self, field: &Declared, client_publish: bool) -> Result<(), Flaw> {
-        let sender = self.sender(field);
-        let fits = field.kind == Kind::String
-            && !field.is_repeated
-            && field.oneof.is_none()
-            && client_publish;
-        if sender && !fits {
-            return Err(Flaw::BadSender {
-                field: field.full_name.clone(),
-            });
-        }
-        Ok(())
-    }
-
-    fn check_absent(&self, field: &Declared, presence: bool) -> Result<(), Flaw> {
-        let Some(value) = self.absent(field) else {
-            return Ok(());
-        };
-        let has_value = match &field.kind {
-            Kind::Bool => matches!(value.as_str(), "true" | "false"),
-            Kind::String => true,
-            Kind::Enum(kind) => kind.get_value_by_name(&value).is_some(),
-            _ => false,
-        };
-        if has_value && presence && !field.is_repeated && field.oneof.is_none() {
-            return Ok(());
-        }
-        Err(Flaw::BadAbsent {
-            field: field.full_name.clone(),
-            value,
-        })
+    fn is_set(&self, message: &MessageDescriptor, option: Option<&ExtensionDescriptor>) -> bool {
+        option.is_some()
+            && message.descriptor_proto().options.is_some()
+            && is_true(&message.options(), option)
     }
 }
 
@@ -237,14 +223,42 @@ fn option(
     pool: &DescriptorPool,
     (name, number): (&str, u32),
     kind: &Kind,
-) -> Result<Option<ExtensionDescriptor>, Flaw> {
-    let option = pool.get_extension_by_name(name);
-    match &option {
-        Some(option) if option.number() != number || option.kind() != *kind => {
-            Err(Flaw::ForeignOption {
-                name: name.to_owned(),
-            })
+    report: &mut Report,
+) -> Option<ExtensionDescriptor> {
+    let option = pool.get_extension_by_name(name)?;
+    if option.number() == number && option.kind() == *kind && !option.is_list() {
+        return Some(option);
+    }
+    report.error(
+        &option,
+        format!("the option {name} is not the one of sidewire/v1/options.proto"),
+        "remove it, and import \"sidewire/v1/options.proto\"",
+    );
+    None
+}
+
+/// Reports options of others that have Sidewire's numbers, because their values could be
+/// taken for annotations.
+fn check_numbers(pool: &DescriptorPool, report: &mut Report) {
+    const OPTIONS: [&str; 2] = [
+        "google.protobuf.FieldOptions",
+        "google.protobuf.MessageOptions",
+    ];
+    let ours = [TOPIC, CLIENT_PUBLISH, SENDER, PRESENCE, ABSENT].map(|(name, _)| name);
+    for option in pool.all_extensions() {
+        let (name, extended) = (option.full_name(), option.containing_message());
+        if OPTION_NUMBERS.contains(&option.number())
+            && OPTIONS.contains(&extended.full_name())
+            && !ours.contains(&name)
+        {
+            report.error(
+                &option,
+                format!(
+                    "the option {name} has the number {}, and 50510 to 50519 belong to Sidewire",
+                    option.number()
+                ),
+                "give it another number",
+            );
         }
-        _ => Ok(option),
     }
 }

@@ -62,6 +62,12 @@ pub(super) fn find(name: &str) -> Option<FileDescriptorProto> {
     Some(file.file_descriptor_proto().clone())
 }
 
+/// Whether there is a built-in file of this name.
+pub(super) fn is_built_in(name: &str) -> bool {
+    FILES.iter().any(|file| file.name == name)
+        || DescriptorPool::global().get_file_by_name(name).is_some()
+}
+
 /// Checks the user's own copy of the built-in file of this name, which `shown` says
 /// where to find. Comments, file options and order may differ, and Google's files
 /// that are not a part of a message may be of any release.

@@ -1,15 +1,11 @@
 //! The schemas that the program carries in itself, and examples of their use.
 
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
-use prost_reflect::DescriptorPool;
+use prost_reflect::{DescriptorError, DescriptorPool};
 use serde::Deserialize;
 
-use super::{
-    Schema, SchemaError,
-    compile::compile,
-    diagnostic::{Diagnostic, Diagnostics},
-};
+use super::{Schema, SchemaError, compile::Draft, diagnostic::Diagnostic, report::Report};
 
 const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/bundled.binpb"));
 const ABOUT: &str = include_str!(concat!(env!("OUT_DIR"), "/bundled.toml"));
@@ -84,9 +80,35 @@ impl Bundled {
     ///
     /// Never in a program that passed its tests.
     pub fn schema(&self) -> Result<Schema, SchemaError> {
-        let pool = DescriptorPool::decode(DESCRIPTORS).map_err(|error| broken(&error))?;
-        compile(&pool, &self.envelope, Diagnostics::default())
+        let all = DescriptorPool::decode(DESCRIPTORS).map_err(|error| broken(&error))?;
+        let pool = files_of(&all, &self.envelope).map_err(|error| broken(&error))?;
+        let draft = Draft {
+            pool: &pool,
+            envelope: &self.envelope,
+            topics_in_calls: self.topic_in_call,
+            report: Report::default(),
+        };
+        draft.compile()
     }
+}
+
+/// The files of one schema out of all bundled ones: that of the envelope, and those that
+/// it imports.
+fn files_of(all: &DescriptorPool, envelope: &str) -> Result<DescriptorPool, DescriptorError> {
+    let mut wanted = BTreeSet::new();
+    let file = all.get_message_by_name(envelope).map(|it| it.parent_file());
+    let mut found: Vec<_> = file.into_iter().collect();
+    while let Some(file) = found.pop() {
+        if wanted.insert(file.name().to_owned()) {
+            found.extend(file.dependencies());
+        }
+    }
+    let mut pool = DescriptorPool::new();
+    // They stand in the order of their imports.
+    for file in all.files().filter(|file| wanted.contains(file.name())) {
+        pool.decode_file_descriptor_proto(file.encode_to_vec().as_slice())?;
+    }
+    Ok(pool)
 }
 
 fn broken(reason: &dyn fmt::Display) -> SchemaError {

@@ -9,11 +9,9 @@ use prost_reflect::{DescriptorError, DescriptorPool, prost_types::FileDescriptor
 
 use super::{
     diagnostic::{Diagnostic, Diagnostics},
-    positions::{line_at, line_of},
+    parse_errors::explain,
+    positions::{FileNames, line_of},
 };
-
-/// How many errors of one file are shown.
-const ERRORS_PER_FILE_MAX: usize = 20;
 
 /// Of how many errors of one file the lines are looked for.
 const ERRORS_WITH_PLACES_MAX: usize = 1000;
@@ -72,6 +70,12 @@ impl Files {
             }
         }
         missing
+    }
+
+    /// What messages call the files.
+    pub(super) fn names(&self) -> FileNames {
+        let shown = |(name, file): (&String, &SourceFile)| (name.clone(), file.shown.clone());
+        FileNames::new(self.0.iter().map(shown).collect())
     }
 
     /// The pool of all files that can be used.
@@ -184,46 +188,4 @@ impl SourceFile {
 pub(super) fn import_line(file: &FileDescriptorProto, index: usize) -> Option<usize> {
     const DEPENDENCY: i32 = 3;
     line_of(file, &[DEPENDENCY, i32::try_from(index).ok()?])
-}
-
-/// The errors that the parser or prost-reflect has found in the file with this text.
-pub(super) fn explain(error: &dyn miette::Diagnostic, shown: &str, text: &str) -> Vec<Diagnostic> {
-    let related = error.related().into_iter().flatten();
-    std::iter::once(error)
-        .chain(related)
-        .take(ERRORS_PER_FILE_MAX)
-        .map(|error| {
-            let mut message = error.to_string();
-            if let Some(reason) = error.source() {
-                message = format!("{message}: {reason}");
-            }
-            let offset = place(error);
-            let line = (!text.is_empty()).then(|| line_at(text, offset.unwrap_or(text.len())));
-            let diagnostic = Diagnostic::error(message).in_file(shown, line);
-            match error.help() {
-                Some(help) => diagnostic.with_hint(help.to_string()),
-                None => diagnostic,
-            }
-        })
-        .collect()
-}
-
-/// Where the fault is, among the places that an error points at; `None` at the end of
-/// the file.
-fn place(error: &dyn miette::Diagnostic) -> Option<usize> {
-    let labels: Vec<_> = error.labels()?.collect();
-    let says = |word: &str| {
-        let found = labels
-            .iter()
-            .find(|it| it.label().is_some_and(|it| it.ends_with(word)));
-        found.map(miette::LabeledSpan::offset)
-    };
-    let first = labels.first().map(miette::LabeledSpan::offset);
-    says("found here")
-        .or_else(|| says("again here"))
-        .or_else(|| {
-            let exact = labels.iter().find(|it| it.label() == Some("defined here"));
-            exact.map(miette::LabeledSpan::offset)
-        })
-        .or(first)
 }

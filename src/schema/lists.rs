@@ -3,13 +3,14 @@
 
 use prost_reflect::{Kind, MessageDescriptor};
 
-use crate::protocol::topic::{TENANT_KIND, USER_KIND};
+use crate::protocol::topic::USER_KIND;
 
 use super::{
-    annotations::{Annotations, Declared, TopicSource, declared},
-    compile::Flaw,
+    annotations::{Annotations, Declared, TopicSource},
+    built_in::is_built_in,
     error::{Fault, WireError},
-    relay_fields::{LIST_NUMBERS, is_relays_in_lists},
+    relay_fields::LIST_NUMBERS,
+    report::Report,
     wire::{Fields, RawField, WireType, text},
 };
 
@@ -58,23 +59,24 @@ impl IdLists {
         Ok(found)
     }
 
-    /// The lists of the request, each with its place in the confirmation.
+    /// The lists of the request. One that is malformed, or that the confirmation cannot
+    /// repeat, is reported.
     pub(super) fn of(
         request: &MessageDescriptor,
         confirmation: &MessageDescriptor,
         annotations: &Annotations,
-    ) -> Result<Self, Flaw> {
+        report: &mut Report,
+    ) -> Self {
         let mut lists = Vec::new();
-        for field in declared(request) {
-            if is_relays_in_lists(field.number) {
-                continue;
+        for field in annotations.fields(request) {
+            // Other numbers are the relay's, which `relay_rules` checks.
+            if LIST_NUMBERS.contains(&field.number) {
+                lists.extend(list(&field, report));
+                check_confirmation(&field, confirmation, report);
             }
-            let list = list(&field, annotations)?;
-            check_confirmation(&field, confirmation)?;
-            lists.push(list);
         }
-        lists.sort_by_key(|list| list.number);
-        Ok(Self(lists))
+        lists.sort_by_key(|list: &IdList| list.number);
+        Self(lists)
     }
 }
 
@@ -85,39 +87,83 @@ fn id<'a>(payload: &'a [u8], field: &RawField) -> Result<&'a str, WireError> {
     }
 }
 
-fn list(field: &Declared, annotations: &Annotations) -> Result<IdList, Flaw> {
-    let source = annotations
-        .topic(field)
-        .filter(|_| field.is_repeated && LIST_NUMBERS.contains(&field.number));
-    // A list of whole topics is field 16.
-    let Some(TopicSource::Kind(kind)) = source else {
-        return Err(Flaw::BadList {
-            field: field.full_name.clone(),
-        });
-    };
-    if matches!(kind.as_str(), USER_KIND | TENANT_KIND) {
-        return Err(Flaw::ImplicitList {
-            field: field.full_name.clone(),
-            kind,
-        });
+fn list(field: &Declared, report: &mut Report) -> Option<IdList> {
+    let name = &field.full_name;
+    if field.kind != Kind::String || !field.is_repeated {
+        // An annotation on another type than string is reported as such.
+        if field.kind == Kind::String || field.topic.is_none() {
+            report.error(
+                field,
+                format!("{name} must be a `repeated string`, because it is a list of ids"),
+                format!(
+                    "declare it as `repeated string {} = {}` with a topic annotation",
+                    field.name, field.number
+                ),
+            );
+        }
+        return None;
     }
-    Ok(IdList {
-        number: field.number,
-        name: field.name.clone(),
-        kind,
-    })
+    let (message, hint) = match &field.topic {
+        Some(TopicSource::Kind(kind)) if matches!(kind.as_str(), USER_KIND) => (
+            format!("{name} lists topics of the kind `{kind}`, to which clients cannot subscribe"),
+            "remove it: every connection has the topics of its own user",
+        ),
+        Some(TopicSource::Kind(kind)) => {
+            return Some(IdList {
+                number: field.number,
+                name: field.name.clone(),
+                kind: kind.clone(),
+            });
+        }
+        Some(TopicSource::Whole) => (
+            format!(
+                "{name} is a list of ids, so its topic annotation must name a kind and not `*`"
+            ),
+            "remove it: field 16 is the list of whole topics",
+        ),
+        None => (
+            format!("{name} is a list of ids, but no topic annotation names their kind"),
+            "annotate it, as in [(sidewire.v1.topic) = \"room\"]",
+        ),
+    };
+    report.error(field, message, hint);
+    None
 }
 
-fn check_confirmation(list: &Declared, confirmation: &MessageDescriptor) -> Result<(), Flaw> {
-    let confirmed = confirmation
-        .get_field(list.number)
-        .is_some_and(|field| field.is_list() && field.kind() == Kind::String);
-    if confirmed {
-        return Ok(());
+fn check_confirmation(list: &Declared, confirmation: &MessageDescriptor, report: &mut Report) {
+    let Some(field) = confirmation.get_field(list.number) else {
+        if is_built_in(confirmation.parent_file().name()) {
+            let built_in = confirmation.full_name();
+            return report.error(
+                list,
+                format!("{} cannot be confirmed, because {built_in} has no lists", list.full_name),
+                format!("declare a message of your own with the fields of {built_in} and `repeated string {} = {};`", list.name, list.number),
+            );
+        }
+        return report.error(
+            confirmation,
+            format!(
+                "{} has no field {}, which confirms {}",
+                confirmation.full_name(),
+                list.number,
+                list.full_name
+            ),
+            format!("add `repeated string {} = {};`", list.name, list.number),
+        );
+    };
+    if !field.is_list() || field.kind() != Kind::String {
+        report.error(
+            &field,
+            format!(
+                "{} must be a `repeated string`, because it confirms {}",
+                field.full_name(),
+                list.full_name
+            ),
+            format!(
+                "declare it as `repeated string {} = {}`",
+                field.name(),
+                list.number
+            ),
+        );
     }
-    Err(Flaw::Unconfirmed {
-        message: confirmation.full_name().to_owned(),
-        number: list.number,
-        list: list.full_name.clone(),
-    })
 }

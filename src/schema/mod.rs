@@ -9,6 +9,8 @@
 //!
 //! Knows no connection and no tenant, and no word of any application.
 
+mod advice;
+mod annotation_rules;
 mod annotations;
 mod breaking_change;
 mod built_in;
@@ -27,16 +29,20 @@ mod json;
 mod link;
 mod lists;
 mod outline;
+mod parse_errors;
 mod payload;
 mod positions;
 mod proto_files;
 mod read;
 mod relay_fields;
+mod relay_rules;
+mod report;
 mod revision;
 mod routes;
 mod sample;
 mod source;
 mod specimen;
+mod suggest;
 mod table;
 mod topics;
 mod walk;
@@ -54,9 +60,10 @@ use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor};
 
 use self::{
     annotations::Annotations,
-    diagnostic::Diagnostics,
+    compile::Draft,
     json::{JsonBounds, Sender, Suggest},
     outline::Outline,
+    report::Report,
     table::Table,
     walk::{Mode, walk},
     wire::{Fields, WireType},
@@ -89,6 +96,7 @@ pub struct Schema {
     payloads: Vec<PayloadType>,
     subscribe: IdLists,
     unsubscribe: IdLists,
+    diagnostics: Vec<Diagnostic>,
     json_bounds: JsonBounds,
     annotations: Annotations,
     revision: Revision,
@@ -123,7 +131,13 @@ impl Schema {
     /// When the envelope lacks a field of the relay's or declares it otherwise, or
     /// when an annotation stands where it means nothing. The error names the field.
     pub fn compile(pool: &DescriptorPool, envelope: &str) -> Result<Self, SchemaError> {
-        compile::compile(pool, envelope, Diagnostics::default())
+        let draft = Draft {
+            pool,
+            envelope,
+            topics_in_calls: false,
+            report: Report::default(),
+        };
+        draft.compile()
     }
 
     /// Compiles .proto files that are in memory. Each has the name by which the others
@@ -143,6 +157,22 @@ impl Schema {
     /// As for [`SchemaSource::load`].
     pub fn from_descriptor_set(bytes: &[u8], envelope: &str) -> Result<Self, SchemaError> {
         source::compile_set(bytes, "the descriptor set", envelope)
+    }
+
+    /// Warnings and notes about the schema, by file and line.
+    #[must_use]
+    pub fn diagnostics(&self) -> &[Diagnostic] {
+        &self.diagnostics
+    }
+
+    /// How many messages the schema's files declare, the built-in files apart.
+    #[must_use]
+    pub fn message_count(&self) -> usize {
+        let messages = self.envelope.parent_pool().all_messages();
+        let is_own = |message: &MessageDescriptor| {
+            !message.is_map_entry() && !built_in::is_built_in(message.parent_file().name())
+        };
+        messages.filter(is_own).count()
     }
 
     /// How long it took to read and compile the schema; zero where it was not

@@ -10,7 +10,7 @@ use std::{
 
 use prost_reflect::{EnumDescriptor, Kind, MessageDescriptor, Value};
 
-use super::annotations::{Annotations, Declared, TopicSource, declared};
+use super::annotations::{Annotations, Declared, TopicSource};
 
 /// All messages and enums that can lie in an envelope, by full name.
 #[derive(Debug)]
@@ -91,9 +91,9 @@ impl Outline {
                 continue;
             }
             let mut fields = BTreeMap::new();
-            for field in declared(&message) {
+            for field in annotations.fields(&message) {
                 outline.note_type(&field.kind, &mut waiting);
-                fields.insert(field.number, FieldOutline::of(field, annotations));
+                fields.insert(field.number, FieldOutline::of(field));
             }
             outline.messages.insert(
                 message.full_name().to_owned(),
@@ -154,14 +154,15 @@ impl Reserved {
 }
 
 impl FieldOutline {
-    fn of(field: Declared, annotations: &Annotations) -> Self {
+    fn of(field: Declared) -> Self {
         Self {
-            topic: annotations.topic(&field).map(|source| match source {
+            default: default_text(&field),
+            topic: field.topic.map(|source| match source {
                 TopicSource::Kind(kind) => kind,
                 TopicSource::Whole => "*".to_owned(),
             }),
-            sender: annotations.sender(&field),
-            absent: annotations.absent(&field),
+            sender: field.is_sender,
+            absent: field.absent,
             label: match () {
                 () if field.is_map => Label::Map,
                 () if field.is_repeated => Label::Repeated,
@@ -170,7 +171,6 @@ impl FieldOutline {
             },
             value: ValueType::of(&field.kind),
             has_presence: field.has_presence,
-            default: default_text(&field),
             name: field.name,
             json_name: field.json_name,
             oneof: field.oneof,

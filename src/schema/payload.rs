@@ -4,7 +4,7 @@
 use prost_reflect::{FieldDescriptor, MessageDescriptor};
 
 use super::{
-    annotations::{Annotations, declared},
+    annotations::Annotations,
     relay_fields::{PAYLOAD, number},
 };
 
@@ -114,8 +114,9 @@ impl PayloadType {
 
     fn of(field: &FieldDescriptor, annotations: &Annotations) -> Self {
         let message = field.kind().as_message().cloned();
-        let fields = message.as_ref().map(declared).unwrap_or_default();
-        let senders = fields.iter().filter(|field| annotations.sender(field));
+        let fields = message.as_ref().map(|it| annotations.fields(it));
+        let fields = fields.unwrap_or_default();
+        let senders = fields.iter().filter(|field| field.is_sender);
         Self {
             number: field.number(),
             name: field.name().to_owned(),
@@ -123,7 +124,7 @@ impl PayloadType {
             sender: senders.map(|field| field.name.clone()).collect(),
             presence: message.as_ref().is_some_and(|it| annotations.presence(it)),
             absent: fields.iter().find_map(|field| {
-                let value = annotations.absent(field)?;
+                let value = field.absent.clone()?;
                 let field = field.name.clone();
                 Some(Absent { field, value })
             }),

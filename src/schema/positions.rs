@@ -1,6 +1,49 @@
-//! Where things stand in their files.
+//! Where things stand in their files, and what messages call these.
 
-use prost_reflect::prost_types::FileDescriptorProto;
+use std::collections::BTreeMap;
+
+use prost_reflect::{
+    ExtensionDescriptor, FieldDescriptor, FileDescriptor, MessageDescriptor, OneofDescriptor,
+    prost_types::FileDescriptorProto,
+};
+
+/// What messages call the files, by the names under which they are imported.
+#[derive(Debug, Default)]
+pub(super) struct FileNames(BTreeMap<String, String>);
+
+impl FileNames {
+    pub(super) fn new(shown: BTreeMap<String, String>) -> Self {
+        Self(shown)
+    }
+
+    /// What messages call the file of this name.
+    pub(super) fn shown<'a>(&'a self, name: &'a str) -> &'a str {
+        self.0.get(name).map_or(name, String::as_str)
+    }
+}
+
+/// Something that is declared in a file.
+pub(super) trait Placed {
+    /// The file, and the path of the declaration in its descriptor.
+    fn place(&self) -> (FileDescriptor, &[i32]);
+}
+
+macro_rules! placed {
+    ($($descriptor:ty),*) => {$(
+        impl Placed for $descriptor {
+            fn place(&self) -> (FileDescriptor, &[i32]) {
+                (self.parent_file(), self.path())
+            }
+        }
+    )*};
+}
+
+placed!(
+    MessageDescriptor,
+    FieldDescriptor,
+    ExtensionDescriptor,
+    OneofDescriptor
+);
 
 /// The line, from 1, of the byte at this offset.
 pub(super) fn line_at(text: &str, offset: usize) -> usize {

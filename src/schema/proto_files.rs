@@ -12,7 +12,8 @@ use protox::file::File;
 use super::{
     built_in,
     diagnostic::{Diagnostic, Diagnostics},
-    link::{Content, Files, SourceFile, explain, import_line},
+    link::{Content, Files, SourceFile, import_line},
+    parse_errors::explain,
     read::{Budget, ReadError},
 };
 

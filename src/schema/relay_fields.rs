@@ -1,9 +1,6 @@
-//! The fields that the relay owns in every schema, and the check that a schema
-//! has them as the relay knows them.
+//! The fields that the relay owns in every schema.
 
-use prost_reflect::{Cardinality, FieldDescriptor, Kind, MessageDescriptor};
-
-use super::compile::Flaw;
+use prost_reflect::{Kind, MessageDescriptor};
 
 /// The oneof of the envelope that holds the payload.
 pub(super) const PAYLOAD: &str = "payload";
@@ -40,29 +37,25 @@ pub(super) fn is_reserved(number: u32) -> bool {
 /// The schema's own numbers in the subscription messages.
 pub(super) const LIST_NUMBERS: std::ops::RangeInclusive<u32> = 1..=15;
 
-/// Whether a number of a subscription message belongs to the relay.
-pub(super) fn is_relays_in_lists(number: u32) -> bool {
-    (16..=31).contains(&number)
-}
-
 /// What type a field must have.
-#[derive(Clone, Copy)]
-enum Type {
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Type {
     Bool,
     Int64,
     Uint64,
     String,
     /// The message of this full name.
     Message(&'static str),
-    /// A message of the schema's own.
-    Own,
+    /// A message of the schema's own; the name is what it is usually called.
+    Own(&'static str),
 }
 
-struct RelayField {
-    number: u32,
-    name: &'static str,
-    kind: Type,
-    repeated: bool,
+/// A field that the relay reads or writes.
+pub(super) struct RelayField {
+    pub(super) number: u32,
+    pub(super) name: &'static str,
+    pub(super) kind: Type,
+    pub(super) repeated: bool,
 }
 
 const fn one(number: u32, name: &'static str, kind: Type) -> RelayField {
@@ -85,25 +78,27 @@ const fn strings(number: u32, name: &'static str) -> RelayField {
 
 const POSITION: &str = "sidewire.v1.Position";
 
-const PLAIN: [RelayField; 4] = [
+/// The envelope's fields beside its payload.
+pub(super) const PLAIN: [RelayField; 4] = [
     one(number::MESSAGE_ID, "message_id", Type::String),
     one(number::TIMESTAMP, "timestamp", Type::Int64),
     one(number::POSITION, "position", Type::Message(POSITION)),
     strings(number::TOPICS, "topics"),
 ];
 
-const PAYLOADS: [RelayField; 7] = [
-    one(number::SUBSCRIBE, "subscribe", Type::Own),
+/// The payloads that every schema needs.
+pub(super) const PAYLOADS: [RelayField; 7] = [
+    one(number::SUBSCRIBE, "subscribe", Type::Own("Subscribe")),
     one(
         number::SUBSCRIPTION_CONFIRMED,
         "subscription_confirmed",
-        Type::Own,
+        Type::Own("SubscriptionConfirmed"),
     ),
-    one(number::UNSUBSCRIBE, "unsubscribe", Type::Own),
+    one(number::UNSUBSCRIBE, "unsubscribe", Type::Own("Unsubscribe")),
     one(
         number::UNSUBSCRIBE_CONFIRMED,
         "unsubscribe_confirmed",
-        Type::Own,
+        Type::Own("UnsubscribeConfirmed"),
     ),
     one(number::PING, "ping", Type::Message("sidewire.v1.Ping")),
     one(number::PONG, "pong", Type::Message("sidewire.v1.Pong")),
@@ -114,10 +109,11 @@ const PAYLOADS: [RelayField; 7] = [
     ),
 ];
 
-const BATCH: RelayField = one(number::BATCH, "batch", Type::Own);
+/// Several envelopes in one, which a schema may leave out.
+pub(super) const BATCH: RelayField = one(number::BATCH, "batch", Type::Own("BatchUpdate"));
 
 /// Payloads that a schema may leave out.
-const OPTIONAL_PAYLOADS: [RelayField; 2] = [
+pub(super) const OPTIONAL_PAYLOADS: [RelayField; 2] = [
     one(
         number::AUTHENTICATE,
         "authenticate",
@@ -131,7 +127,7 @@ const OPTIONAL_PAYLOADS: [RelayField; 2] = [
 ];
 
 /// What lies in the relay's payloads, by the envelope's number.
-const WITHIN: [(u32, &[RelayField]); 8] = [
+pub(super) const WITHIN: [(u32, &[RelayField]); 8] = [
     (
         number::POSITION,
         &[
@@ -184,144 +180,31 @@ const WITHIN: [(u32, &[RelayField]); 8] = [
     ),
 ];
 
-/// Checks that the envelope has the relay's fields, and beside them nothing in
-/// the relay's numbers.
-pub(super) fn check(envelope: &MessageDescriptor) -> Result<(), Flaw> {
-    for wanted in &PLAIN {
-        let field = check_field(envelope, wanted)?;
-        check_oneof(&field, None)?;
-    }
-    for wanted in &PAYLOADS {
-        let field = check_field(envelope, wanted)?;
-        check_oneof(&field, Some(PAYLOAD))?;
-    }
-    for wanted in &OPTIONAL_PAYLOADS {
-        if envelope.get_field(wanted.number).is_some() {
-            let field = check_field(envelope, wanted)?;
-            check_oneof(&field, Some(PAYLOAD))?;
-        }
-    }
-    for (number, wanted) in &WITHIN {
-        message_of(envelope, *number).map_or(Ok(()), |inner| check_within(&inner, wanted))?;
-    }
-    check_batch(envelope)?;
-    check_rest(envelope)
-}
-
-/// Checks a message that the relay fills or reads: it has these fields, and
-/// nothing else above the numbers of the schema's lists.
-fn check_within(message: &MessageDescriptor, wanted: &[RelayField]) -> Result<(), Flaw> {
-    for field in wanted {
-        check_field(message, field)?;
-    }
-    let foreign = message.fields().find(|field| {
-        let known = wanted.iter().any(|wanted| wanted.number == field.number());
-        !known && !LIST_NUMBERS.contains(&field.number())
-    });
-    match foreign {
-        Some(field) => Err(Flaw::ReservedNumber {
-            field: field.full_name().to_owned(),
-        }),
-        None => Ok(()),
-    }
-}
-
 /// The type of a field that is a message.
 pub(super) fn message_of(message: &MessageDescriptor, number: u32) -> Option<MessageDescriptor> {
     message.get_field(number)?.kind().as_message().cloned()
 }
 
-fn check_field(message: &MessageDescriptor, wanted: &RelayField) -> Result<FieldDescriptor, Flaw> {
-    let field = message
-        .get_field(wanted.number)
-        .ok_or_else(|| Flaw::Missing {
-            message: message.full_name().to_owned(),
-            wanted: wanted.to_string(),
-        })?;
-    let repeated = field.cardinality() == Cardinality::Repeated;
-    if field.name() == wanted.name && repeated == wanted.repeated && wanted.kind.fits(&field.kind())
-    {
-        Ok(field)
-    } else {
-        Err(Flaw::Mismatch {
-            field: field.full_name().to_owned(),
-            wanted: wanted.to_string(),
-        })
-    }
-}
-
-fn check_oneof(field: &FieldDescriptor, wanted: Option<&str>) -> Result<(), Flaw> {
-    let oneof = field
-        .containing_oneof()
-        .filter(|oneof| !oneof.is_synthetic());
-    if oneof.as_ref().map(|oneof| oneof.name()) == wanted {
-        return Ok(());
-    }
-    let field = field.full_name().to_owned();
-    Err(match wanted {
-        Some(_) => Flaw::OutsidePayload { field },
-        None => Flaw::InsideOneof { field },
-    })
-}
-
-/// Field 17 may be left out; where it is there it is a batch of envelopes.
-fn check_batch(envelope: &MessageDescriptor) -> Result<(), Flaw> {
-    if envelope.get_field(BATCH.number).is_none() {
-        return Ok(());
-    }
-    let field = check_field(envelope, &BATCH)?;
-    check_oneof(&field, Some(PAYLOAD))?;
-    let messages = message_of(envelope, BATCH.number).and_then(|batch| batch.get_field(1));
-    let fits = messages.is_some_and(|messages| {
-        messages.is_list()
-            && messages.name() == "messages"
-            && messages.kind().as_message() == Some(envelope)
-    });
-    if fits {
-        Ok(())
-    } else {
-        Err(Flaw::Batch {
-            field: field.full_name().to_owned(),
-            envelope: envelope.full_name().to_owned(),
-        })
-    }
-}
-
-/// The application's own fields: none in the relay's numbers, and those of the
-/// oneof are messages.
-fn check_rest(envelope: &MessageDescriptor) -> Result<(), Flaw> {
-    for field in envelope.fields() {
-        let full_name = field.full_name().to_owned();
-        let is_optional = |it: &RelayField| it.number == field.number();
-        if is_reserved(field.number()) && !OPTIONAL_PAYLOADS.iter().any(is_optional) {
-            return Err(Flaw::ReservedNumber { field: full_name });
-        }
-        let payload = field
-            .containing_oneof()
-            .is_some_and(|oneof| oneof.name() == PAYLOAD);
-        if payload && field.kind().as_message().is_none() {
-            return Err(Flaw::PayloadNotMessage { field: full_name });
-        }
-    }
-    match envelope
-        .extensions()
-        .find(|field| is_relays(field.number()))
-    {
-        Some(field) => Err(Flaw::ReservedNumber {
-            field: field.full_name().to_owned(),
-        }),
-        None => Ok(()),
+/// What a field of this type is, with an article.
+pub(super) fn type_name(kind: &Kind, is_map: bool) -> String {
+    match kind {
+        _ if is_map => "a map".to_owned(),
+        Kind::Message(message) => format!("the message {}", message.full_name()),
+        Kind::Enum(kind) => format!("the enum {}", kind.full_name()),
+        Kind::Int32 | Kind::Int64 => format!("an {kind:?}"),
+        Kind::Bytes => "bytes".to_owned(),
+        kind => format!("a {kind:?}"),
     }
 }
 
 impl Type {
-    fn fits(self, kind: &Kind) -> bool {
+    pub(super) fn fits(self, kind: &Kind) -> bool {
         match self {
             Self::Bool => *kind == Kind::Bool,
             Self::Int64 => *kind == Kind::Int64,
             Self::Uint64 => *kind == Kind::Uint64,
             Self::String => *kind == Kind::String,
-            Self::Own => kind.as_message().is_some(),
+            Self::Own(_) => kind.as_message().is_some(),
             Self::Message(name) => kind
                 .as_message()
                 .is_some_and(|message| message.full_name() == name),
@@ -339,8 +222,7 @@ impl std::fmt::Display for RelayField {
             Type::Int64 => "int64",
             Type::Uint64 => "uint64",
             Type::String => "string",
-            Type::Own => "message",
-            Type::Message(name) => name,
+            Type::Own(name) | Type::Message(name) => name,
         })?;
         write!(f, " {} = {}", self.name, self.number)
     }

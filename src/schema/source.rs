@@ -5,11 +5,13 @@ use std::{collections::BTreeMap, path::PathBuf, time::Instant};
 
 use super::{
     Bundled, Schema, SchemaError,
-    compile::compile,
+    compile::Draft,
     descriptor_set,
     diagnostic::Diagnostics,
+    link::Files,
     proto_files::{self, Disk},
     read::Budget,
+    report::Report,
 };
 
 /// Where a schema comes from.
@@ -60,7 +62,7 @@ impl SchemaSource {
                 let mut found = Diagnostics::default();
                 let mut disk = Disk::new(files, include, &mut found);
                 let parsed = proto_files::parse(disk.names(), &mut disk, &mut found);
-                compile(&parsed.link(&mut found), envelope, found)?
+                compile(&parsed, envelope, found)?
             }
             Self::DescriptorSet { file, envelope } => {
                 let shown = file.display().to_string();
@@ -74,6 +76,18 @@ impl SchemaSource {
     }
 }
 
+/// Compiles the files after `found` in reading them.
+fn compile(files: &Files, envelope: &str, mut found: Diagnostics) -> Result<Schema, SchemaError> {
+    let pool = files.link(&mut found);
+    let draft = Draft {
+        pool: &pool,
+        envelope,
+        topics_in_calls: false,
+        report: Report::new(files.names(), found),
+    };
+    draft.compile()
+}
+
 /// Compiles .proto files that are in memory, each under the name by which the others
 /// import it.
 pub(super) fn compile_texts(files: &[(&str, &str)], envelope: &str) -> Result<Schema, SchemaError> {
@@ -84,7 +98,7 @@ pub(super) fn compile_texts(files: &[(&str, &str)], envelope: &str) -> Result<Sc
         .collect();
     let names: Vec<_> = library.keys().cloned().collect();
     let parsed = proto_files::parse(names, &mut library, &mut found);
-    compile(&parsed.link(&mut found), envelope, found)
+    compile(&parsed, envelope, found)
 }
 
 /// Compiles a FileDescriptorSet, which messages call `shown`.
@@ -95,5 +109,5 @@ pub(super) fn compile_set(
 ) -> Result<Schema, SchemaError> {
     let mut found = Diagnostics::default();
     let parsed = descriptor_set::parse(bytes, shown, &mut found);
-    compile(&parsed.link(&mut found), envelope, found)
+    compile(&parsed, envelope, found)
 }

@@ -6,9 +6,9 @@ use std::collections::HashMap;
 use prost_reflect::{Kind, MessageDescriptor};
 
 use super::{
-    annotations::{Annotations, Declared, TopicSource, declared},
-    compile::Flaw,
+    annotations::{Annotations, Declared, TopicSource},
     relay_fields::{PAYLOAD, is_relays},
+    report::Report,
 };
 
 /// Field numbers below this are looked up by index, others by search.
@@ -68,29 +68,36 @@ pub(super) enum Shape {
 }
 
 impl Table {
-    /// The table of the messages that can lie in the envelope.
+    /// The table of the messages that can lie in the envelope, and the messages by their
+    /// indexes. What the relay could not look into is reported.
     pub(super) fn of(
         envelope: &MessageDescriptor,
         annotations: &Annotations,
-    ) -> Result<Self, Flaw> {
+        report: &mut Report,
+    ) -> (Self, Vec<MessageDescriptor>) {
         let mut found = Found::default();
         found.index(envelope);
         let mut types = Vec::new();
         while let Some(message) = found.messages.get(types.len()).cloned() {
-            types.push(message_type(&message, annotations, &mut found)?);
+            types.push(message_type(&message, annotations, &mut found, report));
         }
         if let Some(envelope) = types.first_mut() {
             envelope.fields.iter_mut().for_each(Field::of_envelope);
         }
         mark_routing(&mut types);
         types.iter_mut().for_each(watch);
-        Ok(Self(types))
+        (Self(types), found.messages)
     }
 
     pub(super) const ENVELOPE: TypeIndex = TypeIndex(0);
 
     pub(super) fn get(&self, index: TypeIndex) -> Option<&MessageType> {
         self.0.get(index.0)
+    }
+
+    /// The message at this place.
+    pub(super) fn at(&self, index: usize) -> Option<&MessageType> {
+        self.0.get(index)
     }
 
     /// How many messages there are, apart from the entries of maps.
@@ -177,14 +184,15 @@ fn message_type(
     message: &MessageDescriptor,
     annotations: &Annotations,
     found: &mut Found,
-) -> Result<MessageType, Flaw> {
+    report: &mut Report,
+) -> MessageType {
     let mut fields = Vec::new();
-    for field in declared(message) {
+    for field in annotations.fields(message) {
         fields.push(Field {
             number: field.number,
-            shape: shape(&field, found)?,
+            shape: shape(&field, found, report),
             is_repeated: field.is_repeated,
-            topic: annotations.topic(&field),
+            topic: field.topic,
             is_routing: false,
             watch: 0,
             name: field.name,
@@ -194,19 +202,24 @@ fn message_type(
         });
     }
     fields.sort_by_key(|field| field.number);
-    Ok(MessageType {
+    MessageType {
         low: low_numbers(&fields),
         fields,
         is_map_entry: message.is_map_entry(),
-    })
+    }
 }
 
-fn shape(field: &Declared, found: &mut Found) -> Result<Shape, Flaw> {
-    let name = || field.full_name.clone();
+fn shape(field: &Declared, found: &mut Found, report: &mut Report) -> Shape {
+    let name = &field.full_name;
     if field.is_group {
-        return Err(Flaw::Group { field: name() });
+        report.error(
+            field,
+            format!("{name} is a group, and the relay takes no groups"),
+            "declare a message and a field of that type",
+        );
+        return Shape::Bytes;
     }
-    Ok(match &field.kind {
+    match &field.kind {
         Kind::Bool | Kind::Enum(_) => Shape::Varint,
         Kind::Int32 | Kind::Uint32 | Kind::Sint32 => Shape::Varint,
         Kind::Int64 | Kind::Uint64 | Kind::Sint64 => Shape::Varint,
@@ -214,12 +227,28 @@ fn shape(field: &Declared, found: &mut Found) -> Result<Shape, Flaw> {
         Kind::Double | Kind::Fixed64 | Kind::Sfixed64 => Shape::Fixed64,
         Kind::String => Shape::String,
         Kind::Bytes => Shape::Bytes,
-        Kind::Message(message) if message.full_name() == "google.protobuf.Any" => {
-            return Err(Flaw::Any { field: name() });
+        Kind::Message(message) if is_any(message) => {
+            report.error(
+                field,
+                format!("{name} holds google.protobuf.Any, and the relay cannot see which topics are in it"),
+                "declare a oneof of the messages that it may hold",
+            );
+            Shape::Bytes
         }
         Kind::Message(message) if field.is_map => Shape::MapEntry(found.index(message)),
         Kind::Message(message) => Shape::Message(found.index(message)),
-    })
+    }
+}
+
+/// Whether the message is an `Any`, or the entry of a map with such values: an entry has
+/// no line of its own.
+fn is_any(message: &MessageDescriptor) -> bool {
+    const ANY: &str = "google.protobuf.Any";
+    let holds_any = || {
+        let value = message.map_entry_value_field().kind();
+        value.as_message().is_some_and(|it| it.full_name() == ANY)
+    };
+    message.full_name() == ANY || message.is_map_entry() && holds_any()
 }
 
 fn low_numbers(fields: &[Field]) -> Vec<usize> {

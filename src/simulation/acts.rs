@@ -14,7 +14,7 @@ use super::{
     messages::{CommentDeleted, Envelope, Ping, Place, Topics},
     pipe::link,
     session::Session,
-    socket::{BINARY, Socket},
+    socket::{BINARY, Socket, TEXT},
     stage::Phase,
     topics::TopicSet,
 };
@@ -62,7 +62,12 @@ impl Session<'_> {
             what,
         };
         history.connection(self.connection).sent.push(sent);
-        self.send(BINARY, &envelope.encode_to_vec());
+        if self.client.speaks_json {
+            let json = envelope.to_client_json().to_string();
+            self.send(TEXT, json.as_bytes());
+        } else {
+            self.send(BINARY, &envelope.encode_to_vec());
+        }
     }
 
     fn next_id(&mut self) -> String {
@@ -119,7 +124,7 @@ impl Session<'_> {
             message_id: self.next_id(),
             ping: Some(Ping {
                 timestamp,
-                client_timestamp: 0,
+                ..Ping::default()
             }),
             ..Envelope::default()
         };

@@ -26,6 +26,8 @@ pub(super) struct Client {
     pub(super) tenant: usize,
     /// It goes away and comes back while its shard takes nothing from its inbox.
     pub(super) is_restless: bool,
+    /// It speaks JSON, on all of its connections.
+    pub(super) speaks_json: bool,
     /// Where it was last.
     pub(super) shard: usize,
     pub(super) known: Known,
@@ -78,7 +80,12 @@ impl Client {
         let pieces = [64 * 1024, 64 * 1024, 100, 1000];
         let mut socket = Socket::new(ours, *self.dice.pick(&pieces));
         let token = self.world.token(self.tenant, self.user(), token_end);
-        let status = timeout(Duration::from_secs(15), socket.shake_hands(&token)).await;
+        let subprotocol = match self.speaks_json {
+            true => "sidewire.v1.json",
+            false => "sidewire.v1.protobuf",
+        };
+        let shaken = socket.shake_hands(&token, subprotocol);
+        let status = timeout(Duration::from_secs(15), shaken).await;
         let status = status.unwrap_or_default();
         self.history.trace(&(self.number, status));
         if status != 101 {
@@ -124,6 +131,7 @@ impl Client {
             client: self.number,
             tenant: self.tenant,
             user: self.user(),
+            speaks_json: self.speaks_json,
             shard,
             asked,
             opened,

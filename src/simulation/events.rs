@@ -1,5 +1,6 @@
 //! What is published: events whose content says which of all they are, so that
-//! whoever gets one knows it whatever the relay says of it.
+//! whoever gets one knows it whatever the relay says of it. Some have many times as many
+//! bytes in JSON.
 
 use super::{
     dice::Dice,
@@ -27,9 +28,10 @@ impl Event {
     pub(super) fn drawn(serial: Serial, tenant: usize, is_json: bool, dice: &Dice) -> Self {
         let mut event = CommentDeleted {
             comment: label(serial, tenant),
-            user: "x".repeat(*dice.pick(&[0, 0, 10, 40, 200, 900])),
+            user: "x".repeat(*dice.pick(&[0, 0, 10, 40, 200, 500])),
             ..CommentDeleted::default()
         };
+        event.blow_up(is_json, dice);
         if dice.percent(50) {
             event.work_item = format!("w{}", dice.below(4));
         }
@@ -63,6 +65,11 @@ impl Event {
         }
     }
 
+    /// How many bytes it has as JSON, without what the relay adds.
+    pub(super) fn json_len(&self) -> usize {
+        self.envelope.to_json().to_string().len()
+    }
+
     /// Which event an envelope holds that a client got, and of which tenant.
     pub(super) fn recognise(envelope: &Envelope) -> (Serial, usize) {
         let event = envelope.event.as_ref().expect("an event");
@@ -76,6 +83,24 @@ impl Event {
     pub(super) fn cost_max(&self) -> usize {
         let topics: usize = self.topics.names().map(|name| name.len() + 40).sum();
         prost::Message::encoded_len(&self.envelope) + topics + 400
+    }
+}
+
+impl CommentDeleted {
+    /// Gives some events what has six or thirty times the bytes in JSON, and those that are
+    /// posted in binary what the first schema does not know.
+    fn blow_up(&mut self, is_json: bool, dice: &Dice) {
+        match dice.below(10) {
+            0 => self.user = "\u{1}".repeat(200),
+            // What a call has in JSON is read at once up to 16 KiB.
+            1 if is_json => self.blown = vec![0; 40],
+            1 => self.blown = vec![0; *dice.pick(&[40, 150, 230])],
+            _ => {}
+        }
+        if !is_json && dice.percent(50) {
+            self.added_1 = Some("1".to_owned());
+            self.added_2 = Some("2".to_owned());
+        }
     }
 }
 

@@ -72,6 +72,7 @@ pub(super) struct Connection {
     pub(super) client: usize,
     pub(super) tenant: usize,
     pub(super) user: usize,
+    pub(super) speaks_json: bool,
     pub(super) shard: usize,
     /// When the handshake was sent, and when its answer was read.
     pub(super) asked: When,
@@ -150,10 +151,17 @@ pub(super) enum Said {
         serial: Serial,
         tenant: usize,
         place: Place,
+        /// What it holds is the event that was posted, shown as JSON by the schema of
+        /// one of these revisions, from the first one to the last one.
+        shown_by: Option<(usize, usize)>,
     },
     Subscribed(Confirmation),
     Unsubscribed(Confirmation),
-    Pong(i64),
+    Pong {
+        timestamp: i64,
+        /// Where the connection stands.
+        place: Option<Place>,
+    },
     Refused {
         code: String,
         request: String,
@@ -212,6 +220,8 @@ pub(super) struct History {
     pub(super) connections: RefCell<Vec<Connection>>,
     pub(super) claims: RefCell<Vec<Claim>>,
     pub(super) counts: RefCell<BTreeMap<&'static str, u64>>,
+    /// When the schema was reloaded.
+    pub(super) reloads: RefCell<Vec<Moment>>,
     trace: RefCell<DefaultHasher>,
 }
 
@@ -225,6 +235,7 @@ impl History {
             connections: RefCell::default(),
             claims: RefCell::default(),
             counts: RefCell::default(),
+            reloads: RefCell::default(),
             // Its keys are always the same.
             trace: RefCell::new(DefaultHasher::new()),
         }
@@ -236,6 +247,18 @@ impl History {
             moment: self.last.get(),
             time: self.begun.elapsed(),
         }
+    }
+
+    /// Notes that another schema serves from here on.
+    pub(super) fn reloaded(&self) {
+        let moment = self.now().moment;
+        self.reloads.borrow_mut().push(moment);
+    }
+
+    /// How often the schema had been reloaded by then.
+    pub(super) fn revision_at(&self, moment: Moment) -> usize {
+        let reloads = self.reloads.borrow();
+        reloads.iter().filter(|it| **it < moment).count()
     }
 
     /// Notes it when a client comes that may be its tenant's first on the shard while

@@ -195,6 +195,16 @@ impl Known {
         }
     }
 
+    /// The relay says where the connection stands, which it does not during a replay.
+    pub(super) fn stands_at(&mut self, place: Place) {
+        assert!(self.replay.is_none(), "{place:?} during a replay");
+        for group in &mut self.groups {
+            if group.state == State::Live {
+                group.at = group.at.max(place);
+            }
+        }
+    }
+
     fn replay_is_over(&mut self, place: Place) {
         self.replay = None;
         for group in &mut self.groups {

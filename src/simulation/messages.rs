@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::{
     dice::Dice,
+    schemas::BLOWN_UP,
     topics::{ASKABLE, TOPICS, TopicSet},
 };
 
@@ -122,6 +123,9 @@ pub(super) struct Ping {
     pub(super) timestamp: i64,
     #[prost(int64, tag = "2")]
     pub(super) client_timestamp: i64,
+    /// A Pong's.
+    #[prost(message, optional, tag = "3")]
+    pub(super) position: Option<Position>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -147,6 +151,26 @@ pub(super) struct CommentDeleted {
     pub(super) user: String,
     #[prost(string, optional, tag = "4")]
     pub(super) project: Option<String>,
+    /// Of an enum with one value, of which the name is long.
+    #[prost(int32, repeated, tag = "50")]
+    pub(super) blown: Vec<i32>,
+    /// Known after the first reload of the schema.
+    #[prost(string, optional, tag = "101")]
+    pub(super) added_1: Option<String>,
+    /// Known after the second one.
+    #[prost(string, optional, tag = "102")]
+    pub(super) added_2: Option<String>,
+}
+
+impl CommentDeleted {
+    /// The same as JSON shows it under a schema of this revision.
+    pub(super) fn under(&self, revision: usize) -> Self {
+        Self {
+            added_1: self.added_1.clone().filter(|_| revision >= 1),
+            added_2: self.added_2.clone().filter(|_| revision >= 2),
+            ..self.clone()
+        }
+    }
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -192,6 +216,10 @@ impl Envelope {
             "workItemId": event.work_item,
             "userId": event.user,
         }});
+        if !event.blown.is_empty() {
+            let names = vec![BLOWN_UP; event.blown.len()];
+            json["commentDeleted"]["blown"] = json!(names);
+        }
         if let Some(project) = &event.project {
             json["commentDeleted"]["project_id"] = json!(project);
         }

@@ -1,7 +1,8 @@
 //! The whole relay, run from a seed: ingest, log, a hub with two shards and all
 //! connections on one thread, over pipes in memory, with time that stands still and
 //! leaps. A seed has three or four tenants that share their names of topics and
-//! users, twenty clients that come and go, and 500 events from five backends.
+//! users, twenty clients that come and go, a third of which speak JSON, 500 events from
+//! five backends, and reloads of the schema.
 //! Whatever backends and clients sent and heard is held against a model of the
 //! contract (`checker`).
 //!
@@ -16,10 +17,12 @@ mod dice;
 mod events;
 mod gate;
 mod history;
+mod json;
 mod known;
 mod messages;
 mod pipe;
 mod run;
+mod schemas;
 mod session;
 mod socket;
 mod stage;

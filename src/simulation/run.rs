@@ -14,6 +14,7 @@ use super::{
     dice::Dice,
     history::History,
     known::Known,
+    schemas::REVISIONS,
     stage::{Phase, Stage},
     topics::{TENANTS, TopicSet, USERS},
     world::{SHARDS, Settings, World},
@@ -72,6 +73,7 @@ impl Run {
         let left = Rc::new(Cell::new(EVENTS));
         let backends: Vec<_> = (0..BACKENDS).map(|it| self.backend(it, &left)).collect();
         let meddler = spawn_local(self.meddle());
+        let reloads = spawn_local(self.reload_schemas());
         if dice.percent(20) {
             sleep(dice.millis(3_000..20_000)).await;
             self.stage.enter(Phase::Drain);
@@ -83,13 +85,15 @@ impl Run {
             join(backends).await;
             self.stage.enter(Phase::Quiet);
             meddler.await.unwrap();
-            sleep(Duration::from_secs(15)).await;
+            // The slowest link takes so long for a full outbox and a replay behind it.
+            sleep(Duration::from_secs(40)).await;
             self.stage.enter(Phase::Over);
         }
         join(clients).await;
         assert!(!watch.is_finished(), "the sums were watched to the end");
         watch.abort();
         sweep.abort();
+        reloads.abort();
     }
 
     fn client(&self, number: usize) -> JoinHandle<()> {
@@ -106,6 +110,7 @@ impl Run {
                 dice.weighted(&TENANT_WEIGHTS)
             },
             is_restless,
+            speaks_json: number % 3 == 2,
             shard: 0,
             known: Known::new(TopicSet::implicit(number % USERS)),
             dice,
@@ -140,6 +145,19 @@ impl Run {
                 gate.close();
                 sleep(pause).await;
                 gate.open();
+            }
+        }
+    }
+
+    /// Puts one schema after the other in place.
+    fn reload_schemas(&self) -> impl Future<Output = ()> + use<> {
+        let (world, history) = (Rc::clone(&self.world), Rc::clone(&self.history));
+        let dice = Dice::new(self.seed, 400);
+        async move {
+            for revision in 1..REVISIONS {
+                sleep(dice.millis(500..12_000)).await;
+                history.reloaded();
+                world.serve_schema(revision);
             }
         }
     }

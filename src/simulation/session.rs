@@ -7,11 +7,12 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{
     client::Client,
-    events::Event,
+    events::{Event, Serial},
     history::{Confirmation, End, Said},
-    messages::Envelope,
+    messages::{Envelope, Position},
     pipe::Link,
-    socket::{BINARY, CLOSE, PING, PONG, Read, Socket},
+    schemas::REVISIONS,
+    socket::{BINARY, CLOSE, PING, PONG, Read, Socket, TEXT},
     stage::Phase,
 };
 use crate::connection::wire_testing::Frame;
@@ -29,6 +30,47 @@ pub(super) struct Session<'a> {
     pub(super) next_act: Instant,
     pub(super) has_closed: bool,
     pub(super) phase: Phase,
+}
+
+impl Client {
+    /// Checks that the envelope holds the event that was posted, all of it or, in JSON,
+    /// what schemas of some revisions know of it: the first and the last one of these.
+    fn shown_by(&self, serial: Serial, envelope: &Envelope) -> Option<(usize, usize)> {
+        let events = self.history.events.borrow();
+        let posted = events[serial].envelope.event.as_ref().unwrap();
+        let shown = envelope.event.as_ref().unwrap();
+        if !self.speaks_json {
+            assert_eq!(shown, posted, "an event has changed");
+            return None;
+        }
+        let is_by = |revision: &usize| posted.under(*revision) == *shown;
+        let first = (0..REVISIONS).find(is_by);
+        let first = first.unwrap_or_else(|| panic!("{posted:?} is shown as {shown:?}"));
+        let last = (0..REVISIONS).rev().find(is_by);
+        self.note_size(&events[serial]);
+        Some((first, last.unwrap_or(first)))
+    }
+
+    fn note_size(&self, event: &Event) {
+        let (json, bytes) = (event.json_len(), event.envelope.encoded_len());
+        let limit = self.world.relay.live().config.limits.outbox_bytes;
+        let history = &self.history;
+        for (what, occurs) in [
+            (
+                "an event with three times its bytes in JSON",
+                json > bytes * 3,
+            ),
+            (
+                "an event with twenty times its bytes in JSON",
+                json > bytes * 20,
+            ),
+            ("an event whose JSON is larger than an outbox", json > limit),
+        ] {
+            if occurs {
+                history.count(what);
+            }
+        }
+    }
 }
 
 impl Session<'_> {
@@ -96,7 +138,10 @@ impl Session<'_> {
 
     fn heard(&mut self, frame: &Frame) {
         let said = match frame.opcode {
-            BINARY => self.said(&Envelope::decode(&frame.payload[..]).expect("an envelope")),
+            TEXT if self.client.speaks_json => self.said(&Envelope::from_json(&frame.payload)),
+            BINARY if !self.client.speaks_json => {
+                self.said(&Envelope::decode(&frame.payload[..]).expect("an envelope"))
+            }
             CLOSE => self.closed_by_relay(&frame.payload),
             PING => {
                 self.client.history.count("ping");
@@ -119,10 +164,12 @@ impl Session<'_> {
                 let place = envelope.position.as_ref().expect("a position").place();
                 known.got(place);
                 let (serial, tenant) = Event::recognise(envelope);
+                let shown_by = self.client.shown_by(serial, envelope);
                 Said::Event {
                     serial,
                     tenant,
                     place,
+                    shown_by,
                 }
             }
             Envelope {
@@ -141,7 +188,16 @@ impl Session<'_> {
             } => Said::Unsubscribed(Confirmation(topics.clone())),
             Envelope {
                 pong: Some(pong), ..
-            } => Said::Pong(pong.client_timestamp),
+            } => {
+                let place = pong.position.as_ref().map(Position::place);
+                if let Some(place) = place {
+                    known.stands_at(place);
+                }
+                Said::Pong {
+                    timestamp: pong.client_timestamp,
+                    place,
+                }
+            }
             Envelope {
                 error: Some(error), ..
             } => {

@@ -11,6 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::pipe::Wire;
 use crate::connection::wire_testing::{Frame, frame, take_frame};
 
+pub(super) const TEXT: u8 = 0x1;
 pub(super) const BINARY: u8 = 0x2;
 pub(super) const CLOSE: u8 = 0x8;
 pub(super) const PING: u8 = 0x9;
@@ -49,18 +50,21 @@ impl Socket {
     }
 
     /// Asks to be let in, and gives the status of the answer; 0 where none came.
-    pub(super) async fn shake_hands(&mut self, token: &str) -> u16 {
+    pub(super) async fn shake_hands(&mut self, token: &str, subprotocol: &str) -> u16 {
         self.unsent = format!(
             "GET /ws HTTP/1.1\r\nHost: relay\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\
-             Sec-WebSocket-Protocol: sidewire.v1.protobuf\r\nAuthorization: Bearer {token}\r\n\r\n"
+             Sec-WebSocket-Protocol: {subprotocol}\r\nAuthorization: Bearer {token}\r\n\r\n"
         )
         .into_bytes();
         loop {
             let end = self.unparsed.windows(4).position(|it| it == b"\r\n\r\n");
             if let Some(end) = end {
                 let head: Vec<u8> = self.unparsed.drain(..end + 4).collect();
-                return str::from_utf8(&head[9..12]).unwrap().parse().unwrap();
+                let head = str::from_utf8(&head).unwrap();
+                let status = head.get(9..12).unwrap().parse().unwrap();
+                assert!(status != 101 || head.contains(subprotocol), "{head}");
+                return status;
             }
             if poll_fn(|context| self.poll_bytes(context)).await.is_err() {
                 return 0;

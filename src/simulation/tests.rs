@@ -18,7 +18,7 @@ const SEEDS: u64 = 1_000;
 const THREADS: usize = 2;
 
 /// What must occur, and how often in so many seeds.
-const SCHEDULES: [&str; 20] = [
+const SCHEDULES: &[&str] = &[
     "resumed",
     "refused",
     "4003",
@@ -31,6 +31,7 @@ const SCHEDULES: [&str; 20] = [
     "first connection while published to",
     "a tenant that came back to a full inbox",
     "a Subscribe that waited for its tenant's turn",
+    "a Pong with a position",
     "eviction during a replay",
     "503 for a full inbox",
     "drain",
@@ -39,6 +40,11 @@ const SCHEDULES: [&str; 20] = [
     "read to the end",
     "a precondition that held",
     "a precondition that did not hold",
+    "an event with three times its bytes in JSON",
+    "an event with twenty times its bytes in JSON",
+    "an event whose JSON is larger than an outbox",
+    "an event whose schema was reloaded before a client had it as JSON",
+    "4003 of a client that speaks JSON",
 ];
 const OCCURRENCES_MIN: u64 = 100;
 
@@ -110,7 +116,7 @@ fn the_relay_keeps_its_contract_whatever_happens() {
     println!("{seeds} seeds: {counts:#?}");
     if seeds >= SEEDS {
         for schedule in SCHEDULES {
-            let count = counts.get(schedule).copied().unwrap_or_default();
+            let count = counts.get(*schedule).copied().unwrap_or_default();
             assert!(count > OCCURRENCES_MIN, "{schedule}: only {count} times");
         }
     }
@@ -134,6 +140,7 @@ planted! {
     a_live_event_that_is_dropped_in_a_resume_is_found: DropsALiveEvent,
     a_subscribe_confirmed_at_the_head_is_found: ConfirmsTheHead,
     a_subscribe_confirmed_below_the_head_is_found: ConfirmsBelowTheHead,
+    a_pong_with_the_heads_position_is_found: PongsTheHead,
     a_position_taken_late_is_found: TakesThePositionLate,
     an_eviction_that_is_passed_over_is_found: SkipsAnEviction,
     an_event_delivered_for_each_topic_is_found: DeliversTwice,
@@ -145,6 +152,9 @@ planted! {
     a_rate_that_is_not_kept_is_found: ForgetsToCharge,
     a_message_that_is_charged_twice_is_found: ChargesTwice,
     an_append_before_the_places_are_reserved_is_found: AppendsTooEarly,
+    json_rendered_by_the_current_schema_is_found: RendersByTheCurrentSchema,
+    json_that_an_outbox_skips_is_found: SkipsJsonOnOverflow,
+    json_that_is_counted_twice_is_found: CountsJsonTwice,
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::{
     cell::RefCell,
     num::NonZeroU32,
     rc::Rc,
-    sync::{Arc, LazyLock, atomic::AtomicBool, atomic::Ordering},
+    sync::{Arc, atomic::AtomicBool, atomic::Ordering},
     time::Duration,
 };
 
@@ -20,6 +20,7 @@ use super::{
     dice::Dice,
     gate::Gate,
     pipe::Wire,
+    schemas,
     topics::{TENANTS, USERS},
 };
 use crate::{
@@ -35,11 +36,10 @@ use crate::{
     limits::Limits,
     log::{MessageIdLimits, Window},
     ops::Metrics,
-    planted::{Fault, is_planted},
+    planted::{Fault, is_planted, note_schema},
     protocol::{TenantName, UserName, close::Ending},
     random::Random,
     relay::{Live, Relay, Shard},
-    schema::Schema,
     tally::Tally,
 };
 
@@ -56,9 +56,10 @@ const CALLS_TIMEOUT: Duration = Duration::from_secs(5);
 /// wait in inboxes.
 pub(super) const BATCH_MAX: usize = 6;
 pub(super) const COST_MAX: u64 = 2_000;
-const INBOXES_MAX: u64 = (SHARDS * 12 * BATCH_MAX) as u64;
 
-static SCHEMA: LazyLock<Arc<Schema>> = LazyLock::new(|| Arc::new(Schema::bundled().unwrap()));
+/// The most that the JSON of an event counts for.
+pub(super) const JSON_COST_MAX: u64 = 9_000;
+const INBOXES_MAX: u64 = (SHARDS * 12 * BATCH_MAX) as u64;
 
 /// What the seed decides about the relay.
 #[derive(Debug)]
@@ -86,7 +87,7 @@ impl Settings {
         ]);
         config.replay.process_bytes = *dice.pick(&[1 << 20, 1 << 20, 30_000]);
         config.replay.enabled = !dice.percent(3);
-        config.limits.memory_max = *dice.pick(&[1 << 30, 1 << 30, 50_000]);
+        config.limits.memory_max = *dice.pick(&[1 << 30, 1 << 30, 100_000]);
         // Its clients say what they have to say without a pause.
         let wide = NonZeroU32::MAX;
         config.limits.user_burst = wide;
@@ -175,12 +176,14 @@ impl World {
         };
         let (publisher, seeds) = hub::hub(&registry, timeouts, &tallies);
         let (key, rules, authenticator) = authentication();
+        let schema = schemas::of_revision(0);
+        note_schema(&schema);
         let relay = Arc::new(Relay {
             limits: Limits::new(&config),
             live: ArcSwap::from_pointee(Live {
                 config,
                 authenticator,
-                schema: Arc::clone(&SCHEMA),
+                schema,
                 ingest_keys: IngestKeys::new(Vec::new()).unwrap(),
                 tls: None,
             }),
@@ -208,6 +211,20 @@ impl World {
             key,
             rules,
         }
+    }
+
+    /// Puts another schema in place, as a reload does.
+    pub(super) fn serve_schema(&self, revision: usize) {
+        let live = self.relay.live.load_full();
+        let schema = schemas::of_revision(revision);
+        note_schema(&schema);
+        self.relay.live.store(Arc::new(Live {
+            config: live.config.clone(),
+            authenticator: authentication().2,
+            schema,
+            ingest_keys: live.ingest_keys.clone(),
+            tls: None,
+        }));
     }
 
     /// Evicts what is too old, for ever.
@@ -257,10 +274,11 @@ impl World {
             .iter()
             .map(|it| it.shard.hub.tally().connections.get());
         let frames = (config.limits.outbox_frames + BATCH_MAX) as u64;
-        let outboxes = connections.sum::<u64>() * frames * COST_MAX;
+        let cost_max = COST_MAX + JSON_COST_MAX;
+        let outboxes = connections.sum::<u64>() * frames * cost_max;
         let beside = registry.event_bytes().get() - logs;
         assert!(
-            beside <= outboxes + INBOXES_MAX * COST_MAX,
+            beside <= outboxes + INBOXES_MAX * cost_max,
             "{beside} in outboxes"
         );
     }

@@ -1,16 +1,16 @@
 //! A config file that is right, and those that are wrong: `check` and `serve`
 //! judge alike and in the same words.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, process::Command};
 
 use crate::{
     process::{Process, sidewire},
-    relay::Files,
+    relay::{Files, Relay, log_line},
 };
 
 /// What is wrong, the file's text where there is one, and what is said of it
 /// behind `FILE:`, each in a line of its own or in part of one.
-const FAULTS: [(&str, Option<&str>, &[&str]); 11] = [
+const FAULTS: [(&str, Option<&str>, &[&str]); 15] = [
     (
         "a config file that does not exist",
         None,
@@ -109,7 +109,77 @@ const FAULTS: [(&str, Option<&str>, &[&str]); 11] = [
             "hint: the name or the number of a group",
         ],
     ),
+    (
+        "a bundled schema that there is not",
+        Some(
+            "[auth]\nmode = \"none\"\n[client]\nlisten = \"127.0.0.1:0\"\n[schema]\nbundled = \"genric\"\n",
+        ),
+        &[
+            "6: schema.bundled: there is no bundled schema `genric`; did you mean `generic`?",
+            "hint: known are ",
+        ],
+    ),
+    (
+        "a schema with faults in two files",
+        Some(
+            "[auth]\nmode = \"none\"\n[client]\nlisten = \"127.0.0.1:0\"\n[schema]\nfiles = [\"bad.proto\", \"worse.proto\"]\nenvelope = \"bad.Envelope\"\n",
+        ),
+        &[
+            "6: schema.files: the schema cannot be used, 2 errors:\n",
+            "/bad.proto:3: error: name 'Gone' is not defined\n  hint: ",
+            "/worse.proto:2: error: expected ",
+        ],
+    ),
+    (
+        "a schema that is a pipe",
+        Some(
+            "[auth]\nmode = \"none\"\n[client]\nlisten = \"127.0.0.1:0\"\n[schema]\nfiles = [\"pipe.proto\"]\nenvelope = \"bad.Envelope\"\n",
+        ),
+        &[
+            "6: schema.files: the schema cannot be used, 1 error:\n",
+            "/pipe.proto: error: is not a regular file\n  hint: name a file",
+        ],
+    ),
+    (
+        "a descriptor set that is none",
+        Some(
+            "[auth]\nmode = \"none\"\n[client]\nlisten = \"127.0.0.1:0\"\n[schema]\ndescriptor_set = \"bad.proto\"\nenvelope = \"bad.Envelope\"\n",
+        ),
+        &[
+            "6: schema.descriptor_set: the schema cannot be used, 1 error:\n",
+            "/bad.proto: error: the file is a .proto file, which belongs in `files`",
+            "hint: make it with `protoc ",
+        ],
+    ),
 ];
+
+const BAD: &str = "syntax = \"proto3\";\npackage bad;\nmessage Envelope { Gone gone = 2; }\n";
+
+/// A schema with a warning, an event that relates to nothing, and a note.
+const CHAT: &str = r#"syntax = "proto3";
+package chat.v1;
+import "sidewire/v1/options.proto";
+import "sidewire/v1/relay.proto";
+message Envelope {
+  string message_id = 1;
+  int64 timestamp = 8;
+  sidewire.v1.Position position = 9;
+  repeated string topics = 18;
+  oneof payload {
+    Said said = 2;
+    Moved moved = 3;
+    sidewire.v1.Subscribe subscribe = 10;
+    sidewire.v1.SubscriptionConfirmed subscription_confirmed = 11;
+    sidewire.v1.Unsubscribe unsubscribe = 12;
+    sidewire.v1.UnsubscribeConfirmed unsubscribe_confirmed = 13;
+    sidewire.v1.Ping ping = 14;
+    sidewire.v1.Pong pong = 15;
+    sidewire.v1.ErrorResponse error = 16;
+  }
+}
+message Said { string room = 1 [(sidewire.v1.topic) = "room"]; }
+message Moved { string room = 1; }
+"#;
 
 fn certified() -> (String, String) {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
@@ -121,6 +191,9 @@ fn a_config_that_cannot_be_run_is_refused_with_file_line_and_hint() {
     for (what, text, says) in FAULTS {
         let files = Files::new();
         files.write("short.key", "CANARY-short");
+        files.write("bad.proto", BAD);
+        files.write("worse.proto", "syntax = \"proto3\";\nmessage {}\n");
+        make_pipe(&files.path("pipe.proto"));
         let ((cert, key), (_, other)) = (certified(), certified());
         files.write("tls.crt", &cert);
         files.write("tls.key", &key);
@@ -156,7 +229,79 @@ fn the_example_config_is_good_once_its_key_files_exist() {
     assert!(checked.status.success(), "{checked:?}");
     assert_eq!(checked.stderr, "");
     let expected = format!("{}: the relay would start with it\n", files.config());
-    assert_eq!(checked.stdout, expected);
+    let (schema, rest) = checked.stdout.split_once('\n').unwrap();
+    assert_eq!(rest, expected);
+    assert_compiled(schema);
+}
+
+/// Asserts that the line says how long compiling the schema took.
+fn assert_compiled(line: &str) {
+    let parts: Vec<_> = line.split_whitespace().collect();
+    let ["schema:", count, "messages,", "compiled", "in", time, "ms"] = parts[..] else {
+        panic!("{line}")
+    };
+    assert!(count.parse::<u32>().unwrap() > 1, "{line}");
+    assert!(time.parse::<u32>().is_ok(), "{line}");
+}
+
+/// A named pipe that nobody writes to.
+fn make_pipe(path: &Path) {
+    let made = Command::new("mkfifo").arg(path).status();
+    assert!(made.unwrap().success());
+}
+
+/// A relay's files with a schema of its own.
+fn with_schema(text: &str) -> Files {
+    let files = Files::new();
+    files.write("chat.proto", text);
+    let config = fs::read_to_string(files.config()).unwrap();
+    let schema = "[schema]\nfiles = [\"chat.proto\"]\nenvelope = \"chat.v1.Envelope\"\n";
+    files.write("sidewire.toml", &format!("{config}{schema}"));
+    files
+}
+
+#[test]
+fn warnings_and_notes_are_told_and_change_nothing() {
+    let files = with_schema(CHAT);
+    let checked = Process::run(sidewire(&["check", "--config", &files.config()]));
+    assert!(checked.status.success(), "{checked:?}");
+    assert_eq!(checked.stderr, "");
+    let schema = files.path("chat.proto");
+    let schema = schema.display();
+    let begin = format!(
+        "{schema}:5: note: Subscribe has no lists of ids, so clients name topics in full; the kinds are `room`\n  \
+         hint: field 16 of Subscribe takes topics such as `kind:id`; docs/schema.md shows how to add lists\n\
+         {schema}:12: warning: the event moved relates to no topic: nothing in it is annotated\n  hint: annotate "
+    );
+    assert!(checked.stdout.starts_with(&begin), "{}", checked.stdout);
+    let lines: Vec<_> = checked.stdout.lines().collect();
+    let [.., compiled, would_start] = lines[..] else {
+        panic!("{lines:?}")
+    };
+    assert!(
+        compiled.starts_with("schema: 3 messages, compiled in "),
+        "{compiled}"
+    );
+    assert_compiled(compiled);
+    assert_eq!(
+        would_start,
+        format!("{}: the relay would start with it", files.config())
+    );
+}
+
+#[test]
+fn a_relay_logs_the_warnings_of_its_schema_at_start() {
+    let relay = Relay::serve(with_schema(CHAT));
+    let warning = relay.process.stderr_has(|log| {
+        log_line(
+            log,
+            "schema: the event moved relates to no topic: nothing in it is annotated",
+        )
+    });
+    assert_eq!(warning["level"], "WARN");
+    assert_eq!(warning["line"], 12);
+    let file = warning["file"].as_str().unwrap();
+    assert!(file.ends_with("/chat.proto"), "{file}");
 }
 
 #[test]

@@ -17,6 +17,7 @@ mod check;
 mod clients;
 mod dev;
 mod help;
+mod large_schema;
 mod reload;
 mod schema;
 mod schema_reload;

@@ -150,7 +150,7 @@ async fn the_bytes_of_json_are_counted_until_they_are_written() {
         assert_eq!(event["position"]["offset"], offset.to_string());
     }
     relay
-        .metrics_where(|metrics| metrics["sidewire_events_bytes"] == 0.0)
+        .metrics_where(|metrics| metrics["sidewire_events_bytes"] == metrics["sidewire_log_bytes"])
         .await;
     assert_eq!(relay.metrics().await[RENDERED_FOR_DELIVERY], 300.0);
     assert!(relay.stop().await);

@@ -1,5 +1,6 @@
 //! One client's conversation over a stream in memory, under paused time.
 
+mod any_schema;
 mod certificates;
 mod conformance;
 mod endings;

@@ -3,6 +3,7 @@
 mod admin;
 mod idempotency;
 mod isolation;
+mod json;
 mod memory;
 mod model;
 mod places;
@@ -26,7 +27,7 @@ use crate::{
     event::{Draft, tests::draft},
     log::{MessageIdLimits, Window},
     outbox::{Outbox, OutboxLimits, OutboxPool},
-    protocol::{Epoch, Position, TenantName, Topic, UserName, close::Ending, wire},
+    protocol::{Encoding, Epoch, Position, TenantName, Topic, UserName, close::Ending, wire},
     random::Random,
 };
 
@@ -89,7 +90,19 @@ impl Bench {
         user: &str,
         limits: OutboxLimits,
     ) -> Client {
-        let outbox = Rc::new(Outbox::new(&OutboxPool::new(limits)));
+        self.connect_speaking(Encoding::Protobuf, shard, tenant, user, limits)
+    }
+
+    fn connect_speaking(
+        &self,
+        encoding: Encoding,
+        shard: ShardId,
+        tenant: &str,
+        user: &str,
+        limits: OutboxLimits,
+    ) -> Client {
+        let pool = OutboxPool::new(limits);
+        let outbox = Rc::new(Outbox::speaking(encoding, &pool));
         let membership = self.shards[shard]
             .join(
                 &name(tenant),
@@ -194,8 +207,19 @@ struct RelayFields {
 }
 
 fn decode(frame: &[u8]) -> (String, u64) {
+    if frame[0] == 0x81 {
+        return decode_json(frame);
+    }
     let envelope = <RelayFields as prost::Message>::decode(&frame[2..]).unwrap();
     (envelope.message_id, envelope.position.unwrap().offset)
+}
+
+fn decode_json(frame: &[u8]) -> (String, u64) {
+    let header_len = if frame[1] == 126 { 4 } else { 2 };
+    let envelope: serde_json::Value = serde_json::from_slice(&frame[header_len..]).unwrap();
+    let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+    let offset = text(&envelope["position"]["offset"]).parse();
+    (text(&envelope["messageId"]), offset.unwrap())
 }
 
 #[tokio::test(start_paused = true)]

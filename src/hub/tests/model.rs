@@ -8,6 +8,7 @@ enum Step {
         shard: ShardId,
         tenant: usize,
         user: usize,
+        encoding: Encoding,
     },
     Subscribe {
         client: usize,
@@ -37,8 +38,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let client = 0..12_usize;
     let topics = prop::collection::vec(0..4_usize, 0..4);
     let step = prop_oneof![
-        2 => (0..3_usize, 0..2_usize, 0..2_usize)
-            .prop_map(|(shard, tenant, user)| Step::Connect { shard, tenant, user }),
+        2 => (0..3_usize, 0..2_usize, 0..2_usize, prop::sample::select(&Encoding::ALL))
+            .prop_map(|(shard, tenant, user, encoding)| {
+                Step::Connect { shard, tenant, user, encoding }
+            }),
         4 => (client.clone(), topics.clone())
             .prop_map(|(client, topics)| Step::Subscribe { client, topics }),
         2 => (client.clone(), topics)
@@ -81,8 +84,10 @@ proptest! {
             let mut epochs: [Option<Epoch>; 2] = [None; 2];
             for (number, step) in steps.into_iter().enumerate() {
                 match step {
-                    Step::Connect { shard, tenant, user } => {
-                        let client = bench.connect(shard, TENANTS[tenant], USERS[user]);
+                    Step::Connect { shard, tenant, user, encoding } => {
+                        let (tenant_name, user_name) = (TENANTS[tenant], USERS[user]);
+                        let client = bench
+                            .connect_speaking(encoding, shard, tenant_name, user_name, ROOMY);
                         let model = ModelClient {
                             tenant,
                             user,
@@ -112,7 +117,11 @@ proptest! {
                             let mut names: Vec<_> = topics.iter().map(|t| TOPICS[*t]).collect();
                             names.sort_unstable();
                             names.dedup();
-                            draft(&format!("{number}.{index}"), &names)
+                            let mut draft = draft(&format!("{number}.{index}"), &names);
+                            if index == 0 && bench.publisher.has_json(&name(TENANTS[tenant])) {
+                                draft.render_json().unwrap();
+                            }
+                            draft
                         });
                         let published = bench.publish(TENANTS[tenant], drafts.collect()).await;
                         for (index, (topics, placed)) in
@@ -149,6 +158,7 @@ proptest! {
             for shard in &bench.shards {
                 assert!(shard.is_empty());
                 assert_eq!(shard.tally().subscriptions.get(), 0);
+                assert_eq!(shard.tally().json_connections.get(), 0);
             }
             bench.registry.sweep(Instant::now() + WIDE.window.age);
             assert!(bench.registry.is_empty());

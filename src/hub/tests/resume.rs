@@ -65,13 +65,13 @@ struct Behind {
 }
 
 impl Resuming {
-    fn new(bench: &Bench) -> Self {
+    fn new(bench: &Bench, encoding: Encoding) -> Self {
         let limits = OutboxLimits {
             frames: 6,
             bytes: 1 << 20,
         };
         Self {
-            client: bench.connect_with(0, "acme", "ann", limits),
+            client: bench.connect_speaking(encoding, 0, "acme", "ann", limits),
             brought: [("user:ann", BTreeSet::new()), ("tenant:*", BTreeSet::new())].into(),
             implicit_resumed: false,
             behind: None,
@@ -224,7 +224,7 @@ proptest! {
         runtime.block_on(async {
             let window = Window { events: WINDOW_EVENTS, ..WIDE.window };
             let bench = Bench::new(1, RegistryLimits { window, ..WIDE });
-            let mut clients = [Resuming::new(&bench), Resuming::new(&bench)];
+            let mut clients = Encoding::ALL.map(|encoding| Resuming::new(&bench, encoding));
             let mut log = Model::default();
             let epoch = clients[0].client.subscribe(&[]).epoch;
             for step in steps {

@@ -1,10 +1,14 @@
-//! What an envelope is held against in tests and by the fuzzer: prost-reflect's
-//! opinion of it, and envelopes at random.
+//! What tests and the fuzzer hold an envelope against: prost-reflect's verdict on it.
+//! And random envelopes, random schemas.
 
 mod random;
 mod reference;
+mod schemas;
 
-pub use self::reference::{Deliberate, Verdict, judge};
+pub use self::{
+    reference::{Deliberate, Found, Verdict, judge, naive_topics, reflected_from_json},
+    schemas::{ENVELOPE, SchemaText, random_schema},
+};
 
 use self::random::{Tape, damage, envelope};
 use super::Schema;

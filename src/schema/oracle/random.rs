@@ -1,9 +1,16 @@
-//! Envelopes at random, written in wire format field by field from a tape of
-//! random bytes, and damaged by a second tape. A shorter tape gives a smaller
-//! envelope, so what proptest shrinks stays readable.
+//! Random envelopes, written in wire format field by field from a tape of random
+//! bytes, and damaged by a second tape. A shorter tape gives a smaller envelope, so what
+//! proptest shrinks stays readable.
+
+mod well_known;
 
 use prost::encoding::{WireType, encode_key, encode_varint};
 use prost_reflect::{ExtensionDescriptor, FieldDescriptor, Kind, MessageDescriptor};
+
+use super::reference::{is_payload_field, topic_option};
+
+/// The envelope's field with topics that a backend adds.
+const TOPICS: u32 = 18;
 
 /// Random bytes that are read once; then zeros.
 pub(super) struct Tape<'a>(&'a [u8]);
@@ -28,8 +35,13 @@ impl<'a> Tape<'a> {
         number % bound.max(1)
     }
 
-    fn one_in(&mut self, odds: usize) -> bool {
+    /// True in one of `odds` cases, and never at the end of the tape.
+    pub(super) fn one_in(&mut self, odds: usize) -> bool {
         !self.0.is_empty() && self.below(odds) == 0
+    }
+
+    pub(super) fn pick<'t, T>(&mut self, items: &'t [T]) -> &'t T {
+        &items[self.below(items.len())]
     }
 
     fn number(&mut self) -> u64 {
@@ -45,14 +57,14 @@ impl<'a> Tape<'a> {
 /// An envelope, well-formed, mostly with one payload.
 pub(super) fn envelope(tape: &mut Tape<'_>, descriptor: &MessageDescriptor) -> Vec<u8> {
     let fields: Vec<_> = descriptor.fields().collect();
-    let (payloads, plain): (Vec<_>, Vec<_>) = fields
-        .into_iter()
-        .partition(|field| field.containing_oneof().is_some());
+    let (payloads, plain): (Vec<_>, Vec<_>) = fields.into_iter().partition(is_payload_field);
     let mut parts = Vec::new();
     for field in &plain {
         let several = field.is_list() && tape.one_in(2);
+        let mut member = Member::from(field);
+        member.is_topic |= member.number == TOPICS;
         for _ in 0..usize::from(tape.one_in(2)) + usize::from(several) {
-            parts.push(encoded(tape, &Member::from(field), 1));
+            parts.push(encoded(tape, &member, 1));
         }
     }
     let count = if tape.one_in(20) { 2 } else { 1 };
@@ -66,12 +78,14 @@ pub(super) fn envelope(tape: &mut Tape<'_>, descriptor: &MessageDescriptor) -> V
     parts.concat()
 }
 
-/// What of a field, or of an extension, says how it is written.
+/// How a field, or an extension, is written.
 struct Member {
     number: u32,
     kind: Kind,
     is_list: bool,
     is_map: bool,
+    /// Its values are whole topics.
+    is_topic: bool,
 }
 
 impl From<&FieldDescriptor> for Member {
@@ -81,6 +95,7 @@ impl From<&FieldDescriptor> for Member {
             kind: field.kind(),
             is_list: field.is_list(),
             is_map: field.is_map(),
+            is_topic: topic_option(&field.options()).as_deref() == Some("*"),
         }
     }
 }
@@ -92,12 +107,18 @@ impl From<&ExtensionDescriptor> for Member {
             kind: field.kind(),
             is_list: field.is_list(),
             is_map: false,
+            is_topic: topic_option(&field.options()).as_deref() == Some("*"),
         }
     }
 }
 
 /// Up to six fields of a message, often one several times.
 fn message(tape: &mut Tape<'_>, descriptor: &MessageDescriptor, depth: usize) -> Vec<u8> {
+    if !tape.one_in(12)
+        && let Some(bytes) = well_known::message(tape, descriptor, depth)
+    {
+        return bytes;
+    }
     let mut members: Vec<_> = descriptor
         .fields()
         .map(|field| Member::from(&field))
@@ -153,6 +174,10 @@ fn encoded(tape: &mut Tape<'_>, member: &Member, depth: usize) -> Vec<u8> {
             let inner = message(tape, inner, depth + 1);
             delimited(tape, &inner, &mut out);
         }
+        Kind::String if member.is_topic => {
+            let topic = topic(tape);
+            delimited(tape, &topic, &mut out);
+        }
         kind => scalar(tape, kind, &mut out),
     }
     out
@@ -203,6 +228,27 @@ fn string(tape: &mut Tape<'_>) -> Vec<u8> {
     }
 }
 
+/// A whole topic as a rule.
+fn topic(tape: &mut Tape<'_>) -> Vec<u8> {
+    let malformed: [&[u8]; 7] = [
+        b"a",
+        b"A:1",
+        b"a:",
+        b"a:*",
+        b":1",
+        b"tenant:1",
+        b"k23456789012345678901234567890123:1",
+    ];
+    match tape.below(60) {
+        number @ 0..7 => malformed[number].to_vec(),
+        7..12 => Vec::new(),
+        12..16 => b"tenant:*".to_vec(),
+        16..20 => b"user:a".to_vec(),
+        20..24 => "project:\u{fc}:1".into(),
+        number => format!("{}:{}", ["project", "item", "a"][number % 3], number % 4).into(),
+    }
+}
+
 fn unknown(tape: &mut Tape<'_>, out: &mut Vec<u8>) {
     let number = [77, 15_000, 19_500, (1 << 29) - 2][tape.below(4)];
     let kinds = [Kind::Int64, Kind::Fixed32, Kind::Fixed64, Kind::Bytes];
@@ -217,6 +263,22 @@ fn key(tape: &mut Tape<'_>, number: u32, wire_type: WireType, out: &mut Vec<u8>)
     } else {
         encode_key(number, wire_type, out);
     }
+}
+
+/// A whole length-delimited field.
+fn field(tape: &mut Tape<'_>, number: u32, bytes: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    key(tape, number, WireType::LengthDelimited, &mut out);
+    delimited(tape, bytes, &mut out);
+    out
+}
+
+/// A whole field with a varint.
+fn varint_field(tape: &mut Tape<'_>, number: u32, value: u64) -> Vec<u8> {
+    let mut out = Vec::new();
+    key(tape, number, WireType::Varint, &mut out);
+    varint(tape, value, &mut out);
+    out
 }
 
 fn delimited(tape: &mut Tape<'_>, bytes: &[u8], out: &mut Vec<u8>) {

@@ -3,9 +3,12 @@
 
 use std::{collections::BTreeSet, ops::Range};
 
-use prost::encoding::{DecodeContext, WireType, decode_key, skip_field};
+use prost::{
+    Message as _,
+    encoding::{DecodeContext, WireType, decode_key, skip_field},
+};
 use prost_reflect::{
-    DynamicMessage, ExtensionDescriptor, MessageDescriptor, ReflectMessage as _, Value,
+    DeserializeOptions, DynamicMessage, FieldDescriptor, ReflectMessage as _, Value,
 };
 
 use super::super::{Fault, Inspected, Schema, WireError};
@@ -67,7 +70,7 @@ impl Deliberate {
             // more bytes than there are.
             Fault::Mistyped | Fault::Truncated => {
                 let tag = decode_key(&mut bytes.get(error.offset()?..)?).ok()?;
-                let is_map = matches!(tag.0, 1 | 4..=6 | 301..=305);
+                let is_map = is_map_somewhere(schema, tag.0);
                 (
                     Self::MistypedMapEntry,
                     is_map && tag.1 != WireType::LengthDelimited,
@@ -84,14 +87,57 @@ impl Deliberate {
 
 fn is_payload(schema: &Schema, number: u32) -> bool {
     let field = schema.envelope.get_field(number);
-    field.is_some_and(|field| field.containing_oneof().is_some())
+    field.is_some_and(|field| is_payload_field(&field))
 }
 
-/// The topics that prost-reflect's message names.
+/// Whether a field of the envelope is a member of `oneof payload`.
+pub(super) fn is_payload_field(field: &FieldDescriptor) -> bool {
+    let oneof = field.containing_oneof();
+    oneof.is_some_and(|oneof| oneof.name() == "payload")
+}
+
+/// The numbers of all fields that are maps, in whatever message.
+fn is_map_somewhere(schema: &Schema, number: u32) -> bool {
+    let mut messages = schema.envelope.parent_pool().all_messages();
+    messages.any(|message| {
+        message
+            .get_field(number)
+            .is_some_and(|field| field.is_map())
+    })
+}
+
+/// The topics that a decoded message names.
 #[derive(Debug, Default)]
-struct Found {
-    valid: BTreeSet<String>,
-    has_invalid: bool,
+pub struct Found {
+    /// Those that are topics of events.
+    pub valid: BTreeSet<String>,
+    /// An annotated field holds a text that is none.
+    pub has_invalid: bool,
+}
+
+/// The topics that the envelope names, found without the relay's code: decoded by
+/// prost-reflect, and walked field by field. `None` where it cannot be decoded.
+#[must_use]
+pub fn naive_topics(schema: &Schema, envelope: &[u8]) -> Option<Found> {
+    let message = DynamicMessage::decode(schema.envelope.clone(), envelope).ok()?;
+    Some(topics_in(&message))
+}
+
+/// The bytes of the envelope that prost-reflect reads in the JSON.
+#[must_use]
+pub fn reflected_from_json(schema: &Schema, json: &[u8]) -> Option<Vec<u8>> {
+    let mut deserializer = serde_json::Deserializer::from_slice(json);
+    let options = DeserializeOptions::new().deny_unknown_fields(true);
+    let descriptor = schema.envelope.clone();
+    let message =
+        DynamicMessage::deserialize_with_options(descriptor, &mut deserializer, &options).ok()?;
+    Some(message.encode_to_vec())
+}
+
+fn topics_in(message: &DynamicMessage) -> Found {
+    let mut found = Found::default();
+    collect(message, &mut found);
+    found
 }
 
 /// How an envelope was judged.
@@ -117,16 +163,14 @@ pub fn judge(schema: &Schema, envelope: &[u8]) -> Verdict {
         (Err(_), Err(_)) => return Verdict::RefusedByBoth,
         (Err(error), Ok(_)) => panic!("taken, but prost-reflect says: {error}"),
         (Ok(message), Err(error)) => {
-            let mut found = Found::default();
-            collect(&message, &mut found);
+            let found = topics_in(&message);
             let reason = Deliberate::of(schema, &error, envelope, &found);
             let reason = reason.unwrap_or_else(|| panic!("refused without reason: {error}"));
             return Verdict::RefusedByChoice(reason);
         }
         (Ok(message), Ok(inspected)) => (message, inspected),
     };
-    let mut found = Found::default();
-    collect(&message, &mut found);
+    let found = topics_in(&message);
     let topics: Vec<_> = inspected.topics.iter().map(ToString::to_string).collect();
     assert!(!found.has_invalid, "an invalid topic was let through");
     assert_eq!(
@@ -211,49 +255,63 @@ pub(super) fn top_level(bytes: &[u8]) -> Option<Vec<TopField>> {
 /// fields of an envelope names nothing.
 fn collect(message: &DynamicMessage, found: &mut Found) {
     let descriptor = message.descriptor();
-    let option = option(&descriptor);
     let is_envelope = descriptor
         .get_field_by_name("unsubscribe_confirmed")
         .is_some();
     for (field, value) in message.fields() {
         let is_relays = is_envelope && matches!(field.number(), 1 | 8..=31);
         if !is_relays {
-            collect_value(kind(&field.options(), &option), value, found);
+            collect_value(topic_option(&field.options()).as_deref(), value, found);
         }
     }
     for (field, value) in message.extensions() {
-        collect_value(kind(&field.options(), &option), value, found);
+        collect_value(topic_option(&field.options()).as_deref(), value, found);
     }
 }
 
-fn option(descriptor: &MessageDescriptor) -> ExtensionDescriptor {
-    let pool = descriptor.parent_pool();
-    pool.get_extension_by_name("sidewire.v1.topic").unwrap()
-}
-
-fn kind(options: &DynamicMessage, option: &ExtensionDescriptor) -> Option<String> {
-    let value = options.get_extension(option);
+/// What a field's options say of topics: a kind, or `*`.
+pub(super) fn topic_option(options: &DynamicMessage) -> Option<String> {
+    let pool = options.descriptor().parent_pool().clone();
+    let option = pool.get_extension_by_name("sidewire.v1.topic")?;
+    let value = options.get_extension(&option);
     Some(value.as_str()?.to_owned()).filter(|kind| !kind.is_empty())
 }
 
-fn collect_value(kind: Option<String>, value: &Value, found: &mut Found) {
+fn collect_value(kind: Option<&str>, value: &Value, found: &mut Found) {
     match value {
         Value::Message(message) => collect(message, found),
         Value::List(values) => values
             .iter()
-            .for_each(|value| collect_value(kind.clone(), value, found)),
+            .for_each(|value| collect_value(kind, value, found)),
         Value::Map(entries) => entries
             .values()
             .for_each(|value| collect_value(None, value, found)),
-        Value::String(id) if !id.is_empty() => {
-            let Some(kind) = kind else { return };
-            let is_valid = id != "*" && id.len() <= 256 && !id.chars().any(char::is_control);
-            if is_valid {
-                found.valid.insert(format!("{kind}:{id}"));
+        Value::String(text) if !text.is_empty() => {
+            let topic = match kind {
+                None => return,
+                Some("*") => text.clone(),
+                Some(kind) => format!("{kind}:{text}"),
+            };
+            if is_topic_of_an_event(&topic) {
+                found.valid.insert(topic);
             } else {
                 found.has_invalid = true;
             }
         }
         _ => {}
     }
+}
+
+/// Whether an event may relate to the topic, by section 1 of the contract.
+fn is_topic_of_an_event(topic: &str) -> bool {
+    let Some((kind, id)) = topic.split_once(':') else {
+        return false;
+    };
+    let is_kind = (1..=32).contains(&kind.len())
+        && kind.starts_with(|first: char| first.is_ascii_lowercase())
+        && kind
+            .chars()
+            .all(|it| it.is_ascii_lowercase() || it.is_ascii_digit() || it == '_');
+    let is_id = (1..=256).contains(&id.len()) && !id.chars().any(char::is_control);
+    is_kind && is_id && (kind == "tenant") == (id == "*")
 }

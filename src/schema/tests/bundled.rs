@@ -149,3 +149,20 @@ fn the_sample_event_relates_to_the_sample_topic() {
         "is to be pasted into a shell"
     );
 }
+
+#[test]
+fn there_is_nothing_to_say_about_the_bundled_schemas() {
+    for bundled in Bundled::all().unwrap() {
+        let schema = bundled.schema().unwrap();
+        assert_eq!(schema.diagnostics(), [], "{}", bundled.name);
+        let pool = schema.envelope.parent_pool();
+        let others = Bundled::all()
+            .unwrap()
+            .into_iter()
+            .filter(|it| *it != bundled);
+        for other in others {
+            let foreign = pool.get_message_by_name(&other.envelope);
+            assert!(foreign.is_none(), "{}: {foreign:?}", bundled.name);
+        }
+    }
+}

@@ -338,9 +338,10 @@ fn what_is_added_breaks_nothing_and_makes_a_new_revision() {
             "option (sidewire.v1.client_publish) = true;",
             "option (sidewire.v1.presence) = true;",
         )],
+        // A message has one sender.
         &[(
-            "(sidewire.v1.client_publish) = true;\n  string room_id = 1 [(sidewire.v1.topic) = \"room\"];",
-            "(sidewire.v1.client_publish) = true;\n  string room_id = 1 [(sidewire.v1.topic) = \"room\"]; string by = 3 [(sidewire.v1.sender) = true];",
+            "message Edit {",
+            "message Edit { option (sidewire.v1.client_publish) = true; string by = 60 [(sidewire.v1.sender) = true];",
         )],
         // A list of Subscribe.
         &[

@@ -1,6 +1,8 @@
 //! The schema against prost-reflect and against the cases that it must refuse.
 
 mod against_prost;
+mod any_schema;
+mod bad;
 mod batches;
 mod bundled;
 mod compatibility;

@@ -149,9 +149,12 @@ fn what_is_missing_or_malformed_is_reported_in_all_files_at_once() {
     let error = dir
         .load(&["chat.proto", "a.proto", "b.proto"], &["."])
         .unwrap_err();
-    let expected = "a.proto:3: error: expected '=', but found 'x'\n\
-        b.proto:3: error: name 'Missing' is not defined\n\
-        b.proto:4: error: name 'Gone' is not defined\n\
+    let expected = "a.proto:3: error: expected '=', but found 'x'\n  \
+        hint: correct this line, or the end of the one before it\n\
+        b.proto:3: error: name 'Missing' is not defined\n  \
+        hint: declare it, or import the file that does\n\
+        b.proto:4: error: name 'Gone' is not defined\n  \
+        hint: declare it, or import the file that does\n\
         chat.proto:3: error: there is no file gone/event.proto to import\n  \
         hint: imports are looked for in the directories of `include`, or, without it, in those of `files`";
     assert_eq!(error, expected);
@@ -362,7 +365,7 @@ fn a_descriptor_set_with_another_file_of_the_relays_is_refused() {
     }
     let error = chat().load_set(&other.encode_to_vec()).unwrap_err();
     assert!(
-        error.starts_with("chat.binpb: sidewire/v1/relay.proto: error: this is not the sidewire/v1/relay.proto that the relay has built in"),
+        error.contains("chat.binpb: sidewire/v1/relay.proto: error: this is not the sidewire/v1/relay.proto that the relay has built in"),
         "{error}"
     );
 }

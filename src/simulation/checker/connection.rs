@@ -91,7 +91,7 @@ impl<'a> Follower<'a> {
                 }
             }
             Said::Unsubscribed(topics) => self.unsubscribed(&topics.0),
-            Said::Pong(timestamp) => self.pong(*timestamp),
+            Said::Pong { timestamp, place } => self.pong(*timestamp, *place, heard.when, history),
             Said::Refused {
                 code,
                 request,
@@ -211,6 +211,11 @@ impl<'a> Follower<'a> {
             position >= head_min,
             "{self}: {position} is below the head {head_min}"
         );
+        self.check_stands_at(position, when);
+    }
+
+    /// What its topics were to bring up to there has been heard.
+    fn check_stands_at(&mut self, position: u64, when: When) {
         let head_max = self.log().head_max(when.moment);
         assert!(
             position <= head_max,
@@ -218,7 +223,7 @@ impl<'a> Follower<'a> {
         );
         self.check_replay_is_over();
         let at = self.begun_at(position);
-        assert!(position >= at, "{self} is confirmed {position} behind {at}");
+        assert!(position >= at, "{self} stands at {position} behind {at}");
         self.check_nothing_lacks(at, position);
     }
 
@@ -239,12 +244,18 @@ impl<'a> Follower<'a> {
         self.subscribed = self.subscribed.less(topics.all());
     }
 
-    fn pong(&mut self, timestamp: i64) {
+    fn pong(&mut self, timestamp: i64, place: Option<Place>, when: When, history: &History) {
         let mut pings = self.connection.sent.iter().zip(&mut self.is_answered);
         let next = pings.find(|(it, answered)| !**answered && matches!(it.what, Asked::Ping(_)));
         let (ping, is_answered) = next.expect("a Ping");
         assert!(matches!(ping.what, Asked::Ping(sent) if sent == timestamp));
         *is_answered = true;
+        if let Some(place) = place {
+            history.count("a Pong with a position");
+            self.in_epoch(place);
+            self.check_stands_at(place.offset, when);
+            self.at = Some(place.offset);
+        }
     }
 
     fn refused(&mut self, code: &str, request: &str, is_for_waiting: bool, when: When) {

@@ -8,6 +8,12 @@ use crate::simulation::history::{Asked, End, History, Said, When};
 /// What is sent and not held up arrives within so long, however narrow the link.
 const ARRIVES_WITHIN: Duration = Duration::from_secs(1);
 
+/// The most bytes that an event has.
+const BYTES_MAX: usize = 1_300;
+
+/// The same as JSON.
+const JSON_BYTES_MAX: usize = 8_500;
+
 impl Follower<'_> {
     pub(super) fn check_end(&mut self, history: &History) {
         let Some((when, end)) = self.connection.end else {
@@ -38,8 +44,13 @@ impl Follower<'_> {
     /// Its client was there to the end and was told nothing: it has all.
     fn check_all_was_heard(&self, when: When) {
         self.check_replay_is_over();
-        let unanswered = self.is_answered.iter().position(|it| !it);
-        assert!(unanswered.is_none(), "{self}: no answer to {unanswered:?}");
+        let mut asked = self.connection.sent.iter().zip(&self.is_answered);
+        let unanswered = asked.find(|(_, is_answered)| !**is_answered);
+        assert!(
+            unanswered.is_none(),
+            "{self}, opened {:?}: no answer by {when:?} to {unanswered:?}",
+            self.connection.opened
+        );
         if let Some(at) = self.at {
             self.check_nothing_lacks(at, self.log().head());
         }
@@ -64,6 +75,9 @@ impl Follower<'_> {
             }
             4003 => {
                 history.count("4003");
+                if self.connection.speaks_json {
+                    history.count("4003 of a client that speaks JSON");
+                }
                 self.check_is_slow(reason, when);
             }
             4005 => {
@@ -129,6 +143,11 @@ impl Follower<'_> {
         let head = log.head_max(when.moment);
         let waiting = log.relating(behind..head, topics).count() + self.replay.len();
         let limits = &self.settings.config.limits;
+        let event_bytes_max = if self.connection.speaks_json {
+            JSON_BYTES_MAX
+        } else {
+            BYTES_MAX
+        };
         // The cursor looks at every event, whether it relates to anything or not.
         let next = match self.replay.first() {
             Some(_) => self.replay_after + 1,
@@ -137,7 +156,7 @@ impl Follower<'_> {
         assert!(
             limits.memory_max < 1 << 30
                 || waiting + unanswered.len() >= limits.outbox_frames
-                || waiting * 1_300 + unanswered.len() * 300 >= limits.outbox_bytes
+                || waiting * event_bytes_max + unanswered.len() * 300 >= limits.outbox_bytes
                 || log.may_be_evicted(next, when),
             "{self} is closed ({reason}) with {waiting} events and {} answers to come",
             unanswered.len()

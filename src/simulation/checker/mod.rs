@@ -8,6 +8,7 @@ mod endings;
 mod logs;
 mod rates;
 mod replay;
+mod shown;
 
 use std::collections::BTreeMap;
 
@@ -31,6 +32,7 @@ pub(super) fn check(history: &History, settings: &Settings) {
         follower.check_end(history);
     }
     rates::check(history, settings);
+    shown::check(history);
     answers::check(history, &logs, &received);
     for claim in history.claims.borrow().iter() {
         check_claim(claim, &logs, &received);

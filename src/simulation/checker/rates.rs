@@ -146,7 +146,7 @@ fn outcomes(connection: &Connection) -> Vec<Outcome> {
                 (place(request), outcome)
             }
             // Pongs come in the order of their Pings.
-            Said::Pong(_) => {
+            Said::Pong { .. } => {
                 let next = connection
                     .sent
                     .iter()

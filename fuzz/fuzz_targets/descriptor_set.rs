@@ -1,0 +1,10 @@
+//! See `sidewire_fuzz::descriptor_set`.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use sidewire_fuzz::{descriptor_set, seeds};
+
+fuzz_target!(
+    init: seeds::tend(descriptor_set::seeds),
+    |input: &[u8]| descriptor_set::run(input)
+);

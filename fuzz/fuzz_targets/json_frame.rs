@@ -1,0 +1,10 @@
+//! See `sidewire_fuzz::json_frame`.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use sidewire_fuzz::{json_frame, seeds};
+
+fuzz_target!(
+    init: seeds::tend(json_frame::seeds),
+    |input: &[u8]| json_frame::run(input)
+);

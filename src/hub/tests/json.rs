@@ -1,0 +1,216 @@
+//! Connections that take events as JSON: when it is made, how often, and what it counts.
+
+use super::*;
+use crate::{
+    event::{DraftParts, NoJson, tests::schema},
+    log::Gap,
+    protocol::MessageId,
+};
+
+/// An event with so many control characters in its text, each of which is one byte and as
+/// JSON six.
+fn growing(characters: usize) -> Draft {
+    let text = "\u{1}".repeat(characters);
+    let item = serde_json::json!({"workItem": {"id": "i", "description": text}});
+    let json = serde_json::json!({"workItemCreated": item}).to_string();
+    let schema = schema();
+    Draft::new(DraftParts {
+        kept: &[&schema.envelope_from_json(json.as_bytes()).unwrap()],
+        message_id: MessageId::parse("grows").unwrap(),
+        append_message_id: true,
+        append_timestamp: None,
+        topics: Arc::new([Topic::parse("tenant:*").unwrap()]),
+        schema,
+    })
+}
+
+fn json_client(bench: &Bench, shard: ShardId) -> Client {
+    bench.connect_speaking(Encoding::Json, shard, "acme", "ann", ROOMY)
+}
+
+fn delivered(bench: &Bench) -> u64 {
+    let tallies = bench.shards.iter().map(|shard| shard.tally());
+    tallies.map(|tally| tally.json_delivered.get()).sum()
+}
+
+/// The bytes that the connection is to be written, and how often.
+fn written(client: &Client) -> (usize, usize) {
+    let (mut bytes, mut frames) = (0, 0);
+    while !client.outbox.is_empty() {
+        let written = client.outbox.lend(|slices| {
+            frames += slices.len();
+            slices.iter().map(|slice| slice.len()).sum()
+        });
+        bytes += written;
+        client.outbox.advance(written);
+    }
+    (bytes, frames)
+}
+
+#[tokio::test(start_paused = true)]
+async fn json_is_made_once_for_all_shards_and_gone_when_it_is_written() {
+    let bench = Bench::new(2, WIDE);
+    let clients: Vec<_> = [0, 0, 1, 1]
+        .map(|shard| json_client(&bench, shard))
+        .into_iter()
+        .chain([bench.connect(1, "acme", "bob")])
+        .collect();
+    let published = bench.publish("acme", vec![growing(1000)]).await;
+    assert_eq!(published.events[0].matched, Some(5));
+    assert_eq!(delivered(&bench), 1);
+    let with_json = bench.registry.event_bytes().get();
+    let log = bench.registry.log_bytes();
+    assert!((log + 6000..log + 6500).contains(&with_json), "{with_json}");
+    let sizes = clients.iter().map(written);
+    let sizes: Vec<_> = sizes
+        .map(|(bytes, frames)| (bytes > 6000, frames))
+        .collect();
+    assert_eq!(sizes[..4], [(true, 1); 4]);
+    assert_eq!(sizes[4], (false, 1));
+    assert_eq!(bench.registry.event_bytes().get(), log);
+
+    // What is rendered before it is appended is not rendered again.
+    let mut draft = growing(1000);
+    draft.render_json().unwrap();
+    bench.publish("acme", vec![draft]).await;
+    assert_eq!(delivered(&bench), 1);
+    assert_eq!(clients[0].received(), [("grows".to_owned(), 2)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn json_is_made_only_for_tenants_with_a_connection_that_takes_it() {
+    let bench = Bench::new(2, WIDE);
+    let other = bench.connect_speaking(Encoding::Json, 0, "other", "ann", ROOMY);
+    let binary = bench.connect(0, "acme", "ann");
+    assert!(bench.publisher.has_json(&name("other")));
+    assert!(!bench.publisher.has_json(&name("acme")));
+    bench.publish("acme", vec![growing(10)]).await;
+    assert_eq!((delivered(&bench), written(&binary).1), (0, 1));
+    let json = json_client(&bench, 1);
+    assert!(bench.publisher.has_json(&name("acme")));
+    drop((other, json));
+    assert!(!bench.publisher.has_json(&name("other")));
+    assert!(!bench.publisher.has_json(&name("acme")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_memory_is_short_stalled_json_is_freed_though_the_log_has_its_events() {
+    let bench = Bench::new(2, WIDE);
+    let stalled = json_client(&bench, 1);
+    let binary = bench.connect(1, "acme", "bob");
+    for _ in 0..20 {
+        bench.publish("acme", vec![growing(1000)]).await;
+    }
+    // Each event takes 1 kB in the log, and 6 kB as JSON.
+    assert!(bench.registry.event_bytes().get() > 120_000);
+    bench.registry.event_bytes().set_max(100_000);
+    let relief = futures_util::future::join_all(bench.shards.iter().map(|s| s.relieve_memory()));
+    tokio::select! {
+        biased;
+        _ = relief => unreachable!("it never ends"),
+        published = bench.publish("acme", vec![growing(1000)]) => {
+            assert_eq!(published.events[0].matched, Some(1));
+        }
+    }
+    assert_eq!(stalled.outbox.ending(), Some(Ending::NoMemory));
+    assert_eq!(binary.outbox.ending(), None);
+    assert_eq!(
+        bench.registry.event_bytes().get(),
+        bench.registry.log_bytes()
+    );
+    let tally = bench.shards[1].tally();
+    assert_eq!(tally.dropped_slow.get(), 20);
+    assert_eq!((tally.matched.get(), tally.queued.get()), (41, 21));
+    assert_eq!(written(&binary).1, 21);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_whose_json_has_no_memory_closes_json_connections_and_no_others() {
+    let limits = RegistryLimits {
+        memory_bytes: 100_000,
+        ..WIDE
+    };
+    let bench = Bench::new(1, limits);
+    let (json, binary) = (json_client(&bench, 0), bench.connect(0, "acme", "bob"));
+    let batch = (0..50).map(|_| growing(1000)).collect();
+    let published = bench.publish("acme", batch).await;
+    assert_eq!(json.outbox.ending(), Some(Ending::NoMemory));
+    // It would have been 300 kB. What did not fit is dropped with the rest.
+    assert!(bench.registry.event_bytes().get() < 110_000);
+    let matched: u64 = published.events.iter().map(|it| it.matched.unwrap()).sum();
+    let tally = bench.shards[0].tally();
+    assert_eq!(json.outbox.abandon() + 50, matched);
+    assert_eq!(tally.matched.get(), matched);
+    assert_eq!(written(&binary).1, 50);
+    assert_eq!(
+        bench.registry.event_bytes().get(),
+        bench.registry.log_bytes()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slice_of_a_replay_makes_64_kib_of_json_and_what_it_takes_is_counted() {
+    let bench = Bench::new(1, WIDE);
+    let batch = (0..40).map(|_| growing(1000)).collect();
+    let first = bench.publish("acme", batch).await.events[0].position;
+    let client = json_client(&bench, 0);
+    let start = Position { offset: 0, ..first };
+    let resumed = client.membership.subscribe(&[], 10, Some(Ok(start)));
+    let Subscribed::Behind(mut catch_up) = resumed.unwrap() else {
+        panic!("there is something to replay");
+    };
+    let confirmed = catch_up.step(&client.membership);
+    assert_eq!(confirmed, Progress::Confirm(Ok(40)));
+    let tally = bench.shards[0].tally();
+    let mut slices = Vec::new();
+    loop {
+        let before = tally.json_replayed.get();
+        let progress = catch_up.step(&client.membership);
+        slices.push(tally.json_replayed.get() - before);
+        assert_eq!(tally.queued.get(), tally.replayed.get());
+        if progress == Progress::Live {
+            break;
+        }
+        assert_eq!(progress, Progress::More);
+    }
+    // 11 times 6 kB are the first sum of more than 64 KiB.
+    assert_eq!(slices, [11, 11, 11, 7]);
+    assert_eq!(written(&client).1, 40);
+    assert_eq!(
+        bench.registry.event_bytes().get(),
+        bench.registry.log_bytes()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replay_without_memory_for_its_json_ends_the_connection() {
+    let bench = Bench::new(1, WIDE);
+    let first = bench.publish("acme", vec![growing(10)]).await.events[0].position;
+    let client = json_client(&bench, 0);
+    let start = Position { offset: 0, ..first };
+    let resumed = client.membership.subscribe(&[], 10, Some(Ok(start)));
+    let Subscribed::Behind(mut catch_up) = resumed.unwrap() else {
+        panic!("there is something to replay");
+    };
+    let confirmed = catch_up.step(&client.membership);
+    assert_eq!(confirmed, Progress::Confirm(Ok::<_, Gap>(1)));
+    bench.registry.event_bytes().set_max(1);
+    let progress = catch_up.step(&client.membership);
+    assert_eq!(progress, Progress::NoJson(NoJson::NoMemory));
+    assert_eq!(bench.shards[0].tally().queued.get(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_shard_stops_when_a_full_write_of_json_waits() {
+    let bench = Bench::new(1, WIDE);
+    let client = json_client(&bench, 0);
+    // 200 kB each: with three of them half of the outbox is full.
+    let acme = name("acme");
+    for _ in 0..5 {
+        let appended = bench.publisher.append(&acme, vec![growing(33_000)]);
+        drop(appended.await.unwrap());
+    }
+    bench.shards[0].take_waiting();
+    assert_eq!(written(&client).1, 3);
+    assert_eq!(client.outbox.ending(), None);
+}

@@ -1,0 +1,196 @@
+//! What a schema that the relay can use probably does not mean to say (warnings), and
+//! what is good to know about it (notes).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use prost_reflect::{DescriptorPool, FieldDescriptor, MessageDescriptor};
+
+use super::{
+    Schema,
+    annotations::{Annotations, Declared, TopicSource},
+    payload::PayloadKind,
+    relay_fields::is_relays,
+    report::Report,
+    table::Table,
+};
+use crate::protocol::topic::USER_KIND;
+
+/// What is looked at.
+pub(super) struct Advice<'a> {
+    pub(super) schema: &'a Schema,
+    pub(super) annotations: &'a Annotations,
+    /// The messages that can lie in the envelope, by their indexes in the table.
+    pub(super) messages: &'a [MessageDescriptor],
+    /// The calls that post events name their topics, so events need not.
+    pub(super) topics_in_calls: bool,
+}
+
+impl Advice<'_> {
+    /// Warns, and where there is no error gives notes: with errors they might be about
+    /// what is going to change.
+    pub(super) fn give(&self, report: &mut Report) {
+        let pool = self.schema.envelope.parent_pool();
+        // Without the oneof, nothing can be said of payloads.
+        if !self.schema.payloads.is_empty() {
+            self.check_events(report);
+            self.check_payload_options(pool, report);
+        }
+        if !report.has_errors() {
+            self.check_unreachable(pool, report);
+            self.check_kinds(report);
+        }
+    }
+
+    /// The fields of the envelope that are the application's payloads.
+    fn events(&self) -> Vec<FieldDescriptor> {
+        let payloads = self.schema.payloads.iter();
+        payloads
+            .filter(|payload| matches!(payload.kind, PayloadKind::Event { .. }))
+            .filter(|payload| !is_relays(payload.number))
+            .filter_map(|payload| self.schema.envelope.get_field(payload.number))
+            .collect()
+    }
+
+    fn check_events(&self, report: &mut Report) {
+        let events = self.events();
+        if events.is_empty() {
+            report.warning(
+                &self.schema.envelope,
+                format!(
+                    "{} has no event: its oneof `payload` holds the relay's messages only",
+                    self.schema.envelope.full_name()
+                ),
+                "add a field to the oneof for each event",
+            );
+        }
+        let envelope = self.schema.table.get(Table::ENVELOPE);
+        let routed_beside = envelope.is_some_and(|envelope| {
+            let mut fields = envelope.fields();
+            fields.any(|field| field.is_routing && !field.is_payload)
+        });
+        for event in events.iter().filter(|it| it.kind().as_message().is_some()) {
+            let field = envelope.and_then(|envelope| envelope.field(event.number()));
+            let is_routed = routed_beside || field.is_some_and(|field| field.is_routing);
+            if !is_routed && !self.topics_in_calls {
+                report.warning(
+                    event,
+                    format!("the event {} relates to no topic: nothing in it is annotated", event.name()),
+                    "annotate the string fields that hold ids, as in [(sidewire.v1.topic) = \"room\"]; without that only calls that name topics reach anybody",
+                );
+            }
+            self.check_presence(event, report);
+        }
+    }
+
+    fn check_presence(&self, event: &FieldDescriptor, report: &mut Report) {
+        let kind = event.kind();
+        let Some(message) = kind.as_message().filter(|it| self.annotations.presence(it)) else {
+            return;
+        };
+        let fields = self.annotations.fields(message);
+        if !fields.iter().any(|field| field.absent.is_some()) {
+            report.warning(
+                message,
+                format!("{} is a presence message without a field that is annotated with absent, so nobody is told when a user has gone", message.full_name()),
+                "annotate a bool, enum or string field with the value for it, as in `bool gone = 9 [(sidewire.v1.absent) = \"true\"];`",
+            );
+        }
+    }
+
+    /// Options that say something about a payload, on messages that are none.
+    fn check_payload_options(&self, pool: &DescriptorPool, report: &mut Report) {
+        let kinds = self.events().into_iter().map(|event| event.kind());
+        let payloads: BTreeSet<_> = kinds
+            .filter_map(|kind| Some(kind.as_message()?.full_name().to_owned()))
+            .collect();
+        for message in pool.all_messages() {
+            let name = message.full_name();
+            if payloads.contains(name) || !self.annotations.client_publish(&message) {
+                continue;
+            }
+            let option = if self.annotations.presence(&message) {
+                "presence"
+            } else {
+                "client_publish"
+            };
+            report.warning(
+                &message,
+                format!(
+                    "{name} is annotated with {option}, but it is no event of {}",
+                    self.schema.envelope.full_name()
+                ),
+                "add it to the oneof `payload`, or remove the annotation",
+            );
+        }
+    }
+
+    /// Annotations in messages that no envelope contains.
+    fn check_unreachable(&self, pool: &DescriptorPool, report: &mut Report) {
+        let reachable: BTreeSet<_> = self
+            .messages
+            .iter()
+            .map(MessageDescriptor::full_name)
+            .collect();
+        for message in pool.all_messages() {
+            if reachable.contains(message.full_name()) {
+                continue;
+            }
+            let fields = self.annotations.fields(&message);
+            if let Some(field) = fields.iter().find(|field| field.topic.is_some()) {
+                report.note(
+                    field,
+                    format!(
+                        "{} is annotated with a topic, but no event contains {}",
+                        field.full_name,
+                        message.full_name()
+                    ),
+                    "add the message to an event, or remove the annotation",
+                );
+            }
+        }
+    }
+
+    /// Kinds of topics that clients cannot name by an id alone.
+    fn check_kinds(&self, report: &mut Report) {
+        let lists = self.schema.subscribe.as_slice();
+        let mut kinds = self.kinds();
+        kinds.retain(|kind, _| kind != USER_KIND && !lists.iter().any(|list| list.kind == *kind));
+        if kinds.is_empty() {
+            return;
+        }
+        if lists.is_empty() {
+            let names: Vec<_> = kinds.keys().map(|kind| format!("`{kind}`")).collect();
+            return report.note(
+                &self.schema.envelope,
+                format!("Subscribe has no lists of ids, so clients name topics in full; the kinds are {}", names.join(", ")),
+                "field 16 of Subscribe takes topics such as `kind:id`; docs/schema.md shows how to add lists",
+            );
+        }
+        for (kind, field) in kinds {
+            report.note(
+                &field,
+                format!("no list of Subscribe is of the topic kind `{kind}`, so clients name such topics in full"),
+                format!("field 16 of Subscribe takes `{kind}:id`; to let clients name the id alone, add a list of that kind"),
+            );
+        }
+    }
+
+    /// The kinds that events relate to, each with a field that names it.
+    fn kinds(&self) -> BTreeMap<String, Declared> {
+        let mut kinds = BTreeMap::new();
+        for (index, message) in self.messages.iter().enumerate() {
+            let Some(known) = self.schema.table.at(index) else {
+                continue;
+            };
+            for field in self.annotations.fields(message) {
+                let is_routing = known.field(field.number).is_some_and(|it| it.is_routing);
+                if let Some(TopicSource::Kind(kind)) = field.topic.clone()
+                    && is_routing
+                {
+                    kinds.entry(kind).or_insert(field);
+                }
+            }
+        }
+        kinds
+    }
+}

@@ -1,0 +1,206 @@
+//! Where annotations may stand: every use of one in the pool is checked, whether an
+//! event can contain it or not.
+
+use prost_reflect::{DescriptorPool, EnumDescriptor, Kind, MessageDescriptor};
+
+use super::{
+    annotations::{Annotations, Declared, TopicSource},
+    relay_fields::type_name,
+    report::Report,
+    suggest::nearest,
+};
+use crate::protocol::topic::{TENANT_KIND, check_kind};
+
+/// How many values of an enum a hint lists.
+const VALUES_SHOWN_MAX: usize = 10;
+
+/// Reports every annotation that means nothing where it stands.
+pub(super) fn check(pool: &DescriptorPool, annotations: &Annotations, report: &mut Report) {
+    for message in pool.all_messages() {
+        let (mut sender, mut absent) = (None, None);
+        for field in annotations.fields(&message) {
+            check_topic(&field, report);
+            if field.is_sender {
+                check_sender(&field, &message, annotations, report);
+                check_only(&field, "sender", &mut sender, report);
+            }
+            if let Some(value) = &field.absent {
+                check_absent(&field, value, &message, annotations, report);
+                check_only(&field, "absent", &mut absent, report);
+            }
+        }
+    }
+}
+
+fn check_topic(field: &Declared, report: &mut Report) {
+    let Some(source) = &field.topic else {
+        return;
+    };
+    let name = &field.full_name;
+    if field.kind != Kind::String {
+        let found = type_name(&field.kind, field.is_map);
+        return report.error(
+            field,
+            format!("{name} is annotated with a topic, but it is {found} and not a string"),
+            string_hint(field),
+        );
+    }
+    let TopicSource::Kind(kind) = source else {
+        return;
+    };
+    if kind == TENANT_KIND {
+        report.error(
+            field,
+            format!("{name} is annotated with the topic kind `tenant`, which belongs to the relay"),
+            "name another kind; an event for the whole tenant is posted with ?topic=tenant:*",
+        );
+    } else if check_kind(kind).is_err() {
+        report.error(
+            field,
+            format!("{name} is annotated with the topic kind `{kind}`, which is malformed"),
+            kind_hint(kind),
+        );
+    }
+}
+
+/// How a field of this type gives topics after all.
+fn string_hint(field: &Declared) -> String {
+    match &field.kind {
+        _ if field.is_map => "annotate a string field of a message that is the map's value; keys and plain values of maps are not routed".to_owned(),
+        Kind::Message(message) => format!("annotate the string field of {} that holds the id", message.full_name()),
+        Kind::Bytes => "declare it as a string, because ids are text".to_owned(),
+        _ => "add a string field that holds the id as text, and annotate that".to_owned(),
+    }
+}
+
+/// What the kind may have been meant to be.
+fn kind_hint(kind: &str) -> String {
+    const RULE: &str = "a kind has 1 to 32 lower-case letters, digits and `_`, the first a letter";
+    let fixed: String = kind
+        .trim_end_matches([':', '*'])
+        .chars()
+        .map(|letter| match letter {
+            '-' | ' ' | '.' | '/' => '_',
+            letter => letter.to_ascii_lowercase(),
+        })
+        .collect();
+    if check_kind(&fixed).is_ok() && fixed != TENANT_KIND {
+        format!("write `{fixed}`: {RULE}")
+    } else {
+        format!("{RULE}; `*` is for fields that hold whole topics")
+    }
+}
+
+fn check_sender(
+    field: &Declared,
+    message: &MessageDescriptor,
+    annotations: &Annotations,
+    report: &mut Report,
+) {
+    let name = &field.full_name;
+    if !annotations.client_publish(message) {
+        let message = message.full_name();
+        report.error(
+            field,
+            format!("{name} is annotated with sender, but clients cannot send {message}"),
+            "remove the annotation, or add `option (sidewire.v1.client_publish) = true;` to the message",
+        );
+    }
+    if field.kind != Kind::String || field.is_repeated {
+        report.error(
+            field,
+            format!("{name} is annotated with sender, but it is not a singular string"),
+            "declare it as a string without `repeated`: it holds the id of one user",
+        );
+    }
+    check_oneof(field, "sender", report);
+}
+
+fn check_oneof(field: &Declared, option: &str, report: &mut Report) {
+    if let Some(oneof) = &field.oneof {
+        report.error(
+            field,
+            format!(
+                "{} is annotated with {option}, but it is a member of the oneof `{oneof}`",
+                field.full_name
+            ),
+            "move it out of the oneof: the relay sets it beside whatever else is set",
+        );
+    }
+}
+
+/// At most one field of a message may have the option.
+fn check_only(field: &Declared, option: &str, first: &mut Option<String>, report: &mut Report) {
+    match first {
+        Some(first) => report.error(
+            field,
+            format!(
+                "{} is annotated with {option}, and so is {first} of the same message",
+                field.full_name
+            ),
+            "remove one of the two annotations",
+        ),
+        None => *first = Some(field.name.clone()),
+    }
+}
+
+fn check_absent(
+    field: &Declared,
+    value: &str,
+    message: &MessageDescriptor,
+    annotations: &Annotations,
+    report: &mut Report,
+) {
+    let name = &field.full_name;
+    if !annotations.presence(message) {
+        let message = message.full_name();
+        report.error(
+            field,
+            format!("{name} is annotated with absent, but {message} is not a presence message"),
+            "remove the annotation, or add `option (sidewire.v1.presence) = true;` to the message",
+        );
+    }
+    check_oneof(field, "absent", report);
+    if field.is_repeated {
+        let what = if field.is_map { "a map" } else { "repeated" };
+        return report.error(
+            field,
+            format!("{name} is annotated with absent, but it is {what}"),
+            "annotate a singular enum, bool or string field",
+        );
+    }
+    let hint = match &field.kind {
+        Kind::String => return,
+        Kind::Bool if matches!(value, "true" | "false") => return,
+        Kind::Bool => "write \"true\" or \"false\"".to_owned(),
+        Kind::Enum(kind) if kind.get_value_by_name(value).is_some() => return,
+        Kind::Enum(kind) => value_hint(kind, value),
+        kind => {
+            let found = type_name(kind, false);
+            return report.error(
+                field,
+                format!("{name} is annotated with absent, but it is {found}"),
+                "annotate a singular enum, bool or string field",
+            );
+        }
+    };
+    report.error(
+        field,
+        format!("{name} is annotated with absent = `{value}`, and its type has no such value"),
+        hint,
+    );
+}
+
+fn value_hint(kind: &EnumDescriptor, value: &str) -> String {
+    let values: Vec<_> = kind.values().map(|value| value.name().to_owned()).collect();
+    if let Some(near) = nearest(value, values.iter().map(String::as_str)) {
+        return format!("did you mean `{near}`?");
+    }
+    let shown: Vec<_> = values.iter().take(VALUES_SHOWN_MAX).cloned().collect();
+    let more = if values.len() > shown.len() {
+        ", …"
+    } else {
+        ""
+    };
+    format!("{} has {}{more}", kind.full_name(), shown.join(", "))
+}

@@ -1,0 +1,342 @@
+//! What the relay needs of an envelope: its own fields as it knows them, nothing else in
+//! their numbers, and messages as payloads.
+
+use prost_reflect::{Cardinality, FieldDescriptor, Kind, MessageDescriptor};
+
+use super::{
+    annotations::{Annotations, Declared},
+    relay_fields::{
+        BATCH, LIST_NUMBERS, OPTIONAL_PAYLOADS, PAYLOAD, PAYLOADS, PLAIN, RelayField, Type, WITHIN,
+        is_relays, is_reserved, message_of, number, type_name,
+    },
+    report::Report,
+};
+
+/// The file that a schema imports for the relay's messages.
+const RELAY_FILE: &str = "sidewire/v1/relay.proto";
+
+/// Which numbers a schema's own fields may have.
+const FREE_IN_ENVELOPE: &str = "use a number of 2 to 7, or of 32 and above";
+const FREE_IN_LISTS: &str = "use a number of 1 to 15";
+
+/// Checks that the envelope has the relay's fields, and beside them nothing in the
+/// relay's numbers.
+pub(super) fn check(envelope: &MessageDescriptor, annotations: &Annotations, report: &mut Report) {
+    let rules = Rules {
+        envelope,
+        annotations,
+        has_payload: envelope.oneofs().any(|oneof| oneof.name() == PAYLOAD),
+    };
+    rules.check_oneof_exists(report);
+    for wanted in &PLAIN {
+        rules.check_plain(wanted, report);
+    }
+    for wanted in &PAYLOADS {
+        rules.check_payload(wanted, report);
+    }
+    let optional = OPTIONAL_PAYLOADS.iter().chain([&BATCH]);
+    for wanted in optional.filter(|it| envelope.get_field(it.number).is_some()) {
+        rules.check_payload(wanted, report);
+    }
+    rules.check_batch(report);
+    rules.check_own_fields(report);
+}
+
+struct Rules<'a> {
+    envelope: &'a MessageDescriptor,
+    annotations: &'a Annotations,
+    /// Whether the envelope has the oneof at all.
+    has_payload: bool,
+}
+
+impl Rules<'_> {
+    fn check_oneof_exists(&self, report: &mut Report) {
+        if self.has_payload {
+            return;
+        }
+        let other = self.envelope.oneofs().find(|oneof| {
+            let mut fields = oneof.fields();
+            fields.any(|field| PAYLOADS.iter().any(|it| it.number == field.number()))
+        });
+        let message = format!(
+            "{} has no oneof `payload`, which holds the relay's messages and your events",
+            self.envelope.full_name()
+        );
+        match other {
+            Some(oneof) => {
+                let hint = format!("rename the oneof `{}` to `payload`", oneof.name());
+                report.error(&oneof, message, hint);
+            }
+            None => report.error(
+                self.envelope,
+                message,
+                "declare `oneof payload { … }` with the fields 10 to 16 of the relay and one field for each event",
+            ),
+        }
+    }
+
+    fn check_plain(&self, wanted: &RelayField, report: &mut Report) {
+        let Some(field) = check_field(self.envelope, wanted, FREE_IN_ENVELOPE, report) else {
+            return;
+        };
+        if let Some(oneof) = real_oneof(&field) {
+            report.error(
+                &field,
+                format!("{} is a member of the oneof `{oneof}`, but an envelope has it beside its payload", field.full_name()),
+                "move it out of the oneof",
+            );
+        }
+        self.check_within(wanted.number, report);
+    }
+
+    fn check_payload(&self, wanted: &RelayField, report: &mut Report) {
+        let Some(field) = check_field(self.envelope, wanted, FREE_IN_ENVELOPE, report) else {
+            return;
+        };
+        if self.has_payload && real_oneof(&field).as_deref() != Some(PAYLOAD) {
+            report.error(
+                &field,
+                format!(
+                    "{} is not a member of the oneof `payload`",
+                    field.full_name()
+                ),
+                "move it into the oneof",
+            );
+        }
+        self.check_within(wanted.number, report);
+    }
+
+    /// Checks a message that the relay fills or reads: it has these fields, and beside
+    /// them only the schema's lists.
+    fn check_within(&self, number: u32, report: &mut Report) {
+        let wanted = WITHIN.iter().find(|(within, _)| *within == number);
+        let message = message_of(self.envelope, number);
+        let (Some((_, wanted)), Some(message)) = (wanted, message) else {
+            return;
+        };
+        for field in *wanted {
+            check_field(&message, field, FREE_IN_LISTS, report);
+        }
+        for field in self.annotations.fields(&message) {
+            if LIST_NUMBERS.contains(&field.number) {
+                continue;
+            }
+            if wanted.iter().any(|it| it.number == field.number) {
+                refuse_topic(&field, report);
+            } else {
+                refuse_number(&field, FREE_IN_LISTS, report);
+            }
+        }
+    }
+
+    /// Field 17, where it is there, is a batch of envelopes.
+    fn check_batch(&self, report: &mut Report) {
+        let Some(batch) = message_of(self.envelope, number::BATCH) else {
+            return;
+        };
+        let fits = batch.get_field(1).is_some_and(|messages| {
+            messages.is_list()
+                && messages.name() == "messages"
+                && messages.kind().as_message() == Some(self.envelope)
+        });
+        if !fits {
+            let envelope = self.envelope.full_name();
+            report.error(
+                &batch,
+                format!("{} is the batch, so it needs `repeated {envelope} messages = 1`", batch.full_name()),
+                "declare that field, or remove the envelope's field 17, which is for backends that post batches",
+            );
+        }
+    }
+
+    /// The application's own fields: none in the relay's numbers, none that the relay
+    /// would have to set, and those of the oneof are messages.
+    fn check_own_fields(&self, report: &mut Report) {
+        let fields = self.annotations.fields(self.envelope);
+        for field in &fields {
+            let known = PLAIN.iter().chain(&PAYLOADS).chain(&OPTIONAL_PAYLOADS);
+            let is_known = known.chain([&BATCH]).any(|it| it.number == field.number);
+            if is_relays(field.number) || is_reserved(field.number) {
+                if is_known {
+                    refuse_topic(field, report);
+                } else {
+                    refuse_number(field, FREE_IN_ENVELOPE, report);
+                }
+            }
+            let is_payload = field.oneof.as_deref() == Some(PAYLOAD);
+            if is_payload && field.kind.as_message().is_none() && !is_known {
+                report.error(
+                    field,
+                    format!(
+                        "{} is a payload, but it is {} and not a message",
+                        field.full_name,
+                        type_name(&field.kind, field.is_map)
+                    ),
+                    "declare a message with this value in it: each payload is a message",
+                );
+            }
+        }
+        for field in self.envelope.fields() {
+            if field.cardinality() == Cardinality::Required {
+                report.error(
+                    &field,
+                    format!(
+                        "{} is required, and the relay sends envelopes without it",
+                        field.full_name()
+                    ),
+                    "make it optional",
+                );
+            }
+        }
+    }
+}
+
+/// The field in the place of the relay's, where it is as the relay knows it.
+fn check_field(
+    message: &MessageDescriptor,
+    wanted: &RelayField,
+    free: &str,
+    report: &mut Report,
+) -> Option<FieldDescriptor> {
+    let Some(field) = message.get_field(wanted.number) else {
+        report.error(
+            message,
+            format!(
+                "{} has no field `{wanted}`, which the relay needs",
+                message.full_name()
+            ),
+            missing_hint(message, wanted),
+        );
+        return None;
+    };
+    let repeated = field.cardinality() == Cardinality::Repeated;
+    let has_type = repeated == wanted.repeated && wanted.kind.fits(&field.kind());
+    if has_type && field.name() == wanted.name {
+        return Some(field);
+    }
+    let found = declaration(&field);
+    let hint = if field.name() != wanted.name && !has_type {
+        format!(
+            "{free} for it, and declare `{}`",
+            to_declare(message, wanted)
+        )
+    } else {
+        format!("declare it as `{}`", to_declare(message, wanted))
+    };
+    report.error(
+        &field,
+        format!(
+            "{} is `{found}`, and the relay needs `{wanted}`",
+            field.full_name()
+        ),
+        hint,
+    );
+    None
+}
+
+fn missing_hint(message: &MessageDescriptor, wanted: &RelayField) -> String {
+    if let Some(field) = message.get_field_by_name(wanted.name) {
+        return format!(
+            "{} has the number {}; give it the number {}",
+            wanted.name,
+            field.number(),
+            wanted.number
+        );
+    }
+    let place = if PAYLOADS
+        .iter()
+        .any(|it| it.number == wanted.number && it.name == wanted.name)
+    {
+        " to its oneof `payload`"
+    } else {
+        ""
+    };
+    let import = if uses_relays(wanted.kind) && !imports_relay(message) {
+        format!(", and `import \"{RELAY_FILE}\";` to its file")
+    } else {
+        String::new()
+    };
+    format!("add `{};`{place}{import}", to_declare(message, wanted))
+}
+
+/// The declaration to write. A schema without subscription messages of its own uses the
+/// relay's, and one that has a message there keeps it.
+fn to_declare(message: &MessageDescriptor, wanted: &RelayField) -> String {
+    let own = message_of(message, wanted.number).map(|own| own.full_name().to_owned());
+    let kind = match wanted.kind {
+        Type::Own(_) if own.is_some() => own.unwrap_or_default(),
+        Type::Own(name) if wanted.number != number::BATCH => format!("sidewire.v1.{name}"),
+        _ => return with_label(message, wanted.to_string()),
+    };
+    with_label(
+        message,
+        format!("{kind} {} = {}", wanted.name, wanted.number),
+    )
+}
+
+/// In proto2 a singular field outside a oneof needs a label.
+fn with_label(message: &MessageDescriptor, declaration: String) -> String {
+    let is_proto2 = message.parent_file().syntax() == prost_reflect::Syntax::Proto2;
+    let is_member = PAYLOADS
+        .iter()
+        .chain(&OPTIONAL_PAYLOADS)
+        .chain([&BATCH])
+        .any(|it| declaration.ends_with(&format!(" {} = {}", it.name, it.number)));
+    if is_proto2 && !is_member && !declaration.starts_with("repeated ") {
+        format!("optional {declaration}")
+    } else {
+        declaration
+    }
+}
+
+fn uses_relays(kind: Type) -> bool {
+    matches!(kind, Type::Own(_) | Type::Message(_))
+}
+
+fn imports_relay(message: &MessageDescriptor) -> bool {
+    let file = message.parent_file();
+    file.name() == RELAY_FILE || file.dependencies().any(|it| it.name() == RELAY_FILE)
+}
+
+/// The field as its file may have it.
+fn declaration(field: &FieldDescriptor) -> String {
+    let kind = match field.kind() {
+        _ if field.is_map() => "map<…>".to_owned(),
+        Kind::Message(message) => message.full_name().to_owned(),
+        Kind::Enum(kind) => kind.full_name().to_owned(),
+        kind => format!("{kind:?}"),
+    };
+    let label = if field.is_list() { "repeated " } else { "" };
+    format!("{label}{kind} {} = {}", field.name(), field.number())
+}
+
+/// The oneof that the field is a member of; `None` for `optional`.
+fn real_oneof(field: &FieldDescriptor) -> Option<String> {
+    let oneof = field.containing_oneof()?;
+    (!oneof.is_synthetic()).then(|| oneof.name().to_owned())
+}
+
+fn refuse_number(field: &Declared, free: &str, report: &mut Report) {
+    report.error(
+        field,
+        format!(
+            "{} has the number {}, which is reserved for the relay",
+            field.full_name, field.number
+        ),
+        free,
+    );
+}
+
+/// The relay does not route by its own fields.
+fn refuse_topic(field: &Declared, report: &mut Report) {
+    if field.topic.is_some() {
+        report.error(
+            field,
+            format!(
+                "{} is annotated with a topic, but it is the relay's own field and is not routed",
+                field.full_name
+            ),
+            "remove the annotation",
+        );
+    }
+}

@@ -1,0 +1,175 @@
+//! Envelopes as clients that speak JSON read and write them, written down once more from
+//! proto3's mapping: nothing here is shared with the code that is tested.
+
+use serde_json::{Map, Value, json};
+
+use super::{
+    messages::{CommentDeleted, Envelope, Error, Ping, Position, Topics},
+    schemas::BLOWN_UP,
+};
+
+impl Envelope {
+    /// What the text of a frame says. All of it has to be known.
+    pub(super) fn from_json(text: &[u8]) -> Self {
+        let value: Value = serde_json::from_slice(text).expect("JSON");
+        let mut members = Members::of(&value);
+        let envelope = Self {
+            message_id: members.text("messageId"),
+            timestamp: members.signed("timestamp"),
+            position: members.message("position", position),
+            subscribed: members.message("subscriptionConfirmed", |it| topics(it, "subscribed")),
+            unsubscribed: members.message("unsubscribeConfirmed", |it| topics(it, "unsubscribed")),
+            pong: members.message("pong", pong),
+            error: members.message("error", error),
+            event: members.message("commentDeleted", event),
+            ..Self::default()
+        };
+        members.end();
+        envelope
+    }
+
+    /// What a client sends.
+    pub(super) fn to_client_json(&self) -> Value {
+        let mut json = json!({"messageId": self.message_id});
+        if let Some(asked) = &self.subscribe {
+            json["subscribe"] = asked.to_client_json();
+        }
+        if let Some(asked) = &self.unsubscribe {
+            json["unsubscribe"] = asked.to_client_json();
+        }
+        if let Some(ping) = &self.ping {
+            json["ping"] = json!({"timestamp": ping.timestamp.to_string()});
+        }
+        if self.event.is_some() {
+            json["commentDeleted"] = json!({});
+        }
+        json
+    }
+}
+
+impl Topics {
+    fn to_client_json(&self) -> Value {
+        let mut json = json!({
+            "projectIds": self.projects,
+            "sprint_ids": self.sprints,
+            "workItemIds": self.work_items,
+            "topics": self.topics,
+        });
+        if let Some(from) = &self.position {
+            json["resumeFrom"] = json!({"epoch": from.epoch, "offset": from.offset.to_string()});
+        }
+        json
+    }
+}
+
+fn position(mut members: Members) -> Position {
+    let position = Position {
+        epoch: members.text("epoch"),
+        offset: members.unsigned("offset"),
+    };
+    members.end();
+    position
+}
+
+fn topics(mut members: Members, done: &str) -> Topics {
+    let topics = Topics {
+        projects: members.texts(&format!("{done}ProjectIds")),
+        sprints: members.texts(&format!("{done}SprintIds")),
+        work_items: members.texts(&format!("{done}WorkItemIds")),
+        topics: members.texts("topics"),
+        position: members.message("position", position),
+        recovered: members.take("recovered") == Value::Bool(true),
+        request: members.text("requestMessageId"),
+        replayed: members.unsigned("replayed"),
+    };
+    members.end();
+    topics
+}
+
+fn pong(mut members: Members) -> Ping {
+    members.signed("timestamp");
+    let pong = Ping {
+        timestamp: 0,
+        client_timestamp: members.signed("clientTimestamp"),
+        position: members.message("position", position),
+    };
+    members.end();
+    pong
+}
+
+fn error(mut members: Members) -> Error {
+    members.text("fieldName");
+    let retry_after_ms = members.take("retryAfterMs");
+    let error = Error {
+        code: members.text("errorCode"),
+        message: members.text("errorMessage"),
+        request: members.text("requestMessageId"),
+        retry_after_ms: retry_after_ms.as_str().map(|it| it.parse().unwrap()),
+    };
+    members.end();
+    error
+}
+
+fn event(mut members: Members) -> CommentDeleted {
+    let blown = members.texts("blown");
+    assert!(blown.iter().all(|value| value == BLOWN_UP));
+    let event = CommentDeleted {
+        comment: members.text("commentId"),
+        work_item: members.text("workItemId"),
+        user: members.text("userId"),
+        project: members.optional("projectId"),
+        blown: vec![0; blown.len()],
+        added_1: members.optional("added1"),
+        added_2: members.optional("added2"),
+    };
+    members.end();
+    event
+}
+
+/// The members of an object that nobody has read yet.
+struct Members(Map<String, Value>);
+
+impl Members {
+    fn of(value: &Value) -> Self {
+        Self(value.as_object().expect("an object").clone())
+    }
+
+    fn take(&mut self, name: &str) -> Value {
+        self.0.remove(name).unwrap_or_default()
+    }
+
+    fn optional(&mut self, name: &str) -> Option<String> {
+        let value = self.0.remove(name)?;
+        Some(value.as_str().expect("a string").to_owned())
+    }
+
+    fn text(&mut self, name: &str) -> String {
+        self.optional(name).unwrap_or_default()
+    }
+
+    /// Numbers of 64 bits are strings, and 0 is left out.
+    fn unsigned(&mut self, name: &str) -> u64 {
+        self.optional(name).map_or(0, |it| it.parse().unwrap())
+    }
+
+    fn signed(&mut self, name: &str) -> i64 {
+        self.optional(name).map_or(0, |it| it.parse().unwrap())
+    }
+
+    fn texts(&mut self, name: &str) -> Vec<String> {
+        let value = self.take(name);
+        let texts = value.as_array().into_iter().flatten();
+        texts
+            .map(|it| it.as_str().expect("a string").to_owned())
+            .collect()
+    }
+
+    fn message<T>(&mut self, name: &str, read: impl FnOnce(Self) -> T) -> Option<T> {
+        let value = self.0.remove(name)?;
+        Some(read(Self::of(&value)))
+    }
+
+    fn end(self) {
+        assert!(self.0.is_empty(), "nobody knows {:?}", self.0);
+    }
+}

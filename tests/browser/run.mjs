@@ -1,0 +1,249 @@
+// Drives the page in a headless Chromium against a relay of its own, and ends what
+// it started. Run by scripts/browser.
+//
+//   node run.mjs SIDEWIRE CHROMIUM MODULES SCRATCH
+import assert from "node:assert/strict";
+import { execFileSync, spawn } from "node:child_process";
+import { randomBytes } from "node:crypto";
+import { once } from "node:events";
+import { readFileSync, writeFileSync } from "node:fs";
+import { createServer as createHttpServer } from "node:http";
+import { createRequire } from "node:module";
+import { connect, createServer } from "node:net";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+
+const [sidewire, executablePath, modules, scratch] = process.argv.slice(2);
+const { chromium } = createRequire(join(modules, "/"))("playwright-core");
+
+// How long the browser may take for one step, in ms.
+const PATIENCE = 15_000;
+// How long all of it may take, in ms.
+const DEADLINE = 90_000;
+
+const ending = [];
+
+async function main() {
+  setTimeout(() => fail(new Error(`not done after ${DEADLINE / 1000} s`)), DEADLINE).unref();
+  const relay = await startRelay();
+  const proxy = await startProxy(relay.client);
+  const pages = await servePages();
+  const browser = await chromium.launch({ executablePath, timeout: PATIENCE });
+  ending.push(() => browser.close());
+  const context = await browser.newContext({ viewport: { width: 900, height: 640 } });
+  context.setDefaultTimeout(PATIENCE);
+  const open = (token) => openPage(context, pages, proxy.address, token);
+
+  const page = await open(relay.token("ann", "1h"));
+  await state(page, "live");
+  await step("an event that is posted arrives", async () => {
+    await relay.post("order:7", { type: "order.shipped", data: { order: 7, carrier: "post" } });
+    await events(page, 1);
+    assert.deepEqual(JSON.parse(await text(page, "#events li")),
+      { type: "order.shipped", data: { order: 7, carrier: "post" } });
+  });
+
+  await step("a topic that is none is refused, with the path of the field", async () => {
+    await page.evaluate(() => subscribe(["order:8", "Order 9"], null));
+    await page.locator("#errors li").waitFor();
+    assert.match(await text(page, "#errors li"), /^VALIDATION_ERROR at subscribe\.topics\[1\]: /);
+  });
+
+  await step("JSON that does not fit the schema is refused, with the path of the field", async () => {
+    await page.evaluate(() => socket.send('{"subscribe":{"topics":"order:8"}}'));
+    await page.locator("#errors li").nth(1).waitFor();
+    assert.match(await text(page, "#errors li >> nth=1"), /^VALIDATION_ERROR at subscribe\.topics: /);
+  });
+
+  await step("a page whose connection was cut resumes where it was", async () => {
+    proxy.hold();
+    await state(page, "closed");
+    assert.match(await text(page, "#status"), /1006/);
+    await relay.post("order:7", { type: "order.delayed", userId: "bob" });
+    await relay.post("order:8", { type: "not for this page" });
+    await relay.post("order:7", { type: "order.delivered" });
+    proxy.release();
+    await state(page, "live");
+    await events(page, 3);
+    assert.equal(await text(page, "#status"), "live, resumed with 2 events");
+    await relay.post("order:7", { type: "order.returned" });
+    await events(page, 4);
+    const types = await page.locator("#events li").allTextContents();
+    assert.deepEqual(types.map((it) => JSON.parse(it).type),
+      ["order.shipped", "order.delayed", "order.delivered", "order.returned"]);
+    await page.screenshot({ path: join(scratch, "page.png") });
+  });
+
+  await step("a binary frame closes the connection with 1003", async () => {
+    await page.evaluate(() => socket.send(new Uint8Array([1])));
+    await state(page, "closed");
+    assert.match(await text(page, "#status"), /closed with 1003/);
+  });
+  await page.close();
+
+  await step("an expired token closes the connection with 4001", async () => {
+    const page = await open(relay.token("ann", "3s"));
+    await state(page, "live");
+    await state(page, "closed");
+    assert.match(await text(page, "#status"), /closed with 4001/);
+  });
+}
+
+/** A relay with the generic schema on ports that are free. */
+async function startRelay() {
+  const key = randomBytes(32).toString("hex");
+  const secret = join(scratch, "jwt.secret");
+  writeFileSync(secret, randomBytes(32).toString("hex"), { mode: 0o600 });
+  writeFileSync(join(scratch, "ingest.key"), key, { mode: 0o600 });
+  const config = join(scratch, "sidewire.toml");
+  writeFileSync(config, `
+[client]
+listen = "127.0.0.1:0"
+[auth]
+leeway = "0s"
+[[auth.keys]]
+secret_file = "jwt.secret"
+algorithm = "HS256"
+[schema]
+bundled = "generic"
+[ingest]
+listen = "127.0.0.1:0"
+[[ingest.keys]]
+name = "test"
+key_file = "ingest.key"
+[ops]
+listen = "127.0.0.1:0"
+[log]
+format = "json"
+`);
+  const relay = spawn(sidewire, ["serve", "--config", config], { stdio: ["ignore", "ignore", "pipe"] });
+  ending.push(() => relay.kill());
+  const log = [];
+  const addresses = await new Promise((resolve, reject) => {
+    relay.on("exit", () => reject(new Error(`the relay ended: ${log.join("\n")}`)));
+    createInterface({ input: relay.stderr }).on("line", (line) => {
+      log.push(line);
+      const fields = JSON.parse(line).fields ?? JSON.parse(line);
+      if (fields.message === "the relay takes connections") {
+        resolve(fields);
+      }
+    });
+  });
+  return {
+    client: addresses.client,
+    token: (user, expires) =>
+      execFileSync(sidewire, ["token", "--tenant", "acme", "--user", user, "--expires", expires,
+        "--secret-file", secret], { encoding: "utf8" }).trim(),
+    post: async (topic, event) => {
+      const url = `http://${addresses.ingest}/v1/tenants/acme/events?topic=${topic}`;
+      const answer = await fetch(url, {
+        method: "POST",
+        headers: { Authorization: `Bearer ${key}`, "Content-Type": "application/json" },
+        body: JSON.stringify({ event }),
+      });
+      assert.equal(answer.status, 200, await answer.text());
+    },
+  };
+}
+
+/** Passes bytes on to the relay, and can cut all connections and take no new ones. */
+async function startProxy(target) {
+  const [host, port] = target.split(":");
+  const sockets = new Set();
+  let held = false;
+  const server = createServer((near) => {
+    if (held) {
+      near.destroy();
+      return;
+    }
+    const far = connect(Number(port), host);
+    for (const [from, to] of [[near, far], [far, near]]) {
+      sockets.add(from);
+      from.on("error", () => {});
+      from.on("close", () => {
+        sockets.delete(from);
+        to.destroy();
+      });
+      from.pipe(to);
+    }
+  });
+  const address = await listen(server);
+  const cut = () => sockets.forEach((socket) => socket.destroy());
+  ending.push(() => {
+    server.close();
+    cut();
+  });
+  return {
+    address,
+    hold: () => {
+      held = true;
+      cut();
+    },
+    release: () => {
+      held = false;
+    },
+  };
+}
+
+/** Serves the two files of the page. */
+async function servePages() {
+  const types = { "index.html": "text/html", "page.js": "text/javascript" };
+  const server = createHttpServer((request, response) => {
+    const name = request.url.slice(1);
+    if (!(name in types)) {
+      response.writeHead(404).end();
+      return;
+    }
+    response.writeHead(200, { "Content-Type": types[name] });
+    response.end(readFileSync(new URL(name, import.meta.url)));
+  });
+  const address = await listen(server);
+  ending.push(() => {
+    server.close();
+    server.closeAllConnections();
+  });
+  return address;
+}
+
+async function listen(server) {
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  return `127.0.0.1:${server.address().port}`;
+}
+
+async function openPage(context, pages, relay, token) {
+  const page = await context.newPage();
+  page.on("pageerror", fail);
+  const settings = new URLSearchParams({ url: `ws://${relay}/ws`, token, topic: "order:7" });
+  await page.goto(`http://${pages}/index.html#${settings}`);
+  return page;
+}
+
+const state = (page, state) => page.locator(`#status[data-state="${state}"]`).waitFor();
+const events = (page, count) => page.locator("#events li").nth(count - 1).waitFor();
+const text = (page, selector) => page.locator(selector).first().textContent();
+
+async function step(name, run) {
+  const began = performance.now();
+  try {
+    await run();
+  } catch (error) {
+    error.message = `${name}: ${error.message}`;
+    throw error;
+  }
+  console.log(`browser: ${name} (${Math.round(performance.now() - began)} ms)`);
+}
+
+async function end() {
+  for (const stop of ending.splice(0).reverse()) {
+    await stop();
+  }
+}
+
+async function fail(error) {
+  console.error(`browser: ${error.stack ?? error}`);
+  await end();
+  process.exit(1);
+}
+
+main().then(end, fail);

@@ -110,7 +110,7 @@ fn duration(message: &DynamicMessage) -> Option<prost_types::Duration> {
     let in_range = seconds.unsigned_abs() <= SPAN_SECONDS_MAX
         && nanos.unsigned_abs() <= NANOS_MAX
         && seconds.signum() * i64::from(nanos.signum()) >= 0;
-    in_range.then_some(prost_types::Duration { seconds, nanos })
+    in_range.then_some(prost_types::Duration { nanos, seconds })
 }
 
 /// The paths in lowerCamelCase; `None` where one could not be read back.

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use crate::simulation::{
     events::Serial,
     history::{History, Moment, Said},
+    messages::Place,
 };
 
 /// What is known of the schema under which an event came: one of these revisions.
@@ -17,11 +18,13 @@ struct Revisions {
 
 /// Fails where an event was shown by another schema.
 pub(super) fn check(history: &History) {
-    let mut known: BTreeMap<Serial, Revisions> = BTreeMap::new();
+    // By its place too: an event that is posted again when its id is forgotten is stored again.
+    let mut known: BTreeMap<(Serial, u64), Revisions> = BTreeMap::new();
     for connection in history.connections.borrow().iter() {
         for heard in &connection.heard {
             let Said::Event {
                 serial,
+                place,
                 shown_by: Some((first, last)),
                 ..
             } = heard.what
@@ -30,8 +33,8 @@ pub(super) fn check(history: &History) {
             };
             let moment = heard.when.moment;
             let came = known
-                .entry(serial)
-                .or_insert_with(|| came_under(history, serial));
+                .entry((serial, place.offset))
+                .or_insert_with(|| came_under(history, serial, place));
             came.last = came.last.min(history.revision_at(moment));
             (came.first, came.last) = (came.first.max(first), came.last.min(last));
             assert!(
@@ -46,14 +49,16 @@ pub(super) fn check(history: &History) {
     }
 }
 
-/// Between the first call with it and the first answer to one.
-fn came_under(history: &History, serial: Serial) -> Revisions {
+/// Between the first call with it and the first answer that tells this place.
+fn came_under(history: &History, serial: Serial, place: Place) -> Revisions {
     let posts = history.posts.borrow();
     let with_it = || posts.iter().filter(|post| post.events.contains(&serial));
     let sent = with_it().map(|post| post.sent.moment).min();
     let taken = with_it().filter_map(|post| {
         let answer = post.answer.as_ref()?;
-        (answer.status < 300).then_some(answer.when.moment)
+        let results = post.events.iter().zip(&answer.results);
+        let mut its = results.filter(|(event, placed)| **event == serial && placed.place == place);
+        its.next().map(|_| answer.when.moment)
     });
     Revisions {
         first: history.revision_at(sent.expect("it was posted")),

@@ -74,7 +74,7 @@ BATCH = 100
 # For clients that get JSON: the events as posted, so that those of both sides are of
 # the same size on the wire (figures.py checks it).
 JSON_PAYLOAD_BYTES = 200
-JSON_BINARY_PAYLOAD_BYTES = 300
+JSON_BINARY_PAYLOAD_BYTES = 306
 
 CURVE_RATES = [10, 25, 50, 100, 200, 400, 800]
 CURVE_WARM_UP_SECONDS = 1

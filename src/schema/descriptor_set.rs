@@ -1,7 +1,7 @@
 //! Reads a compiled FileDescriptorSet, as protoc and buf write it.
 
 use prost::Message as _;
-use prost_reflect::prost_types::FileDescriptorProto;
+use prost_reflect::prost_types::{DescriptorProto, FileDescriptorProto};
 
 use super::{
     built_in,
@@ -84,6 +84,16 @@ fn add(files: &mut Files, (bytes, descriptor): Decoded, set: &str, found: &mut D
         found.extend(built_in::check_copy(&name, &shown, &descriptor));
         return;
     }
+    if let Some(message) = broken_map_entry(&descriptor.message_type) {
+        found.push(
+            Diagnostic::error(format!(
+                "{message} is marked as the entry of a map, and does not have the fields `key = 1` and `value = 2`"
+            ))
+            .in_file(shown, None)
+            .with_hint(HOW_TO_MAKE),
+        );
+        return;
+    }
     let file = SourceFile {
         shown,
         descriptor,
@@ -97,6 +107,19 @@ fn add(files: &mut Files, (bytes, descriptor): Decoded, set: &str, found: &mut D
         ),
         _ => files.insert(name, file),
     }
+}
+
+/// The first message that says to be the entry of a map and lacks its two fields, at any
+/// depth. prost-reflect counts on them, and panics where they are missing.
+fn broken_map_entry(messages: &[DescriptorProto]) -> Option<&str> {
+    messages.iter().find_map(|message| {
+        let is_entry = message.options.as_ref().is_some_and(|it| it.map_entry());
+        let numbers: Vec<_> = message.field.iter().map(|field| field.number()).collect();
+        if is_entry && numbers != [1, 2] && numbers != [2, 1] {
+            return Some(message.name());
+        }
+        broken_map_entry(&message.nested_type)
+    })
 }
 
 /// Adds the built-in file of this name; `false` where there is none.

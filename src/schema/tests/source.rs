@@ -369,3 +369,35 @@ fn a_descriptor_set_with_another_file_of_the_relays_is_refused() {
         "{error}"
     );
 }
+
+#[test]
+fn a_descriptor_set_with_a_map_entry_that_has_no_value_is_refused() {
+    use prost::Message as _;
+    use prost_reflect::prost_types::{DescriptorProto, FileDescriptorProto, MessageOptions};
+    let entry = DescriptorProto {
+        name: Some("TagsEntry".to_owned()),
+        options: Some(MessageOptions {
+            map_entry: Some(true),
+            ..MessageOptions::default()
+        }),
+        ..DescriptorProto::default()
+    };
+    let outer = DescriptorProto {
+        name: Some("Envelope".to_owned()),
+        nested_type: vec![entry],
+        ..DescriptorProto::default()
+    };
+    let set = FileDescriptorSet {
+        file: vec![FileDescriptorProto {
+            name: Some("chat.proto".to_owned()),
+            message_type: vec![outer],
+            ..FileDescriptorProto::default()
+        }],
+    };
+    let error = Schema::from_descriptor_set(&set.encode_to_vec(), "Envelope").unwrap_err();
+    let error = error.to_string();
+    assert!(
+        error.contains("TagsEntry is marked as the entry of a map"),
+        "{error}"
+    );
+}

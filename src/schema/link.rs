@@ -2,7 +2,10 @@
 //! A file that is broken, or imports one that is, is left out, and the rest is checked
 //! all the same.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    panic::{AssertUnwindSafe, catch_unwind},
+};
 
 use miette::Diagnostic as _;
 use prost_reflect::{DescriptorError, DescriptorPool, prost_types::FileDescriptorProto};
@@ -87,10 +90,17 @@ impl Files {
             };
             let imports = &file.descriptor.dependency;
             // One that is missing has been reported, and so has one that is broken.
-            if imports.iter().all(|it| pool.get_file_by_name(it).is_some())
-                && let Err(error) = file.add_to(&mut pool)
-            {
-                found.extend(file.explain(error));
+            if imports.iter().any(|it| pool.get_file_by_name(it).is_none()) {
+                continue;
+            }
+            // prost-reflect panics on some malformed files, where it makes its error.
+            match catch_unwind(AssertUnwindSafe(|| file.add_to(&mut pool))) {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => found.extend(file.explain(error)),
+                Err(_) => found.push(
+                    Diagnostic::error("the file is malformed, and cannot be read")
+                        .in_file(&file.shown, None),
+                ),
             }
         }
         pool

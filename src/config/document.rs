@@ -7,10 +7,7 @@ use serde::de::DeserializeOwned;
 use toml::de::DeTable;
 
 use super::error::{ConfigError, Problem, Problems};
-
-/// How alike two words must be for one to be taken for the other misspelt, from
-/// 0 to 1 (Damerau–Levenshtein).
-const LIKENESS_MIN: f64 = 0.5;
+use crate::suggest;
 
 /// A text, and the file that it comes from.
 pub(super) struct Document<'a> {
@@ -102,7 +99,7 @@ fn reword(key: &str, message: &str) -> (String, Option<String>) {
     let name = quoted.next().unwrap_or_default();
     let known: Vec<_> = quoted.collect();
     let hint = Some(format!("known are {}", known.join(", ")));
-    let suggestion = suggest(name, &known);
+    let suggestion = did_you_mean(name, &known);
     if message.starts_with("unknown field") {
         let place = section_of(key);
         (format!("unknown key `{name}` {place}{suggestion}"), hint)
@@ -128,14 +125,10 @@ fn section_of(key: &str) -> String {
     }
 }
 
-/// The question for the known name that is most like the unknown one; empty where none
-/// is.
-pub(super) fn suggest(unknown: &str, known: &[&str]) -> String {
-    known
-        .iter()
-        .map(|name| (strsim::normalized_damerau_levenshtein(unknown, name), name))
-        .filter(|(likeness, _)| *likeness >= LIKENESS_MIN)
-        .max_by(|(one, _), (other, _)| one.total_cmp(other))
-        .map(|(_, name)| format!("; did you mean `{name}`?"))
+/// Returns the question for the known name that is most like the unknown one, or an empty
+/// string where none is.
+pub(super) fn did_you_mean(unknown: &str, known: &[&str]) -> String {
+    suggest::nearest(unknown, known.iter().copied())
+        .map(|name| format!("; did you mean `{name}`?"))
         .unwrap_or_default()
 }

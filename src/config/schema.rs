@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::{document::suggest, error::Problems, paths::Paths};
+use super::{document::did_you_mean, error::Problems, paths::Paths};
 use crate::schema::{Bundled, SchemaSource};
 
 /// The section. Without any of its keys the default bundled schema serves.
@@ -106,7 +106,7 @@ impl SchemaSection {
                 "schema.bundled",
                 format!(
                     "there is no bundled schema `{name}`{}",
-                    suggest(name, &known)
+                    did_you_mean(name, &known)
                 ),
                 format!("known are {}", known.join(", ")),
             );

@@ -7,9 +7,11 @@ use super::{
     annotations::{Annotations, Declared, TopicSource},
     relay_fields::type_name,
     report::Report,
+};
+use crate::{
+    protocol::topic::{TENANT_KIND, check_kind},
     suggest::nearest,
 };
-use crate::protocol::topic::{TENANT_KIND, check_kind};
 
 /// How many values of an enum a hint lists.
 const VALUES_SHOWN_MAX: usize = 10;

@@ -19,9 +19,9 @@ use super::{
     relay_rules,
     report::Report,
     revision::Revision,
-    suggest::nearest,
     table::Table,
 };
+use crate::suggest::nearest;
 
 /// What a schema is made of.
 pub(super) struct Draft<'a> {

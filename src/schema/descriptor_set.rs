@@ -84,14 +84,9 @@ fn add(files: &mut Files, (bytes, descriptor): Decoded, set: &str, found: &mut D
         found.extend(built_in::check_copy(&name, &shown, &descriptor));
         return;
     }
-    if let Some(message) = broken_map_entry(&descriptor.message_type) {
-        found.push(
-            Diagnostic::error(format!(
-                "{message} is marked as the entry of a map, and does not have the fields `key = 1` and `value = 2`"
-            ))
-            .in_file(shown, None)
-            .with_hint(HOW_TO_MAKE),
-        );
+    if let Some(problem) = unusable(&descriptor) {
+        found.push(problem.in_file(shown, None));
+        files.refuse(name);
         return;
     }
     let file = SourceFile {
@@ -109,8 +104,27 @@ fn add(files: &mut Files, (bytes, descriptor): Decoded, set: &str, found: &mut D
     }
 }
 
-/// The first message that says to be the entry of a map and lacks its two fields, at any
-/// depth. prost-reflect counts on them, and panics where they are missing.
+/// Why prost-reflect cannot be given the file: 0.16 panics on what is refused here.
+fn unusable(file: &FileDescriptorProto) -> Option<Diagnostic> {
+    if !matches!(file.syntax(), "" | "proto2" | "proto3") {
+        let syntax = match file.syntax() {
+            "editions" => "an edition of Protocol Buffers",
+            _ => "an unknown syntax",
+        };
+        let message = format!("the file uses {syntax}, which the relay does not read");
+        return Some(
+            Diagnostic::error(message)
+                .with_hint("write `syntax = \"proto3\";` or `syntax = \"proto2\";` in the .proto file, and compile it again"),
+        );
+    }
+    let entry = broken_map_entry(&file.message_type)?;
+    let message = format!(
+        "{entry} is marked as a map entry, but its fields are not `key = 1` and `value = 2`"
+    );
+    Some(Diagnostic::error(message).with_hint(HOW_TO_MAKE))
+}
+
+/// The first message, at any depth, that is marked as a map entry and lacks its two fields.
 fn broken_map_entry(messages: &[DescriptorProto]) -> Option<&str> {
     messages.iter().find_map(|message| {
         let is_entry = message.options.as_ref().is_some_and(|it| it.map_entry());

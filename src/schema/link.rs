@@ -2,10 +2,7 @@
 //! A file that is broken, or imports one that is, is left out, and the rest is checked
 //! all the same.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    panic::{AssertUnwindSafe, catch_unwind},
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use miette::Diagnostic as _;
 use prost_reflect::{DescriptorError, DescriptorPool, prost_types::FileDescriptorProto};
@@ -47,23 +44,32 @@ pub(super) struct MissingImport {
 
 /// The files of a schema by the names under which they are imported.
 #[derive(Default)]
-pub(super) struct Files(BTreeMap<String, SourceFile>);
+pub(super) struct Files {
+    files: BTreeMap<String, SourceFile>,
+    /// Names of files that are there and have been reported as unusable.
+    refused: BTreeSet<String>,
+}
 
 impl Files {
     pub(super) fn insert(&mut self, name: String, file: SourceFile) {
-        self.0.insert(name, file);
+        self.files.insert(name, file);
+    }
+
+    /// Notes a file that cannot be used, so that no import of it is reported as missing.
+    pub(super) fn refuse(&mut self, name: String) {
+        self.refused.insert(name);
     }
 
     pub(super) fn get(&self, name: &str) -> Option<&SourceFile> {
-        self.0.get(name)
+        self.files.get(name)
     }
 
     /// What is imported and not among the files.
     pub(super) fn missing_imports(&self) -> Vec<MissingImport> {
         let mut missing = Vec::new();
-        for (importer, file) in &self.0 {
+        for (importer, file) in &self.files {
             for (index, name) in file.descriptor.dependency.iter().enumerate() {
-                if !self.0.contains_key(name) {
+                if !self.files.contains_key(name) && !self.refused.contains(name) {
                     missing.push(MissingImport {
                         name: name.clone(),
                         importer: importer.clone(),
@@ -78,14 +84,15 @@ impl Files {
     /// What messages call the files.
     pub(super) fn names(&self) -> FileNames {
         let shown = |(name, file): (&String, &SourceFile)| (name.clone(), file.shown.clone());
-        FileNames::new(self.0.iter().map(shown).collect())
+        FileNames::new(self.files.iter().map(shown).collect())
     }
 
     /// The pool of all files that can be used.
     pub(super) fn link(&self, found: &mut Diagnostics) -> DescriptorPool {
         let mut pool = DescriptorPool::new();
+        let mut linked = Vec::new();
         for name in self.in_order(found) {
-            let Some(file) = self.0.get(name) else {
+            let Some(file) = self.files.get(name) else {
                 continue;
             };
             let imports = &file.descriptor.dependency;
@@ -93,14 +100,14 @@ impl Files {
             if imports.iter().any(|it| pool.get_file_by_name(it).is_none()) {
                 continue;
             }
-            // prost-reflect panics on some malformed files, where it makes its error.
-            match catch_unwind(AssertUnwindSafe(|| file.add_to(&mut pool))) {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => found.extend(file.explain(error)),
-                Err(_) => found.push(
-                    Diagnostic::error("the file is malformed, and cannot be read")
-                        .in_file(&file.shown, None),
-                ),
+            match file.add_to(&mut pool) {
+                Ok(()) => linked.push(file),
+                Err(error) => {
+                    found.extend(file.explain(error));
+                    if file.declares_extensions() {
+                        pool = relink(&linked);
+                    }
+                }
             }
         }
         pool
@@ -111,7 +118,7 @@ impl Files {
     fn in_order(&self, found: &mut Diagnostics) -> Vec<&str> {
         let mut order = Vec::new();
         let mut visited = BTreeSet::new();
-        for name in self.0.keys() {
+        for name in self.files.keys() {
             // The files that are being looked at, each imported by the one before it, with
             // how many of its imports have been followed.
             let mut path: Vec<(&str, usize)> = Vec::new();
@@ -119,7 +126,7 @@ impl Files {
                 path.push((name, 0));
             }
             while let Some((name, followed)) = path.last_mut() {
-                let file = self.0.get(*name);
+                let file = self.files.get(*name);
                 let imports = file.map_or(&[][..], |file| &file.descriptor.dependency);
                 let Some(import) = imports.get(*followed) else {
                     order.push(*name);
@@ -130,7 +137,7 @@ impl Files {
                 *followed += 1;
                 if path.iter().any(|(name, _)| name == import) {
                     found.extend(self.circle(&path, name, index, import));
-                } else if let Some((import, _)) = self.0.get_key_value(import)
+                } else if let Some((import, _)) = self.files.get_key_value(import)
                     && visited.insert(import)
                 {
                     path.push((import, 0));
@@ -154,7 +161,7 @@ impl Files {
             .chain([import])
             .collect();
         let message = format!("the imports run in a circle: {}", circle.join(" → "));
-        let file = self.0.get(name)?;
+        let file = self.files.get(name)?;
         Some(
             Diagnostic::error(message)
                 .in_file(&file.shown, import_line(&file.descriptor, index))
@@ -163,7 +170,29 @@ impl Files {
     }
 }
 
+/// A new pool of files that have been linked before. prost-reflect 0.16 does not take the
+/// extensions of a refused file out of the messages that they extend, and panics on them.
+fn relink(linked: &[&SourceFile]) -> DescriptorPool {
+    let mut pool = DescriptorPool::new();
+    for file in linked {
+        // It succeeded before, with the same files.
+        drop(file.add_to(&mut pool));
+    }
+    pool
+}
+
 impl SourceFile {
+    /// Reports whether the file extends messages, at its top or inside a message.
+    fn declares_extensions(&self) -> bool {
+        let mut messages: Vec<_> = self.descriptor.message_type.iter().collect();
+        let mut extensions = !self.descriptor.extension.is_empty();
+        while let Some(message) = messages.pop() {
+            extensions |= !message.extension.is_empty();
+            messages.extend(&message.nested_type);
+        }
+        extensions
+    }
+
     fn add_to(&self, pool: &mut DescriptorPool) -> Result<(), DescriptorError> {
         match &self.content {
             Content::Text(_) | Content::BuiltIn => {

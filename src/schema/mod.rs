@@ -42,7 +42,6 @@ mod routes;
 mod sample;
 mod source;
 mod specimen;
-mod suggest;
 mod table;
 mod topics;
 mod walk;

@@ -1,6 +1,7 @@
 //! Errors of the parser and of prost-reflect in the words of the author of a schema.
 
-use super::{built_in::BuiltInFile, diagnostic::Diagnostic, positions::line_at, suggest::nearest};
+use super::{built_in::BuiltInFile, diagnostic::Diagnostic, positions::line_at};
+use crate::suggest::nearest;
 
 /// How many errors of one file are shown.
 const ERRORS_PER_FILE_MAX: usize = 20;

@@ -8,13 +8,7 @@ use super::super::{
     payload::{Control, PayloadKind, PayloadType},
     relay_fields::number,
 };
-
-/// From this likeness on, of 1, a name may have been meant.
-const LIKENESS_MIN: f64 = 0.6;
-
-/// Names longer than this, in bytes, are compared to nothing: it takes as long as both
-/// are, multiplied.
-const COMPARED_BYTES_MAX: usize = 64;
+use crate::suggest::nearest_by_name;
 
 /// A list of names ends behind so many bytes.
 const LIST_BYTES_MAX: usize = 600;
@@ -105,25 +99,10 @@ fn did_you_mean(what: &str, name: &str, near: &str) -> String {
 
 /// The field whose name, in one of its styles, is most like this one.
 fn nearest<'a>(name: &str, known: &'a [FieldDescriptor]) -> Option<&'a FieldDescriptor> {
-    if name.len() > COMPARED_BYTES_MAX {
-        return None;
-    }
-    let likeness = |field: &FieldDescriptor| {
-        let of = |known: &str| {
-            if known.len() > COMPARED_BYTES_MAX {
-                0.0
-            } else {
-                strsim::normalized_damerau_levenshtein(name, known)
-            }
-        };
-        of(field.json_name()).max(of(field.name()))
-    };
-    known
+    let names = known
         .iter()
-        .map(|field| (likeness(field), field))
-        .filter(|(likeness, _)| *likeness >= LIKENESS_MIN)
-        .max_by(|(one, _), (other, _)| one.total_cmp(other))
-        .map(|(_, field)| field)
+        .flat_map(|field| [(field.json_name(), field), (field.name(), field)]);
+    nearest_by_name(name, names)
 }
 
 /// The names, as many as have room.

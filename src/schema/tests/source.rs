@@ -161,6 +161,24 @@ fn what_is_missing_or_malformed_is_reported_in_all_files_at_once() {
 }
 
 #[test]
+fn a_file_with_a_broken_option_does_not_spoil_the_files_after_it() {
+    let options = "syntax = \"proto2\";\n\
+        import \"google/protobuf/descriptor.proto\";\n\
+        extend google.protobuf.FieldOptions {\n  optional Missing column = 50000;\n}\n";
+    let dir = Dir::new(&[
+        ("a.proto", options),
+        ("chat.proto", CHAT),
+        ("chat/event.proto", EVENT),
+    ]);
+    let error = dir.load(&["a.proto", "chat.proto"], &["."]).unwrap_err();
+    assert_eq!(
+        error,
+        "a.proto:4: error: name 'Missing' is not defined\n  \
+         hint: declare it, or import the file that does"
+    );
+}
+
+#[test]
 fn imports_in_a_circle_are_named() {
     let dir = Dir::new(&[
         ("chat.proto", &CHAT.replace("chat/event", "event")),
@@ -397,7 +415,26 @@ fn a_descriptor_set_with_a_map_entry_that_has_no_value_is_refused() {
     let error = Schema::from_descriptor_set(&set.encode_to_vec(), "Envelope").unwrap_err();
     let error = error.to_string();
     assert!(
-        error.contains("TagsEntry is marked as the entry of a map"),
+        error.contains("TagsEntry is marked as a map entry"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_descriptor_set_of_an_edition_is_refused() {
+    use prost::Message as _;
+    let mut set = FileDescriptorSet::decode(set(true, true).as_slice()).unwrap();
+    for file in &mut set.file {
+        if file.name() == "chat/event.proto" {
+            file.syntax = Some("editions".to_owned());
+        }
+    }
+    let error = chat().load_set(&set.encode_to_vec()).unwrap_err();
+    assert!(
+        error.starts_with(
+            "chat.binpb: chat/event.proto: error: the file uses an edition of Protocol Buffers, \
+             which the relay does not read\n  hint: write `syntax = \"proto3\";`"
+        ),
         "{error}"
     );
 }

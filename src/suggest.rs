@@ -1,0 +1,62 @@
+//! Finds the known name that somebody probably meant by an unknown one.
+
+/// The least likeness at which one name is taken for a misspelling of another: from 0 to 1,
+/// normalized Damerau–Levenshtein distance.
+const LIKENESS_MIN: f64 = 0.5;
+
+/// The longest name that is compared, in bytes. Comparing takes time in proportion to the
+/// product of both lengths, and the unknown name may come from a client.
+const COMPARED_BYTES_MAX: usize = 64;
+
+/// Returns the known name that is most like the unknown one, or `None` where none is close.
+pub(crate) fn nearest<'a>(
+    unknown: &str,
+    known: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
+    nearest_by_name(unknown, known.into_iter().map(|name| (name, name)))
+}
+
+/// Returns what stands beside the known name that is most like the unknown one, or `None`
+/// where none is close. Upper and lower case count as alike.
+pub(crate) fn nearest_by_name<'a, T>(
+    unknown: &str,
+    known: impl IntoIterator<Item = (&'a str, T)>,
+) -> Option<T> {
+    if unknown.len() > COMPARED_BYTES_MAX {
+        return None;
+    }
+    let unknown = unknown.to_lowercase();
+    known
+        .into_iter()
+        .filter(|(name, _)| name.len() <= COMPARED_BYTES_MAX)
+        .map(|(name, value)| {
+            let name = name.to_lowercase();
+            let likeness = strsim::normalized_damerau_levenshtein(&unknown, &name);
+            (likeness, value)
+        })
+        .filter(|(likeness, _)| *likeness >= LIKENESS_MIN)
+        .max_by(|(one, _), (other, _)| one.total_cmp(other))
+        .map(|(_, value)| value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_most_similar_name_is_suggested_in_either_case() {
+        let known = ["roomCreated", "roomClosed", "said"];
+        assert_eq!(nearest("roomCreate", known), Some("roomCreated"));
+        assert_eq!(nearest("ROOMCLOSED", known), Some("roomClosed"));
+        assert_eq!(nearest("presence", known), None);
+    }
+
+    #[test]
+    fn names_that_take_long_to_compare_are_not_compared() {
+        let longest = "x".repeat(COMPARED_BYTES_MAX);
+        let too_long = "x".repeat(COMPARED_BYTES_MAX + 1);
+        assert_eq!(nearest(&longest, [longest.as_str()]), Some(&*longest));
+        assert_eq!(nearest(&too_long, [too_long.as_str()]), None);
+        assert_eq!(nearest(&longest, [too_long.as_str()]), None);
+    }
+}

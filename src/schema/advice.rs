@@ -8,7 +8,6 @@ use prost_reflect::{DescriptorPool, FieldDescriptor, MessageDescriptor};
 use super::{
     Schema,
     annotations::{Annotations, Declared, TopicSource},
-    payload::PayloadKind,
     relay_fields::is_relays,
     report::Report,
     table::Table,
@@ -45,7 +44,7 @@ impl Advice<'_> {
     fn events(&self) -> Vec<FieldDescriptor> {
         let payloads = self.schema.payloads.iter();
         payloads
-            .filter(|payload| matches!(payload.kind, PayloadKind::Event { .. }))
+            .filter(|payload| payload.kind.is_event())
             .filter(|payload| !is_relays(payload.number))
             .filter_map(|payload| self.schema.envelope.get_field(payload.number))
             .collect()

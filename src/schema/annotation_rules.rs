@@ -69,8 +69,10 @@ fn check_topic(field: &Declared, report: &mut Report) {
 fn string_hint(field: &Declared) -> String {
     match &field.kind {
         _ if field.is_map => "annotate a string field of a message that is the map's value; keys and plain values of maps are not routed".to_owned(),
+        Kind::Message(message) if message.full_name().starts_with("google.protobuf.") => {
+            "add a string field that holds the id, and annotate that: a field of a message of Google's cannot be annotated".to_owned()
+        }
         Kind::Message(message) => format!("annotate the string field of {} that holds the id", message.full_name()),
-        Kind::Bytes => "declare it as a string, because ids are text".to_owned(),
         _ => "add a string field that holds the id as text, and annotate that".to_owned(),
     }
 }

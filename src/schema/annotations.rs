@@ -30,6 +30,16 @@ pub(super) enum TopicSource {
     Whole,
 }
 
+impl TopicSource {
+    /// The kind of the topics; `None` where each value names its own.
+    pub(super) fn kind(&self) -> Option<&str> {
+        match self {
+            Self::Kind(kind) => Some(kind),
+            Self::Whole => None,
+        }
+    }
+}
+
 /// A field as a message or an extension of it declares it, with its annotations.
 pub(super) struct Declared {
     pub(super) full_name: String,

@@ -105,6 +105,14 @@ pub enum Change {
         /// Its number.
         number: u32,
     },
+    /// Numbers or a name of removed fields could be used again.
+    #[error(
+        "no longer reserves {reserved}, which clients may know as a field of another type; restore the reservation"
+    )]
+    ReservationRemoved {
+        /// The numbers or the name, as a .proto file says them.
+        reserved: String,
+    },
     /// A field that an option gave a meaning to is gone.
     #[error(
         "is missing, and it was annotated with {option}; restore the field with its annotation"

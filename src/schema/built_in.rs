@@ -68,9 +68,26 @@ pub(super) fn is_built_in(name: &str) -> bool {
         || DescriptorPool::global().get_file_by_name(name).is_some()
 }
 
+/// The full names of the relay's options and messages, each with its file.
+pub(super) fn names() -> Vec<(String, &'static str)> {
+    let mut names = Vec::new();
+    for file in &FILES {
+        let Some(descriptor) = find(file.name) else {
+            continue;
+        };
+        let options = descriptor.extension.iter().map(|it| it.name());
+        let messages = descriptor.message_type.iter().map(|it| it.name());
+        for name in options.chain(messages) {
+            names.push((format!("{}.{name}", descriptor.package()), file.name));
+        }
+    }
+    names
+}
+
 /// Checks the user's own copy of the built-in file of this name, which `shown` says
 /// where to find. Comments, file options and order may differ, and Google's files
-/// that are not a part of a message may be of any release.
+/// that are not a part of a message may be of any release. The copy may lack messages and
+/// fields, because a descriptor set of an earlier release holds that release's files.
 pub(super) fn check_copy(
     name: &str,
     shown: &str,
@@ -81,7 +98,7 @@ pub(super) fn check_copy(
         return None;
     }
     let built_in = find(name)?;
-    if Shape::of(&built_in) == Shape::of(copy) {
+    if Shape::of(&built_in).contains(&Shape::of(copy)) {
         return None;
     }
     let hint = if is_relays {
@@ -117,6 +134,17 @@ impl Shape {
             shape.field(format!("extend {extendee}"), extension);
         }
         shape
+    }
+
+    /// Returns true if all messages and fields of the other shape are in this one.
+    fn contains(&self, other: &Self) -> bool {
+        other.0.iter().all(|(message, fields)| {
+            self.0.get(message).is_some_and(|known| {
+                fields
+                    .iter()
+                    .all(|(number, field)| known.get(number) == Some(field))
+            })
+        })
     }
 
     fn message(&mut self, parent: &str, message: &DescriptorProto) {

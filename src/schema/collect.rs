@@ -97,16 +97,9 @@ impl Collect<'_> {
         let Shape::MapEntry(index) = field.shape else {
             return Ok(());
         };
-        match self
-            .table
-            .get(index)
-            .and_then(|entry| entry.field(MAP_VALUE))
-        {
+        match self.table.map_value(index) {
             Some(field) => self.field(field, value),
             None => Ok(()),
         }
     }
 }
-
-/// The number of the value in a map's entry.
-const MAP_VALUE: u32 = 2;

@@ -2,12 +2,15 @@
 //! events are in the log. Compares what the wire, JSON and the relay see, and knows no
 //! files.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    ops::Range,
+};
 
 use super::{
     breaking_change::{BreakingChange, Change},
     outline::{EnumOutline, FieldOutline, Label, MessageOutline, Outline, ValueType},
-    relay_fields::PAYLOAD,
+    relay_fields::{PAYLOAD, number},
 };
 
 /// Every change from the old schema to the new one that breaks clients or the log: of the
@@ -120,6 +123,10 @@ impl<'a> Comparison<'a> {
                 self.report(message, Some(&field.name), Change::RequiredAdded);
             }
         }
+        let free = self.relay_numbers(message);
+        for reserved in old.reserved.missing_in(&new.reserved, &free) {
+            self.report(message, None, Change::ReservationRemoved { reserved });
+        }
         let (old_oneofs, new_oneofs) = (oneofs(old, new), oneofs(new, old));
         for (number, field) in &old.fields {
             let here = FieldHere {
@@ -137,6 +144,28 @@ impl<'a> Comparison<'a> {
                     self.report_field(&here, Change::Oneof);
                 }
             }
+        }
+    }
+
+    /// The numbers of the message that belong to the relay. No application has had a field
+    /// there, so reserving them is of no importance.
+    fn relay_numbers(&self, message: &str) -> Vec<Range<u32>> {
+        let Some(envelope) = self.old.messages.get(&self.old.envelope) else {
+            return Vec::new();
+        };
+        if message == self.old.envelope {
+            return vec![1..2, 8..32];
+        }
+        // The relay's own messages reserve what the lists of a schema may use.
+        if message.starts_with(RELAYS) {
+            return vec![0..u32::MAX];
+        }
+        let mut subscriptions = (number::SUBSCRIBE..=number::UNSUBSCRIBE_CONFIRMED)
+            .filter_map(|number| envelope.fields.get(&number));
+        let is_here = |field: &FieldOutline| field.value == ValueType::Message(message.to_owned());
+        match subscriptions.any(is_here) {
+            true => vec![16..32],
+            false => Vec::new(),
         }
     }
 
@@ -315,6 +344,9 @@ impl<'a> Comparison<'a> {
         });
     }
 }
+
+/// The relay's own messages start with this.
+const RELAYS: &str = "sidewire.v1.";
 
 /// Google's own types start with this.
 const GOOGLES: &str = "google.protobuf.";

@@ -47,12 +47,15 @@ impl Draft<'_> {
         let Some(envelope) = self.pool.get_message_by_name(self.envelope) else {
             // It may be in a file that is broken.
             let is_certain = !report.has_errors();
-            let missing = no_envelope(self.pool, self.envelope);
             if is_certain {
-                report.error_of_schema(missing.clone());
+                report.error_of_schema(no_envelope(self.pool, self.envelope));
             }
-            return Err(report.finish().err().unwrap_or_else(|| missing.into()));
+            return Err(report.into_error());
         };
+        if relay_rules::is_foreign(&envelope) {
+            relay_rules::refuse_foreign(&envelope, &mut report);
+            return Err(report.into_error());
+        }
         relay_rules::check(&envelope, &annotations, &mut report);
         let (schema, messages) = build(envelope, &annotations, &mut report);
         let advice = Advice {

@@ -139,13 +139,22 @@ impl Diagnostics {
     }
 
     /// What was found, by file and line: an error if there is one among it.
-    pub(super) fn finish(mut self) -> Result<Vec<Diagnostic>, SchemaError> {
+    pub(super) fn finish(self) -> Result<Vec<Diagnostic>, SchemaError> {
+        if self.has_errors() {
+            Err(self.into_error())
+        } else {
+            Ok(self.sorted())
+        }
+    }
+
+    /// Everything that was found, at least one error among it, by file and line.
+    pub(super) fn into_error(self) -> SchemaError {
+        SchemaError(self.sorted())
+    }
+
+    fn sorted(mut self) -> Vec<Diagnostic> {
         self.0
             .sort_by(|one, other| (&one.file, one.line).cmp(&(&other.file, other.line)));
-        if self.has_errors() {
-            Err(SchemaError(self.0))
-        } else {
-            Ok(self.0)
-        }
+        self.0
     }
 }

@@ -6,15 +6,11 @@ use prost_reflect::{DynamicMessage, MapKey, Value};
 
 use super::{
     Schema,
-    annotations::TopicSource,
     error::{Fault, WireError},
     table::{Field, Shape, Table, TypeIndex},
     topics::Topics,
 };
 use crate::protocol::Topic;
-
-/// The number of the value in a map's entry.
-const MAP_VALUE: u32 = 2;
 
 /// The value of one annotated field of an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,7 +86,7 @@ impl Explanation<'_> {
         {
             self.found.push(AnnotatedValue {
                 path,
-                kind: kind(source),
+                kind: source.kind().map(str::to_owned),
                 value: String::new(),
                 topic: None,
             });
@@ -129,7 +125,7 @@ impl Explanation<'_> {
                     .map_err(|fault| WireError::unplaced(fault).within(&path, None))?;
                 self.found.push(AnnotatedValue {
                     path,
-                    kind: kind(source),
+                    kind: source.kind().map(str::to_owned),
                     value: value.clone(),
                     topic: topics.into_vec().pop(),
                 });
@@ -144,18 +140,10 @@ impl Explanation<'_> {
         let Shape::MapEntry(index) = field.shape else {
             return Ok(());
         };
-        let entry = self.table.get(index);
-        match entry.and_then(|entry| entry.field(MAP_VALUE)) {
+        match self.table.map_value(index) {
             Some(field) => self.value(field, value, path),
             None => Ok(()),
         }
-    }
-}
-
-fn kind(source: &TopicSource) -> Option<String> {
-    match source {
-        TopicSource::Kind(kind) => Some(kind.clone()),
-        TopicSource::Whole => None,
     }
 }
 

@@ -120,27 +120,31 @@ impl Files {
         let mut visited = BTreeSet::new();
         for name in self.files.keys() {
             // The files that are being looked at, each imported by the one before it, with
-            // how many of its imports have been followed.
+            // how many of its imports have been followed; and their names.
             let mut path: Vec<(&str, usize)> = Vec::new();
+            let mut on_path = BTreeSet::new();
             if visited.insert(name.as_str()) {
                 path.push((name, 0));
+                on_path.insert(name.as_str());
             }
             while let Some((name, followed)) = path.last_mut() {
                 let file = self.files.get(*name);
                 let imports = file.map_or(&[][..], |file| &file.descriptor.dependency);
                 let Some(import) = imports.get(*followed) else {
                     order.push(*name);
+                    on_path.remove(*name);
                     path.pop();
                     continue;
                 };
                 let (name, index) = (*name, *followed);
                 *followed += 1;
-                if path.iter().any(|(name, _)| name == import) {
+                if on_path.contains(import.as_str()) {
                     found.extend(self.circle(&path, name, index, import));
                 } else if let Some((import, _)) = self.files.get_key_value(import)
                     && visited.insert(import)
                 {
                     path.push((import, 0));
+                    on_path.insert(import);
                 }
             }
         }

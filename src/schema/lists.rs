@@ -104,7 +104,7 @@ fn list(field: &Declared, report: &mut Report) -> Option<IdList> {
         return None;
     }
     let (message, hint) = match &field.topic {
-        Some(TopicSource::Kind(kind)) if matches!(kind.as_str(), USER_KIND) => (
+        Some(TopicSource::Kind(kind)) if kind == USER_KIND => (
             format!("{name} lists topics of the kind `{kind}`, to which clients cannot subscribe"),
             "remove it: every connection has the topics of its own user",
         ),

@@ -1,6 +1,9 @@
 //! What the wire, JSON and the relay see of a schema, without the descriptors that it was
 //! read from: the base for comparing two schemas and for naming a revision. Comments, the
 //! order of files and declarations, and messages that no envelope can hold are not in it.
+//!
+//! A revision is the hash of an outline's JSON, so relays of two releases show the same
+//! revision only if the names and the order of the fields here stay. A test pins it.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -9,34 +12,35 @@ use std::{
 };
 
 use prost_reflect::{EnumDescriptor, Kind, MessageDescriptor, Value};
+use serde::Serialize;
 
-use super::annotations::{Annotations, Declared, TopicSource};
+use super::annotations::{Annotations, Declared};
 
 /// All messages and enums that can lie in an envelope, by full name.
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
 pub(super) struct Outline {
     pub(super) envelope: String,
     pub(super) messages: BTreeMap<String, MessageOutline>,
     pub(super) enums: BTreeMap<String, EnumOutline>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
 pub(super) struct MessageOutline {
     pub(super) fields: BTreeMap<u32, FieldOutline>,
     /// Whether the message itself has the option; `presence` implies it.
     pub(super) client_publish: bool,
     pub(super) presence: bool,
-    reserved: Reserved,
+    pub(super) reserved: Reserved,
 }
 
 /// The numbers and names that no field may have.
-#[derive(Debug)]
-struct Reserved {
+#[derive(Debug, Serialize)]
+pub(super) struct Reserved {
     numbers: Vec<Range<u32>>,
     names: Vec<String>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
 pub(super) struct FieldOutline {
     pub(super) name: String,
     pub(super) json_name: String,
@@ -53,7 +57,7 @@ pub(super) struct FieldOutline {
     pub(super) absent: Option<String>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub(super) enum Label {
     Singular,
     Required,
@@ -61,7 +65,7 @@ pub(super) enum Label {
     Map,
 }
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq, Serialize)]
 pub(super) enum ValueType {
     Scalar(String),
     Message(String),
@@ -69,7 +73,7 @@ pub(super) enum ValueType {
     Map { key: Box<Self>, value: Box<Self> },
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
 pub(super) struct EnumOutline {
     /// The number of each name.
     pub(super) numbers: BTreeMap<String, i32>,
@@ -144,6 +148,33 @@ impl MessageOutline {
 }
 
 impl Reserved {
+    /// What this message reserves and the other one does not, as a .proto file says it.
+    /// The numbers of `free` need not be reserved.
+    pub(super) fn missing_in(&self, other: &Self, free: &[Range<u32>]) -> Vec<String> {
+        let mut missing = Vec::new();
+        for range in &self.numbers {
+            let mut rest = vec![range.clone()];
+            for covered in other.numbers.iter().chain(free) {
+                rest = rest
+                    .into_iter()
+                    .flat_map(|it| {
+                        let below = it.start..it.end.min(covered.start);
+                        let above = it.start.max(covered.end)..it.end;
+                        [below, above]
+                    })
+                    .filter(|it| !it.is_empty())
+                    .collect();
+            }
+            missing.extend(rest.into_iter().map(|it| match it.end - it.start {
+                1 => it.start.to_string(),
+                _ => format!("{} to {}", it.start, it.end - 1),
+            }));
+        }
+        let names = self.names.iter().filter(|name| !other.names.contains(name));
+        missing.extend(names.map(|name| format!("`{name}`")));
+        missing
+    }
+
     fn of(message: &MessageDescriptor) -> Self {
         let mut numbers: Vec<_> = message.reserved_ranges().collect();
         numbers.sort_unstable_by_key(|range| (range.start, range.end));
@@ -157,10 +188,9 @@ impl FieldOutline {
     fn of(field: Declared) -> Self {
         Self {
             default: default_text(&field),
-            topic: field.topic.map(|source| match source {
-                TopicSource::Kind(kind) => kind,
-                TopicSource::Whole => "*".to_owned(),
-            }),
+            topic: field
+                .topic
+                .map(|source| source.kind().unwrap_or("*").to_owned()),
             sender: field.is_sender,
             absent: field.absent,
             label: match () {

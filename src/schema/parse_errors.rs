@@ -1,33 +1,16 @@
 //! Errors of the parser and of prost-reflect in the words of the author of a schema.
 
-use super::{built_in::BuiltInFile, diagnostic::Diagnostic, positions::line_at};
+use std::collections::BTreeSet;
+
+use super::{
+    built_in::{self, BuiltInFile},
+    diagnostic::Diagnostic,
+    positions::line_at,
+};
 use crate::suggest::nearest;
 
 /// How many errors of one file are shown.
 const ERRORS_PER_FILE_MAX: usize = 20;
-
-/// The options of `options.proto`.
-const OPTIONS: [&str; 5] = [
-    "sidewire.v1.topic",
-    "sidewire.v1.client_publish",
-    "sidewire.v1.sender",
-    "sidewire.v1.presence",
-    "sidewire.v1.absent",
-];
-
-/// The messages of `relay.proto`.
-const MESSAGES: [&str; 10] = [
-    "sidewire.v1.Position",
-    "sidewire.v1.Subscribe",
-    "sidewire.v1.SubscriptionConfirmed",
-    "sidewire.v1.Unsubscribe",
-    "sidewire.v1.UnsubscribeConfirmed",
-    "sidewire.v1.Ping",
-    "sidewire.v1.Pong",
-    "sidewire.v1.Authenticate",
-    "sidewire.v1.Authenticated",
-    "sidewire.v1.ErrorResponse",
-];
 
 /// What to do about an error, by a part of its message, where the library has no advice.
 const HINTS: [(&str, &str); 12] = [
@@ -63,6 +46,9 @@ const HINTS: [(&str, &str); 12] = [
     ),
 ];
 
+/// The start of the hint about a missing import.
+const ADD_IMPORT: &str = "add `import ";
+
 /// What to do about any other error.
 const ANY_HINT: &str = "https://protobuf.dev/programming-guides has the rules of the language";
 
@@ -70,19 +56,38 @@ const ANY_HINT: &str = "https://protobuf.dev/programming-guides has the rules of
 /// where there is none.
 pub(super) fn explain(error: &dyn miette::Diagnostic, shown: &str, text: &str) -> Vec<Diagnostic> {
     let related = error.related().into_iter().flatten();
-    std::iter::once(error)
-        .chain(related)
-        .take(ERRORS_PER_FILE_MAX)
-        .map(|error| {
-            let message = message(error);
-            let hint = hint(error, &message, text);
-            let offset = place(error);
-            let line = (!text.is_empty()).then(|| line_at(text, offset.unwrap_or(text.len())));
+    let mut found = Vec::new();
+    let mut imports = BTreeSet::new();
+    let mut first_left = None;
+    let mut left = 0_usize;
+    for error in std::iter::once(error).chain(related) {
+        let line = (!text.is_empty()).then(|| line_at(text, place(error).unwrap_or(text.len())));
+        if found.len() == ERRORS_PER_FILE_MAX {
+            first_left = first_left.or(line);
+            left += 1;
+            continue;
+        }
+        let message = message(error);
+        let hint = hint(error, &message, text);
+        // One import mends all the names that it brings.
+        if hint.starts_with(ADD_IMPORT) && !imports.insert(hint.clone()) {
+            continue;
+        }
+        found.push(
             Diagnostic::error(message)
                 .in_file(shown, line)
-                .with_hint(hint)
-        })
-        .collect()
+                .with_hint(hint),
+        );
+    }
+    if left > 0 {
+        let errors = if left == 1 { "error" } else { "errors" };
+        found.push(
+            Diagnostic::error(format!("{left} more {errors} in this file"))
+                .in_file(shown, first_left)
+                .with_hint("correct the errors above, and check again"),
+        );
+    }
+    found
 }
 
 fn message(error: &dyn miette::Diagnostic) -> String {
@@ -118,17 +123,18 @@ fn hint(error: &dyn miette::Diagnostic, message: &str, text: &str) -> String {
 
 /// The name of an option or message of the relay's cannot be resolved.
 fn relays_hint(name: &str, text: &str) -> String {
-    let [options, relay] =
-        [0, 1].map(|index| BuiltInFile::all().get(index).map_or("", |it| it.name));
-    let is_option = OPTIONS.contains(&name);
-    let file = if is_option { options } else { relay };
-    if !text.contains(&format!("\"{file}\"")) && (is_option || MESSAGES.contains(&name)) {
-        return format!("add `import \"{file}\";`");
+    let known = built_in::names();
+    if let Some((_, file)) = known.iter().find(|(known, _)| known == name)
+        && !text.contains(&format!("\"{file}\""))
+    {
+        return format!("{ADD_IMPORT}\"{file}\";`");
     }
-    let names = MESSAGES.iter().chain(&OPTIONS).copied();
-    match nearest(name, names) {
+    match nearest(name, known.iter().map(|(known, _)| known.as_str())) {
         Some(near) => format!("did you mean `{near}`?"),
-        None => format!("{options} and {relay} have all names of this package"),
+        None => {
+            let files: Vec<_> = BuiltInFile::all().iter().map(|file| file.name).collect();
+            format!("{} have all names of this package", files.join(" and "))
+        }
     }
 }
 

@@ -54,7 +54,12 @@ impl Disk {
         let include: Vec<_> = if include.is_empty() {
             files
                 .iter()
-                .filter_map(|file| Some(file.parent()?.to_owned()))
+                .filter_map(|file| file.parent())
+                // The parent of a bare file name is empty.
+                .map(|directory| match directory.as_os_str().is_empty() {
+                    true => PathBuf::from("."),
+                    false => directory.to_owned(),
+                })
                 .collect()
         } else {
             include.to_vec()

@@ -7,7 +7,7 @@ use super::{
     annotations::{Annotations, Declared},
     relay_fields::{
         BATCH, LIST_NUMBERS, OPTIONAL_PAYLOADS, PAYLOAD, PAYLOADS, PLAIN, RelayField, Type, WITHIN,
-        is_relays, is_reserved, message_of, number, type_name,
+        is_relays, message_of, number, type_name,
     },
     report::Report,
 };
@@ -18,6 +18,32 @@ const RELAY_FILE: &str = "sidewire/v1/relay.proto";
 /// Which numbers a schema's own fields may have.
 const FREE_IN_ENVELOPE: &str = "use a number of 2 to 7, or of 32 and above";
 const FREE_IN_LISTS: &str = "use a number of 1 to 15";
+
+/// Returns true if the message was not written for the relay: it uses the relay's numbers,
+/// and none of them for a message of the relay's protocol.
+pub(super) fn is_foreign(envelope: &MessageDescriptor) -> bool {
+    let has = |wanted: &RelayField| {
+        let field = envelope.get_field(wanted.number);
+        field.is_some_and(|field| field.name() == wanted.name)
+    };
+    let known = || PLAIN.iter().chain(&PAYLOADS).chain([&BATCH]);
+    let mut fields = envelope.fields();
+    let conflicts = fields.any(|field| {
+        is_relays(field.number()) && !known().any(|it| it.number == field.number() && has(it))
+    });
+    conflicts && !PAYLOADS.iter().any(has)
+}
+
+/// Reports an envelope that was not written for the relay. Its fields are not looked at,
+/// because advice about each of them would turn it into something else.
+pub(super) fn refuse_foreign(envelope: &MessageDescriptor, report: &mut Report) {
+    let name = envelope.full_name();
+    report.error(
+        envelope,
+        format!("{name} is not an envelope of the relay: it has fields of its own in the relay's numbers (1 and 8 to 31), and none of the relay's messages"),
+        format!("leave {name} as it is, and write an envelope that carries it as an event, with `{name} message = 2;` in its oneof `payload`; docs/schema.md has an envelope to copy"),
+    );
+}
 
 /// Checks that the envelope has the relay's fields, and beside them nothing in the
 /// relay's numbers.
@@ -137,6 +163,7 @@ impl Rules<'_> {
         let fits = batch.get_field(1).is_some_and(|messages| {
             messages.is_list()
                 && messages.name() == "messages"
+                && messages.json_name() == "messages"
                 && messages.kind().as_message() == Some(self.envelope)
         });
         if !fits {
@@ -156,7 +183,7 @@ impl Rules<'_> {
         for field in &fields {
             let known = PLAIN.iter().chain(&PAYLOADS).chain(&OPTIONAL_PAYLOADS);
             let is_known = known.chain([&BATCH]).any(|it| it.number == field.number);
-            if is_relays(field.number) || is_reserved(field.number) {
+            if is_relays(field.number) {
                 if is_known {
                     refuse_topic(field, report);
                 } else {

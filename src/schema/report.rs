@@ -63,6 +63,11 @@ impl Report {
         self.found.finish()
     }
 
+    /// Everything that was found, for a check that cannot go on after an error.
+    pub(super) fn into_error(self) -> SchemaError {
+        self.found.into_error()
+    }
+
     fn add(&mut self, severity: Severity, at: &impl Placed, message: String, hint: String) {
         let (file, path) = at.place();
         self.found.push(Diagnostic {

@@ -13,10 +13,10 @@ pub struct Revision([u8; SHA256_OUTPUT_LEN]);
 
 impl Revision {
     pub(super) fn of(outline: &Outline) -> Self {
-        // All of the outline is sorted, so its text is canonical.
-        let text = format!("{outline:?}");
+        // All of the outline is sorted, so its text is canonical. Nothing in it has no JSON.
+        let text = serde_json::to_vec(outline).unwrap_or_default();
         let mut hash = [0; SHA256_OUTPUT_LEN];
-        hash.copy_from_slice(digest(&SHA256, text.as_bytes()).as_ref());
+        hash.copy_from_slice(digest(&SHA256, &text).as_ref());
         Self(hash)
     }
 }

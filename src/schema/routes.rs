@@ -7,8 +7,7 @@ use prost_reflect::{Kind, MessageDescriptor};
 
 use super::{
     Schema,
-    annotations::TopicSource,
-    payload::{PayloadKind, PayloadType},
+    payload::PayloadType,
     relay_fields::number,
     table::{Field, Shape, Table, TypeIndex},
 };
@@ -19,9 +18,6 @@ const PATHS_MAX: usize = 500;
 
 /// The most messages that are looked into for one event, likewise.
 const MESSAGES_MAX: usize = 5_000;
-
-/// The number of the value in a map's entry.
-const MAP_VALUE: u32 = 2;
 
 /// The annotated fields that lie in a message.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -83,8 +79,7 @@ impl Schema {
 
     /// The events that a backend may post, by number.
     pub fn events(&self) -> impl Iterator<Item = &PayloadType> {
-        let is_event = |it: &&PayloadType| matches!(it.kind, PayloadKind::Event { .. });
-        self.payloads.iter().filter(is_event)
+        self.payloads.iter().filter(|it| it.kind.is_event())
     }
 
     /// The payload's name in JSON.
@@ -149,10 +144,7 @@ impl Schema {
         let (json_name, kind) = declared(&place.message, field);
         let way = place.way.step(field, &json_name);
         if let Some(source) = &field.topic {
-            let kind = match source {
-                TopicSource::Kind(kind) => Some(kind.clone()),
-                TopicSource::Whole => None,
-            };
+            let kind = source.kind().map(str::to_owned);
             routes.paths.push(TopicPath { kind, ..way });
             return;
         }
@@ -183,8 +175,8 @@ impl Schema {
         match field.shape {
             Shape::Message(index) => Some((index, message)),
             Shape::MapEntry(entry) => {
-                let value = self.table.get(entry)?.field(MAP_VALUE)?;
-                match (value.shape, message.get_field(MAP_VALUE)?.kind()) {
+                let value = self.table.map_value(entry)?;
+                match (value.shape, message.map_entry_value_field().kind()) {
                     (Shape::Message(index), Kind::Message(message)) => Some((index, message)),
                     _ => None,
                 }

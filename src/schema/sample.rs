@@ -22,9 +22,6 @@ const DEPTHS_MAX: [usize; 2] = [3, 8];
 /// So many messages are in a sample.
 const MESSAGES_MAX: usize = 30;
 
-/// The number of the value in a map's entry.
-const MAP_VALUE: u32 = 2;
-
 /// Who a sample says the user is: the one whose token `sidewire dev` prints.
 const USER: &str = "alice";
 
@@ -209,7 +206,7 @@ impl<'s> Sampler<'s> {
                 })
             }
             Shape::MapEntry(entry) => {
-                let value = self.schema.table.get(entry)?.field(MAP_VALUE)?;
+                let value = self.schema.table.map_value(entry)?;
                 let Shape::Message(index) = value.shape else {
                     return None;
                 };

@@ -1,11 +1,13 @@
 //! Makes events that relate to one topic and have a given size, for who measures
 //! the relay: any schema has a place where they fit in.
 
+use std::collections::HashSet;
+
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 
 use super::{
     annotations::TopicSource,
-    payload::{PayloadKind, PayloadType},
+    payload::PayloadType,
     relay_fields::is_relays,
     table::{Field, Shape, Table, TypeIndex},
 };
@@ -43,20 +45,16 @@ impl Specimen {
     pub(super) fn find(table: &Table, payloads: &[PayloadType]) -> Option<Self> {
         let envelope = table.get(Table::ENVELOPE)?;
         let unknown = (1024..2048).find(|it| !is_relays(*it) && envelope.field(*it).is_none())?;
-        let events = payloads
-            .iter()
-            .filter(|payload| matches!(payload.kind, PayloadKind::Event { .. }));
+        let events = payloads.iter().filter(|payload| payload.kind.is_event());
         let events: Vec<_> = events.filter_map(|it| envelope.field(it.number)).collect();
+        let mut search = Search::default();
         (1..=DEPTH_MAX).find_map(|depth| {
             let mut found = events.iter().filter_map(|event| {
-                let (mut path, source, padded) = below(table, event, depth)?;
+                let (mut path, source, padded) = search.below(table, event, depth)?;
                 path.push(event.number);
                 path.reverse();
                 Some(Self {
-                    kind: match source {
-                        TopicSource::Kind(kind) => kind.clone(),
-                        TopicSource::Whole => WHOLE_TOPIC_KIND.to_owned(),
-                    },
+                    kind: source.kind().unwrap_or(WHOLE_TOPIC_KIND).to_owned(),
                     is_whole: *source == TopicSource::Whole,
                     path,
                     padded: padded.map(|it| it.number),
@@ -125,25 +123,44 @@ impl Specimen {
     }
 }
 
-/// The way from the field down to an annotated one, `depth` levels below: their
-/// numbers, the last one first; how the annotated one gives topics, and a text beside it.
-fn below<'t>(
-    table: &'t Table,
-    field: &Field,
-    depth: usize,
-) -> Option<(Vec<u32>, &'t TopicSource, Option<&'t Field>)> {
-    let Shape::Message(index) = field.shape else {
-        return None;
-    };
-    if depth == 1 {
-        let (number, source, padded) = annotated(table, index)?;
-        return Some((vec![number], source, padded));
+/// Looks for annotated fields in nested messages.
+#[derive(Default)]
+struct Search {
+    /// Messages without an annotated field so many levels below. Each is looked at once a
+    /// depth; a message with many fields of its own type has very many ways through it.
+    exhausted: HashSet<(TypeIndex, usize)>,
+}
+
+impl Search {
+    /// The way from the field down to an annotated one, `depth` levels below: their
+    /// numbers, the last one first; how the annotated one gives topics, and a text beside
+    /// it.
+    fn below<'t>(
+        &mut self,
+        table: &'t Table,
+        field: &Field,
+        depth: usize,
+    ) -> Option<(Vec<u32>, &'t TopicSource, Option<&'t Field>)> {
+        let Shape::Message(index) = field.shape else {
+            return None;
+        };
+        if self.exhausted.contains(&(index, depth)) {
+            return None;
+        }
+        let found = if depth == 1 {
+            annotated(table, index).map(|(number, source, padded)| (vec![number], source, padded))
+        } else {
+            table.get(index)?.fields().find_map(|inner| {
+                let (mut path, source, padded) = self.below(table, inner, depth - 1)?;
+                path.push(inner.number);
+                Some((path, source, padded))
+            })
+        };
+        if found.is_none() {
+            self.exhausted.insert((index, depth));
+        }
+        found
     }
-    table.get(index)?.fields().find_map(|inner| {
-        let (mut path, source, padded) = below(table, inner, depth - 1)?;
-        path.push(inner.number);
-        Some((path, source, padded))
-    })
 }
 
 fn annotated(table: &Table, index: TypeIndex) -> Option<(u32, &TopicSource, Option<&Field>)> {

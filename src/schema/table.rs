@@ -14,8 +14,11 @@ use super::{
 /// Field numbers below this are looked up by index, others by search.
 const LOW_NUMBERS: u32 = 64;
 
+/// The number of the value in the entry of a map.
+pub(super) const MAP_VALUE: u32 = 2;
+
 /// Where a message stands in the table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct TypeIndex(usize);
 
 /// All messages that can lie in the envelope, itself first.
@@ -93,6 +96,11 @@ impl Table {
 
     pub(super) fn get(&self, index: TypeIndex) -> Option<&MessageType> {
         self.0.get(index.0)
+    }
+
+    /// The field for the values of a map, by the type of its entries.
+    pub(super) fn map_value(&self, entry: TypeIndex) -> Option<&Field> {
+        self.get(entry)?.field(MAP_VALUE)
     }
 
     /// The message at this place.

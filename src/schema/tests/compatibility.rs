@@ -311,6 +311,49 @@ fn another_envelope_is_the_only_thing_to_say() {
 }
 
 #[test]
+fn a_reserved_number_or_name_stays_reserved() {
+    const TEXT: &str = "string text = 2;\n  Mood";
+    let changes = |from: &str, to: &str| -> Vec<_> {
+        let changes = edited(&[(TEXT, from)]).breaking_changes(&edited(&[(TEXT, to)]));
+        changes.iter().map(ToString::to_string).collect()
+    };
+    let reserved = "reserved 2, 60 to 69; reserved \"text\"; Mood";
+    let restore = "which clients may know as a field of another type; restore the reservation";
+    assert_eq!(
+        changes(reserved, "int32 text = 2; Mood"),
+        ["2", "60 to 69", "`text`"]
+            .map(|it| format!("chat.v1.Post no longer reserves {it}, {restore}"))
+    );
+    assert_eq!(
+        changes(
+            reserved,
+            "reserved 2, 60 to 62, 65 to 69; reserved \"text\"; Mood"
+        ),
+        [format!(
+            "chat.v1.Post no longer reserves 63 to 64, {restore}"
+        )]
+    );
+    for wider in [
+        "reserved 2, 60 to 64, 65 to 70; reserved \"text\", \"body\"; Mood",
+        "reserved 2, 60 to max; reserved \"text\"; Mood",
+    ] {
+        assert_eq!(changes(reserved, wider), [""; 0], "{wider}");
+    }
+    let later = "  reserved 19 to 31;\n  oneof payload {";
+    let old = edited(&[("  oneof payload {", later)]);
+    let renewing = (
+        "Pong pong = 15;",
+        "Pong pong = 15; sidewire.v1.Authenticate authenticate = 19; sidewire.v1.Authenticated authenticated = 20;",
+    );
+    assert_eq!(old.breaking_changes(&edited(&[renewing])), []);
+}
+
+#[test]
+fn the_revision_of_a_schema_is_the_same_in_every_release() {
+    assert_eq!(schema_of(CHAT).revision().to_string(), "0992345112ac");
+}
+
+#[test]
 fn what_is_added_breaks_nothing_and_makes_a_new_revision() {
     let old = schema_of(CHAT);
     for edits in [

@@ -10,13 +10,14 @@ use std::ops::Range;
 use super::{
     error::{Fault, WireError},
     relay_fields::{is_reserved, number},
-    table::{Field, MessageType, Shape, Table, TypeIndex},
+    table::{Field, Shape, Table, TypeIndex},
     topics::Topics,
     wire::{Fields, RawField, WireType, check_varints, text, varint_at},
 };
 
-/// How deep messages may lie in the envelope, as prost counts them: entries of
-/// maps do not count.
+/// How many levels of messages an envelope may hold below itself. The entry of a map is a
+/// level of its own, as it is for the decoders of C++, C#, Java and Python, whose limit is
+/// 100 too; prost does not count it.
 pub(super) const DEPTH_MAX: u32 = 100;
 
 /// What the walk found in an envelope.
@@ -175,9 +176,8 @@ impl<'t, 'a> Walk<'t, 'a> {
         let mut watched = 0;
         for raw in Fields::new(self.bytes, range) {
             let raw = raw?;
-            match kind.field(raw.number) {
-                Some(field) => self.field(field, &raw, range, place, &mut watched)?,
-                None => check_unknown(kind, &raw, place)?,
+            if let Some(field) = kind.field(raw.number) {
+                self.field(field, &raw, range, place, &mut watched)?;
             }
         }
         Ok(())
@@ -214,13 +214,14 @@ impl<'t, 'a> Walk<'t, 'a> {
             | (Shape::Fixed64, WireType::Fixed64)
             | (Shape::Bytes, WireType::Delimited) => Ok(()),
             (Shape::String, WireType::Delimited) => self.string(field, raw, below.mode),
-            (Shape::Message(_), WireType::Delimited) if place.depth >= DEPTH_MAX => {
+            (Shape::Message(_) | Shape::MapEntry(_), WireType::Delimited)
+                if place.depth >= DEPTH_MAX =>
+            {
                 Err(WireError::new(Fault::TooDeep, raw.whole.start))
             }
-            (Shape::Message(index), WireType::Delimited) => {
+            (Shape::Message(index) | Shape::MapEntry(index), WireType::Delimited) => {
                 self.message(index, &raw.value, below.deeper())
             }
-            (Shape::MapEntry(index), WireType::Delimited) => self.message(index, &raw.value, below),
             // Repeated numbers may be packed or not, however they are declared.
             (Shape::Varint, WireType::Delimited) if field.is_repeated => {
                 check_varints(self.bytes, &raw.value)
@@ -265,14 +266,6 @@ impl Once {
         let met = std::mem::replace(&mut self.0, true);
         if met { Err(Fault::Repeated) } else { Ok(()) }
     }
-}
-
-/// prost counts an unknown field of a map's entry as a level.
-fn check_unknown(kind: &MessageType, raw: &RawField, place: Place) -> Result<(), WireError> {
-    if kind.is_map_entry && place.depth >= DEPTH_MAX {
-        return Err(WireError::new(Fault::TooDeep, raw.whole.start));
-    }
-    Ok(())
 }
 
 fn check_multiple(length: usize, size: usize, raw: &RawField) -> Result<(), WireError> {

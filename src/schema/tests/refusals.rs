@@ -269,16 +269,18 @@ fn messages_lie_up_to_100_levels_below_the_envelope() {
     assert_eq!(path.unwrap(), format!("tree{}", ".left".repeat(100)));
 }
 
+/// prost does not count the entry, so it takes what is refused here.
 #[test]
-fn a_maps_entry_is_no_level_but_its_value_is_one() {
+fn the_entry_of_a_map_is_a_level_and_its_value_another() {
     let schema = torture();
-    let entry = |value: &[u8]| field(5, &field(2, value));
-    assert!(both_take(&schema, &nested(100, &field(5, &field(1, b"k")))));
-    assert!(both_take(&schema, &nested(99, &entry(b""))));
-    assert!(!both_take(&schema, &nested(100, &entry(b""))));
+    let key = field(5, &field(1, b"k"));
+    let value = field(5, &field(2, b""));
     let unknown = field(5, &field(3, b""));
-    assert!(both_take(&schema, &nested(99, &unknown)));
-    assert!(!both_take(&schema, &nested(100, &unknown)));
+    for (levels_max, inner) in [(99, key), (98, value), (99, unknown)] {
+        assert!(both_take(&schema, &nested(levels_max, &inner)));
+        let (fault, path) = refusal(&schema, &nested(levels_max + 1, &inner)).unwrap();
+        assert_eq!(fault, Fault::TooDeep, "{path:?}");
+    }
 }
 
 #[test]

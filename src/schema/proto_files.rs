@@ -64,6 +64,13 @@ impl Disk {
         } else {
             include.to_vec()
         };
+        for directory in include.iter().filter(|directory| !directory.is_dir()) {
+            found.push(
+                Diagnostic::error("the include directory does not exist, or is not a directory")
+                    .in_file(directory.display().to_string(), None)
+                    .with_hint("correct the path in `include`"),
+            );
+        }
         let mut disk = Self {
             files: BTreeMap::new(),
             include,
@@ -72,6 +79,11 @@ impl Disk {
         for file in files {
             match disk.name(file) {
                 Some(name) => disk.add(name, file, found),
+                // Reading says what is wrong.
+                None if !file.is_file() => {
+                    let error = disk.budget.read(file).err();
+                    found.extend(error.map(|it| it.about(file.display().to_string())));
+                }
                 None => found.push(
                     Diagnostic::error("the file lies in none of the include directories")
                         .in_file(file.display().to_string(), None)
@@ -117,7 +129,12 @@ impl Disk {
 
     fn read(&mut self, path: &Path) -> Result<String, ReadError> {
         let bytes = self.budget.read(path)?;
-        String::from_utf8(bytes).map_err(|_| ReadError::NotText)
+        let text = String::from_utf8(bytes).map_err(|_| ReadError::NotText)?;
+        // Editors on Windows write a byte order mark, which protoc skips too.
+        Ok(text
+            .strip_prefix('\u{feff}')
+            .map(str::to_owned)
+            .unwrap_or(text))
     }
 }
 

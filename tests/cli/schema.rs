@@ -110,6 +110,23 @@ fn the_routing_table_of_a_schema_of_ones_own_is_printed() {
 }
 
 #[test]
+fn a_schema_file_may_be_named_without_its_directory() {
+    let mut command = sidewire(&[
+        "schema",
+        "--schema",
+        "chat.proto",
+        "--envelope",
+        "chat.v1.Envelope",
+    ]);
+    command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cli"));
+    let ended = Process::run(command);
+    assert_eq!(
+        (ended.stderr.as_str(), ended.stdout.as_str()),
+        ("", CHAT_TABLE)
+    );
+}
+
+#[test]
 fn the_schema_may_be_that_of_a_config_file_and_an_error_names_file_and_line() {
     let files = Files::new();
     let chat = fs::read_to_string(CHAT[1]).unwrap();

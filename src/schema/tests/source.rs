@@ -104,6 +104,30 @@ fn files_are_compiled_with_the_built_in_ones() {
 }
 
 #[test]
+fn a_byte_order_mark_is_skipped() {
+    let dir = Dir::new(&[
+        ("chat/chat.proto", &format!("\u{feff}{CHAT}")),
+        ("chat/event.proto", &format!("\u{feff}{EVENT}")),
+    ]);
+    assert_routes(&dir.load(&["chat/chat.proto"], &["."]).unwrap());
+}
+
+#[test]
+fn an_include_directory_that_does_not_exist_is_named() {
+    let error = chat().load(&["chat/chat.proto"], &[".", "gone"]);
+    assert_eq!(
+        error.unwrap_err(),
+        "gone: error: the include directory does not exist, or is not a directory\n  \
+         hint: correct the path in `include`"
+    );
+    let error = chat().load(&["absent.proto"], &["chat"]).unwrap_err();
+    assert!(
+        error.starts_with("absent.proto: error: cannot be read: No such file or directory"),
+        "{error}"
+    );
+}
+
+#[test]
 fn without_include_the_directories_of_the_files_serve() {
     let flat = CHAT.replace("chat/event", "event");
     let dir = Dir::new(&[("chat.proto", &flat), ("event.proto", EVENT)]);

@@ -5,10 +5,7 @@
 mod fingerprint;
 mod json;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::Arc;
 
 use bytes::{BufMut, Bytes};
 use prost::encoding::{encode_varint, encoded_len_varint};
@@ -20,6 +17,7 @@ pub use json::{JsonCell, JsonFrame, NoJson};
 use json::JsonDraft;
 
 use crate::{
+    memory::MemoryAccount,
     protocol::{
         MessageId, Position, Topic,
         frame::{HEADER_BYTES_MAX, binary_header},
@@ -190,7 +188,7 @@ impl Draft {
     /// The event at its place, which it has had since `now`: the position is
     /// appended and the frame is whole.
     #[must_use]
-    pub fn place(self, position: Position, account: &Arc<EventBytes>, now: Instant) -> Event {
+    pub fn place(self, position: Position, account: &Arc<MemoryAccount>, now: Instant) -> Event {
         let mut buffer = self.buffer;
         append_position(&mut buffer, position);
         let (header, header_len) = binary_header(buffer.len() - HEADER_BYTES_MAX);
@@ -204,7 +202,7 @@ impl Draft {
             .map(|topic| topic.as_str().len() + TOPIC_OVERHEAD_BYTES)
             .sum();
         let cost = OVERHEAD_BYTES + HEADER_BYTES_MAX + frame.len() + topics_cost;
-        account.add(cost);
+        account.add_events(cost);
         Event {
             frame,
             header_len,
@@ -245,7 +243,7 @@ pub struct Event {
     /// The schema under which it came; a reload may have changed the one in force.
     schema: Arc<Schema>,
     cost: usize,
-    account: Arc<EventBytes>,
+    account: Arc<MemoryAccount>,
 }
 
 impl Event {
@@ -294,52 +292,7 @@ impl Event {
 
 impl Drop for Event {
     fn drop(&mut self) {
-        self.account.sub(self.cost);
-    }
-}
-
-/// The bytes of all events that are in memory, wherever they are held, their JSON
-/// included; and how many there may be.
-#[derive(Debug)]
-pub struct EventBytes {
-    sum: AtomicU64,
-    max: AtomicU64,
-}
-
-impl Default for EventBytes {
-    /// Without a bound.
-    fn default() -> Self {
-        Self {
-            sum: AtomicU64::new(0),
-            max: AtomicU64::new(u64::MAX),
-        }
-    }
-}
-
-impl EventBytes {
-    /// The number of bytes as of now.
-    #[must_use]
-    pub fn get(&self) -> u64 {
-        self.sum.load(Ordering::Relaxed)
-    }
-
-    /// Whether there are more than there may be.
-    #[must_use]
-    pub fn is_exceeded(&self) -> bool {
-        self.get() > self.max.load(Ordering::Relaxed)
-    }
-
-    /// Changes how many there may be.
-    pub fn set_max(&self, max: u64) {
-        self.max.store(max, Ordering::Relaxed);
-    }
-
-    fn add(&self, bytes: usize) {
-        self.sum.fetch_add(bytes as u64, Ordering::Relaxed);
-    }
-
-    fn sub(&self, bytes: usize) {
-        self.sum.fetch_sub(bytes as u64, Ordering::Relaxed);
+        self.account.sub_events(self.cost);
     }
 }
 
@@ -348,6 +301,7 @@ pub(crate) mod tests {
     use std::sync::LazyLock;
 
     use super::*;
+    use crate::memory::MemoryUse;
     use crate::protocol::Epoch;
 
     /// The schema of the events that tests make.
@@ -444,8 +398,8 @@ pub(crate) mod tests {
             })
             .collect();
         let sum: usize = events.iter().map(Event::cost).sum();
-        assert_eq!(account.get(), sum as u64);
+        assert_eq!(account.held(MemoryUse::Events), sum as u64);
         drop(events);
-        assert_eq!(account.get(), 0);
+        assert_eq!(account.held(MemoryUse::Events), 0);
     }
 }

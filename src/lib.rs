@@ -53,6 +53,7 @@ pub mod client;
 // How it is watched, and what all of it stands on.
 pub mod clock;
 pub mod http;
+pub mod memory;
 pub mod ops;
 pub mod random;
 mod suggest;

@@ -3,7 +3,8 @@
 use std::{hint::black_box, sync::Arc};
 
 use sidewire::{
-    event::{Draft, DraftParts, Event, EventBytes},
+    event::{Draft, DraftParts, Event},
+    memory::MemoryAccount,
     protocol::{Epoch, MessageId, Position, Topic},
     schema::Schema,
 };
@@ -29,7 +30,7 @@ struct Frame {
     parts: Vec<(MessageId, Arc<[Topic]>)>,
     /// Kept until the next round, so that their end is not measured.
     made: Vec<Event>,
-    account: Arc<EventBytes>,
+    account: Arc<MemoryAccount>,
     position: Position,
     now: Instant,
 }

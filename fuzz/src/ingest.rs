@@ -8,7 +8,8 @@ use sidewire::{
     auth::{Authenticator, IngestKeys},
     clock::Clock,
     config::Config,
-    event::{Draft, EventBytes},
+    event::{Draft},
+    memory::MemoryAccount,
     hub::{InboxLimits, PublishTimeouts, Registry, RegistryLimits, hub},
     ingest::fuzzing::{event, events},
     limits::Limits,
@@ -31,7 +32,7 @@ const IS_BATCH: u8 = 2;
 const HAS_TOPIC: u8 = 4;
 
 static RELAY: LazyLock<Relay> = LazyLock::new(relay);
-static ACCOUNT: LazyLock<Arc<EventBytes>> = LazyLock::new(Arc::default);
+static ACCOUNT: LazyLock<Arc<MemoryAccount>> = LazyLock::new(Arc::default);
 
 /// Takes one body.
 pub fn run(input: &[u8]) {

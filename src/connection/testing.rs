@@ -37,6 +37,7 @@ use crate::{
     hub::{InboxLimits, PublishTimeouts, Published, Registry, RegistryLimits, ShardHub, hub},
     limits::{Limits, UserKey},
     log::{MessageIdLimits, Window},
+    memory::{MemoryLimits, MemoryUse},
     ops::Metrics,
     protocol::{Encoding, MessageId, TenantName, Topic, UserName},
     random::Random,
@@ -191,7 +192,10 @@ impl Bench {
 
     /// Has all events together take up no more than so many bytes.
     pub(super) fn bound_memory(&self, bytes: u64) {
-        self.registry.event_bytes().set_max(bytes);
+        self.registry.memory().set_limits(MemoryLimits {
+            max: bytes,
+            window: 0,
+        });
     }
 
     /// Has the shard take nothing that is published, until it is to again.
@@ -343,7 +347,7 @@ impl Bench {
 
     /// The bytes of all events in memory.
     pub(super) fn event_bytes(&self) -> u64 {
-        self.registry.event_bytes().get()
+        self.registry.memory().held(MemoryUse::Events)
     }
 
     /// How many connections have ended for this reason.

@@ -6,7 +6,8 @@ use std::sync::{Arc, OnceLock};
 use bytes::BufMut;
 use tokio::time::Instant;
 
-use super::{Event, EventBytes};
+use super::Event;
+use crate::memory::MemoryAccount;
 use crate::{
     planted,
     protocol::{
@@ -62,7 +63,7 @@ impl JsonDraft {
     }
 
     /// The frame at the position of its event, which was placed then.
-    fn place(self, position: Position, placed: Instant, account: &Arc<EventBytes>) -> JsonFrame {
+    fn place(self, position: Position, placed: Instant, account: &Arc<MemoryAccount>) -> JsonFrame {
         let mut buffer = self.buffer;
         buffer.extend_from_slice(&position.epoch.text());
         buffer.extend_from_slice(BETWEEN);
@@ -73,7 +74,7 @@ impl JsonDraft {
             *room = byte;
         }
         let cost = OVERHEAD_BYTES + buffer.capacity();
-        account.add(cost);
+        account.add_events(cost);
         JsonFrame {
             start: HEADER_BYTES_MAX - header_len,
             buffer,
@@ -94,7 +95,7 @@ pub struct JsonFrame {
     offset: u64,
     placed: Instant,
     cost: usize,
-    account: Arc<EventBytes>,
+    account: Arc<MemoryAccount>,
 }
 
 impl JsonFrame {
@@ -152,7 +153,7 @@ impl JsonFrame {
 
 impl Drop for JsonFrame {
     fn drop(&mut self) {
-        self.account.sub(self.cost);
+        self.account.sub_events(self.cost);
     }
 }
 
@@ -209,6 +210,7 @@ impl JsonCell {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::memory::{MemoryLimits, MemoryUse};
     use crate::{
         event::{Draft, DraftParts, tests::schema},
         protocol::{Epoch, MessageId},
@@ -280,29 +282,35 @@ mod tests {
     fn the_json_of_an_event_counts_until_it_is_gone() {
         let account = Arc::default();
         let event = draft().place(position(1), &account, Instant::now());
-        let alone = account.get();
+        let alone = account.held(MemoryUse::Events);
         let (cell, mut made) = (JsonCell::default(), 0);
         let frame = cell.frame(&event, || made += 1).unwrap();
         let again = cell.frame(&event, || made += 1).unwrap();
         assert!(Arc::ptr_eq(&frame, &again));
-        assert_eq!((made, account.get()), (1, alone + frame.cost as u64));
+        assert_eq!(
+            (made, account.held(MemoryUse::Events)),
+            (1, alone + frame.cost as u64)
+        );
         drop((frame, again));
-        assert!(account.get() > alone, "the cell has it");
+        assert!(account.held(MemoryUse::Events) > alone, "the cell has it");
         drop(cell);
-        assert_eq!(account.get(), alone);
+        assert_eq!(account.held(MemoryUse::Events), alone);
     }
 
     #[test]
     fn without_memory_no_json_is_made_and_what_is_made_is_given() {
-        let account: Arc<EventBytes> = Arc::default();
+        let account: Arc<MemoryAccount> = Arc::default();
         let event = draft().place(position(1), &account, Instant::now());
-        account.set_max(1);
+        account.set_limits(MemoryLimits { max: 1, window: 0 });
         let cell = JsonCell::default();
         assert_eq!(cell.frame(&event, || ()).unwrap_err(), NoJson::NoMemory);
         assert_eq!(JsonFrame::of(&event).unwrap_err(), NoJson::NoMemory);
-        account.set_max(u64::MAX);
+        account.set_limits(MemoryLimits {
+            max: u64::MAX,
+            window: 0,
+        });
         cell.frame(&event, || ()).unwrap();
-        account.set_max(1);
+        account.set_limits(MemoryLimits { max: 1, window: 0 });
         cell.frame(&event, || ()).unwrap();
     }
 }

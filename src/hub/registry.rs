@@ -16,10 +16,11 @@ use super::{
     tenant::{LogView, Tenant},
 };
 use crate::{
-    event::{EventBytes, FingerprintKey},
+    event::FingerprintKey,
     log::{
         Accounts, Condition, Evicted, Log, MessageIdBudget, MessageIdLimits, Unmet, Window, unmet,
     },
+    memory::{MemoryAccount, MemoryLimits},
     protocol::{Position, TenantName},
     random::Random,
 };
@@ -33,7 +34,7 @@ pub struct RegistryLimits {
     pub window: Window,
     /// The bytes of all logs together. What is too much is taken from the largest.
     pub log_bytes: u64,
-    /// The bytes of all events in memory, wherever they are held.
+    /// The bytes of all that is held in memory.
     pub memory_bytes: u64,
     /// What waits in the shards' inboxes.
     pub inbox: InboxLimits,
@@ -82,8 +83,14 @@ impl Registry {
     /// A registry without tenants.
     #[must_use]
     pub fn new(limits: RegistryLimits, random: Arc<Random>) -> Self {
-        let accounts = Accounts::default();
-        accounts.events.set_max(limits.memory_bytes);
+        let memory = MemoryAccount::new(MemoryLimits {
+            max: limits.memory_bytes,
+            window: limits.log_bytes,
+        });
+        let accounts = Accounts {
+            memory: Arc::new(memory),
+            logs: Arc::default(),
+        };
         Self {
             tenants: RwLock::default(),
             message_ids: Arc::new(MessageIdBudget::new(limits.message_ids)),
@@ -106,7 +113,10 @@ impl Registry {
     /// have something.
     pub(super) fn configure(&self, tenants: usize, memory_bytes: u64) {
         self.tenants_max.store(tenants, Ordering::Relaxed);
-        self.accounts.events.set_max(memory_bytes);
+        self.accounts.memory.set_limits(MemoryLimits {
+            max: memory_bytes,
+            window: self.limits.log_bytes,
+        });
         self.write().forget_surplus(tenants);
     }
 
@@ -114,10 +124,10 @@ impl Registry {
         self.tenants_max.load(Ordering::Relaxed)
     }
 
-    /// The bytes of all events in memory.
+    /// The account of the memory that the process holds for others.
     #[must_use]
-    pub fn event_bytes(&self) -> &EventBytes {
-        &self.accounts.events
+    pub fn memory(&self) -> &Arc<MemoryAccount> {
+        &self.accounts.memory
     }
 
     /// The bytes of all events in logs.
@@ -126,10 +136,10 @@ impl Registry {
         self.accounts.logs.get()
     }
 
-    /// Whether the events take more memory than they may.
+    /// Returns true if events take more memory than the others leave.
     #[must_use]
     pub fn is_over_memory(&self) -> bool {
-        self.accounts.events.is_exceeded()
+        self.accounts.memory.is_exceeded()
     }
 
     /// A connection of the tenant that takes events as JSON has come, or one has gone.

@@ -28,7 +28,8 @@ pub use message_ids::{Known, MESSAGE_ID_BYTES, MessageIdBudget, MessageIdLimits,
 
 use self::last_offsets::LastOffsets;
 use crate::{
-    event::{Draft, Event, EventBytes},
+    event::{Draft, Event},
+    memory::MemoryAccount,
     planted::{Fault, is_planted},
     protocol::{Epoch, Position, Topic},
 };
@@ -48,8 +49,8 @@ pub struct Window {
 /// What the logs of a process take up together.
 #[derive(Debug, Clone, Default)]
 pub struct Accounts {
-    /// All events in memory, those included that only an outbox still holds.
-    pub events: Arc<EventBytes>,
+    /// All memory, which counts events also while only an outbox still holds them.
+    pub memory: Arc<MemoryAccount>,
     /// Those in logs.
     pub logs: Arc<LogBytes>,
 }
@@ -131,7 +132,7 @@ impl Log {
     /// `evicted`, for the caller to drop.
     pub fn append(&mut self, draft: Draft, now: Instant, evicted: &mut Evicted) -> Arc<Event> {
         self.head += 1;
-        let event = Arc::new(draft.place(self.head(), &self.accounts.events, now));
+        let event = Arc::new(draft.place(self.head(), &self.accounts.memory, now));
         self.bytes += event.cost();
         let cost = event.cost() as u64;
         self.accounts.logs.0.fetch_add(cost, Ordering::Relaxed);

@@ -1,5 +1,6 @@
 //! One run, from a seed to its outcome.
 
+use crate::memory::MemoryUse;
 use std::{cell::Cell, collections::BTreeMap, rc::Rc, time::Duration};
 
 use tokio::{
@@ -176,7 +177,7 @@ impl Run {
         let config = &self.settings.config;
         sleep(config.replay.age.max(config.ingest.message_id_age)).await;
         self.world.registry.sweep(Instant::now());
-        assert_eq!(self.world.registry.event_bytes().get(), 0);
+        assert_eq!(self.world.registry.memory().held(MemoryUse::Events), 0);
         assert!(self.world.registry.is_empty(), "a tenant is left");
     }
 

@@ -35,6 +35,7 @@ use crate::{
     ingest,
     limits::Limits,
     log::{MessageIdLimits, Window},
+    memory::MemoryUse,
     ops::Metrics,
     planted::{Fault, is_planted, note_schema},
     protocol::{TenantName, UserName, close::Ending},
@@ -281,7 +282,7 @@ impl World {
         let frames = (config.limits.outbox_frames + BATCH_MAX) as u64;
         let cost_max = COST_MAX + JSON_COST_MAX;
         let outboxes = connections.sum::<u64>() * frames * cost_max;
-        let beside = registry.event_bytes().get() - logs;
+        let beside = registry.memory().held(MemoryUse::Events) - logs;
         assert!(
             beside <= outboxes + INBOXES_MAX * cost_max,
             "{beside} in outboxes"

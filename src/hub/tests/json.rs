@@ -4,6 +4,7 @@ use super::*;
 use crate::{
     event::{DraftParts, NoJson, tests::schema},
     log::Gap,
+    memory::{MemoryLimits, MemoryUse},
     protocol::MessageId,
 };
 
@@ -58,7 +59,7 @@ async fn json_is_made_once_for_all_shards_and_gone_when_it_is_written() {
     let published = bench.publish("acme", vec![growing(1000)]).await;
     assert_eq!(published.events[0].matched, Some(5));
     assert_eq!(delivered(&bench), 1);
-    let with_json = bench.registry.event_bytes().get();
+    let with_json = bench.registry.memory().held(MemoryUse::Events);
     let log = bench.registry.log_bytes();
     assert!((log + 6000..log + 6500).contains(&with_json), "{with_json}");
     let sizes = clients.iter().map(written);
@@ -67,7 +68,7 @@ async fn json_is_made_once_for_all_shards_and_gone_when_it_is_written() {
         .collect();
     assert_eq!(sizes[..4], [(true, 1); 4]);
     assert_eq!(sizes[4], (false, 1));
-    assert_eq!(bench.registry.event_bytes().get(), log);
+    assert_eq!(bench.registry.memory().held(MemoryUse::Events), log);
 
     // What is rendered before it is appended is not rendered again.
     let mut draft = growing(1000);
@@ -102,8 +103,11 @@ async fn when_memory_is_short_stalled_json_is_freed_though_the_log_has_its_event
         bench.publish("acme", vec![growing(1000)]).await;
     }
     // Each event takes 1 kB in the log, and 6 kB as JSON.
-    assert!(bench.registry.event_bytes().get() > 120_000);
-    bench.registry.event_bytes().set_max(100_000);
+    assert!(bench.registry.memory().held(MemoryUse::Events) > 120_000);
+    bench.registry.memory().set_limits(MemoryLimits {
+        max: 100_000,
+        window: 0,
+    });
     let relief = futures_util::future::join_all(bench.shards.iter().map(|s| s.relieve_memory()));
     tokio::select! {
         biased;
@@ -115,7 +119,7 @@ async fn when_memory_is_short_stalled_json_is_freed_though_the_log_has_its_event
     assert_eq!(stalled.outbox.ending(), Some(Ending::NoMemory));
     assert_eq!(binary.outbox.ending(), None);
     assert_eq!(
-        bench.registry.event_bytes().get(),
+        bench.registry.memory().held(MemoryUse::Events),
         bench.registry.log_bytes()
     );
     let tally = bench.shards[1].tally();
@@ -136,14 +140,14 @@ async fn a_batch_whose_json_has_no_memory_closes_json_connections_and_no_others(
     let published = bench.publish("acme", batch).await;
     assert_eq!(json.outbox.ending(), Some(Ending::NoMemory));
     // It would have been 300 kB. What did not fit is dropped with the rest.
-    assert!(bench.registry.event_bytes().get() < 110_000);
+    assert!(bench.registry.memory().held(MemoryUse::Events) < 110_000);
     let matched: u64 = published.events.iter().map(|it| it.matched.unwrap()).sum();
     let tally = bench.shards[0].tally();
     assert_eq!(json.outbox.abandon() + 50, matched);
     assert_eq!(tally.matched.get(), matched);
     assert_eq!(written(&binary).1, 50);
     assert_eq!(
-        bench.registry.event_bytes().get(),
+        bench.registry.memory().held(MemoryUse::Events),
         bench.registry.log_bytes()
     );
 }
@@ -177,7 +181,7 @@ async fn a_slice_of_a_replay_makes_64_kib_of_json_and_what_it_takes_is_counted()
     assert_eq!(slices, [11, 11, 11, 7]);
     assert_eq!(written(&client).1, 40);
     assert_eq!(
-        bench.registry.event_bytes().get(),
+        bench.registry.memory().held(MemoryUse::Events),
         bench.registry.log_bytes()
     );
 }
@@ -194,7 +198,10 @@ async fn a_replay_without_memory_for_its_json_ends_the_connection() {
     };
     let confirmed = catch_up.step(&client.membership);
     assert_eq!(confirmed, Progress::Confirm(Ok::<_, Gap>(1)));
-    bench.registry.event_bytes().set_max(1);
+    bench
+        .registry
+        .memory()
+        .set_limits(MemoryLimits { max: 1, window: 0 });
     let progress = catch_up.step(&client.membership);
     assert_eq!(progress, Progress::NoJson(NoJson::NoMemory));
     assert_eq!(bench.shards[0].tally().queued.get(), 0);

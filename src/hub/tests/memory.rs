@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::log::Gap;
+use crate::memory::MemoryUse;
 
 /// What an event of these tests costs, in logs of no other bound.
 async fn cost(bench: &Bench) -> u64 {
@@ -102,7 +103,7 @@ async fn without_a_replay_window_positions_grow_and_every_resume_is_refused() {
     let refused = resume(&client, head);
     assert!(matches!(refused, Subscribed::NotResumed(position, Gap::Disabled) if position == head));
     assert_eq!(client.received().len(), 2);
-    assert_eq!(bench.registry.event_bytes().get(), 0);
+    assert_eq!(bench.registry.memory().held(MemoryUse::Events), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -130,7 +131,7 @@ async fn when_memory_is_short_the_connection_that_holds_the_oldest_event_is_clos
         }
         publish_and_relieve(&bench, 10).await;
         reading.received();
-        assert!(bench.registry.event_bytes().get() <= 110 * cost);
+        assert!(bench.registry.memory().held(MemoryUse::Events) <= 110 * cost);
     }
     // The oldest went first, when there were a hundred events, and the other when it
     // had held as many itself.
@@ -138,7 +139,10 @@ async fn when_memory_is_short_the_connection_that_holds_the_oldest_event_is_clos
     assert_eq!(later.outbox.ending(), Some(Ending::NoMemory));
     assert_eq!(reading.outbox.ending(), None);
     // A bigger offset takes a byte more.
-    assert_eq!(bench.registry.event_bytes().get(), 5 * (cost + 1));
+    assert_eq!(
+        bench.registry.memory().held(MemoryUse::Events),
+        5 * (cost + 1)
+    );
     let dropped = bench
         .shards
         .iter()

@@ -1,6 +1,7 @@
 //! Random operations against a naive model of who gets what.
 
 use super::*;
+use crate::memory::MemoryUse;
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -162,7 +163,7 @@ proptest! {
             }
             bench.registry.sweep(Instant::now() + WIDE.window.age);
             assert!(bench.registry.is_empty());
-            assert_eq!(bench.registry.event_bytes().get(), 0);
+            assert_eq!(bench.registry.memory().held(MemoryUse::Events), 0);
         });
     }
 }

@@ -1,5 +1,6 @@
 //! Several tenants on one shard: each has its turn, whatever the others have waiting.
 
+use crate::memory::MemoryUse;
 use std::{cell::RefCell, sync::Mutex, task::Wake};
 
 use super::*;
@@ -443,7 +444,7 @@ async fn what_leaves_the_log_for_a_batch_is_dropped_in_parts_so_that_others_have
     let topics: Vec<_> = topics.iter().map(String::as_str).collect();
     let batch = || vec![draft("m", &topics); 100];
     bench.publish("acme", batch()).await;
-    let bytes = || bench.registry.event_bytes().get();
+    let bytes = || bench.registry.memory().held(MemoryUse::Events);
     let window_bytes = bytes();
 
     let appended = bench.publisher.append(&name("acme"), batch()).await;

@@ -1,6 +1,7 @@
 //! What is counted elsewhere, most of it on the path of an event, and is read off when
 //! somebody asks.
 
+use crate::memory::MemoryUse;
 use std::sync::Arc;
 
 use metrics::{Counter, Gauge};
@@ -26,6 +27,8 @@ pub(super) struct Scraped {
     client_frames_written: Counter,
     client_reads: Counter,
     event_bytes: Gauge,
+    memory_bytes: [Gauge; MemoryUse::ALL.len()],
+    memory_max: Gauge,
     log_bytes: Gauge,
     message_id_bytes: Gauge,
     tenants: Gauge,
@@ -104,6 +107,18 @@ impl Scraped {
                 "Memory that events take up, in logs, inboxes and outboxes together, in bytes.",
                 &[],
             ),
+            memory_bytes: MemoryUse::ALL.map(|what| {
+                register.gauge(
+                    "sidewire_memory_bytes",
+                    "Memory that is held for clients and backends, in bytes, by use: events, in logs, inboxes and outboxes; requests, of backends that are being answered; subscriptions; messages, of clients that have begun one.",
+                    &[("use", what.label())],
+                )
+            }),
+            memory_max: register.gauge(
+                "sidewire_memory_max_bytes",
+                "The most memory that may be held, limits.memory_max, in bytes.",
+                &[],
+            ),
             log_bytes: register.gauge(
                 "sidewire_log_bytes",
                 "Memory that the events in the tenants' logs take up, in bytes.",
@@ -160,7 +175,13 @@ impl Scraped {
             .absolute(sum(|tally| tally.json_delivered.get()));
         self.json_replayed
             .absolute(sum(|tally| tally.json_replayed.get()));
-        self.event_bytes.set(as_gauge(registry.event_bytes().get()));
+        let memory = registry.memory();
+        self.event_bytes
+            .set(as_gauge(memory.held(MemoryUse::Events)));
+        for (gauge, what) in self.memory_bytes.iter().zip(MemoryUse::ALL) {
+            gauge.set(as_gauge(memory.held(what)));
+        }
+        self.memory_max.set(as_gauge(memory.limits().max));
         self.log_bytes.set(as_gauge(registry.log_bytes()));
         self.message_id_bytes
             .set(as_gauge(registry.message_ids().bytes() as u64));

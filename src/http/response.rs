@@ -1,36 +1,98 @@
-//! Answers whose body is made at once.
+//! Answers to HTTP requests.
+
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    task::{Context, Poll},
+};
 
 use bytes::Bytes;
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full, combinators::UnsyncBoxBody};
 use hyper::{
     StatusCode,
+    body::{Body, Frame, SizeHint},
     header::{CONTENT_TYPE, HeaderValue},
 };
 use serde::Serialize;
 
-/// An answer whose body is made at once.
-pub type Response = hyper::Response<Full<Bytes>>;
+/// An answer.
+pub type Response = hyper::Response<ResponseBody>;
 
-/// A body of this media type as an answer.
+/// The body of an answer.
+#[derive(Debug)]
+pub enum ResponseBody {
+    /// It is made before the answer begins.
+    Whole(Full<Bytes>),
+    /// It is made part by part, as fast as the peer reads.
+    Streamed(UnsyncBoxBody<Bytes, Infallible>),
+}
+
+impl Default for ResponseBody {
+    /// An empty body.
+    fn default() -> Self {
+        Self::Whole(Full::default())
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match self.get_mut() {
+            Self::Whole(body) => Pin::new(body).poll_frame(context),
+            Self::Streamed(body) => Pin::new(body).poll_frame(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(body) => body.is_end_stream(),
+            Self::Streamed(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(body) => body.size_hint(),
+            Self::Streamed(body) => body.size_hint(),
+        }
+    }
+}
+
+/// An answer with a whole body of this media type.
 #[must_use]
 pub fn answer(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response {
-    let mut response = Response::new(Full::new(body.into()));
+    let body = ResponseBody::Whole(Full::new(body.into()));
+    with_body(status, content_type, body)
+}
+
+/// An answer that is a JSON document: of strings, numbers and booleans, since what JSON
+/// cannot hold leaves the body empty.
+#[must_use]
+pub fn json(status: StatusCode, document: &impl Serialize) -> Response {
+    let document = serde_json::to_vec(document).unwrap_or_default();
+    answer(status, "application/json", document)
+}
+
+/// An answer that is a JSON document, which the body makes part by part.
+#[must_use]
+pub fn json_stream<B>(status: StatusCode, body: B) -> Response
+where
+    B: Body<Data = Bytes, Error = Infallible> + Send + 'static,
+{
+    let body = ResponseBody::Streamed(body.boxed_unsync());
+    with_body(status, "application/json", body)
+}
+
+fn with_body(status: StatusCode, content_type: &'static str, body: ResponseBody) -> Response {
+    let mut response = Response::new(body);
     *response.status_mut() = status;
     response
         .headers_mut()
         .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
-}
-
-/// A document as an answer: of strings, numbers and booleans, since what JSON cannot hold
-/// leaves the body empty.
-#[must_use]
-pub fn json(status: StatusCode, document: &impl Serialize) -> Response {
-    json_text(status, serde_json::to_vec(document).unwrap_or_default())
-}
-
-/// A document that is written already, as an answer.
-#[must_use]
-pub fn json_text(status: StatusCode, document: Vec<u8>) -> Response {
-    answer(status, "application/json", document)
 }

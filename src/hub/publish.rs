@@ -20,6 +20,7 @@ use super::{
 use crate::{
     event::{Draft, FingerprintKey},
     log::{Condition, Evicted, Unmet},
+    memory::MemoryAccount,
     protocol::{Position, TenantName},
 };
 
@@ -117,6 +118,12 @@ impl Publisher {
         self.timeouts.store(Arc::new(timeouts));
         self.registry.configure(tenants, memory_bytes);
         self.keep_within_bounds(&mut Evicted::new());
+    }
+
+    /// The account of the memory that the process holds for others.
+    #[must_use]
+    pub fn memory(&self) -> &Arc<MemoryAccount> {
+        self.registry.memory()
     }
 
     /// What the shards can be asked beside events.

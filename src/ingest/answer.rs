@@ -1,22 +1,33 @@
 //! What a backend is told of its events that are in the log.
 
-use std::sync::Arc;
+use std::{
+    convert::Infallible,
+    iter, mem,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    vec,
+};
 
-use hyper::StatusCode;
+use bytes::Bytes;
+use hyper::{
+    StatusCode,
+    body::{Body, Frame},
+};
 use serde::{Serialize, Serializer};
-use tokio::task::yield_now;
 
 use super::route::Call;
 use crate::{
     event::Draft,
-    http::{Response, json, json_text},
+    http::{Response, json, json_stream},
     hub::{PlacedEvent, Published},
+    memory::Reservation,
     protocol::{Epoch, MessageId, Position, Topic},
 };
 
-/// How many bytes of a batch's answer are written before others have their turn: some
-/// 0.1 ms.
-const BYTES_A_TURN: usize = 64 * 1024;
+/// The size of a part of a batch's answer, in bytes, which an event's result may exceed.
+/// Making one takes some 25 µs.
+const PART_BYTES: usize = 16 * 1024;
 
 /// What an answer repeats of an event.
 pub(super) struct Accepted {
@@ -91,52 +102,108 @@ impl<'a> Answer<'a> {
     }
 }
 
-/// The answer to a call whose events are in the log.
-pub(super) async fn answer(call: Call, accepted: Vec<Accepted>, published: Published) -> Response {
+/// The answer to a call whose events are in the log. `memory` is what the call holds, for
+/// as long as its answer is being made.
+pub(super) fn answer(
+    call: Call,
+    accepted: Vec<Accepted>,
+    published: Published,
+    memory: Reservation,
+) -> Response {
     let status = if published.acknowledged {
         StatusCode::OK
     } else {
         StatusCode::ACCEPTED
     };
-    let mut answered = accepted.into_iter().zip(published.events);
     match call {
         Call::Event => {
-            let only = answered.next();
+            let only = iter::zip(accepted, published.events).next();
             json(status, &only.as_ref().map(Answer::new))
         }
-        Call::Batch => json_text(status, batch(answered).await),
+        Call::Batch => json_stream(
+            status,
+            BatchAnswer {
+                results: iter::zip(accepted, published.events),
+                state: BatchAnswerState::Start,
+                _memory: memory,
+            },
+        ),
     }
 }
 
-/// The document with an answer for each of these, which is written in parts.
-async fn batch(answered: impl Iterator<Item = (Accepted, PlacedEvent)>) -> Vec<u8> {
-    let mut document = br#"{"results":["#.to_vec();
-    let mut pause_at = BYTES_A_TURN;
-    for (index, event) in answered.enumerate() {
-        if document.len() >= pause_at {
-            yield_now().await;
-            pause_at = document.len() + BYTES_A_TURN;
+/// The answer to a batch, made while the backend reads it. It can be 29 MB long, since it
+/// repeats the topics of each event.
+struct BatchAnswer {
+    results: iter::Zip<vec::IntoIter<Accepted>, vec::IntoIter<PlacedEvent>>,
+    state: BatchAnswerState,
+    _memory: Reservation,
+}
+
+/// How far the document is made.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum BatchAnswerState {
+    Start,
+    Results,
+    End,
+}
+
+impl BatchAnswer {
+    /// The next part of the document; `None` after the last one.
+    fn next_part(&mut self) -> Option<Bytes> {
+        let mut part = Vec::with_capacity(PART_BYTES);
+        let mut is_first = match self.state {
+            BatchAnswerState::Start => {
+                part.extend_from_slice(br#"{"results":["#);
+                true
+            }
+            BatchAnswerState::Results => false,
+            BatchAnswerState::End => return None,
+        };
+        self.state = BatchAnswerState::Results;
+        while part.len() < PART_BYTES {
+            let Some(event) = self.results.next() else {
+                part.extend_from_slice(b"]}");
+                self.state = BatchAnswerState::End;
+                break;
+            };
+            if !mem::take(&mut is_first) {
+                part.push(b',');
+            }
+            // There is nothing in it that JSON cannot hold.
+            drop(serde_json::to_writer(&mut part, &Answer::new(&event)));
         }
-        if index > 0 {
-            document.push(b',');
-        }
-        // There is nothing in it that JSON cannot hold.
-        drop(serde_json::to_writer(&mut document, &Answer::new(&event)));
+        Some(part.into())
     }
-    document.extend_from_slice(b"]}");
-    document
+}
+
+impl Body for BatchAnswer {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let part = self.get_mut().next_part();
+        Poll::Ready(part.map(|part| Ok(Frame::data(part))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.state == BatchAnswerState::End
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::future::poll_fn;
-
     use http_body_util::BodyExt as _;
     use hyper::header::CONTENT_TYPE;
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::event::tests::draft;
+    use crate::{
+        event::tests::draft,
+        memory::{MemoryAccount, MemoryUse},
+    };
 
     const EPOCH: &str = "000000000000000000000000000000ab";
 
@@ -157,7 +224,10 @@ mod tests {
             events: matched.iter().enumerate().map(placed).collect(),
             acknowledged: matched.iter().all(Option::is_some),
         };
-        let response = answer(call, accepted, published).await;
+        let memory = Arc::<MemoryAccount>::default()
+            .reserve(MemoryUse::Requests, 1)
+            .unwrap();
+        let response = answer(call, accepted, published, memory);
         assert_eq!(response.headers()[CONTENT_TYPE], "application/json");
         let status = response.status();
         let body = response.into_body().collect().await.unwrap().to_bytes();
@@ -190,25 +260,35 @@ mod tests {
         assert_eq!(answer, (StatusCode::ACCEPTED, both));
     }
 
-    #[tokio::test]
-    async fn a_long_answer_is_written_in_parts_so_that_others_have_their_turn() {
-        let matched = vec![Some(1); 1000];
-        let mut answer = std::pin::pin!(answered(Call::Batch, &matched));
-        let mut turns = 1;
-        let (status, document) = poll_fn(|context| {
-            let polled = answer.as_mut().poll(context);
-            turns += u32::from(polled.is_pending());
-            polled
-        })
-        .await;
+    #[test]
+    fn the_answer_to_a_batch_is_made_in_parts() {
+        let account = Arc::<MemoryAccount>::default();
+        let placed = PlacedEvent {
+            position: Position {
+                epoch: Epoch::from_bits(0xab),
+                offset: 7,
+            },
+            matched: Some(1),
+            duplicate: false,
+        };
+        let accepted: Vec<_> = (0..1000)
+            .map(|n| Accepted::of(&draft(&format!("m{n}"), &["a:1"])))
+            .collect();
+        let mut answer = BatchAnswer {
+            results: iter::zip(accepted, vec![placed; 1000]),
+            state: BatchAnswerState::Start,
+            _memory: account.reserve(MemoryUse::Requests, 5000).unwrap(),
+        };
+        let parts: Vec<_> = iter::from_fn(|| answer.next_part()).collect();
+        assert!(parts.len() > 5);
+        assert!(parts.iter().all(|part| part.len() < PART_BYTES + 1000));
+        let document: Value = serde_json::from_slice(&parts.concat()).unwrap();
         let results = document["results"].as_array().unwrap();
-        assert_eq!((status, results.len()), (StatusCode::OK, 1000));
-        for (index, result) in results.iter().enumerate() {
-            assert_eq!(result["message_id"], format!("m{}", index + 1));
-            assert_eq!(result["position"]["offset"], (index + 7).to_string());
-        }
-        // Of 150 KB.
-        assert_eq!(turns, 3);
+        let ids: Vec<_> = results.iter().map(|it| it["message_id"].clone()).collect();
+        assert_eq!(ids, (0..1000).map(|n| format!("m{n}")).collect::<Vec<_>>());
+        assert_eq!(account.held(MemoryUse::Requests), 5000);
+        drop(answer);
+        assert_eq!(account.held(MemoryUse::Requests), 0);
     }
 
     #[tokio::test]

@@ -1,20 +1,27 @@
 //! The body of a call: its type, its size, and its bytes.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
 use hyper::{
     HeaderMap, Request, StatusCode,
     body::{Body, Incoming},
     header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderValue},
 };
-use tokio::time::timeout;
+use tokio::{task::yield_now, time::timeout};
 
-use crate::{http::Problem, protocol::ErrorCode};
+use crate::{
+    http::Problem,
+    memory::{MemoryAccount, MemoryUse, Reservation},
+    protocol::ErrorCode,
+};
 
 /// How long a body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// When a request that found no memory should be sent again.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// How a body says what it says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,19 +82,43 @@ fn unsupported(detail: &str) -> Problem {
     )
 }
 
-/// Reads the body, at most `bytes_max` of it.
-pub(super) async fn read(request: Request<Incoming>, bytes_max: usize) -> Result<Bytes, Problem> {
+/// The memory that a request holds beside its body, in bytes: its head, and what the hub
+/// keeps of it until it is answered.
+const REQUEST_BYTES: usize = 16 * 1024;
+
+/// How often the body is in memory: as it came, and in the events that are made of it.
+const COPIES: usize = 2;
+
+/// The least by which a reservation grows for a body that does not say how long it is.
+const GROWTH_BYTES: usize = 64 * 1024;
+
+/// After so many pieces of a body others have their turn. A body can come in pieces of one
+/// byte, each of which takes 0.4 µs.
+const PIECES_PER_TURN: usize = 1024;
+
+/// Reads the body, at most `bytes_max` of it, and reserves the memory that the request
+/// holds until it is answered.
+pub(super) async fn read(
+    request: Request<Incoming>,
+    bytes_max: usize,
+    account: &Arc<MemoryAccount>,
+) -> Result<(Bytes, Reservation), Problem> {
     let body = request.into_body();
-    // Said before anything of it is read, where its length is announced.
-    if body.size_hint().lower() > bytes_max as u64 {
+    // Refused before anything is read, where the length is announced.
+    let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    if announced > bytes_max {
         return Err(too_large(bytes_max));
     }
-    let read = timeout(BODY_TIMEOUT, Limited::new(body, bytes_max).collect()).await;
-    match read {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large(bytes_max)),
-        // There is hardly anybody left to tell.
-        Ok(Err(_)) => Err(Problem::invalid("the body did not arrive whole").closing()),
+    let memory = account
+        .reserve(MemoryUse::Requests, REQUEST_BYTES + COPIES * announced)
+        .map_err(|_| no_memory())?;
+    let collector = Collector {
+        body,
+        bytes_max,
+        memory,
+    };
+    match timeout(BODY_TIMEOUT, collector.collect()).await {
+        Ok(read) => read,
         Err(_) => Err(Problem::new(
             StatusCode::REQUEST_TIMEOUT,
             ErrorCode::ValidationError,
@@ -95,6 +126,80 @@ pub(super) async fn read(request: Request<Incoming>, bytes_max: usize) -> Result
         )
         .closing()),
     }
+}
+
+/// Puts the pieces of a body together.
+struct Collector {
+    body: Incoming,
+    bytes_max: usize,
+    memory: Reservation,
+}
+
+impl Collector {
+    async fn collect(mut self) -> Result<(Bytes, Reservation), Problem> {
+        let Some(first) = self.next().await? else {
+            return Ok((Bytes::new(), self.memory));
+        };
+        self.make_room(first.len())?;
+        let Some(second) = self.next().await? else {
+            // Most bodies come in one piece, which need not be copied.
+            return Ok((first, self.memory));
+        };
+        let announced = usize::try_from(self.body.size_hint().lower()).unwrap_or_default();
+        let mut whole = BytesMut::with_capacity(first.len() + second.len() + announced);
+        whole.extend_from_slice(&first);
+        drop(first);
+        let mut piece = Some(second);
+        let mut pieces = 2_usize;
+        while let Some(bytes) = piece {
+            self.make_room(whole.len() + bytes.len())?;
+            whole.extend_from_slice(&bytes);
+            pieces += 1;
+            if pieces.is_multiple_of(PIECES_PER_TURN) {
+                yield_now().await;
+            }
+            piece = self.next().await?;
+        }
+        Ok((whole.freeze(), self.memory))
+    }
+
+    /// The next piece that is not empty.
+    async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
+        while let Some(frame) = self.body.frame().await {
+            // There is hardly anybody left to tell.
+            let frame =
+                frame.map_err(|_| Problem::invalid("the body did not arrive whole").closing())?;
+            if let Ok(data) = frame.into_data()
+                && !data.is_empty()
+            {
+                return Ok(Some(data));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Reserves memory for a body of so many bytes.
+    fn make_room(&mut self, bytes: usize) -> Result<(), Problem> {
+        if bytes > self.bytes_max {
+            return Err(too_large(self.bytes_max));
+        }
+        let missing = (REQUEST_BYTES + COPIES * bytes).saturating_sub(self.memory.bytes());
+        if missing == 0 {
+            return Ok(());
+        }
+        self.memory
+            .grow(missing.max(GROWTH_BYTES))
+            .map_err(|_| no_memory())
+    }
+}
+
+fn no_memory() -> Problem {
+    Problem::unavailable(
+        ErrorCode::RateLimitExceeded,
+        "the relay has no memory for another request (limits.memory_max)",
+        RETRY_AFTER,
+    )
+    .closing()
 }
 
 pub(super) fn too_large(bytes_max: usize) -> Problem {

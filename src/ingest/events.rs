@@ -63,10 +63,11 @@ pub(super) async fn publish(
         Call::Event => ingest.body_max,
         Call::Batch => ingest.batch_body_max,
     };
+    let (body, memory) = body::read(request, body_max, relay.publisher.memory()).await?;
     let posted = Posted {
         call: route.call,
         format,
-        body: body::read(request, body_max).await?,
+        body,
     };
     let turn = shard.turns.of(&shard.hub, &route.tenant);
     let drafts = drafts(relay, &turn, posted, &parameters.topics).await?;
@@ -94,7 +95,7 @@ pub(super) async fn publish(
     // behind the other then has many queued before the first is written.
     turn.did(shard.hub.take_waiting_of(&route.tenant) / OFFERS_A_TOPIC);
     let published = appended.acknowledged().await;
-    Ok(answer(route.call, accepted, published).await)
+    Ok(answer(route.call, accepted, published, memory))
 }
 
 /// What is posted, in a body that is read.

@@ -51,13 +51,13 @@ struct Relation {
 enum Why {
     /// It is subscribed to it.
     Subscribed,
-    /// It has it without asking.
+    /// Its events are delivered without a subscription.
     Implicit,
-    /// It asked for it, but its Subscribe was refused.
+    /// It requested the topic, but its Subscribe was refused.
     SubscribeRefused,
-    /// It did not ask for it.
+    /// It did not request the topic.
     NotSubscribed,
-    /// It did not ask for it, and its token would not let it.
+    /// It did not request the topic, and its token does not grant it.
     NotGranted,
     /// It is the topic of another user.
     OtherUser,
@@ -117,8 +117,8 @@ impl Why {
     fn text(self) -> &'static str {
         match self {
             Self::Subscribed => "is subscribed",
-            Self::Implicit => "comes without asking",
-            Self::SubscribeRefused => "is asked for, but the Subscribe is refused",
+            Self::Implicit => "is delivered without a subscription",
+            Self::SubscribeRefused => "is requested, but the Subscribe is refused",
             Self::NotSubscribed => "is not subscribed",
             Self::NotGranted => "is not subscribed, and not granted by the token",
             Self::OtherUser => "is for another user",

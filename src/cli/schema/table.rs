@@ -194,7 +194,7 @@ impl fmt::Display for Event {
         if self.topics.is_empty() {
             writeln!(
                 f,
-                "  names no topic: give them with `?topic=` or in `topics`, field 18"
+                "  names no topic: pass topics with `?topic=` or in `topics`, field 18"
             )?;
         }
         write_paths(f, &self.topics)?;

@@ -198,6 +198,16 @@ fn an_unknown_event_name_brings_the_nearest_one_to_mind() {
 }
 
 #[test]
+fn a_schema_file_in_the_current_directory_may_be_named_without_a_directory() {
+    let mut schema = sidewire(&["schema", "--schema", "chat.proto"]);
+    schema.args(["--envelope", "chat.v1.Envelope"]);
+    schema.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cli"));
+    let ended = Process::run(schema);
+    assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+    assert_eq!(ended.stdout, CHAT_TABLE);
+}
+
+#[test]
 fn a_config_is_read_once_so_that_it_may_come_from_a_pipe() {
     let config = b"[auth]\nmode = \"none\"\n[client]\nlisten = \"127.0.0.1:0\"\n[schema]\nbundled = \"generic\"\n";
     for args in [

@@ -33,7 +33,7 @@ use crate::{
     setup::Setup,
 };
 
-/// What stands in a query as it is, so that a topic can be read there.
+/// Characters that are percent-encoded in a query. `:` is not, so that topics stay readable.
 const IN_QUERY: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
@@ -144,9 +144,9 @@ fn start_failure(error: &StartError) -> Failure {
 
 /// An event to try the schema with, in words of a shell.
 struct Example {
-    /// The topic to follow; `None` where the event comes without asking.
+    /// The topic to follow; `None` if the event is delivered without a subscription.
     topic: Option<String>,
-    /// The topic that the call has to name, where the event names none.
+    /// The topic that the call must name, if the event names none.
     topic_in_call: Option<String>,
     event: String,
     /// The flags of other commands that name the schema.

@@ -1,5 +1,4 @@
-//! What the commands run on: an event loop, the log, and the signals that end
-//! them.
+//! The event loop, the log and the signal handling that commands share.
 
 use std::{
     future::{Future, poll_fn},

@@ -10,7 +10,7 @@ use crate::auth::{Algorithm, Secret, SigningKey, TokenRules, read_file};
 /// The arguments of which each gives a key.
 pub(super) const KEYS: [&str; 2] = ["secret_file", "private_key_file"];
 
-/// What tokens are signed with, and what they say of it.
+/// The key that tokens are signed with, and the claims about their issuer.
 #[derive(Debug, clap::Args)]
 pub struct Signing {
     /// The file with the secret shared with the relay, for HS256, HS384 and HS512.
@@ -39,7 +39,7 @@ pub struct Signing {
 }
 
 impl Signing {
-    /// The key; none where no file is named.
+    /// The key; `None` if no file is named.
     pub(super) fn key(&self) -> Result<Option<SigningKey>, Failure> {
         let algorithm = self.algorithm.unwrap_or(Algorithm::HS256);
         let kid = self.kid.clone();

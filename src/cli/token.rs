@@ -15,7 +15,7 @@ use crate::{
     protocol::{TenantName, Topic, UserName},
 };
 
-/// What the token says and what it is signed with.
+/// The claims of the token and the key that it is signed with.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = help(),

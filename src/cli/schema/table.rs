@@ -1,5 +1,5 @@
-//! The routing table as it is printed. Its JSON is for programs and stable: members are
-//! added, none is renamed or removed.
+//! The routing table as it is printed. Its JSON is for programs and stable: members may be
+//! added, but none is renamed or removed.
 
 use std::{collections::BTreeSet, fmt};
 

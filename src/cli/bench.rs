@@ -1,5 +1,4 @@
-//! `sidewire bench`: a thin shell over the load generator. Shows how far it is and
-//! what it has found.
+//! `sidewire bench`: runs the load generator, shows its progress and prints its report.
 
 mod flags;
 mod table;
@@ -20,7 +19,7 @@ use self::table::table;
 /// Where the ingest key is looked for when no file is named.
 const KEY_VARIABLE: &str = "SIDEWIRE_INGEST_KEY";
 
-/// Measures, and prints what was found.
+/// Measures, and prints the report.
 pub(super) fn run(args: Args) -> Result<(), Failure> {
     ops::init_logging(&config::Log::default()).map_err(Failure::new)?;
     let source = args.scenario.common().schema.source()?;
@@ -46,16 +45,16 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
 fn failure(error: BenchError) -> Failure {
     match error {
         BenchError::Refused { status: 401, .. } => Failure::unauthorized(format!(
-            "{error}. Give the ingest key with --key-file or in {KEY_VARIABLE}"
+            "{error}. Pass the ingest key with --key-file or in {KEY_VARIABLE}"
         )),
         BenchError::Unauthorized(_) => Failure::unauthorized(format!(
-            "{error}. Give the relay's secret with --secret-file"
+            "{error}. Pass the relay's signing secret with --secret-file"
         )),
         error => Failure::new(error),
     }
 }
 
-/// How far it is, on standard error where that is a terminal.
+/// The progress bar, on standard error if that is a terminal.
 struct Bar {
     bar: ProgressBar,
     phase: &'static str,

@@ -1,36 +1,103 @@
-//! `sidewire check`: tests a config file, as the relay would read it.
+//! `sidewire check`: tests a config file as the relay would read it, and compares its schema
+//! with the one that a relay runs with.
 
 use std::{
     fmt::Write as _,
     io,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use super::{Failure, write_result};
-use crate::{schema::Schema, setup::Setup};
+use crate::{
+    config::{Config, ConfigError},
+    relay::Live,
+    schema::{Schema, SchemaSource},
+    setup::{self, Setup},
+};
 
 /// What to test.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:
+#[command(after_help = "Examples:
   sidewire check --config /etc/sidewire/sidewire.toml
+  sidewire check --config sidewire.toml --against /srv/deployed/sidewire.toml
+  sidewire check --config sidewire.toml --against-descriptor-set deployed.binpb
 
-Exit status: 0 if the relay would start with it, 1 if not.
-Each error has the file, the line and a hint. Warnings and notes about the schema go to
-standard output and do not change the exit status.")]
+Each error has the file, the line and a hint. Warnings and notes about the schema go to standard
+output and do not change the exit status.
+With --against it also lists every change for which a running relay would refuse the new schema
+on SIGHUP.
+Exit status: 0 if the relay would start with the config and, with --against, would apply its schema
+on SIGHUP; 1 if not.")]
 pub struct Args {
     /// The config file.
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
+    /// The config file of the running relay, to compare the schemas of both.
+    #[arg(long, value_name = "FILE")]
+    pub against: Option<PathBuf>,
+    /// The schema of the running relay as a descriptor set, from protoc or buf.
+    /// Its envelope has the same name as the one in --config.
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with = "against",
+        verbatim_doc_comment
+    )]
+    pub against_descriptor_set: Option<PathBuf>,
 }
 
-/// Reads the file and all that it names.
+/// Reads the config file and every file that it names.
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
-    let setup = Setup::load(&args.config).map_err(Failure::new)?;
-    let report = report(&setup.live.schema, &args.config).map_err(Failure::new)?;
-    write_result(&mut io::stdout(), &report).map(drop)
+    let live = Setup::load(&args.config).map_err(Failure::new)?.live;
+    let running = running_schema(args, live.schema.envelope_name())?;
+    let mut report = report(&live.schema, &args.config).map_err(Failure::new)?;
+    let comparison = running.map(|(running, path)| compare(args, &live, running, path));
+    if let Some(Ok(line)) = &comparison {
+        report.push('\n');
+        report.push_str(line);
+    }
+    write_result(&mut io::stdout(), &report)?;
+    comparison.transpose().map(drop).map_err(Failure::new)
 }
 
-/// What is worth knowing about the schema, and that the relay would start.
+/// The schema to compare with, and the file that names it. `envelope` is the full name of the
+/// new schema's envelope.
+fn running_schema<'a>(
+    args: &'a Args,
+    envelope: &str,
+) -> Result<Option<(Schema, &'a Path)>, Failure> {
+    if let Some(path) = &args.against {
+        let config = Config::load(path).map_err(Failure::new)?;
+        let schema = setup::schema(&config).map_err(|error| Failure::new(error.in_file(path)))?;
+        return Ok(Some((schema, path)));
+    }
+    let Some(path) = &args.against_descriptor_set else {
+        return Ok(None);
+    };
+    let source = SchemaSource::DescriptorSet {
+        file: path.clone(),
+        envelope: envelope.to_owned(),
+    };
+    let schema = super::schema_args::load(&source)?;
+    Ok(Some((schema, path)))
+}
+
+/// What a relay that runs with the schema of `path` would do on SIGHUP: apply the new schema,
+/// or refuse it.
+fn compare(args: &Args, new: &Live, running: Schema, path: &Path) -> Result<String, ConfigError> {
+    let running = Arc::new(running);
+    let schema = setup::successor(&running, Arc::clone(&new.schema), &new.config)
+        .map_err(|error| error.in_file(&args.config))?;
+    let shown = path.display();
+    Ok(if Arc::ptr_eq(&schema, &running) {
+        format!("{shown}: the schema is the same")
+    } else {
+        format!("{shown}: a relay that runs with its schema would apply the new one on SIGHUP")
+    })
+}
+
+/// The schema's warnings and notes, its size, and that the relay would start.
 fn report(schema: &Schema, config: &Path) -> Result<String, std::fmt::Error> {
     let mut report = String::new();
     for diagnostic in schema.diagnostics() {

@@ -1,4 +1,4 @@
-//! `sidewire dev`: a relay to try things with. Makes up what an operator would
+//! `sidewire dev`: a relay for trying things out. It generates what an operator would
 //! configure, and prints commands to paste.
 
 use std::{
@@ -33,7 +33,7 @@ use crate::{
     setup::Setup,
 };
 
-/// What stands in a query as it is, so that a topic can be read there.
+/// Characters that are percent-encoded in a query. `:` is not, so that topics stay readable.
 const IN_QUERY: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
@@ -41,7 +41,7 @@ const IN_QUERY: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'~')
     .remove(b':');
 
-/// Who the printed token is for.
+/// The tenant and user of the printed token.
 const TENANT: &str = "acme";
 const USER: &str = "alice";
 
@@ -56,19 +56,19 @@ const TOKEN_LIFETIME: Duration = Duration::from_hours(24);
   sidewire dev --bundled generic
   sidewire dev --client-port 4000 --ingest-port 4001 --ops-port 4002
 
-The relay listens on the loopback address. Its signing secret and ingest key are made up, and
-removed at the end. It prints commands to paste into other terminals.")]
+The relay listens on the loopback address only. It generates a signing secret and an ingest key,
+deletes both when it stops, and prints commands to paste into other terminals.")]
 pub struct Args {
     /// The schema.
     #[command(flatten)]
     pub schema: SchemaArgs,
-    /// The port for clients (0: any that is free).
+    /// The port for clients (0: any free port).
     #[arg(long, value_name = "PORT", default_value_t = 3000)]
     pub client_port: u16,
-    /// The port for backends (0: any that is free).
+    /// The port for backends (0: any free port).
     #[arg(long, value_name = "PORT", default_value_t = 3001)]
     pub ingest_port: u16,
-    /// The port for metrics and health (0: any that is free).
+    /// The port for metrics and health (0: any free port).
     #[arg(long, value_name = "PORT", default_value_t = 3002)]
     pub ops_port: u16,
 }
@@ -133,20 +133,20 @@ fn start_failure(error: &StartError) -> Failure {
     };
     let why = if source.kind() == io::ErrorKind::AddrInUse {
         let port = address.tcp().map_or(0, |address| address.port());
-        format!("port {port} is taken")
+        format!("port {port} is already in use")
     } else {
         format!("cannot listen on {address}: {source}")
     };
     Failure::new(format!(
-        "{why}; {flag} changes it ({flag} 0 takes any that is free)"
+        "{why}; choose a different port with {flag}, or any free one with {flag} 0"
     ))
 }
 
 /// An event to try the schema with, in words of a shell.
 struct Example {
-    /// The topic to follow; `None` where the event comes without asking.
+    /// The topic to follow; `None` if the event is delivered without a subscription.
     topic: Option<String>,
-    /// The topic that the call has to name, where the event names none.
+    /// The topic that the call must name, if the event names none.
     topic_in_call: Option<String>,
     event: String,
     /// The flags of other commands that name the schema.
@@ -208,7 +208,7 @@ fn in_a_browser(client: SocketAddr, jwt: &str, topic: Option<&str>) -> String {
     )
 }
 
-/// What the newcomer is told.
+/// The text with the commands to paste.
 fn guide(addresses: &Addresses, files: &Files, example: &Example) -> Result<String, Failure> {
     let Addresses {
         client,
@@ -233,7 +233,7 @@ fn guide(addresses: &Addresses, files: &Files, example: &Example) -> Result<Stri
     let browser = in_a_browser(*client, &jwt, topic);
     let flags = &example.flags;
     Ok(format!(
-        "Sidewire runs, for this machine only. ctrl-c ends it and throws its keys away.
+        "Sidewire is running, for this machine only. ctrl-c stops it and deletes its keys.
 
   clients    ws://{client}/ws
   backends   http://{ingest}
@@ -252,19 +252,19 @@ Or in the console of a browser, as JSON:
 
 {browser}
 
-In a third one, inject an event:
+In a third terminal, post an event:
 
 curl -sS {url} -H \"Authorization: Bearer $(cat {key})\" -H 'Content-Type: application/json' -d {event}
 
-See which events the schema has, and what their topics are:
+See the events of the schema and their topics:
 
 {sidewire} schema{flags}
 
-See what the relay has counted:
+See the metrics of the relay:
 
 curl -sS http://{ops}/metrics
 
-A token for another user or tenant:
+Make a token for a different user or tenant:
 
 {sidewire} token --tenant {TENANT} --user bob --secret-file {secret}
 "
@@ -324,7 +324,7 @@ impl Files {
 impl Drop for Files {
     fn drop(&mut self) {
         if let Err(error) = fs::remove_dir_all(&self.0) {
-            tracing::warn!(%error, directory = %self.0.display(), "the keys could not be removed");
+            tracing::warn!(%error, directory = %self.0.display(), "cannot delete the keys");
         }
     }
 }
@@ -379,7 +379,7 @@ mod tests {
             source: io::ErrorKind::AddrInUse.into(),
         };
         let failure = start_failure(&error).to_string();
-        assert!(failure.contains("port 3001 is taken"), "{failure}");
+        assert!(failure.contains("port 3001 is already in use"), "{failure}");
         assert!(failure.contains("--ingest-port"), "{failure}");
     }
 

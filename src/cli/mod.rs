@@ -1,10 +1,12 @@
-//! The command line: one file a subcommand, with its flags and, where it is a
-//! thin shell over the library, its run. Results go to standard output, all else
-//! to the log. Knows no part of the relay from within.
+//! The command line: one file per subcommand, with its flags and its run. Results go to
+//! standard output, everything else to the log. The commands use the library's public
+//! functions only.
 
 pub mod bench;
 pub mod check;
 pub mod dev;
+pub mod event_args;
+mod listener_urls;
 pub mod publish;
 pub mod route;
 mod runtime;
@@ -24,11 +26,11 @@ use rustls::ClientConfig;
 use crate::{client::Credential, schema::Bundled, tls};
 
 const HELP: &str = "Examples:
-  sidewire dev                            a relay to try things with, and commands to paste
-  sidewire serve --config sidewire.toml   a relay that is configured
+  sidewire dev                            a relay for trying things out, and commands to paste
+  sidewire serve --config sidewire.toml   a relay with a config file
   sidewire COMMAND --help                 examples of a command";
 
-/// A pub/sub relay: backends post events, WebSocket clients get those of their topics.
+/// A pub/sub relay: backends post events, and WebSocket clients receive those of their topics.
 // Not wrapped: a line break in an example would break the command that is pasted.
 #[derive(Debug, Parser)]
 #[command(name = "sidewire", version, term_width = 0, after_help = HELP)]
@@ -45,7 +47,7 @@ pub enum Command {
     Serve(serve::Args),
     /// Test a config file and report what is wrong with it.
     Check(check::Args),
-    /// Run a relay to try things with, without any config.
+    /// Run a relay for trying things out, without a config file.
     Dev(dev::Args),
     /// Sign a token for a client.
     Token(token::Args),
@@ -55,7 +57,7 @@ pub enum Command {
     Tail(tail::Args),
     /// Show which topics an event reaches and why, without a relay.
     Route(route::Args),
-    /// Print the routing table of a schema, or write the files that it imports.
+    /// Print the routing table of a schema, or export the .proto files that schemas import.
     Schema(schema::Args),
     /// Put a relay under load and measure what it delivers and costs.
     Bench(bench::Args),
@@ -92,7 +94,7 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// A failure like any other: exit status 1.
+    /// A failure with exit status 1.
     pub fn new(message: impl fmt::Display) -> Self {
         Self {
             message: message.to_string(),
@@ -100,7 +102,7 @@ impl Failure {
         }
     }
 
-    /// A token or key was not accepted: exit status 3.
+    /// A token or key that was not accepted: exit status 3.
     pub fn unauthorized(message: impl fmt::Display) -> Self {
         Self {
             message: message.to_string(),
@@ -109,13 +111,13 @@ impl Failure {
     }
 }
 
-/// What the bundled schema offers to try it with. A test sees to it that it reads.
+/// The default bundled schema, with its example topic and event.
 fn sample() -> Bundled {
     Bundled::load().unwrap_or_default()
 }
 
-/// The credential in the file, else the one in the environment, else none. White
-/// space around it is no part of it.
+/// The credential in the file, else the one in the environment, else none. White space
+/// around it is ignored.
 fn credential(
     file: Option<&Path>,
     variable: Option<String>,
@@ -137,8 +139,8 @@ fn credential(
     Ok(Some(Credential::new(text)))
 }
 
-/// What a relay's certificate is checked against, where the URL asks for TLS: the
-/// certificates in the file, else those that the system trusts.
+/// The TLS configuration for a `wss:` URL, which trusts the certificates in the file, or those
+/// that the system trusts if no file is named; `None` for other URLs.
 fn client_tls(url: &str, ca_file: Option<&Path>) -> Result<Option<Arc<ClientConfig>>, Failure> {
     if !url.starts_with("wss:") {
         return Ok(None);
@@ -155,8 +157,8 @@ fn client_tls(url: &str, ca_file: Option<&Path>) -> Result<Option<Arc<ClientConf
         .map_err(|error| Failure::new(format!("{shown} {error}")))
 }
 
-/// Writes a result. `false` where nobody reads any more, which is no failure: the
-/// command ends as quietly as the shell's own do.
+/// Writes a result. Returns `false` if the reader has closed the pipe, which is not a failure:
+/// the command then ends quietly, as the shell's own commands do.
 fn write_result(out: &mut impl io::Write, text: &str) -> Result<bool, Failure> {
     match writeln!(out, "{text}").and_then(|()| out.flush()) {
         Ok(()) => Ok(true),

@@ -1,44 +1,46 @@
-//! `sidewire publish`: posts JSON to the ingest listener and prints the answer.
-//! Does not look into the JSON; the relay does.
+//! `sidewire publish`: posts an event or a batch to the ingest listener and prints the
+//! answer. It does not parse what it posts; the relay does.
 
 use std::{
-    env, fs,
-    io::{self, Read, Write},
-    path::{Path, PathBuf},
+    env,
+    io::{self, Write},
+    path::PathBuf,
 };
 
-use super::{Failure, credential, sample, write_result};
+use super::{Failure, credential, event_args::EventArgs, listener_urls, sample, write_result};
 use crate::{
     client::{Encoding, PublishError, Publisher},
+    config::Config,
     protocol::{TenantName, Topic},
     schema::Bundled,
 };
 
-/// Where the ingest key is looked for when no file is named.
+/// The environment variable that holds the ingest key when no file is named.
 const KEY_VARIABLE: &str = "SIDEWIRE_INGEST_KEY";
-
-/// Stands for standard input.
-const STDIN: &str = "-";
 
 /// What to post, and where.
 #[derive(Debug, clap::Args)]
 #[command(after_help = help())]
 pub struct Args {
-    /// The tenant whose clients get it.
+    /// The tenant that the event belongs to.
     #[arg(long, value_parser = TenantName::parse)]
     pub tenant: TenantName,
-    /// The relay's ingest listener; unix:PATH where it is a Unix socket.
-    #[arg(long, default_value = "http://127.0.0.1:3001")]
-    pub url: String,
+    /// The URL of the relay's ingest listener, or unix:PATH for a Unix socket.
+    /// Defaults to the listener in --config, or http://127.0.0.1:3001 without --config.
+    #[arg(long, verbatim_doc_comment)]
+    pub url: Option<String>,
+    /// The relay's config file, which says where its ingest listener is.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
     /// The file with the ingest key.
-    /// Else the environment variable SIDEWIRE_INGEST_KEY is used, else no key.
+    /// Defaults to the environment variable SIDEWIRE_INGEST_KEY, or no key if that is unset.
     #[arg(long, value_name = "FILE", verbatim_doc_comment)]
     pub key_file: Option<PathBuf>,
-    /// A topic in addition to those that the event names itself; repeatable.
+    /// A topic in addition to those that the event itself names; repeatable.
     #[arg(long = "topic", value_name = "KIND:ID", value_parser = Topic::parse)]
     pub topics: Vec<Topic>,
-    /// Post only if this event is the topic's last: where it stands as EPOCH:OFFSET,
-    /// or 0 where there must be none; repeatable.
+    /// Post only if the topic's last event is at the position EPOCH:OFFSET,
+    /// or only if the topic has no event yet, written as 0; repeatable.
     #[arg(
         long = "if-last",
         value_name = "TOPIC@EPOCH:OFFSET",
@@ -46,15 +48,12 @@ pub struct Args {
         verbatim_doc_comment
     )]
     pub conditions: Vec<String>,
-    /// Post several events, all or none: the JSON is {"messages": [EVENT, …]}.
+    /// Post several events, all or none: {"messages": [EVENT, …]}, or a binary BatchUpdate.
     #[arg(long)]
     pub batch: bool,
-    /// Read the JSON from this file.
-    #[arg(long, value_name = "FILE", conflicts_with = "json")]
-    pub file: Option<PathBuf>,
-    /// The event as proto3 JSON, or - to read it from standard input.
-    #[arg(required_unless_present = "file")]
-    pub json: Option<String>,
+    /// The event or the batch.
+    #[command(flatten)]
+    pub event: EventArgs,
 }
 
 /// Posts, and prints the relay's answer.
@@ -66,26 +65,31 @@ pub(super) async fn main(args: Args) -> Result<(), Failure> {
 ///
 /// # Errors
 ///
-/// When the JSON cannot be read, the relay cannot be reached or refuses, or `out`
-/// cannot be written to.
+/// When the config or the event cannot be read, the relay cannot be reached or refuses,
+/// or `out` cannot be written to.
 pub async fn run(args: Args, out: &mut impl Write) -> Result<(), Failure> {
     let key = credential(args.key_file.as_deref(), env::var(KEY_VARIABLE).ok())?;
-    let publisher = Publisher::new(&args.url, key.as_ref()).map_err(failure)?;
+    let publisher = Publisher::new(&args.url()?, key.as_ref()).map_err(failure)?;
     let topics: Vec<&str> = args.topics.iter().map(Topic::as_str).collect();
-    let body = body(args.json, args.file.as_deref(), io::stdin())?;
-    let (tenant, json) = (args.tenant.as_str(), Encoding::Json);
+    let body = args.event.read(io::stdin())?;
+    let encoding = if body.is_json {
+        Encoding::Json
+    } else {
+        Encoding::Protobuf
+    };
+    let (tenant, bytes) = (args.tenant.as_str(), body.bytes);
     let answer = if args.batch {
-        publisher.post(tenant, body, json, &topics, true).await
+        publisher.post(tenant, bytes, encoding, &topics, true).await
     } else {
         let conditions: Vec<_> = args.conditions.iter().map(String::as_str).collect();
         publisher
-            .post_if_last(tenant, body, json, &topics, &conditions)
+            .post_if_last(tenant, bytes, encoding, &topics, &conditions)
             .await
     };
     let answer = answer.map_err(failure)?;
     if answer.status == 202 {
         tracing::warn!(
-            "the relay is slow: it has stored this and will deliver it, but cannot say yet to how many"
+            "the relay stored what was posted and will deliver it, but has not yet counted the connections that match"
         );
     }
     let text = String::from_utf8_lossy(&answer.body);
@@ -93,29 +97,24 @@ pub async fn run(args: Args, out: &mut impl Write) -> Result<(), Failure> {
     Ok(())
 }
 
-fn body(
-    json: Option<String>,
-    file: Option<&Path>,
-    mut stdin: impl Read,
-) -> Result<Vec<u8>, Failure> {
-    match (json, file) {
-        (Some(json), _) if json != STDIN => Ok(json.into_bytes()),
-        (None, Some(path)) if path != Path::new(STDIN) => fs::read(path)
-            .map_err(|error| Failure::new(format!("cannot read {}: {error}", path.display()))),
-        _ => {
-            let mut body = Vec::new();
-            stdin
-                .read_to_end(&mut body)
-                .map_err(|error| Failure::new(format!("cannot read standard input: {error}")))?;
-            Ok(body)
+impl Args {
+    /// The URL of the ingest listener.
+    fn url(&self) -> Result<String, Failure> {
+        if let Some(url) = &self.url {
+            return Ok(url.clone());
         }
+        let config = match &self.config {
+            Some(path) => Config::load(path).map_err(Failure::new)?,
+            None => Config::default(),
+        };
+        listener_urls::ingest(&config)
     }
 }
 
 fn failure(error: PublishError) -> Failure {
     match &error {
         PublishError::Refused(problem) if problem.status == 401 => Failure::unauthorized(format!(
-            "{error}. Give the ingest key with --key-file or in {KEY_VARIABLE}"
+            "{error}. Pass the ingest key with --key-file or in {KEY_VARIABLE}"
         )),
         _ => Failure::new(error),
     }
@@ -131,13 +130,14 @@ fn help() -> String {
         "Examples:
   sidewire publish --tenant acme --key-file ingest.key '{event}'
   sidewire publish --tenant acme --topic {topic} --file event.json
+  sidewire publish --tenant acme --config sidewire.toml --binary --file event.bin
   sidewire publish --tenant acme --url unix:/run/sidewire/ingest.sock '{event}'
   sidewire publish --tenant acme --batch -
   sidewire publish --tenant acme --if-last {topic}@0 '{event}'
 
-An event that is posted again under its message_id is not taken twice.
+The relay stores an event only once, even if it is posted again with the same message_id.
 The relay's answer goes to standard output.
-Exit status: 0 if the events are stored, 3 if the key is not accepted, 1 if something else failed."
+Exit status: 0 if the events are stored, 3 if the key is not accepted, 1 if anything else failed."
     )
 }
 
@@ -163,27 +163,6 @@ mod tests {
     }
 
     #[test]
-    fn the_body_comes_from_one_place() {
-        for words in [&[][..], &["{}", "--file", "f"]] {
-            assert!(parse(words).is_err(), "{words:?}");
-        }
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("event.json");
-        fs::write(&path, "in the file").unwrap();
-        let path = path.to_str().unwrap();
-        for (words, expected) in [
-            (&["{}"][..], "{}"),
-            (&["--file", path], "in the file"),
-            (&["-"], "in the pipe"),
-            (&["--file", "-"], "in the pipe"),
-        ] {
-            let args = parse(words).unwrap();
-            let body = body(args.json, args.file.as_deref(), &b"in the pipe"[..]).unwrap();
-            assert_eq!(body, expected.as_bytes(), "{words:?}");
-        }
-    }
-
-    #[test]
     fn a_batch_has_no_conditions() {
         let conditions = parse(&["--if-last", "a:1@0", "--if-last", "b:2@0", "{}"]);
         assert_eq!(conditions.unwrap().conditions, ["a:1@0", "b:2@0"]);
@@ -197,7 +176,7 @@ mod tests {
         assert!(Command::try_parse_from(words).is_err());
     }
 
-    /// Publishes to who answers this, and returns what was printed.
+    /// Publishes to a server that gives this answer, and returns what was printed.
     async fn publish(answer: &'static str) -> Result<String, Failure> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());

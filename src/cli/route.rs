@@ -1,15 +1,10 @@
-//! `sidewire route`: which topics an event would reach, and why; and whether a client
-//! would receive it. Decides nothing itself: it asks the functions of ingest and of the
-//! schema, and needs no relay.
+//! `sidewire route`: shows which topics an event relates to, and why, and whether a client
+//! would receive it. It calls the same functions as ingest and needs no relay.
 
 mod client;
 mod report;
 
-use std::{
-    fs,
-    io::{self, Read},
-    path::{Path, PathBuf},
-};
+use std::io;
 
 use clap::ValueEnum;
 
@@ -17,7 +12,13 @@ use self::{
     client::Client,
     report::{Refused, Report},
 };
-use super::{Failure, sample, schema_args, schema_args::SchemaOrConfigArgs, write_result};
+use super::{
+    Failure,
+    event_args::EventArgs,
+    sample,
+    schema_args::{self, SchemaOrConfigArgs},
+    write_result,
+};
 use crate::{
     auth::Grant,
     config::Config,
@@ -26,47 +27,38 @@ use crate::{
     schema::{Bundled, Schema},
 };
 
-/// Stands for standard input.
-const STDIN: &str = "-";
-
 /// Exit status: the relay would refuse the event.
 const REFUSED: u8 = 4;
 
 /// Exit status: the client would not receive the event.
 const NOT_RECEIVED: u8 = 5;
 
-/// The event, and who might receive it.
+/// The event, and the client that might receive it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = help())]
 pub struct Args {
     /// Which schema.
     #[command(flatten)]
     pub schema: SchemaOrConfigArgs,
-    /// A topic given with the call, as `publish --topic` does; repeatable.
+    /// A topic in addition to those that the event itself names; repeatable.
     #[arg(long = "topic", value_name = "KIND:ID")]
     pub topics: Vec<String>,
-    /// A topic that a client subscribes to; repeatable. All are in one Subscribe.
+    /// A topic that the client subscribes to; repeatable. All are sent in one Subscribe.
     #[arg(long, value_name = "KIND:ID", value_parser = Topic::parse)]
     pub subscribe: Vec<Topic>,
     /// A topic that the client's token grants, or `kind:*` for all of a kind; repeatable.
     /// Without any, the token grants everything.
     #[arg(long, value_name = "KIND:ID", value_parser = Topic::parse, verbatim_doc_comment)]
     pub grant: Vec<Topic>,
-    /// Who the client is.
+    /// The user of the client.
     #[arg(long, value_parser = UserName::parse)]
     pub user: Option<UserName>,
     /// How to print the result.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub format: Format,
-    /// The event is binary, also where it looks like JSON.
-    #[arg(long)]
-    pub binary: bool,
-    /// Read the event from this file.
-    #[arg(long, value_name = "FILE", conflicts_with = "event")]
-    pub file: Option<PathBuf>,
-    /// The event as proto3 JSON, or - to read it from standard input.
-    #[arg(required_unless_present = "file")]
-    pub event: Option<String>,
+    /// The event.
+    #[command(flatten)]
+    pub event: EventArgs,
 }
 
 /// How the result is printed.
@@ -78,15 +70,14 @@ pub enum Format {
     Json,
 }
 
-/// Routes the event, and prints the result.
+/// Routes the event and prints the result.
 pub(super) fn run(args: Args) -> Result<(), Failure> {
-    let body = body(args.event.as_deref(), args.file.as_deref(), io::stdin())?;
-    let schema = schema_args::load(&args.schema.source()?)?;
+    let body = args.event.read(io::stdin())?;
     let config = args.schema.config()?;
-    let is_json = !args.binary && (args.event.as_deref().is_some_and(is_text) || looks_json(&body));
+    let schema = schema_args::load(&config.schema.source())?;
     let posted = Posted {
-        body: &body,
-        is_json,
+        body: &body.bytes,
+        is_json: body.is_json,
         topics: &args.topics,
     };
     let client = client(args.subscribe, args.grant, args.user);
@@ -152,39 +143,6 @@ fn client(subscribe: Vec<Topic>, grant: Vec<Topic>, user: Option<UserName>) -> O
     })
 }
 
-/// Whether an argument is the event itself.
-fn is_text(argument: &str) -> bool {
-    argument != STDIN
-}
-
-/// Whether a body is JSON. No envelope that the relay takes begins with `{`, but one can
-/// begin with what is white space in JSON: then it has to end like JSON too.
-fn looks_json(body: &[u8]) -> bool {
-    let body = body.trim_ascii_end();
-    let trimmed = body.trim_ascii_start();
-    let is_object = trimmed.first() == Some(&b'{');
-    is_object && (trimmed.len() == body.len() || trimmed.last() == Some(&b'}'))
-}
-
-fn body(
-    event: Option<&str>,
-    file: Option<&Path>,
-    mut stdin: impl Read,
-) -> Result<Vec<u8>, Failure> {
-    match (event, file) {
-        (Some(event), _) if event != STDIN => Ok(event.as_bytes().to_vec()),
-        (None, Some(path)) if path != Path::new(STDIN) => fs::read(path)
-            .map_err(|error| Failure::new(format!("cannot read {}: {error}", path.display()))),
-        _ => {
-            let mut body = Vec::new();
-            stdin
-                .read_to_end(&mut body)
-                .map_err(|error| Failure::new(format!("cannot read standard input: {error}")))?;
-            Ok(body)
-        }
-    }
-}
-
 fn help() -> String {
     let Bundled {
         sample_topic: topic,
@@ -201,9 +159,9 @@ fn help() -> String {
 
 With --subscribe, --grant or --user it also says whether such a client would receive the event.
 docs/cli.md describes the JSON.
-Exit status: 0 if the relay would take the event and the client, if one is described, would
-receive it, {REFUSED} if the relay would refuse it, {NOT_RECEIVED} if the client would not receive it, 1 if something
-else failed."
+Exit status: 0 if the relay would accept the event and the client, if one is described, would
+receive it; {REFUSED} if the relay would refuse the event; {NOT_RECEIVED} if the client would not receive it; 1 if
+anything else failed."
     )
 }
 

@@ -193,34 +193,3 @@ fn an_event_for_everyone_comes_to_every_client() {
     assert!(!report.is_missed());
     assert_eq!(json_of(&report)["client"]["by"], json!(["tenant:*"]));
 }
-
-#[test]
-fn json_is_told_from_an_envelope() {
-    for json in [&b"{}"[..], b" \n{\"a\": 1}\n", b"{\"cut", b"\n{ } "] {
-        assert!(looks_json(json), "{json:?}");
-    }
-    let long_id = [&b"\x0a\x7b"[..], &[b'm'; 123]].concat();
-    for binary in [&b""[..], &long_id, b"\x0a\x01m", b"\x12\x00"] {
-        assert!(!looks_json(binary), "{binary:?}");
-    }
-}
-
-#[test]
-fn the_event_comes_from_one_place() {
-    for words in [&["route"][..], &["route", "{}", "--file", "f"]] {
-        assert!(Command::try_parse_from(words).is_err(), "{words:?}");
-    }
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("event.json");
-    fs::write(&path, "in the file").unwrap();
-    for (event, file, expected) in [
-        (Some("{}"), None, "{}"),
-        (None, Some(path.as_path()), "in the file"),
-        (Some("-"), None, "in the pipe"),
-        (None, Some(Path::new("-")), "in the pipe"),
-    ] {
-        let body = body(event, file, &b"in the pipe"[..]).unwrap();
-        assert_eq!(body, expected.as_bytes());
-    }
-    assert!(body(None, Some(Path::new("/nowhere")), &b""[..]).is_err());
-}

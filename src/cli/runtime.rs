@@ -1,5 +1,4 @@
-//! What the commands run on: an event loop, the log, and the signals that end
-//! them.
+//! The event loop, the log and the signal handling that commands share.
 
 use std::{
     future::{Future, poll_fn},
@@ -14,7 +13,7 @@ use tokio::{
 use super::Failure;
 use crate::{config::Log, ops};
 
-/// The event loop of the main thread. The relay's shards have their own.
+/// The event loop of the main thread. Each of the relay's shards has its own.
 pub(super) fn runtime() -> Result<Runtime, Failure> {
     Builder::new_current_thread()
         .enable_all()
@@ -33,7 +32,7 @@ where
     runtime()?.block_on(async { Box::pin(command()).await })
 }
 
-/// The signals that end a command in good order.
+/// The signals that stop a command cleanly.
 pub(super) const ENDING: [SignalKind; 2] = [SignalKind::terminate(), SignalKind::interrupt()];
 
 /// Ready when ctrl-c or SIGTERM comes, from now on.
@@ -42,18 +41,18 @@ pub(super) fn interrupted() -> Result<impl Future<Output = ()>, Failure> {
     Ok(async move { signals.next().await })
 }
 
-/// Signals that would kill the process, if nobody took them.
+/// Signals that would kill the process if nothing listened for them.
 pub(super) struct Signals(Vec<Signal>);
 
 impl Signals {
-    /// Takes the signals from now on.
+    /// Listens for the signals from now on.
     pub(super) fn listen(kinds: &[SignalKind]) -> Result<Self, Failure> {
         kinds
             .iter()
             .map(|kind| signal(*kind))
             .collect::<Result<_, _>>()
             .map(Self)
-            .map_err(|error| Failure::new(format!("cannot take signals: {error}")))
+            .map_err(|error| Failure::new(format!("cannot listen for signals: {error}")))
     }
 
     /// The next one.

@@ -29,11 +29,11 @@ pub struct Args {
     /// Print a sample of this event instead, as JSON that can be published.
     #[arg(long, value_name = "EVENT", conflicts_with = "export")]
     pub sample: Option<String>,
-    /// Write the .proto files that schemas import into this directory instead, and
-    /// those of the bundled schema if that is the one.
+    /// Write the .proto files that schemas import into this directory instead: the one that
+    /// the paths in your imports start from. With a bundled schema, write its files too.
     #[arg(long, value_name = "DIR", verbatim_doc_comment)]
     pub export: Option<PathBuf>,
-    /// With --export: replace files that are there and differ.
+    /// With --export: overwrite existing files that differ.
     #[arg(long, requires = "export")]
     pub force: bool,
 }
@@ -45,9 +45,9 @@ const HELP: &str = "Examples:
   sidewire schema --bundled generic --sample event
   sidewire schema --export proto
 
-The table has the topics of each event: what stands behind `→` is the topic that a field with a
-value gives. `[]` stands behind a list, `{}` behind a map; of a message that lies in itself the
-fields are listed once. docs/cli.md describes the JSON.
+The table shows the topics of each event: `field → topic` means that a value in the field gives
+the topic. `[]` marks a list and `{}` a map. The fields of a recursive message are listed once.
+docs/cli.md describes the JSON.
 --export writes sidewire/v1/options.proto and sidewire/v1/relay.proto, for editors, protoc and buf.
 Exit status: 0, or 1 if the schema cannot be used or a file cannot be written.";
 

@@ -1,4 +1,4 @@
-//! The flags by which a command is told its schema.
+//! The flags that name the schema of a command.
 
 use std::path::{Path, PathBuf, absolute};
 
@@ -8,14 +8,15 @@ use super::Failure;
 use crate::{
     config::{Config, SchemaSection},
     schema::{Bundled, PayloadType, Schema, SchemaSource},
+    suggest::nearest,
 };
 
-/// Which schema a command works with; by default the bundled one that serves where the
-/// configuration names none.
+/// The schema that a command works with; by default the bundled one that a relay uses when
+/// its configuration names none.
 #[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args)]
 #[command(group = ArgGroup::new("schema files").args(["files", "descriptor_set"]))]
 pub struct SchemaArgs {
-    /// A .proto file of the schema; repeatable. Imports need not be named.
+    /// A .proto file of the schema; repeatable. Imported files need not be listed.
     #[arg(
         long = "schema",
         value_name = "FILE",
@@ -24,7 +25,7 @@ pub struct SchemaArgs {
         help_heading = "Schema"
     )]
     pub files: Vec<PathBuf>,
-    /// A directory in which imported .proto files are looked for; repeatable.
+    /// A directory to search for imported .proto files; repeatable.
     #[arg(long, value_name = "DIR", requires = "files", help_heading = "Schema")]
     pub include: Vec<PathBuf>,
     /// A compiled schema, as `protoc --descriptor_set_out` or `buf build` writes it.
@@ -44,7 +45,7 @@ pub struct SchemaArgs {
         help_heading = "Schema"
     )]
     pub envelope: Option<String>,
-    /// One of the schemas that the program has in itself.
+    /// The name of a schema built into the program.
     #[arg(long, value_name = "NAME", help_heading = "Schema")]
     pub bundled: Option<String>,
 }
@@ -61,7 +62,7 @@ impl SchemaArgs {
     pub fn section(&self) -> SchemaSection {
         SchemaSection {
             bundled: self.bundled.clone(),
-            files: self.files.clone(),
+            files: self.files.iter().map(|file| with_directory(file)).collect(),
             include: self.include.clone(),
             descriptor_set: self.descriptor_set.clone(),
             envelope: self.envelope.clone(),
@@ -89,13 +90,22 @@ impl SchemaArgs {
     }
 }
 
-/// The same, or the schema of a config file.
+/// The path with a directory: imports are searched for in the directory of a file, and an
+/// empty path names none.
+fn with_directory(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Path::new(".").join(path),
+        _ => path.to_owned(),
+    }
+}
+
+/// The schema flags, or a config file.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct SchemaOrConfigArgs {
     /// The flags.
     #[command(flatten)]
     pub schema: SchemaArgs,
-    /// The schema of a relay with this config file.
+    /// Use the schema in this config file of a relay.
     #[arg(
         long,
         value_name = "FILE",
@@ -110,16 +120,16 @@ impl SchemaOrConfigArgs {
     pub(super) fn config(&self) -> Result<Config, Failure> {
         match &self.config {
             Some(path) => Config::load(path).map_err(Failure::new),
-            None => Ok(Config::default()),
+            None => Ok(Config {
+                schema: self.schema.section(),
+                ..Config::default()
+            }),
         }
     }
 
     /// Where the schema comes from.
     pub(super) fn source(&self) -> Result<SchemaSource, Failure> {
-        Ok(match &self.config {
-            Some(_) => self.config()?.schema.source(),
-            None => self.schema.source(),
-        })
+        Ok(self.config()?.schema.source())
     }
 }
 
@@ -134,14 +144,28 @@ pub(super) fn find_event<'s>(schema: &'s Schema, name: &str) -> Result<&'s Paylo
     let mut events = schema.events();
     events
         .find(|event| event.name == name || schema.json_name(event) == name)
-        .ok_or_else(|| {
-            let names: Vec<_> = schema.events().map(|event| event.name.as_str()).collect();
-            let names = names.join(", ");
-            Failure::new(format!("the schema has no event `{name}`; it has {names}"))
-        })
+        .ok_or_else(|| unknown_event(schema, name))
 }
 
-/// What `proto/bundled.toml` says about the schema, where it is a bundled one.
+fn unknown_event(schema: &Schema, name: &str) -> Failure {
+    let names: Vec<_> = schema.events().map(|event| event.name.as_str()).collect();
+    let json_names: Vec<_> = schema
+        .events()
+        .map(|event| schema.json_name(event))
+        .collect();
+    let json_names = json_names.iter().map(String::as_str);
+    // Of names that are equally near the last one is suggested: the one in the .proto.
+    let known = json_names.chain(names.iter().copied());
+    let suggestion = nearest(name, known)
+        .map(|known| format!("; did you mean `{known}`?"))
+        .unwrap_or_default();
+    Failure::new(format!(
+        "the schema has no event `{name}`{suggestion}\n  hint: its events are {}",
+        names.join(", ")
+    ))
+}
+
+/// The entry of `proto/bundled.toml` about the schema; `None` if it is not a bundled one.
 pub(super) fn bundled(source: &SchemaSource) -> Result<Option<Bundled>, Failure> {
     let bundled = match source {
         SchemaSource::Bundled(None) => Bundled::load(),
@@ -177,9 +201,9 @@ mod tests {
             SchemaSource::Bundled(Some("generic".to_owned()))
         );
         assert_eq!(
-            source("--schema a.proto --schema b.proto --include d --envelope a.E"),
+            source("--schema a.proto --schema d/b.proto --include d --envelope a.E"),
             SchemaSource::Files {
-                files: vec!["a.proto".into(), "b.proto".into()],
+                files: vec!["./a.proto".into(), "d/b.proto".into()],
                 include: vec!["d".into()],
                 envelope: "a.E".to_owned(),
             }

@@ -10,7 +10,6 @@ use super::{
 };
 use crate::{
     ops,
-    schema::{Schema, Severity},
     server::{Inherited, Server},
     setup::Setup,
 };
@@ -20,9 +19,10 @@ use crate::{
 #[command(after_help = "Example:
   sidewire serve --config /etc/sidewire/sidewire.toml
 
-SIGTERM and ctrl-c end it: what waits for the clients is written, they are told, exit status 0.
-A second signal ends it at once. SIGHUP has it read the config file again, with its keys, schema and
-certificates, without a connection being closed; a file with an error changes nothing.")]
+SIGTERM and ctrl-c stop the relay: it writes what is queued for the clients, tells them that it is
+shutting down, and exits with status 0. A second signal stops it at once. SIGHUP reloads the config
+file with its keys, schema and certificates, and closes no connection. If one of the files has an
+error, nothing changes.")]
 pub struct Args {
     /// The config file. `config.example.toml` documents every key.
     #[arg(long, value_name = "FILE")]
@@ -31,11 +31,10 @@ pub struct Args {
 
 /// Runs until a signal comes.
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
-    // While there is no thread yet.
+    // Before any thread starts, since the environment is read and changed here.
     let inherited = Inherited::from_env().map_err(Failure::new)?;
     let setup = Setup::load(&args.config).map_err(Failure::new)?;
     let log_level = ops::init_logging(&setup.live.config.log).map_err(Failure::new)?;
-    log_warnings(&setup.live.schema);
     let runtime = runtime()?;
     let ended = runtime.block_on(async {
         let signals = Signals::listen(&ENDING)?;
@@ -47,26 +46,12 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         let server = Server::start_with(setup, inherited).map_err(Failure::new)?;
         until_stopped(server, signals, Some(reloads)).await
     });
-    // A file or a name that takes its time to be looked up does not hold up the end.
+    // A slow file or name lookup must not delay the exit.
     runtime.shutdown_background();
     ended
 }
 
-/// Logs what the schema probably does not mean to say. `sidewire check` tells the notes.
-fn log_warnings(schema: &Schema) {
-    let warnings = schema.diagnostics().iter();
-    for warning in warnings.filter(|it| it.severity == Severity::Warning) {
-        tracing::warn!(
-            file = warning.file.as_deref(),
-            line = warning.line,
-            hint = warning.hint.as_deref(),
-            "schema: {}",
-            warning.message
-        );
-    }
-}
-
-/// When the config is read again, and what of it is not the server's.
+/// When to reload the config, and the part of it that the server does not own.
 pub(super) struct Reloads {
     signals: Signals,
     config: PathBuf,
@@ -74,7 +59,7 @@ pub(super) struct Reloads {
 }
 
 impl Reloads {
-    /// Waits for the next signal; for ever where none counts.
+    /// Waits for the next signal; forever if there are no reloads.
     async fn next(reloads: &mut Option<Self>) {
         match reloads {
             Some(reloads) => reloads.signals.next().await,
@@ -83,24 +68,24 @@ impl Reloads {
     }
 
     async fn carry_out(&self, server: &mut Server) {
-        tracing::info!(config = %self.config.display(), "SIGHUP: the config is read again");
+        tracing::info!(config = %self.config.display(), "received SIGHUP, reloading the config");
         ops::notify_reloading();
         if let Some(live) = server.reload(&self.config).await
             && let Err(error) = self.log_level.set(&live.config.log)
         {
-            tracing::error!(%error, "the level of the log cannot be changed");
+            tracing::error!(%error, "cannot change the log level");
         }
         ops::notify_ready();
     }
 }
 
-/// Lets the relay run until a signal comes, then ends it in good order.
+/// Runs the relay until a signal comes, then shuts it down.
 pub(super) async fn until_stopped(
     mut server: Server,
     mut signals: Signals,
     mut reloads: Option<Reloads>,
 ) -> Result<(), Failure> {
-    let failed = || Failure::new("a shard has ended; the log says why");
+    let failed = || Failure::new("a shard has stopped; see the log for the reason");
     tokio::select! {
         biased;
         () = signals.next() => return Ok(()),
@@ -132,18 +117,18 @@ pub(super) async fn until_stopped(
         }
     }
 
-    tracing::info!("shutting down: what is queued is written first");
+    tracing::info!("shutting down: writing what is queued first");
     ops::notify_stopping();
     tokio::select! {
         biased;
         () = signals.next() => {
-            return Err(Failure::new("a second signal: ended at once"));
+            return Err(Failure::new("stopped at once by a second signal"));
         }
         drained = server.drain() => {
             if drained {
                 tracing::info!("every connection has ended");
             } else {
-                tracing::warn!("not all came to its end in its time: a call of a backend, or a connection");
+                tracing::warn!("client.drain_timeout passed before every backend call and connection had ended");
             }
         }
     }

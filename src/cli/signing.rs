@@ -10,13 +10,13 @@ use crate::auth::{Algorithm, Secret, SigningKey, TokenRules, read_file};
 /// The arguments of which each gives a key.
 pub(super) const KEYS: [&str; 2] = ["secret_file", "private_key_file"];
 
-/// What tokens are signed with, and what they say of it.
+/// The key that tokens are signed with, and the claims about their issuer.
 #[derive(Debug, clap::Args)]
 pub struct Signing {
-    /// The secret that the relay has too, for HS256, HS384 and HS512.
+    /// The file with the secret shared with the relay, for HS256, HS384 and HS512.
     #[arg(long, value_name = "FILE")]
     pub secret_file: Option<PathBuf>,
-    /// The private key (PEM), for the other algorithms.
+    /// The file with the private key (PEM), for all other algorithms.
     #[arg(
         long,
         value_name = "FILE",
@@ -24,22 +24,22 @@ pub struct Signing {
         conflicts_with = "secret_file"
     )]
     pub private_key_file: Option<PathBuf>,
-    /// How to sign [default: HS256].
+    /// The signing algorithm [default: HS256].
     #[arg(long, value_parser = algorithms())]
     pub algorithm: Option<Algorithm>,
-    /// The key's name, put into the token's header.
+    /// The key ID to put into the token's header (`kid`).
     #[arg(long)]
     pub kid: Option<String>,
-    /// Who issues it (claim `iss`).
+    /// The issuer (claim `iss`).
     #[arg(long)]
     pub issuer: Option<String>,
-    /// For whom it is (claim `aud`).
+    /// The audience (claim `aud`).
     #[arg(long)]
     pub audience: Option<String>,
 }
 
 impl Signing {
-    /// The key; none where no file is named.
+    /// The key; `None` if no file is named.
     pub(super) fn key(&self) -> Result<Option<SigningKey>, Failure> {
         let algorithm = self.algorithm.unwrap_or(Algorithm::HS256);
         let kid = self.kid.clone();

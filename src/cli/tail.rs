@@ -1,5 +1,4 @@
-//! `sidewire tail`: follows topics as a client does and prints their events. The caller
-//! gives the function that decodes them.
+//! `sidewire tail`: follows topics as a client does and prints their events.
 
 mod filter;
 mod followers;
@@ -24,7 +23,7 @@ use self::{
     output::{Output, Printed},
 };
 use super::{
-    Failure,
+    Failure, listener_urls,
     runtime::interrupted,
     sample,
     schema_args::{self, SchemaOrConfigArgs},
@@ -34,46 +33,47 @@ use crate::{
     protocol::{Epoch, ErrorCode, Position, Topic, wire},
 };
 
-/// Where the token is looked for when no file is named. Not on the command line,
-/// where every user of the machine can read it.
+/// The environment variable that holds the token when no file is named. The token is not an
+/// argument, since every user of the machine can read those.
 const TOKEN_VARIABLE: &str = "SIDEWIRE_TOKEN";
 
-/// Exit status: the time was over before the wanted number of events had come.
+/// Exit status: the time ended before the wanted number of events was printed.
 const TOO_FEW: u8 = 4;
 
 /// What to follow, where and how.
 #[derive(Debug, clap::Args)]
 #[command(after_help = help())]
 pub struct Args {
-    /// The relay's client listener; wss:// for TLS.
-    #[arg(long, default_value = "ws://127.0.0.1:3000/ws")]
-    pub url: String,
-    /// The file with the token. With several, each has a connection of its own.
-    /// Else the environment variable SIDEWIRE_TOKEN is used, else no token.
+    /// The URL of the relay's client listener; wss:// for TLS.
+    /// Defaults to the listener in --config, or ws://127.0.0.1:3000/ws without --config.
+    #[arg(long, verbatim_doc_comment)]
+    pub url: Option<String>,
+    /// The file with the token; repeatable, with one connection per token.
+    /// Defaults to the environment variable SIDEWIRE_TOKEN, or no token if that is unset.
     #[arg(long = "token-file", value_name = "FILE", verbatim_doc_comment)]
     pub token_files: Vec<PathBuf>,
-    /// The file with the certificates that the relay's is checked against, as PEM.
-    /// Else those that the system trusts; SSL_CERT_FILE names others.
+    /// The PEM file with the certificates to trust for the relay's certificate.
+    /// Defaults to those that the system trusts; SSL_CERT_FILE replaces these.
     #[arg(long, value_name = "FILE", verbatim_doc_comment)]
     pub ca_file: Option<PathBuf>,
-    /// The user to connect as, where the relay asks for no token.
+    /// The user to connect as, if the relay requires no token.
     #[arg(long)]
     pub user: Option<String>,
-    /// Start after this position: what was published since then comes first.
-    /// Every event has its position.
+    /// Start after this position: events published since then come first.
+    /// Every printed event has its position.
     #[arg(long, value_name = "EPOCH:OFFSET", value_parser = position, verbatim_doc_comment)]
     pub since: Option<Position>,
-    /// Print only events whose field has this value; repeatable: all must hold.
-    /// Fields have their names in the .proto or in JSON, such as order.customer_id.
+    /// Print only events whose field has this value; repeatable, and all must match.
+    /// Name fields as in the .proto or as in JSON, such as order.customer_id.
     #[arg(long = "where", value_name = "FIELD=VALUE", verbatim_doc_comment)]
     pub conditions: Vec<String>,
-    /// Print only events of this name; repeatable: one of them.
+    /// Print only events of this name; repeatable, to print several kinds.
     #[arg(long = "payload", value_name = "NAME")]
     pub payloads: Vec<String>,
-    /// End when so many events were printed.
+    /// Stop after printing this many events.
     #[arg(long, value_name = "COUNT")]
     pub count: Option<NonZeroU64>,
-    /// End after this time.
+    /// Stop after this time.
     #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub lasting: Option<Duration>,
     /// How to print an event.
@@ -83,7 +83,7 @@ pub struct Args {
     #[command(flatten)]
     pub schema: SchemaOrConfigArgs,
     /// The topics to follow.
-    /// Events for the user and for the whole tenant always come, also without any topic.
+    /// Events for the user and for the whole tenant come even without a topic.
     #[arg(value_name = "KIND:ID", value_parser = Topic::parse, verbatim_doc_comment)]
     pub topics: Vec<Topic>,
 }
@@ -91,32 +91,39 @@ pub struct Args {
 fn position(text: &str) -> Result<Position, String> {
     let (epoch, offset) = text
         .split_once(':')
-        .ok_or("has no colon between epoch and offset")?;
+        .ok_or("there is no colon between epoch and offset")?;
     let epoch: Epoch = epoch
         .parse()
         .map_err(|error| format!("{epoch:?} {error}"))?;
     let offset = offset
         .parse()
-        .map_err(|error| format!("{offset:?} is no offset: {error}"))?;
+        .map_err(|error| format!("{offset:?} is not an offset: {error}"))?;
     Ok(Position { epoch, offset })
 }
 
 /// Follows until ctrl-c, and prints with the schema of the flags.
 pub(super) async fn main(args: Args) -> Result<(), Failure> {
-    let schema = schema_args::load(&args.schema.source()?)?;
+    let config = args.schema.config()?;
+    let url = match &args.url {
+        Some(url) => url.clone(),
+        None => listener_urls::client(&config)?,
+    };
+    let schema = schema_args::load(&config.schema.source())?;
     let filter = Filter::of(&schema, &args.payloads, &args.conditions)?;
     let decode = |envelope: &[u8]| schema.envelope_to_json(envelope);
-    run(args, filter, decode, &mut io::stdout(), interrupted()?).await
+    let mut stdout = io::stdout();
+    run(args, &url, filter, decode, &mut stdout, interrupted()?).await
 }
 
-/// Follows until `stop` is ready, nobody reads `out` any more, or what the flags ask for
-/// has come.
+/// Follows the relay at `url` until `stop` is ready, `out` has no reader left, or the events
+/// or the time that the flags ask for are over.
 ///
 /// # Errors
 ///
-/// When the relay will not have this client, or `out` cannot be written to.
+/// When the relay refuses this client, or `out` cannot be written to.
 pub async fn run<D, E>(
     args: Args,
+    url: &str,
     filter: Filter,
     decode: D,
     out: &mut impl Write,
@@ -126,7 +133,7 @@ where
     D: Fn(&[u8]) -> Result<Value, E>,
     E: fmt::Display,
 {
-    let mut followers = Followers::of(&args)?;
+    let mut followers = Followers::of(&args, url)?;
     let mut output = Output {
         format: args.format,
         filter,
@@ -186,18 +193,18 @@ where
     }
 }
 
-/// The time is over: whether that is well.
+/// The outcome once the time has passed.
 fn enough(args: &Args, printed: u64) -> Result<(), Failure> {
     match args.count {
         Some(count) => Err(Failure {
-            message: format!("the time is over, and {printed} of {count} events have come"),
+            message: format!("timed out after receiving {printed} of {count} events"),
             exit_code: TOO_FEW,
         }),
         None => Ok(()),
     }
 }
 
-/// Logs what came, of each user and together.
+/// Logs what was received, for each user and in total.
 fn summary(followers: &Followers, printed: u64, lasted: Duration) {
     let per_s = |events: u64| {
         // Rates of what one process prints are far below where this loses precision.
@@ -255,7 +262,7 @@ fn report(follower: &mut Follower, event: ClientEvent) -> Result<Option<Event>, 
             let retry_ms = u64::try_from(retry_in.as_millis()).unwrap_or(u64::MAX);
             tracing::warn!(user, retry_ms, "{reason}");
         }
-        // The relay says so before it closes, which says what to do.
+        // The relay closes the connection next, and the close says what to do.
         ClientEvent::Refused(error)
             if error.error_code == ErrorCode::AuthenticationFailed.as_str() =>
         {
@@ -267,7 +274,7 @@ fn report(follower: &mut Follower, event: ClientEvent) -> Result<Option<Event>, 
         }
         ClientEvent::Refused(error) => {
             return Err(Failure::new(format!(
-                "{}the relay refused to subscribe: {}: {}",
+                "{}the relay refused the subscription: {}: {}",
                 of_user(user),
                 error.error_code,
                 error.error_message
@@ -288,7 +295,7 @@ fn report_gap(user: Option<&str>, since: &wire::Position, topics: &[String]) {
         user,
         since = format!("{epoch}:{offset}"),
         topics = topics.join(" "),
-        "events are missing here: the relay no longer has all that came since; fetch the state from the backend"
+        "events are missing here: the relay no longer has all events since this position; fetch the current state from the backend"
     );
 }
 
@@ -296,7 +303,7 @@ fn failure(user: Option<&str>, error: ClientError) -> Failure {
     let of_user = of_user(user);
     match error {
         ClientError::Unauthorized(_) => Failure::unauthorized(format!(
-            "{of_user}{error}, from `sidewire token` or whoever issues yours, in --token-file or in {TOKEN_VARIABLE}"
+            "{of_user}{error}. `sidewire token` or your token issuer makes one; pass it with --token-file or in {TOKEN_VARIABLE}"
         )),
         error => Failure::new(format!("{of_user}{error}")),
     }
@@ -314,14 +321,13 @@ fn help() -> String {
   sidewire tail --bundled generic --where event.type=order.shipped --where event.data.order=7 order:7
   sidewire tail --token-file ann.jwt --token-file bob.jwt --count 1 --for 10s {topic}
 
-Events go to standard output, all else to standard error, at the end a summary.
+Events go to standard output; logs, and a summary at the end, go to standard error.
 With several tokens a line is {{\"user\":…,\"event\":…}}, or in hex the user, a tab and the digits.
-A lost connection is opened again, and what was published meanwhile follows. Where the relay no
-longer has all of it, standard error says so, and only what comes from then on follows; so with
---since.
-Exit status: 0 after ctrl-c, after --count events or --for this time, or when nobody reads
-standard output any more, 3 if a token is not accepted or has expired, {TOO_FEW} if the time was over
-before --count events had come, 1 if something else failed."
+A lost connection is reopened, and events published in the meantime follow. If the relay no longer
+has all of them, standard error says so, and only new events follow. The same holds for --since.
+Exit status: 0 after ctrl-c, after --count events, after the --for time, or when the reader of
+standard output is gone; 3 if a token is not accepted or has expired; {TOO_FEW} if the --for time passed
+before --count events were printed; 1 if anything else failed."
     )
 }
 

@@ -109,11 +109,11 @@ async fn events_are_printed_until_nobody_reads_them() {
         ("pretty", 3, "{\n  \"messageId\": \"first\"\n}\n"),
     ] {
         let (listener, url) = listen().await;
-        let args = parse(&["--url", &url, "--format", format, "kind:1"]).unwrap();
+        let args = parse(&["--format", format, "kind:1"]).unwrap();
         let text = String::new();
         let mut out = Pipe { text, lines_max };
         let (outcome, ()) = tokio::join!(
-            run(args, Filter::default(), decode, &mut out, pending()),
+            run(args, &url, Filter::default(), decode, &mut out, pending()),
             serve(listener)
         );
         assert!(outcome.is_ok(), "{outcome:?}");
@@ -124,9 +124,9 @@ async fn events_are_printed_until_nobody_reads_them() {
 #[tokio::test]
 async fn output_that_cannot_be_written_is_a_failure() {
     let (listener, url) = listen().await;
-    let args = parse(&["--url", &url]).unwrap();
+    let args = parse(&[]).unwrap();
     let mut full: &mut [u8] = &mut [];
-    let running = run(args, Filter::default(), decode, &mut full, pending());
+    let running = run(args, &url, Filter::default(), decode, &mut full, pending());
     let (outcome, ()) = tokio::join!(running, serve(listener));
     assert_eq!(outcome.unwrap_err().exit_code, 1);
 }
@@ -134,7 +134,9 @@ async fn output_that_cannot_be_written_is_a_failure() {
 #[tokio::test]
 async fn it_stops_when_told_to() {
     let args = parse(&["kind:1"]).unwrap();
-    run(args, Filter::default(), decode, &mut Vec::new(), ready(()))
+    let url = "ws://127.0.0.1:3000/ws";
+    let stop = ready(());
+    run(args, url, Filter::default(), decode, &mut Vec::new(), stop)
         .await
         .unwrap();
 }
@@ -142,7 +144,7 @@ async fn it_stops_when_told_to() {
 #[tokio::test]
 async fn a_refused_token_ends_it_with_3_and_says_what_to_do() {
     let (listener, url) = listen().await;
-    let args = parse(&["--url", &url, "kind:1"]).unwrap();
+    let args = parse(&["kind:1"]).unwrap();
     let serving = async {
         let (mut stream, _) = listener.accept().await.unwrap();
         let read = stream.read(&mut [0; 4096]).await.unwrap();
@@ -152,7 +154,7 @@ async fn a_refused_token_ends_it_with_3_and_says_what_to_do() {
     };
     let mut out = Vec::new();
     let (outcome, ()) = tokio::join!(
-        run(args, Filter::default(), decode, &mut out, pending()),
+        run(args, &url, Filter::default(), decode, &mut out, pending()),
         serving
     );
     let failure = outcome.unwrap_err();
@@ -169,7 +171,7 @@ async fn a_refused_token_ends_it_with_3_and_says_what_to_do() {
 async fn it_begins_where_it_is_told_to() {
     let (listener, url) = listen().await;
     let since = format!("{}:42", "0f".repeat(16));
-    let args = parse(&["--url", &url, "--since", &since, "kind:1"]).unwrap();
+    let args = parse(&["--since", &since, "kind:1"]).unwrap();
     let serving = async {
         let mut peer = accept(&listener).await;
         let Message::Binary(bytes) = peer.next().await.unwrap().unwrap() else {
@@ -179,7 +181,7 @@ async fn it_begins_where_it_is_told_to() {
     };
     let mut out = Vec::new();
     let control = tokio::select! {
-        outcome = run(args, Filter::default(), decode, &mut out, pending()) => panic!("{outcome:?}"),
+        outcome = run(args, &url, Filter::default(), decode, &mut out, pending()) => panic!("{outcome:?}"),
         control = serving => control,
     };
     let Some(Control::Subscribe(subscribe)) = control else {
@@ -195,7 +197,7 @@ async fn it_begins_where_it_is_told_to() {
 #[tokio::test]
 async fn a_refused_subscribe_ends_it() {
     let (listener, url) = listen().await;
-    let args = parse(&["--url", &url, "kind:1"]).unwrap();
+    let args = parse(&["kind:1"]).unwrap();
     let serving = async {
         let mut peer = accept(&listener).await;
         peer.next().await.unwrap().unwrap();
@@ -209,7 +211,15 @@ async fn a_refused_subscribe_ends_it() {
     };
     let running = async {
         // Dropping the client ends the relay's reading.
-        run(args, Filter::default(), decode, &mut Vec::new(), pending()).await
+        run(
+            args,
+            &url,
+            Filter::default(),
+            decode,
+            &mut Vec::new(),
+            pending(),
+        )
+        .await
     };
     let (outcome, ()) = tokio::join!(running, serving);
     let failure = outcome.unwrap_err();

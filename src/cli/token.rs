@@ -15,7 +15,7 @@ use crate::{
     protocol::{TenantName, Topic, UserName},
 };
 
-/// What the token says and what it is signed with.
+/// The claims of the token and the key that it is signed with.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = help(),
@@ -25,14 +25,14 @@ pub struct Args {
     /// The tenant that the client belongs to.
     #[arg(long, value_parser = TenantName::parse)]
     pub tenant: TenantName,
-    /// Who the client is, inside its tenant.
+    /// The user that the client is, within its tenant.
     #[arg(long, value_parser = UserName::parse)]
     pub user: UserName,
     /// A topic that the client may subscribe to, or `kind:*` for all of a kind; repeatable.
-    /// Without any: everything in its tenant.
+    /// Without any, the client may subscribe to everything in its tenant.
     #[arg(long = "topic", value_name = "KIND:ID", value_parser = Topic::parse, verbatim_doc_comment)]
     pub topics: Vec<Topic>,
-    /// How long it is valid from now on.
+    /// How long the token is valid, from now.
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = duration)]
     pub expires: Duration,
     /// How it is signed.

@@ -107,7 +107,7 @@ pub struct Schema {
 pub struct SchemaSize {
     /// Payloads that are not the relay's.
     pub events: usize,
-    /// Messages that an envelope can hold, itself included.
+    /// Messages that the schema's files declare, the built-in files apart.
     pub messages: usize,
     /// Files that the messages were read with, imports included.
     pub files: usize,
@@ -316,7 +316,7 @@ impl Schema {
         let events = self.payloads.iter();
         SchemaSize {
             events: events.filter(|payload| payload.kind.is_event()).count(),
-            messages: self.table.messages(),
+            messages: self.message_count(),
             files: self.envelope.parent_pool().files().len(),
         }
     }

@@ -108,14 +108,6 @@ impl Table {
         self.0.get(index)
     }
 
-    /// How many messages there are, apart from the entries of maps.
-    pub(super) fn messages(&self) -> usize {
-        self.0
-            .iter()
-            .filter(|message| !message.is_map_entry)
-            .count()
-    }
-
     /// Whether there is a map anywhere.
     pub(super) fn has_maps(&self) -> bool {
         self.0.iter().any(|message| message.is_map_entry)

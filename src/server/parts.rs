@@ -20,7 +20,7 @@ use crate::{
     ops::Metrics,
     random::Random,
     relay::Relay,
-    schema::{Schema, SchemaSize},
+    schema::{Schema, SchemaSize, Severity},
     setup::Setup,
     tally::Tally,
 };
@@ -56,6 +56,7 @@ impl Parts {
         metrics.configured(clock.unix_seconds());
         metrics.schema_serves(setup.live.schema.revision());
         log_schema(&setup.live.schema, "the schema is compiled");
+        log_warnings(&setup.live.schema);
         let relay = Arc::new(Relay {
             limits: Limits::new(&setup.live.config),
             live: ArcSwap::from_pointee(setup.live),
@@ -92,6 +93,20 @@ pub(super) fn log_schema(schema: &Schema, message: &str) {
         milliseconds = u64::try_from(schema.compile_time().as_millis()).unwrap_or(u64::MAX),
         "{message}"
     );
+}
+
+/// Logs the schema's warnings. Its notes are left to `sidewire check`.
+pub(super) fn log_warnings(schema: &Schema) {
+    let warnings = schema.diagnostics().iter();
+    for warning in warnings.filter(|it| it.severity == Severity::Warning) {
+        tracing::warn!(
+            file = warning.file.as_deref(),
+            line = warning.line,
+            hint = warning.hint.as_deref(),
+            "schema: {}",
+            warning.message
+        );
+    }
 }
 
 /// How long an event may wait, by the configuration.

@@ -7,7 +7,7 @@ use tokio::{task::spawn_blocking, time::timeout};
 
 use super::{
     Server,
-    parts::{log_schema, publish_timeouts},
+    parts::{log_schema, log_warnings, publish_timeouts},
 };
 use crate::{
     auth::Authenticator,
@@ -113,6 +113,7 @@ impl Server {
             metrics.schema_serves(new.revision());
             metrics.schema_reloaded(SchemaReload::Applied);
             log_schema(new, "the schema is reloaded");
+            log_warnings(new);
         }
     }
 }

@@ -78,7 +78,7 @@ fn without_it_prints_a_table() {
         assert!(line.is_some_and(|line| line.len() > 28), "{stdout}");
     }
     assert!(
-        stdout.ends_with("nothing lost, doubled, out of order or refused\n"),
+        stdout.ends_with("nothing lost, duplicated, out of order or refused\n"),
         "{stdout}"
     );
     assert!(!stdout.contains('\r'));

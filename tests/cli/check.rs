@@ -4,7 +4,7 @@
 use std::{fs, path::Path, process::Command};
 
 use crate::{
-    process::{Process, sidewire},
+    process::{Ended, Process, sidewire},
     relay::{Files, Relay, log_line},
 };
 
@@ -302,6 +302,136 @@ fn a_relay_logs_the_warnings_of_its_schema_at_start() {
     assert_eq!(warning["line"], 12);
     let file = warning["file"].as_str().unwrap();
     assert!(file.ends_with("/chat.proto"), "{file}");
+}
+
+#[test]
+fn the_relay_logs_the_number_of_messages_that_check_prints() {
+    let relay = Relay::serve(with_schema(CHAT));
+    let checked = Process::run(sidewire(&["check", "--config", &relay.files.config()]));
+    let compiled = relay
+        .process
+        .stderr_has(|log| log_line(log, "the schema is compiled"));
+    assert_eq!(compiled["messages"], 3, "{compiled}");
+    assert!(
+        checked.stdout.contains("schema: 3 messages,"),
+        "{checked:?}"
+    );
+}
+
+/// `check` of the schema after these edits, against the schema before them, which the flag
+/// names as a config file or as a descriptor set.
+fn check_against(flag: &str, edits: &[(&str, &str)]) -> (Files, Ended) {
+    let mut new = CHAT.to_owned();
+    for (from, to) in edits {
+        assert!(new.contains(from), "{from}");
+        new = new.replacen(from, to, 1);
+    }
+    let (old, files) = (with_schema(CHAT), with_schema(&new));
+    let descriptor_set = old.path("old.binpb");
+    let proto = Path::new(env!("CARGO_MANIFEST_DIR")).join("proto");
+    let mut compiler = protox::Compiler::new([old.0.path(), &proto]).unwrap();
+    compiler.include_imports(true);
+    compiler.open_file("chat.proto").unwrap();
+    fs::write(&descriptor_set, compiler.encode_file_descriptor_set()).unwrap();
+    let old_config = old.config();
+    let against = match flag {
+        "--against" => old_config.as_str(),
+        _ => descriptor_set.to_str().unwrap(),
+    };
+    let check = ["check", "--config", &files.config(), flag, against];
+    let checked = Process::run(sidewire(&check));
+    (files, checked)
+}
+
+#[test]
+fn every_change_that_a_running_relay_would_refuse_is_listed() {
+    for flag in ["--against", "--against-descriptor-set"] {
+        let (files, checked) = check_against(
+            flag,
+            &[
+                ("    Moved moved = 3;\n", ""),
+                (
+                    "message Said { string room = 1 [(sidewire.v1.topic) = \"room\"]; }",
+                    "message Said { string room = 1; }",
+                ),
+            ],
+        );
+        assert_eq!(checked.status.code(), Some(1), "{checked:?}");
+        let begin = format!("sidewire: {}:", files.config());
+        assert!(checked.stderr.starts_with(&begin), "{checked:?}");
+        for line in [
+            "  chat.v1.Envelope.moved is missing from `oneof payload`; restore it, since events of this type may be in the log and on their way",
+            "  chat.v1.Said.room is no longer annotated with (sidewire.v1.topic) = \"room\"; restore the annotation",
+        ] {
+            assert!(
+                checked.stderr.lines().any(|it| it == line),
+                "{line}: {checked:?}"
+            );
+        }
+        assert!(
+            checked.stderr.contains("\n  hint: undo these changes"),
+            "{checked:?}"
+        );
+        assert!(
+            checked.stdout.ends_with("the relay would start with it\n"),
+            "{checked:?}"
+        );
+    }
+}
+
+#[test]
+fn a_schema_that_a_running_relay_would_apply_passes() {
+    let added = (
+        "message Said {",
+        "message Left { string room = 1; }\nmessage Said {",
+    );
+    let event = (
+        "    Moved moved = 3;",
+        "    Moved moved = 3;\n    Left left = 4;",
+    );
+    for (edits, says) in [
+        (&[][..], ": the schema is the same\n"),
+        (
+            &[added, event],
+            ": a relay that runs with its schema would apply the new one on SIGHUP\n",
+        ),
+    ] {
+        for flag in ["--against", "--against-descriptor-set"] {
+            let (_, checked) = check_against(flag, edits);
+            assert_eq!(checked.status.code(), Some(0), "{checked:?}");
+            assert_eq!(checked.stderr, "");
+            assert!(checked.stdout.ends_with(says), "{checked:?}");
+        }
+    }
+}
+
+#[test]
+fn a_schema_to_compare_with_that_cannot_be_read_is_an_error_that_names_its_file() {
+    let (files, broken) = (with_schema(CHAT), with_schema(BAD));
+    for (flag, path, says) in [
+        (
+            "--against",
+            broken.config(),
+            "schema.files: the schema cannot be used",
+        ),
+        (
+            "--against",
+            files.path("absent.toml").display().to_string(),
+            "cannot read",
+        ),
+        (
+            "--against-descriptor-set",
+            files.path("absent.binpb").display().to_string(),
+            "No such file",
+        ),
+    ] {
+        let check = ["check", "--config", &files.config(), flag, &path];
+        let checked = Process::run(sidewire(&check));
+        assert_eq!(checked.status.code(), Some(1), "{checked:?}");
+        assert!(checked.stderr.contains(&path), "{checked:?}");
+        assert!(checked.stderr.contains(says), "{checked:?}");
+        assert_eq!(checked.stdout, "");
+    }
 }
 
 #[test]

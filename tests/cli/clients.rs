@@ -1,15 +1,17 @@
 //! `sidewire publish` and `sidewire tail` beside a relay that runs.
 
 use std::{
+    fs,
     io::{Write, pipe},
     process::{Command, Stdio},
 };
 
 use serde_json::{Value, json};
+use sidewire::schema::Schema;
 
 use crate::{
     process::{Ended, Process, Signal, sidewire},
-    relay::{Relay, TOPIC, event, token},
+    relay::{Files, Relay, TOPIC, event, token},
 };
 
 /// The other topic that an event relates to.
@@ -91,6 +93,74 @@ fn what_is_published_in_each_way_is_followed_in_each_form() {
         assert_eq!(ended.status.code(), Some(0), "{ended:?}");
         let events = serde_json::Deserializer::from_str(&ended.stdout).into_iter::<Value>();
         assert_eq!(events.map(Result::unwrap).count(), 5);
+    }
+}
+
+/// The bytes of an envelope with this title.
+fn envelope(title: &str) -> Vec<u8> {
+    let json = event(title).to_string();
+    let schema = Schema::bundled().unwrap();
+    schema.envelope_from_json(json.as_bytes()).unwrap()
+}
+
+#[test]
+fn binary_events_are_published_from_a_file_and_from_standard_input() {
+    let relay = Relay::start();
+    let tail = follow(relay.tail(&[TOPIC]));
+    let file = relay.files.path("event.bin");
+    fs::write(&file, envelope("file")).unwrap();
+    let file = file.to_str().unwrap();
+    assert_eq!(publish(relay.publish(&["--file", file]))["matched"], 1);
+    assert_eq!(
+        publish(relay.publish(&["--binary", "--file", file]))["topics"],
+        json!([ITEM, TOPIC])
+    );
+
+    let batch: Vec<u8> = ["first", "second"]
+        .iter()
+        .flat_map(|title| {
+            let envelope = envelope(title);
+            [
+                &[0x0a, u8::try_from(envelope.len()).unwrap()][..],
+                &envelope,
+            ]
+            .concat()
+        })
+        .collect();
+    let (stdin, mut writer) = pipe().unwrap();
+    writer.write_all(&batch).unwrap();
+    drop(writer);
+    let published = Process::start_with(
+        relay.publish(&["--batch", "--binary", "-"]),
+        stdin,
+        Stdio::piped(),
+        Stdio::piped(),
+    );
+    let results = answer(&published.end());
+    assert_eq!(results["results"].as_array().unwrap().len(), 2);
+    assert_eq!(titles(&tail, 4), ["file", "file", "first", "second"]);
+}
+
+#[test]
+fn json_that_is_declared_as_binary_is_refused() {
+    let relay = Relay::start();
+    let refused = Process::run(relay.publish(&["--binary", &event("x").to_string()]));
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    assert!(refused.stderr.contains("VALIDATION_ERROR"), "{refused:?}");
+}
+
+#[test]
+fn a_config_with_a_port_that_the_relay_picks_is_refused_and_the_url_flag_named() {
+    let files = Files::new();
+    let config = files.config();
+    for args in [
+        &["tail", "--config", &config, TOPIC][..],
+        &["publish", "--config", &config, "--tenant=acme", "{}"],
+    ] {
+        let ended = Process::run(sidewire(args));
+        assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+        assert!(ended.stderr.contains(".listen has port 0"), "{ended:?}");
+        assert!(ended.stderr.contains("--url"), "{ended:?}");
     }
 }
 

@@ -265,6 +265,19 @@ fn what_the_guide_prints_works_with_any_schema() {
 }
 
 #[test]
+fn the_warnings_of_the_schema_are_logged() {
+    let dev = Dev::start_with(&CHAT);
+    let warning = dev.process.stderr_has(|log| {
+        log_line(
+            log,
+            "schema: the event room_closed relates to no topic: nothing in it is annotated",
+        )
+    });
+    assert_eq!(warning["level"], "WARN");
+    assert!(dev.end(Signal::INT).status.success());
+}
+
+#[test]
 fn a_schema_that_cannot_be_used_is_told_with_file_and_line() {
     let directory = TempDir::new().unwrap();
     let broken = directory.path().join("broken.proto");
@@ -343,7 +356,8 @@ fn a_port_that_is_taken_is_named_with_its_flag() {
         dev.args(ports).env("TMPDIR", directory.path());
         let ended = Process::run(dev);
         assert_eq!(ended.status.code(), Some(1), "{ended:?}");
-        let expected = format!("port {port} is taken; {flag} changes it");
+        let expected =
+            format!("port {port} is already in use; choose a different port with {flag},");
         assert!(ended.stderr.contains(&expected), "{ended:?}");
         assert_eq!(ended.stdout, "");
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);

@@ -23,7 +23,7 @@ tokens renewed        no
 Subscribe lists       none: clients use `topics`, field 16
 
 32 event  generic.v1.Event
-  names no topic: give them with `?topic=` or in `topics`, field 18
+  names no topic: pass topics with `?topic=` or in `topics`, field 18
 
 33 message  generic.v1.Message
   clients may send it
@@ -59,7 +59,7 @@ Subscribe lists       1 room_ids → room:<value>
   message.replies[].…  as in message
 
 3 room_closed  chat.v1.RoomClosed
-  names no topic: give them with `?topic=` or in `topics`, field 18
+  names no topic: pass topics with `?topic=` or in `topics`, field 18
 
 4 typing  chat.v1.Typing
   clients may send it
@@ -196,8 +196,49 @@ fn a_sample_can_be_routed() {
     assert!(
         ended
             .stderr
-            .contains("no event `nothing`; it has work_item_created")
+            .contains("no event `nothing`\n  hint: its events are work_item_created")
     );
+}
+
+#[test]
+fn an_unknown_event_name_brings_the_nearest_one_to_mind() {
+    for (name, nearest) in [
+        ("message_postd", "message_posted"),
+        ("messagePostd", "messagePosted"),
+        ("Typing", "typing"),
+    ] {
+        let ended = run(&[&["schema", "--sample", name], &CHAT[..]].concat());
+        assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+        let says = format!("no event `{name}`; did you mean `{nearest}`?\n");
+        assert!(ended.stderr.contains(&says), "{ended:?}");
+    }
+}
+
+#[test]
+fn a_schema_file_in_the_current_directory_may_be_named_without_a_directory() {
+    let mut schema = sidewire(&["schema", "--schema", "chat.proto"]);
+    schema.args(["--envelope", "chat.v1.Envelope"]);
+    schema.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cli"));
+    let ended = Process::run(schema);
+    assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+    assert_eq!(ended.stdout, CHAT_TABLE);
+}
+
+#[test]
+fn a_config_is_read_once_so_that_it_may_come_from_a_pipe() {
+    let config = b"[auth]\nmode = \"none\"\n[client]\nlisten = \"127.0.0.1:0\"\n[schema]\nbundled = \"generic\"\n";
+    for args in [
+        &["route", "--config", "/dev/stdin", MESSAGE][..],
+        &["schema", "--config", "/dev/stdin"],
+    ] {
+        let (stdin, mut writer) = pipe().unwrap();
+        writer.write_all(config).unwrap();
+        drop(writer);
+        let ended =
+            Process::start_with(sidewire(args), stdin, Stdio::piped(), Stdio::piped()).end();
+        assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+        assert!(ended.stdout.contains("generic.v1."), "{ended:?}");
+    }
 }
 
 #[test]
@@ -234,7 +275,7 @@ fn the_files_that_schemas_import_are_exported_and_none_is_overwritten() {
     let refused = export(&["--bundled", "generic"]);
     assert_eq!(refused.status.code(), Some(1), "{refused:?}");
     assert!(
-        refused.stderr.contains("options.proto; --force replaces"),
+        refused.stderr.contains("options.proto; --force overwrites"),
         "{refused:?}"
     );
     assert_eq!(fs::read_to_string(&changed).unwrap(), "mine");
@@ -285,7 +326,7 @@ client of user ann: receives it by room:1
     let expected = "\
 client: does not receive it
   room:1 is not granted by the token, so the whole Subscribe is refused
-  room:1 is asked for, but the Subscribe is refused
+  room:1 is requested, but the Subscribe is refused
   user:bob is for another user
 ";
     assert!(missed.stdout.ends_with(expected), "{missed:?}");

@@ -269,6 +269,34 @@ async fn a_schema_that_breaks_clients_is_refused_with_all_that_does() {
 }
 
 #[tokio::test]
+async fn a_reload_logs_the_warnings_of_the_new_schema() {
+    let (relay, mut ann) = start().await;
+    write(
+        &relay,
+        &[
+            ("Post post = 2;", "Post post = 2;\n    Closed closed = 3;"),
+            (
+                "enum Mood",
+                "message Closed { string room_id = 1; }\nenum Mood",
+            ),
+        ],
+    );
+    reload(&relay, 1);
+    relay.process.stderr_has(|log| {
+        let message = "schema: the event closed relates to no topic: nothing in it is annotated";
+        let warnings = lines(log, message);
+        let [warning] = &warnings[..] else {
+            assert!(warnings.is_empty(), "{warnings:?}");
+            return None;
+        };
+        assert_eq!(warning["level"], "WARN");
+        assert_eq!(warning["line"], 12);
+        Some(())
+    });
+    is_there(&mut ann).await;
+}
+
+#[tokio::test]
 async fn another_envelope_waits_for_a_restart_and_the_rest_is_applied() {
     let (relay, mut ann) = start().await;
     let first = revision(&relay);

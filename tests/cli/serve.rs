@@ -74,7 +74,7 @@ async fn a_signal_ends_it_when_what_is_queued_is_written() {
         relay.process.signal(signal);
         relay
             .process
-            .stderr_has(|log| log_line(log, "shutting down: what is queued is written first"));
+            .stderr_has(|log| log_line(log, "shutting down: writing what is queued first"));
 
         let (events, code, reason) = read_all(&mut client).await;
         assert_eq!((events, code), (EVENTS, 1001), "{reason}");
@@ -98,14 +98,14 @@ async fn a_second_signal_ends_it_at_once() {
     relay.process.signal(Signal::TERM);
     relay
         .process
-        .stderr_has(|log| log_line(log, "shutting down: what is queued is written first"));
+        .stderr_has(|log| log_line(log, "shutting down: writing what is queued first"));
     relay.process.signal(Signal::INT);
     let ended = relay.process.end();
     assert_eq!(ended.status.code(), Some(1), "{ended:?}");
     assert!(
         ended
             .stderr
-            .ends_with("sidewire: a second signal: ended at once\n")
+            .ends_with("sidewire: stopped at once by a second signal\n")
     );
     drop(client);
 }
@@ -151,7 +151,7 @@ async fn a_call_that_hangs_does_not_keep_the_clients_from_their_goodbye() {
     assert_eq!(code, 1001);
     let ended = relay.process.end();
     assert_eq!(ended.status.code(), Some(0), "{ended:?}");
-    let late = "not all came to its end in its time: a call of a backend, or a connection";
+    let late = "client.drain_timeout passed before every backend call and connection had ended";
     assert!(log_line(&ended.stderr, late).is_some(), "{ended:?}");
 }
 

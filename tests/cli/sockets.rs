@@ -82,7 +82,7 @@ fn who_comes_while_one_relay_ends_and_before_the_next_begins_is_served_by_the_ne
     call.read_exact(&mut [0; 12]).unwrap();
 
     first.signal(Signal::TERM);
-    first.stderr_has(|log| log_line(log, "shutting down: what is queued is written first"));
+    first.stderr_has(|log| log_line(log, "shutting down: writing what is queued first"));
     // In the same turn of its loop it has stopped to accept.
     first.stderr_has(|log| {
         log_line(
@@ -280,4 +280,38 @@ fn a_tail_follows_over_tls_where_it_trusts_the_certificate_and_else_says_why_not
     let other = relay.files.write("other.crt", &other.cert.pem());
     let stranger = Process::start(tail(&["--ca-file", &other]));
     stranger.stderr_has(|log| log.contains("invalid peer certificate").then_some(()));
+}
+
+#[test]
+fn tail_and_publish_find_the_listeners_in_the_config() {
+    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    let files = Files::with(
+        "tls = { cert_file = \"tls.crt\", key_file = \"tls.key\" }",
+        "",
+    );
+    let ca_file = files.write("tls.crt", &made.cert.pem());
+    files.write("tls.key", &made.signing_key.serialize_pem());
+    // The relay inherits the socket, so that no other process can take the port.
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = socket.local_addr().unwrap().port();
+    let config = fs::read_to_string(files.config()).unwrap();
+    let config = config.replacen("127.0.0.1:0", &format!("0.0.0.0:{port}"), 1);
+    let config = config.replacen("127.0.0.1:0", "unix:ingest.sock", 1);
+    let config = files.write("sidewire.toml", &config);
+    let process = serve_on(&files, socket, "client");
+    started(&process);
+
+    let token = files.write("token.jwt", &token("acme", "ann"));
+    let mut tail = sidewire(&["tail", "--config", &config, "--token-file", &token]);
+    tail.args(["--ca-file", &ca_file, "--count=1", TOPIC]);
+    let tail = Process::start(tail);
+    tail.stderr_has(|log| log.contains("following").then_some(()));
+    let mut publish = sidewire(&["publish", "--config", &config, "--tenant=acme"]);
+    publish.arg("--key-file").arg(files.path("ingest.key"));
+    publish.arg(event("found").to_string());
+    let published = Process::run(publish);
+    assert!(published.status.success(), "{published:?}");
+    let ended = tail.end();
+    assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+    assert!(ended.stdout.contains("\"found\""), "{ended:?}");
 }

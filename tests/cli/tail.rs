@@ -85,7 +85,9 @@ fn the_time_ends_it_and_too_few_events_have_an_exit_status() {
     let ended = Process::run(relay.tail(&["--for=200ms", "--count=3", TOPIC]));
     assert_eq!(ended.status.code(), Some(4), "{ended:?}");
     assert!(
-        ended.stderr.contains("0 of 3 events have come"),
+        ended
+            .stderr
+            .contains("timed out after receiving 0 of 3 events"),
         "{ended:?}"
     );
 }
@@ -156,7 +158,7 @@ fn what_can_never_come_is_wrong_from_the_start() {
     for (flags, says) in [
         (
             ["--payload", "work_item_make"],
-            "the schema has no event `work_item_make`",
+            "the schema has no event `work_item_make`; did you mean `",
         ),
         (
             ["--where", "userTyping.isTypin=true"],

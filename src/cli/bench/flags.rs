@@ -1,5 +1,4 @@
-//! The flags of `sidewire bench`, of each scenario its own, and the plan that they
-//! make.
+//! The flags of `sidewire bench` and of its scenarios, and the plan that they make.
 
 use std::{env, num::NonZeroUsize, path::PathBuf, time::Duration};
 
@@ -35,54 +34,54 @@ const HELP: &str = "Examples:
   sidewire bench ingest --batch 100 --key-file ingest.key
   sidewire bench latency --config sidewire.toml --secret-file jwt.secret --key-file ingest.key
 
-It needs the secret that tokens are signed with and an ingest key. The events are made for the
-schema that the flags name; it needs an event with a topic that clients can subscribe to.
-`sidewire bench SCENARIO --help` has the flags of each.
+A benchmark needs the secret that tokens are signed with, and an ingest key. It generates events of
+the schema that the flags name, which needs an event with a topic that clients can subscribe to.
+`sidewire bench SCENARIO --help` lists the flags of a scenario.
 
-The generator takes up to one core. Where the target runs on the same machine give each a core of
-its own, as with `taskset -c 1 sidewire bench …`; a generator that used more than 90 % of its core
-was the limit itself, and is marked.
+The load generator uses up to one core. If the relay runs on the same machine, pin each to a core
+of its own, for example with `taskset -c 1 sidewire bench …`. If the generator used more than 90 %
+of its core, it was the bottleneck itself, and the report says so.
 
-Results go to standard output, all else to standard error.
-Exit status: 0 if nothing was lost, doubled, out of order or refused, 3 if the token or key is not
-accepted, 1 if something else failed.";
+Results go to standard output, everything else to standard error.
+Exit status: 0 if nothing was lost, duplicated, out of order or refused; 3 if the token or key is
+not accepted; 1 if anything else failed.";
 
 /// The scenarios.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// How long events take at a rate: from POST to frame, and to the last of its clients.
+    /// Measure latency at a fixed rate: from POST to each frame, and to the last one.
     Latency(LatencyArgs),
-    /// How much is delivered at full load when many clients share a topic.
+    /// Measure delivery at full load when many clients share a topic.
     Throughput(ThroughputArgs),
-    /// How much is delivered at full load when each client has a topic of its own.
+    /// Measure delivery at full load when each client has its own topic.
     Selective(SelectiveArgs),
-    /// How much memory idle connections take.
+    /// Measure the memory that idle connections use.
     Idle(IdleArgs),
-    /// How fast clients connect, authenticate and subscribe.
+    /// Measure how fast clients connect, authenticate and subscribe.
     Connect(ConnectArgs),
-    /// What an event costs that nobody is subscribed to.
+    /// Measure the cost of events that nobody subscribes to.
     Ingest(IngestArgs),
-    /// What an event for 100 clients costs while few and while many are connected.
+    /// Measure the cost of an event for 100 clients while few and while many are connected.
     Growth(GrowthArgs),
 }
 
 /// The relay to measure, and the credentials for it.
 #[derive(Debug, clap::Args)]
 pub struct Common {
-    /// The relay's client listener; wss:// for TLS.
+    /// The URL of the relay's client listener; wss:// for TLS.
     #[arg(long, default_value = "ws://127.0.0.1:3000/ws")]
     pub url: String,
-    /// The file with the certificates that the relay's is checked against, as PEM.
-    /// Else those that the system trusts; SSL_CERT_FILE names others.
+    /// The PEM file with the certificates to trust for the relay's certificate.
+    /// Defaults to those that the system trusts; SSL_CERT_FILE replaces these.
     #[arg(long, value_name = "FILE", verbatim_doc_comment)]
     pub ca_file: Option<PathBuf>,
-    /// The relay's ingest listener.
+    /// The URL of the relay's ingest listener.
     #[arg(long, default_value = "http://127.0.0.1:3001")]
     pub ingest_url: String,
     /// The tenant.
     #[arg(long, default_value = "bench", value_parser = TenantName::parse)]
     pub tenant: TenantName,
-    /// Spread the topics over this many tenants, which are then called bench-0, bench-1 and so on.
+    /// Spread the topics over this many tenants, named bench-0, bench-1 and so on.
     #[arg(long, value_name = "COUNT", default_value = "1")]
     pub tenants: NonZeroUsize,
     /// How the tokens of clients are signed.
@@ -92,19 +91,19 @@ pub struct Common {
     #[command(flatten)]
     pub schema: SchemaOrConfigArgs,
     /// The file with the ingest key.
-    /// Else the environment variable SIDEWIRE_INGEST_KEY is used, else no key.
+    /// Defaults to the environment variable SIDEWIRE_INGEST_KEY, or no key if that is unset.
     #[arg(long, value_name = "FILE", verbatim_doc_comment)]
     pub key_file: Option<PathBuf>,
-    /// The relay's process on this machine, to report the memory and time that it uses.
+    /// The relay's process on this machine, to report its memory and CPU time.
     #[arg(long, value_name = "PID")]
     pub server_pid: Option<u32>,
-    /// How many clients connect at the same time.
+    /// How many clients connect concurrently.
     #[arg(long, value_name = "COUNT", default_value = "64")]
     pub concurrency: NonZeroUsize,
     /// Print one JSON object.
     #[arg(long)]
     pub json: bool,
-    /// How the clients get their events.
+    /// The encoding of the events that the clients receive.
     #[arg(long, value_enum, default_value_t = Encoding::Protobuf)]
     pub encoding: Encoding,
     /// Speak to the floor of benches/floor instead of a relay.
@@ -112,7 +111,7 @@ pub struct Common {
     pub floor: Option<Framing>,
 }
 
-/// How clients get their events.
+/// The encoding of the events that clients receive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Encoding {
     /// Protocol Buffers in binary frames.
@@ -136,7 +135,7 @@ pub struct WindowArgs {
     /// How long to measure.
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = humantime::parse_duration)]
     pub duration: Duration,
-    /// How long to run before.
+    /// How long to run before measuring.
     #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = humantime::parse_duration)]
     pub warmup: Duration,
 }
@@ -155,7 +154,7 @@ pub struct FanoutArgs {
 /// How large events are.
 #[derive(Debug, clap::Args)]
 pub struct PayloadArgs {
-    /// The bytes of an event as it is posted.
+    /// The size of a posted event in bytes.
     #[arg(long, value_name = "BYTES", default_value = "200")]
     pub payload: usize,
 }
@@ -163,7 +162,7 @@ pub struct PayloadArgs {
 /// What full load is.
 #[derive(Debug, clap::Args)]
 pub struct FullLoadArgs {
-    /// At most so many events that some client has not received yet.
+    /// The most events that some client has not received yet.
     #[arg(long, value_name = "COUNT", default_value = "64")]
     pub outstanding: NonZeroUsize,
 }
@@ -239,13 +238,13 @@ pub struct SelectiveArgs {
 #[command(after_help = "Example:
   sidewire bench idle --connections 18000 --secret-file jwt.secret --server-pid 4242
 
-The relay should have just been started: one that has had connections before keeps memory for the
-next ones, and what these take is then not seen.")]
+Start the relay just before: one that had connections before keeps memory for the next ones, which
+the figures then lack.")]
 pub struct IdleArgs {
-    /// How many clients; each is subscribed to a topic of its own.
+    /// How many clients; each subscribes to its own topic.
     #[arg(long, value_name = "COUNT", default_value = "1000")]
     pub connections: NonZeroUsize,
-    /// How long to leave them alone before the memory is looked at.
+    /// How long to wait before reading the relay's memory.
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
     pub settle: Duration,
     /// Where.
@@ -258,11 +257,11 @@ pub struct IdleArgs {
 #[command(after_help = "Example:
   sidewire bench connect --connections 1000 --concurrency 64 --secret-file jwt.secret
 
-Opens that many, closes them, and begins again until the time is over. Only the opening counts,
-from the first packet to the last confirmation; not the closing, nor that it is then waited until
-the server is at rest.")]
+Opens that many connections, closes them, and repeats until the time is over. Only opening counts,
+from the first packet to the last confirmation; closing, and waiting for the relay to settle
+afterwards, do not.")]
 pub struct ConnectArgs {
-    /// How many clients before they are closed again.
+    /// How many clients to open before closing them again.
     #[arg(long, value_name = "COUNT", default_value = "1000")]
     pub connections: NonZeroUsize,
     /// When.
@@ -278,10 +277,10 @@ pub struct ConnectArgs {
 #[command(after_help = "Example:
   sidewire bench ingest --publishers 64 --batch 100 --key-file ingest.key")]
 pub struct IngestArgs {
-    /// How many connections post, each one call after the other.
+    /// How many connections post; each makes one call at a time.
     #[arg(long, value_name = "COUNT", default_value = "64")]
     pub publishers: NonZeroUsize,
-    /// How many events a call has.
+    /// How many events each call posts.
     #[arg(long, value_name = "COUNT", default_value = "1")]
     pub batch: NonZeroUsize,
     /// The events.
@@ -300,13 +299,13 @@ pub struct IngestArgs {
 #[command(after_help = "Example:
   sidewire bench growth --few 1000 --many 18000 --secret-file jwt.secret --key-file ingest.key --server-pid 4242
 
-100 clients share the topic that the events are for; each other one has a topic of its own. The
-blocks alternate, in one process of the server: few, many, many, few, few, and so on.")]
+100 clients share the topic of the events; every other client has its own topic. The blocks
+alternate in one run of the relay: few, many, many, few, few, and so on.")]
 pub struct GrowthArgs {
-    /// How many clients are connected in one half of the blocks.
+    /// How many clients are connected in half of the blocks.
     #[arg(long, value_name = "COUNT", default_value = "1000")]
     pub few: NonZeroUsize,
-    /// How many in the other half.
+    /// How many clients are connected in the other half.
     #[arg(long, value_name = "COUNT", default_value = "18000")]
     pub many: NonZeroUsize,
     /// How many blocks each half has.
@@ -315,7 +314,7 @@ pub struct GrowthArgs {
     /// How long to measure in each block.
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = humantime::parse_duration)]
     pub duration: Duration,
-    /// How long to run before each.
+    /// How long to run before measuring in each block.
     #[arg(long, value_name = "DURATION", default_value = "200ms", value_parser = humantime::parse_duration)]
     pub warmup: Duration,
     /// The load.
@@ -462,10 +461,10 @@ impl Common {
 }
 
 fn rate(text: &str) -> Result<f64, String> {
-    let rate: f64 = text.parse().map_err(|_| "is no number".to_owned())?;
+    let rate: f64 = text.parse().map_err(|_| "is not a number".to_owned())?;
     if rate.is_finite() && rate > 0.0 {
         Ok(rate)
     } else {
-        Err("is no rate".to_owned())
+        Err("must be more than 0".to_owned())
     }
 }

@@ -1,13 +1,13 @@
-//! The report of `sidewire bench` for people. Machines get JSON.
+//! The report of `sidewire bench` as text for people.
 
 use std::fmt;
 
 use crate::bench::{Percentiles, Report, ServerUse};
 
-/// From this share of a core on the generator is taken for the limit.
+/// A generator that uses more than this share of a core counts as the bottleneck.
 const GENERATOR_SHARE_MAX: f64 = 0.9;
 
-/// The report for people: what is known of it.
+/// The report as text. Figures that the scenario does not measure are left out.
 pub(super) fn table(report: &Report) -> String {
     let mut table = Table::default();
     let each = |value: f64, unit: &str| format!("{value:.2} {unit}");
@@ -56,11 +56,11 @@ pub(super) fn table(report: &Report) -> String {
             "an event, many connected",
             each(growth.many_cpu_us_per_event, "µs"),
         );
-        table.row("many by few", format!("{:.3}", growth.ratio));
+        table.row("ratio, many to few", format!("{:.3}", growth.ratio));
     }
     table.generator(report.generator.cpu_share);
     let verdict = report.complaint();
-    let well = "nothing lost, doubled, out of order or refused";
+    let well = "nothing lost, duplicated, out of order or refused";
     table.row("verdict", verdict.unwrap_or_else(|| well.to_owned()));
     table.0
 }
@@ -109,7 +109,7 @@ impl Table {
 
     fn generator(&mut self, share: f64) {
         let mark = if share > GENERATOR_SHARE_MAX {
-            ": it was the limit, not the target"
+            ": the generator was the bottleneck, not the relay"
         } else {
             ""
         };

@@ -12,22 +12,22 @@ use crate::{
 /// A client that is described on the command line.
 #[derive(Debug)]
 pub(super) struct Client {
-    /// What it asks for, in one Subscribe.
+    /// The topics of its one Subscribe.
     pub(super) subscribe: Vec<Topic>,
     pub(super) grant: Grant,
     pub(super) user: Option<UserName>,
 }
 
-/// What becomes of an event for a client.
+/// Whether a client receives an event, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct Reception {
     user: Option<String>,
     receives: bool,
-    /// The topics by which the event comes.
+    /// The topics through which the event is delivered.
     by: Vec<String>,
     /// The Subscribe is taken. It is taken whole or not at all.
     subscribed: bool,
-    /// What of the Subscribe is not granted, and why.
+    /// The topics of the Subscribe that the token does not grant, and why.
     refused: Vec<RefusedTopic>,
     /// Each topic of the event.
     topics: Vec<Relation>,
@@ -45,26 +45,26 @@ struct Relation {
     relation: Why,
 }
 
-/// What a topic of an event is to a client.
+/// How a topic of an event relates to a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Why {
     /// It is subscribed to it.
     Subscribed,
-    /// It has it without asking.
+    /// Its events are delivered without a subscription.
     Implicit,
-    /// It asked for it, but its Subscribe was refused.
+    /// It requested the topic, but its Subscribe was refused.
     SubscribeRefused,
-    /// It did not ask for it.
+    /// It did not request the topic.
     NotSubscribed,
-    /// It did not ask for it, and its token would not let it.
+    /// It did not request the topic, and its token does not grant it.
     NotGranted,
     /// It is the topic of another user.
     OtherUser,
 }
 
 impl Client {
-    /// What becomes of an event with these topics.
+    /// Whether the client receives an event with these topics.
     pub(super) fn reception(&self, topics: &[Topic]) -> Reception {
         let refused = self.subscribe.iter().filter_map(|topic| {
             Some(RefusedTopic {
@@ -117,8 +117,8 @@ impl Why {
     fn text(self) -> &'static str {
         match self {
             Self::Subscribed => "is subscribed",
-            Self::Implicit => "comes without asking",
-            Self::SubscribeRefused => "is asked for, but the Subscribe is refused",
+            Self::Implicit => "is delivered without a subscription",
+            Self::SubscribeRefused => "is requested, but the Subscribe is refused",
             Self::NotSubscribed => "is not subscribed",
             Self::NotGranted => "is not subscribed, and not granted by the token",
             Self::OtherUser => "is for another user",

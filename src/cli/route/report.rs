@@ -1,5 +1,5 @@
-//! What `sidewire route` has found out, for people and as JSON. The JSON is for programs
-//! and stable: members are added, none is renamed or removed.
+//! The report of `sidewire route`, as text and as JSON. The JSON is for programs and stable:
+//! members may be added, but none is renamed or removed.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ use crate::{
     schema::{AnnotatedValue, Schema},
 };
 
-/// An event that the relay would take.
+/// An event that the relay would accept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct Report {
     taken: bool,

@@ -1,4 +1,4 @@
-//! Writes the .proto files that the program carries in itself into a directory.
+//! Writes the .proto files that are built into the program into a directory.
 
 use std::{
     fs, io,
@@ -10,7 +10,7 @@ use crate::{
     schema::{BuiltInFile, SchemaSource},
 };
 
-/// Writes the files that a schema from this source imports. Gives a line about each.
+/// Writes the files that a schema from this source imports. Returns a line about each.
 pub(super) fn export(
     source: &SchemaSource,
     directory: &Path,
@@ -42,7 +42,7 @@ pub(super) fn export(
         .collect()
 }
 
-/// Nothing is written where one file would be lost.
+/// Fails if a file would be overwritten, before any is written.
 fn refuse_to_replace(files: &[(PathBuf, &str)], states: &[State]) -> Result<(), Failure> {
     let different: Vec<_> = files
         .iter()
@@ -54,7 +54,7 @@ fn refuse_to_replace(files: &[(PathBuf, &str)], states: &[State]) -> Result<(), 
         return Ok(());
     }
     Err(Failure::new(format!(
-        "other files are there already: {}; --force replaces them",
+        "these files exist and differ: {}; --force overwrites them",
         different.join(", ")
     )))
 }

@@ -1,5 +1,5 @@
-//! The routing table as it is printed. Its JSON is for programs and stable: members are
-//! added, none is renamed or removed.
+//! The routing table as it is printed. Its JSON is for programs and stable: members may be
+//! added, but none is renamed or removed.
 
 use std::{collections::BTreeSet, fmt};
 
@@ -194,7 +194,7 @@ impl fmt::Display for Event {
         if self.topics.is_empty() {
             writeln!(
                 f,
-                "  names no topic: give them with `?topic=` or in `topics`, field 18"
+                "  names no topic: pass topics with `?topic=` or in `topics`, field 18"
             )?;
         }
         write_paths(f, &self.topics)?;

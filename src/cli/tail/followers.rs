@@ -1,4 +1,4 @@
-//! The connections of `sidewire tail`, one a token, and what has come over each.
+//! The connections of `sidewire tail`, one per token, and how much each received.
 
 use std::{env, path::Path, sync::Arc};
 
@@ -39,7 +39,7 @@ pub(super) struct Followers {
 
 impl Followers {
     /// One for each token file, or one without any.
-    pub(super) fn of(args: &Args) -> Result<Self, Failure> {
+    pub(super) fn of(args: &Args, url: &str) -> Result<Self, Failure> {
         let random = Arc::new(Random::from_system().map_err(Failure::new)?);
         let follower = |file: Option<&Path>, is_named: bool| {
             let token = credential(file, env::var(TOKEN_VARIABLE).ok())?;
@@ -49,7 +49,7 @@ impl Followers {
             });
             Ok::<_, Failure>(Follower {
                 user,
-                client: client(args, Arc::clone(&random), token)?,
+                client: client(args, url, Arc::clone(&random), token)?,
                 events: 0,
                 bytes: 0,
                 gaps: 0,
@@ -96,11 +96,16 @@ impl Followers {
     }
 }
 
-fn client(args: &Args, random: Arc<Random>, token: Option<Credential>) -> Result<Client, Failure> {
-    let mut options = ClientOptions::new(&args.url, random);
+fn client(
+    args: &Args,
+    url: &str,
+    random: Arc<Random>,
+    token: Option<Credential>,
+) -> Result<Client, Failure> {
+    let mut options = ClientOptions::new(url, random);
     options.token = token;
     options.user_id.clone_from(&args.user);
-    options.tls = client_tls(&args.url, args.ca_file.as_deref())?;
+    options.tls = client_tls(url, args.ca_file.as_deref())?;
     let mut client = Client::new(options);
     if let Some(since) = args.since {
         client.start_from(since.into());
@@ -109,7 +114,7 @@ fn client(args: &Args, random: Arc<Random>, token: Option<Credential>) -> Result
     Ok(client)
 }
 
-/// The user that a token names. Nobody believes it here: the relay checks the token.
+/// The user that a token names, for display only: the relay verifies the token.
 fn user_of(token: &Credential) -> Option<String> {
     let claims = token.reveal().split('.').nth(1)?;
     let claims = BASE64_URL_SAFE_NO_PAD.decode(claims).ok()?;

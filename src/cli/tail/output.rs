@@ -36,9 +36,9 @@ pub(super) struct Output<'a, D, W> {
 pub(super) enum Printed {
     /// It was printed.
     Yes,
-    /// It was not to be printed, or could not be.
+    /// The filter held it back, or the schema could not decode it.
     No,
-    /// Nobody reads any more.
+    /// The reader of the output is gone.
     Unread,
 }
 
@@ -48,7 +48,7 @@ where
     E: fmt::Display,
     W: Write,
 {
-    /// Prints the event, if the filter lets it through. `user` is who it came to, where
+    /// Prints the event, if the filter lets it through. `user` is the user who received it, if
     /// there are several.
     pub(super) fn print(&mut self, user: Option<&str>, event: &Event) -> Result<Printed, Failure> {
         let needs_json = self.format != Format::Hex || !self.filter.is_empty();
@@ -92,7 +92,7 @@ fn of_user(user: Option<&str>, event: Value) -> Value {
     }
 }
 
-/// A user's name has no tab in it.
+/// One line in hex. A user's name cannot contain a tab.
 fn hex_line(user: Option<&str>, envelope: &Bytes) -> String {
     let user = user.map(|user| format!("{user}\t")).unwrap_or_default();
     let digits: String = envelope.iter().map(|byte| format!("{byte:02x}")).collect();

@@ -1,0 +1,105 @@
+//! The URLs at which a relay with a given configuration is reached from this machine.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use super::Failure;
+use crate::config::{Config, Listen};
+
+/// The path of the WebSocket endpoint.
+const WEBSOCKET_PATH: &str = "/ws";
+
+/// The URL of the client listener.
+///
+/// # Errors
+///
+/// When the relay picks the port itself.
+pub(super) fn client(config: &Config) -> Result<String, Failure> {
+    let scheme = if config.client.tls.is_some() {
+        "wss"
+    } else {
+        "ws"
+    };
+    let address = reachable("client.listen", config.client.listen)?;
+    Ok(format!("{scheme}://{address}{WEBSOCKET_PATH}"))
+}
+
+/// The URL of the ingest listener; `unix:` and a path for a Unix socket.
+///
+/// # Errors
+///
+/// When the relay picks the port itself.
+pub(super) fn ingest(config: &Config) -> Result<String, Failure> {
+    match &config.ingest.listen {
+        Listen::Tcp(address) => {
+            let address = reachable("ingest.listen", *address)?;
+            Ok(format!("http://{address}"))
+        }
+        socket @ Listen::Unix(_) => Ok(socket.to_string()),
+    }
+}
+
+/// The address to connect to: the loopback address for a listener on all addresses.
+fn reachable(key: &str, listen: SocketAddr) -> Result<SocketAddr, Failure> {
+    if listen.port() == 0 {
+        return Err(Failure::new(format!(
+            "{key} has port 0, so the relay picks a free port when it starts; give the URL with --url (the relay logs its addresses)"
+        )));
+    }
+    let ip = match listen.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    Ok(SocketAddr::new(ip, listen.port()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Tls;
+
+    #[test]
+    fn without_a_config_file_the_urls_are_the_defaults_on_loopback() {
+        let config = Config::default();
+        assert_eq!(client(&config).unwrap(), "ws://127.0.0.1:3000/ws");
+        assert_eq!(ingest(&config).unwrap(), "http://127.0.0.1:3001");
+    }
+
+    #[test]
+    fn the_urls_follow_the_listeners() {
+        let mut config = Config::default();
+        for (listen, host) in [
+            ("0.0.0.0:4000", "127.0.0.1:4000"),
+            ("[::]:4000", "[::1]:4000"),
+            ("192.0.2.7:4000", "192.0.2.7:4000"),
+            ("[2001:db8::7]:4000", "[2001:db8::7]:4000"),
+        ] {
+            config.client.listen = listen.parse().unwrap();
+            config.ingest.listen = listen.parse().unwrap();
+            assert_eq!(client(&config).unwrap(), format!("ws://{host}/ws"));
+            assert_eq!(ingest(&config).unwrap(), format!("http://{host}"));
+        }
+        config.client.tls = Some(Tls {
+            cert_file: "tls.crt".into(),
+            key_file: "tls.key".into(),
+        });
+        assert!(client(&config).unwrap().starts_with("wss://"));
+        config.ingest.listen = "unix:/run/ingest.sock".parse().unwrap();
+        assert_eq!(ingest(&config).unwrap(), "unix:/run/ingest.sock");
+    }
+
+    #[test]
+    fn a_port_that_the_relay_picks_is_refused_with_the_key_and_the_flag() {
+        let mut config = Config::default();
+        config.client.listen = "127.0.0.1:0".parse().unwrap();
+        config.ingest.listen = "127.0.0.1:0".parse().unwrap();
+        for (url, key) in [
+            (client(&config), "client.listen"),
+            (ingest(&config), "ingest.listen"),
+        ] {
+            let failure = url.unwrap_err().to_string();
+            assert!(failure.starts_with(key), "{failure}");
+            assert!(failure.contains("--url"), "{failure}");
+        }
+    }
+}

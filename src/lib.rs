@@ -55,6 +55,7 @@ pub mod clock;
 pub mod http;
 pub mod ops;
 pub mod random;
+mod shorten;
 mod suggest;
 pub mod tally;
 pub mod tls;

@@ -8,6 +8,7 @@ use super::Failure;
 use crate::{
     config::{Config, SchemaSection},
     schema::{Bundled, PayloadType, Schema, SchemaSource},
+    suggest::nearest,
 };
 
 /// Which schema a command works with; by default the bundled one that serves where the
@@ -136,8 +137,11 @@ pub(super) fn find_event<'s>(schema: &'s Schema, name: &str) -> Result<&'s Paylo
         .find(|event| event.name == name || schema.json_name(event) == name)
         .ok_or_else(|| {
             let names: Vec<_> = schema.events().map(|event| event.name.as_str()).collect();
-            let names = names.join(", ");
-            Failure::new(format!("the schema has no event `{name}`; it has {names}"))
+            let hint = match nearest(name, names.iter().copied()) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!("it has {}", names.join(", ")),
+            };
+            Failure::new(format!("the schema has no event `{name}`; {hint}"))
         })
 }
 

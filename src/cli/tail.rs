@@ -14,7 +14,6 @@ use std::{
     time::Duration,
 };
 
-use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
 pub use self::{filter::Filter, output::Format};
@@ -105,7 +104,7 @@ fn position(text: &str) -> Result<Position, String> {
 pub(super) async fn main(args: Args) -> Result<(), Failure> {
     let schema = schema_args::load(&args.schema.source()?)?;
     let filter = Filter::of(&schema, &args.payloads, &args.conditions)?;
-    let decode = |envelope: &[u8]| schema.envelope_to_json(envelope);
+    let decode = |envelope: &[u8]| schema.envelope_to_json_text(envelope);
     run(args, filter, decode, &mut io::stdout(), interrupted()?).await
 }
 
@@ -123,7 +122,7 @@ pub async fn run<D, E>(
     stop: impl Future<Output = ()>,
 ) -> Result<(), Failure>
 where
-    D: Fn(&[u8]) -> Result<Value, E>,
+    D: Fn(&[u8]) -> Result<String, E>,
     E: fmt::Display,
 {
     let mut followers = Followers::of(&args)?;
@@ -149,7 +148,7 @@ async fn follow<D, E, W>(
     stop: impl Future<Output = ()>,
 ) -> Result<(), Failure>
 where
-    D: Fn(&[u8]) -> Result<Value, E>,
+    D: Fn(&[u8]) -> Result<String, E>,
     E: fmt::Display,
     W: Write,
 {

@@ -22,8 +22,8 @@ use crate::{
     schema::{JsonError, Schema},
 };
 
-/// The largest weight of JSON that the shard reads itself, which takes a quarter of a
-/// millisecond at the most: 250 values, or 2.6 KB of ordinary events.
+/// The largest weight of JSON that the shard reads itself: 250 values, which take half a
+/// millisecond at the most, or 2.6 KB of ordinary events.
 const READ_AT_ONCE_WEIGHT_MAX: usize = 16 * 1024;
 
 /// A frame of JSON that another thread reads. Until it is read nothing more is taken from

@@ -100,18 +100,8 @@ impl Draft {
             HEADER_BYTES_MAX + kept_len + id_len + timestamp_len + POSITION_BYTES_MAX,
         );
         buffer.put_bytes(0, HEADER_BYTES_MAX);
-        for run in parts.kept {
-            buffer.extend_from_slice(run);
-        }
-        if parts.append_message_id {
-            buffer.put_u8(tag::MESSAGE_ID);
-            encode_varint(id.len() as u64, &mut buffer);
-            buffer.extend_from_slice(id.as_bytes());
-        }
-        if let Some(timestamp) = parts.append_timestamp {
-            buffer.put_u8(tag::TIMESTAMP);
-            encode_varint(timestamp.cast_unsigned(), &mut buffer);
-        }
+        let append_id = parts.append_message_id.then_some(id);
+        write_envelope(parts.kept, append_id, parts.append_timestamp, &mut buffer);
         Self {
             buffer,
             message_id: parts.message_id,
@@ -213,6 +203,28 @@ impl Draft {
             cost,
             account: Arc::clone(account),
         }
+    }
+}
+
+/// Writes an envelope without its position: the bytes that are kept of it as they came, and
+/// behind them the message id and the timestamp that it does not have.
+pub(crate) fn write_envelope(
+    kept: &[&[u8]],
+    message_id: Option<&str>,
+    timestamp: Option<i64>,
+    buffer: &mut Vec<u8>,
+) {
+    for run in kept {
+        buffer.extend_from_slice(run);
+    }
+    if let Some(id) = message_id {
+        buffer.put_u8(tag::MESSAGE_ID);
+        encode_varint(id.len() as u64, buffer);
+        buffer.extend_from_slice(id.as_bytes());
+    }
+    if let Some(timestamp) = timestamp {
+        buffer.put_u8(tag::TIMESTAMP);
+        encode_varint(timestamp.cast_unsigned(), buffer);
     }
 }
 

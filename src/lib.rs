@@ -56,6 +56,7 @@ pub mod http;
 pub mod memory;
 pub mod ops;
 pub mod random;
+mod shorten;
 mod suggest;
 pub mod tally;
 pub mod tls;

@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 use sidewire::{
     auth::Grant,
     connection::Conversation,
+    protocol::MessageId,
     schema::{JsonError, Schema, oracle::reflected_from_json},
 };
 
@@ -36,6 +37,7 @@ pub fn run(input: &[u8]) {
         schema.envelope_from_json(json),
         "the same JSON, twice"
     );
+    check_client(schema, json, &read);
     match read {
         Ok(envelope) => check_envelope(schema, json, &envelope),
         Err(error) => check_error(&error),
@@ -44,6 +46,29 @@ pub fn run(input: &[u8]) {
         && let Ok(envelope) = schema.envelope_from_json(json)
     {
         conversation::run(&envelope);
+    }
+}
+
+/// A client's JSON is read like a backend's; only what its errors suggest may differ. The
+/// look at it beforehand agrees with what is read.
+fn check_client(schema: &Schema, json: &[u8], read: &Result<Vec<u8>, JsonError>) {
+    let by_client = schema.envelope_from_client_json(json);
+    assert_eq!(by_client.as_ref().ok(), read.as_ref().ok());
+    let peeked = schema.peek_client_json(json);
+    match read {
+        Ok(envelope) => {
+            let Ok(inspected) = schema.inspect(envelope) else {
+                return;
+            };
+            let payload = inspected.payload.as_ref().map(|payload| payload.kind);
+            assert_eq!(peeked.payload, payload);
+            let id = peeked.message_id.as_ref().map(|id| id.as_str());
+            let told = inspected
+                .message_id
+                .filter(|it| MessageId::parse(it).is_ok());
+            assert_eq!(id, told);
+        }
+        Err(_) => check_error(&by_client.expect_err("both refuse it")),
     }
 }
 

@@ -193,3 +193,28 @@ fn an_event_for_everyone_comes_to_every_client() {
     assert!(!report.is_missed());
     assert_eq!(json_of(&report)["client"]["by"], json!(["tenant:*"]));
 }
+
+#[test]
+fn the_json_of_an_event_counts_with_the_id_and_the_time_that_the_relay_adds() {
+    let event = |characters| {
+        let text = "x".repeat(characters);
+        let item = json!({"id": "i", "projectId": "p", "description": text});
+        json!({"workItemCreated": {"workItem": item}}).to_string()
+    };
+    let dry_run = |characters: usize| {
+        let schema = Schema::bundled().unwrap();
+        let mut limits = Config::default().limits;
+        limits.json_max = 4096;
+        let event = event(characters);
+        let posted = Posted {
+            body: event.as_bytes(),
+            is_json: true,
+            topics: &[],
+        };
+        ingest::dry_run(&schema, &Config::default().ingest, &limits, posted).is_ok()
+    };
+    // The id and the time take 76 bytes, the position 88.
+    let room = 4096 - event(0).len();
+    assert!(!dry_run(room - 88 - 76 + 1));
+    assert!(dry_run(room - 88 - 76));
+}

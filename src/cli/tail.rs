@@ -13,7 +13,6 @@ use std::{
     time::Duration,
 };
 
-use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
 pub use self::{filter::Filter, output::Format};
@@ -110,7 +109,7 @@ pub(super) async fn main(args: Args) -> Result<(), Failure> {
     };
     let schema = schema_args::load(&config.schema.source())?;
     let filter = Filter::of(&schema, &args.payloads, &args.conditions)?;
-    let decode = |envelope: &[u8]| schema.envelope_to_json(envelope);
+    let decode = |envelope: &[u8]| schema.envelope_to_json_text(envelope);
     let mut stdout = io::stdout();
     run(args, &url, filter, decode, &mut stdout, interrupted()?).await
 }
@@ -130,7 +129,7 @@ pub async fn run<D, E>(
     stop: impl Future<Output = ()>,
 ) -> Result<(), Failure>
 where
-    D: Fn(&[u8]) -> Result<Value, E>,
+    D: Fn(&[u8]) -> Result<String, E>,
     E: fmt::Display,
 {
     let mut followers = Followers::of(&args, url)?;
@@ -156,7 +155,7 @@ async fn follow<D, E, W>(
     stop: impl Future<Output = ()>,
 ) -> Result<(), Failure>
 where
-    D: Fn(&[u8]) -> Result<Value, E>,
+    D: Fn(&[u8]) -> Result<String, E>,
     E: fmt::Display,
     W: Write,
 {

@@ -74,12 +74,12 @@ async fn serve(listener: TcpListener) {
     while peer.next().await.is_some_and(|frame| frame.is_ok()) {}
 }
 
-fn decode(bytes: &[u8]) -> Result<Value, String> {
+fn decode(bytes: &[u8]) -> Result<String, String> {
     let id = Envelope::decode(bytes).unwrap().message_id;
     if id == "bad" {
         return Err("no such field".to_owned());
     }
-    Ok(serde_json::json!({ "messageId": id }))
+    Ok(serde_json::json!({ "messageId": id }).to_string())
 }
 
 /// What is written, until enough lines were: then the reader is gone.

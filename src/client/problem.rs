@@ -120,7 +120,11 @@ impl fmt::Display for Problem {
         if let Some(detail) = &self.detail {
             write!(f, ": {detail}")?;
         }
-        for fault in &self.errors {
+        let is_said = |fault: &&Fault| {
+            let detail = self.detail.as_deref();
+            detail.is_some_and(|detail| detail.contains(&fault.message))
+        };
+        for fault in self.errors.iter().filter(|fault| !is_said(fault)) {
             write!(f, "; {fault}")?;
         }
         self.current
@@ -146,7 +150,9 @@ impl fmt::Display for Fault {
         if let Some(index) = self.index {
             write!(f, "event {index}: ")?;
         }
-        if let Some(field) = &self.field {
+        if let Some(field) = &self.field
+            && !self.message.starts_with(field.as_str())
+        {
             write!(f, "{field}: ")?;
         }
         f.write_str(&self.message)
@@ -163,6 +169,28 @@ mod tests {
             .map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()))
             .collect();
         Problem::read(StatusCode::BAD_REQUEST, &headers, body.as_bytes())
+    }
+
+    #[test]
+    fn what_is_wrong_with_the_only_event_at_fault_is_said_once() {
+        let problem = read(
+            &[],
+            r#"{"code":"VALIDATION_ERROR","detail":"event 1 of the batch is refused: alarm: unknown field `wardCod`",
+                "errors":[{"index":1,"field":"alarm","message":"alarm: unknown field `wardCod`"}]}"#,
+        );
+        assert_eq!(
+            problem.to_string(),
+            "400 VALIDATION_ERROR: event 1 of the batch is refused: alarm: unknown field `wardCod`"
+        );
+        let problem = read(
+            &[],
+            r#"{"detail":"2 of the batch's events are refused",
+                "errors":[{"index":0,"field":"alarm","message":"alarm: no"},{"index":1,"field":"position","message":"position is set"}]}"#,
+        );
+        assert_eq!(
+            problem.to_string(),
+            "400: 2 of the batch's events are refused; event 0: alarm: no; event 1: position is set"
+        );
     }
 
     #[test]

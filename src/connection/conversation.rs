@@ -74,6 +74,18 @@ pub struct TopicsRequest {
     resume_from: Option<wire::Position>,
 }
 
+impl Kind {
+    /// What a message with this payload is.
+    pub(super) fn of(payload: Option<PayloadKind>) -> Self {
+        match payload {
+            Some(PayloadKind::Control(Control::Subscribe)) => Self::Subscribe,
+            Some(PayloadKind::Control(Control::Unsubscribe)) => Self::Unsubscribe,
+            Some(PayloadKind::Control(Control::Ping)) => Self::Ping,
+            _ => Self::Other,
+        }
+    }
+}
+
 impl Conversation {
     /// A conversation with a client that may subscribe to what the grant holds,
     /// and to `topics_per_subscribe` topics in one message.
@@ -129,6 +141,10 @@ impl Conversation {
             return Err(Refusal::invalid("payload", "the envelope has no payload"));
         };
         match payload.kind {
+            kind if !kind.is_taken_from_clients() => Err(Refusal::invalid(
+                payload.name,
+                format!("a client may not send {}", payload.name),
+            )),
             PayloadKind::Control(Control::Subscribe) => {
                 self.subscribe(schema.subscribe_lists(), envelope, payload)
             }
@@ -136,9 +152,9 @@ impl Conversation {
                 self.unsubscribe(schema.unsubscribe_lists(), envelope, payload)
             }
             PayloadKind::Control(Control::Ping) => pong(payload, now),
-            PayloadKind::Control(_) | PayloadKind::Event { .. } => Err(Refusal::invalid(
-                payload.name,
-                format!("a client may not send {}", payload.name),
+            PayloadKind::Control(_) | PayloadKind::Event { .. } => Err(Refusal::new(
+                ErrorCode::InternalError,
+                format!("the relay does not know what to do with {}", payload.name),
             )),
         }
     }
@@ -246,12 +262,7 @@ impl<'a> Heard<'a> {
             .as_ref()
             .ok()
             .and_then(|it| it.payload.as_ref());
-        match payload.map(|payload| &payload.kind) {
-            Some(PayloadKind::Control(Control::Subscribe)) => Kind::Subscribe,
-            Some(PayloadKind::Control(Control::Unsubscribe)) => Kind::Unsubscribe,
-            Some(PayloadKind::Control(Control::Ping)) => Kind::Ping,
-            _ => Kind::Other,
-        }
+        Kind::of(payload.map(|payload| payload.kind))
     }
 
     /// The answer when it is one too many, so that nothing is done about it.

@@ -13,7 +13,10 @@ use serde::{Serialize, Serializer};
 use serde_json::Value;
 
 use super::{Response, answer};
-use crate::protocol::ErrorCode;
+use crate::{
+    protocol::ErrorCode,
+    shorten::{ANSWER_BYTES_MAX, shortened},
+};
 
 /// The media type.
 pub const PROBLEM_JSON: &str = "application/problem+json";
@@ -66,18 +69,6 @@ impl Serialize for Member<'_> {
     }
 }
 
-/// The most bytes that a sentence or a path may have: it repeats what a caller
-/// sent, who need not get all of it back.
-const TEXT_BYTES_MAX: usize = 1000;
-
-fn shortened(mut text: String) -> String {
-    if text.len() > TEXT_BYTES_MAX {
-        text.truncate(text.floor_char_boundary(TEXT_BYTES_MAX));
-        text.push('…');
-    }
-    text
-}
-
 impl Problem {
     /// A refusal with a sentence for people.
     #[must_use]
@@ -85,7 +76,7 @@ impl Problem {
         Self {
             status,
             code,
-            detail: shortened(detail.into()),
+            detail: shortened(detail, ANSWER_BYTES_MAX),
             field: None,
             errors: Vec::new(),
             member: None,
@@ -176,7 +167,7 @@ impl Problem {
     /// The path of the field at fault.
     #[must_use]
     pub fn with_field(mut self, field: Option<&str>) -> Self {
-        self.field = field.map(|field| shortened(field.to_owned()));
+        self.field = field.map(|field| shortened(field, ANSWER_BYTES_MAX));
         self
     }
 

@@ -201,7 +201,7 @@ impl Publisher {
                         .await
                         .map_err(|_| PublishError::NoRoom)?;
                 }
-                Attempt::NoMemory => self.memory(deadline).await?,
+                Attempt::NoMemory => self.wait_for_memory(deadline).await?,
                 Attempt::Removed => {}
             }
         }
@@ -238,7 +238,7 @@ impl Publisher {
     }
 
     /// Waits until there is memory for more events.
-    async fn memory(&self, deadline: Instant) -> Result<(), PublishError> {
+    async fn wait_for_memory(&self, deadline: Instant) -> Result<(), PublishError> {
         while self.registry.is_over_memory() {
             if Instant::now() >= deadline {
                 return Err(PublishError::NoMemory);

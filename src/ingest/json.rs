@@ -5,25 +5,31 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use hyper::StatusCode;
 
-use super::{refused::batch_invalid, turns::Turn};
+use super::{refused::batch_refused, turns::Turn};
 use crate::{
     event::Draft,
     http::Problem,
+    protocol::ErrorCode,
     relay::{Live, Relay},
-    schema::{BatchError, JsonError},
+    schema::{BatchError, JsonError, Schema},
 };
 
-/// So many bytes of JSON take as long as a topic, to be turned into an envelope.
-const JSON_BYTES_A_TOPIC: usize = 32;
+/// So much weight of JSON takes as long as a topic, to be turned into an envelope.
+const JSON_WEIGHT_A_TOPIC: usize = 32;
 
-/// So many bytes of an event, to be looked at for its JSON.
-const CHECKED_BYTES_A_TOPIC: usize = 8;
+/// So many bytes of an event, to be looked at for its JSON. Only events that may have none
+/// are, most of them for a google.protobuf.Value.
+const CHECKED_BYTES_A_TOPIC: usize = 4;
 
-/// The most bytes of JSON that the shard reads itself.
-const JSON_READ_AT_ONCE_MAX: usize = 16 * 1024;
+/// The largest weight of JSON that the shard reads itself: 500 values, which take 0.9 ms at
+/// the most, or 5 KB of ordinary events.
+const JSON_READ_AT_ONCE_WEIGHT_MAX: usize = 32 * 1024;
 
-/// The most bytes of an event that the shard looks at itself.
+/// The most bytes of an event that the shard looks at itself: 0.9 ms at the most, where they
+/// are lists without items in a google.protobuf.Value, which have 4 bytes and take 0.9 µs.
+/// Numbers in one have 11 bytes and take as long.
 const CHECKED_AT_ONCE_MAX: usize = 4 * 1024;
 
 /// The bytes that the JSON says. What takes long to read is read on another thread.
@@ -33,9 +39,10 @@ pub(super) async fn encoded(
     json: Bytes,
     read: fn(&Relay, &[u8]) -> Result<Vec<u8>, Problem>,
 ) -> Result<Bytes, Problem> {
-    if json.len() <= JSON_READ_AT_ONCE_MAX {
+    let weight = Schema::json_weight(&json, JSON_READ_AT_ONCE_WEIGHT_MAX);
+    if weight <= JSON_READ_AT_ONCE_WEIGHT_MAX {
         turn.comes().await;
-        turn.did(json.len() / JSON_BYTES_A_TOPIC);
+        turn.did(weight / JSON_WEIGHT_A_TOPIC);
         return read(relay, &json).map(Bytes::from);
     }
     let bytes = elsewhere(relay, turn, move |relay| read(relay, &json)).await??;
@@ -146,13 +153,24 @@ pub(super) fn check_now(relay: &Relay, draft: &Draft) -> Result<(), Problem> {
 }
 
 pub(super) fn no_json(error: JsonError) -> Problem {
-    Problem::invalid(error.to_string()).with_field(error.field())
+    let status = match error.is_too_large() {
+        true => StatusCode::PAYLOAD_TOO_LARGE,
+        false => StatusCode::BAD_REQUEST,
+    };
+    Problem::new(status, ErrorCode::ValidationError, error.to_string()).with_field(error.field())
 }
 
 /// The first event that cannot be read ends the reading, so it alone is told of.
 fn no_json_batch(error: JsonError) -> Problem {
     match error.in_message() {
-        Some((index, error)) => batch_invalid(vec![no_json(error).of_item(index)]),
+        Some((index, error)) => {
+            let problem = no_json(error);
+            batch_refused(
+                problem.status(),
+                problem.code(),
+                vec![problem.of_item(index)],
+            )
+        }
         None => no_json(error),
     }
 }

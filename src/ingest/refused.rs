@@ -21,7 +21,11 @@ pub(super) fn batch_invalid(errors: Vec<ItemProblem>) -> Problem {
 }
 
 /// A batch is taken whole or not at all.
-fn batch_refused(status: StatusCode, code: ErrorCode, errors: Vec<ItemProblem>) -> Problem {
+pub(super) fn batch_refused(
+    status: StatusCode,
+    code: ErrorCode,
+    errors: Vec<ItemProblem>,
+) -> Problem {
     let detail = match errors.as_slice() {
         [only] => format!(
             "event {} of the batch is refused: {}",

@@ -9,6 +9,7 @@ use prost::{
 };
 
 use super::{ErrorCode, wire};
+use crate::shorten::{ANSWER_BYTES_MAX, shortened};
 
 /// The numbers of the envelope's relay fields.
 mod number {
@@ -102,9 +103,12 @@ impl From<&Refusal> for wire::ErrorResponse {
     fn from(refusal: &Refusal) -> Self {
         Self {
             error_code: refusal.code.to_string(),
-            error_message: refusal.message.clone(),
+            error_message: shortened(refusal.message.as_str(), ANSWER_BYTES_MAX),
             request_message_id: refusal.request_message_id.clone(),
-            field_name: refusal.field.clone(),
+            field_name: refusal
+                .field
+                .as_deref()
+                .map(|field| shortened(field, ANSWER_BYTES_MAX)),
             retry_after_ms: refusal
                 .retry_after
                 .map(|delay| u64::try_from(delay.as_millis()).unwrap_or(u64::MAX)),
@@ -251,6 +255,14 @@ mod tests {
             position: None,
         });
         assert_golden(&reply, "7a 0d 08 05 10 ff ff ff ff ff ff ff ff ff 01");
+    }
+
+    #[test]
+    fn an_error_does_not_repeat_more_than_a_kilobyte_of_what_the_client_sent() {
+        let long = "x".repeat(30_000);
+        let error = wire::ErrorResponse::from(&Refusal::invalid(&long, long.as_str()));
+        assert!(error.error_message.len() <= 1000, "{error:?}");
+        assert!(error.field_name.unwrap().len() <= 1000);
     }
 
     #[test]

@@ -25,8 +25,8 @@ pub(super) struct Advice<'a> {
 }
 
 impl Advice<'_> {
-    /// Warns, and where there is no error gives notes: with errors they might be about
-    /// what is going to change.
+    /// Warns, and where there is no error says more: with errors it might be about what is
+    /// going to change.
     pub(super) fn give(&self, report: &mut Report) {
         let pool = self.schema.envelope.parent_pool();
         // Without the oneof, nothing can be said of payloads.
@@ -35,6 +35,7 @@ impl Advice<'_> {
             self.check_payload_options(pool, report);
         }
         if !report.has_errors() {
+            self.check_required(report);
             self.check_unreachable(pool, report);
             self.check_kinds(report);
         }
@@ -78,6 +79,25 @@ impl Advice<'_> {
                 );
             }
             self.check_presence(event, report);
+        }
+    }
+
+    /// Required fields of proto2, which are left to the application.
+    fn check_required(&self, report: &mut Report) {
+        for message in self.messages {
+            let mut required = message.fields().filter(FieldDescriptor::is_required);
+            let Some(first) = required.next() else {
+                continue;
+            };
+            let what = match required.count() {
+                0 => format!("the required field {}", first.full_name()),
+                more => format!("the required field {} and {more} more", first.full_name()),
+            };
+            report.warning(
+                &first,
+                format!("{what} of {} may be missing in events: the relay does not check it, and clients that do (Java, Go, C++) fail to read such an event", message.name()),
+                "make the field optional, or have every backend set it",
+            );
         }
     }
 

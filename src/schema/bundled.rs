@@ -5,6 +5,8 @@ use std::{collections::BTreeSet, fmt};
 use prost_reflect::{DescriptorError, DescriptorPool};
 use serde::Deserialize;
 
+use crate::suggest::nearest;
+
 use super::{Schema, SchemaError, compile::Draft, diagnostic::Diagnostic, report::Report};
 
 const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/bundled.binpb"));
@@ -69,7 +71,10 @@ impl Bundled {
             .find(|schema| schema.name == name)
             .ok_or_else(|| {
                 let message = format!("there is no bundled schema `{name}`");
-                let hint = format!("known are {}", known.join(", "));
+                let hint = match nearest(name, known.iter().map(String::as_str)) {
+                    Some(near) => format!("did you mean `{near}`?"),
+                    None => format!("known are {}", known.join(", ")),
+                };
                 Diagnostic::error(message).with_hint(hint).into()
             })
     }

@@ -2,13 +2,13 @@
 //! it must have there. It is checked against the schema once, then asked about the JSON
 //! of events.
 
+use std::str::FromStr;
+
 use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor};
 use serde_json::Value;
 
 use super::Schema;
-
-/// From this similarity on a name is suggested.
-const SIMILARITY_MIN: f64 = 0.7;
+use crate::suggest::nearest;
 
 /// `path.to.field=value`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +16,8 @@ pub struct Condition {
     /// The keys on the way through the event's JSON.
     keys: Vec<String>,
     value: String,
+    /// The field is a `float`, whose JSON has as many digits as tell it from other floats.
+    is_float: bool,
     /// The field has this value although it is not in the JSON: it is its default.
     is_default: bool,
 }
@@ -107,15 +109,20 @@ impl Condition {
             last = field;
             place = next;
         }
+        let is_float = matches!(place, Place::Leaf(Kind::Float));
         let value = place.value(path, value)?;
         let default = last.filter(|field: &FieldDescriptor| {
             !field.supports_presence() && !field.is_list() && !field.is_map()
         });
-        Ok(Self {
-            is_default: default.is_some_and(|field| default_text(&field) == value),
+        let mut condition = Self {
             keys,
             value,
-        })
+            is_float,
+            is_default: false,
+        };
+        condition.is_default =
+            default.is_some_and(|field| condition.is_value(&default_value(&field)));
+        Ok(condition)
     }
 
     /// Whether the event, given as canonical JSON, has the value there; in a list one
@@ -142,15 +149,24 @@ impl Condition {
         match value {
             Value::String(text) => *text == self.value,
             Value::Number(number) => {
-                let wanted = self.value.parse::<f64>();
-                number.to_string() == self.value
-                    || wanted.is_ok_and(|it| number.as_f64() == Some(it))
+                let text = number.to_string();
+                text == self.value
+                    || match self.is_float {
+                        // Two texts of one float may be two doubles.
+                        true => is_same::<f32>(&text, &self.value),
+                        false => is_same::<f64>(&text, &self.value),
+                    }
             }
             Value::Bool(flag) => flag.to_string() == self.value,
             Value::Null => self.value == "null",
             Value::Array(_) | Value::Object(_) => false,
         }
     }
+}
+
+fn is_same<T: FromStr + PartialEq>(one: &str, other: &str) -> bool {
+    let (one, other) = (one.parse::<T>(), other.parse::<T>());
+    matches!((one, other), (Ok(one), Ok(other)) if one == other)
 }
 
 impl Place {
@@ -223,10 +239,12 @@ fn leaf_value(kind: &Kind, value: &str) -> Result<String, String> {
         Kind::Enum(kind) => {
             let mut values = kind.values();
             let known = values.find(|it| it.name() == value || it.number().to_string() == value);
+            // Of several names of a number JSON has one.
+            let shown = known.and_then(|known| kind.get_value(known.number()));
             let names: Vec<_> = kind.values().map(|it| it.name().to_owned()).collect();
             // Numbers that have no name are written as they are.
-            return match known {
-                Some(known) => Ok(known.name().to_owned()),
+            return match shown {
+                Some(shown) => Ok(shown.name().to_owned()),
                 None if value.parse::<i32>().is_ok() => Ok(value.to_owned()),
                 None => Err(format!("one of {}", names.join(", "))),
             };
@@ -234,7 +252,10 @@ fn leaf_value(kind: &Kind, value: &str) -> Result<String, String> {
         Kind::Bool => matches!(value, "true" | "false"),
         Kind::String | Kind::Bytes => true,
         Kind::Double | Kind::Float => value.parse::<f64>().is_ok(),
-        _ => value.parse::<i128>().is_ok(),
+        _ => {
+            let number = value.parse::<i128>().map_err(|_| "a number".to_owned());
+            return number.map(|number| number.to_string());
+        }
     };
     let wanted = if *kind == Kind::Bool {
         "true or false"
@@ -247,25 +268,26 @@ fn leaf_value(kind: &Kind, value: &str) -> Result<String, String> {
     }
 }
 
-fn default_text(field: &FieldDescriptor) -> String {
+/// What JSON would have if it had defaults.
+fn default_value(field: &FieldDescriptor) -> Value {
     match field.kind() {
-        Kind::Enum(kind) => kind.default_value().name().to_owned(),
-        Kind::Bool => "false".to_owned(),
-        Kind::String | Kind::Bytes => String::new(),
-        _ => "0".to_owned(),
+        Kind::Enum(kind) => kind
+            .get_value(kind.default_value().number())
+            .map_or(Value::Null, |shown| shown.name().into()),
+        Kind::Bool => false.into(),
+        Kind::String | Kind::Bytes => "".into(),
+        Kind::Int64 | Kind::Sint64 | Kind::Sfixed64 | Kind::Uint64 | Kind::Fixed64 => "0".into(),
+        _ => 0.into(),
     }
 }
 
 fn unknown(message: &MessageDescriptor, name: &str) -> ConditionError {
     let known: Vec<_> = message.fields().map(|it| it.name().to_owned()).collect();
-    let similar = known.iter().map(|it| (strsim::jaro_winkler(it, name), it));
-    let nearest = similar.max_by(|(a, _), (b, _)| a.total_cmp(b));
+    let near = nearest(name, known.iter().map(String::as_str));
     ConditionError::UnknownField {
         message: message.full_name().to_owned(),
         name: name.to_owned(),
-        nearest: nearest
-            .filter(|(similarity, _)| *similarity >= SIMILARITY_MIN)
-            .map(|(_, name)| name.clone()),
+        nearest: near.map(str::to_owned),
         known,
     }
 }

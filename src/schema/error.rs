@@ -2,7 +2,17 @@
 
 use std::fmt;
 
-use crate::protocol::TopicError;
+use crate::{
+    protocol::TopicError,
+    shorten::{ANSWER_BYTES_MAX, shortened},
+};
+
+/// The most bytes of a path that stand before an error's sentence, so that the sentence is
+/// seen where both are cut to what an answer may have.
+const SHOWN_PATH_BYTES_MAX: usize = 300;
+
+/// The most bytes of an error's sentence.
+const SENTENCE_BYTES_MAX: usize = ANSWER_BYTES_MAX - SHOWN_PATH_BYTES_MAX - 2;
 
 /// What is wrong at one place of a message's bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -149,10 +159,16 @@ pub enum BatchError {
 /// A text is not the JSON of the message that the schema says, or a message has
 /// no JSON.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{}{message}", self.field().map(|field| format!("{field}: ")).unwrap_or_default())]
+#[error("{}{message}", shown_path(.field.as_deref()))]
 pub struct JsonError {
     field: Option<String>,
     message: String,
+    is_too_large: bool,
+}
+
+fn shown_path(field: Option<&str>) -> String {
+    let shown = field.map(|field| format!("{}: ", shortened(field, SHOWN_PATH_BYTES_MAX)));
+    shown.unwrap_or_default()
 }
 
 /// Whether the path begins with a place in a list; the name of an extension stands in
@@ -165,19 +181,29 @@ fn is_index(path: &str) -> bool {
 impl JsonError {
     pub(super) fn new(field: Option<String>, message: impl fmt::Display) -> Self {
         Self {
-            field,
-            message: message.to_string(),
+            field: field.map(|field| shortened(field, ANSWER_BYTES_MAX)),
+            message: shortened(message.to_string(), SENTENCE_BYTES_MAX),
+            is_too_large: false,
+        }
+    }
+
+    /// An error about JSON that is refused for its size.
+    pub(super) fn too_large(message: impl fmt::Display) -> Self {
+        Self {
+            is_too_large: true,
+            ..Self::new(None, message)
         }
     }
 
     /// The same error, seen from where the value stands: in a field of this name, or, in
     /// brackets, at this index of a list.
     pub(super) fn within(mut self, place: &str) -> Self {
-        self.field = Some(match self.field {
+        let field = match self.field {
             None => place.to_owned(),
             Some(field) if is_index(&field) => format!("{place}{field}"),
             Some(field) => format!("{place}.{field}"),
-        });
+        };
+        self.field = Some(shortened(field, ANSWER_BYTES_MAX));
         self
     }
 
@@ -190,6 +216,18 @@ impl JsonError {
         self.field.as_deref()
     }
 
+    /// The sentence without the path.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// Whether the JSON is refused for its size, whatever it says.
+    #[must_use]
+    pub fn is_too_large(&self) -> bool {
+        self.is_too_large
+    }
+
     /// For an error about a batch: the index of the message at fault, if it is one
     /// of them, and the error as seen from that message.
     #[must_use]
@@ -197,7 +235,10 @@ impl JsonError {
         let path = self.field()?.strip_prefix("messages[")?;
         let (index, field) = path.split_once(']')?;
         let field = field.strip_prefix('.').map(str::to_owned);
-        let message = self.message.clone();
-        Some((index.parse().ok()?, Self { field, message }))
+        let error = Self {
+            field,
+            ..self.clone()
+        };
+        Some((index.parse().ok()?, error))
     }
 }

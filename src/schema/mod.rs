@@ -57,10 +57,12 @@ use std::time::Duration;
 use prost::Message as _;
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor};
 
+use crate::protocol::MessageId;
+
 use self::{
     annotations::Annotations,
     compile::Draft,
-    json::{JsonBounds, Sender, Suggest},
+    json::{JsonBounds, Peeked, Sender, Suggest},
     outline::Outline,
     report::Report,
     table::Table,
@@ -100,6 +102,15 @@ pub struct Schema {
     annotations: Annotations,
     revision: Revision,
     compile_time: Duration,
+}
+
+/// What a client's JSON is, as far as that is known before it is read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ClientJson {
+    /// The message id, if there is one that can be repeated.
+    pub message_id: Option<MessageId>,
+    /// What the payload is, if there is exactly one.
+    pub payload: Option<PayloadKind>,
 }
 
 /// How large a schema is.
@@ -345,7 +356,8 @@ impl Schema {
     /// # Errors
     ///
     /// When the text is no JSON of an envelope: also for a field that the schema
-    /// does not know, for one that is set twice and for a second payload.
+    /// does not know, for one that is set twice, for a second payload and for a number that
+    /// the field cannot hold. When it has more than 250,000 values, before it is read.
     pub fn envelope_from_json(&self, json: &[u8]) -> Result<Vec<u8>, JsonError> {
         let message = self.parse(&self.envelope, json, Sender::Backend)?;
         Ok(self.encode(&message))
@@ -366,14 +378,49 @@ impl Schema {
     ///
     /// # Errors
     ///
-    /// As for an envelope, and when the schema has no batches.
+    /// As for an envelope, of each, and when the schema has no batches.
     pub fn batch_from_json(&self, json: &[u8]) -> Result<Vec<u8>, JsonError> {
         let batch = self
             .batch
             .as_ref()
             .ok_or_else(|| JsonError::new(None, BatchError::Unsupported))?;
-        let message = self.parse(batch, json, Sender::Backend)?;
-        Ok(self.encode(&message))
+        let suggest = self.suggest(Sender::Backend);
+        let encode = |message: &_| self.encode(message);
+        let envelopes = json::parse_batch(batch, json, &suggest, encode)?;
+        let len = envelopes.iter().map(|it| it.len() + LENGTH_BYTES_MAX).sum();
+        let mut bytes = Vec::with_capacity(len);
+        for envelope in envelopes {
+            prost::encoding::bytes::encode(BATCH_MESSAGES, &envelope, &mut bytes);
+        }
+        Ok(bytes)
+    }
+
+    /// What a client's JSON is, before it is read: the payload that it has and its message
+    /// id. Neither where the text is not JSON; no id where it is not one.
+    #[must_use]
+    pub fn peek_client_json(&self, json: &[u8]) -> ClientJson {
+        let is_payload = |number: u32| self.payload_kind(number).is_some();
+        let Peeked {
+            message_id,
+            payload,
+        } = json::peek(&self.envelope, json, is_payload);
+        ClientJson {
+            message_id: message_id.and_then(|id| MessageId::parse(&id).ok()),
+            payload: payload.and_then(|number| self.payload_kind(number)),
+        }
+    }
+
+    fn payload_kind(&self, number: u32) -> Option<PayloadKind> {
+        let payloads = &self.payloads;
+        let index = payloads.binary_search_by_key(&number, |payload| payload.number);
+        Some(payloads.get(index.ok()?)?.kind)
+    }
+
+    /// How much work it is to read the JSON, in bytes of text without structure. Once
+    /// that is more than `max`, any number above `max`.
+    #[must_use]
+    pub fn json_weight(json: &[u8], max: usize) -> usize {
+        json::weight(json, max)
     }
 
     /// Counts the envelopes of a batch in JSON, before anything is made of them.
@@ -394,12 +441,15 @@ impl Schema {
         json: &[u8],
         sender: Sender,
     ) -> Result<DynamicMessage, JsonError> {
-        let suggest = Suggest {
+        json::parse(descriptor, json, &self.suggest(sender))
+    }
+
+    fn suggest(&self, sender: Sender) -> Suggest<'_> {
+        Suggest {
             envelope: &self.envelope,
             payloads: &self.payloads,
             sender,
-        };
-        json::parse(descriptor, json, &suggest)
+        }
     }
 
     fn encode(&self, message: &DynamicMessage) -> Vec<u8> {
@@ -465,3 +515,6 @@ impl Schema {
 
 /// The number of the envelopes in a BatchUpdate.
 const BATCH_MESSAGES: u32 = 1;
+
+/// What stands before each of them: a tag, and a length of at most 32 bits.
+const LENGTH_BYTES_MAX: usize = 6;

@@ -70,6 +70,16 @@ impl PayloadKind {
     pub fn is_event(self) -> bool {
         matches!(self, Self::Event { .. })
     }
+
+    /// Whether the relay takes it from clients; it answers every other payload with a
+    /// refusal, and suggests none of them.
+    #[must_use]
+    pub fn is_taken_from_clients(self) -> bool {
+        matches!(
+            self,
+            Self::Control(Control::Subscribe | Control::Unsubscribe | Control::Ping)
+        )
+    }
 }
 
 /// A payload that the schema knows.

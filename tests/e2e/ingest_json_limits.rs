@@ -234,3 +234,18 @@ async fn a_batch_in_json_is_counted_before_it_is_read() {
     );
     assert!(relay.stop().await);
 }
+
+#[tokio::test]
+async fn an_event_in_json_with_too_many_values_is_refused_before_it_is_read() {
+    let relay = TestRelay::start();
+    // That the names are wrong is not seen.
+    let event = format!(r#"{{"x":[{}]}}"#, vec!["1"; 250_000].join(","));
+    let answer = Call::post(EVENTS, JSON, event.clone()).answer(&relay).await;
+    assert_eq!(answer.status, 413);
+    assert_eq!(answer.json()["code"], "VALIDATION_ERROR");
+    let batch = format!(r#"{{"messages":[{},{event}]}}"#, work_item_created("p1"));
+    let answer = Call::post(BATCH, JSON, batch).answer(&relay).await;
+    assert_eq!(answer.status, 413);
+    assert_eq!(answer.json()["errors"][0]["index"], 1);
+    assert!(relay.stop().await);
+}

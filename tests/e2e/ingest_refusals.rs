@@ -18,6 +18,8 @@ async fn an_event_in_json_that_breaks_a_rule_is_refused_with_its_field() {
         event[field] = value;
         event
     };
+    // Members of what `json!` makes are sorted, and the later one is at fault.
+    let second = |other: &'static str| other.max(schema.created_member());
     let path = Some(schema.typing_path());
     let many: Vec<_> = (0..100).map(|i| format!("board:{i}")).collect();
 
@@ -36,12 +38,12 @@ async fn an_event_in_json_that_breaks_a_rule_is_refused_with_its_field() {
         (
             "two payloads",
             with(schema.typing_member(), json!({})),
-            None,
+            Some(second(schema.typing_member())),
         ),
         (
             "an event and a control message",
             with("ping", json!({})),
-            None,
+            Some(second("ping")),
         ),
         (
             "a position",

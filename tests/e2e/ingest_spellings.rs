@@ -115,12 +115,12 @@ fn refused_with_tracker() -> Vec<Refused> {
         (
             "one field in both styles of name",
             json!({"workItemCreated": {"workItem": {"id": "w"}}, "work_item_created": {}}),
-            None,
+            Some("work_item_created"),
         ),
         (
             "one field in both styles of name, below",
             typing(json!({"projectId": "p1", "project_id": "p1"})),
-            Some("userTyping"),
+            Some("userTyping.project_id"),
         ),
         (
             "a number for a string",

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// The largest frame of JSON that a shard reads itself.
-const READ_AT_ONCE_MAX: usize = 4 * 1024;
+const READ_AT_ONCE_MAX: usize = 16 * 1024;
 
 const RENDERED_FOR_DELIVERY: &str = "sidewire_events_rendered_total{purpose=\"delivery\"}";
 const RENDERED_FOR_REPLAY: &str = "sidewire_events_rendered_total{purpose=\"replay\"}";
@@ -161,7 +161,7 @@ async fn large_events_and_large_frames_come_through() {
     let relay = TestRelay::start();
     let mut client = JsonClient::open(&relay, "acme", "ann").await;
     for (number, len) in [
-        READ_AT_ONCE_MAX - 1,
+        READ_AT_ONCE_MAX / 2,
         READ_AT_ONCE_MAX,
         READ_AT_ONCE_MAX + 1,
         64 * 1024,

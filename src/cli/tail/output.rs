@@ -4,7 +4,7 @@ use std::{fmt, io::Write};
 
 use bytes::Bytes;
 use clap::ValueEnum;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::filter::Filter;
 use crate::{
@@ -44,37 +44,25 @@ pub(super) enum Printed {
 
 impl<D, E, W> Output<'_, D, W>
 where
-    D: Fn(&[u8]) -> Result<Value, E>,
+    D: Fn(&[u8]) -> Result<String, E>,
     E: fmt::Display,
     W: Write,
 {
     /// Prints the event, if the filter lets it through. `user` is the user who received it, if
     /// there are several.
     pub(super) fn print(&mut self, user: Option<&str>, event: &Event) -> Result<Printed, Failure> {
-        let needs_json = self.format != Format::Hex || !self.filter.is_empty();
-        let json = if needs_json {
-            match (self.decode)(&event.envelope) {
-                Ok(json) => json,
-                Err(error) => {
-                    let message_id = &event.message_id;
-                    tracing::error!(
-                        user,
-                        message_id,
-                        "the schema cannot decode an event: {error}"
-                    );
-                    return Ok(Printed::No);
-                }
+        let text = match self.text(user, &event.envelope) {
+            Ok(Some(text)) => text,
+            Ok(None) => return Ok(Printed::No),
+            Err(error) => {
+                let message_id = &event.message_id;
+                tracing::error!(
+                    user,
+                    message_id,
+                    "the schema cannot decode an event: {error}"
+                );
+                return Ok(Printed::No);
             }
-        } else {
-            Value::Null
-        };
-        if needs_json && !self.filter.lets_through(&json) {
-            return Ok(Printed::No);
-        }
-        let text = match self.format {
-            Format::Hex => hex_line(user, &event.envelope),
-            Format::Json => of_user(user, json).to_string(),
-            Format::Pretty => format!("{:#}", of_user(user, json)),
         };
         let is_read = write_result(self.out, &text)?;
         Ok(if is_read {
@@ -83,11 +71,32 @@ where
             Printed::Unread
         })
     }
+
+    /// The event in the format; `None` where the filter does not let it through.
+    fn text(&self, user: Option<&str>, envelope: &Bytes) -> Result<Option<String>, String> {
+        if self.format == Format::Hex && self.filter.is_empty() {
+            return Ok(Some(hex_line(user, envelope)));
+        }
+        // The text that JSON clients get; the value only to look at it.
+        let json = (self.decode)(envelope).map_err(|error| error.to_string())?;
+        if !self.filter.is_empty() && !self.filter.lets_through(&value(&json)?) {
+            return Ok(None);
+        }
+        Ok(Some(match self.format {
+            Format::Hex => hex_line(user, envelope),
+            Format::Json => of_user(user, json),
+            Format::Pretty => format!("{:#}", value(&of_user(user, json))?),
+        }))
+    }
 }
 
-fn of_user(user: Option<&str>, event: Value) -> Value {
+fn value(json: &str) -> Result<Value, String> {
+    serde_json::from_str(json).map_err(|error| error.to_string())
+}
+
+fn of_user(user: Option<&str>, event: String) -> String {
     match user {
-        Some(user) => json!({"user": user, "event": event}),
+        Some(user) => format!(r#"{{"user":{},"event":{event}}}"#, Value::from(user)),
         None => event,
     }
 }

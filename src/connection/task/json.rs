@@ -11,53 +11,83 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::{Connection, Listener};
 use crate::{
-    connection::{conversation::Heard, stream::Transport},
-    protocol::{ErrorCode, reply::Refusal},
-    schema::JsonError,
+    connection::{
+        conversation::{Conversation, Heard, Kind, too_many},
+        stream::Transport,
+    },
+    protocol::{
+        ErrorCode, MessageId,
+        reply::{Refusal, Reply},
+    },
+    schema::{JsonError, Schema},
 };
 
-/// The most bytes of JSON that the shard reads itself: in well under a millisecond.
-const READ_AT_ONCE_MAX: usize = 4 * 1024;
+/// The largest weight of JSON that the shard reads itself: 250 values, which take half a
+/// millisecond at the most, or 2.6 KB of ordinary events.
+const READ_AT_ONCE_WEIGHT_MAX: usize = 16 * 1024;
 
 /// A frame of JSON that another thread reads. Until it is read nothing more is taken from
 /// the client.
 pub(super) struct ReadingJson(Pin<Box<dyn Future<Output = Option<ReadJson>>>>);
 
-/// The envelope that the JSON says, as bytes.
-pub(super) type ReadJson = Result<Vec<u8>, JsonError>;
+/// A frame of JSON that was read.
+pub(super) struct ReadJson {
+    /// Its message id, where it has one that can be repeated in a refusal.
+    message_id: Option<MessageId>,
+    /// The envelope that it says, as bytes.
+    envelope: Result<Vec<u8>, JsonError>,
+}
 
 impl<S: Transport, L: Listener> Connection<S, L> {
-    /// Answers a text frame, when it is read.
+    /// Answers a text frame, when it is read. It is charged before, since reading it is
+    /// what it costs.
     pub(super) fn answer_json(&mut self, json: Utf8Bytes) {
         let shard = &self.account.shard;
-        if json.len() <= READ_AT_ONCE_MAX {
-            let schema = &shard.relay.live().schema;
-            let read = schema.envelope_from_client_json(json.as_bytes());
-            return self.answer_read(read);
+        let live = shard.relay.live();
+        let peeked = live.schema.peek_client_json(json.as_bytes());
+        let message_id = peeked.message_id;
+        let kind = Kind::of(peeked.payload);
+        let charged = self.pace.charge(kind, self.account.who(), &shard.relay);
+        if let Err(exceeded) = charged {
+            let refusal = of(message_id.as_ref(), too_many(exceeded));
+            return self.push(&Reply::Error(refusal));
+        }
+        let weight = Schema::json_weight(json.as_bytes(), READ_AT_ONCE_WEIGHT_MAX);
+        if weight <= READ_AT_ONCE_WEIGHT_MAX {
+            let envelope = live.schema.envelope_from_client_json(json.as_bytes());
+            return self.answer_read(ReadJson {
+                message_id,
+                envelope,
+            });
         }
         let (shard, tenant) = (Rc::clone(shard), self.account.who().tenant.clone());
         let reading = async move {
             // The schema of this moment: the frame may wait for others of the tenant.
             let live = shard.relay.live.load_full();
             let read = move || live.schema.envelope_from_client_json(json.as_bytes());
-            shard.turns.elsewhere(&tenant, read).await
+            let envelope = shard.turns.elsewhere(&tenant, read).await?;
+            Some(ReadJson {
+                message_id,
+                envelope,
+            })
         };
         self.reading_json = Some(Box::new(ReadingJson(Box::pin(reading))));
     }
 
     /// Answers what was read.
     pub(super) fn answer_read(&mut self, read: ReadJson) {
-        match read {
-            Ok(envelope) => self.answer(&envelope),
+        let live = self.account.shard.relay.live();
+        let heard = match &read.envelope {
+            Ok(envelope) => Conversation::hear(&live.schema, envelope),
             Err(error) => {
-                let live = self.account.shard.relay.live();
                 let refusal = Refusal {
                     field: error.field().map(str::to_owned),
                     ..Refusal::new(ErrorCode::ValidationError, error.to_string())
                 };
-                self.act_on(Heard::refused(&live.schema, refusal));
+                Heard::refused(&live.schema, of(read.message_id.as_ref(), refusal))
             }
-        }
+        };
+        self.act_on_charged(heard);
     }
 
     /// Looks whether another thread has read a frame. What waits to be carried out comes
@@ -82,5 +112,13 @@ impl<S: Transport, L: Listener> Connection<S, L> {
             }
             Poll::Pending => Poll::Pending,
         }
+    }
+}
+
+/// The refusal of the message with this id, if it has one.
+fn of(message_id: Option<&MessageId>, refusal: Refusal) -> Refusal {
+    match message_id {
+        Some(id) => refusal.of(id.as_str()),
+        None => refusal,
     }
 }

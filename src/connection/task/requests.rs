@@ -24,13 +24,23 @@ impl<S: Transport, L: Listener> Connection<S, L> {
 
     pub(super) fn act_on(&mut self, heard: Heard<'_>) {
         let relay = &self.account.shard.relay;
+        let charged = self.pace.charge(heard.kind(), self.account.who(), relay);
+        match charged {
+            Ok(()) => self.act_on_charged(heard),
+            Err(exceeded) => self.take_action(heard.too_many(exceeded)),
+        }
+    }
+
+    /// Does what a message asks for that is charged already.
+    pub(super) fn act_on_charged(&mut self, heard: Heard<'_>) {
+        let relay = &self.account.shard.relay;
         let topics_max = relay.live().config.limits.topics_per_subscribe;
         self.conversation.bound_topics(topics_max);
-        let charged = self.pace.charge(heard.kind(), self.account.who(), relay);
-        let action = match charged {
-            Ok(()) => self.conversation.act(heard, relay.clock.unix_seconds()),
-            Err(exceeded) => heard.too_many(exceeded),
-        };
+        let action = self.conversation.act(heard, relay.clock.unix_seconds());
+        self.take_action(action);
+    }
+
+    fn take_action(&mut self, action: Action) {
         match (action, &mut self.behind) {
             (Action::Reply(reply), _) => self.reply(reply),
             (action, Some(behind)) if behind.has_room() => behind.waiting.push_back(action),

@@ -3,6 +3,7 @@
 
 use std::{cell::Cell, future::poll_fn, io, pin::Pin, rc::Rc, task::Poll, time::Duration};
 
+use serde_json::Value;
 use tokio::{
     io::{
         AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, ReadHalf,
@@ -125,6 +126,19 @@ impl Client {
                 0 => return None,
                 read => self.unparsed.extend_from_slice(&bytes[..read]),
             }
+        }
+    }
+
+    /// The payload of the next frame as JSON.
+    pub(in crate::connection) async fn next_json(&mut self) -> Value {
+        loop {
+            if let Some(frame) = take_frame(&mut self.unparsed) {
+                return serde_json::from_slice(&frame.payload).unwrap();
+            }
+            let mut bytes = [0; 4096];
+            let read = self.read.read(&mut bytes).await.unwrap();
+            assert_ne!(read, 0, "the stream ends");
+            self.unparsed.extend_from_slice(&bytes[..read]);
         }
     }
 

@@ -1,9 +1,9 @@
 //! Clients that speak JSON: they get what binary clients get, and what they say is taken
 //! like what binary clients say.
 
-use std::time::Duration;
+use std::{num::NonZeroU32, time::Duration};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use crate::{
@@ -14,8 +14,11 @@ use crate::{
     protocol::{Position, TenantName, close::Ending},
 };
 
-/// The largest frame that a shard reads itself.
-const READ_AT_ONCE_MAX: usize = 4 * 1024;
+/// The largest frame with a few values that a shard reads itself, or somewhat less.
+const READ_AT_ONCE_MAX: usize = 15 * 1024;
+
+/// A frame of so many bytes is never read by the shard itself.
+const WEIGHT_AT_ONCE_MAX: usize = 16 * 1024;
 
 fn acme() -> TenantName {
     TenantName::parse("acme").unwrap()
@@ -129,6 +132,157 @@ fn what_is_said_in_json_is_answered_in_json() {
     });
 }
 
+/// The id and the field of the refusal of this frame.
+async fn refused(client: &mut Client, frame: &str) -> (Value, Value) {
+    client.send(text(frame)).await;
+    let envelope = client.next_json().await;
+    let error = &envelope["error"];
+    assert_eq!(
+        error["errorCode"], "VALIDATION_ERROR",
+        "{frame}: {envelope}"
+    );
+    let message = error["errorMessage"].as_str().unwrap();
+    assert!((1..=1000).contains(&message.len()), "{frame}: {message}");
+    (
+        error["requestMessageId"].clone(),
+        error["fieldName"].clone(),
+    )
+}
+
+#[test]
+fn a_refusal_names_the_message_and_the_field_where_the_text_is_json() {
+    simulate(async {
+        let bench = Bench::new();
+        let mut client = bench.connect_json(WIDE);
+        let long_id = "i".repeat(129);
+        for (frame, id, field) in [
+            (
+                r#"{"messageId":"m1","subscribe":{},"ping":{}}"#,
+                json!("m1"),
+                json!("ping"),
+            ),
+            (
+                r#"{"ping":{"time":1},"message_id":"m2"}"#,
+                json!("m2"),
+                json!("ping"),
+            ),
+            (
+                r#"{"messageId":"m3","subscribe":{"topics":["a:1",2]}}"#,
+                json!("m3"),
+                json!("subscribe.topics[1]"),
+            ),
+            (
+                r#"{"messageId":"m4","pong":{}}"#,
+                json!("m4"),
+                json!("pong"),
+            ),
+            (r#"{"messageId":"m5"}"#, json!("m5"), json!("payload")),
+            (
+                r#"{"messageId":"m6","ping":{},"ping":{}}"#,
+                json!("m6"),
+                json!("ping"),
+            ),
+            // Which of them is meant, nobody knows.
+            (
+                r#"{"messageId":"m7","message_id":"m8","ping":{}}"#,
+                Value::Null,
+                json!("message_id"),
+            ),
+            (
+                r#"{"messageId":9,"ping":{}}"#,
+                Value::Null,
+                json!("messageId"),
+            ),
+            // An id that is too long is not repeated.
+            (
+                &format!(r#"{{"messageId":"{long_id}","pong":{{}}}}"#),
+                Value::Null,
+                json!("message_id"),
+            ),
+            (r#"{"messageId":"m9","ping":{}"#, Value::Null, Value::Null),
+            (
+                r#"{"messageId":"m9","ping":{}} x"#,
+                Value::Null,
+                Value::Null,
+            ),
+        ] {
+            assert_eq!(refused(&mut client, frame).await, (id, field), "{frame}");
+        }
+        drop(client);
+        settle().await;
+        bench.check_nothing_is_left();
+    });
+}
+
+#[test]
+fn a_refusal_repeats_no_more_than_a_kilobyte_of_what_the_client_sent() {
+    simulate(async {
+        let bench = Bench::new();
+        let mut client = bench.connect_json(WIDE);
+        let long = "x".repeat(30_000);
+        for frame in [
+            format!(r#"{{"messageId":"m","subscribe":{{"topics":{{"{long}":1}}}}}}"#),
+            format!(r#"{{"messageId":"m","{long}":1}}"#),
+            format!(r#"{{"messageId":"m","subscribe":{{"resumeFrom":{{"offset":"{long}"}}}}}}"#),
+        ] {
+            let (id, field) = refused(&mut client, &frame).await;
+            assert_eq!(id, "m");
+            assert!(field.as_str().is_none_or(|field| field.len() <= 1000));
+        }
+    });
+}
+
+#[test]
+fn a_frame_is_charged_by_what_it_is_before_it_is_read() {
+    simulate(async {
+        let bench = Bench::with(|config| {
+            config.limits.user_burst = NonZeroU32::MIN;
+            config.limits.heartbeat_burst = NonZeroU32::MIN;
+        });
+        let mut client = bench.connect_json(WIDE);
+        client.send(subscribe_json("first", "project:p")).await;
+        client.send(subscribe_json("second", "project:q")).await;
+        client.send(text(r#"{"ping":{}}"#)).await;
+        let heard = [
+            Heard::Subscribed("first".to_owned()),
+            Heard::Subscribed("second".to_owned()),
+            Heard::Answered(Some(0)),
+        ];
+        hears(&mut client, heard).await;
+        // Each would be refused for what it says, were it read.
+        for (id, frame) in [
+            (
+                json!("a"),
+                r#"{"messageId":"a","unsubscribe":{"colour":1}}"#,
+            ),
+            (json!("b"), r#"{"messageId":"b","ping":{"colour":1}}"#),
+            (json!("c"), r#"{"messageId":"c","colour":1}"#),
+            (Value::Null, "{"),
+        ] {
+            client.send(text(frame)).await;
+            let error = &client.next_json().await["error"];
+            assert_eq!(error["errorCode"], "RATE_LIMIT_EXCEEDED", "{frame}");
+            assert_eq!(error["requestMessageId"], id, "{frame}");
+        }
+    });
+}
+
+#[test]
+fn small_frames_with_many_values_are_read_elsewhere() {
+    simulate(async {
+        let bench = Bench::new();
+        let mut client = bench.connect_json(WIDE);
+        let topics = vec!["\"a:1\""; 300].join(",");
+        let frame = format!(r#"{{"messageId":"s","subscribe":{{"topics":[{topics}]}}}}"#);
+        assert!(frame.len() < READ_AT_ONCE_MAX);
+        client.send(text(&frame)).await;
+        client.send(text(r#"{"ping":{}}"#)).await;
+        let heard = [Heard::Subscribed("s".to_owned()), Heard::Answered(Some(0))];
+        hears(&mut client, heard).await;
+        assert_eq!(bench.tally().subscriptions.get(), 1);
+    });
+}
+
 #[test]
 fn frames_of_the_other_kind_are_answered_with_1003() {
     simulate(async {
@@ -166,12 +320,11 @@ fn large_frames_are_read_elsewhere_and_answered_in_order() {
         let mut sent = Vec::new();
         let mut expected = Vec::new();
         for (number, len) in [
-            READ_AT_ONCE_MAX - 1,
             READ_AT_ONCE_MAX,
-            READ_AT_ONCE_MAX + 1,
+            WEIGHT_AT_ONCE_MAX,
             64 * 1024,
             100,
-            READ_AT_ONCE_MAX + 1,
+            WEIGHT_AT_ONCE_MAX,
         ]
         .into_iter()
         .enumerate()

@@ -7,8 +7,7 @@ use serde::{
     de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 
-/// The member of a batch that holds its envelopes.
-const MESSAGES: &str = "messages";
+use super::batch::MESSAGES;
 
 /// Whether the batch has more than `max` envelopes; reads no further than that is
 /// known. `false` where the JSON is no batch.

@@ -1,66 +1,118 @@
 //! Proto3 JSON (<https://protobuf.dev/programming-guides/json/>) to messages and back.
 //! Equal JSON gives equal bytes, and equal bytes give equal JSON.
 
+mod batch;
 mod bound;
 mod count;
 mod encode;
 mod names;
+mod peek;
+mod scalars;
 mod suggest;
+mod syntax;
+mod weight;
 mod well_known;
 mod write;
 
 use std::io;
 
 use prost_reflect::{DeserializeOptions, DynamicMessage, MessageDescriptor};
-use serde::Serialize;
+use serde::{Deserializer, Serialize, de::DeserializeSeed};
+use serde_json::error::Category;
 
 use super::error::JsonError;
+use syntax::say;
+use weight::{VALUES_MAX, heavy_envelope};
 use write::{MessageJson, Refusal};
 
 pub(super) use bound::{JsonBound, JsonBounds};
 pub(super) use count::is_over;
 pub(super) use encode::encode_sorted;
+pub(super) use peek::{Peeked, peek};
 pub(super) use suggest::{Sender, Suggest};
-
-/// The beginning of prost-reflect's error about a name that the schema does not know.
-const UNKNOWN_FIELD: &str = "unrecognized field name";
+pub(super) use weight::weight;
 
 /// The message that the JSON says. Fields may have either style of name; unknown ones
-/// are refused, and so is one that is set twice.
+/// are refused, and so are one that is set twice and a number that would become another.
 pub(super) fn parse(
     descriptor: &MessageDescriptor,
     json: &[u8],
     suggest: &Suggest<'_>,
 ) -> Result<DynamicMessage, JsonError> {
+    if heavy_envelope(json, 0, VALUES_MAX).is_some() {
+        return Err(too_many_values());
+    }
+    read(descriptor, json, suggest, MessageSeed(descriptor))
+}
+
+/// The envelopes that the JSON of a batch says, as `encode` makes bytes of each. One at a
+/// time is held as a message, which takes many times the memory of its text.
+pub(super) fn parse_batch(
+    descriptor: &MessageDescriptor,
+    json: &[u8],
+    suggest: &Suggest<'_>,
+    encode: impl Fn(&DynamicMessage) -> Vec<u8>,
+) -> Result<Vec<Vec<u8>>, JsonError> {
+    if let Some(index) = heavy_envelope(json, batch::ENVELOPE_LEVEL, VALUES_MAX) {
+        return Err(too_many_values().within(&format!("{}[{index}]", batch::MESSAGES)));
+    }
+    let seed = batch::Batch {
+        envelope: suggest.envelope,
+        encode: &encode,
+    };
+    read(descriptor, json, suggest, seed)
+}
+
+fn too_many_values() -> JsonError {
+    JsonError::too_large(format_args!(
+        "an envelope in JSON may have {VALUES_MAX} values, each comma, colon and opening bracket counted as one"
+    ))
+}
+
+/// Reads the whole text, then looks at its names and numbers.
+fn read<'de, T: DeserializeSeed<'de>>(
+    descriptor: &MessageDescriptor,
+    json: &'de [u8],
+    suggest: &Suggest<'_>,
+    seed: T,
+) -> Result<T::Value, JsonError> {
     let mut deserializer = serde_json::Deserializer::from_slice(json);
     let mut track = serde_path_to_error::Track::new();
-    let parsed = DynamicMessage::deserialize_with_options(
-        descriptor.clone(),
-        serde_path_to_error::Deserializer::new(&mut deserializer, &mut track),
-        &DeserializeOptions::new().deny_unknown_fields(true),
-    );
-    let message = parsed.map_err(|error| {
-        let text = error.to_string();
-        if text.starts_with(UNKNOWN_FIELD)
-            && let Err(better) = names::check(descriptor, json, suggest)
+    let tracked = serde_path_to_error::Deserializer::new(&mut deserializer, &mut track);
+    let value = seed.deserialize(tracked).map_err(|error| {
+        if error.classify() == Category::Data
+            && let Err(better) = names::explain(descriptor, json, suggest)
         {
             return better;
         }
         // Where the text itself is no JSON, the path ends in a `?`.
         let path = track.path().to_string();
         let field = path.trim_end_matches(['?', '.']);
-        JsonError::new((!field.is_empty()).then(|| field.to_owned()), text)
+        JsonError::new((!field.is_empty()).then(|| field.to_owned()), say(&error))
     })?;
     deserializer
         .end()
-        .map_err(|error| JsonError::new(None, error))?;
+        .map_err(|error| JsonError::new(None, say(&error)))?;
     names::check(descriptor, json, suggest)?;
-    Ok(message)
+    Ok(value)
 }
 
-/// The message as a JSON value, whose numbers are doubles where they are no integers.
+/// Has prost-reflect read a message.
+struct MessageSeed<'a>(&'a MessageDescriptor);
+
+impl<'de> DeserializeSeed<'de> for MessageSeed<'_> {
+    type Value = DynamicMessage;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        let options = DeserializeOptions::new().deny_unknown_fields(true);
+        DynamicMessage::deserialize_with_options(self.0.clone(), deserializer, &options)
+    }
+}
+
+/// The message as a JSON value, with the digits that the text has: a `float` of 0.1 is 0.1.
 pub(super) fn render(message: &DynamicMessage) -> Result<serde_json::Value, JsonError> {
-    serialize(message, serde_json::value::Serializer)
+    let text = render_text(message, 0)?;
+    serde_json::from_str(&text).map_err(|error| JsonError::new(None, say(&error)))
 }
 
 /// The message as the text of its JSON, without white space.

@@ -1,27 +1,58 @@
-//! Looks at the names of JSON's objects: a field that is set twice, of which
-//! prost-reflect would take the last without a word, and a field that does not exist.
+//! Looks at the names and numbers in JSON: a field that is set twice, of which
+//! prost-reflect would take the last without a word, a field that does not exist, and a
+//! number that would become another. Where prost-reflect refuses a text, the same walk says
+//! why.
 
 use std::{borrow::Cow, cell::RefCell, collections::HashSet, fmt};
 
-use prost_reflect::{ExtensionDescriptor, FieldDescriptor, Kind, MessageDescriptor};
+use prost_reflect::{
+    ExtensionDescriptor, FieldDescriptor, Kind, MessageDescriptor, OneofDescriptor,
+};
 use serde::{
     Deserializer,
     de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor},
 };
 
-use super::{super::error::JsonError, suggest::Suggest, well_known::WellKnown};
+use super::{
+    super::error::JsonError,
+    scalars::{Said, changed, expected, google_mismatch, key_mismatch, mismatch},
+    suggest::{NAME_BYTES_MAX, Suggest},
+    well_known::WellKnown,
+};
+use crate::shorten::shortened;
 
-/// Fails where an object of a message has a field twice, in whichever style of name, or
-/// one that the message does not have, and where another object has a name twice. What
-/// else is wrong with the JSON is not said.
+/// Looks at JSON that prost-reflect has read. Fails where an object of a message has a field
+/// twice, in whichever style of name, or one that the message does not have, where another
+/// object has a name twice, and where a number would become another.
 pub(super) fn check(
     descriptor: &MessageDescriptor,
     json: &[u8],
     suggest: &Suggest<'_>,
 ) -> Result<(), JsonError> {
+    walk(descriptor, json, suggest, false)
+}
+
+/// Looks at JSON that prost-reflect refuses, for a reason in the schema's words. Finds none
+/// where only prost-reflect knows, such as in a time that does not exist.
+pub(super) fn explain(
+    descriptor: &MessageDescriptor,
+    json: &[u8],
+    suggest: &Suggest<'_>,
+) -> Result<(), JsonError> {
+    walk(descriptor, json, suggest, true)
+}
+
+fn walk(
+    descriptor: &MessageDescriptor,
+    json: &[u8],
+    suggest: &Suggest<'_>,
+    is_refused: bool,
+) -> Result<(), JsonError> {
     let found = RefCell::new(None);
     let names = Names {
         place: Place::Message(Cow::Borrowed(descriptor)),
+        form: Form::Field,
+        is_refused,
         found: &found,
         suggest,
     };
@@ -33,36 +64,76 @@ pub(super) fn check(
     }
 }
 
-/// What the names of an object mean.
+/// What a value is, by the schema.
 #[derive(Clone)]
 enum Place<'a> {
-    /// They are fields.
+    /// Its names are fields.
     Message(Cow<'a, MessageDescriptor>),
-    /// They are keys of a map, whose values are of this kind.
+    /// Its names are keys of a map, whose values are of this kind.
     Map { key: Kind, value: Kind },
-    /// They are the application's own.
-    Free,
+    /// It has no names.
+    Scalar(Kind),
+    /// It is one of Google's own types. Names in it are the application's own.
+    Google(WellKnown),
 }
 
 impl Place<'_> {
     fn of_kind(kind: Kind) -> Self {
-        match kind {
-            Kind::Message(message) if message.is_map_entry() => Self::Map {
+        let Kind::Message(message) = kind else {
+            return Self::Scalar(kind);
+        };
+        if message.is_map_entry() {
+            return Self::Map {
                 key: message.map_entry_key_field().kind(),
                 value: message.map_entry_value_field().kind(),
-            },
-            Kind::Message(message) if WellKnown::of(&message).is_none() => {
-                Self::Message(Cow::Owned(message))
-            }
-            _ => Self::Free,
+            };
+        }
+        match (WellKnown::of(&message), message.get_field(1)) {
+            (None, _) => Self::Message(Cow::Owned(message)),
+            // It stands for what it wraps.
+            (Some(WellKnown::Wrapper), Some(wrapped)) => Self::Scalar(wrapped.kind()),
+            (Some(kind), _) => Self::Google(kind),
         }
     }
+
+    /// What the schema has here instead of the value; `None` where that may be it.
+    fn mismatch(&self, said: Said<'_>) -> Option<String> {
+        match self {
+            Self::Message(_) | Self::Map { .. } if matches!(said, Said::Object) => None,
+            Self::Message(_) | Self::Map { .. } => Some(expected("an object", said)),
+            Self::Scalar(kind) => mismatch(kind, said),
+            Self::Google(kind) => google_mismatch(*kind, said),
+        }
+    }
+
+    /// Whether `null` is a value here, and not the want of one.
+    fn has_null(&self) -> bool {
+        match self {
+            Self::Google(kind) => *kind == WellKnown::Value,
+            Self::Scalar(Kind::Enum(kind)) => kind.full_name() == "google.protobuf.NullValue",
+            _ => false,
+        }
+    }
+}
+
+/// Where a value stands.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// In a field, which may be `null`.
+    Field,
+    /// In a repeated field, which is a list.
+    List,
+    /// In a list or a map.
+    Element,
 }
 
 /// A field or an extension, by one of its names.
 struct Named {
     number: u32,
     kind: Kind,
+    form: Form,
+    /// The oneof that it is a member of.
+    oneof: Option<OneofDescriptor>,
 }
 
 impl Named {
@@ -82,6 +153,8 @@ impl From<FieldDescriptor> for Named {
         Self {
             number: field.number(),
             kind: field.kind(),
+            form: form(field.is_list()),
+            oneof: field.containing_oneof(),
         }
     }
 }
@@ -91,7 +164,16 @@ impl From<ExtensionDescriptor> for Named {
         Self {
             number: field.number(),
             kind: field.kind(),
+            form: form(field.is_list()),
+            oneof: None,
         }
+    }
+}
+
+fn form(is_list: bool) -> Form {
+    match is_list {
+        true => Form::List,
+        false => Form::Field,
     }
 }
 
@@ -99,17 +181,46 @@ impl From<ExtensionDescriptor> for Named {
 #[derive(Clone)]
 struct Names<'a> {
     place: Place<'a>,
+    form: Form,
+    /// prost-reflect has refused the text.
+    is_refused: bool,
     found: &'a RefCell<Option<JsonError>>,
     suggest: &'a Suggest<'a>,
 }
 
 impl<'a> Names<'a> {
-    fn at(&self, place: Place<'a>) -> Self {
-        let (found, suggest) = (self.found, self.suggest);
+    fn at(&self, place: Place<'a>, form: Form) -> Self {
         Self {
             place,
-            found,
-            suggest,
+            form,
+            ..*self
+        }
+    }
+
+    /// Looks at a value, without what is in it, and says whether it sets its field.
+    fn look<E: Error>(&self, said: Said<'_>) -> Result<bool, E> {
+        match self.refusal(said) {
+            Some(refusal) => Err(self.fail(JsonError::new(None, refusal))),
+            None => Ok(!matches!(said, Said::Null) || self.place.has_null()),
+        }
+    }
+
+    fn refusal(&self, said: Said<'_>) -> Option<String> {
+        match (self.form, said) {
+            (Form::Field | Form::List, Said::Null) => None,
+            (Form::Element, Said::Null) if self.place.has_null() || !self.is_refused => None,
+            (Form::Element, Said::Null) => Some("null cannot stand in a list or a map".to_owned()),
+            (Form::List, Said::List) => None,
+            (Form::List, _) => self.is_refused.then(|| expected("a list", said)),
+            _ if self.is_refused => self.place.mismatch(said).or_else(|| self.changed(said)),
+            _ => self.changed(said),
+        }
+    }
+
+    fn changed(&self, said: Said<'_>) -> Option<String> {
+        match &self.place {
+            Place::Scalar(kind) => changed(kind, said),
+            _ => None,
         }
     }
 
@@ -134,7 +245,7 @@ impl<'a> Names<'a> {
         message: &MessageDescriptor,
         mut members: A,
     ) -> Result<(), A::Error> {
-        let mut seen = HashSet::new();
+        let (mut seen, mut oneofs) = (HashSet::new(), HashSet::new());
         while let Some(name) = members.next_key::<Cow<'_, str>>()? {
             let Some(field) = Named::find(message, &name) else {
                 return Err(self.fail(self.suggest.unknown(message, &name)));
@@ -142,8 +253,16 @@ impl<'a> Names<'a> {
             if !seen.insert(field.number) {
                 return Err(self.fail(twice(&name)));
             }
-            let value = members.next_value_seed(self.at(Place::of_kind(field.kind)));
-            self.within(&name, value)?;
+            let value = members.next_value_seed(self.at(Place::of_kind(field.kind), field.form));
+            let is_set = self.within(&name, value)?;
+            // Where prost-reflect has not refused it, there is none.
+            if let Some(oneof) = field.oneof.filter(|_| self.is_refused && is_set)
+                && !oneofs.insert(oneof.name().to_owned())
+            {
+                let oneof = oneof.name();
+                let message = format!("more than one field of the oneof `{oneof}` is set");
+                return Err(self.fail(JsonError::new(None, message).within(&name)));
+            }
         }
         Ok(())
     }
@@ -156,10 +275,16 @@ impl<'a> Names<'a> {
     ) -> Result<(), A::Error> {
         let mut seen = HashSet::new();
         while let Some(name) = entries.next_key::<String>()? {
+            if self.is_refused
+                && let Some(refusal) = key_mismatch(key, &name)
+            {
+                return Err(self.fail(JsonError::new(None, refusal).within(&name)));
+            }
             if !seen.insert(map_key(key, &name)) {
                 return Err(self.fail(twice(&name)));
             }
-            let value = entries.next_value_seed(self.at(Place::of_kind(value.clone())));
+            let value =
+                entries.next_value_seed(self.at(Place::of_kind(value.clone()), Form::Element));
             self.within(&name, value)?;
         }
         Ok(())
@@ -171,7 +296,8 @@ impl<'a> Names<'a> {
             if seen.contains(&name) {
                 return Err(self.fail(twice(&name)));
             }
-            let value = members.next_value_seed(self.at(Place::Free));
+            let value =
+                members.next_value_seed(self.at(Place::Google(WellKnown::Value), Form::Field));
             self.within(&name, value)?;
             seen.insert(name);
         }
@@ -180,7 +306,8 @@ impl<'a> Names<'a> {
 }
 
 fn twice(name: &str) -> JsonError {
-    JsonError::new(None, format_args!("`{name}` is set twice")).within(name)
+    let shown = shortened(name, NAME_BYTES_MAX);
+    JsonError::new(None, format_args!("`{shown}` is set twice")).within(name)
 }
 
 /// The key that the text says: numbers can be written in several ways.
@@ -192,60 +319,69 @@ fn map_key(kind: &Kind, text: &str) -> String {
 }
 
 impl<'de> DeserializeSeed<'de> for Names<'_> {
-    type Value = ();
+    type Value = bool;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<bool, D::Error> {
         deserializer.deserialize_any(self)
     }
 }
 
 impl<'de> Visitor<'de> for Names<'_> {
-    type Value = ();
+    /// Whether it sets its field.
+    type Value = bool;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("JSON")
     }
 
-    fn visit_bool<E: Error>(self, _: bool) -> Result<(), E> {
-        Ok(())
+    fn visit_bool<E: Error>(self, _: bool) -> Result<bool, E> {
+        self.look(Said::Bool)
     }
 
-    fn visit_i64<E: Error>(self, _: i64) -> Result<(), E> {
-        Ok(())
+    fn visit_i64<E: Error>(self, number: i64) -> Result<bool, E> {
+        self.look(Said::Integer(number.into()))
     }
 
-    fn visit_u64<E: Error>(self, _: u64) -> Result<(), E> {
-        Ok(())
+    fn visit_u64<E: Error>(self, number: u64) -> Result<bool, E> {
+        self.look(Said::Integer(number.into()))
     }
 
-    fn visit_f64<E: Error>(self, _: f64) -> Result<(), E> {
-        Ok(())
+    fn visit_f64<E: Error>(self, number: f64) -> Result<bool, E> {
+        self.look(Said::Fraction(number))
     }
 
-    fn visit_str<E: Error>(self, _: &str) -> Result<(), E> {
-        Ok(())
+    fn visit_str<E: Error>(self, text: &str) -> Result<bool, E> {
+        self.look(Said::Text(text))
     }
 
-    fn visit_unit<E: Error>(self) -> Result<(), E> {
-        Ok(())
+    fn visit_unit<E: Error>(self) -> Result<bool, E> {
+        self.look(Said::Null)
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<bool, A::Error> {
+        self.look(Said::List)?;
+        let place = match self.place {
+            Place::Google(_) => Place::Google(WellKnown::Value),
+            _ => self.place.clone(),
+        };
+        let item = self.at(place, Form::Element);
         for index in 0_usize.. {
-            match items.next_element_seed(self.clone()) {
-                Ok(Some(())) => {}
+            match items.next_element_seed(item.clone()) {
+                Ok(Some(_)) => {}
                 Ok(None) => break,
                 Err(error) => return self.within(&format!("[{index}]"), Err(error)),
             }
         }
-        Ok(())
+        Ok(true)
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<(), A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<bool, A::Error> {
+        self.look(Said::Object)?;
         match &self.place {
             Place::Message(message) => self.message(message, members),
             Place::Map { key, value } => self.map(key, value, members),
-            Place::Free => self.free(members),
-        }
+            Place::Scalar(_) | Place::Google(_) => self.free(members),
+        }?;
+        Ok(true)
     }
 }

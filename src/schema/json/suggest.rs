@@ -5,20 +5,24 @@ use prost_reflect::{FieldDescriptor, MessageDescriptor};
 
 use super::super::{
     error::JsonError,
-    payload::{Control, PayloadKind, PayloadType},
+    payload::{PayloadKind, PayloadType},
     relay_fields::number,
 };
-use crate::suggest::nearest_by_name;
+use super::batch::MESSAGES;
+use crate::{shorten::shortened, suggest::nearest_by_name};
+
+/// The most bytes of a name or a value that an error repeats.
+pub(super) const NAME_BYTES_MAX: usize = 100;
 
 /// A list of names ends behind so many bytes.
-const LIST_BYTES_MAX: usize = 600;
+const LIST_BYTES_MAX: usize = 450;
 
 /// Whose JSON it is, which decides what can be meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::schema) enum Sender {
     /// Posts events.
     Backend,
-    /// Sends control messages and client events.
+    /// Sends control messages.
     Client,
 }
 
@@ -36,14 +40,15 @@ impl Suggest<'_> {
             self.unknown_in_envelope(name)
         } else {
             let known: Vec<_> = message.fields().collect();
+            let shown = shortened(name, NAME_BYTES_MAX);
             match nearest(name, &known) {
                 Some(near) => did_you_mean("field", name, near.json_name()),
                 None if known.is_empty() => {
-                    format!("unknown field `{name}`; {} has no fields", message.name())
+                    format!("unknown field `{shown}`; {} has no fields", message.name())
                 }
                 None => {
                     let list = list(&known);
-                    format!("unknown field `{name}`; {} has {list}", message.name())
+                    format!("unknown field `{shown}`; {} has {list}", message.name())
                 }
             }
         };
@@ -61,16 +66,29 @@ impl Suggest<'_> {
             Sender::Backend => "event",
             Sender::Client => "message",
         };
-        match nearest(name, &known) {
+        let near = nearest(name, &known).filter(|_| !self.is_batch(name));
+        match near {
             Some(near) if self.payload(near).is_some() => {
                 did_you_mean(what, name, near.json_name())
             }
             Some(near) => did_you_mean("field", name, near.json_name()),
+            None if self.is_batch(name) => {
+                "`messages` is a batch, which is posted to events:batch; an event has one payload"
+                    .to_owned()
+            }
             None => format!(
-                "unknown {what} `{name}`; the {what}s are {}",
+                "unknown {what} `{}`; the {what}s are {}",
+                shortened(name, NAME_BYTES_MAX),
                 list(&payloads)
             ),
         }
+    }
+
+    /// Whether a backend's text is a batch where one event is expected.
+    fn is_batch(&self, name: &str) -> bool {
+        self.sender == Sender::Backend
+            && name == MESSAGES
+            && self.envelope.get_field(number::BATCH).is_some()
     }
 
     fn payload(&self, field: &FieldDescriptor) -> Option<PayloadKind> {
@@ -82,11 +100,7 @@ impl Suggest<'_> {
         match (self.sender, self.payload(field)) {
             (Sender::Backend, Some(PayloadKind::Control(_))) => false,
             (Sender::Backend, Some(PayloadKind::Event { .. })) => true,
-            (Sender::Client, Some(PayloadKind::Event { client_publish })) => client_publish,
-            (Sender::Client, Some(PayloadKind::Control(control))) => matches!(
-                control,
-                Control::Subscribe | Control::Unsubscribe | Control::Ping | Control::Authenticate
-            ),
+            (Sender::Client, Some(kind)) => kind.is_taken_from_clients(),
             (Sender::Backend, None) => field.number() != number::POSITION,
             (Sender::Client, None) => ![number::POSITION, number::TOPICS].contains(&field.number()),
         }

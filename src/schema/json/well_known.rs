@@ -66,17 +66,17 @@ impl WellKnown {
         match self {
             Self::Timestamp => match timestamp(message) {
                 Some(timestamp) => serializer.collect_str(&timestamp),
-                None => Err(refusal.refuse("is a timestamp out of range, which has no JSON")),
+                None => Err(refusal.refuse("timestamp out of range (years 1 to 9999); it cannot be represented in JSON")),
             },
             Self::Duration => match duration(message) {
                 Some(duration) => serializer.collect_str(&duration),
-                None => Err(refusal.refuse("is a duration out of range, which has no JSON")),
+                None => Err(refusal.refuse("duration out of range (at most 315,576,000,000 seconds, seconds and nanos of one sign); it cannot be represented in JSON")),
             },
             Self::FieldMask => {
                 match field_mask(message) {
                     Some(mask) => serializer.serialize_str(&mask),
                     None => Err(refusal
-                        .refuse("has a path that would not survive JSON: use lower_snake_case")),
+                        .refuse("field mask with a path that is not lower_snake_case; it cannot be represented in JSON")),
                 }
             }
             Self::Struct => FreeObject { message, refusal }.serialize(serializer),
@@ -168,7 +168,7 @@ impl Serialize for FreeValue<'_> {
         };
         match (field.number(), value) {
             (value_kind::NUMBER, Value::F64(number)) if !number.is_finite() => {
-                Err(refusal.refuse("holds a number that is NaN or infinite, which has no JSON"))
+                Err(refusal.refuse("google.protobuf.Value with a number that is NaN or infinite; it cannot be represented in JSON"))
             }
             (value_kind::STRUCT, Value::Message(message)) => {
                 FreeObject { message, refusal }.serialize(serializer)

@@ -150,8 +150,26 @@ impl Serialize for KeyJson<'_> {
     }
 }
 
+/// From this number on a double does not have every integer.
+const INTEGERS_END: f64 = 9_007_199_254_740_992.0;
+
+/// A double without a fraction, as the integer that it is; `None` for one so large that
+/// digits would be written which it does not have, and for -0, which no integer is.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "only integers below 2^53 are cast"
+)]
+fn integer(value: f64) -> Option<i64> {
+    let is_integer = value.fract() == 0.0 && value.abs() < INTEGERS_END;
+    let is_negative_zero = value == 0.0 && value.is_sign_negative();
+    (is_integer && !is_negative_zero).then_some(value as i64)
+}
+
 fn double<S: Serializer>(value: f64, serializer: S) -> Result<S::Ok, S::Error> {
-    if value.is_finite() {
+    if let Some(integer) = integer(value) {
+        // As it was posted, and as most writers of JSON have it.
+        serializer.serialize_i64(integer)
+    } else if value.is_finite() {
         serializer.serialize_f64(value)
     } else if value.is_nan() {
         serializer.serialize_str("NaN")
@@ -163,6 +181,9 @@ fn double<S: Serializer>(value: f64, serializer: S) -> Result<S::Ok, S::Error> {
 }
 
 fn float<S: Serializer>(value: f32, serializer: S) -> Result<S::Ok, S::Error> {
+    if let Some(integer) = integer(value.into()) {
+        return serializer.serialize_i64(integer);
+    }
     // The few digits that tell it from other floats are, as a double, more than it,
     // and readers that check the range refuse them.
     if value.is_finite() && value.abs() < f32::MAX {

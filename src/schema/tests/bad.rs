@@ -9,7 +9,7 @@ use super::{super::Severity, *};
 const CHAT: &str = include_str!("bad/chat.proto");
 
 /// Files that a case may import.
-const OTHERS: [(&str, &str); 3] = [
+const OTHERS: [(&str, &str); 4] = [
     (
         "middle.proto",
         "syntax = \"proto3\";\npackage middle;\nimport public \"sidewire/v1/relay.proto\";\nmessage Thing {}\n",
@@ -17,6 +17,10 @@ const OTHERS: [(&str, &str); 3] = [
     (
         "grouped.proto",
         "syntax = \"proto2\";\npackage chat.v1;\nmessage Grouped {\n  optional group Inner = 1 {\n    optional string id = 1;\n  }\n}\n",
+    ),
+    (
+        "strict.proto",
+        "syntax = \"proto2\";\npackage chat.v1;\nmessage Strict {\n  optional string note = 1;\n  required string id = 2;\n  required int32 size = 3;\n}\nmessage Unused {\n  required string id = 1;\n}\n",
     ),
     (
         "broken.proto",

@@ -13,6 +13,7 @@ fn holds(schema: &Schema, condition: &str, event: &str) -> bool {
 fn a_condition_holds_in_either_style_of_names_and_for_any_element_of_a_list() {
     let event = r#"{"messageId": "m", "timestamp": "5", "scalars": {
         "b": 1.5, "d": "-7", "m": true, "n": "text", "p": "COLOUR_RED", "packedC": [1, 2],
+        "packedA": [0.1], "packedB": [0.1],
         "strings": ["x", "y"], "byText": {"env": "prod"}, "byFlag": {"true": "4"}
     }}"#;
     for condition in [
@@ -21,6 +22,9 @@ fn a_condition_holds_in_either_style_of_names_and_for_any_element_of_a_list() {
         "timestamp=5",
         "scalars.b=1.5",
         "scalars.b=1.50",
+        "scalars.packed_b=0.1",
+        "scalars.packed_b=0.100000001",
+        "scalars.packed_a=0.1",
         "scalars.d=-7",
         "scalars.m=true",
         "scalars.n=text",
@@ -33,6 +37,9 @@ fn a_condition_holds_in_either_style_of_names_and_for_any_element_of_a_list() {
         "scalars.byFlag.true=4",
         // The defaults are not in the JSON.
         "scalars.c=0",
+        "scalars.c=-0",
+        "scalars.a=0.0",
+        "scalars.j=00",
         "scalars.o=",
         "scalars.maybe=3",
     ] {
@@ -46,6 +53,8 @@ fn a_condition_holds_in_either_style_of_names_and_for_any_element_of_a_list() {
         "scalars.p=0",
         "scalars.packed_c=0",
         "scalars.packed_c=3",
+        "scalars.packed_a=0.100000001",
+        "scalars.a=0.1",
         "scalars.by_text.env=test",
         "scalars.by_text.host=prod",
         "scalars.maybe=0",
@@ -53,6 +62,28 @@ fn a_condition_holds_in_either_style_of_names_and_for_any_element_of_a_list() {
         "tree.id=a",
     ] {
         assert!(!holds(&torture(), condition, event), "{condition}");
+    }
+}
+
+#[test]
+fn each_name_of_an_enum_value_matches_it() {
+    let text = include_str!("bad/chat.proto").replace(
+        "enum Status {\n",
+        "enum Status {\n  option allow_alias = true;\n  STATUS_UNKNOWN = 0;\n",
+    );
+    let text = text.replace(
+        "  STATUS_AWAY = 2;",
+        "  STATUS_AWAY = 2;\n  STATUS_GONE = 2;",
+    );
+    let chat = Schema::from_texts(&[("chat.proto", &text)], "chat.v1.Envelope").unwrap();
+    let event = r#"{"presence": {"room": "r", "status": "STATUS_AWAY"}}"#;
+    for name in ["STATUS_AWAY", "STATUS_GONE", "2"] {
+        let condition = format!("presence.status={name}");
+        assert!(holds(&chat, &condition, event), "{name}");
+    }
+    for name in ["STATUS_UNKNOWN", "STATUS_UNSPECIFIED", "0"] {
+        let condition = format!("presence.status={name}");
+        assert!(holds(&chat, &condition, r#"{"presence": {}}"#), "{name}");
     }
 }
 

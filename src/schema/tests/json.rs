@@ -71,8 +71,10 @@ fn a_second_payload_is_refused_in_json_too() {
         r#"{"userTyping": {}, "userTyping": {}}"#,
         r#"{"userTyping": {}, "user_typing": {}}"#,
     ] {
-        let (_, message) = error(json);
-        assert!(message.contains("oneof 'payload'"), "{message}");
+        let (field, message) = error(json);
+        assert!(field.is_some(), "{message}");
+        let is_said = message.contains("oneof `payload`") || message.contains("is set twice");
+        assert!(is_said, "{message}");
     }
 }
 
@@ -168,7 +170,7 @@ fn what_is_encoded_by_hand_is_the_message_that_was_read() {
         "scalars": {
             "a": 1.5, "c": -3, "f": "18446744073709551615", "g": -7, "m": true, "n": "text",
             "o": "AAEC", "p": "COLOUR_RED", "maybe": 0,
-            "packedA": [0.5, 2.0], "packedC": [1, -1], "packedP": ["COLOUR_RED", 5],
+            "packedA": [0.5, 2], "packedC": [1, -1], "packedP": ["COLOUR_RED", 5],
             "unpackedF": ["1", "2"], "strings": ["", "x"], "blobs": ["AA=="],
             "byText": {"": "", "k": "v"}, "byFlag": {"true": "7"},
             "byNumber": {"-1": "AA=="}, "byUnsigned": {"3": 0.25}
@@ -190,7 +192,7 @@ fn extensions_and_googles_types_are_read_and_written() {
             "[test.v1.label]": "x", "[test.v1.labels]": ["y"], "[test.v1.more]": {"id": "m"}
         }}),
         json!({"anything": {
-            "record": {"a": [1.0, null, {"b": "c"}]}, "at": "2024-01-01T00:00:00Z"
+            "record": {"a": [1, null, {"b": "c"}]}, "at": "2024-01-01T00:00:00Z"
         }}),
     ] {
         let bytes = schema

@@ -1,0 +1,85 @@
+//! Reads a batch in JSON, one envelope after the other.
+
+use std::{borrow::Cow, fmt};
+
+use prost_reflect::{DynamicMessage, MessageDescriptor};
+use serde::{
+    Deserializer,
+    de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor},
+};
+
+use super::MessageSeed;
+
+/// The member of a batch that holds its envelopes.
+pub(super) const MESSAGES: &str = "messages";
+
+/// How many brackets stand around an envelope of a batch.
+pub(super) const ENVELOPE_LEVEL: usize = 2;
+
+/// The envelopes of a batch, as bytes. Other members of it are passed over: whoever looks at
+/// the names refuses those that the schema does not have.
+pub(super) struct Batch<'a, F> {
+    pub(super) envelope: &'a MessageDescriptor,
+    pub(super) encode: &'a F,
+}
+
+/// The same, of the list of envelopes.
+struct Messages<'a, F>(Batch<'a, F>);
+
+impl<'de, F: Fn(&DynamicMessage) -> Vec<u8>> DeserializeSeed<'de> for Batch<'_, F> {
+    type Value = Vec<Vec<u8>>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de, F: Fn(&DynamicMessage) -> Vec<u8>> Visitor<'de> for Batch<'_, F> {
+    type Value = Vec<Vec<u8>>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
+        let mut envelopes = Vec::new();
+        while let Some(name) = members.next_key::<Cow<'_, str>>()? {
+            if name == MESSAGES {
+                let Self { envelope, encode } = self;
+                envelopes = members.next_value_seed(Messages(Batch { envelope, encode }))?;
+            } else {
+                members.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(envelopes)
+    }
+}
+
+impl<'de, F: Fn(&DynamicMessage) -> Vec<u8>> DeserializeSeed<'de> for Messages<'_, F> {
+    type Value = Vec<Vec<u8>>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        // `null` stands for an empty list.
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de, F: Fn(&DynamicMessage) -> Vec<u8>> Visitor<'de> for Messages<'_, F> {
+    type Value = Vec<Vec<u8>>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list")
+    }
+
+    fn visit_unit<E: serde::de::Error>(self) -> Result<Self::Value, E> {
+        Ok(Vec::new())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
+        let mut envelopes = Vec::new();
+        while let Some(message) = items.next_element_seed(MessageSeed(self.0.envelope))? {
+            envelopes.push((self.0.encode)(&message));
+        }
+        Ok(envelopes)
+    }
+}

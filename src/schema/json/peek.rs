@@ -1,0 +1,131 @@
+//! Looks at a client's JSON before it is read: which message it is, and under which id it
+//! is to be answered. Nothing is made of its content.
+
+use std::{borrow::Cow, fmt};
+
+use prost_reflect::MessageDescriptor;
+use serde::{
+    Deserializer,
+    de::{DeserializeSeed, Error, IgnoredAny, MapAccess, Visitor},
+};
+
+use super::super::relay_fields::number;
+
+/// What the outermost members of an envelope say. Nothing where the text is no JSON.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(in crate::schema) struct Peeked {
+    /// The text of the message id; `None` where there is none or several.
+    pub(in crate::schema) message_id: Option<String>,
+    /// The number of the payload; `None` where there is none or several.
+    pub(in crate::schema) payload: Option<u32>,
+}
+
+/// Looks at the text. `is_payload` says which numbers are payloads.
+pub(in crate::schema) fn peek(
+    envelope: &MessageDescriptor,
+    json: &[u8],
+    is_payload: impl Fn(u32) -> bool,
+) -> Peeked {
+    let members = Members {
+        envelope,
+        is_payload,
+    };
+    let mut deserializer = serde_json::Deserializer::from_slice(json);
+    let peeked = deserializer.deserialize_map(members);
+    peeked
+        .and_then(|peeked| deserializer.end().map(|()| peeked))
+        .unwrap_or_default()
+}
+
+struct Members<'a, F> {
+    envelope: &'a MessageDescriptor,
+    is_payload: F,
+}
+
+impl<'de, F: Fn(u32) -> bool> Visitor<'de> for Members<'_, F> {
+    type Value = Peeked;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an envelope")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Peeked, A::Error> {
+        let (mut ids, mut payloads) = (Vec::new(), Vec::new());
+        while let Some(name) = members.next_key::<Cow<'_, str>>()? {
+            let field = self
+                .envelope
+                .get_field_by_json_name(&name)
+                .or_else(|| self.envelope.get_field_by_name(&name));
+            match field.map(|field| field.number()) {
+                Some(number::MESSAGE_ID) => ids.push(members.next_value_seed(Text)?),
+                Some(number) if (self.is_payload)(number) => {
+                    if members.next_value::<Option<IgnoredAny>>()?.is_some() {
+                        payloads.push(number);
+                    }
+                }
+                _ => {
+                    members.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        Ok(Peeked {
+            message_id: only(ids).flatten(),
+            payload: only(payloads),
+        })
+    }
+}
+
+fn only<T>(mut values: Vec<T>) -> Option<T> {
+    values.pop().filter(|_| values.is_empty())
+}
+
+/// A text; `None` for any other value.
+struct Text;
+
+impl<'de> DeserializeSeed<'de> for Text {
+    type Value = Option<String>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Text {
+    type Value = Option<String>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a message id")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(Some(text.to_owned()))
+    }
+
+    fn visit_bool<E: Error>(self, _: bool) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_i64<E: Error>(self, _: i64) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_u64<E: Error>(self, _: u64) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_f64<E: Error>(self, _: f64) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_seq<A: serde::de::SeqAccess<'de>>(self, items: A) -> Result<Self::Value, A::Error> {
+        IgnoredAny.visit_seq(items).map(|_| None)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<Self::Value, A::Error> {
+        IgnoredAny.visit_map(members).map(|_| None)
+    }
+}

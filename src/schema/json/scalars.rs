@@ -1,0 +1,177 @@
+//! Which JSON values a field of a kind can have: those that would silently become others,
+//! and what to say about those that prost-reflect refuses.
+
+use prost_reflect::{EnumDescriptor, Kind};
+
+use super::{suggest::NAME_BYTES_MAX, well_known::WellKnown};
+use crate::{shorten::shortened, suggest::nearest};
+
+/// The most names of an enum's values that an error lists.
+const LISTED_MAX: usize = 20;
+
+/// A JSON value, without what is in it.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Said<'a> {
+    Null,
+    Bool,
+    Integer(i128),
+    Fraction(f64),
+    Text(&'a str),
+    List,
+    Object,
+}
+
+impl Said<'_> {
+    /// The value in an error's words.
+    fn shown(self) -> String {
+        match self {
+            Self::Null => "null".to_owned(),
+            Self::Bool => "true or false".to_owned(),
+            Self::Integer(number) => number.to_string(),
+            Self::Fraction(number) => number.to_string(),
+            Self::Text(text) => format!("the string `{}`", shortened(text, NAME_BYTES_MAX)),
+            Self::List => "a list".to_owned(),
+            Self::Object => "an object".to_owned(),
+        }
+    }
+}
+
+pub(super) fn expected(what: &str, said: Said<'_>) -> String {
+    format!("expected {what}, got {}", said.shown())
+}
+
+/// Says why prost-reflect would make another number of the value than the one that is
+/// written.
+pub(super) fn changed(kind: &Kind, said: Said<'_>) -> Option<String> {
+    let is_changed = match (kind, said) {
+        (Kind::Double, Said::Text(text)) => {
+            text.parse::<f64>().is_ok_and(|it| !it.is_finite()) && !is_named(text)
+        }
+        (Kind::Float, Said::Text(text)) => {
+            text.parse::<f32>().is_ok_and(|it| !it.is_finite()) && !is_named(text)
+        }
+        // The first doubles beyond the range, which become its last integer.
+        (Kind::Int64 | Kind::Sint64 | Kind::Sfixed64, Said::Fraction(number)) => {
+            number >= 9_223_372_036_854_775_808.0
+        }
+        (Kind::Uint64 | Kind::Fixed64, Said::Fraction(number)) => {
+            number >= 18_446_744_073_709_551_616.0
+        }
+        _ => false,
+    };
+    is_changed.then(|| expected(&wanted(kind), said))
+}
+
+/// Whether the text is one of the names that proto3 JSON has for what no digits can say.
+fn is_named(text: &str) -> bool {
+    matches!(text, "NaN" | "Infinity" | "-Infinity")
+}
+
+/// Says what a field of this kind takes instead of the value; `None` where it may take it.
+pub(super) fn mismatch(kind: &Kind, said: Said<'_>) -> Option<String> {
+    let is_fit = match (kind, said) {
+        (Kind::Bool, Said::Bool)
+        | (Kind::String | Kind::Bytes, Said::Text(_))
+        | (Kind::Double | Kind::Float, Said::Integer(_))
+        | (Kind::Double, Said::Fraction(_)) => true,
+        (Kind::Float, Said::Fraction(number)) => number.abs() <= f64::from(f32::MAX),
+        (Kind::Double | Kind::Float, Said::Text(text)) => text.parse::<f64>().is_ok(),
+        (Kind::Enum(_), Said::Integer(number)) => i32::try_from(number).is_ok(),
+        (Kind::Enum(values), Said::Text(name)) => {
+            return (values.get_value_by_name(name).is_none()).then(|| unknown_value(values, name));
+        }
+        (_, Said::Integer(number)) => is_in_range(kind, number),
+        (_, Said::Fraction(number)) => whole(number).is_some_and(|it| is_in_range(kind, it)),
+        (_, Said::Text(text)) => text.parse().is_ok_and(|it| is_in_range(kind, it)),
+        _ => false,
+    };
+    (!is_fit).then(|| expected(&wanted(kind), said))
+}
+
+/// Says what a map with keys of this kind takes instead of the key.
+pub(super) fn key_mismatch(kind: &Kind, key: &str) -> Option<String> {
+    let is_fit = match kind {
+        Kind::String => true,
+        Kind::Bool => matches!(key, "true" | "false"),
+        _ => key.parse().is_ok_and(|it| is_in_range(kind, it)),
+    };
+    let wanted = format!("a key that is {}", wanted(kind));
+    (!is_fit).then(|| expected(&wanted, Said::Text(key)))
+}
+
+/// Says what one of Google's own types takes instead of the value.
+pub(super) fn google_mismatch(kind: WellKnown, said: Said<'_>) -> Option<String> {
+    let (is_fit, wanted) = match kind {
+        WellKnown::Timestamp => (
+            matches!(said, Said::Text(_)),
+            "a time such as \"2024-02-29T12:00:00Z\"",
+        ),
+        WellKnown::Duration => (matches!(said, Said::Text(_)), "a duration such as \"1.5s\""),
+        WellKnown::FieldMask => (
+            matches!(said, Said::Text(_)),
+            "the paths of fields in a string, such as \"title,dueDate\"",
+        ),
+        WellKnown::Struct | WellKnown::Empty => (matches!(said, Said::Object), "an object"),
+        WellKnown::ListValue => (matches!(said, Said::List), "a list"),
+        WellKnown::Value | WellKnown::Wrapper => (true, ""),
+    };
+    (!is_fit).then(|| expected(wanted, said))
+}
+
+/// The integers of a kind.
+fn range(kind: &Kind) -> Option<(i128, i128)> {
+    Some(match kind {
+        Kind::Int32 | Kind::Sint32 | Kind::Sfixed32 => (i32::MIN.into(), i32::MAX.into()),
+        Kind::Int64 | Kind::Sint64 | Kind::Sfixed64 => (i64::MIN.into(), i64::MAX.into()),
+        Kind::Uint32 | Kind::Fixed32 => (0, u32::MAX.into()),
+        Kind::Uint64 | Kind::Fixed64 => (0, u64::MAX.into()),
+        _ => return None,
+    })
+}
+
+/// The integer that a double is.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "no kind has the integers at which the cast saturates"
+)]
+fn whole(number: f64) -> Option<i128> {
+    (number.fract() == 0.0).then_some(number as i128)
+}
+
+fn is_in_range(kind: &Kind, number: i128) -> bool {
+    range(kind).is_some_and(|(first, last)| (first..=last).contains(&number))
+}
+
+fn wanted(kind: &Kind) -> String {
+    if let Some((first, last)) = range(kind) {
+        return format!("an integer from {first} to {last}");
+    }
+    match kind {
+        Kind::Double => "a number in the range of a double, \"Infinity\", \"-Infinity\" or \"NaN\"",
+        Kind::Float => "a number in the range of a float, \"Infinity\", \"-Infinity\" or \"NaN\"",
+        Kind::Bool => "true or false",
+        Kind::Bytes => "base64 in a string",
+        Kind::Enum(_) => "the name of an enum value",
+        Kind::Message(_) => "an object",
+        _ => "a string",
+    }
+    .to_owned()
+}
+
+fn unknown_value(kind: &EnumDescriptor, name: &str) -> String {
+    let shown = shortened(name, NAME_BYTES_MAX);
+    let names: Vec<_> = kind.values().map(|it| it.name().to_owned()).collect();
+    if let Some(near) = nearest(name, names.iter().map(String::as_str)) {
+        return format!("unknown value `{shown}`; did you mean `{near}`?");
+    }
+    let listed: Vec<_> = names.iter().take(LISTED_MAX).map(String::as_str).collect();
+    let more = match names.len().saturating_sub(LISTED_MAX) {
+        0 => String::new(),
+        left => format!(" and {left} more"),
+    };
+    let listed = listed.join(", ");
+    format!(
+        "unknown value `{shown}`; {} has {listed}{more}",
+        kind.name()
+    )
+}

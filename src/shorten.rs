@@ -1,0 +1,29 @@
+//! Bounds texts that repeat what somebody else sent.
+
+/// The most bytes that a sentence or the path of a field may have in an answer, to a client
+/// as to a backend.
+pub(crate) const ANSWER_BYTES_MAX: usize = 1000;
+
+/// Cuts the text to at most `bytes_max` bytes; `…` marks where something is missing.
+pub(crate) fn shortened(text: impl Into<String>, bytes_max: usize) -> String {
+    const MARK: char = '…';
+    let mut text = text.into();
+    if text.len() > bytes_max {
+        text.truncate(text.floor_char_boundary(bytes_max.saturating_sub(MARK.len_utf8())));
+        text.push(MARK);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_cut_between_characters_and_never_longer_than_its_bound() {
+        assert_eq!(shortened("abcdef", 6), "abcdef");
+        assert_eq!(shortened("abcdefg", 6), "abc…");
+        // The second `é` would end at byte 4.
+        assert_eq!(shortened("éééé", 6), "é…");
+    }
+}

@@ -374,7 +374,7 @@ where
 
 fn inspect<'a>(schema: &'a Schema, frame: &'a [u8]) -> Result<Inspected<'a>, Refusal> {
     let envelope = schema
-        .inspect(frame)
+        .inspect_unrouted(frame)
         .map_err(|error| undecodable(frame, &error))?;
     match envelope.message_id.map(MessageId::parse) {
         // Its id is not repeated: it is what is wrong.

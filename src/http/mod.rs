@@ -12,4 +12,4 @@ pub use bearer::{BearerError, bearer_token};
 pub use fetch::{FetchError, fetch};
 pub use problem::{ItemProblem, PROBLEM_JSON, Problem};
 pub use query::{QueryError, decode_percent, query_pairs};
-pub use response::{Response, ResponseBody, answer, json, json_stream};
+pub use response::{Response, ResponseBody, answer, json, json_stream, json_text};

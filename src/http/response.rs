@@ -74,7 +74,12 @@ pub fn answer(status: StatusCode, content_type: &'static str, body: impl Into<By
 /// cannot hold leaves the body empty.
 #[must_use]
 pub fn json(status: StatusCode, document: &impl Serialize) -> Response {
-    let document = serde_json::to_vec(document).unwrap_or_default();
+    json_text(status, serde_json::to_vec(document).unwrap_or_default())
+}
+
+/// An answer that is a JSON document, which is written already.
+#[must_use]
+pub fn json_text(status: StatusCode, document: impl Into<Bytes>) -> Response {
     answer(status, "application/json", document)
 }
 

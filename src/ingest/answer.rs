@@ -19,7 +19,7 @@ use serde::{Serialize, Serializer};
 use super::route::Call;
 use crate::{
     event::Draft,
-    http::{Response, json, json_stream},
+    http::{Response, json, json_stream, json_text},
     hub::{PlacedEvent, Published},
     memory::Reservation,
     protocol::{Epoch, MessageId, Position, Topic},
@@ -120,14 +120,20 @@ pub(super) fn answer(
             let only = iter::zip(accepted, published.events).next();
             json(status, &only.as_ref().map(Answer::new))
         }
-        Call::Batch => json_stream(
-            status,
-            BatchAnswer {
+        Call::Batch => {
+            let mut answer = BatchAnswer {
                 results: iter::zip(accepted, published.events),
                 state: BatchAnswerState::Start,
+                made: None,
                 _memory: memory,
-            },
-        ),
+            };
+            answer.made = answer.next_part();
+            match answer.state {
+                // Most answers are short, and say how long they are.
+                BatchAnswerState::End => json_text(status, answer.made.unwrap_or_default()),
+                BatchAnswerState::Start | BatchAnswerState::Results => json_stream(status, answer),
+            }
+        }
     }
 }
 
@@ -136,6 +142,8 @@ pub(super) fn answer(
 struct BatchAnswer {
     results: iter::Zip<vec::IntoIter<Accepted>, vec::IntoIter<PlacedEvent>>,
     state: BatchAnswerState,
+    /// The first part, which is made beforehand.
+    made: Option<Bytes>,
     _memory: Reservation,
 }
 
@@ -184,12 +192,13 @@ impl Body for BatchAnswer {
         self: Pin<&mut Self>,
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let part = self.get_mut().next_part();
+        let answer = self.get_mut();
+        let part = answer.made.take().or_else(|| answer.next_part());
         Poll::Ready(part.map(|part| Ok(Frame::data(part))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.state == BatchAnswerState::End
+        self.state == BatchAnswerState::End && self.made.is_none()
     }
 }
 
@@ -277,6 +286,7 @@ mod tests {
         let mut answer = BatchAnswer {
             results: iter::zip(accepted, vec![placed; 1000]),
             state: BatchAnswerState::Start,
+            made: None,
             _memory: account.reserve(MemoryUse::Requests, 5000).unwrap(),
         };
         let parts: Vec<_> = iter::from_fn(|| answer.next_part()).collect();

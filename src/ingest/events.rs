@@ -12,8 +12,11 @@ use tokio::task::yield_now;
 use super::{
     answer::{Accepted, answer},
     body::{self, Format},
-    draft::draft,
-    json::{Checked, InDoubt, batch_from_json, check_large, encoded, envelope_from_json, no_batch},
+    draft::{ReadEvent, ReadLimits, draft, refused_work},
+    json::{
+        Checked, InDoubt, batch_from_json, check_large, elsewhere, encoded, envelope_from_json,
+        no_batch,
+    },
     parameters::Parameters,
     refused::{batch_invalid, not_appended, too_many},
     render::render,
@@ -123,19 +126,24 @@ async fn drafts(
     turn.comes().await;
     turn.did(EVENT_WORK + body.len() / BYTES_A_TOPIC);
     match posted.call {
-        Call::Event => event(relay, turn, &body, more_topics).await,
-        Call::Batch => batch(relay, turn, &body, more_topics).await,
+        Call::Event => event(relay, turn, body, more_topics).await,
+        Call::Batch => batch(relay, turn, body, more_topics).await,
     }
 }
 
 async fn event(
     relay: &Arc<Relay>,
     turn: &Turn<'_>,
-    envelope: &[u8],
+    envelope: Bytes,
     more_topics: &[Topic],
 ) -> Result<Vec<Draft>, Problem> {
-    let read = draft(relay, envelope, more_topics)?;
-    turn.did(read.check_work);
+    let read = match draft(relay, &envelope, more_topics, ReadLimits::ON_SHARD)? {
+        Some(read) => {
+            turn.did(read.work);
+            read
+        }
+        None => read_elsewhere(relay, turn, envelope, more_topics).await??,
+    };
     let drafts = vec![read.draft];
     if matches!(read.checked, Checked::Passed) {
         return Ok(drafts);
@@ -148,16 +156,41 @@ async fn event(
     }
 }
 
+/// Reads an event that takes long, on another thread.
+async fn read_elsewhere(
+    relay: &Arc<Relay>,
+    turn: &Turn<'_>,
+    envelope: Bytes,
+    more_topics: &[Topic],
+) -> Result<Result<ReadEvent, Problem>, Problem> {
+    let more_topics = more_topics.to_vec();
+    elsewhere(relay, turn, move |relay| {
+        read_now(relay, &envelope, &more_topics)
+    })
+    .await
+}
+
+/// Reads an event, however long that takes.
+fn read_now(relay: &Relay, envelope: &[u8], more_topics: &[Topic]) -> Result<ReadEvent, Problem> {
+    draft(relay, envelope, more_topics, ReadLimits::NONE)?
+        .ok_or_else(|| Problem::invalid("the envelope cannot be decoded"))
+}
+
 async fn batch(
     relay: &Arc<Relay>,
     turn: &Turn<'_>,
-    batch: &[u8],
+    batch: Bytes,
     more_topics: &[Topic],
 ) -> Result<Vec<Draft>, Problem> {
-    let events_max = relay.live().config.ingest.batch_events_max;
-    let mut drafts = Drafts::new(relay, batch, events_max)?;
+    let mut drafts = Drafts::new(relay, &batch)?;
     loop {
-        turn.did(drafts.read_some(relay, more_topics));
+        let part = drafts.read_some(relay, more_topics);
+        turn.did(part.work);
+        if let Some((index, envelope)) = part.large {
+            let envelope = batch.slice_ref(envelope);
+            let read = read_elsewhere(relay, turn, envelope, more_topics).await?;
+            drafts.add(index, read);
+        }
         if drafts.is_read() {
             break;
         }
@@ -167,6 +200,12 @@ async fn batch(
     let (read, in_doubt, errors) = drafts.into_parts();
     let (drafts, refused) = check_large(relay, turn, read, in_doubt).await?;
     finish(drafts, errors, refused)
+}
+
+fn envelope_too_large(bytes_max: usize) -> Problem {
+    Problem::invalid(format!(
+        "the event has more than {bytes_max} bytes (ingest.body_max)"
+    ))
 }
 
 /// All events of a batch, or what is wrong with which.
@@ -184,13 +223,15 @@ fn finish(
     Err(batch_invalid(errors))
 }
 
-/// What it takes to read an event, in topics.
+/// What it takes to append an event, in topics.
 fn work(draft: &Draft) -> usize {
     ENVELOPE_WORK + draft.topics().len()
 }
 
 /// What becomes of the envelopes of a batch.
 struct Drafts<'a> {
+    /// The most bytes of one of them.
+    envelope_max: usize,
     envelopes: Enumerate<vec::IntoIter<&'a [u8]>>,
     drafts: Vec<Draft>,
     /// Those whose JSON is still to be looked at.
@@ -198,17 +239,27 @@ struct Drafts<'a> {
     errors: Vec<ItemProblem>,
 }
 
+/// A part of a batch that was read in one go.
+struct Part<'a> {
+    /// The work that it was, in topics.
+    work: usize,
+    /// The envelope, with its place in the batch, that takes too long to be read here.
+    large: Option<(usize, &'a [u8])>,
+}
+
 impl<'a> Drafts<'a> {
-    fn new(relay: &Relay, batch: &'a [u8], events_max: usize) -> Result<Self, Problem> {
-        let envelopes = relay
-            .live()
+    fn new(relay: &Relay, batch: &'a [u8]) -> Result<Self, Problem> {
+        let live = relay.live();
+        let ingest = &live.config.ingest;
+        let envelopes = live
             .schema
-            .batch_messages(batch, events_max)
+            .batch_messages(batch, ingest.batch_events_max)
             .map_err(no_batch)?;
         if envelopes.is_empty() {
             return Err(Problem::invalid("the batch is empty"));
         }
         Ok(Self {
+            envelope_max: ingest.body_max,
             drafts: Vec::with_capacity(envelopes.len()),
             in_doubt: Vec::new(),
             errors: Vec::new(),
@@ -216,31 +267,52 @@ impl<'a> Drafts<'a> {
         })
     }
 
-    /// Reads as many as one may before others have their turn, and says what work that
-    /// was, in topics.
-    fn read_some(&mut self, relay: &Relay, more_topics: &[Topic]) -> usize {
+    /// Reads as many as one may before others have their turn.
+    fn read_some(&mut self, relay: &Relay, more_topics: &[Topic]) -> Part<'a> {
         let mut done = 0;
-        for (index, envelope) in self.envelopes.by_ref() {
-            done += envelope.len() / BYTES_A_TOPIC;
-            match draft(relay, envelope, more_topics) {
-                Ok(read) => {
-                    done += work(&read.draft) + read.check_work;
-                    if matches!(read.checked, Checked::InDoubt) {
-                        let draft = self.drafts.len();
-                        self.in_doubt.push(InDoubt { index, draft });
-                    }
-                    self.drafts.push(read.draft);
+        while let Some((index, envelope)) = self.envelopes.next() {
+            done += ENVELOPE_WORK + envelope.len() / BYTES_A_TOPIC;
+            if envelope.len() > self.envelope_max {
+                self.add(index, Err(envelope_too_large(self.envelope_max)));
+                continue;
+            }
+            match draft(relay, envelope, more_topics, ReadLimits::ON_SHARD).transpose() {
+                Some(read) => {
+                    done += match &read {
+                        Ok(read) => read.work + read.draft.topics().len(),
+                        Err(_) => refused_work(envelope),
+                    };
+                    self.add(index, read);
                 }
-                Err(problem) => {
-                    done += ENVELOPE_WORK;
-                    self.errors.push(problem.of_item(index));
+                None => {
+                    return Part {
+                        work: done,
+                        large: Some((index, envelope)),
+                    };
                 }
             }
             if done >= TOPICS_A_TURN {
                 break;
             }
         }
-        done
+        Part {
+            work: done,
+            large: None,
+        }
+    }
+
+    /// Adds what has become of the envelope in this place.
+    fn add(&mut self, index: usize, read: Result<ReadEvent, Problem>) {
+        match read {
+            Ok(read) => {
+                if matches!(read.checked, Checked::InDoubt) {
+                    let draft = self.drafts.len();
+                    self.in_doubt.push(InDoubt { index, draft });
+                }
+                self.drafts.push(read.draft);
+            }
+            Err(problem) => self.errors.push(problem.of_item(index)),
+        }
     }
 
     /// Whether none is left.
@@ -321,11 +393,11 @@ mod tests {
             let typing = r#"{"userTyping": {"projectId": "p1"}}"#;
             let json = format!(r#"{{"messages": [{}]}}"#, [typing; 300].join(","));
             let batch = batch_from_json(relay, json.as_bytes()).unwrap();
-            let mut drafts = Drafts::new(relay, &batch, 300).unwrap();
+            let mut drafts = Drafts::new(relay, &batch).unwrap();
             let mut read = Vec::new();
             while !drafts.is_read() {
-                let work = drafts.read_some(relay, &[]);
-                read.push((drafts.drafts.len(), work));
+                let part = drafts.read_some(relay, &[]);
+                read.push((drafts.drafts.len(), part.work));
             }
             // Of 6 and 1.
             assert_eq!(read, [(147, 1029), (294, 1029), (300, 42)]);
@@ -334,20 +406,90 @@ mod tests {
 
             let topics: Vec<_> = (0..91).map(|n| format!("board:{n}")).collect();
             let topics: Vec<_> = topics.iter().map(|t| Topic::parse(t).unwrap()).collect();
-            let mut drafts = Drafts::new(relay, &batch, 300).unwrap();
+            let mut drafts = Drafts::new(relay, &batch).unwrap();
             // Of 6 and 92.
-            assert_eq!(drafts.read_some(relay, &topics), 11 * 98);
+            assert_eq!(drafts.read_some(relay, &topics).work, 11 * 98);
             assert_eq!(drafts.drafts.len(), 11);
+        });
+    }
 
-            let long = "x".repeat(160_000);
-            let item = format!(r#"{{"id": "i", "projectId": "p1", "description": "{long}"}}"#);
-            let created = format!(r#"{{"workItemCreated": {{"workItem": {item}}}}}"#);
-            let json = format!(r#"{{"messages": [{created}, {created}, {created}]}}"#);
-            let batch = batch_from_json(relay, json.as_bytes()).unwrap();
-            let mut drafts = Drafts::new(relay, &batch, 300).unwrap();
-            // Of 625 and some.
-            assert!((1250..1300).contains(&drafts.read_some(relay, &[])));
-            assert_eq!(drafts.drafts.len(), 2);
+    /// An envelope with a WorkItemUpdated that has so many changes, without bytes; a second
+    /// work item makes it ambiguous.
+    fn updated(changes: usize, is_ambiguous: bool) -> Vec<u8> {
+        let item = field(1, &field(1, b"i"));
+        let items = item.repeat(if is_ambiguous { 2 } else { 1 });
+        let project = field(1, &field(3, b"p"));
+        let payload = [items, project, [0x12, 0x00].repeat(changes)].concat();
+        field(3, &payload)
+    }
+
+    fn field(number: u32, value: &[u8]) -> Vec<u8> {
+        use prost::encoding::{WireType, encode_key, encode_varint};
+        let mut out = Vec::new();
+        encode_key(number, WireType::LengthDelimited, &mut out);
+        encode_varint(value.len() as u64, &mut out);
+        out.extend_from_slice(value);
+        out
+    }
+
+    #[test]
+    fn what_takes_long_to_read_is_left_to_another_thread_and_the_rest_is_charged_by_its_fields() {
+        simulate(async {
+            let bench = Bench::new();
+            let relay = &bench.shard.relay;
+            for (changes, is_ambiguous, expected) in [
+                (4_000, true, Some(2_000)),
+                (4_200, true, None),
+                (32_000, false, Some(3_200)),
+                (33_000, false, None),
+            ] {
+                let batch = field(1, &updated(changes, is_ambiguous));
+                let mut drafts = Drafts::new(relay, &batch).unwrap();
+                let part = drafts.read_some(relay, &[]);
+                assert_eq!(part.large.is_none(), expected.is_some(), "{changes}");
+                if let Some(expected) = expected {
+                    let range = expected..expected + 300;
+                    assert!(range.contains(&part.work), "{changes}: {}", part.work);
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn an_event_of_a_batch_may_be_as_large_as_one_that_is_posted_alone() {
+        simulate(async {
+            let bench = Bench::new();
+            let relay = &bench.shard.relay;
+            let body_max = relay.live().config.ingest.body_max;
+            let large = updated(body_max / 2, false);
+            let batch = [field(1, &updated(1, false)), field(1, &large)].concat();
+            let mut drafts = Drafts::new(relay, &batch).unwrap();
+            let part = drafts.read_some(relay, &[]);
+            assert!(part.large.is_none() && drafts.is_read() && part.work < 5_000);
+            let (drafts, _, errors) = drafts.into_parts();
+            assert_eq!((drafts.len(), errors.len()), (1, 1));
+            let message = "the event has more than 1048576 bytes (ingest.body_max)";
+            assert_eq!((errors[0].index, &*errors[0].message), (1, message));
+        });
+    }
+
+    #[test]
+    fn topics_are_counted_while_they_are_read() {
+        simulate(async {
+            let bench = Bench::new();
+            let relay = &bench.shard.relay;
+            let topics_max = relay.live().config.limits.topics_per_event;
+            let extra = |count: usize| {
+                let topics = (0..count).flat_map(|n| field(18, format!("a:{n}").as_bytes()));
+                [updated(1, false), topics.collect()].concat()
+            };
+            // The item and its project are two.
+            let most = extra(topics_max - 2);
+            let read = draft(relay, &most, &[], ReadLimits::ON_SHARD).unwrap();
+            assert_eq!(read.unwrap().draft.topics().len(), topics_max);
+            let refused = draft(relay, &extra(topics_max - 1), &[], ReadLimits::ON_SHARD);
+            let says = format!("the event relates to more than {topics_max} topics");
+            assert!(refused.err().unwrap().detail().starts_with(&says));
         });
     }
 }

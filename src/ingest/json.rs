@@ -50,7 +50,7 @@ pub(super) async fn encoded(
 }
 
 /// Does what takes long on another thread, of each tenant one thing at a time.
-async fn elsewhere<T: Send + 'static>(
+pub(super) async fn elsewhere<T: Send + 'static>(
     relay: &Arc<Relay>,
     turn: &Turn<'_>,
     work: impl FnOnce(&Relay) -> T + Send + 'static,

@@ -16,6 +16,7 @@ pub(super) fn collect(
     table: &Table,
     descriptor: &MessageDescriptor,
     envelope: &[u8],
+    topics_max: usize,
 ) -> Result<Topics, WireError> {
     let mut message = DynamicMessage::new(descriptor.clone());
     message
@@ -23,6 +24,7 @@ pub(super) fn collect(
         .map_err(|_| WireError::unplaced(Fault::Undecodable))?;
     let mut collect = Collect {
         table,
+        topics_max,
         topics: Topics::default(),
     };
     collect.message(Table::ENVELOPE, &message)?;
@@ -31,6 +33,7 @@ pub(super) fn collect(
 
 struct Collect<'t> {
     table: &'t Table,
+    topics_max: usize,
     topics: Topics,
 }
 
@@ -86,7 +89,12 @@ impl Collect<'_> {
                 };
                 self.topics
                     .add_value(source, id)
-                    .map_err(WireError::unplaced)
+                    .map_err(WireError::unplaced)?;
+                if self.topics.len() > self.topics_max {
+                    let max = self.topics_max;
+                    return Err(WireError::unplaced(Fault::TooManyTopics { max }));
+                }
+                Ok(())
             }
             _ => Ok(()),
         }

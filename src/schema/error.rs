@@ -59,6 +59,15 @@ pub enum Fault {
     /// An annotated field holds a topic of the kind `tenant` other than `tenant:*`.
     #[error("is of the kind tenant, which has the one topic tenant:*")]
     TenantTopic,
+    /// The envelope has more fields than the relay reads.
+    #[error("has more than 250,000 fields, those of nested messages included")]
+    TooManyFields,
+    /// The event relates to more topics than may be.
+    #[error("relates to more than {max} topics (limits.topics_per_event)")]
+    TooManyTopics {
+        /// How many there may be.
+        max: usize,
+    },
     /// prost-reflect takes it for malformed. The walk is stricter, so this says
     /// that the walk is wrong.
     #[error("cannot be decoded")]

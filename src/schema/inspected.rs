@@ -24,9 +24,41 @@ pub struct Inspected<'a> {
     pub topics: Vec<Topic>,
     /// Field 18 as it was sent: unchecked, and not among `topics`.
     pub extra_topics: Vec<&'a str>,
+    /// How many fields the envelope has, those of the messages in it included.
+    pub fields: usize,
+    /// Whether the envelope had to be decoded to find its topics, because fields replaced
+    /// each other or were merged.
+    pub was_decoded: bool,
     pub(super) envelope: &'a [u8],
     pub(super) cuts: Vec<Range<usize>>,
     pub(super) json_bound: JsonBound,
+}
+
+/// How far an envelope is looked into.
+#[derive(Debug, Clone, Copy)]
+pub struct InspectLimits {
+    /// The most topics of annotated fields.
+    pub topics: usize,
+    /// The most bytes of an envelope that is decoded to find its topics.
+    pub decoded_bytes: usize,
+}
+
+impl InspectLimits {
+    /// As far as it goes.
+    pub const NONE: Self = Self {
+        topics: usize::MAX,
+        decoded_bytes: usize::MAX,
+    };
+}
+
+/// What comes of a look at an envelope.
+#[derive(Debug)]
+pub enum Inspection<'a> {
+    /// All that there is to know.
+    Complete(Inspected<'a>),
+    /// The envelope is well-formed. To find its topics it would have to be decoded, and it
+    /// is larger than [`InspectLimits::decoded_bytes`].
+    NeedsDecoding,
 }
 
 /// The member that is set in the envelope's oneof.

@@ -66,7 +66,7 @@ use self::{
     outline::Outline,
     report::Report,
     table::Table,
-    walk::{Mode, walk},
+    walk::{Found, Mode, walk},
     wire::{Fields, WireType},
 };
 
@@ -78,7 +78,7 @@ pub use self::{
     diagnostic::{Diagnostic, SchemaError, Severity},
     error::{BatchError, Fault, JsonError, WireError},
     explain::AnnotatedValue,
-    inspected::{Inspected, Payload},
+    inspected::{InspectLimits, Inspected, Inspection, Payload},
     lists::{IdList, IdLists},
     payload::{Absent, Control, PayloadKind, PayloadType},
     revision::Revision,
@@ -200,24 +200,60 @@ impl Schema {
     /// field of the relay's is set twice or a reserved one is set, and when an
     /// annotated field holds what no topic's id can be.
     pub fn inspect<'a>(&'a self, envelope: &'a [u8]) -> Result<Inspected<'a>, WireError> {
-        let found = match walk(&self.table, envelope, Mode::Route) {
+        match self.inspect_within(envelope, InspectLimits::NONE)? {
+            Inspection::Complete(inspected) => Ok(inspected),
+            // Nothing is larger than all that can be.
+            Inspection::NeedsDecoding => Err(WireError::unplaced(Fault::Undecodable)),
+        }
+    }
+
+    /// Looks at an envelope as [`inspect`](Self::inspect) does, no further than the limits
+    /// say.
+    ///
+    /// # Errors
+    ///
+    /// As for [`inspect`](Self::inspect), and when there are more topics than may be.
+    pub fn inspect_within<'a>(
+        &'a self,
+        envelope: &'a [u8],
+        limits: InspectLimits,
+    ) -> Result<Inspection<'a>, WireError> {
+        let mut found = match walk(&self.table, envelope, Mode::Route, limits.topics) {
             // What is no topic may have been replaced further on.
             Err(error) if error.fault().is_of_topic() => {
-                let mut found = walk(&self.table, envelope, Mode::Check)?;
+                let mut found = walk(&self.table, envelope, Mode::Check, 0)?;
                 found.is_ambiguous = true;
                 found
             }
             found => found?,
         };
-        let topics = if found.is_ambiguous {
-            collect::collect(&self.table, &self.envelope, envelope)?
-        } else {
-            found.topics
-        };
+        if found.is_ambiguous {
+            if envelope.len() > limits.decoded_bytes {
+                return Ok(Inspection::NeedsDecoding);
+            }
+            found.topics = collect::collect(&self.table, &self.envelope, envelope, limits.topics)?;
+        } else if found.has_too_many_topics {
+            let max = limits.topics;
+            return Err(WireError::unplaced(Fault::TooManyTopics { max }));
+        }
+        Ok(Inspection::Complete(self.inspected(envelope, found)))
+    }
+
+    /// Looks at an envelope of which the topics are of no interest.
+    ///
+    /// # Errors
+    ///
+    /// As for [`inspect`](Self::inspect), but for topics.
+    pub fn inspect_unrouted<'a>(&'a self, envelope: &'a [u8]) -> Result<Inspected<'a>, WireError> {
+        let found = walk(&self.table, envelope, Mode::Check, 0)?;
+        Ok(self.inspected(envelope, found))
+    }
+
+    fn inspected<'a>(&'a self, envelope: &'a [u8], found: Found<'a>) -> Inspected<'a> {
         let payload = found
             .payload
             .and_then(|(number, range)| self.payload(number, envelope.get(range)?));
-        Ok(Inspected {
+        Inspected {
             json_bound: payload
                 .map(|payload| self.json_bounds.of_payload(payload.number))
                 .unwrap_or_default(),
@@ -225,11 +261,13 @@ impl Schema {
             timestamp: found.timestamp,
             has_position: found.has_position,
             payload,
-            topics: topics.into_vec(),
+            topics: found.topics.into_vec(),
             extra_topics: found.extra_topics,
+            fields: found.fields,
+            was_decoded: found.is_ambiguous,
             envelope,
             cuts: found.cuts,
-        })
+        }
     }
 
     fn payload<'a>(&'a self, number: u32, bytes: &'a [u8]) -> Option<Payload<'a>> {

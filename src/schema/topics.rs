@@ -69,6 +69,10 @@ impl Topics {
         })
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.list.len()
+    }
+
     pub(super) fn into_vec(self) -> Vec<Topic> {
         self.list
     }

@@ -20,6 +20,11 @@ use super::{
 /// 100 too; prost does not count it.
 pub(super) const DEPTH_MAX: u32 = 100;
 
+/// The most fields that an envelope may have, those of the messages in it included. To
+/// decode one takes up to 1 KiB of memory a field, where they are lists without items in a
+/// google.protobuf.Value.
+pub(super) const FIELDS_MAX: usize = 250_000;
+
 /// What the walk found in an envelope.
 #[derive(Debug, Default)]
 pub(super) struct Found<'a> {
@@ -32,6 +37,10 @@ pub(super) struct Found<'a> {
     /// What is not delivered, in order, apart from each other.
     pub(super) cuts: Vec<Range<usize>>,
     pub(super) topics: Topics,
+    /// How many fields there are, those of the messages within included.
+    pub(super) fields: usize,
+    /// There are more topics than may be, and `topics` has the first of them.
+    pub(super) has_too_many_topics: bool,
     /// Whether `topics` may be wrong because something was replaced or merged.
     pub(super) is_ambiguous: bool,
 }
@@ -48,10 +57,12 @@ pub(super) fn walk<'a>(
     table: &Table,
     envelope: &'a [u8],
     mode: Mode,
+    topics_max: usize,
 ) -> Result<Found<'a>, WireError> {
     let mut walk = Walk {
         table,
         bytes: envelope,
+        topics_max,
         found: Found::default(),
     };
     walk.envelope(Place { depth: 0, mode })?;
@@ -61,6 +72,7 @@ pub(super) fn walk<'a>(
 struct Walk<'t, 'a> {
     table: &'t Table,
     bytes: &'a [u8],
+    topics_max: usize,
     found: Found<'a>,
 }
 
@@ -99,6 +111,7 @@ impl<'t, 'a> Walk<'t, 'a> {
         let mut seen = Seen::default();
         for raw in Fields::new(self.bytes, &whole) {
             let raw = raw?;
+            self.count(&raw)?;
             let Some(field) = kind.field(raw.number) else {
                 if is_reserved(raw.number) {
                     return Err(WireError::new(Fault::Reserved, raw.whole.start));
@@ -108,6 +121,14 @@ impl<'t, 'a> Walk<'t, 'a> {
             self.field(field, &raw, &whole, place, &mut seen.watched)?;
             self.own_field(field, &raw, &mut seen)
                 .map_err(|error| error.within(&field.name, None))?;
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, raw: &RawField) -> Result<(), WireError> {
+        self.found.fields += 1;
+        if self.found.fields > FIELDS_MAX {
+            return Err(WireError::new(Fault::TooManyFields, raw.whole.start));
         }
         Ok(())
     }
@@ -176,6 +197,7 @@ impl<'t, 'a> Walk<'t, 'a> {
         let mut watched = 0;
         for raw in Fields::new(self.bytes, range) {
             let raw = raw?;
+            self.count(&raw)?;
             if let Some(field) = kind.field(raw.number) {
                 self.field(field, &raw, range, place, &mut watched)?;
             }
@@ -239,11 +261,15 @@ impl<'t, 'a> Walk<'t, 'a> {
     fn string(&mut self, field: &Field, raw: &RawField, mode: Mode) -> Result<(), WireError> {
         let text = text(self.bytes, &raw.value)?;
         match &field.topic {
-            Some(source) if mode == Mode::Route => self
-                .found
-                .topics
-                .add_value(source, text)
-                .map_err(|fault| WireError::new(fault, raw.value.start)),
+            Some(source) if mode == Mode::Route && !self.found.has_too_many_topics => {
+                self.found
+                    .topics
+                    .add_value(source, text)
+                    .map_err(|fault| WireError::new(fault, raw.value.start))?;
+                // Some of them may be replaced further on.
+                self.found.has_too_many_topics = self.found.topics.len() > self.topics_max;
+                Ok(())
+            }
             _ => Ok(()),
         }
     }

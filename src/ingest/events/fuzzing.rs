@@ -1,7 +1,8 @@
 //! The way from a body to events, for the fuzzer.
 
 use super::{
-    Draft, Drafts, Problem, Relay, Topic, batch_from_json, draft, envelope_from_json, finish,
+    Draft, Drafts, Problem, ReadEvent, ReadLimits, Relay, Topic, batch_from_json, draft,
+    envelope_from_json, finish, read_now,
 };
 use crate::ingest::json::check_now;
 
@@ -17,12 +18,20 @@ pub fn event(
     more_topics: &[Topic],
 ) -> Result<Draft, Problem> {
     let read = if is_json {
-        draft(relay, &envelope_from_json(relay, body)?, more_topics)?
+        read(relay, &envelope_from_json(relay, body)?, more_topics)?
     } else {
-        draft(relay, body, more_topics)?
+        read(relay, body, more_topics)?
     };
     check_now(relay, &read.draft)?;
     Ok(read.draft)
+}
+
+fn read(relay: &Relay, envelope: &[u8], more_topics: &[Topic]) -> Result<ReadEvent, Problem> {
+    let on_shard = draft(relay, envelope, more_topics, ReadLimits::ON_SHARD)?;
+    match on_shard {
+        Some(read) => Ok(read),
+        None => read_now(relay, envelope, more_topics),
+    }
 }
 
 /// The events of a batch call's body.
@@ -43,9 +52,11 @@ pub fn events(
     } else {
         body
     };
-    let mut drafts = Drafts::new(relay, batch, relay.live().config.ingest.batch_events_max)?;
+    let mut drafts = Drafts::new(relay, batch)?;
     while !drafts.is_read() {
-        drafts.read_some(relay, more_topics);
+        if let Some((index, envelope)) = drafts.read_some(relay, more_topics).large {
+            drafts.add(index, read_now(relay, envelope, more_topics));
+        }
     }
     let (drafts, in_doubt, errors) = drafts.into_parts();
     let refused = in_doubt.iter().filter_map(|it| {

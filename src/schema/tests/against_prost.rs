@@ -102,7 +102,7 @@ fn the_random_envelopes_meet_every_verdict_and_every_deliberate_refusal() {
                 *chosen.borrow_mut().entry(reason).or_default() += 1;
             }
         }
-        let walked = walk(&TORTURE.table, &bytes, Mode::Route);
+        let walked = walk(&TORTURE.table, &bytes, Mode::Route, usize::MAX);
         *ambiguous.borrow_mut() += u32::from(walked.is_ok_and(|found| found.is_ambiguous));
         Ok(())
     });

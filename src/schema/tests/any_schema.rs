@@ -72,7 +72,7 @@ fn check_topics(schema: &Schema, envelope: &[u8], saw: &mut impl FnMut(&'static 
     saw("several topics", inspected.topics.len() > 1);
     let everyone = inspected.topics.iter().any(|topic| topic.is_everyone());
     saw("a whole topic", everyone);
-    let walked = walk(&schema.table, envelope, Mode::Route).unwrap_or_default();
+    let walked = walk(&schema.table, envelope, Mode::Route, usize::MAX).unwrap_or_default();
     saw("decided by order", walked.is_ambiguous);
 }
 

@@ -18,6 +18,7 @@ mod clients;
 mod dev;
 mod help;
 mod large_schema;
+mod log;
 mod reload;
 mod schema;
 mod schema_reload;

@@ -115,6 +115,11 @@ impl Relay {
     pub(crate) fn started(files: Files, serve: Command) -> Self {
         let process = Process::start(serve);
         let line = process.stderr_has(|log| log_line(log, "the relay takes connections"));
+        Self::with_addresses(process, files, &line)
+    }
+
+    /// A relay that runs and listens where this line of its log says.
+    pub(crate) fn with_addresses(process: Process, files: Files, line: &Value) -> Self {
         let address = |listener: &str| line[listener].as_str().unwrap().parse().unwrap();
         Self {
             client: address("client"),

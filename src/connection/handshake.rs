@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     auth::{Authenticator, Credentials, Identity, TokenError},
-    http::{Problem, Response, bearer_token, query_pairs},
+    http::{Problem, Response, bearer_token, check_host, query_pairs},
     hub::TenantsFull,
     limits::{Exceeded, Limit, UserKey},
     protocol::{Encoding, ErrorCode},
@@ -195,7 +195,7 @@ async fn admit(
             .handshake()
             .map_err(|exceeded| too_often(relay, exceeded))?;
     }
-    check_origin(relay, request)?;
+    check_page(relay, request)?;
     let offer =
         Offer::parse(request.headers()).map_err(|error| Problem::invalid(error.to_string()))?;
     let identity = authenticate(relay, request, &offer).await?;
@@ -224,9 +224,14 @@ fn check_not_draining(relay: &Relay) -> Result<(), Problem> {
     Ok(())
 }
 
-fn check_origin(relay: &Relay, request: &Request<Incoming>) -> Result<(), Problem> {
+/// Refuses web pages that may not connect.
+fn check_page(relay: &Relay, request: &Request<Incoming>) -> Result<(), Problem> {
     let live = relay.live();
     let token_required = matches!(live.authenticator, Authenticator::Tokens(_));
+    if !token_required {
+        let remedy = "connect by localhost or an address, or set auth.mode = \"jwt\"";
+        check_host(request, &[], remedy)?;
+    }
     let origins = &live.config.client.origins;
     if !origin::is_allowed(request.headers(), origins, token_required) {
         return Err(Problem::new(

@@ -1,4 +1,4 @@
-//! What every call goes through, in this order: who calls, may they call for this
+//! What every call goes through, in this order: is it no web page, who calls, may they call for this
 //! tenant, is there such a call, does the relay take any.
 
 use hyper::{Request, StatusCode, body::Incoming};
@@ -12,11 +12,14 @@ use super::{
 };
 use crate::{
     auth::{IngestKey, IngestKeys},
-    http::{Problem, Response, bearer_token},
+    http::{Problem, Response, Via, bearer_token, check_host, check_no_origin},
     limits::EventBudget,
     protocol::{ErrorCode, TenantName, UserName},
     relay::{Relay, Shard},
 };
+
+/// What an operator can do whose backends look like web pages.
+const KEY_NEEDED: &str = "to accept such requests, configure [[ingest.keys]]";
 
 /// A call that may be carried out.
 enum Admitted {
@@ -26,8 +29,12 @@ enum Admitted {
 }
 
 /// Carries a call out.
-pub(super) async fn answer(shard: &Shard, request: Request<Incoming>) -> Result<Response, Problem> {
-    match admit(&shard.relay, &request)? {
+pub(super) async fn answer(
+    shard: &Shard,
+    via: Via,
+    request: Request<Incoming>,
+) -> Result<Response, Problem> {
+    match admit(&shard.relay, via, &request)? {
         Admitted::Publish(route, budget) => events::publish(shard, &route, &budget, request).await,
         Admitted::Look(tenant) => {
             take_turn(shard, &tenant).await;
@@ -47,8 +54,12 @@ async fn take_turn(shard: &Shard, tenant: &TenantName) {
     turn.did(WORK_A_TURN);
 }
 
-fn admit(relay: &Relay, request: &Request<Incoming>) -> Result<Admitted, Problem> {
+fn admit(relay: &Relay, via: Via, request: &Request<Incoming>) -> Result<Admitted, Problem> {
     let live = relay.live();
+    if live.ingest_keys.is_empty() && via == Via::Tcp {
+        check_host(request, &[], KEY_NEEDED)?;
+        check_no_origin(request, KEY_NEEDED)?;
+    }
     let key = authenticate(relay, &live.ingest_keys, request)?;
     let path = Path::parse(request.uri().path()).ok_or_else(Problem::no_such_path)?;
     let tenant = path.tenant()?;

@@ -34,7 +34,10 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{http::Response, relay::Shard};
+use crate::{
+    http::{Response, Via},
+    relay::Shard,
+};
 use gathered::Gathered;
 
 pub use draft::Admissible;
@@ -53,9 +56,9 @@ const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// How long a backend that is refused may go on sending what nobody reads.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Answers the calls of one backend's connection. `arrival` is held until the first is
+/// Answers the calls of one backend's connection, which has come `via`. `arrival` is held until the first is
 /// answered.
-pub async fn serve<S, A>(shard: Rc<Shard>, stream: S, arrival: A)
+pub async fn serve<S, A>(shard: Rc<Shard>, stream: S, via: Via, arrival: A)
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
     A: 'static,
@@ -65,7 +68,7 @@ where
     let service = service_fn(move |request| {
         let (shard, arrival) = (Rc::clone(&callee), Rc::clone(&arrival));
         async move {
-            let response = answer(&shard, request).await;
+            let response = answer(&shard, via, request).await;
             drop(arrival.take());
             Ok::<_, Infallible>(response)
         }
@@ -128,10 +131,10 @@ fn poll_discard<S: AsyncRead + Unpin>(
     Poll::Ready(Ok(read.filled().len()))
 }
 
-async fn answer(shard: &Shard, request: Request<Incoming>) -> Response {
+async fn answer(shard: &Shard, via: Via, request: Request<Incoming>) -> Response {
     let relay = &shard.relay;
     let under_way = relay.calls.token();
-    let response = call::answer(shard, request)
+    let response = call::answer(shard, via, request)
         .await
         .unwrap_or_else(|problem| {
             let (status, detail) = (problem.status().as_u16(), problem.detail());

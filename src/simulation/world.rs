@@ -31,6 +31,7 @@ use crate::{
     clock::Clock,
     config::Config,
     connection::{self, testing::PEER},
+    http::Via,
     hub::{self, InboxLimits, PublishTimeouts, Registry, RegistryLimits},
     ingest,
     limits::Limits,
@@ -363,7 +364,7 @@ impl SimulatedShard {
 
     pub(super) fn serve_backend(&self, wire: Wire) {
         let shard = Rc::clone(&self.shard);
-        self.spawn(ingest::serve(shard, wire, ()));
+        self.spawn(ingest::serve(shard, wire, Via::Tcp, ()));
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + 'static) {

@@ -163,7 +163,7 @@ impl Relay {
 
     /// The value of a metric, given with its labels.
     pub(crate) fn metric(&self, series: &str) -> f64 {
-        let request = "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+        let request = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
         let answer = http(self.ops, request);
         answer
             .lines()

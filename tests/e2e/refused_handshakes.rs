@@ -225,7 +225,7 @@ async fn what_is_no_upgrade_to_version_13_is_426() {
     let relay = TestRelay::start();
     let requests = [
         format!(
-            "GET /ws HTTP/1.1\r\nHost: relay\r\n{}\r\n",
+            "GET /ws HTTP/1.1\r\nHost: localhost\r\n{}\r\n",
             bearer(&token("acme", "ann"))
         ),
         good().replace("HTTP/1.1", "HTTP/1.0"),

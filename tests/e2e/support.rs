@@ -161,7 +161,7 @@ impl TestRelay {
         socket.set_recv_buffer_size(4096).unwrap();
         let mut stream = socket.connect(self.addresses.client).await.unwrap();
         let head = format!(
-            "GET /ws HTTP/1.1\r\nHost: relay\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+            "GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\
              Authorization: Bearer {}\r\n\r\n",
             token(tenant, user)
@@ -222,7 +222,7 @@ impl TestRelay {
             Listen::Tcp(address) => http(*address, line, "", b"").await,
             Listen::Unix(path) => {
                 let stream = UnixStream::connect(path).await.unwrap();
-                http_over(stream, &format!("{line}Host: relay\r\n\r\n"), b"").await
+                http_over(stream, &format!("{line}Host: localhost\r\n\r\n"), b"").await
             }
         };
         assert_eq!(answer.status, 200);

@@ -205,7 +205,8 @@ async fn a_trusted_proxy_begins_with_a_proxy_header_and_nobody_else_does() {
     let line = b"PROXY TCP4 203.0.113.9 127.0.0.1 4711 3000\r\n";
     let client = certified.let_in(&relay, line).await;
     let mut bare = RawClient::silent(relay.addresses.client).await;
-    bare.send(b"GET /ws HTTP/1.1\r\nHost: relay\r\n\r\n").await;
+    bare.send(b"GET /ws HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        .await;
     bare.ended().await;
     let metrics = relay.metrics().await;
     assert_eq!(metrics["sidewire_proxy_headers_malformed_total"], 1.0);
@@ -249,7 +250,12 @@ async fn backends_and_operators_can_come_by_unix_sockets_which_go_with_the_relay
         assert_eq!(client.event().await.position.unwrap().offset, offset);
     }
     let stream = UnixStream::connect(path("ops.sock")).await.unwrap();
-    let answer = http_over(stream, "GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n", b"").await;
+    let answer = http_over(
+        stream,
+        "GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"",
+    )
+    .await;
     assert_eq!(answer.status, 200);
     drop(client);
     assert!(relay.stop().await);

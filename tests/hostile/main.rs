@@ -200,7 +200,7 @@ fn assert_unharmed(relay: Relay) {
     assert_eq!(relay.metric("sidewire_panics_total"), 0.0);
     let answer = relay::http(
         relay.ops,
-        "GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+        "GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
     );
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     let Relay { process, files, .. } = relay;

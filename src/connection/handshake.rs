@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     auth::{Authenticator, Credentials, Identity, TokenError},
-    http::{Problem, Response, bearer_token, check_host, query_pairs},
+    http::{Problem, Response, bearer_token, check_host, only_header, query_pairs},
     hub::TenantsFull,
     limits::{Exceeded, Limit, UserKey},
     protocol::{Encoding, ErrorCode},
@@ -280,17 +280,14 @@ fn websocket_key(request: &Request<Incoming>) -> Result<&[u8], Problem> {
             "this path takes WebSocket handshakes",
         ));
     }
-    if headers
-        .get(SEC_WEBSOCKET_VERSION)
-        .map(HeaderValue::as_bytes)
-        != Some(b"13")
-    {
+    // RFC 6455, 11.3: each of the two appears once.
+    let version = only_header(headers, &SEC_WEBSOCKET_VERSION)?;
+    if version.map(HeaderValue::as_bytes) != Some(b"13") {
         return Err(Problem::upgrade_required(
             "the relay speaks version 13 of the WebSocket protocol",
         ));
     }
-    headers
-        .get(SEC_WEBSOCKET_KEY)
+    only_header(headers, &SEC_WEBSOCKET_KEY)?
         .map(HeaderValue::as_bytes)
         .filter(|key| is_websocket_key(key))
         .ok_or_else(|| Problem::invalid("Sec-WebSocket-Key is not 16 bytes in base64"))

@@ -4,6 +4,7 @@
 
 mod bearer;
 mod fetch;
+mod header;
 mod host;
 mod problem;
 mod query;
@@ -11,6 +12,7 @@ mod response;
 
 pub use bearer::{BearerError, bearer_token};
 pub use fetch::{FetchError, fetch};
+pub use header::only_header;
 pub use host::{Via, check_host, check_no_origin};
 pub use problem::{ItemProblem, PROBLEM_JSON, Problem};
 pub use query::{QueryError, decode_percent, query_pairs};

@@ -53,6 +53,12 @@ async fn what_is_no_handshake_of_the_protocol_is_400() {
         with_key("dGhlIHNhbXBsZSBub25j"),
         with_key("dGhlIHNhbXBsZSBub25jZQ==AAAA"),
         with_key("dGhlIHNhbXBsZSBub25j!Q=="),
+        // RFC 6455, 11.3: neither of the two is given twice.
+        good().replace(KEY, &format!("{KEY}\r\nSec-WebSocket-Key: {KEY}")),
+        good().replace(
+            "Sec-WebSocket-Version: 13\r\n",
+            "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Version: 13\r\n",
+        ),
         offering("graphql-transport-ws"),
         offering("sidewire.v2.protobuf, soap"),
         offering("SIDEWIRE.V1.PROTOBUF"),

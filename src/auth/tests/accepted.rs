@@ -201,6 +201,19 @@ fn a_name_is_a_string_or_an_integer() {
 }
 
 #[test]
+fn a_tenant_may_be_called_what_no_user_may() {
+    let tenant = accept(&token_with(with("tenant_id", "\"*\""))).tenant;
+    assert_eq!(tenant.as_str(), "*");
+    let user = verifier().verify(&token_with(with("user_id", "\"*\"")), now());
+    let detail = user.unwrap_err().to_string();
+    assert!(detail.contains("`user_id` is `*`"), "{detail}");
+    assert_eq!(
+        accept(&token_with(with("user_id", "\"**\""))).user.as_str(),
+        "**"
+    );
+}
+
+#[test]
 fn the_claims_have_the_names_of_the_rules() {
     let verifier = plain_verifier(TokenRules {
         tenant_claim: "https://id.example/org".into(),

@@ -132,6 +132,13 @@ async fn idle_connections_of_backends_leave_operators_and_clients_theirs() {
     assert_eq!(relay.metric("sidewire_accept_errors_total"), 0.0);
     let health = "GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     assert!(http(relay.ops, health).starts_with("HTTP/1.1 200"));
+    // Half of the descriptors are for clients.
+    let mut clients = Vec::new();
+    for number in 0..DESCRIPTORS / 2 {
+        let options = relay.options(&token("acme", &format!("user-{number}")));
+        clients.push(Connection::open(&options).await.unwrap());
+    }
+    drop(clients);
     // The one that came last was told.
     let mut answer = String::new();
     let mut last = idle.pop().unwrap();

@@ -5,11 +5,7 @@
 use std::{io, net::IpAddr, pin::pin, rc::Rc, sync::Arc};
 
 use rustls::{ServerConfig, ServerConnection};
-use tokio::{
-    net::TcpStream,
-    task::spawn_local,
-    time::{Instant, timeout_at},
-};
+use tokio::{net::TcpStream, task::spawn_local, time::Instant};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::{
@@ -73,7 +69,7 @@ async fn in_time<T>(
     part: impl Future<Output = Option<T>>,
 ) -> Option<T> {
     let mut part = pin!(part);
-    let Ok(outcome) = timeout_at(until, part.as_mut()).await else {
+    let Some(outcome) = handshake::in_time(until, part.as_mut()).await else {
         // Before the stream is dropped: who sees it closed finds it counted.
         shard.relay.metrics.handshake_timed_out();
         return None;

@@ -2,11 +2,17 @@
 //! lets the client in. Knows no conversation.
 
 use std::{
-    cell::Cell, convert::Infallible, net::IpAddr, pin::pin, rc::Rc, sync::Arc, time::Duration,
+    cell::Cell,
+    convert::Infallible,
+    net::IpAddr,
+    pin::{Pin, pin},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
 };
 
 use bytes::Bytes;
-use futures_util::future::join_all;
+use futures_util::future::{join_all, poll_immediate};
 use hyper::{
     HeaderMap, Method, Request, StatusCode, Version,
     body::Incoming,
@@ -19,7 +25,10 @@ use hyper::{
     upgrade::OnUpgrade,
 };
 use hyper_util::rt::TokioIo;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::{
+    task::yield_now,
+    time::{Instant, timeout, timeout_at},
+};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::{
@@ -79,7 +88,7 @@ pub(super) async fn serve_until<S: Transport + Send + 'static, H>(
     held: H,
 ) -> Option<impl Future<Output = ()> + use<S, H>> {
     let mut handshake = pin!(shake_hands(Rc::clone(&shard), stream, newcomer));
-    let Ok(accepted) = timeout_at(until, handshake.as_mut()).await else {
+    let Some(accepted) = in_time(until, handshake.as_mut()).await else {
         // Before the stream is dropped: who sees it closed finds it counted.
         shard.relay.metrics.handshake_timed_out();
         return None;
@@ -90,6 +99,20 @@ pub(super) async fn serve_until<S: Transport + Send + 'static, H>(
 
 /// A client that was let in, and the switch of its stream from HTTP.
 type Accepted = Rc<Cell<Option<(Admitted, OnUpgrade)>>>;
+
+/// What comes of a part of a handshake, unless it is not over by then. When that time has
+/// come the socket is looked at once more: where the process did not run for a while, the
+/// rest may lie in the kernel, and the event loop has told nobody yet.
+pub(super) async fn in_time<T>(
+    until: Instant,
+    mut part: Pin<&mut impl Future<Output = T>>,
+) -> Option<T> {
+    if let Ok(outcome) = timeout_at(until, part.as_mut()).await {
+        return Some(outcome);
+    }
+    yield_now().await;
+    poll_immediate(part).await
+}
 
 pub(super) async fn shake_hands<S: Transport + Send + 'static>(
     shard: Rc<Shard>,

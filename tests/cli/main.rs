@@ -19,6 +19,7 @@ mod dev;
 mod help;
 mod large_schema;
 mod log;
+mod paused;
 mod reload;
 mod schema;
 mod schema_reload;

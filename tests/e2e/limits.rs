@@ -376,7 +376,7 @@ async fn names_without_end_meet_the_caps_and_become_no_series() {
         let answer = client.envelope(&relay).await;
         match answer["error"]["errorCode"].as_str() {
             None => confirmed += 1,
-            Some("RATE_LIMIT_EXCEEDED") => refused += 1,
+            Some("VALIDATION_ERROR") => refused += 1,
             Some(other) => panic!("{other}"),
         }
     }

@@ -55,6 +55,8 @@ pub(super) struct Newcomer {
     pub(super) peer: IpAddr,
     /// Its handshake has been counted among those of a second.
     pub(super) is_counted: bool,
+    /// Its handshake has been counted among those from its address.
+    pub(super) is_address_counted: bool,
 }
 
 /// Lets one client in, and gives the conversation that is to be had with it: a
@@ -70,6 +72,7 @@ pub async fn serve<S: Transport + Send + 'static, H>(
     let newcomer = Newcomer {
         peer,
         is_counted: false,
+        is_address_counted: false,
     };
     serve_until(deadline(&shard), shard, stream, newcomer, held).await
 }
@@ -212,6 +215,9 @@ async fn admit(
     check_not_draining(relay)?;
     let key = websocket_key(request)?;
     // Before the token is looked at, which is what a handshake costs most.
+    if !newcomer.is_address_counted {
+        count_address(relay, address).map_err(|exceeded| too_often(relay, exceeded))?;
+    }
     if !newcomer.is_counted {
         relay
             .limits
@@ -238,6 +244,19 @@ async fn admit(
     let UserKey { tenant, user } = admitted.account.who();
     tracing::debug!(%tenant, %user, %address, "a client is let in");
     Ok((admitted, switching_protocols(key, offer.encoding)))
+}
+
+/// Counts a handshake among those from its address, unless that is a trusted proxy's: many
+/// clients come from there.
+pub(super) fn count_address(relay: &Relay, address: IpAddr) -> Result<(), Exceeded> {
+    let is_proxy = {
+        let live = relay.live();
+        client_address::is_trusted(address, &live.config.client.trusted_proxies)
+    };
+    if is_proxy {
+        return Ok(());
+    }
+    relay.limits.address_handshake(address)
 }
 
 fn check_not_draining(relay: &Relay) -> Result<(), Problem> {

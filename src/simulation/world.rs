@@ -97,6 +97,7 @@ impl Settings {
         // Its clients say what they have to say without a pause.
         let wide = NonZeroU32::MAX;
         config.limits.user_burst = wide;
+        config.limits.address_handshakes_per_minute = NonZeroU32::MAX;
         config.limits.tenant_burst = wide;
         config.limits.heartbeat_burst = wide;
         config.limits.refusals_per_minute = NonZeroU32::new(10_000).unwrap();

@@ -1,6 +1,9 @@
 //! A relay to test, and what tests do with it.
 
-use std::{collections::BTreeMap, fmt::Write as _, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap, fmt::Write as _, net::SocketAddr, num::NonZeroU32, sync::Arc,
+    time::Duration,
+};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::Value;
@@ -83,6 +86,8 @@ impl TestRelay {
         config.ingest.listen = Listen::Tcp(any_port);
         config.ops.listen = Listen::Tcp(any_port);
         config.limits.shards = 2;
+        // All clients of a test come from one address.
+        config.limits.address_handshakes_per_minute = NonZeroU32::MAX;
         config.auth.keys = vec![AuthKey::Secret {
             file: file("jwt.secret", SECRET),
             algorithm: Algorithm::HS256,

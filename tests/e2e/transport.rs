@@ -282,3 +282,19 @@ async fn handshakes_over_tls_are_counted_before_tls_is_spoken_and_once() {
     drop((first, second));
     assert!(relay.stop().await);
 }
+
+#[tokio::test]
+async fn handshakes_from_an_address_are_counted_before_tls_is_spoken_and_once() {
+    let certified = Certified::new();
+    let count = |count| NonZeroU32::new(count).unwrap();
+    let relay = certified.relay(|it| it.limits.address_handshakes_per_minute = count(2));
+    let first = certified.open(&relay).await.unwrap();
+    let second = certified.open(&relay).await.unwrap();
+    assert!(certified.open(&relay).await.is_err());
+    let metrics = relay.metrics().await;
+    let refused = "sidewire_limits_exceeded_total{limit=\"address_handshakes\"}";
+    assert_eq!(metrics[refused], 1.0);
+    assert_eq!(metrics["sidewire_tls_handshakes_failed_total"], 0.0);
+    drop((first, second));
+    assert!(relay.stop().await);
+}

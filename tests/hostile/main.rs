@@ -170,6 +170,7 @@ algorithm = "HS256"
 shards = 2
 # One user of one tenant sends all that is hostile, as fast as it is answered: what is
 # looked at is how each is answered.
+address_handshakes_per_minute = 4294967295
 user_burst = 4294967295
 tenant_burst = 4294967295
 heartbeat_burst = 4294967295

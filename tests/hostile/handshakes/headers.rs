@@ -65,15 +65,11 @@ pub(super) fn upgrades() -> Vec<Mutator<Handshake>> {
         ("Host", &[101, 400]),
     ] {
         let name = format!("{header} twice");
-        mutators.push(request(
-            name,
-            Expected::bare(statuses),
-            move |good, _| {
-                let lines = good.clone().header_lines().clone();
-                let (_, value) = lines.into_iter().find(|(name, _)| name == header).unwrap();
-                good.and(header, value)
-            },
-        ));
+        mutators.push(request(name, Expected::bare(statuses), move |good, _| {
+            let lines = good.clone().header_lines().clone();
+            let (_, value) = lines.into_iter().find(|(name, _)| name == header).unwrap();
+            good.and(header, value)
+        }));
     }
     mutators.push(request(
         "no Host",

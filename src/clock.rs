@@ -2,7 +2,13 @@
 //! tokio's business; this is for the time of day, which tokens and timestamps
 //! need.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use tokio::time::Instant;
 
@@ -13,8 +19,9 @@ pub struct Clock(Source);
 #[derive(Debug, Clone)]
 enum Source {
     System,
-    /// Time of day at an instant of tokio's time, which goes on from there.
-    Simulated(Duration, Instant),
+    /// Time of day at an instant of tokio's time, which goes on from there, and the seconds
+    /// by which it was set forward since.
+    Simulated(Duration, Instant, Arc<AtomicU64>),
 }
 
 impl Clock {
@@ -28,7 +35,18 @@ impl Clock {
     /// time, so that it stands still and leaps where that is paused and advanced.
     #[must_use]
     pub fn simulated(since_unix_epoch: Duration) -> Self {
-        Self(Source::Simulated(since_unix_epoch, Instant::now()))
+        let now = Instant::now();
+        Self(Source::Simulated(since_unix_epoch, now, Arc::default()))
+    }
+
+    /// Sets a simulated clock, and those that were cloned from it, forward by so many
+    /// seconds, as a machine's clock moves that is set or was suspended: tokio's time stays
+    /// where it is.
+    #[cfg(test)]
+    pub(crate) fn set_forward(&self, seconds: u64) {
+        if let Source::Simulated(_, _, forward) = &self.0 {
+            forward.fetch_add(seconds, Ordering::Relaxed);
+        }
     }
 
     /// The time since the Unix epoch; 0 where the machine's clock stands before it.
@@ -39,7 +57,12 @@ impl Clock {
             Source::System => SystemTime::now()
                 .duration_since(UNIX_EPOCH)
                 .unwrap_or_default(),
-            Source::Simulated(start, begun) => start.saturating_add(begun.elapsed()),
+            Source::Simulated(start, begun, forward) => {
+                let forward = Duration::from_secs(forward.load(Ordering::Relaxed));
+                start
+                    .saturating_add(begun.elapsed())
+                    .saturating_add(forward)
+            }
         }
     }
 

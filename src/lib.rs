@@ -37,6 +37,7 @@ pub mod outbox;
 
 // Who may, and what the operator decided.
 pub mod auth;
+mod bounded_file;
 pub mod config;
 pub mod limits;
 

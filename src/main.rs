@@ -1,19 +1,17 @@
 //! The daemon and its tools.
 
-use std::{
-    io::{Write, stderr},
-    process::ExitCode,
-};
+use std::process::ExitCode;
 
 use clap::Parser;
-use sidewire::cli::Cli;
+use sidewire::{cli::Cli, ops};
 
 fn main() -> ExitCode {
+    // Also where it panics.
+    let _flushed_at_the_end = ops::FlushLog;
     match Cli::parse().run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            // With standard error gone there is nobody left to tell.
-            drop(writeln!(stderr(), "sidewire: {failure}"));
+            ops::say(&format!("sidewire: {failure}"));
             ExitCode::from(failure.exit_code)
         }
     }

@@ -22,6 +22,7 @@ CONFIG = """\
 client.listen = "127.0.0.1:{client}"
 auth.keys = [{{ secret_file = "jwt.secret", algorithm = "HS256" }}]
 limits.shards = 1
+limits.address_handshakes_per_minute = 4294967295
 ingest.listen = "127.0.0.1:{ingest}"
 ops.listen = "127.0.0.1:{ops}"
 log.format = "json"
@@ -151,7 +152,8 @@ class Relay:
 
 @contextmanager
 def relay(binary: Path, tls: bool = False):
-    """With its default config, but for one shard: the floor has one thread. With `tls`
+    """With its default config, but for one shard, since the floor has one thread, and for as many
+    handshakes from one address as the generator makes. With `tls`
     its clients' listener has a certificate that is thrown away afterwards."""
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)

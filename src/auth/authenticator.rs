@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Grant, Identity, KeyFingerprint, KeySet, TokenError, Verifier};
+use super::{Grant, Identity, KeyFingerprint, KeySet, TokenError, Verifier, claims::check_user};
 use crate::protocol::{TenantName, UserName};
 
 /// The tenant of desktop mode, and its user where none is named.
@@ -94,13 +94,15 @@ impl Authenticator {
 }
 
 fn desktop_identity(user: &str) -> Result<Identity, TokenError> {
-    let malformed = |error| TokenError::MalformedClaim {
+    let malformed = |problem: String| TokenError::MalformedClaim {
         claim: "user_id".into(),
-        problem: format!("{error}"),
+        problem,
     };
+    let user = UserName::parse(user).map_err(|error| malformed(error.to_string()))?;
+    check_user(&user).map_err(|problem| malformed(problem.to_owned()))?;
     Ok(Identity {
-        tenant: TenantName::parse(DESKTOP_NAME).map_err(malformed)?,
-        user: UserName::parse(user).map_err(malformed)?,
+        tenant: TenantName::parse(DESKTOP_NAME).map_err(|error| malformed(error.to_string()))?,
+        user,
         grant: Grant::Everything,
         expires_at: None,
         key: None,
@@ -129,7 +131,7 @@ mod tests {
 
     #[test]
     fn desktop_mode_refuses_what_is_no_name() {
-        for name in ["", "a\nb", &"x".repeat(129)] {
+        for name in ["", "a\nb", "*", &"x".repeat(129)] {
             assert_eq!(enter(Some(name)).unwrap_err().reason(), "malformed_claim");
         }
     }

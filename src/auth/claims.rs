@@ -60,7 +60,10 @@ pub(super) fn identity(
     check_audience(claims, rules)?;
     Ok(Identity {
         tenant: name(claims, &rules.tenant_claim, TenantName::parse)?,
-        user: name(claims, &rules.user_claim, UserName::parse)?,
+        user: name(claims, &rules.user_claim, UserName::parse).and_then(|user| {
+            check_user(&user).map_err(|problem| malformed(rules.user_claim.clone(), problem))?;
+            Ok(user)
+        })?,
         grant: grant(claims, &rules.topics_claim)?,
         expires_at,
         key: None,
@@ -152,6 +155,15 @@ fn check_audience(claims: &Map<String, Value>, rules: &TokenRules) -> Result<(),
     } else {
         Err(TokenError::WrongAudience)
     }
+}
+
+/// Refuses the one name that no user can have: of the topics of users, `user:*` would be
+/// its own, and an id of a topic is never `*`.
+pub(super) fn check_user(user: &UserName) -> Result<(), &'static str> {
+    if user.as_str() == "*" {
+        return Err("is `*`, which no user can be called: events for one could not be sent");
+    }
+    Ok(())
 }
 
 /// A name: a string, or an integer taken as decimal.

@@ -2,7 +2,8 @@
 //! tokens and fetches nothing.
 
 use aws_lc_rs::signature::{RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents};
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::Value;
 
 use super::{
     Algorithm, KeyError, Secret, VerificationKey, algorithm::Scheme, error::JwkProblem,
@@ -10,8 +11,8 @@ use super::{
 };
 
 #[derive(Deserialize)]
-struct Jwks {
-    keys: Vec<Jwk>,
+struct Jwks<K = Jwk> {
+    keys: Vec<K>,
 }
 
 /// The parameters that matter here; others are ignored (RFC 7517, 4). It holds a
@@ -33,7 +34,7 @@ struct Jwk {
 }
 
 pub(super) fn keys(json: &[u8]) -> Result<Vec<VerificationKey>, KeyError> {
-    let keys = parse(json)?
+    let keys = parse::<Jwk>(json)?
         .keys
         .into_iter()
         .enumerate()
@@ -50,10 +51,12 @@ pub(super) fn keys(json: &[u8]) -> Result<Vec<VerificationKey>, KeyError> {
 }
 
 pub(super) fn fetched_keys(json: &[u8]) -> Result<(Vec<VerificationKey>, usize), KeyError> {
-    let jwks = parse(json)?.keys;
+    // Key by key: one that is malformed does not spoil the others (RFC 7517, 5).
+    let jwks = parse::<Value>(json)?.keys;
     let count = jwks.len();
     let keys: Vec<_> = jwks
         .into_iter()
+        .filter_map(|jwk| serde_json::from_value::<Jwk>(jwk).ok())
         .filter(|jwk| jwk.is_for_verification() && jwk.kty.as_deref() != Some("oct"))
         .filter_map(|jwk| jwk.into_key().ok())
         .collect();
@@ -64,7 +67,7 @@ pub(super) fn fetched_keys(json: &[u8]) -> Result<(Vec<VerificationKey>, usize),
     Ok((keys, passed_over))
 }
 
-fn parse(json: &[u8]) -> Result<Jwks, KeyError> {
+fn parse<K: DeserializeOwned>(json: &[u8]) -> Result<Jwks<K>, KeyError> {
     // The parser's own message is left out: it can quote the file, and the file
     // can hold secrets.
     serde_json::from_slice(json).map_err(|error| KeyError::Jwks {

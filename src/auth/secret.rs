@@ -2,15 +2,14 @@
 //! know what the bytes are used for.
 
 use std::{
-    fmt,
-    fs::File,
-    io::{self, Read},
+    fmt, io,
     path::{Path, PathBuf},
 };
 
-/// The most bytes that a key file may have. A file beyond it is a mistake, such
-/// as a device.
-const FILE_BYTES_MAX: u64 = 1024 * 1024;
+use crate::bounded_file;
+
+/// The most bytes that a key file may have. A file beyond it is a mistake.
+const FILE_BYTES_MAX: usize = 1024 * 1024;
 
 /// A secret. Its `Debug` output is always the same.
 #[derive(Clone)]
@@ -62,27 +61,13 @@ pub struct FileError {
 ///
 /// # Errors
 ///
-/// When the file cannot be read or has more than 1 MiB, with its path.
+/// When the file cannot be read, is no regular file, or has more than 1 MiB, with its
+/// path.
 pub fn read_file(path: &Path) -> Result<Vec<u8>, FileError> {
-    read_bounded(path).map_err(|source| FileError {
+    bounded_file::read(path, FILE_BYTES_MAX).map_err(|source| FileError {
         path: path.to_owned(),
         source,
     })
-}
-
-fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let read = File::open(path)?
-        .take(FILE_BYTES_MAX + 1)
-        .read_to_end(&mut bytes)?;
-    if u64::try_from(read).is_ok_and(|read| read <= FILE_BYTES_MAX) {
-        Ok(bytes)
-    } else {
-        Err(io::Error::new(
-            io::ErrorKind::FileTooLarge,
-            "it has more than 1 MiB",
-        ))
-    }
 }
 
 #[cfg(test)]

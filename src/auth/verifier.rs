@@ -13,6 +13,10 @@ use super::{
 /// The most bytes that a token may have.
 pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
 
+/// The most keys that one token is tried with: each try costs a signature check, and who
+/// sends the token need not have made a signature.
+const KEYS_TRIED_MAX: usize = 4;
+
 /// The keys and the rules that tokens are held against.
 #[derive(Debug, Clone)]
 pub struct Verifier {
@@ -67,7 +71,8 @@ impl Verifier {
     ///
     /// A `kid` in the token's header selects the keys of that name; if there is
     /// none, the keys without a name are tried in order. Without a `kid` all
-    /// keys are. A key is only ever tried where the token's `alg` is its own.
+    /// keys are. A key is only ever tried where the token's `alg` is its own, and of
+    /// those only the first four.
     ///
     /// # Errors
     ///
@@ -173,6 +178,7 @@ impl Verifier {
             None => all,
         };
         keys.retain(|key| key.algorithm() == header.algorithm);
+        keys.truncate(KEYS_TRIED_MAX);
         if keys.is_empty() {
             return Err(TokenError::ForbiddenAlgorithm);
         }

@@ -2,7 +2,7 @@
 //! on. Does not know which words are wrong.
 
 use std::{
-    fmt, fs, io,
+    fmt, io,
     ops::RangeInclusive,
     path::{Path, PathBuf},
     time::Duration,
@@ -10,7 +10,8 @@ use std::{
 
 use bytesize::ByteSize;
 
-use super::document::Document;
+use super::{FILE_BYTES_MAX, document::Document};
+use crate::bounded_file;
 
 /// The longest duration that makes sense for any key: 30 days.
 const DURATION_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
@@ -18,7 +19,8 @@ const DURATION_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// The file does not exist, may not be read or is not UTF-8.
+    /// The file does not exist, may not be read, is not UTF-8, is no regular file or is
+    /// too large.
     #[error(
         "{}: cannot read the configuration: {reason}\n  hint: config.example.toml shows every key with its default",
         path.display()
@@ -63,7 +65,7 @@ impl ConfigError {
         message: impl fmt::Display,
         hint: Option<&str>,
     ) -> Self {
-        let text = fs::read_to_string(path).unwrap_or_default();
+        let text = bounded_file::read_text(path, FILE_BYTES_MAX).unwrap_or_default();
         Document::new(&text, Some(path)).locate(Problems(vec![Problem {
             key: key.to_owned(),
             line: None,

@@ -211,7 +211,7 @@ fn what_the_example_comments_out_is_good_too() {
 }
 
 /// The keys that a reload changes. Those that it cannot are in `reload.rs`.
-const CHANGES_AT_ONCE: [&str; 80] = [
+const CHANGES_AT_ONCE: [&str; 82] = [
     "auth.audience",
     "auth.close_on_key_removal",
     "auth.issuer",
@@ -257,6 +257,7 @@ const CHANGES_AT_ONCE: [&str; 80] = [
     "ingest.keys.tenants",
     "ingest.tenant_burst",
     "ingest.tenant_period",
+    "limits.address_handshakes_per_minute",
     "limits.connections",
     "limits.connections_per_address",
     "limits.connections_per_tenant",
@@ -289,6 +290,7 @@ const CHANGES_AT_ONCE: [&str; 80] = [
     "limits.user_handshakes_per_minute",
     "limits.user_period",
     "log.level",
+    "ops.hosts",
     "schema.descriptor_set",
     "schema.files",
     "schema.include",

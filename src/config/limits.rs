@@ -71,6 +71,10 @@ pub struct Limits {
     /// The most handshakes a second; no bound where `None`, the default.
     #[serde(deserialize_with = "values::bound")]
     pub handshakes_per_second: Option<NonZeroU32>,
+    /// The most handshakes from one address a minute, of IPv6 from one /64; 600. Trusted
+    /// proxies are not counted.
+    #[serde(deserialize_with = "values::some")]
+    pub address_handshakes_per_minute: NonZeroU32,
     /// The most handshakes of one user a minute; no bound where `None`, the default.
     #[serde(deserialize_with = "values::bound")]
     pub user_handshakes_per_minute: Option<NonZeroU32>,
@@ -152,6 +156,7 @@ impl Default for Limits {
             connections_per_user: None,
             connections_per_address: None,
             handshakes_per_second: None,
+            address_handshakes_per_minute: at_once(600),
             user_handshakes_per_minute: None,
             user_burst: at_once(100),
             user_period: Duration::from_mins(1),

@@ -2,7 +2,7 @@
 //! nothing, and which of its words contradict each other. Does not know where
 //! any of it is used, and opens no file but the one that it reads.
 
-use std::{env, ffi::OsString, fs, net::SocketAddr, path::Path};
+use std::{env, ffi::OsString, net::SocketAddr, path::Path};
 
 use serde::Deserialize;
 
@@ -10,6 +10,7 @@ mod auth;
 mod client;
 mod document;
 mod error;
+mod host_name;
 mod ingest;
 mod jwks_url;
 mod limits;
@@ -31,6 +32,7 @@ mod tests;
 pub use auth::{Auth, AuthKey, AuthMode};
 pub use client::{Client, Tls};
 pub use error::{ConfigError, Problem};
+pub use host_name::{HostName, HostNameError};
 pub use ingest::{Ingest, IngestKey};
 pub use jwks_url::{JwksUrl, JwksUrlError};
 pub use limits::{Limits, LimitsOverride};
@@ -41,9 +43,13 @@ pub use origin::{Origin, OriginError};
 pub use replay::Replay;
 pub use schema::SchemaSection;
 
+use crate::bounded_file;
 use document::Document;
 use error::Problems;
 use paths::Paths;
+
+/// The most bytes that a configuration file may have: more than ten thousand overrides.
+const FILE_BYTES_MAX: usize = 1024 * 1024;
 
 /// Everything that an operator can decide. Read from a file it has passed
 /// [`Config::check`] and its paths are absolute; made in code it has the file's
@@ -74,13 +80,14 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// When the file cannot be read, and as [`Config::parse`].
+    /// When the file cannot be read, is no regular file or has more than 1 MiB, and as
+    /// [`Config::parse`].
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let unreadable = |reason| ConfigError::Unreadable {
             path: path.to_owned(),
             reason,
         };
-        let text = fs::read_to_string(path).map_err(unreadable)?;
+        let text = bounded_file::read_text(path, FILE_BYTES_MAX).map_err(unreadable)?;
         let absolute = std::path::absolute(path).map_err(unreadable)?;
         let base_dir = absolute.parent().unwrap_or(&absolute);
         let paths = Paths::new(base_dir.to_owned(), credentials_directory());

@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::{
     error::Problems,
+    host_name::HostName,
     listen::{Listen, SocketMode},
     paths::Paths,
 };
@@ -21,6 +22,9 @@ pub struct Ops {
     /// The group that the Unix socket is given to; `None`, the default: the relay's
     /// own.
     pub socket_group: Option<String>,
+    /// The names that the header `Host` may have beside `localhost` and IP addresses; none
+    /// by default.
+    pub hosts: Vec<HostName>,
 }
 
 impl Default for Ops {
@@ -29,6 +33,7 @@ impl Default for Ops {
             listen: Listen::Tcp((Ipv4Addr::LOCALHOST, 3002).into()),
             socket_mode: SocketMode::default(),
             socket_group: None,
+            hosts: Vec::new(),
         }
     }
 }

@@ -72,7 +72,7 @@ fn a_key_that_is_like_none_gets_no_suggestion_but_the_list() {
     let refusal = refusal("[ops]\nzzz = 1\n");
     assert_eq!(
         refusal,
-        "line 2: unknown key `zzz` in [ops]\n  hint: known are listen, socket_mode, socket_group"
+        "line 2: unknown key `zzz` in [ops]\n  hint: known are listen, socket_mode, socket_group, hosts"
     );
 }
 

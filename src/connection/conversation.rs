@@ -21,10 +21,6 @@ use crate::{
 /// What a client is told that asks for too much while it is sent what it missed.
 const WAITING_RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// What a client is told that has as many topics as it may. No time helps, only
-/// to give up topics, so it is told to take its time.
-const OVER_THE_CAP_RETRY_AFTER: Duration = Duration::from_secs(60);
-
 /// One client's side of the protocol.
 #[derive(Debug)]
 pub struct Conversation {
@@ -343,10 +339,7 @@ impl TopicsRequest {
     #[must_use]
     pub fn over_the_cap(&self, topics_max: usize) -> Reply {
         let message = format!("a connection may have {topics_max} topics");
-        Reply::Error(Refusal {
-            retry_after: Some(OVER_THE_CAP_RETRY_AFTER),
-            ..Refusal::new(ErrorCode::RateLimitExceeded, message).of(&self.message_id)
-        })
+        Reply::Error(Refusal::invalid("subscribe", message).of(&self.message_id))
     }
 }
 

@@ -5,11 +5,7 @@
 use std::{io, net::IpAddr, pin::pin, rc::Rc, sync::Arc};
 
 use rustls::{ServerConfig, ServerConnection};
-use tokio::{
-    net::TcpStream,
-    task::spawn_local,
-    time::{Instant, timeout_at},
-};
+use tokio::{net::TcpStream, task::spawn_local, time::Instant};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::{
@@ -40,9 +36,16 @@ async fn arrive<H: 'static>(shard: Rc<Shard>, stream: TcpStream, peer: IpAddr, h
     let Some((stream, peer)) = in_time(&shard, until, announced(&shard, stream, peer)).await else {
         return;
     };
+    // Of a trusted proxy it is not known yet for whom it connects.
+    let is_address_known = {
+        let live = shard.relay.live();
+        let client = &live.config.client;
+        client.proxy_protocol || !client_address::is_trusted(peer, &client.trusted_proxies)
+    };
     let newcomer = Newcomer {
         peer,
         is_counted: tls.is_some(),
+        is_address_counted: tls.is_some() && is_address_known,
     };
     let Some(tls) = tls else {
         if let Some(talk) = handshake::serve_until(until, shard, stream, newcomer, held).await {
@@ -52,7 +55,12 @@ async fn arrive<H: 'static>(shard: Rc<Shard>, stream: TcpStream, peer: IpAddr, h
     };
     // Counted before TLS, which costs more than all that follows. Who is over the limit
     // cannot be told, since that would need TLS.
-    if let Err(exceeded) = shard.relay.limits.handshake() {
+    let counted = if is_address_known {
+        handshake::count_address(&shard.relay, peer)
+    } else {
+        Ok(())
+    };
+    if let Err(exceeded) = counted.and_then(|()| shard.relay.limits.handshake()) {
         shard.relay.metrics.exceeded(exceeded.limit);
         return;
     }
@@ -73,7 +81,7 @@ async fn in_time<T>(
     part: impl Future<Output = Option<T>>,
 ) -> Option<T> {
     let mut part = pin!(part);
-    let Ok(outcome) = timeout_at(until, part.as_mut()).await else {
+    let Some(outcome) = handshake::in_time(until, part.as_mut()).await else {
         // Before the stream is dropped: who sees it closed finds it counted.
         shard.relay.metrics.handshake_timed_out();
         return None;

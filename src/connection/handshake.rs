@@ -2,11 +2,17 @@
 //! lets the client in. Knows no conversation.
 
 use std::{
-    cell::Cell, convert::Infallible, net::IpAddr, pin::pin, rc::Rc, sync::Arc, time::Duration,
+    cell::Cell,
+    convert::Infallible,
+    net::IpAddr,
+    pin::{Pin, pin},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
 };
 
 use bytes::Bytes;
-use futures_util::future::join_all;
+use futures_util::future::{join_all, poll_immediate};
 use hyper::{
     HeaderMap, Method, Request, StatusCode, Version,
     body::Incoming,
@@ -19,7 +25,10 @@ use hyper::{
     upgrade::OnUpgrade,
 };
 use hyper_util::rt::TokioIo;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::{
+    task::yield_now,
+    time::{Instant, timeout, timeout_at},
+};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::{
@@ -27,7 +36,7 @@ use super::{
 };
 use crate::{
     auth::{Authenticator, Credentials, Identity, TokenError},
-    http::{Problem, Response, bearer_token, query_pairs},
+    http::{Problem, Response, bearer_token, check_host, only_header, query_pairs},
     hub::TenantsFull,
     limits::{Exceeded, Limit, UserKey},
     protocol::{Encoding, ErrorCode},
@@ -46,6 +55,8 @@ pub(super) struct Newcomer {
     pub(super) peer: IpAddr,
     /// Its handshake has been counted among those of a second.
     pub(super) is_counted: bool,
+    /// Its handshake has been counted among those from its address.
+    pub(super) is_address_counted: bool,
 }
 
 /// Lets one client in, and gives the conversation that is to be had with it: a
@@ -61,6 +72,7 @@ pub async fn serve<S: Transport + Send + 'static, H>(
     let newcomer = Newcomer {
         peer,
         is_counted: false,
+        is_address_counted: false,
     };
     serve_until(deadline(&shard), shard, stream, newcomer, held).await
 }
@@ -79,7 +91,7 @@ pub(super) async fn serve_until<S: Transport + Send + 'static, H>(
     held: H,
 ) -> Option<impl Future<Output = ()> + use<S, H>> {
     let mut handshake = pin!(shake_hands(Rc::clone(&shard), stream, newcomer));
-    let Ok(accepted) = timeout_at(until, handshake.as_mut()).await else {
+    let Some(accepted) = in_time(until, handshake.as_mut()).await else {
         // Before the stream is dropped: who sees it closed finds it counted.
         shard.relay.metrics.handshake_timed_out();
         return None;
@@ -90,6 +102,20 @@ pub(super) async fn serve_until<S: Transport + Send + 'static, H>(
 
 /// A client that was let in, and the switch of its stream from HTTP.
 type Accepted = Rc<Cell<Option<(Admitted, OnUpgrade)>>>;
+
+/// What comes of a part of a handshake, unless it is not over by then. When that time has
+/// come the socket is looked at once more: where the process did not run for a while, the
+/// rest may lie in the kernel, and the event loop has told nobody yet.
+pub(super) async fn in_time<T>(
+    until: Instant,
+    mut part: Pin<&mut impl Future<Output = T>>,
+) -> Option<T> {
+    if let Ok(outcome) = timeout_at(until, part.as_mut()).await {
+        return Some(outcome);
+    }
+    yield_now().await;
+    poll_immediate(part).await
+}
 
 pub(super) async fn shake_hands<S: Transport + Send + 'static>(
     shard: Rc<Shard>,
@@ -189,13 +215,16 @@ async fn admit(
     check_not_draining(relay)?;
     let key = websocket_key(request)?;
     // Before the token is looked at, which is what a handshake costs most.
+    if !newcomer.is_address_counted {
+        count_address(relay, address).map_err(|exceeded| too_often(relay, exceeded))?;
+    }
     if !newcomer.is_counted {
         relay
             .limits
             .handshake()
             .map_err(|exceeded| too_often(relay, exceeded))?;
     }
-    check_origin(relay, request)?;
+    check_page(relay, request)?;
     let offer =
         Offer::parse(request.headers()).map_err(|error| Problem::invalid(error.to_string()))?;
     let identity = authenticate(relay, request, &offer).await?;
@@ -217,6 +246,19 @@ async fn admit(
     Ok((admitted, switching_protocols(key, offer.encoding)))
 }
 
+/// Counts a handshake among those from its address, unless that is a trusted proxy's: many
+/// clients come from there.
+pub(super) fn count_address(relay: &Relay, address: IpAddr) -> Result<(), Exceeded> {
+    let is_proxy = {
+        let live = relay.live();
+        client_address::is_trusted(address, &live.config.client.trusted_proxies)
+    };
+    if is_proxy {
+        return Ok(());
+    }
+    relay.limits.address_handshake(address)
+}
+
 fn check_not_draining(relay: &Relay) -> Result<(), Problem> {
     if relay.is_draining() {
         return Err(Problem::shutting_down(relay.retry_after()));
@@ -224,9 +266,14 @@ fn check_not_draining(relay: &Relay) -> Result<(), Problem> {
     Ok(())
 }
 
-fn check_origin(relay: &Relay, request: &Request<Incoming>) -> Result<(), Problem> {
+/// Refuses web pages that may not connect.
+fn check_page(relay: &Relay, request: &Request<Incoming>) -> Result<(), Problem> {
     let live = relay.live();
     let token_required = matches!(live.authenticator, Authenticator::Tokens(_));
+    if !token_required {
+        let remedy = "connect by localhost or an address, or set auth.mode = \"jwt\"";
+        check_host(request, &[], remedy)?;
+    }
     let origins = &live.config.client.origins;
     if !origin::is_allowed(request.headers(), origins, token_required) {
         return Err(Problem::new(
@@ -275,17 +322,14 @@ fn websocket_key(request: &Request<Incoming>) -> Result<&[u8], Problem> {
             "this path takes WebSocket handshakes",
         ));
     }
-    if headers
-        .get(SEC_WEBSOCKET_VERSION)
-        .map(HeaderValue::as_bytes)
-        != Some(b"13")
-    {
+    // RFC 6455, 11.3: each of the two appears once.
+    let version = only_header(headers, &SEC_WEBSOCKET_VERSION)?;
+    if version.map(HeaderValue::as_bytes) != Some(b"13") {
         return Err(Problem::upgrade_required(
             "the relay speaks version 13 of the WebSocket protocol",
         ));
     }
-    headers
-        .get(SEC_WEBSOCKET_KEY)
+    only_header(headers, &SEC_WEBSOCKET_KEY)?
         .map(HeaderValue::as_bytes)
         .filter(|key| is_websocket_key(key))
         .ok_or_else(|| Problem::invalid("Sec-WebSocket-Key is not 16 bytes in base64"))

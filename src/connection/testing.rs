@@ -135,6 +135,7 @@ impl Bench {
         config.client.idle_timeout = Duration::from_hours(96);
         // Clients may say what they like, as fast as they like; who tests the limits sets
         // them.
+        config.limits.address_handshakes_per_minute = NonZeroU32::MAX;
         config.limits.user_burst = NonZeroU32::MAX;
         config.limits.tenant_burst = NonZeroU32::MAX;
         config.limits.heartbeat_burst = NonZeroU32::MAX;

@@ -80,7 +80,11 @@ pub(super) async fn disconnect(
         .disconnect(tenant, user, SHARD_TIMEOUT)
         .await
         .map_err(silent)?;
-    tracing::info!(%tenant, %user, closed, "a backend has disconnected a user");
+    if closed > 0 {
+        tracing::info!(%tenant, %user, closed, "a backend has disconnected a user");
+    } else {
+        tracing::debug!(%tenant, %user, "a backend has disconnected a user that has no connection");
+    }
     Ok(json(StatusCode::OK, &Disconnected { closed }))
 }
 

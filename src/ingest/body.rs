@@ -12,7 +12,7 @@ use hyper::{
 use tokio::{task::yield_now, time::timeout};
 
 use crate::{
-    http::Problem,
+    http::{Problem, only_header},
     memory::{MemoryAccount, MemoryUse, Reservation},
     protocol::ErrorCode,
 };
@@ -38,8 +38,7 @@ impl Format {
         if headers.contains_key(CONTENT_ENCODING) {
             return Err(unsupported("the relay takes no Content-Encoding"));
         }
-        let text = headers
-            .get(CONTENT_TYPE)
+        let text = only_header(headers, &CONTENT_TYPE)?
             .map(HeaderValue::to_str)
             .and_then(Result::ok)
             .unwrap_or_default();
@@ -251,5 +250,15 @@ mod tests {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         assert!(Format::of(&headers).is_err());
+    }
+
+    #[test]
+    fn two_media_types_are_refused_also_where_they_are_the_same() {
+        let mut headers = HeaderMap::new();
+        for _ in 0..2 {
+            headers.append(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        }
+        let refused = Format::of(&headers).unwrap_err();
+        assert_eq!(refused.status(), StatusCode::BAD_REQUEST);
     }
 }

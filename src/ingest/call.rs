@@ -1,5 +1,7 @@
-//! What every call goes through, in this order: who calls, may they call for this
+//! What every call goes through, in this order: is it no web page, who calls, may they call for this
 //! tenant, is there such a call, does the relay take any.
+
+use std::cell::Cell;
 
 use hyper::{Request, StatusCode, body::Incoming};
 
@@ -12,11 +14,14 @@ use super::{
 };
 use crate::{
     auth::{IngestKey, IngestKeys},
-    http::{Problem, Response, bearer_token},
+    http::{Problem, Response, Via, bearer_token, check_host, check_no_origin},
     limits::EventBudget,
     protocol::{ErrorCode, TenantName, UserName},
     relay::{Relay, Shard},
 };
+
+/// What an operator can do whose backends look like web pages.
+const KEY_NEEDED: &str = "to accept such requests, configure [[ingest.keys]]";
 
 /// A call that may be carried out.
 enum Admitted {
@@ -25,9 +30,15 @@ enum Admitted {
     Disconnect(TenantName, UserName),
 }
 
-/// Carries a call out.
-pub(super) async fn answer(shard: &Shard, request: Request<Incoming>) -> Result<Response, Problem> {
-    match admit(&shard.relay, &request)? {
+/// Carries a call out. Sets `authenticated` once the caller has shown that it may call,
+/// which is before the body is read.
+pub(super) async fn answer(
+    shard: &Shard,
+    via: Via,
+    authenticated: &Cell<bool>,
+    request: Request<Incoming>,
+) -> Result<Response, Problem> {
+    match admit(&shard.relay, via, authenticated, &request)? {
         Admitted::Publish(route, budget) => events::publish(shard, &route, &budget, request).await,
         Admitted::Look(tenant) => {
             take_turn(shard, &tenant).await;
@@ -47,9 +58,19 @@ async fn take_turn(shard: &Shard, tenant: &TenantName) {
     turn.did(WORK_A_TURN);
 }
 
-fn admit(relay: &Relay, request: &Request<Incoming>) -> Result<Admitted, Problem> {
+fn admit(
+    relay: &Relay,
+    via: Via,
+    authenticated: &Cell<bool>,
+    request: &Request<Incoming>,
+) -> Result<Admitted, Problem> {
     let live = relay.live();
+    if live.ingest_keys.is_empty() && via == Via::Tcp {
+        check_host(request, &[], KEY_NEEDED)?;
+        check_no_origin(request, KEY_NEEDED)?;
+    }
     let key = authenticate(relay, &live.ingest_keys, request)?;
+    authenticated.set(true);
     let path = Path::parse(request.uri().path()).ok_or_else(Problem::no_such_path)?;
     let tenant = path.tenant()?;
     if key.is_some_and(|key| !key.allows(&tenant)) {

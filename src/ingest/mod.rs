@@ -31,10 +31,13 @@ use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
-    time::timeout,
+    time::{sleep, timeout},
 };
 
-use crate::{http::Response, relay::Shard};
+use crate::{
+    http::{Response, Via},
+    relay::Shard,
+};
 use gathered::Gathered;
 
 pub use draft::Admissible;
@@ -47,25 +50,32 @@ pub use turns::Turns;
 /// between two requests.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// How long a connection may take to its first call that is authenticated. Longer than
+/// that only those hold a descriptor that may call.
+const FIRST_CALL_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// What a request's head may have at the most.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 
 /// How long a backend that is refused may go on sending what nobody reads.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Answers the calls of one backend's connection. `arrival` is held until the first is
+/// Answers the calls of one backend's connection, which has come `via`. `arrival` is held until the first is
 /// answered.
-pub async fn serve<S, A>(shard: Rc<Shard>, stream: S, arrival: A)
+pub async fn serve<S, A>(shard: Rc<Shard>, stream: S, via: Via, arrival: A)
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
     A: 'static,
 {
     let callee = Rc::clone(&shard);
+    let is_authenticated = Rc::new(Cell::new(false));
+    let authenticated = Rc::clone(&is_authenticated);
     let arrival = Rc::new(Cell::new(Some(arrival)));
     let service = service_fn(move |request| {
         let (shard, arrival) = (Rc::clone(&callee), Rc::clone(&arrival));
+        let authenticated = Rc::clone(&authenticated);
         async move {
-            let response = answer(&shard, request).await;
+            let response = answer(&shard, via, &authenticated, request).await;
             drop(arrival.take());
             Ok::<_, Infallible>(response)
         }
@@ -85,8 +95,15 @@ where
             .serve_connection(TokioIo::new(stream.clone()), service)
             .without_shutdown()
     );
+    let mut first_call_timeout = pin!(sleep(FIRST_CALL_TIMEOUT));
     let served = poll_fn(|context| {
         let served = calls.as_mut().poll(context);
+        if served.is_pending()
+            && !is_authenticated.get()
+            && first_call_timeout.as_mut().poll(context).is_ready()
+        {
+            return Poll::Ready(None);
+        }
         match stream.poll_send(context) {
             // Nobody is there who could be answered.
             Poll::Ready(Err(_)) if served.is_pending() => Poll::Ready(None),
@@ -128,10 +145,15 @@ fn poll_discard<S: AsyncRead + Unpin>(
     Poll::Ready(Ok(read.filled().len()))
 }
 
-async fn answer(shard: &Shard, request: Request<Incoming>) -> Response {
+async fn answer(
+    shard: &Shard,
+    via: Via,
+    authenticated: &Cell<bool>,
+    request: Request<Incoming>,
+) -> Response {
     let relay = &shard.relay;
     let under_way = relay.calls.token();
-    let response = call::answer(shard, request)
+    let response = call::answer(shard, via, authenticated, request)
         .await
         .unwrap_or_else(|problem| {
             let (status, detail) = (problem.status().as_u16(), problem.detail());
@@ -141,4 +163,114 @@ async fn answer(shard: &Shard, request: Request<Incoming>) -> Response {
     relay.metrics.ingest_answered(response.status());
     drop(under_way);
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::{
+        io::{AsyncReadExt as _, DuplexStream, duplex},
+        task::spawn_local,
+        time::{Instant, sleep_until},
+    };
+
+    use super::*;
+    use crate::{
+        auth::{Authenticator, IngestKey, IngestKeys, Secret},
+        connection::testing::{Bench, simulate},
+        relay::Live,
+    };
+
+    const KEY: &str = "0123456789abcdef";
+
+    /// Gives backends a key that they have to show.
+    fn with_key(bench: &Bench) {
+        let key = IngestKey::new("tests".to_owned(), &Secret::new(KEY), None).unwrap();
+        let relay = &bench.shard.relay;
+        let live = relay.live.load_full();
+        relay.live.store(Arc::new(Live {
+            config: live.config.clone(),
+            authenticator: Authenticator::Open,
+            schema: Arc::clone(&live.schema),
+            ingest_keys: IngestKeys::new(vec![key]).unwrap(),
+            tls: None,
+        }));
+    }
+
+    /// A backend's end of a connection, which is served.
+    fn connect(bench: &Bench) -> DuplexStream {
+        let (ours, theirs) = duplex(64 * 1024);
+        let shard = Rc::clone(&bench.shard);
+        spawn_local(serve(shard, ours, Via::Tcp, ()));
+        theirs
+    }
+
+    fn head(line: &str, headers: &str) -> String {
+        format!("{line} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n")
+    }
+
+    fn bearer() -> String {
+        format!("Authorization: Bearer {KEY}\r\n")
+    }
+
+    /// What the connection brings until it ends, and how long that takes.
+    async fn rest(mut backend: DuplexStream, start: Instant) -> (String, Duration) {
+        let mut heard = String::new();
+        backend.read_to_string(&mut heard).await.unwrap();
+        (heard, start.elapsed())
+    }
+
+    #[test]
+    fn a_connection_without_an_authenticated_call_ends_after_10_s() {
+        simulate(async {
+            let bench = Bench::new();
+            with_key(&bench);
+            let whole = head("GET /v1/tenants/acme", "");
+            let halfway = "POST /v1/tenants/acme/events HTTP/1.1\r\n";
+            for (request, answer) in [("", ""), (halfway, ""), (&whole, "HTTP/1.1 401 ")] {
+                let start = Instant::now();
+                let mut backend = connect(&bench);
+                backend.write_all(request.as_bytes()).await.unwrap();
+                let (heard, elapsed) = rest(backend, start).await;
+                assert!(heard.starts_with(answer), "{heard}");
+                assert_eq!(elapsed, FIRST_CALL_TIMEOUT, "{request:?}");
+            }
+        });
+    }
+
+    #[test]
+    fn a_connection_with_an_authenticated_call_may_be_idle_for_60_s() {
+        simulate(async {
+            let bench = Bench::new();
+            with_key(&bench);
+            let start = Instant::now();
+            let mut backend = connect(&bench);
+            let request = head("GET /nothing", &bearer());
+            backend.write_all(request.as_bytes()).await.unwrap();
+            let (heard, elapsed) = rest(backend, start).await;
+            assert!(heard.starts_with("HTTP/1.1 404 "), "{heard}");
+            assert_eq!(elapsed, HEAD_TIMEOUT);
+        });
+    }
+
+    #[test]
+    fn a_body_may_take_its_time_where_the_head_was_authenticated() {
+        simulate(async {
+            let bench = Bench::new();
+            with_key(&bench);
+            let start = Instant::now();
+            let mut backend = connect(&bench);
+            let headers = format!(
+                "{}Content-Type: application/json\r\nContent-Length: 2\r\nConnection: close\r\n",
+                bearer()
+            );
+            let request = head("POST /v1/tenants/acme/events", &headers);
+            backend.write_all(request.as_bytes()).await.unwrap();
+            sleep_until(start + 2 * FIRST_CALL_TIMEOUT).await;
+            backend.write_all(b"{}").await.unwrap();
+            let (heard, _) = rest(backend, start).await;
+            assert!(heard.starts_with("HTTP/1.1 400 "), "{heard}");
+        });
+    }
 }

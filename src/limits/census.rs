@@ -160,7 +160,7 @@ fn shrink<K: Hash + Eq, V>(map: &mut HashMap<K, V>) {
 
 /// Whoever has an address of IPv6 has a /64 of them at least. One of IPv4 that comes
 /// as one of IPv6 is the same.
-fn counted_as(peer: IpAddr) -> IpAddr {
+pub(super) fn counted_as(peer: IpAddr) -> IpAddr {
     const NETWORK: u128 = u128::MAX << 64;
     match peer.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & NETWORK).into(),

@@ -1,7 +1,9 @@
 //! What a configuration says of rates and caps, with the buckets.
 
 use std::time::Duration;
-use std::{borrow::Borrow, collections::HashMap, hash::Hash, num::NonZeroU32, sync::Arc};
+use std::{
+    borrow::Borrow, collections::HashMap, hash::Hash, net::IpAddr, num::NonZeroU32, sync::Arc,
+};
 
 use super::{
     UserKey,
@@ -17,6 +19,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct InForce {
     pub(super) handshakes: Option<Arc<Bucket<()>>>,
+    pub(super) address_handshakes: Option<Arc<Bucket<IpAddr>>>,
     pub(super) user_handshakes: Buckets<TenantName, UserKey>,
     pub(super) user_messages: Buckets<TenantName, UserKey>,
     pub(super) tenant_messages: Buckets<TenantName, TenantName>,
@@ -112,6 +115,7 @@ impl InForce {
     pub(super) fn new(config: &Config) -> Self {
         let nothing = Self {
             handshakes: None,
+            address_handshakes: None,
             user_handshakes: Buckets::default(),
             user_messages: Buckets::default(),
             tenant_messages: Buckets::default(),
@@ -135,6 +139,10 @@ impl InForce {
             handshakes: kept_or_new(
                 self.handshakes.as_ref(),
                 rate(limits.handshakes_per_second, Duration::from_secs(1)),
+            ),
+            address_handshakes: kept_or_new(
+                self.address_handshakes.as_ref(),
+                a_minute(Some(limits.address_handshakes_per_minute)),
             ),
             user_handshakes: self.user_handshakes.followed_by(
                 a_minute(limits.user_handshakes_per_minute),
@@ -196,6 +204,8 @@ impl InForce {
         self.tenant_events.sweep();
         self.key_events.sweep();
         self.handshakes.iter().for_each(|bucket| bucket.sweep());
+        let addresses = self.address_handshakes.iter();
+        addresses.for_each(|bucket| bucket.sweep());
     }
 
     pub(super) fn is_full(&self) -> bool {
@@ -205,6 +215,10 @@ impl InForce {
             && self.tenant_events.is_full()
             && self.key_events.is_full()
             && self.handshakes.iter().all(|bucket| bucket.is_full())
+            && self
+                .address_handshakes
+                .iter()
+                .all(|bucket| bucket.is_full())
     }
 }
 

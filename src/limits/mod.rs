@@ -47,6 +47,8 @@ pub enum Limit {
     Tenants,
     /// The handshakes of the process in a second.
     Handshakes,
+    /// The handshakes from an address in a minute.
+    AddressHandshakes,
     /// The handshakes of a user in a minute.
     UserHandshakes,
     /// The messages of a user.
@@ -67,7 +69,7 @@ pub enum Limit {
 
 impl Limit {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Connections,
         Self::Descriptors,
         Self::TenantConnections,
@@ -75,6 +77,7 @@ impl Limit {
         Self::AddressConnections,
         Self::Tenants,
         Self::Handshakes,
+        Self::AddressHandshakes,
         Self::UserHandshakes,
         Self::UserMessages,
         Self::TenantMessages,
@@ -96,6 +99,7 @@ impl Limit {
             Self::AddressConnections => "address_connections",
             Self::Tenants => "tenants",
             Self::Handshakes => "handshakes",
+            Self::AddressHandshakes => "address_handshakes",
             Self::UserHandshakes => "user_handshakes",
             Self::UserMessages => "user_messages",
             Self::TenantMessages => "tenant_messages",
@@ -116,6 +120,7 @@ impl Limit {
             Self::AddressConnections => "connections from this address",
             Self::Tenants => "tenants",
             Self::Handshakes => "handshakes",
+            Self::AddressHandshakes => "handshakes from this address",
             Self::UserHandshakes => "handshakes of this user",
             Self::UserMessages => "messages of this user",
             Self::TenantMessages => "messages of this tenant's users",
@@ -201,6 +206,21 @@ impl Limits {
     pub fn handshake(&self) -> Result<(), Exceeded> {
         let in_force = self.in_force.load();
         charge(in_force.handshakes.as_deref(), &(), Limit::Handshakes)
+    }
+
+    /// One handshake begins that comes from this address, of IPv6 from its /64.
+    ///
+    /// # Errors
+    ///
+    /// When there were too many.
+    pub fn address_handshake(&self, address: IpAddr) -> Result<(), Exceeded> {
+        let in_force = self.in_force.load();
+        let bucket = in_force.address_handshakes.as_deref();
+        charge(
+            bucket,
+            &census::counted_as(address),
+            Limit::AddressHandshakes,
+        )
     }
 
     /// One handshake of this user's has come so far that it is known whose it is.

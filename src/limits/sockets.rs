@@ -1,6 +1,6 @@
 //! The sockets of a process, from accept to close: as many as its descriptors allow,
 //! less what the relay needs beside them. Clients leave room for backends, and both for
-//! operators.
+//! operators; half of the descriptors are for clients, whatever the others take.
 
 use std::sync::{
     Arc,
@@ -41,6 +41,10 @@ pub struct Room {
     pub clients: usize,
     /// Of clients and backends together.
     pub backends: usize,
+    /// Of backends alone.
+    pub backends_alone: usize,
+    /// Of operators and backends together.
+    pub others: usize,
     /// Of all.
     pub all: usize,
 }
@@ -55,9 +59,12 @@ impl Room {
         let clients = descriptors - kept.saturating_add(per_shard).min(descriptors / 2);
         let own = OWN.saturating_add(per_shard);
         let all = descriptors - own.min((descriptors - clients) / 2);
+        let others = all - descriptors.div_ceil(2).min(all);
         Self {
             clients,
             backends: all - OPERATORS.min((all - clients) / 2),
+            backends_alone: others - OPERATORS.min(others / 2),
+            others,
             all,
         }
     }
@@ -68,6 +75,8 @@ impl Room {
 pub struct Sockets {
     room: Room,
     clients: AtomicUsize,
+    backends: AtomicUsize,
+    others: AtomicUsize,
     all: AtomicUsize,
     arriving: TaskTracker,
 }
@@ -76,7 +85,9 @@ pub struct Sockets {
 #[derive(Debug)]
 pub struct Seat {
     sockets: Arc<Sockets>,
-    is_client: bool,
+    whose: Whose,
+    /// In how many of the [counts](Sockets::bounds) it is.
+    counted: usize,
 }
 
 /// Held from accept until the first request of a connection is answered.
@@ -89,6 +100,8 @@ impl Sockets {
         Arc::new(Self {
             room,
             clients: AtomicUsize::new(0),
+            backends: AtomicUsize::new(0),
+            others: AtomicUsize::new(0),
             all: AtomicUsize::new(0),
             arriving: TaskTracker::new(),
         })
@@ -97,24 +110,36 @@ impl Sockets {
     /// A place for one more, if there is one.
     #[must_use]
     pub fn take(self: &Arc<Self>, whose: Whose) -> Option<(Seat, Arrival)> {
-        let (is_client, most) = match whose {
-            Whose::Client => (true, self.room.all),
-            Whose::Backend => (false, self.room.backends),
-            Whose::Operator => (false, self.room.all),
+        // What is counted is given back when the seat is dropped, also half-way.
+        let mut seat = Seat {
+            sockets: Arc::clone(self),
+            whose,
+            counted: 0,
         };
-        if !is_client || count_up(&self.clients, self.room.clients) {
-            if count_up(&self.all, most) {
-                let seat = Seat {
-                    sockets: Arc::clone(self),
-                    is_client,
-                };
-                return Some((seat, self.arriving.token()));
+        for (count, most) in self.bounds(whose) {
+            if !count_up(count, most) {
+                return None;
             }
-            if is_client {
-                self.clients.fetch_sub(1, Ordering::Relaxed);
-            }
+            seat.counted += 1;
         }
-        None
+        Some((seat, self.arriving.token()))
+    }
+
+    /// What such a socket is counted in, and how many there may be in it.
+    fn bounds(&self, whose: Whose) -> impl Iterator<Item = (&AtomicUsize, usize)> {
+        let room = &self.room;
+        let (own, all) = match whose {
+            Whose::Client => ([Some((&self.clients, room.clients)), None], room.all),
+            Whose::Backend => (
+                [
+                    Some((&self.backends, room.backends_alone)),
+                    Some((&self.others, room.others)),
+                ],
+                room.backends,
+            ),
+            Whose::Operator => ([Some((&self.others, room.others)), None], room.all),
+        };
+        own.into_iter().flatten().chain([(&self.all, all)])
     }
 
     /// Waits until all that were accepted have been answered once. To be called when
@@ -127,9 +152,8 @@ impl Sockets {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.sockets.all.fetch_sub(1, Ordering::Relaxed);
-        if self.is_client {
-            self.sockets.clients.fetch_sub(1, Ordering::Relaxed);
+        for (count, _) in self.sockets.bounds(self.whose).take(self.counted) {
+            count.fetch_sub(1, Ordering::Relaxed);
         }
     }
 }
@@ -148,20 +172,39 @@ mod tests {
 
     #[test]
     fn something_is_kept_back_of_every_number_of_descriptors() {
-        for (descriptors, clients, backends, all) in [
-            (0, 0, 0, 0),
-            (20, 10, 13, 15),
-            (256, 184, 204, 220),
-            (1024, 952, 972, 988),
-            (20_000, 18_968, 19_944, 19_960),
-            (1_048_576, 1_047_544, 1_048_520, 1_048_536),
+        for (descriptors, clients, backends, others, all) in [
+            (0, 0, 0, 0, 0),
+            (20, 10, 13, 5, 15),
+            (256, 184, 204, 92, 220),
+            (1024, 952, 972, 476, 988),
+            (20_000, 18_968, 19_944, 9_960, 19_960),
+            (1_048_576, 1_047_544, 1_048_520, 524_248, 1_048_536),
         ] {
             let room = Room {
                 clients,
                 backends,
+                backends_alone: others - OPERATORS.min(others / 2),
+                others,
                 all,
             };
             assert_eq!(Room::of(descriptors, 2), room, "{descriptors}");
+        }
+    }
+
+    /// Takes places until there is none.
+    fn fill(sockets: &Arc<Sockets>, whose: Whose) -> Vec<Seat> {
+        std::iter::from_fn(|| sockets.take(whose).map(|(seat, _)| seat)).collect()
+    }
+
+    #[test]
+    fn half_of_the_descriptors_stay_for_clients_whatever_backends_and_operators_take() {
+        for descriptors in [20, 256, 1024, 20_000] {
+            let sockets = Sockets::new(Room::of(descriptors, 2));
+            let backends = fill(&sockets, Whose::Backend);
+            let operators = fill(&sockets, Whose::Operator);
+            assert!(!backends.is_empty() && !operators.is_empty());
+            let clients = fill(&sockets, Whose::Client).len();
+            assert!(clients >= descriptors / 2, "{clients} of {descriptors}");
         }
     }
 
@@ -170,6 +213,8 @@ mod tests {
         let sockets = Sockets::new(Room {
             clients: 2,
             backends: 3,
+            backends_alone: 3,
+            others: 4,
             all: 4,
         });
         let take = |whose| sockets.take(whose).map(|(seat, _)| seat);
@@ -186,6 +231,24 @@ mod tests {
         assert!(take(Whose::Client).is_some());
         drop(backend);
         assert!(take(Whose::Backend).is_some());
+    }
+
+    #[test]
+    fn every_place_that_is_given_back_can_be_taken_again_by_anybody() {
+        let sockets = Sockets::new(Room::of(256, 2));
+        for _ in 0..3 {
+            for whose in [Whose::Client, Whose::Backend, Whose::Operator] {
+                // The last attempt is refused half-way.
+                drop(fill(&sockets, whose));
+                let left = [
+                    &sockets.clients,
+                    &sockets.backends,
+                    &sockets.others,
+                    &sockets.all,
+                ];
+                assert!(left.iter().all(|count| count.load(Ordering::Relaxed) == 0));
+            }
+        }
     }
 
     #[tokio::test]

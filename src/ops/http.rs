@@ -10,11 +10,12 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{Health, Metrics, health::faults};
+use super::{Health, health::faults};
 use crate::{
-    http::{Problem, Response, answer, json},
+    http::{Problem, Response, Via, answer, check_host, check_no_origin, json},
     hub::Registry,
     protocol::ErrorCode,
+    relay::Relay,
     tally::Tally,
 };
 
@@ -27,8 +28,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// What this listener shows.
 #[derive(Debug)]
 pub struct Ops {
-    /// What is counted beside the path of an event.
-    metrics: Arc<Metrics>,
+    relay: Arc<Relay>,
     tallies: Vec<Arc<Tally>>,
     registry: Arc<Registry>,
     health: Arc<Health>,
@@ -45,20 +45,23 @@ impl Ops {
     /// Shows what these have counted, and how the relay is.
     #[must_use]
     pub fn new(
-        metrics: Arc<Metrics>,
+        relay: Arc<Relay>,
         tallies: Vec<Arc<Tally>>,
         registry: Arc<Registry>,
         health: Arc<Health>,
     ) -> Self {
         Self {
-            metrics,
+            relay,
             tallies,
             registry,
             health,
         }
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Response {
+    async fn answer(&self, via: Via, request: Request<Incoming>) -> Response {
+        if let Err(problem) = self.check_sender(via, &request) {
+            return problem.into_response();
+        }
         let path = request.uri().path();
         if !matches!(path, "/metrics" | "/healthz" | "/readyz") {
             return Problem::no_such_path().into_response();
@@ -70,11 +73,22 @@ impl Ops {
             "/metrics" => answer(
                 StatusCode::OK,
                 "text/plain; version=0.0.4",
-                self.metrics.render(&self.tallies, &self.registry),
+                self.relay.metrics.render(&self.tallies, &self.registry),
             ),
             "/readyz" => self.readiness().await,
             _ => answer(StatusCode::OK, "text/plain; charset=utf-8", "ok\n"),
         }
+    }
+
+    /// Refuses what a web page may have sent: nobody shows a key here.
+    fn check_sender(&self, via: Via, request: &Request<Incoming>) -> Result<(), Problem> {
+        if via == Via::UnixSocket {
+            return Ok(());
+        }
+        let live = self.relay.live();
+        let remedy = "to use another name, list it in ops.hosts";
+        check_host(request, &live.config.ops.hosts, remedy)?;
+        check_no_origin(request, "ask without it, or over a Unix socket")
     }
 
     async fn readiness(&self) -> Response {
@@ -98,10 +112,10 @@ impl Ops {
 }
 
 /// Answers the requests of one connection.
-pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(ops: Arc<Ops>, stream: S) {
+pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(ops: Arc<Ops>, stream: S, via: Via) {
     let service = service_fn(move |request| {
         let ops = Arc::clone(&ops);
-        async move { Ok::<_, Infallible>(ops.answer(request).await) }
+        async move { Ok::<_, Infallible>(ops.answer(via, request).await) }
     });
     // A failure is the caller's, who went away or sent no HTTP.
     drop(

@@ -1,11 +1,29 @@
 //! Log lines on standard error: for people on a terminal, JSON for whoever
-//! collects them.
+//! collects them. They go through a queue, so that nobody who logs waits for whoever
+//! reads standard error.
 
-use std::io::{self, IsTerminal};
+use std::{
+    io::{self, IsTerminal, Write},
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
 
-use tracing_subscriber::{EnvFilter, filter::LevelFilter, fmt, reload, util::SubscriberInitExt};
+use tracing_subscriber::{
+    EnvFilter, filter::LevelFilter, fmt, fmt::MakeWriter, reload, util::SubscriberInitExt,
+};
 
+use super::log_queue::{LogQueue, LogWriter};
 use crate::config::{Log, LogFormat};
+
+/// The log of the process. There is one standard error, so there is one queue.
+static QUEUE: LogQueue = LogQueue::new();
+
+/// Whether a thread writes what is in the queue.
+static HAS_WRITER: AtomicBool = AtomicBool::new(false);
+
+/// How long the end of the process waits for its last lines to be written.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The most that is logged of what a library tells, unless it is named: its details
 /// hold what clients sent, as the frames that tungstenite traces do.
@@ -23,6 +41,76 @@ pub enum LoggingError {
     /// Nothing logs any more.
     #[error(transparent)]
     Gone(#[from] reload::Error),
+    /// There is no thread to write the log.
+    #[error("cannot start the thread that writes the log: {0}")]
+    Thread(#[from] io::Error),
+}
+
+/// Puts each line that is written to it into the queue of the process.
+#[derive(Debug, Clone, Copy)]
+struct Queued;
+
+impl Write for Queued {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        QUEUE.push(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl MakeWriter<'_> for Queued {
+    type Writer = Self;
+
+    fn make_writer(&self) -> Self {
+        *self
+    }
+}
+
+/// The number of log lines that were lost because standard error did not take them.
+pub(super) fn lines_lost() -> u64 {
+    QUEUE.lost()
+}
+
+/// Writes the log to its end when it is dropped, which takes no longer than 1 s. Belongs
+/// to the end of the process.
+#[derive(Debug)]
+pub struct FlushLog;
+
+impl Drop for FlushLog {
+    fn drop(&mut self) {
+        if HAS_WRITER.load(Ordering::Acquire) {
+            QUEUE.flush(FLUSH_TIMEOUT);
+        }
+    }
+}
+
+/// Writes a line to standard error that is for whoever started the process, behind
+/// everything that was logged.
+pub fn say(line: &str) {
+    let line = format!("{line}\n");
+    if HAS_WRITER.load(Ordering::Acquire) {
+        QUEUE.push(line.as_bytes());
+    } else {
+        // With standard error gone there is nobody left to tell.
+        drop(io::stderr().write_all(line.as_bytes()));
+    }
+}
+
+/// Starts the thread that writes the log. Called once a process.
+fn start_writer() -> io::Result<()> {
+    let report = |lost| {
+        tracing::warn!(
+            lost,
+            "log lines were lost: standard error did not take them"
+        );
+    };
+    let write = move || LogWriter::new(&QUEUE, io::stderr(), report).run();
+    thread::Builder::new().name("log".to_owned()).spawn(write)?;
+    HAS_WRITER.store(true, Ordering::Release);
+    Ok(())
 }
 
 /// What is logged, which can be changed.
@@ -43,31 +131,33 @@ impl LogLevel {
 ///
 /// # Errors
 ///
-/// When the level is no filter, or logging has begun before.
+/// When the level is no filter, logging has begun before, or no thread can be started.
 pub fn init(log: &Log) -> Result<LogLevel, LoggingError> {
     let on_terminal = io::stderr().is_terminal();
     let lines = fmt()
-        .with_writer(io::stderr)
-        // It would panic where standard error is gone, which is no reason to end.
+        .with_writer(Queued)
+        // It would write to standard error, and wait for it, where a line cannot be made.
         .log_internal_errors(false)
         .with_ansi(on_terminal);
-    let pretty = match log.format {
+    let is_pretty = match log.format {
         LogFormat::Auto => on_terminal,
         LogFormat::Pretty => true,
         LogFormat::Json => false,
     };
-    if pretty {
+    let level = if is_pretty {
         let lines = lines.with_env_filter(filter(log)?).with_filter_reloading();
         let handle = lines.reload_handle();
         lines.finish().try_init()?;
-        Ok(LogLevel(Box::new(move |filter| handle.reload(filter))))
+        LogLevel(Box::new(move |filter| handle.reload(filter)))
     } else {
         let lines = lines.json().flatten_event(true);
         let lines = lines.with_env_filter(filter(log)?).with_filter_reloading();
         let handle = lines.reload_handle();
         lines.finish().try_init()?;
-        Ok(LogLevel(Box::new(move |filter| handle.reload(filter))))
-    }
+        LogLevel(Box::new(move |filter| handle.reload(filter)))
+    };
+    start_writer()?;
+    Ok(level)
 }
 
 fn filter(log: &Log) -> Result<EnvFilter, LoggingError> {

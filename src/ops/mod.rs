@@ -3,6 +3,7 @@
 
 mod health;
 mod http;
+mod log_queue;
 mod logging;
 mod metrics;
 mod panics;
@@ -10,7 +11,7 @@ mod systemd;
 
 pub use health::{Health, Listening, SHARD_TIMEOUT};
 pub use http::{Ops, serve};
-pub use logging::{LogLevel, LoggingError, init as init_logging};
+pub use logging::{FlushLog, LogLevel, LoggingError, init as init_logging, say};
 pub use metrics::{Closed, Conflict, KeySetFetch, Metrics, SchemaReload};
 pub use panics::watch as watch_panics;
 pub use systemd::{feed_watchdog, notify_ready, notify_reloading, notify_stopping};

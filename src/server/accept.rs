@@ -15,7 +15,7 @@ use super::{
     turned_away::TurnedAway,
 };
 use crate::{
-    http::Problem,
+    http::{Problem, Via},
     limits::{Limit, Seat, Sockets, Whose},
     ops::{self, Metrics, Ops},
     protocol::ErrorCode,
@@ -118,20 +118,25 @@ pub(super) async fn serve_ops(
         match stream {
             LocalStream::Tcp(stream) => {
                 if let Ok(stream) = tokio::net::TcpStream::from_std(stream) {
-                    connections.spawn(serve_operator(ops, stream, seat));
+                    connections.spawn(serve_operator(ops, stream, Via::Tcp, seat));
                 }
             }
             LocalStream::Unix(stream) => {
                 if let Ok(stream) = tokio::net::UnixStream::from_std(stream) {
-                    connections.spawn(serve_operator(ops, stream, seat));
+                    connections.spawn(serve_operator(ops, stream, Via::UnixSocket, seat));
                 }
             }
         }
     }
 }
 
-async fn serve_operator<S: AsyncRead + AsyncWrite + Unpin>(ops: Arc<Ops>, stream: S, seat: Seat) {
-    ops::serve(ops, stream).await;
+async fn serve_operator<S: AsyncRead + AsyncWrite + Unpin>(
+    ops: Arc<Ops>,
+    stream: S,
+    via: Via,
+    seat: Seat,
+) {
+    ops::serve(ops, stream, via).await;
     drop(seat);
 }
 

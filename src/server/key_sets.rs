@@ -92,7 +92,7 @@ fn told(
         Ok((keys, passed_over)) => {
             relay.metrics.key_set_fetched(KeySetFetch::Fetched);
             let keys_len = keys.len();
-            tracing::debug!(%url, keys = keys_len, passed_over, "a key set is fetched");
+            tracing::debug!(%url, keys = keys_len, passed_over, "a key set is fetched; keys that are malformed or not offered are passed over");
             Some(keys)
         }
         Err(fault) => {

@@ -168,8 +168,12 @@ impl Server {
         let shards = Arc::new(Shards::start(&relay, seeds).map_err(StartError::Shard)?);
 
         let health = Arc::new(Health::new(Arc::clone(&relay)));
-        let metrics = Arc::clone(&relay.metrics);
-        let ops = Ops::new(metrics, tallies, Arc::clone(&registry), Arc::clone(&health));
+        let ops = Ops::new(
+            Arc::clone(&relay),
+            tallies,
+            Arc::clone(&registry),
+            Arc::clone(&health),
+        );
         let ops = Arc::new(ops);
         let mut key_sets = KeySets::default();
         key_sets.follow(&relay, &shards);

@@ -28,6 +28,7 @@ use tokio_util::{
 use super::listener::LocalStream;
 use crate::{
     connection,
+    http::Via,
     hub::{ShardHub, ShardSeed},
     ingest,
     limits::{Arrival, Seat},
@@ -274,11 +275,17 @@ fn serve(shard: Rc<Shard>, connection: Connection, place: Place) -> io::Result<(
         }
         Connection::Backend(LocalStream::Tcp(stream), arrived) => {
             let stream = tokio::net::TcpStream::from_std(stream)?;
-            spawn_local(serve_backend(shard, stream, place, arrived));
+            spawn_local(serve_backend(shard, stream, Via::Tcp, place, arrived));
         }
         Connection::Backend(LocalStream::Unix(stream), arrived) => {
             let stream = tokio::net::UnixStream::from_std(stream)?;
-            spawn_local(serve_backend(shard, stream, place, arrived));
+            spawn_local(serve_backend(
+                shard,
+                stream,
+                Via::UnixSocket,
+                place,
+                arrived,
+            ));
         }
     }
     Ok(())
@@ -287,12 +294,13 @@ fn serve(shard: Rc<Shard>, connection: Connection, place: Place) -> io::Result<(
 async fn serve_backend<S>(
     shard: Rc<Shard>,
     stream: S,
+    via: Via,
     place: Place,
     (seat, arrival): (Seat, Arrival),
 ) where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    ingest::serve(shard, stream, arrival).await;
+    ingest::serve(shard, stream, via, arrival).await;
     drop((place, seat));
 }
 

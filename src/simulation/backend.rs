@@ -239,7 +239,7 @@ fn request(call: &Call, by_query: bool) -> Vec<u8> {
         ("x-protobuf", envelopes[0].encode_to_vec())
     };
     let head = format!(
-        "POST {path} HTTP/1.1\r\nHost: relay\r\nContent-Type: application/{media_type}\r\n\
+        "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/{media_type}\r\n\
          Content-Length: {}\r\n\r\n",
         body.len()
     );

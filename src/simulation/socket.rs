@@ -52,7 +52,7 @@ impl Socket {
     /// Asks to be let in, and gives the status of the answer; 0 where none came.
     pub(super) async fn shake_hands(&mut self, token: &str, subprotocol: &str) -> u16 {
         self.unsent = format!(
-            "GET /ws HTTP/1.1\r\nHost: relay\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+            "GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\
              Sec-WebSocket-Protocol: {subprotocol}\r\nAuthorization: Bearer {token}\r\n\r\n"
         )

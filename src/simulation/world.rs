@@ -31,6 +31,7 @@ use crate::{
     clock::Clock,
     config::Config,
     connection::{self, testing::PEER},
+    http::Via,
     hub::{self, InboxLimits, PublishTimeouts, Registry, RegistryLimits},
     ingest,
     limits::Limits,
@@ -97,6 +98,7 @@ impl Settings {
         // Its clients say what they have to say without a pause.
         let wide = NonZeroU32::MAX;
         config.limits.user_burst = wide;
+        config.limits.address_handshakes_per_minute = NonZeroU32::MAX;
         config.limits.tenant_burst = wide;
         config.limits.heartbeat_burst = wide;
         config.limits.refusals_per_minute = NonZeroU32::new(10_000).unwrap();
@@ -364,7 +366,7 @@ impl SimulatedShard {
 
     pub(super) fn serve_backend(&self, wire: Wire) {
         let shard = Rc::clone(&self.shard);
-        self.spawn(ingest::serve(shard, wire, ()));
+        self.spawn(ingest::serve(shard, wire, Via::Tcp, ()));
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + 'static) {

@@ -80,7 +80,7 @@ async fn out_of_descriptors_it_rests_serves_those_who_are_there_and_answers_back
     );
     assert!(share <= CPU_SHARE_MAX, "{share}");
 
-    let health = "GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    let health = "GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     assert!(http(relay.ops, health).starts_with("HTTP/1.1 200"));
     let publisher = publisher(&relay);
     for number in 0..EVENTS {
@@ -130,8 +130,15 @@ async fn idle_connections_of_backends_leave_operators_and_clients_theirs() {
     };
     timeout(PATIENCE, turned_away).await.unwrap();
     assert_eq!(relay.metric("sidewire_accept_errors_total"), 0.0);
-    let health = "GET /healthz HTTP/1.1\r\nHost: relay\r\nConnection: close\r\n\r\n";
+    let health = "GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     assert!(http(relay.ops, health).starts_with("HTTP/1.1 200"));
+    // Half of the descriptors are for clients.
+    let mut clients = Vec::new();
+    for number in 0..DESCRIPTORS / 2 {
+        let options = relay.options(&token("acme", &format!("user-{number}")));
+        clients.push(Connection::open(&options).await.unwrap());
+    }
+    drop(clients);
     // The one that came last was told.
     let mut answer = String::new();
     let mut last = idle.pop().unwrap();

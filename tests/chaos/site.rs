@@ -56,6 +56,7 @@ secret_file = "jwt.secret"
 algorithm = "HS256"
 [limits]
 shards = 2
+address_handshakes_per_minute = 4294967295
 {limits}
 [ingest]
 listen = "{ingest_at}"

@@ -115,7 +115,7 @@ async fn connect(to: SocketAddr, number: usize) -> TcpStream {
 /// Waits for the end of the connection.
 async fn outlive(mut stream: TcpStream, drips: bool) -> Duration {
     let began = Instant::now();
-    let head = "GET /ws HTTP/1.1\r\nHost: relay\r\nX-Padding: ";
+    let head = "GET /ws HTTP/1.1\r\nHost: localhost\r\nX-Padding: ";
     let mut drops = head.bytes().chain(std::iter::repeat(b'x'));
     let mut ticks = interval(DRIP_EVERY);
     let mut read = [0; 256];

@@ -250,6 +250,41 @@ fn make_pipe(path: &Path) {
     assert!(made.unwrap().success());
 }
 
+#[test]
+fn a_config_or_key_file_that_has_no_end_or_is_too_large_is_refused_at_once() {
+    let files = Files::new();
+    let pipe = files.path("pipe");
+    make_pipe(&pipe);
+    let large = files.path("large");
+    fs::write(&large, " ".repeat(1024 * 1024 + 1)).unwrap();
+    let not_regular = "it is not a regular file";
+    let too_large = "it has more than 1.0 MiB";
+    let cases = [
+        (pipe.to_str().unwrap(), not_regular),
+        ("/dev/zero", not_regular),
+        (large.to_str().unwrap(), too_large),
+    ];
+    for (path, reason) in cases {
+        let checked = Process::run(sidewire(&["check", "--config", path]));
+        assert_eq!(checked.status.code(), Some(1), "{path}: {checked:?}");
+        let refusal = format!("{path}: cannot read the configuration: {reason}");
+        assert!(checked.stderr.contains(&refusal), "{}", checked.stderr);
+    }
+    let config = fs::read_to_string(files.config()).unwrap();
+    for key in ["secret_file = \"jwt.secret\"", "key_file = \"ingest.key\""] {
+        for (path, reason) in cases {
+            assert!(config.contains(key), "{config}");
+            let name = key.split(' ').next().unwrap();
+            let changed = config.replace(key, &format!("{name} = \"{path}\""));
+            files.write("sidewire.toml", &changed);
+            let checked = Process::run(sidewire(&["check", "--config", &files.config()]));
+            assert_eq!(checked.status.code(), Some(1), "{path}: {checked:?}");
+            let refusal = format!("cannot read the key file {path}: {reason}");
+            assert!(checked.stderr.contains(&refusal), "{}", checked.stderr);
+        }
+    }
+}
+
 /// A relay's files with a schema of its own.
 fn with_schema(text: &str) -> Files {
     let files = Files::new();

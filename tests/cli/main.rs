@@ -18,6 +18,8 @@ mod clients;
 mod dev;
 mod help;
 mod large_schema;
+mod log;
+mod paused;
 mod reload;
 mod schema;
 mod schema_reload;

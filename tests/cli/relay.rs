@@ -49,6 +49,7 @@ secret_file = "jwt.secret"
 algorithm = "HS256"
 [limits]
 shards = 2
+address_handshakes_per_minute = 4294967295
 [ingest]
 listen = "127.0.0.1:0"
 [[ingest.keys]]
@@ -115,6 +116,11 @@ impl Relay {
     pub(crate) fn started(files: Files, serve: Command) -> Self {
         let process = Process::start(serve);
         let line = process.stderr_has(|log| log_line(log, "the relay takes connections"));
+        Self::with_addresses(process, files, &line)
+    }
+
+    /// A relay that runs and listens where this line of its log says.
+    pub(crate) fn with_addresses(process: Process, files: Files, line: &Value) -> Self {
         let address = |listener: &str| line[listener].as_str().unwrap().parse().unwrap();
         Self {
             client: address("client"),
@@ -158,7 +164,7 @@ impl Relay {
 
     /// The value of a metric, given with its labels.
     pub(crate) fn metric(&self, series: &str) -> f64 {
-        let request = "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+        let request = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
         let answer = http(self.ops, request);
         answer
             .lines()

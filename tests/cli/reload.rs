@@ -98,7 +98,7 @@ fn post_to(relay: &Relay, tenant: &str, key: &str) -> String {
     http(
         relay.ingest,
         &format!(
-            "POST /v1/tenants/{tenant}/events HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
+            "POST /v1/tenants/{tenant}/events HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
              Content-Type: application/json\r\nAuthorization: Bearer {key}\r\n\
              Content-Length: {length}\r\n\r\n{body}"
         ),
@@ -154,7 +154,7 @@ async fn what_can_change_changes_under_connections_that_stay_and_the_rest_is_nam
     assert!(other_tenant.starts_with("HTTP/1.1 503 "), "{other_tenant}");
     let origin = http(
         relay.client,
-        "GET /ws HTTP/1.1\r\nHost: x\r\nOrigin: https://evil.example\r\nConnection: Upgrade\r\n\
+        "GET /ws HTTP/1.1\r\nHost: localhost\r\nOrigin: https://evil.example\r\nConnection: Upgrade\r\n\
          Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
          Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n",
     );

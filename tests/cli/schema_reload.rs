@@ -79,7 +79,7 @@ fn post(relay: &Relay, event: &Value) -> Result<Value, Value> {
     let answer = http(
         relay.ingest,
         &format!(
-            "POST /v1/tenants/acme/events HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
+            "POST /v1/tenants/acme/events HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
              Content-Type: application/json\r\nAuthorization: Bearer {INGEST_KEY}\r\n\
              Content-Length: {length}\r\n\r\n{body}"
         ),
@@ -125,7 +125,7 @@ fn refused_reload(relay: &Relay, times: usize) -> String {
 
 /// The revision that the metrics name, which is the only one.
 fn revision(relay: &Relay) -> String {
-    let request = "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    let request = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     let scrape = http(relay.ops, request);
     let series: Vec<_> = scrape
         .lines()

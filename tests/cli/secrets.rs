@@ -17,7 +17,7 @@ const CANARY: &str = "CANARY";
 /// A credential that is none.
 const BAD: &str = "CANARYheader.CANARYclaims.CANARYsignature";
 
-const UPGRADE: &str = "Host: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+const UPGRADE: &str = "Host: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n";
 
 /// Handshakes with the token in each of its places, good or bad.
@@ -36,8 +36,8 @@ fn handshakes(token: &str) -> Vec<String> {
 /// Requests that are refused for other reasons than the token that they carry.
 fn odd_requests(token: &str) -> Vec<String> {
     [
-        format!("GET /ws?access_token={token} HTTP/1.1\r\nHost: x\r\n\r\n"),
-        format!("GET /{token} HTTP/1.1\r\nHost: x\r\n\r\n"),
+        format!("GET /ws?access_token={token} HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+        format!("GET /{token} HTTP/1.1\r\nHost: localhost\r\n\r\n"),
         format!("GET /ws?access_token={token}%zz HTTP/1.1\r\n{UPGRADE}\r\n"),
         format!("GET /ws HTTP/1.1\r\n{UPGRADE}Authorization: Basic {token}\r\n\r\n"),
         format!(
@@ -53,7 +53,7 @@ fn call(key: &str) -> String {
     let body = event("x").to_string();
     let length = body.len();
     format!(
-        "POST /v1/tenants/acme/events HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
+        "POST /v1/tenants/acme/events HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
          Content-Type: application/json\r\nAuthorization: Bearer {key}\r\n\
          Content-Length: {length}\r\n\r\n{body}"
     )
@@ -144,7 +144,7 @@ async fn no_secret_and_no_token_is_in_any_output_at_the_level_trace() {
     outputs.push(http(
         relay.ops,
         &format!(
-            "GET /metrics?access_token={BAD} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+            "GET /metrics?access_token={BAD} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
         ),
     ));
 

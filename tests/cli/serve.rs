@@ -116,7 +116,7 @@ fn who_has_not_said_a_word_does_not_hold_up_the_end() {
     let relay = Relay::serve(Files::with(client, ""));
     let silent = TcpStream::connect(relay.client).unwrap();
     // A second one is accepted after it.
-    let answer = crate::relay::http(relay.client, "GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    let answer = crate::relay::http(relay.client, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
     relay.process.signal(Signal::TERM);
     let ended = relay.process.end();
@@ -137,7 +137,7 @@ async fn a_call_that_hangs_does_not_keep_the_clients_from_their_goodbye() {
     let mut call = TcpStream::connect(relay.ingest).unwrap();
     write!(
         call,
-        "POST /v1/tenants/acme/events HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n\
+        "POST /v1/tenants/acme/events HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
          Authorization: Bearer {INGEST_KEY}\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n"
     )
     .unwrap();

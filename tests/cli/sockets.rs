@@ -39,7 +39,7 @@ fn started(process: &Process) -> Value {
 
 fn handshake(headers: &str) -> String {
     format!(
-        "GET /ws HTTP/1.1\r\nHost: relay\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+        "GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\
          Authorization: Bearer {}\r\n{headers}\r\n",
         token("acme", "ann")
@@ -75,7 +75,7 @@ fn who_comes_while_one_relay_ends_and_before_the_next_begins_is_served_by_the_ne
     let ingest: SocketAddr = line["ingest"].as_str().unwrap().parse().unwrap();
     let mut call = TcpStream::connect(ingest).unwrap();
     let head = format!(
-        "POST /v1/tenants/acme/events HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n\
+        "POST /v1/tenants/acme/events HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
          Authorization: Bearer {INGEST_KEY}\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n"
     );
     call.write_all(head.as_bytes()).unwrap();
@@ -133,7 +133,7 @@ fn sockets_come_from_systemd_by_their_names() {
     for (name, address) in ["ops", "client", "ingest"].into_iter().zip(&addresses) {
         assert_eq!(line[name], address.to_string());
     }
-    let request = "GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    let request = "GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     assert!(http(addresses[0], request).starts_with("HTTP/1.1 200 "));
     drop(client);
     process.signal(Signal::TERM);

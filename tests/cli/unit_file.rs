@@ -51,6 +51,11 @@ fn systemd_waits_longer_for_the_end_than_the_relay_drains() {
 }
 
 #[test]
+fn a_fault_writes_no_keys_to_a_core_dump() {
+    assert_eq!(setting(&unit(), "LimitCORE"), "0");
+}
+
+#[test]
 fn systemd_finds_no_fault_in_the_units() {
     if !is_on_path("systemd-analyze") {
         return;

@@ -32,7 +32,7 @@ impl Call {
     pub fn new(method: &str, target: &str) -> Self {
         Self {
             line: format!("{method} {target} HTTP/1.1"),
-            headers: vec!["Host: relay".to_owned()],
+            headers: vec!["Host: localhost".to_owned()],
             body: Vec::new(),
         }
     }

@@ -160,6 +160,56 @@ async fn too_many_handshakes_of_a_user_are_429_and_of_all_503() {
     assert!(relay.stop().await);
 }
 
+/// Asks for a handshake with this token and these header lines.
+async fn ask_with(relay: &TestRelay, token: &str, headers: &str) -> Answer {
+    let request = handshake(&format!("{}{headers}", bearer(token)));
+    RawClient::ask(relay.addresses.client, request.as_bytes())
+        .await
+        .0
+}
+
+#[tokio::test]
+async fn too_many_handshakes_from_an_address_are_429_whoever_they_are_of() {
+    let relay = TestRelay::with(|it| it.limits.address_handshakes_per_minute = count(3));
+    // Before the token is looked at: a bad one counts too.
+    for _ in 0..2 {
+        assert_eq!(ask_with(&relay, "a.b.c", "").await.status, 401);
+    }
+    relay.connect("acme", "ann").await.nothing_more().await;
+    assert_over(&ask(&relay, "globex", "bob").await, 429, 1..=20);
+    assert_exceeded(&relay, "address_handshakes", 1.0).await;
+    // What somebody says who is no trusted proxy changes nothing.
+    let forwarded = "X-Forwarded-For: 203.0.113.9\r\n";
+    let answer = ask_with(&relay, &token("acme", "ann"), forwarded).await;
+    assert_over(&answer, 429, 1..=20);
+    assert!(relay.stop().await);
+}
+
+#[tokio::test]
+async fn a_trusted_proxy_is_not_counted_but_whom_it_connects_for_is() {
+    let relay = TestRelay::with(|it| {
+        it.limits.address_handshakes_per_minute = count(1);
+        it.client.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+    });
+    let token = token("acme", "ann");
+    for _ in 0..3 {
+        assert_eq!(ask_with(&relay, &token, "").await.status, 101);
+    }
+    for (address, status) in [
+        ("203.0.113.9", 101),
+        ("203.0.113.9", 429),
+        ("203.0.113.10", 101),
+        ("2001:db8:0:1::1", 101),
+        ("2001:db8:0:1::2", 429),
+        ("2001:db8:0:2::1", 101),
+    ] {
+        let forwarded = format!("X-Forwarded-For: {address}\r\n");
+        let answer = ask_with(&relay, &token, &forwarded).await;
+        assert_eq!(answer.status, status, "{address}");
+    }
+    assert!(relay.stop().await);
+}
+
 /// The `error` of the next envelope.
 async fn error(client: &mut RawClient, relay: &TestRelay) -> Value {
     client.envelope(relay).await["error"].clone()
@@ -376,7 +426,7 @@ async fn names_without_end_meet_the_caps_and_become_no_series() {
         let answer = client.envelope(&relay).await;
         match answer["error"]["errorCode"].as_str() {
             None => confirmed += 1,
-            Some("RATE_LIMIT_EXCEEDED") => refused += 1,
+            Some("VALIDATION_ERROR") => refused += 1,
             Some(other) => panic!("{other}"),
         }
     }

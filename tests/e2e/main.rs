@@ -45,6 +45,7 @@ mod scenarios;
 mod slow;
 mod slow_handshakes;
 mod transport;
+mod web_pages;
 
 mod event_bytes;
 mod events;

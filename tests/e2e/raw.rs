@@ -35,7 +35,7 @@ pub fn handshake(headers: &str) -> String {
 /// The same, to this path and query.
 pub fn handshake_to(target: &str, headers: &str) -> String {
     format!(
-        "GET {target} HTTP/1.1\r\nHost: relay\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+        "GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n{headers}\r\n"
     )
 }

@@ -53,6 +53,12 @@ async fn what_is_no_handshake_of_the_protocol_is_400() {
         with_key("dGhlIHNhbXBsZSBub25j"),
         with_key("dGhlIHNhbXBsZSBub25jZQ==AAAA"),
         with_key("dGhlIHNhbXBsZSBub25j!Q=="),
+        // RFC 6455, 11.3: neither of the two is given twice.
+        good().replace(KEY, &format!("{KEY}\r\nSec-WebSocket-Key: {KEY}")),
+        good().replace(
+            "Sec-WebSocket-Version: 13\r\n",
+            "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Version: 13\r\n",
+        ),
         offering("graphql-transport-ws"),
         offering("sidewire.v2.protobuf, soap"),
         offering("SIDEWIRE.V1.PROTOBUF"),
@@ -225,7 +231,7 @@ async fn what_is_no_upgrade_to_version_13_is_426() {
     let relay = TestRelay::start();
     let requests = [
         format!(
-            "GET /ws HTTP/1.1\r\nHost: relay\r\n{}\r\n",
+            "GET /ws HTTP/1.1\r\nHost: localhost\r\n{}\r\n",
             bearer(&token("acme", "ann"))
         ),
         good().replace("HTTP/1.1", "HTTP/1.0"),

@@ -19,7 +19,9 @@ async fn who_takes_too_long_for_a_handshake_is_dropped() {
 
     let silent = RawClient::silent(address).await;
     let mut halfway = RawClient::silent(address).await;
-    halfway.send(b"GET /ws HTTP/1.1\r\nHost: relay\r\n").await;
+    halfway
+        .send(b"GET /ws HTTP/1.1\r\nHost: localhost\r\n")
+        .await;
     tokio::join!(silent.ended(), halfway.ended(), drip(&relay));
 
     relay

@@ -1,6 +1,9 @@
 //! A relay to test, and what tests do with it.
 
-use std::{collections::BTreeMap, fmt::Write as _, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap, fmt::Write as _, net::SocketAddr, num::NonZeroU32, sync::Arc,
+    time::Duration,
+};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::Value;
@@ -83,6 +86,8 @@ impl TestRelay {
         config.ingest.listen = Listen::Tcp(any_port);
         config.ops.listen = Listen::Tcp(any_port);
         config.limits.shards = 2;
+        // All clients of a test come from one address.
+        config.limits.address_handshakes_per_minute = NonZeroU32::MAX;
         config.auth.keys = vec![AuthKey::Secret {
             file: file("jwt.secret", SECRET),
             algorithm: Algorithm::HS256,
@@ -161,7 +166,7 @@ impl TestRelay {
         socket.set_recv_buffer_size(4096).unwrap();
         let mut stream = socket.connect(self.addresses.client).await.unwrap();
         let head = format!(
-            "GET /ws HTTP/1.1\r\nHost: relay\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+            "GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\
              Authorization: Bearer {}\r\n\r\n",
             token(tenant, user)
@@ -222,7 +227,7 @@ impl TestRelay {
             Listen::Tcp(address) => http(*address, line, "", b"").await,
             Listen::Unix(path) => {
                 let stream = UnixStream::connect(path).await.unwrap();
-                http_over(stream, &format!("{line}Host: relay\r\n\r\n"), b"").await
+                http_over(stream, &format!("{line}Host: localhost\r\n\r\n"), b"").await
             }
         };
         assert_eq!(answer.status, 200);

@@ -205,7 +205,8 @@ async fn a_trusted_proxy_begins_with_a_proxy_header_and_nobody_else_does() {
     let line = b"PROXY TCP4 203.0.113.9 127.0.0.1 4711 3000\r\n";
     let client = certified.let_in(&relay, line).await;
     let mut bare = RawClient::silent(relay.addresses.client).await;
-    bare.send(b"GET /ws HTTP/1.1\r\nHost: relay\r\n\r\n").await;
+    bare.send(b"GET /ws HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        .await;
     bare.ended().await;
     let metrics = relay.metrics().await;
     assert_eq!(metrics["sidewire_proxy_headers_malformed_total"], 1.0);
@@ -249,7 +250,12 @@ async fn backends_and_operators_can_come_by_unix_sockets_which_go_with_the_relay
         assert_eq!(client.event().await.position.unwrap().offset, offset);
     }
     let stream = UnixStream::connect(path("ops.sock")).await.unwrap();
-    let answer = http_over(stream, "GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n", b"").await;
+    let answer = http_over(
+        stream,
+        "GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"",
+    )
+    .await;
     assert_eq!(answer.status, 200);
     drop(client);
     assert!(relay.stop().await);
@@ -272,6 +278,22 @@ async fn handshakes_over_tls_are_counted_before_tls_is_spoken_and_once() {
     }
     assert_eq!(relay.metrics().await[refused], 1.0);
     let metrics = relay.metrics().await;
+    assert_eq!(metrics["sidewire_tls_handshakes_failed_total"], 0.0);
+    drop((first, second));
+    assert!(relay.stop().await);
+}
+
+#[tokio::test]
+async fn handshakes_from_an_address_are_counted_before_tls_is_spoken_and_once() {
+    let certified = Certified::new();
+    let count = |count| NonZeroU32::new(count).unwrap();
+    let relay = certified.relay(|it| it.limits.address_handshakes_per_minute = count(2));
+    let first = certified.open(&relay).await.unwrap();
+    let second = certified.open(&relay).await.unwrap();
+    assert!(certified.open(&relay).await.is_err());
+    let metrics = relay.metrics().await;
+    let refused = "sidewire_limits_exceeded_total{limit=\"address_handshakes\"}";
+    assert_eq!(metrics[refused], 1.0);
     assert_eq!(metrics["sidewire_tls_handshakes_failed_total"], 0.0);
     drop((first, second));
     assert!(relay.stop().await);

@@ -129,7 +129,7 @@ impl Request {
             method: method.to_owned(),
             target: target.into(),
             version: "HTTP/1.1".to_owned(),
-            headers: vec![("Host".to_owned(), b"relay".to_vec())],
+            headers: vec![("Host".to_owned(), b"localhost".to_vec())],
             line_end: "\r\n",
             rest: Vec::new(),
         }

@@ -1,7 +1,7 @@
 //! Tokens that must be accepted, and what they say.
 
 use super::*;
-use crate::protocol::Topic;
+use crate::protocol::{TenantName, Topic, UserName};
 
 fn accept(token: &str) -> Identity {
     verifier().verify(token, now()).unwrap()
@@ -198,6 +198,54 @@ fn a_name_is_a_string_or_an_integer() {
             name
         );
     }
+}
+
+#[test]
+fn a_token_without_a_kid_is_tried_with_the_first_four_keys_of_its_algorithm() {
+    let algorithm = Algorithm::HS256;
+    let secret = |number: u8| [number; 32];
+    let kid = |number: u8| format!("key-{number}");
+    let mut keys = vec![verification_key(
+        Algorithm::HS512,
+        None,
+        halves(Algorithm::HS512).1,
+    )];
+    keys.extend(
+        (1..=6).map(|number| verification_key(algorithm, Some(&kid(number)), &secret(number))),
+    );
+    let verifier = Verifier::new(keys, rules()).unwrap();
+    let claims = NewToken {
+        tenant: TenantName::parse("acme").unwrap(),
+        user: UserName::parse("ann").unwrap(),
+        expires_at: Some(now() + Duration::from_secs(600)),
+        topics: None,
+    };
+    for number in 1..=6 {
+        let result = |kid: Option<&str>| {
+            let key = signing_key(algorithm, kid, &secret(number));
+            reason(verifier.verify(&key.mint(&claims, &rules()).unwrap(), now()))
+        };
+        assert_eq!(result(Some(&kid(number))), "accepted", "{number}");
+        let without = if number <= 4 {
+            "accepted"
+        } else {
+            "bad_signature"
+        };
+        assert_eq!(result(None), without, "{number}");
+    }
+}
+
+#[test]
+fn a_tenant_may_be_called_what_no_user_may() {
+    let tenant = accept(&token_with(with("tenant_id", "\"*\""))).tenant;
+    assert_eq!(tenant.as_str(), "*");
+    let user = verifier().verify(&token_with(with("user_id", "\"*\"")), now());
+    let detail = user.unwrap_err().to_string();
+    assert!(detail.contains("`user_id` is `*`"), "{detail}");
+    assert_eq!(
+        accept(&token_with(with("user_id", "\"**\""))).user.as_str(),
+        "**"
+    );
 }
 
 #[test]

@@ -391,6 +391,28 @@ fn of_a_set_that_was_fetched_secrets_and_what_is_not_offered_are_passed_over() {
 }
 
 #[test]
+fn of_a_set_that_was_fetched_a_malformed_key_spoils_no_other() {
+    for odd in [
+        json!(null),
+        json!("x"),
+        json!(7),
+        json!([rfc_jwk(EC)]),
+        json!({}),
+        json!({"kty": 1}),
+        changed(EC, "kid", json!(7)),
+        changed(EC, "key_ops", json!("verify")),
+        changed(EC, "use", json!(["sig"])),
+        changed(RSA, "n", json!(["AQAB"])),
+    ] {
+        let set = json!({ "keys": [odd, rfc_jwk(OKP), odd] }).to_string();
+        let fetched = VerificationKey::from_fetched_jwks(set.as_bytes());
+        let (keys, passed_over) = fetched.unwrap_or_else(|error| panic!("{odd}: {error}"));
+        assert_eq!((keys.len(), passed_over), (1, 2), "{odd}");
+        assert_eq!(keys[0].algorithm(), Algorithm::EdDSA);
+    }
+}
+
+#[test]
 fn a_fingerprint_tells_keys_names_and_algorithms_apart_and_shows_none() {
     let [a, b] = [[b'a'; 64], [b'b'; 64]].map(Secret::new);
     let of = |algorithm, kid: Option<&str>, secret: &Secret| {

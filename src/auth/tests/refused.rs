@@ -33,6 +33,7 @@ fn every_token_of_the_table_is_refused_for_its_reason() {
         claims::times(),
         claims::parties(),
         claims::names(),
+        claims::users(),
         claims::grants(),
     ]
     .concat();

@@ -3,7 +3,7 @@
 
 use tokio::time::Instant;
 
-use super::{Connection, Listener, Phase};
+use super::{Connection, Late, Listener, Phase};
 use crate::{
     connection::stream::Transport,
     planted::{Fault, is_planted},
@@ -18,13 +18,20 @@ impl<S: Transport, L: Listener> Connection<S, L> {
         }
         self.heard = Instant::now();
         self.given_up_at = None;
-        self.is_last_look = false;
+        self.has_made_good(Late::Silence);
     }
 
     /// Sends a ping to a client that has been silent for `client.ping_interval`, and
     /// gives one up that has been for `client.idle_timeout`.
+    ///
+    /// It is also when the token is held against the time of day: that moves on where the
+    /// machine is suspended, and jumps where its clock is set, and the deadline does neither.
     pub(super) fn look_at_silence(&mut self) {
         let now = Instant::now();
+        let time_of_day = self.account.shard.relay.clock.since_unix_epoch();
+        if self.expires_at.is_some_and(|end| time_of_day >= end) {
+            return self.end(Ending::TokenExpired);
+        }
         let live = self.account.shard.relay.live();
         let (interval, timeout) = {
             let client = &live.config.client;
@@ -36,15 +43,13 @@ impl<S: Transport, L: Listener> Connection<S, L> {
             // let it wait.
             self.heard = now;
             self.given_up_at = None;
-            self.is_last_look = false;
+            self.has_made_good(Late::Silence);
         }
         let next = match self.given_up_at {
-            Some(end) if now >= end && self.is_last_look => return self.end(Ending::Idle),
             Some(end) if now >= end => {
-                // In a turn of its own: at the end of a long one the event loop tells
-                // nobody that there is something to read.
-                self.is_last_look = true;
-                self.turn_is_over = true;
+                if !self.looks_once_more(Late::Silence) {
+                    return self.end(Ending::Idle);
+                }
                 now
             }
             None if now < self.heard + interval => self.heard + interval,
@@ -76,6 +81,7 @@ impl<S: Transport, L: Listener> Connection<S, L> {
     pub(super) fn watch_message(&mut self, is_another: bool) {
         if self.phase != Phase::Open || !self.stream.is_within_message() {
             self.deadlines.message = None;
+            self.has_made_good(Late::Message);
         } else if is_another || self.deadlines.message.is_none() {
             let timeout = self
                 .account
@@ -86,15 +92,17 @@ impl<S: Transport, L: Listener> Connection<S, L> {
                 .client
                 .message_timeout;
             self.deadlines.message = Some(Instant::now() + timeout);
+            self.has_made_good(Late::Message);
         }
     }
 
-    /// Ends a connection whose message is late, unless it is not read from.
+    /// Ends a connection whose message is late, unless it is not read from, or the rest
+    /// may have come.
     pub(super) fn message_is_late(&mut self) {
-        if self.is_read_from() {
-            self.end(Ending::Unfinished);
-        } else {
+        if !self.is_read_from() {
             self.watch_message(true);
+        } else if !self.looks_once_more(Late::Message) {
+            self.end(Ending::Unfinished);
         }
     }
 }

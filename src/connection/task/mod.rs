@@ -115,13 +115,15 @@ pub(super) struct Connection<S: Transport, L> {
     heard: Instant,
     /// When a client that has been pinged, and not been heard of since, is given up.
     given_up_at: Option<Instant>,
-    /// The client seems to be gone, and what the kernel may have of it is looked at
-    /// once more.
-    is_last_look: bool,
+    /// What is late, and is judged once the socket has been looked at once more: where
+    /// the process did not run for a while, what makes it good may lie in the kernel.
+    last_look: Option<Late>,
     /// Set for the next of the deadlines.
     alarm: Option<Alarm>,
     /// What its token was verified with.
     key: Option<KeyFingerprint>,
+    /// When its token ends, by the time of day.
+    expires_at: Option<Duration>,
     /// Has the shard and the outbox.
     pub(super) account: Account,
 }
@@ -193,7 +195,8 @@ impl<S: Transport, L: Listener> Connection<S, L> {
             },
             heard: now,
             given_up_at: None,
-            is_last_look: false,
+            last_look: None,
+            expires_at: identity.expires_at,
             alarm: None,
             key: identity.key,
             account: admitted.account,
@@ -223,6 +226,7 @@ impl<S: Transport, L: Listener> Connection<S, L> {
                 Step::Late(Late::Token) => self.end(Ending::TokenExpired),
                 Step::Late(Late::Message) => self.message_is_late(),
                 Step::Late(Late::Silence) => self.look_at_silence(),
+                Step::Late(Late::Write) if self.looks_once_more(Late::Write) => {}
                 Step::Late(Late::Write | Late::Close) => {
                     self.cut_off();
                     break;
@@ -244,13 +248,16 @@ impl<S: Transport, L: Listener> Connection<S, L> {
             return Poll::Ready(Step::Ending(ending));
         }
         if let Some(late) = self.check_deadlines() {
-            // What has come from a client that seems to be gone goes before that.
-            if late == Late::Silence
-                && let Poll::Ready(step) = self.poll_read(context)
-            {
-                return Poll::Ready(step);
-            }
-            return Poll::Ready(Step::Late(late));
+            // What has come from the client, or what it has made room for, goes before that.
+            let looked = match late {
+                Late::Silence | Late::Message => self.poll_read(context),
+                Late::Write => self.poll_write(context),
+                Late::Token | Late::Close => Poll::Pending,
+            };
+            return match looked {
+                Poll::Ready(step) => Poll::Ready(step),
+                Poll::Pending => Poll::Ready(Step::Late(late)),
+            };
         }
         if let Poll::Ready(step) = self.poll_write(context) {
             return Poll::Ready(step);
@@ -291,6 +298,23 @@ impl<S: Transport, L: Listener> Connection<S, L> {
             self.alarm = next.map(|next| self.account.shard.alarms.set(next, &self.account.outbox));
         }
         None
+    }
+
+    /// Whether what is late is judged only after one more look at the socket. That look is
+    /// a turn of its own: at the end of a long turn, or of a pause of the process, the
+    /// event loop has told nobody yet what is there to be read or written.
+    fn looks_once_more(&mut self, late: Late) -> bool {
+        let is_first = self.last_look != Some(late);
+        if is_first {
+            self.last_look = Some(late);
+            self.turn_is_over = true;
+        }
+        is_first
+    }
+
+    /// That was the last look, if it was for this; the next time there is another.
+    fn has_made_good(&mut self, late: Late) {
+        self.last_look.take_if(|looked| *looked == late);
     }
 
     /// Whether a reload has taken the key away that the token was signed with, and
@@ -417,6 +441,7 @@ impl<S: Transport, L: Listener> Connection<S, L> {
         self.account.wrote(advanced);
         if advanced.frames > 0 {
             self.deadlines.write = None;
+            self.has_made_good(Late::Write);
         }
         if self.phase != Phase::Open && self.account.outbox.is_empty() {
             let answered = Instant::now() + CLOSE_ANSWER_TIMEOUT;

@@ -132,6 +132,7 @@ fn echo(bench: &Bench, stream: TcpStream, peer: IpAddr, sent: &Rc<RefCell<Sent>>
         let newcomer = Newcomer {
             peer,
             is_counted: false,
+            is_address_counted: false,
         };
         let handshake = shake_hands(Rc::clone(&shard), stream, newcomer).await;
         let (admitted, stream, read_ahead) = handshake.expect("the client is let in");

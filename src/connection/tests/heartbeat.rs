@@ -1,11 +1,12 @@
 //! Clients that are silent, gone, or never done.
 
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 
-use tokio::time::{Instant, sleep, sleep_until};
+use futures_util::poll;
+use tokio::time::{Instant, advance, sleep, sleep_until};
 
 use crate::connection::{
-    testing::{Bench, Client, WIDE, event, settle, simulate},
+    testing::{Bench, Client, NOW, WIDE, event, settle, simulate},
     wire_testing::{BINARY, CONTINUATION, Heard, PONG, frame, ping, subscribe, subscribe_envelope},
 };
 
@@ -266,5 +267,126 @@ fn a_reload_with_shorter_times_gives_nobody_up_who_answers_the_ping_that_follows
         let last = given_up("no frame within the idle timeout");
         assert_eq!(heard.last(), Some(&last));
         assert_eq!(bench.closed("idle"), 1);
+    });
+}
+
+/// Longer than every deadline.
+const PAUSE: Duration = Duration::from_secs(70);
+
+/// The process does not run for a while: before anything of the relay runs the time is over
+/// and its alarms have rung, as they do where the event loop learns of the time first and of
+/// what can be read or written afterwards.
+async fn pause(bench: &Bench) {
+    let mut pause = pin!(advance(PAUSE));
+    // It moves the clock at once and then gives way to others.
+    assert!(poll!(pause.as_mut()).is_pending());
+    bench.shard.hub.ring_all();
+    pause.await;
+    settle().await;
+}
+
+#[test]
+fn a_message_that_became_whole_during_a_pause_is_taken() {
+    simulate(async {
+        let bench = bench();
+        let mut client = bench.connect(WIDE);
+        let (begin, rest) = (subscribe("s", "project:1"), subscribe("s", "project:1"));
+        client.send(&begin[..10]).await;
+        settle().await;
+        client.send(&rest[10..]).await;
+        pause(&bench).await;
+        let heard = client.next().await;
+        assert_eq!(heard, Some(Heard::Subscribed("s".to_owned())));
+        assert!(client.is_served());
+    });
+}
+
+#[test]
+fn a_message_that_went_on_during_a_pause_and_is_not_whole_ends_the_connection() {
+    simulate(async {
+        let bench = bench();
+        let mut client = bench.connect(WIDE);
+        let message = subscribe("s", "project:1");
+        client.send(&message[..10]).await;
+        settle().await;
+        client.send(&message[10..15]).await;
+        let start = Instant::now();
+        pause(&bench).await;
+        let heard = client.next().await;
+        assert!(matches!(heard, Some(Heard::Close(4004, _))), "{heard:?}");
+        assert_eq!(start.elapsed(), PAUSE);
+        // It answers the Close, which the relay takes for the rest of the message.
+        client.ended().await;
+        bench.check_nothing_is_left();
+    });
+}
+
+#[test]
+fn a_client_that_drips_does_not_put_the_last_look_at_its_message_off() {
+    simulate(async {
+        let bench = bench();
+        let mut client = bench.connect(WIDE);
+        let start = Instant::now();
+        client.send(&frame(BINARY, false, b"")).await;
+        client.flood(ping(b"").repeat(10), MOMENT);
+        let code = loop {
+            if let Heard::Close(code, _) = client.next().await.expect("it is closed") {
+                break code;
+            }
+        };
+        assert_eq!((code, start.elapsed()), (4004, MESSAGE));
+    });
+}
+
+#[test]
+fn a_client_that_made_room_during_a_pause_is_written_on_to() {
+    simulate(async {
+        let bench = bench();
+        let mut client = bench.connect(1024);
+        bench.publish([event(1500)]).await;
+        settle().await;
+        assert_eq!(client.read_some(2000).await, 1024);
+        pause(&bench).await;
+        assert_eq!(client.next().await, Some(Heard::Event(1)));
+        assert!(client.is_served());
+        bench.check_sums();
+    });
+}
+
+#[test]
+fn a_token_ends_at_the_next_ping_where_the_clock_has_moved_past_its_end() {
+    simulate(async {
+        let bench = bench();
+        let start = Instant::now();
+        let mut client = bench.connect_until(Some(NOW + Duration::from_hours(1)), WIDE);
+        bench.shard.relay.clock.set_forward(2 * 60 * 60);
+        assert_eq!(
+            client.rest_after_close().await,
+            [
+                Heard::Refused("AUTHENTICATION_FAILED".to_owned()),
+                Heard::Close(4001, "token expired".to_owned()),
+            ]
+        );
+        assert_eq!(start.elapsed(), INTERVAL);
+        assert_eq!(bench.closed("token_expired"), 1);
+        bench.check_nothing_is_left();
+    });
+}
+
+#[test]
+fn a_token_ends_in_time_by_the_clock_also_where_the_client_is_never_silent() {
+    simulate(async {
+        let bench = bench();
+        let start = Instant::now();
+        let mut client = bench.connect_until(Some(NOW + Duration::from_hours(1)), WIDE);
+        client.flood(ping(b"x"), Duration::from_secs(1));
+        bench.shard.relay.clock.set_forward(2 * 60 * 60);
+        let code = loop {
+            if let Heard::Close(code, _) = client.next().await.expect("it is closed") {
+                break code;
+            }
+        };
+        assert_eq!(code, 4001);
+        assert!(start.elapsed() <= INTERVAL, "{:?}", start.elapsed());
     });
 }

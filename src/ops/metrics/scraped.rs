@@ -7,7 +7,11 @@ use std::sync::Arc;
 use metrics::{Counter, Gauge};
 
 use super::register::Register;
-use crate::{hub::Registry, ops::panics, tally::Tally};
+use crate::{
+    hub::Registry,
+    ops::{logging, panics},
+    tally::Tally,
+};
 
 /// What is read off elsewhere at each scrape.
 pub(super) struct Scraped {
@@ -34,6 +38,7 @@ pub(super) struct Scraped {
     tenants: Gauge,
     tenants_dormant: Gauge,
     panics: Counter,
+    log_lines_lost: Counter,
 }
 
 impl Scraped {
@@ -144,6 +149,11 @@ impl Scraped {
                 "Faults of the relay that ended a task. Anything but 0 is a bug.",
                 &[],
             ),
+            log_lines_lost: register.counter(
+                "sidewire_log_lines_lost_total",
+                "Log lines that were dropped because standard error did not take them: nobody reads it, or its disk is full.",
+                &[],
+            ),
         }
     }
 
@@ -164,6 +174,7 @@ impl Scraped {
             .absolute(sum(|tally| tally.frames_written.get()));
         self.client_reads.absolute(sum(|tally| tally.reads.get()));
         self.panics.absolute(panics::count());
+        self.log_lines_lost.absolute(logging::lines_lost());
         self.connections
             .set(as_gauge(sum(|tally| tally.connections.get())));
         self.subscriptions

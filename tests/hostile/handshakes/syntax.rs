@@ -20,7 +20,7 @@ pub(super) fn syntax() -> Vec<Mutator<Handshake>> {
     ] {
         mutators.push(Mutator::new(name, move |forge: &mut Forge| {
             let text = String::from_utf8(good(forge).bytes()).unwrap();
-            let bytes = text.replacen("Host: relay", &format!("Host: relay\r\n{line}"), 1);
+            let bytes = text.replacen("Host: localhost", &format!("Host: localhost\r\n{line}"), 1);
             Handshake::new(bytes.into(), Expected::bare(&[400]))
         }));
     }

@@ -197,7 +197,7 @@ pub(super) fn types() -> Vec<Mutator<Call>> {
             move |good, _| good.and("Content-Encoding", coding),
         ));
     }
-    mutators.push(call("two types", is(&[200, 415]), |good, _| {
+    mutators.push(call("two types", is(&[400]), |good, _| {
         good.and("Content-Type", PROTOBUF)
     }));
     mutators.push(call("a type that is not ASCII", is(&[415]), |good, _| {

@@ -74,7 +74,7 @@ pub(super) fn syntax() -> Vec<Mutator<Call>> {
         mutators.push(Mutator::new(name, move |forge: &mut Forge| {
             let head = posted("events", forge).bytes();
             let text = String::from_utf8(head).unwrap();
-            let bytes = text.replacen("Host: relay", &format!("Host: relay\r\n{line}"), 1);
+            let bytes = text.replacen("Host: localhost", &format!("Host: localhost\r\n{line}"), 1);
             Call {
                 closes: true,
                 ..Call::new(bytes.into(), Expected::bare(&[400]))

@@ -213,6 +213,14 @@ pub(super) fn names() -> Vec<Row> {
     rows
 }
 
+pub(super) fn users() -> Vec<Row> {
+    vec![row(
+        "the user *",
+        token_with(with("user_id", "\"*\"")),
+        "malformed_claim",
+    )]
+}
+
 pub(super) fn grants() -> Vec<Row> {
     let long_id = format!("[\"project:{}\"]", "x".repeat(257));
     let long_kind = format!("[\"{}:1\"]", "k".repeat(33));

@@ -290,7 +290,7 @@ fn an_unsubscribe_from_what_cannot_be_had_is_confirmed() {
 }
 
 #[test]
-fn who_would_have_too_many_topics_is_told_when_to_ask_again() {
+fn a_subscribe_beyond_the_cap_of_the_connection_is_a_validation_error() {
     let frame = named("subscribe", &json!({"topics": ["a:1"]}));
     let Action::Subscribe(request) = conversation().receive(&SCHEMA, &frame, NOW) else {
         panic!("it is refused");
@@ -298,10 +298,12 @@ fn who_would_have_too_many_topics_is_told_when_to_ask_again() {
     let Reply::Error(refusal) = request.over_the_cap(10_000) else {
         panic!("it is not refused");
     };
-    assert_eq!(refusal.code, ErrorCode::RateLimitExceeded);
+    assert_eq!(refusal.code, ErrorCode::ValidationError);
     assert_eq!(refusal.request_message_id, "m");
     assert!(refusal.message.contains("10000"), "{}", refusal.message);
-    assert!(refusal.retry_after.is_some_and(|delay| !delay.is_zero()));
+    assert_eq!(refusal.field.as_deref(), Some("subscribe"));
+    // No time helps, only to unsubscribe does.
+    assert_eq!(refusal.retry_after, None);
 }
 
 fn assert_not_authorized(conversation: &Conversation, frame: &[u8], case: &str) {

@@ -1,0 +1,76 @@
+//! Names of hosts as the header `Host` has them. Does not know who is called so.
+
+use std::fmt;
+
+use serde::Deserialize;
+
+/// A name without a port, in lower case.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct HostName(Box<str>);
+
+impl HostName {
+    /// The name that the text is, in lower case.
+    ///
+    /// # Errors
+    ///
+    /// When it is empty, longer than 253 bytes, or has other characters than ASCII
+    /// letters, digits, `-`, `.` and `_`: a port or a wildcard, for example.
+    pub fn parse(text: &str) -> Result<Self, HostNameError> {
+        let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+        if (1..=253).contains(&text.len()) && text.bytes().all(is_allowed) {
+            Ok(Self(text.to_ascii_lowercase().into()))
+        } else {
+            Err(HostNameError)
+        }
+    }
+
+    /// Whether `host` is this name, in whatever case.
+    #[must_use]
+    pub fn is(&self, host: &str) -> bool {
+        self.0.eq_ignore_ascii_case(host)
+    }
+}
+
+impl TryFrom<String> for HostName {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        Self::parse(&text).map_err(|error| format!("{text:?} {error}"))
+    }
+}
+
+impl fmt::Display for HostName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A text is no name of a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("is not the name of a host; write it without a port, such as \"relay.internal\"")]
+pub struct HostNameError;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_name_has_neither_port_nor_wildcard_and_no_case() {
+        let name = HostName::parse("Relay.Internal").unwrap();
+        assert_eq!(name.to_string(), "relay.internal");
+        assert!(name.is("RELAY.internal") && !name.is("relay.internal.evil.example"));
+        let long = "x".repeat(254);
+        for text in [
+            "",
+            "relay:3002",
+            "*.internal",
+            "http://relay",
+            "[::1]",
+            "ä",
+            &long,
+        ] {
+            assert_eq!(HostName::parse(text), Err(HostNameError), "{text}");
+        }
+    }
+}

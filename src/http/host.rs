@@ -1,0 +1,211 @@
+//! Whether a request may have been sent by a web page under a name of its own. A page
+//! whose name is rebound to this machine's address (DNS rebinding) reaches every port of
+//! it, and a browser then sends that name in `Host`. Where nobody has to show a token or
+//! a key, such requests are refused.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use hyper::{
+    Request, StatusCode, Version,
+    header::{HOST, ORIGIN},
+};
+
+use super::Problem;
+use crate::{config::HostName, protocol::ErrorCode};
+
+/// How a request has reached a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Via {
+    /// Over TCP, which web pages reach too.
+    Tcp,
+    /// Over a Unix socket, which no web page reaches.
+    UnixSocket,
+}
+
+/// Checks that `Host` is an IP address, `localhost` or one of `names`, whatever the port.
+/// A request of HTTP/1.0 may lack it, which none of a browser does. `remedy` says what the
+/// operator can do.
+///
+/// # Errors
+///
+/// 403 where it is another, 400 where it is missing, given twice or malformed.
+pub fn check_host<B>(
+    request: &Request<B>,
+    names: &[HostName],
+    remedy: &str,
+) -> Result<(), Problem> {
+    let mut values = request.headers().get_all(HOST).into_iter();
+    match (values.next(), values.next()) {
+        (None, _) if request.version() == Version::HTTP_10 => {}
+        (None, _) => return Err(Problem::invalid("the Host header is missing")),
+        (Some(_), Some(_)) => {
+            return Err(Problem::invalid("there is more than one Host header"));
+        }
+        (Some(value), None) => check_authority(value.to_str().ok(), names, remedy)?,
+    }
+    // A target in absolute form has a host of its own, which counts before the header.
+    match request.uri().authority() {
+        Some(authority) => check_authority(Some(authority.as_str()), names, remedy),
+        None => Ok(()),
+    }
+}
+
+/// Checks that the request has no `Origin`, which browsers add to what pages send.
+///
+/// # Errors
+///
+/// 403 where it has one.
+pub fn check_no_origin<B>(request: &Request<B>, remedy: &str) -> Result<(), Problem> {
+    if request.headers().contains_key(ORIGIN) {
+        return Err(forbidden(format!(
+            "requests of web pages, which have an Origin header, are refused here: {remedy}"
+        )));
+    }
+    Ok(())
+}
+
+fn check_authority(
+    authority: Option<&str>,
+    names: &[HostName],
+    remedy: &str,
+) -> Result<(), Problem> {
+    let host = authority
+        .and_then(host)
+        .ok_or_else(|| Problem::invalid("the Host header is not a host and a port"))?;
+    let is_allowed = match host {
+        Host::Address => true,
+        Host::Name(name) => {
+            name.eq_ignore_ascii_case("localhost") || names.iter().any(|listed| listed.is(name))
+        }
+    };
+    if is_allowed {
+        return Ok(());
+    }
+    Err(forbidden(format!(
+        "the Host header is neither an IP address nor localhost, as it is when a web page \
+         reaches this machine under a name of its own: {remedy}"
+    )))
+}
+
+fn forbidden(detail: String) -> Problem {
+    Problem::new(
+        StatusCode::FORBIDDEN,
+        ErrorCode::AuthorizationFailed,
+        detail,
+    )
+}
+
+enum Host<'a> {
+    Address,
+    Name(&'a str),
+}
+
+/// The host of `host[:port]`. `None` where it is malformed.
+fn host(authority: &str) -> Option<Host<'_>> {
+    if let Some(bracketed) = authority.strip_prefix('[') {
+        let (address, port) = bracketed.split_once(']')?;
+        address.parse::<Ipv6Addr>().ok()?;
+        return (port.is_empty() || port.strip_prefix(':').is_some_and(is_port))
+            .then_some(Host::Address);
+    }
+    let (name, port) = authority.split_once(':').unwrap_or((authority, ""));
+    if name.is_empty() || !is_port(port) {
+        return None;
+    }
+    Some(match name.parse::<Ipv4Addr>() {
+        Ok(_) => Host::Address,
+        Err(_) => Host::Name(name),
+    })
+}
+
+/// Whether it may stand behind the colon, where nothing may stand either (RFC 3986, 3.2.3).
+fn is_port(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The status with which a request with these headers is refused, or 200.
+    fn status(version: Version, target: &str, hosts: &[&str]) -> u16 {
+        let mut request = Request::builder().version(version).uri(target);
+        for host in hosts {
+            request = request.header(HOST, *host);
+        }
+        let request = request.body(()).unwrap();
+        let names = [HostName::parse("relay.internal").unwrap()];
+        match check_host(&request, &names, "do this") {
+            Ok(()) => 200,
+            Err(problem) => problem.status().as_u16(),
+        }
+    }
+
+    fn status_of(host: &str) -> u16 {
+        status(Version::HTTP_11, "/", &[host])
+    }
+
+    #[test]
+    fn addresses_localhost_and_listed_names_are_taken_with_any_port() {
+        for host in [
+            "127.0.0.1",
+            "127.0.0.1:3001",
+            "10.1.2.3:80",
+            "[::1]",
+            "[::1]:3001",
+            "[2001:db8::1]:",
+            "localhost",
+            "LocalHost:3001",
+            "relay.internal",
+            "Relay.Internal:3002",
+        ] {
+            assert_eq!(status_of(host), 200, "{host}");
+        }
+    }
+
+    #[test]
+    fn another_name_is_forbidden_and_what_is_no_host_is_malformed() {
+        for host in [
+            "evil.example",
+            "evil.example:3001",
+            "localhost.evil.example",
+            "127.0.0.1.evil.example",
+            "localhost.",
+            "relay.internal.evil.example",
+            "user@localhost",
+        ] {
+            assert_eq!(status_of(host), 403, "{host}");
+        }
+        for host in [
+            "",
+            ":3001",
+            "localhost:x",
+            "[::1",
+            "[::1]x",
+            "[evil]",
+            "::1",
+        ] {
+            assert_eq!(status_of(host), 400, "{host}");
+        }
+    }
+
+    #[test]
+    fn only_http_1_0_may_lack_a_host_and_nobody_may_give_two() {
+        assert_eq!(status(Version::HTTP_10, "/", &[]), 200);
+        assert_eq!(status(Version::HTTP_11, "/", &[]), 400);
+        assert_eq!(status(Version::HTTP_10, "/", &["evil.example"]), 403);
+        let twice = ["localhost", "localhost"];
+        assert_eq!(status(Version::HTTP_11, "/", &twice), 400);
+    }
+
+    #[test]
+    fn the_host_of_a_target_in_absolute_form_counts_too() {
+        for (target, expected) in [
+            ("http://localhost:3001/", 200),
+            ("http://evil.example/", 403),
+        ] {
+            let status = status(Version::HTTP_11, target, &["localhost"]);
+            assert_eq!(status, expected, "{target}");
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! The queue between those who log and standard error. Whoever logs never waits: a
+//! thread of its own writes, and lines for which there is no room are dropped and
+//! counted.
+
+use std::{
+    io::{self, Write},
+    mem,
+    sync::{
+        Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread::{self, ThreadId},
+    time::Duration,
+};
+
+/// How many bytes may wait to be written. As many again may be under way.
+const QUEUE_BYTES_MAX: usize = 1024 * 1024;
+
+/// A buffer that has grown beyond this is given back once it is written.
+const BUFFER_BYTES_KEPT: usize = 64 * 1024;
+
+/// The pause before a write is repeated that would have blocked, which happens where
+/// somebody has made standard error non-blocking.
+const RETRY_PAUSE: Duration = Duration::from_millis(10);
+
+/// Lines that wait for the thread that writes them.
+#[derive(Debug)]
+pub(super) struct LogQueue {
+    state: Mutex<State>,
+    /// Notified when a line has come into an empty queue.
+    filled: Condvar,
+    /// Notified when everything is written.
+    drained: Condvar,
+    lost: AtomicU64,
+}
+
+#[derive(Debug)]
+struct State {
+    waiting: Vec<u8>,
+    is_writing: bool,
+    /// The thread that writes. What it logs itself, that lines were lost, always has room.
+    writer: Option<ThreadId>,
+}
+
+impl LogQueue {
+    pub(super) const fn new() -> Self {
+        Self {
+            state: Mutex::new(State {
+                waiting: Vec::new(),
+                is_writing: false,
+                writer: None,
+            }),
+            filled: Condvar::new(),
+            drained: Condvar::new(),
+            lost: AtomicU64::new(0),
+        }
+    }
+
+    /// Queues one line, or drops and counts it where there is no room.
+    pub(super) fn push(&self, line: &[u8]) {
+        let mut state = self.lock();
+        let has_room = state.waiting.len() + line.len() <= QUEUE_BYTES_MAX;
+        if !has_room && state.writer != Some(thread::current().id()) {
+            drop(state);
+            self.lost.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        let was_empty = state.waiting.is_empty();
+        state.waiting.extend_from_slice(line);
+        drop(state);
+        if was_empty {
+            self.filled.notify_one();
+        }
+    }
+
+    /// How many lines were dropped because there was no room, or could not be written.
+    pub(super) fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
+    }
+
+    /// Waits until everything is written, but no longer than `timeout`. Returns whether
+    /// it is.
+    pub(super) fn flush(&self, timeout: Duration) -> bool {
+        let is_busy = |state: &mut State| state.is_writing || !state.waiting.is_empty();
+        let waited = self
+            .drained
+            .wait_timeout_while(self.lock(), timeout, is_busy);
+        let (_state, result) = waited.unwrap_or_else(PoisonError::into_inner);
+        !result.timed_out()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Takes the lines of a queue to where they are written.
+pub(super) struct LogWriter<'a, W, R> {
+    queue: &'a LogQueue,
+    output: W,
+    /// Called with the number of lines lost since the last call, once a write succeeds
+    /// again.
+    report: R,
+    reported: u64,
+    batch: Vec<u8>,
+}
+
+impl<'a, W: Write, R: FnMut(u64)> LogWriter<'a, W, R> {
+    /// The writer of the queue, which runs on this thread.
+    pub(super) fn new(queue: &'a LogQueue, output: W, report: R) -> Self {
+        queue.lock().writer = Some(thread::current().id());
+        Self {
+            queue,
+            output,
+            report,
+            reported: 0,
+            batch: Vec::new(),
+        }
+    }
+
+    /// Waits for lines and writes them, for ever.
+    pub(super) fn run(mut self) {
+        loop {
+            self.write_batch();
+        }
+    }
+
+    /// Writes everything that waits; where nothing does, waits for the next line.
+    fn write_batch(&mut self) {
+        let is_empty = |state: &mut State| state.waiting.is_empty();
+        let waited = self.queue.filled.wait_while(self.queue.lock(), is_empty);
+        let mut state = waited.unwrap_or_else(PoisonError::into_inner);
+        state.is_writing = true;
+        mem::swap(&mut state.waiting, &mut self.batch);
+        drop(state);
+
+        let unwritten = write_lines(&mut self.output, &self.batch);
+        let lost = self.queue.lost.fetch_add(unwritten, Ordering::Relaxed) + unwritten;
+        if unwritten == 0 && lost > self.reported {
+            (self.report)(lost - self.reported);
+            self.reported = lost;
+        }
+
+        self.batch.clear();
+        self.batch.shrink_to(BUFFER_BYTES_KEPT);
+        let mut state = self.queue.lock();
+        state.is_writing = false;
+        let is_drained = state.waiting.is_empty();
+        drop(state);
+        if is_drained {
+            self.queue.drained.notify_all();
+        }
+    }
+}
+
+/// Writes the lines. Returns how many could not be written.
+fn write_lines(output: &mut impl Write, mut lines: &[u8]) -> u64 {
+    while !lines.is_empty() {
+        match output.write(lines) {
+            Ok(0) => break,
+            Ok(written) => lines = lines.get(written..).unwrap_or_default(),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::sleep(RETRY_PAUSE),
+            Err(_) => break,
+        }
+    }
+    lines.iter().filter(|byte| **byte == b'\n').count() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Takes what it is given, or fails where it is to.
+    #[derive(Default)]
+    struct Output {
+        written: Vec<u8>,
+        errors: Vec<io::ErrorKind>,
+    }
+
+    impl Write for &mut Output {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if let Some(kind) = self.errors.pop() {
+                return Err(kind.into());
+            }
+            // In pieces, as a pipe does.
+            let taken = bytes.len().min(1000);
+            self.written.extend_from_slice(&bytes[..taken]);
+            Ok(taken)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// Pushes from another thread than the writer's.
+    fn push(queue: &LogQueue, line: &[u8], times: usize) {
+        thread::scope(|scope| {
+            scope.spawn(|| (0..times).for_each(|_| queue.push(line)));
+        });
+    }
+
+    #[test]
+    fn lines_are_written_whole_and_in_their_order() {
+        let queue = LogQueue::new();
+        let mut output = Output {
+            errors: vec![io::ErrorKind::WouldBlock, io::ErrorKind::Interrupted],
+            ..Output::default()
+        };
+        let mut writer = LogWriter::new(&queue, &mut output, |_| panic!("nothing is lost"));
+        let long = [&[b'x'; 4000][..], b"\n"].concat();
+        push(&queue, b"first\n", 1);
+        push(&queue, &long, 1);
+        writer.write_batch();
+        assert!(queue.flush(Duration::ZERO));
+        assert_eq!(output.written, [b"first\n", &long[..]].concat());
+        assert_eq!(queue.lost(), 0);
+    }
+
+    #[test]
+    fn a_line_without_room_is_counted_and_reported_once_a_write_succeeds() {
+        let queue = LogQueue::new();
+        let (mut output, mut reports) = (Output::default(), Vec::new());
+        let line = [b'\n'; 1];
+        push(&queue, &line, QUEUE_BYTES_MAX + 3);
+        assert_eq!(queue.lost(), 3);
+        assert!(!queue.flush(Duration::ZERO), "nothing is written yet");
+        let mut writer = LogWriter::new(&queue, &mut output, |lost| {
+            // Others are quicker, and there is room for the report all the same.
+            push(&queue, &line, QUEUE_BYTES_MAX);
+            queue.push(b"lost\n");
+            reports.push(lost);
+        });
+        writer.write_batch();
+        writer.write_batch();
+        drop(writer);
+        assert_eq!(reports, [3]);
+        assert_eq!(output.written.len(), 2 * QUEUE_BYTES_MAX + 5);
+        assert!(output.written.ends_with(b"\nlost\n"));
+        assert!(queue.flush(Duration::ZERO));
+    }
+
+    #[test]
+    fn lines_that_cannot_be_written_are_counted_and_reported_once_a_write_succeeds() {
+        let queue = LogQueue::new();
+        let mut output = Output {
+            errors: vec![io::ErrorKind::StorageFull, io::ErrorKind::BrokenPipe],
+            ..Output::default()
+        };
+        let mut reports = Vec::new();
+        let mut writer = LogWriter::new(&queue, &mut output, |lost| reports.push(lost));
+        for times in [2, 3, 1] {
+            push(&queue, b"line\n", times);
+            writer.write_batch();
+        }
+        drop(writer);
+        assert_eq!(reports, [5]);
+        assert_eq!(output.written, b"line\n");
+        assert_eq!(queue.lost(), 5);
+    }
+
+    #[test]
+    fn a_buffer_that_was_full_once_is_given_back() {
+        let queue = LogQueue::new();
+        let mut output = Output::default();
+        let mut writer = LogWriter::new(&queue, &mut output, |_| ());
+        push(&queue, &[b'\n'; 1000], QUEUE_BYTES_MAX / 1000);
+        writer.write_batch();
+        assert!(writer.batch.capacity() <= BUFFER_BYTES_KEPT);
+    }
+}

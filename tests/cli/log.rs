@@ -1,0 +1,194 @@
+//! A log that nobody takes: a pipe that is never read, a full disk.
+
+use std::{
+    fs::OpenOptions,
+    io::{BufRead, BufReader, PipeReader, pipe},
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+use sidewire::client::{Connection, Credential, Encoding, Publisher, Received};
+use tokio::time::timeout;
+
+use crate::{
+    process::{PATIENCE, Process, Signal},
+    relay::{Files, INGEST_KEY, Relay, TOPIC, event, http, log_line, subscribe, token},
+};
+
+const LOST: &str = "sidewire_log_lines_lost_total";
+
+/// Longer than the relay takes to end when nothing is queued, much shorter than a hang.
+const END_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A relay whose standard error is a pipe that is read only up to the line that says
+/// where it listens.
+fn relay_with_unread_log() -> (Relay, BufReader<PipeReader>) {
+    let files = Files::with("", "level = \"debug\"");
+    let (reader, writer) = pipe().unwrap();
+    let process = Process::start_with(files.serve(), Stdio::null(), Stdio::piped(), writer);
+    let mut log = BufReader::new(reader);
+    let line = read_until(&mut log, "the relay takes connections");
+    (Relay::with_addresses(process, files, &line), log)
+}
+
+/// Reads the log up to the first line with this message.
+fn read_until(log: &mut impl BufRead, message: &str) -> Value {
+    let mut line = String::new();
+    loop {
+        line.clear();
+        assert_ne!(log.read_line(&mut line).unwrap(), 0, "the log has ended");
+        if let Some(found) = log_line(&line, message) {
+            return found;
+        }
+    }
+}
+
+/// Has the relay log more than a pipe of 64 KiB takes.
+fn flood(relay: &Relay) {
+    let handshake = "GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\
+        Authorization: Bearer a.b.c\r\n\r\n";
+    for _ in 0..1000 {
+        let answer = http(relay.client, handshake);
+        assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
+    }
+    for _ in 0..2000 {
+        disconnect(relay, "nobody");
+    }
+}
+
+/// Has a backend close the connections of this user.
+fn disconnect(relay: &Relay, user: &str) {
+    let delete = format!(
+        "DELETE /v1/tenants/acme/users/{user}/connections HTTP/1.1\r\nHost: localhost\r\n\
+         Authorization: Bearer {INGEST_KEY}\r\nConnection: close\r\n\r\n"
+    );
+    let answer = http(relay.ingest, &delete);
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+}
+
+async fn assert_events_are_delivered(relay: &Relay, client: &mut Connection) {
+    let publisher = Publisher::new(&relay.ingest_url(), Some(&Credential::new(INGEST_KEY)));
+    publisher
+        .unwrap()
+        .post("acme", event("a").to_string(), Encoding::Json, &[], false)
+        .await
+        .unwrap();
+    let received = timeout(PATIENCE, client.receive()).await.unwrap().unwrap();
+    assert!(matches!(received, Received::Event(_)), "{received:?}");
+    let healthz = http(
+        relay.ops,
+        "GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+    );
+    assert!(healthz.starts_with("HTTP/1.1 200 "), "{healthz}");
+}
+
+fn assert_ends_in_time(relay: Relay) {
+    let began = Instant::now();
+    relay.process.signal(Signal::TERM);
+    let ended = relay.process.end();
+    assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+    assert!(began.elapsed() < END_TIMEOUT, "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn a_pipe_that_nobody_reads_stops_nothing() {
+    let (relay, log) = relay_with_unread_log();
+    let mut client = Connection::open(&relay.options(&token("acme", "ann")))
+        .await
+        .unwrap();
+    subscribe(&mut client, TOPIC).await;
+    flood(&relay);
+    assert_events_are_delivered(&relay, &mut client).await;
+    drop(client);
+    assert_ends_in_time(relay);
+    drop(log);
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_a_relay_whose_log_nobody_reads() {
+    let (relay, log) = relay_with_unread_log();
+    flood(&relay);
+    let began = Instant::now();
+    relay.process.signal(Signal::TERM);
+    relay.process.signal(Signal::TERM);
+    relay.process.end();
+    assert!(began.elapsed() < END_TIMEOUT, "{:?}", began.elapsed());
+    drop(log);
+}
+
+#[tokio::test]
+async fn lost_lines_are_counted_and_the_log_says_so_once_it_is_read_again() {
+    let (relay, mut log) = relay_with_unread_log();
+    // The queue takes 1 MiB beside what the pipe takes.
+    while relay.metric(LOST) == 0.0 {
+        flood(&relay);
+    }
+    let line = tokio::task::spawn_blocking(move || {
+        let line = read_until(
+            &mut log,
+            "log lines were lost: standard error did not take them",
+        );
+        (line, log)
+    });
+    let (line, mut log) = timeout(PATIENCE, line).await.unwrap().unwrap();
+    assert!(line["lost"].as_u64().unwrap() > 0, "{line}");
+    assert_eq!(line["level"], json!("WARN"));
+    // Somebody has to read what it still logs.
+    std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
+    assert_ends_in_time(relay);
+}
+
+#[tokio::test]
+async fn a_full_disk_stops_nothing_and_what_is_lost_is_counted() {
+    let files = Files::with("", "level = \"debug\"");
+    let notify = files.path("notify");
+    let systemd = std::os::unix::net::UnixDatagram::bind(&notify).unwrap();
+    systemd.set_read_timeout(Some(PATIENCE)).unwrap();
+    let port = || {
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        socket.local_addr().unwrap()
+    };
+    let ops = port();
+    let config = std::fs::read_to_string(files.config()).unwrap();
+    let listen = "[ops]\nlisten = \"127.0.0.1:0\"";
+    assert!(config.contains(listen), "{config}");
+    let fixed = format!("[ops]\nlisten = \"{ops}\"");
+    files.write("sidewire.toml", &config.replace(listen, &fixed));
+    let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut serve = files.serve();
+    serve.env("NOTIFY_SOCKET", &notify);
+    let process = Process::start_with(serve, Stdio::null(), Stdio::piped(), full);
+    let mut state = [0; 256];
+    let read = systemd.recv(&mut state).unwrap();
+    assert!(state[..read].starts_with(b"READY=1"));
+    let began = Instant::now();
+    let request = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    let is_counted = |metrics: String| {
+        let mut lines = metrics.lines().filter_map(|line| line.split_once(' '));
+        lines.any(|(name, value)| name == LOST && value != "0")
+    };
+    while !is_counted(http(ops, request)) {
+        assert!(began.elapsed() < PATIENCE, "nothing is counted as lost");
+    }
+    process.signal(Signal::TERM);
+    assert_eq!(process.end().status.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_disconnect_is_logged_at_info_only_where_it_closes_a_connection() {
+    let relay = Relay::start();
+    let client = Connection::open(&relay.options(&token("acme", "ann")))
+        .await
+        .unwrap();
+    disconnect(&relay, "nobody");
+    disconnect(&relay, "ann");
+    let message = "a backend has disconnected a user";
+    let line = relay.process.stderr_has(|log| log_line(log, message));
+    assert_eq!((&line["user"], &line["closed"]), (&json!("ann"), &json!(1)));
+    drop(client);
+    relay.process.signal(Signal::TERM);
+    let log = relay.process.end().stderr;
+    assert_eq!(log.matches(message).count(), 1, "{log}");
+}

@@ -1,0 +1,113 @@
+//! A process that does not run for a while: SIGSTOP, as a debugger or a frozen virtual
+//! machine has it. Deadlines pass meanwhile, and what clients have sent or read counts.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    net::TcpStream,
+    thread,
+    time::Duration,
+};
+
+use crate::{
+    process::{PATIENCE, Signal},
+    relay::{Files, Relay, token},
+};
+
+/// Every deadline of the relay below.
+const TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long the relay does not run: its clock has to go on, so this is really waited for.
+const PAUSE: Duration = Duration::from_millis(2500);
+
+fn relay() -> Relay {
+    let client = "handshake_timeout = \"2s\"\nmessage_timeout = \"2s\"\nwrite_timeout = \"2s\"";
+    Relay::serve(Files::with(client, "level = \"debug\""))
+}
+
+fn connect(relay: &Relay) -> TcpStream {
+    let stream = TcpStream::connect(relay.client).unwrap();
+    stream.set_nodelay(true).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+fn handshake() -> String {
+    format!(
+        "GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\
+         Authorization: Bearer {}\r\n\r\n",
+        token("acme", "ann")
+    )
+}
+
+/// Reads the head of an answer, which must be this status.
+fn answered(stream: &mut TcpStream, status: &str) {
+    let (mut head, mut byte) = (Vec::new(), [0]);
+    while !head.ends_with(b"\r\n\r\n") {
+        stream.read_exact(&mut byte).unwrap_or_else(|error| {
+            panic!("{error} after {:?}", String::from_utf8_lossy(&head));
+        });
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8(head).unwrap();
+    assert!(head.starts_with(status), "{head}");
+}
+
+/// Stops the relay, does something meanwhile, and has it go on once the deadlines are over.
+fn while_stopped(relay: &Relay, meanwhile: impl FnOnce()) {
+    assert!(PAUSE > TIMEOUT);
+    relay.process.signal(Signal::STOP);
+    while !is_stopped(relay) {
+        thread::yield_now();
+    }
+    meanwhile();
+    thread::sleep(PAUSE);
+    relay.process.signal(Signal::CONT);
+}
+
+/// Whether each of its threads is stopped (proc_pid_stat(5)).
+fn is_stopped(relay: &Relay) -> bool {
+    let tasks = fs::read_dir(format!("/proc/{}/task", relay.process.id())).unwrap();
+    tasks.into_iter().all(|task| {
+        let stat = fs::read_to_string(task.unwrap().path().join("stat")).unwrap();
+        let (_, state) = stat.rsplit_once(") ").unwrap();
+        state.starts_with('T')
+    })
+}
+
+#[test]
+fn a_handshake_that_became_whole_during_a_pause_is_accepted() {
+    let relay = relay();
+    let mut stream = connect(&relay);
+    let request = handshake();
+    let (begin, rest) = request.as_bytes().split_at(40);
+    stream.write_all(begin).unwrap();
+    // Whoever connects later is served later, so the beginning is read by then.
+    let mut other = connect(&relay);
+    other.write_all(request.as_bytes()).unwrap();
+    answered(&mut other, "HTTP/1.1 101 ");
+    while_stopped(&relay, || stream.write_all(rest).unwrap());
+    answered(&mut stream, "HTTP/1.1 101 ");
+}
+
+#[test]
+fn a_message_that_became_whole_during_a_pause_is_taken() {
+    let relay = relay();
+    let mut stream = connect(&relay);
+    stream.write_all(handshake().as_bytes()).unwrap();
+    answered(&mut stream, "HTTP/1.1 101 ");
+    // The first fragment of an empty message, and a ping behind it, whose pong says that
+    // both are read.
+    let (begin, rest) = ([0x02, 0x80, 0, 0, 0, 0], [0x80, 0x80, 0, 0, 0, 0]);
+    let ping = [0x89, 0x80, 0, 0, 0, 0];
+    stream.write_all(&[begin, ping].concat()).unwrap();
+    let mut pong = [0; 2];
+    stream.read_exact(&mut pong).unwrap();
+    assert_eq!(pong, [0x8a, 0]);
+    while_stopped(&relay, || stream.write_all(&rest).unwrap());
+    // An empty message is refused, by a message and not by a Close.
+    let mut head = [0; 2];
+    stream.read_exact(&mut head).unwrap();
+    assert_eq!(head[0], 0x82, "{head:x?}");
+}

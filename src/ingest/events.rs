@@ -416,10 +416,9 @@ mod tests {
     /// An envelope with a WorkItemUpdated that has so many changes, without bytes; a second
     /// work item makes it ambiguous.
     fn updated(changes: usize, is_ambiguous: bool) -> Vec<u8> {
-        let item = field(1, &field(1, b"i"));
+        let item = field(1, &[field(1, b"i"), field(3, b"p")].concat());
         let items = item.repeat(if is_ambiguous { 2 } else { 1 });
-        let project = field(1, &field(3, b"p"));
-        let payload = [items, project, [0x12, 0x00].repeat(changes)].concat();
+        let payload = [items, [0x12, 0x00].repeat(changes)].concat();
         field(3, &payload)
     }
 

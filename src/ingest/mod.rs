@@ -31,7 +31,7 @@ use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 use crate::{
@@ -60,8 +60,11 @@ const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// How long a backend that is refused may go on sending what nobody reads.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Answers the calls of one backend's connection, which has come `via`. `arrival` is held until the first is
-/// answered.
+/// How long a backend may take to read what is gathered of an answer: 64 KiB.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Answers the calls of one backend's connection, which came `via` a listener. `arrival` is
+/// held until the first call is answered.
 pub async fn serve<S, A>(shard: Rc<Shard>, stream: S, via: Via, arrival: A)
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
@@ -96,6 +99,8 @@ where
             .without_shutdown()
     );
     let mut first_call_timeout = pin!(sleep(FIRST_CALL_TIMEOUT));
+    let mut answer_timeout = pin!(sleep(ANSWER_TIMEOUT));
+    let mut is_sending = false;
     let served = poll_fn(|context| {
         let served = calls.as_mut().poll(context);
         if served.is_pending()
@@ -104,9 +109,17 @@ where
         {
             return Poll::Ready(None);
         }
-        match stream.poll_send(context) {
+        let sent = stream.poll_send(context);
+        if sent.is_pending() && !is_sending {
+            let deadline = Instant::now() + ANSWER_TIMEOUT;
+            answer_timeout.as_mut().reset(deadline);
+        }
+        is_sending = sent.is_pending();
+        match sent {
             // Nobody is there who could be answered.
             Poll::Ready(Err(_)) if served.is_pending() => Poll::Ready(None),
+            // The backend does not read.
+            Poll::Pending if answer_timeout.as_mut().poll(context).is_ready() => Poll::Ready(None),
             _ => served.map(Some),
         }
     })
@@ -172,13 +185,14 @@ mod tests {
     use tokio::{
         io::{AsyncReadExt as _, DuplexStream, duplex},
         task::spawn_local,
-        time::{Instant, sleep_until},
+        time::sleep_until,
     };
 
     use super::*;
     use crate::{
         auth::{Authenticator, IngestKey, IngestKeys, Secret},
-        connection::testing::{Bench, simulate},
+        connection::testing::{Bench, settle, simulate},
+        memory::{MemoryLimits, MemoryUse},
         relay::Live,
     };
 
@@ -271,6 +285,96 @@ mod tests {
             backend.write_all(b"{}").await.unwrap();
             let (heard, _) = rest(backend, start).await;
             assert!(heard.starts_with("HTTP/1.1 400 "), "{heard}");
+        });
+    }
+
+    /// A batch of 1,000 events as small as can be, in a call that adds 99 topics as long as
+    /// can be: its answer has 29 MB.
+    fn largest_answer() -> Vec<u8> {
+        let topics: Vec<_> = (0..99)
+            .map(|n| format!("topic={}:{n:03}{}", "k".repeat(32), "x".repeat(253)))
+            .collect();
+        let path = format!("POST /v1/tenants/acme/events:batch?{}", topics.join("&"));
+        let body = b"\x0a\x05\x22\x03\x0a\x01i".repeat(1000);
+        let headers = format!(
+            "Content-Type: application/x-protobuf\r\nContent-Length: {}\r\n",
+            body.len()
+        );
+        [head(&path, &headers).into_bytes(), body].concat()
+    }
+
+    #[test]
+    fn an_answer_is_made_as_fast_as_it_is_read() {
+        simulate(async {
+            let bench = Bench::new();
+            let memory = Arc::clone(bench.shard.relay.publisher.memory());
+            let mut backend = connect(&bench);
+            let request = [largest_answer(), b"GET /nothing HTTP/1.0\r\n\r\n".to_vec()].concat();
+            backend.write_all(&request).await.unwrap();
+            let (heard, _) = rest(backend, Instant::now()).await;
+            assert!(
+                heard.starts_with("HTTP/1.1 200 OK\r\n"),
+                "{}",
+                &heard[..200]
+            );
+            assert!(heard.len() > 29_000_000);
+            assert!(heard.contains("HTTP/1.0 404 "));
+            assert_eq!(memory.held(MemoryUse::Requests), 0);
+        });
+    }
+
+    #[test]
+    fn a_backend_that_does_not_read_its_answer_is_disconnected_and_holds_little_meanwhile() {
+        simulate(async {
+            let bench = Bench::new();
+            let memory = Arc::clone(bench.shard.relay.publisher.memory());
+            let start = Instant::now();
+            let mut backend = connect(&bench);
+            backend.write_all(&largest_answer()).await.unwrap();
+            sleep_until(start + ANSWER_TIMEOUT / 2).await;
+            let held = memory.held(MemoryUse::Requests);
+            assert!((1..100_000).contains(&held), "{held}");
+            sleep_until(start + ANSWER_TIMEOUT + LINGER_TIMEOUT).await;
+            settle().await;
+            assert_eq!(memory.held(MemoryUse::Requests), 0);
+            let (heard, _) = rest(backend, start).await;
+            assert!(heard.len() <= 2 * 64 * 1024, "{}", heard.len());
+        });
+    }
+
+    #[test]
+    fn a_body_for_which_there_is_no_memory_is_refused_before_it_is_read() {
+        simulate(async {
+            let bench = Bench::new();
+            let memory = Arc::clone(bench.shard.relay.publisher.memory());
+            memory.set_limits(MemoryLimits {
+                max: 4 << 20,
+                window: 0,
+            });
+            let call = |bytes: usize| {
+                let headers =
+                    format!("Content-Type: application/json\r\nContent-Length: {bytes}\r\n");
+                head("POST /v1/tenants/acme/events", &headers)
+            };
+            let mut first = connect(&bench);
+            first.write_all(call(1 << 20).as_bytes()).await.unwrap();
+            settle().await;
+            let held = memory.held(MemoryUse::Requests);
+            assert_eq!(held, (2 << 20) + 16 * 1024);
+            // Half of 4 MiB is free, and the other quarter is promised to clients.
+            let mut second = connect(&bench);
+            second.write_all(call(1 << 20).as_bytes()).await.unwrap();
+            let (heard, _) = rest(second, Instant::now()).await;
+            assert!(heard.starts_with("HTTP/1.1 503 "), "{heard}");
+            assert!(heard.contains("retry-after: 1\r\n"), "{heard}");
+            assert!(
+                heard.contains("\"code\":\"RATE_LIMIT_EXCEEDED\""),
+                "{heard}"
+            );
+            assert_eq!(memory.held(MemoryUse::Requests), held);
+            drop(first);
+            settle().await;
+            assert_eq!(memory.held(MemoryUse::Requests), 0);
         });
     }
 }

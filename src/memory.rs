@@ -20,18 +20,11 @@ pub enum MemoryUse {
     Requests,
     /// Topics that clients are subscribed to.
     Subscriptions,
-    /// Messages of clients that have begun and not ended.
-    Messages,
 }
 
 impl MemoryUse {
     /// All uses.
-    pub const ALL: [Self; 4] = [
-        Self::Events,
-        Self::Requests,
-        Self::Subscriptions,
-        Self::Messages,
-    ];
+    pub const ALL: [Self; 3] = [Self::Events, Self::Requests, Self::Subscriptions];
 
     /// The value of the label `use`.
     #[must_use]
@@ -40,7 +33,6 @@ impl MemoryUse {
             Self::Events => "events",
             Self::Requests => "requests",
             Self::Subscriptions => "subscriptions",
-            Self::Messages => "messages",
         }
     }
 
@@ -48,7 +40,7 @@ impl MemoryUse {
         match self {
             Self::Events => Holder::Events,
             Self::Requests => Holder::Backends,
-            Self::Subscriptions | Self::Messages => Holder::Clients,
+            Self::Subscriptions => Holder::Clients,
         }
     }
 }
@@ -228,12 +220,11 @@ impl MemoryAccount {
     }
 
     fn cell(&self, what: MemoryUse) -> &AtomicU64 {
-        let [events, requests, subscriptions, messages] = &self.held;
+        let [events, requests, subscriptions] = &self.held;
         match what {
             MemoryUse::Events => events,
             MemoryUse::Requests => requests,
             MemoryUse::Subscriptions => subscriptions,
-            MemoryUse::Messages => messages,
         }
     }
 
@@ -298,7 +289,7 @@ mod tests {
     fn each_holder_gets_its_share_and_what_the_others_are_not_promised() {
         for (mine, others) in [
             (MemoryUse::Requests, MemoryUse::Subscriptions),
-            (MemoryUse::Messages, MemoryUse::Requests),
+            (MemoryUse::Subscriptions, MemoryUse::Requests),
         ] {
             let account = account();
             // 1,000 without the window's 200 and the other's share of 200.
@@ -318,7 +309,7 @@ mod tests {
         account.add_events(5_000);
         assert!(account.is_exceeded());
         let share = account.reserve(MemoryUse::Subscriptions, 200).unwrap();
-        assert!(account.reserve(MemoryUse::Messages, 1).is_err());
+        assert!(account.reserve(MemoryUse::Subscriptions, 1).is_err());
         drop(share);
         account.sub_events(5_000);
         assert!(!account.is_exceeded());
@@ -338,7 +329,7 @@ mod tests {
     proptest! {
         #[test]
         fn without_events_beyond_the_window_the_sum_stays_within_the_bound(
-            asked in proptest::collection::vec((1_usize..4, 0_usize..400), 1..40),
+            asked in proptest::collection::vec((1_usize..3, 0_usize..400), 1..40),
             events in 0_usize..=200,
         ) {
             let account = account();

@@ -200,7 +200,7 @@ fn one_shard() -> (Publisher, Rc<ShardHub>) {
     let limits = RegistryLimits {
         tenants: 1,
         log_bytes: u64::MAX,
-        memory_bytes: u64::MAX,
+        memory: sidewire::memory::MemoryLimits::UNBOUNDED,
         // Soon full: from then on each event evicts one.
         window: Window {
             events: 16,

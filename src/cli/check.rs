@@ -8,6 +8,8 @@ use std::{
     sync::Arc,
 };
 
+use bytesize::ByteSize;
+
 use super::{Failure, write_result};
 use crate::{
     config::{Config, ConfigError},
@@ -51,7 +53,7 @@ pub struct Args {
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let live = Setup::load(&args.config).map_err(Failure::new)?.live;
     let running = running_schema(args, live.schema.envelope_name())?;
-    let mut report = report(&live.schema, &args.config).map_err(Failure::new)?;
+    let mut report = report(&live, &args.config).map_err(Failure::new)?;
     let comparison = running.map(|(running, path)| compare(args, &live, running, path));
     if let Some(Ok(line)) = &comparison {
         report.push('\n');
@@ -98,7 +100,8 @@ fn compare(args: &Args, new: &Live, running: Schema, path: &Path) -> Result<Stri
 }
 
 /// The schema's warnings and notes, its size, and that the relay would start.
-fn report(schema: &Schema, config: &Path) -> Result<String, std::fmt::Error> {
+fn report(live: &Live, config: &Path) -> Result<String, std::fmt::Error> {
+    let schema = &live.schema;
     let mut report = String::new();
     for diagnostic in schema.diagnostics() {
         writeln!(report, "{diagnostic}")?;
@@ -109,6 +112,15 @@ fn report(schema: &Schema, config: &Path) -> Result<String, std::fmt::Error> {
     writeln!(
         report,
         "schema: {messages} message{plural}, compiled in {compiled} ms"
+    )?;
+    let memory = live.config.memory_limits();
+    writeln!(
+        report,
+        "memory: at most {}; the logs have {} of it, message ids {}, clients and backends at least {} each",
+        ByteSize(live.config.limits.memory_max as u64),
+        ByteSize(memory.window),
+        ByteSize(live.config.ingest.message_id_bytes_max as u64),
+        ByteSize(memory.share()),
     )?;
     write!(
         report,

@@ -6,14 +6,14 @@ use bytesize::ByteSize;
 use serde::Deserialize;
 
 use super::{
-    Replay,
+    Ingest, Replay,
     error::Problems,
     values::{self, GIB, KIB, MIB},
 };
 use crate::protocol::TenantName;
 
-/// What is to be left for outboxes and inboxes beside the logs.
-const MEMORY_BEYOND_LOGS: usize = 64 * MIB;
+/// What is to be left for clients and backends beside the logs and the message ids.
+const MEMORY_BEYOND_LOGS: usize = 128 * MIB;
 
 /// The most shards; more than any machine has cores.
 const SHARDS_MAX: usize = 1024;
@@ -50,7 +50,8 @@ pub struct Limits {
     /// 100,000.
     #[serde(deserialize_with = "values::count")]
     pub tenants: usize,
-    /// The most bytes of events in memory, in logs and outboxes together; 512 MiB.
+    /// The most bytes that are held for clients and backends: events, requests that are
+    /// being answered, subscriptions and remembered message ids; 1 GiB.
     /// When there are more, the connections are closed that hold the oldest.
     #[serde(deserialize_with = "values::size")]
     pub memory_max: usize,
@@ -150,7 +151,7 @@ impl Default for Limits {
             outbox_bytes: MIB,
             json_max: 4 * MIB,
             tenants: 100_000,
-            memory_max: 512 * MIB,
+            memory_max: 1024 * MIB,
             connections: None,
             connections_per_tenant: None,
             connections_per_user: None,
@@ -176,8 +177,8 @@ fn at_once(count: u32) -> NonZeroU32 {
 }
 
 impl Limits {
-    pub(super) fn check(&self, replay: &Replay, problems: &mut Problems) {
-        self.check_memory(replay, problems);
+    pub(super) fn check(&self, replay: &Replay, ingest: &Ingest, problems: &mut Problems) {
+        self.check_memory(replay, ingest, problems);
         if self.shards > SHARDS_MAX {
             problems.refuse(
                 "limits.shards",
@@ -245,17 +246,20 @@ impl Limits {
     }
 
     /// What the logs may keep has to be there, and room for what is on its way.
-    fn check_memory(&self, replay: &Replay, problems: &mut Problems) {
-        let least = replay.process_bytes.saturating_add(MEMORY_BEYOND_LOGS);
+    fn check_memory(&self, replay: &Replay, ingest: &Ingest, problems: &mut Problems) {
+        let kept = replay
+            .process_bytes
+            .saturating_add(ingest.message_id_bytes_max);
+        let least = kept.saturating_add(MEMORY_BEYOND_LOGS);
         if self.memory_max < least {
             problems.refuse(
                 "limits.memory_max",
                 format!(
-                    "is {}, and the logs alone may keep {}",
+                    "is {}, and must be at least {}: what the logs and the message ids may keep, and 128 MiB",
                     ByteSize(self.memory_max as u64),
-                    ByteSize(replay.process_bytes as u64)
+                    ByteSize(least as u64)
                 ),
-                "at least replay.process_bytes and 64 MiB; make the one larger or the other smaller",
+                "make it larger, or replay.process_bytes or ingest.message_id_bytes_max smaller",
             );
         }
     }

@@ -43,7 +43,7 @@ pub use origin::{Origin, OriginError};
 pub use replay::Replay;
 pub use schema::SchemaSection;
 
-use crate::bounded_file;
+use crate::{bounded_file, memory::MemoryLimits};
 use document::Document;
 use error::Problems;
 use paths::Paths;
@@ -76,6 +76,17 @@ pub struct Config {
 }
 
 impl Config {
+    /// How the memory of `limits.memory_max` is divided. The message ids have their part of
+    /// it for themselves, `ingest.message_id_bytes_max`.
+    #[must_use]
+    pub fn memory_limits(&self) -> MemoryLimits {
+        let ids = self.ingest.message_id_bytes_max;
+        MemoryLimits {
+            max: self.limits.memory_max.saturating_sub(ids) as u64,
+            window: self.replay.process_bytes as u64,
+        }
+    }
+
     /// The configuration that the file holds.
     ///
     /// # Errors
@@ -141,7 +152,7 @@ impl Config {
         self.client.check(&mut problems);
         self.auth.check(&mut problems);
         self.schema.check(&mut problems);
-        self.limits.check(&self.replay, &mut problems);
+        self.limits.check(&self.replay, &self.ingest, &mut problems);
         self.replay.check(&mut problems);
         self.ingest.check(&mut problems);
         self.ops.check(&mut problems);

@@ -18,6 +18,9 @@ use crate::{
     schema::{Control, Fault, IdLists, Inspected, Payload, PayloadKind, Schema, WireError},
 };
 
+/// When a client should try again that found no memory for its subscriptions.
+const NO_MEMORY_RETRY_AFTER: Duration = Duration::from_secs(10);
+
 /// What a client is told that asks for too much while it is sent what it missed.
 const WAITING_RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -340,6 +343,16 @@ impl TopicsRequest {
     pub fn over_the_cap(&self, topics_max: usize) -> Reply {
         let message = format!("a connection may have {topics_max} topics");
         Reply::Error(Refusal::invalid("subscribe", message).of(&self.message_id))
+    }
+
+    /// The answer when the relay has no memory for more subscriptions.
+    #[must_use]
+    pub fn no_memory(&self) -> Reply {
+        let message = "the relay has no memory for more subscriptions (limits.memory_max)";
+        Reply::Error(Refusal {
+            retry_after: Some(NO_MEMORY_RETRY_AFTER),
+            ..Refusal::new(ErrorCode::RateLimitExceeded, message).of(&self.message_id)
+        })
     }
 }
 

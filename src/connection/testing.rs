@@ -145,7 +145,7 @@ impl Bench {
         let limits = RegistryLimits {
             tenants: 10,
             log_bytes: u64::MAX,
-            memory_bytes: u64::MAX,
+            memory: MemoryLimits::UNBOUNDED,
             window: Window {
                 events: config.replay.events,
                 bytes: config.replay.bytes,

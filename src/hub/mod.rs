@@ -33,7 +33,7 @@ use tokio::sync::mpsc;
 pub use admin::{Admin, ShardSilent, TenantView};
 pub use catch_up::{CatchUp, Progress};
 pub use inbox::{InboxLimits, Item};
-pub use membership::{Membership, Subscribed, TooManyTopics};
+pub use membership::{Membership, SubscribeError, Subscribed};
 pub use publish::{Appended, PlacedEvent, PublishError, Published, Publisher};
 pub use registry::{Registry, RegistryLimits, TenantsFull};
 pub use shard::ShardHub;

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     event::{Draft, FingerprintKey},
     log::{Condition, Evicted, Unmet},
-    memory::MemoryAccount,
+    memory::{MemoryAccount, MemoryLimits},
     protocol::{Position, TenantName},
 };
 
@@ -114,9 +114,9 @@ impl Publisher {
 
     /// Has calls wait for so long from now on, and the process hold so many tenants
     /// and bytes of events; what is too much by then is taken back.
-    pub fn configure(&self, timeouts: PublishTimeouts, tenants: usize, memory_bytes: u64) {
+    pub fn configure(&self, timeouts: PublishTimeouts, tenants: usize, memory: MemoryLimits) {
         self.timeouts.store(Arc::new(timeouts));
-        self.registry.configure(tenants, memory_bytes);
+        self.registry.configure(tenants, memory);
         self.keep_within_bounds(&mut Evicted::new());
     }
 

@@ -35,7 +35,7 @@ pub struct RegistryLimits {
     /// The bytes of all logs together. What is too much is taken from the largest.
     pub log_bytes: u64,
     /// The bytes of all that is held in memory.
-    pub memory_bytes: u64,
+    pub memory: MemoryLimits,
     /// What waits in the shards' inboxes.
     pub inbox: InboxLimits,
     /// What is remembered of message ids.
@@ -83,12 +83,8 @@ impl Registry {
     /// A registry without tenants.
     #[must_use]
     pub fn new(limits: RegistryLimits, random: Arc<Random>) -> Self {
-        let memory = MemoryAccount::new(MemoryLimits {
-            max: limits.memory_bytes,
-            window: limits.log_bytes,
-        });
         let accounts = Accounts {
-            memory: Arc::new(memory),
+            memory: Arc::new(MemoryAccount::new(limits.memory)),
             logs: Arc::default(),
         };
         Self {
@@ -111,12 +107,9 @@ impl Registry {
 
     /// Changes two of the bounds. Tenants beyond the first stay for as long as they
     /// have something.
-    pub(super) fn configure(&self, tenants: usize, memory_bytes: u64) {
+    pub(super) fn configure(&self, tenants: usize, memory: MemoryLimits) {
         self.tenants_max.store(tenants, Ordering::Relaxed);
-        self.accounts.memory.set_limits(MemoryLimits {
-            max: memory_bytes,
-            window: self.limits.log_bytes,
-        });
+        self.accounts.memory.set_limits(memory);
         self.write().forget_surplus(tenants);
     }
 

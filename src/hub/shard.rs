@@ -30,6 +30,7 @@ use super::{
     wakes::Wakes,
 };
 use crate::{
+    memory::MemoryAccount,
     outbox::{Offer, Outbox},
     planted::{Fault, is_planted, saw},
     protocol::{TenantName, UserName, close::Ending},
@@ -369,6 +370,11 @@ impl ShardHub {
             }
         }
         Some(cost)
+    }
+
+    /// The account of the memory that the process holds for others.
+    pub(super) fn memory(&self) -> &MemoryAccount {
+        self.registry.memory()
     }
 
     /// A connection that takes events as JSON has come, or one has gone.

@@ -1,6 +1,6 @@
 //! The body of a call: its type, its size, and its bytes.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
@@ -13,8 +13,10 @@ use tokio::{task::yield_now, time::timeout};
 
 use crate::{
     http::{Problem, only_header},
-    memory::{MemoryAccount, MemoryUse, Reservation},
+    limits::Limit,
+    memory::{MemoryUse, Reservation},
     protocol::ErrorCode,
+    relay::Relay,
 };
 
 /// How long a body may take to arrive.
@@ -100,7 +102,7 @@ const PIECES_PER_TURN: usize = 1024;
 pub(super) async fn read(
     request: Request<Incoming>,
     bytes_max: usize,
-    account: &Arc<MemoryAccount>,
+    relay: &Relay,
 ) -> Result<(Bytes, Reservation), Problem> {
     let body = request.into_body();
     // Refused before anything is read, where the length is announced.
@@ -108,10 +110,13 @@ pub(super) async fn read(
     if announced > bytes_max {
         return Err(too_large(bytes_max));
     }
-    let memory = account
+    let memory = relay
+        .publisher
+        .memory()
         .reserve(MemoryUse::Requests, REQUEST_BYTES + COPIES * announced)
-        .map_err(|_| no_memory())?;
+        .map_err(|_| no_memory(relay))?;
     let collector = Collector {
+        relay,
         body,
         bytes_max,
         memory,
@@ -128,13 +133,14 @@ pub(super) async fn read(
 }
 
 /// Puts the pieces of a body together.
-struct Collector {
+struct Collector<'a> {
+    relay: &'a Relay,
     body: Incoming,
     bytes_max: usize,
     memory: Reservation,
 }
 
-impl Collector {
+impl Collector<'_> {
     async fn collect(mut self) -> Result<(Bytes, Reservation), Problem> {
         let Some(first) = self.next().await? else {
             return Ok((Bytes::new(), self.memory));
@@ -188,11 +194,12 @@ impl Collector {
         }
         self.memory
             .grow(missing.max(GROWTH_BYTES))
-            .map_err(|_| no_memory())
+            .map_err(|_| no_memory(self.relay))
     }
 }
 
-fn no_memory() -> Problem {
+fn no_memory(relay: &Relay) -> Problem {
+    relay.metrics.exceeded(Limit::Memory);
     Problem::unavailable(
         ErrorCode::RateLimitExceeded,
         "the relay has no memory for another request (limits.memory_max)",

@@ -66,7 +66,7 @@ pub(super) async fn publish(
         Call::Event => ingest.body_max,
         Call::Batch => ingest.batch_body_max,
     };
-    let (body, memory) = body::read(request, body_max, relay.publisher.memory()).await?;
+    let (body, memory) = body::read(request, body_max, relay).await?;
     let posted = Posted {
         call: route.call,
         format,

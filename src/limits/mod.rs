@@ -65,11 +65,13 @@ pub enum Limit {
     IngestTenant,
     /// The events that are posted with a key.
     IngestKey,
+    /// The memory that is held for clients and backends.
+    Memory,
 }
 
 impl Limit {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Connections,
         Self::Descriptors,
         Self::TenantConnections,
@@ -86,6 +88,7 @@ impl Limit {
         Self::Waiting,
         Self::IngestTenant,
         Self::IngestKey,
+        Self::Memory,
     ];
 
     /// The limit as a word.
@@ -108,6 +111,7 @@ impl Limit {
             Self::Waiting => "waiting",
             Self::IngestTenant => "ingest_tenant",
             Self::IngestKey => "ingest_key",
+            Self::Memory => "memory",
         }
     }
 
@@ -129,6 +133,7 @@ impl Limit {
             Self::Waiting => "requests that wait",
             Self::IngestTenant => "events for this tenant",
             Self::IngestKey => "events with this key",
+            Self::Memory => "bytes in memory",
         }
     }
 }

@@ -128,7 +128,7 @@ fn registry_limits(config: &Config) -> RegistryLimits {
     RegistryLimits {
         tenants: config.limits.tenants,
         log_bytes: config.replay.process_bytes as u64,
-        memory_bytes: config.limits.memory_max as u64,
+        memory: config.memory_limits(),
         window: Window {
             events: if config.replay.enabled {
                 config.replay.events

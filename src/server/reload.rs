@@ -125,7 +125,7 @@ fn configure(relay: &Relay, live: &Live) {
     relay.publisher.configure(
         publish_timeouts(ingest),
         limits.tenants,
-        limits.memory_max as u64,
+        live.config.memory_limits(),
     );
     relay.limits.configure(&live.config);
     relay.metrics.authentication_required(

@@ -36,7 +36,7 @@ use crate::{
     ingest,
     limits::Limits,
     log::{MessageIdLimits, Window},
-    memory::MemoryUse,
+    memory::{MemoryLimits, MemoryUse},
     ops::Metrics,
     planted::{Fault, is_planted, note_schema},
     protocol::{TenantName, UserName, close::Ending},
@@ -169,7 +169,10 @@ impl World {
             },
             inbox: settings.inbox,
             log_bytes: config.replay.process_bytes as u64,
-            memory_bytes: config.limits.memory_max as u64,
+            memory: MemoryLimits {
+                max: config.limits.memory_max as u64,
+                window: config.replay.process_bytes as u64,
+            },
             message_ids: MessageIdLimits {
                 age: config.ingest.message_id_age,
                 count: config.ingest.message_ids_max,

@@ -310,7 +310,7 @@ fn warnings_and_notes_are_told_and_change_nothing() {
     );
     assert!(checked.stdout.starts_with(&begin), "{}", checked.stdout);
     let lines: Vec<_> = checked.stdout.lines().collect();
-    let [.., compiled, would_start] = lines[..] else {
+    let [.., compiled, memory, would_start] = lines[..] else {
         panic!("{lines:?}")
     };
     assert!(
@@ -318,6 +318,10 @@ fn warnings_and_notes_are_told_and_change_nothing() {
         "{compiled}"
     );
     assert_compiled(compiled);
+    assert_eq!(
+        memory,
+        "memory: at most 1.0 GiB; the logs have 256.0 MiB of it, message ids 64.0 MiB, clients and backends at least 176.0 MiB each"
+    );
     assert_eq!(
         would_start,
         format!("{}: the relay would start with it", files.config())

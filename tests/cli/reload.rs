@@ -193,7 +193,7 @@ async fn a_file_with_an_error_changes_nothing_and_is_told_of_as_check_does() {
         good.replace("jwt.secret", "absent.secret"),
         // What goes together in the file, and not with what stays as it was.
         good.replace("[log]", "[replay]\nprocess_bytes = \"1MiB\"\n[log]")
-            .replace("shards = 2", "memory_max = \"65MiB\""),
+            .replace("shards = 2", "memory_max = \"193MiB\""),
     ]
     .into_iter()
     .enumerate()

@@ -412,6 +412,19 @@ pub async fn read_next_answer(
         .filter_map(|line| line.split_once(": "))
         .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
         .collect();
+    if headers
+        .get("transfer-encoding")
+        .is_some_and(|it| it == "chunked")
+    {
+        let mut rest = bytes.split_off(head_len);
+        let body = read_chunks(stream, &mut rest).await;
+        *unread = rest;
+        return Answer {
+            status: status.unwrap(),
+            headers,
+            body,
+        };
+    }
     let body_len = headers
         .get("content-length")
         .map_or(0, |len| len.parse().unwrap());
@@ -425,6 +438,39 @@ pub async fn read_next_answer(
         status: status.unwrap(),
         headers,
         body,
+    }
+}
+
+/// Reads a body of chunks (RFC 9112, 7.1), of which `bytes` are there, and leaves in `bytes`
+/// what came behind it.
+async fn read_chunks(stream: &mut (impl AsyncRead + Unpin), bytes: &mut Vec<u8>) -> Vec<u8> {
+    let mut body = Vec::new();
+    loop {
+        let line_len = loop {
+            if let Some(end) = bytes.windows(2).position(|window| window == b"\r\n") {
+                break end;
+            }
+            assert_ne!(
+                stream.read_buf(bytes).await.unwrap(),
+                0,
+                "a chunk is cut short"
+            );
+        };
+        let size = str::from_utf8(&bytes[..line_len]).unwrap();
+        let size = usize::from_str_radix(size, 16).unwrap();
+        let whole = line_len + 2 + size + 2;
+        while bytes.len() < whole {
+            assert_ne!(
+                stream.read_buf(bytes).await.unwrap(),
+                0,
+                "a chunk is cut short"
+            );
+        }
+        body.extend_from_slice(&bytes[line_len + 2..whole - 2]);
+        bytes.drain(..whole);
+        if size == 0 {
+            return body;
+        }
     }
 }
 

@@ -79,12 +79,12 @@ fn a_value_out_of_its_bounds_is_refused() {
         ),
         ("[replay]\nbytes = \"2TiB\"", "replay.bytes: is 2.0 TiB"),
         (
-            "[limits]\nmemory_max = \"319MiB\"",
-            "limits.memory_max: is 319.0 MiB, and the logs alone may keep 256.0 MiB",
+            "[limits]\nmemory_max = \"447MiB\"",
+            "limits.memory_max: is 447.0 MiB, and must be at least 448.0 MiB: what the logs and the message ids may keep",
         ),
         (
-            "[limits]\nmemory_max = \"100MiB\"\n[replay]\nprocess_bytes = \"37MiB\"",
-            "limits.memory_max: is 100.0 MiB",
+            "[limits]\nmemory_max = \"200MiB\"\n[replay]\nprocess_bytes = \"9MiB\"",
+            "limits.memory_max: is 200.0 MiB",
         ),
         (
             "[replay]\nage = \"31days\"",

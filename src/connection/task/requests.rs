@@ -9,9 +9,10 @@ use crate::{
         conversation::{Action, Conversation, Heard, Kind, TopicsRequest, too_many},
         stream::Transport,
     },
-    hub::{Membership, Progress, Subscribed},
+    hub::{Membership, Progress, SubscribeError, Subscribed},
     limits::Limit,
     log::Gap,
+    memory::MemoryExceeded,
     planted::saw,
     protocol::{Encoding, Position, close::Ending, frame, reply::Reply},
 };
@@ -142,9 +143,13 @@ impl<S: Transport, L: Listener> Connection<S, L> {
             Ok(Subscribed::Behind(catch_up)) => {
                 self.behind = Some(Behind::new(catch_up, request));
             }
-            Err(over) => {
+            Err(SubscribeError::TooManyTopics { topics_max }) => {
                 self.account.shard.relay.metrics.exceeded(Limit::Topics);
-                self.push(&request.over_the_cap(over.topics_max));
+                self.push(&request.over_the_cap(topics_max));
+            }
+            Err(SubscribeError::NoMemory(MemoryExceeded)) => {
+                self.account.shard.relay.metrics.exceeded(Limit::Memory);
+                self.push(&request.no_memory());
             }
         }
     }

@@ -1,6 +1,7 @@
 //! What is asked of the shards beside events.
 
 use super::*;
+use crate::memory::MemoryLimits;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -76,7 +77,9 @@ async fn bounds_that_are_lowered_hold_from_then_on() {
         ack: 2 * SECOND,
     };
     let first = bench.connect(0, "acme", "ann");
-    bench.publisher.configure(timeouts, 1, u64::MAX);
+    bench
+        .publisher
+        .configure(timeouts, 1, MemoryLimits::UNBOUNDED);
     let full = append(
         &bench.publisher,
         &name("globex"),
@@ -89,7 +92,9 @@ async fn bounds_that_are_lowered_hold_from_then_on() {
     let published = append(&bench.publisher, &name("acme"), vec![draft("m2", &["a:1"])]).await;
     assert!(!published.unwrap().acknowledged);
     assert_eq!(began.elapsed(), 2 * SECOND);
-    bench.publisher.configure(timeouts, 2, 0);
+    bench
+        .publisher
+        .configure(timeouts, 2, MemoryLimits { max: 0, window: 0 });
     let began = Instant::now();
     let no_memory = append(&bench.publisher, &name("acme"), vec![draft("m3", &["a:1"])]).await;
     assert_eq!(no_memory, Err(PublishError::NoMemory));

@@ -131,7 +131,10 @@ async fn when_memory_is_short_stalled_json_is_freed_though_the_log_has_its_event
 #[tokio::test(start_paused = true)]
 async fn a_batch_whose_json_has_no_memory_closes_json_connections_and_no_others() {
     let limits = RegistryLimits {
-        memory_bytes: 100_000,
+        memory: MemoryLimits {
+            max: 100_000,
+            window: 0,
+        },
         ..WIDE
     };
     let bench = Bench::new(1, limits);

@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::log::Gap;
-use crate::memory::MemoryUse;
+use crate::memory::{MemoryLimits, MemoryUse};
 
 /// What an event of these tests costs, in logs of no other bound.
 async fn cost(bench: &Bench) -> u64 {
@@ -115,7 +115,10 @@ async fn when_memory_is_short_the_connection_that_holds_the_oldest_event_is_clos
     };
     let limits = RegistryLimits {
         window,
-        memory_bytes: 100 * cost,
+        memory: MemoryLimits {
+            max: 100 * cost,
+            window: 0,
+        },
         ..WIDE
     };
     let bench = Bench::new(2, limits);
@@ -129,6 +132,12 @@ async fn when_memory_is_short_the_connection_that_holds_the_oldest_event_is_clos
         if number == 10 {
             later.subscribe(&["a:1"]);
         }
+        // For events alone.
+        let memory = bench.registry.memory();
+        memory.set_limits(MemoryLimits {
+            max: 100 * cost + memory.held(MemoryUse::Subscriptions),
+            window: 0,
+        });
         publish_and_relieve(&bench, 10).await;
         reading.received();
         assert!(bench.registry.memory().held(MemoryUse::Events) <= 110 * cost);
@@ -154,7 +163,7 @@ async fn when_memory_is_short_the_connection_that_holds_the_oldest_event_is_clos
 #[tokio::test(start_paused = true)]
 async fn a_publisher_that_finds_no_memory_waits_for_it_and_then_gives_up() {
     let limits = RegistryLimits {
-        memory_bytes: 0,
+        memory: MemoryLimits { max: 0, window: 0 },
         ..WIDE
     };
     let bench = Bench::new(1, limits);
@@ -175,7 +184,10 @@ async fn nobody_is_closed_for_what_has_left_the_log_and_waits_to_be_dropped() {
     };
     let limits = RegistryLimits {
         window,
-        memory_bytes: 2500 * cost,
+        memory: MemoryLimits {
+            max: 2500 * cost,
+            window: 0,
+        },
         ..WIDE
     };
     let bench = Bench::new(1, limits);

@@ -26,7 +26,7 @@ use super::{inbox::Waited, submission::Submission, *};
 use crate::{
     event::{Draft, tests::draft},
     log::{MessageIdLimits, Window},
-    memory::MemoryUse,
+    memory::{MemoryExceeded, MemoryLimits, MemoryUse},
     outbox::{Outbox, OutboxLimits, OutboxPool},
     protocol::{Encoding, Epoch, Position, TenantName, Topic, UserName, close::Ending, wire},
     random::Random,
@@ -35,7 +35,7 @@ use crate::{
 const WIDE: RegistryLimits = RegistryLimits {
     tenants: 100,
     log_bytes: u64::MAX,
-    memory_bytes: u64::MAX,
+    memory: MemoryLimits::UNBOUNDED,
     window: Window {
         events: 10_000,
         bytes: 16 << 20,
@@ -405,8 +405,49 @@ fn a_subscribe_over_the_bound_of_topics_changes_nothing() {
     assert!(a.membership.subscribe(&topics[..3], 2, None).is_ok());
     assert!(a.membership.subscribe(&topics[..3], 2, None).is_ok());
     let refused = a.membership.subscribe(&topics[2..], 2, None);
-    assert_eq!(refused.unwrap_err(), TooManyTopics { topics_max: 2 });
+    assert_eq!(
+        refused.unwrap_err(),
+        SubscribeError::TooManyTopics { topics_max: 2 }
+    );
     assert_eq!(bench.shards[0].tally().subscriptions.get(), 2);
+}
+
+#[test]
+fn a_subscribe_for_which_there_is_no_memory_changes_nothing() {
+    let limits = MemoryLimits {
+        max: 4_000,
+        window: 0,
+    };
+    let bench = Bench::new(
+        1,
+        RegistryLimits {
+            memory: limits,
+            ..WIDE
+        },
+    );
+    let held = || bench.registry.memory().held(MemoryUse::Subscriptions);
+    let topics: Vec<_> = (0..20)
+        .map(|n| Topic::new("board", &format!("{n:02}")).unwrap())
+        .collect();
+    let a = bench.connect(0, "acme", "ann");
+    // 3,000 bytes may be clients', and a topic takes 208.
+    assert!(a.membership.subscribe(&topics[..14], 100, None).is_ok());
+    assert_eq!(held(), 14 * 208);
+    let b = bench.connect(0, "other", "bob");
+    let refused = b.membership.subscribe(&topics[..1], 100, None);
+    assert_eq!(
+        refused.unwrap_err(),
+        SubscribeError::NoMemory(MemoryExceeded)
+    );
+    assert_eq!(held(), 14 * 208);
+    assert_eq!(bench.shards[0].tally().subscriptions.get(), 14);
+    // What it has already takes nothing more.
+    assert!(a.membership.subscribe(&topics[..14], 100, None).is_ok());
+    a.membership.unsubscribe(&topics[..2]);
+    assert!(b.membership.subscribe(&topics[..1], 100, None).is_ok());
+    assert_eq!(held(), 13 * 208);
+    drop((a, b));
+    assert_eq!(held(), 0);
 }
 
 #[test]

@@ -115,13 +115,13 @@ impl Scraped {
             memory_bytes: MemoryUse::ALL.map(|what| {
                 register.gauge(
                     "sidewire_memory_bytes",
-                    "Memory that is held for clients and backends, in bytes, by use: events, in logs, inboxes and outboxes; requests, of backends that are being answered; subscriptions; messages, of clients that have begun one.",
+                    "Memory that is held for clients and backends, in bytes, by use: events, in logs, inboxes and outboxes; requests, of backends that are being answered; subscriptions, of clients to topics.",
                     &[("use", what.label())],
                 )
             }),
             memory_max: register.gauge(
                 "sidewire_memory_max_bytes",
-                "The most memory that may be held, limits.memory_max, in bytes.",
+                "The most memory that may be held, limits.memory_max less the part of the message ids, in bytes.",
                 &[],
             ),
             log_bytes: register.gauge(

@@ -89,6 +89,10 @@ pub(super) fn check(history: &History, settings: &Settings) {
     for (bucket, charges) in &all {
         check_is_kept(*bucket, charges, rate(*bucket, settings));
     }
+    if settings.config.limits.memory_max < 1 << 30 {
+        // A Subscribe may have found no memory.
+        return;
+    }
     for (buckets, charge) in limited {
         // Of what is charged to two, either may have refused it.
         let is_so = |it: &Bucket| is_exceeded(&all[it], &charge, rate(*it, settings));

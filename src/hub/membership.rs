@@ -78,10 +78,7 @@ impl Membership {
         outbox: Rc<Outbox>,
     ) -> Self {
         let user = Topic::of_user(user);
-        let mut index = here.index.borrow_mut();
-        index.add(id, &outbox);
-        index.subscribe(&user, id, &outbox);
-        drop(index);
+        here.connect(&user, id, &outbox);
         if outbox.encoding() == Encoding::Json {
             hub.count_json(&here, true);
         }
@@ -162,9 +159,8 @@ impl Membership {
         } else {
             self.here.taken.get()
         };
-        let mut index = self.here.index.borrow_mut();
         for topic in &new {
-            index.subscribe(topic, self.id, &self.outbox);
+            self.here.subscribe(topic, self.id, &self.outbox);
         }
         self.hub.tally().subscriptions.add(new.len() as u64);
         subscribed.extend(new.into_iter().map(|topic| (topic, position.offset)));
@@ -200,10 +196,9 @@ impl Membership {
     /// Takes the topics away; those that it did not have do not matter.
     pub fn unsubscribe(&self, topics: &[Topic]) {
         let mut subscribed = self.topics.borrow_mut();
-        let mut index = self.here.index.borrow_mut();
         for topic in topics {
             if subscribed.remove(topic).is_some() {
-                index.unsubscribe(topic, self.id);
+                self.here.unsubscribe(topic, self.id);
                 self.hub.tally().subscriptions.sub(1);
             }
         }
@@ -317,20 +312,16 @@ impl Membership {
 impl Drop for Membership {
     fn drop(&mut self) {
         let topics = self.topics.take();
-        let mut index = self.here.index.borrow_mut();
         let kept = usize::from(is_planted(Fault::LeavesAnIndexEntry));
         for topic in topics.keys().skip(kept) {
-            index.unsubscribe(topic, self.id);
+            self.here.unsubscribe(topic, self.id);
         }
-        index.unsubscribe(&self.user, self.id);
-        index.remove(self.id);
+        self.here.disconnect(&self.user, self.id);
         self.hub.tally().subscriptions.sub(topics.len() as u64);
         if self.outbox.encoding() == Encoding::Json {
             self.hub.count_json(&self.here, false);
         }
-        let last = index.is_empty();
-        drop(index);
-        if last {
+        if self.here.index.borrow().is_empty() {
             self.hub.leave(&self.here);
         }
     }

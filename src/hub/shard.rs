@@ -21,7 +21,7 @@ pub(super) use self::tenant_here::TenantHere;
 use self::tenant_here::{WAITING_KEPT_ROOM_FOR, Waiting};
 use super::{
     ShardId, ShardSeed,
-    admin::Call,
+    admin::ShardCalls,
     inbox::Item,
     membership::Membership,
     registry::{Registry, TenantsFull},
@@ -59,7 +59,7 @@ pub struct ShardHub {
     relief: Arc<Relief>,
     tenants: RefCell<IndexMap<TenantName, Rc<TenantHere>>>,
     inbox: RefCell<mpsc::Receiver<Item>>,
-    calls: RefCell<mpsc::Receiver<Call>>,
+    calls: RefCell<ShardCalls>,
     /// Those with items that wait, in the order of their turns.
     to_serve: RefCell<VecDeque<Rc<TenantHere>>>,
     /// The last event that was offered to outboxes.

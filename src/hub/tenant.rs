@@ -11,6 +11,7 @@ use tokio::{sync::Semaphore, time::Instant};
 
 use super::{
     ShardId,
+    audience::Audience,
     inbox::{Delivery, DeliveryPart, Events, FullInbox, InboxSender, Item, Place, Waited},
     submission::{Refusal, Repeat, Submission},
 };
@@ -32,6 +33,7 @@ pub(super) struct Tenant {
     message_id_budget: Arc<MessageIdBudget>,
     /// Its connections that take events as JSON, on all shards.
     json_connections: AtomicUsize,
+    audience: Audience,
     state: Mutex<State>,
 }
 
@@ -100,6 +102,7 @@ impl Tenant {
             name,
             message_id_budget: Arc::clone(message_ids),
             json_connections: AtomicUsize::new(0),
+            audience: Audience::default(),
             state: Mutex::new(State {
                 log,
                 message_ids: None,
@@ -111,6 +114,11 @@ impl Tenant {
 
     pub(super) fn name(&self) -> &TenantName {
         &self.name
+    }
+
+    /// Who listens to it, on all shards.
+    pub(super) fn audience(&self) -> &Audience {
+        &self.audience
     }
 
     /// A connection that takes events as JSON has come, or one has gone.

@@ -12,7 +12,8 @@ use tokio::time::Instant;
 
 use super::{
     catch_up::CatchUp,
-    shard::{ShardHub, TenantHere},
+    readers::ReadSlice,
+    shard::{ReadingPlace, ShardHub, TenantHere},
     subscribers::ConnectionId,
     tenant::Span,
 };
@@ -27,6 +28,12 @@ use crate::{
         topic::{TopicMap, TopicSet},
     },
 };
+
+/// How many events of the log are taken out under the tenant's lock at once.
+const EVENTS_A_LOOK: usize = 256;
+
+/// What it takes to read an event beside its topics, in looks at a topic.
+const EVENT_READ_COST: usize = 16;
 
 /// A Subscribe would take a connection over its bound of topics. Nothing was
 /// subscribed.
@@ -216,24 +223,35 @@ impl Membership {
         self.here.taken.get()
     }
 
+    /// Has the connection wait for its turn to read the log.
+    pub(super) fn wait_to_read(&self) -> ReadingPlace {
+        self.hub.wait_to_read(&self.here, &self.outbox)
+    }
+
+    /// Returns what the connection may read now, if it is its turn.
+    pub(super) fn read_slice(&self, place: &ReadingPlace) -> Option<ReadSlice> {
+        self.hub.read_slice(place)
+    }
+
     /// Calls `f` with the events of a span of the log, oldest first, for as long as
-    /// it says so and with `count` at the most. Gives the offset up to which the span
-    /// is done.
+    /// it says so and the slice allows. Gives the offset up to which the span is done.
     pub(super) fn read_log(
         &self,
         span: Span,
-        count: usize,
+        slice: &mut ReadSlice,
         mut f: impl FnMut(&Arc<Event>) -> ControlFlow<()>,
     ) -> Result<u64, Gap> {
         // Taken first and looked at when the lock is released, for which the tenant's
         // publishers wait with all of their shard.
         let mut events = Vec::new();
+        let count = EVENTS_A_LOOK.min(1 + slice.left() / EVENT_READ_COST);
         let is_all = self.here.tenant.read_log(span, count, &mut events)?;
         let mut done = span.after;
         for event in &events {
-            if f(event).is_break() {
+            if slice.left() == 0 || f(event).is_break() {
                 return Ok(done);
             }
+            slice.charge(EVENT_READ_COST + event.topics().len());
             done = event.position().offset;
         }
         Ok(if is_all { span.up_to } else { done })

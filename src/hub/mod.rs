@@ -16,6 +16,7 @@ mod inbox;
 mod index;
 mod membership;
 mod publish;
+mod readers;
 mod registry;
 mod relief;
 mod shard;

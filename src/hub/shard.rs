@@ -3,6 +3,7 @@
 
 mod calls;
 mod memory;
+mod reading;
 mod tenant_here;
 
 use std::{
@@ -11,13 +12,13 @@ use std::{
     future::poll_fn,
     rc::Rc,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
 };
 
 use indexmap::IndexMap;
 use tokio::{sync::mpsc, task::yield_now};
 
-pub(super) use self::tenant_here::TenantHere;
+pub(super) use self::{reading::ReadingPlace, tenant_here::TenantHere};
 use self::tenant_here::{WAITING_KEPT_ROOM_FOR, Waiting};
 use super::{
     ShardId, ShardSeed,
@@ -62,6 +63,10 @@ pub struct ShardHub {
     calls: RefCell<ShardCalls>,
     /// Those with items that wait, in the order of their turns.
     to_serve: RefCell<VecDeque<Rc<TenantHere>>>,
+    /// Those with connections that wait to read the log, in the order of their turns.
+    to_read: RefCell<VecDeque<Rc<TenantHere>>>,
+    /// Wakes the task that takes the turns.
+    waker: RefCell<Option<Waker>>,
     /// The last event that was offered to outboxes.
     last_event: Cell<u64>,
     wakes: Wakes,
@@ -81,6 +86,8 @@ impl ShardHub {
             inbox: RefCell::new(seed.inbox),
             calls: RefCell::new(seed.calls),
             to_serve: RefCell::default(),
+            to_read: RefCell::default(),
+            waker: RefCell::default(),
             last_event: Cell::default(),
             wakes: Wakes::default(),
             turn: Cell::default(),
@@ -112,6 +119,7 @@ impl ShardHub {
     pub async fn run(&self) {
         while poll_fn(|context| self.poll_work(context)).await {
             self.take_waiting();
+            self.begin_reading();
             self.wakes.wake_some();
             // Lets those write that were woken, and sockets be looked at: backends
             // are answered and post again before the next connections write.
@@ -157,13 +165,28 @@ impl ShardHub {
             }
             Poll::Ready(None) => Poll::Ready(false),
             // Others may have emptied the inbox and left the rest to us.
-            Poll::Pending if self.is_idle() => Poll::Pending,
+            Poll::Pending if self.is_idle() => {
+                match &mut *self.waker.borrow_mut() {
+                    Some(waker) => waker.clone_from(context.waker()),
+                    waker => *waker = Some(context.waker().clone()),
+                }
+                Poll::Pending
+            }
             Poll::Pending => Poll::Ready(true),
         }
     }
 
     fn is_idle(&self) -> bool {
-        self.to_serve.borrow().is_empty() && self.wakes.is_empty()
+        self.to_serve.borrow().is_empty()
+            && self.to_read.borrow().is_empty()
+            && self.wakes.is_empty()
+    }
+
+    /// Has a turn taken for something that did not come through the inbox.
+    fn wake(&self) {
+        if let Some(waker) = &*self.waker.borrow() {
+            waker.wake_by_ref();
+        }
     }
 
     /// Makes a connection one of the tenant's: from here on its outbox gets the

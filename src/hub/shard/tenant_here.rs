@@ -11,7 +11,10 @@ use std::{
 #[cfg(test)]
 use crate::planted::{Fault, is_planted};
 use crate::{
-    hub::{inbox::Item, index::TenantIndex, subscribers::ConnectionId, tenant::Tenant, wakes::Due},
+    hub::{
+        inbox::Item, index::TenantIndex, readers::Readers, subscribers::ConnectionId,
+        tenant::Tenant, wakes::Due,
+    },
     outbox::Outbox,
     protocol::{Position, Topic},
 };
@@ -41,6 +44,8 @@ pub(in crate::hub) struct TenantHere {
     /// Connections that wait until the events up to an offset are delivered, in the
     /// order of those.
     pub(super) awaited: RefCell<VecDeque<(u64, Rc<Outbox>)>>,
+    /// Those of its connections that wait to read the log.
+    pub(super) readers: Readers,
     /// Nothing has been taken for it yet.
     #[cfg(test)]
     is_new: Cell<bool>,
@@ -68,6 +73,7 @@ impl TenantHere {
             due: Rc::default(),
             served_in: Cell::default(),
             awaited: RefCell::default(),
+            readers: Readers::default(),
             #[cfg(test)]
             is_new: Cell::new(true),
         }

@@ -22,7 +22,7 @@ use std::{
 use proptest::prelude::*;
 use tokio::{task::unconstrained, time::Instant};
 
-use super::{inbox::Waited, submission::Submission, *};
+use super::{inbox::Waited, readers::ReadSlice, submission::Submission, *};
 use crate::{
     event::{Draft, tests::draft},
     log::{MessageIdLimits, Window},
@@ -148,6 +148,11 @@ async fn append(
     drafts: Vec<Draft>,
 ) -> Result<Published, PublishError> {
     Ok(publisher.append(tenant, drafts).await?.acknowledged().await)
+}
+
+/// Allows all that a step may read at once.
+fn all() -> ReadSlice {
+    ReadSlice::new(usize::MAX)
 }
 
 fn submission(draft: Draft) -> Submission<'static> {

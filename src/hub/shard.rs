@@ -2,6 +2,7 @@
 //! inbox from which their events come. All of it lives on the shard's thread.
 
 mod calls;
+mod departures;
 mod memory;
 mod reading;
 mod tenant_here;
@@ -18,8 +19,11 @@ use std::{
 use indexmap::IndexMap;
 use tokio::{sync::mpsc, task::yield_now};
 
+use self::{
+    departures::{Departure, TOPICS_LEFT_A_TURN},
+    tenant_here::{WAITING_KEPT_ROOM_FOR, Waiting},
+};
 pub(super) use self::{reading::ReadingPlace, tenant_here::TenantHere};
-use self::tenant_here::{WAITING_KEPT_ROOM_FOR, Waiting};
 use super::{
     ShardId, ShardSeed,
     admin::ShardCalls,
@@ -65,6 +69,10 @@ pub struct ShardHub {
     to_serve: RefCell<VecDeque<Rc<TenantHere>>>,
     /// Those with connections that wait to read the log, in the order of their turns.
     to_read: RefCell<VecDeque<Rc<TenantHere>>>,
+    /// Connections that have gone, of which topics are still in the index.
+    departures: RefCell<VecDeque<Departure>>,
+    /// How many of these topics may be taken out in this turn.
+    departing_left: Cell<usize>,
     /// Wakes the task that takes the turns.
     waker: RefCell<Option<Waker>>,
     /// The last event that was offered to outboxes.
@@ -87,6 +95,8 @@ impl ShardHub {
             calls: RefCell::new(seed.calls),
             to_serve: RefCell::default(),
             to_read: RefCell::default(),
+            departures: RefCell::default(),
+            departing_left: Cell::new(TOPICS_LEFT_A_TURN),
             waker: RefCell::default(),
             last_event: Cell::default(),
             wakes: Wakes::default(),
@@ -120,6 +130,7 @@ impl ShardHub {
         while poll_fn(|context| self.poll_work(context)).await {
             self.take_waiting();
             self.begin_reading();
+            self.continue_departures();
             self.wakes.wake_some();
             // Lets those write that were woken, and sockets be looked at: backends
             // are answered and post again before the next connections write.
@@ -179,6 +190,7 @@ impl ShardHub {
     fn is_idle(&self) -> bool {
         self.to_serve.borrow().is_empty()
             && self.to_read.borrow().is_empty()
+            && self.departures.borrow().is_empty()
             && self.wakes.is_empty()
     }
 

@@ -1,6 +1,7 @@
 //! The hub against a naive model, and its corners one by one.
 
 mod admin;
+mod departures;
 mod idempotency;
 mod isolation;
 mod json;

@@ -11,6 +11,7 @@
 mod admin;
 mod audience;
 mod catch_up;
+mod condition_check;
 mod dormant;
 mod inbox;
 mod index;
@@ -34,6 +35,7 @@ use tokio::sync::mpsc;
 
 pub use admin::{Admin, ShardSilent, TenantView};
 pub use catch_up::{CatchUp, Progress};
+pub use condition_check::ConditionCheck;
 pub use inbox::{InboxLimits, Item};
 pub use membership::{Membership, Subscribed, TooManyTopics};
 pub use publish::{Appended, PlacedEvent, PublishError, Published, Publisher};

@@ -187,6 +187,7 @@ impl Registry {
         for tenant in self.all() {
             while !tenant.expire_message_ids(now) {}
             drop(tenant.evict(now));
+            tenant.tidy_last_offsets(now);
             if tenant.is_idle() {
                 self.forget_if_idle(&tenant);
             }

@@ -1,6 +1,7 @@
 //! The hub against a naive model, and its corners one by one.
 
 mod admin;
+mod conditions;
 mod departures;
 mod idempotency;
 mod isolation;
@@ -159,7 +160,7 @@ fn all() -> ReadSlice {
 fn submission(draft: Draft) -> Submission<'static> {
     Submission {
         drafts: vec![draft],
-        conditions: &[],
+        check: ConditionCheck::new(&[]),
     }
 }
 

@@ -295,6 +295,12 @@ impl Event {
         &self.topics
     }
 
+    /// The same, to be kept.
+    #[must_use]
+    pub fn shared_topics(&self) -> &Arc<[Topic]> {
+        &self.topics
+    }
+
     /// The bytes of memory that it is counted for.
     #[must_use]
     pub fn cost(&self) -> usize {

@@ -85,8 +85,10 @@ struct State {
     behind: bool,
     /// Events are taken as JSON.
     json: bool,
-    /// One of both: what is offered is not just taken. One flag, since it is looked at
-    /// for each delivery.
+    /// The connection has left the hub and takes nothing that is offered.
+    left: bool,
+    /// One of these three: what is offered is not just taken. One flag, since it is looked
+    /// at for each delivery.
     apart: bool,
     /// Events that were offered meanwhile and have not come from the log yet.
     owed: u64,
@@ -160,10 +162,13 @@ impl Outbox {
         Offered::Taken { to_wake }
     }
 
-    /// The same for an outbox that is behind or takes JSON.
+    /// The same for an outbox that is behind or takes JSON, or whose connection has left.
     #[cold]
     #[inline(never)]
     fn offer_apart(&self, state: &mut State, offer: &Offer<'_>) -> Offered {
+        if state.left {
+            return Offered::Ended;
+        }
         if state.behind {
             state.taken = offer.number;
             state.owed += 1;
@@ -193,6 +198,13 @@ impl Outbox {
         state.wake_due |= to_wake;
         self.push(state, frame);
         Offered::Taken { to_wake }
+    }
+
+    /// Takes nothing more of what is offered: its connection has left the hub.
+    pub fn leave(&self) {
+        let mut state = self.state.borrow_mut();
+        state.left = true;
+        state.apart = true;
     }
 
     /// Takes no more of what is offered, until it is [live](Self::go_live) again.
@@ -471,7 +483,7 @@ impl Drop for Outbox {
 impl State {
     fn set_behind(&mut self, behind: bool) {
         self.behind = behind;
-        self.apart = behind || self.json;
+        self.apart = behind || self.json || self.left;
     }
 
     /// What is to be written, in the order in which it leaves.

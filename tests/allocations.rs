@@ -376,7 +376,7 @@ fn shard_for(tenants: usize) -> Rc<Shard> {
     let limits = RegistryLimits {
         tenants,
         log_bytes: u64::MAX,
-        memory_bytes: u64::MAX,
+        memory: sidewire::memory::MemoryLimits::UNBOUNDED,
         window: Window {
             events: LOG_EVENTS,
             bytes: 1 << 20,

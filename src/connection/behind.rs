@@ -28,6 +28,11 @@ impl Behind {
         })
     }
 
+    /// Returns true if it has had a turn to read the log.
+    pub(super) fn has_begun(&self) -> bool {
+        self.catch_up.has_begun()
+    }
+
     /// Whether one more request may wait.
     pub(super) fn has_room(&self) -> bool {
         self.waiting.len() < WAITING_MAX

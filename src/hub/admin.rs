@@ -1,9 +1,8 @@
-//! What is asked of the shards beside the path of an event: whether they answer,
-//! who of a tenant is connected, and that a user be disconnected. Each question has
-//! a place in a small inbox of its own, so that it waits behind no event. Knows no
-//! HTTP.
+//! What the shards are asked beside the path of an event: whether they answer, and to
+//! disconnect a user. Each kind of question has an inbox of its own, so that it waits
+//! behind no event and pings wait behind nothing. Knows no HTTP.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use tokio::{
@@ -11,43 +10,43 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::{Registry, ShardId};
+use super::{Registry, ShardId, audience::AudienceTotals};
 use crate::protocol::{Position, TenantName, UserName};
 
-/// How many questions may wait for a shard.
-pub(super) const CALLS_MAX: usize = 64;
+/// How many questions of each kind may wait for a shard.
+const CALLS_MAX: usize = 64;
 
-/// A question to a shard, and where its answer goes.
+/// A request to end the connections of a user. The answer is how many there were.
 #[derive(Debug)]
-pub(super) enum Call {
-    /// Whether it answers.
-    Ping(oneshot::Sender<()>),
-    /// To end the connections of a user: how many there were.
-    Disconnect(TenantName, UserName, oneshot::Sender<u64>),
-    /// Who of a tenant is connected.
-    Look(TenantName, oneshot::Sender<TenantLook>),
+pub(super) struct Disconnect {
+    pub(super) tenant: TenantName,
+    pub(super) user: UserName,
+    pub(super) answer: oneshot::Sender<u64>,
 }
 
-/// What a shard has of a tenant.
-#[derive(Debug, Default)]
-pub(super) struct TenantLook {
-    pub(super) connections: u64,
-    /// The topics of the users that are connected, by their hashes: to tell each from
-    /// the others that is enough, and a shard is not held up by copying names.
-    pub(super) users: Vec<u64>,
-    /// The topics that are subscribed, likewise.
-    pub(super) topics: Vec<u64>,
+/// The asking end of a shard's inboxes.
+#[derive(Debug)]
+pub(super) struct ShardCaller {
+    pings: mpsc::Sender<oneshot::Sender<()>>,
+    disconnects: mpsc::Sender<Disconnect>,
 }
 
-impl Call {
-    /// Whether nobody waits for the answer any more.
-    pub(super) fn is_given_up(&self) -> bool {
-        match self {
-            Self::Ping(answer) => answer.is_closed(),
-            Self::Disconnect(_, _, answer) => answer.is_closed(),
-            Self::Look(_, answer) => answer.is_closed(),
-        }
-    }
+/// The shard's end.
+#[derive(Debug)]
+pub(super) struct ShardCalls {
+    pub(super) pings: mpsc::Receiver<oneshot::Sender<()>>,
+    pub(super) disconnects: mpsc::Receiver<Disconnect>,
+}
+
+/// Makes the inboxes of a shard.
+pub(super) fn calls() -> (ShardCaller, ShardCalls) {
+    let (ping_sender, pings) = mpsc::channel(CALLS_MAX);
+    let (disconnect_sender, disconnects) = mpsc::channel(CALLS_MAX);
+    let caller = ShardCaller {
+        pings: ping_sender,
+        disconnects: disconnect_sender,
+    };
+    (caller, ShardCalls { pings, disconnects })
 }
 
 /// A tenant, as of now.
@@ -74,11 +73,11 @@ pub struct ShardSilent(pub ShardId);
 #[derive(Debug, Clone)]
 pub struct Admin {
     registry: Arc<Registry>,
-    shards: Arc<[mpsc::Sender<Call>]>,
+    shards: Arc<[ShardCaller]>,
 }
 
 impl Admin {
-    pub(super) fn new(registry: Arc<Registry>, shards: Arc<[mpsc::Sender<Call>]>) -> Self {
+    pub(super) fn new(registry: Arc<Registry>, shards: Arc<[ShardCaller]>) -> Self {
         Self { registry, shards }
     }
 
@@ -88,7 +87,8 @@ impl Admin {
     ///
     /// When one does not.
     pub async fn ping(&self, timeout: Duration) -> Result<(), ShardSilent> {
-        self.ask_all(timeout, Call::Ping).await.map(drop)
+        let ask = async |shard: &ShardCaller, answer| shard.pings.send(answer).await.ok();
+        self.ask_all(timeout, ask).await.map(drop)
     }
 
     /// Ends the connections that a user of a tenant has: how many there were, those
@@ -103,69 +103,51 @@ impl Admin {
         user: &UserName,
         timeout: Duration,
     ) -> Result<u64, ShardSilent> {
-        let call = |answer| Call::Disconnect(tenant.clone(), user.clone(), answer);
-        Ok(self.ask_all(timeout, call).await?.into_iter().sum())
-    }
-
-    /// The tenant, where it has a connection or an event.
-    ///
-    /// # Errors
-    ///
-    /// When a shard does not answer within the time.
-    pub async fn look(
-        &self,
-        name: &TenantName,
-        timeout: Duration,
-    ) -> Result<Option<TenantView>, ShardSilent> {
-        let looks = self
-            .ask_all(timeout, |answer| Call::Look(name.clone(), answer))
-            .await?;
-        let connections = looks.iter().map(|look| look.connections).sum();
-        let users = distinct(looks.iter().map(|look| &look.users));
-        let topics = distinct(looks.iter().map(|look| &look.topics));
-        // Asked last, so that a tenant that somebody is connected of is there.
-        let Some(log) = self.registry.log_of(name, Instant::now()) else {
-            return Ok(None);
+        let ask = async |shard: &ShardCaller, answer| {
+            let call = Disconnect {
+                tenant: tenant.clone(),
+                user: user.clone(),
+                answer,
+            };
+            shard.disconnects.send(call).await.ok()
         };
-        Ok(
-            (connections > 0 || log.head != log.tail).then_some(TenantView {
-                connections,
-                users,
-                topics,
-                head: log.head,
-                tail: log.tail,
-            }),
-        )
+        Ok(self.ask_all(timeout, ask).await?.into_iter().sum())
     }
 
-    /// Asks all at once, and waits for each.
+    /// Returns the tenant, if it has a connection or an event. Asks no shard.
+    #[must_use]
+    pub fn look(&self, name: &TenantName) -> Option<TenantView> {
+        let tenant = self.registry.find(name)?;
+        let log = tenant.log_view(Instant::now());
+        let AudienceTotals {
+            connections,
+            users,
+            topics,
+        } = tenant.audience().totals();
+        (connections > 0 || log.head != log.tail).then_some(TenantView {
+            connections,
+            users,
+            topics,
+            head: log.head,
+            tail: log.tail,
+        })
+    }
+
+    /// Has `ask` ask every shard at once, and waits for the answers.
     async fn ask_all<T>(
         &self,
         timeout: Duration,
-        call: impl Fn(oneshot::Sender<T>) -> Call,
+        ask: impl AsyncFn(&ShardCaller, oneshot::Sender<T>) -> Option<()>,
     ) -> Result<Vec<T>, ShardSilent> {
         let deadline = Instant::now() + timeout;
         let asked = self.shards.iter().enumerate().map(async |(id, shard)| {
             let (sender, answer) = oneshot::channel();
             let answered = timeout_at(deadline, async {
-                shard.send(call(sender)).await.ok()?;
+                ask(shard, sender).await?;
                 answer.await.ok()
             });
             answered.await.ok().flatten().ok_or(ShardSilent(id))
         });
         join_all(asked).await.into_iter().collect()
     }
-}
-
-/// How many there are of which several may have some.
-fn distinct<'a>(mut several: impl Iterator<Item = &'a Vec<u64>>) -> usize {
-    let Some(first) = several.next() else {
-        return 0;
-    };
-    let mut others = several.flatten().peekable();
-    if others.peek().is_none() {
-        // Of one shard alone, each is there once.
-        return first.len();
-    }
-    first.iter().chain(others).collect::<HashSet<_>>().len()
 }

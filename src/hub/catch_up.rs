@@ -1,6 +1,7 @@
 //! How a connection that resumes gets from where it was to where its shard is: a
-//! cursor on the tenant's log, which reads a slice at a time, so that neither the
-//! shard nor the tenant's lock is held up, and only what the outbox has room for.
+//! cursor on the tenant's log, which reads a slice at a time, when it is its turn among all
+//! that catch up, so that neither the shard nor the tenant's lock is held up, and only what
+//! the outbox has room for.
 //!
 //! 1. Counting: how many events are to be replayed. Complete or refused: what is
 //!    evicted until the client is told refuses the whole.
@@ -14,19 +15,22 @@
 
 use std::ops::ControlFlow;
 
-use super::{membership::Membership, tenant::Span};
+use super::{membership::Membership, readers::ReadSlice, shard::ReadingPlace, tenant::Span};
 use crate::{
     event::{Event, NoJson},
     log::Gap,
     protocol::{Position, Topic, topic::TopicSet},
 };
 
-/// How many events of the log are looked at before others have their turn.
-const EVENTS_A_SLICE: usize = 256;
-
 /// With so many bytes of JSON made for a connection others have their turn, within a
 /// millisecond; an event that has more is rendered whole.
 const JSON_BYTES_A_SLICE: usize = 64 * 1024;
+
+/// What it takes to queue an event, in looks at a topic.
+const QUEUE_COST: usize = 32;
+
+/// To make so many bytes of JSON takes as long as a look at a topic.
+const JSON_BYTES_A_LOOK: usize = 4;
 
 /// A connection on its way from a position that it had to the shard's.
 #[derive(Debug)]
@@ -42,6 +46,9 @@ pub struct CatchUp {
     /// Up to where the log is read.
     cursor: u64,
     phase: Phase,
+    /// Its place among those that wait to read.
+    place: Option<ReadingPlace>,
+    has_begun: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,6 +88,8 @@ impl CatchUp {
             position,
             cursor: resume_from,
             phase: Phase::Counting { found: 0 },
+            place: None,
+            has_begun: false,
         }
     }
 
@@ -90,22 +99,63 @@ impl CatchUp {
         self.position
     }
 
-    /// Goes on for a slice.
-    pub fn step(&mut self, membership: &Membership) -> Progress {
+    /// Returns true if it has had a turn.
+    #[must_use]
+    pub fn has_begun(&self) -> bool {
+        self.has_begun
+    }
+
+    /// Returns true if the connection may go on now. Else it waits for its turn, when it
+    /// is nudged, or until its outbox is half free.
+    pub fn may_go_on(&mut self, membership: &Membership) -> bool {
+        self.slice(membership).is_some()
+    }
+
+    /// Goes on for a slice, if it [may](Self::may_go_on).
+    pub fn go_on(&mut self, membership: &Membership) -> Option<Progress> {
+        let mut slice = self.slice(membership)?;
+        self.has_begun = true;
+        let progress = self.step(membership, &mut slice);
+        if let Some(place) = &self.place {
+            place.pay(&slice);
+        }
+        if progress == Progress::More {
+            // Behind the others, and only then out of the place that it had.
+            self.place = Some(membership.wait_to_read());
+        }
+        Some(progress)
+    }
+
+    fn slice(&mut self, membership: &Membership) -> Option<ReadSlice> {
+        if !membership.outbox().is_half_free() {
+            // Others need not wait for a client that does not read.
+            self.place = None;
+            return None;
+        }
+        let place = self.place.get_or_insert_with(|| membership.wait_to_read());
+        membership.read_slice(place)
+    }
+
+    pub(super) fn step(&mut self, membership: &Membership, slice: &mut ReadSlice) -> Progress {
         match self.phase {
-            Phase::Counting { found } => self.count(membership, found),
-            Phase::Replaying { left } => self.replay(membership, left),
-            Phase::Following => self.follow(membership),
+            Phase::Counting { found } => self.count(membership, slice, found),
+            Phase::Replaying { left } => self.replay(membership, slice, left),
+            Phase::Following => self.follow(membership, slice),
         }
     }
 
-    fn count(&mut self, membership: &Membership, mut found: u64) -> Progress {
+    fn count(
+        &mut self,
+        membership: &Membership,
+        slice: &mut ReadSlice,
+        mut found: u64,
+    ) -> Progress {
         let span = Span {
             whole_after: self.resume_from,
             after: self.cursor,
             up_to: self.position.offset,
         };
-        let read = membership.read_log(span, EVENTS_A_SLICE, |event| {
+        let read = membership.read_log(span, slice, |event| {
             found += u64::from(self.replays(membership, event));
             ControlFlow::Continue(())
         });
@@ -131,31 +181,37 @@ impl CatchUp {
         }
     }
 
-    fn replay(&mut self, membership: &Membership, mut left: u64) -> Progress {
+    fn replay(
+        &mut self,
+        membership: &Membership,
+        slice: &mut ReadSlice,
+        mut left: u64,
+    ) -> Progress {
         let span = Span {
             whole_after: self.cursor,
             after: self.cursor,
             up_to: self.position.offset,
         };
-        let mut json = MadeJson::default();
-        let read = membership.read_log(span, EVENTS_A_SLICE, |event| {
-            if left == 0 || json.is_enough() || !membership.outbox().is_half_free() {
+        let mut queued = Queued::default();
+        let read = membership.read_log(span, slice, |event| {
+            if left == 0 || queued.is_enough() || !membership.outbox().is_half_free() {
                 return ControlFlow::Break(());
             }
             if self.replays(membership, event) {
-                json.add(membership.replay(event))?;
+                queued.add(membership.replay(event))?;
                 left -= 1;
             }
             ControlFlow::Continue(())
         });
-        if let Some(no_json) = json.failed {
+        slice.charge(queued.cost());
+        if let Some(no_json) = queued.failed {
             return Progress::NoJson(no_json);
         }
         match read {
             // What is left to read up to the position is not for this replay.
             Ok(_) if left == 0 => {
                 self.end_replay(membership);
-                self.follow(membership)
+                self.follow(membership, slice)
             }
             Ok(cursor) => {
                 self.cursor = cursor;
@@ -176,7 +232,7 @@ impl CatchUp {
         self.phase = Phase::Following;
     }
 
-    fn follow(&mut self, membership: &Membership) -> Progress {
+    fn follow(&mut self, membership: &Membership, slice: &mut ReadSlice) -> Progress {
         if membership.outbox().owes_nothing() {
             // Whatever else came meanwhile is not for it, evicted or not.
             membership.outbox().go_live();
@@ -187,17 +243,18 @@ impl CatchUp {
             after: self.cursor,
             up_to: membership.taken().offset,
         };
-        let mut json = MadeJson::default();
-        let read = membership.read_log(span, EVENTS_A_SLICE, |event| {
-            if json.is_enough() || !membership.outbox().is_half_free() {
+        let mut queued = Queued::default();
+        let read = membership.read_log(span, slice, |event| {
+            if queued.is_enough() || !membership.outbox().is_half_free() {
                 return ControlFlow::Break(());
             }
             if membership.relates(event) {
-                json.add(membership.queue_owed(event))?;
+                queued.add(membership.queue_owed(event))?;
             }
             ControlFlow::Continue(())
         });
-        if let Some(no_json) = json.failed {
+        slice.charge(queued.cost());
+        if let Some(no_json) = queued.failed {
             return Progress::NoJson(no_json);
         }
         match read {
@@ -223,19 +280,22 @@ impl CatchUp {
     }
 }
 
-/// The JSON that a slice has made.
+/// What a slice has queued.
 #[derive(Debug, Default)]
-struct MadeJson {
-    bytes: usize,
+struct Queued {
+    events: usize,
+    json_bytes: usize,
     failed: Option<NoJson>,
 }
 
-impl MadeJson {
-    /// Adds an event's, after which nothing more may be made where there is none.
-    fn add(&mut self, made: Result<usize, NoJson>) -> ControlFlow<()> {
-        match made {
+impl Queued {
+    /// Adds an event, with the bytes of JSON that were made for it. If it has no JSON,
+    /// nothing more may be queued.
+    fn add(&mut self, json_bytes: Result<usize, NoJson>) -> ControlFlow<()> {
+        match json_bytes {
             Ok(bytes) => {
-                self.bytes += bytes;
+                self.events += 1;
+                self.json_bytes += bytes;
                 ControlFlow::Continue(())
             }
             Err(no_json) => {
@@ -247,6 +307,11 @@ impl MadeJson {
 
     /// Whether others are to have their turn.
     fn is_enough(&self) -> bool {
-        self.bytes >= JSON_BYTES_A_SLICE
+        self.json_bytes >= JSON_BYTES_A_SLICE
+    }
+
+    /// What it took, in looks at a topic.
+    fn cost(&self) -> usize {
+        self.events * QUEUE_COST + self.json_bytes / JSON_BYTES_A_LOOK
     }
 }

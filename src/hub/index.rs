@@ -63,22 +63,32 @@ impl TenantIndex {
         self.connections.remove(id);
     }
 
-    /// Subscribes a connection to a topic.
-    pub(super) fn subscribe(&mut self, topic: &Topic, id: ConnectionId, outbox: &Rc<Outbox>) {
-        self.topics
-            .entry(topic.clone())
-            .or_default()
-            .insert(id, outbox);
+    /// Subscribes a connection to a topic. Returns true if it is the topic's first
+    /// subscriber.
+    pub(super) fn subscribe(
+        &mut self,
+        topic: &Topic,
+        id: ConnectionId,
+        outbox: &Rc<Outbox>,
+    ) -> bool {
+        let subscribers = self.topics.entry(topic.clone()).or_default();
+        let is_first = subscribers.is_empty();
+        subscribers.insert(id, outbox);
+        is_first
     }
 
-    /// Ends a connection's subscription of a topic.
-    pub(super) fn unsubscribe(&mut self, topic: &Topic, id: ConnectionId) {
-        if let Some(subscribers) = self.topics.get_mut(topic) {
-            subscribers.remove(id);
-            if subscribers.is_empty() {
-                self.topics.remove(topic);
-            }
+    /// Ends a connection's subscription of a topic. Returns true if it was the topic's
+    /// last subscriber.
+    pub(super) fn unsubscribe(&mut self, topic: &Topic, id: ConnectionId) -> bool {
+        let Some(subscribers) = self.topics.get_mut(topic) else {
+            return false;
+        };
+        subscribers.remove(id);
+        let was_last = subscribers.is_empty();
+        if was_last {
+            self.topics.remove(topic);
         }
+        was_last
     }
 
     /// Calls `f` with the outbox of every connection.
@@ -91,16 +101,6 @@ impl TenantIndex {
         if let Some(subscribers) = self.subscribers(topic) {
             subscribers.for_each(f);
         }
-    }
-
-    /// How many connections there are.
-    pub(super) fn connections_len(&self) -> usize {
-        self.connections.len()
-    }
-
-    /// The topics that somebody has, those of the users among them.
-    pub(super) fn topics(&self) -> impl Iterator<Item = &Topic> {
-        self.topics.keys()
     }
 
     /// Whether no connection is left.

@@ -12,7 +12,8 @@ use tokio::time::Instant;
 
 use super::{
     catch_up::CatchUp,
-    shard::{ShardHub, TenantHere},
+    readers::ReadSlice,
+    shard::{ReadingPlace, ShardHub, TenantHere},
     subscribers::ConnectionId,
     tenant::Span,
 };
@@ -28,6 +29,12 @@ use crate::{
         topic::{TopicMap, TopicSet},
     },
 };
+
+/// How many events of the log are taken out under the tenant's lock at once.
+const EVENTS_A_LOOK: usize = 256;
+
+/// What it takes to read an event beside its topics, in looks at a topic.
+const EVENT_READ_COST: usize = 16;
 
 /// Why nothing was subscribed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -55,7 +62,8 @@ fn subscription_bytes(topic: &Topic) -> usize {
 }
 
 /// A connection's place in the hub. Dropped, it takes the connection out of
-/// everything.
+/// everything: its topics in parts if many connections go at once, and from the first
+/// moment nothing is queued for it.
 #[derive(Debug)]
 pub struct Membership {
     hub: Rc<ShardHub>,
@@ -95,10 +103,7 @@ impl Membership {
         outbox: Rc<Outbox>,
     ) -> Self {
         let user = Topic::of_user(user);
-        let mut index = here.index.borrow_mut();
-        index.add(id, &outbox);
-        index.subscribe(&user, id, &outbox);
-        drop(index);
+        here.connect(&user, id, &outbox);
         if outbox.encoding() == Encoding::Json {
             hub.count_json(&here, true);
         }
@@ -184,9 +189,8 @@ impl Membership {
         } else {
             self.here.taken.get()
         };
-        let mut index = self.here.index.borrow_mut();
         for topic in &new {
-            index.subscribe(topic, self.id, &self.outbox);
+            self.here.subscribe(topic, self.id, &self.outbox);
         }
         self.hub.tally().subscriptions.add(new.len() as u64);
         subscribed.extend(new.into_iter().map(|topic| (topic, position.offset)));
@@ -222,10 +226,9 @@ impl Membership {
     /// Takes the topics away; those that it did not have do not matter.
     pub fn unsubscribe(&self, topics: &[Topic]) {
         let mut subscribed = self.topics.borrow_mut();
-        let mut index = self.here.index.borrow_mut();
         for topic in topics {
             if subscribed.remove(topic).is_some() {
-                index.unsubscribe(topic, self.id);
+                self.here.unsubscribe(topic, self.id);
                 self.hub.tally().subscriptions.sub(1);
                 let bytes = subscription_bytes(topic);
                 self.hub.memory().release(MemoryUse::Subscriptions, bytes);
@@ -245,24 +248,35 @@ impl Membership {
         self.here.taken.get()
     }
 
+    /// Has the connection wait for its turn to read the log.
+    pub(super) fn wait_to_read(&self) -> ReadingPlace {
+        self.hub.wait_to_read(&self.here, &self.outbox)
+    }
+
+    /// Returns what the connection may read now, if it is its turn.
+    pub(super) fn read_slice(&self, place: &ReadingPlace) -> Option<ReadSlice> {
+        self.hub.read_slice(place)
+    }
+
     /// Calls `f` with the events of a span of the log, oldest first, for as long as
-    /// it says so and with `count` at the most. Gives the offset up to which the span
-    /// is done.
+    /// it says so and the slice allows. Gives the offset up to which the span is done.
     pub(super) fn read_log(
         &self,
         span: Span,
-        count: usize,
+        slice: &mut ReadSlice,
         mut f: impl FnMut(&Arc<Event>) -> ControlFlow<()>,
     ) -> Result<u64, Gap> {
         // Taken first and looked at when the lock is released, for which the tenant's
         // publishers wait with all of their shard.
         let mut events = Vec::new();
+        let count = EVENTS_A_LOOK.min(1 + slice.left() / EVENT_READ_COST);
         let is_all = self.here.tenant.read_log(span, count, &mut events)?;
         let mut done = span.after;
         for event in &events {
-            if f(event).is_break() {
+            if slice.left() == 0 || f(event).is_break() {
                 return Ok(done);
             }
+            slice.charge(EVENT_READ_COST + event.topics().len());
             done = event.position().offset;
         }
         Ok(if is_all { span.up_to } else { done })
@@ -340,24 +354,20 @@ impl Membership {
 
 impl Drop for Membership {
     fn drop(&mut self) {
-        let topics = self.topics.take();
-        let mut index = self.here.index.borrow_mut();
-        let kept = usize::from(is_planted(Fault::LeavesAnIndexEntry));
-        for topic in topics.keys().skip(kept) {
-            index.unsubscribe(topic, self.id);
-        }
-        index.unsubscribe(&self.user, self.id);
-        index.remove(self.id);
+        // Topics may stay in the index for some turns, and nothing may come by them.
+        self.outbox.leave();
+        let mut topics = self.topics.take();
         self.hub.tally().subscriptions.sub(topics.len() as u64);
         let bytes = topics.keys().map(subscription_bytes).sum();
         self.hub.memory().release(MemoryUse::Subscriptions, bytes);
+        self.here.disconnect(&self.user, self.id);
         if self.outbox.encoding() == Encoding::Json {
             self.hub.count_json(&self.here, false);
         }
-        let last = index.is_empty();
-        drop(index);
-        if last {
-            self.hub.leave(&self.here);
+        if is_planted(Fault::LeavesAnIndexEntry) {
+            let kept = topics.keys().next().cloned();
+            kept.and_then(|topic| topics.remove(&topic));
         }
+        self.hub.depart(&self.here, self.id, topics);
     }
 }

@@ -9,12 +9,15 @@
 //! own thread, without a lock.
 
 mod admin;
+mod audience;
 mod catch_up;
+mod condition_check;
 mod dormant;
 mod inbox;
 mod index;
 mod membership;
 mod publish;
+mod readers;
 mod registry;
 mod relief;
 mod shard;
@@ -32,6 +35,7 @@ use tokio::sync::mpsc;
 
 pub use admin::{Admin, ShardSilent, TenantView};
 pub use catch_up::{CatchUp, Progress};
+pub use condition_check::ConditionCheck;
 pub use inbox::{InboxLimits, Item};
 pub use membership::{Membership, SubscribeError, Subscribed};
 pub use publish::{Appended, PlacedEvent, PublishError, Published, Publisher};
@@ -39,7 +43,7 @@ pub use registry::{Registry, RegistryLimits, TenantsFull};
 pub use shard::ShardHub;
 
 use crate::tally::Tally;
-use admin::{CALLS_MAX, Call};
+use admin::{ShardCaller, ShardCalls};
 use relief::Relief;
 
 /// Which of the process's shards, from 0.
@@ -61,7 +65,7 @@ pub struct ShardSeed {
     registry: Arc<Registry>,
     tally: Arc<Tally>,
     inbox: mpsc::Receiver<Item>,
-    calls: mpsc::Receiver<Call>,
+    calls: ShardCalls,
     relief: Arc<Relief>,
 }
 
@@ -87,7 +91,7 @@ pub fn hub(
         .enumerate()
         .map(|(id, tally)| {
             let (sender, inbox) = inbox::inbox(places);
-            let (caller, calls) = mpsc::channel(CALLS_MAX);
+            let (caller, calls) = admin::calls();
             let seed = ShardSeed {
                 id,
                 registry: Arc::clone(registry),
@@ -99,7 +103,7 @@ pub fn hub(
             ((sender, caller), seed)
         })
         .unzip();
-    let (inboxes, callers): (Vec<_>, Vec<_>) = ends.into_iter().unzip();
+    let (inboxes, callers): (Vec<_>, Vec<ShardCaller>) = ends.into_iter().unzip();
     let admin = Admin::new(Arc::clone(registry), callers.into());
     let publisher = Publisher::new(
         Arc::clone(registry),

@@ -11,6 +11,7 @@ use tokio::{
 
 use super::{
     Admin, PublishTimeouts,
+    condition_check::ConditionCheck,
     inbox::{Delivery, Events, InboxSender, Waited},
     registry::{Registry, TenantsFull},
     relief::Relief,
@@ -155,7 +156,19 @@ impl Publisher {
         tenant: &TenantName,
         drafts: Vec<Draft>,
     ) -> Result<Appended<'_>, PublishError> {
-        self.append_if(tenant, drafts, &[]).await
+        self.append_if(tenant, drafts, ConditionCheck::new(&[]))
+            .await
+    }
+
+    /// Searches a part of the tenant's log for what a check has to know before the append.
+    /// Returns what that took, in topics of events. What is not searched before the append
+    /// is searched by it, in parts too.
+    pub fn search(&self, name: &TenantName, check: &mut ConditionCheck<'_>) -> usize {
+        let Some(tenant) = self.registry.find(name) else {
+            check.has_no_log();
+            return 0;
+        };
+        check.search(&tenant, Instant::now())
     }
 
     /// The same, if these conditions hold at that moment, or if there is nothing new
@@ -168,14 +181,14 @@ impl Publisher {
         &self,
         name: &TenantName,
         drafts: Vec<Draft>,
-        conditions: &[Condition],
+        check: ConditionCheck<'_>,
     ) -> Result<Appended<'_>, PublishError> {
-        let mut submission = Submission { drafts, conditions };
+        let mut submission = Submission { drafts, check };
         let timeouts = **self.timeouts.load();
         let deadline = Instant::now() + timeouts.inbox;
         let mut waited = Waited::default();
         loop {
-            let tenant = self.tenant(name, conditions)?;
+            let tenant = self.tenant(name, submission.check.conditions())?;
             let (now, held) = (Instant::now(), mem::take(&mut waited));
             let has_memory = !self.registry.is_over_memory();
             match tenant.append(&mut submission, &self.inboxes, now, has_memory, held) {
@@ -202,6 +215,13 @@ impl Publisher {
                         .map_err(|_| PublishError::NoRoom)?;
                 }
                 Attempt::NoMemory => self.wait_for_memory(deadline).await?,
+                Attempt::Unsearched(held) => {
+                    waited = held;
+                    submission.check.search(&tenant, now);
+                    if !submission.check.is_searched() {
+                        yield_now().await;
+                    }
+                }
                 Attempt::Removed => {}
             }
         }

@@ -9,12 +9,7 @@ use std::sync::{
 use indexmap::IndexMap;
 use tokio::time::Instant;
 
-use super::{
-    ShardId,
-    dormant::Dormant,
-    inbox::InboxLimits,
-    tenant::{LogView, Tenant},
-};
+use super::{ShardId, dormant::Dormant, inbox::InboxLimits, tenant::Tenant};
 use crate::{
     event::FingerprintKey,
     log::{
@@ -185,6 +180,7 @@ impl Registry {
         for tenant in self.all() {
             while !tenant.expire_message_ids(now) {}
             drop(tenant.evict(now));
+            tenant.tidy_last_offsets(now);
             if tenant.is_idle() {
                 self.forget_if_idle(&tenant);
             }
@@ -268,10 +264,9 @@ impl Registry {
         Ok(tenant)
     }
 
-    /// The log of the tenant, as of now; `None` where there is no such tenant.
-    pub(super) fn log_of(&self, name: &TenantName, now: Instant) -> Option<LogView> {
-        let tenant = self.read().live.get(name).cloned()?;
-        Some(tenant.log_view(now))
+    /// The tenant of this name, if there is one.
+    pub(super) fn find(&self, name: &TenantName) -> Option<Arc<Tenant>> {
+        self.read().live.get(name).cloned()
     }
 
     /// Puts the shard into the set of the tenant, and gives the position up to

@@ -2,7 +2,9 @@
 //! inbox from which their events come. All of it lives on the shard's thread.
 
 mod calls;
+mod departures;
 mod memory;
+mod reading;
 mod tenant_here;
 
 use std::{
@@ -11,17 +13,20 @@ use std::{
     future::poll_fn,
     rc::Rc,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
 };
 
 use indexmap::IndexMap;
 use tokio::{sync::mpsc, task::yield_now};
 
-pub(super) use self::tenant_here::TenantHere;
-use self::tenant_here::{WAITING_KEPT_ROOM_FOR, Waiting};
+use self::{
+    departures::{Departure, TOPICS_LEFT_A_TURN},
+    tenant_here::{WAITING_KEPT_ROOM_FOR, Waiting},
+};
+pub(super) use self::{reading::ReadingPlace, tenant_here::TenantHere};
 use super::{
     ShardId, ShardSeed,
-    admin::Call,
+    admin::ShardCalls,
     inbox::Item,
     membership::Membership,
     registry::{Registry, TenantsFull},
@@ -60,9 +65,17 @@ pub struct ShardHub {
     relief: Arc<Relief>,
     tenants: RefCell<IndexMap<TenantName, Rc<TenantHere>>>,
     inbox: RefCell<mpsc::Receiver<Item>>,
-    calls: RefCell<mpsc::Receiver<Call>>,
+    calls: RefCell<ShardCalls>,
     /// Those with items that wait, in the order of their turns.
     to_serve: RefCell<VecDeque<Rc<TenantHere>>>,
+    /// Those with connections that wait to read the log, in the order of their turns.
+    to_read: RefCell<VecDeque<Rc<TenantHere>>>,
+    /// Connections that have gone, of which topics are still in the index.
+    departures: RefCell<VecDeque<Departure>>,
+    /// How many of these topics may be taken out in this turn.
+    departing_left: Cell<usize>,
+    /// Wakes the task that takes the turns.
+    waker: RefCell<Option<Waker>>,
     /// The last event that was offered to outboxes.
     last_event: Cell<u64>,
     wakes: Wakes,
@@ -82,6 +95,10 @@ impl ShardHub {
             inbox: RefCell::new(seed.inbox),
             calls: RefCell::new(seed.calls),
             to_serve: RefCell::default(),
+            to_read: RefCell::default(),
+            departures: RefCell::default(),
+            departing_left: Cell::new(TOPICS_LEFT_A_TURN),
+            waker: RefCell::default(),
             last_event: Cell::default(),
             wakes: Wakes::default(),
             turn: Cell::default(),
@@ -113,6 +130,8 @@ impl ShardHub {
     pub async fn run(&self) {
         while poll_fn(|context| self.poll_work(context)).await {
             self.take_waiting();
+            self.begin_reading();
+            self.continue_departures();
             self.wakes.wake_some();
             // Lets those write that were woken, and sockets be looked at: backends
             // are answered and post again before the next connections write.
@@ -158,13 +177,29 @@ impl ShardHub {
             }
             Poll::Ready(None) => Poll::Ready(false),
             // Others may have emptied the inbox and left the rest to us.
-            Poll::Pending if self.is_idle() => Poll::Pending,
+            Poll::Pending if self.is_idle() => {
+                match &mut *self.waker.borrow_mut() {
+                    Some(waker) => waker.clone_from(context.waker()),
+                    waker => *waker = Some(context.waker().clone()),
+                }
+                Poll::Pending
+            }
             Poll::Pending => Poll::Ready(true),
         }
     }
 
     fn is_idle(&self) -> bool {
-        self.to_serve.borrow().is_empty() && self.wakes.is_empty()
+        self.to_serve.borrow().is_empty()
+            && self.to_read.borrow().is_empty()
+            && self.departures.borrow().is_empty()
+            && self.wakes.is_empty()
+    }
+
+    /// Has a turn taken for something that did not come through the inbox.
+    fn wake(&self) {
+        if let Some(waker) = &*self.waker.borrow() {
+            waker.wake_by_ref();
+        }
     }
 
     /// Makes a connection one of the tenant's: from here on its outbox gets the

@@ -5,10 +5,10 @@ use std::{collections::HashMap, mem};
 
 use tokio::time::Instant;
 
-use super::inbox::Events;
+use super::{condition_check::ConditionCheck, inbox::Events};
 use crate::{
     event::Draft,
-    log::{Condition, Known, MessageIds, Unmet},
+    log::{Known, MessageIds, Unmet},
     protocol::{Epoch, Position},
 };
 
@@ -16,7 +16,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Submission<'a> {
     pub(super) drafts: Vec<Draft>,
-    pub(super) conditions: &'a [Condition],
+    pub(super) check: ConditionCheck<'a>,
 }
 
 /// A draft that is no new event.

@@ -11,6 +11,7 @@ use tokio::{sync::Semaphore, time::Instant};
 
 use super::{
     ShardId,
+    audience::Audience,
     inbox::{Delivery, DeliveryPart, Events, FullInbox, InboxSender, Item, Place, Waited},
     submission::{Refusal, Repeat, Submission},
 };
@@ -18,7 +19,9 @@ use super::{
 use crate::planted;
 use crate::{
     event::{Draft, Event, JsonFrame},
-    log::{Evicted, Gap, Log, MessageIdBudget, MessageIds, unmet},
+    log::{
+        EVENTS_A_PART, Evicted, Gap, LastOffsets, Log, MessageIdBudget, MessageIds, TopicSearch,
+    },
     protocol::{Position, TenantName},
 };
 
@@ -32,6 +35,9 @@ pub(super) struct Tenant {
     message_id_budget: Arc<MessageIdBudget>,
     /// Its connections that take events as JSON, on all shards.
     json_connections: AtomicUsize,
+    audience: Audience,
+    /// Where topics' last events stand, if somebody asks. Locked before the state.
+    last_offsets: Mutex<Option<Box<LastOffsets>>>,
     state: Mutex<State>,
 }
 
@@ -89,6 +95,8 @@ pub(super) enum Attempt {
     NoRoom(FullInbox),
     /// Nothing happened, since there is no memory for more.
     NoMemory,
+    /// Nothing happened: more of the log has to be searched first. What was waited for.
+    Unsearched(Waited),
     /// Nothing happened: the registry has forgotten the tenant.
     Removed,
 }
@@ -100,6 +108,8 @@ impl Tenant {
             name,
             message_id_budget: Arc::clone(message_ids),
             json_connections: AtomicUsize::new(0),
+            audience: Audience::default(),
+            last_offsets: Mutex::default(),
             state: Mutex::new(State {
                 log,
                 message_ids: None,
@@ -111,6 +121,11 @@ impl Tenant {
 
     pub(super) fn name(&self) -> &TenantName {
         &self.name
+    }
+
+    /// Who listens to it, on all shards.
+    pub(super) fn audience(&self) -> &Audience {
+        &self.audience
     }
 
     /// A connection that takes events as JSON has come, or one has gone.
@@ -211,6 +226,53 @@ impl Tenant {
         Ok(rest.next().is_none())
     }
 
+    /// Returns the events after the offset that the log has, `count` at the most, and
+    /// whether those were all.
+    pub(super) fn events_after(&self, offset: u64, count: usize) -> (Vec<Arc<Event>>, bool) {
+        let state = self.lock();
+        let mut rest = state.log.events_after(offset);
+        let events = rest.by_ref().take(count).cloned().collect();
+        (events, rest.len() == 0)
+    }
+
+    /// Brings the index of topics' last events up to date by a part, and begins a search
+    /// with what it has then. Returns what that took, in topics of events, and whether that
+    /// was all of the log. The log is locked only to list the events.
+    pub(super) fn look_up(&self, search: &mut TopicSearch, now: Instant) -> (usize, bool) {
+        let mut last_offsets = lock(&self.last_offsets);
+        let index = last_offsets.get_or_insert_with(|| Box::new(LastOffsets::new(now)));
+        let tail = self.tail().offset;
+        let (next, is_all) = self.events_after(index.up_to(), EVENTS_A_PART);
+        let work = index.advance(tail, &next, now);
+        search.begin(index);
+        let last = next.last().map(|event| event.position().offset);
+        (
+            work,
+            is_all && last.is_none_or(|last| last == index.up_to()),
+        )
+    }
+
+    /// Takes out of the index of topics' last events what has left the log, in parts, or
+    /// drops it if nobody has asked for a while.
+    pub(super) fn tidy_last_offsets(&self, now: Instant) {
+        loop {
+            let mut last_offsets = lock(&self.last_offsets);
+            let Some(index) = &mut *last_offsets else {
+                return;
+            };
+            if index.is_resting(now) {
+                let index = last_offsets.take();
+                // Nobody need wait for this.
+                drop(last_offsets);
+                drop(index);
+                return;
+            }
+            if index.forget(self.tail().offset) == 0 {
+                return;
+            }
+        }
+    }
+
     /// Takes out of the log what lies outside its window, for the caller to drop.
     pub(super) fn evict(&self, now: Instant) -> Evicted {
         self.lock().log.evict(now)
@@ -239,6 +301,9 @@ impl Tenant {
         let mut state = self.lock();
         if state.removed {
             return Attempt::Removed;
+        }
+        if !submission.check.finish(self, &state.log) {
+            return Attempt::Unsearched(waited);
         }
         let repeats = match state.judge(submission, now) {
             Ok(repeats) => repeats,
@@ -326,8 +391,12 @@ impl Tenant {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl State {
@@ -336,14 +405,12 @@ impl State {
     }
 
     /// What of the submission is known already, or why none of it may be appended.
-    fn judge(&mut self, submission: &Submission<'_>, now: Instant) -> Result<Vec<Repeat>, Refusal> {
+    fn judge(&self, submission: &Submission<'_>, now: Instant) -> Result<Vec<Repeat>, Refusal> {
         let repeats = submission.repeats(self.message_ids.as_deref(), now)?;
         // What has been appended is not refused when it comes again, although what
         // was believed before it came is no longer true.
-        if repeats.len() < submission.drafts.len() && !submission.conditions.is_empty() {
-            let epoch = self.log.head().epoch;
-            let last_of = |topic: &_| self.log.last_of(topic, now);
-            let unmet = unmet(submission.conditions, Some(epoch), last_of);
+        if repeats.len() < submission.drafts.len() && !submission.check.conditions().is_empty() {
+            let unmet = submission.check.unmet(&self.log, now);
             if !unmet.is_empty() {
                 return Err(Refusal::Unmet(unmet));
             }

@@ -39,15 +39,14 @@ struct Disconnected {
 }
 
 /// Shows a tenant.
-pub(super) async fn look(relay: &Relay, name: &TenantName) -> Result<Response, Problem> {
-    let view = relay.publisher.admin().look(name, SHARD_TIMEOUT).await;
+pub(super) fn look(relay: &Relay, name: &TenantName) -> Result<Response, Problem> {
     let TenantView {
         connections,
         users,
         topics,
         head,
         tail,
-    } = view.map_err(silent)?.ok_or_else(|| {
+    } = relay.publisher.admin().look(name).ok_or_else(|| {
         Problem::new(
             StatusCode::NOT_FOUND,
             ErrorCode::NotFound,

@@ -42,7 +42,7 @@ pub(super) async fn answer(
         Admitted::Publish(route, budget) => events::publish(shard, &route, &budget, request).await,
         Admitted::Look(tenant) => {
             take_turn(shard, &tenant).await;
-            admin::look(&shard.relay, &tenant).await
+            admin::look(&shard.relay, &tenant)
         }
         Admitted::Disconnect(tenant, user) => {
             take_turn(shard, &tenant).await;

@@ -26,6 +26,7 @@ use super::{
 use crate::{
     event::Draft,
     http::{ItemProblem, Problem, Response},
+    hub::ConditionCheck,
     limits::EventBudget,
     protocol::Topic,
     relay::{Relay, Shard},
@@ -83,10 +84,18 @@ pub(super) async fn publish(
         turn.comes().await;
         turn.did(drafts.iter().map(work).sum());
     }
+    let mut check = ConditionCheck::new(&parameters.conditions);
+    while !check.is_searched() {
+        turn.did(relay.publisher.search(&route.tenant, &mut check));
+        if !check.is_searched() {
+            yield_now().await;
+            turn.comes().await;
+        }
+    }
     let accepted: Vec<_> = drafts.iter().map(Accepted::of).collect();
     let appended = relay
         .publisher
-        .append_if(&route.tenant, drafts, &parameters.conditions)
+        .append_if(&route.tenant, drafts, check)
         .await
         .map_err(|error| not_appended(relay, route.call, &accepted, error))?;
     // Before the wait for the shards: a backend that goes away meanwhile ends this

@@ -1,9 +1,8 @@
-//! Where each topic's last event stands, for those who ask: an index over the
-//! ring, which is made when somebody asks first, kept up with the ring, and
-//! dropped when nobody has asked for a while. A log of which nobody asks pays a
-//! comparison for each event.
+//! Where the last event of a topic stands. There is an index over the older part of a log,
+//! which appends and evictions do not touch: who asks brings it up to date by a part, and
+//! searches the events that are not in it yet, a part at a time as well.
 
-use std::time::Duration;
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
@@ -15,62 +14,86 @@ use crate::{
 /// After so long without a question the index is dropped.
 const REST: Duration = Duration::from_mins(1);
 
-/// The offsets by topic, if there is an index.
-#[derive(Debug, Default)]
-pub(super) struct LastOffsets(Option<Box<Index>>);
+/// How many topics are entered or taken out in a part: 0.1 to 0.3 ms.
+const TOPICS_A_PART: usize = 1024;
 
-/// As large as the topics of the events in the window, and no larger.
+/// How many events are entered or searched in a part.
+pub const EVENTS_A_PART: usize = 256;
+
+/// To search so many events takes as long as to enter a topic; and so many topics.
+const SEARCHED_EVENTS_A_TOPIC: usize = 8;
+const SEARCHED_TOPICS_A_TOPIC: usize = 64;
+
+/// The index: the last offset of every topic, up to some offset of the log. It may still
+/// have events that have left the log.
 #[derive(Debug)]
-struct Index {
+pub struct LastOffsets {
     offsets: TopicMap<u64>,
+    /// The offsets and topics of the events that are entered, oldest first.
+    entered: VecDeque<(u64, Arc<[Topic]>)>,
+    up_to: u64,
     asked: Instant,
 }
 
 impl LastOffsets {
-    /// The offset of the topic's last event among those of `ring`, oldest first.
-    pub(super) fn of<'a>(
-        &mut self,
-        topic: &Topic,
-        ring: impl Iterator<Item = &'a Event>,
-        now: Instant,
-    ) -> Option<u64> {
-        let index = self.0.get_or_insert_with(|| {
-            let mut index = Box::new(Index {
-                offsets: TopicMap::default(),
-                asked: now,
-            });
-            ring.for_each(|event| index.appended(event));
-            index
-        });
-        index.asked = now;
-        index.offsets.get(topic).copied()
-    }
-
-    /// An event has become the ring's newest.
-    pub(super) fn appended(&mut self, event: &Event) {
-        if let Some(index) = &mut self.0 {
-            index.appended(event);
+    /// An index that has nothing yet.
+    #[must_use]
+    pub fn new(now: Instant) -> Self {
+        Self {
+            offsets: TopicMap::default(),
+            entered: VecDeque::new(),
+            up_to: 0,
+            asked: now,
         }
     }
 
-    /// An event has left the ring.
-    pub(super) fn evicted(&mut self, event: &Event) {
-        if let Some(index) = &mut self.0 {
-            index.evicted(event);
-        }
+    /// The offset up to which events are entered.
+    #[must_use]
+    pub fn up_to(&self) -> u64 {
+        self.up_to
     }
 
-    /// Drops the index if nobody has asked for a while.
-    pub(super) fn rest(&mut self, now: Instant) {
-        let asked = self.0.as_ref().map(|index| index.asked);
-        if asked.is_some_and(|asked| now.saturating_duration_since(asked) >= REST) {
-            self.0 = None;
-        }
+    /// Returns true if nobody has asked for a while.
+    #[must_use]
+    pub fn is_resting(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.asked) >= REST
     }
-}
 
-impl Index {
-    fn appended(&mut self, event: &Event) {
+    /// Takes out a part of the events up to `tail`, which have left the log. Returns how
+    /// many topics that took.
+    pub fn forget(&mut self, tail: u64) -> usize {
+        let mut work = 0;
+        while work < TOPICS_A_PART
+            && let Some((offset, topics)) = self.entered.pop_front_if(|(it, _)| *it <= tail)
+        {
+            work += 1 + topics.len();
+            for topic in &*topics {
+                if self.offsets.get(topic) == Some(&offset) {
+                    self.offsets.remove(topic);
+                }
+            }
+        }
+        work
+    }
+
+    /// Brings the index up to date, for somebody who asks, by a part of both what has left
+    /// the log and of `next`, the events that it has after those that are entered. Returns how many
+    /// topics that took.
+    pub fn advance(&mut self, tail: u64, next: &[Arc<Event>], now: Instant) -> usize {
+        self.asked = now;
+        let forgotten = self.forget(tail);
+        let mut entered = 0;
+        for event in next {
+            if entered >= TOPICS_A_PART {
+                break;
+            }
+            entered += 1 + event.topics().len();
+            self.enter(event);
+        }
+        forgotten + entered
+    }
+
+    fn enter(&mut self, event: &Event) {
         let offset = event.position().offset;
         for topic in event.topics() {
             match self.offsets.get_mut(topic) {
@@ -80,13 +103,169 @@ impl Index {
                 }
             }
         }
+        let topics = Arc::clone(event.shared_topics());
+        self.entered.push_back((offset, topics));
+        self.up_to = offset;
+    }
+}
+
+/// A search for the last events of some topics.
+#[derive(Debug)]
+pub struct TopicSearch {
+    offsets: TopicMap<Option<u64>>,
+    up_to: u64,
+}
+
+impl TopicSearch {
+    /// A search for these topics that has not begun.
+    #[must_use]
+    pub fn new<'a>(topics: impl Iterator<Item = &'a Topic>) -> Self {
+        Self {
+            offsets: topics.map(|topic| (topic.clone(), None)).collect(),
+            up_to: 0,
+        }
     }
 
-    fn evicted(&mut self, event: &Event) {
-        let offset = event.position().offset;
-        for topic in event.topics() {
-            if self.offsets.get(topic) == Some(&offset) {
-                self.offsets.remove(topic);
+    /// The offset up to which the log is searched.
+    #[must_use]
+    pub fn up_to(&self) -> u64 {
+        self.up_to
+    }
+
+    /// Begins with what the index has.
+    pub fn begin(&mut self, index: &LastOffsets) {
+        for (topic, offset) in &mut self.offsets {
+            *offset = index.offsets.get(topic).copied();
+        }
+        self.up_to = index.up_to;
+    }
+
+    /// Searches the events that come next. Returns what that took, in topics that are
+    /// entered into the index.
+    pub fn search<'a>(&mut self, next: impl Iterator<Item = &'a Arc<Event>>) -> usize {
+        let (mut events, mut topics) = (0, 0);
+        for event in next {
+            events += 1;
+            topics += event.topics().len();
+            self.up_to = event.position().offset;
+            for topic in event.topics() {
+                if let Some(offset) = self.offsets.get_mut(topic) {
+                    *offset = Some(self.up_to);
+                }
+            }
+        }
+        events / SEARCHED_EVENTS_A_TOPIC + topics / SEARCHED_TOPICS_A_TOPIC
+    }
+
+    /// The offset of the topic's last event, as far as the log is searched. The event may
+    /// have left the log.
+    #[must_use]
+    pub fn last_of(&self, topic: &Topic) -> Option<u64> {
+        self.offsets.get(topic).copied().flatten()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        event::tests::draft,
+        log::{Accounts, Evicted, Log, Window},
+        protocol::{Epoch, Position},
+    };
+
+    fn log(window: Window) -> Log {
+        let head = Position {
+            epoch: Epoch::from_bits(3),
+            offset: 0,
+        };
+        Log::new(head, window, Accounts::default())
+    }
+
+    const WIDE: Window = Window {
+        events: 1000,
+        bytes: 1 << 30,
+        age: Duration::from_secs(100),
+    };
+
+    fn append(log: &mut Log, topics: &[&str], now: Instant) {
+        log.append(draft("m", topics), now, &mut Evicted::new());
+    }
+
+    fn after(log: &Log, offset: u64) -> Vec<Arc<Event>> {
+        log.events_after(offset).cloned().collect()
+    }
+
+    #[test]
+    fn a_part_is_as_large_whatever_has_come_and_gone() {
+        let (mut log, now) = (log(WIDE), Instant::now());
+        let topics: Vec<_> = (0..100).map(|number| format!("a:{number}")).collect();
+        let topics: Vec<_> = topics.iter().map(String::as_str).collect();
+        for _ in 0..200 {
+            append(&mut log, &topics, now);
+        }
+        let mut index = LastOffsets::new(now);
+        // Events of 1 and 100.
+        for part in 1..=200_u64.div_ceil(11) {
+            let next = after(&log, index.up_to());
+            assert!(index.advance(0, &next, now) <= 11 * 101);
+            assert_eq!(index.up_to(), (11 * part).min(200));
+        }
+        let mut parts = Vec::new();
+        while parts.last() != Some(&0) {
+            parts.push(index.forget(150));
+        }
+        assert!(parts.iter().all(|part| *part <= 11 * 101));
+        assert_eq!(parts.iter().sum::<usize>(), 150 * 101);
+        assert_eq!((index.entered.len(), index.offsets.len()), (50, 100));
+        while index.forget(200) > 0 {}
+        assert!(index.entered.is_empty() && index.offsets.is_empty());
+    }
+
+    proptest! {
+        /// Whatever was asked when, and however little of the log the index has: at times
+        /// nobody asks for long, and it is made anew.
+        #[test]
+        fn a_topics_last_event_is_what_a_look_at_the_whole_window_finds(
+            events in 1..8_usize,
+            steps in prop::collection::vec(
+                (0..6_u8, 0..6_u8, 0..40_u64, any::<bool>(), 0..4_usize),
+                1..100,
+            ),
+        ) {
+            let mut log = log(Window { events, ..WIDE });
+            let mut now = Instant::now();
+            let mut index = LastOffsets::new(now);
+            for (a, b, wait, asks, part) in steps {
+                now += Duration::from_secs(wait);
+                if wait > 30 {
+                    log.evict(now);
+                }
+                if index.is_resting(now) {
+                    index = LastOffsets::new(now);
+                } else if wait > 20 {
+                    index.forget(log.tail().offset);
+                }
+                let mut topics = vec![format!("a:{a}"), format!("a:{b}")];
+                topics.dedup();
+                let topics: Vec<_> = topics.iter().map(String::as_str).collect();
+                append(&mut log, &topics, now);
+                for id in 0..if asks { 6 } else { 0 } {
+                    let topic = Topic::new("a", &id.to_string()).unwrap();
+                    let mut next = after(&log, index.up_to());
+                    next.truncate(part);
+                    index.advance(log.tail().offset, &next, now);
+                    let mut search = TopicSearch::new([&topic].into_iter());
+                    search.begin(&index);
+                    search.search(after(&log, search.up_to()).iter());
+                    let found = search.last_of(&topic).filter(|it| *it > log.tail().offset);
+                    let all = after(&log, 0);
+                    let mut of_topic = all.iter().filter(|it| it.topics().contains(&topic));
+                    let expected = of_topic.next_back().map(|it| it.position().offset);
+                    prop_assert_eq!(found, expected);
+                }
             }
         }
     }

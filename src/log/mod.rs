@@ -1,7 +1,6 @@
 //! A tenant's log: the ordered, bounded record of its recent events. It assigns
-//! positions, answers what came after one, and where a topic's last event stands.
-//! Beside it stands what message ids its backends gave. Knows nothing of who
-//! listens.
+//! positions and answers what came after one. Beside it stand where topics' last events
+//! are and what message ids its backends gave. Knows nothing of who listens.
 //!
 //! The interface is small (append, head, read after) so that a log that several
 //! relays share can stand in the place of this one, which is in memory.
@@ -24,14 +23,14 @@ use smallvec::SmallVec;
 use tokio::time::Instant;
 
 pub use conditions::{Condition, Last, LastError, Unmet, unmet};
+pub use last_offsets::{EVENTS_A_PART, LastOffsets, TopicSearch};
 pub use message_ids::{Known, MESSAGE_ID_BYTES, MessageIdBudget, MessageIdLimits, MessageIds};
 
-use self::last_offsets::LastOffsets;
 use crate::{
     event::{Draft, Event},
     memory::MemoryAccount,
     planted::{Fault, is_planted},
-    protocol::{Epoch, Position, Topic},
+    protocol::{Epoch, Position},
 };
 
 /// What a log keeps at the most.
@@ -78,7 +77,6 @@ pub struct Log {
     head: u64,
     ring: VecDeque<Arc<Event>>,
     bytes: usize,
-    last_offsets: LastOffsets,
     window: Window,
     accounts: Accounts,
 }
@@ -122,7 +120,6 @@ impl Log {
             head: head.offset,
             ring: VecDeque::new(),
             bytes: 0,
-            last_offsets: LastOffsets::default(),
             window,
             accounts,
         }
@@ -136,7 +133,6 @@ impl Log {
         self.bytes += event.cost();
         let cost = event.cost() as u64;
         self.accounts.logs.0.fetch_add(cost, Ordering::Relaxed);
-        self.last_offsets.appended(&event);
         self.ring.push_back(Arc::clone(&event));
         while let Some(oldest) = self.evict_oldest(now) {
             evicted.push(oldest);
@@ -199,25 +195,22 @@ impl Log {
         if position.offset < self.tail().offset && !is_planted(Fault::SkipsAnEviction) {
             return Err(Gap::Evicted);
         }
-        let first = self
-            .ring
-            .partition_point(|event| event.position().offset <= position.offset);
-        Ok(self.ring.range(first..))
+        Ok(self.events_after(position.offset))
     }
 
-    /// Where the topic's last event stands; `None` where none of it is in the window.
-    /// Who asks first after a while has the whole window gone through.
-    pub fn last_of(&mut self, topic: &Topic, now: Instant) -> Option<Position> {
-        let ring = self.ring.iter().map(|event| &**event);
-        let offset = self.last_offsets.of(topic, ring, now)?;
-        (offset > self.tail_at(now).offset).then(|| self.at(offset))
+    /// The events after the offset that are there, oldest first, whether or not others
+    /// have left the window before them.
+    pub fn events_after(&self, offset: u64) -> impl ExactSizeIterator<Item = &Arc<Event>> {
+        let first = self
+            .ring
+            .partition_point(|event| event.position().offset <= offset);
+        self.ring.range(first..)
     }
 
     /// Takes out what lies outside the window. It is the caller's to drop, who may
     /// hold a lock under which that would take too long.
     pub fn evict(&mut self, now: Instant) -> Evicted {
         let evicted = iter::from_fn(|| self.evict_oldest(now)).collect();
-        self.last_offsets.rest(now);
         self.give_memory_back();
         evicted
     }
@@ -254,7 +247,6 @@ impl Log {
         self.bytes -= oldest.cost();
         let cost = oldest.cost() as u64;
         self.accounts.logs.0.fetch_sub(cost, Ordering::Relaxed);
-        self.last_offsets.evicted(&oldest);
         Some(oldest)
     }
 

@@ -66,18 +66,15 @@ fn what_is_too_old_is_not_in_the_window_though_nothing_has_evicted_it() {
     let (mut log, began) = (log(WIDE), Instant::now());
     append(&mut log, 2, began);
     append(&mut log, 1, began + WIDE.age / 2);
-    let topic = Topic::parse("a:1").unwrap();
     let mut evicted = Evicted::new();
     log.append(draft("m", &["a:2"]), began + WIDE.age / 2, &mut evicted);
     let later = began + WIDE.age;
     assert_eq!(log.tail_at(later), at(2));
     assert_eq!(log.has_all_after(at(1), later), Err(Gap::Evicted));
     assert_eq!(log.has_all_after(at(2), later), Ok(()));
-    assert_eq!(log.last_of(&topic, later), Some(at(3)));
     let last = later + WIDE.age / 2;
     assert_eq!(log.tail_at(last), at(4));
     assert_eq!(log.has_all_after(at(4), last), Ok(()));
-    assert_eq!(log.last_of(&topic, last), None);
     // It is all there still.
     assert_eq!(offsets_after(&log, 0), Ok(vec![1, 2, 3, 4]));
     assert!(evicted.is_empty());
@@ -154,37 +151,6 @@ fn an_event_larger_than_the_window_has_a_position_and_is_evicted_at_once() {
 }
 
 proptest! {
-    /// Whatever was asked when: at times nobody asks for long, and the index is
-    /// dropped and made anew.
-    #[test]
-    fn a_topics_last_event_is_what_a_look_at_the_whole_window_finds(
-        events in 1..8_usize,
-        steps in prop::collection::vec((0..6_u8, 0..6_u8, 0..40_u64, any::<bool>()), 1..100),
-    ) {
-        let window = Window { events, age: Duration::from_secs(100), ..WIDE };
-        let mut log = log(window);
-        let mut now = Instant::now();
-        for (a, b, wait, asks) in steps {
-            now += Duration::from_secs(wait);
-            if wait > 30 {
-                log.evict(now);
-            }
-            let mut topics = vec![format!("a:{a}"), format!("a:{b}")];
-            topics.dedup();
-            let topics: Vec<_> = topics.iter().map(String::as_str).collect();
-            log.append(draft("m", &topics), now, &mut Evicted::new());
-            for id in 0..if asks { 6 } else { 0 } {
-                let topic = Topic::new("a", &id.to_string()).unwrap();
-                let mut newest = log.ring.iter().rev();
-                let last = newest.find(|event| event.topics().contains(&topic));
-                let expected = last.map(|event| event.position());
-                prop_assert_eq!(log.last_of(&topic, now), expected);
-            }
-        }
-        log.evict(now + window.age);
-        prop_assert_eq!(log.last_of(&Topic::new("a", "0").unwrap(), now), None);
-    }
-
     #[test]
     fn bounds_hold_after_every_append(
         events in 1..20_usize,

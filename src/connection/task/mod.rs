@@ -271,7 +271,7 @@ impl<S: Transport, L: Listener> Connection<S, L> {
         if let Poll::Ready(step) = self.poll_read(context) {
             return Poll::Ready(step);
         }
-        if self.behind.is_some() && self.account.outbox.is_half_free() {
+        if self.may_catch_up() {
             return Poll::Ready(Step::CatchUp);
         }
         // Writing may have set a deadline that no alarm is set for yet.
@@ -354,9 +354,13 @@ impl<S: Transport, L: Listener> Connection<S, L> {
     }
 
     /// Whether more is taken from the client. One that does not take its answers is not
-    /// asked for more questions, nor one whose last is not answered yet.
+    /// asked for more questions, nor one whose last is not answered yet or waits for its
+    /// first turn to read the log.
     fn is_read_from(&self) -> bool {
-        self.account.outbox.is_half_free() && self.awaiting.is_none() && self.reading_json.is_none()
+        let is_kept_waiting = self.awaiting.is_some()
+            || self.reading_json.is_some()
+            || self.behind.as_ref().is_some_and(|it| !it.has_begun());
+        !is_kept_waiting && self.account.outbox.is_half_free()
     }
 
     fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<Step> {

@@ -160,12 +160,24 @@ impl<S: Transport, L: Listener> Connection<S, L> {
         self.push(&request.subscribed(position, result.ok()));
     }
 
-    /// Goes on with what the client missed, if there is any of that: for a slice of
-    /// the log, then others have their turn.
+    /// Returns true if the client misses something and it is the connection's turn to
+    /// read it from the log.
+    pub(super) fn may_catch_up(&mut self) -> bool {
+        match (&mut self.behind, &self.membership) {
+            (Some(behind), Some(membership)) => behind.catch_up.may_go_on(membership),
+            _ => false,
+        }
+    }
+
+    /// Goes on with what the client missed, if there is any of that and it is the
+    /// connection's turn: for a slice of the log, then others have their turn.
     pub(super) fn catch_up(&mut self) {
         while let (Some(behind), Some(membership)) = (&mut self.behind, &self.membership) {
+            let Some(progress) = behind.catch_up.go_on(membership) else {
+                return;
+            };
             self.turn_is_over = true;
-            match behind.catch_up.step(membership) {
+            match progress {
                 Progress::More => return,
                 Progress::Confirm(result) => {
                     let position = behind.catch_up.position();

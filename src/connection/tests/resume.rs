@@ -3,7 +3,10 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::{
+    task::yield_now,
+    time::{Instant, sleep},
+};
 
 use crate::{
     connection::{
@@ -123,6 +126,47 @@ fn a_resume_that_waits_for_another_is_confirmed_after_it_and_replays_less() {
         // The events are for everyone, which the first brings and the second has had.
         let expected = [resumed("a", 20), events(1..=20), resumed("b", 0)].concat();
         assert_eq!(client.hear(22).await, expected);
+    });
+}
+
+#[test]
+fn many_replays_of_one_tenant_leave_others_their_turns() {
+    simulate(async {
+        let (bench, start) = published(1000, 1000, 10_000).await;
+        let mut clients: Vec<_> = (0..100).map(|_| bench.connect(WIDE)).collect();
+        for client in &mut clients {
+            client.send(resume("r", "project:p", start)).await;
+        }
+        let replayed = || bench.tally().replayed.get();
+        let mut most = 0;
+        while replayed() < 100 * 1000 {
+            let before = replayed();
+            yield_now().await;
+            most = most.max(replayed() - before);
+        }
+        // 334 in a turn of the shard.
+        assert!((1..1000).contains(&most), "{most}");
+        for mut client in clients {
+            let expected = [resumed("r", 1000), events(1..=1000)].concat();
+            assert_eq!(client.hear(1001).await, expected);
+        }
+    });
+}
+
+#[test]
+fn resumes_that_come_at_once_are_all_taken_one_after_the_other() {
+    simulate(async {
+        let (bench, start) = published(20, 100, 10_000).await;
+        let mut client = bench.connect(WIDE);
+        let ids: Vec<_> = (0..3 * WAITING_MAX).map(|it| format!("r{it}")).collect();
+        let all: Vec<u8> = ids
+            .iter()
+            .flat_map(|id| resume(id, "project:p", start))
+            .collect();
+        client.send(all).await;
+        let rest = ids[1..].iter().flat_map(|id| resumed(id, 0)).collect();
+        let expected = [resumed("r0", 20), events(1..=20), rest].concat();
+        assert_eq!(client.hear(expected.len()).await, expected);
     });
 }
 

@@ -1,51 +1,59 @@
 //! What a shard is asked beside events.
 
-use std::{collections::VecDeque, future::poll_fn};
+use std::{
+    future::poll_fn,
+    task::{Context, Poll, ready},
+};
 
 use tokio::{sync::oneshot, task::yield_now};
 
 use super::ShardHub;
 use crate::{
-    hub::admin::{CALLS_MAX, Call, TenantLook},
+    hub::admin::Disconnect,
     protocol::{TenantName, Topic, UserName, close::Ending},
 };
+
+/// A question to the shard.
+enum Call {
+    Ping(oneshot::Sender<()>),
+    Disconnect(Disconnect),
+}
 
 impl ShardHub {
     /// Answers what is asked beside events, for as long as there is somebody who could
     /// ask.
     pub async fn answer_calls(&self) {
-        let mut waiting = VecDeque::new();
-        loop {
-            // Whether it is there is not to hang on what others ask, so pings go first.
-            while waiting.len() < CALLS_MAX {
-                let next = self.calls.borrow_mut().try_recv();
-                match next {
-                    Ok(Call::Ping(answer)) => tell(answer, ()),
-                    Ok(call) => waiting.push_back(call),
-                    Err(_) => break,
+        while let Some(call) = poll_fn(|context| self.poll_call(context)).await {
+            match call {
+                Call::Ping(answer) => tell(answer, ()),
+                Call::Disconnect(call) => {
+                    self.answer_disconnect(call);
+                    yield_now().await;
                 }
-            }
-            if let Some(call) = waiting.pop_front() {
-                self.answer(call);
-                yield_now().await;
-                continue;
-            }
-            match poll_fn(|context| self.calls.borrow_mut().poll_recv(context)).await {
-                Some(call) => waiting.push_back(call),
-                None => break,
             }
         }
     }
 
-    fn answer(&self, call: Call) {
-        // Late, it would end connections that have come since, or be work in vain.
-        if call.is_given_up() {
-            return;
+    /// Returns the next question. Pings come first: whether the shard answers them must
+    /// not depend on what else it is asked.
+    fn poll_call(&self, context: &mut Context<'_>) -> Poll<Option<Call>> {
+        let mut calls = self.calls.borrow_mut();
+        if let Poll::Ready(ping) = calls.pings.poll_recv(context) {
+            return Poll::Ready(ping.map(Call::Ping));
         }
-        match call {
-            Call::Ping(answer) => tell(answer, ()),
-            Call::Disconnect(tenant, user, answer) => tell(answer, self.disconnect(&tenant, &user)),
-            Call::Look(tenant, answer) => tell(answer, self.look(&tenant)),
+        let disconnect = ready!(calls.disconnects.poll_recv(context));
+        Poll::Ready(disconnect.map(Call::Disconnect))
+    }
+
+    fn answer_disconnect(&self, call: Disconnect) {
+        let Disconnect {
+            tenant,
+            user,
+            answer,
+        } = call;
+        // Late, it would end connections that have come since.
+        if !answer.is_closed() {
+            tell(answer, self.disconnect(&tenant, &user));
         }
     }
 
@@ -65,27 +73,6 @@ impl ShardHub {
                 }
             });
         ended
-    }
-
-    fn look(&self, tenant: &TenantName) -> TenantLook {
-        let tenants = self.tenants.borrow();
-        let Some(here) = tenants.get(tenant) else {
-            return TenantLook::default();
-        };
-        let index = here.index.borrow();
-        let mut look = TenantLook {
-            connections: index.connections_len() as u64,
-            ..TenantLook::default()
-        };
-        for topic in index.topics() {
-            let names = if topic.is_implicit() {
-                &mut look.users
-            } else {
-                &mut look.topics
-            };
-            names.push(topic.hash());
-        }
-        look
     }
 }
 

@@ -11,9 +11,12 @@ use std::{
 #[cfg(test)]
 use crate::planted::{Fault, is_planted};
 use crate::{
-    hub::{inbox::Item, index::TenantIndex, tenant::Tenant, wakes::Due},
+    hub::{
+        inbox::Item, index::TenantIndex, readers::Readers, subscribers::ConnectionId,
+        tenant::Tenant, wakes::Due,
+    },
     outbox::Outbox,
-    protocol::Position,
+    protocol::{Position, Topic},
 };
 
 /// How many connections that have waited for what a slice brought are told so with it.
@@ -41,6 +44,8 @@ pub(in crate::hub) struct TenantHere {
     /// Connections that wait until the events up to an offset are delivered, in the
     /// order of those.
     pub(super) awaited: RefCell<VecDeque<(u64, Rc<Outbox>)>>,
+    /// Those of its connections that wait to read the log.
+    pub(super) readers: Readers,
     /// Nothing has been taken for it yet.
     #[cfg(test)]
     is_new: Cell<bool>,
@@ -68,8 +73,37 @@ impl TenantHere {
             due: Rc::default(),
             served_in: Cell::default(),
             awaited: RefCell::default(),
+            readers: Readers::default(),
             #[cfg(test)]
             is_new: Cell::new(true),
+        }
+    }
+
+    /// Adds a connection, with the topic of its user.
+    pub(in crate::hub) fn connect(&self, user: &Topic, id: ConnectionId, outbox: &Rc<Outbox>) {
+        self.index.borrow_mut().add(id, outbox);
+        self.tenant.audience().connected();
+        self.subscribe(user, id, outbox);
+    }
+
+    /// Takes a connection out, except for the topics that it subscribed to.
+    pub(in crate::hub) fn disconnect(&self, user: &Topic, id: ConnectionId) {
+        self.unsubscribe(user, id);
+        self.index.borrow_mut().remove(id);
+        self.tenant.audience().disconnected();
+    }
+
+    /// Subscribes a connection to a topic.
+    pub(in crate::hub) fn subscribe(&self, topic: &Topic, id: ConnectionId, outbox: &Rc<Outbox>) {
+        if self.index.borrow_mut().subscribe(topic, id, outbox) {
+            self.tenant.audience().add(topic);
+        }
+    }
+
+    /// Ends a connection's subscription of a topic.
+    pub(in crate::hub) fn unsubscribe(&self, topic: &Topic, id: ConnectionId) {
+        if self.index.borrow_mut().unsubscribe(topic, id) {
+            self.tenant.audience().remove(topic);
         }
     }
 

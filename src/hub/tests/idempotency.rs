@@ -199,8 +199,8 @@ async fn a_condition_is_checked_with_the_append_and_after_what_is_known() {
     let (tenant, publisher) = (name("acme"), &bench.publisher);
     let post = async |id: &str, condition: &Condition| {
         let drafts = vec![known(id, "x", &["doc:1"])];
-        let conditions = std::slice::from_ref(condition);
-        let appended = publisher.append_if(&tenant, drafts, conditions).await;
+        let check = ConditionCheck::new(std::slice::from_ref(condition));
+        let appended = publisher.append_if(&tenant, drafts, check).await;
         appended.map(|appended| appended.new_len())
     };
     let never = condition("doc:1", Last::None);
@@ -228,7 +228,8 @@ async fn a_condition_that_cannot_hold_makes_no_tenant() {
     for last in [Last::At(position), Last::NoneIn(epoch)] {
         let conditions = [condition("a:1", last), condition("b:2", Last::None)];
         let drafts = vec![draft("m", &["a:1"])];
-        let refused = bench.publisher.append_if(&tenant, drafts, &conditions);
+        let check = ConditionCheck::new(&conditions);
+        let refused = bench.publisher.append_if(&tenant, drafts, check);
         let unmet = Unmet {
             topic: conditions[0].topic.clone(),
             epoch: None,
@@ -240,7 +241,8 @@ async fn a_condition_that_cannot_hold_makes_no_tenant() {
     }
     let drafts = vec![draft("m", &["a:1"])];
     let never = [condition("a:1", Last::None)];
-    let appended = bench.publisher.append_if(&tenant, drafts, &never);
+    let check = ConditionCheck::new(&never);
+    let appended = bench.publisher.append_if(&tenant, drafts, check);
     assert_eq!(appended.await.unwrap().new_len(), 1);
 }
 

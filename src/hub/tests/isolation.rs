@@ -155,7 +155,7 @@ fn advance(member: &mut Member) -> bool {
     let Some(catch_up) = &mut member.catch_up else {
         return true;
     };
-    let progress = catch_up.step(&member.client.membership);
+    let progress = catch_up.step(&member.client.membership, &mut all());
     if progress == Progress::Live {
         member.catch_up = None;
     }

@@ -166,13 +166,13 @@ async fn a_slice_of_a_replay_makes_64_kib_of_json_and_what_it_takes_is_counted()
     let Subscribed::Behind(mut catch_up) = resumed.unwrap() else {
         panic!("there is something to replay");
     };
-    let confirmed = catch_up.step(&client.membership);
+    let confirmed = catch_up.step(&client.membership, &mut all());
     assert_eq!(confirmed, Progress::Confirm(Ok(40)));
     let tally = bench.shards[0].tally();
     let mut slices = Vec::new();
     loop {
         let before = tally.json_replayed.get();
-        let progress = catch_up.step(&client.membership);
+        let progress = catch_up.step(&client.membership, &mut all());
         slices.push(tally.json_replayed.get() - before);
         assert_eq!(tally.queued.get(), tally.replayed.get());
         if progress == Progress::Live {
@@ -199,13 +199,13 @@ async fn a_replay_without_memory_for_its_json_ends_the_connection() {
     let Subscribed::Behind(mut catch_up) = resumed.unwrap() else {
         panic!("there is something to replay");
     };
-    let confirmed = catch_up.step(&client.membership);
+    let confirmed = catch_up.step(&client.membership, &mut all());
     assert_eq!(confirmed, Progress::Confirm(Ok::<_, Gap>(1)));
     bench
         .registry
         .memory()
         .set_limits(MemoryLimits { max: 1, window: 0 });
-    let progress = catch_up.step(&client.membership);
+    let progress = catch_up.step(&client.membership, &mut all());
     assert_eq!(progress, Progress::NoJson(NoJson::NoMemory));
     assert_eq!(bench.shards[0].tally().queued.get(), 0);
 }

@@ -65,8 +65,11 @@ async fn who_missed_nothing_is_told_so_though_the_tenant_was_empty_meanwhile() {
     let Subscribed::Behind(mut catch_up) = resume(&back, head) else {
         panic!("it is refused");
     };
-    assert_eq!(catch_up.step(&back.membership), Progress::Confirm(Ok(0)));
-    assert_eq!(catch_up.step(&back.membership), Progress::Live);
+    assert_eq!(
+        catch_up.step(&back.membership, &mut all()),
+        Progress::Confirm(Ok(0))
+    );
+    assert_eq!(catch_up.step(&back.membership, &mut all()), Progress::Live);
     let missed = Position {
         offset: head.offset - 1,
         ..head

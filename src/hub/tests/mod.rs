@@ -1,6 +1,8 @@
 //! The hub against a naive model, and its corners one by one.
 
 mod admin;
+mod conditions;
+mod departures;
 mod idempotency;
 mod isolation;
 mod json;
@@ -15,14 +17,14 @@ use std::{
     pin::pin,
     rc::Rc,
     sync::Arc,
-    task::{Context, Waker},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
 use proptest::prelude::*;
 use tokio::{task::unconstrained, time::Instant};
 
-use super::{inbox::Waited, submission::Submission, *};
+use super::{inbox::Waited, readers::ReadSlice, submission::Submission, *};
 use crate::{
     event::{Draft, tests::draft},
     log::{MessageIdLimits, Window},
@@ -150,10 +152,15 @@ async fn append(
     Ok(publisher.append(tenant, drafts).await?.acknowledged().await)
 }
 
+/// Allows all that a step may read at once.
+fn all() -> ReadSlice {
+    ReadSlice::new(usize::MAX)
+}
+
 fn submission(draft: Draft) -> Submission<'static> {
     Submission {
         drafts: vec![draft],
-        conditions: &[],
+        check: ConditionCheck::new(&[]),
     }
 }
 

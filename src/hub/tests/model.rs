@@ -70,6 +70,21 @@ impl ModelClient {
     }
 }
 
+/// Compares what is shown of the tenant with its clients, counted one by one.
+fn check_counts<'a>(bench: &Bench, tenant: usize, clients: impl Iterator<Item = &'a ModelClient>) {
+    let (mut connections, mut users, mut topics) = (0, BTreeSet::new(), BTreeSet::<usize>::new());
+    for client in clients.filter(|client| client.tenant == tenant) {
+        connections += 1;
+        users.insert(client.user);
+        topics.extend(&client.topics);
+    }
+    let view = bench.publisher.admin().look(&name(TENANTS[tenant]));
+    let shown = view.map_or_else(Default::default, |view| {
+        (view.connections, view.users, view.topics)
+    });
+    assert_eq!(shown, (connections, users.len(), topics.len()));
+}
+
 proptest! {
     #[test]
     fn deliveries_are_those_of_a_naive_model(steps in steps()) {
@@ -151,6 +166,9 @@ proptest! {
                             assert_eq!(client.received(), model.expected);
                         }
                     }
+                }
+                for tenant in 0..TENANTS.len() {
+                    check_counts(&bench, tenant, clients.values().map(|(_, model)| model));
                 }
             }
             for (client, model) in clients.into_values() {

@@ -142,7 +142,7 @@ impl Resuming {
         let Some(mut behind) = self.behind.take() else {
             return;
         };
-        match behind.catch_up.step(&self.client.membership) {
+        match behind.catch_up.step(&self.client.membership, &mut all()) {
             Progress::More => {}
             Progress::Confirm(result) => {
                 assert!(!behind.confirmed);

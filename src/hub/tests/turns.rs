@@ -4,7 +4,7 @@ use crate::memory::MemoryUse;
 use std::{cell::RefCell, sync::Mutex, task::Wake};
 
 use super::*;
-use crate::outbox::FRAMES_A_WRITE_MAX;
+use crate::{hub::readers::READ_A_TURN, outbox::FRAMES_A_WRITE_MAX};
 
 /// So many connections of one event that it takes a slice for itself.
 const MANY: usize = 1200;
@@ -463,4 +463,142 @@ async fn what_leaves_the_log_for_a_batch_is_dropped_in_parts_so_that_others_have
         .collect();
     assert_eq!(dropped, [10; 9]);
     assert_eq!(bytes(), bench.registry.log_bytes());
+}
+
+/// A connection that catches up.
+struct Reader {
+    client: Client,
+    catch_up: CatchUp,
+    is_confirmed: bool,
+}
+
+impl Reader {
+    /// One that has missed all events of its tenant, none of which are for it, and waits for
+    /// its turn to read them.
+    fn new(bench: &Bench, tenant: &str) -> Self {
+        let client = bench.connect(0, tenant, "ann");
+        client.membership.take_all();
+        let topics = [Topic::parse("a:1").unwrap()];
+        let start = Position {
+            offset: 0,
+            ..client.membership.taken()
+        };
+        let subscribed = client.membership.subscribe(&topics, 1, Some(Ok(start)));
+        let Ok(Subscribed::Behind(catch_up)) = subscribed else {
+            panic!("it has missed something");
+        };
+        let mut reader = Self {
+            client,
+            catch_up,
+            is_confirmed: false,
+        };
+        assert_eq!(reader.go_on(), None);
+        reader
+    }
+
+    fn go_on(&mut self) -> Option<Progress> {
+        if self.is_confirmed {
+            return None;
+        }
+        let progress = self.catch_up.go_on(&self.client.membership);
+        self.is_confirmed = matches!(progress, Some(Progress::Confirm(_)));
+        progress
+    }
+}
+
+/// Takes a turn of the shard: which of the readers read something in it, in order.
+fn read_in_turn(bench: &Bench, readers: &mut [Reader]) -> Vec<usize> {
+    turn(&bench.shards[0]);
+    let mut order = Vec::new();
+    loop {
+        let before = order.len();
+        for (index, reader) in readers.iter_mut().enumerate() {
+            if reader.go_on().is_some() {
+                order.push(index);
+            }
+        }
+        if order.len() == before {
+            return order;
+        }
+    }
+}
+
+/// Publishes so many events of so many topics that nobody listens to.
+async fn miss(bench: &Bench, tenant: &str, events: usize, topics: usize) {
+    let topics: Vec<_> = (0..topics).map(|number| format!("b:{number}")).collect();
+    let topics: Vec<_> = topics.iter().map(String::as_str).collect();
+    bench
+        .publish(tenant, vec![draft("m", &topics); events])
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_turn_reads_as_much_of_a_log_however_many_connections_catch_up() {
+    let bench = Bench::new(1, WIDE);
+    miss(&bench, "loud", 2000, 1).await;
+    let mut readers: Vec<_> = (0..100).map(|_| Reader::new(&bench, "loud")).collect();
+    let turns: Vec<_> = (0..50)
+        .map(|_| read_in_turn(&bench, &mut readers))
+        .collect();
+    // Three slices of 256 events, which cost 16 and 1 each, and what is left.
+    assert!(turns.iter().all(|order| order.len() == 4));
+    let slices = turns.concat();
+    // Each has a slice before anyone has the next.
+    let round: Vec<_> = (0..100).collect();
+    assert_eq!(slices[..100], round);
+    assert_eq!(slices[100..], round[..slices.len() - 100]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn tenants_with_connections_that_catch_up_have_turns_four_at_a_time() {
+    let bench = Bench::new(1, WIDE);
+    let mut readers = Vec::new();
+    let tenants = ["t0", "t1", "t2", "t3", "t4", "t5"];
+    for tenant in tenants {
+        miss(&bench, tenant, 1000, 100).await;
+    }
+    for tenant in tenants {
+        readers.extend((0..2).map(|_| Reader::new(&bench, tenant)));
+    }
+    // A slice is all that the tenant reads in a turn, where events have 100 topics.
+    assert_eq!(read_in_turn(&bench, &mut readers), [0, 2, 4, 6]);
+    assert_eq!(read_in_turn(&bench, &mut readers), [1, 3, 8, 10]);
+    assert_eq!(read_in_turn(&bench, &mut readers), [5, 7, 9, 11]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_alone_reads_a_slice_of_its_log_in_every_turn() {
+    let bench = Bench::new(1, WIDE);
+    miss(&bench, "acme", 1000, 100).await;
+    let mut reader = [Reader::new(&bench, "acme")];
+    let mut turns = 0;
+    while !reader[0].is_confirmed {
+        assert!(!read_in_turn(&bench, &mut reader).is_empty());
+        turns += 1;
+    }
+    // 1,000 events that cost 16 and 100 each.
+    assert_eq!(turns, 1000 * 116 / READ_A_TURN + 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_goes_or_takes_nothing_does_not_keep_others_from_reading() {
+    let bench = Bench::new(1, WIDE);
+    miss(&bench, "acme", 1000, 100).await;
+    let mut readers: Vec<_> = (0..3).map(|_| Reader::new(&bench, "acme")).collect();
+    let order = Order::default();
+    note_when_woken(&readers[2].client, "last", &order);
+    // The first has no room for anything.
+    for _ in 0..ROOMY.frames / 2 {
+        readers[0].client.outbox.push_reply(Box::new([0; 2]));
+    }
+    assert_eq!(readers[0].go_on(), None);
+    drop(readers.remove(1));
+    turn(&bench.shards[0]);
+    assert_eq!(*order.lock().unwrap(), ["last"]);
+    assert_eq!(readers[1].go_on(), Some(Progress::More));
+    // It is back when there is room.
+    readers[0].client.outbox.discard();
+    assert_eq!(readers[0].go_on(), None);
+    assert_eq!(read_in_turn(&bench, &mut readers), [1]);
+    assert_eq!(read_in_turn(&bench, &mut readers), [0]);
 }

@@ -241,11 +241,6 @@ fn what_clients_may_publish_is_refused_as_long_as_that_is_not_offered() {
 fn the_topics_of_an_event_that_a_client_may_not_send_are_not_looked_at() {
     for id in ["*", "a\nb", &"x".repeat(257)] {
         let typing = json!({"userId": "ann", "workItemId": id});
-        assert_invalid(
-            &named("userTyping", &typing),
-            "m",
-            Some("user_typing"),
-            "a client may not send user_typing",
-        );
+        assert_invalid(&named("userTyping", &typing), "m", Some("user_typing"), id);
     }
 }

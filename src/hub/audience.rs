@@ -1,0 +1,89 @@
+//! How many connections, users and topics a tenant has on all shards together. The
+//! shards keep the counts up to date, so that reading them costs no shard anything.
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    hash::BuildHasherDefault,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use crate::protocol::{Topic, topic::CarriedHash};
+
+/// The counts of one tenant.
+#[derive(Debug, Default)]
+pub(super) struct Audience(Mutex<Counts>);
+
+#[derive(Debug, Default)]
+struct Counts {
+    totals: AudienceTotals,
+    /// On how many shards each topic has subscribers, by the topic's hash. Hashes contain
+    /// a secret of the process and tell topics apart well enough to count them.
+    shards: HashMap<u64, u32, BuildHasherDefault<CarriedHash>>,
+}
+
+/// The counts at one moment.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct AudienceTotals {
+    pub(super) connections: u64,
+    /// Users with at least one connection.
+    pub(super) users: usize,
+    /// Topics with at least one subscriber. Implicit topics are not counted.
+    pub(super) topics: usize,
+}
+
+impl AudienceTotals {
+    fn of_kind(&mut self, topic: &Topic) -> &mut usize {
+        if topic.is_implicit() {
+            &mut self.users
+        } else {
+            &mut self.topics
+        }
+    }
+}
+
+impl Audience {
+    pub(super) fn totals(&self) -> AudienceTotals {
+        self.lock().totals
+    }
+
+    /// Counts a new connection.
+    pub(super) fn connected(&self) {
+        self.lock().totals.connections += 1;
+    }
+
+    /// Counts a connection that is gone.
+    pub(super) fn disconnected(&self) {
+        self.lock().totals.connections -= 1;
+    }
+
+    /// Counts a topic that has its first subscriber on a shard.
+    pub(super) fn add(&self, topic: &Topic) {
+        let mut counts = self.lock();
+        let shards = counts.shards.entry(topic.hash()).or_default();
+        *shards += 1;
+        if *shards == 1 {
+            *counts.totals.of_kind(topic) += 1;
+        }
+    }
+
+    /// Counts a topic that has lost its last subscriber on a shard.
+    pub(super) fn remove(&self, topic: &Topic) {
+        let mut counts = self.lock();
+        let Entry::Occupied(mut shards) = counts.shards.entry(topic.hash()) else {
+            return;
+        };
+        *shards.get_mut() -= 1;
+        if *shards.get() > 0 {
+            return;
+        }
+        shards.remove();
+        *counts.totals.of_kind(topic) -= 1;
+        if counts.shards.is_empty() {
+            counts.shards.shrink_to_fit();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Counts> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

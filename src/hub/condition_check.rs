@@ -1,0 +1,92 @@
+//! The conditions of a call, and the search for the last events of their topics. Most of it
+//! is done in parts before the append; what has come since is searched in the same step.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::tenant::Tenant;
+use crate::{
+    log::{Condition, EVENTS_A_PART, Log, TopicSearch, Unmet, unmet},
+    protocol::Position,
+};
+
+/// What has to hold for an append, and how far that is known.
+#[derive(Debug)]
+pub struct ConditionCheck<'a> {
+    conditions: &'a [Condition],
+    search: TopicSearch,
+    /// The tenant whose log is searched, once that has begun.
+    tenant: Option<Arc<Tenant>>,
+    is_searched: bool,
+}
+
+impl<'a> ConditionCheck<'a> {
+    /// A check of conditions of which nothing is known.
+    #[must_use]
+    pub fn new(conditions: &'a [Condition]) -> Self {
+        Self {
+            conditions,
+            search: TopicSearch::new(conditions.iter().map(|it| &it.topic)),
+            tenant: None,
+            is_searched: conditions.is_empty(),
+        }
+    }
+
+    pub(super) fn conditions(&self) -> &'a [Condition] {
+        self.conditions
+    }
+
+    /// Returns true if nothing has to be searched before the append.
+    #[must_use]
+    pub fn is_searched(&self) -> bool {
+        self.is_searched
+    }
+
+    /// There is no tenant whose log could be searched.
+    pub(super) fn has_no_log(&mut self) {
+        self.is_searched = true;
+    }
+
+    /// Searches a part of the tenant's log. Returns what that took, in topics of events.
+    pub(super) fn search(&mut self, tenant: &Arc<Tenant>, now: Instant) -> usize {
+        if self.is_of(tenant) {
+            let (events, is_all) = tenant.events_after(self.search.up_to(), EVENTS_A_PART);
+            self.is_searched = is_all;
+            return self.search.search(events.iter());
+        }
+        let (work, is_all) = tenant.look_up(&mut self.search, now);
+        self.tenant = Some(Arc::clone(tenant));
+        self.is_searched = is_all;
+        work
+    }
+
+    /// Searches what has come since, in the step in which it is appended. Returns false if
+    /// that is too much for one step.
+    pub(super) fn finish(&mut self, tenant: &Arc<Tenant>, log: &Log) -> bool {
+        if self.conditions.is_empty() {
+            return true;
+        }
+        let rest = log.events_after(self.search.up_to());
+        self.is_searched = self.is_of(tenant) && rest.len() <= EVENTS_A_PART;
+        if self.is_searched {
+            self.search.search(rest);
+        }
+        self.is_searched
+    }
+
+    /// Those of the conditions that do not hold of the log, which is searched.
+    pub(super) fn unmet(&self, log: &Log, now: Instant) -> Vec<Unmet> {
+        let tail = log.tail_at(now);
+        unmet(self.conditions, Some(tail.epoch), |topic| {
+            let offset = self.search.last_of(topic)?;
+            (offset > tail.offset).then_some(Position { offset, ..tail })
+        })
+    }
+
+    fn is_of(&self, tenant: &Arc<Tenant>) -> bool {
+        self.tenant
+            .as_ref()
+            .is_some_and(|searched| Arc::ptr_eq(searched, tenant))
+    }
+}

@@ -1,0 +1,120 @@
+//! Conditions on a log that takes several parts to search.
+
+use super::*;
+use crate::log::{Condition, EVENTS_A_PART, Last, Unmet};
+
+const WINDOW: usize = WIDE.window.events;
+
+fn acme() -> TenantName {
+    name("acme")
+}
+
+/// A tenant whose window is full of events of other topics.
+async fn full(topics: &[&str]) -> Bench {
+    let bench = Bench::new(1, WIDE);
+    for _ in 0..WINDOW / 1000 {
+        post(&bench, vec![draft("m", topics); 1000]).await;
+    }
+    bench
+}
+
+async fn post(bench: &Bench, drafts: Vec<Draft>) -> Vec<PlacedEvent> {
+    let published = append(&bench.publisher, &acme(), drafts).await;
+    published.unwrap().events
+}
+
+/// That no event relates to `doc:1`.
+fn nothing_of_doc() -> [Condition; 1] {
+    [Condition {
+        topic: Topic::parse("doc:1").unwrap(),
+        last: Last::None,
+    }]
+}
+
+/// Goes on until it is over, after so many pauses.
+fn finish<T>(mut future: std::pin::Pin<&mut impl Future<Output = T>>) -> (usize, T) {
+    let mut context = Context::from_waker(Waker::noop());
+    let mut pauses = 0;
+    loop {
+        match future.as_mut().poll(&mut context) {
+            Poll::Ready(done) => return (pauses, done),
+            Poll::Pending => pauses += 1,
+        }
+    }
+}
+
+/// Posts an event of another topic on that condition: after how many pauses it was taken.
+fn pauses_of_a_post(bench: &Bench) -> usize {
+    let (conditions, tenant) = (nothing_of_doc(), acme());
+    let check = ConditionCheck::new(&conditions);
+    let drafts = vec![draft("m", &["b:2"])];
+    let appended = bench.publisher.append_if(&tenant, drafts, check);
+    let (pauses, appended) = finish(pin!(unconstrained(appended)));
+    assert_eq!(appended.unwrap().new_len(), 1);
+    pauses
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_is_searched_in_parts_and_what_comes_meanwhile_is_seen() {
+    let bench = full(&["b:1"]).await;
+    let (conditions, tenant) = (nothing_of_doc(), acme());
+    let check = ConditionCheck::new(&conditions);
+    let drafts = vec![draft("m", &["doc:1"])];
+    let appended = bench.publisher.append_if(&tenant, drafts, check);
+    let mut appended = pin!(unconstrained(appended));
+    let mut context = Context::from_waker(Waker::noop());
+    for _ in 0..10 {
+        assert!(appended.as_mut().poll(&mut context).is_pending());
+    }
+    let other = post(&bench, vec![draft("other", &["doc:1"])]).await;
+    // More than is searched in the step of the append.
+    post(&bench, vec![draft("m", &["b:1"]); 2 * EVENTS_A_PART]).await;
+    let (pauses, refused) = finish(appended);
+    let parts = (WINDOW + 1 + 2 * EVENTS_A_PART).div_ceil(EVENTS_A_PART);
+    assert!((parts - 13..=parts - 10).contains(&pauses), "{pauses}");
+    let unmet = Unmet {
+        topic: conditions[0].topic.clone(),
+        epoch: Some(other[0].position.epoch),
+        position: Some(other[0].position),
+    };
+    assert_eq!(refused.unwrap_err(), PublishError::Unmet(vec![unmet]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_question_enters_a_part_until_the_whole_log_is_in_the_index() {
+    let bench = full(&["b:1"]).await;
+    let parts = WINDOW / EVENTS_A_PART;
+    for question in 0..parts {
+        assert_eq!(pauses_of_a_post(&bench), parts - question, "{question}");
+    }
+    assert_eq!(pauses_of_a_post(&bench), 0);
+    // A batch is not entered by its append, and needs no part more than it has.
+    let topics: Vec<_> = (0..100).map(|number| format!("c:{number}")).collect();
+    let topics: Vec<_> = topics.iter().map(String::as_str).collect();
+    post(&bench, vec![draft("m", &topics); 1000]).await;
+    assert_eq!(pauses_of_a_post(&bench), 1000_usize.div_ceil(EVENTS_A_PART));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_index_lets_go_of_what_has_left_the_log_and_of_all_when_nobody_asks() {
+    let bench = Bench::new(1, WIDE);
+    let old = draft("m", &["b:1"]);
+    let old_topics = Arc::clone(old.topics());
+    post(&bench, vec![old]).await;
+    assert_eq!(pauses_of_a_post(&bench), 0);
+    // The log has it, and the index.
+    assert_eq!(Arc::strong_count(&old_topics), 3);
+    tokio::time::advance(WIDE.window.age - Duration::from_secs(30)).await;
+    let new = draft("m", &["b:1"]);
+    let new_topics = Arc::clone(new.topics());
+    post(&bench, vec![new]).await;
+    assert_eq!(pauses_of_a_post(&bench), 0);
+    tokio::time::advance(Duration::from_secs(30)).await;
+    bench.registry.sweep(Instant::now());
+    assert_eq!(Arc::strong_count(&old_topics), 1);
+    assert_eq!(Arc::strong_count(&new_topics), 3);
+    tokio::time::advance(Duration::from_secs(30)).await;
+    bench.registry.sweep(Instant::now());
+    assert_eq!(Arc::strong_count(&new_topics), 2);
+    assert_eq!(pauses_of_a_post(&bench), 0);
+}

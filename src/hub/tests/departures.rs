@@ -1,0 +1,97 @@
+//! Many connections that go at once: what they had is taken away in parts.
+
+use super::*;
+
+/// How many topics are taken out of the index in a turn.
+const A_TURN: usize = 512;
+
+/// Connections of one user with a thousand topics each, which nobody else has.
+fn connect_many(bench: &Bench, count: usize) -> Vec<Client> {
+    let connect = |number| {
+        let client = bench.connect(0, "acme", "ann");
+        let topics: Vec<_> = (0..1000).map(|it| format!("a:{number}.{it}")).collect();
+        let topics: Vec<_> = topics.iter().map(String::as_str).collect();
+        client.subscribe(&topics);
+        client
+    };
+    (0..count).map(connect).collect()
+}
+
+fn topics_of(bench: &Bench) -> usize {
+    let view = bench.publisher.admin().look(&name("acme"));
+    view.map_or(0, |view| view.topics)
+}
+
+#[tokio::test(start_paused = true)]
+async fn topics_of_connections_that_go_at_once_are_taken_out_in_parts() {
+    let bench = Bench::new(1, WIDE);
+    let stays = bench.connect(0, "acme", "bob");
+    stays.subscribe(&["b:1"]);
+    let many = connect_many(&bench, 10);
+    turn(&bench.shards[0]);
+    drop(many);
+    let mut left = vec![topics_of(&bench)];
+    while left.last() != Some(&1) {
+        turn(&bench.shards[0]);
+        left.push(topics_of(&bench));
+    }
+    assert_eq!(left[0], 10_001 - A_TURN);
+    let mut parts = left.windows(2).map(|two| two[0] - two[1]);
+    assert!(parts.all(|part| part <= A_TURN));
+    assert_eq!(left.len(), 10_000_usize.div_ceil(A_TURN));
+    bench.publish("acme", vec![draft("m", &["b:1"])]).await;
+    assert_eq!(stays.received_ids(), ["m"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_queued_for_or_counted_of_a_connection_that_has_gone() {
+    let bench = Bench::new(1, WIDE);
+    let many = connect_many(&bench, 10);
+    let outboxes: Vec<_> = many.iter().map(|it| Rc::clone(&it.outbox)).collect();
+    outboxes[8].fall_behind();
+    drop(many);
+    assert_eq!(bench.shards[0].tally().subscriptions.get(), 0);
+    // The topics that it comes back for are still those of the connections before it.
+    let back = bench.connect(0, "acme", "ann");
+    back.subscribe(&["a:9.999"]);
+    let view = bench.publisher.admin().look(&name("acme")).unwrap();
+    assert_eq!((view.connections, view.users), (1, 1));
+    assert!(view.topics > 5_000);
+    let topics = ["a:8.999", "a:9.999", "user:ann", "tenant:*"];
+    let acme = name("acme");
+    let appended = bench
+        .publisher
+        .append(&acme, vec![draft("m", &topics)])
+        .await
+        .unwrap();
+    bench.shards[0].take_waiting();
+    let published = appended.acknowledged().await;
+    assert_eq!(published.events[0].matched, Some(1));
+    assert_eq!(back.received_ids(), ["m"]);
+    for outbox in &outboxes {
+        assert_eq!((outbox.queued(), outbox.discard()), (0, 0));
+    }
+    while topics_of(&bench) > 1 {
+        turn(&bench.shards[0]);
+    }
+    bench.publish("acme", vec![draft("n", &topics)]).await;
+    assert_eq!(back.received_ids(), ["n"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tenant_leaves_the_shard_when_the_last_topic_of_its_last_connection_is_gone() {
+    let bench = Bench::new(1, WIDE);
+    drop(connect_many(&bench, 2));
+    let mut turns = 0;
+    while !bench.shards[0].is_empty() {
+        turn(&bench.shards[0]);
+        turns += 1;
+    }
+    assert_eq!(turns, 2000 / A_TURN);
+    assert!(bench.registry.is_empty());
+    // A few are taken out at once.
+    let few = bench.connect(0, "acme", "ann");
+    few.subscribe(&["a:1", "a:2"]);
+    drop(few);
+    assert!(bench.shards[0].is_empty() && bench.registry.is_empty());
+}

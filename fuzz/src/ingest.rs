@@ -8,12 +8,12 @@ use sidewire::{
     auth::{Authenticator, IngestKeys},
     clock::Clock,
     config::Config,
-    event::{Draft},
-    memory::MemoryAccount,
+    event::Draft,
     hub::{InboxLimits, PublishTimeouts, Registry, RegistryLimits, hub},
     ingest::fuzzing::{event, events},
     limits::Limits,
     log::{MessageIdLimits, Window},
+    memory::{MemoryAccount, MemoryLimits, MemoryUse},
     ops::Metrics,
     protocol::{Epoch, Position, Topic},
     random::Random,
@@ -63,7 +63,7 @@ pub fn run(input: &[u8]) {
         }
         (one, other) => panic!("the same body, twice: {one:?} and {other:?}"),
     }
-    assert_eq!(ACCOUNT.get(), 0, "the account of bytes");
+    assert_eq!(ACCOUNT.held(MemoryUse::Events), 0, "the account of bytes");
 }
 
 /// An event is an envelope with all that the relay owes it, each once, and the same
@@ -100,7 +100,7 @@ fn relay() -> Relay {
             age: std::time::Duration::ZERO,
         },
         log_bytes: 0,
-        memory_bytes: u64::MAX,
+        memory: MemoryLimits::UNBOUNDED,
         inbox: InboxLimits::default(),
         message_ids: MessageIdLimits::default(),
     };

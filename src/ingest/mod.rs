@@ -312,11 +312,7 @@ mod tests {
             let request = [largest_answer(), b"GET /nothing HTTP/1.0\r\n\r\n".to_vec()].concat();
             backend.write_all(&request).await.unwrap();
             let (heard, _) = rest(backend, Instant::now()).await;
-            assert!(
-                heard.starts_with("HTTP/1.1 200 OK\r\n"),
-                "{}",
-                &heard[..200]
-            );
+            assert!(heard.starts_with("HTTP/1.1 200 OK\r\n"));
             assert!(heard.len() > 29_000_000);
             assert!(heard.contains("HTTP/1.0 404 "));
             assert_eq!(memory.held(MemoryUse::Requests), 0);

@@ -5,6 +5,7 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
     ops::Range,
+    slice,
 };
 
 use super::{
@@ -124,7 +125,7 @@ impl<'a> Comparison<'a> {
             }
         }
         let free = self.relay_numbers(message);
-        for reserved in old.reserved.missing_in(&new.reserved, &free) {
+        for reserved in old.reserved.missing_in(&new.reserved, free) {
             self.report(message, None, Change::ReservationRemoved { reserved });
         }
         let (old_oneofs, new_oneofs) = (oneofs(old, new), oneofs(new, old));
@@ -149,23 +150,26 @@ impl<'a> Comparison<'a> {
 
     /// The numbers of the message that belong to the relay. No application has had a field
     /// there, so reserving them is of no importance.
-    fn relay_numbers(&self, message: &str) -> Vec<Range<u32>> {
+    fn relay_numbers(&self, message: &str) -> &'static [Range<u32>] {
+        const OF_ENVELOPE: [Range<u32>; 2] = [1..2, 8..32];
+        const OF_SUBSCRIPTIONS: Range<u32> = 16..32;
+        const ALL: Range<u32> = 0..u32::MAX;
         let Some(envelope) = self.old.messages.get(&self.old.envelope) else {
-            return Vec::new();
+            return &[];
         };
         if message == self.old.envelope {
-            return vec![1..2, 8..32];
+            return &OF_ENVELOPE;
         }
         // The relay's own messages reserve what the lists of a schema may use.
         if message.starts_with(RELAYS) {
-            return vec![0..u32::MAX];
+            return slice::from_ref(&ALL);
         }
         let mut subscriptions = (number::SUBSCRIBE..=number::UNSUBSCRIBE_CONFIRMED)
             .filter_map(|number| envelope.fields.get(&number));
         let is_here = |field: &FieldOutline| field.value == ValueType::Message(message.to_owned());
         match subscriptions.any(is_here) {
-            true => vec![16..32],
-            false => Vec::new(),
+            true => slice::from_ref(&OF_SUBSCRIPTIONS),
+            false => &[],
         }
     }
 

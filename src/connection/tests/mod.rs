@@ -13,4 +13,5 @@ mod limits;
 mod resume;
 mod schedules;
 mod slow;
+mod tls_handshakes;
 mod turns;

@@ -18,7 +18,7 @@ use crate::{
     auth::{Authenticator, IngestKeys},
     clock::Clock,
     config::Config,
-    connection::Alarms,
+    connection::{Alarms, TlsTurns},
     hub::{Publisher, ShardHub},
     ingest::Turns,
     limits::Limits,
@@ -105,6 +105,8 @@ pub struct Shard {
     pub alarms: Rc<Alarms>,
     /// Of the tenants whose backends call.
     pub turns: Turns,
+    /// Of its clients' TLS handshakes.
+    pub tls_turns: TlsTurns,
     /// Lent to whoever reads from a socket, for as long as that takes.
     pub read_buffer: RefCell<Box<[u8]>>,
 }
@@ -120,6 +122,7 @@ impl Shard {
             outboxes,
             alarms: Rc::default(),
             turns: Turns::default(),
+            tls_turns: TlsTurns::default(),
             read_buffer: RefCell::new(vec![0; READ_BUFFER_BYTES].into()),
         }
     }

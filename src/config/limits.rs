@@ -91,7 +91,8 @@ pub struct Limits {
     /// The time in which they may send as many again; 1 min.
     #[serde(deserialize_with = "values::duration")]
     pub tenant_period: Duration,
-    /// How many pings a connection may send at once; 60.
+    /// How many pings a connection may send at once, with every 2,048 pongs and small
+    /// fragments as one; 60.
     #[serde(deserialize_with = "values::some")]
     pub heartbeat_burst: NonZeroU32,
     /// The time in which it may send as many again; 1 min.

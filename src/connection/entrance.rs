@@ -4,16 +4,16 @@
 
 use std::{io, net::IpAddr, pin::pin, rc::Rc, sync::Arc};
 
-use rustls::{ServerConfig, ServerConnection};
+use rustls::ServerConfig;
 use tokio::{net::TcpStream, task::spawn_local, time::Instant};
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_rustls::server::TlsStream;
 
 use super::{
     client_address,
     handshake::{self, Newcomer},
     proxy_header,
 };
-use crate::{relay::Shard, tls};
+use crate::relay::Shard;
 
 /// Serves the client of an accepted connection, from the first byte to the last; its
 /// conversation is a task of its own. `peer` is who connects; `held` is held until
@@ -121,10 +121,7 @@ async fn encrypted(
     stream: TcpStream,
     config: Arc<ServerConfig>,
 ) -> Option<TlsStream<TcpStream>> {
-    let bound = |connection: &mut ServerConnection| {
-        connection.set_buffer_limit(Some(tls::WRITE_BUFFER_BYTES_MAX));
-    };
-    match TlsAcceptor::from(config).accept_with(stream, bound).await {
+    match shard.tls_turns.accept(stream, config).await {
         Ok(stream) => Some(stream),
         Err(error) => {
             shard.relay.metrics.tls_handshake_failed();

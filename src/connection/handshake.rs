@@ -49,6 +49,9 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// The only path of this listener.
 const PATH: &str = "/ws";
 
+/// How often a handshake that is late is looked at before it is given up.
+const LAST_LOOKS: u32 = 2;
+
 /// Who connects.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Newcomer {
@@ -105,7 +108,8 @@ type Accepted = Rc<Cell<Option<(Admitted, OnUpgrade)>>>;
 
 /// What comes of a part of a handshake, unless it is not over by then. When that time has
 /// come the socket is looked at once more: where the process did not run for a while, the
-/// rest may lie in the kernel, and the event loop has told nobody yet.
+/// rest may lie in the kernel, and the event loop has told nobody yet. TLS takes its turn at
+/// the first of these looks and goes on at the second.
 pub(super) async fn in_time<T>(
     until: Instant,
     mut part: Pin<&mut impl Future<Output = T>>,
@@ -113,8 +117,13 @@ pub(super) async fn in_time<T>(
     if let Ok(outcome) = timeout_at(until, part.as_mut()).await {
         return Some(outcome);
     }
-    yield_now().await;
-    poll_immediate(part).await
+    for _ in 0..LAST_LOOKS {
+        yield_now().await;
+        if let Some(outcome) = poll_immediate(part.as_mut()).await {
+            return Some(outcome);
+        }
+    }
+    None
 }
 
 pub(super) async fn shake_hands<S: Transport + Send + 'static>(

@@ -2,7 +2,7 @@
 //! they cause reaches it through its outbox.
 //!
 //! `entrance` is the way from an accepted connection to the stream that HTTP is spoken
-//! over: a PROXY header (`proxy_header`), TLS; `client_address` says whose it is;
+//! over: a PROXY header (`proxy_header`), TLS (`tls_turns`); `client_address` says whose it is;
 //! `handshake` turns an HTTP request into an identity and a byte stream; `admitted`
 //! is a client that got through, and what is counted of it;
 //! `behind` is what there is of one that is being sent what it missed;
@@ -27,6 +27,7 @@ mod pace;
 mod proxy_header;
 mod stream;
 mod task;
+mod tls_turns;
 
 #[cfg(test)]
 pub(crate) mod testing;
@@ -42,3 +43,4 @@ pub use entrance::serve_tcp;
 pub use handshake::serve;
 pub use stream::Transport;
 pub use task::converse;
+pub use tls_turns::TlsTurns;

@@ -1,5 +1,5 @@
 //! How fast one client speaks: what each of its messages is charged to, and how often
-//! it was refused. Knows no frames.
+//! it was refused. Of frames it knows only how many there are.
 
 use tokio::time::Instant;
 
@@ -10,11 +10,18 @@ use crate::{
     relay::Relay,
 };
 
+/// How many pongs and small fragments are charged as one ping. A message of 64 KiB in
+/// fragments of one byte costs 31 of the 60 that a connection has by default, and the whole
+/// bucket is 74 ms of the shard.
+const FRAMES_A_HEARTBEAT: u16 = 2048;
+
 /// What is counted of one client.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
     heartbeats: Heartbeats,
     refusals: Refusals,
+    /// Pongs and small fragments, fewer than are charged together.
+    frames: u16,
     /// The first Subscribe has come, which is free.
     has_subscribed: bool,
 }
@@ -47,6 +54,25 @@ impl Pace {
             Kind::Other => relay.limits.message(who, Charge::UserAndTenant),
         }
         .inspect_err(|exceeded| relay.metrics.exceeded(exceeded.limit))
+    }
+
+    /// Charges pongs and small fragments.
+    ///
+    /// # Errors
+    ///
+    /// When there were too many.
+    pub(super) fn charge_frames(&mut self, frames: u16, relay: &Relay) -> Result<(), Exceeded> {
+        let frames = self.frames.saturating_add(frames);
+        let Some(rest) = frames.checked_sub(FRAMES_A_HEARTBEAT) else {
+            self.frames = frames;
+            return Ok(());
+        };
+        self.frames = rest;
+        if is_planted(Fault::ForgetsToCharge) {
+            return Ok(());
+        }
+        self.ping(relay)
+            .inspect_err(|exceeded| relay.metrics.exceeded(exceeded.limit))
     }
 
     fn ping(&mut self, relay: &Relay) -> Result<(), Exceeded> {

@@ -18,7 +18,7 @@ use tokio_tungstenite::tungstenite::{
     protocol::{CloseFrame, Role, WebSocketConfig, WebSocketContext},
 };
 
-use super::frame_walk::FrameWalk;
+use super::frame_walk::{FrameCount, FrameWalk};
 use crate::outbox::{Advanced, FRAMES_A_WRITE_MAX, Outbox};
 
 /// tungstenite zero-fills its read buffer before each read and allocates it
@@ -75,6 +75,8 @@ pub(super) struct FrameStream<S> {
     reading: Option<Box<Reading>>,
     /// The client has sent its last byte.
     at_end: bool,
+    /// The client's frames.
+    frames: FrameCount,
     /// What the stream has taken and not handed on to the kernel: a TLS stream keeps
     /// what it has encrypted. As long as something is here, nothing more is written.
     unflushed: Option<Unflushed>,
@@ -166,6 +168,7 @@ impl<S: Transport> FrameStream<S> {
             message_bytes_max: narrow(message_bytes_max),
             reading: None,
             at_end: false,
+            frames: FrameCount::default(),
             unflushed: None,
             outbox,
         };
@@ -176,7 +179,7 @@ impl<S: Transport> FrameStream<S> {
     }
 
     /// The next message among the bytes that are there already; `None` when more
-    /// have to be read first. When a ping comes out of it, its answer is in the
+    /// have to be read first, or [another turn](Self::begin_turn) has to begin. When a ping comes out of it, its answer is in the
     /// outbox already.
     ///
     /// # Errors
@@ -204,6 +207,24 @@ impl<S: Transport> FrameStream<S> {
         }
     }
 
+    /// Begins another turn if frames are left that were too many for the last one: whether
+    /// there are.
+    pub(super) fn begin_turn(&mut self) -> bool {
+        let has_more = self
+            .reading
+            .as_ref()
+            .is_some_and(|reading| !reading.unread.is_empty());
+        if has_more {
+            self.frames.begin_turn();
+        }
+        has_more
+    }
+
+    /// How many frames have come for which nothing is charged otherwise.
+    pub(super) fn take_uncharged_frames(&mut self) -> u16 {
+        self.frames.take_uncharged()
+    }
+
     /// Whether the client has begun a frame or a message that is not whole, or is read
     /// and not looked at.
     pub(super) fn is_within_message(&self) -> bool {
@@ -220,6 +241,7 @@ impl<S: Transport> FrameStream<S> {
         let adapter = Adapter {
             unread: &mut reading.unread,
             walk: &mut reading.walk,
+            frames: &mut self.frames,
             at_end: self.at_end,
             outbox: &self.outbox,
         };
@@ -322,6 +344,7 @@ impl<S: Transport> FrameStream<S> {
 struct Adapter<'a> {
     unread: &'a mut BytesMut,
     walk: &'a mut FrameWalk,
+    frames: &'a mut FrameCount,
     at_end: bool,
     outbox: &'a Outbox,
 }
@@ -335,10 +358,15 @@ impl Read for Adapter<'_> {
                 Err(io::ErrorKind::WouldBlock.into())
             };
         }
-        let taken = self.unread.len().min(buffer.len());
+        let len = self.unread.len().min(buffer.len());
+        let next = self.unread.get(..len).unwrap_or_default();
+        let taken = self.walk.walk(next, self.frames);
+        if taken == 0 {
+            // The rest is for another turn.
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
         let place = buffer.get_mut(..taken).unwrap_or_default();
         self.unread.copy_to_slice(place);
-        self.walk.walk(place);
         if self.unread.is_empty() {
             *self.unread = BytesMut::new();
         }

@@ -55,7 +55,7 @@ pub enum Limit {
     UserMessages,
     /// The messages of a tenant's users.
     TenantMessages,
-    /// The pings of a connection.
+    /// The pings of a connection, and its frames that say nothing.
     Heartbeats,
     /// The topics of a connection.
     Topics,
@@ -128,7 +128,7 @@ impl Limit {
             Self::UserHandshakes => "handshakes of this user",
             Self::UserMessages => "messages of this user",
             Self::TenantMessages => "messages of this tenant's users",
-            Self::Heartbeats => "pings",
+            Self::Heartbeats => "pings, pongs or small fragments",
             Self::Topics => "topics",
             Self::Waiting => "requests that wait",
             Self::IngestTenant => "events for this tenant",

@@ -105,7 +105,8 @@ pub(super) struct Connection<S: Transport, L> {
     reading_json: Option<Box<ReadingJson>>,
     stream: FrameStream<S>,
     phase: Phase,
-    /// The log was read: others have their turn before anything else is done.
+    /// The log was read, or as many frames as one connection may have taken in a turn:
+    /// others have their turn before anything else is done.
     turn_is_over: bool,
     /// Whether something is read that was not looked at: at first what came
     /// behind the handshake.
@@ -420,6 +421,7 @@ impl<S: Transport, L: Listener> Connection<S, L> {
                         break;
                     }
                 }
+                Ok(None) if self.stream.begin_turn() => self.turn_is_over = true,
                 Ok(None) => {
                     self.unlooked = false;
                     break;
@@ -427,6 +429,7 @@ impl<S: Transport, L: Listener> Connection<S, L> {
                 Err(error) => self.broken(&error),
             }
         }
+        self.charge_frames();
         self.watch_message(is_another);
     }
 

@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, mem};
 
-use super::{Connection, Listener};
+use super::{Connection, Listener, Phase};
 use crate::{
     connection::{
         behind::{Awaiting, Behind, WAITING_MAX},
@@ -73,6 +73,18 @@ impl<S: Transport, L: Listener> Connection<S, L> {
     pub(super) fn pinged(&mut self) {
         let relay = &self.account.shard.relay;
         if let Err(exceeded) = self.pace.charge(Kind::Ping, self.account.who(), relay) {
+            self.push(&Reply::Error(too_many(exceeded)));
+        }
+    }
+
+    /// Charges the frames that have come and are no messages.
+    pub(super) fn charge_frames(&mut self) {
+        let frames = self.stream.take_uncharged_frames();
+        if self.phase != Phase::Open {
+            return;
+        }
+        let relay = &self.account.shard.relay;
+        if let Err(exceeded) = self.pace.charge_frames(frames, relay) {
             self.push(&Reply::Error(too_many(exceeded)));
         }
     }

@@ -1,0 +1,141 @@
+//! Clients that send WebSocket frames which say nothing: pongs that nobody asked for, and
+//! messages in tiny fragments.
+
+use std::{cell::Cell, rc::Rc, time::Duration};
+
+use tokio::{
+    task::{spawn_local, yield_now},
+    time::advance,
+};
+
+use crate::{
+    config::Limits,
+    connection::{
+        testing::{Bench, WIDE, simulate},
+        wire_testing::{
+            BINARY, CONTINUATION, Heard, PONG, frame, ping, ping_message, subscribe_envelope,
+        },
+    },
+};
+
+/// More frames than the budget of a connection covers, its refusals included.
+const FLOOD_FRAMES: usize = 400_000;
+
+/// The most frames that are taken from one connection before others have their turn.
+const FRAMES_A_TURN: usize = 64;
+
+/// With the limits of the default configuration.
+fn bench() -> Bench {
+    Bench::with(|config| config.limits = Limits::default())
+}
+
+fn pong() -> Vec<u8> {
+    frame(PONG, true, b"")
+}
+
+/// A message in fragments of `size` bytes.
+fn in_fragments(message: &[u8], size: usize) -> Vec<u8> {
+    let count = message.len().div_ceil(size);
+    let frames = message.chunks(size).enumerate().flat_map(|(index, piece)| {
+        let opcode = if index == 0 { BINARY } else { CONTINUATION };
+        frame(opcode, index + 1 == count, piece)
+    });
+    frames.collect()
+}
+
+/// A Subscribe of exactly `len` bytes, which a field fills up that nobody knows.
+fn subscribe_of_len(id: &str, len: usize) -> Vec<u8> {
+    let mut message = subscribe_envelope(id, "project:1");
+    // Field 100, length-delimited, with a length of three bytes.
+    message.extend([0xa2, 0x06]);
+    prost::encoding::encode_varint((len - message.len() - 3) as u64, &mut message);
+    message.resize(len, 7);
+    message
+}
+
+fn check_closed_for(flood: Vec<u8>) {
+    simulate(async move {
+        let bench = bench();
+        let mut client = bench.connect(WIDE);
+        client.send(flood).await;
+        let heard = client.rest_after_close().await;
+        let (last, refusals) = heard.split_last().unwrap();
+        assert!(matches!(last, Heard::Close(4005, _)), "{last:?}");
+        let refused = Heard::Refused("RATE_LIMIT_EXCEEDED".to_owned());
+        assert_eq!(refusals, vec![refused; 100]);
+        bench.check_nothing_is_left();
+    });
+}
+
+#[test]
+fn a_client_that_sends_pongs_without_end_is_closed() {
+    check_closed_for(pong().repeat(FLOOD_FRAMES));
+}
+
+#[test]
+fn a_client_that_sends_empty_fragments_without_end_is_closed() {
+    let first = frame(BINARY, false, b"");
+    let others = frame(CONTINUATION, false, b"").repeat(FLOOD_FRAMES);
+    check_closed_for([first, others].concat());
+}
+
+#[test]
+fn honest_pongs_pings_and_fragments_are_refused_nothing() {
+    simulate(async {
+        let bench = bench();
+        let mut client = bench.connect(WIDE);
+        let largest = subscribe_of_len("bytes", 64 * 1024);
+        client.send(in_fragments(&largest, 1)).await;
+        assert_eq!(
+            client.hear(1).await,
+            [Heard::Subscribed("bytes".to_owned())]
+        );
+        let large = in_fragments(&subscribe_of_len("kib", 64 * 1024), 1024);
+        for second in 0..600 {
+            advance(Duration::from_secs(1)).await;
+            client.send([pong(), ping(b"p")].concat()).await;
+            assert_eq!(client.hear(1).await, [Heard::Pong(b"p".to_vec())]);
+            if second % 2 == 0 {
+                client.send(&large).await;
+                assert_eq!(client.hear(1).await, [Heard::Subscribed("kib".to_owned())]);
+            }
+        }
+    });
+}
+
+/// Checks that a client's frames are taken in turns with everybody else. `last` is
+/// answered.
+fn check_taken_in_turns(frames: Vec<u8>, last: Vec<u8>) {
+    simulate(async move {
+        let bench = bench();
+        let mut client = bench.connect(WIDE);
+        let turns = Rc::new(Cell::new(0));
+        let counted = Rc::clone(&turns);
+        spawn_local(async move {
+            loop {
+                counted.set(counted.get() + 1);
+                yield_now().await;
+            }
+        });
+        client.send([frames, last].concat()).await;
+        turns.set(0);
+        assert!(matches!(client.next().await, Some(Heard::Answered(_))));
+        let turns = turns.get();
+        assert!(turns >= 10_000 / FRAMES_A_TURN, "{turns} turns");
+    });
+}
+
+#[test]
+fn pongs_are_taken_in_turns_with_everybody_else() {
+    check_taken_in_turns(pong().repeat(10_000), ping_message());
+}
+
+#[test]
+fn fragments_are_taken_in_turns_with_everybody_else() {
+    let first = frame(BINARY, false, b"");
+    let others = frame(CONTINUATION, false, b"").repeat(10_000);
+    let mut last = ping_message();
+    // The last fragment of the message, which holds all of it.
+    last[0] = 0x80 | CONTINUATION;
+    check_taken_in_turns([first, others].concat(), last);
+}

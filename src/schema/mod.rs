@@ -213,6 +213,9 @@ impl Schema {
     /// # Errors
     ///
     /// As for [`inspect`](Self::inspect), and when there are more topics than may be.
+    // Inlined, so that what is found is made where the caller wants it: 200 instructions of
+    // 6,600 for a small event.
+    #[inline(always)]
     pub fn inspect_within<'a>(
         &'a self,
         envelope: &'a [u8],
@@ -249,6 +252,7 @@ impl Schema {
         Ok(self.inspected(envelope, found))
     }
 
+    #[inline(always)]
     fn inspected<'a>(&'a self, envelope: &'a [u8], found: Found<'a>) -> Inspected<'a> {
         let payload = found
             .payload

@@ -230,6 +230,8 @@ fn the_example_config_is_good_once_its_key_files_exist() {
     assert_eq!(checked.stderr, "");
     let expected = format!("{}: the relay would start with it\n", files.config());
     let (schema, rest) = checked.stdout.split_once('\n').unwrap();
+    let (memory, rest) = rest.split_once('\n').unwrap();
+    assert!(memory.starts_with("memory: at most 1.0 GiB; "), "{memory}");
     assert_eq!(rest, expected);
     assert_compiled(schema);
 }

@@ -225,23 +225,6 @@ fn a_schema_file_in_the_current_directory_may_be_named_without_a_directory() {
 }
 
 #[test]
-fn a_config_is_read_once_so_that_it_may_come_from_a_pipe() {
-    let config = b"[auth]\nmode = \"none\"\n[client]\nlisten = \"127.0.0.1:0\"\n[schema]\nbundled = \"generic\"\n";
-    for args in [
-        &["route", "--config", "/dev/stdin", MESSAGE][..],
-        &["schema", "--config", "/dev/stdin"],
-    ] {
-        let (stdin, mut writer) = pipe().unwrap();
-        writer.write_all(config).unwrap();
-        drop(writer);
-        let ended =
-            Process::start_with(sidewire(args), stdin, Stdio::piped(), Stdio::piped()).end();
-        assert_eq!(ended.status.code(), Some(0), "{ended:?}");
-        assert!(ended.stdout.contains("generic.v1."), "{ended:?}");
-    }
-}
-
-#[test]
 fn the_files_that_schemas_import_are_exported_and_none_is_overwritten() {
     let directory = TempDir::new().unwrap();
     let target = directory.path().join("proto");

@@ -58,8 +58,12 @@ pub(super) fn json() -> Vec<Mutator<Call>> {
             as_json(forge, &"{\"batch\":{\"messages\":[".repeat(levels))
         }),
         call("lists that are deep", is(&[400]), |_, forge| {
-            let levels = forge.between(200, 300_000);
+            let levels = forge.between(200, 250_000);
             as_json(forge, &"[".repeat(levels))
+        }),
+        call("JSON of too many values", is(&[413]), |_, forge| {
+            let values = forge.between(250_002, 400_000);
+            as_json(forge, &format!("[{}", "0,".repeat(values)))
         }),
         call("an unknown field that is deep", is(&[400]), |_, forge| {
             let levels = forge.between(200, 50_000);

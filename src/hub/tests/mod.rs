@@ -437,22 +437,22 @@ fn a_subscribe_for_which_there_is_no_memory_changes_nothing() {
         .map(|n| Topic::new("board", &format!("{n:02}")).unwrap())
         .collect();
     let a = bench.connect(0, "acme", "ann");
-    // 3,000 bytes may be clients', and a topic takes 208.
-    assert!(a.membership.subscribe(&topics[..14], 100, None).is_ok());
-    assert_eq!(held(), 14 * 208);
+    // 3,000 bytes may be clients', and a topic takes four blocks of 64 bytes.
+    assert!(a.membership.subscribe(&topics[..11], 100, None).is_ok());
+    assert_eq!(held(), 11 * 256);
     let b = bench.connect(0, "other", "bob");
     let refused = b.membership.subscribe(&topics[..1], 100, None);
     assert_eq!(
         refused.unwrap_err(),
         SubscribeError::NoMemory(MemoryExceeded)
     );
-    assert_eq!(held(), 14 * 208);
-    assert_eq!(bench.shards[0].tally().subscriptions.get(), 14);
+    assert_eq!(held(), 11 * 256);
+    assert_eq!(bench.shards[0].tally().subscriptions.get(), 11);
     // What it has already takes nothing more.
-    assert!(a.membership.subscribe(&topics[..14], 100, None).is_ok());
+    assert!(a.membership.subscribe(&topics[..11], 100, None).is_ok());
     a.membership.unsubscribe(&topics[..2]);
     assert!(b.membership.subscribe(&topics[..1], 100, None).is_ok());
-    assert_eq!(held(), 13 * 208);
+    assert_eq!(held(), 10 * 256);
     drop((a, b));
     assert_eq!(held(), 0);
 }

@@ -103,6 +103,8 @@ pub enum Subscribed {
     /// The connection stands at this position, and gets from there on what relates
     /// to its topics.
     Live(Position),
+    /// The same, and nothing came between that and the position that the client had.
+    Resumed(Position),
     /// The same, but what the client had cannot be resumed from.
     NotResumed(Position, Gap),
     /// The connection resumes. Until it is live again its topics may not change.
@@ -233,6 +235,10 @@ impl Membership {
                 .map(|()| from)
         });
         match whole {
+            // Nothing lies between, so it is complete, also when an event that this shard has
+            // still to deliver has left the log or leaves it before it is the connection's
+            // turn to read.
+            Ok(_) | Err(Gap::Evicted) if from == Ok(position) => Subscribed::Resumed(position),
             Err(gap) => Subscribed::NotResumed(position, gap),
             Ok(from) => {
                 self.outbox.fall_behind();

@@ -149,6 +149,7 @@ impl<S: Transport, L: Listener> Connection<S, L> {
             .topics_per_connection;
         match membership.subscribe(request.topics(), cap, request.resume_from()) {
             Ok(Subscribed::Live(position)) => self.push(&request.subscribed(position, None)),
+            Ok(Subscribed::Resumed(position)) => self.resumed(request, position, Ok(0)),
             Ok(Subscribed::NotResumed(position, gap)) => {
                 self.resumed(request, position, Err(gap));
             }

@@ -140,7 +140,9 @@ fn subscribe(member: &mut Member, random: &mut StdRng) {
         .subscribe(&[topic], 10, from)
         .unwrap()
     {
-        Subscribed::Live(position) | Subscribed::NotResumed(position, _) => {
+        Subscribed::Live(position)
+        | Subscribed::Resumed(position)
+        | Subscribed::NotResumed(position, _) => {
             member.position = Some(position);
         }
         Subscribed::Behind(catch_up) => {

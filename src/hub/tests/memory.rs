@@ -62,19 +62,48 @@ async fn who_missed_nothing_is_told_so_though_the_tenant_was_empty_meanwhile() {
     assert_eq!((bench.registry.len(), bench.registry.dormant_len()), (0, 1));
 
     let back = bench.connect(0, "acme", "ann");
-    let Subscribed::Behind(mut catch_up) = resume(&back, head) else {
-        panic!("it is refused");
-    };
-    assert_eq!(
-        catch_up.step(&back.membership, &mut all()),
-        Progress::Confirm(Ok(0))
+    let resumed = resume(&back, head);
+    assert!(
+        matches!(resumed, Subscribed::Resumed(position) if position == head),
+        "{resumed:?}"
     );
-    assert_eq!(catch_up.step(&back.membership, &mut all()), Progress::Live);
     let missed = Position {
         offset: head.offset - 1,
         ..head
     };
     let refused = resume(&back, missed);
+    assert!(matches!(refused, Subscribed::NotResumed(_, Gap::Evicted)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_missed_nothing_is_told_so_though_what_its_shard_has_yet_to_deliver_is_evicted() {
+    let window = Window {
+        events: 2,
+        ..WIDE.window
+    };
+    let bench = Bench::new(1, RegistryLimits { window, ..WIDE });
+    let client = bench.connect(0, "acme", "ann");
+    client.subscribe(&["a:1"]);
+    bench.publish("acme", drafts(1)).await;
+    assert_eq!(client.received().len(), 1);
+    let had = client.membership.position();
+    // The shard has no turn meanwhile.
+    let tenant = name("acme");
+    let appended = append(&bench.publisher, &tenant, drafts(5));
+    assert!(
+        futures_util::future::poll_immediate(appended)
+            .await
+            .is_none()
+    );
+    let resumed = resume(&client, had);
+    assert!(
+        matches!(resumed, Subscribed::Resumed(position) if position == had),
+        "{resumed:?}"
+    );
+    turn(&bench.shards[0]);
+    assert_eq!(client.received().len(), 5);
+    let missed = Position { offset: 0, ..had };
+    let refused = resume(&client, missed);
     assert!(matches!(refused, Subscribed::NotResumed(_, Gap::Evicted)));
 }
 

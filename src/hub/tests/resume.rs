@@ -116,6 +116,9 @@ impl Resuming {
                 assert_eq!(position.offset, log.head());
                 assert_eq!((gap, from.offset < log.tail), (Gap::Evicted, true));
             }
+            (Subscribed::Resumed(position), Some(from)) => {
+                assert_eq!((position.offset, from.offset), (log.head(), log.head()));
+            }
             (Subscribed::Behind(catch_up), Some(from)) => {
                 assert!(from.offset >= log.tail);
                 assert_eq!(catch_up.position().offset, log.head());

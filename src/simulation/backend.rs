@@ -24,7 +24,7 @@ use super::{
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How the events are spread over the tenants.
-const TENANT_WEIGHTS: [usize; TENANTS.len()] = [40, 25, 20, 15];
+const TENANT_WEIGHTS: [usize; TENANTS.len()] = [38, 24, 18, 20];
 
 pub(super) struct Backend {
     pub(super) world: Rc<World>,

@@ -144,6 +144,17 @@ pub(super) struct Heard {
     pub(super) what: Said,
 }
 
+/// What there is too little of, by an answer of RATE_LIMIT_EXCEEDED.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Scarce {
+    /// More was asked in a time than may be.
+    Rate,
+    /// More requests wait for a replay than may.
+    Waiting,
+    /// There is no memory for more subscriptions.
+    Memory,
+}
+
 /// What a frame from the relay says.
 #[derive(Debug, Hash)]
 pub(super) enum Said {
@@ -165,8 +176,8 @@ pub(super) enum Said {
     Refused {
         code: String,
         request: String,
-        /// It is refused since too many wait for a replay, and not for a rate.
-        is_for_waiting: bool,
+        /// What there was too little of, where that is why.
+        scarce: Option<Scarce>,
     },
     Close {
         code: u16,

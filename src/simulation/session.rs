@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep_until};
 use super::{
     client::Client,
     events::{Event, Serial},
-    history::{Confirmation, End, Said},
+    history::{Confirmation, End, Said, Scarce},
     messages::{Envelope, Position},
     pipe::Link,
     schemas::REVISIONS,
@@ -207,7 +207,11 @@ impl Session<'_> {
                 Said::Refused {
                     code: error.code.clone(),
                     request: error.request.clone(),
-                    is_for_waiting: is_limited && error.message.contains("may wait"),
+                    scarce: is_limited.then(|| match &error.message {
+                        message if message.contains("may wait") => Scarce::Waiting,
+                        message if message.contains("no memory") => Scarce::Memory,
+                        _ => Scarce::Rate,
+                    }),
                 }
             }
             other => panic!("a client is told {other:?}"),

@@ -14,7 +14,7 @@ use std::{
 use super::run::{Outcome, run};
 use crate::planted::{Fault, plant, seen};
 
-const SEEDS: u64 = 1_100;
+const SEEDS: u64 = 1_000;
 const THREADS: usize = 2;
 
 /// What must occur, and how often in so many seeds.

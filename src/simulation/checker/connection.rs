@@ -6,7 +6,7 @@ use super::{
     logs::{Log, Logs},
 };
 use crate::simulation::{
-    history::{Asked, Connection, Heard, History, Request, Said, When},
+    history::{Asked, Connection, Heard, History, Request, Said, Scarce, When},
     messages::{Place, Topics},
     topics::{TOPICS, TopicSet},
     world::Settings,
@@ -95,8 +95,8 @@ impl<'a> Follower<'a> {
             Said::Refused {
                 code,
                 request,
-                is_for_waiting,
-            } => self.refused(code, request, *is_for_waiting, heard.when),
+                scarce,
+            } => self.refused(code, request, *scarce, heard.when),
             Said::Close { code, reason } => self.close = Some((heard.when, *code, reason)),
         }
     }
@@ -258,7 +258,7 @@ impl<'a> Follower<'a> {
         }
     }
 
-    fn refused(&mut self, code: &str, request: &str, is_for_waiting: bool, when: When) {
+    fn refused(&mut self, code: &str, request: &str, scarce: Option<Scarce>, when: When) {
         if code == "AUTHENTICATION_FAILED" {
             assert!(
                 when.time >= self.connection.token_end,
@@ -278,7 +278,14 @@ impl<'a> Follower<'a> {
                 assert!(!is_good, "{self}: {what:?} is refused with {code}");
             }
             // Whether a rate was exceeded is looked at with all that its user has sent.
-            "RATE_LIMIT_EXCEEDED" if !is_for_waiting => {}
+            "RATE_LIMIT_EXCEEDED" if scarce == Some(Scarce::Rate) => {}
+            "RATE_LIMIT_EXCEEDED" if scarce == Some(Scarce::Memory) => {
+                let memory_max = self.settings.config.limits.memory_max;
+                assert!(
+                    matches!(what, Asked::Subscribe(_)) && memory_max < 1 << 30,
+                    "{self}: {what:?} finds no memory of {memory_max} bytes"
+                );
+            }
             "RATE_LIMIT_EXCEEDED" => {
                 let before = self.connection.sent[..index].iter().zip(&self.is_answered);
                 let waiting = before

@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, num::NonZeroU32, time::Duration};
 
 use crate::simulation::{
-    history::{Asked, Connection, History, Said},
+    history::{Asked, Connection, History, Said, Scarce},
     world::Settings,
 };
 
@@ -89,10 +89,6 @@ pub(super) fn check(history: &History, settings: &Settings) {
     for (bucket, charges) in &all {
         check_is_kept(*bucket, charges, rate(*bucket, settings));
     }
-    if settings.config.limits.memory_max < 1 << 30 {
-        // A Subscribe may have found no memory.
-        return;
-    }
     for (buckets, charge) in limited {
         // Of what is charged to two, either may have refused it.
         let is_so = |it: &Bucket| is_exceeded(&all[it], &charge, rate(*it, settings));
@@ -138,14 +134,12 @@ fn outcomes(connection: &Connection) -> Vec<Outcome> {
                 (place(&topics.0.request), Outcome::Taken(time))
             }
             Said::Refused {
-                code,
-                request,
-                is_for_waiting,
+                request, scarce, ..
             } => {
-                let is_limited = code == "RATE_LIMIT_EXCEEDED" && !is_for_waiting;
-                let outcome = match is_limited {
-                    true => Outcome::Limited(time),
-                    false => Outcome::Taken(time),
+                // What finds no memory or no place to wait has been charged before.
+                let outcome = match scarce {
+                    Some(Scarce::Rate) => Outcome::Limited(time),
+                    _ => Outcome::Taken(time),
                 };
                 (place(request), outcome)
             }

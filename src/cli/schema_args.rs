@@ -62,7 +62,7 @@ impl SchemaArgs {
     pub fn section(&self) -> SchemaSection {
         SchemaSection {
             bundled: self.bundled.clone(),
-            files: self.files.iter().map(|file| with_directory(file)).collect(),
+            files: self.files.clone(),
             include: self.include.clone(),
             descriptor_set: self.descriptor_set.clone(),
             envelope: self.envelope.clone(),
@@ -87,15 +87,6 @@ impl SchemaArgs {
             .chain(bundled)
             .flat_map(|(flag, value)| [flag.to_owned(), value])
             .collect()
-    }
-}
-
-/// The path with a directory: imports are searched for in the directory of a file, and an
-/// empty path names none.
-fn with_directory(path: &Path) -> PathBuf {
-    match path.parent() {
-        Some(parent) if parent.as_os_str().is_empty() => Path::new(".").join(path),
-        _ => path.to_owned(),
     }
 }
 
@@ -203,7 +194,7 @@ mod tests {
         assert_eq!(
             source("--schema a.proto --schema d/b.proto --include d --envelope a.E"),
             SchemaSource::Files {
-                files: vec!["./a.proto".into(), "d/b.proto".into()],
+                files: vec!["a.proto".into(), "d/b.proto".into()],
                 include: vec!["d".into()],
                 envelope: "a.E".to_owned(),
             }

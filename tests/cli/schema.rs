@@ -215,16 +215,6 @@ fn an_unknown_event_name_brings_the_nearest_one_to_mind() {
 }
 
 #[test]
-fn a_schema_file_in_the_current_directory_may_be_named_without_a_directory() {
-    let mut schema = sidewire(&["schema", "--schema", "chat.proto"]);
-    schema.args(["--envelope", "chat.v1.Envelope"]);
-    schema.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cli"));
-    let ended = Process::run(schema);
-    assert_eq!(ended.status.code(), Some(0), "{ended:?}");
-    assert_eq!(ended.stdout, CHAT_TABLE);
-}
-
-#[test]
 fn the_files_that_schemas_import_are_exported_and_none_is_overwritten() {
     let directory = TempDir::new().unwrap();
     let target = directory.path().join("proto");

@@ -10,7 +10,7 @@ use crate::{
     http::Problem,
     protocol::{MessageId, Topic, topic::TENANT_KIND},
     relay::Relay,
-    schema::{InspectLimits, Inspected, Inspection, PayloadKind, Schema},
+    schema::{Fault, InspectLimits, Inspected, Inspection, PayloadKind, Schema},
 };
 
 /// An envelope that the relay would take from a backend.
@@ -59,9 +59,13 @@ impl<'a> Admissible<'a> {
             topics: limits.topics_per_event,
             decoded_bytes: read.decoded_bytes,
         };
-        let inspection = schema
-            .inspect_within(envelope, within)
-            .map_err(|error| Problem::invalid(error.to_string()).with_field(error.field()))?;
+        let inspection =
+            schema
+                .inspect_within(envelope, within)
+                .map_err(|error| match error.fault() {
+                    Fault::TooManyTopics => too_many_topics(limits.topics_per_event),
+                    _ => Problem::invalid(error.to_string()).with_field(error.field()),
+                })?;
         let mut inspected = match inspection {
             Inspection::Complete(inspected) => inspected,
             Inspection::NeedsDecoding => return Ok(None),
@@ -217,9 +221,7 @@ fn topics(
                 topics.push(topic);
             }
             if topics.len() > topics_max {
-                return Err(Problem::invalid(format!(
-                    "the event relates to more than {topics_max} topics (limits.topics_per_event)"
-                )));
+                return Err(too_many_topics(topics_max));
             }
         }
     }
@@ -229,6 +231,12 @@ fn topics(
         ));
     }
     Ok(topics)
+}
+
+fn too_many_topics(topics_max: usize) -> Problem {
+    Problem::invalid(format!(
+        "the event relates to more than {topics_max} topics (limits.topics_per_event)"
+    ))
 }
 
 /// A topic that an event may relate to: no wildcard but `tenant:*`, and of that

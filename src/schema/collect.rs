@@ -91,8 +91,7 @@ impl Collect<'_> {
                     .add_value(source, id)
                     .map_err(WireError::unplaced)?;
                 if self.topics.len() > self.topics_max {
-                    let max = self.topics_max;
-                    return Err(WireError::unplaced(Fault::TooManyTopics { max }));
+                    return Err(WireError::unplaced(Fault::TooManyTopics));
                 }
                 Ok(())
             }

@@ -63,11 +63,8 @@ pub enum Fault {
     #[error("has more than 250,000 fields, those of nested messages included")]
     TooManyFields,
     /// The event relates to more topics than may be.
-    #[error("relates to more than {max} topics (limits.topics_per_event)")]
-    TooManyTopics {
-        /// How many there may be.
-        max: usize,
-    },
+    #[error("relates to more topics than limits.topics_per_event allows")]
+    TooManyTopics,
     /// prost-reflect takes it for malformed. The walk is stricter, so this says
     /// that the walk is wrong.
     #[error("cannot be decoded")]

@@ -43,14 +43,6 @@ pub struct InspectLimits {
     pub decoded_bytes: usize,
 }
 
-impl InspectLimits {
-    /// As far as it goes.
-    pub const NONE: Self = Self {
-        topics: usize::MAX,
-        decoded_bytes: usize::MAX,
-    };
-}
-
 /// What comes of a look at an envelope.
 #[derive(Debug)]
 pub enum Inspection<'a> {

@@ -109,9 +109,10 @@ impl<'t, 'a> Walk<'t, 'a> {
             return Ok(());
         };
         let mut seen = Seen::default();
+        let mut fields = 0;
         for raw in Fields::new(self.bytes, &whole) {
             let raw = raw?;
-            self.count(&raw)?;
+            fields += 1;
             let Some(field) = kind.field(raw.number) else {
                 if is_reserved(raw.number) {
                     return Err(WireError::new(Fault::Reserved, raw.whole.start));
@@ -122,15 +123,14 @@ impl<'t, 'a> Walk<'t, 'a> {
             self.own_field(field, &raw, &mut seen)
                 .map_err(|error| error.within(&field.name, None))?;
         }
-        Ok(())
+        self.count(fields, &whole)
     }
 
-    // Inlined: it is done for each field, and a call costs ten instructions.
-    #[inline(always)]
-    fn count(&mut self, raw: &RawField) -> Result<(), WireError> {
-        self.found.fields += 1;
+    /// Counts the fields of a message that is walked over.
+    fn count(&mut self, fields: usize, message: &Range<usize>) -> Result<(), WireError> {
+        self.found.fields += fields;
         if self.found.fields > FIELDS_MAX {
-            return Err(too_many_fields(raw));
+            return Err(WireError::new(Fault::TooManyFields, message.start));
         }
         Ok(())
     }
@@ -197,14 +197,15 @@ impl<'t, 'a> Walk<'t, 'a> {
             return Ok(());
         };
         let mut watched = 0;
+        let mut fields = 0;
         for raw in Fields::new(self.bytes, range) {
             let raw = raw?;
-            self.count(&raw)?;
+            fields += 1;
             if let Some(field) = kind.field(raw.number) {
                 self.field(field, &raw, range, place, &mut watched)?;
             }
         }
-        Ok(())
+        self.count(fields, range)
     }
 
     /// Checks a field of the message that is `bytes[message]`, and what is below.
@@ -275,11 +276,6 @@ impl<'t, 'a> Walk<'t, 'a> {
             _ => Ok(()),
         }
     }
-}
-
-#[cold]
-fn too_many_fields(raw: &RawField) -> WireError {
-    WireError::new(Fault::TooManyFields, raw.whole.start)
 }
 
 /// What of the envelope has been met.

@@ -25,6 +25,7 @@ pub use self::{
 use crate::{
     planted::{Fault, is_planted},
     protocol::{Encoding, close::Ending},
+    scheduler::Waiter,
 };
 
 /// The most frames that leave in one system call. More gains nothing that could
@@ -519,6 +520,12 @@ impl State {
         if let Some(waker) = &self.waker {
             waker.wake_by_ref();
         }
+    }
+}
+
+impl Waiter for Outbox {
+    fn wake(&self) {
+        self.nudge();
     }
 }
 

@@ -18,9 +18,8 @@ use crate::{
     auth::{Authenticator, IngestKeys},
     clock::Clock,
     config::Config,
-    connection::{Alarms, TlsTurns},
+    connection::{Alarms, TlsHandshakes},
     hub::{Publisher, ShardHub},
-    ingest::Turns,
     limits::Limits,
     ops::Metrics,
     outbox::{OutboxLimits, OutboxPool},
@@ -103,10 +102,8 @@ pub struct Shard {
     pub outboxes: Rc<OutboxPool>,
     /// What wakes its connections when they are late.
     pub alarms: Rc<Alarms>,
-    /// Of the tenants whose backends call.
-    pub turns: Turns,
-    /// Of its clients' TLS handshakes.
-    pub tls_turns: TlsTurns,
+    /// Its clients' TLS handshakes.
+    pub tls_handshakes: TlsHandshakes,
     /// Lent to whoever reads from a socket, for as long as that takes.
     pub read_buffer: RefCell<Box<[u8]>>,
 }
@@ -115,14 +112,14 @@ impl Shard {
     /// A shard without connections.
     #[must_use]
     pub fn new(relay: Arc<Relay>, hub: Rc<ShardHub>) -> Self {
+        let tls_handshakes = TlsHandshakes::new(hub.work());
         let outboxes = OutboxPool::new(OutboxLimits::of(&relay.live().config.limits));
         Self {
             relay,
             hub,
             outboxes,
             alarms: Rc::default(),
-            turns: Turns::default(),
-            tls_turns: TlsTurns::default(),
+            tls_handshakes,
             read_buffer: RefCell::new(vec![0; READ_BUFFER_BYTES].into()),
         }
     }

@@ -121,7 +121,7 @@ async fn encrypted(
     stream: TcpStream,
     config: Arc<ServerConfig>,
 ) -> Option<TlsStream<TcpStream>> {
-    match shard.tls_turns.accept(stream, config).await {
+    match shard.tls_handshakes.accept(stream, config).await {
         Ok(stream) => Some(stream),
         Err(error) => {
             shard.relay.metrics.tls_handshake_failed();

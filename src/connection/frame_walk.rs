@@ -28,8 +28,10 @@ const LENGTH: u8 = 0x7f;
 pub(super) struct FrameCount {
     /// How many more are taken in this turn.
     left_in_turn: u16,
-    /// Those that are still to be charged.
+    /// Those that are still to be charged to the client.
     uncharged: u16,
+    /// All that have come since that was asked last.
+    taken: u16,
 }
 
 impl Default for FrameCount {
@@ -37,6 +39,7 @@ impl Default for FrameCount {
         Self {
             left_in_turn: FRAMES_A_TURN,
             uncharged: 0,
+            taken: 0,
         }
     }
 }
@@ -53,7 +56,13 @@ impl FrameCount {
         mem::take(&mut self.uncharged)
     }
 
+    /// How many frames have come since this was asked last.
+    pub(super) fn take_count(&mut self) -> usize {
+        usize::from(mem::take(&mut self.taken))
+    }
+
     fn add(&mut self, first: u8, payload_len: u64) {
+        self.taken = self.taken.saturating_add(1);
         self.left_in_turn = self.left_in_turn.saturating_sub(1);
         let is_charged = if first & CONTROL == 0 {
             first & FIN == 0 && payload_len < SMALL_FRAGMENT_BYTES

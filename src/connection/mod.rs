@@ -27,7 +27,7 @@ mod pace;
 mod proxy_header;
 mod stream;
 mod task;
-mod tls_turns;
+mod tls_handshakes;
 
 #[cfg(test)]
 pub(crate) mod testing;
@@ -43,4 +43,4 @@ pub use entrance::serve_tcp;
 pub use handshake::serve;
 pub use stream::Transport;
 pub use task::converse;
-pub use tls_turns::TlsTurns;
+pub use tls_handshakes::TlsHandshakes;

@@ -225,6 +225,11 @@ impl<S: Transport> FrameStream<S> {
         self.frames.take_uncharged()
     }
 
+    /// How many frames have come since this was asked last.
+    pub(super) fn take_frame_count(&mut self) -> usize {
+        self.frames.take_count()
+    }
+
     /// Whether the client has begun a frame or a message that is not whole, or is read
     /// and not looked at.
     pub(super) fn is_within_message(&self) -> bool {

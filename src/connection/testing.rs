@@ -182,8 +182,6 @@ impl Bench {
         let taking = RefCell::new(take(hub));
         let alarms = Rc::clone(&shard.alarms);
         spawn_local(async move { alarms.run().await });
-        let turns = Rc::clone(&shard);
-        spawn_local(async move { turns.turns.run().await });
         Self {
             shard,
             registry,

@@ -15,22 +15,13 @@
 
 use std::ops::ControlFlow;
 
-use super::{membership::Membership, readers::ReadSlice, shard::ReadingPlace, tenant::Span};
+use super::{membership::Membership, read_slice::ReadSlice, tenant::Span};
 use crate::{
     event::{Event, NoJson},
     log::Gap,
     protocol::{Position, Topic, topic::TopicSet},
+    scheduler::{Cost, Place},
 };
-
-/// With so many bytes of JSON made for a connection others have their turn, within a
-/// millisecond; an event that has more is rendered whole.
-const JSON_BYTES_A_SLICE: usize = 64 * 1024;
-
-/// What it takes to queue an event, in looks at a topic.
-const QUEUE_COST: usize = 32;
-
-/// To make so many bytes of JSON takes as long as a look at a topic.
-const JSON_BYTES_A_LOOK: usize = 4;
 
 /// A connection on its way from a position that it had to the shard's.
 #[derive(Debug)]
@@ -47,7 +38,7 @@ pub struct CatchUp {
     cursor: u64,
     phase: Phase,
     /// Its place among those that wait to read.
-    place: Option<ReadingPlace>,
+    place: Option<Place>,
     has_begun: bool,
 }
 
@@ -116,12 +107,10 @@ impl CatchUp {
         let mut slice = self.slice(membership)?;
         self.has_begun = true;
         let progress = self.step(membership, &mut slice);
-        if let Some(place) = &self.place {
-            place.pay(&slice);
-        }
+        membership.charge(slice.cost());
         if progress == Progress::More {
-            // Behind the others, and only then out of the place that it had.
-            self.place = Some(membership.wait_to_read());
+            // Behind the others.
+            self.place = None;
         }
         Some(progress)
     }
@@ -132,8 +121,8 @@ impl CatchUp {
             self.place = None;
             return None;
         }
-        let place = self.place.get_or_insert_with(|| membership.wait_to_read());
-        membership.read_slice(place)
+        let may_read = membership.may_work(&mut self.place);
+        may_read.then(|| ReadSlice::new(membership.quota()))
     }
 
     pub(super) fn step(&mut self, membership: &Membership, slice: &mut ReadSlice) -> Progress {
@@ -192,7 +181,7 @@ impl CatchUp {
             after: self.cursor,
             up_to: self.position.offset,
         };
-        let mut queued = Queued::default();
+        let mut queued = Queued::of(slice);
         let read = membership.read_log(span, slice, |event| {
             if left == 0 || queued.is_enough() || !membership.outbox().is_half_free() {
                 return ControlFlow::Break(());
@@ -203,7 +192,7 @@ impl CatchUp {
             }
             ControlFlow::Continue(())
         });
-        slice.charge(queued.cost());
+        slice.charge(queued.cost);
         if let Some(no_json) = queued.failed {
             return Progress::NoJson(no_json);
         }
@@ -243,7 +232,7 @@ impl CatchUp {
             after: self.cursor,
             up_to: membership.taken().offset,
         };
-        let mut queued = Queued::default();
+        let mut queued = Queued::of(slice);
         let read = membership.read_log(span, slice, |event| {
             if queued.is_enough() || !membership.outbox().is_half_free() {
                 return ControlFlow::Break(());
@@ -253,7 +242,7 @@ impl CatchUp {
             }
             ControlFlow::Continue(())
         });
-        slice.charge(queued.cost());
+        slice.charge(queued.cost);
         if let Some(no_json) = queued.failed {
             return Progress::NoJson(no_json);
         }
@@ -280,22 +269,30 @@ impl CatchUp {
     }
 }
 
-/// What a slice has queued.
-#[derive(Debug, Default)]
+/// What a step has queued.
+#[derive(Debug)]
 struct Queued {
-    events: usize,
-    json_bytes: usize,
+    cost: Cost,
+    /// The most that it may cost, beside its last event, which is queued whole.
+    quota: Cost,
     failed: Option<NoJson>,
 }
 
 impl Queued {
+    fn of(slice: &ReadSlice) -> Self {
+        Self {
+            cost: Cost::ZERO,
+            quota: slice.left(),
+            failed: None,
+        }
+    }
+
     /// Adds an event, with the bytes of JSON that were made for it. If it has no JSON,
     /// nothing more may be queued.
     fn add(&mut self, json_bytes: Result<usize, NoJson>) -> ControlFlow<()> {
         match json_bytes {
             Ok(bytes) => {
-                self.events += 1;
-                self.json_bytes += bytes;
+                self.cost += Cost::DELIVERY + Cost::JSON_BYTE.times(bytes);
                 ControlFlow::Continue(())
             }
             Err(no_json) => {
@@ -305,13 +302,8 @@ impl Queued {
         }
     }
 
-    /// Whether others are to have their turn.
+    /// Returns true if others are to have their turn.
     fn is_enough(&self) -> bool {
-        self.json_bytes >= JSON_BYTES_A_SLICE
-    }
-
-    /// What it took, in looks at a topic.
-    fn cost(&self) -> usize {
-        self.events * QUEUE_COST + self.json_bytes / JSON_BYTES_A_LOOK
+        self.cost >= self.quota
     }
 }

@@ -12,8 +12,8 @@ use tokio::time::Instant;
 
 use super::{
     catch_up::CatchUp,
-    readers::ReadSlice,
-    shard::{ReadingPlace, ShardHub, TenantHere},
+    read_slice::ReadSlice,
+    shard::{ShardHub, TenantHere},
     subscribers::ConnectionId,
     tenant::Span,
 };
@@ -28,13 +28,11 @@ use crate::{
         position::EpochError,
         topic::{TopicMap, TopicSet},
     },
+    scheduler::{Cost, Place, Waiter},
 };
 
 /// How many events of the log are taken out under the tenant's lock at once.
 const EVENTS_A_LOOK: usize = 256;
-
-/// What it takes to read an event beside its topics, in looks at a topic.
-const EVENT_READ_COST: usize = 16;
 
 /// Why nothing was subscribed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -190,6 +188,7 @@ impl Membership {
         topics_max: usize,
         resume_from: Option<Result<Position, EpochError>>,
     ) -> Result<Subscribed, SubscribeError> {
+        self.charge(Cost::TOPIC.times(topics.len()));
         let mut subscribed = self.topics.borrow_mut();
         let new: TopicSet = topics
             .iter()
@@ -249,6 +248,7 @@ impl Membership {
 
     /// Takes the topics away; those that it did not have do not matter.
     pub fn unsubscribe(&self, topics: &[Topic]) {
+        self.charge(Cost::TOPIC.times(topics.len()));
         let mut subscribed = self.topics.borrow_mut();
         for topic in topics {
             if subscribed.remove(topic).is_some() {
@@ -263,6 +263,27 @@ impl Membership {
     }
 }
 
+/// When the connection may have work done.
+impl Membership {
+    /// Returns true if work may be done for the connection now. Else it takes a place among
+    /// those of its tenant that wait, and is nudged when its turn comes.
+    pub fn may_work(&self, place: &mut Option<Place>) -> bool {
+        let waiter = || Rc::clone(&self.outbox) as Rc<dyn Waiter>;
+        self.here.work.may_work(place, waiter)
+    }
+
+    /// Returns true if something is left of the tenant's quantum.
+    #[must_use]
+    pub fn has_quota(&self) -> bool {
+        self.here.work.has_quota()
+    }
+
+    /// Charges the tenant for work that was done for the connection.
+    pub fn charge(&self, cost: Cost) {
+        self.here.work.charge(cost);
+    }
+}
+
 /// What a connection that catches up asks.
 impl Membership {
     pub(super) fn outbox(&self) -> &Outbox {
@@ -274,14 +295,9 @@ impl Membership {
         self.here.taken.get()
     }
 
-    /// Has the connection wait for its turn to read the log.
-    pub(super) fn wait_to_read(&self) -> ReadingPlace {
-        self.hub.wait_to_read(&self.here, &self.outbox)
-    }
-
-    /// Returns what the connection may read now, if it is its turn.
-    pub(super) fn read_slice(&self, place: &ReadingPlace) -> Option<ReadSlice> {
-        self.hub.read_slice(place)
+    /// What is left of its tenant's quantum.
+    pub(super) fn quota(&self) -> Cost {
+        self.here.work.quota()
     }
 
     /// Calls `f` with the events of a span of the log, oldest first, for as long as
@@ -295,14 +311,14 @@ impl Membership {
         // Taken first and looked at when the lock is released, for which the tenant's
         // publishers wait with all of their shard.
         let mut events = Vec::new();
-        let count = EVENTS_A_LOOK.min(1 + slice.left() / EVENT_READ_COST);
+        let count = EVENTS_A_LOOK.min(slice.room_for(Cost::TOPIC));
         let is_all = self.here.tenant.read_log(span, count, &mut events)?;
         let mut done = span.after;
         for event in &events {
-            if slice.left() == 0 || f(event).is_break() {
+            if slice.is_used_up() || f(event).is_break() {
                 return Ok(done);
             }
-            slice.charge(EVENT_READ_COST + event.topics().len());
+            slice.charge(Cost::TOPIC + Cost::STEP.times(event.topics().len()));
             done = event.position().offset;
         }
         Ok(if is_all { span.up_to } else { done })

@@ -17,7 +17,7 @@ mod inbox;
 mod index;
 mod membership;
 mod publish;
-mod readers;
+mod read_slice;
 mod registry;
 mod relief;
 mod shard;

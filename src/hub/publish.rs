@@ -23,18 +23,12 @@ use crate::{
     log::{Condition, Evicted, Unmet},
     memory::{MemoryAccount, MemoryLimits},
     protocol::{Position, TenantName},
+    scheduler::{Cost, QUANTUM},
 };
 
 /// How often a publisher that waits for memory looks whether there is some. Shards
 /// free it within a turn or two.
 const MEMORY_LOOK_EVERY: Duration = Duration::from_millis(1);
-
-/// How many topics of events are dropped before others have their turn: some 0.13 µs
-/// each, since the caches are cold by then.
-const TOPICS_DROPPED_A_TURN: usize = 1024;
-
-/// What it takes to drop the rest of an event, in topics.
-const EVENT_DROP_COST: usize = 6;
 
 /// Puts events into tenants' logs. Clones share everything.
 #[derive(Debug, Clone)]
@@ -161,14 +155,14 @@ impl Publisher {
     }
 
     /// Searches a part of the tenant's log for what a check has to know before the append.
-    /// Returns what that took, in topics of events. What is not searched before the append
+    /// Returns what that cost. What is not searched before the append
     /// is searched by it, in parts too.
-    pub fn search(&self, name: &TenantName, check: &mut ConditionCheck<'_>) -> usize {
+    pub fn search(&self, name: &TenantName, check: &mut ConditionCheck<'_>) -> Cost {
         let Some(tenant) = self.registry.find(name) else {
             check.has_no_log();
-            return 0;
+            return Cost::ZERO;
         };
-        check.search(&tenant, Instant::now())
+        Cost::TOPIC.times(check.search(&tenant, Instant::now()))
     }
 
     /// The same, if these conditions hold at that moment, or if there is nothing new
@@ -337,11 +331,11 @@ impl Appended<'_> {
 /// Drops as many of the events as one may before others have their turn; whether some
 /// are left.
 fn drop_some(events: &mut Evicted) -> bool {
-    let mut cost = 0;
-    while cost < TOPICS_DROPPED_A_TURN
+    let mut cost = Cost::ZERO;
+    while cost < QUANTUM
         && let Some(event) = events.pop()
     {
-        cost += EVENT_DROP_COST + event.topics().len();
+        cost += Cost::EVENT + Cost::TOPIC.times(event.topics().len());
     }
     !events.is_empty()
 }

@@ -4,12 +4,10 @@
 mod calls;
 mod departures;
 mod memory;
-mod reading;
 mod tenant_here;
 
 use std::{
     cell::{Cell, RefCell},
-    collections::VecDeque,
     future::poll_fn,
     rc::Rc,
     sync::Arc,
@@ -19,11 +17,8 @@ use std::{
 use indexmap::IndexMap;
 use tokio::{sync::mpsc, task::yield_now};
 
-use self::{
-    departures::{Departure, TOPICS_LEFT_A_TURN},
-    tenant_here::{WAITING_KEPT_ROOM_FOR, Waiting},
-};
-pub(super) use self::{reading::ReadingPlace, tenant_here::TenantHere};
+pub(super) use self::tenant_here::TenantHere;
+use self::tenant_here::{WAITING_KEPT_ROOM_FOR, Waiting};
 use super::{
     ShardId, ShardSeed,
     admin::ShardCalls,
@@ -32,29 +27,16 @@ use super::{
     registry::{Registry, TenantsFull},
     relief::Relief,
     subscribers::ConnectionId,
-    wakes::Wakes,
+    wakes::WakeQueue,
 };
 use crate::{
     memory::MemoryAccount,
     outbox::{Offer, Outbox},
     planted::{Fault, is_planted, saw},
     protocol::{TenantName, UserName, close::Ending},
+    scheduler::{Cost, DeficitQueue, QUANTUM, WorkQueue},
     tally::Tally,
 };
-
-/// How many slices of tenants' events are delivered before others have their turn.
-const SLICES_A_TURN: usize = 16;
-
-/// A slice is one item, or a part of one: a batch is cut where its events have been
-/// offered so often, and goes on when it is the tenant's turn again. One event is never
-/// cut.
-const OFFERS_A_SLICE: usize = 1024;
-
-/// What an event costs beside its topics and offers, in offers.
-const EVENT_COST: usize = 16;
-
-/// To make so many bytes of JSON takes as long as an offer.
-const JSON_BYTES_AN_OFFER: usize = 8;
 
 /// A shard's tenants and topics.
 #[derive(Debug)]
@@ -66,21 +48,18 @@ pub struct ShardHub {
     tenants: RefCell<IndexMap<TenantName, Rc<TenantHere>>>,
     inbox: RefCell<mpsc::Receiver<Item>>,
     calls: RefCell<ShardCalls>,
-    /// Those with items that wait, in the order of their turns.
-    to_serve: RefCell<VecDeque<Rc<TenantHere>>>,
-    /// Those with connections that wait to read the log, in the order of their turns.
-    to_read: RefCell<VecDeque<Rc<TenantHere>>>,
-    /// Connections that have gone, of which topics are still in the index.
-    departures: RefCell<VecDeque<Departure>>,
-    /// How many of these topics may be taken out in this turn.
-    departing_left: Cell<usize>,
+    /// Tenants with items that wait to be delivered.
+    deliveries: RefCell<DeficitQueue<TenantHere>>,
+    /// Tenants with connections that are to be woken to write.
+    wakes: WakeQueue,
+    /// Tenants with connections that have gone, of which topics are still in the index.
+    departures: RefCell<DeficitQueue<TenantHere>>,
+    /// What tasks do for tenants.
+    work: Rc<WorkQueue>,
     /// Wakes the task that takes the turns.
     waker: RefCell<Option<Waker>>,
     /// The last event that was offered to outboxes.
     last_event: Cell<u64>,
-    wakes: Wakes,
-    /// The turn that is under way, or was.
-    turn: Cell<u64>,
     last_connection: Cell<ConnectionId>,
 }
 
@@ -94,14 +73,12 @@ impl ShardHub {
             tenants: RefCell::default(),
             inbox: RefCell::new(seed.inbox),
             calls: RefCell::new(seed.calls),
-            to_serve: RefCell::default(),
-            to_read: RefCell::default(),
-            departures: RefCell::default(),
-            departing_left: Cell::new(TOPICS_LEFT_A_TURN),
+            deliveries: RefCell::new(DeficitQueue::new(|here| &here.deliveries)),
+            wakes: WakeQueue::default(),
+            departures: RefCell::new(DeficitQueue::new(|here| &here.departures)),
+            work: Rc::default(),
             waker: RefCell::default(),
             last_event: Cell::default(),
-            wakes: Wakes::default(),
-            turn: Cell::default(),
             last_connection: Cell::default(),
         }
     }
@@ -118,11 +95,10 @@ impl ShardHub {
         self.tenants.borrow().is_empty()
     }
 
-    /// Whether no tenant but this one has a connection here.
+    /// What tasks of the shard do for tenants.
     #[must_use]
-    pub fn has_none_beside(&self, tenant: &TenantName) -> bool {
-        let tenants = self.tenants.borrow();
-        tenants.len() <= 1 && tenants.keys().all(|name| name == tenant)
+    pub fn work(&self) -> &Rc<WorkQueue> {
+        &self.work
     }
 
     /// Delivers what comes into the inbox for as long as there is somebody who could
@@ -130,7 +106,7 @@ impl ShardHub {
     pub async fn run(&self) {
         while poll_fn(|context| self.poll_work(context)).await {
             self.take_waiting();
-            self.begin_reading();
+            self.work.begin_turn();
             self.continue_departures();
             self.wakes.wake_some();
             // Lets those write that were woken, and sockets be looked at: backends
@@ -139,31 +115,36 @@ impl ShardHub {
         }
     }
 
-    /// Delivers what waits, without waiting itself, up to a bound: a slice of each
-    /// tenant in turn, or all slices of a turn for one that is alone.
+    /// Delivers what waits, without waiting itself, for a turn.
     pub fn take_waiting(&self) {
-        let turn = self.turn.get() + 1;
-        self.turn.set(turn);
-        let mut tenants = 0;
-        for _ in 0..SLICES_A_TURN {
-            self.empty_inbox();
-            if self.take_slice(|here| here.served_in.get() != turn) {
-                tenants += 1;
-            } else if tenants != 1 || !self.take_slice(TenantHere::has_waiting) {
+        self.empty_inbox();
+        self.deliveries.borrow_mut().begin_turn();
+        loop {
+            // A tenant that has a full write waiting gains nothing by having more.
+            let is_ready = |here: &TenantHere| !here.due.has_full_write();
+            let next = self.deliveries.borrow_mut().next(is_ready);
+            let Some(here) = next else {
                 break;
+            };
+            while here.deliveries.has_quota()
+                && is_ready(&here)
+                && let Some(cost) = self.deliver_slice(&here, here.deliveries.quota())
+            {
+                self.deliveries.borrow_mut().charge(&here, cost);
             }
+            let has_more = here.has_waiting() || here.has_awaited();
+            self.deliveries.borrow_mut().put_back(here, has_more);
         }
     }
 
-    /// Delivers a slice of the tenant's, unless it has enough to write. Who has put
-    /// something into the inbox on this very thread need not wait for its receipt then,
-    /// and takes no more of the thread's time than it has given it to do. Gives what that
-    /// cost, in offers of an event to a connection.
-    pub fn take_waiting_of(&self, tenant: &TenantName) -> usize {
+    /// Delivers a quantum of the tenant's, unless it has enough to write: what somebody has
+    /// put into the inbox on this very thread then need not wait for the tenant's turn.
+    /// Returns what that cost, which the caller is to charge.
+    pub fn take_waiting_of(&self, tenant: &TenantName) -> Cost {
         self.empty_inbox();
         let here = self.tenants.borrow().get(tenant).cloned();
         here.filter(|here| !here.due.has_full_write())
-            .and_then(|here| self.deliver_slice(&here))
+            .and_then(|here| self.deliver_slice(&here, QUANTUM))
             .unwrap_or_default()
     }
 
@@ -178,28 +159,34 @@ impl ShardHub {
             Poll::Ready(None) => Poll::Ready(false),
             // Others may have emptied the inbox and left the rest to us.
             Poll::Pending if self.is_idle() => {
-                match &mut *self.waker.borrow_mut() {
-                    Some(waker) => waker.clone_from(context.waker()),
-                    waker => *waker = Some(context.waker().clone()),
-                }
+                self.work.register(context);
+                self.waker.replace(Some(context.waker().clone()));
                 Poll::Pending
             }
             Poll::Pending => Poll::Ready(true),
         }
     }
 
-    fn is_idle(&self) -> bool {
-        self.to_serve.borrow().is_empty()
-            && self.to_read.borrow().is_empty()
+    pub(crate) fn is_idle(&self) -> bool {
+        self.deliveries.borrow().is_empty()
             && self.departures.borrow().is_empty()
             && self.wakes.is_empty()
+            && self.work.is_idle()
     }
 
     /// Has a turn taken for something that did not come through the inbox.
     fn wake(&self) {
-        if let Some(waker) = &*self.waker.borrow() {
-            waker.wake_by_ref();
+        // Once for each time that it was idle: not while it yields between two turns.
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
         }
+    }
+
+    /// What was charged for deliveries and for the work of tasks, which may have delivered
+    /// something for themselves.
+    #[cfg(test)]
+    pub(crate) fn charged(&self) -> Cost {
+        self.deliveries.borrow().charged() + self.work.charged()
     }
 
     /// Makes a connection one of the tenant's: from here on its outbox gets the
@@ -233,10 +220,10 @@ impl ShardHub {
     /// the inbox by then is still for them.
     pub fn end_all(&self, ending: impl Fn() -> Ending) {
         self.empty_inbox();
-        while let Some(here) = self.next_to_serve(|_| true) {
-            while self.deliver_slice(&here).is_some() {}
-        }
         for here in self.tenants.borrow().values() {
+            while let Some(cost) = self.deliver_slice(here, QUANTUM) {
+                self.deliveries.borrow_mut().charge(here, cost);
+            }
             here.index
                 .borrow()
                 .for_each_connection(|outbox| outbox.end(ending()));
@@ -249,7 +236,7 @@ impl ShardHub {
             return Ok(Rc::clone(here));
         }
         let (tenant, head) = self.registry.enter(name, self.id)?;
-        let here = Rc::new(TenantHere::new(tenant, head));
+        let here = Rc::new(TenantHere::new(tenant, head, self.work.tenant(name)));
         tenants.insert(name.clone(), Rc::clone(&here));
         Ok(here)
     }
@@ -267,7 +254,8 @@ impl ShardHub {
             self.empty_inbox();
             // Many that come at once have one between them.
             if here.awaited.borrow().is_empty() && !here.due.has_full_write() {
-                self.deliver_slice(here);
+                let cost = self.deliver_slice(here, QUANTUM);
+                here.work.charge(cost.unwrap_or_default());
             }
         }
         let awaits = !here.has_reached(head);
@@ -282,37 +270,7 @@ impl ShardHub {
     #[cfg(test)]
     pub(super) fn take_all_of(&self, here: &Rc<TenantHere>) {
         self.empty_inbox();
-        while self.deliver_slice(here).is_some() {}
-    }
-
-    /// Delivers a slice of the tenant whose turn it is, of those that `may` have one. Who
-    /// has a full write waiting has none.
-    fn take_slice(&self, may: impl Fn(&TenantHere) -> bool) -> bool {
-        let Some(here) = self.next_to_serve(|here| may(here) && !here.due.has_full_write()) else {
-            return false;
-        };
-        here.served_in.set(self.turn.get());
-        self.deliver_slice(&here);
-        if here.has_waiting() || here.has_awaited() {
-            here.has_turn.set(true);
-            self.to_serve.borrow_mut().push_back(here);
-        }
-        true
-    }
-
-    /// Takes the next one out that is to be served now. Those before it keep their order
-    /// behind the others.
-    fn next_to_serve(&self, now: impl Fn(&TenantHere) -> bool) -> Option<Rc<TenantHere>> {
-        let mut to_serve = self.to_serve.borrow_mut();
-        for _ in 0..to_serve.len() {
-            let here = to_serve.pop_front()?;
-            if now(&here) {
-                here.has_turn.set(false);
-                return Some(here);
-            }
-            to_serve.push_back(here);
-        }
-        None
+        while self.deliver_slice(here, QUANTUM).is_some() {}
     }
 
     /// Takes all items out of the inbox; there are no more than it has places for.
@@ -342,29 +300,27 @@ impl ShardHub {
             done: 0,
             first: 0,
         });
-        if !here.has_turn.replace(true) {
-            self.to_serve.borrow_mut().push_back(Rc::clone(here));
-        }
+        self.deliveries.borrow_mut().activate(here);
     }
 
     /// Offers the events of the tenant's first item to the connections here that they
-    /// match, up to a bound. Gives what that cost, in offers, if there was one.
-    fn deliver_slice(&self, here: &Rc<TenantHere>) -> Option<usize> {
+    /// match, until the quota is used; one event is never cut. Then tells those that waited
+    /// for that. Returns what it cost, if there was something to do.
+    fn deliver_slice(&self, here: &TenantHere, quota: Cost) -> Option<Cost> {
         let mut waiting = here.waiting.borrow_mut();
         let Some(Waiting { item, done, first }) = waiting.front_mut() else {
-            here.nudge_awaited();
-            return None;
+            let cost = here.nudge_awaited();
+            return (cost > Cost::ZERO).then_some(cost);
         };
         #[cfg(test)]
         here.take_position_late();
         let index = here.index.borrow();
         let mut due = here.due.queue().borrow_mut();
-        let due_before = due.len();
         let events = item.events.as_slice();
-        let mut cost = 0;
+        let mut cost = Cost::ZERO;
         let rest = events.iter().zip(item.delivery.events()).skip(*done);
         for (event, delivered) in rest {
-            if cost >= OFFERS_A_SLICE || cost > 0 && due.has_full_write() {
+            if cost >= quota || cost > Cost::ZERO && due.has_full_write() {
                 break;
             }
             *done += 1;
@@ -387,17 +343,18 @@ impl ShardHub {
             self.tally.matched.add(fanout.matched);
             self.tally.dropped_slow.add(fanout.overflowed);
             self.tally.queued.add(fanout.matched - fanout.overflowed);
-            cost += EVENT_COST + fanout.offers;
+            cost += Cost::DELIVERY + Cost::STEP.times(fanout.offers);
             if let Some(bytes) = offer.made_json_bytes() {
                 saw("JSON that was made only for the delivery");
                 self.tally.json_delivered.add(1);
-                cost += bytes / JSON_BYTES_AN_OFFER;
+                cost += Cost::JSON_BYTE.times(bytes);
             }
         }
         let is_done = *done == events.len();
-        self.wakes
-            .add(&here.due, due_before, due.len() - due_before);
-        here.nudge_awaited();
+        if due.len() > 0 {
+            self.wakes.activate(&here.due);
+        }
+        cost += here.nudge_awaited();
         if is_done {
             waiting.pop_front();
             if waiting.is_empty() && waiting.capacity() > WAITING_KEPT_ROOM_FOR {

@@ -10,7 +10,6 @@ use super::{
     parameters::refuse_parameters,
     refused::too_many,
     route::{Path, Route, Target},
-    turns::WORK_A_TURN,
 };
 use crate::{
     auth::{IngestKey, IngestKeys},
@@ -18,6 +17,7 @@ use crate::{
     limits::EventBudget,
     protocol::{ErrorCode, TenantName, UserName},
     relay::{Relay, Shard},
+    scheduler::QUANTUM,
 };
 
 /// What an operator can do whose backends look like web pages.
@@ -51,11 +51,11 @@ pub(super) async fn answer(
     }
 }
 
-/// Waits for the tenant's turn and takes all of it: every shard has work with such a call.
+/// Waits for the tenant's turn and uses all of it: every shard has work with such a call.
 async fn take_turn(shard: &Shard, tenant: &TenantName) {
-    let turn = shard.turns.of(&shard.hub, tenant);
-    turn.comes().await;
-    turn.did(WORK_A_TURN);
+    let work = shard.hub.work().tenant(tenant);
+    work.turn().await;
+    work.charge(QUANTUM);
 }
 
 fn admit(

@@ -3,13 +3,14 @@
 
 use std::{collections::HashSet, mem, sync::Arc};
 
-use super::json::{Checked, check_small, check_work};
+use super::json::{Checked, check_cost, check_small};
 use crate::{
     config::Limits,
     event::{Draft, DraftParts},
     http::Problem,
     protocol::{MessageId, Topic, topic::TENANT_KIND},
     relay::Relay,
+    scheduler::Cost,
     schema::{Fault, InspectLimits, Inspected, Inspection, PayloadKind, Schema},
 };
 
@@ -117,18 +118,15 @@ impl ReadLimits {
     };
 }
 
-/// So many fields of an envelope take as long to read as a topic of an event.
-const FIELDS_A_TOPIC: usize = 10;
-
-/// So many fields take as long, where they are decoded.
-const DECODED_FIELDS_A_TOPIC: usize = 2;
+/// What a field of an envelope costs that is decoded, in steps.
+const STEPS_A_DECODED_FIELD: usize = 4;
 
 /// An envelope that was read.
 pub(super) struct ReadEvent {
     pub(super) draft: Draft,
     pub(super) checked: Checked,
-    /// What reading it took, in topics.
-    pub(super) work: usize,
+    /// What reading it cost, beside its bytes and topics.
+    pub(super) cost: Cost,
 }
 
 /// Reads an envelope as an event; `None` where that would take longer than `read` allows.
@@ -150,11 +148,10 @@ pub(super) fn draft(
     else {
         return Ok(None);
     };
-    let fields_a_topic = match inspected.was_decoded {
-        true => DECODED_FIELDS_A_TOPIC,
-        false => FIELDS_A_TOPIC,
+    let steps = match inspected.was_decoded {
+        true => inspected.fields.saturating_mul(STEPS_A_DECODED_FIELD),
+        false => inspected.fields,
     };
-    let fields = inspected.fields;
     let topics: Arc<[Topic]> = topics.into();
     let append_message_id = message_id.is_none();
     let message_id = match message_id {
@@ -182,15 +179,15 @@ pub(super) fn draft(
     let is_in_doubt = inspected.json_is_in_doubt(json_max);
     Ok(Some(ReadEvent {
         checked: check_small(&live, &draft, is_in_doubt)?,
-        work: fields / fields_a_topic + check_work(envelope.len(), is_in_doubt),
+        cost: Cost::STEP.times(steps) + check_cost(envelope.len(), is_in_doubt),
         draft: draft.known_by(fingerprint),
     }))
 }
 
-/// What it took to refuse an envelope, in topics, at the most.
-pub(super) fn refused_work(envelope: &[u8]) -> usize {
+/// What it cost to refuse an envelope, at the most.
+pub(super) fn refused_cost(envelope: &[u8]) -> Cost {
     // A field has at least two bytes.
-    envelope.len() / 2 / FIELDS_A_TOPIC
+    Cost::STEP.times(envelope.len() / 2)
 }
 
 fn check_payload(envelope: &Inspected<'_>) -> Result<(), Problem> {

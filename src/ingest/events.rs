@@ -12,7 +12,7 @@ use tokio::task::yield_now;
 use super::{
     answer::{Accepted, answer},
     body::{self, Format},
-    draft::{ReadEvent, ReadLimits, draft, refused_work},
+    draft::{ReadEvent, ReadLimits, draft, refused_cost},
     json::{
         Checked, InDoubt, batch_from_json, check_large, elsewhere, encoded, envelope_from_json,
         no_batch,
@@ -21,7 +21,6 @@ use super::{
     refused::{batch_invalid, not_appended, too_many},
     render::render,
     route::{Call, Route},
-    turns::Turn,
 };
 use crate::{
     event::Draft,
@@ -30,24 +29,8 @@ use crate::{
     limits::EventBudget,
     protocol::Topic,
     relay::{Relay, Shard},
+    scheduler::{Cost, QUANTUM, TenantWork},
 };
-
-/// How much of a batch is read before others have their turn, in topics of events, which
-/// take 0.24 µs each. A turn more takes as long as a dozen small envelopes: with 32 of
-/// them a turn, batches of 100 took 2.4 µs an event, and 1.8 µs whole.
-const TOPICS_A_TURN: usize = 1024;
-
-/// What an envelope takes beside its topics and bytes, in topics.
-const ENVELOPE_WORK: usize = 6;
-
-/// What a call takes for one event, likewise: 8 µs.
-const EVENT_WORK: usize = 32;
-
-/// So many bytes of an envelope take as long as a topic.
-const BYTES_A_TOPIC: usize = 256;
-
-/// So many connections take as long to be offered an event.
-const OFFERS_A_TOPIC: usize = 8;
 
 /// Takes the events of a call in.
 pub(super) async fn publish(
@@ -73,23 +56,23 @@ pub(super) async fn publish(
         format,
         body,
     };
-    let turn = shard.turns.of(&shard.hub, &route.tenant);
-    let drafts = drafts(relay, &turn, posted, &parameters.topics).await?;
+    let work = shard.hub.work().tenant(&route.tenant);
+    let drafts = drafts(relay, &work, posted, &parameters.topics).await?;
     budget
         .charge_rest(drafts.len())
         .map_err(|exceeded| too_many(relay, exceeded))?;
-    let drafts = render(shard, &turn, &route.tenant, drafts).await?;
+    let drafts = render(shard, &work, &route.tenant, drafts).await?;
     if route.call == Call::Batch {
         // The append is one step, and what it evicts is dropped behind it.
-        turn.comes().await;
-        turn.did(drafts.iter().map(work).sum());
+        work.turn().await;
+        work.charge(append_cost(&drafts));
     }
     let mut check = ConditionCheck::new(&parameters.conditions);
     while !check.is_searched() {
-        turn.did(relay.publisher.search(&route.tenant, &mut check));
+        work.charge(relay.publisher.search(&route.tenant, &mut check));
         if !check.is_searched() {
             yield_now().await;
-            turn.comes().await;
+            work.turn().await;
         }
     }
     let accepted: Vec<_> = drafts.iter().map(Accepted::of).collect();
@@ -105,7 +88,7 @@ pub(super) async fn publish(
         .ingested(appended.new_len() as u64, appended.duplicates_len() as u64);
     // This shard's part of the receipt, at once: a backend that posts one event
     // behind the other then has many queued before the first is written.
-    turn.did(shard.hub.take_waiting_of(&route.tenant) / OFFERS_A_TOPIC);
+    work.charge(shard.hub.take_waiting_of(&route.tenant));
     let published = appended.acknowledged().await;
     Ok(answer(route.call, accepted, published, memory))
 }
@@ -120,7 +103,7 @@ struct Posted {
 /// The events of a body, which is read when it is the tenant's turn, a batch in parts.
 async fn drafts(
     relay: &Arc<Relay>,
-    turn: &Turn<'_>,
+    work: &TenantWork,
     posted: Posted,
     more_topics: &[Topic],
 ) -> Result<Vec<Draft>, Problem> {
@@ -130,35 +113,35 @@ async fn drafts(
     };
     let body = match posted.format {
         Format::Protobuf => posted.body,
-        Format::Json => encoded(relay, turn, posted.body, from_json).await?,
+        Format::Json => encoded(relay, work, posted.body, from_json).await?,
     };
-    turn.comes().await;
-    turn.did(EVENT_WORK + body.len() / BYTES_A_TOPIC);
+    work.turn().await;
+    work.charge(Cost::CALL + Cost::BYTE.times(body.len()));
     match posted.call {
-        Call::Event => event(relay, turn, body, more_topics).await,
-        Call::Batch => batch(relay, turn, body, more_topics).await,
+        Call::Event => event(relay, work, body, more_topics).await,
+        Call::Batch => batch(relay, work, body, more_topics).await,
     }
 }
 
 async fn event(
     relay: &Arc<Relay>,
-    turn: &Turn<'_>,
+    work: &TenantWork,
     envelope: Bytes,
     more_topics: &[Topic],
 ) -> Result<Vec<Draft>, Problem> {
     let read = match draft(relay, &envelope, more_topics, ReadLimits::ON_SHARD)? {
         Some(read) => {
-            turn.did(read.work);
+            work.charge(read.cost);
             read
         }
-        None => read_elsewhere(relay, turn, envelope, more_topics).await??,
+        None => read_elsewhere(relay, work, envelope, more_topics).await??,
     };
     let drafts = vec![read.draft];
     if matches!(read.checked, Checked::Passed) {
         return Ok(drafts);
     }
     let in_doubt = vec![InDoubt { index: 0, draft: 0 }];
-    let (drafts, refused) = check_large(relay, turn, drafts, in_doubt).await?;
+    let (drafts, refused) = check_large(relay, work, drafts, in_doubt).await?;
     match refused.into_iter().next() {
         Some((_, problem)) => Err(problem),
         None => Ok(drafts),
@@ -168,12 +151,12 @@ async fn event(
 /// Reads an event that takes long, on another thread.
 async fn read_elsewhere(
     relay: &Arc<Relay>,
-    turn: &Turn<'_>,
+    work: &TenantWork,
     envelope: Bytes,
     more_topics: &[Topic],
 ) -> Result<Result<ReadEvent, Problem>, Problem> {
     let more_topics = more_topics.to_vec();
-    elsewhere(relay, turn, move |relay| {
+    elsewhere(relay, work, move |relay| {
         read_now(relay, &envelope, &more_topics)
     })
     .await
@@ -187,27 +170,27 @@ fn read_now(relay: &Relay, envelope: &[u8], more_topics: &[Topic]) -> Result<Rea
 
 async fn batch(
     relay: &Arc<Relay>,
-    turn: &Turn<'_>,
+    work: &TenantWork,
     batch: Bytes,
     more_topics: &[Topic],
 ) -> Result<Vec<Draft>, Problem> {
     let mut drafts = Drafts::new(relay, &batch)?;
     loop {
         let part = drafts.read_some(relay, more_topics);
-        turn.did(part.work);
+        work.charge(part.cost);
         if let Some((index, envelope)) = part.large {
             let envelope = batch.slice_ref(envelope);
-            let read = read_elsewhere(relay, turn, envelope, more_topics).await?;
+            let read = read_elsewhere(relay, work, envelope, more_topics).await?;
             drafts.add(index, read);
         }
         if drafts.is_read() {
             break;
         }
         yield_now().await;
-        turn.comes().await;
+        work.turn().await;
     }
     let (read, in_doubt, errors) = drafts.into_parts();
-    let (drafts, refused) = check_large(relay, turn, read, in_doubt).await?;
+    let (drafts, refused) = check_large(relay, work, read, in_doubt).await?;
     finish(drafts, errors, refused)
 }
 
@@ -232,9 +215,10 @@ fn finish(
     Err(batch_invalid(errors))
 }
 
-/// What it takes to append an event, in topics.
-fn work(draft: &Draft) -> usize {
-    ENVELOPE_WORK + draft.topics().len()
+/// What it costs to append the events of a batch.
+fn append_cost(drafts: &[Draft]) -> Cost {
+    let topics = drafts.iter().map(|draft| draft.topics().len()).sum();
+    Cost::EVENT.times(drafts.len()) + Cost::TOPIC.times(topics)
 }
 
 /// What becomes of the envelopes of a batch.
@@ -250,8 +234,8 @@ struct Drafts<'a> {
 
 /// A part of a batch that was read in one go.
 struct Part<'a> {
-    /// The work that it was, in topics.
-    work: usize,
+    /// What reading it cost.
+    cost: Cost,
     /// The envelope, with its place in the batch, that takes too long to be read here.
     large: Option<(usize, &'a [u8])>,
 }
@@ -278,36 +262,33 @@ impl<'a> Drafts<'a> {
 
     /// Reads as many as one may before others have their turn.
     fn read_some(&mut self, relay: &Relay, more_topics: &[Topic]) -> Part<'a> {
-        let mut done = 0;
+        let mut cost = Cost::ZERO;
         while let Some((index, envelope)) = self.envelopes.next() {
-            done += ENVELOPE_WORK + envelope.len() / BYTES_A_TOPIC;
+            cost += Cost::EVENT + Cost::BYTE.times(envelope.len());
             if envelope.len() > self.envelope_max {
                 self.add(index, Err(envelope_too_large(self.envelope_max)));
                 continue;
             }
             match draft(relay, envelope, more_topics, ReadLimits::ON_SHARD).transpose() {
                 Some(read) => {
-                    done += match &read {
-                        Ok(read) => read.work + read.draft.topics().len(),
-                        Err(_) => refused_work(envelope),
+                    cost += match &read {
+                        Ok(read) => read.cost + Cost::TOPIC.times(read.draft.topics().len()),
+                        Err(_) => refused_cost(envelope),
                     };
                     self.add(index, read);
                 }
                 None => {
                     return Part {
-                        work: done,
+                        cost,
                         large: Some((index, envelope)),
                     };
                 }
             }
-            if done >= TOPICS_A_TURN {
+            if cost >= QUANTUM {
                 break;
             }
         }
-        Part {
-            work: done,
-            large: None,
-        }
+        Part { cost, large: None }
     }
 
     /// Adds what has become of the envelope in this place.
@@ -352,9 +333,9 @@ mod tests {
         let (shard, journal) = (Rc::clone(&bench.shard), Rc::clone(journal));
         let name = TenantName::parse(tenant).unwrap();
         spawn_local(async move {
-            let turn = shard.turns.of(&shard.hub, &name);
+            let work = shard.hub.work().tenant(&name);
             let call = posted.call;
-            drafts(&shard.relay, &turn, posted, &[]).await.unwrap();
+            drafts(&shard.relay, &work, posted, &[]).await.unwrap();
             journal.borrow_mut().push(call);
         });
     }
@@ -390,7 +371,7 @@ mod tests {
             }
             let events = journal.take().into_iter().enumerate();
             let places: Vec<_> = events.filter(|(_, call)| *call == Call::Event).collect();
-            assert_eq!(places, [(0, Call::Event), (2, Call::Event)]);
+            assert_eq!(places, [(0, Call::Event), (1, Call::Event)]);
         });
     }
 
@@ -406,19 +387,24 @@ mod tests {
             let mut read = Vec::new();
             while !drafts.is_read() {
                 let part = drafts.read_some(relay, &[]);
-                read.push((drafts.drafts.len(), part.work));
+                read.push((drafts.drafts.len(), part.cost));
             }
-            // Of 6 and 1.
-            assert_eq!(read, [(147, 1029), (294, 1029), (300, 42)]);
+            let event = Cost::EVENT + Cost::TOPIC + Cost::STEP.times(2) + Cost::BYTE.times(7);
+            let a_part = 1 + event.fits_into(QUANTUM);
+            let costs = [a_part, 300].map(|count| (count, event.times(count)));
+            assert_eq!(read[0], costs[0]);
+            assert_eq!(read.len(), 300_usize.div_ceil(a_part));
+            assert_eq!(read.iter().map(|it| it.1).sum::<Cost>(), costs[1].1);
             let (read, in_doubt, errors) = drafts.into_parts();
             assert_eq!((read.len(), in_doubt.len(), errors.len()), (300, 0, 0));
 
             let topics: Vec<_> = (0..91).map(|n| format!("board:{n}")).collect();
             let topics: Vec<_> = topics.iter().map(|t| Topic::parse(t).unwrap()).collect();
             let mut drafts = Drafts::new(relay, &batch).unwrap();
-            // Of 6 and 92.
-            assert_eq!(drafts.read_some(relay, &topics).work, 11 * 98);
-            assert_eq!(drafts.drafts.len(), 11);
+            let event = event + Cost::TOPIC.times(91);
+            let a_part = 1 + event.fits_into(QUANTUM);
+            assert_eq!(drafts.read_some(relay, &topics).cost, event.times(a_part));
+            assert_eq!(drafts.drafts.len(), a_part);
         });
     }
 
@@ -446,18 +432,23 @@ mod tests {
             let bench = Bench::new();
             let relay = &bench.shard.relay;
             for (changes, is_ambiguous, expected) in [
-                (4_000, true, Some(2_000)),
+                (4_000, true, Some(4 * 4_000)),
                 (4_200, true, None),
-                (32_000, false, Some(3_200)),
+                (32_000, false, Some(32_000)),
                 (33_000, false, None),
             ] {
                 let batch = field(1, &updated(changes, is_ambiguous));
                 let mut drafts = Drafts::new(relay, &batch).unwrap();
                 let part = drafts.read_some(relay, &[]);
                 assert_eq!(part.large.is_none(), expected.is_some(), "{changes}");
-                if let Some(expected) = expected {
-                    let range = expected..expected + 300;
-                    assert!(range.contains(&part.work), "{changes}: {}", part.work);
+                if let Some(steps) = expected {
+                    let least = Cost::STEP.times(steps) + Cost::BYTE.times(2 * changes);
+                    let most = least + Cost::EVENT + Cost::TOPIC.times(8);
+                    assert!(
+                        (least..most).contains(&part.cost),
+                        "{changes}: {:?}",
+                        part.cost
+                    );
                 }
             }
         });
@@ -473,7 +464,8 @@ mod tests {
             let batch = [field(1, &updated(1, false)), field(1, &large)].concat();
             let mut drafts = Drafts::new(relay, &batch).unwrap();
             let part = drafts.read_some(relay, &[]);
-            assert!(part.large.is_none() && drafts.is_read() && part.work < 5_000);
+            assert!(part.large.is_none() && drafts.is_read());
+            assert!(part.cost < Cost::BYTE.times(2 * body_max));
             let (drafts, _, errors) = drafts.into_parts();
             assert_eq!((drafts.len(), errors.len()), (1, 1));
             let message = "the event has more than 1048576 bytes (ingest.body_max)";

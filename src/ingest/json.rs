@@ -7,20 +7,19 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hyper::StatusCode;
 
-use super::{refused::batch_refused, turns::Turn};
+use super::refused::batch_refused;
 use crate::{
     event::Draft,
     http::Problem,
     protocol::ErrorCode,
     relay::{Live, Relay},
+    scheduler::{Cost, TenantWork},
     schema::{BatchError, JsonError, Schema},
 };
 
-/// So much weight of JSON takes as long as a topic, to be turned into an envelope.
-const JSON_WEIGHT_A_TOPIC: usize = 32;
-
-/// So many bytes of an event, to be looked at for its JSON. Only events that may have none
-/// are, most of them for a google.protobuf.Value.
+/// The bytes of an event that is looked at for its JSON that cost as much as a topic. Only
+/// events that may have none are, most of them for a google.protobuf.Value, which has at
+/// least 4 bytes.
 const CHECKED_BYTES_A_TOPIC: usize = 4;
 
 /// The largest weight of JSON that the shard reads itself: 500 values, which take 0.9 ms at
@@ -35,28 +34,28 @@ const CHECKED_AT_ONCE_MAX: usize = 4 * 1024;
 /// The bytes that the JSON says. What takes long to read is read on another thread.
 pub(super) async fn encoded(
     relay: &Arc<Relay>,
-    turn: &Turn<'_>,
+    work: &TenantWork,
     json: Bytes,
     read: fn(&Relay, &[u8]) -> Result<Vec<u8>, Problem>,
 ) -> Result<Bytes, Problem> {
     let weight = Schema::json_weight(&json, JSON_READ_AT_ONCE_WEIGHT_MAX);
     if weight <= JSON_READ_AT_ONCE_WEIGHT_MAX {
-        turn.comes().await;
-        turn.did(weight / JSON_WEIGHT_A_TOPIC);
+        work.turn().await;
+        work.charge(Cost::JSON_BYTE.times(weight));
         return read(relay, &json).map(Bytes::from);
     }
-    let bytes = elsewhere(relay, turn, move |relay| read(relay, &json)).await??;
+    let bytes = elsewhere(relay, work, move |relay| read(relay, &json)).await??;
     Ok(Bytes::from(bytes))
 }
 
 /// Does what takes long on another thread, of each tenant one thing at a time.
 pub(super) async fn elsewhere<T: Send + 'static>(
     relay: &Arc<Relay>,
-    turn: &Turn<'_>,
-    work: impl FnOnce(&Relay) -> T + Send + 'static,
+    work: &TenantWork,
+    job: impl FnOnce(&Relay) -> T + Send + 'static,
 ) -> Result<T, Problem> {
     let working = Arc::clone(relay);
-    let done = turn.elsewhere(move || work(&working)).await;
+    let done = work.offload(move || job(&working)).await;
     done.ok_or_else(|| Problem::shutting_down(relay.retry_after()))
 }
 
@@ -100,12 +99,12 @@ pub(super) fn check_small(
     }
 }
 
-/// What it takes here to look at an event's JSON, in topics.
-pub(super) fn check_work(envelope_len: usize, is_in_doubt: bool) -> usize {
+/// What it costs here to look at an event's JSON.
+pub(super) fn check_cost(envelope_len: usize, is_in_doubt: bool) -> Cost {
     if is_in_doubt && envelope_len <= CHECKED_AT_ONCE_MAX {
-        envelope_len / CHECKED_BYTES_A_TOPIC
+        Cost::TOPIC.times(envelope_len / CHECKED_BYTES_A_TOPIC)
     } else {
-        0
+        Cost::ZERO
     }
 }
 
@@ -127,14 +126,14 @@ pub(super) struct InDoubt {
 /// wrong with some.
 pub(super) async fn check_large(
     relay: &Arc<Relay>,
-    turn: &Turn<'_>,
+    work: &TenantWork,
     drafts: Vec<Draft>,
     in_doubt: Vec<InDoubt>,
 ) -> Result<(Vec<Draft>, Vec<(usize, Problem)>), Problem> {
     if in_doubt.is_empty() {
         return Ok((drafts, Vec::new()));
     }
-    elsewhere(relay, turn, move |relay| {
+    elsewhere(relay, work, move |relay| {
         let live = relay.live();
         let refused = in_doubt.iter().filter_map(|it| {
             let problem = check(&live, drafts.get(it.draft)?).err()?;

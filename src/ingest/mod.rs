@@ -14,7 +14,6 @@ mod parameters;
 mod refused;
 mod render;
 mod route;
-mod turns;
 
 use std::{
     cell::{Cell, RefCell},
@@ -44,7 +43,6 @@ pub use draft::Admissible;
 pub use dry_run::{Posted, Taken, dry_run};
 #[cfg(any(test, fuzzing))]
 pub use events::fuzzing;
-pub use turns::Turns;
 
 /// How long a request's head may take, and how long a connection may be idle
 /// between two requests.

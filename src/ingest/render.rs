@@ -2,8 +2,13 @@
 //! connections that take it: so no shard has to while it delivers them, nor anybody under
 //! the tenant's lock.
 
-use super::turns::Turn;
-use crate::{event::Draft, http::Problem, protocol::TenantName, relay::Shard};
+use crate::{
+    event::Draft,
+    http::Problem,
+    protocol::TenantName,
+    relay::Shard,
+    scheduler::{Cost, TenantWork},
+};
 
 /// The most bytes of envelopes that the shard renders itself; their JSON may have several
 /// times as many.
@@ -14,13 +19,10 @@ const RENDERED_AT_ONCE_MAX: usize = 4 * 1024;
 /// all of a batch's could have.
 const RENDERED_AHEAD_MAX: usize = 8 << 20;
 
-/// So many bytes of JSON take as long to be rendered as a topic takes.
-const RENDERED_BYTES_A_TOPIC: usize = 32;
-
 /// Renders the drafts' JSON, if a connection of the tenant takes it.
 pub(super) async fn render(
     shard: &Shard,
-    turn: &Turn<'_>,
+    work: &TenantWork,
     tenant: &TenantName,
     drafts: Vec<Draft>,
 ) -> Result<Vec<Draft>, Problem> {
@@ -32,11 +34,11 @@ pub(super) async fn render(
     let (drafts, rendered) = if bytes <= RENDERED_AT_ONCE_MAX {
         render_all(drafts)
     } else {
-        let rendered = turn.elsewhere(move || render_all(drafts)).await;
+        let rendered = work.offload(move || render_all(drafts)).await;
         rendered.ok_or_else(|| Problem::shutting_down(relay.retry_after()))?
     };
     shard.hub.tally().json_delivered.add(rendered.events);
-    turn.did(rendered.bytes / RENDERED_BYTES_A_TOPIC);
+    work.charge(Cost::JSON_BYTE.times(rendered.bytes));
     Ok(drafts)
 }
 

@@ -219,8 +219,6 @@ fn run(
             let alarms = spawn_local(async move { alarms.run().await });
             let hub = Rc::clone(&shard.hub);
             let relief = spawn_local(async move { hub.relieve_memory().await });
-            let turns = Rc::clone(&shard);
-            let turns = spawn_local(async move { turns.turns.run().await });
             let hub = Rc::clone(&shard.hub);
             let calls = spawn_local(async move { hub.answer_calls().await });
             tokio::select! {
@@ -228,7 +226,6 @@ fn run(
                 _ = inbox => {}
                 _ = alarms => {}
                 _ = relief => {}
-                _ = turns => {}
                 _ = calls => {}
                 () = obey(&shard, orders) => {}
             }

@@ -171,6 +171,12 @@ impl Run {
             let left = [&tally.connections, &tally.subscriptions];
             assert_eq!(left.map(|cell| cell.get()), [0; 2], "{tally:?}");
             assert!(shard.shard.hub.is_empty(), "a tenant is left on a shard");
+            // No flow waits for a turn that does not come.
+            assert!(shard.shard.hub.is_idle(), "a flow of work is left");
+            assert!(
+                shard.shard.hub.work().is_forgotten(),
+                "a tenant's work is left"
+            );
         }
         self.world.check_nothing_is_queued();
         self.world.check_tasks().await;

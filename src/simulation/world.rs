@@ -42,6 +42,7 @@ use crate::{
     protocol::{TenantName, UserName, close::Ending},
     random::Random,
     relay::{Live, Relay, Shard},
+    scheduler::Cost,
     tally::Tally,
 };
 
@@ -269,6 +270,12 @@ impl World {
             let sum = tally.written.get() + dropped + tally.queued.get();
             let all = tally.matched.get() + tally.replayed.get();
             assert_eq!(all, sum, "{tally:?}");
+            // What was done is charged.
+            let offers = usize::try_from(tally.matched.get()).unwrap();
+            let replayed = usize::try_from(tally.replayed.get()).unwrap();
+            let least = Cost::STEP.times(offers) + Cost::DELIVERY.times(replayed);
+            let charged = shard.shard.hub.charged();
+            assert!(charged >= least, "{charged:?} is charged for {least:?}");
         }
     }
 
@@ -351,8 +358,6 @@ impl SimulatedShard {
         );
         let alarms = Rc::clone(&started.shard.alarms);
         spawn_local(started.gate.behind(async move { alarms.run().await }));
-        let shard = Rc::clone(&started.shard);
-        spawn_local(started.gate.behind(async move { shard.turns.run().await }));
         started
     }
 

@@ -38,7 +38,7 @@ impl<S: Transport, L: Listener> Connection<S, L> {
             (client.ping_interval, client.idle_timeout)
         };
         drop(live);
-        if !self.is_read_from() {
+        if !self.is_waited_for() {
             // It does not take its answers, for which there is the write deadline, or we
             // let it wait.
             self.heard = now;
@@ -99,7 +99,7 @@ impl<S: Transport, L: Listener> Connection<S, L> {
     /// Ends a connection whose message is late, unless it is not read from, or the rest
     /// may have come.
     pub(super) fn message_is_late(&mut self) {
-        if !self.is_read_from() {
+        if !self.is_waited_for() {
             self.watch_message(true);
         } else if !self.looks_once_more(Late::Message) {
             self.end(Ending::Unfinished);

@@ -60,12 +60,13 @@ impl<S: Transport, L: Listener> Connection<S, L> {
                 envelope,
             });
         }
-        let (shard, tenant) = (Rc::clone(shard), self.account.who().tenant.clone());
+        let work = shard.hub.work().tenant(&self.account.who().tenant);
+        let shard = Rc::clone(shard);
         let reading = async move {
             // The schema of this moment: the frame may wait for others of the tenant.
             let live = shard.relay.live.load_full();
             let read = move || live.schema.envelope_from_client_json(json.as_bytes());
-            let envelope = shard.turns.elsewhere(&tenant, read).await?;
+            let envelope = work.offload(read).await?;
             Some(ReadJson {
                 message_id,
                 envelope,

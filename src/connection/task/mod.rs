@@ -36,6 +36,7 @@ use crate::{
     outbox::Advanced,
     protocol::{Encoding, close::Ending},
     relay::Shard,
+    scheduler::Place,
 };
 
 /// How long a client may take to answer our Close frame, once that is written.
@@ -103,6 +104,8 @@ pub(super) struct Connection<S: Transport, L> {
     awaiting: Option<Box<Awaiting>>,
     /// While another thread reads what the client said.
     reading_json: Option<Box<ReadingJson>>,
+    /// While what was read waits for the tenant's turn.
+    place: Option<Place>,
     stream: FrameStream<S>,
     phase: Phase,
     /// The log was read, or as many frames as one connection may have taken in a turn:
@@ -185,6 +188,7 @@ impl<S: Transport, L: Listener> Connection<S, L> {
             behind: None,
             awaiting: None,
             reading_json: None,
+            place: None,
             turn_is_over: false,
             stream: FrameStream::new(stream, read_ahead, message_max, Rc::clone(&outbox)),
             phase: Phase::Open,
@@ -364,14 +368,25 @@ impl<S: Transport, L: Listener> Connection<S, L> {
         !is_kept_waiting && self.account.outbox.is_half_free()
     }
 
+    /// Whether the relay waits for the client, and not the client for its tenant's turn or
+    /// for anything else.
+    fn is_waited_for(&self) -> bool {
+        self.is_read_from() && self.place.is_none()
+    }
+
     fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<Step> {
         match self.phase {
             Phase::Open | Phase::Closing => {
                 if !self.is_read_from() {
+                    // Others need not wait for a client that does not read.
+                    self.place = None;
                     return Poll::Pending;
                 }
                 if self.unlooked {
-                    return Poll::Ready(Step::Look);
+                    return match self.may_take_messages() {
+                        true => Poll::Ready(Step::Look),
+                        false => Poll::Pending,
+                    };
                 }
                 match self
                     .stream
@@ -401,16 +416,34 @@ impl<S: Transport, L: Listener> Connection<S, L> {
         }
     }
 
-    /// Takes the messages that are read already, for as long as there is room for
+    /// Whether messages that are read may be taken now. Else the connection waits for its
+    /// tenant's turn.
+    fn may_take_messages(&mut self) -> bool {
+        let Some(membership) = &self.membership else {
+            return true;
+        };
+        membership.may_work(&mut self.place)
+    }
+
+    fn has_quota(&self) -> bool {
+        let membership = self.membership.as_ref();
+        membership.is_none_or(Membership::has_quota)
+    }
+
+    /// Takes the messages that are read already, for as long as it is the tenant's turn and there is room for
     /// what they may be answered with. After a ping it pauses for its pong to be
     /// written: were it to wait until a newer one comes, it would have to go.
     fn take_messages(&mut self) {
+        if !self.may_take_messages() {
+            return;
+        }
         let mut is_another = false;
         let message_max = self.account.shard.relay.live().config.client.message_max;
         self.stream.bound_messages(message_max);
         while matches!(self.phase, Phase::Open | Phase::Closing)
             && !self.turn_is_over
             && self.is_read_from()
+            && self.has_quota()
         {
             match self.stream.next_message() {
                 Ok(Some(message)) => {
@@ -429,6 +462,8 @@ impl<S: Transport, L: Listener> Connection<S, L> {
                 Err(error) => self.broken(&error),
             }
         }
+        // Behind the others of the tenant, if there is more.
+        self.place = None;
         self.charge_frames();
         self.watch_message(is_another);
     }

@@ -15,6 +15,7 @@ use crate::{
     memory::MemoryExceeded,
     planted::saw,
     protocol::{Encoding, Position, close::Ending, frame, reply::Reply},
+    scheduler::Cost,
 };
 
 impl<S: Transport, L: Listener> Connection<S, L> {
@@ -79,6 +80,10 @@ impl<S: Transport, L: Listener> Connection<S, L> {
 
     /// Charges the frames that have come and are no messages.
     pub(super) fn charge_frames(&mut self) {
+        let taken = self.stream.take_frame_count();
+        if let Some(membership) = self.membership.as_ref().filter(|_| taken > 0) {
+            membership.charge(Cost::FRAME.times(taken));
+        }
         let frames = self.stream.take_uncharged_frames();
         if self.phase != Phase::Open {
             return;

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// More than what a tenant has in a turn.
-const MANY: usize = 1_000;
+const MANY: usize = 3_000;
 
 /// A client is pinged after such a silence, and given up after twice as long; it has so
 /// long for a message.

@@ -6,51 +6,65 @@ use super::{ShardHub, TenantHere};
 use crate::{
     hub::subscribers::ConnectionId,
     protocol::{Topic, topic::TopicMap},
+    scheduler::Cost,
 };
-
-/// How many topics of connections that have gone are taken out of the index in a turn: 0.1
-/// to 0.4 ms.
-pub(super) const TOPICS_LEFT_A_TURN: usize = 512;
-
-/// A shard without departures keeps room for so many.
-const KEPT_ROOM_FOR: usize = 64;
 
 /// A connection that has gone and the topics of it that are still in the index.
 #[derive(Debug)]
-pub(super) struct Departure {
-    here: Rc<TenantHere>,
+pub(super) struct Departed {
     id: ConnectionId,
     topics: IntoIter<Topic, u64>,
 }
 
-impl Departure {
+impl Departed {
     /// Takes topics out of the index, `most` at the most. Returns how many those were.
-    fn take_out(&mut self, most: usize) -> usize {
+    fn take_out(&mut self, here: &TenantHere, most: usize) -> usize {
         let mut count = 0;
         for (topic, _) in self.topics.by_ref().take(most) {
-            self.here.unsubscribe(&topic, self.id);
+            here.unsubscribe(&topic, self.id);
             count += 1;
         }
         count
     }
 }
 
+impl TenantHere {
+    /// Takes topics out of the index until the tenant's quota is used. Returns how many
+    /// those were.
+    fn take_out_departed(&self) -> usize {
+        let mut departed = self.departed.borrow_mut();
+        let most = Cost::TOPIC.fits_into(self.departures.quota());
+        let mut count = 0;
+        while let Some(first) = departed.front_mut() {
+            count += first.take_out(self, most - count);
+            if first.topics.len() > 0 {
+                break;
+            }
+            departed.pop_front();
+        }
+        count
+    }
+}
+
 impl ShardHub {
-    /// Takes the topics of a connection that has gone out of the index, as many as the turn
-    /// allows at once and the others in the next turns.
+    /// Takes the topics of a connection that has gone out of the index: as many as the
+    /// tenant's quota allows at once, and the others in the next turns.
     pub(in crate::hub) fn depart(
         &self,
         here: &Rc<TenantHere>,
         id: ConnectionId,
         topics: TopicMap<u64>,
     ) {
-        let departure = Departure {
-            here: Rc::clone(here),
-            id,
-            topics: topics.into_iter(),
-        };
-        self.departures.borrow_mut().push_back(departure);
-        self.take_out_departed();
+        let topics = topics.into_iter();
+        here.departed
+            .borrow_mut()
+            .push_back(Departed { id, topics });
+        if self.departures.borrow().has_time() {
+            self.take_out_departed(here);
+        }
+        if !here.departed.borrow().is_empty() {
+            self.departures.borrow_mut().activate(here);
+        }
         if !self.departures.borrow().is_empty() {
             self.wake();
         }
@@ -58,27 +72,29 @@ impl ShardHub {
 
     /// Goes on with the departures of earlier turns.
     pub(super) fn continue_departures(&self) {
-        self.departing_left.set(TOPICS_LEFT_A_TURN);
-        self.take_out_departed();
+        self.departures.borrow_mut().begin_turn();
+        loop {
+            let next = self.departures.borrow_mut().next(|_| true);
+            let Some(here) = next else {
+                break;
+            };
+            self.take_out_departed(&here);
+            let has_more = !here.departed.borrow().is_empty();
+            self.departures.borrow_mut().put_back(here, has_more);
+        }
     }
 
-    fn take_out_departed(&self) {
-        let mut departures = self.departures.borrow_mut();
-        while let Some(departure) = departures.front_mut() {
-            let left = self.departing_left.get();
-            self.departing_left.set(left - departure.take_out(left));
-            if departure.topics.len() > 0 {
-                break;
-            }
-            let gone = departures.pop_front();
-            if let Some(Departure { here, .. }) = gone
-                && here.index.borrow().is_empty()
-            {
-                self.leave(&here);
-            }
+    fn take_out_departed(&self, here: &Rc<TenantHere>) {
+        if here.departed.borrow().is_empty() {
+            return;
         }
-        if departures.is_empty() {
-            departures.shrink_to(KEPT_ROOM_FOR);
+        let topics = here.take_out_departed();
+        if topics > 0 {
+            let cost = Cost::TOPIC.times(topics);
+            self.departures.borrow_mut().charge(here, cost);
+        }
+        if here.departed.borrow().is_empty() && here.index.borrow().is_empty() {
+            self.leave(here);
         }
     }
 }

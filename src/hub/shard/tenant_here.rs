@@ -8,20 +8,15 @@ use std::{
     sync::Arc,
 };
 
+use super::departures::Departed;
 #[cfg(test)]
 use crate::planted::{Fault, is_planted};
 use crate::{
-    hub::{
-        inbox::Item, index::TenantIndex, readers::Readers, subscribers::ConnectionId,
-        tenant::Tenant, wakes::Due,
-    },
+    hub::{inbox::Item, index::TenantIndex, subscribers::ConnectionId, tenant::Tenant, wakes::Due},
     outbox::Outbox,
     protocol::{Position, Topic},
+    scheduler::{Cost, Flow, QUANTUM, TenantWork},
 };
-
-/// How many connections that have waited for what a slice brought are told so with it.
-/// The others are told with the tenant's next: each has its Subscribe taken then.
-const NUDGES_A_SLICE: usize = 32;
 
 /// A tenant whose items are all delivered keeps room for so many more.
 pub(super) const WAITING_KEPT_ROOM_FOR: usize = 16;
@@ -35,17 +30,19 @@ pub(in crate::hub) struct TenantHere {
     pub(in crate::hub) index: RefCell<TenantIndex>,
     /// Items that came out of the inbox and wait for the tenant's turn.
     pub(super) waiting: RefCell<VecDeque<Waiting>>,
-    /// Whether it stands among those that are to be served.
-    pub(super) has_turn: Cell<bool>,
+    /// Its turns to have these delivered.
+    pub(super) deliveries: Flow,
     /// Those of its connections that are to be woken.
     pub(super) due: Rc<Due>,
-    /// The turn in which it was served last.
-    pub(super) served_in: Cell<u64>,
+    /// Connections that have gone, of which topics are still in the index.
+    pub(super) departed: RefCell<VecDeque<Departed>>,
+    /// Its turns to have these taken out.
+    pub(super) departures: Flow,
     /// Connections that wait until the events up to an offset are delivered, in the
     /// order of those.
     pub(super) awaited: RefCell<VecDeque<(u64, Rc<Outbox>)>>,
-    /// Those of its connections that wait to read the log.
-    pub(super) readers: Readers,
+    /// What is done for its connections beside deliveries.
+    pub(in crate::hub) work: TenantWork,
     /// Nothing has been taken for it yet.
     #[cfg(test)]
     is_new: Cell<bool>,
@@ -63,17 +60,18 @@ pub(super) struct Waiting {
 
 impl TenantHere {
     /// A tenant of which all up to `head` need not be delivered here.
-    pub(super) fn new(tenant: Arc<Tenant>, head: Position) -> Self {
+    pub(super) fn new(tenant: Arc<Tenant>, head: Position, work: TenantWork) -> Self {
         Self {
             tenant,
             taken: Cell::new(head),
             index: RefCell::default(),
             waiting: RefCell::default(),
-            has_turn: Cell::default(),
+            deliveries: Flow::default(),
             due: Rc::default(),
-            served_in: Cell::default(),
+            departed: RefCell::default(),
+            departures: Flow::default(),
             awaited: RefCell::default(),
-            readers: Readers::default(),
+            work,
             #[cfg(test)]
             is_new: Cell::new(true),
         }
@@ -112,19 +110,23 @@ impl TenantHere {
         self.taken.get().offset >= offset
     }
 
-    /// Tells some of those who waited for what has been delivered.
-    pub(super) fn nudge_awaited(&self) {
+    /// Tells some of the connections that waited for what has been delivered: each has its
+    /// Subscribe taken then. Returns what that costs.
+    pub(super) fn nudge_awaited(&self) -> Cost {
         let mut awaited = self.awaited.borrow_mut();
-        for _ in 0..NUDGES_A_SLICE {
+        let mut cost = Cost::ZERO;
+        while cost < QUANTUM {
             let reached = |(offset, _): &mut (u64, _)| self.has_reached(*offset);
             let Some((_, outbox)) = awaited.pop_front_if(reached) else {
                 break;
             };
             outbox.nudge();
+            cost += Cost::CALL;
         }
         if awaited.is_empty() {
             awaited.shrink_to(WAITING_KEPT_ROOM_FOR);
         }
+        cost
     }
 
     /// Whether something is to be delivered.

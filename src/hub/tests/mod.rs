@@ -24,7 +24,7 @@ use std::{
 use proptest::prelude::*;
 use tokio::{task::unconstrained, time::Instant};
 
-use super::{inbox::Waited, readers::ReadSlice, submission::Submission, *};
+use super::{inbox::Waited, read_slice::ReadSlice, submission::Submission, *};
 use crate::{
     event::{Draft, tests::draft},
     log::{MessageIdLimits, Window},
@@ -32,6 +32,7 @@ use crate::{
     outbox::{Outbox, OutboxLimits, OutboxPool},
     protocol::{Encoding, Epoch, Position, TenantName, Topic, UserName, close::Ending, wire},
     random::Random,
+    scheduler::{Cost, QUANTUM},
 };
 
 const WIDE: RegistryLimits = RegistryLimits {
@@ -154,7 +155,7 @@ async fn append(
 
 /// Allows all that a step may read at once.
 fn all() -> ReadSlice {
-    ReadSlice::new(usize::MAX)
+    ReadSlice::new(Cost::nanoseconds(u64::MAX))
 }
 
 fn submission(draft: Draft) -> Submission<'static> {

@@ -4,10 +4,13 @@ use crate::memory::MemoryUse;
 use std::{cell::RefCell, sync::Mutex, task::Wake};
 
 use super::*;
-use crate::{hub::readers::READ_A_TURN, outbox::FRAMES_A_WRITE_MAX};
+use crate::{outbox::FRAMES_A_WRITE_MAX, scheduler::FLOWS_A_TURN};
 
-/// So many connections of one event that it takes a slice for itself.
-const MANY: usize = 1200;
+/// So many connections that one event for all of them costs a quantum.
+const MANY: usize = 4_300;
+
+/// How many connections of a tenant are woken in a turn, if it is not alone.
+const WOKEN: usize = 16;
 
 /// Puts an event for everybody of the tenant into the inbox, where nobody takes it.
 async fn post(bench: &Bench, tenant: &str, id: &str) {
@@ -38,8 +41,8 @@ async fn an_event_of_a_quiet_tenant_comes_before_the_rest_of_a_flood() {
     post(&bench, "quiet", "n").await;
     bench.shards[0].take_waiting();
     assert_eq!(quiet.received_ids(), ["n"]);
-    // With both in it the turn is over when each has had a slice.
-    assert_eq!(loud.received().len(), 1);
+    // With both in it the turn is over when each has had a quantum, or a full write.
+    assert_eq!(loud.received().len(), FRAMES_A_WRITE_MAX);
 }
 
 #[tokio::test(start_paused = true)]
@@ -52,7 +55,7 @@ async fn a_batch_is_cut_where_it_has_had_its_slice_and_stays_whole_and_in_order(
         .collect();
     // They have all been woken, and none has written yet: nothing is put off for them.
     bench.publish("loud", vec![draft("m", &["tenant:*"])]).await;
-    for _ in 0..MANY / 16 {
+    for _ in 0..MANY / WOKEN {
         turn(&bench.shards[0]);
     }
     let quiet = bench.connect(0, "quiet", "bob");
@@ -197,65 +200,45 @@ impl Sleepers {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_tenant_with_few_connections_to_wake_comes_before_those_with_many() {
+async fn connections_are_woken_a_quantum_a_tenant_and_those_of_new_tenants_first() {
     let bench = Bench::new(1, WIDE);
     let sleepers = Sleepers::default();
-    for (tenant, count) in [("loud", 100), ("other", 50), ("quiet", 20), ("calm", 2)] {
+    for (tenant, count) in [("loud", 100), ("other", 50)] {
         sleepers.connect(&bench, tenant, count);
         post(&bench, tenant, "m").await;
     }
     turn(&bench.shards[0]);
-    let woken = sleepers.take_woken();
-    assert!(woken[..20].iter().all(|tenant| *tenant == "quiet"));
-    assert_eq!(woken[20..22], ["calm"; 2]);
-    assert_eq!(woken[22..26], ["loud", "other", "loud", "other"]);
-    assert_eq!(woken.len(), 22 + 16);
+    let both = [["loud"; WOKEN], ["other"; WOKEN]].concat();
+    assert_eq!(sleepers.take_woken(), both);
+    sleepers.connect(&bench, "quiet", 10);
+    post(&bench, "quiet", "m").await;
+    turn(&bench.shards[0]);
+    assert_eq!(
+        sleepers.take_woken(),
+        [["quiet"; 10].to_vec(), both].concat()
+    );
     for _ in 0..20 {
         turn(&bench.shards[0]);
     }
     let rest = sleepers.take_woken();
     let of = |tenant| rest.iter().filter(|it| **it == tenant).count();
-    assert_eq!((of("loud"), of("other")), (100 - 8, 50 - 8));
+    assert_eq!((of("loud"), of("other")), (100 - 2 * WOKEN, 50 - 2 * WOKEN));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_tenant_of_which_more_are_to_be_woken_meanwhile_no_longer_comes_first() {
+async fn of_a_tenant_that_is_alone_as_many_are_woken_as_a_turn_has_time_for() {
     let bench = Bench::new(1, WIDE);
     let sleepers = Sleepers::default();
-    sleepers.connect(&bench, "growing", 30);
-    post(&bench, "growing", "m").await;
-    bench.shards[0].take_waiting();
-    sleepers.connect(&bench, "growing", 60);
-    post(&bench, "growing", "n").await;
-    sleepers.connect(&bench, "quiet", 20);
-    post(&bench, "quiet", "m").await;
-    turn(&bench.shards[0]);
-    let woken = sleepers.take_woken();
-    assert_eq!(woken.len(), 20 + 16);
-    assert!(woken[..20].iter().all(|tenant| *tenant == "quiet"));
-    // It is so until it has none.
-    for _ in 0..4 {
+    sleepers.connect(&bench, "loud", 300);
+    post(&bench, "loud", "m").await;
+    for expected in [
+        FLOWS_A_TURN * WOKEN,
+        FLOWS_A_TURN * WOKEN,
+        300 - 2 * FLOWS_A_TURN * WOKEN,
+    ] {
         turn(&bench.shards[0]);
-        assert_eq!(sleepers.take_woken(), ["growing"; 16]);
+        assert_eq!(sleepers.take_woken().len(), expected);
     }
-    turn(&bench.shards[0]);
-    assert_eq!(sleepers.take_woken(), ["growing"; 90 - 5 * 16]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn more_tenants_with_few_than_have_room_in_a_turn_have_the_next_ones_in_order() {
-    let bench = Bench::new(1, WIDE);
-    let sleepers = Sleepers::default();
-    for (tenant, count) in [("first", 20), ("second", 20), ("third", 2)] {
-        sleepers.connect(&bench, tenant, count);
-        post(&bench, tenant, "m").await;
-    }
-    turn(&bench.shards[0]);
-    let expected = [["first"; 20].as_slice(), &["second"; 12]].concat();
-    assert_eq!(sleepers.take_woken(), expected);
-    turn(&bench.shards[0]);
-    let expected = [["second"; 8].as_slice(), &["third"; 2]].concat();
-    assert_eq!(sleepers.take_woken(), expected);
 }
 
 #[tokio::test(start_paused = true)]
@@ -278,11 +261,10 @@ async fn a_tenant_with_a_full_write_waiting_has_its_next_slice_when_that_is_unde
     post(&bench, "quiet", "n").await;
     bench.shards[0].take_waiting();
     assert_eq!(quiet.received().len(), 1);
-    for _ in 0..48 / 16 {
-        assert_eq!(queued(0), FRAMES_A_WRITE_MAX);
+    assert_eq!(queued(0), FRAMES_A_WRITE_MAX);
+    for _ in 0..48 / WOKEN {
         turn(&bench.shards[0]);
     }
-    turn(&bench.shards[0]);
     assert_eq!((queued(0), queued(47)), (100, 100));
 }
 
@@ -331,30 +313,31 @@ async fn who_has_waited_to_subscribe_is_told_with_a_few_others_at_a_time() {
     let sleepers = Sleepers::default();
     sleepers.connect(&bench, "loud", 200);
     // More than a slice has.
-    post_batch(&bench, "loud", batch(20)).await;
+    post_batch(&bench, "loud", batch(40)).await;
     let connected = sleepers.connected.borrow();
-    let head = Some(20);
+    let head = Some(40);
     assert!(
         connected
             .iter()
             .all(|client| client.membership.await_head() == head)
     );
     bench.shards[0].take_waiting();
-    assert!(connected[0].membership.has_reached(20));
-    let told = sleepers.take_woken().len();
-    assert!((1..100).contains(&told), "{told}");
-    for turn in 1.. {
+    assert!(connected[0].membership.has_reached(40));
+    // In the time that the turn has left.
+    let mut told = vec![sleepers.take_woken().len()];
+    while told.iter().sum::<usize>() < 200 {
         bench.shards[0].take_waiting();
-        let more = sleepers.take_woken().len();
-        assert_eq!(more, 32.min(200 - told - (turn - 1) * 32));
-        if told + turn * 32 >= 200 {
-            break;
-        }
+        told.push(sleepers.take_woken().len());
     }
+    let a_turn = (FLOWS_A_TURN + 1) * WOKEN;
+    assert!(
+        told.iter().all(|told| (1..=a_turn).contains(told)),
+        "{told:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_must_not_be_served_leaves_others_their_one_slice_a_turn() {
+async fn a_tenant_that_is_not_ready_to_be_served_leaves_others_their_turns() {
     let bench = Bench::new(1, WIDE);
     let sleepers = Sleepers::default();
     sleepers.connect(&bench, "full", 1);
@@ -368,9 +351,11 @@ async fn who_must_not_be_served_leaves_others_their_one_slice_a_turn() {
         post(&bench, tenant, "m").await;
     }
     bench.shards[0].take_waiting();
-    assert_eq!((one.received().len(), other.received().len()), (1, 1));
-    bench.shards[0].take_waiting();
-    assert_eq!((one.received().len(), other.received().len()), (1, 1));
+    assert_eq!((one.received().len(), other.received().len()), (2, 2));
+    assert_eq!(
+        sleepers.connected.borrow()[0].outbox.queued(),
+        FRAMES_A_WRITE_MAX
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -384,15 +369,16 @@ async fn a_slice_counts_the_topics_of_an_event_and_who_is_subscribed_to_each() {
         bench.shards[0].take_waiting_of(&name("acme"));
         client.membership.taken().offset - before
     };
-    let batch = vec![draft("m", &topics); 20];
+    let batch = vec![draft("m", &topics); 60];
     post_batch(&bench, "acme", batch.clone()).await;
-    // Of 16 and 100 each.
-    assert_eq!(slice(), 9);
+    let not_matched = Cost::DELIVERY + Cost::STEP.times(100);
+    let events_in = |cost: Cost| u64::try_from(1 + cost.fits_into(QUANTUM)).unwrap();
+    assert_eq!(slice(), events_in(not_matched));
     client.subscribe(&topics);
     post_batch(&bench, "acme", batch).await;
-    // And 100 more.
-    assert_eq!(slice(), 5);
-    assert_eq!(client.received().len(), 5);
+    let matched = events_in(not_matched + Cost::STEP.times(100));
+    assert_eq!(slice(), matched);
+    assert_eq!(client.received().len() as u64, matched);
 }
 
 proptest! {
@@ -454,14 +440,16 @@ async fn what_leaves_the_log_for_a_batch_is_dropped_in_parts_so_that_others_have
     while answer.as_mut().poll(&mut context).is_pending() {
         left.push(bytes() - bench.registry.log_bytes());
     }
-    // Of 106 each.
+    let cost = Cost::EVENT + Cost::TOPIC.times(100);
+    let a_part = 1 + cost.fits_into(QUANTUM);
     let event = left[0] / 100;
     assert_eq!(left[0], window_bytes);
     let dropped: Vec<_> = left
         .windows(2)
         .map(|two| (two[0] - two[1]) / event)
         .collect();
-    assert_eq!(dropped, [10; 9]);
+    let whole = vec![a_part as u64; 100_usize.div_ceil(a_part) - 1];
+    assert_eq!(dropped, whole);
     assert_eq!(bytes(), bench.registry.log_bytes());
 }
 
@@ -487,13 +475,11 @@ impl Reader {
         let Ok(Subscribed::Behind(catch_up)) = subscribed else {
             panic!("it has missed something");
         };
-        let mut reader = Self {
+        Self {
             client,
             catch_up,
             is_confirmed: false,
-        };
-        assert_eq!(reader.go_on(), None);
-        reader
+        }
     }
 
     fn go_on(&mut self) -> Option<Progress> {
@@ -540,8 +526,8 @@ async fn a_turn_reads_as_much_of_a_log_however_many_connections_catch_up() {
     let turns: Vec<_> = (0..50)
         .map(|_| read_in_turn(&bench, &mut readers))
         .collect();
-    // Three slices of 256 events, which cost 16 and 1 each, and what is left.
-    assert!(turns.iter().all(|order| order.len() == 4));
+    // A slice of 256 events, and what is left.
+    assert!(turns.iter().all(|order| order.len() == 2));
     let slices = turns.concat();
     // Each has a slice before anyone has the next.
     let round: Vec<_> = (0..100).collect();
@@ -550,20 +536,22 @@ async fn a_turn_reads_as_much_of_a_log_however_many_connections_catch_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn tenants_with_connections_that_catch_up_have_turns_four_at_a_time() {
+async fn no_more_tenants_read_their_logs_in_a_turn_than_it_has_time_for() {
     let bench = Bench::new(1, WIDE);
     let mut readers = Vec::new();
-    let tenants = ["t0", "t1", "t2", "t3", "t4", "t5"];
+    let tenants = ["t0", "t1", "t2", "t3", "t4", "t5", "t6", "t7", "t8", "t9"];
     for tenant in tenants {
         miss(&bench, tenant, 1000, 100).await;
     }
     for tenant in tenants {
         readers.extend((0..2).map(|_| Reader::new(&bench, tenant)));
     }
-    // A slice is all that the tenant reads in a turn, where events have 100 topics.
-    assert_eq!(read_in_turn(&bench, &mut readers), [0, 2, 4, 6]);
-    assert_eq!(read_in_turn(&bench, &mut readers), [1, 3, 8, 10]);
-    assert_eq!(read_in_turn(&bench, &mut readers), [5, 7, 9, 11]);
+    // A slice is a quantum, where events have 100 topics.
+    let turns: Vec<_> = (0..3).map(|_| read_in_turn(&bench, &mut readers)).collect();
+    assert_eq!(turns[0], [0, 2, 4, 6, 8, 10, 12, 14]);
+    // Those that have had none come first.
+    assert_eq!(turns[1], [1, 3, 5, 7, 9, 11, 16, 18]);
+    assert_eq!(turns[2], [0, 2, 4, 6, 13, 15, 17, 19]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -576,29 +564,36 @@ async fn a_connection_alone_reads_a_slice_of_its_log_in_every_turn() {
         assert!(!read_in_turn(&bench, &mut reader).is_empty());
         turns += 1;
     }
-    // 1,000 events that cost 16 and 100 each.
-    assert_eq!(turns, 1000 * 116 / READ_A_TURN + 1);
+    let event = Cost::TOPIC + Cost::STEP.times(100);
+    let least = 1000_usize.div_ceil(1 + event.fits_into(QUANTUM));
+    assert!((least..=least + 1).contains(&turns), "{turns}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_goes_or_takes_nothing_does_not_keep_others_from_reading() {
+async fn a_connection_that_goes_or_reads_nothing_does_not_keep_others_from_their_turns() {
     let bench = Bench::new(1, WIDE);
     miss(&bench, "acme", 1000, 100).await;
-    let mut readers: Vec<_> = (0..3).map(|_| Reader::new(&bench, "acme")).collect();
+    let mut readers: Vec<_> = (0..4).map(|_| Reader::new(&bench, "acme")).collect();
+    // The first uses the quantum, and the others wait.
+    assert_eq!(readers[0].go_on(), Some(Progress::More));
+    assert!(
+        readers[1..]
+            .iter_mut()
+            .all(|reader| reader.go_on().is_none())
+    );
     let order = Order::default();
-    note_when_woken(&readers[2].client, "last", &order);
-    // The first has no room for anything.
+    note_when_woken(&readers[3].client, "last", &order);
+    // The second has no room for anything, and the third goes.
     for _ in 0..ROOMY.frames / 2 {
-        readers[0].client.outbox.push_reply(Box::new([0; 2]));
+        readers[1].client.outbox.push_reply(Box::new([0; 2]));
     }
-    assert_eq!(readers[0].go_on(), None);
-    drop(readers.remove(1));
+    assert_eq!(readers[1].go_on(), None);
+    drop(readers.remove(2));
     turn(&bench.shards[0]);
     assert_eq!(*order.lock().unwrap(), ["last"]);
-    assert_eq!(readers[1].go_on(), Some(Progress::More));
+    assert_eq!(readers[2].go_on(), Some(Progress::More));
     // It is back when there is room.
-    readers[0].client.outbox.discard();
-    assert_eq!(readers[0].go_on(), None);
+    readers[1].client.outbox.discard();
+    assert_eq!(readers[1].go_on(), None);
     assert_eq!(read_in_turn(&bench, &mut readers), [1]);
-    assert_eq!(read_in_turn(&bench, &mut readers), [0]);
 }

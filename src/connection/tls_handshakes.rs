@@ -1,37 +1,41 @@
-//! TLS handshakes, which a shard computes one at a time, in turns with everything else that
-//! it does.
+//! TLS handshakes, which are a flow of work of their own beside the tenants.
 //!
 //! A handshake takes its shard 0.3 ms with a P-256 key, 0.6 ms with RSA 2048 and 2 ms with
-//! RSA 4096, and anybody who reaches the port can ask for one. So at most one is computed
-//! between two passes over everything that is ready, I/O included, in the order in which the
-//! ClientHellos were complete, and none for a peer that has gone meanwhile. Deliveries then
-//! wait for one handshake each time that they pass from task to task, however many peers
-//! there are.
+//! RSA 4096, and anybody who reaches the port can ask for one. So they are computed one
+//! after another, in the order in which the ClientHellos were complete, and none for a peer
+//! that has gone meanwhile. Each is charged what it took. As that is more than a quantum,
+//! the next one waits for as many turns of the shard as it takes to pay that off, in which
+//! all others are served: an event passes from the socket of its backend to those of its
+//! clients within a few turns, and so waits for one handshake or two.
 //!
 //! The turn is held while a handshake is computed, and not while it waits for its peer: with
 //! a bound on the handshakes that have begun, as many silent peers would lock everybody else
 //! out. Nor is the work done on another thread: there is one shard per core already, so such
 //! a thread would take its time from a shard, at moments that the shard cannot choose.
 
-use std::{future::poll_fn, io, mem, pin::pin, sync::Arc, task::Poll};
+use std::{future::poll_fn, io, mem, pin::pin, rc::Rc, sync::Arc, task::Poll};
 
 use futures_util::future::poll_immediate;
 use rustls::{ServerConfig, ServerConnection, server::Acceptor};
-use tokio::{
-    io::Interest,
-    net::TcpStream,
-    sync::{Mutex, MutexGuard},
-    task::yield_now,
-};
+use tokio::{io::Interest, net::TcpStream, time::Instant};
 use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 
-use crate::tls;
+use crate::{
+    scheduler::{Cost, QUANTUM, TenantWork, WorkQueue},
+    tls,
+};
 
-/// The turns of one shard's TLS handshakes.
-#[derive(Debug, Default)]
-pub struct TlsTurns(Mutex<()>);
+/// The TLS handshakes of one shard.
+#[derive(Debug)]
+pub struct TlsHandshakes(TenantWork);
 
-impl TlsTurns {
+impl TlsHandshakes {
+    /// A flow of work in this queue.
+    #[must_use]
+    pub fn new(work: &Rc<WorkQueue>) -> Self {
+        Self(work.shared())
+    }
+
     /// Conducts the handshake with a client.
     ///
     /// # Errors
@@ -44,27 +48,22 @@ impl TlsTurns {
     ) -> io::Result<TlsStream<TcpStream>> {
         // Only reads, so it needs no turn.
         let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
-        let mut turn = self.take().await;
+        self.0.turn().await;
         if has_gone(&start.io).await {
             return Err(io::ErrorKind::ConnectionAborted.into());
         }
         let mut accept = start.into_stream_with(config, bound);
         loop {
-            if let Some(accepted) = poll_immediate(&mut accept).await {
+            let begun = Instant::now();
+            let accepted = poll_immediate(&mut accept).await;
+            // Whatever it took: the next is not computed before all others had a turn.
+            self.0.charge(Cost::measured(begun.elapsed()).max(QUANTUM));
+            if let Some(accepted) = accepted {
                 return accepted;
             }
-            drop(turn);
             woken().await;
-            turn = self.take().await;
+            self.0.turn().await;
         }
-    }
-
-    /// Waits for a turn: for the handshakes that asked before, and then until everything
-    /// else that is ready has been served.
-    async fn take(&self) -> MutexGuard<'_, ()> {
-        let turn = self.0.lock().await;
-        yield_now().await;
-        turn
     }
 }
 

@@ -1,0 +1,31 @@
+//! Work that takes too long for a shard, on another thread.
+
+use std::{panic::resume_unwind, sync::Arc};
+
+use tokio::task::spawn_blocking;
+
+use super::TenantWork;
+
+impl TenantWork {
+    /// Does work on another thread that could hold up the shard for longer than about 1 ms:
+    /// of each tenant one piece at a time. Returns `None` if the process is ending.
+    pub async fn offload<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        let permit = Arc::clone(&self.flow.offloaded).lock_owned().await;
+        // The thread holds the permit: it goes on when nobody waits for the result any more.
+        let done = spawn_blocking(move || {
+            let done = work();
+            drop(permit);
+            done
+        });
+        match done.await {
+            Ok(done) => Some(done),
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => resume_unwind(panic),
+                Err(_) => None,
+            },
+        }
+    }
+}

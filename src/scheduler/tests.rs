@@ -1,0 +1,241 @@
+//! Fairness, conservation, and that no flow starves: of the queue alone, and of the tasks
+//! that wait in one.
+
+use std::{
+    cell::{Cell, RefCell},
+    pin::pin,
+    rc::Rc,
+    sync::mpsc,
+};
+
+use futures_util::future::poll_immediate;
+use proptest::prelude::*;
+use tokio::task::{spawn_local, yield_now};
+
+use super::*;
+use crate::{
+    connection::testing::{Bench, settle, simulate},
+    protocol::TenantName,
+};
+
+/// A flow with a backlog of steps that cost so much each.
+#[derive(Debug)]
+struct Backlog {
+    flow: Flow,
+    step: Cost,
+    steps: Cell<usize>,
+    served: Cell<Cost>,
+}
+
+impl Backlog {
+    fn new(step: u64, steps: usize) -> Rc<Self> {
+        Rc::new(Self {
+            flow: Flow::default(),
+            step: Cost::nanoseconds(step),
+            steps: Cell::new(steps),
+            served: Cell::default(),
+        })
+    }
+}
+
+fn queue_of(flows: &[Rc<Backlog>]) -> DeficitQueue<Backlog> {
+    let mut queue = DeficitQueue::new(|backlog: &Backlog| &backlog.flow);
+    for flow in flows {
+        queue.activate(flow);
+    }
+    queue
+}
+
+/// Serves a turn; returns what it cost.
+fn serve_turn(queue: &mut DeficitQueue<Backlog>) -> Cost {
+    let mut cost = Cost::ZERO;
+    queue.begin_turn();
+    while let Some(backlog) = queue.next(|_| true) {
+        while backlog.flow.has_quota() && backlog.steps.get() > 0 {
+            backlog.steps.set(backlog.steps.get() - 1);
+            backlog.served.set(backlog.served.get() + backlog.step);
+            queue.charge(&backlog, backlog.step);
+            cost += backlog.step;
+        }
+        let has_more = backlog.steps.get() > 0;
+        queue.put_back(backlog, has_more);
+    }
+    cost
+}
+
+proptest! {
+    /// Whatever its steps cost, up to a quantum: at any time two flows that both have a
+    /// backlog have been served alike, but for two quanta and a step.
+    #[test]
+    fn flows_with_a_backlog_are_served_alike_whatever_their_steps_cost(
+        steps in prop::collection::vec(1_u64..128_000, 2..20),
+        turns in 1..200_usize,
+    ) {
+        let flows: Vec<_> = steps.iter().map(|step| Backlog::new(*step, usize::MAX)).collect();
+        let mut queue = queue_of(&flows);
+        // None of them is new any more.
+        for _ in 0..40 {
+            serve_turn(&mut queue);
+        }
+        let before: Vec<_> = flows.iter().map(|flow| flow.served.get()).collect();
+        for _ in 0..turns {
+            serve_turn(&mut queue);
+            let served = flows.iter().zip(&before).map(|(flow, before)| flow.served.get() - *before);
+            let least = served.clone().min().unwrap();
+            let most = served.max().unwrap();
+            let step = Cost::nanoseconds(*steps.iter().max().unwrap());
+            prop_assert!(most <= least + QUANTUM.times(2) + step, "{least:?} {most:?}");
+        }
+    }
+
+    /// A turn is bounded, and everything is served in as many turns as it takes.
+    #[test]
+    fn a_turn_is_bounded_and_no_flow_starves(
+        backlogs in prop::collection::vec((1_u64..300_000, 0..50_usize), 1..30),
+    ) {
+        let flows: Vec<_> = backlogs.iter().map(|(step, steps)| Backlog::new(*step, *steps)).collect();
+        let mut queue = queue_of(&flows);
+        let step = Cost::nanoseconds(300_000);
+        let mut total = Cost::ZERO;
+        let mut turns = 0;
+        while !queue.is_empty() {
+            let cost = serve_turn(&mut queue);
+            prop_assert!(cost <= QUANTUM.times(FLOWS_A_TURN) + QUANTUM + step);
+            total += cost;
+            turns += 1;
+            prop_assert!(turns < 10_000);
+        }
+        let backlog = backlogs.iter().map(|(step, steps)| Cost::nanoseconds(*step).times(*steps));
+        prop_assert_eq!(total, backlog.sum());
+        prop_assert!(flows.iter().all(|flow| flow.flow.has_quota()));
+    }
+}
+
+#[test]
+fn a_flow_that_comes_is_served_before_the_backlogs_of_the_others() {
+    let loud: Vec<_> = (0..100).map(|_| Backlog::new(100_000, 1000)).collect();
+    let mut queue = queue_of(&loud);
+    // None of them is new any more.
+    for _ in 0..50 {
+        serve_turn(&mut queue);
+    }
+    for _ in 0..50 {
+        let quiet = Backlog::new(10_000, 1);
+        queue.activate(&quiet);
+        serve_turn(&mut queue);
+        assert_eq!(quiet.steps.get(), 0);
+    }
+}
+
+#[test]
+fn flows_that_come_all_the_time_leave_half_of_each_turn_to_the_others() {
+    let loud = Backlog::new(100_000, 1000);
+    let mut queue = queue_of(std::slice::from_ref(&loud));
+    serve_turn(&mut queue);
+    let before = loud.served.get();
+    for turn in 1..=20 {
+        for _ in 0..100 {
+            queue.activate(&Backlog::new(128_000, 1));
+        }
+        serve_turn(&mut queue);
+        assert!(loud.served.get() >= before + QUANTUM.times(turn) - Cost::nanoseconds(100_000));
+    }
+}
+
+#[test]
+fn a_flow_that_is_alone_has_the_whole_turn() {
+    let alone = Backlog::new(1000, usize::MAX);
+    let mut queue = queue_of(std::slice::from_ref(&alone));
+    assert_eq!(serve_turn(&mut queue), QUANTUM.times(FLOWS_A_TURN));
+}
+
+fn name(tenant: &str) -> TenantName {
+    TenantName::parse(tenant).unwrap()
+}
+
+/// What was done, in order.
+type Journal = Rc<RefCell<Vec<String>>>;
+
+/// A task for the tenant that takes so many steps of that cost.
+fn task(bench: &Bench, journal: &Journal, tenant: &str, steps: usize, cost: Cost) {
+    let (shard, journal) = (Rc::clone(&bench.shard), Rc::clone(journal));
+    let name = name(tenant);
+    spawn_local(async move {
+        let work = shard.hub.work().tenant(&name);
+        for _ in 0..steps {
+            work.turn().await;
+            journal.borrow_mut().push(name.as_str().to_owned());
+            work.charge(cost);
+        }
+    });
+}
+
+#[test]
+fn a_tenants_many_tasks_come_after_anothers_one_when_they_have_had_their_turn() {
+    simulate(async {
+        let (bench, journal) = (Bench::new(), Journal::default());
+        for _ in 0..20 {
+            task(&bench, &journal, "loud", 1, Cost::nanoseconds(32_000));
+        }
+        task(&bench, &journal, "quiet", 1, Cost::nanoseconds(10));
+        settle().await;
+        let done = journal.take();
+        assert_eq!(done.len(), 21);
+        assert_eq!(done.iter().position(|name| name == "quiet"), Some(4));
+        assert!(bench.shard.hub.work().is_forgotten());
+    });
+}
+
+#[test]
+fn a_step_of_several_quanta_is_paid_for_before_the_next() {
+    simulate(async {
+        let (bench, journal) = (Bench::new(), Journal::default());
+        task(&bench, &journal, "loud", 2, QUANTUM.times(5));
+        task(&bench, &journal, "quiet", 4, QUANTUM);
+        settle().await;
+        let done = journal.take();
+        assert_eq!(done, ["loud", "quiet", "quiet", "quiet", "quiet", "loud"]);
+        assert!(bench.shard.hub.work().is_forgotten());
+    });
+}
+
+#[test]
+fn tasks_of_many_tenants_are_granted_no_more_than_a_turn_has_time_for() {
+    simulate(async {
+        let (bench, journal) = (Bench::new(), Journal::default());
+        for tenant in 0..50 {
+            task(&bench, &journal, &format!("t{tenant}"), 2, QUANTUM);
+        }
+        let mut before = 0;
+        while before < 100 {
+            yield_now().await;
+            let done = journal.borrow().len();
+            assert!(done - before <= 2 * FLOWS_A_TURN, "{before} {done}");
+            before = done;
+        }
+        let done = journal.take();
+        // Each has had its first turn before any has its third.
+        for tenant in 0..50 {
+            let tenant = format!("t{tenant}");
+            assert_eq!(done.iter().filter(|it| **it == tenant).count(), 2);
+        }
+    });
+}
+
+#[test]
+fn each_tenant_has_one_piece_of_work_on_another_thread_at_a_time() {
+    simulate(async {
+        let bench = Bench::new();
+        let of = |tenant| bench.shard.hub.work().tenant(&name(tenant));
+        let (first, second, of_other) = (of("acme"), of("acme"), of("other"));
+        let (release, released) = mpsc::channel();
+        let mut slow = pin!(first.offload(move || released.recv()));
+        assert!(poll_immediate(&mut slow).await.is_none());
+        assert_eq!(of_other.offload(|| 1).await, Some(1));
+        let mut next = pin!(second.offload(|| 2));
+        assert!(poll_immediate(&mut next).await.is_none());
+        release.send(3).unwrap();
+        assert_eq!(slow.await, Some(Ok(3)));
+        assert_eq!(next.await, Some(2));
+    });
+}

@@ -1,0 +1,311 @@
+//! Tasks that wait until they may work for their tenant.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::{BTreeMap, HashMap},
+    fmt::Debug,
+    future::poll_fn,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
+
+use tokio::sync::Mutex;
+
+use super::{Cost, DeficitQueue, FLOWS_A_TURN, Flow};
+use crate::protocol::TenantName;
+
+/// Something that waits for its turn.
+pub trait Waiter: Debug {
+    /// Has it look whether its turn has come.
+    fn wake(&self);
+}
+
+/// A shard's flows of work that is done by tasks: one for each tenant, and one for TLS
+/// handshakes.
+#[derive(Debug)]
+pub struct WorkQueue {
+    queue: RefCell<DeficitQueue<WorkFlow>>,
+    tenants: RefCell<HashMap<TenantName, Rc<WorkFlow>>>,
+    /// Wakes the task that takes the turns.
+    waker: RefCell<Option<Waker>>,
+}
+
+/// The work for one tenant, or for all peers that shake hands.
+#[derive(Debug, Default)]
+pub struct WorkFlow {
+    tenant: Option<TenantName>,
+    flow: Flow,
+    /// The turn in which what waits was last woken.
+    granted: Cell<u64>,
+    /// What waits, by its tickets, which are the order of the turns.
+    waiting: RefCell<BTreeMap<u64, Rc<dyn Waiter>>>,
+    last_ticket: Cell<u64>,
+    /// Held while something is done on another thread.
+    pub(super) offloaded: Arc<Mutex<()>>,
+}
+
+impl Default for WorkQueue {
+    fn default() -> Self {
+        Self {
+            queue: RefCell::new(DeficitQueue::new(|work| &work.flow)),
+            tenants: RefCell::default(),
+            waker: RefCell::default(),
+        }
+    }
+}
+
+impl WorkQueue {
+    /// The work for a tenant.
+    #[must_use]
+    pub fn tenant(self: &Rc<Self>, name: &TenantName) -> TenantWork {
+        let mut tenants = self.tenants.borrow_mut();
+        let flow = tenants.get(name).cloned().unwrap_or_else(|| {
+            let flow = Rc::new(WorkFlow {
+                tenant: Some(name.clone()),
+                ..WorkFlow::default()
+            });
+            tenants.insert(name.clone(), Rc::clone(&flow));
+            flow
+        });
+        TenantWork {
+            queue: Rc::clone(self),
+            flow,
+        }
+    }
+
+    /// The work for nobody in particular, which is a flow beside those of the tenants.
+    #[must_use]
+    pub fn shared(self: &Rc<Self>) -> TenantWork {
+        TenantWork {
+            queue: Rc::clone(self),
+            flow: Rc::default(),
+        }
+    }
+
+    /// Returns true if no flow waits or has a debt.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.queue.borrow().is_empty()
+    }
+
+    /// All that was ever charged.
+    #[must_use]
+    pub fn charged(&self) -> Cost {
+        self.queue.borrow().charged()
+    }
+
+    /// Returns true if nothing waits, has a debt or is known of.
+    #[cfg(test)]
+    pub(crate) fn is_forgotten(&self) -> bool {
+        self.is_idle() && self.tenants.borrow().is_empty()
+    }
+
+    /// Has `context` woken when this is no longer idle.
+    pub fn register(&self, context: &Context<'_>) {
+        self.waker.replace(Some(context.waker().clone()));
+    }
+
+    /// Begins a turn: flows get their quanta, and of each that has some left the first task
+    /// that waits is woken.
+    pub fn begin_turn(&self) {
+        let mut queue = self.queue.borrow_mut();
+        queue.begin_turn();
+        let mut woken = 0;
+        for _ in 0..queue.len() {
+            if woken == FLOWS_A_TURN {
+                break;
+            }
+            let Some(work) = queue.next(|_| true) else {
+                break;
+            };
+            let has_waiting = work.wake_first();
+            if has_waiting {
+                work.granted.set(queue.turn());
+                woken += 1;
+            }
+            queue.put_back(Rc::clone(&work), has_waiting);
+            self.release(&work);
+        }
+    }
+
+    fn activate(&self, flow: &Rc<WorkFlow>) {
+        self.queue.borrow_mut().activate(flow);
+        self.wake();
+    }
+
+    fn charge(&self, flow: &Rc<WorkFlow>, cost: Cost) {
+        self.queue.borrow_mut().charge(flow, cost);
+        self.wake();
+    }
+
+    fn wake(&self) {
+        // Once for each time that it was idle: a task that yields between two turns must not
+        // be woken before everybody else has run.
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
+    /// Forgets a tenant of which nobody knows but the caller.
+    fn release(&self, flow: &Rc<WorkFlow>) {
+        // The caller's reference, and that of the map.
+        if Rc::strong_count(flow) == 2
+            && let Some(tenant) = &flow.tenant
+        {
+            self.tenants.borrow_mut().remove(tenant);
+        }
+    }
+}
+
+impl WorkFlow {
+    /// Wakes the first that waits; returns false if nothing does.
+    fn wake_first(&self) -> bool {
+        let waiting = self.waiting.borrow();
+        let first = waiting.values().next();
+        if let Some(first) = first {
+            first.wake();
+        }
+        first.is_some()
+    }
+}
+
+/// The work of a shard for one tenant.
+#[derive(Debug)]
+pub struct TenantWork {
+    queue: Rc<WorkQueue>,
+    pub(super) flow: Rc<WorkFlow>,
+}
+
+impl TenantWork {
+    /// Waits until the tenant may have work done: its tasks one after another, in the order
+    /// in which they asked.
+    pub async fn turn(&self) {
+        if self.may_start() {
+            return;
+        }
+        let task = Rc::new(Task::default());
+        let place = self.wait(Rc::clone(&task) as Rc<dyn Waiter>);
+        poll_fn(|context| {
+            if place.is_next() {
+                return Poll::Ready(());
+            }
+            task.0.replace(Some(context.waker().clone()));
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// Returns true if work may be begun at once: nothing of the tenant waits, and neither
+    /// its quantum nor the turn of the shard is used up.
+    fn may_start(&self) -> bool {
+        self.has_quota()
+            && self.flow.waiting.borrow().is_empty()
+            && self.queue.queue.borrow().has_time()
+    }
+
+    /// Returns true if something is left of the tenant's quantum.
+    #[must_use]
+    pub fn has_quota(&self) -> bool {
+        self.flow.flow.has_quota()
+    }
+
+    /// What is left of the tenant's quantum.
+    #[must_use]
+    pub fn quota(&self) -> Cost {
+        self.flow.flow.quota()
+    }
+
+    /// Charges the tenant for work that was done.
+    pub fn charge(&self, cost: Cost) {
+        self.queue.charge(&self.flow, cost);
+    }
+
+    /// Returns true if work may be done now: at once, or in the place that was taken. Else
+    /// takes a place, in which `waiter` is woken when its turn comes.
+    pub fn may_work(
+        &self,
+        place: &mut Option<Place>,
+        waiter: impl FnOnce() -> Rc<dyn Waiter>,
+    ) -> bool {
+        match place {
+            Some(place) => place.is_next(),
+            None if self.may_start() => true,
+            None => {
+                *place = Some(self.wait(waiter()));
+                false
+            }
+        }
+    }
+
+    /// Takes a place at the end of those that wait. `waiter` is woken when its turn comes.
+    pub fn wait(&self, waiter: Rc<dyn Waiter>) -> Place {
+        let number = self.flow.last_ticket.get() + 1;
+        self.flow.last_ticket.set(number);
+        self.flow.waiting.borrow_mut().insert(number, waiter);
+        self.queue.activate(&self.flow);
+        Place(Box::new(Ticket {
+            queue: Rc::clone(&self.queue),
+            flow: Rc::clone(&self.flow),
+            number,
+        }))
+    }
+}
+
+impl Drop for TenantWork {
+    fn drop(&mut self) {
+        self.queue.release(&self.flow);
+    }
+}
+
+/// A place among what waits to work for a tenant. Dropped, it makes room for the next.
+#[derive(Debug)]
+pub struct Place(Box<Ticket>);
+
+/// What a place holds, in a box, so that a connection without one is small.
+#[derive(Debug)]
+struct Ticket {
+    queue: Rc<WorkQueue>,
+    flow: Rc<WorkFlow>,
+    number: u64,
+}
+
+impl Place {
+    /// Returns true if its turn has come: it is the tenant's first place, and something is
+    /// left of the tenant's quantum and, unless the tenant was granted that in this turn, of
+    /// the turn.
+    #[must_use]
+    pub fn is_next(&self) -> bool {
+        let Ticket {
+            queue,
+            flow,
+            number,
+        } = &*self.0;
+        let queue = queue.queue.borrow();
+        flow.flow.has_quota()
+            && (queue.has_time() || flow.granted.get() == queue.turn())
+            && flow.waiting.borrow().keys().next() == Some(number)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let Ticket { flow, number, .. } = &*self.0;
+        flow.waiting.borrow_mut().remove(number);
+        if flow.flow.has_quota() {
+            flow.wake_first();
+        }
+    }
+}
+
+/// A task that waits.
+#[derive(Debug, Default)]
+struct Task(RefCell<Option<Waker>>);
+
+impl Waiter for Task {
+    fn wake(&self) {
+        if let Some(waker) = self.0.take() {
+            waker.wake();
+        }
+    }
+}

@@ -26,6 +26,7 @@ use crate::{
     outbox::{OutboxLimits, OutboxPool},
     random::Random,
     schema::Schema,
+    turn_meter::TurnMeter,
 };
 
 /// What a shard's read buffer holds: so much is taken from a socket at once.
@@ -107,6 +108,8 @@ pub struct Shard {
     pub turns: Turns,
     /// Of its clients' TLS handshakes.
     pub tls_turns: TlsTurns,
+    /// Measures the turns of its event loop.
+    pub turn_meter: Rc<TurnMeter>,
     /// Lent to whoever reads from a socket, for as long as that takes.
     pub read_buffer: RefCell<Box<[u8]>>,
 }
@@ -116,6 +119,7 @@ impl Shard {
     #[must_use]
     pub fn new(relay: Arc<Relay>, hub: Rc<ShardHub>) -> Self {
         let outboxes = OutboxPool::new(OutboxLimits::of(&relay.live().config.limits));
+        let turn_meter = Rc::new(TurnMeter::new(Arc::clone(hub.tally())));
         Self {
             relay,
             hub,
@@ -123,6 +127,7 @@ impl Shard {
             alarms: Rc::default(),
             turns: Turns::default(),
             tls_turns: TlsTurns::default(),
+            turn_meter,
             read_buffer: RefCell::new(vec![0; READ_BUFFER_BYTES].into()),
         }
     }

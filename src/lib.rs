@@ -62,6 +62,7 @@ mod shorten;
 mod suggest;
 pub mod tally;
 pub mod tls;
+pub mod turn_meter;
 
 mod planted;
 #[cfg(test)]

@@ -25,6 +25,7 @@ use crate::{
     outbox::{OutboxLimits, OutboxPool},
     random::Random,
     schema::Schema,
+    turn_meter::TurnMeter,
 };
 
 /// What a shard's read buffer holds: so much is taken from a socket at once.
@@ -104,6 +105,8 @@ pub struct Shard {
     pub alarms: Rc<Alarms>,
     /// Its clients' TLS handshakes.
     pub tls_handshakes: TlsHandshakes,
+    /// Measures the turns of its event loop.
+    pub turn_meter: Rc<TurnMeter>,
     /// Lent to whoever reads from a socket, for as long as that takes.
     pub read_buffer: RefCell<Box<[u8]>>,
 }
@@ -114,12 +117,14 @@ impl Shard {
     pub fn new(relay: Arc<Relay>, hub: Rc<ShardHub>) -> Self {
         let tls_handshakes = TlsHandshakes::new(hub.work());
         let outboxes = OutboxPool::new(OutboxLimits::of(&relay.live().config.limits));
+        let turn_meter = Rc::new(TurnMeter::new(Arc::clone(hub.tally())));
         Self {
             relay,
             hub,
             outboxes,
             alarms: Rc::default(),
             tls_handshakes,
+            turn_meter,
             read_buffer: RefCell::new(vec![0; READ_BUFFER_BYTES].into()),
         }
     }

@@ -2,7 +2,10 @@
 //! scraper reads, so that counting costs no locked instruction on the path of an
 //! event. Knows nothing of metric names.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 /// A number that one thread writes and any thread may read.
 #[derive(Debug, Default)]
@@ -25,6 +28,62 @@ impl Cell {
     #[must_use]
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// How long something took, each time that it happened: a histogram.
+#[derive(Debug, Default)]
+pub struct Durations {
+    buckets: [Cell; Self::BOUNDS.len() + 1],
+    nanoseconds: Cell,
+}
+
+impl Durations {
+    /// The longest duration of each bucket, in order. The last bucket, which has no bound,
+    /// is not among them.
+    pub const BOUNDS: [Duration; 13] = [
+        Duration::from_micros(100),
+        Duration::from_micros(250),
+        Duration::from_micros(500),
+        Duration::from_millis(1),
+        Duration::from_micros(2500),
+        Duration::from_millis(5),
+        Duration::from_millis(10),
+        Duration::from_millis(25),
+        Duration::from_millis(50),
+        Duration::from_millis(100),
+        Duration::from_millis(250),
+        Duration::from_millis(500),
+        Duration::from_secs(1),
+    ];
+
+    /// Counts a duration. Only the shard's own thread may do so.
+    pub fn record(&self, duration: Duration) {
+        // From the shortest on, which most are.
+        let index = Self::BOUNDS.iter().position(|bound| duration <= *bound);
+        if let Some(bucket) = self.buckets.get(index.unwrap_or(Self::BOUNDS.len())) {
+            bucket.add(1);
+        }
+        let nanoseconds = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        self.nanoseconds.add(nanoseconds);
+    }
+
+    /// How many are in each bucket.
+    #[must_use]
+    pub fn buckets(&self) -> [u64; Self::BOUNDS.len() + 1] {
+        self.buckets.each_ref().map(Cell::get)
+    }
+
+    /// How many there were.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.buckets().iter().sum()
+    }
+
+    /// How long they took together.
+    #[must_use]
+    pub fn sum(&self) -> Duration {
+        Duration::from_nanos(self.nanoseconds.get())
     }
 }
 
@@ -64,6 +123,10 @@ pub struct Tally {
     pub frames_written: Cell,
     /// System calls that read from WebSocket connections.
     pub reads: Cell,
+    /// CPU time that the shard's thread took for each turn of its event loop.
+    pub turn_cpu: Durations,
+    /// Wall time of the same turns.
+    pub turn_stall: Durations,
 }
 
 #[cfg(test)]
@@ -76,5 +139,25 @@ mod tests {
         cell.add(5);
         cell.sub(3);
         assert_eq!(cell.get(), 2);
+    }
+
+    #[test]
+    fn a_duration_is_counted_in_the_first_bucket_that_takes_it() {
+        let durations = Durations::default();
+        let longest = Duration::from_secs(2);
+        for duration in [Duration::ZERO, Durations::BOUNDS[0], longest] {
+            durations.record(duration);
+        }
+        for bound in Durations::BOUNDS {
+            durations.record(bound + Duration::from_nanos(1));
+        }
+        let mut expected = [1; Durations::BOUNDS.len() + 1];
+        expected[0] = 2;
+        expected[Durations::BOUNDS.len()] = 2;
+        assert_eq!(durations.buckets(), expected);
+        assert_eq!(durations.count(), 16);
+        let bounds: Duration = Durations::BOUNDS.iter().sum();
+        let sum = Durations::BOUNDS[0] + longest + bounds + Duration::from_nanos(13);
+        assert_eq!(durations.sum(), sum);
     }
 }

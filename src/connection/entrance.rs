@@ -5,7 +5,7 @@
 use std::{io, net::IpAddr, pin::pin, rc::Rc, sync::Arc};
 
 use rustls::ServerConfig;
-use tokio::{net::TcpStream, task::spawn_local, time::Instant};
+use tokio::{net::TcpStream, time::Instant};
 use tokio_rustls::server::TlsStream;
 
 use super::{
@@ -30,6 +30,7 @@ pub async fn serve_tcp<H: 'static, A>(
 }
 
 async fn arrive<H: 'static>(shard: Rc<Shard>, stream: TcpStream, peer: IpAddr, held: H) {
+    let turn_meter = Rc::clone(&shard.turn_meter);
     let until = handshake::deadline(&shard);
     // What holds when it comes holds for all of its handshake.
     let tls = shard.relay.live().tls.clone();
@@ -49,7 +50,7 @@ async fn arrive<H: 'static>(shard: Rc<Shard>, stream: TcpStream, peer: IpAddr, h
     };
     let Some(tls) = tls else {
         if let Some(talk) = handshake::serve_until(until, shard, stream, newcomer, held).await {
-            spawn_local(talk);
+            turn_meter.spawn(talk);
         }
         return;
     };
@@ -70,7 +71,7 @@ async fn arrive<H: 'static>(shard: Rc<Shard>, stream: TcpStream, peer: IpAddr, h
     // In a box, as it is large beside what an idle connection holds otherwise.
     let stream = Box::new(stream);
     if let Some(talk) = handshake::serve_until(until, shard, stream, newcomer, held).await {
-        spawn_local(talk);
+        turn_meter.spawn(talk);
     }
 }
 

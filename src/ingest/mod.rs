@@ -43,6 +43,8 @@ pub use draft::Admissible;
 pub use dry_run::{Posted, Taken, dry_run};
 #[cfg(any(test, fuzzing))]
 pub use events::fuzzing;
+pub use parameters::Parameter;
+pub use route::{ENDPOINTS, Endpoint};
 
 /// How long a request's head may take, and how long a connection may be idle
 /// between two requests.

@@ -3,6 +3,33 @@
 use super::{draft::parse_topic, route::Call};
 use crate::{http::Problem, http::query_pairs, log::Condition, protocol::Topic};
 
+/// A query parameter of calls that post events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Parameter {
+    /// A topic of each event, beside its own.
+    Topic,
+    /// What must hold for the event to be appended.
+    IfLast,
+}
+
+impl Parameter {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Topic, Self::IfLast];
+
+    /// Its name in the query.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Topic => "topic",
+            Self::IfLast => "if_last",
+        }
+    }
+
+    fn of(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|it| it.name() == name)
+    }
+}
+
 /// What the query says.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Parameters {
@@ -24,13 +51,13 @@ impl Parameters {
             .map_err(|problem| problem.with_field(Some("topic")))?;
         let mut parameters = Self::default();
         for (name, value) in pairs {
-            match name.as_str() {
-                "topic" => parameters.topics.push(topic_parameter(&value)?),
-                "if_last" if call == Call::Batch => {
+            match Parameter::of(&name) {
+                Some(Parameter::Topic) => parameters.topics.push(topic_parameter(&value)?),
+                Some(Parameter::IfLast) if call == Call::Batch => {
                     return Err(refuse("if_last", "is for single events, not for batches"));
                 }
-                "if_last" => parameters.conditions.push(condition(&value)?),
-                _ => return Err(unknown(&name)),
+                Some(Parameter::IfLast) => parameters.conditions.push(condition(&value)?),
+                None => return Err(unknown(&name)),
             }
         }
         if parameters.conditions.len() > conditions_max {

@@ -5,6 +5,35 @@ use crate::{
     protocol::{TenantName, UserName, name::NameError},
 };
 
+/// A call of backends, as it is documented.
+#[derive(Debug)]
+pub struct Endpoint {
+    /// Its methods, as `Allow` lists them.
+    pub methods: &'static str,
+    /// Its path, with `{tenant}` and `{user}` in place of names.
+    pub path: &'static str,
+}
+
+/// All calls of backends.
+pub const ENDPOINTS: [Endpoint; 4] = [
+    Endpoint {
+        methods: "GET, HEAD",
+        path: "/v1/tenants/{tenant}",
+    },
+    Endpoint {
+        methods: "POST",
+        path: "/v1/tenants/{tenant}/events",
+    },
+    Endpoint {
+        methods: "POST",
+        path: "/v1/tenants/{tenant}/events:batch",
+    },
+    Endpoint {
+        methods: "DELETE",
+        path: "/v1/tenants/{tenant}/users/{user}/connections",
+    },
+];
+
 /// A call of a backend that posts events.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Route {
@@ -35,10 +64,16 @@ pub(super) enum Target<'a> {
 impl Target<'_> {
     /// The methods that it takes, as `Allow` lists them.
     pub(super) fn methods(self) -> &'static str {
+        self.endpoint().methods
+    }
+
+    fn endpoint(self) -> &'static Endpoint {
+        let [tenant, event, batch, connections] = &ENDPOINTS;
         match self {
-            Self::Tenant => "GET, HEAD",
-            Self::Events(_) => "POST",
-            Self::Connections(_) => "DELETE",
+            Self::Tenant => tenant,
+            Self::Events(Call::Event) => event,
+            Self::Events(Call::Batch) => batch,
+            Self::Connections(_) => connections,
         }
     }
 }
@@ -144,6 +179,15 @@ mod tests {
                 .unwrap()
                 .is_ok()
         );
+    }
+
+    #[test]
+    fn the_endpoints_are_those_that_paths_name() {
+        for endpoint in &ENDPOINTS {
+            let path = endpoint.path.replace(['{', '}'], "");
+            let target = Path::parse(&path).unwrap().target.unwrap();
+            assert_eq!(target.endpoint().path, endpoint.path);
+        }
     }
 
     #[test]

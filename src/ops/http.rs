@@ -25,6 +25,12 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// What whoever asks should do when the relay is not ready.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
+/// The paths of this listener.
+pub const PATHS: [&str; 3] = [METRICS, HEALTHZ, READYZ];
+const METRICS: &str = "/metrics";
+const HEALTHZ: &str = "/healthz";
+const READYZ: &str = "/readyz";
+
 /// What this listener shows.
 #[derive(Debug)]
 pub struct Ops {
@@ -63,19 +69,19 @@ impl Ops {
             return problem.into_response();
         }
         let path = request.uri().path();
-        if !matches!(path, "/metrics" | "/healthz" | "/readyz") {
+        if !PATHS.contains(&path) {
             return Problem::no_such_path().into_response();
         }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return Problem::method_not_allowed("GET, HEAD").into_response();
         }
         match path {
-            "/metrics" => answer(
+            METRICS => answer(
                 StatusCode::OK,
                 "text/plain; version=0.0.4",
                 self.relay.metrics.render(&self.tallies, &self.registry),
             ),
-            "/readyz" => self.readiness().await,
+            READYZ => self.readiness().await,
             _ => answer(StatusCode::OK, "text/plain; charset=utf-8", "ok\n"),
         }
     }

@@ -10,7 +10,7 @@ mod panics;
 mod systemd;
 
 pub use health::{Health, Listening, SHARD_TIMEOUT};
-pub use http::{Ops, serve};
+pub use http::{Ops, PATHS, serve};
 pub use logging::{FlushLog, LogLevel, LoggingError, init as init_logging, say};
 pub use metrics::{Closed, Conflict, KeySetFetch, Metrics, SchemaReload};
 pub use panics::watch as watch_panics;

@@ -211,23 +211,27 @@ fn run(
             let hub = Rc::new(seed.grow());
             let shard = Rc::new(Shard::new(relay, Rc::clone(&hub)));
             up.send_modify(|up| *up += 1);
+            let meter = Rc::clone(&shard.turn_meter);
+            let measuring = Rc::clone(&meter);
+            let measuring = spawn_local(async move { measuring.run().await });
             // A task of its own, so that neither takes the other's share of a turn:
             // events go on while everybody reconnects. It ends only by a fault,
             // since the relay holds a publisher.
-            let inbox = spawn_local(async move { hub.run().await });
+            let inbox = meter.spawn(async move { hub.run().await });
             let alarms = Rc::clone(&shard.alarms);
-            let alarms = spawn_local(async move { alarms.run().await });
+            let alarms = meter.spawn(async move { alarms.run().await });
             let hub = Rc::clone(&shard.hub);
-            let relief = spawn_local(async move { hub.relieve_memory().await });
+            let relief = meter.spawn(async move { hub.relieve_memory().await });
             let hub = Rc::clone(&shard.hub);
-            let calls = spawn_local(async move { hub.answer_calls().await });
+            let calls = meter.spawn(async move { hub.answer_calls().await });
             tokio::select! {
                 biased;
+                _ = measuring => {}
                 _ = inbox => {}
                 _ = alarms => {}
                 _ = relief => {}
                 _ = calls => {}
-                () = obey(&shard, orders) => {}
+                () = meter.metered(obey(&shard, orders)) => {}
             }
         }),
         Err(error) => tracing::error!(%error, "a shard has no event loop"),
@@ -259,10 +263,11 @@ fn reloaded(shard: &Shard) {
 }
 
 fn serve(shard: Rc<Shard>, connection: Connection, place: Place) -> io::Result<()> {
+    let meter = Rc::clone(&shard.turn_meter);
     match connection {
         Connection::Client(stream, peer, (seat, arrival)) => {
             let stream = tokio::net::TcpStream::from_std(stream)?;
-            spawn_local(connection::serve_tcp(
+            meter.spawn(connection::serve_tcp(
                 shard,
                 stream,
                 peer,
@@ -272,11 +277,11 @@ fn serve(shard: Rc<Shard>, connection: Connection, place: Place) -> io::Result<(
         }
         Connection::Backend(LocalStream::Tcp(stream), arrived) => {
             let stream = tokio::net::TcpStream::from_std(stream)?;
-            spawn_local(serve_backend(shard, stream, Via::Tcp, place, arrived));
+            meter.spawn(serve_backend(shard, stream, Via::Tcp, place, arrived));
         }
         Connection::Backend(LocalStream::Unix(stream), arrived) => {
             let stream = tokio::net::UnixStream::from_std(stream)?;
-            spawn_local(serve_backend(
+            meter.spawn(serve_backend(
                 shard,
                 stream,
                 Via::UnixSocket,

@@ -12,6 +12,8 @@
 //!   cargo test --release --test chaos -- --nocapture --test-threads=1
 //! SIDEWIRE_NOISY_SECONDS=10 SIDEWIRE_NOISY_ROUNDS=7 \
 //!   cargo test --release --test chaos noisy -- --nocapture --test-threads=1
+//! SIDEWIRE_LARGEST_SECONDS=3 \
+//!   cargo test --release --test chaos largest -- --nocapture --test-threads=1
 //! ```
 //!
 //! `SIDEWIRE_RECONNECTS` is how many connections are broken, with 100 events for each;
@@ -21,7 +23,8 @@
 //! how many drip, in place of a handshake; `SIDEWIRE_DESCRIPTORS` how many descriptors
 //! the relay may have where there are twice as many clients; `SIDEWIRE_NOISY_SECONDS`
 //! how long each phase is of a quiet tenant alone and beside a noisy one, and
-//! `SIDEWIRE_NOISY_ROUNDS` how many pairs of them. A run prints its seed, from which the
+//! `SIDEWIRE_NOISY_ROUNDS` how many pairs of them; `SIDEWIRE_LARGEST_SECONDS` how long each of
+//! the largest items is sent, then by 100 connections. A run prints its seed, from which the
 //! faults are made; `SIDEWIRE_SEED` repeats them, though not their moments.
 #![cfg(target_os = "linux")]
 #![allow(
@@ -38,13 +41,24 @@ mod backend;
 mod descriptors;
 mod ends;
 mod follower;
+#[path = "../hostile/socket.rs"]
+#[allow(
+    dead_code,
+    clippy::unreachable,
+    reason = "the tests of hostile traffic use all of it, and may fail loudly"
+)]
+mod frames;
 mod kernel;
+mod largest;
 mod ledger;
 mod noisy;
 mod order;
 #[path = "../cli/process.rs"]
 #[allow(dead_code, reason = "the tests of the command line use all of it")]
 mod process;
+#[path = "../hostile/wire.rs"]
+#[allow(dead_code, reason = "the tests of hostile traffic use all of it")]
+mod protobuf;
 mod proxy;
 #[path = "../cli/relay.rs"]
 #[allow(dead_code, reason = "the tests of the command line use all of it")]

@@ -28,6 +28,7 @@ use std::{
 use futures_util::future::join_all;
 use prost::Message as _;
 use rustix::thread::{CpuSet, gettid, sched_setaffinity};
+use rustls::ClientConfig;
 use sidewire::client::{ClientOptions, Connection, Credential, Encoding, Publisher, Received};
 use tokio::{
     runtime::Builder,
@@ -45,7 +46,7 @@ const QUIET: &str = "quiet";
 const LOUD: &str = "loud";
 
 /// The quiet tenant: so many clients, and an event each so often.
-const CLIENTS: usize = 20;
+pub(crate) const CLIENTS: usize = 20;
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// Of the loud one, ten times what a tenant may send: 1,000 messages a minute.
@@ -197,14 +198,14 @@ fn waited_for_core(relay: &Relay) -> f64 {
 }
 
 /// Has this thread, and what it starts, run on one core.
-fn run_on(core: usize) {
+pub(crate) fn run_on(core: usize) {
     let mut cores = CpuSet::new();
     cores.set(core);
     sched_setaffinity(None, &cores).unwrap();
 }
 
 /// Has this thread run only while no other wants its core (SCHED_IDLE of sched(7)).
-fn let_others_go_first() {
+pub(crate) fn let_others_go_first() {
     let thread = gettid().as_raw_nonzero().to_string();
     let chrt = Command::new("chrt")
         .args(["--idle", "--pid", "0", &thread])
@@ -213,13 +214,13 @@ fn let_others_go_first() {
 }
 
 #[derive(Debug)]
-struct Measured {
-    p50: Duration,
-    p99: Duration,
+pub(crate) struct Measured {
+    pub(crate) p50: Duration,
+    pub(crate) p99: Duration,
 }
 
 /// The clients and the backend of the quiet tenant.
-struct Quiet {
+pub(crate) struct Quiet {
     clients: Vec<Connection>,
     publisher: Publisher,
     posted: u64,
@@ -227,11 +228,19 @@ struct Quiet {
 
 impl Quiet {
     async fn connect(relay: &Relay) -> Self {
+        Self::connect_with(relay, None).await
+    }
+
+    /// The same over TLS, where there is what the relay's certificate is checked against.
+    pub(crate) async fn connect_with(relay: &Relay, tls: Option<Arc<ClientConfig>>) -> Self {
+        let mut options = relay.options(&token(QUIET, "ann"));
+        if let Some(tls) = tls {
+            options.url = format!("wss://{}/ws", relay.client);
+            options = options.with_tls(tls);
+        }
         let mut clients = Vec::new();
         for _ in 0..CLIENTS {
-            let mut client = Connection::open(&relay.options(&token(QUIET, "ann")))
-                .await
-                .unwrap();
+            let mut client = Connection::open(&options).await.unwrap();
             subscribe(&mut client, TOPIC).await;
             clients.push(client);
         }
@@ -244,7 +253,7 @@ impl Quiet {
 
     /// Posts at its calm pace: how long it takes from the call to the last client.
     /// Each has to get each event, in order.
-    async fn measure(&mut self, phase: Duration) -> Measured {
+    pub(crate) async fn measure(&mut self, phase: Duration) -> Measured {
         let mut pace = interval(PAUSE);
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (began, mut times) = (Instant::now(), Vec::new());

@@ -380,12 +380,13 @@ fn described(text: &str) -> BTreeMap<&str, String> {
         } else if let Some(kind) = line.strip_prefix("# TYPE ") {
             kinds.extend(kind.split_once(' '));
         } else {
-            let (name, rest) = line.split_once(['{', ' ']).unwrap();
+            let (series, rest) = line.split_once(['{', ' ']).unwrap();
             let of_series = rest
                 .split("\",")
-                .filter_map(|label| label.split_once("=\""));
-            let of_metric = labels.entry(name).or_default();
-            of_metric.extend(of_series.map(|(label, _)| label));
+                .filter_map(|label| label.split_once("=\""))
+                .map(|(label, _)| label);
+            let of_metric = labels.entry(metric_of(series, &kinds)).or_default();
+            of_metric.extend(of_series.filter(|label| *label != "le"));
         }
     }
     labels
@@ -395,6 +396,15 @@ fn described(text: &str) -> BTreeMap<&str, String> {
             (*name, row_of(kinds[name], &labels.join(", "), helps[name]))
         })
         .collect()
+}
+
+/// The metric that a series belongs to: a histogram has several with names of their own.
+fn metric_of<'a>(series: &'a str, kinds: &BTreeMap<&str, &str>) -> &'a str {
+    ["_bucket", "_sum", "_count"]
+        .iter()
+        .filter_map(|suffix| series.strip_suffix(suffix))
+        .find(|name| kinds.get(name) == Some(&"histogram"))
+        .unwrap_or(series)
 }
 
 fn row_of(kind: &str, labels: &str, help: &str) -> String {

@@ -9,6 +9,7 @@ mod labels;
 mod register;
 mod revision;
 mod scraped;
+mod turns;
 
 use std::sync::Arc;
 
@@ -23,6 +24,7 @@ use crate::{
 use register::{Family, Register};
 use revision::ServingRevision;
 use scraped::Scraped;
+use turns::append_turns;
 
 pub use labels::{Closed, Conflict, KeySetFetch, SchemaReload};
 
@@ -355,6 +357,7 @@ impl Metrics {
         self.handle.run_upkeep();
         let mut scrape = self.handle.render();
         self.schema_revision.append_to(&mut scrape);
+        append_turns(&mut scrape, tallies);
         scrape
     }
 }

@@ -1,0 +1,81 @@
+//! The histograms of the shards' turns. They are written out here: the registry's would have
+//! to be told of each turn by a lock, where the shards count in cells of their own.
+
+use std::{
+    fmt::{self, Write as _},
+    sync::Arc,
+    time::Duration,
+};
+
+use crate::tally::{Durations, Tally};
+
+const CPU: &str = "sidewire_shard_turn_cpu_seconds";
+const CPU_HELP: &str = "CPU time of a shard's thread for one turn, in seconds. A turn is one round of all tasks that are ready. Turns of less than 0.1 ms count with their wall time.";
+const STALL: &str = "sidewire_shard_stall_seconds";
+const STALL_HELP: &str = "Wall time of the same turns, in seconds. Where it is much longer than the CPU time, the shard's thread waited for a core.";
+
+/// Adds both histograms, over all shards, to a scrape.
+pub(super) fn append_turns(scrape: &mut String, tallies: &[Arc<Tally>]) {
+    let cpu = append(scrape, CPU, CPU_HELP, tallies, |it| &it.turn_cpu);
+    let stall = append(scrape, STALL, STALL_HELP, tallies, |it| &it.turn_stall);
+    debug_assert!(
+        cpu.and(stall).is_ok(),
+        "a string takes all that is written to it"
+    );
+}
+
+fn append(
+    scrape: &mut String,
+    name: &str,
+    help: &str,
+    tallies: &[Arc<Tally>],
+    durations: fn(&Tally) -> &Durations,
+) -> fmt::Result {
+    writeln!(scrape, "# HELP {name} {help}\n# TYPE {name} histogram")?;
+    let buckets: Vec<_> = tallies.iter().map(|it| durations(it).buckets()).collect();
+    let bounds = Durations::BOUNDS.map(|bound| bound.as_secs_f64().to_string());
+    let bounds = bounds.iter().map(String::as_str).chain(["+Inf"]);
+    let mut count = 0;
+    for (index, bound) in bounds.enumerate() {
+        count += buckets.iter().filter_map(|it| it.get(index)).sum::<u64>();
+        writeln!(scrape, "{name}_bucket{{le=\"{bound}\"}} {count}")?;
+    }
+    let sum: Duration = tallies.iter().map(|it| durations(it).sum()).sum();
+    let sum = sum.as_secs_f64();
+    writeln!(scrape, "{name}_sum {sum}\n{name}_count {count}\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_histograms_are_cumulative_and_sum_up_the_shards() {
+        let tallies: [Arc<Tally>; 2] = Default::default();
+        for tally in &tallies {
+            tally.turn_cpu.record(Duration::from_micros(100));
+            tally.turn_stall.record(Duration::from_micros(200));
+        }
+        tallies[0].turn_cpu.record(Duration::from_millis(3));
+        tallies[1].turn_stall.record(Duration::from_secs(2));
+        let mut scrape = String::new();
+        append_turns(&mut scrape, &tallies);
+        let lines: Vec<_> = scrape.lines().collect();
+        assert_eq!(lines[1], format!("# TYPE {CPU} histogram"));
+        for line in [
+            "sidewire_shard_turn_cpu_seconds_bucket{le=\"0.0001\"} 2",
+            "sidewire_shard_turn_cpu_seconds_bucket{le=\"0.0025\"} 2",
+            "sidewire_shard_turn_cpu_seconds_bucket{le=\"0.005\"} 3",
+            "sidewire_shard_turn_cpu_seconds_bucket{le=\"+Inf\"} 3",
+            "sidewire_shard_turn_cpu_seconds_sum 0.0032",
+            "sidewire_shard_turn_cpu_seconds_count 3",
+            "sidewire_shard_stall_seconds_bucket{le=\"0.0001\"} 0",
+            "sidewire_shard_stall_seconds_bucket{le=\"1\"} 2",
+            "sidewire_shard_stall_seconds_bucket{le=\"+Inf\"} 3",
+            "sidewire_shard_stall_seconds_sum 2.0004",
+            "sidewire_shard_stall_seconds_count 3",
+        ] {
+            assert!(lines.contains(&line), "{line} in {scrape}");
+        }
+    }
+}

@@ -1,0 +1,574 @@
+//! What an attacker does again and again on each of its connections. All that is sent was
+//! made before, so that the attacker costs little beside the relay.
+
+use std::{
+    convert::Infallible,
+    future::pending,
+    io::ErrorKind,
+    net::{IpAddr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use rustls::{ClientConfig, pki_types::ServerName};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
+    net::{TcpSocket, TcpStream},
+    time::timeout,
+};
+use tokio_rustls::TlsConnector;
+
+use crate::{frames, process::PATIENCE, relay::Relay};
+
+const READ_BYTES: usize = 64 * 1024;
+
+/// Answers of this length or shorter are shown where they are not the expected ones.
+const SHOWN_BYTES: usize = 400;
+
+/// A connection of a trusted proxy comes from here.
+pub(super) const PROXY: &str = "127.0.0.2";
+
+/// A listener of the relay.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Listener {
+    Client,
+    Ingest,
+    Ops,
+}
+
+/// What one connection does in one round.
+#[derive(Clone)]
+pub(super) enum Attack {
+    /// Sends a request on a connection that is kept alive, and expects this status.
+    Http {
+        listener: Listener,
+        request: Arc<[u8]>,
+        status: u16,
+    },
+    /// Opens a connection, sends what is no whole request, and waits. When the relay ends
+    /// the connection it does so again.
+    Held {
+        listener: Listener,
+        bytes: Arc<[u8]>,
+    },
+    /// Becomes a WebSocket, as the next user, and then sends frames.
+    WebSocket(WebSocket),
+    /// The same, and then has a backend close the connection.
+    Disconnected(WebSocket),
+    /// Sends a ClientHello and leaves: at once, or when the relay has answered it.
+    Hello { bytes: Arc<[u8]>, is_awaited: bool },
+    /// Completes a TLS handshake and becomes a WebSocket.
+    Tls(Arc<ClientConfig>),
+}
+
+/// What is sent on a WebSocket, and what is expected.
+#[derive(Clone)]
+pub(super) struct WebSocket {
+    /// Sent before the request, from a trusted proxy's address.
+    pub(super) proxy_header: Option<Arc<[u8]>>,
+    pub(super) tokens: Arc<[String]>,
+    /// More headers, each with its end of line.
+    pub(super) headers: String,
+    pub(super) is_json: bool,
+    pub(super) frames: Arc<[u8]>,
+    pub(super) expected: Expected,
+}
+
+/// How a round on a WebSocket ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Expected {
+    /// So many messages with this payload of the envelope.
+    Messages(&'static str, usize),
+    /// The same, where others of the kind may be before them.
+    Any(&'static str),
+    /// So many WebSocket pongs.
+    Pongs(usize),
+    /// A Close frame.
+    Close(u16),
+    /// The request is refused.
+    Status(u16),
+}
+
+/// How a round went.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    Expected,
+    /// The relay said that it is too much, and when to come back.
+    Limited,
+}
+
+/// Where the relay is, and the next user.
+pub(super) struct Target {
+    client: SocketAddr,
+    ingest: SocketAddr,
+    ops: SocketAddr,
+    next: AtomicUsize,
+    ingest_key: &'static str,
+}
+
+impl Target {
+    pub(super) fn new(relay: &Relay, ingest_key: &'static str) -> Self {
+        Self {
+            client: relay.client,
+            ingest: relay.ingest,
+            ops: relay.ops,
+            next: AtomicUsize::new(0),
+            ingest_key,
+        }
+    }
+
+    fn address(&self, listener: Listener) -> SocketAddr {
+        match listener {
+            Listener::Client => self.client,
+            Listener::Ingest => self.ingest,
+            Listener::Ops => self.ops,
+        }
+    }
+}
+
+/// One connection of an attacker, which is opened anew where it has to be.
+#[derive(Default)]
+pub(super) struct Lane {
+    kept: Option<TcpStream>,
+    buffer: Vec<u8>,
+}
+
+impl Lane {
+    /// Does it once. An error says what came in place of what was expected.
+    pub(super) async fn round(
+        &mut self,
+        attack: &Attack,
+        target: &Target,
+    ) -> Result<Outcome, String> {
+        if matches!(attack, Attack::Held { .. }) {
+            return self.try_round(attack, target).await;
+        }
+        timeout(3 * PATIENCE, self.try_round(attack, target))
+            .await
+            .map_err(|_| "no answer".to_owned())?
+    }
+
+    async fn try_round(&mut self, attack: &Attack, target: &Target) -> Result<Outcome, String> {
+        match attack {
+            Attack::Http {
+                listener,
+                request,
+                status,
+            } => {
+                let address = target.address(*listener);
+                let answer = self.http(address, request).await?;
+                judge(&answer, *status)
+            }
+            Attack::Held { listener, bytes } => self.held(target.address(*listener), bytes).await,
+            Attack::WebSocket(it) => {
+                let (outcome, _) = it.round(target).await?;
+                Ok(outcome)
+            }
+            Attack::Disconnected(it) => self.disconnected(it, target).await,
+            Attack::Hello { bytes, is_awaited } => {
+                let mut stream = connect(target.client, None).await?;
+                stream.write_all(bytes).await.map_err(text)?;
+                if !is_awaited {
+                    return Ok(Outcome::Expected);
+                }
+                match stream.read_u8().await {
+                    // A record of the handshake.
+                    Ok(22) => Ok(Outcome::Expected),
+                    other => Err(format!("{other:?} in place of a ServerHello")),
+                }
+            }
+            Attack::Tls(config) => {
+                let stream = connect(target.client, None).await?;
+                let name = ServerName::try_from("localhost").map_err(text)?;
+                let connector = TlsConnector::from(Arc::clone(config));
+                let mut stream = connector.connect(name, stream).await.map_err(text)?;
+                let request = "GET /ws HTTP/1.1\r\nHost: localhost\r\n\r\n";
+                stream.write_all(request.as_bytes()).await.map_err(text)?;
+                let mut answer = Vec::new();
+                read_head(&mut stream, &mut answer).await?;
+                judge(&answer, 426)
+            }
+        }
+    }
+
+    /// Waits for the end of what it sent before, and then sends it again.
+    async fn held(&mut self, address: SocketAddr, bytes: &[u8]) -> Result<Outcome, String> {
+        let mut answer = Vec::new();
+        if let Some(mut stream) = self.kept.take() {
+            // A client is told nothing.
+            drop(stream.read_to_end(&mut answer).await);
+            if answer.is_empty() {
+                return Ok(Outcome::Expected);
+            }
+            return judge(&answer, 408);
+        }
+        let mut stream = connect(address, None).await?;
+        let (mut reader, mut writer) = stream.split();
+        tokio::select! {
+            biased;
+            written = writer.write_all(bytes) => written.map_err(text)?,
+            _ = reader.read_to_end(&mut answer) => return judge(&answer, 408),
+        }
+        self.kept = Some(stream);
+        Ok(Outcome::Expected)
+    }
+
+    async fn disconnected(&mut self, it: &WebSocket, target: &Target) -> Result<Outcome, String> {
+        let (outcome, opened) = it.round(target).await?;
+        let Some((user, mut socket)) = opened else {
+            return Ok(outcome);
+        };
+        let delete = format!(
+            "DELETE /v1/tenants/{}/users/user-{user:03}/connections HTTP/1.1\r\nHost: localhost\r\n\
+             Authorization: Bearer {}\r\n\r\n",
+            super::items::loud(user),
+            target.ingest_key
+        );
+        let answer = self.http(target.ingest, delete.as_bytes()).await?;
+        if judge(&answer, 200)? == Outcome::Limited {
+            return Ok(Outcome::Limited);
+        }
+        loop {
+            match socket.frame().await? {
+                Some((frames::CLOSE, payload)) if payload.starts_with(&4002_u16.to_be_bytes()) => {
+                    return Ok(Outcome::Expected);
+                }
+                Some((frames::CLOSE, _)) | None => return Err("no 4002".to_owned()),
+                Some(_) => {}
+            }
+        }
+    }
+
+    /// Sends a request and reads the whole answer: its head, and as much of its body as
+    /// is worth showing.
+    async fn http(&mut self, address: SocketAddr, request: &[u8]) -> Result<Vec<u8>, String> {
+        let mut stream = match self.kept.take() {
+            Some(stream) => stream,
+            None => connect(address, None).await?,
+        };
+        let (mut reader, mut writer) = stream.split();
+        let mut is_sent = false;
+        let writing = async {
+            // Where the relay does not want more it has answered.
+            is_sent = writer.write_all(request).await.is_ok();
+            pending::<Infallible>().await
+        };
+        let is_head = request.starts_with(b"HEAD ");
+        let (answer, is_kept) = tokio::select! {
+            biased;
+            never = writing => match never {},
+            answer = read_answer(&mut reader, &mut self.buffer, is_head) => answer?,
+        };
+        if is_sent && is_kept {
+            self.kept = Some(stream);
+        }
+        Ok(answer)
+    }
+}
+
+/// Reads an answer: its head and the beginning of its body, and whether another request may
+/// follow.
+async fn read_answer(
+    reader: &mut (impl AsyncRead + Unpin),
+    buffer: &mut Vec<u8>,
+    is_head: bool,
+) -> Result<(Vec<u8>, bool), String> {
+    buffer.clear();
+    let end = read_head(reader, buffer).await?;
+    let head = String::from_utf8_lossy(&buffer[..end]).to_lowercase();
+    let is_kept = !head.contains("connection: close");
+    if is_head {
+        return Ok((buffer.clone(), is_kept));
+    }
+    let mut answer = buffer[..buffer.len().min(end + SHOWN_BYTES)].to_vec();
+    if let Some((_, rest)) = head.split_once("content-length: ") {
+        let length = rest.split("\r\n").next().unwrap_or_default();
+        let length: usize = length.parse().map_err(text)?;
+        while buffer.len() < end + length {
+            read_more(reader, buffer).await?;
+        }
+        answer = buffer[..buffer.len().min(end + SHOWN_BYTES)].to_vec();
+    } else if head.contains("transfer-encoding: chunked") {
+        // No answer has such a line end inside of it.
+        while !buffer.ends_with(b"\r\n0\r\n\r\n") {
+            let kept = buffer.len().saturating_sub(8);
+            buffer.drain(..kept);
+            read_more(reader, buffer).await?;
+        }
+    }
+    Ok((answer, is_kept))
+}
+
+/// Reads up to the end of the head: where that is.
+async fn read_head(
+    reader: &mut (impl AsyncRead + Unpin),
+    buffer: &mut Vec<u8>,
+) -> Result<usize, String> {
+    loop {
+        if let Some(end) = buffer.windows(4).position(|it| it == b"\r\n\r\n") {
+            return Ok(end + 4);
+        }
+        read_more(reader, buffer).await?;
+    }
+}
+
+async fn read_more(
+    reader: &mut (impl AsyncRead + Unpin),
+    buffer: &mut Vec<u8>,
+) -> Result<(), String> {
+    buffer.reserve(READ_BYTES);
+    match reader.read_buf(buffer).await {
+        Ok(1..) => Ok(()),
+        Ok(0) => Err(format!("an end behind {}", shown(buffer))),
+        Err(error) => Err(format!("{error} behind {}", shown(buffer))),
+    }
+}
+
+async fn connect(to: SocketAddr, from: Option<IpAddr>) -> Result<TcpStream, String> {
+    let socket = TcpSocket::new_v4().map_err(text)?;
+    if let Some(from) = from {
+        socket.bind((from, 0).into()).map_err(text)?;
+    }
+    let stream = socket.connect(to).await.map_err(text)?;
+    stream.set_nodelay(true).map_err(text)?;
+    // So many connections would use up the ports if each lingered.
+    stream.set_zero_linger().map_err(text)?;
+    Ok(stream)
+}
+
+fn judge(answer: &[u8], status: u16) -> Result<Outcome, String> {
+    let line = answer.strip_prefix(b"HTTP/1.1 ").unwrap_or_default();
+    let given = line.first_chunk::<3>().copied().unwrap_or_default();
+    match str::from_utf8(&given).unwrap_or_default().parse::<u16>() {
+        Ok(given) if given == status => Ok(Outcome::Expected),
+        Ok(429 | 503) => Ok(Outcome::Limited),
+        _ => Err(format!("{} in place of {status}", shown(answer))),
+    }
+}
+
+fn shown(bytes: &[u8]) -> String {
+    let bytes = &bytes[..bytes.len().min(SHOWN_BYTES + 200)];
+    format!("{:?}", String::from_utf8_lossy(bytes))
+}
+
+fn text(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}
+
+impl WebSocket {
+    /// What came of it; where it is as expected, the user's number and the socket.
+    async fn round(
+        &self,
+        target: &Target,
+    ) -> Result<(Outcome, Option<(usize, Socket<TcpStream>)>), String> {
+        let user = target.next.fetch_add(1, Ordering::Relaxed) % self.tokens.len();
+        let from = self.proxy_header.as_ref().and(PROXY.parse().ok());
+        let stream = connect(target.client, from).await?;
+        let mut socket = Socket::new(stream);
+        let mut opening = self.proxy_header.as_deref().unwrap_or_default().to_vec();
+        opening.extend(self.request(&self.tokens[user]).into_bytes());
+        socket.stream.write_all(&opening).await.map_err(text)?;
+        let end = match read_head(&mut socket.stream, &mut socket.buffer).await {
+            Ok(end) => end,
+            Err(_) if self.expected == Expected::Close(0) => return Ok((Outcome::Expected, None)),
+            Err(error) => return Err(error),
+        };
+        let status = match self.expected {
+            Expected::Status(status) => status,
+            _ => 101,
+        };
+        let outcome = judge(&socket.buffer, status)?;
+        if outcome == Outcome::Limited || status != 101 {
+            return Ok((outcome, None));
+        }
+        socket.buffer.drain(..end);
+        let (mut reader, mut writer) = tokio::io::split(socket.stream);
+        let mut reading = Socket {
+            stream: &mut reader,
+            buffer: socket.buffer,
+        };
+        let writing = async {
+            // Where the relay does not want more it says why.
+            drop(writer.write_all(&self.frames).await);
+            pending::<Infallible>().await
+        };
+        let outcome = tokio::select! {
+            biased;
+            never = writing => match never {},
+            outcome = self.answers(&mut reading) => outcome?,
+        };
+        let buffer = reading.buffer;
+        let stream = reader.unsplit(writer);
+        Ok((outcome, Some((user, Socket { stream, buffer }))))
+    }
+
+    /// Its request.
+    pub(super) fn request(&self, token: &str) -> String {
+        let protocol = if self.is_json {
+            "Sec-WebSocket-Protocol: sidewire.v1.json\r\n"
+        } else {
+            ""
+        };
+        format!(
+            "GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\
+             Authorization: Bearer {token}\r\n{protocol}{}\r\n",
+            self.headers
+        )
+    }
+
+    async fn answers(
+        &self,
+        socket: &mut Socket<impl AsyncRead + Unpin>,
+    ) -> Result<Outcome, String> {
+        let mut outcome = Outcome::Expected;
+        let mut came = 0;
+        loop {
+            let Some((kind, payload)) = socket.frame().await? else {
+                return Err(format!("an end behind {came} answers"));
+            };
+            if kind == frames::CLOSE {
+                let code = payload
+                    .first_chunk()
+                    .map_or(1005, |it| u16::from_be_bytes(*it));
+                return match self.expected {
+                    Expected::Close(expected) if code == expected => Ok(Outcome::Expected),
+                    _ if [1001, 4003, 4005].contains(&code) => Ok(Outcome::Limited),
+                    _ => Err(format!("closed: {code} {}", shown(&payload))),
+                };
+            }
+            let is_error = says(&payload, "error");
+            let is_limited = is_error && contains(&payload, "RATE_LIMIT_EXCEEDED");
+            let wanted = match self.expected {
+                Expected::Pongs(wanted) if kind == frames::PONG => wanted,
+                Expected::Messages(name, wanted) if says(&payload, name) => wanted,
+                Expected::Any(name) if says(&payload, name) => return Ok(outcome),
+                // What comes before it is not looked at.
+                Expected::Any(_) | Expected::Close(_) => continue,
+                Expected::Messages(_, wanted) | Expected::Pongs(wanted) if is_limited => {
+                    outcome = Outcome::Limited;
+                    wanted
+                }
+                expected => {
+                    return Err(format!("{} in place of {expected:?}", shown(&payload)));
+                }
+            };
+            came += 1;
+            if came == wanted {
+                return Ok(outcome);
+            }
+        }
+    }
+}
+
+/// The numbers of what a client is told, and the names in JSON.
+const TOLD: [(&str, u32, &str); 4] = [
+    ("subscription_confirmed", 11, "\"subscriptionConfirmed\""),
+    ("unsubscribe_confirmed", 13, "\"unsubscribeConfirmed\""),
+    ("pong", 15, "\"pong\""),
+    ("error", 16, "\"error\""),
+];
+
+/// Whether an envelope has this payload. Only its beginning is looked at.
+fn says(envelope: &[u8], name: &str) -> bool {
+    let (_, number, json) = TOLD.iter().find(|it| it.0 == name).unwrap();
+    if envelope.starts_with(b"{") {
+        return contains(&envelope[..envelope.len().min(300)], json);
+    }
+    let mut rest = envelope;
+    while let Some((key, after)) = varint(rest) {
+        let (number_here, wire_type) = (key >> 3, key & 7);
+        if number_here == u64::from(*number) {
+            return true;
+        }
+        let Some((value, after)) = varint(after) else {
+            return false;
+        };
+        rest = match wire_type {
+            0 => after,
+            2 => after.get(value as usize..).unwrap_or_default(),
+            _ => return false,
+        };
+    }
+    false
+}
+
+fn varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    let mut value = 0;
+    for (index, byte) in bytes.iter().enumerate().take(10) {
+        value |= u64::from(byte & 0x7f) << (7 * index);
+        if byte & 0x80 == 0 {
+            return Some((value, &bytes[index + 1..]));
+        }
+    }
+    None
+}
+
+fn contains(bytes: &[u8], part: &str) -> bool {
+    let mut windows = bytes.windows(part.len());
+    windows.any(|it| it == part.as_bytes())
+}
+
+/// Reads the frames of a WebSocket.
+struct Socket<S> {
+    stream: S,
+    buffer: Vec<u8>,
+}
+
+impl<S: AsyncRead + Unpin> Socket<S> {
+    fn new(stream: S) -> Self {
+        Self {
+            stream,
+            buffer: Vec::new(),
+        }
+    }
+
+    /// The opcode and the payload of the next frame; `None` where the connection ends.
+    async fn frame(&mut self) -> Result<Option<(u8, Vec<u8>)>, String> {
+        loop {
+            let bytes = &self.buffer[..];
+            let length = match bytes.get(1) {
+                Some(126) => bytes.get(2..4).map(|it| (4, number(it))),
+                Some(127) => bytes.get(2..10).map(|it| (10, number(it))),
+                short => short.map(|length| (2, usize::from(*length))),
+            };
+            if let Some((head, length)) = length
+                && bytes.len() >= head + length
+            {
+                let opcode = bytes[0] & 0xf;
+                let payload = bytes[head..head + length].to_vec();
+                self.buffer.drain(..head + length);
+                return Ok(Some((opcode, payload)));
+            }
+            self.buffer.reserve(READ_BYTES);
+            match self.stream.read_buf(&mut self.buffer).await {
+                Ok(0) => return Ok(None),
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => return Ok(None),
+                Err(error) => return Err(error.to_string()),
+            }
+        }
+    }
+}
+
+fn number(bytes: &[u8]) -> usize {
+    let bytes = bytes.iter().map(|byte| usize::from(*byte));
+    bytes.fold(0, |number, byte| number << 8 | byte)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_envelope_is_recognised_by_its_payload() {
+        let confirmed = [&b"\x0a\x01m\x40\x07"[..], b"\x5a\x00"].concat();
+        assert!(says(&confirmed, "subscription_confirmed"));
+        assert!(!says(&confirmed, "error"));
+        let json = br#"{"messageId":"m","timestamp":"7","pong":{}}"#;
+        assert!(says(json, "pong"));
+        assert!(!says(json, "error"));
+    }
+}

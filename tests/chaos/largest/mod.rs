@@ -1,0 +1,571 @@
+//! The largest item of every kind, legal or refused, sent again and again by one connection
+//! and by many, beside a quiet tenant: 20 clients, 200 events a second. Whatever it is, no
+//! turn of the shard is long, the quiet tenant waits for nobody, the process stays within
+//! `limits.memory_max`, and `/readyz` says that the relay is ready.
+//!
+//! The entry points are those of the routers and of the schema: one without a row fails a
+//! test. Each row is answered as its entry point answers a legal item, or a refused one, and a
+//! legal row stands at the bound: the same with one more is refused.
+//!
+//! ```text
+//! cargo test --release --test chaos largest                   # some seconds each
+//! SIDEWIRE_LARGEST_SECONDS=3 cargo test --release --test chaos largest -- --nocapture --test-threads=1
+//! ```
+//!
+//! `SIDEWIRE_LARGEST_SECONDS` is for how long each row lasts; with it there are 100 connections in
+//! place of 10, and the budget is judged as it is promised. `SIDEWIRE_LARGEST_ROWS` picks the rows that
+//! have a text in their entry point or name. The relay has one shard and the first core, everything else
+//! the last. CPU time and memory are judged in short runs too, with what a busy machine and
+//! a debug build need; the wall times then are only shown.
+
+mod attack;
+mod items;
+mod rows;
+mod watch;
+
+use std::{
+    collections::BTreeSet,
+    env, fs,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use futures_util::future::join_all;
+use sidewire::{
+    client::{Connection, Encoding},
+    tls,
+};
+use tokio::{
+    runtime::Builder,
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use self::{
+    attack::{Attack, Lane, Outcome, PROXY, Target},
+    items::{BATCH_EVENTS, CONNECTION_TOPICS, EVENT_TOPICS, SUBSCRIBE_TOPICS},
+    rows::{FILLED, Fixture, Row, World},
+    watch::{Turns, Watch},
+};
+use crate::{
+    noisy::{CLIENTS, Measured, Quiet, let_others_go_first, run_on},
+    process::PATIENCE,
+    relay::{Files, INGEST_KEY, Relay, options, token},
+    site::{assert_unharmed, files, publisher, setting},
+};
+
+const MIB: u64 = 1 << 20;
+
+/// The relay's bound, and what the process may have beyond it.
+const MEMORY_MAX: u64 = 512 * MIB;
+const MEMORY_BEYOND: u64 = 128 * MIB;
+
+/// How much more than in the beginning the process may have when all is over, and when.
+const MEMORY_KEPT: u64 = 64 * MIB;
+const MEMORY_BACK: Duration = Duration::from_secs(30);
+
+/// What the relay promises of a turn of its shard, and of the quiet tenant's p99.
+const TURN_MAX: Duration = Duration::from_millis(5);
+const P99_MAX: Duration = Duration::from_millis(5);
+
+/// The same for the p99 where handshakes have signatures of RSA 4096.
+const TLS_P99_MAX: Duration = Duration::from_millis(10);
+
+/// What a short run allows, on a machine that does something else at the same time.
+const SHORT_TURN_MAX: Duration = if cfg!(debug_assertions) {
+    Duration::from_millis(100)
+} else {
+    Duration::from_millis(25)
+};
+
+/// How long the first round may take, where there are many connections and the machine is
+/// busy.
+const FIRST_PATIENCE: Duration = Duration::from_mins(1);
+
+/// Rows that are known to break the budget, by a part of their titles, and what is allowed
+/// to turns and p99 until they are mended.
+///
+/// - A turn of the shard takes a message of each connection, so with many connections it
+///   takes as many times 64 KiB.
+/// - The query of a call is read in one step, also where it is refused.
+const KNOWN: [(&str, Duration); 4] = [
+    ("message ", Duration::from_millis(250)),
+    ("8,000 parameters", Duration::from_millis(250)),
+    ("4,900 topics", Duration::from_millis(250)),
+    (
+        "a connection with 10,000 topics",
+        Duration::from_millis(250),
+    ),
+];
+
+const SHORT: Duration = Duration::from_millis(250);
+const SHORT_CONNECTIONS: usize = 10;
+const CONNECTIONS: usize = 100;
+
+/// How a run is to be.
+struct Size {
+    phase: Duration,
+    connections: usize,
+    /// Whether the budget is judged as it is promised.
+    is_full: bool,
+}
+
+impl Size {
+    fn of_environment() -> Self {
+        match setting("SIDEWIRE_LARGEST_SECONDS") {
+            Some(seconds) => Self {
+                phase: Duration::from_secs_f64(seconds),
+                connections: CONNECTIONS,
+                is_full: true,
+            },
+            None => Self {
+                phase: SHORT,
+                connections: SHORT_CONNECTIONS,
+                is_full: false,
+            },
+        }
+    }
+}
+
+impl Size {
+    /// How many there are in one line and the next. A debug build has too little time for
+    /// both.
+    fn connections(&self) -> Vec<usize> {
+        if self.is_full || !cfg!(debug_assertions) {
+            vec![1, self.connections]
+        } else {
+            vec![self.connections]
+        }
+    }
+}
+
+#[test]
+fn every_entry_point_has_a_legal_and_a_refused_item() {
+    let (_, config) = certificate(&rcgen::PKCS_ECDSA_P256_SHA256);
+    let mut rows = rows::rows(&World::new());
+    rows.extend(rows::tls_rows(&config));
+    let covered = |is_legal| -> BTreeSet<_> {
+        let rows = rows.iter().filter(|row| row.is_legal == is_legal);
+        rows.flat_map(|row| row.entries.iter().cloned()).collect()
+    };
+    let entry_points = rows::entry_points();
+    assert_eq!(covered(false), entry_points);
+    let refused = rows::refused_entry_points();
+    let legal = entry_points.difference(&refused);
+    assert_eq!(covered(true), legal.cloned().collect());
+}
+
+#[tokio::test]
+async fn the_largest_item_of_every_kind_keeps_nobody_waiting() {
+    let mut world = World::new();
+    let mut site = Site::start(plain_files(), None).await;
+    site.fill_log().await;
+    world.epoch = site.epoch();
+    let failed = site.run(rows::rows(&world), P99_MAX).await;
+    site.finish(failed).await;
+}
+
+#[tokio::test]
+async fn tls_handshakes_keep_nobody_waiting() {
+    let (files, config) = tls_files();
+    let rows = rows::tls_rows(&config);
+    let mut site = Site::start(files, Some(config)).await;
+    let failed = site.run(rows, TLS_P99_MAX).await;
+    site.finish(failed).await;
+}
+
+/// A relay with a quiet tenant, and what it was like in the beginning.
+struct Site {
+    relay: Relay,
+    quiet: Quiet,
+    size: Size,
+    cores: usize,
+    resident: u64,
+}
+
+impl Site {
+    async fn start(files: Files, tls: Option<Arc<rustls::ClientConfig>>) -> Self {
+        let cores = thread::available_parallelism().unwrap().get();
+        run_on(0);
+        let relay = Relay::serve(files);
+        run_on(cores - 1);
+        let mut quiet = Quiet::connect_with(&relay, tls).await;
+        quiet.measure(SHORT).await;
+        let resident = crate::kernel::resident(relay.process.id());
+        println!("{}", Line::HEAD);
+        Self {
+            relay,
+            quiet,
+            size: Size::of_environment(),
+            cores,
+            resident,
+        }
+    }
+
+    /// Has the log of [`FILLED`] as full of topics as it can be.
+    async fn fill_log(&self) {
+        const EVENTS: usize = 3000;
+        let event = items::event_with_topics(EVENT_TOPICS);
+        for _ in 0..EVENTS / BATCH_EVENTS {
+            let batch = items::batch((0..BATCH_EVENTS).map(|_| event.clone()));
+            let posted = publisher(&self.relay)
+                .post(FILLED, batch, Encoding::Protobuf, &[], true)
+                .await;
+            posted.unwrap();
+        }
+    }
+
+    /// Of the log of [`FILLED`].
+    fn epoch(&self) -> String {
+        let request = format!(
+            "GET /v1/tenants/{FILLED} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+             Authorization: Bearer {INGEST_KEY}\r\n\r\n"
+        );
+        let answer = crate::relay::http(self.relay.ingest, &request);
+        let (_, rest) = answer.split_once("\"epoch\":\"").unwrap();
+        rest.split('"').next().unwrap().to_owned()
+    }
+
+    /// Clients of [`FILLED`] that have as many topics as they may.
+    async fn subscribers(&self) -> Vec<Connection> {
+        let mut clients = Vec::new();
+        for index in 0..self.size.connections {
+            let token = token(FILLED, &format!("subscriber-{index}"));
+            let options = options(&self.relay.client_url(), &token);
+            let mut client = Connection::open(&options).await.unwrap();
+            for part in 0..CONNECTION_TOPICS / SUBSCRIBE_TOPICS {
+                let topics = (0..SUBSCRIBE_TOPICS).map(|it| format!("k:{index}-{part}-{it}"));
+                client.subscribe(topics).await.unwrap();
+                client.receive().await.unwrap();
+            }
+            clients.push(client);
+        }
+        clients
+    }
+
+    /// Plays all rows: what was not as it is to be.
+    async fn run(&mut self, rows: Vec<Row>, p99_max: Duration) -> Vec<String> {
+        let picked = env::var("SIDEWIRE_LARGEST_ROWS").unwrap_or_default();
+        let mut failed = Vec::new();
+        for row in rows {
+            let is_picked = |text: &str| text.contains(&picked);
+            if !is_picked(row.name) && !row.entries.iter().any(|it| is_picked(it)) {
+                continue;
+            }
+            if let Some(beyond) = &row.beyond {
+                let target = Target::new(&self.relay, INGEST_KEY);
+                let beyond = Lane::default().round(beyond, &target).await;
+                if beyond != Ok(Outcome::Expected) {
+                    failed.push(format!("{}: with one more: {beyond:?}", title(&row)));
+                }
+            }
+            if row.fixture == Fixture::FilledLog {
+                self.fill_log().await;
+            }
+            let subscribers = match row.fixture {
+                Fixture::Subscribers => self.subscribers().await,
+                _ => Vec::new(),
+            };
+            for connections in self.size.connections() {
+                let line = self.play(&row, connections, subscribers.len()).await;
+                println!("{line}");
+                let faults = self.judge(&line, p99_max);
+                failed.extend(faults.iter().map(|it| format!("{}: {it}", line.title)));
+            }
+            drop(subscribers);
+            self.only_these_stay(CLIENTS).await;
+        }
+        failed
+    }
+
+    async fn play(&mut self, row: &Row, connections: usize, subscribers: usize) -> Line {
+        let watch = Watch::begin(&self.relay);
+        let before = Turns::of(&self.relay);
+        let flood = Flood::begin(row, connections, &self.relay, self.place());
+        flood.has_begun().await;
+        let rounds = flood.rounds.load(Ordering::Relaxed);
+        let began = Instant::now();
+        let quiet = self.quiet.measure(self.size.phase).await;
+        let rounds = flood.rounds.load(Ordering::Relaxed) - rounds;
+        let rate = rounds as f64 / began.elapsed().as_secs_f64();
+        let fault = flood.end().await;
+        // That they leave is a part of it.
+        self.only_these_stay(CLIENTS + subscribers).await;
+        let turns = Turns::of(&self.relay).since(&before);
+        let seen = watch.end();
+        Line {
+            title: title(row),
+            connections,
+            rate,
+            quiet,
+            turns,
+            resident: seen.resident,
+            not_ready: seen.not_ready,
+            fault,
+        }
+    }
+
+    /// Where the attackers run. Where figures are judged they yield to the quiet tenant.
+    fn place(&self) -> Place {
+        Place {
+            core: self.cores - 1,
+            is_yielding: self.size.is_full,
+        }
+    }
+
+    async fn only_these_stay(&self, clients: usize) {
+        let gone = async {
+            while self.relay.metric("sidewire_connections") > clients as f64 {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(PATIENCE, gone).await.expect("connections stay");
+    }
+
+    /// What of a line is not as it is to be.
+    fn judge(&self, line: &Line, p99_max: Duration) -> Vec<String> {
+        let mut faults = Vec::from_iter(line.fault.clone());
+        if let Some(answer) = &line.not_ready {
+            faults.push(format!("not ready: {answer}"));
+        }
+        if line.resident > MEMORY_MAX + MEMORY_BEYOND {
+            faults.push(format!("{} MiB", line.resident / MIB));
+        }
+        let known = KNOWN.iter().find(|(part, _)| line.title.contains(part));
+        let allowed = known.map_or(Duration::ZERO, |(_, allowed)| *allowed);
+        let turn_max = if self.size.is_full {
+            TURN_MAX
+        } else {
+            SHORT_TURN_MAX
+        };
+        let turn_max = turn_max.max(allowed);
+        let long = line.turns.cpu_longer_than(turn_max);
+        if long > 0 {
+            faults.push(format!("{long} turns of more than {turn_max:?}"));
+        }
+        if self.size.is_full && line.quiet.p99 > p99_max.max(allowed) {
+            faults.push(format!("the quiet tenant waits: p99 {:?}", line.quiet.p99));
+        }
+        faults
+    }
+
+    /// Ends it well, when the memory is back where it was.
+    async fn finish(self, mut failed: Vec<String>) {
+        drop(self.quiet);
+        let process = self.relay.process.id();
+        if self.size.is_full {
+            let end = Instant::now() + MEMORY_BACK;
+            let allowed = self.resident + MEMORY_KEPT;
+            while crate::kernel::resident(process) > allowed && Instant::now() < end {
+                sleep(Duration::from_millis(100)).await;
+            }
+            let kept = crate::kernel::resident(process);
+            let (kept_mib, began_mib) = (kept / MIB, self.resident / MIB);
+            println!("resident: {began_mib} MiB in the beginning, {kept_mib} MiB in the end");
+            if kept > allowed {
+                failed.push(format!("{kept_mib} MiB stay of {began_mib} MiB"));
+            }
+        }
+        assert_unharmed(self.relay).await;
+        assert!(failed.is_empty(), "{failed:#?}");
+    }
+}
+
+/// The entry point and what is sent to it.
+fn title(row: &Row) -> String {
+    let more = match row.entries.len() {
+        1 => String::new(),
+        count => format!(" and {} more", count - 1),
+    };
+    let verdict = if row.is_legal { "legal" } else { "refused" };
+    format!("{}{more}: {}, {verdict}", row.entries[0], row.name)
+}
+
+/// A line of the table.
+struct Line {
+    title: String,
+    connections: usize,
+    /// Rounds a second.
+    rate: f64,
+    quiet: Measured,
+    turns: Turns,
+    resident: u64,
+    not_ready: Option<String>,
+    fault: Option<String>,
+}
+
+impl Line {
+    const HEAD: &str = "| input | connections | a second | quiet p50 | p99 | longest turn, CPU | wall | resident |\n\
+                        |---|---|---|---|---|---|---|---|";
+}
+
+impl std::fmt::Display for Line {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let milliseconds = |time: Duration| format!("{:.1} ms", time.as_secs_f64() * 1000.0);
+        write!(
+            f,
+            "| {} | {} | {:.0} | {} | {} | {} | {} | {} MiB |",
+            self.title,
+            self.connections,
+            self.rate,
+            milliseconds(self.quiet.p50),
+            milliseconds(self.quiet.p99),
+            self.turns.longest_cpu(),
+            self.turns.longest_stall(),
+            self.resident / MIB,
+        )
+    }
+}
+
+/// Where attackers run, and whether only while nobody else does.
+struct Place {
+    core: usize,
+    is_yielding: bool,
+}
+
+/// Attackers on a thread of their own.
+struct Flood {
+    rounds: Arc<AtomicU64>,
+    fault: Arc<Mutex<Option<String>>>,
+    is_over: CancellationToken,
+    thread: JoinHandle<()>,
+}
+
+impl Flood {
+    fn begin(row: &Row, connections: usize, relay: &Relay, place: Place) -> Self {
+        let rounds = Arc::<AtomicU64>::default();
+        let fault = Arc::<Mutex<Option<String>>>::default();
+        let is_over = CancellationToken::new();
+        let target = Target::new(relay, INGEST_KEY);
+        let attack = row.attack.clone();
+        let (counted, told, over) = (rounds.clone(), fault.clone(), is_over.clone());
+        let thread = thread::spawn(move || {
+            run_on(place.core);
+            if place.is_yielding {
+                let_others_go_first();
+            }
+            let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let lanes = (0..connections).map(|_| go_on(&attack, &target, &counted, &told));
+                tokio::select! {
+                    _ = join_all(lanes) => {}
+                    () = over.cancelled() => {}
+                }
+            });
+        });
+        Self {
+            rounds,
+            fault,
+            is_over,
+            thread,
+        }
+    }
+
+    /// Waits until the first item was answered as it is to be.
+    async fn has_begun(&self) {
+        let end = Instant::now() + FIRST_PATIENCE;
+        while self.rounds.load(Ordering::Relaxed) == 0
+            && self.fault.lock().unwrap().is_none()
+            && Instant::now() < end
+        {
+            sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// What was wrong.
+    async fn end(self) -> Option<String> {
+        self.is_over.cancel();
+        let thread = self.thread;
+        tokio::task::spawn_blocking(move || thread.join().unwrap())
+            .await
+            .unwrap();
+        let fault = self.fault.lock().unwrap().take();
+        let never = || "it was never answered as it is to be".to_owned();
+        fault.or_else(|| (self.rounds.load(Ordering::Relaxed) == 0).then(never))
+    }
+}
+
+/// Does the same on one connection, until something is wrong.
+async fn go_on(
+    attack: &Attack,
+    target: &Target,
+    rounds: &AtomicU64,
+    fault: &Mutex<Option<String>>,
+) {
+    let mut lane = Lane::default();
+    loop {
+        match lane.round(attack, target).await {
+            Ok(Outcome::Expected) => {
+                rounds.fetch_add(1, Ordering::Relaxed);
+            }
+            // It does not wait as long as it is told to.
+            Ok(Outcome::Limited) => sleep(Duration::from_millis(1)).await,
+            Err(error) => {
+                fault.lock().unwrap().get_or_insert(error);
+                return;
+            }
+        }
+    }
+}
+
+/// One shard, memory that can be reached, a log that is forgotten soon, and keys of which
+/// each is tried.
+fn configured(client: &str, more: &str) -> Files {
+    let limits = format!("memory_max = \"{}MiB\"", MEMORY_MAX / MIB);
+    let more = format!("{more}\n[replay]\nprocess_bytes = \"64MiB\"\nage = \"10s\"\n");
+    // The quiet clients answer no pings while nothing is measured.
+    let client = format!("ping_interval = \"30min\"\nidle_timeout = \"1h\"\n{client}");
+    let files = files(&client, &limits, &more);
+    let config = fs::read_to_string(files.config()).unwrap();
+    let config = config.replace("shards = 2", "shards = 1");
+    let ids = "message_id_bytes_max = \"16MiB\"\nmessage_id_age = \"10s\"\n[[ingest.keys]]";
+    files.write("sidewire.toml", &config.replace("[[ingest.keys]]", ids));
+    files
+}
+
+fn plain_files() -> Files {
+    let keys = (0..4).map(|index| {
+        format!("[[auth.keys]]\npublic_key_file = \"p384-{index}.pem\"\nalgorithm = \"ES384\"\n")
+    });
+    let client = format!("trusted_proxies = [\"{PROXY}\"]\nproxy_protocol = true");
+    let files = configured(&client, &keys.collect::<String>());
+    for index in 0..4 {
+        let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).unwrap();
+        files.write(&format!("p384-{index}.pem"), &key.public_key_pem());
+    }
+    files
+}
+
+/// A relay's files, and the config of a client that believes it.
+fn tls_files() -> (Files, Arc<rustls::ClientConfig>) {
+    let ((certificate, key), config) = certificate(&rcgen::PKCS_RSA_SHA256);
+    let files = configured(
+        "",
+        "[client.tls]\ncert_file = \"tls.crt\"\nkey_file = \"tls.key\"",
+    );
+    files.write("tls.crt", &certificate);
+    files.write("tls.key", &key);
+    (files, config)
+}
+
+/// A certificate for `localhost` with its key, both as PEM, and the config of a client that
+/// believes it.
+fn certificate(
+    algorithm: &'static rcgen::SignatureAlgorithm,
+) -> ((String, String), Arc<rustls::ClientConfig>) {
+    let key = if algorithm == &rcgen::PKCS_RSA_SHA256 {
+        rcgen::KeyPair::generate_rsa_for(algorithm, rcgen::RsaKeySize::_4096)
+    } else {
+        rcgen::KeyPair::generate_for(algorithm)
+    };
+    let key = key.unwrap();
+    let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
+    let certificate = rcgen::CertificateParams::new(names).unwrap();
+    let certificate = certificate.self_signed(&key).unwrap().pem();
+    let config = tls::client_config(Some(certificate.as_bytes())).unwrap();
+    ((certificate, key.serialize_pem()), config)
+}

@@ -368,7 +368,8 @@ async fn authenticate(
     request: &Request<Incoming>,
     offer: &Offer<'_>,
 ) -> Result<Identity, Problem> {
-    let query = query_pairs(request.uri().query())
+    let query: Vec<_> = query_pairs(request.uri().query())
+        .collect::<Result<_, _>>()
         .map_err(|error| Problem::invalid(format!("the query {error}")))?;
     let header = bearer_token(request.headers()).map_err(|error| {
         relay.metrics.client_not_authenticated("malformed");

@@ -35,12 +35,13 @@ pub fn decode_percent(segment: &str) -> Result<Cow<'_, str>, QueryError> {
         .map_err(|_| QueryError::Utf8)
 }
 
-/// The names and values of a query, decoded, in order.
+/// The names and values of a query, in order. Each is decoded when it is asked for: a query
+/// of 64 KiB may have 8,000, and the first may decide.
 ///
-/// # Errors
-///
-/// When one of them has a malformed escape or is no UTF-8.
-pub fn query_pairs(query: Option<&str>) -> Result<Vec<(String, String)>, QueryError> {
+/// An item is an error if it has a malformed escape or is not UTF-8.
+pub fn query_pairs(
+    query: Option<&str>,
+) -> impl Iterator<Item = Result<(String, String), QueryError>> {
     query
         .unwrap_or_default()
         .split('&')
@@ -49,7 +50,6 @@ pub fn query_pairs(query: Option<&str>) -> Result<Vec<(String, String)>, QueryEr
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             Ok((decode_form(name)?, decode_form(value)?))
         })
-        .collect()
 }
 
 fn decode_form(text: &str) -> Result<String, QueryError> {
@@ -63,7 +63,8 @@ mod tests {
 
     #[test]
     fn pairs_are_decoded_in_order() {
-        let pairs = query_pairs(Some("topic=a%3A1&&topic=b:%2b+c&flag&x=1=2")).unwrap();
+        let query = Some("topic=a%3A1&&topic=b:%2b+c&flag&x=1=2");
+        let pairs: Vec<_> = query_pairs(query).map(Result::unwrap).collect();
         let expected = [
             ("topic", "a:1"),
             ("topic", "b:+ c"),
@@ -74,12 +75,13 @@ mod tests {
             pairs,
             expected.map(|(name, value)| (name.into(), value.into()))
         );
-        assert_eq!(query_pairs(None), Ok(vec![]));
+        assert_eq!(query_pairs(None).count(), 0);
     }
 
     #[test]
     fn what_is_no_text_is_refused() {
-        assert_eq!(query_pairs(Some("topic=%ff")), Err(QueryError::Utf8));
+        let pairs: Vec<_> = query_pairs(Some("topic=%ff")).collect();
+        assert_eq!(pairs, [Err(QueryError::Utf8)]);
         assert_eq!(decode_percent("%C3%A4%2F").unwrap(), "ä/");
         for segment in ["%", "%4", "%zz", "a%2Fb%", "%%41", "%ä"] {
             assert_eq!(

@@ -230,7 +230,7 @@ fn topics(
     Ok(topics)
 }
 
-fn too_many_topics(topics_max: usize) -> Problem {
+pub(super) fn too_many_topics(topics_max: usize) -> Problem {
     Problem::invalid(format!(
         "the event relates to more than {topics_max} topics (limits.topics_per_event)"
     ))

@@ -1,7 +1,14 @@
 //! The query of a call: `?topic=` and `?if_last=`, each as often as one likes.
 
-use super::{draft::parse_topic, route::Call};
-use crate::{http::Problem, http::query_pairs, log::Condition, protocol::Topic};
+use super::{
+    draft::{parse_topic, too_many_topics},
+    route::Call,
+};
+use crate::{
+    http::{Problem, query_pairs},
+    log::Condition,
+    protocol::{Topic, topic::TopicSet},
+};
 
 /// A query parameter of calls that post events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,29 +47,39 @@ pub(super) struct Parameters {
 }
 
 impl Parameters {
-    /// The parameters of a call, of which at most `conditions_max` are conditions.
+    /// The parameters of a call, of which at most `topics_max` are conditions and at most as
+    /// many are different topics.
     pub(super) fn parse(
         query: Option<&str>,
         call: Call,
-        conditions_max: usize,
+        topics_max: usize,
     ) -> Result<Self, Problem> {
-        let pairs = query_pairs(query)
-            .map_err(|error| Problem::invalid(format!("the query {error}")))
-            .map_err(|problem| problem.with_field(Some("topic")))?;
         let mut parameters = Self::default();
-        for (name, value) in pairs {
+        let mut topics = TopicSet::default();
+        for pair in query_pairs(query) {
+            let (name, value) = pair
+                .map_err(|error| Problem::invalid(format!("the query {error}")))
+                .map_err(|problem| problem.with_field(Some("topic")))?;
             match Parameter::of(&name) {
-                Some(Parameter::Topic) => parameters.topics.push(topic_parameter(&value)?),
+                Some(Parameter::Topic) => {
+                    let topic = topic_parameter(&value)?;
+                    if topics.insert(topic.clone()) {
+                        parameters.topics.push(topic);
+                    }
+                    if topics.len() > topics_max {
+                        return Err(too_many_topics(topics_max));
+                    }
+                }
                 Some(Parameter::IfLast) if call == Call::Batch => {
                     return Err(refuse("if_last", "is for single events, not for batches"));
+                }
+                Some(Parameter::IfLast) if parameters.conditions.len() == topics_max => {
+                    let reason = format!("is there more than {topics_max} times");
+                    return Err(refuse("if_last", &reason));
                 }
                 Some(Parameter::IfLast) => parameters.conditions.push(condition(&value)?),
                 None => return Err(unknown(&name)),
             }
-        }
-        if parameters.conditions.len() > conditions_max {
-            let reason = format!("is there more than {conditions_max} times");
-            return Err(refuse("if_last", &reason));
         }
         Ok(parameters)
     }
@@ -95,10 +112,9 @@ fn refuse(name: &str, reason: &str) -> Problem {
 
 /// That a call has no parameters, of those that take none.
 pub(super) fn refuse_parameters(query: Option<&str>) -> Result<(), Problem> {
-    let pairs =
-        query_pairs(query).map_err(|error| Problem::invalid(format!("the query {error}")))?;
-    match pairs.first() {
-        Some((name, _)) => Err(unknown(name)),
+    match query_pairs(query).next() {
+        Some(Ok((name, _))) => Err(unknown(&name)),
+        Some(Err(error)) => Err(Problem::invalid(format!("the query {error}"))),
         None => Ok(()),
     }
 }

@@ -27,6 +27,7 @@ pub(super) use self::{reading::ReadingPlace, tenant_here::TenantHere};
 use super::{
     ShardId, ShardSeed,
     admin::ShardCalls,
+    begun_messages::BegunMessages,
     inbox::Item,
     membership::Membership,
     registry::{Registry, TenantsFull},
@@ -82,12 +83,14 @@ pub struct ShardHub {
     /// The turn that is under way, or was.
     turn: Cell<u64>,
     last_connection: Cell<ConnectionId>,
+    begun_messages: Rc<BegunMessages>,
 }
 
 impl ShardHub {
     pub(super) fn new(seed: ShardSeed) -> Self {
         Self {
             id: seed.id,
+            begun_messages: BegunMessages::new(seed.registry.memory()),
             registry: seed.registry,
             tally: seed.tally,
             relief: seed.relief,
@@ -110,6 +113,12 @@ impl ShardHub {
     #[must_use]
     pub fn tally(&self) -> &Arc<Tally> {
         &self.tally
+    }
+
+    /// What messages that have begun to arrive here hold.
+    #[must_use]
+    pub fn begun_messages(&self) -> &Rc<BegunMessages> {
+        &self.begun_messages
     }
 
     /// Whether no tenant has a connection here.

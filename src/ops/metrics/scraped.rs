@@ -115,7 +115,7 @@ impl Scraped {
             memory_bytes: MemoryUse::ALL.map(|what| {
                 register.gauge(
                     "sidewire_memory_bytes",
-                    "Memory that is held for clients and backends, in bytes, by use: events, in logs, inboxes and outboxes; requests, of backends that are being answered; subscriptions, of clients to topics.",
+                    "Memory that is held for clients and backends, in bytes, by use: events, in logs, inboxes and outboxes; requests, of backends that are being answered; subscriptions, of clients to topics; begun_messages, of clients that are not complete or wait to be read; decoding, what a worker thread reads or renders.",
                     &[("use", what.label())],
                 )
             }),

@@ -5,6 +5,7 @@ mod admin;
 mod answer;
 mod body;
 mod call;
+pub(crate) mod decoding;
 mod draft;
 mod dry_run;
 mod events;

@@ -4,6 +4,7 @@ use std::{
     future::Future,
     pin::Pin,
     rc::Rc,
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -12,11 +13,15 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 use super::{Connection, Listener};
 use crate::{
     connection::{
-        conversation::{Conversation, Heard, Kind, too_many},
+        conversation::{Conversation, Heard, Kind, no_memory_to_read, too_many},
         stream::Transport,
     },
+    ingest::decoding::with_memory,
+    limits::Limit,
+    memory::{MemoryAccount, MemoryExceeded, MemoryUse},
     protocol::{
         ErrorCode, MessageId,
+        close::Ending,
         reply::{Refusal, Reply},
     },
     schema::{JsonError, Schema},
@@ -34,8 +39,8 @@ pub(super) struct ReadingJson(Pin<Box<dyn Future<Output = Option<ReadJson>>>>);
 pub(super) struct ReadJson {
     /// Its message id, where it has one that can be repeated in a refusal.
     message_id: Option<MessageId>,
-    /// The envelope that it says, as bytes.
-    envelope: Result<Vec<u8>, JsonError>,
+    /// The envelope that it says, as bytes; nothing where there is no memory to read it.
+    envelope: Result<Result<Vec<u8>, JsonError>, MemoryExceeded>,
 }
 
 impl<S: Transport, L: Listener> Connection<S, L> {
@@ -57,15 +62,30 @@ impl<S: Transport, L: Listener> Connection<S, L> {
             let envelope = live.schema.envelope_from_client_json(json.as_bytes());
             return self.answer_read(ReadJson {
                 message_id,
-                envelope,
+                envelope: Ok(envelope),
             });
         }
+        // Nothing bounds how many connections wait for the thread.
+        let messages = shard.hub.begun_messages();
+        let Ok(held) = messages.reserve(&self.account.outbox, json.len()) else {
+            shard.relay.metrics.exceeded(Limit::Memory);
+            return self.end(Ending::NoMemory);
+        };
         let (shard, tenant) = (Rc::clone(shard), self.account.who().tenant.clone());
         let reading = async move {
+            let _held = held;
             // The schema of this moment: the frame may wait for others of the tenant.
             let live = shard.relay.live.load_full();
-            let read = move || live.schema.envelope_from_client_json(json.as_bytes());
-            let envelope = shard.turns.elsewhere(&tenant, read).await?;
+            let read = move |memory: &Arc<MemoryAccount>| {
+                let bytes = Schema::json_memory_max(json.as_bytes());
+                let _memory = memory.reserve(MemoryUse::Decoding, bytes)?;
+                Ok(live.schema.envelope_from_client_json(json.as_bytes()))
+            };
+            let memory = shard.relay.publisher.memory();
+            let envelope = with_memory(memory, read, async |job| {
+                shard.turns.elsewhere(&tenant, job).await
+            });
+            let envelope = envelope.await?;
             Some(ReadJson {
                 message_id,
                 envelope,
@@ -78,8 +98,13 @@ impl<S: Transport, L: Listener> Connection<S, L> {
     pub(super) fn answer_read(&mut self, read: ReadJson) {
         let live = self.account.shard.relay.live();
         let heard = match &read.envelope {
-            Ok(envelope) => Conversation::hear(&live.schema, envelope),
-            Err(error) => {
+            Ok(Ok(envelope)) => Conversation::hear(&live.schema, envelope),
+            Err(MemoryExceeded) => {
+                self.account.shard.relay.metrics.exceeded(Limit::Memory);
+                let refusal = no_memory_to_read();
+                Heard::refused(&live.schema, of(read.message_id.as_ref(), refusal))
+            }
+            Ok(Err(error)) => {
                 let refusal = Refusal {
                     field: error.field().map(str::to_owned),
                     ..Refusal::new(ErrorCode::ValidationError, error.to_string())

@@ -3,8 +3,8 @@
 //!
 //! Each [use](MemoryUse) belongs to a holder, and each holder has a guaranteed share that
 //! no other can take: the replay window for events, a quarter each for what clients
-//! subscribe to and for the requests of backends, and a sixteenth each for begun messages,
-//! for decoding and for connections. What is beyond the shares goes to whoever comes first.
+//! subscribe to and for what backends hold, and a sixteenth each for begun messages, for
+//! decoding and for connections of clients. What is beyond the shares goes to whoever comes first.
 //! Events are never refused here: the logs bound them, and connections that hold on to old
 //! events are closed.
 
@@ -26,16 +26,28 @@ pub enum MemoryUse {
     BegunMessages,
     /// JSON and large envelopes that a worker thread decodes or renders.
     Decoding,
+    /// Connections of clients, without what they say and are sent.
+    ClientConnections,
+    /// Connections of backends, without their requests.
+    BackendConnections,
+    /// TLS sessions of clients.
+    Tls,
+    /// Handshakes of clients that are under way.
+    Handshakes,
 }
 
 impl MemoryUse {
     /// All uses.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 9] = [
         Self::Events,
         Self::Requests,
         Self::Subscriptions,
         Self::BegunMessages,
         Self::Decoding,
+        Self::ClientConnections,
+        Self::BackendConnections,
+        Self::Tls,
+        Self::Handshakes,
     ];
 
     /// The value of the label `use`.
@@ -47,16 +59,21 @@ impl MemoryUse {
             Self::Subscriptions => "subscriptions",
             Self::BegunMessages => "begun_messages",
             Self::Decoding => "decoding",
+            Self::ClientConnections => "client_connections",
+            Self::BackendConnections => "backend_connections",
+            Self::Tls => "tls",
+            Self::Handshakes => "handshakes",
         }
     }
 
     fn holder(self) -> Holder {
         match self {
             Self::Events => Holder::Events,
-            Self::Requests => Holder::Backends,
+            Self::Requests | Self::BackendConnections => Holder::Backends,
             Self::Subscriptions => Holder::Clients,
             Self::BegunMessages => Holder::BegunMessages,
             Self::Decoding => Holder::Decoding,
+            Self::ClientConnections | Self::Tls | Self::Handshakes => Holder::Connections,
         }
     }
 }
@@ -69,22 +86,24 @@ enum Holder {
     Clients,
     BegunMessages,
     Decoding,
+    Connections,
 }
 
 impl Holder {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::Events,
         Self::Backends,
         Self::Clients,
         Self::BegunMessages,
         Self::Decoding,
+        Self::Connections,
     ];
 
     fn guarantee(self, limits: MemoryLimits) -> u64 {
         match self {
             Self::Events => limits.window,
             Self::Backends | Self::Clients => limits.share(),
-            Self::BegunMessages | Self::Decoding => limits.small_share(),
+            Self::BegunMessages | Self::Decoding | Self::Connections => limits.small_share(),
         }
     }
 }
@@ -271,13 +290,27 @@ impl MemoryAccount {
     }
 
     fn cell(&self, what: MemoryUse) -> &AtomicU64 {
-        let [events, requests, subscriptions, begun_messages, decoding] = &self.held;
+        let [
+            events,
+            requests,
+            subscriptions,
+            begun_messages,
+            decoding,
+            client_connections,
+            backend_connections,
+            tls,
+            handshakes,
+        ] = &self.held;
         match what {
             MemoryUse::Events => events,
             MemoryUse::Requests => requests,
             MemoryUse::Subscriptions => subscriptions,
             MemoryUse::BegunMessages => begun_messages,
             MemoryUse::Decoding => decoding,
+            MemoryUse::ClientConnections => client_connections,
+            MemoryUse::BackendConnections => backend_connections,
+            MemoryUse::Tls => tls,
+            MemoryUse::Handshakes => handshakes,
         }
     }
 
@@ -345,9 +378,10 @@ mod tests {
             (MemoryUse::Subscriptions, 200),
             (MemoryUse::BegunMessages, 50),
             (MemoryUse::Decoding, 50),
+            (MemoryUse::Tls, 50),
         ];
         // 1,000 without the window's 200 and without all shares.
-        const FREE: usize = 300;
+        const FREE: usize = 250;
         for (mine, my_share) in shares {
             let account = account();
             let all = account.reserve(mine, my_share + FREE).unwrap();
@@ -391,7 +425,7 @@ mod tests {
     #[test]
     fn a_lower_bound_overdraws_those_that_have_more_than_their_share() {
         let account = account();
-        let _more = account.reserve(MemoryUse::Subscriptions, 500).unwrap();
+        let _more = account.reserve(MemoryUse::Subscriptions, 450).unwrap();
         let _less = account.reserve(MemoryUse::BegunMessages, 10).unwrap();
         assert!(!account.is_overdrawn(MemoryUse::Subscriptions));
         // What is left to the window counts, whether events take it or not.
@@ -407,10 +441,10 @@ mod tests {
     #[test]
     fn a_reservation_that_cannot_grow_keeps_what_it_has() {
         let account = account();
-        let mut request = account.reserve(MemoryUse::Requests, 400).unwrap();
+        let mut request = account.reserve(MemoryUse::Requests, 350).unwrap();
         assert!(request.grow(101).is_err());
         assert!(request.grow(100).is_ok());
-        assert_eq!(account.held(MemoryUse::Requests), 500);
+        assert_eq!(account.held(MemoryUse::Requests), 450);
         drop(request);
         assert_eq!(account.held(MemoryUse::Requests), 0);
     }

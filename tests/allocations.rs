@@ -23,9 +23,11 @@ use sidewire::{
     client::{Control, Envelope},
     clock::Clock,
     config::Config,
-    connection::{Admitted, Transport, converse},
+    connection::{Admitted, CONNECTION_BYTES, HANDSHAKE_BYTES, Transport, converse, serve},
     event::{Draft, DraftParts},
+    http::Via,
     hub::{InboxLimits, PublishTimeouts, Registry, RegistryLimits, ShardHub, hub},
+    ingest::{self, BACKEND_CONNECTION_BYTES},
     limits::UserKey,
     log::{MessageIdLimits, Window},
     ops::Metrics,
@@ -36,7 +38,7 @@ use sidewire::{
     schema::{Bundled, Schema},
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex},
     runtime::{Builder, LocalOptions, LocalRuntime},
     task::{spawn_local, yield_now},
 };
@@ -301,6 +303,74 @@ fn an_envelope_takes_no_more_memory_than_is_reserved_while_it_is_decoded_for_its
     assert!(nearest > 20, "{nearest}");
 }
 
+/// Serves so many streams, each of which has brought these bytes and no more, and gives what
+/// each of them takes.
+fn bytes_of_each<F>(begun: &[u8], serve: impl Fn(Rc<Shard>, DuplexStream) -> F) -> i64
+where
+    F: Future<Output = ()> + 'static,
+{
+    const PEERS: i64 = 50;
+    let runtime = Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build_local(LocalOptions::default())
+        .unwrap();
+    let (shard, streams) = runtime.block_on(async {
+        let mut streams = Vec::new();
+        for _ in 0..PEERS {
+            let (ours, mut theirs) = duplex(begun.len());
+            theirs.write_all(begun).await.unwrap();
+            streams.push((ours, theirs));
+        }
+        (shard(), streams)
+    });
+    let mut peers = Vec::new();
+    let held = measure(|| {
+        runtime.block_on(async {
+            for (ours, theirs) in streams {
+                spawn_local(serve(Rc::clone(&shard), ours));
+                peers.push(theirs);
+            }
+            for _ in 0..100 {
+                yield_now().await;
+            }
+        });
+    });
+    held.bytes_current / PEERS
+}
+
+#[test]
+fn a_handshake_and_a_call_take_no_more_than_they_are_counted_for_while_their_heads_arrive() {
+    let head = |line: &str, bytes: usize| {
+        let begun = format!("{line} HTTP/1.1\r\nHost: localhost\r\nX: ");
+        let filler = "x".repeat(bytes - 1 - begun.len());
+        format!("{begun}{filler}").into_bytes()
+    };
+    let peer = Ipv4Addr::LOCALHOST.into();
+    let handshake = bytes_of_each(&head("GET /ws", 16 << 10), |shard, stream| async move {
+        drop(serve(shard, stream, peer, ()).await);
+    });
+    assert!(handshake > 16 << 10, "{handshake}");
+    assert!(handshake <= HANDSHAKE_BYTES as i64, "{handshake}");
+    let call = bytes_of_each(&head("GET /", 64 << 10), |shard, stream| {
+        ingest::serve(shard, stream, Via::Tcp, ())
+    });
+    assert!(call > 64 << 10, "{call}");
+    assert!(call <= BACKEND_CONNECTION_BYTES as i64, "{call}");
+    println!("{handshake} bytes a handshake, {call} a call");
+}
+
+#[test]
+fn a_connection_takes_about_what_it_is_counted_for() {
+    const CLIENTS: u64 = 2000;
+    let mut bench = None;
+    let held = measure(|| bench = Some(Bench::with_clients(CLIENTS)));
+    let each = held.bytes_current / CLIENTS as i64;
+    println!("{each} bytes a connection with a subscription");
+    let counted = CONNECTION_BYTES as i64;
+    assert!((counted / 2..counted).contains(&each), "{each}");
+}
+
 /// A relay with one shard, and clients that follow one topic.
 struct Bench {
     runtime: LocalRuntime,
@@ -443,7 +513,7 @@ impl Network {
 struct Stream(Rc<Network>);
 
 impl Stream {
-    fn write(&self, context: &Context<'_>, len: usize) -> Poll<io::Result<usize>> {
+    fn take(&self, context: &Context<'_>, len: usize) -> Poll<io::Result<usize>> {
         if self.0.is_blocked.get() {
             self.0.writers.borrow_mut().push(context.waker().clone());
             return Poll::Pending;
@@ -472,7 +542,7 @@ impl AsyncWrite for Stream {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.write(context, bytes.len())
+        self.take(context, bytes.len())
     }
 
     fn poll_write_vectored(
@@ -480,7 +550,7 @@ impl AsyncWrite for Stream {
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.write(context, slices.iter().map(|slice| slice.len()).sum())
+        self.take(context, slices.iter().map(|slice| slice.len()).sum())
     }
 
     fn is_write_vectored(&self) -> bool {

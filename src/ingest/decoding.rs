@@ -65,7 +65,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn work_waits_for_memory_that_is_held_for_a_moment() {
         let account = Arc::new(MemoryAccount::new(MemoryLimits {
-            max: 2000,
+            // 1,312 of it for decoding, at the most.
+            max: 3500,
             window: 0,
         }));
         let other = account.reserve(MemoryUse::Decoding, 2 * NEEDED).unwrap();

@@ -1,8 +1,16 @@
 //! What connections reserve of the memory that the process may hold.
 
+use std::rc::Rc;
+
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _, duplex},
+    task::spawn_local,
+};
+
 use crate::{
     connection::{
-        testing::{Bench, WIDE, settle, simulate},
+        serve,
+        testing::{Bench, PEER, WIDE, settle, simulate},
         wire_testing::{BINARY, CONTINUATION, Heard, close, frame, subscribe},
     },
     memory::MemoryUse,
@@ -105,6 +113,35 @@ fn a_message_that_finds_no_memory_at_all_closes_its_connection() {
             1
         );
         assert_eq!(begun_bytes(&bench), 0);
+        drop(client);
+        settle().await;
+        bench.check_nothing_is_left();
+    });
+}
+
+#[test]
+fn a_connection_for_which_there_is_no_memory_is_refused_with_503() {
+    simulate(async {
+        let bench = Bench::new();
+        bench.bound_memory(5_000);
+        let (mut ours, theirs) = duplex(4096);
+        let served = serve(Rc::clone(&bench.shard), theirs, PEER, ());
+        spawn_local(async move { drop(served.await) });
+        let request = "GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n\
+            Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+            Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+        ours.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        ours.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+        assert!(answer.contains("retry-after: "), "{answer}");
+        assert!(answer.contains("limits.memory_max"), "{answer}");
+        bench.check_nothing_is_left();
+        // What a connection holds is given back with it.
+        bench.bound_memory(100_000);
+        let memory = bench.shard.relay.publisher.memory();
+        let client = bench.connect(WIDE);
+        assert!(memory.held(MemoryUse::ClientConnections) > 0);
         drop(client);
         settle().await;
         bench.check_nothing_is_left();

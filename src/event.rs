@@ -133,6 +133,14 @@ impl Draft {
         self.schema.check_json(envelope, bytes_max)
     }
 
+    /// The most bytes of memory that the event takes while its JSON is
+    /// [checked](Self::check_json) or [rendered](Self::render_json), beside the JSON.
+    #[must_use]
+    pub fn decoded_memory_max(&self) -> usize {
+        let envelope = self.buffer.get(HEADER_BYTES_MAX..).unwrap_or_default();
+        self.schema.decoded_memory_max(envelope)
+    }
+
     /// How many bytes the envelope has, without its position.
     #[must_use]
     pub fn envelope_len(&self) -> usize {

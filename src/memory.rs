@@ -1,10 +1,12 @@
 //! One account of the memory that the process holds for others, by what it is held for.
 //! Its sum is bounded by `limits.memory_max`. Knows nothing of what it counts.
 //!
-//! Clients and backends each have a guaranteed share, and so has the replay window; what
-//! is beyond the shares is for whoever comes first. So neither many subscriptions nor many
-//! requests can take what the others need. Events are never refused here: what they may
-//! take is decided by the logs and by closing connections that hold on to old events.
+//! Each [use](MemoryUse) belongs to a holder, and each holder has a guaranteed share that
+//! no other can take: the replay window for events, a quarter each for what clients
+//! subscribe to and for what backends hold, and a sixteenth each for begun messages, for
+//! decoding and for connections of clients. What is beyond the shares goes to whoever comes first.
+//! Events are never refused here: the logs bound them, and connections that hold on to old
+//! events are closed.
 
 use std::sync::{
     Arc,
@@ -20,11 +22,33 @@ pub enum MemoryUse {
     Requests,
     /// Topics that clients are subscribed to.
     Subscriptions,
+    /// Messages of clients that have begun to arrive and are not complete.
+    BegunMessages,
+    /// JSON and large envelopes that a worker thread decodes or renders.
+    Decoding,
+    /// Connections of clients, without what they say and are sent.
+    ClientConnections,
+    /// Connections of backends, without their requests.
+    BackendConnections,
+    /// TLS sessions of clients.
+    Tls,
+    /// Handshakes of clients that are under way.
+    Handshakes,
 }
 
 impl MemoryUse {
     /// All uses.
-    pub const ALL: [Self; 3] = [Self::Events, Self::Requests, Self::Subscriptions];
+    pub const ALL: [Self; 9] = [
+        Self::Events,
+        Self::Requests,
+        Self::Subscriptions,
+        Self::BegunMessages,
+        Self::Decoding,
+        Self::ClientConnections,
+        Self::BackendConnections,
+        Self::Tls,
+        Self::Handshakes,
+    ];
 
     /// The value of the label `use`.
     #[must_use]
@@ -33,14 +57,23 @@ impl MemoryUse {
             Self::Events => "events",
             Self::Requests => "requests",
             Self::Subscriptions => "subscriptions",
+            Self::BegunMessages => "begun_messages",
+            Self::Decoding => "decoding",
+            Self::ClientConnections => "client_connections",
+            Self::BackendConnections => "backend_connections",
+            Self::Tls => "tls",
+            Self::Handshakes => "handshakes",
         }
     }
 
     fn holder(self) -> Holder {
         match self {
             Self::Events => Holder::Events,
-            Self::Requests => Holder::Backends,
+            Self::Requests | Self::BackendConnections => Holder::Backends,
             Self::Subscriptions => Holder::Clients,
+            Self::BegunMessages => Holder::BegunMessages,
+            Self::Decoding => Holder::Decoding,
+            Self::ClientConnections | Self::Tls | Self::Handshakes => Holder::Connections,
         }
     }
 }
@@ -51,9 +84,29 @@ enum Holder {
     Events,
     Backends,
     Clients,
+    BegunMessages,
+    Decoding,
+    Connections,
 }
 
-const HOLDERS: [Holder; 3] = [Holder::Events, Holder::Backends, Holder::Clients];
+impl Holder {
+    const ALL: [Self; 6] = [
+        Self::Events,
+        Self::Backends,
+        Self::Clients,
+        Self::BegunMessages,
+        Self::Decoding,
+        Self::Connections,
+    ];
+
+    fn guarantee(self, limits: MemoryLimits) -> u64 {
+        match self {
+            Self::Events => limits.window,
+            Self::Backends | Self::Clients => limits.share(),
+            Self::BegunMessages | Self::Decoding | Self::Connections => limits.small_share(),
+        }
+    }
+}
 
 /// How the memory is divided, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +129,13 @@ impl MemoryLimits {
     #[must_use]
     pub fn share(self) -> u64 {
         self.max.saturating_sub(self.window) / 4
+    }
+
+    /// The guaranteed share of each of the others: a sixteenth of what the replay window
+    /// leaves.
+    #[must_use]
+    pub fn small_share(self) -> u64 {
+        self.max.saturating_sub(self.window) / 16
     }
 }
 
@@ -131,11 +191,22 @@ impl MemoryAccount {
         self.cell(what).load(Ordering::Relaxed)
     }
 
-    /// Returns true if more is held than may be. Only events can bring that about.
+    /// Returns true if more is held than may be. Events can bring that about, and a lower
+    /// bound.
     #[must_use]
     pub fn is_exceeded(&self) -> bool {
         let held = MemoryUse::ALL.map(|what| self.held(what));
         held.iter().sum::<u64>() > self.max.load(Ordering::Relaxed)
+    }
+
+    /// Returns true if the holder of this use has more than its share while the holders
+    /// together leave no room for the replay window. Only a lower bound can bring that
+    /// about, since nothing that is beyond a share is granted without room for it.
+    #[must_use]
+    pub fn is_overdrawn(&self, what: MemoryUse) -> bool {
+        let (limits, holder) = (self.limits(), what.holder());
+        let taken = self.taken(limits, |other| other == Holder::Events);
+        self.held_by(holder) > holder.guarantee(limits) && taken > limits.max
     }
 
     /// Adds bytes of events, which are held whatever the bounds say.
@@ -194,22 +265,21 @@ impl MemoryAccount {
     /// leaves the others their shares.
     fn has_room(&self, holder: Holder) -> bool {
         let limits = self.limits();
-        if self.held_by(holder) <= Self::guarantee(limits, holder) {
-            return true;
-        }
-        let mut taken = self.held_by(holder);
-        for other in HOLDERS.into_iter().filter(|other| *other != holder) {
-            let reserved = self.held_by(other).max(Self::guarantee(limits, other));
-            taken = taken.saturating_add(reserved);
-        }
-        taken <= limits.max
+        self.held_by(holder) <= holder.guarantee(limits)
+            || self.taken(limits, |_| false) <= limits.max
     }
 
-    fn guarantee(limits: MemoryLimits, holder: Holder) -> u64 {
-        match holder {
-            Holder::Events => limits.window,
-            Holder::Backends | Holder::Clients => limits.share(),
-        }
+    /// The bytes that are held or guaranteed, of each holder whichever is more; of some
+    /// holders `only_guaranteed` counts what is guaranteed.
+    fn taken(&self, limits: MemoryLimits, only_guaranteed: impl Fn(Holder) -> bool) -> u64 {
+        let taken = Holder::ALL.into_iter().map(|holder| {
+            let guarantee = holder.guarantee(limits);
+            match only_guaranteed(holder) {
+                true => guarantee,
+                false => self.held_by(holder).max(guarantee),
+            }
+        });
+        taken.fold(0, u64::saturating_add)
     }
 
     fn held_by(&self, holder: Holder) -> u64 {
@@ -220,11 +290,27 @@ impl MemoryAccount {
     }
 
     fn cell(&self, what: MemoryUse) -> &AtomicU64 {
-        let [events, requests, subscriptions] = &self.held;
+        let [
+            events,
+            requests,
+            subscriptions,
+            begun_messages,
+            decoding,
+            client_connections,
+            backend_connections,
+            tls,
+            handshakes,
+        ] = &self.held;
         match what {
             MemoryUse::Events => events,
             MemoryUse::Requests => requests,
             MemoryUse::Subscriptions => subscriptions,
+            MemoryUse::BegunMessages => begun_messages,
+            MemoryUse::Decoding => decoding,
+            MemoryUse::ClientConnections => client_connections,
+            MemoryUse::BackendConnections => backend_connections,
+            MemoryUse::Tls => tls,
+            MemoryUse::Handshakes => handshakes,
         }
     }
 
@@ -287,19 +373,39 @@ mod tests {
 
     #[test]
     fn each_holder_gets_its_share_and_what_the_others_are_not_promised() {
-        for (mine, others) in [
-            (MemoryUse::Requests, MemoryUse::Subscriptions),
-            (MemoryUse::Subscriptions, MemoryUse::Requests),
-        ] {
+        let shares = [
+            (MemoryUse::Requests, 200),
+            (MemoryUse::Subscriptions, 200),
+            (MemoryUse::BegunMessages, 50),
+            (MemoryUse::Decoding, 50),
+            (MemoryUse::Tls, 50),
+        ];
+        // 1,000 without the window's 200 and without all shares.
+        const FREE: usize = 250;
+        for (mine, my_share) in shares {
             let account = account();
-            // 1,000 without the window's 200 and the other's share of 200.
-            let all = account.reserve(mine, 600).unwrap();
+            let all = account.reserve(mine, my_share + FREE).unwrap();
             assert_eq!(account.reserve(mine, 1).unwrap_err(), MemoryExceeded);
-            assert_eq!(all.bytes(), 600);
-            let share = account.reserve(others, 200).unwrap();
-            assert!(account.reserve(others, 1).is_err());
-            drop((all, share));
-            assert_eq!(account.held(mine) + account.held(others), 0);
+            assert_eq!(all.bytes(), my_share + FREE);
+            let others: Vec<_> = shares
+                .into_iter()
+                .filter(|(what, _)| *what != mine)
+                .map(|(other, share)| {
+                    let reservation = account.reserve(other, share).unwrap();
+                    assert!(account.reserve(other, 1).is_err());
+                    reservation
+                })
+                .collect();
+            account.add_events(200);
+            assert!(!account.is_exceeded());
+            assert!(
+                MemoryUse::ALL
+                    .iter()
+                    .all(|what| !account.is_overdrawn(*what))
+            );
+            account.sub_events(200);
+            drop((all, others));
+            assert!(MemoryUse::ALL.iter().all(|what| account.held(*what) == 0));
         }
     }
 
@@ -310,18 +416,35 @@ mod tests {
         assert!(account.is_exceeded());
         let share = account.reserve(MemoryUse::Subscriptions, 200).unwrap();
         assert!(account.reserve(MemoryUse::Subscriptions, 1).is_err());
+        assert!(!account.is_overdrawn(MemoryUse::Subscriptions));
         drop(share);
         account.sub_events(5_000);
         assert!(!account.is_exceeded());
     }
 
     #[test]
+    fn a_lower_bound_overdraws_those_that_have_more_than_their_share() {
+        let account = account();
+        let _more = account.reserve(MemoryUse::Subscriptions, 450).unwrap();
+        let _less = account.reserve(MemoryUse::BegunMessages, 10).unwrap();
+        assert!(!account.is_overdrawn(MemoryUse::Subscriptions));
+        // What is left to the window counts, whether events take it or not.
+        account.set_limits(MemoryLimits {
+            max: 700,
+            window: 200,
+        });
+        assert!(!account.is_exceeded());
+        assert!(account.is_overdrawn(MemoryUse::Subscriptions));
+        assert!(!account.is_overdrawn(MemoryUse::BegunMessages));
+    }
+
+    #[test]
     fn a_reservation_that_cannot_grow_keeps_what_it_has() {
         let account = account();
-        let mut request = account.reserve(MemoryUse::Requests, 500).unwrap();
+        let mut request = account.reserve(MemoryUse::Requests, 350).unwrap();
         assert!(request.grow(101).is_err());
         assert!(request.grow(100).is_ok());
-        assert_eq!(account.held(MemoryUse::Requests), 600);
+        assert_eq!(account.held(MemoryUse::Requests), 450);
         drop(request);
         assert_eq!(account.held(MemoryUse::Requests), 0);
     }
@@ -329,7 +452,7 @@ mod tests {
     proptest! {
         #[test]
         fn without_events_beyond_the_window_the_sum_stays_within_the_bound(
-            asked in proptest::collection::vec((1_usize..3, 0_usize..400), 1..40),
+            asked in proptest::collection::vec((1..MemoryUse::ALL.len(), 0_usize..400), 1..40),
             events in 0_usize..=200,
         ) {
             let account = account();
@@ -342,7 +465,7 @@ mod tests {
                     Ok(reservation) => held.push(reservation),
                     Err(MemoryExceeded) => {
                         prop_assert_eq!(account.held_by(holder), before);
-                        prop_assert!(before + bytes as u64 > LIMITS.share());
+                        prop_assert!(before + bytes as u64 > holder.guarantee(LIMITS));
                         if held.len() > 3 {
                             held.remove(0);
                         }

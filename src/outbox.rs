@@ -10,7 +10,7 @@ mod frame;
 mod pool;
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     io::IoSlice,
     mem,
     rc::Rc,
@@ -64,6 +64,9 @@ pub struct Advanced {
 #[derive(Debug)]
 pub struct Outbox {
     pool: Rc<OutboxPool>,
+    /// The bytes that its connection's subscriptions are counted for. Here, where the hub
+    /// finds it for each connection: the largest are closed when memory is short.
+    subscriptions: Cell<usize>,
     state: RefCell<State>,
 }
 
@@ -116,6 +119,7 @@ impl Outbox {
         let json = encoding == Encoding::Json;
         Self {
             pool: Rc::clone(pool),
+            subscriptions: Cell::default(),
             state: RefCell::new(State {
                 json,
                 apart: json,
@@ -199,6 +203,24 @@ impl Outbox {
         state.wake_due |= to_wake;
         self.push(state, frame);
         Offered::Taken { to_wake }
+    }
+
+    /// The bytes that its connection's subscriptions are counted for.
+    #[must_use]
+    pub fn subscriptions(&self) -> usize {
+        self.subscriptions.get()
+    }
+
+    /// Counts so many bytes more.
+    pub fn hold_subscriptions(&self, bytes: usize) {
+        self.subscriptions.set(self.subscriptions.get() + bytes);
+    }
+
+    /// Counts so many bytes less, as far as there are any. Returns how many.
+    pub fn release_subscriptions(&self, bytes: usize) -> usize {
+        let held = self.subscriptions.get();
+        self.subscriptions.set(held.saturating_sub(bytes));
+        held.min(bytes)
     }
 
     /// Takes nothing more of what is offered: its connection has left the hub.

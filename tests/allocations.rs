@@ -23,9 +23,11 @@ use sidewire::{
     client::{Control, Envelope},
     clock::Clock,
     config::Config,
-    connection::{Admitted, Transport, converse},
+    connection::{Admitted, CONNECTION_BYTES, HANDSHAKE_BYTES, Transport, converse, serve},
     event::{Draft, DraftParts},
+    http::Via,
     hub::{InboxLimits, PublishTimeouts, Registry, RegistryLimits, ShardHub, hub},
+    ingest::{self, BACKEND_CONNECTION_BYTES},
     limits::UserKey,
     log::{MessageIdLimits, Window},
     ops::Metrics,
@@ -33,10 +35,10 @@ use sidewire::{
     protocol::{Encoding, MessageId, TenantName, Topic, UserName, wire},
     random::Random,
     relay::{Live, Relay, Shard},
-    schema::Schema,
+    schema::{Bundled, Schema},
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex},
     runtime::{Builder, LocalOptions, LocalRuntime},
     task::{spawn_local, yield_now},
 };
@@ -121,6 +123,252 @@ fn a_tenant_of_which_only_the_end_of_its_log_is_remembered_takes_less_than_200_b
     });
     let each = remembered.bytes_current / TENANTS;
     assert!((50..200).contains(&each), "{each}");
+}
+
+/// A schema with all kinds of fields, and one whose events hold any JSON.
+fn schemas() -> [Schema; 2] {
+    let files = [
+        (
+            "torture.proto",
+            include_str!("../src/schema/tests/torture.proto"),
+        ),
+        (
+            "legacy.proto",
+            include_str!("../src/schema/tests/legacy.proto"),
+        ),
+    ];
+    let generic = Bundled::named("generic").unwrap().schema().unwrap();
+    let torture = Schema::from_texts(&files, "test.v1.Envelope").unwrap();
+    [torture, generic]
+}
+
+/// `count` times the item, between brackets.
+fn list(item: &str, count: usize) -> String {
+    format!("[{}]", vec![item; count].join(","))
+}
+
+/// As many members with this value.
+fn object(value: &str, count: usize) -> String {
+    let members: Vec<_> = (0..count).map(|n| format!("\"{n}\":{value}")).collect();
+    format!("{{{}}}", members.join(","))
+}
+
+/// Envelopes in JSON that take much memory for their size.
+fn heavy_json() -> Vec<String> {
+    const COUNT: usize = 5_000;
+    let nested = format!("{}{}", "[".repeat(90), "]".repeat(90));
+    let any = [
+        list("1", COUNT),
+        list("null", COUNT),
+        list("[]", COUNT),
+        list("{}", COUNT),
+        list("[[]]", COUNT),
+        list(r#"{"a":1}"#, COUNT),
+        list(r#""a""#, COUNT),
+        list(&nested, COUNT / 90),
+        object("1", COUNT),
+        object("[]", COUNT),
+        format!("\"{}\"", "x".repeat(COUNT * 10)),
+        list(&format!("\"{}\"", "x".repeat(1000)), COUNT / 10),
+    ];
+    let scalars = [
+        ("packedA", "1"),
+        ("packedC", "1"),
+        ("packedM", "true"),
+        ("packedP", "0"),
+        ("unpackedF", "1"),
+        ("strings", "\"\""),
+        ("blobs", "\"\""),
+    ];
+    let trees = [
+        format!("{{\"children\":{}}}", list("{}", COUNT)),
+        format!(
+            "{{\"children\":{}}}",
+            list(r#"{"plain":{"list":[{}]}}"#, COUNT)
+        ),
+        format!("{{\"children\":{}}}", list(r#"{"left":{"id":""}}"#, COUNT)),
+        format!("{{\"named\":{}}}", object("{}", COUNT)),
+        format!("{{\"numbered\":{}}}", object(r#"{"scalars":{}}"#, COUNT)),
+        format!("{{\"tags\":{}}}", list("\"a\"", COUNT)),
+        format!("{{\"scalars\":{{\"byText\":{}}}}}", object("\"\"", COUNT)),
+        format!("{{\"scalars\":{{\"byFixed\":{}}}}}", object("1", COUNT)),
+    ];
+    let any = any.into_iter().flat_map(|value| {
+        [
+            format!(r#"{{"event":{{"type":"a","data":{value}}}}}"#),
+            format!(r#"{{"anything":{{"value":{value}}}}}"#),
+        ]
+    });
+    let scalars = scalars
+        .into_iter()
+        .map(|(name, value)| format!(r#"{{"scalars":{{"{name}":{}}}}}"#, list(value, COUNT)));
+    let trees = trees
+        .into_iter()
+        .map(|tree| format!(r#"{{"tree":{tree}}}"#));
+    let due = list(r#""1970-01-01T00:00:00Z""#, COUNT);
+    let wrapped = list("1", COUNT);
+    any.chain(scalars)
+        .chain(trees)
+        .chain([
+            format!(r#"{{"anything":{{"due":{due}}}}}"#),
+            format!(r#"{{"anything":{{"floatValues":{wrapped}}}}}"#),
+            // What is refused, before and after it is read.
+            format!(
+                r#"{{"anything":{{"value":{},"valeu":1}}}}"#,
+                list("{}", COUNT)
+            ),
+            format!(r#"{{"nothing":{}}}"#, list("{}", COUNT)),
+            format!(r#"{{"anything":{{"value":{}"#, list("{}", COUNT)),
+        ])
+        .collect()
+}
+
+/// The ratio of what was taken to what is reserved, in percent, and an error where more
+/// was taken.
+fn check_reserved(taken: u64, reserved: usize, of: &str) -> u64 {
+    let shown = of.get(..60).unwrap_or(of);
+    let percent = taken * 100 / reserved as u64;
+    assert!(percent <= 100, "{taken} of {reserved} bytes: {shown}");
+    percent
+}
+
+#[test]
+fn json_takes_no_more_memory_than_is_reserved_while_it_is_read() {
+    let (mut single, mut batches, mut rendered) = (0, 0, 0);
+    for schema in schemas() {
+        for json in heavy_json() {
+            let mut envelope = None;
+            let reading = measure(|| envelope = schema.envelope_from_json(json.as_bytes()).ok());
+            let reserved = Schema::json_memory_max(json.as_bytes());
+            single = check_reserved(reading.bytes_max, reserved, &json).max(single);
+
+            let batch = format!(r#"{{"messages":{}}}"#, list(&json, 3));
+            let reading = measure(|| drop(schema.batch_from_json(batch.as_bytes())));
+            let reserved = Schema::json_batch_memory_max(batch.as_bytes());
+            batches = check_reserved(reading.bytes_max, reserved, &json).max(batches);
+
+            let Some(envelope) = envelope else { continue };
+            let mut text = String::new();
+            let rendering = measure(|| text = schema.envelope_to_json_text(&envelope).unwrap());
+            // The text stands for itself, in a buffer that doubles.
+            let reserved = schema.decoded_memory_max(&envelope) + 3 * text.len();
+            rendered = check_reserved(rendering.bytes_max, reserved, &json).max(rendered);
+        }
+    }
+    // So that it is known to have been near.
+    assert!(
+        [single, batches, rendered].iter().all(|it| *it > 50),
+        "{single} {batches} {rendered}"
+    );
+}
+
+#[test]
+fn an_envelope_takes_no_more_memory_than_is_reserved_while_it_is_decoded_for_its_topics() {
+    const COUNT: usize = 5_000;
+    let [schema, _] = schemas();
+    let field = |number: u32, value: &[u8]| {
+        let mut bytes = Vec::new();
+        prost::encoding::bytes::encode(number, &value.to_vec(), &mut bytes);
+        bytes
+    };
+    // A tree whose left one stands there twice, so that it is decoded.
+    let ambiguous = |content: Vec<u8>| {
+        let left = field(2, &field(1, b"i"));
+        field(2, &[left.clone(), left, content].concat())
+    };
+    let mut nearest = 0;
+    for content in [
+        field(4, b"").repeat(COUNT),
+        field(4, &field(2, b"")).repeat(COUNT),
+        field(10, b"").repeat(COUNT),
+        field(5, b"").repeat(COUNT),
+        field(11, &field(3, b"").repeat(COUNT)),
+        field(12, &field(103, &vec![0; COUNT])),
+        field(12, &field(113, &vec![1; COUNT])),
+        field(12, &field(116, &vec![1; COUNT])),
+        field(12, &field(101, &vec![0; 8 * COUNT])),
+        field(12, &field(109, &vec![0; 4 * COUNT])),
+        field(12, &field(214, b"").repeat(COUNT)),
+        field(12, &field(15, &vec![0; 100 * COUNT])),
+        // Fields that the schema does not know.
+        field(12, &field(9999, b"").repeat(COUNT)),
+        field(9999, &vec![0; 100 * COUNT]),
+    ] {
+        let envelope = ambiguous(content);
+        let decoding = measure(|| drop(schema.inspect(&envelope)));
+        let reserved = schema.decoded_memory_max(&envelope);
+        let percent = check_reserved(decoding.bytes_max, reserved, &format!("{envelope:?}"));
+        nearest = nearest.max(percent);
+    }
+    assert!(nearest > 20, "{nearest}");
+}
+
+/// Serves so many streams, each of which has brought these bytes and no more, and gives what
+/// each of them takes.
+fn bytes_of_each<F>(begun: &[u8], serve: impl Fn(Rc<Shard>, DuplexStream) -> F) -> i64
+where
+    F: Future<Output = ()> + 'static,
+{
+    const PEERS: i64 = 50;
+    let runtime = Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build_local(LocalOptions::default())
+        .unwrap();
+    let (shard, streams) = runtime.block_on(async {
+        let mut streams = Vec::new();
+        for _ in 0..PEERS {
+            let (ours, mut theirs) = duplex(begun.len());
+            theirs.write_all(begun).await.unwrap();
+            streams.push((ours, theirs));
+        }
+        (shard(), streams)
+    });
+    let mut peers = Vec::new();
+    let held = measure(|| {
+        runtime.block_on(async {
+            for (ours, theirs) in streams {
+                spawn_local(serve(Rc::clone(&shard), ours));
+                peers.push(theirs);
+            }
+            for _ in 0..100 {
+                yield_now().await;
+            }
+        });
+    });
+    held.bytes_current / PEERS
+}
+
+#[test]
+fn a_handshake_and_a_call_take_no_more_than_they_are_counted_for_while_their_heads_arrive() {
+    let head = |line: &str, bytes: usize| {
+        let begun = format!("{line} HTTP/1.1\r\nHost: localhost\r\nX: ");
+        let filler = "x".repeat(bytes - 1 - begun.len());
+        format!("{begun}{filler}").into_bytes()
+    };
+    let peer = Ipv4Addr::LOCALHOST.into();
+    let handshake = bytes_of_each(&head("GET /ws", 16 << 10), |shard, stream| async move {
+        drop(serve(shard, stream, peer, ()).await);
+    });
+    assert!(handshake > 16 << 10, "{handshake}");
+    assert!(handshake <= HANDSHAKE_BYTES as i64, "{handshake}");
+    let call = bytes_of_each(&head("GET /", 64 << 10), |shard, stream| {
+        ingest::serve(shard, stream, Via::Tcp, ())
+    });
+    assert!(call > 64 << 10, "{call}");
+    assert!(call <= BACKEND_CONNECTION_BYTES as i64, "{call}");
+    println!("{handshake} bytes a handshake, {call} a call");
+}
+
+#[test]
+fn a_connection_takes_about_what_it_is_counted_for() {
+    const CLIENTS: u64 = 2000;
+    let mut bench = None;
+    let held = measure(|| bench = Some(Bench::with_clients(CLIENTS)));
+    let each = held.bytes_current / CLIENTS as i64;
+    println!("{each} bytes a connection with a subscription");
+    let counted = CONNECTION_BYTES as i64;
+    assert!((counted / 2..counted).contains(&each), "{each}");
 }
 
 /// A relay with one shard, and clients that follow one topic.
@@ -265,7 +513,7 @@ impl Network {
 struct Stream(Rc<Network>);
 
 impl Stream {
-    fn write(&self, context: &Context<'_>, len: usize) -> Poll<io::Result<usize>> {
+    fn take(&self, context: &Context<'_>, len: usize) -> Poll<io::Result<usize>> {
         if self.0.is_blocked.get() {
             self.0.writers.borrow_mut().push(context.waker().clone());
             return Poll::Pending;
@@ -294,7 +542,7 @@ impl AsyncWrite for Stream {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.write(context, bytes.len())
+        self.take(context, bytes.len())
     }
 
     fn poll_write_vectored(
@@ -302,7 +550,7 @@ impl AsyncWrite for Stream {
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.write(context, slices.iter().map(|slice| slice.len()).sum())
+        self.take(context, slices.iter().map(|slice| slice.len()).sum())
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -116,11 +116,12 @@ fn report(live: &Live, config: &Path) -> Result<String, std::fmt::Error> {
     let memory = live.config.memory_limits();
     writeln!(
         report,
-        "memory: at most {}; the logs have {} of it, message ids {}, clients and backends at least {} each",
+        "memory: at most {}; the logs have {} of it, message ids {}, clients and backends at least {} each; begun messages, decoding and connections at least {} each",
         ByteSize(live.config.limits.memory_max as u64),
         ByteSize(memory.window),
         ByteSize(live.config.ingest.message_id_bytes_max as u64),
         ByteSize(memory.share()),
+        ByteSize(memory.small_share()),
     )?;
     write!(
         report,

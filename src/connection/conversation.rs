@@ -284,6 +284,16 @@ pub(super) fn too_many(exceeded: Exceeded) -> Refusal {
     }
 }
 
+/// A refusal of a message that there is no memory to read.
+#[must_use]
+pub(super) fn no_memory_to_read() -> Refusal {
+    let message = "the relay has no memory to read this message (limits.memory_max)";
+    Refusal {
+        retry_after: Some(NO_MEMORY_RETRY_AFTER),
+        ..Refusal::new(ErrorCode::RateLimitExceeded, message)
+    }
+}
+
 impl TopicsRequest {
     /// What it names, each topic once.
     #[must_use]

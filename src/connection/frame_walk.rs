@@ -80,6 +80,8 @@ pub(super) struct FrameWalk {
     header_len: usize,
     payload_left: u64,
     in_message: bool,
+    /// The most bytes that the reader holds of the message that is begun.
+    begun_bytes: u64,
 }
 
 impl FrameWalk {
@@ -108,6 +110,17 @@ impl FrameWalk {
         self.header_len == 0 && self.payload_left == 0 && !self.in_message
     }
 
+    /// The most bytes that the reader holds of the message that is begun. It makes room for
+    /// a frame as soon as it knows its length, and fragments are put together in a buffer
+    /// that doubles as it grows.
+    pub(super) fn begun_bytes(&self) -> u64 {
+        if self.is_between_messages() {
+            0
+        } else {
+            self.begun_bytes
+        }
+    }
+
     fn take_header_byte(&mut self, byte: u8, frames: &mut FrameCount) {
         if let Some(place) = self.header.get_mut(self.header_len) {
             *place = byte;
@@ -128,9 +141,18 @@ impl FrameWalk {
             self.payload_left = length;
             frames.add(first, length);
             if first & CONTROL == 0 {
-                self.in_message = first & FIN == 0;
+                self.begin_data_frame(first & FIN != 0, length);
             }
         }
+    }
+
+    fn begin_data_frame(&mut self, is_last: bool, length: u64) {
+        self.begun_bytes = match (self.in_message, is_last) {
+            (true, _) => self.begun_bytes.saturating_add(length.saturating_mul(2)),
+            (false, false) => length.saturating_mul(2),
+            (false, true) => length,
+        };
+        self.in_message = !is_last;
     }
 }
 
@@ -211,6 +233,25 @@ mod tests {
                 assert!(at_once.is_between_messages());
             }
         }
+    }
+
+    #[test]
+    fn a_begun_message_counts_with_the_length_that_its_frames_announce() {
+        let mut walk = FrameWalk::default();
+        let whole = frame(BINARY, true, &[0; 1000]);
+        walk_all(&mut walk, &whole[..10]);
+        assert_eq!(walk.begun_bytes(), 1000);
+        walk_all(&mut walk, &whole[10..]);
+        assert_eq!(walk.begun_bytes(), 0);
+        walk_all(&mut walk, &frame(BINARY, false, &[0; 1000]));
+        assert_eq!(walk.begun_bytes(), 2000);
+        walk_all(&mut walk, &ping(b"between"));
+        assert_eq!(walk.begun_bytes(), 2000);
+        let last = frame(CONTINUATION, true, &[0; 10]);
+        walk_all(&mut walk, &last[..8]);
+        assert_eq!(walk.begun_bytes(), 2020);
+        walk_all(&mut walk, &last[8..]);
+        assert_eq!(walk.begun_bytes(), 0);
     }
 
     #[test]

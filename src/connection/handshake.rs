@@ -46,6 +46,14 @@ use crate::{
 /// Whom proxies have connected for, each behind what the one before it has said.
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
+/// What a client is told for whose connection there is no memory.
+pub(crate) const NO_MEMORY: &str =
+    "the relay has no memory for another connection (limits.memory_max)";
+
+/// What a handshake takes at the most, in bytes: over TLS a ClientHello of 48 KiB, then the
+/// session and the request's head with what is made of it.
+pub const HANDSHAKE_BYTES: usize = 48 * 1024;
+
 /// The only path of this listener.
 const PATH: &str = "/ws";
 
@@ -305,6 +313,7 @@ fn too_many(relay: &Relay, limit: Limit) -> Problem {
     relay.metrics.exceeded(limit);
     let detail = match limit {
         Limit::Tenants => TenantsFull.to_string(),
+        Limit::Memory => NO_MEMORY.to_owned(),
         _ => format!("there are {limit}"),
     };
     over_the_limit(limit, detail, relay.retry_after())
@@ -313,7 +322,7 @@ fn too_many(relay: &Relay, limit: Limit) -> Problem {
 /// 503 where the relay is full, 429 where only this client may have no more.
 fn over_the_limit(limit: Limit, detail: String, retry_after: Duration) -> Problem {
     match limit {
-        Limit::Connections | Limit::Tenants | Limit::Handshakes => {
+        Limit::Connections | Limit::Tenants | Limit::Handshakes | Limit::Memory => {
             Problem::unavailable(ErrorCode::RateLimitExceeded, detail, retry_after)
         }
         _ => Problem::too_many(detail, retry_after),

@@ -36,11 +36,12 @@ mod tests;
 #[cfg(test)]
 pub(crate) mod wire_testing;
 
-pub use admitted::Admitted;
+pub use admitted::{Admitted, CONNECTION_BYTES};
 pub use alarms::Alarms;
 pub use conversation::{Action, Conversation, Heard, Kind, TopicsRequest};
 pub use entrance::serve_tcp;
-pub use handshake::serve;
+pub(crate) use handshake::NO_MEMORY;
+pub use handshake::{HANDSHAKE_BYTES, serve};
 pub use stream::Transport;
 pub use task::converse;
 pub use tls_handshakes::TlsHandshakes;

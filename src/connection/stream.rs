@@ -19,7 +19,11 @@ use tokio_tungstenite::tungstenite::{
 };
 
 use super::frame_walk::{FrameCount, FrameWalk};
-use crate::outbox::{Advanced, FRAMES_A_WRITE_MAX, Outbox};
+use crate::{
+    hub::{BegunMessage, BegunMessages},
+    memory::MemoryExceeded,
+    outbox::{Advanced, FRAMES_A_WRITE_MAX, Outbox},
+};
 
 /// tungstenite zero-fills its read buffer before each read and allocates it
 /// ahead, so it is tiny; what is read ahead lies in the shard's one buffer.
@@ -120,7 +124,13 @@ struct Reading {
     walk: FrameWalk,
     /// Read from the stream and not yet taken by tungstenite.
     unread: BytesMut,
+    /// The memory that all this is counted for, once it has been.
+    memory: Option<BegunMessage>,
 }
+
+/// What is held of any begun message beside its bytes: [`Reading`] itself, and the buffer
+/// that tungstenite reads into.
+const READING_BYTES: usize = size_of::<Reading>() + READ_BUFFER_BYTES;
 
 impl Reading {
     fn new(message_bytes_max: u32) -> Box<Self> {
@@ -135,7 +145,14 @@ impl Reading {
             context: WebSocketContext::new(Role::Server, Some(config)),
             walk: FrameWalk::default(),
             unread: BytesMut::new(),
+            memory: None,
         })
+    }
+
+    /// The most bytes that it holds.
+    fn held_bytes(&self) -> usize {
+        let begun = usize::try_from(self.walk.begun_bytes()).unwrap_or(usize::MAX);
+        begun.saturating_add(self.unread.capacity() + READING_BYTES)
     }
 
     fn begun(reading: &mut Option<Box<Self>>, message_bytes_max: u32) -> &mut Self {
@@ -234,6 +251,39 @@ impl<S: Transport> FrameStream<S> {
     /// and not looked at.
     pub(super) fn is_within_message(&self) -> bool {
         self.reading.is_some()
+    }
+
+    /// Reserves memory for what is held of a message that is not complete, if there is one.
+    /// `is_another`: one has been completed since this was last called.
+    ///
+    /// # Errors
+    ///
+    /// When there is no room for it.
+    pub(super) fn reserve_memory(
+        &mut self,
+        messages: &Rc<BegunMessages>,
+        is_another: bool,
+    ) -> Result<(), MemoryExceeded> {
+        let Some(reading) = &mut self.reading else {
+            return Ok(());
+        };
+        let bytes = reading.held_bytes();
+        if is_another {
+            reading.memory = None;
+        }
+        match &reading.memory {
+            Some(memory) => memory.grow_to(bytes),
+            None => {
+                reading.memory = Some(messages.reserve(&self.outbox, bytes)?);
+                Ok(())
+            }
+        }
+    }
+
+    /// Drops what is held of a begun message. Nothing more can be read but to be
+    /// [discarded](Self::poll_discard).
+    pub(super) fn drop_begun_message(&mut self) {
+        self.reading = None;
     }
 
     fn reading(&mut self) -> &mut Reading {

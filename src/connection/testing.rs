@@ -383,7 +383,10 @@ impl Bench {
         self.check_sums();
         let tally = self.tally();
         let left = [&tally.queued, &tally.connections, &tally.subscriptions].map(|it| it.get());
-        assert_eq!((left, self.event_bytes()), ([0; 3], 0));
+        assert_eq!(left, [0; 3]);
+        let memory = self.registry.memory();
+        let held = MemoryUse::ALL.map(|what| memory.held(what));
+        assert_eq!(held, [0; MemoryUse::ALL.len()]);
         assert!(self.shard.hub.is_empty());
     }
 }

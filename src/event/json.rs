@@ -7,8 +7,8 @@ use bytes::BufMut;
 use tokio::time::Instant;
 
 use super::Event;
-use crate::memory::MemoryAccount;
 use crate::{
+    memory::{MemoryAccount, MemoryExceeded, MemoryUse, Reservation},
     planted,
     protocol::{
         Position,
@@ -31,6 +31,10 @@ const OFFSET_DIGITS_MAX: usize = 20;
 /// What the JSON of an event takes beside its bytes: the frame's own fields, and what the
 /// outboxes of each shard share of it.
 const OVERHEAD_BYTES: usize = 192;
+
+/// For an event of at most so many bytes no memory is reserved while it is rendered: what
+/// it takes is less than 3 MiB, of one event of a shard at a time.
+const SMALL_BYTES_MAX: usize = 4 * 1024;
 
 /// The JSON of an event that has no position yet.
 #[derive(Debug)]
@@ -105,10 +109,24 @@ impl JsonFrame {
     ///
     /// When the event has no JSON, or there is no memory for it.
     pub fn of(event: &Event) -> Result<Self, NoJson> {
+        let _memory = Self::reserve(event)?;
+        Self::render(event).ok_or(NoJson::Unrenderable)
+    }
+
+    /// Reserves the memory that it takes to render the event, beside the JSON.
+    fn reserve(event: &Event) -> Result<Option<Reservation>, NoJson> {
         if event.account.is_exceeded() {
             return Err(NoJson::NoMemory);
         }
-        Self::render(event).ok_or(NoJson::Unrenderable)
+        let envelope = event.envelope_as_it_came();
+        if envelope.len() <= SMALL_BYTES_MAX {
+            return Ok(None);
+        }
+        let bytes = event.schema.decoded_memory_max(envelope);
+        let reserved = event.account.reserve(MemoryUse::Decoding, bytes);
+        reserved
+            .map(Some)
+            .map_err(|MemoryExceeded| NoJson::NoMemory)
     }
 
     /// Renders it; `None`, and a line in the log, where the event has no JSON.
@@ -163,7 +181,7 @@ pub enum NoJson {
     /// The event has no JSON. Ingest refuses such events, so this is a fault of the relay.
     #[error("a stored event has no JSON")]
     Unrenderable,
-    /// All events take more memory than they may.
+    /// There is no memory for it, or to make it.
     #[error("the relay has no memory for the JSON of an event")]
     NoMemory,
 }
@@ -196,9 +214,10 @@ impl JsonCell {
     ///
     /// When the event has no JSON, or there is no memory for it.
     pub fn frame(&self, event: &Event, made: impl FnOnce()) -> Result<Arc<JsonFrame>, NoJson> {
-        if self.0.get().is_none() && event.account.is_exceeded() {
-            return Err(NoJson::NoMemory);
-        }
+        let _memory = match self.0.get() {
+            Some(_) => None,
+            None => JsonFrame::reserve(event)?,
+        };
         let frame = self.0.get_or_init(|| {
             made();
             JsonFrame::render(event).map(Arc::new)

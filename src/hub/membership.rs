@@ -54,21 +54,9 @@ pub enum SubscribeError {
 /// which took 262.
 const SUBSCRIPTION_BYTES: usize = 200;
 
-/// The unit in which subscriptions are counted, in bytes.
-const BLOCK_BYTES: usize = 64;
-
-/// The memory that a subscription to the topic is counted for, in blocks of
-/// [`BLOCK_BYTES`].
-fn subscription_blocks(topic: &Topic) -> u32 {
-    let bytes = SUBSCRIPTION_BYTES + topic.as_str().len();
-    u32::try_from(bytes.div_ceil(BLOCK_BYTES)).unwrap_or(u32::MAX)
-}
-
-/// The bytes of so many blocks.
-fn block_bytes(blocks: u32) -> usize {
-    usize::try_from(blocks)
-        .unwrap_or(usize::MAX)
-        .saturating_mul(BLOCK_BYTES)
+/// The memory that a subscription to the topic is counted for, in bytes.
+fn subscription_bytes(topic: &Topic) -> usize {
+    SUBSCRIPTION_BYTES + topic.as_str().len()
 }
 
 /// A connection's place in the hub. Dropped, it takes the connection out of
@@ -85,10 +73,6 @@ pub struct Membership {
     /// What it is subscribed to, and for each topic the offset from which on it has
     /// been served.
     topics: RefCell<TopicMap<u64>>,
-    /// The memory that they are counted for, in units of 64 bytes. Kept, because to add up
-    /// the names of 10,000 topics takes long where many connections leave at once; and as
-    /// 32 bits, which have room beside the other fields.
-    topic_blocks: Cell<u32>,
     /// The same for the implicit topics.
     implicit_from: Cell<u64>,
     /// Whether they have been resumed; once is all.
@@ -129,7 +113,6 @@ impl Membership {
             user,
             outbox,
             topics: RefCell::default(),
-            topic_blocks: Cell::new(0),
             implicit_from: Cell::new(here.taken.get().offset),
             implicit_resumed: Cell::new(false),
             here,
@@ -198,11 +181,11 @@ impl Membership {
         if subscribed.len() + new.len() > topics_max {
             return Err(SubscribeError::TooManyTopics { topics_max });
         }
-        let blocks = new.iter().map(subscription_blocks).sum();
+        let bytes = new.iter().map(subscription_bytes).sum();
         self.hub
             .memory()
-            .try_hold(MemoryUse::Subscriptions, block_bytes(blocks))?;
-        self.topic_blocks.set(self.topic_blocks.get() + blocks);
+            .try_hold(MemoryUse::Subscriptions, bytes)?;
+        self.outbox.hold_subscriptions(bytes);
         let position = if is_planted(Fault::ConfirmsTheHead) {
             self.here.tenant.head()
         } else {
@@ -254,10 +237,7 @@ impl Membership {
             if subscribed.remove(topic).is_some() {
                 self.here.unsubscribe(topic, self.id);
                 self.hub.tally().subscriptions.sub(1);
-                let blocks = subscription_blocks(topic);
-                self.topic_blocks.set(self.topic_blocks.get() - blocks);
-                let bytes = block_bytes(blocks);
-                self.hub.memory().release(MemoryUse::Subscriptions, bytes);
+                self.release(subscription_bytes(topic));
             }
         }
     }
@@ -281,6 +261,14 @@ impl Membership {
     /// Charges the tenant for work that was done for the connection.
     pub fn charge(&self, cost: Cost) {
         self.here.work.charge(cost);
+    }
+}
+
+impl Membership {
+    /// Takes the memory of subscriptions off the account, at most so many bytes.
+    fn release(&self, bytes: usize) {
+        let bytes = self.outbox.release_subscriptions(bytes);
+        self.hub.memory().release(MemoryUse::Subscriptions, bytes);
     }
 }
 
@@ -400,8 +388,7 @@ impl Drop for Membership {
         self.outbox.leave();
         let mut topics = self.topics.take();
         self.hub.tally().subscriptions.sub(topics.len() as u64);
-        let bytes = block_bytes(self.topic_blocks.get());
-        self.hub.memory().release(MemoryUse::Subscriptions, bytes);
+        self.release(usize::MAX);
         self.here.disconnect(&self.user, self.id);
         if self.outbox.encoding() == Encoding::Json {
             self.hub.count_json(&self.here, false);

@@ -10,6 +10,7 @@
 
 mod admin;
 mod audience;
+mod begun_messages;
 mod catch_up;
 mod condition_check;
 mod dormant;
@@ -34,6 +35,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::mpsc;
 
 pub use admin::{Admin, ShardSilent, TenantView};
+pub use begun_messages::{BegunMessage, BegunMessages};
 pub use catch_up::{CatchUp, Progress};
 pub use condition_check::ConditionCheck;
 pub use inbox::{InboxLimits, Item};

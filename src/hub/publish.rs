@@ -113,6 +113,9 @@ impl Publisher {
         self.timeouts.store(Arc::new(timeouts));
         self.registry.configure(tenants, memory);
         self.keep_within_bounds(&mut Evicted::new());
+        if self.registry.is_short_of_memory() {
+            self.relief.ask();
+        }
     }
 
     /// The account of the memory that the process holds for others.

@@ -15,7 +15,7 @@ use crate::{
     log::{
         Accounts, Condition, Evicted, Log, MessageIdBudget, MessageIdLimits, Unmet, Window, unmet,
     },
-    memory::{MemoryAccount, MemoryLimits},
+    memory::{MemoryAccount, MemoryLimits, MemoryUse},
     protocol::{Position, TenantName},
     random::Random,
 };
@@ -128,6 +128,15 @@ impl Registry {
     #[must_use]
     pub fn is_over_memory(&self) -> bool {
         self.accounts.memory.is_exceeded()
+    }
+
+    /// Returns true if memory is held that closing connections may free: more than there
+    /// may be, or what the replay window is to have.
+    #[must_use]
+    pub(super) fn is_short_of_memory(&self) -> bool {
+        let memory = &self.accounts.memory;
+        let closable = [MemoryUse::BegunMessages, MemoryUse::Subscriptions];
+        memory.is_exceeded() || closable.into_iter().any(|what| memory.is_overdrawn(what))
     }
 
     /// A connection of the tenant that takes events as JSON has come, or one has gone.

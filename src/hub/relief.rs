@@ -1,9 +1,14 @@
-//! What happens when all events together take more memory than they may: logs are
-//! bounded by themselves, so the rest is in outboxes, and the connection is closed
-//! that holds on to the oldest event which its tenant's log has no more. Knows no
-//! outboxes: only how the shards find out which of them has that connection.
+//! In which order connections are closed when the process holds more memory than it may.
+//! Knows no connections: only how the shards find out which of them has the next one.
+//!
+//! Logs are bounded by themselves, and everything else is refused where there is no room.
+//! So events take too much where outboxes hold what no log holds any more; and everything
+//! else does where a reload has lowered the bound.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    cmp::Reverse,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use tokio::{sync::Notify, time::Instant};
 
@@ -11,6 +16,22 @@ use super::ShardId;
 
 /// Stands for a shard that has nothing to close.
 const NOTHING: u64 = u64::MAX;
+
+/// The bits of a rank behind the candidate's kind.
+const KIND_SHIFT: u32 = 62;
+const WITHIN_KIND_MAX: u64 = (1 << KIND_SHIFT) - 1;
+
+/// A connection that could be closed, by what that would free. Candidates are closed in
+/// ascending order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Candidate {
+    /// Its outbox holds an event that no log holds, placed then. The oldest goes first.
+    OldEvent(Instant),
+    /// A message began to arrive then. The oldest goes first.
+    BegunMessage(Instant),
+    /// It has subscriptions of so many bytes. The largest goes first.
+    Subscriptions(Reverse<usize>),
+}
 
 /// What the shards know of each other while memory is short.
 #[derive(Debug)]
@@ -22,16 +43,15 @@ pub(super) struct Relief {
 #[derive(Debug)]
 struct ShardRelief {
     asked: Notify,
-    /// When the oldest event was placed that only an outbox there holds, in
-    /// nanoseconds after the beginning.
-    oldest: AtomicU64,
+    /// The rank of what the shard would close next.
+    next: AtomicU64,
 }
 
 impl Relief {
     pub(super) fn new(shards: usize) -> Self {
         let shard = || ShardRelief {
             asked: Notify::new(),
-            oldest: AtomicU64::new(NOTHING),
+            next: AtomicU64::new(NOTHING),
         };
         Self {
             began: Instant::now(),
@@ -54,16 +74,16 @@ impl Relief {
         }
     }
 
-    /// Tells the others the age of what the shard would close next, and says whether
-    /// none of them has something older.
-    pub(super) fn is_oldest(&self, shard: ShardId, placed: Instant) -> bool {
-        let age = placed.saturating_duration_since(self.began).as_nanos();
-        let mine = u64::try_from(age).unwrap_or(NOTHING - 1);
+    /// Tells the others what the shard would close next. Returns true if none of them has
+    /// something that goes before it. Of equals, the one on the first shard does.
+    pub(super) fn is_first(&self, shard: ShardId, candidate: Candidate) -> bool {
+        let mine = self.rank(candidate);
         self.tell(shard, mine);
-        self.shards
-            .iter()
-            .enumerate()
-            .all(|(id, other)| id == shard || other.oldest.load(Ordering::Acquire) >= mine)
+        let mut others = self.shards.iter().enumerate();
+        others.all(|(id, other)| {
+            let rank = other.next.load(Ordering::Acquire);
+            id == shard || (mine, shard) < (rank, id)
+        })
     }
 
     /// Tells the others that the shard has nothing to close.
@@ -71,9 +91,63 @@ impl Relief {
         self.tell(shard, NOTHING);
     }
 
-    fn tell(&self, shard: ShardId, oldest: u64) {
+    fn tell(&self, shard: ShardId, rank: u64) {
         if let Some(shard) = self.shards.get(shard) {
-            shard.oldest.store(oldest, Ordering::Release);
+            shard.next.store(rank, Ordering::Release);
         }
+    }
+
+    /// A number that is in the same order as the candidates, for 146 years.
+    fn rank(&self, candidate: Candidate) -> u64 {
+        let age = |at: Instant| {
+            let nanos = at.saturating_duration_since(self.began).as_nanos();
+            u64::try_from(nanos).unwrap_or(u64::MAX)
+        };
+        let (kind, within_kind) = match candidate {
+            Candidate::OldEvent(placed) => (0, age(placed)),
+            Candidate::BegunMessage(began) => (1, age(began)),
+            Candidate::Subscriptions(Reverse(bytes)) => {
+                (2, WITHIN_KIND_MAX.saturating_sub(bytes as u64))
+            }
+        };
+        kind << KIND_SHIFT | within_kind.min(WITHIN_KIND_MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn ranks_are_in_the_order_of_the_candidates() {
+        let relief = Relief::new(1);
+        let later = relief.began + Duration::from_secs(1);
+        let candidates = [
+            Candidate::OldEvent(relief.began),
+            Candidate::OldEvent(later),
+            Candidate::BegunMessage(relief.began),
+            Candidate::BegunMessage(later),
+            Candidate::Subscriptions(Reverse(2)),
+            Candidate::Subscriptions(Reverse(1)),
+        ];
+        assert!(candidates.is_sorted());
+        let ranks = candidates.map(|it| relief.rank(it));
+        assert!(ranks.is_sorted_by(|a, b| a < b), "{ranks:?}");
+        assert!(ranks.iter().all(|rank| *rank < NOTHING));
+    }
+
+    #[test]
+    fn of_several_shards_one_is_first() {
+        let relief = Relief::new(2);
+        let subscriptions = |bytes| Candidate::Subscriptions(Reverse(bytes));
+        assert!(relief.is_first(0, subscriptions(10)));
+        assert!(!relief.is_first(1, subscriptions(10)));
+        assert!(relief.is_first(0, subscriptions(10)));
+        assert!(relief.is_first(1, subscriptions(11)));
+        assert!(!relief.is_first(0, subscriptions(10)));
+        relief.has_nothing(1);
+        assert!(relief.is_first(0, subscriptions(10)));
     }
 }

@@ -22,6 +22,7 @@ use self::tenant_here::{WAITING_KEPT_ROOM_FOR, Waiting};
 use super::{
     ShardId, ShardSeed,
     admin::ShardCalls,
+    begun_messages::BegunMessages,
     inbox::Item,
     membership::Membership,
     registry::{Registry, TenantsFull},
@@ -61,12 +62,14 @@ pub struct ShardHub {
     /// The last event that was offered to outboxes.
     last_event: Cell<u64>,
     last_connection: Cell<ConnectionId>,
+    begun_messages: Rc<BegunMessages>,
 }
 
 impl ShardHub {
     pub(super) fn new(seed: ShardSeed) -> Self {
         Self {
             id: seed.id,
+            begun_messages: BegunMessages::new(seed.registry.memory()),
             registry: seed.registry,
             tally: seed.tally,
             relief: seed.relief,
@@ -87,6 +90,12 @@ impl ShardHub {
     #[must_use]
     pub fn tally(&self) -> &Arc<Tally> {
         &self.tally
+    }
+
+    /// What messages that have begun to arrive here hold.
+    #[must_use]
+    pub fn begun_messages(&self) -> &Rc<BegunMessages> {
+        &self.begun_messages
     }
 
     /// Whether no tenant has a connection here.

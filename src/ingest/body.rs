@@ -198,7 +198,20 @@ impl Collector<'_> {
     }
 }
 
-fn no_memory(relay: &Relay) -> Problem {
+/// Reserves what a body takes more, in all its copies, when it has become longer.
+pub(super) fn grow(
+    relay: &Relay,
+    memory: &mut Reservation,
+    before: usize,
+    now: usize,
+) -> Result<(), Problem> {
+    memory
+        .grow(COPIES * now.saturating_sub(before))
+        .map_err(|_| no_memory(relay))
+}
+
+/// There is no room for what a request holds, or for what it takes to read it.
+pub(super) fn no_memory(relay: &Relay) -> Problem {
     relay.metrics.exceeded(Limit::Memory);
     Problem::unavailable(
         ErrorCode::RateLimitExceeded,

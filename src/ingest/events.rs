@@ -13,10 +13,7 @@ use super::{
     answer::{Accepted, answer},
     body::{self, Format},
     draft::{ReadEvent, ReadLimits, draft, refused_cost},
-    json::{
-        Checked, InDoubt, batch_from_json, check_large, elsewhere, encoded, envelope_from_json,
-        no_batch,
-    },
+    json::{Checked, InDoubt, check_large, elsewhere, encoded, no_batch},
     parameters::Parameters,
     refused::{batch_invalid, not_appended, too_many},
     render::render,
@@ -27,6 +24,7 @@ use crate::{
     http::{ItemProblem, Problem, Response},
     hub::ConditionCheck,
     limits::EventBudget,
+    memory::{MemoryUse, Reservation},
     protocol::Topic,
     relay::{Relay, Shard},
     scheduler::{Cost, QUANTUM, TenantWork},
@@ -50,18 +48,18 @@ pub(super) async fn publish(
         Call::Event => ingest.body_max,
         Call::Batch => ingest.batch_body_max,
     };
-    let (body, memory) = body::read(request, body_max, relay).await?;
+    let (body, mut memory) = body::read(request, body_max, relay).await?;
     let posted = Posted {
         call: route.call,
         format,
         body,
     };
     let work = shard.hub.work().tenant(&route.tenant);
-    let drafts = drafts(relay, &work, posted, &parameters.topics).await?;
+    let drafts = drafts(relay, &work, posted, &parameters.topics, &mut memory).await?;
     budget
         .charge_rest(drafts.len())
         .map_err(|exceeded| too_many(relay, exceeded))?;
-    let drafts = render(shard, &work, &route.tenant, drafts).await?;
+    let drafts = render(shard, &work, &route.tenant, drafts, &mut memory).await?;
     if route.call == Call::Batch {
         // The append is one step, and what it evicts is dropped behind it.
         work.turn().await;
@@ -106,14 +104,16 @@ async fn drafts(
     work: &TenantWork,
     posted: Posted,
     more_topics: &[Topic],
+    memory: &mut Reservation,
 ) -> Result<Vec<Draft>, Problem> {
-    let from_json = match posted.call {
-        Call::Event => envelope_from_json,
-        Call::Batch => batch_from_json,
-    };
     let body = match posted.format {
         Format::Protobuf => posted.body,
-        Format::Json => encoded(relay, work, posted.body, from_json).await?,
+        Format::Json => {
+            let text_len = posted.body.len();
+            let body = encoded(relay, work, posted.body, posted.call).await?;
+            body::grow(relay, memory, text_len, body.len())?;
+            body
+        }
     };
     work.turn().await;
     work.charge(Cost::CALL + Cost::BYTE.times(body.len()));
@@ -156,8 +156,14 @@ async fn read_elsewhere(
     more_topics: &[Topic],
 ) -> Result<Result<ReadEvent, Problem>, Problem> {
     let more_topics = more_topics.to_vec();
-    elsewhere(relay, work, move |relay| {
-        read_now(relay, &envelope, &more_topics)
+    elsewhere(relay, work, move |relay, memory| {
+        let read = draft(relay, &envelope, &more_topics, ReadLimits::UNDECODED);
+        if let Some(read) = read.transpose() {
+            return Ok(read);
+        }
+        let bytes = relay.live().schema.decoded_memory_max(&envelope);
+        let _memory = memory.reserve(MemoryUse::Decoding, bytes)?;
+        Ok(read_now(relay, &envelope, &more_topics))
     })
     .await
 }
@@ -325,6 +331,7 @@ mod tests {
     use super::*;
     use crate::{
         connection::testing::{Bench, settle, simulate},
+        ingest::json::batch_from_json,
         protocol::TenantName,
     };
 
@@ -335,7 +342,11 @@ mod tests {
         spawn_local(async move {
             let work = shard.hub.work().tenant(&name);
             let call = posted.call;
-            drafts(&shard.relay, &work, posted, &[]).await.unwrap();
+            let account = shard.relay.publisher.memory();
+            let mut memory = account.reserve(MemoryUse::Requests, 0).unwrap();
+            drafts(&shard.relay, &work, posted, &[], &mut memory)
+                .await
+                .unwrap();
             journal.borrow_mut().push(call);
         });
     }

@@ -2,15 +2,16 @@
 //! JSON, or too much of it, are refused. Clients that read JSON and clients that read
 //! bytes always get the same events.
 
-use std::sync::Arc;
+use std::{mem, sync::Arc};
 
 use bytes::Bytes;
 use hyper::StatusCode;
 
-use super::refused::batch_refused;
+use super::{body::no_memory, decoding::with_memory, refused::batch_refused, route::Call};
 use crate::{
     event::Draft,
     http::Problem,
+    memory::{MemoryAccount, MemoryExceeded, MemoryUse},
     protocol::ErrorCode,
     relay::{Live, Relay},
     scheduler::{Cost, TenantWork},
@@ -36,27 +37,42 @@ pub(super) async fn encoded(
     relay: &Arc<Relay>,
     work: &TenantWork,
     json: Bytes,
-    read: fn(&Relay, &[u8]) -> Result<Vec<u8>, Problem>,
+    call: Call,
 ) -> Result<Bytes, Problem> {
+    let (read, memory_max): (fn(&_, &_) -> _, fn(&_) -> _) = match call {
+        Call::Event => (envelope_from_json, Schema::json_memory_max),
+        Call::Batch => (batch_from_json, Schema::json_batch_memory_max),
+    };
     let weight = Schema::json_weight(&json, JSON_READ_AT_ONCE_WEIGHT_MAX);
     if weight <= JSON_READ_AT_ONCE_WEIGHT_MAX {
         work.turn().await;
         work.charge(Cost::JSON_BYTE.times(weight));
         return read(relay, &json).map(Bytes::from);
     }
-    let bytes = elsewhere(relay, work, move |relay| read(relay, &json)).await??;
+    let mut needed = None;
+    let job = move |relay: &Relay, memory: &Arc<MemoryAccount>| {
+        let bytes = *needed.get_or_insert_with(|| memory_max(&json));
+        let _memory = memory.reserve(MemoryUse::Decoding, bytes)?;
+        Ok(read(relay, &json))
+    };
+    let bytes = elsewhere(relay, work, job).await??;
     Ok(Bytes::from(bytes))
 }
 
-/// Does what takes long on another thread, of each tenant one thing at a time.
+/// Does what takes long on another thread, of each tenant one thing at a time. The work
+/// reserves the memory that it takes, and is tried again where there is too little.
 pub(super) async fn elsewhere<T: Send + 'static>(
     relay: &Arc<Relay>,
     work: &TenantWork,
-    job: impl FnOnce(&Relay) -> T + Send + 'static,
+    mut job: impl FnMut(&Relay, &Arc<MemoryAccount>) -> Result<T, MemoryExceeded> + Send + 'static,
 ) -> Result<T, Problem> {
     let working = Arc::clone(relay);
-    let done = work.offload(move || job(&working)).await;
-    done.ok_or_else(|| Problem::shutting_down(relay.retry_after()))
+    let job = move |memory: &Arc<MemoryAccount>| job(&working, memory);
+    let memory = relay.publisher.memory();
+    let timeout = relay.live().config.ingest.inbox_timeout;
+    let done = with_memory(memory, timeout, job, async |job| work.offload(job).await).await;
+    done.ok_or_else(|| Problem::shutting_down(relay.retry_after()))?
+        .map_err(|MemoryExceeded| no_memory(relay))
 }
 
 pub(super) fn envelope_from_json(relay: &Relay, json: &[u8]) -> Result<Vec<u8>, Problem> {
@@ -133,14 +149,19 @@ pub(super) async fn check_large(
     if in_doubt.is_empty() {
         return Ok((drafts, Vec::new()));
     }
-    elsewhere(relay, work, move |relay| {
+    let mut drafts = drafts;
+    elsewhere(relay, work, move |relay, memory| {
+        let checked = in_doubt.iter().filter_map(|it| drafts.get(it.draft));
+        // One after the other.
+        let bytes = checked.map(Draft::decoded_memory_max).max();
+        let _memory = memory.reserve(MemoryUse::Decoding, bytes.unwrap_or_default())?;
         let live = relay.live();
         let refused = in_doubt.iter().filter_map(|it| {
             let problem = check(&live, drafts.get(it.draft)?).err()?;
             Some((it.index, problem))
         });
         let refused = refused.collect();
-        (drafts, refused)
+        Ok((mem::take(&mut drafts), refused))
     })
     .await
 }

@@ -5,6 +5,7 @@ mod admin;
 mod answer;
 mod body;
 mod call;
+pub(crate) mod decoding;
 mod draft;
 mod dry_run;
 mod events;
@@ -62,6 +63,10 @@ const LINGER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a backend may take to read what is gathered of an answer: 64 KiB.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What a backend's connection takes at the most beside its requests, in bytes: a head that
+/// is under way, in a buffer that doubles, or what is gathered of an answer that is not read.
+pub const BACKEND_CONNECTION_BYTES: usize = 2 * HEAD_BYTES_MAX;
 
 /// Answers the calls of one backend's connection, which came `via` a listener. `arrival` is
 /// held until the first call is answered.

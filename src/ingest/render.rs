@@ -2,9 +2,13 @@
 //! connections that take it: so no shard has to while it delivers them, nor anybody under
 //! the tenant's lock.
 
+use std::mem;
+
+use super::{body::no_memory, json::elsewhere};
 use crate::{
     event::Draft,
     http::Problem,
+    memory::{MemoryExceeded, MemoryUse, Reservation},
     protocol::TenantName,
     relay::Shard,
     scheduler::{Cost, TenantWork},
@@ -24,7 +28,8 @@ pub(super) async fn render(
     shard: &Shard,
     work: &TenantWork,
     tenant: &TenantName,
-    drafts: Vec<Draft>,
+    mut drafts: Vec<Draft>,
+    memory: &mut Reservation,
 ) -> Result<Vec<Draft>, Problem> {
     let relay = &shard.relay;
     if !relay.publisher.has_json(tenant) {
@@ -32,11 +37,21 @@ pub(super) async fn render(
     }
     let bytes: usize = drafts.iter().map(Draft::envelope_len).sum();
     let (drafts, rendered) = if bytes <= RENDERED_AT_ONCE_MAX {
-        render_all(drafts)
+        let rendered = render_all(&mut drafts);
+        (drafts, rendered)
     } else {
-        let rendered = work.offload(move || render_all(drafts)).await;
-        rendered.ok_or_else(|| Problem::shutting_down(relay.retry_after()))?
+        elsewhere(relay, work, move |_, memory| {
+            // One after the other.
+            let bytes = drafts.iter().map(Draft::decoded_memory_max).max();
+            let _memory = memory.reserve(MemoryUse::Decoding, bytes.unwrap_or_default())?;
+            let rendered = render_all(&mut drafts);
+            Ok((mem::take(&mut drafts), rendered))
+        })
+        .await?
     };
+    memory
+        .grow(rendered.bytes)
+        .map_err(|MemoryExceeded| no_memory(relay))?;
     shard.hub.tally().json_delivered.add(rendered.events);
     work.charge(Cost::JSON_BYTE.times(rendered.bytes));
     Ok(drafts)
@@ -50,9 +65,9 @@ struct Rendered {
 
 /// Renders what may be rendered ahead. An event without JSON is left alone: connections
 /// that should have it are closed where it is delivered.
-fn render_all(mut drafts: Vec<Draft>) -> (Vec<Draft>, Rendered) {
+fn render_all(drafts: &mut [Draft]) -> Rendered {
     let mut rendered = Rendered::default();
-    for draft in &mut drafts {
+    for draft in drafts {
         if rendered.bytes >= RENDERED_AHEAD_MAX {
             break;
         }
@@ -61,5 +76,5 @@ fn render_all(mut drafts: Vec<Draft>) -> (Vec<Draft>, Rendered) {
             rendered.bytes += draft.json_len();
         }
     }
-    (drafts, rendered)
+    rendered
 }

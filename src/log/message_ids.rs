@@ -67,6 +67,12 @@ impl MessageIdBudget {
         self.ids() * MESSAGE_ID_BYTES
     }
 
+    /// The most bytes that may be used.
+    #[must_use]
+    pub fn bytes_max(&self) -> usize {
+        self.limits.bytes
+    }
+
     /// Whether more is used than there is.
     #[must_use]
     pub fn is_exceeded(&self) -> bool {

@@ -25,7 +25,8 @@ pub enum Ending {
     TooSlow,
     /// What a connection that catches up was to get next has left the log.
     Overtaken,
-    /// All outboxes together held too much, and this one the oldest of it.
+    /// The process held more memory than it may, and what this connection held was the
+    /// next to be freed.
     NoMemory,
     /// A backend has asked for it.
     Disconnected,

@@ -110,16 +110,16 @@ impl<T> DeficitQueue<T> {
         }
     }
 
-    /// The number of this turn.
-    #[must_use]
-    pub fn turn(&self) -> u64 {
-        self.turn
-    }
-
     /// Returns true if something is left of this turn.
     #[must_use]
     pub fn has_time(&self) -> bool {
         self.left > 0
+    }
+
+    /// Returns true if more than half of this turn is left.
+    #[must_use]
+    pub fn has_spare_time(&self) -> bool {
+        self.left > Self::turn_budget() / 2
     }
 
     /// How many items are queued.

@@ -36,8 +36,6 @@ pub struct WorkQueue {
 pub struct WorkFlow {
     tenant: Option<TenantName>,
     flow: Flow,
-    /// The turn in which what waits was last woken.
-    granted: Cell<u64>,
     /// What waits, by its tickets, which are the order of the turns.
     waiting: RefCell<BTreeMap<u64, Rc<dyn Waiter>>>,
     last_ticket: Cell<u64>,
@@ -120,10 +118,7 @@ impl WorkQueue {
                 break;
             };
             let has_waiting = work.wake_first();
-            if has_waiting {
-                work.granted.set(queue.turn());
-                woken += 1;
-            }
+            woken += usize::from(has_waiting);
             queue.put_back(Rc::clone(&work), has_waiting);
             self.release(&work);
         }
@@ -196,12 +191,12 @@ impl TenantWork {
         .await;
     }
 
-    /// Returns true if work may be begun at once: nothing of the tenant waits, and neither
-    /// its quantum nor the turn of the shard is used up.
+    /// Returns true if work may be begun at once: nothing of the tenant waits, its quantum is
+    /// not used up, and more is left of the turn than the half for tasks that have waited.
     fn may_start(&self) -> bool {
         self.has_quota()
             && self.flow.waiting.borrow().is_empty()
-            && self.queue.queue.borrow().has_time()
+            && self.queue.queue.borrow().has_spare_time()
     }
 
     /// Returns true if something is left of the tenant's quantum.
@@ -272,8 +267,7 @@ struct Ticket {
 
 impl Place {
     /// Returns true if its turn has come: it is the tenant's first place, and something is
-    /// left of the tenant's quantum and, unless the tenant was granted that in this turn, of
-    /// the turn.
+    /// left of the tenant's quantum and of the turn.
     #[must_use]
     pub fn is_next(&self) -> bool {
         let Ticket {
@@ -281,9 +275,8 @@ impl Place {
             flow,
             number,
         } = &*self.0;
-        let queue = queue.queue.borrow();
         flow.flow.has_quota()
-            && (queue.has_time() || flow.granted.get() == queue.turn())
+            && queue.queue.borrow().has_time()
             && flow.waiting.borrow().keys().next() == Some(number)
     }
 }

@@ -474,6 +474,31 @@ impl Schema {
         json::weight(json, max)
     }
 
+    /// The most bytes of memory that an envelope in JSON takes while it is read, the text
+    /// not included.
+    #[must_use]
+    pub fn json_memory_max(json: &[u8]) -> usize {
+        json::memory_max(json, 0)
+    }
+
+    /// The same for a batch in JSON.
+    #[must_use]
+    pub fn json_batch_memory_max(json: &[u8]) -> usize {
+        json::memory_max(json, json::ENVELOPE_LEVEL)
+    }
+
+    /// The most bytes of memory that an envelope takes while it is decoded to be rendered
+    /// or to find its topics: its fields, or what they hold where they are packed.
+    #[must_use]
+    pub fn decoded_memory_max(&self, envelope: &[u8]) -> usize {
+        let found = walk(&self.table, envelope, Mode::Check, 0);
+        // What is malformed is not decoded.
+        let found = found.unwrap_or_default();
+        DECODED_FIELD_BYTES * found.fields
+            + DECODED_PACKED_BYTES * found.packed_values
+            + 2 * envelope.len()
+    }
+
     /// Counts the envelopes of a batch in JSON, before anything is made of them.
     ///
     /// # Errors
@@ -563,6 +588,13 @@ impl Schema {
             .map_err(|error| JsonError::new(None, error))
     }
 }
+
+/// The most memory that a field takes when it is decoded, in bytes: an empty list in a
+/// google.protobuf.Value.
+const DECODED_FIELD_BYTES: usize = 1100;
+
+/// The same for a number in a packed field, in a list that doubles as it grows.
+const DECODED_PACKED_BYTES: usize = 200;
 
 /// The number of the envelopes in a BatchUpdate.
 const BATCH_MESSAGES: u32 = 1;

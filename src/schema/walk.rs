@@ -39,6 +39,8 @@ pub(super) struct Found<'a> {
     pub(super) topics: Topics,
     /// How many fields there are, those of the messages within included.
     pub(super) fields: usize,
+    /// The most numbers that there are in packed fields.
+    pub(super) packed_values: usize,
     /// There are more topics than may be, and `topics` has the first of them.
     pub(super) has_too_many_topics: bool,
     /// Whether `topics` may be wrong because something was replaced or merged.
@@ -249,12 +251,15 @@ impl<'t, 'a> Walk<'t, 'a> {
             }
             // Repeated numbers may be packed or not, however they are declared.
             (Shape::Varint, WireType::Delimited) if field.is_repeated => {
+                self.found.packed_values += length;
                 check_varints(self.bytes, &raw.value)
             }
             (Shape::Fixed32, WireType::Delimited) if field.is_repeated => {
+                self.found.packed_values += length / 4;
                 check_multiple(length, 4, raw)
             }
             (Shape::Fixed64, WireType::Delimited) if field.is_repeated => {
+                self.found.packed_values += length / 8;
                 check_multiple(length, 8, raw)
             }
             _ => Err(WireError::new(Fault::Mistyped, raw.whole.start)),

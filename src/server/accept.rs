@@ -10,13 +10,17 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    handshakes::Handshakes,
     listener::{Listener, LocalListener, LocalStream},
     shards::{Connection, Shards},
     turned_away::TurnedAway,
 };
 use crate::{
+    connection::NO_MEMORY,
     http::{Problem, Via},
-    limits::{Limit, Seat, Sockets, Whose},
+    ingest::BACKEND_CONNECTION_BYTES,
+    limits::{Arrival, Limit, Seat, Sockets, Whose},
+    memory::{MemoryExceeded, MemoryUse, Reservation},
     ops::{self, Metrics, Ops},
     protocol::ErrorCode,
     relay::Relay,
@@ -27,6 +31,7 @@ use crate::{
 pub(super) struct AcceptClients {
     pub(super) listener: Listener,
     pub(super) stop: CancellationToken,
+    pub(super) handshakes: Arc<Handshakes>,
     pub(super) sockets: Arc<Sockets>,
     pub(super) relay: Arc<Relay>,
     pub(super) shards: Arc<Shards>,
@@ -38,33 +43,38 @@ impl AcceptClients {
         let metrics = &self.relay.metrics;
         let accept = || self.listener.accept(|error| accept_failed(metrics, error));
         while let Some((stream, peer)) = self.stop.run_until_cancelled(accept()).await {
-            match self.sockets.take(Whose::Client) {
-                Some(arrived) => {
-                    let connection = Connection::Client(stream, peer, arrived);
-                    self.shards.assign(connection).await;
-                }
-                None => turn_away(&self.relay, stream, &mut turned_away),
-            }
+            let Some((seat, arrival)) = self.sockets.take(Whose::Client) else {
+                turn_away(&self.relay, stream, Limit::Descriptors, &mut turned_away);
+                continue;
+            };
+            let memory = self.relay.publisher.memory();
+            let Ok(permit) = self.handshakes.permit(memory).await else {
+                turn_away(&self.relay, stream, Limit::Memory, &mut turned_away);
+                continue;
+            };
+            let arrival = (arrival, permit);
+            let connection = Connection::Client(stream, peer, seat, arrival);
+            self.shards.assign(connection).await;
         }
     }
 }
 
-fn turn_away(relay: &Relay, stream: TcpStream, turned_away: &mut TurnedAway) {
-    relay.metrics.exceeded(Limit::Descriptors);
+fn turn_away(relay: &Relay, stream: TcpStream, limit: Limit, turned_away: &mut TurnedAway) {
+    relay.metrics.exceeded(limit);
     // Who speaks TLS would not understand an answer, and has to do with the end.
     if relay.live().tls.is_none() {
-        let problem = no_descriptor(relay);
+        let problem = no_room(relay, limit);
         relay.metrics.handshake_refused(problem.status());
         turned_away.tell(stream, problem);
     }
 }
 
-fn no_descriptor(relay: &Relay) -> Problem {
-    Problem::unavailable(
-        ErrorCode::RateLimitExceeded,
-        format!("there are {}", Limit::Descriptors),
-        relay.retry_after(),
-    )
+fn no_room(relay: &Relay, limit: Limit) -> Problem {
+    let detail = match limit {
+        Limit::Memory => NO_MEMORY.to_owned(),
+        _ => format!("there are {limit}"),
+    };
+    Problem::unavailable(ErrorCode::RateLimitExceeded, detail, relay.retry_after())
 }
 
 /// Takes the connections of backends, until `stop` says so.
@@ -82,18 +92,28 @@ impl AcceptBackends {
         let metrics = &self.relay.metrics;
         let accept = || self.listener.accept(|error| accept_failed(metrics, error));
         while let Some(stream) = self.stop.run_until_cancelled(accept()).await {
-            match (self.sockets.take(Whose::Backend), stream) {
-                (Some(arrived), stream) => {
-                    let connection = Connection::Backend(stream, arrived);
+            match (self.admit(), stream) {
+                (Ok(admitted), stream) => {
+                    let connection = Connection::Backend(stream, admitted);
                     self.shards.assign(connection).await;
                 }
-                (None, LocalStream::Tcp(stream)) => {
-                    metrics.exceeded(Limit::Descriptors);
-                    turned_away.tell(stream, no_descriptor(&self.relay));
+                (Err(limit), LocalStream::Tcp(stream)) => {
+                    metrics.exceeded(limit);
+                    turned_away.tell(stream, no_room(&self.relay, limit));
                 }
-                (None, LocalStream::Unix(_)) => metrics.exceeded(Limit::Descriptors),
+                (Err(limit), LocalStream::Unix(_)) => metrics.exceeded(limit),
             }
         }
+    }
+
+    /// A descriptor and memory for one more.
+    fn admit(&self) -> Result<(Seat, Arrival, Reservation), Limit> {
+        let seat = self.sockets.take(Whose::Backend);
+        let (seat, arrival) = seat.ok_or(Limit::Descriptors)?;
+        let memory = self.relay.publisher.memory();
+        let memory = memory.reserve(MemoryUse::BackendConnections, BACKEND_CONNECTION_BYTES);
+        let memory = memory.map_err(|MemoryExceeded| Limit::Memory)?;
+        Ok((seat, arrival, memory))
     }
 }
 
@@ -168,7 +188,8 @@ mod tests {
         let (stream, _) = listener.accept().unwrap();
         stream.set_nonblocking(true).unwrap();
         let mut turned_away = TurnedAway::default();
-        turn_away(&bench.shard.relay, stream, &mut turned_away);
+        let relay = &bench.shard.relay;
+        turn_away(relay, stream, Limit::Descriptors, &mut turned_away);
         let mut heard = String::new();
         client.read_to_string(&mut heard).await.unwrap();
         (

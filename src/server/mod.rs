@@ -2,6 +2,7 @@
 //! of them.
 
 mod accept;
+mod handshakes;
 mod inherited;
 mod key_sets;
 mod listener;
@@ -34,6 +35,7 @@ use crate::{
     setup::Setup,
 };
 use accept::{AcceptBackends, AcceptClients, serve_ops};
+use handshakes::Handshakes;
 use key_sets::KeySets;
 use listeners::Listeners;
 use parts::{Parts, room};
@@ -144,7 +146,8 @@ impl Server {
     /// one.
     pub fn start_with(setup: Setup, inherited: Inherited) -> Result<Self, StartError> {
         ops::watch_panics();
-        let sockets = Sockets::new(room(&setup.live.config));
+        let room = room(&setup.live.config);
+        let sockets = Sockets::new(room);
         let is_handed_over = [inherited.client.is_some(), inherited.ingest.is_some()];
         let listeners = Listeners::open(&setup, inherited)?;
         let addresses = listeners.addresses.clone();
@@ -182,6 +185,7 @@ impl Server {
         let accepting = AcceptClients {
             listener: listeners.client,
             stop: client_stop,
+            handshakes: Handshakes::new(room.clients),
             sockets: sockets.clone(),
             relay: relay.clone(),
             shards: shards.clone(),

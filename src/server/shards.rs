@@ -25,13 +25,14 @@ use tokio_util::{
     task::{TaskTracker, task_tracker::TaskTrackerToken},
 };
 
-use super::listener::LocalStream;
+use super::{handshakes::Permit, listener::LocalStream};
 use crate::{
     connection,
     http::Via,
     hub::{ShardHub, ShardSeed},
     ingest,
     limits::{Arrival, Seat},
+    memory::Reservation,
     outbox::OutboxLimits,
     protocol::close::Ending,
     relay::{Relay, Shard},
@@ -46,9 +47,11 @@ const RELOAD_PATIENCE: Duration = Duration::from_secs(5);
 /// A connection, and whose it is.
 #[derive(Debug)]
 pub(super) enum Connection {
-    /// A client's, from where it is, and its place among the sockets.
-    Client(TcpStream, IpAddr, (Seat, Arrival)),
-    Backend(LocalStream, (Seat, Arrival)),
+    /// A client's, from where it is, its place among the sockets, and what its handshake
+    /// holds.
+    Client(TcpStream, IpAddr, Seat, (Arrival, Permit)),
+    /// A backend's, likewise, with its memory.
+    Backend(LocalStream, (Seat, Arrival, Reservation)),
 }
 
 /// The shards of a relay.
@@ -265,15 +268,18 @@ fn reloaded(shard: &Shard) {
 fn serve(shard: Rc<Shard>, connection: Connection, place: Place) -> io::Result<()> {
     let meter = Rc::clone(&shard.turn_meter);
     match connection {
-        Connection::Client(stream, peer, (seat, arrival)) => {
+        Connection::Client(stream, peer, seat, arrival) => {
             let stream = tokio::net::TcpStream::from_std(stream)?;
-            meter.spawn(connection::serve_tcp(
-                shard,
-                stream,
-                peer,
-                (place, seat),
-                arrival,
-            ));
+            let (evicted, metrics) = (arrival.1.evicted(), Arc::clone(&shard.relay.metrics));
+            // In a box: it is large, and would be held twice otherwise.
+            let served = connection::serve_tcp(shard, stream, peer, (place, seat), arrival);
+            let served = Box::pin(served);
+            meter.spawn(async move {
+                // What was handed to a task of its own by then goes on.
+                if evicted.run_until_cancelled(served).await.is_none() {
+                    metrics.handshake_timed_out();
+                }
+            });
         }
         Connection::Backend(LocalStream::Tcp(stream), arrived) => {
             let stream = tokio::net::TcpStream::from_std(stream)?;
@@ -298,12 +304,12 @@ async fn serve_backend<S>(
     stream: S,
     via: Via,
     place: Place,
-    (seat, arrival): (Seat, Arrival),
+    (seat, arrival, memory): (Seat, Arrival, Reservation),
 ) where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     ingest::serve(shard, stream, via, arrival).await;
-    drop((place, seat));
+    drop((place, seat, memory));
 }
 
 fn end_all(hub: &ShardHub, relay: &Relay) {

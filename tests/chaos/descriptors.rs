@@ -30,7 +30,7 @@ const CPU_SHARE_MAX: f64 = 0.02;
 const EVENTS: u64 = 50;
 
 /// A relay in a process that may have so many descriptors.
-fn serve_with(descriptors: usize) -> Relay {
+pub(crate) fn serve_with(descriptors: usize) -> Relay {
     let files = files("", "", "");
     let serve = files.serve();
     let mut command = Command::new("sh");

@@ -64,6 +64,7 @@ mod proxy;
 #[allow(dead_code, reason = "the tests of the command line use all of it")]
 mod relay;
 mod resume;
+mod silent;
 mod site;
 mod slowloris;
 mod stalled;

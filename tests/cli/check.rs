@@ -322,7 +322,7 @@ fn warnings_and_notes_are_told_and_change_nothing() {
     assert_compiled(compiled);
     assert_eq!(
         memory,
-        "memory: at most 1.0 GiB; the logs have 256.0 MiB of it, message ids 64.0 MiB, clients and backends at least 176.0 MiB each"
+        "memory: at most 1.0 GiB; the logs have 256.0 MiB of it, message ids 64.0 MiB, clients and backends at least 176.0 MiB each; begun messages, decoding and connections at least 44.0 MiB each"
     );
     assert_eq!(
         would_start,

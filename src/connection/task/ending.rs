@@ -43,11 +43,15 @@ impl<S: Transport, L: Listener> Connection<S, L> {
                 why,
             )));
         }
+        let is_within_message = self.stream.is_within_message();
         self.stream.close(CloseFrame {
             code: CloseCode::from(ending.code()),
             reason: ending.reason().into(),
         });
         self.phase = Phase::Closing;
+        if is_within_message && ending == Ending::NoMemory {
+            self.drop_begun_message();
+        }
         if matches!(ending, Ending::Drain { .. }) {
             // For that it has until the end of the drain, which is not decided
             // here: a deadline of its own would race with that.
@@ -55,6 +59,13 @@ impl<S: Transport, L: Listener> Connection<S, L> {
         } else {
             self.give_it_until(self.account.shard.relay.live().config.client.write_timeout);
         }
+    }
+
+    /// Gives up the message that the client of a connection that ends has begun. The rest
+    /// of it can only be discarded, and so is all that follows.
+    pub(super) fn drop_begun_message(&mut self) {
+        self.stream.drop_begun_message();
+        self.phase = Phase::Lingering { shut_down: false };
     }
 
     /// The client has sent a Close frame; tungstenite answers it at the next read.

@@ -4,6 +4,7 @@ use std::{
     future::Future,
     pin::Pin,
     rc::Rc,
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -12,13 +13,18 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 use super::{Connection, Listener};
 use crate::{
     connection::{
-        conversation::{Conversation, Heard, Kind, too_many},
+        conversation::{Conversation, Heard, Kind, no_memory_to_read, too_many},
         stream::Transport,
     },
+    ingest::decoding::with_memory,
+    limits::Limit,
+    memory::{MemoryAccount, MemoryExceeded, MemoryUse},
     protocol::{
         ErrorCode, MessageId,
+        close::Ending,
         reply::{Refusal, Reply},
     },
+    scheduler::Cost,
     schema::{JsonError, Schema},
 };
 
@@ -34,8 +40,8 @@ pub(super) struct ReadingJson(Pin<Box<dyn Future<Output = Option<ReadJson>>>>);
 pub(super) struct ReadJson {
     /// Its message id, where it has one that can be repeated in a refusal.
     message_id: Option<MessageId>,
-    /// The envelope that it says, as bytes.
-    envelope: Result<Vec<u8>, JsonError>,
+    /// The envelope that it says, as bytes; nothing where there is no memory to read it.
+    envelope: Result<Result<Vec<u8>, JsonError>, MemoryExceeded>,
 }
 
 impl<S: Transport, L: Listener> Connection<S, L> {
@@ -53,20 +59,40 @@ impl<S: Transport, L: Listener> Connection<S, L> {
             return self.push(&Reply::Error(refusal));
         }
         let weight = Schema::json_weight(json.as_bytes(), READ_AT_ONCE_WEIGHT_MAX);
+        // It is looked at here in any case, and read here or elsewhere.
+        let read_here = match weight <= READ_AT_ONCE_WEIGHT_MAX {
+            true => weight,
+            false => 0,
+        };
+        self.charge_work(Cost::JSON_BYTE.times(read_here) + Cost::BYTE.times(json.len()));
         if weight <= READ_AT_ONCE_WEIGHT_MAX {
             let envelope = live.schema.envelope_from_client_json(json.as_bytes());
             return self.answer_read(ReadJson {
                 message_id,
-                envelope,
+                envelope: Ok(envelope),
             });
         }
+        // Nothing bounds how many connections wait for the thread.
+        let messages = shard.hub.begun_messages();
+        let Ok(held) = messages.reserve(&self.account.outbox, json.len()) else {
+            shard.relay.metrics.exceeded(Limit::Memory);
+            return self.end(Ending::NoMemory);
+        };
         let work = shard.hub.work().tenant(&self.account.who().tenant);
         let shard = Rc::clone(shard);
         let reading = async move {
+            let _held = held;
             // The schema of this moment: the frame may wait for others of the tenant.
             let live = shard.relay.live.load_full();
-            let read = move || live.schema.envelope_from_client_json(json.as_bytes());
-            let envelope = work.offload(read).await?;
+            let read = move |memory: &Arc<MemoryAccount>| {
+                let bytes = Schema::json_memory_max(json.as_bytes());
+                let _memory = memory.reserve(MemoryUse::Decoding, bytes)?;
+                Ok(live.schema.envelope_from_client_json(json.as_bytes()))
+            };
+            let memory = shard.relay.publisher.memory();
+            let timeout = shard.relay.live().config.ingest.inbox_timeout;
+            let envelope = with_memory(memory, timeout, read, async |job| work.offload(job).await);
+            let envelope = envelope.await?;
             Some(ReadJson {
                 message_id,
                 envelope,
@@ -77,10 +103,18 @@ impl<S: Transport, L: Listener> Connection<S, L> {
 
     /// Answers what was read.
     pub(super) fn answer_read(&mut self, read: ReadJson) {
+        if let Ok(Ok(envelope)) = &read.envelope {
+            self.charge_message(envelope);
+        }
         let live = self.account.shard.relay.live();
         let heard = match &read.envelope {
-            Ok(envelope) => Conversation::hear(&live.schema, envelope),
-            Err(error) => {
+            Ok(Ok(envelope)) => Conversation::hear(&live.schema, envelope),
+            Err(MemoryExceeded) => {
+                self.account.shard.relay.metrics.exceeded(Limit::Memory);
+                let refusal = no_memory_to_read();
+                Heard::refused(&live.schema, of(read.message_id.as_ref(), refusal))
+            }
+            Ok(Err(error)) => {
                 let refusal = Refusal {
                     field: error.field().map(str::to_owned),
                     ..Refusal::new(ErrorCode::ValidationError, error.to_string())

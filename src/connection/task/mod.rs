@@ -33,6 +33,7 @@ use super::{
 use crate::{
     auth::KeyFingerprint,
     hub::Membership,
+    limits::Limit,
     outbox::Advanced,
     protocol::{Encoding, close::Ending},
     relay::Shard,
@@ -466,6 +467,21 @@ impl<S: Transport, L: Listener> Connection<S, L> {
         self.place = None;
         self.charge_frames();
         self.watch_message(is_another);
+        self.reserve_memory(is_another);
+    }
+
+    /// Reserves memory for a message that is not complete. Without room the connection is
+    /// closed: not to read on would free nothing, neither here nor at the client.
+    fn reserve_memory(&mut self, is_another: bool) {
+        let messages = self.account.shard.hub.begun_messages();
+        if matches!(self.phase, Phase::Open | Phase::Closing)
+            && self.stream.reserve_memory(messages, is_another).is_err()
+        {
+            self.account.shard.relay.metrics.exceeded(Limit::Memory);
+            self.end(Ending::NoMemory);
+            // It may have been closing before.
+            self.drop_begun_message();
+        }
     }
 
     fn take(&mut self, message: Message) {

@@ -20,6 +20,7 @@ use crate::{
 
 impl<S: Transport, L: Listener> Connection<S, L> {
     pub(super) fn answer(&mut self, frame: &[u8]) {
+        self.charge_message(frame);
         let live = self.account.shard.relay.live();
         self.act_on(Conversation::hear(&live.schema, frame));
     }
@@ -78,11 +79,25 @@ impl<S: Transport, L: Listener> Connection<S, L> {
         }
     }
 
-    /// Charges the frames that have come and are no messages.
+    /// Charges the tenant for a message that is read.
+    pub(super) fn charge_message(&self, envelope: &[u8]) {
+        // A field has at least two bytes.
+        self.charge_work(Cost::STEP.times(envelope.len() / 2));
+    }
+
+    /// Charges the tenant for work that was done for the client.
+    pub(super) fn charge_work(&self, cost: Cost) {
+        if let Some(membership) = &self.membership {
+            membership.charge(cost);
+        }
+    }
+
+    /// Charges the frames that have come: all of them to the tenant, and those that are no
+    /// messages to the client's rates.
     pub(super) fn charge_frames(&mut self) {
         let taken = self.stream.take_frame_count();
-        if let Some(membership) = self.membership.as_ref().filter(|_| taken > 0) {
-            membership.charge(Cost::FRAME.times(taken));
+        if taken > 0 {
+            self.charge_work(Cost::FRAME.times(taken));
         }
         let frames = self.stream.take_uncharged_frames();
         if self.phase != Phase::Open {

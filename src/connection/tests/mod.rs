@@ -10,6 +10,7 @@ mod frames;
 mod heartbeat;
 mod json;
 mod limits;
+mod memory;
 mod resume;
 mod schedules;
 mod slow;

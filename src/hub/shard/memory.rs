@@ -1,73 +1,117 @@
 //! A shard's part in keeping the process within its memory.
 
-use std::{rc::Rc, time::Duration};
+use std::{cmp::Reverse, rc::Rc, time::Duration};
 
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use super::ShardHub;
-use crate::{outbox::Outbox, protocol::close::Ending};
+use crate::{hub::relief::Candidate, memory::MemoryUse, outbox::Outbox, protocol::close::Ending};
 
 /// How long a shard lets the others have their turn before it closes more
 /// connections for want of memory.
 const RELIEF_PAUSE: Duration = Duration::from_millis(1);
 
 impl ShardHub {
-    /// Closes connections for as long as the events take more memory than they may:
-    /// first the one that has waited longest, of all shards, to write an event that
-    /// no log holds. To close another would free nothing.
+    /// Closes connections for as long as more memory is held than may be, of all shards'
+    /// those first that come first as [`Candidate`]s.
     pub async fn relieve_memory(&self) {
         loop {
             self.relief.asked(self.id).await;
-            self.tell_oldest();
+            self.tell_first();
             // All tell first. And where nothing can be closed, what takes the memory is
             // on its way, and not to be kept waiting by looking for it.
             sleep(RELIEF_PAUSE).await;
-            while self.registry.is_over_memory() && self.free_some_memory() {
+            while self.registry.is_short_of_memory() && self.free_some_memory() {
                 sleep(RELIEF_PAUSE).await;
             }
             self.relief.has_nothing(self.id);
         }
     }
 
-    /// Tells the other shards the age of what this one would close first.
-    fn tell_oldest(&self) {
-        let holders = self.holders_of_old_events();
-        if let Some(oldest) = holders.iter().map(|(placed, _)| *placed).min() {
-            self.relief.is_oldest(self.id, oldest);
+    /// Tells the other shards what this one would close first.
+    fn tell_first(&self) {
+        let candidates = self.candidates();
+        if let Some(first) = candidates.iter().map(|(candidate, _)| *candidate).min() {
+            self.relief.is_first(self.id, first);
         }
     }
 
-    /// Closes what is the oldest of all shards'; whether there is anything here that
-    /// could be closed.
+    /// Closes what comes before all that other shards would close. Returns true if there
+    /// is anything here that could be closed.
     fn free_some_memory(&self) -> bool {
-        let mut holders = self.holders_of_old_events();
-        holders.sort_by_key(|(placed, _)| *placed);
-        for (placed, outbox) in &holders {
-            if !self.registry.is_over_memory() || !self.relief.is_oldest(self.id, *placed) {
+        let mut candidates = self.candidates();
+        candidates.sort_by_key(|(candidate, _)| *candidate);
+        for (candidate, outbox) in &candidates {
+            if !self.is_to_be_freed(*candidate) {
+                continue;
+            }
+            if !self.relief.is_first(self.id, *candidate) {
                 break;
             }
-            let events = outbox.end_and_discard(Ending::NoMemory);
-            self.tally.dropped_slow.add(events);
-            self.tally.queued.sub(events);
+            self.free(*candidate, outbox);
         }
-        !holders.is_empty()
+        !candidates.is_empty()
     }
 
-    /// The outboxes whose oldest event has left the log, or waits as JSON, which no log
-    /// holds; with the time when it was placed.
-    fn holders_of_old_events(&self) -> Vec<(Instant, Rc<Outbox>)> {
-        let mut holders = Vec::new();
+    /// Returns true if memory is short of what closing such a candidate frees.
+    fn is_to_be_freed(&self, candidate: Candidate) -> bool {
+        let memory = self.memory();
+        match candidate {
+            Candidate::OldEvent(_) => memory.is_exceeded(),
+            Candidate::BegunMessage(_) => memory.is_overdrawn(MemoryUse::BegunMessages),
+            Candidate::Subscriptions(_) => memory.is_overdrawn(MemoryUse::Subscriptions),
+        }
+    }
+
+    /// Closes the connection. What it holds is off the account at once, so that no more
+    /// are closed than have to be.
+    fn free(&self, candidate: Candidate, outbox: &Outbox) {
+        match candidate {
+            Candidate::OldEvent(_) => {}
+            Candidate::BegunMessage(_) => {
+                self.begun_messages.close_oldest();
+            }
+            Candidate::Subscriptions(_) => {
+                let bytes = outbox.release_subscriptions(usize::MAX);
+                self.memory().release(MemoryUse::Subscriptions, bytes);
+            }
+        }
+        let events = outbox.end_and_discard(Ending::NoMemory);
+        self.tally.dropped_slow.add(events);
+        self.tally.queued.sub(events);
+    }
+
+    /// The connections here that could be closed for want of memory.
+    fn candidates(&self) -> Vec<(Candidate, Rc<Outbox>)> {
+        let is_exceeded = self.memory().is_exceeded();
+        let closes_subscribers = self.memory().is_overdrawn(MemoryUse::Subscriptions);
+        let mut candidates = Vec::new();
+        if self.memory().is_overdrawn(MemoryUse::BegunMessages) {
+            let begun = self.begun_messages.by_age();
+            let begun = begun.into_iter();
+            candidates.extend(begun.map(|(at, outbox)| (Candidate::BegunMessage(at), outbox)));
+        }
         for here in self.tenants.borrow().values() {
             let tail = here.tenant.tail();
             here.index.borrow().for_each_connection(|outbox| {
-                if let Some(oldest) = outbox.oldest_event()
+                if outbox.ending().is_some() {
+                    return;
+                }
+                // One that no log holds: it has left the log, or waits as JSON.
+                let oldest = outbox.oldest_event().filter(|_| is_exceeded);
+                if let Some(oldest) = oldest
                     && (oldest.is_json || oldest.offset <= tail.offset)
-                    && outbox.ending().is_none()
                 {
-                    holders.push((oldest.placed, Rc::clone(outbox)));
+                    let candidate = Candidate::OldEvent(oldest.placed);
+                    candidates.push((candidate, Rc::clone(outbox)));
+                }
+                let bytes = outbox.subscriptions();
+                if closes_subscribers && bytes > 0 {
+                    let candidate = Candidate::Subscriptions(Reverse(bytes));
+                    candidates.push((candidate, Rc::clone(outbox)));
                 }
             });
         }
-        holders
+        candidates
     }
 }

@@ -267,3 +267,116 @@ fn resume(client: &Client, from: Position) -> Subscribed {
         .subscribe(&[], 10, Some(Ok(from)))
         .unwrap()
 }
+
+/// So many topics of 10 bytes.
+fn topics(count: usize) -> Vec<Topic> {
+    (0..count)
+        .map(|number| Topic::new("board", &format!("{number:04}")).unwrap())
+        .collect()
+}
+
+fn reload(bench: &Bench, max: u64) {
+    let timeouts = PublishTimeouts {
+        inbox: Duration::from_secs(2),
+        ack: Duration::from_secs(5),
+    };
+    let memory = MemoryLimits { max, window: 0 };
+    bench.publisher.configure(timeouts, WIDE.tenants, memory);
+}
+
+async fn relieve(bench: &Bench) {
+    let relief = futures_util::future::join_all(bench.shards.iter().map(|s| s.relieve_memory()));
+    let timeout = tokio::time::timeout(Duration::from_secs(1), relief).await;
+    assert!(timeout.is_err(), "it never ends");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lower_bound_closes_those_with_the_largest_subscriptions_until_it_holds() {
+    let bench = Bench::new(2, WIDE);
+    let clients: Vec<_> = [300, 100, 400, 100, 200, 100]
+        .into_iter()
+        .enumerate()
+        .map(|(number, count)| {
+            let client = bench.connect(number % 2, "acme", "ann");
+            client
+                .membership
+                .subscribe(&topics(count), 1000, None)
+                .unwrap();
+            client
+        })
+        .collect();
+    let held = || bench.registry.memory().held(MemoryUse::Subscriptions);
+    // 1,200 topics of 210 bytes, of which at most 9/16 of the bound may be left.
+    assert_eq!(held(), 1200 * 210);
+    reload(&bench, 1_000_000);
+    relieve(&bench).await;
+    assert!(
+        clients
+            .iter()
+            .all(|client| client.outbox.ending().is_none())
+    );
+
+    reload(&bench, 210_000);
+    relieve(&bench).await;
+    let closed: Vec<_> = clients.iter().map(|it| it.outbox.ending()).collect();
+    let no_memory = Some(Ending::NoMemory);
+    assert_eq!(closed, [no_memory, None, no_memory, None, None, None]);
+    assert_eq!(held(), 500 * 210);
+    // Of equals no more are closed than have to be.
+    reload(&bench, 125_000);
+    relieve(&bench).await;
+    assert_eq!(held(), 300 * 210);
+    reload(&bench, 80_000);
+    relieve(&bench).await;
+    assert_eq!(held(), 200 * 210);
+    // What was closed takes nothing off the account again.
+    drop(clients);
+    assert_eq!(held(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn old_events_are_freed_first_then_begun_messages_then_subscriptions() {
+    let cost = cost(&Bench::new(1, WIDE)).await;
+    let window = Window {
+        events: 1,
+        ..WIDE.window
+    };
+    let bench = Bench::new(2, RegistryLimits { window, ..WIDE });
+    let stalled = bench.connect(0, "acme", "ann");
+    stalled.subscribe(&["a:1"]);
+    bench.publish("acme", drafts(300)).await;
+    let writing = bench.connect(1, "acme", "bob");
+    let _message = {
+        let messages = bench.shards[1].begun_messages();
+        messages.reserve(&writing.outbox, 1).unwrap()
+    };
+    let subscribed = bench.connect(0, "acme", "cid");
+    subscribed
+        .membership
+        .subscribe(&topics(20), 100, None)
+        .unwrap();
+    let memory = bench.registry.memory();
+    let others = || {
+        MemoryUse::ALL
+            .map(|what| memory.held(what))
+            .iter()
+            .sum::<u64>()
+    };
+
+    reload(&bench, others() - cost);
+    relieve(&bench).await;
+    let endings = || [&stalled, &writing, &subscribed].map(|it| it.outbox.ending());
+    let no_memory = Some(Ending::NoMemory);
+    assert_eq!(endings(), [no_memory, None, None]);
+    assert_eq!(memory.held(MemoryUse::Events), cost + 1);
+
+    // 12,046 bytes are taken or promised without the events.
+    reload(&bench, 10_000);
+    relieve(&bench).await;
+    assert_eq!(endings(), [no_memory, no_memory, None]);
+    assert_eq!(memory.held(MemoryUse::BegunMessages), 0);
+
+    reload(&bench, 5_000);
+    relieve(&bench).await;
+    assert_eq!(endings(), [no_memory; 3]);
+}

@@ -423,7 +423,7 @@ fn a_subscribe_over_the_bound_of_topics_changes_nothing() {
 #[test]
 fn a_subscribe_for_which_there_is_no_memory_changes_nothing() {
     let limits = MemoryLimits {
-        max: 4_000,
+        max: 4_400,
         window: 0,
     };
     let bench = Bench::new(
@@ -438,22 +438,22 @@ fn a_subscribe_for_which_there_is_no_memory_changes_nothing() {
         .map(|n| Topic::new("board", &format!("{n:02}")).unwrap())
         .collect();
     let a = bench.connect(0, "acme", "ann");
-    // 3,000 bytes may be clients', and a topic takes four blocks of 64 bytes.
+    // Clients may have 9/16 of it at the most, and a topic takes 208 bytes.
     assert!(a.membership.subscribe(&topics[..11], 100, None).is_ok());
-    assert_eq!(held(), 11 * 256);
+    assert_eq!(held(), 11 * 208);
     let b = bench.connect(0, "other", "bob");
     let refused = b.membership.subscribe(&topics[..1], 100, None);
     assert_eq!(
         refused.unwrap_err(),
         SubscribeError::NoMemory(MemoryExceeded)
     );
-    assert_eq!(held(), 11 * 256);
+    assert_eq!(held(), 11 * 208);
     assert_eq!(bench.shards[0].tally().subscriptions.get(), 11);
     // What it has already takes nothing more.
     assert!(a.membership.subscribe(&topics[..11], 100, None).is_ok());
     a.membership.unsubscribe(&topics[..2]);
     assert!(b.membership.subscribe(&topics[..1], 100, None).is_ok());
-    assert_eq!(held(), 10 * 256);
+    assert_eq!(held(), 10 * 208);
     drop((a, b));
     assert_eq!(held(), 0);
 }

@@ -548,10 +548,17 @@ async fn no_more_tenants_read_their_logs_in_a_turn_than_it_has_time_for() {
     }
     // A slice is a quantum, where events have 100 topics.
     let turns: Vec<_> = (0..3).map(|_| read_in_turn(&bench, &mut readers)).collect();
-    assert_eq!(turns[0], [0, 2, 4, 6, 8, 10, 12, 14]);
-    // Those that have had none come first.
-    assert_eq!(turns[1], [1, 3, 5, 7, 9, 11, 16, 18]);
-    assert_eq!(turns[2], [0, 2, 4, 6, 13, 15, 17, 19]);
+    assert!(turns.iter().all(|order| order.len() == FLOWS_A_TURN));
+    // Each tenant has had a turn before any has its third.
+    let served = turns.concat().into_iter().map(|reader| reader / 2);
+    let mut times = [0; 10];
+    for tenant in served {
+        times[tenant] += 1;
+        assert!(
+            times[tenant] <= 2 || times.iter().all(|it| *it > 0),
+            "{turns:?}"
+        );
+    }
 }
 
 #[tokio::test(start_paused = true)]

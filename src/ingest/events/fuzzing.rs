@@ -1,10 +1,7 @@
 //! The way from a body to events, for the fuzzer.
 
-use super::{
-    Draft, Drafts, Problem, ReadEvent, ReadLimits, Relay, Topic, batch_from_json, draft,
-    envelope_from_json, finish, read_now,
-};
-use crate::ingest::json::check_now;
+use super::{Draft, Drafts, Problem, ReadEvent, ReadLimits, Relay, Topic, draft, finish, read_now};
+use crate::ingest::json::{batch_from_json, check_now, envelope_from_json};
 
 /// The event of a call's body.
 ///

@@ -32,6 +32,7 @@ pub(super) struct Scraped {
     client_reads: Counter,
     event_bytes: Gauge,
     memory_bytes: [Gauge; MemoryUse::ALL.len()],
+    message_ids_memory: Gauge,
     memory_max: Gauge,
     log_bytes: Gauge,
     message_id_bytes: Gauge,
@@ -39,6 +40,14 @@ pub(super) struct Scraped {
     tenants_dormant: Gauge,
     panics: Counter,
     log_lines_lost: Counter,
+}
+
+fn memory_bytes(register: &Register<'_>, what: &'static str) -> Gauge {
+    register.gauge(
+        "sidewire_memory_bytes",
+        "Memory that is held for clients and backends, in bytes, by use: events, in logs, inboxes and outboxes; requests, of backends that are being answered; subscriptions, of clients to topics; begun_messages, of clients that are not complete or wait to be read; decoding, what a worker thread reads or renders; client_connections and backend_connections; tls, its sessions; handshakes, of clients that are under way; message_ids, that are remembered.",
+        &[("use", what)],
+    )
 }
 
 impl Scraped {
@@ -112,16 +121,11 @@ impl Scraped {
                 "Memory that events take up, in logs, inboxes and outboxes together, in bytes.",
                 &[],
             ),
-            memory_bytes: MemoryUse::ALL.map(|what| {
-                register.gauge(
-                    "sidewire_memory_bytes",
-                    "Memory that is held for clients and backends, in bytes, by use: events, in logs, inboxes and outboxes; requests, of backends that are being answered; subscriptions, of clients to topics.",
-                    &[("use", what.label())],
-                )
-            }),
+            memory_bytes: MemoryUse::ALL.map(|what| memory_bytes(register, what.label())),
+            message_ids_memory: memory_bytes(register, "message_ids"),
             memory_max: register.gauge(
                 "sidewire_memory_max_bytes",
-                "The most memory that may be held, limits.memory_max less the part of the message ids, in bytes.",
+                "The most memory that may be held, limits.memory_max, in bytes.",
                 &[],
             ),
             log_bytes: register.gauge(
@@ -192,7 +196,13 @@ impl Scraped {
         for (gauge, what) in self.memory_bytes.iter().zip(MemoryUse::ALL) {
             gauge.set(as_gauge(memory.held(what)));
         }
-        self.memory_max.set(as_gauge(memory.limits().max));
+        let message_ids = registry.message_ids();
+        let message_ids_max = message_ids.bytes_max() as u64;
+        self.memory_max.set(as_gauge(
+            memory.limits().max.saturating_add(message_ids_max),
+        ));
+        self.message_ids_memory
+            .set(as_gauge(message_ids.bytes() as u64));
         self.log_bytes.set(as_gauge(registry.log_bytes()));
         self.message_id_bytes
             .set(as_gauge(registry.message_ids().bytes() as u64));

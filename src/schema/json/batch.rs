@@ -14,7 +14,7 @@ use super::MessageSeed;
 pub(super) const MESSAGES: &str = "messages";
 
 /// How many brackets stand around an envelope of a batch.
-pub(super) const ENVELOPE_LEVEL: usize = 2;
+pub(in crate::schema) const ENVELOPE_LEVEL: usize = 2;
 
 /// The envelopes of a batch, as bytes. Other members of it are passed over: whoever looks at
 /// the names refuses those that the schema does not have.

@@ -25,12 +25,13 @@ use syntax::say;
 use weight::{VALUES_MAX, heavy_envelope};
 use write::{MessageJson, Refusal};
 
+pub(super) use batch::ENVELOPE_LEVEL;
 pub(super) use bound::{JsonBound, JsonBounds};
 pub(super) use count::is_over;
 pub(super) use encode::encode_sorted;
 pub(super) use peek::{Peeked, peek};
 pub(super) use suggest::{Sender, Suggest};
-pub(super) use weight::weight;
+pub(super) use weight::{memory_max, weight};
 
 /// The message that the JSON says. Fields may have either style of name; unknown ones
 /// are refused, and so are one that is set twice and a number that would become another.
@@ -53,7 +54,7 @@ pub(super) fn parse_batch(
     suggest: &Suggest<'_>,
     encode: impl Fn(&DynamicMessage) -> Vec<u8>,
 ) -> Result<Vec<Vec<u8>>, JsonError> {
-    if let Some(index) = heavy_envelope(json, batch::ENVELOPE_LEVEL, VALUES_MAX) {
+    if let Some(index) = heavy_envelope(json, ENVELOPE_LEVEL, VALUES_MAX) {
         return Err(too_many_values().within(&format!("{}[{index}]", batch::MESSAGES)));
     }
     let seed = batch::Batch {

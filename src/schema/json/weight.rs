@@ -37,11 +37,39 @@ pub(in crate::schema) fn weight(json: &[u8], max: usize) -> usize {
     weight
 }
 
+/// The memory that a value takes while its envelope is read, in bytes: the most of the
+/// table, rounded up.
+const VALUE_MEMORY: usize = 1100;
+
+/// The bytes of a value that is encoded: a number in a google.protobuf.Value has 11.
+const ENCODED_VALUE_BYTES: usize = 12;
+
+/// The most bytes of memory that the text takes while it is read, itself not included.
+/// Envelopes stand `level` brackets deep. One at a time is held as a message. The bytes of
+/// all are held twice, once each and once as a batch, in buffers that may be twice as large
+/// as what is in them.
+pub(in crate::schema) fn memory_max(json: &[u8], level: usize) -> usize {
+    let (mut heaviest, mut all) = (0, 0_usize);
+    for (_, values) in values(json, level).take_while(|(_, values)| *values <= VALUES_MAX) {
+        heaviest = values.max(heaviest);
+        all += 1;
+    }
+    let encoded = json.len() + ENCODED_VALUE_BYTES * all;
+    VALUE_MEMORY * heaviest + 4 * encoded
+}
+
 /// The place of the first envelope that has more than `max` values. Envelopes stand `level`
 /// brackets deep: 0 where the text is one, 2 in a batch.
 pub(super) fn heavy_envelope(json: &[u8], level: usize, max: usize) -> Option<usize> {
+    let (place, _) = values(json, level).find(|(_, values)| *values > max)?;
+    Some(place)
+}
+
+/// For each value in an envelope the envelope's place, and how many values that has up to
+/// there.
+fn values(json: &[u8], level: usize) -> impl Iterator<Item = (usize, usize)> {
     let (mut depth, mut place, mut values) = (0_usize, 0, 0);
-    for mark in Marks::of(json) {
+    Marks::of(json).filter_map(move |mark| {
         match mark {
             Mark::Open => depth = depth.saturating_add(1),
             Mark::Close => depth = depth.saturating_sub(1),
@@ -51,14 +79,10 @@ pub(super) fn heavy_envelope(json: &[u8], level: usize, max: usize) -> Option<us
             }
             Mark::Comma | Mark::Colon => {}
         }
-        if depth > level && mark.is_value() {
-            values += 1;
-            if values > max {
-                return Some(place);
-            }
-        }
-    }
-    None
+        let is_within = depth > level && mark.is_value();
+        values += usize::from(is_within);
+        is_within.then_some((place, values))
+    })
 }
 
 /// What gives a text its structure.
@@ -139,5 +163,10 @@ mod tests {
         assert_eq!(heavy(&batch, 2, 6), Some(1));
         // What is no JSON ends somewhere.
         assert_eq!(heavy("]]]]", 2, 0), None);
+        let memory = |json: &str, level| memory_max(json.as_bytes(), level);
+        assert_eq!(memory(event, 0), 7 * VALUE_MEMORY + 4 * (26 + 7 * 12));
+        let heaviest = memory(&batch, 2);
+        let encoded = 4 * (batch.len() + (7 + 7 + 2) * 12);
+        assert_eq!(heaviest, 7 * VALUE_MEMORY + encoded);
     }
 }

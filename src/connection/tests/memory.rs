@@ -1,0 +1,150 @@
+//! What connections reserve of the memory that the process may hold.
+
+use std::rc::Rc;
+
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _, duplex},
+    task::spawn_local,
+};
+
+use crate::{
+    connection::{
+        serve,
+        testing::{Bench, PEER, WIDE, settle, simulate},
+        wire_testing::{BINARY, CONTINUATION, Heard, close, frame, subscribe},
+    },
+    memory::MemoryUse,
+};
+
+const NO_MEMORY: &str = "too slow: the relay needed the memory";
+
+fn begun_bytes(bench: &Bench) -> u64 {
+    let memory = bench.shard.relay.publisher.memory();
+    memory.held(MemoryUse::BegunMessages)
+}
+
+/// A message of 60,000 bytes, without its last byte.
+fn begun() -> Vec<u8> {
+    let mut message = frame(BINARY, true, &[1; 60_000]);
+    message.pop();
+    message
+}
+
+#[test]
+fn a_message_is_accounted_for_while_it_arrives_and_one_that_arrives_at_once_is_not() {
+    simulate(async {
+        let bench = Bench::new();
+        let mut client = bench.connect(WIDE);
+        client.send(subscribe("s", "project:p1")).await;
+        assert_eq!(client.hear(1).await, [Heard::Subscribed("s".to_owned())]);
+        assert_eq!(begun_bytes(&bench), 0);
+
+        // The length that it announces counts from its first bytes on.
+        client.send(&begun()[..20]).await;
+        settle().await;
+        assert!((60_000..70_000).contains(&begun_bytes(&bench)));
+        client.send(&begun()[20..]).await;
+        settle().await;
+        assert!((60_000..70_000).contains(&begun_bytes(&bench)));
+        client.send([1]).await;
+        settle().await;
+        assert_eq!(begun_bytes(&bench), 0);
+
+        // Fragments are put together in a buffer that doubles.
+        client.send(frame(BINARY, false, &[1; 10_000])).await;
+        client.send(frame(CONTINUATION, false, &[1; 10_000])).await;
+        settle().await;
+        assert!((40_000..50_000).contains(&begun_bytes(&bench)));
+        drop(client);
+        settle().await;
+        assert_eq!(begun_bytes(&bench), 0);
+        bench.check_nothing_is_left();
+    });
+}
+
+#[test]
+fn without_memory_the_connection_whose_message_began_first_is_closed() {
+    simulate(async {
+        let bench = Bench::new();
+        // Room for two such messages, when nothing else is held.
+        bench.bound_memory(400_000);
+        let mut clients = [(); 3].map(|()| bench.connect(WIDE));
+        for client in &mut clients {
+            client.send(begun()).await;
+            settle().await;
+        }
+        let [oldest, other, newest] = &mut clients;
+        assert_eq!(
+            oldest.next().await,
+            Some(Heard::Close(4003, NO_MEMORY.to_owned()))
+        );
+        assert_eq!(
+            bench.metric("sidewire_limits_exceeded_total{limit=\"memory\"}"),
+            0
+        );
+        assert!((120_000..140_000).contains(&begun_bytes(&bench)));
+        // The rest of its message is nobody's, and it may close in its own time.
+        oldest.send([1]).await;
+        oldest.send(close(4003)).await;
+        oldest.half_close().await;
+        assert!(!oldest.ended().await.was_reset);
+        assert_eq!(bench.closed("no_memory"), 1);
+        for client in [other, newest] {
+            client.send([1]).await;
+            assert!(matches!(client.next().await, Some(Heard::Refused(_))));
+        }
+        settle().await;
+        assert_eq!(begun_bytes(&bench), 0);
+    });
+}
+
+#[test]
+fn a_message_that_finds_no_memory_at_all_closes_its_connection() {
+    simulate(async {
+        let bench = Bench::new();
+        bench.bound_memory(50_000);
+        let mut client = bench.connect(WIDE);
+        client.send(begun()).await;
+        assert_eq!(
+            client.next().await,
+            Some(Heard::Close(4003, NO_MEMORY.to_owned()))
+        );
+        assert_eq!(
+            bench.metric("sidewire_limits_exceeded_total{limit=\"memory\"}"),
+            1
+        );
+        assert_eq!(begun_bytes(&bench), 0);
+        drop(client);
+        settle().await;
+        bench.check_nothing_is_left();
+    });
+}
+
+#[test]
+fn a_connection_for_which_there_is_no_memory_is_refused_with_503() {
+    simulate(async {
+        let bench = Bench::new();
+        bench.bound_memory(5_000);
+        let (mut ours, theirs) = duplex(4096);
+        let served = serve(Rc::clone(&bench.shard), theirs, PEER, ());
+        spawn_local(async move { drop(served.await) });
+        let request = "GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n\
+            Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+            Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+        ours.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        ours.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+        assert!(answer.contains("retry-after: "), "{answer}");
+        assert!(answer.contains("limits.memory_max"), "{answer}");
+        bench.check_nothing_is_left();
+        // What a connection holds is given back with it.
+        bench.bound_memory(100_000);
+        let memory = bench.shard.relay.publisher.memory();
+        let client = bench.connect(WIDE);
+        assert!(memory.held(MemoryUse::ClientConnections) > 0);
+        drop(client);
+        settle().await;
+        bench.check_nothing_is_left();
+    });
+}

@@ -1,0 +1,219 @@
+//! Messages of clients that have begun to arrive on one shard, and the memory that they
+//! hold. Knows no frames.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+    rc::Rc,
+    sync::Arc,
+};
+
+use tokio::time::Instant;
+
+use crate::{
+    memory::{MemoryAccount, MemoryExceeded, MemoryUse},
+    outbox::Outbox,
+    protocol::close::Ending,
+};
+
+/// The unit in which memory is reserved, in bytes.
+const BLOCK_BYTES: usize = 4 * 1024;
+
+/// When a message began to arrive, and which of those that began then it is.
+type Key = (Instant, u64);
+
+/// The begun messages of one shard.
+///
+/// Where there is no room for one more, the connection with the oldest is closed: messages
+/// of a peer that means to complete them arrive within moments, so the oldest are those
+/// that nobody completes.
+#[derive(Debug)]
+pub struct BegunMessages {
+    account: Arc<MemoryAccount>,
+    by_age: RefCell<BTreeMap<Key, Holding>>,
+    last: Cell<u64>,
+}
+
+#[derive(Debug)]
+struct Holding {
+    outbox: Rc<Outbox>,
+    bytes: usize,
+}
+
+/// The memory of a begun message. Dropped, it is released.
+#[derive(Debug)]
+pub struct BegunMessage {
+    messages: Rc<BegunMessages>,
+    key: Key,
+}
+
+impl BegunMessages {
+    pub(super) fn new(account: &Arc<MemoryAccount>) -> Rc<Self> {
+        Rc::new(Self {
+            account: Arc::clone(account),
+            by_age: RefCell::default(),
+            last: Cell::default(),
+        })
+    }
+
+    /// Reserves memory for a message that begins now on the connection of this outbox.
+    ///
+    /// # Errors
+    ///
+    /// When there is no room, and no other message on this shard whose connection could be
+    /// closed for it.
+    pub fn reserve(
+        self: &Rc<Self>,
+        outbox: &Rc<Outbox>,
+        bytes: usize,
+    ) -> Result<BegunMessage, MemoryExceeded> {
+        self.last.set(self.last.get() + 1);
+        let key = (Instant::now(), self.last.get());
+        let holding = Holding {
+            outbox: Rc::clone(outbox),
+            bytes: 0,
+        };
+        self.by_age.borrow_mut().insert(key, holding);
+        let message = BegunMessage {
+            messages: Rc::clone(self),
+            key,
+        };
+        message.grow_to(bytes)?;
+        Ok(message)
+    }
+
+    /// The connections with a begun message, the oldest first, and when it began.
+    pub(super) fn by_age(&self) -> Vec<(Instant, Rc<Outbox>)> {
+        let by_age = self.by_age.borrow();
+        let by_age = by_age.iter();
+        by_age
+            .map(|((began, _), holding)| (*began, Rc::clone(&holding.outbox)))
+            .collect()
+    }
+
+    /// Closes the connection with the oldest message, and releases its memory. Returns
+    /// false if there is none.
+    pub(super) fn close_oldest(&self) -> bool {
+        self.close_oldest_but(None)
+    }
+
+    fn close_oldest_but(&self, kept: Option<Key>) -> bool {
+        let mut by_age = self.by_age.borrow_mut();
+        let oldest = by_age.keys().find(|key| Some(**key) != kept).copied();
+        let Some(holding) = oldest.and_then(|oldest| by_age.remove(&oldest)) else {
+            return false;
+        };
+        let bytes = holding.bytes;
+        self.account.release(MemoryUse::BegunMessages, bytes);
+        holding.outbox.end(Ending::NoMemory);
+        true
+    }
+}
+
+impl BegunMessage {
+    /// Reserves memory until there are so many bytes for the message.
+    ///
+    /// # Errors
+    ///
+    /// When there is no room for them, and when the connection is being closed to make
+    /// room for another.
+    pub fn grow_to(&self, bytes: usize) -> Result<(), MemoryExceeded> {
+        let held = {
+            let by_age = self.messages.by_age.borrow();
+            by_age.get(&self.key).ok_or(MemoryExceeded)?.bytes
+        };
+        let missing = bytes.next_multiple_of(BLOCK_BYTES).saturating_sub(held);
+        if missing == 0 {
+            return Ok(());
+        }
+        let account = &self.messages.account;
+        while let Err(exceeded) = account.try_hold(MemoryUse::BegunMessages, missing) {
+            if !self.messages.close_oldest_but(Some(self.key)) {
+                return Err(exceeded);
+            }
+        }
+        if let Some(holding) = self.messages.by_age.borrow_mut().get_mut(&self.key) {
+            holding.bytes += missing;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for BegunMessage {
+    fn drop(&mut self) {
+        if let Some(holding) = self.messages.by_age.borrow_mut().remove(&self.key) {
+            let account = &self.messages.account;
+            account.release(MemoryUse::BegunMessages, holding.bytes);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        memory::MemoryLimits,
+        outbox::{OutboxLimits, OutboxPool},
+    };
+
+    const LIMITS: MemoryLimits = MemoryLimits {
+        // 16 blocks are guaranteed to begun messages, and 80 more are free.
+        max: 256 * BLOCK_BYTES as u64,
+        window: 0,
+    };
+    const ROOM: usize = 96 * BLOCK_BYTES;
+
+    fn messages() -> (Rc<BegunMessages>, [Rc<Outbox>; 3]) {
+        let pool = OutboxPool::new(OutboxLimits {
+            frames: 1,
+            bytes: 1,
+        });
+        let account = Arc::new(MemoryAccount::new(LIMITS));
+        let outboxes = [(); 3].map(|()| Rc::new(Outbox::new(&pool)));
+        (BegunMessages::new(&account), outboxes)
+    }
+
+    fn held(messages: &BegunMessages) -> u64 {
+        messages.account.held(MemoryUse::BegunMessages)
+    }
+
+    #[test]
+    fn memory_is_reserved_in_blocks_as_a_message_grows_and_released_with_it() {
+        let (messages, [outbox, ..]) = messages();
+        let message = messages.reserve(&outbox, 1).unwrap();
+        assert_eq!(held(&messages), BLOCK_BYTES as u64);
+        message.grow_to(BLOCK_BYTES).unwrap();
+        assert_eq!(held(&messages), BLOCK_BYTES as u64);
+        message.grow_to(BLOCK_BYTES + 1).unwrap();
+        assert_eq!(held(&messages), 2 * BLOCK_BYTES as u64);
+        drop(message);
+        assert_eq!(held(&messages), 0);
+        assert!(messages.by_age().is_empty());
+    }
+
+    #[test]
+    fn without_room_the_connection_with_the_oldest_message_is_closed() {
+        let (messages, [first, second, third]) = messages();
+        let oldest = messages.reserve(&first, ROOM / 2).unwrap();
+        let other = messages.reserve(&second, ROOM / 2).unwrap();
+        let newest = messages.reserve(&third, BLOCK_BYTES).unwrap();
+        assert_eq!(first.ending(), Some(Ending::NoMemory));
+        assert_eq!((second.ending(), third.ending()), (None, None));
+        assert_eq!(held(&messages), (ROOM / 2 + BLOCK_BYTES) as u64);
+        // It gets no more, and gives nothing back twice.
+        assert!(oldest.grow_to(ROOM).is_err());
+        drop(oldest);
+        assert_eq!(held(&messages), (ROOM / 2 + BLOCK_BYTES) as u64);
+        drop((other, newest));
+        assert_eq!(held(&messages), 0);
+    }
+
+    #[test]
+    fn a_message_for_which_there_is_no_room_by_itself_is_refused() {
+        let (messages, [first, second, _]) = messages();
+        let _other = messages.reserve(&first, BLOCK_BYTES).unwrap();
+        assert!(messages.reserve(&second, ROOM + 1).is_err());
+        assert_eq!(first.ending(), Some(Ending::NoMemory));
+        assert_eq!(held(&messages), 0);
+    }
+}

@@ -1,0 +1,269 @@
+//! The handshakes of clients that are under way, of which there are only so many. Who comes
+//! later waits in the kernel.
+//!
+//! A bound alone would let as many silent peers lock everybody out until they are timed
+//! out. So when no permit is left, or no memory, the oldest handshake makes way for the
+//! newcomer, once it has had [`UNDISTURBED`]: whoever completes a handshake within that time
+//! always can.
+
+use std::{
+    collections::BTreeMap,
+    pin::pin,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout_at},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    connection::HANDSHAKE_BYTES,
+    memory::{MemoryAccount, MemoryExceeded, MemoryUse, Reservation},
+};
+
+/// The most handshakes under way. Where peers stay silent, the kernel's queue of
+/// [`BACKLOG`](super::listener) connections is taken from within one [`UNDISTURBED`] then.
+pub(super) const HANDSHAKES_MAX: usize = 4096;
+
+/// Of the places of clients, as a part, at most so many are for handshakes.
+const PART_OF_CLIENTS: usize = 4;
+
+/// How long a handshake keeps its permit, whoever waits for one.
+const UNDISTURBED: Duration = Duration::from_secs(1);
+
+/// The handshakes that are under way.
+#[derive(Debug)]
+pub(super) struct Handshakes {
+    max: usize,
+    /// By age.
+    under_way: Mutex<BTreeMap<u64, UnderWay>>,
+    last: AtomicU64,
+    freed: Notify,
+}
+
+#[derive(Debug)]
+struct UnderWay {
+    since: Instant,
+    evicted: CancellationToken,
+    _memory: Reservation,
+}
+
+/// Why a handshake cannot begin now.
+enum Blocked {
+    /// Until then no other makes way.
+    Until(Instant),
+    NoMemory,
+}
+
+/// A handshake may be under way. Dropped, another may be.
+#[derive(Debug)]
+pub(super) struct Permit {
+    handshakes: Arc<Handshakes>,
+    number: u64,
+    evicted: CancellationToken,
+}
+
+impl Handshakes {
+    /// None, where there are places for so many clients.
+    pub(super) fn new(clients: usize) -> Arc<Self> {
+        let max = (clients / PART_OF_CLIENTS).clamp(1, HANDSHAKES_MAX);
+        Arc::new(Self {
+            max,
+            under_way: Mutex::default(),
+            last: AtomicU64::default(),
+            freed: Notify::new(),
+        })
+    }
+
+    /// Waits for a permit, with which memory is held.
+    ///
+    /// # Errors
+    ///
+    /// When there is no memory for it, and no other handshake that could make way.
+    pub(super) async fn permit(
+        self: &Arc<Self>,
+        memory: &Arc<MemoryAccount>,
+    ) -> Result<Permit, MemoryExceeded> {
+        let evicted = CancellationToken::new();
+        let number = loop {
+            // Before the look, so that no permit is given back in between.
+            let mut freed = pin!(self.freed.notified());
+            freed.as_mut().enable();
+            match self.begin(memory, &evicted) {
+                Ok(number) => break number,
+                Err(Blocked::Until(until)) => drop(timeout_at(until, freed).await),
+                Err(Blocked::NoMemory) => return Err(MemoryExceeded),
+            }
+        };
+        Ok(Permit {
+            handshakes: Arc::clone(self),
+            number,
+            evicted,
+        })
+    }
+
+    /// Lets one more be under way, in place of the oldest if need be.
+    fn begin(
+        &self,
+        memory: &Arc<MemoryAccount>,
+        evicted: &CancellationToken,
+    ) -> Result<u64, Blocked> {
+        let now = Instant::now();
+        let under_way = self.under_way.lock();
+        let mut under_way = under_way.unwrap_or_else(PoisonError::into_inner);
+        let memory = loop {
+            let is_free = under_way.len() < self.max;
+            if is_free && let Ok(memory) = memory.reserve(MemoryUse::Handshakes, HANDSHAKE_BYTES) {
+                break memory;
+            }
+            let oldest = under_way.first_entry().ok_or(Blocked::NoMemory)?;
+            let until = oldest.get().since + UNDISTURBED;
+            if until > now {
+                return Err(Blocked::Until(until));
+            }
+            oldest.remove().evicted.cancel();
+        };
+        let number = self.last.fetch_add(1, Ordering::Relaxed);
+        let begun = UnderWay {
+            since: now,
+            evicted: evicted.clone(),
+            _memory: memory,
+        };
+        under_way.insert(number, begun);
+        Ok(number)
+    }
+}
+
+impl Permit {
+    /// Is cancelled when the handshake is to make way for another.
+    pub(super) fn evicted(&self) -> CancellationToken {
+        self.evicted.clone()
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let under_way = self.handshakes.under_way.lock();
+        let mut under_way = under_way.unwrap_or_else(PoisonError::into_inner);
+        if under_way.remove(&self.number).is_some() {
+            self.handshakes.freed.notify_one();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use futures_util::poll;
+    use tokio::time::advance;
+
+    use super::*;
+    use crate::memory::MemoryLimits;
+
+    struct Bench {
+        memory: Arc<MemoryAccount>,
+        handshakes: Arc<Handshakes>,
+    }
+
+    impl Bench {
+        /// Of three handshakes at once.
+        fn new() -> Self {
+            Self {
+                memory: Arc::default(),
+                handshakes: Handshakes::new(3 * PART_OF_CLIENTS),
+            }
+        }
+
+        async fn permit(&self) -> Permit {
+            self.handshakes.permit(&self.memory).await.unwrap()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_a_permit_left_a_newcomer_waits_until_one_is_given_back() {
+        let bench = Bench::new();
+        let first = bench.permit().await;
+        let others = [bench.permit().await, bench.permit().await];
+        let mut waits = pin!(bench.permit());
+        assert!(poll!(&mut waits).is_pending());
+        drop(first);
+        let began = Instant::now();
+        let permit = waits.await;
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        assert!(others.iter().all(|it| !it.evicted().is_cancelled()));
+        drop((permit, others));
+        assert_eq!(bench.memory.held(MemoryUse::Handshakes), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_oldest_handshake_makes_way_once_it_has_had_a_second() {
+        let bench = Bench::new();
+        let oldest = bench.permit().await;
+        advance(UNDISTURBED / 2).await;
+        let other = bench.permit().await;
+        let another = bench.permit().await;
+        let began = Instant::now();
+        let newcomer = bench.permit().await;
+        assert_eq!(began.elapsed(), UNDISTURBED / 2);
+        assert!(oldest.evicted().is_cancelled());
+        // It has none to give back.
+        drop(oldest);
+        let mut waits = pin!(bench.permit());
+        assert!(poll!(&mut waits).is_pending());
+        for permit in [&other, &another, &newcomer] {
+            assert!(!permit.evicted().is_cancelled());
+        }
+        drop(newcomer);
+        waits.await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silent_peers_keep_nobody_waiting_for_longer_than_a_second() {
+        let bench = Bench::new();
+        let mut silent = Vec::new();
+        for _ in 0..100 {
+            let began = Instant::now();
+            silent.push(bench.permit().await);
+            assert!(began.elapsed() <= UNDISTURBED);
+        }
+        let given_up = silent.iter().filter(|it| it.evicted().is_cancelled());
+        assert_eq!(given_up.count(), 97);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_memory_the_oldest_makes_way_too_and_without_any_nobody_waits() {
+        let bench = Bench::new();
+        let bytes = HANDSHAKE_BYTES as u64;
+        bench.memory.set_limits(MemoryLimits {
+            // A sixteenth for the handshakes, and what nobody is promised.
+            max: 16 * bytes,
+            window: 11 * bytes,
+        });
+        let room = 16 * bytes - 11 * bytes - 2 * (5 * bytes / 4) - 2 * (5 * bytes / 16);
+        assert_eq!(room / bytes, 1);
+        let first = bench.permit().await;
+        let began = Instant::now();
+        let second = bench.permit().await;
+        assert_eq!(began.elapsed(), UNDISTURBED);
+        assert!(first.evicted().is_cancelled());
+        assert_eq!(bench.memory.held(MemoryUse::Handshakes), bytes);
+        drop((first, second));
+        bench.memory.set_limits(MemoryLimits { max: 0, window: 0 });
+        let refused = bench.handshakes.permit(&bench.memory).await;
+        assert_eq!(refused.unwrap_err(), MemoryExceeded);
+    }
+
+    #[test]
+    fn handshakes_have_a_part_of_the_places_of_clients() {
+        for (clients, max) in [(0, 1), (184, 46), (952, 238), (1_000_000, HANDSHAKES_MAX)] {
+            assert_eq!(Handshakes::new(clients).max, max);
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! Peers that connect and say nothing, from many addresses.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    time::{Duration, Instant},
+};
+
+use sidewire::client::Connection;
+use tokio::{
+    net::{TcpSocket, TcpStream},
+    time::{interval, sleep},
+};
+
+use crate::{descriptors::serve_with, relay::token, site::assert_unharmed};
+
+/// So few that silent peers would take the places of all clients within a moment.
+const DESCRIPTORS: usize = 256;
+
+/// A silent peer connects so often, from one address after the other. Each would hold its
+/// place for `client.handshake_timeout`, which is 10 s.
+const EVERY: Duration = Duration::from_millis(25);
+const ADDRESSES: u8 = 8;
+
+const HONEST: usize = 100;
+
+async fn connect_from(address: Ipv4Addr, relay: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((address, 0).into()).unwrap();
+    socket.connect(relay).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn silent_peers_of_other_addresses_keep_honest_handshakes_waiting_for_a_second_at_most() {
+    let relay = serve_with(DESCRIPTORS);
+    let client = relay.client;
+    let flood = tokio::spawn(async move {
+        let (mut silent, mut ticks) = (Vec::new(), interval(EVERY));
+        for number in 0_u32.. {
+            ticks.tick().await;
+            let last = u8::try_from(number % u32::from(ADDRESSES)).unwrap() + 2;
+            silent.push(connect_from(Ipv4Addr::new(127, 0, 0, last), client).await);
+        }
+    });
+    // All places that handshakes may have are taken by then.
+    let timed_out = || relay.metric("sidewire_handshakes_timed_out_total");
+    let begun = Instant::now();
+    while timed_out() == 0.0 {
+        assert!(begun.elapsed() < Duration::from_secs(9), "nobody makes way");
+        sleep(Duration::from_millis(50)).await;
+    }
+    let mut took = Vec::new();
+    let mut clients = Vec::new();
+    for number in 0..HONEST {
+        let options = relay.options(&token("acme", &format!("user-{number}")));
+        let begun = Instant::now();
+        clients.push(Connection::open(&options).await.unwrap());
+        took.push(begun.elapsed());
+        sleep(EVERY).await;
+    }
+    flood.abort();
+    took.sort();
+    let p99 = took[HONEST * 99 / 100];
+    println!(
+        "{HONEST} handshakes: p50 {:?}, p99 {p99:?}; {} silent peers made way",
+        took[HONEST / 2],
+        timed_out()
+    );
+    assert!(p99 <= Duration::from_secs(1), "{p99:?}");
+    drop(clients);
+    assert_unharmed(relay).await;
+}

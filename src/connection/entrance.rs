@@ -13,7 +13,10 @@ use super::{
     handshake::{self, Newcomer},
     proxy_header,
 };
-use crate::relay::Shard;
+use crate::{
+    relay::Shard,
+    repeated::{RepeatedLine, log_repeated},
+};
 
 /// Serves the client of an accepted connection, from the first byte to the last; its
 /// conversation is a task of its own. `peer` is who connects; `held` is held until
@@ -109,7 +112,7 @@ async fn announced(
         Err(error) => {
             if error.kind() == io::ErrorKind::InvalidData {
                 shard.relay.metrics.proxy_header_malformed();
-                tracing::debug!(%peer, "a trusted proxy sent no PROXY header");
+                log_repeated!(RepeatedLine::ProxyHeaderMissing, %peer);
             }
             None
         }
@@ -125,7 +128,7 @@ async fn encrypted(
         Ok(stream) => Some(stream),
         Err(error) => {
             shard.relay.metrics.tls_handshake_failed();
-            tracing::debug!(%error, "a TLS handshake has failed");
+            log_repeated!(RepeatedLine::TlsHandshakeFailed, %error);
             None
         }
     }

@@ -31,6 +31,7 @@ use crate::{
     limits::Sockets,
     ops::{self, Health, Listening, Ops},
     relay::Relay,
+    repeated,
     setup::Setup,
 };
 use accept::{AcceptBackends, AcceptClients, serve_ops};
@@ -200,6 +201,7 @@ impl Server {
         tasks.spawn(sweep(registry, relay.clone()));
         tasks.spawn(become_ready(shards.clone(), health.clone()));
         tasks.spawn(watch(health.clone()));
+        tasks.spawn(repeated::report());
         Ok(Self {
             relay,
             health,

@@ -57,6 +57,7 @@ pub mod http;
 pub mod memory;
 pub mod ops;
 pub mod random;
+mod repeated;
 pub mod scheduler;
 mod shorten;
 mod suggest;

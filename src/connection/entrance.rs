@@ -13,7 +13,12 @@ use super::{
     handshake::{self, Newcomer},
     proxy_header,
 };
-use crate::{limits::Limit, memory::MemoryUse, relay::Shard};
+use crate::{
+    limits::Limit,
+    memory::MemoryUse,
+    relay::Shard,
+    repeated::{RepeatedLine, log_repeated},
+};
 
 /// What a TLS session takes while it is idle, in bytes. Measured with 2,000 connections,
 /// which took 9,802 bytes each, and 1,962 without TLS; after a message of 60 KB from each
@@ -122,7 +127,7 @@ async fn announced(
         Err(error) => {
             if error.kind() == io::ErrorKind::InvalidData {
                 shard.relay.metrics.proxy_header_malformed();
-                tracing::debug!(%peer, "a trusted proxy sent no PROXY header");
+                log_repeated!(RepeatedLine::ProxyHeaderMissing, %peer);
             }
             None
         }
@@ -138,7 +143,7 @@ async fn encrypted(
         Ok(stream) => Some(stream),
         Err(error) => {
             shard.relay.metrics.tls_handshake_failed();
-            tracing::debug!(%error, "a TLS handshake has failed");
+            log_repeated!(RepeatedLine::TlsHandshakeFailed, %error);
             None
         }
     }

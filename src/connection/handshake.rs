@@ -41,6 +41,7 @@ use crate::{
     limits::{Exceeded, Limit, UserKey},
     protocol::{Encoding, ErrorCode},
     relay::{Relay, Shard},
+    repeated::{RepeatedLine, log_repeated},
 };
 
 /// Whom proxies have connected for, each behind what the one before it has said.
@@ -196,7 +197,7 @@ async fn answer(
         .unwrap_or_else(|problem| {
             shard.relay.metrics.handshake_refused(problem.status());
             let (status, detail) = (problem.status().as_u16(), problem.detail());
-            tracing::debug!(%address, status, detail, "a handshake is refused");
+            log_repeated!(RepeatedLine::HandshakeRefused, %address, status, detail);
             problem.closing().into_response()
         });
     Ok(response)

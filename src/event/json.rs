@@ -16,6 +16,7 @@ use crate::{
         frame::{HEADER_BYTES_MAX, text_header},
         position::EPOCH_CHARS,
     },
+    repeated::{RepeatedLine, log_repeated},
     schema::{JsonError, Schema},
 };
 
@@ -136,10 +137,7 @@ impl JsonFrame {
             Ok(draft) => Some(Self::place(draft, event)),
             Err(error) => {
                 let position = event.position;
-                tracing::error!(
-                    %position, %error,
-                    "a stored event has no JSON; connections that speak JSON are closed instead of skipping it"
-                );
+                log_repeated!(RepeatedLine::EventWithoutJson, %position, %error);
                 None
             }
         }

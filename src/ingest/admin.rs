@@ -13,6 +13,7 @@ use crate::{
     ops::SHARD_TIMEOUT,
     protocol::{ErrorCode, TenantName, UserName},
     relay::Relay,
+    repeated::{RepeatedLine, log_repeated},
 };
 
 /// What a backend should do that was not answered for want of a shard's answer.
@@ -88,7 +89,7 @@ pub(super) async fn disconnect(
 }
 
 fn silent(error: ShardSilent) -> Problem {
-    tracing::error!(%error, "a backend's call cannot be answered");
+    log_repeated!(RepeatedLine::ShardSilent, %error);
     Problem::unavailable(
         ErrorCode::InternalError,
         "a part of the relay does not answer",

@@ -37,6 +37,7 @@ use tokio::{
 use crate::{
     http::{Response, Via},
     relay::Shard,
+    repeated::{RepeatedLine, log_repeated},
 };
 use gathered::Gathered;
 
@@ -175,7 +176,7 @@ async fn answer(
         .await
         .unwrap_or_else(|problem| {
             let (status, detail) = (problem.status().as_u16(), problem.detail());
-            tracing::debug!(status, detail, "a call is refused");
+            log_repeated!(RepeatedLine::CallRefused, status, detail);
             problem.into_response()
         });
     relay.metrics.ingest_answered(response.status());

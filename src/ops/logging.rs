@@ -14,7 +14,10 @@ use tracing_subscriber::{
 };
 
 use super::log_queue::{LogQueue, LogWriter};
-use crate::config::{Log, LogFormat};
+use crate::{
+    config::{Log, LogFormat},
+    repeated,
+};
 
 /// The log of the process. There is one standard error, so there is one queue.
 static QUEUE: LogQueue = LogQueue::new();
@@ -74,14 +77,15 @@ pub(super) fn lines_lost() -> u64 {
     QUEUE.lost()
 }
 
-/// Writes the log to its end when it is dropped, which takes no longer than 1 s. Belongs
-/// to the end of the process.
+/// Writes the log to its end when it is dropped, with the number of repeated lines that
+/// was not logged yet. Takes no longer than 1 s. Belongs to the end of the process.
 #[derive(Debug)]
 pub struct FlushLog;
 
 impl Drop for FlushLog {
     fn drop(&mut self) {
         if HAS_WRITER.load(Ordering::Acquire) {
+            repeated::end_period();
             QUEUE.flush(FLUSH_TIMEOUT);
         }
     }

@@ -24,6 +24,7 @@ use crate::{
     ops::{self, Metrics, Ops},
     protocol::ErrorCode,
     relay::Relay,
+    repeated::{RepeatedLine, log_repeated},
 };
 
 /// Takes the connections of clients, until `stop` says so; what is accepted by then is
@@ -162,7 +163,7 @@ async fn serve_operator<S: AsyncRead + AsyncWrite + Unpin>(
 
 fn accept_failed(metrics: &Metrics, error: &io::Error) {
     metrics.accept_failed();
-    tracing::warn!(%error, "no connection can be accepted");
+    log_repeated!(RepeatedLine::NotAccepted, %error);
 }
 
 #[cfg(test)]

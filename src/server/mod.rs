@@ -32,6 +32,7 @@ use crate::{
     limits::Sockets,
     ops::{self, Health, Listening, Ops},
     relay::Relay,
+    repeated,
     setup::Setup,
 };
 use accept::{AcceptBackends, AcceptClients, serve_ops};
@@ -204,6 +205,7 @@ impl Server {
         tasks.spawn(sweep(registry, relay.clone()));
         tasks.spawn(become_ready(shards.clone(), health.clone()));
         tasks.spawn(watch(health.clone()));
+        tasks.spawn(repeated::report());
         Ok(Self {
             relay,
             health,

@@ -36,6 +36,7 @@ use crate::{
     outbox::OutboxLimits,
     protocol::close::Ending,
     relay::{Relay, Shard},
+    repeated::{RepeatedLine, log_repeated},
 };
 
 /// How many connections may wait to be taken by a shard.
@@ -246,7 +247,7 @@ async fn obey(shard: &Rc<Shard>, mut orders: mpsc::Receiver<Order>) {
         match order {
             Order::Serve(connection, place) => {
                 if let Err(error) = serve(Rc::clone(shard), connection, place) {
-                    tracing::warn!(%error, "a connection could not be registered");
+                    log_repeated!(RepeatedLine::NotRegistered, %error);
                 }
             }
             Order::Reloaded => reloaded(shard),

@@ -192,3 +192,39 @@ async fn a_disconnect_is_logged_at_info_only_where_it_closes_a_connection() {
     let log = relay.process.end().stderr;
     assert_eq!(log.matches(message).count(), 1, "{log}");
 }
+
+#[test]
+fn refusals_are_logged_once_a_period_with_their_number() {
+    const TIMES: u64 = 300;
+    let relay = Relay::start();
+    let handshake = "GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n";
+    let call = "POST /v1/tenants/acme/events HTTP/1.1\r\nHost: localhost\r\n\
+        Authorization: Bearer nobody's\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+    for _ in 0..TIMES {
+        for (address, request) in [(relay.client, handshake), (relay.ingest, call)] {
+            let answer = http(address, request);
+            assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
+        }
+    }
+    relay.process.signal(Signal::TERM);
+    let log = relay.process.end().stderr;
+    let lines: Vec<Value> = log
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    for message in ["a handshake is refused", "a call is refused"] {
+        let first: Vec<_> = lines.iter().filter(|it| it["message"] == message).collect();
+        let [first] = first[..] else {
+            panic!("not logged once: {log}");
+        };
+        assert_eq!(
+            (&first["level"], &first["status"]),
+            (&json!("INFO"), &json!(401))
+        );
+        // Several lines have them if the test takes longer than a period.
+        let repeated = lines.iter().filter(|it| it["repeats"] == message);
+        let repeated: u64 = repeated.map(|it| it["repeated"].as_u64().unwrap()).sum();
+        assert_eq!(repeated, TIMES - 1, "{log}");
+    }
+}

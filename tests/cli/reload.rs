@@ -160,7 +160,7 @@ async fn what_can_change_changes_under_connections_that_stay_and_the_rest_is_nam
     );
     assert!(origin.starts_with("HTTP/1.1 403 "), "{origin}");
     relay.process.stderr_has(|log| {
-        log_line(log, "a handshake is refused").filter(|line| line["level"] == "DEBUG")
+        log_line(log, "a client is let in").filter(|line| line["level"] == "DEBUG")
     });
 
     assert_eq!(

@@ -15,6 +15,7 @@ use crate::{
     memory::MemoryExceeded,
     planted::saw,
     protocol::{Encoding, Position, close::Ending, frame, reply::Reply},
+    repeated::{RepeatedLine, log_repeated},
     scheduler::Cost,
 };
 
@@ -276,7 +277,7 @@ impl<S: Transport, L: Listener> Connection<S, L> {
             Encoding::Json => match relay.live().schema.envelope_to_json_text(&envelope) {
                 Ok(json) => outbox.push_reply(frame::text(&json)),
                 Err(error) => {
-                    tracing::error!(%error, "an answer has no JSON; its connection is closed");
+                    log_repeated!(RepeatedLine::AnswerWithoutJson, %error);
                     outbox.end(Ending::InternalError);
                 }
             },

@@ -1,0 +1,230 @@
+//! Aggregates log lines that others can cause as often as they like. The first one is
+//! logged at its level at once; those that follow within a period are counted, and one
+//! line tells their number at the end of the period. At level debug each is logged.
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
+use tracing::Level;
+
+/// How long repeated lines are counted before their number is logged.
+const PERIOD: Duration = Duration::from_secs(10);
+
+/// The lines of the process. There is one log, so there is one count of each.
+static LINES: RepeatedLines = RepeatedLines::new();
+
+/// A line that is aggregated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RepeatedLine {
+    /// A client's handshake was refused.
+    HandshakeRefused,
+    /// A backend's call was refused.
+    CallRefused,
+    /// A TLS handshake has failed.
+    TlsHandshakeFailed,
+    /// A trusted proxy began a connection without the PROXY header.
+    ProxyHeaderMissing,
+    /// The kernel gave no connection, for want of descriptors or memory.
+    NotAccepted,
+    /// A connection could not be registered with its shard's event loop.
+    NotRegistered,
+    /// A shard did not answer a backend's call in time.
+    ShardSilent,
+    /// A stored event could not be rendered as JSON.
+    EventWithoutJson,
+    /// An answer to a client could not be rendered as JSON.
+    AnswerWithoutJson,
+}
+
+impl RepeatedLine {
+    /// All of them.
+    const ALL: [Self; 9] = [
+        Self::HandshakeRefused,
+        Self::CallRefused,
+        Self::TlsHandshakeFailed,
+        Self::ProxyHeaderMissing,
+        Self::NotAccepted,
+        Self::NotRegistered,
+        Self::ShardSilent,
+        Self::EventWithoutJson,
+        Self::AnswerWithoutJson,
+    ];
+
+    /// The message of the line.
+    #[must_use]
+    pub(crate) const fn message(self) -> &'static str {
+        match self {
+            Self::HandshakeRefused => "a handshake is refused",
+            Self::CallRefused => "a call is refused",
+            Self::TlsHandshakeFailed => "a TLS handshake has failed",
+            Self::ProxyHeaderMissing => "a trusted proxy sent no PROXY header",
+            Self::NotAccepted => "no connection can be accepted",
+            Self::NotRegistered => "a connection could not be registered",
+            Self::ShardSilent => "a backend's call cannot be answered",
+            Self::EventWithoutJson => {
+                "a stored event has no JSON; connections that speak JSON are closed instead of skipping it"
+            }
+            Self::AnswerWithoutJson => "an answer has no JSON; its connection is closed",
+        }
+    }
+
+    /// The level of the line: info if others are at fault, more if the relay or its machine is.
+    #[must_use]
+    pub(crate) const fn level(self) -> Level {
+        match self {
+            Self::HandshakeRefused
+            | Self::CallRefused
+            | Self::TlsHandshakeFailed
+            | Self::ProxyHeaderMissing => Level::INFO,
+            Self::NotAccepted | Self::NotRegistered => Level::WARN,
+            Self::ShardSilent | Self::EventWithoutJson | Self::AnswerWithoutJson => Level::ERROR,
+        }
+    }
+
+    /// Counts the line. Returns whether it has to be logged at its level, which is not so
+    /// if it repeats one of the same period.
+    #[must_use]
+    pub(crate) fn is_first(self) -> bool {
+        LINES.is_first(self)
+    }
+}
+
+/// Logs a [`RepeatedLine`] with these fields: at its level if it is the first of its
+/// period, else at level debug.
+macro_rules! log_repeated {
+    ($line:expr, $($fields:tt)+) => {
+        if $line.is_first() {
+            tracing::event!($line.level(), $($fields)+, "{}", $line.message());
+        } else {
+            tracing::debug!($($fields)+, "{}", $line.message());
+        }
+    };
+}
+pub(crate) use log_repeated;
+
+/// Logs at the end of each period how often lines were repeated in it. Never returns.
+pub(crate) async fn report() {
+    let mut periods = interval_at(Instant::now() + PERIOD, PERIOD);
+    periods.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        periods.tick().await;
+        end_period();
+    }
+}
+
+/// Logs how often lines were repeated since the last report.
+pub(crate) fn end_period() {
+    LINES.end_period(|line, repeated| {
+        let repeats = line.message();
+        match line.level() {
+            Level::ERROR => tracing::error!(repeats, repeated, "a log line was repeated"),
+            Level::WARN => tracing::warn!(repeats, repeated, "a log line was repeated"),
+            _ => tracing::info!(repeats, repeated, "a log line was repeated"),
+        }
+    });
+}
+
+/// How often each line has come in this period. A line that was repeated in the last
+/// period begins the next one with a count of 1, so that one that comes all the time is
+/// logged once a period, with its number.
+#[derive(Debug)]
+struct RepeatedLines([AtomicU64; RepeatedLine::ALL.len()]);
+
+impl RepeatedLines {
+    const fn new() -> Self {
+        Self([const { AtomicU64::new(0) }; RepeatedLine::ALL.len()])
+    }
+
+    fn is_first(&self, line: RepeatedLine) -> bool {
+        let count = self.0.get(line as usize);
+        count.is_none_or(|count| count.fetch_add(1, Ordering::Relaxed) == 0)
+    }
+
+    /// Calls `report` with each line that was repeated in this period and how often, and
+    /// begins the next one.
+    fn end_period(&self, mut report: impl FnMut(RepeatedLine, u64)) {
+        for (line, count) in RepeatedLine::ALL.into_iter().zip(&self.0) {
+            let next = |count| Some(u64::from(count > 1));
+            let ended = count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+            let count = ended.unwrap_or_else(|count| count);
+            if count > 1 {
+                report(line, count - 1);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    fn reported(lines: &RepeatedLines) -> Vec<(RepeatedLine, u64)> {
+        let mut reported = Vec::new();
+        lines.end_period(|line, repeated| reported.push((line, repeated)));
+        reported
+    }
+
+    #[test]
+    fn the_first_line_of_a_period_is_logged_and_those_that_repeat_it_are_counted() {
+        let lines = RepeatedLines::new();
+        let firsts = (0..1000).filter(|_| lines.is_first(RepeatedLine::CallRefused));
+        assert_eq!(firsts.count(), 1);
+        assert!(lines.is_first(RepeatedLine::NotAccepted), "another line");
+        assert_eq!(reported(&lines), [(RepeatedLine::CallRefused, 999)]);
+    }
+
+    #[test]
+    fn a_line_that_never_stops_is_logged_once_a_period() {
+        let lines = RepeatedLines::new();
+        assert!(lines.is_first(RepeatedLine::CallRefused));
+        for _ in 0..3 {
+            for _ in 0..50 {
+                assert!(!lines.is_first(RepeatedLine::CallRefused));
+            }
+            assert_eq!(reported(&lines), [(RepeatedLine::CallRefused, 50)]);
+        }
+    }
+
+    #[test]
+    fn a_line_is_logged_at_once_again_after_a_period_without_it() {
+        let lines = RepeatedLines::new();
+        assert!(lines.is_first(RepeatedLine::CallRefused));
+        assert!(!lines.is_first(RepeatedLine::CallRefused));
+        assert_eq!(reported(&lines).len(), 1);
+        assert_eq!(reported(&lines), []);
+        assert!(lines.is_first(RepeatedLine::CallRefused));
+        assert_eq!(reported(&lines), [], "a single one is not repeated");
+        assert!(lines.is_first(RepeatedLine::CallRefused));
+    }
+
+    #[test]
+    fn no_line_is_missed_when_threads_log_during_a_report() {
+        const THREADS: u64 = 4;
+        const TIMES: u64 = 10_000;
+        let lines = RepeatedLines::new();
+        let (mut firsts, mut repeated) = (0, 0);
+        thread::scope(|scope| {
+            let log = || {
+                let is_first = |_: &u64| lines.is_first(RepeatedLine::ShardSilent);
+                (0..TIMES).filter(is_first).count() as u64
+            };
+            let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(log)).collect();
+            lines.end_period(|_, more| repeated += more);
+            firsts = threads.into_iter().map(|it| it.join().unwrap()).sum();
+        });
+        lines.end_period(|_, more| repeated += more);
+        assert_eq!(firsts + repeated, THREADS * TIMES);
+    }
+
+    #[test]
+    fn each_line_has_a_place_of_its_own() {
+        for (place, line) in RepeatedLine::ALL.into_iter().enumerate() {
+            assert_eq!(line as usize, place);
+        }
+    }
+}

@@ -357,7 +357,6 @@ fn a_handshake_and_a_call_take_no_more_than_they_are_counted_for_while_their_hea
     });
     assert!(call > 64 << 10, "{call}");
     assert!(call <= BACKEND_CONNECTION_BYTES as i64, "{call}");
-    println!("{handshake} bytes a handshake, {call} a call");
 }
 
 #[test]
@@ -366,7 +365,6 @@ fn a_connection_takes_about_what_it_is_counted_for() {
     let mut bench = None;
     let held = measure(|| bench = Some(Bench::with_clients(CLIENTS)));
     let each = held.bytes_current / CLIENTS as i64;
-    println!("{each} bytes a connection with a subscription");
     let counted = CONNECTION_BYTES as i64;
     assert!((counted / 2..counted).contains(&each), "{each}");
 }

@@ -1,7 +1,7 @@
 //! Chaos around the real program: connections that are reset, closed, stalled,
 //! delayed and cut in mid-frame while backends publish, clients that never read, a
-//! relay that is killed or told to stop under load, a tenant that is noisy. What was
-//! acknowledged is held against what each client was given.
+//! relay that is killed or told to stop under load, a tenant that is noisy, a peak of
+//! memory. What was acknowledged is held against what each client was given.
 //!
 //! ```text
 //! cargo test --test chaos               # some seconds
@@ -53,6 +53,7 @@ mod largest;
 mod ledger;
 mod noisy;
 mod order;
+mod peak;
 #[path = "../cli/process.rs"]
 #[allow(dead_code, reason = "the tests of the command line use all of it")]
 mod process;

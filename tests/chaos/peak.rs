@@ -1,0 +1,74 @@
+//! Bodies of calls that take much memory at the same time, and then all end.
+
+use std::{
+    io::Write,
+    net::{SocketAddr, TcpStream},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    kernel::resident,
+    relay::{INGEST_KEY, Relay},
+    site::files,
+};
+
+const MIB: u64 = 1024 * 1024;
+const BODY_BYTES: usize = 8 * MIB as usize;
+const BODIES: u64 = 48;
+
+/// An allocator may return what it has mapped for the first large bodies and keep what it
+/// has grown for the next ones.
+const PEAKS: usize = 2;
+
+/// It takes a while to send the bodies on a machine that is busy.
+const PEAK_TIMEOUT: Duration = Duration::from_secs(60);
+
+const LEFT_MAX: u64 = 64 * MIB;
+const RETURN_TIMEOUT: Duration = Duration::from_secs(30);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// A call whose body lacks its last byte.
+fn begin_call(ingest: SocketAddr, body: &[u8]) -> TcpStream {
+    let mut call = TcpStream::connect(ingest).unwrap();
+    call.set_write_timeout(Some(PEAK_TIMEOUT)).unwrap();
+    let head = format!(
+        "POST /v1/tenants/acme/events:batch HTTP/1.1\r\nHost: localhost\r\n\
+         Authorization: Bearer {INGEST_KEY}\r\nContent-Type: application/x-protobuf\r\n\
+         Content-Length: {BODY_BYTES}\r\n\r\n"
+    );
+    call.write_all(head.as_bytes()).unwrap();
+    call.write_all(body).unwrap();
+    call
+}
+
+/// Waits until the relay's resident memory is as it should be. Returns how long that took.
+fn wait_for_memory(relay: &Relay, timeout: Duration, is_reached: impl Fn(u64) -> bool) -> Duration {
+    let began = Instant::now();
+    loop {
+        let now = resident(relay.process.id());
+        if is_reached(now) {
+            return began.elapsed();
+        }
+        let waited = began.elapsed();
+        assert!(waited < timeout, "{} MiB after {waited:?}", now / MIB);
+        sleep(LOOK_EVERY);
+    }
+}
+
+#[test]
+fn memory_goes_back_to_the_system_after_a_peak_of_large_bodies() {
+    let relay = Relay::serve(files("", "memory_max = \"2GiB\"", ""));
+    let at_start = resident(relay.process.id());
+    let body = vec![b'x'; BODY_BYTES - 1];
+    for peak in 1..=PEAKS {
+        let calls: Vec<_> = (0..BODIES)
+            .map(|_| begin_call(relay.ingest, &body))
+            .collect();
+        let at_peak = at_start + BODIES * (BODY_BYTES as u64 - MIB);
+        wait_for_memory(&relay, PEAK_TIMEOUT, |now| now >= at_peak);
+        drop(calls);
+        let took = wait_for_memory(&relay, RETURN_TIMEOUT, |now| now <= at_start + LEFT_MAX);
+        println!("peak {peak}: the memory was returned after {took:?}");
+    }
+}

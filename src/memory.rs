@@ -139,6 +139,10 @@ impl MemoryLimits {
     }
 }
 
+/// A request that takes more, in bytes, leaves half of the backends' share to those that take
+/// less: some calls with large bodies must not have all the others refused.
+const SMALL_REQUEST_BYTES: usize = 128 * 1024;
+
 /// There is no room for what was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the relay is at its memory limit")]
@@ -245,11 +249,28 @@ impl MemoryAccount {
     ///
     /// As [`reserve`](Self::reserve).
     pub fn try_hold(&self, what: MemoryUse, bytes: usize) -> Result<(), MemoryExceeded> {
+        self.try_hold_more(what, bytes, 0)
+    }
+
+    /// Reserves bytes for one that holds some already.
+    fn try_hold_more(
+        &self,
+        what: MemoryUse,
+        bytes: usize,
+        held: usize,
+    ) -> Result<(), MemoryExceeded> {
+        let is_large = what == MemoryUse::Requests && held + bytes > SMALL_REQUEST_BYTES;
+        let headroom = match is_large {
+            true => what.holder().guarantee(self.limits()) / 2,
+            false => 0,
+        };
         let bytes = bytes as u64;
         // Counted first and judged then: of two that ask at once neither sees the other's
         // bytes as free.
-        self.add(what, bytes);
-        if self.has_room(what.holder()) {
+        self.add(what, bytes + headroom);
+        let has_room = self.has_room(what.holder());
+        self.sub(what, headroom);
+        if has_room {
             return Ok(());
         }
         self.sub(what, bytes);
@@ -338,7 +359,7 @@ impl Reservation {
     ///
     /// When there is no room for them; what was held before stays held.
     pub fn grow(&mut self, bytes: usize) -> Result<(), MemoryExceeded> {
-        self.account.try_hold(self.what, bytes)?;
+        self.account.try_hold_more(self.what, bytes, self.bytes)?;
         self.bytes += bytes;
         Ok(())
     }
@@ -446,6 +467,32 @@ mod tests {
         assert!(request.grow(100).is_ok());
         assert_eq!(account.held(MemoryUse::Requests), 450);
         drop(request);
+        assert_eq!(account.held(MemoryUse::Requests), 0);
+    }
+
+    #[test]
+    fn large_requests_leave_half_of_the_share_to_small_ones() {
+        let mib = 1 << 20;
+        let account = Arc::new(MemoryAccount::new(MemoryLimits {
+            max: 64 * mib as u64,
+            window: 0,
+        }));
+        let mut large = Vec::new();
+        while let Ok(request) = account.reserve(MemoryUse::Requests, mib) {
+            large.push(request);
+        }
+        // Nor by growing.
+        let mut growing = account.reserve(MemoryUse::Requests, 1024).unwrap();
+        assert!(growing.grow(mib).is_err());
+        // 7.5 MiB, which with what the growing one has are less than 8.
+        let small: Vec<_> = (0..60)
+            .map(|_| {
+                account
+                    .reserve(MemoryUse::Requests, SMALL_REQUEST_BYTES)
+                    .unwrap()
+            })
+            .collect();
+        drop((large, growing, small));
         assert_eq!(account.held(MemoryUse::Requests), 0);
     }
 

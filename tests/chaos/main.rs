@@ -13,7 +13,7 @@
 //! SIDEWIRE_NOISY_SECONDS=10 SIDEWIRE_NOISY_ROUNDS=7 \
 //!   cargo test --release --test chaos noisy -- --nocapture --test-threads=1
 //! SIDEWIRE_LARGEST_SECONDS=3 \
-//!   cargo test --release --test chaos largest -- --nocapture --test-threads=1
+//!   cargo test --release --test chaos largest -- --nocapture --test-threads=1 --ignored
 //! ```
 //!
 //! `SIDEWIRE_RECONNECTS` is how many connections are broken, with 100 events for each;

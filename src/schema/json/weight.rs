@@ -50,7 +50,11 @@ const ENCODED_VALUE_BYTES: usize = 12;
 /// as what is in them.
 pub(in crate::schema) fn memory_max(json: &[u8], level: usize) -> usize {
     let (mut heaviest, mut all) = (0, 0_usize);
-    for (_, values) in values(json, level).take_while(|(_, values)| *values <= VALUES_MAX) {
+    for (_, values) in values(json, level) {
+        if values > VALUES_MAX {
+            // It is refused before anything is read.
+            return 0;
+        }
         heaviest = values.max(heaviest);
         all += 1;
     }

@@ -13,7 +13,7 @@ const RELIEF_PAUSE: Duration = Duration::from_millis(1);
 
 impl ShardHub {
     /// Closes connections for as long as more memory is held than may be, of all shards'
-    /// those first that come first as [`Candidate`]s.
+    /// those first that come first as `Candidate`s.
     pub async fn relieve_memory(&self) {
         loop {
             self.relief.asked(self.id).await;

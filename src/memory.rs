@@ -139,8 +139,9 @@ impl MemoryLimits {
     }
 }
 
-/// A request that takes more, in bytes, leaves half of the backends' share to those that take
-/// less: some calls with large bodies must not have all the others refused.
+/// Requests that take more, in bytes, have three quarters of the backends' share at the most.
+/// Some calls with large bodies must neither have all the others refused, nor take the memory
+/// in which bodies are decoded.
 const SMALL_REQUEST_BYTES: usize = 128 * 1024;
 
 /// There is no room for what was asked for.
@@ -260,16 +261,15 @@ impl MemoryAccount {
         held: usize,
     ) -> Result<(), MemoryExceeded> {
         let is_large = what == MemoryUse::Requests && held + bytes > SMALL_REQUEST_BYTES;
-        let headroom = match is_large {
-            true => what.holder().guarantee(self.limits()) / 2,
-            false => 0,
-        };
         let bytes = bytes as u64;
         // Counted first and judged then: of two that ask at once neither sees the other's
         // bytes as free.
-        self.add(what, bytes + headroom);
-        let has_room = self.has_room(what.holder());
-        self.sub(what, headroom);
+        self.add(what, bytes);
+        let holder = what.holder();
+        let has_room = match is_large {
+            true => self.held_by(holder) <= holder.guarantee(self.limits()) / 4 * 3,
+            false => self.has_room(holder),
+        };
         if has_room {
             return Ok(());
         }
@@ -471,7 +471,7 @@ mod tests {
     }
 
     #[test]
-    fn large_requests_leave_half_of_the_share_to_small_ones() {
+    fn large_requests_leave_a_quarter_of_the_share_to_small_ones() {
         let mib = 1 << 20;
         let account = Arc::new(MemoryAccount::new(MemoryLimits {
             max: 64 * mib as u64,
@@ -484,8 +484,9 @@ mod tests {
         // Nor by growing.
         let mut growing = account.reserve(MemoryUse::Requests, 1024).unwrap();
         assert!(growing.grow(mib).is_err());
-        // 7.5 MiB, which with what the growing one has are less than 8.
-        let small: Vec<_> = (0..60)
+        assert_eq!(account.held(MemoryUse::Requests), 12 * mib as u64 + 1024);
+        // 3.75 MiB, which with what the growing one has are less than 4.
+        let small: Vec<_> = (0..30)
             .map(|_| {
                 account
                     .reserve(MemoryUse::Requests, SMALL_REQUEST_BYTES)

@@ -18,12 +18,13 @@ use crate::{
     auth::{Authenticator, IngestKeys},
     clock::Clock,
     config::Config,
-    connection::{Alarms, TlsHandshakes},
+    connection::Alarms,
     hub::{Publisher, ShardHub},
     limits::Limits,
     ops::Metrics,
     outbox::{OutboxLimits, OutboxPool},
     random::Random,
+    scheduler::TenantWork,
     schema::Schema,
     turn_meter::TurnMeter,
 };
@@ -103,8 +104,10 @@ pub struct Shard {
     pub outboxes: Rc<OutboxPool>,
     /// What wakes its connections when they are late.
     pub alarms: Rc<Alarms>,
-    /// Its clients' TLS handshakes.
-    pub tls_handshakes: TlsHandshakes,
+    /// Its clients' handshakes, which are a flow of work of their own.
+    pub handshakes: TenantWork,
+    /// The reading of what is large of backends' requests, likewise.
+    pub large_reads: Rc<TenantWork>,
     /// Measures the turns of its event loop.
     pub turn_meter: Rc<TurnMeter>,
     /// Lent to whoever reads from a socket, for as long as that takes.
@@ -115,7 +118,7 @@ impl Shard {
     /// A shard without connections.
     #[must_use]
     pub fn new(relay: Arc<Relay>, hub: Rc<ShardHub>) -> Self {
-        let tls_handshakes = TlsHandshakes::new(hub.work());
+        let (handshakes, large_reads) = (hub.work().shared(), Rc::new(hub.work().shared()));
         let outboxes = OutboxPool::new(OutboxLimits::of(&relay.live().config.limits));
         let turn_meter = Rc::new(TurnMeter::new(Arc::clone(hub.tally())));
         Self {
@@ -123,7 +126,8 @@ impl Shard {
             hub,
             outboxes,
             alarms: Rc::default(),
-            tls_handshakes,
+            handshakes,
+            large_reads,
             turn_meter,
             read_buffer: RefCell::new(vec![0; READ_BUFFER_BYTES].into()),
         }

@@ -214,15 +214,21 @@ mod tests {
         });
     }
 
+    /// The same once the turns of all tasks that are ready, and of those that they spawn,
+    /// have ended.
+    async fn all_recorded(meter: &TurnMeter) -> (u64, Duration, Duration) {
+        yield_now().await;
+        yield_now().await;
+        recorded(meter)
+    }
+
     #[test]
     fn tasks_that_are_ready_together_share_a_turn() {
         with_meter(async |meter| {
             for _ in 0..4 {
                 meter.spawn(async { compute(WORK) });
             }
-            yield_now().await;
-            yield_now().await;
-            let (turns, cpu, _) = recorded(&meter);
+            let (turns, cpu, _) = all_recorded(&meter).await;
             assert_eq!(turns, 1);
             assert!(cpu >= 4 * WORK, "{cpu:?}");
         });
@@ -236,9 +242,7 @@ mod tests {
                 compute(WORK);
                 spawns.spawn(async { compute(WORK) });
             });
-            yield_now().await;
-            yield_now().await;
-            let (turns, cpu, _) = recorded(&meter);
+            let (turns, cpu, _) = all_recorded(&meter).await;
             assert_eq!(turns, 2);
             assert!(cpu >= 2 * WORK, "{cpu:?}");
         });

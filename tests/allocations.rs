@@ -243,9 +243,14 @@ fn json_takes_no_more_memory_than_is_reserved_while_it_is_read() {
             single = check_reserved(reading.bytes_max, reserved, &json).max(single);
 
             let batch = format!(r#"{{"messages":{}}}"#, list(&json, 3));
-            let reading = measure(|| drop(schema.batch_from_json(batch.as_bytes())));
-            let reserved = Schema::json_batch_memory_max(batch.as_bytes());
+            let reading = measure(|| drop(schema.batch_from_json(batch.as_bytes(), usize::MAX)));
+            let reserved = Schema::json_batch_memory_max(batch.as_bytes(), usize::MAX);
             batches = check_reserved(reading.bytes_max, reserved, &json).max(batches);
+            // The third event is too much.
+            let encoded_max = envelope.as_ref().map_or(0, |it: &Vec<u8>| 5 * it.len() / 2);
+            let reading = measure(|| drop(schema.batch_from_json(batch.as_bytes(), encoded_max)));
+            let reserved = Schema::json_batch_memory_max(batch.as_bytes(), encoded_max);
+            check_reserved(reading.bytes_max, reserved, &json);
 
             let Some(envelope) = envelope else { continue };
             let mut text = String::new();

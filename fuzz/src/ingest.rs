@@ -153,7 +153,7 @@ pub fn seeds() -> Seeds {
                 IS_JSON | IS_BATCH,
                 batch.as_bytes(),
             );
-            let batch = encode(BUNDLED.batch_from_json(batch.as_bytes()));
+            let batch = encode(BUNDLED.batch_from_json(batch.as_bytes(), usize::MAX));
             add(&format!("{name}-batch"), IS_BATCH, &batch);
         }
     }

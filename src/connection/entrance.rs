@@ -11,13 +11,14 @@ use tokio_rustls::server::TlsStream;
 use super::{
     client_address,
     handshake::{self, Newcomer},
-    proxy_header,
+    proxy_header, tls_handshakes,
 };
 use crate::{
     limits::Limit,
     memory::MemoryUse,
     relay::Shard,
     repeated::{RepeatedLine, log_repeated},
+    scheduler::Cost,
 };
 
 /// What a TLS session takes while it is idle, in bytes. Measured with 2,000 connections,
@@ -122,7 +123,10 @@ async fn announced(
     if !is_announced {
         return Some((stream, peer));
     }
-    match proxy_header::read(&mut stream).await {
+    let read = shard
+        .handshakes
+        .run(proxy_header::read(&mut stream), Cost::CALL);
+    match read.await {
         Ok(client) => Some((stream, client.unwrap_or(peer))),
         Err(error) => {
             if error.kind() == io::ErrorKind::InvalidData {
@@ -139,7 +143,7 @@ async fn encrypted(
     stream: TcpStream,
     config: Arc<ServerConfig>,
 ) -> Option<TlsStream<TcpStream>> {
-    match shard.tls_handshakes.accept(stream, config).await {
+    match tls_handshakes::accept(&shard.handshakes, stream, config).await {
         Ok(stream) => Some(stream),
         Err(error) => {
             shard.relay.metrics.tls_handshake_failed();

@@ -42,6 +42,7 @@ use crate::{
     protocol::{Encoding, ErrorCode},
     relay::{Relay, Shard},
     repeated::{RepeatedLine, log_repeated},
+    scheduler::Cost,
 };
 
 /// Whom proxies have connected for, each behind what the one before it has said.
@@ -144,20 +145,21 @@ pub(super) async fn shake_hands<S: Transport + Send + 'static>(
     let head_max = shard.relay.live().config.client.head_max;
     let metrics = Arc::clone(&shard.relay.metrics);
     let service = {
-        let accepted = Rc::clone(&accepted);
+        let (shard, accepted) = (Rc::clone(&shard), Rc::clone(&accepted));
         service_fn(move |request| {
             answer(Rc::clone(&shard), newcomer, Rc::clone(&accepted), request)
         })
     };
-    let served = http1::Builder::new()
+    let serving = http1::Builder::new()
         // The caller times the handshake as a whole.
         .header_read_timeout(None)
         .max_buf_size(head_max)
         // The buffer alone would let a longer one pass that comes in large pieces.
         .max_header_size(head_max)
         .serve_connection(TokioIo::new(stream), service)
-        .with_upgrades()
-        .await;
+        .with_upgrades();
+    // In turns: a head can have 16 KiB, and a token four signatures of P-384.
+    let served = shard.handshakes.run(serving, Cost::CALL).await;
     // A failure is the client's: it went away, or sent what hyper refused.
     if let Err(error) = served {
         if let Some(status) = refused_by_hyper(&error) {

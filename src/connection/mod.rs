@@ -44,4 +44,3 @@ pub(crate) use handshake::NO_MEMORY;
 pub use handshake::{HANDSHAKE_BYTES, serve};
 pub use stream::Transport;
 pub use task::converse;
-pub use tls_handshakes::TlsHandshakes;

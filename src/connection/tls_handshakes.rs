@@ -13,58 +13,38 @@
 //! out. Nor is the work done on another thread: there is one shard per core already, so such
 //! a thread would take its time from a shard, at moments that the shard cannot choose.
 
-use std::{future::poll_fn, io, mem, pin::pin, rc::Rc, sync::Arc, task::Poll};
+use std::{io, pin::pin, sync::Arc};
 
 use futures_util::future::poll_immediate;
 use rustls::{ServerConfig, ServerConnection, server::Acceptor};
-use tokio::{io::Interest, net::TcpStream, time::Instant};
+use tokio::{io::Interest, net::TcpStream};
 use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 
 use crate::{
-    scheduler::{Cost, QUANTUM, TenantWork, WorkQueue},
+    scheduler::{QUANTUM, TenantWork},
     tls,
 };
 
-/// The TLS handshakes of one shard.
-#[derive(Debug)]
-pub struct TlsHandshakes(TenantWork);
-
-impl TlsHandshakes {
-    /// A flow of work in this queue.
-    #[must_use]
-    pub fn new(work: &Rc<WorkQueue>) -> Self {
-        Self(work.shared())
-    }
-
-    /// Conducts the handshake with a client.
-    ///
-    /// # Errors
-    ///
-    /// When the client has gone or speaks no TLS, or the two do not agree.
-    pub(super) async fn accept(
-        &self,
-        stream: TcpStream,
-        config: Arc<ServerConfig>,
-    ) -> io::Result<TlsStream<TcpStream>> {
-        // Only reads, so it needs no turn.
-        let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
-        self.0.turn().await;
+/// Conducts the handshake with a client, in turns of `handshakes`.
+///
+/// # Errors
+///
+/// When the client has gone or speaks no TLS, or the two do not agree.
+pub(super) async fn accept(
+    handshakes: &TenantWork,
+    stream: TcpStream,
+    config: Arc<ServerConfig>,
+) -> io::Result<TlsStream<TcpStream>> {
+    // Only reads, so it needs no turn.
+    let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+    let accepted = async {
         if has_gone(&start.io).await {
             return Err(io::ErrorKind::ConnectionAborted.into());
         }
-        let mut accept = start.into_stream_with(config, bound);
-        loop {
-            let begun = Instant::now();
-            let accepted = poll_immediate(&mut accept).await;
-            // Whatever it took: the next is not computed before all others had a turn.
-            self.0.charge(Cost::measured(begun.elapsed()).max(QUANTUM));
-            if let Some(accepted) = accepted {
-                return accepted;
-            }
-            woken().await;
-            self.0.turn().await;
-        }
-    }
+        start.into_stream_with(config, bound).await
+    };
+    // Whatever it takes: the next is not computed before all others had a turn.
+    handshakes.run(accepted, QUANTUM).await
 }
 
 fn bound(connection: &mut ServerConnection) {
@@ -80,17 +60,4 @@ async fn has_gone(stream: &TcpStream) -> bool {
         Some(Err(_)) => true,
         None => false,
     }
-}
-
-/// Waits until the task is woken by whatever it has been polling.
-async fn woken() {
-    let mut is_woken = false;
-    poll_fn(|_| {
-        if mem::replace(&mut is_woken, true) {
-            Poll::Ready(())
-        } else {
-            Poll::Pending
-        }
-    })
-    .await;
 }

@@ -22,13 +22,12 @@ pub enum QueryError {
 ///
 /// When an escape is malformed, or the text no UTF-8.
 pub fn decode_percent(segment: &str) -> Result<Cow<'_, str>, QueryError> {
-    let is_escape = |rest: &str| {
-        rest.as_bytes()
-            .first_chunk::<2>()
-            .is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
-    };
-    if !segment.split('%').skip(1).all(is_escape) {
-        return Err(QueryError::Escape);
+    let mut bytes = segment.bytes();
+    while let Some(byte) = bytes.next() {
+        let mut has_digit = || bytes.next().is_some_and(|it| it.is_ascii_hexdigit());
+        if byte == b'%' && !(has_digit() && has_digit()) {
+            return Err(QueryError::Escape);
+        }
     }
     percent_decode_str(segment)
         .decode_utf8()
@@ -53,8 +52,11 @@ pub fn query_pairs(
 }
 
 fn decode_form(text: &str) -> Result<String, QueryError> {
-    let spaced = text.replace('+', " ");
-    decode_percent(&spaced).map(Cow::into_owned)
+    let mut text = Cow::Borrowed(text);
+    if text.contains('+') {
+        text = text.replace('+', " ").into();
+    }
+    decode_percent(&text).map(Cow::into_owned)
 }
 
 #[cfg(test)]

@@ -292,7 +292,7 @@ impl Queued {
     fn add(&mut self, json_bytes: Result<usize, NoJson>) -> ControlFlow<()> {
         match json_bytes {
             Ok(bytes) => {
-                self.cost += Cost::DELIVERY + Cost::JSON_BYTE.times(bytes);
+                self.cost += Cost::FRAME + Cost::JSON_BYTE.times(bytes);
                 ControlFlow::Continue(())
             }
             Err(no_json) => {

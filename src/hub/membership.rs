@@ -171,7 +171,7 @@ impl Membership {
         topics_max: usize,
         resume_from: Option<Result<Position, EpochError>>,
     ) -> Result<Subscribed, SubscribeError> {
-        self.charge(Cost::TOPIC.times(topics.len()));
+        self.charge(Cost::SUBSCRIPTION.times(topics.len()));
         let mut subscribed = self.topics.borrow_mut();
         let new: TopicSet = topics
             .iter()
@@ -231,7 +231,7 @@ impl Membership {
 
     /// Takes the topics away; those that it did not have do not matter.
     pub fn unsubscribe(&self, topics: &[Topic]) {
-        self.charge(Cost::TOPIC.times(topics.len()));
+        self.charge(Cost::SUBSCRIPTION.times(topics.len()));
         let mut subscribed = self.topics.borrow_mut();
         for topic in topics {
             if subscribed.remove(topic).is_some() {

@@ -289,6 +289,22 @@ impl Appended<'_> {
         self.events.as_slice().len()
     }
 
+    /// How many events have left the logs for them, and are still to be dropped.
+    #[must_use]
+    pub fn evicted_len(&self) -> usize {
+        self.evicted.len()
+    }
+
+    /// Drops as many of those as one may before others have their turn, or all where the
+    /// relay needs their memory. Returns what that cost.
+    pub fn drop_evicted(&mut self) -> Cost {
+        let mut cost = drop_some(&mut self.evicted);
+        while self.registry.is_over_memory() && !self.evicted.is_empty() {
+            cost += drop_some(&mut self.evicted);
+        }
+        cost
+    }
+
     /// How many of them had been appended before.
     #[must_use]
     pub fn duplicates_len(&self) -> usize {
@@ -298,11 +314,9 @@ impl Appended<'_> {
     /// Drops what has left the logs for them, in parts, and waits until the shards have
     /// queued them for their connections, or for as long as is configured.
     pub async fn acknowledged(mut self) -> Published {
-        while drop_some(&mut self.evicted) {
+        while !self.evicted.is_empty() {
+            drop_some(&mut self.evicted);
             yield_now().await;
-            if self.registry.is_over_memory() {
-                self.evicted.clear();
-            }
         }
         let acknowledged = self.delivery.is_answered()
             || timeout(self.timeout, self.delivery.answered())
@@ -331,14 +345,14 @@ impl Appended<'_> {
     }
 }
 
-/// Drops as many of the events as one may before others have their turn; whether some
-/// are left.
-fn drop_some(events: &mut Evicted) -> bool {
+/// Drops as many of the events as one may before others have their turn. Returns what that
+/// cost.
+fn drop_some(events: &mut Evicted) -> Cost {
     let mut cost = Cost::ZERO;
     while cost < QUANTUM
         && let Some(event) = events.pop()
     {
         cost += Cost::EVENT + Cost::TOPIC.times(event.topics().len());
     }
-    !events.is_empty()
+    cost
 }

@@ -11,7 +11,7 @@ use std::{
     future::poll_fn,
     rc::Rc,
     sync::Arc,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll},
 };
 
 use indexmap::IndexMap;
@@ -57,8 +57,6 @@ pub struct ShardHub {
     departures: RefCell<DeficitQueue<TenantHere>>,
     /// What tasks do for tenants.
     work: Rc<WorkQueue>,
-    /// Wakes the task that takes the turns.
-    waker: RefCell<Option<Waker>>,
     /// The last event that was offered to outboxes.
     last_event: Cell<u64>,
     last_connection: Cell<ConnectionId>,
@@ -80,7 +78,6 @@ impl ShardHub {
             wakes: WakeQueue::default(),
             departures: RefCell::new(DeficitQueue::new(|here| &here.departures)),
             work: Rc::default(),
-            waker: RefCell::default(),
             last_event: Cell::default(),
             last_connection: Cell::default(),
         }
@@ -135,13 +132,16 @@ impl ShardHub {
             let Some(here) = next else {
                 break;
             };
-            while here.deliveries.has_quota()
-                && is_ready(&here)
-                && let Some(cost) = self.deliver_slice(&here, here.deliveries.quota())
-            {
+            let has_more = loop {
+                let Some(cost) = self.deliver_slice(&here, here.deliveries.quota()) else {
+                    break false;
+                };
                 self.deliveries.borrow_mut().charge(&here, cost);
-            }
-            let has_more = here.has_waiting() || here.has_awaited();
+                let has_more = here.has_waiting() || here.has_awaited();
+                if !has_more || !here.deliveries.has_quota() || !is_ready(&here) {
+                    break has_more;
+                }
+            };
             self.deliveries.borrow_mut().put_back(here, has_more);
         }
     }
@@ -169,7 +169,6 @@ impl ShardHub {
             // Others may have emptied the inbox and left the rest to us.
             Poll::Pending if self.is_idle() => {
                 self.work.register(context);
-                self.waker.replace(Some(context.waker().clone()));
                 Poll::Pending
             }
             Poll::Pending => Poll::Ready(true),
@@ -181,14 +180,6 @@ impl ShardHub {
             && self.departures.borrow().is_empty()
             && self.wakes.is_empty()
             && self.work.is_idle()
-    }
-
-    /// Has a turn taken for something that did not come through the inbox.
-    fn wake(&self) {
-        // Once for each time that it was idle: not while it yields between two turns.
-        if let Some(waker) = self.waker.take() {
-            waker.wake();
-        }
     }
 
     /// What was charged for deliveries and for the work of tasks, which may have delivered
@@ -352,7 +343,7 @@ impl ShardHub {
             self.tally.matched.add(fanout.matched);
             self.tally.dropped_slow.add(fanout.overflowed);
             self.tally.queued.add(fanout.matched - fanout.overflowed);
-            cost += Cost::DELIVERY + Cost::STEP.times(fanout.offers);
+            cost += Cost::FRAME + Cost::STEP.times(fanout.offers);
             if let Some(bytes) = offer.made_json_bytes() {
                 saw("JSON that was made only for the delivery");
                 self.tally.json_delivered.add(1);

@@ -1,19 +1,10 @@
 //! What a backend is told of its events that are in the log.
 
-use std::{
-    convert::Infallible,
-    iter, mem,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-    vec,
-};
+use std::{iter, mem, sync::Arc, vec};
 
 use bytes::Bytes;
-use hyper::{
-    StatusCode,
-    body::{Body, Frame},
-};
+use http_body_util::channel::{Channel, Sender};
+use hyper::StatusCode;
 use serde::{Serialize, Serializer};
 
 use super::route::Call;
@@ -23,12 +14,17 @@ use crate::{
     hub::{PlacedEvent, Published},
     memory::Reservation,
     protocol::{Epoch, MessageId, Position, Topic},
+    relay::Shard,
+    scheduler::{Cost, TenantWork},
 };
 
 /// The size of a part of a batch's answer, in bytes, which an event's result may exceed.
 /// Making one takes some 0.1 ms. The answers to most batches have one, and say how long
 /// they are.
 const PART_BYTES: usize = 64 * 1024;
+
+/// How many parts are made before the first of them is sent.
+const PARTS_AHEAD: usize = 1;
 
 /// What an answer repeats of an event.
 pub(super) struct Accepted {
@@ -104,8 +100,10 @@ impl<'a> Answer<'a> {
 }
 
 /// The answer to a call whose events are in the log. `memory` is what the call holds, for
-/// as long as its answer is being made.
+/// as long as its answer is being made, in turns of its tenant.
 pub(super) fn answer(
+    shard: &Shard,
+    work: TenantWork,
     call: Call,
     accepted: Vec<Accepted>,
     published: Published,
@@ -125,14 +123,18 @@ pub(super) fn answer(
             let mut answer = BatchAnswer {
                 results: iter::zip(accepted, published.events),
                 state: BatchAnswerState::Start,
-                made: None,
                 _memory: memory,
             };
-            answer.made = answer.next_part();
+            let first = answer.next_part().unwrap_or_default();
             match answer.state {
                 // Most answers are short, and say how long they are.
-                BatchAnswerState::End => json_text(status, answer.made.unwrap_or_default()),
-                BatchAnswerState::Start | BatchAnswerState::Results => json_stream(status, answer),
+                BatchAnswerState::End => json_text(status, first),
+                BatchAnswerState::Start | BatchAnswerState::Results => {
+                    let (sender, body) = Channel::new(PARTS_AHEAD);
+                    let sending = answer.send(first, sender, work);
+                    drop(shard.turn_meter.spawn(sending));
+                    json_stream(status, body)
+                }
             }
         }
     }
@@ -143,8 +145,6 @@ pub(super) fn answer(
 struct BatchAnswer {
     results: iter::Zip<vec::IntoIter<Accepted>, vec::IntoIter<PlacedEvent>>,
     state: BatchAnswerState,
-    /// The first part, which is made beforehand.
-    made: Option<Bytes>,
     _memory: Reservation,
 }
 
@@ -157,6 +157,21 @@ enum BatchAnswerState {
 }
 
 impl BatchAnswer {
+    /// Sends the parts, each of which but the first is made in a turn of the tenant, until
+    /// nobody takes them.
+    async fn send(mut self, first: Bytes, mut sender: Sender<Bytes>, work: TenantWork) {
+        let mut part = Some(first);
+        while let Some(bytes) = part {
+            if sender.send_data(bytes).await.is_err() {
+                return;
+            }
+            work.turn().await;
+            part = self.next_part();
+            let len = part.as_ref().map_or(0, Bytes::len);
+            work.charge(Cost::CALL + Cost::BYTE.times(2 * len));
+        }
+    }
+
     /// The next part of the document; `None` after the last one.
     fn next_part(&mut self) -> Option<Bytes> {
         let mut part = Vec::new();
@@ -185,34 +200,21 @@ impl BatchAnswer {
     }
 }
 
-impl Body for BatchAnswer {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let answer = self.get_mut();
-        let part = answer.made.take().or_else(|| answer.next_part());
-        Poll::Ready(part.map(|part| Ok(Frame::data(part))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.state == BatchAnswerState::End && self.made.is_none()
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use futures_util::future::poll_immediate;
     use http_body_util::BodyExt as _;
     use hyper::header::CONTENT_TYPE;
     use serde_json::{Value, json};
+    use tokio::task::yield_now;
 
     use super::*;
     use crate::{
+        connection::testing::{Bench, settle, simulate},
         event::tests::draft,
         memory::{MemoryAccount, MemoryUse},
+        protocol::TenantName,
+        scheduler::QUANTUM,
     };
 
     const EPOCH: &str = "000000000000000000000000000000ab";
@@ -237,7 +239,13 @@ mod tests {
         let memory = Arc::<MemoryAccount>::default()
             .reserve(MemoryUse::Requests, 1)
             .unwrap();
-        let response = answer(call, accepted, published, memory);
+        let bench = Bench::new();
+        let work = bench
+            .shard
+            .hub
+            .work()
+            .tenant(&TenantName::parse("acme").unwrap());
+        let response = answer(&bench.shard, work, call, accepted, published, memory);
         assert_eq!(response.headers()[CONTENT_TYPE], "application/json");
         let status = response.status();
         let body = response.into_body().collect().await.unwrap().to_bytes();
@@ -253,26 +261,29 @@ mod tests {
         })
     }
 
-    #[tokio::test]
-    async fn an_event_that_all_shards_have_queued_is_answered_with_whom_it_matched() {
-        let mut only = expected("m1", "7");
-        only["matched"] = json!(3);
-        let answer = answered(Call::Event, &[Some(3)]).await;
-        assert_eq!(answer, (StatusCode::OK, only));
-    }
-
-    #[tokio::test]
-    async fn what_a_shard_has_not_acknowledged_is_accepted_and_says_nothing_of_matches() {
-        let answer = answered(Call::Event, &[None]).await;
-        assert_eq!(answer, (StatusCode::ACCEPTED, expected("m1", "7")));
-        let answer = answered(Call::Batch, &[None, None]).await;
-        let both = json!({"results": [expected("m1", "7"), expected("m2", "8")]});
-        assert_eq!(answer, (StatusCode::ACCEPTED, both));
+    #[test]
+    fn an_event_that_all_shards_have_queued_is_answered_with_whom_it_matched() {
+        simulate(async {
+            let mut only = expected("m1", "7");
+            only["matched"] = json!(3);
+            let answer = answered(Call::Event, &[Some(3)]).await;
+            assert_eq!(answer, (StatusCode::OK, only));
+        });
     }
 
     #[test]
-    fn the_answer_to_a_batch_is_made_in_parts() {
-        let account = Arc::<MemoryAccount>::default();
+    fn what_a_shard_has_not_acknowledged_is_accepted_and_says_nothing_of_matches() {
+        simulate(async {
+            let answer = answered(Call::Event, &[None]).await;
+            assert_eq!(answer, (StatusCode::ACCEPTED, expected("m1", "7")));
+            let answer = answered(Call::Batch, &[None, None]).await;
+            let both = json!({"results": [expected("m1", "7"), expected("m2", "8")]});
+            assert_eq!(answer, (StatusCode::ACCEPTED, both));
+        });
+    }
+
+    /// 1,000 events with their places.
+    fn many() -> (Vec<Accepted>, Vec<PlacedEvent>) {
         let placed = PlacedEvent {
             position: Position {
                 epoch: Epoch::from_bits(0xab),
@@ -281,13 +292,57 @@ mod tests {
             matched: Some(1),
             duplicate: false,
         };
-        let accepted: Vec<_> = (0..1000)
-            .map(|n| Accepted::of(&draft(&format!("m{n}"), &["a:1"])))
-            .collect();
+        let accepted = (0..1000).map(|n| Accepted::of(&draft(&format!("m{n}"), &["a:1"])));
+        (accepted.collect(), vec![placed; 1000])
+    }
+
+    #[test]
+    fn a_long_answer_is_made_in_turns_of_its_tenant_for_as_long_as_it_is_read() {
+        simulate(async {
+            let bench = Bench::new();
+            let account = Arc::<MemoryAccount>::default();
+            let work = || {
+                let queue = bench.shard.hub.work();
+                queue.tenant(&TenantName::parse("acme").unwrap())
+            };
+            let (accepted, events) = many();
+            let published = Published {
+                events,
+                acknowledged: true,
+            };
+            let memory = account.reserve(MemoryUse::Requests, 5000).unwrap();
+            // In debt for 40 turns of the shard.
+            work().charge(QUANTUM.times(40));
+            let response = answer(
+                &bench.shard,
+                work(),
+                Call::Batch,
+                accepted,
+                published,
+                memory,
+            );
+            let mut body = response.into_body();
+            assert!(body.frame().await.is_some());
+            for _ in 0..20 {
+                yield_now().await;
+            }
+            assert!(poll_immediate(body.frame()).await.is_none());
+            settle().await;
+            assert!(body.frame().await.is_some());
+            assert_eq!(account.held(MemoryUse::Requests), 5000);
+            drop(body);
+            settle().await;
+            assert_eq!(account.held(MemoryUse::Requests), 0);
+        });
+    }
+
+    #[test]
+    fn the_answer_to_a_batch_is_made_in_parts() {
+        let account = Arc::<MemoryAccount>::default();
+        let (accepted, placed) = many();
         let mut answer = BatchAnswer {
-            results: iter::zip(accepted, vec![placed; 1000]),
+            results: iter::zip(accepted, placed),
             state: BatchAnswerState::Start,
-            made: None,
             _memory: account.reserve(MemoryUse::Requests, 5000).unwrap(),
         };
         let parts: Vec<_> = iter::from_fn(|| answer.next_part()).collect();
@@ -302,11 +357,13 @@ mod tests {
         assert_eq!(account.held(MemoryUse::Requests), 0);
     }
 
-    #[tokio::test]
-    async fn a_batch_of_one_is_a_batch() {
-        let mut only = expected("m1", "7");
-        only["matched"] = json!(0);
-        let answer = answered(Call::Batch, &[Some(0)]).await;
-        assert_eq!(answer, (StatusCode::OK, json!({"results": [only]})));
+    #[test]
+    fn a_batch_of_one_is_a_batch() {
+        simulate(async {
+            let mut only = expected("m1", "7");
+            only["matched"] = json!(0);
+            let answer = answered(Call::Batch, &[Some(0)]).await;
+            assert_eq!(answer, (StatusCode::OK, json!({"results": [only]})));
+        });
     }
 }

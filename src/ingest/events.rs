@@ -42,7 +42,12 @@ pub(super) async fn publish(
     // For longer than a moment: the body is waited for.
     let live = relay.live.load_full();
     let (ingest, limits) = (&live.config.ingest, &live.config.limits);
+    let work = shard.hub.work().tenant(&route.tenant);
     let query = request.uri().query();
+    if let Some(query) = query {
+        work.turn().await;
+        work.charge(Cost::JSON_BYTE.times(query.len()));
+    }
     let parameters = Parameters::parse(query, route.call, limits.topics_per_event)?;
     let body_max = match route.call {
         Call::Event => ingest.body_max,
@@ -54,7 +59,6 @@ pub(super) async fn publish(
         format,
         body,
     };
-    let work = shard.hub.work().tenant(&route.tenant);
     let drafts = drafts(relay, &work, posted, &parameters.topics, &mut memory).await?;
     budget
         .charge_rest(drafts.len())
@@ -74,7 +78,7 @@ pub(super) async fn publish(
         }
     }
     let accepted: Vec<_> = drafts.iter().map(Accepted::of).collect();
-    let appended = relay
+    let mut appended = relay
         .publisher
         .append_if(&route.tenant, drafts, check)
         .await
@@ -87,8 +91,14 @@ pub(super) async fn publish(
     // This shard's part of the receipt, at once: a backend that posts one event
     // behind the other then has many queued before the first is written.
     work.charge(shard.hub.take_waiting_of(&route.tenant));
+    while appended.evicted_len() > 0 {
+        if appended.evicted_len() > 1 {
+            work.turn().await;
+        }
+        work.charge(appended.drop_evicted());
+    }
     let published = appended.acknowledged().await;
-    Ok(answer(route.call, accepted, published, memory))
+    Ok(answer(shard, work, route.call, accepted, published, memory))
 }
 
 /// What is posted, in a body that is read.

@@ -39,9 +39,9 @@ pub(super) async fn encoded(
     json: Bytes,
     call: Call,
 ) -> Result<Bytes, Problem> {
-    let (read, memory_max): (fn(&_, &_) -> _, fn(&_) -> _) = match call {
-        Call::Event => (envelope_from_json, Schema::json_memory_max),
-        Call::Batch => (batch_from_json, Schema::json_batch_memory_max),
+    let read: fn(&_, &_) -> _ = match call {
+        Call::Event => envelope_from_json,
+        Call::Batch => batch_from_json,
     };
     let weight = Schema::json_weight(&json, JSON_READ_AT_ONCE_WEIGHT_MAX);
     if weight <= JSON_READ_AT_ONCE_WEIGHT_MAX {
@@ -51,7 +51,13 @@ pub(super) async fn encoded(
     }
     let mut needed = None;
     let job = move |relay: &Relay, memory: &Arc<MemoryAccount>| {
-        let bytes = *needed.get_or_insert_with(|| memory_max(&json));
+        let bytes = *needed.get_or_insert_with(|| match call {
+            Call::Event => Schema::json_memory_max(&json),
+            Call::Batch => {
+                let bytes_max = relay.live().config.ingest.batch_body_max;
+                Schema::json_batch_memory_max(&json, bytes_max)
+            }
+        });
         let _memory = memory.reserve(MemoryUse::Decoding, bytes)?;
         Ok(read(relay, &json))
     };
@@ -85,10 +91,13 @@ pub(super) fn envelope_from_json(relay: &Relay, json: &[u8]) -> Result<Vec<u8>, 
 
 pub(super) fn batch_from_json(relay: &Relay, json: &[u8]) -> Result<Vec<u8>, Problem> {
     let live = relay.live();
+    let ingest = &live.config.ingest;
     live.schema
-        .check_json_batch_len(json, live.config.ingest.batch_events_max)
+        .check_json_batch_len(json, ingest.batch_events_max)
         .map_err(no_batch)?;
-    live.schema.batch_from_json(json).map_err(no_json_batch)
+    live.schema
+        .batch_from_json(json, ingest.batch_body_max)
+        .map_err(no_json_batch)
 }
 
 /// An event whose JSON has been looked at as far as that takes no time.

@@ -89,7 +89,7 @@ where
             Ok::<_, Infallible>(response)
         }
     });
-    let stream = Gathered::new(stream);
+    let stream = Gathered::new(stream, &shard.large_reads);
     let mut calls = pin!(
         http1::Builder::new()
             .timer(TokioTimer::new())
@@ -350,7 +350,7 @@ mod tests {
             let bench = Bench::new();
             let memory = Arc::clone(bench.shard.relay.publisher.memory());
             memory.set_limits(MemoryLimits {
-                max: 5 << 20,
+                max: 12 << 20,
                 window: 0,
             });
             let call = |bytes: usize| {
@@ -363,7 +363,7 @@ mod tests {
             settle().await;
             let held = memory.held(MemoryUse::Requests);
             assert_eq!(held, (2 << 20) + 16 * 1024);
-            // What is left of 5 MiB is promised to clients and to small requests.
+            // Large requests have three quarters of a quarter of 12 MiB.
             let mut second = connect(&bench);
             second.write_all(call(1 << 20).as_bytes()).await.unwrap();
             let (heard, _) = rest(second, Instant::now()).await;

@@ -104,7 +104,7 @@ impl<T> DeficitQueue<T> {
         self.turn += 1;
         self.left = Self::turn_budget();
         self.served = 0;
-        if self.is_empty() {
+        if self.is_empty() && self.sparse.capacity() + self.bulk.capacity() > 2 * KEPT_ROOM_FOR {
             self.sparse.shrink_to(KEPT_ROOM_FOR);
             self.bulk.shrink_to(KEPT_ROOM_FOR);
         }

@@ -10,7 +10,7 @@
 //! | deliveries | events are offered to the connections that they match |
 //! | wake-ups | connections are woken to write what is queued for them |
 //! | departures | topics of connections that have gone are taken out of the index |
-//! | [`WorkQueue`] | calls of backends, requests and frames of clients, replays, and TLS handshakes as a flow of their own |
+//! | [`WorkQueue`] | calls of backends with their answers, requests and frames of clients, and replays; beside those of the tenants a flow of handshakes and one of large bodies that are read |
 //!
 //! The first three are served by the shard itself. What waits in the work queue are tasks,
 //! which do their work when they are granted it, and charge it.
@@ -31,7 +31,7 @@ mod work_queue;
 pub use self::{
     cost::Cost,
     deficit_queue::{DeficitQueue, Flow},
-    work_queue::{Place, TenantWork, Waiter, WorkFlow, WorkQueue},
+    work_queue::{AwaitedTurn, Place, Run, TenantWork, Waiter, WorkFlow, WorkQueue},
 };
 
 /// What a flow may use in a turn: long enough that a change of tasks, 1 to 3 µs, does not

@@ -5,12 +5,14 @@ use std::{
     collections::{BTreeMap, HashMap},
     fmt::Debug,
     future::poll_fn,
+    pin::Pin,
     rc::Rc,
     sync::Arc,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, Waker, ready},
 };
 
-use tokio::sync::Mutex;
+use pin_project_lite::pin_project;
+use tokio::{sync::Mutex, time::Instant};
 
 use super::{Cost, DeficitQueue, FLOWS_A_TURN, Flow};
 use crate::protocol::TenantName;
@@ -134,7 +136,8 @@ impl WorkQueue {
         self.wake();
     }
 
-    fn wake(&self) {
+    /// Has the task woken that takes the turns, if it is idle.
+    pub fn wake(&self) {
         // Once for each time that it was idle: a task that yields between two turns must not
         // be woken before everybody else has run.
         if let Some(waker) = self.waker.take() {
@@ -176,19 +179,39 @@ impl TenantWork {
     /// Waits until the tenant may have work done: its tasks one after another, in the order
     /// in which they asked.
     pub async fn turn(&self) {
-        if self.may_start() {
-            return;
-        }
-        let task = Rc::new(Task::default());
-        let place = self.wait(Rc::clone(&task) as Rc<dyn Waiter>);
-        poll_fn(|context| {
-            if place.is_next() {
+        let mut waiting = AwaitedTurn::default();
+        poll_fn(|context| self.poll_turn(&mut waiting, context)).await;
+    }
+
+    /// The same as a poll of a task, which keeps `awaited` as long as this is pending.
+    pub fn poll_turn(&self, awaited: &mut AwaitedTurn, context: &Context<'_>) -> Poll<()> {
+        if awaited.0.is_none() {
+            if self.may_start() {
                 return Poll::Ready(());
             }
+            let task = Rc::<Task>::default();
+            let place = self.wait(Rc::clone(&task) as Rc<dyn Waiter>);
+            awaited.0 = Some((place, task));
+        }
+        if let Some((place, task)) = &awaited.0
+            && !place.is_next()
+        {
             task.0.replace(Some(context.waker().clone()));
-            Poll::Pending
-        })
-        .await;
+            return Poll::Pending;
+        }
+        awaited.0 = None;
+        Poll::Ready(())
+    }
+
+    /// The same future, each poll of which waits for a turn and is charged what it took,
+    /// at least `cost_min`.
+    pub fn run<F: Future>(&self, future: F, cost_min: Cost) -> Run<'_, F> {
+        Run {
+            future,
+            work: self,
+            cost_min,
+            awaited: AwaitedTurn::default(),
+        }
     }
 
     /// Returns true if work may be begun at once: nothing of the tenant waits, its quantum is
@@ -288,6 +311,36 @@ impl Drop for Place {
         if flow.flow.has_quota() {
             flow.wake_first();
         }
+    }
+}
+
+/// What a task keeps while it waits for its turn.
+#[derive(Debug, Default)]
+pub struct AwaitedTurn(Option<(Place, Rc<Task>)>);
+
+pin_project! {
+    /// A future that runs in turns; see [`TenantWork::run`].
+    #[derive(Debug)]
+    pub struct Run<'a, F> {
+        #[pin]
+        future: F,
+        work: &'a TenantWork,
+        cost_min: Cost,
+        awaited: AwaitedTurn,
+    }
+}
+
+impl<F: Future> Future for Run<'_, F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        ready!(this.work.poll_turn(this.awaited, context));
+        let begun = Instant::now();
+        let polled = this.future.poll(context);
+        let took = Cost::measured(begun.elapsed());
+        this.work.charge(took.max(*this.cost_min));
+        polled
     }
 }
 

@@ -60,7 +60,7 @@ pub enum Fault {
     #[error("is of the kind tenant, which has the one topic tenant:*")]
     TenantTopic,
     /// The envelope has more fields than the relay reads.
-    #[error("has more than 250,000 fields, those of nested messages included")]
+    #[error("has more than 100,000 fields, those of nested messages included")]
     TooManyFields,
     /// The event relates to more topics than may be.
     #[error("relates to more topics than limits.topics_per_event allows")]

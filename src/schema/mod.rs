@@ -408,7 +408,7 @@ impl Schema {
     ///
     /// When the text is no JSON of an envelope: also for a field that the schema
     /// does not know, for one that is set twice, for a second payload and for a number that
-    /// the field cannot hold. When it has more than 250,000 values, before it is read.
+    /// the field cannot hold. When it has more than 100,000 values, before it is read.
     pub fn envelope_from_json(&self, json: &[u8]) -> Result<Vec<u8>, JsonError> {
         let message = self.parse(&self.envelope, json, Sender::Backend)?;
         Ok(self.encode(&message))
@@ -429,15 +429,16 @@ impl Schema {
     ///
     /// # Errors
     ///
-    /// As for an envelope, of each, and when the schema has no batches.
-    pub fn batch_from_json(&self, json: &[u8]) -> Result<Vec<u8>, JsonError> {
+    /// As for an envelope, of each, when all together have more than `bytes_max` bytes, and
+    /// when the schema has no batches.
+    pub fn batch_from_json(&self, json: &[u8], bytes_max: usize) -> Result<Vec<u8>, JsonError> {
         let batch = self
             .batch
             .as_ref()
             .ok_or_else(|| JsonError::new(None, BatchError::Unsupported))?;
         let suggest = self.suggest(Sender::Backend);
         let encode = |message: &_| self.encode(message);
-        let envelopes = json::parse_batch(batch, json, &suggest, encode)?;
+        let envelopes = json::parse_batch(batch, json, &suggest, encode, bytes_max)?;
         let len = envelopes.iter().map(|it| it.len() + LENGTH_BYTES_MAX).sum();
         let mut bytes = Vec::with_capacity(len);
         for envelope in envelopes {
@@ -478,13 +479,13 @@ impl Schema {
     /// not included.
     #[must_use]
     pub fn json_memory_max(json: &[u8]) -> usize {
-        json::memory_max(json, 0)
+        json::memory_max(json, 0, usize::MAX)
     }
 
-    /// The same for a batch in JSON.
+    /// The same for a batch in JSON, whose envelopes may have `bytes_max` bytes in all.
     #[must_use]
-    pub fn json_batch_memory_max(json: &[u8]) -> usize {
-        json::memory_max(json, json::ENVELOPE_LEVEL)
+    pub fn json_batch_memory_max(json: &[u8], bytes_max: usize) -> usize {
+        json::memory_max(json, json::ENVELOPE_LEVEL, bytes_max)
     }
 
     /// The most bytes of memory that an envelope takes while it is decoded to be rendered

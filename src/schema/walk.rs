@@ -23,7 +23,7 @@ pub(super) const DEPTH_MAX: u32 = 100;
 /// The most fields that an envelope may have, those of the messages in it included. To
 /// decode one takes up to 1 KiB of memory a field, where they are lists without items in a
 /// google.protobuf.Value.
-pub(super) const FIELDS_MAX: usize = 250_000;
+pub(super) const FIELDS_MAX: usize = 100_000;
 
 /// What the walk found in an envelope.
 #[derive(Debug, Default)]

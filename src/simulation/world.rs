@@ -273,7 +273,7 @@ impl World {
             // What was done is charged.
             let offers = usize::try_from(tally.matched.get()).unwrap();
             let replayed = usize::try_from(tally.replayed.get()).unwrap();
-            let least = Cost::STEP.times(offers) + Cost::DELIVERY.times(replayed);
+            let least = Cost::STEP.times(offers) + Cost::FRAME.times(replayed);
             let charged = shard.shard.hub.charged();
             assert!(charged >= least, "{charged:?} is charged for {least:?}");
         }

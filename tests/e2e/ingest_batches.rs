@@ -23,7 +23,7 @@ async fn a_batch_is_answered_event_by_event_and_its_events_stand_together() {
         let batch = json!({"messages": messages}).to_string().into_bytes();
         let body = match content_type {
             JSON => batch,
-            _ => relay.schema.batch_from_json(&batch).unwrap(),
+            _ => relay.schema.batch_from_json(&batch, usize::MAX).unwrap(),
         };
         let answer = Call::post(BATCH, content_type, body).answer(&relay).await;
         assert_eq!(
@@ -118,7 +118,7 @@ async fn a_batch_is_taken_whole_or_not_at_all() {
     let bytes = watched
         .relay
         .schema
-        .batch_from_json(batch.to_string().as_bytes());
+        .batch_from_json(batch.to_string().as_bytes(), usize::MAX);
     let bodies = [
         Call::event(BATCH, &batch),
         Call::post(BATCH, PROTOBUF, bytes.unwrap()),
@@ -192,7 +192,7 @@ async fn what_is_wrong_far_into_a_long_batch_is_said_as_of_a_short_one() {
     let bytes = watched
         .relay
         .schema
-        .batch_from_json(related_to_none.to_string().as_bytes());
+        .batch_from_json(related_to_none.to_string().as_bytes(), usize::MAX);
     let call = Call::post(BATCH, PROTOBUF, bytes.unwrap());
     let answer = watched.refuses("related to nothing", call, None).await;
     assert_eq!(errors(&answer), [(900, None)]);
@@ -222,7 +222,7 @@ async fn a_batch_that_is_empty_too_big_or_none_is_refused() {
     let bytes = watched
         .relay
         .schema
-        .batch_from_json(many.to_string().as_bytes());
+        .batch_from_json(many.to_string().as_bytes(), usize::MAX);
     let event = watched.relay.envelope(named("m", edited_by("ann")));
     for (what, content_type, body, field) in [
         ("empty", JSON, b"{}".to_vec(), None),

@@ -53,7 +53,7 @@ async fn with_each_schema_a_client_gets_what_is_posted_about_its_topics_in_every
                 PROTOBUF,
                 relay
                     .schema
-                    .batch_from_json(batch.to_string().as_bytes())
+                    .batch_from_json(batch.to_string().as_bytes(), usize::MAX)
                     .unwrap(),
             ),
         ];

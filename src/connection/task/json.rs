@@ -32,6 +32,9 @@ use crate::{
 /// millisecond at the most, or 2.6 KB of ordinary events.
 const READ_AT_ONCE_WEIGHT_MAX: usize = 16 * 1024;
 
+/// The bytes of a frame of JSON that are looked at, before it is read, in one step.
+const PEEKED_BYTES_A_STEP: usize = 8;
+
 /// A frame of JSON that another thread reads. Until it is read nothing more is taken from
 /// the client.
 pub(super) struct ReadingJson(Pin<Box<dyn Future<Output = Option<ReadJson>>>>);
@@ -64,7 +67,8 @@ impl<S: Transport, L: Listener> Connection<S, L> {
             true => weight,
             false => 0,
         };
-        self.charge_work(Cost::JSON_BYTE.times(read_here) + Cost::BYTE.times(json.len()));
+        let looked_at = Cost::STEP.times(json.len() / PEEKED_BYTES_A_STEP);
+        self.charge_work(Cost::JSON_BYTE.times(read_here) + looked_at);
         if weight <= READ_AT_ONCE_WEIGHT_MAX {
             let envelope = live.schema.envelope_from_client_json(json.as_bytes());
             return self.answer_read(ReadJson {

@@ -74,6 +74,8 @@ impl<S: Transport, L: Listener> Connection<S, L> {
 
     /// A ping of the WebSocket has come, and is answered.
     pub(super) fn pinged(&mut self) {
+        // Its pong is written at once.
+        self.charge_work(Cost::CALL);
         let relay = &self.account.shard.relay;
         if let Err(exceeded) = self.pace.charge(Kind::Ping, self.account.who(), relay) {
             self.push(&Reply::Error(too_many(exceeded)));

@@ -33,7 +33,7 @@ impl TenantHere {
     /// those were.
     fn take_out_departed(&self) -> usize {
         let mut departed = self.departed.borrow_mut();
-        let most = Cost::TOPIC.fits_into(self.departures.quota());
+        let most = Cost::SUBSCRIPTION.fits_into(self.departures.quota());
         let mut count = 0;
         while let Some(first) = departed.front_mut() {
             count += first.take_out(self, most - count);
@@ -66,14 +66,14 @@ impl ShardHub {
             self.departures.borrow_mut().activate(here);
         }
         if !self.departures.borrow().is_empty() {
-            self.wake();
+            self.work.wake();
         }
     }
 
     /// Goes on with the departures of earlier turns.
     pub(super) fn continue_departures(&self) {
         self.departures.borrow_mut().begin_turn();
-        loop {
+        while !self.departures.borrow().is_empty() {
             let next = self.departures.borrow_mut().next(|_| true);
             let Some(here) = next else {
                 break;
@@ -90,7 +90,7 @@ impl ShardHub {
         }
         let topics = here.take_out_departed();
         if topics > 0 {
-            let cost = Cost::TOPIC.times(topics);
+            let cost = Cost::SUBSCRIPTION.times(topics);
             self.departures.borrow_mut().charge(here, cost);
         }
         if here.departed.borrow().is_empty() && here.index.borrow().is_empty() {

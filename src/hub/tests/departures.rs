@@ -11,7 +11,7 @@ fn a_turn() -> usize {
 
 /// How many are taken out at once.
 fn a_quantum() -> usize {
-    Cost::TOPIC.fits_into(QUANTUM)
+    Cost::SUBSCRIPTION.fits_into(QUANTUM)
 }
 
 /// Connections of one user with a thousand topics each, which nobody else has.

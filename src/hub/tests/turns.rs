@@ -371,7 +371,7 @@ async fn a_slice_counts_the_topics_of_an_event_and_who_is_subscribed_to_each() {
     };
     let batch = vec![draft("m", &topics); 60];
     post_batch(&bench, "acme", batch.clone()).await;
-    let not_matched = Cost::DELIVERY + Cost::STEP.times(100);
+    let not_matched = Cost::FRAME + Cost::STEP.times(100);
     let events_in = |cost: Cost| u64::try_from(1 + cost.fits_into(QUANTUM)).unwrap();
     assert_eq!(slice(), events_in(not_matched));
     client.subscribe(&topics);

@@ -1,11 +1,11 @@
 //! Reads a batch in JSON, one envelope after the other.
 
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, cell::Cell, fmt};
 
 use prost_reflect::{DynamicMessage, MessageDescriptor};
 use serde::{
     Deserializer,
-    de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor},
+    de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 
 use super::MessageSeed;
@@ -21,6 +21,8 @@ pub(in crate::schema) const ENVELOPE_LEVEL: usize = 2;
 pub(super) struct Batch<'a, F> {
     pub(super) envelope: &'a MessageDescriptor,
     pub(super) encode: &'a F,
+    /// How many bytes more the envelopes may have; `None` when they have had too many.
+    pub(super) bytes_left: &'a Cell<Option<usize>>,
 }
 
 /// The same, of the list of envelopes.
@@ -45,8 +47,7 @@ impl<'de, F: Fn(&DynamicMessage) -> Vec<u8>> Visitor<'de> for Batch<'_, F> {
         let mut envelopes = Vec::new();
         while let Some(name) = members.next_key::<Cow<'_, str>>()? {
             if name == MESSAGES {
-                let Self { envelope, encode } = self;
-                envelopes = members.next_value_seed(Messages(Batch { envelope, encode }))?;
+                envelopes = members.next_value_seed(Messages(Batch { ..self }))?;
             } else {
                 members.next_value::<IgnoredAny>()?;
             }
@@ -78,7 +79,14 @@ impl<'de, F: Fn(&DynamicMessage) -> Vec<u8>> Visitor<'de> for Messages<'_, F> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
         let mut envelopes = Vec::new();
         while let Some(message) = items.next_element_seed(MessageSeed(self.0.envelope))? {
-            envelopes.push((self.0.encode)(&message));
+            let bytes = (self.0.encode)(&message);
+            let left = self.0.bytes_left.get();
+            let left = left.and_then(|left| left.checked_sub(bytes.len()));
+            self.0.bytes_left.set(left);
+            if left.is_none() {
+                return Err(A::Error::custom("the batch is too large"));
+            }
+            envelopes.push(bytes);
         }
         Ok(envelopes)
     }

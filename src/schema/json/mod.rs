@@ -14,7 +14,7 @@ mod weight;
 mod well_known;
 mod write;
 
-use std::io;
+use std::{cell::Cell, io};
 
 use prost_reflect::{DeserializeOptions, DynamicMessage, MessageDescriptor};
 use serde::{Deserializer, Serialize, de::DeserializeSeed};
@@ -47,21 +47,30 @@ pub(super) fn parse(
 }
 
 /// The envelopes that the JSON of a batch says, as `encode` makes bytes of each. One at a
-/// time is held as a message, which takes many times the memory of its text.
+/// time is held as a message, which takes many times the memory of its text. All together
+/// have at most `bytes_max` bytes.
 pub(super) fn parse_batch(
     descriptor: &MessageDescriptor,
     json: &[u8],
     suggest: &Suggest<'_>,
     encode: impl Fn(&DynamicMessage) -> Vec<u8>,
+    bytes_max: usize,
 ) -> Result<Vec<Vec<u8>>, JsonError> {
     if let Some(index) = heavy_envelope(json, ENVELOPE_LEVEL, VALUES_MAX) {
         return Err(too_many_values().within(&format!("{}[{index}]", batch::MESSAGES)));
     }
+    let bytes_left = Cell::new(Some(bytes_max));
     let seed = batch::Batch {
         envelope: suggest.envelope,
         encode: &encode,
+        bytes_left: &bytes_left,
     };
-    read(descriptor, json, suggest, seed)
+    read(descriptor, json, suggest, seed).map_err(|error| match bytes_left.get() {
+        Some(_) => error,
+        None => JsonError::too_large(format_args!(
+            "the events may have {bytes_max} bytes in all, as Protocol Buffers"
+        )),
+    })
 }
 
 fn too_many_values() -> JsonError {

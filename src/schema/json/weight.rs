@@ -19,8 +19,11 @@
 const VALUE_WEIGHT: usize = 64;
 
 /// The most values of one envelope. What is read at once, however large the body that it is
-/// in, then takes at most 250 MiB (1,048 bytes a value).
-pub(super) const VALUES_MAX: usize = 250_000;
+/// in, then takes at most 100 MiB (1,048 bytes a value). 1 MiB of ordinary events has 90,000.
+pub(super) const VALUES_MAX: usize = 100_000;
+
+/// How deep a text can be read: the parser refuses whatever is deeper (serde_json).
+const DEPTH_MAX: usize = 127;
 
 /// The work of reading the text: its bytes, and [`VALUE_WEIGHT`] for each value. The text is
 /// looked at no further than to see that it weighs more than `max`.
@@ -45,47 +48,65 @@ const VALUE_MEMORY: usize = 1100;
 const ENCODED_VALUE_BYTES: usize = 12;
 
 /// The most bytes of memory that the text takes while it is read, itself not included.
-/// Envelopes stand `level` brackets deep. One at a time is held as a message. The bytes of
-/// all are held twice, once each and once as a batch, in buffers that may be twice as large
-/// as what is in them.
-pub(in crate::schema) fn memory_max(json: &[u8], level: usize) -> usize {
+/// Envelopes stand `level` brackets deep, and may have `bytes_max` bytes in all. One at a time
+/// is held as a message. The bytes of each stay, in buffers that may be twice as large, while
+/// the next is encoded, which takes as much again, and while all become one batch.
+pub(in crate::schema) fn memory_max(json: &[u8], level: usize, bytes_max: usize) -> usize {
     let (mut heaviest, mut all) = (0, 0_usize);
-    for (_, values) in values(json, level) {
-        if values > VALUES_MAX {
+    for value in values(json, level) {
+        if value.count > VALUES_MAX {
             // It is refused before anything is read.
             return 0;
         }
-        heaviest = values.max(heaviest);
+        if value.depth > DEPTH_MAX {
+            // Nothing from here on is read.
+            break;
+        }
+        heaviest = value.count.max(heaviest);
         all += 1;
     }
-    let encoded = json.len() + ENCODED_VALUE_BYTES * all;
-    VALUE_MEMORY * heaviest + 4 * encoded
+    let encoded = |values: usize| json.len() + ENCODED_VALUE_BYTES * values;
+    let (all, last) = (encoded(all).min(bytes_max), encoded(heaviest));
+    VALUE_MEMORY * heaviest + 2 * all + all.max(2 * last)
 }
 
 /// The place of the first envelope that has more than `max` values. Envelopes stand `level`
 /// brackets deep: 0 where the text is one, 2 in a batch.
 pub(super) fn heavy_envelope(json: &[u8], level: usize, max: usize) -> Option<usize> {
-    let (place, _) = values(json, level).find(|(_, values)| *values > max)?;
-    Some(place)
+    let heavy = values(json, level).find(|value| value.count > max)?;
+    Some(heavy.envelope)
 }
 
-/// For each value in an envelope the envelope's place, and how many values that has up to
-/// there.
-fn values(json: &[u8], level: usize) -> impl Iterator<Item = (usize, usize)> {
-    let (mut depth, mut place, mut values) = (0_usize, 0, 0);
+/// A value in an envelope.
+struct Value {
+    /// The envelope's place.
+    envelope: usize,
+    /// How many values the envelope has up to this one.
+    count: usize,
+    /// In how many brackets the value stands, its own included.
+    depth: usize,
+}
+
+/// The values that are in envelopes.
+fn values(json: &[u8], level: usize) -> impl Iterator<Item = Value> {
+    let (mut depth, mut envelope, mut count) = (0_usize, 0, 0);
     Marks::of(json).filter_map(move |mark| {
         match mark {
             Mark::Open => depth = depth.saturating_add(1),
             Mark::Close => depth = depth.saturating_sub(1),
             Mark::Comma if depth == level => {
-                place += 1;
-                values = 0;
+                envelope += 1;
+                count = 0;
             }
             Mark::Comma | Mark::Colon => {}
         }
         let is_within = depth > level && mark.is_value();
-        values += usize::from(is_within);
-        is_within.then_some((place, values))
+        count += usize::from(is_within);
+        is_within.then_some(Value {
+            envelope,
+            count,
+            depth,
+        })
     })
 }
 
@@ -167,10 +188,19 @@ mod tests {
         assert_eq!(heavy(&batch, 2, 6), Some(1));
         // What is no JSON ends somewhere.
         assert_eq!(heavy("]]]]", 2, 0), None);
-        let memory = |json: &str, level| memory_max(json.as_bytes(), level);
+        let memory = |json: &str, level| memory_max(json.as_bytes(), level, usize::MAX);
         assert_eq!(memory(event, 0), 7 * VALUE_MEMORY + 4 * (26 + 7 * 12));
         let heaviest = memory(&batch, 2);
-        let encoded = 4 * (batch.len() + (7 + 7 + 2) * 12);
+        let encoded = 2 * (batch.len() + (7 + 7 + 2) * 12) + 2 * (batch.len() + 7 * 12);
         assert_eq!(heaviest, 7 * VALUE_MEMORY + encoded);
+    }
+
+    #[test]
+    fn values_deeper_than_the_parser_reads_take_no_memory() {
+        let deep = |levels: usize| ["[".repeat(levels), "]".repeat(levels)].concat();
+        let parses = |json: &str| serde_json::from_str::<serde_json::Value>(json).is_ok();
+        assert!(parses(&deep(DEPTH_MAX)) && !parses(&deep(DEPTH_MAX + 1)));
+        let of_values = |json: &str| memory_max(json.as_bytes(), 0, usize::MAX) - 4 * json.len();
+        assert_eq!(of_values(&deep(DEPTH_MAX)), of_values(&deep(50_000)));
     }
 }

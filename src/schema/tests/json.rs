@@ -82,10 +82,10 @@ fn a_second_payload_is_refused_in_json_too() {
 fn a_batch_is_read_as_its_envelopes() {
     let schema = Schema::bundled().unwrap();
     let json = br#"{"messages": [{"messageId": "a"}, {"messageId": "b"}]}"#;
-    let batch = schema.batch_from_json(json).unwrap();
+    let batch = schema.batch_from_json(json, usize::MAX).unwrap();
     let messages = schema.batch_messages(&batch, 2).unwrap();
     assert_eq!(messages, [field(1, b"a"), field(1, b"b")]);
-    let error = schema.batch_from_json(br#"{"messages": [{}, {"x": 1}]}"#);
+    let error = schema.batch_from_json(br#"{"messages": [{}, {"x": 1}]}"#, usize::MAX);
     assert_eq!(error.unwrap_err().field(), Some("messages[1]"));
 }
 
@@ -106,7 +106,9 @@ fn an_error_in_a_batch_can_be_seen_from_the_message_that_has_it() {
         (r#"{"messages": {}}"#, None),
         (r#"{"message": []}"#, None),
     ] {
-        let error = schema.batch_from_json(json.as_bytes()).unwrap_err();
+        let error = schema
+            .batch_from_json(json.as_bytes(), usize::MAX)
+            .unwrap_err();
         let found = error.in_message();
         let found = found.as_ref().map(|(index, error)| (*index, error.field()));
         assert_eq!(found, expected, "{json}");

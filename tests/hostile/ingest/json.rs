@@ -54,15 +54,15 @@ pub(super) fn json() -> Vec<Mutator<Call>> {
     }
     mutators.extend([
         call("JSON that is deep", is(&[400]), |_, forge| {
-            let levels = forge.between(200, 40_000);
+            let levels = forge.between(200, 30_000);
             as_json(forge, &"{\"batch\":{\"messages\":[".repeat(levels))
         }),
         call("lists that are deep", is(&[400]), |_, forge| {
-            let levels = forge.between(200, 250_000);
+            let levels = forge.between(200, 100_000);
             as_json(forge, &"[".repeat(levels))
         }),
         call("JSON of too many values", is(&[413]), |_, forge| {
-            let values = forge.between(250_002, 400_000);
+            let values = forge.between(100_002, 400_000);
             as_json(forge, &format!("[{}", "0,".repeat(values)))
         }),
         call("an unknown field that is deep", is(&[400]), |_, forge| {

@@ -2,9 +2,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use sidewire_fuzz::{conversation, seeds};
+use sidewire_fuzz::{conversation, cost::measured, seeds};
 
 fuzz_target!(
     init: seeds::tend(conversation::seeds),
-    |input: &[u8]| conversation::run(input)
+    |input: &[u8]| measured(input, conversation::run)
 );

@@ -2,9 +2,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use sidewire_fuzz::{descriptor_set, seeds};
+use sidewire_fuzz::{cost::measured, descriptor_set, seeds};
 
 fuzz_target!(
     init: seeds::tend(descriptor_set::seeds),
-    |input: &[u8]| descriptor_set::run(input)
+    |input: &[u8]| measured(input, descriptor_set::run)
 );

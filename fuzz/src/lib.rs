@@ -2,6 +2,7 @@
 
 pub mod config;
 pub mod conversation;
+pub mod cost;
 pub mod descriptor_set;
 pub mod ingest;
 pub mod json_frame;

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! cargo test --test chaos               # some seconds
-//! cargo test --release --test chaos     # as in the gate
+//! cargo test --release --test chaos     # the gate runs the largest items, which take minutes, by themselves
 //!
 //! # before a release
 //! SIDEWIRE_RECONNECTS=10000 SIDEWIRE_STALLED=1000 SIDEWIRE_SECONDS=60 SIDEWIRE_CLIENTS=10000 SIDEWIRE_SLOW=5000 SIDEWIRE_DESCRIPTORS=1024 \
@@ -13,7 +13,7 @@
 //! SIDEWIRE_NOISY_SECONDS=10 SIDEWIRE_NOISY_ROUNDS=7 \
 //!   cargo test --release --test chaos noisy -- --nocapture --test-threads=1
 //! SIDEWIRE_LARGEST_SECONDS=3 \
-//!   cargo test --release --test chaos largest -- --nocapture --test-threads=1 --ignored
+//!   cargo test --release --test chaos largest -- --nocapture --test-threads=1
 //! ```
 //!
 //! `SIDEWIRE_RECONNECTS` is how many connections are broken, with 100 events for each;

@@ -3,8 +3,8 @@
 //!
 //! Each [use](MemoryUse) belongs to a holder, and each holder has a guaranteed share that
 //! no other can take: the replay window for events, a quarter each for what clients
-//! subscribe to and for what backends hold, and a sixteenth each for begun messages, for
-//! decoding and for connections of clients. What is beyond the shares goes to whoever comes first.
+//! subscribe to and for requests of backends, and a sixteenth each for connections of
+//! backends, for begun messages, for decoding and for connections of clients. What is beyond the shares goes to whoever comes first.
 //! Events are never refused here: the logs bound them, and connections that hold on to old
 //! events are closed.
 
@@ -69,7 +69,8 @@ impl MemoryUse {
     fn holder(self) -> Holder {
         match self {
             Self::Events => Holder::Events,
-            Self::Requests | Self::BackendConnections => Holder::Backends,
+            Self::Requests => Holder::Backends,
+            Self::BackendConnections => Holder::BackendConnections,
             Self::Subscriptions => Holder::Clients,
             Self::BegunMessages => Holder::BegunMessages,
             Self::Decoding => Holder::Decoding,
@@ -83,6 +84,7 @@ impl MemoryUse {
 enum Holder {
     Events,
     Backends,
+    BackendConnections,
     Clients,
     BegunMessages,
     Decoding,
@@ -90,9 +92,10 @@ enum Holder {
 }
 
 impl Holder {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::Events,
         Self::Backends,
+        Self::BackendConnections,
         Self::Clients,
         Self::BegunMessages,
         Self::Decoding,
@@ -103,7 +106,9 @@ impl Holder {
         match self {
             Self::Events => limits.window,
             Self::Backends | Self::Clients => limits.share(),
-            Self::BegunMessages | Self::Decoding | Self::Connections => limits.small_share(),
+            Self::BackendConnections | Self::BegunMessages | Self::Decoding | Self::Connections => {
+                limits.small_share()
+            }
         }
     }
 }
@@ -353,6 +358,13 @@ pub struct Reservation {
 }
 
 impl Reservation {
+    /// Gives back what is more than so many bytes.
+    pub fn shrink_to(&mut self, bytes: usize) {
+        let freed = self.bytes.saturating_sub(bytes);
+        self.account.release(self.what, freed);
+        self.bytes -= freed;
+    }
+
     /// Holds more bytes.
     ///
     /// # Errors
@@ -397,12 +409,13 @@ mod tests {
         let shares = [
             (MemoryUse::Requests, 200),
             (MemoryUse::Subscriptions, 200),
+            (MemoryUse::BackendConnections, 50),
             (MemoryUse::BegunMessages, 50),
             (MemoryUse::Decoding, 50),
             (MemoryUse::Tls, 50),
         ];
         // 1,000 without the window's 200 and without all shares.
-        const FREE: usize = 250;
+        const FREE: usize = 200;
         for (mine, my_share) in shares {
             let account = account();
             let all = account.reserve(mine, my_share + FREE).unwrap();
@@ -446,12 +459,12 @@ mod tests {
     #[test]
     fn a_lower_bound_overdraws_those_that_have_more_than_their_share() {
         let account = account();
-        let _more = account.reserve(MemoryUse::Subscriptions, 450).unwrap();
+        let _more = account.reserve(MemoryUse::Subscriptions, 400).unwrap();
         let _less = account.reserve(MemoryUse::BegunMessages, 10).unwrap();
         assert!(!account.is_overdrawn(MemoryUse::Subscriptions));
         // What is left to the window counts, whether events take it or not.
         account.set_limits(MemoryLimits {
-            max: 700,
+            max: 650,
             window: 200,
         });
         assert!(!account.is_exceeded());
@@ -462,10 +475,14 @@ mod tests {
     #[test]
     fn a_reservation_that_cannot_grow_keeps_what_it_has() {
         let account = account();
-        let mut request = account.reserve(MemoryUse::Requests, 350).unwrap();
+        let mut request = account.reserve(MemoryUse::Requests, 300).unwrap();
         assert!(request.grow(101).is_err());
         assert!(request.grow(100).is_ok());
-        assert_eq!(account.held(MemoryUse::Requests), 450);
+        assert_eq!(account.held(MemoryUse::Requests), 400);
+        request.shrink_to(500);
+        assert_eq!(account.held(MemoryUse::Requests), 400);
+        request.shrink_to(100);
+        assert_eq!(account.held(MemoryUse::Requests), 100);
         drop(request);
         assert_eq!(account.held(MemoryUse::Requests), 0);
     }

@@ -106,8 +106,9 @@ pub struct Shard {
     pub alarms: Rc<Alarms>,
     /// Its clients' handshakes, which are a flow of work of their own.
     pub handshakes: TenantWork,
-    /// The reading of what is large of backends' requests, likewise.
-    pub large_reads: Rc<TenantWork>,
+    /// What is done for backends and charged to no tenant: what is large is read, and calls
+    /// are refused. Likewise.
+    pub backend_work: Rc<TenantWork>,
     /// Measures the turns of its event loop.
     pub turn_meter: Rc<TurnMeter>,
     /// Lent to whoever reads from a socket, for as long as that takes.
@@ -118,7 +119,7 @@ impl Shard {
     /// A shard without connections.
     #[must_use]
     pub fn new(relay: Arc<Relay>, hub: Rc<ShardHub>) -> Self {
-        let (handshakes, large_reads) = (hub.work().shared(), Rc::new(hub.work().shared()));
+        let (handshakes, backend_work) = (hub.work().shared(), Rc::new(hub.work().shared()));
         let outboxes = OutboxPool::new(OutboxLimits::of(&relay.live().config.limits));
         let turn_meter = Rc::new(TurnMeter::new(Arc::clone(hub.tally())));
         Self {
@@ -127,7 +128,7 @@ impl Shard {
             outboxes,
             alarms: Rc::default(),
             handshakes,
-            large_reads,
+            backend_work,
             turn_meter,
             read_buffer: RefCell::new(vec![0; READ_BUFFER_BYTES].into()),
         }

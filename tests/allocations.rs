@@ -329,6 +329,12 @@ where
         }
         (shard(), streams)
     });
+    // Has those that wait for their turns take them.
+    let hub = Rc::clone(&shard.hub);
+    runtime.block_on(async move {
+        drop(spawn_local(async move { hub.run().await }));
+        yield_now().await;
+    });
     let mut peers = Vec::new();
     let held = measure(|| {
         runtime.block_on(async {

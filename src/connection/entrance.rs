@@ -76,13 +76,13 @@ async fn arrive<H: 'static>(shard: Rc<Shard>, stream: TcpStream, peer: IpAddr, h
         shard.relay.metrics.exceeded(exceeded.limit);
         return;
     }
-    let Some(stream) = in_time(&shard, until, encrypted(&shard, stream, tls)).await else {
-        return;
-    };
     // Nobody can be told without it.
     let memory = shard.relay.publisher.memory();
     let Ok(memory) = memory.reserve(MemoryUse::Tls, TLS_BYTES) else {
         shard.relay.metrics.exceeded(Limit::Memory);
+        return;
+    };
+    let Some(stream) = in_time(&shard, until, encrypted(&shard, stream, tls)).await else {
         return;
     };
     let held = (held, memory);

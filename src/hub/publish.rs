@@ -315,8 +315,10 @@ impl Appended<'_> {
     /// queued them for their connections, or for as long as is configured.
     pub async fn acknowledged(mut self) -> Published {
         while !self.evicted.is_empty() {
-            drop_some(&mut self.evicted);
-            yield_now().await;
+            self.drop_evicted();
+            if !self.evicted.is_empty() {
+                yield_now().await;
+            }
         }
         let acknowledged = self.delivery.is_answered()
             || timeout(self.timeout, self.delivery.answered())

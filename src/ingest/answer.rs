@@ -40,6 +40,12 @@ impl Accepted {
         }
     }
 
+    /// The memory that it takes, in bytes, with the event's place beside it.
+    pub(super) fn bytes(&self) -> usize {
+        let topics = size_of_val::<[Topic]>(&self.topics);
+        size_of::<(Self, PlacedEvent)>() + self.message_id.as_str().len() + topics
+    }
+
     pub(super) fn message_id(&self) -> &str {
         self.message_id.as_str()
     }
@@ -126,6 +132,7 @@ pub(super) fn answer(
                 _memory: memory,
             };
             let first = answer.next_part().unwrap_or_default();
+            work.charge(made(first.len()));
             match answer.state {
                 // Most answers are short, and say how long they are.
                 BatchAnswerState::End => json_text(status, first),
@@ -138,6 +145,12 @@ pub(super) fn answer(
             }
         }
     }
+}
+
+/// What it costs to make so many bytes of an answer: mostly copies of topics, which take less
+/// than other JSON.
+fn made(bytes: usize) -> Cost {
+    Cost::BYTE.times(2 * bytes)
 }
 
 /// The answer to a batch, made while the backend reads it. It can be 29 MB long, since it
@@ -167,8 +180,7 @@ impl BatchAnswer {
             }
             work.turn().await;
             part = self.next_part();
-            let len = part.as_ref().map_or(0, Bytes::len);
-            work.charge(Cost::CALL + Cost::BYTE.times(2 * len));
+            work.charge(Cost::CALL + made(part.as_ref().map_or(0, Bytes::len)));
         }
     }
 

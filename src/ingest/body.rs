@@ -85,7 +85,7 @@ fn unsupported(detail: &str) -> Problem {
 
 /// The memory that a request holds beside its body, in bytes: its head, and what the hub
 /// keeps of it until it is answered.
-const REQUEST_BYTES: usize = 16 * 1024;
+pub(super) const REQUEST_BYTES: usize = 16 * 1024;
 
 /// How often the body is in memory: as it came, and in the events that are made of it.
 const COPIES: usize = 2;

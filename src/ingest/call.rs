@@ -3,10 +3,14 @@
 
 use std::cell::Cell;
 
-use hyper::{Request, StatusCode, body::Incoming};
+use hyper::{
+    Request, StatusCode,
+    body::{Body as _, Incoming},
+};
 
 use super::{
     admin, events,
+    gathered::SMALL_CALL_BYTES,
     parameters::refuse_parameters,
     refused::too_many,
     route::{Path, Route, Target},
@@ -38,7 +42,8 @@ pub(super) async fn answer(
     authenticated: &Cell<bool>,
     request: Request<Incoming>,
 ) -> Result<Response, Problem> {
-    match admit(&shard.relay, via, authenticated, &request)? {
+    let admitted = admit(&shard.relay, via, authenticated, &request);
+    match admitted.map_err(|problem| unread(problem, request.body()))? {
         Admitted::Publish(route, budget) => events::publish(shard, &route, &budget, request).await,
         Admitted::Look(tenant) => {
             take_turn(shard, &tenant).await;
@@ -51,7 +56,18 @@ pub(super) async fn answer(
     }
 }
 
-/// Waits for the tenant's turn and uses all of it: every shard has work with such a call.
+/// The answer to a call whose body nobody reads. Where that is long the answer says that it
+/// is the last: hyper ends the connection then, and the next call would be lost.
+pub(super) fn unread(problem: Problem, body: &Incoming) -> Problem {
+    let len_max = body.size_hint().upper().unwrap_or(u64::MAX);
+    match len_max > SMALL_CALL_BYTES as u64 {
+        true => problem.closing(),
+        false => problem,
+    }
+}
+
+/// Waits for the tenant's turn and uses all of it: such calls are rare, and what they cost depends on
+/// how many connections there are.
 async fn take_turn(shard: &Shard, tenant: &TenantName) {
     let work = shard.hub.work().tenant(tenant);
     work.turn().await;

@@ -11,7 +11,8 @@ use tokio::task::yield_now;
 
 use super::{
     answer::{Accepted, answer},
-    body::{self, Format},
+    body::{self, Format, REQUEST_BYTES},
+    call::unread,
     draft::{ReadEvent, ReadLimits, draft, refused_cost},
     json::{Checked, InDoubt, check_large, elsewhere, encoded, no_batch},
     parameters::Parameters,
@@ -38,7 +39,8 @@ pub(super) async fn publish(
     request: Request<Incoming>,
 ) -> Result<Response, Problem> {
     let relay = &shard.relay;
-    let format = Format::of(request.headers())?;
+    let unread = |problem| unread(problem, request.body());
+    let format = Format::of(request.headers()).map_err(unread)?;
     // For longer than a moment: the body is waited for.
     let live = relay.live.load_full();
     let (ingest, limits) = (&live.config.ingest, &live.config.limits);
@@ -48,7 +50,8 @@ pub(super) async fn publish(
         work.turn().await;
         work.charge(Cost::JSON_BYTE.times(query.len()));
     }
-    let parameters = Parameters::parse(query, route.call, limits.topics_per_event)?;
+    let parameters =
+        Parameters::parse(query, route.call, limits.topics_per_event).map_err(unread)?;
     let body_max = match route.call {
         Call::Event => ingest.body_max,
         Call::Batch => ingest.batch_body_max,
@@ -67,8 +70,8 @@ pub(super) async fn publish(
     if route.call == Call::Batch {
         // The append is one step, and what it evicts is dropped behind it.
         work.turn().await;
-        work.charge(append_cost(&drafts));
     }
+    work.charge(append_cost(&drafts));
     let mut check = ConditionCheck::new(&parameters.conditions);
     while !check.is_searched() {
         work.charge(relay.publisher.search(&route.tenant, &mut check));
@@ -98,6 +101,8 @@ pub(super) async fn publish(
         work.charge(appended.drop_evicted());
     }
     let published = appended.acknowledged().await;
+    // The body and what was made of it are gone.
+    memory.shrink_to(REQUEST_BYTES + accepted.iter().map(Accepted::bytes).sum::<usize>());
     Ok(answer(shard, work, route.call, accepted, published, memory))
 }
 
@@ -126,7 +131,7 @@ async fn drafts(
         }
     };
     work.turn().await;
-    work.charge(Cost::CALL + Cost::BYTE.times(body.len()));
+    work.charge(Cost::CALL);
     match posted.call {
         Call::Event => event(relay, work, body, more_topics).await,
         Call::Batch => batch(relay, work, body, more_topics).await,
@@ -139,10 +144,11 @@ async fn event(
     envelope: Bytes,
     more_topics: &[Topic],
 ) -> Result<Vec<Draft>, Problem> {
-    let read = match draft(relay, &envelope, more_topics, ReadLimits::ON_SHARD)? {
+    work.charge(Cost::EVENT + Cost::BYTE.times(envelope.len()));
+    let read = match draft(relay, &envelope, more_topics, ReadLimits::ON_SHARD).transpose() {
         Some(read) => {
-            work.charge(read.cost);
-            read
+            work.charge(read_cost(&read, &envelope));
+            read?
         }
         None => read_elsewhere(relay, work, envelope, more_topics).await??,
     };
@@ -231,7 +237,15 @@ fn finish(
     Err(batch_invalid(errors))
 }
 
-/// What it costs to append the events of a batch.
+/// What reading an envelope has cost, beside its bytes.
+fn read_cost(read: &Result<ReadEvent, Problem>, envelope: &[u8]) -> Cost {
+    match read {
+        Ok(read) => read.cost + Cost::TOPIC.times(read.draft.topics().len()),
+        Err(_) => refused_cost(envelope),
+    }
+}
+
+/// What it costs to append the events.
 fn append_cost(drafts: &[Draft]) -> Cost {
     let topics = drafts.iter().map(|draft| draft.topics().len()).sum();
     Cost::EVENT.times(drafts.len()) + Cost::TOPIC.times(topics)
@@ -287,10 +301,7 @@ impl<'a> Drafts<'a> {
             }
             match draft(relay, envelope, more_topics, ReadLimits::ON_SHARD).transpose() {
                 Some(read) => {
-                    cost += match &read {
-                        Ok(read) => read.cost + Cost::TOPIC.times(read.draft.topics().len()),
-                        Err(_) => refused_cost(envelope),
-                    };
+                    cost += read_cost(&read, envelope);
                     self.add(index, read);
                 }
                 None => {

@@ -20,9 +20,10 @@ use crate::scheduler::{AwaitedTurn, Cost, TenantWork};
 /// With so much gathered it is sent before more is taken, in bytes.
 const GATHERED_MAX: usize = 64 * 1024;
 
-/// After a read of more bytes the next one waits for a turn: 100 backends that send bodies of
-/// 8 MiB had a turn of the shard last 10 ms and more. Most calls are shorter.
-const SMALL_READ_BYTES: usize = 4 * 1024;
+/// Once a call has so many bytes, each further read waits for a turn: 100 backends that send
+/// bodies of 8 MiB had a turn of the shard last 10 ms and more. Most calls are shorter, and
+/// hyper ends a connection on which it does not find the rest of a body that nobody reads.
+pub(super) const SMALL_CALL_BYTES: usize = 16 * 1024;
 
 /// The stream. Clones are the same one.
 #[derive(Debug)]
@@ -34,10 +35,10 @@ struct State<S> {
     gathered: Vec<u8>,
     /// How much of it is sent.
     sent: usize,
-    /// The flow of large reads.
-    large_reads: Rc<TenantWork>,
-    /// The last read was large.
-    is_large: bool,
+    /// The flow in whose turns it reads what is large.
+    work: Rc<TenantWork>,
+    /// How many bytes were read since the last write.
+    read: usize,
     awaited: AwaitedTurn,
 }
 
@@ -48,13 +49,13 @@ impl<S> Clone for Gathered<S> {
 }
 
 impl<S: AsyncWrite + Unpin> Gathered<S> {
-    pub(super) fn new(stream: S, large_reads: &Rc<TenantWork>) -> Self {
+    pub(super) fn new(stream: S, work: &Rc<TenantWork>) -> Self {
         Self(Rc::new(RefCell::new(State {
             stream,
             gathered: Vec::new(),
             sent: 0,
-            large_reads: Rc::clone(large_reads),
-            is_large: false,
+            work: Rc::clone(work),
+            read: 0,
             awaited: AwaitedTurn::default(),
         })))
     }
@@ -87,20 +88,21 @@ impl<S: AsyncRead + Unpin> AsyncRead for Gathered<S> {
     ) -> Poll<io::Result<()>> {
         let State {
             stream,
-            large_reads,
-            is_large,
+            work,
+            read,
             awaited,
             ..
         } = &mut *self.0.borrow_mut();
-        if *is_large {
-            ready!(large_reads.poll_turn(awaited, context));
+        let is_large = *read >= SMALL_CALL_BYTES;
+        if is_large {
+            ready!(work.poll_turn(awaited, context));
         }
         let before = buffer.filled().len();
         ready!(Pin::new(stream).poll_read(context, buffer))?;
-        let read = buffer.filled().len() - before;
-        *is_large = read > SMALL_READ_BYTES;
-        if *is_large {
-            large_reads.charge(Cost::BYTE.times(read));
+        let now = buffer.filled().len() - before;
+        *read += now;
+        if is_large {
+            work.charge(Cost::BYTE.times(now));
         }
         Poll::Ready(Ok(()))
     }
@@ -113,6 +115,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Gathered<S> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let mut state = self.0.borrow_mut();
+        state.read = 0;
         if state.gathered.len() >= GATHERED_MAX {
             ready!(state.poll_send(context))?;
         }

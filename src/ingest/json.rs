@@ -207,7 +207,9 @@ fn no_json_batch(error: JsonError) -> Problem {
 pub(super) fn no_batch(error: BatchError) -> Problem {
     let field = match &error {
         BatchError::Wire(error) => error.field().map(str::to_owned),
-        BatchError::TooMany { .. } | BatchError::Unsupported => None,
+        BatchError::TooMany { .. } | BatchError::UnknownFields { .. } | BatchError::Unsupported => {
+            None
+        }
     };
     Problem::invalid(error.to_string()).with_field(field.as_deref())
 }

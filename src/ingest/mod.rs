@@ -38,6 +38,7 @@ use crate::{
     http::{Response, Via},
     relay::Shard,
     repeated::{RepeatedLine, log_repeated},
+    scheduler::Cost,
 };
 use gathered::Gathered;
 
@@ -89,7 +90,7 @@ where
             Ok::<_, Infallible>(response)
         }
     });
-    let stream = Gathered::new(stream, &shard.large_reads);
+    let stream = Gathered::new(stream, &shard.backend_work);
     let mut calls = pin!(
         http1::Builder::new()
             .timer(TokioTimer::new())
@@ -172,13 +173,17 @@ async fn answer(
 ) -> Response {
     let relay = &shard.relay;
     let under_way = relay.calls.token();
-    let response = call::answer(shard, via, authenticated, request)
-        .await
-        .unwrap_or_else(|problem| {
+    let response = match call::answer(shard, via, authenticated, request).await {
+        Ok(response) => response,
+        Err(problem) => {
+            // Many may be refused before anything of them is charged to a tenant.
+            shard.backend_work.turn().await;
+            shard.backend_work.charge(Cost::CALL);
             let (status, detail) = (problem.status().as_u16(), problem.detail());
             log_repeated!(RepeatedLine::CallRefused, status, detail);
             problem.into_response()
-        });
+        }
+    };
     relay.metrics.ingest_answered(response.status());
     drop(under_way);
     response

@@ -153,6 +153,11 @@ impl<T> DeficitQueue<T> {
                 return Some(item);
             }
         }
+        self.next_bulk(is_ready)
+    }
+
+    /// The same of flows that have a backlog only.
+    pub fn next_bulk(&mut self, is_ready: impl Fn(&T) -> bool) -> Option<Rc<T>> {
         for _ in 0..self.bulk.len() {
             if self.left <= 0 {
                 break;

@@ -223,6 +223,49 @@ fn tasks_of_many_tenants_are_granted_no_more_than_a_turn_has_time_for() {
 }
 
 #[test]
+fn tasks_of_new_tenants_leave_half_of_each_turn_to_those_with_a_debt() {
+    simulate(async {
+        let (bench, journal) = (Bench::new(), Journal::default());
+        // In debt after the first of two.
+        task(&bench, &journal, "loud", 2, QUANTUM.times(4));
+        yield_now().await;
+        let mut new = 0;
+        while journal.borrow().iter().filter(|it| **it == "loud").count() < 2 {
+            for _ in 0..10 {
+                task(&bench, &journal, &format!("new{new}"), 1, QUANTUM);
+                new += 1;
+            }
+            yield_now().await;
+            assert!(new < 300, "it starves");
+        }
+    });
+}
+
+#[test]
+fn a_future_that_runs_in_turns_is_charged_what_each_poll_takes() {
+    simulate(async {
+        let (bench, journal) = (Bench::new(), Journal::default());
+        let work = bench.shard.hub.work().shared();
+        let before = bench.shard.hub.work().charged();
+        let future = async {
+            journal.borrow_mut().push("first".to_owned());
+            yield_now().await;
+            journal.borrow_mut().push("second".to_owned());
+        };
+        let mut run = pin!(work.run(future, QUANTUM.times(3)));
+        assert!(poll_immediate(&mut run).await.is_none());
+        assert_eq!(*journal.borrow(), ["first"]);
+        // It has been woken, and pays its debt before it goes on.
+        assert!(poll_immediate(&mut run).await.is_none());
+        assert_eq!(*journal.borrow(), ["first"]);
+        run.await;
+        let charged = bench.shard.hub.work().charged() - before;
+        assert_eq!(charged, QUANTUM.times(6));
+        assert_eq!(*journal.borrow(), ["first", "second"]);
+    });
+}
+
+#[test]
 fn each_tenant_has_one_piece_of_work_on_another_thread_at_a_time() {
     simulate(async {
         let bench = Bench::new();

@@ -23,17 +23,19 @@ pub trait Waiter: Debug {
     fn wake(&self);
 }
 
-/// A shard's flows of work that is done by tasks: one for each tenant, and one for TLS
-/// handshakes.
+/// A shard's flows of work that is done by tasks: one for each tenant, and some for what is
+/// done before it is known for which.
 #[derive(Debug)]
 pub struct WorkQueue {
     queue: RefCell<DeficitQueue<WorkFlow>>,
     tenants: RefCell<HashMap<TenantName, Rc<WorkFlow>>>,
     /// Wakes the task that takes the turns.
     waker: RefCell<Option<Waker>>,
+    /// Flows with a backlog come first in this turn.
+    is_bulks_turn: Cell<bool>,
 }
 
-/// The work for one tenant, or for all peers that shake hands.
+/// The work for one tenant, or for nobody in particular.
 #[derive(Debug, Default)]
 pub struct WorkFlow {
     tenant: Option<TenantName>,
@@ -51,6 +53,7 @@ impl Default for WorkQueue {
             queue: RefCell::new(DeficitQueue::new(|work| &work.flow)),
             tenants: RefCell::default(),
             waker: RefCell::default(),
+            is_bulks_turn: Cell::default(),
         }
     }
 }
@@ -109,6 +112,10 @@ impl WorkQueue {
     /// Begins a turn: flows get their quanta, and of each that has some left the first task
     /// that waits is woken.
     pub fn begin_turn(&self) {
+        // Who is woken first has the time, and nothing is charged yet. So it is every second
+        // turn that those with a backlog come first.
+        let is_bulks_turn = !self.is_bulks_turn.get();
+        self.is_bulks_turn.set(is_bulks_turn);
         let mut queue = self.queue.borrow_mut();
         queue.begin_turn();
         let mut woken = 0;
@@ -116,7 +123,11 @@ impl WorkQueue {
             if woken == FLOWS_A_TURN {
                 break;
             }
-            let Some(work) = queue.next(|_| true) else {
+            let bulk = match is_bulks_turn {
+                true => queue.next_bulk(|_| true),
+                false => None,
+            };
+            let Some(work) = bulk.or_else(|| queue.next(|_| true)) else {
                 break;
             };
             let has_waiting = work.wake_first();
@@ -185,22 +196,21 @@ impl TenantWork {
 
     /// The same as a poll of a task, which keeps `awaited` as long as this is pending.
     pub fn poll_turn(&self, awaited: &mut AwaitedTurn, context: &Context<'_>) -> Poll<()> {
-        if awaited.0.is_none() {
-            if self.may_start() {
-                return Poll::Ready(());
-            }
+        let may_start = match &awaited.0 {
+            Some((place, _)) => place.is_next(),
+            None => self.may_start(),
+        };
+        if may_start {
+            awaited.0 = None;
+            return Poll::Ready(());
+        }
+        // Not looked at again now: what is left of this turn is for those that have waited.
+        let (_, task) = awaited.0.get_or_insert_with(|| {
             let task = Rc::<Task>::default();
-            let place = self.wait(Rc::clone(&task) as Rc<dyn Waiter>);
-            awaited.0 = Some((place, task));
-        }
-        if let Some((place, task)) = &awaited.0
-            && !place.is_next()
-        {
-            task.0.replace(Some(context.waker().clone()));
-            return Poll::Pending;
-        }
-        awaited.0 = None;
-        Poll::Ready(())
+            (self.wait(Rc::clone(&task) as Rc<dyn Waiter>), task)
+        });
+        task.0.replace(Some(context.waker().clone()));
+        Poll::Pending
     }
 
     /// The same future, each poll of which waits for a turn and is charged what it took,

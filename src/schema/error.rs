@@ -157,6 +157,12 @@ pub enum BatchError {
         /// How many are allowed.
         max: usize,
     },
+    /// It has more fields that a batch does not have than it may have envelopes.
+    #[error("the batch has more than {max} unknown fields")]
+    UnknownFields {
+        /// The limit.
+        max: usize,
+    },
     /// Its bytes are malformed.
     #[error(transparent)]
     Wire(#[from] WireError),

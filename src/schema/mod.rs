@@ -300,7 +300,8 @@ impl Schema {
     ///
     /// # Errors
     ///
-    /// When there are more than `max`, as soon as that is seen; when the batch
+    /// When there are more than `max`, or as many unknown fields beside them, as soon as that
+    /// is seen; when the batch
     /// itself is malformed; when the schema has none.
     pub fn batch_messages<'a>(
         &self,
@@ -310,10 +311,14 @@ impl Schema {
         if !self.has_batch() {
             return Err(BatchError::Unsupported);
         }
-        let mut messages = Vec::new();
+        let (mut messages, mut unknown) = (Vec::new(), 0);
         for field in Fields::new(batch, &(0..batch.len())) {
             let field = field?;
             if field.number != BATCH_MESSAGES {
+                unknown += 1;
+                if unknown > max {
+                    return Err(BatchError::UnknownFields { max });
+                }
                 continue;
             }
             if messages.len() >= max {

@@ -207,7 +207,7 @@ fn run(
 ) {
     let runtime = Builder::new_current_thread()
         .enable_all()
-        // For JSON that takes long to read. More would take cores away from shards.
+        // For what takes long to read or to render. More would take cores away from shards.
         .max_blocking_threads(1)
         .build_local(LocalOptions::default());
     match runtime {

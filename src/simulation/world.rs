@@ -90,7 +90,7 @@ impl Settings {
         ]);
         config.replay.process_bytes = *dice.pick(&[1 << 20, 1 << 20, 30_000]);
         config.replay.enabled = !dice.percent(3);
-        config.limits.memory_max = *dice.pick(&[1 << 30, 1 << 30, 140_000]);
+        config.limits.memory_max = *dice.pick(&[1 << 30, 1 << 30, 170_000]);
         if config.limits.memory_max < 2 * config.replay.process_bytes {
             // The config demands room beyond the logs. Without it nothing could ever be
             // rendered for a client that resumes as JSON.

@@ -54,6 +54,7 @@ impl<S: Transport, L: Listener> Connection<S, L> {
         let shard = &self.account.shard;
         let live = shard.relay.live();
         let peeked = live.schema.peek_client_json(json.as_bytes());
+        self.charge_work(Cost::STEP.times(json.len() / PEEKED_BYTES_A_STEP));
         let message_id = peeked.message_id;
         let kind = Kind::of(peeked.payload);
         let charged = self.pace.charge(kind, self.account.who(), &shard.relay);
@@ -62,14 +63,8 @@ impl<S: Transport, L: Listener> Connection<S, L> {
             return self.push(&Reply::Error(refusal));
         }
         let weight = Schema::json_weight(json.as_bytes(), READ_AT_ONCE_WEIGHT_MAX);
-        // It is looked at here in any case, and read here or elsewhere.
-        let read_here = match weight <= READ_AT_ONCE_WEIGHT_MAX {
-            true => weight,
-            false => 0,
-        };
-        let looked_at = Cost::STEP.times(json.len() / PEEKED_BYTES_A_STEP);
-        self.charge_work(Cost::JSON_BYTE.times(read_here) + looked_at);
         if weight <= READ_AT_ONCE_WEIGHT_MAX {
+            self.charge_work(Cost::JSON_BYTE.times(weight));
             let envelope = live.schema.envelope_from_client_json(json.as_bytes());
             return self.answer_read(ReadJson {
                 message_id,

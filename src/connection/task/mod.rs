@@ -213,6 +213,8 @@ impl<S: Transport, L: Listener> Connection<S, L> {
         loop {
             if self.unlooked {
                 self.take_messages();
+                // Where nobody is charged any more.
+                self.turn_is_over |= self.membership.is_none();
             }
             if mem::take(&mut self.turn_is_over) {
                 yield_now().await;

@@ -277,7 +277,10 @@ impl<S: Transport, L: Listener> Connection<S, L> {
         match outbox.encoding() {
             Encoding::Protobuf => outbox.push_reply(frame::binary(&envelope)),
             Encoding::Json => match relay.live().schema.envelope_to_json_text(&envelope) {
-                Ok(json) => outbox.push_reply(frame::text(&json)),
+                Ok(json) => {
+                    self.charge_work(Cost::JSON_BYTE.times(json.len()));
+                    outbox.push_reply(frame::text(&json));
+                }
                 Err(error) => {
                     log_repeated!(RepeatedLine::AnswerWithoutJson, %error);
                     outbox.end(Ending::InternalError);

@@ -423,7 +423,7 @@ fn a_subscribe_over_the_bound_of_topics_changes_nothing() {
 #[test]
 fn a_subscribe_for_which_there_is_no_memory_changes_nothing() {
     let limits = MemoryLimits {
-        max: 4_400,
+        max: 4_640,
         window: 0,
     };
     let bench = Bench::new(
@@ -438,7 +438,7 @@ fn a_subscribe_for_which_there_is_no_memory_changes_nothing() {
         .map(|n| Topic::new("board", &format!("{n:02}")).unwrap())
         .collect();
     let a = bench.connect(0, "acme", "ann");
-    // Clients may have 9/16 of it at the most, and a topic takes 208 bytes.
+    // Clients may have half of it at the most, and a topic takes 208 bytes.
     assert!(a.membership.subscribe(&topics[..11], 100, None).is_ok());
     assert_eq!(held(), 11 * 208);
     let b = bench.connect(0, "other", "bob");

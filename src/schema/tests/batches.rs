@@ -31,6 +31,16 @@ fn a_batch_of_too_many_is_refused_before_its_end_is_read() {
 }
 
 #[test]
+fn a_batch_of_unknown_fields_is_refused_before_its_end_is_read() {
+    let schema = Schema::bundled().unwrap();
+    let mut batch = b"\x3a\x00".repeat(1000);
+    assert_eq!(schema.batch_messages(&batch, 1000).unwrap().len(), 0);
+    batch.extend(b"\x3a\x00\xff malformed");
+    let error = schema.batch_messages(&batch, 1000).unwrap_err();
+    assert_eq!(error, BatchError::UnknownFields { max: 1000 });
+}
+
+#[test]
 fn a_malformed_batch_is_refused() {
     let schema = Schema::bundled().unwrap();
     for (batch, fault, path) in [

@@ -54,7 +54,7 @@ pub(super) fn json() -> Vec<Mutator<Call>> {
     }
     mutators.extend([
         call("JSON that is deep", is(&[400]), |_, forge| {
-            let levels = forge.between(200, 30_000);
+            let levels = forge.between(200, 19_000);
             as_json(forge, &"{\"batch\":{\"messages\":[".repeat(levels))
         }),
         call("lists that are deep", is(&[400]), |_, forge| {

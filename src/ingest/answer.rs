@@ -232,7 +232,11 @@ mod tests {
     const EPOCH: &str = "000000000000000000000000000000ab";
 
     /// The answer to a call whose events are `matched` so often.
-    async fn answered(call: Call, matched: &[Option<u64>]) -> (StatusCode, Value) {
+    fn answered(call: Call, matched: &[Option<u64>]) -> (StatusCode, Value) {
+        simulate(answered_now(call, matched.to_vec()))
+    }
+
+    async fn answered_now(call: Call, matched: Vec<Option<u64>>) -> (StatusCode, Value) {
         let accepted: Vec<_> = (1..=matched.len())
             .map(|n| Accepted::of(&draft(&format!("m{n}"), &["a:1", "b:2"])))
             .collect();
@@ -275,23 +279,19 @@ mod tests {
 
     #[test]
     fn an_event_that_all_shards_have_queued_is_answered_with_whom_it_matched() {
-        simulate(async {
-            let mut only = expected("m1", "7");
-            only["matched"] = json!(3);
-            let answer = answered(Call::Event, &[Some(3)]).await;
-            assert_eq!(answer, (StatusCode::OK, only));
-        });
+        let mut only = expected("m1", "7");
+        only["matched"] = json!(3);
+        let answer = answered(Call::Event, &[Some(3)]);
+        assert_eq!(answer, (StatusCode::OK, only));
     }
 
     #[test]
     fn what_a_shard_has_not_acknowledged_is_accepted_and_says_nothing_of_matches() {
-        simulate(async {
-            let answer = answered(Call::Event, &[None]).await;
-            assert_eq!(answer, (StatusCode::ACCEPTED, expected("m1", "7")));
-            let answer = answered(Call::Batch, &[None, None]).await;
-            let both = json!({"results": [expected("m1", "7"), expected("m2", "8")]});
-            assert_eq!(answer, (StatusCode::ACCEPTED, both));
-        });
+        let answer = answered(Call::Event, &[None]);
+        assert_eq!(answer, (StatusCode::ACCEPTED, expected("m1", "7")));
+        let answer = answered(Call::Batch, &[None, None]);
+        let both = json!({"results": [expected("m1", "7"), expected("m2", "8")]});
+        assert_eq!(answer, (StatusCode::ACCEPTED, both));
     }
 
     /// 1,000 events with their places.
@@ -371,11 +371,9 @@ mod tests {
 
     #[test]
     fn a_batch_of_one_is_a_batch() {
-        simulate(async {
-            let mut only = expected("m1", "7");
-            only["matched"] = json!(0);
-            let answer = answered(Call::Batch, &[Some(0)]).await;
-            assert_eq!(answer, (StatusCode::OK, json!({"results": [only]})));
-        });
+        let mut only = expected("m1", "7");
+        only["matched"] = json!(0);
+        let answer = answered(Call::Batch, &[Some(0)]);
+        assert_eq!(answer, (StatusCode::OK, json!({"results": [only]})));
     }
 }

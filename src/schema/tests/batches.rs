@@ -21,23 +21,18 @@ fn a_batch_gives_its_envelopes_in_order() {
 }
 
 #[test]
-fn a_batch_of_too_many_is_refused_before_its_end_is_read() {
+fn a_batch_of_too_many_messages_or_unknown_fields_is_refused_before_its_end_is_read() {
     let schema = Schema::bundled().unwrap();
-    let mut batch = b"\x0a\x00".repeat(1001);
-    assert_eq!(schema.batch_messages(&batch, 1001).unwrap().len(), 1001);
-    batch.extend(b"\xff malformed");
-    let error = schema.batch_messages(&batch, 1000).unwrap_err();
-    assert_eq!(error, BatchError::TooMany { max: 1000 });
-}
-
-#[test]
-fn a_batch_of_unknown_fields_is_refused_before_its_end_is_read() {
-    let schema = Schema::bundled().unwrap();
-    let mut batch = b"\x3a\x00".repeat(1000);
-    assert_eq!(schema.batch_messages(&batch, 1000).unwrap().len(), 0);
-    batch.extend(b"\x3a\x00\xff malformed");
-    let error = schema.batch_messages(&batch, 1000).unwrap_err();
-    assert_eq!(error, BatchError::UnknownFields { max: 1000 });
+    let max = 1000;
+    for (field, messages, refused) in [
+        (b"\x0a\x00", max, BatchError::TooMany { max }),
+        (b"\x3a\x00", 0, BatchError::UnknownFields { max }),
+    ] {
+        let batch = field.repeat(max);
+        assert_eq!(schema.batch_messages(&batch, max).unwrap().len(), messages);
+        let one_more = [&batch[..], field, b"\xff malformed"].concat();
+        assert_eq!(schema.batch_messages(&one_more, max), Err(refused));
+    }
 }
 
 #[test]

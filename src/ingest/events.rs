@@ -3,7 +3,7 @@
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 
-use std::{iter::Enumerate, sync::Arc, vec};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use hyper::{Request, body::Incoming};
@@ -13,8 +13,9 @@ use super::{
     answer::{Accepted, answer},
     body::{self, Format, REQUEST_BYTES},
     call::unread,
-    draft::{ReadEvent, ReadLimits, draft, refused_cost},
-    json::{Checked, InDoubt, check_large, elsewhere, encoded, no_batch},
+    draft::{ReadEvent, ReadLimits, draft},
+    drafts::{Drafts, read_cost},
+    json::{Checked, InDoubt, check_large, elsewhere, encoded},
     parameters::Parameters,
     refused::{batch_invalid, not_appended, too_many},
     render::render,
@@ -28,7 +29,7 @@ use crate::{
     memory::{MemoryUse, Reservation},
     protocol::Topic,
     relay::{Relay, Shard},
-    scheduler::{Cost, QUANTUM, TenantWork},
+    scheduler::{Cost, TenantWork},
 };
 
 /// Takes the events of a call in.
@@ -216,12 +217,6 @@ async fn batch(
     finish(drafts, errors, refused)
 }
 
-fn envelope_too_large(bytes_max: usize) -> Problem {
-    Problem::invalid(format!(
-        "the event has more than {bytes_max} bytes (ingest.body_max)"
-    ))
-}
-
 /// All events of a batch, or what is wrong with which.
 fn finish(
     drafts: Vec<Draft>,
@@ -237,110 +232,10 @@ fn finish(
     Err(batch_invalid(errors))
 }
 
-/// What reading an envelope has cost, beside its bytes.
-fn read_cost(read: &Result<ReadEvent, Problem>, envelope: &[u8]) -> Cost {
-    match read {
-        Ok(read) => read.cost + Cost::TOPIC.times(read.draft.topics().len()),
-        Err(_) => refused_cost(envelope),
-    }
-}
-
 /// What it costs to append the events.
 fn append_cost(drafts: &[Draft]) -> Cost {
     let topics = drafts.iter().map(|draft| draft.topics().len()).sum();
     Cost::EVENT.times(drafts.len()) + Cost::TOPIC.times(topics)
-}
-
-/// What becomes of the envelopes of a batch.
-struct Drafts<'a> {
-    /// The most bytes of one of them.
-    envelope_max: usize,
-    envelopes: Enumerate<vec::IntoIter<&'a [u8]>>,
-    drafts: Vec<Draft>,
-    /// Those whose JSON is still to be looked at.
-    in_doubt: Vec<InDoubt>,
-    errors: Vec<ItemProblem>,
-}
-
-/// A part of a batch that was read in one go.
-struct Part<'a> {
-    /// What reading it cost.
-    cost: Cost,
-    /// The envelope, with its place in the batch, that takes too long to be read here.
-    large: Option<(usize, &'a [u8])>,
-}
-
-impl<'a> Drafts<'a> {
-    fn new(relay: &Relay, batch: &'a [u8]) -> Result<Self, Problem> {
-        let live = relay.live();
-        let ingest = &live.config.ingest;
-        let envelopes = live
-            .schema
-            .batch_messages(batch, ingest.batch_events_max)
-            .map_err(no_batch)?;
-        if envelopes.is_empty() {
-            return Err(Problem::invalid("the batch is empty"));
-        }
-        Ok(Self {
-            envelope_max: ingest.body_max,
-            drafts: Vec::with_capacity(envelopes.len()),
-            in_doubt: Vec::new(),
-            errors: Vec::new(),
-            envelopes: envelopes.into_iter().enumerate(),
-        })
-    }
-
-    /// Reads as many as one may before others have their turn.
-    fn read_some(&mut self, relay: &Relay, more_topics: &[Topic]) -> Part<'a> {
-        let mut cost = Cost::ZERO;
-        while let Some((index, envelope)) = self.envelopes.next() {
-            cost += Cost::EVENT + Cost::BYTE.times(envelope.len());
-            if envelope.len() > self.envelope_max {
-                self.add(index, Err(envelope_too_large(self.envelope_max)));
-                continue;
-            }
-            match draft(relay, envelope, more_topics, ReadLimits::ON_SHARD).transpose() {
-                Some(read) => {
-                    cost += read_cost(&read, envelope);
-                    self.add(index, read);
-                }
-                None => {
-                    return Part {
-                        cost,
-                        large: Some((index, envelope)),
-                    };
-                }
-            }
-            if cost >= QUANTUM {
-                break;
-            }
-        }
-        Part { cost, large: None }
-    }
-
-    /// Adds what has become of the envelope in this place.
-    fn add(&mut self, index: usize, read: Result<ReadEvent, Problem>) {
-        match read {
-            Ok(read) => {
-                if matches!(read.checked, Checked::InDoubt) {
-                    let draft = self.drafts.len();
-                    self.in_doubt.push(InDoubt { index, draft });
-                }
-                self.drafts.push(read.draft);
-            }
-            Err(problem) => self.errors.push(problem.of_item(index)),
-        }
-    }
-
-    /// Whether none is left.
-    fn is_read(&self) -> bool {
-        self.envelopes.len() == 0
-    }
-
-    /// The events, those of them that are in doubt, and what is wrong with others.
-    fn into_parts(self) -> (Vec<Draft>, Vec<InDoubt>, Vec<ItemProblem>) {
-        (self.drafts, self.in_doubt, self.errors)
-    }
 }
 
 #[cfg(test)]
@@ -354,6 +249,7 @@ mod tests {
         connection::testing::{Bench, settle, simulate},
         ingest::json::batch_from_json,
         protocol::TenantName,
+        scheduler::QUANTUM,
     };
 
     /// A call, which is written down when its events are read.

@@ -7,6 +7,7 @@ mod body;
 mod call;
 pub(crate) mod decoding;
 mod draft;
+mod drafts;
 mod dry_run;
 mod events;
 mod gathered;

@@ -9,6 +9,7 @@ mod json;
 mod memory;
 mod model;
 mod places;
+mod replay_turns;
 mod resume;
 mod turns;
 

@@ -158,7 +158,7 @@ async fn what_waits_for_a_tenant_that_leaves_is_answered_and_gives_its_places_ba
 }
 
 /// Who has been woken, in order.
-type Order = Arc<Mutex<Vec<&'static str>>>;
+pub(super) type Order = Arc<Mutex<Vec<&'static str>>>;
 
 /// Notes that somebody is woken.
 struct Woken {
@@ -172,7 +172,7 @@ impl Wake for Woken {
     }
 }
 
-fn note_when_woken(client: &Client, who: &'static str, order: &Order) {
+pub(super) fn note_when_woken(client: &Client, who: &'static str, order: &Order) {
     let order = Arc::clone(order);
     let waker = Waker::from(Arc::new(Woken { who, order }));
     client.outbox.register(&Context::from_waker(&waker));
@@ -451,156 +451,4 @@ async fn what_leaves_the_log_for_a_batch_is_dropped_in_parts_so_that_others_have
     let whole = vec![a_part as u64; 100_usize.div_ceil(a_part) - 1];
     assert_eq!(dropped, whole);
     assert_eq!(bytes(), bench.registry.log_bytes());
-}
-
-/// A connection that catches up.
-struct Reader {
-    client: Client,
-    catch_up: CatchUp,
-    is_confirmed: bool,
-}
-
-impl Reader {
-    /// One that has missed all events of its tenant, none of which are for it, and waits for
-    /// its turn to read them.
-    fn new(bench: &Bench, tenant: &str) -> Self {
-        let client = bench.connect(0, tenant, "ann");
-        client.membership.take_all();
-        let topics = [Topic::parse("a:1").unwrap()];
-        let start = Position {
-            offset: 0,
-            ..client.membership.taken()
-        };
-        let subscribed = client.membership.subscribe(&topics, 1, Some(Ok(start)));
-        let Ok(Subscribed::Behind(catch_up)) = subscribed else {
-            panic!("it has missed something");
-        };
-        Self {
-            client,
-            catch_up,
-            is_confirmed: false,
-        }
-    }
-
-    fn go_on(&mut self) -> Option<Progress> {
-        if self.is_confirmed {
-            return None;
-        }
-        let progress = self.catch_up.go_on(&self.client.membership);
-        self.is_confirmed = matches!(progress, Some(Progress::Confirm(_)));
-        progress
-    }
-}
-
-/// Takes a turn of the shard: which of the readers read something in it, in order.
-fn read_in_turn(bench: &Bench, readers: &mut [Reader]) -> Vec<usize> {
-    turn(&bench.shards[0]);
-    let mut order = Vec::new();
-    loop {
-        let before = order.len();
-        for (index, reader) in readers.iter_mut().enumerate() {
-            if reader.go_on().is_some() {
-                order.push(index);
-            }
-        }
-        if order.len() == before {
-            return order;
-        }
-    }
-}
-
-/// Publishes so many events of so many topics that nobody listens to.
-async fn miss(bench: &Bench, tenant: &str, events: usize, topics: usize) {
-    let topics: Vec<_> = (0..topics).map(|number| format!("b:{number}")).collect();
-    let topics: Vec<_> = topics.iter().map(String::as_str).collect();
-    bench
-        .publish(tenant, vec![draft("m", &topics); events])
-        .await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_turn_reads_as_much_of_a_log_however_many_connections_catch_up() {
-    let bench = Bench::new(1, WIDE);
-    miss(&bench, "loud", 2000, 1).await;
-    let mut readers: Vec<_> = (0..100).map(|_| Reader::new(&bench, "loud")).collect();
-    let turns: Vec<_> = (0..50)
-        .map(|_| read_in_turn(&bench, &mut readers))
-        .collect();
-    // A slice of 256 events, and what is left.
-    assert!(turns.iter().all(|order| order.len() == 2));
-    let slices = turns.concat();
-    // Each has a slice before anyone has the next.
-    let round: Vec<_> = (0..100).collect();
-    assert_eq!(slices[..100], round);
-    assert_eq!(slices[100..], round[..slices.len() - 100]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn no_more_tenants_read_their_logs_in_a_turn_than_it_has_time_for() {
-    let bench = Bench::new(1, WIDE);
-    let mut readers = Vec::new();
-    let tenants = ["t0", "t1", "t2", "t3", "t4", "t5", "t6", "t7", "t8", "t9"];
-    for tenant in tenants {
-        miss(&bench, tenant, 1000, 100).await;
-    }
-    for tenant in tenants {
-        readers.extend((0..2).map(|_| Reader::new(&bench, tenant)));
-    }
-    // A slice is a quantum, where events have 100 topics.
-    let turns: Vec<_> = (0..3).map(|_| read_in_turn(&bench, &mut readers)).collect();
-    assert!(turns.iter().all(|order| order.len() == FLOWS_A_TURN));
-    // Each tenant has had a turn before any has its third.
-    let served = turns.concat().into_iter().map(|reader| reader / 2);
-    let mut times = [0; 10];
-    for tenant in served {
-        times[tenant] += 1;
-        assert!(
-            times[tenant] <= 2 || times.iter().all(|it| *it > 0),
-            "{turns:?}"
-        );
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_connection_alone_reads_a_slice_of_its_log_in_every_turn() {
-    let bench = Bench::new(1, WIDE);
-    miss(&bench, "acme", 1000, 100).await;
-    let mut reader = [Reader::new(&bench, "acme")];
-    let mut turns = 0;
-    while !reader[0].is_confirmed {
-        assert!(!read_in_turn(&bench, &mut reader).is_empty());
-        turns += 1;
-    }
-    let event = Cost::TOPIC + Cost::STEP.times(100);
-    let least = 1000_usize.div_ceil(1 + event.fits_into(QUANTUM));
-    assert!((least..=least + 1).contains(&turns), "{turns}");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_connection_that_goes_or_reads_nothing_does_not_keep_others_from_their_turns() {
-    let bench = Bench::new(1, WIDE);
-    miss(&bench, "acme", 1000, 100).await;
-    let mut readers: Vec<_> = (0..4).map(|_| Reader::new(&bench, "acme")).collect();
-    // The first uses the quantum, and the others wait.
-    assert_eq!(readers[0].go_on(), Some(Progress::More));
-    assert!(
-        readers[1..]
-            .iter_mut()
-            .all(|reader| reader.go_on().is_none())
-    );
-    let order = Order::default();
-    note_when_woken(&readers[3].client, "last", &order);
-    // The second has no room for anything, and the third goes.
-    for _ in 0..ROOMY.frames / 2 {
-        readers[1].client.outbox.push_reply(Box::new([0; 2]));
-    }
-    assert_eq!(readers[1].go_on(), None);
-    drop(readers.remove(2));
-    turn(&bench.shards[0]);
-    assert_eq!(*order.lock().unwrap(), ["last"]);
-    assert_eq!(readers[2].go_on(), Some(Progress::More));
-    // It is back when there is room.
-    readers[1].client.outbox.discard();
-    assert_eq!(readers[1].go_on(), None);
-    assert_eq!(read_in_turn(&bench, &mut readers), [1]);
 }

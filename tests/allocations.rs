@@ -23,7 +23,7 @@ use sidewire::{
     client::{Control, Envelope},
     clock::Clock,
     config::Config,
-    connection::{Admitted, CONNECTION_BYTES, HANDSHAKE_BYTES, Transport, converse, serve},
+    connection::{Admitted, CONNECTION_BYTES, Transport, converse, handshake_bytes, serve},
     event::{Draft, DraftParts},
     http::Via,
     hub::{InboxLimits, PublishTimeouts, Registry, RegistryLimits, ShardHub, hub},
@@ -362,7 +362,10 @@ fn a_handshake_and_a_call_take_no_more_than_they_are_counted_for_while_their_hea
         drop(serve(shard, stream, peer, ()).await);
     });
     assert!(handshake > 16 << 10, "{handshake}");
-    assert!(handshake <= HANDSHAKE_BYTES as i64, "{handshake}");
+    assert!(
+        handshake <= handshake_bytes(16 * 1024) as i64,
+        "{handshake}"
+    );
     let call = bytes_of_each(&head("GET /", 64 << 10), |shard, stream| {
         ingest::serve(shard, stream, Via::Tcp, ())
     });

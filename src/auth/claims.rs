@@ -159,7 +159,7 @@ fn check_audience(claims: &Map<String, Value>, rules: &TokenRules) -> Result<(),
 
 /// Refuses the one name that no user can have: of the topics of users, `user:*` would be
 /// its own, and an id of a topic is never `*`.
-pub(super) fn check_user(user: &UserName) -> Result<(), &'static str> {
+pub(crate) fn check_user(user: &UserName) -> Result<(), &'static str> {
     if user.as_str() == "*" {
         return Err("is `*`, which no user can be called: events for one could not be sent");
     }

@@ -34,6 +34,7 @@ mod verifier;
 
 pub use algorithm::{Algorithm, UnknownAlgorithm};
 pub use authenticator::{Authenticator, Credentials, DESKTOP_NAME};
+pub(crate) use claims::check_user;
 pub use claims::{EXPIRY_AHEAD_MAX, TokenRules};
 pub use error::{JwkProblem, KeyError, TokenError};
 pub use identity::{Grant, Identity};

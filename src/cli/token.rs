@@ -10,7 +10,7 @@ use super::{
     write_result,
 };
 use crate::{
-    auth::NewToken,
+    auth::{NewToken, check_user},
     clock::Clock,
     protocol::{TenantName, Topic, UserName},
 };
@@ -26,7 +26,7 @@ pub struct Args {
     #[arg(long, value_parser = TenantName::parse)]
     pub tenant: TenantName,
     /// The user that the client is, within its tenant.
-    #[arg(long, value_parser = UserName::parse)]
+    #[arg(long, value_parser = user)]
     pub user: UserName,
     /// A topic that the client may subscribe to, or `kind:*` for all of a kind; repeatable.
     /// Without any, the client may subscribe to everything in its tenant.
@@ -58,6 +58,12 @@ fn mint(args: &Args, clock: &Clock) -> Result<String, Failure> {
         key.ok_or_else(|| Failure::new("neither --secret-file nor --private-key-file is given"))?;
     key.mint(&token, &args.signing.rules())
         .map_err(Failure::new)
+}
+
+fn user(text: &str) -> Result<UserName, String> {
+    let user = UserName::parse(text).map_err(|error| error.to_string())?;
+    check_user(&user)?;
+    Ok(user)
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -122,6 +128,13 @@ mod tests {
         }
         let args = parse("--private-key-file p --algorithm EdDSA").unwrap();
         assert_eq!(args.signing.algorithm, Some(Algorithm::EdDSA));
+    }
+
+    #[test]
+    fn a_user_that_every_relay_refuses_gets_no_token() {
+        let words = "token --tenant t --user * --secret-file s".split(' ');
+        let error = Command::try_parse_from(words).err().unwrap().to_string();
+        assert!(error.contains("no user can be called"), "{error}");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::{
     error::Problems,
     origin::Origin,
     paths::Paths,
-    values::{self, GIB, KIB},
+    values::{self, GIB, KIB, MIB},
 };
 
 /// The least that hyper takes for a request's head.
@@ -123,7 +123,7 @@ impl Default for Client {
 impl Client {
     pub(super) fn check(&self, problems: &mut Problems) {
         problems.check_duration("client.handshake_timeout", self.handshake_timeout);
-        problems.check_size("client.head_max", self.head_max, HEAD_BYTES_MIN..=GIB);
+        problems.check_size("client.head_max", self.head_max, HEAD_BYTES_MIN..=MIB);
         problems.check_size("client.message_max", self.message_max, 1..=GIB);
         problems.check_duration("client.write_timeout", self.write_timeout);
         problems.check_duration("client.message_timeout", self.message_timeout);

@@ -4,6 +4,7 @@
 
 use std::{env, ffi::OsString, net::SocketAddr, path::Path};
 
+use bytesize::ByteSize;
 use serde::Deserialize;
 
 mod auth;
@@ -159,6 +160,7 @@ impl Config {
         self.log.check(&mut problems);
         self.check_open_door(&mut problems);
         self.check_key_sets(&mut problems);
+        self.check_bodies(&mut problems);
         self.check_listeners(&mut problems);
         problems
     }
@@ -187,6 +189,28 @@ impl Config {
                 "is not less than client.handshake_timeout, within which a client waits for a key to be fetched",
                 "make the one shorter or the other longer",
             );
+        }
+    }
+
+    /// A body that can never be admitted would be answered 503, and sent again, for ever.
+    fn check_bodies(&self, problems: &mut Problems) {
+        let most = self.memory_limits().body_max();
+        for (key, bytes) in [
+            ("ingest.body_max", self.ingest.body_max),
+            ("ingest.batch_body_max", self.ingest.batch_body_max),
+        ] {
+            // Nothing may have more than 1 GiB, which is said elsewhere.
+            if bytes as u64 > most && bytes <= values::GIB {
+                problems.refuse(
+                    key,
+                    format!(
+                        "is {}, and limits.memory_max has room for bodies of {}",
+                        ByteSize(bytes as u64),
+                        ByteSize(most)
+                    ),
+                    "make it smaller, or limits.memory_max larger",
+                );
+            }
         }
     }
 

@@ -36,7 +36,7 @@ use super::{
 };
 use crate::{
     auth::{Authenticator, Credentials, Identity, TokenError},
-    http::{Problem, Response, bearer_token, check_host, only_header, query_pairs},
+    http::{Problem, Response, bearer_token, check_host, only_header, only_host, query_pairs},
     hub::TenantsFull,
     limits::{Exceeded, Limit, UserKey},
     protocol::{Encoding, ErrorCode},
@@ -52,9 +52,20 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub(crate) const NO_MEMORY: &str =
     "the relay has no memory for another connection (limits.memory_max)";
 
-/// What a handshake takes at the most, in bytes: over TLS a ClientHello of 48 KiB, then the
-/// session and the request's head with what is made of it.
-pub const HANDSHAKE_BYTES: usize = 48 * 1024;
+/// The bytes that a handshake takes at the most before a head of the default size has come:
+/// over TLS a ClientHello of 48 KiB, then the session and the request's head with what is made
+/// of it.
+const HANDSHAKE_BYTES_MIN: usize = 48 * 1024;
+
+/// What it takes beside its head.
+const BESIDE_HEAD_BYTES: usize = 16 * 1024;
+
+/// The bytes that a handshake takes at the most, with a head of at most `head_max` bytes, of
+/// which the buffer may have twice as many.
+#[must_use]
+pub fn handshake_bytes(head_max: usize) -> usize {
+    HANDSHAKE_BYTES_MIN.max(BESIDE_HEAD_BYTES + 2 * head_max)
+}
 
 /// The only path of this listener.
 const PATH: &str = "/ws";
@@ -295,7 +306,9 @@ fn check_not_draining(relay: &Relay) -> Result<(), Problem> {
 fn check_page(relay: &Relay, request: &Request<Incoming>) -> Result<(), Problem> {
     let live = relay.live();
     let token_required = matches!(live.authenticator, Authenticator::Tokens(_));
-    if !token_required {
+    if token_required {
+        only_host(request)?;
+    } else {
         let remedy = "connect by localhost or an address, or set auth.mode = \"jwt\"";
         check_host(request, &[], remedy)?;
     }

@@ -41,6 +41,6 @@ pub use alarms::Alarms;
 pub use conversation::{Action, Conversation, Heard, Kind, TopicsRequest};
 pub use entrance::serve_tcp;
 pub(crate) use handshake::NO_MEMORY;
-pub use handshake::{HANDSHAKE_BYTES, serve};
+pub use handshake::{handshake_bytes, serve};
 pub use stream::Transport;
 pub use task::converse;

@@ -7,10 +7,10 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use hyper::{
     Request, StatusCode, Version,
-    header::{HOST, ORIGIN},
+    header::{HOST, HeaderValue, ORIGIN},
 };
 
-use super::Problem;
+use super::{Problem, only_header};
 use crate::{config::HostName, protocol::ErrorCode};
 
 /// How a request has reached a listener.
@@ -34,19 +34,27 @@ pub fn check_host<B>(
     names: &[HostName],
     remedy: &str,
 ) -> Result<(), Problem> {
-    let mut values = request.headers().get_all(HOST).into_iter();
-    match (values.next(), values.next()) {
-        (None, _) if request.version() == Version::HTTP_10 => {}
-        (None, _) => return Err(Problem::invalid("the Host header is missing")),
-        (Some(_), Some(_)) => {
-            return Err(Problem::invalid("there is more than one Host header"));
-        }
-        (Some(value), None) => check_authority(value.to_str().ok(), names, remedy)?,
+    if let Some(value) = only_host(request)? {
+        check_authority(value.to_str().ok(), names, remedy)?;
     }
     // A target in absolute form has a host of its own, which counts before the header.
     match request.uri().authority() {
         Some(authority) => check_authority(Some(authority.as_str()), names, remedy),
         None => Ok(()),
+    }
+}
+
+/// The value of `Host`, which a request of HTTP/1.0 may lack (RFC 9112, 3.2).
+///
+/// # Errors
+///
+/// 400 where it is missing or given twice.
+pub fn only_host<B>(request: &Request<B>) -> Result<Option<&HeaderValue>, Problem> {
+    match only_header(request.headers(), &HOST)? {
+        None if request.version() != Version::HTTP_10 => {
+            Err(Problem::invalid("the Host header is missing"))
+        }
+        value => Ok(value),
     }
 }
 

@@ -13,7 +13,7 @@ mod response;
 pub use bearer::{BearerError, bearer_token};
 pub use fetch::{FetchError, fetch};
 pub use header::only_header;
-pub use host::{Via, check_host, check_no_origin};
+pub use host::{Via, check_host, check_no_origin, only_host};
 pub use problem::{ItemProblem, PROBLEM_JSON, Problem};
 pub use query::{QueryError, decode_percent, query_pairs};
 pub use response::{Response, ResponseBody, answer, json, json_stream, json_text};

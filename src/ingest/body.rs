@@ -7,14 +7,14 @@ use http_body_util::BodyExt;
 use hyper::{
     HeaderMap, Request, StatusCode,
     body::{Body, Incoming},
-    header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderValue},
+    header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, TRANSFER_ENCODING},
 };
 use tokio::{task::yield_now, time::timeout};
 
 use crate::{
     http::{Problem, only_header},
     limits::Limit,
-    memory::{MemoryUse, Reservation},
+    memory::{BODY_COPIES, BODY_GROWTH_BYTES, MemoryUse, REQUEST_BYTES, Reservation},
     protocol::ErrorCode,
     relay::Relay,
 };
@@ -39,6 +39,13 @@ impl Format {
     pub(super) fn of(headers: &HeaderMap) -> Result<Self, Problem> {
         if headers.contains_key(CONTENT_ENCODING) {
             return Err(unsupported("the relay takes no Content-Encoding"));
+        }
+        // hyper decodes `chunked` and leaves what lies beneath it as it is.
+        let codings = only_header(headers, &TRANSFER_ENCODING)?.map(HeaderValue::as_bytes);
+        if codings.is_some_and(|codings| !codings.eq_ignore_ascii_case(b"chunked")) {
+            return Err(unsupported(
+                "the relay takes no Transfer-Encoding but chunked",
+            ));
         }
         let text = only_header(headers, &CONTENT_TYPE)?
             .map(HeaderValue::to_str)
@@ -83,16 +90,6 @@ fn unsupported(detail: &str) -> Problem {
     )
 }
 
-/// The memory that a request holds beside its body, in bytes: its head, and what the hub
-/// keeps of it until it is answered.
-pub(super) const REQUEST_BYTES: usize = 16 * 1024;
-
-/// How often the body is in memory: as it came, and in the events that are made of it.
-const COPIES: usize = 2;
-
-/// The least by which a reservation grows for a body that does not say how long it is.
-const GROWTH_BYTES: usize = 64 * 1024;
-
 /// After so many pieces of a body others have their turn. A body can come in pieces of one
 /// byte, each of which takes 0.4 µs.
 const PIECES_PER_TURN: usize = 1024;
@@ -113,7 +110,7 @@ pub(super) async fn read(
     let memory = relay
         .publisher
         .memory()
-        .reserve(MemoryUse::Requests, REQUEST_BYTES + COPIES * announced)
+        .reserve(MemoryUse::Requests, REQUEST_BYTES + BODY_COPIES * announced)
         .map_err(|_| no_memory(relay))?;
     let collector = Collector {
         relay,
@@ -188,12 +185,12 @@ impl Collector<'_> {
         if bytes > self.bytes_max {
             return Err(too_large(self.bytes_max));
         }
-        let missing = (REQUEST_BYTES + COPIES * bytes).saturating_sub(self.memory.bytes());
+        let missing = (REQUEST_BYTES + BODY_COPIES * bytes).saturating_sub(self.memory.bytes());
         if missing == 0 {
             return Ok(());
         }
         self.memory
-            .grow(missing.max(GROWTH_BYTES))
+            .grow(missing.max(BODY_GROWTH_BYTES))
             .map_err(|_| no_memory(self.relay))
     }
 }
@@ -206,7 +203,7 @@ pub(super) fn grow(
     now: usize,
 ) -> Result<(), Problem> {
     memory
-        .grow(COPIES * now.saturating_sub(before))
+        .grow_admitted(BODY_COPIES * now.saturating_sub(before))
         .map_err(|_| no_memory(relay))
 }
 

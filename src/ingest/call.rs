@@ -59,11 +59,16 @@ pub(super) async fn answer(
 /// The answer to a call whose body nobody reads. Where that is long the answer says that it
 /// is the last: hyper ends the connection then, and the next call would be lost.
 pub(super) fn unread(problem: Problem, body: &Incoming) -> Problem {
-    let len_max = body.size_hint().upper().unwrap_or(u64::MAX);
-    match len_max > SMALL_CALL_BYTES as u64 {
+    match is_long(body) {
         true => problem.closing(),
         false => problem,
     }
+}
+
+/// Returns true if hyper ends the connection where nobody reads the body.
+fn is_long(body: &Incoming) -> bool {
+    let len_max = body.size_hint().upper().unwrap_or(u64::MAX);
+    len_max > SMALL_CALL_BYTES as u64
 }
 
 /// Waits for the tenant's turn and uses all of it: such calls are rare, and what they cost depends on
@@ -100,6 +105,9 @@ fn admit(
     let mut methods = target.methods().split(", ");
     if !methods.any(|method| request.method() == method) {
         return Err(Problem::method_not_allowed(target.methods()));
+    }
+    if !matches!(target, Target::Events(_)) && is_long(request.body()) {
+        return Err(Problem::invalid("this call takes no body"));
     }
     if relay.is_draining() {
         return Err(Problem::shutting_down(relay.retry_after()).closing());

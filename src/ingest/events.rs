@@ -11,7 +11,7 @@ use tokio::task::yield_now;
 
 use super::{
     answer::{Accepted, answer},
-    body::{self, Format, REQUEST_BYTES},
+    body::{self, Format},
     call::unread,
     draft::{ReadEvent, ReadLimits, draft},
     drafts::{Drafts, read_cost},
@@ -26,7 +26,7 @@ use crate::{
     http::{ItemProblem, Problem, Response},
     hub::ConditionCheck,
     limits::EventBudget,
-    memory::{MemoryUse, Reservation},
+    memory::{MemoryUse, REQUEST_BYTES, Reservation},
     protocol::Topic,
     relay::{Relay, Shard},
     scheduler::{Cost, TenantWork},

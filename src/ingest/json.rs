@@ -7,11 +7,11 @@ use std::{mem, sync::Arc};
 use bytes::Bytes;
 use hyper::StatusCode;
 
-use super::{body::no_memory, decoding::with_memory, refused::batch_refused, route::Call};
+use super::{body::no_memory, refused::batch_refused, route::Call};
 use crate::{
     event::Draft,
     http::Problem,
-    memory::{MemoryAccount, MemoryExceeded, MemoryUse},
+    memory::{MemoryAccount, MemoryExceeded, MemoryUse, with_memory},
     protocol::ErrorCode,
     relay::{Live, Relay},
     scheduler::{Cost, TenantWork},

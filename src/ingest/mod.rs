@@ -5,7 +5,6 @@ mod admin;
 mod answer;
 mod body;
 mod call;
-pub(crate) mod decoding;
 mod draft;
 mod drafts;
 mod dry_run;

@@ -9,6 +9,7 @@
 //! events are closed.
 
 mod shares;
+mod waiting;
 
 use std::sync::{
     Arc,
@@ -16,11 +17,10 @@ use std::sync::{
 };
 
 use shares::Holder;
-pub use shares::{MemoryLimits, MemoryUse};
+pub use shares::{BODY_COPIES, BODY_GROWTH_BYTES, MemoryLimits, MemoryUse, REQUEST_BYTES};
+pub(crate) use waiting::with_memory;
 
-/// Requests that take more, in bytes, have three quarters of the backends' share at the most.
-/// Some calls with large bodies must neither have all the others refused, nor take the memory
-/// in which bodies are decoded.
+/// A request that takes more bytes is a [large](MemoryLimits::large_requests) one.
 const SMALL_REQUEST_BYTES: usize = 128 * 1024;
 
 /// There is no room for what was asked for.
@@ -129,24 +129,17 @@ impl MemoryAccount {
     ///
     /// As [`reserve`](Self::reserve).
     pub fn try_hold(&self, what: MemoryUse, bytes: usize) -> Result<(), MemoryExceeded> {
-        self.try_hold_more(what, bytes, 0)
+        self.hold(what, bytes, is_large_request(what, bytes))
     }
 
-    /// Reserves bytes for one that holds some already.
-    fn try_hold_more(
-        &self,
-        what: MemoryUse,
-        bytes: usize,
-        held: usize,
-    ) -> Result<(), MemoryExceeded> {
-        let is_large = what == MemoryUse::Requests && held + bytes > SMALL_REQUEST_BYTES;
+    fn hold(&self, what: MemoryUse, bytes: usize, is_large: bool) -> Result<(), MemoryExceeded> {
         let bytes = bytes as u64;
         // Counted first and judged then: of two that ask at once neither sees the other's
         // bytes as free.
         self.add(what, bytes);
         let holder = what.holder();
         let has_room = match is_large {
-            true => self.held_by(holder) <= holder.guarantee(self.limits()) / 4 * 3,
+            true => self.held_by(holder) <= self.limits().large_requests(),
             false => self.has_room(holder),
         };
         if has_room {
@@ -223,6 +216,10 @@ impl MemoryAccount {
     }
 }
 
+fn is_large_request(what: MemoryUse, bytes: usize) -> bool {
+    what == MemoryUse::Requests && bytes > SMALL_REQUEST_BYTES
+}
+
 /// Bytes that are held until this is dropped.
 #[derive(Debug)]
 pub struct Reservation {
@@ -245,7 +242,21 @@ impl Reservation {
     ///
     /// When there is no room for them; what was held before stays held.
     pub fn grow(&mut self, bytes: usize) -> Result<(), MemoryExceeded> {
-        self.account.try_hold_more(self.what, bytes, self.bytes)?;
+        let is_large = is_large_request(self.what, self.bytes + bytes);
+        self.account.hold(self.what, bytes, is_large)?;
+        self.bytes += bytes;
+        Ok(())
+    }
+
+    /// Holds more bytes, for what is made of a request that was admitted. Large requests may
+    /// have all of the backends' share for that: were it kept from them too, those that are
+    /// admitted in the place of each that is done would never leave room for it.
+    ///
+    /// # Errors
+    ///
+    /// As [`grow`](Self::grow).
+    pub fn grow_admitted(&mut self, bytes: usize) -> Result<(), MemoryExceeded> {
+        self.account.hold(self.what, bytes, false)?;
         self.bytes += bytes;
         Ok(())
     }
@@ -384,7 +395,10 @@ mod tests {
                     .unwrap()
             })
             .collect();
-        drop((large, growing, small));
+        // And then what is made of one that is admitted.
+        drop(small);
+        growing.grow_admitted(mib).unwrap();
+        drop((large, growing));
         assert_eq!(account.held(MemoryUse::Requests), 0);
     }
 

@@ -100,6 +100,16 @@ impl Holder {
     }
 }
 
+/// The memory that a request holds beside its body, in bytes: its head, and what the hub
+/// keeps of it until it is answered.
+pub const REQUEST_BYTES: usize = 16 * 1024;
+
+/// How often a body is in memory: as it came, and in the events that are made of it.
+pub const BODY_COPIES: usize = 2;
+
+/// The least by which the memory of a body grows that does not say how long it is, in bytes.
+pub const BODY_GROWTH_BYTES: usize = 64 * 1024;
+
 /// How the memory is divided, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemoryLimits {
@@ -121,6 +131,20 @@ impl MemoryLimits {
     #[must_use]
     pub fn share(self) -> u64 {
         self.max.saturating_sub(self.window) / 4
+    }
+
+    /// What large requests of backends may have of their share, in bytes. They must neither
+    /// have all the others refused nor take the memory in which bodies are decoded.
+    #[must_use]
+    pub fn large_requests(self) -> u64 {
+        self.share() / 4 * 3
+    }
+
+    /// The largest body that a request may have, in bytes, where no other is under way.
+    #[must_use]
+    pub fn body_max(self) -> u64 {
+        let beside = (REQUEST_BYTES + BODY_GROWTH_BYTES) as u64;
+        self.large_requests().saturating_sub(beside) / BODY_COPIES as u64
     }
 
     /// The guaranteed share of each of the others: a sixteenth of what the replay window

@@ -16,7 +16,7 @@ use super::{
     turned_away::TurnedAway,
 };
 use crate::{
-    connection::NO_MEMORY,
+    connection::{NO_MEMORY, handshake_bytes},
     http::{Problem, Via},
     ingest::BACKEND_CONNECTION_BYTES,
     limits::{Arrival, Limit, Seat, Sockets, Whose},
@@ -49,7 +49,8 @@ impl AcceptClients {
                 continue;
             };
             let memory = self.relay.publisher.memory();
-            let Ok(permit) = self.handshakes.permit(memory).await else {
+            let bytes = handshake_bytes(self.relay.live().config.client.head_max);
+            let Ok(permit) = self.handshakes.permit(memory, bytes).await else {
                 turn_away(&self.relay, stream, Limit::Memory, &mut turned_away);
                 continue;
             };

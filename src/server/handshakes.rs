@@ -22,10 +22,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    connection::HANDSHAKE_BYTES,
-    memory::{MemoryAccount, MemoryExceeded, MemoryUse, Reservation},
-};
+use crate::memory::{MemoryAccount, MemoryExceeded, MemoryUse, Reservation};
 
 /// The most handshakes under way. Where peers stay silent, the kernel's queue of
 /// [`BACKLOG`](super::listener) connections is taken from within one [`UNDISTURBED`] then.
@@ -81,7 +78,7 @@ impl Handshakes {
         })
     }
 
-    /// Waits for a permit, with which memory is held.
+    /// Waits for a permit, with which so many bytes of memory are held.
     ///
     /// # Errors
     ///
@@ -89,13 +86,14 @@ impl Handshakes {
     pub(super) async fn permit(
         self: &Arc<Self>,
         memory: &Arc<MemoryAccount>,
+        bytes: usize,
     ) -> Result<Permit, MemoryExceeded> {
         let evicted = CancellationToken::new();
         let number = loop {
             // Before the look, so that no permit is given back in between.
             let mut freed = pin!(self.freed.notified());
             freed.as_mut().enable();
-            match self.begin(memory, &evicted) {
+            match self.begin(memory, bytes, &evicted) {
                 Ok(number) => break number,
                 Err(Blocked::Until(until)) => drop(timeout_at(until, freed).await),
                 Err(Blocked::NoMemory) => return Err(MemoryExceeded),
@@ -112,6 +110,7 @@ impl Handshakes {
     fn begin(
         &self,
         memory: &Arc<MemoryAccount>,
+        bytes: usize,
         evicted: &CancellationToken,
     ) -> Result<u64, Blocked> {
         let now = Instant::now();
@@ -119,7 +118,7 @@ impl Handshakes {
         let mut under_way = under_way.unwrap_or_else(PoisonError::into_inner);
         let memory = loop {
             let is_free = under_way.len() < self.max;
-            if is_free && let Ok(memory) = memory.reserve(MemoryUse::Handshakes, HANDSHAKE_BYTES) {
+            if is_free && let Ok(memory) = memory.reserve(MemoryUse::Handshakes, bytes) {
                 break memory;
             }
             let oldest = under_way.first_entry().ok_or(Blocked::NoMemory)?;
@@ -167,6 +166,9 @@ mod tests {
     use super::*;
     use crate::memory::MemoryLimits;
 
+    /// What each handshake is counted for.
+    const BYTES: usize = 48 * 1024;
+
     struct Bench {
         memory: Arc<MemoryAccount>,
         handshakes: Arc<Handshakes>,
@@ -182,7 +184,8 @@ mod tests {
         }
 
         async fn permit(&self) -> Permit {
-            self.handshakes.permit(&self.memory).await.unwrap()
+            let permit = self.handshakes.permit(&self.memory, BYTES);
+            permit.await.unwrap()
         }
     }
 
@@ -240,7 +243,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn without_memory_the_oldest_makes_way_too_and_without_any_nobody_waits() {
         let bench = Bench::new();
-        let bytes = HANDSHAKE_BYTES as u64;
+        let bytes = BYTES as u64;
         bench.memory.set_limits(MemoryLimits {
             // A sixteenth for the handshakes, and what nobody is promised.
             max: 16 * bytes,
@@ -256,7 +259,7 @@ mod tests {
         assert_eq!(bench.memory.held(MemoryUse::Handshakes), bytes);
         drop((first, second));
         bench.memory.set_limits(MemoryLimits { max: 0, window: 0 });
-        let refused = bench.handshakes.permit(&bench.memory).await;
+        let refused = bench.handshakes.permit(&bench.memory, BYTES).await;
         assert_eq!(refused.unwrap_err(), MemoryExceeded);
     }
 

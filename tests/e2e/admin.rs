@@ -32,6 +32,29 @@ async fn disconnect(relay: &TestRelay, target: &str) -> u64 {
 }
 
 #[tokio::test]
+async fn a_long_body_where_none_is_taken_ends_the_connection_and_the_answer_says_so() {
+    let relay = TestRelay::start();
+    let mut ann = relay.connect("acme", "ann").await;
+    for (method, target) in [("GET", ACME), ("DELETE", ANN)] {
+        let call = |len| {
+            Call::new(method, target)
+                .key(INGEST_KEY)
+                .body("x".repeat(len))
+        };
+        let mut backend = Backend::connect(&relay).await;
+        let answer = backend.call(&call(17 * 1024)).await;
+        assert_eq!(refusal(&answer), (400, "VALIDATION_ERROR".to_owned(), None));
+        assert_eq!(answer.headers["connection"], "close");
+        let mut backend = Backend::connect(&relay).await;
+        for _ in 0..2 {
+            assert_eq!(backend.call(&call(1024)).await.status, 200);
+        }
+    }
+    assert_eq!(ann.closed().await.0, 4002);
+    assert!(relay.stop().await);
+}
+
+#[tokio::test]
 async fn a_user_is_disconnected_from_all_shards_and_nobody_else_is() {
     let relay = TestRelay::start();
     let mut anns = Vec::new();

@@ -1,10 +1,11 @@
 //! How backends' calls use HTTP: who may call what, and how connections fare.
 
 use serde_json::json;
+use tokio::net::TcpStream;
 
 use crate::{
     ingest_support::{BATCH, Backend, Call, EVENTS, JSON, PROTOBUF, offset, refusal},
-    support::{ACME_KEY, INGEST_KEY, TestRelay},
+    support::{ACME_KEY, INGEST_KEY, TestRelay, http_over},
     vocabulary::{created, named},
 };
 
@@ -156,6 +157,16 @@ async fn a_body_that_is_neither_protobuf_nor_json_is_unsupported() {
                 .answer(&relay)
                 .await;
             assert_eq!(refusal(&answer).0, 415, "{encoding}");
+        }
+        for coding in ["gzip, chunked", "deflate , chunked"] {
+            let call = format!(
+                "POST {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+                 Content-Type: {JSON}\r\nAuthorization: Bearer {INGEST_KEY}\r\n\
+                 Transfer-Encoding: {coding}\r\n\r\n2\r\n{{}}\r\n0\r\n\r\n"
+            );
+            let stream = TcpStream::connect(relay.addresses.ingest).await.unwrap();
+            let answer = http_over(stream, &call, b"").await;
+            assert_eq!(refusal(&answer).0, 415, "{coding}");
         }
     }
     let call = Call::new("POST", EVENTS)

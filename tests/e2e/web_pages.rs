@@ -223,6 +223,26 @@ async fn clients_without_tokens_connect_by_an_address_or_localhost() {
 }
 
 #[tokio::test]
+async fn a_client_with_a_token_names_one_host() {
+    let relay = TestRelay::start();
+    let request = handshake(&crate::raw::bearer(&token("acme", "ann")));
+    for (hosts, told) in [
+        ("", "the Host header is missing"),
+        (
+            "Host: localhost\r\nHost: localhost\r\n",
+            "the header host is given more than once",
+        ),
+    ] {
+        let request = request.replace("Host: localhost\r\n", hosts);
+        let (answer, client) = RawClient::ask(relay.addresses.client, request.as_bytes()).await;
+        assert_eq!(answer.status, 400, "{}", answer.text());
+        assert_eq!(answer.json()["detail"], told);
+        client.ended().await;
+    }
+    assert!(relay.stop().await);
+}
+
+#[tokio::test]
 async fn clients_with_tokens_connect_by_any_name() {
     let relay = TestRelay::start();
     let request = handshake(&crate::raw::bearer(&token("acme", "ann")));

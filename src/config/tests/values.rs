@@ -57,6 +57,10 @@ fn a_value_out_of_its_bounds_is_refused() {
             "client.head_max: is 8.0 KiB",
         ),
         (
+            "[client]\nhead_max = \"2MiB\"",
+            "client.head_max: is 2.0 MiB",
+        ),
+        (
             "[client]\nmessage_max = \"2GiB\"",
             "client.message_max: is 2.0 GiB",
         ),
@@ -142,4 +146,19 @@ fn a_network_that_could_hold_no_address_is_refused() {
     );
     let text = "[client]\ntrusted_proxies = [\"::ffff:10.0.0.0/104\"]\n";
     assert_refused(text, 2, "client.trusted_proxies");
+}
+
+#[test]
+fn a_body_that_could_never_be_admitted_is_refused() {
+    let with = |size: &str| {
+        format!("{KEY}[limits]\nmemory_max = \"448MiB\"\n[ingest]\nbatch_body_max = \"{size}\"\n")
+    };
+    for size in ["13MiB", "12MiB"] {
+        let told = refusal(&with(size));
+        assert!(
+            told.contains("limits.memory_max has room for bodies of 12.0 MiB"),
+            "{told}"
+        );
+    }
+    parse(&with("11MiB")).unwrap();
 }

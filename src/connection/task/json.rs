@@ -16,9 +16,8 @@ use crate::{
         conversation::{Conversation, Heard, Kind, no_memory_to_read, too_many},
         stream::Transport,
     },
-    ingest::decoding::with_memory,
     limits::Limit,
-    memory::{MemoryAccount, MemoryExceeded, MemoryUse},
+    memory::{MemoryAccount, MemoryExceeded, MemoryUse, with_memory},
     protocol::{
         ErrorCode, MessageId,
         close::Ending,
@@ -124,14 +123,9 @@ impl<S: Transport, L: Listener> Connection<S, L> {
         self.act_on_charged(heard);
     }
 
-    /// Looks whether another thread has read a frame. What waits to be carried out comes
-    /// before it.
+    /// Looks whether another thread has read a frame.
     pub(super) fn poll_reading_json(&mut self, context: &mut Context<'_>) -> Poll<ReadJson> {
-        let Some(reading) = self
-            .reading_json
-            .as_mut()
-            .filter(|_| self.awaiting.is_none())
-        else {
+        let Some(reading) = &mut self.reading_json else {
             return Poll::Pending;
         };
         match reading.0.as_mut().poll(context) {

@@ -1,20 +1,20 @@
-//! Work that decodes or renders, done on a shard's worker thread with memory reserved for
-//! it. What waits for the thread or for memory holds its input alone.
+//! Work that decodes or renders, done on another thread with memory reserved for it. What
+//! waits for the thread or for memory holds its input alone.
 
 use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep};
 
-use crate::memory::{MemoryAccount, MemoryExceeded};
+use super::{MemoryAccount, MemoryExceeded};
 
 /// How often it looks for memory meanwhile.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// What runs on the worker thread: the work, which comes back with its outcome.
+/// What runs on the other thread: the work, which comes back with its outcome.
 pub(crate) type Job<T, W> = Box<dyn FnOnce() -> (Result<T, MemoryExceeded>, W) + Send>;
 
 /// Does work for which memory has to be reserved. `work` reserves it from the account, and
-/// is tried again until `timeout` where it finds too little. It runs where `run` has it run,
+/// is tried again where it finds too little, for `timeout` from the first attempt. It runs where `run` has it run,
 /// so of all work that has come to a shard's thread only one piece holds memory.
 ///
 /// `None` where the process is ending.
@@ -28,12 +28,14 @@ where
     T: Send + 'static,
     W: FnMut(&Arc<MemoryAccount>) -> Result<T, MemoryExceeded> + Send + 'static,
 {
-    let deadline = Instant::now() + timeout;
+    let mut deadline = None;
     loop {
         let account = Arc::clone(account);
         let job = Box::new(move || (work(&account), work));
         let (done, given_back) = run(job).await?;
-        if done.is_ok() || Instant::now() >= deadline {
+        // Not from the beginning: it may have waited for the thread.
+        let deadline = deadline.get_or_insert_with(|| Instant::now() + timeout);
+        if done.is_ok() || Instant::now() >= *deadline {
             return Some(done);
         }
         work = given_back;

@@ -12,6 +12,7 @@ use prost::encoding::{encode_varint, encoded_len_varint};
 use tokio::time::Instant;
 
 pub use fingerprint::{Fingerprint, FingerprintKey};
+pub(crate) use json::RENDERED_AT_ONCE_MAX;
 pub use json::{JsonCell, JsonFrame, NoJson};
 
 use json::JsonDraft;
@@ -283,6 +284,16 @@ impl Event {
     fn envelope_as_it_came(&self) -> &[u8] {
         let end = self.frame.len().saturating_sub(position_len(self.position));
         self.frame.get(self.header_len..end).unwrap_or_default()
+    }
+
+    /// Returns true if rendering its JSON takes longer than a shard may be held up.
+    pub(crate) fn renders_slowly(&self) -> bool {
+        self.envelope_as_it_came().len() > RENDERED_AT_ONCE_MAX
+    }
+
+    /// The account that its memory is on.
+    pub(crate) fn account(&self) -> &Arc<MemoryAccount> {
+        &self.account
     }
 
     /// Its place.

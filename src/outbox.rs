@@ -32,6 +32,9 @@ use crate::{
 /// be measured, and the kernel takes 1,024 at the most.
 pub const FRAMES_A_WRITE_MAX: usize = 64;
 
+/// The most bytes that leave in one system call, which copies them.
+const BYTES_A_WRITE_MAX: usize = 128 * 1024;
+
 /// What became of an event that was offered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Offered {
@@ -316,6 +319,16 @@ impl Outbox {
         self.state.borrow_mut().end(ending);
     }
 
+    /// The same for a connection that is [nudged](Self::nudge) later. Returns false if it is
+    /// ending already.
+    #[must_use]
+    pub fn set_ending(&self, ending: Ending) -> bool {
+        let mut state = self.state.borrow_mut();
+        let is_first = state.ending.is_none();
+        state.ending.get_or_insert(ending);
+        is_first
+    }
+
     /// Why the connection is to end, if it is.
     #[must_use]
     pub fn ending(&self) -> Option<Ending> {
@@ -354,19 +367,34 @@ impl Outbox {
         state.queue.is_empty() && state.pong.is_none()
     }
 
-    /// Lends the bytes that are to be written next, at most
-    /// [`FRAMES_A_WRITE_MAX`] frames of them.
+    /// How many bytes wait to be written.
+    #[must_use]
+    pub fn unwritten_bytes(&self) -> usize {
+        let state = self.state.borrow();
+        state.bytes - state.head_written
+    }
+
+    /// Lends the bytes that are to be written next: at most [`FRAMES_A_WRITE_MAX`] frames, and
+    /// 128 KiB.
     pub fn lend<R>(&self, write: impl FnOnce(&[IoSlice<'_>]) -> R) -> R {
         let state = self.state.borrow();
         if let (1, None, Some(only)) = (state.queue.len(), &state.pong, state.queue.front()) {
             // Most writes are of one frame when little happens, and to fill a list
             // of 64 took a tenth of the relay's own part of such a write.
             let left = only.bytes().get(state.head_written..).unwrap_or_default();
-            return write(&[IoSlice::new(left)]);
+            return write(&[IoSlice::new(at_most(BYTES_A_WRITE_MAX, left))]);
         }
         let mut slices = [IoSlice::new(&[]); FRAMES_A_WRITE_MAX];
         let mut count = 0;
-        if state.head_written == 0 && state.pong.is_none() {
+        if state.bytes > BYTES_A_WRITE_MAX {
+            let mut room = BYTES_A_WRITE_MAX;
+            for (place, bytes) in slices.iter_mut().zip(state.in_order()) {
+                let part = at_most(room, bytes);
+                room -= part.len();
+                count += usize::from(!part.is_empty());
+                *place = IoSlice::new(part);
+            }
+        } else if state.head_written == 0 && state.pong.is_none() {
             for (place, frame) in slices.iter_mut().zip(&state.queue) {
                 *place = IoSlice::new(frame.bytes());
                 count += 1;
@@ -447,9 +475,13 @@ impl Outbox {
 
     /// Tells the connection that its alarm has rung.
     pub fn ring(&self) {
-        let mut state = self.state.borrow_mut();
-        state.rung = true;
-        state.wake();
+        self.set_rung();
+        self.nudge();
+    }
+
+    /// The same for a connection that is [nudged](Self::nudge) later.
+    pub fn set_rung(&self) {
+        self.state.borrow_mut().rung = true;
     }
 
     /// Has the connection look again, for something else than what is to be written.
@@ -493,6 +525,10 @@ impl Outbox {
             self.pool.give_back(mem::take(&mut state.queue));
         }
     }
+}
+
+fn at_most(len: usize, bytes: &[u8]) -> &[u8] {
+    bytes.get(..len).unwrap_or(bytes)
 }
 
 impl Drop for Outbox {

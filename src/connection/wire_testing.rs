@@ -229,15 +229,24 @@ pub(super) fn subscribe_envelope(id: &str, topic: &str) -> Vec<u8> {
 }
 
 fn subscribe_from(id: &str, topic: &str, resume_from: Option<wire::Position>) -> Vec<u8> {
+    subscribe_to(id, vec![topic.to_owned()], resume_from)
+}
+
+fn subscribe_to(id: &str, topics: Vec<String>, resume_from: Option<wire::Position>) -> Vec<u8> {
     Envelope {
         message_id: id.to_owned(),
         subscribe: Some(wire::Subscribe {
-            topics: vec![topic.to_owned()],
+            topics,
             resume_from,
         }),
         ..Envelope::default()
     }
     .encode_to_vec()
+}
+
+/// A Subscribe to many topics in one frame.
+pub(super) fn subscribe_many(id: &str, topics: Vec<String>) -> Vec<u8> {
+    frame(BINARY, true, &subscribe_to(id, topics, None))
 }
 
 /// A Subscribe in one frame that resumes from a position.

@@ -33,9 +33,9 @@ const OFFSET_DIGITS_MAX: usize = 20;
 /// outboxes of each shard share of it.
 const OVERHEAD_BYTES: usize = 192;
 
-/// For an event of at most so many bytes no memory is reserved while it is rendered: what
-/// it takes is less than 3 MiB, of one event of a shard at a time.
-const SMALL_BYTES_MAX: usize = 4 * 1024;
+/// The largest envelope, in bytes, that a shard renders itself: 1 ms at the most. No memory
+/// is reserved for that either: it takes less than 3 MiB, for one event of a shard at a time.
+pub(crate) const RENDERED_AT_ONCE_MAX: usize = 4 * 1024;
 
 /// The JSON of an event that has no position yet.
 #[derive(Debug)]
@@ -120,7 +120,7 @@ impl JsonFrame {
             return Err(NoJson::NoMemory);
         }
         let envelope = event.envelope_as_it_came();
-        if envelope.len() <= SMALL_BYTES_MAX {
+        if envelope.len() <= RENDERED_AT_ONCE_MAX {
             return Ok(None);
         }
         let bytes = event.schema.decoded_memory_max(envelope);
@@ -184,6 +184,12 @@ pub enum NoJson {
     NoMemory,
 }
 
+impl From<MemoryExceeded> for NoJson {
+    fn from(_: MemoryExceeded) -> Self {
+        Self::NoMemory
+    }
+}
+
 impl From<NoJson> for Ending {
     fn from(no_json: NoJson) -> Self {
         match no_json {
@@ -196,13 +202,24 @@ impl From<NoJson> for Ending {
 /// The place for the JSON of one event while it is being delivered, which all shards
 /// share.
 #[derive(Debug, Default)]
-pub struct JsonCell(OnceLock<Option<Arc<JsonFrame>>>);
+pub struct JsonCell(OnceLock<Result<Arc<JsonFrame>, NoJson>>);
 
 impl JsonCell {
     /// Puts in what was rendered before the event was placed.
     pub(crate) fn fill(&self, frame: JsonFrame) {
         // Nobody else has the cell yet.
-        self.0.get_or_init(|| Some(Arc::new(frame)));
+        self.0.get_or_init(|| Ok(Arc::new(frame)));
+    }
+
+    /// Returns true if it is settled what connections that take JSON are given.
+    #[must_use]
+    pub fn is_filled(&self) -> bool {
+        self.0.get().is_some()
+    }
+
+    /// Settles that there is no JSON for them, unless there is some.
+    pub fn give_up(&self, why: NoJson) {
+        self.0.get_or_init(|| Err(why));
     }
 
     /// The event's JSON; `made` is told where it is rendered only now. (A shard that comes
@@ -218,9 +235,10 @@ impl JsonCell {
         };
         let frame = self.0.get_or_init(|| {
             made();
-            JsonFrame::render(event).map(Arc::new)
+            let frame = JsonFrame::render(event).map(Arc::new);
+            frame.ok_or(NoJson::Unrenderable)
         });
-        frame.clone().ok_or(NoJson::Unrenderable)
+        frame.clone()
     }
 }
 

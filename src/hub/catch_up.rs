@@ -13,12 +13,23 @@
 //! While it lasts the connection's topics do not change, and what the shard takes
 //! from its inbox is counted by the outbox as owed: the cursor finds just that.
 
-use std::ops::ControlFlow;
+use std::{
+    mem,
+    ops::ControlFlow,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
 
-use super::{membership::Membership, read_slice::ReadSlice, tenant::Span};
+use super::{
+    large_json::RenderingJson,
+    membership::{Membership, ReplayFrame},
+    read_slice::ReadSlice,
+    tenant::Span,
+};
 use crate::{
-    event::{Event, NoJson},
+    event::{Event, JsonFrame, NoJson},
     log::Gap,
+    outbox::Frame,
     protocol::{Position, Topic, topic::TopicSet},
     scheduler::{Cost, Place},
 };
@@ -39,7 +50,17 @@ pub struct CatchUp {
     phase: Phase,
     /// Its place among those that wait to read.
     place: Option<Place>,
+    json: NextJson,
     has_begun: bool,
+}
+
+/// The JSON of the event that comes next, where another thread renders it.
+#[derive(Debug, Default)]
+enum NextJson {
+    #[default]
+    None,
+    Rendering(RenderingJson),
+    Rendered(Result<Arc<JsonFrame>, NoJson>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,6 +101,7 @@ impl CatchUp {
             cursor: resume_from,
             phase: Phase::Counting { found: 0 },
             place: None,
+            json: NextJson::None,
             has_begun: false,
         }
     }
@@ -94,6 +116,15 @@ impl CatchUp {
     #[must_use]
     pub fn has_begun(&self) -> bool {
         self.has_begun
+    }
+
+    /// Waits until the event that comes next is rendered, if it has to be.
+    pub fn poll_rendered(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if let NextJson::Rendering(rendering) = &mut self.json {
+            let rendered = ready!(rendering.poll(context));
+            self.json = NextJson::Rendered(rendered);
+        }
+        Poll::Ready(())
     }
 
     /// Returns true if the connection may go on now. Else it waits for its turn, when it
@@ -116,8 +147,9 @@ impl CatchUp {
     }
 
     fn slice(&mut self, membership: &Membership) -> Option<ReadSlice> {
-        if !membership.outbox().is_half_free() {
-            // Others need not wait for a client that does not read.
+        let is_rendering = matches!(self.json, NextJson::Rendering(_));
+        if is_rendering || !membership.outbox().is_half_free() {
+            // Others need not wait for that, nor for a client that does not read.
             self.place = None;
             return None;
         }
@@ -181,18 +213,19 @@ impl CatchUp {
             after: self.cursor,
             up_to: self.position.offset,
         };
-        let mut queued = Queued::of(slice);
+        let mut queued = Queued::of(slice, &mut self.json);
         let read = membership.read_log(span, slice, |event| {
             if left == 0 || queued.is_enough() || !membership.outbox().is_half_free() {
                 return ControlFlow::Break(());
             }
             if self.replays(membership, event) {
-                queued.add(membership.replay(event))?;
+                queued.add(membership, event, |frame| membership.replay(frame))?;
                 left -= 1;
             }
             ControlFlow::Continue(())
         });
         slice.charge(queued.cost);
+        self.json = queued.json;
         if let Some(no_json) = queued.failed {
             return Progress::NoJson(no_json);
         }
@@ -232,17 +265,18 @@ impl CatchUp {
             after: self.cursor,
             up_to: membership.taken().offset,
         };
-        let mut queued = Queued::of(slice);
+        let mut queued = Queued::of(slice, &mut self.json);
         let read = membership.read_log(span, slice, |event| {
             if queued.is_enough() || !membership.outbox().is_half_free() {
                 return ControlFlow::Break(());
             }
             if membership.relates(event) {
-                queued.add(membership.queue_owed(event))?;
+                queued.add(membership, event, |frame| membership.queue_owed(frame))?;
             }
             ControlFlow::Continue(())
         });
         slice.charge(queued.cost);
+        self.json = queued.json;
         if let Some(no_json) = queued.failed {
             return Progress::NoJson(no_json);
         }
@@ -275,25 +309,46 @@ struct Queued {
     cost: Cost,
     /// The most that it may cost, beside its last event, which is queued whole.
     quota: Cost,
+    json: NextJson,
     failed: Option<NoJson>,
 }
 
 impl Queued {
-    fn of(slice: &ReadSlice) -> Self {
+    fn of(slice: &ReadSlice, json: &mut NextJson) -> Self {
         Self {
             cost: Cost::ZERO,
             quota: slice.left(),
+            json: mem::take(json),
             failed: None,
         }
     }
 
-    /// Adds an event, with the bytes of JSON that were made for it. If it has no JSON,
-    /// nothing more may be queued.
-    fn add(&mut self, json_bytes: Result<usize, NoJson>) -> ControlFlow<()> {
-        match json_bytes {
-            Ok(bytes) => {
-                self.cost += Cost::FRAME + Cost::JSON_BYTE.times(bytes);
+    /// Has an event queued. If it has to be rendered first, or has no JSON, nothing more may
+    /// be queued.
+    fn add(
+        &mut self,
+        membership: &Membership,
+        event: &Arc<Event>,
+        queue: impl FnOnce(Frame),
+    ) -> ControlFlow<()> {
+        let frame = match mem::take(&mut self.json) {
+            NextJson::Rendered(Ok(json)) if json.offset() == event.position().offset => {
+                Ok(ReplayFrame::Made(Frame::Json(json), Cost::FRAME))
+            }
+            NextJson::Rendered(Err(no_json)) => Err(no_json),
+            NextJson::Rendered(Ok(_)) | NextJson::None | NextJson::Rendering(_) => {
+                membership.frame(event)
+            }
+        };
+        match frame {
+            Ok(ReplayFrame::Made(frame, cost)) => {
+                queue(frame);
+                self.cost += cost;
                 ControlFlow::Continue(())
+            }
+            Ok(ReplayFrame::Rendering(rendering)) => {
+                self.json = NextJson::Rendering(rendering);
+                ControlFlow::Break(())
             }
             Err(no_json) => {
                 self.failed = Some(no_json);

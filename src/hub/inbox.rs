@@ -134,9 +134,9 @@ impl DeliveryPart {
         Self(Arc::clone(delivery))
     }
 
-    /// Each event's, in their order.
-    pub(super) fn events(&self) -> &[Delivered] {
-        self.0.events()
+    /// What all shards share.
+    pub(super) fn delivery(&self) -> &Arc<Delivery> {
+        &self.0
     }
 }
 

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::{
     catch_up::CatchUp,
+    large_json::RenderingJson,
     read_slice::ReadSlice,
     shard::{ShardHub, TenantHere},
     subscribers::ConnectionId,
@@ -77,6 +78,15 @@ pub struct Membership {
     implicit_from: Cell<u64>,
     /// Whether they have been resumed; once is all.
     implicit_resumed: Cell<bool>,
+}
+
+/// An event as a connection that resumes is sent it.
+#[derive(Debug)]
+pub(super) enum ReplayFrame {
+    /// The frame, and what it costs.
+    Made(Frame, Cost),
+    /// Another thread renders its JSON.
+    Rendering(RenderingJson),
 }
 
 /// What a Subscribe has brought about.
@@ -252,6 +262,17 @@ impl Membership {
         self.here.work.may_work(place, waiter)
     }
 
+    /// The same for a large write.
+    pub fn may_write(&self, place: &mut Option<Place>) -> bool {
+        let waiter = || Rc::clone(&self.outbox) as Rc<dyn Waiter>;
+        self.here.writes.may_work(place, waiter)
+    }
+
+    /// Charges the tenant for a large write.
+    pub fn charge_write(&self, cost: Cost) {
+        self.here.writes.charge(cost);
+    }
+
     /// Returns true if something is left of the tenant's quantum.
     #[must_use]
     pub fn has_quota(&self) -> bool {
@@ -336,35 +357,36 @@ impl Membership {
         served.any(is_served) && !is_planted(Fault::ReplaysWhatWasBrought)
     }
 
-    /// Queues an event of a replay. Gives how many bytes of JSON were made for it.
-    pub(super) fn replay(&self, event: &Arc<Event>) -> Result<usize, NoJson> {
-        let (frame, made) = self.frame(event)?;
-        let count = 1 + u64::from(made > 0 && is_planted(Fault::CountsJsonTwice));
+    /// Queues an event of a replay.
+    pub(super) fn replay(&self, frame: Frame) {
+        let is_json = matches!(frame, Frame::Json(_));
+        let count = 1 + u64::from(is_json && is_planted(Fault::CountsJsonTwice));
         self.hub.tally().replayed.add(count);
         self.hub.tally().queued.add(1);
         self.outbox.push_from_log(frame, false);
-        Ok(made)
     }
 
-    /// Queues an event that was offered while the outbox was behind, likewise.
-    pub(super) fn queue_owed(&self, event: &Arc<Event>) -> Result<usize, NoJson> {
-        let (frame, made) = self.frame(event)?;
+    /// Queues an event that was offered while the outbox was behind.
+    pub(super) fn queue_owed(&self, frame: Frame) {
         self.outbox.push_from_log(frame, true);
-        Ok(made)
     }
 
-    /// The event as the connection takes it, and how many bytes of JSON were made for
-    /// that.
-    fn frame(&self, event: &Arc<Event>) -> Result<(Frame, usize), NoJson> {
-        match self.outbox.encoding() {
-            Encoding::Protobuf => Ok((Frame::Event(Arc::clone(event)), 0)),
-            Encoding::Json => {
-                let json = JsonFrame::of(event)?;
-                self.hub.tally().json_replayed.add(1);
-                let made = json.bytes().len();
-                Ok((Frame::Json(Arc::new(json)), made))
-            }
+    /// The event as the connection takes it, with what that costs.
+    pub(super) fn frame(&self, event: &Arc<Event>) -> Result<ReplayFrame, NoJson> {
+        if self.outbox.encoding() == Encoding::Protobuf {
+            let frame = Frame::Event(Arc::clone(event));
+            return Ok(ReplayFrame::Made(frame, Cost::FRAME));
         }
+        if event.renders_slowly() {
+            let work = || self.hub.work().tenant(self.here.tenant.name());
+            let replayed = &self.here.replayed_json;
+            let rendering = replayed.render(event, work, self.hub.tally());
+            return Ok(ReplayFrame::Rendering(rendering));
+        }
+        let frame = JsonFrame::of(event)?;
+        self.hub.tally().json_replayed.add(1);
+        let cost = Cost::FRAME + Cost::JSON_BYTE.times(frame.bytes().len());
+        Ok(ReplayFrame::Made(Frame::Json(Arc::new(frame)), cost))
     }
 
     /// A replay is over: from that offset on its topics have been served.

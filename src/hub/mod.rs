@@ -16,6 +16,7 @@ mod condition_check;
 mod dormant;
 mod inbox;
 mod index;
+mod large_json;
 mod membership;
 mod publish;
 mod read_slice;

@@ -4,6 +4,7 @@
 mod calls;
 mod departures;
 mod memory;
+mod rendering;
 mod tenant_here;
 
 use std::{
@@ -57,14 +58,19 @@ pub struct ShardHub {
     departures: RefCell<DeficitQueue<TenantHere>>,
     /// What tasks do for tenants.
     work: Rc<WorkQueue>,
+    /// The large writes of connections.
+    writes: Rc<WorkQueue>,
     /// The last event that was offered to outboxes.
     last_event: Cell<u64>,
     last_connection: Cell<ConnectionId>,
+    /// All connections are told to end: nothing is put off any more.
+    is_ending: Cell<bool>,
     begun_messages: Rc<BegunMessages>,
 }
 
 impl ShardHub {
     pub(super) fn new(seed: ShardSeed) -> Self {
+        let work = Rc::<WorkQueue>::default();
         Self {
             id: seed.id,
             begun_messages: BegunMessages::new(seed.registry.memory()),
@@ -77,9 +83,11 @@ impl ShardHub {
             deliveries: RefCell::new(DeficitQueue::new(|here| &here.deliveries)),
             wakes: WakeQueue::default(),
             departures: RefCell::new(DeficitQueue::new(|here| &here.departures)),
-            work: Rc::default(),
+            writes: WorkQueue::beside(&work),
+            work,
             last_event: Cell::default(),
             last_connection: Cell::default(),
+            is_ending: Cell::default(),
         }
     }
 
@@ -109,10 +117,13 @@ impl ShardHub {
 
     /// Delivers what comes into the inbox for as long as there is somebody who could
     /// put something there, and wakes the connections that have something to write.
-    pub async fn run(&self) {
+    pub async fn run(self: &Rc<Self>) {
         while poll_fn(|context| self.poll_work(context)).await {
             self.take_waiting();
             self.work.begin_turn();
+            if !self.writes.is_idle() {
+                self.writes.begin_turn();
+            }
             self.continue_departures();
             self.wakes.wake_some();
             // Lets those write that were woken, and sockets be looked at: backends
@@ -122,7 +133,7 @@ impl ShardHub {
     }
 
     /// Delivers what waits, without waiting itself, for a turn.
-    pub fn take_waiting(&self) {
+    pub fn take_waiting(self: &Rc<Self>) {
         self.empty_inbox();
         self.deliveries.borrow_mut().begin_turn();
         loop {
@@ -149,7 +160,7 @@ impl ShardHub {
     /// Delivers a quantum of the tenant's, unless it has enough to write: what somebody has
     /// put into the inbox on this very thread then need not wait for the tenant's turn.
     /// Returns what that cost, which the caller is to charge.
-    pub fn take_waiting_of(&self, tenant: &TenantName) -> Cost {
+    pub fn take_waiting_of(self: &Rc<Self>, tenant: &TenantName) -> Cost {
         self.empty_inbox();
         let here = self.tenants.borrow().get(tenant).cloned();
         here.filter(|here| !here.due.has_full_write())
@@ -180,6 +191,7 @@ impl ShardHub {
             && self.departures.borrow().is_empty()
             && self.wakes.is_empty()
             && self.work.is_idle()
+            && self.writes.is_idle()
     }
 
     /// What was charged for deliveries and for the work of tasks, which may have delivered
@@ -207,18 +219,28 @@ impl ShardHub {
         Ok(Membership::new(Rc::clone(self), here, id, user, outbox))
     }
 
-    /// Has every connection here look at what may have changed for it.
+    /// Has every connection here look at what may have changed for it, in the turns of its
+    /// tenant.
     pub fn ring_all(&self) {
         for here in self.tenants.borrow().values() {
-            here.index
-                .borrow()
-                .for_each_connection(|outbox| outbox.ring());
+            here.index.borrow().for_each_connection(|outbox| {
+                outbox.set_rung();
+                here.due.queue().borrow_mut().ring(outbox);
+            });
+            self.wake_rung(here);
         }
+    }
+
+    /// Has the connections of the tenant that were rung woken in its turns.
+    fn wake_rung(&self, here: &TenantHere) {
+        self.wakes.activate(&here.due);
+        self.work.wake();
     }
 
     /// Tells every connection here to end; `ending` is asked for each. What is in
     /// the inbox by then is still for them.
-    pub fn end_all(&self, ending: impl Fn() -> Ending) {
+    pub fn end_all(self: &Rc<Self>, ending: impl Fn() -> Ending) {
+        self.is_ending.set(true);
         self.empty_inbox();
         for here in self.tenants.borrow().values() {
             while let Some(cost) = self.deliver_slice(here, QUANTUM) {
@@ -236,7 +258,8 @@ impl ShardHub {
             return Ok(Rc::clone(here));
         }
         let (tenant, head) = self.registry.enter(name, self.id)?;
-        let here = Rc::new(TenantHere::new(tenant, head, self.work.tenant(name)));
+        let (work, writes) = (self.work.tenant(name), self.writes.tenant(name));
+        let here = Rc::new(TenantHere::new(tenant, head, work, writes));
         tenants.insert(name.clone(), Rc::clone(&here));
         Ok(here)
     }
@@ -248,7 +271,11 @@ impl ShardHub {
     ///
     /// An event is sent to the inbox before the lock is released under which the
     /// head is read here, so what is to be delivered is there.
-    pub(super) fn await_head(&self, here: &Rc<TenantHere>, outbox: &Rc<Outbox>) -> Option<u64> {
+    pub(super) fn await_head(
+        self: &Rc<Self>,
+        here: &Rc<TenantHere>,
+        outbox: &Rc<Outbox>,
+    ) -> Option<u64> {
         let head = here.tenant.head().offset;
         if !here.has_reached(head) {
             self.empty_inbox();
@@ -268,7 +295,7 @@ impl ShardHub {
 
     /// Delivers all that the tenant has waiting.
     #[cfg(test)]
-    pub(super) fn take_all_of(&self, here: &Rc<TenantHere>) {
+    pub(super) fn take_all_of(self: &Rc<Self>, here: &Rc<TenantHere>) {
         self.empty_inbox();
         while self.deliver_slice(here, QUANTUM).is_some() {}
     }
@@ -304,11 +331,14 @@ impl ShardHub {
     }
 
     /// Offers the events of the tenant's first item to the connections here that they
-    /// match, until the quota is used; one event is never cut. Then tells those that waited
-    /// for that. Returns what it cost, if there was something to do.
-    fn deliver_slice(&self, here: &TenantHere, quota: Cost) -> Option<Cost> {
+    /// match, until the quota is used; one event is never cut, and one that has to be
+    /// rendered first is waited for. Then tells those that waited for that. Returns what it
+    /// cost, if there was something to do.
+    fn deliver_slice(self: &Rc<Self>, here: &Rc<TenantHere>, quota: Cost) -> Option<Cost> {
         let mut waiting = here.waiting.borrow_mut();
-        let Some(Waiting { item, done, first }) = waiting.front_mut() else {
+        let is_rendering = here.is_rendering.get() && !self.is_ending.get();
+        let next = waiting.front_mut().filter(|_| !is_rendering);
+        let Some(Waiting { item, done, first }) = next else {
             let cost = here.nudge_awaited();
             return (cost > Cost::ZERO).then_some(cost);
         };
@@ -318,9 +348,13 @@ impl ShardHub {
         let mut due = here.due.queue().borrow_mut();
         let events = item.events.as_slice();
         let mut cost = Cost::ZERO;
-        let rest = events.iter().zip(item.delivery.events()).skip(*done);
+        let delivery = item.delivery.delivery();
+        let rest = events.iter().zip(delivery.events()).skip(*done);
         for (event, delivered) in rest {
             if cost >= quota || cost > Cost::ZERO && due.has_full_write() {
+                break;
+            }
+            if event.renders_slowly() && self.renders_first(here, event, delivery, *done) {
                 break;
             }
             *done += 1;
@@ -372,10 +406,13 @@ impl ShardHub {
     /// A connection that takes events as JSON has come, or one has gone.
     pub(super) fn count_json(&self, here: &TenantHere, joined: bool) {
         self.registry.count_json(&here.tenant, joined);
+        let connections = &here.json_connections;
         if joined {
             self.tally.json_connections.add(1);
+            connections.set(connections.get() + 1);
         } else {
             self.tally.json_connections.sub(1);
+            connections.set(connections.get() - 1);
         }
     }
 

@@ -1,4 +1,4 @@
-//! Which connections are woken to write, and when. Knows no topics.
+//! Which connections are woken to write or to end, and when. Knows no topics.
 
 use std::{cell::RefCell, collections::VecDeque, rc::Rc};
 
@@ -10,7 +10,8 @@ use crate::{
 /// For so many connections of a tenant that are to be woken the shard keeps room.
 const KEPT_ROOM_FOR: usize = 4096;
 
-/// A tenant's connections that have something to write and do not know of it yet.
+/// A tenant's connections that have something to write, or another reason to be woken, and
+/// do not know of it yet.
 #[derive(Debug, Default)]
 pub(super) struct Due {
     queue: RefCell<DueQueue>,
@@ -23,6 +24,8 @@ pub(super) struct DueQueue {
     outboxes: VecDeque<Rc<Outbox>>,
     /// How many of them became due by which event, in that order.
     steps: VecDeque<Step>,
+    /// Those that are to be woken for something else than an event.
+    rung: VecDeque<Rc<Outbox>>,
     /// Of all events that were delivered.
     events: u64,
     bytes: u64,
@@ -60,6 +63,11 @@ impl DueQueue {
         delivered
     }
 
+    /// Adds a connection that is to be woken for something else than an event.
+    pub(super) fn ring(&mut self, outbox: &Rc<Outbox>) {
+        self.rung.push_back(Rc::clone(outbox));
+    }
+
     /// Whether a full write may wait in an outbox here: so much has been delivered since
     /// who is woken next was to be. Nothing is gained by letting more come.
     pub(super) fn has_full_write(&self) -> bool {
@@ -69,11 +77,34 @@ impl DueQueue {
         })
     }
 
+    /// How many connections are to be woken.
     pub(super) fn len(&self) -> usize {
-        self.outboxes.len()
+        self.outboxes.len() + self.rung.len()
     }
 
+    /// Wakes so many of them, half of these for something else than an event where there are
+    /// as many. Returns how many there were.
     fn wake(&mut self, count: usize) -> usize {
+        let rung = match self.rung.is_empty() {
+            true => 0,
+            false => self.wake_rung(count.div_ceil(2)),
+        };
+        rung + self.wake_for_events(count - rung)
+    }
+
+    #[cold]
+    fn wake_rung(&mut self, count: usize) -> usize {
+        let count = count.min(self.rung.len());
+        for outbox in self.rung.drain(..count) {
+            outbox.nudge();
+        }
+        if self.rung.is_empty() {
+            self.rung.shrink_to(0);
+        }
+        count
+    }
+
+    fn wake_for_events(&mut self, count: usize) -> usize {
         let count = count.min(self.outboxes.len());
         for outbox in self.outboxes.drain(..count) {
             outbox.wake();

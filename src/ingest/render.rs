@@ -6,7 +6,7 @@ use std::mem;
 
 use super::{body::no_memory, json::elsewhere};
 use crate::{
-    event::Draft,
+    event::{Draft, RENDERED_AT_ONCE_MAX},
     http::Problem,
     memory::{MemoryExceeded, MemoryUse, Reservation},
     protocol::TenantName,
@@ -14,13 +14,9 @@ use crate::{
     scheduler::{Cost, TenantWork},
 };
 
-/// The most bytes of envelopes that the shard renders itself; their JSON may have several
-/// times as many.
-const RENDERED_AT_ONCE_MAX: usize = 4 * 1024;
-
-/// With so many bytes of JSON rendered for a call the rest of its events is left to the
-/// shard that delivers them first, which has them rendered one by one: nothing bounds what
-/// all of a batch's could have.
+/// When this many bytes of JSON are rendered for a call, the rest of its events are left to
+/// the shard that delivers them first, which has them rendered one by one: nothing bounds
+/// how much JSON a whole batch could have.
 const RENDERED_AHEAD_MAX: usize = 8 << 20;
 
 /// Renders the drafts' JSON, if a connection of the tenant takes it.
@@ -38,6 +34,7 @@ pub(super) async fn render(
     let bytes: usize = drafts.iter().map(Draft::envelope_len).sum();
     let (drafts, rendered) = if bytes <= RENDERED_AT_ONCE_MAX {
         let rendered = render_all(&mut drafts);
+        work.charge(Cost::JSON_BYTE.times(rendered.bytes));
         (drafts, rendered)
     } else {
         elsewhere(relay, work, move |_, memory| {
@@ -50,10 +47,9 @@ pub(super) async fn render(
         .await?
     };
     memory
-        .grow(rendered.bytes)
+        .grow_admitted(rendered.bytes)
         .map_err(|MemoryExceeded| no_memory(relay))?;
     shard.hub.tally().json_delivered.add(rendered.events);
-    work.charge(Cost::JSON_BYTE.times(rendered.bytes));
     Ok(drafts)
 }
 

@@ -33,7 +33,7 @@ impl Cost {
     pub const STEP: Self = Self(30);
     /// A byte of JSON or of a query that is read, or of JSON that is made.
     pub const JSON_BYTE: Self = Self(8);
-    /// Any other byte that is read.
+    /// Any other byte that is read, or of a large write.
     pub const BYTE: Self = Self(1);
 
     /// The cost of nothing.

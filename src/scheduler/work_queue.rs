@@ -30,7 +30,7 @@ pub struct WorkQueue {
     queue: RefCell<DeficitQueue<WorkFlow>>,
     tenants: RefCell<HashMap<TenantName, Rc<WorkFlow>>>,
     /// Wakes the task that takes the turns.
-    waker: RefCell<Option<Waker>>,
+    waker: Rc<RefCell<Option<Waker>>>,
     /// Flows with a backlog come first in this turn.
     is_bulks_turn: Cell<bool>,
 }
@@ -52,13 +52,22 @@ impl Default for WorkQueue {
         Self {
             queue: RefCell::new(DeficitQueue::new(|work| &work.flow)),
             tenants: RefCell::default(),
-            waker: RefCell::default(),
+            waker: Rc::default(),
             is_bulks_turn: Cell::default(),
         }
     }
 }
 
 impl WorkQueue {
+    /// Another queue, of which the same task takes the turns.
+    #[must_use]
+    pub fn beside(other: &Self) -> Rc<Self> {
+        Rc::new(Self {
+            waker: Rc::clone(&other.waker),
+            ..Self::default()
+        })
+    }
+
     /// The work for a tenant.
     #[must_use]
     pub fn tenant(self: &Rc<Self>, name: &TenantName) -> TenantWork {

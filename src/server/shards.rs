@@ -313,7 +313,7 @@ async fn serve_backend<S>(
     drop((place, seat, memory));
 }
 
-fn end_all(hub: &ShardHub, relay: &Relay) {
+fn end_all(hub: &Rc<ShardHub>, relay: &Relay) {
     hub.end_all(|| Ending::Drain {
         retry_after: relay.retry_after(),
     });

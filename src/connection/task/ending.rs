@@ -12,7 +12,7 @@ use tokio_tungstenite::tungstenite::{
 
 use super::{Connection, Listener, Phase, Step};
 use crate::{
-    connection::stream::Transport,
+    connection::{behind::WaitingRequests, stream::Transport},
     ops::Closed,
     protocol::{
         ErrorCode,
@@ -119,9 +119,11 @@ impl<S: Transport, L: Listener> Connection<S, L> {
     /// Nothing more is for it.
     pub(super) fn leave(&mut self) {
         self.membership = None;
-        self.behind = None;
-        self.awaiting = None;
+        self.subscribing = None;
+        self.waiting = WaitingRequests::default();
         self.reading_json = None;
+        self.place = None;
+        self.write_place = None;
     }
 
     pub(super) fn lost(&mut self) -> Step {

@@ -91,6 +91,8 @@ impl<S: Transport, L: Listener> Connection<S, L> {
             let timeout = shard.relay.live().config.ingest.inbox_timeout;
             let envelope = with_memory(memory, timeout, read, async |job| work.offload(job).await);
             let envelope = envelope.await?;
+            // Answering it can take as long as reading it.
+            work.turn().await;
             Some(ReadJson {
                 message_id,
                 envelope,

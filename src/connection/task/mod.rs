@@ -24,7 +24,7 @@ use self::json::{ReadJson, ReadingJson};
 use super::{
     admitted::{Account, Admitted},
     alarms::Alarm,
-    behind::{Awaiting, Behind},
+    behind::{Subscribing, WaitingRequests},
     conversation::Conversation,
     deadlines::{Deadlines, Late},
     pace::Pace,
@@ -37,11 +37,15 @@ use crate::{
     outbox::Advanced,
     protocol::{Encoding, close::Ending},
     relay::Shard,
-    scheduler::Place,
+    scheduler::{Cost, Place},
 };
 
 /// How long a client may take to answer our Close frame, once that is written.
 const CLOSE_ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The most bytes that are written whenever the socket takes them; the system call is counted
+/// for more than the copy then.
+const WRITTEN_AT_ONCE_MAX: usize = 16 * 1024;
 
 /// What becomes of a client's messages. It is the type that says so: the relay
 /// pays nothing for it that tests put another in the place of its own.
@@ -99,14 +103,16 @@ pub(super) struct Connection<S: Transport, L> {
     pace: Pace,
     /// Gone as soon as the connection begins to end: nothing more is for it.
     membership: Option<Membership>,
-    /// While it is being sent what it missed.
-    behind: Option<Box<Behind>>,
-    /// While a Subscribe waits for its tenant's turn.
-    awaiting: Option<Box<Awaiting>>,
+    /// A Subscribe that is not done at once.
+    subscribing: Option<Box<Subscribing>>,
+    /// Subscribes and Unsubscribes that come after it, in order.
+    waiting: WaitingRequests,
     /// While another thread reads what the client said.
     reading_json: Option<Box<ReadingJson>>,
     /// While what was read waits for the tenant's turn.
     place: Option<Place>,
+    /// While much waits to be written and it is not the tenant's turn.
+    write_place: Option<Place>,
     stream: FrameStream<S>,
     phase: Phase,
     /// The log was read, or as many frames as one connection may have taken in a turn:
@@ -160,6 +166,7 @@ enum Step {
     Wrote(Advanced),
     CatchUp,
     Reached,
+    Waited,
     ReadJson(ReadJson),
     Ending(Ending),
     Late(Late),
@@ -186,10 +193,11 @@ impl<S: Transport, L: Listener> Connection<S, L> {
             ),
             pace: Pace::default(),
             membership: Some(admitted.membership),
-            behind: None,
-            awaiting: None,
+            subscribing: None,
+            waiting: WaitingRequests::default(),
             reading_json: None,
             place: None,
+            write_place: None,
             turn_is_over: false,
             stream: FrameStream::new(stream, read_ahead, message_max, Rc::clone(&outbox)),
             phase: Phase::Open,
@@ -229,6 +237,7 @@ impl<S: Transport, L: Listener> Connection<S, L> {
                 Step::Wrote(advanced) => self.wrote(advanced),
                 Step::CatchUp => self.catch_up(),
                 Step::Reached => self.subscribe_awaited(),
+                Step::Waited => self.take_waiting(),
                 Step::ReadJson(read) => self.answer_read(read),
                 Step::Ending(ending) => self.end(ending),
                 Step::Late(Late::Token) => self.end(Ending::TokenExpired),
@@ -267,11 +276,30 @@ impl<S: Transport, L: Listener> Connection<S, L> {
                 Poll::Pending => Poll::Ready(Step::Late(late)),
             };
         }
-        if let Poll::Ready(step) = self.poll_write(context) {
+        if self.may_write()
+            && let Poll::Ready(step) = self.poll_write(context)
+        {
             return Poll::Ready(step);
         }
+        if let Poll::Ready(step) = self.poll_requests(context) {
+            return Poll::Ready(step);
+        }
+        // Writing may have set a deadline that no alarm is set for yet.
+        self.check_deadlines()
+            .map_or(Poll::Pending, |late| Poll::Ready(Step::Late(late)))
+    }
+
+    /// Waits until something can be done that the client asks for. What it asked for first
+    /// is done first.
+    fn poll_requests(&mut self, context: &mut Context<'_>) -> Poll<Step> {
         if self.has_reached_awaited() {
             return Poll::Ready(Step::Reached);
+        }
+        if self.has_waited() {
+            return match self.may_work() {
+                true => Poll::Ready(Step::Waited),
+                false => Poll::Pending,
+            };
         }
         if let Poll::Ready(read) = self.poll_reading_json(context) {
             return Poll::Ready(Step::ReadJson(read));
@@ -279,12 +307,10 @@ impl<S: Transport, L: Listener> Connection<S, L> {
         if let Poll::Ready(step) = self.poll_read(context) {
             return Poll::Ready(step);
         }
-        if self.may_catch_up() {
-            return Poll::Ready(Step::CatchUp);
+        match self.may_catch_up(context) {
+            true => Poll::Ready(Step::CatchUp),
+            false => Poll::Pending,
         }
-        // Writing may have set a deadline that no alarm is set for yet.
-        self.check_deadlines()
-            .map_or(Poll::Pending, |late| Poll::Ready(Step::Late(late)))
     }
 
     /// What is late; else sees to it that an alarm rings when something will be.
@@ -333,9 +359,34 @@ impl<S: Transport, L: Listener> Connection<S, L> {
             && self.key.is_some_and(|key| !live.authenticator.has_key(key))
     }
 
+    /// Whether what waits may be written now. Where it is much, it takes long to copy, and the
+    /// connection waits for its tenant's turn: when many clients make room at the same time,
+    /// the kernel tells of all of them at once.
+    fn may_write(&mut self) -> bool {
+        match &self.membership {
+            Some(membership) if self.account.outbox.unwritten_bytes() > WRITTEN_AT_ONCE_MAX => {
+                membership.may_write(&mut self.write_place)
+            }
+            _ => {
+                self.write_place = None;
+                true
+            }
+        }
+    }
+
     fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<Step> {
         if self.stream.has_unwritten() {
-            return match self.stream.poll_write(context) {
+            let before = self.account.outbox.unwritten_bytes();
+            let polled = self.stream.poll_write(context);
+            if before > WRITTEN_AT_ONCE_MAX {
+                let written = before - self.account.outbox.unwritten_bytes();
+                if let Some(membership) = &self.membership {
+                    membership.charge_write(Cost::BYTE.times(written));
+                }
+                // Others need not wait for a client that does not read.
+                self.write_place = None;
+            }
+            return match polled {
                 Poll::Ready(Ok(advanced)) => Poll::Ready(Step::Wrote(advanced)),
                 Poll::Ready(Err(_)) => Poll::Ready(self.lost()),
                 Poll::Pending => {
@@ -365,9 +416,10 @@ impl<S: Transport, L: Listener> Connection<S, L> {
     /// asked for more questions, nor one whose last is not answered yet or waits for its
     /// first turn to read the log.
     fn is_read_from(&self) -> bool {
-        let is_kept_waiting = self.awaiting.is_some()
+        let subscribing = self.subscribing.as_ref();
+        let is_kept_waiting = self.has_waited()
             || self.reading_json.is_some()
-            || self.behind.as_ref().is_some_and(|it| !it.has_begun());
+            || subscribing.is_some_and(|subscribing| subscribing.stops_reading());
         !is_kept_waiting && self.account.outbox.is_half_free()
     }
 
@@ -382,11 +434,13 @@ impl<S: Transport, L: Listener> Connection<S, L> {
             Phase::Open | Phase::Closing => {
                 if !self.is_read_from() {
                     // Others need not wait for a client that does not read.
-                    self.place = None;
+                    if !self.has_waited() {
+                        self.place = None;
+                    }
                     return Poll::Pending;
                 }
                 if self.unlooked {
-                    return match self.may_take_messages() {
+                    return match self.may_work() {
                         true => Poll::Ready(Step::Look),
                         false => Poll::Pending,
                     };
@@ -419,9 +473,9 @@ impl<S: Transport, L: Listener> Connection<S, L> {
         }
     }
 
-    /// Whether messages that are read may be taken now. Else the connection waits for its
-    /// tenant's turn.
-    fn may_take_messages(&mut self) -> bool {
+    /// Whether work may be done for the client now. Else the connection waits for its tenant's
+    /// turn.
+    fn may_work(&mut self) -> bool {
         let Some(membership) = &self.membership else {
             return true;
         };
@@ -437,7 +491,7 @@ impl<S: Transport, L: Listener> Connection<S, L> {
     /// what they may be answered with. After a ping it pauses for its pong to be
     /// written: were it to wait until a newer one comes, it would have to go.
     fn take_messages(&mut self) {
-        if !self.may_take_messages() {
+        if self.has_waited() || !self.may_work() {
             return;
         }
         let mut is_another = false;

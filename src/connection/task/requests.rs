@@ -1,11 +1,11 @@
 //! What a client asks for, carried out: replies, subscriptions, and what it missed.
 
-use std::{collections::VecDeque, mem};
+use std::task::Context;
 
 use super::{Connection, Listener, Phase};
 use crate::{
     connection::{
-        behind::{Awaiting, Behind, WAITING_MAX},
+        behind::{Awaiting, Behind, Subscribing, WAITING_MAX},
         conversation::{Action, Conversation, Heard, Kind, TopicsRequest, too_many},
         stream::Transport,
     },
@@ -45,26 +45,41 @@ impl<S: Transport, L: Listener> Connection<S, L> {
     }
 
     fn take_action(&mut self, action: Action) {
-        match (action, &mut self.behind) {
-            (Action::Reply(reply), _) => self.reply(reply),
-            (action, Some(behind)) if behind.has_room() => behind.waiting.push_back(action),
-            (Action::Subscribe(request) | Action::Unsubscribe(request), Some(_)) => {
+        match action {
+            Action::Reply(reply) => self.reply(reply),
+            action if self.subscribing.is_none() && self.waiting.is_empty() => {
+                self.carry_out(action);
+            }
+            action if self.waiting.has_room() => self.waiting.push(action),
+            Action::Subscribe(request) | Action::Unsubscribe(request) => {
                 self.account.shard.relay.metrics.exceeded(Limit::Waiting);
                 self.push(&request.too_many_wait(WAITING_MAX));
             }
-            (action, None) => {
-                self.carry_out(action);
-                self.catch_up();
-            }
         }
+    }
+
+    /// Returns true if something that has waited may be carried out.
+    pub(super) fn has_waited(&self) -> bool {
+        !self.waiting.is_empty() && self.subscribing.is_none()
+    }
+
+    /// Carries out what has waited, for as long as it is the tenant's turn.
+    pub(super) fn take_waiting(&mut self) {
+        while self.subscribing.is_none()
+            && self.has_quota()
+            && let Some(action) = self.waiting.pop()
+        {
+            self.carry_out(action);
+        }
+        // Behind the others of the tenant, if there is more.
+        self.place = None;
     }
 
     /// Answers at once. A Pong says where the connection stands, which is not settled
     /// while it is being sent what it missed or a Subscribe waits.
     fn reply(&mut self, mut reply: Reply) {
         if let Reply::Pong(pong) = &mut reply
-            && self.behind.is_none()
-            && self.awaiting.is_none()
+            && self.subscribing.is_none()
             && let Some(membership) = &self.membership
         {
             pong.position = Some(membership.position().into());
@@ -115,7 +130,10 @@ impl<S: Transport, L: Listener> Connection<S, L> {
     fn carry_out(&mut self, action: Action) {
         match action {
             Action::Reply(reply) => self.reply(reply),
-            Action::Subscribe(request) => self.subscribe(request),
+            Action::Subscribe(request) => {
+                self.subscribe(request);
+                self.catch_up();
+            }
             Action::Unsubscribe(request) => {
                 if let Some(membership) = &self.membership {
                     membership.unsubscribe(request.topics());
@@ -132,28 +150,29 @@ impl<S: Transport, L: Listener> Connection<S, L> {
             None => self.subscribe_now(request),
             Some(offset) => {
                 saw("a Subscribe that waited for its tenant's turn");
-                self.awaiting = Some(Box::new(Awaiting {
-                    offset,
-                    request,
-                    rest: VecDeque::new(),
-                }));
+                let awaiting = Subscribing::Awaiting(Awaiting { offset, request });
+                self.subscribing = Some(Box::new(awaiting));
             }
         }
     }
 
     /// Whether a Subscribe has waited for what is delivered now.
     pub(super) fn has_reached_awaited(&self) -> bool {
-        match (&self.awaiting, &self.membership) {
-            (Some(awaiting), Some(membership)) => membership.has_reached(awaiting.offset),
+        match (self.subscribing.as_deref(), &self.membership) {
+            (Some(Subscribing::Awaiting(awaiting)), Some(membership)) => {
+                membership.has_reached(awaiting.offset)
+            }
             _ => false,
         }
     }
 
-    /// Takes the Subscribe that has waited, and what comes after it.
+    /// Takes the Subscribe that has waited.
     pub(super) fn subscribe_awaited(&mut self) {
-        if let Some(awaiting) = self.awaiting.take() {
+        let awaiting = self
+            .subscribing
+            .take_if(|subscribing| matches!(**subscribing, Subscribing::Awaiting(_)));
+        if let Some(Subscribing::Awaiting(awaiting)) = awaiting.map(|awaiting| *awaiting) {
             self.subscribe_now(awaiting.request);
-            self.take_waiting(awaiting.rest);
             self.catch_up();
         }
     }
@@ -177,7 +196,11 @@ impl<S: Transport, L: Listener> Connection<S, L> {
                 self.resumed(request, position, Err(gap));
             }
             Ok(Subscribed::Behind(catch_up)) => {
-                self.behind = Some(Behind::new(catch_up, request));
+                let behind = Behind {
+                    catch_up,
+                    request: Some(request),
+                };
+                self.subscribing = Some(Box::new(Subscribing::Behind(behind)));
             }
             Err(SubscribeError::TooManyTopics { topics_max }) => {
                 self.account.shard.relay.metrics.exceeded(Limit::Topics);
@@ -198,9 +221,12 @@ impl<S: Transport, L: Listener> Connection<S, L> {
 
     /// Returns true if the client misses something and it is the connection's turn to
     /// read it from the log.
-    pub(super) fn may_catch_up(&mut self) -> bool {
-        match (&mut self.behind, &self.membership) {
-            (Some(behind), Some(membership)) => behind.catch_up.may_go_on(membership),
+    pub(super) fn may_catch_up(&mut self, context: &mut Context<'_>) -> bool {
+        match (self.subscribing.as_deref_mut(), &self.membership) {
+            (Some(Subscribing::Behind(behind)), Some(membership)) => {
+                let catch_up = &mut behind.catch_up;
+                catch_up.poll_rendered(context).is_ready() && catch_up.may_go_on(membership)
+            }
             _ => false,
         }
     }
@@ -208,7 +234,9 @@ impl<S: Transport, L: Listener> Connection<S, L> {
     /// Goes on with what the client missed, if there is any of that and it is the
     /// connection's turn: for a slice of the log, then others have their turn.
     pub(super) fn catch_up(&mut self) {
-        while let (Some(behind), Some(membership)) = (&mut self.behind, &self.membership) {
+        while let Some(Subscribing::Behind(behind)) = self.subscribing.as_deref_mut()
+            && let Some(membership) = &self.membership
+        {
             let Some(progress) = behind.catch_up.go_on(membership) else {
                 return;
             };
@@ -221,31 +249,9 @@ impl<S: Transport, L: Listener> Connection<S, L> {
                         self.resumed(request, position, result);
                     }
                 }
-                Progress::Live => {
-                    let waiting = mem::take(&mut behind.waiting);
-                    self.behind = None;
-                    self.take_waiting(waiting);
-                }
+                Progress::Live => self.subscribing = None,
                 Progress::Overtaken => return self.end(Ending::Overtaken),
                 Progress::NoJson(no_json) => return self.end(no_json.into()),
-            }
-        }
-    }
-
-    /// Carries out what has waited, until it makes the connection catch up or wait again.
-    fn take_waiting(&mut self, mut waiting: VecDeque<Action>) {
-        if self.account.outbox.ending().is_some() {
-            return;
-        }
-        while let Some(action) = waiting.pop_front() {
-            if let Some(behind) = &mut self.behind {
-                behind.waiting.push_back(action);
-                continue;
-            }
-            self.carry_out(action);
-            if let Some(awaiting) = &mut self.awaiting {
-                awaiting.rest = waiting;
-                return;
             }
         }
     }
@@ -253,8 +259,7 @@ impl<S: Transport, L: Listener> Connection<S, L> {
     /// Whether the answer to a Subscribe that waits, and what the connection is still
     /// sent from the log, go before its end.
     pub(super) fn is_owed_more(&self, ending: Ending) -> bool {
-        let is_owed =
-            self.awaiting.is_some() || self.reading_json.is_some() || self.behind.is_some();
+        let is_owed = self.subscribing.is_some() || self.reading_json.is_some();
         is_owed && matches!(ending, Ending::Drain { .. })
     }
 

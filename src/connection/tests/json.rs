@@ -375,6 +375,26 @@ fn what_was_missed_is_replayed_as_json_and_counted() {
 }
 
 #[test]
+fn large_events_are_replayed_and_delivered_as_json_in_their_order() {
+    simulate(async {
+        let bench = Bench::with_log(|_| {});
+        let sizes = [10, 100_000, 10, 5_000];
+        let first = bench.publish(sizes.map(event)).await.events[0].position;
+        let start = Position { offset: 0, ..first };
+        let mut live = bench.connect_json(WIDE);
+        live.send(text(r#"{"ping": {}}"#)).await;
+        assert_eq!(live.next().await, Some(Heard::Answered(Some(4))));
+        let mut resumed = bench.connect_json(WIDE);
+        resumed.send(resume_json("r", "project:p", start)).await;
+        hears(&mut resumed, [Heard::Resumed("r".to_owned(), 4)]).await;
+        bench.publish(sizes.map(event)).await;
+        hears(&mut resumed, (1..=8).map(Heard::Event)).await;
+        hears(&mut live, (5..=8).map(Heard::Event)).await;
+        bench.check_sums();
+    });
+}
+
+#[test]
 fn a_pong_says_where_the_connection_stands_unless_a_replay_is_under_way() {
     simulate(async {
         let bench = Bench::with_log(|config| config.limits.outbox_frames = 20);

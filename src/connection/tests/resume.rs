@@ -12,7 +12,7 @@ use crate::{
     connection::{
         behind::WAITING_MAX,
         testing::{Bench, NOW, WIDE, event, settle, simulate},
-        wire_testing::{Heard, ping, resume, subscribe, unsubscribe},
+        wire_testing::{Heard, ping, resume, subscribe, subscribe_many, unsubscribe},
     },
     protocol::{Position, close::Ending},
 };
@@ -109,6 +109,31 @@ fn what_is_asked_for_meanwhile_waits_in_order_and_only_so_much_of_it() {
         drop(client);
         settle().await;
         end_with_nothing_left(&bench);
+    });
+}
+
+#[test]
+fn what_has_waited_for_a_replay_is_carried_out_in_the_tenants_turns() {
+    simulate(async {
+        let (bench, start) = published(100, 1000, 10_000).await;
+        let mut client = bench.connect(WIDE);
+        let topics = |n| (0..500).map(move |it| format!("project:{n}.{it}"));
+        let waiting = (0..WAITING_MAX).map(|n| subscribe_many("w", topics(n).collect()));
+        let all = [vec![resume("r", "project:p", start)], waiting.collect()].concat();
+        client.send(all.concat()).await;
+        let subscriptions = || bench.tally().subscriptions.get();
+        let (mut most, mut steps) = (0, 0);
+        while subscriptions() < 500 * WAITING_MAX as u64 {
+            let before = subscriptions();
+            yield_now().await;
+            most = most.max(subscriptions() - before);
+            steps += 1;
+        }
+        assert!(most <= 501, "{most} at once");
+        // Each is a debt of four quanta.
+        assert!(steps > 3 * WAITING_MAX, "{steps}");
+        let confirmed = client.hear(101 + WAITING_MAX).await;
+        assert_eq!(confirmed.last(), Some(&Heard::Subscribed("w".to_owned())));
     });
 }
 

@@ -57,7 +57,8 @@ impl ShardHub {
         }
     }
 
-    /// Tells the connections of a user to end: how many are not ending already.
+    /// Has the connections of a user end, in the tenant's turns. Returns how many are not
+    /// ending already.
     fn disconnect(&self, tenant: &TenantName, user: &UserName) -> u64 {
         let tenants = self.tenants.borrow();
         let Some(here) = tenants.get(tenant) else {
@@ -67,11 +68,14 @@ impl ShardHub {
         here.index
             .borrow()
             .for_each_subscriber(&Topic::of_user(user), |outbox| {
-                if outbox.ending().is_none() {
-                    outbox.end(Ending::Disconnected);
+                if outbox.set_ending(Ending::Disconnected) {
+                    here.due.queue().borrow_mut().ring(outbox);
                     ended += 1;
                 }
             });
+        if ended > 0 {
+            self.wake_rung(here);
+        }
         ended
     }
 }

@@ -12,7 +12,10 @@ use super::departures::Departed;
 #[cfg(test)]
 use crate::planted::{Fault, is_planted};
 use crate::{
-    hub::{inbox::Item, index::TenantIndex, subscribers::ConnectionId, tenant::Tenant, wakes::Due},
+    hub::{
+        inbox::Item, index::TenantIndex, large_json::ReplayedJson, subscribers::ConnectionId,
+        tenant::Tenant, wakes::Due,
+    },
     outbox::Outbox,
     protocol::{Position, Topic},
     scheduler::{Cost, Flow, QUANTUM, TenantWork},
@@ -41,8 +44,16 @@ pub(in crate::hub) struct TenantHere {
     /// Connections that wait until the events up to an offset are delivered, in the
     /// order of those.
     pub(super) awaited: RefCell<VecDeque<(u64, Rc<Outbox>)>>,
+    /// Connections that take events as JSON.
+    pub(super) json_connections: Cell<usize>,
+    /// Its deliveries wait until an event is rendered.
+    pub(super) is_rendering: Cell<bool>,
+    /// What was rendered for connections that resume.
+    pub(in crate::hub) replayed_json: ReplayedJson,
     /// What is done for its connections beside deliveries.
     pub(in crate::hub) work: TenantWork,
+    /// Their large writes.
+    pub(in crate::hub) writes: TenantWork,
     /// Nothing has been taken for it yet.
     #[cfg(test)]
     is_new: Cell<bool>,
@@ -60,7 +71,12 @@ pub(super) struct Waiting {
 
 impl TenantHere {
     /// A tenant of which all up to `head` need not be delivered here.
-    pub(super) fn new(tenant: Arc<Tenant>, head: Position, work: TenantWork) -> Self {
+    pub(super) fn new(
+        tenant: Arc<Tenant>,
+        head: Position,
+        work: TenantWork,
+        writes: TenantWork,
+    ) -> Self {
         Self {
             tenant,
             taken: Cell::new(head),
@@ -71,7 +87,11 @@ impl TenantHere {
             departed: RefCell::default(),
             departures: Flow::default(),
             awaited: RefCell::default(),
+            json_connections: Cell::default(),
+            is_rendering: Cell::default(),
+            replayed_json: ReplayedJson::default(),
             work,
+            writes,
             #[cfg(test)]
             is_new: Cell::new(true),
         }

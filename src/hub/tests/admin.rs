@@ -6,7 +6,11 @@ use crate::memory::MemoryLimits;
 const SECOND: Duration = Duration::from_secs(1);
 
 /// What comes of a question while these shards answer.
-async fn asked<T>(bench: &Bench, answering: &[ShardId], question: impl Future<Output = T>) -> T {
+pub(super) async fn asked<T>(
+    bench: &Bench,
+    answering: &[ShardId],
+    question: impl Future<Output = T>,
+) -> T {
     let shards = answering.iter().map(|id| bench.shards[*id].answer_calls());
     tokio::select! {
         biased;

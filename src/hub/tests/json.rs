@@ -1,5 +1,9 @@
 //! Connections that take events as JSON: when it is made, how often, and what it counts.
 
+use std::future::poll_fn;
+
+use tokio::task::LocalSet;
+
 use super::*;
 use crate::{
     event::{DraftParts, NoJson, tests::schema},
@@ -35,15 +39,14 @@ fn delivered(bench: &Bench) -> u64 {
 }
 
 /// The bytes that the connection is to be written, and how often.
-fn written(client: &Client) -> (usize, usize) {
+fn written(client: &Client) -> (usize, u64) {
     let (mut bytes, mut frames) = (0, 0);
     while !client.outbox.is_empty() {
-        let written = client.outbox.lend(|slices| {
-            frames += slices.len();
-            slices.iter().map(|slice| slice.len()).sum()
-        });
+        let written = client
+            .outbox
+            .lend(|slices| slices.iter().map(|slice| slice.len()).sum());
         bytes += written;
-        client.outbox.advance(written);
+        frames += client.outbox.advance(written).frames;
     }
     (bytes, frames)
 }
@@ -215,16 +218,163 @@ async fn a_replay_without_memory_for_its_json_ends_the_connection() {
 async fn the_shard_stops_when_a_full_write_of_json_waits() {
     let bench = Bench::new(1, WIDE);
     let client = json_client(&bench, 0);
-    // 200 kB each: with three of them half of the outbox is full.
+    // 24 kB each: with 22 of them half of the outbox is full.
     let acme = name("acme");
-    for _ in 0..5 {
-        let appended = bench.publisher.append(&acme, vec![growing(33_000)]);
+    for _ in 0..30 {
+        let appended = bench.publisher.append(&acme, vec![growing(4_000)]);
         drop(appended.await.unwrap());
     }
-    // An event of 1.6 ms is a debt of a dozen turns.
     for _ in 0..80 {
         bench.shards[0].take_waiting();
     }
-    assert_eq!(written(&client).1, 3);
+    assert_eq!(written(&client).1, 22);
     assert_eq!(client.outbox.ending(), None);
+}
+
+/// The offsets of the events in JSON that the connection is to be written.
+fn json_offsets(client: &Client) -> Vec<u64> {
+    let mut bytes = Vec::new();
+    while !client.outbox.is_empty() {
+        let written = client.outbox.lend(|slices| {
+            slices
+                .iter()
+                .for_each(|slice| bytes.extend_from_slice(slice));
+            slices.iter().map(|slice| slice.len()).sum()
+        });
+        client.outbox.advance(written);
+    }
+    let text = String::from_utf8_lossy(&bytes);
+    let offsets = text.split(r#""offset":""#).skip(1);
+    let offsets = offsets.map(|rest| rest.split('"').next().unwrap().parse().unwrap());
+    offsets.collect()
+}
+
+/// Has a test run where tasks can be spawned.
+async fn with_tasks(test: impl Future<Output = ()>) {
+    LocalSet::new().run_until(test).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_its_own_tenant_waits_while_a_large_event_is_rendered() {
+    with_tasks(async {
+        let bench = Bench::new(2, WIDE);
+        let clients = [0, 1].map(|shard| json_client(&bench, shard));
+        let (binary, other) = (
+            bench.connect(0, "acme", "bob"),
+            bench.connect(0, "other", "ann"),
+        );
+        let drafts = vec![growing(10), growing(33_000), growing(10)];
+        let appended = bench.publisher.append(&name("acme"), drafts).await.unwrap();
+        let (loud, quiet) = (vec![growing(10)], vec![growing(10)]);
+        drop(bench.publisher.append(&name("acme"), loud).await.unwrap());
+        drop(bench.publisher.append(&name("other"), quiet).await.unwrap());
+        for _ in 0..20 {
+            turn(&bench.shards[0]);
+        }
+        assert_eq!(clients[0].membership.position().offset, 1);
+        assert_eq!(binary.received().len(), 1);
+        assert_eq!(other.received().len(), 1);
+        assert!(bench.shards[0].is_idle(), "nothing is to be done meanwhile");
+
+        let last = bench.publish("acme", vec![growing(10)]).await;
+        let published = appended.acknowledged().await;
+        let matched: Vec<_> = published.events.iter().map(|it| it.matched).collect();
+        assert_eq!(matched, [Some(3); 3]);
+        assert_eq!(last.events[0].matched, Some(3));
+        assert_eq!(delivered(&bench), 5, "once for both shards");
+        let offsets: Vec<_> = binary
+            .received()
+            .iter()
+            .map(|(_, offset)| *offset)
+            .collect();
+        assert_eq!(offsets, [2, 3, 4, 5]);
+        for client in &clients {
+            assert_eq!(json_offsets(client), [1, 2, 3, 4, 5]);
+        }
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_event_is_delivered_at_once_when_all_connections_are_told_to_end() {
+    with_tasks(async {
+        let bench = Bench::new(1, WIDE);
+        let (acme, client) = (name("acme"), json_client(&bench, 0));
+        for characters in [33_000, 10] {
+            let appended = bench.publisher.append(&acme, vec![growing(characters)]);
+            drop(appended.await.unwrap());
+        }
+        bench.shards[0].take_waiting();
+        assert_eq!(client.outbox.queued(), 0);
+        bench.shards[0].end_all(|| Ending::Disconnected);
+        assert_eq!(client.outbox.queued(), 2);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_memory_to_render_a_large_event_json_connections_are_closed_after_a_while() {
+    with_tasks(async {
+        let bench = Bench::new(1, WIDE);
+        let (json, binary) = (json_client(&bench, 0), bench.connect(0, "acme", "bob"));
+        bench
+            .registry
+            .memory()
+            .set_limits(MemoryLimits { max: 1, window: 0 });
+        let began = Instant::now();
+        let published = bench.publish("acme", vec![growing(33_000)]).await;
+        assert!(
+            began.elapsed() >= Duration::from_millis(200),
+            "memory may come free"
+        );
+        assert_eq!(published.events[0].matched, Some(2));
+        assert_eq!(json.outbox.ending(), Some(Ending::NoMemory));
+        assert_eq!(binary.received().len(), 1);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn large_events_of_a_replay_are_rendered_elsewhere_and_once_for_many_that_resume() {
+    with_tasks(async {
+        let bench = Bench::new(1, WIDE);
+        let sizes = [10, 33_000, 10, 5_000];
+        let drafts = sizes.map(growing).into();
+        let first = bench.publish("acme", drafts).await.events[0].position;
+        let start = Position { offset: 0, ..first };
+        let clients = [(); 3].map(|()| json_client(&bench, 0));
+        let resume = async |client: &Client| {
+            let resumed = client.membership.subscribe(&[], 10, Some(Ok(start)));
+            let Subscribed::Behind(mut catch_up) = resumed.unwrap() else {
+                panic!("there is something to replay");
+            };
+            let confirmed = catch_up.step(&client.membership, &mut all());
+            assert_eq!(confirmed, Progress::Confirm(Ok(4)));
+            let mut queued = Vec::new();
+            loop {
+                let progress = catch_up.step(&client.membership, &mut all());
+                queued.push(client.outbox.queued());
+                if progress == Progress::Live {
+                    return queued;
+                }
+                assert_eq!(progress, Progress::More);
+                assert!(
+                    !catch_up.may_go_on(&client.membership),
+                    "it is rendered yet"
+                );
+                poll_fn(|context| catch_up.poll_rendered(context)).await;
+            }
+        };
+        let [first, second, third] = &clients;
+        let both = tokio::join!(resume(first), resume(second));
+        assert_eq!(both, (vec![1, 3, 4], vec![1, 3, 4]));
+        // The frames that the others have not written yet.
+        assert_eq!(resume(third).await, [1, 3, 4]);
+        let json_replayed = bench.shards[0].tally().json_replayed.get();
+        assert_eq!(json_replayed, 3 * 2 + 2, "large ones once for all");
+        for client in &clients {
+            assert_eq!(json_offsets(client), [1, 2, 3, 4]);
+        }
+    })
+    .await;
 }

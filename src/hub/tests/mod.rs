@@ -135,7 +135,7 @@ impl Bench {
 }
 
 /// Has a shard do what it does in a turn.
-fn turn(shard: &ShardHub) {
+fn turn(shard: &Rc<ShardHub>) {
     let mut context = Context::from_waker(Waker::noop());
     // A test that never pauses has no budget left, and its inbox would seem to be empty.
     assert!(

@@ -1,10 +1,9 @@
 //! Several tenants on one shard: each has its turn, whatever the others have waiting.
 
-use crate::memory::MemoryUse;
 use std::{cell::RefCell, sync::Mutex, task::Wake};
 
-use super::*;
-use crate::{outbox::FRAMES_A_WRITE_MAX, scheduler::FLOWS_A_TURN};
+use super::{admin::asked, *};
+use crate::{memory::MemoryUse, outbox::FRAMES_A_WRITE_MAX, scheduler::FLOWS_A_TURN};
 
 /// So many connections that one event for all of them costs a quantum.
 const MANY: usize = 4_300;
@@ -379,6 +378,45 @@ async fn a_slice_counts_the_topics_of_an_event_and_who_is_subscribed_to_each() {
     let matched = events_in(not_matched + Cost::STEP.times(100));
     assert_eq!(slice(), matched);
     assert_eq!(client.received().len() as u64, matched);
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_connections_of_a_user_are_told_to_end_in_the_tenants_turns() {
+    let bench = Bench::new(1, WIDE);
+    let sleepers = Sleepers::default();
+    sleepers.connect(&bench, "acme", 1000);
+    let quiet = bench.connect(0, "quiet", "bob");
+    note_when_woken(&quiet, "quiet", &sleepers.order);
+    let admin = bench.publisher.admin();
+    let (acme, ann) = (name("acme"), UserName::parse("ann").unwrap());
+    let ended = asked(
+        &bench,
+        &[0],
+        admin.disconnect(&acme, &ann, Duration::from_secs(1)),
+    )
+    .await;
+    assert_eq!(ended, Ok(1000));
+    let of_acme = sleepers.take_woken().len();
+    assert!(of_acme < 1000, "the rest is woken in later turns");
+    post(&bench, "quiet", "m").await;
+    let mut woken = of_acme;
+    while woken < 1000 {
+        turn(&bench.shards[0]);
+        let now = sleepers.take_woken();
+        assert!(
+            !now.is_empty() && now.len() <= WOKEN * FLOWS_A_TURN + 1,
+            "{}",
+            now.len()
+        );
+        woken += now.iter().filter(|who| **who != "quiet").count();
+    }
+    let connected = sleepers.connected.borrow();
+    let endings = connected.iter().map(|client| client.outbox.ending());
+    assert!(
+        endings
+            .into_iter()
+            .all(|it| it == Some(Ending::Disconnected))
+    );
 }
 
 proptest! {

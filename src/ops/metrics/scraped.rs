@@ -55,7 +55,7 @@ impl Scraped {
         const DROPPED: &str = "sidewire_events_dropped_total";
         const DROPPED_HELP: &str = "Events that matched a connection and were not written to it, by reason: too_slow, it was closed with 4003; closed, it ended before.";
         const JSON: &str = "sidewire_events_rendered_total";
-        const JSON_HELP: &str = "Events whose JSON was made, by purpose: delivery, at most once for each event that is posted while a connection of its tenant speaks JSON, including duplicates and events that are then refused with 409 or 503; replay, once for each connection that catches up.";
+        const JSON_HELP: &str = "Events whose JSON was made, by purpose: delivery, at most once for each event that is posted while a connection of its tenant speaks JSON, including duplicates and events that are then refused with 409 or 503; replay, once for each connection that catches up, and for events of more than 4 KiB once for several that catch up at the same time.";
         Self {
             connections: register.gauge(
                 "sidewire_connections",

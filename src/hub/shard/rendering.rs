@@ -1,0 +1,79 @@
+//! Large events, which are rendered as JSON on another thread before they are delivered to
+//! connections that take it.
+
+use std::{rc::Rc, sync::Arc};
+
+use tokio::task::spawn_local;
+
+use super::{ShardHub, TenantHere};
+use crate::{
+    event::{Event, NoJson},
+    hub::{inbox::Delivery, large_json::render_delivered},
+    planted::saw,
+};
+
+/// An event for which the tenant's deliveries wait. Dropped, it lets them go on.
+struct Rendering {
+    hub: Rc<ShardHub>,
+    here: Rc<TenantHere>,
+    event: Arc<Event>,
+    delivery: Arc<Delivery>,
+    /// The event's place in the delivery.
+    index: usize,
+}
+
+impl ShardHub {
+    /// Returns true if an event that renders slowly has to be rendered before it is delivered
+    /// here. Another
+    /// thread does that then, and the tenant's deliveries wait for it.
+    #[cold]
+    pub(super) fn renders_first(
+        self: &Rc<Self>,
+        here: &Rc<TenantHere>,
+        event: &Arc<Event>,
+        delivery: &Arc<Delivery>,
+        index: usize,
+    ) -> bool {
+        let is_filled = || {
+            let delivered = delivery.events().get(index);
+            delivered.is_none_or(|delivered| delivered.json().is_filled())
+        };
+        let renders_first = here.json_connections.get() > 0
+            && !self.is_ending.get()
+            && !here.has_reached(event.position().offset)
+            && !is_filled();
+        if renders_first {
+            saw("an event that another thread rendered for its delivery");
+            here.is_rendering.set(true);
+            let rendering = Rendering {
+                hub: Rc::clone(self),
+                here: Rc::clone(here),
+                event: Arc::clone(event),
+                delivery: Arc::clone(delivery),
+                index,
+            };
+            spawn_local(rendering.run());
+        }
+        renders_first
+    }
+}
+
+impl Rendering {
+    async fn run(self) {
+        let work = &self.here.work;
+        if render_delivered(&self.event, &self.delivery, self.index, work).await {
+            self.hub.tally.json_delivered.add(1);
+        }
+    }
+}
+
+impl Drop for Rendering {
+    fn drop(&mut self) {
+        if let Some(delivered) = self.delivery.events().get(self.index) {
+            delivered.json().give_up(NoJson::NoMemory);
+        }
+        self.here.is_rendering.set(false);
+        self.hub.deliveries.borrow_mut().activate(&self.here);
+        self.hub.work.wake();
+    }
+}

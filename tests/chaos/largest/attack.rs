@@ -10,13 +10,14 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use rustls::{ClientConfig, pki_types::ServerName};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
     net::{TcpSocket, TcpStream},
-    time::timeout,
+    time::{sleep, timeout},
 };
 use tokio_rustls::TlsConnector;
 
@@ -83,6 +84,8 @@ pub(super) enum Expected {
     Messages(&'static str, usize),
     /// One message with this payload, among at most so many.
     Any(&'static str, usize),
+    /// So many messages with this payload, behind a confirmation.
+    Replayed(&'static str, usize),
     /// So many WebSocket pongs.
     Pongs(usize),
     /// A Close frame.
@@ -407,6 +410,14 @@ impl WebSocket {
         Ok((outcome, Some((user, Socket { stream, buffer }))))
     }
 
+    /// Takes whatever comes, and connects again where the relay ends the connection.
+    pub(super) async fn listen(&self, target: &Target) -> Infallible {
+        loop {
+            drop(self.round(target).await);
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     /// Its request.
     pub(super) fn request(&self, token: &str) -> String {
         let protocol = if self.is_json {
@@ -450,6 +461,8 @@ impl WebSocket {
                 Expected::Any(name, _) if says(&payload, name) => {
                     return Ok(Outcome::Expected);
                 }
+                Expected::Replayed(name, wanted) if says(&payload, name) => wanted,
+                Expected::Replayed(..) if says(&payload, "subscription_confirmed") => continue,
                 // What comes before it is not looked at, but all of it may be refused.
                 Expected::Any(_, most) => {
                     outcome = Outcome::Limited;
@@ -473,7 +486,8 @@ impl WebSocket {
 }
 
 /// The numbers of what a client is told, and the names in JSON.
-const TOLD: [(&str, u32, &str); 4] = [
+const TOLD: [(&str, u32, &str); 5] = [
+    ("work_item_updated", 3, "\"workItemUpdated\""),
     ("subscription_confirmed", 11, "\"subscriptionConfirmed\""),
     ("unsubscribe_confirmed", 13, "\"unsubscribeConfirmed\""),
     ("pong", 15, "\"pong\""),

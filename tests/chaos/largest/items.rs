@@ -5,6 +5,7 @@ use std::sync::Arc;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::json;
 
+use super::rows::LogEnd;
 use crate::{
     frames::{self, FIN},
     protobuf::{bytes, number, text},
@@ -80,6 +81,17 @@ fn updated_twice(changes: usize, padding: usize) -> Vec<u8> {
 pub(super) fn ambiguous_event(len: usize) -> Vec<u8> {
     let changes = ((len - 100) / 2).min(EVENT_CHANGES);
     exactly(len, |padding| updated_twice(changes, padding))
+}
+
+/// Events with more JSON than is rendered before they are appended, and behind them one
+/// that takes long to render.
+pub(super) fn batch_with_much_json() -> Vec<u8> {
+    let item = bytes(1, &[text(1, "i"), text(3, "p")].concat());
+    // A byte of these is six bytes of JSON.
+    let escaped = text(3, &"\u{1}".repeat(650 * KIB));
+    let much = bytes(UPDATED, &[item, escaped].concat());
+    let slow = ambiguous_event(2 * EVENT_CHANGES + 200);
+    batch([much.clone(), much.clone(), much, slow].into_iter())
 }
 
 /// An event that relates to so many topics: its item, and `a:1` and so on.
@@ -256,17 +268,18 @@ fn exactly_or_less(len: usize, build: impl Fn(usize) -> Vec<u8>) -> Vec<u8> {
     }
 }
 
-/// A Subscribe to a topic that no event has, which reads the log from its beginning.
-pub(super) fn resume(encoding: Encoding, epoch: &str, part: usize) -> Vec<u8> {
+/// A Subscribe that resumes a topic from there.
+pub(super) fn resume(encoding: Encoding, from: &LogEnd, topic: &str) -> Vec<u8> {
+    let LogEnd { epoch, offset } = from;
     match encoding {
         Encoding::Protobuf => {
-            let topic = text(FULL_TOPICS, &format!("zzz:{part}"));
-            let position = bytes(RESUME_FROM, &text(1, epoch));
-            bytes(SUBSCRIBE, &[topic, position].concat())
+            let position = [text(1, epoch), number(2, *offset)].concat();
+            let position = bytes(RESUME_FROM, &position);
+            bytes(SUBSCRIBE, &[text(FULL_TOPICS, topic), position].concat())
         }
         Encoding::Json => {
-            let position = json!({"epoch": epoch, "offset": "0"});
-            let subscribe = json!({"topics": [format!("zzz:{part}")], "resumeFrom": position});
+            let position = json!({"epoch": epoch, "offset": offset.to_string()});
+            let subscribe = json!({"topics": [topic], "resumeFrom": position});
             json!({ "subscribe": subscribe }).to_string().into_bytes()
         }
     }

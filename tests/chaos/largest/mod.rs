@@ -26,6 +26,7 @@ mod watch;
 use std::{
     collections::BTreeSet,
     env, fs,
+    future::pending,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -48,7 +49,7 @@ use tokio_util::sync::CancellationToken;
 use self::{
     attack::{Attack, Lane, Outcome, PROXY, Target},
     items::{BATCH_EVENTS, CONNECTION_TOPICS, EVENT_TOPICS, SUBSCRIBE_TOPICS},
-    rows::{FILLED, Fixture, Row, World},
+    rows::{FILLED, Fixture, LARGE_EVENTS, LARGE_TOPIC, LogEnd, Row, World},
     watch::{Turns, Watch},
 };
 use crate::{
@@ -146,10 +147,8 @@ fn every_entry_point_has_a_legal_and_a_refused_item() {
 #[tokio::test]
 #[cfg_attr(debug_assertions, ignore = "takes minutes in a debug build")]
 async fn the_largest_item_of_every_kind_keeps_nobody_waiting() {
-    let mut world = World::new();
+    let world = World::new();
     let mut site = Site::start(plain_files(), None).await;
-    site.fill_log().await;
-    world.epoch = site.epoch();
     let failed = site.run(rows::rows(&world), P99_MAX).await;
     site.finish(failed).await;
 }
@@ -192,28 +191,39 @@ impl Site {
         }
     }
 
-    /// Has the log of [`FILLED`] as full of topics as it can be.
-    async fn fill_log(&self) {
+    /// Fills the log of [`FILLED`] for a row. Returns where it was before.
+    async fn fill_log(&self, fixture: Fixture) -> LogEnd {
         const EVENTS: usize = 3000;
-        let event = items::event_with_topics(EVENT_TOPICS);
-        for _ in 0..EVENTS / BATCH_EVENTS {
-            let batch = items::batch((0..BATCH_EVENTS).map(|_| event.clone()));
-            let posted = publisher(&self.relay)
-                .post(FILLED, batch, Encoding::Protobuf, &[], true)
-                .await;
-            posted.unwrap();
+        let end = self.post(items::event_with_topics(1), &[], false).await;
+        match fixture {
+            Fixture::FilledLog => {
+                let event = items::event_with_topics(EVENT_TOPICS);
+                for _ in 0..EVENTS / BATCH_EVENTS {
+                    let batch = items::batch((0..BATCH_EVENTS).map(|_| event.clone()));
+                    self.post(batch, &[], true).await;
+                }
+            }
+            Fixture::LargeLog => {
+                for _ in 0..LARGE_EVENTS {
+                    let event = items::ambiguous_event(items::BODY_BYTES);
+                    self.post(event, &[LARGE_TOPIC], false).await;
+                }
+            }
+            Fixture::Nothing | Fixture::Subscribers => {}
         }
+        end
     }
 
-    /// Of the log of [`FILLED`].
-    fn epoch(&self) -> String {
-        let request = format!(
-            "GET /v1/tenants/{FILLED} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
-             Authorization: Bearer {INGEST_KEY}\r\n\r\n"
-        );
-        let answer = crate::relay::http(self.relay.ingest, &request);
-        let (_, rest) = answer.split_once("\"epoch\":\"").unwrap();
-        rest.split('"').next().unwrap().to_owned()
+    /// Posts to [`FILLED`]. Returns where the first event stands.
+    async fn post(&self, body: Vec<u8>, topics: &[&str], is_batch: bool) -> LogEnd {
+        let posted = publisher(&self.relay)
+            .post(FILLED, body, Encoding::Protobuf, topics, is_batch)
+            .await;
+        let position = posted.unwrap().results.remove(0).position;
+        LogEnd {
+            epoch: position.epoch,
+            offset: position.offset,
+        }
     }
 
     /// Clients of [`FILLED`] that have as many topics as they may.
@@ -237,7 +247,7 @@ impl Site {
     async fn run(&mut self, rows: Vec<Row>, p99_max: Duration) -> Vec<String> {
         let picked = env::var("SIDEWIRE_LARGEST_ROWS").unwrap_or_default();
         let mut failed = Vec::new();
-        for row in rows {
+        for mut row in rows {
             let is_picked = |text: &str| text.contains(&picked);
             if !is_picked(row.name) && !row.entries.iter().any(|it| is_picked(it)) {
                 continue;
@@ -249,8 +259,11 @@ impl Site {
                     failed.push(format!("{}: with one more: {beyond:?}", title(&row)));
                 }
             }
-            if row.fixture == Fixture::FilledLog {
-                self.fill_log().await;
+            if matches!(row.fixture, Fixture::FilledLog | Fixture::LargeLog) {
+                let end = self.fill_log(row.fixture).await;
+                if let Some(resumed) = &row.resumed {
+                    row.attack = resumed(&end);
+                }
             }
             let subscribers = match row.fixture {
                 Fixture::Subscribers => self.subscribers().await,
@@ -424,7 +437,7 @@ impl Flood {
         let fault = Arc::<Mutex<Option<String>>>::default();
         let is_over = CancellationToken::new();
         let target = Target::new(relay, INGEST_KEY);
-        let attack = row.attack.clone();
+        let (attack, listener) = (row.attack.clone(), row.listener.clone());
         let (counted, told, over) = (rounds.clone(), fault.clone(), is_over.clone());
         let thread = thread::spawn(move || {
             run_on(place.core);
@@ -434,8 +447,15 @@ impl Flood {
             let runtime = Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 let lanes = (0..connections).map(|_| go_on(&attack, &target, &counted, &told));
+                let listening = async {
+                    match &listener {
+                        Some(listener) => listener.listen(&target).await,
+                        None => pending().await,
+                    }
+                };
                 tokio::select! {
                     _ = join_all(lanes) => {}
+                    never = listening => match never {},
                     () = over.cancelled() => {}
                 }
             });

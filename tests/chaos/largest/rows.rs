@@ -44,6 +44,12 @@ const HANDSHAKE: [&str; 4] = ["TLS ClientHello", "PROXY header", "GET /ws", "tok
 /// The tenant of the rows that need events in its log or subscribers.
 pub(super) const FILLED: &str = "filled";
 
+/// How many large events there are in a log.
+pub(super) const LARGE_EVENTS: usize = 4;
+
+/// What the large events in a log relate to.
+pub(super) const LARGE_TOPIC: &str = "large:1";
+
 /// How many users the attackers have.
 const USERS: usize = 512;
 
@@ -59,6 +65,9 @@ pub(super) enum Fixture {
     Nothing,
     /// The log of the tenant [`FILLED`] has as many topics as it can have.
     FilledLog,
+    /// The log of the tenant [`FILLED`] has [`LARGE_EVENTS`] of the events that take longest to
+    /// read, which relate to [`LARGE_TOPIC`].
+    LargeLog,
     /// Clients of the tenant [`FILLED`] are subscribed to as many topics as they may.
     Subscribers,
 }
@@ -72,6 +81,20 @@ pub(super) struct Row {
     /// The same with one more of what is bounded, which has to be refused.
     pub(super) beyond: Option<Attack>,
     pub(super) fixture: Fixture,
+    /// The attack from where the log of [`FILLED`] was before it was filled for the row.
+    pub(super) resumed: Option<Resumed>,
+    /// What a client listens to meanwhile.
+    pub(super) listener: Option<WebSocket>,
+}
+
+/// An attack that resumes from there.
+type Resumed = Box<dyn Fn(&LogEnd) -> Attack>;
+
+/// Where a log ends.
+#[derive(Debug, Default)]
+pub(super) struct LogEnd {
+    pub(super) epoch: String,
+    pub(super) offset: u64,
 }
 
 impl Row {
@@ -83,6 +106,8 @@ impl Row {
             attack,
             beyond: None,
             fixture: Fixture::Nothing,
+            resumed: None,
+            listener: None,
         }
     }
 
@@ -103,6 +128,16 @@ impl Row {
         self.fixture = fixture;
         self
     }
+
+    fn resumed(mut self, resumed: impl Fn(&LogEnd) -> Attack + 'static) -> Self {
+        self.resumed = Some(Box::new(resumed));
+        self
+    }
+
+    fn heard_by(mut self, listener: WebSocket) -> Self {
+        self.listener = Some(listener);
+        self
+    }
 }
 
 /// What rows are made of that is not the same in every run.
@@ -112,8 +147,6 @@ pub(super) struct World {
     long_tokens: Arc<[String]>,
     too_long_tokens: Arc<[String]>,
     forged: Arc<[String]>,
-    /// The epoch of the log of [`FILLED`].
-    pub(super) epoch: String,
     payloads: Vec<PayloadType>,
 }
 
@@ -131,7 +164,6 @@ impl World {
             long_tokens: tokens(&loud, Some(most_granted()), USERS),
             too_long_tokens: ["x".repeat(TOKEN_BYTES_MAX + 1)].into(),
             forged: [items::forged_token()].into(),
-            epoch: String::new(),
             payloads: Schema::bundled().unwrap().payloads().to_vec(),
         }
     }
@@ -219,7 +251,7 @@ pub(super) fn refused_entry_points() -> BTreeSet<Entry> {
 /// All rows of a relay without TLS.
 pub(super) fn rows(world: &World) -> Vec<Row> {
     let mut rows = event_calls();
-    rows.extend(batch_calls());
+    rows.extend(batch_calls(world));
     rows.extend(parameters());
     rows.extend(other_calls(world));
     rows.extend(ops_calls());
@@ -305,7 +337,7 @@ fn event_calls() -> Vec<Row> {
     ]
 }
 
-fn batch_calls() -> Vec<Row> {
+fn batch_calls(world: &World) -> Vec<Row> {
     let protobuf = ["POST /v1/tenants/{tenant}/events:batch protobuf"];
     let json = ["POST /v1/tenants/{tenant}/events:batch JSON"];
     let largest = items::large_batch(items::ambiguous_event);
@@ -324,6 +356,11 @@ fn batch_calls() -> Vec<Row> {
         crate::relay::INGEST_KEY
     );
     let begun = [announced.into_bytes(), largest[1..].to_vec()].concat();
+    let listener = WebSocket {
+        tokens: [minted(&loud(0), "listener", None).unwrap()].into(),
+        ..world.talk(Encoding::Json, Vec::new(), Expected::Close(0))
+    };
+    let heard = format!("/v1/tenants/{}/events:batch?topic=tenant:*", loud(0));
     vec![
         Row::legal(
             &protobuf,
@@ -331,6 +368,12 @@ fn batch_calls() -> Vec<Row> {
             post(BATCHES, PROTOBUF, &largest, 200),
         )
         .beyond(post(BATCHES, PROTOBUF, &too_many, 400)),
+        Row::legal(
+            &protobuf,
+            "12 MB of JSON for a client",
+            post(&heard, PROTOBUF, &items::batch_with_much_json(), 200),
+        )
+        .heard_by(listener),
         Row::legal(
             &protobuf,
             "8 MiB less a byte, and no end",
@@ -544,29 +587,48 @@ fn messages(world: &World, encoding: Encoding) -> Vec<Row> {
 }
 
 fn resumes(world: &World, encoding: Encoding, entry: &str) -> Vec<Row> {
-    // One that is taken and 16 that wait for it.
-    let frames = |count: usize| -> Vec<u8> {
-        let message = |part| encoding.frame(&items::resume(encoding, &world.epoch, part));
-        (0..count).flat_map(message).collect()
-    };
-    let attack = |count, expected| {
+    let row = |fixture, is_legal, name, topics: Vec<String>, expected| {
         let tokens = Arc::clone(&world.filled_tokens);
-        let talk = world.talk(encoding, frames(count), expected);
-        Attack::WebSocket(WebSocket { tokens, ..talk })
+        let talk = world.talk(encoding, Vec::new(), expected);
+        let talk = WebSocket { tokens, ..talk };
+        let resumed = move |from: &LogEnd| {
+            let message = |topic: &String| encoding.frame(&items::resume(encoding, from, topic));
+            let frames: Vec<u8> = topics.iter().flat_map(message).collect();
+            let frames = frames.into();
+            Attack::WebSocket(WebSocket {
+                frames,
+                ..talk.clone()
+            })
+        };
+        let attack = resumed(&LogEnd::default());
+        let row = Row::new(&[entry], is_legal, name, attack);
+        row.with(fixture).resumed(resumed)
     };
+    // Topics that no event has.
+    let unknown = |count| (0..count).map(|part| format!("zzz:{part}")).collect();
     vec![
-        Row::legal(
-            &[entry],
+        // One that is taken and 16 that wait for it.
+        row(
+            Fixture::FilledLog,
+            true,
             "17 resumes for nothing",
-            attack(17, Expected::Messages("subscription_confirmed", 17)),
-        )
-        .with(Fixture::FilledLog),
-        Row::refused(
-            &[entry],
+            unknown(17),
+            Expected::Messages("subscription_confirmed", 17),
+        ),
+        row(
+            Fixture::FilledLog,
+            false,
             "100 resumes at once",
-            attack(100, Expected::Any("error", 100)),
-        )
-        .with(Fixture::FilledLog),
+            unknown(100),
+            Expected::Any("error", 100),
+        ),
+        row(
+            Fixture::LargeLog,
+            true,
+            "a resume for 4 events of 1 MiB",
+            vec![LARGE_TOPIC.to_owned()],
+            Expected::Replayed("work_item_updated", LARGE_EVENTS),
+        ),
     ]
 }
 

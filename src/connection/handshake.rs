@@ -15,7 +15,7 @@ use bytes::Bytes;
 use futures_util::future::{join_all, poll_immediate};
 use hyper::{
     HeaderMap, Method, Request, StatusCode, Version,
-    body::Incoming,
+    body::{Body as _, Incoming},
     header::{
         CONNECTION, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
         SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
@@ -250,6 +250,7 @@ async fn admit(
     }
     check_not_draining(relay)?;
     let key = websocket_key(request)?;
+    check_no_body(request)?;
     // Before the token is looked at, which is what a handshake costs most.
     if !newcomer.is_address_counted {
         count_address(relay, address).map_err(|exceeded| too_often(relay, exceeded))?;
@@ -300,6 +301,14 @@ fn check_not_draining(relay: &Relay) -> Result<(), Problem> {
         return Err(Problem::shutting_down(relay.retry_after()));
     }
     Ok(())
+}
+
+/// Refuses a handshake with a body, which could not be told from the first frames.
+fn check_no_body(request: &Request<Incoming>) -> Result<(), Problem> {
+    match request.body().size_hint().upper() {
+        Some(0) => Ok(()),
+        _ => Err(Problem::invalid("a WebSocket handshake has no body")),
+    }
 }
 
 /// Refuses web pages that may not connect.

@@ -254,6 +254,27 @@ async fn what_is_no_upgrade_to_version_13_is_426() {
 }
 
 #[tokio::test]
+async fn a_handshake_with_a_body_is_400() {
+    let relay = TestRelay::start();
+    let with = |header: &str| good().replace("\r\n\r\n", &format!("\r\n{header}\r\n\r\n"));
+    let requests = [
+        with("Content-Length: 5"),
+        with("Transfer-Encoding: chunked"),
+    ];
+    for request in &requests {
+        let answer = refused(&relay, request, 400).await;
+        assert_eq!(answer.problem_code(), "VALIDATION_ERROR", "{request}");
+        assert_eq!(answer.json()["detail"], "a WebSocket handshake has no body");
+    }
+    assert_counted(&relay, 400, requests.len()).await;
+    let empty = with("Content-Length: 0");
+    let mut client = RawClient::open_with(&relay, empty.as_bytes()).await;
+    client.nothing_more(&relay).await;
+    drop(client);
+    assert!(relay.stop().await);
+}
+
+#[tokio::test]
 async fn a_head_that_is_too_big_is_431() {
     let relay = TestRelay::start();
     let token = token("acme", "ann");

@@ -191,7 +191,7 @@ impl Metrics {
                 .authentication_failures("ingest", INGEST_KEY_REASONS),
             ingest_requests: register.family(
                 "sidewire_ingest_requests_total",
-                "Calls of backends, by the HTTP status of the answer.",
+                "Calls of backends, by the HTTP status of the answer; connections that are turned away before a call count in `sidewire_limits_exceeded_total`.",
                 &[],
                 "status",
                 INGEST_STATUSES,

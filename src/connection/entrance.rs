@@ -123,10 +123,11 @@ async fn announced(
     if !is_announced {
         return Some((stream, peer));
     }
-    let read = shard
-        .handshakes
-        .run(proxy_header::read(&mut stream), Cost::CALL);
-    match read.await {
+    let read = {
+        let reading = pin!(proxy_header::read(&mut stream));
+        shard.handshakes.run(reading, Cost::CALL).await
+    };
+    match read {
         Ok(client) => Some((stream, client.unwrap_or(peer))),
         Err(error) => {
             if error.kind() == io::ErrorKind::InvalidData {

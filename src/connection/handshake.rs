@@ -175,7 +175,7 @@ pub(super) async fn shake_hands<S: Transport + Send + 'static>(
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     // In turns: a head can have 16 KiB, and a token four signatures of P-384.
-    let served = shard.handshakes.run(serving, Cost::CALL).await;
+    let served = shard.handshakes.run(pin!(serving), Cost::CALL).await;
     // A failure is the client's: it went away, or sent what hyper refused.
     if let Err(error) = served {
         if let Some(status) = refused_by_hyper(&error) {
@@ -250,7 +250,6 @@ async fn admit(
     }
     check_not_draining(relay)?;
     let key = websocket_key(request)?;
-    check_no_body(request)?;
     // Before the token is looked at, which is what a handshake costs most.
     if !newcomer.is_address_counted {
         count_address(relay, address).map_err(|exceeded| too_often(relay, exceeded))?;
@@ -265,6 +264,7 @@ async fn admit(
     let offer =
         Offer::parse(request.headers()).map_err(|error| Problem::invalid(error.to_string()))?;
     let identity = authenticate(relay, request, &offer).await?;
+    check_no_body(request)?;
     // It may have been waited for a key meanwhile; who is let in now would not be told.
     check_not_draining(relay)?;
     let who = UserKey {

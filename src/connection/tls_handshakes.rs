@@ -44,7 +44,7 @@ pub(super) async fn accept(
         start.into_stream_with(config, bound).await
     };
     // Whatever it takes: the next is not computed before all others had a turn.
-    handshakes.run(accepted, QUANTUM).await
+    handshakes.run(pin!(accepted), QUANTUM).await
 }
 
 fn bound(connection: &mut ServerConnection) {

@@ -70,7 +70,6 @@ pub struct ShardHub {
 
 impl ShardHub {
     pub(super) fn new(seed: ShardSeed) -> Self {
-        let work = Rc::<WorkQueue>::default();
         Self {
             id: seed.id,
             begun_messages: BegunMessages::new(seed.registry.memory()),
@@ -83,8 +82,8 @@ impl ShardHub {
             deliveries: RefCell::new(DeficitQueue::new(|here| &here.deliveries)),
             wakes: WakeQueue::default(),
             departures: RefCell::new(DeficitQueue::new(|here| &here.departures)),
-            writes: WorkQueue::beside(&work),
-            work,
+            work: Rc::default(),
+            writes: Rc::default(),
             last_event: Cell::default(),
             last_connection: Cell::default(),
             is_ending: Cell::default(),
@@ -180,6 +179,7 @@ impl ShardHub {
             // Others may have emptied the inbox and left the rest to us.
             Poll::Pending if self.is_idle() => {
                 self.work.register(context);
+                self.writes.register(context);
                 Poll::Pending
             }
             Poll::Pending => Poll::Ready(true),

@@ -322,7 +322,10 @@ mod tests {
             let costs = [a_part, 300].map(|count| (count, event.times(count)));
             assert_eq!(read[0], costs[0]);
             assert_eq!(read.len(), 300_usize.div_ceil(a_part));
-            assert_eq!(read.iter().map(|it| it.1).sum::<Cost>(), costs[1].1);
+            assert_eq!(
+                read.iter().fold(Cost::ZERO, |sum, it| sum + it.1),
+                costs[1].1
+            );
             let (read, in_doubt, errors) = drafts.into_parts();
             assert_eq!((read.len(), in_doubt.len(), errors.len()), (300, 0, 0));
 

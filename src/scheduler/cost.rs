@@ -1,7 +1,6 @@
 //! What a shard's work costs: one unit, and one table.
 
 use std::{
-    iter::Sum,
     ops::{Add, AddAssign, Sub},
     time::Duration,
 };
@@ -85,12 +84,6 @@ impl Sub for Cost {
     /// What is left, or nothing.
     fn sub(self, other: Self) -> Self {
         Self(self.0.saturating_sub(other.0))
-    }
-}
-
-impl Sum for Cost {
-    fn sum<I: Iterator<Item = Self>>(costs: I) -> Self {
-        costs.fold(Self::ZERO, Add::add)
     }
 }
 

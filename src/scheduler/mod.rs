@@ -31,7 +31,7 @@ mod work_queue;
 pub use self::{
     cost::Cost,
     deficit_queue::{DeficitQueue, Flow},
-    work_queue::{AwaitedTurn, Place, Run, TenantWork, Waiter, WorkFlow, WorkQueue},
+    work_queue::{AwaitedTurn, Place, TenantWork, Waiter, WorkFlow, WorkQueue},
 };
 
 /// What a flow may use in a turn: long enough that a change of tasks, 1 to 3 µs, does not

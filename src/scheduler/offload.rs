@@ -22,10 +22,8 @@ impl TenantWork {
         });
         match done.await {
             Ok(done) => Some(done),
-            Err(error) => match error.try_into_panic() {
-                Ok(panic) => resume_unwind(panic),
-                Err(_) => None,
-            },
+            Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
+            Err(_) => None,
         }
     }
 }

@@ -11,7 +11,6 @@ use std::{
     task::{Context, Poll, Waker, ready},
 };
 
-use pin_project_lite::pin_project;
 use tokio::{sync::Mutex, time::Instant};
 
 use super::{Cost, DeficitQueue, FLOWS_A_TURN, Flow};
@@ -30,7 +29,7 @@ pub struct WorkQueue {
     queue: RefCell<DeficitQueue<WorkFlow>>,
     tenants: RefCell<HashMap<TenantName, Rc<WorkFlow>>>,
     /// Wakes the task that takes the turns.
-    waker: Rc<RefCell<Option<Waker>>>,
+    waker: RefCell<Option<Waker>>,
     /// Flows with a backlog come first in this turn.
     is_bulks_turn: Cell<bool>,
 }
@@ -52,22 +51,13 @@ impl Default for WorkQueue {
         Self {
             queue: RefCell::new(DeficitQueue::new(|work| &work.flow)),
             tenants: RefCell::default(),
-            waker: Rc::default(),
+            waker: RefCell::default(),
             is_bulks_turn: Cell::default(),
         }
     }
 }
 
 impl WorkQueue {
-    /// Another queue, of which the same task takes the turns.
-    #[must_use]
-    pub fn beside(other: &Self) -> Rc<Self> {
-        Rc::new(Self {
-            waker: Rc::clone(&other.waker),
-            ..Self::default()
-        })
-    }
-
     /// The work for a tenant.
     #[must_use]
     pub fn tenant(self: &Rc<Self>, name: &TenantName) -> TenantWork {
@@ -181,10 +171,7 @@ impl WorkFlow {
     fn wake_first(&self) -> bool {
         let waiting = self.waiting.borrow();
         let first = waiting.values().next();
-        if let Some(first) = first {
-            first.wake();
-        }
-        first.is_some()
+        first.inspect(|first| first.wake()).is_some()
     }
 }
 
@@ -222,15 +209,19 @@ impl TenantWork {
         Poll::Pending
     }
 
-    /// The same future, each poll of which waits for a turn and is charged what it took,
-    /// at least `cost_min`.
-    pub fn run<F: Future>(&self, future: F, cost_min: Cost) -> Run<'_, F> {
-        Run {
-            future,
-            work: self,
-            cost_min,
-            awaited: AwaitedTurn::default(),
-        }
+    /// Runs a future, each poll of which waits for a turn and is charged what it took, at least
+    /// `cost_min`.
+    pub async fn run<F: Future>(&self, future: Pin<&mut F>, cost_min: Cost) -> F::Output {
+        let (mut future, mut awaited) = (future, AwaitedTurn::default());
+        poll_fn(|context| {
+            ready!(self.poll_turn(&mut awaited, context));
+            let begun = Instant::now();
+            let polled = future.as_mut().poll(context);
+            let took = Cost::measured(begun.elapsed());
+            self.charge(took.max(cost_min));
+            polled
+        })
+        .await
     }
 
     /// Returns true if work may be begun at once: nothing of the tenant waits, its quantum is
@@ -336,32 +327,6 @@ impl Drop for Place {
 /// What a task keeps while it waits for its turn.
 #[derive(Debug, Default)]
 pub struct AwaitedTurn(Option<(Place, Rc<Task>)>);
-
-pin_project! {
-    /// A future that runs in turns; see [`TenantWork::run`].
-    #[derive(Debug)]
-    pub struct Run<'a, F> {
-        #[pin]
-        future: F,
-        work: &'a TenantWork,
-        cost_min: Cost,
-        awaited: AwaitedTurn,
-    }
-}
-
-impl<F: Future> Future for Run<'_, F> {
-    type Output = F::Output;
-
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
-        let this = self.project();
-        ready!(this.work.poll_turn(this.awaited, context));
-        let begun = Instant::now();
-        let polled = this.future.poll(context);
-        let took = Cost::measured(begun.elapsed());
-        this.work.charge(took.max(*this.cost_min));
-        polled
-    }
-}
 
 /// A task that waits.
 #[derive(Debug, Default)]

@@ -2,7 +2,7 @@
 //! flows first. Knows nothing of what is done.
 //!
 //! A shard is one thread, so whatever it does for one tenant the others wait for. All of
-//! its work is therefore charged in one unit, [`Cost`], and is taken from four queues of the
+//! its work is therefore charged in one unit, [`Cost`], and is taken from five queues of the
 //! same kind, each of which has a bounded part of every turn of the shard:
 //!
 //! | queue | work |
@@ -10,10 +10,11 @@
 //! | deliveries | events are offered to the connections that they match |
 //! | wake-ups | connections are woken to write what is queued for them |
 //! | departures | topics of connections that have gone are taken out of the index |
-//! | [`WorkQueue`] | calls of backends with their answers, requests and frames of clients, and replays; beside those of the tenants a flow of handshakes and one of large bodies that are read |
+//! | large writes | connections write 128 KiB, where more than 16 KiB wait |
+//! | work | calls of backends with their answers, requests and frames of clients, and replays; beside those of the tenants a flow of handshakes and one of large bodies that are read |
 //!
-//! The first three are served by the shard itself. What waits in the work queue are tasks,
-//! which do their work when they are granted it, and charge it.
+//! The first three are served by the shard itself. What waits in the other two, which are
+//! [`WorkQueue`]s, are tasks, which do their work when they are granted it, and charge it.
 //!
 //! In a turn a tenant gets a [`QUANTUM`] from each queue, and a queue serves
 //! [`FLOWS_A_TURN`] quanta at most. Work is never interrupted: a step that takes more than

@@ -24,8 +24,7 @@ struct Rendering {
 
 impl ShardHub {
     /// Returns true if an event that renders slowly has to be rendered before it is delivered
-    /// here. Another
-    /// thread does that then, and the tenant's deliveries wait for it.
+    /// here. Another thread does that then, and the tenant's deliveries wait for it.
     #[cold]
     pub(super) fn renders_first(
         self: &Rc<Self>,

@@ -495,11 +495,13 @@ impl Outbox {
         mem::take(&mut self.state.borrow_mut().rung)
     }
 
-    /// Wakes the connection, for what waits to be written.
-    pub fn wake(&self) {
+    /// Wakes the connection, for what waits to be written. Returns how many frames of it
+    /// its next write may have.
+    pub fn wake(&self) -> usize {
         let mut state = self.state.borrow_mut();
         state.wake_due = false;
         state.wake();
+        state.queue.len().min(FRAMES_A_WRITE_MAX)
     }
 
     fn is_full(&self, state: &State) -> bool {

@@ -26,7 +26,7 @@ use sidewire::{
     connection::{Admitted, CONNECTION_BYTES, Transport, converse, handshake_bytes, serve},
     event::{Draft, DraftParts},
     http::Via,
-    hub::{InboxLimits, PublishTimeouts, Registry, RegistryLimits, ShardHub, hub},
+    hub::{InboxLimits, LOOK_INTERVAL, PublishTimeouts, Registry, RegistryLimits, ShardHub, hub},
     ingest::{self, BACKEND_CONNECTION_BYTES},
     limits::UserKey,
     log::{MessageIdLimits, Window},
@@ -332,7 +332,7 @@ where
     // Has those that wait for their turns take them.
     let hub = Rc::clone(&shard.hub);
     runtime.block_on(async move {
-        drop(spawn_local(async move { hub.run().await }));
+        drop(spawn_local(async move { hub.run(LOOK_INTERVAL).await }));
         yield_now().await;
     });
     let mut peers = Vec::new();
@@ -403,7 +403,7 @@ impl Bench {
         let shard = runtime.block_on(async {
             let shard = shard();
             let (hub, alarms) = (Rc::clone(&shard.hub), Rc::clone(&shard.alarms));
-            spawn_local(async move { hub.run().await });
+            spawn_local(async move { hub.run(LOOK_INTERVAL).await });
             spawn_local(async move { alarms.run().await });
             for number in 0..clients {
                 connect(&shard, number, &network);

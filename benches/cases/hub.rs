@@ -16,8 +16,8 @@ use std::{
 use sidewire::{
     event::{Draft, DraftParts},
     hub::{
-        InboxLimits, Membership, PublishTimeouts, Publisher, Registry, RegistryLimits, ShardHub,
-        hub,
+        InboxLimits, LOOK_INTERVAL, Membership, PublishTimeouts, Publisher, Registry,
+        RegistryLimits, ShardHub, hub,
     },
     log::{MessageIdLimits, Window},
     outbox::{Outbox, OutboxLimits, OutboxPool},
@@ -106,7 +106,7 @@ impl Publish {
             })
             .collect();
         runtime.block_on(async {
-            spawn_local(async move { shard.run().await });
+            spawn_local(async move { shard.run(LOOK_INTERVAL).await });
         });
         Self {
             runtime,

@@ -109,7 +109,7 @@ impl Link {
 }
 
 fn take(hub: Rc<ShardHub>) -> JoinHandle<()> {
-    spawn_local(async move { hub.run().await })
+    spawn_local(async move { hub.run(Duration::ZERO).await })
 }
 
 impl Bench {

@@ -43,7 +43,7 @@ pub use inbox::{InboxLimits, Item};
 pub use membership::{Membership, SubscribeError, Subscribed};
 pub use publish::{Appended, PlacedEvent, PublishError, Published, Publisher};
 pub use registry::{Registry, RegistryLimits, TenantsFull};
-pub use shard::ShardHub;
+pub use shard::{LOOK_INTERVAL, ShardHub};
 
 use crate::tally::Tally;
 use admin::{ShardCaller, ShardCalls};

@@ -82,18 +82,19 @@ impl DueQueue {
         self.outboxes.len() + self.rung.len()
     }
 
-    /// Wakes so many of them, half of these for something else than an event where there are
-    /// as many. Returns how many there were.
-    fn wake(&mut self, count: usize) -> usize {
+    /// Wakes connections until the quota is used, in half of it those for something else
+    /// than an event where there are as many. Returns what that cost, with the writes that
+    /// come of it.
+    fn wake(&mut self, quota: Cost) -> Cost {
         let rung = match self.rung.is_empty() {
-            true => 0,
-            false => self.wake_rung(count.div_ceil(2)),
+            true => Cost::ZERO,
+            false => self.wake_rung(Cost::CALL.fits_into(quota).max(1).div_ceil(2)),
         };
-        rung + self.wake_for_events(count - rung)
+        rung + self.wake_for_events(quota - rung)
     }
 
     #[cold]
-    fn wake_rung(&mut self, count: usize) -> usize {
+    fn wake_rung(&mut self, count: usize) -> Cost {
         let count = count.min(self.rung.len());
         for outbox in self.rung.drain(..count) {
             outbox.nudge();
@@ -101,29 +102,28 @@ impl DueQueue {
         if self.rung.is_empty() {
             self.rung.shrink_to(0);
         }
-        count
+        Cost::CALL.times(count)
     }
 
-    fn wake_for_events(&mut self, count: usize) -> usize {
-        let count = count.min(self.outboxes.len());
-        for outbox in self.outboxes.drain(..count) {
-            outbox.wake();
-        }
-        let mut left = count;
-        while left > 0
-            && let Some(step) = self.steps.front_mut()
+    fn wake_for_events(&mut self, quota: Cost) -> Cost {
+        let mut cost = Cost::ZERO;
+        while cost < quota
+            && let Some(outbox) = self.outboxes.pop_front()
         {
-            let woken = left.min(step.connections);
-            step.connections -= woken;
-            left -= woken;
-            if step.connections == 0 {
-                self.steps.pop_front();
+            // The first frame is a part of the call.
+            let more_frames = outbox.wake().saturating_sub(1);
+            cost += Cost::CALL + Cost::FRAME.times(more_frames);
+            if let Some(step) = self.steps.front_mut() {
+                step.connections -= 1;
+                if step.connections == 0 {
+                    self.steps.pop_front();
+                }
             }
         }
         if self.outboxes.is_empty() {
             self.outboxes.shrink_to(KEPT_ROOM_FOR);
         }
-        count
+        cost
     }
 }
 
@@ -170,9 +170,8 @@ impl WakeQueue {
         let mut queue = self.0.borrow_mut();
         queue.begin_turn();
         while let Some(due) = queue.next(|_| true) {
-            let count = Cost::CALL.fits_into(due.flow.quota()).max(1);
-            let woken = due.queue.borrow_mut().wake(count);
-            queue.charge(&due, Cost::CALL.times(woken));
+            let cost = due.queue.borrow_mut().wake(due.flow.quota());
+            queue.charge(&due, cost);
             let has_more = due.len() > 0;
             queue.put_back(due, has_more);
         }

@@ -67,8 +67,6 @@ pub struct DeficitQueue<T> {
     turn: u64,
     /// What is left of this turn, in units of [`Cost`].
     left: i64,
-    /// How many flows were served in this turn.
-    served: usize,
     /// All that was ever charged.
     charged: Cost,
 }
@@ -83,7 +81,6 @@ impl<T> DeficitQueue<T> {
             bulk: VecDeque::new(),
             turn: 1,
             left: Self::turn_budget(),
-            served: 0,
             charged: Cost::ZERO,
         }
     }
@@ -103,7 +100,6 @@ impl<T> DeficitQueue<T> {
     pub fn begin_turn(&mut self) {
         self.turn += 1;
         self.left = Self::turn_budget();
-        self.served = 0;
         if self.is_empty() && self.sparse.capacity() + self.bulk.capacity() > 2 * KEPT_ROOM_FOR {
             self.sparse.shrink_to(KEPT_ROOM_FOR);
             self.bulk.shrink_to(KEPT_ROOM_FOR);
@@ -137,8 +133,8 @@ impl<T> DeficitQueue<T> {
     /// Takes out the item to serve next, and gives its flow a quantum. It is to be served
     /// until its quota is used, and then [put back](Self::put_back).
     ///
-    /// Each flow is served once in a turn; one that is alone as often as the turn has time.
-    /// Those that are not ready keep their order among each other.
+    /// Each flow is served once in a turn, also one that is alone: what comes for another
+    /// meanwhile waits for one quantum. Those that are not ready keep their order among each other.
     pub fn next(&mut self, is_ready: impl Fn(&T) -> bool) -> Option<Rc<T>> {
         let for_bulk = match self.bulk.is_empty() {
             true => 0,
@@ -172,11 +168,8 @@ impl<T> DeficitQueue<T> {
 
     fn serve(&mut self, item: Rc<T>, is_ready: impl Fn(&T) -> bool) -> Option<Rc<T>> {
         let flow = (self.flow)(&item);
-        let is_first = flow.turn.get() != self.turn;
-        let is_alone = self.is_empty() && self.served == 1;
-        if is_ready(&item) && (is_first || is_alone) {
+        if is_ready(&item) && flow.turn.get() != self.turn {
             flow.add_quantum(self.turn);
-            self.served += usize::from(is_first);
             if flow.has_quota() {
                 return Some(item);
             }

@@ -143,10 +143,10 @@ fn flows_that_come_all_the_time_leave_half_of_each_turn_to_the_others() {
 }
 
 #[test]
-fn a_flow_that_is_alone_has_the_whole_turn() {
+fn a_flow_that_is_alone_has_one_quantum_a_turn() {
     let alone = Backlog::new(1000, usize::MAX);
     let mut queue = queue_of(std::slice::from_ref(&alone));
-    assert_eq!(serve_turn(&mut queue), QUANTUM.times(FLOWS_A_TURN));
+    assert_eq!(serve_turn(&mut queue), QUANTUM);
 }
 
 fn name(tenant: &str) -> TenantName {

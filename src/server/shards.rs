@@ -29,7 +29,7 @@ use super::{handshakes::Permit, listener::LocalStream};
 use crate::{
     connection,
     http::Via,
-    hub::{ShardHub, ShardSeed},
+    hub::{LOOK_INTERVAL, ShardHub, ShardSeed},
     ingest,
     limits::{Arrival, Seat},
     memory::Reservation,
@@ -221,7 +221,7 @@ fn run(
             // A task of its own, so that neither takes the other's share of a turn:
             // events go on while everybody reconnects. It ends only by a fault,
             // since the relay holds a publisher.
-            let inbox = meter.spawn(async move { hub.run().await });
+            let inbox = meter.spawn(async move { hub.run(LOOK_INTERVAL).await });
             let alarms = Rc::clone(&shard.alarms);
             let alarms = meter.spawn(async move { alarms.run().await });
             let hub = Rc::clone(&shard.hub);

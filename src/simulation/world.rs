@@ -348,7 +348,9 @@ impl SimulatedShard {
             tasks: Rc::default(),
         };
         let hub = Rc::clone(&started.shard.hub);
-        let inbox = started.inbox_gate.behind(async move { hub.run().await });
+        let inbox = started
+            .inbox_gate
+            .behind(async move { hub.run(Duration::ZERO).await });
         spawn_local(started.gate.behind(inbox));
         let hub = Rc::clone(&started.shard.hub);
         spawn_local(

@@ -1,14 +1,8 @@
 //! Many connections that go at once: what they had is taken away in parts.
 
 use super::*;
-use crate::scheduler::FLOWS_A_TURN;
 
-/// How many topics of a tenant that is alone are taken out of the index in a turn.
-fn a_turn() -> usize {
-    FLOWS_A_TURN * a_quantum()
-}
-
-/// How many are taken out at once.
+/// How many topics of a tenant are taken out of the index in a turn.
 fn a_quantum() -> usize {
     Cost::SUBSCRIPTION.fits_into(QUANTUM)
 }
@@ -45,8 +39,8 @@ async fn topics_of_connections_that_go_at_once_are_taken_out_in_parts() {
     }
     assert_eq!(left[0], 10_001 - a_quantum());
     let mut parts = left.windows(2).map(|two| two[0] - two[1]);
-    assert!(parts.all(|part| part <= a_turn() + a_quantum()));
-    assert_eq!(left.len(), 1 + (10_000 - a_quantum()).div_ceil(a_turn()));
+    assert!(parts.all(|part| part <= 2 * a_quantum()));
+    assert_eq!(left.len(), 1 + (10_000 - a_quantum()).div_ceil(a_quantum()));
     bench.publish("acme", vec![draft("m", &["b:1"])]).await;
     assert_eq!(stays.received_ids(), ["m"]);
 }
@@ -95,7 +89,7 @@ async fn a_tenant_leaves_the_shard_when_the_last_topic_of_its_last_connection_is
         turn(&bench.shards[0]);
         turns += 1;
     }
-    assert_eq!(turns, (2_000 - 2 * a_quantum()).div_ceil(a_turn()));
+    assert_eq!(turns, (2_000 - a_quantum()).div_ceil(a_quantum()));
     assert!(bench.registry.is_empty());
     // A few are taken out at once.
     let few = bench.connect(0, "acme", "ann");

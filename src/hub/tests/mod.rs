@@ -123,7 +123,8 @@ impl Bench {
         let tenant = name(tenant);
         let shards = async {
             tokio::join!(async {
-                futures_util::future::join_all(self.shards.iter().map(|s| s.run())).await
+                futures_util::future::join_all(self.shards.iter().map(|s| s.run(Duration::ZERO)))
+                    .await
             },);
         };
         tokio::select! {
@@ -139,7 +140,7 @@ fn turn(shard: &Rc<ShardHub>) {
     let mut context = Context::from_waker(Waker::noop());
     // A test that never pauses has no budget left, and its inbox would seem to be empty.
     assert!(
-        pin!(unconstrained(shard.run()))
+        pin!(unconstrained(shard.run(Duration::ZERO)))
             .poll(&mut context)
             .is_pending()
     );

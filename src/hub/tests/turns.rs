@@ -3,13 +3,13 @@
 use std::{cell::RefCell, sync::Mutex, task::Wake};
 
 use super::{admin::asked, *};
-use crate::{memory::MemoryUse, outbox::FRAMES_A_WRITE_MAX, scheduler::FLOWS_A_TURN};
+use crate::{memory::MemoryUse, outbox::FRAMES_A_WRITE_MAX};
 
 /// So many connections that one event for all of them costs a quantum.
 const MANY: usize = 4_300;
 
-/// How many connections of a tenant are woken in a turn, if it is not alone.
-const WOKEN: usize = 16;
+/// How many connections of a tenant with a frame to write are woken in a turn.
+const WOKEN: usize = 20;
 
 /// Puts an event for everybody of the tenant into the inbox, where nobody takes it.
 async fn post(bench: &Bench, tenant: &str, id: &str) {
@@ -54,7 +54,7 @@ async fn a_batch_is_cut_where_it_has_had_its_slice_and_stays_whole_and_in_order(
         .collect();
     // They have all been woken, and none has written yet: nothing is put off for them.
     bench.publish("loud", vec![draft("m", &["tenant:*"])]).await;
-    for _ in 0..MANY / WOKEN {
+    for _ in 0..MANY.div_ceil(WOKEN) {
         turn(&bench.shards[0]);
     }
     let quiet = bench.connect(0, "quiet", "bob");
@@ -225,18 +225,34 @@ async fn connections_are_woken_a_quantum_a_tenant_and_those_of_new_tenants_first
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_a_tenant_that_is_alone_as_many_are_woken_as_a_turn_has_time_for() {
+async fn of_a_tenant_that_is_alone_no_more_connections_are_woken_in_a_turn() {
     let bench = Bench::new(1, WIDE);
     let sleepers = Sleepers::default();
-    sleepers.connect(&bench, "loud", 300);
+    sleepers.connect(&bench, "loud", 2 * WOKEN + 1);
     post(&bench, "loud", "m").await;
-    for expected in [
-        FLOWS_A_TURN * WOKEN,
-        FLOWS_A_TURN * WOKEN,
-        300 - 2 * FLOWS_A_TURN * WOKEN,
-    ] {
+    for expected in [WOKEN, WOKEN, 1] {
         turn(&bench.shards[0]);
         assert_eq!(sleepers.take_woken().len(), expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn fewer_connections_are_woken_in_a_turn_when_they_have_many_frames_to_write() {
+    let bench = Bench::new(1, WIDE);
+    let sleepers = Sleepers::default();
+    sleepers.connect(&bench, "loud", 100);
+    post_batch(&bench, "loud", batch(FRAMES_A_WRITE_MAX)).await;
+    while sleepers.connected.borrow()[99].outbox.queued() < FRAMES_A_WRITE_MAX {
+        bench.shards[0].take_waiting();
+    }
+    let full_write = Cost::CALL + Cost::FRAME.times(FRAMES_A_WRITE_MAX - 1);
+    for _ in 0..10 {
+        turn(&bench.shards[0]);
+        let woken = sleepers.take_woken().len();
+        assert!(
+            (1..=1 + full_write.fits_into(QUANTUM)).contains(&woken),
+            "{woken}"
+        );
     }
 }
 
@@ -261,7 +277,8 @@ async fn a_tenant_with_a_full_write_waiting_has_its_next_slice_when_that_is_unde
     bench.shards[0].take_waiting();
     assert_eq!(quiet.received().len(), 1);
     assert_eq!(queued(0), FRAMES_A_WRITE_MAX);
-    for _ in 0..48 / WOKEN {
+    // Each turn wakes one at least.
+    for _ in 0..48 {
         turn(&bench.shards[0]);
     }
     assert_eq!((queued(0), queued(47)), (100, 100));
@@ -322,17 +339,13 @@ async fn who_has_waited_to_subscribe_is_told_with_a_few_others_at_a_time() {
     );
     bench.shards[0].take_waiting();
     assert!(connected[0].membership.has_reached(40));
-    // In the time that the turn has left.
     let mut told = vec![sleepers.take_woken().len()];
     while told.iter().sum::<usize>() < 200 {
         bench.shards[0].take_waiting();
         told.push(sleepers.take_woken().len());
     }
-    let a_turn = (FLOWS_A_TURN + 1) * WOKEN;
-    assert!(
-        told.iter().all(|told| (1..=a_turn).contains(told)),
-        "{told:?}"
-    );
+    let a_turn = 2 * WOKEN;
+    assert!(told.iter().all(|told| *told <= a_turn), "{told:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -403,11 +416,7 @@ async fn many_connections_of_a_user_are_told_to_end_in_the_tenants_turns() {
     while woken < 1000 {
         turn(&bench.shards[0]);
         let now = sleepers.take_woken();
-        assert!(
-            !now.is_empty() && now.len() <= WOKEN * FLOWS_A_TURN + 1,
-            "{}",
-            now.len()
-        );
+        assert!(!now.is_empty() && now.len() <= WOKEN + 1, "{}", now.len());
         woken += now.iter().filter(|who| **who != "quiet").count();
     }
     let connected = sleepers.connected.borrow();

@@ -52,33 +52,26 @@ const LOG_EVENTS: usize = 16;
 /// What the outboxes of a shard keep for the next events, at the most.
 const KEPT_BYTES_MAX: i64 = 3 << 20;
 
-/// That many events cost as much with many clients as with few. Now and then the event loop
-/// needs a block for what waits in its channels, and the pool a queue for an outbox; how often
-/// depends on the turns that the deliveries take, and is far less than once for each event.
-fn assert_as_many(many: u64, few: u64, events: u64) {
-    assert!(many < few + events / 4, "{many} in place of {few}");
-}
-
 #[test]
 fn an_event_costs_as_many_allocations_with_1000_subscribers_as_with_10() {
-    const EVENTS: u64 = 256;
     let [few, many] = [10, 1000].map(|clients| {
         let bench = Bench::with_clients(clients);
         bench.publish(100);
-        measure(|| bench.publish(EVENTS)).count_total
+        measure(|| bench.publish(256)).count_total
     });
-    assert_as_many(many, few, EVENTS);
+    assert_eq!(many, few);
 }
 
 #[test]
 fn nor_does_it_where_many_leave_in_one_write() {
-    const EVENTS: usize = 40;
     let [few, many] = [10, 1000].map(|clients| {
         let bench = Bench::with_clients(clients);
-        bench.publish_batch(EVENTS);
-        measure(|| bench.publish_batch(EVENTS)).count_total
+        // The queues of all outboxes grow to their largest size at once.
+        bench.publish_to_late_readers(40);
+        bench.publish_batch(40);
+        measure(|| bench.publish_batch(40)).count_total
     });
-    assert_as_many(many, few, EVENTS as u64);
+    assert_eq!(many, few);
 }
 
 #[test]
@@ -479,8 +472,12 @@ impl Bench {
 
     /// Waits until every event is written to every client that it matched.
     async fn all_written(&self) {
-        while self.shard.hub.tally().queued.get() > 0 {
+        // Yields in any case: the first time that a task does, the event loop allocates.
+        loop {
             yield_now().await;
+            if self.shard.hub.tally().queued.get() == 0 {
+                return;
+            }
         }
     }
 

@@ -127,11 +127,14 @@ impl ShardHub {
         let mut last_look = Instant::now();
         while poll_fn(|context| self.poll_work(context)).await {
             self.take_waiting();
-            self.work.begin_turn();
-            if !self.writes.is_idle() {
-                self.writes.begin_turn();
+            for queue in [&self.work, &self.writes] {
+                if !queue.is_idle() {
+                    queue.begin_turn();
+                }
             }
-            self.continue_departures();
+            if !self.departures.borrow().is_empty() {
+                self.continue_departures();
+            }
             self.wakes.wake_some();
             // Those that were woken write before the next are woken.
             run_ready_tasks().await;
@@ -181,6 +184,10 @@ impl ShardHub {
 
     /// Whether there is anything to do; `false` when there never will be.
     fn poll_work(&self, context: &mut Context<'_>) -> Poll<bool> {
+        // What is in the inbox is taken out in the turn that follows.
+        if !self.is_idle() {
+            return Poll::Ready(true);
+        }
         let next = self.inbox.borrow_mut().poll_recv(context);
         match next {
             Poll::Ready(Some(item)) => {
@@ -188,13 +195,11 @@ impl ShardHub {
                 Poll::Ready(true)
             }
             Poll::Ready(None) => Poll::Ready(false),
-            // Others may have emptied the inbox and left the rest to us.
-            Poll::Pending if self.is_idle() => {
+            Poll::Pending => {
                 self.work.register(context);
                 self.writes.register(context);
                 Poll::Pending
             }
-            Poll::Pending => Poll::Ready(true),
         }
     }
 

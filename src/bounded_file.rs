@@ -1,5 +1,5 @@
-//! Files that an operator names: read whole, up to a size, and only where they are
-//! regular files. A device has no end, and a named pipe may never have a writer.
+//! Reads files named by an operator: whole, up to a maximum size, and regular files only,
+//! since a device may be endless and a named pipe may never have a writer.
 
 use std::{
     fs::{self, File},
@@ -9,13 +9,13 @@ use std::{
 
 use bytesize::ByteSize;
 
-/// The bytes of a regular file.
+/// Returns the bytes of a regular file.
 ///
 /// # Errors
 ///
-/// When it cannot be read, is no regular file, or has more than `bytes_max` bytes.
+/// Fails if the file cannot be read, is not a regular file, or has more than `bytes_max` bytes.
 pub(crate) fn read(path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
-    // Before it is opened: to open a named pipe waits for its writer.
+    // Checked before opening, since opening a named pipe waits for its writer.
     if !fs::metadata(path)?.is_file() {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
@@ -35,11 +35,11 @@ pub(crate) fn read(path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The text of a regular file.
+/// Returns the text of a regular file.
 ///
 /// # Errors
 ///
-/// As for [`read`], and when it is not UTF-8.
+/// Fails as [`read`] does, and if the file is not UTF-8.
 pub(crate) fn read_text(path: &Path, bytes_max: usize) -> io::Result<String> {
     String::from_utf8(read(path, bytes_max)?)
         .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8"))

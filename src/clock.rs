@@ -1,6 +1,5 @@
-//! The one place that asks what time it is. Deadlines within the process are
-//! tokio's business; this is for the time of day, which tokens and timestamps
-//! need.
+//! The only module that reads the time of day, which tokens and timestamps need. Deadlines within
+//! the process use tokio's time.
 
 use std::{
     sync::{
@@ -12,36 +11,35 @@ use std::{
 
 use tokio::time::Instant;
 
-/// Tells the time of day.
+/// A clock for the time of day.
 #[derive(Debug, Clone)]
 pub struct Clock(Source);
 
 #[derive(Debug, Clone)]
 enum Source {
     System,
-    /// Time of day at an instant of tokio's time, which goes on from there, and the seconds
-    /// by which it was set forward since.
+    /// A time of day, the instant of tokio's time from which it advances, and the seconds by
+    /// which the clock was set forward since.
     Simulated(Duration, Instant, Arc<AtomicU64>),
 }
 
 impl Clock {
-    /// The machine's clock.
+    /// Returns the machine's clock.
     #[must_use]
     pub fn system() -> Self {
         Self(Source::System)
     }
 
-    /// A clock that shows `since_unix_epoch` now and then goes on with tokio's
-    /// time, so that it stands still and leaps where that is paused and advanced.
+    /// Returns a clock that shows `since_unix_epoch` now and then advances with tokio's time, also
+    /// where that is paused or advanced by hand.
     #[must_use]
     pub fn simulated(since_unix_epoch: Duration) -> Self {
         let now = Instant::now();
         Self(Source::Simulated(since_unix_epoch, now, Arc::default()))
     }
 
-    /// Sets a simulated clock, and those that were cloned from it, forward by so many
-    /// seconds, as a machine's clock moves that is set or was suspended: tokio's time stays
-    /// where it is.
+    /// Sets a simulated clock and its clones forward by `seconds`, without changing tokio's time,
+    /// as if the machine's clock had been set or the machine suspended.
     #[cfg(test)]
     pub(crate) fn set_forward(&self, seconds: u64) {
         if let Source::Simulated(_, _, forward) = &self.0 {
@@ -49,7 +47,7 @@ impl Clock {
         }
     }
 
-    /// The time since the Unix epoch; 0 where the machine's clock stands before it.
+    /// Returns the time since the Unix epoch; 0 if the machine's clock is before it.
     #[must_use]
     #[expect(clippy::disallowed_methods, reason = "this is the one place")]
     pub fn since_unix_epoch(&self) -> Duration {
@@ -66,7 +64,7 @@ impl Clock {
         }
     }
 
-    /// Unix seconds.
+    /// Returns the time in Unix seconds.
     #[must_use]
     pub fn unix_seconds(&self) -> i64 {
         i64::try_from(self.since_unix_epoch().as_secs()).unwrap_or(i64::MAX)

@@ -1,6 +1,6 @@
-//! An event on its way through the relay: a byte string that is made once, as the
-//! WebSocket frame in which every connection gets it. Knows the numbers of the
-//! envelope's relay fields and nothing of payloads.
+//! An event on its way through the relay: a byte string that is built once, as the WebSocket
+//! frame that every connection receives. Knows the field numbers of the envelope's relay fields,
+//! and nothing of payloads.
 
 mod fingerprint;
 mod json;
@@ -37,24 +37,24 @@ mod tag {
     pub(super) const OFFSET: u8 = 2 << 3;
 }
 
-/// What a field `position` takes at the most: two tags, two lengths, the epoch,
-/// a tag and a varint of 64 bits.
+/// Most bytes of the field `position`: two tags, two lengths, the epoch, a tag and a varint of 64
+/// bits.
 const POSITION_BYTES_MAX: usize = 2 + 2 + EPOCH_CHARS + 1 + 10;
 
-/// What a message id that is appended takes beside its text: a tag and a length.
+/// Most bytes that an appended message id takes in addition to its text: a tag and a length.
 const MESSAGE_ID_OVERHEAD_BYTES_MAX: usize = 3;
 
-/// What a timestamp that is appended takes: a tag and a varint of 64 bits.
+/// Most bytes that an appended timestamp takes: a tag and a varint of 64 bits.
 const TIMESTAMP_BYTES_MAX: usize = 11;
 
-/// What an event costs beside its bytes and its topics' bytes: its own fields and
-/// its place in the log. Counted so that many tiny events cannot go unnoticed.
+/// Bytes charged for an event in addition to its bytes and its topics' bytes: its own fields and
+/// its entry in the log. Counted so that many tiny events are accounted for.
 const OVERHEAD_BYTES: usize = 160;
 
-/// What one topic of an event costs beside its text.
+/// Bytes charged for each topic of an event in addition to its text.
 const TOPIC_OVERHEAD_BYTES: usize = 40;
 
-/// An event that was accepted and has no place in its tenant's order yet.
+/// An event that was accepted and has no position in its tenant's log yet.
 #[derive(Debug)]
 #[cfg_attr(test, derive(Clone))]
 pub struct Draft {
@@ -67,26 +67,25 @@ pub struct Draft {
     json: Option<JsonDraft>,
 }
 
-/// What makes a [`Draft`].
+/// The parts of which a [`Draft`] is built.
 #[derive(Debug)]
 pub struct DraftParts<'a> {
-    /// The bytes of the envelope that go on as they came, in order.
+    /// The bytes of the envelope that are forwarded unchanged, in order.
     pub kept: &'a [&'a [u8]],
     /// The envelope's message id.
     pub message_id: MessageId,
-    /// Whether the id is to be appended because the kept bytes have none.
+    /// True if the id must be appended because the kept bytes have none.
     pub append_message_id: bool,
-    /// The timestamp, Unix seconds, that is to be appended because the kept bytes
-    /// have none.
+    /// The timestamp, in Unix seconds, that must be appended because the kept bytes have none.
     pub append_timestamp: Option<i64>,
-    /// What the event relates to, each topic once.
+    /// The topics of the event, without duplicates.
     pub topics: Arc<[Topic]>,
-    /// The schema that says what the bytes mean.
+    /// The schema by which the envelope is decoded.
     pub schema: Arc<Schema>,
 }
 
 impl Draft {
-    /// Copies the bytes, once, to where they stay.
+    /// Creates a draft. Copies the kept bytes once, into the event's final buffer.
     #[must_use]
     pub fn new(parts: DraftParts<'_>) -> Self {
         let kept_len: usize = parts.kept.iter().map(|run| run.len()).sum();
@@ -113,79 +112,81 @@ impl Draft {
         }
     }
 
-    /// Renders the event's JSON now, so that nobody has to while it is delivered.
+    /// Renders the event's JSON now, so that no shard has to do it during delivery.
     ///
     /// # Errors
     ///
-    /// When the event has no JSON.
+    /// When the event cannot be rendered as JSON.
     pub fn render_json(&mut self) -> Result<(), JsonError> {
         let envelope = self.buffer.get(HEADER_BYTES_MAX..).unwrap_or_default();
         self.json = Some(JsonDraft::render(&self.schema, envelope)?);
         Ok(())
     }
 
-    /// Checks that the event has JSON of at most so many bytes, its position included.
+    /// Checks that the event's JSON has at most `bytes_max` bytes, its position included.
     ///
     /// # Errors
     ///
-    /// When it has none, or more.
+    /// When it cannot be rendered, or has more bytes.
     pub fn check_json(&self, bytes_max: usize) -> Result<(), JsonError> {
         let envelope = self.buffer.get(HEADER_BYTES_MAX..).unwrap_or_default();
         self.schema.check_json(envelope, bytes_max)
     }
 
-    /// The most bytes of memory that the event takes while its JSON is
-    /// [checked](Self::check_json) or [rendered](Self::render_json), beside the JSON.
+    /// Returns the most bytes of memory that the event takes while its JSON is
+    /// [checked](Self::check_json) or [rendered](Self::render_json), in addition to the JSON
+    /// itself.
     #[must_use]
     pub fn decoded_memory_max(&self) -> usize {
         let envelope = self.buffer.get(HEADER_BYTES_MAX..).unwrap_or_default();
         self.schema.decoded_memory_max(envelope)
     }
 
-    /// How many bytes the envelope has, without its position.
+    /// Returns the length of the envelope without its position, in bytes.
     #[must_use]
     pub fn envelope_len(&self) -> usize {
         self.buffer.len().saturating_sub(HEADER_BYTES_MAX)
     }
 
-    /// How many bytes the JSON has that is [rendered](Self::render_json).
+    /// Returns the length of the [rendered](Self::render_json) JSON in bytes, or 0 without one.
     #[must_use]
     pub fn json_len(&self) -> usize {
         self.json.as_ref().map_or(0, JsonDraft::len)
     }
 
-    /// Takes out the JSON that is rendered, to be placed beside the event.
+    /// Takes out the rendered JSON, to be stored with the event.
     pub(crate) fn take_json(&mut self) -> Option<JsonDraft> {
         self.json.take()
     }
 
-    /// Has the event known again by this, if there is one.
+    /// Sets the fingerprint by which duplicates of the event are recognized, if there is one.
     #[must_use]
     pub fn known_by(mut self, fingerprint: Option<Fingerprint>) -> Self {
         self.fingerprint = fingerprint;
         self
     }
 
-    /// What the event is known again by; `None` for one whose id the relay has made.
+    /// Returns the fingerprint by which duplicates of the event are recognized; `None` if the
+    /// relay generated its id.
     #[must_use]
     pub fn fingerprint(&self) -> Option<Fingerprint> {
         self.fingerprint
     }
 
-    /// The envelope's message id.
+    /// Returns the envelope's message id.
     #[must_use]
     pub fn message_id(&self) -> &MessageId {
         &self.message_id
     }
 
-    /// What the event relates to.
+    /// Returns the topics of the event.
     #[must_use]
     pub fn topics(&self) -> &Arc<[Topic]> {
         &self.topics
     }
 
-    /// The event at its place, which it has had since `now`: the position is
-    /// appended and the frame is whole.
+    /// Creates the event at this position, appended at `now`: appends the position and completes
+    /// the frame.
     #[must_use]
     pub fn place(self, position: Position, account: &Arc<MemoryAccount>, now: Instant) -> Event {
         let mut buffer = self.buffer;
@@ -215,8 +216,8 @@ impl Draft {
     }
 }
 
-/// Writes an envelope without its position: the bytes that are kept of it as they came, and
-/// behind them the message id and the timestamp that it does not have.
+/// Writes an envelope without its position: the kept bytes unchanged, followed by the message id
+/// and the timestamp if these are given.
 pub(crate) fn write_envelope(
     kept: &[&[u8]],
     message_id: Option<&str>,
@@ -248,12 +249,12 @@ fn append_position(buffer: &mut Vec<u8>, position: Position) {
     encode_varint(position.offset, buffer);
 }
 
-/// What [`append_position`] appends.
+/// Returns the number of bytes that [`append_position`] appends.
 fn position_len(position: Position) -> usize {
     2 + 2 + EPOCH_CHARS + 1 + encoded_len_varint(position.offset)
 }
 
-/// An event at its place in its tenant's order.
+/// An event at its position in its tenant's log.
 #[derive(Debug)]
 pub struct Event {
     frame: Bytes,
@@ -261,66 +262,66 @@ pub struct Event {
     position: Position,
     placed: Instant,
     topics: Arc<[Topic]>,
-    /// The schema under which it came; a reload may have changed the one in force.
+    /// The schema in force when the event was accepted; a reload may have replaced it since.
     schema: Arc<Schema>,
     cost: usize,
     account: Arc<MemoryAccount>,
 }
 
 impl Event {
-    /// The whole WebSocket frame.
+    /// Returns the whole WebSocket frame.
     #[must_use]
     pub fn frame(&self) -> &[u8] {
         &self.frame
     }
 
-    /// The envelope as the client gets it.
+    /// Returns the envelope as clients receive it.
     #[must_use]
     pub fn envelope(&self) -> Bytes {
         self.frame.slice(self.header_len..)
     }
 
-    /// The envelope without the position, which stands at its end.
+    /// Returns the envelope without the position at its end.
     fn envelope_as_it_came(&self) -> &[u8] {
         let end = self.frame.len().saturating_sub(position_len(self.position));
         self.frame.get(self.header_len..end).unwrap_or_default()
     }
 
-    /// Returns true if rendering its JSON takes longer than a shard may be held up.
+    /// Returns true if rendering its JSON could hold up a shard for too long.
     pub(crate) fn renders_slowly(&self) -> bool {
         self.envelope_as_it_came().len() > RENDERED_AT_ONCE_MAX
     }
 
-    /// The account that its memory is on.
+    /// Returns the account to which its memory is charged.
     pub(crate) fn account(&self) -> &Arc<MemoryAccount> {
         &self.account
     }
 
-    /// Its place.
+    /// Returns its position in the tenant's log.
     #[must_use]
     pub fn position(&self) -> Position {
         self.position
     }
 
-    /// When it was given its place.
+    /// Returns the time at which it was appended.
     #[must_use]
     pub fn placed(&self) -> Instant {
         self.placed
     }
 
-    /// What it relates to, each topic once.
+    /// Returns its topics, without duplicates.
     #[must_use]
     pub fn topics(&self) -> &[Topic] {
         &self.topics
     }
 
-    /// The same, to be kept.
+    /// Returns its topics, to be shared.
     #[must_use]
     pub fn shared_topics(&self) -> &Arc<[Topic]> {
         &self.topics
     }
 
-    /// The bytes of memory that it is counted for.
+    /// Returns the bytes of memory charged for it.
     #[must_use]
     pub fn cost(&self) -> usize {
         self.cost
@@ -341,14 +342,14 @@ pub(crate) mod tests {
     use crate::memory::MemoryUse;
     use crate::protocol::Epoch;
 
-    /// The schema of the events that tests make.
+    /// Returns the schema of the events that tests make.
     pub(crate) fn schema() -> Arc<Schema> {
         static SCHEMA: LazyLock<Arc<Schema>> =
             LazyLock::new(|| Arc::new(Schema::bundled().unwrap()));
         Arc::clone(&SCHEMA)
     }
 
-    /// An event's draft with these topics and, as its envelope, a message id.
+    /// Returns a draft with these topics and an envelope that has only a message id.
     pub(crate) fn draft(id: &str, topics: &[&str]) -> Draft {
         Draft::new(DraftParts {
             kept: &[],

@@ -1,16 +1,14 @@
-//! Sidewire, a pub/sub relay daemon: a backend POSTs events, WebSocket clients get
-//! those that relate to their topics, inside their tenant, in order, as Protocol
-//! Buffers.
+//! Sidewire, a pub/sub relay daemon: a backend POSTs events, and WebSocket clients of the same
+//! tenant get those that relate to their topics, in order, as Protocol Buffers or JSON.
 //!
 //! ```text
 //!  backend ──POST──▶ ingest ─▶ schema ─▶ log ─▶ shard ─▶ outbox ─▶ connection ──▶ client
-//!                    who may?  which     what    who     what        how it is
-//!                              topics?   order?  gets it? waits?     written
+//!                    allowed?  topics?   order   match   queue       write
 //!  client ──frames─▶ connection ─▶ (subscribe) ─▶ shard's topic index
 //! ```
 //!
-//! Data goes one way. No module calls back up the line; each hands the next one a
-//! value. `docs/architecture.md` says what always holds, and why.
+//! Data flows one way: each module passes values to the next one, and none calls back.
+//! `docs/map.md` says where things are and what always holds.
 #![cfg_attr(
     test,
     allow(
@@ -23,11 +21,11 @@
     )
 )]
 
-// What everything speaks of.
+// The vocabulary that all modules share.
 pub mod protocol;
 pub mod schema;
 
-// The path of an event, in its order.
+// The path of an event, in order.
 pub mod connection;
 pub mod event;
 pub mod hub;
@@ -35,23 +33,23 @@ pub mod ingest;
 pub mod log;
 pub mod outbox;
 
-// Who may, and what the operator decided.
+// Authentication, configuration and limits.
 pub mod auth;
 mod bounded_file;
 pub mod config;
 pub mod limits;
 
-// What holds it together.
+// Wiring.
 pub mod relay;
 pub mod server;
 pub mod setup;
 
-// The other ends: for people, for tests, and for scripts.
+// The command line, the client library and the load generator.
 pub mod bench;
 pub mod cli;
 pub mod client;
 
-// How it is watched, and what all of it stands on.
+// Monitoring and foundations.
 pub mod clock;
 pub mod http;
 pub mod memory;

@@ -1,4 +1,4 @@
-//! The daemon and its tools.
+//! The `sidewire` binary: the daemon and its command line tools.
 
 use std::process::ExitCode;
 
@@ -6,13 +6,13 @@ use clap::Parser;
 use sidewire::{cli::Cli, ops};
 use tikv_jemallocator::Jemalloc;
 
-/// jemalloc returns freed memory to the system within about 10 s, in a thread of its own, so
-/// that it does so even if the relay is idle by then. `.cargo/config.toml` sets the time.
+/// jemalloc returns freed memory to the system within about 10 s, in a thread of its own, so that
+/// this also happens while the relay is idle. `.cargo/config.toml` sets the time.
 #[global_allocator]
 static ALLOCATOR: Jemalloc = Jemalloc;
 
 fn main() -> ExitCode {
-    // Also where it panics.
+    // A guard, so that the log is flushed after a panic too.
     let _flushed_at_the_end = ops::FlushLog;
     match Cli::parse().run() {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,10 +1,9 @@
-//! The frames that wait to be written to one connection, and what happens when
-//! there are too many. It stands between the hub, which fills it, and the
-//! connection, which empties it, so that neither need know the other. Knows no
-//! topics and no sockets.
+//! The frames that wait to be written to one connection, and the handling of overflow. The outbox
+//! lies between the hub, which fills it, and the connection, which empties it, so neither has to
+//! know the other. Knows no topics and no sockets.
 //!
-//! An outbox that is behind takes no events that are offered: it only counts them,
-//! as owed. They come to it from the log, as there is room for them.
+//! While its connection is catching up, an outbox does not take offered events: it only counts
+//! them as pending from the log. They are read from there as there is room for them.
 
 mod frame;
 mod pool;
@@ -28,95 +27,94 @@ use crate::{
     scheduler::Waiter,
 };
 
-/// The most frames that leave in one system call. More gains nothing that could
-/// be measured, and the kernel takes 1,024 at the most.
+/// Most frames written in one system call. More have no measurable benefit, and the kernel takes
+/// at most 1,024.
 pub const FRAMES_A_WRITE_MAX: usize = 64;
 
-/// The most bytes that leave in one system call, which copies them.
+/// Most bytes written in one system call, which copies them.
 const BYTES_A_WRITE_MAX: usize = 128 * 1024;
 
-/// What became of an event that was offered.
+/// The outcome of offering an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Offered {
-    /// It waits to be written.
+    /// The event is queued.
     Taken {
-        /// Whether the connection does not know of it and is to be
-        /// [woken](Outbox::wake), once.
+        /// True if the connection has not been told yet and must be [woken](Outbox::wake) once.
         to_wake: bool,
     },
-    /// It will come from the log, since the outbox is behind.
+    /// The event will be read from the log, because the connection is catching up.
     Owed,
-    /// It was offered before, for another of its topics.
+    /// The event was offered before, for another of its topics.
     TakenBefore,
-    /// There was no room: the connection will be closed for it.
+    /// There was no room for the event: the connection will be closed.
     Overflowed,
-    /// The connection is about to end and takes nothing more.
+    /// The connection is ending and takes no more events.
     Ended,
 }
 
-/// What a write has brought to its end.
+/// Counts of the frames that a write has completed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Advanced {
-    /// Frames of which the last byte is written.
+    /// Frames that have been written to their last byte.
     pub frames: u64,
-    /// Of these, events.
+    /// Events among these frames.
     pub events: u64,
 }
 
-/// One connection's queue. Lives on the connection's shard.
+/// The queue of one connection. Lives on the connection's shard.
 #[derive(Debug)]
 pub struct Outbox {
     pool: Rc<OutboxPool>,
-    /// The bytes that its connection's subscriptions are counted for. Here, where the hub
-    /// finds it for each connection: the largest are closed when memory is short.
+    /// Bytes charged for the connection's subscriptions. Stored here, where the hub finds them
+    /// for each connection, since connections with the largest are closed when memory is short.
     subscriptions: Cell<usize>,
     state: RefCell<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// Without memory while it is empty.
+    /// Has no allocation while it is empty.
     queue: Queue,
-    /// The bytes of all entries in the queue, those of the head that are written
-    /// included.
+    /// Size of all frames in the queue, including the written bytes of the head.
     bytes: usize,
-    /// How much of the head is written. More than 0: the head is begun, and
+    /// Number of bytes of the head that are written. If more than 0, the head is begun, and
     /// nothing may go before it is finished.
     head_written: usize,
-    /// A pong, or a ping of ours, that waits to go ahead of the queue; a newer pong
-    /// takes its place (RFC 6455, 5.5.3).
+    /// A pong, or a ping of the relay, that will be written ahead of the queue; a newer pong
+    /// replaces it (RFC 6455, 5.5.3).
     pong: Option<Box<[u8]>>,
-    /// The last event that was taken.
+    /// Number of the last event that was taken.
     taken: u64,
-    /// Events come from the log, not from the inbox.
+    /// True while the connection is catching up: events come from the log, not from the inbox.
     behind: bool,
-    /// Events are taken as JSON.
+    /// True if events are taken as JSON.
     json: bool,
-    /// The connection has left the hub and takes nothing that is offered.
+    /// True once the connection has left the hub and takes no offered events.
     left: bool,
-    /// One of these three: what is offered is not just taken. One flag, since it is looked
-    /// at for each delivery.
+    /// True if any of the three above is: an offered event is not simply queued. A single flag,
+    /// since it is checked for each delivery.
     apart: bool,
-    /// Events that were offered meanwhile and have not come from the log yet.
+    /// Number of events that were offered while catching up and have not been read from the log
+    /// yet.
     owed: u64,
     ending: Option<Ending>,
-    /// Somebody has been told to wake the connection and has not yet.
+    /// True from the moment that a caller was told to wake the connection until it does.
     wake_due: bool,
-    /// An alarm has rung.
+    /// True if an alarm has rung.
     rung: bool,
-    /// A Close frame is in the queue or written: nothing may follow it.
+    /// True once a Close frame is queued or written: nothing may follow it.
     close_queued: bool,
     waker: Option<Waker>,
 }
 
 impl Outbox {
-    /// An empty outbox of a connection that speaks protobuf.
+    /// Creates an empty outbox of a connection that uses protobuf.
     #[must_use]
     pub fn new(pool: &Rc<OutboxPool>) -> Self {
         Self::speaking(Encoding::Protobuf, pool)
     }
 
-    /// An empty outbox of a connection that speaks so.
+    /// Creates an empty outbox of a connection that uses this encoding.
     #[must_use]
     pub fn speaking(encoding: Encoding, pool: &Rc<OutboxPool>) -> Self {
         let json = encoding == Encoding::Json;
@@ -131,7 +129,7 @@ impl Outbox {
         }
     }
 
-    /// How its connection speaks.
+    /// Returns the encoding of the connection.
     #[must_use]
     pub fn encoding(&self) -> Encoding {
         if self.state.borrow().json {
@@ -141,11 +139,11 @@ impl Outbox {
         }
     }
 
-    /// Takes the event if there is room. The limits are looked at once for each
-    /// item: below both, the item is taken whole, so that no allowed event or
-    /// batch is too big for a connection that keeps up.
-    // Left to itself, the compiler makes it a call of its own or not by what else has
-    // changed in the crate; as a call, a delivery takes 25 to 40 instructions more of 75.
+    /// Queues the event if there is room. The limits are checked once for each item: below both,
+    /// the item is taken whole, so no allowed event or batch is too big for a connection that
+    /// keeps up.
+    // Without this the compiler inlines it or not, depending on unrelated changes in the crate;
+    // if it does not, a delivery takes 25 to 40 more instructions than its 75.
     #[inline(always)]
     pub fn offer(&self, offer: &Offer<'_>) -> Offered {
         let mut state = self.state.borrow_mut();
@@ -170,7 +168,7 @@ impl Outbox {
         Offered::Taken { to_wake }
     }
 
-    /// The same for an outbox that is behind or takes JSON, or whose connection has left.
+    /// Offers an event to an outbox of a connection that takes JSON, is catching up or has left.
     #[cold]
     #[inline(never)]
     fn offer_apart(&self, state: &mut State, offer: &Offer<'_>) -> Offered {
@@ -196,7 +194,8 @@ impl Outbox {
         let frame = match offer.json() {
             Ok(frame) => Rc::clone(frame),
             Err(no_json) => {
-                // It is dropped with all else that the connection does not get any more.
+                // Counted as dropped with all other events that the connection no longer
+                // receives.
                 state.owed += 1;
                 state.end(no_json.into());
                 return Offered::Owed;
@@ -208,38 +207,39 @@ impl Outbox {
         Offered::Taken { to_wake }
     }
 
-    /// The bytes that its connection's subscriptions are counted for.
+    /// Returns the bytes charged for the connection's subscriptions.
     #[must_use]
     pub fn subscriptions(&self) -> usize {
         self.subscriptions.get()
     }
 
-    /// Counts so many bytes more.
+    /// Adds `bytes` to those charged for subscriptions.
     pub fn hold_subscriptions(&self, bytes: usize) {
         self.subscriptions.set(self.subscriptions.get() + bytes);
     }
 
-    /// Counts so many bytes less, as far as there are any. Returns how many.
+    /// Subtracts `bytes`, or as many as are charged, from those charged for subscriptions.
+    /// Returns the number subtracted.
     pub fn release_subscriptions(&self, bytes: usize) -> usize {
         let held = self.subscriptions.get();
         self.subscriptions.set(held.saturating_sub(bytes));
         held.min(bytes)
     }
 
-    /// Takes nothing more of what is offered: its connection has left the hub.
+    /// Stops taking offered events, because the connection has left the hub.
     pub fn leave(&self) {
         let mut state = self.state.borrow_mut();
         state.left = true;
         state.apart = true;
     }
 
-    /// Takes no more of what is offered, until it is [live](Self::go_live) again.
+    /// Stops taking offered events until it is [live](Self::go_live) again.
     pub fn fall_behind(&self) {
         self.state.borrow_mut().set_behind(true);
     }
 
-    /// Queues an event that comes from the log. `owed`: it is one of those that were
-    /// offered while the outbox was behind.
+    /// Queues an event from the log. `owed`: true if it was offered while the connection was
+    /// catching up.
     pub fn push_from_log(&self, event: Frame, owed: bool) {
         let mut state = self.state.borrow_mut();
         if owed {
@@ -252,36 +252,36 @@ impl Outbox {
         self.push(&mut state, Rc::new(event));
     }
 
-    /// Whether nothing was offered to it since it fell behind that it has not had.
+    /// Returns true if no event is pending from the log.
     #[must_use]
     pub fn owes_nothing(&self) -> bool {
         self.state.borrow().owed == 0
     }
 
-    /// Takes what is offered again: it has had all that it is owed.
+    /// Takes offered events again: none is pending from the log.
     pub fn go_live(&self) {
         let mut state = self.state.borrow_mut();
-        debug_assert_eq!(state.owed, 0, "what is offered is what the log holds");
+        debug_assert_eq!(state.owed, 0, "events are still pending from the log");
         state.set_behind(false);
     }
 
-    /// The event that has waited longest to be written, if one waits.
+    /// Returns the event that has waited longest to be written, if any.
     #[must_use]
     pub fn oldest_event(&self) -> Option<QueuedEvent> {
         let state = self.state.borrow();
         state.queue.iter().find_map(|frame| frame.event())
     }
 
-    /// Tells the connection to end, and drops what waits at once: how many events
-    /// that were.
+    /// Tells the connection to end, and drops its queued frames at once. Returns the number of
+    /// events dropped.
     pub fn end_and_discard(&self, ending: Ending) -> u64 {
         self.end(ending);
         self.discard()
     }
 
-    /// Queues a whole frame that the connection itself made: the answer to
-    /// something that its client sent. The limits are not looked at, since a
-    /// connection stops reading while there is no [room](Self::is_half_free).
+    /// Queues a whole frame made by the connection itself: a reply to a message of its client.
+    /// The limits are not checked, because a connection stops reading while there is no
+    /// [room](Self::is_half_free).
     pub fn push_reply(&self, frame: Box<[u8]>) {
         let mut state = self.state.borrow_mut();
         if !state.close_queued {
@@ -289,7 +289,7 @@ impl Outbox {
         }
     }
 
-    /// Puts a pong ahead of all that is not begun, in the place of one that waits.
+    /// Puts a pong ahead of all frames that are not begun, replacing an earlier one.
     pub fn set_pong(&self, frame: Box<[u8]>) {
         let mut state = self.state.borrow_mut();
         if !state.close_queued {
@@ -297,7 +297,8 @@ impl Outbox {
         }
     }
 
-    /// Puts a ping there, unless a pong waits: its client has just been heard of.
+    /// Puts a ping ahead of all frames that are not begun, unless a pong waits: then the client
+    /// has just sent something.
     pub fn set_ping(&self, frame: Box<[u8]>) {
         let mut state = self.state.borrow_mut();
         if !state.close_queued {
@@ -305,7 +306,7 @@ impl Outbox {
         }
     }
 
-    /// Queues the Close frame, after which nothing is taken.
+    /// Queues the Close frame, after which no frame is taken.
     pub fn push_close(&self, frame: Box<[u8]>) {
         let mut state = self.state.borrow_mut();
         if !state.close_queued {
@@ -314,13 +315,13 @@ impl Outbox {
         }
     }
 
-    /// Tells the connection to end. The first to say so is the one that counts.
+    /// Tells the connection to end. If it is called several times, the first reason counts.
     pub fn end(&self, ending: Ending) {
         self.state.borrow_mut().end(ending);
     }
 
-    /// The same for a connection that is [nudged](Self::nudge) later. Returns false if it is
-    /// ending already.
+    /// Sets the reason to end without waking the connection, which is [nudged](Self::nudge)
+    /// later. Returns false if it is ending already.
     #[must_use]
     pub fn set_ending(&self, ending: Ending) -> bool {
         let mut state = self.state.borrow_mut();
@@ -329,16 +330,15 @@ impl Outbox {
         is_first
     }
 
-    /// Why the connection is to end, if it is.
+    /// Returns the reason for which the connection must end, if any.
     #[must_use]
     pub fn ending(&self) -> Option<Ending> {
         self.state.borrow().ending
     }
 
-    /// Whether less than half of the outbox is taken. As long as it is, a connection
-    /// may take more from its client that is to be answered, and more from the log:
-    /// the other half is for events that come meanwhile, so that nobody is closed
-    /// for those.
+    /// Returns true if less than half of the outbox is used. Only then does a connection read
+    /// more messages that need a reply, or more from the log: the other half is kept for events
+    /// that arrive meanwhile, so that these do not overflow it.
     #[must_use]
     pub fn is_half_free(&self) -> bool {
         let state = self.state.borrow();
@@ -346,8 +346,7 @@ impl Outbox {
         state.queue.len() < limits.frames.div_ceil(2) && state.bytes < limits.bytes.div_ceil(2)
     }
 
-    /// Whether so many frames with so many bytes are all that one write takes, or half of
-    /// what the outbox takes.
+    /// Returns true if this many frames and bytes fill one write, or half of the outbox.
     #[must_use]
     pub fn is_full_write(&self, frames: u64, bytes: u64) -> bool {
         let limits = self.pool.limits.get();
@@ -360,27 +359,27 @@ impl Outbox {
         self.state.borrow().queue.len()
     }
 
-    /// Whether nothing waits to be written.
+    /// Returns true if nothing waits to be written.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         let state = self.state.borrow();
         state.queue.is_empty() && state.pong.is_none()
     }
 
-    /// How many bytes wait to be written.
+    /// Returns the number of bytes that wait to be written.
     #[must_use]
     pub fn unwritten_bytes(&self) -> usize {
         let state = self.state.borrow();
         state.bytes - state.head_written
     }
 
-    /// Lends the bytes that are to be written next: at most [`FRAMES_A_WRITE_MAX`] frames, and
-    /// 128 KiB.
+    /// Calls `write` with the bytes to write next: at most [`FRAMES_A_WRITE_MAX`] frames, and 128
+    /// KiB.
     pub fn lend<R>(&self, write: impl FnOnce(&[IoSlice<'_>]) -> R) -> R {
         let state = self.state.borrow();
         if let (1, None, Some(only)) = (state.queue.len(), &state.pong, state.queue.front()) {
-            // Most writes are of one frame when little happens, and to fill a list
-            // of 64 took a tenth of the relay's own part of such a write.
+            // On a quiet relay most writes are of one frame, and filling a list of 64 took a
+            // tenth of the relay's own part of such a write.
             let left = only.bytes().get(state.head_written..).unwrap_or_default();
             return write(&[IoSlice::new(at_most(BYTES_A_WRITE_MAX, left))]);
         }
@@ -408,7 +407,8 @@ impl Outbox {
         write(slices.get(..count).unwrap_or_default())
     }
 
-    /// Takes off what was written of the bytes that were lent.
+    /// Removes the first `written` bytes, which have been written. Returns the frames that this
+    /// completed.
     pub fn advance(&self, mut written: usize) -> Advanced {
         let mut state = self.state.borrow_mut();
         let mut advanced = Advanced::default();
@@ -435,8 +435,8 @@ impl Outbox {
         advanced
     }
 
-    /// Drops all that is not begun, and what is owed; says how many events were
-    /// among it.
+    /// Drops all frames that are not begun, and all events that are pending from the log. Returns
+    /// the number of events dropped.
     pub fn discard(&self) -> u64 {
         let mut state = self.state.borrow_mut();
         let begun = usize::from(state.head_written > 0);
@@ -454,8 +454,8 @@ impl Outbox {
         events
     }
 
-    /// Drops everything, the begun frame too, because nothing more will be
-    /// written; says how many events were among it.
+    /// Drops everything, including a begun frame, because nothing more will be written. Returns
+    /// the number of events dropped.
     pub fn abandon(&self) -> u64 {
         let mut state = self.state.borrow_mut();
         state.head_written = 0;
@@ -464,7 +464,7 @@ impl Outbox {
         self.discard()
     }
 
-    /// Has the task woken when there is something to write, or an ending.
+    /// Registers the task to wake when there is something to write, or a reason to end.
     pub fn register(&self, context: &Context<'_>) {
         let mut state = self.state.borrow_mut();
         match &mut state.waker {
@@ -473,30 +473,29 @@ impl Outbox {
         }
     }
 
-    /// Tells the connection that its alarm has rung.
+    /// Records that the connection's alarm has rung, and wakes it.
     pub fn ring(&self) {
         self.set_rung();
         self.nudge();
     }
 
-    /// The same for a connection that is [nudged](Self::nudge) later.
+    /// Records that the alarm has rung, for a connection that is [nudged](Self::nudge) later.
     pub fn set_rung(&self) {
         self.state.borrow_mut().rung = true;
     }
 
-    /// Has the connection look again, for something else than what is to be written.
+    /// Wakes the connection for a reason other than frames to write.
     pub fn nudge(&self) {
         self.state.borrow().wake();
     }
 
-    /// Whether an alarm has rung since this was asked last.
+    /// Returns true if an alarm has rung since the last call.
     #[must_use]
     pub fn take_rung(&self) -> bool {
         mem::take(&mut self.state.borrow_mut().rung)
     }
 
-    /// Wakes the connection, for what waits to be written. Returns how many frames of it
-    /// its next write may have.
+    /// Wakes the connection to write. Returns the number of frames that its next write may have.
     pub fn wake(&self) -> usize {
         let mut state = self.state.borrow_mut();
         state.wake_due = false;
@@ -514,7 +513,7 @@ impl Outbox {
         self.queue(state).push_back(frame);
     }
 
-    /// The queue, with memory.
+    /// Returns the queue, and gives it an allocation from the pool if it has none.
     fn queue<'a>(&self, state: &'a mut State) -> &'a mut Queue {
         if state.queue.capacity() == 0 {
             state.queue = self.pool.borrow_queue();
@@ -547,7 +546,7 @@ impl State {
         self.apart = behind || self.json || self.left;
     }
 
-    /// What is to be written, in the order in which it leaves.
+    /// Returns the bytes to write, in order.
     fn in_order(&self) -> impl Iterator<Item = &[u8]> {
         let begun = usize::from(self.head_written > 0);
         let head = self
@@ -559,8 +558,8 @@ impl State {
         head.chain(self.pong.as_deref()).chain(rest)
     }
 
-    /// The pong, when it is its turn. It becomes the queue's head, so that once
-    /// begun it is finished like any other frame.
+    /// Takes the pong if no frame is begun. It becomes the head of the queue, so that once begun
+    /// it is finished like any other frame.
     fn turn_of_pong(&mut self) -> Option<Box<[u8]>> {
         self.pong.take_if(|_| self.head_written == 0)
     }

@@ -1,6 +1,6 @@
-//! Faults that tests can plant, to see that simulations find them, and what the code
-//! has seen that nobody outside of it can see. Outside of tests nothing is planted, and
-//! to ask costs nothing.
+//! Faults that tests can plant to check that simulations find them, and counters of internal
+//! code paths that tests can read. Outside of tests nothing is planted, and the calls cost
+//! nothing.
 
 #[cfg(not(test))]
 use std::sync::Arc;
@@ -8,48 +8,48 @@ use std::sync::Arc;
 #[cfg(not(test))]
 use crate::schema::Schema;
 
-/// A fault that somebody might make.
+/// A fault that tests can plant.
 #[cfg_attr(
     not(test),
     expect(dead_code, reason = "some are planted by test code alone")
 )]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// What a connection that catches up is owed last is not given to it.
+    /// The last event for a connection that catches up is dropped.
     DropsALiveEvent,
-    /// A Subscribe stands at the log's head, whatever the shard has taken.
+    /// A Subscribe is confirmed with the log's head, even if the shard has not reached it.
     ConfirmsTheHead,
-    /// A Subscribe does not wait until the shard has come to the log's head.
+    /// A Subscribe does not wait until the shard has reached the log's head.
     ConfirmsBelowTheHead,
-    /// A Pong has the log's head, whatever the shard has taken.
+    /// A Pong has the log's head as its position, even if the shard has not reached it.
     PongsTheHead,
-    /// A shard's position is not read in the step in which it enters a tenant's set.
+    /// A shard's position is not read in the same step in which it enters a tenant's set.
     TakesThePositionLate,
-    /// The log says that it has what it has evicted.
+    /// The log claims to have events that it has evicted.
     SkipsAnEviction,
-    /// An event goes to a connection once for each of its topics.
+    /// An event is delivered to a connection once for each of its topics.
     DeliversTwice,
-    /// A connection that has gone leaves a topic in the index.
+    /// A closed connection leaves a topic in the index.
     LeavesAnIndexEntry,
-    /// A replay repeats what an older subscription has brought.
+    /// A replay repeats events that an older subscription has delivered.
     ReplaysWhatWasBrought,
     /// A resume forgets the implicit topics.
     ForgetsImplicitTopics,
-    /// A shard finds the first tenant that it has, whoever is asked for.
+    /// A shard looks up its first tenant instead of the requested one.
     CrossesTenants,
-    /// That something has come from a client is not noticed.
+    /// Input from a client does not reset its idle timeout.
     GivesUpTheLiving,
-    /// Clients may say what they like, as often as they like.
+    /// Messages of clients are not charged to any rate limit.
     ForgetsToCharge,
-    /// Some messages of a client count for two.
+    /// Some messages of a client are charged twice.
     ChargesTwice,
-    /// What is refused for want of room is in the log all the same.
+    /// An event that is refused for lack of room is appended to the log all the same.
     AppendsTooEarly,
-    /// A stored event is rendered as JSON by the schema in force, not by its own.
+    /// A stored event is rendered as JSON by the schema in force instead of its own.
     RendersByTheCurrentSchema,
-    /// A full outbox leaves out an event that it should take as JSON.
+    /// A full outbox skips an event that it should take as JSON.
     SkipsJsonOnOverflow,
-    /// An event that is replayed as JSON is counted for two.
+    /// An event that is replayed as JSON is counted twice.
     CountsJsonTwice,
 }
 
@@ -61,7 +61,7 @@ pub(crate) const fn is_planted(_: Fault) -> bool {
 #[cfg(not(test))]
 pub(crate) const fn saw(_: &'static str) {}
 
-/// The schema by which a stored event is rendered.
+/// Returns the schema by which a stored event is rendered.
 #[cfg(not(test))]
 pub(crate) const fn rendering_schema(of_event: &Arc<Schema>) -> &Arc<Schema> {
     of_event
@@ -88,7 +88,7 @@ mod in_tests {
         static SEEN: RefCell<BTreeMap<&'static str, u64>> = const { RefCell::new(BTreeMap::new()) };
     }
 
-    /// Plants a fault on this thread, and digs up the one that was there.
+    /// Plants a fault on this thread, in place of the previous one.
     pub(crate) fn plant(fault: Option<Fault>) {
         PLANTED.set(fault);
     }
@@ -97,7 +97,7 @@ mod in_tests {
         PLANTED.get() == Some(fault)
     }
 
-    /// Notes the schema in force.
+    /// Records the schema in force.
     pub(crate) fn note_schema(schema: &Arc<Schema>) {
         CURRENT.replace(Some(Arc::clone(schema)));
     }
@@ -108,12 +108,12 @@ mod in_tests {
         planted.unwrap_or_else(|| Arc::clone(of_event))
     }
 
-    /// Counts something on this thread.
+    /// Counts that a code path was reached on this thread.
     pub(crate) fn saw(what: &'static str) {
         SEEN.with_borrow_mut(|seen| *seen.entry(what).or_default() += 1);
     }
 
-    /// What was counted since this was asked last.
+    /// Returns the counts since the last call, and resets them.
     pub(crate) fn seen() -> BTreeMap<&'static str, u64> {
         SEEN.take()
     }

@@ -1,5 +1,5 @@
-//! The one source of randomness: seeded by the system, or by a test that wants
-//! the same run again.
+//! The only source of randomness. It is seeded by the system, or with a fixed seed by tests that
+//! need reproducible runs.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -8,29 +8,29 @@ use uuid::{Builder, Uuid};
 
 use crate::{clock::Clock, protocol::Epoch};
 
-/// A generator that threads may share.
+/// A random number generator that threads may share.
 #[derive(Debug)]
 pub struct Random(Mutex<StdRng>);
 
 impl Random {
-    /// A generator that nobody can foretell.
+    /// Creates an unpredictable generator.
     ///
     /// # Errors
     ///
-    /// When the system has no randomness to give.
+    /// If the system provides no random numbers.
     pub fn from_system() -> Result<Self, getrandom::Error> {
         let mut seed = <StdRng as SeedableRng>::Seed::default();
         getrandom::fill(&mut seed)?;
         Ok(Self(Mutex::new(StdRng::from_seed(seed))))
     }
 
-    /// A generator that gives the same each time.
+    /// Creates a generator that yields the same numbers for the same seed.
     #[must_use]
     pub fn from_seed(seed: u64) -> Self {
         Self(Mutex::new(StdRng::seed_from_u64(seed)))
     }
 
-    /// Fills the slice.
+    /// Fills the slice with random bytes.
     pub fn fill(&self, bytes: &mut [u8]) {
         self.0
             .lock()
@@ -38,8 +38,8 @@ impl Random {
             .fill_bytes(bytes);
     }
 
-    /// A number below `bound`, or 0 where that is 0. Near enough to uniform for
-    /// the spreading of delays.
+    /// Returns a number below `bound`, or 0 if `bound` is 0. It is close enough to uniform for
+    /// spreading delays.
     #[must_use]
     pub fn below(&self, bound: u64) -> u64 {
         let mut bytes = [0; 8];
@@ -47,7 +47,7 @@ impl Random {
         u64::from_le_bytes(bytes).checked_rem(bound).unwrap_or(0)
     }
 
-    /// An epoch that no log has had.
+    /// Returns an epoch that no log has had, except with negligible probability.
     #[must_use]
     pub fn epoch(&self) -> Epoch {
         let mut bytes = [0; 16];
@@ -55,7 +55,7 @@ impl Random {
         Epoch::from_bits(u128::from_le_bytes(bytes))
     }
 
-    /// A UUIDv7 of the clock's time (RFC 9562, 5.7).
+    /// Returns a UUIDv7 with the clock's time (RFC 9562, 5.7).
     #[must_use]
     pub fn uuid_v7(&self, clock: &Clock) -> Uuid {
         let mut bytes = [0; 10];

@@ -1,4 +1,5 @@
-//! What all shards of one relay share. Wires nothing and decides nothing.
+//! The state that all shards of a relay share, and the state of one shard. Contains no wiring and
+//! no logic.
 
 use std::{
     cell::RefCell,
@@ -29,62 +30,63 @@ use crate::{
     turn_meter::TurnMeter,
 };
 
-/// What a shard's read buffer holds: so much is taken from a socket at once.
+/// Size of a shard's read buffer, and so of the largest read from a socket, in bytes.
 const READ_BUFFER_BYTES: usize = 64 * 1024;
 
-/// One relay.
+/// The state that all shards of a relay share.
 #[derive(Debug)]
 pub struct Relay {
-    /// What a reload may change. Read through [`Relay::live`].
+    /// The settings that a reload may change. Read them through [`Relay::live`].
     pub live: ArcSwap<Live>,
-    /// The way of events into logs and shards.
+    /// Appends events to the logs and delivers them to the shards.
     pub publisher: Publisher,
-    /// How often and how many.
+    /// Rate limits and connection limits.
     pub limits: Limits,
-    /// The time of day.
+    /// The clock for the time of day.
     pub clock: Clock,
-    /// Randomness.
+    /// The source of random numbers.
     pub random: Arc<Random>,
-    /// What is counted beside the path of an event.
+    /// Metrics, except those counted on the path of an event.
     pub metrics: Arc<Metrics>,
-    /// Whether the relay is shutting down and takes nothing new.
+    /// True while the relay is shutting down and accepts nothing new.
     pub draining: AtomicBool,
-    /// The calls of backends that are under way.
+    /// The running calls of backends.
     pub calls: TaskTracker,
-    /// The clients that were let in.
+    /// The admitted clients.
     pub clients: TaskTracker,
 }
 
-/// What a reload may change while connections go on.
+/// The settings that a reload may change while connections stay open.
 #[derive(Debug)]
 pub struct Live {
-    /// What the operator decided.
+    /// The configuration.
     pub config: Config,
-    /// The messages of the application.
+    /// The schema of the application's messages.
     pub schema: Arc<Schema>,
-    /// The way in for clients.
+    /// Authenticates clients.
     pub authenticator: Authenticator,
     /// The keys of backends.
     pub ingest_keys: IngestKeys,
-    /// What is shown to clients; `None` where their listener speaks no TLS.
+    /// TLS configuration of the client listener; `None` if it does not use TLS.
     pub tls: Option<Arc<ServerConfig>>,
 }
 
 impl Relay {
-    /// What holds now. For the moment: who holds it for longer holds what was.
+    /// Returns the settings in force. Do not hold the guard for long: a reload does not change
+    /// what it refers to.
     #[must_use]
     pub fn live(&self) -> Guard<Arc<Live>> {
         self.live.load()
     }
 
-    /// Whether the relay is shutting down.
+    /// Returns true if the relay is shutting down.
     #[must_use]
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Acquire)
     }
 
-    /// When a client that has to go should come back: somewhere in the configured
-    /// spread, so that not all come at once.
+    /// Returns the delay after which a disconnected client should reconnect. It is random within
+    /// `client.drain_spread`, so that clients do not all reconnect at once.
     #[must_use]
     pub fn retry_after(&self) -> Duration {
         let spread = self.live().config.client.drain_spread.as_millis();
@@ -93,30 +95,30 @@ impl Relay {
     }
 }
 
-/// What the connections of one shard share. Stays on the shard's thread.
+/// The state that the connections of one shard share. Stays on the shard's thread.
 #[derive(Debug)]
 pub struct Shard {
     /// The relay.
     pub relay: Arc<Relay>,
     /// The shard's part of the hub.
     pub hub: Rc<ShardHub>,
-    /// What its outboxes have in common.
+    /// Limits and buffers that its outboxes share.
     pub outboxes: Rc<OutboxPool>,
-    /// What wakes its connections when they are late.
+    /// Wakes its connections at their deadlines.
     pub alarms: Rc<Alarms>,
-    /// Its clients' handshakes, which are a flow of work of their own.
+    /// The flow in which the handshakes of its clients are scheduled.
     pub handshakes: TenantWork,
-    /// What is done for backends and charged to no tenant: what is large is read, and calls
-    /// are refused. Likewise.
+    /// The flow of work for backends that is charged to no tenant: reading large bodies and
+    /// refusing calls.
     pub backend_work: Rc<TenantWork>,
     /// Measures the turns of its event loop.
     pub turn_meter: Rc<TurnMeter>,
-    /// Lent to whoever reads from a socket, for as long as that takes.
+    /// Buffer for reading from sockets, borrowed for the duration of a read.
     pub read_buffer: RefCell<Box<[u8]>>,
 }
 
 impl Shard {
-    /// A shard without connections.
+    /// Creates a shard without connections.
     #[must_use]
     pub fn new(relay: Arc<Relay>, hub: Rc<ShardHub>) -> Self {
         let (handshakes, backend_work) = (hub.work().shared(), Rc::new(hub.work().shared()));

@@ -1,6 +1,6 @@
-//! Aggregates log lines that others can cause as often as they like. The first one is
-//! logged at its level at once; those that follow within a period are counted, and one
-//! line tells their number at the end of the period. At level debug each is logged.
+//! Aggregates log lines that peers can cause arbitrarily often. The first one is logged at its
+//! level at once; repeats within a period are counted, and one line at the end of the period
+//! reports their number. At level debug each line is logged.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -10,10 +10,10 @@ use std::{
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tracing::Level;
 
-/// How long repeated lines are counted before their number is logged.
+/// Period after which the number of repeated lines is logged.
 const PERIOD: Duration = Duration::from_secs(10);
 
-/// The lines of the process. There is one log, so there is one count of each.
+/// The counts of the process. There is one log, so there is one count for each line.
 static LINES: RepeatedLines = RepeatedLines::new();
 
 /// A line that is aggregated.
@@ -23,11 +23,11 @@ pub(crate) enum RepeatedLine {
     HandshakeRefused,
     /// A backend's call was refused.
     CallRefused,
-    /// A TLS handshake has failed.
+    /// A TLS handshake failed.
     TlsHandshakeFailed,
     /// A trusted proxy began a connection without the PROXY header.
     ProxyHeaderMissing,
-    /// The kernel gave no connection, for want of descriptors or memory.
+    /// A connection could not be accepted for lack of descriptors or memory.
     NotAccepted,
     /// A connection could not be registered with its shard's event loop.
     NotRegistered,
@@ -40,7 +40,7 @@ pub(crate) enum RepeatedLine {
 }
 
 impl RepeatedLine {
-    /// All of them.
+    /// All lines.
     const ALL: [Self; 9] = [
         Self::HandshakeRefused,
         Self::CallRefused,
@@ -53,17 +53,17 @@ impl RepeatedLine {
         Self::AnswerWithoutJson,
     ];
 
-    /// The message of the line.
+    /// Returns the message of the line.
     #[must_use]
     pub(crate) const fn message(self) -> &'static str {
         match self {
-            Self::HandshakeRefused => "a handshake is refused",
-            Self::CallRefused => "a call is refused",
-            Self::TlsHandshakeFailed => "a TLS handshake has failed",
+            Self::HandshakeRefused => "handshake refused",
+            Self::CallRefused => "call refused",
+            Self::TlsHandshakeFailed => "TLS handshake failed",
             Self::ProxyHeaderMissing => "a trusted proxy sent no PROXY header",
-            Self::NotAccepted => "no connection can be accepted",
-            Self::NotRegistered => "a connection could not be registered",
-            Self::ShardSilent => "a backend's call cannot be answered",
+            Self::NotAccepted => "cannot accept connections",
+            Self::NotRegistered => "cannot register a connection with its shard",
+            Self::ShardSilent => "a shard did not answer a backend's call in time",
             Self::EventWithoutJson => {
                 "a stored event has no JSON; connections that speak JSON are closed instead of skipping it"
             }
@@ -71,7 +71,8 @@ impl RepeatedLine {
         }
     }
 
-    /// The level of the line: info if others are at fault, more if the relay or its machine is.
+    /// Returns the level of the line: info if a peer is at fault, warn or error if the relay or
+    /// its machine is.
     #[must_use]
     pub(crate) const fn level(self) -> Level {
         match self {
@@ -84,16 +85,16 @@ impl RepeatedLine {
         }
     }
 
-    /// Counts the line. Returns whether it has to be logged at its level, which is not so
-    /// if it repeats one of the same period.
+    /// Counts the line. Returns true if it must be logged at its level, and false if it repeats a
+    /// line of the same period.
     #[must_use]
     pub(crate) fn is_first(self) -> bool {
         LINES.is_first(self)
     }
 }
 
-/// Logs a [`RepeatedLine`] with these fields: at its level if it is the first of its
-/// period, else at level debug.
+/// Logs a [`RepeatedLine`] with the given fields: at its level if it is the first of its period,
+/// otherwise at level debug.
 macro_rules! log_repeated {
     ($line:expr, $($fields:tt)+) => {
         if $line.is_first() {
@@ -105,7 +106,7 @@ macro_rules! log_repeated {
 }
 pub(crate) use log_repeated;
 
-/// Logs at the end of each period how often lines were repeated in it. Never returns.
+/// Logs the numbers of repeated lines at the end of each period. Never returns.
 pub(crate) async fn report() {
     let mut periods = interval_at(Instant::now() + PERIOD, PERIOD);
     periods.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -115,7 +116,7 @@ pub(crate) async fn report() {
     }
 }
 
-/// Logs how often lines were repeated since the last report.
+/// Logs the numbers of repeated lines since the last report.
 pub(crate) fn end_period() {
     LINES.end_period(|line, repeated| {
         let repeats = line.message();
@@ -127,9 +128,9 @@ pub(crate) fn end_period() {
     });
 }
 
-/// How often each line has come in this period. A line that was repeated in the last
-/// period begins the next one with a count of 1, so that one that comes all the time is
-/// logged once a period, with its number.
+/// Number of occurrences of each line in this period. A line that was repeated in the last period
+/// begins the next one with a count of 1, so that a line that occurs all the time is logged once
+/// per period, with its number.
 #[derive(Debug)]
 struct RepeatedLines([AtomicU64; RepeatedLine::ALL.len()]);
 
@@ -143,8 +144,8 @@ impl RepeatedLines {
         count.is_none_or(|count| count.fetch_add(1, Ordering::Relaxed) == 0)
     }
 
-    /// Calls `report` with each line that was repeated in this period and how often, and
-    /// begins the next one.
+    /// Calls `report` with each line that was repeated in this period and the number of repeats,
+    /// and begins the next period.
     fn end_period(&self, mut report: impl FnMut(RepeatedLine, u64)) {
         for (line, count) in RepeatedLine::ALL.into_iter().zip(&self.0) {
             let next = |count| Some(u64::from(count > 1));

@@ -1,5 +1,5 @@
-//! From a configuration to what it names: key files are read, the schema is
-//! compiled. What comes out can be run. Opens no socket.
+//! Loads everything that a configuration names: reads key files and compiles the schema. The
+//! result is ready to run. Opens no socket.
 
 use std::{
     collections::HashSet,
@@ -21,55 +21,55 @@ use crate::{
     tls::{self, TlsError},
 };
 
-/// A configuration with everything that it names.
+/// A configuration with everything that it names loaded.
 #[derive(Debug)]
 pub struct Setup {
-    /// What a reload may change, the configuration itself among it.
+    /// The parts that a reload may change, including the configuration itself.
     pub live: Live,
-    /// The numbers of the groups that Unix sockets are given to.
+    /// The group ids of the Unix sockets.
     pub socket_groups: SocketGroups,
 }
 
-/// The groups that Unix sockets are given to, where it is not the relay's own.
+/// The group ids of the Unix sockets; `None` for the relay's own group.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SocketGroups {
-    /// The group of `ingest.socket_group`.
+    /// Group id of `ingest.socket_group`.
     pub ingest: Option<u32>,
-    /// The group of `ops.socket_group`.
+    /// Group id of `ops.socket_group`.
     pub ops: Option<u32>,
 }
 
-/// Why a configuration cannot be run.
+/// An error in loading what a configuration names.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
     /// The configuration contradicts itself.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// Something that it names cannot be used.
+    /// A file, group or schema that the configuration names cannot be used.
     #[error("{key}: {fault}")]
     Unusable {
-        /// The key of the configuration that names it.
+        /// The configuration key that names it.
         key: String,
-        /// What is the matter.
+        /// The problem.
         fault: Fault,
     },
 }
 
-/// What is the matter with something that a configuration names.
+/// A problem with a file, group or schema that a configuration names.
 #[derive(Debug, thiserror::Error)]
 pub enum Fault {
-    /// Something else stands where a Unix socket is to be.
-    #[error("there is something at {} that is no socket", .0.display())]
+    /// Another kind of file exists at the path of a Unix socket.
+    #[error("the file at {} is not a socket", .0.display())]
     NoSocket(PathBuf),
     /// A key file cannot be read.
     #[error(transparent)]
     File(#[from] FileError),
-    /// A file holds no key that could be used.
+    /// A file holds no usable key.
     #[error("{}: {source}", file.display())]
     Key {
         /// The file.
         file: PathBuf,
-        /// What is the matter.
+        /// The problem.
         source: KeyError,
     },
     /// The keys of clients cannot be used together.
@@ -81,10 +81,10 @@ pub enum Fault {
     /// The schema cannot be used.
     #[error("the schema cannot be used, {}:\n{error}", errors(error))]
     Schema {
-        /// What is wrong with it.
+        /// The errors in the schema.
         error: SchemaError,
     },
-    /// The schema would break what the one that serves has let in.
+    /// The new schema would break connected clients or events in the log.
     #[error("the new schema would break connected clients or events in the log\n{}", lines(.0))]
     BreakingChanges(Vec<BreakingChange>),
     /// A certificate or its key cannot be used.
@@ -92,15 +92,15 @@ pub enum Fault {
     Tls {
         /// The file.
         file: PathBuf,
-        /// What is the matter.
+        /// The problem.
         source: TlsError,
     },
-    /// There is no such group.
+    /// The group does not exist or cannot be looked up.
     #[error("{group:?} {reason}")]
     Group {
-        /// Its name or number.
+        /// Name or number of the group.
         group: String,
-        /// What is the matter.
+        /// The problem.
         reason: String,
     },
 }
@@ -123,23 +123,23 @@ impl Fault {
         move |fault| SetupError::Unusable { key, fault }
     }
 
-    /// What to do about it, where the fault itself does not say so.
+    /// Returns advice on how to fix the problem, if the message itself gives none.
     fn hint(&self) -> Option<&'static str> {
         match self {
             Self::File(_) => Some(
-                "a path starts at the directory of this file, and the user that the relay runs as must be allowed to read it",
+                "a relative path starts at the directory of this file, and the relay's user must be allowed to read the file",
             ),
             Self::Key { .. } | Self::Verifier(_) => {
                 Some("config.example.toml shows the kinds of [[auth.keys]] and what each needs")
             }
             Self::IngestKey(_) => Some(
-                "each of [[ingest.keys]] needs a key of its own: 16 or more visible ASCII characters",
+                "each of [[ingest.keys]] needs its own key of 16 or more visible ASCII characters",
             ),
             Self::Tls { .. } => Some(
-                "cert_file is PEM with the certificate first and then those between it and the root, key_file is PEM with its private key",
+                "cert_file is PEM with the certificate first, followed by its intermediates; key_file is PEM with its private key",
             ),
-            Self::Group { .. } => Some("the name or the number of a group, as in /etc/group"),
-            Self::NoSocket(_) => Some("name another path, or remove what is there"),
+            Self::Group { .. } => Some("give the name or number of a group, as in /etc/group"),
+            Self::NoSocket(_) => Some("use another path, or remove the file"),
             Self::Schema { .. } => None,
             Self::BreakingChanges(_) => Some(
                 "undo these changes, or apply them with a restart, after which clients that know the old schema may misread events",
@@ -149,21 +149,21 @@ impl Fault {
 }
 
 impl Setup {
-    /// Reads the configuration file, and what it names.
+    /// Loads the configuration file and everything that it names.
     ///
     /// # Errors
     ///
-    /// When the file is none, contradicts itself, or names something that cannot be
-    /// used; with the line.
+    /// Fails if the file cannot be read, is invalid, or names something that cannot be used.
+    /// The error has the line.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         Self::new(Config::load(path)?).map_err(|error| error.in_file(path))
     }
 
-    /// Reads what the configuration names.
+    /// Loads everything that the configuration names.
     ///
     /// # Errors
     ///
-    /// When it contradicts itself, or something that it names cannot be used.
+    /// Fails if the configuration contradicts itself, or names something that cannot be used.
     pub fn new(config: Config) -> Result<Self, SetupError> {
         config.check()?;
         check_socket_path("ingest.listen", &config.ingest.listen)?;
@@ -181,8 +181,8 @@ impl Setup {
     }
 }
 
-/// Whether a Unix socket could stand at the path. Its directory may be one that systemd
-/// makes when it starts the relay.
+/// Checks that no other kind of file exists at the path of a Unix socket. Its directory may be
+/// missing, since systemd may create it when it starts the relay.
 fn check_socket_path(key: &str, listen: &Listen) -> Result<(), SetupError> {
     match listen {
         Listen::Unix(path)
@@ -196,7 +196,7 @@ fn check_socket_path(key: &str, listen: &Listen) -> Result<(), SetupError> {
 }
 
 impl SetupError {
-    /// The same, with the file and the line of the key.
+    /// Converts the error into one with the file and the line of the key.
     pub(crate) fn in_file(self, path: &Path) -> ConfigError {
         match self {
             Self::Config(error) => error,
@@ -207,11 +207,11 @@ impl SetupError {
     }
 }
 
-/// Reads what the configuration names and a reload may change, apart from the schema.
+/// Loads the parts that a reload may change, with a schema that is already loaded.
 ///
 /// # Errors
 ///
-/// When something that it names cannot be used.
+/// Fails if something that the configuration names cannot be used.
 pub fn live(config: Config, schema: Arc<Schema>) -> Result<Live, SetupError> {
     Ok(Live {
         schema,
@@ -222,13 +222,13 @@ pub fn live(config: Config, schema: Arc<Schema>) -> Result<Live, SetupError> {
     })
 }
 
-/// The schema that serves once the one that the configuration names is read: the running
-/// one if both mean the same.
+/// Returns the schema to use after a reload that has loaded `new`: `running` if both have the
+/// same revision, else `new`.
 ///
 /// # Errors
 ///
-/// When the new one would break clients that are connected or events in the log, with
-/// all that would.
+/// Fails if the new schema would break connected clients or events in the log; the error lists
+/// all breaking changes.
 pub fn successor(
     running: &Arc<Schema>,
     new: Arc<Schema>,
@@ -245,11 +245,11 @@ pub fn successor(
     Err(Fault::at(key)(Fault::BreakingChanges(changes)))
 }
 
-/// Reads and compiles the schema that the configuration names.
+/// Loads and compiles the schema that the configuration names.
 ///
 /// # Errors
 ///
-/// When it cannot be used, with everything that is wrong with it.
+/// Fails if the schema cannot be used; the error lists everything that is wrong with it.
 pub fn schema(config: &Config) -> Result<Schema, SetupError> {
     let section = &config.schema;
     let load = section.source().load();
@@ -291,7 +291,7 @@ fn tls_file<T>(
     })
 }
 
-/// The number of a group that is given by name or number.
+/// Returns the id of a group that is given by name or number.
 fn group(key: &str, group: Option<&str>) -> Result<Option<u32>, SetupError> {
     let Some(group) = group else {
         return Ok(None);
@@ -307,7 +307,7 @@ fn group(key: &str, group: Option<&str>) -> Result<Option<u32>, SetupError> {
     };
     match nix::unistd::Group::from_name(group) {
         Ok(Some(found)) => Ok(Some(found.gid.as_raw())),
-        Ok(None) => Err(fault("is no group of this system".to_owned())),
+        Ok(None) => Err(fault("is not a group of this system".to_owned())),
         Err(error) => Err(fault(format!("cannot be looked up: {error}"))),
     }
 }
@@ -358,7 +358,7 @@ fn verification_keys(key: &AuthKey) -> Result<Vec<VerificationKey>, Fault> {
             (file, key.map(|key| vec![key]))
         }
         AuthKey::Jwks { file } => (file, VerificationKey::from_jwks(&read_file(file)?)),
-        // Fetched once the relay runs.
+        // Fetched once the relay is running.
         AuthKey::JwksUrl { .. } => return Ok(Vec::new()),
     };
     keys.map_err(|source| Fault::Key {

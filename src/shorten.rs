@@ -1,10 +1,9 @@
-//! Bounds texts that repeat what somebody else sent.
+//! Bounds the length of texts that quote a peer's input.
 
-/// The most bytes that a sentence or the path of a field may have in an answer, to a client
-/// as to a backend.
+/// Maximum bytes of an error sentence or field path in a response to a client or a backend.
 pub(crate) const ANSWER_BYTES_MAX: usize = 1000;
 
-/// Cuts the text to at most `bytes_max` bytes; `…` marks where something is missing.
+/// Cuts the text to at most `bytes_max` bytes; a cut text ends with `…`.
 pub(crate) fn shortened(text: impl Into<String>, bytes_max: usize) -> String {
     const MARK: char = '…';
     let mut text = text.into();

@@ -1,14 +1,14 @@
-//! Finds the known name that somebody probably meant by an unknown one.
+//! Finds the known name that a user probably meant by an unknown one.
 
-/// The least likeness at which one name is taken for a misspelling of another: from 0 to 1,
-/// normalized Damerau–Levenshtein distance.
+/// Minimum similarity at which a name is taken for a misspelling of another: from 0 to 1,
+/// the normalized Damerau–Levenshtein similarity.
 const LIKENESS_MIN: f64 = 0.5;
 
-/// The longest name that is compared, in bytes. Comparing takes time in proportion to the
-/// product of both lengths, and the unknown name may come from a client.
+/// Maximum length in bytes of a name that is compared. Comparing takes time proportional to
+/// the product of both lengths, and the unknown name may come from a client.
 const COMPARED_BYTES_MAX: usize = 64;
 
-/// Returns the known name that is most like the unknown one, or `None` where none is close.
+/// Returns the known name most similar to the unknown one, or `None` if none is close.
 pub(crate) fn nearest<'a>(
     unknown: &str,
     known: impl IntoIterator<Item = &'a str>,
@@ -16,8 +16,8 @@ pub(crate) fn nearest<'a>(
     nearest_by_name(unknown, known.into_iter().map(|name| (name, name)))
 }
 
-/// Returns what stands beside the known name that is most like the unknown one, or `None`
-/// where none is close. Upper and lower case count as alike.
+/// Returns the value paired with the known name most similar to the unknown one, or `None`
+/// if none is close. Ignores case.
 pub(crate) fn nearest_by_name<'a, T>(
     unknown: &str,
     known: impl IntoIterator<Item = (&'a str, T)>,

@@ -1,6 +1,6 @@
-//! What a shard counts: plain cells that the shard's own thread writes and the
-//! scraper reads, so that counting costs no locked instruction on the path of an
-//! event. Knows nothing of metric names.
+//! A shard's counters: plain cells that the shard's own thread writes and the scraper reads, so
+//! that counting needs no atomic read-modify-write on the path of an event. Knows nothing of
+//! metric names.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -12,26 +12,26 @@ use std::{
 pub struct Cell(AtomicU64);
 
 impl Cell {
-    /// Adds. Only the shard's own thread may do so: the load and the store are
+    /// Adds to the number. Only the shard's own thread may call this: the load and the store are
     /// two steps.
     pub fn add(&self, count: u64) {
         let sum = self.get().wrapping_add(count);
         self.0.store(sum, Ordering::Relaxed);
     }
 
-    /// Takes away. Only the shard's own thread may do so.
+    /// Subtracts from the number. Only the shard's own thread may call this.
     pub fn sub(&self, count: u64) {
         self.add(count.wrapping_neg());
     }
 
-    /// The number as of now.
+    /// Returns the current number.
     #[must_use]
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// How long something took, each time that it happened: a histogram.
+/// A histogram of durations.
 #[derive(Debug, Default)]
 pub struct Durations {
     buckets: [Cell; Self::BOUNDS.len() + 1],
@@ -39,8 +39,8 @@ pub struct Durations {
 }
 
 impl Durations {
-    /// The longest duration of each bucket, in order. The last bucket, which has no bound,
-    /// is not among them.
+    /// The longest duration of each bucket, in order. The last bucket has no bound and is not
+    /// included.
     pub const BOUNDS: [Duration; 13] = [
         Duration::from_micros(100),
         Duration::from_micros(250),
@@ -57,9 +57,9 @@ impl Durations {
         Duration::from_secs(1),
     ];
 
-    /// Counts a duration. Only the shard's own thread may do so.
+    /// Records a duration. Only the shard's own thread may call this.
     pub fn record(&self, duration: Duration) {
-        // From the shortest on, which most are.
+        // Searched from the shortest bound, since most durations are short.
         let index = Self::BOUNDS.iter().position(|bound| duration <= *bound);
         if let Some(bucket) = self.buckets.get(index.unwrap_or(Self::BOUNDS.len())) {
             bucket.add(1);
@@ -68,19 +68,19 @@ impl Durations {
         self.nanoseconds.add(nanoseconds);
     }
 
-    /// How many are in each bucket.
+    /// Returns the number of durations in each bucket.
     #[must_use]
     pub fn buckets(&self) -> [u64; Self::BOUNDS.len() + 1] {
         self.buckets.each_ref().map(Cell::get)
     }
 
-    /// How many there were.
+    /// Returns the number of durations.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.buckets().iter().sum()
     }
 
-    /// How long they took together.
+    /// Returns the sum of all durations.
     #[must_use]
     pub fn sum(&self) -> Duration {
         Duration::from_nanos(self.nanoseconds.get())
@@ -89,41 +89,43 @@ impl Durations {
 
 /// The cells of one shard.
 ///
-/// `matched` + `replayed` = `written` + `dropped_slow` + `dropped_closed` + `queued`,
-/// at any time that the shard's thread is not in the middle of an event.
+/// `matched` + `replayed` = `written` + `dropped_slow` + `dropped_closed` + `queued` whenever the
+/// shard's thread is not in the middle of an event.
 #[derive(Debug, Default)]
 pub struct Tally {
-    /// WebSocket connections that are open.
+    /// Open WebSocket connections.
     pub connections: Cell,
-    /// Of these, those that speak JSON.
+    /// Open connections that use JSON.
     pub json_connections: Cell,
-    /// WebSocket connections that have been opened.
+    /// WebSocket connections opened so far.
     pub connections_opened: Cell,
-    /// Topics subscribed, summed over the connections; implicit ones not counted.
+    /// Subscribed topics, summed over the connections; implicit ones are not counted.
     pub subscriptions: Cell,
-    /// Events, once for each connection that they matched.
+    /// Events, counted once for each connection that they matched.
     pub matched: Cell,
-    /// Events of replays, once for each connection that they were queued for.
+    /// Replayed events, counted once for each connection that they were queued for.
     pub replayed: Cell,
-    /// Of both, handed to the kernel whole.
+    /// Matched or replayed events that were handed to the kernel whole.
     pub written: Cell,
-    /// Of both, dropped because the connection was too slow.
+    /// Matched or replayed events that were dropped because the connection was too slow.
     pub dropped_slow: Cell,
-    /// Of both, dropped because the connection ended before they were written.
+    /// Matched or replayed events that were dropped because the connection ended before they were
+    /// written.
     pub dropped_closed: Cell,
-    /// Of both, waiting in outboxes, or in the log for a connection that catches up.
+    /// Matched or replayed events that wait in outboxes, or in the log for a connection that is
+    /// catching up.
     pub queued: Cell,
-    /// Events of which the JSON was made for their delivery.
+    /// Events rendered as JSON for their delivery.
     pub json_delivered: Cell,
-    /// Events of which the JSON was made for a connection that catches up.
+    /// Events rendered as JSON for a connection that is catching up.
     pub json_replayed: Cell,
     /// System calls that wrote to WebSocket connections.
     pub writes: Cell,
-    /// Frames that these brought to their end.
+    /// Frames completed by these writes.
     pub frames_written: Cell,
     /// System calls that read from WebSocket connections.
     pub reads: Cell,
-    /// CPU time that the shard's thread took for each turn of its event loop.
+    /// CPU time of the shard's thread in each turn of its event loop.
     pub turn_cpu: Durations,
     /// Wall time of the same turns.
     pub turn_stall: Durations,

@@ -1,5 +1,5 @@
-//! TLS for both ends: from PEM files to what rustls takes. Knows no sockets, and no
-//! configuration.
+//! TLS for clients and servers: builds rustls configurations from PEM files. Knows nothing about
+//! sockets or the relay's configuration.
 
 use std::sync::Arc;
 
@@ -13,43 +13,42 @@ use rustls::{
     version::{TLS12, TLS13},
 };
 
-/// The one protocol that is spoken over TLS, by its name there (RFC 7301).
+/// ALPN name of the only protocol that is spoken over TLS (RFC 7301).
 const HTTP_1_1: &[u8] = b"http/1.1";
 
-/// What rustls holds at the most of what is to be written, in bytes: one record. As
-/// much may be lost to a client that does not read, and has to be taken by it within
-/// one write deadline.
+/// Maximum amount of outgoing data that rustls buffers, in bytes: one record. A client that does
+/// not read may lose as much, and it must read as much within one write deadline.
 pub const WRITE_BUFFER_BYTES_MAX: usize = 16 * 1024;
 
-/// Why there is no TLS.
+/// An error in a certificate, key or TLS configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// A file is no PEM file.
-    #[error("is no PEM file: {0}")]
+    /// The file is not a PEM file.
+    #[error("is not a PEM file: {0}")]
     Pem(String),
-    /// There is no certificate in it.
+    /// The file contains no certificate.
     #[error("has no certificate (CERTIFICATE)")]
     NoCertificate,
-    /// There is no private key in it that is not encrypted.
+    /// The file contains no unencrypted private key.
     #[error("has no private key (PRIVATE KEY, RSA PRIVATE KEY or EC PRIVATE KEY)")]
     NoPrivateKey,
-    /// The key is another certificate's.
+    /// The key does not belong to the certificate.
     #[error("is not the key of the first certificate in cert_file")]
     KeyMismatch,
-    /// A certificate or key is one that cannot be used.
+    /// A certificate or key cannot be used.
     #[error("cannot be used: {0}")]
     Unusable(#[from] rustls::Error),
-    /// The system has no certificates to trust. With what was wrong, if anything, behind a
-    /// semicolon.
-    #[error("there are no root certificates; SSL_CERT_FILE or SSL_CERT_DIR name some{0}")]
+    /// The system has no trusted root certificates. Contains the errors of loading them, each
+    /// after a semicolon.
+    #[error("no root certificates found; set SSL_CERT_FILE or SSL_CERT_DIR{0}")]
     NoRoots(String),
 }
 
-/// The certificates of a PEM file, in their order.
+/// Reads the certificates of a PEM file, in file order.
 ///
 /// # Errors
 ///
-/// When there is none.
+/// If the file is malformed or contains no certificate.
 pub fn certificates(file: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let certificates = CertificateDer::pem_slice_iter(file)
         .collect::<Result<Vec<_>, _>>()
@@ -60,11 +59,11 @@ pub fn certificates(file: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsErro
     Ok(certificates)
 }
 
-/// The private key of a PEM file.
+/// Reads the private key of a PEM file.
 ///
 /// # Errors
 ///
-/// When there is none.
+/// If the file is malformed or contains no private key.
 pub fn private_key(file: &[u8]) -> Result<PrivateKeyDer<'static>, TlsError> {
     PrivateKeyDer::from_pem_slice(file).map_err(|error| match error {
         pem::Error::NoItemsFound => TlsError::NoPrivateKey,
@@ -72,12 +71,12 @@ pub fn private_key(file: &[u8]) -> Result<PrivateKeyDer<'static>, TlsError> {
     })
 }
 
-/// What a listener shows to its clients: a chain of certificates that begins with its
-/// own, and the key to that.
+/// Returns the TLS configuration of a listener. `chain` begins with the listener's own
+/// certificate, to which `key` belongs.
 ///
 /// # Errors
 ///
-/// When one of the two cannot be used, or they do not belong together.
+/// If one of the two cannot be used, or they do not belong together.
 pub fn server_config(
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
@@ -90,18 +89,18 @@ pub fn server_config(
             error => error.into(),
         })?;
     config.alpn_protocols = vec![HTTP_1_1.to_vec()];
-    // Sessions are resumed with what the client keeps: nothing of a client that has
-    // gone is held here.
+    // Sessions are resumed with tickets that the clients keep, so that the relay holds no state
+    // of clients that have disconnected.
     config.ticketer = aws_lc_rs::Ticketer::new()?;
     Ok(Arc::new(config))
 }
 
-/// What a client checks the other end's certificate against: the certificates of a
-/// file, or those that the system trusts (`SSL_CERT_FILE` names others).
+/// Returns the TLS configuration of a client, which trusts the certificates of the PEM file
+/// `roots`, or those that the system trusts (`SSL_CERT_FILE` overrides them).
 ///
 /// # Errors
 ///
-/// When there are none.
+/// If there is no certificate to trust, or one from `roots` cannot be used.
 pub fn client_config(roots: Option<&[u8]>) -> Result<Arc<ClientConfig>, TlsError> {
     let mut store = RootCertStore::empty();
     match roots {
@@ -112,7 +111,7 @@ pub fn client_config(roots: Option<&[u8]>) -> Result<Arc<ClientConfig>, TlsError
         }
         None => {
             let found = rustls_native_certs::load_native_certs();
-            // The system may have some that are of no use here.
+            // The system may have certificates that rustls cannot use.
             store.add_parsable_certificates(found.certs);
             if store.is_empty() {
                 let reasons = found.errors.iter().map(|error| format!("; {error}"));

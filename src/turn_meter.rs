@@ -1,15 +1,15 @@
-//! Measures the turns of a shard's event loop: how long a task that becomes ready waits for
-//! those before it, and how much of that time the shard's thread computes.
+//! Measures the turns of a shard's event loop: the time that a ready task waits for those before
+//! it, and how much of that time the shard's thread uses the CPU.
 //!
-//! A turn is one round of the event loop's queue. It begins when the first task is polled
-//! and ends when all tasks have been polled that were ready at that moment. The queue is
-//! first in, first out, so a task of the meter that is woken when the turn begins runs when
-//! it ends. An idle shard is not woken.
+//! A turn is one pass over the event loop's queue. It begins when the first task is polled, and
+//! ends when all tasks that were ready at that moment have been polled. The queue is first in,
+//! first out, so a task of the meter that is woken at the start of a turn runs at its end. An
+//! idle shard is not woken.
 //!
-//! A turn costs one poll and two readings of the wall clock, 30 ns each. To read the thread's
-//! CPU clock is a system call of 0.8 µs, so that is done at most every 0.1 ms: a shorter turn
-//! counts with its wall time, which is in the same bucket, and the CPU time of a longer one may
-//! be up to 0.1 ms too much.
+//! The meter costs one poll and two readings of the wall clock, 30 ns each, per turn. Reading the
+//! thread's CPU clock is a system call of 0.8 µs, so it is done at most every 0.1 ms: a shorter
+//! turn counts with its wall time, which is in the same bucket, and the CPU time of a longer one
+//! may be up to 0.1 ms too high.
 
 use std::{
     cell::{Cell, RefCell},
@@ -28,23 +28,23 @@ use tokio::task::{JoinHandle, spawn_local};
 
 use crate::tally::{Durations, Tally};
 
-/// The CPU time of turns up to this long is not looked at.
+/// Turns up to this long count with their wall time instead of their CPU time.
 const SHORT: Duration = Durations::BOUNDS[0];
 
 /// The meter of one shard. Stays on the shard's thread.
 #[derive(Debug)]
 pub struct TurnMeter {
     tally: Arc<Tally>,
-    /// When the turn that is under way began.
+    /// The start of the current turn, if any.
     began: Cell<Option<Instant>>,
-    /// The thread's CPU time, and when it was read.
+    /// The thread's CPU time, and the time at which it was read.
     cpu_read: Cell<(Duration, Instant)>,
     /// Wakes the task that ends turns.
     waker: RefCell<Option<Waker>>,
 }
 
 impl TurnMeter {
-    /// A meter that records turns in this tally while [`run`](Self::run) is polled.
+    /// Creates a meter that records turns in this tally while [`run`](Self::run) is polled.
     #[must_use]
     pub fn new(tally: Arc<Tally>) -> Self {
         Self {
@@ -55,7 +55,7 @@ impl TurnMeter {
         }
     }
 
-    /// Ends and records each turn. Has to be a task of its own on the shard's event loop.
+    /// Ends and records each turn. Must be a task of its own on the shard's event loop.
     pub async fn run(&self) -> Infallible {
         poll_fn(|context| {
             self.end_turn();
@@ -66,7 +66,7 @@ impl TurnMeter {
         .await
     }
 
-    /// Spawns a task whose polls are part of the shard's turns.
+    /// Spawns a task. Its polls are part of the shard's turns.
     pub fn spawn<F>(self: &Rc<Self>, future: F) -> JoinHandle<F::Output>
     where
         F: Future<Output: 'static> + 'static,
@@ -74,7 +74,7 @@ impl TurnMeter {
         spawn_local(self.metered(future))
     }
 
-    /// The same future, whose polls are part of the shard's turns.
+    /// Wraps a future so that its polls are part of the shard's turns.
     pub fn metered<F: Future>(self: &Rc<Self>, future: F) -> Metered<F> {
         Metered {
             future,
@@ -82,7 +82,7 @@ impl TurnMeter {
         }
     }
 
-    /// Begins a turn, unless one is under way or nobody would end it.
+    /// Begins a turn, unless one is in progress or no task would end it.
     fn begin_turn(&self) {
         if self.began.get().is_some() {
             return;
@@ -107,7 +107,7 @@ impl TurnMeter {
         self.tally.turn_cpu.record(self.computed(stall, now));
     }
 
-    /// How much of a turn the thread computed that has taken so long until now.
+    /// Returns the CPU time of a turn that ends at `now` and has taken `stall`.
     fn computed(&self, stall: Duration, now: Instant) -> Duration {
         if stall <= SHORT {
             return stall;
@@ -118,7 +118,7 @@ impl TurnMeter {
     }
 }
 
-/// How long the calling thread has computed so far.
+/// Returns the CPU time of the calling thread.
 fn thread_cpu_time() -> Duration {
     clock_gettime(ClockId::ThreadCPUTime)
         .try_into()
@@ -126,7 +126,7 @@ fn thread_cpu_time() -> Duration {
 }
 
 pin_project! {
-    /// A future whose polls are part of a shard's turns.
+    /// Wraps a future. Its polls are part of a shard's turns.
     #[derive(Debug)]
     #[must_use = "futures do nothing unless polled"]
     pub struct Metered<F> {
@@ -180,7 +180,7 @@ mod tests {
         while thread_cpu_time() - began < time {}
     }
 
-    /// How many turns were recorded, and the CPU and wall time of all of them.
+    /// Returns the number of recorded turns, and the sums of their CPU and wall times.
     fn recorded(meter: &TurnMeter) -> (u64, Duration, Duration) {
         let Tally {
             turn_cpu,
@@ -214,8 +214,8 @@ mod tests {
         });
     }
 
-    /// The same once the turns of all tasks that are ready, and of those that they spawn,
-    /// have ended.
+    /// Like [`recorded`], after the turns of all ready tasks, and of those that they spawn, have
+    /// ended.
     async fn all_recorded(meter: &TurnMeter) -> (u64, Duration, Duration) {
         yield_now().await;
         yield_now().await;

@@ -1,5 +1,4 @@
-"""What is printed, and docs/performance.md: the whole of it is made from the results
-of one measurement."""
+"""Writes the printed tables and docs/performance.md from the results of one measurement."""
 
 from pathlib import Path
 
@@ -14,36 +13,36 @@ NAME = "performance.md"
 METHOD = """\
 # Performance
 
-What Sidewire takes, as a multiple of the least that a server can take. `scripts/bench` has written this page; nothing
-in it is put in by hand.
+The cost of Sidewire, as a multiple of the minimum cost of any server. `scripts/bench` writes this page; nothing in it
+is entered by hand, except for the section on schemas where it says so.
 
 ## What is compared
 
-The machine itself drifts: the same work may take twice as long an hour later. So nothing is compared with a figure of
-another day. In each run there is a **floor** ([benches/floor](../benches/floor/main.rs)): one thread around epoll,
-sockets in a flat array, a handshake from a template, publishes as length-prefixed bytes (or as the least of HTTP/1.1),
-and for each client one `writev` of up to 64 pending frames a wake-up. It checks no token, knows no tenant and no
-schema, has no bounds and no log. It is what the kernel asks for anyway.
+The speed of a machine drifts: the same work may take twice as long an hour later. So nothing is compared with a figure
+of another day. Each run includes a **floor** ([benches/floor](../benches/floor/main.rs)): one thread with epoll,
+sockets in a flat array, a handshake from a template, publishes as length-prefixed bytes (or as minimal HTTP/1.1), and,
+for each client and wake-up, one `writev` of up to 64 pending frames. It checks no token, has no tenants, no schema, no
+bounds and no log. It does what the kernel requires in any case.
 
-- Floor and relay take turns: {rounds} pairs, each of {warm_up} s of warm-up and {seconds} s that count, each in a new
-  process. The figure is the median of the {rounds} ratios; beside it stand the quartiles.
-- The server is pinned to one core, the generator to another. The relay has its default configuration, but one shard,
-  as the floor has one thread.
-- The generator is `sidewire bench`: events of {payload} bytes, one connection that publishes, no batches. Full load
-  means that at most {outstanding} events are under way which some client has not received yet.
-- Server CPU is what the kernel has counted for all threads of the process between warm-up and end, over what was
-  delivered in that time. Latency is from the writing of the POST to the reading of the frame by the last of the
-  clients.
-- Nothing may be lost, doubled or out of order in any run, or there is no page. A floor that the relay beats by more
-  than 5 % is no floor, and then there is none either.
-- A run in which the generator used more than {share:.0%} of its core is marked: there the generator was the limit, and
-  the server had time to spare between its wake-ups.
+- Floor and relay alternate: {rounds} pairs, each with {warm_up} s of warm-up and {seconds} s of measurement, each in a
+  new process. The figure is the median of the {rounds} ratios, next to its quartiles.
+- The server is pinned to one core, the load generator to another. The relay runs with its default configuration, except
+  that it has one shard, as the floor has one thread.
+- The generator is `sidewire bench`, with events of {payload} bytes, one connection that publishes, and no batches. At
+  full load at most {outstanding} events are under way, that is, not yet received by all clients.
+- Server CPU is the CPU time of all threads of the process between the end of the warm-up and the end of the run, as
+  counted by the kernel, divided by the deliveries in that time. Latency is measured from writing the POST to reading
+  the frame on the last client.
+- If an event is lost, duplicated or out of order in any run, no page is written. None is written either if the relay
+  beats the floor by more than 5 %, since the floor is then not a minimum.
+- A run in which the generator used more than {share:.0%} of its core is marked: the generator was the limit, and the
+  server was idle between its wake-ups.
 """
 
 READING = """\
-`×` is a multiple of the floor, of batches that of single events, and of publishing with many connected that of
-publishing with few. Memory is as it is: what Pss has grown by from before the first connection until {settle} s after
-the last, over the connections; the kernel's socket buffers are not part of it.
+`×` is a multiple of the floor; for batches, of single events; and for publishing with many connections, of publishing
+with few. Memory is an absolute figure: the growth of Pss from before the first connection until {settle} s after the
+last, divided by the number of connections. It does not include the kernel's socket buffers.
 """
 
 REPRODUCE = """\
@@ -53,10 +52,10 @@ REPRODUCE = """\
 $ scripts/bench
 ```
 
-It takes about {minutes} minutes after the build, and needs Rust, Python 3.11, two cores that nobody else uses, and
-20,000 descriptors a process. `--only latency` measures one scenario and prints it, `--short` is what CI runs: it looks
-for losses and takes less than three minutes. The single runs are in `target/bench/results.json`, and
-`scripts/bench --report target/bench/results.json` writes this page from them again.
+This takes about {minutes} minutes after the build. It needs Rust, Python 3.11, two cores that nothing else uses, and
+20,000 file descriptors per process. `--only latency` measures and prints a single scenario. `--short` is what CI runs:
+it looks for losses and takes less than three minutes. The results of single runs are in `target/bench/results.json`,
+and `scripts/bench --report target/bench/results.json` writes this page from them again.
 """
 
 
@@ -95,7 +94,7 @@ def page(results: dict, plots: dict[str, str | None]) -> str:
         table(BUDGET_HEADER, budget_lines(results)),
         READING.format(settle=f"{size.settle_seconds:g}"),
         "## System calls\n",
-        "On the sockets of clients, from the first connection to the last, warm-up and subscribing included.\n",
+        "On client sockets, from the first connection to the last, including the warm-up and the subscriptions.\n",
         table(CALLS_HEADER, calls_lines(results)),
         *plot_parts(plots, size),
         REPRODUCE.format(minutes=round(seconds / 60)),
@@ -178,8 +177,8 @@ def plot_parts(plots: dict[str, str | None], size) -> list[str]:
         ),
         "performance-growth.svg": (
             "## Publishing over the number connected",
-            "100 clients get the event, the others have topics of their own. Each number was measured in turns with "
-            f"{size.growth_few:,} in the same\nprocess and is drawn relative to that.",
+            "100 clients receive the event, and the others have topics of their own. Each number of connections was "
+            f"measured alternately\nwith {size.growth_few:,} in the same process, and is drawn relative to that.",
         ),
     }
     return [

@@ -27,8 +27,8 @@ START_ROUNDS = 5
 INTRODUCTION = """\
 ## Schemas and JSON
 
-Written by `scripts/bench --schemas`, on the same terms: the sides take turns, {rounds} rounds, medians with their
-quartiles. Measured {when} at commit {commit}.
+Written by `scripts/bench --schemas` by the same method: the sides alternate for {rounds} rounds, and the figures are
+medians with their quartiles. Measured {when} at commit {commit}.
 """
 
 

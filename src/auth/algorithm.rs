@@ -1,4 +1,4 @@
-//! The twelve signature algorithms and what each asks of a key. Knows no keys.
+//! The twelve signature algorithms and their requirements for keys. Knows no keys.
 
 use std::{fmt, str::FromStr};
 
@@ -9,7 +9,7 @@ use aws_lc_rs::signature::{
 use serde::Deserialize;
 
 /// A signature algorithm of JSON Web Algorithms (RFC 7518, 3.1; RFC 8037, 3.1).
-/// `none` is not among them.
+/// `none` is not included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
 #[expect(missing_docs, reason = "the names are those of the RFCs")]
 pub enum Algorithm {
@@ -24,19 +24,19 @@ pub enum Algorithm {
     PS512,
     ES256,
     ES384,
-    /// Ed25519; Ed448 is not offered.
+    /// Ed25519; Ed448 is not supported.
     EdDSA,
 }
 
-/// A text names no [`Algorithm`].
+/// An error in parsing an [`Algorithm`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "is none of HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA"
+    "is not one of HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA"
 )]
 pub struct UnknownAlgorithm;
 
 impl Algorithm {
-    /// Every algorithm.
+    /// All algorithms.
     pub const ALL: [Self; 12] = [
         Self::HS256,
         Self::HS384,
@@ -52,7 +52,7 @@ impl Algorithm {
         Self::EdDSA,
     ];
 
-    /// The name in a token's header.
+    /// Returns the name used in a token's header.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -71,13 +71,13 @@ impl Algorithm {
         }
     }
 
-    /// Whether it signs and verifies with one and the same secret.
+    /// Returns true if the algorithm signs and verifies with the same secret.
     #[must_use]
     pub fn is_symmetric(self) -> bool {
         matches!(self.scheme(), Scheme::Hmac { .. })
     }
 
-    /// What the library calls it.
+    /// Returns the algorithm as the type of the library jsonwebtoken.
     pub(super) fn library(self) -> jsonwebtoken::Algorithm {
         match self {
             Self::HS256 => jsonwebtoken::Algorithm::HS256,
@@ -95,7 +95,7 @@ impl Algorithm {
         }
     }
 
-    /// What its keys have to be.
+    /// Returns the requirements for its keys.
     pub(super) fn scheme(self) -> Scheme {
         match self {
             Self::HS256 => Scheme::Hmac {
@@ -124,16 +124,16 @@ impl Algorithm {
         }
     }
 
-    /// What a key for it is, to be put after "no".
+    /// Describes a key of the algorithm, with its article, for error messages.
     pub(super) fn key_kind(self) -> &'static str {
         match self {
-            Self::HS256 | Self::HS384 | Self::HS512 => "secret",
+            Self::HS256 | Self::HS384 | Self::HS512 => "a secret",
             Self::RS256 | Self::RS384 | Self::RS512 | Self::PS256 | Self::PS384 | Self::PS512 => {
-                "RSA key"
+                "an RSA key"
             }
-            Self::ES256 => "elliptic-curve key on P-256",
-            Self::ES384 => "elliptic-curve key on P-384",
-            Self::EdDSA => "Ed25519 key",
+            Self::ES256 => "an elliptic-curve key on P-256",
+            Self::ES384 => "an elliptic-curve key on P-384",
+            Self::EdDSA => "an Ed25519 key",
         }
     }
 }
@@ -155,10 +155,10 @@ impl fmt::Display for Algorithm {
     }
 }
 
-/// What the keys of an algorithm have to be.
+/// The requirements of an algorithm for its keys.
 pub(super) enum Scheme {
     Hmac {
-        /// As many as the hash has (RFC 7518, 3.2).
+        /// Minimum length in bytes: that of the hash (RFC 7518, 3.2).
         secret_bytes_min: usize,
     },
     Rsa,

@@ -1,40 +1,40 @@
-//! How clients are told apart: by tokens, or not at all. Knows no HTTP; who
-//! reads the request says what it brought.
+//! Authenticates clients by token, or not at all in desktop mode. Knows no HTTP; the caller
+//! extracts the credentials from the request.
 
 use std::{sync::Arc, time::Duration};
 
 use super::{Grant, Identity, KeyFingerprint, KeySet, TokenError, Verifier, claims::check_user};
 use crate::protocol::{TenantName, UserName};
 
-/// The tenant of desktop mode, and its user where none is named.
+/// The tenant in desktop mode, and the user if the client names none.
 pub const DESKTOP_NAME: &str = "local";
 
-/// The way in for clients.
+/// Authenticates clients.
 #[derive(Debug, Clone)]
 pub enum Authenticator {
-    /// Each has to bring a token.
+    /// Each client must present a token.
     Tokens(Verifier),
-    /// Desktop mode: everybody is let in, to one tenant, as whom they say. Only
-    /// for loopback, which is for the caller to see to.
+    /// Desktop mode: every client is accepted, into one tenant, as the user that it names. Only
+    /// for loopback, which the caller must ensure.
     Open,
 }
 
-/// What a client brought along.
+/// The credentials that a client presented.
 #[derive(Clone, Copy, Default)]
 pub struct Credentials<'a> {
-    /// Its token; desktop mode does not look at it.
+    /// The token; ignored in desktop mode.
     pub token: Option<&'a str>,
-    /// Who it says it is; only desktop mode believes it.
+    /// The user that the client claims to be; used only in desktop mode.
     pub user_id: Option<&'a str>,
 }
 
 impl Authenticator {
-    /// Who the client is, at `now` since the Unix epoch.
+    /// Returns the identity of the client. `now` is the time since the Unix epoch.
     ///
     /// # Errors
     ///
-    /// When the token is missing or refused; in desktop mode, when what is given
-    /// as `user_id` is no name.
+    /// Fails if the token is missing or refused; in desktop mode, if `user_id` is not a valid
+    /// name.
     pub fn authenticate(
         &self,
         credentials: Credentials<'_>,
@@ -48,7 +48,7 @@ impl Authenticator {
         }
     }
 
-    /// Whether there is nothing to verify a token with.
+    /// Returns true if there is no key yet to verify a token with.
     #[must_use]
     pub fn has_no_key(&self) -> bool {
         match self {
@@ -57,7 +57,7 @@ impl Authenticator {
         }
     }
 
-    /// Whether tokens of this key are still good.
+    /// Returns true if tokens signed with this key are still accepted.
     #[must_use]
     pub fn has_key(&self, key: KeyFingerprint) -> bool {
         match self {
@@ -66,7 +66,7 @@ impl Authenticator {
         }
     }
 
-    /// The sets of keys that are fetched.
+    /// Returns the key sets that are fetched.
     #[must_use]
     pub fn key_sets(&self) -> &[Arc<KeySet>] {
         match self {
@@ -75,15 +75,15 @@ impl Authenticator {
         }
     }
 
-    /// Takes over what another has fetched from the same addresses.
+    /// Reuses another authenticator's key sets with the same URLs, with their fetched keys.
     pub fn adopt_key_sets(&mut self, other: &Self) {
         if let Self::Tokens(verifier) = self {
             verifier.adopt_key_sets(other.key_sets());
         }
     }
 
-    /// The sets that may hold the token's key once they are fetched again, where none
-    /// of the keys that there are is called as the token says.
+    /// Returns the key sets that may have the token's key after another fetch; none if a key
+    /// with the token's `kid` is known.
     #[must_use]
     pub fn key_sets_for(&self, token: &str) -> Vec<Arc<KeySet>> {
         match self {

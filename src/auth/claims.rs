@@ -1,5 +1,5 @@
-//! From a token's claims to an identity (RFC 7519, 4). Knows no signatures: the
-//! claims it sees are already known to be authentic.
+//! Turns a token's claims into an identity (RFC 7519, 4). Knows no signatures: the caller
+//! has already verified that the claims are authentic.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,28 +8,27 @@ use serde_json::{Map, Value};
 use super::{Grant, Identity, TokenError};
 use crate::protocol::{NameError, TenantName, Topic, UserName};
 
-/// How far ahead [`Identity::expires_at`] may lie: a hundred years, so that
-/// timers can reckon with it in any unit. A token may be valid for longer; its
-/// connection is closed then.
+/// Maximum distance of [`Identity::expires_at`] into the future: a hundred years, so that
+/// timers can represent it in any unit. A token may be valid for longer, but its connection
+/// is closed at that time.
 pub const EXPIRY_AHEAD_MAX: Duration = Duration::from_secs(100 * 366 * 86_400);
 
-/// What a token has to say to be accepted, and where.
+/// The rules by which a token's claims are accepted, and the names of the claims.
 #[derive(Debug, Clone)]
 pub struct TokenRules {
-    /// What `iss` must be; `None` does not look at it.
+    /// Required value of `iss`; not checked if `None`.
     pub issuer: Option<String>,
-    /// What `aud` must be or contain; `None` does not look at it, so a token for
-    /// any audience is accepted.
+    /// Value that `aud` must equal or contain; if `None`, a token for any audience is accepted.
     pub audience: Option<String>,
-    /// By how much the clocks may differ, for `exp` and `nbf`.
+    /// Tolerated clock difference for `exp` and `nbf`.
     pub leeway: Duration,
-    /// Whether a token without `exp` is refused.
+    /// True if a token without `exp` is refused.
     pub require_exp: bool,
-    /// The name of the claim with the tenant.
+    /// Name of the claim with the tenant.
     pub tenant_claim: Arc<str>,
-    /// The name of the claim with the user.
+    /// Name of the claim with the user.
     pub user_claim: Arc<str>,
-    /// The name of the claim with the grant.
+    /// Name of the claim with the grant.
     pub topics_claim: Arc<str>,
 }
 
@@ -47,8 +46,8 @@ impl Default for TokenRules {
     }
 }
 
-/// The identity that the claims give under the rules, at `now` since the Unix
-/// epoch.
+/// Checks the claims against the rules and returns the identity. `now` is the time since the
+/// Unix epoch.
 pub(super) fn identity(
     claims: &Map<String, Value>,
     rules: &TokenRules,
@@ -70,8 +69,8 @@ pub(super) fn identity(
     })
 }
 
-/// When the token ends, leeway included. It is accepted before that moment, not
-/// at it (RFC 7519, 4.1.4).
+/// Returns the time at which the token expires, leeway included. The token is accepted before
+/// that time, not at it (RFC 7519, 4.1.4).
 fn expiry(
     claims: &Map<String, Value>,
     rules: &TokenRules,
@@ -91,7 +90,7 @@ fn expiry(
     Ok(Some(end.min(now.saturating_add(EXPIRY_AHEAD_MAX))))
 }
 
-/// `nbf` (RFC 7519, 4.1.5); `iat` need only be a date.
+/// Checks `nbf` (RFC 7519, 4.1.5); `iat` only has to be a date.
 fn check_start(
     claims: &Map<String, Value>,
     rules: &TokenRules,
@@ -104,8 +103,8 @@ fn check_start(
     }
 }
 
-/// A NumericDate: seconds since the Unix epoch, with or without a fraction
-/// (RFC 7519, 2). What no duration can hold is the longest one.
+/// Reads a NumericDate: seconds since the Unix epoch, with or without a fraction (RFC 7519,
+/// 2). A value too large for a `Duration` becomes `Duration::MAX`.
 fn numeric_date(
     claims: &Map<String, Value>,
     claim: &'static str,
@@ -120,7 +119,7 @@ fn numeric_date(
         Some(seconds) if seconds.is_finite() && seconds >= 0.0 => Ok(Some(
             Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX),
         )),
-        _ => Err(malformed(claim, "is not a number of seconds from 0 up")),
+        _ => Err(malformed(claim, "is not a non-negative number of seconds")),
     }
 }
 
@@ -157,16 +156,18 @@ fn check_audience(claims: &Map<String, Value>, rules: &TokenRules) -> Result<(),
     }
 }
 
-/// Refuses the one name that no user can have: of the topics of users, `user:*` would be
-/// its own, and an id of a topic is never `*`.
+/// Refuses the user name `*`: the user's own topic would be `user:*`, which is a wildcard and
+/// cannot be addressed.
 pub(crate) fn check_user(user: &UserName) -> Result<(), &'static str> {
     if user.as_str() == "*" {
-        return Err("is `*`, which no user can be called: events for one could not be sent");
+        return Err(
+            "is `*`, which cannot be a user name: no event could be addressed to that user",
+        );
     }
     Ok(())
 }
 
-/// A name: a string, or an integer taken as decimal.
+/// Reads a name from a claim: a string, or an integer in decimal.
 fn name<T>(
     claims: &Map<String, Value>,
     claim: &Arc<str>,
@@ -188,7 +189,7 @@ fn name<T>(
     parsed.map_err(|error| malformed(claim.clone(), error.to_string()))
 }
 
-/// The list of topics and kinds; everything where there is no claim.
+/// Reads the list of topics and kinds; without the claim, everything is granted.
 fn grant(claims: &Map<String, Value>, claim: &Arc<str>) -> Result<Grant, TokenError> {
     let entries = match claims.get(claim.as_ref()) {
         None => return Ok(Grant::Everything),

@@ -1,64 +1,64 @@
-//! Why a token or a key is refused. The texts are for users and operators, the
-//! reasons for metrics; neither holds anything of a token or of a secret.
+//! Errors of tokens and keys. The messages are for users and operators, the reasons are for
+//! metrics; neither contains any part of a token or a secret.
 
 use std::sync::Arc;
 
 use super::{Algorithm, TOKEN_BYTES_MAX};
 
-/// Why a token was refused.
+/// An error in a token; the token is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
-    /// There is none.
+    /// There is no token.
     #[error("no token was presented")]
     Missing,
-    /// It has more than [`TOKEN_BYTES_MAX`] bytes.
+    /// The token has more than [`TOKEN_BYTES_MAX`] bytes.
     #[error("the token has more than {TOKEN_BYTES_MAX} bytes")]
     TooLong,
-    /// It is not a signed JWT in compact form (RFC 7515, 7.1).
+    /// The token is not a signed JWT in compact form (RFC 7515, 7.1).
     #[error("the token is malformed: {0}")]
     Malformed(&'static str),
-    /// Its `alg` is not the algorithm of any key that it may be signed with.
-    #[error("the token's algorithm is not one that its key is for")]
+    /// Its `alg` is not the algorithm of any key that could verify it.
+    #[error("the token's algorithm does not match its key")]
     ForbiddenAlgorithm,
-    /// Its header has a `crit`, which means: refuse it, if you cannot do this.
-    #[error("the token's header demands an extension (`crit`) and none is offered")]
+    /// Its header has a `crit`, a list of extensions without which it must be refused.
+    #[error("the token's header requires an extension (`crit`), but none is supported")]
     CriticalHeader,
-    /// Its `kid` names no key.
-    #[error("the token's `kid` names no key of this relay")]
+    /// Its `kid` matches no key.
+    #[error("the token's `kid` matches no key of this relay")]
     UnknownKey,
-    /// No key made this signature.
+    /// Its signature was made with none of the keys.
     #[error("the token's signature is wrong")]
     BadSignature,
     /// Its `exp` is past.
     #[error("the token has expired")]
     Expired,
-    /// Its `nbf` is to come.
+    /// Its `nbf` is in the future.
     #[error("the token is not valid yet")]
     NotYetValid,
-    /// Its `iss` is another.
+    /// Its `iss` is another issuer.
     #[error("the token is from another issuer")]
     WrongIssuer,
     /// Its `aud` does not name this relay.
     #[error("the token is for another audience")]
     WrongAudience,
-    /// It lacks a claim that is needed.
+    /// A required claim is missing.
     #[error("the token lacks the claim `{claim}`")]
     MissingClaim {
-        /// The claim's name, as the relay's config has it.
+        /// The claim's name, as in the relay's configuration.
         claim: Arc<str>,
     },
-    /// A claim is not what it has to be.
+    /// A claim has a wrong type or an invalid value.
     #[error("the token's claim `{claim}` {problem}")]
     MalformedClaim {
-        /// The claim's name, as the relay's config has it.
+        /// The claim's name, as in the relay's configuration.
         claim: Arc<str>,
-        /// What is wrong with it, without its value.
+        /// The problem, without the claim's value.
         problem: String,
     },
 }
 
 impl TokenError {
-    /// Everything that [`Self::reason`] can be.
+    /// All values that [`Self::reason`] can return.
     pub const REASONS: [&'static str; 13] = [
         "missing",
         "too_long",
@@ -75,7 +75,7 @@ impl TokenError {
         "malformed_claim",
     ];
 
-    /// The reason as a metric's label.
+    /// Returns the reason as a metric label.
     #[must_use]
     pub fn reason(&self) -> &'static str {
         match self {
@@ -96,8 +96,7 @@ impl TokenError {
     }
 }
 
-/// Why something is no key for its purpose. The caller knows, and says, which
-/// file it came from.
+/// An error in a key or key file. The caller adds the path of the file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
     /// A secret that is too easy to guess (RFC 7518, 3.2).
@@ -106,35 +105,35 @@ pub enum KeyError {
          `openssl rand -hex {bytes_min}` makes one"
     )]
     SecretTooShort {
-        /// The algorithm that it was to be for.
+        /// The algorithm that the key was given for.
         algorithm: Algorithm,
-        /// How many bytes it has.
+        /// Length of the secret in bytes.
         bytes: usize,
-        /// How many it needs.
+        /// Minimum length in bytes.
         bytes_min: usize,
     },
-    /// A PEM file given as a secret: were it a public key, everybody could sign.
+    /// A PEM file given as a secret. If it held a public key, anyone could sign tokens with it.
     #[error("this is a PEM file, and {algorithm} needs a secret; did you mean another algorithm?")]
     PemAsSecret {
-        /// The algorithm that it was to be for.
+        /// The algorithm that the key was given for.
         algorithm: Algorithm,
     },
-    /// A secret for an algorithm that has key pairs.
-    #[error("{algorithm} needs an {} in a PEM file or a JWKS, not a secret", .algorithm.key_kind())]
+    /// A secret for an algorithm that uses key pairs.
+    #[error("{algorithm} needs {} in a PEM file or a JWKS, not a secret", .algorithm.key_kind())]
     SecretForKeyPair {
-        /// The algorithm that it was to be for.
+        /// The algorithm that the key was given for.
         algorithm: Algorithm,
     },
-    /// A PEM file for an algorithm that has secrets.
+    /// A PEM file for an algorithm that uses secrets.
     #[error("{algorithm} needs a secret, not a PEM file")]
     PemForSecret {
-        /// The algorithm that it was to be for.
+        /// The algorithm that the key was given for.
         algorithm: Algorithm,
     },
-    /// No PEM at all.
-    #[error("this is no PEM file: there is no `-----BEGIN …-----` block that can be read")]
+    /// The file is not PEM.
+    #[error("this is not a PEM file: it has no readable `-----BEGIN …-----` block")]
     NoPem,
-    /// More keys than one, and it cannot be told which was meant.
+    /// More than one key, so it is unclear which one was meant.
     #[error("this PEM file holds {0} blocks where one is expected; put each key in its own file")]
     PemBlocks(usize),
     /// A private key where the public one belongs.
@@ -144,7 +143,7 @@ pub enum KeyError {
     )]
     PrivateKey,
     /// A public key where the private one belongs.
-    #[error("this is a public key, and to sign needs the private one")]
+    #[error("this is a public key, but signing needs the private one")]
     PublicKey,
     /// A private key that needs a passphrase.
     #[error("this private key is encrypted: `openssl pkey -in FILE` writes it in the clear")]
@@ -155,46 +154,46 @@ pub enum KeyError {
          `openssl x509 -in FILE -noout -pubkey` writes it"
     )]
     Certificate,
-    /// A PEM block of another kind.
-    #[error("this PEM file holds no key but a block of another kind")]
+    /// A PEM block that is not a key.
+    #[error("this PEM file holds a block that is not a key")]
     PemKind,
-    /// A key of another type or curve, or none.
-    #[error("this is no {} as {algorithm} needs it", .algorithm.key_kind())]
+    /// A key of another type or curve, or bytes that are not a key.
+    #[error("this key cannot be used with {algorithm}, which needs {}", .algorithm.key_kind())]
     Rejected {
-        /// The algorithm that it was to be for.
+        /// The algorithm that the key was given for.
         algorithm: Algorithm,
     },
     /// An RSA key that is too weak, or too big for the library.
     #[error("this RSA key has {bits} bits; 2048 to 8192 are accepted")]
     RsaSize {
-        /// How many bits its modulus has.
+        /// Size of its modulus in bits.
         bits: usize,
     },
-    /// A file that is no JSON Web Key Set (RFC 7517, 5).
-    #[error("this is no JSON Web Key Set: line {line}, column {column}")]
+    /// A file that is not a JSON Web Key Set (RFC 7517, 5).
+    #[error("this is not a JSON Web Key Set: line {line}, column {column}")]
     Jwks {
-        /// Where the parser gave up, from 1.
+        /// Line of the syntax error, from 1.
         line: usize,
-        /// Where in the line, from 1.
+        /// Column of the syntax error, from 1.
         column: usize,
     },
-    /// A key of a set that cannot be used.
+    /// A key in a set that cannot be used.
     #[error("keys[{index}] {problem}")]
     Jwk {
-        /// The place in `keys`, from 0.
+        /// Index in `keys`, from 0.
         index: usize,
-        /// What is wrong with it.
+        /// The problem with the key.
         problem: JwkProblem,
     },
-    /// A set from which nothing is left.
+    /// A set without a usable key.
     #[error("this JSON Web Key Set holds no key for signatures")]
     EmptyJwks,
 }
 
-/// What is wrong with a JSON Web Key (RFC 7517; RFC 7518, 6; RFC 8037, 2).
+/// A problem with a JSON Web Key (RFC 7517; RFC 7518, 6; RFC 8037, 2).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum JwkProblem {
-    /// A parameter that its type needs is not there.
+    /// A parameter that the key's type needs is missing.
     #[error("lacks `{0}`")]
     Missing(&'static str),
     /// A parameter is not base64url without padding.
@@ -203,13 +202,13 @@ pub enum JwkProblem {
     /// A coordinate has the wrong length.
     #[error("has an `{0}` of the wrong length")]
     Length(&'static str),
-    /// The type or the curve is not offered.
-    #[error("has a `{0}` that is not offered; take the key out of the file")]
+    /// The type, curve or algorithm is not supported.
+    #[error("has an unsupported `{0}`; remove the key from the file")]
     Unsupported(&'static str),
-    /// The algorithm is not one for this type and curve.
-    #[error("has an `alg` that is not one for its `kty` and `crv`")]
+    /// The algorithm does not match the type and curve.
+    #[error("has an `alg` that does not match its `kty` and `crv`")]
     Algorithm,
-    /// The key itself is bad.
+    /// The key itself is invalid.
     #[error("cannot be used: {0}")]
     Key(Box<KeyError>),
 }

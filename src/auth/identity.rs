@@ -1,50 +1,50 @@
-//! Who a client is and what it may subscribe to. Does not know how that was
-//! found out.
+//! The identity of a client and the topics that it may subscribe to. Does not know how the
+//! client was authenticated.
 
 use std::{collections::HashSet, time::Duration};
 
 use super::KeyFingerprint;
 use crate::protocol::{TenantName, Topic, UserName};
 
-/// Who a client is, what it may do, and until when.
+/// The identity of a client: its tenant and user, its grant, and its expiry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// The tenant whose events it gets.
+    /// The tenant that the client receives events of.
     pub tenant: TenantName,
-    /// Who it is in that tenant.
+    /// The user within that tenant.
     pub user: UserName,
-    /// What it may subscribe to.
+    /// The topics that the client may subscribe to.
     pub grant: Grant,
-    /// When the connection has to be closed, as time since the Unix epoch: the
-    /// token's `exp` plus the leeway, at most [`EXPIRY_AHEAD_MAX`] ahead.
+    /// Time since the Unix epoch at which the connection must be closed: the token's `exp` plus
+    /// the leeway, at most [`EXPIRY_AHEAD_MAX`] ahead.
     ///
     /// [`EXPIRY_AHEAD_MAX`]: super::EXPIRY_AHEAD_MAX
     pub expires_at: Option<Duration>,
-    /// The key that has verified its token; `None` where there is no token.
+    /// The key that verified the client's token; `None` without a token.
     pub key: Option<KeyFingerprint>,
 }
 
-/// What a client may subscribe to in its tenant. A topic's kind can forbid it
-/// all the same: the implicit kinds are nobody's to subscribe to.
+/// The topics that a client may subscribe to in its tenant. Topics of implicit kinds cannot be
+/// subscribed to, whatever the grant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Grant {
     /// Every topic.
     Everything,
-    /// Some topics. Boxed, since most connections hold no list.
+    /// Some topics. Boxed, since most connections have no list.
     Listed(Box<Listed>),
 }
 
-/// The topics of a grant; none at all grants nothing.
+/// The topics of a grant. An empty list grants nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listed {
-    /// Topics, one by one.
+    /// Topics that are granted individually.
     topics: HashSet<Topic>,
-    /// Kinds of which every topic is granted: `kind:*`.
+    /// Kinds with all their topics granted: `kind:*`.
     kinds: HashSet<Box<str>>,
 }
 
 impl Grant {
-    /// The grant that a list is, in which `kind:*` means the whole kind.
+    /// Creates a grant from a list, in which `kind:*` means all topics of the kind.
     #[must_use]
     pub fn listed(entries: impl IntoIterator<Item = Topic>) -> Self {
         let (wildcards, topics): (HashSet<Topic>, HashSet<Topic>) =
@@ -55,7 +55,7 @@ impl Grant {
         }))
     }
 
-    /// Whether it holds the topic; a wildcard `kind:*` only with the whole kind.
+    /// Returns true if the topic is granted. A wildcard `kind:*` needs a grant of the whole kind.
     #[must_use]
     pub fn allows(&self, topic: &Topic) -> bool {
         match self {
@@ -66,13 +66,14 @@ impl Grant {
         }
     }
 
-    /// Why a client with this grant may not subscribe to the topic; `None` where it may.
+    /// Returns the reason why a client with this grant may not subscribe to the topic, or `None`
+    /// if it may.
     #[must_use]
     pub fn refusal(&self, topic: &Topic) -> Option<&'static str> {
         if topic.is_implicit() {
             Some("is of a kind that nobody can subscribe to")
         } else if topic.is_wildcard() {
-            Some("is a wildcard, which this relay does not offer")
+            Some("is a wildcard, which this relay does not support")
         } else if !self.allows(topic) {
             Some("is not granted by the token")
         } else {

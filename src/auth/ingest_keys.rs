@@ -1,5 +1,5 @@
-//! The keys that backends show. Knows no HTTP; what a key is refused for is the
-//! caller's to say.
+//! The keys that backends authenticate with. Knows no HTTP; the caller words the refusal of
+//! a key.
 
 use std::{collections::HashSet, fmt};
 
@@ -9,73 +9,73 @@ use subtle::ConstantTimeEq;
 use super::Secret;
 use crate::protocol::TenantName;
 
-/// The fewest bytes that an ingest key may have.
+/// Minimum length of an ingest key in bytes.
 pub const INGEST_KEY_BYTES_MIN: usize = 16;
 
 type Digest = [u8; SHA256_OUTPUT_LEN];
 
-/// A key that lets a backend in, to all tenants or to some.
+/// A key that allows a backend to post events, for all tenants or for some.
 #[derive(Clone)]
 pub struct IngestKey {
     name: String,
-    /// Not the key: all digests are of one length, so that comparing them tells
-    /// nothing of the keys'.
+    /// A digest in place of the key: digests have one length, so comparing them reveals
+    /// nothing about the length of the key.
     digest: Digest,
     tenants: Option<HashSet<TenantName>>,
 }
 
-/// Why an ingest key cannot be used.
+/// An error in an ingest key, or between two of them.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IngestKeyError {
-    /// It could be guessed.
+    /// The key is so short that it could be guessed.
     #[error(
         "the ingest key `{name}` has {bytes} bytes and needs at least {INGEST_KEY_BYTES_MIN}; \
          `openssl rand -hex 32` makes one"
     )]
     TooShort {
-        /// What the config calls the key.
+        /// Name of the key in the configuration.
         name: String,
-        /// How many bytes it has.
+        /// Length of the key in bytes.
         bytes: usize,
     },
-    /// No request could carry it.
+    /// The key has characters that no request could carry.
     #[error(
         "the ingest key `{name}` must consist of visible ASCII characters, \
          since it travels in an HTTP header"
     )]
     Characters {
-        /// What the config calls the key.
+        /// Name of the key in the configuration.
         name: String,
     },
-    /// It could do nothing.
+    /// The key has an empty list of tenants, so it could not be used.
     #[error("the ingest key `{name}` is limited to an empty list of tenants")]
     NoTenants {
-        /// What the config calls the key.
+        /// Name of the key in the configuration.
         name: String,
     },
-    /// Two keys have one name.
+    /// Two keys have the same name.
     #[error("there are two ingest keys called `{name}`")]
     SameName {
-        /// What the config calls them.
+        /// Name of both keys in the configuration.
         name: String,
     },
-    /// Two names have one key.
+    /// Two entries have the same key.
     #[error("the ingest keys `{first}` and `{second}` are the same")]
     SameKey {
-        /// What the config calls the one.
+        /// Name of the first key in the configuration.
         first: String,
-        /// What the config calls the other.
+        /// Name of the second key in the configuration.
         second: String,
     },
 }
 
 impl IngestKey {
-    /// The key that the config calls `name`, for the given tenants or for all.
+    /// Creates the key that the configuration calls `name`, for the given tenants or for all.
     ///
     /// # Errors
     ///
-    /// When it has fewer than 16 bytes or characters that no header can carry,
-    /// or when the list of tenants is empty.
+    /// Fails if the key has fewer than 16 bytes or characters that no header can carry, or if
+    /// the list of tenants is empty.
     pub fn new(
         name: String,
         secret: &Secret,
@@ -98,13 +98,13 @@ impl IngestKey {
         }
     }
 
-    /// What the config calls it.
+    /// Returns the name of the key in the configuration.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Whether it may be used for the tenant.
+    /// Returns true if the key may be used for the tenant.
     #[must_use]
     pub fn allows(&self, tenant: &TenantName) -> bool {
         self.tenants
@@ -127,11 +127,11 @@ impl fmt::Debug for IngestKey {
 pub struct IngestKeys(Vec<IngestKey>);
 
 impl IngestKeys {
-    /// These keys, of which no two may be called the same or be the same.
+    /// Creates the set of keys.
     ///
     /// # Errors
     ///
-    /// When two are.
+    /// Fails if two keys have the same name or the same value.
     pub fn new(keys: Vec<IngestKey>) -> Result<Self, IngestKeyError> {
         for (index, second) in keys.iter().enumerate() {
             for first in keys.iter().take(index) {
@@ -148,14 +148,14 @@ impl IngestKeys {
         Ok(Self(keys))
     }
 
-    /// Whether there is none, so that nobody has to show one.
+    /// Returns true if there are no keys, so that backends need none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The key that was presented. Always looks at all keys and at every byte, so
-    /// that the time it takes does not tell how near a guess came.
+    /// Returns the key that was presented, or `None` if it is unknown. Always compares all keys
+    /// and every byte, so that the time taken reveals nothing about how close a guess was.
     #[must_use]
     pub fn authenticate(&self, presented: &[u8]) -> Option<&IngestKey> {
         let presented = sha256(presented);

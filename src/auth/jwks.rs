@@ -1,5 +1,5 @@
-//! JSON Web Key Sets (RFC 7517), from the operator's files or fetched. Knows no
-//! tokens and fetches nothing.
+//! Parses JSON Web Key Sets (RFC 7517), from the operator's files or fetched. Knows nothing
+//! about tokens and fetches nothing.
 
 use aws_lc_rs::signature::{RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents};
 use serde::{Deserialize, de::DeserializeOwned};
@@ -15,8 +15,8 @@ struct Jwks<K = Jwk> {
     keys: Vec<K>,
 }
 
-/// The parameters that matter here; others are ignored (RFC 7517, 4). It holds a
-/// secret where `kty` is `oct`, so it has no `Debug`.
+/// The parameters of a key that the relay uses; others are ignored (RFC 7517, 4). With a `kty`
+/// of `oct` it holds a secret, so it has no `Debug`.
 #[derive(Deserialize)]
 struct Jwk {
     kty: Option<String>,
@@ -51,7 +51,7 @@ pub(super) fn keys(json: &[u8]) -> Result<Vec<VerificationKey>, KeyError> {
 }
 
 pub(super) fn fetched_keys(json: &[u8]) -> Result<(Vec<VerificationKey>, usize), KeyError> {
-    // Key by key: one that is malformed does not spoil the others (RFC 7517, 5).
+    // Key by key, so that a malformed key does not invalidate the others (RFC 7517, 5).
     let jwks = parse::<Value>(json)?.keys;
     let count = jwks.len();
     let keys: Vec<_> = jwks
@@ -68,8 +68,7 @@ pub(super) fn fetched_keys(json: &[u8]) -> Result<(Vec<VerificationKey>, usize),
 }
 
 fn parse<K: DeserializeOwned>(json: &[u8]) -> Result<Jwks<K>, KeyError> {
-    // The parser's own message is left out: it can quote the file, and the file
-    // can hold secrets.
+    // The parser's own message is left out: it can quote the file, which can hold secrets.
     serde_json::from_slice(json).map_err(|error| KeyError::Jwks {
         line: error.line(),
         column: error.column(),
@@ -116,8 +115,8 @@ impl Jwk {
             n: decode("n", self.n.as_deref())?,
             e: decode("e", self.e.as_deref())?,
         };
-        // By way of DER, so that it is checked like a key from a PEM file; hash and
-        // padding play no part in that.
+        // Converted to DER, so that it is checked like a key from a PEM file. The hash and
+        // padding of the algorithm constant do not matter for that.
         let key = components
             .to_parsed_public_key(&RSA_PKCS1_2048_8192_SHA256)
             .map_err(|_| unusable(KeyError::Rejected { algorithm }))?;
@@ -154,7 +153,7 @@ impl Jwk {
         VerificationKey::from_public_key(algorithm, self.kid, &point).map_err(unusable)
     }
 
-    /// The algorithm that the key names, or else the given one.
+    /// Returns the algorithm that the key names, or else `fallback`.
     fn algorithm_or(&self, fallback: Option<Algorithm>) -> Result<Algorithm, JwkProblem> {
         match (&self.alg, fallback) {
             (Some(name), _) => name.parse().map_err(|_| JwkProblem::Unsupported("alg")),
@@ -163,7 +162,7 @@ impl Jwk {
         }
     }
 
-    /// The curve's algorithm, unless the key names another.
+    /// Returns the curve's algorithm; fails if the key names another.
     fn algorithm_for(&self, algorithm: Algorithm) -> Result<Algorithm, JwkProblem> {
         if self.algorithm_or(Some(algorithm))? == algorithm {
             Ok(algorithm)

@@ -1,4 +1,4 @@
-//! Keys that verify signatures, each bound to one algorithm. Knows no tokens.
+//! Keys that verify signatures, each bound to one algorithm. Knows nothing about tokens.
 
 use std::{fmt, num::NonZeroU64};
 
@@ -10,16 +10,16 @@ use jsonwebtoken::DecodingKey;
 
 use super::{Algorithm, KeyError, Secret, algorithm::Scheme, jwks, pem_file};
 
-/// How many bits the modulus of an RSA key may have (RFC 7518, 3.3).
+/// Accepted sizes of an RSA key's modulus, in bits (RFC 7518, 3.3).
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 
-/// Tells keys apart without showing them: a part of the hash of a key, its algorithm
-/// and its `kid`.
+/// Identifies a key without revealing it: the first 64 bits of a SHA-256 over the algorithm,
+/// the `kid` and the key.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct KeyFingerprint(NonZeroU64);
 
 impl fmt::Debug for KeyFingerprint {
-    /// Not the number, by which a weak secret could be guessed at leisure.
+    /// Hides the number, since it would allow guessing a weak secret offline.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KeyFingerprint").finish_non_exhaustive()
     }
@@ -28,7 +28,7 @@ impl fmt::Debug for KeyFingerprint {
 impl KeyFingerprint {
     fn of(algorithm: Algorithm, kid: Option<&str>, material: &[u8]) -> Self {
         let mut hash = Context::new(&SHA256);
-        // The length, so that no two differ only in where the one ends.
+        // The length keeps a `kid` and key material from being split differently.
         let kid_len = kid.map_or(u64::MAX, |kid| kid.len() as u64);
         hash.update(algorithm.as_str().as_bytes());
         hash.update(&kid_len.to_be_bytes());
@@ -40,8 +40,8 @@ impl KeyFingerprint {
     }
 }
 
-/// A key that verifies what one algorithm has signed. It was checked when it was
-/// made: its strength, its type and its curve.
+/// A key that verifies signatures of one algorithm. Its strength, type and curve were checked
+/// when it was created.
 #[derive(Clone)]
 pub struct VerificationKey {
     kid: Option<String>,
@@ -51,12 +51,12 @@ pub struct VerificationKey {
 }
 
 impl VerificationKey {
-    /// The key that a secret is, for HS256, HS384 or HS512.
+    /// Creates a key from a shared secret, for HS256, HS384 or HS512.
     ///
     /// # Errors
     ///
-    /// When the secret has fewer bytes than the algorithm's hash (RFC 7518,
-    /// 3.2), is a PEM file, or the algorithm has key pairs.
+    /// Fails if the secret has fewer bytes than the algorithm's hash (RFC 7518, 3.2) or is a
+    /// PEM file, or if the algorithm uses key pairs.
     pub fn from_secret(
         algorithm: Algorithm,
         kid: Option<String>,
@@ -71,13 +71,13 @@ impl VerificationKey {
         })
     }
 
-    /// The key in a PEM file: a SubjectPublicKeyInfo (`BEGIN PUBLIC KEY`), or
-    /// for RSA also PKCS#1 (`BEGIN RSA PUBLIC KEY`).
+    /// Reads the key from the bytes of a PEM file: a SubjectPublicKeyInfo (`BEGIN PUBLIC
+    /// KEY`), or for RSA also PKCS#1 (`BEGIN RSA PUBLIC KEY`).
     ///
     /// # Errors
     ///
-    /// When the file holds anything but one public key as the algorithm needs
-    /// it: RSA of 2048 to 8192 bits, P-256 for ES256, P-384 for ES384, Ed25519.
+    /// Fails unless the file holds exactly one public key that fits the algorithm: RSA of 2048
+    /// to 8192 bits, P-256 for ES256, P-384 for ES384, Ed25519 for EdDSA.
     pub fn from_public_key_pem(
         algorithm: Algorithm,
         kid: Option<String>,
@@ -89,31 +89,31 @@ impl VerificationKey {
         Self::from_public_key(algorithm, kid, &pem_file::public_key(pem)?)
     }
 
-    /// The keys of a JSON Web Key Set (RFC 7517, 5), in its order. Keys whose
-    /// `use` is not `sig`, or whose `key_ops` lack `verify`, are left out, and
-    /// private parameters ignored. Without an `alg` the algorithm is that of the
-    /// curve, or RS256 for RSA; a key of type `oct` must have one.
+    /// Reads the keys of a JSON Web Key Set (RFC 7517, 5), in its order. Keys with a `use`
+    /// other than `sig`, or with `key_ops` that lack `verify`, are left out, and private
+    /// parameters are ignored. Without an `alg` the algorithm is that of the curve, or RS256
+    /// for RSA; a key of type `oct` must have one.
     ///
     /// # Errors
     ///
-    /// When it is none, when one of its keys cannot be used (with its index), or
-    /// when no key is left.
+    /// Fails if the text is not a key set, if one of its keys cannot be used (with its index),
+    /// or if no key is left.
     pub fn from_jwks(json: &[u8]) -> Result<Vec<Self>, KeyError> {
         jwks::keys(json)
     }
 
-    /// The keys of a set that was fetched, in its order, and how many were passed
-    /// over: of an issuer's set the relay need not know every kind, and a secret that
-    /// everybody can fetch is none.
+    /// Reads the keys of a fetched set, in its order, and returns them with the number of keys
+    /// that were skipped: unsupported ones, since an issuer may publish any kind, and shared
+    /// secrets (`oct`), since a published secret is not secret.
     ///
     /// # Errors
     ///
-    /// When it is no set, or no key is left.
+    /// Fails if the text is not a key set, or if no key is left.
     pub fn from_fetched_jwks(json: &[u8]) -> Result<(Vec<Self>, usize), KeyError> {
         jwks::fetched_keys(json)
     }
 
-    /// The key that these bytes are: DER, or for elliptic curves the point.
+    /// Creates a key from its bytes: DER, or for elliptic curves the encoded point.
     pub(super) fn from_public_key(
         algorithm: Algorithm,
         kid: Option<String>,
@@ -142,26 +142,26 @@ impl VerificationKey {
         })
     }
 
-    /// What a token's `kid` calls this key.
+    /// Returns the `kid` by which tokens refer to this key.
     #[must_use]
     pub fn kid(&self) -> Option<&str> {
         self.kid.as_deref()
     }
 
-    /// The one algorithm that it verifies.
+    /// Returns the only algorithm that the key verifies.
     #[must_use]
     pub fn algorithm(&self) -> Algorithm {
         self.algorithm
     }
 
-    /// What tells it from others.
+    /// Returns the fingerprint that identifies the key.
     #[must_use]
     pub fn fingerprint(&self) -> KeyFingerprint {
         self.fingerprint
     }
 
-    /// Whether this key, or its private half, made the signature (base64url) of
-    /// the message.
+    /// Returns true if the signature (base64url) of the message was made with this key, or
+    /// with its private half.
     pub(super) fn verifies(&self, message: &[u8], signature: &str) -> bool {
         let verdict =
             jsonwebtoken::crypto::verify(signature, message, &self.key, self.algorithm.library());
@@ -178,7 +178,7 @@ impl fmt::Debug for VerificationKey {
     }
 }
 
-/// Whether the secret is fit for the algorithm.
+/// Checks that the secret is suitable for the algorithm.
 pub(super) fn check_secret(algorithm: Algorithm, secret: &Secret) -> Result<(), KeyError> {
     let Scheme::Hmac {
         secret_bytes_min: bytes_min,

@@ -1,5 +1,6 @@
-//! A set of keys that an issuer publishes: what was fetched last, and when it may
-//! be fetched again. Fetches nothing: who does takes turns with who asks.
+//! A key set that an issuer publishes: the keys fetched last, and the time at which the set
+//! may be fetched again. Fetches nothing itself; it connects the fetching task with the
+//! handshakes that need a key.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -15,31 +16,31 @@ use tokio::{
 use super::{KeyFingerprint, VerificationKey};
 use crate::config::JwksUrl;
 
-/// One address and the keys that it gave last.
+/// The URL of a key set and the keys fetched from it last.
 #[derive(Debug)]
 pub struct KeySet {
     url: JwksUrl,
     keys: ArcSwapOption<Vec<VerificationKey>>,
     pace: Mutex<Pace>,
-    /// Told when somebody asks for a fetch.
+    /// Notified when a caller requests a fetch.
     asked: Notify,
-    /// How many fetches have ended.
+    /// Number of fetches that have ended.
     ended: watch::Sender<u64>,
 }
 
-/// When there may be a fetch.
+/// The state that decides when the set may be fetched.
 #[derive(Debug, Clone, Copy)]
 struct Pace {
-    /// One is asked for or under way.
+    /// True while a fetch is requested or in progress.
     is_due: bool,
-    /// When the last one ended, and whether it brought keys.
+    /// End time of the last fetch, and true if it returned keys.
     last: Option<(Instant, bool)>,
-    /// When somebody last caused one.
+    /// Time of the last fetch that was requested for a token.
     caused: Option<Instant>,
 }
 
 impl Pace {
-    /// Whether a token may cause a fetch.
+    /// Returns true if a token may cause a fetch: the cooldown has passed.
     fn allows(&self, now: Instant, cooldown: Duration) -> bool {
         let failed = self.last.filter(|(_, brought_keys)| !brought_keys);
         let since = [self.caused, failed.map(|(at, _)| at)];
@@ -49,7 +50,7 @@ impl Pace {
             .all(|at| now.saturating_duration_since(at) >= cooldown)
     }
 
-    /// How long to wait for the next fetch, if nobody causes one before.
+    /// Returns the time until the next fetch, unless one is requested earlier.
     fn rest(&self, now: Instant, refresh: Duration, cooldown: Duration) -> Duration {
         match self.last {
             Some((at, brought_keys)) if !self.is_due => {
@@ -62,7 +63,7 @@ impl Pace {
 }
 
 impl KeySet {
-    /// A set of which nothing is known yet, and which is due.
+    /// Creates a set without keys, due to be fetched.
     #[must_use]
     pub fn new(url: JwksUrl) -> Self {
         Self {
@@ -78,21 +79,21 @@ impl KeySet {
         }
     }
 
-    /// Where it is fetched from.
+    /// Returns the URL that the set is fetched from.
     #[must_use]
     pub fn url(&self) -> &JwksUrl {
         &self.url
     }
 
-    /// The keys, where it was fetched before.
+    /// Returns the keys; `None` before the first successful fetch.
     #[must_use]
     pub fn keys(&self) -> Option<Arc<Vec<VerificationKey>>> {
         self.keys.load_full()
     }
 
-    /// Asks for a fetch, on behalf of a token whose key is not known. Gives what
-    /// changes when it has ended, or `None` where it is too early for one. Who asks
-    /// while one is due or under way waits for that one.
+    /// Requests a fetch for a token with an unknown key. Returns a receiver that changes when
+    /// the fetch has ended, or `None` during the cooldown. A caller that requests one while a
+    /// fetch is due or in progress waits for that fetch.
     pub fn ask(&self, now: Instant, cooldown: Duration) -> Option<watch::Receiver<u64>> {
         let mut pace = self.pace();
         let end = self.ended.subscribe();
@@ -107,8 +108,8 @@ impl KeySet {
         Some(end)
     }
 
-    /// Waits until it is time for a fetch. Whoever waits here fetches, and says
-    /// [how it ended](Self::fetched).
+    /// Waits until it is time for a fetch. The caller must then fetch the set and
+    /// [report the result](Self::fetched).
     pub async fn due(&self, refresh: Duration, cooldown: Duration) {
         loop {
             let rest = self.pace().rest(Instant::now(), refresh, cooldown);
@@ -124,8 +125,8 @@ impl KeySet {
         self.pace().is_due = true;
     }
 
-    /// A fetch has ended; without keys the old ones stay. Whether the keys are other
-    /// ones now.
+    /// Records the end of a fetch at `now`. With `keys: None`, for a failed fetch, the old keys
+    /// stay. Returns true if the keys have changed.
     pub fn fetched(&self, keys: Option<Vec<VerificationKey>>, now: Instant) -> bool {
         let brought_keys = keys.is_some();
         let changed = keys.is_some_and(|keys| {

@@ -1,5 +1,5 @@
-//! Makes tokens, for `sidewire token`, `sidewire dev` and tests. The relay
-//! itself only ever verifies.
+//! Creates tokens for `sidewire token`, `sidewire dev` and tests. The relay itself only
+//! verifies tokens.
 
 use std::{fmt, time::Duration};
 
@@ -20,45 +20,45 @@ pub struct SigningKey {
     key: EncodingKey,
 }
 
-/// What a new token is to say, besides what the rules demand.
+/// The contents of a new token, in addition to the claims that the rules require.
 #[derive(Debug, Clone)]
 pub struct NewToken {
     /// The tenant.
     pub tenant: TenantName,
     /// The user.
     pub user: UserName,
-    /// `exp`, as time since the Unix epoch, of which the seconds count.
+    /// `exp`, as time since the Unix epoch; fractions of a second are dropped.
     pub expires_at: Option<Duration>,
-    /// What it grants, exact topics and `kind:*`; `None` grants everything.
+    /// The granted topics, exact or `kind:*`; `None` grants everything.
     pub topics: Option<Vec<Topic>>,
 }
 
-/// Why a token was not made.
+/// An error in creating a token.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MintError {
-    /// The rules have two values for one claim.
-    #[error("the claim `{claim}` would have to be two things at once")]
+    /// The token would need two different values for one claim.
+    #[error("the claim `{claim}` would need two different values")]
     ClaimTwice {
         /// The claim's name.
         claim: String,
     },
-    /// The rules demand an end and there is none.
-    #[error("the relay demands that tokens expire, and this one would not")]
+    /// The rules require `exp`, and the token has none.
+    #[error("the relay requires tokens to expire, but this token would not")]
     NoExpiry,
-    /// The relay would refuse it.
+    /// The token is so large that the relay would refuse it.
     #[error("the token would have more than {TOKEN_BYTES_MAX} bytes; grant whole kinds instead")]
     TooLong,
-    /// The library could not sign.
+    /// The library failed to sign the token.
     #[error("signing failed")]
     Signing,
 }
 
 impl SigningKey {
-    /// The key that a secret is, for HS256, HS384 or HS512.
+    /// Creates a key from a shared secret, for HS256, HS384 or HS512.
     ///
     /// # Errors
     ///
-    /// As for [`VerificationKey::from_secret`](super::VerificationKey::from_secret).
+    /// Fails as [`VerificationKey::from_secret`](super::VerificationKey::from_secret) does.
     pub fn from_secret(
         algorithm: Algorithm,
         kid: Option<String>,
@@ -72,13 +72,13 @@ impl SigningKey {
         })
     }
 
-    /// The private key in a PEM file, unencrypted: PKCS#8 (`BEGIN PRIVATE KEY`),
-    /// or what OpenSSL wrote before (`BEGIN RSA PRIVATE KEY`, `BEGIN EC PRIVATE
+    /// Reads an unencrypted private key from the bytes of a PEM file: PKCS#8 (`BEGIN PRIVATE
+    /// KEY`), or the older formats of OpenSSL (`BEGIN RSA PRIVATE KEY`, `BEGIN EC PRIVATE
     /// KEY`).
     ///
     /// # Errors
     ///
-    /// When the file holds anything but one private key as the algorithm needs it.
+    /// Fails unless the file holds exactly one private key that fits the algorithm.
     pub fn from_private_key_pem(
         algorithm: Algorithm,
         kid: Option<String>,
@@ -94,12 +94,13 @@ impl SigningKey {
         })
     }
 
-    /// A token that a relay with these rules and the other half of this key
-    /// accepts.
+    /// Creates a token that is accepted by a relay with these rules and the secret or public
+    /// key that belongs to this key.
     ///
     /// # Errors
     ///
-    /// When the rules contradict the token or each other, or signing fails.
+    /// Fails if the rules contradict the token or each other, if the token is too large, or if
+    /// signing fails.
     pub fn mint(&self, token: &NewToken, rules: &TokenRules) -> Result<String, MintError> {
         if rules.require_exp && token.expires_at.is_none() {
             return Err(MintError::NoExpiry);
@@ -124,7 +125,7 @@ impl fmt::Debug for SigningKey {
     }
 }
 
-/// The key as the library signs with it: RSA as PKCS#1, the others as PKCS#8.
+/// Converts the key to the library's format: PKCS#1 for RSA, PKCS#8 for the others.
 fn library_key(algorithm: Algorithm, file: &[u8]) -> Result<EncodingKey, KeyError> {
     let der = pem_file::private_key(file)?;
     let key = match algorithm.scheme() {

@@ -1,21 +1,18 @@
-//! Who may do what: tokens and keys become an identity and its grant. Knows no
-//! HTTP, no connection and no config file; `now` is always passed in.
+//! Authentication and authorization: turns tokens and keys into an identity and its grant.
+//! Knows no HTTP, no connection and no config file; `now` is always passed in.
 //!
-//! A [`KeySet`] has what was fetched last from an issuer; it says when a fetch is due
-//! and fetches nothing.
+//! A [`Verifier`] has the keys and the [`TokenRules`] and turns a client's JWT into an
+//! [`Identity`]. An [`Authenticator`] is either a verifier or desktop mode. A [`KeySet`] has
+//! the keys fetched last from an issuer; it tells when a fetch is due but does not fetch.
+//! Backends authenticate with [`IngestKeys`]. [`SigningKey::mint`] creates tokens for the
+//! command line.
 //!
-//! A client's JWT goes through a [`Verifier`], which holds the keys and the
-//! [`TokenRules`], and comes out as an [`Identity`]; [`Authenticator`] is that,
-//! or desktop mode. Backends have [`IngestKeys`]. [`SigningKey::mint`] makes
-//! tokens for the command line.
+//! The library jsonwebtoken only verifies and makes signatures. The relay itself checks keys
+//! when they are read, and claims after the signature. jsonwebtoken is built with aws-lc-rs
+//! as its only cryptography provider, so none has to be installed at run time.
 //!
-//! The library jsonwebtoken verifies and makes signatures, and nothing else is
-//! left to it: keys are checked when they are read, claims after the signature.
-//! It is built with one provider of cryptography, aws-lc-rs, and so needs no
-//! other to be installed.
-//!
-//! Invariants: an algorithm belongs to a key and is never taken from a token;
-//! no error and no `Debug` output holds a secret, a token or a claim's value.
+//! Invariants: an algorithm belongs to a key and is never taken from a token; no error and no
+//! `Debug` output contains a secret, a token or a claim's value.
 
 mod algorithm;
 mod authenticator;

@@ -1,14 +1,13 @@
-//! PEM files (RFC 7468): finds the one key in them. Does not know the key's
-//! algorithm.
+//! Finds the one key in a PEM file (RFC 7468). Does not know the key's algorithm.
 
 use pem::Pem;
 
 use super::KeyError;
 
-/// What OpenSSL writes before an elliptic-curve key; the key repeats it.
+/// A block that OpenSSL writes before an elliptic-curve key; the key repeats its content.
 const PARAMETERS: &str = "EC PARAMETERS";
 
-/// The DER bytes of the public key in a PEM file: a SubjectPublicKeyInfo, or
+/// Returns the DER bytes of the public key in a PEM file: a SubjectPublicKeyInfo, or
 /// for RSA a PKCS#1 RSAPublicKey.
 pub(super) fn public_key(file: &[u8]) -> Result<Vec<u8>, KeyError> {
     let block = only_block(file)?;
@@ -20,8 +19,8 @@ pub(super) fn public_key(file: &[u8]) -> Result<Vec<u8>, KeyError> {
     }
 }
 
-/// The DER bytes of the private key in a PEM file: PKCS#8, or what the key's
-/// type had before that.
+/// Returns the DER bytes of the private key in a PEM file: PKCS#8, or the older format of the
+/// key's type.
 pub(super) fn private_key(file: &[u8]) -> Result<Vec<u8>, KeyError> {
     let block = only_block(file)?;
     let encrypted = block
@@ -38,7 +37,7 @@ pub(super) fn private_key(file: &[u8]) -> Result<Vec<u8>, KeyError> {
     }
 }
 
-/// Whether somebody took a PEM file for a secret.
+/// Returns true if the bytes look like a PEM file, probably given as a secret by mistake.
 pub(super) fn looks_like_pem(bytes: &[u8]) -> bool {
     let mark = b"-----BEGIN ";
     bytes.windows(mark.len()).any(|window| window == mark)

@@ -1,5 +1,5 @@
-//! Bytes that must not be seen, and the files that keys come from. Does not
-//! know what the bytes are used for.
+//! Secrets that must not be printed, and the reading of key files. Does not know what the
+//! bytes are used for.
 
 use std::{
     fmt, io,
@@ -8,26 +8,26 @@ use std::{
 
 use crate::bounded_file;
 
-/// The most bytes that a key file may have. A file beyond it is a mistake.
+/// Maximum size of a key file in bytes. A larger file is certainly not a key file.
 const FILE_BYTES_MAX: usize = 1024 * 1024;
 
-/// A secret. Its `Debug` output is always the same.
+/// A secret. Its `Debug` output is masked.
 #[derive(Clone)]
 pub struct Secret(Vec<u8>);
 
 impl Secret {
-    /// The secret with exactly these bytes.
+    /// Creates a secret of exactly these bytes.
     #[must_use]
     pub fn new(bytes: impl Into<Vec<u8>>) -> Self {
         Self(bytes.into())
     }
 
-    /// The secret in a file: its bytes as they are, less one newline (`\n` or
-    /// `\r\n`) at the end, which editors and `echo` put there.
+    /// Reads a secret from a file. One newline (`\n` or `\r\n`) at the end is removed, since
+    /// editors and `echo` add it.
     ///
     /// # Errors
     ///
-    /// When the file cannot be read, with its path.
+    /// Fails if the file cannot be read; the error has its path.
     pub fn read(path: &Path) -> Result<Self, FileError> {
         let mut bytes = read_file(path)?;
         if bytes.pop_if(|last| *last == b'\n').is_some() {
@@ -36,7 +36,7 @@ impl Secret {
         Ok(Self(bytes))
     }
 
-    /// The bytes, to compute with and not to show.
+    /// Returns the bytes, for computing only; never print them.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
@@ -57,12 +57,12 @@ pub struct FileError {
     source: io::Error,
 }
 
-/// The bytes of a key file: PEM, JWKS or a secret.
+/// Returns the bytes of a key file: PEM, JWKS or a secret.
 ///
 /// # Errors
 ///
-/// When the file cannot be read, is no regular file, or has more than 1 MiB, with its
-/// path.
+/// Fails if the file cannot be read, is not a regular file, or has more than 1 MiB; the error
+/// has its path.
 pub fn read_file(path: &Path) -> Result<Vec<u8>, FileError> {
     bounded_file::read(path, FILE_BYTES_MAX).map_err(|source| FileError {
         path: path.to_owned(),

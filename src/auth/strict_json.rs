@@ -1,5 +1,5 @@
-//! JSON and base64url as tokens have them, read in the one way that leaves no
-//! two readers with two opinions.
+//! JSON and base64url of tokens, parsed strictly, so that no other parser can read the same
+//! token differently.
 
 use std::fmt;
 
@@ -10,15 +10,15 @@ use serde::{
 };
 use serde_json::{Map, Value};
 
-/// The bytes behind base64url without padding (RFC 7515, 2), or `None`: no
-/// padding, no other alphabet, no white space, no loose bits at the end.
+/// Decodes base64url without padding (RFC 7515, 2). Returns `None` for padding, another
+/// alphabet, white space, or non-zero trailing bits.
 pub(super) fn base64url(text: &str) -> Option<Vec<u8>> {
     URL_SAFE_NO_PAD.decode(text).ok()
 }
 
-/// The object that the bytes are, or `None`; also where a name stands in it
-/// twice, of which parsers take now the first, now the last (RFC 7519, 4). What
-/// lies deeper is never read as an object, so it is not looked at.
+/// Parses a JSON object. Returns `None` if it is malformed or has a name twice, since parsers
+/// disagree on which of the two counts (RFC 7519, 4). Nested objects are not checked, since
+/// no claim is read from them.
 pub(super) fn object(bytes: &[u8]) -> Option<Map<String, Value>> {
     let UniqueNames(map) = serde_json::from_slice(bytes).ok()?;
     Some(map)
@@ -45,7 +45,7 @@ impl<'de> Visitor<'de> for ObjectVisitor {
         let mut map = Map::new();
         while let Some((name, value)) = entries.next_entry()? {
             if map.insert(name, value).is_some() {
-                return Err(A::Error::custom("a name stands there twice"));
+                return Err(A::Error::custom("duplicate name"));
             }
         }
         Ok(map)

@@ -1,5 +1,5 @@
-//! Tokens: signed JWTs in compact form (RFC 7515, 7519), checked as RFC 8725
-//! advises. Knows no HTTP and asks nobody for keys.
+//! Verifies tokens: signed JWTs in compact form (RFC 7515, 7519), checked as RFC 8725
+//! recommends. Knows no HTTP and fetches no keys.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,48 +10,48 @@ use super::{
     strict_json::{base64url, object},
 };
 
-/// The most bytes that a token may have.
+/// Maximum size of a token in bytes.
 pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
 
-/// The most keys that one token is tried with: each try costs a signature check, and who
-/// sends the token need not have made a signature.
+/// Maximum number of keys that a token is tried with. Each try costs a signature check, while
+/// a forged token costs its sender nothing.
 const KEYS_TRIED_MAX: usize = 4;
 
-/// The keys and the rules that tokens are held against.
+/// Verifies tokens with a set of keys and rules.
 #[derive(Debug, Clone)]
 pub struct Verifier {
     keys: Vec<VerificationKey>,
-    /// Fetched; their keys are tried after the others.
+    /// Fetched sets; their keys are tried after `keys`.
     sets: Vec<Arc<KeySet>>,
     rules: TokenRules,
 }
 
-/// Why keys and rules make no [`Verifier`].
+/// An error in creating a [`Verifier`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum VerifierError {
-    /// Nothing could ever be accepted.
+    /// There is no key, so no token could ever be accepted.
     #[error("there is no key to verify tokens with")]
     NoKeys,
-    /// A claim that no token has.
+    /// The rules name a claim with an empty name.
     #[error("the name of a claim is empty")]
     EmptyClaimName,
 }
 
 impl Verifier {
-    /// Accepts what one of the keys has signed, under the rules.
+    /// Creates a verifier that accepts tokens signed with one of the keys, under the rules.
     ///
     /// # Errors
     ///
-    /// When there is no key, or a claim's name is empty.
+    /// Fails if there is no key, or if a claim's name is empty.
     pub fn new(keys: Vec<VerificationKey>, rules: TokenRules) -> Result<Self, VerifierError> {
         Self::with_sets(keys, Vec::new(), rules)
     }
 
-    /// The same, with sets of keys that are fetched and may have none yet.
+    /// Creates a verifier with additional key sets, which are fetched and may be empty so far.
     ///
     /// # Errors
     ///
-    /// When there is neither key nor set, or a claim's name is empty.
+    /// Fails if there is neither a key nor a set, or if a claim's name is empty.
     pub fn with_sets(
         keys: Vec<VerificationKey>,
         sets: Vec<Arc<KeySet>>,
@@ -67,17 +67,16 @@ impl Verifier {
         }
     }
 
-    /// The identity that the token gives at `now`, the time since the Unix epoch.
+    /// Verifies the token and returns its identity. `now` is the time since the Unix epoch.
     ///
-    /// A `kid` in the token's header selects the keys of that name; if there is
-    /// none, the keys without a name are tried in order. Without a `kid` all
-    /// keys are. A key is only ever tried where the token's `alg` is its own, and of
-    /// those only the first four.
+    /// A `kid` in the token's header selects the keys with that `kid`; if there are none, the
+    /// keys without a `kid`. Without a `kid` in the header, all keys are selected. Of these,
+    /// the first four for the token's `alg` are tried in order.
     ///
     /// # Errors
     ///
-    /// When the token is not authentic or breaks a rule. Nothing of its claims
-    /// is looked at before its signature has been verified.
+    /// Fails if the token is not authentic or violates a rule. Its claims are not read before
+    /// its signature has been verified.
     pub fn verify(&self, token: &str, now: Duration) -> Result<Identity, TokenError> {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(TokenError::TooLong);
@@ -98,7 +97,7 @@ impl Verifier {
         let claims = base64url(parts.claims)
             .and_then(|json| object(&json))
             .ok_or(TokenError::Malformed(
-                "its claims are not the base64url of a JSON object with each name once",
+                "its claims are not a base64url-encoded JSON object with unique names",
             ))?;
         let identity = claims::identity(&claims, &self.rules, now)?;
         Ok(Identity {
@@ -129,9 +128,9 @@ impl Verifier {
         }
     }
 
-    /// Those that may hold the token's key once they are fetched anew: all, where no
-    /// key has the name that the token gives; where it gives none, those that have not
-    /// been fetched yet.
+    /// Returns the sets that may have the token's key after another fetch: all sets if no known
+    /// key has the token's `kid`; for a token without a `kid`, the sets that have not been
+    /// fetched yet.
     pub(super) fn key_sets_for(&self, token: &str) -> Vec<Arc<KeySet>> {
         let read = |token: &str| {
             let fits = token.len() <= TOKEN_BYTES_MAX;
@@ -153,7 +152,7 @@ impl Verifier {
         self.sets.iter().filter(is_wanted).cloned().collect()
     }
 
-    /// The keys of the sets, as of now.
+    /// Returns a snapshot of the keys of the sets.
     fn fetched(&self) -> Vec<Arc<Vec<VerificationKey>>> {
         self.sets.iter().filter_map(|set| set.keys()).collect()
     }
@@ -186,7 +185,7 @@ impl Verifier {
     }
 }
 
-/// The keys of that name, or else those without one.
+/// Returns the keys with that `kid`, or if there are none, those without a `kid`.
 fn keys_named<'a>(
     kid: &str,
     all: &[&'a VerificationKey],
@@ -201,7 +200,7 @@ fn keys_named<'a>(
         .ok_or(TokenError::UnknownKey)
 }
 
-/// The three parts of a token, and the first two as they were signed.
+/// The three parts of a token, and the first two of them as they were signed.
 struct Parts<'a> {
     header: &'a str,
     claims: &'a str,
@@ -227,8 +226,8 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// What a token's header says and matters here (RFC 7515, 4.1). Keys and
-/// addresses of keys in it (`jwk`, `jku`, `x5c`, `x5u`) are not looked at.
+/// The parameters of a token's header that the relay uses (RFC 7515, 4.1). Keys and URLs of
+/// keys in the header (`jwk`, `jku`, `x5c`, `x5u`) are ignored.
 struct Header {
     algorithm: Algorithm,
     kid: Option<String>,
@@ -240,7 +239,7 @@ impl Header {
             base64url(encoded)
                 .and_then(|json| object(&json))
                 .ok_or(TokenError::Malformed(
-                    "its header is not the base64url of a JSON object with each name once",
+                    "its header is not a base64url-encoded JSON object with unique names",
                 ))?;
         if header.contains_key("crit") {
             return Err(TokenError::CriticalHeader);

@@ -1,17 +1,17 @@
-//! Which topics there are, which of them get events, and which connection is on
-//! which.
+//! The topics of a run, which of them receive events, and the topic of each connection.
 
 use super::{Plan, Scenario, Speech};
 
-/// How many are on the one topic of the scenario `growth`.
+/// Number of subscribers of the published topic in the scenario `growth`.
 const GROWTH_SUBSCRIBERS: usize = 100;
 
-/// A channel is a topic of a tenant. Events go to the first ones in turn.
+/// A channel is a topic of a tenant. Events go to the first `published` channels, round
+/// robin.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Channels {
     pub(super) published: usize,
     pub(super) subscribed: usize,
-    /// How many connections share the first one.
+    /// Number of connections on the first channel.
     on_first: usize,
 }
 

@@ -1,5 +1,5 @@
-//! A client of the target, from the first packet on: connects, asks for its
-//! WebSocket and its topic, and then does nothing but read, as fast as it can.
+//! A client of the target: it connects, upgrades to a WebSocket, subscribes to its topic,
+//! and then only reads, as fast as it can.
 
 use std::{io, time::Instant};
 
@@ -17,10 +17,10 @@ use crate::{
     protocol::Encoding,
 };
 
-/// Many more than an answer to a handshake has.
+/// The most headers of a handshake's answer, many more than it has.
 const HEADERS_MAX: usize = 32;
 
-/// One connection of a client.
+/// A client and its connection.
 #[derive(Debug)]
 pub(super) struct Client {
     pub(super) link: Link,
@@ -36,31 +36,31 @@ enum Stage {
     Subscribed,
 }
 
-/// What the client says.
+/// The bytes that a client sends.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Lines<'a> {
     pub(super) channel: usize,
     pub(super) handshake: &'a [u8],
-    /// None where the handshake says it all.
+    /// The Subscribe frame; `None` if the handshake names the topic.
     pub(super) subscribe: Option<&'a [u8]>,
 }
 
-/// What the clients share.
+/// The state that all clients share.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) buffer: Buffer,
     pub(super) tally: Tally,
     pub(super) latencies: Latencies,
-    /// Whether latencies are recorded now.
+    /// True while latencies are recorded.
     pub(super) is_measuring: bool,
     pub(super) run: Run,
-    /// How the clients get their events.
+    /// The encoding of the received events.
     pub(super) encoding: Encoding,
-    /// Where in an event's JSON its message_id was found last.
+    /// The offset in an event's JSON at which its message_id was last found.
     pub(super) id_at: usize,
-    /// The bytes of the last event that a client received, without the frame's header.
+    /// The size in bytes of the last received event, without the frame's header.
     pub(super) received_bytes: usize,
-    /// What times are counted from.
+    /// The origin of all times.
     pub(super) epoch: Instant,
 }
 
@@ -70,22 +70,22 @@ impl Shared {
     }
 }
 
-/// Why a connection is none, or none any more.
+/// Why a client failed to connect or was disconnected.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Ended {
     #[error("{0}")]
     Io(#[from] io::Error),
-    #[error("the target closed it")]
+    #[error("the target closed the connection")]
     Eof,
-    #[error("the target closed it with {0} {1}")]
+    #[error("the target closed the connection with {0} {1}")]
     Closed(u16, String),
     #[error("the handshake was refused with {0}: {1}")]
     Handshake(u16, String),
     #[error("the subscription was refused with {0}: {1}")]
     Subscribe(String, String),
-    #[error("it is not answered as a relay does: {0}")]
+    #[error("the target does not answer as a relay does: {0}")]
     Protocol(String),
-    #[error("it was not subscribed within {0} s")]
+    #[error("the client was not subscribed within {0} s")]
     TimedOut(u64),
 }
 
@@ -106,7 +106,7 @@ impl Client {
         &self.track
     }
 
-    /// The socket can be written to.
+    /// Continues when the socket is writable.
     pub(super) fn on_writable(&mut self, lines: Lines<'_>) -> Result<(), Ended> {
         if self.stage == Stage::Connecting {
             self.link.connected()?;
@@ -116,7 +116,7 @@ impl Client {
         Ok(self.link.flush()?)
     }
 
-    /// There is something to read, or, with `to_the_end`, there will not be more.
+    /// Reads what the socket has; with `to_the_end` until the connection ends.
     pub(super) fn on_readable(
         &mut self,
         lines: Lines<'_>,
@@ -135,7 +135,7 @@ impl Client {
         }
     }
 
-    /// Whether there may be more to read.
+    /// Handles the result of a read. Returns true if there may be more to read.
     fn take(
         &mut self,
         came: io::Result<Came<'_>>,
@@ -218,7 +218,7 @@ impl Client {
         self.track = shared.tally.join(lines.channel);
     }
 
-    /// A control frame, or a frame before the confirmation.
+    /// Handles a control frame, or a frame before the confirmation.
     #[cold]
     fn take_other(
         &mut self,
@@ -246,7 +246,7 @@ impl Client {
     }
 }
 
-/// What follows the answer to the handshake, once that is there whole.
+/// Returns the bytes after the answer to the handshake; `None` while that is incomplete.
 fn upgraded(bytes: &[u8]) -> Result<Option<&[u8]>, Ended> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut response = httparse::Response::new(&mut headers);
@@ -266,7 +266,7 @@ fn upgraded(bytes: &[u8]) -> Result<Option<&[u8]>, Ended> {
     }
 }
 
-/// Whether it is the confirmation. An event for the whole tenant may come first.
+/// Returns true for the confirmation. An event for the whole tenant may come first.
 fn is_confirmed(envelope: &[u8]) -> Result<bool, Ended> {
     match Envelope::decode(envelope).map(|envelope| envelope.control) {
         Ok(Some(Control::SubscriptionConfirmed(_))) => Ok(true),
@@ -274,11 +274,13 @@ fn is_confirmed(envelope: &[u8]) -> Result<bool, Ended> {
             Err(Ended::Subscribe(error.error_code, error.error_message))
         }
         Ok(None) => Ok(false),
-        _ => Err(Ended::Protocol("no confirmation came".to_owned())),
+        _ => Err(Ended::Protocol(
+            "it did not confirm the subscription".to_owned(),
+        )),
     }
 }
 
-/// Whether the JSON is that of the confirmation.
+/// Returns true if the JSON is the confirmation.
 fn is_confirmed_in_json(envelope: &[u8]) -> Result<bool, Ended> {
     let envelope: serde_json::Value =
         serde_json::from_slice(envelope).map_err(|error| Ended::Protocol(error.to_string()))?;
@@ -295,7 +297,7 @@ fn is_confirmed_in_json(envelope: &[u8]) -> Result<bool, Ended> {
     Err(Ended::Subscribe(text("errorCode"), text("errorMessage")))
 }
 
-/// The opcode of the frames that carry envelopes.
+/// Returns the first byte of frames that carry envelopes.
 pub(super) fn data_kind(encoding: Encoding) -> u8 {
     match encoding {
         Encoding::Protobuf => BINARY,

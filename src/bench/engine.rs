@@ -1,5 +1,6 @@
-//! The one loop: all sockets of clients and backends in one thread, each read as
-//! soon as there is something, and calls posted as a load says. Knows no scenario.
+//! The event loop: one thread serves the sockets of all clients and backends, reads each
+//! as soon as it is readable, and posts calls as the load demands. Knows nothing about
+//! scenarios.
 
 mod opening;
 
@@ -23,38 +24,38 @@ use super::{
 pub(super) use self::opening::Opened;
 use self::opening::{OPENING_TIMEOUT, Opening};
 
-/// How many sockets are looked at before new calls are posted.
+/// The most sockets handled before new calls are posted.
 const EVENTS_PER_TURN: usize = 256;
 
-/// How long the loop sleeps at most while nothing is due at a known time.
+/// The longest sleep of the loop while nothing is due at a known time.
 const NAP: Duration = Duration::from_millis(100);
 
-/// How often progress is told.
+/// The interval of progress reports.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 
 const TIMER: Token = Token(usize::MAX - 1);
 
-/// Publishers have the tokens from here on, clients those below.
+/// The token of the first publisher; clients have the tokens below it.
 const FIRST_PUBLISHER: usize = usize::MAX / 2;
 
-/// When calls are posted.
+/// The rule by which calls are posted.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Load {
-    /// One every so often, whatever becomes of them.
+    /// A call per interval, even if previous ones are not answered.
     Paced(Duration),
-    /// As many as may be under way: events that some client has not received yet,
-    /// or that are not answered.
+    /// As many calls as keep this many events under way, which are not yet received by
+    /// every client or not yet answered.
     Full(usize),
-    /// Each publisher one as soon as the last is answered.
+    /// A call per publisher, as soon as its last one is answered.
     Answered,
 }
 
-/// What clients say, made beforehand.
+/// The bytes that clients send, built before the run.
 #[derive(Debug)]
 pub(super) struct Script {
-    /// By connection: its channel and its handshake.
+    /// The channel and the handshake of each connection.
     pub(super) connections: Vec<(usize, Vec<u8>)>,
-    /// By channel.
+    /// The Subscribe frame of each channel.
     pub(super) subscribes: Vec<Option<Vec<u8>>>,
 }
 
@@ -69,7 +70,7 @@ impl Script {
     }
 }
 
-/// The loop and all that it drives.
+/// The event loop and its sockets.
 pub(super) struct Engine<'p> {
     poll: Poll,
     ready: Events,
@@ -78,19 +79,19 @@ pub(super) struct Engine<'p> {
     target: Target,
     sources: Sources,
     script: Script,
-    /// By channel.
+    /// The call of each channel.
     calls: Vec<Call>,
     clients: Vec<Option<Client>>,
     opening: Opening,
     publishers: Vec<Publisher>,
     answered: Vec<Answered>,
-    /// Clients that were lost after they had been subscribed.
+    /// Number of clients that were disconnected after they had been subscribed.
     pub(super) disconnects: u64,
-    /// Calls that were answered.
+    /// Number of answered calls.
     pub(super) answers: u64,
-    /// Why something failed for the first time.
+    /// The first failure.
     pub(super) first_failure: Option<String>,
-    /// What the target said when it did not accept a token.
+    /// The target's answer when it did not accept a token.
     unauthorized: Option<String>,
     progress: &'p mut dyn FnMut(Progress),
     told_at: Instant,
@@ -141,7 +142,7 @@ impl<'p> Engine<'p> {
         }
     }
 
-    /// Connects so many backends.
+    /// Connects `count` publishers.
     pub(super) fn open_publishers(&mut self, count: usize) -> Result<(), BenchError> {
         for number in 0..count {
             let link = Link::open(&self.target.ingest, self.sources, number);
@@ -163,7 +164,7 @@ impl<'p> Engine<'p> {
         Ok(())
     }
 
-    /// Posts as the load says, for that long.
+    /// Posts calls as the load demands, for the duration.
     pub(super) fn drive(
         &mut self,
         phase: &'static str,
@@ -188,7 +189,7 @@ impl<'p> Engine<'p> {
         }
     }
 
-    /// Posts what the load says is due, and moves on when the next is.
+    /// Posts the calls that are due, and advances `due`.
     fn post_due(&mut self, load: Load, now: Instant, due: &mut Instant) {
         match load {
             Load::Paced(interval) => {
@@ -212,8 +213,8 @@ impl<'p> Engine<'p> {
         }
     }
 
-    /// Waits until every event has come wherever it is owed and every call is
-    /// answered, or until then.
+    /// Waits until every client has received its events and every call is answered, at most
+    /// until `until`.
     pub(super) fn settle(&mut self, until: Instant) -> Result<(), BenchError> {
         while self.outstanding() > 0 && Instant::now() < until {
             self.turn(until.min(Instant::now() + NAP))?;
@@ -221,7 +222,7 @@ impl<'p> Engine<'p> {
         Ok(())
     }
 
-    /// Only reads, for that long.
+    /// Only reads, for the duration.
     pub(super) fn idle(
         &mut self,
         phase: &'static str,
@@ -236,8 +237,8 @@ impl<'p> Engine<'p> {
         Ok(())
     }
 
-    /// How many events the target took that a client, connected still, has not
-    /// received.
+    /// Number of stored events not received by a client that is still connected, summed over
+    /// clients.
     pub(super) fn lost(&self) -> u64 {
         let subscribed = self
             .clients
@@ -249,7 +250,7 @@ impl<'p> Engine<'p> {
             .sum()
     }
 
-    /// Says how far it is, where enough time has passed since the last time.
+    /// Reports progress, if enough time has passed since the last report.
     pub(super) fn tell(&mut self, phase: &'static str, done: u64, total: u64) {
         if self.told_at.elapsed() >= PROGRESS_EVERY {
             self.told_at = Instant::now();
@@ -277,8 +278,8 @@ impl<'p> Engine<'p> {
         publisher.post(call, first);
     }
 
-    /// Writes what is to be written, waits until a socket is ready or until then,
-    /// and does what the ready ones need.
+    /// Writes queued calls, waits until a socket is ready or until `until`, and handles the
+    /// ready sockets.
     fn turn(&mut self, until: Instant) -> Result<(), BenchError> {
         for publisher in &mut self.publishers {
             publisher.flush().map_err(BenchError::PublisherLost)?;
@@ -400,7 +401,7 @@ fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Whether another call may be taken where this one was refused.
+/// Returns true for a refusal that may pass, so that later calls may be accepted.
 fn is_passing(status: u16) -> bool {
     matches!(status, 429 | 503)
 }

@@ -1,11 +1,11 @@
-//! Why a run cannot be begun, or cannot be brought to its end.
+//! The errors that keep a run from starting or from finishing.
 
 use std::io;
 
 use super::event::MouldError;
 use crate::{auth::MintError, protocol::NameError};
 
-/// Why there is no result.
+/// Why a run has no result.
 #[derive(Debug, thiserror::Error)]
 pub enum BenchError {
     /// A URL cannot be used.
@@ -13,51 +13,51 @@ pub enum BenchError {
     Url {
         /// The URL.
         url: String,
-        /// What is the matter.
+        /// The reason.
         reason: String,
     },
-    /// The events cannot be made.
+    /// The events cannot be built.
     #[error(transparent)]
     Mould(#[from] MouldError),
-    /// A name would not be one.
-    #[error("the tenant's name, with a number at its end, {0}")]
+    /// A tenant's name is invalid once its number is appended.
+    #[error("the tenant's name, with its number appended, {0}")]
     Name(#[from] NameError),
-    /// A token cannot be made.
+    /// A token cannot be signed.
     #[error(transparent)]
     Mint(#[from] MintError),
-    /// The floor has no batches.
-    #[error("the floor takes no batches")]
+    /// The floor does not accept batches.
+    #[error("the floor does not accept batches")]
     FloorBatch,
-    /// This process may not open enough descriptors.
+    /// The run needs more descriptors than this process may open.
     #[error(
-        "{needed} descriptors are needed and this process may have {most}: raise the limit, as with `ulimit -Hn {needed}` (as root) or LimitNOFILE="
+        "the run needs {needed} descriptors, but this process may open only {most}: raise the limit, for example with `ulimit -Hn {needed}` (as root) or LimitNOFILE="
     )]
     Descriptors {
-        /// How many are needed.
+        /// Number of descriptors needed.
         needed: u64,
-        /// How many there can be.
+        /// The process's hard limit.
         most: u64,
     },
-    /// There are not enough ports.
+    /// There are not enough local ports.
     #[error(
-        "{connections} connections to one address need as many local ports, and there are {ports}; a target on 127.0.0.1 is reached from several addresses"
+        "{connections} connections to one address need as many local ports, but there are only {ports}; use a target on 127.0.0.1, which is reached from several addresses"
     )]
     Ports {
-        /// How many connections there would be.
+        /// Number of connections of the run.
         connections: usize,
-        /// How many ports.
+        /// Number of local ports.
         ports: usize,
     },
-    /// The server's process cannot be looked at.
-    #[error("process {pid}: {source}")]
+    /// The figures of the server's process cannot be read.
+    #[error("cannot read the figures of process {pid}: {source}")]
     ServerProcess {
-        /// Its number.
+        /// The process id.
         pid: u32,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
-    /// A scenario is about the server's process.
-    #[error("this scenario measures the server's process: give its number with --server-pid")]
+    /// The scenario measures the server's process, but none is given.
+    #[error("this scenario measures the server's process: pass its id with --server-pid")]
     NoServerProcess,
     /// No client could be subscribed.
     #[error("no client could be subscribed: {0}")]
@@ -65,30 +65,30 @@ pub enum BenchError {
     /// The target does not accept the tokens.
     #[error("the target does not accept the tokens of the clients: {0}")]
     Unauthorized(String),
-    /// The listener for events cannot be reached.
-    #[error("cannot connect to where events are posted: {0}")]
+    /// The ingest listener cannot be reached.
+    #[error("cannot connect to the ingest listener: {0}")]
     Ingest(io::Error),
-    /// The connection on which events are posted is gone.
-    #[error("the connection on which events are posted was lost: {0}")]
+    /// A connection to the ingest listener was lost.
+    #[error("the connection to the ingest listener was lost: {0}")]
     PublisherLost(io::Error),
-    /// What came is no answer to a call.
-    #[error("what answers the calls is neither a relay nor the floor")]
+    /// The bytes received are not an answer to a call.
+    #[error("the target of the calls is neither a relay nor the floor")]
     NotAnAnswer,
-    /// A call was refused, and the next would be too.
+    /// A call was refused, and further calls would be refused too.
     #[error("posting was refused with {status}: {body}")]
     Refused {
         /// The HTTP status.
         status: u16,
-        /// What the target says.
+        /// The body of the target's answer.
         body: String,
     },
-    /// The system has no randomness to give.
-    #[error("the system has no randomness to give: {0}")]
+    /// The system's random number generator failed.
+    #[error("cannot get random bytes from the system: {0}")]
     Random(#[from] getrandom::Error),
-    /// The histograms cannot be made.
-    #[error("no histograms: {0}")]
+    /// The histograms cannot be created.
+    #[error("cannot create the histograms: {0}")]
     Histogram(#[from] hdrhistogram::CreationError),
-    /// The system refuses something.
+    /// Another I/O error.
     #[error(transparent)]
     Io(#[from] io::Error),
 }

@@ -1,5 +1,5 @@
-//! The events that are posted: envelopes that begin with a number, so that it is
-//! found in a frame without decoding it. Knows no socket.
+//! The events that are posted: envelopes that begin with their number, so that it can be
+//! found in a frame without decoding. Knows nothing about sockets.
 
 use crate::{
     protocol::Encoding,
@@ -7,21 +7,21 @@ use crate::{
     schema::{Schema, Specimen},
 };
 
-/// What an envelope begins with: the tag and length of its message_id, a letter
-/// and the run's own digits.
+/// Length of an envelope's prefix: the tag and length of its message_id, a letter and
+/// the digits of the run.
 const PREFIX_BYTES: usize = 12;
 
-/// The digits of the event's number, behind the prefix.
+/// Number of digits of the event's number, which follow the prefix.
 const NUMBER_DIGITS: usize = 10;
 
-/// The message_id's tag (field 1), and its length: the letter and 19 digits.
+/// The message_id's tag (field 1), its length (the letter and 19 digits) and the letter.
 const MESSAGE_ID: [u8; 3] = [0x0a, 0x14, b'b'];
 
 /// The timestamp's tag: field 8.
 const TIMESTAMP_TAG: u8 = 0x40;
 
-/// What tells the events of this run from those of any other: the relay takes a
-/// message_id that it has seen before for a repetition.
+/// The message_id prefix of this run's events. It is random, since the relay treats an
+/// event with a known message_id as a duplicate.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Run([u8; PREFIX_BYTES]);
 
@@ -34,8 +34,8 @@ impl Run {
         Self(prefix)
     }
 
-    /// The number of the event in an envelope as a client receives it; `None` where
-    /// another run, or somebody else, has posted it.
+    /// Returns the number of the event in an envelope that a client received; `None` if
+    /// this run has not posted it.
     #[inline]
     pub(super) fn number_in(
         &self,
@@ -49,8 +49,8 @@ impl Run {
         }
     }
 
-    /// The number of the event with this JSON. `id_at` is where the message_id was
-    /// found the last time; all events of a run have it in the same place.
+    /// Returns the number of the event in this JSON. `id_at` is the offset at which the
+    /// message_id was last found; it is the same for all events of a run.
     fn number_of_json(&self, json: &[u8], id_at: &mut usize) -> Option<usize> {
         let prefix = self.0.get(MESSAGE_ID.len() - 1..)?;
         let begins = |at: usize| json.get(at..).is_some_and(|rest| rest.starts_with(prefix));
@@ -63,7 +63,7 @@ impl Run {
         number(json.get(*id_at + prefix.len()..)?)
     }
 
-    /// The number of the event whose envelope begins so.
+    /// Returns the number of the event at the start of this envelope.
     pub(super) fn number_of(&self, envelope: &[u8]) -> Option<usize> {
         let (prefix, rest) = envelope.split_first_chunk()?;
         if *prefix != self.0 {
@@ -73,7 +73,7 @@ impl Run {
     }
 }
 
-/// The number that the hexadecimal digits at the beginning say.
+/// Parses the hexadecimal number at the start.
 fn number(rest: &[u8]) -> Option<usize> {
     let digits: &[u8; NUMBER_DIGITS] = rest.first_chunk()?;
     let number = digits.iter().fold(0, |number: u64, digit| {
@@ -83,7 +83,7 @@ fn number(rest: &[u8]) -> Option<usize> {
     usize::try_from(number).ok()
 }
 
-/// Makes the envelopes of one run.
+/// Builds the envelopes of one run.
 #[derive(Debug)]
 pub(super) struct Mould {
     pub(super) run: Run,
@@ -92,20 +92,20 @@ pub(super) struct Mould {
     bytes: usize,
 }
 
-/// Why there are no events of that size.
+/// Why events of the wanted size cannot be built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum MouldError {
-    /// The schema has no event that would do.
+    /// The schema has no suitable event.
     #[error(
-        "the schema has no event to measure with: one needs a string field that is annotated with a topic of a kind that clients can subscribe to"
+        "the schema has no event to measure with: it needs one with a string field annotated with a topic kind that clients can subscribe to"
     )]
     NoSpecimen,
-    /// The number, the timestamp and the topic need more.
-    #[error("an event of {bytes} bytes is too small: number, timestamp and topic take {least}")]
+    /// The size is too small for the number, the timestamp and the topic.
+    #[error("an event of {bytes} bytes is too small: the minimum is {least} bytes")]
     TooSmall {
-        /// What was asked for.
+        /// The wanted size in bytes.
         bytes: usize,
-        /// What would do.
+        /// The smallest possible size in bytes.
         least: usize,
     },
 }
@@ -126,13 +126,12 @@ impl Mould {
         })
     }
 
-    /// The topic of a channel.
+    /// Returns the topic of a channel.
     pub(super) fn topic(&self, channel: usize) -> String {
         format!("{}:{}", self.specimen.kind(), id(channel))
     }
 
-    /// An envelope for the channel's topic, of the size that is wanted. Its number
-    /// is 0.
+    /// Builds an envelope of the wanted size for the channel's topic. Its number is 0.
     pub(super) fn envelope(&self, channel: usize) -> Result<Vec<u8>, MouldError> {
         let mut envelope = self.run.0.to_vec();
         envelope.extend([b'0'; NUMBER_DIGITS]);
@@ -151,7 +150,8 @@ impl Mould {
 
     fn least(&self, channel: usize, head_bytes: usize) -> usize {
         let fits = |bytes: usize| self.specimen.encode(&id(channel), bytes).is_some();
-        // One or two bytes more than the least cannot be filled.
+        // Some sizes of one or two bytes more cannot be filled, so take the first of three
+        // sizes in a row that all fit.
         let least = (1..4096).find(|bytes| (*bytes..bytes + 3).all(fits));
         least.unwrap_or_default() + head_bytes
     }
@@ -161,13 +161,13 @@ fn id(channel: usize) -> String {
     format!("bench-{channel}")
 }
 
-/// Puts an event's number into the envelope that begins here.
+/// Writes an event's number into the envelope.
 pub(super) fn write_number(envelope: &mut [u8], number: usize) {
     let digits = envelope.get_mut(PREFIX_BYTES..PREFIX_BYTES + NUMBER_DIGITS);
     write_hex(digits.unwrap_or_default(), number as u64);
 }
 
-/// The lowest digits of the number, as many as there is room for.
+/// Writes the number's lowest hexadecimal digits, as many as fit.
 fn write_hex(digits: &mut [u8], mut number: u64) {
     for digit in digits.iter_mut().rev() {
         *digit = match (number & 0x0f) as u8 {

@@ -1,26 +1,25 @@
-//! A server's frames (RFC 6455, 5.2) as they stand in what was read: found by
-//! their headers, not copied. Knows no socket and nothing of what is in them.
+//! Finds a server's frames (RFC 6455, section 5.2) in the bytes that were read, without
+//! copying. Knows nothing about sockets and payloads.
 
-/// A frame that begins a longer message, or goes on with one, and one that is
-/// masked: nothing that a relay sends.
+/// A fragmented or masked frame, which a relay never sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a frame begins with {0:#04x} {1:#04x}, which none of the relay's does")]
+#[error("a frame starts with {0:#04x} {1:#04x}, which a relay never sends")]
 pub(super) struct Unexpected(u8, u8);
 
-/// The opcodes, with the bit that says that the message is whole.
+/// The first bytes of frames: the opcode, with the FIN bit set.
 pub(super) const TEXT: u8 = 0x81;
 pub(super) const BINARY: u8 = 0x82;
 pub(super) const CLOSE: u8 = 0x88;
 pub(super) const PING: u8 = 0x89;
 pub(super) const PONG: u8 = 0x8a;
 
-/// Walks over the frames that are there whole; the rest is for later.
+/// Iterates over the complete frames in a buffer.
 #[derive(Debug)]
 pub(super) struct Frames<'a> {
     bytes: &'a [u8],
 }
 
-/// A whole frame.
+/// A complete frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Frame<'a> {
     /// The first byte.
@@ -33,7 +32,7 @@ impl<'a> Frames<'a> {
         Self { bytes }
     }
 
-    /// The next whole frame.
+    /// Returns the next complete frame; `None` if there is no other.
     #[inline]
     pub(super) fn next(&mut self) -> Result<Option<Frame<'a>>, Unexpected> {
         let Some((&[kind, length], rest)) = self.bytes.split_first_chunk() else {
@@ -61,14 +60,14 @@ impl<'a> Frames<'a> {
         Ok(Some(Frame { kind, payload }))
     }
 
-    /// What is left: the beginning of a frame.
+    /// Returns the remaining bytes, the start of an incomplete frame.
     pub(super) fn rest(&self) -> &'a [u8] {
         self.bytes
     }
 }
 
-/// A client's frame, masked with zeros: the mask is there for proxies, and there
-/// are none here.
+/// Builds a client's frame, masked with zeros: masks protect proxies, and there are none
+/// here.
 pub(super) fn masked(kind: u8, payload: &[u8]) -> Vec<u8> {
     const MASKED: u8 = 0x80;
     let mut frame = vec![kind];
@@ -95,7 +94,7 @@ mod tests {
     use super::*;
     use crate::protocol::frame;
 
-    /// Everything that one walk finds, and what it leaves.
+    /// Returns the payloads of all complete frames, and the rest.
     fn walk(bytes: &[u8]) -> (Vec<Vec<u8>>, Vec<u8>) {
         let mut frames = Frames::new(bytes);
         let mut found = Vec::new();

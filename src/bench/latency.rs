@@ -1,35 +1,35 @@
-//! Latencies, in histograms that keep three digits. Knows not of what.
+//! Latency histograms with three significant digits.
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-/// What is recorded of a run, in nanoseconds.
+/// The latencies recorded in a run, in nanoseconds.
 #[derive(Debug)]
 pub(super) struct Latencies {
-    /// Of each frame: from the POST to its coming.
+    /// Of each frame: from the POST to its arrival.
     pub(super) each: Histogram<u64>,
-    /// Of each event: from the POST to the coming of its last frame.
+    /// Of each event: from the POST to the arrival of its last frame.
     pub(super) last: Histogram<u64>,
     /// Of each call: from the POST to its answer.
     pub(super) answer: Histogram<u64>,
 }
 
-/// The longest that is told apart: an hour.
+/// The longest latency that is recorded as such: one hour.
 const LATENCY_NS_MAX: u64 = 3_600_000_000_000;
 
-/// The digits that are kept.
+/// The significant digits of the histograms.
 const DIGITS: u8 = 3;
 
-/// A histogram in a few numbers, in microseconds.
+/// The percentiles of a histogram, in microseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Percentiles {
-    /// Half of them are not above it.
+    /// The median.
     pub p50: f64,
-    /// 99 of 100 are not above it.
+    /// The 99th percentile.
     pub p99: f64,
-    /// 999 of 1000 are not above it.
+    /// The 99.9th percentile.
     pub p999: f64,
-    /// None is above it.
+    /// The maximum.
     pub max: f64,
 }
 
@@ -44,7 +44,7 @@ impl Latencies {
     }
 }
 
-/// `None` of an empty one.
+/// Returns the percentiles; `None` if the histogram is empty.
 pub(super) fn percentiles(histogram: &Histogram<u64>) -> Option<Percentiles> {
     let micros = |ns: u64| ns as f64 / 1000.0;
     let at = |quantile| micros(histogram.value_at_quantile(quantile));

@@ -1,5 +1,5 @@
-//! What a plan would run into, said before it begins: the limits of this process
-//! for certain, those of the target as far as they are known.
+//! Checks a plan against limits before the run: those of this process, and those of the
+//! target as far as they are known.
 
 use std::fs;
 
@@ -8,14 +8,14 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use super::{BenchError, Plan, Scenario, Speech, link::is_spread, server_process::ServerProcess};
 use crate::config::{Ingest, Limits};
 
-/// Descriptors that a process has besides its connections.
+/// Number of descriptors that a process needs besides its connections.
 const OTHER_DESCRIPTORS: u64 = 64;
 
-/// The ports that a Linux takes by default for connections that go out.
+/// Number of ports that Linux uses by default for outgoing connections.
 const PORTS_DEFAULT: usize = 28_232;
 
-/// What a relay with the default configuration, or the given process, would
-/// refuse, in words.
+/// Returns warnings about limits of a default relay, or of the given server process, that
+/// the plan would exceed.
 #[must_use]
 pub fn warnings(plan: &Plan) -> Vec<String> {
     let mut found = Vec::new();
@@ -49,32 +49,32 @@ fn of_the_defaults(plan: &Plan) -> Vec<String> {
             batch.saturating_mul(plan.payload_bytes),
             body_max,
             body_key,
-            "bytes a call",
+            "bytes per call",
         ),
         (
             batch,
             ingest.batch_events_max,
             "ingest.batch_events_max",
-            "events a call",
+            "events per call",
         ),
         (
             outstanding,
             limits.outbox_frames,
             "limits.outbox_frames",
-            "events that may wait for a client",
+            "events that may be queued for a client",
         ),
         (
             frames_bytes,
             limits.outbox_bytes,
             "limits.outbox_bytes",
-            "bytes that may wait for a client",
+            "bytes that may be queued for a client",
         ),
         (tenants, limits.tenants, "limits.tenants", "tenants"),
     ]
     .into_iter()
     .filter(|(wanted, most, ..)| wanted > most)
     .map(|(wanted, most, key, what)| {
-        format!("{wanted} {what}: a relay takes {most} unless {key} says otherwise")
+        format!("{wanted} {what}: a relay accepts at most {most} unless {key} is raised")
     })
     .collect()
 }
@@ -84,7 +84,7 @@ fn of_the_process(plan: &Plan) -> Option<String> {
     let left = process.descriptors_left().ok()?;
     let needed = sockets(plan);
     (needed > left).then(|| {
-        format!("{needed} connections: the server's process may open {left} descriptors more")
+        format!("{needed} connections: the server's process may open only {left} more descriptors")
     })
 }
 
@@ -92,8 +92,11 @@ fn sockets(plan: &Plan) -> u64 {
     (plan.scenario.fanout().connections + plan.scenario.publishers()) as u64
 }
 
-/// Lets this process have as many descriptors as it may, and sees to it that they
-/// are enough, and ports as well.
+/// Raises this process's descriptor limit to its hard limit.
+///
+/// # Errors
+///
+/// When the plan needs more descriptors or local ports than there are.
 pub(super) fn prepare(plan: &Plan) -> Result<(), BenchError> {
     let needed = sockets(plan) + OTHER_DESCRIPTORS;
     let maximum = getrlimit(Resource::Nofile).maximum;

@@ -1,6 +1,5 @@
-//! One connection, TCP or TLS over it, that is read without waiting, into a buffer that
-//! all share.
-//! Only what was read of something unfinished is kept with it.
+//! A non-blocking connection, TCP or TLS over TCP. All connections read into one shared
+//! buffer; each keeps only its unfinished rest.
 
 use std::{
     io::{self, Read, Write},
@@ -16,26 +15,24 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::target::Place;
 use crate::random::Random;
 
-/// So much that is encrypted is read at once: as much as rustls holds decrypted.
+/// Encrypted bytes per read: as many as rustls holds decrypted.
 const ENCRYPTED_BYTES: usize = 16 * 1024;
 
-/// At least so much is read at once.
+/// The least free space for a read, in bytes.
 const READ_BYTES_MIN: usize = 64 * 1024;
 
-/// How many connections have one source address. Each has ports for many more, but
-/// the kernel takes longer and longer to find a free one, above all beside another
-/// generator.
+/// Number of connections per source address. An address has ports for many more, but the
+/// kernel takes ever longer to find a free one, above all beside another generator.
 const CONNECTIONS_PER_ADDRESS: usize = 2_000;
 
-/// The addresses of the loopback network that connections come from: 127.0.0.2 and
-/// those after it.
+/// The source addresses of connections to loopback targets: 127.0.0.2 and following.
 const FIRST_SOURCE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 const SOURCES: usize = 250;
 
-/// Where everything is read into.
+/// The buffer that all connections read into.
 pub(super) type Buffer = Vec<u8>;
 
-/// A connection, and the unfinished rest of what was read of it.
+/// A connection and the unfinished rest of the bytes read from it.
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) stream: TcpStream,
@@ -43,13 +40,13 @@ pub(super) struct Link {
     left: Vec<u8>,
 }
 
-/// What came of a read.
+/// The result of a read.
 #[derive(Debug)]
 pub(super) enum Came<'b> {
-    /// What was left, and what is new behind it.
+    /// The rest of the last read, followed by the new bytes.
     Bytes {
         bytes: &'b [u8],
-        /// Whether there may be more to read at once.
+        /// True if there may be more to read right away.
         is_full: bool,
     },
     Nothing,
@@ -57,7 +54,7 @@ pub(super) enum Came<'b> {
 }
 
 impl Link {
-    /// Begins to connect; `number` decides where from.
+    /// Starts to connect. `number` selects the source address.
     pub(super) fn open(place: &Place, sources: Sources, number: usize) -> io::Result<Self> {
         let target = place.address;
         let socket = Socket::new(
@@ -67,7 +64,7 @@ impl Link {
         )?;
         socket.set_nonblocking(true)?;
         socket.set_tcp_nodelay(true)?;
-        // Closed by a reset, so that no port stays taken for a minute afterwards.
+        // Close with a reset, so that no port stays in TIME_WAIT for a minute.
         socket.set_linger(Some(Duration::ZERO))?;
         if let Some(address) = sources.address(target, number) {
             socket.bind(&SocketAddr::from((address, 0)).into())?;
@@ -82,7 +79,7 @@ impl Link {
         }
     }
 
-    /// How the attempt to connect has ended.
+    /// Returns the outcome of the attempt to connect.
     pub(super) fn connected(&self) -> io::Result<()> {
         match self.stream.take_error()? {
             Some(error) => Err(error),
@@ -105,7 +102,7 @@ impl Link {
         match read {
             Ok(0) => Ok(Came::End),
             Ok(read) => Ok(Came::Bytes {
-                // What is decrypted may be read bit by bit.
+                // Decrypted bytes may be read in several steps.
                 is_full: read == free.len() || self.tls.is_some(),
                 bytes: buffer.get(..start + read).unwrap_or_default(),
             }),
@@ -114,14 +111,14 @@ impl Link {
         }
     }
 
-    /// Keeps the unfinished rest of what was read until the next time.
+    /// Keeps the unfinished rest of a read for the next one.
     pub(super) fn keep(&mut self, rest: &[u8]) {
         self.left.clear();
         self.left.extend_from_slice(rest);
     }
 
-    /// Writes as much as goes out at once; how much that is. What is to be encrypted may
-    /// wait for the next [flush](Self::flush).
+    /// Writes as much as possible without waiting and returns the number of bytes. Encrypted
+    /// bytes may wait for the next [flush](Self::flush).
     pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if let Some(tls) = &mut self.tls {
             let taken = tls.writer().write(bytes)?;
@@ -137,7 +134,7 @@ impl Link {
         }
     }
 
-    /// Writes what is encrypted, as much as goes out at once.
+    /// Writes as many encrypted bytes as possible without waiting.
     pub(super) fn flush(&mut self) -> io::Result<()> {
         match &mut self.tls {
             Some(tls) => flush_encrypted(&mut self.stream, tls),
@@ -145,7 +142,11 @@ impl Link {
         }
     }
 
-    /// Writes what is little enough to go out at once.
+    /// Writes bytes that are few enough to be written in one go.
+    ///
+    /// # Errors
+    ///
+    /// When not all of them could be written.
     pub(super) fn write_whole(&mut self, bytes: &[u8]) -> io::Result<()> {
         if self.write(bytes)? == bytes.len() {
             Ok(())
@@ -172,7 +173,7 @@ fn read_some(stream: &mut TcpStream, free: &mut [u8]) -> io::Result<usize> {
     }
 }
 
-/// Reads what is decrypted, once there is something: `WouldBlock` until then.
+/// Reads decrypted bytes; fails with `WouldBlock` while there are none.
 fn read_encrypted(
     stream: &mut TcpStream,
     tls: &mut ClientConnection,
@@ -183,7 +184,7 @@ fn read_encrypted(
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             read => return read,
         }
-        // rustls itself would read little at a time.
+        // rustls itself would read only a few bytes at a time.
         let mut encrypted = [0; ENCRYPTED_BYTES];
         let read = read_some(stream, &mut encrypted)?;
         let mut encrypted = encrypted.get(..read).unwrap_or_default();
@@ -218,10 +219,10 @@ fn is_under_way(error: &io::Error) -> bool {
         || error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error())
 }
 
-/// Which address each connection comes from.
+/// The source addresses of the connections.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sources {
-    /// The first one: not the same in each run, for whoever runs two at a time.
+    /// The index of the first one: random, so that two runs at a time use different ones.
     first: usize,
 }
 
@@ -233,7 +234,7 @@ impl Sources {
         }
     }
 
-    /// None where the system's choice is the only one.
+    /// Returns the source address of a connection; `None` to let the system choose.
     fn address(self, target: SocketAddr, number: usize) -> Option<Ipv4Addr> {
         let step = (self.first + number / CONNECTIONS_PER_ADDRESS) % SOURCES;
         let bits = FIRST_SOURCE.to_bits() + u32::try_from(step).unwrap_or_default();
@@ -241,8 +242,8 @@ impl Sources {
     }
 }
 
-/// Whether connections to it come from several addresses. Linux has the whole of
-/// 127.0.0.0/8 on every machine.
+/// Returns true if connections to the target use several source addresses. On Linux
+/// every machine has all addresses of 127.0.0.0/8.
 pub(super) fn is_spread(target: SocketAddr) -> bool {
     cfg!(target_os = "linux") && matches!(target.ip(), IpAddr::V4(ip) if ip.is_loopback())
 }

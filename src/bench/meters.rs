@@ -1,16 +1,16 @@
-//! Processor time and memory, the target's and this process's own, and what lies
-//! between two looks at them.
+//! Meters of CPU time and memory, of the target and of this process, and the differences
+//! between readings.
 
 use std::time::{Duration, Instant};
 
 use super::{BenchError, server_process::ServerProcess};
 
-/// Processor time and memory.
+/// The meters of CPU time and memory.
 pub(super) struct Meters {
     server: Option<ServerProcess>,
 }
 
-/// What the meters show at one time.
+/// A reading of the meters.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Reading {
     at: Instant,
@@ -19,7 +19,7 @@ pub(super) struct Reading {
 }
 
 impl Meters {
-    /// The target's process is looked at where its number is given.
+    /// Creates the meters; those of the target only if its process id is given.
     pub(super) fn new(server_pid: Option<u32>) -> Result<Self, BenchError> {
         let server = server_pid.map(|pid| {
             ServerProcess::new(pid).map_err(|source| BenchError::ServerProcess { pid, source })
@@ -47,7 +47,7 @@ impl Meters {
     }
 }
 
-/// What lies between two readings.
+/// The difference between two readings.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Used {
     pub(super) time: Duration,

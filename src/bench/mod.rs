@@ -1,7 +1,6 @@
-//! `sidewire bench`: a load generator, for who sizes a machine and for who works
-//! on the relay. One thread is all clients and all backends at once; it looks at
-//! no more of a frame than its length and its event's number, so that the target
-//! is the one with the work.
+//! `sidewire bench`: a load generator, for sizing machines and for working on the
+//! relay. One thread runs all clients and all backends. It reads only the length of a
+//! frame and the number of its event, so that the target does most of the work.
 //!
 //! ```text
 //! Plan ─▶ scenarios ─▶ engine ─▶ clients ─▶ link        the target's sockets
@@ -10,8 +9,8 @@
 //!         report ◀── tally, latency, server_process
 //! ```
 //!
-//! Knows of the target what stands in the protocol and, given its process, what
-//! the kernel tells; nothing of how a relay is built.
+//! Knows the protocol and, given the target's process id, the kernel's figures about
+//! that process; nothing about the relay's internals.
 
 mod channels;
 mod clients;

@@ -1,128 +1,128 @@
-//! What a run is to do. Decides nothing and does nothing.
+//! The plan of a run. Plain data.
 
 use std::time::Duration;
 
 use super::target::Target;
 
-/// What is to be measured, and how.
+/// The plan of a run: the target, the scenario and its settings.
 #[derive(Debug)]
 pub struct Plan {
-    /// Where.
+    /// The target to measure.
     pub target: Target,
-    /// What.
+    /// The scenario to run.
     pub scenario: Scenario,
-    /// The bytes of an event as it is posted.
+    /// The size of a posted event in bytes.
     pub payload_bytes: usize,
-    /// How many clients are opened at the same time.
+    /// Number of clients opened concurrently.
     pub concurrency: usize,
-    /// The target's process.
+    /// The process id of the target.
     pub server_pid: Option<u32>,
-    /// How long after the end an event may still be on its way.
+    /// The time after the end during which an event may still arrive.
     pub lost_after: Duration,
 }
 
-/// How long an event is waited for, unless a test cannot wait.
+/// The default of [`Plan::lost_after`]; tests use a shorter time.
 pub const LOST_AFTER: Duration = Duration::from_secs(10);
 
-/// The scenarios.
+/// A scenario.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Scenario {
-    /// Events at a rate.
+    /// Posts events at a fixed rate.
     Latency {
         /// The connections.
         fanout: Fanout,
-        /// Events a second.
+        /// Events per second.
         rate: f64,
-        /// How long.
+        /// When to measure.
         window: Window,
     },
-    /// As many events as the target can deliver.
+    /// Posts as many events as the target can deliver.
     Throughput {
         /// The connections.
         fanout: Fanout,
-        /// How many events may be under way.
+        /// The most events under way.
         outstanding: usize,
-        /// How long.
+        /// When to measure.
         window: Window,
     },
-    /// The same, with a topic for each connection.
+    /// Like `Throughput`, with a topic for each connection.
     Selective {
-        /// How many of both.
+        /// Number of connections, and of topics.
         connections: usize,
-        /// How many events may be under way.
+        /// The most events under way.
         outstanding: usize,
-        /// How long.
+        /// When to measure.
         window: Window,
     },
-    /// Connections without events.
+    /// Holds connections without events.
     Idle {
-        /// How many.
+        /// Number of connections.
         connections: usize,
-        /// How long they are left alone before the memory is looked at.
+        /// The wait before the memory is read.
         settle: Duration,
     },
-    /// Connecting and subscribing.
+    /// Connects and subscribes clients, again and again.
     Connect {
-        /// How many before they are closed again.
+        /// Number of connections opened before they are closed again.
         connections: usize,
-        /// How long.
+        /// When to measure.
         window: Window,
     },
-    /// Events for nobody.
+    /// Posts events without subscribers.
     Ingest {
-        /// How many connections post.
+        /// Number of connections that post.
         publishers: usize,
-        /// How many events a call has.
+        /// Number of events per call.
         batch: usize,
-        /// How long.
+        /// When to measure.
         window: Window,
     },
-    /// Events for a hundred, while others are connected.
+    /// Posts events for a hundred clients while others are connected.
     Growth {
-        /// How many are connected in one half of the blocks.
+        /// Number of clients connected in one half of the blocks.
         few: usize,
-        /// How many in the other.
+        /// Number of clients connected in the other half.
         many: usize,
-        /// How many blocks each half has.
+        /// Number of blocks in each half.
         blocks: usize,
-        /// How many events may be under way.
+        /// The most events under way.
         outstanding: usize,
-        /// How long a block takes.
+        /// When to measure in each block.
         window: Window,
     },
 }
 
-/// Connections and what they are subscribed to.
+/// The number of connections and of topics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fanout {
-    /// How many.
+    /// Number of connections.
     pub connections: usize,
-    /// On how many topics.
+    /// Number of topics.
     pub topics: usize,
 }
 
-/// When something is measured.
+/// The durations of warming up and measuring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Window {
-    /// What runs before.
+    /// The time before measuring.
     pub warmup: Duration,
-    /// How long.
+    /// The time during which figures are recorded.
     pub duration: Duration,
 }
 
-/// How far it is.
+/// The progress of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
-    /// What it does.
+    /// The current phase.
     pub phase: &'static str,
-    /// How much of it is done.
+    /// The amount done.
     pub done: u64,
-    /// Of how much.
+    /// The total amount.
     pub total: u64,
 }
 
 impl Scenario {
-    /// Its name on the command line and in the report.
+    /// Returns the name on the command line and in the report.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
@@ -136,7 +136,7 @@ impl Scenario {
         }
     }
 
-    /// The connections of clients, and the topics that they are on.
+    /// Returns the number of client connections and of their topics.
     #[must_use]
     pub fn fanout(&self) -> Fanout {
         let own = |connections| Fanout {
@@ -156,7 +156,7 @@ impl Scenario {
         }
     }
 
-    /// How many connections post.
+    /// Returns the number of connections that post.
     #[must_use]
     pub fn publishers(&self) -> usize {
         match *self {
@@ -166,7 +166,7 @@ impl Scenario {
         }
     }
 
-    /// How many events a call has.
+    /// Returns the number of events per call.
     #[must_use]
     pub fn batch(&self) -> usize {
         match *self {

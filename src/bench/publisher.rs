@@ -1,5 +1,5 @@
-//! A backend: one connection on which calls go out, several at a time where that
-//! is asked for, and their answers come in. Knows nothing of what is posted.
+//! A backend: one connection that sends calls, pipelined if the load demands it, and
+//! receives their answers. Knows nothing about the content of calls.
 
 use std::{collections::VecDeque, io, ops::Range};
 
@@ -9,13 +9,13 @@ use super::{
     target::{Call, Framing, Speech},
 };
 
-/// How the floor says that an event is queued.
+/// The floor's answer to an event that it queued.
 const QUEUED: u8 = 0x06;
 
-/// Many more than a relay's answer has.
+/// The most headers of an answer, many more than a relay's answer has.
 const HEADERS_MAX: usize = 32;
 
-/// One connection to where events are posted.
+/// A connection to the ingest listener.
 #[derive(Debug)]
 pub(super) struct Publisher {
     pub(super) link: Link,
@@ -23,7 +23,7 @@ pub(super) struct Publisher {
     framing: Framing,
     out: Vec<u8>,
     written: usize,
-    /// The events of each call that is not answered yet.
+    /// The event numbers of each call that is not answered yet.
     awaited: VecDeque<Range<usize>>,
 }
 
@@ -50,18 +50,18 @@ impl Publisher {
         }
     }
 
-    /// Whether all of its calls are answered.
+    /// Returns true if all calls are answered.
     pub(super) fn is_idle(&self) -> bool {
         self.awaited.is_empty()
     }
 
-    /// Queues a call whose events have the numbers from `first` on.
+    /// Queues a call and numbers its events from `first`.
     pub(super) fn post(&mut self, call: &Call, first: usize) {
         call.write(&mut self.out, first);
         self.awaited.push_back(first..first + call.events());
     }
 
-    /// Writes as much of what is queued as goes out at once.
+    /// Writes as much of the queued calls as possible without waiting.
     pub(super) fn flush(&mut self) -> io::Result<()> {
         if self.written < self.out.len() {
             let rest = self.out.get(self.written..).unwrap_or_default();
@@ -74,7 +74,7 @@ impl Publisher {
         Ok(())
     }
 
-    /// Reads answers, all that are there.
+    /// Reads all available answers.
     pub(super) fn read(
         &mut self,
         buffer: &mut Buffer,
@@ -105,7 +105,8 @@ impl Publisher {
 
 type Refusal = Option<(u16, String)>;
 
-/// The first answer, where it is there whole, and what follows it.
+/// Parses the first answer. Returns its refusal and the bytes after it, or `None` while
+/// the answer is incomplete.
 fn answer(framing: Framing, bytes: &[u8]) -> Result<Option<(Refusal, &[u8])>, BenchError> {
     match (framing, bytes) {
         (_, []) => Ok(None),

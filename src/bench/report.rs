@@ -1,4 +1,4 @@
-//! What a run has found, for people and for machines. Measures nothing.
+//! The results of a run, for text and JSON output. Measures nothing.
 
 use std::time::Duration;
 
@@ -6,123 +6,123 @@ use serde::Serialize;
 
 use super::{Plan, Speech, latency::Percentiles};
 
-/// The result of a run; what is not known is `None`.
+/// The result of a run. Unknown figures are `None`.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
     /// The scenario.
     pub scenario: &'static str,
     /// `relay` or `floor`.
     pub target: &'static str,
-    /// Connections of clients.
+    /// Number of client connections.
     pub connections: usize,
-    /// The topics that they are on.
+    /// Number of their topics.
     pub topics: usize,
-    /// The bytes of an event as it is posted.
+    /// The size of a posted event in bytes.
     pub payload_bytes: usize,
     /// The subprotocol of the clients.
     pub encoding: &'static str,
-    /// The bytes of an event as a client received it, without the frame's header.
+    /// The size of a received event in bytes, without the frame's header.
     pub received_bytes: Option<usize>,
-    /// How long was measured.
+    /// The measured time in seconds.
     pub seconds: f64,
-    /// Calls that were answered in that time.
+    /// Calls answered in that time.
     pub calls: u64,
-    /// Events that the target took in that time.
+    /// Events stored by the target in that time.
     pub events: u64,
-    /// The same, a second.
+    /// Events per second.
     pub events_per_s: f64,
-    /// Frames with events that came in that time.
+    /// Frames with events received in that time.
     pub deliveries: u64,
-    /// The same, a second.
+    /// Deliveries per second.
     pub deliveries_per_s: f64,
-    /// Events that the target took and that a connected subscriber has not
-    /// received within 10 s after the end; of the whole run, as are the next five.
+    /// Stored events that a connected subscriber has not received within 10 s after the
+    /// end; counted over the whole run, like the next five figures.
     pub lost: u64,
-    /// Events that a connection received again.
+    /// Events received more than once by a connection.
     pub duplicated: u64,
-    /// Events that a connection received after a later one.
+    /// Events received by a connection after a later one.
     pub reordered: u64,
-    /// Events that a connection received and that this run has not posted for it.
+    /// Received events that this run has not posted for the connection.
     pub foreign: u64,
-    /// Events that the target did not take.
+    /// Events that the target refused.
     pub refused: u64,
-    /// Connections that were lost once they were subscribed.
+    /// Connections lost after they were subscribed.
     pub disconnects: u64,
-    /// POST sent until frame received, of each frame.
+    /// Latency of each frame, from sending the POST to receiving the frame.
     pub latency_us: Option<Percentiles>,
-    /// POST sent until the last of its clients has it, of each event.
+    /// Latency of each event, from sending the POST until its last client received it.
     pub last_latency_us: Option<Percentiles>,
-    /// POST sent until answered.
+    /// Latency of each call, from sending the POST to its answer.
     pub answer_latency_us: Option<Percentiles>,
     /// Connections that were opened and subscribed.
     pub connects: u64,
-    /// The same, a second.
+    /// Connects per second.
     pub connects_per_s: f64,
-    /// Connections that could not be.
+    /// Connections that failed to open or subscribe.
     pub connect_failures: u64,
-    /// What the generator itself has used.
+    /// The resources that the generator itself used.
     pub generator: GeneratorUse,
-    /// What the server's process has used, where it is known.
+    /// The resources that the server's process used, if known.
     pub server: Option<ServerUse>,
-    /// The scenario `growth`.
+    /// The figures of the scenario `growth`.
     #[serde(flatten)]
     pub growth: Option<Growth>,
-    /// How many connections were opened at the same time.
+    /// Number of connections opened concurrently.
     pub concurrency: usize,
-    /// Why something failed for the first time.
+    /// The first failure.
     #[serde(skip)]
     pub first_failure: Option<String>,
 }
 
-/// What the generator has used while it measured.
+/// The resources that the generator used while measuring.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 pub struct GeneratorUse {
-    /// Processor time.
+    /// CPU time in seconds.
     pub cpu_s: f64,
-    /// Of one core. Near 1 the generator was the limit, and not the target.
+    /// Share of one core. Near 1 the generator was the bottleneck, not the target.
     pub cpu_share: f64,
 }
 
-/// What the server's process has used while it was measured.
+/// The resources that the server's process used while measuring.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 pub struct ServerUse {
-    /// Processor time.
+    /// CPU time in seconds.
     pub cpu_s: f64,
-    /// The same for each delivery.
+    /// CPU time per delivery.
     pub cpu_us_per_delivery: Option<f64>,
-    /// The same for each event.
+    /// CPU time per event.
     pub cpu_us_per_event: Option<f64>,
-    /// Processor time while connecting, for each connection.
+    /// CPU time per connection while connecting.
     pub cpu_us_per_connect: Option<f64>,
-    /// Before the first connection.
+    /// Memory before the first connection.
     pub memory_bytes_before: Option<u64>,
-    /// At the end.
+    /// Memory at the end.
     pub memory_bytes_after: Option<u64>,
-    /// The difference, for each connection.
+    /// The difference, per connection.
     pub memory_bytes_per_connection: Option<f64>,
 }
 
-/// What an event costs the server while few and while many are connected.
+/// The server's cost of an event while few and while many clients are connected.
 #[derive(Debug, Clone, Serialize)]
 pub struct Growth {
-    /// The median of the blocks with few.
+    /// The median of the blocks with few clients.
     pub few_cpu_us_per_event: f64,
-    /// The median of the blocks with many.
+    /// The median of the blocks with many clients.
     pub many_cpu_us_per_event: f64,
-    /// Many by few.
+    /// The cost with many clients divided by the cost with few.
     pub ratio: f64,
-    /// In the order in which they were measured.
+    /// The blocks, in the order in which they were measured.
     pub blocks: Vec<Block>,
 }
 
-/// One block of the scenario `growth`.
+/// A block of the scenario `growth`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Block {
-    /// How many were connected.
+    /// Number of connected clients.
     pub connections: usize,
-    /// Events in it.
+    /// Number of events.
     pub events: u64,
-    /// What one cost the server.
+    /// The server's CPU time per event.
     pub cpu_us_per_event: Option<f64>,
 }
 
@@ -143,7 +143,7 @@ impl Growth {
 }
 
 impl Report {
-    /// That of a run in which nothing has happened yet.
+    /// Creates the report of a run that has not started.
     pub(super) fn empty(plan: &Plan) -> Self {
         let fanout = plan.scenario.fanout();
         Self {
@@ -183,7 +183,7 @@ impl Report {
         }
     }
 
-    /// What must not have happened and has; `None` where all is well.
+    /// Describes losses, duplicates and other failures; `None` if there were none.
     #[must_use]
     pub fn complaint(&self) -> Option<String> {
         let faults = [
@@ -214,7 +214,7 @@ impl Report {
     }
 }
 
-/// So many of these in that time.
+/// Returns the count per second.
 pub(super) fn per_second(count: u64, time: Duration) -> f64 {
     if time.is_zero() {
         return 0.0;
@@ -222,12 +222,12 @@ pub(super) fn per_second(count: u64, time: Duration) -> f64 {
     count as f64 / time.as_secs_f64()
 }
 
-/// Processor time for each of these; `None` where there are none.
+/// Returns the CPU time per item in microseconds; `None` for a count of 0.
 pub(super) fn micros_each(cpu: Duration, count: u64) -> Option<f64> {
     (count > 0).then(|| cpu.as_secs_f64() * 1e6 / count as f64)
 }
 
-/// The middle one, or between the two middle ones.
+/// Returns the median; NaN if there are no values.
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     let upper = values.get(values.len() / 2);

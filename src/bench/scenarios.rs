@@ -1,5 +1,5 @@
-//! The scenarios: what is opened, posted, waited for and measured, in which
-//! order. Knows no socket.
+//! The scenarios: what is opened, posted and measured, in which order. Knows nothing about
+//! sockets.
 
 use std::{
     cmp::Ordering,
@@ -22,19 +22,18 @@ use super::{
 };
 use crate::{clock::Clock, random::Random, schema::Schema};
 
-/// The server is at rest when it has used less than this in so much time.
+/// The server is at rest when it uses less than `REST_CPU` of CPU time in `REST_TIME`.
 const REST_CPU: Duration = Duration::from_millis(1);
 const REST_TIME: Duration = Duration::from_millis(50);
 
-/// How long it is waited for.
+/// The longest wait for the server to be at rest.
 const REST_MAX: Duration = Duration::from_secs(10);
 
-/// Runs the scenario.
+/// Runs the plan's scenario.
 ///
 /// # Errors
 ///
-/// When it cannot be run at all. What has gone wrong in a run that came to its end
-/// stands in the report.
+/// When the run cannot start or finish. Failures within a finished run are in the report.
 pub fn run(
     plan: Plan,
     schema: &Schema,
@@ -56,7 +55,7 @@ pub fn run(
     Ok(bench.finish())
 }
 
-/// The loop, with everything made beforehand that is said in it.
+/// Creates the engine, with all messages built in advance.
 fn engine<'p>(
     plan: Plan,
     schema: &Schema,
@@ -99,21 +98,21 @@ fn engine<'p>(
     Engine::new(target, sources, script, calls, shared, progress)
 }
 
-/// One run.
+/// A run of a scenario.
 struct Bench<'p> {
     scenario: Scenario,
     concurrency: usize,
     lost_after: Duration,
     engine: Engine<'p>,
     meters: Meters,
-    /// The clients that were opened while it was measured, and what that took.
+    /// The clients opened while measuring, and the resources used for that.
     opened: Opened,
     opening: Used,
     measured: Measured,
     report: Report,
 }
 
-/// What was counted while it was measured, and what that took.
+/// The figures counted while measuring, and the resources used.
 #[derive(Debug, Clone, Copy, Default)]
 struct Measured {
     calls: u64,
@@ -159,7 +158,7 @@ impl Bench<'_> {
         }
     }
 
-    /// Opens clients, and counts that.
+    /// Opens clients and adds them to the report's figures.
     fn open(&mut self, connections: Range<usize>) -> Result<(), BenchError> {
         let (opened, used) = self.try_open(connections)?;
         self.opened.add(opened);
@@ -178,7 +177,7 @@ impl Bench<'_> {
         Ok((opened, Used::between(before, self.meters.read()?)))
     }
 
-    /// Warms up, then measures, then waits for what is under way.
+    /// Warms up, measures, then waits for events and answers under way.
     fn load(&mut self, load: Load, window: Window) -> Result<Measured, BenchError> {
         self.engine.drive("warming up", load, window.warmup)?;
         let (before, answers) = (self.counts(), self.engine.answers);
@@ -220,7 +219,7 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// Opens all, closes all, and again; only the opening is measured.
+    /// Opens and closes all clients, again and again; only opening is measured.
     fn connect(&mut self, all: &Range<usize>, window: Window) -> Result<(), BenchError> {
         let begun = Instant::now();
         while self.opened.connects == 0 || begun.elapsed() < window.warmup + window.duration {
@@ -237,7 +236,7 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// Waits until the server has nothing more to do.
+    /// Waits until the server is at rest, at most `REST_MAX`.
     fn rest(&mut self) -> Result<(), BenchError> {
         let until = Instant::now() + REST_MAX;
         loop {
@@ -251,8 +250,8 @@ impl Bench<'_> {
         }
     }
 
-    /// In blocks: few, many, many, few, few, many, …, so that half of them need no
-    /// opening and closing, and what drifts meets both alike.
+    /// Measures in blocks: few, many, many, few, few, many, …, so that half of the blocks
+    /// need no opening and closing, and drift affects both kinds alike.
     fn growth(
         &mut self,
         [few, many]: [usize; 2],
@@ -281,7 +280,7 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// Opens or closes clients until so many are connected.
+    /// Opens or closes clients until `wanted` are connected.
     fn have(&mut self, connected: usize, wanted: usize) -> Result<(), BenchError> {
         match wanted.cmp(&connected) {
             Ordering::Equal => return Ok(()),
@@ -340,7 +339,7 @@ fn generator_use(used: Used) -> GeneratorUse {
     }
 }
 
-/// Adds to the memory, where it was looked at, what the processor has done.
+/// Combines the memory figures, if any, with the CPU time.
 fn server_use(
     memory: Option<ServerUse>,
     measured: &Measured,

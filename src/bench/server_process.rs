@@ -1,5 +1,4 @@
-//! What the target's process takes up, as the kernel tells it in `/proc`. Knows
-//! nothing of what the process does.
+//! The CPU time and memory of the target's process, read from `/proc`.
 
 use std::{collections::HashMap, ffi::OsString, fs, io, path::PathBuf, time::Duration};
 
@@ -7,20 +6,23 @@ use std::{collections::HashMap, ffi::OsString, fs, io, path::PathBuf, time::Dura
 #[derive(Debug)]
 pub(super) struct ServerProcess {
     directory: PathBuf,
-    /// Whether the kernel counts nanoseconds.
+    /// True if the kernel counts CPU time in nanoseconds (`schedstat`).
     is_exact: bool,
-    /// What each thread had used when it was looked at last.
+    /// CPU time of each thread at the last reading.
     threads: HashMap<OsString, Duration>,
-    /// The same of those that have ended since.
+    /// Total CPU time of threads that have ended.
     ended: Duration,
 }
 
-/// What the kernel's clock ticks are in `/proc/PID/stat`: 100 a second on every
-/// Linux that there is.
+/// The clock tick of `/proc/PID/stat`: 100 per second on every Linux.
 const TICK: Duration = Duration::from_millis(10);
 
 impl ServerProcess {
-    /// The process with this number.
+    /// Opens the process with this id.
+    ///
+    /// # Errors
+    ///
+    /// When it does not exist or its figures cannot be read.
     pub(super) fn new(pid: u32) -> io::Result<Self> {
         let directory = PathBuf::from(format!("/proc/{pid}"));
         let is_exact = directory.join("schedstat").exists();
@@ -34,7 +36,7 @@ impl ServerProcess {
         Ok(process)
     }
 
-    /// The processor time that it has used so far.
+    /// Returns the CPU time that the process has used so far.
     pub(super) fn cpu(&mut self) -> io::Result<Duration> {
         if !self.is_exact {
             return self.cpu_in_ticks();
@@ -42,7 +44,7 @@ impl ServerProcess {
         let mut threads = HashMap::new();
         for task in fs::read_dir(self.directory.join("task"))? {
             let task = task?;
-            // A thread may end in between.
+            // The thread may have ended since the directory was read.
             if let Ok(text) = fs::read_to_string(task.path().join("schedstat")) {
                 threads.insert(task.file_name(), on_cpu(&text).ok_or_else(malformed)?);
             }
@@ -58,13 +60,14 @@ impl ServerProcess {
         ticks(&text).ok_or_else(malformed)
     }
 
-    /// Its share of the memory: pages that several processes have are split.
+    /// Returns the proportional set size: pages shared by several processes are split
+    /// between them.
     pub(super) fn memory_bytes(&self) -> io::Result<u64> {
         let text = self.read("smaps_rollup")?;
         pss_bytes(&text).ok_or_else(malformed)
     }
 
-    /// How many descriptors more it may open.
+    /// Returns the number of descriptors that the process may still open.
     pub(super) fn descriptors_left(&self) -> io::Result<u64> {
         let text = self.read("limits")?;
         let most = descriptors_max(&text).ok_or_else(malformed)?;
@@ -78,17 +81,18 @@ impl ServerProcess {
 }
 
 fn malformed() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, "/proc has another format here")
+    io::Error::new(io::ErrorKind::InvalidData, "unexpected format in /proc")
 }
 
-/// `schedstat`: nanoseconds on a processor, waiting for one, and time slices.
+/// Parses the CPU time in `schedstat`, which holds the nanoseconds on a CPU, the
+/// nanoseconds waiting for one, and the number of time slices.
 fn on_cpu(schedstat: &str) -> Option<Duration> {
     let first = schedstat.split_whitespace().next()?;
     first.parse().ok().map(Duration::from_nanos)
 }
 
-/// `stat`: behind the name, which may have any character in it, utime and stime
-/// are the 12th and 13th field.
+/// Parses the CPU time in `stat`: after the name, which may contain any character,
+/// utime and stime are the 12th and 13th field.
 fn ticks(stat: &str) -> Option<Duration> {
     let (_, fields) = stat.rsplit_once(')')?;
     let mut fields = fields.split_whitespace().skip(11);

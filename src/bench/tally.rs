@@ -1,12 +1,12 @@
-//! Who has received what: per connection the order, per event the connections
-//! that it is still owed to. Knows no socket and no clock.
+//! Tracks deliveries: for each connection the order of its events, for each event the
+//! number of connections that have not received it. Knows nothing about sockets and clocks.
 
-/// Everything that was posted in a run.
+/// The events posted in a run, and their deliveries.
 #[derive(Debug)]
 pub(super) struct Tally {
-    /// By channel: the connections that have its topic now.
+    /// Number of connections subscribed to each channel now.
     subscribers: Vec<u32>,
-    /// By number. An event's channel is its number modulo that of the channels.
+    /// The events by number. An event's channel is its number modulo `channels`.
     events: Vec<Event>,
     channels: usize,
     incomplete: usize,
@@ -14,16 +14,16 @@ pub(super) struct Tally {
     counts: Counts,
 }
 
-/// What is counted of a run, from its beginning on.
+/// The counts of a run since its start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Counts {
-    /// Events that the target took.
+    /// Events that the target stored.
     pub(super) stored: u64,
-    /// Events that it did not take.
+    /// Events that the target refused.
     pub(super) refused: u64,
-    /// Frames with an event that was owed.
+    /// Frames with an event that the connection was due.
     pub(super) deliveries: u64,
-    /// Frames with an event that the connection had had before.
+    /// Frames with an event that the connection had already received.
     pub(super) duplicated: u64,
     /// Frames with an event that came after a later one.
     pub(super) reordered: u64,
@@ -35,7 +35,7 @@ pub(super) struct Counts {
 #[derive(Debug, Clone, Copy)]
 struct Event {
     posted_ns: u64,
-    /// How many connections have not received it yet.
+    /// Number of connections that have not received it yet.
     owed: u32,
     answer: Answer,
 }
@@ -47,22 +47,22 @@ enum Answer {
     Refused,
 }
 
-/// How far one connection is.
+/// The progress of a connection through the events of its channel.
 #[derive(Debug, Default)]
 pub(super) struct Track {
     channel: usize,
-    /// The next event of its channel.
+    /// The number of the next event of its channel.
     expected: usize,
-    /// Those before it that have not come.
+    /// The numbers before it that have not arrived.
     gaps: Vec<usize>,
 }
 
-/// A frame with an event that was owed.
+/// The delivery of an event to a connection that was due it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Delivery {
-    /// When the event was posted.
+    /// The time at which the event was posted.
     pub(super) posted_ns: u64,
-    /// Whether nobody else is owed it.
+    /// True if every other connection has received the event.
     pub(super) is_last: bool,
 }
 
@@ -82,28 +82,28 @@ impl Tally {
         self.counts
     }
 
-    /// The events that some connection has not received yet.
+    /// Number of events that some connection has not received yet.
     pub(super) fn incomplete(&self) -> usize {
         self.incomplete
     }
 
-    /// The events whose answer is awaited.
+    /// Number of events without an answer yet.
     pub(super) fn unanswered(&self) -> usize {
         self.unanswered
     }
 
-    /// The number of the next event.
+    /// Returns the number of the next event.
     pub(super) fn next(&self) -> usize {
         self.events.len()
     }
 
-    /// The channel of an event.
+    /// Returns the channel of an event.
     pub(super) fn channel_of(&self, number: usize) -> usize {
         number.checked_rem(self.channels).unwrap_or_default()
     }
 
-    /// A connection is owed each event of the channel from now on. A channel
-    /// beyond the last has no events.
+    /// Subscribes a connection to a channel: it is due each later event of the channel. A
+    /// channel beyond the last has no events.
     pub(super) fn join(&mut self, channel: usize) -> Track {
         let Some(subscribers) = self.subscribers.get_mut(channel) else {
             return Track {
@@ -122,7 +122,7 @@ impl Tally {
         }
     }
 
-    /// A connection is gone, and owed nothing more.
+    /// Removes a connection, which is due no further events.
     pub(super) fn leave(&mut self, track: &Track) {
         if let Some(subscribers) = self.subscribers.get_mut(track.channel) {
             *subscribers -= 1;
@@ -138,7 +138,7 @@ impl Tally {
         }
     }
 
-    /// An event goes out; gives its number.
+    /// Records that an event is posted, and returns its number.
     pub(super) fn post(&mut self, posted_ns: u64) -> usize {
         let number = self.events.len();
         let owed = self.subscribers.get(self.channel_of(number));
@@ -153,7 +153,7 @@ impl Tally {
         number
     }
 
-    /// The target has answered; gives when the event was posted.
+    /// Records the target's answer, and returns the time at which the event was posted.
     pub(super) fn answer(&mut self, number: usize, stored: bool) -> Option<u64> {
         let event = self.events.get_mut(number)?;
         if event.answer != Answer::Awaited {
@@ -172,7 +172,7 @@ impl Tally {
         Some(event.posted_ns)
     }
 
-    /// An event has come; `None` where it should not have.
+    /// Records a received event. Returns `None` if the connection was not due it.
     #[inline]
     pub(super) fn receive(&mut self, track: &mut Track, number: usize) -> Option<Delivery> {
         if number == track.expected {
@@ -194,12 +194,13 @@ impl Tally {
         })
     }
 
-    /// An event has come that nobody has posted here.
+    /// Records an event that this run has not posted.
     pub(super) fn foreign(&mut self) {
         self.counts.foreign += 1;
     }
 
-    /// Looks at an event that is not the next one. Whether it was owed.
+    /// Handles an event that is not the expected one. Returns true if the connection was
+    /// due it.
     #[cold]
     fn is_late_or_early(&mut self, track: &mut Track, number: usize) -> bool {
         if number >= self.events.len() || self.channel_of(number) != track.channel {
@@ -221,7 +222,7 @@ impl Tally {
         true
     }
 
-    /// How many events the target took that the connection has not received.
+    /// Number of stored events that the connection has not received.
     pub(super) fn lost(&self, track: &Track) -> u64 {
         let ahead = (track.expected..self.events.len()).step_by(self.channels);
         let owed = track.gaps.iter().copied().chain(ahead);

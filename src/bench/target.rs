@@ -1,5 +1,5 @@
-//! What is measured and how it is spoken to: the bytes of a handshake, of a
-//! Subscribe and of a call that posts. Knows no socket.
+//! The target and its protocol: the bytes of a handshake, of a Subscribe and of a call
+//! that posts events. Knows nothing about sockets.
 
 use std::{
     net::{SocketAddr, ToSocketAddrs},
@@ -25,32 +25,32 @@ use crate::{
     protocol::{Encoding, TenantName, UserName, wire},
 };
 
-/// Longer than any run.
+/// The lifetime of tokens, longer than any run.
 const TOKEN_LIFETIME: Duration = Duration::from_hours(24);
 
-/// Where clients and backends connect to, and what is spoken there.
+/// The addresses that clients and backends connect to, and the protocol.
 #[derive(Debug)]
 pub struct Target {
-    /// Where clients connect to.
+    /// The endpoint for clients.
     pub clients: Place,
-    /// Where events are posted.
+    /// The endpoint for posting events.
     pub ingest: Place,
-    /// What is spoken.
+    /// The protocol.
     pub speech: Speech,
 }
 
-/// An address, and what a request to it says.
+/// An address, and the host and path for requests to it.
 #[derive(Debug, Clone)]
 pub struct Place {
     pub(super) address: SocketAddr,
-    /// What TLS is spoken with, and to whom; `None` where it is none.
+    /// The TLS configuration and the server's name; `None` without TLS.
     pub(super) tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
     host: String,
-    /// The path without a slash at its end.
+    /// The path without a trailing slash.
     path: String,
 }
 
-/// What is at the other end.
+/// The kind of server, and its settings.
 #[derive(Debug)]
 pub enum Speech {
     /// A relay.
@@ -59,33 +59,33 @@ pub enum Speech {
     Floor(Framing),
 }
 
-/// What a relay wants to know.
+/// The settings for a relay as the target.
 #[derive(Debug)]
 pub struct Relay {
-    /// The tenant; where there are several, what their names begin with.
+    /// The tenant; with several tenants, the prefix of their names.
     pub tenant: TenantName,
-    /// Over how many tenants the topics are spread.
+    /// Number of tenants that the topics are spread over.
     pub tenants: usize,
-    /// What tokens are signed with; none where the relay asks for none.
+    /// The key that signs tokens; `None` if the relay requires no token.
     pub signing_key: Option<SigningKey>,
-    /// What the tokens say.
+    /// The names and values of the claims in the tokens.
     pub rules: TokenRules,
-    /// The key for the ingest listener, where it wants one.
+    /// The key for the ingest listener; `None` if it requires none.
     pub ingest_key: Option<Credential>,
-    /// How the clients speak.
+    /// The encoding of the clients.
     pub encoding: Encoding,
 }
 
-/// How the floor takes events.
+/// The protocol by which the floor accepts events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Framing {
     /// Length, topic and envelope.
     Raw,
-    /// The least of HTTP.
+    /// Minimal HTTP.
     Http,
 }
 
-/// The bytes of a call that posts, and where in them the events' numbers belong.
+/// The bytes of a call that posts events, and the offsets of the envelopes in them.
 #[derive(Debug)]
 pub(super) struct Call {
     bytes: Vec<u8>,
@@ -93,12 +93,12 @@ pub(super) struct Call {
 }
 
 impl Call {
-    /// How many events it posts.
+    /// Returns the number of events that the call posts.
     pub(super) fn events(&self) -> usize {
         self.envelopes.len()
     }
 
-    /// Writes the call, with the events' numbers from `first` on.
+    /// Appends the call to `out` and numbers its events from `first`.
     pub(super) fn write(&self, out: &mut Vec<u8>, first: usize) {
         let start = out.len();
         out.extend_from_slice(&self.bytes);
@@ -109,12 +109,12 @@ impl Call {
 }
 
 impl Place {
-    /// Where the URL leads. With TLS, the certificate there is checked against `tls`.
+    /// Resolves a URL. `tls` is used to verify the server's certificate.
     ///
     /// # Errors
     ///
-    /// When it is none of these schemes, its host has no address, or there is nothing to
-    /// check a certificate against.
+    /// When the URL has another scheme, its host has no address, or it asks for TLS and `tls`
+    /// is `None`.
     pub fn of(
         url: &str,
         schemes: Schemes,
@@ -129,13 +129,13 @@ impl Place {
         let address = (name.host.as_str(), name.port)
             .to_socket_addrs()
             .map_err(|error| refused(error.to_string()))?
-            // Of `localhost` the one that most servers listen on.
+            // Prefer IPv4: for `localhost` that is where most servers listen.
             .min_by_key(SocketAddr::is_ipv6)
             .ok_or_else(|| refused("its host has no address".to_owned()))?;
         let path = uri.path().trim_end_matches('/');
         let tls = if name.is_tls {
             let tls = tls.ok_or_else(|| {
-                refused("there is nothing to check its certificate against".to_owned())
+                refused("no trusted certificates are configured for TLS".to_owned())
             })?;
             let host = ServerName::try_from(name.host.clone())
                 .map_err(|error| refused(error.to_string()))?;
@@ -153,7 +153,7 @@ impl Place {
 }
 
 impl Target {
-    /// What the connection asks for its WebSocket with.
+    /// Builds the handshake request of a connection.
     pub(super) fn handshake(
         &self,
         connection: usize,
@@ -182,7 +182,7 @@ impl Target {
         .into_bytes())
     }
 
-    /// How the clients speak.
+    /// Returns the encoding of the clients.
     pub(super) fn encoding(&self) -> Encoding {
         match &self.speech {
             Speech::Relay(relay) => relay.encoding,
@@ -190,7 +190,8 @@ impl Target {
         }
     }
 
-    /// The frame that asks for the channel's topic; none where the handshake has.
+    /// Builds the Subscribe frame for the topic; `None` for the floor, where the handshake
+    /// names the topic.
     pub(super) fn subscribe(&self, topic: String) -> Option<Vec<u8>> {
         let Speech::Relay(relay) = &self.speech else {
             return None;
@@ -211,7 +212,7 @@ impl Target {
         Some(masked(data_kind(relay.encoding), &envelope.encode_to_vec()))
     }
 
-    /// A call that posts so many events of the channel.
+    /// Builds a call that posts this many events of the channel.
     pub(super) fn call(
         &self,
         mould: &Mould,
@@ -257,7 +258,7 @@ impl Relay {
         }
     }
 
-    /// Where the relay asks for no token it asks who it is.
+    /// Returns the path of the handshake. Without a token it names the user.
     fn path(&self, path: &str, connection: usize) -> String {
         match self.signing_key {
             Some(_) => path.to_owned(),
@@ -283,14 +284,14 @@ fn user(connection: usize) -> String {
     format!("bench-{connection}")
 }
 
-/// What stands before each envelope of a BatchUpdate: field 1, and the length.
+/// Returns the header of an envelope in a BatchUpdate: the tag of field 1, and the length.
 fn batch_item(envelope_bytes: usize) -> Vec<u8> {
     let mut item = vec![0x0a];
     prost::encoding::encode_varint(envelope_bytes as u64, &mut item);
     item
 }
 
-/// A request whose body is the envelope so many times, each behind `item`.
+/// Builds a request with a body of `events` copies of the envelope, each after `item`.
 fn http(head: &str, item: &[u8], envelope: &[u8], events: usize) -> Call {
     let body_bytes = (item.len() + envelope.len()) * events;
     let mut bytes = format!("{head}Content-Length: {body_bytes}\r\n\r\n").into_bytes();
@@ -303,7 +304,7 @@ fn http(head: &str, item: &[u8], envelope: &[u8], events: usize) -> Call {
     Call { bytes, envelopes }
 }
 
-/// The length of what follows, the topic's number, the envelope.
+/// Builds a call to the floor: the length of the rest, the topic's number, the envelope.
 fn raw(envelope: &[u8], channel: usize) -> Call {
     let number = |value: usize| u32::try_from(value).unwrap_or(u32::MAX).to_le_bytes();
     let head = [number(4 + envelope.len()), number(channel)].concat();

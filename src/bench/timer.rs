@@ -1,11 +1,10 @@
-//! Wakes the loop at a time that is more exact than the whole milliseconds that
-//! it can be told to wait.
+//! Wakes the event loop more precisely than `poll` can, which waits whole milliseconds.
 
 use std::{io, time::Instant};
 
 use mio::{Registry, Token};
 
-/// One time at which to wake.
+/// A timer for one wake-up at a time.
 #[derive(Debug)]
 pub(super) struct Timer {
     #[cfg(target_os = "linux")]
@@ -31,7 +30,7 @@ impl Timer {
         })
     }
 
-    /// Wakes the loop then, and no more at any earlier time.
+    /// Sets the time of the wake-up, in place of the previous one.
     pub(super) fn set(&mut self, now: Instant, at: Instant) -> io::Result<()> {
         use rustix::time::{Itimerspec, TimerfdTimerFlags, Timespec, timerfd_settime};
 
@@ -45,7 +44,7 @@ impl Timer {
         };
         let value = Timespec {
             tv_sec: i64::try_from(wait.as_secs()).unwrap_or(i64::MAX),
-            // Of zero it would take that it shall not wake at all.
+            // Zero would disarm the timer.
             tv_nsec: i64::from(wait.subsec_nanos().max(1)),
         };
         let once = Itimerspec {
@@ -64,7 +63,7 @@ impl Timer {
         Ok(Self { set_for: None })
     }
 
-    /// There is nothing more exact here.
+    /// Does nothing: other systems have no such timer.
     pub(super) fn set(&mut self, _: Instant, at: Instant) -> io::Result<()> {
         self.set_for = Some(at);
         Ok(())

@@ -16,10 +16,10 @@ use crate::{
 pub use self::flags::Args;
 use self::table::table;
 
-/// Where the ingest key is looked for when no file is named.
+/// The environment variable that holds the ingest key when no file is named.
 const KEY_VARIABLE: &str = "SIDEWIRE_INGEST_KEY";
 
-/// Measures, and prints the report.
+/// Runs the benchmark and prints the report.
 pub(super) fn run(args: Args) -> Result<(), Failure> {
     ops::init_logging(&config::Log::default()).map_err(Failure::new)?;
     let source = args.scenario.common().schema.source()?;

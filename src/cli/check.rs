@@ -1,5 +1,5 @@
 //! `sidewire check`: tests a config file as the relay would read it, and compares its schema
-//! with the one that a relay runs with.
+//! with that of a running relay.
 
 use std::{
     fmt::Write as _,
@@ -18,7 +18,7 @@ use crate::{
     setup::{self, Setup},
 };
 
-/// What to test.
+/// The flags of `sidewire check`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   sidewire check --config /etc/sidewire/sidewire.toml
@@ -63,8 +63,8 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     comparison.transpose().map(drop).map_err(Failure::new)
 }
 
-/// The schema to compare with, and the file that names it. `envelope` is the full name of the
-/// new schema's envelope.
+/// Returns the schema to compare with, and the file that names it. `envelope` is the full name
+/// of the new schema's envelope.
 fn running_schema<'a>(
     args: &'a Args,
     envelope: &str,
@@ -85,8 +85,11 @@ fn running_schema<'a>(
     Ok(Some((schema, path)))
 }
 
-/// What a relay that runs with the schema of `path` would do on SIGHUP: apply the new schema,
-/// or refuse it.
+/// Says that a relay running with the schema of `path` would apply the new schema on SIGHUP.
+///
+/// # Errors
+///
+/// When that relay would refuse the new schema.
 fn compare(args: &Args, new: &Live, running: Schema, path: &Path) -> Result<String, ConfigError> {
     let running = Arc::new(running);
     let schema = setup::successor(&running, Arc::clone(&new.schema), &new.config)
@@ -99,7 +102,8 @@ fn compare(args: &Args, new: &Live, running: Schema, path: &Path) -> Result<Stri
     })
 }
 
-/// The schema's warnings and notes, its size, and that the relay would start.
+/// Lists the schema's warnings, notes and size and the memory limits, and says that the relay
+/// would start.
 fn report(live: &Live, config: &Path) -> Result<String, std::fmt::Error> {
     let schema = &live.schema;
     let mut report = String::new();

@@ -46,10 +46,10 @@ const IN_QUERY: &AsciiSet = &NON_ALPHANUMERIC
 const TENANT: &str = "acme";
 const USER: &str = "alice";
 
-/// How long the printed token is valid.
+/// The lifetime of the printed token.
 const TOKEN_LIFETIME: Duration = Duration::from_hours(24);
 
-/// Where the relay listens, always on the loopback address, and its schema.
+/// The flags of `sidewire dev`: the relay's ports on the loopback address, and its schema.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   sidewire dev
@@ -77,8 +77,8 @@ pub struct Args {
 /// Runs until a signal comes.
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     runtime()?.block_on(async {
-        // Before there are files, which no signal may leave behind; the closing of
-        // the terminal is one too.
+        // Before any file exists, so that no signal leaves files behind. Closing the terminal
+        // sends a SIGHUP.
         let signals = Signals::listen(&[&ENDING[..], &[SignalKind::hangup()]].concat())?;
         let files = Files::make()?;
         let config = config(args, &files);
@@ -103,7 +103,7 @@ fn config(args: &Args, files: &Files) -> Config {
     config.client.listen = loopback(args.client_port);
     config.ingest.listen = loopback(args.ingest_port).into();
     config.ops.listen = loopback(args.ops_port).into();
-    // All clients come from this machine, those of a benchmark among them.
+    // All clients connect from this machine, including those of a benchmark.
     config.limits.address_handshakes_per_minute = NonZeroU32::MAX;
     config.auth.keys = vec![AuthKey::Secret {
         file: files.secret(),
@@ -145,7 +145,7 @@ fn start_failure(error: &StartError) -> Failure {
     ))
 }
 
-/// An event to try the schema with, in words of a shell.
+/// An event to try the schema with, for use in shell commands.
 struct Example {
     /// The topic to follow; `None` if the event is delivered without a subscription.
     topic: Option<String>,
@@ -180,8 +180,7 @@ impl Example {
     }
 }
 
-/// The path and query of the call that posts an event, with what the query needs to be
-/// one word of a shell command.
+/// Returns the URL of the call that posts an event, quoted as one shell word if needed.
 fn events_url(ingest: &Listen, topic_in_call: Option<&str>) -> String {
     let url = format!("http://{ingest}/v1/tenants/{TENANT}/events");
     match topic_in_call {
@@ -193,7 +192,7 @@ fn events_url(ingest: &Listen, topic_in_call: Option<&str>) -> String {
     }
 }
 
-/// The statement that follows a topic as JSON, for the console of a browser or node.
+/// Returns the JavaScript that follows a topic as JSON, for the console of a browser or node.
 fn in_a_browser(client: SocketAddr, jwt: &str, topic: Option<&str>) -> String {
     let topics: Vec<_> = topic.into_iter().collect();
     let subscribe = json!({"subscribe": {"topics": topics}}).to_string();
@@ -211,7 +210,7 @@ fn in_a_browser(client: SocketAddr, jwt: &str, topic: Option<&str>) -> String {
     )
 }
 
-/// The text with the commands to paste.
+/// Returns the text with the commands to paste.
 fn guide(addresses: &Addresses, files: &Files, example: &Example) -> Result<String, Failure> {
     let Addresses {
         client,
@@ -274,7 +273,7 @@ Make a token for a different user or tenant:
     ))
 }
 
-/// The text as one word of a shell command.
+/// Quotes the text as one word of a shell command, if needed.
 fn quoted(text: &str) -> String {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+:".contains(&byte);
     if !text.is_empty() && text.bytes().all(is_plain) {
@@ -288,8 +287,8 @@ fn always_quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }
 
-/// The secret, the key and the token, in files that only this user can read and
-/// that are gone when this is dropped.
+/// The secret, the key and the token, in files that only this user can read. Dropping this
+/// deletes them.
 struct Files(PathBuf);
 
 impl Files {
@@ -346,7 +345,7 @@ fn token(secret: &str, clock: &Clock) -> Result<String, Failure> {
         .map_err(Failure::new)
 }
 
-/// 256 random bits.
+/// Returns 256 random bits as hexadecimal digits.
 fn hex(random: &Random) -> String {
     let mut bytes = [0; 32];
     random.fill(&mut bytes);

@@ -1,4 +1,4 @@
-//! The event that a command is given: as an argument, in a file or on standard input.
+//! The flags for a command's input event: an argument, a file or standard input.
 
 use std::{
     fs,
@@ -11,7 +11,7 @@ use super::Failure;
 /// The argument that stands for standard input.
 const STDIN: &str = "-";
 
-/// Where the event is, and how it is encoded.
+/// The source of the event, and its encoding.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct EventArgs {
     /// Read the input as binary Protocol Buffers. Without this flag a file or standard input is
@@ -26,12 +26,12 @@ pub struct EventArgs {
     pub event: Option<String>,
 }
 
-/// An event as it was read.
+/// An input event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct EventBody {
-    /// The event, not parsed.
+    /// The unparsed event.
     pub(super) bytes: Vec<u8>,
-    /// Whether it is proto3 JSON; else it is binary.
+    /// True if the event is proto3 JSON; false if it is binary.
     pub(super) is_json: bool,
 }
 
@@ -67,8 +67,8 @@ impl EventArgs {
     }
 }
 
-/// Whether the bytes are JSON. No valid envelope or batch begins with `{`, but one can begin
-/// with bytes that are white space in JSON; then the last byte decides.
+/// Returns true if the bytes are JSON. No valid envelope or batch begins with `{`, but one can
+/// begin with bytes that are white space in JSON; then the last byte decides.
 fn looks_json(body: &[u8]) -> bool {
     let body = body.trim_ascii_end();
     let trimmed = body.trim_ascii_start();

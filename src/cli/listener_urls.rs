@@ -1,4 +1,4 @@
-//! The URLs at which a relay with a given configuration is reached from this machine.
+//! The URLs for connecting from this machine to a relay with a given configuration.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -8,7 +8,7 @@ use crate::config::{Config, Listen};
 /// The path of the WebSocket endpoint.
 const WEBSOCKET_PATH: &str = "/ws";
 
-/// The URL of the client listener.
+/// Returns the URL of the client listener.
 ///
 /// # Errors
 ///
@@ -23,7 +23,7 @@ pub(super) fn client(config: &Config) -> Result<String, Failure> {
     Ok(format!("{scheme}://{address}{WEBSOCKET_PATH}"))
 }
 
-/// The URL of the ingest listener; `unix:` and a path for a Unix socket.
+/// Returns the URL of the ingest listener; `unix:PATH` for a Unix socket.
 ///
 /// # Errors
 ///
@@ -38,7 +38,7 @@ pub(super) fn ingest(config: &Config) -> Result<String, Failure> {
     }
 }
 
-/// The address to connect to: the loopback address for a listener on all addresses.
+/// Returns the address to connect to: the loopback address for a listener on all addresses.
 fn reachable(key: &str, listen: SocketAddr) -> Result<SocketAddr, Failure> {
     if listen.port() == 0 {
         return Err(Failure::new(format!(

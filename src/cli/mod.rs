@@ -1,4 +1,4 @@
-//! The command line: one file per subcommand, with its flags and its run. Results go to
+//! The command line: one file per subcommand, with its flags and its code. Results go to
 //! standard output, everything else to the log. The commands use the library's public
 //! functions only.
 
@@ -35,7 +35,7 @@ const HELP: &str = "Examples:
 #[derive(Debug, Parser)]
 #[command(name = "sidewire", version, term_width = 0, after_help = HELP)]
 pub struct Cli {
-    /// What to do.
+    /// The subcommand.
     #[command(subcommand)]
     pub command: Command,
 }
@@ -59,16 +59,16 @@ pub enum Command {
     Route(route::Args),
     /// Print the routing table of a schema, or export the .proto files that schemas import.
     Schema(schema::Args),
-    /// Put a relay under load and measure what it delivers and costs.
+    /// Put a relay under load and measure its throughput, latency and cost.
     Bench(bench::Args),
 }
 
 impl Cli {
-    /// Does what is asked for.
+    /// Runs the subcommand.
     ///
     /// # Errors
     ///
-    /// When it cannot be done.
+    /// When the subcommand fails.
     pub fn run(self) -> Result<(), Failure> {
         match self.command {
             Command::Serve(args) => serve::run(&args),
@@ -111,13 +111,13 @@ impl Failure {
     }
 }
 
-/// The default bundled schema, with its example topic and event.
+/// Returns the default bundled schema, with its example topic and event.
 fn sample() -> Bundled {
     Bundled::load().unwrap_or_default()
 }
 
-/// The credential in the file, else the one in the environment, else none. White space
-/// around it is ignored.
+/// Reads the credential from the file, or from the environment variable if no file is named.
+/// White space around it is ignored.
 fn credential(
     file: Option<&Path>,
     variable: Option<String>,
@@ -139,8 +139,8 @@ fn credential(
     Ok(Some(Credential::new(text)))
 }
 
-/// The TLS configuration for a `wss:` URL, which trusts the certificates in the file, or those
-/// that the system trusts if no file is named; `None` for other URLs.
+/// Returns the TLS configuration for a `wss:` URL, which trusts the certificates in the file, or
+/// those that the system trusts if no file is named; `None` for other URLs.
 fn client_tls(url: &str, ca_file: Option<&Path>) -> Result<Option<Arc<ClientConfig>>, Failure> {
     if !url.starts_with("wss:") {
         return Ok(None);

@@ -18,7 +18,7 @@ use crate::{
 /// The environment variable that holds the ingest key when no file is named.
 const KEY_VARIABLE: &str = "SIDEWIRE_INGEST_KEY";
 
-/// What to post, and where.
+/// The flags of `sidewire publish`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = help())]
 pub struct Args {
@@ -56,12 +56,12 @@ pub struct Args {
     pub event: EventArgs,
 }
 
-/// Posts, and prints the relay's answer.
+/// Posts the input and prints the relay's answer.
 pub(super) async fn main(args: Args) -> Result<(), Failure> {
     run(args, &mut io::stdout()).await
 }
 
-/// Posts, and writes the relay's answer to `out`, in one line.
+/// Posts the input and writes the relay's answer to `out`, in one line.
 ///
 /// # Errors
 ///
@@ -98,7 +98,7 @@ pub async fn run(args: Args, out: &mut impl Write) -> Result<(), Failure> {
 }
 
 impl Args {
-    /// The URL of the ingest listener.
+    /// Returns the URL of the ingest listener.
     fn url(&self) -> Result<String, Failure> {
         if let Some(url) = &self.url {
             return Ok(url.clone());

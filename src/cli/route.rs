@@ -33,11 +33,11 @@ const REFUSED: u8 = 4;
 /// Exit status: the client would not receive the event.
 const NOT_RECEIVED: u8 = 5;
 
-/// The event, and the client that might receive it.
+/// The flags of `sidewire route`: the event, and the client that might receive it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = help())]
 pub struct Args {
-    /// Which schema.
+    /// The schema.
     #[command(flatten)]
     pub schema: SchemaOrConfigArgs,
     /// A topic in addition to those that the event itself names; repeatable.
@@ -53,7 +53,7 @@ pub struct Args {
     /// The user of the client.
     #[arg(long, value_parser = UserName::parse)]
     pub user: Option<UserName>,
-    /// How to print the result.
+    /// The output format.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub format: Format,
     /// The event.
@@ -61,12 +61,12 @@ pub struct Args {
     pub event: EventArgs,
 }
 
-/// How the result is printed.
+/// The output format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// For people.
+    /// Text for humans.
     Text,
-    /// For programs: one JSON object, in one line.
+    /// JSON for programs: one object in one line.
     Json,
 }
 
@@ -129,7 +129,7 @@ fn print(
     }
 }
 
-/// The client that the flags describe, if they describe one.
+/// Returns the client that the flags describe, if any.
 fn client(subscribe: Vec<Topic>, grant: Vec<Topic>, user: Option<UserName>) -> Option<Client> {
     let is_described = !subscribe.is_empty() || !grant.is_empty() || user.is_some();
     is_described.then(|| Client {

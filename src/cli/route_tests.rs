@@ -1,4 +1,4 @@
-//! `route` on events that are taken, refused, received and missed.
+//! `route` with events that are accepted, refused, received and missed.
 
 use clap::Parser;
 use serde_json::{Value, json};
@@ -11,7 +11,7 @@ struct Command {
     args: Args,
 }
 
-/// What is found out about an event of the schema that is the default, with these flags.
+/// Routes an event of the default schema with these flags.
 fn route(event: &str, flags: &str) -> Result<Report, Refused> {
     let words = ["route", event].into_iter().chain(flags.split_whitespace());
     let args = Command::try_parse_from(words).unwrap().args;
@@ -79,13 +79,13 @@ fn what_ingest_refuses_is_refused_in_the_same_words() {
         (
             with_position.as_str(),
             "",
-            "position is the relay's to set",
+            "position is set by the relay and must be left out",
             Some("position"),
         ),
         (
             event.as_str(),
             "--topic a:*",
-            "topic \"a:*\" has the id `*`, which stands for no single topic",
+            "topic \"a:*\" has the id `*`, which does not name a single topic",
             Some("topic"),
         ),
     ] {
@@ -97,10 +97,10 @@ fn what_ingest_refuses_is_refused_in_the_same_words() {
     }
     let large = " ".repeat(2 << 20);
     let refused = route(&large, "").unwrap_err();
-    assert_eq!(refused.message(), "the body may have 1048576 bytes");
+    assert_eq!(refused.message(), "the body exceeds 1048576 bytes");
 }
 
-/// What the report says of the client: whether it receives, by what, and each relation.
+/// Returns the report's verdict on the client: if it receives, by what, and each relation.
 fn reception(flags: &str) -> (bool, Value, Vec<String>) {
     let (event, topics) = sample_event();
     let flags = flags
@@ -171,7 +171,7 @@ fn a_client_that_receives_nothing_is_told_why() {
             "--subscribe FIRST --grant LAST",
             ["subscribe_refused", "not_subscribed", "other_user"],
         ),
-        // One that is refused takes the others with it.
+        // A refused topic makes the whole Subscribe fail.
         (
             "--subscribe FIRST --subscribe user:bob",
             ["subscribe_refused", "not_subscribed", "other_user"],

@@ -13,15 +13,15 @@ use tokio::{
 use super::Failure;
 use crate::{config::Log, ops};
 
-/// The event loop of the main thread. Each of the relay's shards has its own.
+/// Builds the runtime of the main thread. Each of the relay's shards has its own.
 pub(super) fn runtime() -> Result<Runtime, Failure> {
     Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|error| Failure::new(format!("cannot start an event loop: {error}")))
+        .map_err(|error| Failure::new(format!("cannot start the async runtime: {error}")))
 }
 
-/// Runs a command that is a client.
+/// Runs the future of a command on a runtime, with logging initialized.
 pub(super) fn run_client<F>(command: impl FnOnce() -> F) -> Result<(), Failure>
 where
     F: Future<Output = Result<(), Failure>>,
@@ -35,7 +35,7 @@ where
 /// The signals that stop a command cleanly.
 pub(super) const ENDING: [SignalKind; 2] = [SignalKind::terminate(), SignalKind::interrupt()];
 
-/// Ready when ctrl-c or SIGTERM comes, from now on.
+/// Listens for ctrl-c and SIGTERM, and returns a future that waits for one of them.
 pub(super) fn interrupted() -> Result<impl Future<Output = ()>, Failure> {
     let mut signals = Signals::listen(&ENDING)?;
     Ok(async move { signals.next().await })
@@ -55,7 +55,7 @@ impl Signals {
             .map_err(|error| Failure::new(format!("cannot listen for signals: {error}")))
     }
 
-    /// The next one.
+    /// Waits for the next signal.
     pub(super) async fn next(&mut self) {
         poll_fn(|context| {
             let came = |signal: &mut Signal| signal.poll_recv(context).is_ready();

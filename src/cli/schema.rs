@@ -16,14 +16,14 @@ use super::{
 };
 use crate::schema::Schema;
 
-/// What to show of which schema.
+/// The flags of `sidewire schema`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = HELP)]
 pub struct Args {
-    /// Which schema.
+    /// The schema.
     #[command(flatten)]
     pub schema: SchemaOrConfigArgs,
-    /// How to print the routing table.
+    /// The format of the routing table.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub format: Format,
     /// Print a sample of this event instead, as JSON that can be published.
@@ -51,16 +51,16 @@ docs/cli.md describes the JSON.
 --export writes sidewire/v1/options.proto and sidewire/v1/relay.proto, for editors, protoc and buf.
 Exit status: 0, or 1 if the schema cannot be used or a file cannot be written.";
 
-/// How the routing table is printed.
+/// The format of the routing table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// For people.
+    /// Text for humans.
     Text,
-    /// For programs.
+    /// JSON for programs.
     Json,
 }
 
-/// Prints or writes what is asked for.
+/// Prints the routing table or a sample, or exports the files.
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let source = args.schema.source()?;
     if let Some(directory) = &args.export {

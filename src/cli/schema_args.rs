@@ -1,4 +1,4 @@
-//! The flags that name the schema of a command.
+//! The flags that select the schema of a command.
 
 use std::path::{Path, PathBuf, absolute};
 
@@ -11,8 +11,8 @@ use crate::{
     suggest::nearest,
 };
 
-/// The schema that a command works with; by default the bundled one that a relay uses when
-/// its configuration names none.
+/// The schema flags of a command. The default is the bundled schema that a relay uses when its
+/// configuration names none.
 #[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args)]
 #[command(group = ArgGroup::new("schema files").args(["files", "descriptor_set"]))]
 pub struct SchemaArgs {
@@ -51,13 +51,13 @@ pub struct SchemaArgs {
 }
 
 impl SchemaArgs {
-    /// Where the schema comes from.
+    /// Returns the source of the schema.
     #[must_use]
     pub fn source(&self) -> SchemaSource {
         self.section().source()
     }
 
-    /// The same as a section of a configuration.
+    /// Returns the flags as a section of a configuration.
     #[must_use]
     pub fn section(&self) -> SchemaSection {
         SchemaSection {
@@ -69,7 +69,7 @@ impl SchemaArgs {
         }
     }
 
-    /// The flags again, as the words of a command that can be run in any directory.
+    /// Returns the flags as command-line words, with absolute paths.
     #[must_use]
     pub fn words(&self) -> Vec<String> {
         let path = |path: &Path| {
@@ -107,7 +107,7 @@ pub struct SchemaOrConfigArgs {
 }
 
 impl SchemaOrConfigArgs {
-    /// The configuration: that of the file, or the defaults with the schema of the flags.
+    /// Returns the configuration in the file, or the defaults with the schema of the flags.
     pub(super) fn config(&self) -> Result<Config, Failure> {
         match &self.config {
             Some(path) => Config::load(path).map_err(Failure::new),
@@ -118,7 +118,7 @@ impl SchemaOrConfigArgs {
         }
     }
 
-    /// Where the schema comes from.
+    /// Returns the source of the schema.
     pub(super) fn source(&self) -> Result<SchemaSource, Failure> {
         Ok(self.config()?.schema.source())
     }
@@ -130,7 +130,7 @@ pub(super) fn load(source: &SchemaSource) -> Result<Schema, Failure> {
     source.load().map_err(failure)
 }
 
-/// The event of this name, in either style.
+/// Returns the event with this name, in the style of the .proto or of JSON.
 pub(super) fn find_event<'s>(schema: &'s Schema, name: &str) -> Result<&'s PayloadType, Failure> {
     let mut events = schema.events();
     events
@@ -145,7 +145,7 @@ fn unknown_event(schema: &Schema, name: &str) -> Failure {
         .map(|event| schema.json_name(event))
         .collect();
     let json_names = json_names.iter().map(String::as_str);
-    // Of names that are equally near the last one is suggested: the one in the .proto.
+    // `nearest` prefers the last of equally near names, so the names in the .proto come last.
     let known = json_names.chain(names.iter().copied());
     let suggestion = nearest(name, known)
         .map(|known| format!("; did you mean `{known}`?"))
@@ -156,7 +156,7 @@ fn unknown_event(schema: &Schema, name: &str) -> Failure {
     ))
 }
 
-/// The entry of `proto/bundled.toml` about the schema; `None` if it is not a bundled one.
+/// Returns the schema's entry in `proto/bundled.toml`; `None` if it is not a bundled schema.
 pub(super) fn bundled(source: &SchemaSource) -> Result<Option<Bundled>, Failure> {
     let bundled = match source {
         SchemaSource::Bundled(None) => Bundled::load(),

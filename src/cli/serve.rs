@@ -1,4 +1,4 @@
-//! `sidewire serve`: runs the relay, from its start to its end.
+//! `sidewire serve`: runs the relay until it is stopped.
 
 use std::{future::pending, path::PathBuf};
 
@@ -14,7 +14,7 @@ use crate::{
     setup::Setup,
 };
 
-/// What to run.
+/// The flags of `sidewire serve`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:
   sidewire serve --config /etc/sidewire/sidewire.toml
@@ -31,7 +31,7 @@ pub struct Args {
 
 /// Runs until a signal comes.
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
-    // Before any thread starts, since the environment is read and changed here.
+    // Must run before any thread starts, since it reads and changes the environment.
     let inherited = Inherited::from_env().map_err(Failure::new)?;
     let setup = Setup::load(&args.config).map_err(Failure::new)?;
     let log_level = ops::init_logging(&setup.live.config.log).map_err(Failure::new)?;
@@ -51,7 +51,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     ended
 }
 
-/// When to reload the config, and the part of it that the server does not own.
+/// Reloads the config on SIGHUP, including the log level, which the server does not own.
 pub(super) struct Reloads {
     signals: Signals,
     config: PathBuf,
@@ -98,7 +98,7 @@ pub(super) async fn until_stopped(
         ingest = %addresses.ingest,
         ops = %addresses.ops,
         version = env!("CARGO_PKG_VERSION"),
-        "the relay takes connections"
+        "the relay is ready"
     );
     ops::notify_ready();
     loop {

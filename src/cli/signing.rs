@@ -1,4 +1,4 @@
-//! The flags that say how tokens are signed, for the commands that make some.
+//! The flags for signing tokens.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +7,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use super::Failure;
 use crate::auth::{Algorithm, Secret, SigningKey, TokenRules, read_file};
 
-/// The arguments of which each gives a key.
+/// The ids of the arguments that name a key file.
 pub(super) const KEYS: [&str; 2] = ["secret_file", "private_key_file"];
 
 /// The key that tokens are signed with, and the claims about their issuer.
@@ -39,7 +39,7 @@ pub struct Signing {
 }
 
 impl Signing {
-    /// The key; `None` if no file is named.
+    /// Returns the key; `None` if no file is named.
     pub(super) fn key(&self) -> Result<Option<SigningKey>, Failure> {
         let algorithm = self.algorithm.unwrap_or(Algorithm::HS256);
         let kid = self.kid.clone();
@@ -60,7 +60,7 @@ impl Signing {
         key.map(Some)
     }
 
-    /// The claims have the names that the relay looks for by default.
+    /// Returns the rules for the claims, which have the relay's default names.
     pub(super) fn rules(&self) -> TokenRules {
         TokenRules {
             issuer: self.issuer.clone(),

@@ -33,13 +33,13 @@ use crate::{
 };
 
 /// The environment variable that holds the token when no file is named. The token is not an
-/// argument, since every user of the machine can read those.
+/// argument, since every user of the machine can read arguments.
 const TOKEN_VARIABLE: &str = "SIDEWIRE_TOKEN";
 
-/// Exit status: the time ended before the wanted number of events was printed.
+/// Exit status: the time ended before the wanted number of events had been printed.
 const TOO_FEW: u8 = 4;
 
-/// What to follow, where and how.
+/// The flags of `sidewire tail`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = help())]
 pub struct Args {
@@ -62,7 +62,7 @@ pub struct Args {
     /// Every printed event has its position.
     #[arg(long, value_name = "EPOCH:OFFSET", value_parser = position, verbatim_doc_comment)]
     pub since: Option<Position>,
-    /// Print only events whose field has this value; repeatable, and all must match.
+    /// Print only events with this value in the field; repeatable, and all must match.
     /// Name fields as in the .proto or as in JSON, such as order.customer_id.
     #[arg(long = "where", value_name = "FIELD=VALUE", verbatim_doc_comment)]
     pub conditions: Vec<String>,
@@ -75,10 +75,10 @@ pub struct Args {
     /// Stop after this time.
     #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub lasting: Option<Duration>,
-    /// How to print an event.
+    /// The output format.
     #[arg(long, value_enum, default_value_t = Format::Json)]
     pub format: Format,
-    /// Which schema the events have.
+    /// The schema of the events.
     #[command(flatten)]
     pub schema: SchemaOrConfigArgs,
     /// The topics to follow.
@@ -100,7 +100,7 @@ fn position(text: &str) -> Result<Position, String> {
     Ok(Position { epoch, offset })
 }
 
-/// Follows until ctrl-c, and prints with the schema of the flags.
+/// Follows until ctrl-c and prints events with the schema of the flags.
 pub(super) async fn main(args: Args) -> Result<(), Failure> {
     let config = args.schema.config()?;
     let url = match &args.url {
@@ -114,8 +114,8 @@ pub(super) async fn main(args: Args) -> Result<(), Failure> {
     run(args, &url, filter, decode, &mut stdout, interrupted()?).await
 }
 
-/// Follows the relay at `url` until `stop` is ready, `out` has no reader left, or the events
-/// or the time that the flags ask for are over.
+/// Follows the relay at `url` until `stop` is ready, `out` has no reader left, or the count or
+/// time limit of the flags is reached.
 ///
 /// # Errors
 ///
@@ -192,7 +192,7 @@ where
     }
 }
 
-/// The outcome once the time has passed.
+/// Returns the outcome once the time limit is reached.
 fn enough(args: &Args, printed: u64) -> Result<(), Failure> {
     match args.count {
         Some(count) => Err(Failure {
@@ -203,10 +203,10 @@ fn enough(args: &Args, printed: u64) -> Result<(), Failure> {
     }
 }
 
-/// Logs what was received, for each user and in total.
+/// Logs the received amounts, for each user and in total.
 fn summary(followers: &Followers, printed: u64, lasted: Duration) {
     let per_s = |events: u64| {
-        // Rates of what one process prints are far below where this loses precision.
+        // The rates of one process are far too low to lose precision.
         let rate = events as f64 / lasted.as_secs_f64().max(f64::EPSILON);
         (rate * 10.0).round() / 10.0
     };
@@ -238,7 +238,7 @@ fn summary(followers: &Followers, printed: u64, lasted: Duration) {
     );
 }
 
-/// Logs and counts what happened; an event is for the caller.
+/// Logs and counts a client event. Returns a received event for the caller to print.
 fn report(follower: &mut Follower, event: ClientEvent) -> Result<Option<Event>, Failure> {
     let user = follower.user.as_deref();
     match event {
@@ -261,7 +261,7 @@ fn report(follower: &mut Follower, event: ClientEvent) -> Result<Option<Event>, 
             let retry_ms = u64::try_from(retry_in.as_millis()).unwrap_or(u64::MAX);
             tracing::warn!(user, retry_ms, "{reason}");
         }
-        // The relay closes the connection next, and the close says what to do.
+        // The relay closes the connection next, and the close code says what to do.
         ClientEvent::Refused(error)
             if error.error_code == ErrorCode::AuthenticationFailed.as_str() =>
         {
@@ -283,7 +283,7 @@ fn report(follower: &mut Follower, event: ClientEvent) -> Result<Option<Event>, 
     Ok(None)
 }
 
-/// Begins a message about one of several users.
+/// Returns the prefix of a message about one of several users.
 fn of_user(user: Option<&str>) -> String {
     user.map(|user| format!("{user}: ")).unwrap_or_default()
 }

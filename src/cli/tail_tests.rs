@@ -1,4 +1,4 @@
-//! `tail` against a relay that the test plays itself, over TCP.
+//! `tail` against a fake relay over TCP.
 
 use std::{
     future::{pending, ready},
@@ -82,7 +82,7 @@ fn decode(bytes: &[u8]) -> Result<String, String> {
     Ok(serde_json::json!({ "messageId": id }).to_string())
 }
 
-/// What is written, until enough lines were: then the reader is gone.
+/// A pipe with a reader that closes after a number of lines.
 struct Pipe {
     text: String,
     lines_max: usize,
@@ -160,7 +160,9 @@ async fn a_refused_token_ends_it_with_3_and_says_what_to_do() {
     let failure = outcome.unwrap_err();
     assert_eq!(failure.exit_code, 3);
     assert!(
-        failure.to_string().contains("get a fresh token"),
+        failure
+            .to_string()
+            .contains("connect again with a new token"),
         "{failure}"
     );
     assert!(failure.to_string().contains("--token-file"), "{failure}");
@@ -210,7 +212,7 @@ async fn a_refused_subscribe_ends_it() {
         while peer.next().await.is_some_and(|frame| frame.is_ok()) {}
     };
     let running = async {
-        // Dropping the client ends the relay's reading.
+        // Dropping the client ends the fake relay's read loop.
         run(
             args,
             &url,

@@ -1,4 +1,4 @@
-//! The flags of `sidewire token`, which signs a token for a client.
+//! `sidewire token`: signs a token for a client.
 
 use std::{io, time::Duration};
 
@@ -32,15 +32,15 @@ pub struct Args {
     /// Without any, the client may subscribe to everything in its tenant.
     #[arg(long = "topic", value_name = "KIND:ID", value_parser = Topic::parse, verbatim_doc_comment)]
     pub topics: Vec<Topic>,
-    /// How long the token is valid, from now.
+    /// Lifetime of the token, from now.
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = duration)]
     pub expires: Duration,
-    /// How it is signed.
+    /// The signing of the token.
     #[command(flatten)]
     pub signing: Signing,
 }
 
-/// Signs, and prints the token.
+/// Signs and prints the token.
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let token = mint(args, &Clock::system())?;
     write_result(&mut io::stdout(), &token).map(drop)
@@ -69,7 +69,7 @@ fn user(text: &str) -> Result<UserName, String> {
 fn duration(text: &str) -> Result<Duration, String> {
     let duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
     if duration.as_secs() == 0 {
-        return Err("is shorter than a second".to_owned());
+        return Err("must be at least 1 s".to_owned());
     }
     Ok(duration)
 }
@@ -134,7 +134,7 @@ mod tests {
     fn a_user_that_every_relay_refuses_gets_no_token() {
         let words = "token --tenant t --user * --secret-file s".split(' ');
         let error = Command::try_parse_from(words).err().unwrap().to_string();
-        assert!(error.contains("no user can be called"), "{error}");
+        assert!(error.contains("cannot be a user name"), "{error}");
     }
 
     #[test]

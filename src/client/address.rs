@@ -1,12 +1,12 @@
-//! Where a relay listens, taken from its URL. A URL that asks for TLS where there is
-//! none is refused rather than spoken to in clear.
+//! The address of a relay, parsed from its URL. A URL that asks for TLS where TLS is
+//! not available is an error; the client never falls back to plain text.
 
 use std::fmt;
 
 use hyper::Uri;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC};
 
-/// All but what RFC 3986, 2.3 leaves as it is.
+/// All characters except the unreserved ones of RFC 3986, section 2.3.
 pub(super) const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
@@ -16,15 +16,15 @@ pub(super) const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
 /// A host and a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Address {
-    /// A name or an IP address, this without brackets.
+    /// A host name or an IP address; an IPv6 address has no brackets.
     pub host: String,
     /// The TCP port.
     pub port: u16,
-    /// Whether TLS is spoken there.
+    /// True if the relay speaks TLS on this port.
     pub is_tls: bool,
 }
 
-/// What URLs of one kind begin with.
+/// The URL schemes of one kind of listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Schemes {
     plain: &'static str,
@@ -32,13 +32,13 @@ pub struct Schemes {
 }
 
 impl Schemes {
-    /// Of a relay's client listener.
+    /// The schemes of a relay's client listener.
     pub const WEBSOCKET: Self = Self {
         plain: "ws",
         tls: Some("wss"),
     };
 
-    /// Of a relay's ingest listener, which speaks no TLS.
+    /// The scheme of a relay's ingest listener, which does not support TLS.
     pub const INGEST: Self = Self {
         plain: "http",
         tls: None,
@@ -49,38 +49,38 @@ impl fmt::Display for Schemes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.tls {
             Some(tls) => write!(f, "{}:// or {tls}://", self.plain),
-            None => write!(f, "{}:// (TLS is not spoken there)", self.plain),
+            None => write!(f, "{}:// (this listener does not support TLS)", self.plain),
         }
     }
 }
 
-/// Why a URL names no address.
+/// Why a URL cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
-    /// It is no URL.
+    /// The text is not a URL.
     #[error("malformed URL: {0}")]
     Malformed(String),
-    /// Its scheme is another one.
+    /// The scheme is not one of the expected ones.
     #[error("the URL must begin with {expected}")]
     Scheme {
-        /// Those that would do.
+        /// The schemes that are accepted.
         expected: Schemes,
     },
-    /// It asks for TLS, and the options have nothing to check a certificate against.
-    #[error("the URL asks for TLS, and there is nothing to check a certificate against")]
+    /// The URL asks for TLS, and the options have no TLS configuration.
+    #[error("the URL asks for TLS, but no trusted certificates are configured")]
     NoTrust,
-    /// It has no host.
-    #[error("the URL names no host")]
+    /// The URL has no host.
+    #[error("the URL has no host")]
     NoHost,
 }
 
 impl Address {
-    /// The host and port of a URL of one of these schemes; without a port 80, or 443 for
-    /// TLS.
+    /// Returns the host and port of a URL with one of these schemes. The default port is
+    /// 80, or 443 for TLS.
     ///
     /// # Errors
     ///
-    /// When the URL has another scheme, no host, or what no address has.
+    /// When the URL has another scheme or no host.
     pub fn of(uri: &Uri, schemes: Schemes) -> Result<Self, AddressError> {
         let scheme = uri.scheme_str();
         let is_tls = scheme.is_some() && scheme == schemes.tls;
@@ -149,7 +149,7 @@ mod tests {
         assert!(
             tls.unwrap_err()
                 .to_string()
-                .contains("TLS is not spoken there")
+                .contains("does not support TLS")
         );
     }
 }

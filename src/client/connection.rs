@@ -1,5 +1,5 @@
-//! One WebSocket to the relay, from handshake to close: control messages out,
-//! events and answers in. Knows no reconnecting.
+//! A WebSocket connection to the relay, from handshake to close: it sends control
+//! messages and receives events and answers. It does not reconnect.
 
 use std::{
     fmt,
@@ -34,19 +34,19 @@ use super::{
 };
 use crate::{clock::Clock, protocol::wire, random::Random};
 
-/// The biggest message and frame that the client takes: the relay's biggest
-/// event and then some.
+/// The largest message and frame that the client accepts, in bytes: more than the
+/// relay's largest event.
 pub const MESSAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// tungstenite allocates it ahead and fills it with zeros before each read.
+/// Kept small, since tungstenite allocates it up front and zeroes it before each read.
 const READ_BUFFER_BYTES: usize = 8 * 1024;
 const WRITE_BUFFER_BYTES: usize = 4 * 1024;
 const WRITE_BUFFER_BYTES_MAX: usize = 2 * MESSAGE_BYTES_MAX;
 
-/// How long [`Connection::close`] waits for the relay's Close.
+/// The time that [`Connection::close`] waits for the relay's Close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A connection that was accepted.
+/// A WebSocket connection that the relay accepted.
 pub struct Connection<S = Stream> {
     socket: WebSocketStream<S>,
     random: Arc<Random>,
@@ -56,12 +56,13 @@ pub struct Connection<S = Stream> {
 }
 
 impl Connection<Stream> {
-    /// Connects over TCP, and TLS where the URL says so, within the options' time for a handshake.
+    /// Connects over TCP, with TLS if the URL asks for it, within the options'
+    /// `handshake_timeout`.
     ///
     /// # Errors
     ///
-    /// When the relay cannot be reached, refuses, does not answer in time, or answers
-    /// what none does.
+    /// When the relay cannot be reached, refuses, or does not answer in time, or when the
+    /// answer is not that of a relay.
     pub async fn open(options: &ClientOptions) -> Result<Self, OpenError> {
         let address = Address::of(handshake::request(options)?.uri(), Schemes::WEBSOCKET)?;
         let opening = async {
@@ -76,12 +77,11 @@ impl Connection<Stream> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
-    /// Opens the WebSocket over a stream that leads to the relay; without a
-    /// deadline of its own.
+    /// Opens the WebSocket over an existing stream to the relay. It applies no timeout.
     ///
     /// # Errors
     ///
-    /// When the relay refuses, or what answers is none.
+    /// When the relay refuses, or the answer is not that of a relay.
     pub async fn over(stream: S, options: &ClientOptions) -> Result<Self, OpenError> {
         let request = handshake::request(options)?;
         let socket = handshake::upgrade(stream, request, websocket_config()).await?;
@@ -94,12 +94,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         })
     }
 
-    /// Asks for the events of some topics, `kind:id` each, and returns the
-    /// message id that the answer will name.
+    /// Subscribes to topics (`kind:id`) and returns the message id, which the answer
+    /// repeats as `request_message_id`.
     ///
     /// # Errors
     ///
-    /// When the connection has ended, or too much waits to be written.
+    /// When the connection has ended, or the write buffer is full.
     pub async fn subscribe<T: Into<String>>(
         &mut self,
         topics: impl IntoIterator<Item = T>,
@@ -107,9 +107,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.subscribe_from(topics, None).await
     }
 
-    /// Asks for the events of some topics and, from a position on, for those that
-    /// were missed. The first Subscribe of a connection with a position resumes the
-    /// implicit topics too. Returns the message id.
+    /// Subscribes to topics and asks for a replay of the events after `resume_from`.
+    /// The first Subscribe of a connection with a position resumes the implicit topics
+    /// too. Returns the message id.
     ///
     /// # Errors
     ///
@@ -127,7 +127,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         .await
     }
 
-    /// Ends the subscription of some topics, and returns the message id.
+    /// Unsubscribes from topics and returns the message id.
     ///
     /// # Errors
     ///
@@ -141,7 +141,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             .await
     }
 
-    /// Asks for a Pong that echoes the clock's time, and returns the message id.
+    /// Sends a Ping with the current time, which the Pong echoes, and returns the message id.
     ///
     /// # Errors
     ///
@@ -151,8 +151,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.send(Control::Ping(wire::Ping { timestamp })).await
     }
 
-    /// Sends a control message with a fresh id, which it returns. Cancelled, the
-    /// message goes out with the next receive or send.
+    /// Sends a control message and returns its new message id. If the future is dropped
+    /// early, the next receive or send writes the message.
     ///
     /// # Errors
     ///
@@ -163,7 +163,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Ok(message_id)
     }
 
-    /// Sends a binary frame that holds what the caller likes.
+    /// Sends a binary frame with arbitrary bytes.
     ///
     /// # Errors
     ///
@@ -174,7 +174,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Ok(self.socket.flush().await?)
     }
 
-    /// Sends a text frame, which this subprotocol does not know.
+    /// Sends a text frame, which this subprotocol does not allow.
     ///
     /// # Errors
     ///
@@ -184,17 +184,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Ok(self.socket.flush().await?)
     }
 
-    /// The next thing that the relay sent. Cancel-safe: what comes while nobody
-    /// waits is there for the next call.
+    /// Waits for the next message from the relay. Cancel-safe: messages that arrive
+    /// between calls are returned by the next call.
     ///
     /// # Errors
     ///
-    /// When the connection has ended, or the relay breaks the protocol.
+    /// When the connection has ended, or the relay violates the protocol.
     pub async fn receive(&mut self) -> Result<Received, ReceiveError> {
         decode(self.receive_raw().await?)
     }
 
-    /// The next envelope as it came, event or control message. Cancel-safe.
+    /// Waits for the next envelope, an event or a control message, and returns its bytes.
+    /// Cancel-safe.
     ///
     /// # Errors
     ///
@@ -210,14 +211,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
             }
         }
-        // The answer to a Close may come too late to reach anybody.
+        // The relay may be gone already, so a failure to send the Close in reply is ignored.
         let _answered = self.socket.flush().await;
         let (code, reason) = self.closed.clone().unwrap_or((NO_STATUS, String::new()));
         Err(ReceiveError::Closed { code, reason })
     }
 
-    /// Closes with this code, waits for the relay's Close for a second at most,
-    /// and returns its code. What comes before it is dropped.
+    /// Closes the connection with this code, waits at most a second for the relay's Close,
+    /// and returns its code. Messages that arrive before it are discarded.
     pub async fn close(mut self, code: u16) -> Option<u16> {
         let frame = CloseFrame {
             code: code.into(),
@@ -234,12 +235,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         timeout(CLOSE_TIMEOUT, closing).await.ok().flatten()
     }
 
-    /// When the last frame of any kind came, a control frame included.
+    /// The time at which the last frame of any kind arrived, control frames included.
     pub fn last_frame(&self) -> Instant {
         self.last_frame
     }
 
-    /// Takes a control message for sending; the next receive or flush writes it.
+    /// Queues a control message, which the next receive or flush writes, and returns its
+    /// message id.
     pub(super) fn queue(&mut self, control: Control) -> Result<String, SendError> {
         let message_id = self.random.uuid_v7(&self.clock).to_string();
         let envelope = Envelope {
@@ -249,7 +251,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             control: Some(control),
         };
         let frame = Message::Binary(envelope.encode_to_vec().into());
-        // tungstenite buffers it whole, ready or not, as far as the bound goes.
+        // tungstenite buffers the whole frame up to its limit, whether the socket is ready or not.
         self.socket.start_send_unpin(frame)?;
         Ok(message_id)
     }
@@ -258,10 +260,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         poll_fn(|cx| self.poll_message(cx)).await
     }
 
-    /// Writes what waits, then reads, so that a receive also brings a send to its
-    /// end that was cancelled.
+    /// Writes queued frames, then reads, so that a receive also completes a send that was
+    /// cancelled.
     fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Result<Message, ReceiveError>> {
-        // Where writing fails, reading says why, after what was still to be read.
+        // If writing fails, reading returns the remaining messages and then the error.
         let _flushed = self.socket.poll_flush_unpin(cx);
         let read = ready!(self.socket.poll_next_unpin(cx));
         Poll::Ready(match read {
@@ -275,7 +277,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 }
 
-/// All five limits; tungstenite's own allow 64 MiB and an endless write buffer.
+/// Sets all five limits: tungstenite's defaults allow 64 MiB and an unbounded write buffer.
 fn websocket_config() -> WebSocketConfig {
     WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER_BYTES)

@@ -1,4 +1,4 @@
-//! One connection against a relay that the test plays itself.
+//! A connection to a fake relay.
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
@@ -16,7 +16,7 @@ async fn connected() -> (Connection<DuplexStream>, Peer) {
     (connection.unwrap(), peer)
 }
 
-/// Opens a connection to who answers with what `answer` makes of the request's key.
+/// Opens a connection to a server that sends what `answer` returns for the request's key.
 async fn open(
     answer: impl FnOnce(&str) -> Vec<Vec<u8>>,
 ) -> Result<Connection<DuplexStream>, OpenError> {
@@ -36,7 +36,7 @@ async fn open(
     };
     let (connection, mut theirs) = join!(Connection::over(ours, &options), serving);
     if connection.is_err() {
-        // Nobody is left at the other end.
+        // A failed handshake closes the stream.
         assert_eq!(theirs.read(&mut [0; 64]).await.unwrap(), 0);
     }
     connection
@@ -141,7 +141,7 @@ async fn a_connection_over_tcp_opens() {
         let (mut stream, _) = listener.accept().await.unwrap();
         let refusal = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n";
         stream.write_all(refusal).await.unwrap();
-        // Without this the system resets what it has not read.
+        // Closing a socket with unread bytes would reset the connection.
         let read = stream.read(&mut [0; 4096]).await.unwrap();
         assert!(read > 0);
     };

@@ -1,26 +1,26 @@
-//! The relay's part of every envelope, under its fixed numbers. What else is in
-//! one belongs to the application, and decoding skips it.
+//! The relay's fields of an envelope, with their fixed numbers. All other fields
+//! belong to the application, and decoding skips them.
 
 use crate::protocol::wire;
 
-/// An envelope as far as the relay's protocol goes.
+/// The relay's fields of an envelope.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Envelope {
-    /// What its maker calls it.
+    /// The message id, chosen by the sender.
     #[prost(string, tag = "1")]
     pub message_id: String,
     /// Unix seconds.
     #[prost(int64, tag = "8")]
     pub timestamp: i64,
-    /// Where the event stands in its tenant's order; only stored events have one.
+    /// The event's position in its tenant's log; only stored events have one.
     #[prost(message, optional, tag = "9")]
     pub position: Option<wire::Position>,
-    /// The control message; without one the envelope holds an event.
+    /// The control message; `None` if the envelope holds an event.
     #[prost(oneof = "Control", tags = "10, 11, 12, 13, 14, 15, 16")]
     pub control: Option<Control>,
 }
 
-/// The control messages, the relay's part of each.
+/// A control message, with the relay's fields only.
 #[derive(Clone, PartialEq, prost::Oneof)]
 pub enum Control {
     /// Client to relay.

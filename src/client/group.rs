@@ -1,25 +1,25 @@
-//! Topics that were asked for together and stand at one position, and how they are
-//! put together and taken apart for a new connection.
+//! Groups of topics that share one position, and how they are merged and split into
+//! Subscribes for a new connection.
 
 use indexmap::IndexSet;
 
 use crate::protocol::wire::Position;
 
-/// The most topics and bytes of topics that go into one Subscribe: the relay
-/// takes 1,000 topics and frames of 64 KiB.
+/// Upper bounds for one Subscribe, in topics and in bytes of topics: the relay accepts
+/// 1,000 topics and frames of 64 KiB.
 const SUBSCRIBE_TOPICS_MAX: usize = 1_000;
 const SUBSCRIBE_BYTES_MAX: usize = 48 * 1024;
 
-/// Names a group. They are asked for in the order of their ids.
+/// Identifies a group. Groups are subscribed in the order of their ids.
 pub(super) type GroupId = u64;
 
-/// Events were missed that the relay cannot bring any more.
+/// Missed events that the relay can no longer replay.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Gap {
-    /// Everything up to here was had.
+    /// Every event up to this position was received.
     pub(super) since: Position,
     pub(super) topics: Vec<String>,
-    /// Whether the implicit topics have the gap too.
+    /// True if events of the implicit topics may be missing too.
     pub(super) implicit: bool,
 }
 
@@ -27,18 +27,18 @@ pub(super) struct Gap {
 #[derive(Debug, Default)]
 pub(super) struct Group {
     pub(super) topics: IndexSet<String>,
-    /// Whether the implicit topics belong to it. They do to exactly one group.
+    /// True if the group includes the implicit topics. Exactly one group does.
     pub(super) implicit: bool,
-    /// Everything up to here was had; none before the first confirmation.
+    /// Every event up to this position was received; `None` before the first confirmation.
     pub(super) position: Option<Position>,
-    /// Whether an answer is owed.
+    /// True while the relay has not answered the Subscribe.
     pub(super) is_asked: bool,
-    /// Whether the Subscribe named any of its topics.
+    /// True if the Subscribe listed topics, not only the implicit ones.
     pub(super) is_named: bool,
 }
 
 impl Group {
-    /// Whether nobody would miss it.
+    /// Returns true if the group can be removed.
     pub(super) fn is_idle(&self) -> bool {
         self.topics.is_empty() && !self.implicit && !self.is_asked
     }
@@ -55,14 +55,14 @@ impl Group {
         }
     }
 
-    /// Takes the topics of a group that stands where this one does.
+    /// Merges in the topics of another group at the same position.
     pub(super) fn join(&mut self, other: Self) {
         self.topics.extend(other.topics);
         self.implicit |= other.implicit;
     }
 
-    /// In portions that the relay takes in one frame; the first one has the implicit
-    /// topics.
+    /// Splits the group into groups that each fit into one Subscribe frame. The first one
+    /// keeps the implicit topics.
     pub(super) fn split(self) -> impl Iterator<Item = Self> {
         let (position, implicit) = (self.position, self.implicit);
         let mut portions = portions(self.topics);
@@ -85,7 +85,8 @@ pub(super) fn offset_in(position: &Position, epoch: &str) -> Option<u64> {
     (position.epoch == epoch).then_some(position.offset)
 }
 
-/// Sets a position that stands lower, without a new string for the epoch.
+/// Raises `position` to `to` if it is lower or in another epoch, without allocating a
+/// new string for the same epoch.
 pub(super) fn move_on(position: &mut Position, to: &Position) {
     if position.epoch != to.epoch {
         position.epoch.clone_from(&to.epoch);
@@ -95,8 +96,8 @@ pub(super) fn move_on(position: &mut Position, to: &Position) {
     position.offset = to.offset;
 }
 
-/// Those of `home`'s epoch come first, the lowest of them at the head, those
-/// without a position last.
+/// Returns the sort key for the order of subscribing: positions in `home`'s epoch
+/// first, lowest offset first; then other epochs; groups without a position last.
 pub(super) fn rank(position: Option<&Position>, home: Option<&Position>) -> (u8, u64) {
     match position {
         Some(position) if home.is_some_and(|home| home.epoch == position.epoch) => {
@@ -107,7 +108,7 @@ pub(super) fn rank(position: Option<&Position>, home: Option<&Position>) -> (u8,
     }
 }
 
-/// One group for each position.
+/// Merges the groups that have the same position.
 pub(super) fn merged(groups: impl Iterator<Item = Group>) -> Vec<Group> {
     let mut merged: Vec<Group> = Vec::new();
     for group in groups {
@@ -119,12 +120,12 @@ pub(super) fn merged(groups: impl Iterator<Item = Group>) -> Vec<Group> {
     merged
 }
 
-/// The topics in portions that the relay takes in one frame.
+/// Splits topics into sets that each fit into one Subscribe frame.
 pub(super) fn portions(topics: IndexSet<String>) -> Vec<IndexSet<String>> {
     let mut portions: Vec<IndexSet<String>> = Vec::new();
     let mut bytes = 0;
     for topic in topics {
-        // Tag and length go with it.
+        // The field's tag and length.
         bytes += topic.len() + 4;
         match portions.last_mut() {
             Some(last) if last.len() < SUBSCRIBE_TOPICS_MAX && bytes <= SUBSCRIBE_BYTES_MAX => {

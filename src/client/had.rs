@@ -1,9 +1,9 @@
-//! The offsets of the events that a client was given and that may come again:
-//! those above the lowest position that it may still resume from. Knows no topics.
+//! The offsets of received events that the relay may send again: those above the
+//! lowest position that the client may still resume from. Knows nothing about topics.
 
 use std::collections::BTreeSet;
 
-/// Offsets of one epoch. Those of an older one cannot come again.
+/// The offsets seen in the current epoch. Events of an older epoch cannot arrive again.
 #[derive(Debug, Default)]
 pub(super) struct Had {
     epoch: String,
@@ -15,7 +15,7 @@ impl Had {
         &self.epoch
     }
 
-    /// Forgets everything, and remembers offsets of this epoch from now on.
+    /// Clears the set and starts this epoch.
     pub(super) fn begin(&mut self, epoch: &str) {
         epoch.clone_into(&mut self.epoch);
         self.offsets.clear();
@@ -26,11 +26,11 @@ impl Had {
     }
 
     pub(super) fn contains(&self, offset: u64) -> bool {
-        // Nothing may come again to a client whose topics all stand at one position.
+        // Fast path: the set is empty when all topics share one position.
         !self.offsets.is_empty() && self.offsets.contains(&offset)
     }
 
-    /// Forgets the offsets up to this one, or all of them where there is none.
+    /// Removes the offsets up to and including this one; all of them for `None`.
     pub(super) fn forget_up_to(&mut self, offset: Option<u64>) {
         match offset.and_then(|offset| offset.checked_add(1)) {
             Some(first) => self.offsets = self.offsets.split_off(&first),

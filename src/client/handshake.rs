@@ -1,6 +1,5 @@
-//! Opens a WebSocket over a byte stream (RFC 6455, 4.1). hyper speaks the HTTP of
-//! it, so that a refusal is read with its whole body, and so that the token is in
-//! no library's log.
+//! Opens a WebSocket over a byte stream (RFC 6455, section 4.1). hyper does the HTTP
+//! part, so that the whole body of a refusal is read and no library logs the token.
 
 use std::io;
 
@@ -33,47 +32,47 @@ use super::{
     problem::Problem,
 };
 
-/// The subprotocol that the client speaks: envelopes in binary frames.
+/// The subprotocol of the client: envelopes in binary frames.
 pub const SUBPROTOCOL: &str = "sidewire.v1.protobuf";
 
-/// More than any problem document of the relay has.
+/// The most bytes read of a refusal's body, more than any problem document of the relay.
 const REFUSAL_BYTES_MAX: usize = 64 * 1024;
 
-/// Why there is no connection.
+/// Why a connection could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The URL cannot be used.
     #[error(transparent)]
     Address(#[from] AddressError),
-    /// The token has characters that no header can hold.
-    #[error("the token is malformed: it has characters that no HTTP header can hold")]
+    /// The token has characters that are not allowed in a header.
+    #[error("the token has characters that are not allowed in an HTTP header")]
     MalformedToken,
     /// The relay does not accept the token (401).
     #[error("the relay does not accept the token ({0})")]
     Unauthorized(Problem),
-    /// The relay, or something before it, refused otherwise.
+    /// The relay, or a proxy in front of it, refused for another reason.
     #[error("the relay refused the connection: {0}")]
     Refused(Problem),
-    /// There was no connection: no TCP, or no TLS over it.
+    /// The TCP connection or its TLS handshake failed.
     #[error("cannot connect to {address}: {source}")]
     Unreachable {
-        /// What was tried.
+        /// The address of the relay.
         address: Address,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
-    /// The connection broke during the handshake.
+    /// The connection was lost during the handshake.
     #[error("the connection was lost during the handshake: {0}")]
     Lost(#[from] hyper::Error),
-    /// It took too long.
+    /// The handshake timed out.
     #[error("the relay did not answer the handshake in time")]
     TimedOut,
-    /// What answered speaks no WebSocket, or another subprotocol.
-    #[error("what answered is no relay: {0}")]
+    /// The server does not speak WebSocket, or not this subprotocol.
+    #[error("the server is not a relay: {0}")]
     Protocol(&'static str),
 }
 
-/// The request that the options describe.
+/// Builds the handshake request from the options.
 pub(super) fn request(options: &ClientOptions) -> Result<Request<()>, OpenError> {
     let malformed = |error: &dyn std::error::Error| AddressError::Malformed(error.to_string());
     let mut url = options.url.clone();
@@ -104,8 +103,8 @@ pub(super) fn request(options: &ClientOptions) -> Result<Request<()>, OpenError>
     Ok(request)
 }
 
-/// Asks for the WebSocket. What the relay sent right behind its answer is kept
-/// for the first read.
+/// Sends the request and turns the stream into a WebSocket. Bytes that the relay sent
+/// right after its answer are kept for the first read.
 pub(super) async fn upgrade<S>(
     stream: S,
     request: Request<()>,
@@ -116,7 +115,7 @@ where
 {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let (request, accept) = origin_form(request)?;
-    // It owns the sender: when it is done, so is the connection.
+    // Owns the sender, so that the connection ends when the exchange does.
     let exchange = async move {
         let response = sender.send_request(request).await?;
         check(response, &accept).await
@@ -128,7 +127,7 @@ where
     Ok(WebSocketStream::from_partially_read(stream, begun, Role::Client, Some(config)).await)
 }
 
-/// The request as it goes to the relay itself, and the answer that its key wants.
+/// Returns the request in origin form, and the accept key that the answer must have.
 fn origin_form(request: Request<()>) -> Result<(Request<Empty<Bytes>>, String), OpenError> {
     let (mut parts, ()) = request.into_parts();
     let accept = parts
@@ -149,7 +148,7 @@ async fn check(response: Response<Incoming>, accept: &str) -> Result<(), OpenErr
     }
     let header = |name| response.headers().get(name).map(HeaderValue::as_bytes);
     if !header(UPGRADE).is_some_and(|value| value.eq_ignore_ascii_case(b"websocket")) {
-        return Err(OpenError::Protocol("its answer is no WebSocket upgrade"));
+        return Err(OpenError::Protocol("its answer is not a WebSocket upgrade"));
     }
     if header(SEC_WEBSOCKET_ACCEPT) != Some(accept.as_bytes()) {
         return Err(OpenError::Protocol("its answer is for another request"));
@@ -165,7 +164,7 @@ async fn check(response: Response<Incoming>, accept: &str) -> Result<(), OpenErr
 async fn refusal(response: Response<Incoming>) -> OpenError {
     let (head, body) = response.into_parts();
     let body = Limited::new(body, REFUSAL_BYTES_MAX).collect().await;
-    // A body that broke off has nothing to say; the status stands.
+    // If the body cannot be read, the status alone describes the refusal.
     let body = body.map(|body| body.to_bytes()).unwrap_or_default();
     let problem = Problem::read(head.status, &head.headers, &body);
     if head.status == StatusCode::UNAUTHORIZED {

@@ -1,7 +1,7 @@
 //! A client of the relay, for `sidewire tail`, `sidewire publish` and the tests:
-//! [`Connection`] is one WebSocket, [`Client`] one that comes back after it was
-//! lost, [`Publisher`] the backend's side. They know the relay's protocol and
-//! nothing of an application's events, which they hand out as bytes.
+//! [`Connection`] is one WebSocket, [`Client`] reconnects after a connection is
+//! lost, and [`Publisher`] posts events as a backend does. They know the relay's
+//! protocol and pass an application's events on as bytes.
 
 mod address;
 mod connection;

@@ -1,4 +1,4 @@
-//! What a client is told: where the relay is, who it is itself, and its times.
+//! The options of a client: the relay's URL, credentials and timeouts.
 
 use std::{error::Error, fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 
@@ -6,41 +6,39 @@ use rustls::ClientConfig;
 
 use crate::{clock::Clock, random::Random};
 
-/// Everything that a [`Connection`](super::Connection) or a
-/// [`Client`](super::Client) needs to know.
+/// The options of a [`Connection`](super::Connection) or a [`Client`](super::Client).
 #[derive(Clone)]
 pub struct ClientOptions {
     /// `ws://host:port/ws`, or `wss://host:port/ws` for TLS.
     pub url: String,
-    /// What the relay's certificate is checked against; there is no TLS without.
+    /// The TLS configuration with the trusted certificates; required for `wss://`.
     pub tls: Option<Arc<ClientConfig>>,
-    /// The token; none in desktop mode.
+    /// The token; `None` in desktop mode.
     pub token: Option<Credential>,
-    /// Where a [`Client`](super::Client) gets another token when the relay does not
-    /// accept this one any more; without it the client stops then.
+    /// The source of new tokens, used by a [`Client`](super::Client) when the relay no
+    /// longer accepts its token. Without one the client stops.
     pub fresh_token: Option<Arc<dyn TokenSource>>,
-    /// Desktop mode: who this client is, sent as `?user_id=`.
+    /// The user of this client in desktop mode, sent as `?user_id=`.
     pub user_id: Option<String>,
-    /// How often the protocol's Ping is sent.
+    /// The interval at which the protocol's Ping is sent.
     pub heartbeat: Duration,
-    /// After how long without a frame the connection is taken for dead.
+    /// The time without a frame after which the connection is treated as dead.
     pub dead_after: Duration,
-    /// How long connecting and the handshake may take together.
+    /// The timeout for connecting and the handshake together.
     pub handshake_timeout: Duration,
-    /// The delay before the first attempt to come back; each further one doubles
-    /// it.
+    /// The delay before the first attempt to reconnect; it doubles with each further one.
     pub backoff_first: Duration,
-    /// What the doubling ends at.
+    /// The longest delay between attempts.
     pub backoff_max: Duration,
-    /// Where message ids and jitter come from.
+    /// The source of message ids and jitter.
     pub random: Arc<Random>,
-    /// Where timestamps come from.
+    /// The source of timestamps.
     pub clock: Clock,
 }
 
 impl ClientOptions {
-    /// The protocol's times, without a token: a Ping every 30 s, dead after 60 s,
-    /// 10 s for the handshake, back after 1, 2, 4 … 30 s.
+    /// Creates options with the protocol's default times and no token: a Ping every 30 s,
+    /// dead after 60 s, 10 s for the handshake, reconnect after 1, 2, 4 … 30 s.
     #[must_use]
     pub fn new(url: impl Into<String>, random: Arc<Random>) -> Self {
         Self {
@@ -59,21 +57,21 @@ impl ClientOptions {
         }
     }
 
-    /// The same with a token.
+    /// Sets the token.
     #[must_use]
     pub fn with_token(mut self, token: impl Into<String>) -> Self {
         self.token = Some(Credential::new(token));
         self
     }
 
-    /// The same with something to check the relay's certificate against.
+    /// Sets the TLS configuration, with which the relay's certificate is verified.
     #[must_use]
     pub fn with_tls(mut self, tls: Arc<ClientConfig>) -> Self {
         self.tls = Some(tls);
         self
     }
 
-    /// The same with a place to get tokens from.
+    /// Sets the source of new tokens.
     #[must_use]
     pub fn with_fresh_token(mut self, source: impl TokenSource + 'static) -> Self {
         self.fresh_token = Some(Arc::new(source));
@@ -81,14 +79,13 @@ impl ClientOptions {
     }
 }
 
-/// A token that is being fetched, or why there is none now: the client asks again
-/// after a while.
+/// A future that fetches a token. On an error the client tries again after its backoff.
 pub type FetchingToken =
     Pin<Box<dyn Future<Output = Result<Credential, Box<dyn Error + Send + Sync>>> + Send>>;
 
-/// Where tokens come from; a closure that returns a [`FetchingToken`] is one.
+/// A source of tokens, such as a closure that returns a [`FetchingToken`].
 pub trait TokenSource: Send + Sync {
-    /// Fetches one. The client waits for it as long as it takes.
+    /// Fetches a token. The client waits for it without a timeout.
     fn fetch(&self) -> FetchingToken;
 }
 
@@ -98,18 +95,18 @@ impl<F: Fn() -> FetchingToken + Send + Sync> TokenSource for F {
     }
 }
 
-/// A token or an ingest key, which no log can show.
+/// A token or an ingest key. Its `Debug` output is masked, so that it cannot be logged.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Credential(String);
 
 impl Credential {
-    /// The credential that the text is.
+    /// Wraps the text of a credential.
     #[must_use]
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 
-    /// The text, for the one header that it belongs into.
+    /// Returns the text, for use in the `Authorization` header.
     #[must_use]
     pub fn reveal(&self) -> &str {
         &self.0

@@ -1,6 +1,6 @@
-//! What a client may resume from, by the protocol's rules: a position for the
-//! topics of each Subscribe until its replay is over, then one for all of them.
-//! Pure: it is told what was asked for and what came.
+//! The positions that a client may resume from, by the protocol's rules: one for the
+//! topics of each Subscribe until its replay is over, then one for all topics.
+//! Does no I/O: the caller passes in requests and received messages.
 
 use std::{collections::BTreeMap, mem};
 
@@ -10,31 +10,32 @@ use super::{
 };
 use crate::protocol::wire::{Position, SubscriptionConfirmed};
 
-/// How many events are remembered for topics that the relay does not take. While
-/// it owes an answer there may be more: as many as its window holds.
+/// The most offsets that are remembered for topics that the relay refuses to subscribe.
+/// While an answer is outstanding there may be more, up to the relay's window.
 const HAD_OFFSETS_MAX: usize = 100_000;
 
-/// A group whose missed events are coming.
+/// A group for which a replay is under way.
 #[derive(Debug)]
 struct Replay {
     group: Group,
-    /// The last one's.
+    /// The position of the last replayed event.
     position: Position,
+    /// Number of events still to come.
     left: u64,
 }
 
-/// Every topic of a client, and what was had of it.
+/// All topics of a client, and the position up to which each was received.
 #[derive(Debug)]
 pub(super) struct Positions {
-    /// Not confirmed on this connection.
+    /// Groups that are not confirmed on this connection.
     held: BTreeMap<GroupId, Group>,
     replay: Option<Replay>,
-    /// Confirmed; without a position before the first confirmation.
+    /// The confirmed topics; without a position before the first confirmation.
     live: Group,
     next_id: GroupId,
     had: Had,
     pub(super) had_offsets_max: usize,
-    /// The lowest offset that a held group has in the epoch of `had`.
+    /// The lowest offset of a held group in the epoch of `had`.
     held_lowest: Option<u64>,
     gaps: Vec<Gap>,
 }
@@ -59,8 +60,7 @@ impl Default for Positions {
 }
 
 impl Positions {
-    /// Lets topics that have no position yet begin after this one, the implicit
-    /// ones too.
+    /// Sets the starting position of topics that have none yet, the implicit ones included.
     pub(super) fn start_from(&mut self, position: &Position) {
         for group in self.held.values_mut() {
             group.position.get_or_insert_with(|| position.clone());
@@ -69,8 +69,7 @@ impl Positions {
         self.settle();
     }
 
-    /// Adds topics, none of which is there, in groups that the relay takes in one
-    /// Subscribe each.
+    /// Adds new topics, in groups that each fit into one Subscribe.
     pub(super) fn add(&mut self, topics: Vec<String>) -> Vec<GroupId> {
         let groups = Group {
             topics: topics.into_iter().collect(),
@@ -79,7 +78,7 @@ impl Positions {
         groups.split().map(|group| self.hold(group)).collect()
     }
 
-    /// Takes topics away, and their positions with them.
+    /// Removes topics and their positions.
     pub(super) fn remove(&mut self, topics: &[String]) {
         let replay = self.replay.iter_mut().map(|replay| &mut replay.group);
         let groups = self.held.values_mut().chain(replay).chain([&mut self.live]);
@@ -92,15 +91,16 @@ impl Positions {
         self.settle();
     }
 
-    /// What to ask a new connection for, the lowest position first, for the implicit
-    /// topics belong to the first Subscribe that resumes.
+    /// Returns the groups to subscribe on a new connection, the lowest position first,
+    /// since the first Subscribe that resumes also resumes the implicit topics.
     pub(super) fn begin(&mut self) -> Vec<GroupId> {
         self.end();
         let mut groups = merged(mem::take(&mut self.held).into_values());
         let home = groups.iter().find(|group| group.implicit);
         let home = home.and_then(|group| group.position.clone());
         groups.sort_by_key(|group| rank(group.position.as_ref(), home.as_ref()));
-        // Its position is at or below theirs, or they have none: they may go with it.
+        // The first group's position is at or below that of the implicit topics, or these
+        // have none: so the implicit topics can join it.
         for (place, group) in groups.iter_mut().enumerate() {
             group.implicit = place == 0;
         }
@@ -111,7 +111,7 @@ impl Positions {
         ids
     }
 
-    /// The connection is over: nothing is confirmed any more, nothing owed.
+    /// Handles the end of the connection: no group is confirmed or asked for any more.
     pub(super) fn end(&mut self) {
         self.end_replay();
         let live = mem::take(&mut self.live);
@@ -124,8 +124,8 @@ impl Positions {
         self.settle();
     }
 
-    /// What a group's Subscribe says, which is about to be sent; nothing where its
-    /// topics were all taken away.
+    /// Returns the topics and position for a group's Subscribe, which is about to be sent;
+    /// `None` if all its topics were removed.
     pub(super) fn ask(&mut self, id: GroupId) -> Option<(Vec<String>, Option<Position>)> {
         let group = self.held.get_mut(&id)?;
         group.is_asked = true;
@@ -136,7 +136,7 @@ impl Positions {
         ))
     }
 
-    /// The relay took a group.
+    /// Handles the confirmation of a group.
     pub(super) fn confirmed(&mut self, id: GroupId, confirmed: &SubscriptionConfirmed) {
         let Some(position) = &confirmed.position else {
             return;
@@ -166,9 +166,9 @@ impl Positions {
         self.settle();
     }
 
-    /// The relay refused a group, which is asked for again on the next connection.
-    /// What it refused are the topics that the Subscribe named, if any: the implicit
-    /// ones are then a group of their own, to be asked for before all others.
+    /// Handles the refusal of a group, which is asked for again on the next connection.
+    /// If the Subscribe listed topics, only these were refused: the implicit topics then
+    /// become a group of their own, which is returned and must be subscribed first.
     pub(super) fn refused(&mut self, id: GroupId) -> Option<GroupId> {
         let group = self.held.get_mut(&id)?;
         let implicit = (group.is_named && mem::take(&mut group.implicit)).then(|| Group {
@@ -181,7 +181,7 @@ impl Positions {
         implicit
     }
 
-    /// The relay could not take a group at this moment.
+    /// Handles a temporary refusal of a group.
     pub(super) fn deferred(&mut self, id: GroupId) {
         if let Some(group) = self.held.get_mut(&id) {
             group.is_asked = false;
@@ -190,13 +190,13 @@ impl Positions {
         self.settle();
     }
 
-    /// Whether an answer is owed on which the implicit topics depend.
+    /// Returns true while the Subscribe that includes the implicit topics is not answered.
     pub(super) fn owes_implicit(&self) -> bool {
         let mut groups = self.held.values();
         groups.any(|group| group.implicit && group.is_asked)
     }
 
-    /// Takes an event's position, and says whether the event was not had before.
+    /// Records an event's position. Returns true if the event was not received before.
     pub(super) fn take(&mut self, position: &Position) -> bool {
         self.enter(&position.epoch);
         let offset = position.offset;
@@ -211,8 +211,8 @@ impl Positions {
         !had
     }
 
-    /// The relay says where the connection stands: all that confirmed topics were to bring
-    /// up to there has come. It says so only while no replay is under way.
+    /// Records the connection's position from a Pong: every event of the confirmed topics
+    /// up to it has arrived. The relay sends it only while no replay is under way.
     pub(super) fn stands_at(&mut self, position: &Position) {
         if self.replay.is_none()
             && let Some(live) = &mut self.live.position
@@ -221,12 +221,12 @@ impl Positions {
         }
     }
 
-    /// What was missed, and was not told yet.
+    /// Returns the next gap that was not reported yet.
     pub(super) fn next_gap(&mut self) -> Option<Gap> {
         (!self.gaps.is_empty()).then(|| self.gaps.remove(0))
     }
 
-    /// How many offsets are kept in mind.
+    /// Number of remembered offsets.
     #[cfg(test)]
     pub(super) fn remembered(&self) -> usize {
         self.had.len()
@@ -249,7 +249,7 @@ impl Positions {
         }
     }
 
-    /// What is left of a replay is owed again.
+    /// Ends an unfinished replay; its group is held again, at the last replayed position.
     fn end_replay(&mut self) {
         if let Some(replay) = self.replay.take() {
             self.hold(Group {
@@ -260,8 +260,9 @@ impl Positions {
         }
     }
 
-    /// Forgets the lowest position, where no answer is owed that could tell its
-    /// fate: a relay that refuses a Subscribe would have all later events remembered.
+    /// Gives up the groups at the lowest position and reports their gap, unless a
+    /// Subscribe is still unanswered. Otherwise a relay that refuses a Subscribe would make
+    /// the client remember every later event.
     fn give_up(&mut self) {
         let epoch = self.had.epoch();
         let in_epoch = |group: &&mut Group| group.offset_in(epoch).is_some();
@@ -293,7 +294,7 @@ impl Positions {
         }
     }
 
-    /// After a change of the groups: what can still come again?
+    /// Forgets the offsets that cannot arrive again. Called after each change of the groups.
     fn settle(&mut self) {
         let epoch = self.had.epoch();
         let offsets = self.held.values().filter_map(|it| it.offset_in(epoch));
@@ -306,7 +307,7 @@ impl Positions {
         self.had.forget_up_to(floor);
     }
 
-    /// The lowest position: everything up to here was had.
+    /// Returns the lowest offset of all groups: every event up to it was received.
     fn floor(&self) -> Option<u64> {
         let epoch = self.had.epoch();
         let replay = self.replay.as_ref().map(|replay| &replay.position);

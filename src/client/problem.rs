@@ -1,5 +1,5 @@
-//! Reads how the relay refuses an HTTP request: a status and, where the answer
-//! came from the relay itself, a problem document (RFC 9457).
+//! Parses refusals of HTTP requests: a status and, if the relay itself answered, a
+//! problem document (RFC 9457).
 
 use std::{fmt, time::Duration};
 
@@ -11,45 +11,45 @@ use serde::{Deserialize, Deserializer};
 
 use crate::protocol::wire;
 
-/// A refusal.
+/// The refusal of an HTTP request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     /// The HTTP status.
     pub status: u16,
     /// The protocol's error code.
     pub code: Option<String>,
-    /// For people: what was wrong.
+    /// The reason, for humans.
     pub detail: Option<String>,
-    /// What was wrong with each event.
+    /// The error of each bad event.
     pub errors: Vec<Fault>,
-    /// What holds of the topics of which a precondition does not.
+    /// The current state of each topic for which a precondition failed.
     pub current: Box<[Current]>,
-    /// When it may pass, from `Retry-After` in seconds (RFC 9110, 10.2.3).
+    /// When to retry, from `Retry-After` in seconds (RFC 9110, section 10.2.3).
     pub retry_after: Option<Duration>,
 }
 
-/// What is wrong with one event.
+/// The error of one event.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Fault {
-    /// Which event of a batch, from 0.
+    /// The index of the event in its batch, from 0.
     #[serde(default)]
     pub index: Option<u64>,
-    /// The path of the field at fault.
+    /// The path of the invalid field.
     #[serde(default)]
     pub field: Option<String>,
-    /// For people.
+    /// The reason, for humans.
     #[serde(default)]
     pub message: String,
 }
 
-/// What holds of a topic.
+/// The current state of a topic in its tenant's log.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Current {
     /// The topic.
     pub topic: String,
-    /// The epoch of its tenant's log, where there is one.
+    /// The epoch of its tenant's log; `None` if there is no log.
     pub epoch: Option<String>,
-    /// Where its last event stands; none where the log has none.
+    /// The position of its last event; `None` if the log has none.
     #[serde(default, deserialize_with = "maybe_position")]
     pub position: Option<wire::Position>,
 }
@@ -66,7 +66,7 @@ struct Document {
 }
 
 impl Problem {
-    /// What the answer says; a body that is no problem document says nothing.
+    /// Parses a response. A body that is not a problem document is ignored.
     #[must_use]
     pub fn read(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Self {
         let document: Document = serde_json::from_slice(body).unwrap_or_default();
@@ -81,7 +81,7 @@ impl Problem {
     }
 }
 
-/// A position as proto3 JSON has it: the offset is a string.
+/// A position in proto3 JSON, where the offset is a string.
 #[derive(Deserialize)]
 struct JsonPosition {
     epoch: String,
@@ -96,7 +96,7 @@ impl JsonPosition {
     }
 }
 
-/// Reads a position of proto3 JSON.
+/// Deserializes a position from proto3 JSON.
 pub(super) fn position<'de, D: Deserializer<'de>>(from: D) -> Result<wire::Position, D::Error> {
     JsonPosition::deserialize(from)?.parse()
 }
@@ -133,7 +133,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// As the condition that would have held.
+/// Writes the condition that would have held.
 impl fmt::Display for Current {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let topic = &self.topic;

@@ -1,4 +1,4 @@
-//! The publisher against a listener that answers what the test says.
+//! The publisher against a fake ingest listener.
 
 use std::collections::VecDeque;
 
@@ -13,7 +13,7 @@ use super::*;
 const PUBLISHED: &str = r#"{"message_id":"m1","position":{"epoch":"e","offset":"42"},
     "topics":["kind:1"],"matched":3,"duplicate":false}"#;
 
-/// What a listener saw: the requests, and over how many connections they came.
+/// The requests that a listener received, and the number of connections.
 type Seen = (Vec<(String, String)>, usize);
 
 fn response(status: u16, body: &str) -> String {
@@ -21,7 +21,8 @@ fn response(status: u16, body: &str) -> String {
     format!("HTTP/1.1 {status} X\r\nContent-Length: {length}\r\n\r\n{body}")
 }
 
-/// Gives these answers, in order; an answer may ask for the connection's end.
+/// Serves these answers in order. An empty one, or one with `Connection: close`, ends the
+/// connection.
 async fn serve(answers: Vec<String>) -> (Publisher, JoinHandle<Seen>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap());

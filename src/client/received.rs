@@ -1,4 +1,5 @@
-//! What a connection brings: events, answers, and how it ends. Knows no socket.
+//! The messages that a connection receives, and the errors that end it. Knows nothing
+//! about sockets.
 
 use std::io;
 
@@ -9,10 +10,10 @@ use tokio_tungstenite::tungstenite::{Error, error::ProtocolError};
 use super::envelope::{Control, Envelope};
 use crate::protocol::wire;
 
-/// What stands for the code of a Close frame that has none (RFC 6455, 7.1.5).
+/// The close code that stands for a Close frame without one (RFC 6455, section 7.1.5).
 pub(super) const NO_STATUS: u16 = 1005;
 
-/// What the relay sent.
+/// A message from the relay.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Received {
     /// An event.
@@ -23,50 +24,50 @@ pub enum Received {
     UnsubscribeConfirmed(wire::UnsubscribeConfirmed),
     /// The answer to a Ping.
     Pong(wire::Pong),
-    /// Something was refused, or the connection is about to end.
+    /// A request was refused, or the relay is about to close the connection.
     Error(wire::ErrorResponse),
 }
 
-/// An event, as far as the relay's protocol goes.
+/// An event, with the relay's fields decoded.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Event {
-    /// The whole envelope, as it came.
+    /// The bytes of the whole envelope.
     pub envelope: Bytes,
-    /// What its maker calls it.
+    /// The message id, chosen by the sender.
     pub message_id: String,
     /// Unix seconds.
     pub timestamp: i64,
-    /// Where it stands in its tenant's order; what another client sent has none.
+    /// The event's position in its tenant's log; `None` for an event sent by a client.
     pub position: Option<wire::Position>,
 }
 
 /// Why nothing more can be received.
 #[derive(Debug, thiserror::Error)]
 pub enum ReceiveError {
-    /// The relay said goodbye.
+    /// The relay closed the connection.
     #[error("the relay closed the connection with {code} {reason:?}")]
     Closed {
-        /// The close code; 1005 where the frame had none.
+        /// The close code; 1005 if the frame had none.
         code: u16,
-        /// The text beside it.
+        /// The close reason.
         reason: String,
     },
     /// The connection ended without a Close frame.
     #[error("the connection was lost: {0}")]
     Lost(io::Error),
-    /// The relay sent what the protocol does not allow.
-    #[error("the relay broke the protocol: {0}")]
+    /// The relay sent something that the protocol does not allow.
+    #[error("the relay violated the protocol: {0}")]
     Protocol(String),
 }
 
-/// Why something could not be sent.
+/// Why a message could not be sent.
 #[derive(Debug, thiserror::Error)]
 pub enum SendError {
-    /// The connection has ended; receiving says how.
+    /// The connection has ended; the next receive returns the reason.
     #[error("the connection has ended: {0}")]
     Ended(io::Error),
-    /// The relay does not read, and more than 16 MiB wait to be written.
-    #[error("the relay does not read: too much waits to be written")]
+    /// The relay does not read, and more than 16 MiB are waiting to be written.
+    #[error("the relay does not read: more than 16 MiB are waiting to be written")]
     Full,
 }
 

@@ -1,5 +1,5 @@
-//! Whether to come back and when: the delays between attempts, and what a relay
-//! that closes or refuses says about it. Pure: it is asked and opens nothing.
+//! Decides whether and when to reconnect: the delays between attempts, and what a close
+//! code or refusal says about them. Does no I/O.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::random::Random;
 
-/// The longest delay that a relay can impose on a client.
+/// The longest delay that the client accepts from a relay.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 
 pub(super) const NORMAL: u16 = 1000;
@@ -18,34 +18,34 @@ const GOING_AWAY: u16 = 1001;
 const TOKEN_EXPIRED: u16 = 4001;
 const DISCONNECTED_BY_BACKEND: u16 = 4002;
 const KEPT_BEING_REFUSED: u16 = 4005;
-/// What the relay says to a client that does not speak its protocol: protocol
-/// error, wrong kind of frame, bad UTF-8, message too big.
+/// The close codes for a client that violates the protocol: protocol error, wrong kind
+/// of frame, invalid UTF-8, message too big.
 const CLIENT_AT_FAULT: [u16; 4] = [1002, 1003, 1007, 1009];
 
 const RETRY_AFTER_MS: &str = "retry_after_ms=";
 
-/// Why there is no connection.
+/// Why a connection ended or could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum DisconnectReason {
-    /// It could not be opened.
+    /// The connection could not be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// It ended.
+    /// The connection ended.
     #[error(transparent)]
     Ended(#[from] ReceiveError),
     /// The relay stopped reading.
     #[error(transparent)]
     Send(#[from] SendError),
-    /// No frame came for too long.
+    /// No frame arrived for this time.
     #[error("the connection is dead: no frame for {0:?}")]
     Dead(Duration),
-    /// The token source had none to give.
-    #[error("there is no fresh token: {0}")]
+    /// The token source returned an error.
+    #[error("cannot get a new token: {0}")]
     NoToken(Box<dyn std::error::Error + Send + Sync>),
 }
 
 impl DisconnectReason {
-    /// Whether it was the token.
+    /// Returns true if the token was refused or has expired.
     pub(super) fn is_about_the_token(&self) -> bool {
         match self {
             Self::Open(OpenError::Unauthorized(_)) => true,
@@ -59,32 +59,32 @@ impl DisconnectReason {
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// The relay does not accept the token.
-    #[error("the relay does not accept the token ({0}): get a fresh token and connect with that")]
+    #[error("the relay does not accept the token ({0}): connect again with a new token")]
     Unauthorized(String),
-    /// The connection will not be opened next time either.
+    /// The relay refused, and would refuse again.
     #[error("{0}; trying again would not help")]
     Refused(OpenError),
-    /// A backend disconnected this client, which is not to come back by itself.
+    /// A backend disconnected this client, which must not reconnect by itself.
     #[error("a backend disconnected this client ({reason:?})")]
     Disconnected {
-        /// The text of the Close frame.
+        /// The close reason.
         reason: String,
     },
-    /// The relay closed because of what this client sent.
-    #[error("the relay closed with {code} ({reason:?}): this client does not speak its protocol")]
+    /// The relay closed the connection because this client violated the protocol.
+    #[error("the relay closed with {code} ({reason:?}): this client violated the protocol")]
     Fault {
         /// The close code.
         code: u16,
-        /// The text beside it.
+        /// The close reason.
         reason: String,
     },
-    /// It had stopped before.
+    /// The client had already stopped.
     #[error("the client has stopped")]
     Stopped,
 }
 
-/// Delays that double from a first one to a last one, with jitter, so that
-/// clients that were lost together do not come back together.
+/// Delays that double up to a maximum, with jitter, so that clients that were
+/// disconnected together do not reconnect together.
 #[derive(Debug, Clone)]
 pub struct Backoff {
     first: Duration,
@@ -93,7 +93,7 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Delays from `first` on that double up to `max`.
+    /// Creates delays that start at `first` and double up to `max`.
     #[must_use]
     pub fn new(first: Duration, max: Duration) -> Self {
         Self {
@@ -103,23 +103,24 @@ impl Backoff {
         }
     }
 
-    /// The next delay: between half of its place in the sequence and the whole.
+    /// Returns the next delay: a random time between half of the nominal delay and all of it.
     pub fn next(&mut self, random: &Random) -> Duration {
         let factor = 2_u32.saturating_pow(self.attempts);
         self.attempts = self.attempts.saturating_add(1);
         jittered(self.first.saturating_mul(factor).min(self.max), random)
     }
 
-    /// Begins anew, after a connection that worked.
+    /// Starts again at the first delay, after a successful connection.
     pub fn reset(&mut self) {
         self.attempts = 0;
     }
 
-    /// The delay after this end of a connection: as the relay asks, or the next.
+    /// Returns the delay after a connection ended for this reason: the relay's if it names
+    /// one, else the next.
     pub(super) fn after(&mut self, reason: &DisconnectReason, random: &Random) -> Duration {
         match reason {
             DisconnectReason::Ended(ReceiveError::Closed { code, reason }) => match *code {
-                // The relay has spread these delays itself.
+                // No jitter: the relay has already spread these delays.
                 NORMAL | GOING_AWAY => retry_after(reason).unwrap_or_else(|| self.next(random)),
                 KEPT_BEING_REFUSED => jittered(self.max, random),
                 _ => self.next(random),
@@ -133,7 +134,11 @@ impl Backoff {
     }
 }
 
-/// The reason itself where it is worth coming back, else the error to stop with.
+/// Returns the reason if reconnecting may help.
+///
+/// # Errors
+///
+/// When the client must stop.
 pub(super) fn reason_to_come_back(
     reason: DisconnectReason,
 ) -> Result<DisconnectReason, ClientError> {
@@ -156,8 +161,8 @@ pub(super) fn reason_to_come_back(
     }
 }
 
-/// Faults of the relay and of the moment pass; what it calls the client's fault,
-/// or a redirect, which is not followed, does not.
+/// Returns true for refusals that may pass: server errors, timeouts and rate limits.
+/// Other client errors do not pass, nor do redirects, which are not followed.
 fn may_pass_later(problem: &Problem) -> bool {
     const REQUEST_TIMEOUT: u16 = 408;
     const TOO_MANY_REQUESTS: u16 = 429;
@@ -170,7 +175,7 @@ fn jittered(delay: Duration, random: &Random) -> Duration {
     half + Duration::from_micros(random.below(half_micros.saturating_add(1)))
 }
 
-/// The delay that a close reason asks for, `retry_after_ms=…` anywhere in it.
+/// Parses the delay in a close reason, `retry_after_ms=…` anywhere in it.
 fn retry_after(reason: &str) -> Option<Duration> {
     let (_, after) = reason.split_once(RETRY_AFTER_MS)?;
     let digits: String = after.chars().take_while(char::is_ascii_digit).collect();

@@ -1,12 +1,12 @@
-//! What the protocol says of the relay's side of order and resume, as plainly as it
-//! can be said: sets of topics in a list, a mark for each topic of a connection.
+//! A simple model of the relay's side of order and resume: the log is a list of topic
+//! sets, and a connection has a mark (an offset) for each of its topics.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::{Control, Event, Received};
 use crate::protocol::wire;
 
-/// Topics are numbers; this one stands for the implicit ones.
+/// Topics are numbers; this one stands for the implicit topics.
 pub(super) const IMPLICIT: usize = 0;
 
 pub(super) fn topic(number: usize) -> String {
@@ -21,9 +21,9 @@ pub(super) fn number(topic: &str) -> usize {
 #[derive(Debug, Default)]
 pub(super) struct Relay {
     pub(super) epoch: u64,
-    /// What each event relates to; the first one has offset 1.
+    /// The topics of each event; the first event has offset 1.
     log: Vec<BTreeSet<usize>>,
-    /// The last offset that the window has lost.
+    /// The last offset that was evicted from the window.
     evicted: u64,
 }
 
@@ -55,7 +55,7 @@ impl Relay {
         }
     }
 
-    /// The offsets above one and up to another that relate to a topic.
+    /// The offsets above `above` and up to `up_to` that relate to a topic.
     pub(super) fn offsets(&self, topic: usize, above: u64, up_to: u64) -> Vec<u64> {
         let is_about = |offset: &u64| self.topics(*offset).contains(&topic);
         (above + 1..=up_to).filter(is_about).collect()
@@ -75,7 +75,7 @@ impl Relay {
     }
 }
 
-/// What the relay says to a Subscribe.
+/// The relay's answer to a Subscribe.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Verdict {
     Take,
@@ -83,15 +83,15 @@ pub(super) enum Verdict {
     Defer,
 }
 
-/// One connection. `taken` is what its shard has taken from the inbox.
+/// A connection. `taken` is the last offset that its shard took from the inbox.
 #[derive(Debug)]
 pub(super) struct Link {
     taken: u64,
     marks: BTreeMap<usize, u64>,
     has_resumed: bool,
-    /// With the head as of their arrival.
+    /// Requests waiting for an answer, with the head at their arrival.
     asked: VecDeque<(u64, String, Control)>,
-    /// On their way to the client.
+    /// Frames on their way to the client.
     pub(super) frames: VecDeque<Received>,
 }
 
@@ -110,8 +110,7 @@ impl Link {
         self.asked.push_back((relay.head(), message_id, control));
     }
 
-    /// Answers a Ping, which waits for nothing: with where the connection stands, unless a
-    /// request is under way.
+    /// Answers a Ping at once, with the connection's position unless a request is under way.
     pub(super) fn answer_ping(&mut self, relay: &Relay) {
         self.frames.push_back(Received::Pong(wire::Pong {
             position: self.asked.is_empty().then(|| relay.position(self.taken)),
@@ -119,7 +118,7 @@ impl Link {
         }));
     }
 
-    /// Takes an item from the inbox.
+    /// Takes the next event from the inbox. Returns false if there is none.
     pub(super) fn take(&mut self, relay: &Relay) -> bool {
         if self.taken == relay.head() {
             return false;
@@ -132,7 +131,7 @@ impl Link {
         true
     }
 
-    /// Answers a request whose turn it is.
+    /// Answers the next request, if it is due. Returns false if it is not.
     pub(super) fn answer(&mut self, relay: &Relay, verdict: Verdict) -> bool {
         let is_due = |asked: &mut (u64, String, Control)| asked.0 <= self.taken;
         let Some((_, message_id, control)) = self.asked.pop_front_if(is_due) else {
@@ -185,7 +184,7 @@ impl Link {
         is_there.then_some(position.offset)
     }
 
-    /// What came after `from`, less what a subscription that stands has brought.
+    /// The events after `from`, except those already delivered by an existing subscription.
     fn replay(&self, relay: &Relay, topics: &BTreeSet<usize>, from: u64) -> Vec<u64> {
         let was_brought = |topic: &usize, offset| {
             let mark = self.marks.get(topic);

@@ -1,4 +1,4 @@
-//! The steady client when it comes back: what it asks for, and what it gives.
+//! The client after a reconnect: its Subscribes and the events that it returns.
 
 use prost::Message as _;
 use tokio::join;
@@ -15,7 +15,7 @@ use crate::client::{
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Has the next Subscribe confirmed, and returns where it resumed from.
+/// Confirms the next Subscribe and returns its `resume_from`.
 async fn resume(
     client: &mut Client<Pipes>,
     peer: &mut Peer,
@@ -27,14 +27,14 @@ async fn resume(
     subscribe.resume_from
 }
 
-/// The relay sends events with these offsets.
+/// Sends events with these offsets from the relay.
 async fn send(peer: &mut Peer, offsets: &[u64]) {
     for offset in offsets {
         peer.event(*offset).await;
     }
 }
 
-/// The offset of the next event that the client gives.
+/// Returns the offset of the next event that the client returns.
 async fn given(client: &mut Client<Pipes>) -> u64 {
     match client.next().await {
         Ok(ClientEvent::Event(event)) => event.position.unwrap().offset,
@@ -126,7 +126,7 @@ async fn each_subscribe_keeps_its_own_position_and_the_lowest_goes_first() {
         let first = resume(&mut client, &mut peer, offset, None).await;
         assert_eq!(first, None);
     }
-    // The first of two is resumed, the second is not.
+    // The first of the two Subscribes is resumed, the second is not.
     let mut peer = reconnect(&mut client, &mut listener, peer).await;
     let resumed_from = resume(&mut client, &mut peer, 20, Some(0)).await;
     assert_eq!(resumed_from, Some(position(8)));
@@ -225,7 +225,7 @@ async fn the_implicit_topics_resume_though_others_are_refused() {
     let (_, fresh) = join!(client.next(), peer.confirm_at(9, None));
     assert_eq!(fresh.topics, ["kind:2"]);
 
-    // Perhaps another token may have them.
+    // Another token may grant them, so refused topics are asked for again.
     let mut peer = reconnect(&mut client, &mut listener, peer).await;
     let (_, again) = join!(client.next(), peer.confirm_at(9, Some(0)));
     assert_eq!(again.topics, ["kind:1"]);
@@ -242,7 +242,7 @@ async fn a_pong_moves_the_position_forward_and_never_back() {
             ..wire::Pong::default()
         };
         peer.control(Control::Pong(pong)).await;
-        // What it gives next is behind the Pong.
+        // The disconnect follows the Pong, so the client has processed the Pong by then.
         let mut next = reconnect(&mut client, &mut listener, peer).await;
         let resumed_from = resume(&mut client, &mut next, resumes_from, Some(0)).await;
         assert_eq!(resumed_from, Some(position(resumes_from)), "{stands_at:?}");

@@ -1,6 +1,6 @@
-//! The client that stays: it keeps a set of topics subscribed, sends heartbeats,
-//! notices a dead connection, comes back, asks for what it missed, and knows when
-//! coming back is no use.
+//! The reconnecting client: it keeps a set of topics subscribed, sends heartbeats,
+//! detects a dead connection, reconnects, resumes, and stops when reconnecting cannot
+//! help.
 
 use std::{fmt, future::Future, io, mem, pin::Pin, sync::Arc, time::Duration};
 
@@ -24,22 +24,22 @@ use super::{
 };
 use crate::protocol::wire;
 
-/// After so many refusals of the token in a row a fresh one is no help.
+/// Number of consecutive token refusals after which the client stops asking for a new one.
 const TOKEN_REFUSALS_MAX: u32 = 3;
 
-/// A stream that is being opened.
+/// A future that opens a stream.
 pub type Connecting<S> = Pin<Box<dyn Future<Output = io::Result<S>> + Send>>;
 
-/// Makes the streams that a [`Client`] speaks over.
+/// Opens the streams of a [`Client`].
 pub trait Connector {
-    /// Such a stream.
+    /// The type of stream.
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 
-    /// Opens one; the client sees to the deadline.
+    /// Opens a stream. The client applies the timeout.
     fn connect(&self, address: Address) -> Connecting<Self::Stream>;
 }
 
-/// Connects over TCP, and TLS where the URL says so.
+/// Connects over TCP, with TLS if the URL asks for it.
 #[derive(Debug, Clone, Default)]
 pub struct TcpConnector {
     tls: Option<Arc<ClientConfig>>,
@@ -54,7 +54,7 @@ impl Connector for TcpConnector {
     }
 }
 
-/// A client that comes back.
+/// A client that reconnects.
 pub struct Client<C: Connector = TcpConnector> {
     options: ClientOptions,
     connector: C,
@@ -75,43 +75,43 @@ enum State<S> {
 
 type Opening<S> = Pin<Box<dyn Future<Output = Result<Connection<S>, OpenError>> + Send>>;
 
-/// What happened to a [`Client`].
+/// An event in the life of a [`Client`].
 #[derive(Debug)]
 pub enum ClientEvent {
     /// The relay accepted the connection; the topics are being subscribed.
     Connected,
-    /// The relay confirmed topics.
+    /// The relay confirmed a Subscribe.
     Subscribed(wire::SubscriptionConfirmed),
-    /// The relay confirmed the end of topics.
+    /// The relay confirmed an Unsubscribe.
     Unsubscribed(wire::UnsubscribeConfirmed),
-    /// An event came that had not come before.
+    /// An event arrived that had not arrived before.
     Event(Event),
-    /// The relay no longer has everything that was published after a position: what
-    /// is missing is to be fetched from the backend. What comes from now on is whole.
+    /// The relay no longer has all events after a position: fetch the current state from
+    /// the backend. No later event is missing.
     Gap {
-        /// Everything up to here was had; where the epoch is not that of the next
-        /// events, the relay's log has begun anew since.
+        /// Every event up to this position was received. If the next events have another
+        /// epoch, the relay has started a new log since.
         since: wire::Position,
-        /// The topics whose events may be missing.
+        /// The topics with possibly missing events.
         topics: Vec<String>,
-        /// Whether those for the user and for the whole tenant may be missing too.
+        /// True if events for the user and for the whole tenant may be missing too.
         implicit: bool,
     },
-    /// The relay refused a Subscribe, none of whose topics stands now, or says why
-    /// it is about to close. What has `retry_after_ms` is asked for again then, the
-    /// rest on the next connection.
+    /// The relay refused a Subscribe, so that none of its topics is subscribed, or says
+    /// why it is about to close. A request refused with `retry_after_ms` is sent again
+    /// after that time, any other on the next connection.
     Refused(wire::ErrorResponse),
-    /// There is no connection.
+    /// The connection ended or could not be opened.
     Disconnected {
-        /// Why.
+        /// The reason.
         reason: DisconnectReason,
-        /// When the next attempt begins.
+        /// The time until the next attempt.
         retry_in: Duration,
     },
 }
 
 impl Client {
-    /// A client over TCP, which connects when [`Client::next`] is first called.
+    /// Creates a client over TCP, which connects when [`Client::next`] is first called.
     #[must_use]
     pub fn new(options: ClientOptions) -> Self {
         let tls = options.tls.clone();
@@ -120,7 +120,7 @@ impl Client {
 }
 
 impl<C: Connector> Client<C> {
-    /// A client over streams of another kind.
+    /// Creates a client over the streams of a connector.
     #[must_use]
     pub fn with_connector(options: ClientOptions, connector: C) -> Self {
         Self {
@@ -134,28 +134,28 @@ impl<C: Connector> Client<C> {
         }
     }
 
-    /// Begins after this position, as one that resumes: to be called before the first
-    /// [`Client::next`]. Topics that are subscribed later begin when they are.
+    /// Resumes from this position. Call it before the first [`Client::next`]. Topics that
+    /// are subscribed later start at the time of their subscription.
     pub fn start_from(&mut self, position: wire::Position) {
         self.subscriptions.start_from(position);
     }
 
-    /// Adds topics, on this connection and each later one. Those that are there
-    /// already are not asked for again.
+    /// Subscribes to topics, on this connection and each later one. Topics that are already
+    /// subscribed are not sent again.
     pub fn subscribe<T: Into<String>>(&mut self, topics: impl IntoIterator<Item = T>) {
         let topics = topics.into_iter().map(Into::into).collect();
         self.subscriptions.subscribe(topics);
     }
 
-    /// Takes topics away, on this connection and each later one. Subscribed again,
-    /// they begin anew.
+    /// Unsubscribes from topics, on this connection and each later one, and forgets their
+    /// positions.
     pub fn unsubscribe<T: Into<String>>(&mut self, topics: impl IntoIterator<Item = T>) {
         let topics: Vec<String> = topics.into_iter().map(Into::into).collect();
         self.subscriptions.unsubscribe(&topics);
     }
 
-    /// The next thing that happens. Connects and comes back as it must; to be
-    /// called all the time, since nothing else does. Cancel-safe.
+    /// Waits for the next event. Connects, reconnects and sends heartbeats only while it
+    /// is being polled, so call it in a loop. Cancel-safe.
     ///
     /// # Errors
     ///
@@ -199,7 +199,7 @@ impl<C: Connector> Client<C> {
         }
     }
 
-    /// Says goodbye, where there is somebody to say it to.
+    /// Closes the connection, if there is one.
     pub async fn close(mut self) {
         if let State::Live(live) = mem::replace(&mut self.state, State::Stopped) {
             live.connection.close(NORMAL).await;
@@ -310,7 +310,7 @@ impl<C: Connector> fmt::Debug for Client<C> {
     }
 }
 
-/// A connection that was accepted, with its heartbeat.
+/// An open connection and its heartbeat.
 struct Live<S> {
     connection: Connection<S>,
     next_ping: Instant,

@@ -1,4 +1,4 @@
-//! The steady client against a relay that the test plays itself, in paused time.
+//! The reconnecting client against a fake relay, in paused time.
 
 use tokio::{join, select};
 use tokio_tungstenite::tungstenite::Message;
@@ -24,7 +24,7 @@ pub(super) async fn connect(client: &mut Client<Pipes>, listener: &mut Listener)
     peer
 }
 
-/// Connects, and has the topics confirmed, which it returns.
+/// Connects, confirms the Subscribe and returns its topics.
 pub(super) async fn subscribe(
     client: &mut Client<Pipes>,
     listener: &mut Listener,
@@ -210,7 +210,7 @@ async fn a_refused_token_stops_it_and_says_what_to_do() {
     assert_eq!(
         stopped.unwrap_err().to_string(),
         "the relay does not accept the token (401 AUTHENTICATION_FAILED: it has expired): \
-         get a fresh token and connect with that"
+         connect again with a new token"
     );
     assert!(matches!(client.next().await, Err(ClientError::Stopped)));
     assert_eq!(listener.waiting(), 0);

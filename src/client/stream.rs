@@ -1,4 +1,4 @@
-//! The stream to a relay: TCP, or TLS over it. Knows neither WebSocket nor HTTP.
+//! The stream to a relay: TCP, or TLS over TCP. Knows nothing about WebSocket and HTTP.
 
 use std::{
     io,
@@ -16,18 +16,18 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::address::Address;
 
-/// Bytes both ways.
+/// A byte stream to a relay.
 #[derive(Debug)]
 pub enum Stream {
-    /// In clear.
+    /// Plain TCP.
     Tcp(TcpStream),
-    /// Encrypted.
+    /// TLS over TCP.
     Tls(Box<TlsStream<TcpStream>>),
 }
 
 impl Stream {
-    /// Connects, over TLS where the address says so. It fails too where the
-    /// certificate is not one for the host that `tls` trusts.
+    /// Connects, over TLS if the address asks for it. Fails if `tls` does not trust the
+    /// certificate for the host.
     pub(super) async fn connect(
         address: &Address,
         tls: Option<Arc<ClientConfig>>,
@@ -37,16 +37,15 @@ impl Stream {
             return Ok(Self::Tcp(stream));
         }
         let invalid = |reason| io::Error::new(io::ErrorKind::InvalidInput, reason);
-        let tls =
-            tls.ok_or_else(|| invalid("there is nothing to check its certificate against"))?;
+        let tls = tls.ok_or_else(|| invalid("no trusted certificates are configured"))?;
         let host = ServerName::try_from(address.host.clone())
-            .map_err(|_| invalid("no certificate can be for this host"))?;
+            .map_err(|_| invalid("the host is not a valid name for a certificate"))?;
         let stream = TlsConnector::from(tls).connect(host, stream).await?;
         Ok(Self::Tls(Box::new(stream)))
     }
 }
 
-/// A TCP connection that does not hold small frames back.
+/// Opens a TCP connection with `TCP_NODELAY`, so that small frames are sent at once.
 pub(super) async fn connect_tcp(address: &Address) -> io::Result<TcpStream> {
     let stream = TcpStream::connect((address.host.as_str(), address.port)).await?;
     stream.set_nodelay(true)?;

@@ -1,5 +1,5 @@
-//! What a client asks its relay for: which topics, when, and again where it was
-//! told to wait. Pure: it is given the time and the relay's answers.
+//! The requests of a client: which topics to subscribe and unsubscribe, when to send
+//! them, and when to retry. Does no I/O: the caller passes in the time and the answers.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -17,19 +17,19 @@ use super::{
 };
 use crate::protocol::{ErrorCode, wire};
 
-/// A relay lets so many Subscribes and Unsubscribes of a connection wait for a
-/// replay.
+/// The most unanswered Subscribes and Unsubscribes: the relay queues this many per
+/// connection during a replay.
 const UNANSWERED_MAX: usize = 16;
 
-/// Something to ask for. The words are found when it is sent: what was taken away
-/// meanwhile is not asked for.
+/// A request. Its topics are determined when it is sent, so that topics removed in the
+/// meantime are left out.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Request {
     Subscribe(GroupId),
     Unsubscribe(Vec<String>),
 }
 
-/// Sent, and not answered.
+/// A request that was sent and not answered yet.
 #[derive(Debug)]
 struct Asked {
     message_id: String,
@@ -45,13 +45,13 @@ pub(super) struct Subscriptions {
     is_connected: bool,
     unsent: VecDeque<Request>,
     unanswered: Vec<Asked>,
-    /// What the relay had no room for, and when to ask for it again: before all else.
+    /// Requests refused with `retry_after_ms`; they are sent again before all others.
     deferred: VecDeque<Request>,
     deferred_until: Option<Instant>,
 }
 
 impl Subscriptions {
-    /// What has no position when the client next connects begins after this one.
+    /// Sets the position after which topics without one start on the next connection.
     pub(super) fn start_from(&mut self, position: wire::Position) {
         self.start = Some(position);
     }
@@ -96,21 +96,21 @@ impl Subscriptions {
         self.deferred_until = None;
     }
 
-    /// When there may be something to send that there is not now.
+    /// Returns the time at which deferred requests may be sent.
     pub(super) fn wake_at(&self) -> Option<Instant> {
         self.deferred_until
     }
 
-    /// The next thing to send; [`Self::sent`] is to be called with it.
+    /// Returns the next request to send. The caller must then call [`Self::sent`].
     pub(super) fn next(&mut self, now: Instant) -> Option<(Request, Control)> {
         let is_deferred = self.deferred_until.is_some_and(|until| now < until);
         if !is_deferred {
             self.deferred_until = None;
         }
         while self.unanswered.len() < UNANSWERED_MAX {
-            // Which Subscribe resumes the implicit topics depends on whether the one that
-            // is under way does. To give up topics is never too early: it may be what
-            // makes room for others.
+            // Which Subscribe resumes the implicit topics depends on the answer to the one
+            // under way, so Subscribes wait. An Unsubscribe need not: it may make room for
+            // other topics.
             let request = if is_deferred || self.positions.owes_implicit() {
                 self.next_unsubscribe()
             } else {
@@ -124,7 +124,7 @@ impl Subscriptions {
         None
     }
 
-    /// A request went out under this id.
+    /// Records that a request was sent with this message id.
     pub(super) fn sent(&mut self, message_id: String, request: Request) {
         self.unanswered.push(Asked {
             message_id,
@@ -144,7 +144,7 @@ impl Subscriptions {
 
     pub(super) fn unsubscribed(&mut self, confirmed: &wire::UnsubscribeConfirmed) {
         self.answered(&confirmed.request_message_id);
-        // What was refused for the number of topics may find room now.
+        // A Subscribe that was refused for its number of topics may be accepted now.
         self.deferred_until = None;
     }
 
@@ -167,13 +167,13 @@ impl Subscriptions {
         }
     }
 
-    /// Takes an event, and says whether it is to be given to the caller.
+    /// Records an event. Returns true if it must be passed on to the application.
     pub(super) fn take(&mut self, event: &Event) -> bool {
         let position = event.position.as_ref();
         position.is_none_or(|position| self.positions.take(position))
     }
 
-    /// Takes a Pong, which may say where the connection stands.
+    /// Records the position of a Pong, if it has one.
     pub(super) fn pong(&mut self, pong: &wire::Pong) {
         if let Some(position) = &pong.position {
             self.positions.stands_at(position);
@@ -214,7 +214,7 @@ impl Subscriptions {
     }
 }
 
-/// How long to wait before what was refused is asked for again, where that helps.
+/// Returns the delay before a refused request is sent again; `None` if that cannot help.
 fn delay(error: &wire::ErrorResponse) -> Option<Duration> {
     let is_passing = error.error_code == ErrorCode::RateLimitExceeded.as_str();
     let millis = error.retry_after_ms.filter(|_| is_passing)?;

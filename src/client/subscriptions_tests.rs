@@ -1,5 +1,5 @@
-//! A client's bookkeeping against the model of a relay, over random schedules:
-//! nothing is lost without being told, and nothing is given twice.
+//! A client's subscriptions against a model of a relay, over random schedules: no event
+//! is lost without a reported gap, and none is returned twice.
 
 use std::{
     cell::Cell,
@@ -54,12 +54,12 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         8 => (1_usize..8).prop_map(Step::Deliver),
         1 => Just(Step::Wait),
     ];
-    // Rare enough that most runs resume many times in one epoch.
+    // Restarts are rare, so that most runs resume many times in one epoch.
     let step = prop_oneof![200 => step, 1 => Just(Step::Restart), 2 => Just(Step::Evict)];
     prop::collection::vec(step, 1..300)
 }
 
-/// How often what is worth testing happened.
+/// Number of occurrences of each case that the test must cover.
 #[derive(Debug, Default)]
 struct Counts {
     replayed: Cell<u64>,
@@ -76,7 +76,7 @@ fn count(counter: &Cell<u64>) {
     counter.set(counter.get() + 1);
 }
 
-/// Since when a topic's events are owed, as of its latest subscription.
+/// The position from which a topic's events are due, by its latest subscription.
 #[derive(Debug, Clone, Default)]
 struct Owed {
     subscription: u64,
@@ -89,7 +89,7 @@ struct World<'a> {
     client: Subscriptions,
     now: Instant,
     names: u64,
-    /// For each Subscribe, which subscription of each topic it was for.
+    /// For each Subscribe, its topics and the number of each topic's subscription.
     asked: BTreeMap<String, BTreeMap<usize, u64>>,
     owed: BTreeMap<usize, Owed>,
     given: HashSet<(String, u64)>,
@@ -279,7 +279,7 @@ impl<'a> World<'a> {
         }
     }
 
-    /// A last connection that nothing happens to: then nothing is owed.
+    /// Ends with an undisturbed connection, after which every due event must have arrived.
     fn finish(&mut self) {
         self.cut();
         self.connect();

@@ -1,5 +1,5 @@
-//! A relay that does what a test says, over pipes in memory, so that the test can
-//! hold the time.
+//! A fake relay that a test controls, over in-memory pipes, so that the test can pause
+//! time.
 
 use std::{io, sync::Arc};
 
@@ -30,7 +30,7 @@ pub(super) fn options() -> ClientOptions {
     options
 }
 
-/// In the epoch of the tests.
+/// A position in the epoch of the tests.
 pub(super) fn position(offset: u64) -> wire::Position {
     wire::Position {
         epoch: "e".to_owned(),
@@ -38,7 +38,7 @@ pub(super) fn position(offset: u64) -> wire::Position {
     }
 }
 
-/// Connects to whoever holds the other end; to nobody when that is gone.
+/// Connects to the [`Listener`] at the other end; fails if that was dropped.
 pub(super) struct Pipes(mpsc::Sender<DuplexStream>);
 
 impl Connector for Pipes {
@@ -56,7 +56,7 @@ impl Connector for Pipes {
     }
 }
 
-/// Takes the connections that the [`Pipes`] open.
+/// Accepts the connections that the [`Pipes`] open.
 pub(super) struct Listener(mpsc::Receiver<DuplexStream>);
 
 pub(super) fn pipes() -> (Pipes, Listener) {
@@ -76,12 +76,12 @@ impl Listener {
         stream.write_all(answer.as_bytes()).await.unwrap();
     }
 
-    /// Takes a connection and never says a word.
+    /// Accepts a connection and never answers.
     pub(super) async fn ignore(&mut self) -> DuplexStream {
         self.0.recv().await.unwrap()
     }
 
-    /// How many connections wait.
+    /// Number of connections waiting to be accepted.
     pub(super) fn waiting(&self) -> usize {
         self.0.len()
     }
@@ -148,7 +148,7 @@ impl Peer {
         self.send(Message::Close(Some(frame))).await;
     }
 
-    /// The next control message of the client, and its id.
+    /// Waits for the client's next control message and returns it with its message id.
     pub(super) async fn received(&mut self) -> (String, Control) {
         loop {
             match self.0.next().await.unwrap().unwrap() {
@@ -167,8 +167,8 @@ impl Peer {
         self.confirm_at(7, None).await.topics
     }
 
-    /// Confirms the next Subscribe at this offset, as one that resumes where it is
-    /// told how many events are replayed, and returns it.
+    /// Confirms the next Subscribe at this offset, as recovered if `replayed` is given, and
+    /// returns it.
     pub(super) async fn confirm_at(
         &mut self,
         offset: u64,

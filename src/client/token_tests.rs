@@ -1,4 +1,4 @@
-//! The steady client when its token is not accepted any more.
+//! The client when the relay no longer accepts its token.
 
 use std::sync::{
     Arc,
@@ -18,8 +18,8 @@ use crate::client::{
 
 const UNAUTHORIZED: &str = "HTTP/1.1 401 No\r\nContent-Length: 0\r\n\r\n";
 
-/// A client with a token that is not the fake relay's, and a source that gives that
-/// one, or none the first `failures` times. It counts how often it was asked.
+/// Creates a client with a token that the fake relay refuses, and a source that fails
+/// `failures` times and then returns a good one. The counter is the number of calls.
 fn client(failures: usize) -> (Client<Pipes>, Listener, Arc<AtomicUsize>) {
     let (pipes, listener) = pipes();
     let asked = Arc::new(AtomicUsize::new(0));
@@ -37,7 +37,7 @@ fn client(failures: usize) -> (Client<Pipes>, Listener, Arc<AtomicUsize>) {
     (Client::with_connector(options, pipes), listener, asked)
 }
 
-/// The relay answers 401 to the next attempt, which does not stop the client.
+/// Answers the next attempt with 401, which does not stop the client.
 async fn unauthorized(client: &mut Client<Pipes>, listener: &mut Listener) {
     let ((reason, _), ()) = join!(disconnected(client), listener.refuse(UNAUTHORIZED));
     assert!(reason.contains("401"), "{reason}");
@@ -79,7 +79,7 @@ async fn a_source_that_has_none_is_asked_again() {
     unauthorized(&mut client, &mut listener).await;
     for _ in 0..2 {
         let (reason, _) = disconnected(&mut client).await;
-        assert_eq!(reason, "there is no fresh token: the login server is down");
+        assert_eq!(reason, "cannot get a new token: the login server is down");
     }
     connect(&mut client, &mut listener).await;
     assert_eq!(asked.load(Ordering::Relaxed), 3);
@@ -89,7 +89,7 @@ async fn a_source_that_has_none_is_asked_again() {
 async fn three_refusals_in_a_row_stop_it() {
     let (mut client, mut listener, asked) = client(0);
     unauthorized(&mut client, &mut listener).await;
-    // An accepted handshake ends a row.
+    // An accepted handshake resets the count.
     drop(connect(&mut client, &mut listener).await);
     disconnected(&mut client).await;
     for _ in 0..2 {

@@ -1,5 +1,5 @@
-//! `[auth]`: how clients prove who they are. Names the files of the keys and
-//! never reads one, so nothing here is secret.
+//! `[auth]`: how clients authenticate. Names the key files but never reads one, so nothing
+//! here is secret.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -13,90 +13,89 @@ use super::{
 };
 use crate::auth::Algorithm;
 
-/// The section.
+/// The `[auth]` section.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Auth {
-    /// Whether a token is needed; `jwt`.
+    /// The way in which clients authenticate; `jwt`.
     pub mode: AuthMode,
-    /// What the claim `iss` must be; not checked where there is none, the default.
+    /// Required value of the claim `iss`; not checked if `None`, the default.
     pub issuer: Option<String>,
-    /// What the claim `aud` must be or hold; not checked where there is none, the
-    /// default.
+    /// Value that the claim `aud` must equal or contain; not checked if `None`, the default.
     pub audience: Option<String>,
-    /// By how much the clocks of issuer and relay may differ when `exp` and `nbf`
-    /// are judged; 5 s.
+    /// Tolerated clock difference between issuer and relay when `exp` and `nbf` are checked;
+    /// 5 s.
     #[serde(deserialize_with = "values::duration")]
     pub leeway: Duration,
-    /// Whether a token must have the claim `exp`; `true`.
+    /// True if a token must have the claim `exp`; default: `true`.
     pub require_exp: bool,
-    /// The claim that names the tenant; `tenant_id`.
+    /// Name of the claim with the tenant; `tenant_id`.
     pub tenant_claim: String,
-    /// The claim that names the user; `user_id`.
+    /// Name of the claim with the user; `user_id`.
     pub user_claim: String,
-    /// The claim that lists the topics a client may subscribe to; `topics`.
+    /// Name of the claim with the topics that a client may subscribe to; `topics`.
     pub topics_claim: String,
-    /// Whether a connection is closed when a reload takes the key away that its token
-    /// was signed with; `false`.
+    /// True if a connection is closed when a reload removes the key that verified its token;
+    /// default: `false`.
     pub close_on_key_removal: bool,
-    /// The most time that fetching a `jwks_url` may take; 5 s.
+    /// Timeout for fetching a `jwks_url`; 5 s.
     #[serde(deserialize_with = "values::duration")]
     pub jwks_timeout: Duration,
-    /// The most bytes of what is fetched; 256 KiB.
+    /// Maximum size of a fetched key set; 256 KiB.
     #[serde(deserialize_with = "values::size")]
     pub jwks_max: usize,
-    /// How often it is fetched again; 15 min.
+    /// Interval between fetches; 15 min.
     #[serde(deserialize_with = "values::duration")]
     pub jwks_refresh: Duration,
-    /// The least time between two fetches that a token with an unknown `kid` causes,
-    /// and after one that failed; 30 s.
+    /// Minimum time between fetches caused by tokens with an unknown `kid`, and after a failed
+    /// fetch; 30 s.
     #[serde(deserialize_with = "values::duration")]
     pub jwks_cooldown: Duration,
-    /// `[[auth.keys]]`: what tokens are verified with, in the order in which they
-    /// are tried; none by default.
+    /// `[[auth.keys]]`: the keys that verify tokens, in the order in which they are tried;
+    /// none by default.
     pub keys: Vec<AuthKey>,
 }
 
-/// Whether clients must prove who they are.
+/// The way in which clients authenticate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AuthMode {
-    /// By a JSON Web Token (RFC 7519).
+    /// With a JSON Web Token (RFC 7519).
     Jwt,
-    /// Not at all: desktop mode, on loopback only.
+    /// No authentication: desktop mode, on loopback only.
     None,
 }
 
-/// One `[[auth.keys]]`.
+/// An entry of `[[auth.keys]]`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "RawAuthKey")]
 pub enum AuthKey {
     /// A secret that issuer and relay share.
     Secret {
-        /// `secret_file`: the raw bytes of the secret.
+        /// `secret_file`: the file with the raw bytes of the secret.
         file: PathBuf,
-        /// The one algorithm that it is used with, one of the HMACs.
+        /// The only algorithm that the secret is used with: HS256, HS384 or HS512.
         algorithm: Algorithm,
-        /// The `kid` of the tokens that it verifies; tried for all where `None`.
+        /// `kid` of the tokens that it verifies; if `None`, it is tried for all tokens.
         kid: Option<String>,
     },
     /// The public half of the issuer's key.
     PublicKey {
-        /// `public_key_file`: the key as PEM.
+        /// `public_key_file`: the file with the key as PEM.
         file: PathBuf,
-        /// The one algorithm that it is used with, none of the HMACs.
+        /// The only algorithm that the key is used with; not an HMAC.
         algorithm: Algorithm,
-        /// The `kid` of the tokens that it verifies; tried for all where `None`.
+        /// `kid` of the tokens that it verifies; if `None`, it is tried for all tokens.
         kid: Option<String>,
     },
-    /// A set of keys, each of which says its own algorithm and `kid`.
+    /// A set of keys, each with its own algorithm and `kid`.
     Jwks {
-        /// `jwks_file`: a JSON Web Key Set (RFC 7517).
+        /// `jwks_file`: the file with a JSON Web Key Set (RFC 7517).
         file: PathBuf,
     },
-    /// The same, fetched.
+    /// A set of keys that is fetched from its issuer.
     JwksUrl {
-        /// `jwks_url`: where the issuer has it; `https`, or `http` on loopback.
+        /// `jwks_url`: the URL of the set; `https`, or `http` on loopback.
         url: JwksUrl,
     },
 }
@@ -151,7 +150,7 @@ impl Auth {
         if self.keys.is_empty() {
             problems.refuse(
                 "auth.keys",
-                "there is none, and mode = \"jwt\" needs one to verify tokens with",
+                "there is none, but mode = \"jwt\" needs a key to verify tokens with",
                 "add [[auth.keys]] with a secret_file, public_key_file, jwks_file or jwks_url",
             );
         }
@@ -162,7 +161,7 @@ impl Auth {
             {
                 problems.refuse(
                     format!("auth.keys[{index}].jwks_url"),
-                    format!("is {url}, which another key has too"),
+                    format!("is {url}, which another key has already"),
                     "name each key set once",
                 );
             }
@@ -181,7 +180,7 @@ impl Auth {
         }
     }
 
-    /// What would check a token must not seem to be in force.
+    /// Reports settings that would check a token: with mode `none` they have no effect.
     fn check_none(&self, problems: &mut Problems) {
         let given = [
             ("auth.keys", !self.keys.is_empty()),
@@ -191,14 +190,14 @@ impl Auth {
         for (key, _) in given.into_iter().filter(|(_, given)| *given) {
             problems.refuse(
                 key,
-                "would be checked by nobody, since mode = \"none\" asks for no token",
+                "has no effect, since mode = \"none\" needs no token",
                 "remove it, or set mode = \"jwt\"",
             );
         }
     }
 }
 
-/// What the file says of a key, before it is known to be one.
+/// An entry of `[[auth.keys]]` as it is in the file, not yet checked.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawAuthKey {
@@ -210,18 +209,20 @@ struct RawAuthKey {
     kid: Option<String>,
 }
 
-/// Why a `[[auth.keys]]` is none.
+/// An error in an entry of `[[auth.keys]]`.
 #[derive(Debug, thiserror::Error)]
 enum AuthKeyError {
     #[error("needs exactly one of `secret_file`, `public_key_file`, `jwks_file` and `jwks_url`")]
     NotOneFile,
-    #[error("needs an `algorithm`, such as {0}, which a token cannot choose")]
+    #[error("needs an `algorithm`, such as {0}; a token cannot choose its own")]
     NoAlgorithm(&'static str),
-    #[error("has a secret_file, which goes with HS256, HS384 or HS512 only")]
+    #[error("has a secret_file, which works only with HS256, HS384 or HS512")]
     NoHmac,
-    #[error("has a public_key_file, which goes with RS…, PS…, ES… or EdDSA only")]
+    #[error("has a public_key_file, which works only with RS…, PS…, ES… or EdDSA")]
     Hmac,
-    #[error("has a key set, in which each key says its own algorithm and kid; leave them out")]
+    #[error(
+        "has a key set, whose keys have their own algorithm and kid; remove `algorithm` and `kid` here"
+    )]
     NotOfSet,
     #[error("has an empty `kid`; leave it out to try the key for every token")]
     EmptyKid,

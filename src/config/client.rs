@@ -1,5 +1,4 @@
-//! `[client]`: the listener of the WebSocket clients and what holds for each of
-//! their connections.
+//! `[client]`: the listener for WebSocket clients, and the settings of their connections.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -17,82 +16,81 @@ use super::{
     values::{self, GIB, KIB, MIB},
 };
 
-/// The least that hyper takes for a request's head.
+/// Minimum size of a request's head that hyper accepts as its limit, in bytes.
 const HEAD_BYTES_MIN: usize = 8 * KIB;
 
-/// The section.
+/// The `[client]` section.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Client {
-    /// Address and port; `0.0.0.0:3000`. Port 0 is a free one.
+    /// Address and port; `0.0.0.0:3000`. Port 0 picks a free port.
     #[serde(deserialize_with = "values::listen")]
     pub listen: SocketAddr,
-    /// The origins whose pages may connect. Empty, the default: all where a
-    /// token is required, else those of this machine.
+    /// The web origins that may connect. If empty, the default: all origins if a token is
+    /// required, else those of this machine.
     pub origins: Vec<Origin>,
-    /// Whether the token may come as `?access_token=`, where logs of proxies can
-    /// see it; `false`.
+    /// True if the token may be passed as `?access_token=`, where it can end up in proxy logs;
+    /// default: `false`.
     pub query_token: bool,
-    /// The most time from accepting a connection to its upgrade; 10 s.
+    /// Maximum time from accepting a connection to its upgrade; 10 s.
     #[serde(deserialize_with = "values::duration")]
     pub handshake_timeout: Duration,
-    /// The most bytes of a request's head; 16 KiB.
+    /// Maximum size of a request's head; 16 KiB.
     #[serde(deserialize_with = "values::size")]
     pub head_max: usize,
-    /// The most bytes of a frame and of a message; 64 KiB.
+    /// Maximum size of a frame and of a message from a client; 64 KiB.
     #[serde(deserialize_with = "values::size")]
     pub message_max: usize,
-    /// The most time that one frame may take once the kernel has refused to take it
-    /// whole; 10 s.
+    /// Maximum time to write the rest of a frame that the kernel did not take as a whole;
+    /// 10 s.
     #[serde(deserialize_with = "values::duration")]
     pub write_timeout: Duration,
-    /// The most time from the first byte of a client's message to its last; 30 s.
+    /// Maximum time from the first byte of a client's message to its last; 30 s.
     #[serde(deserialize_with = "values::duration")]
     pub message_timeout: Duration,
-    /// After so much time without a byte from a client it is sent a ping, which it has
-    /// to answer; 30 s.
+    /// Time without a byte from a client after which it is sent a ping, which it must answer;
+    /// 30 s.
     #[serde(deserialize_with = "values::duration")]
     pub ping_interval: Duration,
-    /// After so much time without a byte from a client its connection is closed, more
+    /// Time without a byte from a client after which its connection is closed; must be more
     /// than `ping_interval`; 60 s.
     #[serde(deserialize_with = "values::duration")]
     pub idle_timeout: Duration,
-    /// The addresses of proxies, and of networks of them, that are believed when they
-    /// say for whom they connect; none by default.
+    /// Addresses and networks of the proxies that are trusted to name the client's address;
+    /// none by default.
     #[serde(deserialize_with = "values::networks")]
     pub trusted_proxies: Vec<IpNet>,
-    /// Whether the connections of these proxies begin with a header of the PROXY
-    /// protocol, version 1 or 2; `false`. Else their `X-Forwarded-For` is looked at.
+    /// True if connections from these proxies begin with a PROXY protocol header, version 1 or
+    /// 2; default: `false`, in which case `X-Forwarded-For` is used.
     pub proxy_protocol: bool,
-    /// `[client.tls]`: the certificate that is shown to clients; `None`, the default:
-    /// the listener speaks no TLS.
+    /// `[client.tls]`: the certificate for clients; with `None`, the default, the listener does
+    /// not use TLS.
     pub tls: Option<Tls>,
-    /// The most time from the signal to stop to the end of the process; 25 s.
+    /// Maximum time from the stop signal to the end of the process; 25 s.
     #[serde(deserialize_with = "values::duration")]
     pub drain_timeout: Duration,
-    /// The time over which the clients are asked to come back after the relay has
-    /// stopped; 10 s. 0 s asks all to come back at once.
+    /// Time over which clients are asked to spread their reconnects after the relay has
+    /// stopped; 10 s. 0 s asks all of them to reconnect immediately.
     #[serde(deserialize_with = "values::duration")]
     pub drain_spread: Duration,
-    /// The kernel's send buffer of a connection in bytes (`SO_SNDBUF`); the
-    /// kernel doubles it. It bounds what a client that does not read holds there;
-    /// 64 KiB.
+    /// Kernel send buffer of a connection in bytes (`SO_SNDBUF`), which the kernel doubles. It
+    /// bounds the kernel memory held by a client that does not read; 64 KiB.
     #[serde(deserialize_with = "values::size")]
     pub send_buffer: usize,
-    /// The kernel's receive buffer of a connection in bytes (`SO_RCVBUF`); the
-    /// kernel doubles it. It bounds what a client that is not read from, since it
-    /// does not take its answers, holds there; 64 KiB.
+    /// Kernel receive buffer of a connection in bytes (`SO_RCVBUF`), which the kernel doubles.
+    /// This bounds the kernel memory held by a client that the relay does not read from, because
+    /// the client does not take its replies; 64 KiB.
     #[serde(deserialize_with = "values::size")]
     pub receive_buffer: usize,
 }
 
-/// `[client.tls]`.
+/// The `[client.tls]` section.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tls {
-    /// The certificate and those between it and the root, as PEM.
+    /// The file with the certificate and its intermediates, as PEM.
     pub cert_file: PathBuf,
-    /// Its private key, as PEM.
+    /// The file with the certificate's private key, as PEM.
     pub key_file: PathBuf,
 }
 
@@ -130,7 +128,7 @@ impl Client {
         problems.check_duration("client.ping_interval", self.ping_interval);
         problems.check_duration("client.idle_timeout", self.idle_timeout);
         if self.idle_timeout <= self.ping_interval {
-            // The one that the file names is the one to point at.
+            // Report the key that the file sets: the other one has its default.
             let key = if self.idle_timeout == Self::default().idle_timeout {
                 "client.ping_interval"
             } else {
@@ -139,13 +137,13 @@ impl Client {
             problems.refuse(
                 key,
                 "leaves no client time to answer a ping: client.idle_timeout must be more than client.ping_interval",
-                "twice as much is a good start",
+                "twice client.ping_interval is a good choice",
             );
         }
         if self.proxy_protocol && self.trusted_proxies.is_empty() {
             problems.refuse(
                 "client.proxy_protocol",
-                "is true, and no proxy is trusted to speak it",
+                "is true, but no proxy is trusted to send its header",
                 "name the addresses of the proxies in client.trusted_proxies",
             );
         }

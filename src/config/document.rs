@@ -1,5 +1,5 @@
-//! The text of a configuration file: reads it into types, and finds the line of
-//! a key. Does not know what keys there are.
+//! The text of a configuration file: deserializes it and finds the line of a key. Knows no
+//! specific keys.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use toml::de::DeTable;
 use super::error::{ConfigError, Problem, Problems};
 use crate::suggest;
 
-/// A text, and the file that it comes from.
+/// A configuration text, with the path of its file if it has one.
 pub(super) struct Document<'a> {
     text: &'a str,
     file: Option<&'a Path>,
@@ -20,7 +20,7 @@ impl<'a> Document<'a> {
         Self { text, file }
     }
 
-    /// What the text says. The first fault ends the reading.
+    /// Deserializes the text. Stops at the first error.
     pub(super) fn deserialize<T: DeserializeOwned>(&self) -> Result<T, ConfigError> {
         let deserializer = toml::Deserializer::parse(self.text)
             .map_err(|fault| self.refuse(vec![self.describe("", &fault)]))?;
@@ -30,7 +30,7 @@ impl<'a> Document<'a> {
         })
     }
 
-    /// The problems with the lines of their keys, in the order of these.
+    /// Returns the problems as an error, with the lines of their keys and sorted by line.
     pub(super) fn locate(&self, problems: Problems) -> ConfigError {
         let mut problems = problems.into_vec();
         for problem in &mut problems {
@@ -47,7 +47,7 @@ impl<'a> Document<'a> {
         }
     }
 
-    /// The line, from 1, of the byte at `index`.
+    /// Returns the line, from 1, of the byte at `index`.
     fn line(&self, index: usize) -> usize {
         let before = self.text.bytes().take(index);
         1 + before.filter(|byte| *byte == b'\n').count()
@@ -55,8 +55,8 @@ impl<'a> Document<'a> {
 
     fn describe(&self, key: &str, fault: &toml::de::Error) -> Problem {
         let (message, hint) = reword(key, fault.message());
-        // The span is that of the whole array where one of its tables is at
-        // fault; the key leads to the table.
+        // If a table in an array is at fault, the span is that of the whole array; the key
+        // leads to the table.
         let at = fault.span().map(|span| span.start).max(self.find(key));
         Problem {
             key: key.to_owned(),
@@ -66,7 +66,7 @@ impl<'a> Document<'a> {
         }
     }
 
-    /// Where the key stands, or the nearest of its sections that does.
+    /// Returns the byte index of the key, or of the innermost of its sections that exists.
     fn find(&self, key: &str) -> Option<usize> {
         let root = DeTable::parse(self.text).ok()?;
         let mut table = Some(root.get_ref());
@@ -84,7 +84,7 @@ impl<'a> Document<'a> {
     }
 }
 
-/// `keys[2]` as `keys` and 2.
+/// Splits `keys[2]` into `keys` and 2.
 fn split_index(segment: &str) -> (&str, Option<usize>) {
     segment
         .strip_suffix(']')
@@ -92,13 +92,13 @@ fn split_index(segment: &str) -> (&str, Option<usize>) {
         .map_or((segment, None), |(name, index)| (name, index.parse().ok()))
 }
 
-/// serde's message in the words of a configuration file, and a hint. What it
-/// quotes is the name at fault and then those that it knows.
+/// Rewords serde's message in the terms of a configuration file, and adds a hint. serde
+/// quotes the name at fault first and then the known names.
 fn reword(key: &str, message: &str) -> (String, Option<String>) {
     let mut quoted = message.split('`').skip(1).step_by(2);
     let name = quoted.next().unwrap_or_default();
     let known: Vec<_> = quoted.collect();
-    let hint = Some(format!("known are {}", known.join(", ")));
+    let hint = Some(format!("expected one of {}", known.join(", ")));
     let suggestion = did_you_mean(name, &known);
     if message.starts_with("unknown field") {
         let place = section_of(key);
@@ -114,7 +114,7 @@ fn reword(key: &str, message: &str) -> (String, Option<String>) {
     }
 }
 
-/// The section that holds the key, as the file writes it.
+/// Returns the section that holds the key, as written in the file.
 fn section_of(key: &str) -> String {
     let Some((section, _)) = key.rsplit_once('.') else {
         return "at the top level".to_owned();
@@ -125,8 +125,8 @@ fn section_of(key: &str) -> String {
     }
 }
 
-/// Returns the question for the known name that is most like the unknown one, or an empty
-/// string where none is.
+/// Returns a "did you mean" question with the known name most similar to the unknown one, or
+/// an empty string if none is close.
 pub(super) fn did_you_mean(unknown: &str, known: &[&str]) -> String {
     suggest::nearest(unknown, known.iter().copied())
         .map(|name| format!("; did you mean `{name}`?"))

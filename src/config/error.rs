@@ -1,5 +1,5 @@
-//! What can be wrong with a configuration, in words that an operator can act
-//! on. Does not know which words are wrong.
+//! Configuration errors, worded so that an operator can act on them. Does not decide which
+//! values are wrong.
 
 use std::{
     fmt, io,
@@ -13,52 +13,50 @@ use bytesize::ByteSize;
 use super::{FILE_BYTES_MAX, document::Document};
 use crate::bounded_file;
 
-/// The longest duration that makes sense for any key: 30 days.
+/// Maximum duration of any key: 30 days.
 const DURATION_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
-/// Why there is no configuration.
+/// An error in loading a configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// The file does not exist, may not be read, is not UTF-8, is no regular file or is
-    /// too large.
+    /// The file does not exist, may not be read, is not UTF-8, is not a regular file or is too
+    /// large.
     #[error(
         "{}: cannot read the configuration: {reason}\n  hint: config.example.toml shows every key with its default",
         path.display()
     )]
     Unreadable {
-        /// The path as it was given.
+        /// The path as given.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         reason: io::Error,
     },
-    /// It says what it must not say.
+    /// The content is invalid.
     #[error("{}", Report(file.as_ref(), problems))]
     Refused {
-        /// The path as it was given; `None` where there is no file.
+        /// The path as given; `None` if there is no file.
         file: Option<PathBuf>,
-        /// All that was found, in the file's order; never empty.
+        /// All problems found, in the order of the file; never empty.
         problems: Vec<Problem>,
     },
 }
 
-/// One thing that is wrong.
+/// A problem in a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// The key at fault, such as `ingest.keys[0].name`; empty where the text is
-    /// no TOML.
+    /// The key at fault, such as `ingest.keys[0].name`; empty if the text is not TOML.
     pub key: String,
-    /// The line in the file, from 1; `None` where the file does not have the
-    /// key, nor its section.
+    /// The line in the file, from 1; `None` if the file has neither the key nor its section.
     pub line: Option<usize>,
-    /// What is wrong; names the key.
+    /// The error message, which names the key.
     pub message: String,
-    /// What to do about it.
+    /// Advice on how to fix it.
     pub hint: Option<String>,
 }
 
 impl ConfigError {
-    /// That what the key in the file names cannot be used. Of the file only the
-    /// line of the key is read.
+    /// Creates the error that the file or value named by `key` cannot be used. Reads the
+    /// configuration file only to find the line of the key.
     pub(crate) fn refused_at(
         path: &Path,
         key: &str,
@@ -76,16 +74,16 @@ impl ConfigError {
 }
 
 impl ConfigError {
-    /// The same of a configuration of which the file at `path` has only a part: the
-    /// rest is what a relay runs with and cannot change.
+    /// Rewords the error for a reload: the checked configuration combines the file at `path`
+    /// with running values that cannot change without a restart.
     pub(crate) fn merged(self, path: &Path) -> Self {
         let Self::Refused { mut problems, .. } = self else {
             return self;
         };
         for problem in &mut problems {
-            problem.message.push_str(
-                ", together with what needs a restart and is still as it was at the start",
-            );
+            problem
+                .message
+                .push_str(" (in combination with running values whose change needs a restart)");
         }
         Self::Refused {
             file: Some(path.to_owned()),
@@ -117,7 +115,7 @@ impl fmt::Display for Report<'_> {
     }
 }
 
-/// Gathers what the checks find.
+/// Collects the problems found by the checks.
 #[derive(Debug, Default)]
 pub(super) struct Problems(Vec<Problem>);
 
@@ -126,7 +124,7 @@ impl Problems {
         self.0.is_empty()
     }
 
-    /// The problems of a configuration that no file holds.
+    /// Returns the problems as an error of a configuration without a file.
     pub(super) fn into_error(self) -> ConfigError {
         ConfigError::Refused {
             file: None,
@@ -153,49 +151,52 @@ impl Problems {
         });
     }
 
-    /// A number of things of which there must be one at least.
+    /// Checks that a count is 1 or more.
     pub(super) fn check_count(&mut self, key: &str, count: usize) {
         if count == 0 {
-            self.refuse(key, "is 0 and must be 1 or more", UNLIMITED);
+            self.refuse(key, "is 0 and must be at least 1", UNLIMITED);
         }
     }
 
-    /// A size in bytes between two bounds.
+    /// Checks that a size in bytes is within bounds.
     pub(super) fn check_size(&mut self, key: &str, size: usize, bounds: RangeInclusive<usize>) {
         if size == 0 {
-            self.refuse(key, "is 0 and must be more", UNLIMITED);
+            self.refuse(key, "is 0 and must be greater than 0", UNLIMITED);
         } else if !bounds.contains(&size) {
             let (least, most) = (readable(*bounds.start()), readable(*bounds.end()));
             self.refuse(
                 key,
                 format!("is {}", readable(size)),
-                format!("the least is {least}, the most {most}"),
+                format!("the minimum is {least}, the maximum is {most}"),
             );
         }
     }
 
-    /// A duration that lasts, and ends some day.
+    /// Checks that a duration is more than 0 and at most 30 days.
     pub(super) fn check_duration(&mut self, key: &str, duration: Duration) {
         if duration.is_zero() {
-            self.refuse(key, "is 0 and must be more", UNLIMITED);
+            self.refuse(key, "is 0 and must be greater than 0", UNLIMITED);
         } else {
             self.check_duration_or_zero(key, duration);
         }
     }
 
-    /// A duration that ends some day.
+    /// Checks that a duration is at most 30 days.
     pub(super) fn check_duration_or_zero(&mut self, key: &str, duration: Duration) {
         if duration > DURATION_MAX {
             self.refuse(
                 key,
                 format!("is {}", humantime::format_duration(duration)),
-                format!("the most is {}", humantime::format_duration(DURATION_MAX)),
+                format!(
+                    "the maximum is {}",
+                    humantime::format_duration(DURATION_MAX)
+                ),
             );
         }
     }
 }
 
-const UNLIMITED: &str = "0 does not mean unlimited: everything has a bound, which may be large";
+const UNLIMITED: &str = "0 does not mean unlimited; set a large value instead";
 
 fn readable(size: usize) -> String {
     ByteSize::b(u64::try_from(size).unwrap_or(u64::MAX)).to_string()

@@ -1,5 +1,4 @@
-//! Holds `config.example.toml` equal to the types: the same keys, the same
-//! defaults.
+//! Checks that `config.example.toml` has the same keys and defaults as the types.
 
 use std::{collections::BTreeSet, path::Path};
 
@@ -13,8 +12,8 @@ const EXAMPLE: &str = include_str!("../../config.example.toml");
 /// A key that no section has.
 const UNKNOWN: &str = "zzz";
 
-/// The tables that lie within a section: serde does not tell which keys are
-/// tables, so a new one has to be named here.
+/// Tables within a section. serde does not tell which keys are tables, so a new table must be
+/// added here.
 const TABLES_WITHIN: [&str; 4] = ["auth.keys", "client.tls", "ingest.keys", "limits.overrides"];
 
 fn header(table: &str) -> String {
@@ -24,7 +23,7 @@ fn header(table: &str) -> String {
     }
 }
 
-/// The example with the keys that it comments out.
+/// Returns the example with its commented-out keys included.
 fn uncommented() -> String {
     let live = |line: &str| {
         line.strip_prefix('#')
@@ -35,8 +34,8 @@ fn uncommented() -> String {
     EXAMPLE.lines().map(|line| live(line) + "\n").collect()
 }
 
-/// The keys that the types have at the place where `text` ends, as the refusal of
-/// an unknown one lists them.
+/// Returns the keys that the types accept at the end of `text`, as listed by the error for an
+/// unknown key.
 fn keys_at(text: &str) -> BTreeSet<String> {
     let refusal = Config::parse(&format!("{text}\n{UNKNOWN} = 1\n"), Path::new("/")).unwrap_err();
     let ConfigError::Refused { problems, .. } = refusal else {
@@ -52,11 +51,11 @@ fn keys_at(text: &str) -> BTreeSet<String> {
     );
     assert_eq!(problem.line, Some(2), "{problem:?}");
     let known = problem.hint.as_deref().unwrap();
-    let keys = known.strip_prefix("known are ").unwrap().split(", ");
+    let keys = known.strip_prefix("expected one of ").unwrap().split(", ");
     keys.map(str::to_owned).collect()
 }
 
-/// Every key of the types, such as `client.listen`.
+/// Returns every key of the types, such as `client.listen`.
 fn keys_of_types() -> BTreeSet<String> {
     let sections = keys_at("");
     let within = TABLES_WITHIN.map(|table| (header(table), table.to_owned()));
@@ -179,7 +178,7 @@ fn the_example_sets_every_key_that_has_a_default() {
 
 #[test]
 fn what_the_example_comments_out_is_good_too() {
-    // A group is for Unix sockets, and a schema comes from one place.
+    // A group needs a Unix socket, and a schema can have one source only.
     let text = uncommented()
         .replace("bundled = \"generic\"\n", "")
         .replace("descriptor_set = \"chat.binpb\"\n", "")
@@ -210,7 +209,7 @@ fn what_the_example_comments_out_is_good_too() {
     );
 }
 
-/// The keys that a reload changes. Those that it cannot are in `reload.rs`.
+/// The keys that a reload changes. Those that need a restart are in `reload.rs`.
 const CHANGES_AT_ONCE: [&str; 82] = [
     "auth.audience",
     "auth.close_on_key_removal",
@@ -296,8 +295,8 @@ const CHANGES_AT_ONCE: [&str; 82] = [
     "schema.include",
 ];
 
-/// The keys whose comment in the example, or that of their section, says that they need
-/// a restart. A comment is for the keys below it up to the next one.
+/// Returns the keys that need a restart according to their comment, or that of their section,
+/// in the example. A comment applies to the keys below it, up to the next comment.
 fn said_to_need_a_restart() -> BTreeSet<String> {
     const WORD: &str = "Needs a restart.";
     let mut found = BTreeSet::new();
@@ -333,7 +332,7 @@ fn every_key_either_changes_at_once_or_needs_a_restart_and_the_example_says_whic
         .into_iter()
         .map(str::to_owned)
         .collect();
-    // Whether there is such a section, not what it says.
+    // Only adding or removing this section needs a restart, not changing its keys.
     assert!(fixed.remove("client.tls"));
     let at_once: BTreeSet<_> = CHANGES_AT_ONCE.map(str::to_owned).into();
     let both: Vec<_> = fixed.intersection(&at_once).collect();

@@ -1,21 +1,21 @@
-//! Names of hosts as the header `Host` has them. Does not know who is called so.
+//! Host names as in the `Host` header. Does not know which host has which name.
 
 use std::fmt;
 
 use serde::Deserialize;
 
-/// A name without a port, in lower case.
+/// A host name without a port, in lower case.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct HostName(Box<str>);
 
 impl HostName {
-    /// The name that the text is, in lower case.
+    /// Parses a host name and converts it to lower case.
     ///
     /// # Errors
     ///
-    /// When it is empty, longer than 253 bytes, or has other characters than ASCII
-    /// letters, digits, `-`, `.` and `_`: a port or a wildcard, for example.
+    /// Fails if the text is empty, longer than 253 bytes, or has characters other than ASCII
+    /// letters, digits, `-`, `.` and `_`, for example a port or a wildcard.
     pub fn parse(text: &str) -> Result<Self, HostNameError> {
         let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
         if (1..=253).contains(&text.len()) && text.bytes().all(is_allowed) {
@@ -25,7 +25,7 @@ impl HostName {
         }
     }
 
-    /// Whether `host` is this name, in whatever case.
+    /// Returns true if `host` is this name, ignoring case.
     #[must_use]
     pub fn is(&self, host: &str) -> bool {
         self.0.eq_ignore_ascii_case(host)
@@ -46,9 +46,9 @@ impl fmt::Display for HostName {
     }
 }
 
-/// A text is no name of a host.
+/// An error in parsing a [`HostName`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("is not the name of a host; write it without a port, such as \"relay.internal\"")]
+#[error("is not a host name; write it without a port, such as \"relay.internal\"")]
 pub struct HostNameError;
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! `[ingest]`: the listener of the backends and what holds for each of their
-//! calls. Names the files of the keys and never reads one.
+//! `[ingest]`: the listener for backends, and the settings of their calls. Names the key
+//! files but never reads one.
 
 use std::{net::Ipv4Addr, num::NonZeroU32, path::PathBuf, time::Duration};
 
@@ -16,75 +16,73 @@ use crate::protocol::{
     name::{NAME_BYTES_MAX, has_control_character},
 };
 
-/// The most message ids of a tenant: more than arrive in hours.
+/// Maximum of `message_ids_max`: more ids than arrive within hours.
 const MESSAGE_IDS_MAX: usize = 1_000_000_000;
 
-/// The section.
+/// The `[ingest]` section.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Ingest {
-    /// Address and port, or a Unix socket; `127.0.0.1:3001`. Port 0 is a free one.
-    /// Loopback or a Unix socket unless there is a key.
+    /// Address and port, or a Unix socket; `127.0.0.1:3001`. Port 0 picks a free port. Without
+    /// a key it must be loopback or a Unix socket.
     pub listen: Listen,
     /// The mode of the Unix socket; `0660`.
     pub socket_mode: SocketMode,
-    /// The group that the Unix socket is given to; `None`, the default: the relay's
-    /// own.
+    /// The group of the Unix socket; with `None`, the default, the relay's own group.
     pub socket_group: Option<String>,
-    /// The most bytes of an event's body; 1 MiB.
+    /// Maximum size of an event's body; 1 MiB.
     #[serde(deserialize_with = "values::size")]
     pub body_max: usize,
-    /// The most bytes of a batch's body; 8 MiB.
+    /// Maximum size of a batch's body; 8 MiB.
     #[serde(deserialize_with = "values::size")]
     pub batch_body_max: usize,
-    /// The most events in a batch; 1,000.
+    /// Maximum number of events in a batch; 1,000.
     #[serde(deserialize_with = "values::count")]
     pub batch_events_max: usize,
-    /// How long a call waits for the shards to queue its event before it answers
-    /// 202; 5 s.
+    /// Maximum time that a call waits for the shards to queue its events before it is answered
+    /// with 202; 5 s.
     #[serde(deserialize_with = "values::duration")]
     pub ack_timeout: Duration,
-    /// How long a call waits for room in the shards' inboxes before it answers
-    /// 503; 2 s.
+    /// Maximum time that a call waits for room in the shards' inboxes before it is answered
+    /// with 503; 2 s.
     #[serde(deserialize_with = "values::duration")]
     pub inbox_timeout: Duration,
-    /// For how long the message ids that backends give are remembered; 5 min.
+    /// Time for which the message ids set by backends are remembered; 5 min.
     #[serde(deserialize_with = "values::duration")]
     pub message_id_age: Duration,
-    /// The most message ids that are remembered of a tenant; 100,000.
+    /// Maximum number of message ids remembered per tenant; 100,000.
     #[serde(deserialize_with = "values::count")]
     pub message_ids_max: usize,
-    /// The most bytes that remembered message ids take for all tenants; 64 MiB.
+    /// Maximum bytes of remembered message ids of all tenants; 64 MiB.
     #[serde(deserialize_with = "values::size")]
     pub message_id_bytes_max: usize,
-    /// How many events may be posted for a tenant at once; no bound where `None`, the
+    /// Number of events that may be posted for a tenant at once; no bound if `None`, the
     /// default.
     #[serde(deserialize_with = "values::bound")]
     pub tenant_burst: Option<NonZeroU32>,
-    /// The time in which as many may be posted again; 1 s.
+    /// Time in which `tenant_burst` refills; 1 s.
     #[serde(deserialize_with = "values::duration")]
     pub tenant_period: Duration,
-    /// `[[ingest.keys]]`: who may call; none by default, and then whoever can
-    /// connect may.
+    /// `[[ingest.keys]]`: the keys of the backends; none by default, in which case any process
+    /// that can connect may post events.
     pub keys: Vec<IngestKey>,
 }
 
-/// One `[[ingest.keys]]`.
+/// An entry of `[[ingest.keys]]`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct IngestKey {
-    /// What logs call it: 1 to 128 bytes without control characters, different
-    /// for each.
+    /// Unique name of the key in logs: 1 to 128 bytes without control characters.
     pub name: String,
-    /// The file that holds the key.
+    /// The file with the key.
     pub key_file: PathBuf,
-    /// The tenants that it may be used for; all where `None`, never none.
+    /// The tenants that the key may be used for; all if `None`; never empty.
     #[serde(default, deserialize_with = "values::tenants_if_given")]
     pub tenants: Option<Vec<TenantName>>,
-    /// How many events may be posted with it at once; no bound where `None`.
+    /// Number of events that may be posted with the key at once; no bound if `None`.
     #[serde(default, deserialize_with = "values::bound")]
     pub burst: Option<NonZeroU32>,
-    /// The time in which as many may be posted again; 1 s where `None`.
+    /// Time in which `burst` refills; 1 s if `None`.
     #[serde(default, deserialize_with = "values::duration_if_given")]
     pub period: Option<Duration>,
 }
@@ -129,7 +127,7 @@ impl Ingest {
             problems.refuse(
                 "ingest.listen",
                 format!(
-                    "is {}, which is not loopback, and there is no key: whoever can connect could inject events",
+                    "is {}, which is not loopback, and there is no key: anyone who can connect could inject events",
                     self.listen
                 ),
                 "add [[ingest.keys]] with a name and a key_file, or listen on 127.0.0.1 or a Unix socket",
@@ -147,7 +145,7 @@ impl Ingest {
             problems.refuse(
                 "ingest.message_ids_max",
                 format!("is {}", self.message_ids_max),
-                format!("the most is {MESSAGE_IDS_MAX}"),
+                format!("the maximum is {MESSAGE_IDS_MAX}"),
             );
         }
         problems.check_size(
@@ -179,12 +177,15 @@ impl IngestKey {
             || has_control_character(&self.name)
         {
             let hint = format!("1 to {NAME_BYTES_MAX} bytes without control characters");
-            problems.refuse(name, "is no name", hint);
+            problems.refuse(name, "is not a valid name", hint);
         } else if let Some(namesake) = earlier.position(|key| key.name == self.name) {
             problems.refuse(
                 name,
-                format!("{:?} is the name of ingest.keys[{namesake}] too", self.name),
-                "logs tell keys apart by their names; give each its own",
+                format!(
+                    "{:?} is also the name of ingest.keys[{namesake}]",
+                    self.name
+                ),
+                "logs identify keys by name; give each key its own name",
             );
         }
         if let Some(period) = self.period {
@@ -192,16 +193,16 @@ impl IngestKey {
             if self.burst.is_none() {
                 problems.refuse(
                     format!("{place}.period"),
-                    "says how fast a bucket fills that the key does not have",
-                    "add burst, the events that may be posted at once, or remove it",
+                    "has no effect without burst",
+                    "add burst, the number of events that may be posted at once, or remove period",
                 );
             }
         }
         if self.tenants.as_ref().is_some_and(Vec::is_empty) {
             problems.refuse(
                 format!("{place}.tenants"),
-                "is empty, so the key could be used for nothing",
-                "name a tenant, or leave the key out to allow all",
+                "is empty, so the key could not be used for any tenant",
+                "name a tenant, or remove `tenants` to allow all tenants",
             );
         }
     }

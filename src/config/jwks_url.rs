@@ -1,4 +1,4 @@
-//! Where a key set is fetched from. Fetches nothing.
+//! The URL that a key set is fetched from. Fetches nothing.
 
 use std::{fmt, net::IpAddr};
 
@@ -8,31 +8,31 @@ use serde::{
     de::{Deserializer, Error as _},
 };
 
-/// The address of a JSON Web Key Set: `https`, or `http` on this machine, where
-/// nobody can change it on its way.
+/// The URL of a JSON Web Key Set: `https`, or `http` on this machine, where nobody can
+/// change the set in transit.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct JwksUrl(Uri);
 
-/// Why a text is no such address.
+/// An error in parsing a [`JwksUrl`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum JwksUrlError {
-    /// It is no URL with a host.
-    #[error("is no URL, such as \"https://login.example.com/.well-known/jwks.json\"")]
+    /// The text is not a URL with a host.
+    #[error("is not a URL; write it as \"https://login.example.com/.well-known/jwks.json\"")]
     Malformed,
-    /// Somebody on the way could give other keys.
-    #[error("is neither https nor http on loopback, so others could change the keys")]
+    /// An attacker on the network could replace the keys.
+    #[error("is neither https nor http on loopback, so the keys could be replaced in transit")]
     Insecure,
-    /// It would stand in logs.
-    #[error("has a user or password in it, which logs would show")]
+    /// The URL contains a user or password, which would appear in logs.
+    #[error("contains a user or password, which would appear in logs")]
     UserInfo,
 }
 
 impl JwksUrl {
-    /// The address that the text is.
+    /// Parses a URL.
     ///
     /// # Errors
     ///
-    /// When it is none that may be fetched from.
+    /// Fails if the text is not a URL that keys may be fetched from.
     pub fn parse(text: &str) -> Result<Self, JwksUrlError> {
         let uri: Uri = text.parse().map_err(|_| JwksUrlError::Malformed)?;
         let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
@@ -57,7 +57,7 @@ impl JwksUrl {
         }
     }
 
-    /// The same for hyper.
+    /// Returns the URL as hyper's type.
     #[must_use]
     pub fn uri(&self) -> &Uri {
         &self.0
@@ -65,7 +65,7 @@ impl JwksUrl {
 }
 
 impl fmt::Display for JwksUrl {
-    /// Without its query, which logs had better not show.
+    /// Leaves out the query, which may hold secrets and would appear in logs.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = self.0.to_string();
         match text.split_once('?') {

@@ -1,4 +1,4 @@
-//! `[limits]`: what one event, connection or process may take up.
+//! `[limits]`: limits per event, per connection and per process.
 
 use std::{num::NonZeroU32, time::Duration};
 
@@ -12,131 +12,131 @@ use super::{
 };
 use crate::protocol::TenantName;
 
-/// What is to be left for clients and backends beside the logs and the message ids.
+/// Minimum memory for clients and backends, in addition to the logs and the message ids.
 const MEMORY_BEYOND_LOGS: usize = 128 * MIB;
 
-/// The most shards; more than any machine has cores.
+/// Maximum number of shards; more than any machine has cores.
 const SHARDS_MAX: usize = 1024;
 
-/// The most refusals within a minute: a connection remembers when each of them was.
+/// Maximum of `refusals_per_minute`: a connection remembers the time of each refusal.
 const REFUSALS_MAX: u32 = 10_000;
 
-/// The section.
+/// The `[limits]` section.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
-    /// How many threads carry connections; 0, the default, is one per core.
+    /// Number of shards, the threads that serve connections; 0, the default, means one per core.
     #[serde(deserialize_with = "values::count")]
     pub shards: usize,
-    /// The most topics that an event may relate to; 100.
+    /// Maximum number of topics of an event; 100.
     #[serde(deserialize_with = "values::count")]
     pub topics_per_event: usize,
-    /// The most topics that one Subscribe or Unsubscribe may name; 1,000.
+    /// Maximum number of topics in one Subscribe or Unsubscribe; 1,000.
     #[serde(deserialize_with = "values::count")]
     pub topics_per_subscribe: usize,
-    /// The most topics that a connection may be subscribed to; 10,000.
+    /// Maximum number of topics that a connection is subscribed to; 10,000.
     #[serde(deserialize_with = "values::count")]
     pub topics_per_connection: usize,
-    /// The frames from which on an outbox is full; 1,000.
+    /// Number of frames at which an outbox is full; 1,000.
     #[serde(deserialize_with = "values::count")]
     pub outbox_frames: usize,
-    /// The bytes from which on an outbox is full; 1 MiB.
+    /// Number of bytes at which an outbox is full; 1 MiB.
     #[serde(deserialize_with = "values::size")]
     pub outbox_bytes: usize,
-    /// The most bytes of JSON that an event may have; 4 MiB. An event with more is refused.
+    /// Maximum size of an event as JSON; 4 MiB. A larger event is refused.
     #[serde(deserialize_with = "values::size")]
     pub json_max: usize,
-    /// The most tenants that have a connection, an event or a message id at the same time;
-    /// 100,000.
+    /// Maximum number of tenants that have a connection, an event or a message id at the same
+    /// time; 100,000.
     #[serde(deserialize_with = "values::count")]
     pub tenants: usize,
-    /// The most bytes that are held for clients and backends: events, requests that are
-    /// being answered, subscriptions and remembered message ids; 1 GiB.
-    /// When there are more, the connections are closed that hold the oldest.
+    /// Maximum bytes held for clients and backends: events, requests in progress,
+    /// subscriptions and remembered message ids; 1 GiB. If more is held, connections that hold
+    /// the oldest events are closed.
     #[serde(deserialize_with = "values::size")]
     pub memory_max: usize,
-    /// The most connections of clients, which the limit of the process's descriptors
-    /// bounds as well; `None`, the default: it alone does.
+    /// Maximum number of client connections. The process's file descriptors bound them too;
+    /// with `None`, the default, only they do.
     #[serde(deserialize_with = "values::bound")]
     pub connections: Option<NonZeroU32>,
-    /// The most connections of one tenant; no bound where `None`, the default.
+    /// Maximum number of connections of a tenant; no bound if `None`, the default.
     #[serde(deserialize_with = "values::bound")]
     pub connections_per_tenant: Option<NonZeroU32>,
-    /// The most connections of one user; no bound where `None`, the default.
+    /// Maximum number of connections of a user; no bound if `None`, the default.
     #[serde(deserialize_with = "values::bound")]
     pub connections_per_user: Option<NonZeroU32>,
-    /// The most connections from one address, of IPv6 from one /64; no bound where
-    /// `None`, the default.
+    /// Maximum number of connections from an address, for IPv6 from a /64; no bound if `None`,
+    /// the default.
     #[serde(deserialize_with = "values::bound")]
     pub connections_per_address: Option<NonZeroU32>,
-    /// The most handshakes a second; no bound where `None`, the default.
+    /// Maximum number of handshakes per second; no bound if `None`, the default.
     #[serde(deserialize_with = "values::bound")]
     pub handshakes_per_second: Option<NonZeroU32>,
-    /// The most handshakes from one address a minute, of IPv6 from one /64; 600. Trusted
-    /// proxies are not counted.
+    /// Maximum number of handshakes per minute from an address, for IPv6 from a /64; 600. The
+    /// addresses of trusted proxies are not counted.
     #[serde(deserialize_with = "values::some")]
     pub address_handshakes_per_minute: NonZeroU32,
-    /// The most handshakes of one user a minute; no bound where `None`, the default.
+    /// Maximum number of handshakes of a user per minute; no bound if `None`, the default.
     #[serde(deserialize_with = "values::bound")]
     pub user_handshakes_per_minute: Option<NonZeroU32>,
-    /// How many messages a user may send at once; 100.
+    /// Number of messages that a user may send at once; 100.
     #[serde(deserialize_with = "values::some")]
     pub user_burst: NonZeroU32,
-    /// The time in which a user may send as many again; 1 min.
+    /// Time in which `user_burst` refills; 1 min.
     #[serde(deserialize_with = "values::duration")]
     pub user_period: Duration,
-    /// How many messages all users of a tenant may send at once; 1,000.
+    /// Number of messages that all users of a tenant together may send at once; 1,000.
     #[serde(deserialize_with = "values::some")]
     pub tenant_burst: NonZeroU32,
-    /// The time in which they may send as many again; 1 min.
+    /// Time in which `tenant_burst` refills; 1 min.
     #[serde(deserialize_with = "values::duration")]
     pub tenant_period: Duration,
-    /// How many pings a connection may send at once, with every 2,048 pongs and small
-    /// fragments as one; 60.
+    /// Number of pings that a connection may send at once; 2,048 pongs or small fragments count
+    /// as one ping; 60.
     #[serde(deserialize_with = "values::some")]
     pub heartbeat_burst: NonZeroU32,
-    /// The time in which it may send as many again; 1 min.
+    /// Time in which `heartbeat_burst` refills; 1 min.
     #[serde(deserialize_with = "values::duration")]
     pub heartbeat_period: Duration,
-    /// The refusals within a minute with which a connection is closed; 100.
+    /// Number of refusals within a minute at which a connection is closed; 100.
     #[serde(deserialize_with = "values::some")]
     pub refusals_per_minute: NonZeroU32,
-    /// `[[limits.overrides]]`: what is otherwise for some tenants; none by default.
+    /// `[[limits.overrides]]`: other limits for some tenants; none by default.
     pub overrides: Vec<LimitsOverride>,
 }
 
-/// One `[[limits.overrides]]`. What it leaves out is as for all tenants.
+/// An entry of `[[limits.overrides]]`. Keys that are left out keep the general value.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LimitsOverride {
-    /// The tenants; none of them in two overrides.
+    /// The tenants; a tenant may be in one override only.
     #[serde(deserialize_with = "values::tenants")]
     pub tenants: Vec<TenantName>,
-    /// In place of `limits.connections_per_tenant`.
+    /// Replaces `limits.connections_per_tenant`.
     #[serde(default, deserialize_with = "values::bound")]
     pub connections_per_tenant: Option<NonZeroU32>,
-    /// In place of `limits.connections_per_user`.
+    /// Replaces `limits.connections_per_user`.
     #[serde(default, deserialize_with = "values::bound")]
     pub connections_per_user: Option<NonZeroU32>,
-    /// In place of `limits.user_handshakes_per_minute`.
+    /// Replaces `limits.user_handshakes_per_minute`.
     #[serde(default, deserialize_with = "values::bound")]
     pub user_handshakes_per_minute: Option<NonZeroU32>,
-    /// In place of `limits.user_burst`.
+    /// Replaces `limits.user_burst`.
     #[serde(default, deserialize_with = "values::bound")]
     pub user_burst: Option<NonZeroU32>,
-    /// In place of `limits.user_period`.
+    /// Replaces `limits.user_period`.
     #[serde(default, deserialize_with = "values::duration_if_given")]
     pub user_period: Option<Duration>,
-    /// In place of `limits.tenant_burst`.
+    /// Replaces `limits.tenant_burst`.
     #[serde(default, deserialize_with = "values::bound")]
     pub tenant_burst: Option<NonZeroU32>,
-    /// In place of `limits.tenant_period`.
+    /// Replaces `limits.tenant_period`.
     #[serde(default, deserialize_with = "values::duration_if_given")]
     pub tenant_period: Option<Duration>,
-    /// In place of `ingest.tenant_burst`.
+    /// Replaces `ingest.tenant_burst`.
     #[serde(default, deserialize_with = "values::bound")]
     pub ingest_burst: Option<NonZeroU32>,
-    /// In place of `ingest.tenant_period`.
+    /// Replaces `ingest.tenant_period`.
     #[serde(default, deserialize_with = "values::duration_if_given")]
     pub ingest_period: Option<Duration>,
 }
@@ -172,7 +172,7 @@ impl Default for Limits {
     }
 }
 
-/// So many, where it is known that there is one at least.
+/// Returns `count`, which must be 1 or more.
 fn at_once(count: u32) -> NonZeroU32 {
     NonZeroU32::new(count).unwrap_or(NonZeroU32::MIN)
 }
@@ -184,7 +184,7 @@ impl Limits {
             problems.refuse(
                 "limits.shards",
                 format!("is {}", self.shards),
-                format!("the most is {SHARDS_MAX}; 0 is one per core"),
+                format!("the maximum is {SHARDS_MAX}; 0 means one per core"),
             );
         }
         for (key, count) in [
@@ -209,7 +209,9 @@ impl Limits {
             problems.refuse(
                 "limits.refusals_per_minute",
                 format!("is {}", self.refusals_per_minute),
-                format!("the most is {REFUSALS_MAX}: a connection remembers when each of them was"),
+                format!(
+                    "the maximum is {REFUSALS_MAX}: a connection remembers the time of each refusal"
+                ),
             );
         }
         self.check_overrides(problems);
@@ -230,7 +232,7 @@ impl Limits {
             if entry.tenants.is_empty() {
                 problems.refuse(
                     format!("{place}.tenants"),
-                    "is empty, so what follows would be for nobody",
+                    "is empty, so the override would apply to no tenant",
                     "name a tenant",
                 );
             }
@@ -239,14 +241,14 @@ impl Limits {
             if let Some(twice) = named.find(|tenant| entry.tenants.contains(tenant)) {
                 problems.refuse(
                     format!("{place}.tenants"),
-                    format!("names {:?}, which has an override already", twice.as_str()),
-                    "each tenant may have one",
+                    format!("names {:?}, which already has an override", twice.as_str()),
+                    "a tenant may have only one override",
                 );
             }
         }
     }
 
-    /// What the logs may keep has to be there, and room for what is on its way.
+    /// Checks that the memory covers the logs and message ids at their maximum, plus a reserve.
     fn check_memory(&self, replay: &Replay, ingest: &Ingest, problems: &mut Problems) {
         let kept = replay
             .process_bytes
@@ -256,11 +258,11 @@ impl Limits {
             problems.refuse(
                 "limits.memory_max",
                 format!(
-                    "is {}, and must be at least {}: what the logs and the message ids may keep, and 128 MiB",
+                    "is {} and must be at least {}: the maximum of the logs and the message ids, plus 128 MiB",
                     ByteSize(self.memory_max as u64),
                     ByteSize(least as u64)
                 ),
-                "make it larger, or replay.process_bytes or ingest.message_id_bytes_max smaller",
+                "increase it, or decrease replay.process_bytes or ingest.message_id_bytes_max",
             );
         }
     }

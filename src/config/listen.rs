@@ -1,5 +1,4 @@
-//! Where a listener of the machine's own side is: an address, or a Unix socket.
-//! Opens neither.
+//! The address of the ingest or ops listener: TCP, or a Unix socket. Opens neither.
 
 use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr};
 
@@ -10,27 +9,27 @@ use serde::{
 
 use super::{error::Problems, is_loopback, paths::Paths};
 
-/// What stands before the path of a Unix socket.
+/// The prefix of a Unix socket's path.
 const UNIX: &str = "unix:";
 
-/// The most bytes of a Unix socket's path (unix(7)), without the zero at its end.
+/// Maximum length in bytes of a Unix socket's path (unix(7)), without the terminating zero.
 const PATH_BYTES_MAX: usize = 107;
 
-/// The most bytes of the name under which the socket is made, in the same directory: a
-/// dot and the number of the process.
+/// Maximum length in bytes of the temporary name that a socket is created under, in the same
+/// directory: a dot and the process id.
 const HIDDEN_NAME_BYTES_MAX: usize = 8;
 
-/// Where a listener is.
+/// The address of a listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Listen {
-    /// An address and a port.
+    /// An IP address and a port.
     Tcp(SocketAddr),
     /// The path of a Unix socket.
     Unix(PathBuf),
 }
 
 impl Listen {
-    /// Whether only this machine can connect to it.
+    /// Returns true if only this machine can connect to it.
     pub(super) fn is_local(&self) -> bool {
         match self {
             Self::Tcp(address) => is_loopback(*address),
@@ -38,7 +37,7 @@ impl Listen {
         }
     }
 
-    /// The address, where it is one.
+    /// Returns the TCP address; `None` for a Unix socket.
     #[must_use]
     pub fn tcp(&self) -> Option<SocketAddr> {
         match self {
@@ -57,20 +56,20 @@ impl Listen {
         if bytes > PATH_BYTES_MAX {
             problems.refuse(
                 key,
-                format!("is a path of {bytes} bytes, its directory included"),
+                format!("is a path of {bytes} bytes, including its directory"),
                 format!(
-                    "the system takes {PATH_BYTES_MAX}; such as \"unix:/run/sidewire/NAME.sock\""
+                    "the maximum is {PATH_BYTES_MAX} bytes; for example \"unix:/run/sidewire/NAME.sock\""
                 ),
             );
         }
     }
 
-    /// A group is for a Unix socket only.
+    /// Reports a group that is set for a TCP listener: only a Unix socket has a group.
     pub(super) fn check_group(&self, key: &str, group: Option<&str>, problems: &mut Problems) {
         if group.is_some() && self.tcp().is_some() {
             problems.refuse(
                 key,
-                "is the group of a Unix socket, and the listener is none",
+                "is the group of a Unix socket, but the listener is a TCP address",
                 "listen on \"unix:/run/sidewire/NAME.sock\", or remove it",
             );
         }
@@ -115,12 +114,12 @@ impl<'de> Deserialize<'de> for Listen {
     }
 }
 
-/// Who may connect to a Unix socket: the bits that chmod(1) takes, such as `"0660"`.
+/// The file mode of a Unix socket, in octal as for chmod(1), such as `"0660"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SocketMode(u32);
 
 impl SocketMode {
-    /// The bits.
+    /// Returns the permission bits.
     #[must_use]
     pub fn bits(self) -> u32 {
         self.0

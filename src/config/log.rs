@@ -1,31 +1,30 @@
-//! `[log]`: what the relay tells about itself, and how.
+//! `[log]`: level and format of the relay's log.
 
 use serde::Deserialize;
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 use super::error::Problems;
 
-/// The section.
+/// The `[log]` section.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Log {
-    /// What is logged: a level, `off`, `error`, `warn`, `info`, `debug` or
-    /// `trace`, or directives after tracing's `EnvFilter`, such as
-    /// `info,sidewire::ingest=debug`; `info`.
+    /// The level (`off`, `error`, `warn`, `info`, `debug` or `trace`), or directives of
+    /// tracing's `EnvFilter`, such as `info,sidewire::ingest=debug`; `info`.
     pub level: String,
-    /// How it is written; `auto`.
+    /// Format of the log; `auto`.
     pub format: LogFormat,
 }
 
-/// How log lines are written.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
-    /// Pretty on a terminal, else JSON.
+    /// `Pretty` on a terminal, else `Json`.
     Auto,
-    /// For people.
+    /// For human readers.
     Pretty,
-    /// One object a line.
+    /// One JSON object per line.
     Json,
 }
 
@@ -41,13 +40,13 @@ impl Default for Log {
 impl Log {
     pub(super) fn check(&self, problems: &mut Problems) {
         const HINT: &str = "such as \"info\" or \"info,sidewire::ingest=debug\"";
-        // The filter's parser cuts at bytes, and panics within a character of several.
+        // The filter's parser slices at byte offsets and panics inside a multi-byte character.
         if !self.level.is_ascii() {
-            let reason = format!("{:?} has characters beyond ASCII", self.level);
+            let reason = format!("{:?} contains non-ASCII characters", self.level);
             return problems.refuse("log.level", reason, HINT);
         }
-        // A bare word that is no level would be taken for a module's name, and
-        // everything else would fall silent.
+        // The filter would take a misspelt level for a module name and silence everything
+        // else.
         let misspelt = self.level.split(',').map(str::trim).find(|directive| {
             let is_word = !directive.contains(['=', '[']);
             directive.is_empty() || is_word && directive.parse::<LevelFilter>().is_err()
@@ -55,7 +54,7 @@ impl Log {
         if let Some(word) = misspelt {
             problems.refuse(
                 "log.level",
-                format!("{word:?} is no level: off, error, warn, info, debug or trace"),
+                format!("{word:?} is not a log level (off, error, warn, info, debug or trace)"),
                 HINT,
             );
         } else if let Err(error) = EnvFilter::try_new(&self.level) {

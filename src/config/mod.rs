@@ -1,6 +1,6 @@
-//! The configuration file as types: what it may say, what holds where it says
-//! nothing, and which of its words contradict each other. Does not know where
-//! any of it is used, and opens no file but the one that it reads.
+//! The configuration file as types: keys, defaults, and checks of the values against each
+//! other. Knows nothing about where the values are used, and opens no file other than the
+//! configuration itself.
 
 use std::{env, ffi::OsString, net::SocketAddr, path::Path};
 
@@ -49,36 +49,37 @@ use document::Document;
 use error::Problems;
 use paths::Paths;
 
-/// The most bytes that a configuration file may have: more than ten thousand overrides.
+/// Maximum size of a configuration file in bytes: enough for more than 10,000 overrides.
 const FILE_BYTES_MAX: usize = 1024 * 1024;
 
-/// Everything that an operator can decide. Read from a file it has passed
-/// [`Config::check`] and its paths are absolute; made in code it has the file's
-/// defaults, which lack only the keys that `auth.mode = "jwt"` needs.
+/// The configuration of a relay. When loaded from a file, it has passed [`Config::check`]
+/// and its paths are absolute. `Config::default()` has the file's defaults, which lack only
+/// the keys that `auth.mode = "jwt"` needs. In the docs of the sections, the value after a
+/// semicolon is the default.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// `[client]`: the listener of the WebSocket clients.
+    /// `[client]`: the listener for WebSocket clients.
     pub client: Client,
-    /// `[auth]`: how clients prove who they are.
+    /// `[auth]`: how clients authenticate.
     pub auth: Auth,
-    /// `[schema]`: what the events are, and what they relate to.
+    /// `[schema]`: the schema of the events, with their topics.
     pub schema: SchemaSection,
-    /// `[limits]`: what one event, connection or process may take up.
+    /// `[limits]`: limits per event, per connection and per process.
     pub limits: Limits,
-    /// `[replay]`: how much of its past a tenant's log keeps.
+    /// `[replay]`: how many events a tenant's log keeps for replay.
     pub replay: Replay,
-    /// `[ingest]`: the listener of the backends.
+    /// `[ingest]`: the listener for backends.
     pub ingest: Ingest,
     /// `[ops]`: the listener for metrics and health.
     pub ops: Ops,
-    /// `[log]`: what the relay tells about itself.
+    /// `[log]`: level and format of the log.
     pub log: Log,
 }
 
 impl Config {
-    /// How the memory of `limits.memory_max` is divided. The message ids have their part of
-    /// it for themselves, `ingest.message_id_bytes_max`.
+    /// Returns how `limits.memory_max` is divided. The part for message ids,
+    /// `ingest.message_id_bytes_max`, is subtracted first.
     #[must_use]
     pub fn memory_limits(&self) -> MemoryLimits {
         let ids = self.ingest.message_id_bytes_max;
@@ -88,12 +89,12 @@ impl Config {
         }
     }
 
-    /// The configuration that the file holds.
+    /// Loads the configuration from a file.
     ///
     /// # Errors
     ///
-    /// When the file cannot be read, is no regular file or has more than 1 MiB, and as
-    /// [`Config::parse`].
+    /// Fails if the file cannot be read, is not a regular file or has more than 1 MiB, and as
+    /// [`Config::parse`] does.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let unreadable = |reason| ConfigError::Unreadable {
             path: path.to_owned(),
@@ -106,24 +107,23 @@ impl Config {
         Self::read(&Document::new(&text, Some(path)), &paths)
     }
 
-    /// The configuration that the text says; its relative paths are taken from
-    /// `base_dir`.
+    /// Parses a configuration. Relative paths in it are resolved against `base_dir`.
     ///
     /// # Errors
     ///
-    /// When the text is no TOML, has a key or value that does not exist, or
-    /// fails [`Config::check`].
+    /// Fails if the text is not TOML, has an unknown key or an invalid value, or fails
+    /// [`Config::check`].
     pub fn parse(text: &str, base_dir: &Path) -> Result<Self, ConfigError> {
         let base_dir = std::path::absolute(base_dir).unwrap_or_else(|_| base_dir.to_owned());
         let paths = Paths::new(base_dir, credentials_directory());
         Self::read(&Document::new(text, None), &paths)
     }
 
-    /// Whether the values make sense together; every problem is reported.
+    /// Checks the values, also against each other.
     ///
     /// # Errors
     ///
-    /// When they do not.
+    /// Reports every problem found.
     pub fn check(&self) -> Result<(), ConfigError> {
         let problems = self.problems();
         if problems.is_empty() {
@@ -171,14 +171,14 @@ impl Config {
             problems.refuse(
                 "auth.mode",
                 format!(
-                    "\"none\" lets in whoever can connect, and client.listen is {listen}, which is not loopback"
+                    "\"none\" lets anyone connect, but client.listen is {listen}, which is not a loopback address"
                 ),
-                "set client.listen = \"127.0.0.1:3000\", or mode = \"jwt\" and a key",
+                "set client.listen = \"127.0.0.1:3000\", or mode = \"jwt\" with a key",
             );
         }
     }
 
-    /// Who waits for a key to be fetched waits within its handshake.
+    /// A client that waits for a key to be fetched waits during its handshake.
     fn check_key_sets(&self, problems: &mut Problems) {
         let fetches = |key: &AuthKey| matches!(key, AuthKey::JwksUrl { .. });
         if self.auth.keys.iter().any(fetches)
@@ -186,29 +186,29 @@ impl Config {
         {
             problems.refuse(
                 "auth.jwks_timeout",
-                "is not less than client.handshake_timeout, within which a client waits for a key to be fetched",
-                "make the one shorter or the other longer",
+                "is not less than client.handshake_timeout, but a client waits for the fetch during its handshake",
+                "decrease auth.jwks_timeout, or increase client.handshake_timeout",
             );
         }
     }
 
-    /// A body that can never be admitted would be answered 503, and sent again, for ever.
+    /// A body that can never be admitted would be answered with 503 and retried forever.
     fn check_bodies(&self, problems: &mut Problems) {
         let most = self.memory_limits().body_max();
         for (key, bytes) in [
             ("ingest.body_max", self.ingest.body_max),
             ("ingest.batch_body_max", self.ingest.batch_body_max),
         ] {
-            // Nothing may have more than 1 GiB, which is said elsewhere.
+            // Sizes over 1 GiB are reported by `check_size`.
             if bytes as u64 > most && bytes <= values::GIB {
                 problems.refuse(
                     key,
                     format!(
-                        "is {}, and limits.memory_max has room for bodies of {}",
+                        "is {}, but limits.memory_max has room only for bodies of up to {}",
                         ByteSize(bytes as u64),
                         ByteSize(most)
                     ),
-                    "make it smaller, or limits.memory_max larger",
+                    "decrease it, or increase limits.memory_max",
                 );
             }
         }
@@ -231,7 +231,7 @@ impl Config {
             if !overlap(&one.1, &other.1) {
                 continue;
             }
-            // The one that the file names is the one to point at.
+            // Report the key that the file sets: the other one has its default.
             let (at, with) = if other.1 == other.2 {
                 (one, other)
             } else {
@@ -239,25 +239,25 @@ impl Config {
             };
             problems.refuse(
                 at.0,
-                format!("{} is taken by {}, {}", at.1, with.0, with.1),
-                "give each listener a port of its own",
+                format!("{} is already used by {} ({})", at.1, with.0, with.1),
+                "give each listener its own port",
             );
         }
     }
 }
 
-/// Where systemd has put the credentials of the service (systemd.exec(5)).
+/// Returns the directory in which systemd puts the service's credentials (systemd.exec(5)).
 fn credentials_directory() -> Option<OsString> {
     env::var_os("CREDENTIALS_DIRECTORY").filter(|directory| !directory.is_empty())
 }
 
-/// Whether only this machine can connect to the address.
+/// Returns true if only this machine can connect to the address.
 fn is_loopback(address: SocketAddr) -> bool {
     address.ip().to_canonical().is_loopback()
 }
 
-/// Whether the system would refuse to listen on both. Port 0 is a free one each
-/// time; `[::]` takes IPv4 connections too.
+/// Returns true if the system would refuse to listen on both. Port 0 never collides, since
+/// the system picks a free port; `[::]` accepts IPv4 connections too.
 fn overlap(one: &Listen, other: &Listen) -> bool {
     let covers = |wide: SocketAddr, narrow: SocketAddr| {
         wide.ip().is_unspecified() && (wide.is_ipv6() || narrow.is_ipv4())

@@ -11,19 +11,18 @@ use super::{
     paths::Paths,
 };
 
-/// The section.
+/// The `[ops]` section.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Ops {
-    /// Address and port, or a Unix socket; `127.0.0.1:3002`. Port 0 is a free one.
+    /// Address and port, or a Unix socket; `127.0.0.1:3002`. Port 0 picks a free port.
     pub listen: Listen,
     /// The mode of the Unix socket; `0660`.
     pub socket_mode: SocketMode,
-    /// The group that the Unix socket is given to; `None`, the default: the relay's
-    /// own.
+    /// The group of the Unix socket; with `None`, the default, the relay's own group.
     pub socket_group: Option<String>,
-    /// The names that the header `Host` may have beside `localhost` and IP addresses; none
-    /// by default.
+    /// Host names accepted in the `Host` header, in addition to `localhost` and IP addresses;
+    /// none by default.
     pub hosts: Vec<HostName>,
 }
 

@@ -1,45 +1,45 @@
-//! Web origins as browsers write them. Does not know what they are allowed to do.
+//! Web origins as browsers write them. Does not know what an origin is allowed to do.
 
 use std::{fmt, net::Ipv6Addr, str::FromStr};
 
 use serde::Deserialize;
 
-/// `scheme://host`, or `scheme://host:port` where the port is not the scheme's
-/// own; in lower case, as browsers put it into the header `Origin` (RFC 6454,
-/// 6.2). Two that are the same origin are equal.
+/// A web origin, normalized as browsers write it in the `Origin` header (RFC 6454, 6.2):
+/// `scheme://host`, or `scheme://host:port` if the port is not the scheme's default, in
+/// lower case. Values are equal if they are the same origin.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Origin(String);
 
-/// Why a text is no origin.
+/// An error in parsing an [`Origin`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum OriginError {
-    /// There is no `scheme://` before the host.
+    /// The text has no `scheme://` before the host.
     #[error("has no scheme; write it as https://app.example.com")]
     NoScheme,
-    /// The scheme is not a letter and then letters, digits, `+`, `-` and `.`.
+    /// The scheme is not a letter followed by letters, digits, `+`, `-` or `.`.
     #[error("has a malformed scheme; write it as https://app.example.com")]
     MalformedScheme,
-    /// Something follows the host and port.
+    /// The text has a path, query, fragment or user.
     #[error("has more than scheme, host and port; leave out the path and everything after it")]
     NotBare,
-    /// There is a `*` in it.
+    /// The text contains `*`.
     #[error("has a wildcard, which could match more than was meant; list each origin in full")]
     Wildcard,
-    /// The host is empty or has characters that a browser does not write.
+    /// The host is empty or has characters that browsers do not write.
     #[error("has a malformed host; write it as the browser does, international names in punycode")]
     MalformedHost,
-    /// What follows the colon is not 1 to 65535.
+    /// The port is not a number from 1 to 65535.
     #[error("has a malformed port, which must be 1 to 65535")]
     MalformedPort,
 }
 
 impl Origin {
-    /// The origin that the text is, with its case and default port normalised.
+    /// Parses an origin and normalizes its case and default port.
     ///
     /// # Errors
     ///
-    /// When it is none: the error says why, and how to write it.
+    /// Fails if the text is not an origin; the error says why and how to write it.
     pub fn parse(text: &str) -> Result<Self, OriginError> {
         if text.contains('*') {
             return Err(OriginError::Wildcard);
@@ -61,7 +61,7 @@ impl Origin {
         }))
     }
 
-    /// The text that a browser sends.
+    /// Returns the text that a browser sends.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -102,8 +102,8 @@ fn parse_scheme(scheme: &str) -> Result<String, OriginError> {
     }
 }
 
-/// Host and port; the colons within the brackets of an IPv6 address separate
-/// nothing, and its closing bracket is left out.
+/// Splits host and port, ignoring colons within the brackets of an IPv6 address. The
+/// returned host lacks the closing bracket.
 fn split_port(authority: &str) -> Result<(&str, Option<&str>), OriginError> {
     if !authority.starts_with('[') {
         return Ok(match authority.split_once(':') {

@@ -1,4 +1,4 @@
-//! What the paths in a configuration file are relative to. Opens none of them.
+//! Resolves the paths in a configuration file. Opens none of them.
 
 use std::{
     ffi::OsString,
@@ -7,19 +7,20 @@ use std::{
 
 use super::error::Problems;
 
-/// A path that begins so lies among the credentials that systemd hands to a
-/// service (`LoadCredential=`, systemd.exec(5)).
+/// The prefix of a path to one of the credentials that systemd passes to a service
+/// (`LoadCredential=`, systemd.exec(5)).
 const CREDENTIALS: &str = "$CREDENTIALS_DIRECTORY";
 
-/// The directories from which paths start.
+/// The directories that paths are resolved against.
 pub(super) struct Paths {
     base_dir: PathBuf,
     credentials_dir: Option<PathBuf>,
 }
 
 impl Paths {
-    /// Relative paths start from `base_dir`, which is absolute, and those with
-    /// the prefix `$CREDENTIALS_DIRECTORY` from the value of that variable.
+    /// Creates a resolver. Relative paths are resolved against `base_dir`, which must be
+    /// absolute, and paths with the prefix `$CREDENTIALS_DIRECTORY` against
+    /// `credentials_dir`, the value of that variable.
     pub(super) fn new(base_dir: PathBuf, credentials_dir: Option<OsString>) -> Self {
         Self {
             base_dir,
@@ -27,7 +28,7 @@ impl Paths {
         }
     }
 
-    /// Makes the path, which stands at the key, absolute.
+    /// Makes the path absolute; reports problems under `key`.
     pub(super) fn resolve(&self, key: String, path: &mut PathBuf, problems: &mut Problems) {
         if path.as_os_str().is_empty() {
             problems.refuse(key, "is empty", "give the path of a file");
@@ -38,7 +39,7 @@ impl Paths {
                 Some(variable) => problems.refuse(
                     key,
                     format!("begins with the variable {variable}"),
-                    format!("the only one that is replaced is {CREDENTIALS}"),
+                    format!("the only variable that is expanded is {CREDENTIALS}"),
                 ),
                 None => *path = self.base_dir.join(&*path),
             }
@@ -48,7 +49,7 @@ impl Paths {
             Some(directory) => *path = self.base_dir.join(directory).join(name),
             None => problems.refuse(
                 key,
-                format!("begins with {CREDENTIALS}, and that variable is not set"),
+                format!("begins with {CREDENTIALS}, but that variable is not set"),
                 "systemd sets it for a service that has LoadCredential= or ImportCredential=",
             ),
         }

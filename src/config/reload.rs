@@ -1,12 +1,12 @@
-//! What of a configuration a relay that runs can take over. One table has the keys
-//! for which it must be started again; all others take effect at once.
+//! The keys that a running relay cannot change: one table lists the keys that need a
+//! restart; all other keys take effect at a reload.
 
 use super::Config;
 
-/// A key that keeps its value for as long as the relay runs.
+/// A key that keeps its value until the relay is restarted.
 struct Fixed {
     key: &'static str,
-    /// Puts the running value in the place of the new one; whether they differ.
+    /// Replaces the new value with the running one; returns true if they differ.
     keep: fn(&mut Config, &Config) -> bool,
 }
 
@@ -25,7 +25,7 @@ macro_rules! fixed {
 
 const FIXED: [Fixed; 23] = [
     fixed!(client.listen),
-    // The files of a certificate that is shown already are read again.
+    // Only turning TLS on or off needs a restart; a reload reads the certificate files again.
     Fixed {
         key: "client.tls",
         keep: |new, running| {
@@ -38,7 +38,7 @@ const FIXED: [Fixed; 23] = [
     },
     fixed!(client.send_buffer),
     fixed!(client.receive_buffer),
-    // The rest of the section goes with it: what one mode needs, the other refuses.
+    // The rest of the section is kept with it, since one mode refuses what the other needs.
     Fixed {
         key: "auth.mode",
         keep: |new, running| {
@@ -49,8 +49,8 @@ const FIXED: [Fixed; 23] = [
             differs
         },
     },
-    // The rest of the section goes with each of the two: the files of one envelope are
-    // not those of another.
+    // The rest of the section is kept with each of these two keys, since different envelopes
+    // have different files.
     Fixed {
         key: "schema.bundled",
         keep: |new, running| {
@@ -90,9 +90,9 @@ const FIXED: [Fixed; 23] = [
 ];
 
 impl Config {
-    /// Keeps the running value of each key that cannot change while the relay runs,
-    /// and gives those that were to change. What results may contradict itself, which
-    /// is for the caller to [check](Self::check).
+    /// Keeps the running value of each key that needs a restart, and returns the keys that the
+    /// new configuration would change. The result may contradict itself; the caller must
+    /// [check](Self::check) it.
     pub fn keep_fixed(&mut self, running: &Self) -> Vec<&'static str> {
         FIXED
             .iter()
@@ -102,7 +102,7 @@ impl Config {
     }
 }
 
-/// The keys that need a restart.
+/// Returns the keys that need a restart.
 #[cfg(test)]
 pub(super) fn fixed_keys() -> Vec<&'static str> {
     FIXED.iter().map(|fixed| fixed.key).collect()

@@ -1,5 +1,5 @@
-//! `[replay]`: how much of its past a tenant's log keeps. What comes first of
-//! the three bounds evicts.
+//! `[replay]`: how many events a tenant's log keeps for replay. An event is evicted by
+//! whichever of the three bounds is reached first.
 
 use std::time::Duration;
 
@@ -10,27 +10,27 @@ use super::{
     values::{self, GIB, MIB},
 };
 
-/// The most bytes of a window: 1 TiB.
+/// Maximum size of a window: 1 TiB.
 const WINDOW_BYTES_MAX: usize = 1024 * GIB;
 
-/// The section.
+/// The `[replay]` section.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Replay {
-    /// Whether clients can resume; true. If not, events still have positions, and
+    /// True if clients can resume; default: `true`. If false, events still have positions, but
     /// every resume is refused.
     pub enabled: bool,
-    /// The most events that a tenant's log keeps; 10,000.
+    /// Maximum number of events in a tenant's log; 10,000.
     #[serde(deserialize_with = "values::count")]
     pub events: usize,
-    /// The most bytes of events that a tenant's log keeps; 16 MiB.
+    /// Maximum bytes of events in a tenant's log; 16 MiB.
     #[serde(deserialize_with = "values::size")]
     pub bytes: usize,
-    /// How long a tenant's log keeps an event; 5 min.
+    /// Maximum age of an event in a tenant's log; 5 min.
     #[serde(deserialize_with = "values::duration")]
     pub age: Duration,
-    /// The most bytes of events that all logs keep together; 256 MiB. What is too
-    /// much is taken from the largest logs.
+    /// Maximum bytes of events in all logs together; 256 MiB. Beyond it, events of the largest
+    /// logs are evicted.
     #[serde(deserialize_with = "values::size")]
     pub process_bytes: usize,
 }

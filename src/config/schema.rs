@@ -1,4 +1,4 @@
-//! `[schema]`: where the schema comes from. Names its files and never reads one.
+//! `[schema]`: the source of the schema. Names its files but never reads one.
 
 use std::path::PathBuf;
 
@@ -7,28 +7,28 @@ use serde::Deserialize;
 use super::{document::did_you_mean, error::Problems, paths::Paths};
 use crate::schema::{Bundled, SchemaSource};
 
-/// The section. Without any of its keys the default bundled schema serves.
+/// The `[schema]` section. If it is empty, the default bundled schema is used.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SchemaSection {
-    /// The name of a bundled schema; `None`, the default: the first of them, unless
-    /// there are files.
+    /// The name of a bundled schema; with `None`, the default, the first bundled schema, unless
+    /// `files` or `descriptor_set` is set.
     pub bundled: Option<String>,
-    /// The .proto files with the envelope and with what it does not import; none by
-    /// default.
+    /// The .proto files: the file with the envelope, and files with events that it does not
+    /// import; none by default.
     pub files: Vec<PathBuf>,
-    /// The directories in which imports of `files` are looked for; those of the files
-    /// where there is none, the default.
+    /// The directories that are searched for imports of `files`; if empty, the default, the
+    /// directories of the files.
     pub include: Vec<PathBuf>,
-    /// A FileDescriptorSet, in place of `files`; `None` by default.
+    /// The file with a FileDescriptorSet, in place of `files`; `None` by default.
     pub descriptor_set: Option<PathBuf>,
-    /// The full name of the envelope in `files` or `descriptor_set`; `None` by default.
+    /// The full name of the envelope message in `files` or `descriptor_set`; `None` by default.
     pub envelope: Option<String>,
 }
 
 impl SchemaSection {
-    /// The source that the section names. Of a section with a contradiction, which
-    /// [`Config::check`](super::Config::check) refuses, a part is ignored.
+    /// Returns the source that the section names. Ignores a part of a contradictory section,
+    /// which [`Config::check`](super::Config::check) refuses.
     #[must_use]
     pub fn source(&self) -> SchemaSource {
         let envelope = self.envelope.clone().unwrap_or_default();
@@ -46,7 +46,7 @@ impl SchemaSection {
         }
     }
 
-    /// The key to blame when the schema cannot be used.
+    /// Returns the key to report when the schema cannot be used.
     pub(crate) fn key(&self) -> &'static str {
         match &self.descriptor_set {
             Some(_) => "schema.descriptor_set",
@@ -62,7 +62,7 @@ impl SchemaSection {
             problems.refuse(
                 "schema.descriptor_set",
                 "is set together with schema.files",
-                "keep files to have the relay compile .proto files, descriptor_set for what protoc or buf has compiled",
+                "keep files to have the relay compile .proto files, or descriptor_set for the output of protoc or buf",
             );
         }
         let own = [
@@ -80,7 +80,7 @@ impl SchemaSection {
             ),
             (None, Some(_)) => problems.refuse(
                 "schema.envelope",
-                "is set without schema.files and schema.descriptor_set, and a bundled schema has its own",
+                "is set without schema.files and schema.descriptor_set, and a bundled schema has its own envelope",
                 "remove it, or name the files that declare it",
             ),
             (Some(_), Some(name)) => check_name(name, problems),
@@ -89,7 +89,7 @@ impl SchemaSection {
         if !self.include.is_empty() && !has_files {
             problems.refuse(
                 "schema.include",
-                "is set without schema.files, whose imports are looked for there",
+                "is set without schema.files, for whose imports it is searched",
                 "remove it, or name the files",
             );
         }
@@ -108,7 +108,7 @@ impl SchemaSection {
                     "there is no bundled schema `{name}`{}",
                     did_you_mean(name, &known)
                 ),
-                format!("known are {}", known.join(", ")),
+                format!("expected one of {}", known.join(", ")),
             );
         }
         let other = [
@@ -124,7 +124,7 @@ impl SchemaSection {
         }
     }
 
-    /// Whether both pick the same bundled schema.
+    /// Returns true if both sections select the same bundled schema.
     pub(super) fn has_same_bundled(&self, other: &Self) -> bool {
         let default = Bundled::load().unwrap_or_default().name;
         let name = |section: &Self| section.bundled.clone().unwrap_or_else(|| default.clone());
@@ -144,7 +144,7 @@ impl SchemaSection {
     }
 }
 
-/// The full name of a message: words of letters, digits and `_` with dots between them.
+/// Checks a full message name: words of letters, digits and `_`, separated by dots.
 fn check_name(name: &str, problems: &mut Problems) {
     let is_word = |word: &str| {
         let starts_well =
@@ -157,8 +157,8 @@ fn check_name(name: &str, problems: &mut Problems) {
     if !name.split('.').all(is_word) {
         problems.refuse(
             "schema.envelope",
-            format!("{name:?} cannot be the full name of a message"),
-            "write package and message with a dot between them, such as \"chat.v1.Envelope\"",
+            format!("{name:?} is not a valid full name of a message"),
+            "separate package and message with a dot, such as \"chat.v1.Envelope\"",
         );
     }
 }

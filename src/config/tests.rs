@@ -1,4 +1,4 @@
-//! What the file may say, and how it is told what it may not.
+//! Tests of the configuration file: accepted contents and error messages.
 
 mod keys;
 mod schema;
@@ -8,20 +8,20 @@ use std::{fs, path::Path, time::Duration};
 
 use super::*;
 
-/// The least that passes.
+/// The minimal valid file.
 const KEY: &str = "[[auth.keys]]\nsecret_file = \"a\"\nalgorithm = \"HS256\"\n";
 
 fn parse(text: &str) -> Result<Config, ConfigError> {
     Config::parse(text, Path::new("/etc/sidewire"))
 }
 
-/// What is wrong with the text.
+/// Returns the error message for the text.
 fn refusal(text: &str) -> String {
     parse(text).expect_err(text).to_string()
 }
 
-/// Asserts that the text, with a key for tokens before it, is refused for its
-/// `line`, counted without these, with that message.
+/// Asserts that the text, after a key for tokens, is refused with the message at `line`,
+/// counted from the start of the text.
 fn assert_refused(text: &str, line: usize, message: &str) {
     let line = line + KEY.lines().count();
     let refusal = refusal(&format!("{KEY}{text}"));
@@ -29,7 +29,7 @@ fn assert_refused(text: &str, line: usize, message: &str) {
     assert!(refusal.starts_with(&expected), "{text}\n{refusal}");
 }
 
-/// The same, and nothing else is wrong.
+/// Asserts [`assert_refused`], and that there is no other problem.
 fn assert_refused_once(text: &str, line: usize, message: &str) {
     assert_refused(text, line, message);
     let error = parse(&format!("{KEY}{text}")).unwrap_err();
@@ -72,7 +72,7 @@ fn a_key_that_is_like_none_gets_no_suggestion_but_the_list() {
     let refusal = refusal("[ops]\nzzz = 1\n");
     assert_eq!(
         refusal,
-        "line 2: unknown key `zzz` in [ops]\n  hint: known are listen, socket_mode, socket_group, hosts"
+        "line 2: unknown key `zzz` in [ops]\n  hint: expected one of listen, socket_mode, socket_group, hosts"
     );
 }
 
@@ -113,7 +113,7 @@ fn a_value_of_the_wrong_kind_is_refused_with_its_line() {
         ),
         (
             "[log]\nformat = \"xml\"",
-            "log.format: unknown value `xml`\n  hint: known are auto, pretty, json",
+            "log.format: unknown value `xml`\n  hint: expected one of auto, pretty, json",
         ),
     ] {
         let refusal = refusal(text);
@@ -150,44 +150,44 @@ fn listeners_that_take_each_others_port_are_refused() {
             "127.0.0.1:4000",
             "127.0.0.1:4000",
             4,
-            "ingest.listen: 127.0.0.1:4000 is taken by client.listen",
+            "ingest.listen: 127.0.0.1:4000 is already used by client.listen",
         ),
         (
             "0.0.0.0:4000",
             "127.0.0.1:4000",
             4,
-            "ingest.listen: 127.0.0.1:4000 is taken by client.listen",
+            "ingest.listen: 127.0.0.1:4000 is already used by client.listen",
         ),
         (
             "[::]:4000",
             "127.0.0.1:4000",
             4,
-            "ingest.listen: 127.0.0.1:4000 is taken by client.listen",
+            "ingest.listen: 127.0.0.1:4000 is already used by client.listen",
         ),
         (
             "[::]:4000",
             "[::1]:4000",
             4,
-            "ingest.listen: [::1]:4000 is taken by client.listen",
+            "ingest.listen: [::1]:4000 is already used by client.listen",
         ),
-        // What stands at its default is not what to change.
+        // The key that has its default is not reported.
         (
             "0.0.0.0:3001",
             "127.0.0.1:3001",
             2,
-            "client.listen: 0.0.0.0:3001 is taken by ingest.listen",
+            "client.listen: 0.0.0.0:3001 is already used by ingest.listen",
         ),
         (
             "0.0.0.0:3002",
             "127.0.0.1:4000",
             2,
-            "client.listen: 0.0.0.0:3002 is taken by ops.listen",
+            "client.listen: 0.0.0.0:3002 is already used by ops.listen",
         ),
         (
             "127.0.0.1:4000",
             "127.0.0.1:3002",
             4,
-            "ingest.listen: 127.0.0.1:3002 is taken by ops.listen",
+            "ingest.listen: 127.0.0.1:3002 is already used by ops.listen",
         ),
     ] {
         let text = format!("[client]\nlisten = \"{client}\"\n[ingest]\nlisten = \"{ingest}\"\n");
@@ -287,7 +287,7 @@ fn a_credential_is_where_systemd_put_it_or_refused_with_its_line() {
     assert_eq!(config.auth.keys[1], AuthKey::Jwks { file });
 
     let refusal = read(None).unwrap_err().to_string();
-    let expected = "line 5: auth.keys[1].jwks_file: begins with $CREDENTIALS_DIRECTORY, and";
+    let expected = "line 5: auth.keys[1].jwks_file: begins with $CREDENTIALS_DIRECTORY, but";
     assert!(refusal.starts_with(expected), "{refusal}");
 }
 

@@ -1,5 +1,5 @@
-//! Values as people write them: durations, sizes, counts and addresses. Does not
-//! know which key has which.
+//! Deserializes values as people write them: durations, sizes, counts and addresses. Does
+//! not know which key uses which.
 
 use std::{
     fmt,
@@ -25,7 +25,7 @@ pub(super) const MIB: usize = 1 << 20;
 /// 1 GiB in bytes.
 pub(super) const GIB: usize = 1 << 30;
 
-/// A duration such as `"30s"`, `"5min"` or `"1h 30m"`.
+/// Deserializes a duration such as `"30s"`, `"5min"` or `"1h 30m"`.
 pub(super) fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
     from.deserialize_str(Text {
         expected: "a duration with its unit, such as \"30s\" or \"5min\"",
@@ -33,7 +33,7 @@ pub(super) fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D
     })
 }
 
-/// A size in bytes, such as `"64KiB"`.
+/// Deserializes a size in bytes, such as `"64KiB"`.
 pub(super) fn size<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> {
     from.deserialize_str(Text {
         expected: "a size with its unit, such as \"64KiB\" or \"1MiB\"",
@@ -41,7 +41,7 @@ pub(super) fn size<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error
     })
 }
 
-/// An address to listen on.
+/// Deserializes an address to listen on.
 pub(super) fn listen<'de, D: Deserializer<'de>>(from: D) -> Result<SocketAddr, D::Error> {
     from.deserialize_str(Text {
         expected: "an IP address and a port, such as \"127.0.0.1:3000\" or \"[::1]:3000\"",
@@ -49,32 +49,32 @@ pub(super) fn listen<'de, D: Deserializer<'de>>(from: D) -> Result<SocketAddr, D
     })
 }
 
-/// A whole number of things.
+/// Deserializes a whole number, 0 or more.
 pub(super) fn count<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> {
     from.deserialize_i64(Count)
 }
 
-/// A whole number of things, of which there is one at least.
+/// Deserializes a whole number, 1 or more.
 pub(super) fn some<'de, D: Deserializer<'de>>(from: D) -> Result<NonZeroU32, D::Error> {
     from.deserialize_i64(AtLeastOne)
 }
 
-/// The same where a key that is left out sets no bound.
+/// Deserializes an optional whole number, 1 or more; a key that is left out sets no bound.
 pub(super) fn bound<'de, D: Deserializer<'de>>(from: D) -> Result<Option<NonZeroU32>, D::Error> {
     some(from).map(Some)
 }
 
-/// A duration where a key may be left out.
+/// Deserializes a duration of a key that may be left out.
 pub(super) fn duration_if_given<'de, D: Deserializer<'de>>(
     from: D,
 ) -> Result<Option<Duration>, D::Error> {
     duration(from).map(Some)
 }
 
-/// Addresses, and networks such as `10.0.0.0/8`.
+/// Deserializes IP addresses, and networks such as `10.0.0.0/8`.
 pub(super) fn networks<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<IpNet>, D::Error> {
-    // One of IPv4 addresses in the notation of IPv6 would hold none: addresses are
-    // compared in their own.
+    // An IPv4-mapped network (`::ffff:10.0.0.0/104`) would never match: addresses are
+    // compared in canonical form.
     let is_mapped = |network: &IpNet| match network {
         IpNet::V6(network) => network.addr().to_ipv4_mapped().is_some(),
         IpNet::V4(_) => false,
@@ -95,7 +95,7 @@ pub(super) fn networks<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<IpNet>,
         .collect()
 }
 
-/// Names of tenants.
+/// Deserializes tenant names.
 pub(super) fn tenants<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<TenantName>, D::Error> {
     let name = |text: &String| {
         TenantName::parse(text)
@@ -104,7 +104,7 @@ pub(super) fn tenants<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<TenantNa
     Vec::<String>::deserialize(from)?.iter().map(name).collect()
 }
 
-/// The same where the key may be left out.
+/// Deserializes tenant names of a key that may be left out.
 pub(super) fn tenants_if_given<'de, D: Deserializer<'de>>(
     from: D,
 ) -> Result<Option<Vec<TenantName>>, D::Error> {
@@ -112,14 +112,14 @@ pub(super) fn tenants_if_given<'de, D: Deserializer<'de>>(
 }
 
 fn parse_size(text: &str) -> Option<usize> {
-    // bytesize takes a bare number for bytes; here each has its unit.
+    // bytesize would accept a bare number as bytes; here a unit is required.
     if !text.ends_with(|last: char| last.is_ascii_alphabetic()) {
         return None;
     }
     usize::try_from(ByteSize::from_str(text).ok()?.as_u64()).ok()
 }
 
-/// A text that is read by `parse`.
+/// A serde visitor that reads a string with `parse`.
 struct Text<T> {
     expected: &'static str,
     parse: fn(&str) -> Option<T>,

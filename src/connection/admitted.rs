@@ -1,5 +1,4 @@
-//! A client that was let in, and what is counted of it until it is gone. Knows no
-//! stream.
+//! An admitted client, and its entries in metrics and limits until it is gone. Knows no stream.
 
 use std::{net::IpAddr, rc::Rc};
 
@@ -16,12 +15,12 @@ use crate::{
     relay::Shard,
 };
 
-/// What a connection takes beside its subscriptions, its messages and what is queued for
-/// it, in bytes: its task, its entries in the hub and in the limits, its outbox. Measured
-/// with 18,000 idle connections with one subscription each, at 1,801 bytes.
+/// Bytes that a connection takes besides its subscriptions, its messages and its queued frames:
+/// for its task, its outbox, and its entries in the hub and in the limits. Measured with 18,000
+/// idle connections with one subscription each: 1,801 bytes.
 pub const CONNECTION_BYTES: usize = 2 * 1024;
 
-/// A client whose handshake is accepted. From here on events are queued for it.
+/// A client that passed the handshake. From here on events are queued for it.
 #[derive(Debug)]
 pub struct Admitted {
     pub(super) identity: Identity,
@@ -31,12 +30,12 @@ pub struct Admitted {
 }
 
 impl Admitted {
-    /// Lets the client in, who is `who`, connects from `peer` and speaks in `encoding`.
+    /// Admits the client with this identity, which connects from `peer` and uses `encoding`.
     ///
     /// # Errors
     ///
-    /// When there are too many connections, when its tenant is new and there is no place
-    /// for another, and when there is no memory for it.
+    /// Returns the exceeded limit if there are too many connections, if the tenant is new and
+    /// there are too many tenants, or if there is no memory for the connection.
     pub fn new(
         shard: &Rc<Shard>,
         identity: Identity,
@@ -63,17 +62,16 @@ impl Admitted {
     }
 }
 
-/// Counts the connection when it opens and when it closes, and what becomes of
-/// its events.
+/// Counts the connection when it opens and when it closes, and what happens to its events.
 #[derive(Debug)]
 pub(super) struct Account {
     pub(super) shard: Rc<Shard>,
     pub(super) outbox: Rc<Outbox>,
-    /// Whose connection it is.
+    /// Its slot among the connections of its user.
     place: Place,
-    /// Why it ends, as far as is known.
+    /// Reason for the end of the connection, as far as it is known.
     pub(super) closed: Closed,
-    /// By this the end of the relay knows that the connection has ended.
+    /// Lets the shutdown of the relay wait for the end of the connection.
     _let_in: TaskTrackerToken,
 }
 
@@ -90,12 +88,13 @@ impl Account {
         }
     }
 
-    /// Whose connection it is.
+    /// The user of the connection.
     pub(super) fn who(&self) -> &UserKey {
         self.place.who()
     }
 
-    /// One write, which is a system call where there is no TLS, has taken so much.
+    /// Counts a write, which without TLS is a system call, and the frames and events that it
+    /// wrote.
     pub(super) fn wrote(&self, advanced: Advanced) {
         let tally = self.shard.hub.tally();
         tally.writes.add(1);
@@ -104,12 +103,12 @@ impl Account {
         tally.queued.sub(advanced.events);
     }
 
-    /// One read, which is a system call where there is no TLS, has brought something.
+    /// Counts a read, which without TLS is a system call.
     pub(super) fn read(&self) {
         self.shard.hub.tally().reads.add(1);
     }
 
-    /// So many events are dropped, for the reason that is known by now.
+    /// Counts this many dropped events, by the reason known so far.
     pub(super) fn discarded(&self, events: u64) {
         let tally = self.shard.hub.tally();
         if self.closed.is_too_slow() {
@@ -129,6 +128,6 @@ impl Drop for Account {
         self.shard.hub.tally().connections.sub(1);
         self.shard.relay.metrics.closed(self.closed);
         let UserKey { tenant, user } = self.place.who();
-        tracing::debug!(%tenant, %user, reason = self.closed.label(), "a connection has ended");
+        tracing::debug!(%tenant, %user, reason = self.closed.label(), "connection closed");
     }
 }

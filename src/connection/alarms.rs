@@ -1,5 +1,5 @@
-//! The alarm clock of a shard: one timer for the deadlines of all its connections,
-//! of which each has at most one set. Knows no deadlines.
+//! The alarm clock of a shard: one timer serves the deadlines of all its connections, each of
+//! which has at most one alarm set. Knows nothing of what the deadlines are for.
 
 use std::{cell::RefCell, collections::BTreeMap, future::pending, rc::Rc};
 
@@ -11,19 +11,20 @@ use tokio::{
 
 use crate::outbox::Outbox;
 
-/// The most alarms that ring in one round of the event loop: each may end a connection, which
-/// takes 20 to 30 µs.
+/// Maximum number of alarms that ring in one turn. Each may end a connection, which takes 20 to
+/// 30 µs.
 const RUNG_AT_ONCE_MAX: usize = 16;
 
-/// When an alarm rings, and which of those that ring then it is.
+/// The time at which an alarm rings, and a number that distinguishes alarms set for the same
+/// time.
 type Key = (Instant, u64);
 
-/// The alarms that are set on one shard. A tokio timer each would be three times
-/// the memory, and would be looked at by every connection that is woken to write.
+/// The alarms that are set on a shard. A tokio timer for each connection would take three times
+/// the memory, and would be polled whenever the connection is woken to write.
 #[derive(Debug, Default)]
 pub struct Alarms {
     set: RefCell<Set>,
-    /// Told when an alarm is set that rings before all others.
+    /// Notified when an alarm is set that is earlier than all others.
     sooner: Notify,
 }
 
@@ -33,7 +34,7 @@ struct Set {
     last: u64,
 }
 
-/// An alarm that is set. Dropped, it does not ring.
+/// A set alarm. Dropping it cancels it.
 #[derive(Debug)]
 pub(super) struct Alarm {
     alarms: Rc<Alarms>,
@@ -41,8 +42,8 @@ pub(super) struct Alarm {
 }
 
 impl Alarms {
-    /// Rings for ever. Where many are due at the same time, everything else has its turn
-    /// between some of them and the next.
+    /// Rings alarms forever. If many are due at the same time, it yields to other tasks between
+    /// batches.
     pub async fn run(&self) {
         loop {
             match self.next() {
@@ -55,7 +56,7 @@ impl Alarms {
         }
     }
 
-    /// Waits for that time, or until an alarm is set that rings before all others.
+    /// Waits until `next`, or until an alarm is set that is earlier than all others.
     async fn rest_until(&self, next: Option<Instant>) {
         let rest = async {
             match next {
@@ -70,7 +71,7 @@ impl Alarms {
         }
     }
 
-    /// Has the connection of this outbox [rung](Outbox::ring) at that time.
+    /// Sets an alarm that [rings](Outbox::ring) the connection of this outbox at that time.
     pub(super) fn set(self: &Rc<Self>, at: Instant, outbox: &Rc<Outbox>) -> Alarm {
         let mut set = self.set.borrow_mut();
         set.last += 1;
@@ -85,13 +86,13 @@ impl Alarms {
         }
     }
 
-    /// When the next rings.
+    /// Returns the time of the earliest alarm.
     fn next(&self) -> Option<Instant> {
         let set = self.set.borrow();
         set.alarms.keys().next().map(|(at, _)| *at)
     }
 
-    /// Rings some of what is set up to `now`.
+    /// Rings some of the alarms that are due at `now`, the earliest first.
     fn ring_until(&self, now: Instant) {
         let mut set = self.set.borrow_mut();
         for _ in 0..RUNG_AT_ONCE_MAX {
@@ -104,7 +105,7 @@ impl Alarms {
 }
 
 impl Alarm {
-    /// When it rings.
+    /// The time at which it rings.
     pub(super) fn at(&self) -> Instant {
         self.key.0
     }

@@ -1,12 +1,12 @@
-//! Subscribes that are not done at once: they wait for their tenant's deliveries, or the
-//! connection is sent what it missed. And what its client asks for meanwhile.
+//! Subscribes that take time: they wait for their tenant's deliveries, or the connection catches
+//! up. Also the requests that the client sends meanwhile.
 
 use std::collections::VecDeque;
 
 use super::conversation::{Action, TopicsRequest};
 use crate::hub::CatchUp;
 
-/// How many Subscribes and Unsubscribes of a connection may wait for others before them.
+/// Maximum number of Subscribes and Unsubscribes of a connection that may wait for earlier ones.
 pub(super) const WAITING_MAX: usize = 16;
 
 /// A Subscribe that is under way.
@@ -17,8 +17,8 @@ pub(super) enum Subscribing {
 }
 
 impl Subscribing {
-    /// Returns true if nothing is read from the client meanwhile: the Subscribe waits, or has
-    /// not had its first turn to read the log.
+    /// Returns true if nothing is read from the client meanwhile: the Subscribe waits, or its
+    /// catch-up has not read the log yet.
     pub(super) fn stops_reading(&self) -> bool {
         match self {
             Self::Awaiting(_) => true,
@@ -27,7 +27,7 @@ impl Subscribing {
     }
 }
 
-/// What is under way for a connection that resumes.
+/// The catch-up of a connection that resumes.
 #[derive(Debug)]
 pub(super) struct Behind {
     pub(super) catch_up: CatchUp,
@@ -35,19 +35,19 @@ pub(super) struct Behind {
     pub(super) request: Option<TopicsRequest>,
 }
 
-/// A Subscribe that is taken when the connection's shard has delivered what the tenant's
-/// log had when it came.
+/// A Subscribe that takes effect when the connection's shard has delivered everything that the
+/// tenant's log held when it came.
 #[derive(Debug)]
 pub(super) struct Awaiting {
     pub(super) offset: u64,
     pub(super) request: TopicsRequest,
 }
 
-/// Subscribes and Unsubscribes that are carried out when those before them are, in order.
+/// Subscribes and Unsubscribes that wait for earlier ones, in order.
 #[derive(Debug, Default)]
 #[expect(
     clippy::box_collection,
-    reason = "each connection has room for this, and most never need it"
+    reason = "every connection has this field, and most never use it"
 )]
 pub(super) struct WaitingRequests(Option<Box<VecDeque<Action>>>);
 
@@ -56,7 +56,7 @@ impl WaitingRequests {
         self.0.is_none()
     }
 
-    /// Returns true if one more may wait.
+    /// Returns true if another request may wait.
     pub(super) fn has_room(&self) -> bool {
         let waiting = self.0.as_ref();
         waiting.is_none_or(|waiting| waiting.len() < WAITING_MAX)
@@ -66,7 +66,7 @@ impl WaitingRequests {
         self.0.get_or_insert_default().push_back(action);
     }
 
-    /// Takes out the one that has waited longest.
+    /// Removes the request that has waited longest.
     pub(super) fn pop(&mut self) -> Option<Action> {
         let waiting = self.0.as_mut()?;
         let first = waiting.pop_front();

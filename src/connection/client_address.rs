@@ -1,20 +1,20 @@
-//! For whom a connection is made: the address of who connects, or, where that is a
-//! proxy that is trusted, what it says. Knows no sockets.
+//! The address of a client: that of the peer or, if the peer is a trusted proxy, the one that it
+//! reports. Knows no sockets.
 
 use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
-/// Whether what connects from this address is believed when it says for whom.
+/// Returns true if the address belongs to a trusted proxy, which may report the client's address.
 pub(super) fn is_trusted(address: IpAddr, proxies: &[IpNet]) -> bool {
     let address = address.to_canonical();
     proxies.iter().any(|proxies| proxies.contains(&address))
 }
 
-/// The client's address by `X-Forwarded-For`, to which each proxy appends whom it
-/// connects for: read from the end for as long as a trusted one says so. What is no
-/// address ends the walk at who said it. `values` are those of the headers of this
-/// name, in their order.
+/// Returns the client's address according to `X-Forwarded-For`, to which each proxy appends the
+/// address that it connects for. The list is read from its end for as long as a trusted proxy has
+/// added the entry; an entry that is not an address ends the walk at the proxy that added it.
+/// `values` are the values of all headers of this name, in order.
 pub(super) fn forwarded<'a>(
     peer: IpAddr,
     values: impl DoubleEndedIterator<Item = &'a [u8]>,
@@ -36,7 +36,7 @@ pub(super) fn forwarded<'a>(
     address
 }
 
-/// An address; some proxies write the port too, and brackets.
+/// Parses an address. Some proxies also write the port, or brackets.
 fn parse(hop: &[u8]) -> Option<IpAddr> {
     let text = str::from_utf8(hop).ok()?.trim_matches([' ', '\t']);
     let bare = text
@@ -76,7 +76,7 @@ mod tests {
             &[CLIENT][..],
             &["203.0.113.9, 10.1.1.1"],
             &["203.0.113.9", "10.1.1.1,192.0.2.1"],
-            // What the client itself has sent stands before its address.
+            // Entries that the client sent itself come before its address.
             &["198.51.100.1, 10.9.9.9, 203.0.113.9 ,\t10.1.1.1"],
             &["10.9.9.9", "203.0.113.9", "10.1.1.1"],
             &["203.0.113.9:4711"],

@@ -1,6 +1,5 @@
-//! What a client says and what it is answered: a pure state machine. Frames go
-//! in; replies, and requests that the hub must carry out, come out. Knows no
-//! socket, no clock and no other connection.
+//! The client protocol as a pure state machine: frames go in; replies, and requests for the hub
+//! to carry out, come out. Knows no socket, no clock and no other connection.
 
 use std::{collections::HashSet, hash::Hash, time::Duration};
 
@@ -18,28 +17,27 @@ use crate::{
     schema::{Control, Fault, IdLists, Inspected, Payload, PayloadKind, Schema, WireError},
 };
 
-/// When a client should try again that found no memory for its subscriptions.
+/// Delay after which a client should retry a request that was refused for lack of memory.
 const NO_MEMORY_RETRY_AFTER: Duration = Duration::from_secs(10);
 
-/// What a client is told that asks for too much while it is sent what it missed.
+/// Delay after which a client should retry a request that was refused because too many wait.
 const WAITING_RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// One client's side of the protocol.
+/// The protocol state of a client: its grant and its limit of topics.
 #[derive(Debug)]
 pub struct Conversation {
     grant: Grant,
     topics_per_subscribe: usize,
 }
 
-/// A frame of which it is known what it is, and whose message that is. Nothing has been
-/// done about it.
+/// A frame that has been parsed up to its kind and message id, and not been acted on.
 #[derive(Debug)]
 pub struct Heard<'a> {
     schema: &'a Schema,
     envelope: Result<Inspected<'a>, Refusal>,
 }
 
-/// What a message is, as far as it matters to whom it is charged.
+/// The kind of a message, which decides the limits that it is charged to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// A Subscribe.
@@ -48,22 +46,22 @@ pub enum Kind {
     Unsubscribe,
     /// A Ping, or a ping of the WebSocket.
     Ping,
-    /// All else, and what cannot be understood.
+    /// Anything else, including messages that cannot be parsed.
     Other,
 }
 
-/// What is to be done about a frame.
+/// The action that a frame requires.
 #[derive(Debug, PartialEq)]
 pub enum Action {
-    /// Only to answer.
+    /// Send this reply.
     Reply(Reply),
-    /// To subscribe, then to answer with [`TopicsRequest::subscribed`].
+    /// Subscribe, then answer with [`TopicsRequest::subscribed`].
     Subscribe(TopicsRequest),
-    /// To unsubscribe, then to answer with [`TopicsRequest::unsubscribed`].
+    /// Unsubscribe, then answer with [`TopicsRequest::unsubscribed`].
     Unsubscribe(TopicsRequest),
 }
 
-/// A Subscribe or Unsubscribe that may be carried out.
+/// A Subscribe or Unsubscribe that passed all checks.
 #[derive(Debug, PartialEq)]
 pub struct TopicsRequest {
     message_id: String,
@@ -74,7 +72,7 @@ pub struct TopicsRequest {
 }
 
 impl Kind {
-    /// What a message with this payload is.
+    /// Returns the kind of a message with this payload.
     pub(super) fn of(payload: Option<PayloadKind>) -> Self {
         match payload {
             Some(PayloadKind::Control(Control::Subscribe)) => Self::Subscribe,
@@ -86,8 +84,8 @@ impl Kind {
 }
 
 impl Conversation {
-    /// A conversation with a client that may subscribe to what the grant holds,
-    /// and to `topics_per_subscribe` topics in one message.
+    /// Creates the state of a client with this grant that may name up to `topics_per_subscribe`
+    /// topics in a message.
     #[must_use]
     pub fn new(grant: Grant, topics_per_subscribe: usize) -> Self {
         Self {
@@ -96,18 +94,18 @@ impl Conversation {
         }
     }
 
-    /// Lets one message name so many topics from now on.
+    /// Sets how many topics a message may name from now on.
     pub fn bound_topics(&mut self, topics_per_subscribe: usize) {
         self.topics_per_subscribe = topics_per_subscribe;
     }
 
-    /// Takes a frame's bytes. `now` is the time in Unix seconds.
+    /// Parses a frame and decides what to do about it. `now` is the time in Unix seconds.
     #[must_use]
     pub fn receive(&self, schema: &Schema, frame: &[u8], now: i64) -> Action {
         self.act(Self::hear(schema, frame), now)
     }
 
-    /// Looks at a frame's bytes, to see what it is.
+    /// Parses a frame up to its kind and message id.
     #[must_use]
     pub fn hear<'a>(schema: &'a Schema, frame: &'a [u8]) -> Heard<'a> {
         Heard {
@@ -116,7 +114,7 @@ impl Conversation {
         }
     }
 
-    /// Says what is to be done about it. `now` is the time in Unix seconds.
+    /// Decides what to do about a parsed frame. `now` is the time in Unix seconds.
     #[must_use]
     pub fn act(&self, heard: Heard<'_>, now: i64) -> Action {
         let understand = |envelope: Inspected<'_>| {
@@ -185,7 +183,7 @@ impl Conversation {
             .map(Action::Unsubscribe)
     }
 
-    /// The topics that the schema's lists and the relay's own list name.
+    /// Collects the topics that the schema's lists and the relay's own list name.
     fn topics_request(
         &self,
         envelope: &Inspected<'_>,
@@ -197,7 +195,10 @@ impl Conversation {
         let count = texts.len() + listed.iter().map(|(_, ids)| ids.len()).sum::<usize>();
         let max = self.topics_per_subscribe;
         if count > max {
-            let message = format!("{} names {count} topics and may name {max}", payload.name);
+            let message = format!(
+                "{} names {count} topics; the maximum is {max}",
+                payload.name
+            );
             return Err(Refusal::invalid(payload.name, message));
         }
 
@@ -233,7 +234,7 @@ impl Conversation {
         })
     }
 
-    /// Why the client may not subscribe to the topic, if it may not.
+    /// Returns the refusal if the client may not subscribe to the topic.
     fn refuse(&self, topic: &Topic) -> Option<Refusal> {
         let reason = self.grant.refusal(topic)?;
         Some(Refusal::new(
@@ -244,7 +245,7 @@ impl Conversation {
 }
 
 impl<'a> Heard<'a> {
-    /// What could not be read.
+    /// A frame that could not be read.
     #[must_use]
     pub fn refused(schema: &'a Schema, refusal: Refusal) -> Self {
         Self {
@@ -253,7 +254,7 @@ impl<'a> Heard<'a> {
         }
     }
 
-    /// What it is.
+    /// Returns the kind of the message.
     #[must_use]
     pub fn kind(&self) -> Kind {
         let payload = self
@@ -264,7 +265,7 @@ impl<'a> Heard<'a> {
         Kind::of(payload.map(|payload| payload.kind))
     }
 
-    /// The answer when it is one too many, so that nothing is done about it.
+    /// Returns the reply to a message that exceeds a rate limit and is not carried out.
     #[must_use]
     pub fn too_many(&self, exceeded: Exceeded) -> Action {
         let id = match &self.envelope {
@@ -275,7 +276,7 @@ impl<'a> Heard<'a> {
     }
 }
 
-/// A refusal of one message too many.
+/// Returns the refusal of a message that exceeds a rate limit.
 #[must_use]
 pub(super) fn too_many(exceeded: Exceeded) -> Refusal {
     Refusal {
@@ -284,7 +285,7 @@ pub(super) fn too_many(exceeded: Exceeded) -> Refusal {
     }
 }
 
-/// A refusal of a message that there is no memory to read.
+/// Returns the refusal of a message that there is no memory to decode.
 #[must_use]
 pub(super) fn no_memory_to_read() -> Refusal {
     let message = "the relay has no memory to read this message (limits.memory_max)";
@@ -295,21 +296,21 @@ pub(super) fn no_memory_to_read() -> Refusal {
 }
 
 impl TopicsRequest {
-    /// What it names, each topic once.
+    /// The topics that it names, without duplicates.
     #[must_use]
     pub fn topics(&self) -> &[Topic] {
         &self.topics
     }
 
-    /// From where a Subscribe wants to resume, if it does.
+    /// The position to resume from, if the Subscribe has one.
     #[must_use]
     pub fn resume_from(&self) -> Option<Result<Position, EpochError>> {
         self.resume_from.as_ref().map(Position::try_from)
     }
 
-    /// The answer when a Subscribe has been carried out at this position.
-    /// `replayed`: how many events will be replayed, where what the client missed is
-    /// complete.
+    /// Returns the confirmation of a Subscribe that took effect at this position. `replayed` is
+    /// the number of events that will be replayed; `None` unless the client resumes without a
+    /// gap.
     #[must_use]
     pub fn subscribed(self, position: Position, replayed: Option<u64>) -> Reply {
         Reply::SubscriptionConfirmed {
@@ -324,7 +325,7 @@ impl TopicsRequest {
         }
     }
 
-    /// The answer when an Unsubscribe has been carried out.
+    /// Returns the confirmation of an Unsubscribe.
     #[must_use]
     pub fn unsubscribed(self) -> Reply {
         Reply::UnsubscribeConfirmed {
@@ -336,26 +337,26 @@ impl TopicsRequest {
         }
     }
 
-    /// The answer when `waiting_max` requests wait already for a replay to be over.
+    /// Returns the refusal when `waiting_max` requests already wait for a replay to end.
     #[must_use]
     pub fn too_many_wait(&self, waiting_max: usize) -> Reply {
         let message =
-            format!("while a replay lasts, {waiting_max} Subscribes and Unsubscribes may wait");
+            format!("at most {waiting_max} Subscribes and Unsubscribes may wait during a replay");
         Reply::Error(Refusal {
             retry_after: Some(WAITING_RETRY_AFTER),
             ..Refusal::new(ErrorCode::RateLimitExceeded, message).of(&self.message_id)
         })
     }
 
-    /// The answer when a Subscribe would take the connection over `topics_max`
+    /// Returns the refusal of a Subscribe that would take the connection over `topics_max`
     /// topics.
     #[must_use]
     pub fn over_the_cap(&self, topics_max: usize) -> Reply {
-        let message = format!("a connection may have {topics_max} topics");
+        let message = format!("a connection may have at most {topics_max} topics");
         Reply::Error(Refusal::invalid("subscribe", message).of(&self.message_id))
     }
 
-    /// The answer when the relay has no memory for more subscriptions.
+    /// Returns the refusal when the relay has no memory for more subscriptions.
     #[must_use]
     pub fn no_memory(&self) -> Reply {
         let message = "the relay has no memory for more subscriptions (limits.memory_max)";
@@ -366,16 +367,16 @@ impl TopicsRequest {
     }
 }
 
-/// The topic of an id in one of the schema's lists, where `*` is no id.
+/// Returns the topic for an id in one of the schema's lists, where `*` is not an id.
 fn listed_topic(kind: &str, id: &str) -> Result<Topic, String> {
     let topic = Topic::new(kind, id).map_err(|error| error.to_string())?;
     if topic.is_wildcard() {
-        return Err("is `*`, which is no id".to_owned());
+        return Err("is `*`, which is not an id".to_owned());
     }
     Ok(topic)
 }
 
-/// The same without duplicates, in the order of their first appearance.
+/// Removes duplicates and keeps the order of first appearance.
 fn each_once<T, U>(items: impl IntoIterator<Item = T>) -> Vec<U>
 where
     T: Eq + Hash + Clone + Into<U>,
@@ -393,7 +394,7 @@ fn inspect<'a>(schema: &'a Schema, frame: &'a [u8]) -> Result<Inspected<'a>, Ref
         .inspect_unrouted(frame)
         .map_err(|error| undecodable(frame, &error))?;
     match envelope.message_id.map(MessageId::parse) {
-        // Its id is not repeated: it is what is wrong.
+        // The refusal does not echo the id, because the id is what is invalid.
         Some(Err(error)) => Err(Refusal::invalid(
             "message_id",
             format!("message_id {error}"),
@@ -402,8 +403,8 @@ fn inspect<'a>(schema: &'a Schema, frame: &'a [u8]) -> Result<Inspected<'a>, Ref
     }
 }
 
-/// The refusal of a frame that the walk refused. Where only its content is at
-/// fault, its message id can be told all the same.
+/// Returns the refusal of a frame that the walk refused. If only its content is at fault, the
+/// refusal still has the message id.
 fn undecodable(frame: &[u8], error: &WireError) -> Refusal {
     let refusal = Refusal {
         field: error.field().map(str::to_owned),
@@ -428,15 +429,15 @@ fn undecodable(frame: &[u8], error: &WireError) -> Refusal {
     }
 }
 
-/// An envelope of which nothing but the id is looked at.
+/// An envelope that is decoded only for its message id.
 #[derive(Clone, PartialEq, Message)]
 struct OnlyMessageId {
     #[prost(string, tag = "1")]
     message_id: String,
 }
 
-/// The walk took it, so this is not to be expected; the client is told what it
-/// can do about it.
+/// Returns the refusal of a payload that cannot be decoded. The walk has accepted it, so this is
+/// not expected to happen.
 fn undecoded(payload: &Payload<'_>) -> Refusal {
     Refusal::invalid(payload.name, format!("{} cannot be decoded", payload.name))
 }

@@ -2,35 +2,35 @@
 
 use tokio::time::Instant;
 
-/// What is late.
+/// A deadline of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Late {
     /// The token has expired.
     Token,
-    /// The kernel has not taken the frame at the outbox's head whole.
+    /// The kernel has not accepted the whole of the outbox's first frame.
     Write,
-    /// The closing handshake is not over.
+    /// The closing handshake is not done.
     Close,
-    /// A message that has begun to come is not whole.
+    /// A message that has begun to arrive is not complete.
     Message,
-    /// It is time to look for how long the client has been silent.
+    /// The time at which to check how long the client has been silent.
     Silence,
 }
 
-/// When what is late.
+/// The times at which a connection's deadlines expire.
 #[derive(Debug, Default)]
 pub(super) struct Deadlines {
     pub(super) token: Option<Instant>,
     pub(super) write: Option<Instant>,
     pub(super) close: Option<Instant>,
     pub(super) message: Option<Instant>,
-    /// Not put off by what the client sends: to set the alarm anew with each read
-    /// would cost more than a look in vain now and then.
+    /// Not extended by what the client sends: setting the alarm again at each read would cost
+    /// more than an occasional needless check.
     pub(super) silence: Option<Instant>,
 }
 
 impl Deadlines {
-    /// The earliest.
+    /// Returns the earliest deadline.
     pub(super) fn next(&self) -> Option<Instant> {
         [
             self.token,
@@ -44,14 +44,15 @@ impl Deadlines {
         .min()
     }
 
-    /// Only what ends the connection for good counts from now on.
+    /// Removes all deadlines except those that end the connection for good.
     pub(super) fn is_told_to_end(&mut self) {
         self.token = None;
         self.message = None;
         self.silence = None;
     }
 
-    /// What is late at `now`; of several, what ends the connection soonest.
+    /// Returns a deadline that has expired at `now`; of several, the one that ends the connection
+    /// soonest.
     pub(super) fn late(&self, now: Instant) -> Option<Late> {
         [
             (Late::Close, self.close),

@@ -1,6 +1,6 @@
-//! From an accepted TCP connection to the stream that HTTP is spoken over: reads for
-//! whom it is, where a proxy says so first, and makes it TLS, where the listener has
-//! a certificate. Knows no HTTP.
+//! Takes an accepted TCP connection to the stream that HTTP runs over: reads the PROXY header if
+//! a proxy sends one, and performs the TLS handshake if the listener has a certificate. Knows no
+//! HTTP.
 
 use std::{io, net::IpAddr, pin::pin, rc::Rc, sync::Arc};
 
@@ -21,14 +21,13 @@ use crate::{
     scheduler::Cost,
 };
 
-/// What a TLS session takes while it is idle, in bytes. Measured with 2,000 connections,
-/// which took 9,802 bytes each, and 1,962 without TLS; after a message of 60 KB from each
-/// they took 14,533 and 2,279.
+/// Number of bytes that an idle TLS session takes. Measured with 2,000 connections: 9,802 bytes
+/// each, and 1,962 without TLS; after a message of 60 KB from each, 14,533 and 2,279.
 const TLS_BYTES: usize = 12 * 1024;
 
-/// Serves the client of an accepted connection, from the first byte to the last; its
-/// conversation is a task of its own. `peer` is who connects; `held` is held until
-/// the client has gone, `arrival` until its handshake is answered.
+/// Serves the client of an accepted connection from the first byte to the last; its conversation
+/// is a task of its own. `peer` is the address that connects; `held` is dropped when the client
+/// has gone, `arrival` when its handshake is answered.
 pub async fn serve_tcp<H: 'static, A>(
     shard: Rc<Shard>,
     stream: TcpStream,
@@ -43,12 +42,12 @@ pub async fn serve_tcp<H: 'static, A>(
 async fn arrive<H: 'static>(shard: Rc<Shard>, stream: TcpStream, peer: IpAddr, held: H) {
     let turn_meter = Rc::clone(&shard.turn_meter);
     let until = handshake::deadline(&shard);
-    // What holds when it comes holds for all of its handshake.
+    // The configuration at its arrival applies to the whole handshake.
     let tls = shard.relay.live().tls.clone();
     let Some((stream, peer)) = in_time(&shard, until, announced(&shard, stream, peer)).await else {
         return;
     };
-    // Of a trusted proxy it is not known yet for whom it connects.
+    // If the peer is a trusted proxy, the client's address is not known yet.
     let is_address_known = {
         let live = shard.relay.live();
         let client = &live.config.client;
@@ -65,8 +64,8 @@ async fn arrive<H: 'static>(shard: Rc<Shard>, stream: TcpStream, peer: IpAddr, h
         }
         return;
     };
-    // Counted before TLS, which costs more than all that follows. Who is over the limit
-    // cannot be told, since that would need TLS.
+    // Counted before TLS, which costs more than everything after it. A client over the limit gets
+    // no answer, since that would need TLS.
     let counted = if is_address_known {
         handshake::count_address(&shard.relay, peer)
     } else {
@@ -76,7 +75,7 @@ async fn arrive<H: 'static>(shard: Rc<Shard>, stream: TcpStream, peer: IpAddr, h
         shard.relay.metrics.exceeded(exceeded.limit);
         return;
     }
-    // Nobody can be told without it.
+    // Without memory for TLS the client gets no answer either.
     let memory = shard.relay.publisher.memory();
     let Ok(memory) = memory.reserve(MemoryUse::Tls, TLS_BYTES) else {
         shard.relay.metrics.exceeded(Limit::Memory);
@@ -86,14 +85,14 @@ async fn arrive<H: 'static>(shard: Rc<Shard>, stream: TcpStream, peer: IpAddr, h
         return;
     };
     let held = (held, memory);
-    // In a box, as it is large beside what an idle connection holds otherwise.
+    // Boxed, because it is large compared to what an idle connection holds otherwise.
     let stream = Box::new(stream);
     if let Some(talk) = handshake::serve_until(until, shard, stream, newcomer, held).await {
         turn_meter.spawn(talk);
     }
 }
 
-/// What comes of a part of the handshake, unless that takes too long.
+/// Runs a part of the handshake; returns `None` if it fails or takes too long.
 async fn in_time<T>(
     shard: &Shard,
     until: Instant,
@@ -101,15 +100,14 @@ async fn in_time<T>(
 ) -> Option<T> {
     let mut part = pin!(part);
     let Some(outcome) = handshake::in_time(until, part.as_mut()).await else {
-        // Before the stream is dropped: who sees it closed finds it counted.
+        // Before the stream is dropped, so that a peer that sees it closed finds it counted.
         shard.relay.metrics.handshake_timed_out();
         return None;
     };
     outcome
 }
 
-/// The connection behind its PROXY header, where it begins with one, and for whom it
-/// is then.
+/// Reads the PROXY header, if one is expected. Returns the connection and the client's address.
 async fn announced(
     shard: &Shard,
     mut stream: TcpStream,

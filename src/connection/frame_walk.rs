@@ -1,19 +1,18 @@
-//! Follows a client's bytes from frame to frame (RFC 6455, 5.2), to know when no
-//! message is begun, and how many frames there are. Checks nothing: that is tungstenite's
-//! business.
+//! Follows a client's bytes from frame to frame (RFC 6455, 5.2), to know when no message is in
+//! progress and how many frames there are. Validates nothing, which is left to tungstenite.
 
 use std::mem;
 
-/// The most frames that are taken from one connection before everybody else has a turn. A
-/// frame without content costs about 0.6 µs, so these cost 40 µs: while 100 connections
-/// flood the relay, an event waits 4 ms for them. A change of turns costs about 1 µs.
+/// Maximum number of frames taken from a connection in one turn. An empty frame costs about 0.6
+/// µs, so these cost 40 µs: while 100 connections flood the relay, an event waits 4 ms for them.
+/// Yielding costs about 1 µs.
 const FRAMES_A_TURN: u16 = 64;
 
-/// A fragment with less payload than this, in bytes, is charged. Larger ones are bounded by
-/// the size of messages, of which each is charged: there are 512 in 64 KiB.
+/// A fragment with fewer payload bytes than this is charged. Larger ones are bounded by the
+/// message size, since each message is charged: there are 512 of them in 64 KiB.
 const SMALL_FRAGMENT_BYTES: u64 = 128;
 
-/// Two bytes, 8 of length and 4 of mask.
+/// Two bytes, 8 bytes of length and 4 of mask.
 const HEADER_BYTES_MAX: usize = 14;
 
 const FIN: u8 = 0x80;
@@ -23,14 +22,14 @@ const PONG: u8 = 0x0a;
 const MASKED: u8 = 0x80;
 const LENGTH: u8 = 0x7f;
 
-/// Counts the frames of one connection.
+/// Counts the frames of a connection.
 #[derive(Debug)]
 pub(super) struct FrameCount {
-    /// How many more are taken in this turn.
+    /// Number of frames that may still be taken in this turn.
     left_in_turn: u16,
-    /// Those that are still to be charged to the client.
+    /// Number of frames that are not charged to the client yet.
     uncharged: u16,
-    /// All that have come since that was asked last.
+    /// Number of frames received since this was last taken.
     taken: u16,
 }
 
@@ -45,18 +44,19 @@ impl Default for FrameCount {
 }
 
 impl FrameCount {
-    /// Begins another turn.
+    /// Allows as many frames as a new turn has.
     pub(super) fn begin_turn(&mut self) {
         self.left_in_turn = FRAMES_A_TURN;
     }
 
-    /// How many frames are to be charged that nothing else is charged for: pongs, and small
-    /// fragments but the last of a message. (A message and a ping are charged each.)
+    /// Takes the number of frames to charge that nothing else is charged for: pongs, and small
+    /// fragments other than the last of a message. (Each message and each ping is charged
+    /// separately.)
     pub(super) fn take_uncharged(&mut self) -> u16 {
         mem::take(&mut self.uncharged)
     }
 
-    /// How many frames have come since this was asked last.
+    /// Takes the number of frames received since the last call.
     pub(super) fn take_count(&mut self) -> usize {
         usize::from(mem::take(&mut self.taken))
     }
@@ -73,20 +73,20 @@ impl FrameCount {
     }
 }
 
-/// Where in the client's frames the bytes have come to.
+/// The current position in the client's frames.
 #[derive(Debug, Default)]
 pub(super) struct FrameWalk {
     header: [u8; HEADER_BYTES_MAX],
     header_len: usize,
     payload_left: u64,
     in_message: bool,
-    /// The most bytes that the reader holds of the message that is begun.
+    /// Maximum number of bytes that the reader holds of the message in progress.
     begun_bytes: u64,
 }
 
 impl FrameWalk {
-    /// Goes on over these bytes, until a frame begins that is for another turn. Returns how
-    /// many bytes are for this one.
+    /// Advances over these bytes until a frame begins that has to wait for another turn. Returns
+    /// the number of bytes for this turn.
     pub(super) fn walk(&mut self, bytes: &[u8], frames: &mut FrameCount) -> usize {
         let mut ahead = bytes;
         while let Some((first, rest)) = ahead.split_first() {
@@ -105,14 +105,14 @@ impl FrameWalk {
         bytes.len() - ahead.len()
     }
 
-    /// Whether the bytes end where a message ends, or before the first.
+    /// Returns true if the bytes end where a message ends, or before the first.
     pub(super) fn is_between_messages(&self) -> bool {
         self.header_len == 0 && self.payload_left == 0 && !self.in_message
     }
 
-    /// The most bytes that the reader holds of the message that is begun. It makes room for
-    /// a frame as soon as it knows its length, and fragments are put together in a buffer
-    /// that doubles as it grows.
+    /// Returns the maximum number of bytes that the reader holds of the message in progress. The
+    /// reader makes room for a frame as soon as it knows its length, and joins fragments in a
+    /// buffer that doubles as it grows.
     pub(super) fn begun_bytes(&self) -> u64 {
         if self.is_between_messages() {
             0
@@ -161,7 +161,8 @@ mod tests {
     use super::*;
     use crate::connection::wire_testing::{self, BINARY, CONTINUATION, frame, ping};
 
-    /// Goes over all bytes, in as many turns as that takes: how many frames are charged.
+    /// Walks over all bytes, in as many turns as it takes. Returns the number of frames to
+    /// charge.
     fn walk_all(walk: &mut FrameWalk, mut bytes: &[u8]) -> u16 {
         let mut charged = 0;
         while !bytes.is_empty() {

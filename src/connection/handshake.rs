@@ -1,5 +1,5 @@
-//! From an accepted socket to a WebSocket: reads one HTTP request, refuses it or
-//! lets the client in. Knows no conversation.
+//! Turns an accepted socket into a WebSocket: reads one HTTP request, and refuses it or admits
+//! the client. Knows nothing of the conversation.
 
 use std::{
     cell::Cell,
@@ -45,23 +45,23 @@ use crate::{
     scheduler::Cost,
 };
 
-/// Whom proxies have connected for, each behind what the one before it has said.
+/// The header to which each proxy appends the address that it connects for.
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// What a client is told for whose connection there is no memory.
+/// Text of the refusal when there is no memory for a connection.
 pub(crate) const NO_MEMORY: &str =
     "the relay has no memory for another connection (limits.memory_max)";
 
-/// The bytes that a handshake takes at the most before a head of the default size has come:
-/// over TLS a ClientHello of 48 KiB, then the session and the request's head with what is made
-/// of it.
+/// Maximum number of bytes that a handshake takes until a head of the default size has arrived:
+/// over TLS a ClientHello of 48 KiB, then the session and the request's head with what is parsed
+/// from it.
 const HANDSHAKE_BYTES_MIN: usize = 48 * 1024;
 
-/// What it takes beside its head.
+/// Number of bytes that a handshake takes besides its head.
 const BESIDE_HEAD_BYTES: usize = 16 * 1024;
 
-/// The bytes that a handshake takes at the most, with a head of at most `head_max` bytes, of
-/// which the buffer may have twice as many.
+/// Returns the maximum number of bytes that a handshake takes with a head of at most `head_max`
+/// bytes, for which the buffer may take twice as many.
 #[must_use]
 pub fn handshake_bytes(head_max: usize) -> usize {
     HANDSHAKE_BYTES_MIN.max(BESIDE_HEAD_BYTES + 2 * head_max)
@@ -70,27 +70,27 @@ pub fn handshake_bytes(head_max: usize) -> usize {
 /// The only path of this listener.
 const PATH: &str = "/ws";
 
-/// How often a handshake that is late is looked at before it is given up.
+/// Number of times that a late handshake is polled again before it is abandoned.
 const LAST_LOOKS: u32 = 2;
 
-/// Where the process was late itself, so that many handshakes wait for their turns at once,
-/// they have as much time more, and this at the most.
+/// Maximum extra time of a late handshake. If the process itself was late, so that many
+/// handshakes wait to be scheduled at once, they get as much extra time as it was late.
 const LATE_MAX: Duration = Duration::from_secs(1);
 
-/// Who connects.
+/// A peer that is connecting.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Newcomer {
     pub(super) peer: IpAddr,
-    /// Its handshake has been counted among those of a second.
+    /// True if its handshake is charged to the rate of all handshakes.
     pub(super) is_counted: bool,
-    /// Its handshake has been counted among those from its address.
+    /// True if its handshake is charged to the rate of its address.
     pub(super) is_address_counted: bool,
 }
 
-/// Lets one client in, and gives the conversation that is to be had with it: a
-/// future of its own, since the handshake's state is large and the conversation
-/// lasts. `None` when the client is refused, or takes longer than the configured
-/// time. `peer` is who connects; `held` is held until the client has gone.
+/// Performs the handshake with a client and returns the future that serves it. That is a future
+/// of its own, since the handshake's state is large and the conversation lasts. Returns `None` if
+/// the client is refused or takes longer than the configured time. `peer` is the address that
+/// connects; `held` is dropped when the client has gone.
 pub async fn serve<S: Transport + Send + 'static, H>(
     shard: Rc<Shard>,
     stream: S,
@@ -105,12 +105,12 @@ pub async fn serve<S: Transport + Send + 'static, H>(
     serve_until(deadline(&shard), shard, stream, newcomer, held).await
 }
 
-/// When a client that comes now has to be through its handshake.
+/// Returns the time by which a client that connects now must complete its handshake.
 pub(super) fn deadline(shard: &Shard) -> Instant {
     Instant::now() + shard.relay.live().config.client.handshake_timeout
 }
 
-/// The same, where a part of the time is over already.
+/// Performs the handshake with a client by the deadline `until`, which is already running.
 pub(super) async fn serve_until<S: Transport + Send + 'static, H>(
     until: Instant,
     shard: Rc<Shard>,
@@ -120,7 +120,7 @@ pub(super) async fn serve_until<S: Transport + Send + 'static, H>(
 ) -> Option<impl Future<Output = ()> + use<S, H>> {
     let mut handshake = pin!(shake_hands(Rc::clone(&shard), stream, newcomer));
     let Some(accepted) = in_time(until, handshake.as_mut()).await else {
-        // Before the stream is dropped: who sees it closed finds it counted.
+        // Before the stream is dropped, so that a peer that sees it closed finds it counted.
         shard.relay.metrics.handshake_timed_out();
         return None;
     };
@@ -128,13 +128,13 @@ pub(super) async fn serve_until<S: Transport + Send + 'static, H>(
     Some(converse(shard, admitted, stream, read_ahead, held))
 }
 
-/// A client that was let in, and the switch of its stream from HTTP.
+/// Holds the admitted client and the upgrade of its stream from HTTP.
 type Accepted = Rc<Cell<Option<(Admitted, OnUpgrade)>>>;
 
-/// What comes of a part of a handshake, unless it is not over by then. When that time has
-/// come the socket is looked at once more: where the process did not run for a while, the
-/// rest may lie in the kernel, and the event loop has told nobody yet. TLS takes its turn at
-/// the first of these looks and goes on at the second.
+/// Runs a part of a handshake; returns `None` if it is not done by the deadline. At the deadline
+/// the socket is checked again: if the process did not run for a while, the rest may be in the
+/// kernel, and the event loop has not reported it yet. TLS queues to be scheduled at the first of
+/// these checks and continues at the second.
 pub(super) async fn in_time<T>(
     until: Instant,
     mut part: Pin<&mut impl Future<Output = T>>,
@@ -170,13 +170,14 @@ pub(super) async fn shake_hands<S: Transport + Send + 'static>(
         // The caller times the handshake as a whole.
         .header_read_timeout(None)
         .max_buf_size(head_max)
-        // The buffer alone would let a longer one pass that comes in large pieces.
+        // The buffer size alone would let through a longer head that arrives in large pieces.
         .max_header_size(head_max)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
-    // In turns: a head can have 16 KiB, and a token four signatures of P-384.
+    // Scheduled, because a head can have 16 KiB, and a token can cost four signature checks with
+    // P-384.
     let served = shard.handshakes.run(pin!(serving), Cost::CALL).await;
-    // A failure is the client's: it went away, or sent what hyper refused.
+    // A failure is the client's: it went away, or sent something that hyper refused.
     if let Err(error) = served {
         if let Some(status) = refused_by_hyper(&error) {
             metrics.handshake_refused(status);
@@ -188,7 +189,7 @@ pub(super) async fn shake_hands<S: Transport + Send + 'static>(
     Some((admitted, parts.io.into_inner(), parts.read_buf))
 }
 
-/// With which status hyper has answered by itself what is no HTTP/1 request.
+/// Returns the status with which hyper itself answered a malformed HTTP/1 request.
 fn refused_by_hyper(error: &hyper::Error) -> Option<StatusCode> {
     if error.is_parse_too_large() {
         Some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE)
@@ -221,12 +222,12 @@ async fn answer(
     Ok(response)
 }
 
-/// Whose request it is, where a proxy may have made it.
+/// Returns the address of the client, which a proxy may report.
 fn client_address(relay: &Relay, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
     let live = relay.live();
     let client = &live.config.client;
     if client.proxy_protocol {
-        // Then proxies have said so before all else.
+        // Proxies have already reported it, before anything else.
         return peer.to_canonical();
     }
     let values = headers.get_all(X_FORWARDED_FOR).into_iter();
@@ -234,7 +235,7 @@ fn client_address(relay: &Relay, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
     client_address::forwarded(peer, values, &client.trusted_proxies)
 }
 
-/// Lets the client in, or says why not.
+/// Admits the client, or returns the reason to refuse it.
 async fn admit(
     shard: &Rc<Shard>,
     newcomer: Newcomer,
@@ -250,7 +251,7 @@ async fn admit(
     }
     check_not_draining(relay)?;
     let key = websocket_key(request)?;
-    // Before the token is looked at, which is what a handshake costs most.
+    // Before the token is verified, which is what costs most in a handshake.
     if !newcomer.is_address_counted {
         count_address(relay, address).map_err(|exceeded| too_often(relay, exceeded))?;
     }
@@ -265,7 +266,8 @@ async fn admit(
         Offer::parse(request.headers()).map_err(|error| Problem::invalid(error.to_string()))?;
     let identity = authenticate(relay, request, &offer).await?;
     check_no_body(request)?;
-    // It may have been waited for a key meanwhile; who is let in now would not be told.
+    // Fetching a key may have taken a while; a client admitted during a drain would not be told
+    // of it.
     check_not_draining(relay)?;
     let who = UserKey {
         tenant: identity.tenant.clone(),
@@ -279,12 +281,12 @@ async fn admit(
     let admitted = Admitted::new(shard, identity, who, address, encoding)
         .map_err(|limit| too_many(relay, limit))?;
     let UserKey { tenant, user } = admitted.account.who();
-    tracing::debug!(%tenant, %user, %address, "a client is let in");
+    tracing::debug!(%tenant, %user, %address, "client connected");
     Ok((admitted, switching_protocols(key, offer.encoding)))
 }
 
-/// Counts a handshake among those from its address, unless that is a trusted proxy's: many
-/// clients come from there.
+/// Charges a handshake to the rate of its address, unless that is a trusted proxy, from which
+/// many clients come.
 pub(super) fn count_address(relay: &Relay, address: IpAddr) -> Result<(), Exceeded> {
     let is_proxy = {
         let live = relay.live();
@@ -303,15 +305,17 @@ fn check_not_draining(relay: &Relay) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Refuses a handshake with a body, which could not be told from the first frames.
+/// Refuses a handshake with a body, which could not be told apart from the first frames.
 fn check_no_body(request: &Request<Incoming>) -> Result<(), Problem> {
     match request.body().size_hint().upper() {
         Some(0) => Ok(()),
-        _ => Err(Problem::invalid("a WebSocket handshake has no body")),
+        _ => Err(Problem::invalid(
+            "a WebSocket handshake must not have a body",
+        )),
     }
 }
 
-/// Refuses web pages that may not connect.
+/// Refuses the requests of web pages that may not connect.
 fn check_page(relay: &Relay, request: &Request<Incoming>) -> Result<(), Problem> {
     let live = relay.live();
     let token_required = matches!(live.authenticator, Authenticator::Tokens(_));
@@ -326,19 +330,20 @@ fn check_page(relay: &Relay, request: &Request<Incoming>) -> Result<(), Problem>
         return Err(Problem::new(
             StatusCode::FORBIDDEN,
             ErrorCode::AuthorizationFailed,
-            "pages of this Origin may not connect",
+            "this Origin is not allowed to connect",
         ));
     }
     Ok(())
 }
 
-/// There were too many handshakes.
+/// Returns the refusal of a handshake that exceeds a rate limit.
 fn too_often(relay: &Relay, exceeded: Exceeded) -> Problem {
     relay.metrics.exceeded(exceeded.limit);
     over_the_limit(exceeded.limit, exceeded.to_string(), exceeded.retry_after)
 }
 
-/// There are too many connections, or tenants. When there will be fewer nobody knows.
+/// Returns the refusal of a client for which the relay, its tenant, its user or its address is
+/// full. Nobody knows when that will change.
 fn too_many(relay: &Relay, limit: Limit) -> Problem {
     relay.metrics.exceeded(limit);
     let detail = match limit {
@@ -349,7 +354,7 @@ fn too_many(relay: &Relay, limit: Limit) -> Problem {
     over_the_limit(limit, detail, relay.retry_after())
 }
 
-/// 503 where the relay is full, 429 where only this client may have no more.
+/// Returns 503 if the relay is full, 429 if only this client may have no more.
 fn over_the_limit(limit: Limit, detail: String, retry_after: Duration) -> Problem {
     match limit {
         Limit::Connections | Limit::Tenants | Limit::Handshakes | Limit::Memory => {
@@ -359,7 +364,7 @@ fn over_the_limit(limit: Limit, detail: String, retry_after: Duration) -> Proble
     }
 }
 
-/// The key of a handshake that is one (RFC 6455, 4.2.1).
+/// Checks that the request is a WebSocket handshake and returns its key (RFC 6455, 4.2.1).
 fn websocket_key(request: &Request<Incoming>) -> Result<&[u8], Problem> {
     let headers = request.headers();
     let is_upgrade = request.version() == Version::HTTP_11
@@ -367,14 +372,14 @@ fn websocket_key(request: &Request<Incoming>) -> Result<&[u8], Problem> {
         && names_token(headers, &UPGRADE, "websocket");
     if !is_upgrade {
         return Err(Problem::upgrade_required(
-            "this path takes WebSocket handshakes",
+            "this path only accepts WebSocket handshakes",
         ));
     }
     // RFC 6455, 11.3: each of the two appears once.
     let version = only_header(headers, &SEC_WEBSOCKET_VERSION)?;
     if version.map(HeaderValue::as_bytes) != Some(b"13") {
         return Err(Problem::upgrade_required(
-            "the relay speaks version 13 of the WebSocket protocol",
+            "only version 13 of the WebSocket protocol is supported",
         ));
     }
     only_header(headers, &SEC_WEBSOCKET_KEY)?
@@ -383,7 +388,7 @@ fn websocket_key(request: &Request<Incoming>) -> Result<&[u8], Problem> {
         .ok_or_else(|| Problem::invalid("Sec-WebSocket-Key is not 16 bytes in base64"))
 }
 
-/// Whether the header lists the token, in whatever case.
+/// Returns true if the header lists the token, in upper or lower case.
 fn names_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
     headers
         .get_all(name)
@@ -393,7 +398,7 @@ fn names_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
         .any(|listed| listed.trim().eq_ignore_ascii_case(token))
 }
 
-/// 16 bytes in base64 are 22 characters and two of padding.
+/// Returns true if the key is 16 bytes in base64: 22 characters and two of padding.
 fn is_websocket_key(key: &[u8]) -> bool {
     let is_digit = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
     key.split_last_chunk::<2>()
@@ -425,10 +430,10 @@ async fn authenticate(
     };
     verify(relay, credentials).await.map_err(|error| {
         if error != TokenError::Missing && relay.live().authenticator.has_no_key() {
-            // The token may be good: nobody is to get another one for that.
+            // The token may be valid, so the client must not be asked to get another one.
             return Problem::unavailable(
                 ErrorCode::InternalError,
-                "no key to verify tokens with could be fetched yet",
+                "no keys to verify tokens with have been fetched yet",
                 relay.retry_after(),
             );
         }
@@ -437,8 +442,8 @@ async fn authenticate(
     })
 }
 
-/// Who the client is. Where its token names a key that is not known, and key sets are
-/// fetched that may hold it by now, they are fetched first.
+/// Returns the identity of the client. If its token names an unknown key that a fetched key set
+/// may hold by now, those key sets are fetched first.
 async fn verify(relay: &Relay, credentials: Credentials<'_>) -> Result<Identity, TokenError> {
     let verified = verify_now(relay, credentials);
     let (Err(_), Some(token)) = (&verified, credentials.token) else {
@@ -463,7 +468,7 @@ async fn verify(relay: &Relay, credentials: Credentials<'_>) -> Result<Identity,
         ends.into_iter()
             .map(async |mut end| end.changed().await.ok()),
     );
-    // Who began to wait in the middle of a fetch waits for no longer than for a whole one.
+    // A client that joins in the middle of a fetch waits no longer than for a whole one.
     drop(timeout(patience, fetched).await);
     verify_now(relay, credentials)
 }
@@ -473,8 +478,8 @@ fn verify_now(relay: &Relay, credentials: Credentials<'_>) -> Result<Identity, T
     relay.live().authenticator.authenticate(credentials, now)
 }
 
-/// The value of the query's one pair of this name. Of several, which one counts
-/// would be anybody's guess.
+/// Returns the value of the query's only pair with this name. Duplicates are refused, since it
+/// would be unclear which one counts.
 fn only<'a>(query: &'a [(String, String)], name: &str) -> Result<Option<&'a str>, Problem> {
     let mut values = query
         .iter()

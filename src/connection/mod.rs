@@ -1,16 +1,14 @@
-//! One client, from handshake to close. Knows nothing of other connections: what
-//! they cause reaches it through its outbox.
+//! The connection of a client, from handshake to close. Knows nothing of other connections: their
+//! effects reach it through its outbox.
 //!
-//! `entrance` is the way from an accepted connection to the stream that HTTP is spoken
-//! over: a PROXY header (`proxy_header`), TLS (`tls_turns`); `client_address` says whose it is;
-//! `handshake` turns an HTTP request into an identity and a byte stream; `admitted`
-//! is a client that got through, and what is counted of it;
-//! `behind` is what there is of one that is being sent what it missed;
-//! `conversation` is the protocol as a pure state machine; `pace` is how fast the
-//! client may speak; `stream` is the one
-//! owner of the byte stream, which `frame_walk` tells when no message is begun;
-//! `task` drives the conversation over it, by the `deadlines`, for which the
-//! shard's `alarms` wake it.
+//! `entrance` takes an accepted connection to the stream that HTTP runs over: a PROXY header
+//! (`proxy_header`), then TLS (`tls_handshakes`). `client_address` finds the client's address.
+//! `handshake` turns an HTTP request into an identity and a byte stream, with the checks of
+//! `offer` and `origin`. `admitted` is a client that passed the handshake, with its entries in
+//! metrics and limits. `conversation` is the protocol as a pure state machine, `pace` the
+//! client's message rates, and `behind` the Subscribes that take time. `stream` is the only owner
+//! of the byte stream; `frame_walk` tells it when no message is in progress. `task` drives the
+//! conversation over the stream, by the `deadlines`, for which the shard's `alarms` wake it.
 
 mod admitted;
 mod alarms;

@@ -1,39 +1,39 @@
-//! What a client offers in `Sec-WebSocket-Protocol`: how it wants to speak, and,
+//! The subprotocols that a client offers in `Sec-WebSocket-Protocol`: the encoding it wants and,
 //! from a browser, which cannot set headers, its token.
 
 use hyper::{HeaderMap, header::SEC_WEBSOCKET_PROTOCOL};
 
 use crate::protocol::Encoding;
 
-/// What stands before a token that is offered as a subprotocol.
+/// Prefix of a token that is offered as a subprotocol.
 const BEARER: &str = "bearer.";
 
-/// What a client offers.
+/// The encoding and the token that a client offers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Offer<'a> {
-    /// How the client wants to speak, to be echoed; `None` where it offered nothing at all.
+    /// The encoding to use and to echo; `None` if the client offers no subprotocol.
     pub(super) encoding: Option<Encoding>,
     /// The token.
     pub(super) token: Option<&'a str>,
 }
 
-/// Why an offer cannot be taken.
+/// Reason to refuse an offer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum OfferError {
-    #[error("Sec-WebSocket-Protocol is no list of subprotocols")]
+    #[error("Sec-WebSocket-Protocol is not a list of subprotocols")]
     Malformed,
     #[error(
-        "the relay speaks none of the subprotocols that are offered; offer {} or {}",
+        "none of the offered subprotocols is supported; offer {} or {}",
         Encoding::Protobuf.subprotocol(),
         Encoding::Json.subprotocol()
     )]
     NoneSpoken,
-    #[error("more than one token is offered as a subprotocol")]
+    #[error("more than one subprotocol carries a token")]
     SeveralTokens,
 }
 
 impl<'a> Offer<'a> {
-    /// What the headers offer.
+    /// Parses the offer in the headers.
     pub(super) fn parse(headers: &'a HeaderMap) -> Result<Self, OfferError> {
         let mut offered = Vec::new();
         for value in headers.get_all(SEC_WEBSOCKET_PROTOCOL) {

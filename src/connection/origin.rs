@@ -1,16 +1,16 @@
-//! Which web pages may open connections: a browser says whose page it was in the
-//! header `Origin` (RFC 6455, 10.2).
+//! Decides which web pages may open connections, by the header `Origin`, in which a browser names
+//! the page's origin (RFC 6455, 10.2).
 
 use hyper::{HeaderMap, header::ORIGIN};
 
 use crate::config::Origin;
 
-/// The hosts of this machine, as they stand in an origin.
+/// The names of this machine, as written in an origin.
 const LOOPBACK_HOSTS: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
 
-/// Whether the request's origin may connect. One without the header comes from no
-/// browser and may. An empty list allows all where a token is required, and the
-/// pages of this machine where none is.
+/// Returns true if the request's origin may connect. A request without the header does not come
+/// from a browser and may. An empty list allows every origin if a token is required, and only the
+/// pages of this machine if not.
 pub(super) fn is_allowed(headers: &HeaderMap, listed: &[Origin], token_required: bool) -> bool {
     let mut values = headers.get_all(ORIGIN).into_iter();
     let Some(value) = values.next() else {

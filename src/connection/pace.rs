@@ -1,5 +1,5 @@
-//! How fast one client speaks: what each of its messages is charged to, and how often
-//! it was refused. Of frames it knows only how many there are.
+//! The message rates of a client: which limits its messages are charged to, and how often it was
+//! refused. Knows only the number of its frames.
 
 use tokio::time::Instant;
 
@@ -10,19 +10,19 @@ use crate::{
     relay::Relay,
 };
 
-/// How many pongs and small fragments are charged as one ping. A message of 64 KiB in
-/// fragments of one byte costs 31 of the 60 that a connection has by default, and the whole
-/// bucket is 74 ms of the shard.
+/// Number of pongs and small fragments that are charged as one ping. A message of 64 KiB in
+/// fragments of one byte costs 31 of the 60 pings that a connection has by default; all 60 are
+/// worth 74 ms of the shard's time.
 const FRAMES_A_HEARTBEAT: u16 = 2048;
 
-/// What is counted of one client.
+/// Counters of a client's messages and refusals.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
     heartbeats: Heartbeats,
     refusals: Refusals,
-    /// Pongs and small fragments, fewer than are charged together.
+    /// Pongs and small fragments that are not charged yet.
     frames: u16,
-    /// The first Subscribe has come, which is free.
+    /// True once the first Subscribe has come, which is free.
     has_subscribed: bool,
 }
 
@@ -31,7 +31,7 @@ impl Pace {
     ///
     /// # Errors
     ///
-    /// When there were too many.
+    /// Returns the exceeded limit if there were too many.
     pub(super) fn charge(
         &mut self,
         kind: Kind,
@@ -60,7 +60,7 @@ impl Pace {
     ///
     /// # Errors
     ///
-    /// When there were too many.
+    /// Returns the exceeded limit if there were too many.
     pub(super) fn charge_frames(&mut self, frames: u16, relay: &Relay) -> Result<(), Exceeded> {
         let frames = self.frames.saturating_add(frames);
         let Some(rest) = frames.checked_sub(FRAMES_A_HEARTBEAT) else {
@@ -84,7 +84,7 @@ impl Pace {
         self.heartbeats.take(rate, Instant::now())
     }
 
-    /// The client is refused something: whether that was once too often.
+    /// Records a refusal. Returns true if the client has been refused too often.
     pub(super) fn refused(&mut self, relay: &Relay) -> bool {
         let max = relay.live().config.limits.refusals_per_minute;
         self.refusals.add(Instant::now(), max)

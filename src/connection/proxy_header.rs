@@ -1,7 +1,6 @@
-//! The header of the PROXY protocol, with which a proxy begins a connection to say
-//! for whom it is: version 1, a line, and version 2, in binary. Reads not a byte
-//! beyond it, since what follows is TLS or HTTP. Knows no sockets and does not know
-//! whom to believe.
+//! The header of the PROXY protocol, with which a proxy begins a connection to report the
+//! client's address: version 1, a line of text, and version 2, binary. Reads no byte beyond it,
+//! since TLS or HTTP follows. Knows no sockets, and not which proxies are trusted.
 //!
 //! <https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt>
 
@@ -12,44 +11,44 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-/// With these a header of version 2 begins.
+/// The first bytes of a header of version 2.
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
-/// With these a header of version 1 begins.
+/// The first bytes of a header of version 1.
 const WORD: &[u8] = b"PROXY ";
 
-/// No header of either version has fewer bytes: so many can be read at once.
+/// Minimum size of a header of either version: this many bytes can be read at once.
 const BYTES_MIN: usize = 15;
 
-/// Of version 1: the whole line with its end.
+/// Maximum size of a header of version 1, including the line end.
 const LINE_BYTES_MAX: usize = 107;
 
-/// Of version 2: the part that says how long the rest is.
+/// Size of the fixed part of a header of version 2, which holds the length of the rest.
 const FIXED_BYTES: usize = 16;
 
-/// Of version 2: more than a proxy has to say. The protocol allows 64 KiB.
+/// Maximum size of the rest of a header of version 2, more than a proxy needs. The protocol
+/// allows 64 KiB.
 const REST_BYTES_MAX: usize = 4096;
 
-/// What the bytes that have come say.
+/// The result of parsing the bytes received so far.
 #[derive(Debug, PartialEq, Eq)]
 enum Header {
-    /// At least so many more belong to it.
+    /// At least this many more bytes belong to the header.
     Needs(usize),
-    /// For whom the connection is; `None` where the proxy speaks for itself, or does
-    /// not know.
+    /// The client's address; `None` if the proxy connects on its own behalf or does not know it.
     Whole(Option<IpAddr>),
 }
 
-/// They are no header.
+/// The bytes are not a valid header.
 #[derive(Debug, PartialEq, Eq)]
 struct Malformed;
 
-/// Reads a header: for whom the connection is, `None` where the proxy speaks for
-/// itself or does not know.
+/// Reads a header and returns the client's address; `None` if the proxy connects on its own
+/// behalf or does not know it.
 ///
 /// # Errors
 ///
-/// When the connection ends, and with `InvalidData` when it begins otherwise.
+/// Fails if the connection ends, and with `InvalidData` if it does not begin with a valid header.
 pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<IpAddr>> {
     let mut header = Vec::new();
     loop {
@@ -78,7 +77,7 @@ fn parse(bytes: &[u8]) -> Result<Header, Malformed> {
     }
 }
 
-/// Version 1. Where its end is shows only there: so it is read byte by byte.
+/// Parses version 1. Its length is not known in advance, so it is read byte by byte.
 fn line(bytes: &[u8]) -> Result<Header, Malformed> {
     let Some(line) = bytes.strip_suffix(b"\r\n") else {
         return if bytes.len() < LINE_BYTES_MAX {
@@ -90,7 +89,7 @@ fn line(bytes: &[u8]) -> Result<Header, Malformed> {
     let line = str::from_utf8(line).map_err(|_| Malformed)?;
     let mut words = line.split(' ').skip(1);
     let client = match words.next() {
-        // What follows is to be ignored.
+        // The rest has to be ignored.
         Some("UNKNOWN") => return Ok(Header::Whole(None)),
         Some("TCP4") => addresses::<Ipv4Addr>(&mut words)?.into(),
         Some("TCP6") => addresses::<Ipv6Addr>(&mut words)?.into(),
@@ -109,7 +108,7 @@ fn line(bytes: &[u8]) -> Result<Header, Malformed> {
     }
 }
 
-/// The source of the two addresses.
+/// Returns the source, which is the first of the two addresses.
 fn addresses<'a, A: std::str::FromStr>(
     words: &mut impl Iterator<Item = &'a str>,
 ) -> Result<A, Malformed> {
@@ -118,7 +117,7 @@ fn addresses<'a, A: std::str::FromStr>(
     Ok(source)
 }
 
-/// Version 2, without the signature.
+/// Parses version 2, without the signature.
 fn binary(bytes: &[u8]) -> Result<Header, Malformed> {
     const VERSION_2: u8 = 0x20;
     const LOCAL: u8 = VERSION_2;
@@ -149,13 +148,13 @@ fn binary(bytes: &[u8]) -> Result<Header, Malformed> {
             is_long_enough(rest, 36)?;
             Some(IpAddr::from(*source))
         }
-        // Health checks, and what has no address that would help.
+        // Health checks, and address families that have no IP address.
         _ => None,
     };
     Ok(Header::Whole(client))
 }
 
-/// Whether two addresses and two ports are there.
+/// Checks that two addresses and two ports are there.
 fn is_long_enough(rest: &[u8], bytes: usize) -> Result<(), Malformed> {
     if rest.len() < bytes {
         Err(Malformed)
@@ -170,7 +169,7 @@ mod tests {
 
     use super::*;
 
-    /// What is said by a header with this behind it, and that all of this is left.
+    /// Reads this header with more bytes behind it, and checks that those are left.
     async fn said(header: &[u8]) -> Result<Option<String>, io::ErrorKind> {
         let behind = b"GET /ws HTTP/1.1\r\n";
         let bytes = [header, behind].concat();
@@ -223,7 +222,7 @@ mod tests {
             (golden.to_vec(), Some("203.0.113.9")),
             (v2(0x21, 0x11, &more), Some("203.0.113.9")),
             (v2(0x21, 0x21, &ipv6), Some("2001:db8::9")),
-            // LOCAL: whatever stands there, it is the proxy itself.
+            // LOCAL: the proxy itself, whatever the addresses say.
             (v2(0x20, 0x00, b""), None),
             (v2(0x20, 0x11, &IPV4), None),
             (v2(0x21, 0x00, b"anything"), None),

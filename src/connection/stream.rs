@@ -1,7 +1,7 @@
-//! The one owner of a connection's byte stream. tungstenite reads, unmasks, puts
-//! fragments together and conducts the closing handshake; what it has to say goes
-//! into the outbox like everything else, and only this type writes to the socket:
-//! so frames cannot interleave. Knows no protocol above WebSocket frames.
+//! The only owner of a connection's byte stream. tungstenite reads, unmasks, joins fragments and
+//! performs the closing handshake; its own frames go into the outbox like all others, and only
+//! this type writes to the socket, so that frames cannot interleave. Knows no protocol above
+//! WebSocket frames.
 
 use std::{
     cell::RefCell,
@@ -25,24 +25,25 @@ use crate::{
     outbox::{Advanced, FRAMES_A_WRITE_MAX, Outbox},
 };
 
-/// tungstenite zero-fills its read buffer before each read and allocates it
-/// ahead, so it is tiny; what is read ahead lies in the shard's one buffer.
+/// Size of tungstenite's read buffer, in bytes. tungstenite allocates it in advance and fills it
+/// with zeros before each read, so it is tiny; input is read from the socket into the shard's one
+/// buffer.
 const READ_BUFFER_BYTES: usize = 256;
 
-/// A frame that tungstenite makes has at most 125 bytes of payload. It is handed
-/// over at once, so nothing ever lies in this buffer.
+/// Maximum size of tungstenite's write buffer, in bytes. Its own frames have at most 125 bytes of
+/// payload and are passed on at once, so nothing ever stays in this buffer.
 const WRITE_BUFFER_BYTES_MAX: usize = 1024;
 
-/// Bytes both ways, which can be cut off without ceremony.
+/// A byte stream that can be reset.
 pub trait Transport: AsyncRead + AsyncWrite + Unpin {
-    /// Makes the end of the stream a reset: what was not sent is not sent.
+    /// Turns the end of the stream into a reset: data that is not sent yet is discarded.
     fn reset(&self);
 }
 
 impl Transport for tokio::net::TcpStream {
     fn reset(&self) {
-        // Without it the kernel would go on sending what is queued, to a client
-        // that does not read. It fails only when the socket is dead already.
+        // Without it the kernel would go on sending what is queued to a client that does not
+        // read. It fails only if the socket is dead already.
         drop(self.set_zero_linger());
     }
 }
@@ -63,7 +64,7 @@ impl Transport for tokio::io::DuplexStream {
     fn reset(&self) {}
 }
 
-/// The config allows 1 GiB at the most.
+/// Converts a configured size, which is at most 1 GiB.
 fn narrow(bytes: usize) -> u32 {
     u32::try_from(bytes).unwrap_or(u32::MAX)
 }
@@ -72,22 +73,23 @@ fn narrow(bytes: usize) -> u32 {
 #[derive(Debug)]
 pub(super) struct FrameStream<S> {
     io: S,
-    /// Half of a `usize`, for which there is room beside the flag below.
+    /// Half the size of a `usize`, so that it fits beside the flag below.
     message_bytes_max: u32,
-    /// `None` between two messages: most connections are silent most of the time,
-    /// and this is what is largest about one.
+    /// `None` between two messages: most connections are silent most of the time, and this is
+    /// their largest part.
     reading: Option<Box<Reading>>,
-    /// The client has sent its last byte.
+    /// True once the client has sent its last byte.
     at_end: bool,
-    /// The client's frames.
+    /// Counts the client's frames.
     frames: FrameCount,
-    /// What the stream has taken and not handed on to the kernel: a TLS stream keeps
-    /// what it has encrypted. As long as something is here, nothing more is written.
+    /// Data that the stream has accepted and not passed on to the kernel: a TLS stream keeps what
+    /// it has encrypted. While there is such data, nothing more is written.
     unflushed: Option<Unflushed>,
     outbox: Rc<Outbox>,
 }
 
-/// What came off the outbox in one write, in the least room: every connection has it.
+/// The numbers of frames and events that left the outbox in a write. Small, since every
+/// connection has this.
 #[derive(Debug, Clone, Copy)]
 struct Unflushed {
     frames: u16,
@@ -115,20 +117,19 @@ impl From<Unflushed> for Advanced {
     }
 }
 
-/// What is held of a message that has begun to come, and after the closing
-/// handshake has begun.
+/// The state of a message that is being received, kept also once the closing handshake has begun.
 #[derive(Debug)]
 struct Reading {
     context: WebSocketContext,
-    /// The bytes that the context has had.
+    /// Follows the bytes that the context has consumed.
     walk: FrameWalk,
-    /// Read from the stream and not yet taken by tungstenite.
+    /// Bytes that are read from the stream and not yet consumed by tungstenite.
     unread: BytesMut,
-    /// The memory that all this is counted for, once it has been.
+    /// The memory reserved for all this, if any is yet.
     memory: Option<BegunMessage>,
 }
 
-/// What is held of any begun message beside its bytes: [`Reading`] itself, and the buffer
+/// Bytes held for any message besides its content: [`Reading`] itself, and the buffer
 /// that tungstenite reads into.
 const READING_BYTES: usize = size_of::<Reading>() + READ_BUFFER_BYTES;
 
@@ -149,7 +150,7 @@ impl Reading {
         })
     }
 
-    /// The most bytes that it holds.
+    /// Maximum number of bytes that it holds.
     fn held_bytes(&self) -> usize {
         let begun = usize::try_from(self.walk.begun_bytes()).unwrap_or(usize::MAX);
         begun.saturating_add(self.unread.capacity() + READING_BYTES)
@@ -159,21 +160,21 @@ impl Reading {
         reading.get_or_insert_with(|| Self::new(message_bytes_max))
     }
 
-    /// Whether it could as well be a new one: all that has come is read, no
-    /// message is begun, and nobody closes.
+    /// Returns true if a new one would do as well: everything received is parsed, no message is
+    /// in progress, and neither side is closing.
     fn holds_nothing(&self) -> bool {
         self.unread.is_empty() && self.walk.is_between_messages() && self.context.can_write()
     }
 }
 
 impl<S: Transport> FrameStream<S> {
-    /// Bounds the messages that begin from now on.
+    /// Sets the maximum size, in bytes, of messages that begin from now on.
     pub(super) fn bound_messages(&mut self, message_bytes_max: usize) {
         self.message_bytes_max = narrow(message_bytes_max);
     }
 
-    /// A WebSocket whose handshake is over. `read_ahead` is what was read behind
-    /// it; `message_bytes_max` bounds a frame as well as a message of several.
+    /// Creates a WebSocket after its handshake. `read_ahead` holds the bytes that were read after
+    /// the handshake; `message_bytes_max` bounds each frame as well as each message of several.
     pub(super) fn new(
         io: S,
         read_ahead: &[u8],
@@ -195,14 +196,14 @@ impl<S: Transport> FrameStream<S> {
         stream
     }
 
-    /// The next message among the bytes that are there already; `None` when more
-    /// have to be read first, or [another turn](Self::begin_turn) has to begin. When a ping comes out of it, its answer is in the
-    /// outbox already.
+    /// Returns the next message in the bytes that are read already; `None` if more must be read
+    /// first, or [another turn](Self::begin_turn) must begin. If it is a ping, its pong is
+    /// already in the outbox.
     ///
     /// # Errors
     ///
-    /// What tungstenite says: the end of the connection, or a breach of the
-    /// protocol, after which [`Self::close`] is still to be called.
+    /// Returns the error of tungstenite: the end of the connection, or a violation of the protocol,
+    /// after which the caller still has to queue a Close frame.
     pub(super) fn next_message(&mut self) -> Result<Option<Message>, Error> {
         if self.reading.is_none() && !self.at_end {
             return Ok(None);
@@ -211,7 +212,7 @@ impl<S: Transport> FrameStream<S> {
         match context.read(&mut adapter) {
             Ok(message) => {
                 if message.is_ping() {
-                    // Else tungstenite would answer when it is asked to read on.
+                    // Otherwise tungstenite would not answer before the next read.
                     drop(context.flush(&mut adapter));
                 }
                 Ok(Some(message))
@@ -224,8 +225,8 @@ impl<S: Transport> FrameStream<S> {
         }
     }
 
-    /// Begins another turn if frames are left that were too many for the last one: whether
-    /// there are.
+    /// Begins another turn if frames are left over from the last one. Returns true if there are
+    /// any.
     pub(super) fn begin_turn(&mut self) -> bool {
         let has_more = self
             .reading
@@ -237,28 +238,28 @@ impl<S: Transport> FrameStream<S> {
         has_more
     }
 
-    /// How many frames have come for which nothing is charged otherwise.
+    /// Takes the number of received frames that nothing else is charged for.
     pub(super) fn take_uncharged_frames(&mut self) -> u16 {
         self.frames.take_uncharged()
     }
 
-    /// How many frames have come since this was asked last.
+    /// Takes the number of frames received since the last call.
     pub(super) fn take_frame_count(&mut self) -> usize {
         self.frames.take_count()
     }
 
-    /// Whether the client has begun a frame or a message that is not whole, or is read
-    /// and not looked at.
+    /// Returns true if a frame or message of the client is incomplete, or is read and not yet
+    /// parsed.
     pub(super) fn is_within_message(&self) -> bool {
         self.reading.is_some()
     }
 
-    /// Reserves memory for what is held of a message that is not complete, if there is one.
-    /// `is_another`: one has been completed since this was last called.
+    /// Reserves memory for a message that is not complete, if there is one. `is_another` says
+    /// that a message was completed since the last call.
     ///
     /// # Errors
     ///
-    /// When there is no room for it.
+    /// Fails if there is no memory for it.
     pub(super) fn reserve_memory(
         &mut self,
         messages: &Rc<BegunMessages>,
@@ -280,7 +281,7 @@ impl<S: Transport> FrameStream<S> {
         }
     }
 
-    /// Drops what is held of a begun message. Nothing more can be read but to be
+    /// Drops the message in progress. Anything that follows can only be
     /// [discarded](Self::poll_discard).
     pub(super) fn drop_begun_message(&mut self) {
         self.reading = None;
@@ -290,7 +291,7 @@ impl<S: Transport> FrameStream<S> {
         Reading::begun(&mut self.reading, self.message_bytes_max)
     }
 
-    /// tungstenite, and what it takes for its stream.
+    /// Returns tungstenite's context, and the adapter that it uses as its stream.
     fn context(&mut self) -> (&mut WebSocketContext, Adapter<'_>) {
         let reading = Reading::begun(&mut self.reading, self.message_bytes_max);
         let adapter = Adapter {
@@ -303,8 +304,8 @@ impl<S: Transport> FrameStream<S> {
         (&mut reading.context, adapter)
     }
 
-    /// Reads what the client has sent, once. `buffer` is lent by the shard: an
-    /// idle connection holds none.
+    /// Reads once from the client. `buffer` is lent by the shard, so that an idle connection
+    /// holds none.
     pub(super) fn poll_read(
         &mut self,
         context: &mut Context<'_>,
@@ -320,7 +321,7 @@ impl<S: Transport> FrameStream<S> {
         Poll::Ready(Ok(()))
     }
 
-    /// Reads and forgets, once: whether more may come.
+    /// Reads once and discards the data. Returns true if more may come.
     pub(super) fn poll_discard(
         &mut self,
         context: &mut Context<'_>,
@@ -331,9 +332,8 @@ impl<S: Transport> FrameStream<S> {
         Poll::Ready(Ok(!self.at_end))
     }
 
-    /// Writes from the outbox, once, as much as the kernel takes: under load many
-    /// frames leave in one system call. Ready when the kernel has all that the stream
-    /// took.
+    /// Writes once from the outbox, as much as the kernel accepts: under load many frames leave
+    /// in one system call. Ready when the kernel has everything that the stream accepted.
     pub(super) fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Advanced>> {
         let advanced = match self.unflushed.take() {
             Some(unflushed) => unflushed.into(),
@@ -346,7 +346,7 @@ impl<S: Transport> FrameStream<S> {
         flushed.map_ok(|()| advanced)
     }
 
-    /// Gives the stream as much of the outbox as it takes.
+    /// Gives the stream as much of the outbox as it accepts.
     fn poll_take(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Advanced>> {
         let io = Pin::new(&mut self.io);
         let taken = ready!(self.outbox.lend(|slices| match slices {
@@ -360,42 +360,40 @@ impl<S: Transport> FrameStream<S> {
         Poll::Ready(Ok(self.outbox.advance(taken)))
     }
 
-    /// Whether something waits to be written, in the outbox or in the stream.
+    /// Returns true if something waits to be written, in the outbox or in the stream.
     pub(super) fn has_unwritten(&self) -> bool {
         self.unflushed.is_some() || !self.outbox.is_empty()
     }
 
-    /// Gives up what the stream has taken and not handed on: how many events that
-    /// were. The stream is good for nothing afterwards but to be [reset](Self::reset).
+    /// Gives up the data that the stream has accepted and not passed on, and returns the number
+    /// of events in it. Afterwards the stream can only be [reset](Self::reset).
     pub(super) fn abandon(&mut self) -> u64 {
         self.unflushed
             .take()
             .map_or(0, |unflushed| unflushed.events.into())
     }
 
-    /// Says to the client that nothing more will be written.
+    /// Tells the client that nothing more will be written.
     pub(super) fn poll_shutdown(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_shutdown(context)
     }
 
-    /// Queues a Close frame, unless there is one, and begins the closing
-    /// handshake.
+    /// Queues a Close frame, unless one is queued already, and begins the closing handshake.
     pub(super) fn close(&mut self, frame: CloseFrame) {
         let (context, mut adapter) = self.context();
-        // The adapter takes everything, so what could fail is that the handshake
-        // is over already.
+        // The adapter accepts everything, so this fails only if the handshake is already over.
         drop(context.close(&mut adapter, Some(frame)));
         drop(context.flush(&mut adapter));
     }
 
-    /// Cuts the connection off.
+    /// Resets the connection.
     pub(super) fn reset(&self) {
         self.io.reset();
     }
 }
 
-/// What tungstenite takes for its stream: reads come from what is read already,
-/// and each write, which is one whole frame, goes into the outbox.
+/// The stream that tungstenite sees: reads come from the bytes that are read already, and each
+/// write, which is one whole frame, goes into the outbox.
 struct Adapter<'a> {
     unread: &'a mut BytesMut,
     walk: &'a mut FrameWalk,
@@ -511,7 +509,7 @@ mod tests {
         assert_eq!(messages[2], Message::Binary(Bytes::from(vec![1; 900])));
     }
 
-    /// All messages that there are.
+    /// Returns all messages that are read already.
     fn messages(stream: &mut FrameStream<DuplexStream>) -> Vec<Message> {
         std::iter::from_fn(|| stream.next_message().unwrap()).collect()
     }

@@ -1,6 +1,5 @@
-//! A shard without threads and sockets, under paused time, and a client that
-//! knows WebSocket frames by itself: what it sees owes nothing to the code that
-//! is tested.
+//! A shard without threads and sockets, under paused time, and a client with its own
+//! implementation of WebSocket frames: what it observes does not depend on the code under test.
 
 mod client;
 
@@ -46,7 +45,7 @@ use crate::{
     tally::Tally,
 };
 
-/// From where clients connect.
+/// The address that clients connect from.
 pub(crate) const PEER: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// The time of day at which every test begins.
@@ -57,8 +56,8 @@ pub(super) const WIDE: usize = 64 << 20;
 
 static SCHEMA: LazyLock<Arc<Schema>> = LazyLock::new(|| Arc::new(Schema::bundled().unwrap()));
 
-/// Runs a test on one thread with paused time: it goes on by itself, and at once,
-/// when everybody waits. A test in which nobody can go on fails.
+/// Runs a test on one thread with paused time, which advances by itself whenever every task
+/// waits. A test in which no task can continue fails.
 pub(crate) fn simulate<T>(test: impl Future<Output = T>) -> T {
     Builder::new_current_thread()
         .enable_time()
@@ -72,22 +71,22 @@ pub(crate) fn simulate<T>(test: impl Future<Output = T>) -> T {
         })
 }
 
-/// Lets everybody do what there is to be done, without time going by.
+/// Lets all tasks run until they wait, without time passing.
 pub(crate) async fn settle() {
     for _ in 0..50 {
         yield_now().await;
     }
 }
 
-/// A shard of its own, with a hub that takes what is published.
+/// A shard of its own, with a hub that delivers what is published.
 pub(crate) struct Bench {
     pub(crate) shard: Rc<Shard>,
     registry: Arc<Registry>,
-    /// Takes what is published.
+    /// Runs the hub, which delivers what is published.
     taking: RefCell<JoinHandle<()>>,
 }
 
-/// How a client connects.
+/// Options of a client's connection.
 struct Link {
     buffer: usize,
     expires_at: Option<Duration>,
@@ -113,13 +112,13 @@ fn take(hub: Rc<ShardHub>) -> JoinHandle<()> {
 }
 
 impl Bench {
-    /// With the default configuration.
+    /// Creates a shard with the default configuration.
     pub(crate) fn new() -> Self {
         Self::with(|_| ())
     }
 
-    /// With other settings. The log keeps nothing: what is in memory is in
-    /// outboxes.
+    /// Creates a shard with other settings. The log keeps nothing, so that the only events in
+    /// memory are in outboxes.
     pub(super) fn with(settings: impl FnOnce(&mut Config)) -> Self {
         Self::with_log(|config| {
             settings(config);
@@ -127,14 +126,13 @@ impl Bench {
         })
     }
 
-    /// With other settings, and a log that keeps what they say.
+    /// Creates a shard with other settings and a log that keeps as many events as they say.
     pub(super) fn with_log(settings: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config::default();
-        // What is heard is what a test is about, and few are about heartbeats.
+        // Tests check every received frame, and few are about heartbeats.
         config.client.ping_interval = Duration::from_hours(48);
         config.client.idle_timeout = Duration::from_hours(96);
-        // Clients may say what they like, as fast as they like; who tests the limits sets
-        // them.
+        // Clients may send anything at any rate; tests of the limits set them.
         config.limits.address_handshakes_per_minute = NonZeroU32::MAX;
         config.limits.user_burst = NonZeroU32::MAX;
         config.limits.tenant_burst = NonZeroU32::MAX;
@@ -189,7 +187,7 @@ impl Bench {
         }
     }
 
-    /// Has all events together take up no more than so many bytes.
+    /// Limits the memory of all events to this many bytes.
     pub(super) fn bound_memory(&self, bytes: u64) {
         self.registry.memory().set_limits(MemoryLimits {
             max: bytes,
@@ -197,7 +195,7 @@ impl Bench {
         });
     }
 
-    /// Has the shard take nothing that is published, until it is to again.
+    /// Stops the shard from delivering what is published, until it is told to resume.
     pub(super) fn stop_taking(&self) {
         self.taking.borrow().abort();
     }
@@ -206,7 +204,7 @@ impl Bench {
         *self.taking.borrow_mut() = take(Rc::clone(&self.shard.hub));
     }
 
-    /// With other settings from now on, as a reload has it.
+    /// Applies other settings, as a reload does.
     pub(super) fn reload(&self, settings: impl FnOnce(&mut Config)) {
         let live = self.shard.relay.live.load_full();
         let mut config = live.config.clone();
@@ -215,7 +213,7 @@ impl Bench {
         self.put_in_place(config, Arc::clone(&live.schema));
     }
 
-    /// With another schema from now on.
+    /// Applies another schema.
     pub(super) fn serve(&self, schema: Arc<Schema>) {
         let live = self.shard.relay.live.load_full();
         self.put_in_place(live.config.clone(), schema);
@@ -234,12 +232,12 @@ impl Bench {
         self.shard.hub.ring_all();
     }
 
-    /// A client of the tenant `acme` whose stream holds `buffer` bytes each way.
+    /// Connects a client of the tenant `acme`, with a stream that holds `buffer` bytes each way.
     pub(super) fn connect(&self, buffer: usize) -> Client {
         self.connect_until(None, buffer)
     }
 
-    /// The same, with a token that is good until then.
+    /// Connects a client with a token that expires at that time.
     pub(super) fn connect_until(&self, expires_at: Option<Duration>, buffer: usize) -> Client {
         self.connect_over(Link {
             expires_at,
@@ -247,7 +245,7 @@ impl Bench {
         })
     }
 
-    /// A client that speaks JSON.
+    /// Connects a client that speaks JSON.
     pub(super) fn connect_json(&self, buffer: usize) -> Client {
         self.connect_over(Link {
             encoding: Encoding::Json,
@@ -255,8 +253,8 @@ impl Bench {
         })
     }
 
-    /// The same, over a stream that the relay can never bring to its end, such as
-    /// TLS to a client that does not read.
+    /// Connects a client over a stream that the relay can never shut down, such as TLS to a
+    /// client that does not read.
     pub(super) fn connect_endlessly(&self, expires_at: Option<Duration>) -> Client {
         self.connect_over(Link {
             expires_at,
@@ -265,8 +263,8 @@ impl Bench {
         })
     }
 
-    /// Over a stream that takes all that it is given and hands on what fits in the
-    /// buffer.
+    /// Connects a client over a stream that accepts everything it is given, and passes on what
+    /// fits into the buffer.
     pub(super) fn connect_encrypted(&self, buffer: usize) -> Client {
         self.connect_over(Link {
             takes: true,
@@ -349,14 +347,14 @@ impl Bench {
         self.registry.memory().held(MemoryUse::Events)
     }
 
-    /// How many connections have ended for this reason.
+    /// Returns the number of connections that have ended for this reason.
     pub(super) fn closed(&self, reason: &str) -> u64 {
         self.metric(&format!(
             "sidewire_connections_closed_total{{reason=\"{reason}\"}}"
         ))
     }
 
-    /// What stands behind the name and labels of this series.
+    /// Returns the value of this series, given by name and labels.
     pub(crate) fn metric(&self, series: &str) -> u64 {
         let scraped = self.shard.relay.metrics.render(&[], &self.registry);
         let mut lines = scraped.lines().filter_map(|line| line.split_once(' '));
@@ -367,7 +365,7 @@ impl Bench {
             .unwrap()
     }
 
-    /// What each event that matched has become: each is counted once.
+    /// Checks that each event that matched is counted exactly once.
     pub(super) fn check_sums(&self) {
         let tally = self.tally();
         let dropped = tally.dropped_slow.get() + tally.dropped_closed.get();
@@ -391,7 +389,7 @@ impl Bench {
     }
 }
 
-/// An event for every client, whose content is `filler` times the byte 7.
+/// An event for every client, with `filler` times the byte 7 as its content.
 pub(super) fn event(filler: usize) -> Draft {
     // Field 100, length-delimited: the application's.
     let mut payload = vec![0xa2, 0x06];
@@ -407,12 +405,12 @@ pub(super) fn event(filler: usize) -> Draft {
     })
 }
 
-/// The relay's end of a stream; it notes a reset and does it.
+/// The relay's end of a stream; it records whether it was reset.
 struct Wire {
     stream: DuplexStream,
     is_endless: bool,
-    /// What was taken and is not handed on: a TLS stream takes all that it is given
-    /// into a buffer, where it waits for the kernel.
+    /// Data that is accepted and not passed on: a TLS stream accepts everything into a buffer,
+    /// where it waits for the kernel.
     taken: Option<Vec<u8>>,
     was_reset: Rc<Cell<bool>>,
 }

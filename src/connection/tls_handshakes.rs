@@ -1,17 +1,17 @@
-//! TLS handshakes, which are a flow of work of their own beside the tenants.
+//! TLS handshakes, which the scheduler treats as a flow of their own beside the tenants.
 //!
-//! A handshake takes its shard 0.3 ms with a P-256 key, 0.6 ms with RSA 2048 and 2 ms with
-//! RSA 4096, and anybody who reaches the port can ask for one. So they are computed one
-//! after another, in the order in which the ClientHellos were complete, and none for a peer
-//! that has gone meanwhile. Each is charged what it took. As that is more than a quantum,
-//! the next one waits for as many turns of the shard as it takes to pay that off, in which
-//! all others are served: an event passes from the socket of its backend to those of its
-//! clients within a few turns, and so waits for one handshake or two.
+//! A handshake costs its shard 0.3 ms with a P-256 key, 0.6 ms with RSA 2048 and 2 ms with RSA
+//! 4096, and any peer that reaches the port can ask for one. So handshakes are computed one after
+//! another, in the order in which their ClientHellos were complete, and skipped if the peer has
+//! gone meanwhile. Each is charged what it took. As that is more than a quantum, the next one
+//! waits for as many turns of the shard as it takes to pay off the debt, while all other flows
+//! are served: an event passes from its backend's socket to its clients' sockets within a few
+//! turns, and so waits for one or two handshakes.
 //!
-//! The turn is held while a handshake is computed, and not while it waits for its peer: with
-//! a bound on the handshakes that have begun, as many silent peers would lock everybody else
-//! out. Nor is the work done on another thread: there is one shard per core already, so such
-//! a thread would take its time from a shard, at moments that the shard cannot choose.
+//! A handshake occupies the flow while it is computed, but not while it waits for its peer: with
+//! a limit on the handshakes in progress, that many silent peers would lock everybody else out.
+//! Nor is the work done on another thread: there is one shard per core already, so such a thread
+//! would take its time from a shard, at moments that the shard cannot choose.
 
 use std::{io, pin::pin, sync::Arc};
 
@@ -25,17 +25,17 @@ use crate::{
     tls,
 };
 
-/// Conducts the handshake with a client, in turns of `handshakes`.
+/// Performs the handshake with a client when the flow `handshakes` is scheduled.
 ///
 /// # Errors
 ///
-/// When the client has gone or speaks no TLS, or the two do not agree.
+/// Fails if the client has gone or does not speak TLS, or if the two sides do not agree.
 pub(super) async fn accept(
     handshakes: &TenantWork,
     stream: TcpStream,
     config: Arc<ServerConfig>,
 ) -> io::Result<TlsStream<TcpStream>> {
-    // Only reads, so it needs no turn.
+    // Only reads, so it need not be scheduled.
     let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
     let accepted = async {
         if has_gone(&start.io).await {
@@ -43,7 +43,8 @@ pub(super) async fn accept(
         }
         start.into_stream_with(config, bound).await
     };
-    // Whatever it takes: the next is not computed before all others had a turn.
+    // Costs a whole quantum at least, so that all other flows are served before the next
+    // handshake.
     handshakes.run(pin!(accepted), QUANTUM).await
 }
 
@@ -51,8 +52,8 @@ fn bound(connection: &mut ServerConnection) {
     connection.set_buffer_limit(Some(tls::WRITE_BUFFER_BYTES_MAX));
 }
 
-/// Whether the peer of a handshake has closed its side, so that it cannot complete it. What
-/// it sent before may still be unread.
+/// Returns true if the peer has closed its side, so that it cannot complete the handshake. Data
+/// that it sent before may still be unread.
 async fn has_gone(stream: &TcpStream) -> bool {
     let ready = pin!(stream.ready(Interest::READABLE));
     match poll_immediate(ready).await {

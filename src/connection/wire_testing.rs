@@ -1,6 +1,6 @@
-//! WebSocket frames (RFC 6455, 5.2) and envelopes as a client knows them, written
-//! down once more, from the standard and the contract: nothing here is shared
-//! with the code that is tested but the generated message types.
+//! WebSocket frames (RFC 6455, 5.2) and envelopes as a client sees them, implemented a second
+//! time from the standard and the contract: nothing but the generated message types is shared
+//! with the code under test.
 
 use prost::Message;
 use serde_json::Value;
@@ -21,20 +21,20 @@ pub(crate) struct Frame {
     pub(crate) payload: Vec<u8>,
 }
 
-/// What a frame from the relay says.
+/// The meaning of a frame from the relay.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Heard {
     /// An event, by its offset.
     Event(u64),
     /// SubscriptionConfirmed, by the request's id.
     Subscribed(String),
-    /// The same where what was missed is replayed, with the number of events.
+    /// SubscriptionConfirmed with a replay, by the request's id, with the number of events.
     Resumed(String, u64),
     /// UnsubscribeConfirmed, by the request's id.
     Unsubscribed(String),
     /// ErrorResponse: its code.
     Refused(String),
-    /// The protocol's Pong, with the offset where the connection stands.
+    /// The protocol's Pong, with the offset of the connection's position.
     Answered(Option<u64>),
     /// The WebSocket's pong.
     Pong(Vec<u8>),
@@ -68,9 +68,8 @@ struct Envelope {
     filler: Vec<u8>,
 }
 
-/// Takes a whole frame off the front, if there is one, after a look at it: a
-/// server's frames are unmasked, these are never fragments, and their length is
-/// in its shortest form.
+/// Removes and checks the first whole frame, if there is one: a server's frames are unmasked,
+/// these are never fragments, and their length is in its shortest form.
 pub(crate) fn take_frame(bytes: &mut Vec<u8>) -> Option<Frame> {
     let (&[first, second], rest) = bytes.split_first_chunk()?;
     assert_eq!(first & 0x70, 0, "reserved bits: {first:#x}");
@@ -152,7 +151,7 @@ fn heard_in(payload: &[u8]) -> Heard {
     }
 }
 
-/// The same of canonical JSON, in which the default is left out.
+/// Decodes canonical JSON, in which default values are left out.
 fn heard_in_json(payload: &[u8]) -> Heard {
     let envelope: Value = serde_json::from_slice(payload).expect("a whole envelope");
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();

@@ -1,9 +1,9 @@
-//! What is remembered of an event so that the same one is known again: its
-//! message id and its body, each as a keyed hash of 128 bits.
+//! Fingerprints by which duplicates of an event are recognized: its message id and its body, each
+//! as a keyed hash of 128 bits.
 //!
-//! SipHash-2-4-128 under a key that nobody outside the process knows: whoever
-//! chooses ids and bodies cannot aim for two that are taken for one, and of 2^40
-//! events the odds that any two are, by chance, are below 2^-48.
+//! SipHash-2-4-128 under a key that is known only to the process: a backend that chooses ids and
+//! bodies cannot construct a collision, and among 2^40 events the odds that any two collide by
+//! chance are below 2^-48.
 
 use std::hash::Hasher as _;
 
@@ -14,21 +14,21 @@ use crate::{
     random::Random,
 };
 
-/// A message id that a backend gave, and the body that it gave it to.
+/// The hashes of a message id given by a backend and of the event's body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fingerprint {
     /// The hash of the message id.
     pub id: [u8; 16],
-    /// The hash of the body: the bytes that came and the set of topics.
+    /// The hash of the body: the received bytes and the set of topics.
     pub body: [u8; 16],
 }
 
-/// The secret that goes into the fingerprints of one process.
+/// The secret key of the fingerprints of one process.
 #[derive(Clone)]
 pub struct FingerprintKey([u8; 16]);
 
 impl FingerprintKey {
-    /// A key that no other process has.
+    /// Creates a random key.
     #[must_use]
     pub fn new(random: &Random) -> Self {
         let mut key = [0; 16];
@@ -36,9 +36,8 @@ impl FingerprintKey {
         Self(key)
     }
 
-    /// The fingerprint of an event: `kept` are the bytes that came, without what
-    /// the relay takes out and before what it appends. The order of the topics
-    /// does not matter.
+    /// Returns the fingerprint of an event. `kept` are the received bytes, without those that the
+    /// relay removes and before it appends any. The order of the topics does not matter.
     #[must_use]
     pub fn fingerprint(&self, id: &MessageId, kept: &[&[u8]], topics: &[Topic]) -> Fingerprint {
         let mut of_id = self.hasher();

@@ -1,5 +1,5 @@
-//! An event's JSON on its way to clients: rendered once while the event is delivered,
-//! as the text frame that every JSON connection gets. Knows no connections.
+//! An event's JSON on its way to clients: rendered once while the event is delivered, as the text
+//! frame that every JSON connection receives. Knows no connections.
 
 use std::sync::{Arc, OnceLock};
 
@@ -20,21 +20,22 @@ use crate::{
     schema::{JsonError, Schema},
 };
 
-/// What stands between the epoch and the offset of a position.
+/// The text between the epoch and the offset of a position.
 const BETWEEN: &[u8] = br#"","offset":""#;
 
-/// What closes the offset, the position and the envelope.
+/// The text that closes the offset, the position and the envelope.
 const END: &[u8] = br#""}}"#;
 
-/// The most decimal digits that an offset has.
+/// Most decimal digits of an offset.
 const OFFSET_DIGITS_MAX: usize = 20;
 
-/// What the JSON of an event takes beside its bytes: the frame's own fields, and what the
-/// outboxes of each shard share of it.
+/// Bytes charged for the JSON of an event in addition to its text: the frame's own fields, and
+/// the state that the outboxes of each shard share for it.
 const OVERHEAD_BYTES: usize = 192;
 
-/// The largest envelope, in bytes, that a shard renders itself: 1 ms at the most. No memory
-/// is reserved for that either: it takes less than 3 MiB, for one event of a shard at a time.
+/// The largest envelope, in bytes, that a shard renders itself, which takes at most 1 ms. No
+/// memory is reserved for that either: it takes less than 3 MiB, for one event of a shard at a
+/// time.
 pub(crate) const RENDERED_AT_ONCE_MAX: usize = 4 * 1024;
 
 /// The JSON of an event that has no position yet.
@@ -62,12 +63,12 @@ impl JsonDraft {
         Ok(Self { buffer })
     }
 
-    /// How many bytes it has by now.
+    /// Returns its current length in bytes.
     pub(super) fn len(&self) -> usize {
         self.buffer.len()
     }
 
-    /// The frame at the position of its event, which was placed then.
+    /// Completes the frame with the position of its event, which was appended at `placed`.
     fn place(self, position: Position, placed: Instant, account: &Arc<MemoryAccount>) -> JsonFrame {
         let mut buffer = self.buffer;
         buffer.extend_from_slice(&position.epoch.text());
@@ -95,7 +96,7 @@ impl JsonDraft {
 #[derive(Debug)]
 pub struct JsonFrame {
     buffer: Vec<u8>,
-    /// Where the frame begins in the buffer.
+    /// Index in the buffer at which the frame begins.
     start: usize,
     offset: u64,
     placed: Instant,
@@ -104,17 +105,17 @@ pub struct JsonFrame {
 }
 
 impl JsonFrame {
-    /// Renders the JSON of a stored event, by the schema under which it came.
+    /// Renders the JSON of a stored event, by the schema under which it was accepted.
     ///
     /// # Errors
     ///
-    /// When the event has no JSON, or there is no memory for it.
+    /// When the event cannot be rendered, or there is no memory for it.
     pub fn of(event: &Event) -> Result<Self, NoJson> {
         let _memory = Self::reserve(event)?;
         Self::render(event).ok_or(NoJson::Unrenderable)
     }
 
-    /// Reserves the memory that it takes to render the event, beside the JSON.
+    /// Reserves the memory that rendering takes in addition to the JSON itself.
     fn reserve(event: &Event) -> Result<Option<Reservation>, NoJson> {
         if event.account.is_exceeded() {
             return Err(NoJson::NoMemory);
@@ -130,7 +131,7 @@ impl JsonFrame {
             .map_err(|MemoryExceeded| NoJson::NoMemory)
     }
 
-    /// Renders it; `None`, and a line in the log, where the event has no JSON.
+    /// Renders the event. Logs an error and returns `None` if it cannot be rendered.
     fn render(event: &Event) -> Option<Self> {
         let schema = planted::rendering_schema(&event.schema);
         match JsonDraft::render(schema.as_ref(), event.envelope_as_it_came()) {
@@ -143,24 +144,24 @@ impl JsonFrame {
         }
     }
 
-    /// The frame of what was rendered when the event was a draft.
+    /// Returns the frame of JSON that was rendered when the event was a draft.
     pub(crate) fn place(draft: JsonDraft, event: &Event) -> Self {
         draft.place(event.position, event.placed, &event.account)
     }
 
-    /// The whole WebSocket frame.
+    /// Returns the whole WebSocket frame.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         self.buffer.get(self.start..).unwrap_or_default()
     }
 
-    /// The offset of its event.
+    /// Returns the offset of its event.
     #[must_use]
     pub fn offset(&self) -> u64 {
         self.offset
     }
 
-    /// When its event was given its place.
+    /// Returns the time at which its event was appended.
     #[must_use]
     pub fn placed(&self) -> Instant {
         self.placed
@@ -173,14 +174,14 @@ impl Drop for JsonFrame {
     }
 }
 
-/// Why a JSON connection cannot be given an event.
+/// The reason for which a JSON connection cannot receive an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NoJson {
-    /// The event has no JSON. Ingest refuses such events, so this is a fault of the relay.
-    #[error("a stored event has no JSON")]
+    /// The event cannot be rendered. Ingest refuses such events, so this is a bug in the relay.
+    #[error("a stored event cannot be rendered as JSON")]
     Unrenderable,
-    /// There is no memory for it, or to make it.
-    #[error("the relay has no memory for the JSON of an event")]
+    /// There is no memory to render or hold it.
+    #[error("the relay has no memory to render an event as JSON")]
     NoMemory,
 }
 
@@ -199,35 +200,35 @@ impl From<NoJson> for Ending {
     }
 }
 
-/// The place for the JSON of one event while it is being delivered, which all shards
-/// share.
+/// The JSON of one event while it is being delivered, shared by all shards. It is rendered at
+/// most once.
 #[derive(Debug, Default)]
 pub struct JsonCell(OnceLock<Result<Arc<JsonFrame>, NoJson>>);
 
 impl JsonCell {
-    /// Puts in what was rendered before the event was placed.
+    /// Stores JSON that was rendered before the event was appended.
     pub(crate) fn fill(&self, frame: JsonFrame) {
-        // Nobody else has the cell yet.
+        // The cell is not shared yet.
         self.0.get_or_init(|| Ok(Arc::new(frame)));
     }
 
-    /// Returns true if it is settled what connections that take JSON are given.
+    /// Returns true if it is decided what JSON connections receive.
     #[must_use]
     pub fn is_filled(&self) -> bool {
         self.0.get().is_some()
     }
 
-    /// Settles that there is no JSON for them, unless there is some.
+    /// Records that there is no JSON for the event, unless there is some.
     pub fn give_up(&self, why: NoJson) {
         self.0.get_or_init(|| Err(why));
     }
 
-    /// The event's JSON; `made` is told where it is rendered only now. (A shard that comes
-    /// while another renders it waits for that.)
+    /// Returns the event's JSON. Renders it if necessary, and then calls `made` first. If another
+    /// shard is rendering it, the caller blocks until that is done.
     ///
     /// # Errors
     ///
-    /// When the event has no JSON, or there is no memory for it.
+    /// When the event cannot be rendered, or there is no memory for it.
     pub fn frame(&self, event: &Event, made: impl FnOnce()) -> Result<Arc<JsonFrame>, NoJson> {
         let _memory = match self.0.get() {
             Some(_) => None,

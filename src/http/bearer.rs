@@ -2,23 +2,23 @@
 
 use hyper::{HeaderMap, header::AUTHORIZATION};
 
-/// A header of scheme Bearer that does not carry one token.
+/// Error for an `Authorization` header of scheme Bearer without exactly one token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BearerError {
-    /// There are several, and which one counts would be anybody's guess.
+    /// There are several, and it would be unclear which one counts.
     #[error("there is more than one Authorization header of scheme Bearer")]
     Several,
-    /// There is no text in it.
+    /// The header contains no token.
     #[error("the Authorization header of scheme Bearer has no token")]
     Malformed,
 }
 
-/// The token of the one header of scheme Bearer, if there is one. Headers of
-/// other schemes are a proxy's business and not looked at.
+/// Returns the token of the only header of scheme Bearer, if there is one. Headers of other
+/// schemes are meant for proxies and ignored.
 ///
 /// # Errors
 ///
-/// When there are several, or it carries no token.
+/// Fails if there are several, or if it contains no token.
 pub fn bearer_token(headers: &HeaderMap) -> Result<Option<&str>, BearerError> {
     let mut tokens = headers
         .get_all(AUTHORIZATION)

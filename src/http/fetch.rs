@@ -1,5 +1,5 @@
-//! One GET over TLS, or in the clear on this machine, for a small document. Follows
-//! no redirect, keeps no connection, and believes nobody but the system's roots.
+//! A GET for a small document, over TLS, or in the clear on this machine. Follows no redirect,
+//! keeps no connection, and trusts only the root certificates of the system.
 
 use std::io;
 
@@ -24,44 +24,45 @@ use tokio_rustls::{
 
 use crate::tls::{self, TlsError};
 
-/// The most bytes that the head of an answer may have.
+/// Maximum size of the head of a response, in bytes.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 
-/// Why there is no document. Says nothing of what was answered but its status.
+/// Reason for a failed fetch. Reveals nothing of the response but its status.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
     /// The URL has no host.
     #[error("the URL has no host")]
     NoHost,
-    /// The host is no name that a certificate could be for.
+    /// The host is not a name that a certificate could be for.
     #[error("{0}")]
     Name(#[from] InvalidDnsNameError),
-    /// Without TLS, and not on this machine.
+    /// The URL is not https, and its host is not on this machine.
     #[error("the host is not on this machine, and the URL is not https")]
     NotLoopback,
-    /// No connection, or not over TLS.
+    /// The connection or its TLS handshake failed.
     #[error("cannot connect: {0}")]
     Connect(io::Error),
-    /// TLS cannot be spoken at all, such as for want of certificates to believe.
+    /// TLS cannot be used at all, for example because there are no root certificates.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// What came is no answer.
-    #[error("no HTTP answer came: {0}")]
+    /// The response is not valid HTTP.
+    #[error("no valid HTTP response: {0}")]
     Http(#[from] hyper::Error),
-    /// The answer is another than 200.
-    #[error("the answer is {0}")]
+    /// The status is not 200.
+    #[error("the response status is {0}")]
     Status(StatusCode),
-    /// The document has more bytes than it may.
-    #[error("the answer has more than {0} bytes")]
+    /// The document is larger than allowed.
+    #[error("the response has more than {0} bytes")]
     TooBig(usize),
 }
 
-/// Fetches the document at the URL, of at most `bytes_max` bytes. The caller bounds the
-/// time.
+/// Fetches the document at the URL, of at most `bytes_max` bytes. The caller has to set a
+/// timeout.
 ///
 /// # Errors
 ///
-/// When it is not there, too big, or not answered by who the URL names.
+/// Fails if the document is missing or too big, or if the server is not the one that the URL
+/// names.
 pub async fn fetch(uri: &Uri, bytes_max: usize) -> Result<Bytes, FetchError> {
     let host = uri.host().ok_or(FetchError::NoHost)?;
     let host = host.trim_start_matches('[').trim_end_matches(']');
@@ -84,16 +85,16 @@ pub async fn fetch(uri: &Uri, bytes_max: usize) -> Result<Bytes, FetchError> {
     }
 }
 
-/// With the roots of the system as they are now.
+/// Returns a connector that trusts the root certificates that the system has now.
 async fn connector() -> Result<TlsConnector, FetchError> {
-    // It reads files.
+    // This reads files.
     let config = spawn_blocking(|| tls::client_config(None))
         .await
         .map_err(|error| FetchError::Connect(error.into()))??;
     Ok(config.into())
 }
 
-/// Ends the task when it is dropped.
+/// Aborts the task when it is dropped.
 struct Running(AbortHandle);
 
 impl Drop for Running {
@@ -134,7 +135,7 @@ where
     read(response.into_body(), bytes_max).await
 }
 
-/// Counts while it reads: what is announced is no promise.
+/// Reads the body and counts its bytes, since the announced length cannot be trusted.
 async fn read(mut body: Incoming, bytes_max: usize) -> Result<Bytes, FetchError> {
     let mut bytes = BytesMut::new();
     while let Some(frame) = body.frame().await {

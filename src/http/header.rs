@@ -1,4 +1,4 @@
-//! Headers of which a request may have one.
+//! Headers that a request may have only once.
 
 use hyper::{
     HeaderMap,
@@ -7,11 +7,11 @@ use hyper::{
 
 use super::Problem;
 
-/// The value of a header that a request may have once.
+/// Returns the value of a header that a request may have only once.
 ///
 /// # Errors
 ///
-/// 400 where it is given more than once: which one counts would be anybody's guess.
+/// Returns 400 if it is given more than once, since it would be unclear which one counts.
 pub fn only_header<'a>(
     headers: &'a HeaderMap,
     name: &HeaderName,

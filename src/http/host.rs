@@ -1,7 +1,6 @@
-//! Whether a request may have been sent by a web page under a name of its own. A page
-//! whose name is rebound to this machine's address (DNS rebinding) reaches every port of
-//! it, and a browser then sends that name in `Host`. Where nobody has to show a token or
-//! a key, such requests are refused.
+//! Protection against DNS rebinding: a web page with a name that is rebound to this machine's
+//! address reaches every port of it, and the browser then sends that name in `Host`. Where no
+//! token or key is required, such requests are refused.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -13,22 +12,21 @@ use hyper::{
 use super::{Problem, only_header};
 use crate::{config::HostName, protocol::ErrorCode};
 
-/// How a request has reached a listener.
+/// The kind of listener that received a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Via {
-    /// Over TCP, which web pages reach too.
+    /// A TCP listener, which web pages can reach too.
     Tcp,
-    /// Over a Unix socket, which no web page reaches.
+    /// A Unix socket, which no web page can reach.
     UnixSocket,
 }
 
-/// Checks that `Host` is an IP address, `localhost` or one of `names`, whatever the port.
-/// A request of HTTP/1.0 may lack it, which none of a browser does. `remedy` says what the
-/// operator can do.
+/// Checks that `Host` is an IP address, `localhost` or one of `names`, with any port. A request
+/// of HTTP/1.0 may lack it; browsers send none of those. `remedy` says what the operator can do.
 ///
 /// # Errors
 ///
-/// 403 where it is another, 400 where it is missing, given twice or malformed.
+/// Returns 403 if it is anything else, 400 if it is missing, given twice or malformed.
 pub fn check_host<B>(
     request: &Request<B>,
     names: &[HostName],
@@ -37,18 +35,18 @@ pub fn check_host<B>(
     if let Some(value) = only_host(request)? {
         check_authority(value.to_str().ok(), names, remedy)?;
     }
-    // A target in absolute form has a host of its own, which counts before the header.
+    // A target in absolute form has a host of its own, which takes precedence over the header.
     match request.uri().authority() {
         Some(authority) => check_authority(Some(authority.as_str()), names, remedy),
         None => Ok(()),
     }
 }
 
-/// The value of `Host`, which a request of HTTP/1.0 may lack (RFC 9112, 3.2).
+/// Returns the value of `Host`, which a request of HTTP/1.0 may lack (RFC 9112, 3.2).
 ///
 /// # Errors
 ///
-/// 400 where it is missing or given twice.
+/// Returns 400 if it is missing or given twice.
 pub fn only_host<B>(request: &Request<B>) -> Result<Option<&HeaderValue>, Problem> {
     match only_header(request.headers(), &HOST)? {
         None if request.version() != Version::HTTP_10 => {
@@ -58,15 +56,15 @@ pub fn only_host<B>(request: &Request<B>) -> Result<Option<&HeaderValue>, Proble
     }
 }
 
-/// Checks that the request has no `Origin`, which browsers add to what pages send.
+/// Checks that the request has no `Origin`, which browsers add to the requests of web pages.
 ///
 /// # Errors
 ///
-/// 403 where it has one.
+/// Returns 403 if it has one.
 pub fn check_no_origin<B>(request: &Request<B>, remedy: &str) -> Result<(), Problem> {
     if request.headers().contains_key(ORIGIN) {
         return Err(forbidden(format!(
-            "requests of web pages, which have an Origin header, are refused here: {remedy}"
+            "requests with an Origin header come from web pages and are refused: {remedy}"
         )));
     }
     Ok(())
@@ -90,8 +88,8 @@ fn check_authority(
         return Ok(());
     }
     Err(forbidden(format!(
-        "the Host header is neither an IP address nor localhost, as it is when a web page \
-         reaches this machine under a name of its own: {remedy}"
+        "the Host header is neither an IP address nor localhost, so a web page may have sent \
+         this request by DNS rebinding: {remedy}"
     )))
 }
 
@@ -108,7 +106,7 @@ enum Host<'a> {
     Name(&'a str),
 }
 
-/// The host of `host[:port]`. `None` where it is malformed.
+/// Returns the host of `host[:port]`; `None` if it is malformed.
 fn host(authority: &str) -> Option<Host<'_>> {
     if let Some(bracketed) = authority.strip_prefix('[') {
         let (address, port) = bracketed.split_once(']')?;
@@ -126,7 +124,7 @@ fn host(authority: &str) -> Option<Host<'_>> {
     })
 }
 
-/// Whether it may stand behind the colon, where nothing may stand either (RFC 3986, 3.2.3).
+/// Returns true if the text is a port, which may be empty (RFC 3986, 3.2.3).
 fn is_port(text: &str) -> bool {
     text.bytes().all(|byte| byte.is_ascii_digit())
 }

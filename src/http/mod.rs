@@ -1,5 +1,5 @@
-//! What the relay's three HTTP listeners share: answers, problem documents, query
-//! strings and bearer tokens; and the one thing that the relay asks of others. Knows no
+//! Parts that the relay's three HTTP listeners share: responses, problem documents, query strings
+//! and bearer tokens; and the client side, which fetches a document from another server. Knows no
 //! route.
 
 mod bearer;

@@ -18,10 +18,10 @@ use crate::{
     shorten::{ANSWER_BYTES_MAX, shortened},
 };
 
-/// The media type.
+/// The media type of problem documents.
 pub const PROBLEM_JSON: &str = "application/problem+json";
 
-/// A refusal, on its way to become a response.
+/// A refusal that will be sent as an HTTP response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     status: StatusCode,
@@ -33,18 +33,18 @@ pub struct Problem {
     headers: Vec<(HeaderName, HeaderValue)>,
 }
 
-/// What is wrong with one event of a batch.
+/// The error of an event of a batch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ItemProblem {
-    /// The event's place in the batch, from 0.
+    /// The event's index in the batch, from 0.
     pub index: usize,
-    /// The path of the field at fault, where there is one.
+    /// The path of the field at fault, if there is one.
     pub field: Option<String>,
-    /// For people.
+    /// The description for people.
     pub message: String,
 }
 
-/// The document. `type` is about:blank, so `title` is the status's own phrase.
+/// The JSON document. `type` is about:blank, so `title` is the status's own phrase.
 #[derive(Serialize)]
 struct Document<'a> {
     r#type: &'static str,
@@ -60,7 +60,7 @@ struct Document<'a> {
     member: Option<Member<'a>>,
 }
 
-/// What a document says beyond what all have (RFC 9457, 3.2).
+/// A member of a document beyond the common ones (RFC 9457, 3.2).
 struct Member<'a>(&'a (&'static str, Value));
 
 impl Serialize for Member<'_> {
@@ -70,7 +70,7 @@ impl Serialize for Member<'_> {
 }
 
 impl Problem {
-    /// A refusal with a sentence for people.
+    /// Creates a refusal with a description for people.
     #[must_use]
     pub fn new(status: StatusCode, code: ErrorCode, detail: impl Into<String>) -> Self {
         Self {
@@ -84,13 +84,13 @@ impl Problem {
         }
     }
 
-    /// 400: what was sent is malformed.
+    /// 400: the request is malformed.
     #[must_use]
     pub fn invalid(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, ErrorCode::ValidationError, detail)
     }
 
-    /// 401: who sends it has not shown who they are (RFC 6750, 3).
+    /// 401: the caller is not authenticated (RFC 6750, 3).
     #[must_use]
     pub fn unauthenticated(detail: impl Into<String>) -> Self {
         Self::new(
@@ -114,18 +114,18 @@ impl Problem {
         )
     }
 
-    /// 405: the path takes another method.
+    /// 405: the path does not accept this method.
     #[must_use]
     pub fn method_not_allowed(allowed: &'static str) -> Self {
         Self::new(
             StatusCode::METHOD_NOT_ALLOWED,
             ErrorCode::ValidationError,
-            format!("this path takes {allowed}"),
+            format!("this path only accepts {allowed}"),
         )
         .with_header(ALLOW, HeaderValue::from_static(allowed))
     }
 
-    /// 426: the path takes WebSocket handshakes of version 13 (RFC 6455, 4.2.2).
+    /// 426: the path only accepts WebSocket handshakes of version 13 (RFC 6455, 4.2.2).
     #[must_use]
     pub fn upgrade_required(detail: impl Into<String>) -> Self {
         Self::new(
@@ -137,20 +137,20 @@ impl Problem {
         .with_header(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"))
     }
 
-    /// 503: not now.
+    /// 503: temporarily unavailable.
     #[must_use]
     pub fn unavailable(code: ErrorCode, detail: impl Into<String>, retry_after: Duration) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail).retried_after(retry_after)
     }
 
-    /// 503: not from this relay any more.
+    /// 503: the relay is shutting down.
     #[must_use]
     pub fn shutting_down(retry_after: Duration) -> Self {
         let detail = "the relay is shutting down";
         Self::unavailable(ErrorCode::InternalError, detail, retry_after)
     }
 
-    /// 429: not from this caller now (RFC 6585, 4).
+    /// 429: too many requests of this caller (RFC 6585, 4).
     #[must_use]
     pub fn too_many(detail: impl Into<String>, retry_after: Duration) -> Self {
         let (status, code) = (StatusCode::TOO_MANY_REQUESTS, ErrorCode::RateLimitExceeded);
@@ -164,35 +164,35 @@ impl Problem {
         self.with_header(RETRY_AFTER, HeaderValue::from(seconds))
     }
 
-    /// The path of the field at fault.
+    /// Sets the path of the field at fault.
     #[must_use]
     pub fn with_field(mut self, field: Option<&str>) -> Self {
         self.field = field.map(|field| shortened(field, ANSWER_BYTES_MAX));
         self
     }
 
-    /// What is wrong with the events of a batch.
+    /// Sets the errors of a batch's events.
     #[must_use]
     pub fn with_errors(mut self, errors: Vec<ItemProblem>) -> Self {
         self.errors = errors;
         self
     }
 
-    /// One more member of the document.
+    /// Sets an additional member of the document.
     #[must_use]
     pub fn with_member(mut self, name: &'static str, value: Value) -> Self {
         self.member = Some(Box::new((name, value)));
         self
     }
 
-    /// One more header of the response.
+    /// Adds a header to the response.
     #[must_use]
     pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.push((name, value));
         self
     }
 
-    /// Has the connection closed after the response.
+    /// Closes the connection after the response.
     #[must_use]
     pub fn closing(self) -> Self {
         self.with_header(CONNECTION, HeaderValue::from_static("close"))
@@ -204,25 +204,25 @@ impl Problem {
         self.status
     }
 
-    /// The sentence for people.
+    /// The description for people.
     #[must_use]
     pub fn detail(&self) -> &str {
         &self.detail
     }
 
-    /// The code.
+    /// The error code.
     #[must_use]
     pub fn code(&self) -> ErrorCode {
         self.code
     }
 
-    /// The path of the field at fault, where there is one.
+    /// The path of the field at fault, if there is one.
     #[must_use]
     pub fn field(&self) -> Option<&str> {
         self.field.as_deref()
     }
 
-    /// The same, told as what is wrong with one event of a batch.
+    /// Turns this into the error of an event of a batch.
     #[must_use]
     pub fn of_item(self, index: usize) -> ItemProblem {
         ItemProblem {
@@ -232,7 +232,7 @@ impl Problem {
         }
     }
 
-    /// The response.
+    /// Returns the HTTP response.
     #[must_use]
     pub fn into_response(self) -> Response {
         let mut response = answer(self.status, PROBLEM_JSON, self.document());
@@ -240,8 +240,8 @@ impl Problem {
         response
     }
 
-    /// The whole answer in the bytes of HTTP/1.1 (RFC 9112, 2.1), for who is not served by
-    /// hyper.
+    /// Returns the whole response as the bytes of HTTP/1.1 (RFC 9112, 2.1), for connections that
+    /// hyper does not serve.
     #[must_use]
     pub fn into_http1(self) -> Vec<u8> {
         let body = self.document();
@@ -270,7 +270,7 @@ impl Problem {
             errors: &self.errors,
             member: self.member.as_deref().map(Member),
         };
-        // Strings and numbers: there is nothing in it that JSON could not hold.
+        // The document contains nothing that JSON cannot represent, so this does not fail.
         serde_json::to_vec(&document).unwrap_or_default()
     }
 }

@@ -5,22 +5,22 @@ use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
 
-/// A part of a URL is no text.
+/// Reason that a part of a URL is not text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum QueryError {
     /// A `%` is not followed by two hexadecimal digits.
-    #[error("has a % that begins no escape; a percent sign is written %25")]
+    #[error("has a % that does not begin an escape; write a percent sign as %25")]
     Escape,
-    /// Decoded, it is not UTF-8.
+    /// The decoded bytes are not UTF-8.
     #[error("is not UTF-8 when its %-escapes are decoded")]
     Utf8,
 }
 
-/// The text that a path's segment stands for.
+/// Decodes a segment of a path.
 ///
 /// # Errors
 ///
-/// When an escape is malformed, or the text no UTF-8.
+/// Fails if an escape is malformed or the text is not UTF-8.
 pub fn decode_percent(segment: &str) -> Result<Cow<'_, str>, QueryError> {
     let mut bytes = segment.bytes();
     while let Some(byte) = bytes.next() {
@@ -34,8 +34,8 @@ pub fn decode_percent(segment: &str) -> Result<Cow<'_, str>, QueryError> {
         .map_err(|_| QueryError::Utf8)
 }
 
-/// The names and values of a query, in order. Each is decoded when it is asked for: a query
-/// of 64 KiB may have 8,000, and the first may decide.
+/// Returns the names and values of a query, in order. Each is decoded only when it is requested:
+/// a query of 64 KiB may have 8,000, and the first may decide.
 ///
 /// An item is an error if it has a malformed escape or is not UTF-8.
 pub fn query_pairs(

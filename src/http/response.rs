@@ -1,4 +1,4 @@
-//! Answers to HTTP requests.
+//! HTTP responses.
 
 use std::{
     convert::Infallible,
@@ -15,20 +15,20 @@ use hyper::{
 };
 use serde::Serialize;
 
-/// An answer.
+/// An HTTP response.
 pub type Response = hyper::Response<ResponseBody>;
 
-/// The body of an answer.
+/// The body of a response.
 #[derive(Debug)]
 pub enum ResponseBody {
-    /// It is made before the answer begins.
+    /// A body that is complete before the response begins.
     Whole(Full<Bytes>),
-    /// It is made part by part, as fast as the peer reads.
+    /// A body that is produced part by part, as fast as the peer reads.
     Streamed(UnsyncBoxBody<Bytes, Infallible>),
 }
 
 impl Default for ResponseBody {
-    /// An empty body.
+    /// Returns an empty body.
     fn default() -> Self {
         Self::Whole(Full::default())
     }
@@ -63,27 +63,27 @@ impl Body for ResponseBody {
     }
 }
 
-/// An answer with a whole body of this media type.
+/// Returns a response with a complete body of this media type.
 #[must_use]
 pub fn answer(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response {
     let body = ResponseBody::Whole(Full::new(body.into()));
     with_body(status, content_type, body)
 }
 
-/// An answer that is a JSON document: of strings, numbers and booleans, since what JSON
-/// cannot hold leaves the body empty.
+/// Returns a response with a JSON document of strings, numbers and booleans. A document that JSON
+/// cannot represent leaves the body empty.
 #[must_use]
 pub fn json(status: StatusCode, document: &impl Serialize) -> Response {
     json_text(status, serde_json::to_vec(document).unwrap_or_default())
 }
 
-/// An answer that is a JSON document, which is written already.
+/// Returns a response with a JSON document that is serialized already.
 #[must_use]
 pub fn json_text(status: StatusCode, document: impl Into<Bytes>) -> Response {
     answer(status, "application/json", document)
 }
 
-/// An answer that is a JSON document, which the body makes part by part.
+/// Returns a response with a JSON document that the body produces part by part.
 #[must_use]
 pub fn json_stream<B>(status: StatusCode, body: B) -> Response
 where

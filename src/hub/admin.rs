@@ -1,6 +1,6 @@
-//! What the shards are asked beside the path of an event: whether they answer, and to
-//! disconnect a user. Each kind of question has an inbox of its own, so that it waits
-//! behind no event and pings wait behind nothing. Knows no HTTP.
+//! Calls to shards outside the path of an event: pings, and requests to disconnect a user. Each
+//! kind has an inbox of its own, so that it never waits behind events, and pings never wait
+//! behind anything. Knows no HTTP.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,10 +13,10 @@ use tokio::{
 use super::{Registry, ShardId, audience::AudienceTotals};
 use crate::protocol::{Position, TenantName, UserName};
 
-/// How many questions of each kind may wait for a shard.
+/// Most calls of each kind that may wait for a shard.
 const CALLS_MAX: usize = 64;
 
-/// A request to end the connections of a user. The answer is how many there were.
+/// A request to end the connections of a user. The answer is the number of connections.
 #[derive(Debug)]
 pub(super) struct Disconnect {
     pub(super) tenant: TenantName,
@@ -24,21 +24,21 @@ pub(super) struct Disconnect {
     pub(super) answer: oneshot::Sender<u64>,
 }
 
-/// The asking end of a shard's inboxes.
+/// The sending end of a shard's call inboxes.
 #[derive(Debug)]
 pub(super) struct ShardCaller {
     pings: mpsc::Sender<oneshot::Sender<()>>,
     disconnects: mpsc::Sender<Disconnect>,
 }
 
-/// The shard's end.
+/// The receiving end of a shard's call inboxes.
 #[derive(Debug)]
 pub(super) struct ShardCalls {
     pub(super) pings: mpsc::Receiver<oneshot::Sender<()>>,
     pub(super) disconnects: mpsc::Receiver<Disconnect>,
 }
 
-/// Makes the inboxes of a shard.
+/// Creates the call inboxes of a shard.
 pub(super) fn calls() -> (ShardCaller, ShardCalls) {
     let (ping_sender, pings) = mpsc::channel(CALLS_MAX);
     let (disconnect_sender, disconnects) = mpsc::channel(CALLS_MAX);
@@ -49,18 +49,18 @@ pub(super) fn calls() -> (ShardCaller, ShardCalls) {
     (caller, ShardCalls { pings, disconnects })
 }
 
-/// A tenant, as of now.
+/// A snapshot of a tenant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TenantView {
-    /// Its connections.
+    /// Number of connections.
     pub connections: u64,
-    /// Its users that have one.
+    /// Number of users with at least one connection.
     pub users: usize,
-    /// The topics that are subscribed, each counted once; implicit ones not.
+    /// Number of distinct subscribed topics; implicit topics are not counted.
     pub topics: usize,
     /// The newest event's position.
     pub head: Position,
-    /// The position after which the log has everything.
+    /// The position after which the log has every event.
     pub tail: Position,
 }
 
@@ -69,7 +69,7 @@ pub struct TenantView {
 #[error("shard {0} does not answer")]
 pub struct ShardSilent(pub ShardId);
 
-/// Asks all shards. Clones share everything.
+/// Makes calls to all shards. Clones share all state.
 #[derive(Debug, Clone)]
 pub struct Admin {
     registry: Arc<Registry>,
@@ -81,22 +81,22 @@ impl Admin {
         Self { registry, shards }
     }
 
-    /// Whether every shard answers within the time.
+    /// Checks that every shard answers within `timeout`.
     ///
     /// # Errors
     ///
-    /// When one does not.
+    /// When a shard does not answer in time.
     pub async fn ping(&self, timeout: Duration) -> Result<(), ShardSilent> {
         let ask = async |shard: &ShardCaller, answer| shard.pings.send(answer).await.ok();
         self.ask_all(timeout, ask).await.map(drop)
     }
 
-    /// Ends the connections that a user of a tenant has: how many there were, those
-    /// not counted that were ending already.
+    /// Ends the connections of a user. Returns their number, not counting connections that were
+    /// ending already.
     ///
     /// # Errors
     ///
-    /// When a shard does not answer within the time; those of others may have ended.
+    /// When a shard does not answer in time. Connections on other shards may have ended.
     pub async fn disconnect(
         &self,
         tenant: &TenantName,
@@ -114,7 +114,8 @@ impl Admin {
         Ok(self.ask_all(timeout, ask).await?.into_iter().sum())
     }
 
-    /// Returns the tenant, if it has a connection or an event. Asks no shard.
+    /// Returns a snapshot of the tenant, if it has a connection or an event. Makes no call to a
+    /// shard.
     #[must_use]
     pub fn look(&self, name: &TenantName) -> Option<TenantView> {
         let tenant = self.registry.find(name)?;
@@ -133,7 +134,7 @@ impl Admin {
         })
     }
 
-    /// Has `ask` ask every shard at once, and waits for the answers.
+    /// Calls `ask` for every shard concurrently, and waits for all answers.
     async fn ask_all<T>(
         &self,
         timeout: Duration,

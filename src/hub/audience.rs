@@ -1,5 +1,5 @@
-//! How many connections, users and topics a tenant has on all shards together. The
-//! shards keep the counts up to date, so that reading them costs no shard anything.
+//! Counts the connections, users and topics of a tenant on all shards together. The shards keep
+//! the counts up to date, so reading them costs the shards nothing.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -16,7 +16,7 @@ pub(super) struct Audience(Mutex<Counts>);
 #[derive(Debug, Default)]
 struct Counts {
     totals: AudienceTotals,
-    /// On how many shards each topic has subscribers, by the topic's hash. Hashes contain
+    /// Number of shards on which each topic has subscribers, by the topic's hash. Hashes include
     /// a secret of the process and tell topics apart well enough to count them.
     shards: HashMap<u64, u32, BuildHasherDefault<CarriedHash>>,
 }

@@ -1,5 +1,5 @@
-//! Messages of clients that have begun to arrive on one shard, and the memory that they
-//! hold. Knows no frames.
+//! Client messages that are still arriving on one shard, and the memory that they hold. Knows no
+//! frames.
 
 use std::{
     cell::{Cell, RefCell},
@@ -19,14 +19,14 @@ use crate::{
 /// The unit in which memory is reserved, in bytes.
 const BLOCK_BYTES: usize = 4 * 1024;
 
-/// When a message began to arrive, and which of those that began then it is.
+/// The time at which a message began to arrive, and a number that makes the key unique.
 type Key = (Instant, u64);
 
-/// The begun messages of one shard.
+/// The messages of one shard that have begun to arrive and are not complete.
 ///
-/// Where there is no room for one more, the connection with the oldest is closed: messages
-/// of a peer that means to complete them arrive within moments, so the oldest are those
-/// that nobody completes.
+/// If there is no room for one more, the connection with the oldest is closed: a peer that means
+/// to complete a message does so within moments, so the oldest are probably those that are never
+/// completed.
 #[derive(Debug)]
 pub struct BegunMessages {
     account: Arc<MemoryAccount>,
@@ -40,7 +40,7 @@ struct Holding {
     bytes: usize,
 }
 
-/// The memory of a begun message. Dropped, it is released.
+/// The memory of a begun message. Dropping it releases the memory.
 #[derive(Debug)]
 pub struct BegunMessage {
     messages: Rc<BegunMessages>,
@@ -56,12 +56,12 @@ impl BegunMessages {
         })
     }
 
-    /// Reserves memory for a message that begins now on the connection of this outbox.
+    /// Reserves memory for a message that begins now on this outbox's connection.
     ///
     /// # Errors
     ///
-    /// When there is no room, and no other message on this shard whose connection could be
-    /// closed for it.
+    /// When there is no room, and no other connection with a begun message on this shard could be
+    /// closed to make some.
     pub fn reserve(
         self: &Rc<Self>,
         outbox: &Rc<Outbox>,
@@ -82,7 +82,8 @@ impl BegunMessages {
         Ok(message)
     }
 
-    /// The connections with a begun message, the oldest first, and when it began.
+    /// Returns the connections with a begun message, oldest first, and the times at which the
+    /// messages began.
     pub(super) fn by_age(&self) -> Vec<(Instant, Rc<Outbox>)> {
         let by_age = self.by_age.borrow();
         let by_age = by_age.iter();
@@ -91,8 +92,8 @@ impl BegunMessages {
             .collect()
     }
 
-    /// Closes the connection with the oldest message, and releases its memory. Returns
-    /// false if there is none.
+    /// Closes the connection with the oldest message and releases its memory. Returns false if
+    /// there is none.
     pub(super) fn close_oldest(&self) -> bool {
         self.close_oldest_but(None)
     }
@@ -111,12 +112,12 @@ impl BegunMessages {
 }
 
 impl BegunMessage {
-    /// Reserves memory until there are so many bytes for the message.
+    /// Reserves memory until the message has at least `bytes`.
     ///
     /// # Errors
     ///
-    /// When there is no room for them, and when the connection is being closed to make
-    /// room for another.
+    /// When there is no room for them, and when the connection is being closed to make room for
+    /// another.
     pub fn grow_to(&self, bytes: usize) -> Result<(), MemoryExceeded> {
         let held = {
             let by_age = self.messages.by_age.borrow();
@@ -200,7 +201,7 @@ mod tests {
         assert_eq!(first.ending(), Some(Ending::NoMemory));
         assert_eq!((second.ending(), third.ending()), (None, None));
         assert_eq!(held(&messages), (ROOM / 2 + BLOCK_BYTES) as u64);
-        // It gets no more, and gives nothing back twice.
+        // It cannot grow any more, and its memory is not released twice.
         assert!(oldest.grow_to(ROOM).is_err());
         drop(oldest);
         assert_eq!(held(&messages), (ROOM / 2 + BLOCK_BYTES) as u64);

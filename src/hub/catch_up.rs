@@ -1,17 +1,16 @@
-//! How a connection that resumes gets from where it was to where its shard is: a
-//! cursor on the tenant's log, which reads a slice at a time, when it is its turn among all
-//! that catch up, so that neither the shard nor the tenant's lock is held up, and only what
-//! the outbox has room for.
+//! Brings a resuming connection from the client's position to its shard's: a cursor on the
+//! tenant's log that reads one slice at a time, when the connection is granted a quantum, and
+//! only as much as the outbox has room for. So neither the shard nor the tenant's lock is held
+//! up.
 //!
-//! 1. Counting: how many events are to be replayed. Complete or refused: what is
-//!    evicted until the client is told refuses the whole.
-//! 2. Replaying: these events, up to the confirmed position.
-//! 3. Following: what came since, for all topics of the connection, up to what the
-//!    shard has taken from its inbox. In the step that gets there the connection
-//!    becomes live.
+//! 1. Counting the events to replay. The result is complete or a refusal: if one of them is
+//!    evicted before the client is told, the whole replay is refused.
+//! 2. Replaying these events, up to the confirmed position.
+//! 3. Following: the events since, for all topics of the connection, up to the position that the
+//!    shard has delivered. In the step that reaches it the connection becomes live.
 //!
-//! While it lasts the connection's topics do not change, and what the shard takes
-//! from its inbox is counted by the outbox as owed: the cursor finds just that.
+//! Meanwhile the connection's topics do not change, and the outbox counts the events that the
+//! shard delivers as pending from the log: the cursor finds exactly those.
 
 use std::{
     mem,
@@ -34,27 +33,27 @@ use crate::{
     scheduler::{Cost, Place},
 };
 
-/// A connection on its way from a position that it had to the shard's.
+/// A connection that is catching up from the client's position to the shard's.
 #[derive(Debug)]
 pub struct CatchUp {
-    /// What the Subscribe names.
+    /// The topics of the Subscribe.
     topics: TopicSet,
-    /// Whether the connection's implicit topics are replayed too.
+    /// True if the connection's implicit topics are replayed too.
     implicit: bool,
-    /// The offset that the client had.
+    /// The offset from which the client resumes.
     resume_from: u64,
-    /// Where the connection stood when the Subscribe was taken.
+    /// The connection's position when the Subscribe was processed.
     position: Position,
-    /// Up to where the log is read.
+    /// The offset up to which the log has been read.
     cursor: u64,
     phase: Phase,
-    /// Its place among those that wait to read.
+    /// Its ticket among the tenant's tasks that wait to work.
     place: Option<Place>,
     json: NextJson,
     has_begun: bool,
 }
 
-/// The JSON of the event that comes next, where another thread renders it.
+/// The JSON of the next event, if another thread renders it.
 #[derive(Debug, Default)]
 enum NextJson {
     #[default]
@@ -70,19 +69,19 @@ enum Phase {
     Following,
 }
 
-/// How far a step has brought a connection.
+/// The outcome of one step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress {
-    /// The Subscribe is to be confirmed now, before the next step: with so many
-    /// events to replay, or as not recovered.
+    /// The Subscribe must be confirmed now, before the next step: with the number of events to
+    /// replay, or as not recovered.
     Confirm(Result<u64, Gap>),
-    /// There is more to do, after the others' turn and when the outbox is half free.
+    /// More is left to do, once the connection is scheduled again and its outbox is half free.
     More,
-    /// The connection gets what is published as it comes.
+    /// The connection receives new events as they are published.
     Live,
-    /// What is owed to the connection has left the log: it has to be closed.
+    /// Events that the connection must still receive have left the log: it has to be closed.
     Overtaken,
-    /// What is owed to the connection cannot be written as JSON: it has to be closed.
+    /// An event that the connection must receive cannot be written as JSON: it has to be closed.
     NoJson(NoJson),
 }
 
@@ -106,19 +105,19 @@ impl CatchUp {
         }
     }
 
-    /// Where the connection stood when the Subscribe was taken.
+    /// Returns the connection's position when the Subscribe was processed.
     #[must_use]
     pub fn position(&self) -> Position {
         self.position
     }
 
-    /// Returns true if it has had a turn.
+    /// Returns true if a slice has been run.
     #[must_use]
     pub fn has_begun(&self) -> bool {
         self.has_begun
     }
 
-    /// Waits until the event that comes next is rendered, if it has to be.
+    /// Waits until the next event is rendered, if another thread renders it.
     pub fn poll_rendered(&mut self, context: &mut Context<'_>) -> Poll<()> {
         if let NextJson::Rendering(rendering) = &mut self.json {
             let rendered = ready!(rendering.poll(context));
@@ -127,20 +126,20 @@ impl CatchUp {
         Poll::Ready(())
     }
 
-    /// Returns true if the connection may go on now. Else it waits for its turn, when it
-    /// is nudged, or until its outbox is half free.
+    /// Returns true if the connection may continue now. If not, it is nudged when it is
+    /// scheduled, or when its outbox is half free.
     pub fn may_go_on(&mut self, membership: &Membership) -> bool {
         self.slice(membership).is_some()
     }
 
-    /// Goes on for a slice, if it [may](Self::may_go_on).
+    /// Runs one slice, if the connection [may continue](Self::may_go_on).
     pub fn go_on(&mut self, membership: &Membership) -> Option<Progress> {
         let mut slice = self.slice(membership)?;
         self.has_begun = true;
         let progress = self.step(membership, &mut slice);
         membership.charge(slice.cost());
         if progress == Progress::More {
-            // Behind the others.
+            // Joins the end of the queue next time.
             self.place = None;
         }
         Some(progress)
@@ -149,7 +148,8 @@ impl CatchUp {
     fn slice(&mut self, membership: &Membership) -> Option<ReadSlice> {
         let is_rendering = matches!(self.json, NextJson::Rendering(_));
         if is_rendering || !membership.outbox().is_half_free() {
-            // Others need not wait for that, nor for a client that does not read.
+            // Other connections must not wait for the rendering, or for a client that does not
+            // read.
             self.place = None;
             return None;
         }
@@ -230,7 +230,7 @@ impl CatchUp {
             return Progress::NoJson(no_json);
         }
         match read {
-            // What is left to read up to the position is not for this replay.
+            // The rest up to the position holds nothing for this replay.
             Ok(_) if left == 0 => {
                 self.end_replay(membership);
                 self.follow(membership, slice)
@@ -256,7 +256,7 @@ impl CatchUp {
 
     fn follow(&mut self, membership: &Membership, slice: &mut ReadSlice) -> Progress {
         if membership.outbox().owes_nothing() {
-            // Whatever else came meanwhile is not for it, evicted or not.
+            // Any other event since then does not match this connection, evicted or not.
             membership.outbox().go_live();
             return Progress::Live;
         }
@@ -293,8 +293,8 @@ impl CatchUp {
         }
     }
 
-    /// Whether the event is one of the replay: it relates to what the Subscribe
-    /// names, and no subscription that stood before has brought it.
+    /// Returns true if the event belongs to the replay: it matches a topic of the Subscribe, and
+    /// no earlier subscription has delivered it.
     fn replays(&self, membership: &Membership, event: &Event) -> bool {
         let is_named = |topic: &Topic| {
             self.topics.contains(topic) || (self.implicit && membership.is_implicit(topic))
@@ -303,11 +303,11 @@ impl CatchUp {
     }
 }
 
-/// What a step has queued.
+/// The events that one step queues.
 #[derive(Debug)]
 struct Queued {
     cost: Cost,
-    /// The most that it may cost, beside its last event, which is queued whole.
+    /// Limit on the cost, which the last event may exceed, since it is queued whole.
     quota: Cost,
     json: NextJson,
     failed: Option<NoJson>,
@@ -323,8 +323,7 @@ impl Queued {
         }
     }
 
-    /// Has an event queued. If it has to be rendered first, or has no JSON, nothing more may
-    /// be queued.
+    /// Queues an event. Breaks if it must be rendered first, or has no JSON.
     fn add(
         &mut self,
         membership: &Membership,
@@ -357,7 +356,7 @@ impl Queued {
         }
     }
 
-    /// Returns true if others are to have their turn.
+    /// Returns true if the quota is used up.
     fn is_enough(&self) -> bool {
         self.cost >= self.quota
     }

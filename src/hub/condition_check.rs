@@ -1,5 +1,5 @@
-//! The conditions of a call, and the search for the last events of their topics. Most of it
-//! is done in parts before the append; what has come since is searched in the same step.
+//! The conditions of a call, and the search for the last events of their topics. Most of the
+//! search is done in parts before the append; events appended since are searched as part of it.
 
 use std::sync::Arc;
 
@@ -11,18 +11,18 @@ use crate::{
     protocol::Position,
 };
 
-/// What has to hold for an append, and how far that is known.
+/// The conditions of an append, and the progress of their check.
 #[derive(Debug)]
 pub struct ConditionCheck<'a> {
     conditions: &'a [Condition],
     search: TopicSearch,
-    /// The tenant whose log is searched, once that has begun.
+    /// The tenant whose log is being searched; `None` before the search begins.
     tenant: Option<Arc<Tenant>>,
     is_searched: bool,
 }
 
 impl<'a> ConditionCheck<'a> {
-    /// A check of conditions of which nothing is known.
+    /// Creates a check. Its search has not begun yet.
     #[must_use]
     pub fn new(conditions: &'a [Condition]) -> Self {
         Self {
@@ -37,18 +37,18 @@ impl<'a> ConditionCheck<'a> {
         self.conditions
     }
 
-    /// Returns true if nothing has to be searched before the append.
+    /// Returns true if nothing more has to be searched before the append.
     #[must_use]
     pub fn is_searched(&self) -> bool {
         self.is_searched
     }
 
-    /// There is no tenant whose log could be searched.
+    /// Marks the search as complete, because the tenant has no log.
     pub(super) fn has_no_log(&mut self) {
         self.is_searched = true;
     }
 
-    /// Searches a part of the tenant's log. Returns what that took, in topics of events.
+    /// Searches a part of the tenant's log. Returns the work done, in topics of events.
     pub(super) fn search(&mut self, tenant: &Arc<Tenant>, now: Instant) -> usize {
         if self.is_of(tenant) {
             let (events, is_all) = tenant.events_after(self.search.up_to(), EVENTS_A_PART);
@@ -61,8 +61,8 @@ impl<'a> ConditionCheck<'a> {
         work
     }
 
-    /// Searches what has come since, in the step in which it is appended. Returns false if
-    /// that is too much for one step.
+    /// Searches the events appended since, in the same step as the append. Returns false if there
+    /// are too many of them for one step.
     pub(super) fn finish(&mut self, tenant: &Arc<Tenant>, log: &Log) -> bool {
         if self.conditions.is_empty() {
             return true;
@@ -75,7 +75,7 @@ impl<'a> ConditionCheck<'a> {
         self.is_searched
     }
 
-    /// Those of the conditions that do not hold of the log, which is searched.
+    /// Returns the conditions that do not hold for the log. The search must be complete.
     pub(super) fn unmet(&self, log: &Log, now: Instant) -> Vec<Unmet> {
         let tail = log.tail_at(now);
         unmet(self.conditions, Some(tail.epoch), |topic| {

@@ -1,17 +1,17 @@
-//! What is remembered of tenants of which nothing else is left: where their logs
-//! ended. A client that comes back and has missed nothing can be told so.
+//! The heads of the logs of tenants that have nothing else left. A client that reconnects and has
+//! missed nothing can thus be told so.
 
 use lru::LruCache;
 
 use crate::protocol::{Position, TenantName};
 
-/// The heads of empty logs, in the order in which they were last used.
+/// The heads of empty logs, ordered by last use.
 #[derive(Debug)]
 pub(super) struct Dormant(LruCache<TenantName, Position>);
 
 impl Default for Dormant {
     fn default() -> Self {
-        // The registry bounds it: how many there may be depends on the others.
+        // The registry bounds it: the limit depends on the number of other tenants.
         Self(LruCache::unbounded())
     }
 }
@@ -21,22 +21,22 @@ impl Dormant {
         self.0.len()
     }
 
-    /// Remembers where the tenant's log ended.
+    /// Remembers the head of the tenant's log.
     pub(super) fn put(&mut self, name: TenantName, head: Position) {
         self.0.put(name, head);
     }
 
-    /// Where the tenant's log ended. Not a use of it.
+    /// Returns the head of the tenant's log. Does not count as a use.
     pub(super) fn head(&self, name: &TenantName) -> Option<Position> {
         self.0.peek(name).copied()
     }
 
-    /// Where the tenant's log ended, which is to go on from there.
+    /// Removes and returns the head of the tenant's log, which continues from there.
     pub(super) fn take(&mut self, name: &TenantName) -> Option<Position> {
         self.0.pop(name)
     }
 
-    /// Forgets the longest unused until so many are left.
+    /// Forgets the least recently used entries until at most `count` are left.
     pub(super) fn forget_beyond(&mut self, count: usize) {
         while self.0.len() > count && self.0.pop_lru().is_some() {}
     }

@@ -1,5 +1,5 @@
-//! What crosses threads on the path of an event: items in a shard's inbox, with what
-//! the shards share of their delivery. Knows no topics.
+//! Data that crosses threads on the path of an event: items in a shard's inbox, and the state
+//! that shards share while they deliver them. Knows no topics.
 
 use std::sync::{
     Arc,
@@ -11,13 +11,12 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 use super::tenant::Tenant;
 use crate::event::{Event, JsonCell};
 
-/// How many items wait for a shard at the most, in its inbox or in the queues of its
-/// tenants.
+/// Bounds on the items waiting for a shard, in its inbox or in the queues of its tenants.
 #[derive(Debug, Clone, Copy)]
 pub struct InboxLimits {
-    /// Of all tenants.
+    /// Items of all tenants together.
     pub places: usize,
-    /// Of one tenant, so that one cannot take all the room.
+    /// Items of one tenant, so that it cannot use up all the room.
     pub places_per_tenant: usize,
 }
 
@@ -30,7 +29,7 @@ impl Default for InboxLimits {
     }
 }
 
-/// One append, on its way to a shard.
+/// The events of one append, on their way to a shard.
 #[derive(Debug)]
 pub struct Item {
     pub(super) tenant: Arc<Tenant>,
@@ -62,8 +61,8 @@ impl Events {
     }
 }
 
-/// What the shards share while the events of an append are delivered: whether every
-/// shard has queued them, how many connections each matched, and its JSON.
+/// State that the shards share while the events of an append are delivered: how many shards have
+/// not queued them yet, how many connections each event matched, and its JSON.
 #[derive(Debug)]
 pub(super) struct Delivery {
     shards_left: AtomicUsize,
@@ -71,7 +70,7 @@ pub(super) struct Delivery {
     answered: Notify,
 }
 
-/// What the shards share of one event.
+/// State that the shards share for one event.
 #[derive(Debug, Default)]
 pub(super) struct Delivered {
     matched: AtomicU64,
@@ -79,12 +78,12 @@ pub(super) struct Delivered {
 }
 
 impl Delivered {
-    /// The place for its JSON.
+    /// Returns the cell for the event's JSON.
     pub(super) fn json(&self) -> &JsonCell {
         &self.json
     }
 
-    /// Adds the connections that it matched on a shard.
+    /// Adds the number of connections that the event matched on one shard.
     pub(super) fn add_matched(&self, matched: u64) {
         self.matched.fetch_add(matched, Ordering::Relaxed);
     }
@@ -99,24 +98,24 @@ impl Delivery {
         })
     }
 
-    /// Each event's, in their order.
+    /// Returns the state of each event, in the order of the events.
     pub(super) fn events(&self) -> &[Delivered] {
         &self.events
     }
 
-    /// Waits for the last shard. Only one task may wait.
+    /// Waits until every shard has answered. Only one task may wait.
     pub(super) async fn answered(&self) {
         while !self.is_answered() {
             self.answered.notified().await;
         }
     }
 
-    /// Whether no shard has to be waited for.
+    /// Returns true if every shard has answered.
     pub(super) fn is_answered(&self) -> bool {
         self.shards_left.load(Ordering::Acquire) == 0
     }
 
-    /// For each event, how many connections it has matched so far.
+    /// Returns, for each event, the number of connections matched so far.
     pub(super) fn matched(&self) -> impl Iterator<Item = u64> {
         self.events
             .iter()
@@ -124,8 +123,8 @@ impl Delivery {
     }
 }
 
-/// One shard's part of a delivery, which is answered when it is dropped: also when
-/// the shard ends with items in its inbox, so that nobody waits for ever.
+/// A shard's part of a delivery. Dropping it answers for the shard, also when the shard ends with
+/// items in its inbox, so that no caller waits forever.
 #[derive(Debug)]
 pub(super) struct DeliveryPart(Arc<Delivery>);
 
@@ -134,7 +133,7 @@ impl DeliveryPart {
         Self(Arc::clone(delivery))
     }
 
-    /// What all shards share.
+    /// Returns the state shared by all shards.
     pub(super) fn delivery(&self) -> &Arc<Delivery> {
         &self.0
     }
@@ -148,15 +147,16 @@ impl Drop for DeliveryPart {
     }
 }
 
-/// The end of an inbox that others put items into.
+/// The sending end of an inbox.
 #[derive(Debug, Clone)]
 pub(super) struct InboxSender {
     items: mpsc::Sender<Item>,
-    /// Of all tenants. The channel has as many, so who has one of these has one there.
+    /// Permits for all tenants together. The channel has the same capacity, so a permit
+    /// guarantees a free slot in it.
     places: Arc<Semaphore>,
 }
 
-/// An inbox with so many places.
+/// Returns both ends of an inbox with a capacity of `places` items.
 pub(super) fn inbox(places: usize) -> (InboxSender, mpsc::Receiver<Item>) {
     let (items, receiver) = mpsc::channel(places);
     let sender = InboxSender {
@@ -167,12 +167,12 @@ pub(super) fn inbox(places: usize) -> (InboxSender, mpsc::Receiver<Item>) {
 }
 
 impl InboxSender {
-    /// Whether its shard has ended.
+    /// Returns true if the inbox's shard has ended.
     pub(super) fn is_closed(&self) -> bool {
         self.items.is_closed()
     }
 
-    /// A place for one item, of the tenant's share and of all.
+    /// Reserves room for one item, within the tenant's share and the whole inbox.
     pub(super) fn place(
         &self,
         share: &Arc<Semaphore>,
@@ -184,33 +184,34 @@ impl InboxSender {
         })
     }
 
-    /// Puts an item into one of the places. If the shard ends meanwhile the item is
-    /// dropped, and so answered.
+    /// Sends an item that holds a permit. If the shard has ended, the item is dropped, which
+    /// answers for the shard.
     pub(super) fn send(&self, item: Item) {
         drop(self.items.try_send(item));
     }
 }
 
-/// A place in an inbox. It is taken until the item is delivered, wherever that waits:
-/// so its drop lets a publisher in for what the shard has done.
+/// Room for one item in an inbox. It is held until the item is delivered, also while the item
+/// waits in a tenant's queue, so a publisher gets in only as the shard makes progress.
 #[derive(Debug)]
 pub(super) struct Place {
     _of_share: OwnedSemaphorePermit,
     _of_all: OwnedSemaphorePermit,
 }
 
-/// The first that was found without room: an inbox, or a tenant's share of it.
+/// The semaphore that had no permit left: that of an inbox, or of a tenant's share of it.
 pub(super) struct FullInbox(Arc<Semaphore>);
 
 impl FullInbox {
-    /// Waits until there is room for one item. Who waits longest is let in first.
+    /// Waits until there is room for one item. Waiters are served in the order in which they
+    /// began to wait.
     pub(super) async fn has_room(self) -> Waited {
         Waited(self.0.acquire_owned().await.ok())
     }
 }
 
-/// What a publisher has waited for. It keeps that for its next attempt: were it given
-/// back first, two that wait would hand the one place to each other for ever.
+/// A permit that a publisher has waited for and keeps for its next attempt. If it were released
+/// first, two waiting publishers could pass the one permit to each other forever.
 #[derive(Default)]
 pub(super) struct Waited(Option<OwnedSemaphorePermit>);
 

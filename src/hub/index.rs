@@ -1,5 +1,5 @@
-//! Which outboxes of one tenant on one shard get the events of a topic. Knows
-//! nothing beyond the tenant: there is no way to ask it for another's topics.
+//! Maps topics to the outboxes of one tenant on one shard. Knows only this tenant: it cannot be
+//! asked for another tenant's topics.
 
 use std::{collections::VecDeque, rc::Rc};
 
@@ -10,29 +10,29 @@ use crate::{
     protocol::{Topic, topic::TopicMap},
 };
 
-/// The connections of one tenant on one shard and what they are subscribed to.
+/// The connections of one tenant on one shard, and their subscriptions.
 #[derive(Debug, Default)]
 pub(super) struct TenantIndex {
     connections: Subscribers,
-    /// The topic of each connection's user is among them.
+    /// Includes the user topic of each connection.
     topics: TopicMap<Subscribers>,
 }
 
-/// What an event met in the index.
+/// Counts of one event's fan-out.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Fanout {
-    /// Connections that it relates to, those included that had no room.
+    /// Connections that match the event, including those without room for it.
     pub(super) matched: u64,
-    /// Of these, the ones that had no room and will be closed.
+    /// Matching connections that had no room and will be closed.
     pub(super) overflowed: u64,
-    /// What was done for it: its topics, and the connections subscribed to each, so
-    /// that one is counted for each of its topics.
+    /// Work done for the event: its topics, plus the connections subscribed to each, so a
+    /// connection counts once for each topic it shares with the event.
     pub(super) offers: usize,
 }
 
 impl Fanout {
     /// Offers the event to one more connection.
-    // With the outbox's part in it, which says why.
+    // Inlined together with `Outbox::offer`, which gives the reason.
     #[inline(always)]
     fn offer(&mut self, offer: &Offer<'_>, outbox: &Rc<Outbox>, due: &mut VecDeque<Rc<Outbox>>) {
         match outbox.offer(offer) {
@@ -53,12 +53,12 @@ impl Fanout {
 }
 
 impl TenantIndex {
-    /// Adds a connection, to which the events for the whole tenant go.
+    /// Adds a connection, which then receives the events for the whole tenant.
     pub(super) fn add(&mut self, id: ConnectionId, outbox: &Rc<Outbox>) {
         self.connections.insert(id, outbox);
     }
 
-    /// Takes a connection out of all but its topics.
+    /// Removes a connection, except from its topics.
     pub(super) fn remove(&mut self, id: ConnectionId) {
         self.connections.remove(id);
     }
@@ -77,8 +77,8 @@ impl TenantIndex {
         is_first
     }
 
-    /// Ends a connection's subscription of a topic. Returns true if it was the topic's
-    /// last subscriber.
+    /// Ends a connection's subscription to a topic. Returns true if it was the topic's last
+    /// subscriber.
     pub(super) fn unsubscribe(&mut self, topic: &Topic, id: ConnectionId) -> bool {
         let Some(subscribers) = self.topics.get_mut(topic) else {
             return false;
@@ -103,13 +103,13 @@ impl TenantIndex {
         }
     }
 
-    /// Whether no connection is left.
+    /// Returns true if no connection and no subscription is left.
     pub(super) fn is_empty(&self) -> bool {
         self.connections.is_empty() && self.topics.is_empty()
     }
 
-    /// Offers an event to each connection that it relates to, once. Those that
-    /// have to be woken for it are added to `due`.
+    /// Offers an event once to each matching connection. Those that must be woken for it are
+    /// added to `due`.
     pub(super) fn deliver(
         &self,
         event: &Event,
@@ -118,8 +118,8 @@ impl TenantIndex {
     ) -> Fanout {
         let mut fanout = Fanout::default();
         for topic in event.topics() {
-            // Not by `for_each`, which calls its closure for each: that took 16
-            // instructions more of the 73 of a delivery.
+            // Does not use `for_each`: its closure call took 16 more of the 73 instructions of a
+            // delivery.
             let subscribers = self.subscribers(topic);
             fanout.offers += 1 + subscribers.map_or(0, Subscribers::len);
             match subscribers {

@@ -1,5 +1,5 @@
-//! The JSON of large events, which another thread renders: a shard would be held up for as
-//! long as that takes. Knows no connections.
+//! The JSON of large events, which another thread renders so that the shard is not held up. Knows
+//! no connections.
 
 use std::{
     cell::RefCell,
@@ -26,25 +26,25 @@ use crate::{
     tally::Tally,
 };
 
-/// How long a connection that resumes waits for the memory that rendering takes.
+/// Longest time that a resuming connection waits for the memory that rendering takes.
 const MEMORY_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The same for a tenant's deliveries, which keep places in the inbox meanwhile.
+/// Longest time that a tenant's deliveries wait for that memory. They hold inbox permits
+/// meanwhile.
 const DELIVERY_MEMORY_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// How many events are found again for as long as a connection waits for them or holds them:
-/// many connections that resume at the same time are sent the same events.
+/// Number of recent renderings that can be reused while a connection waits for them or holds
+/// their frames: connections that resume at the same time often need the same events.
 const RECENT_MAX: usize = 16;
 
 type Outcome = Result<Arc<JsonFrame>, NoJson>;
 
-/// The events that were last rendered for connections that resume, of one tenant on one
-/// shard.
+/// The events rendered most recently for resuming connections of one tenant on one shard.
 #[derive(Debug, Clone, Default)]
 pub(super) struct ReplayedJson {
     recent: Rc<RefCell<VecDeque<Recent>>>,
-    /// Held by the one that is rendered, so that deliveries and calls of the tenant wait for
-    /// one of them at the most.
+    /// Held while an event is rendered, so that deliveries and calls of the tenant wait for at
+    /// most one such rendering.
     one_at_a_time: Rc<Mutex<()>>,
 }
 
@@ -56,8 +56,8 @@ struct Recent {
 }
 
 impl ReplayedJson {
-    /// The frame of the event, if a connection holds it. Else another thread renders it, for
-    /// all that wait for it.
+    /// Returns the event's frame if a connection still holds it. Otherwise another thread renders
+    /// it, once for all connections that wait for it.
     pub(super) fn render(
         &self,
         event: &Arc<Event>,
@@ -105,7 +105,7 @@ impl ReplayedJson {
         let render = move |_: &_| unless_no_memory(JsonFrame::of(&event).map(Arc::new));
         let run = async |job| work.offload(job).await;
         let rendered = with_memory(&account, MEMORY_TIMEOUT, render, run).await;
-        // It is not rendered either where the process is ending.
+        // If the process is ending, the event is not rendered either.
         let frame = rendered.unwrap_or(Err(MemoryExceeded))??;
         tally.json_replayed.add(1);
         let mut recent = self.recent.borrow_mut();
@@ -116,7 +116,7 @@ impl ReplayedJson {
     }
 }
 
-/// A large event on its way to a connection that resumes.
+/// A large event on its way to a resuming connection.
 pub(super) enum RenderingJson {
     UnderWay(Shared<LocalBoxFuture<'static, Outcome>>),
     Done(Arc<JsonFrame>),
@@ -138,8 +138,8 @@ impl fmt::Debug for RenderingJson {
 }
 
 /// Has another thread render an event that is being delivered, unless another shard has it
-/// rendered meanwhile. Returns true if it was made here. Where there is no memory the
-/// connections that take JSON are given that in place of the event.
+/// rendered meanwhile. Returns true if this call rendered it. If there is no memory, the cell is
+/// left empty, and the caller gives up on the JSON.
 pub(super) async fn render_delivered(
     event: &Arc<Event>,
     delivery: &Arc<Delivery>,
@@ -164,7 +164,7 @@ pub(super) async fn render_delivered(
     made.and_then(Result::ok).unwrap_or_default()
 }
 
-/// A result that is tried again where there was no memory.
+/// Turns a lack of memory into the error on which the caller retries.
 fn unless_no_memory<T>(result: Result<T, NoJson>) -> Result<Result<T, NoJson>, MemoryExceeded> {
     match result {
         Err(NoJson::NoMemory) => Err(MemoryExceeded),

@@ -1,5 +1,5 @@
-//! A connection's place in the hub: what it is subscribed to, and from where on.
-//! Knows no wire format.
+//! A connection's registration with the hub: its topics, and the offset from which each is
+//! delivered. Knows no wire format.
 
 use std::{
     cell::{Cell, RefCell},
@@ -32,79 +32,77 @@ use crate::{
     scheduler::{Cost, Place, Waiter},
 };
 
-/// How many events of the log are taken out under the tenant's lock at once.
+/// Most events that are read from the log under the tenant's lock at once.
 const EVENTS_A_LOOK: usize = 256;
 
-/// Why nothing was subscribed.
+/// The reason for which nothing was subscribed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SubscribeError {
-    /// The connection would have more topics than it may have.
-    #[error("a connection may have {topics_max} topics")]
+    /// The connection would exceed its limit of topics.
+    #[error("a connection may have at most {topics_max} topics")]
     TooManyTopics {
-        /// How many it may have.
+        /// Most topics of a connection.
         topics_max: usize,
     },
-    /// The memory of all subscriptions is taken.
+    /// No memory is left for subscriptions.
     #[error(transparent)]
     NoMemory(#[from] MemoryExceeded),
 }
 
-/// What a subscription to a topic takes beside the topic's name, in bytes: its entries in
-/// the index and in the connection. Measured with 10,000 topics of 10 bytes on each of 600
-/// connections, which took 171 bytes a topic, and with 1,000 of 60 bytes on each of 4,000,
-/// which took 262.
+/// Memory that a subscription takes in addition to the topic's name, in bytes: its entries in the
+/// index and in the connection. Measured with 10,000 topics of 10 bytes on each of 600
+/// connections, which took 171 bytes a topic, and with 1,000 of 60 bytes on each of 4,000, which
+/// took 262.
 const SUBSCRIPTION_BYTES: usize = 200;
 
-/// The memory that a subscription to the topic is counted for, in bytes.
+/// Returns the memory charged for a subscription to the topic, in bytes.
 fn subscription_bytes(topic: &Topic) -> usize {
     SUBSCRIPTION_BYTES + topic.as_str().len()
 }
 
-/// A connection's place in the hub. Dropped, it takes the connection out of
-/// everything: its topics in parts if many connections go at once, and from the first
-/// moment nothing is queued for it.
+/// A connection's registration with the hub. Dropping it removes the connection everywhere:
+/// nothing is queued for it from that moment on, and its topics are removed in parts if many
+/// connections leave at once.
 #[derive(Debug)]
 pub struct Membership {
     hub: Rc<ShardHub>,
     here: Rc<TenantHere>,
     id: ConnectionId,
-    /// The topic of its user.
+    /// The topic of the connection's user.
     user: Topic,
     outbox: Rc<Outbox>,
-    /// What it is subscribed to, and for each topic the offset from which on it has
-    /// been served.
+    /// The subscribed topics, each with the offset from which on its events have been delivered.
     topics: RefCell<TopicMap<u64>>,
-    /// The same for the implicit topics.
+    /// The offset from which on events of the implicit topics have been delivered.
     implicit_from: Cell<u64>,
-    /// Whether they have been resumed; once is all.
+    /// True once they have been resumed, which happens only once.
     implicit_resumed: Cell<bool>,
 }
 
-/// An event as a connection that resumes is sent it.
+/// An event as it is sent to a resuming connection.
 #[derive(Debug)]
 pub(super) enum ReplayFrame {
-    /// The frame, and what it costs.
+    /// The frame, and the cost of making and queuing it.
     Made(Frame, Cost),
     /// Another thread renders its JSON.
     Rendering(RenderingJson),
 }
 
-/// What a Subscribe has brought about.
+/// The outcome of a Subscribe.
 #[derive(Debug)]
 pub enum Subscribed {
-    /// The connection stands at this position, and gets from there on what relates
-    /// to its topics.
+    /// The connection is at this position, and receives all later events of its topics.
     Live(Position),
-    /// The same, and nothing came between that and the position that the client had.
+    /// Like `Live`, and no event lies between this position and the client's.
     Resumed(Position),
-    /// The same, but what the client had cannot be resumed from.
+    /// Like `Live`, but the client's position cannot be resumed from.
     NotResumed(Position, Gap),
-    /// The connection resumes. Until it is live again its topics may not change.
+    /// The connection is catching up. Its topics must not change until it is live again.
     Behind(CatchUp),
 }
 
 impl Membership {
-    /// Enters the connection into the tenant's index here.
+    /// Adds the connection to the tenant's index on this shard.
     pub(super) fn new(
         hub: Rc<ShardHub>,
         here: Rc<TenantHere>,
@@ -129,9 +127,9 @@ impl Membership {
         }
     }
 
-    /// Up to which offset events are to be delivered here before a Subscribe that has
-    /// come now may be taken. `None`: it may be now. Else the connection is nudged when
-    /// it [may](Self::has_reached).
+    /// Returns the offset that must be delivered here before a Subscribe that has arrived now may
+    /// be processed; the connection is nudged when it [is delivered](Self::has_reached). Returns
+    /// `None` if the Subscribe may be processed now.
     #[must_use]
     pub fn await_head(&self) -> Option<u64> {
         if is_planted(Fault::ConfirmsTheHead) || is_planted(Fault::ConfirmsBelowTheHead) {
@@ -140,20 +138,20 @@ impl Membership {
         self.hub.await_head(&self.here, &self.outbox)
     }
 
-    /// Has all delivered that the tenant has waiting.
+    /// Delivers all queued items of the tenant.
     #[cfg(test)]
     pub(super) fn take_all(&self) {
         self.hub.take_all_of(&self.here);
     }
 
-    /// Whether all events up to that offset are delivered here.
+    /// Returns true if all events up to that offset have been delivered here.
     #[must_use]
     pub fn has_reached(&self, offset: u64) -> bool {
         self.here.has_reached(offset)
     }
 
-    /// Where the connection stands: all that its topics were to bring up to there is in
-    /// its outbox, unless it catches up.
+    /// Returns the connection's position: all events of its topics up to it are in its outbox,
+    /// unless the connection is catching up.
     #[must_use]
     pub fn position(&self) -> Position {
         if is_planted(Fault::PongsTheHead) {
@@ -162,19 +160,18 @@ impl Membership {
         self.here.taken.get()
     }
 
-    /// Adds the topics to what the connection gets, from where it stands: all that
-    /// its older topics were to bring up to there is in its outbox, and all that
-    /// comes after it will be, for the new topics too. That position is not below the
-    /// head that the tenant's log had when the Subscribe came, if that was
-    /// [awaited](Self::await_head).
+    /// Subscribes the connection to the topics, from its current position on: events of its older
+    /// topics up to that position are in its outbox, and all later events will be, of the new
+    /// topics too. The position is not below the head that the tenant's log had when the
+    /// Subscribe arrived, if that was [awaited](Self::await_head).
     ///
-    /// With `resume_from`, what came between that and the position is to be replayed.
-    /// An error there: the epoch is none that this relay could have given.
+    /// With `resume_from`, the events between that position and the connection's are replayed. An
+    /// error there means that the client's epoch is not one that this relay could have issued.
     ///
     /// # Errors
     ///
-    /// When it would have more than `topics_max` topics, and when there is no memory for
-    /// more subscriptions.
+    /// When the connection would have more than `topics_max` topics, and when no memory is left
+    /// for subscriptions.
     pub fn subscribe(
         &self,
         topics: &[Topic],
@@ -227,9 +224,8 @@ impl Membership {
                 .map(|()| from)
         });
         match whole {
-            // Nothing lies between, so it is complete, also when an event that this shard has
-            // still to deliver has left the log or leaves it before it is the connection's
-            // turn to read.
+            // No event lies between, so the replay is complete, even if an event that this shard
+            // has yet to deliver has left the log, or leaves it before the connection reads.
             Ok(_) | Err(Gap::Evicted) if from == Ok(position) => Subscribed::Resumed(position),
             Err(gap) => Subscribed::NotResumed(position, gap),
             Ok(from) => {
@@ -239,7 +235,7 @@ impl Membership {
         }
     }
 
-    /// Takes the topics away; those that it did not have do not matter.
+    /// Unsubscribes the connection from the topics, ignoring those that it does not have.
     pub fn unsubscribe(&self, topics: &[Topic]) {
         self.charge(Cost::SUBSCRIPTION.times(topics.len()));
         let mut subscribed = self.topics.borrow_mut();
@@ -253,16 +249,16 @@ impl Membership {
     }
 }
 
-/// When the connection may have work done.
+/// Scheduling of the connection's work.
 impl Membership {
-    /// Returns true if work may be done for the connection now. Else it takes a place among
-    /// those of its tenant that wait, and is nudged when its turn comes.
+    /// Returns true if work may be done for the connection now. If not, the connection joins its
+    /// tenant's queue, and is nudged when it is granted a quantum.
     pub fn may_work(&self, place: &mut Option<Place>) -> bool {
         let waiter = || Rc::clone(&self.outbox) as Rc<dyn Waiter>;
         self.here.work.may_work(place, waiter)
     }
 
-    /// The same for a large write.
+    /// Like [`may_work`](Self::may_work), for a large write.
     pub fn may_write(&self, place: &mut Option<Place>) -> bool {
         let waiter = || Rc::clone(&self.outbox) as Rc<dyn Waiter>;
         self.here.writes.may_work(place, waiter)
@@ -286,39 +282,39 @@ impl Membership {
 }
 
 impl Membership {
-    /// Takes the memory of subscriptions off the account, at most so many bytes.
+    /// Releases the memory of subscriptions, at most `bytes`.
     fn release(&self, bytes: usize) {
         let bytes = self.outbox.release_subscriptions(bytes);
         self.hub.memory().release(MemoryUse::Subscriptions, bytes);
     }
 }
 
-/// What a connection that catches up asks.
+/// Queries and actions of a connection that is catching up.
 impl Membership {
     pub(super) fn outbox(&self) -> &Outbox {
         &self.outbox
     }
 
-    /// Up to where the shard has taken the tenant's events from its inbox.
+    /// Returns the position up to which the shard has delivered the tenant's events.
     pub(super) fn taken(&self) -> Position {
         self.here.taken.get()
     }
 
-    /// What is left of its tenant's quantum.
+    /// Returns what is left of the tenant's quantum.
     pub(super) fn quota(&self) -> Cost {
         self.here.work.quota()
     }
 
-    /// Calls `f` with the events of a span of the log, oldest first, for as long as
-    /// it says so and the slice allows. Gives the offset up to which the span is done.
+    /// Calls `f` with the events of a span of the log, oldest first, until `f` breaks or the
+    /// slice is used up. Returns the offset up to which the span is done.
     pub(super) fn read_log(
         &self,
         span: Span,
         slice: &mut ReadSlice,
         mut f: impl FnMut(&Arc<Event>) -> ControlFlow<()>,
     ) -> Result<u64, Gap> {
-        // Taken first and looked at when the lock is released, for which the tenant's
-        // publishers wait with all of their shard.
+        // The events are copied out first and processed without the lock, because the tenant's
+        // publishers wait for it, and with them their whole shard.
         let mut events = Vec::new();
         let count = EVENTS_A_LOOK.min(slice.room_for(Cost::TOPIC));
         let is_all = self.here.tenant.read_log(span, count, &mut events)?;
@@ -333,19 +329,19 @@ impl Membership {
         Ok(if is_all { span.up_to } else { done })
     }
 
-    /// Whether it is a topic that the connection has without asking.
+    /// Returns true if every connection of this user has the topic without subscribing.
     pub(super) fn is_implicit(&self, topic: &Topic) -> bool {
         *topic == self.user || topic.is_everyone()
     }
 
-    /// Whether the connection is to get the event.
+    /// Returns true if the event matches a topic of the connection.
     pub(super) fn relates(&self, event: &Event) -> bool {
         let topics = self.topics.borrow();
         let is_its = |topic| topics.contains_key(topic) || self.is_implicit(topic);
         event.topics().iter().any(is_its)
     }
 
-    /// Whether a subscription has brought the event already.
+    /// Returns true if a subscription has already delivered the event.
     pub(super) fn has_brought(&self, event: &Event) -> bool {
         let topics = self.topics.borrow();
         let served_from = |topic| match topics.get(topic) {
@@ -366,12 +362,12 @@ impl Membership {
         self.outbox.push_from_log(frame, false);
     }
 
-    /// Queues an event that was offered while the outbox was behind.
+    /// Queues an event that was offered while the connection was catching up.
     pub(super) fn queue_owed(&self, frame: Frame) {
         self.outbox.push_from_log(frame, true);
     }
 
-    /// The event as the connection takes it, with what that costs.
+    /// Returns the event in the connection's encoding, and the cost of that.
     pub(super) fn frame(&self, event: &Arc<Event>) -> Result<ReplayFrame, NoJson> {
         if self.outbox.encoding() == Encoding::Protobuf {
             let frame = Frame::Event(Arc::clone(event));
@@ -389,7 +385,8 @@ impl Membership {
         Ok(ReplayFrame::Made(Frame::Json(Arc::new(frame)), cost))
     }
 
-    /// A replay is over: from that offset on its topics have been served.
+    /// Records that a replay is complete: events of its topics have been delivered from that
+    /// offset on.
     pub(super) fn replayed(&self, topics: &TopicSet, implicit: bool, from: u64) {
         let mut subscribed = self.topics.borrow_mut();
         for topic in topics {
@@ -406,7 +403,8 @@ impl Membership {
 
 impl Drop for Membership {
     fn drop(&mut self) {
-        // Topics may stay in the index for some turns, and nothing may come by them.
+        // Topics may stay in the index for some turns, but nothing must be delivered through
+        // them.
         self.outbox.leave();
         let mut topics = self.topics.take();
         self.hub.tally().subscriptions.sub(topics.len() as u64);

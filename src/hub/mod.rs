@@ -1,12 +1,11 @@
-//! Who gets what: the tenants, the shards' topic indexes, and the way of an event
-//! from one to the other. Knows no wire format and no HTTP; it fills outboxes and
-//! gives back numbers.
+//! Decides which connections receive an event: the tenants, the shards' topic indexes, and the
+//! path of an event between them. Knows no wire format and no HTTP; it fills outboxes and returns
+//! counts.
 //!
-//! An event is appended to its tenant's log under the tenant's lock, and in the
-//! same step one item goes into the inbox of every shard that has connections of
-//! the tenant (`publish`, `registry`, `inbox`). Each shard then offers the event
-//! to the outboxes of the connections that it matches (`shard`, `index`), on its
-//! own thread, without a lock.
+//! An event is appended to its tenant's log under the tenant's lock, and in the same step one
+//! item is sent to the inbox of every shard that has connections of the tenant (`publish`,
+//! `registry`, `inbox`). Each shard then offers the event to the outboxes of the matching
+//! connections (`shard`, `index`), on its own thread, without a lock.
 
 mod admin;
 mod audience;
@@ -49,19 +48,20 @@ use crate::tally::Tally;
 use admin::{ShardCaller, ShardCalls};
 use relief::Relief;
 
-/// Which of the process's shards, from 0.
+/// Index of a shard within the process, from 0.
 pub type ShardId = usize;
 
-/// How long a publisher waits.
+/// Timeouts of a publish call.
 #[derive(Debug, Clone, Copy)]
 pub struct PublishTimeouts {
-    /// For room in an inbox, before anything is appended.
+    /// Time to wait for room in an inbox, before anything is appended.
     pub inbox: Duration,
-    /// For the receipts of the shards, after it was.
+    /// Time to wait for the shards' receipts, after the append.
     pub ack: Duration,
 }
 
-/// What a shard's thread makes its [`ShardHub`] of.
+/// The parts from which a shard's thread builds its [`ShardHub`]. They can be sent between
+/// threads.
 #[derive(Debug)]
 pub struct ShardSeed {
     id: ShardId,
@@ -73,14 +73,14 @@ pub struct ShardSeed {
 }
 
 impl ShardSeed {
-    /// The hub, which stays on the thread where it is made.
+    /// Builds the hub, which stays on the thread that built it.
     #[must_use]
     pub fn grow(self) -> ShardHub {
         ShardHub::new(self)
     }
 }
 
-/// Makes the publishing end of a hub and, for each tally, a shard's end.
+/// Returns the publishing end of a hub and, for each tally, the end of one shard.
 #[must_use]
 pub fn hub(
     registry: &Arc<Registry>,

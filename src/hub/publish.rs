@@ -1,5 +1,5 @@
-//! The backend's end of the hub: append, send to the shards, and wait until they
-//! have queued. Knows no HTTP.
+//! The backend's end of the hub: appends events, sends them to the shards, and waits until they
+//! have queued them. Knows no HTTP.
 
 use std::{mem, sync::Arc, time::Duration};
 
@@ -26,11 +26,11 @@ use crate::{
     scheduler::{Cost, QUANTUM},
 };
 
-/// How often a publisher that waits for memory looks whether there is some. Shards
-/// free it within a turn or two.
+/// Interval at which a publisher that waits for memory checks again. Shards free some within a
+/// turn or two.
 const MEMORY_LOOK_EVERY: Duration = Duration::from_millis(1);
 
-/// Puts events into tenants' logs. Clones share everything.
+/// Appends events to tenants' logs. Clones share all state.
 #[derive(Debug, Clone)]
 pub struct Publisher {
     registry: Arc<Registry>,
@@ -40,20 +40,20 @@ pub struct Publisher {
     timeouts: Arc<ArcSwap<PublishTimeouts>>,
 }
 
-/// Why nothing was appended.
+/// The reason for which nothing was appended.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PublishError {
-    /// There is no place for another tenant.
+    /// The relay has as many tenants as it may have.
     #[error(transparent)]
     TenantsFull(#[from] TenantsFull),
-    /// A shard's inbox had no room within the time.
+    /// A shard's inbox had no room before the timeout.
     #[error("a shard has no room for more events of this tenant")]
     NoRoom,
-    /// All events together took more memory than they may, for all of the time.
+    /// Events took more memory than they may until the timeout.
     #[error("the relay has no memory for more events")]
     NoMemory,
-    /// The message ids of these drafts were given to other events before.
-    #[error("a message_id was given to another event before")]
+    /// The message ids of these drafts were used for different events before.
+    #[error("a message_id was already used for a different event")]
     Conflicts(Vec<usize>),
     /// These conditions do not hold.
     #[error("a precondition does not hold")]
@@ -69,24 +69,25 @@ impl From<Refusal> for PublishError {
     }
 }
 
-/// Events that are in the log.
+/// Events that have been appended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Published {
-    /// In the order of the drafts.
+    /// The outcome of each draft, in order.
     pub events: Vec<PlacedEvent>,
-    /// Whether every shard has queued them. If not, they will be delivered all
-    /// the same, and the events' `matched` is not known.
+    /// True if every shard has queued them. If not, they are delivered all the same, but the
+    /// number of matches is unknown.
     pub acknowledged: bool,
 }
 
-/// What became of one draft.
+/// The outcome of one draft.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PlacedEvent {
-    /// Its place in the tenant's order: for a duplicate its first.
+    /// Its position in the tenant's log; for a duplicate that of the original event.
     pub position: Position,
-    /// How many connections of this process it matched; a duplicate none.
+    /// Number of connections of this process that it matched; 0 for a duplicate, `None` if not
+    /// every shard has answered.
     pub matched: Option<u64>,
-    /// Whether it is one that had been appended before.
+    /// True if it is a duplicate of an event appended before.
     pub duplicate: bool,
 }
 
@@ -107,8 +108,8 @@ impl Publisher {
         }
     }
 
-    /// Has calls wait for so long from now on, and the process hold so many tenants
-    /// and bytes of events; what is too much by then is taken back.
+    /// Applies new timeouts, and new limits of tenants and memory. Any excess over these is
+    /// removed.
     pub fn configure(&self, timeouts: PublishTimeouts, tenants: usize, memory: MemoryLimits) {
         self.timeouts.store(Arc::new(timeouts));
         self.registry.configure(tenants, memory);
@@ -118,36 +119,36 @@ impl Publisher {
         }
     }
 
-    /// The account of the memory that the process holds for others.
+    /// Returns the account of the memory that the process holds for clients and backends.
     #[must_use]
     pub fn memory(&self) -> &Arc<MemoryAccount> {
         self.registry.memory()
     }
 
-    /// What the shards can be asked beside events.
+    /// Returns the handle for calls to the shards outside the path of an event.
     #[must_use]
     pub fn admin(&self) -> &Admin {
         &self.admin
     }
 
-    /// Whether a connection of the tenant takes events as JSON.
+    /// Returns true if the tenant has a JSON connection.
     #[must_use]
     pub fn has_json(&self, tenant: &TenantName) -> bool {
         self.registry.has_json(tenant)
     }
 
-    /// What events are known again by.
+    /// Returns the key under which fingerprints of events are made.
     #[must_use]
     pub fn fingerprint_key(&self) -> &FingerprintKey {
         self.registry.fingerprint_key()
     }
 
-    /// Appends the events next to each other, all or none, and sends them to the
-    /// shards. Those that were appended before are not appended again.
+    /// Appends the events consecutively, all or none, and sends them to the shards. Duplicates
+    /// are not appended again.
     ///
     /// # Errors
     ///
-    /// When nothing was appended. Once it was, there is no error any more.
+    /// When nothing was appended. There are no errors after the append.
     pub async fn append(
         &self,
         tenant: &TenantName,
@@ -157,9 +158,8 @@ impl Publisher {
             .await
     }
 
-    /// Searches a part of the tenant's log for what a check has to know before the append.
-    /// Returns what that cost. What is not searched before the append
-    /// is searched by it, in parts too.
+    /// Searches a part of the tenant's log for what a check needs before the append. Returns the
+    /// cost. The append searches the rest, in parts too.
     pub fn search(&self, name: &TenantName, check: &mut ConditionCheck<'_>) -> Cost {
         let Some(tenant) = self.registry.find(name) else {
             check.has_no_log();
@@ -168,12 +168,12 @@ impl Publisher {
         Cost::TOPIC.times(check.search(&tenant, Instant::now()))
     }
 
-    /// The same, if these conditions hold at that moment, or if there is nothing new
-    /// to append.
+    /// Appends like [`append`](Self::append), but only if the conditions hold at that moment, or
+    /// if there is nothing new to append.
     ///
     /// # Errors
     ///
-    /// When nothing was appended. Once it was, there is no error any more.
+    /// When nothing was appended. There are no errors after the append.
     pub async fn append_if(
         &self,
         name: &TenantName,
@@ -224,8 +224,8 @@ impl Publisher {
         }
     }
 
-    /// The tenant, which is made if there is none: but not for conditions that
-    /// cannot hold where there is no event.
+    /// Returns the tenant, and creates it if there is none, unless the conditions cannot hold
+    /// without events.
     fn tenant(
         &self,
         name: &TenantName,
@@ -240,9 +240,9 @@ impl Publisher {
         Ok(self.registry.obtain(name)?)
     }
 
-    /// What is too much for the process is taken from other tenants too, one by one,
-    /// now that this one is unlocked. The events that are taken are added to
-    /// `evicted`, unless memory is short: then all of those are dropped.
+    /// Removes what exceeds the bounds of the process, also from other tenants, one by one, now
+    /// that this one is unlocked. The evicted events are added to `evicted`; if memory is short,
+    /// all events in it are dropped at once.
     fn keep_within_bounds(&self, evicted: &mut Evicted) {
         self.registry.trim_logs(evicted);
         self.registry.trim_message_ids();
@@ -267,36 +267,35 @@ impl Publisher {
     }
 }
 
-/// Events that are in the log and on their way to the shards, which nothing stops
-/// any more.
+/// Events that have been appended and sent to the shards. Their delivery can no longer fail.
 #[derive(Debug)]
 pub struct Appended<'a> {
     registry: &'a Registry,
     events: Events,
     delivery: Arc<Delivery>,
-    /// The places of the drafts that had been appended before, in order, and their
-    /// first positions.
+    /// The indexes of the drafts that are duplicates, in order, and the positions of the original
+    /// events.
     repeats: Vec<(usize, Position)>,
-    /// What has left the logs for them.
+    /// The events evicted to make room for them.
     evicted: Evicted,
     timeout: Duration,
 }
 
 impl Appended<'_> {
-    /// How many of them are new.
+    /// Returns the number of new events.
     #[must_use]
     pub fn new_len(&self) -> usize {
         self.events.as_slice().len()
     }
 
-    /// How many events have left the logs for them, and are still to be dropped.
+    /// Returns the number of evicted events that are still to be dropped.
     #[must_use]
     pub fn evicted_len(&self) -> usize {
         self.evicted.len()
     }
 
-    /// Drops as many of those as one may before others have their turn, or all where the
-    /// relay needs their memory. Returns what that cost.
+    /// Drops up to a quantum's worth of evicted events, or all of them if the relay needs their
+    /// memory. Returns the cost.
     pub fn drop_evicted(&mut self) -> Cost {
         let mut cost = drop_some(&mut self.evicted);
         while self.registry.is_over_memory() && !self.evicted.is_empty() {
@@ -305,14 +304,14 @@ impl Appended<'_> {
         cost
     }
 
-    /// How many of them had been appended before.
+    /// Returns the number of duplicates.
     #[must_use]
     pub fn duplicates_len(&self) -> usize {
         self.repeats.len()
     }
 
-    /// Drops what has left the logs for them, in parts, and waits until the shards have
-    /// queued them for their connections, or for as long as is configured.
+    /// Drops the evicted events in parts, and waits until the shards have queued the new events
+    /// for their connections, or until the timeout.
     pub async fn acknowledged(mut self) -> Published {
         while !self.evicted.is_empty() {
             self.drop_evicted();
@@ -347,8 +346,7 @@ impl Appended<'_> {
     }
 }
 
-/// Drops as many of the events as one may before others have their turn. Returns what that
-/// cost.
+/// Drops up to a quantum's worth of events. Returns the cost.
 fn drop_some(events: &mut Evicted) -> Cost {
     let mut cost = Cost::ZERO;
     while cost < QUANTUM

@@ -1,8 +1,8 @@
-//! What one step of a replay may read of the log, and has read.
+//! The quota of log reading for one step of a replay, and how much of it is used.
 
 use crate::scheduler::Cost;
 
-/// A part of a tenant's quantum that a connection may use to read the log.
+/// The part of a tenant's quantum that a connection may use to read the log.
 #[derive(Debug)]
 pub(super) struct ReadSlice {
     quota: Cost,
@@ -21,22 +21,22 @@ impl ReadSlice {
         self.cost += cost;
     }
 
-    /// What was read.
+    /// Returns the cost of what has been read.
     pub(super) fn cost(&self) -> Cost {
         self.cost
     }
 
-    /// What may be read yet.
+    /// Returns the remaining quota.
     pub(super) fn left(&self) -> Cost {
         self.quota - self.cost
     }
 
-    /// Returns true if nothing more may be read.
+    /// Returns true if the quota is used up.
     pub(super) fn is_used_up(&self) -> bool {
         self.cost >= self.quota
     }
 
-    /// How many items of that cost may be read yet, at least one.
+    /// Returns the number of items of the given cost that may still be read, at least one.
     pub(super) fn room_for(&self, cost: Cost) -> usize {
         1 + cost.fits_into(self.left())
     }

@@ -1,5 +1,4 @@
-//! The tenants of the process, and what all of them together may take up. Knows
-//! no connections.
+//! The tenants of the process, and the bounds on all of them together. Knows no connections.
 
 use std::sync::{
     Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
@@ -20,54 +19,54 @@ use crate::{
     random::Random,
 };
 
-/// The bounds of the registry and of what it holds.
+/// Bounds of the registry and of what it holds.
 #[derive(Debug, Clone, Copy)]
 pub struct RegistryLimits {
-    /// How many tenants there are at the most.
+    /// Most tenants at a time.
     pub tenants: usize,
-    /// What each tenant's log keeps.
+    /// The window of each tenant's log.
     pub window: Window,
-    /// The bytes of all logs together. What is too much is taken from the largest.
+    /// Most bytes of all logs together. Any excess is evicted from the largest logs.
     pub log_bytes: u64,
-    /// The bytes of all that is held in memory.
+    /// Limits of all memory that is held for clients and backends.
     pub memory: MemoryLimits,
-    /// What waits in the shards' inboxes.
+    /// Bounds on the items in the shards' inboxes.
     pub inbox: InboxLimits,
-    /// What is remembered of message ids.
+    /// Bounds on the remembered message ids.
     pub message_ids: MessageIdLimits,
 }
 
-/// There are as many tenants as there may be.
+/// The relay has as many tenants as it may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the relay has no place for another tenant")]
+#[error("the relay has reached its limit of tenants")]
 pub struct TenantsFull;
 
-/// All tenants, by name.
+/// All tenants of the process, by name, with the memory accounts and budgets that they share.
 #[derive(Debug)]
 pub struct Registry {
     tenants: RwLock<Tenants>,
-    /// As they were at the start; two have changed since, perhaps.
+    /// The limits at the start; a reload may since have changed `tenants` and `memory`.
     limits: RegistryLimits,
     tenants_max: AtomicUsize,
-    /// The connections that take events as JSON, of all tenants.
+    /// Number of JSON connections of all tenants.
     json_connections: AtomicUsize,
     random: Arc<Random>,
     accounts: Accounts,
     message_ids: Arc<MessageIdBudget>,
     fingerprint_key: FingerprintKey,
-    /// Held by who takes from the logs what is too much.
+    /// Held while excess events or message ids are removed.
     trimming: Mutex<()>,
 }
 
 #[derive(Debug, Default)]
 struct Tenants {
-    /// Those with connections or events.
+    /// Tenants with connections, events or message ids.
     live: IndexMap<TenantName, Arc<Tenant>>,
     dormant: Dormant,
 }
 
 impl Tenants {
-    /// Keeps the number of both together within the limit.
+    /// Forgets dormant tenants until both kinds together are within `limit`.
     fn forget_surplus(&mut self, limit: usize) {
         let room = limit.saturating_sub(self.live.len());
         self.dormant.forget_beyond(room);
@@ -75,7 +74,7 @@ impl Tenants {
 }
 
 impl Registry {
-    /// A registry without tenants.
+    /// Creates a registry without tenants.
     #[must_use]
     pub fn new(limits: RegistryLimits, random: Arc<Random>) -> Self {
         let accounts = Accounts {
@@ -95,13 +94,12 @@ impl Registry {
         }
     }
 
-    /// What of the bounds does not change.
+    /// Returns the inbox limits, which never change.
     pub(super) fn inbox_limits(&self) -> InboxLimits {
         self.limits.inbox
     }
 
-    /// Changes two of the bounds. Tenants beyond the first stay for as long as they
-    /// have something.
+    /// Changes two of the bounds. Tenants beyond the new limit remain until they are idle.
     pub(super) fn configure(&self, tenants: usize, memory: MemoryLimits) {
         self.tenants_max.store(tenants, Ordering::Relaxed);
         self.accounts.memory.set_limits(memory);
@@ -112,26 +110,26 @@ impl Registry {
         self.tenants_max.load(Ordering::Relaxed)
     }
 
-    /// The account of the memory that the process holds for others.
+    /// Returns the account of the memory that the process holds for clients and backends.
     #[must_use]
     pub fn memory(&self) -> &Arc<MemoryAccount> {
         &self.accounts.memory
     }
 
-    /// The bytes of all events in logs.
+    /// Returns the size of all events in logs, in bytes.
     #[must_use]
     pub fn log_bytes(&self) -> u64 {
         self.accounts.logs.get()
     }
 
-    /// Returns true if events take more memory than the others leave.
+    /// Returns true if events take more memory than other uses leave them.
     #[must_use]
     pub fn is_over_memory(&self) -> bool {
         self.accounts.memory.is_exceeded()
     }
 
-    /// Returns true if memory is held that closing connections may free: more than there
-    /// may be, or what the replay window is to have.
+    /// Returns true if closing connections may free memory that is needed: more is held than may
+    /// be, or a use holds memory that is due to the replay window.
     #[must_use]
     pub(super) fn is_short_of_memory(&self) -> bool {
         let memory = &self.accounts.memory;
@@ -139,7 +137,7 @@ impl Registry {
         memory.is_exceeded() || closable.into_iter().any(|what| memory.is_overdrawn(what))
     }
 
-    /// A connection of the tenant that takes events as JSON has come, or one has gone.
+    /// Counts a JSON connection of the tenant that has joined or left.
     pub(super) fn count_json(&self, tenant: &Tenant, joined: bool) {
         tenant.count_json(joined);
         if joined {
@@ -149,13 +147,13 @@ impl Registry {
         }
     }
 
-    /// Whether a connection of the tenant takes events as JSON.
+    /// Returns true if the tenant has a JSON connection.
     pub(super) fn has_json(&self, name: &TenantName) -> bool {
         self.json_connections.load(Ordering::Relaxed) > 0
             && self.read().live.get(name).is_some_and(|it| it.has_json())
     }
 
-    /// What all tenants remember of message ids.
+    /// Returns the budget of the message ids of all tenants.
     #[must_use]
     pub fn message_ids(&self) -> &MessageIdBudget {
         &self.message_ids
@@ -165,26 +163,25 @@ impl Registry {
         &self.fingerprint_key
     }
 
-    /// How many tenants there are with connections, events or message ids.
+    /// Returns the number of tenants with connections, events or message ids.
     #[must_use]
     pub fn len(&self) -> usize {
         self.read().live.len()
     }
 
-    /// Of how many tenants only the end of their log is remembered.
+    /// Returns the number of tenants of which only the head of the log is remembered.
     #[must_use]
     pub fn dormant_len(&self) -> usize {
         self.read().dormant.len()
     }
 
-    /// Whether there is no tenant with connections or events.
+    /// Returns true if no tenant has connections, events or message ids.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Evicts from every log what is too old, and forgets the tenants of which
-    /// nothing is left.
+    /// Evicts from every log the events that are too old, and forgets idle tenants.
     pub fn sweep(&self, now: Instant) {
         for tenant in self.all() {
             while !tenant.expire_message_ids(now) {}
@@ -196,16 +193,15 @@ impl Registry {
         }
     }
 
-    /// Takes the oldest events from the largest logs, when all logs together have
-    /// more bytes than they may: down to a level that is the same for all, so that a
-    /// log smaller than its even share of the whole loses nothing to the others. They
-    /// are added to `evicted`, for the caller to drop.
+    /// Evicts the oldest events of the largest logs if all logs together exceed their bytes: down
+    /// to one level for all, so that a log below its even share loses nothing to the others. The
+    /// events are added to `evicted`, for the caller to drop.
     pub(super) fn trim_logs(&self, evicted: &mut Evicted) {
         if self.log_bytes() <= self.limits.log_bytes {
             return;
         }
-        // One is enough. Some more than is needed is taken, so that this look at
-        // every log is not had for every event.
+        // One caller at a time is enough. More than necessary is evicted, so that not every event
+        // needs this pass over all logs.
         let Ok(_guard) = self.trimming.try_lock() else {
             return;
         };
@@ -217,8 +213,8 @@ impl Registry {
         }
     }
 
-    /// The same for message ids: an eighth of what they may take up is free then.
-    /// Locks one tenant at a time, so nobody may call it who holds one.
+    /// Does the same for message ids: an eighth of their budget is free afterwards. Locks one
+    /// tenant at a time, so the caller must not hold a tenant's lock.
     pub(super) fn trim_message_ids(&self) {
         if !self.message_ids.is_exceeded() {
             return;
@@ -234,8 +230,8 @@ impl Registry {
         }
     }
 
-    /// Those of the conditions that cannot hold because the tenant has no events;
-    /// none where it may have some, which is then for itself to say.
+    /// Returns the conditions that cannot hold because the tenant has no events. Returns none if
+    /// the tenant exists, since it may have some.
     pub(super) fn unmet_while_absent(
         &self,
         name: &TenantName,
@@ -249,8 +245,8 @@ impl Registry {
         unmet(conditions, epoch, |_| None)
     }
 
-    /// The tenant of this name, which is made if there is none. It may be removed
-    /// before the caller locks it; who finds it so asks again.
+    /// Returns the tenant of this name, and creates it if there is none. It may be removed before
+    /// the caller locks it; the caller then asks again.
     pub(super) fn obtain(&self, name: &TenantName) -> Result<Arc<Tenant>, TenantsFull> {
         if let Some(tenant) = self.read().live.get(name) {
             return Ok(Arc::clone(tenant));
@@ -273,13 +269,13 @@ impl Registry {
         Ok(tenant)
     }
 
-    /// The tenant of this name, if there is one.
+    /// Returns the tenant of this name, if there is one.
     pub(super) fn find(&self, name: &TenantName) -> Option<Arc<Tenant>> {
         self.read().live.get(name).cloned()
     }
 
-    /// Puts the shard into the set of the tenant, and gives the position up to
-    /// which its connections have nothing to expect from the inbox.
+    /// Adds the shard to the tenant's set, and returns the position up to which its connections
+    /// need nothing from the inbox.
     pub(super) fn enter(
         &self,
         name: &TenantName,
@@ -293,7 +289,7 @@ impl Registry {
         }
     }
 
-    /// Takes the shard out of the set of the tenant.
+    /// Removes the shard from the tenant's set.
     pub(super) fn leave(&self, tenant: &Arc<Tenant>, shard: ShardId) {
         tenant.leave(shard);
         if tenant.is_idle() {
@@ -310,7 +306,7 @@ impl Registry {
         }
     }
 
-    /// As of now.
+    /// Returns a snapshot of all live tenants.
     fn all(&self) -> Vec<Arc<Tenant>> {
         self.read().live.values().cloned().collect()
     }
@@ -324,8 +320,7 @@ impl Registry {
     }
 }
 
-/// The level to which all sizes are to be cut down so that their sum is at most
-/// `sum`.
+/// Returns the level to which all sizes must be cut down so that their sum is at most `sum`.
 fn level(mut sizes: Vec<u64>, sum: u64) -> usize {
     sizes.sort_unstable();
     let (mut left, mut count) = (sum, sizes.len() as u64);

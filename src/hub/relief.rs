@@ -1,9 +1,9 @@
-//! In which order connections are closed when the process holds more memory than it may.
-//! Knows no connections: only how the shards find out which of them has the next one.
+//! The order in which connections are closed when the process holds more memory than it may.
+//! Knows no connections, only how the shards agree on which of them closes one next.
 //!
-//! Logs are bounded by themselves, and everything else is refused where there is no room.
-//! So events take too much where outboxes hold what no log holds any more; and everything
-//! else does where a reload has lowered the bound.
+//! Logs have bounds of their own, and everything else is refused where there is no room. So
+//! events exceed their memory only if outboxes hold events that no log holds any more, and other
+//! uses exceed theirs only after a reload has lowered the limit.
 
 use std::{
     cmp::Reverse,
@@ -14,26 +14,27 @@ use tokio::{sync::Notify, time::Instant};
 
 use super::ShardId;
 
-/// Stands for a shard that has nothing to close.
+/// The rank of a shard that has nothing to close.
 const NOTHING: u64 = u64::MAX;
 
-/// The bits of a rank behind the candidate's kind.
+/// Position of the candidate's kind within a rank; the lower bits order candidates of one kind.
 const KIND_SHIFT: u32 = 62;
 const WITHIN_KIND_MAX: u64 = (1 << KIND_SHIFT) - 1;
 
-/// A connection that could be closed, by what that would free. Candidates are closed in
-/// ascending order.
+/// A connection that could be closed, by the memory that this would free. Candidates are closed
+/// in ascending order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Candidate {
-    /// Its outbox holds an event that no log holds, placed then. The oldest goes first.
+    /// Its outbox holds an event that no log holds any more, appended at this time. The oldest is
+    /// closed first.
     OldEvent(Instant),
-    /// A message began to arrive then. The oldest goes first.
+    /// A message began to arrive at this time. The oldest is closed first.
     BegunMessage(Instant),
-    /// It has subscriptions of so many bytes. The largest goes first.
+    /// Its subscriptions take this many bytes. The largest is closed first.
     Subscriptions(Reverse<usize>),
 }
 
-/// What the shards know of each other while memory is short.
+/// State that the shards share while memory is short.
 #[derive(Debug)]
 pub(super) struct Relief {
     began: Instant,
@@ -43,7 +44,7 @@ pub(super) struct Relief {
 #[derive(Debug)]
 struct ShardRelief {
     asked: Notify,
-    /// The rank of what the shard would close next.
+    /// The rank of the shard's next candidate.
     next: AtomicU64,
 }
 
@@ -59,14 +60,14 @@ impl Relief {
         }
     }
 
-    /// Asks all shards to look for what can be freed.
+    /// Asks all shards to free memory.
     pub(super) fn ask(&self) {
         for shard in &self.shards {
             shard.asked.notify_one();
         }
     }
 
-    /// Waits until the shard is asked.
+    /// Waits until the shard is asked to free memory.
     pub(super) async fn asked(&self, shard: ShardId) {
         match self.shards.get(shard) {
             Some(shard) => shard.asked.notified().await,
@@ -74,8 +75,8 @@ impl Relief {
         }
     }
 
-    /// Tells the others what the shard would close next. Returns true if none of them has
-    /// something that goes before it. Of equals, the one on the first shard does.
+    /// Announces the shard's next candidate to the others. Returns true if no other shard has a
+    /// candidate that comes before it. Among equals, the shard with the lowest index comes first.
     pub(super) fn is_first(&self, shard: ShardId, candidate: Candidate) -> bool {
         let mine = self.rank(candidate);
         self.tell(shard, mine);
@@ -86,7 +87,7 @@ impl Relief {
         })
     }
 
-    /// Tells the others that the shard has nothing to close.
+    /// Announces that the shard has nothing to close.
     pub(super) fn has_nothing(&self, shard: ShardId) {
         self.tell(shard, NOTHING);
     }
@@ -97,7 +98,7 @@ impl Relief {
         }
     }
 
-    /// A number that is in the same order as the candidates, for 146 years.
+    /// Returns a number that orders candidates as their `Ord` does, for 146 years.
     fn rank(&self, candidate: Candidate) -> u64 {
         let age = |at: Instant| {
             let nanos = at.saturating_duration_since(self.began).as_nanos();

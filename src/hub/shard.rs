@@ -1,5 +1,5 @@
-//! The hub's part on one shard: the tenants that have connections here, and the
-//! inbox from which their events come. All of it lives on the shard's thread.
+//! The hub's part on one shard: the tenants that have connections here, and the inbox from which
+//! their events come. Lives on the shard's thread.
 
 mod calls;
 mod departures;
@@ -41,8 +41,8 @@ use crate::{
     tally::Tally,
 };
 
-/// How long a shard that has something to do leaves sockets and timers alone. A look takes
-/// 1 to 2 µs, as long as a turn in which little is to be done.
+/// Longest time that a busy shard goes without polling sockets and timers. A poll takes 1 to 2
+/// µs, as long as a turn with little to do.
 pub const LOOK_INTERVAL: Duration = Duration::from_micros(64);
 
 /// A shard's tenants and topics.
@@ -55,20 +55,20 @@ pub struct ShardHub {
     tenants: RefCell<IndexMap<TenantName, Rc<TenantHere>>>,
     inbox: RefCell<mpsc::Receiver<Item>>,
     calls: RefCell<ShardCalls>,
-    /// Tenants with items that wait to be delivered.
+    /// Tenants with undelivered items.
     deliveries: RefCell<DeficitQueue<TenantHere>>,
-    /// Tenants with connections that are to be woken to write.
+    /// Tenants with connections waiting to be woken to write.
     wakes: WakeQueue,
-    /// Tenants with connections that have gone, of which topics are still in the index.
+    /// Tenants with topics of closed connections still in the index.
     departures: RefCell<DeficitQueue<TenantHere>>,
-    /// What tasks do for tenants.
+    /// Work that tasks do for tenants.
     work: Rc<WorkQueue>,
     /// The large writes of connections.
     writes: Rc<WorkQueue>,
-    /// The last event that was offered to outboxes.
+    /// Number of the last event offered to outboxes.
     last_event: Cell<u64>,
     last_connection: Cell<ConnectionId>,
-    /// All connections are told to end: nothing is put off any more.
+    /// True once all connections have been told to end; from then on no work is deferred.
     is_ending: Cell<bool>,
     begun_messages: Rc<BegunMessages>,
 }
@@ -95,34 +95,33 @@ impl ShardHub {
         }
     }
 
-    /// What the shard has counted.
+    /// Returns the shard's counters.
     #[must_use]
     pub fn tally(&self) -> &Arc<Tally> {
         &self.tally
     }
 
-    /// What messages that have begun to arrive here hold.
+    /// Returns the memory held by client messages that are still arriving on this shard.
     #[must_use]
     pub fn begun_messages(&self) -> &Rc<BegunMessages> {
         &self.begun_messages
     }
 
-    /// Whether no tenant has a connection here.
+    /// Returns true if no tenant has a connection on this shard.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.tenants.borrow().is_empty()
     }
 
-    /// What tasks of the shard do for tenants.
+    /// Returns the queue of the work that the shard's tasks do for tenants.
     #[must_use]
     pub fn work(&self) -> &Rc<WorkQueue> {
         &self.work
     }
 
-    /// Delivers what comes into the inbox for as long as there is somebody who could
-    /// put something there, and wakes the connections that have something to write. While
-    /// there is something to do, sockets and timers are looked at after `look_interval`, or
-    /// after every turn where that is zero.
+    /// Delivers items from the inbox and wakes connections that have something to write, until
+    /// every sender of the inbox is gone. While there is work, sockets and timers are polled
+    /// every `look_interval`, or after every turn if that is zero.
     pub async fn run(self: &Rc<Self>, look_interval: Duration) {
         let mut last_look = Instant::now();
         while poll_fn(|context| self.poll_work(context)).await {
@@ -136,22 +135,22 @@ impl ShardHub {
                 self.continue_departures();
             }
             self.wakes.wake_some();
-            // Those that were woken write before the next are woken.
+            // The woken connections write before the next ones are woken.
             run_ready_tasks().await;
             if last_look.elapsed() >= look_interval {
-                // Backends are answered and post again before the next connections write.
+                // This answers backends, which then post again before the next connections write.
                 yield_now().await;
                 last_look = Instant::now();
             }
         }
     }
 
-    /// Delivers what waits, without waiting itself, for a turn.
+    /// Delivers queued items within the budget of one turn. Does not wait for new ones.
     pub fn take_waiting(self: &Rc<Self>) {
         self.empty_inbox();
         self.deliveries.borrow_mut().begin_turn();
         loop {
-            // A tenant that has a full write waiting gains nothing by having more.
+            // A tenant with a full write pending gains nothing from more events.
             let is_ready = |here: &TenantHere| !here.due.has_full_write();
             let next = self.deliveries.borrow_mut().next(is_ready);
             let Some(here) = next else {
@@ -171,9 +170,9 @@ impl ShardHub {
         }
     }
 
-    /// Delivers a quantum of the tenant's, unless it has enough to write: what somebody has
-    /// put into the inbox on this very thread then need not wait for the tenant's turn.
-    /// Returns what that cost, which the caller is to charge.
+    /// Delivers up to a quantum of the tenant's items, unless a full write is pending: so an item
+    /// that was put into the inbox on this very thread need not wait until the tenant is
+    /// scheduled. Returns the cost, which the caller must charge.
     pub fn take_waiting_of(self: &Rc<Self>, tenant: &TenantName) -> Cost {
         self.empty_inbox();
         let here = self.tenants.borrow().get(tenant).cloned();
@@ -182,9 +181,9 @@ impl ShardHub {
             .unwrap_or_default()
     }
 
-    /// Whether there is anything to do; `false` when there never will be.
+    /// Resolves to true when there is work, and to false when there never will be any again.
     fn poll_work(&self, context: &mut Context<'_>) -> Poll<bool> {
-        // What is in the inbox is taken out in the turn that follows.
+        // The turn that follows drains the inbox.
         if !self.is_idle() {
             return Poll::Ready(true);
         }
@@ -211,19 +210,19 @@ impl ShardHub {
             && self.writes.is_idle()
     }
 
-    /// What was charged for deliveries and for the work of tasks, which may have delivered
-    /// something for themselves.
+    /// Returns the cost charged so far for deliveries and for the work of tasks, which may have
+    /// delivered items themselves.
     #[cfg(test)]
     pub(crate) fn charged(&self) -> Cost {
         self.deliveries.borrow().charged() + self.work.charged()
     }
 
-    /// Makes a connection one of the tenant's: from here on its outbox gets the
-    /// events for its user and for the whole tenant.
+    /// Adds a connection to the tenant. From now on its outbox receives the events for its user
+    /// and for the whole tenant.
     ///
     /// # Errors
     ///
-    /// When the tenant is new and there is no place for another.
+    /// When the tenant is new and the relay has as many tenants as it may have.
     pub fn join(
         self: &Rc<Self>,
         tenant: &TenantName,
@@ -236,8 +235,8 @@ impl ShardHub {
         Ok(Membership::new(Rc::clone(self), here, id, user, outbox))
     }
 
-    /// Has every connection here look at what may have changed for it, in the turns of its
-    /// tenant.
+    /// Wakes every connection on this shard, as its tenant is scheduled, to check what may have
+    /// changed for it.
     pub fn ring_all(&self) {
         for here in self.tenants.borrow().values() {
             here.index.borrow().for_each_connection(|outbox| {
@@ -248,14 +247,14 @@ impl ShardHub {
         }
     }
 
-    /// Has the connections of the tenant that were rung woken in its turns.
+    /// Queues the tenant to have its rung connections woken.
     fn wake_rung(&self, here: &TenantHere) {
         self.wakes.activate(&here.due);
         self.work.wake();
     }
 
-    /// Tells every connection here to end; `ending` is asked for each. What is in
-    /// the inbox by then is still for them.
+    /// Tells every connection on this shard to end, each with a reason returned by `ending`.
+    /// Items already in the inbox are delivered first.
     pub fn end_all(self: &Rc<Self>, ending: impl Fn() -> Ending) {
         self.is_ending.set(true);
         self.empty_inbox();
@@ -281,13 +280,14 @@ impl ShardHub {
         Ok(here)
     }
 
-    /// Up to which offset the tenant's events are to be delivered here, so that its
-    /// connections here have all that its log has as of now in their outboxes. `None`
-    /// when they are, if need be by this: for a slice of them nobody has to wait, unless
-    /// others wait or a full write does. Else the connection is nudged when they are.
+    /// Returns the offset that must be delivered here before the outboxes of the tenant's
+    /// connections on this shard have all that its log has now. The outbox is then nudged once
+    /// that offset is delivered. Returns `None` if it is delivered already, or if one slice
+    /// delivered by this call is enough. It delivers none while other connections wait or a full
+    /// write is pending.
     ///
-    /// An event is sent to the inbox before the lock is released under which the
-    /// head is read here, so what is to be delivered is there.
+    /// An event is sent to the inbox before the lock under which `head` is read here is released,
+    /// so all events up to the head are in the inbox.
     pub(super) fn await_head(
         self: &Rc<Self>,
         here: &Rc<TenantHere>,
@@ -296,7 +296,7 @@ impl ShardHub {
         let head = here.tenant.head().offset;
         if !here.has_reached(head) {
             self.empty_inbox();
-            // Many that come at once have one between them.
+            // Connections that arrive together share one slice.
             if here.awaited.borrow().is_empty() && !here.due.has_full_write() {
                 let cost = self.deliver_slice(here, QUANTUM);
                 here.work.charge(cost.unwrap_or_default());
@@ -310,14 +310,15 @@ impl ShardHub {
         awaits.then_some(head)
     }
 
-    /// Delivers all that the tenant has waiting.
+    /// Delivers all queued items of the tenant.
     #[cfg(test)]
     pub(super) fn take_all_of(self: &Rc<Self>, here: &Rc<TenantHere>) {
         self.empty_inbox();
         while self.deliver_slice(here, QUANTUM).is_some() {}
     }
 
-    /// Takes all items out of the inbox; there are no more than it has places for.
+    /// Moves all items from the inbox to the tenants' queues. The inbox's capacity bounds their
+    /// number.
     fn empty_inbox(&self) {
         let mut inbox = self.inbox.borrow_mut();
         while let Ok(item) = inbox.try_recv() {
@@ -325,12 +326,12 @@ impl ShardHub {
         }
     }
 
-    /// Has an item wait for its tenant's turn, if that is here.
+    /// Queues an item with its tenant, if the tenant has connections here.
     fn queue(&self, item: Item) {
         let tenants = self.tenants.borrow();
         let here = tenants
             .get(item.tenant.name())
-            // A tenant that was forgotten and came back has another log.
+            // A tenant that was forgotten and created again has another log.
             .filter(|here| Arc::ptr_eq(&here.tenant, &item.tenant));
         let here = match tenants.values().next() {
             first if is_planted(Fault::CrossesTenants) => first,
@@ -347,10 +348,10 @@ impl ShardHub {
         self.deliveries.borrow_mut().activate(here);
     }
 
-    /// Offers the events of the tenant's first item to the connections here that they
-    /// match, until the quota is used; one event is never cut, and one that has to be
-    /// rendered first is waited for. Then tells those that waited for that. Returns what it
-    /// cost, if there was something to do.
+    /// Offers the events of the tenant's first item to the matching connections here until the
+    /// quota is used. An event is never split, and delivery pauses at an event that must be
+    /// rendered first. Then nudges connections that waited for what was delivered. Returns the
+    /// cost, or `None` if there was nothing to do.
     fn deliver_slice(self: &Rc<Self>, here: &Rc<TenantHere>, quota: Cost) -> Option<Cost> {
         let mut waiting = here.waiting.borrow_mut();
         let is_rendering = here.is_rendering.get() && !self.is_ending.get();
@@ -415,12 +416,12 @@ impl ShardHub {
         Some(cost)
     }
 
-    /// The account of the memory that the process holds for others.
+    /// Returns the account of the memory that the process holds for clients and backends.
     pub(super) fn memory(&self) -> &MemoryAccount {
         self.registry.memory()
     }
 
-    /// A connection that takes events as JSON has come, or one has gone.
+    /// Counts a JSON connection that has joined or left.
     pub(super) fn count_json(&self, here: &TenantHere, joined: bool) {
         self.registry.count_json(&here.tenant, joined);
         let connections = &here.json_connections;
@@ -435,14 +436,14 @@ impl ShardHub {
 
     pub(super) fn leave(&self, here: &TenantHere) {
         self.tenants.borrow_mut().swap_remove(here.tenant.name());
-        // Nobody is here any more who could get it.
+        // No connection is left to receive these items.
         drop(here.waiting.take());
         self.registry.leave(&here.tenant, self.id);
     }
 }
 
-/// Lets the tasks run that are ready, as [`yield_now`] does, but without a look at sockets and
-/// timers before the caller goes on.
+/// Lets ready tasks run, as [`yield_now`] does, but without polling sockets and timers before the
+/// caller continues.
 async fn run_ready_tasks() {
     let mut has_run = false;
     poll_fn(|context| {

@@ -1,5 +1,5 @@
-//! What one call wants appended, and which of it is known already. Knows no
-//! tenants and no inboxes.
+//! The drafts that one call submits, and which of them are known already. Knows no tenants and no
+//! inboxes.
 
 use std::{collections::HashMap, mem};
 
@@ -12,48 +12,48 @@ use crate::{
     protocol::{Epoch, Position},
 };
 
-/// Events that are appended next to each other, all or none.
+/// Events that are appended consecutively, all or none.
 #[derive(Debug)]
 pub(super) struct Submission<'a> {
     pub(super) drafts: Vec<Draft>,
     pub(super) check: ConditionCheck<'a>,
 }
 
-/// A draft that is no new event.
+/// A draft that duplicates an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Repeat {
-    /// Its place among the drafts.
+    /// Index among the drafts.
     index: usize,
     first: First,
 }
 
-/// What a draft repeats.
+/// The event that a draft duplicates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum First {
-    /// What has been appended before, at this offset.
+    /// An event that was appended earlier, at this offset.
     Offset(u64),
-    /// The new one of the same call that is the so manieth, from 0.
+    /// A new event of the same call: its index among the call's new events, from 0.
     New(usize),
 }
 
-/// Why nothing of a submission may be appended.
+/// The reason for which a whole submission is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Refusal {
-    /// The message ids of these drafts were given to other bodies.
+    /// The message ids of these drafts were used with different bodies.
     Conflicts(Vec<usize>),
     /// These conditions do not hold.
     Unmet(Vec<Unmet>),
 }
 
 impl Submission<'_> {
-    /// The drafts that are no new events, in order.
+    /// Returns the drafts that duplicate events, in order.
     pub(super) fn repeats(
         &self,
         known: Option<&MessageIds>,
         now: Instant,
     ) -> Result<Vec<Repeat>, Refusal> {
         let (mut repeats, mut conflicts) = (Vec::new(), Vec::new());
-        // By the hash of the id: the hash of the body, and which of the new ones.
+        // Maps the hash of the id to the hash of the body and the index among the new events.
         let mut earlier: HashMap<[u8; 16], ([u8; 16], usize)> = HashMap::new();
         for (index, draft) in self.drafts.iter().enumerate() {
             let Some(fingerprint) = draft.fingerprint() else {
@@ -66,7 +66,7 @@ impl Submission<'_> {
                     index,
                     first: First::Offset(offset),
                 }),
-                // Nothing of this call comes after its last event.
+                // No draft follows the last one, so it need not be remembered.
                 None if index + 1 == self.drafts.len() && earlier.is_empty() => {}
                 None => match earlier.get(&fingerprint.id) {
                     None => {
@@ -87,7 +87,7 @@ impl Submission<'_> {
         }
     }
 
-    /// Takes the drafts out, less those that are no new events.
+    /// Takes the drafts out, except those that duplicate events.
     pub(super) fn take_new(&mut self, repeats: &[Repeat]) -> Vec<Draft> {
         let mut drafts = mem::take(&mut self.drafts);
         let mut repeats = repeats.iter().map(|repeat| repeat.index).peekable();
@@ -103,8 +103,8 @@ impl Submission<'_> {
 }
 
 impl Repeat {
-    /// Its place among the drafts, and the position that the event had first.
-    /// `new` are the events of the same call that are new.
+    /// Returns the index among the drafts and the position of the original event. `new` are the
+    /// new events of the same call.
     pub(super) fn placed(self, epoch: Epoch, new: &Events) -> (usize, Position) {
         let offset = match self.first {
             First::Offset(offset) => offset,

@@ -1,4 +1,4 @@
-//! The outboxes that get the same events. Knows not which.
+//! A set of outboxes that receive the same events.
 
 use std::rc::Rc;
 
@@ -6,18 +6,18 @@ use indexmap::IndexMap;
 
 use crate::outbox::Outbox;
 
-/// Names a connection within its shard.
+/// Identifies a connection within its shard.
 pub(super) type ConnectionId = u64;
 
-/// Outboxes, each once. Many topics have one subscriber, and each user often one
-/// connection, so one takes no memory beyond its place.
+/// A set of outboxes. Many topics have one subscriber, and a user often has one connection, so a
+/// single outbox is stored inline, without an allocation.
 #[derive(Debug, Default)]
 pub(super) enum Subscribers {
     #[default]
     None,
     One(ConnectionId, Rc<Outbox>),
-    /// An `IndexMap`, since its values lie next to each other for the fan-out and
-    /// one is removed in constant time.
+    /// An `IndexMap`, because its values are contiguous for the fan-out and one is removed in
+    /// constant time.
     Many(Box<IndexMap<ConnectionId, Rc<Outbox>>>),
 }
 
@@ -34,7 +34,7 @@ impl Subscribers {
         }
     }
 
-    /// Adds one; nothing happens if it is there.
+    /// Adds an outbox, unless it is in the set.
     pub(super) fn insert(&mut self, id: ConnectionId, outbox: &Rc<Outbox>) {
         match self {
             Self::None => *self = Self::One(id, Rc::clone(outbox)),
@@ -49,7 +49,7 @@ impl Subscribers {
         }
     }
 
-    /// Takes one away, if it is there.
+    /// Removes an outbox, if it is in the set.
     pub(super) fn remove(&mut self, id: ConnectionId) {
         match self {
             Self::One(only, _) if *only == id => *self = Self::None,
@@ -67,7 +67,7 @@ impl Subscribers {
         }
     }
 
-    /// Calls `f` with each.
+    /// Calls `f` with each outbox.
     pub(super) fn for_each(&self, mut f: impl FnMut(&Rc<Outbox>)) {
         match self {
             Self::None => {}

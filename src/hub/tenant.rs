@@ -1,6 +1,6 @@
-//! One tenant: its log, the message ids that its backends gave, and the set of
-//! shards that have connections of it, behind one lock. What is appended and who
-//! gets it is decided in one step. Knows no connections and no other tenant.
+//! One tenant: its log, the message ids of its backends, and the set of shards that have
+//! connections of it, behind one lock. An append and the choice of its recipients happen in one
+//! step. Knows no connections and no other tenant.
 
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError,
@@ -25,18 +25,18 @@ use crate::{
     protocol::{Position, TenantName},
 };
 
-/// How many message ids are forgotten at once while the tenant is locked.
+/// Most message ids that are forgotten at once while the tenant is locked.
 const FORGOTTEN_AT_ONCE: usize = 1000;
 
-/// One tenant.
+/// A tenant, shared by all shards that have connections of it.
 #[derive(Debug)]
 pub(super) struct Tenant {
     name: TenantName,
     message_id_budget: Arc<MessageIdBudget>,
-    /// Its connections that take events as JSON, on all shards.
+    /// Number of its JSON connections on all shards.
     json_connections: AtomicUsize,
     audience: Audience,
-    /// Where topics' last events stand, if somebody asks. Locked before the state.
+    /// Index of topics' last events, while it is in use. Locked before the state.
     last_offsets: Mutex<Option<Box<LastOffsets>>>,
     state: Mutex<State>,
 }
@@ -44,65 +44,67 @@ pub(super) struct Tenant {
 #[derive(Debug)]
 struct State {
     log: Log,
-    /// `None` where there are none: most tenants of a relay may give none.
+    /// `None` if there are none: backends of most tenants may give none.
     message_ids: Option<Box<MessageIds>>,
     shards: Vec<ShardOfTenant>,
-    /// Whether the registry has forgotten it: nothing may be put into it.
+    /// True once the registry has forgotten the tenant: nothing may be added to it any more.
     removed: bool,
 }
 
 #[derive(Debug)]
 struct ShardOfTenant {
     shard: ShardId,
-    /// The tenant's places with this shard.
+    /// The tenant's permits for this shard's inbox.
     share: Arc<Semaphore>,
 }
 
-/// A part of a log.
+/// A range of a log.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Span {
-    /// The offset after which nothing may have been evicted, whatever is read.
+    /// The offset after which nothing may have been evicted, even if the range read begins later.
     pub(super) whole_after: u64,
-    /// The offset after which it begins.
+    /// The offset after which the range begins.
     pub(super) after: u64,
-    /// The offset up to which it goes.
+    /// The last offset of the range.
     pub(super) up_to: u64,
 }
 
-/// What a log looks like from outside.
+/// A snapshot of a log's bounds.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct LogView {
     pub(super) head: Position,
     pub(super) tail: Position,
 }
 
-/// How an attempt to append ended.
+/// The outcome of an attempt to append.
 pub(super) enum Attempt {
-    /// The events are in the log and on their way to the shards.
+    /// The events have been appended and sent to the shards.
     Appended {
-        /// Those that are new, in the order of their drafts.
+        /// The new events, in the order of their drafts.
         events: Events,
-        /// What the shards make of them.
+        /// The state that the shards share while they deliver them.
         delivery: Arc<Delivery>,
-        /// The places of the drafts that are not, and their first positions.
+        /// The indexes of the drafts that are duplicates, and the positions of the original
+        /// events.
         repeats: Vec<(usize, Position)>,
-        /// What has left the log for them, to be dropped.
+        /// The events evicted to make room, to be dropped by the caller.
         evicted: Evicted,
     },
-    /// Nothing happened, because of what is known or believed.
+    /// Nothing happened: a message id conflicts, or a condition does not hold.
     Refused(Refusal),
-    /// Nothing happened, for want of room.
+    /// Nothing happened: an inbox has no room.
     NoRoom(FullInbox),
-    /// Nothing happened, since there is no memory for more.
+    /// Nothing happened: there is no memory for more events.
     NoMemory,
-    /// Nothing happened: more of the log has to be searched first. What was waited for.
+    /// Nothing happened: more of the log has to be searched first. Holds the permit that was
+    /// waited for.
     Unsearched(Waited),
     /// Nothing happened: the registry has forgotten the tenant.
     Removed,
 }
 
 impl Tenant {
-    /// A tenant without connections.
+    /// Creates a tenant without connections.
     pub(super) fn new(name: TenantName, log: Log, message_ids: &Arc<MessageIdBudget>) -> Self {
         Self {
             name,
@@ -123,12 +125,12 @@ impl Tenant {
         &self.name
     }
 
-    /// Who listens to it, on all shards.
+    /// Returns the counts of its connections, users and topics on all shards.
     pub(super) fn audience(&self) -> &Audience {
         &self.audience
     }
 
-    /// A connection that takes events as JSON has come, or one has gone.
+    /// Counts a JSON connection that has joined or left.
     pub(super) fn count_json(&self, joined: bool) {
         if joined {
             self.json_connections.fetch_add(1, Ordering::Relaxed);
@@ -137,14 +139,13 @@ impl Tenant {
         }
     }
 
-    /// Whether a connection takes events as JSON.
+    /// Returns true if the tenant has a JSON connection.
     pub(super) fn has_json(&self) -> bool {
         self.json_connections.load(Ordering::Relaxed) > 0
     }
 
-    /// Puts the shard into the set, with so many places of its inbox. Gives the
-    /// newest event's position, or `None` where the registry has forgotten the
-    /// tenant.
+    /// Adds the shard to the set, with `places` permits for its inbox. Returns the newest event's
+    /// position, or `None` if the registry has forgotten the tenant.
     pub(super) fn enter(&self, shard: ShardId, places: usize) -> Option<Position> {
         let mut state = self.lock();
         if state.removed {
@@ -157,18 +158,18 @@ impl Tenant {
         Some(state.log.head())
     }
 
-    /// Takes the shard out of the set.
+    /// Removes the shard from the set.
     pub(super) fn leave(&self, shard: ShardId) {
         self.lock().shards.retain(|entry| entry.shard != shard);
     }
 
-    /// Whether nothing would be lost with it.
+    /// Returns true if the tenant has no shard, no event and no message id.
     pub(super) fn is_idle(&self) -> bool {
         self.lock().is_idle()
     }
 
-    /// Lets nothing be put into it any more, if nothing would be lost with it: where
-    /// its log ended.
+    /// Closes an idle tenant to additions and returns the head of its log; returns `None` if it
+    /// is not idle or was removed before.
     pub(super) fn remove_if_idle(&self) -> Option<Position> {
         let mut state = self.lock();
         if state.removed || !state.is_idle() {
@@ -178,17 +179,17 @@ impl Tenant {
         Some(state.log.head())
     }
 
-    /// The newest event's position.
+    /// Returns the newest event's position.
     pub(super) fn head(&self) -> Position {
         self.lock().log.head()
     }
 
-    /// The position after which the log has everything.
+    /// Returns the position after which the log has every event.
     pub(super) fn tail(&self) -> Position {
         self.lock().log.tail()
     }
 
-    /// The log as of now, in one look.
+    /// Returns the log's bounds as of now, read under one lock.
     pub(super) fn log_view(&self, now: Instant) -> LogView {
         let state = self.lock();
         LogView {
@@ -197,13 +198,13 @@ impl Tenant {
         }
     }
 
-    /// Whether the log has all that came after the position, as of now.
+    /// Checks that the log has every event after the position, as of now.
     pub(super) fn has_all_after(&self, position: Position, now: Instant) -> Result<(), Gap> {
         self.lock().log.has_all_after(position, now)
     }
 
-    /// Adds the events of a span of the log to `events`, oldest first, `count` at the
-    /// most. Whether that was all of the span.
+    /// Adds the events of a span of the log to `events`, oldest first, at most `count`. Returns
+    /// true if those were all.
     pub(super) fn read_log(
         &self,
         span: Span,
@@ -226,8 +227,8 @@ impl Tenant {
         Ok(rest.next().is_none())
     }
 
-    /// Returns the events after the offset that the log has, `count` at the most, and
-    /// whether those were all.
+    /// Returns the events that the log has after the offset, at most `count`, and true if those
+    /// were all.
     pub(super) fn events_after(&self, offset: u64, count: usize) -> (Vec<Arc<Event>>, bool) {
         let state = self.lock();
         let mut rest = state.log.events_after(offset);
@@ -235,9 +236,9 @@ impl Tenant {
         (events, rest.len() == 0)
     }
 
-    /// Brings the index of topics' last events up to date by a part, and begins a search
-    /// with what it has then. Returns what that took, in topics of events, and whether that
-    /// was all of the log. The log is locked only to list the events.
+    /// Brings the index of topics' last events up to date by one part, and starts a search with
+    /// its content. Returns the work done, in topics of events, and true if that was all of the
+    /// log. The log is locked only to list the events.
     pub(super) fn look_up(&self, search: &mut TopicSearch, now: Instant) -> (usize, bool) {
         let mut last_offsets = lock(&self.last_offsets);
         let index = last_offsets.get_or_insert_with(|| Box::new(LastOffsets::new(now)));
@@ -252,8 +253,8 @@ impl Tenant {
         )
     }
 
-    /// Takes out of the index of topics' last events what has left the log, in parts, or
-    /// drops it if nobody has asked for a while.
+    /// Removes events that have left the log from the index of topics' last events, in parts, or
+    /// drops the index if it has not been used for a while.
     pub(super) fn tidy_last_offsets(&self, now: Instant) {
         loop {
             let mut last_offsets = lock(&self.last_offsets);
@@ -262,7 +263,7 @@ impl Tenant {
             };
             if index.is_resting(now) {
                 let index = last_offsets.take();
-                // Nobody need wait for this.
+                // Dropped without the lock, so that no caller waits for it.
                 drop(last_offsets);
                 drop(index);
                 return;
@@ -273,12 +274,12 @@ impl Tenant {
         }
     }
 
-    /// Takes out of the log what lies outside its window, for the caller to drop.
+    /// Evicts events outside the log's window, for the caller to drop.
     pub(super) fn evict(&self, now: Instant) -> Evicted {
         self.lock().log.evict(now)
     }
 
-    /// Takes out of the log what is too much, for the caller to drop.
+    /// Evicts the oldest events until at most `bytes` are left, for the caller to drop.
     pub(super) fn shrink_log_to(&self, bytes: usize) -> Evicted {
         self.lock().log.shrink_to(bytes)
     }
@@ -287,9 +288,9 @@ impl Tenant {
         self.lock().log.bytes()
     }
 
-    /// Appends all events that are new and sends them to every shard of the set, or
-    /// does nothing. Takes the drafts only when it appends; what was `waited` for is
-    /// given back. `has_memory`: whether there is any for new events.
+    /// Appends all new events and sends them to every shard of the set, or does nothing. Takes
+    /// the drafts only if it appends. A permit in `waited` that is not used is released, or
+    /// returned with `Unsearched`. `has_memory`: true if there is memory for new events.
     pub(super) fn append(
         self: &Arc<Self>,
         submission: &mut Submission<'_>,
@@ -324,7 +325,7 @@ impl Tenant {
                 }
             }
         };
-        // What follows cannot fail.
+        // Nothing below can fail.
         let mut evicted = Evicted::new();
         let budget = &self.message_id_budget;
         let mut json = Vec::new();
@@ -357,7 +358,7 @@ impl Tenant {
         }
     }
 
-    /// Forgets some of the message ids that are too old. Whether those were all.
+    /// Forgets a part of the message ids that are too old. Returns true if those were all.
     pub(super) fn expire_message_ids(&self, now: Instant) -> bool {
         let mut state = self.lock();
         let Some(ids) = &mut state.message_ids else {
@@ -377,8 +378,8 @@ impl Tenant {
         self.lock().message_ids.as_ref().map_or(0, |ids| ids.len())
     }
 
-    /// Forgets some of the message ids above the level, and at most so many. Whether
-    /// there were any.
+    /// Forgets some of the message ids above `level`, at most `most`. Returns true if there were
+    /// any.
     pub(super) fn forget_message_ids(&self, level: usize, most: usize) -> bool {
         let mut state = self.lock();
         let Some(ids) = &mut state.message_ids else {
@@ -404,11 +405,11 @@ impl State {
         self.shards.is_empty() && self.log.is_empty() && self.message_ids.is_none()
     }
 
-    /// What of the submission is known already, or why none of it may be appended.
+    /// Returns the drafts that are duplicates, or the reason for which the submission is refused.
     fn judge(&self, submission: &Submission<'_>, now: Instant) -> Result<Vec<Repeat>, Refusal> {
         let repeats = submission.repeats(self.message_ids.as_deref(), now)?;
-        // What has been appended is not refused when it comes again, although what
-        // was believed before it came is no longer true.
+        // A retry of what has been appended is not refused, although its conditions may no longer
+        // hold.
         if repeats.len() < submission.drafts.len() && !submission.check.conditions().is_empty() {
             let unmet = submission.check.unmet(&self.log, now);
             if !unmet.is_empty() {
@@ -418,8 +419,8 @@ impl State {
         Ok(repeats)
     }
 
-    /// Takes one place in the inbox of every shard of the set, or none: places that
-    /// were reserved in vain are given back by their drop.
+    /// Takes one permit for the inbox of every shard of the set, or none: dropping the permits
+    /// returns those that were reserved in vain.
     fn reserve<'a>(
         &self,
         inboxes: &'a [InboxSender],
@@ -427,7 +428,7 @@ impl State {
     ) -> Result<Vec<Reserved<'a>>, FullInbox> {
         let mut places = Vec::with_capacity(self.shards.len());
         for entry in &self.shards {
-            // A shard that has ended has no connections.
+            // An ended shard has no connections, so it is skipped.
             let inbox = inboxes.get(entry.shard).filter(|it| !it.is_closed());
             if let Some(inbox) = inbox {
                 places.push((inbox, inbox.place(&entry.share, waited)?));
@@ -445,8 +446,8 @@ impl State {
         }
     }
 
-    /// Appends what is not known, and remembers what it is known by. The JSON that was
-    /// rendered before is added to `json`, with the place of its event among them.
+    /// Appends the new drafts and remembers their fingerprints. JSON that was rendered beforehand
+    /// is added to `json`, with the index of its event among them.
     fn append_new(
         &mut self,
         new: Vec<Draft>,
@@ -473,5 +474,5 @@ impl State {
     }
 }
 
-/// A place, and the inbox that has it.
+/// A permit, and its inbox.
 type Reserved<'a> = (&'a InboxSender, Place);

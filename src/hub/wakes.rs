@@ -1,4 +1,4 @@
-//! Which connections are woken to write or to end, and when. Knows no topics.
+//! Decides when connections are woken to write or to end, and in which order. Knows no topics.
 
 use std::{cell::RefCell, collections::VecDeque, rc::Rc};
 
@@ -7,42 +7,43 @@ use crate::{
     scheduler::{Cost, DeficitQueue, Flow},
 };
 
-/// For so many connections of a tenant that are to be woken the shard keeps room.
+/// Capacity, in connections, that a tenant's empty wake-up queue keeps.
 const KEPT_ROOM_FOR: usize = 4096;
 
-/// A tenant's connections that have something to write, or another reason to be woken, and
-/// do not know of it yet.
+/// A tenant's connections on one shard that have something to write, or another reason to run,
+/// and have not been woken yet.
 #[derive(Debug, Default)]
 pub(super) struct Due {
     queue: RefCell<DueQueue>,
     flow: Flow,
 }
 
-/// These in the order in which they are woken.
+/// The connections to wake, in order.
 #[derive(Debug, Default)]
 pub(super) struct DueQueue {
     outboxes: VecDeque<Rc<Outbox>>,
-    /// How many of them became due by which event, in that order.
+    /// For each event that made connections pending, how many it made so, in the order of
+    /// `outboxes`.
     steps: VecDeque<Step>,
-    /// Those that are to be woken for something else than an event.
+    /// Connections to wake for a reason other than an event.
     rung: VecDeque<Rc<Outbox>>,
-    /// Of all events that were delivered.
+    /// Number of events delivered so far; `bytes` is their total size.
     events: u64,
     bytes: u64,
 }
 
-/// Connections that became due by one event.
+/// The connections that one event made pending.
 #[derive(Debug)]
 struct Step {
     connections: usize,
-    /// How many events, and how many bytes of them, had been delivered before.
+    /// Number of events delivered before this one; `bytes` is their total size.
     events: u64,
     bytes: u64,
 }
 
 impl DueQueue {
-    /// Calls `deliver` with the queue to which it adds whom an event is offered to and who
-    /// is to be woken for it, and then asks how many `bytes` that event has.
+    /// Calls `deliver` with the queue to which it adds the connections that must be woken for an
+    /// event, and then `bytes` for the size of that event.
     pub(super) fn deliver<R>(
         &mut self,
         deliver: impl FnOnce(&mut VecDeque<Rc<Outbox>>) -> R,
@@ -63,13 +64,13 @@ impl DueQueue {
         delivered
     }
 
-    /// Adds a connection that is to be woken for something else than an event.
+    /// Adds a connection to wake for a reason other than an event.
     pub(super) fn ring(&mut self, outbox: &Rc<Outbox>) {
         self.rung.push_back(Rc::clone(outbox));
     }
 
-    /// Whether a full write may wait in an outbox here: so much has been delivered since
-    /// who is woken next was to be. Nothing is gained by letting more come.
+    /// Returns true if an outbox here may hold a full write, judging by what has been delivered
+    /// since its connection became pending. Delivering more before waking it gains nothing.
     pub(super) fn has_full_write(&self) -> bool {
         let next = self.outboxes.front().zip(self.steps.front());
         next.is_some_and(|(outbox, step)| {
@@ -77,14 +78,14 @@ impl DueQueue {
         })
     }
 
-    /// How many connections are to be woken.
+    /// Returns the number of connections to wake.
     pub(super) fn len(&self) -> usize {
         self.outboxes.len() + self.rung.len()
     }
 
-    /// Wakes connections until the quota is used, in half of it those for something else
-    /// than an event where there are as many. Returns what that cost, with the writes that
-    /// come of it.
+    /// Wakes connections until the quota is used. Half of it goes to connections that were added
+    /// by [`ring`](Self::ring), if there are enough of them. Returns the cost, including that of
+    /// the writes that follow.
     fn wake(&mut self, quota: Cost) -> Cost {
         let rung = match self.rung.is_empty() {
             true => Cost::ZERO,
@@ -110,7 +111,7 @@ impl DueQueue {
         while cost < quota
             && let Some(outbox) = self.outboxes.pop_front()
         {
-            // The first frame is a part of the call.
+            // `Cost::CALL` includes the first frame.
             let more_frames = outbox.wake().saturating_sub(1);
             cost += Cost::CALL + Cost::FRAME.times(more_frames);
             if let Some(step) = self.steps.front_mut() {
@@ -132,7 +133,7 @@ impl Due {
         &self.queue
     }
 
-    /// The same of what is [queued](DueQueue::has_full_write).
+    /// See [`DueQueue::has_full_write`].
     pub(super) fn has_full_write(&self) -> bool {
         self.queue.borrow().has_full_write()
     }
@@ -142,9 +143,9 @@ impl Due {
     }
 }
 
-/// A shard's tenants with connections that are to be woken. What comes meanwhile is queued
-/// for those that still wait, and leaves them in the same system call: a write of one event
-/// takes as long as one of 64.
+/// A shard's tenants with connections to wake. Events that arrive before a connection is woken
+/// are queued for it and leave in the same system call: a write of one event takes as long as a
+/// write of 64.
 #[derive(Debug)]
 pub(super) struct WakeQueue(RefCell<DeficitQueue<Due>>);
 
@@ -155,17 +156,17 @@ impl Default for WakeQueue {
 }
 
 impl WakeQueue {
-    /// Returns true if no connection is to be woken.
+    /// Returns true if no connection is waiting to be woken.
     pub(super) fn is_empty(&self) -> bool {
         self.0.borrow().is_empty()
     }
 
-    /// Has connections of the tenant woken in its turns.
+    /// Queues the tenant, so that its connections are woken when it is granted a quantum.
     pub(super) fn activate(&self, due: &Rc<Due>) {
         self.0.borrow_mut().activate(due);
     }
 
-    /// Wakes the connections of a turn.
+    /// Wakes connections, within the budget of one turn.
     pub(super) fn wake_some(&self) {
         let mut queue = self.0.borrow_mut();
         queue.begin_turn();
@@ -186,7 +187,7 @@ mod tests {
     use crate::outbox::{OutboxLimits, OutboxPool};
 
     proptest! {
-        /// Whatever becomes due whenever: all are woken, and every turn wakes some.
+        /// All pending connections are woken in the end, and every turn wakes some.
         #[test]
         fn every_turn_wakes_some_connections_until_none_is_due(
             steps in prop::collection::vec((0..5_usize, 0..70_usize), 1..100),

@@ -1,5 +1,5 @@
-//! `GET /v1/tenants/{tenant}` and `DELETE …/users/{user}/connections`: what a backend
-//! asks and orders beside events.
+//! The administrative calls: `GET /v1/tenants/{tenant}` and
+//! `DELETE …/users/{user}/connections`.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::{
     repeated::{RepeatedLine, log_repeated},
 };
 
-/// What a backend should do that was not answered for want of a shard's answer.
+/// `Retry-After` of a call that failed because a shard did not respond.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 #[derive(Serialize)]
@@ -39,7 +39,7 @@ struct Disconnected {
     closed: u64,
 }
 
-/// Shows a tenant.
+/// Returns the connections, users, topics and log bounds of a tenant.
 pub(super) fn look(relay: &Relay, name: &TenantName) -> Result<Response, Problem> {
     let TenantView {
         connections,
@@ -69,7 +69,7 @@ pub(super) fn look(relay: &Relay, name: &TenantName) -> Result<Response, Problem
     ))
 }
 
-/// Closes the connections of a user.
+/// Closes all connections of a user.
 pub(super) async fn disconnect(
     relay: &Relay,
     tenant: &TenantName,
@@ -81,9 +81,9 @@ pub(super) async fn disconnect(
         .await
         .map_err(silent)?;
     if closed > 0 {
-        tracing::info!(%tenant, %user, closed, "a backend has disconnected a user");
+        tracing::info!(%tenant, %user, closed, "backend disconnected a user");
     } else {
-        tracing::debug!(%tenant, %user, "a backend has disconnected a user that has no connection");
+        tracing::debug!(%tenant, %user, "backend disconnected a user without connections");
     }
     Ok(json(StatusCode::OK, &Disconnected { closed }))
 }
@@ -92,7 +92,7 @@ fn silent(error: ShardSilent) -> Problem {
     log_repeated!(RepeatedLine::ShardSilent, %error);
     Problem::unavailable(
         ErrorCode::InternalError,
-        "a part of the relay does not answer",
+        "a shard did not respond in time",
         RETRY_AFTER,
     )
 }

@@ -1,4 +1,4 @@
-//! What a backend is told of its events that are in the log.
+//! Builds the answers to calls that have appended their events.
 
 use std::{iter, mem, sync::Arc, vec};
 
@@ -18,15 +18,15 @@ use crate::{
     scheduler::{Cost, TenantWork},
 };
 
-/// The size of a part of a batch's answer, in bytes, which an event's result may exceed.
-/// Making one takes some 0.1 ms. The answers to most batches have one, and say how long
-/// they are.
+/// Size of a part of a batch's answer, in bytes; a part may exceed it by one event's result.
+/// Making one takes about 0.1 ms. The answers to most batches fit into one part and announce
+/// their length.
 const PART_BYTES: usize = 64 * 1024;
 
-/// How many parts are made before the first of them is sent.
+/// Number of parts that may be made ahead of sending.
 const PARTS_AHEAD: usize = 1;
 
-/// What an answer repeats of an event.
+/// The parts of an event that its answer repeats.
 pub(super) struct Accepted {
     message_id: MessageId,
     topics: Arc<[Topic]>,
@@ -40,7 +40,7 @@ impl Accepted {
         }
     }
 
-    /// The memory that it takes, in bytes, with the event's place beside it.
+    /// Returns its memory in bytes, including the event's `PlacedEvent`.
     pub(super) fn bytes(&self) -> usize {
         let topics = size_of_val::<[Topic]>(&self.topics);
         size_of::<(Self, PlacedEvent)>() + self.message_id.as_str().len() + topics
@@ -51,7 +51,7 @@ impl Accepted {
     }
 }
 
-/// An event's part of an answer.
+/// The result of one event.
 #[derive(Serialize)]
 struct Answer<'a> {
     message_id: &'a str,
@@ -63,7 +63,7 @@ struct Answer<'a> {
     duplicate: bool,
 }
 
-/// As in proto3 JSON, where 64-bit integers are strings.
+/// A position as in proto3 JSON, where 64-bit integers are strings.
 #[derive(Serialize)]
 pub(super) struct AnswerPosition {
     #[serde(serialize_with = "epoch_as_text")]
@@ -105,8 +105,9 @@ impl<'a> Answer<'a> {
     }
 }
 
-/// The answer to a call whose events are in the log. `memory` is what the call holds, for
-/// as long as its answer is being made, in turns of its tenant.
+/// Returns the answer to a call that has appended its events. Parts of a batch's answer are
+/// charged to the tenant's flow. `memory` is the call's reservation, held until the answer is
+/// complete.
 pub(super) fn answer(
     shard: &Shard,
     work: TenantWork,
@@ -134,7 +135,7 @@ pub(super) fn answer(
             let first = answer.next_part().unwrap_or_default();
             work.charge(made(first.len()));
             match answer.state {
-                // Most answers are short, and say how long they are.
+                // Most answers are short and announce their length.
                 BatchAnswerState::End => json_text(status, first),
                 BatchAnswerState::Start | BatchAnswerState::Results => {
                     let (sender, body) = Channel::new(PARTS_AHEAD);
@@ -147,21 +148,21 @@ pub(super) fn answer(
     }
 }
 
-/// What it costs to make so many bytes of an answer: mostly copies of topics, which take less
-/// than other JSON.
+/// Returns the cost of making `bytes` bytes of an answer: they are mostly copies of topics, which
+/// take less time than other JSON.
 fn made(bytes: usize) -> Cost {
     Cost::BYTE.times(2 * bytes)
 }
 
-/// The answer to a batch, made while the backend reads it. It can be 29 MB long, since it
-/// repeats the topics of each event.
+/// The answer to a batch, made while the backend reads it. It can reach 29 MB, since it repeats
+/// the topics of each event.
 struct BatchAnswer {
     results: iter::Zip<vec::IntoIter<Accepted>, vec::IntoIter<PlacedEvent>>,
     state: BatchAnswerState,
     _memory: Reservation,
 }
 
-/// How far the document is made.
+/// Progress of making the JSON document.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum BatchAnswerState {
     Start,
@@ -170,8 +171,8 @@ enum BatchAnswerState {
 }
 
 impl BatchAnswer {
-    /// Sends the parts, each of which but the first is made in a turn of the tenant, until
-    /// nobody takes them.
+    /// Sends the parts until the last one or until the backend disconnects. Before each part
+    /// except the first, waits until the tenant is scheduled.
     async fn send(mut self, first: Bytes, mut sender: Sender<Bytes>, work: TenantWork) {
         let mut part = Some(first);
         while let Some(bytes) = part {
@@ -184,7 +185,7 @@ impl BatchAnswer {
         }
     }
 
-    /// The next part of the document; `None` after the last one.
+    /// Makes the next part of the document; `None` after the last one.
     fn next_part(&mut self) -> Option<Bytes> {
         let mut part = Vec::new();
         let mut is_first = match self.state {
@@ -205,7 +206,7 @@ impl BatchAnswer {
             if !mem::take(&mut is_first) {
                 part.push(b',');
             }
-            // There is nothing in it that JSON cannot hold.
+            // Cannot fail: all its values can be represented in JSON.
             drop(serde_json::to_writer(&mut part, &Answer::new(&event)));
         }
         Some(part.into())
@@ -231,7 +232,7 @@ mod tests {
 
     const EPOCH: &str = "000000000000000000000000000000ab";
 
-    /// The answer to a call whose events are `matched` so often.
+    /// Returns the answer to a call of one event for each item of `matched`.
     fn answered(call: Call, matched: &[Option<u64>]) -> (StatusCode, Value) {
         simulate(answered_now(call, matched.to_vec()))
     }
@@ -294,7 +295,7 @@ mod tests {
         assert_eq!(answer, (StatusCode::ACCEPTED, both));
     }
 
-    /// 1,000 events with their places.
+    /// Returns 1,000 events with their positions.
     fn many() -> (Vec<Accepted>, Vec<PlacedEvent>) {
         let placed = PlacedEvent {
             position: Position {

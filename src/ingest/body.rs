@@ -1,4 +1,4 @@
-//! The body of a call: its type, its size, and its bytes.
+//! Reads the body of a call: checks its media type, limits its size and accounts for its memory.
 
 use std::time::Duration;
 
@@ -19,13 +19,13 @@ use crate::{
     relay::Relay,
 };
 
-/// How long a body may take to arrive.
+/// Time limit for a body to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// When a request that found no memory should be sent again.
+/// `Retry-After` of a request refused for lack of memory.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// How a body says what it says.
+/// Format of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Format {
     /// `application/x-protobuf`
@@ -35,16 +35,20 @@ pub(super) enum Format {
 }
 
 impl Format {
-    /// What the headers say.
+    /// Determines the format from the headers.
+    ///
+    /// # Errors
+    ///
+    /// A problem if the media type or an encoding is not supported.
     pub(super) fn of(headers: &HeaderMap) -> Result<Self, Problem> {
         if headers.contains_key(CONTENT_ENCODING) {
-            return Err(unsupported("the relay takes no Content-Encoding"));
+            return Err(unsupported("Content-Encoding is not supported"));
         }
-        // hyper decodes `chunked` and leaves what lies beneath it as it is.
+        // hyper decodes `chunked` and passes other codings on undecoded.
         let codings = only_header(headers, &TRANSFER_ENCODING)?.map(HeaderValue::as_bytes);
         if codings.is_some_and(|codings| !codings.eq_ignore_ascii_case(b"chunked")) {
             return Err(unsupported(
-                "the relay takes no Transfer-Encoding but chunked",
+                "the only supported Transfer-Encoding is chunked",
             ));
         }
         let text = only_header(headers, &CONTENT_TYPE)?
@@ -65,7 +69,7 @@ impl Format {
     }
 }
 
-/// JSON is UTF-8 (RFC 8259, 8.1), whatever a caller says.
+/// Refuses another charset than UTF-8, which JSON requires (RFC 8259, 8.1).
 fn check_charset(parameters: &str) -> Result<(), Problem> {
     let is_other = parameters.split(';').any(|parameter| {
         parameter
@@ -90,19 +94,19 @@ fn unsupported(detail: &str) -> Problem {
     )
 }
 
-/// After so many pieces of a body others have their turn. A body can come in pieces of one
+/// Number of pieces of a body after which the task yields. A body can arrive in pieces of one
 /// byte, each of which takes 0.4 µs.
 const PIECES_PER_TURN: usize = 1024;
 
-/// Reads the body, at most `bytes_max` of it, and reserves the memory that the request
-/// holds until it is answered.
+/// Reads the body, of at most `bytes_max` bytes, and reserves the memory that the request holds
+/// until it is answered.
 pub(super) async fn read(
     request: Request<Incoming>,
     bytes_max: usize,
     relay: &Relay,
 ) -> Result<(Bytes, Reservation), Problem> {
     let body = request.into_body();
-    // Refused before anything is read, where the length is announced.
+    // If the length is announced, too long a body is refused before anything is read.
     let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     if announced > bytes_max {
         return Err(too_large(bytes_max));
@@ -123,13 +127,13 @@ pub(super) async fn read(
         Err(_) => Err(Problem::new(
             StatusCode::REQUEST_TIMEOUT,
             ErrorCode::ValidationError,
-            "the body took too long",
+            "the body took too long to arrive",
         )
         .closing()),
     }
 }
 
-/// Puts the pieces of a body together.
+/// Joins the pieces of a body.
 struct Collector<'a> {
     relay: &'a Relay,
     body: Incoming,
@@ -144,7 +148,7 @@ impl Collector<'_> {
         };
         self.make_room(first.len())?;
         let Some(second) = self.next().await? else {
-            // Most bodies come in one piece, which need not be copied.
+            // Most bodies arrive in one piece, which need not be copied.
             return Ok((first, self.memory));
         };
         let announced = usize::try_from(self.body.size_hint().lower()).unwrap_or_default();
@@ -165,12 +169,11 @@ impl Collector<'_> {
         Ok((whole.freeze(), self.memory))
     }
 
-    /// The next piece that is not empty.
+    /// Returns the next piece that is not empty; `None` at the end of the body.
     async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
         while let Some(frame) = self.body.frame().await {
-            // There is hardly anybody left to tell.
-            let frame =
-                frame.map_err(|_| Problem::invalid("the body did not arrive whole").closing())?;
+            // The connection is usually gone, so the answer rarely arrives.
+            let frame = frame.map_err(|_| Problem::invalid("the body is incomplete").closing())?;
             if let Ok(data) = frame.into_data()
                 && !data.is_empty()
             {
@@ -180,7 +183,7 @@ impl Collector<'_> {
         Ok(None)
     }
 
-    /// Reserves memory for a body of so many bytes.
+    /// Grows the reservation to what a body of `bytes` bytes needs.
     fn make_room(&mut self, bytes: usize) -> Result<(), Problem> {
         if bytes > self.bytes_max {
             return Err(too_large(self.bytes_max));
@@ -195,7 +198,8 @@ impl Collector<'_> {
     }
 }
 
-/// Reserves what a body takes more, in all its copies, when it has become longer.
+/// Grows the reservation after a body has grown from `before` to `now` bytes, counting all its
+/// copies.
 pub(super) fn grow(
     relay: &Relay,
     memory: &mut Reservation,
@@ -207,7 +211,7 @@ pub(super) fn grow(
         .map_err(|_| no_memory(relay))
 }
 
-/// There is no room for what a request holds, or for what it takes to read it.
+/// Counts and returns the problem for a request refused for lack of memory.
 pub(super) fn no_memory(relay: &Relay) -> Problem {
     relay.metrics.exceeded(Limit::Memory);
     Problem::unavailable(
@@ -222,7 +226,7 @@ pub(super) fn too_large(bytes_max: usize) -> Problem {
     Problem::new(
         StatusCode::PAYLOAD_TOO_LARGE,
         ErrorCode::ValidationError,
-        format!("the body may have {bytes_max} bytes"),
+        format!("the body exceeds {bytes_max} bytes"),
     )
     .closing()
 }

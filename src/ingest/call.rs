@@ -1,5 +1,5 @@
-//! What every call goes through, in this order: is it no web page, who calls, may they call for this
-//! tenant, is there such a call, does the relay take any.
+//! Checks that every call passes, in this order: it does not come from a web page, the key is
+//! valid, the key allows the tenant, the endpoint exists, the relay is not shutting down.
 
 use std::cell::Cell;
 
@@ -24,18 +24,18 @@ use crate::{
     scheduler::QUANTUM,
 };
 
-/// What an operator can do whose backends look like web pages.
+/// Advice to operators with backends that look like web pages.
 const KEY_NEEDED: &str = "to accept such requests, configure [[ingest.keys]]";
 
-/// A call that may be carried out.
+/// A call that has passed all checks.
 enum Admitted {
     Publish(Route, EventBudget),
     Look(TenantName),
     Disconnect(TenantName, UserName),
 }
 
-/// Carries a call out. Sets `authenticated` once the caller has shown that it may call,
-/// which is before the body is read.
+/// Handles a call. Sets `authenticated` once the caller is authenticated, which is before the
+/// body is read.
 pub(super) async fn answer(
     shard: &Shard,
     via: Via,
@@ -56,8 +56,8 @@ pub(super) async fn answer(
     }
 }
 
-/// The answer to a call whose body nobody reads. Where that is long the answer says that it
-/// is the last: hyper ends the connection then, and the next call would be lost.
+/// Prepares the answer to a call with an unread body. If the body is long, hyper closes the
+/// connection after the answer, so the answer announces this and no further call is lost.
 pub(super) fn unread(problem: Problem, body: &Incoming) -> Problem {
     match is_long(body) {
         true => problem.closing(),
@@ -65,14 +65,14 @@ pub(super) fn unread(problem: Problem, body: &Incoming) -> Problem {
     }
 }
 
-/// Returns true if hyper ends the connection where nobody reads the body.
+/// Returns true if hyper closes the connection when the body is not read.
 fn is_long(body: &Incoming) -> bool {
     let len_max = body.size_hint().upper().unwrap_or(u64::MAX);
     len_max > SMALL_CALL_BYTES as u64
 }
 
-/// Waits for the tenant's turn and uses all of it: such calls are rare, and what they cost depends on
-/// how many connections there are.
+/// Waits until the tenant is scheduled and charges a whole quantum: such calls are rare, and
+/// their cost depends on the number of connections.
 async fn take_turn(shard: &Shard, tenant: &TenantName) {
     let work = shard.hub.work().tenant(tenant);
     work.turn().await;
@@ -98,7 +98,7 @@ fn admit(
         return Err(Problem::new(
             StatusCode::FORBIDDEN,
             ErrorCode::AuthorizationFailed,
-            "the key is not for this tenant",
+            "the key does not allow this tenant",
         ));
     }
     let target = path.target.ok_or_else(Problem::no_such_path)?;
@@ -113,10 +113,10 @@ fn admit(
         return Err(Problem::shutting_down(relay.retry_after()).closing());
     }
     let key = key.map(IngestKey::name);
-    tracing::debug!(key, %tenant, ?target, "a backend calls");
+    tracing::debug!(key, %tenant, ?target, "backend call");
     Ok(match target {
         Target::Events(call) => {
-            // Before the body is read, of which the relay may have no need.
+            // Before the body is read: if the limit is exceeded, it need not be.
             let budget = relay
                 .limits
                 .call(&tenant, key)
@@ -134,7 +134,7 @@ fn admit(
     })
 }
 
-/// The key that the caller shows; `None` where nobody has to show one.
+/// Finds the key that the caller presents; `None` if no keys are configured.
 fn authenticate<'a>(
     relay: &Relay,
     keys: &'a IngestKeys,
@@ -152,10 +152,10 @@ fn authenticate<'a>(
         .ok_or_else(|| {
             refuse(
                 "missing",
-                "an ingest key is needed: Authorization: Bearer <key>".to_owned(),
+                "an ingest key is required: Authorization: Bearer <key>".to_owned(),
             )
         })?;
     keys.authenticate(presented.as_bytes())
         .map(Some)
-        .ok_or_else(|| refuse("unknown_key", "the ingest key is not known".to_owned()))
+        .ok_or_else(|| refuse("unknown_key", "unknown ingest key".to_owned()))
 }

@@ -1,5 +1,5 @@
-//! From an envelope's bytes to an event that may be appended: what the relay
-//! demands of an envelope that comes from a backend.
+//! Turns the bytes of an envelope from a backend into a draft of an event, and checks all that
+//! the relay requires of it.
 
 use std::{collections::HashSet, mem, sync::Arc};
 
@@ -14,25 +14,25 @@ use crate::{
     schema::{Fault, InspectLimits, Inspected, Inspection, PayloadKind, Schema},
 };
 
-/// An envelope that the relay would take from a backend.
+/// An envelope that the relay would accept from a backend.
 #[derive(Debug)]
 pub struct Admissible<'a> {
     /// The envelope.
     pub inspected: Inspected<'a>,
-    /// The topics of the event: those of its annotated fields, then those of field 18,
-    /// then those of the call, each once.
+    /// The topics of the event: those of its annotated fields, then those of field 18, then
+    /// those of the call, without repeats.
     pub topics: Vec<Topic>,
-    /// The message id; `None` where the relay has to make one.
+    /// The message id; `None` if the relay has to generate one.
     pub message_id: Option<MessageId>,
 }
 
 impl<'a> Admissible<'a> {
-    /// Checks an envelope from a backend. `more_topics` are those of the call. Both
-    /// ingest and `sidewire route` decide by this function.
+    /// Checks an envelope from a backend. `more_topics` are those of the call. Both ingest and
+    /// `sidewire route` use this function.
     ///
     /// # Errors
     ///
-    /// When the relay does not take the envelope as an event.
+    /// If the relay would refuse the envelope as an event.
     pub fn check(
         schema: &'a Schema,
         limits: &Limits,
@@ -44,8 +44,8 @@ impl<'a> Admissible<'a> {
         checked.ok_or_else(|| Problem::invalid("the envelope cannot be decoded"))
     }
 
-    /// Checks an envelope as [`check`](Self::check) does; `None` where that would take
-    /// longer than `read` allows.
+    /// Checks an envelope as [`check`](Self::check) does. Returns `None` if it is larger than
+    /// `read` allows.
     fn check_within(
         schema: &'a Schema,
         limits: &Limits,
@@ -73,7 +73,10 @@ impl<'a> Admissible<'a> {
         };
         check_payload(&inspected)?;
         if inspected.has_position {
-            return Err(refuse("position", "is the relay's to set"));
+            return Err(refuse(
+                "position",
+                "is set by the relay and must be left out",
+            ));
         }
         let topics = topics(
             mem::take(&mut inspected.topics),
@@ -94,48 +97,48 @@ impl<'a> Admissible<'a> {
     }
 }
 
-/// How large an envelope may be that is read on the spot.
+/// Maximum size of an envelope that is read at once, on the calling thread.
 #[derive(Clone, Copy)]
 pub(super) struct ReadLimits {
-    /// The bytes of any envelope.
+    /// Bytes of any envelope.
     bytes: usize,
-    /// The bytes of one that has to be decoded to find its topics.
+    /// Bytes of an envelope that has to be decoded to find its topics.
     decoded_bytes: usize,
 }
 
 impl ReadLimits {
-    /// However long it takes.
+    /// No limit.
     pub(super) const NONE: Self = Self {
         bytes: usize::MAX,
         decoded_bytes: usize::MAX,
     };
 
-    /// Whatever need not be decoded.
+    /// No limit for envelopes that need no decoding; others are not read.
     pub(super) const UNDECODED: Self = Self {
         bytes: usize::MAX,
         decoded_bytes: 0,
     };
 
-    /// What the shard reads itself. A field takes 24 ns and at least 2 bytes, and 90 ns more
-    /// where it is decoded: both limits are reached in 0.5 to 0.8 ms.
+    /// Limits for reading on the shard. A field has at least 2 bytes and takes 24 ns, and 90 ns
+    /// more if it is decoded, so an envelope at either limit takes 0.5 to 0.8 ms.
     pub(super) const ON_SHARD: Self = Self {
         bytes: 64 * 1024,
         decoded_bytes: 8 * 1024,
     };
 }
 
-/// What a field of an envelope costs that is decoded, in steps.
+/// Cost of a field of a decoded envelope, in steps.
 const STEPS_A_DECODED_FIELD: usize = 4;
 
-/// An envelope that was read.
+/// An event read from an envelope.
 pub(super) struct ReadEvent {
     pub(super) draft: Draft,
     pub(super) checked: Checked,
-    /// What reading it cost, beside its bytes and topics.
+    /// Cost of reading it, without its bytes and topics.
     pub(super) cost: Cost,
 }
 
-/// Reads an envelope as an event; `None` where that would take longer than `read` allows.
+/// Reads an envelope as an event. Returns `None` if it is larger than `read` allows.
 /// `more_topics` are those of the call.
 pub(super) fn draft(
     relay: &Relay,
@@ -165,7 +168,7 @@ pub(super) fn draft(
         None => fresh_message_id(relay)?,
     };
     let kept: Vec<_> = inspected.kept().collect();
-    // An id that the relay has made comes back from nobody.
+    // No backend repeats an id that the relay has generated, so it needs no fingerprint.
     let fingerprint = (!append_message_id).then(|| {
         let key = relay.publisher.fingerprint_key();
         key.fingerprint(&message_id, &kept, &topics)
@@ -190,9 +193,9 @@ pub(super) fn draft(
     }))
 }
 
-/// What it cost to refuse an envelope, at the most.
+/// Upper bound of the cost of refusing an envelope.
 pub(super) fn refused_cost(envelope: &[u8]) -> Cost {
-    // A field has at least two bytes.
+    // Each field has at least two bytes.
     Cost::STEP.times(envelope.len() / 2)
 }
 
@@ -206,7 +209,7 @@ fn check_payload(envelope: &Inspected<'_>) -> Result<(), Problem> {
     }
 }
 
-/// What the event relates to: by its annotated fields, by field 18, by the call.
+/// Merges the topics of the annotated fields, of field 18 and of the call.
 fn topics(
     mut topics: Vec<Topic>,
     field_18: &[&str],
@@ -242,13 +245,13 @@ pub(super) fn too_many_topics(topics_max: usize) -> Problem {
     ))
 }
 
-/// A topic that an event may relate to: no wildcard but `tenant:*`, and of that
-/// kind nothing else.
+/// Parses a topic that an event may relate to. Refuses wildcards except `tenant:*`, and other
+/// topics of kind `tenant`.
 pub(super) fn parse_topic(text: &str) -> Result<Topic, String> {
     let topic = Topic::parse(text).map_err(|error| error.to_string())?;
     let is_everyone = topic.is_everyone();
     if topic.is_wildcard() && !is_everyone {
-        Err("has the id `*`, which stands for no single topic".to_owned())
+        Err("has the id `*`, which does not name a single topic".to_owned())
     } else if topic.kind() == TENANT_KIND && !is_everyone {
         Err("is of the kind tenant, which has the one topic tenant:*".to_owned())
     } else {

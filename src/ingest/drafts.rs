@@ -1,4 +1,4 @@
-//! The events of a batch, read in parts.
+//! Reads the events of a batch in parts.
 
 use std::{iter::Enumerate, vec};
 
@@ -14,22 +14,22 @@ use crate::{
     scheduler::{Cost, QUANTUM},
 };
 
-/// What becomes of the envelopes of a batch.
+/// A batch that is being read, with its events and errors so far.
 pub(super) struct Drafts<'a> {
-    /// The most bytes of one of them.
+    /// Maximum size of an envelope, in bytes.
     envelope_max: usize,
     envelopes: Enumerate<vec::IntoIter<&'a [u8]>>,
     pub(super) drafts: Vec<Draft>,
-    /// Those whose JSON is still to be looked at.
+    /// Drafts that still need a check of their JSON.
     in_doubt: Vec<InDoubt>,
     errors: Vec<ItemProblem>,
 }
 
-/// A part of a batch that was read in one go.
+/// The outcome of reading a part of a batch.
 pub(super) struct Part<'a> {
-    /// What reading it cost.
+    /// Cost of reading the part.
     pub(super) cost: Cost,
-    /// The envelope, with its place in the batch, that takes too long to be read here.
+    /// An envelope that takes too long to be read on the shard, with its index in the batch.
     pub(super) large: Option<(usize, &'a [u8])>,
 }
 
@@ -53,7 +53,7 @@ impl<'a> Drafts<'a> {
         })
     }
 
-    /// Reads as many as one may before others have their turn.
+    /// Reads envelopes until a quantum is used up, or until one takes too long to be read here.
     pub(super) fn read_some(&mut self, relay: &Relay, more_topics: &[Topic]) -> Part<'a> {
         let mut cost = Cost::ZERO;
         while let Some((index, envelope)) = self.envelopes.next() {
@@ -81,7 +81,7 @@ impl<'a> Drafts<'a> {
         Part { cost, large: None }
     }
 
-    /// Adds what has become of the envelope in this place.
+    /// Records the result of reading the envelope at `index`.
     pub(super) fn add(&mut self, index: usize, read: Result<ReadEvent, Problem>) {
         match read {
             Ok(read) => {
@@ -95,18 +95,18 @@ impl<'a> Drafts<'a> {
         }
     }
 
-    /// Whether none is left.
+    /// Returns true if all envelopes are read.
     pub(super) fn is_read(&self) -> bool {
         self.envelopes.len() == 0
     }
 
-    /// The events, those of them that are in doubt, and what is wrong with others.
+    /// Returns the drafts, those that still need a check of their JSON, and the errors.
     pub(super) fn into_parts(self) -> (Vec<Draft>, Vec<InDoubt>, Vec<ItemProblem>) {
         (self.drafts, self.in_doubt, self.errors)
     }
 }
 
-/// What reading an envelope has cost, beside its bytes.
+/// Returns the cost of reading an envelope, without its bytes.
 pub(super) fn read_cost(read: &Result<ReadEvent, Problem>, envelope: &[u8]) -> Cost {
     match read {
         Ok(read) => read.cost + Cost::TOPIC.times(read.draft.topics().len()),

@@ -1,5 +1,5 @@
-//! What the relay would say to one posted event, found out without a relay: by the
-//! functions that ingest itself decides by, in its order.
+//! Checks one event as ingest would, without a relay: it uses ingest's own functions, in the
+//! same order.
 
 use super::{body::too_large, draft::Admissible, json::no_json, parameters::topic_parameter};
 use crate::{
@@ -10,36 +10,36 @@ use crate::{
     schema::Schema,
 };
 
-/// One event, and what would be posted with it.
+/// A single event to check, with the topics of its call.
 #[derive(Debug, Clone, Copy)]
 pub struct Posted<'a> {
     /// The body of the call.
     pub body: &'a [u8],
-    /// The body is proto3 JSON, not Protocol Buffers.
+    /// True if the body is proto3 JSON, false if it is Protocol Buffers.
     pub is_json: bool,
     /// The values of `?topic=`.
     pub topics: &'a [String],
 }
 
-/// An event that the relay would take.
+/// An event that the relay would accept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Taken {
     /// The envelope's bytes.
     pub envelope: Vec<u8>,
-    /// The topics that its field 18 holds, as they stand there.
+    /// The topics in its field 18, unchanged.
     pub field_18: Vec<String>,
-    /// All topics of the event, each once.
+    /// All topics of the event, without repeats.
     pub topics: Vec<Topic>,
 }
 
-/// A message id as long as those that the relay makes.
+/// A message id of the length that the relay generates.
 const FRESH_MESSAGE_ID: &str = "01234567-89ab-7def-8123-456789abcdef";
 
-/// A time with as many digits as the present has.
+/// A timestamp with as many digits as the present time.
 const FRESH_TIMESTAMP: i64 = 2_000_000_000;
 
-/// The bytes that would be stored, but for the position: with the message id and the time
-/// that the relay adds where the event has none.
+/// Returns the bytes that would be stored, without the position. Adds a message id and a
+/// timestamp if the event has none, as the relay does.
 fn stored(admissible: &Admissible<'_>) -> Vec<u8> {
     let inspected = &admissible.inspected;
     let kept: Vec<_> = inspected.kept().collect();
@@ -50,11 +50,11 @@ fn stored(admissible: &Admissible<'_>) -> Vec<u8> {
     envelope
 }
 
-/// Takes the event as `POST …/events` does, up to where it would be stored.
+/// Checks the event as `POST …/events` does, up to the point where it would be stored.
 ///
 /// # Errors
 ///
-/// When the relay would refuse it, with the problem that it would answer.
+/// If the relay would refuse the event; returns the problem that it would answer with.
 pub fn dry_run(
     schema: &Schema,
     ingest: &Ingest,

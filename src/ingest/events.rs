@@ -1,4 +1,4 @@
-//! `POST …/events` and `POST …/events:batch`: from a body to events in the log.
+//! Handles `POST …/events` and `POST …/events:batch`: from the body to events in the log.
 
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
@@ -32,7 +32,7 @@ use crate::{
     scheduler::{Cost, TenantWork},
 };
 
-/// Takes the events of a call in.
+/// Reads the events of a call, appends them, and waits until the shards have queued them.
 pub(super) async fn publish(
     shard: &Shard,
     route: &Route,
@@ -42,7 +42,7 @@ pub(super) async fn publish(
     let relay = &shard.relay;
     let unread = |problem| unread(problem, request.body());
     let format = Format::of(request.headers()).map_err(unread)?;
-    // For longer than a moment: the body is waited for.
+    // A full load, since a guard should not be held while the body is awaited.
     let live = relay.live.load_full();
     let (ingest, limits) = (&live.config.ingest, &live.config.limits);
     let work = shard.hub.work().tenant(&route.tenant);
@@ -69,7 +69,7 @@ pub(super) async fn publish(
         .map_err(|exceeded| too_many(relay, exceeded))?;
     let drafts = render(shard, &work, &route.tenant, drafts, &mut memory).await?;
     if route.call == Call::Batch {
-        // The append is one step, and what it evicts is dropped behind it.
+        // The append itself cannot be split; the events that it evicts are dropped afterwards.
         work.turn().await;
     }
     work.charge(append_cost(&drafts));
@@ -87,13 +87,13 @@ pub(super) async fn publish(
         .append_if(&route.tenant, drafts, check)
         .await
         .map_err(|error| not_appended(relay, route.call, &accepted, error))?;
-    // Before the wait for the shards: a backend that goes away meanwhile ends this
-    // call, and not its events.
+    // Counted before waiting for the shards: a backend that disconnects meanwhile cancels this
+    // call, but its events stay.
     relay
         .metrics
         .ingested(appended.new_len() as u64, appended.duplicates_len() as u64);
-    // This shard's part of the receipt, at once: a backend that posts one event
-    // behind the other then has many queued before the first is written.
+    // Delivers on this shard at once: a backend that posts one event after another then has
+    // many queued before the first is written.
     work.charge(shard.hub.take_waiting_of(&route.tenant));
     while appended.evicted_len() > 0 {
         if appended.evicted_len() > 1 {
@@ -102,19 +102,19 @@ pub(super) async fn publish(
         work.charge(appended.drop_evicted());
     }
     let published = appended.acknowledged().await;
-    // The body and what was made of it are gone.
+    // The body and the drafts are freed by now.
     memory.shrink_to(REQUEST_BYTES + accepted.iter().map(Accepted::bytes).sum::<usize>());
     Ok(answer(shard, work, route.call, accepted, published, memory))
 }
 
-/// What is posted, in a body that is read.
+/// A posted body that has been received.
 struct Posted {
     call: Call,
     format: Format,
     body: Bytes,
 }
 
-/// The events of a body, which is read when it is the tenant's turn, a batch in parts.
+/// Reads the events of a body once the tenant is scheduled; a batch is read in parts.
 async fn drafts(
     relay: &Arc<Relay>,
     work: &TenantWork,
@@ -165,7 +165,7 @@ async fn event(
     }
 }
 
-/// Reads an event that takes long, on another thread.
+/// Reads an event that takes long on another thread.
 async fn read_elsewhere(
     relay: &Arc<Relay>,
     work: &TenantWork,
@@ -185,7 +185,7 @@ async fn read_elsewhere(
     .await
 }
 
-/// Reads an event, however long that takes.
+/// Reads an event without a limit on its size.
 fn read_now(relay: &Relay, envelope: &[u8], more_topics: &[Topic]) -> Result<ReadEvent, Problem> {
     draft(relay, envelope, more_topics, ReadLimits::NONE)?
         .ok_or_else(|| Problem::invalid("the envelope cannot be decoded"))
@@ -217,7 +217,7 @@ async fn batch(
     finish(drafts, errors, refused)
 }
 
-/// All events of a batch, or what is wrong with which.
+/// Returns all events of a batch, or a problem that lists the errors.
 fn finish(
     drafts: Vec<Draft>,
     mut errors: Vec<ItemProblem>,
@@ -232,7 +232,7 @@ fn finish(
     Err(batch_invalid(errors))
 }
 
-/// What it costs to append the events.
+/// Returns the cost of appending the events.
 fn append_cost(drafts: &[Draft]) -> Cost {
     let topics = drafts.iter().map(|draft| draft.topics().len()).sum();
     Cost::EVENT.times(drafts.len()) + Cost::TOPIC.times(topics)
@@ -252,7 +252,7 @@ mod tests {
         scheduler::QUANTUM,
     };
 
-    /// A call, which is written down when its events are read.
+    /// Starts a call that is recorded in the journal when its events are read.
     fn call(bench: &Bench, journal: &Rc<RefCell<Vec<Call>>>, tenant: &str, posted: Posted) {
         let (shard, journal) = (Rc::clone(&bench.shard), Rc::clone(journal));
         let name = TenantName::parse(tenant).unwrap();
@@ -282,7 +282,7 @@ mod tests {
                 format: Format::Json,
                 body: Bytes::from_static(typing.as_bytes()),
             };
-            // Who has called may call again.
+            // A tenant that has called before may call again.
             call(&bench, &journal, "quiet", event());
             settle().await;
             for _ in 0..20 {
@@ -339,8 +339,8 @@ mod tests {
         });
     }
 
-    /// An envelope with a WorkItemUpdated that has so many changes, without bytes; a second
-    /// work item makes it ambiguous.
+    /// An envelope with a WorkItemUpdated that has `changes` empty changes; a second work item
+    /// makes it ambiguous.
     fn updated(changes: usize, is_ambiguous: bool) -> Vec<u8> {
         let item = field(1, &[field(1, b"i"), field(3, b"p")].concat());
         let items = item.repeat(if is_ambiguous { 2 } else { 1 });
@@ -414,7 +414,7 @@ mod tests {
                 let topics = (0..count).flat_map(|n| field(18, format!("a:{n}").as_bytes()));
                 [updated(1, false), topics.collect()].concat()
             };
-            // The item and its project are two.
+            // The work item and its project are two topics.
             let most = extra(topics_max - 2);
             let read = draft(relay, &most, &[], ReadLimits::ON_SHARD).unwrap();
             assert_eq!(read.unwrap().draft.topics().len(), topics_max);

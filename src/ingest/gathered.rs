@@ -1,9 +1,9 @@
-//! A byte stream that gathers what is written to it until the task that writes has
-//! done all it can, and sends it then: the answers to calls that came together
-//! leave in one system call. Knows no HTTP.
+//! A byte stream that buffers writes until the writing task has done all it can, and then
+//! sends them: answers to calls that arrived together leave in one system call. Knows nothing
+//! about HTTP.
 //!
-//! hyper writes each answer for itself; its own `pipeline_flush` would hold an
-//! answer back for as long as half of a next request has come.
+//! hyper writes each answer separately; its own `pipeline_flush` would hold an answer back
+//! while the next request has only partly arrived.
 
 use std::{
     cell::RefCell,
@@ -17,15 +17,16 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::scheduler::{AwaitedTurn, Cost, TenantWork};
 
-/// With so much gathered it is sent before more is taken, in bytes.
+/// Size of the buffer, in bytes. A full buffer is sent before more is accepted.
 const GATHERED_MAX: usize = 64 * 1024;
 
-/// Once a call has so many bytes, each further read waits for a turn: 100 backends that send
-/// bodies of 8 MiB had a turn of the shard last 10 ms and more. Most calls are shorter, and
-/// hyper ends a connection on which it does not find the rest of a body that nobody reads.
+/// Once a call has this many bytes, each further read waits until it is scheduled: without
+/// that, 100 backends that send bodies of 8 MiB made a turn of the shard last 10 ms and more.
+/// Most calls are shorter. The limit also matters for unread bodies: hyper closes the connection
+/// if it does not find the rest of the body at once.
 pub(super) const SMALL_CALL_BYTES: usize = 16 * 1024;
 
-/// The stream. Clones are the same one.
+/// A stream that buffers writes. Clones share it.
 #[derive(Debug)]
 pub(super) struct Gathered<S>(Rc<RefCell<State<S>>>);
 
@@ -33,11 +34,11 @@ pub(super) struct Gathered<S>(Rc<RefCell<State<S>>>);
 struct State<S> {
     stream: S,
     gathered: Vec<u8>,
-    /// How much of it is sent.
+    /// Number of buffered bytes already sent.
     sent: usize,
-    /// The flow in whose turns it reads what is large.
+    /// The flow that reads of large calls are scheduled in and charged to.
     work: Rc<TenantWork>,
-    /// How many bytes were read since the last write.
+    /// Number of bytes read since the last write.
     read: usize,
     awaited: AwaitedTurn,
 }
@@ -60,7 +61,7 @@ impl<S: AsyncWrite + Unpin> Gathered<S> {
         })))
     }
 
-    /// Sends what is gathered.
+    /// Sends the buffered bytes.
     pub(super) fn poll_send(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.0.borrow_mut().poll_send(context)
     }
@@ -119,14 +120,15 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Gathered<S> {
         if state.gathered.len() >= GATHERED_MAX {
             ready!(state.poll_send(context))?;
         }
-        // A longer write waits: it is part of an answer that is made as fast as it is sent.
+        // A longer write is accepted in part: it belongs to an answer that is made as fast as
+        // it is sent.
         let room = GATHERED_MAX - state.gathered.len();
         let bytes = bytes.get(..room).unwrap_or(bytes);
         state.gathered.extend_from_slice(bytes);
         Poll::Ready(Ok(bytes.len()))
     }
 
-    /// Does nothing: what is gathered is sent when the task has done all it can.
+    /// Does nothing: the buffer is sent when the task has done all it can.
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
@@ -147,7 +149,7 @@ mod tests {
     use super::*;
     use crate::scheduler::WorkQueue;
 
-    /// What is there to be read, without waiting.
+    /// Reads what has arrived, without waiting.
     async fn arrived(theirs: &mut tokio::io::DuplexStream) -> Vec<u8> {
         let mut bytes = vec![0; 1 << 20];
         tokio::select! {

@@ -1,6 +1,6 @@
-//! JSON in and out: bodies that are JSON become bytes, and events that would have no
-//! JSON, or too much of it, are refused. Clients that read JSON and clients that read
-//! bytes always get the same events.
+//! JSON of calls: converts JSON bodies to Protocol Buffers, and refuses events that cannot be
+//! rendered as JSON or exceed the limit, so that JSON clients and binary clients always get
+//! the same events.
 
 use std::{mem, sync::Arc};
 
@@ -18,21 +18,21 @@ use crate::{
     schema::{BatchError, JsonError, Schema},
 };
 
-/// The bytes of an event that is looked at for its JSON that cost as much as a topic. Only
-/// events that may have none are, most of them for a google.protobuf.Value, which has at
-/// least 4 bytes.
+/// Number of bytes of a JSON-checked event that cost as much as a topic. Only events that might
+/// not be renderable are checked, mostly because of a google.protobuf.Value, which has at least
+/// 4 bytes.
 const CHECKED_BYTES_A_TOPIC: usize = 4;
 
-/// The largest weight of JSON that the shard reads itself: 500 values, which take 0.9 ms at
-/// the most, or 5 KB of ordinary events.
+/// Maximum weight of JSON that the shard reads itself: 500 values, which take at most 0.9 ms,
+/// or 5 KB of ordinary events.
 const JSON_READ_AT_ONCE_WEIGHT_MAX: usize = 32 * 1024;
 
-/// The most bytes of an event that the shard looks at itself: 0.9 ms at the most, where they
-/// are lists without items in a google.protobuf.Value, which have 4 bytes and take 0.9 µs.
-/// Numbers in one have 11 bytes and take as long.
+/// Maximum size of an event that the shard checks itself, in bytes. The check takes at most
+/// 0.9 ms. The worst case is empty lists in a google.protobuf.Value, which have 4 bytes and take
+/// 0.9 µs each. Numbers in one have 11 bytes and take as long.
 const CHECKED_AT_ONCE_MAX: usize = 4 * 1024;
 
-/// The bytes that the JSON says. What takes long to read is read on another thread.
+/// Converts JSON to Protocol Buffers. JSON that takes long to read is read on another thread.
 pub(super) async fn encoded(
     relay: &Arc<Relay>,
     work: &TenantWork,
@@ -65,8 +65,8 @@ pub(super) async fn encoded(
     Ok(Bytes::from(bytes))
 }
 
-/// Does what takes long on another thread, of each tenant one thing at a time. The work
-/// reserves the memory that it takes, and is tried again where there is too little.
+/// Runs a long job on another thread, one job at a time for each tenant. The job reserves the
+/// memory that it needs, and is retried if there is too little.
 pub(super) async fn elsewhere<T: Send + 'static>(
     relay: &Arc<Relay>,
     work: &TenantWork,
@@ -100,16 +100,16 @@ pub(super) fn batch_from_json(relay: &Relay, json: &[u8]) -> Result<Vec<u8>, Pro
         .map_err(no_json_batch)
 }
 
-/// An event whose JSON has been looked at as far as that takes no time.
+/// Result of checking an event's JSON on the shard.
 pub(super) enum Checked {
-    /// It has JSON, and not too much.
+    /// The event can be rendered as JSON, within the limit.
     Passed,
-    /// It is too large to be looked at on the shard, and may have none.
+    /// The event might not be renderable, and is too large to be checked on the shard.
     InDoubt,
 }
 
-/// Looks at an event's JSON where `is_in_doubt` says that it may have none, and where
-/// that does not take long.
+/// Checks an event's JSON if `is_in_doubt` says that it might not be renderable and if the event
+/// is small.
 pub(super) fn check_small(
     live: &Live,
     draft: &Draft,
@@ -124,7 +124,7 @@ pub(super) fn check_small(
     }
 }
 
-/// What it costs here to look at an event's JSON.
+/// Returns the cost of checking an event's JSON on the shard.
 pub(super) fn check_cost(envelope_len: usize, is_in_doubt: bool) -> Cost {
     if is_in_doubt && envelope_len <= CHECKED_AT_ONCE_MAX {
         Cost::TOPIC.times(envelope_len / CHECKED_BYTES_A_TOPIC)
@@ -139,16 +139,16 @@ fn check(live: &Live, draft: &Draft) -> Result<(), Problem> {
         .map_err(no_json)
 }
 
-/// An event of a call that is in doubt.
+/// An event that still needs a check of its JSON.
 pub(super) struct InDoubt {
-    /// Its place in the call.
+    /// Its index in the call.
     pub(super) index: usize,
-    /// Its place among those that are not refused yet.
+    /// Its index among the drafts, which leave out events refused so far.
     pub(super) draft: usize,
 }
 
-/// Looks at large events on another thread, and gives all events back, with what is
-/// wrong with some.
+/// Checks large events on another thread. Returns all drafts, and the problems of those that are
+/// refused, by index in the call.
 pub(super) async fn check_large(
     relay: &Arc<Relay>,
     work: &TenantWork,
@@ -161,7 +161,7 @@ pub(super) async fn check_large(
     let mut drafts = drafts;
     elsewhere(relay, work, move |relay, memory| {
         let checked = in_doubt.iter().filter_map(|it| drafts.get(it.draft));
-        // One after the other.
+        // They are checked one at a time, so the largest one decides.
         let bytes = checked.map(Draft::decoded_memory_max).max();
         let _memory = memory.reserve(MemoryUse::Decoding, bytes.unwrap_or_default())?;
         let live = relay.live();
@@ -175,7 +175,7 @@ pub(super) async fn check_large(
     .await
 }
 
-/// Looks at an event's JSON, however long that takes.
+/// Checks an event's JSON without a limit on its size.
 #[cfg(any(test, fuzzing))]
 pub(super) fn check_now(relay: &Relay, draft: &Draft) -> Result<(), Problem> {
     check(&relay.live(), draft)
@@ -189,7 +189,8 @@ pub(super) fn no_json(error: JsonError) -> Problem {
     Problem::new(status, ErrorCode::ValidationError, error.to_string()).with_field(error.field())
 }
 
-/// The first event that cannot be read ends the reading, so it alone is told of.
+/// Returns the problem of a JSON batch. Reading stops at the first event that cannot be read, so
+/// only that one is reported.
 fn no_json_batch(error: JsonError) -> Problem {
     match error.in_message() {
         Some((index, error)) => {

@@ -1,5 +1,5 @@
-//! The HTTP calls of backends. Knows who may call and what an answer looks like;
-//! what becomes of an event is the hub's business.
+//! The HTTP API for backends: authentication, parsing of calls, and answers. Delivering
+//! events is the hub's job.
 
 mod admin;
 mod answer;
@@ -49,29 +49,29 @@ pub use events::fuzzing;
 pub use parameters::Parameter;
 pub use route::{ENDPOINTS, Endpoint};
 
-/// How long a request's head may take, and how long a connection may be idle
-/// between two requests.
+/// Time limit for receiving a request's head, and for a connection to be idle between two
+/// requests.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How long a connection may take to its first call that is authenticated. Longer than
-/// that only those hold a descriptor that may call.
+/// Time limit for the first authenticated call of a connection. After it, only authenticated
+/// callers hold a descriptor.
 const FIRST_CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What a request's head may have at the most.
+/// Maximum size of a request's head, in bytes.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 
-/// How long a backend that is refused may go on sending what nobody reads.
+/// Time limit for a refused backend to stop sending. Its input is discarded meanwhile.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a backend may take to read what is gathered of an answer: 64 KiB.
+/// Time limit for a backend to read the buffered part of an answer, which is up to 64 KiB.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What a backend's connection takes at the most beside its requests, in bytes: a head that
-/// is under way, in a buffer that doubles, or what is gathered of an answer that is not read.
+/// Maximum memory of a backend's connection besides its requests, in bytes: a partly received
+/// head in a buffer that doubles, or the buffered part of an answer that is not being read.
 pub const BACKEND_CONNECTION_BYTES: usize = 2 * HEAD_BYTES_MAX;
 
-/// Answers the calls of one backend's connection, which came `via` a listener. `arrival` is
-/// held until the first call is answered.
+/// Answers the calls of one backend's connection, accepted `via` TCP or a Unix socket.
+/// `arrival` is held until the first call is answered.
 pub async fn serve<S, A>(shard: Rc<Shard>, stream: S, via: Via, arrival: A)
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
@@ -96,11 +96,11 @@ where
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIMEOUT)
             .max_buf_size(HEAD_BYTES_MAX)
-            // The buffer alone would let a longer one pass that comes in large pieces.
+            // The buffer limit alone would let a longer head pass if it arrives in large pieces.
             .max_header_size(HEAD_BYTES_MAX)
-            // One that has said all it has to say still wants its answers.
+            // A backend that has shut down its sending side still expects its answers.
             .half_close(true)
-            // An answer is small: one piece is cheaper than a list of two.
+            // Answers are small: one write is cheaper than a vectored write of two parts.
             .writev(false)
             .serve_connection(TokioIo::new(stream.clone()), service)
             .without_shutdown()
@@ -123,15 +123,15 @@ where
         }
         is_sending = sent.is_pending();
         match sent {
-            // Nobody is there who could be answered.
+            // The connection is gone, so no answer can be delivered.
             Poll::Ready(Err(_)) if served.is_pending() => Poll::Ready(None),
-            // The backend does not read.
+            // The backend does not read its answer.
             Poll::Pending if answer_timeout.as_mut().poll(context).is_ready() => Poll::Ready(None),
             _ => served.map(Some),
         }
     })
     .await;
-    // An answer may be left, also where the backend has sent no HTTP and is told so.
+    // An answer may still be buffered, for example a 400 to input that is not HTTP.
     let last_words = poll_fn(|context| stream.poll_send(context));
     let is_answered = matches!(timeout(LINGER_TIMEOUT, last_words).await, Ok(Ok(())));
     if served.is_some() && is_answered {
@@ -139,21 +139,21 @@ where
     }
 }
 
-/// Says that nothing more will be answered, and reads until the backend ends too.
-/// Were the socket closed with something unread, the kernel would reset the
-/// connection, and a backend that is still sending might lose its answer.
+/// Shuts down the sending side and reads until the backend closes its side too. If the socket
+/// were closed with unread input, the kernel would reset the connection, and a backend that is
+/// still sending might lose its answer.
 async fn linger<S: AsyncRead + AsyncWrite + Unpin>(
     mut stream: Gathered<S>,
     buffer: &RefCell<Box<[u8]>>,
 ) -> io::Result<()> {
     stream.shutdown().await?;
-    // Polled, not awaited by `readable`: only so does tokio see to it that a
-    // backend that never pauses does not keep the shard to itself.
+    // `poll_read` uses up tokio's cooperative budget, which `readable` does not: a backend that
+    // sends without a pause cannot monopolize the shard.
     while poll_fn(|context| poll_discard(&mut stream, context, buffer)).await? > 0 {}
     Ok(())
 }
 
-/// Reads and forgets, once: how many bytes.
+/// Reads once and discards the input. Returns the number of bytes, 0 at the end.
 fn poll_discard<S: AsyncRead + Unpin>(
     stream: &mut Gathered<S>,
     context: &mut Context<'_>,
@@ -176,7 +176,7 @@ async fn answer(
     let response = match call::answer(shard, via, authenticated, request).await {
         Ok(response) => response,
         Err(problem) => {
-            // Many may be refused before anything of them is charged to a tenant.
+            // Refused calls are often not charged to any tenant, so they are charged here.
             shard.backend_work.turn().await;
             shard.backend_work.charge(Cost::CALL);
             let (status, detail) = (problem.status().as_u16(), problem.detail());
@@ -209,7 +209,7 @@ mod tests {
 
     const KEY: &str = "0123456789abcdef";
 
-    /// Gives backends a key that they have to show.
+    /// Configures an ingest key, which backends must then present.
     fn with_key(bench: &Bench) {
         let key = IngestKey::new("tests".to_owned(), &Secret::new(KEY), None).unwrap();
         let relay = &bench.shard.relay;
@@ -223,7 +223,7 @@ mod tests {
         }));
     }
 
-    /// A backend's end of a connection, which is served.
+    /// Opens a connection and serves it. Returns the backend's end.
     fn connect(bench: &Bench) -> DuplexStream {
         let (ours, theirs) = duplex(64 * 1024);
         let shard = Rc::clone(&bench.shard);
@@ -239,7 +239,7 @@ mod tests {
         format!("Authorization: Bearer {KEY}\r\n")
     }
 
-    /// What the connection brings until it ends, and how long that takes.
+    /// Reads the connection to its end. Returns the input and the time since `start`.
     async fn rest(mut backend: DuplexStream, start: Instant) -> (String, Duration) {
         let mut heard = String::new();
         backend.read_to_string(&mut heard).await.unwrap();
@@ -299,8 +299,8 @@ mod tests {
         });
     }
 
-    /// A batch of 1,000 events as small as can be, in a call that adds 99 topics as long as
-    /// can be: its answer has 29 MB.
+    /// A batch of 1,000 events of minimal size, in a call that adds 99 topics of maximal length.
+    /// Its answer has 29 MB.
     fn largest_answer() -> Vec<u8> {
         let topics: Vec<_> = (0..99)
             .map(|n| format!("topic={}:{n:03}{}", "k".repeat(32), "x".repeat(253)))
@@ -368,7 +368,7 @@ mod tests {
             settle().await;
             let held = memory.held(MemoryUse::Requests);
             assert_eq!(held, (2 << 20) + 16 * 1024);
-            // Large requests have three quarters of a quarter of 12 MiB.
+            // Large requests get three quarters of a quarter of 12 MiB.
             let mut second = connect(&bench);
             second.write_all(call(1 << 20).as_bytes()).await.unwrap();
             let (heard, _) = rest(second, Instant::now()).await;

@@ -1,4 +1,4 @@
-//! The query of a call: `?topic=` and `?if_last=`, each as often as one likes.
+//! Parses the query of a call: `?topic=` and `?if_last=`, both repeatable.
 
 use super::{
     draft::{parse_topic, too_many_topics},
@@ -13,17 +13,17 @@ use crate::{
 /// A query parameter of calls that post events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Parameter {
-    /// A topic of each event, beside its own.
+    /// A topic added to each event.
     Topic,
-    /// What must hold for the event to be appended.
+    /// A precondition for appending the event.
     IfLast,
 }
 
 impl Parameter {
-    /// All of them.
+    /// All parameters.
     pub const ALL: [Self; 2] = [Self::Topic, Self::IfLast];
 
-    /// Its name in the query.
+    /// Returns its name in the query.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -37,18 +37,18 @@ impl Parameter {
     }
 }
 
-/// What the query says.
+/// The parsed query of a call.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Parameters {
-    /// Topics of each event of the call, beside its own.
+    /// Topics added to each event of the call.
     pub(super) topics: Vec<Topic>,
-    /// What must hold for the event to be appended.
+    /// Preconditions for appending the event.
     pub(super) conditions: Vec<Condition>,
 }
 
 impl Parameters {
-    /// The parameters of a call, of which at most `topics_max` are conditions and at most as
-    /// many are different topics.
+    /// Parses the query of a call. Allows at most `topics_max` conditions, and as many distinct
+    /// topics.
     pub(super) fn parse(
         query: Option<&str>,
         call: Call,
@@ -74,7 +74,7 @@ impl Parameters {
                     return Err(refuse("if_last", "is for single events, not for batches"));
                 }
                 Some(Parameter::IfLast) if parameters.conditions.len() == topics_max => {
-                    let reason = format!("is there more than {topics_max} times");
+                    let reason = format!("is given more than {topics_max} times");
                     return Err(refuse("if_last", &reason));
                 }
                 Some(Parameter::IfLast) => parameters.conditions.push(condition(&value)?),
@@ -85,13 +85,13 @@ impl Parameters {
     }
 }
 
-/// The topic of one `?topic=`.
+/// Parses the value of a `?topic=`.
 pub(super) fn topic_parameter(value: &str) -> Result<Topic, Problem> {
     parse_topic(value).map_err(|reason| refuse("topic", &format!("{value:?} {reason}")))
 }
 
-/// `<topic>@<epoch>:<offset>` or `<topic>@0`. A topic's id may have an `@` in it;
-/// the last one separates.
+/// Parses `<topic>@<epoch>:<offset>` or `<topic>@0`. A topic's id may contain an `@`; the last
+/// one is the separator.
 fn condition(value: &str) -> Result<Condition, Problem> {
     let refuse = |reason: &str| refuse("if_last", &format!("{value:?} {reason}"));
     let (topic, last) = value
@@ -99,10 +99,10 @@ fn condition(value: &str) -> Result<Condition, Problem> {
         .ok_or_else(|| refuse("has no @ between a topic and a position"))?;
     Ok(Condition {
         topic: parse_topic(topic)
-            .map_err(|reason| refuse(&format!("names no topic: {topic:?} {reason}")))?,
+            .map_err(|reason| refuse(&format!("has an invalid topic: {topic:?} {reason}")))?,
         last: last
             .parse()
-            .map_err(|error| refuse(&format!("names no position: {last:?} {error}")))?,
+            .map_err(|error| refuse(&format!("has an invalid position: {last:?} {error}")))?,
     })
 }
 
@@ -110,7 +110,7 @@ fn refuse(name: &str, reason: &str) -> Problem {
     Problem::invalid(format!("{name} {reason}")).with_field(Some(name))
 }
 
-/// That a call has no parameters, of those that take none.
+/// Refuses the query of a call that takes no parameters, unless it is empty.
 pub(super) fn refuse_parameters(query: Option<&str>) -> Result<(), Problem> {
     match query_pairs(query).next() {
         Some(Ok((name, _))) => Err(unknown(&name)),
@@ -119,10 +119,10 @@ pub(super) fn refuse_parameters(query: Option<&str>) -> Result<(), Problem> {
     }
 }
 
-/// A parameter that this call does not have is refused: were it passed over, its
-/// sender would believe that it has its effect.
+/// Returns the problem for a parameter that the call does not have. Ignoring it would let the
+/// sender believe that it takes effect.
 fn unknown(name: &str) -> Problem {
-    Problem::invalid(format!("there is no query parameter {name:?} here")).with_field(Some(name))
+    Problem::invalid(format!("unknown query parameter {name:?}")).with_field(Some(name))
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! What a backend is told of events that are not taken: whole batches, too many, want
-//! of room, message ids that were given before, and preconditions that do not hold.
+//! Problems returned for refused events: invalid batches, exceeded limits, lack of memory or
+//! room, message ids already in use, and failed preconditions.
 
 use hyper::StatusCode;
 use serde_json::{Value, json};
@@ -15,12 +15,12 @@ use crate::{
     relay::Relay,
 };
 
-/// Some events of a batch are malformed.
+/// Returns the problem for a batch with malformed events.
 pub(super) fn batch_invalid(errors: Vec<ItemProblem>) -> Problem {
     batch_refused(StatusCode::BAD_REQUEST, ErrorCode::ValidationError, errors)
 }
 
-/// A batch is taken whole or not at all.
+/// Returns the problem for a batch with refused events: a batch is accepted whole or not at all.
 pub(super) fn batch_refused(
     status: StatusCode,
     code: ErrorCode,
@@ -36,8 +36,8 @@ pub(super) fn batch_refused(
     Problem::new(status, code, detail).with_errors(errors)
 }
 
-/// Why the hub has not appended the events, which was counted where it is the
-/// caller's doing.
+/// Returns the problem for events that the hub has not appended, and counts exceeded limits and
+/// conflicts.
 pub(super) fn not_appended(
     relay: &Relay,
     call: Call,
@@ -67,7 +67,7 @@ pub(super) fn not_appended(
     }
 }
 
-/// More was posted than may be.
+/// Counts an exceeded limit and returns the problem for it.
 pub(super) fn too_many(relay: &Relay, exceeded: Exceeded) -> Problem {
     relay.metrics.exceeded(exceeded.limit);
     Problem::too_many(exceeded.to_string(), exceeded.retry_after)
@@ -78,13 +78,13 @@ fn conflicts<'a>(call: Call, drafts: impl Iterator<Item = (usize, &'a Accepted)>
         drafts.map(|(index, accepted)| {
             let id = accepted.message_id();
             (index, conflict(format!(
-            "message_id {id:?} was given to an event with another body or other topics before"
+            "message_id {id:?} was already used for an event with another body or other topics"
         ))
         .with_field(Some("message_id")))
         });
     match call {
         Call::Event => problems.next().map_or_else(
-            || conflict("the message_id was given before".to_owned()),
+            || conflict("the message_id was already used".to_owned()),
             |(_, problem)| problem,
         ),
         Call::Batch => batch_refused(
@@ -100,7 +100,7 @@ fn conflicts<'a>(call: Call, drafts: impl Iterator<Item = (usize, &'a Accepted)>
 fn preconditions(unmet: &[Unmet]) -> Problem {
     let topics: Vec<_> = unmet.iter().map(|unmet| unmet.topic.as_str()).collect();
     let detail = format!(
-        "if_last does not hold of {}: `current` says what does",
+        "precondition failed for {}; see `current`",
         topics.join(", ")
     );
     conflict(detail)
@@ -108,7 +108,8 @@ fn preconditions(unmet: &[Unmet]) -> Problem {
         .with_member("current", unmet.iter().map(current).collect())
 }
 
-/// Positions as in proto3 JSON, where 64-bit integers are strings.
+/// Describes the state of a topic for a failed precondition. Positions are as in proto3 JSON,
+/// where 64-bit integers are strings.
 fn current(unmet: &Unmet) -> Value {
     json!({
         "topic": unmet.topic.as_str(),

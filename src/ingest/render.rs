@@ -1,6 +1,6 @@
-//! The JSON of a call's events, rendered before they are appended where the tenant has
-//! connections that take it: so no shard has to while it delivers them, nor anybody under
-//! the tenant's lock.
+//! Renders the JSON of a call's events before they are appended, if the tenant has JSON
+//! connections: this spares the shards the rendering during delivery, and keeps it outside the
+//! tenant's lock.
 
 use std::mem;
 
@@ -14,12 +14,12 @@ use crate::{
     scheduler::{Cost, TenantWork},
 };
 
-/// When this many bytes of JSON are rendered for a call, the rest of its events are left to
-/// the shard that delivers them first, which has them rendered one by one: nothing bounds
-/// how much JSON a whole batch could have.
+/// Number of bytes of JSON after which a call's remaining events are left to the shard that
+/// delivers them first, which renders them one by one: the JSON of a whole batch has no other
+/// bound.
 const RENDERED_AHEAD_MAX: usize = 8 << 20;
 
-/// Renders the drafts' JSON, if a connection of the tenant takes it.
+/// Renders the drafts' JSON if the tenant has a JSON connection.
 pub(super) async fn render(
     shard: &Shard,
     work: &TenantWork,
@@ -38,7 +38,7 @@ pub(super) async fn render(
         (drafts, rendered)
     } else {
         elsewhere(relay, work, move |_, memory| {
-            // One after the other.
+            // They are rendered one at a time, so the largest one decides.
             let bytes = drafts.iter().map(Draft::decoded_memory_max).max();
             let _memory = memory.reserve(MemoryUse::Decoding, bytes.unwrap_or_default())?;
             let rendered = render_all(&mut drafts);
@@ -59,8 +59,8 @@ struct Rendered {
     bytes: usize,
 }
 
-/// Renders what may be rendered ahead. An event without JSON is left alone: connections
-/// that should have it are closed where it is delivered.
+/// Renders drafts up to `RENDERED_AHEAD_MAX`. Skips an event that cannot be rendered: the
+/// connections that should get it are closed on delivery.
 fn render_all(drafts: &mut [Draft]) -> Rendered {
     let mut rendered = Rendered::default();
     for draft in drafts {

@@ -1,20 +1,20 @@
-//! Which call a path names.
+//! Parses the path of a call.
 
 use crate::{
     http::{Problem, decode_percent},
     protocol::{TenantName, UserName, name::NameError},
 };
 
-/// A call of backends, as it is documented.
+/// A documented endpoint of the ingest listener.
 #[derive(Debug)]
 pub struct Endpoint {
-    /// Its methods, as `Allow` lists them.
+    /// Allowed methods, in the form of the `Allow` header.
     pub methods: &'static str,
-    /// Its path, with `{tenant}` and `{user}` in place of names.
+    /// Path, with `{tenant}` and `{user}` as placeholders.
     pub path: &'static str,
 }
 
-/// All calls of backends.
+/// All endpoints of the ingest listener.
 pub const ENDPOINTS: [Endpoint; 4] = [
     Endpoint {
         methods: "GET, HEAD",
@@ -34,14 +34,14 @@ pub const ENDPOINTS: [Endpoint; 4] = [
     },
 ];
 
-/// A call of a backend that posts events.
+/// A call that posts events.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Route {
     pub(super) tenant: TenantName,
     pub(super) call: Call,
 }
 
-/// What is posted.
+/// Single event or batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Call {
     /// `POST …/events`: one event.
@@ -50,7 +50,7 @@ pub(super) enum Call {
     Batch,
 }
 
-/// What the rest of a tenant's path names.
+/// The resource named by the part of a path after the tenant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Target<'a> {
     /// The tenant itself.
@@ -62,7 +62,7 @@ pub(super) enum Target<'a> {
 }
 
 impl Target<'_> {
-    /// The methods that it takes, as `Allow` lists them.
+    /// Returns the allowed methods, in the form of the `Allow` header.
     pub(super) fn methods(self) -> &'static str {
         self.endpoint().methods
     }
@@ -83,7 +83,7 @@ impl Target<'_> {
 pub(super) struct Segment<'a>(&'a str);
 
 impl Segment<'_> {
-    /// The user, when what stands in its place is a name.
+    /// Decodes the segment as a user name.
     pub(super) fn user(self) -> Result<UserName, Problem> {
         self.name("user", UserName::parse)
     }
@@ -105,12 +105,12 @@ impl Segment<'_> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Path<'a> {
     tenant: Segment<'a>,
-    /// What the rest of the path names, if there is such a thing.
+    /// The resource named by the rest of the path; `None` if there is no such resource.
     pub(super) target: Option<Target<'a>>,
 }
 
 impl<'a> Path<'a> {
-    /// The path, if it is a tenant's.
+    /// Parses the path. Returns `None` if it is not below `/v1/tenants/`.
     pub(super) fn parse(path: &'a str) -> Option<Self> {
         let path = path.strip_prefix("/v1/tenants/")?;
         let mut segments = path.split('/');
@@ -128,7 +128,7 @@ impl<'a> Path<'a> {
         Some(Self { tenant, target })
     }
 
-    /// The tenant, when what stands in its place is a name.
+    /// Decodes the tenant's name.
     pub(super) fn tenant(self) -> Result<TenantName, Problem> {
         self.tenant.name("tenant", TenantName::parse)
     }

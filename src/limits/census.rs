@@ -1,5 +1,5 @@
-//! Who is connected: how many in all, of a tenant, of a user and from an address.
-//! It is counted whether there are caps or not, so that there can be some later.
+//! Counts connections: in total, per tenant, per user and per address. Connections are
+//! counted even without caps, so that a reload can add caps later.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -12,10 +12,10 @@ use std::{
 use super::{Limit, UserKey};
 use crate::protocol::{TenantName, UserName};
 
-/// A map that has room for so many times what is in it gives the rest back.
+/// A map is shrunk when its capacity exceeds `ROOM_KEPT` times its length.
 const ROOM_KEPT: usize = 4;
 
-/// The most connections of each kind; no bound where `None`.
+/// Maximum numbers of connections; `None` means no bound.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Caps {
     pub(super) connections: Option<NonZeroU32>,
@@ -24,7 +24,7 @@ pub(super) struct Caps {
     pub(super) per_user: Option<NonZeroU32>,
 }
 
-/// Who is connected.
+/// The connections of the process, counted by tenant, user and address.
 #[derive(Debug, Default)]
 pub struct Census(Mutex<Counts>);
 
@@ -41,7 +41,7 @@ struct OfTenant {
     users: HashMap<UserName, u32>,
 }
 
-/// A connection's place among those that are counted. Dropped, it is none.
+/// A counted connection. Dropping it removes the connection from the counts.
 #[derive(Debug)]
 pub struct Place {
     census: Arc<Census>,
@@ -50,7 +50,7 @@ pub struct Place {
 }
 
 impl Census {
-    /// Counts a connection if there is room for it, in one step.
+    /// Counts a connection unless a cap is reached, as one atomic step.
     pub(super) fn enter(
         self: &Arc<Self>,
         who: UserKey,
@@ -93,14 +93,14 @@ impl Census {
         })
     }
 
-    /// Whether nobody is connected.
+    /// Returns true if no connection is counted.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         let counts = self.lock();
         counts.connections == 0 && counts.tenants.is_empty() && counts.addresses.is_empty()
     }
 
-    /// Gives memory back.
+    /// Frees unused memory.
     pub(super) fn shrink(&self) {
         let mut counts = self.lock();
         shrink(&mut counts.tenants);
@@ -129,7 +129,7 @@ impl Census {
 }
 
 impl Place {
-    /// Whose it is.
+    /// Returns the user of the connection.
     #[must_use]
     pub fn who(&self) -> &UserKey {
         &self.who
@@ -142,7 +142,7 @@ impl Drop for Place {
     }
 }
 
-/// One less, and none is no entry.
+/// Decrements the count and removes the entry when it reaches 0.
 fn count_down<K>(entry: Entry<'_, K, u32>) {
     if let Entry::Occupied(mut count) = entry {
         *count.get_mut() = count.get().saturating_sub(1);
@@ -158,8 +158,8 @@ fn shrink<K: Hash + Eq, V>(map: &mut HashMap<K, V>) {
     }
 }
 
-/// Whoever has an address of IPv6 has a /64 of them at least. One of IPv4 that comes
-/// as one of IPv6 is the same.
+/// Returns the address that a peer is counted under: an IPv6 address as its /64, since one
+/// host usually has a whole /64, and an IPv4-mapped IPv6 address as IPv4.
 pub(super) fn counted_as(peer: IpAddr) -> IpAddr {
     const NETWORK: u128 = u128::MAX << 64;
     match peer.to_canonical() {
@@ -222,7 +222,7 @@ mod tests {
             let enter = |caps| census.enter(who("acme", "ann"), address("10.0.0.1"), caps);
             let (first, _second) = (enter(caps).unwrap(), enter(caps).unwrap());
             assert_eq!(enter(caps).unwrap_err(), limit);
-            // Without caps it is counted all the same.
+            // Connections are counted even without caps.
             let third = enter(none).unwrap();
             drop(first);
             assert_eq!(enter(caps).unwrap_err(), limit);

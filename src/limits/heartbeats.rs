@@ -1,4 +1,4 @@
-//! The pings of one connection: a bucket that takes up nothing but a time.
+//! The ping rate limit of one connection: a bucket stored as a single time.
 
 use std::time::Duration;
 
@@ -6,24 +6,24 @@ use tokio::time::Instant;
 
 use super::{Exceeded, Limit, Rate, rates::whole_millis};
 
-/// A bucket of one connection.
+/// The heartbeat bucket of one connection.
 #[derive(Debug, Default)]
 pub struct Heartbeats {
-    /// When it is full again, where it is not.
+    /// Time at which the bucket is full again; `None` if it is full.
     full_at: Option<Instant>,
 }
 
 impl Heartbeats {
-    /// Takes one at `now`, at the rate that is in force.
+    /// Takes one unit at `now`, at the rate in force.
     ///
     /// # Errors
     ///
-    /// When there is none.
+    /// Fails if the bucket is empty.
     pub fn take(&mut self, rate: Rate, now: Instant) -> Result<(), Exceeded> {
         let one = rate.interval();
         let all_but_one = one * (rate.burst.get() - 1);
         let full_at = self.full_at.unwrap_or(now);
-        // The rate may have been another before: more than all is never missing.
+        // After a rate change, no more than a full bucket can be missing.
         let missing = full_at
             .saturating_duration_since(now)
             .min(all_but_one + one);

@@ -1,4 +1,4 @@
-//! What a configuration says of rates and caps, with the buckets.
+//! The rates and caps of the configuration in force, with their buckets.
 
 use std::time::Duration;
 use std::{
@@ -15,7 +15,7 @@ use crate::{
     protocol::TenantName,
 };
 
-/// All of it.
+/// All rates and caps in force.
 #[derive(Debug)]
 pub(super) struct InForce {
     pub(super) handshakes: Option<Arc<Bucket<()>>>,
@@ -29,7 +29,7 @@ pub(super) struct InForce {
     caps_of_tenants: HashMap<TenantName, Caps>,
 }
 
-/// The buckets of one kind. Some of those that have one have a rate of their own.
+/// The buckets of one kind: those of the default rate, and those of names with an own rate.
 #[derive(Debug)]
 pub(super) struct Buckets<G, K: BucketKey> {
     usual: Option<Arc<Bucket<K>>>,
@@ -46,7 +46,7 @@ impl<G, K: BucketKey> Default for Buckets<G, K> {
 }
 
 impl<G: Hash + Eq, K: BucketKey> Buckets<G, K> {
-    /// The buckets in which somebody of this name has one, if there is a rate.
+    /// Returns the buckets that apply to `name`; `None` if its rate is unbounded.
     pub(super) fn of<Q: Hash + Eq + ?Sized>(&self, name: &Q) -> Option<&Bucket<K>>
     where
         G: Borrow<Q>,
@@ -54,7 +54,7 @@ impl<G: Hash + Eq, K: BucketKey> Buckets<G, K> {
         self.find(name).as_deref()
     }
 
-    /// The same, to be held for longer.
+    /// Returns the buckets that apply to `name`, to be held across a reload.
     pub(super) fn shared<Q: Hash + Eq + ?Sized>(&self, name: &Q) -> Option<Arc<Bucket<K>>>
     where
         G: Borrow<Q>,
@@ -69,7 +69,7 @@ impl<G: Hash + Eq, K: BucketKey> Buckets<G, K> {
         self.own.get(name).unwrap_or(&self.usual)
     }
 
-    /// What comes after these. Whoever keeps its rate keeps its buckets.
+    /// Returns the buckets for new rates. Buckets with an unchanged rate are kept.
     fn followed_by(
         &self,
         usual: Option<Rate>,
@@ -222,7 +222,7 @@ impl InForce {
     }
 }
 
-/// Unbounded where there is no burst.
+/// Returns the rate; `None` (unbounded) without a burst.
 fn rate(burst: Option<NonZeroU32>, period: Duration) -> Option<Rate> {
     burst.map(|burst| Rate { burst, period })
 }
@@ -236,7 +236,7 @@ fn of_key(key: &IngestKey) -> (Box<str>, Option<Rate>) {
     (key.name.as_str().into(), rate(key.burst, period))
 }
 
-/// What holds for each tenant that has an override.
+/// Returns `of(override)` for each tenant that has an override.
 fn each_tenant<T>(
     config: &Config,
     of: impl Fn(&LimitsOverride) -> T,

@@ -1,10 +1,9 @@
-//! How often and how many: rates as buckets, caps as counts, budgets of one
-//! connection. Knows who is counted by name alone, of what they do only what it is
-//! called, and not how they are answered when it is too much.
+//! Rate limits (as buckets), connection caps (as counts) and budgets of one connection.
+//! Knows users, tenants and keys only by name, and not what a caller answers when a limit
+//! is exceeded.
 //!
-//! One [`Limits`] lives as long as the process. [`Limits::configure`] tells it what
-//! holds from now on: a bucket whose rate has changed begins full, one whose rate has
-//! not goes on as it stands.
+//! One [`Limits`] lives as long as the process. [`Limits::configure`] applies a new
+//! configuration: buckets with a changed rate start full, the others keep their level.
 
 mod census;
 mod heartbeats;
@@ -30,47 +29,47 @@ pub use rates::Rate;
 pub use refusals::Refusals;
 pub use sockets::{Arrival, Room, Seat, Sockets, Whose};
 
-/// What can be too much, for the label `limit`.
+/// A limit that can be exceeded; the values of the metric label `limit`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Limit {
-    /// The connections of the process.
+    /// Connections of the process.
     Connections,
-    /// The sockets of clients, which the process's descriptors bound.
+    /// Sockets of clients, bounded by the process's file descriptors.
     Descriptors,
-    /// The connections of a tenant.
+    /// Connections of a tenant.
     TenantConnections,
-    /// The connections of a user.
+    /// Connections of a user.
     UserConnections,
-    /// The connections from an address.
+    /// Connections from an address.
     AddressConnections,
-    /// The tenants of the process.
+    /// Tenants of the process.
     Tenants,
-    /// The handshakes of the process in a second.
+    /// Handshakes of the process per second.
     Handshakes,
-    /// The handshakes from an address in a minute.
+    /// Handshakes from an address per minute.
     AddressHandshakes,
-    /// The handshakes of a user in a minute.
+    /// Handshakes of a user per minute.
     UserHandshakes,
-    /// The messages of a user.
+    /// Messages of a user.
     UserMessages,
-    /// The messages of a tenant's users.
+    /// Messages of a tenant's users.
     TenantMessages,
-    /// The pings of a connection, and its frames that say nothing.
+    /// Pings of a connection, and its pongs and small fragments.
     Heartbeats,
-    /// The topics of a connection.
+    /// Topics of a connection.
     Topics,
-    /// The requests of a connection that wait for a replay to be over.
+    /// Requests of a connection that wait for a replay to end.
     Waiting,
-    /// The events that are posted for a tenant.
+    /// Events posted for a tenant.
     IngestTenant,
-    /// The events that are posted with a key.
+    /// Events posted with an ingest key.
     IngestKey,
-    /// The memory that is held for clients and backends.
+    /// Memory held for clients and backends.
     Memory,
 }
 
 impl Limit {
-    /// All of them.
+    /// All limits.
     pub const ALL: [Self; 17] = [
         Self::Connections,
         Self::Descriptors,
@@ -91,7 +90,7 @@ impl Limit {
         Self::Memory,
     ];
 
-    /// The limit as a word.
+    /// Returns the value of the metric label `limit`.
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
@@ -115,7 +114,7 @@ impl Limit {
         }
     }
 
-    /// What there is too much of, for people.
+    /// Returns the noun that the error message puts after "too many".
     fn what(self) -> &'static str {
         match self {
             Self::Connections | Self::Descriptors => "connections",
@@ -130,7 +129,7 @@ impl Limit {
             Self::TenantMessages => "messages of this tenant's users",
             Self::Heartbeats => "pings, pongs or small fragments",
             Self::Topics => "topics",
-            Self::Waiting => "requests that wait",
+            Self::Waiting => "waiting requests",
             Self::IngestTenant => "events for this tenant",
             Self::IngestKey => "events with this key",
             Self::Memory => "bytes in memory",
@@ -138,30 +137,30 @@ impl Limit {
     }
 }
 
-/// For people: "too many connections".
+/// Writes the error message, such as "too many connections".
 impl fmt::Display for Limit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "too many {}", self.what())
     }
 }
 
-/// It is too much, and will be less when some time has passed.
+/// A limit is exceeded for now; the caller can retry later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Exceeded {
-    /// What is.
+    /// The exceeded limit.
     pub limit: Limit,
-    /// When to try again: whole milliseconds, and never 0.
+    /// Time to wait before retrying: whole milliseconds, never 0.
     pub retry_after: Duration,
 }
 
-/// For people, as what is exceeded.
+/// Writes the message of the exceeded limit.
 impl fmt::Display for Exceeded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.limit.fmt(f)
     }
 }
 
-/// A user, inside its tenant.
+/// A user, identified within its tenant.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct UserKey {
     /// The tenant.
@@ -170,25 +169,25 @@ pub struct UserKey {
     pub user: UserName,
 }
 
-/// To whom a message is charged.
+/// The rate limits that a message is charged to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Charge {
-    /// To its user.
+    /// The user's limit only.
     User,
-    /// To its user and its tenant.
+    /// The user's limit and the tenant's.
     UserAndTenant,
 }
 
-/// The limits of a process.
+/// The limits of a process, with their current usage.
 #[derive(Debug)]
 pub struct Limits {
     in_force: ArcSwap<InForce>,
-    /// Who is connected.
+    /// Counts of connections, per tenant, user and address.
     pub census: Arc<Census>,
 }
 
 impl Limits {
-    /// Nobody is connected, and all buckets are full.
+    /// Creates limits with no connection counted and all buckets full.
     #[must_use]
     pub fn new(config: &Config) -> Self {
         Self {
@@ -197,27 +196,27 @@ impl Limits {
         }
     }
 
-    /// What holds from now on.
+    /// Applies a new configuration.
     pub fn configure(&self, config: &Config) {
         let next = self.in_force.load().followed_by(config);
         self.in_force.store(Arc::new(next));
     }
 
-    /// One handshake begins.
+    /// Charges one handshake to the process.
     ///
     /// # Errors
     ///
-    /// When there were too many.
+    /// Fails if the rate is exceeded.
     pub fn handshake(&self) -> Result<(), Exceeded> {
         let in_force = self.in_force.load();
         charge(in_force.handshakes.as_deref(), &(), Limit::Handshakes)
     }
 
-    /// One handshake begins that comes from this address, of IPv6 from its /64.
+    /// Charges one handshake to a client's address; an IPv6 address counts as its /64.
     ///
     /// # Errors
     ///
-    /// When there were too many.
+    /// Fails if the rate is exceeded.
     pub fn address_handshake(&self, address: IpAddr) -> Result<(), Exceeded> {
         let in_force = self.in_force.load();
         let bucket = in_force.address_handshakes.as_deref();
@@ -228,33 +227,33 @@ impl Limits {
         )
     }
 
-    /// One handshake of this user's has come so far that it is known whose it is.
+    /// Charges one handshake to a user, once the handshake is authenticated.
     ///
     /// # Errors
     ///
-    /// When there were too many.
+    /// Fails if the rate is exceeded.
     pub fn user_handshake(&self, who: &UserKey) -> Result<(), Exceeded> {
         let in_force = self.in_force.load();
         let bucket = in_force.user_handshakes.of(&who.tenant);
         charge(bucket, who, Limit::UserHandshakes)
     }
 
-    /// Counts a connection, until what comes back is dropped.
+    /// Counts a connection until the returned permit is dropped.
     ///
     /// # Errors
     ///
-    /// When there are too many.
+    /// Returns the first cap that is reached.
     pub fn connect(&self, who: UserKey, peer: IpAddr) -> Result<Place, Limit> {
         let caps = self.in_force.load().caps_of(&who.tenant);
         Census::enter(&self.census, who, peer, caps)
     }
 
-    /// One message has come. A user that is over its rate takes nothing from what its
-    /// tenant may.
+    /// Charges one message of a client. A message over the user's rate is not charged to the
+    /// tenant.
     ///
     /// # Errors
     ///
-    /// When there were too many.
+    /// Fails if the rate is exceeded.
     pub fn message(&self, who: &UserKey, to: Charge) -> Result<(), Exceeded> {
         let in_force = self.in_force.load();
         let users = in_force.user_messages.of(&who.tenant);
@@ -268,12 +267,12 @@ impl Limits {
         }
     }
 
-    /// A call with events begins, of which the first is charged. A tenant that is over
-    /// its rate takes nothing from what the key may, which may be for others too.
+    /// Charges the first event of a publish call. A call over the tenant's rate is not
+    /// charged to the key, which other tenants may share.
     ///
     /// # Errors
     ///
-    /// When there were too many.
+    /// Fails if the rate is exceeded.
     pub fn call(&self, tenant: &TenantName, key: Option<&str>) -> Result<EventBudget, Exceeded> {
         let in_force = self.in_force.load();
         let budget = EventBudget {
@@ -292,20 +291,20 @@ impl Limits {
         Ok(budget)
     }
 
-    /// Forgets the buckets that are full again, and gives memory back.
+    /// Forgets buckets that are full again and frees unused memory.
     pub fn sweep(&self) {
         self.in_force.load().sweep();
         self.census.shrink();
     }
 
-    /// Whether nobody is connected and all buckets are forgotten.
+    /// Returns true if no connection is counted and all buckets are forgotten.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.in_force.load().is_full() && self.census.is_empty()
     }
 }
 
-/// What the events of one call are charged to.
+/// The rate limits that the events of one publish call are charged to.
 #[derive(Debug)]
 pub struct EventBudget {
     tenant: Option<(Arc<Bucket<TenantName>>, TenantName)>,
@@ -313,12 +312,12 @@ pub struct EventBudget {
 }
 
 impl EventBudget {
-    /// The call turns out to have so many events. It costs a whole bucket at the most,
-    /// so that it can pass some day.
+    /// Charges the rest of a call of `events` events; the first is charged already. A call
+    /// costs a full bucket at most, so that every call can pass eventually.
     ///
     /// # Errors
     ///
-    /// When there were too many.
+    /// Fails if the rate is exceeded.
     pub fn charge_rest(&self, events: usize) -> Result<(), Exceeded> {
         let events = u32::try_from(events).unwrap_or(u32::MAX);
         if let Some((bucket, tenant)) = &self.tenant {

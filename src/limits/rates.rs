@@ -1,4 +1,4 @@
-//! Buckets that fill at a steady rate (GCRA, by `governor`), one for each name.
+//! Token buckets that fill at a steady rate (GCRA, by `governor`), one per key.
 
 use std::{
     hash::Hash,
@@ -12,20 +12,20 @@ use governor::{
 };
 use tokio::time::Instant;
 
-/// Memory is given back when less than this part is left of what there was.
+/// Memory is freed when less than 1/`SHRUNK_BELOW` of the peak number of buckets is left.
 const SHRUNK_BELOW: usize = 4;
 
-/// A bucket holds `burst`, and is full again `period` after it was emptied.
+/// A rate limit: a bucket holds `burst` units and refills within `period`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
-    /// How many at once.
+    /// Number of units that can be taken at once.
     pub burst: NonZeroU32,
-    /// The time in which as many come again.
+    /// Time in which an empty bucket becomes full.
     pub period: Duration,
 }
 
 impl Rate {
-    /// The time in which one comes again.
+    /// Returns the time in which one unit is refilled.
     pub(super) fn interval(self) -> Duration {
         (self.period / self.burst.get()).max(Duration::from_nanos(1))
     }
@@ -35,18 +35,18 @@ impl Rate {
     }
 }
 
-/// Rounded up, and never 0, which would mean at once.
+/// Rounds up to whole milliseconds, at least 1: 0 would mean "retry immediately".
 pub(super) fn whole_millis(wait: Duration) -> Duration {
     let millis = wait.as_nanos().div_ceil(1_000_000).max(1);
     Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX))
 }
 
-/// What names a bucket: never a text that is joined of several.
+/// The key of a bucket. Use typed keys, never strings joined from several names.
 pub(super) trait BucketKey: Hash + Eq + Clone {}
 
 impl<K: Hash + Eq + Clone> BucketKey for K {}
 
-/// tokio's time, so that it can be paused.
+/// tokio's clock for `governor`, so that tests can pause it.
 #[derive(Debug, Clone, Copy)]
 struct Uptime {
     begun: Instant,
@@ -60,18 +60,18 @@ impl Clock for Uptime {
     }
 }
 
-/// The buckets of one rate. Only those that are not full take up memory.
+/// The buckets of one rate, by key. Full buckets take no memory.
 #[derive(Debug)]
 pub(super) struct Bucket<K: BucketKey> {
     rate: Rate,
     clock: Uptime,
     limiter: RateLimiter<K, HashMapStateStore<K>, Uptime, NoOpMiddleware<Duration>>,
-    /// How many there have been since memory was given back.
+    /// Peak number of buckets since memory was last freed.
     most: AtomicUsize,
 }
 
 impl<K: BucketKey> Bucket<K> {
-    /// All are full. `None`: there is no rate.
+    /// Creates full buckets; `None` without a rate.
     pub(super) fn new(rate: Option<Rate>) -> Option<Self> {
         let rate = rate?;
         let clock = Uptime {
@@ -89,25 +89,23 @@ impl<K: BucketKey> Bucket<K> {
         self.rate
     }
 
-    /// Takes one out of the bucket of that name.
+    /// Takes one unit from the bucket of `key`.
     ///
     /// # Errors
     ///
-    /// How long it takes until there is one.
+    /// Returns the time until one unit is available.
     pub(super) fn take(&self, key: &K) -> Result<(), Duration> {
         self.limiter
             .check_key(key)
             .map_err(|not_until| not_until.wait_time_from(self.clock.now()))
     }
 
-    /// Takes what a batch costs beyond the one that was [taken](Self::take) for it
-    /// already: both together are a whole bucket at the most, so that a batch can pass
-    /// some day.
+    /// Takes the cost of a batch beyond the one unit [taken](Self::take) for it already. The
+    /// whole batch costs a full bucket at most, so that every batch can pass eventually.
     ///
     /// # Errors
     ///
-    /// How long it takes until the batch can be had that is tried again, from its first
-    /// on.
+    /// Returns the time to wait before retrying the whole batch.
     pub(super) fn take_rest(&self, key: &K, batch: u32) -> Result<(), Duration> {
         let cost = batch.min(self.rate.burst.get());
         let Some(rest) = NonZeroU32::new(cost.saturating_sub(1)) else {
@@ -117,13 +115,13 @@ impl<K: BucketKey> Bucket<K> {
             Ok(Err(not_until)) => {
                 Err(not_until.wait_time_from(self.clock.now()) + self.rate.interval())
             }
-            // It is less than a bucket holds.
+            // `Err` cannot occur: the cost is less than the bucket's capacity.
             Ok(Ok(())) | Err(_) => Ok(()),
         }
     }
 
-    /// Forgets those that are full again. Memory is given back when there are few of what
-    /// there were, since for that all are moved while nobody can take.
+    /// Forgets buckets that are full again. Memory is freed only when few buckets are left,
+    /// since freeing it moves all of them and blocks callers meanwhile.
     pub(super) fn sweep(&self) {
         let before = self.limiter.len();
         self.limiter.retain_recent();
@@ -137,7 +135,8 @@ impl<K: BucketKey> Bucket<K> {
         }
     }
 
-    /// Whether all are full, as far as was looked.
+    /// Returns true if all buckets are known to be full. A refilled bucket counts as full only
+    /// after a sweep.
     pub(super) fn is_full(&self) -> bool {
         self.limiter.is_empty()
     }

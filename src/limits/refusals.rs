@@ -1,4 +1,4 @@
-//! How often one connection was refused within a minute.
+//! Counts the refusals of one connection within a minute.
 
 use std::{collections::VecDeque, num::NonZeroU32, time::Duration};
 
@@ -6,16 +6,16 @@ use tokio::time::Instant;
 
 const A_MINUTE: Duration = Duration::from_mins(1);
 
-/// When a connection was refused. Takes up nothing until it is, for the first time.
+/// The times at which a connection was refused. Allocates nothing before the first refusal.
 #[derive(Debug, Default)]
 #[expect(
     clippy::box_collection,
-    reason = "most connections are never refused, and have a pointer to hold in place of four words"
+    reason = "most connections are never refused; a pointer is smaller than a four-word VecDeque"
 )]
 pub struct Refusals(Option<Box<VecDeque<Instant>>>);
 
 impl Refusals {
-    /// It is refused at `now`: whether that makes `max` refusals within a minute.
+    /// Records a refusal at `now`; returns true if that makes `max` refusals within a minute.
     pub fn add(&mut self, now: Instant, max: NonZeroU32) -> bool {
         let times = self.0.get_or_insert_default();
         while times
@@ -40,7 +40,7 @@ mod tests {
         let mut refusals = Refusals::default();
         let mut at = |secs: f64| refusals.add(start + Duration::from_secs_f64(secs), max);
         assert_eq!([at(0.0), at(50.0)], [false; 2]);
-        // The first is a minute ago.
+        // The first refusal is a minute ago.
         assert!(!at(60.0));
         assert!(at(109.9));
         assert!(!at(170.0));

@@ -1,6 +1,6 @@
-//! The sockets of a process, from accept to close: as many as its descriptors allow,
-//! less what the relay needs beside them. Clients leave room for backends, and both for
-//! operators; half of the descriptors are for clients, whatever the others take.
+//! Limits the sockets of a process, from accept to close, to what its file descriptors
+//! allow, less those that the relay itself needs. Clients leave room for backends, and both
+//! leave room for operators; half of the descriptors are always available to clients.
 
 use std::sync::{
     Arc,
@@ -9,49 +9,49 @@ use std::sync::{
 
 use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 
-/// What clients leave of the descriptors: a part of them, within bounds, and some for
-/// each shard's event loop.
+/// Clients leave a sixteenth of the descriptors free, but at least `KEPT_MIN` and at most
+/// `KEPT_MAX`, plus `KEPT_PER_SHARD` for each shard's event loop.
 const PART_KEPT: usize = 16;
 const KEPT_MIN: usize = 64;
 const KEPT_MAX: usize = 1024;
 const KEPT_PER_SHARD: usize = 4;
 
-/// What the relay itself needs: listeners, event loops, files, and those who are turned
-/// away.
+/// Descriptors that the relay itself needs: listeners, event loops, files, and connections
+/// that are being refused.
 const OWN: usize = 32;
 
-/// What backends leave to operators.
+/// Descriptors that backends leave to operators.
 const OPERATORS: usize = 16;
 
-/// Whose a socket is.
+/// The kind of peer that a socket belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Whose {
-    /// A client's.
+    /// A client.
     Client,
-    /// A backend's.
+    /// A backend.
     Backend,
-    /// Of who asks for metrics and health.
+    /// An operator (metrics, health).
     Operator,
 }
 
-/// How many sockets there may be.
+/// Maximum numbers of sockets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Room {
-    /// Of clients.
+    /// Sockets of clients.
     pub clients: usize,
-    /// Of clients and backends together.
+    /// Total at which backends are refused, counting sockets of all kinds.
     pub backends: usize,
-    /// Of backends alone.
+    /// Sockets of backends.
     pub backends_alone: usize,
-    /// Of operators and backends together.
+    /// Sockets of operators and backends together.
     pub others: usize,
-    /// Of all.
+    /// Sockets of all kinds.
     pub all: usize,
 }
 
 impl Room {
-    /// In a process that may have so many descriptors. Half of them at least are for
-    /// clients.
+    /// Computes the limits of a process with `descriptors` file descriptors. At least half
+    /// of them are for clients.
     #[must_use]
     pub fn of(descriptors: usize, shards: usize) -> Self {
         let per_shard = shards.saturating_mul(KEPT_PER_SHARD);
@@ -70,7 +70,7 @@ impl Room {
     }
 }
 
-/// How many sockets there are.
+/// The open sockets of the process, counted against its [`Room`].
 #[derive(Debug)]
 pub struct Sockets {
     room: Room,
@@ -81,12 +81,12 @@ pub struct Sockets {
     arriving: TaskTracker,
 }
 
-/// A socket's place. Dropped, it is given back.
+/// The permit of an open socket. Dropping it releases the permit.
 #[derive(Debug)]
 pub struct Seat {
     sockets: Arc<Sockets>,
     whose: Whose,
-    /// In how many of the [counts](Sockets::bounds) it is.
+    /// Number of the [counts](Sockets::bounds) that include it.
     counted: usize,
 }
 
@@ -94,7 +94,7 @@ pub struct Seat {
 pub type Arrival = TaskTrackerToken;
 
 impl Sockets {
-    /// None, in this room.
+    /// Creates a pool without sockets, with these limits.
     #[must_use]
     pub fn new(room: Room) -> Arc<Self> {
         Arc::new(Self {
@@ -107,10 +107,10 @@ impl Sockets {
         })
     }
 
-    /// A place for one more, if there is one.
+    /// Returns a permit for one more socket, or `None` if a limit is reached.
     #[must_use]
     pub fn take(self: &Arc<Self>, whose: Whose) -> Option<(Seat, Arrival)> {
-        // What is counted is given back when the seat is dropped, also half-way.
+        // Dropping the permit releases exactly the counts taken so far, even after a failure.
         let mut seat = Seat {
             sockets: Arc::clone(self),
             whose,
@@ -125,7 +125,7 @@ impl Sockets {
         Some((seat, self.arriving.token()))
     }
 
-    /// What such a socket is counted in, and how many there may be in it.
+    /// Returns the counts that include such a socket, each with its maximum.
     fn bounds(&self, whose: Whose) -> impl Iterator<Item = (&AtomicUsize, usize)> {
         let room = &self.room;
         let (own, all) = match whose {
@@ -142,8 +142,8 @@ impl Sockets {
         own.into_iter().flatten().chain([(&self.all, all)])
     }
 
-    /// Waits until all that were accepted have been answered once. To be called when
-    /// none is accepted any more.
+    /// Waits until every accepted connection has been answered once. Call it after the
+    /// listeners have stopped accepting.
     pub async fn answered(&self) {
         self.arriving.close();
         self.arriving.wait().await;
@@ -158,7 +158,7 @@ impl Drop for Seat {
     }
 }
 
-/// Whether there was room for one more.
+/// Increments the count and returns true, or returns false at the maximum.
 fn count_up(count: &AtomicUsize, most: usize) -> bool {
     let more = |taken: usize| (taken < most).then_some(taken + 1);
     count
@@ -191,7 +191,7 @@ mod tests {
         }
     }
 
-    /// Takes places until there is none.
+    /// Takes permits until none is left.
     fn fill(sockets: &Arc<Sockets>, whose: Whose) -> Vec<Seat> {
         std::iter::from_fn(|| sockets.take(whose).map(|(seat, _)| seat)).collect()
     }
@@ -226,7 +226,7 @@ mod tests {
         let _operator = take(Whose::Operator).unwrap();
         assert!(take(Whose::Operator).is_none());
         drop(first);
-        // What clients do not take backends may have, but not what is the operators'.
+        // Backends may use what clients leave unused, but not what is reserved for operators.
         assert!(take(Whose::Backend).is_none());
         assert!(take(Whose::Client).is_some());
         drop(backend);
@@ -238,7 +238,7 @@ mod tests {
         let sockets = Sockets::new(Room::of(256, 2));
         for _ in 0..3 {
             for whose in [Whose::Client, Whose::Backend, Whose::Operator] {
-                // The last attempt is refused half-way.
+                // The last attempt fails after taking some of the counts.
                 drop(fill(&sockets, whose));
                 let left = [
                     &sockets.clients,

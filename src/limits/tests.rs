@@ -1,4 +1,4 @@
-//! Rates under paused time.
+//! Tests of rates, under paused time.
 
 use std::num::NonZeroU32;
 
@@ -35,7 +35,8 @@ fn override_of(name: &str) -> LimitsOverride {
     }
 }
 
-/// How many of so many pass, and what the first is told that does not.
+/// Calls `one` until it fails. Returns the number of successes, and the limit and retry time
+/// (ms) of the failure.
 fn passed(mut one: impl FnMut() -> Result<(), Exceeded>) -> (u32, Limit, u128) {
     let mut passed = 0;
     loop {
@@ -53,13 +54,13 @@ async fn a_user_may_send_a_burst_and_then_as_many_again_in_a_period() {
     let send = || limits.message(&ann, Charge::User);
     assert_eq!(passed(send), (100, Limit::UserMessages, 600));
     advance(Duration::from_micros(599_100)).await;
-    // Rounded up: what is left is 0.9 ms.
+    // Rounded up from 0.9 ms.
     assert_eq!(passed(send), (0, Limit::UserMessages, 1));
     advance(Duration::from_micros(900)).await;
     assert_eq!(passed(send), (1, Limit::UserMessages, 600));
     advance(Duration::from_mins(1)).await;
     assert_eq!(passed(send), (100, Limit::UserMessages, 600));
-    // Another user, or one of that name elsewhere, has a bucket of its own.
+    // Another user, and a user of that name in another tenant, have their own buckets.
     for other in [who("acme", "bob"), who("globex", "ann")] {
         let send = || limits.message(&other, Charge::User);
         assert_eq!(passed(send), (100, Limit::UserMessages, 600));
@@ -77,7 +78,7 @@ async fn a_user_over_its_rate_takes_nothing_from_its_tenant() {
     assert_eq!(send("ann"), (0, Limit::UserMessages, 30_000));
     assert_eq!(send("bob"), (2, Limit::UserMessages, 30_000));
     assert_eq!(send("cid"), (1, Limit::TenantMessages, 12_000));
-    // What is charged to the user alone passes all the same.
+    // Messages charged only to the user still pass.
     let send = || limits.message(&who("acme", "dan"), Charge::User);
     assert_eq!(passed(send), (2, Limit::UserMessages, 30_000));
     let send = || limits.message(&who("globex", "ann"), Charge::UserAndTenant);
@@ -129,10 +130,10 @@ async fn a_new_configuration_refills_only_the_buckets_whose_rate_it_changes() {
     assert_eq!((send("acme"), send("globex")), (0, 0));
     limits.configure(&with(4, Some(5)));
     assert_eq!((send("acme"), send("globex")), (0, 4));
-    // The tenant that loses its override has the buckets of all, where its is full.
+    // The tenant that loses its override uses the general buckets, where its bucket is full.
     limits.configure(&with(4, None));
     assert_eq!((send("acme"), send("globex")), (4, 0));
-    // The tenant's rate was the same throughout.
+    // The tenant's own rate never changed.
     let late = limits.message(&who("acme", "cid"), Charge::UserAndTenant);
     assert_eq!(late.unwrap_err().limit, Limit::TenantMessages);
 }
@@ -200,7 +201,7 @@ fn ingesting() -> Limits {
     }))
 }
 
-/// What a batch of so many is told.
+/// Charges a batch of `events` events.
 fn post(limits: &Limits, name: &str, key: &str, events: usize) -> Result<(), Exceeded> {
     let budget = limits.call(&tenant(name), Some(key))?;
     budget.charge_rest(events)
@@ -216,7 +217,7 @@ async fn events_are_charged_to_their_tenant_and_then_to_the_key() {
     assert_eq!(post(&limits, "acme", "bounded", 3), Ok(()));
     let full = passed(|| post(&limits, "acme", "bounded", 1));
     assert_eq!(full, (0, Limit::IngestTenant, 100));
-    // The key has 20 less the ten of acme: a tenant over its rate has taken no more.
+    // The key has 20 less acme's 10: a tenant over its rate was not charged to the key.
     assert_eq!(post(&limits, "globex", "bounded", 10), Ok(()));
     let full = passed(|| post(&limits, "initech", "bounded", 1));
     assert_eq!(full, (0, Limit::IngestKey, 50));
@@ -229,8 +230,8 @@ async fn events_are_charged_to_their_tenant_and_then_to_the_key() {
 async fn a_batch_larger_than_a_bucket_passes_when_the_bucket_is_full() {
     let limits = ingesting();
     assert_eq!(post(&limits, "acme", "free", 1_000), Ok(()));
-    // Whoever comes back as told passes the second time at the latest: of the first
-    // call it is not known yet that it is many.
+    // A caller that waits as told passes at the second retry at the latest: when the first
+    // event is charged, the size of the batch is not known yet.
     for retry_after in [100, 1_000] {
         let refused = post(&limits, "acme", "free", 1_000).unwrap_err();
         assert_eq!(refused.retry_after.as_millis(), retry_after);

@@ -1,41 +1,41 @@
-//! Preconditions of an append: what a backend believes to be the last event of a
-//! topic. Knows no HTTP.
+//! Preconditions of an append: the last event that a backend expects a topic to have. Knows no
+//! HTTP.
 
 use std::str::FromStr;
 
 use crate::protocol::{Epoch, Position, Topic};
 
-/// What must hold of a topic for an append to take place.
+/// A condition on a topic's last event that must hold for an append.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Condition {
     /// The topic.
     pub topic: Topic,
-    /// Its last event.
+    /// The expected last event.
     pub last: Last,
 }
 
-/// A topic's last event, as a backend believes.
+/// The last event that a backend expects a topic to have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Last {
-    /// It stands there.
+    /// The last event has this position.
     At(Position),
-    /// The log is of this epoch and has none.
+    /// The log has this epoch, and no event of the topic.
     NoneIn(Epoch),
-    /// The log has none, if there is a log.
+    /// There is no event of the topic, with or without a log.
     None,
 }
 
-/// Why a text is no expectation of a topic's last event.
+/// The reason for which a text is not a valid expectation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum LastError {
-    /// It is neither a position nor 0.
+    /// The text is neither a position nor 0.
     #[error("is neither `<epoch>:<offset>` nor `0`")]
     Malformed,
-    /// What stands in the place of the epoch is none.
-    #[error("has no epoch of a relay before the offset: 32 lower-case hexadecimal digits")]
+    /// The part before the colon is not an epoch.
+    #[error("has no valid epoch before the offset: 32 lower-case hexadecimal digits")]
     Epoch,
-    /// What stands in the place of the offset is none.
-    #[error("has no offset after the epoch: a decimal number")]
+    /// The part after the colon is not an offset.
+    #[error("has no valid offset after the epoch: a decimal number")]
     Offset,
 }
 
@@ -48,7 +48,7 @@ impl FromStr for Last {
         }
         let (epoch, offset) = text.split_once(':').ok_or(LastError::Malformed)?;
         let epoch = epoch.parse().map_err(|_| LastError::Epoch)?;
-        // `parse` alone would take a plus sign.
+        // `parse` alone would accept a plus sign.
         if !offset.bytes().all(|byte| byte.is_ascii_digit()) {
             return Err(LastError::Offset);
         }
@@ -59,19 +59,19 @@ impl FromStr for Last {
     }
 }
 
-/// What is true of a topic of which something else was believed.
+/// A condition that does not hold, with the actual state of its topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unmet {
     /// The topic.
     pub topic: Topic,
-    /// The log's epoch; `None` where the tenant has no log.
+    /// The log's epoch; `None` if the tenant has no log.
     pub epoch: Option<Epoch>,
-    /// Where the topic's last event stands; `None` where the log has none.
+    /// The position of the topic's last event; `None` if the log has none.
     pub position: Option<Position>,
 }
 
-/// Those of the conditions that do not hold of a log of this epoch, or of none, in
-/// their order. `last_of` says where a topic's last event stands.
+/// Returns the conditions that do not hold, in order, for a log of this epoch, or for none.
+/// `last_of` returns the position of a topic's last event.
 #[must_use]
 pub fn unmet(
     conditions: &[Condition],

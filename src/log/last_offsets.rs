@@ -1,6 +1,6 @@
-//! Where the last event of a topic stands. There is an index over the older part of a log,
-//! which appends and evictions do not touch: who asks brings it up to date by a part, and
-//! searches the events that are not in it yet, a part at a time as well.
+//! Finds the last event of a topic. An index covers the older part of a log; appends and
+//! evictions do not touch it. A caller brings it up to date by one part, and then searches the
+//! events that are not in it yet, also in parts.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -11,32 +11,32 @@ use crate::{
     protocol::{Topic, topic::TopicMap},
 };
 
-/// After so long without a question the index is dropped.
+/// Time without a search after which the index is dropped.
 const REST: Duration = Duration::from_mins(1);
 
-/// How many topics are entered or taken out in a part: 0.1 to 0.3 ms.
+/// Number of topics that are added or removed in a part, which takes 0.1 to 0.3 ms.
 const TOPICS_A_PART: usize = 1024;
 
-/// How many events are entered or searched in a part.
+/// Number of events that are added or searched in a part.
 pub const EVENTS_A_PART: usize = 256;
 
-/// To search so many events takes as long as to enter a topic; and so many topics.
+/// Searching this many events, or this many of their topics, takes as long as adding one topic.
 const SEARCHED_EVENTS_A_TOPIC: usize = 8;
 const SEARCHED_TOPICS_A_TOPIC: usize = 64;
 
-/// The index: the last offset of every topic, up to some offset of the log. It may still
-/// have events that have left the log.
+/// The index: the last offset of every topic, up to some offset of the log. It may still contain
+/// events that have left the log.
 #[derive(Debug)]
 pub struct LastOffsets {
     offsets: TopicMap<u64>,
-    /// The offsets and topics of the events that are entered, oldest first.
+    /// The offsets and topics of the indexed events, oldest first.
     entered: VecDeque<(u64, Arc<[Topic]>)>,
     up_to: u64,
     asked: Instant,
 }
 
 impl LastOffsets {
-    /// An index that has nothing yet.
+    /// Creates an empty index.
     #[must_use]
     pub fn new(now: Instant) -> Self {
         Self {
@@ -47,20 +47,20 @@ impl LastOffsets {
         }
     }
 
-    /// The offset up to which events are entered.
+    /// Returns the offset up to which events are indexed.
     #[must_use]
     pub fn up_to(&self) -> u64 {
         self.up_to
     }
 
-    /// Returns true if nobody has asked for a while.
+    /// Returns true if the index has not been used for a while.
     #[must_use]
     pub fn is_resting(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.asked) >= REST
     }
 
-    /// Takes out a part of the events up to `tail`, which have left the log. Returns how
-    /// many topics that took.
+    /// Removes a part of the events up to `tail`, which have left the log. Returns the work done,
+    /// in topics.
     pub fn forget(&mut self, tail: u64) -> usize {
         let mut work = 0;
         while work < TOPICS_A_PART
@@ -76,9 +76,9 @@ impl LastOffsets {
         work
     }
 
-    /// Brings the index up to date, for somebody who asks, by a part of both what has left
-    /// the log and of `next`, the events that it has after those that are entered. Returns how many
-    /// topics that took.
+    /// Brings the index up to date for a search, by one part: removes events that have left the
+    /// log, and adds some of `next`, the log's events after the indexed ones. Returns the work
+    /// done, in topics.
     pub fn advance(&mut self, tail: u64, next: &[Arc<Event>], now: Instant) -> usize {
         self.asked = now;
         let forgotten = self.forget(tail);
@@ -117,7 +117,7 @@ pub struct TopicSearch {
 }
 
 impl TopicSearch {
-    /// A search for these topics that has not begun.
+    /// Creates a search for these topics that has not begun.
     #[must_use]
     pub fn new<'a>(topics: impl Iterator<Item = &'a Topic>) -> Self {
         Self {
@@ -126,13 +126,13 @@ impl TopicSearch {
         }
     }
 
-    /// The offset up to which the log is searched.
+    /// Returns the offset up to which the log has been searched.
     #[must_use]
     pub fn up_to(&self) -> u64 {
         self.up_to
     }
 
-    /// Begins with what the index has.
+    /// Starts the search with the content of the index.
     pub fn begin(&mut self, index: &LastOffsets) {
         for (topic, offset) in &mut self.offsets {
             *offset = index.offsets.get(topic).copied();
@@ -140,8 +140,7 @@ impl TopicSearch {
         self.up_to = index.up_to;
     }
 
-    /// Searches the events that come next. Returns what that took, in topics that are
-    /// entered into the index.
+    /// Searches the next events. Returns the work done, in topics added to the index.
     pub fn search<'a>(&mut self, next: impl Iterator<Item = &'a Arc<Event>>) -> usize {
         let (mut events, mut topics) = (0, 0);
         for event in next {
@@ -157,8 +156,8 @@ impl TopicSearch {
         events / SEARCHED_EVENTS_A_TOPIC + topics / SEARCHED_TOPICS_A_TOPIC
     }
 
-    /// The offset of the topic's last event, as far as the log is searched. The event may
-    /// have left the log.
+    /// Returns the offset of the topic's last event in the part of the log that has been
+    /// searched. The event may have left the log.
     #[must_use]
     pub fn last_of(&self, topic: &Topic) -> Option<u64> {
         self.offsets.get(topic).copied().flatten()
@@ -225,8 +224,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever was asked when, and however little of the log the index has: at times
-        /// nobody asks for long, and it is made anew.
+        /// Holds at any point of a search, and for any indexed part of the log. At times there is
+        /// no search for long, and the index is rebuilt.
         #[test]
         fn a_topics_last_event_is_what_a_look_at_the_whole_window_finds(
             events in 1..8_usize,

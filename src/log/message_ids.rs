@@ -1,7 +1,6 @@
-//! The message ids that backends gave to a tenant's recent events: who posts one
-//! of them again is told its first position. Bounded by time and count for a
-//! tenant, and by bytes for the process. Knows no text of an id and no body: only
-//! their fingerprints.
+//! The message ids that backends gave to a tenant's recent events: a backend that posts one of
+//! them again is answered with its original position. Bounded by time and count for a tenant, and
+//! by bytes for the process. Knows only fingerprints, not the texts of ids or bodies.
 
 use std::{
     collections::VecDeque,
@@ -17,18 +16,18 @@ use tokio::time::Instant;
 
 use crate::event::Fingerprint;
 
-/// What a remembered id is counted for. It takes 56 bytes in the queue and 5 in the
-/// table; both grow by doubling and so may be half empty.
+/// Bytes charged for a remembered id. It takes 56 bytes in the queue and 5 in the table; both
+/// grow by doubling, so they may be half empty.
 pub const MESSAGE_ID_BYTES: usize = 128;
 
-/// The bounds of what is remembered.
+/// Bounds of the remembered message ids.
 #[derive(Debug, Clone, Copy)]
 pub struct MessageIdLimits {
-    /// For how long.
+    /// Time for which an id is remembered.
     pub age: Duration,
-    /// How many ids of one tenant.
+    /// Most ids of one tenant.
     pub count: usize,
-    /// How many bytes for the process.
+    /// Most bytes for the process.
     pub bytes: usize,
 }
 
@@ -42,7 +41,7 @@ impl Default for MessageIdLimits {
     }
 }
 
-/// What the tenants of one process have of its memory, and what that is bounded by.
+/// The memory that message ids of all tenants use, and its bounds.
 #[derive(Debug)]
 pub struct MessageIdBudget {
     limits: MessageIdLimits,
@@ -51,7 +50,7 @@ pub struct MessageIdBudget {
 }
 
 impl MessageIdBudget {
-    /// A budget of which nothing is used.
+    /// Creates an unused budget.
     #[must_use]
     pub fn new(limits: MessageIdLimits) -> Self {
         Self {
@@ -61,32 +60,32 @@ impl MessageIdBudget {
         }
     }
 
-    /// The bytes that are used, as they are counted.
+    /// Returns the bytes charged.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.ids() * MESSAGE_ID_BYTES
     }
 
-    /// The most bytes that may be used.
+    /// Returns the most bytes that may be charged.
     #[must_use]
     pub fn bytes_max(&self) -> usize {
         self.limits.bytes
     }
 
-    /// Whether more is used than there is.
+    /// Returns true if the budget is exceeded.
     #[must_use]
     pub fn is_exceeded(&self) -> bool {
         self.ids() > self.ids_max()
     }
 
-    /// How many ids have to go so that a part of the budget is free again, and room
-    /// does not have to be looked for with each id.
+    /// Returns the number of ids to forget so that a part of the budget becomes free, and not
+    /// every new id needs a search for room.
     #[must_use]
     pub fn excess(&self) -> usize {
         self.ids().saturating_sub(self.wanted())
     }
 
-    /// How many ids leave a part of the budget free.
+    /// Returns the number of ids that leaves a part of the budget free.
     #[must_use]
     pub fn wanted(&self) -> usize {
         self.ids_max() / 8 * 7
@@ -100,27 +99,26 @@ impl MessageIdBudget {
         self.limits.bytes / MESSAGE_ID_BYTES
     }
 
-    /// What each tenant may have where all want more.
+    /// Returns the number of ids that each tenant may keep if all want more.
     fn share(&self) -> usize {
         self.ids_max() / self.tenants.load(Ordering::Relaxed).max(1)
     }
 }
 
-/// What is known of a message id that comes again.
+/// The outcome of a lookup of a known message id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Known {
-    /// It was given to the same body, which has this offset.
+    /// The id was given to the same body, at this offset.
     Duplicate(u64),
-    /// It was given to another body.
+    /// The id was given to another body.
     Conflict,
 }
 
-/// The ids of one tenant, the oldest of them first.
+/// The remembered ids of one tenant, oldest first.
 #[derive(Debug)]
 pub struct MessageIds {
     queue: VecDeque<Remembered>,
-    /// The numbers of those in the queue, by their ids. Numbers grow by one and wrap
-    /// around.
+    /// The numbers of the queue's entries, by their ids. Numbers grow by one and wrap around.
     numbers: HashTable<u32>,
     first_number: u32,
     budget: Arc<MessageIdBudget>,
@@ -134,7 +132,7 @@ struct Remembered {
 }
 
 impl MessageIds {
-    /// Nothing yet.
+    /// Creates an empty set, which counts as a tenant of the budget.
     #[must_use]
     pub fn new(budget: Arc<MessageIdBudget>) -> Self {
         budget.tenants.fetch_add(1, Ordering::Relaxed);
@@ -146,19 +144,19 @@ impl MessageIds {
         }
     }
 
-    /// How many are remembered.
+    /// Returns the number of remembered ids.
     #[must_use]
     pub fn len(&self) -> usize {
         self.queue.len()
     }
 
-    /// Whether none is.
+    /// Returns true if no id is remembered.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }
 
-    /// What is known of the event's id.
+    /// Looks up the event's id.
     #[must_use]
     pub fn find(&self, fingerprint: &Fingerprint, now: Instant) -> Option<Known> {
         let is_it = |number: &u32| {
@@ -175,7 +173,7 @@ impl MessageIds {
         })
     }
 
-    /// Remembers an id that is not known, and forgets as many old ones as that takes.
+    /// Remembers an id that is not known, and forgets old ones as needed to make room.
     pub fn remember(&mut self, fingerprint: Fingerprint, offset: u64, now: Instant) {
         let number = self.number_of(self.queue.len());
         self.queue.push_back(Remembered {
@@ -191,8 +189,8 @@ impl MessageIds {
         self.make_room();
     }
 
-    /// What stands in nobody's way stays until it is too old; over the budget of the
-    /// process a tenant gives only what is above its share.
+    /// Ids stay until they are too old, unless a limit is exceeded. If that of the process is, a
+    /// tenant forgets only ids above its share.
     fn make_room(&mut self) {
         while self.len() > self.budget.limits.count
             || (self.budget.is_exceeded() && self.len() > self.budget.share())
@@ -201,7 +199,7 @@ impl MessageIds {
         }
     }
 
-    /// Forgets what is too old, at most so many. Whether that was all.
+    /// Forgets ids that are too old, at most `most`. Returns true if those were all.
     pub fn expire(&mut self, now: Instant, most: usize) -> bool {
         let expired = self.queue.iter().take(most);
         let expired = expired.take_while(|known| self.is_expired(known, now));
@@ -210,7 +208,7 @@ impl MessageIds {
         count < most
     }
 
-    /// Forgets the oldest, so many.
+    /// Forgets the `count` oldest ids.
     pub fn forget_oldest(&mut self, count: usize) {
         for _ in 0..count {
             let Some(oldest) = self.queue.pop_front() else {
@@ -228,7 +226,7 @@ impl MessageIds {
         }
     }
 
-    /// Gives back memory of which less than half is in use.
+    /// Releases memory if less than half of it is in use.
     pub fn shrink(&mut self) {
         let len = self.queue.len();
         if self.queue.capacity() > 2 * len {
@@ -243,9 +241,9 @@ impl MessageIds {
         get(&self.queue, self.first_number, number)
     }
 
-    /// The number of what stands at this place of the queue.
+    /// Returns the number of the entry at this index of the queue.
     fn number_of(&self, place: usize) -> u32 {
-        // A queue has fewer places than there are numbers: the count is bounded.
+        // The count is bounded, so a queue has fewer entries than there are numbers.
         self.first_number
             .wrapping_add(u32::try_from(place).unwrap_or(u32::MAX))
     }
@@ -266,7 +264,7 @@ fn get(queue: &VecDeque<Remembered>, first_number: u32, number: u32) -> Option<&
     queue.get(usize::try_from(number.wrapping_sub(first_number)).ok()?)
 }
 
-/// An id is a keyed hash already.
+/// The id is a keyed hash already.
 fn hash_of(fingerprint: &Fingerprint) -> u64 {
     fingerprint
         .id

@@ -1,4 +1,4 @@
-//! What is remembered, for how long, and what it takes.
+//! Tests of which ids are remembered, for how long, and in how much memory.
 
 use std::collections::HashMap;
 
@@ -29,7 +29,7 @@ fn ids(limits: MessageIdLimits) -> (MessageIds, Arc<MessageIdBudget>) {
 }
 
 impl MessageIds {
-    /// What the queue and the table really take.
+    /// Returns the memory that the queue and the table actually take.
     fn allocated_bytes(&self) -> usize {
         self.queue.capacity() * size_of::<Remembered>() + self.numbers.allocation_size()
     }
@@ -102,7 +102,7 @@ fn over_the_budget_a_tenant_gives_what_is_above_its_share() {
         greedy.remember(fingerprint(id, 1), id, now);
     }
     assert_eq!(greedy.len(), 100);
-    // What is small gives nothing of its own: somebody else has more than a share.
+    // A small tenant forgets none of its own ids: another has more than its share.
     let mut small = MessageIds::new(Arc::clone(&budget));
     small.remember(fingerprint(1, 1), 1, now);
     assert!(budget.is_exceeded());
@@ -141,7 +141,7 @@ fn a_million_ids_take_no_more_than_they_are_counted_for() {
     assert!(ids.allocated_bytes() < 1000);
 }
 
-/// What may be done, and when.
+/// A random operation.
 #[derive(Debug, Clone)]
 enum Step {
     Post { id: u64, body: u8 },

@@ -1,9 +1,9 @@
-//! A tenant's log: the ordered, bounded record of its recent events. It assigns
-//! positions and answers what came after one. Beside it stand where topics' last events
-//! are and what message ids its backends gave. Knows nothing of who listens.
+//! A tenant's log: the ordered, bounded record of its recent events. It assigns positions, and
+//! returns the events after a position. This module also has the index of topics' last events and
+//! the message ids of backends. Knows nothing of subscribers.
 //!
-//! The interface is small (append, head, read after) so that a log that several
-//! relays share can stand in the place of this one, which is in memory.
+//! The interface is small (append, head, read after), so that a log shared by several relays can
+//! replace this one, which is in memory.
 
 mod conditions;
 mod last_offsets;
@@ -33,44 +33,43 @@ use crate::{
     protocol::{Epoch, Position},
 };
 
-/// What a log keeps at the most.
+/// Bounds of a log.
 #[derive(Debug, Clone, Copy)]
 pub struct Window {
-    /// How many events; 0: the log only assigns positions, and nothing can be
-    /// read from it.
+    /// Most events. With 0 the log only assigns positions, and nothing can be read from it.
     pub events: usize,
-    /// How many bytes, as [`Event::cost`] counts them.
+    /// Most bytes, as counted by [`Event::cost`].
     pub bytes: usize,
-    /// For how long.
+    /// Longest time for which an event is kept.
     pub age: Duration,
 }
 
-/// What the logs of a process take up together.
+/// Memory used by all logs of a process.
 #[derive(Debug, Clone, Default)]
 pub struct Accounts {
-    /// All memory, which counts events also while only an outbox still holds them.
+    /// All memory. It includes events that have left the log while an outbox still holds them.
     pub memory: Arc<MemoryAccount>,
-    /// Those in logs.
+    /// The events in logs.
     pub logs: Arc<LogBytes>,
 }
 
-/// The bytes of all events that are in a log, as [`Event::cost`] counts them.
+/// The size of all events that are in a log, in bytes, as counted by [`Event::cost`].
 #[derive(Debug, Default)]
 pub struct LogBytes(AtomicU64);
 
 impl LogBytes {
-    /// The number of bytes as of now.
+    /// Returns the current number of bytes.
     #[must_use]
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// Events that have left a log, to be dropped. Most often it is one, for the one that
-/// came: to have a list for it took 1 % of a posted event.
+/// Events evicted from a log, for the caller to drop. An append usually evicts just one: a
+/// heap-allocated list for it took 1 % of the cost of a posted event.
 pub type Evicted = SmallVec<[Arc<Event>; 1]>;
 
-/// One tenant's events, the newest of them.
+/// The newest events of one tenant.
 #[derive(Debug)]
 pub struct Log {
     epoch: Epoch,
@@ -81,13 +80,13 @@ pub struct Log {
     accounts: Accounts,
 }
 
-/// What a reader asked for is not all there.
+/// The reason for which events after a position cannot all be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Gap {
     /// The position is of another epoch.
     #[error("the epoch is not this log's")]
     UnknownEpoch,
-    /// The position has an offset that no event has had yet.
+    /// The position's offset has not been assigned yet.
     #[error("the offset lies in the future")]
     Future,
     /// An event after the position has left the window.
@@ -99,7 +98,7 @@ pub enum Gap {
 }
 
 impl Gap {
-    /// As a word, for metrics.
+    /// Returns the value of the metric label.
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
@@ -112,7 +111,7 @@ impl Gap {
 }
 
 impl Log {
-    /// An empty log, whose last event, if it has had any, stood at `head`.
+    /// Creates an empty log. Its last event, if any, was at `head`.
     #[must_use]
     pub fn new(head: Position, window: Window, accounts: Accounts) -> Self {
         Self {
@@ -125,7 +124,7 @@ impl Log {
         }
     }
 
-    /// Gives the event the next place. What no longer fits is taken out and added to
+    /// Appends the event at the next offset. Events that no longer fit the window are added to
     /// `evicted`, for the caller to drop.
     pub fn append(&mut self, draft: Draft, now: Instant, evicted: &mut Evicted) -> Arc<Event> {
         self.head += 1;
@@ -140,20 +139,21 @@ impl Log {
         event
     }
 
-    /// The position of the newest event; offset 0 when there was none yet.
+    /// Returns the position of the newest event; offset 0 if there has been none.
     #[must_use]
     pub fn head(&self) -> Position {
         self.at(self.head)
     }
 
-    /// The position after which everything is still there.
+    /// Returns the position after which the log has every event.
     #[must_use]
     pub fn tail(&self) -> Position {
         let first = self.ring.front().map(|event| event.position());
         self.at(first.map_or(self.head, |first| first.offset - 1))
     }
 
-    /// The same as of now: what is too old may be there still.
+    /// Returns the position after which every event is in the log and not too old by now. Events
+    /// that are too old may not have been evicted yet.
     #[must_use]
     pub fn tail_at(&self, now: Instant) -> Position {
         let too_old = self
@@ -163,11 +163,11 @@ impl Log {
         self.at(first.map_or(self.head, |first| first.offset - 1))
     }
 
-    /// Whether all that came after the position is there, and is not too old by now.
+    /// Checks that every event after the position is in the log and not too old by now.
     ///
     /// # Errors
     ///
-    /// Those of [`Self::read_after`].
+    /// The errors of [`Self::read_after`].
     pub fn has_all_after(&self, position: Position, now: Instant) -> Result<(), Gap> {
         match self.read_after(position)?.next() {
             Some(first) if self.is_too_old(first, now) => Err(Gap::Evicted),
@@ -175,13 +175,11 @@ impl Log {
         }
     }
 
-    /// The events after the position, oldest first, each with nothing missing
-    /// between it and the one before.
+    /// Returns the events after the position, oldest first and without gaps.
     ///
     /// # Errors
     ///
-    /// When something after the position is not there, or the position is none of
-    /// this log's.
+    /// When an event after the position is missing, or the position is not one of this log.
     pub fn read_after(&self, position: Position) -> Result<impl Iterator<Item = &Arc<Event>>, Gap> {
         if self.window.events == 0 {
             return Err(Gap::Disabled);
@@ -198,8 +196,8 @@ impl Log {
         Ok(self.events_after(position.offset))
     }
 
-    /// The events after the offset that are there, oldest first, whether or not others
-    /// have left the window before them.
+    /// Returns the events after the offset that are in the log, oldest first, even if others
+    /// before them have been evicted.
     pub fn events_after(&self, offset: u64) -> impl ExactSizeIterator<Item = &Arc<Event>> {
         let first = self
             .ring
@@ -207,29 +205,28 @@ impl Log {
         self.ring.range(first..)
     }
 
-    /// Takes out what lies outside the window. It is the caller's to drop, who may
-    /// hold a lock under which that would take too long.
+    /// Evicts events outside the window. The caller drops them, since it may hold a lock under
+    /// which that would take too long.
     pub fn evict(&mut self, now: Instant) -> Evicted {
         let evicted = iter::from_fn(|| self.evict_oldest(now)).collect();
         self.give_memory_back();
         evicted
     }
 
-    /// Takes out the oldest events until at most so many bytes are left, for the
-    /// caller to drop.
+    /// Evicts the oldest events until at most `bytes` are left, for the caller to drop.
     pub fn shrink_to(&mut self, bytes: usize) -> Evicted {
         let evicted = iter::from_fn(|| (self.bytes > bytes).then(|| self.pop_oldest())?).collect();
         self.give_memory_back();
         evicted
     }
 
-    /// What its events take up, as [`Event::cost`] counts them.
+    /// Returns the size of the log's events in bytes, as counted by [`Event::cost`].
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Takes out the oldest event, if it lies outside the window.
+    /// Evicts the oldest event, if it is outside the window.
     fn evict_oldest(&mut self, now: Instant) -> Option<Arc<Event>> {
         let oldest = self.ring.front()?;
         let fits = self.ring.len() <= self.window.events
@@ -250,15 +247,14 @@ impl Log {
         Some(oldest)
     }
 
-    /// A ring that was long once does not hold on to its room: of many tenants
-    /// most are quiet.
+    /// Releases unused capacity, since most of many tenants are quiet most of the time.
     fn give_memory_back(&mut self) {
         if self.ring.len() < self.ring.capacity() / 4 {
             self.ring.shrink_to(self.ring.len() * 2);
         }
     }
 
-    /// Whether no event is in the window.
+    /// Returns true if the log holds no event.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.ring.is_empty()

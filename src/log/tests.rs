@@ -1,4 +1,4 @@
-//! The window, and what can be read of it.
+//! Tests of the window, and of reading from it.
 
 use proptest::prelude::*;
 
@@ -75,7 +75,7 @@ fn what_is_too_old_is_not_in_the_window_though_nothing_has_evicted_it() {
     let last = later + WIDE.age / 2;
     assert_eq!(log.tail_at(last), at(4));
     assert_eq!(log.has_all_after(at(4), last), Ok(()));
-    // It is all there still.
+    // Everything is still in the log.
     assert_eq!(offsets_after(&log, 0), Ok(vec![1, 2, 3, 4]));
     assert!(evicted.is_empty());
 }

@@ -1,12 +1,12 @@
-//! One account of the memory that the process holds for others, by what it is held for.
-//! Its sum is bounded by `limits.memory_max`. Knows nothing of what it counts.
+//! The account of the memory that the process holds for clients and backends, by use. Its
+//! sum is bounded by `limits.memory_max`. Knows nothing about the things it counts.
 //!
 //! Each [use](MemoryUse) belongs to a holder, and each holder has a guaranteed share that
-//! no other can take: the replay window for events, a quarter each for what clients
-//! subscribe to and for requests of backends, and a sixteenth each for connections of
-//! backends, for begun messages, for decoding and for connections of clients. What is beyond the shares goes to whoever comes first.
-//! Events are never refused here: the logs bound them, and connections that hold on to old
-//! events are closed.
+//! no other holder can take: the replay window for events, a quarter each for subscriptions
+//! of clients and for requests of backends, and a sixteenth each for connections of
+//! backends, for begun messages, for decoding and for connections of clients. Memory beyond
+//! the shares is first come, first served. Events are never refused here: the logs bound
+//! them, and connections that hold on to old events are closed.
 
 mod shares;
 mod waiting;
@@ -23,12 +23,12 @@ pub(crate) use waiting::with_memory;
 /// A request that takes more bytes is a [large](MemoryLimits::large_requests) one.
 const SMALL_REQUEST_BYTES: usize = 128 * 1024;
 
-/// There is no room for what was asked for.
+/// A reservation would exceed the memory limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the relay is at its memory limit")]
 pub struct MemoryExceeded;
 
-/// The account.
+/// The memory held by the process, by use, with its bounds.
 #[derive(Debug)]
 pub struct MemoryAccount {
     max: AtomicU64,
@@ -37,14 +37,14 @@ pub struct MemoryAccount {
 }
 
 impl Default for MemoryAccount {
-    /// An account without a bound.
+    /// Creates an account without a bound.
     fn default() -> Self {
         Self::new(MemoryLimits::UNBOUNDED)
     }
 }
 
 impl MemoryAccount {
-    /// An account of which nothing is taken.
+    /// Creates an account with nothing held.
     #[must_use]
     pub fn new(limits: MemoryLimits) -> Self {
         Self {
@@ -54,13 +54,13 @@ impl MemoryAccount {
         }
     }
 
-    /// Changes the bounds. What is held stays.
+    /// Changes the bounds. Memory already held stays held.
     pub fn set_limits(&self, limits: MemoryLimits) {
         self.max.store(limits.max, Ordering::Relaxed);
         self.window.store(limits.window, Ordering::Relaxed);
     }
 
-    /// The bounds.
+    /// Returns the bounds.
     #[must_use]
     pub fn limits(&self) -> MemoryLimits {
         MemoryLimits {
@@ -69,14 +69,14 @@ impl MemoryAccount {
         }
     }
 
-    /// The bytes that are held for this use.
+    /// Returns the number of bytes held for this use.
     #[must_use]
     pub fn held(&self, what: MemoryUse) -> u64 {
         self.cell(what).load(Ordering::Relaxed)
     }
 
-    /// Returns true if more is held than may be. Events can bring that about, and a lower
-    /// bound.
+    /// Returns true if more than the maximum is held. Only events, or lowering the bound, can
+    /// cause that.
     #[must_use]
     pub fn is_exceeded(&self) -> bool {
         let held = MemoryUse::ALL.map(|what| self.held(what));
@@ -84,8 +84,8 @@ impl MemoryAccount {
     }
 
     /// Returns true if the holder of this use has more than its share while the holders
-    /// together leave no room for the replay window. Only a lower bound can bring that
-    /// about, since nothing that is beyond a share is granted without room for it.
+    /// together leave no room for the replay window. Only lowering the bound can cause that,
+    /// since a reservation beyond a share is granted only if there is room for it.
     #[must_use]
     pub fn is_overdrawn(&self, what: MemoryUse) -> bool {
         let (limits, holder) = (self.limits(), what.holder());
@@ -93,12 +93,12 @@ impl MemoryAccount {
         self.held_by(holder) > holder.guarantee(limits) && taken > limits.max
     }
 
-    /// Adds bytes of events, which are held whatever the bounds say.
+    /// Adds bytes of events, regardless of the bounds.
     pub fn add_events(&self, bytes: usize) {
         self.add(MemoryUse::Events, bytes as u64);
     }
 
-    /// Takes bytes of events off.
+    /// Subtracts bytes of events.
     pub fn sub_events(&self, bytes: usize) {
         self.sub(MemoryUse::Events, bytes as u64);
     }
@@ -107,7 +107,7 @@ impl MemoryAccount {
     ///
     /// # Errors
     ///
-    /// When the bytes are neither within the share of their holder nor free.
+    /// Fails if the bytes are neither within the share of their holder nor free.
     pub fn reserve(
         self: &Arc<Self>,
         what: MemoryUse,
@@ -122,20 +122,19 @@ impl MemoryAccount {
         Ok(reservation)
     }
 
-    /// Reserves bytes without a guard: the caller gives them back with
-    /// [`release`](Self::release).
+    /// Reserves bytes without a guard: the caller must [`release`](Self::release) them.
     ///
     /// # Errors
     ///
-    /// As [`reserve`](Self::reserve).
+    /// Fails as [`reserve`](Self::reserve) does.
     pub fn try_hold(&self, what: MemoryUse, bytes: usize) -> Result<(), MemoryExceeded> {
         self.hold(what, bytes, is_large_request(what, bytes))
     }
 
     fn hold(&self, what: MemoryUse, bytes: usize, is_large: bool) -> Result<(), MemoryExceeded> {
         let bytes = bytes as u64;
-        // Counted first and judged then: of two that ask at once neither sees the other's
-        // bytes as free.
+        // Count first, then check: of two concurrent callers, neither sees the other's bytes
+        // as free.
         self.add(what, bytes);
         let holder = what.holder();
         let has_room = match is_large {
@@ -149,21 +148,21 @@ impl MemoryAccount {
         Err(MemoryExceeded)
     }
 
-    /// Gives bytes back.
+    /// Releases bytes.
     pub fn release(&self, what: MemoryUse, bytes: usize) {
         self.sub(what, bytes as u64);
     }
 
-    /// Returns true if what the holder has is within its share, or everything together
-    /// leaves the others their shares.
+    /// Returns true if the holder is within its share, or if the total still leaves the other
+    /// holders their shares.
     fn has_room(&self, holder: Holder) -> bool {
         let limits = self.limits();
         self.held_by(holder) <= holder.guarantee(limits)
             || self.taken(limits, |_| false) <= limits.max
     }
 
-    /// The bytes that are held or guaranteed, of each holder whichever is more; of some
-    /// holders `only_guaranteed` counts what is guaranteed.
+    /// Returns the sum over all holders of the held or guaranteed bytes, whichever is more.
+    /// For holders for which `only_guaranteed` returns true, only the guarantee counts.
     fn taken(&self, limits: MemoryLimits, only_guaranteed: impl Fn(Holder) -> bool) -> u64 {
         let taken = Holder::ALL.into_iter().map(|holder| {
             let guarantee = holder.guarantee(limits);
@@ -220,7 +219,7 @@ fn is_large_request(what: MemoryUse, bytes: usize) -> bool {
     what == MemoryUse::Requests && bytes > SMALL_REQUEST_BYTES
 }
 
-/// Bytes that are held until this is dropped.
+/// Bytes of an account that are held until this guard is dropped.
 #[derive(Debug)]
 pub struct Reservation {
     account: Arc<MemoryAccount>,
@@ -229,18 +228,18 @@ pub struct Reservation {
 }
 
 impl Reservation {
-    /// Gives back what is more than so many bytes.
+    /// Releases the bytes beyond `bytes`.
     pub fn shrink_to(&mut self, bytes: usize) {
         let freed = self.bytes.saturating_sub(bytes);
         self.account.release(self.what, freed);
         self.bytes -= freed;
     }
 
-    /// Holds more bytes.
+    /// Reserves more bytes.
     ///
     /// # Errors
     ///
-    /// When there is no room for them; what was held before stays held.
+    /// Fails if there is no room for them; the bytes held before stay held.
     pub fn grow(&mut self, bytes: usize) -> Result<(), MemoryExceeded> {
         let is_large = is_large_request(self.what, self.bytes + bytes);
         self.account.hold(self.what, bytes, is_large)?;
@@ -248,20 +247,20 @@ impl Reservation {
         Ok(())
     }
 
-    /// Holds more bytes, for what is made of a request that was admitted. Large requests may
-    /// have all of the backends' share for that: were it kept from them too, those that are
-    /// admitted in the place of each that is done would never leave room for it.
+    /// Reserves more bytes for processing an admitted request. Large requests may use the
+    /// backends' whole share for that. Under the bound for large requests, newly admitted
+    /// requests could keep it full, and no admitted request would ever be processed.
     ///
     /// # Errors
     ///
-    /// As [`grow`](Self::grow).
+    /// Fails as [`grow`](Self::grow) does.
     pub fn grow_admitted(&mut self, bytes: usize) -> Result<(), MemoryExceeded> {
         self.account.hold(self.what, bytes, false)?;
         self.bytes += bytes;
         Ok(())
     }
 
-    /// The bytes that are held.
+    /// Returns the number of bytes held.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes
@@ -299,7 +298,7 @@ mod tests {
             (MemoryUse::Decoding, 50),
             (MemoryUse::Tls, 50),
         ];
-        // 1,000 without the window's 200 and without all shares.
+        // 1,000 less the window's 200 and less all shares.
         const FREE: usize = 200;
         for (mine, my_share) in shares {
             let account = account();
@@ -347,7 +346,7 @@ mod tests {
         let _more = account.reserve(MemoryUse::Subscriptions, 400).unwrap();
         let _less = account.reserve(MemoryUse::BegunMessages, 10).unwrap();
         assert!(!account.is_overdrawn(MemoryUse::Subscriptions));
-        // What is left to the window counts, whether events take it or not.
+        // The window's share counts as taken even if events do not use it.
         account.set_limits(MemoryLimits {
             max: 650,
             window: 200,
@@ -383,11 +382,11 @@ mod tests {
         while let Ok(request) = account.reserve(MemoryUse::Requests, mib) {
             large.push(request);
         }
-        // Nor by growing.
+        // Growing does not get around the bound.
         let mut growing = account.reserve(MemoryUse::Requests, 1024).unwrap();
         assert!(growing.grow(mib).is_err());
         assert_eq!(account.held(MemoryUse::Requests), 12 * mib as u64 + 1024);
-        // 3.75 MiB, which with what the growing one has are less than 4.
+        // 3.75 MiB; together with the growing request, less than 4 MiB.
         let small: Vec<_> = (0..30)
             .map(|_| {
                 account
@@ -395,7 +394,7 @@ mod tests {
                     .unwrap()
             })
             .collect();
-        // And then what is made of one that is admitted.
+        // Processing an admitted request may use that part as well.
         drop(small);
         growing.grow_admitted(mib).unwrap();
         drop((large, growing));

@@ -1,6 +1,6 @@
-//! What memory is held for, by whom, and how much each holder is guaranteed.
+//! The uses of memory, their holders, and the share that each holder is guaranteed.
 
-/// What memory is held for.
+/// A use of memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MemoryUse {
     /// Events in logs, inboxes and outboxes, with their JSON.
@@ -13,7 +13,7 @@ pub enum MemoryUse {
     BegunMessages,
     /// JSON and large envelopes that a worker thread decodes or renders.
     Decoding,
-    /// Connections of clients, without what they say and are sent.
+    /// Connections of clients, without the messages that they receive or send.
     ClientConnections,
     /// Connections of backends, without their requests.
     BackendConnections,
@@ -37,7 +37,7 @@ impl MemoryUse {
         Self::Handshakes,
     ];
 
-    /// The value of the label `use`.
+    /// Returns the value of the metric label `use`.
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
@@ -66,7 +66,7 @@ impl MemoryUse {
     }
 }
 
-/// For whom memory is held. Each has a guaranteed share.
+/// A group of uses with a guaranteed share of the memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Holder {
     Events,
@@ -100,55 +100,55 @@ impl Holder {
     }
 }
 
-/// The memory that a request holds beside its body, in bytes: its head, and what the hub
-/// keeps of it until it is answered.
+/// Bytes of memory that a request holds in addition to its body: its head, and the state
+/// that the hub keeps until the request is answered.
 pub const REQUEST_BYTES: usize = 16 * 1024;
 
-/// How often a body is in memory: as it came, and in the events that are made of it.
+/// Number of copies of a body in memory: the body itself and the events made from it.
 pub const BODY_COPIES: usize = 2;
 
-/// The least by which the memory of a body grows that does not say how long it is, in bytes.
+/// Minimum growth, in bytes, of the memory reserved for a body of unknown length.
 pub const BODY_GROWTH_BYTES: usize = 64 * 1024;
 
-/// How the memory is divided, in bytes.
+/// The bounds by which the memory is divided, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemoryLimits {
-    /// The most that may be held in all.
+    /// Maximum for all uses together.
     pub max: u64,
-    /// What the replay window may take, which nobody else gets.
+    /// Bytes reserved for events in the replay window.
     pub window: u64,
 }
 
 impl MemoryLimits {
-    /// Without a bound.
+    /// No bound.
     pub const UNBOUNDED: Self = Self {
         max: u64::MAX,
         window: 0,
     };
 
-    /// The guaranteed share of clients, and that of backends: a quarter each of what the
-    /// replay window leaves.
+    /// Returns the guaranteed share of clients' subscriptions, and that of backends' requests,
+    /// in bytes: each gets a quarter of the memory beyond the replay window.
     #[must_use]
     pub fn share(self) -> u64 {
         self.max.saturating_sub(self.window) / 4
     }
 
-    /// What large requests of backends may have of their share, in bytes. They must neither
-    /// have all the others refused nor take the memory in which bodies are decoded.
+    /// Returns the part of the backends' share that large requests may take, in bytes. The
+    /// rest is left for small requests and for decoding admitted bodies.
     #[must_use]
     pub fn large_requests(self) -> u64 {
         self.share() / 4 * 3
     }
 
-    /// The largest body that a request may have, in bytes, where no other is under way.
+    /// Returns the size in bytes of the largest body that is admitted if no other request runs.
     #[must_use]
     pub fn body_max(self) -> u64 {
         let beside = (REQUEST_BYTES + BODY_GROWTH_BYTES) as u64;
         self.large_requests().saturating_sub(beside) / BODY_COPIES as u64
     }
 
-    /// The guaranteed share of each of the others: a sixteenth of what the replay window
-    /// leaves.
+    /// Returns the guaranteed share of each other holder, in bytes: a sixteenth of the memory
+    /// beyond the replay window.
     #[must_use]
     pub fn small_share(self) -> u64 {
         self.max.saturating_sub(self.window) / 16

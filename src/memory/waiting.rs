@@ -1,5 +1,5 @@
-//! Work that decodes or renders, done on another thread with memory reserved for it. What
-//! waits for the thread or for memory holds its input alone.
+//! Runs decoding and rendering on another thread, with memory reserved for it. Work that
+//! waits for the thread or for memory holds only its input.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,17 +7,17 @@ use tokio::time::{Instant, sleep};
 
 use super::{MemoryAccount, MemoryExceeded};
 
-/// How often it looks for memory meanwhile.
+/// Interval between attempts to reserve memory.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// What runs on the other thread: the work, which comes back with its outcome.
+/// A job for the other thread. Returns the result together with the work, for a retry.
 pub(crate) type Job<T, W> = Box<dyn FnOnce() -> (Result<T, MemoryExceeded>, W) + Send>;
 
-/// Does work for which memory has to be reserved. `work` reserves it from the account, and
-/// is tried again where it finds too little, for `timeout` from the first attempt. It runs where `run` has it run,
-/// so of all work that has come to a shard's thread only one piece holds memory.
+/// Runs work that needs reserved memory. `work` reserves the memory from the account and is
+/// retried while too little is free, for `timeout` from the end of the first attempt. `run`
+/// executes it, so only one piece of the work queued for a shard's thread holds memory.
 ///
-/// `None` where the process is ending.
+/// Returns `None` if the process is shutting down.
 pub(crate) async fn with_memory<T, W>(
     account: &Arc<MemoryAccount>,
     timeout: Duration,
@@ -33,7 +33,7 @@ where
         let account = Arc::clone(account);
         let job = Box::new(move || (work(&account), work));
         let (done, given_back) = run(job).await?;
-        // Not from the beginning: it may have waited for the thread.
+        // Starts after the first attempt, since that may have waited for the thread.
         let deadline = deadline.get_or_insert_with(|| Instant::now() + timeout);
         if done.is_ok() || Instant::now() >= *deadline {
             return Some(done);
@@ -66,7 +66,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn work_waits_for_memory_that_is_held_for_a_moment() {
         let account = Arc::new(MemoryAccount::new(MemoryLimits {
-            // 1,312 of it for decoding, at the most.
+            // At most 1,312 of it is available for decoding.
             max: 3500,
             window: 0,
         }));

@@ -1,5 +1,5 @@
-//! Whether the relay should get traffic: asked of the shards themselves, not of what
-//! somebody has noted. Knows no HTTP.
+//! Readiness of the relay and the check for systemd's watchdog, determined by asking the shards
+//! themselves. Knows nothing about HTTP.
 
 use std::{
     sync::{
@@ -13,24 +13,24 @@ use tokio::sync::watch;
 
 use crate::relay::Relay;
 
-/// How long a shard may take to answer.
+/// Time limit for a shard to answer.
 pub const SHARD_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What a check says that has found nothing wrong.
+/// Result of a check that passes.
 const OK: &str = "ok";
 
-/// How far the relay has come.
+/// Phase of the relay's life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// Not everything runs yet.
+    /// Some part does not run yet.
     Starting,
-    /// It takes what comes.
+    /// All parts run.
     Running,
-    /// It is shutting down.
+    /// The relay is shutting down.
     Draining,
 }
 
-/// What is looked at, and what was found: `ok`, or what is wrong.
+/// Names and results of the checks. A result is `ok` or a description of the fault.
 pub(super) type Checks = [(&'static str, String); 5];
 
 /// The health of one relay.
@@ -38,13 +38,13 @@ pub(super) type Checks = [(&'static str, String); 5];
 pub struct Health {
     relay: Arc<Relay>,
     phase: watch::Sender<Phase>,
-    /// How many of the listeners take connections, and how many should: all that have
-    /// begun to.
+    /// Number of listeners that accept connections now.
     listening: AtomicUsize,
+    /// Number of listeners that have begun to, and should still.
     listeners: AtomicUsize,
 }
 
-/// A listener that takes connections, for as long as this is held.
+/// Marks a listener as accepting connections until it is dropped.
 #[derive(Debug)]
 pub struct Listening(Arc<Health>);
 
@@ -55,7 +55,7 @@ impl Drop for Listening {
 }
 
 impl Health {
-    /// Of a relay that is starting.
+    /// Creates the health of a relay that is starting.
     #[must_use]
     pub fn new(relay: Arc<Relay>) -> Self {
         Self {
@@ -66,7 +66,7 @@ impl Health {
         }
     }
 
-    /// A listener takes connections from now on.
+    /// Registers a listener that accepts connections from now on.
     #[must_use]
     pub fn listening(self: &Arc<Self>) -> Listening {
         self.listening.fetch_add(1, Ordering::AcqRel);
@@ -74,7 +74,7 @@ impl Health {
         Listening(Arc::clone(self))
     }
 
-    /// Everything runs, unless the end has begun already.
+    /// Marks the relay as running, unless it is draining already.
     pub fn set_running(&self) {
         self.phase.send_if_modified(|now| {
             let is_starting = *now == Phase::Starting;
@@ -85,19 +85,19 @@ impl Health {
         });
     }
 
-    /// The end has begun.
+    /// Marks the relay as shutting down.
     pub fn set_draining(&self) {
         self.phase.send_replace(Phase::Draining);
     }
 
-    /// Waits until everything runs.
+    /// Waits until all parts run.
     pub async fn running(&self) {
         let mut phase = self.phase.subscribe();
-        // It fails only without a sender, and here is one.
+        // Fails only if the sender is dropped, and `self` holds it.
         drop(phase.wait_for(|now| *now == Phase::Running).await);
     }
 
-    /// Whether each shard answers in time.
+    /// Returns true if each shard answers in time.
     pub async fn shards_answer(&self) -> bool {
         self.relay
             .publisher
@@ -107,7 +107,7 @@ impl Health {
             .is_ok()
     }
 
-    /// Looks at everything.
+    /// Runs all checks.
     pub(super) async fn checks(&self) -> Checks {
         let shards = self.relay.publisher.admin().ping(SHARD_TIMEOUT).await;
         let phase = *self.phase.borrow();
@@ -128,8 +128,9 @@ impl Health {
             (
                 "listeners",
                 check(
-                    (listening < listeners)
-                        .then(|| format!("{listening} of {listeners} listeners take connections")),
+                    (listening < listeners).then(|| {
+                        format!("{listening} of {listeners} listeners accept connections")
+                    }),
                 ),
             ),
             (
@@ -147,7 +148,7 @@ impl Health {
     }
 }
 
-/// What is wrong, where something is.
+/// Returns the results of the checks that failed.
 pub(super) fn faults(checks: &Checks) -> impl Iterator<Item = &str> {
     let found = checks.iter().map(|(_, found)| found.as_str());
     found.filter(|found| *found != OK)
@@ -177,7 +178,7 @@ mod tests {
             let health = Arc::new(Health::new(Arc::clone(&bench.shard.relay)));
             let listening = health.listening();
             health.set_running();
-            // Nobody serves the shard's inbox: it is stuck.
+            // No task answers the shard's calls, as if it were stuck.
             let began = Instant::now();
             let silent = [("shards", "shard 0 does not answer".to_owned())];
             assert_eq!(wrong(&health).await, silent);
@@ -189,7 +190,7 @@ mod tests {
             assert_eq!(wrong(&health).await, []);
             assert!(health.shards_answer().await);
             drop(listening);
-            let deaf = "0 of 1 listeners take connections".to_owned();
+            let deaf = "0 of 1 listeners accept connections".to_owned();
             assert_eq!(wrong(&health).await, [("listeners", deaf)]);
         });
     }

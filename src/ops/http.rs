@@ -1,4 +1,4 @@
-//! The listener for metrics and health. Reads what others have counted.
+//! Serves the listener for metrics and health. Reads counters that other modules keep.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -19,19 +19,19 @@ use crate::{
     tally::Tally,
 };
 
-/// How long a request's head may take.
+/// Time limit for receiving a request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What whoever asks should do when the relay is not ready.
+/// `Retry-After` of a readiness check that fails.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// The paths of this listener.
+/// The paths served by this listener.
 pub const PATHS: [&str; 3] = [METRICS, HEALTHZ, READYZ];
 const METRICS: &str = "/metrics";
 const HEALTHZ: &str = "/healthz";
 const READYZ: &str = "/readyz";
 
-/// What this listener shows.
+/// The service of this listener.
 #[derive(Debug)]
 pub struct Ops {
     relay: Arc<Relay>,
@@ -40,7 +40,7 @@ pub struct Ops {
     health: Arc<Health>,
 }
 
-/// The relay should get traffic.
+/// Answer of a readiness check that passes.
 #[derive(Serialize)]
 struct Ready {
     ready: bool,
@@ -48,7 +48,7 @@ struct Ready {
 }
 
 impl Ops {
-    /// Shows what these have counted, and how the relay is.
+    /// Creates the service from the counters and the health that it shows.
     #[must_use]
     pub fn new(
         relay: Arc<Relay>,
@@ -86,7 +86,8 @@ impl Ops {
         }
     }
 
-    /// Refuses what a web page may have sent: nobody shows a key here.
+    /// Refuses requests that may come from a web page, since this listener has no
+    /// authentication.
     fn check_sender(&self, via: Via, request: &Request<Incoming>) -> Result<(), Problem> {
         if via == Via::UnixSocket {
             return Ok(());
@@ -94,7 +95,7 @@ impl Ops {
         let live = self.relay.live();
         let remedy = "to use another name, list it in ops.hosts";
         check_host(request, &live.config.ops.hosts, remedy)?;
-        check_no_origin(request, "ask without it, or over a Unix socket")
+        check_no_origin(request, "omit it, or use a Unix socket")
     }
 
     async fn readiness(&self) -> Response {
@@ -123,7 +124,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(ops: Arc<Ops>, stream: S, 
         let ops = Arc::clone(&ops);
         async move { Ok::<_, Infallible>(ops.answer(via, request).await) }
     });
-    // A failure is the caller's, who went away or sent no HTTP.
+    // An error is the caller's: it disconnected, or sent no HTTP.
     drop(
         http1::Builder::new()
             .timer(TokioTimer::new())

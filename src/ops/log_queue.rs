@@ -1,6 +1,5 @@
-//! The queue between those who log and standard error. Whoever logs never waits: a
-//! thread of its own writes, and lines for which there is no room are dropped and
-//! counted.
+//! The queue of log lines for standard error. Logging never blocks: a separate thread writes the
+//! lines, and lines for which there is no room are dropped and counted.
 
 use std::{
     io::{self, Write},
@@ -13,21 +12,22 @@ use std::{
     time::Duration,
 };
 
-/// How many bytes may wait to be written. As many again may be under way.
+/// Maximum number of bytes that wait to be written. The batch that is being written may have as
+/// many again.
 const QUEUE_BYTES_MAX: usize = 1024 * 1024;
 
-/// A buffer that has grown beyond this is given back once it is written.
+/// Number of bytes to which a larger buffer is shrunk once it is written.
 const BUFFER_BYTES_KEPT: usize = 64 * 1024;
 
-/// The pause before a write is repeated that would have blocked, which happens where
-/// somebody has made standard error non-blocking.
+/// Pause before a write that would have blocked is repeated. This happens if another process has
+/// made standard error non-blocking.
 const RETRY_PAUSE: Duration = Duration::from_millis(10);
 
 /// Lines that wait for the thread that writes them.
 #[derive(Debug)]
 pub(super) struct LogQueue {
     state: Mutex<State>,
-    /// Notified when a line has come into an empty queue.
+    /// Notified when a line is added to an empty queue.
     filled: Condvar,
     /// Notified when everything is written.
     drained: Condvar,
@@ -38,7 +38,7 @@ pub(super) struct LogQueue {
 struct State {
     waiting: Vec<u8>,
     is_writing: bool,
-    /// The thread that writes. What it logs itself, that lines were lost, always has room.
+    /// The thread that writes. Its own lines, which report lost lines, are always accepted.
     writer: Option<ThreadId>,
 }
 
@@ -56,7 +56,7 @@ impl LogQueue {
         }
     }
 
-    /// Queues one line, or drops and counts it where there is no room.
+    /// Queues a line, or drops and counts it if there is no room.
     pub(super) fn push(&self, line: &[u8]) {
         let mut state = self.lock();
         let has_room = state.waiting.len() + line.len() <= QUEUE_BYTES_MAX;
@@ -73,13 +73,12 @@ impl LogQueue {
         }
     }
 
-    /// How many lines were dropped because there was no room, or could not be written.
+    /// Returns the number of lines that were dropped for lack of room or could not be written.
     pub(super) fn lost(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)
     }
 
-    /// Waits until everything is written, but no longer than `timeout`. Returns whether
-    /// it is.
+    /// Waits until everything is written, but no longer than `timeout`. Returns false on timeout.
     pub(super) fn flush(&self, timeout: Duration) -> bool {
         let is_busy = |state: &mut State| state.is_writing || !state.waiting.is_empty();
         let waited = self
@@ -94,7 +93,7 @@ impl LogQueue {
     }
 }
 
-/// Takes the lines of a queue to where they are written.
+/// Writes the lines of a queue to an output.
 pub(super) struct LogWriter<'a, W, R> {
     queue: &'a LogQueue,
     output: W,
@@ -106,7 +105,7 @@ pub(super) struct LogWriter<'a, W, R> {
 }
 
 impl<'a, W: Write, R: FnMut(u64)> LogWriter<'a, W, R> {
-    /// The writer of the queue, which runs on this thread.
+    /// Creates the writer of the queue, which must run on this thread.
     pub(super) fn new(queue: &'a LogQueue, output: W, report: R) -> Self {
         queue.lock().writer = Some(thread::current().id());
         Self {
@@ -118,14 +117,14 @@ impl<'a, W: Write, R: FnMut(u64)> LogWriter<'a, W, R> {
         }
     }
 
-    /// Waits for lines and writes them, for ever.
+    /// Waits for lines and writes them. Never returns.
     pub(super) fn run(mut self) {
         loop {
             self.write_batch();
         }
     }
 
-    /// Writes everything that waits; where nothing does, waits for the next line.
+    /// Writes all queued lines; if there are none, waits for the next one first.
     fn write_batch(&mut self) {
         let is_empty = |state: &mut State| state.waiting.is_empty();
         let waited = self.queue.filled.wait_while(self.queue.lock(), is_empty);
@@ -153,7 +152,7 @@ impl<'a, W: Write, R: FnMut(u64)> LogWriter<'a, W, R> {
     }
 }
 
-/// Writes the lines. Returns how many could not be written.
+/// Writes the lines. Returns the number of lines that could not be written.
 fn write_lines(output: &mut impl Write, mut lines: &[u8]) -> u64 {
     while !lines.is_empty() {
         match output.write(lines) {
@@ -171,7 +170,7 @@ fn write_lines(output: &mut impl Write, mut lines: &[u8]) -> u64 {
 mod tests {
     use super::*;
 
-    /// Takes what it is given, or fails where it is to.
+    /// An output that keeps its input, or fails with the given errors.
     #[derive(Default)]
     struct Output {
         written: Vec<u8>,
@@ -194,7 +193,7 @@ mod tests {
         }
     }
 
-    /// Pushes from another thread than the writer's.
+    /// Pushes a line from a thread other than the writer's.
     fn push(queue: &LogQueue, line: &[u8], times: usize) {
         thread::scope(|scope| {
             scope.spawn(|| (0..times).for_each(|_| queue.push(line)));
@@ -227,7 +226,7 @@ mod tests {
         assert_eq!(queue.lost(), 3);
         assert!(!queue.flush(Duration::ZERO), "nothing is written yet");
         let mut writer = LogWriter::new(&queue, &mut output, |lost| {
-            // Others are quicker, and there is room for the report all the same.
+            // Other threads fill the queue first, but the report is still accepted.
             push(&queue, &line, QUEUE_BYTES_MAX);
             queue.push(b"lost\n");
             reports.push(lost);

@@ -1,6 +1,5 @@
-//! Log lines on standard error: for people on a terminal, JSON for whoever
-//! collects them. They go through a queue, so that nobody who logs waits for whoever
-//! reads standard error.
+//! Logging to standard error: readable lines on a terminal, JSON elsewhere. Lines go through a
+//! queue, so that no thread waits for the reader of standard error.
 
 use std::{
     io::{self, IsTerminal, Write},
@@ -19,37 +18,37 @@ use crate::{
     repeated,
 };
 
-/// The log of the process. There is one standard error, so there is one queue.
+/// The log queue of the process. There is one standard error, so there is one queue.
 static QUEUE: LogQueue = LogQueue::new();
 
-/// Whether a thread writes what is in the queue.
+/// True once a thread writes the queued lines.
 static HAS_WRITER: AtomicBool = AtomicBool::new(false);
 
-/// How long the end of the process waits for its last lines to be written.
+/// Time limit for writing the last lines when the process ends.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The most that is logged of what a library tells, unless it is named: its details
-/// hold what clients sent, as the frames that tungstenite traces do.
+/// Most verbose level for libraries, unless `log.level` names them: their details contain data
+/// of clients, such as the frames that tungstenite traces.
 const LIBRARIES: LevelFilter = LevelFilter::INFO;
 
-/// Logging cannot begin.
+/// An error of setting up or changing logging.
 #[derive(Debug, thiserror::Error)]
 pub enum LoggingError {
-    /// The level is no filter.
+    /// The level is not a valid filter.
     #[error("log.level: {0}")]
     Level(#[from] tracing_subscriber::filter::ParseError),
-    /// Something else logs already.
+    /// Logging is already set up in this process.
     #[error(transparent)]
     Twice(#[from] tracing_subscriber::util::TryInitError),
-    /// Nothing logs any more.
+    /// The subscriber no longer exists.
     #[error(transparent)]
     Gone(#[from] reload::Error),
-    /// There is no thread to write the log.
+    /// The thread that writes the log could not be started.
     #[error("cannot start the thread that writes the log: {0}")]
     Thread(#[from] io::Error),
 }
 
-/// Puts each line that is written to it into the queue of the process.
+/// A writer that puts each line into the log queue of the process.
 #[derive(Debug, Clone, Copy)]
 struct Queued;
 
@@ -72,13 +71,13 @@ impl MakeWriter<'_> for Queued {
     }
 }
 
-/// The number of log lines that were lost because standard error did not take them.
+/// Returns the number of log lines that were lost because standard error did not accept them.
 pub(super) fn lines_lost() -> u64 {
     QUEUE.lost()
 }
 
-/// Writes the log to its end when it is dropped, with the number of repeated lines that
-/// was not logged yet. Takes no longer than 1 s. Belongs to the end of the process.
+/// A guard that writes the rest of the log when it is dropped at the end of the process,
+/// including the numbers of repeated lines that were not logged yet. Takes at most 1 s.
 #[derive(Debug)]
 pub struct FlushLog;
 
@@ -91,19 +90,18 @@ impl Drop for FlushLog {
     }
 }
 
-/// Writes a line to standard error that is for whoever started the process, behind
-/// everything that was logged.
+/// Writes a line for the user to standard error, after everything that was logged.
 pub fn say(line: &str) {
     let line = format!("{line}\n");
     if HAS_WRITER.load(Ordering::Acquire) {
         QUEUE.push(line.as_bytes());
     } else {
-        // With standard error gone there is nobody left to tell.
+        // If standard error is closed, the failure cannot be reported anywhere.
         drop(io::stderr().write_all(line.as_bytes()));
     }
 }
 
-/// Starts the thread that writes the log. Called once a process.
+/// Starts the thread that writes the log. Must be called only once in a process.
 fn start_writer() -> io::Result<()> {
     let report = |lost| {
         tracing::warn!(
@@ -117,30 +115,31 @@ fn start_writer() -> io::Result<()> {
     Ok(())
 }
 
-/// What is logged, which can be changed.
+/// A handle for changing what is logged.
 pub struct LogLevel(Box<dyn Fn(EnvFilter) -> Result<(), reload::Error>>);
 
 impl LogLevel {
-    /// Logs what the level says from now on.
+    /// Applies the level of the config.
     ///
     /// # Errors
     ///
-    /// When the level is no filter.
+    /// If the level is not a valid filter.
     pub fn set(&self, log: &Log) -> Result<(), LoggingError> {
         Ok((self.0)(filter(log)?)?)
     }
 }
 
-/// Begins to log as configured, for the whole process.
+/// Sets up logging as configured, for the whole process.
 ///
 /// # Errors
 ///
-/// When the level is no filter, logging has begun before, or no thread can be started.
+/// If the level is not a valid filter, logging is already set up, or no thread can be started.
 pub fn init(log: &Log) -> Result<LogLevel, LoggingError> {
     let on_terminal = io::stderr().is_terminal();
     let lines = fmt()
         .with_writer(Queued)
-        // It would write to standard error, and wait for it, where a line cannot be made.
+        // Otherwise it writes to standard error directly, and may block, if a line cannot be
+        // formatted.
         .log_internal_errors(false)
         .with_ansi(on_terminal);
     let is_pretty = match log.format {
@@ -168,8 +167,8 @@ fn filter(log: &Log) -> Result<EnvFilter, LoggingError> {
     Ok(EnvFilter::try_new(directives(&log.level))?)
 }
 
-/// `log.level` with each level that names no part taken as that of the relay's own
-/// parts.
+/// Converts `log.level` to filter directives. A level without a target applies to the relay's own
+/// modules; libraries get at most [`LIBRARIES`].
 fn directives(level: &str) -> String {
     let (bare, named): (Vec<_>, Vec<_>) = level
         .split(',')

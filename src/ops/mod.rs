@@ -1,5 +1,5 @@
-//! How the relay is watched: metrics, health, logging, and what systemd is told.
-//! Knows nothing of the path of an event; it reads what others have counted.
+//! Monitoring: metrics, health, logging and notifications to systemd. Knows nothing about the
+//! path of an event; it reads counters that other modules keep.
 
 mod health;
 mod http;

@@ -1,5 +1,4 @@
-//! Counts panics: the relay is written so that there is none, and this says
-//! whether that holds.
+//! Counts and logs panics. The relay is written never to panic, so each one is a bug.
 
 use std::{
     panic,
@@ -12,19 +11,19 @@ use std::{
 static PANICS: AtomicU64 = AtomicU64::new(0);
 static HOOK: Once = Once::new();
 
-/// How many there were in this process.
+/// Returns the number of panics in this process.
 pub(super) fn count() -> u64 {
     PANICS.load(Ordering::Relaxed)
 }
 
-/// Has panics counted and logged from here on.
+/// Counts and logs panics from now on.
 pub fn watch() {
     HOOK.call_once(|| {
         let previous = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
             PANICS.fetch_add(1, Ordering::Relaxed);
-            tracing::error!(panic = %info, "a task has panicked; this is a bug");
-            // Without a log there is only what stands on standard error.
+            tracing::error!(panic = %info, "a task panicked; this is a bug");
+            // Without logging, the previous hook prints the panic to standard error.
             if !tracing::dispatcher::has_been_set() {
                 previous(info);
             }

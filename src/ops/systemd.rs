@@ -1,36 +1,36 @@
-//! What systemd is told (`sd_notify(3)`); elsewhere this does nothing. Of
-//! sd-notify only the functions that leave the environment alone are used.
+//! Notifications to systemd (`sd_notify(3)`); does nothing elsewhere. Uses only those functions
+//! of sd-notify that do not modify the environment.
 
 use std::{convert::Infallible, future::Future, time::Duration};
 
 use sd_notify::NotifyState;
 use tokio::time::{MissedTickBehavior, interval};
 
-/// The relay takes connections, after its start or a reload.
+/// Notifies systemd that the relay is ready, after its start or a reload.
 pub fn notify_ready() {
     notify(&[NotifyState::Ready]);
 }
 
-/// The relay reads its config again. Without the time systemd would not know whether
-/// the word is older than its own request.
+/// Notifies systemd that the relay is reloading its config. Includes the time, by which systemd
+/// tells whether the notification is older than its own request.
 pub fn notify_reloading() {
     match NotifyState::monotonic_usec_now() {
         Ok(now) => notify(&[NotifyState::Reloading, now]),
-        Err(error) => tracing::warn!(%error, "there is no monotonic clock"),
+        Err(error) => tracing::warn!(%error, "cannot read the monotonic clock for systemd"),
     }
 }
 
-/// The relay is shutting down.
+/// Notifies systemd that the relay is shutting down.
 pub fn notify_stopping() {
     notify(&[NotifyState::Stopping]);
 }
 
-/// How often all is looked at within the time after which systemd acts: one look that
-/// finds a shard busy for a moment is not to be the relay's end.
+/// Number of health checks within systemd's watchdog timeout, so that one check that finds a
+/// shard busy for a moment does not end the relay.
 const LOOKS_A_TIMEOUT: u32 = 6;
 
-/// Tells systemd's watchdog, where it watches this process, that all is well: for as
-/// long as `is_well` says so. Does not end.
+/// Notifies systemd's watchdog periodically, if it is enabled for this process, while `is_well`
+/// returns true. Never returns.
 pub async fn feed_watchdog<F: Future<Output = bool>>(is_well: impl Fn() -> F) {
     match sd_notify::watchdog_enabled() {
         Some(timeout) => {
@@ -52,16 +52,14 @@ async fn feed<F: Future<Output = bool>>(
         if is_well().await {
             tell();
         } else {
-            tracing::error!(
-                "a shard does not answer, and the watchdog is not told that all is well"
-            );
+            tracing::error!("a shard does not respond, so systemd's watchdog is not notified");
         }
     }
 }
 
 fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
-        tracing::warn!(%error, "systemd could not be notified");
+        tracing::warn!(%error, "cannot notify systemd");
     }
 }
 
@@ -99,7 +97,7 @@ mod tests {
         let (looks, last, longest) = (Cell::new(0), Cell::new(Instant::now()), Cell::default());
         let feeding = feed(
             watched,
-            // Of four looks three wait in vain for as long as they may.
+            // Three of four checks time out.
             || async {
                 looks.set(looks.get() + 1);
                 let is_well = looks.get() % 4 == 1;

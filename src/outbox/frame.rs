@@ -1,4 +1,4 @@
-//! What waits in an outbox, and what is offered to one.
+//! Frames that wait in an outbox, and events that are offered to one.
 
 use std::{
     cell::{Cell, OnceCell},
@@ -10,15 +10,15 @@ use tokio::time::Instant;
 
 use crate::event::{Event, JsonCell, JsonFrame, NoJson};
 
-/// What is written whole. The outboxes of a shard share it, at no cost in atomics,
-/// and it takes no more than a pointer in each.
+/// A frame that is written whole. The outboxes of a shard share it without atomic operations, and
+/// each stores only a pointer.
 #[derive(Debug)]
 pub enum Frame {
-    /// An event, which is a whole WebSocket frame already.
+    /// An event, stored as a whole WebSocket frame.
     Event(Arc<Event>),
-    /// An event as JSON, likewise.
+    /// An event as JSON, also stored as a whole frame.
     Json(Arc<JsonFrame>),
-    /// What one connection has to say.
+    /// A frame of one connection, such as a reply.
     Own(Box<[u8]>),
 }
 
@@ -35,7 +35,7 @@ impl Frame {
         matches!(self, Self::Event(_) | Self::Json(_))
     }
 
-    /// The event, if it is one.
+    /// Returns the event, if the frame holds one.
     pub(super) fn event(&self) -> Option<QueuedEvent> {
         match self {
             Self::Event(event) => Some(QueuedEvent {
@@ -56,11 +56,11 @@ impl Frame {
 /// An event that waits to be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QueuedEvent {
-    /// When it was given its place.
+    /// The time at which it was appended.
     pub placed: Instant,
-    /// Its offset.
+    /// Offset of the event.
     pub offset: u64,
-    /// Whether it waits as JSON, which no log holds.
+    /// True if it waits as JSON, which no log holds.
     pub is_json: bool,
 }
 
@@ -69,23 +69,23 @@ pub struct QueuedEvent {
 pub struct Offer<'a> {
     event: &'a Arc<Event>,
     pub(super) frame: Rc<Frame>,
-    /// Of the frame. Here, since to ask the event in each outbox costs more than
-    /// all else in it.
+    /// Size of the frame. Stored here, since reading it from the event for each outbox costs more
+    /// than the rest of the offer.
     pub(super) bytes: usize,
     pub(super) first: u64,
     pub(super) number: u64,
-    /// Shared with the other shards.
+    /// The event's JSON, shared with the other shards.
     json_cell: &'a JsonCell,
-    /// What an outbox here that takes JSON was given first.
+    /// The JSON frame that outboxes of this shard share, once one of them has needed it.
     json: OnceCell<Result<Rc<Frame>, NoJson>>,
     made_json: Cell<bool>,
 }
 
 impl<'a> Offer<'a> {
-    /// Of the shard's event with this number; its JSON has its place in `json`. `first` is that of the first event
-    /// of the same item of the shard's inbox. Both grow from 1. By these an outbox
-    /// knows that it has an event already, and that an item whose first event it
-    /// took is to be taken whole.
+    /// Creates an offer of the shard's event with this `number`; its JSON is stored in `json`.
+    /// `first` is the number of the first event of the same inbox item. Both count from 1. By
+    /// these numbers an outbox knows that it has an event already, and that an item must be taken
+    /// whole because its first event was taken.
     #[must_use]
     pub fn new(event: &'a Arc<Event>, json: &'a JsonCell, first: u64, number: u64) -> Self {
         Self {
@@ -100,7 +100,7 @@ impl<'a> Offer<'a> {
         }
     }
 
-    /// The event as JSON, which is rendered here if it was nowhere before.
+    /// Returns the event as JSON. Renders it if no shard has done so before.
     pub(super) fn json(&self) -> Result<&Rc<Frame>, NoJson> {
         let frame = self.json.get_or_init(|| {
             let json = self
@@ -111,13 +111,13 @@ impl<'a> Offer<'a> {
         frame.as_ref().map_err(|no_json| *no_json)
     }
 
-    /// How many bytes the larger of the frames has that outboxes have taken.
+    /// Returns the size of the larger of the frames that outboxes have taken.
     #[must_use]
     pub fn bytes_max(&self) -> usize {
         self.bytes.max(self.json_bytes())
     }
 
-    /// How many bytes of JSON were made for it here.
+    /// Returns the number of bytes of JSON if it was rendered by this offer.
     #[must_use]
     pub fn made_json_bytes(&self) -> Option<usize> {
         self.made_json.get().then(|| self.json_bytes())

@@ -1,4 +1,4 @@
-//! What the outboxes of a shard have in common.
+//! Limits and spare queues that the outboxes of a shard share.
 
 use std::{
     cell::{Cell, RefCell},
@@ -9,23 +9,23 @@ use std::{
 use super::{FRAMES_A_WRITE_MAX, Frame};
 use crate::config::Limits;
 
-/// The most queues that a shard's pool keeps, and the most frames for which one that it
-/// keeps has room: together at most 1 MiB. Enough for a thousand connections that
-/// each have a full write before them; beyond, queues come from the allocator.
+/// Most queues that a shard's pool keeps, and the largest capacity, in frames, of a queue that it
+/// keeps: together at most 1 MiB. That is enough for a thousand connections with a full write
+/// each; beyond it, queues come from the allocator.
 pub(super) const SPARE_QUEUES_MAX: usize = 2048;
 const SPARE_QUEUE_FRAMES_MAX: usize = FRAMES_A_WRITE_MAX;
 
-/// An outbox that has reached one of these takes nothing more.
+/// Limits of an outbox. Once it has reached one of them, it takes no more events.
 #[derive(Debug, Clone, Copy)]
 pub struct OutboxLimits {
-    /// Frames that wait.
+    /// Most queued frames.
     pub frames: usize,
-    /// Bytes of all frames that wait.
+    /// Most bytes of all queued frames.
     pub bytes: usize,
 }
 
 impl OutboxLimits {
-    /// What the operator decided.
+    /// Returns the configured limits.
     #[must_use]
     pub fn of(limits: &Limits) -> Self {
         Self {
@@ -35,9 +35,9 @@ impl OutboxLimits {
     }
 }
 
-/// What the outboxes of a shard have in common: their limits, and the memory for
-/// their queues. An outbox borrows a queue while something waits in it, so that an
-/// idle connection has none and a busy shard asks the allocator for none.
+/// State that the outboxes of a shard share: their limits, and the memory for their queues. An
+/// outbox borrows a queue while frames wait in it, so that an idle connection has none, and a
+/// busy shard does not need the allocator.
 #[derive(Debug)]
 pub struct OutboxPool {
     pub(super) limits: Cell<OutboxLimits>,
@@ -47,7 +47,7 @@ pub struct OutboxPool {
 pub(super) type Queue = VecDeque<Rc<Frame>>;
 
 impl OutboxPool {
-    /// A pool without memory, for outboxes with these limits.
+    /// Creates a pool without spare queues, for outboxes with these limits.
     #[must_use]
     pub fn new(limits: OutboxLimits) -> Rc<Self> {
         Rc::new(Self {
@@ -56,8 +56,7 @@ impl OutboxPool {
         })
     }
 
-    /// Has its outboxes keep to these limits from now on. What waits already may be
-    /// more.
+    /// Applies new limits to the pool's outboxes. Frames that are queued already may exceed them.
     pub fn set_limits(&self, limits: OutboxLimits) {
         self.limits.set(limits);
     }

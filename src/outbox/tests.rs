@@ -1,4 +1,4 @@
-//! What an outbox takes, in which order it gives it away, and what it drops.
+//! Tests of what an outbox takes, the order in which it is written, and what is dropped.
 
 use proptest::prelude::*;
 
@@ -41,7 +41,7 @@ fn outbox(limits: OutboxLimits) -> Outbox {
 const TAKEN_FIRST: Offered = Offered::Taken { to_wake: true };
 const TAKEN: Offered = Offered::Taken { to_wake: false };
 
-/// Writes at most `max` bytes and gives back what was written.
+/// Writes at most `max` bytes, and returns them.
 fn write(outbox: &Outbox, max: usize) -> Vec<u8> {
     let mut bytes: Vec<u8> = outbox.lend(|slices| {
         slices
@@ -200,8 +200,8 @@ impl ConcatBytes for [IoSlice<'_>] {
 }
 
 proptest! {
-    /// Whatever the pieces in which the kernel takes them, frames leave
-    /// whole, and those that are no pongs in the order in which they came.
+    /// However the kernel splits the writes, frames are written whole, and all but pongs in the
+    /// order in which they were queued.
     #[test]
     fn frames_never_interleave(
         steps in prop::collection::vec((0..3_u8, 1..40_usize), 1..200),

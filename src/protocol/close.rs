@@ -1,45 +1,44 @@
-//! The codes with which a connection is closed.
+//! The codes and reasons with which a connection is closed.
 
 use std::time::Duration;
 
 use super::Encoding;
 
-/// Why the relay closes a connection that did nothing wrong on the wire.
-/// (Errors of the WebSocket protocol itself have the codes of RFC 6455, 7.4.1.)
+/// Reason for which the relay closes a connection that obeys the WebSocket protocol. (Violations
+/// of that protocol have the codes of RFC 6455, 7.4.1.)
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
     /// The relay is shutting down; the client should come back after the delay.
     Drain {
-        /// Chosen for each connection, so that clients do not come back at once.
+        /// Chosen for each connection, so that clients do not all come back at once.
         retry_after: Duration,
     },
-    /// A text frame came on a connection that speaks protobuf, or a binary one on one that
-    /// speaks JSON.
+    /// The client sent a text frame on a protobuf connection, or a binary frame on a JSON
+    /// connection.
     WrongFrameType {
-        /// What the connection speaks.
+        /// The encoding of the connection.
         spoken: Encoding,
     },
     /// The token has expired.
     TokenExpired,
-    /// The outbox stood at a limit when something was to be put into it.
+    /// The outbox was at a limit when a frame was to be added.
     TooSlow,
-    /// What a connection that catches up was to get next has left the log.
+    /// The connection was catching up, and its next event has left the log.
     Overtaken,
-    /// The process held more memory than it may, and what this connection held was the
-    /// next to be freed.
+    /// The process exceeded its memory limit and the memory of this connection was next to be
+    /// freed, or there was no memory for a message of its client.
     NoMemory,
-    /// A backend has asked for it.
+    /// A backend requested it.
     Disconnected,
     /// Nothing came from the client for too long, not even the answer to a ping.
     Idle,
-    /// A message of the client's did not come to its end in time.
+    /// A message of the client was not completed in time.
     Unfinished,
-    /// The client kept sending what was refused.
+    /// The client kept sending messages that were refused.
     Refused,
-    /// A fault of the relay: an event that is for the connection cannot be written as it
-    /// speaks.
+    /// An internal error: an event or a reply cannot be written in the connection's encoding.
     InternalError,
-    /// A reload took the key away that the token was signed with.
+    /// A reload removed the key that signed the token.
     KeyRemoved,
 }
 
@@ -70,20 +69,20 @@ impl Ending {
                 Encoding::Protobuf => "this connection speaks binary frames".to_owned(),
                 Encoding::Json => "this connection speaks text frames".to_owned(),
             },
-            Self::InternalError => "a fault of the relay".to_owned(),
+            Self::InternalError => "internal error".to_owned(),
             Self::TokenExpired => "token expired".to_owned(),
             Self::TooSlow => "too slow: the outbox was full".to_owned(),
             Self::Overtaken => "too slow: events left the replay window first".to_owned(),
             Self::NoMemory => "too slow: the relay needed the memory".to_owned(),
             Self::Disconnected => "disconnected by the backend".to_owned(),
             Self::Idle => "no frame within the idle timeout".to_owned(),
-            Self::Unfinished => "a message did not come to its end in time".to_owned(),
+            Self::Unfinished => "a message was not completed in time".to_owned(),
             Self::Refused => "too many messages were refused".to_owned(),
-            Self::KeyRemoved => "the key of the token is no longer good".to_owned(),
+            Self::KeyRemoved => "the key that signed the token was removed".to_owned(),
         }
     }
 
-    /// Whether what waits in the outbox is still written before the Close frame.
+    /// Returns true if queued frames are still written before the Close frame.
     #[must_use]
     pub fn writes_what_is_queued(self) -> bool {
         matches!(self, Self::Drain { .. } | Self::Refused)

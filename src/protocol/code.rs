@@ -1,28 +1,28 @@
-//! The codes by which clients and backends tell one fault from another.
+//! The codes by which clients and backends distinguish errors.
 
 use std::fmt;
 
-/// What an ErrorResponse or a problem document says was wrong.
+/// The error code of an ErrorResponse or a problem document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ErrorCode {
     /// The token or key is missing, invalid or expired.
     AuthenticationFailed,
-    /// The caller is known and may not do this.
+    /// The caller is authenticated and may not do this.
     AuthorizationFailed,
-    /// What was sent is malformed.
+    /// The request or message is malformed.
     ValidationError,
-    /// The thing named does not exist here.
+    /// The named object does not exist here.
     NotFound,
-    /// It contradicts what is there.
+    /// The request conflicts with the current state.
     Conflict,
-    /// Too much, too often, or no room: later it may pass.
+    /// A limit is exceeded; a later attempt may succeed.
     RateLimitExceeded,
-    /// A fault of the relay.
+    /// An internal error of the relay.
     InternalError,
 }
 
 impl ErrorCode {
-    /// The word on the wire.
+    /// The code as it appears on the wire.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {

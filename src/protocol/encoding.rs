@@ -1,10 +1,10 @@
-//! How a client and the relay write envelopes: the two subprotocols.
+//! The encodings of envelopes, of which each is a subprotocol.
 
-/// How envelopes are written on a connection.
+/// The encoding of the envelopes on a connection.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum Encoding {
-    /// Binary frames with Protocol Buffers: `sidewire.v1.protobuf`, also where a
-    /// client offers no subprotocol.
+    /// Binary frames with Protocol Buffers: `sidewire.v1.protobuf`, also used if a client offers
+    /// no subprotocol.
     #[default]
     Protobuf,
     /// Text frames with canonical proto3 JSON: `sidewire.v1.json`.
@@ -12,7 +12,7 @@ pub enum Encoding {
 }
 
 impl Encoding {
-    /// Both of them.
+    /// Both encodings.
     pub const ALL: [Self; 2] = [Self::Protobuf, Self::Json];
 
     /// The name in `Sec-WebSocket-Protocol`.

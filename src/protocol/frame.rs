@@ -1,9 +1,8 @@
-//! The header of a server's WebSocket frame (RFC 6455, 5.2): unmasked, one frame
-//! a message.
+//! WebSocket frames as a server sends them (RFC 6455, 5.2): unmasked, one frame per message.
 
 use bytes::BufMut;
 
-/// The most bytes that a frame's header can have.
+/// Maximum size of a frame's header, in bytes.
 pub const HEADER_BYTES_MAX: usize = 10;
 
 const FIN: u8 = 0x80;
@@ -14,15 +13,14 @@ const PING: u8 = 0x9;
 /// An empty ping (RFC 6455, 5.5.2).
 pub const EMPTY_PING: [u8; 2] = [FIN | PING, 0];
 
-/// The header of a binary frame, written to the right end of the array, and how
-/// many bytes it has there. At the right end it stands directly before a payload
-/// that was written behind room for the longest header.
+/// Returns the header of a binary frame, right-aligned in the array, and its length. That way it
+/// directly precedes a payload that was written behind room for the longest header.
 #[must_use]
 pub fn binary_header(payload_len: usize) -> ([u8; HEADER_BYTES_MAX], usize) {
     header(BINARY, payload_len)
 }
 
-/// The header of a text frame, likewise.
+/// Returns the header of a text frame, right-aligned in the array, and its length.
 #[must_use]
 pub fn text_header(payload_len: usize) -> ([u8; HEADER_BYTES_MAX], usize) {
     header(TEXT, payload_len)
@@ -50,13 +48,13 @@ fn header(opcode: u8, payload_len: usize) -> ([u8; HEADER_BYTES_MAX], usize) {
     (header, written)
 }
 
-/// The payload as one whole binary frame.
+/// Returns the payload as a whole binary frame.
 #[must_use]
 pub fn binary(payload: &[u8]) -> Box<[u8]> {
     whole(binary_header(payload.len()), payload)
 }
 
-/// The payload as one whole text frame.
+/// Returns the payload as a whole text frame.
 #[must_use]
 pub fn text(payload: &str) -> Box<[u8]> {
     whole(text_header(payload.len()), payload.as_bytes())

@@ -10,9 +10,8 @@ pub mod position;
 pub mod reply;
 pub mod topic;
 
-/// The control messages as they are on the wire, generated from
-/// `proto/sidewire/v1/relay.proto`. Of the four subscription messages these
-/// types know the relay's fields only, 16 and up.
+/// The control messages as they are on the wire, generated from `proto/sidewire/v1/relay.proto`.
+/// For the four subscription messages, these types have only the relay's fields, 16 and up.
 #[allow(
     missing_docs,
     reason = "generated; the proto file documents every field"

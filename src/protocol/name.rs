@@ -1,29 +1,29 @@
-//! Names that come from outside and travel through the relay: tenants, users
-//! and message ids. Whoever holds one holds a checked one.
+//! Names that come from outside: tenants, users and message ids. A value of these types is always
+//! a valid name.
 
 use std::{borrow::Borrow, fmt, sync::Arc};
 
-/// The most bytes that a tenant's or user's name or a message id may have.
+/// Maximum size of a tenant's or user's name or a message id, in bytes.
 pub const NAME_BYTES_MAX: usize = 128;
 
-/// Why a text is no name.
+/// Reason that a text is not a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
-    /// It has no bytes.
+    /// The text is empty.
     #[error("is empty")]
     Empty,
-    /// It has more than [`NAME_BYTES_MAX`] bytes.
+    /// The text has more than [`NAME_BYTES_MAX`] bytes.
     #[error("has more than {NAME_BYTES_MAX} bytes")]
     TooLong,
-    /// It has a control character in it.
+    /// The text has a control character in it.
     #[error("has a control character in it")]
     ControlCharacter,
 }
 
-/// Whether one of the characters is in Unicode's category Cc.
+/// Returns true if any character is in Unicode's category Cc.
 #[must_use]
 pub fn has_control_character(text: &str) -> bool {
-    // Most text is ASCII, and is gone through much faster as bytes.
+    // Most text is ASCII, which is checked much faster as bytes.
     text.bytes().any(|byte| byte.is_ascii_control())
         || (!text.is_ascii() && text.chars().any(char::is_control))
 }
@@ -49,11 +49,11 @@ macro_rules! name {
         pub struct $name(Arc<str>);
 
         impl $name {
-            /// The name that the text is.
+            /// Parses the text as a name.
             ///
             /// # Errors
             ///
-            /// When it is empty, too long, or has a control character in it.
+            /// Fails if it is empty, too long, or has a control character in it.
             pub fn parse(text: &str) -> Result<Self, NameError> {
                 check(text)?;
                 Ok(Self(text.into()))
@@ -92,12 +92,12 @@ name! {
 }
 
 name! {
-    /// Who a client is, inside its tenant.
+    /// The identity of a client inside its tenant.
     UserName
 }
 
 name! {
-    /// What its maker calls a message.
+    /// The id that the maker of a message gave it.
     MessageId
 }
 

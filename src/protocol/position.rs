@@ -1,26 +1,26 @@
-//! Where an event stands in its tenant's order.
+//! The position of an event in its tenant's order.
 
 use std::{fmt, str::FromStr};
 
 use super::wire;
 
-/// Names one run of a tenant's log: 128 random bits, written as 32 lower-case
-/// hexadecimal digits.
+/// Identifies one life of a tenant's log: 128 random bits, written as 32 lower-case hexadecimal
+/// digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Epoch(u128);
 
-/// How many characters an epoch has when written.
+/// Number of characters of a written epoch.
 pub const EPOCH_CHARS: usize = 32;
 
 impl Epoch {
-    /// The epoch with these bits.
+    /// Creates the epoch with these bits.
     #[must_use]
     pub const fn from_bits(bits: u128) -> Self {
         Self(bits)
     }
 
-    /// As it is written, in ASCII. (Formatting a `u128` took a fifth of the making
-    /// of a frame.)
+    /// Returns the written form, in ASCII. (Formatting a `u128` took a fifth of the time to make
+    /// a frame.)
     #[must_use]
     pub fn text(self) -> [u8; EPOCH_CHARS] {
         let mut text = [0; EPOCH_CHARS];
@@ -38,9 +38,10 @@ const fn hex_digit(value: u8) -> u8 {
     }
 }
 
-/// A text is not 32 lower-case hexadecimal digits, so no log ever had it.
+/// Error for a text that is not 32 lower-case hexadecimal digits, so that no log ever had it as
+/// its epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("is no epoch of this relay")]
+#[error("is not an epoch of this relay")]
 pub struct EpochError;
 
 impl FromStr for Epoch {
@@ -66,12 +67,12 @@ impl fmt::Display for Epoch {
     }
 }
 
-/// An epoch, and an offset in it: 0 before the first event, then 1 and growing.
+/// An epoch and an offset in it, which is 0 before the first event and then grows from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Position {
-    /// The run of the log.
+    /// The epoch of the log.
     pub epoch: Epoch,
-    /// The place in it.
+    /// The offset in the epoch.
     pub offset: u64,
 }
 

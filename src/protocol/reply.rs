@@ -1,4 +1,4 @@
-//! The control messages that the relay sends, as bytes.
+//! The control messages that the relay sends, and their encoding.
 
 use std::time::Duration;
 
@@ -21,8 +21,8 @@ mod number {
     pub(super) const ERROR: u32 = 16;
 }
 
-/// The ids that one of the schema's own lists held, in a Subscribe or
-/// Unsubscribe, and will hold in its confirmation.
+/// The ids in one of the schema's own lists, in a Subscribe or Unsubscribe and in its
+/// confirmation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListedIds {
     /// The list's field number, 1 to 15.
@@ -50,27 +50,27 @@ pub enum Reply {
     },
     /// The answer to Ping.
     Pong(wire::Pong),
-    /// The answer to what was refused.
+    /// The answer to a message that was refused.
     Error(Refusal),
 }
 
-/// Why something was refused.
+/// The refusal of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
-    /// The kind of fault.
+    /// The error code.
     pub code: ErrorCode,
-    /// For people.
+    /// The description for people.
     pub message: String,
-    /// The id of the message that was refused; empty where it is not known.
+    /// The id of the refused message; empty if it is not known.
     pub request_message_id: String,
-    /// The path of the field at fault, where there is one.
+    /// The path of the field at fault, if there is one.
     pub field: Option<String>,
-    /// When to try again, where time helps.
+    /// Delay after which to retry, if a retry can succeed.
     pub retry_after: Option<Duration>,
 }
 
 impl Refusal {
-    /// A refusal of something of which only that is known.
+    /// Creates a refusal with nothing but a code and a description.
     #[must_use]
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         Self {
@@ -82,7 +82,7 @@ impl Refusal {
         }
     }
 
-    /// A refusal of what is malformed, at this field.
+    /// Creates the refusal of a malformed field.
     #[must_use]
     pub fn invalid(field: &str, message: impl Into<String>) -> Self {
         Self {
@@ -91,7 +91,7 @@ impl Refusal {
         }
     }
 
-    /// The same, of the message with this id.
+    /// Sets the id of the refused message.
     #[must_use]
     pub fn of(mut self, message_id: &str) -> Self {
         message_id.clone_into(&mut self.request_message_id);
@@ -117,7 +117,7 @@ impl From<&Refusal> for wire::ErrorResponse {
 }
 
 impl Reply {
-    /// The envelope, with a `timestamp` in Unix seconds.
+    /// Returns the encoded envelope, with a `timestamp` in Unix seconds.
     #[must_use]
     pub fn envelope(&self, message_id: &str, timestamp: i64) -> Vec<u8> {
         let mut envelope = Vec::new();
@@ -148,8 +148,7 @@ impl Reply {
     }
 }
 
-/// The schema's fields of a confirmation, which have the lower numbers, then the
-/// relay's.
+/// Returns a confirmation: the schema's fields, which have the lower numbers, then the relay's.
 fn with_lists(lists: &[ListedIds], relay_fields: &[u8]) -> Vec<u8> {
     let mut payload = Vec::new();
     for list in lists {

@@ -10,40 +10,40 @@ use std::{
 
 use super::{UserName, name::has_control_character};
 
-/// The most bytes that a topic's id may have.
+/// Maximum size of a topic's id, in bytes.
 pub const TOPIC_ID_BYTES_MAX: usize = 256;
 
-/// The most bytes that a topic's kind may have.
+/// Maximum size of a topic's kind, in bytes.
 pub const TOPIC_KIND_BYTES_MAX: usize = 32;
 
-/// The id that stands for every topic of a kind. No event relates to such a
-/// topic, with the exception of [`Topic::everyone`].
+/// The id that matches every topic of a kind. No event relates to such a topic,
+/// with the exception of [`Topic::everyone`].
 pub const WILDCARD_ID: &str = "*";
 
-/// The kind of the topic that every connection of the tenant has.
+/// The kind of the topic that every connection of a tenant receives.
 pub const TENANT_KIND: &str = "tenant";
 
-/// The one topic of that kind.
+/// The only topic of that kind.
 const EVERYONE: &str = "tenant:*";
 
-/// The kind of the topics that the connections of one user have.
+/// The kind of the topics that a user's own connections receive.
 pub const USER_KIND: &str = "user";
 
 /// `kind:id`. The kind is `[a-z][a-z0-9_]{0,31}`; the id has 1 to 256 bytes of
 /// UTF-8 without control characters and may contain colons.
 ///
-/// It carries its hash, which is computed once, where the topic is made: not by
-/// every shard that looks it up.
+/// It carries its hash, which is computed once, when the topic is created, and not by every shard
+/// that looks it up.
 #[derive(Clone)]
 pub struct Topic {
     text: Arc<str>,
     hash: u64,
 }
 
-/// A map by topic that takes the hash which the topic carries.
+/// A map by topic that uses the hash carried by the topic.
 pub type TopicMap<V> = HashMap<Topic, V, BuildHasherDefault<CarriedHash>>;
 
-/// A set of topics, likewise.
+/// A set of topics that uses the hash carried by the topic.
 pub type TopicSet = HashSet<Topic, BuildHasherDefault<CarriedHash>>;
 
 /// Passes on the hash that a [`Topic`] carries.
@@ -59,7 +59,7 @@ impl Hasher for CarriedHash {
         self.0 = hash;
     }
 
-    /// Of anything but a topic.
+    /// Hashes anything other than a topic.
     fn write(&mut self, bytes: &[u8]) {
         let mut hasher = DefaultHasher::new();
         hasher.write_u64(self.0);
@@ -68,12 +68,12 @@ impl Hasher for CarriedHash {
     }
 }
 
-/// Topics come from clients, who must not be able to foretell which of them
-/// collide: one secret a process goes into each hash.
+/// A secret of the process that goes into each hash. Topics come from clients, and a client must
+/// not be able to predict which of them collide.
 static HASH_SEED: OnceLock<u64> = OnceLock::new();
 
-/// Makes the hashes of topics the same in each run, for benchmarks and
-/// simulations. Whether it came in time, which is before the first topic was made.
+/// Makes the hashes of topics the same in each run, for benchmarks and simulations. Returns false
+/// if it comes too late, after the first topic was created.
 #[must_use]
 pub fn fix_hash_seed(seed: u64) -> bool {
     HASH_SEED.set(seed).is_ok()
@@ -87,7 +87,7 @@ fn hash_of(text: &str) -> u64 {
     hasher.finish()
 }
 
-/// Why a text is no topic.
+/// Reason that a text is not a topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TopicError {
     /// There is no colon between a kind and an id.
@@ -108,17 +108,18 @@ pub enum TopicError {
 }
 
 impl Topic {
-    /// The hash that it carries: for the time of this process, and with a secret in it.
+    /// The hash that it carries. It is valid in this process only, since a secret of the process
+    /// goes into it.
     #[must_use]
     pub fn hash(&self) -> u64 {
         self.hash
     }
 
-    /// The topic that the text is, split at its first colon.
+    /// Parses a topic, which is split at its first colon.
     ///
     /// # Errors
     ///
-    /// When it is none: the error says why.
+    /// Returns the reason if the text is not a topic.
     pub fn parse(text: &str) -> Result<Self, TopicError> {
         let (kind, id) = text.split_once(':').ok_or(TopicError::NoColon)?;
         check_kind(kind)?;
@@ -126,11 +127,11 @@ impl Topic {
         Ok(Self::of(text.into()))
     }
 
-    /// The topic `kind:id`.
+    /// Creates the topic `kind:id`.
     ///
     /// # Errors
     ///
-    /// When the kind or the id cannot be one: the error says why.
+    /// Returns the reason if the kind or the id is invalid.
     pub fn new(kind: &str, id: &str) -> Result<Self, TopicError> {
         check_kind(kind)?;
         check_id(id)?;
@@ -139,14 +140,14 @@ impl Topic {
         Ok(Self::of([kind, ":", id].concat().into()))
     }
 
-    /// `tenant:*`, to which every connection of a tenant listens.
+    /// Returns `tenant:*`, which every connection of a tenant receives.
     #[must_use]
     pub fn everyone() -> Self {
         Self::of(EVERYONE.into())
     }
 
-    /// `user:<name>`, to which every connection of that user listens. A user's
-    /// name is always an id.
+    /// Returns `user:<name>`, which every connection of that user receives. A user's name is
+    /// always a valid id.
     #[must_use]
     pub fn of_user(user: &UserName) -> Self {
         Self::of(format!("{USER_KIND}:{user}").into())
@@ -159,49 +160,49 @@ impl Topic {
         }
     }
 
-    /// What stands before the first colon.
+    /// The part before the first colon.
     #[must_use]
     pub fn kind(&self) -> &str {
         self.text.split_once(':').map_or("", |(kind, _)| kind)
     }
 
-    /// What stands after the first colon.
+    /// The part after the first colon.
     #[must_use]
     pub fn id(&self) -> &str {
         self.text.split_once(':').map_or("", |(_, id)| id)
     }
 
-    /// The whole, `kind:id`.
+    /// The whole topic, `kind:id`.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// Whether the id is `*`.
+    /// Returns true if the id is `*`.
     #[must_use]
     pub fn is_wildcard(&self) -> bool {
         self.id() == WILDCARD_ID
     }
 
-    /// Whether it is `tenant:*`.
+    /// Returns true if the topic is `tenant:*`.
     #[must_use]
     pub fn is_everyone(&self) -> bool {
         &*self.text == EVERYONE
     }
 
-    /// Whether clients have topics of this kind without asking, and cannot ask
-    /// for them.
+    /// Returns true if clients receive topics of this kind without subscribing, and cannot
+    /// subscribe to them.
     #[must_use]
     pub fn is_implicit(&self) -> bool {
         matches!(self.kind(), USER_KIND | TENANT_KIND)
     }
 }
 
-/// Whether the text can be a topic's kind.
+/// Checks that the text can be a topic's kind.
 ///
 /// # Errors
 ///
-/// When it does not match `[a-z][a-z0-9_]{0,31}`.
+/// Fails if it does not match `[a-z][a-z0-9_]{0,31}`.
 pub fn check_kind(kind: &str) -> Result<(), TopicError> {
     let well_formed = kind.len() <= TOPIC_KIND_BYTES_MAX
         && kind.starts_with(|first: char| first.is_ascii_lowercase())

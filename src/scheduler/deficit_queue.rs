@@ -5,21 +5,21 @@ use std::{cell::Cell, collections::VecDeque, rc::Rc};
 
 use super::{Cost, FLOWS_A_TURN, QUANTUM};
 
-/// A queue without flows keeps room for so many.
+/// Capacity, in flows, that an empty queue keeps.
 const KEPT_ROOM_FOR: usize = 64;
 
-/// What a queue knows of one flow. It lies in what the flow is for.
+/// A queue's state of one flow, stored in the item that the flow belongs to.
 #[derive(Debug)]
 pub struct Flow {
-    /// What is left of the quantum, in units of [`Cost`]; below zero it is a debt.
+    /// What is left of the quantum, in units of [`Cost`]; a negative value is a debt.
     deficit: Cell<i64>,
     is_queued: Cell<bool>,
-    /// The turn in which it had its last quantum.
+    /// The turn in which the flow got its last quantum.
     turn: Cell<u64>,
 }
 
 impl Default for Flow {
-    /// A flow that has used nothing.
+    /// Returns a flow with a whole quantum.
     fn default() -> Self {
         Self {
             deficit: Cell::new(QUANTUM.as_deficit()),
@@ -36,7 +36,7 @@ impl Flow {
         self.deficit.get() > 0
     }
 
-    /// What is left of the quantum.
+    /// Returns what is left of the quantum.
     #[must_use]
     pub fn quota(&self) -> Cost {
         Cost::nanoseconds(u64::try_from(self.deficit.get()).unwrap_or(0))
@@ -57,8 +57,8 @@ impl Flow {
 
 /// The flows with a backlog or a debt, in the order in which they are served.
 ///
-/// A flow that was not queued before is sparse until it has been served once, and comes
-/// before the others. These have half of each turn nevertheless, so none of them starves.
+/// A newly queued flow is sparse until it has been served once, and comes before the others. The
+/// others nevertheless have half of each turn, so none of them starves.
 #[derive(Debug)]
 pub struct DeficitQueue<T> {
     flow: fn(&T) -> &Flow,
@@ -67,12 +67,12 @@ pub struct DeficitQueue<T> {
     turn: u64,
     /// What is left of this turn, in units of [`Cost`].
     left: i64,
-    /// All that was ever charged.
+    /// The total cost charged so far.
     charged: Cost,
 }
 
 impl<T> DeficitQueue<T> {
-    /// An empty queue of items whose flows are found by `flow`.
+    /// Creates an empty queue. `flow` returns the flow of an item.
     #[must_use]
     pub fn new(flow: fn(&T) -> &Flow) -> Self {
         Self {
@@ -118,7 +118,7 @@ impl<T> DeficitQueue<T> {
         self.left > Self::turn_budget() / 2
     }
 
-    /// How many items are queued.
+    /// Returns the number of queued items.
     #[must_use]
     pub fn len(&self) -> usize {
         self.sparse.len() + self.bulk.len()
@@ -130,11 +130,12 @@ impl<T> DeficitQueue<T> {
         self.len() == 0
     }
 
-    /// Takes out the item to serve next, and gives its flow a quantum. It is to be served
-    /// until its quota is used, and then [put back](Self::put_back).
+    /// Removes the item to serve next, and grants its flow a quantum. The caller serves it until
+    /// its quota is used, and then [puts it back](Self::put_back).
     ///
-    /// Each flow is served once in a turn, also one that is alone: what comes for another
-    /// meanwhile waits for one quantum. Those that are not ready keep their order among each other.
+    /// Each flow is served once in a turn, even if it is the only one: so work that arrives for
+    /// another meanwhile waits for one quantum. Items that are not ready keep their relative
+    /// order.
     pub fn next(&mut self, is_ready: impl Fn(&T) -> bool) -> Option<Rc<T>> {
         let for_bulk = match self.bulk.is_empty() {
             true => 0,
@@ -152,7 +153,7 @@ impl<T> DeficitQueue<T> {
         self.next_bulk(is_ready)
     }
 
-    /// The same of flows that have a backlog only.
+    /// Like [`next`](Self::next), but only for flows with a backlog.
     pub fn next_bulk(&mut self, is_ready: impl Fn(&T) -> bool) -> Option<Rc<T>> {
         for _ in 0..self.bulk.len() {
             if self.left <= 0 {
@@ -178,7 +179,7 @@ impl<T> DeficitQueue<T> {
         None
     }
 
-    /// Puts back what was taken out by [`next`](Self::next). It stays queued while it has a
+    /// Puts back an item that [`next`](Self::next) returned. It stays queued while it has a
     /// backlog or a debt.
     pub fn put_back(&mut self, item: Rc<T>, has_backlog: bool) {
         let flow = (self.flow)(&item);
@@ -189,8 +190,8 @@ impl<T> DeficitQueue<T> {
         }
     }
 
-    /// Charges a flow, and the turn, for work that was done. If the flow is not queued, it
-    /// joins the end of the queue, for its next quantum.
+    /// Charges a flow and the turn for work that was done. A flow that is not queued joins the
+    /// end of the queue, to get its next quantum.
     pub fn charge(&mut self, item: &Rc<T>, cost: Cost) {
         let flow = (self.flow)(item);
         flow.charge(cost);
@@ -201,7 +202,7 @@ impl<T> DeficitQueue<T> {
         self.charged += cost;
     }
 
-    /// All that was ever charged.
+    /// Returns the total cost charged so far.
     #[must_use]
     pub fn charged(&self) -> Cost {
         self.charged

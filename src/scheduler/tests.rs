@@ -1,4 +1,4 @@
-//! Fairness, conservation, and that no flow starves: of the queue alone, and of the tasks
+//! Fairness, conservation of cost, and absence of starvation, for the queue alone and for tasks
 //! that wait in one.
 
 use std::{
@@ -18,7 +18,7 @@ use crate::{
     protocol::TenantName,
 };
 
-/// A flow with a backlog of steps that cost so much each.
+/// A flow with a backlog of steps of equal cost.
 #[derive(Debug)]
 struct Backlog {
     flow: Flow,
@@ -46,7 +46,7 @@ fn queue_of(flows: &[Rc<Backlog>]) -> DeficitQueue<Backlog> {
     queue
 }
 
-/// Serves a turn; returns what it cost.
+/// Serves a turn. Returns its cost.
 fn serve_turn(queue: &mut DeficitQueue<Backlog>) -> Cost {
     let mut cost = Cost::ZERO;
     queue.begin_turn();
@@ -64,8 +64,8 @@ fn serve_turn(queue: &mut DeficitQueue<Backlog>) -> Cost {
 }
 
 proptest! {
-    /// Whatever its steps cost, up to a quantum: at any time two flows that both have a
-    /// backlog have been served alike, but for two quanta and a step.
+    /// For any cost of a step up to a quantum: two flows with a backlog have always been served
+    /// equally, within two quanta and a step.
     #[test]
     fn flows_with_a_backlog_are_served_alike_whatever_their_steps_cost(
         steps in prop::collection::vec(1_u64..128_000, 2..20),
@@ -73,7 +73,7 @@ proptest! {
     ) {
         let flows: Vec<_> = steps.iter().map(|step| Backlog::new(*step, usize::MAX)).collect();
         let mut queue = queue_of(&flows);
-        // None of them is new any more.
+        // None of them is sparse any more.
         for _ in 0..40 {
             serve_turn(&mut queue);
         }
@@ -88,7 +88,7 @@ proptest! {
         }
     }
 
-    /// A turn is bounded, and everything is served in as many turns as it takes.
+    /// A turn is bounded, and everything is served eventually.
     #[test]
     fn a_turn_is_bounded_and_no_flow_starves(
         backlogs in prop::collection::vec((1_u64..300_000, 0..50_usize), 1..30),
@@ -115,7 +115,7 @@ proptest! {
 fn a_flow_that_comes_is_served_before_the_backlogs_of_the_others() {
     let loud: Vec<_> = (0..100).map(|_| Backlog::new(100_000, 1000)).collect();
     let mut queue = queue_of(&loud);
-    // None of them is new any more.
+    // None of them is sparse any more.
     for _ in 0..50 {
         serve_turn(&mut queue);
     }
@@ -153,10 +153,10 @@ fn name(tenant: &str) -> TenantName {
     TenantName::parse(tenant).unwrap()
 }
 
-/// What was done, in order.
+/// The work done, in order.
 type Journal = Rc<RefCell<Vec<String>>>;
 
-/// A task for the tenant that takes so many steps of that cost.
+/// Runs a task for the tenant with this many steps of this cost.
 fn task(bench: &Bench, journal: &Journal, tenant: &str, steps: usize, cost: Cost) {
     let (shard, journal) = (Rc::clone(&bench.shard), Rc::clone(journal));
     let name = name(tenant);
@@ -214,7 +214,7 @@ fn tasks_of_many_tenants_are_granted_no_more_than_a_turn_has_time_for() {
             before = done;
         }
         let done = journal.take();
-        // Each has had its first turn before any has its third.
+        // Each has been served before any is served a third time.
         for tenant in 0..50 {
             let tenant = format!("t{tenant}");
             assert_eq!(done.iter().filter(|it| **it == tenant).count(), 2);

@@ -1,4 +1,4 @@
-//! Tasks that wait until they may work for their tenant.
+//! Tasks that wait until their tenant is granted a quantum.
 
 use std::{
     cell::{Cell, RefCell},
@@ -16,33 +16,33 @@ use tokio::{sync::Mutex, time::Instant};
 use super::{Cost, DeficitQueue, FLOWS_A_TURN, Flow};
 use crate::protocol::TenantName;
 
-/// Something that waits for its turn.
+/// Something that waits to be scheduled.
 pub trait Waiter: Debug {
-    /// Has it look whether its turn has come.
+    /// Wakes it to check whether it may work now.
     fn wake(&self);
 }
 
-/// A shard's flows of work that is done by tasks: one for each tenant, and some for what is
-/// done before it is known for which.
+/// A shard's flows of work done by tasks: one for each tenant, and some for work of a tenant that
+/// is not yet known.
 #[derive(Debug)]
 pub struct WorkQueue {
     queue: RefCell<DeficitQueue<WorkFlow>>,
     tenants: RefCell<HashMap<TenantName, Rc<WorkFlow>>>,
-    /// Wakes the task that takes the turns.
+    /// Wakes the task that runs the shard's turns.
     waker: RefCell<Option<Waker>>,
-    /// Flows with a backlog come first in this turn.
+    /// True if flows with a backlog come first in this turn.
     is_bulks_turn: Cell<bool>,
 }
 
-/// The work for one tenant, or for nobody in particular.
+/// The flow of work for one tenant, or for no particular tenant.
 #[derive(Debug, Default)]
 pub struct WorkFlow {
     tenant: Option<TenantName>,
     flow: Flow,
-    /// What waits, by its tickets, which are the order of the turns.
+    /// Waiters by the numbers of their tickets, which are the order of service.
     waiting: RefCell<BTreeMap<u64, Rc<dyn Waiter>>>,
     last_ticket: Cell<u64>,
-    /// Held while something is done on another thread.
+    /// Held while work is offloaded to another thread.
     pub(super) offloaded: Arc<Mutex<()>>,
 }
 
@@ -58,7 +58,7 @@ impl Default for WorkQueue {
 }
 
 impl WorkQueue {
-    /// The work for a tenant.
+    /// Returns the work of a tenant.
     #[must_use]
     pub fn tenant(self: &Rc<Self>, name: &TenantName) -> TenantWork {
         let mut tenants = self.tenants.borrow_mut();
@@ -76,7 +76,7 @@ impl WorkQueue {
         }
     }
 
-    /// The work for nobody in particular, which is a flow beside those of the tenants.
+    /// Returns a new flow for work of no particular tenant, scheduled like a tenant's.
     #[must_use]
     pub fn shared(self: &Rc<Self>) -> TenantWork {
         TenantWork {
@@ -91,28 +91,28 @@ impl WorkQueue {
         self.queue.borrow().is_empty()
     }
 
-    /// All that was ever charged.
+    /// Returns the total cost charged so far.
     #[must_use]
     pub fn charged(&self) -> Cost {
         self.queue.borrow().charged()
     }
 
-    /// Returns true if nothing waits, has a debt or is known of.
+    /// Returns true if the queue is idle and knows no tenant.
     #[cfg(test)]
     pub(crate) fn is_forgotten(&self) -> bool {
         self.is_idle() && self.tenants.borrow().is_empty()
     }
 
-    /// Has `context` woken when this is no longer idle.
+    /// Registers the task to wake when this queue is no longer idle.
     pub fn register(&self, context: &Context<'_>) {
         self.waker.replace(Some(context.waker().clone()));
     }
 
-    /// Begins a turn: flows get their quanta, and of each that has some left the first task
-    /// that waits is woken.
+    /// Begins a turn: grants flows their quanta, and wakes the first waiting task of each flow
+    /// that has some quota left.
     pub fn begin_turn(&self) {
-        // Who is woken first has the time, and nothing is charged yet. So it is every second
-        // turn that those with a backlog come first.
+        // The first to be woken gets the time, since nothing is charged yet. So flows with a
+        // backlog come first in every second turn.
         let is_bulks_turn = !self.is_bulks_turn.get();
         self.is_bulks_turn.set(is_bulks_turn);
         let mut queue = self.queue.borrow_mut();
@@ -146,18 +146,18 @@ impl WorkQueue {
         self.wake();
     }
 
-    /// Has the task woken that takes the turns, if it is idle.
+    /// Wakes the task that runs the shard's turns, if it is idle.
     pub fn wake(&self) {
-        // Once for each time that it was idle: a task that yields between two turns must not
-        // be woken before everybody else has run.
+        // Only once for each time that it was idle: a task that yields between two turns must not
+        // be woken before all other tasks have run.
         if let Some(waker) = self.waker.take() {
             waker.wake();
         }
     }
 
-    /// Forgets a tenant of which nobody knows but the caller.
+    /// Forgets a tenant if only the caller still refers to it.
     fn release(&self, flow: &Rc<WorkFlow>) {
-        // The caller's reference, and that of the map.
+        // One reference is the caller's, and one the map's.
         if Rc::strong_count(flow) == 2
             && let Some(tenant) = &flow.tenant
         {
@@ -167,7 +167,7 @@ impl WorkQueue {
 }
 
 impl WorkFlow {
-    /// Wakes the first that waits; returns false if nothing does.
+    /// Wakes the first waiter. Returns false if there is none.
     fn wake_first(&self) -> bool {
         let waiting = self.waiting.borrow();
         let first = waiting.values().next();
@@ -175,7 +175,7 @@ impl WorkFlow {
     }
 }
 
-/// The work of a shard for one tenant.
+/// A handle to a shard's work for one tenant.
 #[derive(Debug)]
 pub struct TenantWork {
     queue: Rc<WorkQueue>,
@@ -183,14 +183,14 @@ pub struct TenantWork {
 }
 
 impl TenantWork {
-    /// Waits until the tenant may have work done: its tasks one after another, in the order
-    /// in which they asked.
+    /// Waits until work may be done for the tenant. Its tasks are served one after another, in
+    /// the order in which they began to wait.
     pub async fn turn(&self) {
         let mut waiting = AwaitedTurn::default();
         poll_fn(|context| self.poll_turn(&mut waiting, context)).await;
     }
 
-    /// The same as a poll of a task, which keeps `awaited` as long as this is pending.
+    /// Polls like [`turn`](Self::turn). The caller keeps `awaited` while this is pending.
     pub fn poll_turn(&self, awaited: &mut AwaitedTurn, context: &Context<'_>) -> Poll<()> {
         let may_start = match &awaited.0 {
             Some((place, _)) => place.is_next(),
@@ -200,7 +200,7 @@ impl TenantWork {
             awaited.0 = None;
             return Poll::Ready(());
         }
-        // Not looked at again now: what is left of this turn is for those that have waited.
+        // Not checked again now: the rest of this turn is for tasks that have waited.
         let (_, task) = awaited.0.get_or_insert_with(|| {
             let task = Rc::<Task>::default();
             (self.wait(Rc::clone(&task) as Rc<dyn Waiter>), task)
@@ -209,8 +209,8 @@ impl TenantWork {
         Poll::Pending
     }
 
-    /// Runs a future, each poll of which waits for a turn and is charged what it took, at least
-    /// `cost_min`.
+    /// Runs a future. Each poll first waits for the tenant's quantum and is charged the time that
+    /// it took, at least `cost_min`.
     pub async fn run<F: Future>(&self, future: Pin<&mut F>, cost_min: Cost) -> F::Output {
         let (mut future, mut awaited) = (future, AwaitedTurn::default());
         poll_fn(|context| {
@@ -224,8 +224,9 @@ impl TenantWork {
         .await
     }
 
-    /// Returns true if work may be begun at once: nothing of the tenant waits, its quantum is
-    /// not used up, and more is left of the turn than the half for tasks that have waited.
+    /// Returns true if work may begin at once: no task of the tenant waits, its quantum is not
+    /// used up, and more is left of the turn than the half that is kept for tasks that have
+    /// waited.
     fn may_start(&self) -> bool {
         self.has_quota()
             && self.flow.waiting.borrow().is_empty()
@@ -238,7 +239,7 @@ impl TenantWork {
         self.flow.flow.has_quota()
     }
 
-    /// What is left of the tenant's quantum.
+    /// Returns what is left of the tenant's quantum.
     #[must_use]
     pub fn quota(&self) -> Cost {
         self.flow.flow.quota()
@@ -249,8 +250,8 @@ impl TenantWork {
         self.queue.charge(&self.flow, cost);
     }
 
-    /// Returns true if work may be done now: at once, or in the place that was taken. Else
-    /// takes a place, in which `waiter` is woken when its turn comes.
+    /// Returns true if work may be done now: at once, or because the ticket in `place` is next.
+    /// If not, the caller joins the queue, and `waiter` is woken when it is scheduled.
     pub fn may_work(
         &self,
         place: &mut Option<Place>,
@@ -266,7 +267,7 @@ impl TenantWork {
         }
     }
 
-    /// Takes a place at the end of those that wait. `waiter` is woken when its turn comes.
+    /// Joins the end of the tenant's queue. `waiter` is woken when it is scheduled.
     pub fn wait(&self, waiter: Rc<dyn Waiter>) -> Place {
         let number = self.flow.last_ticket.get() + 1;
         self.flow.last_ticket.set(number);
@@ -286,11 +287,11 @@ impl Drop for TenantWork {
     }
 }
 
-/// A place among what waits to work for a tenant. Dropped, it makes room for the next.
+/// A ticket in the queue of those that wait to work for a tenant. Dropping it wakes the next one.
 #[derive(Debug)]
 pub struct Place(Box<Ticket>);
 
-/// What a place holds, in a box, so that a connection without one is small.
+/// Boxed, so that a connection without a ticket stays small.
 #[derive(Debug)]
 struct Ticket {
     queue: Rc<WorkQueue>,
@@ -299,8 +300,8 @@ struct Ticket {
 }
 
 impl Place {
-    /// Returns true if its turn has come: it is the tenant's first place, and something is
-    /// left of the tenant's quantum and of the turn.
+    /// Returns true if the holder may work now: this is the tenant's first ticket, and something
+    /// is left of the tenant's quantum and of the turn.
     #[must_use]
     pub fn is_next(&self) -> bool {
         let Ticket {
@@ -324,11 +325,11 @@ impl Drop for Place {
     }
 }
 
-/// What a task keeps while it waits for its turn.
+/// State of a task while it waits for its tenant's quantum.
 #[derive(Debug, Default)]
 pub struct AwaitedTurn(Option<(Place, Rc<Task>)>);
 
-/// A task that waits.
+/// The waker of a waiting task.
 #[derive(Debug, Default)]
 struct Task(RefCell<Option<Waker>>);
 

@@ -1,5 +1,5 @@
-//! What a schema that the relay can use probably does not mean to say (warnings), and
-//! what is good to know about it (notes).
+//! Warnings about parts of a usable schema that are probably mistakes, and notes with
+//! useful facts about it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,22 +14,22 @@ use super::{
 };
 use crate::protocol::topic::USER_KIND;
 
-/// What is looked at.
+/// The inputs of the checks.
 pub(super) struct Advice<'a> {
     pub(super) schema: &'a Schema,
     pub(super) annotations: &'a Annotations,
-    /// The messages that can lie in the envelope, by their indexes in the table.
+    /// The messages that an envelope can contain, by their indexes in the table.
     pub(super) messages: &'a [MessageDescriptor],
-    /// The calls that post events name their topics, so events need not.
+    /// True if calls that post events name the topics, so that events need no annotation.
     pub(super) topics_in_calls: bool,
 }
 
 impl Advice<'_> {
-    /// Warns, and where there is no error says more: with errors it might be about what is
-    /// going to change.
+    /// Reports warnings. If there are no errors it also runs the other checks; while there
+    /// are errors, their findings might concern declarations that are about to change.
     pub(super) fn give(&self, report: &mut Report) {
         let pool = self.schema.envelope.parent_pool();
-        // Without the oneof, nothing can be said of payloads.
+        // Without the oneof `payload`, the checks of payloads have no basis.
         if !self.schema.payloads.is_empty() {
             self.check_events(report);
             self.check_payload_options(pool, report);
@@ -41,7 +41,7 @@ impl Advice<'_> {
         }
     }
 
-    /// The fields of the envelope that are the application's payloads.
+    /// Returns the envelope's fields that are the application's payloads.
     fn events(&self) -> Vec<FieldDescriptor> {
         let payloads = self.schema.payloads.iter();
         payloads
@@ -82,7 +82,7 @@ impl Advice<'_> {
         }
     }
 
-    /// Required fields of proto2, which are left to the application.
+    /// Warns about required fields of proto2, which the relay does not check.
     fn check_required(&self, report: &mut Report) {
         for message in self.messages {
             let mut required = message.fields().filter(FieldDescriptor::is_required);
@@ -116,7 +116,7 @@ impl Advice<'_> {
         }
     }
 
-    /// Options that say something about a payload, on messages that are none.
+    /// Warns about payload options on messages that are not payloads.
     fn check_payload_options(&self, pool: &DescriptorPool, report: &mut Report) {
         let kinds = self.events().into_iter().map(|event| event.kind());
         let payloads: BTreeSet<_> = kinds
@@ -143,7 +143,7 @@ impl Advice<'_> {
         }
     }
 
-    /// Annotations in messages that no envelope contains.
+    /// Notes annotations in messages that no envelope contains.
     fn check_unreachable(&self, pool: &DescriptorPool, report: &mut Report) {
         let reachable: BTreeSet<_> = self
             .messages
@@ -169,7 +169,7 @@ impl Advice<'_> {
         }
     }
 
-    /// Kinds of topics that clients cannot name by an id alone.
+    /// Notes the topic kinds that clients cannot name by an id alone.
     fn check_kinds(&self, report: &mut Report) {
         let lists = self.schema.subscribe.as_slice();
         let mut kinds = self.kinds();
@@ -194,7 +194,7 @@ impl Advice<'_> {
         }
     }
 
-    /// The kinds that events relate to, each with a field that names it.
+    /// Returns the topic kinds that events relate to, each with a field that names it.
     fn kinds(&self) -> BTreeMap<String, Declared> {
         let mut kinds = BTreeMap::new();
         for (index, message) in self.messages.iter().enumerate() {

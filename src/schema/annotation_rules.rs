@@ -1,5 +1,5 @@
-//! Where annotations may stand: every use of one in the pool is checked, whether an
-//! event can contain it or not.
+//! Rules for where annotations may be used. Every annotation in the pool is checked, even
+//! if no event can contain it.
 
 use prost_reflect::{DescriptorPool, EnumDescriptor, Kind, MessageDescriptor};
 
@@ -13,10 +13,10 @@ use crate::{
     suggest::nearest,
 };
 
-/// How many values of an enum a hint lists.
+/// Maximum number of enum values that a hint lists.
 const VALUES_SHOWN_MAX: usize = 10;
 
-/// Reports every annotation that means nothing where it stands.
+/// Reports every annotation that has no effect where it is.
 pub(super) fn check(pool: &DescriptorPool, annotations: &Annotations, report: &mut Report) {
     for message in pool.all_messages() {
         let (mut sender, mut absent) = (None, None);
@@ -65,7 +65,7 @@ fn check_topic(field: &Declared, report: &mut Report) {
     }
 }
 
-/// How a field of this type gives topics after all.
+/// Returns a hint on how to get topics from a field of this type.
 fn string_hint(field: &Declared) -> String {
     match &field.kind {
         _ if field.is_map => "annotate a string field of a message that is the map's value; keys and plain values of maps are not routed".to_owned(),
@@ -77,7 +77,7 @@ fn string_hint(field: &Declared) -> String {
     }
 }
 
-/// What the kind may have been meant to be.
+/// Returns a hint with the kind that was probably meant.
 fn kind_hint(kind: &str) -> String {
     const RULE: &str = "a kind has 1 to 32 lower-case letters, digits and `_`, the first a letter";
     let fixed: String = kind
@@ -133,7 +133,7 @@ fn check_oneof(field: &Declared, option: &str, report: &mut Report) {
     }
 }
 
-/// At most one field of a message may have the option.
+/// Checks that at most one field of a message has the option.
 fn check_only(field: &Declared, option: &str, first: &mut Option<String>, report: &mut Report) {
     match first {
         Some(first) => report.error(

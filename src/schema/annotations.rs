@@ -1,6 +1,6 @@
-//! The options of `sidewire/v1/options.proto`, read from descriptors: which
-//! fields hold topics' ids, what clients may publish, where the sender goes. Does not
-//! judge where they stand.
+//! The options of `sidewire/v1/options.proto`, read from descriptors: which fields hold
+//! topic ids, what clients may publish, which field receives the sender. Does not check
+//! where they are used.
 
 use prost_reflect::{
     Cardinality, DescriptorPool, DynamicMessage, ExtensionDescriptor, FieldDescriptor,
@@ -15,23 +15,23 @@ const SENDER: (&str, u32) = ("sidewire.v1.sender", 50512);
 const PRESENCE: (&str, u32) = ("sidewire.v1.presence", 50513);
 const ABSENT: (&str, u32) = ("sidewire.v1.absent", 50514);
 
-/// The numbers of options that are Sidewire's.
+/// The option numbers that belong to Sidewire.
 const OPTION_NUMBERS: std::ops::RangeInclusive<u32> = 50510..=50519;
 
-/// The option's value for a field whose values are whole topics.
+/// The value of the topic option for a field that holds whole topics.
 const WHOLE_TOPIC: &str = "*";
 
-/// How the values of an annotated field give topics.
+/// The way in which the values of an annotated field name topics.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum TopicSource {
-    /// A value is the id of a topic of this kind.
+    /// Each value is the id of a topic of this kind.
     Kind(String),
-    /// A value is a topic, `kind:id`.
+    /// Each value is a whole topic, `kind:id`.
     Whole,
 }
 
 impl TopicSource {
-    /// The kind of the topics; `None` where each value names its own.
+    /// Returns the kind of the topics; `None` if each value includes its own.
     pub(super) fn kind(&self) -> Option<&str> {
         match self {
             Self::Kind(kind) => Some(kind),
@@ -40,28 +40,28 @@ impl TopicSource {
     }
 }
 
-/// A field as a message or an extension of it declares it, with its annotations.
+/// A field or an extension of a message, with its annotations.
 pub(super) struct Declared {
     pub(super) full_name: String,
-    /// What a path calls it: an extension's name stands in brackets.
+    /// The name used in paths; the name of an extension is in brackets.
     pub(super) name: String,
     pub(super) number: u32,
     pub(super) kind: Kind,
     pub(super) is_group: bool,
     pub(super) is_map: bool,
     pub(super) is_repeated: bool,
-    /// The oneof that it is a member of; `None` for `optional`.
+    /// The oneof that contains it; `None` for `optional`.
     pub(super) oneof: Option<String>,
     pub(super) json_name: String,
     pub(super) is_required: bool,
-    /// Whether a message tells the default value from no value.
+    /// True if a message distinguishes the default value from an unset field.
     pub(super) has_presence: bool,
     pub(super) default: Value,
-    /// How its values give topics, where they do.
+    /// The source of topics, if the field is annotated with one.
     pub(super) topic: Option<TopicSource>,
-    /// Whether the relay puts the sender there.
+    /// True if the relay writes the sender into this field.
     pub(super) is_sender: bool,
-    /// The value that means "not there".
+    /// The value that means that the user is absent.
     pub(super) absent: Option<String>,
     origin: Origin,
 }
@@ -121,7 +121,8 @@ impl From<ExtensionDescriptor> for Declared {
 }
 
 impl Declared {
-    /// The options, where the field has any: most have none, and to decode them takes time.
+    /// Returns the options if the field has any. Most fields have none, and decoding takes
+    /// time.
     fn options(&self) -> Option<DynamicMessage> {
         match &self.origin {
             Origin::Field(field) => {
@@ -145,7 +146,8 @@ impl Placed for Declared {
     }
 }
 
-/// The options, as one pool declares them. A pool that does not declare them uses none.
+/// Sidewire's options as declared in a pool. A pool that does not declare an option cannot
+/// use it.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Annotations {
     topic: Option<ExtensionDescriptor>,
@@ -156,7 +158,7 @@ pub(super) struct Annotations {
 }
 
 impl Annotations {
-    /// The options of the pool. What stands in the place of one is reported.
+    /// Finds the options in the pool. Reports a different option that has the name of one.
     pub(super) fn of(pool: &DescriptorPool, report: &mut Report) -> Self {
         let annotations = Self {
             topic: option(pool, TOPIC, &Kind::String, report),
@@ -171,7 +173,7 @@ impl Annotations {
         annotations
     }
 
-    /// The fields of a message, with those that extensions add to it.
+    /// Returns the fields of a message, including those that extensions add to it.
     pub(super) fn fields(&self, message: &MessageDescriptor) -> Vec<Declared> {
         let fields = message.fields().map(Declared::from);
         fields
@@ -195,17 +197,17 @@ impl Annotations {
         field
     }
 
-    /// Whether clients may send the message as a payload.
+    /// Returns true if clients may send the message as a payload.
     pub(super) fn client_publish(&self, message: &MessageDescriptor) -> bool {
         self.has_client_publish(message) || self.presence(message)
     }
 
-    /// Whether the message itself has the option `client_publish`.
+    /// Returns true if the message itself has the option `client_publish`.
     pub(super) fn has_client_publish(&self, message: &MessageDescriptor) -> bool {
         self.is_set(message, self.client_publish.as_ref())
     }
 
-    /// Whether the relay remembers the message as a user's presence.
+    /// Returns true if the relay stores the message as a user's presence.
     pub(super) fn presence(&self, message: &MessageDescriptor) -> bool {
         self.is_set(message, self.presence.as_ref())
     }
@@ -228,7 +230,7 @@ fn is_true(options: &DynamicMessage, option: Option<&ExtensionDescriptor>) -> bo
     option.is_some_and(|option| *options.get_extension(option) == Value::Bool(true))
 }
 
-/// An option by its name, where the pool has it.
+/// Finds an option by its name; `None` if the pool does not declare it as expected.
 fn option(
     pool: &DescriptorPool,
     (name, number): (&str, u32),
@@ -247,8 +249,8 @@ fn option(
     None
 }
 
-/// Reports options of others that have Sidewire's numbers, because their values could be
-/// taken for annotations.
+/// Reports foreign options that have Sidewire's numbers, because their values could be
+/// mistaken for annotations.
 fn check_numbers(pool: &DescriptorPool, report: &mut Report) {
     const OPTIONS: [&str; 2] = [
         "google.protobuf.FieldOptions",

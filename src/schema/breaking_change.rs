@@ -1,17 +1,18 @@
-//! What a new schema may not do to clients that are connected and to events in the log,
-//! in words that the author of a .proto file can act on.
+//! The changes in a new schema that would break connected clients or events in the log,
+//! with messages that the author of a .proto file can act on.
 
 use std::fmt;
 
-/// A difference between two schemas for which the new one cannot take the place of the
-/// old one while clients are connected.
+/// A difference between two schemas because of which the new one cannot replace the old one
+/// while clients are connected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BreakingChange {
     /// The full name of the message or enum.
     pub message: String,
-    /// The field, or the value of the enum; `None` where it is the whole message.
+    /// The field, or the value of the enum; `None` if the change concerns the whole
+    /// message.
     pub field: Option<String>,
-    /// What is different.
+    /// The difference.
     pub change: Change,
 }
 
@@ -25,26 +26,26 @@ impl fmt::Display for BreakingChange {
     }
 }
 
-/// What is different, and what to do about it.
+/// A difference between two schemas. The message says what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Change {
-    /// Another message is the envelope.
+    /// A different message is the envelope.
     #[error("is the envelope, and would be replaced by {new}; another envelope needs a restart")]
     Envelope {
-        /// The other message.
+        /// The new envelope.
         new: String,
     },
-    /// A field has another number.
+    /// A field has a different number.
     #[error(
         "had the number {old} and now has {new}; restore {old}, and declare a new field if another number is wanted"
     )]
     FieldRenumbered {
-        /// Its number before.
+        /// The previous number.
         old: u32,
-        /// Its number now.
+        /// The new number.
         new: u32,
     },
-    /// A field has another name.
+    /// A field has a different name.
     #[error(
         "is now named `{new}`, which clients that use JSON do not know; restore the name of number {number}"
     )]
@@ -54,108 +55,109 @@ pub enum Change {
         /// Its new name.
         new: String,
     },
-    /// The name of a field in JSON is another.
+    /// A field has a different JSON name.
     #[error("was `{old}` in JSON and is now `{new}`; restore the JSON name")]
     JsonName {
-        /// The name before.
+        /// The previous name.
         old: String,
-        /// The name now.
+        /// The new name.
         new: String,
     },
-    /// Another field has the number of one that is gone.
+    /// The number of a removed field now belongs to a different field.
     #[error(
         "was `{old} = {number}`, and the number now belongs to `{new} = {number}`; restore the old field, and give the new one a number of its own"
     )]
     NumberReused {
         /// The number.
         number: u32,
-        /// The declaration before.
+        /// The previous declaration.
         old: String,
-        /// The declaration now.
+        /// The new declaration.
         new: String,
     },
-    /// A field has another type or label.
+    /// A field has a different type or label.
     #[error(
         "was declared as `{old}` and is now `{new}`; restore the type, and declare a new field if another one is wanted"
     )]
     Retyped {
-        /// The type before.
+        /// The previous type.
         old: String,
-        /// The type now.
+        /// The new type.
         new: String,
     },
-    /// Setting the field clears other fields than before.
+    /// A field shares its oneof with different fields, so that setting it clears different
+    /// fields.
     #[error(
         "shares a oneof with other fields than before, so setting it would clear other fields; restore the oneofs"
     )]
     Oneof,
-    /// A missing field has another value.
+    /// A field has a different default.
     #[error("had the default `{old}` and now has `{new}`; restore the default")]
     Default {
-        /// The default before.
+        /// The previous default.
         old: String,
-        /// The default now.
+        /// The new default.
         new: String,
     },
-    /// A field is gone.
+    /// A field was removed.
     #[error(
         "is missing; restore the field and mark it as deprecated, or reserve its number {number} and its name"
     )]
     FieldRemoved {
-        /// Its number.
+        /// The number.
         number: u32,
     },
-    /// Numbers or a name of removed fields could be used again.
+    /// Reserved numbers or a reserved name became available again.
     #[error(
         "no longer reserves {reserved}, which clients may know as a field of another type; restore the reservation"
     )]
     ReservationRemoved {
-        /// The numbers or the name, as a .proto file says them.
+        /// The numbers or the name, in .proto syntax.
         reserved: String,
     },
-    /// A field that an option gave a meaning to is gone.
+    /// An annotated field was removed.
     #[error(
         "is missing, and it was annotated with {option}; restore the field with its annotation"
     )]
     AnnotatedFieldRemoved {
-        /// The option, as a .proto file says it.
+        /// The option, in .proto syntax.
         option: String,
     },
-    /// A new field must always be set.
+    /// A required field was added.
     #[error("is a new required field, which clients and stored events lack; make it optional")]
     RequiredAdded,
-    /// A payload is gone.
+    /// A payload was removed.
     #[error(
         "is missing from `oneof payload`; restore it, since events of this type may be in the log and on their way"
     )]
     PayloadRemoved,
-    /// A field or message no longer has an option.
+    /// An option of a field or message was removed.
     #[error("is no longer annotated with {option}; restore the annotation")]
     OptionRemoved {
-        /// The option, as a .proto file says it.
+        /// The option, in .proto syntax.
         option: String,
     },
-    /// An option of a field has another value.
+    /// An option of a field has a different value.
     #[error(
         "was annotated with {old} and is now annotated with {new}; restore the annotation, and annotate another field if both are wanted"
     )]
     OptionChanged {
-        /// The option before, as a .proto file says it.
+        /// The previous option, in .proto syntax.
         old: String,
-        /// The option now.
+        /// The new option, in .proto syntax.
         new: String,
     },
-    /// A value of an enum has another number.
+    /// An enum value has a different number.
     #[error(
         "had the number {old} and now has {new}; restore {old}, and declare a new value if another number is wanted"
     )]
     ValueRenumbered {
-        /// Its number before.
+        /// The previous number.
         old: i32,
-        /// Its number now.
+        /// The new number.
         new: i32,
     },
-    /// A value of an enum has another name.
+    /// An enum value has a different name.
     #[error(
         "is now named `{new}`, which clients that use JSON do not know; restore the name of number {number}"
     )]
@@ -165,18 +167,18 @@ pub enum Change {
         /// Its new name.
         new: String,
     },
-    /// A value of an enum is gone.
+    /// An enum value was removed.
     #[error(
         "is missing; restore the value and mark it as deprecated, since JSON would show the bare number {number}"
     )]
     ValueRemoved {
-        /// Its number.
+        /// The number.
         number: i32,
     },
-    /// A name of an enum's value, which has others, is gone.
+    /// One of several names of an enum value was removed.
     #[error("is missing; restore it as an alias of the number {number}")]
     AliasRemoved {
-        /// Its number.
+        /// The number.
         number: i32,
     },
 }

@@ -1,5 +1,5 @@
-//! The .proto files that every schema can import without having them: the relay's own
-//! and Google's. They are found before any file of the user's.
+//! The .proto files built into the relay, which every schema can import: the relay's own
+//! and Google's. They take precedence over the user's files.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use protox::file::File;
 
 use super::diagnostic::Diagnostic;
 
-/// A file that the program carries in itself.
+/// A built-in .proto file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BuiltInFile {
     /// The name by which it is imported.
@@ -32,8 +32,8 @@ const FILES: [BuiltInFile; 2] = [
     },
 ];
 
-/// Google's types that have a JSON form of their own. A message of another shape under
-/// one of these names could not be converted.
+/// Google's types with a special JSON form. A message with one of these names and a
+/// different shape could not be converted.
 const WELL_KNOWN: [&str; 7] = [
     "google/protobuf/any.proto",
     "google/protobuf/duration.proto",
@@ -45,30 +45,30 @@ const WELL_KNOWN: [&str; 7] = [
 ];
 
 impl BuiltInFile {
-    /// The relay's own files, which a schema imports.
+    /// Returns the relay's own files, which a schema imports.
     #[must_use]
     pub fn all() -> &'static [Self] {
         &FILES
     }
 }
 
-/// The built-in file of this name.
+/// Finds the built-in file with this name.
 pub(super) fn find(name: &str) -> Option<FileDescriptorProto> {
     if let Some(file) = FILES.iter().find(|file| file.name == name) {
-        // A test parses both.
+        // A test checks that both files parse.
         return File::from_source(name, file.text).ok().map(Into::into);
     }
     let file = DescriptorPool::global().get_file_by_name(name)?;
     Some(file.file_descriptor_proto().clone())
 }
 
-/// Whether there is a built-in file of this name.
+/// Returns true if there is a built-in file with this name.
 pub(super) fn is_built_in(name: &str) -> bool {
     FILES.iter().any(|file| file.name == name)
         || DescriptorPool::global().get_file_by_name(name).is_some()
 }
 
-/// The full names of the relay's options and messages, each with its file.
+/// Returns the full names of the relay's options and messages, each with its file.
 pub(super) fn names() -> Vec<(String, &'static str)> {
     let mut names = Vec::new();
     for file in &FILES {
@@ -84,10 +84,10 @@ pub(super) fn names() -> Vec<(String, &'static str)> {
     names
 }
 
-/// Checks the user's own copy of the built-in file of this name, which `shown` says
-/// where to find. Comments, file options and order may differ, and Google's files
-/// that are not a part of a message may be of any release. The copy may lack messages and
-/// fields, because a descriptor set of an earlier release holds that release's files.
+/// Checks the user's copy of the built-in file `name`; `shown` is the path to display.
+/// Comments, file options and order may differ. Google's files outside of `WELL_KNOWN` may
+/// be of any release. The copy may lack messages and fields, because a descriptor set made
+/// with an earlier release contains that release's files.
 pub(super) fn check_copy(
     name: &str,
     shown: &str,
@@ -115,11 +115,11 @@ pub(super) fn check_copy(
     )
 }
 
-/// What matters of a file to those who import it: its fields, by message and number.
+/// The parts of a file that matter to its importers: its fields, by message and number.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Shape(BTreeMap<String, BTreeMap<i32, Field>>);
 
-/// A field's name, label, and type where it is a scalar.
+/// A field's name, label, type if it is a scalar, and whether it is `optional` in proto3.
 type Field = (String, Option<i32>, Option<i32>, bool);
 
 impl Shape {
@@ -129,7 +129,8 @@ impl Shape {
             shape.message(file.package(), message);
         }
         for extension in &file.extension {
-            // The compiler writes a full name with a dot in front, the parser what is there.
+            // The compiler writes a full name with a leading dot; the parser keeps the
+            // source text.
             let extendee = extension.extendee().trim_start_matches('.');
             shape.field(format!("extend {extendee}"), extension);
         }
@@ -160,7 +161,7 @@ impl Shape {
 
     fn field(&mut self, place: String, field: &FieldDescriptorProto) {
         use prost_reflect::prost_types::field_descriptor_proto::Type;
-        // The parser does not know yet whether a name is that of a message or an enum.
+        // The parser does not know yet whether a name refers to a message or an enum.
         let named = [Type::Message as i32, Type::Enum as i32];
         let scalar = field.r#type.filter(|kind| !named.contains(kind));
         let shape = (

@@ -1,4 +1,4 @@
-//! The schemas that the program carries in itself, and examples of their use.
+//! The schemas bundled with the relay, and examples of their use.
 
 use std::{collections::BTreeSet, fmt};
 
@@ -19,39 +19,39 @@ struct About {
     schema: Vec<Bundled>,
 }
 
-/// What `proto/bundled.toml` says about one bundled schema.
+/// A bundled schema, as described in `proto/bundled.toml`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Bundled {
-    /// The name by which the configuration picks it.
+    /// The name by which the configuration selects it.
     pub name: String,
     /// The envelope's full name.
     pub envelope: String,
     /// A topic for examples.
     pub sample_topic: String,
-    /// An event that relates to it, as proto3 JSON without a single quote.
+    /// An event that relates to that topic, as proto3 JSON without single quotes.
     pub sample_event: String,
-    /// The sample event names no topic itself: the call that posts it has to.
+    /// True if the sample event names no topic itself, so that the call that posts it must.
     #[serde(default)]
     pub topic_in_call: bool,
 }
 
 impl Bundled {
-    /// Every bundled schema, the default first.
+    /// Returns every bundled schema, the default first.
     ///
     /// # Errors
     ///
-    /// Never in a program that passed its tests.
+    /// Cannot fail in a binary that passed its tests.
     pub fn all() -> Result<Vec<Self>, SchemaError> {
         let about: About = toml::from_str(ABOUT).map_err(|error| broken(&error))?;
         Ok(about.schema)
     }
 
-    /// The schema that serves where no other is configured.
+    /// Returns the default schema, used when no other is configured.
     ///
     /// # Errors
     ///
-    /// Never in a program that passed its tests.
+    /// Cannot fail in a binary that passed its tests.
     pub fn load() -> Result<Self, SchemaError> {
         Self::all()?
             .into_iter()
@@ -59,11 +59,11 @@ impl Bundled {
             .ok_or_else(|| broken(&"proto/bundled.toml names no schema"))
     }
 
-    /// The schema of this name.
+    /// Returns the schema with this name.
     ///
     /// # Errors
     ///
-    /// When there is none.
+    /// Fails if there is none.
     pub fn named(name: &str) -> Result<Self, SchemaError> {
         let all = Self::all()?;
         let known: Vec<_> = all.iter().map(|schema| schema.name.clone()).collect();
@@ -83,7 +83,7 @@ impl Bundled {
     ///
     /// # Errors
     ///
-    /// Never in a program that passed its tests.
+    /// Cannot fail in a binary that passed its tests.
     pub fn schema(&self) -> Result<Schema, SchemaError> {
         let all = DescriptorPool::decode(DESCRIPTORS).map_err(|error| broken(&error))?;
         let pool = files_of(&all, &self.envelope).map_err(|error| broken(&error))?;
@@ -97,8 +97,8 @@ impl Bundled {
     }
 }
 
-/// The files of one schema out of all bundled ones: that of the envelope, and those that
-/// it imports.
+/// Extracts the files of one schema from the bundled ones: the envelope's file and its
+/// imports.
 fn files_of(all: &DescriptorPool, envelope: &str) -> Result<DescriptorPool, DescriptorError> {
     let mut wanted = BTreeSet::new();
     let file = all.get_message_by_name(envelope).map(|it| it.parent_file());
@@ -109,7 +109,7 @@ fn files_of(all: &DescriptorPool, envelope: &str) -> Result<DescriptorPool, Desc
         }
     }
     let mut pool = DescriptorPool::new();
-    // They stand in the order of their imports.
+    // `all` lists each file after its imports.
     for file in all.files().filter(|file| wanted.contains(file.name())) {
         pool.decode_file_descriptor_proto(file.encode_to_vec().as_slice())?;
     }

@@ -1,5 +1,5 @@
-//! The topics of a decoded message, for the rare envelopes in which fields
-//! replace each other or merge: what prost-reflect makes of them counts.
+//! Collects the topics of a decoded message, for the rare envelopes in which fields replace
+//! each other or merge. The result of decoding with prost-reflect is authoritative.
 
 use prost::Message as _;
 use prost_reflect::{DynamicMessage, MessageDescriptor, Value};
@@ -10,8 +10,7 @@ use super::{
     topics::Topics,
 };
 
-/// The topics of the envelope in the order of the fields' numbers, in maps of
-/// their keys.
+/// Returns the topics of the envelope, ordered by field number and within maps by key.
 pub(super) fn collect(
     table: &Table,
     descriptor: &MessageDescriptor,
@@ -99,7 +98,7 @@ impl Collect<'_> {
         }
     }
 
-    /// The value of a map's entry, which the table knows as the entry's field.
+    /// Visits the value of a map entry, which the table describes as a field of the entry.
     fn entry(&mut self, field: &Field, value: &Value) -> Result<(), WireError> {
         let Shape::MapEntry(index) = field.shape else {
             return Ok(());

@@ -1,6 +1,6 @@
-//! Whether a new schema can take the place of another while clients are connected and
-//! events are in the log. Compares what the wire, JSON and the relay see, and knows no
-//! files.
+//! Checks if a new schema can replace another while clients are connected and events are in
+//! the log. Compares what is visible on the wire, in JSON and to the relay; knows nothing
+//! about files.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
@@ -14,8 +14,8 @@ use super::{
     relay_fields::{PAYLOAD, number},
 };
 
-/// Every change from the old schema to the new one that breaks clients or the log: of the
-/// envelope first, then of what lies in it.
+/// Returns every change from the old schema to the new one that breaks clients or the log:
+/// those of the envelope first, then those of the messages within it.
 pub(super) fn breaking_changes(old: &Outline, new: &Outline) -> Vec<BreakingChange> {
     let envelope = &old.envelope;
     if *envelope != new.envelope {
@@ -32,16 +32,15 @@ pub(super) fn breaking_changes(old: &Outline, new: &Outline) -> Vec<BreakingChan
     comparison.finish()
 }
 
-/// The name of a message or enum in the old schema, and of the one that now stands in its
-/// place.
+/// The name of a message or enum in the old schema, and of its counterpart in the new one.
 type Pair<'a> = (&'a str, &'a str);
 
-/// What to do where a field's type has another name.
+/// The handling of a field with a type of a different name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum OtherNames {
-    /// Find out whether the two types are laid out the same, and report one change if not.
+    /// Check if both types have the same layout, and report one change if not.
     Judge,
-    /// Compare them as if they had one name; whether anything is found is all that counts.
+    /// Compare them as if they had the same name. Only the first finding matters.
     Follow,
 }
 
@@ -49,7 +48,7 @@ struct Comparison<'a> {
     old: &'a Outline,
     new: &'a Outline,
     other_names: OtherNames,
-    /// Pairs that were compared or wait for it: messages may contain each other.
+    /// Pairs that were compared or are waiting, because messages may contain each other.
     seen: HashSet<Pair<'a>>,
     waiting: VecDeque<Pair<'a>>,
     verdicts: HashMap<Pair<'a>, bool>,
@@ -69,7 +68,7 @@ impl<'a> Comparison<'a> {
         }
     }
 
-    /// Has the two types compared, once.
+    /// Queues the two types for comparison, unless they already were.
     fn follow(&mut self, old: &'a str, new: &'a str) {
         if self.seen.insert((old, new)) {
             self.waiting.push_back((old, new));
@@ -83,7 +82,7 @@ impl<'a> Comparison<'a> {
         self.found
     }
 
-    /// Whether nothing breaks, without looking further than the first thing that does.
+    /// Returns true if nothing breaks. Stops at the first breaking change.
     fn finds_nothing(mut self) -> bool {
         while let Some((old, new)) = self.waiting.pop_front() {
             self.compare(old, new);
@@ -148,8 +147,8 @@ impl<'a> Comparison<'a> {
         }
     }
 
-    /// The numbers of the message that belong to the relay. No application has had a field
-    /// there, so reserving them is of no importance.
+    /// Returns the field numbers of the message that belong to the relay. No application
+    /// ever had a field there, so it does not matter whether they are reserved.
     fn relay_numbers(&self, message: &str) -> &'static [Range<u32>] {
         const OF_ENVELOPE: [Range<u32>; 2] = [1..2, 8..32];
         const OF_SUBSCRIPTIONS: Range<u32> = 16..32;
@@ -160,7 +159,7 @@ impl<'a> Comparison<'a> {
         if message == self.old.envelope {
             return &OF_ENVELOPE;
         }
-        // The relay's own messages reserve what the lists of a schema may use.
+        // The relay's own messages reserve the numbers that a schema's lists may use.
         if message.starts_with(RELAYS) {
             return slice::from_ref(&ALL);
         }
@@ -173,7 +172,7 @@ impl<'a> Comparison<'a> {
         }
     }
 
-    /// Reports that the new schema has no field of this number.
+    /// Reports that the new schema has no field with this number.
     fn report_missing(&mut self, here: &FieldHere<'a>, new: &MessageOutline) {
         let FieldHere { number, field, .. } = *here;
         let is_payload =
@@ -195,8 +194,8 @@ impl<'a> Comparison<'a> {
         self.report_field(here, change);
     }
 
-    /// Reports that the field of this number has another name. Whether it is otherwise
-    /// the same field.
+    /// Reports that the field with this number has a different name. Returns true if it was
+    /// only renamed.
     fn report_other_name(
         &mut self,
         here: &FieldHere<'a>,
@@ -263,7 +262,7 @@ impl<'a> Comparison<'a> {
             let change = match (old_option, new_option) {
                 (Some(old), Some(new)) if old != new => Change::OptionChanged { old, new },
                 (Some(option), None) => Change::OptionRemoved { option },
-                // Whether a missing value says "not there".
+                // Presence decides if an unset field means that the user is absent.
                 (Some(_), Some(_)) if name == ABSENT && old.has_presence != new.has_presence => {
                     Change::Retyped {
                         old: with_presence(old),
@@ -292,14 +291,14 @@ impl<'a> Comparison<'a> {
         }
     }
 
-    /// Whether the types can stand for each other. Of those that go by one name each
-    /// change is reported by itself, later.
+    /// Returns true if the types are interchangeable. Changes of types with the same name
+    /// are reported separately, later.
     fn is_same_layout(&mut self, old: &'a str, new: &'a str) -> bool {
         if old == new {
             self.follow(old, new);
             return true;
         }
-        // By these names JSON knows them as something else than messages.
+        // Types with these names have a JSON form that differs from that of other messages.
         if [old, new].iter().any(|name| name.starts_with(GOOGLES)) {
             return false;
         }
@@ -349,10 +348,10 @@ impl<'a> Comparison<'a> {
     }
 }
 
-/// The relay's own messages start with this.
+/// Prefix of the names of the relay's own messages.
 const RELAYS: &str = "sidewire.v1.";
 
-/// Google's own types start with this.
+/// Prefix of the names of Google's types.
 const GOOGLES: &str = "google.protobuf.";
 
 /// A field of the old schema.
@@ -364,7 +363,7 @@ struct FieldHere<'a> {
 
 const ABSENT: &str = "absent";
 
-/// The options that a field may have, each as a .proto file says it where it has it.
+/// Returns the options that a field can have, each in .proto syntax if the field has it.
 fn options(field: &FieldOutline) -> [(&'static str, Option<String>); 3] {
     let text = |name: &str, value: &Option<String>| {
         let value = value.as_ref()?;
@@ -398,9 +397,9 @@ fn with_presence(field: &FieldOutline) -> String {
     format!("{optional}{}", field.value)
 }
 
-/// The numbers that share a oneof with each number, itself among them. Only fields that
-/// both schemas have count, so that a new member of a oneof changes nothing, and a field
-/// that is alone in its oneof is as one that is in none.
+/// Returns, for each number, the numbers that share its oneof, including itself. Counts
+/// only fields that both schemas have, so a new member of a oneof changes nothing. A field
+/// alone in its oneof is treated as if it were in none.
 fn oneofs(message: &MessageOutline, other: &MessageOutline) -> BTreeMap<u32, Vec<u32>> {
     let mut members: BTreeMap<&str, Vec<u32>> = BTreeMap::new();
     for (number, field) in &message.fields {

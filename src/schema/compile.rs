@@ -1,5 +1,5 @@
-//! From descriptors to a [`Schema`], with everything checked that the relay
-//! counts on later. All rules are applied, so that all errors are found at once.
+//! Compiles descriptors to a [`Schema`] and checks everything that the relay relies on
+//! later. All rules are applied, so that all errors are reported at once.
 
 use std::time::Duration;
 
@@ -23,14 +23,14 @@ use super::{
 };
 use crate::suggest::nearest;
 
-/// What a schema is made of.
+/// The input of the compilation of a schema.
 pub(super) struct Draft<'a> {
     pub(super) pool: &'a DescriptorPool,
     /// The envelope's full name.
     pub(super) envelope: &'a str,
-    /// The calls that post events name their topics, so events need not.
+    /// True if calls that post events name the topics, so that events need no annotation.
     pub(super) topics_in_calls: bool,
-    /// What reading the files has found.
+    /// The findings from reading the files.
     pub(super) report: Report,
 }
 
@@ -39,13 +39,13 @@ impl Draft<'_> {
     ///
     /// # Errors
     ///
-    /// When a rule is broken; with everything that was found.
+    /// Fails if a rule is broken. The error contains all findings.
     pub(super) fn compile(self) -> Result<Schema, SchemaError> {
         let mut report = self.report;
         let annotations = Annotations::of(self.pool, &mut report);
         annotation_rules::check(self.pool, &annotations, &mut report);
         let Some(envelope) = self.pool.get_message_by_name(self.envelope) else {
-            // It may be in a file that is broken.
+            // With errors, the message may be in a broken file.
             let is_certain = !report.has_errors();
             if is_certain {
                 report.error_of_schema(no_envelope(self.pool, self.envelope));
@@ -96,7 +96,7 @@ fn build(
     (schema, messages)
 }
 
-/// The lists of the request and confirmation of these numbers.
+/// Returns the id lists of the request and confirmation with these numbers.
 fn lists(
     envelope: &MessageDescriptor,
     annotations: &Annotations,
@@ -111,7 +111,7 @@ fn lists(
         (Some(request), Some(confirmation)) => {
             IdLists::of(&request, &confirmation, annotations, report)
         }
-        // `relay_rules` has reported what is missing.
+        // `relay_rules` has reported the missing message.
         _ => IdLists::default(),
     }
 }
@@ -125,8 +125,8 @@ fn no_envelope(pool: &DescriptorPool, name: &str) -> Diagnostic {
     Diagnostic::error(format!("there is no message `{name}` to be the envelope")).with_hint(hint)
 }
 
-/// The message that may have been meant: one that has the same name in another package,
-/// else the most similar one, else the only one with a oneof `payload`.
+/// Returns the message that was probably meant: one with the same name in another package,
+/// else the most similar name, else the only one with a oneof `payload`.
 fn envelope_like(pool: &DescriptorPool, name: &str) -> Option<String> {
     let messages: Vec<_> = pool
         .all_messages()

@@ -1,6 +1,5 @@
-//! A condition on an event: a path to a field, as a person writes it, and the value that
-//! it must have there. It is checked against the schema once, then asked about the JSON
-//! of events.
+//! A condition on an event: a path to a field and the value that it must have, as typed by
+//! a user. It is checked against the schema once, then evaluated on the JSON of events.
 
 use std::str::FromStr;
 
@@ -13,16 +12,17 @@ use crate::suggest::nearest;
 /// `path.to.field=value`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Condition {
-    /// The keys on the way through the event's JSON.
+    /// The keys of the path through the event's JSON.
     keys: Vec<String>,
     value: String,
-    /// The field is a `float`, whose JSON has as many digits as tell it from other floats.
+    /// True for a `float`. Its JSON has only as many digits as distinguish it from other
+    /// floats.
     is_float: bool,
-    /// The field has this value although it is not in the JSON: it is its default.
+    /// True if `value` is the field's default, which JSON omits.
     is_default: bool,
 }
 
-/// Why a text is no condition for the events of a schema.
+/// The reason why a text is not a valid condition for the events of a schema.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConditionError {
     /// There is no `=`.
@@ -33,27 +33,27 @@ pub enum ConditionError {
     UnknownField {
         /// The message's full name.
         message: String,
-        /// The field that it does not have.
+        /// The unknown field.
         name: String,
         /// The name that was probably meant.
         nearest: Option<String>,
-        /// The names that there are.
+        /// The names of the message's fields.
         known: Vec<String>,
     },
-    /// The path goes on below a field that has nothing below it.
+    /// The path continues below a field that has no fields.
     #[error("`{name}` has no fields")]
     NoFields {
         /// The field.
         name: String,
     },
-    /// The path ends at something that is no single value.
+    /// The path ends at something that is not a single value.
     #[error("`{name}` is {what}; go on to one of its {parts}")]
     NoSingleValue {
         /// The field.
         name: String,
-        /// What it is.
+        /// A description of it, with an article.
         what: &'static str,
-        /// What it has.
+        /// The name of its parts.
         parts: &'static str,
     },
     /// The field cannot have the value.
@@ -63,7 +63,7 @@ pub enum ConditionError {
         name: String,
         /// The value.
         value: String,
-        /// What it can be.
+        /// A description of the values that it can have.
         wanted: String,
     },
 }
@@ -76,27 +76,27 @@ fn suggestion(nearest: Option<&str>, known: &[String]) -> String {
     }
 }
 
-/// Where a path has come to.
+/// The position that a path has reached.
 enum Place {
     Message(MessageDescriptor),
-    /// A map, of which a key comes next; with the kind of its values.
+    /// A map, with the kind of its values. The next part of the path is a key.
     Map(Kind),
     /// A value without fields.
     Leaf(Kind),
-    /// JSON of the application's own.
+    /// Free-form JSON of the application.
     Json,
-    /// A value that JSON writes as one text.
+    /// A value that JSON represents as a string.
     Text,
 }
 
 impl Condition {
-    /// Reads `path.to.field=value`. Fields have their names in the .proto or in JSON;
-    /// the path begins at the envelope, and goes through lists without a sign. Below a
-    /// map and in a google.protobuf.Struct or Value stand keys.
+    /// Parses `path.to.field=value`. Fields are named as in the .proto or as in JSON. The
+    /// path begins at the envelope and passes through lists implicitly. Below a map, and in
+    /// a google.protobuf.Struct or Value, it continues with keys.
     ///
     /// # Errors
     ///
-    /// When the schema has no such field, or the field cannot have the value.
+    /// Fails if the schema has no such field, or if the field cannot have the value.
     pub fn parse(schema: &Schema, text: &str) -> Result<Self, ConditionError> {
         let (path, value) = text.split_once('=').ok_or(ConditionError::NoValue)?;
         let mut place = Place::Message(schema.envelope.clone());
@@ -125,8 +125,8 @@ impl Condition {
         Ok(condition)
     }
 
-    /// Whether the event, given as canonical JSON, has the value there; in a list one
-    /// element with it is enough.
+    /// Returns true if the event, given as canonical JSON, has the value at the path. In a
+    /// list, one matching element is enough.
     #[must_use]
     pub fn holds(&self, event: &Value) -> bool {
         self.holds_at(event, &self.keys)
@@ -152,7 +152,7 @@ impl Condition {
                 let text = number.to_string();
                 text == self.value
                     || match self.is_float {
-                        // Two texts of one float may be two doubles.
+                        // Two representations of the same float may be different doubles.
                         true => is_same::<f32>(&text, &self.value),
                         false => is_same::<f64>(&text, &self.value),
                     }
@@ -170,7 +170,8 @@ fn is_same<T: FromStr + PartialEq>(one: &str, other: &str) -> bool {
 }
 
 impl Place {
-    /// One step on: the key in JSON, what is there, and the field if it is one.
+    /// Follows one part of the path. Returns its key in JSON, the new position, and the
+    /// field if it is one.
     fn step(self, name: &str) -> Result<(String, Self, Option<FieldDescriptor>), ConditionError> {
         match self {
             Self::Message(message) => {
@@ -211,7 +212,7 @@ impl Place {
         }
     }
 
-    /// The value as JSON writes it, where the path has ended.
+    /// Returns the value in its JSON form. Must be called at the end of the path.
     fn value(self, path: &str, value: &str) -> Result<String, ConditionError> {
         let not_single = |what, parts| ConditionError::NoSingleValue {
             name: path.to_owned(),
@@ -233,16 +234,16 @@ impl Place {
     }
 }
 
-/// The value of a scalar as JSON writes it, or what it would have to be.
+/// Returns the JSON form of a scalar, or, as an error, a description of the valid values.
 fn leaf_value(kind: &Kind, value: &str) -> Result<String, String> {
     let is_fit = match kind {
         Kind::Enum(kind) => {
             let mut values = kind.values();
             let known = values.find(|it| it.name() == value || it.number().to_string() == value);
-            // Of several names of a number JSON has one.
+            // If a number has several names, JSON uses one of them.
             let shown = known.and_then(|known| kind.get_value(known.number()));
             let names: Vec<_> = kind.values().map(|it| it.name().to_owned()).collect();
-            // Numbers that have no name are written as they are.
+            // JSON writes a number that has no name as a number.
             return match shown {
                 Some(shown) => Ok(shown.name().to_owned()),
                 None if value.parse::<i32>().is_ok() => Ok(value.to_owned()),
@@ -268,7 +269,7 @@ fn leaf_value(kind: &Kind, value: &str) -> Result<String, String> {
     }
 }
 
-/// What JSON would have if it had defaults.
+/// Returns the value that JSON would contain if it included defaults.
 fn default_value(field: &FieldDescriptor) -> Value {
     match field.kind() {
         Kind::Enum(kind) => kind

@@ -10,11 +10,11 @@ use super::{
     wire::{Fields, WireType},
 };
 
-/// The number of the files in a FileDescriptorSet.
+/// Field number of the files in a FileDescriptorSet.
 const FILE: u32 = 1;
 
-/// The files of the set with the built-in ones that it imports. `shown` is how messages
-/// call the set.
+/// Returns the files of the set and the built-in ones that it imports. `shown` is the name
+/// of the set in messages.
 pub(super) fn parse(bytes: &[u8], shown: &str, found: &mut Diagnostics) -> Files {
     let mut files = Files::default();
     match decode(bytes) {
@@ -40,7 +40,7 @@ pub(super) fn parse(bytes: &[u8], shown: &str, found: &mut Diagnostics) -> Files
 
 const HOW_TO_MAKE: &str = "make it with `protoc --include_imports --include_source_info --descriptor_set_out=FILE …` or `buf build -o FILE.binpb`";
 
-/// What the file seems to be in place of a descriptor set.
+/// Describes what the file appears to be instead of a descriptor set.
 fn what_it_is(bytes: &[u8]) -> &'static str {
     let text = bytes.trim_ascii_start();
     if text.starts_with(b"{") {
@@ -57,10 +57,10 @@ fn what_it_is(bytes: &[u8]) -> &'static str {
     }
 }
 
-/// A file of the set: its bytes, which keep the options, and what they say.
+/// A file of the set: its bytes, which preserve the options, and its decoded descriptor.
 type Decoded = (Vec<u8>, FileDescriptorProto);
 
-/// The files of the set; `None` where the bytes are malformed.
+/// Returns the files of the set; `None` if the bytes are malformed.
 fn decode(bytes: &[u8]) -> Option<Vec<Decoded>> {
     let mut files = Vec::new();
     for field in Fields::new(bytes, &(0..bytes.len())) {
@@ -104,7 +104,8 @@ fn add(files: &mut Files, (bytes, descriptor): Decoded, set: &str, found: &mut D
     }
 }
 
-/// Why prost-reflect cannot be given the file: 0.16 panics on what is refused here.
+/// Returns the reason why the file cannot be passed to prost-reflect: 0.16 would panic on
+/// it.
 fn unusable(file: &FileDescriptorProto) -> Option<Diagnostic> {
     if !matches!(file.syntax(), "" | "proto2" | "proto3") {
         let syntax = match file.syntax() {
@@ -124,7 +125,8 @@ fn unusable(file: &FileDescriptorProto) -> Option<Diagnostic> {
     Some(Diagnostic::error(message).with_hint(HOW_TO_MAKE))
 }
 
-/// The first message, at any depth, that is marked as a map entry and lacks its two fields.
+/// Returns the first message, at any depth, that is marked as a map entry but lacks its two
+/// fields.
 fn broken_map_entry(messages: &[DescriptorProto]) -> Option<&str> {
     messages.iter().find_map(|message| {
         let is_entry = message.options.as_ref().is_some_and(|it| it.map_entry());
@@ -136,7 +138,7 @@ fn broken_map_entry(messages: &[DescriptorProto]) -> Option<&str> {
     })
 }
 
-/// Adds the built-in file of this name; `false` where there is none.
+/// Adds the built-in file with this name. Returns false if there is none.
 fn add_built_in(files: &mut Files, name: &str) -> bool {
     let Some(descriptor) = built_in::find(name) else {
         return false;
@@ -150,10 +152,11 @@ fn add_built_in(files: &mut Files, name: &str) -> bool {
     true
 }
 
-/// Adds the built-in files that are imported and not there, and reports the others.
+/// Adds the built-in files that are imported but missing, and reports all other missing
+/// imports.
 fn add_imports(files: &mut Files, found: &mut Diagnostics) {
     let mut missing = files.missing_imports();
-    // A built-in file may import another one.
+    // A built-in file may import another built-in file.
     while missing
         .iter()
         .any(|import| add_built_in(files, &import.name))

@@ -1,17 +1,17 @@
-//! What is wrong with a schema, or worth knowing about it, in words that its author can
-//! act on: a file, a line, and what to do. Does not know the rules.
+//! Findings about a schema that its author can act on: each has a file, a line and a hint.
+//! Knows nothing about the rules.
 
 use std::fmt;
 
-/// How much a finding matters.
+/// The severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Severity {
     /// The relay cannot use the schema.
     Error,
-    /// The relay can use the schema, but part of it probably does not do what its
-    /// author wanted.
+    /// The relay can use the schema, but part of it probably does not do what its author
+    /// intended.
     Warning,
-    /// The relay can use the schema; this is good to know.
+    /// The relay can use the schema; the finding is informational.
     Note,
 }
 
@@ -25,25 +25,25 @@ impl fmt::Display for Severity {
     }
 }
 
-/// One finding about a schema. It prints as `file:line: severity: message`, with the
-/// hint on a second line.
+/// A finding about a schema. Displays as `file:line: severity: message`, with the hint on a
+/// second line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostic {
-    /// How much it matters.
+    /// The severity.
     pub severity: Severity,
-    /// The file, as messages show it; `None` where the finding is about no file.
+    /// The file, as shown in messages; `None` if the finding concerns no file.
     pub file: Option<String>,
-    /// The line in the file, from 1; `None` where it is not known, as in a descriptor
-    /// set without source information.
+    /// The line in the file, starting at 1; `None` if it is unknown, as in a descriptor set
+    /// without source information.
     pub line: Option<usize>,
-    /// What is wrong; names the field or message.
+    /// The finding itself; names the field or message.
     pub message: String,
-    /// What to do about it.
+    /// The suggested action.
     pub hint: Option<String>,
 }
 
 impl Diagnostic {
-    /// An error about no file in particular.
+    /// Creates an error that concerns no particular file.
     pub(super) fn error(message: impl Into<String>) -> Self {
         Self {
             severity: Severity::Error,
@@ -54,14 +54,14 @@ impl Diagnostic {
         }
     }
 
-    /// The same, about a file.
+    /// Sets the file and the line.
     pub(super) fn in_file(mut self, file: impl Into<String>, line: Option<usize>) -> Self {
         self.file = Some(file.into());
         self.line = line;
         self
     }
 
-    /// The same, with advice.
+    /// Sets the hint.
     pub(super) fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
@@ -83,19 +83,19 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-/// Why there is no schema: everything that was found, at least one error among it. It
-/// prints as one finding after the other, each on lines of its own.
+/// The error of a failed compilation: all findings, at least one of them an error. Displays
+/// each finding on its own lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SchemaError(Vec<Diagnostic>);
 
 impl SchemaError {
-    /// Everything that was found, by file and line.
+    /// Returns all findings, sorted by file and line.
     #[must_use]
     pub fn diagnostics(&self) -> &[Diagnostic] {
         &self.0
     }
 
-    /// How many errors there are among the findings.
+    /// Returns the number of errors among the findings.
     #[must_use]
     pub fn error_count(&self) -> usize {
         let is_error = |it: &&Diagnostic| it.severity == Severity::Error;
@@ -121,7 +121,7 @@ impl fmt::Display for SchemaError {
     }
 }
 
-/// Gathers what the checks find.
+/// Collects the findings of the checks.
 #[derive(Debug, Default)]
 pub(super) struct Diagnostics(Vec<Diagnostic>);
 
@@ -138,7 +138,8 @@ impl Diagnostics {
         self.0.iter().any(|it| it.severity == Severity::Error)
     }
 
-    /// What was found, by file and line: an error if there is one among it.
+    /// Returns the findings, sorted by file and line; as an error if at least one of them
+    /// is an error.
     pub(super) fn finish(self) -> Result<Vec<Diagnostic>, SchemaError> {
         if self.has_errors() {
             Err(self.into_error())
@@ -147,7 +148,8 @@ impl Diagnostics {
         }
     }
 
-    /// Everything that was found, at least one error among it, by file and line.
+    /// Returns all findings, sorted by file and line, as an error. At least one of them
+    /// must be an error.
     pub(super) fn into_error(self) -> SchemaError {
         SchemaError(self.sorted())
     }

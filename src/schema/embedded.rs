@@ -1,5 +1,4 @@
-//! The text of the bundled schemas' .proto files, for whoever wants to write them to a
-//! directory.
+//! The text of the bundled schemas' .proto files, for exporting them to a directory.
 
 use super::{BuiltInFile, Bundled, SchemaError};
 
@@ -8,12 +7,12 @@ use super::{BuiltInFile, Bundled, SchemaError};
 include!(concat!(env!("OUT_DIR"), "/embedded.rs"));
 
 impl BuiltInFile {
-    /// The relay's own files and those of a bundled schema, by name.
+    /// Returns the relay's own files and those of a bundled schema, sorted by name.
     ///
     /// # Errors
     ///
-    /// When the schema cannot be compiled, which does not happen in a program that
-    /// passed its tests.
+    /// Fails if the schema cannot be compiled, which cannot happen in a binary that passed
+    /// its tests.
     pub fn of_bundled(bundled: &Bundled) -> Result<Vec<Self>, SchemaError> {
         let envelope = bundled.schema()?.envelope;
         let mut wanted = vec![envelope.parent_file()];

@@ -1,4 +1,4 @@
-//! What can be wrong with the bytes or the JSON of a message. Knows no schema.
+//! Errors in the bytes or the JSON of a message. Knows nothing about schemas.
 
 use std::fmt;
 
@@ -7,17 +7,17 @@ use crate::{
     shorten::{ANSWER_BYTES_MAX, shortened},
 };
 
-/// The most bytes of a path that stand before an error's sentence, so that the sentence is
-/// seen where both are cut to what an answer may have.
+/// Maximum bytes of a path shown before an error's sentence, so that the sentence stays
+/// visible when both are truncated to the limit of an answer.
 const SHOWN_PATH_BYTES_MAX: usize = 300;
 
-/// The most bytes of an error's sentence.
+/// Maximum bytes of an error's sentence.
 const SENTENCE_BYTES_MAX: usize = ANSWER_BYTES_MAX - SHOWN_PATH_BYTES_MAX - 2;
 
-/// What is wrong at one place of a message's bytes.
+/// A fault at one position in a message's bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
-    /// A value runs past the end of the message that it stands in.
+    /// A value extends beyond the end of its message.
     #[error("is cut short")]
     Truncated,
     /// A varint has more than 10 bytes or more than 64 bits.
@@ -29,28 +29,28 @@ pub enum Fault {
     /// A wire type is 6 or 7.
     #[error("has a wire type that does not exist")]
     WireType,
-    /// A group begins or ends here. The relay takes no groups.
+    /// A group begins or ends here. The relay does not support groups.
     #[error("has a group in it")]
     Group,
-    /// A known field has another wire type than the schema says.
+    /// A known field has a wire type that does not match the schema.
     #[error("has another wire type than the schema says")]
     Mistyped,
     /// A string is not UTF-8.
     #[error("is not UTF-8")]
     Utf8,
-    /// Messages lie in each other more than 100 levels deep.
+    /// Messages are nested more than 100 levels deep.
     #[error("lies more than 100 levels deep")]
     TooDeep,
-    /// The payload is set more than once, or two are.
+    /// The payload is set more than once, or two payloads are set.
     #[error("is a second payload")]
     SecondPayload,
-    /// One of the relay's own fields is set more than once.
+    /// A field of the relay is set more than once.
     #[error("is set more than once")]
     Repeated,
-    /// The envelope has a field that the relay keeps for itself.
+    /// The envelope has a field that is reserved for the relay.
     #[error("has a field number that is reserved for the relay")]
     Reserved,
-    /// An annotated field holds what no topic's id can be.
+    /// An annotated field holds an invalid topic id.
     #[error("{0}")]
     Topic(TopicError),
     /// An annotated field holds `*`.
@@ -62,24 +62,24 @@ pub enum Fault {
     /// The envelope has more fields than the relay reads.
     #[error("has more than 100,000 fields, those of nested messages included")]
     TooManyFields,
-    /// The event relates to more topics than may be.
+    /// The event relates to more topics than the limit.
     #[error("relates to more topics than limits.topics_per_event allows")]
     TooManyTopics,
-    /// prost-reflect takes it for malformed. The walk is stricter, so this says
-    /// that the walk is wrong.
+    /// prost-reflect considers it malformed. The walk is stricter, so this indicates a bug
+    /// in the walk.
     #[error("cannot be decoded")]
     Undecodable,
 }
 
 impl Fault {
-    /// Whether the bytes are well-formed and only a topic in them is none.
+    /// Returns true if the bytes are well-formed and only a topic in them is invalid.
     pub(super) fn is_of_topic(self) -> bool {
         matches!(self, Self::Topic(_) | Self::Wildcard | Self::TenantTopic)
     }
 }
 
-/// The bytes of a message are not what the schema says, or name what cannot be
-/// named.
+/// An error in the bytes of a message: they do not match the schema or contain an invalid
+/// topic.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct WireError {
     fault: Fault,
@@ -96,7 +96,7 @@ impl WireError {
         }
     }
 
-    /// An error about a value of which only the field is known.
+    /// Creates an error without an offset.
     pub(super) fn unplaced(fault: Fault) -> Self {
         Self {
             fault,
@@ -105,8 +105,8 @@ impl WireError {
         }
     }
 
-    /// The same error, seen from the message whose field it is in. `index` is the
-    /// place among the values of a repeated field.
+    /// Prefixes the path with the field that contains the error. `index` is the index of
+    /// the value in a repeated field.
     pub(super) fn within(mut self, name: &str, index: Option<usize>) -> Self {
         let index = index.map(|index| format!("[{index}]")).unwrap_or_default();
         let dot = if self.field.is_empty() { "" } else { "." };
@@ -114,20 +114,20 @@ impl WireError {
         self
     }
 
-    /// What is wrong.
+    /// Returns the fault.
     #[must_use]
     pub fn fault(&self) -> Fault {
         self.fault
     }
 
-    /// How many bytes stand before the place, where one place can be named.
+    /// Returns the byte offset of the fault, if it is known.
     #[must_use]
     pub fn offset(&self) -> Option<usize> {
         self.offset
     }
 
-    /// The path of the field at fault, such as `subscribe.topics[2]`; `None` where
-    /// it is the message itself.
+    /// Returns the path of the faulty field, such as `subscribe.topics[2]`; `None` for the
+    /// message itself.
     #[must_use]
     pub fn field(&self) -> Option<&str> {
         (!self.field.is_empty()).then_some(self.field.as_str())
@@ -145,31 +145,30 @@ impl fmt::Display for WireError {
     }
 }
 
-/// A batch cannot be taken apart.
+/// A batch cannot be split into envelopes.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BatchError {
     /// The schema's envelope has no field 17.
     #[error("the schema has no batches")]
     Unsupported,
-    /// It has more messages than are allowed.
+    /// The batch has more messages than allowed.
     #[error("a batch may have at most {max} messages")]
     TooMany {
-        /// How many are allowed.
+        /// The limit.
         max: usize,
     },
-    /// It has more fields that a batch does not have than it may have envelopes.
+    /// The batch has more unknown fields than the limit of envelopes.
     #[error("the batch has more than {max} unknown fields")]
     UnknownFields {
         /// The limit.
         max: usize,
     },
-    /// Its bytes are malformed.
+    /// The bytes of the batch are malformed.
     #[error(transparent)]
     Wire(#[from] WireError),
 }
 
-/// A text is not the JSON of the message that the schema says, or a message has
-/// no JSON.
+/// A text is not valid JSON of a message of the schema, or a message has no JSON form.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}{message}", shown_path(.field.as_deref()))]
 pub struct JsonError {
@@ -183,7 +182,7 @@ fn shown_path(field: Option<&str>) -> String {
     shown.unwrap_or_default()
 }
 
-/// Whether the path begins with a place in a list; the name of an extension stands in
+/// Returns true if the path begins with a list index. The name of an extension is in
 /// brackets too.
 fn is_index(path: &str) -> bool {
     let inner = path.strip_prefix('[');
@@ -199,7 +198,7 @@ impl JsonError {
         }
     }
 
-    /// An error about JSON that is refused for its size.
+    /// Creates an error about JSON that is refused because of its size.
     pub(super) fn too_large(message: impl fmt::Display) -> Self {
         Self {
             is_too_large: true,
@@ -207,8 +206,7 @@ impl JsonError {
         }
     }
 
-    /// The same error, seen from where the value stands: in a field of this name, or, in
-    /// brackets, at this index of a list.
+    /// Prefixes the path with the name of a field or with an index of a list in brackets.
     pub(super) fn within(mut self, place: &str) -> Self {
         let field = match self.field {
             None => place.to_owned(),
@@ -219,29 +217,29 @@ impl JsonError {
         self
     }
 
-    /// The path of the field at fault: of JSON that cannot be read with the names that
-    /// the text has, such as `subscribe.resumeFrom.offset`; of a message that has no JSON
-    /// with those of the schema. For a field that the schema does not know it is the path
-    /// of the message that it is in. `None` where it is the outermost message.
+    /// Returns the path of the faulty field. If the JSON cannot be parsed, the path uses
+    /// the names in the text, such as `subscribe.resumeFrom.offset`. If a message has no
+    /// JSON form, it uses the names of the schema. For an unknown field, it is the path of
+    /// the message that contains it; `None` for the outermost message.
     #[must_use]
     pub fn field(&self) -> Option<&str> {
         self.field.as_deref()
     }
 
-    /// The sentence without the path.
+    /// Returns the sentence without the path.
     #[must_use]
     pub fn message(&self) -> &str {
         &self.message
     }
 
-    /// Whether the JSON is refused for its size, whatever it says.
+    /// Returns true if the JSON is refused because of its size.
     #[must_use]
     pub fn is_too_large(&self) -> bool {
         self.is_too_large
     }
 
-    /// For an error about a batch: the index of the message at fault, if it is one
-    /// of them, and the error as seen from that message.
+    /// For an error about a message of a batch, returns the index of the message and the
+    /// error with a path relative to that message.
     #[must_use]
     pub fn in_message(&self) -> Option<(usize, Self)> {
         let path = self.field()?.strip_prefix("messages[")?;

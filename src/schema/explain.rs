@@ -1,5 +1,6 @@
-//! Which annotated field of an event gave which topic. This walk is for people and goes
-//! over the decoded message; routing has its own over the bytes, and a test compares them.
+//! Explains which annotated field of an event gave which topic, for display to users. Walks
+//! over the decoded message; routing walks over the bytes instead, and a test compares
+//! both.
 
 use prost::Message as _;
 use prost_reflect::{DynamicMessage, MapKey, Value};
@@ -15,20 +16,20 @@ use crate::protocol::Topic;
 /// The value of one annotated field of an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AnnotatedValue {
-    /// Where it stands in the envelope, such as `order.lines[0].product_id` or
+    /// The path of the field in the envelope, such as `order.lines[0].product_id` or
     /// `order.parts{"wheel"}.id`.
     pub path: String,
-    /// The kind of topic that the annotation names; `None` where the value is a topic.
+    /// The kind of topic that the annotation names; `None` if the value is a whole topic.
     pub kind: Option<String>,
-    /// The value; empty where the field is not set.
+    /// The value; empty if the field is not set.
     pub value: String,
-    /// The topic that it gives; `None` where the value is empty.
+    /// The topic that the value names; `None` if the value is empty.
     pub topic: Option<Topic>,
 }
 
 impl Schema {
-    /// The annotated fields of an event, in the order of their numbers: those that have
-    /// a value, and the unset ones of the messages that are present.
+    /// Returns the annotated fields of an event, sorted by field number: those that have a
+    /// value, and the unset ones of the messages that are present.
     ///
     /// # Errors
     ///
@@ -77,8 +78,8 @@ impl Explanation<'_> {
         Ok(())
     }
 
-    /// An annotated field without a value is worth telling, but for one that could be
-    /// there in place of another.
+    /// Adds an annotated field that has no value. Skips members of a oneof, because another
+    /// member may be set instead.
     fn unset(&mut self, field: &Field, path: String) {
         if let Some(source) = &field.topic
             && !field.is_list()
@@ -135,7 +136,7 @@ impl Explanation<'_> {
         }
     }
 
-    /// The value of a map's entry, which the table knows as a field of the entry.
+    /// Visits the value of a map entry, which the table describes as a field of the entry.
     fn entry(&mut self, field: &Field, value: &Value, path: String) -> Result<(), WireError> {
         let Shape::MapEntry(index) = field.shape else {
             return Ok(());
@@ -152,7 +153,7 @@ fn joined(path: &str, name: &str) -> String {
     format!("{path}{dot}{name}")
 }
 
-/// The key as it stands in a path; a text is quoted.
+/// Formats a map key for a path. Strings are quoted.
 fn key_text(key: &MapKey) -> String {
     match key {
         MapKey::Bool(key) => key.to_string(),

@@ -1,4 +1,4 @@
-//! What the relay learns from an envelope's bytes.
+//! The facts that the relay extracts from an envelope's bytes.
 
 use std::ops::Range;
 
@@ -6,27 +6,27 @@ use crate::protocol::Topic;
 
 use super::{json::JsonBound, payload::PayloadKind};
 
-/// An envelope whose bytes are well-formed all the way down.
+/// An envelope whose bytes are well-formed at every level.
 #[derive(Debug, Clone)]
 pub struct Inspected<'a> {
-    /// The message_id; `None` where it is missing or empty. Its length and its
-    /// characters are not checked.
+    /// The message_id; `None` if it is missing or empty. Its length and characters are not
+    /// checked.
     pub message_id: Option<&'a str>,
-    /// Unix seconds; `None` where they are missing or 0.
+    /// The timestamp in Unix seconds; `None` if it is missing or 0.
     pub timestamp: Option<i64>,
-    /// Whether a position is set, be it an empty one.
+    /// True if a position is set, even an empty one.
     pub has_position: bool,
-    /// The payload; `None` where none is set that the schema knows.
+    /// The payload; `None` if no payload known to the schema is set.
     pub payload: Option<Payload<'a>>,
-    /// What the annotated fields name, each topic once: in the order in which
-    /// they stand in the bytes, or, where fields replaced each other or were
-    /// merged, of their numbers. A control message names nothing.
+    /// The topics that annotated fields name, without duplicates, in the order of the
+    /// bytes; ordered by field number if fields replaced each other or were merged. A
+    /// control message names none.
     pub topics: Vec<Topic>,
-    /// Field 18 as it was sent: unchecked, and not among `topics`.
+    /// Field 18 as it was sent: unchecked, and not included in `topics`.
     pub extra_topics: Vec<&'a str>,
-    /// How many fields the envelope has, those of the messages in it included.
+    /// Number of fields in the envelope, including those of nested messages.
     pub fields: usize,
-    /// Whether the envelope had to be decoded to find its topics, because fields replaced
+    /// True if the envelope had to be decoded to find its topics, because fields replaced
     /// each other or were merged.
     pub was_decoded: bool,
     pub(super) envelope: &'a [u8],
@@ -34,42 +34,42 @@ pub struct Inspected<'a> {
     pub(super) json_bound: JsonBound,
 }
 
-/// How far an envelope is looked into.
+/// The limits for inspecting an envelope.
 #[derive(Debug, Clone, Copy)]
 pub struct InspectLimits {
-    /// The most topics of annotated fields.
+    /// Maximum number of topics from annotated fields.
     pub topics: usize,
-    /// The most bytes of an envelope that is decoded to find its topics.
+    /// Maximum size of an envelope that is decoded to find its topics, in bytes.
     pub decoded_bytes: usize,
 }
 
-/// What comes of a look at an envelope.
+/// The outcome of inspecting an envelope.
 #[derive(Debug)]
 pub enum Inspection<'a> {
-    /// All that there is to know.
+    /// The inspection is complete.
     Complete(Inspected<'a>),
-    /// The envelope is well-formed. To find its topics it would have to be decoded, and it
-    /// is larger than [`InspectLimits::decoded_bytes`].
+    /// The envelope is well-formed, but it would have to be decoded to find its topics, and
+    /// it is larger than [`InspectLimits::decoded_bytes`].
     NeedsDecoding,
 }
 
-/// The member that is set in the envelope's oneof.
+/// The payload that is set in the envelope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Payload<'a> {
-    /// Its number in the envelope.
+    /// The number of its field in the envelope.
     pub number: u32,
-    /// Its field's name.
+    /// The name of its field.
     pub name: &'a str,
-    /// Whose it is.
+    /// The kind: of the relay or of the application.
     pub kind: PayloadKind,
     /// The message, without its tag and length.
     pub bytes: &'a [u8],
 }
 
 impl<'a> Inspected<'a> {
-    /// The envelope as it came, less field 18 and less a message_id or timestamp
-    /// that holds its default, as the runs of bytes that remain. What the relay
-    /// appends to them is set once.
+    /// Returns the received bytes of the envelope without field 18 and without a message_id
+    /// or timestamp that holds its default value, as the remaining runs of bytes. Fields
+    /// that the relay appends to them are therefore set only once.
     pub fn kept(&self) -> impl Iterator<Item = &'a [u8]> {
         let starts = std::iter::once(0).chain(self.cuts.iter().map(|cut| cut.end));
         let ends = self.cuts.iter().map(|cut| cut.start);
@@ -81,15 +81,15 @@ impl<'a> Inspected<'a> {
             .filter(|run| !run.is_empty())
     }
 
-    /// Whether the event may have no JSON, or JSON of more than `bytes_max` bytes, those
-    /// included that the relay adds: then [`Schema::check_json`](super::Schema::check_json)
-    /// has to be asked. `false` needs no look at the event.
+    /// Returns true if the event may have no JSON form, or JSON of more than `bytes_max`
+    /// bytes including the fields that the relay adds. The caller must then call
+    /// [`Schema::check_json`](super::Schema::check_json).
     #[must_use]
     pub fn json_is_in_doubt(&self, bytes_max: usize) -> bool {
         self.json_bound.is_in_doubt(self.envelope.len(), bytes_max)
     }
 
-    /// How many bytes [`kept`](Self::kept) has.
+    /// Returns the total length of [`kept`](Self::kept), in bytes.
     #[must_use]
     pub fn kept_len(&self) -> usize {
         self.kept().map(<[u8]>::len).sum()

@@ -1,6 +1,5 @@
-//! From parsed files to one pool of descriptors: each file after those that it imports.
-//! A file that is broken, or imports one that is, is left out, and the rest is checked
-//! all the same.
+//! Links parsed files into one descriptor pool, each file after its imports. A file that is
+//! broken or imports a broken file is left out; the rest is still checked.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,40 +12,40 @@ use super::{
     positions::{FileNames, line_of},
 };
 
-/// Of how many errors of one file the lines are looked for.
+/// Maximum number of errors in one file up to which their lines are determined.
 const ERRORS_WITH_PLACES_MAX: usize = 1000;
 
 /// A file that has been read.
 pub(super) struct SourceFile {
-    /// How messages show it.
+    /// The path shown in messages.
     pub(super) shown: String,
     pub(super) descriptor: FileDescriptorProto,
     pub(super) content: Content,
 }
 
-/// What a file was read from.
+/// The source of a file.
 pub(super) enum Content {
     /// Its text.
     Text(String),
-    /// Its descriptor, with the options that `descriptor` has lost.
+    /// Its encoded descriptor, with the options that `descriptor` lacks.
     Encoded(Vec<u8>),
-    /// The program itself.
+    /// A built-in file.
     BuiltIn,
 }
 
-/// An import that leads nowhere.
+/// An import of a missing file.
 pub(super) struct MissingImport {
     pub(super) name: String,
     pub(super) importer: String,
-    /// Its place among the imports.
+    /// The index among the importer's imports.
     pub(super) index: usize,
 }
 
-/// The files of a schema by the names under which they are imported.
+/// The files of a schema, by the names under which they are imported.
 #[derive(Default)]
 pub(super) struct Files {
     files: BTreeMap<String, SourceFile>,
-    /// Names of files that are there and have been reported as unusable.
+    /// Names of existing files that have been reported as unusable.
     refused: BTreeSet<String>,
 }
 
@@ -55,7 +54,8 @@ impl Files {
         self.files.insert(name, file);
     }
 
-    /// Notes a file that cannot be used, so that no import of it is reported as missing.
+    /// Records a file that cannot be used, so that imports of it are not reported as
+    /// missing.
     pub(super) fn refuse(&mut self, name: String) {
         self.refused.insert(name);
     }
@@ -64,7 +64,7 @@ impl Files {
         self.files.get(name)
     }
 
-    /// What is imported and not among the files.
+    /// Returns the imports that are not among the files.
     pub(super) fn missing_imports(&self) -> Vec<MissingImport> {
         let mut missing = Vec::new();
         for (importer, file) in &self.files {
@@ -81,13 +81,13 @@ impl Files {
         missing
     }
 
-    /// What messages call the files.
+    /// Returns the names of the files as shown in messages.
     pub(super) fn names(&self) -> FileNames {
         let shown = |(name, file): (&String, &SourceFile)| (name.clone(), file.shown.clone());
         FileNames::new(self.files.iter().map(shown).collect())
     }
 
-    /// The pool of all files that can be used.
+    /// Returns the pool of all usable files.
     pub(super) fn link(&self, found: &mut Diagnostics) -> DescriptorPool {
         let mut pool = DescriptorPool::new();
         let mut linked = Vec::new();
@@ -96,7 +96,7 @@ impl Files {
                 continue;
             };
             let imports = &file.descriptor.dependency;
-            // One that is missing has been reported, and so has one that is broken.
+            // Missing and broken imports have already been reported.
             if imports.iter().any(|it| pool.get_file_by_name(it).is_none()) {
                 continue;
             }
@@ -113,14 +113,15 @@ impl Files {
         pool
     }
 
-    /// The names of the files, each after those of its imports. Imports in a circle are
-    /// reported; the file that closes the circle then comes before one of its imports.
+    /// Returns the names of the files, each after those of its imports. Circular imports
+    /// are reported; the file that closes the circle then comes before one of its imports.
     fn in_order(&self, found: &mut Diagnostics) -> Vec<&str> {
         let mut order = Vec::new();
         let mut visited = BTreeSet::new();
         for name in self.files.keys() {
-            // The files that are being looked at, each imported by the one before it, with
-            // how many of its imports have been followed; and their names.
+            // The stack of files being visited, each imported by the one before it, with
+            // the number of its imports that have been followed; `on_path` holds their
+            // names.
             let mut path: Vec<(&str, usize)> = Vec::new();
             let mut on_path = BTreeSet::new();
             if visited.insert(name.as_str()) {
@@ -174,19 +175,19 @@ impl Files {
     }
 }
 
-/// A new pool of files that have been linked before. prost-reflect 0.16 does not take the
-/// extensions of a refused file out of the messages that they extend, and panics on them.
+/// Links files into a new pool that were linked before. prost-reflect 0.16 does not remove
+/// the extensions of a refused file from the messages that they extend, and panics on them.
 fn relink(linked: &[&SourceFile]) -> DescriptorPool {
     let mut pool = DescriptorPool::new();
     for file in linked {
-        // It succeeded before, with the same files.
+        // Linking the same files succeeded before.
         drop(file.add_to(&mut pool));
     }
     pool
 }
 
 impl SourceFile {
-    /// Reports whether the file extends messages, at its top or inside a message.
+    /// Returns true if the file extends messages, at the top level or inside a message.
     fn declares_extensions(&self) -> bool {
         let mut messages: Vec<_> = self.descriptor.message_type.iter().collect();
         let mut extensions = !self.descriptor.extension.is_empty();
@@ -206,15 +207,16 @@ impl SourceFile {
         }
     }
 
-    /// The errors that stand behind one of prost-reflect's.
+    /// Returns the errors that one of prost-reflect's errors contains.
     fn explain(&self, error: DescriptorError) -> Vec<Diagnostic> {
         let errors = error.related().into_iter().flatten().count();
         match &self.content {
-            // Finding the places takes time in proportion to the errors and the text.
+            // Finding the lines takes time proportional to the number of errors and the
+            // length of the text.
             Content::Text(text) if errors <= ERRORS_WITH_PLACES_MAX => {
                 explain(&error.with_source_code(text), &self.shown, text)
             }
-            // Without the text only the first error has a line.
+            // Without the text, only the first error has a line.
             _ => {
                 let line = error.line().map(|line| line.saturating_add(1));
                 let mut found = explain(&error, &self.shown, "");
@@ -227,7 +229,7 @@ impl SourceFile {
     }
 }
 
-/// The line of an import, from 1.
+/// Returns the line of an import, starting at 1.
 pub(super) fn import_line(file: &FileDescriptorProto, index: usize) -> Option<usize> {
     const DEPENDENCY: i32 = 3;
     line_of(file, &[DEPENDENCY, i32::try_from(index).ok()?])

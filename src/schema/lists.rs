@@ -1,5 +1,5 @@
-//! The schema's own lists of ids in Subscribe and Unsubscribe: the numbers 1 to
-//! 15, each of one topic kind.
+//! The schema's own lists of ids in Subscribe and Unsubscribe: fields 1 to 15, each for one
+//! topic kind.
 
 use prost_reflect::{Kind, MessageDescriptor};
 
@@ -17,30 +17,30 @@ use super::{
 /// A list of ids.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IdList {
-    /// Its number, in the request and in the confirmation.
+    /// The field number, in the request and in the confirmation.
     pub number: u32,
-    /// Its name in the request.
+    /// The field name in the request.
     pub name: String,
-    /// The kind of the topics whose ids it holds.
+    /// The topic kind of the ids that it holds.
     pub kind: String,
 }
 
-/// The lists of one request, by number.
+/// The lists of one request, sorted by number.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct IdLists(Vec<IdList>);
 
 impl IdLists {
-    /// The lists, by number.
+    /// Returns the lists, sorted by number.
     #[must_use]
     pub fn as_slice(&self) -> &[IdList] {
         &self.0
     }
 
-    /// The ids of each list that the payload holds, as they stand there.
+    /// Returns the ids of each list in the payload, in their original order.
     ///
     /// # Errors
     ///
-    /// When the payload is malformed, which [`Schema::inspect`] finds as well.
+    /// Fails if the payload is malformed, which [`Schema::inspect`] detects as well.
     ///
     /// [`Schema::inspect`]: super::Schema::inspect
     pub fn ids<'a>(&self, payload: &'a [u8]) -> Result<Vec<(&IdList, Vec<&'a str>)>, WireError> {
@@ -59,8 +59,8 @@ impl IdLists {
         Ok(found)
     }
 
-    /// The lists of the request. One that is malformed, or that the confirmation cannot
-    /// repeat, is reported.
+    /// Returns the lists of the request. Reports a list that is malformed or that the
+    /// confirmation cannot repeat.
     pub(super) fn of(
         request: &MessageDescriptor,
         confirmation: &MessageDescriptor,
@@ -69,7 +69,7 @@ impl IdLists {
     ) -> Self {
         let mut lists = Vec::new();
         for field in annotations.fields(request) {
-            // Other numbers are the relay's, which `relay_rules` checks.
+            // Other numbers belong to the relay; `relay_rules` checks them.
             if LIST_NUMBERS.contains(&field.number) {
                 lists.extend(list(&field, report));
                 check_confirmation(&field, confirmation, report);
@@ -90,7 +90,7 @@ fn id<'a>(payload: &'a [u8], field: &RawField) -> Result<&'a str, WireError> {
 fn list(field: &Declared, report: &mut Report) -> Option<IdList> {
     let name = &field.full_name;
     if field.kind != Kind::String || !field.is_repeated {
-        // An annotation on another type than string is reported as such.
+        // `annotation_rules` reports an annotation on a field that is not a string.
         if field.kind == Kind::String || field.topic.is_none() {
             report.error(
                 field,

@@ -1,13 +1,13 @@
-//! The schema: which payloads there are, and what an event relates to. Compiled
-//! from descriptors and annotations at start, then asked about every envelope.
+//! The compiled schema: which payloads exist and which topics an event relates to. It is
+//! built from descriptors and annotations at startup and consulted for every envelope.
 //!
 //! ```text
-//! .proto ─▶ compile ─▶ Schema ─▶ inspect ─▶ Inspected: payload, topics, what to cut
+//! .proto ─▶ compile ─▶ Schema ─▶ inspect ─▶ payload, topics, byte ranges to drop
 //!           relay_fields, annotations,      walk (collect where fields replace each other)
 //!           table, lists
 //! ```
 //!
-//! Knows no connection and no tenant, and no word of any application.
+//! Knows nothing about connections, tenants or any particular application.
 
 mod advice;
 mod annotation_rules;
@@ -104,42 +104,43 @@ pub struct Schema {
     compile_time: Duration,
 }
 
-/// What a client's JSON is, as far as that is known before it is read.
+/// The message id and payload of a client's JSON, as far as they are known before it is
+/// parsed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ClientJson {
-    /// The message id, if there is one that can be repeated.
+    /// The message id, if there is a valid one.
     pub message_id: Option<MessageId>,
-    /// What the payload is, if there is exactly one.
+    /// The kind of the payload, if there is exactly one.
     pub payload: Option<PayloadKind>,
 }
 
-/// How large a schema is.
+/// The size of a schema.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SchemaSize {
-    /// Payloads that are not the relay's.
+    /// Number of payloads that are not the relay's.
     pub events: usize,
-    /// Messages that the schema's files declare, the built-in files apart.
+    /// Number of messages that the schema's files declare, without the built-in files.
     pub messages: usize,
-    /// Files that the messages were read with, imports included.
+    /// Number of files that were read, including imports.
     pub files: usize,
 }
 
 impl Schema {
-    /// The schema that the program carries in itself.
+    /// Returns the default bundled schema.
     ///
     /// # Errors
     ///
-    /// Never in a program that passed its tests.
+    /// Cannot fail in a binary that passed its tests.
     pub fn bundled() -> Result<Self, SchemaError> {
         Bundled::load()?.schema()
     }
 
-    /// The schema whose envelope is the message of this full name.
+    /// Compiles the schema with the envelope of this full name.
     ///
     /// # Errors
     ///
-    /// When the envelope lacks a field of the relay's or declares it otherwise, or
-    /// when an annotation stands where it means nothing. The error names the field.
+    /// Fails if the envelope lacks one of the relay's fields or declares it differently, or
+    /// if an annotation has no effect where it is. The error names the field.
     pub fn compile(pool: &DescriptorPool, envelope: &str) -> Result<Self, SchemaError> {
         let draft = Draft {
             pool,
@@ -150,8 +151,8 @@ impl Schema {
         draft.compile()
     }
 
-    /// Compiles .proto files that are in memory. Each has the name by which the others
-    /// import it; the built-in files need not be among them.
+    /// Compiles .proto files in memory. Each pair is the name by which other files import
+    /// it, and its text. The built-in files may be omitted.
     ///
     /// # Errors
     ///
@@ -169,13 +170,14 @@ impl Schema {
         source::compile_set(bytes, "the descriptor set", envelope)
     }
 
-    /// Warnings and notes about the schema, by file and line.
+    /// Returns the warnings and notes about the schema, sorted by file and line.
     #[must_use]
     pub fn diagnostics(&self) -> &[Diagnostic] {
         &self.diagnostics
     }
 
-    /// How many messages the schema's files declare, the built-in files apart.
+    /// Returns the number of messages that the schema's files declare, without the built-in
+    /// files.
     #[must_use]
     pub fn message_count(&self) -> usize {
         let messages = self.envelope.parent_pool().all_messages();
@@ -185,20 +187,20 @@ impl Schema {
         messages.filter(is_own).count()
     }
 
-    /// How long it took to read and compile the schema; zero where it was not
-    /// [loaded](SchemaSource::load).
+    /// Returns the time taken to read and compile the schema; zero if it was not
+    /// [loaded](SchemaSource::load) from a source.
     #[must_use]
     pub fn compile_time(&self) -> Duration {
         self.compile_time
     }
 
-    /// Looks at an envelope: the one walk over its bytes.
+    /// Inspects an envelope in a single walk over its bytes.
     ///
     /// # Errors
     ///
-    /// When the bytes are not well-formed all the way down, when a payload or a
-    /// field of the relay's is set twice or a reserved one is set, and when an
-    /// annotated field holds what no topic's id can be.
+    /// Fails if the bytes are not well-formed at every level, if a payload or one of the
+    /// relay's fields is set twice, if a reserved field is set, or if an annotated field
+    /// holds an invalid topic id.
     pub fn inspect<'a>(&'a self, envelope: &'a [u8]) -> Result<Inspected<'a>, WireError> {
         let mut found = self.walk_for_topics(envelope, usize::MAX)?;
         if found.is_ambiguous {
@@ -207,12 +209,11 @@ impl Schema {
         Ok(self.inspected(envelope, found))
     }
 
-    /// Looks at an envelope as [`inspect`](Self::inspect) does, no further than the limits
-    /// say.
+    /// Inspects an envelope as [`inspect`](Self::inspect) does, within the given limits.
     ///
     /// # Errors
     ///
-    /// As for [`inspect`](Self::inspect), and when there are more topics than may be.
+    /// As for [`inspect`](Self::inspect), and if there are more topics than the limit.
     pub fn inspect_within<'a>(
         &'a self,
         envelope: &'a [u8],
@@ -230,10 +231,10 @@ impl Schema {
         Ok(Inspection::Complete(self.inspected(envelope, found)))
     }
 
-    /// Walks over an envelope. Its topics are to be collected from the decoded envelope
-    /// where that is ambiguous.
-    // Inlined like `inspected`: what is found is large, and moving it takes 40 instructions
-    // of 6,600 for a small event.
+    /// Walks over an envelope. If the result is ambiguous, the caller must collect the
+    /// topics from the decoded envelope.
+    // Inlined, because the result is large: moving it takes 40 of the 6,600 instructions
+    // for a small event.
     #[inline(always)]
     fn walk_for_topics<'a>(
         &self,
@@ -241,7 +242,7 @@ impl Schema {
         topics_max: usize,
     ) -> Result<Found<'a>, WireError> {
         match walk(&self.table, envelope, Mode::Route, topics_max) {
-            // What is no topic may have been replaced further on.
+            // A later field may replace the invalid topic.
             Err(error) if error.fault().is_of_topic() => {
                 let mut found = walk(&self.table, envelope, Mode::Check, 0)?;
                 found.is_ambiguous = true;
@@ -251,11 +252,11 @@ impl Schema {
         }
     }
 
-    /// Looks at an envelope of which the topics are of no interest.
+    /// Inspects an envelope without collecting its topics.
     ///
     /// # Errors
     ///
-    /// As for [`inspect`](Self::inspect), but for topics.
+    /// As for [`inspect`](Self::inspect), except for errors about topics.
     pub fn inspect_unrouted<'a>(&'a self, envelope: &'a [u8]) -> Result<Inspected<'a>, WireError> {
         let found = walk(&self.table, envelope, Mode::Check, 0)?;
         Ok(self.inspected(envelope, found))
@@ -296,13 +297,12 @@ impl Schema {
         })
     }
 
-    /// Takes a BatchUpdate apart into its envelopes, which are not looked at.
+    /// Splits a BatchUpdate into its envelopes, which are not inspected.
     ///
     /// # Errors
     ///
-    /// When there are more than `max`, or as many unknown fields beside them, as soon as that
-    /// is seen; when the batch
-    /// itself is malformed; when the schema has none.
+    /// Fails as soon as there are more than `max` envelopes or more than `max` unknown
+    /// fields, if the batch itself is malformed, or if the schema has no batches.
     pub fn batch_messages<'a>(
         &self,
         batch: &'a [u8],
@@ -333,51 +333,52 @@ impl Schema {
         Ok(messages)
     }
 
-    /// Whether the envelope has field 17.
+    /// Returns true if the envelope has field 17, the batch.
     #[must_use]
     pub fn has_batch(&self) -> bool {
         self.batch.is_some()
     }
 
-    /// The schema's lists of ids in Subscribe.
+    /// Returns the schema's lists of ids in Subscribe.
     #[must_use]
     pub fn subscribe_lists(&self) -> &IdLists {
         &self.subscribe
     }
 
-    /// The schema's lists of ids in Unsubscribe.
+    /// Returns the schema's lists of ids in Unsubscribe.
     #[must_use]
     pub fn unsubscribe_lists(&self) -> &IdLists {
         &self.unsubscribe
     }
 
-    /// Every payload of the envelope, by number.
+    /// Returns every payload of the envelope, sorted by number.
     #[must_use]
     pub fn payloads(&self) -> &[PayloadType] {
         &self.payloads
     }
 
-    /// How to make events to measure with; `None` where no event of the schema
-    /// relates to what clients can subscribe to.
+    /// Returns a generator of events for benchmarks; `None` if no event of the schema
+    /// relates to a topic that clients can subscribe to.
     #[must_use]
     pub fn specimen(&self) -> Option<Specimen> {
         Specimen::find(&self.table, &self.payloads)
     }
 
-    /// The envelope's full name.
+    /// Returns the envelope's full name.
     #[must_use]
     pub fn envelope_name(&self) -> &str {
         self.envelope.full_name()
     }
 
-    /// The hash of all that an envelope can hold. Comments, the order of files and
-    /// declarations, and messages that no envelope can hold do not change it.
+    /// Returns the hash of everything that an envelope can contain. It does not depend on
+    /// comments, on the order of files and declarations, or on messages that no envelope
+    /// can contain.
     #[must_use]
     pub fn revision(&self) -> Revision {
         self.revision
     }
 
-    /// How large the schema is.
+    /// Returns the number of events, messages and files.
     #[must_use]
     pub fn size(&self) -> SchemaSize {
         let events = self.payloads.iter();
@@ -388,8 +389,8 @@ impl Schema {
         }
     }
 
-    /// Every change from this schema to the new one that would break clients that are
-    /// connected or events in the log; empty if the new one can take its place.
+    /// Returns every change from this schema to `new` that would break connected clients or
+    /// events in the log; empty if `new` can replace it.
     #[must_use]
     pub fn breaking_changes(&self, new: &Self) -> Vec<BreakingChange> {
         compatibility::breaking_changes(&self.outline(), &new.outline())
@@ -399,43 +400,44 @@ impl Schema {
         Outline::of(&self.envelope, &self.annotations)
     }
 
-    /// The name of the envelope's field `position` in JSON.
+    /// Returns the JSON name of the envelope's field `position`.
     #[must_use]
     pub fn position_json_name(&self) -> String {
         let field = self.envelope.get_field(relay_fields::number::POSITION);
         field.map_or_else(String::new, |field| field.json_name().to_owned())
     }
 
-    /// The bytes of the envelope that a backend's JSON says. The same JSON gives the same
-    /// bytes.
+    /// Parses a backend's JSON and returns the envelope's bytes. The same JSON always gives
+    /// the same bytes.
     ///
     /// # Errors
     ///
-    /// When the text is no JSON of an envelope: also for a field that the schema
-    /// does not know, for one that is set twice, for a second payload and for a number that
-    /// the field cannot hold. When it has more than 100,000 values, before it is read.
+    /// Fails if the text is not the JSON of an envelope. This includes unknown fields, a
+    /// field that is set twice, a second payload and a number out of the field's range.
+    /// Text of more than 100,000 values is refused before it is parsed.
     pub fn envelope_from_json(&self, json: &[u8]) -> Result<Vec<u8>, JsonError> {
         let message = self.parse(&self.envelope, json, Sender::Backend)?;
         Ok(self.encode(&message))
     }
 
-    /// The bytes of the envelope that a client's JSON says, likewise. Its errors suggest
-    /// what clients may send.
+    /// Parses a client's JSON and returns the envelope's bytes. Errors suggest only what
+    /// clients may send.
     ///
     /// # Errors
     ///
-    /// As for a backend's.
+    /// As for [`envelope_from_json`](Self::envelope_from_json).
     pub fn envelope_from_client_json(&self, json: &[u8]) -> Result<Vec<u8>, JsonError> {
         let message = self.parse(&self.envelope, json, Sender::Client)?;
         Ok(self.encode(&message))
     }
 
-    /// The bytes of the BatchUpdate that a backend's JSON says, likewise.
+    /// Parses a backend's JSON and returns the bytes of the BatchUpdate.
     ///
     /// # Errors
     ///
-    /// As for an envelope, of each, when all together have more than `bytes_max` bytes, and
-    /// when the schema has no batches.
+    /// As for [`envelope_from_json`](Self::envelope_from_json), for each envelope. Also
+    /// fails if all envelopes together have more than `bytes_max` bytes, or if the schema
+    /// has no batches.
     pub fn batch_from_json(&self, json: &[u8], bytes_max: usize) -> Result<Vec<u8>, JsonError> {
         let batch = self
             .batch
@@ -452,8 +454,9 @@ impl Schema {
         Ok(bytes)
     }
 
-    /// What a client's JSON is, before it is read: the payload that it has and its message
-    /// id. Neither where the text is not JSON; no id where it is not one.
+    /// Returns the payload kind and the message id of a client's JSON without parsing it
+    /// fully. Both are `None` if the text is not JSON; the id is also `None` if it is
+    /// invalid.
     #[must_use]
     pub fn peek_client_json(&self, json: &[u8]) -> ClientJson {
         let is_payload = |number: u32| self.payload_kind(number).is_some();
@@ -473,43 +476,44 @@ impl Schema {
         Some(payloads.get(index.ok()?)?.kind)
     }
 
-    /// How much work it is to read the JSON, in bytes of text without structure. Once
-    /// that is more than `max`, any number above `max`.
+    /// Returns the work of parsing the JSON, measured in bytes of unstructured text. Stops
+    /// counting once the result exceeds `max`.
     #[must_use]
     pub fn json_weight(json: &[u8], max: usize) -> usize {
         json::weight(json, max)
     }
 
-    /// The most bytes of memory that an envelope in JSON takes while it is read, the text
-    /// not included.
+    /// Returns the maximum memory that parsing an envelope in JSON takes, in bytes, without
+    /// the text itself.
     #[must_use]
     pub fn json_memory_max(json: &[u8]) -> usize {
         json::memory_max(json, 0, usize::MAX)
     }
 
-    /// The same for a batch in JSON, whose envelopes may have `bytes_max` bytes in all.
+    /// Returns the maximum memory that parsing a batch in JSON takes, in bytes, without the
+    /// text. Its envelopes may have at most `bytes_max` bytes in total.
     #[must_use]
     pub fn json_batch_memory_max(json: &[u8], bytes_max: usize) -> usize {
         json::memory_max(json, json::ENVELOPE_LEVEL, bytes_max)
     }
 
-    /// The most bytes of memory that an envelope takes while it is decoded to be rendered
-    /// or to find its topics: its fields, or what they hold where they are packed.
+    /// Returns the maximum memory that an envelope takes, in bytes, while it is decoded to
+    /// render it or to find its topics. Counts its fields and the values of packed fields.
     #[must_use]
     pub fn decoded_memory_max(&self, envelope: &[u8]) -> usize {
         let found = walk(&self.table, envelope, Mode::Check, 0);
-        // What is malformed is not decoded.
+        // A malformed envelope is never decoded.
         let found = found.unwrap_or_default();
         DECODED_FIELD_BYTES * found.fields
             + DECODED_PACKED_BYTES * found.packed_values
             + 2 * envelope.len()
     }
 
-    /// Counts the envelopes of a batch in JSON, before anything is made of them.
+    /// Checks the number of envelopes in a batch in JSON, before any of them is parsed.
     ///
     /// # Errors
     ///
-    /// When there are more than `max`, as soon as that is seen.
+    /// Fails as soon as there are more than `max`.
     pub fn check_json_batch_len(&self, json: &[u8], max: usize) -> Result<(), BatchError> {
         match json::is_over(json, max) {
             true => Err(BatchError::TooMany { max }),
@@ -542,18 +546,18 @@ impl Schema {
         }
     }
 
-    /// The envelope as canonical proto3 JSON.
+    /// Returns the envelope as canonical proto3 JSON.
     ///
     /// # Errors
     ///
-    /// When the bytes are malformed, and when one of Google's own types in them
-    /// holds what has no JSON, such as a timestamp after the year 9999.
+    /// Fails if the bytes are malformed, or if one of Google's types holds a value that has
+    /// no JSON form, such as a timestamp after the year 9999.
     pub fn envelope_to_json(&self, envelope: &[u8]) -> Result<serde_json::Value, JsonError> {
         json::render(&self.decode(envelope)?)
     }
 
-    /// The envelope as the text of its canonical proto3 JSON, without white space. The
-    /// same bytes give the same text.
+    /// Returns the envelope as canonical proto3 JSON text, without whitespace. The same
+    /// bytes always give the same text.
     ///
     /// # Errors
     ///
@@ -562,15 +566,15 @@ impl Schema {
         json::render_text(&self.decode(envelope)?, 2 * envelope.len())
     }
 
-    /// Checks that an envelope has JSON of at most `bytes_max` bytes, the longest
-    /// position included, which the relay adds later. To be asked of an event of which
-    /// [`Inspected::json_is_in_doubt`]; the envelope is one with a message_id and a
-    /// timestamp.
+    /// Checks that the JSON of an envelope has at most `bytes_max` bytes, including the
+    /// longest possible position, which the relay adds later. Only needed if
+    /// [`Inspected::json_is_in_doubt`] returns true. The envelope must already have a
+    /// message_id and a timestamp.
     ///
     /// # Errors
     ///
-    /// As for [`envelope_to_json`](Self::envelope_to_json), and when there are more
-    /// bytes: the field is then the payload.
+    /// As for [`envelope_to_json`](Self::envelope_to_json). Also fails if the JSON is
+    /// longer than the limit; the error's field is then the payload.
     pub fn check_json(&self, envelope: &[u8], bytes_max: usize) -> Result<(), JsonError> {
         let message = self.decode(envelope)?;
         let len_max = bytes_max.saturating_sub(self.json_bounds.position_bytes_max());
@@ -595,15 +599,16 @@ impl Schema {
     }
 }
 
-/// The most memory that a field takes when it is decoded, in bytes: an empty list in a
+/// Maximum memory of a decoded field, in bytes: that of an empty list in a
 /// google.protobuf.Value.
 const DECODED_FIELD_BYTES: usize = 1100;
 
-/// The same for a number in a packed field, in a list that doubles as it grows.
+/// Maximum memory of a decoded number in a packed field, in bytes. The list's capacity
+/// doubles as it grows.
 const DECODED_PACKED_BYTES: usize = 200;
 
-/// The number of the envelopes in a BatchUpdate.
+/// Field number of the envelopes in a BatchUpdate.
 const BATCH_MESSAGES: u32 = 1;
 
-/// What stands before each of them: a tag, and a length of at most 32 bits.
+/// Maximum bytes before each envelope: a tag, and a length of at most 32 bits.
 const LENGTH_BYTES_MAX: usize = 6;

@@ -1,9 +1,10 @@
-//! What the wire, JSON and the relay see of a schema, without the descriptors that it was
-//! read from: the base for comparing two schemas and for naming a revision. Comments, the
-//! order of files and declarations, and messages that no envelope can hold are not in it.
+//! The parts of a schema that are visible on the wire, in JSON and to the relay, for
+//! comparing schemas and computing revisions. Excludes comments, the order of files and
+//! declarations, and messages that no envelope can contain.
 //!
-//! A revision is the hash of an outline's JSON, so relays of two releases show the same
-//! revision only if the names and the order of the fields here stay. A test pins it.
+//! A revision is the hash of an outline's JSON, so two releases of the relay show the same
+//! revision only if the names and the order of the fields here stay unchanged. A test pins
+//! it.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -16,7 +17,7 @@ use serde::Serialize;
 
 use super::annotations::{Annotations, Declared};
 
-/// All messages and enums that can lie in an envelope, by full name.
+/// All messages and enums that an envelope can contain, by full name.
 #[derive(Debug, Serialize)]
 pub(super) struct Outline {
     pub(super) envelope: String,
@@ -27,7 +28,7 @@ pub(super) struct Outline {
 #[derive(Debug, Serialize)]
 pub(super) struct MessageOutline {
     pub(super) fields: BTreeMap<u32, FieldOutline>,
-    /// Whether the message itself has the option; `presence` implies it.
+    /// True if the message itself has the option; `presence` implies it.
     pub(super) client_publish: bool,
     pub(super) presence: bool,
     pub(super) reserved: Reserved,
@@ -46,9 +47,9 @@ pub(super) struct FieldOutline {
     pub(super) json_name: String,
     pub(super) label: Label,
     pub(super) value: ValueType,
-    /// Whether a message tells the default value from no value.
+    /// True if a message distinguishes the default value from an unset field.
     pub(super) has_presence: bool,
-    /// The default value; `None` for a message and for a repeated field.
+    /// The default value; `None` for messages and repeated fields.
     pub(super) default: Option<String>,
     pub(super) oneof: Option<String>,
     /// The kind, or `*`.
@@ -77,12 +78,12 @@ pub(super) enum ValueType {
 pub(super) struct EnumOutline {
     /// The number of each name.
     pub(super) numbers: BTreeMap<String, i32>,
-    /// The name by which JSON shows each number.
+    /// The name that JSON uses for each number.
     pub(super) names: BTreeMap<i32, String>,
 }
 
 impl Outline {
-    /// The outline of all that the envelope can hold.
+    /// Builds the outline of everything that the envelope can contain.
     pub(super) fn of(envelope: &MessageDescriptor, annotations: &Annotations) -> Self {
         let mut outline = Self {
             envelope: envelope.full_name().to_owned(),
@@ -112,7 +113,7 @@ impl Outline {
         outline
     }
 
-    /// Remembers the message or enum that a field's values are of.
+    /// Records the message or enum type of a field.
     fn note_type(&mut self, kind: &Kind, waiting: &mut VecDeque<MessageDescriptor>) {
         match kind {
             Kind::Message(entry) if entry.is_map_entry() => {
@@ -131,7 +132,7 @@ impl Outline {
 }
 
 impl MessageOutline {
-    /// The number of the field of this name.
+    /// Returns the number of the field with this name.
     pub(super) fn number_of(&self, name: &str) -> Option<u32> {
         let mut fields = self.fields.iter();
         fields
@@ -139,7 +140,7 @@ impl MessageOutline {
             .map(|(number, _)| *number)
     }
 
-    /// Whether no field can have the number or the name any more.
+    /// Returns true if both the number and the name are reserved.
     pub(super) fn has_reserved(&self, number: u32, name: &str) -> bool {
         let Reserved { numbers, names } = &self.reserved;
         numbers.iter().any(|range| range.contains(&number))
@@ -148,8 +149,8 @@ impl MessageOutline {
 }
 
 impl Reserved {
-    /// What this message reserves and the other one does not, as a .proto file says it.
-    /// The numbers of `free` need not be reserved.
+    /// Returns the reservations that `other` lacks, in .proto syntax. Ignores the numbers
+    /// in `free`.
     pub(super) fn missing_in(&self, other: &Self, free: &[Range<u32>]) -> Vec<String> {
         let mut missing = Vec::new();
         for range in &self.numbers {
@@ -207,7 +208,7 @@ impl FieldOutline {
         }
     }
 
-    /// How a .proto file declares it, without its number.
+    /// Returns the declaration in .proto syntax, without the number.
     pub(super) fn declaration(&self) -> String {
         format!("{}{} {}", self.label, self.value, self.name)
     }
@@ -268,7 +269,7 @@ impl EnumOutline {
 impl fmt::Display for Label {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            // A map says so by its type.
+            // The type already identifies a map.
             Self::Singular | Self::Map => "",
             Self::Required => "required ",
             Self::Repeated => "repeated ",

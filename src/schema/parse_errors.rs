@@ -1,4 +1,5 @@
-//! Errors of the parser and of prost-reflect in the words of the author of a schema.
+//! Translates errors of the parser and of prost-reflect into findings for the author of a
+//! schema.
 
 use std::collections::BTreeSet;
 
@@ -9,10 +10,10 @@ use super::{
 };
 use crate::suggest::nearest;
 
-/// How many errors of one file are shown.
+/// Maximum number of errors shown for one file.
 const ERRORS_PER_FILE_MAX: usize = 20;
 
-/// What to do about an error, by a part of its message, where the library has no advice.
+/// Hints by a part of the error's message, for errors for which the library has none.
 const HINTS: [(&str, &str); 12] = [
     (
         "found 'edition'",
@@ -46,14 +47,14 @@ const HINTS: [(&str, &str); 12] = [
     ),
 ];
 
-/// The start of the hint about a missing import.
+/// The beginning of the hint about a missing import.
 const ADD_IMPORT: &str = "add `import ";
 
-/// What to do about any other error.
+/// The hint for any other error.
 const ANY_HINT: &str = "https://protobuf.dev/programming-guides has the rules of the language";
 
-/// The errors that the library has found in the file with this text, which is empty
-/// where there is none.
+/// Returns the errors that the library found in a file. `text` is the file's text, or empty
+/// if it is unavailable.
 pub(super) fn explain(error: &dyn miette::Diagnostic, shown: &str, text: &str) -> Vec<Diagnostic> {
     let related = error.related().into_iter().flatten();
     let mut found = Vec::new();
@@ -69,7 +70,7 @@ pub(super) fn explain(error: &dyn miette::Diagnostic, shown: &str, text: &str) -
         }
         let message = message(error);
         let hint = hint(error, &message, text);
-        // One import mends all the names that it brings.
+        // One import resolves all the names that it declares.
         if hint.starts_with(ADD_IMPORT) && !imports.insert(hint.clone()) {
             continue;
         }
@@ -121,7 +122,7 @@ fn hint(error: &dyn miette::Diagnostic, message: &str, text: &str) -> String {
     known.map_or(ANY_HINT, |(_, hint)| hint).to_owned()
 }
 
-/// The name of an option or message of the relay's cannot be resolved.
+/// Returns the hint for an unresolved name of one of the relay's options or messages.
 fn relays_hint(name: &str, text: &str) -> String {
     let known = built_in::names();
     if let Some((_, file)) = known.iter().find(|(known, _)| known == name)
@@ -138,8 +139,8 @@ fn relays_hint(name: &str, text: &str) -> String {
     }
 }
 
-/// Where the fault is, among the places that an error points at; `None` at the end of
-/// the file.
+/// Returns the offset of the fault among the positions that an error points at; `None` for
+/// the end of the file.
 fn place(error: &dyn miette::Diagnostic) -> Option<usize> {
     let labels: Vec<_> = error.labels()?.collect();
     let says = |word: &str| {

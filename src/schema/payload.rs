@@ -1,5 +1,4 @@
-//! What an envelope can carry: the relay's control messages and the
-//! application's events.
+//! The payloads of an envelope: the relay's control messages and the application's events.
 
 use prost_reflect::{FieldDescriptor, MessageDescriptor};
 
@@ -8,33 +7,33 @@ use super::{
     relay_fields::{PAYLOAD, number},
 };
 
-/// One of the relay's own payloads.
+/// A payload of the relay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Control {
-    /// Asks for topics.
+    /// Subscribes to topics.
     Subscribe,
-    /// The answer to it.
+    /// The response.
     SubscriptionConfirmed,
-    /// Gives topics up.
+    /// Unsubscribes from topics.
     Unsubscribe,
-    /// The answer to it.
+    /// The response.
     UnsubscribeConfirmed,
-    /// Asks for a sign of life.
+    /// Asks for a Pong.
     Ping,
-    /// The answer to it.
+    /// The response.
     Pong,
-    /// Says what was refused.
+    /// Reports a refused message.
     Error,
     /// Several envelopes in one.
     Batch,
     /// Replaces the token of a connection.
     Authenticate,
-    /// The answer to it.
+    /// The response.
     Authenticated,
 }
 
 impl Control {
-    /// The control message of a number of the envelope.
+    /// Returns the control message with this field number in the envelope.
     fn of(number: u32) -> Option<Self> {
         Some(match number {
             number::SUBSCRIBE => Self::Subscribe,
@@ -52,27 +51,27 @@ impl Control {
     }
 }
 
-/// Whose a payload is.
+/// The kind of a payload: of the relay or of the application.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PayloadKind {
-    /// The relay's.
+    /// A control message of the relay.
     Control(Control),
-    /// The application's.
+    /// An event of the application.
     Event {
-        /// Whether clients may send it.
+        /// True if clients may send it.
         client_publish: bool,
     },
 }
 
 impl PayloadKind {
-    /// Whether it is the application's.
+    /// Returns true for an event of the application.
     #[must_use]
     pub fn is_event(self) -> bool {
         matches!(self, Self::Event { .. })
     }
 
-    /// Whether the relay takes it from clients; it answers every other payload with a
-    /// refusal, and suggests none of them.
+    /// Returns true if the relay accepts the payload from clients. It refuses every other
+    /// payload and never suggests one.
     #[must_use]
     pub fn is_taken_from_clients(self) -> bool {
         matches!(
@@ -85,33 +84,33 @@ impl PayloadKind {
 /// A payload that the schema knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PayloadType {
-    /// Its number in the envelope.
+    /// The number of its field in the envelope.
     pub number: u32,
-    /// Its field's name.
+    /// The name of its field.
     pub name: String,
-    /// Whose it is.
+    /// The kind: of the relay or of the application.
     pub kind: PayloadKind,
     /// The full name of its message.
     pub message: String,
-    /// The names of its fields into which the relay puts the sending user's id.
+    /// The names of the fields into which the relay writes the id of the sending user.
     pub sender: Vec<String>,
-    /// The relay remembers it as its sender's presence.
+    /// True if the relay stores it as its sender's presence.
     pub presence: bool,
-    /// For a presence payload: what means that the user is not there.
+    /// For a presence payload, the value that means that the user is absent.
     pub absent: Option<Absent>,
 }
 
-/// The value of a field that means that a user is not there.
+/// The value of a field that means that a user is absent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Absent {
     /// The field's name.
     pub field: String,
-    /// The value: of an enum its name, of a bool `true` or `false`.
+    /// The value: the name for an enum, `true` or `false` for a bool.
     pub value: String,
 }
 
 impl PayloadType {
-    /// The payloads of the envelope, by number.
+    /// Returns the payloads of the envelope, sorted by number.
     pub(super) fn all(envelope: &MessageDescriptor, annotations: &Annotations) -> Vec<Self> {
         let fields = envelope.fields().filter(|field| {
             let oneof = field.containing_oneof();

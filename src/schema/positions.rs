@@ -1,4 +1,4 @@
-//! Where things stand in their files, and what messages call these.
+//! Positions of declarations in their files, and the names of files in messages.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,8 @@ use prost_reflect::{
     prost_types::FileDescriptorProto,
 };
 
-/// What messages call the files, by the names under which they are imported.
+/// The names of files as shown in messages, by the names under which the files are
+/// imported.
 #[derive(Debug, Default)]
 pub(super) struct FileNames(BTreeMap<String, String>);
 
@@ -16,15 +17,15 @@ impl FileNames {
         Self(shown)
     }
 
-    /// What messages call the file of this name.
+    /// Returns the name to show in messages for the file imported as `name`.
     pub(super) fn shown<'a>(&'a self, name: &'a str) -> &'a str {
         self.0.get(name).map_or(name, String::as_str)
     }
 }
 
-/// Something that is declared in a file.
+/// A declaration in a file.
 pub(super) trait Placed {
-    /// The file, and the path of the declaration in its descriptor.
+    /// Returns the file, and the path of the declaration in the file's descriptor.
     fn place(&self) -> (FileDescriptor, &[i32]);
 }
 
@@ -45,7 +46,7 @@ placed!(
     OneofDescriptor
 );
 
-/// The line, from 1, of the byte at this offset.
+/// Returns the line, starting at 1, of the byte at this offset.
 pub(super) fn line_at(text: &str, offset: usize) -> usize {
     let before = text.bytes().take(offset);
     before
@@ -54,8 +55,8 @@ pub(super) fn line_at(text: &str, offset: usize) -> usize {
         .saturating_add(1)
 }
 
-/// The line, from 1, of the declaration with this path in the descriptor. `None` where
-/// the descriptor has no source information.
+/// Returns the line, starting at 1, of the declaration with this path in the descriptor;
+/// `None` if the descriptor has no source information.
 pub(super) fn line_of(file: &FileDescriptorProto, path: &[i32]) -> Option<usize> {
     let locations = &file.source_code_info.as_ref()?.location;
     let location = locations.iter().find(|location| location.path == path)?;

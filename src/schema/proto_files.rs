@@ -1,5 +1,5 @@
-//! Reads .proto files and all that they import, and parses them. Reports everything
-//! that is missing or malformed, in all files.
+//! Reads and parses .proto files and everything that they import. Reports everything that
+//! is missing or malformed in any of them.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -17,15 +17,15 @@ use super::{
     read::{Budget, ReadError},
 };
 
-/// The text of a .proto file, and how messages show where it is from.
+/// The text of a .proto file, and the path of the file as shown in messages.
 pub(super) struct Text {
     pub(super) shown: String,
     pub(super) text: String,
 }
 
-/// Where imports are looked for.
+/// A source of imported files.
 pub(super) trait Library {
-    /// The file of this name; `None` where there is none.
+    /// Returns the file with this name; `None` if there is none.
     fn find(&mut self, name: &str) -> Result<Option<Text>, Diagnostic>;
 }
 
@@ -39,17 +39,18 @@ impl Library for BTreeMap<String, String> {
     }
 }
 
-/// Files on disk: those of the schema, and the directories with what they import.
+/// Files on disk: those of the schema, and the directories that contain their imports.
 pub(super) struct Disk {
-    /// The schema's own files by the names under which they can be imported.
+    /// The schema's own files, by the names under which they can be imported.
     files: BTreeMap<String, PathBuf>,
     include: Vec<PathBuf>,
     budget: Budget,
 }
 
 impl Disk {
-    /// Gives each file the name under which it can be imported: its path from the first
-    /// of the directories that it lies in. Without directories those of the files serve.
+    /// Assigns to each file the name under which it can be imported: its path relative to
+    /// the first include directory that contains it. If `include` is empty, the directories
+    /// of the files are used.
     pub(super) fn new(files: &[PathBuf], include: &[PathBuf], found: &mut Diagnostics) -> Self {
         let include: Vec<_> = if include.is_empty() {
             files
@@ -79,7 +80,7 @@ impl Disk {
         for file in files {
             match disk.name(file) {
                 Some(name) => disk.add(name, file, found),
-                // Reading says what is wrong.
+                // Reading the file gives the reason.
                 None if !file.is_file() => {
                     let error = disk.budget.read(file).err();
                     found.extend(error.map(|it| it.about(file.display().to_string())));
@@ -96,7 +97,7 @@ impl Disk {
         disk
     }
 
-    /// The names of the schema's own files.
+    /// Returns the names of the schema's own files.
     pub(super) fn names(&self) -> Vec<String> {
         self.files.keys().cloned().collect()
     }
@@ -130,7 +131,7 @@ impl Disk {
     fn read(&mut self, path: &Path) -> Result<String, ReadError> {
         let bytes = self.budget.read(path)?;
         let text = String::from_utf8(bytes).map_err(|_| ReadError::NotText)?;
-        // Editors on Windows write a byte order mark, which protoc skips too.
+        // Editors on Windows write a byte order mark, which protoc skips as well.
         Ok(text
             .strip_prefix('\u{feff}')
             .map(str::to_owned)
@@ -159,8 +160,8 @@ impl Library for Disk {
     }
 }
 
-/// The absolute path without `.` and `..`. Symbolic links stay, because what a file is
-/// called depends on the path by which it is known.
+/// Returns the absolute path without `.` and `..`. Symbolic links are not resolved, because
+/// the name of a file depends on the path by which it is given.
 fn normalized(path: &Path) -> Option<PathBuf> {
     let mut normalized = PathBuf::new();
     for component in std::path::absolute(path).ok()?.components() {
@@ -175,7 +176,7 @@ fn normalized(path: &Path) -> Option<PathBuf> {
     Some(normalized)
 }
 
-/// Reads and parses the files of these names and all that they import.
+/// Reads and parses the files with these names and everything that they import.
 pub(super) fn parse(
     names: impl IntoIterator<Item = String>,
     library: &mut impl Library,
@@ -203,10 +204,10 @@ pub(super) fn parse(
     files
 }
 
-/// A file and the place of an import among its imports.
+/// An importing file and the index of the import.
 type Import = (String, usize);
 
-/// The imports of the file. One that stands there twice is reported.
+/// Returns the imports of the file. Reports duplicates.
 fn imports(
     name: &str,
     file: &SourceFile,
@@ -239,11 +240,11 @@ fn not_found(files: &Files, name: &str, import: Option<Import>) -> Diagnostic {
     }
 }
 
-/// Reads and parses one file. `None` where there is none.
+/// Reads and parses one file; `None` if there is none.
 fn read(name: &str, library: &mut impl Library) -> Result<Option<SourceFile>, Vec<Diagnostic>> {
     let copy = library.find(name);
     if let Some(descriptor) = built_in::find(name) {
-        // A copy that cannot be read is not used, so it does no harm.
+        // A copy that cannot be read is harmless, since it is not used.
         if let Ok(Some(copy)) = copy
             && let Some(diagnostic) = check_copy(name, &copy)
         {

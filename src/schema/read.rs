@@ -1,14 +1,14 @@
-//! Reads the files of a schema without hanging and without filling the memory: regular
-//! files only, and so many bytes in all.
+//! Reads the files of a schema without hanging or exhausting memory: only regular files,
+//! and with a limit on the total size.
 
 use std::{fs, io::Read as _, path::Path};
 
 use super::diagnostic::Diagnostic;
 
-/// The most bytes that the files of a schema may have in all.
+/// Maximum total size of the files of a schema, in bytes.
 pub(super) const BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// What may still be read.
+/// The number of bytes that may still be read.
 pub(super) struct Budget(usize);
 
 impl Default for Budget {
@@ -17,7 +17,7 @@ impl Default for Budget {
     }
 }
 
-/// Why a file cannot be used.
+/// The reason why a file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ReadError {
     #[error("cannot be read: {0}")]
@@ -31,9 +31,9 @@ pub(super) enum ReadError {
 }
 
 impl Budget {
-    /// Reads the file whole.
+    /// Reads the whole file.
     pub(super) fn read(&mut self, path: &Path) -> Result<Vec<u8>, ReadError> {
-        // Opening a pipe would wait for its writer.
+        // Opening a pipe would block until it has a writer.
         if !fs::metadata(path)?.is_file() {
             return Err(ReadError::NotAFile);
         }
@@ -52,7 +52,7 @@ impl ReadError {
         matches!(self, Self::Io(error) if matches!(error.kind(), NotFound | NotADirectory))
     }
 
-    /// The same as a finding about the file.
+    /// Converts the error to a finding about the file.
     pub(super) fn about(self, shown: String) -> Diagnostic {
         let hint = match self {
             Self::Io(_) => {

@@ -23,21 +23,21 @@ pub(super) mod number {
     pub(in crate::schema) const AUTHENTICATED: u32 = 20;
 }
 
-/// Whether a number of the envelope belongs to the relay.
+/// Returns true if a field number of the envelope belongs to the relay.
 pub(super) fn is_relays(number: u32) -> bool {
     number == number::MESSAGE_ID || (8..=31).contains(&number)
 }
 
-/// Whether a number of the envelope is the relay's and need not be declared. What has
-/// one that is not declared is refused.
+/// Returns true if a field number of the envelope belongs to the relay and may be
+/// undeclared. An envelope with an undeclared field in this range is refused.
 pub(super) fn is_reserved(number: u32) -> bool {
     (number::AUTHENTICATE..=31).contains(&number)
 }
 
-/// The schema's own numbers in the subscription messages.
+/// The field numbers that a schema may use in the subscription messages.
 pub(super) const LIST_NUMBERS: std::ops::RangeInclusive<u32> = 1..=15;
 
-/// What type a field must have.
+/// The type that a field must have.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Type {
     Bool,
@@ -46,7 +46,7 @@ pub(super) enum Type {
     String,
     /// The message of this full name.
     Message(&'static str),
-    /// A message of the schema's own; the name is what it is usually called.
+    /// A message declared by the schema; the name is its usual one.
     Own(&'static str),
 }
 
@@ -78,7 +78,7 @@ const fn strings(number: u32, name: &'static str) -> RelayField {
 
 const POSITION: &str = "sidewire.v1.Position";
 
-/// The envelope's fields beside its payload.
+/// The envelope's fields outside of the payload.
 pub(super) const PLAIN: [RelayField; 4] = [
     one(number::MESSAGE_ID, "message_id", Type::String),
     one(number::TIMESTAMP, "timestamp", Type::Int64),
@@ -109,10 +109,10 @@ pub(super) const PAYLOADS: [RelayField; 7] = [
     ),
 ];
 
-/// Several envelopes in one, which a schema may leave out.
+/// The batch of envelopes, which a schema may omit.
 pub(super) const BATCH: RelayField = one(number::BATCH, "batch", Type::Own("BatchUpdate"));
 
-/// Payloads that a schema may leave out.
+/// Payloads that a schema may omit.
 pub(super) const OPTIONAL_PAYLOADS: [RelayField; 2] = [
     one(
         number::AUTHENTICATE,
@@ -126,7 +126,7 @@ pub(super) const OPTIONAL_PAYLOADS: [RelayField; 2] = [
     ),
 ];
 
-/// What lies in the relay's payloads, by the envelope's number.
+/// The fields within the relay's messages, by the number of the message in the envelope.
 pub(super) const WITHIN: [(u32, &[RelayField]); 8] = [
     (
         number::POSITION,
@@ -180,12 +180,12 @@ pub(super) const WITHIN: [(u32, &[RelayField]); 8] = [
     ),
 ];
 
-/// The type of a field that is a message.
+/// Returns the message type of the field with this number, if it is a message.
 pub(super) fn message_of(message: &MessageDescriptor, number: u32) -> Option<MessageDescriptor> {
     message.get_field(number)?.kind().as_message().cloned()
 }
 
-/// What a field of this type is, with an article.
+/// Describes a field's type, with an article.
 pub(super) fn type_name(kind: &Kind, is_map: bool) -> String {
     match kind {
         _ if is_map => "a map".to_owned(),

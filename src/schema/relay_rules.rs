@@ -1,5 +1,5 @@
-//! What the relay needs of an envelope: its own fields as it knows them, nothing else in
-//! their numbers, and messages as payloads.
+//! The relay's requirements for an envelope: its own fields as it expects them, no other
+//! fields with their numbers, and only messages as payloads.
 
 use prost_reflect::{Cardinality, FieldDescriptor, Kind, MessageDescriptor};
 
@@ -15,12 +15,12 @@ use super::{
 /// The file that a schema imports for the relay's messages.
 const RELAY_FILE: &str = "sidewire/v1/relay.proto";
 
-/// Which numbers a schema's own fields may have.
+/// Hints on the numbers that a schema's own fields may have.
 const FREE_IN_ENVELOPE: &str = "use a number of 2 to 7, or of 32 and above";
 const FREE_IN_LISTS: &str = "use a number of 1 to 15";
 
-/// Returns true if the message was not written for the relay: it uses the relay's numbers,
-/// and none of them for a message of the relay's protocol.
+/// Returns true if the message was not written for the relay: it uses some of the relay's
+/// numbers, but none of them for a message of the relay's protocol.
 pub(super) fn is_foreign(envelope: &MessageDescriptor) -> bool {
     let has = |wanted: &RelayField| {
         let field = envelope.get_field(wanted.number);
@@ -34,8 +34,8 @@ pub(super) fn is_foreign(envelope: &MessageDescriptor) -> bool {
     conflicts && !PAYLOADS.iter().any(has)
 }
 
-/// Reports an envelope that was not written for the relay. Its fields are not looked at,
-/// because advice about each of them would turn it into something else.
+/// Reports an envelope that was not written for the relay. Its fields are not checked,
+/// because following the advice for each of them would change it into a different message.
 pub(super) fn refuse_foreign(envelope: &MessageDescriptor, report: &mut Report) {
     let name = envelope.full_name();
     report.error(
@@ -45,8 +45,8 @@ pub(super) fn refuse_foreign(envelope: &MessageDescriptor, report: &mut Report) 
     );
 }
 
-/// Checks that the envelope has the relay's fields, and beside them nothing in the
-/// relay's numbers.
+/// Checks that the envelope has the relay's fields and no other fields with the relay's
+/// numbers.
 pub(super) fn check(envelope: &MessageDescriptor, annotations: &Annotations, report: &mut Report) {
     let rules = Rules {
         envelope,
@@ -71,7 +71,7 @@ pub(super) fn check(envelope: &MessageDescriptor, annotations: &Annotations, rep
 struct Rules<'a> {
     envelope: &'a MessageDescriptor,
     annotations: &'a Annotations,
-    /// Whether the envelope has the oneof at all.
+    /// True if the envelope has the oneof `payload`.
     has_payload: bool,
 }
 
@@ -132,8 +132,8 @@ impl Rules<'_> {
         self.check_within(wanted.number, report);
     }
 
-    /// Checks a message that the relay fills or reads: it has these fields, and beside
-    /// them only the schema's lists.
+    /// Checks that a message that the relay reads or writes has the relay's fields and
+    /// otherwise only the schema's lists.
     fn check_within(&self, number: u32, report: &mut Report) {
         let wanted = WITHIN.iter().find(|(within, _)| *within == number);
         let message = message_of(self.envelope, number);
@@ -155,7 +155,7 @@ impl Rules<'_> {
         }
     }
 
-    /// Field 17, where it is there, is a batch of envelopes.
+    /// Checks that field 17, if it exists, is a batch of envelopes.
     fn check_batch(&self, report: &mut Report) {
         let Some(batch) = message_of(self.envelope, number::BATCH) else {
             return;
@@ -176,8 +176,8 @@ impl Rules<'_> {
         }
     }
 
-    /// The application's own fields: none in the relay's numbers, none that the relay
-    /// would have to set, and those of the oneof are messages.
+    /// Checks the application's own fields: they must not have the relay's numbers, must
+    /// not be required, and must be messages if they are payloads.
     fn check_own_fields(&self, report: &mut Report) {
         let fields = self.annotations.fields(self.envelope);
         for field in &fields {
@@ -218,7 +218,8 @@ impl Rules<'_> {
     }
 }
 
-/// The field in the place of the relay's, where it is as the relay knows it.
+/// Returns the field with the number of one of the relay's fields, if it is declared as the
+/// relay expects. Reports it otherwise.
 fn check_field(
     message: &MessageDescriptor,
     wanted: &RelayField,
@@ -286,8 +287,8 @@ fn missing_hint(message: &MessageDescriptor, wanted: &RelayField) -> String {
     format!("add `{};`{place}{import}", to_declare(message, wanted))
 }
 
-/// The declaration to write. A schema without subscription messages of its own uses the
-/// relay's, and one that has a message there keeps it.
+/// Returns the declaration to suggest. A schema without its own subscription messages uses
+/// the relay's; a message that is already declared there is kept.
 fn to_declare(message: &MessageDescriptor, wanted: &RelayField) -> String {
     let own = message_of(message, wanted.number).map(|own| own.full_name().to_owned());
     let kind = match wanted.kind {
@@ -301,7 +302,7 @@ fn to_declare(message: &MessageDescriptor, wanted: &RelayField) -> String {
     )
 }
 
-/// In proto2 a singular field outside a oneof needs a label.
+/// Adds the label that proto2 requires for a singular field outside of a oneof.
 fn with_label(message: &MessageDescriptor, declaration: String) -> String {
     let is_proto2 = message.parent_file().syntax() == prost_reflect::Syntax::Proto2;
     let is_member = PAYLOADS
@@ -325,7 +326,7 @@ fn imports_relay(message: &MessageDescriptor) -> bool {
     file.name() == RELAY_FILE || file.dependencies().any(|it| it.name() == RELAY_FILE)
 }
 
-/// The field as its file may have it.
+/// Returns the declaration of the field in .proto syntax.
 fn declaration(field: &FieldDescriptor) -> String {
     let kind = match field.kind() {
         _ if field.is_map() => "map<…>".to_owned(),
@@ -337,7 +338,7 @@ fn declaration(field: &FieldDescriptor) -> String {
     format!("{label}{kind} {} = {}", field.name(), field.number())
 }
 
-/// The oneof that the field is a member of; `None` for `optional`.
+/// Returns the oneof that contains the field; `None` for `optional`.
 fn real_oneof(field: &FieldDescriptor) -> Option<String> {
     let oneof = field.containing_oneof()?;
     (!oneof.is_synthetic()).then(|| oneof.name().to_owned())
@@ -354,7 +355,7 @@ fn refuse_number(field: &Declared, free: &str, report: &mut Report) {
     );
 }
 
-/// The relay does not route by its own fields.
+/// Reports a topic annotation on one of the relay's fields, which are not used for routing.
 fn refuse_topic(field: &Declared, report: &mut Report) {
     if field.topic.is_some() {
         report.error(

@@ -1,11 +1,11 @@
-//! Takes down what the rules find, with the file and the line of each declaration.
+//! Records the findings of the rules, with the file and the line of each declaration.
 
 use super::{
     diagnostic::{Diagnostic, Diagnostics, SchemaError, Severity},
     positions::{FileNames, Placed, line_of},
 };
 
-/// What has been found so far.
+/// The findings so far.
 #[derive(Debug, Default)]
 pub(super) struct Report {
     names: FileNames,
@@ -13,13 +13,13 @@ pub(super) struct Report {
 }
 
 impl Report {
-    /// What reading the files has found, to be added to. `names` are what messages call
-    /// the files.
+    /// Creates a report that starts with the findings from reading the files. `names` are
+    /// the names of the files as shown in messages.
     pub(super) fn new(names: FileNames, found: Diagnostics) -> Self {
         Self { names, found }
     }
 
-    /// The relay cannot use the schema because of this declaration.
+    /// Adds an error: the relay cannot use the schema because of this declaration.
     pub(super) fn error(
         &mut self,
         at: &impl Placed,
@@ -29,7 +29,7 @@ impl Report {
         self.add(Severity::Error, at, message.into(), hint.into());
     }
 
-    /// The declaration probably does not do what its author wanted.
+    /// Adds a warning: the declaration probably does not do what its author intended.
     pub(super) fn warning(
         &mut self,
         at: &impl Placed,
@@ -39,7 +39,7 @@ impl Report {
         self.add(Severity::Warning, at, message.into(), hint.into());
     }
 
-    /// Something about the declaration is good to know.
+    /// Adds a note about the declaration.
     pub(super) fn note(
         &mut self,
         at: &impl Placed,
@@ -49,7 +49,7 @@ impl Report {
         self.add(Severity::Note, at, message.into(), hint.into());
     }
 
-    /// The relay cannot use the schema, and no declaration is to blame.
+    /// Adds an error that concerns no particular declaration.
     pub(super) fn error_of_schema(&mut self, diagnostic: Diagnostic) {
         self.found.push(diagnostic);
     }
@@ -58,12 +58,13 @@ impl Report {
         self.found.has_errors()
     }
 
-    /// What was found, by file and line: an error if there is one among it.
+    /// Returns the findings, sorted by file and line; as an error if at least one of them
+    /// is an error.
     pub(super) fn finish(self) -> Result<Vec<Diagnostic>, SchemaError> {
         self.found.finish()
     }
 
-    /// Everything that was found, for a check that cannot go on after an error.
+    /// Returns all findings as an error, for a check that cannot continue.
     pub(super) fn into_error(self) -> SchemaError {
         self.found.into_error()
     }

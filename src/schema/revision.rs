@@ -1,5 +1,5 @@
-//! The name of a schema's content: two schemas that mean the same to clients, to the log
-//! and to the relay have the same revision, however their files are laid out.
+//! The identifier of a schema's content: two schemas that are equivalent to clients, the
+//! log and the relay have the same revision, however their files are organized.
 
 use std::fmt;
 
@@ -7,13 +7,15 @@ use aws_lc_rs::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
 
 use super::outline::Outline;
 
-/// A hash of all that an envelope can hold. Shown as the first 12 hexadecimal digits.
+/// A hash of everything that an envelope can contain. Displays as the first 12 hexadecimal
+/// digits.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Revision([u8; SHA256_OUTPUT_LEN]);
 
 impl Revision {
     pub(super) fn of(outline: &Outline) -> Self {
-        // All of the outline is sorted, so its text is canonical. Nothing in it has no JSON.
+        // The whole outline is sorted, so its text is canonical. Serializing it cannot
+        // fail.
         let text = serde_json::to_vec(outline).unwrap_or_default();
         let mut hash = [0; SHA256_OUTPUT_LEN];
         hash.copy_from_slice(digest(&SHA256, &text).as_ref());
@@ -21,7 +23,7 @@ impl Revision {
     }
 }
 
-/// How many bytes are shown.
+/// Number of bytes that are displayed.
 const SHOWN_LEN: usize = 6;
 
 impl fmt::Display for Revision {

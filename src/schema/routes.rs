@@ -1,5 +1,5 @@
-//! The routing table for people and for tools: what each event's annotated fields are,
-//! path by path. A message that lies in itself is shown once.
+//! The routing table for users and tools: the annotated fields of each event, by path. A
+//! recursive message is listed once.
 
 use std::collections::VecDeque;
 
@@ -12,49 +12,49 @@ use super::{
     table::{Field, Shape, Table, TypeIndex},
 };
 
-/// The most paths that are listed of one event. Messages that lie in each other can
-/// have more than anybody would read.
+/// Maximum number of paths listed for one event. Recursive messages can have many more.
 const PATHS_MAX: usize = 500;
 
-/// The most messages that are looked into for one event, likewise.
+/// Maximum number of messages visited for one event.
 const MESSAGES_MAX: usize = 5_000;
 
-/// The annotated fields that lie in a message.
+/// The annotated fields below a message.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Routes {
-    /// The ways to them, by field number.
+    /// The paths to them, sorted by field numbers.
     pub paths: Vec<TopicPath>,
-    /// Where a message lies in itself, so that the ways go on.
+    /// The recursive messages, below which the paths continue.
     pub recursions: Vec<Recursion>,
-    /// There are more than are listed here.
+    /// True if there are more paths than are listed here.
     pub is_cut: bool,
 }
 
-/// The way to an annotated field.
+/// The path to an annotated field.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopicPath {
-    /// The fields' names in the .proto, such as `lines[].product_id`: `[]` stands behind
-    /// a list, `{}` behind a map.
+    /// The field names in the .proto, such as `lines[].product_id`: `[]` follows a list,
+    /// `{}` a map.
     pub path: String,
-    /// The same with the fields' names in JSON.
+    /// The path with the field names in JSON.
     pub json_path: String,
-    /// The fields' numbers. In a map the value's number, 2, is not among them.
+    /// The field numbers. The number of a map's value, 2, is omitted.
     pub numbers: Vec<u32>,
-    /// The kind of topic that a value is the id of; `None` where a value is a topic.
+    /// The topic kind, if the values are ids; `None` if they are whole topics.
     pub kind: Option<String>,
 }
 
-/// Where a message lies in itself.
+/// A field that contains a message in which it is nested itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recursion {
-    /// The field with the inner one.
+    /// The path of the field.
     pub path: String,
-    /// The outer one, below which the ways are listed; empty for the event itself.
+    /// The path of the outer message, below which the paths are listed; empty for the event
+    /// itself.
     pub same_as: String,
 }
 
 impl Schema {
-    /// The annotated fields of a payload, seen from its message.
+    /// Returns the annotated fields of a payload, with paths relative to its message.
     #[must_use]
     pub fn routes(&self, payload: &PayloadType) -> Routes {
         let envelope = self.table.get(Table::ENVELOPE);
@@ -69,27 +69,27 @@ impl Schema {
         }
     }
 
-    /// The annotated fields of the envelope beside its payload, which every event can
-    /// have.
+    /// Returns the annotated fields of the envelope outside of its payload, which every
+    /// event can have.
     #[must_use]
     pub fn envelope_routes(&self) -> Routes {
         let is_beside = |field: &Field| !field.is_payload;
         self.routes_below(Table::ENVELOPE, self.envelope.clone(), is_beside)
     }
 
-    /// The events that a backend may post, by number.
+    /// Returns the events that a backend may post, sorted by number.
     pub fn events(&self) -> impl Iterator<Item = &PayloadType> {
         self.payloads.iter().filter(|it| it.kind.is_event())
     }
 
-    /// The payload's name in JSON.
+    /// Returns the payload's name in JSON.
     #[must_use]
     pub fn json_name(&self, payload: &PayloadType) -> String {
         let field = self.envelope.get_field(payload.number);
         field.map_or_else(|| payload.name.clone(), |it| it.json_name().to_owned())
     }
 
-    /// Whether a client can renew its token on its connection: the envelope has the
+    /// Returns true if a client can renew its token on its connection: the envelope has the
     /// fields 19 and 20.
     #[must_use]
     pub fn has_authenticate(&self) -> bool {
@@ -98,8 +98,9 @@ impl Schema {
             .all(|number| self.envelope.get_field(*number).is_some())
     }
 
-    /// Breadth first, so that where the table is cut the short paths are in it.
-    /// `starts` says which fields of the outermost message count.
+    /// Lists the annotated fields below a message. Searches breadth-first, so that a
+    /// truncated table contains the short paths. `starts` selects the fields of the
+    /// outermost message.
     fn routes_below(
         &self,
         index: TypeIndex,
@@ -133,7 +134,8 @@ impl Schema {
         routes
     }
 
-    /// Takes a routing field of a message: a path ends there, or goes on below.
+    /// Processes a routing field of a message: either a path ends there, or it continues
+    /// below.
     fn step(
         &self,
         place: &Place,
@@ -167,7 +169,7 @@ impl Schema {
         }
     }
 
-    /// The message in a field; for a map that of its values.
+    /// Returns the message type of a field; for a map, that of its values.
     fn below(&self, field: &Field, kind: Kind) -> Option<(TypeIndex, MessageDescriptor)> {
         let Kind::Message(message) = kind else {
             return None;
@@ -186,12 +188,12 @@ impl Schema {
     }
 }
 
-/// A message on the way.
+/// A message that is waiting to be visited.
 struct Place {
     index: TypeIndex,
     message: MessageDescriptor,
     way: TopicPath,
-    /// The messages that it lies in, each with its path.
+    /// The messages that contain it, each with its path.
     outer: Vec<(TypeIndex, String)>,
 }
 
@@ -223,7 +225,7 @@ impl TopicPath {
     }
 }
 
-/// The field's name in JSON, and its kind. An extension's name stands in brackets.
+/// Returns the field's name in JSON, and its kind. The name of an extension is in brackets.
 fn declared(message: &MessageDescriptor, field: &Field) -> (String, Kind) {
     if let Some(field) = message.get_field(field.number) {
         return (field.json_name().to_owned(), field.kind());

@@ -1,5 +1,5 @@
-//! Sample events of any schema, for guides and documents: the annotated fields hold ids,
-//! and a few of the other fields something that fits their type.
+//! Sample events of any schema, for guides and docs: annotated fields hold ids, and a few
+//! other fields hold values that fit their type.
 
 use prost_reflect::{EnumDescriptor, FieldDescriptor, Kind, MessageDescriptor};
 use serde_json::{Map, Value, json};
@@ -12,23 +12,23 @@ use super::{
 };
 use crate::protocol::{Topic, topic::USER_KIND};
 
-/// So many fields of a message that no topic comes from are filled in.
+/// Maximum number of fields of a message that are filled in although they name no topic.
 const OTHER_FIELDS_MAX: usize = 4;
 
-/// Messages lie in each other so deep in a sample, and deeper only where no topic was
-/// found by then.
+/// Maximum nesting of messages in a sample; the second value is used only if the first
+/// yields no topic.
 const DEPTHS_MAX: [usize; 2] = [3, 8];
 
-/// So many messages are in a sample.
+/// Maximum number of messages in a sample.
 const MESSAGES_MAX: usize = 30;
 
-/// Who a sample says the user is: the one whose token `sidewire dev` prints.
+/// The user in samples. `sidewire dev` prints a token for this user.
 const USER: &str = "alice";
 
-/// The topic of events that name none, in a schema without any kind.
+/// The topic of events that name none, in a schema without topic kinds.
 const OTHER_TOPIC: &str = "example:1";
 
-/// An event to try a schema with.
+/// A sample event of a schema.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sample {
     /// The payload's name.
@@ -37,13 +37,13 @@ pub struct Sample {
     pub event: Value,
     /// The topics that the event names itself.
     pub topics: Vec<Topic>,
-    /// The topic to give with the call, where the event names none.
+    /// The topic to pass in the call, if the event names none.
     pub topic_in_call: Option<Topic>,
 }
 
 impl Sample {
-    /// A topic to subscribe to, so that the event comes. `None` where it comes without
-    /// asking.
+    /// Returns a topic to subscribe to in order to receive the event; `None` if it is
+    /// delivered without a subscription.
     #[must_use]
     pub fn topic_to_follow(&self) -> Option<&Topic> {
         let topics = self.topics.iter().chain(&self.topic_in_call);
@@ -53,9 +53,8 @@ impl Sample {
 }
 
 impl Schema {
-    /// A sample of the event that shows best what the schema does: one of a backend
-    /// that names a topic to subscribe to, if there is one. `None` for a schema without
-    /// events.
+    /// Returns a sample of the event that best demonstrates the schema: preferably one from
+    /// a backend that names a topic to subscribe to. `None` for a schema without events.
     #[must_use]
     pub fn best_sample(&self) -> Option<Sample> {
         self.events()
@@ -72,7 +71,7 @@ impl Schema {
             .map(|(_, sample)| sample)
     }
 
-    /// A sample of an event.
+    /// Returns a sample of an event.
     #[must_use]
     pub fn sample(&self, payload: &PayloadType) -> Sample {
         let [shallow, deep] = DEPTHS_MAX;
@@ -124,7 +123,7 @@ impl Schema {
         json!({ field.json_name(): message })
     }
 
-    /// A topic of the first kind that the schema knows.
+    /// Returns a topic of the schema's first kind.
     fn sample_topic(&self) -> Topic {
         let lists = self.subscribe_lists().as_slice().first();
         let listed = lists.and_then(|list| Topic::new(&list.kind, &id_of(&list.kind)).ok());
@@ -138,12 +137,12 @@ struct Sampler<'s> {
     schema: &'s Schema,
     payload: &'s PayloadType,
     depth_max: usize,
-    /// How many messages there are so far.
+    /// Number of messages so far.
     messages: usize,
 }
 
 impl<'s> Sampler<'s> {
-    /// `outer` are the messages that this one lies in.
+    /// Creates a sample of a message. `outer` are the messages that contain it.
     fn message(
         &mut self,
         index: TypeIndex,
@@ -175,7 +174,8 @@ impl<'s> Sampler<'s> {
         sample
     }
 
-    /// The value of an annotated field, or of one with such a field below it.
+    /// Returns the value of an annotated field, or of a field with an annotated field below
+    /// it.
     fn routing(
         &mut self,
         known: &Field,
@@ -226,7 +226,7 @@ impl<'s> Sampler<'s> {
         }
     }
 
-    /// A message below another one, but none that lies in itself.
+    /// Creates a nested message, unless it is recursive or a limit is reached.
     fn inner(
         &mut self,
         index: TypeIndex,
@@ -238,7 +238,7 @@ impl<'s> Sampler<'s> {
         is_fit.then(|| Value::Object(self.message(index, message, outer)))
     }
 
-    /// The value of a field that no topic comes from; `None` where it is left out.
+    /// Returns the value of a field that names no topic; `None` if it is left out.
     fn other(&self, field: &FieldDescriptor, is_outermost: bool) -> Option<Value> {
         if field.is_list() || field.is_map() {
             return None;
@@ -247,7 +247,7 @@ impl<'s> Sampler<'s> {
         let absent = absent.filter(|it| is_outermost && it.field == field.name());
         let is_sender = is_outermost && self.payload.sender.iter().any(|it| it == field.name());
         Some(match field.kind() {
-            // It may be the value for who is not there.
+            // The value might be the one that means that the user is absent.
             Kind::String | Kind::Bool if absent.is_some() => return None,
             Kind::String if is_sender => json!(USER),
             Kind::String => json!(text_for(field.name())),
@@ -265,7 +265,8 @@ impl<'s> Sampler<'s> {
     }
 }
 
-/// The fields of a sample: of each oneof one, which leads to a topic if one does.
+/// Returns the fields of a sample. Of each oneof it selects one member, preferably one that
+/// leads to a topic.
 fn chosen(schema: &Schema, index: TypeIndex, message: &MessageDescriptor) -> Vec<FieldDescriptor> {
     let kind = schema.table.get(index);
     let is_routing = |field: &FieldDescriptor| {
@@ -299,7 +300,7 @@ fn text_for(name: &str) -> String {
     }
 }
 
-/// A value that is neither the default nor `absent`.
+/// Returns a value that is neither the default nor `absent`.
 fn enum_value(kind: &EnumDescriptor, absent: Option<&str>) -> Option<String> {
     if kind.full_name() == "google.protobuf.NullValue" {
         return None;

@@ -1,5 +1,5 @@
-//! Where a schema comes from: the program itself, .proto files, or a compiled
-//! descriptor set. Reads files; knows no configuration file.
+//! The source of a schema: the relay itself, .proto files, or a compiled descriptor set.
+//! Reads files; knows nothing about the configuration file.
 
 use std::{collections::BTreeMap, path::PathBuf, time::Instant};
 
@@ -14,16 +14,16 @@ use super::{
     report::Report,
 };
 
-/// Where a schema comes from.
+/// The source of a schema.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SchemaSource {
-    /// The program carries it; by name, or the default one.
+    /// A bundled schema, by name; `None` for the default one.
     Bundled(Option<String>),
     /// .proto files, which are compiled when the schema is loaded.
     Files {
-        /// The files with the envelope and all that it does not import.
+        /// The files with the envelope and everything that it does not import.
         files: Vec<PathBuf>,
-        /// The directories in which imports are looked for.
+        /// The directories that are searched for imports.
         include: Vec<PathBuf>,
         /// The envelope's full name.
         envelope: String,
@@ -48,7 +48,8 @@ impl SchemaSource {
     ///
     /// # Errors
     ///
-    /// When a file cannot be read or compiled, or the result is no schema for the relay.
+    /// Fails if a file cannot be read or compiled, or if the result is not a valid schema
+    /// for the relay.
     pub fn load(&self) -> Result<Schema, SchemaError> {
         let begun = Instant::now();
         let mut schema = match self {
@@ -76,7 +77,7 @@ impl SchemaSource {
     }
 }
 
-/// Compiles the files after `found` in reading them.
+/// Compiles the files. `found` are the findings from reading them.
 fn compile(files: &Files, envelope: &str, mut found: Diagnostics) -> Result<Schema, SchemaError> {
     let pool = files.link(&mut found);
     let draft = Draft {
@@ -88,8 +89,8 @@ fn compile(files: &Files, envelope: &str, mut found: Diagnostics) -> Result<Sche
     draft.compile()
 }
 
-/// Compiles .proto files that are in memory, each under the name by which the others
-/// import it.
+/// Compiles .proto files in memory. Each pair is the name by which other files import it,
+/// and its text.
 pub(super) fn compile_texts(files: &[(&str, &str)], envelope: &str) -> Result<Schema, SchemaError> {
     let mut found = Diagnostics::default();
     let mut library: BTreeMap<_, _> = files
@@ -101,7 +102,7 @@ pub(super) fn compile_texts(files: &[(&str, &str)], envelope: &str) -> Result<Sc
     compile(&parsed, envelope, found)
 }
 
-/// Compiles a FileDescriptorSet, which messages call `shown`.
+/// Compiles a FileDescriptorSet. `shown` is its name in messages.
 pub(super) fn compile_set(
     bytes: &[u8],
     shown: &str,

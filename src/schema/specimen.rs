@@ -1,5 +1,5 @@
-//! Makes events that relate to one topic and have a given size, for who measures
-//! the relay: any schema has a place where they fit in.
+//! Generates events of a given size that relate to a single topic, for benchmarks with any
+//! schema.
 
 use std::collections::HashSet;
 
@@ -13,35 +13,37 @@ use super::{
 };
 use crate::protocol::topic::USER_KIND;
 
-/// How deep in a payload a topic is looked for.
+/// Maximum depth in a payload at which an annotated field is searched.
 const DEPTH_MAX: usize = 8;
 
-/// The shortest field that the schema need not know: a tag of two bytes and an
+/// Size of the shortest field unknown to the schema, in bytes: a tag of two bytes and an
 /// empty value.
 const UNKNOWN_BYTES_MIN: usize = 3;
 
-/// The kind of the topics where the annotated field holds whole topics.
+/// The kind of the topics if the annotated field holds whole topics.
 const WHOLE_TOPIC_KIND: &str = "bench";
 
-/// What stands in the padding.
+/// The byte that fills the padding.
 const PADDING: u8 = b'x';
 
-/// The way to an annotated field of one of the schema's events.
+/// A generator of events, based on the path to an annotated field of one of the schema's
+/// events.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Specimen {
     kind: String,
-    /// The annotated field holds the topic, not its id.
+    /// True if the annotated field holds a whole topic, not an id.
     is_whole: bool,
-    /// The fields' numbers, from the payload's in the envelope to the annotated one's.
+    /// The field numbers, from the payload in the envelope to the annotated field.
     path: Vec<u32>,
-    /// A text beside the annotated field, to put the padding in.
+    /// The number of a string field next to the annotated field, which holds the padding.
     padded: Option<u32>,
-    /// A number that the envelope has no field of, whose tag has two bytes.
+    /// A field number that is undeclared in the envelope, with a tag of two bytes.
     unknown: u32,
 }
 
 impl Specimen {
-    /// The one that lies least deep, of the payload with the lowest number.
+    /// Finds the least deeply nested annotated field, in the payload with the lowest
+    /// number.
     pub(super) fn find(table: &Table, payloads: &[PayloadType]) -> Option<Self> {
         let envelope = table.get(Table::ENVELOPE)?;
         let unknown = (1024..2048).find(|it| !is_relays(*it) && envelope.field(*it).is_none())?;
@@ -65,15 +67,14 @@ impl Specimen {
         })
     }
 
-    /// The kind of the topic that its events relate to.
+    /// Returns the kind of the topic that the events relate to.
     #[must_use]
     pub fn kind(&self) -> &str {
         &self.kind
     }
 
-    /// The payload of an envelope, and what fills the envelope up, of exactly
-    /// `bytes` bytes, that relates to `kind:id` alone. `None` where that is less
-    /// than the id needs.
+    /// Returns the payload of an envelope with filler, of exactly `bytes` bytes, that
+    /// relates only to `kind:id`. `None` if `bytes` is too small for the id.
     #[must_use]
     pub fn encode(&self, id: &str, bytes: usize) -> Option<Vec<u8>> {
         let mut padding = bytes.checked_sub(self.payload(id, 0).len())?;
@@ -88,7 +89,8 @@ impl Specimen {
                     self.fill(&mut payload, rest);
                     return Some(payload);
                 }
-                // Where a length gets another byte, no padding gives just this size.
+                // Where a length prefix grows by a byte, no padding gives exactly this
+                // size.
                 _ => padding = padding.checked_sub(1)?,
             }
         }
@@ -108,7 +110,7 @@ impl Specimen {
         outer.fold(message, |inner, number| delimited(*number, &inner))
     }
 
-    /// Adds so many bytes that no schema knows.
+    /// Appends unknown fields of exactly this many bytes.
     fn fill(&self, out: &mut Vec<u8>, bytes: usize) {
         let whole = |value: usize| 2 + encoded_len_varint(value as u64) + value;
         let value = (0..=bytes.saturating_sub(UNKNOWN_BYTES_MIN))
@@ -126,15 +128,16 @@ impl Specimen {
 /// Looks for annotated fields in nested messages.
 #[derive(Default)]
 struct Search {
-    /// Messages without an annotated field so many levels below. Each is looked at once a
-    /// depth; a message with many fields of its own type has very many ways through it.
+    /// Messages without an annotated field at a given number of levels below. Each is
+    /// searched once per depth, because a message with many fields of its own type has a
+    /// huge number of paths.
     exhausted: HashSet<(TypeIndex, usize)>,
 }
 
 impl Search {
-    /// The way from the field down to an annotated one, `depth` levels below: their
-    /// numbers, the last one first; how the annotated one gives topics, and a text beside
-    /// it.
+    /// Finds an annotated field `depth` levels below `field`. Returns the field numbers of
+    /// the path, innermost first, the source of the topics, and a string field next to the
+    /// annotated one for padding.
     fn below<'t>(
         &mut self,
         table: &'t Table,
@@ -166,7 +169,7 @@ impl Search {
 fn annotated(table: &Table, index: TypeIndex) -> Option<(u32, &TopicSource, Option<&Field>)> {
     let is_text = |field: &&Field| field.shape == Shape::String;
     let fields = || table.get(index).into_iter().flat_map(|it| it.fields());
-    // Nobody can subscribe to the topics of a user.
+    // Clients cannot subscribe to topics of users.
     let subscribable = |source: &&TopicSource| match source {
         TopicSource::Kind(kind) => kind != USER_KIND,
         TopicSource::Whole => true,

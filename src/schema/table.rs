@@ -1,5 +1,5 @@
-//! The schema as the walk needs it: for each message a few dense arrays, so that
-//! nothing is hashed or allocated where an event is read.
+//! The schema in the form that the walk needs: a few dense arrays for each message, so that
+//! reading an event requires no hashing and no allocation.
 
 use std::collections::HashMap;
 
@@ -11,53 +11,54 @@ use super::{
     report::Report,
 };
 
-/// Field numbers below this are looked up by index, others by search.
+/// Field numbers below this limit are looked up by index, others by binary search.
 const LOW_NUMBERS: u32 = 64;
 
-/// The number of the value in the entry of a map.
+/// The field number of the value in a map entry.
 pub(super) const MAP_VALUE: u32 = 2;
 
-/// Where a message stands in the table.
+/// The index of a message in the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct TypeIndex(usize);
 
-/// All messages that can lie in the envelope, itself first.
+/// All messages that an envelope can contain, the envelope first.
 #[derive(Debug)]
 pub(super) struct Table(Vec<MessageType>);
 
-/// What the walk must know of a message.
+/// A message, as the walk needs it.
 #[derive(Debug)]
 pub(super) struct MessageType {
-    /// The fields, by number.
+    /// The fields, sorted by number.
     fields: Vec<Field>,
-    /// For each low number one more than the field's index, or 0.
+    /// For each low number, the field's index plus one, or 0.
     low: Vec<usize>,
     pub(super) is_map_entry: bool,
 }
 
-/// What the walk must know of a field.
+/// A field, as the walk needs it.
 #[derive(Debug)]
 pub(super) struct Field {
     pub(super) number: u32,
     pub(super) name: String,
     pub(super) shape: Shape,
     pub(super) is_repeated: bool,
-    /// How its values give topics, where they do.
+    /// The source of topics, if the field is annotated with one.
     pub(super) topic: Option<TopicSource>,
-    /// Whether it or something below it is annotated.
+    /// True if the field or one below it is annotated.
     pub(super) is_routing: bool,
-    /// A bit that the field shares with those by which its value can be replaced
-    /// or merged, and that are routing or replace one that is. Where a bit comes
-    /// twice in one message, order and merging decide what the topics are.
+    /// A bit shared by a routing field and the fields that can replace or merge its value;
+    /// 0 for other fields. If a bit occurs twice in one message, the topics depend on order
+    /// and merging.
     pub(super) watch: u64,
     oneof: Option<String>,
-    /// In the envelope: whether it is a member of the oneof `payload`.
+    /// True for a field of the envelope that is a member of the oneof `payload`.
     pub(super) is_payload: bool,
-    /// Whether what lies below it says nothing of what an event relates to.
+    /// True for one of the relay's fields in the envelope, below which annotations are
+    /// ignored.
     is_relays: bool,
 }
 
-/// How a field's value is laid out.
+/// The layout of a field's value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Shape {
     Varint,
@@ -71,8 +72,8 @@ pub(super) enum Shape {
 }
 
 impl Table {
-    /// The table of the messages that can lie in the envelope, and the messages by their
-    /// indexes. What the relay could not look into is reported.
+    /// Builds the table. Also returns the messages, sorted by their indexes. Reports fields
+    /// that the relay could not inspect.
     pub(super) fn of(
         envelope: &MessageDescriptor,
         annotations: &Annotations,
@@ -98,17 +99,17 @@ impl Table {
         self.0.get(index.0)
     }
 
-    /// The field for the values of a map, by the type of its entries.
+    /// Returns the field that holds the values of a map, given the type of its entries.
     pub(super) fn map_value(&self, entry: TypeIndex) -> Option<&Field> {
         self.get(entry)?.field(MAP_VALUE)
     }
 
-    /// The message at this place.
+    /// Returns the message at this index.
     pub(super) fn at(&self, index: usize) -> Option<&MessageType> {
         self.0.get(index)
     }
 
-    /// Whether there is a map anywhere.
+    /// Returns true if any message has a map.
     pub(super) fn has_maps(&self) -> bool {
         self.0.iter().any(|message| message.is_map_entry)
     }
@@ -132,18 +133,18 @@ impl MessageType {
 }
 
 impl Field {
-    /// Sets what is only asked of the envelope's fields.
+    /// Sets the properties that only the envelope's fields have.
     fn of_envelope(&mut self) {
         self.is_relays = is_relays(self.number);
         self.is_payload = self.oneof.as_deref() == Some(PAYLOAD);
     }
 
-    /// Whether a message may have several values of it.
+    /// Returns true if a message may have several values of the field.
     pub(super) fn is_list(&self) -> bool {
         self.is_repeated && !self.is_map_entry()
     }
 
-    /// Whether another field can replace it.
+    /// Returns true if another field can replace it.
     pub(super) fn is_in_oneof(&self) -> bool {
         self.oneof.is_some()
     }
@@ -152,7 +153,7 @@ impl Field {
         matches!(self.shape, Shape::MapEntry(_))
     }
 
-    /// The message that lies in it.
+    /// Returns the message type of its value, if it is a message.
     fn below(&self) -> Option<TypeIndex> {
         match self.shape {
             Shape::Message(index) | Shape::MapEntry(index) => Some(index),
@@ -161,7 +162,7 @@ impl Field {
     }
 }
 
-/// The messages met so far, which get their indexes in that order.
+/// The messages found so far, which are indexed in this order.
 #[derive(Default)]
 struct Found {
     messages: Vec<MessageDescriptor>,
@@ -240,8 +241,8 @@ fn shape(field: &Declared, found: &mut Found, report: &mut Report) -> Shape {
     }
 }
 
-/// Whether the message is an `Any`, or the entry of a map with such values: an entry has
-/// no line of its own.
+/// Returns true if the message is an `Any`, or the entry of a map with such values. A map
+/// entry has no line of its own.
 fn is_any(message: &MessageDescriptor) -> bool {
     const ANY: &str = "google.protobuf.Any";
     let holds_any = || {
@@ -258,8 +259,8 @@ fn low_numbers(fields: &[Field]) -> Vec<usize> {
         .collect()
 }
 
-/// Marks what is annotated, then what has a marked field below it, until nothing
-/// more is found: messages may contain each other.
+/// Marks annotated fields, then fields with a marked field below them, until nothing
+/// changes. Messages may contain each other.
 fn mark_routing(types: &mut [MessageType]) {
     loop {
         let routing: Vec<bool> = types
@@ -282,8 +283,8 @@ fn mark_routing(types: &mut [MessageType]) {
     }
 }
 
-/// Hands out the bits of [`Field::watch`]. Where a message needs more than 64,
-/// the rest share the last: then some are decoded that need not be.
+/// Assigns the bits of [`Field::watch`]. If a message needs more than 64, the rest share
+/// the last bit, so some messages are decoded unnecessarily.
 fn watch(message: &mut MessageType) {
     let routing: Vec<(u32, Option<String>)> = message
         .fields

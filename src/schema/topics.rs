@@ -1,4 +1,4 @@
-//! The topics that are found in an event, gathered. Knows not where they stand.
+//! A set of the topics found in an event, in order.
 
 use std::collections::HashSet;
 
@@ -6,19 +6,19 @@ use crate::protocol::{Topic, topic::TENANT_KIND};
 
 use super::{annotations::TopicSource, error::Fault};
 
-/// Up to so many topics are compared one by one, which costs less than hashing.
+/// Maximum number of topics that are compared one by one, which costs less than hashing.
 const COMPARED_MAX: usize = 16;
 
-/// Topics, each once, in the order in which they came.
+/// Topics without duplicates, in the order in which they were added.
 #[derive(Debug, Default)]
 pub(super) struct Topics {
     list: Vec<Topic>,
-    /// The same, once there are more than [`COMPARED_MAX`].
+    /// A copy of the topics as a set, filled once there are more than [`COMPARED_MAX`].
     seen: HashSet<Topic>,
 }
 
 impl Topics {
-    /// Adds the topic that a value of an annotated field gives; an empty value gives none.
+    /// Adds the topic that a value of an annotated field names. An empty value names none.
     pub(super) fn add_value(&mut self, source: &TopicSource, value: &str) -> Result<(), Fault> {
         match source {
             TopicSource::Kind(kind) => self.add(kind, value),
@@ -35,7 +35,7 @@ impl Topics {
         }
     }
 
-    /// Adds `kind:id`; an empty id names nothing.
+    /// Adds `kind:id`. An empty id is ignored.
     fn add(&mut self, kind: &str, id: &str) -> Result<(), Fault> {
         if id.is_empty() || self.compare(kind, id) {
             return Ok(());
@@ -47,7 +47,7 @@ impl Topics {
         self.add_new(topic)
     }
 
-    /// Adds a topic that is none of the first ones.
+    /// Adds a topic that is not among the first [`COMPARED_MAX`].
     fn add_new(&mut self, topic: Topic) -> Result<(), Fault> {
         if self.list.len() >= COMPARED_MAX {
             if self.seen.is_empty() {
@@ -61,7 +61,7 @@ impl Topics {
         Ok(())
     }
 
-    /// Whether it is one of the first topics.
+    /// Returns true if the topic is among the first [`COMPARED_MAX`].
     fn compare(&self, kind: &str, id: &str) -> bool {
         self.list.iter().take(COMPARED_MAX).any(|topic| {
             let rest = topic.as_str().strip_prefix(kind);

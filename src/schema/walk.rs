@@ -1,9 +1,9 @@
-//! The one walk over an envelope's bytes: refuses what is not well-formed all
-//! the way down, and on the way picks up the topics and the relay's own fields.
+//! The single walk over an envelope's bytes. Refuses bytes that are not well-formed at
+//! every level, and collects the topics and the relay's own fields on the way.
 //!
-//! It takes topics where they stand. That is right as long as nothing is
-//! replaced or merged; where something is, it says so, and the caller lets
-//! `collect` look at the decoded message instead.
+//! Topics are collected in the order of the bytes. That is correct as long as no field is
+//! replaced or merged. Otherwise the result is marked as ambiguous, and the caller uses
+//! `collect` on the decoded message instead.
 
 use std::ops::Range;
 
@@ -15,46 +15,45 @@ use super::{
     wire::{Fields, RawField, WireType, check_varints, text, varint_at},
 };
 
-/// How many levels of messages an envelope may hold below itself. The entry of a map is a
-/// level of its own, as it is for the decoders of C++, C#, Java and Python, whose limit is
-/// 100 too; prost does not count it.
+/// Maximum nesting of messages below the envelope. A map entry counts as a level, as it
+/// does for the decoders of C++, C#, Java and Python, whose limit is also 100; prost does
+/// not count it.
 pub(super) const DEPTH_MAX: u32 = 100;
 
-/// The most fields that an envelope may have, those of the messages in it included. To
-/// decode one takes up to 1 KiB of memory a field, where they are lists without items in a
-/// google.protobuf.Value.
+/// Maximum number of fields of an envelope, including those of nested messages. Decoding
+/// takes up to 1 KiB of memory per field: that of an empty list in a google.protobuf.Value.
 pub(super) const FIELDS_MAX: usize = 100_000;
 
-/// What the walk found in an envelope.
+/// The result of a walk over an envelope.
 #[derive(Debug, Default)]
 pub(super) struct Found<'a> {
     pub(super) message_id: Option<&'a str>,
     pub(super) timestamp: Option<i64>,
     pub(super) has_position: bool,
     pub(super) extra_topics: Vec<&'a str>,
-    /// The payload's number and bytes.
+    /// The payload's field number, and the range of its bytes.
     pub(super) payload: Option<(u32, Range<usize>)>,
-    /// What is not delivered, in order, apart from each other.
+    /// The byte ranges that are not delivered, in order and not adjacent.
     pub(super) cuts: Vec<Range<usize>>,
     pub(super) topics: Topics,
-    /// How many fields there are, those of the messages within included.
+    /// Number of fields, including those of nested messages.
     pub(super) fields: usize,
-    /// The most numbers that there are in packed fields.
+    /// Upper bound of the number of values in packed fields.
     pub(super) packed_values: usize,
-    /// There are more topics than may be, and `topics` has the first of them.
+    /// True if there are more topics than the limit; `topics` then has the first of them.
     pub(super) has_too_many_topics: bool,
-    /// Whether `topics` may be wrong because something was replaced or merged.
+    /// True if `topics` may be wrong because a field was replaced or merged.
     pub(super) is_ambiguous: bool,
 }
 
-/// Whether the walk picks up topics or only checks the bytes.
+/// The mode of the walk: collect topics, or only check the bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mode {
     Route,
     Check,
 }
 
-/// Walks over an envelope. An error about a topic comes only in [`Mode::Route`].
+/// Walks over an envelope. Errors about topics occur only in [`Mode::Route`].
 pub(super) fn walk<'a>(
     table: &Table,
     envelope: &'a [u8],
@@ -78,17 +77,17 @@ struct Walk<'t, 'a> {
     found: Found<'a>,
 }
 
-/// Where the walk is.
+/// The position of the walk.
 #[derive(Clone, Copy)]
 struct Place {
-    /// How many levels below the envelope.
+    /// Number of levels below the envelope.
     depth: u32,
     mode: Mode,
 }
 
 impl Place {
-    /// In the field's value. Below a field of the relay's own there may be
-    /// annotations, but what they name the event does not relate to.
+    /// Returns the position inside the field's value. Annotations below one of the relay's
+    /// own fields do not name topics of the event.
     fn below(self, field: &Field) -> Self {
         let mode = if field.is_routing {
             self.mode
@@ -128,7 +127,7 @@ impl<'t, 'a> Walk<'t, 'a> {
         self.count(fields, &whole)
     }
 
-    /// Counts the fields of a message that is walked over.
+    /// Adds the fields of a message to the total and checks the limit.
     fn count(&mut self, fields: usize, message: &Range<usize>) -> Result<(), WireError> {
         self.found.fields += fields;
         if self.found.fields > FIELDS_MAX {
@@ -137,7 +136,7 @@ impl<'t, 'a> Walk<'t, 'a> {
         Ok(())
     }
 
-    /// Takes what the relay itself reads from a field of the envelope.
+    /// Reads a field of the envelope that the relay itself uses.
     fn own_field(
         &mut self,
         field: &Field,
@@ -210,7 +209,7 @@ impl<'t, 'a> Walk<'t, 'a> {
         self.count(fields, range)
     }
 
-    /// Checks a field of the message that is `bytes[message]`, and what is below.
+    /// Checks a field of the message that is `bytes[message]`, and everything below it.
     fn field(
         &mut self,
         field: &'t Field,
@@ -249,7 +248,7 @@ impl<'t, 'a> Walk<'t, 'a> {
             (Shape::Message(index) | Shape::MapEntry(index), WireType::Delimited) => {
                 self.message(index, &raw.value, below.deeper())
             }
-            // Repeated numbers may be packed or not, however they are declared.
+            // Repeated numbers may be packed or unpacked, however they are declared.
             (Shape::Varint, WireType::Delimited) if field.is_repeated => {
                 self.found.packed_values += length;
                 check_varints(self.bytes, &raw.value)
@@ -274,7 +273,7 @@ impl<'t, 'a> Walk<'t, 'a> {
                     .topics
                     .add_value(source, text)
                     .map_err(|fault| WireError::new(fault, raw.value.start))?;
-                // Some of them may be replaced further on.
+                // Not an error yet: a later field may replace some of the topics.
                 self.found.has_too_many_topics = self.found.topics.len() > self.topics_max;
                 Ok(())
             }
@@ -283,7 +282,7 @@ impl<'t, 'a> Walk<'t, 'a> {
     }
 }
 
-/// What of the envelope has been met.
+/// The fields of the envelope seen so far.
 #[derive(Default)]
 struct Seen {
     message_id: Once,

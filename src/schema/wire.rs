@@ -1,45 +1,44 @@
-//! Protobuf's wire format, one level of it: the fields of a message as they
-//! stand, without regard to what the schema says of them
-//! (<https://protobuf.dev/programming-guides/encoding/>).
+//! Reads one level of Protobuf's wire format: the raw fields of a message, without regard
+//! to the schema (<https://protobuf.dev/programming-guides/encoding/>).
 
 use std::ops::Range;
 
 use super::error::{Fault, WireError};
 
-/// The highest number that a field can have.
+/// The highest possible field number.
 const FIELD_NUMBER_MAX: u64 = (1 << 29) - 1;
 
-/// How a value is laid out.
+/// The wire type of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum WireType {
     Varint,
     Fixed64,
-    /// A length and as many bytes.
+    /// A length, followed by that many bytes.
     Delimited,
     Fixed32,
 }
 
-/// One field as it stands in the bytes.
+/// A raw field.
 #[derive(Debug, Clone)]
 pub(super) struct RawField {
     pub(super) number: u32,
     pub(super) wire_type: WireType,
-    /// From the tag's first byte to the value's last.
+    /// The range from the first byte of the tag to the end of the value.
     pub(super) whole: Range<usize>,
-    /// The value, without the length where it has one.
+    /// The range of the value, without its length prefix.
     pub(super) value: Range<usize>,
 }
 
-/// Reads the fields that stand in one stretch of the bytes.
+/// Iterates over the fields in one range of the bytes.
 #[derive(Debug, Clone)]
 pub(super) struct Fields<'a> {
-    /// All bytes up to the end of the stretch, so that offsets are true.
+    /// All bytes up to the end of the range, so that offsets are absolute.
     bytes: &'a [u8],
     at: usize,
 }
 
 impl<'a> Fields<'a> {
-    /// The fields of the message that is `bytes[range]`.
+    /// Iterates over the fields of the message that is `bytes[range]`.
     pub(super) fn new(bytes: &'a [u8], range: &Range<usize>) -> Self {
         Self {
             bytes: bytes.get(..range.end).unwrap_or(bytes),
@@ -85,7 +84,8 @@ impl<'a> Fields<'a> {
         Ok((number, wire_type))
     }
 
-    /// The range of the next `length` bytes, which belong to the field at `start`.
+    /// Consumes the next `length` bytes, which belong to the field at `start`, and returns
+    /// their range.
     fn take(&mut self, length: u64, start: usize) -> Result<Range<usize>, WireError> {
         let rest = self.bytes.len().saturating_sub(self.at);
         match usize::try_from(length) {
@@ -114,7 +114,7 @@ impl<'a> Fields<'a> {
 impl Iterator for Fields<'_> {
     type Item = Result<RawField, WireError>;
 
-    /// The next field; an error is the last item.
+    /// Returns the next field. An error is the last item.
     fn next(&mut self) -> Option<Self::Item> {
         if self.at >= self.bytes.len() {
             return None;
@@ -127,12 +127,12 @@ impl Iterator for Fields<'_> {
     }
 }
 
-/// The varint at `at`, and where it ends.
+/// Returns the varint at `at`, and the offset of its end.
 pub(super) fn varint_at(bytes: &[u8], at: usize) -> Result<(u64, usize), WireError> {
     let rest = bytes.get(at..).unwrap_or_default();
     let mut value = 0;
     for (index, byte) in rest.iter().take(10).enumerate() {
-        // The tenth byte holds the 64th bit and nothing else.
+        // The tenth byte holds only the 64th bit.
         if index == 9 && *byte > 1 {
             break;
         }
@@ -149,7 +149,7 @@ pub(super) fn varint_at(bytes: &[u8], at: usize) -> Result<(u64, usize), WireErr
     Err(WireError::new(fault, at))
 }
 
-/// Checks that the range holds varints and nothing else.
+/// Checks that the range holds only varints.
 pub(super) fn check_varints(bytes: &[u8], range: &Range<usize>) -> Result<(), WireError> {
     let bytes = bytes.get(..range.end).unwrap_or(bytes);
     let mut at = range.start;
@@ -159,7 +159,7 @@ pub(super) fn check_varints(bytes: &[u8], range: &Range<usize>) -> Result<(), Wi
     Ok(())
 }
 
-/// The text that the range holds.
+/// Returns the UTF-8 text in the range.
 pub(super) fn text<'a>(bytes: &'a [u8], range: &Range<usize>) -> Result<&'a str, WireError> {
     let bytes = bytes.get(range.clone()).unwrap_or_default();
     str::from_utf8(bytes)

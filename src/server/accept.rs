@@ -1,5 +1,5 @@
-//! Who connects: clients and backends are handed to the shards, operators are served
-//! here. Clients for which the process has no descriptor are turned away.
+//! Accepts connections: assigns those of clients and backends to the shards, and serves
+//! operators here. Turns away connections for which there is no descriptor or memory.
 
 use std::{io, net::TcpStream, sync::Arc};
 
@@ -27,8 +27,8 @@ use crate::{
     repeated::{RepeatedLine, log_repeated},
 };
 
-/// Takes the connections of clients, until `stop` says so; what is accepted by then is
-/// served.
+/// Accepts the connections of clients until `stop` is cancelled. Connections accepted by then
+/// are served.
 pub(super) struct AcceptClients {
     pub(super) listener: Listener,
     pub(super) stop: CancellationToken,
@@ -63,7 +63,7 @@ impl AcceptClients {
 
 fn turn_away(relay: &Relay, stream: TcpStream, limit: Limit, turned_away: &mut TurnedAway) {
     relay.metrics.exceeded(limit);
-    // Who speaks TLS would not understand an answer, and has to do with the end.
+    // A client that speaks TLS could not read a plain answer, so its connection is just closed.
     if relay.live().tls.is_none() {
         let problem = no_room(relay, limit);
         relay.metrics.handshake_refused(problem.status());
@@ -79,7 +79,7 @@ fn no_room(relay: &Relay, limit: Limit) -> Problem {
     Problem::unavailable(ErrorCode::RateLimitExceeded, detail, relay.retry_after())
 }
 
-/// Takes the connections of backends, until `stop` says so.
+/// Accepts the connections of backends until `stop` is cancelled.
 pub(super) struct AcceptBackends {
     pub(super) listener: LocalListener,
     pub(super) stop: CancellationToken,
@@ -108,7 +108,8 @@ impl AcceptBackends {
         }
     }
 
-    /// A descriptor and memory for one more.
+    /// Reserves a descriptor and memory for a connection. Returns the exceeded limit if there is
+    /// none left.
     fn admit(&self) -> Result<(Seat, Arrival, Reservation), Limit> {
         let seat = self.sockets.take(Whose::Backend);
         let (seat, arrival) = seat.ok_or(Limit::Descriptors)?;
@@ -119,7 +120,7 @@ impl AcceptBackends {
     }
 }
 
-/// Serves who asks for metrics and health, until it is dropped.
+/// Serves requests for metrics and health until the future is dropped.
 pub(super) async fn serve_ops(
     listener: LocalListener,
     sockets: Arc<Sockets>,
@@ -181,7 +182,8 @@ mod tests {
         tls,
     };
 
-    /// What a client hears that is turned away, and how often which was counted by then.
+    /// Turns a client away. Returns its answer, and the numbers of exceeded limits and refused
+    /// handshakes so far.
     async fn turned_away(bench: &Bench) -> (String, u64, u64) {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();

@@ -1,10 +1,9 @@
-//! The handshakes of clients that are under way, of which there are only so many. Who comes
-//! later waits in the kernel.
+//! Limits the number of client handshakes in progress. Further connections wait in the kernel.
 //!
-//! A bound alone would let as many silent peers lock everybody out until they are timed
-//! out. So when no permit is left, or no memory, the oldest handshake makes way for the
-//! newcomer, once it has had [`UNDISTURBED`]: whoever completes a handshake within that time
-//! always can.
+//! With a limit alone, as many silent peers could lock out everybody else until they time out.
+//! So when no permit or no memory is left, the oldest handshake is evicted for a new one, once it
+//! has had [`UNDISTURBED`]: a peer that completes its handshake within that time is never
+//! evicted.
 
 use std::{
     collections::BTreeMap,
@@ -24,21 +23,22 @@ use tokio_util::sync::CancellationToken;
 
 use crate::memory::{MemoryAccount, MemoryExceeded, MemoryUse, Reservation};
 
-/// The most handshakes under way. Where peers stay silent, the kernel's queue of
-/// [`BACKLOG`](super::listener) connections is taken from within one [`UNDISTURBED`] then.
+/// Maximum number of handshakes in progress. Even if all peers are silent, the kernel's whole
+/// queue of [`BACKLOG`](super::listener) connections is then accepted within one
+/// [`UNDISTURBED`].
 pub(super) const HANDSHAKES_MAX: usize = 4096;
 
-/// Of the places of clients, as a part, at most so many are for handshakes.
+/// Divisor of the number of client sockets that gives the maximum number of handshakes.
 const PART_OF_CLIENTS: usize = 4;
 
-/// How long a handshake keeps its permit, whoever waits for one.
+/// Time for which a handshake cannot be evicted.
 const UNDISTURBED: Duration = Duration::from_secs(1);
 
-/// The handshakes that are under way.
+/// The handshakes in progress and their limit.
 #[derive(Debug)]
 pub(super) struct Handshakes {
     max: usize,
-    /// By age.
+    /// Handshakes by number, which is by age.
     under_way: Mutex<BTreeMap<u64, UnderWay>>,
     last: AtomicU64,
     freed: Notify,
@@ -51,14 +51,14 @@ struct UnderWay {
     _memory: Reservation,
 }
 
-/// Why a handshake cannot begin now.
+/// The reason why a handshake cannot begin now.
 enum Blocked {
-    /// Until then no other makes way.
+    /// No other handshake can be evicted before this time.
     Until(Instant),
     NoMemory,
 }
 
-/// A handshake may be under way. Dropped, another may be.
+/// A permit for a handshake in progress. Dropping it releases the permit and its memory.
 #[derive(Debug)]
 pub(super) struct Permit {
     handshakes: Arc<Handshakes>,
@@ -67,7 +67,7 @@ pub(super) struct Permit {
 }
 
 impl Handshakes {
-    /// None, where there are places for so many clients.
+    /// Creates a limiter without handshakes, for `clients` client sockets.
     pub(super) fn new(clients: usize) -> Arc<Self> {
         let max = (clients / PART_OF_CLIENTS).clamp(1, HANDSHAKES_MAX);
         Arc::new(Self {
@@ -78,11 +78,11 @@ impl Handshakes {
         })
     }
 
-    /// Waits for a permit, with which so many bytes of memory are held.
+    /// Waits for a permit, which holds `bytes` bytes of memory.
     ///
     /// # Errors
     ///
-    /// When there is no memory for it, and no other handshake that could make way.
+    /// If there is no memory for it, and no other handshake that could be evicted.
     pub(super) async fn permit(
         self: &Arc<Self>,
         memory: &Arc<MemoryAccount>,
@@ -90,7 +90,7 @@ impl Handshakes {
     ) -> Result<Permit, MemoryExceeded> {
         let evicted = CancellationToken::new();
         let number = loop {
-            // Before the look, so that no permit is given back in between.
+            // Enabled before the attempt, so that a permit released in between is not missed.
             let mut freed = pin!(self.freed.notified());
             freed.as_mut().enable();
             match self.begin(memory, bytes, &evicted) {
@@ -106,7 +106,7 @@ impl Handshakes {
         })
     }
 
-    /// Lets one more be under way, in place of the oldest if need be.
+    /// Registers a new handshake, evicting the oldest ones if necessary. Returns its number.
     fn begin(
         &self,
         memory: &Arc<MemoryAccount>,
@@ -140,7 +140,7 @@ impl Handshakes {
 }
 
 impl Permit {
-    /// Is cancelled when the handshake is to make way for another.
+    /// Returns a token that is cancelled when the handshake is evicted.
     pub(super) fn evicted(&self) -> CancellationToken {
         self.evicted.clone()
     }
@@ -166,7 +166,7 @@ mod tests {
     use super::*;
     use crate::memory::MemoryLimits;
 
-    /// What each handshake is counted for.
+    /// Memory reserved for each handshake.
     const BYTES: usize = 48 * 1024;
 
     struct Bench {
@@ -175,7 +175,7 @@ mod tests {
     }
 
     impl Bench {
-        /// Of three handshakes at once.
+        /// Creates a limiter of three handshakes.
         fn new() -> Self {
             Self {
                 memory: Arc::default(),
@@ -216,7 +216,7 @@ mod tests {
         let newcomer = bench.permit().await;
         assert_eq!(began.elapsed(), UNDISTURBED / 2);
         assert!(oldest.evicted().is_cancelled());
-        // It has none to give back.
+        // An evicted permit releases nothing.
         drop(oldest);
         let mut waits = pin!(bench.permit());
         assert!(poll!(&mut waits).is_pending());
@@ -245,7 +245,7 @@ mod tests {
         let bench = Bench::new();
         let bytes = BYTES as u64;
         bench.memory.set_limits(MemoryLimits {
-            // A sixteenth for the handshakes, and what nobody is promised.
+            // A sixteenth for handshakes, and the part that is reserved for no use.
             max: 16 * bytes,
             window: 11 * bytes,
         });

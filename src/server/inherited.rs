@@ -1,5 +1,5 @@
-//! Sockets that whoever started the process has opened for it, as systemd does
-//! (sd_listen_fds(3)): which of them is which listener's. Opens none itself.
+//! Listening sockets inherited from the process's parent, such as systemd (sd_listen_fds(3)),
+//! and their assignment to listeners. Opens no sockets itself.
 
 use std::{
     env, io,
@@ -13,14 +13,13 @@ use socket2::SockRef;
 
 use super::ListenerName;
 
-/// What systemd calls a socket whose unit gives it no name.
+/// Name that systemd gives a socket if its unit sets none.
 const UNNAMED: &str = "unknown";
 
-/// How the names of units of sockets end; a socket has its unit's where the unit
-/// gives it none.
+/// Suffix of the names of socket units. A socket has its unit's name if the unit sets none.
 const UNIT: &str = ".socket";
 
-/// The sockets that a process has begun with; none by default.
+/// The sockets that a process has inherited; none by default.
 #[derive(Debug, Default)]
 pub struct Inherited {
     pub(super) client: Option<TcpListener>,
@@ -28,51 +27,51 @@ pub struct Inherited {
     pub(super) ops: Option<LocalSocket>,
 }
 
-/// A socket of the machine's own side.
+/// An inherited socket of the ingest or ops listener.
 #[derive(Debug)]
 pub(super) enum LocalSocket {
     Tcp(TcpListener),
     Unix(UnixListener),
 }
 
-/// Why sockets that were handed over cannot be used.
+/// An error that keeps inherited sockets from being used.
 #[derive(Debug, thiserror::Error)]
 pub enum InheritError {
-    /// One has a name that no listener has.
+    /// A socket has a name that is not a listener's.
     #[error(
-        "a socket that was handed over is called {0:?}: FileDescriptorName= must be client, ingest or ops, and may be left out for a single one, which is the clients'"
+        "an inherited socket is called {0:?}: FileDescriptorName= must be client, ingest or ops; it may be omitted for a single socket, which is then used for clients"
     )]
     UnknownName(String),
-    /// Two have the same name.
+    /// Two sockets have the same name.
     #[error(
-        "two sockets that were handed over are called {0}: each listener has one; \"[::]:3000\" takes IPv4 connections too"
+        "two inherited sockets are called {0}: each listener has one; \"[::]:3000\" accepts IPv4 connections too"
     )]
     SameName(ListenerName),
-    /// There are as many names as sockets, or none.
-    #[error("{sockets} sockets were handed over with {names} names (LISTEN_FDNAMES)")]
+    /// The number of names differs from the number of sockets.
+    #[error("{sockets} sockets were inherited with {names} names (LISTEN_FDNAMES)")]
     Names {
-        /// How many sockets.
+        /// Number of sockets.
         sockets: usize,
-        /// How many names.
+        /// Number of names.
         names: usize,
     },
-    /// One is not what a listener needs.
-    #[error("the socket that was handed over for {listener} is of no use: {source}")]
+    /// A socket is not of the type that its listener needs, or is not listening.
+    #[error("cannot use the inherited socket for the {listener} listener: {source}")]
     Unusable {
         /// The listener.
         listener: ListenerName,
-        /// What is the matter.
+        /// The reason.
         source: io::Error,
     },
 }
 
 impl Inherited {
-    /// The sockets of this process. They can be had once: what tells of them is taken
-    /// out of the environment, so this is to be called before there are threads.
+    /// Takes the inherited sockets of this process. Works once: it removes their variables from
+    /// the environment, so it must be called before any thread is started.
     ///
     /// # Errors
     ///
-    /// When one of them has no place, or cannot be used in it.
+    /// If a socket cannot be assigned to a listener, or cannot be used for it.
     pub fn from_env() -> Result<Self, InheritError> {
         let is_ours =
             env::var("LISTEN_PID").is_ok_and(|number| number.parse().ok() == Some(process::id()));
@@ -93,7 +92,7 @@ impl Inherited {
         Ok(inherited)
     }
 
-    /// Whether there is none.
+    /// Returns true if no socket was inherited.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.client.is_none() && self.ingest.is_none() && self.ops.is_none()
@@ -133,13 +132,12 @@ fn listening<S: AsFd>(socket: Option<S>) -> io::Result<S> {
     } else {
         Err(io::Error::new(
             io::ErrorKind::InvalidInput,
-            "it does not listen",
+            "it is not listening",
         ))
     }
 }
 
-/// Which listener each of the sockets is for, by their names, which stand with colons
-/// between them.
+/// Returns the listener of each socket. `names` are the sockets' names, separated by colons.
 fn listeners(sockets: usize, names: Option<&str>) -> Result<Vec<ListenerName>, InheritError> {
     let names: Vec<&str> = match names {
         Some(names) if !names.is_empty() => names.split(':').collect(),
@@ -195,6 +193,6 @@ mod tests {
         assert!(refused(2, None).contains("\"unknown\""));
         assert!(refused(2, Some("client:sidewire.socket")).contains("\"sidewire.socket\""));
         assert!(refused(2, Some("client:client")).contains("called client"));
-        assert!(refused(2, Some("client")).contains("2 sockets were handed over with 1 names"));
+        assert!(refused(2, Some("client")).contains("2 sockets were inherited with 1 names"));
     }
 }

@@ -1,5 +1,5 @@
-//! Fetches the key sets that the config names by URL: at the start, every so often,
-//! and when a token names a key that is not known. One task a set.
+//! Fetches the key sets that the config names by URL: at the start, periodically, and when a
+//! token names an unknown key. Runs one task for each set.
 
 use std::sync::Arc;
 
@@ -16,11 +16,11 @@ use crate::{
     relay::Relay,
 };
 
-/// The tasks that fetch.
+/// The tasks that fetch key sets.
 #[derive(Debug, Default)]
 pub(super) struct KeySets(JoinSet<()>);
 
-/// Why nothing came of a fetch.
+/// An error of a fetch.
 #[derive(Debug, thiserror::Error)]
 enum Fault {
     #[error("it took longer than auth.jwks_timeout")]
@@ -44,9 +44,9 @@ impl Fault {
 }
 
 impl KeySets {
-    /// Fetches the sets of what the relay goes by now, and no others.
+    /// Restarts the tasks for the key sets of the settings in force.
     pub(super) fn follow(&mut self, relay: &Arc<Relay>, shards: &Arc<Shards>) {
-        // What is under way begins anew: it may have been for another address.
+        // Aborts running fetches, which may be for an old address.
         self.0 = JoinSet::new();
         for set in relay.live().authenticator.key_sets() {
             let (set, relay, shards) = (Arc::clone(set), Arc::clone(relay), Arc::clone(shards));
@@ -55,7 +55,7 @@ impl KeySets {
         }
     }
 
-    /// Fetches nothing more.
+    /// Stops all tasks.
     pub(super) async fn stop(&mut self) {
         self.0.shutdown().await;
     }
@@ -81,7 +81,7 @@ async fn fetch_keys(
     Ok(VerificationKey::from_fetched_jwks(&json)?)
 }
 
-/// Says what has come of a fetch, and gives the keys if it brought any.
+/// Logs and counts the result of a fetch. Returns the keys if it succeeded.
 fn told(
     set: &KeySet,
     relay: &Relay,
@@ -92,14 +92,14 @@ fn told(
         Ok((keys, passed_over)) => {
             relay.metrics.key_set_fetched(KeySetFetch::Fetched);
             let keys_len = keys.len();
-            tracing::debug!(%url, keys = keys_len, passed_over, "a key set is fetched; keys that are malformed or not offered are passed over");
+            tracing::debug!(%url, keys = keys_len, passed_over, "fetched a key set; malformed and unsupported keys are ignored");
             Some(keys)
         }
         Err(fault) => {
             relay.metrics.key_set_fetched(fault.result());
             let reason = &fault;
             let has_keys = set.keys().is_some();
-            tracing::warn!(%url, %reason, has_keys, "a key set cannot be fetched; the keys of the last fetch are used, if there was one");
+            tracing::warn!(%url, %reason, has_keys, "cannot fetch a key set; the keys of the last successful fetch, if any, stay in use");
             None
         }
     }

@@ -1,5 +1,5 @@
-//! Listening sockets: how they are opened or taken over, and how connections are
-//! accepted from them without ever giving up.
+//! Listening sockets: opens or inherits them, and accepts connections from them, retrying after
+//! every error.
 
 use std::{
     io,
@@ -18,17 +18,17 @@ use tokio::{io::unix::AsyncFd, time::sleep};
 use super::unix_socket::{Access, UnixSocket};
 use crate::config::Listen;
 
-/// How many connections the kernel holds for us; it takes the lower of this and
-/// `net.core.somaxconn`.
+/// Number of connections that the kernel queues for a listener. The kernel uses the lower of
+/// this and `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
 
-/// How long to wait when no connection can be accepted: at first, and at most.
-/// Without a pause, a process that is out of descriptors would spin.
+/// Pause after a failed accept: at first, and at most. Without a pause, a process that is out of
+/// descriptors would spin.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
-/// Without a word from the other end for so long, the kernel asks whether it is
-/// still there, and gives up when it does not answer.
+/// Returns the keepalive options: the kernel probes a peer that has been silent for 60 s every
+/// 15 s, and gives up after 4 unanswered probes.
 fn keepalive() -> TcpKeepalive {
     TcpKeepalive::new()
         .with_time(Duration::from_secs(60))
@@ -36,19 +36,19 @@ fn keepalive() -> TcpKeepalive {
         .with_retries(4)
 }
 
-/// What the kernel holds of a connection, each way, in bytes.
+/// Sizes of the kernel's buffers of a connection, in bytes.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Buffers {
     pub(super) send: usize,
     pub(super) receive: usize,
 }
 
-/// What connections can be accepted from.
+/// A socket from which connections can be accepted.
 pub(super) trait Source: AsRawFd + AsFd {
-    /// A connection, and from where it is.
+    /// An accepted connection, with the peer's address if there is one.
     type Accepted;
 
-    /// Takes the next one, without waiting.
+    /// Accepts the next connection without waiting.
     fn accept(&self) -> io::Result<Self::Accepted>;
 }
 
@@ -72,20 +72,20 @@ impl Source for UnixSocket {
     }
 }
 
-/// A socket that connections come from.
+/// A listening socket, registered with the runtime.
 #[derive(Debug)]
 pub(super) struct Listener<S: Source = TcpListener> {
     socket: AsyncFd<S>,
 }
 
-/// A listener of the machine's own side.
+/// A listener on a TCP or Unix socket, for backends or operators.
 #[derive(Debug)]
 pub(super) enum LocalListener {
     Tcp(Listener),
     Unix(Listener<UnixSocket>),
 }
 
-/// A connection to one of these.
+/// A connection accepted by a [`LocalListener`].
 #[derive(Debug)]
 pub(super) enum LocalStream {
     Tcp(TcpStream),
@@ -93,8 +93,8 @@ pub(super) enum LocalStream {
 }
 
 impl Listener {
-    /// Listens. What is accepted inherits `TCP_NODELAY`, the keepalive and, where
-    /// they are given, the kernel's buffers.
+    /// Binds and listens. Accepted connections inherit `TCP_NODELAY`, the keepalive options and,
+    /// if given, the buffer sizes.
     pub(super) fn bind(address: SocketAddr, buffers: Option<Buffers>) -> io::Result<Self> {
         let socket = Socket::new(
             Domain::for_address(address),
@@ -102,15 +102,15 @@ impl Listener {
             Some(Protocol::TCP),
         )?;
         socket.set_reuse_address(true)?;
-        // The buffers before it listens, since they decide on the window that is
-        // offered.
+        // The buffer sizes must be set before it listens, since they determine the window
+        // scaling that is offered.
         set_options(&SockRef::from(&socket), buffers)?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         Self::new(socket.into())
     }
 
-    /// Takes over a socket that listens already.
+    /// Takes over a listening socket.
     pub(super) fn inherit(socket: TcpListener, buffers: Option<Buffers>) -> io::Result<Self> {
         set_options(&SockRef::from(&socket), buffers)?;
         Self::new(socket)
@@ -121,7 +121,7 @@ impl Listener {
         register(socket)
     }
 
-    /// Where it listens: with port 0, what the kernel chose.
+    /// Returns its address. For port 0, it has the port that the kernel chose.
     pub(super) fn address(&self) -> io::Result<SocketAddr> {
         self.socket.get_ref().local_addr()
     }
@@ -138,7 +138,7 @@ fn set_options(socket: &SockRef<'_>, buffers: Option<Buffers>) -> io::Result<()>
 }
 
 impl LocalListener {
-    /// Listens; who may connect to a Unix socket, `access` says.
+    /// Binds and listens. `access` applies to Unix sockets.
     pub(super) fn bind(listen: &Listen, access: Access) -> io::Result<Self> {
         match listen {
             Listen::Tcp(address) => Listener::bind(*address, None).map(Self::Tcp),
@@ -146,12 +146,12 @@ impl LocalListener {
         }
     }
 
-    /// Takes over a socket that listens already.
+    /// Takes over a listening TCP socket.
     pub(super) fn inherit_tcp(socket: TcpListener) -> io::Result<Self> {
         Listener::inherit(socket, None).map(Self::Tcp)
     }
 
-    /// Takes over a Unix socket that listens already.
+    /// Takes over a listening Unix socket.
     pub(super) fn inherit_unix(socket: UnixListener) -> io::Result<Self> {
         Self::unix(UnixSocket::inherit(socket)?)
     }
@@ -160,7 +160,7 @@ impl LocalListener {
         register(socket).map(Self::Unix)
     }
 
-    /// Where it listens.
+    /// Returns its address.
     pub(super) fn address(&self) -> io::Result<Listen> {
         match self {
             Self::Tcp(listener) => listener.address().map(Listen::Tcp),
@@ -168,7 +168,7 @@ impl LocalListener {
         }
     }
 
-    /// The next connection, as [`Listener::accept`].
+    /// Accepts the next connection, as [`Listener::accept`] does.
     pub(super) async fn accept(&self, failed: impl FnMut(&io::Error)) -> LocalStream {
         match self {
             Self::Tcp(listener) => LocalStream::Tcp(listener.accept(failed).await.0),
@@ -178,8 +178,9 @@ impl LocalListener {
 }
 
 impl<S: Source> Listener<S> {
-    /// The next connection. `failed` is told of each attempt that failed for want
-    /// of something of ours; then a pause is made. Cancel-safe.
+    /// Accepts the next connection. Errors of the process or system, such as a lack of
+    /// descriptors, are passed to `failed` and followed by a pause; errors of the connection are
+    /// skipped. Cancel-safe.
     pub(super) async fn accept(&self, mut failed: impl FnMut(&io::Error)) -> S::Accepted {
         let mut pause = PAUSE_MIN;
         loop {
@@ -198,8 +199,8 @@ impl<S: Source> Listener<S> {
     async fn try_accept(&self) -> io::Result<S::Accepted> {
         loop {
             let mut ready = self.socket.readable().await?;
-            // Not tokio's own accept: that would register the connection with
-            // this thread's runtime, and it belongs to a shard's.
+            // tokio's accept would register the connection with this thread's runtime, but it
+            // belongs to a shard's.
             if let Ok(accepted) = ready.try_io(|socket| socket.get_ref().accept()) {
                 return accepted;
             }
@@ -209,14 +210,14 @@ impl<S: Source> Listener<S> {
 
 #[expect(
     deprecated,
-    reason = "its fault is that of types whose descriptor is not their own, and this one's is"
+    reason = "deprecated for types that do not own their descriptor, but this one does"
 )]
 fn register<S: Source>(socket: S) -> io::Result<Listener<S>> {
     AsyncFd::new(socket).map(|socket| Listener { socket })
 }
 
-/// Whether the connection failed before it was accepted, which is none of our
-/// trouble: the next one may be fine (accept(2)).
+/// Returns true if the error is the connection's, which failed before it was accepted: the next
+/// one may be fine (accept(2)).
 fn is_the_peers(error: &io::Error) -> bool {
     Errno::from_io_error(error).is_some_and(|errno| {
         matches!(

@@ -1,5 +1,5 @@
-//! The sockets of a relay: those that it was handed over, and the others opened as the
-//! configuration has them. Accepts nothing.
+//! Opens the listening sockets of a relay as configured, or takes over inherited ones. Accepts
+//! no connections.
 
 use std::io;
 
@@ -14,7 +14,7 @@ use crate::{
     setup::Setup,
 };
 
-/// The sockets of a relay, which listen.
+/// The listeners of a relay.
 pub(super) struct Listeners {
     pub(super) client: Listener,
     pub(super) ingest: LocalListener,
@@ -23,7 +23,7 @@ pub(super) struct Listeners {
 }
 
 impl Listeners {
-    /// Takes over what there is, and opens the rest.
+    /// Takes over the inherited sockets and opens the others.
     pub(super) fn open(setup: &Setup, inherited: Inherited) -> Result<Self, StartError> {
         let config = &setup.live.config;
         let groups = setup.socket_groups;
@@ -77,8 +77,8 @@ impl Listeners {
     }
 }
 
-/// Whether the configuration would allow to listen there: who started the relay may
-/// have opened a door that nobody guards.
+/// Checks the configuration with the actual addresses: an inherited socket may listen on an
+/// address that the configuration does not allow, for example without authentication.
 fn check(config: &Config, addresses: &Addresses) -> Result<(), StartError> {
     let mut config = config.clone();
     config.client.listen = addresses.client;

@@ -1,5 +1,5 @@
-//! Wiring: listeners, shards, and how they begin and end. Knows no details of any
-//! of them.
+//! Wires listeners and shards together, starts them and drains them. Knows none of their
+//! details.
 
 mod accept;
 mod handshakes;
@@ -44,25 +44,25 @@ use shards::Shards;
 
 pub use inherited::{InheritError, Inherited};
 
-/// How often what is too old is looked for in the tenants' logs, and what is full again
-/// among the buckets of the limits.
+/// Interval between sweeps, which drop expired events from the tenants' logs and full buckets
+/// from the limits.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
 
-/// How long is waited in the end for the first request of who was accepted by then.
+/// Time limit, at the end of a drain, for the first requests of connections accepted by then.
 const LAST_ANSWERS_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// How long calls that are under way when the end begins may take, before the
-/// clients are told all the same.
+/// Time limit, when a drain begins, for running calls. After it, the clients' connections are
+/// closed even if calls are still running.
 const CALLS_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Which of the listeners.
+/// Identifies a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ListenerName {
-    /// Of the WebSocket clients.
+    /// The listener for WebSocket clients.
     Client,
-    /// Of the backends.
+    /// The listener for backends.
     Ingest,
-    /// For metrics and health.
+    /// The listener for metrics and health.
     Ops,
 }
 
@@ -76,32 +76,32 @@ impl fmt::Display for ListenerName {
     }
 }
 
-/// Why a relay did not start.
+/// An error that keeps a relay from starting.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// A listener could not be opened.
     #[error("cannot listen on {address} ({listener}.listen): {source}")]
     Listen {
-        /// Which.
+        /// The listener.
         listener: ListenerName,
-        /// Where.
+        /// The address it should listen on.
         address: Listen,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
-    /// A socket that was handed over is not where the configuration allows one.
-    #[error("the sockets that were handed over are none for this configuration:\n{0}")]
+    /// The configuration does not allow an inherited socket at its address.
+    #[error("the inherited sockets do not match the configuration:\n{0}")]
     Inherited(ConfigError),
-    /// A thread could not be started.
+    /// The thread of a shard could not be started.
     #[error("cannot start a shard: {0}")]
     Shard(io::Error),
-    /// The system has no randomness.
+    /// The system provides no random numbers.
     #[error("cannot get random numbers from the system: {0}")]
     Random(#[from] getrandom::Error),
 }
 
-/// A relay that runs. Its listeners are served by tasks of the runtime on which it
-/// was started, its connections by threads of its own.
+/// A running relay. Its listeners are served by tasks of the runtime on which it was started,
+/// its connections by threads of its own.
 #[derive(Debug)]
 pub struct Server {
     relay: Arc<Relay>,
@@ -110,22 +110,22 @@ pub struct Server {
     sockets: Arc<Sockets>,
     key_sets: KeySets,
     tasks: JoinSet<()>,
-    /// Cancelled when nothing is to be accepted any more from sockets that whoever
-    /// started the relay holds too: the kernel keeps what comes for the next one.
+    /// Cancelled to stop accepting from inherited sockets: the process that opened them holds
+    /// them too, and the kernel keeps new connections for the next relay.
     handed_back: CancellationToken,
-    /// Whether there are such sockets.
+    /// True if the client or the ingest socket is inherited.
     is_handed_over: bool,
     addresses: Addresses,
 }
 
-/// Where a relay listens.
+/// The addresses on which a relay listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Addresses {
-    /// For WebSocket clients.
+    /// The address for WebSocket clients.
     pub client: SocketAddr,
-    /// For backends.
+    /// The address for backends.
     pub ingest: Listen,
-    /// For metrics and health.
+    /// The address for metrics and health.
     pub ops: Listen,
 }
 
@@ -134,17 +134,17 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// When one of them cannot be.
+    /// If a listener cannot be opened or a shard cannot be started.
     pub fn start(setup: Setup) -> Result<Self, StartError> {
         Self::start_with(setup, Inherited::default())
     }
 
-    /// The same with the sockets that are there already; the others are opened.
+    /// Starts a relay on inherited sockets, and opens the listeners that are not among them.
     ///
     /// # Errors
     ///
-    /// As for [`Self::start`], and when a socket is not where the configuration allows
-    /// one.
+    /// As for [`Self::start`], and if the configuration does not allow an inherited socket at its
+    /// address.
     pub fn start_with(setup: Setup, inherited: Inherited) -> Result<Self, StartError> {
         ops::watch_panics();
         let room = room(&setup.live.config);
@@ -153,8 +153,8 @@ impl Server {
         let listeners = Listeners::open(&setup, inherited)?;
         let addresses = listeners.addresses.clone();
         let handed_back = CancellationToken::new();
-        // A socket of our own is accepted from to the end: who comes is told when to
-        // come back. (Nobody ever cancels the other token.)
+        // Sockets opened by the relay are accepted from until the end, and new connections are
+        // told when to reconnect. (Their token is never cancelled.)
         let [client_stop, ingest_stop] = is_handed_over.map(|is_handed_over| {
             if is_handed_over {
                 handed_back.clone()
@@ -219,37 +219,36 @@ impl Server {
         })
     }
 
-    /// Where it listens.
+    /// Returns the addresses on which it listens.
     #[must_use]
     pub fn addresses(&self) -> &Addresses {
         &self.addresses
     }
 
-    /// Waits until it takes what comes.
+    /// Waits until the relay serves connections.
     pub async fn ready(&self) {
         self.health.running().await;
     }
 
-    /// Waits for ever, unless a part of the relay fails without which it cannot go
-    /// on.
+    /// Waits until an essential part of the relay fails, normally for ever.
     pub async fn failed(&self) {
         self.shards.failed().await;
     }
 
-    /// Ends the relay: nothing new is taken, the calls under way are answered,
-    /// what is queued is written, and every connection is closed; at the latest
-    /// when the configured time is over. Whether all of it came to its end.
+    /// Shuts the relay down: accepts nothing new, answers the running calls, writes the queued
+    /// frames and closes every connection, within `client.drain_timeout`. Returns true if all
+    /// of this was completed.
     pub async fn drain(mut self) -> bool {
         let began = Instant::now();
         if self.is_handed_over {
             self.handed_back.cancel();
-            tracing::info!("what comes by inherited sockets now is left to the next relay");
+            tracing::info!("no longer accepting on inherited sockets");
         }
         let timeout = self.relay.live().config.client.drain_timeout;
         self.relay.draining.store(true, Ordering::Release);
         self.health.set_draining();
         self.relay.calls.close();
-        // A call that hangs must not keep the clients from being told.
+        // A hanging call must not delay closing the clients' connections.
         let calls_end = began + (timeout / 2).min(CALLS_TIMEOUT);
         let answered = timeout_at(calls_end, self.relay.calls.wait()).await.is_ok();
         let closed = timeout_at(began + timeout, self.shards.drain(&self.relay.clients))
@@ -257,11 +256,11 @@ impl Server {
             .is_ok();
         self.key_sets.stop().await;
         self.tasks.shutdown().await;
-        // Who was accepted in the last moment is told to come back, if it asks soon.
+        // Connections accepted at the last moment are told to reconnect if they send a request
+        // soon.
         let last = (began + timeout).min(Instant::now() + LAST_ANSWERS_TIMEOUT);
         drop(timeout_at(last, self.sockets.answered()).await);
-        // A shard that has not come to its end is not waited for: the process's end
-        // is its end too.
+        // A shard that is not drained is not waited for: it ends with the process.
         let drained = answered && closed;
         if let Some(shards) = Arc::into_inner(self.shards).filter(|_| drained) {
             shards.stop();
@@ -270,7 +269,7 @@ impl Server {
     }
 }
 
-/// The relay is not ready when one of its listeners is gone.
+/// Runs a listener's accept loop. The relay is not ready if a loop ends, which drops `listening`.
 async fn listen(listening: Listening, accepting: impl Future<Output = ()>) {
     accepting.await;
     drop(listening);
@@ -281,7 +280,7 @@ async fn become_ready(shards: Arc<Shards>, health: Arc<Health>) {
     health.set_running();
 }
 
-/// Has systemd know that the shards answer.
+/// Notifies systemd's watchdog while the shards respond.
 async fn watch(health: Arc<Health>) {
     let is_well = || async { health.shards_answer().await };
     ops::feed_watchdog(is_well).await;

@@ -1,5 +1,5 @@
-//! From a configuration to what the shards of a relay share, and how much of all there
-//! may be.
+//! Builds the parts that the shards of a relay share from a configuration, and derives their
+//! limits.
 
 use std::{
     sync::{Arc, atomic::AtomicBool},
@@ -25,22 +25,22 @@ use crate::{
     tally::Tally,
 };
 
-/// A relay of which nothing runs yet.
+/// The parts of a relay that is not running yet.
 pub(super) struct Parts {
     pub(super) relay: Arc<Relay>,
     pub(super) registry: Arc<Registry>,
-    /// What each shard counts.
+    /// The counters of each shard.
     pub(super) tallies: Vec<Arc<Tally>>,
-    /// What each shard is to grow from.
+    /// The builder of each shard.
     pub(super) seeds: Vec<ShardSeed>,
 }
 
 impl Parts {
-    /// Makes them as the configuration says.
+    /// Builds the parts as configured.
     ///
     /// # Errors
     ///
-    /// When the system has no randomness.
+    /// If the system provides no random numbers.
     pub(super) fn make(setup: Setup) -> Result<Self, getrandom::Error> {
         let config = &setup.live.config;
         let random = Arc::new(Random::from_system()?);
@@ -55,7 +55,7 @@ impl Parts {
         let clock = Clock::system();
         metrics.configured(clock.unix_seconds());
         metrics.schema_serves(setup.live.schema.revision());
-        log_schema(&setup.live.schema, "the schema is compiled");
+        log_schema(&setup.live.schema, "schema compiled");
         log_warnings(&setup.live.schema);
         let relay = Arc::new(Relay {
             limits: Limits::new(&setup.live.config),
@@ -95,7 +95,7 @@ pub(super) fn log_schema(schema: &Schema, message: &str) {
     );
 }
 
-/// Logs the schema's warnings. Its notes are left to `sidewire check`.
+/// Logs the schema's warnings. Its notes are shown only by `sidewire check`.
 pub(super) fn log_warnings(schema: &Schema) {
     let warnings = schema.diagnostics().iter();
     for warning in warnings.filter(|it| it.severity == Severity::Warning) {
@@ -109,7 +109,7 @@ pub(super) fn log_warnings(schema: &Schema) {
     }
 }
 
-/// How long an event may wait, by the configuration.
+/// Returns the configured time limits for publishing an event.
 pub(super) fn publish_timeouts(ingest: &Ingest) -> PublishTimeouts {
     PublishTimeouts {
         inbox: ingest.inbox_timeout,
@@ -147,7 +147,7 @@ fn registry_limits(config: &Config) -> RegistryLimits {
     }
 }
 
-/// For how many sockets the process's limit of descriptors leaves room.
+/// Returns and logs the number of sockets that the process's file descriptor limit allows.
 pub(super) fn room(config: &Config) -> Room {
     let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     let count = usize::try_from(descriptors).unwrap_or(usize::MAX);
@@ -158,12 +158,12 @@ pub(super) fn room(config: &Config) -> Room {
             descriptors,
             clients,
             connections,
-            "the limit of descriptors leaves fewer connections of clients than limits.connections asks for"
+            "the file descriptor limit allows fewer client connections than limits.connections"
         ),
         _ => tracing::info!(
             descriptors,
             clients,
-            "the limit of descriptors bounds the connections of clients"
+            "the file descriptor limit bounds the number of client connections"
         ),
     }
     room

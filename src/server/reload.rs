@@ -1,5 +1,5 @@
-//! What a reload does: the file is read again, what can change is changed in one
-//! step, and what cannot is named. A file with an error changes nothing.
+//! Reloads the configuration: reads the file again, applies the keys that can change in one
+//! step, and logs those that cannot. A file with an error changes nothing.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -18,22 +18,22 @@ use crate::{
     setup,
 };
 
-/// How long reading all files may take: one of them may be a pipe, or lie on a machine
-/// that does not answer.
+/// Time limit for reading all files: one of them may be a pipe, or lie on a network file system
+/// that does not respond.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A file that is good, as far as the relay can follow it.
+/// A valid configuration, without the changes that need a restart.
 struct Read {
     live: Live,
-    /// The keys of which it goes on with the old value.
+    /// The changed keys that need a restart and keep their old value.
     fixed: Vec<&'static str>,
 }
 
-/// Why nothing changes.
+/// The error for which a reload is refused.
 enum Refusal {
     /// The config, or a file that it names, has an error.
     Config(ConfigError),
-    /// The schema has one, or cannot take the place of the one that serves.
+    /// The schema has an error, or is not compatible with the one in force.
     Schema(ConfigError),
 }
 
@@ -44,25 +44,25 @@ impl From<ConfigError> for Refusal {
 }
 
 impl Server {
-    /// Reads the config file again, and the files that it names. Gives what holds from
-    /// now on, or `None` where the file has an error, which is logged.
+    /// Reads the config file and the files that it names again. Returns the new settings, or
+    /// `None` if there is an error, which is logged.
     pub async fn reload(&mut self, path: &Path) -> Option<Arc<Live>> {
         let running = self.relay.live.load_full();
         let path = path.to_owned();
-        // The files may lie where to read them takes a while, or never ends.
+        // Reading can take long or block for ever, depending on where the files lie.
         let read = timeout(READ_TIMEOUT, spawn_blocking(move || read(&path, &running)));
         match read.await {
             Ok(Ok(Ok(read))) => {
                 for key in &read.fixed {
                     tracing::warn!(
                         key,
-                        "the config file changes what needs a restart; the old value stays"
+                        "this config key cannot change without a restart; the old value stays"
                     );
                 }
                 let live = self.apply(read.live).await;
                 let now = self.relay.clock.unix_seconds();
                 self.relay.metrics.reloaded(Some(now));
-                tracing::info!("the config is reloaded");
+                tracing::info!("config reloaded");
                 Some(live)
             }
             Ok(Ok(Err(refusal))) => {
@@ -80,11 +80,11 @@ impl Server {
             Err(_) => {
                 self.relay.metrics.reloaded(None);
                 tracing::error!(
-                    "the config is not reloaded, and nothing has changed: its files cannot be read within {READ_TIMEOUT:?}"
+                    "the config is not reloaded, and nothing has changed: its files could not be read within {READ_TIMEOUT:?}"
                 );
                 None
             }
-            // A fault of the relay's, which is counted and logged as such.
+            // The task panicked, which is counted and logged elsewhere.
             Ok(Err(_)) => {
                 self.relay.metrics.reloaded(None);
                 None
@@ -92,7 +92,7 @@ impl Server {
         }
     }
 
-    /// Puts the new in the place of the old, and tells those who go by a copy.
+    /// Replaces the settings, and updates the parts that hold a copy.
     async fn apply(&mut self, live: Live) -> Arc<Live> {
         let live = Arc::new(live);
         let old = self.relay.live.swap(Arc::clone(&live));
@@ -103,23 +103,23 @@ impl Server {
         live
     }
 
-    /// Counts and logs which schema serves now.
+    /// Counts and logs the schema that is in force now.
     fn schema_applied(&self, old: &Arc<Schema>, new: &Arc<Schema>) {
         let metrics = &self.relay.metrics;
         if Arc::ptr_eq(old, new) {
             metrics.schema_reloaded(SchemaReload::Unchanged);
-            log_schema(new, "the schema is unchanged");
+            log_schema(new, "schema unchanged");
         } else {
             metrics.schema_serves(new.revision());
             metrics.schema_reloaded(SchemaReload::Applied);
-            log_schema(new, "the schema is reloaded");
+            log_schema(new, "schema reloaded");
             log_warnings(new);
         }
     }
 }
 
-/// Tells the parts that hold what they need of the config themselves. What is read
-/// through [`Relay::live`] at the moment of its use needs no word here.
+/// Updates the parts that hold a copy of config values. Values read through [`Relay::live`] when
+/// they are used need no update.
 fn configure(relay: &Relay, live: &Live) {
     let (limits, ingest) = (&live.config.limits, &live.config.ingest);
     relay.publisher.configure(
@@ -134,8 +134,8 @@ fn configure(relay: &Relay, live: &Live) {
     );
 }
 
-/// Reads the file by itself, then puts the running values of what needs a restart into it
-/// and checks what results.
+/// Reads and checks the file by itself, then replaces the values that need a restart by the
+/// running ones and checks the result.
 fn read(path: &Path, running: &Live) -> Result<Read, Refusal> {
     let in_file = |error: setup::SetupError| error.in_file(path);
     let load_schema = |config: &Config| {
@@ -148,7 +148,7 @@ fn read(path: &Path, running: &Live) -> Result<Read, Refusal> {
     let section = live.config.schema.clone();
     let fixed = live.config.keep_fixed(&running.config);
     if !fixed.is_empty() {
-        // What stays as it is has to go together with what is new, and names files.
+        // The values that stay must be consistent with the new ones, and may name other files.
         live.config.check().map_err(|error| error.merged(path))?;
         let schema = if live.config.schema == section {
             live.schema

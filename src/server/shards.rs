@@ -1,5 +1,5 @@
-//! The shards: one thread each, with an event loop of its own that owns the
-//! connections that were given to it, for life.
+//! The shard threads. Each runs an event loop that owns the connections assigned to it for
+//! their whole life.
 
 use std::{
     io,
@@ -39,19 +39,20 @@ use crate::{
     repeated::{RepeatedLine, log_repeated},
 };
 
-/// How many connections may wait to be taken by a shard.
+/// Maximum number of connections that wait for a shard to take them.
 const ASSIGNMENTS_MAX: usize = 1024;
 
-/// How long a shard may take to hear of a reload.
+/// Time limit for a shard to accept the notice of a reload.
 const RELOAD_PATIENCE: Duration = Duration::from_secs(5);
 
-/// A connection, and whose it is.
+/// An accepted connection, with the permits that it holds.
 #[derive(Debug)]
 pub(super) enum Connection {
-    /// A client's, from where it is, its place among the sockets, and what its handshake
-    /// holds.
+    /// A client's connection: the stream, the peer's address, the socket permit, and the guards
+    /// that are held until the end of the handshake.
     Client(TcpStream, IpAddr, Seat, (Arrival, Permit)),
-    /// A backend's, likewise, with its memory.
+    /// A backend's connection: the stream, the socket permit, the guard that is held until the
+    /// first call is answered, and the memory reservation.
     Backend(LocalStream, (Seat, Arrival, Reservation)),
 }
 
@@ -59,7 +60,7 @@ pub(super) enum Connection {
 #[derive(Debug)]
 pub(super) struct Shards {
     handles: Vec<Handle>,
-    /// How many have an event loop.
+    /// Number of shards with a running event loop.
     up: watch::Receiver<usize>,
     failed: CancellationToken,
 }
@@ -71,7 +72,7 @@ struct Handle {
     thread: JoinHandle<()>,
 }
 
-/// How many connections a shard has, and has coming.
+/// Number of connections that a shard owns or is about to receive.
 #[derive(Debug, Clone, Default)]
 struct Load(Arc<AtomicUsize>);
 
@@ -86,22 +87,22 @@ impl Load {
     }
 }
 
-/// The index of the one with the fewest connections, the first of several.
+/// Returns the index of the lowest load; of several, the first.
 fn least_loaded<'a>(loads: impl Iterator<Item = &'a Load>) -> Option<usize> {
     let (index, _) = loads.enumerate().min_by_key(|(_, load)| load.get())?;
     Some(index)
 }
 
-/// What a shard is told.
+/// A message to a shard.
 enum Order {
     Serve(Connection, Place),
-    /// The token is held until all clients of the shard are told.
+    /// Close the connections of all clients. The token is held until this has begun for each.
     Drain(TaskTrackerToken),
-    /// The config or the keys are other ones now.
+    /// The config or the keys have changed.
     Reloaded,
 }
 
-/// A connection's place on a shard, given back when it is dropped.
+/// Counts a connection in a shard's load until it is dropped.
 struct Place {
     load: Load,
 }
@@ -113,7 +114,7 @@ impl Drop for Place {
 }
 
 impl Shards {
-    /// Starts a thread for each seed.
+    /// Starts a thread for each element of `seeds`.
     pub(super) fn start(relay: &Arc<Relay>, seeds: Vec<ShardSeed>) -> io::Result<Self> {
         let failed = CancellationToken::new();
         let (up, ups) = watch::channel(0);
@@ -126,7 +127,7 @@ impl Shards {
                 let (up, guard) = (up.clone(), failed.clone().drop_guard());
                 let thread = thread::Builder::new()
                     .name(format!("shard-{id}"))
-                    .spawn(move || run(relay, seed, inbox, &up, guard))?;
+                    .spawn(move || run(id, relay, seed, inbox, &up, guard))?;
                 Ok(Handle {
                     orders,
                     load: Load::default(),
@@ -141,18 +142,18 @@ impl Shards {
         })
     }
 
-    /// Gives a connection to the shard that has the fewest.
+    /// Assigns a connection to the shard with the fewest connections.
     pub(super) async fn assign(&self, connection: Connection) {
         let loads = self.handles.iter().map(|handle| &handle.load);
         let Some(handle) = least_loaded(loads).and_then(|index| self.handles.get(index)) else {
             return;
         };
         let place = handle.load.take_place();
-        // A shard that is gone has failed, and the relay ends for it.
+        // Fails only if the shard has failed, in which case the relay shuts down.
         drop(handle.orders.send(Order::Serve(connection, place)).await);
     }
 
-    /// Waits until all of them run. One that cannot has [failed](Self::failed).
+    /// Waits until all shards run. If one [failed](Self::failed), waits for ever.
     pub(super) async fn up(&self) {
         let all = self.handles.len();
         if self.up.clone().wait_for(|up| *up == all).await.is_err() {
@@ -160,24 +161,26 @@ impl Shards {
         }
     }
 
-    /// Waits until a shard has ended, which none does by itself.
+    /// Waits until a shard ends, which happens only on failure.
     pub(super) async fn failed(&self) {
         self.failed.cancelled().await;
     }
 
-    /// Has each shard look at what has changed in the config and the keys. One that is
-    /// stuck is not waited for.
+    /// Notifies each shard that the config or the keys have changed. Does not wait longer than
+    /// `RELOAD_PATIENCE` for a shard that is stuck.
     pub(super) async fn reloaded(&self) {
-        for handle in &self.handles {
-            let told = handle.orders.send(Order::Reloaded);
-            if timeout(RELOAD_PATIENCE, told).await.is_err() {
-                tracing::error!("a shard does not hear of a reload");
+        for (shard, handle) in self.handles.iter().enumerate() {
+            let sent = handle.orders.send(Order::Reloaded);
+            if timeout(RELOAD_PATIENCE, sent).await.is_err() {
+                tracing::error!(
+                    shard,
+                    "shard did not take the reload within {RELOAD_PATIENCE:?}"
+                );
             }
         }
     }
 
-    /// Has the connection of every client that was let in closed, and waits until
-    /// all are.
+    /// Closes the connection of every admitted client, and waits until all are closed.
     pub(super) async fn drain(&self, clients: &TaskTracker) {
         for handle in &self.handles {
             let order = Order::Drain(clients.token());
@@ -187,18 +190,19 @@ impl Shards {
         clients.wait().await;
     }
 
-    /// Ends the threads, and what is left on them.
+    /// Stops the threads and drops the tasks that are left on them.
     pub(super) fn stop(self) {
         for handle in self.handles {
             drop(handle.orders);
-            // A panic there has been logged there.
+            // A panic of the thread has been logged by the panic hook.
             drop(handle.thread.join());
         }
     }
 }
 
-/// A shard's life.
+/// Runs a shard until its channel of orders is closed.
 fn run(
+    id: usize,
     relay: Arc<Relay>,
     seed: ShardSeed,
     orders: mpsc::Receiver<Order>,
@@ -207,7 +211,7 @@ fn run(
 ) {
     let runtime = Builder::new_current_thread()
         .enable_all()
-        // For what takes long to read or to render. More would take cores away from shards.
+        // For reading and rendering that takes long. More threads would take cores from shards.
         .max_blocking_threads(1)
         .build_local(LocalOptions::default());
     match runtime {
@@ -218,9 +222,9 @@ fn run(
             let meter = Rc::clone(&shard.turn_meter);
             let measuring = Rc::clone(&meter);
             let measuring = spawn_local(async move { measuring.run().await });
-            // A task of its own, so that neither takes the other's share of a turn:
-            // events go on while everybody reconnects. It ends only by a fault,
-            // since the relay holds a publisher.
+            // A task of its own, so that events and new connections get a fair share of each
+            // turn: events go on while all clients reconnect. It ends only by a panic, since
+            // the relay holds a publisher.
             let inbox = meter.spawn(async move { hub.run(LOOK_INTERVAL).await });
             let alarms = Rc::clone(&shard.alarms);
             let alarms = meter.spawn(async move { alarms.run().await });
@@ -238,7 +242,7 @@ fn run(
                 () = meter.metered(obey(&shard, orders)) => {}
             }
         }),
-        Err(error) => tracing::error!(%error, "a shard has no event loop"),
+        Err(error) => tracing::error!(shard = id, %error, "cannot start a shard's runtime"),
     }
 }
 
@@ -259,7 +263,7 @@ async fn obey(shard: &Rc<Shard>, mut orders: mpsc::Receiver<Order>) {
     }
 }
 
-/// Tells those who hold a part of the config themselves, and the connections.
+/// Updates the outbox limits, which are a copy of config values, and wakes the connections.
 fn reloaded(shard: &Shard) {
     let limits = OutboxLimits::of(&shard.relay.live().config.limits);
     shard.outboxes.set_limits(limits);
@@ -272,11 +276,11 @@ fn serve(shard: Rc<Shard>, connection: Connection, place: Place) -> io::Result<(
         Connection::Client(stream, peer, seat, arrival) => {
             let stream = tokio::net::TcpStream::from_std(stream)?;
             let (evicted, metrics) = (arrival.1.evicted(), Arc::clone(&shard.relay.metrics));
-            // In a box: it is large, and would be held twice otherwise.
+            // Boxed, since the future is large and would otherwise be stored twice.
             let served = connection::serve_tcp(shard, stream, peer, (place, seat), arrival);
             let served = Box::pin(served);
             meter.spawn(async move {
-                // What was handed to a task of its own by then goes on.
+                // Tasks that were spawned by then continue.
                 if evicted.run_until_cancelled(served).await.is_none() {
                     metrics.handshake_timed_out();
                 }

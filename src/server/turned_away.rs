@@ -1,5 +1,5 @@
-//! Clients for which the process has no descriptor: they are told so by who accepts
-//! them, on the spot, since what waits in the kernel's queue is told nothing.
+//! Answers clients for which the process has no descriptor or memory, as soon as they are
+//! accepted: connections left in the kernel's queue would get no answer.
 
 use std::{
     io::{self, Read, Write},
@@ -15,29 +15,29 @@ use tokio::{
 
 use crate::http::Problem;
 
-/// So many are listened to before they are told, and until they have gone: of the
-/// descriptors that are kept back.
+/// Maximum number of clients that get time to send their request and to read the answer. They
+/// use the descriptors that are kept in reserve.
 const LISTENED_TO_MAX: usize = 16;
 
-/// For how long, each time.
+/// Time limit for the request, and again for the answer.
 const LISTEN_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// So much of a request is read at once, to be forgotten.
+/// Size of the buffer for requests, which are read and discarded, in bytes.
 const REQUEST_BYTES: usize = 4 * 1024;
 
-/// Those who are being told.
+/// The clients that are being answered.
 #[derive(Debug, Default)]
 pub(super) struct TurnedAway(JoinSet<()>);
 
 impl TurnedAway {
-    /// Answers and closes. Some are given the time to ask first and to hear the
-    /// answer; when there are too many for that, the rest are told at once.
+    /// Sends the answer and closes the connection. Up to `LISTENED_TO_MAX` clients get time to
+    /// send their request and to read the answer; the others are answered at once.
     pub(super) fn tell(&mut self, stream: TcpStream, problem: Problem) {
         while self.0.try_join_next().is_some() {}
         let answer = problem.closing().into_http1();
         if self.0.len() < LISTENED_TO_MAX {
             self.0.spawn(async move {
-                // What fails here fails for the client alone, who is to go anyway.
+                // A failure affects only this client, which is turned away anyway.
                 drop(listen_and_tell(stream, &answer).await);
             });
         } else {
@@ -59,9 +59,9 @@ async fn listen_and_tell(stream: TcpStream, answer: &[u8]) -> io::Result<()> {
     timeout(LISTEN_TIMEOUT, goodbye).await?
 }
 
-/// Without waiting for anything; the stream does not block. What is there of the request
-/// is read first: were it left, the kernel would reset the connection, and the answer
-/// might be lost.
+/// Answers without waiting; the stream is non-blocking. Reads first what has arrived of the
+/// request: if it were left unread, the kernel would reset the connection, and the answer might
+/// be lost.
 fn tell_at_once(mut stream: TcpStream, answer: &[u8]) {
     let mut request = [0; REQUEST_BYTES];
     drop(stream.read(&mut request));
@@ -89,7 +89,7 @@ mod tests {
         )
     }
 
-    /// A client, and the relay's end of its connection.
+    /// Connects a client. Returns it and the relay's end of the connection.
     fn connect(listener: &TcpListener) -> (tokio::net::TcpStream, TcpStream) {
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         client.set_nonblocking(true).unwrap();
@@ -111,7 +111,7 @@ mod tests {
         let (mut client, stream) = connect(&listener);
         let mut turned_away = TurnedAway::default();
         turned_away.tell(stream, problem());
-        // It is waited for the request.
+        // The answer comes only after the request.
         let request = b"GET /ws HTTP/1.1\r\nHost: x\r\n\r\n";
         client.write_all(request).await.unwrap();
         let answer = read_all(&mut client).await;
@@ -139,7 +139,7 @@ mod tests {
         turned_away.tell(stream, problem());
         assert_eq!(turned_away.0.len(), LISTENED_TO_MAX);
         assert!(read_all(&mut next).await.contains("retry-after: 3\r\n"));
-        // Those who say nothing are told in the end.
+        // Silent clients are answered after the timeout.
         for client in &mut silent {
             assert!(read_all(client).await.starts_with("HTTP/1.1 503 "));
         }

@@ -1,5 +1,5 @@
-//! A Unix socket that listens at a path: how it gets there so that nobody can connect
-//! before its mode and group hold, and how it goes. Knows no protocol.
+//! Unix sockets that listen at a path. A socket appears at its path only with its mode and group
+//! set, and is removed when it is dropped. Knows no protocol.
 
 use std::{
     fs, io,
@@ -15,26 +15,25 @@ use std::{
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
-/// Who may connect.
+/// Access rights of a socket's file.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Access {
-    /// The bits of chmod(1).
+    /// Mode bits, as in chmod(1).
     pub(super) mode: u32,
-    /// The number of a group; `None`: the relay's own.
+    /// Group id; `None` for the relay's own group.
     pub(super) group: Option<u32>,
 }
 
-/// A socket that listens. One that was opened here is taken away from its path when it
-/// is dropped.
+/// A listening Unix socket. Dropping it removes its file, unless the socket is inherited.
 #[derive(Debug)]
 pub(super) struct UnixSocket {
     listener: UnixListener,
     path: PathBuf,
-    /// Removed with it; `None` where the path is not ours to clear.
+    /// The file, removed on drop; `None` for an inherited socket.
     _file: Option<File>,
 }
 
-/// A socket's file: removed when it is dropped, if it is still the same.
+/// The file of a socket. Dropping it removes the file if it still has the same inode.
 #[derive(Debug)]
 struct File {
     path: PathBuf,
@@ -43,11 +42,11 @@ struct File {
 }
 
 impl UnixSocket {
-    /// Listens at the path. A socket there on which nobody listens is replaced.
+    /// Listens at the path. Replaces an existing socket if no process listens on it.
     pub(super) fn bind(path: &Path, access: Access, backlog: i32) -> io::Result<Self> {
         make_way(path)?;
-        // Under another name, where it gets its mode and group; nobody can connect
-        // there, as it does not listen yet.
+        // It gets its mode and group under another name, where nobody can connect since it is
+        // not listening yet.
         let number = getrandom::u32().map_err(io::Error::other)?;
         let hidden = path.with_file_name(format!(".{number:08x}"));
         let socket = Socket::new(Domain::UNIX, Type::STREAM.cloexec(), None)?;
@@ -56,10 +55,7 @@ impl UnixSocket {
         let mut file = File::new(hidden)?;
         if access.group.is_some() {
             lchown(&file.path, None, access.group).map_err(|error| {
-                io::Error::new(
-                    error.kind(),
-                    format!("it cannot be given to the group: {error}"),
-                )
+                io::Error::new(error.kind(), format!("cannot change its group: {error}"))
             })?;
         }
         fs::set_permissions(&file.path, fs::Permissions::from_mode(access.mode))?;
@@ -73,16 +69,15 @@ impl UnixSocket {
         })
     }
 
-    /// Takes over a socket that listens already, and whose path is somebody else's.
+    /// Takes over a listening socket. Its file belongs to the process that opened it.
     pub(super) fn inherit(listener: UnixListener) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
-        // An abstract one has neither mode nor group: whoever is on this machine may
-        // connect, which nothing else would tell.
+        // An abstract socket has neither mode nor group, so every local user could connect.
         let path = address.as_pathname().ok_or_else(|| {
             io::Error::new(
                 io::ErrorKind::InvalidInput,
-                "it has no path, so everybody on this machine could connect",
+                "it has no path, so every user of this machine could connect",
             )
         })?;
         Ok(Self {
@@ -129,13 +124,13 @@ impl Drop for File {
         let is_ours = fs::symlink_metadata(&self.path)
             .is_ok_and(|found| (found.dev(), found.ino()) == (self.device, self.inode));
         if is_ours {
-            // What is left of it the next relay replaces.
+            // If this fails, the next relay replaces the file.
             drop(fs::remove_file(&self.path));
         }
     }
 }
 
-/// Sees to it that what may stand at the path can be replaced.
+/// Checks that the path is free, or holds a socket on which no process listens.
 fn make_way(path: &Path) -> io::Result<()> {
     let found = match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -144,16 +139,16 @@ fn make_way(path: &Path) -> io::Result<()> {
     if !found.file_type().is_socket() {
         return Err(io::Error::new(
             io::ErrorKind::AlreadyExists,
-            "there is something at this path that is no socket",
+            "a file that is not a socket exists at this path",
         ));
     }
     let socket = Socket::new(Domain::UNIX, Type::STREAM.cloexec(), None)?;
-    // Else it would wait where somebody listens who is busy.
+    // A blocking connect would wait if the listener's queue is full.
     socket.set_nonblocking(true)?;
     match socket.connect(&SockAddr::unix(path)?) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        // Somebody listens, or it cannot be told.
+        // Another process listens, or may listen.
         _ => Err(io::ErrorKind::AddrInUse.into()),
     }
 }
@@ -246,7 +241,7 @@ mod tests {
         let path = directory.path().join("taken");
         fs::create_dir(&path).unwrap();
         assert!(bind(&path).is_err());
-        // Nobody but root gives files away.
+        // Only root can give files to another group.
         if !rustix::process::getuid().is_root() {
             let access = Access {
                 group: Some(u32::MAX - 7),

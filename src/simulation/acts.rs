@@ -1,4 +1,4 @@
-//! What a client does on a connection, of which much goes wrong.
+//! The actions of a client on a connection, many of them disruptive.
 
 use tokio::{
     task::spawn_local,
@@ -20,7 +20,7 @@ use super::{
 };
 
 impl Session<'_> {
-    /// Does something; whether it was the end of the connection.
+    /// Performs a random action. Returns true if it ended the connection.
     pub(super) fn act(&mut self) -> bool {
         if self.phase != Phase::Chaos || self.has_closed {
             self.next_act = Instant::now() + Duration::from_hours(1);
@@ -89,7 +89,7 @@ impl Session<'_> {
         self.request(envelope, Asked::Subscribe(asked));
     }
 
-    /// From where it may never have been.
+    /// Resumes from a random position, which the client may never have had.
     fn resume_from_anywhere(&mut self) {
         let dice = &self.client.dice;
         let topics = TopicSet::drawn(dice, dice.below(4));
@@ -131,7 +131,7 @@ impl Session<'_> {
         self.request(envelope, Asked::Ping(timestamp));
     }
 
-    /// Nothing gets through for a while.
+    /// Holds up the link in both directions for a while.
     fn partition(&mut self) {
         self.link.hold();
         let history = &self.client.history;
@@ -143,7 +143,7 @@ impl Session<'_> {
         });
     }
 
-    /// More at once than may wait for a replay.
+    /// Sends more requests at once than may wait for a replay.
     fn burst(&mut self) {
         self.resume_from_anywhere();
         for _ in 0..self.client.dice.within(2..24) {
@@ -156,7 +156,7 @@ impl Session<'_> {
         }
     }
 
-    /// What only backends may send, some at once.
+    /// Sends several events, which only backends may send.
     fn send_events(&mut self) {
         for _ in 0..self.client.dice.within(1..6) {
             let envelope = Envelope {
@@ -168,7 +168,7 @@ impl Session<'_> {
         }
     }
 
-    /// What nobody may subscribe to, among what it may.
+    /// Subscribes to allowed topics and one that no client may subscribe to.
     fn ask_for_too_much(&mut self) {
         let dice = &self.client.dice;
         let refused = *dice.pick(&["tenant:*", "user:u1", "project:*", "nothing"]);
@@ -182,7 +182,7 @@ impl Session<'_> {
         self.request(envelope, Asked::Subscribe(asked));
     }
 
-    /// Ends the connection, in one way or the other; whether it is over at once.
+    /// Ends the connection in a random way. Returns true if it is over at once.
     fn leave(&mut self) -> bool {
         let client = &self.client;
         match client.dice.weighted(&[20, 50, 15, 15]) {
@@ -192,7 +192,7 @@ impl Session<'_> {
                 return false;
             }
             1 => {
-                // What is under way arrives up to some byte, mostly within a frame.
+                // Data in flight arrives up to some byte, mostly within a frame.
                 let under_way = self.link.bytes_back();
                 self.link.cut(client.dice.below(under_way + 1));
                 self.stalled_until = Instant::now();
@@ -208,7 +208,7 @@ impl Session<'_> {
         true
     }
 
-    /// Is there no more, without a word; after a while the relay's kernel notices.
+    /// Disappears silently; the relay's kernel notices after a while.
     fn vanish(&mut self) {
         let (wire, _, link) = link(self.client.link_kind());
         drop(link);

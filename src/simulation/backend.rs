@@ -1,5 +1,5 @@
-//! Backends: each posts events over a connection of its own, one call behind the
-//! other or several at once, and notes what it is answered.
+//! Simulated backends. Each posts events over its own connection, one call after another or
+//! several at once, and records the answers.
 
 use std::{cell::Cell, rc::Rc, time::Duration};
 
@@ -20,10 +20,10 @@ use super::{
     world::{BATCH_MAX, SHARDS, World},
 };
 
-/// No call takes so long to be answered, whatever is held up.
+/// Upper bound of the time until a call is answered, whatever is held up.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How the events are spread over the tenants.
+/// Relative numbers of events of the tenants.
 const TENANT_WEIGHTS: [usize; TENANTS.len()] = [38, 24, 18, 20];
 
 pub(super) struct Backend {
@@ -31,11 +31,11 @@ pub(super) struct Backend {
     pub(super) history: Rc<History>,
     pub(super) dice: Dice,
     pub(super) first_shard: usize,
-    /// How many events all backends together have still to post.
+    /// Number of events that all backends together still have to post.
     pub(super) left: Rc<Cell<usize>>,
 }
 
-/// A call, which may have to be made again.
+/// A call, which may have to be repeated.
 struct Call {
     tenant: usize,
     events: Vec<Event>,
@@ -44,8 +44,8 @@ struct Call {
 }
 
 impl Backend {
-    /// Posts until all is posted, or the relay takes no more. A backend that has not
-    /// got its answers makes the same calls again.
+    /// Posts until all events are posted or the relay drains. Repeats calls that were not
+    /// answered.
     pub(super) async fn run(self) {
         let mut wire = self.connect();
         let mut again = Vec::new();
@@ -80,7 +80,7 @@ impl Backend {
         ours
     }
 
-    /// Makes the calls; whether all were answered. Now and then it goes away before.
+    /// Makes the calls. Returns true if all were answered. Occasionally disconnects before.
     async fn exchange(&self, wire: &mut Wire, calls: &[Call]) -> bool {
         let mut posts = Vec::new();
         for call in calls {
@@ -160,7 +160,7 @@ impl Backend {
         }
     }
 
-    /// What it knows last of the tenant, or that there is nothing.
+    /// Returns a condition from the last known event of the tenant, or from there being none.
     fn condition(&self, tenant: usize) -> Condition {
         let posts = self.history.posts.borrow();
         let mut answered = posts.iter().rev().filter(|post| post.tenant == tenant);
@@ -182,8 +182,8 @@ impl Backend {
         }
     }
 
-    /// A new event, or one that was posted before, or a new one under the id of one
-    /// that was posted before.
+    /// Returns a new event, an event that was posted before, or a new event with the id of an
+    /// earlier one.
     fn event(&self, tenant: usize, is_json: bool) -> Event {
         let mut events = self.history.events.borrow_mut();
         let like = self.dice.weighted(&[85, 12, 3]);
@@ -203,7 +203,7 @@ impl Backend {
     }
 }
 
-/// The call as HTTP. The extra topics of a single event may stand in the query.
+/// Returns the call as an HTTP request. The extra topics of a single event may be in the query.
 fn request(call: &Call, by_query: bool) -> Vec<u8> {
     let is_batch = call.is_batch;
     let envelopes = call.events.iter().map(|event| event.envelope.clone());
@@ -246,7 +246,7 @@ fn request(call: &Call, by_query: bool) -> Vec<u8> {
     [head.into_bytes(), body].concat()
 }
 
-/// Reads one response: its status and its body.
+/// Reads one response and returns its status and body.
 async fn response(wire: &mut Wire, unparsed: &mut Vec<u8>) -> Option<(u16, Vec<u8>)> {
     loop {
         if let Some(found) = take_response(unparsed) {

@@ -1,5 +1,5 @@
-//! Clients: each connects, subscribes, stalls, is cut off and comes again, resumes
-//! by the contract's rule, and notes what it sends and hears.
+//! Simulated clients. Each connects, subscribes, stalls, is cut off, reconnects, resumes by the
+//! contract's rule, and records what it sends and receives.
 
 use std::{rc::Rc, time::Duration};
 
@@ -24,11 +24,11 @@ pub(super) struct Client {
     pub(super) stage: Rc<Stage>,
     pub(super) number: usize,
     pub(super) tenant: usize,
-    /// It goes away and comes back while its shard takes nothing from its inbox.
+    /// True if it disconnects and reconnects while its shard's inbox is held up.
     pub(super) is_restless: bool,
-    /// It speaks JSON, on all of its connections.
+    /// True if it speaks JSON, on all of its connections.
     pub(super) speaks_json: bool,
-    /// Where it was last.
+    /// The shard of its last connection.
     pub(super) shard: usize,
     pub(super) known: Known,
 }
@@ -38,7 +38,7 @@ impl Client {
         self.number % USERS
     }
 
-    /// Comes and goes until all is over.
+    /// Connects and disconnects until the simulation ends.
     pub(super) async fn run(mut self) {
         sleep(self.dice.millis(0..2000)).await;
         loop {
@@ -146,7 +146,7 @@ impl Client {
         connections.len() - 1
     }
 
-    /// Whether something waits for it in an inbox from which nobody takes.
+    /// Returns true if its shard's inbox is held up while a call for its tenant is running.
     pub(super) fn is_to_flee(&self) -> bool {
         let shard = &self.world.shards[self.shard];
         shard.inbox_gate.is_closed() && self.history.is_posting(self.tenant)
@@ -156,7 +156,7 @@ impl Client {
         self.claim(self.known.groups.clone());
     }
 
-    /// Notes what it believes to have had.
+    /// Records the ranges of events that it believes to have received completely.
     pub(super) fn claim(&self, groups: Vec<Group>) {
         let when = self.history.now();
         let claims = groups.into_iter().map(|group| Claim {

@@ -1,15 +1,15 @@
-//! All chance of a simulation comes from here, and here from the seed.
+//! The randomness of a simulation, derived from its seed.
 
 use std::{ops::Range, time::Duration};
 
 use crate::random::Random;
 
-/// One actor's source of chance. Each has its own, so that what one does more does
-/// not change what the others do.
+/// The random numbers of one actor. Each actor has its own, so that a change to one does not
+/// change the actions of the others.
 pub(super) struct Dice(Random);
 
 impl Dice {
-    /// The dice of the actor with this number.
+    /// Creates the dice of the actor with this number.
     pub(super) fn new(seed: u64, actor: u64) -> Self {
         // An odd factor: different pairs of small numbers have different products.
         Self(Random::from_seed(
@@ -25,7 +25,7 @@ impl Dice {
         range.start + self.below(range.end - range.start)
     }
 
-    /// Whether something happens that does in so many cases of a hundred.
+    /// Returns true in `percent` of 100 cases.
     pub(super) fn percent(&self, percent: u64) -> bool {
         self.0.below(100) < percent
     }
@@ -38,7 +38,7 @@ impl Dice {
         &items[self.below(items.len())]
     }
 
-    /// The index of one of the weights, by their shares.
+    /// Returns a random index of `weights`, with probabilities proportional to them.
     pub(super) fn weighted(&self, weights: &[usize]) -> usize {
         let mut rest = self.below(weights.iter().sum());
         weights

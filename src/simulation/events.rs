@@ -1,6 +1,5 @@
-//! What is published: events whose content says which of all they are, so that
-//! whoever gets one knows it whatever the relay says of it. Some have many times as many
-//! bytes in JSON.
+//! The published events. Their content identifies them, so that a receiver recognises an event
+//! independently of what the relay adds. Some are many times larger as JSON.
 
 use super::{
     dice::Dice,
@@ -8,23 +7,22 @@ use super::{
     topics::{ASKABLE, TENANTS, TOPICS, TopicSet},
 };
 
-/// Names an event within a simulation. Two with the same are one event, posted
-/// twice.
+/// Identifies an event within a simulation. An event that is posted twice keeps its serial.
 pub(super) type Serial = usize;
 
-/// An event as its backend made it.
+/// An event as created by its backend.
 #[derive(Debug, Clone)]
 pub(super) struct Event {
     pub(super) serial: Serial,
     pub(super) tenant: usize,
     pub(super) topics: TopicSet,
     pub(super) envelope: Envelope,
-    /// How it is posted, each time.
+    /// True if it is always posted as JSON, false if always as Protocol Buffers.
     pub(super) is_json: bool,
 }
 
 impl Event {
-    /// A new one, for one to three topics and now and then for a user or for all.
+    /// Creates a random event for one to three topics, occasionally for a user or for everyone.
     pub(super) fn drawn(serial: Serial, tenant: usize, is_json: bool, dice: &Dice) -> Self {
         let mut event = CommentDeleted {
             comment: label(serial, tenant),
@@ -65,12 +63,12 @@ impl Event {
         }
     }
 
-    /// How many bytes it has as JSON, without what the relay adds.
+    /// Returns its length as JSON, in bytes, without what the relay adds.
     pub(super) fn json_len(&self) -> usize {
         self.envelope.to_json().to_string().len()
     }
 
-    /// Which event an envelope holds that a client got, and of which tenant.
+    /// Returns the serial and the tenant of the event in an envelope that a client received.
     pub(super) fn recognise(envelope: &Envelope) -> (Serial, usize) {
         let event = envelope.event.as_ref().expect("an event");
         let (tenant, serial) = event.comment.split_once('.').expect("a label");
@@ -78,8 +76,8 @@ impl Event {
         (serial.parse().unwrap(), tenant)
     }
 
-    /// The most that the event can count for in a log: what the relay adds to its
-    /// bytes is an id, a time, a position, and what it reckons for its own records.
+    /// Returns an upper bound of the event's cost in a log, in bytes. The relay adds an id, a
+    /// timestamp, a position, and the overhead of its own records.
     pub(super) fn cost_max(&self) -> usize {
         let topics: usize = self.topics.names().map(|name| name.len() + 40).sum();
         prost::Message::encoded_len(&self.envelope) + topics + 400
@@ -87,12 +85,12 @@ impl Event {
 }
 
 impl CommentDeleted {
-    /// Gives some events what has six or thirty times the bytes in JSON, and those that are
-    /// posted in binary what the first schema does not know.
+    /// Gives some events content that is six or thirty times larger as JSON, and events that are
+    /// posted in binary fields that the first schema does not know.
     fn blow_up(&mut self, is_json: bool, dice: &Dice) {
         match dice.below(10) {
             0 => self.user = "\u{1}".repeat(200),
-            // What a call has in JSON is read at once up to 16 KiB.
+            // JSON of a call is read on the shard up to 16 KiB.
             1 if is_json => self.blown = vec![0; 40],
             1 => self.blown = vec![0; *dice.pick(&[40, 150, 230])],
             _ => {}
@@ -108,7 +106,7 @@ fn label(serial: Serial, tenant: usize) -> String {
     format!("{}.{serial}", TENANTS[tenant])
 }
 
-/// What the contract says that the event relates to.
+/// Returns the topics that the event relates to by the contract.
 fn topics_of(envelope: &Envelope) -> TopicSet {
     let event = envelope.event.as_ref().unwrap();
     let work_item = format!("work_item:{}", event.work_item);

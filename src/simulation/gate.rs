@@ -1,6 +1,5 @@
-//! Holds tasks up, as a machine does that has something else to do: a whole shard,
-//! or the one task of it that takes from the inbox. And lets others go first now
-//! and then, so that tasks have their turns in many orders.
+//! Holds up tasks, as a busy machine does: a whole shard, or only the task that processes its
+//! inbox. Also makes tasks yield at random, so that they run in many orders.
 
 use std::{
     cell::{Cell, RefCell},
@@ -17,13 +16,13 @@ pub(super) struct Gate {
     is_closed: Cell<bool>,
     waiting: RefCell<Vec<Waker>>,
     dice: Dice,
-    /// How often of a hundred times a task lets the others go first.
+    /// Percentage of polls at which a task yields.
     yields_percent: u64,
-    /// How many turns there were at the last moment that was looked at.
+    /// The last instant seen, and the number of polls at it.
     turns: Cell<(Instant, u64)>,
 }
 
-/// So many turns at one moment are had only by those who turn in a circle.
+/// Number of polls at one instant that shows an endless loop.
 const TURNS_MAX: u64 = 100_000;
 
 impl Gate {
@@ -52,8 +51,8 @@ impl Gate {
         }
     }
 
-    /// Time goes by only when nobody can go on, so it is seen here when somebody goes
-    /// on for ever.
+    /// Counts polls to detect tasks that stay busy for ever: simulated time advances only when
+    /// all tasks are idle.
     fn count_turn(&self) {
         let (last, turns) = self.turns.get();
         let now = Instant::now();
@@ -62,7 +61,7 @@ impl Gate {
         assert!(turns < TURNS_MAX, "a shard is busy and gets nowhere");
     }
 
-    /// The task, behind the gate.
+    /// Returns a future that polls `task` only while the gate is open.
     pub(super) fn behind<F: Future>(
         self: &Rc<Self>,
         task: F,

@@ -1,5 +1,5 @@
-//! All that happened in a simulation, as those outside of the relay saw it, in one
-//! order: what was posted and answered, what each client sent and heard.
+//! The record of a simulation as seen from outside of the relay, in one total order: calls and
+//! answers of backends, frames sent and received by clients.
 
 use std::{
     cell::{Cell, RefCell, RefMut},
@@ -16,10 +16,10 @@ use super::{
     topics::TopicSet,
 };
 
-/// When something happened: before all that has a higher number.
+/// A point in the total order of the record.
 pub(super) type Moment = u64;
 
-/// When, and at what time.
+/// A point in the order and its simulated time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct When {
     pub(super) moment: Moment,
@@ -34,12 +34,12 @@ pub(super) struct Post {
     /// `?if_last=`
     pub(super) condition: Option<Condition>,
     pub(super) sent: When,
-    /// `None` where it was lost, or has not come.
+    /// `None` if it was lost or has not arrived yet.
     pub(super) answer: Option<Answer>,
 }
 
-/// What a backend believes to be the last event of a topic: nothing in this epoch at
-/// offset 0, nothing at all at no place.
+/// The last event of a topic as a backend knows it. Offset 0 means none in this epoch, `None`
+/// none at all.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Condition {
     /// The topic's index.
@@ -51,12 +51,12 @@ pub(super) struct Condition {
 pub(super) struct Answer {
     pub(super) when: When,
     pub(super) status: u16,
-    /// Of a refusal.
+    /// The error code of a refusal.
     pub(super) code: String,
     pub(super) results: Vec<Placed>,
 }
 
-/// What an answer says of an event.
+/// The result of one event in an answer.
 #[derive(Debug)]
 pub(super) struct Placed {
     pub(super) message_id: String,
@@ -66,7 +66,7 @@ pub(super) struct Placed {
     pub(super) is_duplicate: bool,
 }
 
-/// A connection of a client that was let in.
+/// An admitted connection of a client.
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) client: usize,
@@ -74,24 +74,24 @@ pub(super) struct Connection {
     pub(super) user: usize,
     pub(super) speaks_json: bool,
     pub(super) shard: usize,
-    /// When the handshake was sent, and when its answer was read.
+    /// When the handshake was sent, and when its answer was received.
     pub(super) asked: When,
     pub(super) opened: When,
-    /// When its token ends.
+    /// When its token expires.
     pub(super) token_end: Duration,
     pub(super) sent: Vec<Request>,
     pub(super) heard: Vec<Heard>,
-    /// When it has sent anything at all.
+    /// The times at which it sent anything.
     pub(super) signs: Vec<Duration>,
-    /// The network has held up what was sent.
+    /// True if the network has held up data.
     pub(super) is_held: bool,
-    /// The network has broken it off.
+    /// True if the network has broken the connection.
     pub(super) is_cut: bool,
     pub(super) end: Option<(When, End)>,
 }
 
 impl Connection {
-    /// For how long nothing was sent on it, at the most, up to then.
+    /// Returns the longest time without anything sent on it, up to `until`.
     pub(super) fn longest_silence(&self, until: Duration) -> Duration {
         let mut last = self.asked.time;
         let mut longest = Duration::ZERO;
@@ -102,7 +102,7 @@ impl Connection {
         longest
     }
 
-    /// All topics that it can ever have had.
+    /// Returns all topics that it may have had at any time.
     pub(super) fn may_have_had(&self) -> TopicSet {
         let asked = self.sent.iter().filter_map(|request| match &request.what {
             Asked::Subscribe(topics) if topics.may_be_asked_for() => Some(topics.all()),
@@ -112,18 +112,18 @@ impl Connection {
     }
 }
 
-/// What a client asked for.
+/// A request of a client.
 #[derive(Debug, Clone)]
 pub(super) struct Request {
     pub(super) id: String,
-    /// Before its first byte was sent.
+    /// Taken before its first byte was sent.
     pub(super) sent: When,
     pub(super) what: Asked,
 }
 
 #[derive(Debug, Clone)]
 pub(super) enum Asked {
-    /// Field `position` is `resume_from`.
+    /// The field `position` is `resume_from`.
     Subscribe(Topics),
     Unsubscribe(Topics),
     Ping(i64),
@@ -132,7 +132,7 @@ pub(super) enum Asked {
 }
 
 impl Asked {
-    /// Whether it is answered at once, whatever waits for a replay.
+    /// Returns true if it is answered at once, even while other requests wait for a replay.
     pub(super) fn is_answered_at_once(&self) -> bool {
         matches!(self, Self::Ping(_) | Self::Event)
     }
@@ -144,39 +144,39 @@ pub(super) struct Heard {
     pub(super) what: Said,
 }
 
-/// What there is too little of, by an answer of RATE_LIMIT_EXCEEDED.
+/// The scarce resource named by a RATE_LIMIT_EXCEEDED answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Scarce {
-    /// More was asked in a time than may be.
+    /// A rate limit is exceeded.
     Rate,
-    /// More requests wait for a replay than may.
+    /// Too many requests wait for a replay.
     Waiting,
     /// There is no memory for more subscriptions.
     Memory,
 }
 
-/// What a frame from the relay says.
+/// The content of a frame from the relay.
 #[derive(Debug, Hash)]
 pub(super) enum Said {
     Event {
         serial: Serial,
         tenant: usize,
         place: Place,
-        /// What it holds is the event that was posted, shown as JSON by the schema of
-        /// one of these revisions, from the first one to the last one.
+        /// For JSON, the first and the last revision of the schemas under which the posted event
+        /// is rendered like this.
         shown_by: Option<(usize, usize)>,
     },
     Subscribed(Confirmation),
     Unsubscribed(Confirmation),
     Pong {
         timestamp: i64,
-        /// Where the connection stands.
+        /// The position of the connection.
         place: Option<Place>,
     },
     Refused {
         code: String,
         request: String,
-        /// What there was too little of, where that is why.
+        /// The scarce resource, if that is the reason.
         scarce: Option<Scarce>,
     },
     Close {
@@ -194,15 +194,14 @@ impl Hash for Confirmation {
     }
 }
 
-/// How a connection ended.
+/// The way in which a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum End {
-    /// By the closing handshake, which the client began, with all that it had
-    /// wanted.
+    /// The client started the closing handshake after it had received everything.
     Done,
-    /// The client has broken it off or gone away.
+    /// The client aborted the connection or disappeared.
     Left,
-    /// By the relay, behind a Close frame.
+    /// The relay sent a Close frame.
     Closed,
     /// The stream ended.
     Ended { is_torn: bool },
@@ -210,8 +209,8 @@ pub(super) enum End {
     Reset { is_torn: bool },
 }
 
-/// What a client believes by the contract's rule: it has all events of these topics
-/// from one place to another.
+/// A client's belief, by the contract's rule, that it has received all events of these topics
+/// after `from`, up to `to`.
 #[derive(Debug, Clone)]
 pub(super) struct Claim {
     pub(super) client: usize,
@@ -222,7 +221,7 @@ pub(super) struct Claim {
     pub(super) when: When,
 }
 
-/// The record.
+/// The record of a simulation.
 pub(super) struct History {
     begun: Instant,
     last: Cell<Moment>,
@@ -231,7 +230,7 @@ pub(super) struct History {
     pub(super) connections: RefCell<Vec<Connection>>,
     pub(super) claims: RefCell<Vec<Claim>>,
     pub(super) counts: RefCell<BTreeMap<&'static str, u64>>,
-    /// When the schema was reloaded.
+    /// The times at which the schema was reloaded.
     pub(super) reloads: RefCell<Vec<Moment>>,
     trace: RefCell<DefaultHasher>,
 }
@@ -247,7 +246,7 @@ impl History {
             claims: RefCell::default(),
             counts: RefCell::default(),
             reloads: RefCell::default(),
-            // Its keys are always the same.
+            // Always uses the same keys, so that equal runs give equal hashes.
             trace: RefCell::new(DefaultHasher::new()),
         }
     }
@@ -260,20 +259,20 @@ impl History {
         }
     }
 
-    /// Notes that another schema serves from here on.
+    /// Records a reload of the schema.
     pub(super) fn reloaded(&self) {
         let moment = self.now().moment;
         self.reloads.borrow_mut().push(moment);
     }
 
-    /// How often the schema had been reloaded by then.
+    /// Returns the number of reloads of the schema before `moment`.
     pub(super) fn revision_at(&self, moment: Moment) -> usize {
         let reloads = self.reloads.borrow();
         reloads.iter().filter(|it| **it < moment).count()
     }
 
-    /// Notes it when a client comes that may be its tenant's first on the shard while
-    /// something is posted to the tenant.
+    /// Counts a client that connects as its tenant's first on the shard while a call for the
+    /// tenant is running.
     pub(super) fn notice_first_connection(&self, tenant: usize, shard: usize) {
         let is_there =
             |it: &Connection| it.tenant == tenant && it.shard == shard && it.end.is_none();
@@ -283,7 +282,7 @@ impl History {
         }
     }
 
-    /// Whether a call for the tenant is not answered.
+    /// Returns true if a recent call for the tenant is not answered yet.
     pub(super) fn is_posting(&self, tenant: usize) -> bool {
         let is_under_way = |post: &Post| post.tenant == tenant && post.answer.is_none();
         self.posts.borrow().iter().rev().take(30).any(is_under_way)
@@ -293,19 +292,19 @@ impl History {
         RefMut::map(self.connections.borrow_mut(), |all| &mut all[number])
     }
 
-    /// Something that two runs of one seed must have in common.
+    /// Adds to the trace, which must be equal in two runs of one seed.
     pub(super) fn trace(&self, what: &impl Hash) {
         let mut trace = self.trace.borrow_mut();
         self.begun.elapsed().hash(&mut *trace);
         what.hash(&mut *trace);
     }
 
-    /// A hash of all that was traced.
+    /// Returns the hash of the trace.
     pub(super) fn traced(&self) -> u64 {
         self.trace.borrow().finish()
     }
 
-    /// Counts something of which it is to be known that it happens.
+    /// Counts an occurrence, for tests that require it.
     pub(super) fn count(&self, what: &'static str) {
         *self.counts.borrow_mut().entry(what).or_default() += 1;
     }

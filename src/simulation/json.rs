@@ -1,5 +1,5 @@
-//! Envelopes as clients that speak JSON read and write them, written down once more from
-//! proto3's mapping: nothing here is shared with the code that is tested.
+//! Envelopes as JSON clients read and write them: an independent implementation of proto3's JSON
+//! mapping, which shares nothing with the tested code.
 
 use serde_json::{Map, Value, json};
 
@@ -9,7 +9,7 @@ use super::{
 };
 
 impl Envelope {
-    /// What the text of a frame says. All of it has to be known.
+    /// Parses the text of a frame. Panics on unknown members.
     pub(super) fn from_json(text: &[u8]) -> Self {
         let value: Value = serde_json::from_slice(text).expect("JSON");
         let mut members = Members::of(&value);
@@ -28,7 +28,7 @@ impl Envelope {
         envelope
     }
 
-    /// What a client sends.
+    /// Returns the envelope as a client sends it.
     pub(super) fn to_client_json(&self) -> Value {
         let mut json = json!({"messageId": self.message_id});
         if let Some(asked) = &self.subscribe {
@@ -126,7 +126,7 @@ fn event(mut members: Members) -> CommentDeleted {
     event
 }
 
-/// The members of an object that nobody has read yet.
+/// The members of an object that have not been read yet.
 struct Members(Map<String, Value>);
 
 impl Members {
@@ -147,7 +147,7 @@ impl Members {
         self.optional(name).unwrap_or_default()
     }
 
-    /// Numbers of 64 bits are strings, and 0 is left out.
+    /// Reads a 64-bit number, which is a string, or 0 if it is left out.
     fn unsigned(&mut self, name: &str) -> u64 {
         self.optional(name).map_or(0, |it| it.parse().unwrap())
     }

@@ -1,5 +1,5 @@
-//! What a client may resume from, by the contract's rule: a place for the topics of
-//! each Subscribe, and one for those that it has without asking.
+//! A client's knowledge of the positions from which it may resume, by the contract's rule: one
+//! for the topics of each Subscribe, and one for the implicit topics.
 
 use super::{messages::Place, topics::TopicSet};
 
@@ -7,18 +7,18 @@ use super::{messages::Place, topics::TopicSet};
 #[derive(Debug, Clone)]
 pub(super) struct Group {
     pub(super) topics: TopicSet,
-    /// The client has all events of these topics behind this place...
+    /// The client has all events of these topics after this position...
     pub(super) from: Place,
     /// ...up to this one, from which it may resume.
     pub(super) at: Place,
     state: State,
-    /// The topics are those that the client has without asking.
+    /// True if these are the implicit topics.
     is_implicit: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// Not confirmed on this connection.
+    /// Not confirmed yet on this connection.
     Stale,
     Replaying,
     Live,
@@ -30,7 +30,7 @@ struct Pending {
     request: String,
     topics: TopicSet,
     resume_from: Option<Place>,
-    /// The first of its connection that resumes: it brings the implicit topics too.
+    /// True for the first resume of a connection, which resumes the implicit topics too.
     is_first: bool,
 }
 
@@ -40,8 +40,7 @@ pub(super) struct Known {
     pub(super) groups: Vec<Group>,
     pending: Vec<Pending>,
     has_resumed: bool,
-    /// Of the replay that goes on: how many events are to come, and the confirmed
-    /// place.
+    /// The running replay: the number of events still to come, and the confirmed position.
     replay: Option<(u64, Place)>,
 }
 
@@ -56,8 +55,8 @@ impl Known {
         }
     }
 
-    /// A new connection: what is to be resumed, in this order. The topics of the
-    /// first may be none.
+    /// Starts a new connection. Returns the topics and positions to resume, in this order. The
+    /// first set of topics may be empty.
     pub(super) fn reconnected(&mut self) -> Vec<(TopicSet, Place)> {
         self.pending.clear();
         self.has_resumed = false;
@@ -88,7 +87,7 @@ impl Known {
         self.has_resumed |= from.is_some();
     }
 
-    /// Gives up topics; what it had of them up to now comes back.
+    /// Unsubscribes from topics. Returns the groups that held them.
     pub(super) fn unsubscribing(&mut self, topics: TopicSet) -> Vec<Group> {
         let had = self
             .groups
@@ -109,7 +108,7 @@ impl Known {
         self.pending.retain(|pending| pending.request != request);
     }
 
-    /// What it had of topics of which it now has a gap comes back.
+    /// Applies a confirmation. Returns the groups that now have a gap, as they were before.
     pub(super) fn subscribed(
         &mut self,
         request: &str,
@@ -195,7 +194,7 @@ impl Known {
         }
     }
 
-    /// The relay says where the connection stands, which it does not during a replay.
+    /// Applies a position of the connection, which the relay does not report during a replay.
     pub(super) fn stands_at(&mut self, place: Place) {
         assert!(self.replay.is_none(), "{place:?} during a replay");
         for group in &mut self.groups {

@@ -1,6 +1,5 @@
-//! Envelopes as backends make them and clients read them, written down once more
-//! from the contract, with the protobuf library alone: nothing here is shared with
-//! the code that is tested.
+//! Envelopes as backends write them and clients read them: an independent implementation of the
+//! contract on the protobuf library, which shares nothing with the tested code.
 
 use prost::Message;
 use serde_json::{Value, json};
@@ -11,7 +10,7 @@ use super::{
     topics::{ASKABLE, TOPICS, TopicSet},
 };
 
-/// Where an event stands. The epoch is only ever compared.
+/// The position of an event. Epochs of different logs are only compared for equality.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Place {
     pub(super) epoch: u128,
@@ -45,7 +44,7 @@ impl From<Place> for Position {
     }
 }
 
-/// Subscribe, Unsubscribe and their confirmations: the same numbers in all four.
+/// Subscribe, Unsubscribe and their confirmations, which use the same field numbers.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Topics {
     #[prost(string, repeated, tag = "1")]
@@ -56,7 +55,7 @@ pub(super) struct Topics {
     pub(super) work_items: Vec<String>,
     #[prost(string, repeated, tag = "16")]
     pub(super) topics: Vec<String>,
-    /// `resume_from` in the one direction, `position` in the other.
+    /// `resume_from` in requests, `position` in confirmations.
     #[prost(message, optional, tag = "17")]
     pub(super) position: Option<Position>,
     #[prost(bool, tag = "18")]
@@ -68,7 +67,7 @@ pub(super) struct Topics {
 }
 
 impl Topics {
-    /// The topics, some in the lists of their kind and some in full.
+    /// Returns a message with these topics, each at random in the list of its kind or in full.
     pub(super) fn drawn(topics: TopicSet, dice: &Dice) -> Self {
         let mut drawn = Self::default();
         for name in topics.names() {
@@ -84,7 +83,7 @@ impl Topics {
         drawn
     }
 
-    /// All names, in full.
+    /// Returns the full names of all topics.
     fn names(&self) -> impl Iterator<Item = String> {
         let listed = [
             ("project", &self.projects),
@@ -102,13 +101,13 @@ impl Topics {
             .fold(TopicSet::NONE, |set, name| set | TopicSet::named(&name))
     }
 
-    /// Whether a client may subscribe to each.
+    /// Returns true if a client may subscribe to each topic.
     pub(super) fn may_be_asked_for(&self) -> bool {
         self.names()
             .all(|name| TOPICS[..ASKABLE].contains(&name.as_str()))
     }
 
-    /// Whether the other one names exactly the same, in the same order.
+    /// Returns true if the other message has the same topics in the same order.
     pub(super) fn repeats(&self, other: &Self) -> bool {
         self.projects == other.projects
             && self.sprints == other.sprints
@@ -123,7 +122,7 @@ pub(super) struct Ping {
     pub(super) timestamp: i64,
     #[prost(int64, tag = "2")]
     pub(super) client_timestamp: i64,
-    /// A Pong's.
+    /// The position in a Pong.
     #[prost(message, optional, tag = "3")]
     pub(super) position: Option<Position>,
 }
@@ -140,7 +139,7 @@ pub(super) struct Error {
     pub(super) retry_after_ms: Option<u64>,
 }
 
-/// CommentDeleted: what the simulation publishes.
+/// CommentDeleted, the payload that the simulation publishes.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct CommentDeleted {
     #[prost(string, tag = "1")]
@@ -151,19 +150,19 @@ pub(super) struct CommentDeleted {
     pub(super) user: String,
     #[prost(string, optional, tag = "4")]
     pub(super) project: Option<String>,
-    /// Of an enum with one value, of which the name is long.
+    /// Values of an enum with a single value, which has a long name.
     #[prost(int32, repeated, tag = "50")]
     pub(super) blown: Vec<i32>,
-    /// Known after the first reload of the schema.
+    /// A field of the schema since the first reload.
     #[prost(string, optional, tag = "101")]
     pub(super) added_1: Option<String>,
-    /// Known after the second one.
+    /// A field of the schema since the second reload.
     #[prost(string, optional, tag = "102")]
     pub(super) added_2: Option<String>,
 }
 
 impl CommentDeleted {
-    /// The same as JSON shows it under a schema of this revision.
+    /// Returns the payload as JSON shows it under a schema of this revision.
     pub(super) fn under(&self, revision: usize) -> Self {
         Self {
             added_1: self.added_1.clone().filter(|_| revision >= 1),
@@ -208,7 +207,7 @@ pub(super) struct Batch {
 }
 
 impl Envelope {
-    /// The event as proto3 JSON.
+    /// Returns the event as proto3 JSON.
     pub(super) fn to_json(&self) -> Value {
         let event = self.event.as_ref().unwrap();
         let mut json = json!({"commentDeleted": {

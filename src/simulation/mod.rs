@@ -1,13 +1,12 @@
-//! The whole relay, run from a seed: ingest, log, a hub with two shards and all
-//! connections on one thread, over pipes in memory, with time that stands still and
-//! leaps. A seed has three or four tenants that share their names of topics and
-//! users, twenty clients that come and go, a third of which speak JSON, 500 events from
-//! five backends, and reloads of the schema.
-//! Whatever backends and clients sent and heard is held against a model of the
+//! A deterministic simulation of the whole relay: ingest, log, a hub with two shards and all
+//! connections run on one thread, over in-memory pipes, with paused time. A seed has three or
+//! four tenants that share the names of topics and users, twenty clients that connect and
+//! disconnect, a third of which speak JSON, 500 events from five backends, and reloads of the
+//! schema. All that backends and clients sent and received is compared with a model of the
 //! contract (`checker`).
 //!
-//! `SIDEWIRE_SEED=7 cargo test simulation` runs one seed again, exactly;
-//! `SIDEWIRE_SEEDS=10000` says how many are run.
+//! `SIDEWIRE_SEED=7 cargo test simulation` reruns one seed exactly; `SIDEWIRE_SEEDS=10000` sets
+//! the number of seeds.
 
 mod acts;
 mod backend;

@@ -1,5 +1,5 @@
-//! A network in memory: pipes with room for so many bytes, which take their time,
-//! can be held up, and break in the middle of anything.
+//! An in-memory network: pipes with limited capacity and latency, which can be held up and break
+//! at any byte.
 
 use std::{
     collections::VecDeque,
@@ -18,24 +18,24 @@ use tokio::{
 
 use crate::connection::Transport;
 
-/// What a link is like, in both directions.
+/// The properties of a link, in both directions.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct LinkKind {
-    /// So many bytes lie between the two ends at the most.
+    /// Maximum number of bytes in flight.
     pub(super) room_bytes: usize,
     pub(super) latency: Duration,
-    /// One write takes so many bytes at the most.
+    /// Maximum number of bytes of a write.
     pub(super) piece_bytes: usize,
 }
 
-/// One direction.
+/// A direction of a link.
 #[derive(Debug)]
 struct Pipe {
     kind: LinkKind,
-    /// What is under way, with when it arrives.
+    /// The data in flight, with its times of arrival.
     pieces: VecDeque<(Instant, Vec<u8>)>,
     bytes: usize,
-    /// Nothing arrives.
+    /// True while nothing arrives.
     is_held: bool,
     end: Option<End>,
     is_reader_gone: bool,
@@ -45,14 +45,14 @@ struct Pipe {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
-    /// Behind the last byte.
+    /// The stream ends after the last byte.
     Finished,
     Reset,
 }
 
 type Shared = Arc<Mutex<Pipe>>;
 
-/// One end of a link.
+/// An end of a link.
 #[derive(Debug)]
 pub(super) struct Wire {
     incoming: Shared,
@@ -60,11 +60,11 @@ pub(super) struct Wire {
     arrival: Option<Pin<Box<Sleep>>>,
 }
 
-/// The whole of a link, for who meddles with it.
+/// A handle for disturbing a link.
 #[derive(Debug, Clone)]
 pub(super) struct Link([Shared; 2]);
 
-/// A link: the two ends, and the link itself.
+/// Creates a link. Returns its two ends and its handle.
 pub(super) fn link(kind: LinkKind) -> (Wire, Wire, Link) {
     let [there, back] = [(); 2].map(|()| Pipe::new(kind));
     let wire = |incoming: &Shared, outgoing: &Shared| Wire {
@@ -77,14 +77,14 @@ pub(super) fn link(kind: LinkKind) -> (Wire, Wire, Link) {
 }
 
 impl Link {
-    /// Nothing gets through any more, and nobody is told.
+    /// Holds up both directions, without any error at the ends.
     pub(super) fn hold(&self) {
         for pipe in &self.0 {
             lock(pipe).is_held = true;
         }
     }
 
-    /// What was held up arrives.
+    /// Lets the data arrive that was held up.
     pub(super) fn release(&self) {
         for pipe in &self.0 {
             let mut pipe = lock(pipe);
@@ -93,15 +93,15 @@ impl Link {
         }
     }
 
-    /// Breaks the link. Of what is under way back to the one who opened it, so
-    /// many bytes still arrive; there, nothing.
+    /// Breaks the link. Of the data in flight to the end that opened it, `still_arriving` bytes
+    /// still arrive; in the other direction, none.
     pub(super) fn cut(&self, still_arriving: usize) {
         let [there, back] = &self.0;
         lock(there).reset(0);
         lock(back).reset(still_arriving);
     }
 
-    /// How many bytes are under way to the one who opened it.
+    /// Returns the number of bytes in flight to the end that opened it.
     pub(super) fn bytes_back(&self) -> usize {
         lock(&self.0[1]).bytes
     }
@@ -154,7 +154,7 @@ impl Pipe {
         self.wake_writer();
     }
 
-    /// How many bytes have arrived.
+    /// Returns the number of bytes that have arrived.
     fn arrived(&self) -> usize {
         if self.is_held {
             return 0;
@@ -180,7 +180,7 @@ impl Pipe {
         Ok(taken)
     }
 
-    /// What is there now: bytes, the end, or when something arrives.
+    /// Reads the bytes or the end that have arrived, or returns when the next bytes arrive.
     fn take(&mut self, buffer: &mut ReadBuf<'_>) -> Taken {
         if self.is_held {
             return Taken::NotYet(None);
@@ -209,7 +209,7 @@ impl Pipe {
 
 enum Taken {
     Read(io::Result<()>),
-    /// And when to look again, where that is known.
+    /// Nothing has arrived. Contains the time of the next arrival, if known.
     NotYet(Option<Instant>),
 }
 
@@ -287,7 +287,7 @@ impl AsyncWrite for Wire {
 }
 
 impl Transport for Wire {
-    /// What has not arrived never does.
+    /// Resets both directions and drops the data in flight.
     fn reset(&self) {
         let mut outgoing = lock(&self.outgoing);
         let arrived = outgoing.arrived();
@@ -298,7 +298,7 @@ impl Transport for Wire {
 }
 
 impl Drop for Wire {
-    /// As a kernel does it: with something unread the other end is reset.
+    /// Closes as a kernel does: if there is unread data, the other end is reset.
     fn drop(&mut self) {
         let mut incoming = lock(&self.incoming);
         let is_unread = incoming.bytes > 0;

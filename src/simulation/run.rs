@@ -1,4 +1,4 @@
-//! One run, from a seed to its outcome.
+//! Runs a simulation, from a seed to its outcome.
 
 use crate::memory::MemoryUse;
 use std::{cell::Cell, collections::BTreeMap, rc::Rc, time::Duration};
@@ -26,19 +26,19 @@ const CLIENTS: usize = 20;
 const BACKENDS: usize = 5;
 const EVENTS: usize = 500;
 
-/// How the clients are spread over the tenants.
+/// Relative numbers of clients of the tenants.
 const TENANT_WEIGHTS: [usize; TENANTS.len()] = [50, 30, 17, 3];
 
-/// What is known of a run.
+/// The outcome of a run.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Outcome {
-    /// A hash of all that clients and backends heard, and when.
+    /// Hash of all that clients and backends received, with its times.
     pub(super) trace: u64,
-    /// How often what has occurred.
+    /// Number of occurrences, by name.
     pub(super) counts: BTreeMap<&'static str, u64>,
 }
 
-/// Runs the seed; fails where the relay does not keep its contract.
+/// Runs a seed. Panics if the relay violates its contract.
 pub(super) fn run(seed: u64) -> Outcome {
     simulate(async move {
         let dice = Dice::new(seed, 0);
@@ -86,7 +86,7 @@ impl Run {
             join(backends).await;
             self.stage.enter(Phase::Quiet);
             meddler.await.unwrap();
-            // The slowest link takes so long for a full outbox and a replay behind it.
+            // Time that the slowest link needs for a full outbox followed by a replay.
             sleep(Duration::from_secs(40)).await;
             self.stage.enter(Phase::Over);
         }
@@ -130,7 +130,7 @@ impl Run {
         spawn_local(backend.run())
     }
 
-    /// Holds up a shard, or what takes from its inbox, now and then.
+    /// Occasionally holds up a shard, or only the task that processes its inbox.
     fn meddle(&self) -> impl Future<Output = ()> + use<> {
         let (world, stage) = (Rc::clone(&self.world), Rc::clone(&self.stage));
         let dice = Dice::new(self.seed, 300);
@@ -150,7 +150,7 @@ impl Run {
         }
     }
 
-    /// Puts one schema after the other in place.
+    /// Reloads the schemas one after another.
     fn reload_schemas(&self) -> impl Future<Output = ()> + use<> {
         let (world, history) = (Rc::clone(&self.world), Rc::clone(&self.history));
         let dice = Dice::new(self.seed, 400);
@@ -163,7 +163,7 @@ impl Run {
         }
     }
 
-    /// All clients have gone, and the window has aged out.
+    /// Checks that nothing is left once all clients have disconnected and the window has expired.
     async fn check_nothing_is_left(&self) {
         sleep(Duration::from_secs(20)).await;
         for shard in &self.world.shards {
@@ -171,7 +171,7 @@ impl Run {
             let left = [&tally.connections, &tally.subscriptions];
             assert_eq!(left.map(|cell| cell.get()), [0; 2], "{tally:?}");
             assert!(shard.shard.hub.is_empty(), "a tenant is left on a shard");
-            // No flow waits for a turn that does not come.
+            // No flow waits for ever to be scheduled.
             assert!(shard.shard.hub.is_idle(), "a flow of work is left");
             assert!(
                 shard.shard.hub.work().is_forgotten(),
@@ -205,7 +205,7 @@ async fn join(tasks: Vec<JoinHandle<()>>) {
     }
 }
 
-/// The sums hold at any time.
+/// Checks the sums and bounds periodically. Never returns.
 async fn watch_sums(world: Rc<World>) {
     loop {
         sleep(Duration::from_millis(37)).await;

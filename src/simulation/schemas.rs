@@ -1,5 +1,5 @@
-//! The schemas of a simulation: the bundled one with more in an event, and what reloads
-//! make of it. Each has one more field than the one before.
+//! The schemas of a simulation: the bundled one with an extended event, and its reloaded
+//! revisions, each with one more field than the previous one.
 
 use std::{
     fs,
@@ -9,22 +9,22 @@ use std::{
 
 use crate::schema::{Bundled, Schema};
 
-/// How many there are. The first one serves from the beginning.
+/// Number of revisions. The first one is in force from the beginning.
 pub(super) const REVISIONS: usize = 3;
 
-/// The name of the one value of [`BLOWN_FIELD`], as long in JSON as it is short in bytes.
+/// Name of the only value of [`BLOWN_FIELD`], which is long in JSON and short in binary.
 pub(super) const BLOWN_UP: &str = "BLOWN_UP_TO_THIRTY_CHARACTERS";
 
 /// A list of enum values: one byte each on the wire.
 const BLOWN_FIELD: &str = "repeated Blown blown = 50;";
 
-/// The message that is given more fields.
+/// The message that is extended.
 const EVENT: &str = "message CommentDeleted {";
 
 static SCHEMAS: LazyLock<[Arc<Schema>; REVISIONS]> =
     LazyLock::new(|| std::array::from_fn(|revision| Arc::new(schema(revision))));
 
-/// The schema that serves after so many reloads.
+/// Returns the schema in force after `revision` reloads.
 pub(super) fn of_revision(revision: usize) -> Arc<Schema> {
     Arc::clone(&SCHEMAS[revision])
 }

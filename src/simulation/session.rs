@@ -1,4 +1,4 @@
-//! One connection of a client: what it hears, and how it ends.
+//! A connection of a client: reads frames, acts, and records the end.
 
 use std::{rc::Rc, time::Duration};
 
@@ -17,7 +17,7 @@ use super::{
 };
 use crate::connection::wire_testing::Frame;
 
-/// One connection of a client, while it lasts.
+/// An open connection of a client.
 pub(super) struct Session<'a> {
     pub(super) client: &'a mut Client,
     pub(super) socket: Socket,
@@ -25,7 +25,7 @@ pub(super) struct Session<'a> {
     pub(super) connection: usize,
     pub(super) requests: usize,
     pub(super) stalled_until: Instant,
-    /// After each read it takes so long until the next.
+    /// Pause after each read.
     pub(super) pause: Duration,
     pub(super) next_act: Instant,
     pub(super) has_closed: bool,
@@ -33,8 +33,8 @@ pub(super) struct Session<'a> {
 }
 
 impl Client {
-    /// Checks that the envelope holds the event that was posted, all of it or, in JSON,
-    /// what schemas of some revisions know of it: the first and the last one of these.
+    /// Checks that the envelope holds the posted event: completely, or as JSON shows it under some
+    /// schemas. Returns the first and the last revision of these.
     fn shown_by(&self, serial: Serial, envelope: &Envelope) -> Option<(usize, usize)> {
         let events = self.history.events.borrow();
         let posted = events[serial].envelope.event.as_ref().unwrap();
@@ -113,7 +113,7 @@ impl Session<'_> {
         }
     }
 
-    /// Takes what was read; whether it was the last.
+    /// Handles a read. Returns true if it was the last one.
     fn has_read(&mut self, read: Read) -> bool {
         self.stalled_until = Instant::now() + self.pause;
         let (end, is_torn) = match read {

@@ -1,4 +1,4 @@
-//! A client's end of a WebSocket: the handshake, and frames, as bytes.
+//! The client's end of a WebSocket: the handshake, and frames as bytes.
 
 use std::{
     future::poll_fn,
@@ -19,17 +19,17 @@ pub(super) const PONG: u8 = 0xa;
 
 pub(super) struct Socket {
     wire: Wire,
-    /// To be sent as the link takes it.
+    /// Bytes that wait until the link accepts them.
     unsent: Vec<u8>,
     unparsed: Vec<u8>,
-    /// So much is read at once.
+    /// Maximum number of bytes of a read.
     piece_bytes: usize,
 }
 
-/// What there was to be read.
+/// The result of a read.
 pub(super) enum Read {
     Frame(Frame),
-    /// Nothing whole yet.
+    /// No complete frame yet.
     Part,
     Ended {
         is_torn: bool,
@@ -49,7 +49,7 @@ impl Socket {
         }
     }
 
-    /// Asks to be let in, and gives the status of the answer; 0 where none came.
+    /// Sends the handshake and returns the status of the answer, 0 if there was none.
     pub(super) async fn shake_hands(&mut self, token: &str, subprotocol: &str) -> u16 {
         self.unsent = format!(
             "GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
@@ -72,13 +72,12 @@ impl Socket {
         }
     }
 
-    /// Has a message sent, in one frame.
+    /// Queues a message in a single frame.
     pub(super) fn send(&mut self, opcode: u8, payload: &[u8]) {
         self.unsent.extend(frame(opcode, true, payload));
     }
 
-    /// Sends what is to be sent, and reads once; where it is stalled it only sends, and
-    /// this does not come to an end.
+    /// Sends queued bytes and reads once. While stalled, only sends and never returns.
     pub(super) async fn next(&mut self, is_stalled: bool) -> Read {
         if is_stalled {
             return poll_fn(|context| {
@@ -103,7 +102,7 @@ impl Socket {
         while !self.unsent.is_empty() {
             match Pin::new(&mut self.wire).poll_write(context, &self.unsent) {
                 Poll::Ready(Ok(sent)) => drop(self.unsent.drain(..sent)),
-                // What is there may still be read; that it is over shows then.
+                // Data that has arrived may still be read; the end shows after it.
                 Poll::Ready(Err(_)) => self.unsent.clear(),
                 Poll::Pending => break,
             }

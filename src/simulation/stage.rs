@@ -1,24 +1,24 @@
-//! What all actors of a simulation do at the moment.
+//! The current phase of a simulation.
 
 use std::{cell::Cell, rc::Rc};
 
 use tokio::sync::Notify;
 
-/// What all do at the moment.
+/// A phase of a simulation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// Whatever they like.
+    /// The actors do anything, and much goes wrong.
     Chaos,
-    /// All connect and read, and nothing goes wrong any more.
+    /// All clients connect and read, and nothing goes wrong any more.
     Quiet,
-    /// The relay ends.
+    /// The relay drains.
     Drain,
-    /// All take their leave.
+    /// All clients disconnect.
     Over,
 }
 
-/// The phase, and who wants to know when it changes. (tokio's `watch` wakes in an order
-/// that is drawn.)
+/// The current phase, with notification of changes. (tokio's `watch` wakes tasks in a random
+/// order.)
 pub(super) struct Stage {
     phase: Cell<Phase>,
     changed: Notify,
@@ -41,7 +41,7 @@ impl Stage {
         self.changed.notify_waiters();
     }
 
-    /// Waits for another phase than this one.
+    /// Waits until the phase is not `phase`.
     pub(super) async fn left(&self, phase: Phase) {
         while self.phase.get() == phase {
             self.changed.notified().await;

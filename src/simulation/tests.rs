@@ -1,4 +1,4 @@
-//! What is held of simulations.
+//! The tests that run simulations.
 #![expect(clippy::print_stdout, reason = "for who runs one by hand")]
 
 use std::{
@@ -17,7 +17,7 @@ use crate::planted::{Fault, plant, seen};
 const SEEDS: u64 = 1_000;
 const THREADS: usize = 2;
 
-/// What must occur, and how often in so many seeds.
+/// Occurrences that the seeds must produce, and their required frequency.
 const SCHEDULES: &[&str] = &[
     "resumed",
     "refused",
@@ -30,7 +30,7 @@ const SCHEDULES: &[&str] = &[
     "reset in mid-frame",
     "first connection while published to",
     "a tenant that came back to a full inbox",
-    "a Subscribe that waited for its tenant's turn",
+    "a Subscribe that waited for its tenant's deliveries",
     "a Pong with a position",
     "eviction during a replay",
     "503 for a full inbox",
@@ -56,7 +56,7 @@ fn from_environment(name: &str) -> Option<u64> {
     )
 }
 
-/// The run, or what went wrong.
+/// Runs a seed. Returns its outcome, or the message of the panic.
 fn attempt(seed: u64, fault: Option<Fault>) -> Result<Outcome, String> {
     plant(fault);
     seen();
@@ -67,7 +67,7 @@ fn attempt(seed: u64, fault: Option<Fault>) -> Result<Outcome, String> {
     })
 }
 
-/// Runs the seeds, with the fault planted, until one fails; what has occurred in all.
+/// Runs the seeds with the fault planted until one fails. Returns the occurrences of all runs.
 fn run_all(seeds: u64, fault: Option<Fault>) -> Result<BTreeMap<&'static str, u64>, String> {
     let (next, stop) = (AtomicU64::new(0), AtomicBool::new(false));
     let counts = Mutex::new(BTreeMap::new());

@@ -1,10 +1,10 @@
-//! The topics of a simulation, the same names in each tenant, and sets of them.
+//! The topics of a simulation, which have the same names in each tenant, and sets of them.
 
 use std::ops::{BitAnd, BitOr, BitOrAssign};
 
 use super::dice::Dice;
 
-/// All topics that there are. Clients can ask for those before [`ASKABLE`]'s end.
+/// All topics. Clients can subscribe to the first [`ASKABLE`] of them.
 pub(super) const TOPICS: [&str; 16] = [
     "project:p0",
     "project:p1",
@@ -24,7 +24,7 @@ pub(super) const TOPICS: [&str; 16] = [
     "tenant:*",
 ];
 
-/// How many of them clients can ask for.
+/// Number of topics that clients can subscribe to.
 pub(super) const ASKABLE: usize = 11;
 
 pub(super) const USERS: usize = 4;
@@ -41,18 +41,18 @@ impl TopicSet {
         Self(1 << index)
     }
 
-    /// The topic of this name.
+    /// Returns the set with the topic of this name.
     pub(super) fn named(name: &str) -> Self {
         let index = TOPICS.iter().position(|topic| *topic == name);
         Self::of(index.unwrap_or_else(|| panic!("nobody has spoken of {name}")))
     }
 
-    /// What a client of this user gets without asking.
+    /// Returns the implicit topics of a user.
     pub(super) fn implicit(user: usize) -> Self {
         Self::of(ASKABLE + user) | Self::of(TOPICS.len() - 1)
     }
 
-    /// Some that can be asked for.
+    /// Returns random topics that can be subscribed to.
     pub(super) fn drawn(dice: &Dice, count: usize) -> Self {
         (0..count).fold(Self::NONE, |set, _| set | Self::of(dice.below(ASKABLE)))
     }

@@ -1,5 +1,5 @@
-//! The whole relay on one thread: two shards and everything above the sockets, put
-//! together as `server` does it, with what a seed decides about it.
+//! The whole relay on one thread: two shards and everything above the sockets, wired as in
+//! `server`, with settings drawn from the seed.
 
 use std::{
     cell::RefCell,
@@ -51,28 +51,27 @@ pub(super) const BEGIN: Duration = Duration::from_secs(1_800_000_000);
 
 pub(super) const SHARDS: usize = 2;
 
-/// As `server` has it.
+/// As in `server`.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
 const CALLS_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What a backend posts at once, what an event counts for at the most, and how many
-/// wait in inboxes.
+/// Maximum number of events in a batch, maximum cost of an event in bytes, and (below) maximum
+/// number of events in inboxes.
 pub(super) const BATCH_MAX: usize = 6;
 pub(super) const COST_MAX: u64 = 2_000;
 
-/// The most that the JSON of an event counts for.
+/// Maximum cost of an event's JSON, in bytes.
 pub(super) const JSON_COST_MAX: u64 = 9_000;
 const INBOXES_MAX: u64 = (SHARDS * 12 * BATCH_MAX) as u64;
 
-/// What the seed decides about the relay.
+/// The settings of the relay, drawn from the seed.
 #[derive(Debug)]
 pub(super) struct Settings {
     pub(super) config: Config,
     pub(super) inbox: InboxLimits,
-    /// The first shard that serves backends. One that does takes from its inbox with
-    /// every call.
+    /// The first shard that serves backends. Such a shard processes its inbox with every call.
     pub(super) first_for_backends: usize,
-    /// How often of a hundred times a task lets the others go first.
+    /// Percentage of polls at which a task yields.
     pub(super) yields_percent: u64,
 }
 
@@ -92,11 +91,11 @@ impl Settings {
         config.replay.enabled = !dice.percent(3);
         config.limits.memory_max = *dice.pick(&[1 << 30, 1 << 30, 170_000]);
         if config.limits.memory_max < 2 * config.replay.process_bytes {
-            // The config demands room beyond the logs. Without it nothing could ever be
-            // rendered for a client that resumes as JSON.
+            // The config requires memory beyond the logs. Without it no event could be rendered
+            // for a JSON client that resumes.
             config.replay.process_bytes = 30_000;
         }
-        // Its clients say what they have to say without a pause.
+        // The clients send without pauses.
         let wide = NonZeroU32::MAX;
         config.limits.user_burst = wide;
         config.limits.address_handshakes_per_minute = NonZeroU32::MAX;
@@ -145,11 +144,11 @@ pub(super) struct World {
 
 pub(super) struct SimulatedShard {
     pub(super) shard: Rc<Shard>,
-    /// Before all of its tasks.
+    /// The gate of all its tasks.
     pub(super) gate: Rc<Gate>,
-    /// Before the task that takes from the inbox.
+    /// The gate of the task that processes the inbox.
     pub(super) inbox_gate: Rc<Gate>,
-    /// Of those that it serves.
+    /// The tasks of its connections.
     tasks: Rc<RefCell<Vec<JoinHandle<()>>>>,
 }
 
@@ -225,7 +224,7 @@ impl World {
         }
     }
 
-    /// Puts another schema in place, as a reload does.
+    /// Replaces the schema, as a reload does.
     pub(super) fn serve_schema(&self, revision: usize) {
         let live = self.relay.live.load_full();
         let schema = schemas::of_revision(revision);
@@ -239,7 +238,7 @@ impl World {
         }));
     }
 
-    /// Evicts what is too old, for ever.
+    /// Evicts expired events periodically. Never returns.
     pub(super) async fn sweep(&self) {
         let mut ticks = interval(SWEEP_EVERY);
         loop {
@@ -247,7 +246,7 @@ impl World {
         }
     }
 
-    /// A token that ends so many seconds after the beginning.
+    /// Returns a token that expires `end_secs` seconds after the beginning.
     pub(super) fn token(&self, tenant: usize, user: usize, end_secs: u64) -> String {
         let token = NewToken {
             tenant: TenantName::parse(TENANTS[tenant]).unwrap(),
@@ -258,8 +257,8 @@ impl World {
         self.key.mint(&token, &self.rules).unwrap()
     }
 
-    /// What each event that matched has become: each is counted once. (Some faults are
-    /// to be found by the model, though the sums show them too.)
+    /// Checks that each matched or replayed event is counted once as written, dropped or queued.
+    /// (Skipped for some faults that the model is to find, though the sums show them too.)
     pub(super) fn check_sums(&self) {
         if is_planted(Fault::DropsALiveEvent) || is_planted(Fault::TakesThePositionLate) {
             return;
@@ -270,7 +269,7 @@ impl World {
             let sum = tally.written.get() + dropped + tally.queued.get();
             let all = tally.matched.get() + tally.replayed.get();
             assert_eq!(all, sum, "{tally:?}");
-            // What was done is charged.
+            // The work that was done has been charged.
             let offers = usize::try_from(tally.matched.get()).unwrap();
             let replayed = usize::try_from(tally.replayed.get()).unwrap();
             let least = Cost::STEP.times(offers) + Cost::FRAME.times(replayed);
@@ -279,8 +278,8 @@ impl World {
         }
     }
 
-    /// What may be held at any time: the logs' share, and for each connection an outbox
-    /// and what came over it with one batch.
+    /// Checks the memory held: the logs' share, and for each connection a full outbox and one
+    /// batch beyond it.
     pub(super) fn check_bounds(&self) {
         let (live, registry) = (self.relay.live(), &self.registry);
         let config = &live.config;
@@ -312,7 +311,7 @@ impl World {
         }
     }
 
-    /// Whoever was served is not any more, and none of it ended in a panic.
+    /// Checks that the tasks of all connections have ended, none with a panic.
     pub(super) async fn check_tasks(&self) {
         for shard in &self.shards {
             for task in shard.tasks.take() {
@@ -322,7 +321,7 @@ impl World {
         }
     }
 
-    /// Ends the relay as `server` does; whether all of it came to its end in time.
+    /// Drains the relay as `server` does. Returns true if the drain was completed in time.
     pub(super) async fn drain(&self) -> bool {
         let began = Instant::now();
         let timeout = self.relay.live().config.client.drain_timeout;
@@ -384,7 +383,7 @@ impl SimulatedShard {
         self.tasks.borrow_mut().push(task);
     }
 
-    /// Closes all connections, when the shard has a turn.
+    /// Closes all connections once the shard's gate is open.
     async fn end_all(&self) {
         let (hub, relay) = (Rc::clone(&self.shard.hub), Arc::clone(&self.shard.relay));
         let told = self.gate.behind(async move {

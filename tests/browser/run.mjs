@@ -124,7 +124,7 @@ format = "json"
     createInterface({ input: relay.stderr }).on("line", (line) => {
       log.push(line);
       const fields = JSON.parse(line).fields ?? JSON.parse(line);
-      if (fields.message === "the relay takes connections") {
+      if (fields.message === "the relay is ready") {
         resolve(fields);
       }
     });

@@ -46,7 +46,7 @@ pub(crate) fn serve_with(descriptors: usize) -> Relay {
 async fn out_of_descriptors_it_rests_serves_those_who_are_there_and_answers_backends() {
     let descriptors = setting("SIDEWIRE_DESCRIPTORS").unwrap_or(DESCRIPTORS);
     let relay = serve_with(descriptors);
-    let message = "the limit of descriptors bounds the connections of clients";
+    let message = "the file descriptor limit bounds the number of client connections";
     let line = relay.process.stderr_has(|log| log_line(log, message));
     let room = line["clients"].as_u64().unwrap() as usize;
     assert_eq!(line["descriptors"], descriptors);

@@ -28,7 +28,7 @@ fn relay_with_unread_log() -> (Relay, BufReader<PipeReader>) {
     let (reader, writer) = pipe().unwrap();
     let process = Process::start_with(files.serve(), Stdio::null(), Stdio::piped(), writer);
     let mut log = BufReader::new(reader);
-    let line = read_until(&mut log, "the relay takes connections");
+    let line = read_until(&mut log, "the relay is ready");
     (Relay::with_addresses(process, files, &line), log)
 }
 
@@ -184,7 +184,7 @@ async fn a_disconnect_is_logged_at_info_only_where_it_closes_a_connection() {
         .unwrap();
     disconnect(&relay, "nobody");
     disconnect(&relay, "ann");
-    let message = "a backend has disconnected a user";
+    let message = "backend disconnected a user";
     let line = relay.process.stderr_has(|log| log_line(log, message));
     assert_eq!((&line["user"], &line["closed"]), (&json!("ann"), &json!(1)));
     drop(client);
@@ -213,7 +213,7 @@ fn refusals_are_logged_once_a_period_with_their_number() {
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
-    for message in ["a handshake is refused", "a call is refused"] {
+    for message in ["handshake refused", "call refused"] {
         let first: Vec<_> = lines.iter().filter(|it| it["message"] == message).collect();
         let [first] = first[..] else {
             panic!("not logged once: {log}");

@@ -115,7 +115,7 @@ impl Relay {
     /// The same by this command.
     pub(crate) fn started(files: Files, serve: Command) -> Self {
         let process = Process::start(serve);
-        let line = process.stderr_has(|log| log_line(log, "the relay takes connections"));
+        let line = process.stderr_has(|log| log_line(log, "the relay is ready"));
         Self::with_addresses(process, files, &line)
     }
 

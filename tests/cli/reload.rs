@@ -35,7 +35,7 @@ use crate::{
     relay::{Files, Relay, http, log_line, subscribe, token},
 };
 
-const RELOADED: &str = "the config is reloaded";
+const RELOADED: &str = "config reloaded";
 const NEW_SECRET: &str = "CANARY-another-secret-0123456789abcdef-0123";
 const NEW_INGEST_KEY: &str = "CANARY-another-ingest-key";
 
@@ -160,7 +160,7 @@ async fn what_can_change_changes_under_connections_that_stay_and_the_rest_is_nam
     );
     assert!(origin.starts_with("HTTP/1.1 403 "), "{origin}");
     relay.process.stderr_has(|log| {
-        log_line(log, "a client is let in").filter(|line| line["level"] == "DEBUG")
+        log_line(log, "client connected").filter(|line| line["level"] == "DEBUG")
     });
 
     assert_eq!(
@@ -173,7 +173,7 @@ async fn what_can_change_changes_under_connections_that_stay_and_the_rest_is_nam
     drop((ann, bob));
     let ended = relay.process.end();
     assert_eq!(ended.status.code(), Some(0));
-    let named = "the config file changes what needs a restart; the old value stays";
+    let named = "this config key cannot change without a restart; the old value stays";
     let named: Vec<_> = lines(&ended.stderr, named)
         .iter()
         .map(|line| line["key"].as_str().unwrap().to_owned())
@@ -257,7 +257,7 @@ async fn who_came_with_a_key_that_is_gone_goes_once_that_is_configured() {
     }
     match timeout(PATIENCE, ann.receive()).await.unwrap() {
         Err(ReceiveError::Closed { code: 4001, reason }) => {
-            assert_eq!(reason, "the key of the token is no longer good");
+            assert_eq!(reason, "the key that signed the token was removed");
         }
         other => panic!("{other:?}"),
     }
@@ -286,7 +286,7 @@ fn systemd_hears_of_a_start_a_reload_the_shards_and_the_end() {
     serve.env("WATCHDOG_USEC", "200000");
     let process = Process::start(serve);
     assert_eq!(hear_next().trim(), "READY=1");
-    process.stderr_has(|log| log_line(log, "the relay takes connections"));
+    process.stderr_has(|log| log_line(log, "the relay is ready"));
 
     let before = monotonic_usec();
     process.signal(Signal::HUP);
@@ -319,7 +319,7 @@ fn the_watchdog_of_another_process_is_not_fed() {
     serve.env("NOTIFY_SOCKET", &path);
     serve.env("WATCHDOG_USEC", "2000").env("WATCHDOG_PID", "1");
     let process = Process::start(serve);
-    process.stderr_has(|log| log_line(log, "the relay takes connections"));
+    process.stderr_has(|log| log_line(log, "the relay is ready"));
     process.signal(Signal::TERM);
     assert!(process.end().status.success());
     let mut heard = Vec::new();

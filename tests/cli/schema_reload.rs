@@ -155,7 +155,7 @@ async fn what_is_added_to_the_schema_serves_the_next_event() {
     let first = revision(&relay);
     let started = relay
         .process
-        .stderr_has(|log| log_line(log, "the schema is compiled"));
+        .stderr_has(|log| log_line(log, "schema compiled"));
     assert_eq!(started["revision"], first);
     assert_eq!(started["envelope"], "chat.v1.Envelope");
     assert_eq!(started["events"], 1);
@@ -191,7 +191,7 @@ async fn what_is_added_to_the_schema_serves_the_next_event() {
     assert_eq!(reloads(&relay), [1.0, 0.0, 0.0]);
     let reloaded = relay
         .process
-        .stderr_has(|log| log_line(log, "the schema is reloaded"));
+        .stderr_has(|log| log_line(log, "schema reloaded"));
     assert_eq!(reloaded["revision"], second);
     assert_eq!(reloaded["events"], 2);
 
@@ -315,7 +315,7 @@ async fn another_envelope_waits_for_a_restart_and_the_rest_is_applied() {
     assert_eq!(revision(&relay), first);
     assert_eq!(reloads(&relay), [0.0, 1.0, 0.0]);
     relay.process.stderr_has(|log| {
-        let named = "the config file changes what needs a restart; the old value stays";
+        let named = "this config key cannot change without a restart; the old value stays";
         let named = lines(log, named);
         assert_eq!(named.len(), 1);
         assert_eq!(named[0]["key"], "schema.envelope");

@@ -171,7 +171,7 @@ fn systemd_hears_when_it_is_ready_and_when_it_stops() {
     let process = Process::start(serve);
     assert!(hear().lines().any(|line| line == "READY=1"));
     // That it takes connections is no promise: it says where.
-    process.stderr_has(|log| log_line(log, "the relay takes connections"));
+    process.stderr_has(|log| log_line(log, "the relay is ready"));
     process.signal(Signal::TERM);
     assert!(hear().lines().any(|line| line == "STOPPING=1"));
     assert!(process.end().status.success());

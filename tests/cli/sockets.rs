@@ -34,7 +34,7 @@ fn serve_on(files: &Files, socket: impl Into<OwnedFd>, names: &str) -> Process {
 }
 
 fn started(process: &Process) -> Value {
-    process.stderr_has(|log| log_line(log, "the relay takes connections"))
+    process.stderr_has(|log| log_line(log, "the relay is ready"))
 }
 
 fn handshake(headers: &str) -> String {
@@ -84,12 +84,7 @@ fn who_comes_while_one_relay_ends_and_before_the_next_begins_is_served_by_the_ne
     first.signal(Signal::TERM);
     first.stderr_has(|log| log_line(log, "shutting down: writing what is queued first"));
     // In the same turn of its loop it has stopped to accept.
-    first.stderr_has(|log| {
-        log_line(
-            log,
-            "what comes by inherited sockets now is left to the next relay",
-        )
-    });
+    first.stderr_has(|log| log_line(log, "no longer accepting on inherited sockets"));
     let mut during = asking(address);
     assert_eq!(first.end().status.code(), Some(0));
     let mut between = asking(address);
@@ -153,12 +148,12 @@ fn a_socket_without_a_place_or_of_another_kind_is_an_error_that_says_so() {
     let unix = UnixListener::bind(files.path("client.sock")).unwrap();
     refused(
         &serve_on(&files, unix, "client").end(),
-        "the socket that was handed over for client is of no use",
+        "cannot use the inherited socket for the client listener",
     );
     let connected = TcpStream::connect(tcp().local_addr().unwrap()).unwrap();
     refused(
         &serve_on(&files, connected, "ingest").end(),
-        "handed over for ingest is of no use: it does not listen",
+        "cannot use the inherited socket for the ingest listener: it is not listening",
     );
 }
 
@@ -172,7 +167,7 @@ fn a_door_that_the_config_would_not_open_is_not_opened_by_a_socket_either() {
     let wide = TcpListener::bind("0.0.0.0:0").unwrap();
     refused(
         &serve_on(&files, wide, "ingest").end(),
-        "whoever can connect could inject events",
+        "anyone who can connect could inject events",
     );
     // What is for another process is not looked at.
     let mut serve = files.serve();
@@ -227,7 +222,7 @@ fn address_of(client: &str, begun: &str, headers: &str) -> Value {
     let address = line["client"].as_str().unwrap().parse().unwrap();
     let answer = http(address, &format!("{begun}{}", handshake(headers)));
     assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
-    let line = process.stderr_has(|log| log_line(log, "a client is let in"));
+    let line = process.stderr_has(|log| log_line(log, "client connected"));
     line["address"].clone()
 }
 

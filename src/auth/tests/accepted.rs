@@ -1,4 +1,4 @@
-//! Tokens that must be accepted, and what they say.
+//! Tokens that must be accepted, and the identities that they give.
 
 use super::*;
 use crate::protocol::{TenantName, Topic, UserName};
@@ -34,7 +34,7 @@ fn a_token_that_another_library_signed_is_accepted() {
 }
 
 /// The examples of RFC 7515, A.1 to A.3; their claims are `iss` ("joe"), `exp`
-/// and another. Of RFC 8037, A.4, the payload is no JSON.
+/// and another. The payload of RFC 8037, A.4, is not JSON.
 #[test]
 fn the_examples_of_the_rfcs_are_verified() {
     let keys = VerificationKey::from_jwks(testdata!("rfc.jwks.json")).unwrap();
@@ -314,7 +314,7 @@ fn what_a_header_says_beyond_algorithm_and_key_does_not_matter() {
     }
 }
 
-/// Two keys of one algorithm, and who may sign with which name.
+/// Several keys of one algorithm, and the `kid` values that each accepts.
 #[test]
 fn a_kid_selects_the_keys_of_that_name_or_else_those_without() {
     let algorithm = Algorithm::HS256;

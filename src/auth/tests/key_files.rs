@@ -1,4 +1,4 @@
-//! Which files are keys, and for what.
+//! Tests of key files: the accepted files and their algorithms.
 
 use super::*;
 
@@ -170,7 +170,7 @@ fn jwks(keys: &[Value]) -> Result<Vec<VerificationKey>, KeyError> {
     VerificationKey::from_jwks(json!({ "keys": keys }).to_string().as_bytes())
 }
 
-/// The JWK with one parameter replaced, or taken away where that is `null`.
+/// Returns the JWK with one parameter replaced, or removed if the new value is `null`.
 fn changed(index: usize, parameter: &str, value: Value) -> Value {
     let mut jwk = rfc_jwk(index);
     if value.is_null() {
@@ -359,7 +359,7 @@ fn an_error_tells_the_operator_what_to_do() {
             KeyError::Rejected {
                 algorithm: Algorithm::EdDSA,
             },
-            "this is no Ed25519 key as EdDSA needs it",
+            "this key cannot be used with EdDSA, which needs an Ed25519 key",
         ),
         (KeyError::RsaSize { bits: 1024 }, "1024 bits"),
     ] {

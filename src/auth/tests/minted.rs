@@ -1,4 +1,4 @@
-//! Tokens that the command line makes.
+//! Tests of tokens created by the command line.
 
 use jsonwebtoken::{DecodingKey, Validation};
 
@@ -48,7 +48,7 @@ fn a_minted_token_is_one_by_the_rules_of_the_library_too() {
             Scheme::Ed => DecodingKey::from_ed_pem(public).unwrap(),
         };
         let mut validation = Validation::new(algorithm.library());
-        // The library asks the machine for the time, which tests do not.
+        // The library uses the system clock; tests do not.
         validation.validate_exp = false;
         validation.set_audience(&[AUDIENCE]);
         validation.set_issuer(&[ISSUER]);

@@ -1,5 +1,5 @@
-//! Tests of tokens and keys as a whole, and what they share: a verifier with a
-//! key for every algorithm, and a forge for tokens that nobody would mint.
+//! Tests of tokens and keys, with shared fixtures: a verifier with a key for every algorithm,
+//! and functions that forge tokens.
 
 mod accepted;
 mod key_files;
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::{algorithm::Scheme, *};
 
-/// The time in all tests.
+/// The current time in all tests.
 const NOW: u64 = 1_800_000_000;
 
 const ISSUER: &str = "https://id.example";
@@ -35,8 +35,8 @@ fn now() -> Duration {
     Duration::from_secs(NOW)
 }
 
-/// The private and public half of the algorithm's key in `testdata`; for HMAC
-/// both are the secret.
+/// Returns the private and public half of the algorithm's key in `testdata`; for HMAC both are
+/// the secret.
 fn halves(algorithm: Algorithm) -> (&'static [u8], &'static [u8]) {
     use Algorithm::*;
     match algorithm {
@@ -52,7 +52,7 @@ fn halves(algorithm: Algorithm) -> (&'static [u8], &'static [u8]) {
     }
 }
 
-/// The private key of somebody else.
+/// Returns a private key, or for HMAC a secret, that no verifier of the tests accepts.
 fn foreign_private(algorithm: Algorithm) -> &'static [u8] {
     use Algorithm::*;
     match algorithm {
@@ -86,7 +86,7 @@ fn verification_key(algorithm: Algorithm, kid: Option<&str>, public: &[u8]) -> V
     }
 }
 
-/// A key for every algorithm, each named like its algorithm.
+/// Returns a key for every algorithm, with the algorithm's name as `kid`.
 fn all_keys() -> Vec<VerificationKey> {
     Algorithm::ALL
         .map(|algorithm| verification_key(algorithm, Some(algorithm.as_str()), halves(algorithm).1))
@@ -105,7 +105,7 @@ fn verifier() -> Verifier {
     Verifier::new(all_keys(), rules()).unwrap()
 }
 
-/// A verifier with nothing but an HS256 key and the default rules.
+/// Returns a verifier with only an HS256 key and the default rules.
 fn plain_verifier(rules: TokenRules) -> Verifier {
     let algorithm = Algorithm::HS256;
     let key = verification_key(algorithm, None, halves(algorithm).1);
@@ -119,7 +119,7 @@ fn good_claims() -> Value {
     })
 }
 
-/// The good claims with one of them put in or replaced, the value as JSON text.
+/// Returns the good claims with one claim added or replaced; the value is JSON text.
 fn with(claim: &str, value: &str) -> String {
     let text = without(claim);
     let rest = text.strip_suffix('}').unwrap();
@@ -136,13 +136,13 @@ fn header_of(algorithm: Algorithm) -> String {
     json!({"alg": algorithm.as_str(), "kid": algorithm.as_str()}).to_string()
 }
 
-/// A token with a proper header and signature around these claims.
+/// Returns a token with these claims and a valid header and signature.
 fn token_with(claims: impl AsRef<[u8]>) -> String {
     let algorithm = Algorithm::HS256;
     compact(algorithm, header_of(algorithm), claims)
 }
 
-/// A token with a proper signature around this header.
+/// Returns a token with this header and a valid signature.
 fn token_headed(header: impl AsRef<[u8]>) -> String {
     compact(Algorithm::HS256, header, good_claims().to_string())
 }
@@ -151,8 +151,8 @@ fn compact(algorithm: Algorithm, header: impl AsRef<[u8]>, claims: impl AsRef<[u
     compact_by(halves(algorithm).0, algorithm, header, claims)
 }
 
-/// The compact serialization (RFC 7515, 7.1) of whatever these bytes are, signed
-/// with this private key.
+/// Returns the compact serialization (RFC 7515, 7.1) of arbitrary bytes, signed with this
+/// private key.
 fn compact_by(
     private: &[u8],
     algorithm: Algorithm,
@@ -163,13 +163,13 @@ fn compact_by(
     signed(private, algorithm, &format!("{header}.{claims}"))
 }
 
-/// The text, a dot and its signature.
+/// Returns the text followed by a dot and its signature.
 fn signed(private: &[u8], algorithm: Algorithm, text: &str) -> String {
     let signature = signature(private, algorithm, text);
     format!("{text}.{signature}")
 }
 
-/// The signature of the text, as base64url.
+/// Returns the signature of the text, as base64url.
 fn signature(private: &[u8], algorithm: Algorithm, text: &str) -> String {
     let key = match algorithm.scheme() {
         Scheme::Hmac { .. } => EncodingKey::from_secret(private),
@@ -188,7 +188,7 @@ fn good_token(algorithm: Algorithm) -> String {
     compact(algorithm, header_of(algorithm), good_claims().to_string())
 }
 
-/// A token of segments that need not be base64url, with a proper signature.
+/// Returns a token of arbitrary segments, base64url or not, with a valid signature.
 fn segments(header: &str, claims: &str) -> String {
     let algorithm = Algorithm::HS256;
     let text = format!("{header}.{claims}");
@@ -199,7 +199,7 @@ fn split(token: &str) -> [&str; 3] {
     token.split('.').collect::<Vec<_>>().try_into().unwrap()
 }
 
-/// The token with another signature, given as bytes.
+/// Returns the token with another signature, given as bytes.
 fn resigned(token: &str, signature: &[u8]) -> String {
     let [header, claims, _] = split(token);
     format!("{header}.{claims}.{}", to_base64url(signature))

@@ -10,7 +10,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::*;
 
-/// What was changed, the token, and why it is refused.
+/// A description of the change, the token, and the reason for its refusal.
 type Row = (String, String, &'static str);
 
 fn row(what: impl Into<String>, token: impl Into<String>, reason: &'static str) -> Row {
@@ -52,7 +52,7 @@ fn every_token_of_the_table_is_refused_for_its_reason() {
     }
     assert!(rows.len() >= 550, "{} rows", rows.len());
     let met: HashSet<&str> = rows.iter().map(|(_, _, reason)| *reason).collect();
-    // A token that is missing is no row of a table of tokens.
+    // A missing token cannot be a row of a table of tokens.
     assert_eq!(met.len(), TokenError::REASONS.len() - 1, "{met:?}");
 }
 

@@ -1,5 +1,4 @@
-//! How clients are opened: so many at a time, until each is subscribed or has
-//! failed.
+//! Opens clients, a limited number at a time, until each is subscribed or has failed.
 
 use std::{
     collections::VecDeque,
@@ -17,10 +16,10 @@ use crate::bench::{
     link::Link,
 };
 
-/// How long a client may take to be subscribed.
+/// The time within which a client must be subscribed.
 pub(super) const OPENING_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What became of clients that were opened together.
+/// The outcome of opening a set of clients.
 #[derive(Debug, Clone, Copy, Default)]
 pub(in crate::bench) struct Opened {
     pub(in crate::bench) connects: u64,
@@ -28,10 +27,10 @@ pub(in crate::bench) struct Opened {
     pub(in crate::bench) took: Duration,
 }
 
-/// The clients that are not subscribed yet.
+/// The clients that are being opened.
 #[derive(Debug, Default)]
 pub(super) struct Opening {
-    /// In the order in which they began.
+    /// Clients and their start times, oldest first.
     begun: VecDeque<(usize, Instant)>,
     under_way: usize,
     outcome: Opened,
@@ -46,8 +45,8 @@ impl Opened {
 }
 
 impl Engine<'_> {
-    /// Opens these clients, so many at a time, and waits until each is subscribed
-    /// or has failed.
+    /// Opens these clients, at most `concurrency` at a time, and waits until each is
+    /// subscribed or has failed.
     pub(in crate::bench) fn open(
         &mut self,
         connections: Range<usize>,
@@ -63,7 +62,7 @@ impl Engine<'_> {
             {
                 self.begin(connection);
             }
-            // The next one would not be accepted either.
+            // The next token would be refused too.
             if let Some(answer) = self.unauthorized.take() {
                 return Err(BenchError::Unauthorized(answer));
             }

@@ -1,4 +1,4 @@
-//! The flags of `sidewire bench` and of its scenarios, and the plan that they make.
+//! The flags of `sidewire bench` and of its scenarios, and the plan that they describe.
 
 use std::{env, num::NonZeroUsize, path::PathBuf, time::Duration};
 
@@ -14,7 +14,7 @@ use crate::{
     protocol::{self, TenantName},
 };
 
-/// What to measure.
+/// The flags of `sidewire bench`.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = HELP,
@@ -84,7 +84,7 @@ pub struct Common {
     /// Spread the topics over this many tenants, named bench-0, bench-1 and so on.
     #[arg(long, value_name = "COUNT", default_value = "1")]
     pub tenants: NonZeroUsize,
-    /// How the tokens of clients are signed.
+    /// The signing of the clients' tokens.
     #[command(flatten)]
     pub signing: Signing,
     /// The schema of the relay.
@@ -97,7 +97,7 @@ pub struct Common {
     /// The relay's process on this machine, to report its memory and CPU time.
     #[arg(long, value_name = "PID")]
     pub server_pid: Option<u32>,
-    /// How many clients connect concurrently.
+    /// Number of clients that connect concurrently.
     #[arg(long, value_name = "COUNT", default_value = "64")]
     pub concurrency: NonZeroUsize,
     /// Print one JSON object.
@@ -129,29 +129,29 @@ impl From<Encoding> for protocol::Encoding {
     }
 }
 
-/// When is measured.
+/// The flags for the time of measuring.
 #[derive(Debug, clap::Args)]
 pub struct WindowArgs {
-    /// How long to measure.
+    /// Time to measure.
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = humantime::parse_duration)]
     pub duration: Duration,
-    /// How long to run before measuring.
+    /// Time to run before measuring.
     #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = humantime::parse_duration)]
     pub warmup: Duration,
 }
 
-/// The connections and their topics.
+/// The flags for the connections and their topics.
 #[derive(Debug, clap::Args)]
 pub struct FanoutArgs {
-    /// How many clients.
+    /// Number of clients.
     #[arg(long, value_name = "COUNT", default_value = "1000")]
     pub connections: NonZeroUsize,
-    /// How many topics; each client is subscribed to one.
+    /// Number of topics; each client is subscribed to one.
     #[arg(long, value_name = "COUNT", default_value = "1")]
     pub topics: NonZeroUsize,
 }
 
-/// How large events are.
+/// The flag for the size of events.
 #[derive(Debug, clap::Args)]
 pub struct PayloadArgs {
     /// The size of a posted event in bytes.
@@ -159,10 +159,10 @@ pub struct PayloadArgs {
     pub payload: usize,
 }
 
-/// What full load is.
+/// The flag that defines full load.
 #[derive(Debug, clap::Args)]
 pub struct FullLoadArgs {
-    /// The most events that some client has not received yet.
+    /// Maximum number of events that some client has not received yet.
     #[arg(long, value_name = "COUNT", default_value = "64")]
     pub outstanding: NonZeroUsize,
 }
@@ -172,7 +172,7 @@ pub struct FullLoadArgs {
 #[command(after_help = "Example:
   sidewire bench latency --connections 1000 --rate 50 --secret-file jwt.secret --key-file ingest.key")]
 pub struct LatencyArgs {
-    /// Events a second.
+    /// Events per second.
     #[arg(long, default_value = "50", value_parser = rate)]
     pub rate: f64,
     /// The connections.
@@ -181,10 +181,10 @@ pub struct LatencyArgs {
     /// The events.
     #[command(flatten)]
     pub payload: PayloadArgs,
-    /// When.
+    /// The time of measuring.
     #[command(flatten)]
     pub window: WindowArgs,
-    /// Where.
+    /// The flags that all scenarios share.
     #[command(flatten)]
     pub common: Common,
 }
@@ -203,10 +203,10 @@ pub struct ThroughputArgs {
     /// The events.
     #[command(flatten)]
     pub payload: PayloadArgs,
-    /// When.
+    /// The time of measuring.
     #[command(flatten)]
     pub window: WindowArgs,
-    /// Where.
+    /// The flags that all scenarios share.
     #[command(flatten)]
     pub common: Common,
 }
@@ -216,7 +216,7 @@ pub struct ThroughputArgs {
 #[command(after_help = "Example:
   sidewire bench selective --connections 5000 --secret-file jwt.secret --key-file ingest.key")]
 pub struct SelectiveArgs {
-    /// How many clients, and topics.
+    /// Number of clients, and of topics.
     #[arg(long, value_name = "COUNT", default_value = "1000")]
     pub connections: NonZeroUsize,
     /// The load.
@@ -225,10 +225,10 @@ pub struct SelectiveArgs {
     /// The events.
     #[command(flatten)]
     pub payload: PayloadArgs,
-    /// When.
+    /// The time of measuring.
     #[command(flatten)]
     pub window: WindowArgs,
-    /// Where.
+    /// The flags that all scenarios share.
     #[command(flatten)]
     pub common: Common,
 }
@@ -238,16 +238,16 @@ pub struct SelectiveArgs {
 #[command(after_help = "Example:
   sidewire bench idle --connections 18000 --secret-file jwt.secret --server-pid 4242
 
-Start the relay just before: one that had connections before keeps memory for the next ones, which
-the figures then lack.")]
+Restart the relay before each run: a relay that had connections before keeps some of their memory
+for new ones, so the figures would be too low.")]
 pub struct IdleArgs {
-    /// How many clients; each subscribes to its own topic.
+    /// Number of clients; each subscribes to its own topic.
     #[arg(long, value_name = "COUNT", default_value = "1000")]
     pub connections: NonZeroUsize,
-    /// How long to wait before reading the relay's memory.
+    /// Time to wait before reading the relay's memory.
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
     pub settle: Duration,
-    /// Where.
+    /// The flags that all scenarios share.
     #[command(flatten)]
     pub common: Common,
 }
@@ -261,13 +261,13 @@ Opens that many connections, closes them, and repeats until the time is over. On
 from the first packet to the last confirmation; closing, and waiting for the relay to settle
 afterwards, do not.")]
 pub struct ConnectArgs {
-    /// How many clients to open before closing them again.
+    /// Number of clients to open before closing them again.
     #[arg(long, value_name = "COUNT", default_value = "1000")]
     pub connections: NonZeroUsize,
-    /// When.
+    /// The time of measuring.
     #[command(flatten)]
     pub window: WindowArgs,
-    /// Where.
+    /// The flags that all scenarios share.
     #[command(flatten)]
     pub common: Common,
 }
@@ -277,19 +277,19 @@ pub struct ConnectArgs {
 #[command(after_help = "Example:
   sidewire bench ingest --publishers 64 --batch 100 --key-file ingest.key")]
 pub struct IngestArgs {
-    /// How many connections post; each makes one call at a time.
+    /// Number of connections that post; each makes one call at a time.
     #[arg(long, value_name = "COUNT", default_value = "64")]
     pub publishers: NonZeroUsize,
-    /// How many events each call posts.
+    /// Number of events per call.
     #[arg(long, value_name = "COUNT", default_value = "1")]
     pub batch: NonZeroUsize,
     /// The events.
     #[command(flatten)]
     pub payload: PayloadArgs,
-    /// When.
+    /// The time of measuring.
     #[command(flatten)]
     pub window: WindowArgs,
-    /// Where.
+    /// The flags that all scenarios share.
     #[command(flatten)]
     pub common: Common,
 }
@@ -302,19 +302,19 @@ pub struct IngestArgs {
 100 clients share the topic of the events; every other client has its own topic. The blocks
 alternate in one run of the relay: few, many, many, few, few, and so on.")]
 pub struct GrowthArgs {
-    /// How many clients are connected in half of the blocks.
+    /// Number of clients connected in half of the blocks.
     #[arg(long, value_name = "COUNT", default_value = "1000")]
     pub few: NonZeroUsize,
-    /// How many clients are connected in the other half.
+    /// Number of clients connected in the other half.
     #[arg(long, value_name = "COUNT", default_value = "18000")]
     pub many: NonZeroUsize,
-    /// How many blocks each half has.
+    /// Number of blocks in each half.
     #[arg(long, value_name = "COUNT", default_value = "15")]
     pub blocks: NonZeroUsize,
-    /// How long to measure in each block.
+    /// Time to measure in each block.
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = humantime::parse_duration)]
     pub duration: Duration,
-    /// How long to run before measuring in each block.
+    /// Time to run before measuring in each block.
     #[arg(long, value_name = "DURATION", default_value = "200ms", value_parser = humantime::parse_duration)]
     pub warmup: Duration,
     /// The load.
@@ -323,13 +323,13 @@ pub struct GrowthArgs {
     /// The events.
     #[command(flatten)]
     pub payload: PayloadArgs,
-    /// Where.
+    /// The flags that all scenarios share.
     #[command(flatten)]
     pub common: Common,
 }
 
 impl Command {
-    /// The plan, and whether the result is to be JSON.
+    /// Returns the plan, and true if the report is to be printed as JSON.
     pub(super) fn plan(self) -> Result<(Plan, bool), Failure> {
         if let Self::Growth(args) = &self
             && args.many <= args.few
@@ -349,7 +349,7 @@ impl Command {
         common.plan(scenario, payload_bytes)
     }
 
-    /// The flags that every scenario has.
+    /// Returns the flags that all scenarios share.
     pub(super) fn common(&self) -> &Common {
         match self {
             Self::Latency(args) => &args.common,

@@ -1,4 +1,4 @@
-//! The report of `sidewire bench` as text for people.
+//! The report of `sidewire bench` as a text table.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use crate::bench::{Percentiles, Report, ServerUse};
 /// A generator that uses more than this share of a core counts as the bottleneck.
 const GENERATOR_SHARE_MAX: f64 = 0.9;
 
-/// The report as text. Figures that the scenario does not measure are left out.
+/// Formats the report. Figures that the scenario does not measure are left out.
 pub(super) fn table(report: &Report) -> String {
     let mut table = Table::default();
     let each = |value: f64, unit: &str| format!("{value:.2} {unit}");

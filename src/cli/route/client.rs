@@ -1,4 +1,4 @@
-//! Whether a client would receive an event, and by which of its topics.
+//! Decides if a client would receive an event, and through which of its topics.
 
 use std::fmt;
 
@@ -18,18 +18,18 @@ pub(super) struct Client {
     pub(super) user: Option<UserName>,
 }
 
-/// Whether a client receives an event, and why.
+/// The verdict on one client and one event, with the reasons.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct Reception {
     user: Option<String>,
     receives: bool,
     /// The topics through which the event is delivered.
     by: Vec<String>,
-    /// The Subscribe is taken. It is taken whole or not at all.
+    /// True if the Subscribe is accepted, which is all or nothing.
     subscribed: bool,
     /// The topics of the Subscribe that the token does not grant, and why.
     refused: Vec<RefusedTopic>,
-    /// Each topic of the event.
+    /// The client's relation to each topic of the event.
     topics: Vec<Relation>,
 }
 
@@ -45,26 +45,26 @@ struct Relation {
     relation: Why,
 }
 
-/// How a topic of an event relates to a client.
+/// A client's relation to a topic of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Why {
-    /// It is subscribed to it.
+    /// The client is subscribed to the topic.
     Subscribed,
-    /// Its events are delivered without a subscription.
+    /// The topic's events are delivered without a subscription.
     Implicit,
-    /// It requested the topic, but its Subscribe was refused.
+    /// The client requested the topic, but its Subscribe was refused.
     SubscribeRefused,
-    /// It did not request the topic.
+    /// The client did not request the topic.
     NotSubscribed,
-    /// It did not request the topic, and its token does not grant it.
+    /// The client did not request the topic, and its token does not grant it.
     NotGranted,
-    /// It is the topic of another user.
+    /// The topic is that of another user.
     OtherUser,
 }
 
 impl Client {
-    /// Whether the client receives an event with these topics.
+    /// Decides if the client receives an event with these topics.
     pub(super) fn reception(&self, topics: &[Topic]) -> Reception {
         let refused = self.subscribe.iter().filter_map(|topic| {
             Some(RefusedTopic {

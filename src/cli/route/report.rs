@@ -57,7 +57,7 @@ pub(super) struct Refused {
 }
 
 impl Report {
-    /// The event, why it has its topics, and what a client would get of it.
+    /// Builds the report: the event, the origin of each topic, and the verdict on the client.
     pub(super) fn of(
         schema: &Schema,
         taken: &Taken,
@@ -94,7 +94,7 @@ impl Report {
         })
     }
 
-    /// Whether a client was described that does not receive the event.
+    /// Returns true if a client was described and does not receive the event.
     pub(super) fn is_missed(&self) -> bool {
         self.client.as_ref().is_some_and(|it| !it.receives())
     }

@@ -1,4 +1,4 @@
-//! Writes the .proto files that are built into the program into a directory.
+//! Exports the .proto files that are built into the program.
 
 use std::{
     fs, io,
@@ -10,7 +10,7 @@ use crate::{
     schema::{BuiltInFile, SchemaSource},
 };
 
-/// Writes the files that a schema from this source imports. Returns a line about each.
+/// Writes the files that a schema from this source imports. Returns a line for each file.
 pub(super) fn export(
     source: &SchemaSource,
     directory: &Path,
@@ -59,7 +59,7 @@ fn refuse_to_replace(files: &[(PathBuf, &str)], states: &[State]) -> Result<(), 
     )))
 }
 
-/// What is at the place of a file.
+/// The state of a file in the directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Missing,

@@ -1,5 +1,5 @@
-//! The routing table as it is printed. Its JSON is for programs and stable: members may be
-//! added, but none is renamed or removed.
+//! The printed routing table. Its JSON is for programs and stable: members may be added, but
+//! none is renamed or removed.
 
 use std::{collections::BTreeSet, fmt};
 
@@ -40,7 +40,7 @@ struct Event {
     absent: Option<Absent>,
     topics: Vec<Path>,
     recursions: Vec<Recursion>,
-    /// There are more topics than are listed.
+    /// True if there are more topics than are listed.
     cut: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Which events `sidewire tail` prints.
+//! The filter of `sidewire tail`.
 
 use serde_json::Value;
 
@@ -7,17 +7,17 @@ use crate::{
     schema::{Condition, Schema},
 };
 
-/// What an event must be to be printed; by default any is.
+/// Selects the events to print. The default filter passes every event.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Filter {
-    /// The names in JSON of the payloads of which it must have one; empty: any.
+    /// The JSON names of the accepted payloads; empty if any is accepted.
     payloads: Vec<String>,
-    /// What must hold, all of it.
+    /// The conditions, all of which must hold.
     conditions: Vec<Condition>,
 }
 
 impl Filter {
-    /// The filter that the flags `--payload` and `--where` make.
+    /// Builds the filter from the flags `--payload` and `--where`.
     pub(super) fn of(
         schema: &Schema,
         payloads: &[String],
@@ -37,12 +37,12 @@ impl Filter {
         })
     }
 
-    /// Whether it lets everything through.
+    /// Returns true if the filter passes every event.
     pub(super) fn is_empty(&self) -> bool {
         self.payloads.is_empty() && self.conditions.is_empty()
     }
 
-    /// Whether the event, given as canonical JSON, is to be printed.
+    /// Returns true if the event, given as canonical JSON, passes the filter.
     pub(super) fn lets_through(&self, event: &Value) -> bool {
         let has_payload = |name: &String| event.get(name).is_some();
         (self.payloads.is_empty() || self.payloads.iter().any(has_payload))

@@ -19,26 +19,26 @@ const USER_CLAIM: &str = "user_id";
 
 /// A client that follows the topics.
 pub(super) struct Follower {
-    /// Who it is, where there are several.
+    /// The user of the client, if there are several clients.
     pub(super) user: Option<String>,
     client: Client,
-    /// How many events came.
+    /// Number of received events.
     pub(super) events: u64,
-    /// The bytes of their envelopes.
+    /// Total size of their envelopes in bytes.
     pub(super) bytes: u64,
-    /// How often events were missing.
+    /// Number of gaps in the events.
     pub(super) gaps: u64,
 }
 
-/// All of them.
+/// All clients.
 pub(super) struct Followers {
     followers: Vec<Follower>,
-    /// The one that is asked first, so that each has its turn.
+    /// The index of the client that is polled first, rotated for fairness.
     first: usize,
 }
 
 impl Followers {
-    /// One for each token file, or one without any.
+    /// Creates one client for each token file, or a single one if no file is named.
     pub(super) fn of(args: &Args, url: &str) -> Result<Self, Failure> {
         let random = Arc::new(Random::from_system().map_err(Failure::new)?);
         let follower = |file: Option<&Path>, is_named: bool| {
@@ -69,7 +69,8 @@ impl Followers {
         })
     }
 
-    /// The next thing that happens to one of them. Cancel-safe.
+    /// Waits for the next event of any client, and returns it with the client's index.
+    /// Cancel-safe.
     pub(super) async fn next(&mut self) -> (usize, Result<ClientEvent, ClientError>) {
         let count = self.followers.len();
         let (last, first) = self.followers.split_at_mut(self.first);
@@ -114,7 +115,7 @@ fn client(
     Ok(client)
 }
 
-/// The user that a token names, for display only: the relay verifies the token.
+/// Returns the user that a token names, for display only: the relay verifies the token.
 fn user_of(token: &Credential) -> Option<String> {
     let claims = token.reveal().split('.').nth(1)?;
     let claims = BASE64_URL_SAFE_NO_PAD.decode(claims).ok()?;

@@ -1,4 +1,4 @@
-//! What `sidewire tail` prints of an event.
+//! The output of `sidewire tail`.
 
 use std::{fmt, io::Write};
 
@@ -12,18 +12,18 @@ use crate::{
     client::Event,
 };
 
-/// How an event is printed.
+/// The output format of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// As JSON, in one line.
+    /// JSON in one line.
     Json,
-    /// As JSON, indented.
+    /// Indented JSON.
     Pretty,
     /// The bytes of its envelope as hexadecimal digits, in one line.
     Hex,
 }
 
-/// Where events are printed, and how.
+/// Prints events.
 pub(super) struct Output<'a, D, W> {
     pub(super) format: Format,
     pub(super) filter: Filter,
@@ -31,12 +31,12 @@ pub(super) struct Output<'a, D, W> {
     pub(super) out: &'a mut W,
 }
 
-/// What became of an event.
+/// The outcome of printing an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Printed {
-    /// It was printed.
+    /// The event was printed.
     Yes,
-    /// The filter held it back, or the schema could not decode it.
+    /// The event did not pass the filter, or the schema could not decode it.
     No,
     /// The reader of the output is gone.
     Unread,
@@ -48,8 +48,8 @@ where
     E: fmt::Display,
     W: Write,
 {
-    /// Prints the event, if the filter lets it through. `user` is the user who received it, if
-    /// there are several.
+    /// Prints the event, if it passes the filter. `user` is the user that received it, if there
+    /// are several.
     pub(super) fn print(&mut self, user: Option<&str>, event: &Event) -> Result<Printed, Failure> {
         let text = match self.text(user, &event.envelope) {
             Ok(Some(text)) => text,
@@ -72,12 +72,12 @@ where
         })
     }
 
-    /// The event in the format; `None` where the filter does not let it through.
+    /// Formats the event; `None` if it does not pass the filter.
     fn text(&self, user: Option<&str>, envelope: &Bytes) -> Result<Option<String>, String> {
         if self.format == Format::Hex && self.filter.is_empty() {
             return Ok(Some(hex_line(user, envelope)));
         }
-        // The text that JSON clients get; the value only to look at it.
+        // Print the text that JSON clients receive; parse it only for the filter.
         let json = (self.decode)(envelope).map_err(|error| error.to_string())?;
         if !self.filter.is_empty() && !self.filter.lets_through(&value(&json)?) {
             return Ok(None);
@@ -101,7 +101,7 @@ fn of_user(user: Option<&str>, event: String) -> String {
     }
 }
 
-/// One line in hex. A user's name cannot contain a tab.
+/// Returns a line in hex. A user's name cannot contain a tab.
 fn hex_line(user: Option<&str>, envelope: &Bytes) -> String {
     let user = user.map(|user| format!("{user}\t")).unwrap_or_default();
     let digits: String = envelope.iter().map(|byte| format!("{byte:02x}")).collect();

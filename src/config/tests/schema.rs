@@ -1,4 +1,4 @@
-//! `[schema]`: which keys go together, and what they name.
+//! Tests of `[schema]`: valid combinations of keys, and the sources that they name.
 
 use super::*;
 use crate::schema::{Bundled, SchemaSource};
@@ -103,12 +103,12 @@ fn keys_that_contradict_each_other_are_refused_with_line_and_hint() {
         (
             format!("{SET}envelope = \".E\""),
             3,
-            "schema.envelope: \".E\" cannot be the full name of a message",
+            "schema.envelope: \".E\" is not a valid full name of a message",
         ),
         (
             format!("{SET}envelope = \"\""),
             3,
-            "schema.envelope: \"\" cannot be the full name of a message",
+            "schema.envelope: \"\" is not a valid full name of a message",
         ),
         (
             "files = [\"\"]\nenvelope = \"E\"".to_owned(),

@@ -1,4 +1,4 @@
-//! What single values may be.
+//! Tests of the bounds of single values.
 
 use super::*;
 
@@ -84,7 +84,7 @@ fn a_value_out_of_its_bounds_is_refused() {
         ("[replay]\nbytes = \"2TiB\"", "replay.bytes: is 2.0 TiB"),
         (
             "[limits]\nmemory_max = \"447MiB\"",
-            "limits.memory_max: is 447.0 MiB, and must be at least 448.0 MiB: what the logs and the message ids may keep",
+            "limits.memory_max: is 447.0 MiB and must be at least 448.0 MiB: the maximum of the logs and the message ids",
         ),
         (
             "[limits]\nmemory_max = \"200MiB\"\n[replay]\nprocess_bytes = \"9MiB\"",
@@ -156,7 +156,7 @@ fn a_body_that_could_never_be_admitted_is_refused() {
     for size in ["13MiB", "12MiB"] {
         let told = refusal(&with(size));
         assert!(
-            told.contains("limits.memory_max has room for bodies of 12.0 MiB"),
+            told.contains("limits.memory_max has room only for bodies of up to 12.0 MiB"),
             "{told}"
         );
     }

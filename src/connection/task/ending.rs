@@ -1,5 +1,4 @@
-//! How a connection ends: what is said to the client, what is still written, and
-//! for how long.
+//! Ends a connection: decides what the client is sent, what is still written, and for how long.
 
 use std::time::Duration;
 
@@ -22,7 +21,7 @@ use crate::{
 };
 
 impl<S: Transport, L: Listener> Connection<S, L> {
-    /// Begins to close the connection, for a reason of the relay's.
+    /// Begins to close the connection for this reason.
     pub(super) fn end(&mut self, ending: Ending) {
         if self.phase != Phase::Open {
             return;
@@ -34,7 +33,7 @@ impl<S: Transport, L: Listener> Connection<S, L> {
         }
         let not_authentic = match ending {
             Ending::TokenExpired => Some("the token has expired"),
-            Ending::KeyRemoved => Some("the key of the token is no longer good"),
+            Ending::KeyRemoved => Some("the key that signed the token was removed"),
             _ => None,
         };
         if let Some(why) = not_authentic {
@@ -53,22 +52,22 @@ impl<S: Transport, L: Listener> Connection<S, L> {
             self.drop_begun_message();
         }
         if matches!(ending, Ending::Drain { .. }) {
-            // For that it has until the end of the drain, which is not decided
-            // here: a deadline of its own would race with that.
+            // The client has until the end of the drain, which is not decided here: a deadline of
+            // its own would race with that.
             self.deadlines.is_told_to_end();
         } else {
             self.give_it_until(self.account.shard.relay.live().config.client.write_timeout);
         }
     }
 
-    /// Gives up the message that the client of a connection that ends has begun. The rest
-    /// of it can only be discarded, and so is all that follows.
+    /// Drops the message that the client has begun to send. The rest of it, and everything after
+    /// it, can only be discarded.
     pub(super) fn drop_begun_message(&mut self) {
         self.stream.drop_begun_message();
         self.phase = Phase::Lingering { shut_down: false };
     }
 
-    /// The client has sent a Close frame; tungstenite answers it at the next read.
+    /// Handles a Close frame from the client, which tungstenite answers at the next read.
     pub(super) fn closed_by_client(&mut self) {
         if self.phase == Phase::Open {
             self.account.closed = Closed::ByClient;
@@ -79,7 +78,7 @@ impl<S: Transport, L: Listener> Connection<S, L> {
         }
     }
 
-    /// tungstenite reads no further.
+    /// Handles an error of tungstenite, after which it reads no further.
     pub(super) fn broken(&mut self, error: &Error) {
         let (closed, code) = match error {
             Error::ConnectionClosed | Error::AlreadyClosed => {
@@ -100,7 +99,7 @@ impl<S: Transport, L: Listener> Connection<S, L> {
             self.account.discarded(self.account.outbox.discard());
             self.stream.close(CloseFrame {
                 code,
-                // tungstenite's words are about the wire, not about the relay.
+                // The text of tungstenite is about the wire and reveals nothing of the relay.
                 reason: reason_of(error).into(),
             });
         }
@@ -108,7 +107,7 @@ impl<S: Transport, L: Listener> Connection<S, L> {
         self.give_it_until(self.account.shard.relay.live().config.client.write_timeout);
     }
 
-    /// The client is gone without a word: what is queued goes nowhere.
+    /// Handles the loss of a client that sent no Close frame: what is queued for it is dropped.
     pub(super) fn outbox_is_lost(&mut self) {
         self.leave();
         self.account.discarded(self.account.outbox.abandon());
@@ -116,7 +115,7 @@ impl<S: Transport, L: Listener> Connection<S, L> {
         self.give_it_until(self.account.shard.relay.live().config.client.write_timeout);
     }
 
-    /// Nothing more is for it.
+    /// Leaves the hub and drops the client's pending requests: nothing more is queued for it.
     pub(super) fn leave(&mut self) {
         self.membership = None;
         self.subscribing = None;
@@ -146,8 +145,8 @@ impl<S: Transport, L: Listener> Connection<S, L> {
 }
 
 impl<S: Transport, L> Drop for Connection<S, L> {
-    /// Whatever ends the task: with something unwritten the client must not take
-    /// the end for a good one.
+    /// Resets the stream if something is unwritten, whatever ended the task: the client must not
+    /// mistake this for a clean end.
     fn drop(&mut self) {
         if self.stream.has_unwritten() {
             self.stream.reset();
@@ -156,7 +155,8 @@ impl<S: Transport, L> Drop for Connection<S, L> {
     }
 }
 
-/// A Close frame's reason has at most 123 bytes (RFC 6455, 5.5).
+/// Returns the error's text, cut to the 123 bytes that the reason of a Close frame may have (RFC
+/// 6455, 5.5).
 fn reason_of(error: &Error) -> String {
     let mut reason = error.to_string();
     reason.truncate(reason.floor_char_boundary(123));

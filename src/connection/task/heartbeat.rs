@@ -1,5 +1,5 @@
-//! Whether the client is still there: it is pinged when it is silent, and given up
-//! when it stays so, or when a message of its does not come to its end.
+//! Detects dead clients: a silent client is pinged, and disconnected if it stays silent or does
+//! not complete a message.
 
 use tokio::time::Instant;
 
@@ -11,7 +11,7 @@ use crate::{
 };
 
 impl<S: Transport, L: Listener> Connection<S, L> {
-    /// Something has come from the client.
+    /// Records that the client has sent something.
     pub(super) fn hears(&mut self) {
         if is_planted(Fault::GivesUpTheLiving) {
             return;
@@ -21,11 +21,11 @@ impl<S: Transport, L: Listener> Connection<S, L> {
         self.has_made_good(Late::Silence);
     }
 
-    /// Sends a ping to a client that has been silent for `client.ping_interval`, and
-    /// gives one up that has been for `client.idle_timeout`.
+    /// Pings a client that has been silent for `client.ping_interval`, and disconnects one that
+    /// has been silent for `client.idle_timeout`.
     ///
-    /// It is also when the token is held against the time of day: that moves on where the
-    /// machine is suspended, and jumps where its clock is set, and the deadline does neither.
+    /// Also checks the token against the time of day, which advances while the machine is
+    /// suspended and jumps when its clock is set; the deadline does neither.
     pub(super) fn look_at_silence(&mut self) {
         let now = Instant::now();
         let time_of_day = self.account.shard.relay.clock.since_unix_epoch();
@@ -39,8 +39,8 @@ impl<S: Transport, L: Listener> Connection<S, L> {
         };
         drop(live);
         if !self.is_waited_for() {
-            // It does not take its answers, for which there is the write deadline, or we
-            // let it wait.
+            // Either the client does not read its answers, which the write deadline covers, or
+            // the relay keeps the client waiting.
             self.heard = now;
             self.given_up_at = None;
             self.has_made_good(Late::Silence);
@@ -55,8 +55,8 @@ impl<S: Transport, L: Listener> Connection<S, L> {
             None if now < self.heard + interval => self.heard + interval,
             again_or_not => {
                 self.account.outbox.set_ping(Box::new(frame::EMPTY_PING));
-                // Nobody is given up who had no time to answer, also where a reload has
-                // made the times shorter than the silence was already.
+                // Every client has time to answer, even if a reload has made the times shorter
+                // than its silence so far.
                 let end =
                     again_or_not.unwrap_or((self.heard + timeout).max(now + (timeout - interval)));
                 self.given_up_at = Some(end);
@@ -66,8 +66,8 @@ impl<S: Transport, L: Listener> Connection<S, L> {
         self.deadlines.silence = Some(next);
     }
 
-    /// What is configured may have changed: a shorter interval holds from now on. (A
-    /// message that has begun keeps its time.)
+    /// Applies a shorter ping interval after a reload. (A message in progress keeps its
+    /// deadline.)
     pub(super) fn hasten_silence(&mut self) {
         if self.deadlines.silence.is_some() {
             let interval = self.account.shard.relay.live().config.client.ping_interval;
@@ -76,8 +76,8 @@ impl<S: Transport, L: Listener> Connection<S, L> {
         }
     }
 
-    /// Sees to it that a message that has begun to come is whole in time. `is_another`:
-    /// one has been taken meanwhile, so this is a newer one.
+    /// Sets or clears the deadline of the message in progress. `is_another` says that a message
+    /// was completed meanwhile, so that this is a newer one.
     pub(super) fn watch_message(&mut self, is_another: bool) {
         if self.phase != Phase::Open || !self.stream.is_within_message() {
             self.deadlines.message = None;
@@ -96,8 +96,8 @@ impl<S: Transport, L: Listener> Connection<S, L> {
         }
     }
 
-    /// Ends a connection whose message is late, unless it is not read from, or the rest
-    /// may have come.
+    /// Closes the connection because a message is late, unless the relay does not read from it or
+    /// the rest of the message may have arrived.
     pub(super) fn message_is_late(&mut self) {
         if !self.is_waited_for() {
             self.watch_message(true);

@@ -1,4 +1,4 @@
-//! What clients say in JSON, on its way to become what they say in binary.
+//! Decodes the JSON messages of clients to binary envelopes.
 
 use std::{
     future::Future,
@@ -27,28 +27,27 @@ use crate::{
     schema::{JsonError, Schema},
 };
 
-/// The largest weight of JSON that the shard reads itself: 250 values, which take half a
-/// millisecond at the most, or 2.6 KB of ordinary events.
+/// Maximum weight of JSON that the shard decodes itself: 250 values, which take half a
+/// millisecond at most, or 2.6 KB of ordinary events.
 const READ_AT_ONCE_WEIGHT_MAX: usize = 16 * 1024;
 
-/// The bytes of a frame of JSON that are looked at, before it is read, in one step.
+/// Bytes of a JSON frame that one step of the peek before decoding covers.
 const PEEKED_BYTES_A_STEP: usize = 8;
 
-/// A frame of JSON that another thread reads. Until it is read nothing more is taken from
-/// the client.
+/// A JSON frame that another thread decodes. Nothing more is read from the client until it is
+/// done.
 pub(super) struct ReadingJson(Pin<Box<dyn Future<Output = Option<ReadJson>>>>);
 
-/// A frame of JSON that was read.
+/// A decoded JSON frame.
 pub(super) struct ReadJson {
-    /// Its message id, where it has one that can be repeated in a refusal.
+    /// Its message id, if it has one that a refusal can echo.
     message_id: Option<MessageId>,
-    /// The envelope that it says, as bytes; nothing where there is no memory to read it.
+    /// The binary envelope, unless the JSON is invalid or there is no memory to decode it.
     envelope: Result<Result<Vec<u8>, JsonError>, MemoryExceeded>,
 }
 
 impl<S: Transport, L: Listener> Connection<S, L> {
-    /// Answers a text frame, when it is read. It is charged before, since reading it is
-    /// what it costs.
+    /// Handles a text frame. It is charged before it is decoded, since decoding is what it costs.
     pub(super) fn answer_json(&mut self, json: Utf8Bytes) {
         let shard = &self.account.shard;
         let live = shard.relay.live();
@@ -70,7 +69,8 @@ impl<S: Transport, L: Listener> Connection<S, L> {
                 envelope: Ok(envelope),
             });
         }
-        // Nothing bounds how many connections wait for the thread.
+        // The frame counts towards the memory limit, because any number of connections may wait
+        // for the thread.
         let messages = shard.hub.begun_messages();
         let Ok(held) = messages.reserve(&self.account.outbox, json.len()) else {
             shard.relay.metrics.exceeded(Limit::Memory);
@@ -80,7 +80,7 @@ impl<S: Transport, L: Listener> Connection<S, L> {
         let shard = Rc::clone(shard);
         let reading = async move {
             let _held = held;
-            // The schema of this moment: the frame may wait for others of the tenant.
+            // Loads the schema only now: the frame may have waited for others of the tenant.
             let live = shard.relay.live.load_full();
             let read = move |memory: &Arc<MemoryAccount>| {
                 let bytes = Schema::json_memory_max(json.as_bytes());
@@ -91,7 +91,7 @@ impl<S: Transport, L: Listener> Connection<S, L> {
             let timeout = shard.relay.live().config.ingest.inbox_timeout;
             let envelope = with_memory(memory, timeout, read, async |job| work.offload(job).await);
             let envelope = envelope.await?;
-            // Answering it can take as long as reading it.
+            // Handling it can take as long as decoding it.
             work.turn().await;
             Some(ReadJson {
                 message_id,
@@ -101,7 +101,7 @@ impl<S: Transport, L: Listener> Connection<S, L> {
         self.reading_json = Some(Box::new(ReadingJson(Box::pin(reading))));
     }
 
-    /// Answers what was read.
+    /// Handles a decoded JSON frame.
     pub(super) fn answer_read(&mut self, read: ReadJson) {
         if let Ok(Ok(envelope)) = &read.envelope {
             self.charge_message(envelope);
@@ -125,7 +125,7 @@ impl<S: Transport, L: Listener> Connection<S, L> {
         self.act_on_charged(heard);
     }
 
-    /// Looks whether another thread has read a frame.
+    /// Polls for the frame that another thread decodes.
     pub(super) fn poll_reading_json(&mut self, context: &mut Context<'_>) -> Poll<ReadJson> {
         let Some(reading) = &mut self.reading_json else {
             return Poll::Pending;
@@ -136,7 +136,7 @@ impl<S: Transport, L: Listener> Connection<S, L> {
                 Poll::Ready(read)
             }
             Poll::Ready(None) => {
-                // The process ends, and the connection with it.
+                // The process is shutting down, and the connection with it.
                 self.reading_json = None;
                 Poll::Pending
             }
@@ -145,7 +145,7 @@ impl<S: Transport, L: Listener> Connection<S, L> {
     }
 }
 
-/// The refusal of the message with this id, if it has one.
+/// Adds the message id to the refusal, if there is one.
 fn of(message_id: Option<&MessageId>, refusal: Refusal) -> Refusal {
     match message_id {
         Some(id) => refusal.of(id.as_str()),

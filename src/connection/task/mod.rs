@@ -1,6 +1,6 @@
-//! Drives one client's conversation over its stream: reads when there is room for
-//! answers, writes what is queued, keeps the deadlines, ends the connection with
-//! the right code. Knows no topics.
+//! Drives a client's conversation over its stream: reads when there is room for answers, writes
+//! what is queued, watches the deadlines, and closes the connection with the right code. Knows no
+//! topics.
 
 mod ending;
 mod heartbeat;
@@ -40,21 +40,21 @@ use crate::{
     scheduler::{Cost, Place},
 };
 
-/// How long a client may take to answer our Close frame, once that is written.
+/// Time that a client has to answer the relay's Close frame, once that is written.
 const CLOSE_ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The most bytes that are written whenever the socket takes them; the system call is counted
-/// for more than the copy then.
+/// Maximum number of queued bytes that are written without waiting for the tenant's quantum. Up
+/// to this size the system call costs more than the copy.
 const WRITTEN_AT_ONCE_MAX: usize = 16 * 1024;
 
-/// What becomes of a client's messages. It is the type that says so: the relay
-/// pays nothing for it that tests put another in the place of its own.
+/// The handler of a client's messages. It is a type parameter, so that tests can use their own at
+/// no cost to the relay.
 pub(super) trait Listener: Sized {
-    /// Takes a message, text or binary, of a connection that is open.
+    /// Handles a text or binary message of an open connection.
     fn hear<S: Transport>(connection: &mut Connection<S, Self>, message: Message);
 }
 
-/// Takes messages as the relay's protocol has it.
+/// Handles messages by the relay's protocol.
 pub(super) enum Relayed {}
 
 impl Listener for Relayed {
@@ -68,8 +68,8 @@ impl Listener for Relayed {
     }
 }
 
-/// Speaks with the client until the connection is closed. `read_ahead` is what was
-/// read behind the handshake; `held` is held until the end.
+/// Serves the client until the connection is closed. `read_ahead` holds the bytes that were read
+/// after the handshake; `held` is dropped at the end.
 pub fn converse<S: Transport, H>(
     shard: Rc<Shard>,
     admitted: Admitted,
@@ -80,7 +80,7 @@ pub fn converse<S: Transport, H>(
     listen::<Relayed, S, H>(shard, admitted, stream, read_ahead, held)
 }
 
-/// The same with whatever listener.
+/// Serves the client until the connection is closed, with the message handler `L`.
 pub(super) fn listen<L: Listener, S: Transport, H>(
     shard: Rc<Shard>,
     admitted: Admitted,
@@ -88,8 +88,8 @@ pub(super) fn listen<L: Listener, S: Transport, H>(
     read_ahead: Bytes,
     held: H,
 ) -> impl Future<Output = ()> {
-    // Not an async function, whose future would hold the connection twice: as
-    // what came in and as what is made of it. So would one that awaits this one.
+    // Not an async function: its future would hold the connection twice, as the arguments and as
+    // the value made from them. So would the future of an async function that awaits this one.
     let mut connection = Connection::<S, L>::new(shard, admitted, stream, &read_ahead);
     async move {
         connection.run().await;
@@ -101,67 +101,67 @@ pub(super) struct Connection<S: Transport, L> {
     listener: PhantomData<L>,
     conversation: Conversation,
     pace: Pace,
-    /// Gone as soon as the connection begins to end: nothing more is for it.
+    /// `None` as soon as the connection begins to close, so that nothing more is queued for it.
     membership: Option<Membership>,
-    /// A Subscribe that is not done at once.
+    /// A Subscribe that is under way.
     subscribing: Option<Box<Subscribing>>,
-    /// Subscribes and Unsubscribes that come after it, in order.
+    /// Subscribes and Unsubscribes that came after it, in order.
     waiting: WaitingRequests,
-    /// While another thread reads what the client said.
+    /// A JSON frame that another thread decodes.
     reading_json: Option<Box<ReadingJson>>,
-    /// While what was read waits for the tenant's turn.
+    /// Slot in the tenant's queue, held while received messages wait for its quantum.
     place: Option<Place>,
-    /// While much waits to be written and it is not the tenant's turn.
+    /// Slot in the tenant's queue, held while a large write waits for its quantum.
     write_place: Option<Place>,
     stream: FrameStream<S>,
     phase: Phase,
-    /// The log was read, or as many frames as one connection may have taken in a turn:
-    /// others have their turn before anything else is done.
+    /// True if the connection has read the log or used up its frames for this turn, and so must
+    /// yield before it does anything else.
     turn_is_over: bool,
-    /// Whether something is read that was not looked at: at first what came
-    /// behind the handshake.
+    /// True while there may be bytes that are read and not parsed yet: initially those that came
+    /// after the handshake.
     unlooked: bool,
     deadlines: Deadlines,
-    /// When the client's last byte was read.
+    /// Time at which the client's last byte was read.
     heard: Instant,
-    /// When a client that has been pinged, and not been heard of since, is given up.
+    /// Time at which a client that was pinged is disconnected, unless it sends something before.
     given_up_at: Option<Instant>,
-    /// What is late, and is judged once the socket has been looked at once more: where
-    /// the process did not run for a while, what makes it good may lie in the kernel.
+    /// Deadline that has expired and takes effect after a final check of the socket: if the
+    /// process did not run for a while, the data that meets the deadline may be in the kernel.
     last_look: Option<Late>,
-    /// Set for the next of the deadlines.
+    /// Set for the earliest deadline.
     alarm: Option<Alarm>,
-    /// What its token was verified with.
+    /// Fingerprint of the key that verified its token.
     key: Option<KeyFingerprint>,
-    /// When its token ends, by the time of day.
+    /// Time of day at which its token expires, since the Unix epoch.
     expires_at: Option<Duration>,
-    /// Has the shard and the outbox.
+    /// Also holds the shard and the outbox.
     pub(super) account: Account,
 }
 
-/// How far the connection has come.
+/// The phase of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// Both sides talk.
+    /// Both sides send messages.
     Open,
-    /// A Close frame is queued or written. What the client sends is looked at
-    /// only for its own.
+    /// A Close frame is queued or written. Of what the client sends, only its own Close frame
+    /// matters.
     Closing,
-    /// Both Close frames are known of: what is queued is still written.
+    /// The closing handshake is done, or the client is gone. What is queued is still written.
     Closed,
-    /// After a breach of the protocol: what is queued is still written. What the
-    /// client sends is read and forgotten, since to leave it unread would make
-    /// the kernel reset the connection, and our Close frame might get lost.
+    /// The protocol was violated, or the rest of a message must be discarded. What is queued is
+    /// still written. Input is read and discarded, since the kernel would reset the connection if
+    /// it were left unread, and the Close frame might get lost.
     Lingering {
-        /// Whether the client knows that we write no more.
+        /// True if the client knows that nothing more will be written.
         shut_down: bool,
     },
 }
 
-/// What a connection waits for.
+/// The next thing for a connection to do.
 enum Step {
     Read,
-    /// Nothing: something is read and not looked at.
+    /// Parse bytes that are read already.
     Look,
     Wrote(Advanced),
     CatchUp,
@@ -221,7 +221,7 @@ impl<S: Transport, L: Listener> Connection<S, L> {
         loop {
             if self.unlooked {
                 self.take_messages();
-                // Where nobody is charged any more.
+                // No tenant is charged any more, so no quantum makes the connection yield.
                 self.turn_is_over |= self.membership.is_none();
             }
             if mem::take(&mut self.turn_is_over) {
@@ -265,7 +265,8 @@ impl<S: Transport, L: Listener> Connection<S, L> {
             return Poll::Ready(Step::Ending(ending));
         }
         if let Some(late) = self.check_deadlines() {
-            // What has come from the client, or what it has made room for, goes before that.
+            // Input that has arrived, and room that the client has made, take precedence over the
+            // deadline.
             let looked = match late {
                 Late::Silence | Late::Message => self.poll_read(context),
                 Late::Write => self.poll_write(context),
@@ -289,8 +290,8 @@ impl<S: Transport, L: Listener> Connection<S, L> {
             .map_or(Poll::Pending, |late| Poll::Ready(Step::Late(late)))
     }
 
-    /// Waits until something can be done that the client asks for. What it asked for first
-    /// is done first.
+    /// Waits until one of the client's requests can be carried out. They are carried out in the
+    /// order in which they came.
     fn poll_requests(&mut self, context: &mut Context<'_>) -> Poll<Step> {
         if self.has_reached_awaited() {
             return Poll::Ready(Step::Reached);
@@ -313,7 +314,7 @@ impl<S: Transport, L: Listener> Connection<S, L> {
         }
     }
 
-    /// What is late; else sees to it that an alarm rings when something will be.
+    /// Returns an expired deadline, if there is one. Otherwise sets an alarm for the earliest.
     fn check_deadlines(&mut self) -> Option<Late> {
         if self.account.outbox.take_rung() {
             self.alarm = None;
@@ -324,7 +325,7 @@ impl<S: Transport, L: Listener> Connection<S, L> {
         }
         let next = self.deadlines.next();
         if self.alarm.as_ref().map(Alarm::at) != next {
-            // The old one first: it is not to ring.
+            // The old alarm is dropped first, so that it does not ring.
             self.alarm = None;
             if let Some(late) = self.deadlines.late(Instant::now()) {
                 return Some(late);
@@ -334,9 +335,9 @@ impl<S: Transport, L: Listener> Connection<S, L> {
         None
     }
 
-    /// Whether what is late is judged only after one more look at the socket. That look is
-    /// a turn of its own: at the end of a long turn, or of a pause of the process, the
-    /// event loop has told nobody yet what is there to be read or written.
+    /// Returns true if the expired deadline takes effect only after a final check of the socket.
+    /// The check happens in the next turn: at the end of a long turn, or of a pause of the
+    /// process, the event loop has not reported yet what can be read or written.
     fn looks_once_more(&mut self, late: Late) -> bool {
         let is_first = self.last_look != Some(late);
         if is_first {
@@ -346,22 +347,22 @@ impl<S: Transport, L: Listener> Connection<S, L> {
         is_first
     }
 
-    /// That was the last look, if it was for this; the next time there is another.
+    /// Records that this deadline was met, so that a final check precedes its next expiry again.
     fn has_made_good(&mut self, late: Late) {
         self.last_look.take_if(|looked| *looked == late);
     }
 
-    /// Whether a reload has taken the key away that the token was signed with, and
-    /// such connections are to be closed.
+    /// Returns true if a reload has removed the key that verified the token, and such connections
+    /// are to be closed.
     fn is_key_removed(&self) -> bool {
         let live = self.account.shard.relay.live();
         live.config.auth.close_on_key_removal
             && self.key.is_some_and(|key| !live.authenticator.has_key(key))
     }
 
-    /// Whether what waits may be written now. Where it is much, it takes long to copy, and the
-    /// connection waits for its tenant's turn: when many clients make room at the same time,
-    /// the kernel tells of all of them at once.
+    /// Returns true if what is queued may be written now. A large write takes long to copy, so it
+    /// waits for the tenant's quantum: if many clients make room at the same time, the kernel
+    /// reports all of them at once.
     fn may_write(&mut self) -> bool {
         match &self.membership {
             Some(membership) if self.account.outbox.unwritten_bytes() > WRITTEN_AT_ONCE_MAX => {
@@ -383,7 +384,7 @@ impl<S: Transport, L: Listener> Connection<S, L> {
                 if let Some(membership) = &self.membership {
                     membership.charge_write(Cost::BYTE.times(written));
                 }
-                // Others need not wait for a client that does not read.
+                // Gives up the slot: others need not wait for a client that does not read.
                 self.write_place = None;
             }
             return match polled {
@@ -412,9 +413,9 @@ impl<S: Transport, L: Listener> Connection<S, L> {
         }
     }
 
-    /// Whether more is taken from the client. One that does not take its answers is not
-    /// asked for more questions, nor one whose last is not answered yet or waits for its
-    /// first turn to read the log.
+    /// Returns true if more is read from the client. Nothing is read while its outbox is half
+    /// full, while an earlier request is unanswered, or until a Subscribe has read the log for
+    /// the first time.
     fn is_read_from(&self) -> bool {
         let subscribing = self.subscribing.as_ref();
         let is_kept_waiting = self.has_waited()
@@ -423,8 +424,8 @@ impl<S: Transport, L: Listener> Connection<S, L> {
         !is_kept_waiting && self.account.outbox.is_half_free()
     }
 
-    /// Whether the relay waits for the client, and not the client for its tenant's turn or
-    /// for anything else.
+    /// Returns true if the relay waits for the client, and the client waits neither for its
+    /// tenant's quantum nor for anything else.
     fn is_waited_for(&self) -> bool {
         self.is_read_from() && self.place.is_none()
     }
@@ -433,7 +434,7 @@ impl<S: Transport, L: Listener> Connection<S, L> {
         match self.phase {
             Phase::Open | Phase::Closing => {
                 if !self.is_read_from() {
-                    // Others need not wait for a client that does not read.
+                    // Gives up the slot: others need not wait for a client that does not read.
                     if !self.has_waited() {
                         self.place = None;
                     }
@@ -462,7 +463,7 @@ impl<S: Transport, L: Listener> Connection<S, L> {
                 {
                     Poll::Ready(Ok(true)) => Poll::Ready(Step::Read),
                     Poll::Ready(Ok(false)) => {
-                        // It may still read: our Close is for it.
+                        // The client may still read, so the Close frame is written.
                         self.phase = Phase::Closed;
                         Poll::Ready(Step::Read)
                     }
@@ -473,8 +474,8 @@ impl<S: Transport, L: Listener> Connection<S, L> {
         }
     }
 
-    /// Whether work may be done for the client now. Else the connection waits for its tenant's
-    /// turn.
+    /// Returns true if work may be done for the client now. Otherwise the connection queues for
+    /// its tenant's quantum.
     fn may_work(&mut self) -> bool {
         let Some(membership) = &self.membership else {
             return true;
@@ -487,9 +488,9 @@ impl<S: Transport, L: Listener> Connection<S, L> {
         membership.is_none_or(Membership::has_quota)
     }
 
-    /// Takes the messages that are read already, for as long as it is the tenant's turn and there is room for
-    /// what they may be answered with. After a ping it pauses for its pong to be
-    /// written: were it to wait until a newer one comes, it would have to go.
+    /// Handles the messages that are read already, while the tenant's quantum lasts and there is
+    /// room for the answers. Stops after a ping, so that its pong is written before that of a
+    /// newer ping replaces it.
     fn take_messages(&mut self) {
         if self.has_waited() || !self.may_work() {
             return;
@@ -519,15 +520,15 @@ impl<S: Transport, L: Listener> Connection<S, L> {
                 Err(error) => self.broken(&error),
             }
         }
-        // Behind the others of the tenant, if there is more.
+        // If there is more, it queues behind the tenant's other work.
         self.place = None;
         self.charge_frames();
         self.watch_message(is_another);
         self.reserve_memory(is_another);
     }
 
-    /// Reserves memory for a message that is not complete. Without room the connection is
-    /// closed: not to read on would free nothing, neither here nor at the client.
+    /// Reserves memory for a message that is not complete. If there is none, the connection is
+    /// closed: to stop reading would free nothing, neither here nor at the client.
     fn reserve_memory(&mut self, is_another: bool) {
         let messages = self.account.shard.hub.begun_messages();
         if matches!(self.phase, Phase::Open | Phase::Closing)
@@ -535,7 +536,7 @@ impl<S: Transport, L: Listener> Connection<S, L> {
         {
             self.account.shard.relay.metrics.exceeded(Limit::Memory);
             self.end(Ending::NoMemory);
-            // It may have been closing before.
+            // It may have been closing already.
             self.drop_begun_message();
         }
     }

@@ -1,4 +1,4 @@
-//! What a client asks for, carried out: replies, subscriptions, and what it missed.
+//! Carries out the requests of a client: replies, subscriptions and catch-up.
 
 use std::task::Context;
 
@@ -35,7 +35,7 @@ impl<S: Transport, L: Listener> Connection<S, L> {
         }
     }
 
-    /// Does what a message asks for that is charged already.
+    /// Handles a message that is charged already.
     pub(super) fn act_on_charged(&mut self, heard: Heard<'_>) {
         let relay = &self.account.shard.relay;
         let topics_max = relay.live().config.limits.topics_per_subscribe;
@@ -58,12 +58,12 @@ impl<S: Transport, L: Listener> Connection<S, L> {
         }
     }
 
-    /// Returns true if something that has waited may be carried out.
+    /// Returns true if a waiting request may be carried out now.
     pub(super) fn has_waited(&self) -> bool {
         !self.waiting.is_empty() && self.subscribing.is_none()
     }
 
-    /// Carries out what has waited, for as long as it is the tenant's turn.
+    /// Carries out waiting requests while the tenant's quantum lasts.
     pub(super) fn take_waiting(&mut self) {
         while self.subscribing.is_none()
             && self.has_quota()
@@ -71,12 +71,12 @@ impl<S: Transport, L: Listener> Connection<S, L> {
         {
             self.carry_out(action);
         }
-        // Behind the others of the tenant, if there is more.
+        // If there is more, it queues behind the tenant's other work.
         self.place = None;
     }
 
-    /// Answers at once. A Pong says where the connection stands, which is not settled
-    /// while it is being sent what it missed or a Subscribe waits.
+    /// Sends a reply at once. A Pong gets the position of the connection, which is not settled
+    /// during a catch-up or while a Subscribe waits.
     fn reply(&mut self, mut reply: Reply) {
         if let Reply::Pong(pong) = &mut reply
             && self.subscribing.is_none()
@@ -87,9 +87,9 @@ impl<S: Transport, L: Listener> Connection<S, L> {
         self.push(&reply);
     }
 
-    /// A ping of the WebSocket has come, and is answered.
+    /// Charges a WebSocket ping, the pong of which is already queued.
     pub(super) fn pinged(&mut self) {
-        // Its pong is written at once.
+        // Its pong is written at once, which takes a system call.
         self.charge_work(Cost::CALL);
         let relay = &self.account.shard.relay;
         if let Err(exceeded) = self.pace.charge(Kind::Ping, self.account.who(), relay) {
@@ -97,7 +97,7 @@ impl<S: Transport, L: Listener> Connection<S, L> {
         }
     }
 
-    /// Charges the tenant for a message that is read.
+    /// Charges the tenant for reading a message.
     pub(super) fn charge_message(&self, envelope: &[u8]) {
         // A field has at least two bytes.
         self.charge_work(Cost::STEP.times(envelope.len() / 2));
@@ -110,8 +110,8 @@ impl<S: Transport, L: Listener> Connection<S, L> {
         }
     }
 
-    /// Charges the frames that have come: all of them to the tenant, and those that are no
-    /// messages to the client's rates.
+    /// Charges the frames received: all of them to the tenant, and pongs and small fragments to
+    /// the client's rate limit.
     pub(super) fn charge_frames(&mut self) {
         let taken = self.stream.take_frame_count();
         if taken > 0 {
@@ -143,20 +143,21 @@ impl<S: Transport, L: Listener> Connection<S, L> {
         }
     }
 
-    /// Takes a Subscribe, at once or when it is the tenant's turn.
+    /// Carries out a Subscribe at once, or when the events are delivered that the tenant has
+    /// waiting.
     fn subscribe(&mut self, request: TopicsRequest) {
         let awaits = self.membership.as_ref().and_then(Membership::await_head);
         match awaits {
             None => self.subscribe_now(request),
             Some(offset) => {
-                saw("a Subscribe that waited for its tenant's turn");
+                saw("a Subscribe that waited for its tenant's deliveries");
                 let awaiting = Subscribing::Awaiting(Awaiting { offset, request });
                 self.subscribing = Some(Box::new(awaiting));
             }
         }
     }
 
-    /// Whether a Subscribe has waited for what is delivered now.
+    /// Returns true if the events that a Subscribe waits for have been delivered.
     pub(super) fn has_reached_awaited(&self) -> bool {
         match (self.subscribing.as_deref(), &self.membership) {
             (Some(Subscribing::Awaiting(awaiting)), Some(membership)) => {
@@ -166,7 +167,7 @@ impl<S: Transport, L: Listener> Connection<S, L> {
         }
     }
 
-    /// Takes the Subscribe that has waited.
+    /// Carries out the Subscribe that waited.
     pub(super) fn subscribe_awaited(&mut self) {
         let awaiting = self
             .subscribing
@@ -213,14 +214,14 @@ impl<S: Transport, L: Listener> Connection<S, L> {
         }
     }
 
-    /// Tells the client whether it is given what it missed.
+    /// Confirms a Subscribe that resumes: with the number of events to replay, or as not
+    /// recovered.
     fn resumed(&mut self, request: TopicsRequest, position: Position, result: Result<u64, Gap>) {
         self.account.shard.relay.metrics.resumed(result.map(drop));
         self.push(&request.subscribed(position, result.ok()));
     }
 
-    /// Returns true if the client misses something and it is the connection's turn to
-    /// read it from the log.
+    /// Returns true if the connection is catching up and may read the log now.
     pub(super) fn may_catch_up(&mut self, context: &mut Context<'_>) -> bool {
         match (self.subscribing.as_deref_mut(), &self.membership) {
             (Some(Subscribing::Behind(behind)), Some(membership)) => {
@@ -231,8 +232,8 @@ impl<S: Transport, L: Listener> Connection<S, L> {
         }
     }
 
-    /// Goes on with what the client missed, if there is any of that and it is the
-    /// connection's turn: for a slice of the log, then others have their turn.
+    /// Continues the catch-up, if there is one and the connection may read the log now. Yields
+    /// after a slice of the log.
     pub(super) fn catch_up(&mut self) {
         while let Some(Subscribing::Behind(behind)) = self.subscribing.as_deref_mut()
             && let Some(membership) = &self.membership
@@ -256,14 +257,14 @@ impl<S: Transport, L: Listener> Connection<S, L> {
         }
     }
 
-    /// Whether the answer to a Subscribe that waits, and what the connection is still
-    /// sent from the log, go before its end.
+    /// Returns true if a drain has to wait for a Subscribe, a catch-up or a JSON message before
+    /// the connection ends. Nothing delays the other endings.
     pub(super) fn is_owed_more(&self, ending: Ending) -> bool {
         let is_owed = self.subscribing.is_some() || self.reading_json.is_some();
         is_owed && matches!(ending, Ending::Drain { .. })
     }
 
-    /// Answers the client. One that is refused too often is closed.
+    /// Sends a reply. A client that is refused too often is disconnected.
     pub(super) fn push(&mut self, reply: &Reply) {
         self.say(reply);
         if matches!(reply, Reply::Error(_)) && self.pace.refused(&self.account.shard.relay) {

@@ -1,5 +1,4 @@
-//! The other end of a connection: what it sends is bytes, and what it hears it takes
-//! apart by itself.
+//! The other end of a connection: it sends bytes, and parses what it receives by itself.
 
 use std::{cell::Cell, future::poll_fn, io, pin::Pin, rc::Rc, task::Poll, time::Duration};
 
@@ -15,12 +14,12 @@ use tokio::{
 
 use crate::connection::wire_testing::{Frame, Heard, close, take_frame};
 
-/// How a connection ended.
+/// The end of a connection.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::connection) struct End {
-    /// When the relay let go of it.
+    /// Time at which the relay released it.
     pub(in crate::connection) at: Instant,
-    /// Whether it was cut off.
+    /// True if it was reset.
     pub(in crate::connection) was_reset: bool,
 }
 
@@ -29,7 +28,7 @@ pub(in crate::connection) struct Client {
     pub(super) read: ReadHalf<DuplexStream>,
     pub(super) write: Option<WriteHalf<DuplexStream>>,
     pub(super) unparsed: Vec<u8>,
-    /// How many bytes it reads at a time.
+    /// Number of bytes that it reads at a time.
     pub(in crate::connection) piece: usize,
     pub(super) task: JoinHandle<Instant>,
     pub(super) was_reset: Rc<Cell<bool>>,
@@ -41,7 +40,7 @@ impl Client {
         self.try_send(frame).await.unwrap();
     }
 
-    /// The same; fails when the relay takes no more.
+    /// Sends, and waits until the relay has room for it. Fails if the relay accepts no more.
     pub(in crate::connection) async fn try_send(
         &mut self,
         frame: impl AsRef<[u8]>,
@@ -49,22 +48,22 @@ impl Client {
         self.write.as_mut().unwrap().write_all(frame.as_ref()).await
     }
 
-    /// Sends what the relay has room for, as of now: how much that was.
+    /// Sends as much as the relay has room for now, and returns how much that was.
     pub(in crate::connection) async fn send_some(&mut self, bytes: &[u8]) -> usize {
         let write = self.write.as_mut().unwrap();
         let sent = poll_fn(|cx| Poll::Ready(Pin::new(&mut *write).poll_write(cx, bytes))).await;
         match sent {
             Poll::Ready(Ok(sent)) => sent,
-            // The relay has gone: it takes all and forgets it.
+            // The relay has closed the stream: everything is discarded.
             Poll::Ready(Err(_)) => bytes.len(),
             Poll::Pending => 0,
         }
     }
 
-    /// Sends the same again and again, as fast as the relay takes it but for a
-    /// pause after each, beside whatever else the client does, until the relay is
-    /// gone. (While somebody who makes no pause is never kept waiting, time does
-    /// not go by.) What comes back counts the bytes that were taken.
+    /// Sends the same again and again, as fast as the relay accepts it except for a pause after
+    /// each, while the client does other things, until the relay has closed the stream. (Time
+    /// does not pass while a task that makes no pause is never kept waiting.) The returned cell
+    /// counts the bytes that were accepted.
     pub(in crate::connection) fn flood(
         &mut self,
         bytes: Vec<u8>,
@@ -91,13 +90,13 @@ impl Client {
         sent
     }
 
-    /// Says that it will send no more.
+    /// Closes its sending side.
     pub(in crate::connection) async fn half_close(&mut self) {
         self.write.as_mut().unwrap().shutdown().await.unwrap();
     }
 
-    /// Reads what is there, at most `max` bytes; what whole frames that makes can
-    /// be had from [`Self::next_read`].
+    /// Reads what is available, at most `max` bytes. The whole frames in it are returned by
+    /// [`Self::next_read`].
     pub(in crate::connection) async fn read_some(&mut self, max: usize) -> usize {
         let mut bytes = vec![0; max];
         let mut buffer = ReadBuf::new(&mut bytes);
@@ -108,13 +107,13 @@ impl Client {
         buffer.filled().len()
     }
 
-    /// The next whole frame of what is read already.
+    /// Returns the next whole frame of what is read already.
     pub(in crate::connection) fn next_read(&mut self) -> Option<Heard> {
         take_frame(&mut self.unparsed).map(Frame::heard)
     }
 
-    /// Reads on until there is a whole frame; `None` when the stream ends, with
-    /// `unparsed` what it ended in the middle of.
+    /// Reads until there is a whole frame; `None` if the stream ends, with `unparsed` holding the
+    /// start of an incomplete frame.
     pub(in crate::connection) async fn next(&mut self) -> Option<Heard> {
         loop {
             if let Some(heard) = self.next_read() {
@@ -129,7 +128,7 @@ impl Client {
         }
     }
 
-    /// The payload of the next frame as JSON.
+    /// Returns the payload of the next frame as JSON.
     pub(in crate::connection) async fn next_json(&mut self) -> Value {
         loop {
             if let Some(frame) = take_frame(&mut self.unparsed) {
@@ -142,7 +141,7 @@ impl Client {
         }
     }
 
-    /// The next so many that it hears.
+    /// Returns the next `count` frames.
     pub(in crate::connection) async fn hear(&mut self, count: usize) -> Vec<Heard> {
         let mut heard = Vec::new();
         for _ in 0..count {
@@ -151,7 +150,7 @@ impl Client {
         heard
     }
 
-    /// What it hears until the stream ends, which it must not in mid-frame.
+    /// Returns all frames until the stream ends, which must not be in the middle of one.
     pub(in crate::connection) async fn rest(&mut self) -> Vec<Heard> {
         let mut heard = Vec::new();
         while let Some(next) = self.next().await {
@@ -161,7 +160,7 @@ impl Client {
         heard
     }
 
-    /// The same, and it answers the relay's Close.
+    /// Returns all frames until the stream ends, and answers the relay's Close.
     pub(in crate::connection) async fn rest_after_close(&mut self) -> Vec<Heard> {
         let mut heard = Vec::new();
         while let Some(next) = self.next().await {
@@ -173,17 +172,17 @@ impl Client {
         heard
     }
 
-    /// Whether what was read ends in the middle of a frame.
+    /// Returns true if what was read ends in the middle of a frame.
     pub(in crate::connection) fn is_torn(&self) -> bool {
         !self.unparsed.is_empty()
     }
 
-    /// Whether the relay holds on to the connection.
+    /// Returns true if the relay still serves the connection.
     pub(in crate::connection) fn is_served(&self) -> bool {
         !self.task.is_finished()
     }
 
-    /// Waits, and does nothing else, until the relay lets go of the connection.
+    /// Waits, and does nothing else, until the relay releases the connection.
     pub(in crate::connection) async fn ended(&mut self) -> End {
         let at = (&mut self.task).await.unwrap();
         End {

@@ -22,7 +22,7 @@ use crate::{
 
 const SCHEMAS: u64 = 120;
 
-/// How many envelopes are tried with each schema.
+/// Number of envelopes that are tried with each schema.
 const ENVELOPES: usize = 30;
 
 #[derive(Clone, PartialEq, Message)]
@@ -31,7 +31,7 @@ struct ExtraTopics {
     topics: Vec<String>,
 }
 
-/// An event, and what it relates to.
+/// An event and the topics that it relates to.
 struct Accepted {
     draft: Draft,
     topics: BTreeSet<String>,
@@ -44,9 +44,9 @@ fn tape(random: &Random, bytes_max: u64) -> Vec<u8> {
     tape
 }
 
-/// Has ingest take the envelope, as it is or as JSON; `None` where it is refused.
+/// Ingests the envelope, in binary or as JSON; `None` if it is refused.
 fn accepted(bench: &Bench, schema: &Schema, envelope: &[u8], is_json: bool) -> Option<Accepted> {
-    // prost-reflect takes some that the relay does not.
+    // prost-reflect accepts some that the relay does not.
     schema.inspect(envelope).ok()?;
     let body = if is_json {
         schema.envelope_to_json_text(envelope).ok()?.into_bytes()
@@ -63,7 +63,7 @@ fn accepted(bench: &Bench, schema: &Schema, envelope: &[u8], is_json: bool) -> O
     Some(Accepted { draft, topics })
 }
 
-/// What JSON clients get is the JSON of what binary clients get.
+/// Checks that JSON clients get the JSON of what binary clients get.
 fn check_json(schema: &Schema, draft: &Draft) {
     let position = Position {
         epoch: Epoch::from_bits(1),
@@ -79,7 +79,7 @@ fn check_json(schema: &Schema, draft: &Draft) {
     assert_eq!(sent, whole);
 }
 
-/// A client of this topic alone, who speaks the one language or the other.
+/// A client that is subscribed to this topic alone, in either encoding.
 async fn follow(bench: &Bench, topic: &str, speaks_json: bool) -> Client {
     let mut client = if speaks_json {
         bench.connect_json(WIDE)
@@ -109,8 +109,8 @@ async fn heard_until(client: &mut Client, end: u64) -> Vec<u64> {
     }
 }
 
-/// Runs one schema; the numbers of events that were delivered to somebody and of
-/// those that were not.
+/// Runs one schema. Returns the numbers of events that were delivered to a client and that were
+/// not.
 async fn run(seed: u64) -> (usize, usize) {
     let random = Random::from_seed(seed);
     let text = random_schema(&tape(&random, 1_500));
@@ -136,7 +136,7 @@ async fn run(seed: u64) -> (usize, usize) {
     let mut reached = 0;
     for Accepted { draft, topics } in &events {
         check_json(&schema, draft);
-        // What a random event has for an id says nothing: two may have the same.
+        // The ids of random events are not unique: two may have the same.
         let draft = draft.clone().known_by(None);
         let published = bench.publish([draft]).await;
         let offset = published.events[0].position.offset;

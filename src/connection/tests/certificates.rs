@@ -1,4 +1,4 @@
-//! What is shown to whom when the certificate changes.
+//! Which certificate each connection gets when the certificate changes.
 
 use std::{rc::Rc, sync::Arc};
 
@@ -26,7 +26,7 @@ struct Certified {
     live: Live,
 }
 
-/// A certificate of its own, and what a reload would make of it.
+/// A self-made certificate, and what a reload would make of it.
 fn certified() -> Certified {
     let made = generate_simple_self_signed(["relay.test".to_owned()]).unwrap();
     let key = tls::private_key(made.signing_key.serialize_pem().as_bytes()).unwrap();
@@ -44,7 +44,7 @@ fn certified() -> Certified {
     }
 }
 
-/// Connects as one who trusts these certificates: which one is shown.
+/// Connects as a client that trusts these certificates. Returns the one it is shown.
 async fn connect(bench: &Bench, trusted: &str) -> (TlsStream<TcpStream>, CertificateDer<'static>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

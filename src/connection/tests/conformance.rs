@@ -1,6 +1,5 @@
-//! Autobahn's cases against the connection as it is, from handshake to close, of
-//! which only the listener is another: it says what it hears. Run by
-//! `scripts/conformance`, which brings the client along.
+//! Autobahn's cases against the real connection, from handshake to close, except that the message
+//! handler is replaced by one that echoes. Run by `scripts/conformance`, which brings the client.
 
 use std::{
     cell::RefCell,
@@ -40,18 +39,18 @@ use crate::{
     protocol::frame::{self, HEADER_BYTES_MAX},
 };
 
-/// All of Autobahn's but those of compression, which the relay does not offer.
+/// All of Autobahn's cases except those of compression, which the relay does not offer.
 const CASES: usize = 301;
 
 /// More than the largest message of any case, 16 MiB.
 const MESSAGE_MAX: usize = 32 << 20;
 
 thread_local! {
-    /// The heads of the echoes that are queued, by the outbox in which they are.
+    /// The headers of the queued echoes, by the outbox that holds them.
     static QUEUED: RefCell<HashMap<*const Outbox, VecDeque<Vec<u8>>>> = RefCell::default();
 }
 
-/// Says what it hears, in frames that are made and queued as the relay's own are.
+/// Echoes messages, in frames that are made and queued like the relay's own.
 enum Echo {}
 
 impl Listener for Echo {
@@ -111,7 +110,7 @@ fn raise_limits(config: &mut Config) {
     config.limits.outbox_bytes = 4 * MESSAGE_MAX;
 }
 
-/// Has the client go through its cases; whether all have passed.
+/// Runs the client through its cases. Returns true if all have passed.
 fn attack(url: String, reports: &Path) -> oneshot::Receiver<bool> {
     let client = env::var_os("SIDEWIRE_KOSOKU").expect("scripts/conformance says where it is");
     let mut command = Command::new(client);
@@ -160,7 +159,7 @@ fn check_reports(reports: &Path) {
         for what in ["behavior", "behaviorClose"] {
             let is_good = matches!(
                 result[what].as_str(),
-                // Not strict is who says nothing more after a breach, although a
+                // A relay that sends nothing more after a violation is "non-strict", although a
                 // message came before it.
                 Some("OK" | "NON-STRICT" | "INFORMATIONAL")
             );
@@ -170,15 +169,15 @@ fn check_reports(reports: &Path) {
     assert_eq!(cases.len(), CASES);
 }
 
-/// tungstenite writes nothing but pongs and Closes, and of those that say something
-/// or break the protocol each has a Close.
+/// tungstenite writes only pongs and Closes, and each case that sends something or violates the
+/// protocol has a Close.
 fn check_frames(sent: &Sent, written: u64) {
     assert_eq!(sent.echoes + sent.pongs + sent.closes, written, "{sent:?}");
     let is_plenty = sent.echoes > 10_000 && sent.pongs > 30 && sent.closes >= CASES as u64;
     assert!(is_plenty && sent.dropped < 30, "{sent:?}");
 }
 
-/// The frames that have left whole.
+/// Frames that have left completely.
 #[derive(Debug, Default)]
 struct Sent {
     echoes: u64,
@@ -188,7 +187,7 @@ struct Sent {
     dropped: usize,
 }
 
-/// How far the frame has come that is on its way.
+/// The progress of the frame that is being sent.
 #[derive(Debug, Default)]
 struct FrameWalk {
     head: Vec<u8>,
@@ -196,8 +195,8 @@ struct FrameWalk {
 }
 
 impl FrameWalk {
-    /// Goes on over these bytes of a server's, and gives the heads of the frames
-    /// that end in them.
+    /// Advances over these bytes of a server, and returns the headers of the frames that end in
+    /// them.
     fn walk(&mut self, mut bytes: &[u8]) -> Vec<Vec<u8>> {
         let mut heads = Vec::new();
         while let Some((first, rest)) = bytes.split_first() {
@@ -221,7 +220,7 @@ impl FrameWalk {
     }
 }
 
-/// What a whole head says; `None` while it is not whole.
+/// Parses a header; `None` while it is incomplete.
 fn payload_len(head: &[u8]) -> Option<usize> {
     match *head {
         [_, short @ 0..=125] => Some(short.into()),
@@ -234,8 +233,7 @@ fn payload_len(head: &[u8]) -> Option<usize> {
     }
 }
 
-/// A client's socket; what leaves through it is counted, and held against what was
-/// queued.
+/// A client's socket. What leaves through it is counted and compared with what was queued.
 struct Wire {
     stream: TcpStream,
     outbox: *const Outbox,

@@ -1,5 +1,4 @@
-//! Endings that come from the client: Close, breaches of the protocol, streams
-//! that end.
+//! Endings caused by the client: Close, violations of the protocol, streams that end.
 
 use std::{rc::Rc, time::Duration};
 
@@ -268,8 +267,8 @@ fn a_connection_that_was_never_spoken_over_leaves_nothing_behind() {
     });
 }
 
-/// What stands for as long as a client is connected, beside its entries in the hub,
-/// its outbox and tokio's own.
+/// The state that exists while a client is connected, besides its entries in the hub, its outbox
+/// and tokio's own.
 const CONVERSATION_BYTES_MAX: usize = 600;
 
 #[tokio::test(flavor = "local")]

@@ -1,4 +1,4 @@
-//! Endings that come from the relay: the token expires, the relay shuts down.
+//! Endings caused by the relay: the token expires, the relay shuts down.
 
 use std::{
     future::{Future, poll_fn},
@@ -105,7 +105,7 @@ fn a_client_that_does_not_read_when_its_token_expires_is_cut_off_at_the_write_de
         bench.publish([event(100), event(100), event(100)]).await;
         sleep_until(start + LIFETIME).await;
         settle().await;
-        // What is begun is kept, the rest is for nobody any more.
+        // A frame in progress is kept, the rest is discarded.
         assert_eq!(bench.tally().queued.get(), 1);
         assert_eq!(bench.tally().dropped_closed.get(), 2);
         let end = client.ended().await;
@@ -152,7 +152,7 @@ fn a_drain_writes_what_is_queued_then_says_when_to_come_back() {
         bench.publish((0..100).map(|_| event(100))).await;
         drain(&bench);
         settle().await;
-        // It takes no part in what comes after.
+        // It receives nothing of what comes after.
         let published = bench.publish([event(1)]).await;
         assert_eq!(published.events[0].matched, Some(0));
         let mut heard = client.rest_after_close().await;
@@ -175,7 +175,7 @@ fn a_drain_waits_for_no_event_that_is_on_its_way_but_takes_it_along() {
         let mut client = bench.connect(WIDE);
         settle().await;
         let mut publishing = pin!(bench.publish([event(1)]));
-        // The event is in the shard's inbox, and the shard has not looked yet.
+        // The event is in the shard's inbox, and the shard has not seen it yet.
         let published = poll_fn(|cx| Poll::Ready(publishing.as_mut().poll(cx))).await;
         assert!(published.is_pending());
         drain(&bench);
@@ -196,7 +196,7 @@ fn a_client_that_never_answers_the_close_is_dropped_after_two_seconds() {
         drain(&bench);
         let end = client.ended().await;
         assert_eq!(end.at - start, CLOSE_ANSWER_TIMEOUT);
-        // The goodbye was written: it is the client's to read.
+        // The Close was written, and the client can read it.
         assert!(!end.was_reset);
         assert_eq!(client.rest().await, [Heard::Event(1), going_away()]);
         bench.check_nothing_is_left();
@@ -253,7 +253,7 @@ fn a_client_that_reads_slowly_during_a_drain_is_not_cut_off_by_its_connection() 
         bench.publish((0..100).map(|_| event(100))).await;
         drain(&bench);
         let mut heard = Vec::new();
-        // It takes longer than any deadline, and longer than its token is good.
+        // It takes longer than any deadline, and longer than its token is valid.
         while client.is_served() {
             sleep(Duration::from_secs(1)).await;
             client.read_some(1000).await;

@@ -1,5 +1,5 @@
-//! Clients that send WebSocket frames which say nothing: pongs that nobody asked for, and
-//! messages in tiny fragments.
+//! Clients that send meaningless WebSocket frames: pongs that nobody asked for, and messages in
+//! tiny fragments.
 
 use std::{cell::Cell, rc::Rc, time::Duration};
 
@@ -18,13 +18,13 @@ use crate::{
     },
 };
 
-/// More frames than the budget of a connection covers, its refusals included.
+/// More frames than the budget of a connection covers, including its refusals.
 const FLOOD_FRAMES: usize = 400_000;
 
-/// The most frames that are taken from one connection before others have their turn.
+/// Maximum number of frames that are taken from a connection in one turn.
 const FRAMES_A_TURN: usize = 64;
 
-/// With the limits of the default configuration.
+/// Creates a shard with the limits of the default configuration.
 fn bench() -> Bench {
     Bench::with(|config| config.limits = Limits::default())
 }
@@ -43,7 +43,7 @@ fn in_fragments(message: &[u8], size: usize) -> Vec<u8> {
     frames.collect()
 }
 
-/// A Subscribe of exactly `len` bytes, which a field fills up that nobody knows.
+/// A Subscribe of exactly `len` bytes, filled up with an unknown field.
 fn subscribe_of_len(id: &str, len: usize) -> Vec<u8> {
     let mut message = subscribe_envelope(id, "project:1");
     // Field 100, length-delimited, with a length of three bytes.
@@ -103,8 +103,7 @@ fn honest_pongs_pings_and_fragments_are_refused_nothing() {
     });
 }
 
-/// Checks that a client's frames are taken in turns with everybody else. `last` is
-/// answered.
+/// Checks that the relay does other work between a client's frames. `last` is answered.
 fn check_taken_in_turns(frames: Vec<u8>, last: Vec<u8>) {
     simulate(async move {
         let bench = bench();

@@ -1,4 +1,4 @@
-//! Frames never interleave, whatever the pieces in which the client takes them.
+//! Frames never interleave, whatever the sizes of the pieces in which the client reads them.
 
 use crate::connection::{
     testing::{Bench, WIDE, event, settle, simulate},
@@ -71,7 +71,7 @@ fn a_pong_goes_before_what_is_queued_and_after_what_is_begun() {
         let mut client = bench.connect(64);
         bench.publish([event(500), event(500), event(500)]).await;
         settle().await;
-        // 64 bytes of the first event are on their way, and no more can be.
+        // 64 bytes of the first event are being written, and there is no room for more.
         client.send(ping(b"now")).await;
         let heard = client.hear(4).await;
         assert_eq!(heard[1], Heard::Pong(b"now".to_vec()));
@@ -89,7 +89,7 @@ fn pings_that_come_at_once_are_all_answered_while_the_kernel_takes_the_pongs() {
         let heard = client.hear(100).await;
         let pongs: Vec<_> = (0..100).map(|number| Heard::Pong(vec![number])).collect();
         assert_eq!(heard, pongs);
-        // Nothing is left unlooked at, and nothing goes round in circles.
+        // No input is left unparsed, and no task runs in circles.
         client.send(subscribe("s", "project:p1")).await;
         let heard = client.hear(1).await;
         assert_eq!(heard, [Heard::Subscribed("s".to_owned())]);

@@ -1,4 +1,4 @@
-//! Clients that are silent, gone, or never done.
+//! Clients that are silent, gone, or never finish a message.
 
 use std::{pin::pin, time::Duration};
 
@@ -15,7 +15,7 @@ const IDLE: Duration = Duration::from_secs(60);
 const MESSAGE: Duration = Duration::from_secs(30);
 const MOMENT: Duration = Duration::from_millis(1);
 
-/// With the heartbeats that are configured by default.
+/// Creates a shard with the default heartbeats.
 fn bench() -> Bench {
     Bench::with(|config| {
         config.client.ping_interval = INTERVAL;
@@ -28,7 +28,7 @@ fn given_up(reason: &str) -> Heard {
     Heard::Close(4004, reason.to_owned())
 }
 
-/// Answers every ping until the time is over: how many came.
+/// Answers every ping until the time is over. Returns the number of pings.
 async fn answers_pings_until(client: &mut Client, end: Instant) -> u32 {
     let mut pings = 0;
     loop {
@@ -112,8 +112,8 @@ fn who_is_heard_of_in_the_last_moment_stays() {
         let start = Instant::now();
         let mut client = bench.connect(WIDE);
         assert_eq!(client.next().await, Some(Heard::Ping));
-        // The very moment: the pong is in the stream when the relay looks, or comes
-        // when it looks once more.
+        // The exact moment: the pong is in the stream when the relay checks, or arrives before
+        // its final check.
         sleep_until(start + IDLE).await;
         client.send(frame(PONG, true, b"")).await;
         settle().await;
@@ -172,10 +172,7 @@ fn a_message_that_drips_is_given_up_although_its_client_is_heard_of() {
             client.send(frame(CONTINUATION, false, b"a")).await;
         }
         let heard = client.rest_after_close().await;
-        assert_eq!(
-            heard,
-            [given_up("a message did not come to its end in time")]
-        );
+        assert_eq!(heard, [given_up("a message was not completed in time")]);
         assert_eq!(start.elapsed(), MESSAGE);
         assert_eq!(bench.closed("unfinished"), 1);
         bench.check_nothing_is_left();
@@ -194,7 +191,7 @@ fn pings_between_its_fragments_give_a_message_no_more_time() {
             client.send(ping(b"")).await;
         }
         let heard = client.rest_after_close().await;
-        let last = given_up("a message did not come to its end in time");
+        let last = given_up("a message was not completed in time");
         assert_eq!(heard.last(), Some(&last));
         assert_eq!(start.elapsed(), MESSAGE);
     });
@@ -211,13 +208,13 @@ fn each_message_has_its_own_time_however_they_are_cut() {
         client.send(start).await;
         for _ in 0..10 {
             sleep(MESSAGE - MOMENT).await;
-            // The end of the one and the beginning of the next in one piece.
+            // The end of one message and the beginning of the next in one piece.
             client.send([end, start].concat()).await;
             assert_eq!(client.next().await, Some(Heard::Subscribed("s".to_owned())));
         }
         client.send(end).await;
         assert_eq!(client.next().await, Some(Heard::Subscribed("s".to_owned())));
-        // Between two messages there is no time that could be over but the pings'.
+        // Between two messages no deadline but that of the pings can expire.
         let end = Instant::now() + 2 * MESSAGE + MOMENT;
         assert_eq!(answers_pings_until(&mut client, end).await, 2);
     });
@@ -273,12 +270,12 @@ fn a_reload_with_shorter_times_gives_nobody_up_who_answers_the_ping_that_follows
 /// Longer than every deadline.
 const PAUSE: Duration = Duration::from_secs(70);
 
-/// The process does not run for a while: before anything of the relay runs the time is over
-/// and its alarms have rung, as they do where the event loop learns of the time first and of
-/// what can be read or written afterwards.
+/// The process does not run for a while: the deadline passes and its alarms have rung before
+/// anything of the relay runs, as happens if the event loop learns of the time first and of input
+/// and output afterwards.
 async fn pause(bench: &Bench) {
     let mut pause = pin!(advance(PAUSE));
-    // It moves the clock at once and then gives way to others.
+    // This moves the clock at once and then yields to other tasks.
     assert!(poll!(pause.as_mut()).is_pending());
     bench.shard.hub.ring_all();
     pause.await;
@@ -315,7 +312,7 @@ fn a_message_that_went_on_during_a_pause_and_is_not_whole_ends_the_connection() 
         let heard = client.next().await;
         assert!(matches!(heard, Some(Heard::Close(4004, _))), "{heard:?}");
         assert_eq!(start.elapsed(), PAUSE);
-        // It answers the Close, which the relay takes for the rest of the message.
+        // It answers the Close, which the relay takes as the rest of the message.
         client.ended().await;
         bench.check_nothing_is_left();
     });

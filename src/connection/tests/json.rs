@@ -1,5 +1,5 @@
-//! Clients that speak JSON: they get what binary clients get, and what they say is taken
-//! like what binary clients say.
+//! Clients that speak JSON: they get what binary clients get, and what they send is treated like
+//! what binary clients send.
 
 use std::{num::NonZeroU32, time::Duration};
 
@@ -14,10 +14,10 @@ use crate::{
     protocol::{Position, TenantName, close::Ending},
 };
 
-/// The largest frame with a few values that a shard reads itself, or somewhat less.
+/// About the largest frame with a few values that a shard decodes itself.
 const READ_AT_ONCE_MAX: usize = 15 * 1024;
 
-/// A frame of so many bytes is never read by the shard itself.
+/// A frame of this many bytes is never decoded by the shard itself.
 const WEIGHT_AT_ONCE_MAX: usize = 16 * 1024;
 
 fn acme() -> TenantName {
@@ -28,7 +28,7 @@ fn subscribe_json(id: &str, topic: &str) -> Vec<u8> {
     text(&json!({"messageId": id, "subscribe": {"topics": [topic]}}).to_string())
 }
 
-/// The same, in a frame of so many bytes.
+/// The same message in a frame of this many bytes.
 fn padded(id: &str, topic: &str, len: usize) -> Vec<u8> {
     let short = json!({"messageId": id, "subscribe": {"topics": [topic]}}).to_string();
     let padding = " ".repeat(len - short.len());
@@ -132,7 +132,7 @@ fn what_is_said_in_json_is_answered_in_json() {
     });
 }
 
-/// The id and the field of the refusal of this frame.
+/// Returns the id and the field of the refusal of this frame.
 async fn refused(client: &mut Client, frame: &str) -> (Value, Value) {
     client.send(text(frame)).await;
     let envelope = client.next_json().await;
@@ -182,7 +182,7 @@ fn a_refusal_names_the_message_and_the_field_where_the_text_is_json() {
                 json!("m6"),
                 json!("ping"),
             ),
-            // Which of them is meant, nobody knows.
+            // It is unclear which of them is meant.
             (
                 r#"{"messageId":"m7","message_id":"m8","ping":{}}"#,
                 Value::Null,
@@ -193,7 +193,7 @@ fn a_refusal_names_the_message_and_the_field_where_the_text_is_json() {
                 Value::Null,
                 json!("messageId"),
             ),
-            // An id that is too long is not repeated.
+            // An id that is too long is not echoed.
             (
                 &format!(r#"{{"messageId":"{long_id}","pong":{{}}}}"#),
                 Value::Null,
@@ -249,7 +249,7 @@ fn a_frame_is_charged_by_what_it_is_before_it_is_read() {
             Heard::Answered(Some(0)),
         ];
         hears(&mut client, heard).await;
-        // Each would be refused for what it says, were it read.
+        // Each would be refused for its content if it were decoded.
         for (id, frame) in [
             (
                 json!("a"),
@@ -448,7 +448,7 @@ fn a_drain_waits_for_the_answer_to_a_frame_that_is_read_elsewhere() {
         let bench = Bench::new();
         let mut client = bench.connect_json(WIDE);
         client.send(padded("s", "project:p", 60 * 1024)).await;
-        // It is read, and nothing has come of it yet.
+        // It is read, but not handled yet.
         tokio::task::yield_now().await;
         tokio::task::yield_now().await;
         let retry_after = Duration::from_secs(1);

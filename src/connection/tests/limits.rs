@@ -1,4 +1,4 @@
-//! Clients that say too much, and those that keep being refused.
+//! Clients that send too much, and clients that keep being refused.
 
 use std::{num::NonZeroU32, time::Duration};
 
@@ -16,7 +16,7 @@ fn count(count: u32) -> NonZeroU32 {
     NonZeroU32::new(count).unwrap()
 }
 
-/// With the limits of the default configuration, but for these settings.
+/// Creates a shard with the limits of the default configuration, except for these settings.
 fn bench(settings: impl FnOnce(&mut Config)) -> Bench {
     Bench::with(|config| {
         config.limits = Limits::default();
@@ -227,7 +227,7 @@ fn nothing_of_a_client_is_remembered_once_it_has_gone_and_its_buckets_are_full()
         }
         settle().await;
         bench.check_nothing_is_left();
-        // Gone, and not forgotten: it could come back to send more.
+        // Disconnected, but still counted: it could come back to send more.
         limits.sweep();
         assert!(limits.census.is_empty() && !limits.is_empty());
         advance(Duration::from_mins(2)).await;

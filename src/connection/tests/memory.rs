@@ -1,4 +1,4 @@
-//! What connections reserve of the memory that the process may hold.
+//! The memory that connections reserve from the process's limit.
 
 use std::rc::Rc;
 
@@ -39,7 +39,7 @@ fn a_message_is_accounted_for_while_it_arrives_and_one_that_arrives_at_once_is_n
         assert_eq!(client.hear(1).await, [Heard::Subscribed("s".to_owned())]);
         assert_eq!(begun_bytes(&bench), 0);
 
-        // The length that it announces counts from its first bytes on.
+        // The announced length counts from the first bytes on.
         client.send(&begun()[..20]).await;
         settle().await;
         assert!((60_000..70_000).contains(&begun_bytes(&bench)));
@@ -50,7 +50,7 @@ fn a_message_is_accounted_for_while_it_arrives_and_one_that_arrives_at_once_is_n
         settle().await;
         assert_eq!(begun_bytes(&bench), 0);
 
-        // Fragments are put together in a buffer that doubles.
+        // Fragments are joined in a buffer that doubles.
         client.send(frame(BINARY, false, &[1; 10_000])).await;
         client.send(frame(CONTINUATION, false, &[1; 10_000])).await;
         settle().await;
@@ -83,7 +83,7 @@ fn without_memory_the_connection_whose_message_began_first_is_closed() {
             0
         );
         assert!((120_000..140_000).contains(&begun_bytes(&bench)));
-        // The rest of its message is nobody's, and it may close in its own time.
+        // The rest of its message is discarded, and it may close in its own time.
         oldest.send([1]).await;
         oldest.send(close(4003)).await;
         oldest.half_close().await;
@@ -138,7 +138,7 @@ fn a_connection_for_which_there_is_no_memory_is_refused_with_503() {
         assert!(answer.contains("retry-after: "), "{answer}");
         assert!(answer.contains("limits.memory_max"), "{answer}");
         bench.check_nothing_is_left();
-        // What a connection holds is given back with it.
+        // The memory of a connection is released when it ends.
         bench.bound_memory(100_000);
         let memory = bench.shard.relay.publisher.memory();
         let client = bench.connect(WIDE);

@@ -1,4 +1,4 @@
-//! One client's conversation over a stream in memory, under paused time.
+//! A client's conversation over a stream in memory, under paused time.
 
 mod any_schema;
 mod certificates;

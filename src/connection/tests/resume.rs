@@ -1,5 +1,5 @@
-//! Connections that resume: what they are sent, in which order, and how they end
-//! when they cannot be.
+//! Connections that resume: what they are sent, in which order, and how they end if they cannot
+//! resume.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::{
     protocol::{Position, close::Ending},
 };
 
-/// A relay that has published so many events, and the position before the first.
+/// A relay that has published this many events, and the position before the first.
 async fn published(count: usize, outbox_frames: usize, window: usize) -> (Bench, Position) {
     let bench = Bench::with_log(|config| {
         config.limits.outbox_frames = outbox_frames;
@@ -53,7 +53,7 @@ fn the_confirmation_comes_first_then_the_replay_then_what_came_meanwhile() {
         let mut client = bench.connect(512);
         client.send(resume("r", "project:p", start)).await;
         settle().await;
-        // It has not read the half of it, and is not closed for what comes now.
+        // It has read less than half of it, and is not closed for the events that come now.
         for _ in 0..50 {
             bench.publish([event(100)]).await;
         }
@@ -148,7 +148,8 @@ fn a_resume_that_waits_for_another_is_confirmed_after_it_and_replays_less() {
         ]
         .concat();
         client.send(both).await;
-        // The events are for everyone, which the first brings and the second has had.
+        // The events are for everyone: the first resume replays them, and the second does not
+        // repeat them.
         let expected = [resumed("a", 20), events(1..=20), resumed("b", 0)].concat();
         assert_eq!(client.hear(22).await, expected);
     });

@@ -1,5 +1,5 @@
-//! Whatever happens in whatever order, the client sees whole frames, events and
-//! answers in order and each once, and the sums add up.
+//! Whatever the order of events, the client sees whole frames, with events and answers in order
+//! and each once, and the counters add up.
 
 use std::time::Duration;
 
@@ -13,9 +13,9 @@ use crate::connection::{
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// The client reads so many bytes.
+    /// The client reads this many bytes.
     Read(usize),
-    /// The client pings, with so many bytes.
+    /// The client sends a ping with this many bytes.
     Ping(usize),
     /// The client subscribes, in one frame.
     Subscribe,
@@ -23,7 +23,7 @@ enum Step {
     SubscribeInFragments,
     /// The hub delivers a batch of events of these sizes.
     Publish(Vec<usize>),
-    /// So many milliseconds go by.
+    /// This many milliseconds pass.
     Wait(u64),
 }
 
@@ -95,7 +95,7 @@ impl Player {
         }
     }
 
-    /// Reads and sends until nothing moves any more.
+    /// Reads and sends until nothing changes any more.
     async fn finish(&mut self, bench: &Bench) {
         let mut still = 0;
         while still < 3 {

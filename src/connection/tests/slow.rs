@@ -1,5 +1,5 @@
-//! Clients that read slowly, or not at all: what becomes of them, when, and that
-//! nobody else notices.
+//! Clients that read slowly, or not at all: what happens to them and when, and that no other
+//! client is affected.
 
 use std::time::Duration;
 
@@ -31,8 +31,8 @@ fn a_client_that_reads_nothing_is_cut_off_at_the_write_deadline_and_harms_nobody
         assert_eq!(end.at - start, WRITE_TIMEOUT);
         assert!(end.was_reset);
 
-        // The first is begun; the next 9 fill the outbox; the next finds it full.
-        // After that the connection takes part in nothing.
+        // The first is being written; the next 9 fill the outbox; the next finds it full. After
+        // that the connection receives nothing.
         let tally = bench.tally();
         assert_eq!(tally.matched.get(), 20 + 11);
         assert_eq!(tally.dropped_slow.get(), 11);
@@ -148,7 +148,7 @@ fn a_client_that_never_reads_its_answers_is_not_read_from_and_is_cut_off() {
             let sent = client.flood(message, Duration::ZERO);
             settle().await;
             let taken = sent.get();
-            // As many as have answers that wait, and what one read brought.
+            // As many as have answers waiting, and those of one read.
             assert!(taken < 2000 * len + 2 * 65_536, "{taken}");
             sleep(WRITE_TIMEOUT / 2).await;
             assert_eq!(sent.get(), taken, "it is read from though it reads nothing");
@@ -177,7 +177,7 @@ fn a_client_that_only_pings_and_never_reads_is_cut_off() {
         };
         pinging.await;
         let end = client.ended().await;
-        // The first pong fits, the second is begun.
+        // The first pong fits; the second is partly written.
         let late = end.at - start - WRITE_TIMEOUT;
         assert!(late < Duration::from_millis(10), "{late:?}");
         assert!(end.was_reset);
@@ -193,7 +193,7 @@ fn five_thousand_subscribes_in_one_go_have_five_thousand_answers() {
             .flat_map(|number| subscribe(&number.to_string(), &format!("project:{number}")))
             .collect();
         let mut unsent = &all[..];
-        // It sends for as long as the relay takes what it sends.
+        // It sends for as long as the relay accepts it.
         loop {
             settle().await;
             match client.send_some(unsent).await {
@@ -202,7 +202,7 @@ fn five_thousand_subscribes_in_one_go_have_five_thousand_answers() {
             }
         }
         assert!(!unsent.is_empty(), "the relay has stopped reading");
-        // Then it reads, and sends the rest as the relay takes it.
+        // Then it reads, and sends the rest as the relay accepts it.
         let mut heard = 0;
         while heard < 5000 {
             settle().await;
@@ -250,7 +250,7 @@ fn what_a_stream_has_taken_is_not_written_before_the_kernel_has_it() {
         assert_eq!(bench.tally().written.get(), 0);
         assert_eq!(bench.tally().queued.get(), 2);
         bench.check_sums();
-        // What comes later waits for what was taken.
+        // Later frames wait until the accepted data is flushed.
         bench.publish([event(100)]).await;
         settle().await;
         assert_eq!(bench.tally().queued.get(), 3);

@@ -30,8 +30,8 @@ use crate::{
     tls,
 };
 
-/// Notes the turn in which each handshake is computed: rustls asks for the certificate
-/// right before it signs.
+/// Records the turn in which each handshake is computed: rustls asks for the certificate right
+/// before it signs.
 #[derive(Debug)]
 struct NotesTurns {
     certificate: Arc<dyn ResolvesServerCert>,
@@ -113,7 +113,7 @@ async fn a_peer_that_has_gone_costs_no_signature() {
     let mut serving = Vec::new();
     let (first, first_served) = server.accept().await;
     for _ in 0..300 {
-        // Gone before the listener's runtime is asked for the next one.
+        // Disconnected before the listener's runtime is asked for the next one.
         let (client, served) = server.accept().await;
         drop(client);
         serving.push(served);
@@ -142,7 +142,7 @@ async fn at_most_one_handshake_is_computed_between_two_turns_of_everything_else(
         yield_now().await;
     }
     let computed = server.notes.computed();
-    // The first is computed at once, and the second when all others have run.
+    // The first is computed at once, and the second after all other tasks have run.
     let is_alone = computed.windows(3).all(|three| three[0] < three[2]);
     assert!(is_alone, "{computed:?}");
 }

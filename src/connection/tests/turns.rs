@@ -1,4 +1,5 @@
-//! A Subscribe that comes while its tenant has more waiting than others are to wait for.
+//! A Subscribe that arrives while its tenant has a longer backlog than other tenants should wait
+//! for.
 
 use std::time::Duration;
 
@@ -16,14 +17,14 @@ use crate::{
     protocol::{Position, TenantName, close::Ending},
 };
 
-/// More than what a tenant has in a turn.
+/// More events than a tenant has delivered in one turn.
 const MANY: usize = 3_000;
 
-/// A client is pinged after such a silence, and given up after twice as long; it has so
+/// A client is pinged after this much silence, and disconnected after twice as much; it has as
 /// long for a message.
 const INTERVAL: Duration = Duration::from_secs(30);
 
-/// A client whose Subscribe waits for a batch that is under way.
+/// A client with a Subscribe that waits for a batch being delivered.
 async fn with_a_subscribe_that_waits() -> (Bench, Client) {
     let bench = Bench::new();
     let mut client = bench.connect(1 << 20);
@@ -41,7 +42,7 @@ async fn until_it_waits() {
     }
 }
 
-/// Puts a batch into the inbox, and waits for nobody.
+/// Puts a batch into the inbox, without waiting for its delivery.
 async fn post(bench: &Bench) {
     let tenant = TenantName::parse("acme").unwrap();
     let drafts = (0..MANY).map(|_| event(10)).collect();
@@ -50,7 +51,7 @@ async fn post(bench: &Bench) {
 }
 
 fn have_waited() -> u64 {
-    let waited = seen().remove("a Subscribe that waited for its tenant's turn");
+    let waited = seen().remove("a Subscribe that waited for its tenant's deliveries");
     waited.unwrap_or_default()
 }
 
@@ -120,7 +121,7 @@ fn what_waited_for_a_replay_waits_for_its_turn_in_order() {
 fn a_client_that_goes_while_its_subscribe_waits_leaves_nothing() {
     simulate(async {
         let bench = Bench::new();
-        // Another keeps the tenant, and what it has waiting.
+        // Another client keeps the tenant and its backlog alive.
         let mut other = bench.connect(1 << 20);
         let mut client = bench.connect(16);
         settle().await;
@@ -138,8 +139,8 @@ fn a_client_that_goes_while_its_subscribe_waits_leaves_nothing() {
     });
 }
 
-/// One that has waited for longer than a client may be silent, as would be with half a
-/// message behind it.
+/// A client that has waited for longer than it may be silent, possibly with half a message sent
+/// after it.
 async fn waited_for_long(behind: &[u8]) -> (Bench, Client) {
     let bench = Bench::with(|config| {
         config.client.ping_interval = INTERVAL;

@@ -1,4 +1,4 @@
-//! What a shard is asked beside events.
+//! Calls to a shard outside the path of an event.
 
 use std::{
     future::poll_fn,
@@ -13,15 +13,14 @@ use crate::{
     protocol::{TenantName, Topic, UserName, close::Ending},
 };
 
-/// A question to the shard.
+/// A call to the shard.
 enum Call {
     Ping(oneshot::Sender<()>),
     Disconnect(Disconnect),
 }
 
 impl ShardHub {
-    /// Answers what is asked beside events, for as long as there is somebody who could
-    /// ask.
+    /// Answers calls until every caller is gone.
     pub async fn answer_calls(&self) {
         while let Some(call) = poll_fn(|context| self.poll_call(context)).await {
             match call {
@@ -34,8 +33,7 @@ impl ShardHub {
         }
     }
 
-    /// Returns the next question. Pings come first: whether the shard answers them must
-    /// not depend on what else it is asked.
+    /// Returns the next call. Pings come first: answering them must not depend on other calls.
     fn poll_call(&self, context: &mut Context<'_>) -> Poll<Option<Call>> {
         let mut calls = self.calls.borrow_mut();
         if let Poll::Ready(ping) = calls.pings.poll_recv(context) {
@@ -51,14 +49,14 @@ impl ShardHub {
             user,
             answer,
         } = call;
-        // Late, it would end connections that have come since.
+        // The caller has timed out; a late disconnect would end connections that joined since.
         if !answer.is_closed() {
             tell(answer, self.disconnect(&tenant, &user));
         }
     }
 
-    /// Has the connections of a user end, in the tenant's turns. Returns how many are not
-    /// ending already.
+    /// Ends the connections of a user, as their tenant is scheduled. Returns the number of
+    /// connections that were not ending already.
     fn disconnect(&self, tenant: &TenantName, user: &UserName) -> u64 {
         let tenants = self.tenants.borrow();
         let Some(here) = tenants.get(tenant) else {
@@ -80,7 +78,7 @@ impl ShardHub {
     }
 }
 
-/// Answers a question. Who no longer waits for the answer does not get it.
+/// Answers a call. The answer is dropped if the caller no longer waits for it.
 fn tell<T>(answer: oneshot::Sender<T>, value: T) {
     drop(answer.send(value));
 }

@@ -1,4 +1,4 @@
-//! Connections that have gone, whose topics are taken out of the index in parts.
+//! Removes the topics of closed connections from the index, in parts.
 
 use std::{collections::hash_map::IntoIter, rc::Rc};
 
@@ -9,7 +9,7 @@ use crate::{
     scheduler::Cost,
 };
 
-/// A connection that has gone and the topics of it that are still in the index.
+/// A closed connection, and those of its topics that are still in the index.
 #[derive(Debug)]
 pub(super) struct Departed {
     id: ConnectionId,
@@ -17,7 +17,7 @@ pub(super) struct Departed {
 }
 
 impl Departed {
-    /// Takes topics out of the index, `most` at the most. Returns how many those were.
+    /// Removes at most `most` topics from the index. Returns the number removed.
     fn take_out(&mut self, here: &TenantHere, most: usize) -> usize {
         let mut count = 0;
         for (topic, _) in self.topics.by_ref().take(most) {
@@ -29,8 +29,8 @@ impl Departed {
 }
 
 impl TenantHere {
-    /// Takes topics out of the index until the tenant's quota is used. Returns how many
-    /// those were.
+    /// Removes topics from the index until the tenant's quota is used. Returns the number
+    /// removed.
     fn take_out_departed(&self) -> usize {
         let mut departed = self.departed.borrow_mut();
         let most = Cost::SUBSCRIPTION.fits_into(self.departures.quota());
@@ -47,8 +47,8 @@ impl TenantHere {
 }
 
 impl ShardHub {
-    /// Takes the topics of a connection that has gone out of the index: as many as the
-    /// tenant's quota allows at once, and the others in the next turns.
+    /// Removes the topics of a closed connection from the index: as many as the tenant's quota
+    /// allows now, and the others in later turns.
     pub(in crate::hub) fn depart(
         &self,
         here: &Rc<TenantHere>,
@@ -70,7 +70,7 @@ impl ShardHub {
         }
     }
 
-    /// Goes on with the departures of earlier turns.
+    /// Continues the departures of earlier turns.
     pub(super) fn continue_departures(&self) {
         self.departures.borrow_mut().begin_turn();
         while !self.departures.borrow().is_empty() {

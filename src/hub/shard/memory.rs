@@ -1,4 +1,4 @@
-//! A shard's part in keeping the process within its memory.
+//! A shard's part in keeping the process within its memory limits.
 
 use std::{cmp::Reverse, rc::Rc, time::Duration};
 
@@ -7,19 +7,20 @@ use tokio::time::sleep;
 use super::ShardHub;
 use crate::{hub::relief::Candidate, memory::MemoryUse, outbox::Outbox, protocol::close::Ending};
 
-/// How long a shard lets the others have their turn before it closes more
-/// connections for want of memory.
+/// Pause that gives other shards time to act before this one closes more connections for want of
+/// memory.
 const RELIEF_PAUSE: Duration = Duration::from_millis(1);
 
 impl ShardHub {
-    /// Closes connections for as long as more memory is held than may be, of all shards'
-    /// those first that come first as `Candidate`s.
+    /// Closes connections for as long as memory is short. Across all shards, connections are
+    /// closed in the order of their `Candidate`s.
     pub async fn relieve_memory(&self) {
         loop {
             self.relief.asked(self.id).await;
             self.tell_first();
-            // All tell first. And where nothing can be closed, what takes the memory is
-            // on its way, and not to be kept waiting by looking for it.
+            // Every shard must announce its first candidate before any is closed. And if nothing
+            // can be closed, the memory belongs to events still being delivered, which must not
+            // be delayed by this search.
             sleep(RELIEF_PAUSE).await;
             while self.registry.is_short_of_memory() && self.free_some_memory() {
                 sleep(RELIEF_PAUSE).await;
@@ -28,7 +29,7 @@ impl ShardHub {
         }
     }
 
-    /// Tells the other shards what this one would close first.
+    /// Announces to the other shards what this one would close first.
     fn tell_first(&self) {
         let candidates = self.candidates();
         if let Some(first) = candidates.iter().map(|(candidate, _)| *candidate).min() {
@@ -36,8 +37,8 @@ impl ShardHub {
         }
     }
 
-    /// Closes what comes before all that other shards would close. Returns true if there
-    /// is anything here that could be closed.
+    /// Closes the connections that come before all candidates of other shards. Returns true if
+    /// this shard has any candidate.
     fn free_some_memory(&self) -> bool {
         let mut candidates = self.candidates();
         candidates.sort_by_key(|(candidate, _)| *candidate);
@@ -53,7 +54,7 @@ impl ShardHub {
         !candidates.is_empty()
     }
 
-    /// Returns true if memory is short of what closing such a candidate frees.
+    /// Returns true if the kind of memory that closing this candidate frees is short.
     fn is_to_be_freed(&self, candidate: Candidate) -> bool {
         let memory = self.memory();
         match candidate {
@@ -63,8 +64,8 @@ impl ShardHub {
         }
     }
 
-    /// Closes the connection. What it holds is off the account at once, so that no more
-    /// are closed than have to be.
+    /// Closes the connection. The memory that it holds is released from the account at once, so
+    /// that no more connections are closed than necessary.
     fn free(&self, candidate: Candidate, outbox: &Outbox) {
         match candidate {
             Candidate::OldEvent(_) => {}
@@ -81,7 +82,7 @@ impl ShardHub {
         self.tally.queued.sub(events);
     }
 
-    /// The connections here that could be closed for want of memory.
+    /// Returns the connections on this shard that could be closed to free memory.
     fn candidates(&self) -> Vec<(Candidate, Rc<Outbox>)> {
         let is_exceeded = self.memory().is_exceeded();
         let closes_subscribers = self.memory().is_overdrawn(MemoryUse::Subscriptions);
@@ -97,7 +98,7 @@ impl ShardHub {
                 if outbox.ending().is_some() {
                     return;
                 }
-                // One that no log holds: it has left the log, or waits as JSON.
+                // An event that only the outbox holds: it has left the log, or is queued as JSON.
                 let oldest = outbox.oldest_event().filter(|_| is_exceeded);
                 if let Some(oldest) = oldest
                     && (oldest.is_json || oldest.offset <= tail.offset)

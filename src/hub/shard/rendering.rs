@@ -1,5 +1,4 @@
-//! Large events, which are rendered as JSON on another thread before they are delivered to
-//! connections that take it.
+//! Renders large events as JSON on another thread before they are delivered to JSON connections.
 
 use std::{rc::Rc, sync::Arc};
 
@@ -12,19 +11,20 @@ use crate::{
     planted::saw,
 };
 
-/// An event for which the tenant's deliveries wait. Dropped, it lets them go on.
+/// An event that is being rendered while the tenant's deliveries wait. Dropping it lets them
+/// continue.
 struct Rendering {
     hub: Rc<ShardHub>,
     here: Rc<TenantHere>,
     event: Arc<Event>,
     delivery: Arc<Delivery>,
-    /// The event's place in the delivery.
+    /// Index of the event in the delivery.
     index: usize,
 }
 
 impl ShardHub {
-    /// Returns true if an event that renders slowly has to be rendered before it is delivered
-    /// here. Another thread does that then, and the tenant's deliveries wait for it.
+    /// Returns true if an event that renders slowly must be rendered before it is delivered here.
+    /// Another thread then renders it, and the tenant's deliveries wait.
     #[cold]
     pub(super) fn renders_first(
         self: &Rc<Self>,

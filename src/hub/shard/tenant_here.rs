@@ -1,5 +1,5 @@
-//! A tenant on one shard: who is connected, what waits to be delivered, and who waits
-//! for that.
+//! A tenant on one shard: its connections, its undelivered items, and the connections that wait
+//! for them.
 
 use std::{
     cell::{Cell, RefCell},
@@ -21,56 +21,56 @@ use crate::{
     scheduler::{Cost, Flow, QUANTUM, TenantWork},
 };
 
-/// A tenant whose items are all delivered keeps room for so many more.
+/// Capacity, in items, that a tenant's empty queue keeps.
 pub(super) const WAITING_KEPT_ROOM_FOR: usize = 16;
 
 /// A tenant that has connections on this shard.
 #[derive(Debug)]
 pub(in crate::hub) struct TenantHere {
     pub(in crate::hub) tenant: Arc<Tenant>,
-    /// The last position that has been delivered here, or that needs not be.
+    /// The last position that has been delivered here, or that need not be.
     pub(in crate::hub) taken: Cell<Position>,
     pub(in crate::hub) index: RefCell<TenantIndex>,
-    /// Items that came out of the inbox and wait for the tenant's turn.
+    /// Items from the inbox that wait until the tenant is scheduled.
     pub(super) waiting: RefCell<VecDeque<Waiting>>,
-    /// Its turns to have these delivered.
+    /// The tenant's flow in the deliveries queue.
     pub(super) deliveries: Flow,
-    /// Those of its connections that are to be woken.
+    /// Connections waiting to be woken.
     pub(super) due: Rc<Due>,
-    /// Connections that have gone, of which topics are still in the index.
+    /// Closed connections with topics that are still in the index.
     pub(super) departed: RefCell<VecDeque<Departed>>,
-    /// Its turns to have these taken out.
+    /// The tenant's flow in the departures queue.
     pub(super) departures: Flow,
-    /// Connections that wait until the events up to an offset are delivered, in the
-    /// order of those.
+    /// Connections that wait until the events up to an offset are delivered, in ascending order
+    /// of offset.
     pub(super) awaited: RefCell<VecDeque<(u64, Rc<Outbox>)>>,
-    /// Connections that take events as JSON.
+    /// Number of JSON connections.
     pub(super) json_connections: Cell<usize>,
-    /// Its deliveries wait until an event is rendered.
+    /// True while deliveries wait for an event that is being rendered.
     pub(super) is_rendering: Cell<bool>,
-    /// What was rendered for connections that resume.
+    /// Events rendered recently for resuming connections.
     pub(in crate::hub) replayed_json: ReplayedJson,
-    /// What is done for its connections beside deliveries.
+    /// The tenant's flow of work for its connections, apart from deliveries.
     pub(in crate::hub) work: TenantWork,
-    /// Their large writes.
+    /// The tenant's flow of large writes.
     pub(in crate::hub) writes: TenantWork,
-    /// Nothing has been taken for it yet.
+    /// True until the first item is delivered.
     #[cfg(test)]
     is_new: Cell<bool>,
 }
 
-/// An item of which some events may be delivered already.
+/// An item that may be delivered in part.
 #[derive(Debug)]
 pub(super) struct Waiting {
     pub(super) item: Item,
-    /// How many of its events are.
+    /// Number of its events that have been delivered.
     pub(super) done: usize,
-    /// The number of its first event that was offered; 0 if none was.
+    /// Number of its first event that was offered; 0 if none was.
     pub(super) first: u64,
 }
 
 impl TenantHere {
-    /// A tenant of which all up to `head` need not be delivered here.
+    /// Creates a tenant. Its events up to `head` need not be delivered here.
     pub(super) fn new(
         tenant: Arc<Tenant>,
         head: Position,
@@ -104,7 +104,7 @@ impl TenantHere {
         self.subscribe(user, id, outbox);
     }
 
-    /// Takes a connection out, except for the topics that it subscribed to.
+    /// Removes a connection, except for the topics that it subscribed to.
     pub(in crate::hub) fn disconnect(&self, user: &Topic, id: ConnectionId) {
         self.unsubscribe(user, id);
         self.index.borrow_mut().remove(id);
@@ -118,20 +118,20 @@ impl TenantHere {
         }
     }
 
-    /// Ends a connection's subscription of a topic.
+    /// Ends a connection's subscription to a topic.
     pub(in crate::hub) fn unsubscribe(&self, topic: &Topic, id: ConnectionId) {
         if self.index.borrow_mut().unsubscribe(topic, id) {
             self.tenant.audience().remove(topic);
         }
     }
 
-    /// Whether all of the log up to that offset has been delivered here.
+    /// Returns true if the log up to that offset has been delivered here.
     pub(in crate::hub) fn has_reached(&self, offset: u64) -> bool {
         self.taken.get().offset >= offset
     }
 
-    /// Tells some of the connections that waited for what has been delivered: each has its
-    /// Subscribe taken then. Returns what that costs.
+    /// Wakes connections that waited for what has now been delivered, up to about a quantum. Each
+    /// then has its Subscribe processed. Returns the cost.
     pub(super) fn nudge_awaited(&self) -> Cost {
         let mut awaited = self.awaited.borrow_mut();
         let mut cost = Cost::ZERO;
@@ -149,12 +149,12 @@ impl TenantHere {
         cost
     }
 
-    /// Whether something is to be delivered.
+    /// Returns true if items are waiting to be delivered.
     pub(super) fn has_waiting(&self) -> bool {
         !self.waiting.borrow().is_empty()
     }
 
-    /// Whether somebody is to be told yet.
+    /// Returns true if a waiting connection can be woken now.
     pub(super) fn has_awaited(&self) -> bool {
         let awaited = self.awaited.borrow();
         let next = awaited.front();

@@ -1,11 +1,11 @@
-//! What is asked of the shards beside events.
+//! Calls to the shards outside the path of an event.
 
 use super::*;
 use crate::memory::MemoryLimits;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// What comes of a question while these shards answer.
+/// Returns the result of a call while the shards of `answering` answer.
 pub(super) async fn asked<T>(
     bench: &Bench,
     answering: &[ShardId],
@@ -27,7 +27,7 @@ async fn a_shard_that_does_not_answer_is_named_once_the_time_is_over() {
     let began = Instant::now();
     let silent = asked(&bench, &[0, 2], admin.ping(SECOND)).await;
     assert_eq!((silent, began.elapsed()), (Err(ShardSilent(1)), SECOND));
-    // Questions that wait for it in vain have their places in an inbox with a bound.
+    // Calls that wait for it in vain take up slots of a bounded inbox.
     for _ in 0..200 {
         assert!(admin.ping(SECOND).await.is_err());
     }
@@ -60,7 +60,7 @@ async fn a_ping_waits_behind_no_other_question() {
     let admin = bench.publisher.admin();
     let (acme, ann) = (name("acme"), UserName::parse("ann").unwrap());
     let mut context = Context::from_waker(Waker::noop());
-    // More than there are places for.
+    // More calls than the inbox has slots.
     let mut asked: Vec<_> = (0..200)
         .map(|_| Box::pin(unconstrained(admin.disconnect(&acme, &ann, SECOND))))
         .collect();
@@ -72,7 +72,7 @@ async fn a_ping_waits_behind_no_other_question() {
     let mut answering = pin!(unconstrained(bench.shards[0].answer_calls()));
     assert!(answering.as_mut().poll(&mut context).is_pending());
     assert_eq!(ping.as_mut().poll(&mut context), Poll::Ready(Ok(())));
-    // Of the others one has its answer: the shard does something else in between.
+    // One of the others is answered: the shard yields in between.
     let answered = asked
         .iter_mut()
         .map(|question| question.as_mut().poll(&mut context))
@@ -125,7 +125,7 @@ async fn bounds_that_are_lowered_hold_from_then_on() {
     )
     .await;
     assert_eq!(full, Err(PublishError::TenantsFull(TenantsFull)));
-    // The shard does not look at its inbox.
+    // The shard does not poll its inbox.
     let began = Instant::now();
     let published = append(&bench.publisher, &name("acme"), vec![draft("m2", &["a:1"])]).await;
     assert!(!published.unwrap().acknowledged);

@@ -23,7 +23,7 @@ async fn post(bench: &Bench, drafts: Vec<Draft>) -> Vec<PlacedEvent> {
     published.unwrap().events
 }
 
-/// That no event relates to `doc:1`.
+/// The condition that no event has the topic `doc:1`.
 fn nothing_of_doc() -> [Condition; 1] {
     [Condition {
         topic: Topic::parse("doc:1").unwrap(),
@@ -31,7 +31,7 @@ fn nothing_of_doc() -> [Condition; 1] {
     }]
 }
 
-/// Goes on until it is over, after so many pauses.
+/// Polls the future to completion. Returns the number of pauses and the output.
 fn finish<T>(mut future: std::pin::Pin<&mut impl Future<Output = T>>) -> (usize, T) {
     let mut context = Context::from_waker(Waker::noop());
     let mut pauses = 0;
@@ -43,7 +43,8 @@ fn finish<T>(mut future: std::pin::Pin<&mut impl Future<Output = T>>) -> (usize,
     }
 }
 
-/// Posts an event of another topic on that condition: after how many pauses it was taken.
+/// Posts an event of another topic on that condition. Returns the number of pauses before it was
+/// accepted.
 fn pauses_of_a_post(bench: &Bench) -> usize {
     let (conditions, tenant) = (nothing_of_doc(), acme());
     let check = ConditionCheck::new(&conditions);
@@ -67,7 +68,7 @@ async fn a_log_is_searched_in_parts_and_what_comes_meanwhile_is_seen() {
         assert!(appended.as_mut().poll(&mut context).is_pending());
     }
     let other = post(&bench, vec![draft("other", &["doc:1"])]).await;
-    // More than is searched in the step of the append.
+    // More events than the append itself searches.
     post(&bench, vec![draft("m", &["b:1"]); 2 * EVENTS_A_PART]).await;
     let (pauses, refused) = finish(appended);
     let parts = (WINDOW + 1 + 2 * EVENTS_A_PART).div_ceil(EVENTS_A_PART);
@@ -88,7 +89,7 @@ async fn each_question_enters_a_part_until_the_whole_log_is_in_the_index() {
         assert_eq!(pauses_of_a_post(&bench), parts - question, "{question}");
     }
     assert_eq!(pauses_of_a_post(&bench), 0);
-    // A batch is not entered by its append, and needs no part more than it has.
+    // A batch is not indexed by its append, and needs no more parts than its size requires.
     let topics: Vec<_> = (0..100).map(|number| format!("c:{number}")).collect();
     let topics: Vec<_> = topics.iter().map(String::as_str).collect();
     post(&bench, vec![draft("m", &topics); 1000]).await;
@@ -102,7 +103,7 @@ async fn the_index_lets_go_of_what_has_left_the_log_and_of_all_when_nobody_asks(
     let old_topics = Arc::clone(old.topics());
     post(&bench, vec![old]).await;
     assert_eq!(pauses_of_a_post(&bench), 0);
-    // The log has it, and the index.
+    // Held by this test, the log and the index.
     assert_eq!(Arc::strong_count(&old_topics), 3);
     tokio::time::advance(WIDE.window.age - Duration::from_secs(30)).await;
     let new = draft("m", &["b:1"]);

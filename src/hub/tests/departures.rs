@@ -1,13 +1,13 @@
-//! Many connections that go at once: what they had is taken away in parts.
+//! Many connections that close at once: their topics are removed in parts.
 
 use super::*;
 
-/// How many topics of a tenant are taken out of the index in a turn.
+/// The number of a tenant's topics that are removed from the index in a turn.
 fn a_quantum() -> usize {
     Cost::SUBSCRIPTION.fits_into(QUANTUM)
 }
 
-/// Connections of one user with a thousand topics each, which nobody else has.
+/// Connects one user several times, each connection with a thousand topics of its own.
 fn connect_many(bench: &Bench, count: usize) -> Vec<Client> {
     let connect = |number| {
         let client = bench.connect(0, "acme", "ann");
@@ -53,7 +53,7 @@ async fn nothing_is_queued_for_or_counted_of_a_connection_that_has_gone() {
     outboxes[8].fall_behind();
     drop(many);
     assert_eq!(bench.shards[0].tally().subscriptions.get(), 0);
-    // The topics that it comes back for are still those of the connections before it.
+    // These topics are still in the index for the earlier connections.
     let back = bench.connect(0, "acme", "ann");
     back.subscribe(&["a:9.999"]);
     let view = bench.publisher.admin().look(&name("acme")).unwrap();
@@ -91,7 +91,7 @@ async fn a_tenant_leaves_the_shard_when_the_last_topic_of_its_last_connection_is
     }
     assert_eq!(turns, (2_000 - a_quantum()).div_ceil(a_quantum()));
     assert!(bench.registry.is_empty());
-    // A few are taken out at once.
+    // A few are removed at once.
     let few = bench.connect(0, "acme", "ann");
     few.subscribe(&["a:1", "a:2"]);
     drop(few);

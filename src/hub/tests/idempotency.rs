@@ -1,4 +1,4 @@
-//! What is posted again, and what is posted on a condition.
+//! Retried posts, and posts with conditions.
 
 use super::*;
 use crate::{
@@ -7,7 +7,7 @@ use crate::{
     protocol::MessageId,
 };
 
-/// An event of this id, with a body of its own.
+/// Returns an event with this id and this body.
 fn known(id: &str, body: &str, topics: &[&str]) -> Draft {
     let draft = draft(id, topics);
     let key = FingerprintKey::new(&Random::from_seed(7));
@@ -16,7 +16,7 @@ fn known(id: &str, body: &str, topics: &[&str]) -> Draft {
     draft.known_by(Some(fingerprint))
 }
 
-/// Offset and whether it is a duplicate, of each event.
+/// Returns the offset of each event, and true if it is a duplicate.
 fn places(published: &Published) -> Vec<(u64, bool)> {
     let events = published.events.iter();
     events
@@ -48,7 +48,7 @@ async fn what_is_posted_again_has_its_first_position_and_reaches_nobody() {
     assert_eq!((again.events, again.acknowledged), (vec![expected], true));
     let conflict = append(&bench.publisher, &name("acme"), post("m", "y")).await;
     assert_eq!(conflict, Err(PublishError::Conflicts(vec![0])));
-    // Another tenant's ids are other ids.
+    // Ids of different tenants do not conflict.
     let elsewhere = bench.publish("other", post("m", "y")).await;
     assert_eq!(places(&elsewhere), [(1, false)]);
     for client in [a, b] {
@@ -83,7 +83,7 @@ async fn the_new_events_of_a_batch_stand_together_whatever_they_stand_between() 
     assert_eq!(matched, [1, 0, 0, 1, 1, 0, 0].map(Some));
     assert_eq!(a.received_ids(), ["old", "a", "b", "c"]);
 
-    // One that is in conflict refuses all, and leaves nothing of the others.
+    // One conflict refuses the whole batch and leaves nothing of the others.
     let batch = vec![
         post("d"),
         known("a", "y", &["tenant:*"]),
@@ -107,12 +107,12 @@ async fn what_finds_no_room_is_not_remembered_and_what_is_known_needs_none() {
     let bench = Bench::new(1, RegistryLimits { inbox, ..WIDE });
     let a = bench.connect(0, "acme", "ann");
     let (tenant, post) = (name("acme"), |id| vec![known(id, "x", &["tenant:*"])]);
-    // Nobody takes from the inbox.
+    // The shard does not drain its inbox.
     let first = append(&bench.publisher, &tenant, post("m")).await.unwrap();
     assert!(!first.acknowledged);
     let refused = append(&bench.publisher, &tenant, post("n")).await;
     assert_eq!(refused, Err(PublishError::NoRoom));
-    // The first still waits for its shard.
+    // The first is still waiting for its shard.
     let begun = Instant::now();
     let again = append(&bench.publisher, &tenant, post("m")).await.unwrap();
     assert_eq!(
@@ -178,7 +178,7 @@ async fn a_flood_of_one_tenant_leaves_the_ids_of_another_alone() {
         bench.publish("flood", post(id)).await;
         assert!(bench.registry.message_ids().bytes() <= limits.bytes);
     }
-    // One that comes late has room at the cost of the one that has most.
+    // A latecomer gets room at the cost of the tenant with the most ids.
     for id in 0..30 {
         bench.publish("small", post(id)).await;
         bench.publish("flood", post(1000 + id)).await;
@@ -211,11 +211,11 @@ async fn a_condition_is_checked_with_the_append_and_after_what_is_known() {
         epoch: Some(head.epoch),
         position: Some(head),
     };
-    // What was refused is not remembered, so it may come with a better condition.
+    // A refused post is not remembered, so it may be retried with another condition.
     let refused = Err(PublishError::Unmet(vec![unmet]));
     assert_eq!(post("m2", &never).await, refused);
     assert_eq!(post("m2", &condition("doc:1", Last::At(head))).await, Ok(1));
-    // What was taken may come again, although its condition holds no longer.
+    // An accepted post may be retried, although its condition no longer holds.
     assert_eq!(post("m1", &never).await, Ok(0));
     assert_eq!(bench.registry.obtain(&tenant).unwrap().head().offset, 2);
 }
@@ -246,7 +246,7 @@ async fn a_condition_that_cannot_hold_makes_no_tenant() {
     assert_eq!(appended.await.unwrap().new_len(), 1);
 }
 
-/// What a list of all events that were ever taken says of a batch.
+/// Returns the expected outcome of a batch, given all events accepted so far.
 fn judged(taken: &[(u8, u8)], batch: &[(u8, u8)]) -> Result<Vec<(u64, bool)>, Vec<usize>> {
     let (mut all, mut places, mut conflicts) = (taken.to_vec(), Vec::new(), Vec::new());
     for (index, (id, body)) in batch.iter().enumerate() {

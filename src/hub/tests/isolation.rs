@@ -1,5 +1,5 @@
-//! Sixteen tenants that share the names of their topics and users, and random
-//! operations: nothing crosses from one to another.
+//! Sixteen tenants that share the names of their topics and users, and random operations: no
+//! event crosses from one tenant to another.
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
@@ -8,7 +8,7 @@ use super::*;
 const TENANTS: usize = 16;
 const CLIENTS: usize = 100;
 
-/// How many operations, unless `SIDEWIRE_OPERATIONS` says otherwise.
+/// Number of operations, unless `SIDEWIRE_OPERATIONS` sets another.
 const OPERATIONS: usize = 200_000;
 
 const TOPICS: [&str; 6] = ["a:1", "a:2", "b:1", "user:ann", "user:bob", "tenant:*"];
@@ -20,7 +20,7 @@ struct Member {
     position: Option<Position>,
 }
 
-/// What the run has come across.
+/// Counts of what the run has covered.
 #[derive(Debug, Default)]
 struct Seen {
     operations: usize,
@@ -48,7 +48,7 @@ async fn operate(operations: usize) -> Seen {
         events: 50,
         ..WIDE.window
     };
-    // Fewer places than tenants, so that they are forgotten and come back.
+    // The limit is below the number of tenants, so tenants are forgotten and created again.
     let limits = RegistryLimits {
         window,
         tenants: TENANTS - 2,
@@ -152,7 +152,7 @@ fn subscribe(member: &mut Member, random: &mut StdRng) {
     }
 }
 
-/// Whether the member stays: one that is overtaken is closed.
+/// Returns true if the member stays: one that is overtaken is closed.
 fn advance(member: &mut Member) -> bool {
     let Some(catch_up) = &mut member.catch_up else {
         return true;
@@ -164,7 +164,7 @@ fn advance(member: &mut Member) -> bool {
     progress != Progress::Overtaken
 }
 
-/// Reads what there is: nothing of it is another tenant's.
+/// Reads all received events and checks that none is another tenant's.
 fn look(member: &mut Member, seen: &mut Seen) {
     let prefix = format!("{}.", member.tenant);
     let is_behind = member.catch_up.is_some();

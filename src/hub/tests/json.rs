@@ -1,4 +1,4 @@
-//! Connections that take events as JSON: when it is made, how often, and what it counts.
+//! JSON connections: when JSON is rendered, how often, and how it is counted.
 
 use std::future::poll_fn;
 
@@ -12,8 +12,8 @@ use crate::{
     protocol::MessageId,
 };
 
-/// An event with so many control characters in its text, each of which is one byte and as
-/// JSON six.
+/// Returns an event with this many control characters in its text; each takes one byte, and six
+/// as JSON.
 fn growing(characters: usize) -> Draft {
     let text = "\u{1}".repeat(characters);
     let item = serde_json::json!({"workItem": {"id": "i", "description": text}});
@@ -38,7 +38,7 @@ fn delivered(bench: &Bench) -> u64 {
     tallies.map(|tally| tally.json_delivered.get()).sum()
 }
 
-/// The bytes that the connection is to be written, and how often.
+/// Writes all that is queued. Returns the number of bytes and of frames.
 fn written(client: &Client) -> (usize, u64) {
     let (mut bytes, mut frames) = (0, 0);
     while !client.outbox.is_empty() {
@@ -73,7 +73,7 @@ async fn json_is_made_once_for_all_shards_and_gone_when_it_is_written() {
     assert_eq!(sizes[4], (false, 1));
     assert_eq!(bench.registry.memory().held(MemoryUse::Events), log);
 
-    // What is rendered before it is appended is not rendered again.
+    // An event rendered before the append is not rendered again.
     let mut draft = growing(1000);
     draft.render_json().unwrap();
     bench.publish("acme", vec![draft]).await;
@@ -145,7 +145,7 @@ async fn a_batch_whose_json_has_no_memory_closes_json_connections_and_no_others(
     let batch = (0..50).map(|_| growing(1000)).collect();
     let published = bench.publish("acme", batch).await;
     assert_eq!(json.outbox.ending(), Some(Ending::NoMemory));
-    // It would have been 300 kB. What did not fit is dropped with the rest.
+    // All of it would take 300 kB. Events that did not fit are dropped with the rest.
     assert!(bench.registry.memory().held(MemoryUse::Events) < 110_000);
     let matched: u64 = published.events.iter().map(|it| it.matched.unwrap()).sum();
     let tally = bench.shards[0].tally();
@@ -231,7 +231,7 @@ async fn the_shard_stops_when_a_full_write_of_json_waits() {
     assert_eq!(client.outbox.ending(), None);
 }
 
-/// The offsets of the events in JSON that the connection is to be written.
+/// Returns the offsets of the JSON events queued for the connection.
 fn json_offsets(client: &Client) -> Vec<u64> {
     let mut bytes = Vec::new();
     while !client.outbox.is_empty() {
@@ -249,7 +249,7 @@ fn json_offsets(client: &Client) -> Vec<u64> {
     offsets.collect()
 }
 
-/// Has a test run where tasks can be spawned.
+/// Runs a test where tasks can be spawned.
 async fn with_tasks(test: impl Future<Output = ()>) {
     LocalSet::new().run_until(test).await;
 }
@@ -368,7 +368,7 @@ async fn large_events_of_a_replay_are_rendered_elsewhere_and_once_for_many_that_
         let [first, second, third] = &clients;
         let both = tokio::join!(resume(first), resume(second));
         assert_eq!(both, (vec![1, 3, 4], vec![1, 3, 4]));
-        // The frames that the others have not written yet.
+        // It reuses the frames that the others have not written yet.
         assert_eq!(resume(third).await, [1, 3, 4]);
         let json_replayed = bench.shards[0].tally().json_replayed.get();
         assert_eq!(json_replayed, 3 * 2 + 2, "large ones once for all");

@@ -1,11 +1,10 @@
-//! What all tenants together may keep in memory, and what is remembered of those
-//! that are gone.
+//! The memory bounds of all tenants together, and what is remembered of forgotten tenants.
 
 use super::*;
 use crate::log::Gap;
 use crate::memory::{MemoryLimits, MemoryUse};
 
-/// What an event of these tests costs, in logs of no other bound.
+/// Returns the memory charged for an event of these tests.
 async fn cost(bench: &Bench) -> u64 {
     bench.publish("measured", vec![draft("m", &["a:1"])]).await;
     bench.registry.log_bytes()
@@ -15,7 +14,7 @@ fn drafts(count: usize) -> Vec<Draft> {
     (0..count).map(|_| draft("m", &["a:1"])).collect()
 }
 
-/// How many events the tenant's log holds.
+/// Returns the number of events in the tenant's log.
 fn kept(bench: &Bench, tenant: &str) -> u64 {
     let tenant = bench.registry.obtain(&name(tenant)).unwrap();
     tenant.head().offset - tenant.tail().offset
@@ -36,13 +35,13 @@ async fn a_flood_in_one_tenant_takes_nothing_of_another_that_keeps_to_its_share(
         assert!(bench.registry.log_bytes() <= limits.log_bytes);
     }
     assert_eq!((kept(&bench, "quiet"), kept(&bench, "quieter")), (200, 100));
-    // What is left of 63/64, and what came since that was enough.
+    // The rest of 63/64, plus the events appended since the last eviction.
     assert!(
         (325..=340).contains(&kept(&bench, "loud")),
         "{}",
         kept(&bench, "loud")
     );
-    // Two floods share what the quiet ones leave.
+    // Two floods share what the quiet tenants leave.
     for _ in 0..30 {
         bench.publish("loud", drafts(50)).await;
         bench.publish("louder", drafts(50)).await;
@@ -87,7 +86,7 @@ async fn who_missed_nothing_is_told_so_though_what_its_shard_has_yet_to_deliver_
     bench.publish("acme", drafts(1)).await;
     assert_eq!(client.received().len(), 1);
     let had = client.membership.position();
-    // The shard has no turn meanwhile.
+    // The shard does not run meanwhile.
     let tenant = name("acme");
     let appended = append(&bench.publisher, &tenant, drafts(5));
     assert!(
@@ -164,7 +163,7 @@ async fn when_memory_is_short_the_connection_that_holds_the_oldest_event_is_clos
         if number == 10 {
             later.subscribe(&["a:1"]);
         }
-        // For events alone.
+        // Leaves 100 events' worth of memory for events.
         let memory = bench.registry.memory();
         memory.set_limits(MemoryLimits {
             max: 100 * cost + memory.held(MemoryUse::Subscriptions),
@@ -174,8 +173,8 @@ async fn when_memory_is_short_the_connection_that_holds_the_oldest_event_is_clos
         reading.received();
         assert!(bench.registry.memory().held(MemoryUse::Events) <= 110 * cost);
     }
-    // The oldest went first, when there were a hundred events, and the other when it
-    // had held as many itself.
+    // The connection with the oldest events was closed first, at a hundred events, and the other
+    // once it held as many itself.
     assert_eq!(stalled.outbox.ending(), Some(Ending::NoMemory));
     assert_eq!(later.outbox.ending(), Some(Ending::NoMemory));
     assert_eq!(reading.outbox.ending(), None);
@@ -188,7 +187,7 @@ async fn when_memory_is_short_the_connection_that_holds_the_oldest_event_is_clos
         .shards
         .iter()
         .map(|shard| shard.tally().dropped_slow.get());
-    // With the batch that was too much.
+    // Including the batch that exceeded the limit.
     assert_eq!(dropped.sum::<u64>(), 110 + 100);
 }
 
@@ -233,7 +232,7 @@ async fn nobody_is_closed_for_what_has_left_the_log_and_waits_to_be_dropped() {
     stalled.unsubscribe(&["a:1"]);
     bench.publish("acme", drafts(990)).await;
 
-    // The first has a thousand evicted, and with the other that is too much.
+    // The first evicts a thousand events, which with the other's batch exceed the limit.
     let first = bench.publisher.append(&name("acme"), drafts(1000)).await;
     let mut first = pin!(first.unwrap().acknowledged());
     let mut context = Context::from_waker(Waker::noop());
@@ -248,7 +247,7 @@ async fn nobody_is_closed_for_what_has_left_the_log_and_waits_to_be_dropped() {
     drop(other);
 }
 
-/// Publishes while the shards take, and free memory.
+/// Publishes while the shards deliver and free memory.
 async fn publish_and_relieve(bench: &Bench, count: usize) {
     let relief = futures_util::future::join_all(bench.shards.iter().map(|s| s.relieve_memory()));
     tokio::select! {
@@ -268,7 +267,7 @@ fn resume(client: &Client, from: Position) -> Subscribed {
         .unwrap()
 }
 
-/// So many topics of 10 bytes.
+/// Returns `count` topics of 10 bytes each.
 fn topics(count: usize) -> Vec<Topic> {
     (0..count)
         .map(|number| Topic::new("board", &format!("{number:04}")).unwrap())
@@ -306,7 +305,7 @@ async fn a_lower_bound_closes_those_with_the_largest_subscriptions_until_it_hold
         })
         .collect();
     let held = || bench.registry.memory().held(MemoryUse::Subscriptions);
-    // 1,200 topics of 210 bytes, of which at most half of the bound may be left.
+    // 1,200 topics of 210 bytes each; subscriptions may take at most half of the limit.
     assert_eq!(held(), 1200 * 210);
     reload(&bench, 1_000_000);
     relieve(&bench).await;
@@ -322,14 +321,14 @@ async fn a_lower_bound_closes_those_with_the_largest_subscriptions_until_it_hold
     let no_memory = Some(Ending::NoMemory);
     assert_eq!(closed, [no_memory, None, no_memory, None, None, None]);
     assert_eq!(held(), 500 * 210);
-    // Of equals no more are closed than have to be.
+    // Among equals, no more are closed than necessary.
     reload(&bench, 126_000);
     relieve(&bench).await;
     assert_eq!(held(), 300 * 210);
     reload(&bench, 84_000);
     relieve(&bench).await;
     assert_eq!(held(), 200 * 210);
-    // What was closed takes nothing off the account again.
+    // Closed connections do not release their memory twice.
     drop(clients);
     assert_eq!(held(), 0);
 }
@@ -370,7 +369,7 @@ async fn old_events_are_freed_first_then_begun_messages_then_subscriptions() {
     assert_eq!(endings(), [no_memory, None, None]);
     assert_eq!(memory.held(MemoryUse::Events), cost + 1);
 
-    // 12,046 bytes are taken or promised without the events.
+    // 12,046 bytes are held or guaranteed, not counting events.
     reload(&bench, 10_000);
     relieve(&bench).await;
     assert_eq!(endings(), [no_memory, no_memory, None]);

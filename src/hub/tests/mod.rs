@@ -1,4 +1,4 @@
-//! The hub against a naive model, and its corners one by one.
+//! Tests of the hub: against a naive model, and of its edge cases one by one.
 
 mod admin;
 mod conditions;
@@ -61,7 +61,7 @@ const ROOMY: OutboxLimits = OutboxLimits {
     bytes: 1 << 20,
 };
 
-/// A hub whose shards take from their inboxes when the test says so.
+/// A hub with shards that run only when the test runs them.
 struct Bench {
     registry: Arc<Registry>,
     publisher: Publisher,
@@ -118,7 +118,7 @@ impl Bench {
         Client { outbox, membership }
     }
 
-    /// Publishes while all shards run, and gives what was answered.
+    /// Publishes while all shards run, and returns the outcome.
     async fn publish(&self, tenant: &str, drafts: Vec<Draft>) -> Published {
         let tenant = name(tenant);
         let shards = async {
@@ -135,10 +135,10 @@ impl Bench {
     }
 }
 
-/// Has a shard do what it does in a turn.
+/// Runs one turn of a shard.
 fn turn(shard: &Rc<ShardHub>) {
     let mut context = Context::from_waker(Waker::noop());
-    // A test that never pauses has no budget left, and its inbox would seem to be empty.
+    // Without a pause, a test exhausts its task budget, and the inbox then seems empty.
     assert!(
         pin!(unconstrained(shard.run(Duration::ZERO)))
             .poll(&mut context)
@@ -155,7 +155,7 @@ async fn append(
     Ok(publisher.append(tenant, drafts).await?.acknowledged().await)
 }
 
-/// Allows all that a step may read at once.
+/// Returns a slice that allows a step to read everything at once.
 fn all() -> ReadSlice {
     ReadSlice::new(Cost::nanoseconds(u64::MAX))
 }
@@ -187,7 +187,7 @@ impl Client {
         self.membership.unsubscribe(&topics);
     }
 
-    /// The message ids and offsets of the events that came since the last look.
+    /// Returns the message ids and offsets of the events received since the last call.
     fn received(&self) -> Vec<(String, u64)> {
         let mut events = Vec::new();
         while !self.outbox.is_empty() {
@@ -308,7 +308,7 @@ async fn a_subscribe_stands_at_the_head_and_leaves_what_was_before_to_older_topi
     let a = bench.connect(0, "acme", "ann");
     assert_eq!(a.subscribe(&["project:1"]).offset, 0);
     let tenant = name("acme");
-    // Nobody takes from the inbox: the events are in the log and on their way.
+    // The inbox is not drained: the events are in the log and on their way.
     let mut sent = std::pin::pin!(async {
         for topic in ["project:1", "project:2"] {
             let mut drafts = submission(draft(topic, &[topic]));
@@ -375,7 +375,7 @@ async fn what_was_sent_to_a_tenant_that_was_forgotten_is_not_delivered_to_its_he
     drop(a);
     assert!(bench.registry.is_empty());
     let b = bench.connect(0, "acme", "bob");
-    // The log goes on where it was left: what was sent lies below its head.
+    // The log continues where it ended: the events that were sent are below its head.
     let position = b.subscribe(&[]);
     assert_eq!((position.epoch, position.offset), (first, 1));
     let published = bench
@@ -440,7 +440,7 @@ fn a_subscribe_for_which_there_is_no_memory_changes_nothing() {
         .map(|n| Topic::new("board", &format!("{n:02}")).unwrap())
         .collect();
     let a = bench.connect(0, "acme", "ann");
-    // Clients may have half of it at the most, and a topic takes 208 bytes.
+    // Subscriptions may take at most half of it, and a topic takes 208 bytes.
     assert!(a.membership.subscribe(&topics[..11], 100, None).is_ok());
     assert_eq!(held(), 11 * 208);
     let b = bench.connect(0, "other", "bob");
@@ -451,7 +451,7 @@ fn a_subscribe_for_which_there_is_no_memory_changes_nothing() {
     );
     assert_eq!(held(), 11 * 208);
     assert_eq!(bench.shards[0].tally().subscriptions.get(), 11);
-    // What it has already takes nothing more.
+    // Topics that it already has take no more memory.
     assert!(a.membership.subscribe(&topics[..11], 100, None).is_ok());
     a.membership.unsubscribe(&topics[..2]);
     assert!(b.membership.subscribe(&topics[..1], 100, None).is_ok());

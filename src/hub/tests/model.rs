@@ -1,4 +1,4 @@
-//! Random operations against a naive model of who gets what.
+//! Random operations against a naive model of which client receives which event.
 
 use super::*;
 use crate::memory::MemoryUse;
@@ -54,7 +54,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..60)
 }
 
-/// What a client should have, by the simplest reckoning.
+/// A naive model of what a client should have received.
 struct ModelClient {
     tenant: usize,
     user: usize,
@@ -70,7 +70,7 @@ impl ModelClient {
     }
 }
 
-/// Compares what is shown of the tenant with its clients, counted one by one.
+/// Compares the tenant's snapshot with its clients, counted one by one.
 fn check_counts<'a>(bench: &Bench, tenant: usize, clients: impl Iterator<Item = &'a ModelClient>) {
     let (mut connections, mut users, mut topics) = (0, BTreeSet::new(), BTreeSet::<usize>::new());
     for client in clients.filter(|client| client.tenant == tenant) {

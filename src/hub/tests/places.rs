@@ -1,4 +1,4 @@
-//! Places in the inboxes of shards: what a publisher waits for, and how they come back.
+//! Permits of the shards' inboxes: when a publisher waits for them, and how they are released.
 
 use super::*;
 
@@ -14,7 +14,7 @@ async fn a_full_inbox_refuses_after_the_timeout_and_leaves_nothing_behind() {
             places_per_tenant: 2,
         },
     ] {
-        // The second shard has room; nothing of what is refused may reach it.
+        // The second shard has room, but nothing refused may reach it.
         let bench = Bench::new(2, RegistryLimits { inbox, ..WIDE });
         let (a, b) = (
             bench.connect(0, "acme", "ann"),

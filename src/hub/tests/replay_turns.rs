@@ -1,4 +1,4 @@
-//! Replays read the log in turns, whatever their number.
+//! Replays share the reading of logs fairly, however many there are.
 
 use super::{
     turns::{Order, note_when_woken},
@@ -6,7 +6,7 @@ use super::{
 };
 use crate::scheduler::FLOWS_A_TURN;
 
-/// A connection that catches up.
+/// A connection that is catching up.
 struct Reader {
     client: Client,
     catch_up: CatchUp,
@@ -14,8 +14,8 @@ struct Reader {
 }
 
 impl Reader {
-    /// One that has missed all events of its tenant, none of which are for it, and waits for
-    /// its turn to read them.
+    /// Creates a connection that has missed all events of its tenant, none of which match it, and
+    /// that waits to read them.
     fn new(bench: &Bench, tenant: &str) -> Self {
         let client = bench.connect(0, tenant, "ann");
         client.membership.take_all();
@@ -45,7 +45,7 @@ impl Reader {
     }
 }
 
-/// Takes a turn of the shard: which of the readers read something in it, in order.
+/// Runs a turn of the shard. Returns the readers that read something in it, in order.
 fn read_in_turn(bench: &Bench, readers: &mut [Reader]) -> Vec<usize> {
     turn(&bench.shards[0]);
     let mut order = Vec::new();
@@ -62,7 +62,7 @@ fn read_in_turn(bench: &Bench, readers: &mut [Reader]) -> Vec<usize> {
     }
 }
 
-/// Publishes so many events of so many topics that nobody listens to.
+/// Publishes `events` events of `topics` topics each, to which no connection subscribes.
 async fn miss(bench: &Bench, tenant: &str, events: usize, topics: usize) {
     let topics: Vec<_> = (0..topics).map(|number| format!("b:{number}")).collect();
     let topics: Vec<_> = topics.iter().map(String::as_str).collect();
@@ -79,10 +79,10 @@ async fn a_turn_reads_as_much_of_a_log_however_many_connections_catch_up() {
     let turns: Vec<_> = (0..50)
         .map(|_| read_in_turn(&bench, &mut readers))
         .collect();
-    // A slice of 256 events, and what is left.
+    // A slice of 256 events, and the rest of the quantum.
     assert!(turns.iter().all(|order| order.len() == 2));
     let slices = turns.concat();
-    // Each has a slice before anyone has the next.
+    // Each reader gets a slice before any gets its second.
     let round: Vec<_> = (0..100).collect();
     assert_eq!(slices[..100], round);
     assert_eq!(slices[100..], round[..slices.len() - 100]);
@@ -99,10 +99,10 @@ async fn no_more_tenants_read_their_logs_in_a_turn_than_it_has_time_for() {
     for tenant in tenants {
         readers.extend((0..2).map(|_| Reader::new(&bench, tenant)));
     }
-    // A slice is a quantum, where events have 100 topics.
+    // With events of 100 topics, a slice is a quantum.
     let turns: Vec<_> = (0..3).map(|_| read_in_turn(&bench, &mut readers)).collect();
     assert!(turns.iter().all(|order| order.len() == FLOWS_A_TURN));
-    // Each tenant has had a turn before any has its third.
+    // Each tenant has been served before any is served a third time.
     let served = turns.concat().into_iter().map(|reader| reader / 2);
     let mut times = [0; 10];
     for tenant in served {
@@ -143,7 +143,7 @@ async fn a_connection_that_goes_or_reads_nothing_does_not_keep_others_from_their
     );
     let order = Order::default();
     note_when_woken(&readers[3].client, "last", &order);
-    // The second has no room for anything, and the third goes.
+    // The second's outbox is half full, and the third leaves.
     for _ in 0..ROOMY.frames / 2 {
         readers[1].client.outbox.push_reply(Box::new([0; 2]));
     }
@@ -152,7 +152,7 @@ async fn a_connection_that_goes_or_reads_nothing_does_not_keep_others_from_their
     turn(&bench.shards[0]);
     assert_eq!(*order.lock().unwrap(), ["last"]);
     assert_eq!(readers[2].go_on(), Some(Progress::More));
-    // It is back when there is room.
+    // It continues when there is room.
     readers[1].client.outbox.discard();
     assert_eq!(readers[1].go_on(), None);
     assert_eq!(read_in_turn(&bench, &mut readers), [1]);

@@ -1,4 +1,4 @@
-//! Connections that resume, against a naive model of what they are to get.
+//! Resuming connections, against a naive model of what they should receive.
 
 use super::*;
 use crate::log::Gap;
@@ -6,13 +6,13 @@ use crate::log::Gap;
 /// The topics that a client may subscribe to.
 const TOPICS: [&str; 3] = ["a:1", "a:2", "b:1"];
 
-/// What events relate to: some of these, and what is implicit.
+/// The topics of events: some of these, and the implicit ones.
 const EVENT_TOPICS: [&str; 5] = ["a:1", "a:2", "b:1", "user:ann", "tenant:*"];
 
 #[derive(Debug, Clone)]
 enum Step {
     Publish(Vec<usize>),
-    /// `back`: how far behind the head it resumes.
+    /// `back`: number of events before the head at which it resumes.
     Subscribe {
         client: usize,
         topics: Vec<usize>,
@@ -22,9 +22,9 @@ enum Step {
         client: usize,
         topics: Vec<usize>,
     },
-    /// A slice of what the client is owed.
+    /// Runs one step of the client's catch-up.
     Advance(usize),
-    /// The client reads all that waits.
+    /// The client reads everything queued.
     Read(usize),
 }
 
@@ -42,10 +42,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..120)
 }
 
-/// A client, and what it should have by the simplest reckoning.
+/// A client, and a naive model of what it should have received.
 struct Resuming {
     client: Client,
-    /// For each topic that stands the events that it has brought.
+    /// For each subscribed topic, the events that it has delivered.
     brought: BTreeMap<&'static str, BTreeSet<u64>>,
     implicit_resumed: bool,
     behind: Option<Behind>,
@@ -54,13 +54,13 @@ struct Resuming {
     is_closed: bool,
 }
 
-/// A resume that is under way.
+/// A resume in progress.
 struct Behind {
     catch_up: CatchUp,
     from: u64,
     replay: Vec<u64>,
     confirmed: bool,
-    /// What came since, for any of its topics.
+    /// Events published since, of any of its topics.
     later: Vec<u64>,
 }
 
@@ -140,7 +140,7 @@ impl Resuming {
         }
     }
 
-    /// Takes one step, unless it is over: for what it was refused nothing is owed.
+    /// Runs one step, unless the resume is over. Nothing is replayed after a refusal.
     fn advance(&mut self, log: &Model) {
         let Some(mut behind) = self.behind.take() else {
             return;
@@ -174,7 +174,7 @@ impl Resuming {
         self.behind = Some(behind);
     }
 
-    /// What a replay brings counts for each of the topics that it is for.
+    /// Records the replayed events for each of their topics.
     fn note_brought(&mut self, behind: &Behind, log: &Model) {
         for (topic, brought) in &mut self.brought {
             let asked = [*topic].into();
@@ -189,7 +189,7 @@ fn from_is_whole(behind: &Behind, log: &Model) -> bool {
     behind.from >= log.tail
 }
 
-/// The whole of what was published, and from where on it is still there.
+/// All published events, and the offset after which the log still has them.
 #[derive(Default)]
 struct Model {
     events: Vec<Vec<&'static str>>,
@@ -238,8 +238,8 @@ proptest! {
             }
             let tally = bench.shards[0].tally();
             drop(clients);
-            // What is neither written nor dropped here is dropped with the outboxes,
-            // which this test does not count.
+            // Events neither written nor dropped here are dropped with the outboxes, which this
+            // test does not count.
             assert!(bench.shards[0].is_empty());
             assert_eq!(tally.subscriptions.get(), 0);
         });
@@ -259,7 +259,7 @@ async fn take(
             names.sort_unstable();
             names.dedup();
             for resuming in &mut *clients {
-                // None overflows: only what comes from the log is to fill an outbox.
+                // No outbox may overflow: only events from the log may fill one.
                 resuming.read();
             }
             bench.publish("acme", vec![draft("m", &names)]).await;
@@ -297,7 +297,7 @@ async fn take(
     }
 }
 
-/// Brings the client to the end of what it is owed.
+/// Lets the client catch up completely.
 fn finish(resuming: &mut Resuming, log: &Model) {
     while resuming.behind.is_some() {
         resuming.read();

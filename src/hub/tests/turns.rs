@@ -1,22 +1,22 @@
-//! Several tenants on one shard: each has its turn, whatever the others have waiting.
+//! Several tenants on one shard: each is served, whatever the others' backlogs.
 
 use std::{cell::RefCell, sync::Mutex, task::Wake};
 
 use super::{admin::asked, *};
 use crate::{memory::MemoryUse, outbox::FRAMES_A_WRITE_MAX};
 
-/// So many connections that one event for all of them costs a quantum.
+/// Number of connections at which one event for all of them costs a quantum.
 const MANY: usize = 4_300;
 
-/// How many connections of a tenant with a frame to write are woken in a turn.
+/// Number of a tenant's connections with one frame to write that are woken in a turn.
 const WOKEN: usize = 20;
 
-/// What it costs to wake a connection that has a full write waiting.
+/// Returns the cost of waking a connection with a full write pending.
 fn full_write() -> Cost {
     Cost::CALL + Cost::FRAME.times(FRAMES_A_WRITE_MAX - 1)
 }
 
-/// Puts an event for everybody of the tenant into the inbox, where nobody takes it.
+/// Publishes an event for the whole tenant, which stays in the inbox.
 async fn post(bench: &Bench, tenant: &str, id: &str) {
     post_batch(bench, tenant, vec![draft(id, &["tenant:*"])]).await;
 }
@@ -45,19 +45,19 @@ async fn an_event_of_a_quiet_tenant_comes_before_the_rest_of_a_flood() {
     post(&bench, "quiet", "n").await;
     bench.shards[0].take_waiting();
     assert_eq!(quiet.received_ids(), ["n"]);
-    // With both in it the turn is over when each has had a quantum, or a full write.
+    // With both tenants active, the turn ends when each has had a quantum, or a full write.
     assert_eq!(loud.received().len(), FRAMES_A_WRITE_MAX);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_batch_is_cut_where_it_has_had_its_slice_and_stays_whole_and_in_order() {
     let bench = Bench::new(1, WIDE);
-    // One frame more and it is full: what it takes of an item it takes whole.
+    // One more frame fills it, but an item is taken whole.
     let limits = OutboxLimits { frames: 2, ..ROOMY };
     let loud: Vec<_> = (0..MANY)
         .map(|_| bench.connect_with(0, "loud", "ann", limits))
         .collect();
-    // They have all been woken, and none has written yet: nothing is put off for them.
+    // All have been woken and none has written yet, so no delivery is deferred for them.
     bench.publish("loud", vec![draft("m", &["tenant:*"])]).await;
     for _ in 0..MANY.div_ceil(WOKEN) {
         turn(&bench.shards[0]);
@@ -69,7 +69,7 @@ async fn a_batch_is_cut_where_it_has_had_its_slice_and_stays_whole_and_in_order(
     let mut quiet_had = Vec::new();
     for done in 1..=5_u64 {
         assert!(answer.as_mut().poll(&mut context).is_pending());
-        // The quiet tenant's numbers come between those of the batch.
+        // The quiet tenant's event numbers fall between those of the batch.
         post(&bench, "quiet", "n").await;
         bench.shards[0].take_waiting_of(&name("loud"));
         assert_eq!(
@@ -106,7 +106,7 @@ async fn a_subscribe_waits_for_its_tenants_turns_and_is_told_when_it_may_be_take
     let membership = &loud[0].membership;
     note_when_woken(&loud[0], "loud", &order);
     assert_eq!(membership.await_head(), Some(5));
-    // A slice at once, and no more.
+    // One slice is delivered at once, and no more.
     assert_eq!(bench.shards[0].tally().queued.get(), MANY as u64);
     for _ in 1..5 {
         assert!(!membership.has_reached(5));
@@ -115,7 +115,7 @@ async fn a_subscribe_waits_for_its_tenants_turns_and_is_told_when_it_may_be_take
     }
     assert!(membership.has_reached(5));
     assert_eq!(order.lock().unwrap().len(), 1);
-    // What comes later is not waited for, nor what others have.
+    // It waits neither for later events nor for other tenants' events.
     assert_eq!(loud[0].subscribe(&["a:1"]).offset, 5);
     assert_eq!(membership.await_head(), None);
     assert_eq!(quiet.received().len(), 0);
@@ -136,7 +136,7 @@ async fn a_place_is_given_back_when_its_item_is_delivered_and_not_before() {
     let mut next = std::pin::pin!(bench.publisher.append(&loud, batch(1)));
     let mut context = Context::from_waker(Waker::noop());
     assert!(next.as_mut().poll(&mut context).is_pending());
-    // Out of the inbox, and half delivered.
+    // The item has left the inbox and is half delivered.
     bench.shards[0].take_waiting_of(&loud);
     assert!(next.as_mut().poll(&mut context).is_pending());
     bench.shards[0].take_waiting_of(&loud);
@@ -161,10 +161,10 @@ async fn what_waits_for_a_tenant_that_leaves_is_answered_and_gives_its_places_ba
     assert_eq!(quiet.received().len(), 1);
 }
 
-/// Who has been woken, in order.
+/// The connections that have been woken, in order.
 pub(super) type Order = Arc<Mutex<Vec<&'static str>>>;
 
-/// Notes that somebody is woken.
+/// A waker that records its wake-ups.
 struct Woken {
     who: &'static str,
     order: Order,
@@ -182,7 +182,7 @@ pub(super) fn note_when_woken(client: &Client, who: &'static str, order: &Order)
     client.outbox.register(&Context::from_waker(&waker));
 }
 
-/// Connections that note when they are woken, and are not written to.
+/// Connections that record when they are woken, and never write.
 #[derive(Default)]
 struct Sleepers {
     order: Order,
@@ -276,7 +276,7 @@ async fn a_tenant_with_a_full_write_waiting_has_its_next_slice_when_that_is_unde
         (queued(0), queued(47)),
         (FRAMES_A_WRITE_MAX, FRAMES_A_WRITE_MAX)
     );
-    // Others have theirs.
+    // Other tenants are still served.
     post(&bench, "quiet", "n").await;
     bench.shards[0].take_waiting();
     assert_eq!(quiet.received().len(), 1);
@@ -309,7 +309,7 @@ async fn an_outbox_is_not_filled_before_its_connection_is_woken_to_write() {
 async fn who_is_woken_late_is_not_overwhelmed_by_what_others_do_not_get() {
     let bench = Bench::new(1, WIDE);
     let sleepers = Sleepers::default();
-    // One event for all; of what follows the first in turn gets nothing.
+    // One event is for all; the first connections in the queue match none of the events after it.
     sleepers.connect(&bench, "loud", 500);
     let late = bench.connect(0, "loud", "bob");
     late.subscribe(&["project:p"]);
@@ -331,7 +331,7 @@ async fn who_has_waited_to_subscribe_is_told_with_a_few_others_at_a_time() {
     let bench = Bench::new(1, WIDE);
     let sleepers = Sleepers::default();
     sleepers.connect(&bench, "loud", 200);
-    // More than a slice has.
+    // More events than a slice delivers.
     post_batch(&bench, "loud", batch(40)).await;
     let connected = sleepers.connected.borrow();
     let head = Some(40);
@@ -347,7 +347,7 @@ async fn who_has_waited_to_subscribe_is_told_with_a_few_others_at_a_time() {
         bench.shards[0].take_waiting();
         told.push(sleepers.take_woken().len());
     }
-    // One turn pays for what the first slice took beyond its quantum.
+    // One turn pays off what the first slice took beyond its quantum.
     assert!(told.iter().all(|told| *told <= WOKEN), "{told:?}");
     assert!(told.len() <= 200 / WOKEN + 2, "{told:?}");
 }
@@ -433,8 +433,8 @@ async fn many_connections_of_a_user_are_told_to_end_in_the_tenants_turns() {
 }
 
 proptest! {
-    /// Items of several tenants, posted and delivered in slices in any order: each
-    /// tenant's client has its tenant's events in their order.
+    /// Items of several tenants are posted and delivered in slices, in any order: each tenant's
+    /// client receives its tenant's events in order.
     #[test]
     fn each_tenant_has_its_events_in_order_whatever_turns_are_taken(
         steps in prop::collection::vec((0..3_usize, 0..90_usize), 1..60),

@@ -1,13 +1,13 @@
-//! The way from a body to events, for the fuzzer.
+//! Reads bodies into events, for the fuzz targets.
 
 use super::{Draft, Drafts, Problem, ReadEvent, ReadLimits, Relay, Topic, draft, finish, read_now};
 use crate::ingest::json::{batch_from_json, check_now, envelope_from_json};
 
-/// The event of a call's body.
+/// Reads the event of a call's body.
 ///
 /// # Errors
 ///
-/// As the call is refused.
+/// If the call would be refused; returns its problem.
 pub fn event(
     relay: &Relay,
     body: &[u8],
@@ -31,11 +31,11 @@ fn read(relay: &Relay, envelope: &[u8], more_topics: &[Topic]) -> Result<ReadEve
     }
 }
 
-/// The events of a batch call's body.
+/// Reads the events of a batch call's body.
 ///
 /// # Errors
 ///
-/// As the call is refused.
+/// If the call would be refused; returns its problem.
 pub fn events(
     relay: &Relay,
     body: &[u8],

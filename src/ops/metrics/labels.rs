@@ -1,41 +1,41 @@
-//! What the values of labels stand for: closed sets.
+//! The closed sets of label values.
 
 use crate::protocol::close::Ending;
 
-/// Why a connection was closed, for the label `reason`.
+/// The reason for which a connection ended, for the label `reason`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Closed {
-    /// The client has sent a Close frame.
+    /// The client sent a Close frame.
     ByClient,
     /// The stream ended without a Close frame.
     Lost,
-    /// The client has broken the WebSocket protocol (1002).
+    /// The client violated the WebSocket protocol (1002).
     ProtocolError,
     /// A frame or message was too big (1009).
     TooBig,
-    /// What should have been text was not UTF-8 (1007).
+    /// A text message or close reason was not UTF-8 (1007).
     BadUtf8,
-    /// A text frame came on a binary connection, or the other way round (1003).
+    /// A text frame arrived on a binary connection, or a binary frame on a text connection (1003).
     WrongFrameType,
-    /// The token has expired (4001).
+    /// The token expired (4001).
     TokenExpired,
     /// The outbox was full (4003).
     TooSlow,
-    /// What it was to get next left the replay window first (4003).
+    /// The next event for the connection left the replay window before it was delivered (4003).
     Overtaken,
-    /// The relay needed the memory of its outbox (4003).
+    /// The relay needed the memory of the connection's outbox (4003).
     NoMemory,
-    /// A backend has asked for it (4002).
+    /// A backend disconnected the user (4002).
     Disconnected,
-    /// Nothing came from the client for too long (4004).
+    /// The client sent nothing for too long (4004).
     Idle,
-    /// A message of the client's did not come to its end (4004).
+    /// The client did not complete a message in time (4004).
     Unfinished,
-    /// The client kept being refused (4005).
+    /// Too many messages of the client were refused (4005).
     Refused,
-    /// The key of the token was taken away (4001).
+    /// The key of the token was removed (4001).
     KeyRemoved,
-    /// A fault of the relay (1011).
+    /// The relay had an internal error (1011).
     InternalError,
     /// The relay is shutting down (1001).
     Drain,
@@ -65,7 +65,7 @@ impl Closed {
         Self::Reset,
     ];
 
-    /// The reason for which the relay has closed it.
+    /// Returns the reason for a connection that the relay closed.
     #[must_use]
     pub fn by_relay(ending: Ending) -> Self {
         match ending {
@@ -84,13 +84,13 @@ impl Closed {
         }
     }
 
-    /// Whether the client was too slow (4003), in one way or another.
+    /// Returns true if the client was too slow (4003), for any of the reasons.
     #[must_use]
     pub fn is_too_slow(self) -> bool {
         matches!(self, Self::TooSlow | Self::Overtaken | Self::NoMemory)
     }
 
-    /// The reason as a word.
+    /// Returns the label's value.
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
@@ -116,10 +116,10 @@ impl Closed {
     }
 }
 
-/// Why a backend's call was answered with 409, for the label `reason`.
+/// The reason for which a backend's call was answered with 409, for the label `reason`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Conflict {
-    /// A message id had been given to another body.
+    /// A message id was already used for another event.
     MessageId,
     /// A precondition did not hold.
     Precondition,
@@ -128,7 +128,7 @@ pub enum Conflict {
 impl Conflict {
     pub(super) const ALL: [Self; 2] = [Self::MessageId, Self::Precondition];
 
-    /// The reason as a word.
+    /// Returns the label's value.
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
@@ -138,20 +138,20 @@ impl Conflict {
     }
 }
 
-/// What came of fetching a key set, for the label `result`.
+/// The result of fetching a key set, for the label `result`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeySetFetch {
-    /// Keys.
+    /// Keys were fetched.
     Fetched,
-    /// There was no connection, no TLS, or no HTTP.
+    /// The connection, the TLS handshake or the HTTP exchange failed.
     Unreachable,
-    /// It took too long.
+    /// The fetch took too long.
     TimedOut,
-    /// The answer was another than 200.
+    /// The answer had another status than 200.
     Status,
     /// The answer was too big.
     TooBig,
-    /// The answer was no set with a key for signatures.
+    /// The answer was not a key set with at least one usable key.
     Invalid,
 }
 
@@ -165,7 +165,7 @@ impl KeySetFetch {
         Self::Invalid,
     ];
 
-    /// The result as a word.
+    /// Returns the label's value.
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
@@ -179,21 +179,21 @@ impl KeySetFetch {
     }
 }
 
-/// What came of reading the schema again, for the label `result`.
+/// The result of reloading the schema, for the label `result`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SchemaReload {
-    /// The new schema serves.
+    /// The new schema is in force.
     Applied,
-    /// It means the same as the one that serves.
+    /// The new schema means the same as the one in force.
     Unchanged,
-    /// It has an error or would break what it replaces, and the old one serves on.
+    /// The new schema has an error or is incompatible, and the old one stays in force.
     Refused,
 }
 
 impl SchemaReload {
     pub(super) const ALL: [Self; 3] = [Self::Applied, Self::Unchanged, Self::Refused];
 
-    /// The result as a word.
+    /// Returns the label's value.
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {

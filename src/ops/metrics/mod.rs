@@ -1,9 +1,8 @@
-//! The relay's metrics, one registry a relay, so that several can run in one
-//! process. Here stands what others tell as it happens; `scraped` has what is summed up
-//! when somebody asks.
+//! The relay's metrics. Each relay has its own registry, so that several can run in one process.
+//! This module has the metrics that are updated as things happen; `scraped` has those that are
+//! computed at each scrape.
 //!
-//! Labels come from closed sets: no name that a client or backend sends becomes
-//! one.
+//! Label values come from closed sets, never from names that a client or backend sends.
 
 mod labels;
 mod register;
@@ -28,32 +27,32 @@ use turns::append_turns;
 
 pub use labels::{Closed, Conflict, KeySetFetch, SchemaReload};
 
-/// Whether the config file took effect that was read again, for the label `result`.
+/// Results of a config reload, for the label `result`.
 const RELOADS: [&str; 2] = [APPLIED, REFUSED];
 const APPLIED: &str = "applied";
 const REFUSED: &str = "refused";
 
-/// The result of a resume that was complete.
+/// Result of a complete resume, for the label `result`.
 const RECOVERED: &str = "recovered";
 
-/// The error codes with which a client's message can be refused.
+/// Error codes with which a client's message can be refused.
 const REFUSALS: [ErrorCode; 3] = [
     ErrorCode::AuthorizationFailed,
     ErrorCode::ValidationError,
     ErrorCode::RateLimitExceeded,
 ];
 
-/// The statuses with which a handshake can be refused.
+/// HTTP statuses with which a handshake can be refused.
 const HANDSHAKE_REFUSALS: [&str; 9] = [
     "400", "401", "403", "404", "405", "426", "429", "431", "503",
 ];
 
-/// The statuses that a backend's call can be answered with.
+/// HTTP statuses with which a backend's call can be answered.
 const INGEST_STATUSES: [&str; 13] = [
     "200", "202", "400", "401", "403", "404", "405", "408", "409", "413", "415", "429", "503",
 ];
 
-/// The reasons for which a backend is not known.
+/// Reasons for which a backend is not authenticated.
 const INGEST_KEY_REASONS: [&str; 3] = ["missing", "malformed", "unknown_key"];
 
 /// The metrics of one relay.
@@ -87,8 +86,8 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// A registry in which all series stand, at 0. `tokens` and `keys`: whether
-    /// clients and backends have to show theirs.
+    /// Creates a registry with all series at 0. `tokens` is true if clients must authenticate,
+    /// `keys` if backends must.
     #[must_use]
     pub fn new(tokens: bool, keys: bool) -> Self {
         let recorder = PrometheusBuilder::new().build_recorder();
@@ -96,7 +95,7 @@ impl Metrics {
         register
             .gauge(
                 "sidewire_build_info",
-                "Always 1; the labels say what runs.",
+                "Always 1; the label names the running version.",
                 &[("version", env!("CARGO_PKG_VERSION"))],
             )
             .set(1.0);
@@ -112,12 +111,12 @@ impl Metrics {
             ),
             reload_successful: register.gauge(
                 "sidewire_config_reload_successful",
-                "1 where the config file was good when it was last read, 0 where it was refused and the one before holds.",
+                "1 if the config file was valid when it was last read, 0 if it was refused and the previous config stays in force.",
                 &[],
             ),
             reload_success_timestamp: register.gauge(
                 "sidewire_config_reload_success_timestamp_seconds",
-                "When the config that holds was read, in Unix seconds.",
+                "Time at which the config in force was read, in Unix seconds.",
                 &[],
             ),
             schema_revision: ServingRevision::default(),
@@ -130,7 +129,7 @@ impl Metrics {
             ),
             key_set_fetches: register.family(
                 "sidewire_jwks_fetches_total",
-                "Attempts to fetch a jwks_url, by result: fetched, or why not.",
+                "Attempts to fetch a jwks_url, by result: fetched, or the reason why not.",
                 &[],
                 "result",
                 KeySetFetch::ALL.map(KeySetFetch::label),
@@ -152,7 +151,7 @@ impl Metrics {
             ),
             resumes: register.family(
                 "sidewire_resumes_total",
-                "Subscribes with a position to resume from, by result: recovered, or why not.",
+                "Subscribes with a position to resume from, by result: recovered, or the reason why not.",
                 &[],
                 "result",
                 [
@@ -172,12 +171,12 @@ impl Metrics {
             ),
             handshakes_timed_out: register.counter(
                 "sidewire_handshakes_timed_out_total",
-                "Clients that took too long to get through their handshake.",
+                "Clients that took too long to complete their handshake.",
                 &[],
             ),
             tls_handshakes_failed: register.counter(
                 "sidewire_tls_handshakes_failed_total",
-                "Clients with which no TLS came about: they left, spoke none, or did not like the certificate.",
+                "Client TLS handshakes that failed: the client left, did not speak TLS, or rejected the certificate.",
                 &[],
             ),
             proxy_headers_malformed: register.counter(
@@ -203,12 +202,12 @@ impl Metrics {
             ),
             ingest_duplicates: register.counter(
                 "sidewire_ingest_duplicates_total",
-                "Events that backends posted again under their message_id, and that were not taken twice.",
+                "Events that backends posted again under their message_id, and that were not accepted twice.",
                 &[],
             ),
             ingest_conflicts: register.family(
                 "sidewire_ingest_conflicts_total",
-                "Calls of backends that were answered with 409, by reason: message_id, one was given to another event before; precondition, an if_last did not hold.",
+                "Calls of backends that were answered with 409, by reason: message_id, it was already used for another event; precondition, an if_last did not hold.",
                 &[],
                 "reason",
                 Conflict::ALL.map(Conflict::label),
@@ -222,7 +221,7 @@ impl Metrics {
             ),
             accept_errors: register.counter(
                 "sidewire_accept_errors_total",
-                "Failed attempts to accept a connection, such as for want of descriptors.",
+                "Failed attempts to accept a connection, for example for lack of file descriptors.",
                 &[],
             ),
             scraped: Scraped::register(&register),
@@ -232,21 +231,21 @@ impl Metrics {
         metrics
     }
 
-    /// Whether clients and backends have to show their tokens and keys.
+    /// Sets the gauges of required authentication: `tokens` of clients, `keys` of backends.
     pub fn authentication_required(&self, tokens: bool, keys: bool) {
         let gauge = |required| f64::from(u8::from(required));
         self.client_authentication_required.set(gauge(tokens));
         self.ingest_authentication_required.set(gauge(keys));
     }
 
-    /// The relay has started with a config, at this time in Unix seconds.
+    /// Records a config that took effect at `at`, in Unix seconds.
     pub fn configured(&self, at: i64) {
         self.reload_successful.set(1.0);
         self.reload_success_timestamp.set(seconds(at));
     }
 
-    /// The config file was read again; it took effect at this time in Unix seconds, or
-    /// was refused.
+    /// Records a reload of the config, which took effect at the given time in Unix seconds; `None`
+    /// if it was refused.
     pub fn reloaded(&self, applied: Option<i64>) {
         match applied {
             Some(at) => {
@@ -260,97 +259,97 @@ impl Metrics {
         }
     }
 
-    /// The schema that serves from now on.
+    /// Sets the revision of the schema in force.
     pub fn schema_serves(&self, revision: Revision) {
         self.schema_revision.set(revision);
     }
 
-    /// The schema was read again.
+    /// Counts a reload of the schema.
     pub fn schema_reloaded(&self, result: SchemaReload) {
         self.schema_reloads.count(result.label(), &self.recorder);
     }
 
-    /// A key set was fetched, or was to be.
+    /// Counts an attempt to fetch a key set.
     pub fn key_set_fetched(&self, result: KeySetFetch) {
         self.key_set_fetches.count(result.label(), &self.recorder);
     }
 
-    /// A connection has ended.
+    /// Counts a connection that ended.
     pub fn closed(&self, closed: Closed) {
         self.closed.count(closed.label(), &self.recorder);
     }
 
-    /// A client's message was answered with an ErrorResponse.
+    /// Counts a client's message that was answered with an ErrorResponse.
     pub fn refused(&self, code: ErrorCode) {
         self.refused.count(code.as_str(), &self.recorder);
     }
 
-    /// A client was told whether it is given what it missed.
+    /// Counts a resume, which was complete or found a gap.
     pub fn resumed(&self, result: Result<(), Gap>) {
         let label = result.map_or_else(Gap::label, |()| RECOVERED);
         self.resumes.count(label, &self.recorder);
     }
 
-    /// A client's request did not become a WebSocket.
+    /// Counts a client's request that did not become a WebSocket.
     pub fn handshake_refused(&self, status: StatusCode) {
         self.handshakes_refused
             .count(status.as_str(), &self.recorder);
     }
 
-    /// A client took too long to get through its handshake.
+    /// Counts a client that took too long to complete its handshake.
     pub fn handshake_timed_out(&self) {
         self.handshakes_timed_out.increment(1);
     }
 
-    /// There is no TLS with a client.
+    /// Counts a failed TLS handshake with a client.
     pub fn tls_handshake_failed(&self) {
         self.tls_handshakes_failed.increment(1);
     }
 
-    /// A connection that should begin with a PROXY header does not.
+    /// Counts a connection that should have begun with a PROXY header.
     pub fn proxy_header_malformed(&self) {
         self.proxy_headers_malformed.increment(1);
     }
 
-    /// A client has not shown who it is.
+    /// Counts a client that failed to authenticate.
     pub fn client_not_authenticated(&self, reason: &'static str) {
         self.client_authentication_failures
             .count(reason, &self.recorder);
     }
 
-    /// A backend has not shown a key.
+    /// Counts a backend that failed to authenticate.
     pub fn backend_not_authenticated(&self, reason: &'static str) {
         self.ingest_authentication_failures
             .count(reason, &self.recorder);
     }
 
-    /// A backend's call was answered.
+    /// Counts an answered call of a backend.
     pub fn ingest_answered(&self, status: StatusCode) {
         self.ingest_requests.count(status.as_str(), &self.recorder);
     }
 
-    /// Events were accepted, of which some had been accepted before.
+    /// Counts events that were accepted, and duplicates of events accepted before.
     pub fn ingested(&self, new: u64, duplicates: u64) {
         self.events_ingested.increment(new);
         self.ingest_duplicates.increment(duplicates);
     }
 
-    /// A backend's call was in conflict with what had come before.
+    /// Counts a backend's call that was answered with 409.
     pub fn conflict(&self, reason: Conflict) {
         self.ingest_conflicts.count(reason.label(), &self.recorder);
     }
 
-    /// Something was refused because there was too much of it.
+    /// Counts a handshake, message or call that was refused because of a limit.
     pub fn exceeded(&self, limit: Limit) {
         self.limits_exceeded.count(limit.label(), &self.recorder);
     }
 
-    /// A connection could not be accepted.
+    /// Counts a failed attempt to accept a connection.
     pub fn accept_failed(&self) {
         self.accept_errors.increment(1);
     }
 
-    /// The text that Prometheus reads.
+    /// Renders the metrics in Prometheus' text format.
     #[must_use]
     pub fn render(&self, tallies: &[Arc<Tally>], registry: &Registry) -> String {
         self.scraped.update(tallies, registry);
@@ -368,7 +367,7 @@ impl std::fmt::Debug for Metrics {
     }
 }
 
-/// Gauges are doubles, which are exact up to 2^53.
+/// Converts Unix seconds to a gauge's double, which is exact up to 2^53.
 #[expect(clippy::cast_precision_loss, reason = "2^53 seconds are far away")]
 fn seconds(at: i64) -> f64 {
     at as f64

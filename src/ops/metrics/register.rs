@@ -1,5 +1,5 @@
-//! How series are registered: each with its help text, and those of one metric together.
-//! Knows no metric by name but those that two listeners have.
+//! Registers series with their help texts, and those of one metric together. Knows the names of
+//! only those metrics that two listeners share.
 
 use metrics::{Counter, Gauge, Key, KeyName, Label, Level, Metadata, Recorder, SharedString};
 use metrics_exporter_prometheus::PrometheusRecorder;
@@ -55,7 +55,7 @@ impl Register<'_> {
     pub(super) fn authentication_required(&self, listener: &'static str) -> Gauge {
         self.gauge(
             "sidewire_authentication_required",
-            "1 where callers have to show who they are, 0 where nobody has to.",
+            "1 if callers must authenticate, 0 if not.",
             &[("listener", listener)],
         )
     }
@@ -67,7 +67,7 @@ impl Register<'_> {
     ) -> Family {
         self.family(
             "sidewire_authentication_failures_total",
-            "Clients and backends that have not shown who they are, by listener and reason.",
+            "Clients and backends that failed to authenticate, by listener and reason.",
             &[("listener", listener)],
             "reason",
             reasons,
@@ -88,8 +88,8 @@ fn labels_of(labels: &[(&'static str, &'static str)]) -> Vec<Label> {
         .collect()
 }
 
-/// A metric with a label of which the values are known beforehand: the series of
-/// each stands from the start, so that its first increase can be seen.
+/// A counter with a label that has values known in advance. The series of each value exists from
+/// the start, so that its first increase is visible.
 pub(super) struct Family {
     name: &'static str,
     labels: Vec<Label>,

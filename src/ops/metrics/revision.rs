@@ -1,5 +1,5 @@
-//! The series that says which schema serves. It is written out here, since the registry
-//! forgets no series, and each revision has one of its own.
+//! The series with the revision of the schema in force. It is written here, since each revision
+//! is a series of its own and the registry never removes a series.
 
 use std::{fmt::Write as _, sync::Arc};
 
@@ -8,9 +8,9 @@ use arc_swap::ArcSwapOption;
 use crate::schema::Revision;
 
 const NAME: &str = "sidewire_schema_revision";
-const HELP: &str = "Always 1; the label names the content of the schema that serves. Comments and the order of declarations do not change it.";
+const HELP: &str = "Always 1; the label identifies the content of the schema in force. Comments and the order of declarations do not change it.";
 
-/// The revision of the schema that serves.
+/// The revision of the schema in force.
 #[derive(Debug, Default)]
 pub(super) struct ServingRevision(ArcSwapOption<Revision>);
 
@@ -19,7 +19,7 @@ impl ServingRevision {
         self.0.store(Some(Arc::new(revision)));
     }
 
-    /// Adds the series to a scrape, once there is a schema.
+    /// Appends the series to a scrape, once there is a schema.
     pub(super) fn append_to(&self, scrape: &mut String) {
         let Some(revision) = self.0.load_full() else {
             return;

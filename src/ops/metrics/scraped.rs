@@ -1,5 +1,5 @@
-//! What is counted elsewhere, most of it on the path of an event, and is read off when
-//! somebody asks.
+//! Metrics that other modules count, mostly on the path of an event, and that are copied into
+//! the registry at each scrape.
 
 use crate::memory::MemoryUse;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::{
     tally::Tally,
 };
 
-/// What is read off elsewhere at each scrape.
+/// The metrics that are updated at each scrape.
 pub(super) struct Scraped {
     connections: Gauge,
     json_connections: Gauge,
@@ -45,7 +45,7 @@ pub(super) struct Scraped {
 fn memory_bytes(register: &Register<'_>, what: &'static str) -> Gauge {
     register.gauge(
         "sidewire_memory_bytes",
-        "Memory that is held for clients and backends, in bytes, by use: events, in logs, inboxes and outboxes; requests, of backends that are being answered; subscriptions, of clients to topics; begun_messages, of clients that are not complete or wait to be read; decoding, what a worker thread reads or renders; client_connections and backend_connections; tls, its sessions; handshakes, of clients that are under way; message_ids, that are remembered.",
+        "Memory held for clients and backends, in bytes, by use: events, in logs, inboxes and outboxes; requests, backend calls that are being answered; subscriptions, topics of clients; begun_messages, client messages that are incomplete or wait to be read; decoding, events that a worker thread reads or renders; client_connections and backend_connections; tls, TLS sessions; handshakes, client handshakes in progress; message_ids, remembered message ids.",
         &[("use", what)],
     )
 }
@@ -125,7 +125,7 @@ impl Scraped {
             message_ids_memory: memory_bytes(register, "message_ids"),
             memory_max: register.gauge(
                 "sidewire_memory_max_bytes",
-                "The most memory that may be held, limits.memory_max, in bytes.",
+                "Maximum memory that may be held, limits.memory_max, in bytes.",
                 &[],
             ),
             log_bytes: register.gauge(
@@ -135,7 +135,7 @@ impl Scraped {
             ),
             message_id_bytes: register.gauge(
                 "sidewire_message_ids_bytes",
-                "Memory that remembered message ids take up, in bytes, counted as 128 an id.",
+                "Memory that remembered message ids take up, in bytes, counted as 128 per id.",
                 &[],
             ),
             tenants: register.gauge(
@@ -145,7 +145,7 @@ impl Scraped {
             ),
             tenants_dormant: register.gauge(
                 "sidewire_tenants_dormant",
-                "Tenants without any of these, of which the end of their log is remembered.",
+                "Tenants without any of these, for which only the end of the log is remembered.",
                 &[],
             ),
             panics: register.counter(
@@ -212,7 +212,7 @@ impl Scraped {
     }
 }
 
-/// Gauges are doubles, which are exact up to 2^53.
+/// Converts a count to a gauge's double, which is exact up to 2^53.
 #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^53")]
 fn as_gauge(value: u64) -> f64 {
     value as f64

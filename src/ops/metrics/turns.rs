@@ -1,5 +1,5 @@
-//! The histograms of the shards' turns. They are written out here: the registry's would have
-//! to be told of each turn by a lock, where the shards count in cells of their own.
+//! The histograms of the shards' turns. They are written here: the registry's histograms would
+//! need a lock for each turn, while the shards count in their own cells.
 
 use std::{
     fmt::{self, Write as _},
@@ -14,7 +14,7 @@ const CPU_HELP: &str = "CPU time of a shard's thread for one turn, in seconds. A
 const STALL: &str = "sidewire_shard_stall_seconds";
 const STALL_HELP: &str = "Wall time of the same turns, in seconds. Where it is much longer than the CPU time, the shard's thread waited for a core.";
 
-/// Adds both histograms, over all shards, to a scrape.
+/// Appends both histograms, summed over all shards, to a scrape.
 pub(super) fn append_turns(scrape: &mut String, tallies: &[Arc<Tally>]) {
     let cpu = append(scrape, CPU, CPU_HELP, tallies, |it| &it.turn_cpu);
     let stall = append(scrape, STALL, STALL_HELP, tallies, |it| &it.turn_stall);

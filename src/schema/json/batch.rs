@@ -1,4 +1,4 @@
-//! Reads a batch in JSON, one envelope after the other.
+//! Deserializes a batch in JSON, one envelope at a time.
 
 use std::{borrow::Cow, cell::Cell, fmt};
 
@@ -10,22 +10,23 @@ use serde::{
 
 use super::MessageSeed;
 
-/// The member of a batch that holds its envelopes.
+/// The name of the batch's member that holds the envelopes.
 pub(super) const MESSAGES: &str = "messages";
 
-/// How many brackets stand around an envelope of a batch.
+/// Number of brackets around an envelope of a batch.
 pub(in crate::schema) const ENVELOPE_LEVEL: usize = 2;
 
-/// The envelopes of a batch, as bytes. Other members of it are passed over: whoever looks at
-/// the names refuses those that the schema does not have.
+/// Deserializes a batch to the bytes of its envelopes. Skips other members; the check of
+/// the names refuses those that are unknown.
 pub(super) struct Batch<'a, F> {
     pub(super) envelope: &'a MessageDescriptor,
     pub(super) encode: &'a F,
-    /// How many bytes more the envelopes may have; `None` when they have had too many.
+    /// Number of bytes that the remaining envelopes may have; `None` once the limit was
+    /// exceeded.
     pub(super) bytes_left: &'a Cell<Option<usize>>,
 }
 
-/// The same, of the list of envelopes.
+/// Deserializes the list of envelopes of a batch.
 struct Messages<'a, F>(Batch<'a, F>);
 
 impl<'de, F: Fn(&DynamicMessage) -> Vec<u8>> DeserializeSeed<'de> for Batch<'_, F> {
@@ -60,7 +61,7 @@ impl<'de, F: Fn(&DynamicMessage) -> Vec<u8>> DeserializeSeed<'de> for Messages<'
     type Value = Vec<Vec<u8>>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        // `null` stands for an empty list.
+        // `null` means an empty list.
         deserializer.deserialize_any(self)
     }
 }

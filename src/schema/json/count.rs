@@ -1,4 +1,4 @@
-//! Counts the envelopes of a batch in JSON without making anything of them.
+//! Counts the envelopes of a batch in JSON without parsing them.
 
 use std::{borrow::Cow, fmt};
 
@@ -9,15 +9,15 @@ use serde::{
 
 use super::batch::MESSAGES;
 
-/// Whether the batch has more than `max` envelopes; reads no further than that is
-/// known. `false` where the JSON is no batch.
+/// Returns true if the batch has more than `max` envelopes, and stops there. Returns false
+/// if the JSON is not a batch.
 pub(in crate::schema) fn is_over(json: &[u8], max: usize) -> bool {
     let mut is_over = false;
     let batch = Batch {
         max,
         is_over: &mut is_over,
     };
-    // What is wrong with it is said by whoever reads it.
+    // Parsing the batch reports its errors.
     drop(serde_json::Deserializer::from_slice(json).deserialize_map(batch));
     is_over
 }
@@ -93,7 +93,7 @@ mod tests {
                 r#"{"other": [[[]]], "messages": [{}, {"a": [1]}, {}]}"#,
                 true,
             ),
-            // What comes behind is not read.
+            // The rest is not read.
             (r#"{"messages": [{}, {}, {}, what"#, true),
             (r#"{"messages": [{}, what"#, false),
             (r#"{"messages": {}}"#, false),

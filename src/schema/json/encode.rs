@@ -6,8 +6,8 @@ use prost::{
 };
 use prost_reflect::{DynamicMessage, Kind, MapKey, MessageDescriptor, ReflectMessage as _, Value};
 
-/// The message's bytes with the entries of each map in the order of their keys:
-/// prost-reflect keeps maps in an order that differs from run to run.
+/// Encodes a message with the entries of each map sorted by key. The order in which
+/// prost-reflect keeps maps differs from run to run.
 pub(in crate::schema) fn encode_sorted(message: &DynamicMessage) -> Vec<u8> {
     let mut out = Vec::new();
     for (field, value) in message.fields() {
@@ -27,7 +27,7 @@ pub(in crate::schema) fn encode_sorted(message: &DynamicMessage) -> Vec<u8> {
     out
 }
 
-/// Encodes a value that is made of messages; `false` where it is not.
+/// Encodes a value that consists of messages. Returns false for any other value.
 fn encode_messages(number: u32, kind: &Kind, value: &Value, out: &mut Vec<u8>) -> bool {
     match (value, kind) {
         (Value::Message(message), _) => encode_message(number, message, out),
@@ -55,7 +55,7 @@ fn encode_message(number: u32, message: &DynamicMessage, out: &mut Vec<u8>) {
     out.extend(bytes);
 }
 
-/// The entry of a map as the message that it is on the wire.
+/// Returns a map entry as a message, which is its form on the wire.
 fn map_entry(descriptor: &MessageDescriptor, key: &MapKey, value: &Value) -> DynamicMessage {
     let mut entry = DynamicMessage::new(descriptor.clone());
     entry.set_field(&descriptor.map_entry_key_field(), key.clone().into());

@@ -1,5 +1,5 @@
-//! Proto3 JSON (<https://protobuf.dev/programming-guides/json/>) to messages and back.
-//! Equal JSON gives equal bytes, and equal bytes give equal JSON.
+//! Converts proto3 JSON (<https://protobuf.dev/programming-guides/json/>) to messages and
+//! back. Equal JSON gives equal bytes, and equal bytes give equal JSON.
 
 mod batch;
 mod bound;
@@ -33,8 +33,8 @@ pub(super) use peek::{Peeked, peek};
 pub(super) use suggest::{Sender, Suggest};
 pub(super) use weight::{memory_max, weight};
 
-/// The message that the JSON says. Fields may have either style of name; unknown ones
-/// are refused, and so are one that is set twice and a number that would become another.
+/// Parses JSON to a message. Fields may have either style of name. Refuses unknown fields,
+/// fields that are set twice and numbers that would change in value.
 pub(super) fn parse(
     descriptor: &MessageDescriptor,
     json: &[u8],
@@ -46,9 +46,9 @@ pub(super) fn parse(
     read(descriptor, json, suggest, MessageSeed(descriptor))
 }
 
-/// The envelopes that the JSON of a batch says, as `encode` makes bytes of each. One at a
-/// time is held as a message, which takes many times the memory of its text. All together
-/// have at most `bytes_max` bytes.
+/// Parses the JSON of a batch and encodes each envelope with `encode`. Holds only one
+/// envelope at a time as a message, which takes many times the memory of its text. All
+/// envelopes together may have at most `bytes_max` bytes.
 pub(super) fn parse_batch(
     descriptor: &MessageDescriptor,
     json: &[u8],
@@ -79,7 +79,7 @@ fn too_many_values() -> JsonError {
     ))
 }
 
-/// Reads the whole text, then looks at its names and numbers.
+/// Parses the whole text, then checks its names and numbers.
 fn read<'de, T: DeserializeSeed<'de>>(
     descriptor: &MessageDescriptor,
     json: &'de [u8],
@@ -95,7 +95,7 @@ fn read<'de, T: DeserializeSeed<'de>>(
         {
             return better;
         }
-        // Where the text itself is no JSON, the path ends in a `?`.
+        // If the text itself is not JSON, the path ends in a `?`.
         let path = track.path().to_string();
         let field = path.trim_end_matches(['?', '.']);
         JsonError::new((!field.is_empty()).then(|| field.to_owned()), say(&error))
@@ -107,7 +107,7 @@ fn read<'de, T: DeserializeSeed<'de>>(
     Ok(value)
 }
 
-/// Has prost-reflect read a message.
+/// Deserializes a message with prost-reflect.
 struct MessageSeed<'a>(&'a MessageDescriptor);
 
 impl<'de> DeserializeSeed<'de> for MessageSeed<'_> {
@@ -119,24 +119,25 @@ impl<'de> DeserializeSeed<'de> for MessageSeed<'_> {
     }
 }
 
-/// The message as a JSON value, with the digits that the text has: a `float` of 0.1 is 0.1.
+/// Returns the message as a JSON value, with the digits of the JSON text: a `float` of 0.1
+/// is 0.1.
 pub(super) fn render(message: &DynamicMessage) -> Result<serde_json::Value, JsonError> {
     let text = render_text(message, 0)?;
     serde_json::from_str(&text).map_err(|error| JsonError::new(None, say(&error)))
 }
 
-/// The message as the text of its JSON, without white space.
+/// Returns the message as JSON text, without whitespace.
 pub(super) fn render_text(
     message: &DynamicMessage,
     bytes_expected: usize,
 ) -> Result<String, JsonError> {
     let mut text = Vec::with_capacity(bytes_expected);
     serialize(message, &mut serde_json::Serializer::new(&mut text))?;
-    // serde_json writes nothing but UTF-8.
+    // serde_json writes only UTF-8.
     String::from_utf8(text).map_err(|error| JsonError::new(None, error))
 }
 
-/// How many bytes the text has; `None` where it would have more than `max`.
+/// Returns the length of the JSON text in bytes; `None` if it would exceed `max`.
 pub(super) fn text_len(message: &DynamicMessage, max: usize) -> Result<Option<usize>, JsonError> {
     let mut counted = Counted { len: 0, max };
     let written = serialize(message, &mut serde_json::Serializer::new(&mut counted));
@@ -162,7 +163,7 @@ fn serialize<S: serde::Serializer>(
     })
 }
 
-/// Counts the bytes that are written, up to a limit.
+/// A writer that counts bytes up to a limit.
 struct Counted {
     len: usize,
     max: usize,

@@ -1,7 +1,6 @@
-//! Looks at the names and numbers in JSON: a field that is set twice, of which
-//! prost-reflect would take the last without a word, a field that does not exist, and a
-//! number that would become another. Where prost-reflect refuses a text, the same walk says
-//! why.
+//! Checks the names and numbers in JSON. Finds fields that are set twice, of which
+//! prost-reflect would silently use the last, unknown fields, and numbers that would change
+//! in value. If prost-reflect refuses a text, the same walk finds the reason.
 
 use std::{borrow::Cow, cell::RefCell, collections::HashSet, fmt};
 
@@ -21,9 +20,9 @@ use super::{
 };
 use crate::shorten::shortened;
 
-/// Looks at JSON that prost-reflect has read. Fails where an object of a message has a field
-/// twice, in whichever style of name, or one that the message does not have, where another
-/// object has a name twice, and where a number would become another.
+/// Checks JSON that prost-reflect has accepted. Fails if the object of a message has a
+/// field twice, in either style of name, or an unknown field, if any other object has a
+/// name twice, or if the value of a number would change.
 pub(super) fn check(
     descriptor: &MessageDescriptor,
     json: &[u8],
@@ -32,8 +31,8 @@ pub(super) fn check(
     walk(descriptor, json, suggest, false)
 }
 
-/// Looks at JSON that prost-reflect refuses, for a reason in the schema's words. Finds none
-/// where only prost-reflect knows, such as in a time that does not exist.
+/// Searches JSON that prost-reflect has refused for a reason in terms of the schema.
+/// Returns `Ok` if it finds none, for example for an invalid time.
 pub(super) fn explain(
     descriptor: &MessageDescriptor,
     json: &[u8],
@@ -64,16 +63,16 @@ fn walk(
     }
 }
 
-/// What a value is, by the schema.
+/// The type of a value according to the schema.
 #[derive(Clone)]
 enum Place<'a> {
-    /// Its names are fields.
+    /// The names in the object are fields.
     Message(Cow<'a, MessageDescriptor>),
-    /// Its names are keys of a map, whose values are of this kind.
+    /// The names in the object are keys of a map.
     Map { key: Kind, value: Kind },
-    /// It has no names.
+    /// A value without names.
     Scalar(Kind),
-    /// It is one of Google's own types. Names in it are the application's own.
+    /// One of Google's types. Names in it are defined by the application.
     Google(WellKnown),
 }
 
@@ -90,13 +89,14 @@ impl Place<'_> {
         }
         match (WellKnown::of(&message), message.get_field(1)) {
             (None, _) => Self::Message(Cow::Owned(message)),
-            // It stands for what it wraps.
+            // A wrapper has the JSON form of the wrapped value.
             (Some(WellKnown::Wrapper), Some(wrapped)) => Self::Scalar(wrapped.kind()),
             (Some(kind), _) => Self::Google(kind),
         }
     }
 
-    /// What the schema has here instead of the value; `None` where that may be it.
+    /// Returns an error text that says what the schema expects instead of the value; `None`
+    /// if it may be valid.
     fn mismatch(&self, said: Said<'_>) -> Option<String> {
         match self {
             Self::Message(_) | Self::Map { .. } if matches!(said, Said::Object) => None,
@@ -106,7 +106,7 @@ impl Place<'_> {
         }
     }
 
-    /// Whether `null` is a value here, and not the want of one.
+    /// Returns true if `null` is a value of the type, and does not mean an unset field.
     fn has_null(&self) -> bool {
         match self {
             Self::Google(kind) => *kind == WellKnown::Value,
@@ -116,23 +116,23 @@ impl Place<'_> {
     }
 }
 
-/// Where a value stands.
+/// The context of a value.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Form {
-    /// In a field, which may be `null`.
+    /// The value of a field, which may be `null`.
     Field,
-    /// In a repeated field, which is a list.
+    /// The value of a repeated field, which must be a list.
     List,
-    /// In a list or a map.
+    /// An element of a list or a map.
     Element,
 }
 
-/// A field or an extension, by one of its names.
+/// A field or an extension, found by one of its names.
 struct Named {
     number: u32,
     kind: Kind,
     form: Form,
-    /// The oneof that it is a member of.
+    /// The oneof that contains it.
     oneof: Option<OneofDescriptor>,
 }
 
@@ -177,12 +177,12 @@ fn form(is_list: bool) -> Form {
     }
 }
 
-/// Looks through one value.
+/// Checks one value and everything in it.
 #[derive(Clone)]
 struct Names<'a> {
     place: Place<'a>,
     form: Form,
-    /// prost-reflect has refused the text.
+    /// True if prost-reflect has refused the text.
     is_refused: bool,
     found: &'a RefCell<Option<JsonError>>,
     suggest: &'a Suggest<'a>,
@@ -197,7 +197,7 @@ impl<'a> Names<'a> {
         }
     }
 
-    /// Looks at a value, without what is in it, and says whether it sets its field.
+    /// Checks a value without its contents. Returns true if it sets its field.
     fn look<E: Error>(&self, said: Said<'_>) -> Result<bool, E> {
         match self.refusal(said) {
             Some(refusal) => Err(self.fail(JsonError::new(None, refusal))),
@@ -224,14 +224,15 @@ impl<'a> Names<'a> {
         }
     }
 
-    /// Ends the search.
+    /// Stores the error and returns one that ends the walk.
     fn fail<E: Error>(&self, error: JsonError) -> E {
         let failed = E::custom(&error);
         self.found.replace(Some(error));
         failed
     }
 
-    /// Passes a value's result on, and prefixes the path of an error with where it was.
+    /// Passes a value's result through, and prefixes the path of the error with the value's
+    /// position.
     fn within<T, E>(&self, place: &str, result: Result<T, E>) -> Result<T, E> {
         if result.is_err() {
             let found = self.found.take().map(|error| error.within(place));
@@ -255,7 +256,7 @@ impl<'a> Names<'a> {
             }
             let value = members.next_value_seed(self.at(Place::of_kind(field.kind), field.form));
             let is_set = self.within(&name, value)?;
-            // Where prost-reflect has not refused it, there is none.
+            // prost-reflect refuses such a text, so there is no need to check others.
             if let Some(oneof) = field.oneof.filter(|_| self.is_refused && is_set)
                 && !oneofs.insert(oneof.name().to_owned())
             {
@@ -310,7 +311,7 @@ fn twice(name: &str) -> JsonError {
     JsonError::new(None, format_args!("`{shown}` is set twice")).within(name)
 }
 
-/// The key that the text says: numbers can be written in several ways.
+/// Returns the normalized key, because numbers can be written in several ways.
 fn map_key(kind: &Kind, text: &str) -> String {
     match text.parse::<i128>() {
         Ok(number) if *kind != Kind::String => number.to_string(),
@@ -327,7 +328,7 @@ impl<'de> DeserializeSeed<'de> for Names<'_> {
 }
 
 impl<'de> Visitor<'de> for Names<'_> {
-    /// Whether it sets its field.
+    /// True if the value sets its field.
     type Value = bool;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

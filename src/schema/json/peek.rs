@@ -1,5 +1,5 @@
-//! Looks at a client's JSON before it is read: which message it is, and under which id it
-//! is to be answered. Nothing is made of its content.
+//! Extracts the payload's type and the message id from a client's JSON before it is parsed.
+//! The content is skipped.
 
 use std::{borrow::Cow, fmt};
 
@@ -11,16 +11,17 @@ use serde::{
 
 use super::super::relay_fields::number;
 
-/// What the outermost members of an envelope say. Nothing where the text is no JSON.
+/// The facts in the outermost members of an envelope. Empty if the text is not JSON.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(in crate::schema) struct Peeked {
-    /// The text of the message id; `None` where there is none or several.
+    /// The message id; `None` if there is none, or more than one.
     pub(in crate::schema) message_id: Option<String>,
-    /// The number of the payload; `None` where there is none or several.
+    /// The field number of the payload; `None` if there is none, or more than one.
     pub(in crate::schema) payload: Option<u32>,
 }
 
-/// Looks at the text. `is_payload` says which numbers are payloads.
+/// Extracts the facts from the text. `is_payload` returns true for field numbers of
+/// payloads.
 pub(in crate::schema) fn peek(
     envelope: &MessageDescriptor,
     json: &[u8],
@@ -79,7 +80,7 @@ fn only<T>(mut values: Vec<T>) -> Option<T> {
     values.pop().filter(|_| values.is_empty())
 }
 
-/// A text; `None` for any other value.
+/// Deserializes a string; gives `None` for any other value.
 struct Text;
 
 impl<'de> DeserializeSeed<'de> for Text {

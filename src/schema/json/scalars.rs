@@ -1,15 +1,15 @@
-//! Which JSON values a field of a kind can have: those that would silently become others,
-//! and what to say about those that prost-reflect refuses.
+//! Checks which JSON values a field of a given kind accepts: finds values that would
+//! silently change, and explains values that prost-reflect refuses.
 
 use prost_reflect::{EnumDescriptor, Kind};
 
 use super::{suggest::NAME_BYTES_MAX, well_known::WellKnown};
 use crate::{shorten::shortened, suggest::nearest};
 
-/// The most names of an enum's values that an error lists.
+/// Maximum number of enum values that an error lists.
 const LISTED_MAX: usize = 20;
 
-/// A JSON value, without what is in it.
+/// A JSON value, without its contents.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Said<'a> {
     Null,
@@ -22,7 +22,7 @@ pub(super) enum Said<'a> {
 }
 
 impl Said<'_> {
-    /// The value in an error's words.
+    /// Describes the value for an error.
     fn shown(self) -> String {
         match self {
             Self::Null => "null".to_owned(),
@@ -40,8 +40,7 @@ pub(super) fn expected(what: &str, said: Said<'_>) -> String {
     format!("expected {what}, got {}", said.shown())
 }
 
-/// Says why prost-reflect would make another number of the value than the one that is
-/// written.
+/// Returns an error text if prost-reflect would change the value of the number.
 pub(super) fn changed(kind: &Kind, said: Said<'_>) -> Option<String> {
     let is_changed = match (kind, said) {
         (Kind::Double, Said::Text(text)) => {
@@ -50,7 +49,7 @@ pub(super) fn changed(kind: &Kind, said: Said<'_>) -> Option<String> {
         (Kind::Float, Said::Text(text)) => {
             text.parse::<f32>().is_ok_and(|it| !it.is_finite()) && !is_named(text)
         }
-        // The first doubles beyond the range, which become its last integer.
+        // Just beyond the range, a double would be clamped to the last integer.
         (Kind::Int64 | Kind::Sint64 | Kind::Sfixed64, Said::Fraction(number)) => {
             number >= 9_223_372_036_854_775_808.0
         }
@@ -62,12 +61,13 @@ pub(super) fn changed(kind: &Kind, said: Said<'_>) -> Option<String> {
     is_changed.then(|| expected(&wanted(kind), said))
 }
 
-/// Whether the text is one of the names that proto3 JSON has for what no digits can say.
+/// Returns true if the text is one of the names of proto3 JSON for non-finite numbers.
 fn is_named(text: &str) -> bool {
     matches!(text, "NaN" | "Infinity" | "-Infinity")
 }
 
-/// Says what a field of this kind takes instead of the value; `None` where it may take it.
+/// Returns an error text that says what a field of this kind accepts; `None` if it accepts
+/// the value.
 pub(super) fn mismatch(kind: &Kind, said: Said<'_>) -> Option<String> {
     let is_fit = match (kind, said) {
         (Kind::Bool, Said::Bool)
@@ -88,7 +88,8 @@ pub(super) fn mismatch(kind: &Kind, said: Said<'_>) -> Option<String> {
     (!is_fit).then(|| expected(&wanted(kind), said))
 }
 
-/// Says what a map with keys of this kind takes instead of the key.
+/// Returns an error text that says which keys the map accepts; `None` if it accepts this
+/// one.
 pub(super) fn key_mismatch(kind: &Kind, key: &str) -> Option<String> {
     let is_fit = match kind {
         Kind::String => true,
@@ -99,7 +100,8 @@ pub(super) fn key_mismatch(kind: &Kind, key: &str) -> Option<String> {
     (!is_fit).then(|| expected(&wanted, Said::Text(key)))
 }
 
-/// Says what one of Google's own types takes instead of the value.
+/// Returns an error text that says what the Google type accepts; `None` if it may accept
+/// the value.
 pub(super) fn google_mismatch(kind: WellKnown, said: Said<'_>) -> Option<String> {
     let (is_fit, wanted) = match kind {
         WellKnown::Timestamp => (
@@ -118,7 +120,7 @@ pub(super) fn google_mismatch(kind: WellKnown, said: Said<'_>) -> Option<String>
     (!is_fit).then(|| expected(wanted, said))
 }
 
-/// The integers of a kind.
+/// Returns the first and the last integer of a kind; `None` if it is not an integer kind.
 fn range(kind: &Kind) -> Option<(i128, i128)> {
     Some(match kind {
         Kind::Int32 | Kind::Sint32 | Kind::Sfixed32 => (i32::MIN.into(), i32::MAX.into()),
@@ -129,7 +131,7 @@ fn range(kind: &Kind) -> Option<(i128, i128)> {
     })
 }
 
-/// The integer that a double is.
+/// Converts a double to an integer, if it is one.
 #[expect(
     clippy::cast_possible_truncation,
     reason = "no kind has the integers at which the cast saturates"

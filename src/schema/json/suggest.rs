@@ -1,5 +1,5 @@
-//! What to say about a name that the schema does not know: the nearest one that it
-//! does, or all of them.
+//! Errors about names that are unknown to the schema. They suggest the nearest known name,
+//! or list all of them.
 
 use prost_reflect::{FieldDescriptor, MessageDescriptor};
 
@@ -11,22 +11,22 @@ use super::super::{
 use super::batch::MESSAGES;
 use crate::{shorten::shortened, suggest::nearest_by_name};
 
-/// The most bytes of a name or a value that an error repeats.
+/// Maximum bytes of a name or a value that an error repeats.
 pub(super) const NAME_BYTES_MAX: usize = 100;
 
-/// A list of names ends behind so many bytes.
+/// Maximum bytes of a list of names in an error.
 const LIST_BYTES_MAX: usize = 450;
 
-/// Whose JSON it is, which decides what can be meant.
+/// The sender of the JSON, which determines the names that make sense.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::schema) enum Sender {
-    /// Posts events.
+    /// A backend, which posts events.
     Backend,
-    /// Sends control messages.
+    /// A client, which sends control messages.
     Client,
 }
 
-/// Knows the envelope, whose payloads are not all for everybody.
+/// The names that a sender may use in an envelope.
 pub(in crate::schema) struct Suggest<'a> {
     pub(in crate::schema) envelope: &'a MessageDescriptor,
     pub(in crate::schema) payloads: &'a [PayloadType],
@@ -34,7 +34,7 @@ pub(in crate::schema) struct Suggest<'a> {
 }
 
 impl Suggest<'_> {
-    /// The error about a name that the message does not have.
+    /// Returns the error about a name that is unknown in the message.
     pub(super) fn unknown(&self, message: &MessageDescriptor, name: &str) -> JsonError {
         let text = if message == self.envelope {
             self.unknown_in_envelope(name)
@@ -84,7 +84,7 @@ impl Suggest<'_> {
         }
     }
 
-    /// Whether a backend's text is a batch where one event is expected.
+    /// Returns true if a backend sent a batch where a single event is expected.
     fn is_batch(&self, name: &str) -> bool {
         self.sender == Sender::Backend
             && name == MESSAGES
@@ -111,7 +111,7 @@ fn did_you_mean(what: &str, name: &str, near: &str) -> String {
     format!("unknown {what} `{name}`; did you mean `{near}`?")
 }
 
-/// The field whose name, in one of its styles, is most like this one.
+/// Returns the field with the most similar name, in either style.
 fn nearest<'a>(name: &str, known: &'a [FieldDescriptor]) -> Option<&'a FieldDescriptor> {
     let names = known
         .iter()
@@ -119,7 +119,7 @@ fn nearest<'a>(name: &str, known: &'a [FieldDescriptor]) -> Option<&'a FieldDesc
     nearest_by_name(name, names)
 }
 
-/// The names, as many as have room.
+/// Joins the names, up to the limit.
 fn list(known: &[FieldDescriptor]) -> String {
     let mut list = String::new();
     for (index, field) in known.iter().enumerate() {

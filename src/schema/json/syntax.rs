@@ -1,9 +1,9 @@
-//! What is wrong with a JSON text, in words for those who wrote it.
+//! Describes errors in a JSON text to its author.
 
 use serde_json::error::Category;
 
-/// What the error says. Where the text is not JSON, it says at which line and column; other
-/// errors have the path of a field beside them.
+/// Describes the error. If the text is not JSON, the description includes the line and
+/// column; other errors are shown with the path of a field.
 pub(super) fn say(error: &serde_json::Error) -> String {
     let (line, column) = (error.line(), error.column());
     let text = error.to_string();

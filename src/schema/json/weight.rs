@@ -1,32 +1,34 @@
-//! How much work and memory a JSON text takes, estimated in one pass before it is parsed.
+//! Estimates the work and memory that parsing a JSON text takes, in one pass before it is
+//! parsed.
 //!
-//! The number of values decides, not the number of bytes. Measured with a release build on
-//! prost-reflect 0.16, the text read into a message, which is then encoded:
+//! The cost depends on the number of values, not on the number of bytes. Measured with a
+//! release build on prost-reflect 0.16, parsing the text into a message and encoding it:
 //!
-//! | JSON | bytes a value | peak memory a value | time a value |
+//! | JSON | bytes per value | peak memory per value | time per value |
 //! |---|---|---|---|
 //! | `[1,1,…]` in a google.protobuf.Value | 2.0 | 798 bytes | 0.94 µs |
-//! | `[[[[]]],…]` likewise | 1.8 | 1,048 bytes | 1.7 µs |
-//! | `[{"a":1},…]` likewise | 2.7 | 1,044 bytes | 1.5 µs |
+//! | `[[[[]]],…]` in the same type | 1.8 | 1,048 bytes | 1.7 µs |
+//! | `[{"a":1},…]` in the same type | 2.7 | 1,044 bytes | 1.5 µs |
 //! | orders of the generic schema | 6.2 | 498 bytes | 0.8 µs |
 //! | ordinary events of the bundled schema | 12 | 92 bytes | 0.35 µs |
 //!
-//! A value is what a comma, a colon or an opening bracket outside of strings stands for, so
-//! a member of an object counts twice. The pass takes 1 to 2 ns a byte.
+//! Each comma, colon and opening bracket outside of strings counts as one value, so a
+//! member of an object counts twice. The pass takes 1 to 2 ns per byte.
 
-/// The weight of a value, in bytes: long texts without other values take a few nanoseconds a
-/// byte, values up to a microsecond and a half.
+/// The weight of a value, in bytes: a long string takes a few nanoseconds per byte, a value
+/// up to 1.5 µs.
 const VALUE_WEIGHT: usize = 64;
 
-/// The most values of one envelope. What is read at once, however large the body that it is
-/// in, then takes at most 100 MiB (1,048 bytes a value). 1 MiB of ordinary events has 90,000.
+/// Maximum number of values in one envelope. Whatever the size of the body, the envelope
+/// being parsed then takes at most 100 MiB (1,048 bytes per value). 1 MiB of ordinary
+/// events has 90,000 values.
 pub(super) const VALUES_MAX: usize = 100_000;
 
-/// How deep a text can be read: the parser refuses whatever is deeper (serde_json).
+/// Maximum nesting that the parser (serde_json) accepts.
 const DEPTH_MAX: usize = 127;
 
-/// The work of reading the text: its bytes, and [`VALUE_WEIGHT`] for each value. The text is
-/// looked at no further than to see that it weighs more than `max`.
+/// Returns the work of parsing the text: its length plus [`VALUE_WEIGHT`] for each value.
+/// Stops once the weight exceeds `max`.
 pub(in crate::schema) fn weight(json: &[u8], max: usize) -> usize {
     let mut weight = json.len();
     let mut marks = Marks::of(json);
@@ -40,26 +42,27 @@ pub(in crate::schema) fn weight(json: &[u8], max: usize) -> usize {
     weight
 }
 
-/// The memory that a value takes while its envelope is read, in bytes: the most of the
-/// table, rounded up.
+/// Memory of a value while its envelope is parsed, in bytes: the maximum in the table,
+/// rounded up.
 const VALUE_MEMORY: usize = 1100;
 
-/// The bytes of a value that is encoded: a number in a google.protobuf.Value has 11.
+/// Size of an encoded value, in bytes: a number in a google.protobuf.Value has 11.
 const ENCODED_VALUE_BYTES: usize = 12;
 
-/// The most bytes of memory that the text takes while it is read, itself not included.
-/// Envelopes stand `level` brackets deep, and may have `bytes_max` bytes in all. One at a time
-/// is held as a message. The bytes of each stay, in buffers that may be twice as large, while
-/// the next is encoded, which takes as much again, and while all become one batch.
+/// Returns the maximum memory that parsing the text takes, in bytes, without the text
+/// itself. Envelopes are `level` brackets deep and may have `bytes_max` bytes in total.
+/// Only one at a time is held as a message. The encoded bytes of each are kept, in buffers
+/// that may be twice as large, while the next one is encoded, which takes the same again,
+/// and while all of them are joined to one batch.
 pub(in crate::schema) fn memory_max(json: &[u8], level: usize, bytes_max: usize) -> usize {
     let (mut heaviest, mut all) = (0, 0_usize);
     for value in values(json, level) {
         if value.count > VALUES_MAX {
-            // It is refused before anything is read.
+            // Such a text is refused before it is parsed.
             return 0;
         }
         if value.depth > DEPTH_MAX {
-            // Nothing from here on is read.
+            // The parser stops here.
             break;
         }
         heaviest = value.count.max(heaviest);
@@ -70,8 +73,8 @@ pub(in crate::schema) fn memory_max(json: &[u8], level: usize, bytes_max: usize)
     VALUE_MEMORY * heaviest + 2 * all + all.max(2 * last)
 }
 
-/// The place of the first envelope that has more than `max` values. Envelopes stand `level`
-/// brackets deep: 0 where the text is one, 2 in a batch.
+/// Returns the index of the first envelope that has more than `max` values. Envelopes are
+/// `level` brackets deep: 0 if the text is a single envelope, 2 in a batch.
 pub(super) fn heavy_envelope(json: &[u8], level: usize, max: usize) -> Option<usize> {
     let heavy = values(json, level).find(|value| value.count > max)?;
     Some(heavy.envelope)
@@ -79,15 +82,15 @@ pub(super) fn heavy_envelope(json: &[u8], level: usize, max: usize) -> Option<us
 
 /// A value in an envelope.
 struct Value {
-    /// The envelope's place.
+    /// The index of the envelope.
     envelope: usize,
-    /// How many values the envelope has up to this one.
+    /// Number of values in the envelope up to and including this one.
     count: usize,
-    /// In how many brackets the value stands, its own included.
+    /// Number of brackets around the value, including its own.
     depth: usize,
 }
 
-/// The values that are in envelopes.
+/// Iterates over the values in all envelopes.
 fn values(json: &[u8], level: usize) -> impl Iterator<Item = Value> {
     let (mut depth, mut envelope, mut count) = (0_usize, 0, 0);
     Marks::of(json).filter_map(move |mark| {
@@ -110,7 +113,7 @@ fn values(json: &[u8], level: usize) -> impl Iterator<Item = Value> {
     })
 }
 
-/// What gives a text its structure.
+/// A structural character of JSON.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Mark {
     Open,
@@ -125,7 +128,7 @@ impl Mark {
     }
 }
 
-/// The marks of a text that are not in strings.
+/// Iterates over the structural characters outside of strings.
 struct Marks<'a> {
     bytes: std::slice::Iter<'a, u8>,
     in_string: bool,
@@ -186,7 +189,7 @@ mod tests {
         let batch = format!(r#"{{"messages":[{},{event},{event},{{}}]}}"#, "{}");
         assert_eq!(heavy(&batch, 2, 7), None);
         assert_eq!(heavy(&batch, 2, 6), Some(1));
-        // What is no JSON ends somewhere.
+        // Invalid JSON must not break the count.
         assert_eq!(heavy("]]]]", 2, 0), None);
         let memory = |json: &str, level| memory_max(json.as_bytes(), level, usize::MAX);
         assert_eq!(memory(event, 0), 7 * VALUE_MEMORY + 4 * (26 + 7 * 12));

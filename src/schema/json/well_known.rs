@@ -1,27 +1,28 @@
-//! Google's own types, which have JSON of their own
-//! (<https://protobuf.dev/programming-guides/json/>), and what of them has none.
+//! Google's types with a special JSON form
+//! (<https://protobuf.dev/programming-guides/json/>), and the values of them that have
+//! none.
 
 use prost_reflect::{DynamicMessage, MapKey, MessageDescriptor, Value, prost_types};
 use serde::ser::{Serialize, SerializeMap as _, SerializeSeq as _, Serializer};
 
 use super::write::{KeyJson, MessageJson, Refusal, ValueJson};
 
-/// The first and the last second of the years 1 to 9999.
+/// The first and the last second of the years 1 to 9999, in Unix time.
 const TIMESTAMP_SECONDS: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
 
-/// The longest duration in either direction.
+/// The longest duration in either direction, in seconds.
 const SPAN_SECONDS_MAX: u64 = 315_576_000_000;
 
 const NANOS_MAX: u32 = 999_999_999;
 
-/// The numbers of the members of google.protobuf.Value.
+/// Field numbers of the members of google.protobuf.Value.
 mod value_kind {
     pub(super) const NUMBER: u32 = 2;
     pub(super) const STRUCT: u32 = 5;
     pub(super) const LIST: u32 = 6;
 }
 
-/// A type with JSON of its own. `Any` is not among them: the relay takes none.
+/// A type with a special JSON form. `Any` is missing because the relay does not support it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum WellKnown {
     Timestamp,
@@ -30,7 +31,7 @@ pub(super) enum WellKnown {
     Struct,
     Value,
     ListValue,
-    /// A message around one value, which stands for itself.
+    /// A message that wraps one value and has the JSON form of that value.
     Wrapper,
     Empty,
 }
@@ -52,7 +53,7 @@ impl WellKnown {
         })
     }
 
-    /// Whether some of its values have no JSON.
+    /// Returns true if some of its values have no JSON form.
     pub(super) fn is_fallible(self) -> bool {
         !matches!(self, Self::Wrapper | Self::Empty)
     }
@@ -113,7 +114,7 @@ fn duration(message: &DynamicMessage) -> Option<prost_types::Duration> {
     in_range.then_some(prost_types::Duration { nanos, seconds })
 }
 
-/// The paths in lowerCamelCase; `None` where one could not be read back.
+/// Returns the paths in lowerCamelCase; `None` if one of them could not be converted back.
 fn field_mask(message: &DynamicMessage) -> Option<String> {
     let mut mask = String::new();
     let paths = message.get_field_by_number(1);
@@ -154,7 +155,7 @@ fn wrapped<S: Serializer>(
     }
 }
 
-/// A google.protobuf.Value.
+/// Serializes a google.protobuf.Value.
 struct FreeValue<'a> {
     message: &'a DynamicMessage,
     refusal: &'a Refusal,
@@ -181,7 +182,7 @@ impl Serialize for FreeValue<'_> {
     }
 }
 
-/// A google.protobuf.Struct.
+/// Serializes a google.protobuf.Struct.
 struct FreeObject<'a> {
     message: &'a DynamicMessage,
     refusal: &'a Refusal,
@@ -207,7 +208,7 @@ impl Serialize for FreeObject<'_> {
     }
 }
 
-/// A google.protobuf.ListValue.
+/// Serializes a google.protobuf.ListValue.
 struct FreeList<'a> {
     message: &'a DynamicMessage,
     refusal: &'a Refusal,

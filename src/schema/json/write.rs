@@ -1,9 +1,9 @@
-//! A message as canonical proto3 JSON, for any serde serializer.
+//! Serializes a message as canonical proto3 JSON, with any serde serializer.
 //!
-//! prost-reflect has a serializer of its own. This one writes maps in the order of
-//! their keys, so that the same bytes give the same text; it writes every `float` and
-//! `double` so that it can be read again, refuses what Google's own types cannot say in
-//! JSON, and names the field at fault.
+//! Unlike the serializer of prost-reflect, this one sorts maps by key, so that the same
+//! bytes give the same text, writes every `float` and `double` so that it can be parsed
+//! again, refuses values of Google's types that have no JSON form, and names the faulty
+//! field.
 
 use std::cell::RefCell;
 
@@ -13,18 +13,21 @@ use serde::ser::{Error as _, Serialize, SerializeMap as _, SerializeSeq as _, Se
 
 use super::{super::error::JsonError, well_known::WellKnown};
 
-/// Carries the reason why a message has no JSON past serde, whose errors know no paths.
+/// Carries the error about a message that has no JSON form past serde, because errors of
+/// serde have no paths.
 #[derive(Debug, Default)]
 pub(super) struct Refusal(RefCell<Option<JsonError>>);
 
 impl Refusal {
-    /// The serializer's error for a value that has no JSON, for this reason.
+    /// Stores the reason and returns the serializer's error for a value that has no JSON
+    /// form.
     pub(super) fn refuse<E: serde::ser::Error>(&self, reason: &'static str) -> E {
         self.0.replace(Some(JsonError::new(None, reason)));
         E::custom(reason)
     }
 
-    /// Passes a value's result on, and prefixes the path of an error with where it was.
+    /// Passes a value's result through, and prefixes the path of the error with the value's
+    /// position.
     fn within<T, E>(&self, place: &str, result: Result<T, E>) -> Result<T, E> {
         if result.is_err() {
             let refused = self.0.take().map(|error| error.within(place));
@@ -33,13 +36,13 @@ impl Refusal {
         result
     }
 
-    /// The reason, if the message was refused.
+    /// Returns the error, if the message was refused.
     pub(super) fn into_error(self) -> Option<JsonError> {
         self.0.into_inner()
     }
 }
 
-/// A message, to be written as JSON.
+/// Serializes a message as JSON.
 pub(super) struct MessageJson<'a> {
     pub(super) message: &'a DynamicMessage,
     pub(super) refusal: &'a Refusal,
@@ -70,10 +73,10 @@ impl Serialize for MessageJson<'_> {
     }
 }
 
-/// A field's value, to be written as JSON.
+/// Serializes a field's value as JSON.
 pub(super) struct ValueJson<'a> {
     value: &'a Value,
-    /// The kind of the value, or of a list's values; a map's entry.
+    /// The kind of the value or of the list's values; the entry type for a map.
     kind: &'a Kind,
     refusal: &'a Refusal,
 }
@@ -134,7 +137,7 @@ impl Serialize for ValueJson<'_> {
     }
 }
 
-/// A map's key.
+/// Serializes a map's key.
 pub(super) struct KeyJson<'a>(pub(super) &'a MapKey);
 
 impl Serialize for KeyJson<'_> {
@@ -150,11 +153,11 @@ impl Serialize for KeyJson<'_> {
     }
 }
 
-/// From this number on a double does not have every integer.
+/// From this number on, a double cannot represent every integer.
 const INTEGERS_END: f64 = 9_007_199_254_740_992.0;
 
-/// A double without a fraction, as the integer that it is; `None` for one so large that
-/// digits would be written which it does not have, and for -0, which no integer is.
+/// Returns the integer that the double represents. `None` if it has a fraction, if it is so
+/// large that its digits would be inexact, or for -0, which is not an integer.
 #[expect(
     clippy::cast_possible_truncation,
     reason = "only integers below 2^53 are cast"
@@ -167,7 +170,7 @@ fn integer(value: f64) -> Option<i64> {
 
 fn double<S: Serializer>(value: f64, serializer: S) -> Result<S::Ok, S::Error> {
     if let Some(integer) = integer(value) {
-        // As it was posted, and as most writers of JSON have it.
+        // Written as it was posted, and as most JSON writers do.
         serializer.serialize_i64(integer)
     } else if value.is_finite() {
         serializer.serialize_f64(value)
@@ -184,8 +187,8 @@ fn float<S: Serializer>(value: f32, serializer: S) -> Result<S::Ok, S::Error> {
     if let Some(integer) = integer(value.into()) {
         return serializer.serialize_i64(integer);
     }
-    // The few digits that tell it from other floats are, as a double, more than it,
-    // and readers that check the range refuse them.
+    // The shortest digits of `f32::MAX`, parsed as a double, exceed it, and readers that
+    // check the range refuse them.
     if value.is_finite() && value.abs() < f32::MAX {
         serializer.serialize_f32(value)
     } else {
@@ -193,7 +196,7 @@ fn float<S: Serializer>(value: f32, serializer: S) -> Result<S::Ok, S::Error> {
     }
 }
 
-/// The value's name, or its number where the schema has no name for it.
+/// Serializes an enum value as its name, or as its number if the schema has no name for it.
 fn enum_value<S: Serializer>(
     number: i32,
     descriptor: Option<&EnumDescriptor>,

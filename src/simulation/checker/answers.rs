@@ -1,4 +1,4 @@
-//! What backends were answered, held against what was posted and what came of it.
+//! Checks the answers to backends against the calls and the received events.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,13 +24,13 @@ pub(super) fn check(history: &History, logs: &Logs, received: &Received) {
     answered.check_refused_ones_were_not_heard(history);
 }
 
-/// An event, where it stands, and whether it was said to be known before.
+/// An event's serial, its position, and true if it was reported as a duplicate.
 type Known = (Serial, Place, bool);
 
 #[derive(Default)]
 struct Answered {
     places: BTreeMap<(usize, Place), Serial>,
-    /// By tenant and message id, where the backend gave one.
+    /// Events by tenant and message id, if the backend set one.
     ids: BTreeMap<(usize, String), Vec<Known>>,
     refused: BTreeSet<Serial>,
     accepted: BTreeSet<Serial>,
@@ -95,8 +95,8 @@ impl Answered {
         assert!(other.is_none(), "two events at {placed:?}");
     }
 
-    /// Whatever came under one id is one event at one place, and was new once: never
-    /// only where the answer that said so was lost.
+    /// Checks that all answers for a message id name the same event and position, and that exactly
+    /// one of them reports it as new, or none if that answer was lost.
     fn check_ids(&self, history: &History) {
         let events = history.events.borrow();
         let posts = history.posts.borrow();
@@ -137,7 +137,7 @@ impl Answered {
     }
 }
 
-/// Another event had one of the ids, or has it in the same call.
+/// Returns true if another event has one of the message ids, in an earlier call or in this one.
 fn is_conflict(post: &Post, answer: &Answer, history: &History) -> bool {
     let (events, posts) = (history.events.borrow(), history.posts.borrow());
     let has_another = |serial: &Serial| {
@@ -156,7 +156,7 @@ fn is_conflict(post: &Post, answer: &Answer, history: &History) -> bool {
     post.events.iter().any(has_another)
 }
 
-/// The new events of a call stand next to each other.
+/// Checks that the new events of a call have consecutive offsets.
 fn check_stands_together(results: &[Placed]) {
     let new: Vec<_> = results.iter().filter(|it| !it.is_duplicate).collect();
     for pair in new.windows(2) {
@@ -168,8 +168,8 @@ fn check_stands_together(results: &[Placed]) {
     }
 }
 
-/// `matched` is not less than the connections that got the event, and not more than
-/// those that could.
+/// Checks that `matched` lies between the number of connections that received the event and the
+/// number of those that could have.
 fn check_matched(
     history: &History,
     post: &Post,
@@ -196,5 +196,5 @@ fn check_matched(
     assert!(matched <= possible, "{possible} could get it: {placed:?}");
 }
 
-/// So long after a client has gone the relay knows it at the latest.
+/// Time after which the relay has noticed that a client is gone, at the latest.
 const GONE_AFTER: std::time::Duration = std::time::Duration::from_secs(20);

@@ -1,4 +1,4 @@
-//! What backends believed to be the last event of a topic, held against the log.
+//! Checks the preconditions of backends against the log.
 
 use super::logs::{Log, Logs};
 use crate::simulation::{
@@ -6,7 +6,7 @@ use crate::simulation::{
     topics::TopicSet,
 };
 
-/// The condition of an event that was appended held just before it.
+/// Checks that the condition of an appended event held just before it.
 pub(super) fn check_held(post: &Post, answer: &Answer, logs: &Logs, history: &History) {
     let (Some(condition), [placed]) = (&post.condition, &answer.results[..]) else {
         return;
@@ -33,7 +33,7 @@ pub(super) fn check_held(post: &Post, answer: &Answer, logs: &Logs, history: &Hi
     assert!(later.is_none(), "{later:?} was the last: {post:?}");
 }
 
-/// Whether the condition of an event that was refused may not have held.
+/// Returns true if the condition of a refused event may have failed.
 pub(super) fn may_not_have_held(post: &Post, answer: &Answer, logs: &Logs) -> bool {
     post.condition.as_ref().is_some_and(|condition| {
         let mut logs = logs.of_tenant(post.tenant);

@@ -1,5 +1,5 @@
-//! Follows one connection, frame by frame: what it may hear next, and what it must
-//! have heard by then.
+//! Checks the frames of one connection in order: that each may come next, and that all that must
+//! precede it has come.
 
 use super::{
     Received,
@@ -17,22 +17,21 @@ pub(super) struct Follower<'a> {
     pub(super) connection: &'a Connection,
     pub(super) settings: &'a Settings,
     logs: &'a Logs,
-    /// Known from the first place that it hears of.
+    /// Set by the first position that it receives.
     epoch: Option<u128>,
     pub(super) implicit: TopicSet,
-    /// What it has asked for and was confirmed.
+    /// The confirmed topics that it has subscribed to.
     pub(super) subscribed: TopicSet,
-    /// For each topic that it has: it was served from here on.
+    /// For each of its topics, the offset after which it gets events.
     pub(super) served_from: [u64; TOPICS.len()],
-    /// It has heard all that its topics were to bring up to here; `None` before
-    /// it hears of any place.
+    /// The offset up to which it has received all events of its topics; `None` before it receives
+    /// any position.
     pub(super) at: Option<u64>,
-    /// What of a replay is still to come.
+    /// The offsets of a replay that are still to come.
     pub(super) replay: Vec<u64>,
-    /// After which offset that is.
+    /// The offset after which the replay goes on.
     pub(super) replay_after: u64,
-    /// How many events beside them: of which nobody has heard, nor a backend been
-    /// answered.
+    /// Number of further events of the replay, which appear in no answer and in no other frame.
     pub(super) replay_unheard: u64,
     pub(super) has_resumed: bool,
     pub(super) is_answered: Vec<bool>,
@@ -145,7 +144,7 @@ impl<'a> Follower<'a> {
         );
     }
 
-    /// Between the two nothing relates to its topics.
+    /// Checks that no event between the two offsets relates to its topics.
     pub(super) fn check_nothing_lacks(&self, behind: u64, up_to: u64) {
         let lacks = self.log().relating(behind..up_to, self.topics()).next();
         assert!(
@@ -154,7 +153,7 @@ impl<'a> Follower<'a> {
         );
     }
 
-    /// What every shard had queued by then has been heard.
+    /// Checks that all events that every shard had queued by then have been received.
     pub(super) fn check_nothing_queued_lacks(&self, behind: u64, by: When) {
         let log = self.log();
         let lacks = log.range(behind..log.head()).find(|(_, it)| {
@@ -167,8 +166,9 @@ impl<'a> Follower<'a> {
         );
     }
 
-    /// From where on it was served, where that is not known yet: from here, since
-    /// nothing came before. What was posted after it was let in is not before.
+    /// Returns the offset up to which it has received everything. If none is known yet, that is
+    /// `offset`, provided that no event of its implicit topics was posted below it after the
+    /// connection had opened.
     fn begun_at(&mut self, offset: u64) -> u64 {
         if let Some(at) = self.at {
             return at;
@@ -214,7 +214,7 @@ impl<'a> Follower<'a> {
         self.check_stands_at(position, when);
     }
 
-    /// What its topics were to bring up to there has been heard.
+    /// Checks that all events of its topics up to `position` have been received.
     fn check_stands_at(&mut self, position: u64, when: When) {
         let head_max = self.log().head_max(when.moment);
         assert!(
@@ -237,7 +237,7 @@ impl<'a> Follower<'a> {
             "{self}: {asked:?} comes back as {topics:?}"
         );
         self.check_replay_is_over();
-        // What every shard had queued before it was sent goes out before this.
+        // Events that every shard had queued before the request was sent precede the answer.
         if let Some(at) = self.at {
             self.check_nothing_queued_lacks(at, request.sent);
         }
@@ -277,7 +277,7 @@ impl<'a> Follower<'a> {
             "AUTHORIZATION_FAILED" | "VALIDATION_ERROR" => {
                 assert!(!is_good, "{self}: {what:?} is refused with {code}");
             }
-            // Whether a rate was exceeded is looked at with all that its user has sent.
+            // Rates are checked separately, with all requests of the user.
             "RATE_LIMIT_EXCEEDED" if scarce == Some(Scarce::Rate) => {}
             "RATE_LIMIT_EXCEEDED" if scarce == Some(Scarce::Memory) => {
                 let memory_max = self.settings.config.limits.memory_max;
@@ -310,7 +310,7 @@ impl<'a> Follower<'a> {
         index
     }
 
-    /// The request that is confirmed: all before it are answered.
+    /// Returns the request that is confirmed, and checks that all before it are answered.
     fn answered(&mut self, request: &str) -> &'a Request {
         let index = self.index_of(request);
         let mut before = self.connection.sent[..index].iter().zip(&self.is_answered);

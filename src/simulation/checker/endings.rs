@@ -1,17 +1,17 @@
-//! How a connection may end, and what must have come before.
+//! Checks the end of a connection, and that all that must precede it has come.
 
 use std::time::Duration;
 
 use super::connection::Follower;
 use crate::simulation::history::{Asked, End, History, Said, When};
 
-/// What is sent and not held up arrives within so long, however narrow the link.
+/// Time within which data arrives that is not held up, over any link.
 const ARRIVES_WITHIN: Duration = Duration::from_secs(1);
 
-/// The most bytes that an event has.
+/// Maximum size of an event, in bytes.
 const BYTES_MAX: usize = 1_300;
 
-/// The same as JSON.
+/// Maximum size of an event as JSON, in bytes.
 const JSON_BYTES_MAX: usize = 8_500;
 
 impl Follower<'_> {
@@ -41,7 +41,7 @@ impl Follower<'_> {
         }
     }
 
-    /// Its client was there to the end and was told nothing: it has all.
+    /// Checks that a client that stayed to the end has received everything.
     fn check_all_was_heard(&self, when: When) {
         self.check_replay_is_over();
         let mut asked = self.connection.sent.iter().zip(&self.is_answered);
@@ -93,8 +93,8 @@ impl Follower<'_> {
         }
     }
 
-    /// Nothing came from it for long enough, or it was cut off in the middle of a
-    /// message. What was held up on its way may have come late.
+    /// Checks that the client had sent nothing for the idle timeout. Skipped if the network has
+    /// held up data, which may then arrive late or cut off in the middle of a message.
     fn check_is_silent(&self, reason: &str, when: When) {
         if self.connection.is_held {
             return;
@@ -111,15 +111,15 @@ impl Follower<'_> {
         );
     }
 
-    /// How often it was refused; a simulation is shorter than a minute.
+    /// Returns the number of its refused messages. A simulation is shorter than a minute.
     pub(super) fn refusals(&self) -> u32 {
         let is_refusal = |said: &Said| matches!(said, Said::Refused { code, .. } if code != "AUTHENTICATION_FAILED");
         let heard = self.connection.heard.iter();
         heard.map(|it| u32::from(is_refusal(&it.what))).sum()
     }
 
-    /// So much was on its way to it that an outbox could be full, or what was to come
-    /// from the log may be evicted. What was confirmed last may not have been heard.
+    /// Checks that so much was queued for it that an outbox could be full, or that the next event
+    /// from the log may have been evicted. The last confirmation may not have been received.
     fn check_is_slow(&self, reason: &str, when: When) {
         let unanswered = self.connection.sent.iter().zip(&self.is_answered);
         let unanswered: Vec<_> = unanswered
@@ -148,7 +148,7 @@ impl Follower<'_> {
         } else {
             BYTES_MAX
         };
-        // The cursor looks at every event, whether it relates to anything or not.
+        // The cursor passes over every event of the log, also those that do not match.
         let next = match self.replay.first() {
             Some(_) => self.replay_after + 1,
             None => behind + 1,

@@ -1,5 +1,4 @@
-//! What each tenant's log must have held, put together from what was answered and
-//! heard.
+//! Reconstructs each tenant's log from the recorded answers and frames.
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
@@ -19,11 +18,12 @@ pub(super) struct Logs {
     empty: Log,
 }
 
-/// One run of a tenant's log.
+/// A tenant's log of one epoch.
 #[derive(Default)]
 pub(super) struct Log {
     events: BTreeMap<u64, Logged>,
-    /// When events were sent of which no answer says where they are, if they are.
+    /// The times at which events with lost answers were sent. It is unknown if they are in the
+    /// log.
     lost: Vec<Moment>,
     window: Window,
 }
@@ -33,7 +33,7 @@ struct Window {
     is_open: bool,
     events: u64,
     bytes: usize,
-    /// What no other tenant can take from it, were there only so many bytes for all.
+    /// The tenant's guaranteed share of the process-wide bytes.
     share_bytes: usize,
     age: std::time::Duration,
 }
@@ -41,11 +41,11 @@ struct Window {
 pub(super) struct Logged {
     pub(super) serial: Serial,
     pub(super) topics: TopicSet,
-    /// It was not in the log before.
+    /// When it was sent; it was not in the log before.
     pub(super) sent: When,
-    /// It was in the log by then, and every shard had it queued.
+    /// When it was known to be in the log and queued by every shard.
     pub(super) queued: Option<When>,
-    /// It was in the log by then.
+    /// When it was known to be in the log.
     pub(super) acknowledged: Option<When>,
     cost_max: usize,
 }
@@ -142,14 +142,14 @@ impl Logs {
         }
     }
 
-    /// Nothing was forgotten, so no log began anew.
+    /// Checks that each tenant has one epoch, since no tenant is forgotten during a simulation.
     fn check_epochs(&self) {
         for pair in self.logs.keys().collect::<Vec<_>>().windows(2) {
             assert_ne!(pair[0].0, pair[1].0, "a tenant has two epochs");
         }
     }
 
-    /// Every offset has its event, unless an answer was lost.
+    /// Checks that every offset has an event, except for lost answers.
     fn check_no_place_is_lost(&self, history: &History) {
         let posts = history.posts.borrow();
         for ((tenant, _), log) in &self.logs {
@@ -179,7 +179,7 @@ impl Log {
         self.events.get(&offset)
     }
 
-    /// The events behind the first offset, up to and with the second.
+    /// Returns the events after the first offset, up to and including the second.
     pub(super) fn range(&self, behind: Range<u64>) -> impl Iterator<Item = (u64, &Logged)> {
         let end = behind.end.max(behind.start);
         let range = self
@@ -190,13 +190,13 @@ impl Log {
             .map(|(offset, logged)| (*offset, logged))
     }
 
-    /// How many there are of which only that is known.
+    /// Returns the number of offsets in the range with unknown events.
     pub(super) fn unknown(&self, behind: Range<u64>) -> u64 {
         let known = self.range(behind.clone()).count() as u64;
         (behind.end - behind.start.min(behind.end)) - known
     }
 
-    /// The offsets of those that relate to one of the topics.
+    /// Returns the offsets of the events that relate to one of the topics.
     pub(super) fn relating(
         &self,
         behind: Range<u64>,
@@ -207,7 +207,7 @@ impl Log {
             .map(|(offset, _)| offset)
     }
 
-    /// Whether there may be more than is known of.
+    /// Returns true if the log may hold events that are not known.
     pub(super) fn has_lost(&self) -> bool {
         !self.lost.is_empty()
     }
@@ -216,14 +216,14 @@ impl Log {
         self.events.last_key_value().map_or(0, |(head, _)| *head)
     }
 
-    /// The head was at least here when something happened.
+    /// Returns a lower bound of the head at a moment.
     pub(super) fn head_min(&self, moment: Moment) -> u64 {
         let was_there = |logged: &Logged| logged.acknowledged.is_some_and(|at| at.moment < moment);
         let there = self.events.iter().rev().find(|(_, it)| was_there(it));
         there.map_or(0, |(offset, _)| *offset)
     }
 
-    /// The head was not beyond here when something happened.
+    /// Returns an upper bound of the head at a moment.
     pub(super) fn head_max(&self, moment: Moment) -> u64 {
         let mut sent = self.events.iter().rev();
         let sent = sent.find(|(_, logged)| logged.sent.moment < moment);
@@ -231,10 +231,9 @@ impl Log {
         sent.map_or(0, |(offset, _)| *offset) + lost
     }
 
-    /// Whether the event may have left the window by then.
+    /// Returns true if the event may have left the window by then.
     pub(super) fn may_be_evicted(&self, offset: u64, when: When) -> bool {
-        // Of an event whose answer was lost, and that nobody heard, only the place is
-        // known.
+        // If an event's answer was lost and no client received it, only its offset is known.
         let sent = self.events.get(&offset).map(|logged| logged.sent.time);
         let head = self.head_max(when.moment);
         let known: usize = self

@@ -1,5 +1,5 @@
-//! Holds what happened against the contract. It is a model of its own of what the
-//! contract says, and knows only what was posted and answered, sent and heard.
+//! Checks the record of a simulation against the contract. It is an independent model of the
+//! contract, and uses only the recorded calls, answers and frames.
 
 mod answers;
 mod conditions;
@@ -20,7 +20,7 @@ use super::{
 use connection::Follower;
 use logs::Logs;
 
-/// Fails where anything contradicts the contract.
+/// Panics if anything in the record contradicts the contract.
 pub(super) fn check(history: &History, settings: &Settings) {
     let logs = Logs::reconstruct(history, settings);
     let mut received = Received::default();
@@ -39,16 +39,16 @@ pub(super) fn check(history: &History, settings: &Settings) {
     }
 }
 
-/// Who got what.
+/// The events that were received.
 #[derive(Default)]
 struct Received {
-    /// By tenant and place: how many connections got it, replays not counted.
+    /// Number of connections that received an event live, by tenant and position.
     live: BTreeMap<(usize, Place), u64>,
-    /// By client and place: when first.
+    /// First time that a client received an event, by client and position.
     by_client: BTreeMap<(usize, Place), Moment>,
 }
 
-/// What a client believes to have, it has.
+/// Checks that a client has received all events that it claims to have.
 fn check_claim(claim: &Claim, logs: &Logs, received: &Received) {
     if claim.from.epoch != claim.to.epoch {
         return;

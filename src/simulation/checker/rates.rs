@@ -1,7 +1,7 @@
-//! How often clients may speak: who is refused for a rate has exceeded it, and nobody
-//! exceeds it. A bucket is not simulated once more, since nobody outside knows when
-//! the relay looks at a message: it is between when it was sent and when its answer is
-//! heard, and what follows from that must hold.
+//! Checks rate limits: a client that is refused has exceeded its rate, and no client exceeds it
+//! unnoticed. The buckets are not simulated, since the time at which the relay reads a message is
+//! not known from outside: it lies between sending and receiving the answer, and the checks use
+//! only these bounds.
 
 use std::{collections::BTreeMap, num::NonZeroU32, time::Duration};
 
@@ -10,23 +10,23 @@ use crate::simulation::{
     world::Settings,
 };
 
-/// The longest that a network holds up what is sent, and then takes for it.
+/// Maximum time for which the network holds up data, including its delivery.
 const ARRIVES_WITHIN: Duration = Duration::from_secs(8);
 
-/// Whose messages are counted together.
+/// A bucket: the messages that are counted together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Bucket {
     User(usize, usize),
     Tenant(usize),
-    /// Of a connection.
+    /// The pings of a connection.
     Heartbeat(usize),
 }
 
-/// A message that was charged to a bucket, or would have been.
+/// A message that was charged to a bucket, or was refused for it.
 #[derive(Debug, Clone, Copy)]
 struct Charge {
     connection: usize,
-    /// Its place among what the connection sent.
+    /// Its index among the requests of the connection.
     index: usize,
     sent: Duration,
     outcome: Outcome,
@@ -34,15 +34,15 @@ struct Charge {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Outcome {
-    /// Not heard of.
+    /// No answer was received.
     Unknown,
-    /// It was let through; so much is known at this time.
+    /// It was accepted, by an answer received at this time.
     Taken(Duration),
-    /// Refused for a rate; so much is known at this time.
+    /// It was refused for its rate, by an answer received at this time.
     Limited(Duration),
 }
 
-/// What a bucket holds, and in which time that comes again.
+/// The capacity of a bucket, and the period in which it refills completely.
 #[derive(Debug, Clone, Copy)]
 struct Rate {
     burst: f64,
@@ -57,7 +57,7 @@ impl Rate {
         }
     }
 
-    /// How much comes into the bucket in this time.
+    /// Returns the number of messages by which the bucket refills in this time.
     fn refill(self, time: Duration) -> f64 {
         time.as_secs_f64() * self.burst / self.period
     }
@@ -90,7 +90,7 @@ pub(super) fn check(history: &History, settings: &Settings) {
         check_is_kept(*bucket, charges, rate(*bucket, settings));
     }
     for (buckets, charge) in limited {
-        // Of what is charged to two, either may have refused it.
+        // A message that is charged to two buckets may have been refused for either.
         let is_so = |it: &Bucket| is_exceeded(&all[it], &charge, rate(*it, settings));
         assert!(
             buckets.iter().any(is_so),
@@ -123,7 +123,7 @@ fn rate(bucket: Bucket, settings: &Settings) -> Rate {
     }
 }
 
-/// What became of each request, as far as it was heard.
+/// Returns the outcome of each request, from the received answers.
 fn outcomes(connection: &Connection) -> Vec<Outcome> {
     let mut outcomes = vec![Outcome::Unknown; connection.sent.len()];
     let place = |id: &str| connection.sent.iter().position(|it| it.id == id);
@@ -136,14 +136,14 @@ fn outcomes(connection: &Connection) -> Vec<Outcome> {
             Said::Refused {
                 request, scarce, ..
             } => {
-                // What finds no memory or no place to wait has been charged before.
+                // A request refused for lack of memory or waiting slots was charged before.
                 let outcome = match scarce {
                     Some(Scarce::Rate) => Outcome::Limited(time),
                     _ => Outcome::Taken(time),
                 };
                 (place(request), outcome)
             }
-            // Pongs come in the order of their Pings.
+            // Pongs arrive in the order of their Pings.
             Said::Pong { .. } => {
                 let next = connection
                     .sent
@@ -163,7 +163,7 @@ fn outcomes(connection: &Connection) -> Vec<Outcome> {
     outcomes
 }
 
-/// In no time more is let through than the bucket holds and what comes into it.
+/// Checks that no interval has more accepted messages than the bucket's capacity plus its refill.
 fn check_is_kept(bucket: Bucket, charges: &[Charge], rate: Rate) {
     let mut taken: Vec<(Duration, Duration)> = charges
         .iter()
@@ -189,12 +189,12 @@ fn check_is_kept(bucket: Bucket, charges: &[Charge], rate: Rate) {
     }
 }
 
-/// Whether so much may have been taken before the charge that the bucket was empty.
+/// Returns true if so much may have been charged before that the bucket was empty.
 fn is_exceeded(charges: &[Charge], refused: &Charge, rate: Rate) -> bool {
     let Outcome::Limited(known) = refused.outcome else {
         return false;
     };
-    // Refused for the one bucket, it may have been charged to the other.
+    // A message refused for the one bucket may have been charged to the other.
     let may_count = |it: &&Charge| {
         if it.connection == refused.connection {
             it.index < refused.index

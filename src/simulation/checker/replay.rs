@@ -1,4 +1,5 @@
-//! What a SubscriptionConfirmed may say of a resume, and what has to follow it.
+//! Checks what a SubscriptionConfirmed says about a resume, and computes the replay that must
+//! follow it.
 
 use super::connection::Follower;
 use crate::simulation::{
@@ -8,7 +9,7 @@ use crate::simulation::{
 };
 
 impl Follower<'_> {
-    /// Takes a confirmation in, whose place is known to be right.
+    /// Checks and applies a confirmation, after its position has been checked.
     pub(super) fn check_replay_and_subscribe(
         &mut self,
         asked: &Topics,
@@ -44,7 +45,7 @@ impl Follower<'_> {
         }
     }
 
-    /// Topics that it had go on as they were.
+    /// Adds topics. Those that it already had keep their start.
     fn subscribe(&mut self, topics: TopicSet, position: u64) {
         for index in topics.less(self.topics()).indices() {
             self.served_from[index] = position;
@@ -80,13 +81,13 @@ impl Follower<'_> {
         self.replay_unheard = replayed - known;
     }
 
-    /// Whether a subscription that still stands has brought it.
+    /// Returns true if an existing subscription has already delivered the event.
     fn has_brought(&self, offset: u64, topics: TopicSet) -> bool {
         let mut standing = (topics & self.topics()).indices();
         standing.any(|index| self.served_from[index] < offset)
     }
 
-    /// A resume is refused only for one of the contract's three reasons.
+    /// Checks that a resume is refused only for one of the contract's reasons.
     fn check_refused(&self, from: Place, place: Place, when: When) {
         let is_good = self.settings.config.replay.enabled
             && from.epoch == place.epoch

@@ -1,5 +1,5 @@
-//! Which schema an event was shown by as JSON: the one under which it came, to each client
-//! and however often the schema was reloaded since.
+//! Checks that an event is rendered as JSON by the schema under which it was accepted, for each
+//! client and regardless of later reloads.
 
 use std::collections::BTreeMap;
 
@@ -9,16 +9,16 @@ use crate::simulation::{
     messages::Place,
 };
 
-/// What is known of the schema under which an event came: one of these revisions.
+/// The range of revisions that contains the schema under which an event was accepted.
 #[derive(Debug, Clone, Copy)]
 struct Revisions {
     first: usize,
     last: usize,
 }
 
-/// Fails where an event was shown by another schema.
+/// Panics if an event was rendered by another schema.
 pub(super) fn check(history: &History) {
-    // By its place too: an event that is posted again when its id is forgotten is stored again.
+    // Keyed by offset too: an event that is posted again after its id is forgotten is stored again.
     let mut known: BTreeMap<(Serial, u64), Revisions> = BTreeMap::new();
     for connection in history.connections.borrow().iter() {
         for heard in &connection.heard {
@@ -49,7 +49,8 @@ pub(super) fn check(history: &History) {
     }
 }
 
-/// Between the first call with it and the first answer that tells this place.
+/// Returns the revisions in force between the first call with the event and the first answer that
+/// names this position.
 fn came_under(history: &History, serial: Serial, place: Place) -> Revisions {
     let posts = history.posts.borrow();
     let with_it = || posts.iter().filter(|post| post.events.contains(&serial));

@@ -1,4 +1,4 @@
-//! Claims that are missing, of the wrong kind, or not good now or here.
+//! Claims that are missing, of the wrong type, or not valid at this time or for this relay.
 
 use super::*;
 

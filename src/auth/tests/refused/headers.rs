@@ -1,4 +1,4 @@
-//! Headers that say what they must not.
+//! Invalid headers.
 
 use super::*;
 
@@ -134,7 +134,7 @@ pub(super) fn algorithms() -> Vec<Row> {
     rows
 }
 
-/// Tokens that are signed with what everybody can have.
+/// Returns tokens that are signed with public data.
 pub(super) fn confusions() -> Vec<Row> {
     let mut rows = Vec::new();
     let named = r#"{"alg":"HS256","kid":"RS256"}"#;

@@ -1,4 +1,4 @@
-//! Good tokens, changed at random.
+//! Valid tokens, randomly mutated.
 
 use std::collections::{HashMap, HashSet};
 
@@ -33,7 +33,7 @@ fn no_mutation_of_a_good_token_is_accepted() {
     assert!(reasons["malformed"] > 2_000, "{reasons:?}");
 }
 
-/// How many mutations are tried; a million before a release.
+/// Number of mutations tried; set to a million before a release.
 fn mutations() -> usize {
     let wanted = std::env::var("SIDEWIRE_TOKEN_MUTATIONS");
     wanted.map_or(20_000, |text| text.parse().unwrap())
@@ -63,7 +63,7 @@ fn mutate(token: &mut Vec<u8>, originals: &[String], rng: &mut StdRng) {
     }
 }
 
-/// Puts one part of another token in the place of this one's.
+/// Replaces one part of the token with the same part of another token.
 fn splice(token: &mut Vec<u8>, other: &str, part: usize) {
     let mut parts: Vec<Vec<u8>> = token
         .split(|byte| *byte == b'.')

@@ -1,4 +1,4 @@
-//! What is no token by its form.
+//! Texts that do not have the form of a token.
 
 use super::*;
 
@@ -87,21 +87,21 @@ pub(super) fn encodings() -> Vec<Row> {
         .collect()
 }
 
-/// Base64url that would need padding, brought about by white space in the JSON.
+/// Returns base64url that would need padding, by adding white space to the JSON.
 fn uneven(json: &str) -> String {
     let texts = ["", " ", "  "].map(|blanks| to_base64url(format!("{json}{blanks}").as_bytes()));
     texts.into_iter().find(|text| text.len() % 4 != 0).unwrap()
 }
 
-/// The text with the padding that base64 asks for.
+/// Returns the text with base64 padding.
 fn padded(text: &str) -> String {
     let missing = 4 - text.len() % 4;
     assert_ne!(missing, 4);
     format!("{text}{}", "=".repeat(missing))
 }
 
-/// Texts that a lax decoder takes for the same bytes: the bits that are over in
-/// the last character, set otherwise.
+/// Returns texts that a lax decoder decodes to the same bytes: with other values for the unused
+/// bits of the last character.
 fn other_spellings(text: &str) -> Vec<String> {
     const ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let (rest, last) = text.split_at(text.len() - 1);

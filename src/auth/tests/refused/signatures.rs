@@ -1,4 +1,4 @@
-//! Signatures that are none, or another one's.
+//! Malformed signatures, and signatures of other tokens or keys.
 
 use super::*;
 
@@ -62,7 +62,8 @@ pub(super) fn signatures() -> Vec<Row> {
     rows
 }
 
-/// Signatures that are right in another form.
+/// Returns tokens with signatures that are valid in another encoding, or that a flawed check
+/// would accept.
 pub(super) fn curve_signatures() -> Vec<Row> {
     let mut rows = Vec::new();
     for algorithm in [Algorithm::ES256, Algorithm::ES384] {
@@ -124,7 +125,7 @@ pub(super) fn curve_signatures() -> Vec<Row> {
     rows
 }
 
-/// ECDSA-Sig-Value (RFC 3279, 2.2.3), which JOSE does not use.
+/// Encodes an ECDSA-Sig-Value (RFC 3279, 2.2.3), which JOSE does not use.
 fn ecdsa_der(r: &[u8], s: &[u8]) -> Vec<u8> {
     let integer = |bytes: &[u8]| {
         let bytes = [&[0], bytes].concat();
@@ -134,8 +135,8 @@ fn ecdsa_der(r: &[u8], s: &[u8]) -> Vec<u8> {
     [&[0x30, u8::try_from(body.len()).unwrap()], &body[..]].concat()
 }
 
-/// The same signature to whoever does not check that s is reduced (RFC 8032,
-/// 5.1.7).
+/// Returns the signature with s + l: equivalent for a verifier that does not check that s is
+/// reduced (RFC 8032, 5.1.7).
 fn ed25519_plus_order(signature: &[u8]) -> Vec<u8> {
     const ORDER: [u8; 32] = [
         0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9, 0xde,

@@ -1,4 +1,4 @@
-//! To whom a message is charged, and what is said of one too many.
+//! The limits that a message is charged to, and the reply when there are too many.
 
 use super::*;
 use crate::limits::Limit;
@@ -15,7 +15,7 @@ fn a_message_is_what_its_payload_is_and_all_else_is_other() {
     let other = |frame| (frame, Kind::Other);
     for (frame, kind) in [
         (named("subscribe", &json!({})), Kind::Subscribe),
-        // What is wrong with it is not looked at yet.
+        // The fault in it is not detected yet.
         (
             named("subscribe", &json!({"topics": ["none"]})),
             Kind::Subscribe,

@@ -1,10 +1,10 @@
-//! The bytes that a client of the bundled schema sends, and what is understood.
-//! (The bytes of the replies stand beside `protocol::reply`.)
+//! The bytes that a client of the bundled schema sends, and how they are understood. (Those of
+//! the replies are tested beside `protocol::reply`.)
 
 use super::*;
 
-/// The bytes of commented hexadecimal text, and a look that a client of the
-/// schema does write them for this JSON.
+/// Returns the bytes of commented hexadecimal text, and checks that a client of the schema would
+/// encode this JSON as those bytes.
 fn golden(hex: &str, json: &Value) -> Vec<u8> {
     let bytes: Vec<u8> = hex
         .split_whitespace()

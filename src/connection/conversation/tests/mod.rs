@@ -1,4 +1,4 @@
-//! The conversation with the bundled schema: what each frame is answered with.
+//! The conversation with the bundled schema: the reply to each frame.
 
 mod charged;
 mod golden;
@@ -21,7 +21,7 @@ const NOW: i64 = 1_700_000_000;
 
 const TOPICS_MAX: usize = 1_000;
 
-/// With a client that may subscribe to everything.
+/// A conversation with a client that may subscribe to everything.
 fn conversation() -> Conversation {
     conversation_of(Grant::Everything)
 }
@@ -30,7 +30,7 @@ fn conversation_of(grant: Grant) -> Conversation {
     Conversation::new(grant, TOPICS_MAX)
 }
 
-/// Where every Subscribe of these tests is taken.
+/// The position at which every Subscribe of these tests takes effect.
 fn position() -> Position {
     Position {
         epoch: Epoch::from_bits(0xe),
@@ -49,8 +49,8 @@ fn named(payload: &str, message: &Value) -> Vec<u8> {
     frame(&json!({"messageId": "m", payload: message}))
 }
 
-/// What a frame is answered with once it is carried out, as JSON, without the
-/// fields that every envelope has.
+/// Returns the reply to a frame once it is carried out, as JSON, without the fields that every
+/// envelope has.
 fn answer(conversation: &Conversation, frame: &[u8]) -> Value {
     let reply = match conversation.receive(&SCHEMA, frame, NOW) {
         Action::Reply(reply) => reply,
@@ -65,7 +65,7 @@ fn answer(conversation: &Conversation, frame: &[u8]) -> Value {
     json
 }
 
-/// What the hub is to subscribe to or to unsubscribe from.
+/// The topics that the hub should subscribe to or unsubscribe from.
 fn topics(action: &Action) -> Vec<&str> {
     match action {
         Action::Subscribe(request) | Action::Unsubscribe(request) => {
@@ -75,7 +75,7 @@ fn topics(action: &Action) -> Vec<&str> {
     }
 }
 
-/// Why a frame is refused: nothing is left to be done but to say so.
+/// Returns the refusal of a frame, which is all that is left to send.
 fn refusal(conversation: &Conversation, frame: &[u8]) -> Refusal {
     match conversation.receive(&SCHEMA, frame, NOW) {
         Action::Reply(Reply::Error(refusal)) => refusal,

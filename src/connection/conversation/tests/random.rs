@@ -1,10 +1,10 @@
-//! Whatever a client sends, it gets one answer, and one that it can read.
+//! Whatever a client sends, it gets exactly one reply, and can decode it.
 
 use proptest::{collection::vec, prelude::*, sample::Index};
 
 use super::*;
 
-/// Ids and topics, good and bad, few enough that some come twice.
+/// Valid and invalid ids and topics, few enough that some come twice.
 const IDS: [&str; 7] = ["1", "2", "3", "a:b", "ü", "*", ""];
 const TEXTS: [&str; 8] = [
     "a:1",
@@ -21,7 +21,7 @@ fn picked(from: &'static [&'static str]) -> impl Strategy<Value = Vec<&'static s
     vec(prop::sample::select(from), 0..6)
 }
 
-/// A control message that a client may send, with whatever topics.
+/// A control message that a client may send, with arbitrary topics.
 fn control() -> impl Strategy<Value = Value> {
     let payload = prop::sample::select(&["subscribe", "unsubscribe", "ping"][..]);
     (payload, picked(&IDS), picked(&IDS), picked(&TEXTS)).prop_map(
@@ -35,7 +35,7 @@ fn control() -> impl Strategy<Value = Value> {
     )
 }
 
-/// Damage to a frame's bytes: what is set, what is cut out, what is doubled.
+/// Damage to a frame's bytes: what is overwritten, cut out or doubled.
 fn damage() -> impl Strategy<Value = Vec<(u8, Index, u8)>> {
     vec((0..4_u8, any::<Index>(), any::<u8>()), 0..4)
 }
@@ -53,8 +53,8 @@ fn damaged(mut frame: Vec<u8>, damage: &[(u8, Index, u8)]) -> Vec<u8> {
     frame
 }
 
-/// Asserts that the answer to the frame is a whole envelope of the schema, and
-/// that a refusal says what clients are promised.
+/// Asserts that the reply to the frame is a whole envelope of the schema, and that a refusal has
+/// what clients are promised.
 fn assert_answered(conversation: &Conversation, frame: &[u8]) {
     let answer = answer(conversation, frame);
     let payloads: Vec<_> = answer.as_object().unwrap().keys().collect();
@@ -68,7 +68,7 @@ fn assert_answered(conversation: &Conversation, frame: &[u8]) {
     }
 }
 
-/// Without duplicates, in order: the slow way.
+/// Removes duplicates and keeps the order, the slow way.
 fn once(texts: &Value) -> Vec<&Value> {
     let mut once = Vec::new();
     for text in texts.as_array().into_iter().flatten() {

@@ -1,4 +1,4 @@
-//! What is refused, and what the refusal says.
+//! Refused messages, and the content of each refusal.
 
 use super::*;
 
@@ -166,7 +166,7 @@ fn more_than_one_payload_is_refused_with_the_request() {
     ] {
         let payloads = [&parts[0][..], parts[1]].concat();
         let case = format!("{payloads:02x?}");
-        // Wherever the id stands.
+        // At any position of the id.
         assert_invalid(
             &[field(1, b"m"), payloads.clone()].concat(),
             "m",

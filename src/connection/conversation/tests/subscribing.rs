@@ -1,4 +1,4 @@
-//! What may be subscribed to, and how it is confirmed.
+//! Topics that a client may subscribe to, and the confirmations.
 
 use super::*;
 
@@ -169,7 +169,7 @@ fn one_message_may_name_1000_topics_over_all_lists_and_no_more() {
             json!({"projectIds": ids(1_001)}),
             json!({"topics": texts(1_001)}),
             json!({"projectIds": ids(400), "sprintIds": ids(300), "topics": texts(301)}),
-            // What is counted is what was sent.
+            // The limit counts the topics as sent, duplicates included.
             json!({"projectIds": vec!["p"; 1_001]}),
         ] {
             let refusal = refusal(&conversation, &named(payload, &lists));
@@ -226,7 +226,7 @@ fn a_grant_bounds_what_can_be_subscribed_to() {
         } else {
             assert_not_authorized(&conversation, &frame, &case);
         }
-        // To give up what one never had takes no grant.
+        // Unsubscribing from a topic never subscribed to needs no grant.
         let frame = named("unsubscribe", &json!({"topics": [text]}));
         assert_eq!(topics(&conversation.receive(&SCHEMA, &frame, NOW)), [text]);
     }
@@ -302,7 +302,7 @@ fn a_subscribe_beyond_the_cap_of_the_connection_is_a_validation_error() {
     assert_eq!(refusal.request_message_id, "m");
     assert!(refusal.message.contains("10000"), "{}", refusal.message);
     assert_eq!(refusal.field.as_deref(), Some("subscribe"));
-    // No time helps, only to unsubscribe does.
+    // Waiting does not help, only unsubscribing does.
     assert_eq!(refusal.retry_after, None);
 }
 

@@ -14,7 +14,7 @@ use bytesize::ByteSize;
 /// # Errors
 ///
 /// Fails if the file cannot be read, is not a regular file, or has more than `bytes_max` bytes.
-pub(crate) fn read(path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
+pub(crate) fn read_bytes(path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
     // Checked before opening, since opening a named pipe waits for its writer.
     if !fs::metadata(path)?.is_file() {
         return Err(io::Error::new(
@@ -39,9 +39,9 @@ pub(crate) fn read(path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
 ///
 /// # Errors
 ///
-/// Fails as [`read`] does, and if the file is not UTF-8.
+/// Fails as [`read_bytes`] does, and if the file is not UTF-8.
 pub(crate) fn read_text(path: &Path, bytes_max: usize) -> io::Result<String> {
-    String::from_utf8(read(path, bytes_max)?)
+    String::from_utf8(read_bytes(path, bytes_max)?)
         .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8"))
 }
 
@@ -54,8 +54,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("file");
         fs::write(&path, [b'x'; 2048]).unwrap();
-        assert_eq!(read(&path, 2048).unwrap().len(), 2048);
-        let refused = read(&path, 2047).unwrap_err();
+        assert_eq!(read_bytes(&path, 2048).unwrap().len(), 2048);
+        let refused = read_bytes(&path, 2047).unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::FileTooLarge);
         fs::write(&path, b"\xff").unwrap();
         assert_eq!(
@@ -71,7 +71,7 @@ mod tests {
         let made = std::process::Command::new("mkfifo").arg(&pipe).status();
         assert!(made.unwrap().success());
         for path in [&pipe, Path::new("/dev/zero"), directory.path()] {
-            let refused = read(path, 1).unwrap_err().to_string();
+            let refused = read_bytes(path, 1).unwrap_err().to_string();
             assert_eq!(refused, "it is not a regular file", "{}", path.display());
         }
     }

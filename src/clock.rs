@@ -13,10 +13,10 @@ use tokio::time::Instant;
 
 /// A clock for the time of day.
 #[derive(Debug, Clone)]
-pub struct Clock(Source);
+pub struct Clock(ClockSource);
 
 #[derive(Debug, Clone)]
-enum Source {
+enum ClockSource {
     System,
     /// A time of day, the instant of tokio's time from which it advances, and the seconds by
     /// which the clock was set forward since.
@@ -27,7 +27,7 @@ impl Clock {
     /// Returns the machine's clock.
     #[must_use]
     pub fn system() -> Self {
-        Self(Source::System)
+        Self(ClockSource::System)
     }
 
     /// Returns a clock that shows `since_unix_epoch` now and then advances with tokio's time, also
@@ -35,14 +35,18 @@ impl Clock {
     #[must_use]
     pub fn simulated(since_unix_epoch: Duration) -> Self {
         let now = Instant::now();
-        Self(Source::Simulated(since_unix_epoch, now, Arc::default()))
+        Self(ClockSource::Simulated(
+            since_unix_epoch,
+            now,
+            Arc::default(),
+        ))
     }
 
     /// Sets a simulated clock and its clones forward by `seconds`, without changing tokio's time,
     /// as if the machine's clock had been set or the machine suspended.
     #[cfg(test)]
     pub(crate) fn set_forward(&self, seconds: u64) {
-        if let Source::Simulated(_, _, forward) = &self.0 {
+        if let ClockSource::Simulated(_, _, forward) = &self.0 {
             forward.fetch_add(seconds, Ordering::Relaxed);
         }
     }
@@ -52,10 +56,10 @@ impl Clock {
     #[expect(clippy::disallowed_methods, reason = "this is the one place")]
     pub fn since_unix_epoch(&self) -> Duration {
         match &self.0 {
-            Source::System => SystemTime::now()
+            ClockSource::System => SystemTime::now()
                 .duration_since(UNIX_EPOCH)
                 .unwrap_or_default(),
-            Source::Simulated(start, begun, forward) => {
+            ClockSource::Simulated(start, begun, forward) => {
                 let forward = Duration::from_secs(forward.load(Ordering::Relaxed));
                 start
                     .saturating_add(begun.elapsed())

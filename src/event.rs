@@ -57,7 +57,7 @@ const TOPIC_OVERHEAD_BYTES: usize = 40;
 /// An event that was accepted and has no position in its tenant's log yet.
 #[derive(Debug)]
 #[cfg_attr(test, derive(Clone))]
-pub struct Draft {
+pub struct EventDraft {
     /// Room for the longest frame header, then the envelope without `position`.
     buffer: Vec<u8>,
     message_id: MessageId,
@@ -67,9 +67,9 @@ pub struct Draft {
     json: Option<JsonDraft>,
 }
 
-/// The parts of which a [`Draft`] is built.
+/// The parts of which a [`EventDraft`] is built.
 #[derive(Debug)]
-pub struct DraftParts<'a> {
+pub struct EventDraftParts<'a> {
     /// The bytes of the envelope that are forwarded unchanged, in order.
     pub kept: &'a [&'a [u8]],
     /// The envelope's message id.
@@ -84,10 +84,10 @@ pub struct DraftParts<'a> {
     pub schema: Arc<Schema>,
 }
 
-impl Draft {
+impl EventDraft {
     /// Creates a draft. Copies the kept bytes once, into the event's final buffer.
     #[must_use]
-    pub fn new(parts: DraftParts<'_>) -> Self {
+    pub fn new(parts: EventDraftParts<'_>) -> Self {
         let kept_len: usize = parts.kept.iter().map(|run| run.len()).sum();
         let id = parts.message_id.as_str();
         let id_len = if parts.append_message_id {
@@ -161,7 +161,7 @@ impl Draft {
 
     /// Sets the fingerprint by which duplicates of the event are recognized, if there is one.
     #[must_use]
-    pub fn known_by(mut self, fingerprint: Option<Fingerprint>) -> Self {
+    pub fn with_fingerprint(mut self, fingerprint: Option<Fingerprint>) -> Self {
         self.fingerprint = fingerprint;
         self
     }
@@ -188,7 +188,12 @@ impl Draft {
     /// Creates the event at this position, appended at `now`: appends the position and completes
     /// the frame.
     #[must_use]
-    pub fn place(self, position: Position, account: &Arc<MemoryAccount>, now: Instant) -> Event {
+    pub fn into_event(
+        self,
+        position: Position,
+        account: &Arc<MemoryAccount>,
+        now: Instant,
+    ) -> Event {
         let mut buffer = self.buffer;
         append_position(&mut buffer, position);
         let (header, header_len) = binary_header(buffer.len() - HEADER_BYTES_MAX);
@@ -244,7 +249,7 @@ fn append_position(buffer: &mut Vec<u8>, position: Position) {
     encode_varint((2 + EPOCH_CHARS + 1 + offset_len) as u64, buffer);
     buffer.put_u8(tag::EPOCH);
     encode_varint(EPOCH_CHARS as u64, buffer);
-    buffer.extend_from_slice(&position.epoch.text());
+    buffer.extend_from_slice(&position.epoch.to_ascii());
     buffer.put_u8(tag::OFFSET);
     encode_varint(position.offset, buffer);
 }
@@ -282,14 +287,14 @@ impl Event {
     }
 
     /// Returns the envelope without the position at its end.
-    fn envelope_as_it_came(&self) -> &[u8] {
+    fn envelope_without_position(&self) -> &[u8] {
         let end = self.frame.len().saturating_sub(position_len(self.position));
         self.frame.get(self.header_len..end).unwrap_or_default()
     }
 
     /// Returns true if rendering its JSON could hold up a shard for too long.
     pub(crate) fn renders_slowly(&self) -> bool {
-        self.envelope_as_it_came().len() > RENDERED_AT_ONCE_MAX
+        self.envelope_without_position().len() > RENDERED_AT_ONCE_MAX
     }
 
     /// Returns the account to which its memory is charged.
@@ -305,7 +310,7 @@ impl Event {
 
     /// Returns the time at which it was appended.
     #[must_use]
-    pub fn placed(&self) -> Instant {
+    pub fn placed_at(&self) -> Instant {
         self.placed
     }
 
@@ -323,7 +328,7 @@ impl Event {
 
     /// Returns the bytes of memory charged for it.
     #[must_use]
-    pub fn cost(&self) -> usize {
+    pub fn memory_bytes(&self) -> usize {
         self.cost
     }
 }
@@ -350,8 +355,8 @@ pub(crate) mod tests {
     }
 
     /// Returns a draft with these topics and an envelope that has only a message id.
-    pub(crate) fn draft(id: &str, topics: &[&str]) -> Draft {
-        Draft::new(DraftParts {
+    pub(crate) fn draft(id: &str, topics: &[&str]) -> EventDraft {
+        EventDraft::new(EventDraftParts {
             kept: &[],
             message_id: MessageId::parse(id).unwrap(),
             append_message_id: true,
@@ -370,7 +375,7 @@ pub(crate) mod tests {
 
     #[test]
     fn an_envelope_is_what_came_then_what_was_missing_then_the_position() {
-        let event = Draft::new(DraftParts {
+        let event = EventDraft::new(EventDraftParts {
             kept: &[b"\x12\x00", b"\x1a\x00"],
             message_id: MessageId::parse("m").unwrap(),
             append_message_id: true,
@@ -378,7 +383,7 @@ pub(crate) mod tests {
             topics: Arc::default(),
             schema: schema(),
         })
-        .place(position(5), &Arc::default(), Instant::now());
+        .into_event(position(5), &Arc::default(), Instant::now());
         let mut expected = vec![
             0x12, 0x00, 0x1a, 0x00, // as they came
             0x0a, 1, b'm', // 1: message_id
@@ -394,7 +399,7 @@ pub(crate) mod tests {
 
     #[test]
     fn what_came_with_id_and_timestamp_gets_the_position_only() {
-        let event = Draft::new(DraftParts {
+        let event = EventDraft::new(EventDraftParts {
             kept: &[b"\x0a\x01m\x40\x01\x12\x00"],
             message_id: MessageId::parse("m").unwrap(),
             append_message_id: false,
@@ -402,7 +407,7 @@ pub(crate) mod tests {
             topics: Arc::default(),
             schema: schema(),
         })
-        .place(position(u64::MAX), &Arc::default(), Instant::now());
+        .into_event(position(u64::MAX), &Arc::default(), Instant::now());
         assert!(
             event
                 .envelope()
@@ -413,7 +418,7 @@ pub(crate) mod tests {
     #[test]
     fn the_buffer_is_big_enough_from_the_start() {
         let longest = "x".repeat(128);
-        let draft = Draft::new(DraftParts {
+        let draft = EventDraft::new(EventDraftParts {
             kept: &[],
             message_id: MessageId::parse(&longest).unwrap(),
             append_message_id: true,
@@ -432,12 +437,12 @@ pub(crate) mod tests {
         let account = Arc::default();
         let events: Vec<_> = (1..=3)
             .map(|offset| {
-                draft("m", &["a:1", "b:2"]).place(position(offset), &account, Instant::now())
+                draft("m", &["a:1", "b:2"]).into_event(position(offset), &account, Instant::now())
             })
             .collect();
-        let sum: usize = events.iter().map(Event::cost).sum();
-        assert_eq!(account.held(MemoryUse::Events), sum as u64);
+        let sum: usize = events.iter().map(Event::memory_bytes).sum();
+        assert_eq!(account.held_bytes(MemoryUse::Events), sum as u64);
         drop(events);
-        assert_eq!(account.held(MemoryUse::Events), 0);
+        assert_eq!(account.held_bytes(MemoryUse::Events), 0);
     }
 }

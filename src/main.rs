@@ -17,7 +17,7 @@ fn main() -> ExitCode {
     match Cli::parse().run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            ops::say(&format!("sidewire: {failure}"));
+            ops::print_to_stderr(&format!("sidewire: {failure}"));
             ExitCode::from(failure.exit_code)
         }
     }

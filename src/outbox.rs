@@ -16,14 +16,14 @@ use std::{
     task::{Context, Waker},
 };
 
-use self::pool::Queue;
+use self::pool::FrameQueue;
 pub use self::{
-    frame::{Frame, Offer, QueuedEvent},
+    frame::{EventOffer, OutboundFrame, QueuedEvent},
     pool::{OutboxLimits, OutboxPool},
 };
 use crate::{
-    planted::{Fault, is_planted},
-    protocol::{Encoding, close::Ending},
+    planted::{PlantedFault, is_planted},
+    protocol::{EnvelopeEncoding, close::CloseReason},
     scheduler::Waiter,
 };
 
@@ -36,7 +36,7 @@ const BYTES_A_WRITE_MAX: usize = 128 * 1024;
 
 /// The outcome of offering an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Offered {
+pub enum OfferOutcome {
     /// The event is queued.
     Taken {
         /// True if the connection has not been told yet and must be [woken](Outbox::wake) once.
@@ -54,7 +54,7 @@ pub enum Offered {
 
 /// Counts of the frames that a write has completed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Advanced {
+pub struct WriteProgress {
     /// Frames that have been written to their last byte.
     pub frames: u64,
     /// Events among these frames.
@@ -68,13 +68,13 @@ pub struct Outbox {
     /// Bytes charged for the connection's subscriptions. Stored here, where the hub finds them
     /// for each connection, since connections with the largest are closed when memory is short.
     subscriptions: Cell<usize>,
-    state: RefCell<State>,
+    state: RefCell<OutboxState>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct OutboxState {
     /// Has no allocation while it is empty.
-    queue: Queue,
+    queue: FrameQueue,
     /// Size of all frames in the queue, including the written bytes of the head.
     bytes: usize,
     /// Number of bytes of the head that are written. If more than 0, the head is begun, and
@@ -97,7 +97,7 @@ struct State {
     /// Number of events that were offered while catching up and have not been read from the log
     /// yet.
     owed: u64,
-    ending: Option<Ending>,
+    ending: Option<CloseReason>,
     /// True from the moment that a caller was told to wake the connection until it does.
     wake_due: bool,
     /// True if an alarm has rung.
@@ -111,31 +111,31 @@ impl Outbox {
     /// Creates an empty outbox of a connection that uses protobuf.
     #[must_use]
     pub fn new(pool: &Rc<OutboxPool>) -> Self {
-        Self::speaking(Encoding::Protobuf, pool)
+        Self::with_encoding(EnvelopeEncoding::Protobuf, pool)
     }
 
     /// Creates an empty outbox of a connection that uses this encoding.
     #[must_use]
-    pub fn speaking(encoding: Encoding, pool: &Rc<OutboxPool>) -> Self {
-        let json = encoding == Encoding::Json;
+    pub fn with_encoding(encoding: EnvelopeEncoding, pool: &Rc<OutboxPool>) -> Self {
+        let json = encoding == EnvelopeEncoding::Json;
         Self {
             pool: Rc::clone(pool),
             subscriptions: Cell::default(),
-            state: RefCell::new(State {
+            state: RefCell::new(OutboxState {
                 json,
                 apart: json,
-                ..State::default()
+                ..OutboxState::default()
             }),
         }
     }
 
     /// Returns the encoding of the connection.
     #[must_use]
-    pub fn encoding(&self) -> Encoding {
+    pub fn encoding(&self) -> EnvelopeEncoding {
         if self.state.borrow().json {
-            Encoding::Json
+            EnvelopeEncoding::Json
         } else {
-            Encoding::Protobuf
+            EnvelopeEncoding::Protobuf
         }
     }
 
@@ -145,71 +145,72 @@ impl Outbox {
     // Without this the compiler inlines it or not, depending on unrelated changes in the crate;
     // if it does not, a delivery takes 25 to 40 more instructions than its 75.
     #[inline(always)]
-    pub fn offer(&self, offer: &Offer<'_>) -> Offered {
+    pub fn offer(&self, offer: &EventOffer<'_>) -> OfferOutcome {
         let mut state = self.state.borrow_mut();
-        if state.taken == offer.number && !is_planted(Fault::DeliversTwice) {
-            return Offered::TakenBefore;
+        if state.taken == offer.number && !is_planted(PlantedFault::DeliversTwice) {
+            return OfferOutcome::TakenBefore;
         }
         if state.apart {
-            return self.offer_apart(&mut state, offer);
+            return self.offer_slow_path(&mut state, offer);
         }
         if state.ending.is_some() || state.close_queued {
-            return Offered::Ended;
+            return OfferOutcome::Ended;
         }
         if state.taken < offer.first && self.is_full(&state) {
-            state.end(Ending::TooSlow);
-            return Offered::Overflowed;
+            state.set_ending(CloseReason::TooSlow);
+            return OfferOutcome::Overflowed;
         }
         state.taken = offer.number;
         let to_wake = state.queue.is_empty() && !state.wake_due;
         state.wake_due |= to_wake;
         state.bytes += offer.bytes;
-        self.queue(&mut state).push_back(Rc::clone(&offer.frame));
-        Offered::Taken { to_wake }
+        self.queue_mut(&mut state)
+            .push_back(Rc::clone(&offer.frame));
+        OfferOutcome::Taken { to_wake }
     }
 
     /// Offers an event to an outbox of a connection that takes JSON, is catching up or has left.
     #[cold]
     #[inline(never)]
-    fn offer_apart(&self, state: &mut State, offer: &Offer<'_>) -> Offered {
+    fn offer_slow_path(&self, state: &mut OutboxState, offer: &EventOffer<'_>) -> OfferOutcome {
         if state.left {
-            return Offered::Ended;
+            return OfferOutcome::Ended;
         }
         if state.behind {
             state.taken = offer.number;
             state.owed += 1;
-            return Offered::Owed;
+            return OfferOutcome::Owed;
         }
         if state.ending.is_some() || state.close_queued {
-            return Offered::Ended;
+            return OfferOutcome::Ended;
         }
         if state.taken < offer.first && self.is_full(state) {
-            if is_planted(Fault::SkipsJsonOnOverflow) {
-                return Offered::TakenBefore;
+            if is_planted(PlantedFault::SkipsJsonOnOverflow) {
+                return OfferOutcome::TakenBefore;
             }
-            state.end(Ending::TooSlow);
-            return Offered::Overflowed;
+            state.set_ending(CloseReason::TooSlow);
+            return OfferOutcome::Overflowed;
         }
         state.taken = offer.number;
-        let frame = match offer.json() {
+        let frame = match offer.json_frame() {
             Ok(frame) => Rc::clone(frame),
             Err(no_json) => {
                 // Counted as dropped with all other events that the connection no longer
                 // receives.
                 state.owed += 1;
-                state.end(no_json.into());
-                return Offered::Owed;
+                state.set_ending(no_json.into());
+                return OfferOutcome::Owed;
             }
         };
         let to_wake = state.queue.is_empty() && !state.wake_due;
         state.wake_due |= to_wake;
-        self.push(state, frame);
-        Offered::Taken { to_wake }
+        self.push_frame(state, frame);
+        OfferOutcome::Taken { to_wake }
     }
 
     /// Returns the bytes charged for the connection's subscriptions.
     #[must_use]
-    pub fn subscriptions(&self) -> usize {
+    pub fn subscription_bytes(&self) -> usize {
         self.subscriptions.get()
     }
 
@@ -227,34 +228,34 @@ impl Outbox {
     }
 
     /// Stops taking offered events, because the connection has left the hub.
-    pub fn leave(&self) {
+    pub fn leave_hub(&self) {
         let mut state = self.state.borrow_mut();
         state.left = true;
         state.apart = true;
     }
 
     /// Stops taking offered events until it is [live](Self::go_live) again.
-    pub fn fall_behind(&self) {
+    pub fn start_catch_up(&self) {
         self.state.borrow_mut().set_behind(true);
     }
 
     /// Queues an event from the log. `owed`: true if it was offered while the connection was
     /// catching up.
-    pub fn push_from_log(&self, event: Frame, owed: bool) {
+    pub fn push_from_log(&self, event: OutboundFrame, owed: bool) {
         let mut state = self.state.borrow_mut();
         if owed {
             state.owed = state.owed.saturating_sub(1);
-            let offset = event.event().map_or(0, |event| event.offset);
-            if is_planted(Fault::DropsALiveEvent) && offset.is_multiple_of(3) {
+            let offset = event.queued_event().map_or(0, |event| event.offset);
+            if is_planted(PlantedFault::DropsALiveEvent) && offset.is_multiple_of(3) {
                 return;
             }
         }
-        self.push(&mut state, Rc::new(event));
+        self.push_frame(&mut state, Rc::new(event));
     }
 
     /// Returns true if no event is pending from the log.
     #[must_use]
-    pub fn owes_nothing(&self) -> bool {
+    pub fn is_caught_up(&self) -> bool {
         self.state.borrow().owed == 0
     }
 
@@ -269,14 +270,14 @@ impl Outbox {
     #[must_use]
     pub fn oldest_event(&self) -> Option<QueuedEvent> {
         let state = self.state.borrow();
-        state.queue.iter().find_map(|frame| frame.event())
+        state.queue.iter().find_map(|frame| frame.queued_event())
     }
 
     /// Tells the connection to end, and drops its queued frames at once. Returns the number of
     /// events dropped.
-    pub fn end_and_discard(&self, ending: Ending) -> u64 {
-        self.end(ending);
-        self.discard()
+    pub fn end_and_discard(&self, ending: CloseReason) -> u64 {
+        self.request_end(ending);
+        self.discard_queued()
     }
 
     /// Queues a whole frame made by the connection itself: a reply to a message of its client.
@@ -285,7 +286,7 @@ impl Outbox {
     pub fn push_reply(&self, frame: Box<[u8]>) {
         let mut state = self.state.borrow_mut();
         if !state.close_queued {
-            self.push(&mut state, Rc::new(Frame::Own(frame)));
+            self.push_frame(&mut state, Rc::new(OutboundFrame::Own(frame)));
         }
     }
 
@@ -310,20 +311,20 @@ impl Outbox {
     pub fn push_close(&self, frame: Box<[u8]>) {
         let mut state = self.state.borrow_mut();
         if !state.close_queued {
-            self.push(&mut state, Rc::new(Frame::Own(frame)));
+            self.push_frame(&mut state, Rc::new(OutboundFrame::Own(frame)));
             state.close_queued = true;
         }
     }
 
     /// Tells the connection to end. If it is called several times, the first reason counts.
-    pub fn end(&self, ending: Ending) {
-        self.state.borrow_mut().end(ending);
+    pub fn request_end(&self, ending: CloseReason) {
+        self.state.borrow_mut().set_ending(ending);
     }
 
     /// Sets the reason to end without waking the connection, which is [nudged](Self::nudge)
     /// later. Returns false if it is ending already.
     #[must_use]
-    pub fn set_ending(&self, ending: Ending) -> bool {
+    pub fn set_ending(&self, ending: CloseReason) -> bool {
         let mut state = self.state.borrow_mut();
         let is_first = state.ending.is_none();
         state.ending.get_or_insert(ending);
@@ -332,7 +333,7 @@ impl Outbox {
 
     /// Returns the reason for which the connection must end, if any.
     #[must_use]
-    pub fn ending(&self) -> Option<Ending> {
+    pub fn ending(&self) -> Option<CloseReason> {
         self.state.borrow().ending
     }
 
@@ -355,7 +356,7 @@ impl Outbox {
     }
 
     #[cfg(test)]
-    pub(crate) fn queued(&self) -> usize {
+    pub(crate) fn queued_frames(&self) -> usize {
         self.state.borrow().queue.len()
     }
 
@@ -375,7 +376,7 @@ impl Outbox {
 
     /// Calls `write` with the bytes to write next: at most [`FRAMES_A_WRITE_MAX`] frames, and 128
     /// KiB.
-    pub fn lend<R>(&self, write: impl FnOnce(&[IoSlice<'_>]) -> R) -> R {
+    pub fn with_next_write<R>(&self, write: impl FnOnce(&[IoSlice<'_>]) -> R) -> R {
         let state = self.state.borrow();
         if let (1, None, Some(only)) = (state.queue.len(), &state.pong, state.queue.front()) {
             // On a quiet relay most writes are of one frame, and filling a list of 64 took a
@@ -387,7 +388,7 @@ impl Outbox {
         let mut count = 0;
         if state.bytes > BYTES_A_WRITE_MAX {
             let mut room = BYTES_A_WRITE_MAX;
-            for (place, bytes) in slices.iter_mut().zip(state.in_order()) {
+            for (place, bytes) in slices.iter_mut().zip(state.slices_in_order()) {
                 let part = at_most(room, bytes);
                 room -= part.len();
                 count += usize::from(!part.is_empty());
@@ -399,7 +400,7 @@ impl Outbox {
                 count += 1;
             }
         } else {
-            for (place, bytes) in slices.iter_mut().zip(state.in_order()) {
+            for (place, bytes) in slices.iter_mut().zip(state.slices_in_order()) {
                 *place = IoSlice::new(bytes);
                 count += 1;
             }
@@ -409,13 +410,14 @@ impl Outbox {
 
     /// Removes the first `written` bytes, which have been written. Returns the frames that this
     /// completed.
-    pub fn advance(&self, mut written: usize) -> Advanced {
+    pub fn advance_written(&self, mut written: usize) -> WriteProgress {
         let mut state = self.state.borrow_mut();
-        let mut advanced = Advanced::default();
+        let mut advanced = WriteProgress::default();
         while written > 0 {
-            if let Some(pong) = state.turn_of_pong() {
+            if let Some(pong) = state.take_due_pong() {
                 state.bytes += pong.len();
-                self.queue(&mut state).push_front(Rc::new(Frame::Own(pong)));
+                self.queue_mut(&mut state)
+                    .push_front(Rc::new(OutboundFrame::Own(pong)));
             }
             let Some(head) = state.queue.front() else {
                 break;
@@ -429,15 +431,15 @@ impl Outbox {
             advanced.frames += 1;
             advanced.events += u64::from(head.is_event());
             state.head_written = 0;
-            state.pop();
+            state.pop_head();
         }
-        self.give_memory_back(&mut state);
+        self.return_queue(&mut state);
         advanced
     }
 
     /// Drops all frames that are not begun, and all events that are pending from the log. Returns
     /// the number of events dropped.
-    pub fn discard(&self) -> u64 {
+    pub fn discard_queued(&self) -> u64 {
         let mut state = self.state.borrow_mut();
         let begun = usize::from(state.head_written > 0);
         let mut events = mem::take(&mut state.owed);
@@ -450,22 +452,22 @@ impl Outbox {
             events += u64::from(last.is_event());
         }
         state.pong = None;
-        self.give_memory_back(&mut state);
+        self.return_queue(&mut state);
         events
     }
 
     /// Drops everything, including a begun frame, because nothing more will be written. Returns
     /// the number of events dropped.
-    pub fn abandon(&self) -> u64 {
+    pub fn discard_all(&self) -> u64 {
         let mut state = self.state.borrow_mut();
         state.head_written = 0;
         state.close_queued = true;
         drop(state);
-        self.discard()
+        self.discard_queued()
     }
 
     /// Registers the task to wake when there is something to write, or a reason to end.
-    pub fn register(&self, context: &Context<'_>) {
+    pub fn register_waker(&self, context: &Context<'_>) {
         let mut state = self.state.borrow_mut();
         match &mut state.waker {
             Some(waker) => waker.clone_from(context.waker()),
@@ -474,13 +476,13 @@ impl Outbox {
     }
 
     /// Records that the connection's alarm has rung, and wakes it.
-    pub fn ring(&self) {
-        self.set_rung();
+    pub fn ring_alarm(&self) {
+        self.set_alarm();
         self.nudge();
     }
 
     /// Records that the alarm has rung, for a connection that is [nudged](Self::nudge) later.
-    pub fn set_rung(&self) {
+    pub fn set_alarm(&self) {
         self.state.borrow_mut().rung = true;
     }
 
@@ -491,7 +493,7 @@ impl Outbox {
 
     /// Returns true if an alarm has rung since the last call.
     #[must_use]
-    pub fn take_rung(&self) -> bool {
+    pub fn take_alarm(&self) -> bool {
         mem::take(&mut self.state.borrow_mut().rung)
     }
 
@@ -503,25 +505,25 @@ impl Outbox {
         state.queue.len().min(FRAMES_A_WRITE_MAX)
     }
 
-    fn is_full(&self, state: &State) -> bool {
+    fn is_full(&self, state: &OutboxState) -> bool {
         let limits = self.pool.limits.get();
         state.queue.len() >= limits.frames || state.bytes >= limits.bytes
     }
 
-    fn push(&self, state: &mut State, frame: Rc<Frame>) {
+    fn push_frame(&self, state: &mut OutboxState, frame: Rc<OutboundFrame>) {
         state.bytes += frame.bytes().len();
-        self.queue(state).push_back(frame);
+        self.queue_mut(state).push_back(frame);
     }
 
     /// Returns the queue, and gives it an allocation from the pool if it has none.
-    fn queue<'a>(&self, state: &'a mut State) -> &'a mut Queue {
+    fn queue_mut<'a>(&self, state: &'a mut OutboxState) -> &'a mut FrameQueue {
         if state.queue.capacity() == 0 {
             state.queue = self.pool.borrow_queue();
         }
         &mut state.queue
     }
 
-    fn give_memory_back(&self, state: &mut State) {
+    fn return_queue(&self, state: &mut OutboxState) {
         if state.queue.is_empty() && state.queue.capacity() > 0 {
             self.pool.give_back(mem::take(&mut state.queue));
         }
@@ -536,18 +538,18 @@ impl Drop for Outbox {
     fn drop(&mut self) {
         let mut state = self.state.borrow_mut();
         state.queue.clear();
-        self.give_memory_back(&mut state);
+        self.return_queue(&mut state);
     }
 }
 
-impl State {
+impl OutboxState {
     fn set_behind(&mut self, behind: bool) {
         self.behind = behind;
         self.apart = behind || self.json || self.left;
     }
 
     /// Returns the bytes to write, in order.
-    fn in_order(&self) -> impl Iterator<Item = &[u8]> {
+    fn slices_in_order(&self) -> impl Iterator<Item = &[u8]> {
         let begun = usize::from(self.head_written > 0);
         let head = self
             .queue
@@ -560,17 +562,17 @@ impl State {
 
     /// Takes the pong if no frame is begun. It becomes the head of the queue, so that once begun
     /// it is finished like any other frame.
-    fn turn_of_pong(&mut self) -> Option<Box<[u8]>> {
+    fn take_due_pong(&mut self) -> Option<Box<[u8]>> {
         self.pong.take_if(|_| self.head_written == 0)
     }
 
-    fn pop(&mut self) {
+    fn pop_head(&mut self) {
         if let Some(head) = self.queue.pop_front() {
             self.bytes -= head.bytes().len();
         }
     }
 
-    fn end(&mut self, ending: Ending) {
+    fn set_ending(&mut self, ending: CloseReason) {
         self.ending.get_or_insert(ending);
         self.wake();
     }

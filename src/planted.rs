@@ -14,7 +14,7 @@ use crate::schema::Schema;
     expect(dead_code, reason = "some are planted by test code alone")
 )]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fault {
+pub(crate) enum PlantedFault {
     /// The last event for a connection that catches up is dropped.
     DropsALiveEvent,
     /// A Subscribe is confirmed with the log's head, even if the shard has not reached it.
@@ -54,12 +54,12 @@ pub(crate) enum Fault {
 }
 
 #[cfg(not(test))]
-pub(crate) const fn is_planted(_: Fault) -> bool {
+pub(crate) const fn is_planted(_: PlantedFault) -> bool {
     false
 }
 
 #[cfg(not(test))]
-pub(crate) const fn saw(_: &'static str) {}
+pub(crate) const fn mark_seen(_: &'static str) {}
 
 /// Returns the schema by which a stored event is rendered.
 #[cfg(not(test))]
@@ -68,7 +68,7 @@ pub(crate) const fn rendering_schema(of_event: &Arc<Schema>) -> &Arc<Schema> {
 }
 
 #[cfg(test)]
-pub(crate) use in_tests::{is_planted, note_schema, plant, rendering_schema, saw, seen};
+pub(crate) use in_tests::{is_planted, mark_seen, note_schema, plant, rendering_schema, seen};
 
 #[cfg(test)]
 mod in_tests {
@@ -79,21 +79,21 @@ mod in_tests {
 
     use std::sync::Arc;
 
-    use super::Fault;
+    use super::PlantedFault;
     use crate::schema::Schema;
 
     thread_local! {
         static CURRENT: RefCell<Option<Arc<Schema>>> = const { RefCell::new(None) };
-        static PLANTED: Cell<Option<Fault>> = const { Cell::new(None) };
+        static PLANTED: Cell<Option<PlantedFault>> = const { Cell::new(None) };
         static SEEN: RefCell<BTreeMap<&'static str, u64>> = const { RefCell::new(BTreeMap::new()) };
     }
 
     /// Plants a fault on this thread, in place of the previous one.
-    pub(crate) fn plant(fault: Option<Fault>) {
+    pub(crate) fn plant(fault: Option<PlantedFault>) {
         PLANTED.set(fault);
     }
 
-    pub(crate) fn is_planted(fault: Fault) -> bool {
+    pub(crate) fn is_planted(fault: PlantedFault) -> bool {
         PLANTED.get() == Some(fault)
     }
 
@@ -104,12 +104,12 @@ mod in_tests {
 
     pub(crate) fn rendering_schema(of_event: &Arc<Schema>) -> Arc<Schema> {
         let current = CURRENT.with_borrow(Clone::clone);
-        let planted = current.filter(|_| is_planted(Fault::RendersByTheCurrentSchema));
+        let planted = current.filter(|_| is_planted(PlantedFault::RendersByTheCurrentSchema));
         planted.unwrap_or_else(|| Arc::clone(of_event))
     }
 
     /// Counts that a code path was reached on this thread.
-    pub(crate) fn saw(what: &'static str) {
+    pub(crate) fn mark_seen(what: &'static str) {
         SEEN.with_borrow_mut(|seen| *seen.entry(what).or_default() += 1);
     }
 

@@ -10,9 +10,9 @@ use crate::{clock::Clock, protocol::Epoch};
 
 /// A random number generator that threads may share.
 #[derive(Debug)]
-pub struct Random(Mutex<StdRng>);
+pub struct RandomSource(Mutex<StdRng>);
 
-impl Random {
+impl RandomSource {
     /// Creates an unpredictable generator.
     ///
     /// # Errors
@@ -31,7 +31,7 @@ impl Random {
     }
 
     /// Fills the slice with random bytes.
-    pub fn fill(&self, bytes: &mut [u8]) {
+    pub fn fill_bytes(&self, bytes: &mut [u8]) {
         self.0
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -43,15 +43,15 @@ impl Random {
     #[must_use]
     pub fn below(&self, bound: u64) -> u64 {
         let mut bytes = [0; 8];
-        self.fill(&mut bytes);
+        self.fill_bytes(&mut bytes);
         u64::from_le_bytes(bytes).checked_rem(bound).unwrap_or(0)
     }
 
     /// Returns an epoch that no log has had, except with negligible probability.
     #[must_use]
-    pub fn epoch(&self) -> Epoch {
+    pub fn new_epoch(&self) -> Epoch {
         let mut bytes = [0; 16];
-        self.fill(&mut bytes);
+        self.fill_bytes(&mut bytes);
         Epoch::from_bits(u128::from_le_bytes(bytes))
     }
 
@@ -59,7 +59,7 @@ impl Random {
     #[must_use]
     pub fn uuid_v7(&self, clock: &Clock) -> Uuid {
         let mut bytes = [0; 10];
-        self.fill(&mut bytes);
+        self.fill_bytes(&mut bytes);
         let millis = u64::try_from(clock.since_unix_epoch().as_millis()).unwrap_or(u64::MAX);
         Builder::from_unix_timestamp_millis(millis, &bytes).into_uuid()
     }
@@ -71,16 +71,16 @@ mod tests {
 
     #[test]
     fn the_same_seed_gives_the_same_run() {
-        let (a, b) = (Random::from_seed(7), Random::from_seed(7));
+        let (a, b) = (RandomSource::from_seed(7), RandomSource::from_seed(7));
         assert_eq!(
-            (a.epoch(), a.below(1000), a.epoch()),
-            (b.epoch(), b.below(1000), b.epoch())
+            (a.new_epoch(), a.below(1000), a.new_epoch()),
+            (b.new_epoch(), b.below(1000), b.new_epoch())
         );
-        assert_ne!(a.epoch(), Random::from_seed(8).epoch());
+        assert_ne!(a.new_epoch(), RandomSource::from_seed(8).new_epoch());
     }
 
     #[test]
     fn nothing_is_below_zero_but_zero() {
-        assert_eq!(Random::from_seed(1).below(0), 0);
+        assert_eq!(RandomSource::from_seed(1).below(0), 0);
     }
 }

@@ -20,11 +20,11 @@ use crate::{
     clock::Clock,
     config::Config,
     connection::Alarms,
-    hub::{Publisher, ShardHub},
+    hub::{HubPublisher, ShardHub},
     limits::Limits,
     ops::Metrics,
     outbox::{OutboxLimits, OutboxPool},
-    random::Random,
+    random::RandomSource,
     scheduler::TenantWork,
     schema::Schema,
     turn_meter::TurnMeter,
@@ -37,15 +37,15 @@ const READ_BUFFER_BYTES: usize = 64 * 1024;
 #[derive(Debug)]
 pub struct Relay {
     /// The settings that a reload may change. Read them through [`Relay::live`].
-    pub live: ArcSwap<Live>,
+    pub live: ArcSwap<LiveSettings>,
     /// Appends events to the logs and delivers them to the shards.
-    pub publisher: Publisher,
+    pub publisher: HubPublisher,
     /// Rate limits and connection limits.
     pub limits: Limits,
     /// The clock for the time of day.
     pub clock: Clock,
     /// The source of random numbers.
-    pub random: Arc<Random>,
+    pub random: Arc<RandomSource>,
     /// Metrics, except those counted on the path of an event.
     pub metrics: Arc<Metrics>,
     /// True while the relay is shutting down and accepts nothing new.
@@ -58,7 +58,7 @@ pub struct Relay {
 
 /// The settings that a reload may change while connections stay open.
 #[derive(Debug)]
-pub struct Live {
+pub struct LiveSettings {
     /// The configuration.
     pub config: Config,
     /// The schema of the application's messages.
@@ -75,7 +75,7 @@ impl Relay {
     /// Returns the settings in force. Do not hold the guard for long: a reload does not change
     /// what it refers to.
     #[must_use]
-    pub fn live(&self) -> Guard<Arc<Live>> {
+    pub fn live(&self) -> Guard<Arc<LiveSettings>> {
         self.live.load()
     }
 
@@ -97,7 +97,7 @@ impl Relay {
 
 /// The state that the connections of one shard share. Stays on the shard's thread.
 #[derive(Debug)]
-pub struct Shard {
+pub struct ShardContext {
     /// The relay.
     pub relay: Arc<Relay>,
     /// The shard's part of the hub.
@@ -117,12 +117,15 @@ pub struct Shard {
     pub read_buffer: RefCell<Box<[u8]>>,
 }
 
-impl Shard {
+impl ShardContext {
     /// Creates a shard without connections.
     #[must_use]
     pub fn new(relay: Arc<Relay>, hub: Rc<ShardHub>) -> Self {
-        let (handshakes, backend_work) = (hub.work().shared(), Rc::new(hub.work().shared()));
-        let outboxes = OutboxPool::new(OutboxLimits::of(&relay.live().config.limits));
+        let (handshakes, backend_work) = (
+            hub.work_queue().shared_work(),
+            Rc::new(hub.work_queue().shared_work()),
+        );
+        let outboxes = OutboxPool::new(OutboxLimits::from_config(&relay.live().config.limits));
         let turn_meter = Rc::new(TurnMeter::new(Arc::clone(hub.tally())));
         Self {
             relay,

@@ -107,7 +107,7 @@ macro_rules! log_repeated {
 pub(crate) use log_repeated;
 
 /// Logs the numbers of repeated lines at the end of each period. Never returns.
-pub(crate) async fn report() {
+pub(crate) async fn report_repeats() {
     let mut periods = interval_at(Instant::now() + PERIOD, PERIOD);
     periods.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -144,7 +144,7 @@ impl RepeatedLines {
         count.is_none_or(|count| count.fetch_add(1, Ordering::Relaxed) == 0)
     }
 
-    /// Calls `report` with each line that was repeated in this period and the number of repeats,
+    /// Calls `report_repeats` with each line that was repeated in this period and the number of repeats,
     /// and begins the next period.
     fn end_period(&self, mut report: impl FnMut(RepeatedLine, u64)) {
         for (line, count) in RepeatedLine::ALL.into_iter().zip(&self.0) {

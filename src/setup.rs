@@ -12,20 +12,22 @@ use rustls::ServerConfig;
 
 use crate::{
     auth::{
-        Authenticator, FileError, IngestKey, IngestKeyError, IngestKeys, KeyError, KeySet, Secret,
-        TokenRules, VerificationKey, Verifier, VerifierError, read_file,
+        Authenticator, IngestKey, IngestKeyError, IngestKeys, KeyError, KeyFileError, KeySet,
+        Secret, TokenRules, TokenVerifier, VerificationKey, VerifierError, read_file,
     },
-    config::{self, Auth, AuthKey, AuthMode, Config, ConfigError, Ingest, Listen},
-    relay::Live,
+    config::{
+        self, AuthKey, AuthMode, AuthSection, Config, ConfigError, IngestSection, ListenAddress,
+    },
+    relay::LiveSettings,
     schema::{BreakingChange, Schema, SchemaError},
     tls::{self, TlsError},
 };
 
 /// A configuration with everything that it names loaded.
 #[derive(Debug)]
-pub struct Setup {
+pub struct RelaySetup {
     /// The parts that a reload may change, including the configuration itself.
-    pub live: Live,
+    pub live: LiveSettings,
     /// The group ids of the Unix sockets.
     pub socket_groups: SocketGroups,
 }
@@ -51,19 +53,19 @@ pub enum SetupError {
         /// The configuration key that names it.
         key: String,
         /// The problem.
-        fault: Fault,
+        fault: SetupFault,
     },
 }
 
 /// A problem with a file, group or schema that a configuration names.
 #[derive(Debug, thiserror::Error)]
-pub enum Fault {
+pub enum SetupFault {
     /// Another kind of file exists at the path of a Unix socket.
     #[error("the file at {} is not a socket", .0.display())]
     NoSocket(PathBuf),
     /// A key file cannot be read.
     #[error(transparent)]
-    File(#[from] FileError),
+    File(#[from] KeyFileError),
     /// A file holds no usable key.
     #[error("{}: {source}", file.display())]
     Key {
@@ -79,13 +81,13 @@ pub enum Fault {
     #[error(transparent)]
     IngestKey(#[from] IngestKeyError),
     /// The schema cannot be used.
-    #[error("the schema cannot be used, {}:\n{error}", errors(error))]
+    #[error("the schema cannot be used, {}:\n{error}", error_count_text(error))]
     Schema {
         /// The errors in the schema.
         error: SchemaError,
     },
     /// The new schema would break connected clients or events in the log.
-    #[error("the new schema would break connected clients or events in the log\n{}", lines(.0))]
+    #[error("the new schema would break connected clients or events in the log\n{}", indented_lines(.0))]
     BreakingChanges(Vec<BreakingChange>),
     /// A certificate or its key cannot be used.
     #[error("{} {source}", file.display())]
@@ -105,20 +107,20 @@ pub enum Fault {
     },
 }
 
-fn errors(error: &SchemaError) -> String {
+fn error_count_text(error: &SchemaError) -> String {
     match error.error_count() {
         1 => "1 error".to_owned(),
         count => format!("{count} errors"),
     }
 }
 
-fn lines(changes: &[BreakingChange]) -> String {
+fn indented_lines(changes: &[BreakingChange]) -> String {
     let lines = changes.iter().map(|change| format!("  {change}"));
     lines.collect::<Vec<_>>().join("\n")
 }
 
-impl Fault {
-    fn at(key: &str) -> impl FnOnce(Self) -> SetupError {
+impl SetupFault {
+    fn at_key(key: &str) -> impl FnOnce(Self) -> SetupError {
         let key = key.to_owned();
         move |fault| SetupError::Unusable { key, fault }
     }
@@ -148,7 +150,7 @@ impl Fault {
     }
 }
 
-impl Setup {
+impl RelaySetup {
     /// Loads the configuration file and everything that it names.
     ///
     /// # Errors
@@ -170,12 +172,15 @@ impl Setup {
         check_socket_path("ops.listen", &config.ops.listen)?;
         Ok(Self {
             socket_groups: SocketGroups {
-                ingest: group("ingest.socket_group", config.ingest.socket_group.as_deref())?,
-                ops: group("ops.socket_group", config.ops.socket_group.as_deref())?,
+                ingest: resolve_group(
+                    "ingest.socket_group",
+                    config.ingest.socket_group.as_deref(),
+                )?,
+                ops: resolve_group("ops.socket_group", config.ops.socket_group.as_deref())?,
             },
             live: {
-                let schema = Arc::new(schema(&config)?);
-                live(config, schema)?
+                let schema = Arc::new(load_schema(&config)?);
+                load_live(config, schema)?
             },
         })
     }
@@ -183,13 +188,13 @@ impl Setup {
 
 /// Checks that no other kind of file exists at the path of a Unix socket. Its directory may be
 /// missing, since systemd may create it when it starts the relay.
-fn check_socket_path(key: &str, listen: &Listen) -> Result<(), SetupError> {
+fn check_socket_path(key: &str, listen: &ListenAddress) -> Result<(), SetupError> {
     match listen {
-        Listen::Unix(path)
+        ListenAddress::Unix(path)
             if std::fs::symlink_metadata(path)
                 .is_ok_and(|found| !found.file_type().is_socket()) =>
         {
-            Err(Fault::at(key)(Fault::NoSocket(path.clone())))
+            Err(SetupFault::at_key(key)(SetupFault::NoSocket(path.clone())))
         }
         _ => Ok(()),
     }
@@ -212,10 +217,10 @@ impl SetupError {
 /// # Errors
 ///
 /// Fails if something that the configuration names cannot be used.
-pub fn live(config: Config, schema: Arc<Schema>) -> Result<Live, SetupError> {
-    Ok(Live {
+pub fn load_live(config: Config, schema: Arc<Schema>) -> Result<LiveSettings, SetupError> {
+    Ok(LiveSettings {
         schema,
-        authenticator: authenticator(&config.auth)?,
+        authenticator: build_authenticator(&config.auth)?,
         ingest_keys: ingest_keys(&config.ingest)?,
         tls: config.client.tls.as_ref().map(server_tls).transpose()?,
         config,
@@ -229,7 +234,7 @@ pub fn live(config: Config, schema: Arc<Schema>) -> Result<Live, SetupError> {
 ///
 /// Fails if the new schema would break connected clients or events in the log; the error lists
 /// all breaking changes.
-pub fn successor(
+pub fn compatible_schema(
     running: &Arc<Schema>,
     new: Arc<Schema>,
     config: &Config,
@@ -241,8 +246,10 @@ pub fn successor(
     if changes.is_empty() {
         return Ok(new);
     }
-    let key = config.schema.key();
-    Err(Fault::at(key)(Fault::BreakingChanges(changes)))
+    let key = config.schema.blamed_key();
+    Err(SetupFault::at_key(key)(SetupFault::BreakingChanges(
+        changes,
+    )))
 }
 
 /// Loads and compiles the schema that the configuration names.
@@ -250,19 +257,19 @@ pub fn successor(
 /// # Errors
 ///
 /// Fails if the schema cannot be used; the error lists everything that is wrong with it.
-pub fn schema(config: &Config) -> Result<Schema, SetupError> {
+pub fn load_schema(config: &Config) -> Result<Schema, SetupError> {
     let section = &config.schema;
     let load = section.source().load();
-    load.map_err(|error| Fault::at(section.key())(Fault::Schema { error }))
+    load.map_err(|error| SetupFault::at_key(section.blamed_key())(SetupFault::Schema { error }))
 }
 
-fn server_tls(files: &config::Tls) -> Result<Arc<ServerConfig>, SetupError> {
-    let config::Tls {
+fn server_tls(files: &config::TlsFiles) -> Result<Arc<ServerConfig>, SetupError> {
+    let config::TlsFiles {
         cert_file,
         key_file,
     } = files;
-    let chain = tls_file("client.tls.cert_file", cert_file, tls::certificates)?;
-    let key = tls_file("client.tls.key_file", key_file, tls::private_key)?;
+    let chain = tls_file("client.tls.cert_file", cert_file, tls::parse_certificates)?;
+    let key = tls_file("client.tls.key_file", key_file, tls::parse_private_key)?;
     tls::server_config(chain, key).map_err(|source| {
         let (key, file) = match source {
             TlsError::Unusable(rustls::Error::InvalidCertificate(_)) => {
@@ -270,7 +277,7 @@ fn server_tls(files: &config::Tls) -> Result<Arc<ServerConfig>, SetupError> {
             }
             _ => ("client.tls.key_file", key_file),
         };
-        Fault::at(key)(Fault::Tls {
+        SetupFault::at_key(key)(SetupFault::Tls {
             file: file.clone(),
             source,
         })
@@ -282,9 +289,9 @@ fn tls_file<T>(
     file: &Path,
     read: impl FnOnce(&[u8]) -> Result<T, TlsError>,
 ) -> Result<T, SetupError> {
-    let bytes = read_file(file).map_err(|error| Fault::at(key)(error.into()))?;
+    let bytes = read_file(file).map_err(|error| SetupFault::at_key(key)(error.into()))?;
     read(&bytes).map_err(|source| {
-        Fault::at(key)(Fault::Tls {
+        SetupFault::at_key(key)(SetupFault::Tls {
             file: file.to_owned(),
             source,
         })
@@ -292,7 +299,7 @@ fn tls_file<T>(
 }
 
 /// Returns the id of a group that is given by name or number.
-fn group(key: &str, group: Option<&str>) -> Result<Option<u32>, SetupError> {
+fn resolve_group(key: &str, group: Option<&str>) -> Result<Option<u32>, SetupError> {
     let Some(group) = group else {
         return Ok(None);
     };
@@ -300,7 +307,7 @@ fn group(key: &str, group: Option<&str>) -> Result<Option<u32>, SetupError> {
         return Ok(Some(number));
     }
     let fault = |reason: String| {
-        Fault::at(key)(Fault::Group {
+        SetupFault::at_key(key)(SetupFault::Group {
             group: group.to_owned(),
             reason,
         })
@@ -312,7 +319,7 @@ fn group(key: &str, group: Option<&str>) -> Result<Option<u32>, SetupError> {
     }
 }
 
-fn authenticator(auth: &Auth) -> Result<Authenticator, SetupError> {
+fn build_authenticator(auth: &AuthSection) -> Result<Authenticator, SetupError> {
     match auth.mode {
         AuthMode::None => Ok(Authenticator::Open),
         AuthMode::Jwt => {
@@ -328,23 +335,23 @@ fn authenticator(auth: &Auth) -> Result<Authenticator, SetupError> {
                     sets.push(Arc::new(KeySet::new(url.clone())));
                 }
                 let place = format!("auth.keys[{index}].{name}");
-                keys.extend(verification_keys(key).map_err(Fault::at(&place))?);
+                keys.extend(verification_keys(key).map_err(SetupFault::at_key(&place))?);
             }
-            Verifier::with_sets(keys, sets, rules(auth))
+            TokenVerifier::with_sets(keys, sets, token_rules(auth))
                 .map(Authenticator::Tokens)
-                .map_err(|error| Fault::at("auth.keys")(error.into()))
+                .map_err(|error| SetupFault::at_key("auth.keys")(error.into()))
         }
     }
 }
 
-fn verification_keys(key: &AuthKey) -> Result<Vec<VerificationKey>, Fault> {
+fn verification_keys(key: &AuthKey) -> Result<Vec<VerificationKey>, SetupFault> {
     let (file, keys) = match key {
         AuthKey::Secret {
             file,
             algorithm,
             kid,
         } => {
-            let secret = Secret::read(file)?;
+            let secret = Secret::from_file(file)?;
             let key = VerificationKey::from_secret(*algorithm, kid.clone(), &secret);
             (file, key.map(|key| vec![key]))
         }
@@ -361,13 +368,13 @@ fn verification_keys(key: &AuthKey) -> Result<Vec<VerificationKey>, Fault> {
         // Fetched once the relay is running.
         AuthKey::JwksUrl { .. } => return Ok(Vec::new()),
     };
-    keys.map_err(|source| Fault::Key {
+    keys.map_err(|source| SetupFault::Key {
         file: file.clone(),
         source,
     })
 }
 
-fn rules(auth: &Auth) -> TokenRules {
+fn token_rules(auth: &AuthSection) -> TokenRules {
     TokenRules {
         issuer: auth.issuer.clone(),
         audience: auth.audience.clone(),
@@ -379,17 +386,17 @@ fn rules(auth: &Auth) -> TokenRules {
     }
 }
 
-fn ingest_keys(ingest: &Ingest) -> Result<IngestKeys, SetupError> {
+fn ingest_keys(ingest: &IngestSection) -> Result<IngestKeys, SetupError> {
     let mut keys = Vec::new();
     for (index, key) in ingest.keys.iter().enumerate() {
         let place = format!("ingest.keys[{index}].key_file");
-        keys.push(ingest_key(key).map_err(Fault::at(&place))?);
+        keys.push(ingest_key(key).map_err(SetupFault::at_key(&place))?);
     }
-    IngestKeys::new(keys).map_err(|error| Fault::at("ingest.keys")(error.into()))
+    IngestKeys::new(keys).map_err(|error| SetupFault::at_key("ingest.keys")(error.into()))
 }
 
-fn ingest_key(key: &config::IngestKey) -> Result<IngestKey, Fault> {
-    let secret = Secret::read(&key.key_file)?;
+fn ingest_key(key: &config::IngestKeyEntry) -> Result<IngestKey, SetupFault> {
+    let secret = Secret::from_file(&key.key_file)?;
     let tenants = key
         .tenants
         .as_ref()

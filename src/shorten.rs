@@ -4,7 +4,7 @@
 pub(crate) const ANSWER_BYTES_MAX: usize = 1000;
 
 /// Cuts the text to at most `bytes_max` bytes; a cut text ends with `…`.
-pub(crate) fn shortened(text: impl Into<String>, bytes_max: usize) -> String {
+pub(crate) fn truncate_text(text: impl Into<String>, bytes_max: usize) -> String {
     const MARK: char = '…';
     let mut text = text.into();
     if text.len() > bytes_max {
@@ -20,9 +20,9 @@ mod tests {
 
     #[test]
     fn a_text_is_cut_between_characters_and_never_longer_than_its_bound() {
-        assert_eq!(shortened("abcdef", 6), "abcdef");
-        assert_eq!(shortened("abcdefg", 6), "abc…");
+        assert_eq!(truncate_text("abcdef", 6), "abcdef");
+        assert_eq!(truncate_text("abcdefg", 6), "abc…");
         // The second `é` would end at byte 4.
-        assert_eq!(shortened("éééé", 6), "é…");
+        assert_eq!(truncate_text("éééé", 6), "é…");
     }
 }

@@ -9,16 +9,16 @@ const LIKENESS_MIN: f64 = 0.5;
 const COMPARED_BYTES_MAX: usize = 64;
 
 /// Returns the known name most similar to the unknown one, or `None` if none is close.
-pub(crate) fn nearest<'a>(
+pub(crate) fn nearest_name<'a>(
     unknown: &str,
     known: impl IntoIterator<Item = &'a str>,
 ) -> Option<&'a str> {
-    nearest_by_name(unknown, known.into_iter().map(|name| (name, name)))
+    nearest_entry(unknown, known.into_iter().map(|name| (name, name)))
 }
 
 /// Returns the value paired with the known name most similar to the unknown one, or `None`
 /// if none is close. Ignores case.
-pub(crate) fn nearest_by_name<'a, T>(
+pub(crate) fn nearest_entry<'a, T>(
     unknown: &str,
     known: impl IntoIterator<Item = (&'a str, T)>,
 ) -> Option<T> {
@@ -46,17 +46,17 @@ mod tests {
     #[test]
     fn the_most_similar_name_is_suggested_in_either_case() {
         let known = ["roomCreated", "roomClosed", "said"];
-        assert_eq!(nearest("roomCreate", known), Some("roomCreated"));
-        assert_eq!(nearest("ROOMCLOSED", known), Some("roomClosed"));
-        assert_eq!(nearest("presence", known), None);
+        assert_eq!(nearest_name("roomCreate", known), Some("roomCreated"));
+        assert_eq!(nearest_name("ROOMCLOSED", known), Some("roomClosed"));
+        assert_eq!(nearest_name("presence", known), None);
     }
 
     #[test]
     fn names_that_take_long_to_compare_are_not_compared() {
         let longest = "x".repeat(COMPARED_BYTES_MAX);
         let too_long = "x".repeat(COMPARED_BYTES_MAX + 1);
-        assert_eq!(nearest(&longest, [longest.as_str()]), Some(&*longest));
-        assert_eq!(nearest(&too_long, [too_long.as_str()]), None);
-        assert_eq!(nearest(&longest, [too_long.as_str()]), None);
+        assert_eq!(nearest_name(&longest, [longest.as_str()]), Some(&*longest));
+        assert_eq!(nearest_name(&too_long, [too_long.as_str()]), None);
+        assert_eq!(nearest_name(&longest, [too_long.as_str()]), None);
     }
 }

@@ -9,9 +9,9 @@ use std::{
 
 /// A number that one thread writes and any thread may read.
 #[derive(Debug, Default)]
-pub struct Cell(AtomicU64);
+pub struct CounterCell(AtomicU64);
 
-impl Cell {
+impl CounterCell {
     /// Adds to the number. Only the shard's own thread may call this: the load and the store are
     /// two steps.
     pub fn add(&self, count: u64) {
@@ -33,12 +33,12 @@ impl Cell {
 
 /// A histogram of durations.
 #[derive(Debug, Default)]
-pub struct Durations {
-    buckets: [Cell; Self::BOUNDS.len() + 1],
-    nanoseconds: Cell,
+pub struct DurationHistogram {
+    buckets: [CounterCell; Self::BOUNDS.len() + 1],
+    nanoseconds: CounterCell,
 }
 
-impl Durations {
+impl DurationHistogram {
     /// The longest duration of each bucket, in order. The last bucket has no bound and is not
     /// included.
     pub const BOUNDS: [Duration; 13] = [
@@ -71,7 +71,7 @@ impl Durations {
     /// Returns the number of durations in each bucket.
     #[must_use]
     pub fn buckets(&self) -> [u64; Self::BOUNDS.len() + 1] {
-        self.buckets.each_ref().map(Cell::get)
+        self.buckets.each_ref().map(CounterCell::get)
     }
 
     /// Returns the number of durations.
@@ -92,43 +92,43 @@ impl Durations {
 /// `matched` + `replayed` = `written` + `dropped_slow` + `dropped_closed` + `queued` whenever the
 /// shard's thread is not in the middle of an event.
 #[derive(Debug, Default)]
-pub struct Tally {
+pub struct ShardTally {
     /// Open WebSocket connections.
-    pub connections: Cell,
+    pub connections: CounterCell,
     /// Open connections that use JSON.
-    pub json_connections: Cell,
+    pub json_connections: CounterCell,
     /// WebSocket connections opened so far.
-    pub connections_opened: Cell,
+    pub connections_opened: CounterCell,
     /// Subscribed topics, summed over the connections; implicit ones are not counted.
-    pub subscriptions: Cell,
+    pub subscriptions: CounterCell,
     /// Events, counted once for each connection that they matched.
-    pub matched: Cell,
+    pub matched: CounterCell,
     /// Replayed events, counted once for each connection that they were queued for.
-    pub replayed: Cell,
+    pub replayed: CounterCell,
     /// Matched or replayed events that were handed to the kernel whole.
-    pub written: Cell,
+    pub written: CounterCell,
     /// Matched or replayed events that were dropped because the connection was too slow.
-    pub dropped_slow: Cell,
+    pub dropped_slow: CounterCell,
     /// Matched or replayed events that were dropped because the connection ended before they were
     /// written.
-    pub dropped_closed: Cell,
+    pub dropped_closed: CounterCell,
     /// Matched or replayed events that wait in outboxes, or in the log for a connection that is
     /// catching up.
-    pub queued: Cell,
+    pub queued: CounterCell,
     /// Events rendered as JSON for their delivery.
-    pub json_delivered: Cell,
+    pub json_delivered: CounterCell,
     /// Events rendered as JSON for a connection that is catching up.
-    pub json_replayed: Cell,
+    pub json_replayed: CounterCell,
     /// System calls that wrote to WebSocket connections.
-    pub writes: Cell,
+    pub writes: CounterCell,
     /// Frames completed by these writes.
-    pub frames_written: Cell,
+    pub frames_written: CounterCell,
     /// System calls that read from WebSocket connections.
-    pub reads: Cell,
+    pub reads: CounterCell,
     /// CPU time of the shard's thread in each turn of its event loop.
-    pub turn_cpu: Durations,
+    pub turn_cpu: DurationHistogram,
     /// Wall time of the same turns.
-    pub turn_stall: Durations,
+    pub turn_stall: DurationHistogram,
 }
 
 #[cfg(test)]
@@ -137,7 +137,7 @@ mod tests {
 
     #[test]
     fn what_is_added_and_taken_away_adds_up() {
-        let cell = Cell::default();
+        let cell = CounterCell::default();
         cell.add(5);
         cell.sub(3);
         assert_eq!(cell.get(), 2);
@@ -145,21 +145,21 @@ mod tests {
 
     #[test]
     fn a_duration_is_counted_in_the_first_bucket_that_takes_it() {
-        let durations = Durations::default();
+        let durations = DurationHistogram::default();
         let longest = Duration::from_secs(2);
-        for duration in [Duration::ZERO, Durations::BOUNDS[0], longest] {
+        for duration in [Duration::ZERO, DurationHistogram::BOUNDS[0], longest] {
             durations.record(duration);
         }
-        for bound in Durations::BOUNDS {
+        for bound in DurationHistogram::BOUNDS {
             durations.record(bound + Duration::from_nanos(1));
         }
-        let mut expected = [1; Durations::BOUNDS.len() + 1];
+        let mut expected = [1; DurationHistogram::BOUNDS.len() + 1];
         expected[0] = 2;
-        expected[Durations::BOUNDS.len()] = 2;
+        expected[DurationHistogram::BOUNDS.len()] = 2;
         assert_eq!(durations.buckets(), expected);
         assert_eq!(durations.count(), 16);
-        let bounds: Duration = Durations::BOUNDS.iter().sum();
-        let sum = Durations::BOUNDS[0] + longest + bounds + Duration::from_nanos(13);
+        let bounds: Duration = DurationHistogram::BOUNDS.iter().sum();
+        let sum = DurationHistogram::BOUNDS[0] + longest + bounds + Duration::from_nanos(13);
         assert_eq!(durations.sum(), sum);
     }
 }

@@ -49,7 +49,7 @@ pub enum TlsError {
 /// # Errors
 ///
 /// If the file is malformed or contains no certificate.
-pub fn certificates(file: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+pub fn parse_certificates(file: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let certificates = CertificateDer::pem_slice_iter(file)
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| TlsError::Pem(error.to_string()))?;
@@ -64,7 +64,7 @@ pub fn certificates(file: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsErro
 /// # Errors
 ///
 /// If the file is malformed or contains no private key.
-pub fn private_key(file: &[u8]) -> Result<PrivateKeyDer<'static>, TlsError> {
+pub fn parse_private_key(file: &[u8]) -> Result<PrivateKeyDer<'static>, TlsError> {
     PrivateKeyDer::from_pem_slice(file).map_err(|error| match error {
         pem::Error::NoItemsFound => TlsError::NoPrivateKey,
         error => TlsError::Pem(error.to_string()),
@@ -81,7 +81,7 @@ pub fn server_config(
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
 ) -> Result<Arc<ServerConfig>, TlsError> {
-    let mut config = versions(ServerConfig::builder_with_provider(provider()))?
+    let mut config = with_tls_versions(ServerConfig::builder_with_provider(crypto_provider()))?
         .with_no_client_auth()
         .with_single_cert(chain, key)
         .map_err(|error| match error {
@@ -105,7 +105,7 @@ pub fn client_config(roots: Option<&[u8]>) -> Result<Arc<ClientConfig>, TlsError
     let mut store = RootCertStore::empty();
     match roots {
         Some(file) => {
-            for certificate in certificates(file)? {
+            for certificate in parse_certificates(file)? {
                 store.add(certificate)?;
             }
         }
@@ -119,18 +119,18 @@ pub fn client_config(roots: Option<&[u8]>) -> Result<Arc<ClientConfig>, TlsError
             }
         }
     }
-    let mut config = versions(ClientConfig::builder_with_provider(provider()))?
+    let mut config = with_tls_versions(ClientConfig::builder_with_provider(crypto_provider()))?
         .with_root_certificates(store)
         .with_no_client_auth();
     config.alpn_protocols = vec![HTTP_1_1.to_vec()];
     Ok(Arc::new(config))
 }
 
-fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+fn crypto_provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }
 
-fn versions<S: ConfigSide>(
+fn with_tls_versions<S: ConfigSide>(
     builder: ConfigBuilder<S, rustls::WantsVersions>,
 ) -> Result<ConfigBuilder<S, WantsVerifier>, rustls::Error> {
     builder.with_protocol_versions(&[&TLS13, &TLS12])
@@ -148,7 +148,10 @@ mod tests {
     }
 
     fn config(cert: &str, key: &str) -> Result<Arc<ServerConfig>, TlsError> {
-        server_config(certificates(cert.as_bytes())?, private_key(key.as_bytes())?)
+        server_config(
+            parse_certificates(cert.as_bytes())?,
+            parse_private_key(key.as_bytes())?,
+        )
     }
 
     #[test]

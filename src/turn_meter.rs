@@ -26,15 +26,15 @@ use pin_project_lite::pin_project;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::task::{JoinHandle, spawn_local};
 
-use crate::tally::{Durations, Tally};
+use crate::tally::{DurationHistogram, ShardTally};
 
 /// Turns up to this long count with their wall time instead of their CPU time.
-const SHORT: Duration = Durations::BOUNDS[0];
+const SHORT: Duration = DurationHistogram::BOUNDS[0];
 
 /// The meter of one shard. Stays on the shard's thread.
 #[derive(Debug)]
 pub struct TurnMeter {
-    tally: Arc<Tally>,
+    tally: Arc<ShardTally>,
     /// The start of the current turn, if any.
     began: Cell<Option<Instant>>,
     /// The thread's CPU time, and the time at which it was read.
@@ -46,7 +46,7 @@ pub struct TurnMeter {
 impl TurnMeter {
     /// Creates a meter that records turns in this tally while [`run`](Self::run) is polled.
     #[must_use]
-    pub fn new(tally: Arc<Tally>) -> Self {
+    pub fn new(tally: Arc<ShardTally>) -> Self {
         Self {
             tally,
             began: Cell::default(),
@@ -75,8 +75,8 @@ impl TurnMeter {
     }
 
     /// Wraps a future so that its polls are part of the shard's turns.
-    pub fn metered<F: Future>(self: &Rc<Self>, future: F) -> Metered<F> {
-        Metered {
+    pub fn metered<F: Future>(self: &Rc<Self>, future: F) -> MeteredFuture<F> {
+        MeteredFuture {
             future,
             meter: Rc::clone(self),
         }
@@ -104,11 +104,11 @@ impl TurnMeter {
         let now = Instant::now();
         let stall = now - began;
         self.tally.turn_stall.record(stall);
-        self.tally.turn_cpu.record(self.computed(stall, now));
+        self.tally.turn_cpu.record(self.cpu_time_of(stall, now));
     }
 
     /// Returns the CPU time of a turn that ends at `now` and has taken `stall`.
-    fn computed(&self, stall: Duration, now: Instant) -> Duration {
+    fn cpu_time_of(&self, stall: Duration, now: Instant) -> Duration {
         if stall <= SHORT {
             return stall;
         }
@@ -129,14 +129,14 @@ pin_project! {
     /// Wraps a future. Its polls are part of a shard's turns.
     #[derive(Debug)]
     #[must_use = "futures do nothing unless polled"]
-    pub struct Metered<F> {
+    pub struct MeteredFuture<F> {
         #[pin]
         future: F,
         meter: Rc<TurnMeter>,
     }
 }
 
-impl<F: Future> Future for Metered<F> {
+impl<F: Future> Future for MeteredFuture<F> {
     type Output = F::Output;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
@@ -182,7 +182,7 @@ mod tests {
 
     /// Returns the number of recorded turns, and the sums of their CPU and wall times.
     fn recorded(meter: &TurnMeter) -> (u64, Duration, Duration) {
-        let Tally {
+        let ShardTally {
             turn_cpu,
             turn_stall,
             ..

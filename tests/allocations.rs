@@ -20,22 +20,27 @@ use bytes::Bytes;
 use prost::Message;
 use sidewire::{
     auth::{Authenticator, Grant, Identity, IngestKeys},
-    client::{Control, Envelope},
+    client::{ControlMessage, Envelope},
     clock::Clock,
     config::Config,
-    connection::{Admitted, CONNECTION_BYTES, Transport, converse, handshake_bytes, serve},
-    event::{Draft, DraftParts},
-    http::Via,
-    hub::{InboxLimits, LOOK_INTERVAL, PublishTimeouts, Registry, RegistryLimits, ShardHub, hub},
+    connection::{
+        AdmittedClient, CONNECTION_BYTES, Transport, handshake_bytes, run_connection, serve_stream,
+    },
+    event::{EventDraft, EventDraftParts},
+    http::ListenerKind,
+    hub::{
+        InboxLimits, LOOK_INTERVAL, PublishTimeouts, RegistryLimits, ShardHub, TenantRegistry,
+        build_hub,
+    },
     ingest::{self, BACKEND_CONNECTION_BYTES},
     limits::UserKey,
-    log::{MessageIdLimits, Window},
+    log::{LogWindow, MessageIdLimits},
     ops::Metrics,
     outbox::Outbox,
-    protocol::{Encoding, MessageId, TenantName, Topic, UserName, wire},
-    random::Random,
-    relay::{Live, Relay, Shard},
-    schema::{Bundled, Schema},
+    protocol::{EnvelopeEncoding, MessageId, TenantName, Topic, UserName, wire},
+    random::RandomSource,
+    relay::{LiveSettings, Relay, ShardContext},
+    schema::{BundledSchema, Schema},
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex},
@@ -120,7 +125,7 @@ fn a_tenant_of_which_only_the_end_of_its_log_is_remembered_takes_less_than_200_b
             let name = TenantName::parse(&format!("a-customer-with-a-name-{number:06}")).unwrap();
             let user = UserName::parse("ann").unwrap();
             let outbox = Rc::new(Outbox::new(&shard.outboxes));
-            drop(shard.hub.join(&name, &user, outbox).unwrap());
+            drop(shard.hub.join_tenant(&name, &user, outbox).unwrap());
         }
     });
     let each = remembered.bytes_current / TENANTS;
@@ -139,7 +144,10 @@ fn schemas() -> [Schema; 2] {
             include_str!("../src/schema/tests/legacy.proto"),
         ),
     ];
-    let generic = Bundled::named("generic").unwrap().schema().unwrap();
+    let generic = BundledSchema::by_name("generic")
+        .unwrap()
+        .compile()
+        .unwrap();
     let torture = Schema::from_texts(&files, "test.v1.Envelope").unwrap();
     [torture, generic]
 }
@@ -312,7 +320,7 @@ fn an_envelope_takes_no_more_memory_than_is_reserved_while_it_is_decoded_for_its
 
 /// Serves so many streams, each of which has brought these bytes and no more, and gives what
 /// each of them takes.
-fn bytes_of_each<F>(begun: &[u8], serve: impl Fn(Rc<Shard>, DuplexStream) -> F) -> i64
+fn bytes_of_each<F>(begun: &[u8], serve: impl Fn(Rc<ShardContext>, DuplexStream) -> F) -> i64
 where
     F: Future<Output = ()> + 'static,
 {
@@ -361,7 +369,7 @@ fn a_handshake_and_a_call_take_no_more_than_they_are_counted_for_while_their_hea
     };
     let peer = Ipv4Addr::LOCALHOST.into();
     let handshake = bytes_of_each(&head("GET /ws", 16 << 10), |shard, stream| async move {
-        drop(serve(shard, stream, peer, ()).await);
+        drop(serve_stream(shard, stream, peer, ()).await);
     });
     assert!(handshake > 16 << 10, "{handshake}");
     assert!(
@@ -369,7 +377,7 @@ fn a_handshake_and_a_call_take_no_more_than_they_are_counted_for_while_their_hea
         "{handshake}"
     );
     let call = bytes_of_each(&head("GET /", 64 << 10), |shard, stream| {
-        ingest::serve(shard, stream, Via::Tcp, ())
+        ingest::serve(shard, stream, ListenerKind::Tcp, ())
     });
     assert!(call > 64 << 10, "{call}");
     assert!(call <= BACKEND_CONNECTION_BYTES as i64, "{call}");
@@ -388,7 +396,7 @@ fn a_connection_takes_about_what_it_is_counted_for() {
 /// A relay with one shard, and clients that follow one topic.
 struct Bench {
     runtime: LocalRuntime,
-    shard: Rc<Shard>,
+    shard: Rc<ShardContext>,
     clients: u64,
     network: Rc<Network>,
     topic: Topic,
@@ -463,7 +471,7 @@ impl Bench {
         let drafts = (0..events).map(|_| self.draft()).collect();
         let publisher = &self.shard.relay.publisher;
         let appended = publisher.append(&tenant(), drafts).await.unwrap();
-        let published = appended.acknowledged().await;
+        let published = appended.wait_acknowledged().await;
         assert_eq!(
             published.events.first().unwrap().matched,
             Some(self.clients)
@@ -481,8 +489,8 @@ impl Bench {
         }
     }
 
-    fn draft(&self) -> Draft {
-        Draft::new(DraftParts {
+    fn draft(&self) -> EventDraft {
+        EventDraft::new(EventDraftParts {
             kept: &[&[0xa2, 0x06, 3, 1, 2, 3]],
             message_id: MessageId::parse("event").unwrap(),
             append_message_id: true,
@@ -585,7 +593,7 @@ impl AsyncWrite for Stream {
 }
 
 /// Lets a client in that subscribes at once.
-fn connect(shard: &Rc<Shard>, number: u64, network: &Rc<Network>) {
+fn connect(shard: &Rc<ShardContext>, number: u64, network: &Rc<Network>) {
     let identity = Identity {
         tenant: tenant(),
         user: UserName::parse(&format!("user-{number}")).unwrap(),
@@ -598,9 +606,10 @@ fn connect(shard: &Rc<Shard>, number: u64, network: &Rc<Network>) {
         user: identity.user.clone(),
     };
     let peer = Ipv4Addr::LOCALHOST.into();
-    let admitted = Admitted::new(shard, identity, who, peer, Encoding::Protobuf).unwrap();
+    let admitted =
+        AdmittedClient::new(shard, identity, who, peer, EnvelopeEncoding::Protobuf).unwrap();
     let stream = Stream(Rc::clone(network));
-    spawn_local(converse(
+    spawn_local(run_connection(
         Rc::clone(shard),
         admitted,
         stream,
@@ -612,7 +621,7 @@ fn connect(shard: &Rc<Shard>, number: u64, network: &Rc<Network>) {
 /// A Subscribe, masked with zeros as a client's frame must be.
 fn subscribe() -> Bytes {
     let envelope = Envelope {
-        control: Some(Control::Subscribe(wire::Subscribe {
+        control: Some(ControlMessage::Subscribe(wire::Subscribe {
             topics: vec![TOPIC.to_owned()],
             resume_from: None,
         })),
@@ -631,19 +640,19 @@ fn tenant() -> TenantName {
 }
 
 /// The one shard of a relay as configured by default, but for its log.
-fn shard() -> Rc<Shard> {
+fn shard() -> Rc<ShardContext> {
     shard_for(1)
 }
 
 /// The same, with places for more tenants than the one.
-fn shard_for(tenants: usize) -> Rc<Shard> {
+fn shard_for(tenants: usize) -> Rc<ShardContext> {
     let config = Config::default();
-    let random = Arc::new(Random::from_seed(1));
+    let random = Arc::new(RandomSource::from_seed(1));
     let limits = RegistryLimits {
         tenants,
         log_bytes: u64::MAX,
         memory: sidewire::memory::MemoryLimits::UNBOUNDED,
-        window: Window {
+        window: LogWindow {
             events: LOG_EVENTS,
             bytes: 1 << 20,
             age: Duration::from_mins(5),
@@ -651,16 +660,16 @@ fn shard_for(tenants: usize) -> Rc<Shard> {
         inbox: InboxLimits::default(),
         message_ids: MessageIdLimits::default(),
     };
-    let registry = Arc::new(Registry::new(limits, Arc::clone(&random)));
+    let registry = Arc::new(TenantRegistry::new(limits, Arc::clone(&random)));
     let timeouts = PublishTimeouts {
         inbox: config.ingest.inbox_timeout,
         ack: config.ingest.ack_timeout,
     };
-    let (publisher, seeds) = hub(&registry, timeouts, &[Arc::default()]);
-    let hub: ShardHub = seeds.into_iter().next().unwrap().grow();
+    let (publisher, seeds) = build_hub(&registry, timeouts, &[Arc::default()]);
+    let hub: ShardHub = seeds.into_iter().next().unwrap().build();
     let relay = Relay {
         limits: sidewire::limits::Limits::new(&config),
-        live: ArcSwap::from_pointee(Live {
+        live: ArcSwap::from_pointee(LiveSettings {
             config,
             schema: Arc::new(Schema::bundled().unwrap()),
             authenticator: Authenticator::Open,
@@ -675,5 +684,5 @@ fn shard_for(tenants: usize) -> Rc<Shard> {
         calls: TaskTracker::new(),
         clients: TaskTracker::new(),
     };
-    Rc::new(Shard::new(Arc::new(relay), Rc::new(hub)))
+    Rc::new(ShardContext::new(Arc::new(relay), Rc::new(hub)))
 }

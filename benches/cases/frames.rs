@@ -3,7 +3,7 @@
 use std::{hint::black_box, sync::Arc};
 
 use sidewire::{
-    event::{Draft, DraftParts, Event},
+    event::{Event, EventDraft, EventDraftParts},
     memory::MemoryAccount,
     protocol::{Epoch, MessageId, Position, Topic},
     schema::Schema,
@@ -70,7 +70,7 @@ impl Subject for Frame {
 
     fn operate(&mut self) {
         let (message_id, topics) = self.parts.pop().unwrap();
-        let draft = Draft::new(DraftParts {
+        let draft = EventDraft::new(EventDraftParts {
             kept: black_box(&[&self.payload]),
             message_id,
             append_message_id: self.appends,
@@ -80,6 +80,6 @@ impl Subject for Frame {
         });
         self.position.offset += 1;
         self.made
-            .push(draft.place(self.position, &self.account, self.now));
+            .push(draft.into_event(self.position, &self.account, self.now));
     }
 }

@@ -14,15 +14,15 @@ use std::{
 };
 
 use sidewire::{
-    event::{Draft, DraftParts},
+    event::{EventDraft, EventDraftParts},
     hub::{
-        InboxLimits, LOOK_INTERVAL, Membership, PublishTimeouts, Publisher, Registry,
-        RegistryLimits, ShardHub, hub,
+        HubConnection, HubPublisher, InboxLimits, LOOK_INTERVAL, PublishTimeouts, RegistryLimits,
+        ShardHub, TenantRegistry, build_hub,
     },
-    log::{MessageIdLimits, Window},
+    log::{LogWindow, MessageIdLimits},
     outbox::{Outbox, OutboxLimits, OutboxPool},
     protocol::{MessageId, TenantName, Topic, UserName},
-    random::Random,
+    random::RandomSource,
     schema::Schema,
 };
 use tokio::{
@@ -57,9 +57,9 @@ pub(super) fn cases() -> Vec<Case> {
 /// One shard with the connections of one tenant, and a backend.
 struct Publish {
     runtime: LocalRuntime,
-    publisher: Publisher,
+    publisher: HubPublisher,
     tenant: TenantName,
-    connections: Vec<(Membership, Rc<Outbox>)>,
+    connections: Vec<(HubConnection, Rc<Outbox>)>,
     frames_before: usize,
     wakes: Arc<Wakes>,
     wakes_due: u64,
@@ -71,7 +71,7 @@ struct Publish {
     /// How many of them each event relates to.
     topics_an_event: usize,
     next_topic: usize,
-    draft: Option<Draft>,
+    draft: Option<EventDraft>,
 }
 
 impl Publish {
@@ -101,7 +101,7 @@ impl Publish {
         let connections = (0..connections)
             .map(|number| {
                 let outbox = Rc::new(Outbox::new(&pool));
-                outbox.register(&Context::from_waker(&Waker::from(Arc::clone(&wakes))));
+                outbox.register_waker(&Context::from_waker(&Waker::from(Arc::clone(&wakes))));
                 (join(&shard, &tenant, number, &outbox, &topics), outbox)
             })
             .collect();
@@ -126,10 +126,10 @@ impl Publish {
         }
     }
 
-    fn next_draft(&mut self) -> Draft {
+    fn next_draft(&mut self) -> EventDraft {
         let first = self.next_topic;
         self.next_topic = (first + self.topics_an_event) % self.topics.len();
-        Draft::new(DraftParts {
+        EventDraft::new(EventDraftParts {
             kept: &[&self.payload],
             message_id: self.message_id.clone(),
             append_message_id: false,
@@ -161,7 +161,7 @@ impl Subject for Publish {
         let connections = self.connections.len() as u64;
         let published = self.runtime.block_on(async {
             let appended = self.publisher.append(&self.tenant, drafts).await.unwrap();
-            let published = appended.acknowledged().await;
+            let published = appended.wait_acknowledged().await;
             while self.wakes.0.load(Ordering::Relaxed) < self.wakes_due {
                 yield_now().await;
             }
@@ -196,13 +196,13 @@ fn runtime() -> LocalRuntime {
         .unwrap()
 }
 
-fn one_shard() -> (Publisher, Rc<ShardHub>) {
+fn one_shard() -> (HubPublisher, Rc<ShardHub>) {
     let limits = RegistryLimits {
         tenants: 1,
         log_bytes: u64::MAX,
         memory: sidewire::memory::MemoryLimits::UNBOUNDED,
         // Soon full: from then on each event evicts one.
-        window: Window {
+        window: LogWindow {
             events: 16,
             bytes: 16 << 20,
             age: Duration::from_mins(5),
@@ -214,9 +214,12 @@ fn one_shard() -> (Publisher, Rc<ShardHub>) {
         inbox: Duration::from_secs(2),
         ack: Duration::from_secs(5),
     };
-    let registry = Arc::new(Registry::new(limits, Arc::new(Random::from_seed(1))));
-    let (publisher, seeds) = hub(&registry, timeouts, &[Arc::default()]);
-    let shard = seeds.into_iter().next().unwrap().grow();
+    let registry = Arc::new(TenantRegistry::new(
+        limits,
+        Arc::new(RandomSource::from_seed(1)),
+    ));
+    let (publisher, seeds) = build_hub(&registry, timeouts, &[Arc::default()]);
+    let shard = seeds.into_iter().next().unwrap().build();
     (publisher, Rc::new(shard))
 }
 
@@ -226,9 +229,9 @@ fn join(
     number: usize,
     outbox: &Rc<Outbox>,
     topics: &[Topic],
-) -> Membership {
+) -> HubConnection {
     let user = UserName::parse(&format!("user-{number}")).unwrap();
-    let membership = shard.join(tenant, &user, Rc::clone(outbox)).unwrap();
+    let membership = shard.join_tenant(tenant, &user, Rc::clone(outbox)).unwrap();
     membership.subscribe(topics, topics.len(), None).unwrap();
     membership
 }
@@ -242,9 +245,9 @@ fn topics(count: usize) -> Vec<Topic> {
 /// Takes all frames but so many out of the outbox, as a connection does that writes
 /// them.
 fn empty(outbox: &Outbox, frames_left: usize) {
-    let written = outbox.lend(|frames| {
+    let written = outbox.with_next_write(|frames| {
         let written = frames.len().saturating_sub(frames_left);
         frames.iter().take(written).map(|frame| frame.len()).sum()
     });
-    outbox.advance(written);
+    outbox.advance_written(written);
 }

@@ -4,7 +4,7 @@
 use std::hint::black_box;
 
 use serde_json::json;
-use sidewire::schema::{Bundled, Schema};
+use sidewire::schema::{BundledSchema, Schema};
 
 use super::{Case, Subject};
 
@@ -83,7 +83,13 @@ fn generic_event() -> Event {
             "userId": "user-12"
         }
     });
-    Event::new(Bundled::named("generic").unwrap().schema().unwrap(), &json)
+    Event::new(
+        BundledSchema::by_name("generic")
+            .unwrap()
+            .compile()
+            .unwrap(),
+        &json,
+    )
 }
 
 struct Render(Event);

@@ -3,7 +3,7 @@
 
 use std::{hint::black_box, time::Duration};
 
-use sidewire::auth::{Algorithm, Secret, TokenRules, VerificationKey, Verifier};
+use sidewire::auth::{Algorithm, Secret, TokenRules, TokenVerifier, VerificationKey};
 
 use super::{Case, Subject};
 
@@ -29,7 +29,7 @@ pub(super) fn cases() -> Vec<Case> {
 }
 
 struct Check {
-    verifier: Verifier,
+    verifier: TokenVerifier,
     token: &'static str,
 }
 
@@ -40,7 +40,7 @@ impl Check {
             audience: Some("sidewire".to_owned()),
             ..TokenRules::default()
         };
-        let verifier = Verifier::new(vec![key(algorithm)], rules).unwrap();
+        let verifier = TokenVerifier::new(vec![key(algorithm)], rules).unwrap();
         Self { verifier, token }
     }
 }

@@ -4,7 +4,7 @@ use std::{collections::HashSet, sync::LazyLock};
 
 use sidewire::{
     auth::Grant,
-    connection::{Action, Conversation, TopicsRequest},
+    connection::{Conversation, ConversationAction, TopicsRequest},
     protocol::{Topic, reply::Reply},
     schema::PayloadKind,
 };
@@ -25,7 +25,7 @@ struct Subject {
 static SUBJECTS: LazyLock<[Subject; 2]> = LazyLock::new(|| {
     let listed = ["project:p1", "sprint:*", "user:ann"]
         .map(|text| Topic::parse(text).expect("it is a topic"));
-    [Grant::Everything, Grant::listed(listed)].map(|grant| Subject {
+    [Grant::Everything, Grant::from_topics(listed)].map(|grant| Subject {
         conversation: Conversation::new(grant.clone(), TOPICS_MAX),
         grant,
     })
@@ -34,13 +34,13 @@ static SUBJECTS: LazyLock<[Subject; 2]> = LazyLock::new(|| {
 /// Takes one frame.
 pub fn run(frame: &[u8]) {
     for subject in SUBJECTS.iter() {
-        let action = subject.conversation.receive(&BUNDLED, frame, NOW);
-        let again = subject.conversation.receive(&BUNDLED, frame, NOW);
+        let action = subject.conversation.handle_frame(&BUNDLED, frame, NOW);
+        let again = subject.conversation.handle_frame(&BUNDLED, frame, NOW);
         assert_eq!(action, again, "the same frame, twice");
         match action {
-            Action::Reply(reply) => check_reply(&reply, frame),
-            Action::Subscribe(request) => check_topics(&request, Some(&subject.grant)),
-            Action::Unsubscribe(request) => check_topics(&request, None),
+            ConversationAction::Reply(reply) => check_reply(&reply, frame),
+            ConversationAction::Subscribe(request) => check_topics(&request, Some(&subject.grant)),
+            ConversationAction::Unsubscribe(request) => check_topics(&request, None),
         }
     }
 }
@@ -48,7 +48,7 @@ pub fn run(frame: &[u8]) {
 /// An answer is an envelope of a control message, and says nothing that cannot be
 /// said.
 fn check_reply(reply: &Reply, frame: &[u8]) {
-    let envelope = reply.envelope("id", NOW);
+    let envelope = reply.to_envelope("id", NOW);
     let inspected = BUNDLED
         .inspect(&envelope)
         .expect("an answer is an envelope");

@@ -8,16 +8,16 @@ use sidewire::{
     auth::{Authenticator, IngestKeys},
     clock::Clock,
     config::Config,
-    event::Draft,
-    hub::{InboxLimits, PublishTimeouts, Registry, RegistryLimits, hub},
+    event::EventDraft,
+    hub::{InboxLimits, PublishTimeouts, RegistryLimits, TenantRegistry, build_hub},
     ingest::fuzzing::{event, events},
     limits::Limits,
-    log::{MessageIdLimits, Window},
+    log::{LogWindow, MessageIdLimits},
     memory::{MemoryAccount, MemoryLimits, MemoryUse},
     ops::Metrics,
     protocol::{Epoch, Position, Topic},
-    random::Random,
-    relay::{Live, Relay},
+    random::RandomSource,
+    relay::{LiveSettings, Relay},
 };
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
@@ -63,19 +63,23 @@ pub fn run(input: &[u8]) {
         }
         (one, other) => panic!("the same body, twice: {one:?} and {other:?}"),
     }
-    assert_eq!(ACCOUNT.held(MemoryUse::Events), 0, "the account of bytes");
+    assert_eq!(
+        ACCOUNT.held_bytes(MemoryUse::Events),
+        0,
+        "the account of bytes"
+    );
 }
 
 /// An event is an envelope with all that the relay owes it, each once, and the same
 /// body makes the same event.
-fn check(draft: Draft, again: Draft) {
+fn check(draft: EventDraft, again: EventDraft) {
     let (id, topics) = (draft.message_id().clone(), Arc::clone(draft.topics()));
     let position = Position {
         epoch: Epoch::from_bits(7),
         offset: u64::MAX,
     };
     let now = Instant::now();
-    let placed = draft.place(position, &ACCOUNT, now);
+    let placed = draft.into_event(position, &ACCOUNT, now);
     let envelope = placed.envelope();
     let inspected = BUNDLED.inspect(&envelope).expect("an event is an envelope");
     assert_eq!(inspected.message_id, Some(id.as_str()));
@@ -85,16 +89,19 @@ fn check(draft: Draft, again: Draft) {
     assert!(inspected.topics.iter().all(|topic| topics.contains(topic)));
     assert_eq!(&topics, again.topics());
     if *again.message_id() == id {
-        assert_eq!(again.place(position, &ACCOUNT, now).frame(), placed.frame());
+        assert_eq!(
+            again.into_event(position, &ACCOUNT, now).frame(),
+            placed.frame()
+        );
     }
 }
 
 /// A relay without shards.
 fn relay() -> Relay {
-    let random = Arc::new(Random::from_seed(1));
+    let random = Arc::new(RandomSource::from_seed(1));
     let limits = RegistryLimits {
         tenants: 1,
-        window: Window {
+        window: LogWindow {
             events: 0,
             bytes: 0,
             age: std::time::Duration::ZERO,
@@ -104,7 +111,7 @@ fn relay() -> Relay {
         inbox: InboxLimits::default(),
         message_ids: MessageIdLimits::default(),
     };
-    let registry = Arc::new(Registry::new(limits, Arc::clone(&random)));
+    let registry = Arc::new(TenantRegistry::new(limits, Arc::clone(&random)));
     let mut config = Config::default();
     config.limits.topics_per_event = 8;
     config.ingest.batch_events_max = 8;
@@ -114,14 +121,14 @@ fn relay() -> Relay {
     };
     Relay {
         limits: Limits::new(&config),
-        live: ArcSwap::from_pointee(Live {
+        live: ArcSwap::from_pointee(LiveSettings {
             config,
             schema: BUNDLED.clone(),
             authenticator: Authenticator::Open,
             ingest_keys: IngestKeys::new(Vec::new()).expect("none is fine"),
             tls: None,
         }),
-        publisher: hub(&registry, timeouts, &[]).0,
+        publisher: build_hub(&registry, timeouts, &[]).0,
         clock: Clock::system(),
         random,
         metrics: Arc::new(Metrics::new(false, false)),

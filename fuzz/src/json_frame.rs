@@ -75,8 +75,8 @@ fn check_client(schema: &Schema, json: &[u8], read: &Result<Vec<u8>, JsonError>)
 /// What the JSON says is what prost-reflect reads in it, and is answered like it.
 fn check_envelope(schema: &Schema, json: &[u8], envelope: &[u8]) {
     let theirs = reflected_from_json(schema, json).expect("prost-reflect takes it");
-    let action = CONVERSATION.receive(schema, envelope, NOW);
-    assert_eq!(action, CONVERSATION.receive(schema, &theirs, NOW));
+    let action = CONVERSATION.handle_frame(schema, envelope, NOW);
+    assert_eq!(action, CONVERSATION.handle_frame(schema, &theirs, NOW));
     let (text, their_text) = (
         schema.envelope_to_json_text(envelope),
         schema.envelope_to_json_text(&theirs),

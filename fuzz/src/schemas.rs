@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, LazyLock},
 };
 
-use sidewire::schema::{Bundled, Schema};
+use sidewire::schema::{BundledSchema, Schema};
 
 /// The bundled schema.
 pub(crate) static BUNDLED: LazyLock<Arc<Schema>> =
@@ -14,7 +14,7 @@ pub(crate) static BUNDLED: LazyLock<Arc<Schema>> =
 
 /// The bundled schema for applications without one of their own.
 pub(crate) static GENERIC: LazyLock<Schema> = LazyLock::new(|| {
-    let generic = Bundled::named("generic").and_then(|it| it.schema());
+    let generic = BundledSchema::by_name("generic").and_then(|it| it.compile());
     generic.expect("the bundled schema is one")
 });
 

@@ -7,7 +7,9 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::EncodingKey;
 use serde_json::Value;
 use sidewire::{
-    auth::{Algorithm, EXPIRY_AHEAD_MAX, Identity, Secret, TokenRules, VerificationKey, Verifier},
+    auth::{
+        Algorithm, EXPIRY_AHEAD_MAX, Identity, Secret, TokenRules, TokenVerifier, VerificationKey,
+    },
     protocol::Topic,
 };
 
@@ -26,7 +28,7 @@ static TOKENS: LazyLock<Vec<String>> = LazyLock::new(|| {
     file.lines().map(str::to_owned).collect()
 });
 
-static VERIFIER: LazyLock<Verifier> = LazyLock::new(|| {
+static VERIFIER: LazyLock<TokenVerifier> = LazyLock::new(|| {
     let rules = TokenRules {
         issuer: Some(ISSUER.to_owned()),
         audience: Some(AUDIENCE.to_owned()),
@@ -34,7 +36,7 @@ static VERIFIER: LazyLock<Verifier> = LazyLock::new(|| {
         ..TokenRules::default()
     };
     let keys = Algorithm::ALL.into_iter().map(key).collect();
-    Verifier::new(keys, rules).expect("there are keys")
+    TokenVerifier::new(keys, rules).expect("there are keys")
 });
 
 /// Checks one token.

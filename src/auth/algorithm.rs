@@ -74,11 +74,11 @@ impl Algorithm {
     /// Returns true if the algorithm signs and verifies with the same secret.
     #[must_use]
     pub fn is_symmetric(self) -> bool {
-        matches!(self.scheme(), Scheme::Hmac { .. })
+        matches!(self.key_requirements(), KeyRequirements::Hmac { .. })
     }
 
     /// Returns the algorithm as the type of the library jsonwebtoken.
-    pub(super) fn library(self) -> jsonwebtoken::Algorithm {
+    pub(super) fn library_algorithm(self) -> jsonwebtoken::Algorithm {
         match self {
             Self::HS256 => jsonwebtoken::Algorithm::HS256,
             Self::HS384 => jsonwebtoken::Algorithm::HS384,
@@ -96,31 +96,31 @@ impl Algorithm {
     }
 
     /// Returns the requirements for its keys.
-    pub(super) fn scheme(self) -> Scheme {
+    pub(super) fn key_requirements(self) -> KeyRequirements {
         match self {
-            Self::HS256 => Scheme::Hmac {
+            Self::HS256 => KeyRequirements::Hmac {
                 secret_bytes_min: 32,
             },
-            Self::HS384 => Scheme::Hmac {
+            Self::HS384 => KeyRequirements::Hmac {
                 secret_bytes_min: 48,
             },
-            Self::HS512 => Scheme::Hmac {
+            Self::HS512 => KeyRequirements::Hmac {
                 secret_bytes_min: 64,
             },
             Self::RS256 | Self::RS384 | Self::RS512 | Self::PS256 | Self::PS384 | Self::PS512 => {
-                Scheme::Rsa
+                KeyRequirements::Rsa
             }
-            Self::ES256 => Scheme::Ec {
+            Self::ES256 => KeyRequirements::Ec {
                 verification: &ECDSA_P256_SHA256_FIXED,
                 signing: &ECDSA_P256_SHA256_FIXED_SIGNING,
                 coordinate_bytes: 32,
             },
-            Self::ES384 => Scheme::Ec {
+            Self::ES384 => KeyRequirements::Ec {
                 verification: &ECDSA_P384_SHA384_FIXED,
                 signing: &ECDSA_P384_SHA384_FIXED_SIGNING,
                 coordinate_bytes: 48,
             },
-            Self::EdDSA => Scheme::Ed,
+            Self::EdDSA => KeyRequirements::Ed,
         }
     }
 
@@ -156,7 +156,7 @@ impl fmt::Display for Algorithm {
 }
 
 /// The requirements of an algorithm for its keys.
-pub(super) enum Scheme {
+pub(super) enum KeyRequirements {
     Hmac {
         /// Minimum length in bytes: that of the hash (RFC 7518, 3.2).
         secret_bytes_min: usize,

@@ -3,7 +3,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Grant, Identity, KeyFingerprint, KeySet, TokenError, Verifier, claims::check_user};
+use super::{
+    Grant, Identity, KeyFingerprint, KeySet, TokenError, TokenVerifier, claims::check_user_name,
+};
 use crate::protocol::{TenantName, UserName};
 
 /// The tenant in desktop mode, and the user if the client names none.
@@ -13,7 +15,7 @@ pub const DESKTOP_NAME: &str = "local";
 #[derive(Debug, Clone)]
 pub enum Authenticator {
     /// Each client must present a token.
-    Tokens(Verifier),
+    Tokens(TokenVerifier),
     /// Desktop mode: every client is accepted, into one tenant, as the user that it names. Only
     /// for loopback, which the caller must ensure.
     Open,
@@ -99,7 +101,7 @@ fn desktop_identity(user: &str) -> Result<Identity, TokenError> {
         problem,
     };
     let user = UserName::parse(user).map_err(|error| malformed(error.to_string()))?;
-    check_user(&user).map_err(|problem| malformed(problem.to_owned()))?;
+    check_user_name(&user).map_err(|problem| malformed(problem.to_owned()))?;
     Ok(Identity {
         tenant: TenantName::parse(DESKTOP_NAME).map_err(|error| malformed(error.to_string()))?,
         user,

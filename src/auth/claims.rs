@@ -48,22 +48,23 @@ impl Default for TokenRules {
 
 /// Checks the claims against the rules and returns the identity. `now` is the time since the
 /// Unix epoch.
-pub(super) fn identity(
+pub(super) fn identity_from_claims(
     claims: &Map<String, Value>,
     rules: &TokenRules,
     now: Duration,
 ) -> Result<Identity, TokenError> {
-    let expires_at = expiry(claims, rules, now)?;
+    let expires_at = check_expiry(claims, rules, now)?;
     check_start(claims, rules, now)?;
     check_issuer(claims, rules)?;
     check_audience(claims, rules)?;
     Ok(Identity {
-        tenant: name(claims, &rules.tenant_claim, TenantName::parse)?,
-        user: name(claims, &rules.user_claim, UserName::parse).and_then(|user| {
-            check_user(&user).map_err(|problem| malformed(rules.user_claim.clone(), problem))?;
+        tenant: name_claim(claims, &rules.tenant_claim, TenantName::parse)?,
+        user: name_claim(claims, &rules.user_claim, UserName::parse).and_then(|user| {
+            check_user_name(&user)
+                .map_err(|problem| malformed_claim(rules.user_claim.clone(), problem))?;
             Ok(user)
         })?,
-        grant: grant(claims, &rules.topics_claim)?,
+        grant: grant_claim(claims, &rules.topics_claim)?,
         expires_at,
         key: None,
     })
@@ -71,14 +72,14 @@ pub(super) fn identity(
 
 /// Returns the time at which the token expires, leeway included. The token is accepted before
 /// that time, not at it (RFC 7519, 4.1.4).
-fn expiry(
+fn check_expiry(
     claims: &Map<String, Value>,
     rules: &TokenRules,
     now: Duration,
 ) -> Result<Option<Duration>, TokenError> {
     let Some(exp) = numeric_date(claims, "exp")? else {
         return if rules.require_exp {
-            Err(missing("exp"))
+            Err(missing_claim("exp"))
         } else {
             Ok(None)
         };
@@ -119,7 +120,10 @@ fn numeric_date(
         Some(seconds) if seconds.is_finite() && seconds >= 0.0 => Ok(Some(
             Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX),
         )),
-        _ => Err(malformed(claim, "is not a non-negative number of seconds")),
+        _ => Err(malformed_claim(
+            claim,
+            "is not a non-negative number of seconds",
+        )),
     }
 }
 
@@ -128,10 +132,10 @@ fn check_issuer(claims: &Map<String, Value>, rules: &TokenRules) -> Result<(), T
         return Ok(());
     };
     match claims.get("iss") {
-        None => Err(missing("iss")),
+        None => Err(missing_claim("iss")),
         Some(Value::String(issuer)) if issuer == wanted => Ok(()),
         Some(Value::String(_)) => Err(TokenError::WrongIssuer),
-        Some(_) => Err(malformed("iss", "is not a string")),
+        Some(_) => Err(malformed_claim("iss", "is not a string")),
     }
 }
 
@@ -140,12 +144,12 @@ fn check_audience(claims: &Map<String, Value>, rules: &TokenRules) -> Result<(),
         return Ok(());
     };
     let names = match claims.get("aud") {
-        None => return Err(missing("aud")),
+        None => return Err(missing_claim("aud")),
         Some(Value::Array(names)) => names.as_slice(),
         Some(name) => std::slice::from_ref(name),
     };
     if !names.iter().all(Value::is_string) {
-        Err(malformed(
+        Err(malformed_claim(
             "aud",
             "is neither a string nor a list of strings",
         ))
@@ -158,7 +162,7 @@ fn check_audience(claims: &Map<String, Value>, rules: &TokenRules) -> Result<(),
 
 /// Refuses the user name `*`: the user's own topic would be `user:*`, which is a wildcard and
 /// cannot be addressed.
-pub(crate) fn check_user(user: &UserName) -> Result<(), &'static str> {
+pub(crate) fn check_user_name(user: &UserName) -> Result<(), &'static str> {
     if user.as_str() == "*" {
         return Err(
             "is `*`, which cannot be a user name: no event could be addressed to that user",
@@ -168,55 +172,57 @@ pub(crate) fn check_user(user: &UserName) -> Result<(), &'static str> {
 }
 
 /// Reads a name from a claim: a string, or an integer in decimal.
-fn name<T>(
+fn name_claim<T>(
     claims: &Map<String, Value>,
     claim: &Arc<str>,
     parse: fn(&str) -> Result<T, NameError>,
 ) -> Result<T, TokenError> {
     let parsed = match claims.get(claim.as_ref()) {
-        None => return Err(missing(claim.clone())),
+        None => return Err(missing_claim(claim.clone())),
         Some(Value::String(text)) => parse(text),
         Some(Value::Number(number)) if number.is_u64() || number.is_i64() => {
             parse(&number.to_string())
         }
         Some(_) => {
-            return Err(malformed(
+            return Err(malformed_claim(
                 claim.clone(),
                 "is neither a string nor an integer",
             ));
         }
     };
-    parsed.map_err(|error| malformed(claim.clone(), error.to_string()))
+    parsed.map_err(|error| malformed_claim(claim.clone(), error.to_string()))
 }
 
 /// Reads the list of topics and kinds; without the claim, everything is granted.
-fn grant(claims: &Map<String, Value>, claim: &Arc<str>) -> Result<Grant, TokenError> {
+fn grant_claim(claims: &Map<String, Value>, claim: &Arc<str>) -> Result<Grant, TokenError> {
     let entries = match claims.get(claim.as_ref()) {
         None => return Ok(Grant::Everything),
         Some(Value::Array(entries)) => entries,
-        Some(_) => return Err(malformed(claim.clone(), "is not a list")),
+        Some(_) => return Err(malformed_claim(claim.clone(), "is not a list")),
     };
     let topics = entries
         .iter()
         .enumerate()
-        .map(|(index, entry)| topic(entry).map_err(|problem| (index, problem)))
+        .map(|(index, entry)| parse_topic(entry).map_err(|problem| (index, problem)))
         .collect::<Result<Vec<_>, _>>()
-        .map_err(|(index, problem)| malformed(claim.clone(), format!("[{index}] {problem}")))?;
-    Ok(Grant::listed(topics))
+        .map_err(|(index, problem)| {
+            malformed_claim(claim.clone(), format!("[{index}] {problem}"))
+        })?;
+    Ok(Grant::from_topics(topics))
 }
 
-fn topic(entry: &Value) -> Result<Topic, String> {
+fn parse_topic(entry: &Value) -> Result<Topic, String> {
     let text = entry.as_str().ok_or("is not a string")?;
     Topic::parse(text).map_err(|error| error.to_string())
 }
 
-fn missing(claim: impl Into<Arc<str>>) -> TokenError {
+fn missing_claim(claim: impl Into<Arc<str>>) -> TokenError {
     TokenError::MissingClaim {
         claim: claim.into(),
     }
 }
 
-fn malformed(claim: impl Into<Arc<str>>, problem: impl Into<String>) -> TokenError {
+fn malformed_claim(claim: impl Into<Arc<str>>, problem: impl Into<String>) -> TokenError {
     TokenError::MalformedClaim {
         claim: claim.into(),
         problem: problem.into(),

@@ -31,12 +31,12 @@ pub enum Grant {
     /// Every topic.
     Everything,
     /// Some topics. Boxed, since most connections have no list.
-    Listed(Box<Listed>),
+    Listed(Box<GrantedTopics>),
 }
 
 /// The topics of a grant. An empty list grants nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listed {
+pub struct GrantedTopics {
     /// Topics that are granted individually.
     topics: HashSet<Topic>,
     /// Kinds with all their topics granted: `kind:*`.
@@ -46,10 +46,10 @@ pub struct Listed {
 impl Grant {
     /// Creates a grant from a list, in which `kind:*` means all topics of the kind.
     #[must_use]
-    pub fn listed(entries: impl IntoIterator<Item = Topic>) -> Self {
+    pub fn from_topics(entries: impl IntoIterator<Item = Topic>) -> Self {
         let (wildcards, topics): (HashSet<Topic>, HashSet<Topic>) =
             entries.into_iter().partition(Topic::is_wildcard);
-        Self::Listed(Box::new(Listed {
+        Self::Listed(Box::new(GrantedTopics {
             topics,
             kinds: wildcards.iter().map(|topic| topic.kind().into()).collect(),
         }))
@@ -69,7 +69,7 @@ impl Grant {
     /// Returns the reason why a client with this grant may not subscribe to the topic, or `None`
     /// if it may.
     #[must_use]
-    pub fn refusal(&self, topic: &Topic) -> Option<&'static str> {
+    pub fn refusal_reason(&self, topic: &Topic) -> Option<&'static str> {
         if topic.is_implicit() {
             Some("is of a kind that nobody can subscribe to")
         } else if topic.is_wildcard() {
@@ -92,7 +92,7 @@ mod tests {
 
     #[test]
     fn a_listed_grant_allows_its_topics_and_kinds_and_nothing_else() {
-        let grant = Grant::listed(["project:1", "project:a:b", "sprint:*"].map(topic));
+        let grant = Grant::from_topics(["project:1", "project:a:b", "sprint:*"].map(topic));
         for allowed in [
             "project:1",
             "project:a:b",
@@ -116,7 +116,7 @@ mod tests {
 
     #[test]
     fn an_empty_list_grants_nothing_and_no_list_everything() {
-        assert!(!Grant::listed([]).allows(&topic("project:1")));
+        assert!(!Grant::from_topics([]).allows(&topic("project:1")));
         assert!(Grant::Everything.allows(&topic("project:1")));
     }
 }

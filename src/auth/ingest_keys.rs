@@ -12,7 +12,7 @@ use crate::protocol::TenantName;
 /// Minimum length of an ingest key in bytes.
 pub const INGEST_KEY_BYTES_MIN: usize = 16;
 
-type Digest = [u8; SHA256_OUTPUT_LEN];
+type Sha256Digest = [u8; SHA256_OUTPUT_LEN];
 
 /// A key that allows a backend to post events, for all tenants or for some.
 #[derive(Clone)]
@@ -20,7 +20,7 @@ pub struct IngestKey {
     name: String,
     /// A digest in place of the key: digests have one length, so comparing them reveals
     /// nothing about the length of the key.
-    digest: Digest,
+    digest: Sha256Digest,
     tenants: Option<HashSet<TenantName>>,
 }
 
@@ -169,8 +169,8 @@ impl IngestKeys {
     }
 }
 
-fn sha256(bytes: &[u8]) -> Digest {
-    let mut output = Digest::default();
+fn sha256(bytes: &[u8]) -> Sha256Digest {
+    let mut output = Sha256Digest::default();
     output.copy_from_slice(digest(&SHA256, bytes).as_ref());
     output
 }

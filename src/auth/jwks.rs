@@ -6,19 +6,19 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use super::{
-    Algorithm, KeyError, Secret, VerificationKey, algorithm::Scheme, error::JwkProblem,
-    strict_json::base64url,
+    Algorithm, KeyError, Secret, VerificationKey, algorithm::KeyRequirements, error::JwkProblem,
+    strict_json::decode_base64url,
 };
 
 #[derive(Deserialize)]
-struct Jwks<K = Jwk> {
+struct JsonWebKeySet<K = JsonWebKey> {
     keys: Vec<K>,
 }
 
 /// The parameters of a key that the relay uses; others are ignored (RFC 7517, 4). With a `kty`
 /// of `oct` it holds a secret, so it has no `Debug`.
 #[derive(Deserialize)]
-struct Jwk {
+struct JsonWebKey {
     kty: Option<String>,
     #[serde(rename = "use")]
     purpose: Option<String>,
@@ -33,8 +33,8 @@ struct Jwk {
     k: Option<String>,
 }
 
-pub(super) fn keys(json: &[u8]) -> Result<Vec<VerificationKey>, KeyError> {
-    let keys = parse::<Jwk>(json)?
+pub(super) fn parse_keys(json: &[u8]) -> Result<Vec<VerificationKey>, KeyError> {
+    let keys = parse_set::<JsonWebKey>(json)?
         .keys
         .into_iter()
         .enumerate()
@@ -50,13 +50,13 @@ pub(super) fn keys(json: &[u8]) -> Result<Vec<VerificationKey>, KeyError> {
     Ok(keys)
 }
 
-pub(super) fn fetched_keys(json: &[u8]) -> Result<(Vec<VerificationKey>, usize), KeyError> {
+pub(super) fn parse_fetched_keys(json: &[u8]) -> Result<(Vec<VerificationKey>, usize), KeyError> {
     // Key by key, so that a malformed key does not invalidate the others (RFC 7517, 5).
-    let jwks = parse::<Value>(json)?.keys;
+    let jwks = parse_set::<Value>(json)?.keys;
     let count = jwks.len();
     let keys: Vec<_> = jwks
         .into_iter()
-        .filter_map(|jwk| serde_json::from_value::<Jwk>(jwk).ok())
+        .filter_map(|jwk| serde_json::from_value::<JsonWebKey>(jwk).ok())
         .filter(|jwk| jwk.is_for_verification() && jwk.kty.as_deref() != Some("oct"))
         .filter_map(|jwk| jwk.into_key().ok())
         .collect();
@@ -67,7 +67,7 @@ pub(super) fn fetched_keys(json: &[u8]) -> Result<(Vec<VerificationKey>, usize),
     Ok((keys, passed_over))
 }
 
-fn parse<K: DeserializeOwned>(json: &[u8]) -> Result<Jwks<K>, KeyError> {
+fn parse_set<K: DeserializeOwned>(json: &[u8]) -> Result<JsonWebKeySet<K>, KeyError> {
     // The parser's own message is left out: it can quote the file, which can hold secrets.
     serde_json::from_slice(json).map_err(|error| KeyError::Jwks {
         line: error.line(),
@@ -75,7 +75,7 @@ fn parse<K: DeserializeOwned>(json: &[u8]) -> Result<Jwks<K>, KeyError> {
     })
 }
 
-impl Jwk {
+impl JsonWebKey {
     fn is_for_verification(&self) -> bool {
         self.purpose
             .as_deref()
@@ -99,28 +99,28 @@ impl Jwk {
 
     fn into_secret(self) -> Result<VerificationKey, JwkProblem> {
         let algorithm = self.algorithm_or(None)?;
-        let secret = Secret::new(decode("k", self.k.as_deref())?);
+        let secret = Secret::new(decode_parameter("k", self.k.as_deref())?);
         if !algorithm.is_symmetric() {
             return Err(JwkProblem::Algorithm);
         }
-        VerificationKey::from_secret(algorithm, self.kid, &secret).map_err(unusable)
+        VerificationKey::from_secret(algorithm, self.kid, &secret).map_err(unusable_key)
     }
 
     fn into_rsa(self) -> Result<VerificationKey, JwkProblem> {
         let algorithm = self.algorithm_or(Some(Algorithm::RS256))?;
-        let Scheme::Rsa = algorithm.scheme() else {
+        let KeyRequirements::Rsa = algorithm.key_requirements() else {
             return Err(JwkProblem::Algorithm);
         };
         let components = RsaPublicKeyComponents {
-            n: decode("n", self.n.as_deref())?,
-            e: decode("e", self.e.as_deref())?,
+            n: decode_parameter("n", self.n.as_deref())?,
+            e: decode_parameter("e", self.e.as_deref())?,
         };
         // Converted to DER, so that it is checked like a key from a PEM file. The hash and
         // padding of the algorithm constant do not matter for that.
         let key = components
             .to_parsed_public_key(&RSA_PKCS1_2048_8192_SHA256)
-            .map_err(|_| unusable(KeyError::Rejected { algorithm }))?;
-        VerificationKey::from_public_key(algorithm, self.kid, key.as_ref()).map_err(unusable)
+            .map_err(|_| unusable_key(KeyError::Rejected { algorithm }))?;
+        VerificationKey::from_public_key(algorithm, self.kid, key.as_ref()).map_err(unusable_key)
     }
 
     fn into_ec(self) -> Result<VerificationKey, JwkProblem> {
@@ -130,9 +130,9 @@ impl Jwk {
             Some(_) => Err(JwkProblem::Unsupported("crv")),
             None => Err(JwkProblem::Missing("crv")),
         }?;
-        let Scheme::Ec {
+        let KeyRequirements::Ec {
             coordinate_bytes, ..
-        } = algorithm.scheme()
+        } = algorithm.key_requirements()
         else {
             return Err(JwkProblem::Algorithm);
         };
@@ -140,7 +140,7 @@ impl Jwk {
         let mut point = vec![0x04];
         point.extend(decode_exactly("x", self.x.as_deref(), coordinate_bytes)?);
         point.extend(decode_exactly("y", self.y.as_deref(), coordinate_bytes)?);
-        VerificationKey::from_public_key(algorithm, self.kid, &point).map_err(unusable)
+        VerificationKey::from_public_key(algorithm, self.kid, &point).map_err(unusable_key)
     }
 
     fn into_ed(self) -> Result<VerificationKey, JwkProblem> {
@@ -150,7 +150,7 @@ impl Jwk {
             None => Err(JwkProblem::Missing("crv")),
         }?;
         let point = decode_exactly("x", self.x.as_deref(), 32)?;
-        VerificationKey::from_public_key(algorithm, self.kid, &point).map_err(unusable)
+        VerificationKey::from_public_key(algorithm, self.kid, &point).map_err(unusable_key)
     }
 
     /// Returns the algorithm that the key names, or else `fallback`.
@@ -172,9 +172,9 @@ impl Jwk {
     }
 }
 
-fn decode(name: &'static str, text: Option<&str>) -> Result<Vec<u8>, JwkProblem> {
+fn decode_parameter(name: &'static str, text: Option<&str>) -> Result<Vec<u8>, JwkProblem> {
     let text = text.ok_or(JwkProblem::Missing(name))?;
-    base64url(text).ok_or(JwkProblem::Encoding(name))
+    decode_base64url(text).ok_or(JwkProblem::Encoding(name))
 }
 
 fn decode_exactly(
@@ -182,7 +182,7 @@ fn decode_exactly(
     text: Option<&str>,
     bytes: usize,
 ) -> Result<Vec<u8>, JwkProblem> {
-    let decoded = decode(name, text)?;
+    let decoded = decode_parameter(name, text)?;
     if decoded.len() == bytes {
         Ok(decoded)
     } else {
@@ -190,6 +190,6 @@ fn decode_exactly(
     }
 }
 
-fn unusable(error: KeyError) -> JwkProblem {
+fn unusable_key(error: KeyError) -> JwkProblem {
     JwkProblem::Key(Box::new(error))
 }

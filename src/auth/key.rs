@@ -8,7 +8,7 @@ use aws_lc_rs::{
 };
 use jsonwebtoken::DecodingKey;
 
-use super::{Algorithm, KeyError, Secret, algorithm::Scheme, jwks, pem_file};
+use super::{Algorithm, KeyError, Secret, algorithm::KeyRequirements, jwks, pem_file};
 
 /// Accepted sizes of an RSA key's modulus, in bits (RFC 7518, 3.3).
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
@@ -26,7 +26,7 @@ impl fmt::Debug for KeyFingerprint {
 }
 
 impl KeyFingerprint {
-    fn of(algorithm: Algorithm, kid: Option<&str>, material: &[u8]) -> Self {
+    fn compute(algorithm: Algorithm, kid: Option<&str>, material: &[u8]) -> Self {
         let mut hash = Context::new(&SHA256);
         // The length keeps a `kid` and key material from being split differently.
         let kid_len = kid.map_or(u64::MAX, |kid| kid.len() as u64);
@@ -64,7 +64,7 @@ impl VerificationKey {
     ) -> Result<Self, KeyError> {
         check_secret(algorithm, secret)?;
         Ok(Self {
-            fingerprint: KeyFingerprint::of(algorithm, kid.as_deref(), secret.as_bytes()),
+            fingerprint: KeyFingerprint::compute(algorithm, kid.as_deref(), secret.as_bytes()),
             kid,
             algorithm,
             key: DecodingKey::from_secret(secret.as_bytes()),
@@ -99,7 +99,7 @@ impl VerificationKey {
     /// Fails if the text is not a key set, if one of its keys cannot be used (with its index),
     /// or if no key is left.
     pub fn from_jwks(json: &[u8]) -> Result<Vec<Self>, KeyError> {
-        jwks::keys(json)
+        jwks::parse_keys(json)
     }
 
     /// Reads the keys of a fetched set, in its order, and returns them with the number of keys
@@ -110,7 +110,7 @@ impl VerificationKey {
     ///
     /// Fails if the text is not a key set, or if no key is left.
     pub fn from_fetched_jwks(json: &[u8]) -> Result<(Vec<Self>, usize), KeyError> {
-        jwks::fetched_keys(json)
+        jwks::parse_fetched_keys(json)
     }
 
     /// Creates a key from its bytes: DER, or for elliptic curves the encoded point.
@@ -119,23 +119,23 @@ impl VerificationKey {
         kid: Option<String>,
         bytes: &[u8],
     ) -> Result<Self, KeyError> {
-        let key = match algorithm.scheme() {
-            Scheme::Hmac { .. } => return Err(KeyError::Rejected { algorithm }),
-            Scheme::Rsa => {
+        let key = match algorithm.key_requirements() {
+            KeyRequirements::Hmac { .. } => return Err(KeyError::Rejected { algorithm }),
+            KeyRequirements::Rsa => {
                 check_rsa(algorithm, bytes)?;
                 DecodingKey::from_rsa_der(bytes)
             }
-            Scheme::Ec { verification, .. } => {
+            KeyRequirements::Ec { verification, .. } => {
                 check_curve(algorithm, verification, bytes)?;
                 DecodingKey::from_ec_der(bytes)
             }
-            Scheme::Ed => {
+            KeyRequirements::Ed => {
                 check_curve(algorithm, &ED25519, bytes)?;
                 DecodingKey::from_ed_der(bytes)
             }
         };
         Ok(Self {
-            fingerprint: KeyFingerprint::of(algorithm, kid.as_deref(), bytes),
+            fingerprint: KeyFingerprint::compute(algorithm, kid.as_deref(), bytes),
             kid,
             algorithm,
             key,
@@ -162,9 +162,13 @@ impl VerificationKey {
 
     /// Returns true if the signature (base64url) of the message was made with this key, or
     /// with its private half.
-    pub(super) fn verifies(&self, message: &[u8], signature: &str) -> bool {
-        let verdict =
-            jsonwebtoken::crypto::verify(signature, message, &self.key, self.algorithm.library());
+    pub(super) fn verify_signature(&self, message: &[u8], signature: &str) -> bool {
+        let verdict = jsonwebtoken::crypto::verify(
+            signature,
+            message,
+            &self.key,
+            self.algorithm.library_algorithm(),
+        );
         matches!(verdict, Ok(true))
     }
 }
@@ -180,9 +184,9 @@ impl fmt::Debug for VerificationKey {
 
 /// Checks that the secret is suitable for the algorithm.
 pub(super) fn check_secret(algorithm: Algorithm, secret: &Secret) -> Result<(), KeyError> {
-    let Scheme::Hmac {
+    let KeyRequirements::Hmac {
         secret_bytes_min: bytes_min,
-    } = algorithm.scheme()
+    } = algorithm.key_requirements()
     else {
         return Err(KeyError::SecretForKeyPair { algorithm });
     };

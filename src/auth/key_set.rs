@@ -21,7 +21,7 @@ use crate::config::JwksUrl;
 pub struct KeySet {
     url: JwksUrl,
     keys: ArcSwapOption<Vec<VerificationKey>>,
-    pace: Mutex<Pace>,
+    pace: Mutex<FetchSchedule>,
     /// Notified when a caller requests a fetch.
     asked: Notify,
     /// Number of fetches that have ended.
@@ -30,7 +30,7 @@ pub struct KeySet {
 
 /// The state that decides when the set may be fetched.
 #[derive(Debug, Clone, Copy)]
-struct Pace {
+struct FetchSchedule {
     /// True while a fetch is requested or in progress.
     is_due: bool,
     /// End time of the last fetch, and true if it returned keys.
@@ -39,9 +39,9 @@ struct Pace {
     caused: Option<Instant>,
 }
 
-impl Pace {
+impl FetchSchedule {
     /// Returns true if a token may cause a fetch: the cooldown has passed.
-    fn allows(&self, now: Instant, cooldown: Duration) -> bool {
+    fn allows_fetch(&self, now: Instant, cooldown: Duration) -> bool {
         let failed = self.last.filter(|(_, brought_keys)| !brought_keys);
         let since = [self.caused, failed.map(|(at, _)| at)];
         since
@@ -51,7 +51,7 @@ impl Pace {
     }
 
     /// Returns the time until the next fetch, unless one is requested earlier.
-    fn rest(&self, now: Instant, refresh: Duration, cooldown: Duration) -> Duration {
+    fn time_to_next_fetch(&self, now: Instant, refresh: Duration, cooldown: Duration) -> Duration {
         match self.last {
             Some((at, brought_keys)) if !self.is_due => {
                 let pause = if brought_keys { refresh } else { cooldown };
@@ -69,7 +69,7 @@ impl KeySet {
         Self {
             url,
             keys: ArcSwapOption::empty(),
-            pace: Mutex::new(Pace {
+            pace: Mutex::new(FetchSchedule {
                 is_due: true,
                 last: None,
                 caused: None,
@@ -94,11 +94,11 @@ impl KeySet {
     /// Requests a fetch for a token with an unknown key. Returns a receiver that changes when
     /// the fetch has ended, or `None` during the cooldown. A caller that requests one while a
     /// fetch is due or in progress waits for that fetch.
-    pub fn ask(&self, now: Instant, cooldown: Duration) -> Option<watch::Receiver<u64>> {
-        let mut pace = self.pace();
+    pub fn request_fetch(&self, now: Instant, cooldown: Duration) -> Option<watch::Receiver<u64>> {
+        let mut pace = self.lock_schedule();
         let end = self.ended.subscribe();
         if !pace.is_due {
-            if !pace.allows(now, cooldown) {
+            if !pace.allows_fetch(now, cooldown) {
                 return None;
             }
             pace.is_due = true;
@@ -109,10 +109,12 @@ impl KeySet {
     }
 
     /// Waits until it is time for a fetch. The caller must then fetch the set and
-    /// [report the result](Self::fetched).
-    pub async fn due(&self, refresh: Duration, cooldown: Duration) {
+    /// [report the result](Self::finish_fetch).
+    pub async fn wait_until_due(&self, refresh: Duration, cooldown: Duration) {
         loop {
-            let rest = self.pace().rest(Instant::now(), refresh, cooldown);
+            let rest = self
+                .lock_schedule()
+                .time_to_next_fetch(Instant::now(), refresh, cooldown);
             if rest.is_zero() {
                 break;
             }
@@ -122,18 +124,18 @@ impl KeySet {
                 () = sleep(rest) => {}
             }
         }
-        self.pace().is_due = true;
+        self.lock_schedule().is_due = true;
     }
 
     /// Records the end of a fetch at `now`. With `keys: None`, for a failed fetch, the old keys
     /// stay. Returns true if the keys have changed.
-    pub fn fetched(&self, keys: Option<Vec<VerificationKey>>, now: Instant) -> bool {
+    pub fn finish_fetch(&self, keys: Option<Vec<VerificationKey>>, now: Instant) -> bool {
         let brought_keys = keys.is_some();
         let changed = keys.is_some_and(|keys| {
             let before = self.keys.swap(Some(Arc::new(keys)));
-            self.fingerprints() != fingerprints(before.as_deref())
+            self.key_fingerprints() != fingerprints_of(before.as_deref())
         });
-        let mut pace = self.pace();
+        let mut pace = self.lock_schedule();
         pace.is_due = false;
         pace.last = Some((now, brought_keys));
         drop(pace);
@@ -141,16 +143,16 @@ impl KeySet {
         changed
     }
 
-    fn fingerprints(&self) -> Vec<KeyFingerprint> {
-        fingerprints(self.keys().as_deref())
+    fn key_fingerprints(&self) -> Vec<KeyFingerprint> {
+        fingerprints_of(self.keys().as_deref())
     }
 
-    fn pace(&self) -> MutexGuard<'_, Pace> {
+    fn lock_schedule(&self) -> MutexGuard<'_, FetchSchedule> {
         self.pace.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn fingerprints(keys: Option<&Vec<VerificationKey>>) -> Vec<KeyFingerprint> {
+fn fingerprints_of(keys: Option<&Vec<VerificationKey>>) -> Vec<KeyFingerprint> {
     let keys = keys.map(Vec::as_slice).unwrap_or_default();
     keys.iter().map(VerificationKey::fingerprint).collect()
 }
@@ -177,17 +179,17 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_token_causes_one_fetch_for_all_that_ask_and_none_within_the_cooldown() {
         let set = set();
-        let asks = |after| set.ask(Instant::now() + after, COOLDOWN);
+        let asks = |after| set.request_fetch(Instant::now() + after, COOLDOWN);
         let mut first = asks(Duration::ZERO).expect("nothing was fetched yet, so one is due");
-        assert!(set.fetched(keys("a"), Instant::now()));
+        assert!(set.finish_fetch(keys("a"), Instant::now()));
         assert!(first.has_changed().unwrap());
         first.borrow_and_update();
 
         let second = asks(Duration::ZERO).expect("the first fetch was nobody's fault");
         let third = asks(SECOND).expect("one is due");
-        set.due(REFRESH, COOLDOWN).await;
+        set.wait_until_due(REFRESH, COOLDOWN).await;
         assert!(
-            !set.fetched(keys("a"), Instant::now()),
+            !set.finish_fetch(keys("a"), Instant::now()),
             "the same key again"
         );
         assert!(second.has_changed().unwrap() && third.has_changed().unwrap());
@@ -198,17 +200,17 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_fails_is_tried_again_after_the_cooldown_and_changes_nothing() {
         let set = set();
-        set.due(REFRESH, COOLDOWN).await;
-        assert!(set.fetched(keys("a"), Instant::now()));
+        set.wait_until_due(REFRESH, COOLDOWN).await;
+        assert!(set.finish_fetch(keys("a"), Instant::now()));
         let began = Instant::now();
-        set.due(REFRESH, COOLDOWN).await;
+        set.wait_until_due(REFRESH, COOLDOWN).await;
         assert_eq!(began.elapsed(), REFRESH);
-        assert!(!set.fetched(None, Instant::now()));
+        assert!(!set.finish_fetch(None, Instant::now()));
         assert_eq!(set.keys().unwrap()[0].kid(), Some("a"));
-        assert!(set.ask(Instant::now(), COOLDOWN).is_none());
+        assert!(set.request_fetch(Instant::now(), COOLDOWN).is_none());
         let began = Instant::now();
-        set.due(REFRESH, COOLDOWN).await;
+        set.wait_until_due(REFRESH, COOLDOWN).await;
         assert_eq!(began.elapsed(), COOLDOWN);
-        assert!(set.fetched(keys("b"), Instant::now()));
+        assert!(set.finish_fetch(keys("b"), Instant::now()));
     }
 }

@@ -8,8 +8,8 @@ use jsonwebtoken::{EncodingKey, Header};
 use serde_json::{Map, Value};
 
 use super::{
-    Algorithm, KeyError, Secret, TOKEN_BYTES_MAX, TokenRules, algorithm::Scheme, key::check_secret,
-    pem_file,
+    Algorithm, KeyError, Secret, TOKEN_BYTES_MAX, TokenRules, algorithm::KeyRequirements,
+    key::check_secret, pem_file,
 };
 use crate::protocol::{TenantName, Topic, UserName};
 
@@ -105,9 +105,9 @@ impl SigningKey {
         if rules.require_exp && token.expires_at.is_none() {
             return Err(MintError::NoExpiry);
         }
-        let mut header = Header::new(self.algorithm.library());
+        let mut header = Header::new(self.algorithm.library_algorithm());
         header.kid.clone_from(&self.kid);
-        let token = jsonwebtoken::encode(&header, &claims(token, rules)?, &self.key)
+        let token = jsonwebtoken::encode(&header, &build_claims(token, rules)?, &self.key)
             .map_err(|_| MintError::Signing)?;
         if token.len() > TOKEN_BYTES_MAX {
             return Err(MintError::TooLong);
@@ -128,23 +128,23 @@ impl fmt::Debug for SigningKey {
 /// Converts the key to the library's format: PKCS#1 for RSA, PKCS#8 for the others.
 fn library_key(algorithm: Algorithm, file: &[u8]) -> Result<EncodingKey, KeyError> {
     let der = pem_file::private_key(file)?;
-    let key = match algorithm.scheme() {
-        Scheme::Hmac { .. } => None,
-        Scheme::Rsa => EncodingKey::from_rsa_pem(file)
+    let key = match algorithm.key_requirements() {
+        KeyRequirements::Hmac { .. } => None,
+        KeyRequirements::Rsa => EncodingKey::from_rsa_pem(file)
             .ok()
             .filter(|key| RsaKeyPair::from_der(key.as_bytes()).is_ok()),
-        Scheme::Ec { signing, .. } => EcdsaKeyPair::from_private_key_der(signing, &der)
+        KeyRequirements::Ec { signing, .. } => EcdsaKeyPair::from_private_key_der(signing, &der)
             .ok()
             .and_then(|pair| pair.to_pkcs8v1().ok())
             .map(|pkcs8| EncodingKey::from_ec_der(pkcs8.as_ref())),
-        Scheme::Ed => Ed25519KeyPair::from_pkcs8(&der)
+        KeyRequirements::Ed => Ed25519KeyPair::from_pkcs8(&der)
             .is_ok()
             .then(|| EncodingKey::from_ed_der(&der)),
     };
     key.ok_or(KeyError::Rejected { algorithm })
 }
 
-fn claims(token: &NewToken, rules: &TokenRules) -> Result<Map<String, Value>, MintError> {
+fn build_claims(token: &NewToken, rules: &TokenRules) -> Result<Map<String, Value>, MintError> {
     let expires_at = token.expires_at.map(|end| end.as_secs());
     let topics = token.topics.as_ref().map(|topics| {
         let texts = topics.iter().map(Topic::as_str);

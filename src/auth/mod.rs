@@ -1,7 +1,7 @@
 //! Authentication and authorization: turns tokens and keys into an identity and its grant.
 //! Knows no HTTP, no connection and no config file; `now` is always passed in.
 //!
-//! A [`Verifier`] has the keys and the [`TokenRules`] and turns a client's JWT into an
+//! A [`TokenVerifier`] has the keys and the [`TokenRules`] and turns a client's JWT into an
 //! [`Identity`]. An [`Authenticator`] is either a verifier or desktop mode. A [`KeySet`] has
 //! the keys fetched last from an issuer; it tells when a fetch is due but does not fetch.
 //! Backends authenticate with [`IngestKeys`]. [`SigningKey::mint`] creates tokens for the
@@ -31,7 +31,7 @@ mod verifier;
 
 pub use algorithm::{Algorithm, UnknownAlgorithm};
 pub use authenticator::{Authenticator, Credentials, DESKTOP_NAME};
-pub(crate) use claims::check_user;
+pub(crate) use claims::check_user_name;
 pub use claims::{EXPIRY_AHEAD_MAX, TokenRules};
 pub use error::{JwkProblem, KeyError, TokenError};
 pub use identity::{Grant, Identity};
@@ -39,8 +39,8 @@ pub use ingest_keys::{INGEST_KEY_BYTES_MIN, IngestKey, IngestKeyError, IngestKey
 pub use key::{KeyFingerprint, VerificationKey};
 pub use key_set::KeySet;
 pub use mint::{MintError, NewToken, SigningKey};
-pub use secret::{FileError, Secret, read_file};
-pub use verifier::{TOKEN_BYTES_MAX, Verifier, VerifierError};
+pub use secret::{KeyFileError, Secret, read_file};
+pub use verifier::{TOKEN_BYTES_MAX, TokenVerifier, VerifierError};
 
 #[cfg(test)]
 mod tests;

@@ -28,7 +28,7 @@ impl Secret {
     /// # Errors
     ///
     /// Fails if the file cannot be read; the error has its path.
-    pub fn read(path: &Path) -> Result<Self, FileError> {
+    pub fn from_file(path: &Path) -> Result<Self, KeyFileError> {
         let mut bytes = read_file(path)?;
         if bytes.pop_if(|last| *last == b'\n').is_some() {
             bytes.pop_if(|last| *last == b'\r');
@@ -52,7 +52,7 @@ impl fmt::Debug for Secret {
 /// A key file could not be read.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot read the key file {}: {source}", path.display())]
-pub struct FileError {
+pub struct KeyFileError {
     path: PathBuf,
     source: io::Error,
 }
@@ -63,8 +63,8 @@ pub struct FileError {
 ///
 /// Fails if the file cannot be read, is not a regular file, or has more than 1 MiB; the error
 /// has its path.
-pub fn read_file(path: &Path) -> Result<Vec<u8>, FileError> {
-    bounded_file::read(path, FILE_BYTES_MAX).map_err(|source| FileError {
+pub fn read_file(path: &Path) -> Result<Vec<u8>, KeyFileError> {
+    bounded_file::read_bytes(path, FILE_BYTES_MAX).map_err(|source| KeyFileError {
         path: path.to_owned(),
         source,
     })
@@ -88,7 +88,7 @@ mod tests {
             (b"", b""),
         ] {
             std::fs::write(&path, content).unwrap();
-            assert_eq!(Secret::read(&path).unwrap().as_bytes(), secret);
+            assert_eq!(Secret::from_file(&path).unwrap().as_bytes(), secret);
         }
     }
 
@@ -96,7 +96,7 @@ mod tests {
     fn a_file_that_cannot_be_read_is_named() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("absent.key");
-        let message = Secret::read(&path).unwrap_err().to_string();
+        let message = Secret::from_file(&path).unwrap_err().to_string();
         assert!(message.contains("absent.key"), "{message}");
     }
 

@@ -12,14 +12,14 @@ use serde_json::{Map, Value};
 
 /// Decodes base64url without padding (RFC 7515, 2). Returns `None` for padding, another
 /// alphabet, white space, or non-zero trailing bits.
-pub(super) fn base64url(text: &str) -> Option<Vec<u8>> {
+pub(super) fn decode_base64url(text: &str) -> Option<Vec<u8>> {
     URL_SAFE_NO_PAD.decode(text).ok()
 }
 
 /// Parses a JSON object. Returns `None` if it is malformed or has a name twice, since parsers
 /// disagree on which of the two counts (RFC 7519, 4). Nested objects are not checked, since
 /// no claim is read from them.
-pub(super) fn object(bytes: &[u8]) -> Option<Map<String, Value>> {
+pub(super) fn parse_object(bytes: &[u8]) -> Option<Map<String, Value>> {
     let UniqueNames(map) = serde_json::from_slice(bytes).ok()?;
     Some(map)
 }
@@ -58,9 +58,9 @@ mod tests {
 
     #[test]
     fn an_object_is_read_once_and_whole() {
-        assert_eq!(object(b" {} ").map(|map| map.len()), Some(0));
+        assert_eq!(parse_object(b" {} ").map(|map| map.len()), Some(0));
         assert_eq!(
-            object(br#"{"a":1,"b":{"c":1,"c":2}}"#).map(|map| map.len()),
+            parse_object(br#"{"a":1,"b":{"c":1,"c":2}}"#).map(|map| map.len()),
             Some(2)
         );
         for text in [
@@ -73,16 +73,16 @@ mod tests {
             "",
             "\u{feff}{}",
         ] {
-            assert!(object(text.as_bytes()).is_none(), "{text}");
+            assert!(parse_object(text.as_bytes()).is_none(), "{text}");
         }
-        assert!(object(b"{\"a\":\"\xff\"}").is_none());
+        assert!(parse_object(b"{\"a\":\"\xff\"}").is_none());
     }
 
     #[test]
     fn base64url_has_one_spelling() {
-        assert_eq!(base64url("-_8"), Some(vec![0xfb, 0xff]));
+        assert_eq!(decode_base64url("-_8"), Some(vec![0xfb, 0xff]));
         for text in ["-_9", "-_8=", "+/8", "-_8\n", " -_8", "-_8-_"] {
-            assert_eq!(base64url(text), None, "{text:?}");
+            assert_eq!(decode_base64url(text), None, "{text:?}");
         }
     }
 }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::{
     Algorithm, Identity, KeyFingerprint, KeySet, TokenError, TokenRules, VerificationKey, claims,
-    strict_json::{base64url, object},
+    strict_json::{decode_base64url, parse_object},
 };
 
 /// Maximum size of a token in bytes.
@@ -19,14 +19,14 @@ const KEYS_TRIED_MAX: usize = 4;
 
 /// Verifies tokens with a set of keys and rules.
 #[derive(Debug, Clone)]
-pub struct Verifier {
+pub struct TokenVerifier {
     keys: Vec<VerificationKey>,
     /// Fetched sets; their keys are tried after `keys`.
     sets: Vec<Arc<KeySet>>,
     rules: TokenRules,
 }
 
-/// An error in creating a [`Verifier`].
+/// An error in creating a [`TokenVerifier`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum VerifierError {
     /// There is no key, so no token could ever be accepted.
@@ -37,7 +37,7 @@ pub enum VerifierError {
     EmptyClaimName,
 }
 
-impl Verifier {
+impl TokenVerifier {
     /// Creates a verifier that accepts tokens signed with one of the keys, under the rules.
     ///
     /// # Errors
@@ -81,25 +81,25 @@ impl Verifier {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(TokenError::TooLong);
         }
-        let parts = Parts::split(token)?;
-        let header = Header::read(parts.header)?;
-        if base64url(parts.signature).is_none() {
+        let parts = TokenParts::split(token)?;
+        let header = TokenHeader::parse(parts.header)?;
+        if decode_base64url(parts.signature).is_none() {
             return Err(TokenError::Malformed(
                 "its signature is not base64url without padding",
             ));
         }
-        let fetched = self.fetched();
+        let fetched = self.fetched_keys();
         let keys = self.keys_for(&header, &fetched)?;
         let key = keys
             .iter()
-            .find(|key| key.verifies(parts.signed.as_bytes(), parts.signature))
+            .find(|key| key.verify_signature(parts.signed.as_bytes(), parts.signature))
             .ok_or(TokenError::BadSignature)?;
-        let claims = base64url(parts.claims)
-            .and_then(|json| object(&json))
+        let claims = decode_base64url(parts.claims)
+            .and_then(|json| parse_object(&json))
             .ok_or(TokenError::Malformed(
                 "its claims are not a base64url-encoded JSON object with unique names",
             ))?;
-        let identity = claims::identity(&claims, &self.rules, now)?;
+        let identity = claims::identity_from_claims(&claims, &self.rules, now)?;
         Ok(Identity {
             key: Some(key.fingerprint()),
             ..identity
@@ -111,7 +111,7 @@ impl Verifier {
     }
 
     pub(super) fn has_key(&self, key: KeyFingerprint) -> bool {
-        let fetched = self.fetched();
+        let fetched = self.fetched_keys();
         self.all_keys(&fetched)
             .any(|known| known.fingerprint() == key)
     }
@@ -134,13 +134,13 @@ impl Verifier {
     pub(super) fn key_sets_for(&self, token: &str) -> Vec<Arc<KeySet>> {
         let read = |token: &str| {
             let fits = token.len() <= TOKEN_BYTES_MAX;
-            let parts = fits.then(|| Parts::split(token).ok())??;
-            Header::read(parts.header).ok()
+            let parts = fits.then(|| TokenParts::split(token).ok())??;
+            TokenHeader::parse(parts.header).ok()
         };
         let Some(header) = read(token).filter(|_| !self.sets.is_empty()) else {
             return Vec::new();
         };
-        let fetched = self.fetched();
+        let fetched = self.fetched_keys();
         let is_known = header.kid.as_deref().map(|kid| {
             let mut keys = self.all_keys(&fetched);
             keys.any(|key| key.kid() == Some(kid))
@@ -153,7 +153,7 @@ impl Verifier {
     }
 
     /// Returns a snapshot of the keys of the sets.
-    fn fetched(&self) -> Vec<Arc<Vec<VerificationKey>>> {
+    fn fetched_keys(&self) -> Vec<Arc<Vec<VerificationKey>>> {
         self.sets.iter().filter_map(|set| set.keys()).collect()
     }
 
@@ -168,7 +168,7 @@ impl Verifier {
 
     fn keys_for<'a>(
         &'a self,
-        header: &Header,
+        header: &TokenHeader,
         fetched: &'a [Arc<Vec<VerificationKey>>],
     ) -> Result<Vec<&'a VerificationKey>, TokenError> {
         let all: Vec<_> = self.all_keys(fetched).collect();
@@ -201,14 +201,14 @@ fn keys_named<'a>(
 }
 
 /// The three parts of a token, and the first two of them as they were signed.
-struct Parts<'a> {
+struct TokenParts<'a> {
     header: &'a str,
     claims: &'a str,
     signature: &'a str,
     signed: &'a str,
 }
 
-impl<'a> Parts<'a> {
+impl<'a> TokenParts<'a> {
     fn split(token: &'a str) -> Result<Self, TokenError> {
         let not_three = TokenError::Malformed("it does not have three parts");
         let Some((signed, signature)) = token.rsplit_once('.') else {
@@ -228,19 +228,18 @@ impl<'a> Parts<'a> {
 
 /// The parameters of a token's header that the relay uses (RFC 7515, 4.1). Keys and URLs of
 /// keys in the header (`jwk`, `jku`, `x5c`, `x5u`) are ignored.
-struct Header {
+struct TokenHeader {
     algorithm: Algorithm,
     kid: Option<String>,
 }
 
-impl Header {
-    fn read(encoded: &str) -> Result<Self, TokenError> {
-        let mut header =
-            base64url(encoded)
-                .and_then(|json| object(&json))
-                .ok_or(TokenError::Malformed(
-                    "its header is not a base64url-encoded JSON object with unique names",
-                ))?;
+impl TokenHeader {
+    fn parse(encoded: &str) -> Result<Self, TokenError> {
+        let mut header = decode_base64url(encoded)
+            .and_then(|json| parse_object(&json))
+            .ok_or(TokenError::Malformed(
+                "its header is not a base64url-encoded JSON object with unique names",
+            ))?;
         if header.contains_key("crit") {
             return Err(TokenError::CriticalHeader);
         }

@@ -1,6 +1,6 @@
 //! The topics of a run, which of them receive events, and the topic of each connection.
 
-use super::{Plan, Scenario, Speech};
+use super::{BenchPlan, Scenario, TargetProtocol};
 
 /// Number of subscribers of the published topic in the scenario `growth`.
 const GROWTH_SUBSCRIBERS: usize = 100;
@@ -8,19 +8,19 @@ const GROWTH_SUBSCRIBERS: usize = 100;
 /// A channel is a topic of a tenant. Events go to the first `published` channels, round
 /// robin.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Channels {
+pub(super) struct ChannelLayout {
     pub(super) published: usize,
     pub(super) subscribed: usize,
     /// Number of connections on the first channel.
     on_first: usize,
 }
 
-impl Channels {
-    pub(super) fn of(plan: &Plan) -> Self {
+impl ChannelLayout {
+    pub(super) fn from_plan(plan: &BenchPlan) -> Self {
         let topics = plan.scenario.fanout().topics;
         let tenants = match &plan.target.speech {
-            Speech::Relay(relay) => relay.tenants,
-            Speech::Floor(_) => 1,
+            TargetProtocol::Relay(relay) => relay.tenants,
+            TargetProtocol::Floor(_) => 1,
         };
         let each = topics.max(tenants).max(1);
         match plan.scenario {
@@ -62,7 +62,7 @@ mod tests {
             (6, 1, [0, 1, 2, 3, 4, 5]),
             (6, 4, [0, 0, 0, 0, 1, 2]),
         ] {
-            let channels = Channels {
+            let channels = ChannelLayout {
                 published: topics,
                 subscribed: topics,
                 on_first,

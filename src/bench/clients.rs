@@ -6,15 +6,15 @@ use std::{io, time::Instant};
 use prost::Message as _;
 
 use super::{
-    event::Run,
-    frames::{BINARY, CLOSE, Frame, Frames, PING, PONG, TEXT, masked},
-    latency::Latencies,
-    link::{Buffer, Came, Link},
-    tally::{Tally, Track},
+    event::RunId,
+    frames::{BINARY, CLOSE, FrameWalker, PING, PONG, ServerFrame, TEXT, masked_frame},
+    latency::LatencyHistograms,
+    link::{ReadBuffer, ReadOutcome, TargetLink},
+    tally::{DeliveryTally, DeliveryTrack},
 };
 use crate::{
-    client::{Control, Envelope},
-    protocol::Encoding,
+    client::{ControlMessage, Envelope},
+    protocol::EnvelopeEncoding,
 };
 
 /// The most headers of a handshake's answer, many more than it has.
@@ -22,14 +22,14 @@ const HEADERS_MAX: usize = 32;
 
 /// A client and its connection.
 #[derive(Debug)]
-pub(super) struct Client {
-    pub(super) link: Link,
-    stage: Stage,
-    track: Track,
+pub(super) struct BenchClient {
+    pub(super) link: TargetLink,
+    stage: ClientStage,
+    track: DeliveryTrack,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
+enum ClientStage {
     Connecting,
     Upgrading,
     Subscribing,
@@ -38,7 +38,7 @@ enum Stage {
 
 /// The bytes that a client sends.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Lines<'a> {
+pub(super) struct ClientScript<'a> {
     pub(super) channel: usize,
     pub(super) handshake: &'a [u8],
     /// The Subscribe frame; `None` if the handshake names the topic.
@@ -47,15 +47,15 @@ pub(super) struct Lines<'a> {
 
 /// The state that all clients share.
 #[derive(Debug)]
-pub(super) struct Shared {
-    pub(super) buffer: Buffer,
-    pub(super) tally: Tally,
-    pub(super) latencies: Latencies,
+pub(super) struct BenchState {
+    pub(super) buffer: ReadBuffer,
+    pub(super) tally: DeliveryTally,
+    pub(super) latencies: LatencyHistograms,
     /// True while latencies are recorded.
     pub(super) is_measuring: bool,
-    pub(super) run: Run,
+    pub(super) run: RunId,
     /// The encoding of the received events.
-    pub(super) encoding: Encoding,
+    pub(super) encoding: EnvelopeEncoding,
     /// The offset in an event's JSON at which its message_id was last found.
     pub(super) id_at: usize,
     /// The size in bytes of the last received event, without the frame's header.
@@ -64,7 +64,7 @@ pub(super) struct Shared {
     pub(super) epoch: Instant,
 }
 
-impl Shared {
+impl BenchState {
     pub(super) fn now_ns(&self) -> u64 {
         u64::try_from(self.epoch.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
@@ -72,7 +72,7 @@ impl Shared {
 
 /// Why a client failed to connect or was disconnected.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Ended {
+pub(super) enum ClientFailure {
     #[error("{0}")]
     Io(#[from] io::Error),
     #[error("the target closed the connection")]
@@ -89,29 +89,29 @@ pub(super) enum Ended {
     TimedOut(u64),
 }
 
-impl Client {
-    pub(super) fn new(link: Link) -> Self {
+impl BenchClient {
+    pub(super) fn new(link: TargetLink) -> Self {
         Self {
             link,
-            stage: Stage::Connecting,
-            track: Track::default(),
+            stage: ClientStage::Connecting,
+            track: DeliveryTrack::default(),
         }
     }
 
     pub(super) fn is_subscribed(&self) -> bool {
-        self.stage == Stage::Subscribed
+        self.stage == ClientStage::Subscribed
     }
 
-    pub(super) fn track(&self) -> &Track {
+    pub(super) fn track(&self) -> &DeliveryTrack {
         &self.track
     }
 
     /// Continues when the socket is writable.
-    pub(super) fn on_writable(&mut self, lines: Lines<'_>) -> Result<(), Ended> {
-        if self.stage == Stage::Connecting {
-            self.link.connected()?;
+    pub(super) fn on_writable(&mut self, lines: ClientScript<'_>) -> Result<(), ClientFailure> {
+        if self.stage == ClientStage::Connecting {
+            self.link.check_connected()?;
             self.link.write_whole(lines.handshake)?;
-            self.stage = Stage::Upgrading;
+            self.stage = ClientStage::Upgrading;
         }
         Ok(self.link.flush()?)
     }
@@ -119,14 +119,14 @@ impl Client {
     /// Reads what the socket has; with `to_the_end` until the connection ends.
     pub(super) fn on_readable(
         &mut self,
-        lines: Lines<'_>,
-        shared: &mut Shared,
+        lines: ClientScript<'_>,
+        shared: &mut BenchState,
         to_the_end: bool,
-    ) -> Result<(), Ended> {
+    ) -> Result<(), ClientFailure> {
         loop {
             let mut buffer = std::mem::take(&mut shared.buffer);
             let came = self.link.read(&mut buffer);
-            let outcome = self.take(came, lines, shared);
+            let outcome = self.handle_read(came, lines, shared);
             shared.buffer = buffer;
             let goes_on = outcome?;
             if !goes_on && !to_the_end {
@@ -136,61 +136,61 @@ impl Client {
     }
 
     /// Handles the result of a read. Returns true if there may be more to read.
-    fn take(
+    fn handle_read(
         &mut self,
-        came: io::Result<Came<'_>>,
-        lines: Lines<'_>,
-        shared: &mut Shared,
-    ) -> Result<bool, Ended> {
+        came: io::Result<ReadOutcome<'_>>,
+        lines: ClientScript<'_>,
+        shared: &mut BenchState,
+    ) -> Result<bool, ClientFailure> {
         match came? {
-            Came::Bytes { bytes, is_full } => {
-                let rest = self.take_bytes(bytes, lines, shared)?;
-                self.link.keep(rest);
+            ReadOutcome::Bytes { bytes, is_full } => {
+                let rest = self.handle_bytes(bytes, lines, shared)?;
+                self.link.keep_rest(rest);
                 Ok(is_full)
             }
-            Came::Nothing => Ok(false),
-            Came::End => Err(Ended::Eof),
+            ReadOutcome::Nothing => Ok(false),
+            ReadOutcome::End => Err(ClientFailure::Eof),
         }
     }
 
-    fn take_bytes<'b>(
+    fn handle_bytes<'b>(
         &mut self,
         mut bytes: &'b [u8],
-        lines: Lines<'_>,
-        shared: &mut Shared,
-    ) -> Result<&'b [u8], Ended> {
-        if self.stage == Stage::Upgrading {
-            let Some(rest) = upgraded(bytes)? else {
+        lines: ClientScript<'_>,
+        shared: &mut BenchState,
+    ) -> Result<&'b [u8], ClientFailure> {
+        if self.stage == ClientStage::Upgrading {
+            let Some(rest) = parse_upgrade(bytes)? else {
                 return Ok(bytes);
             };
             bytes = rest;
-            self.ask(lines, shared)?;
+            self.send_subscribe(lines, shared)?;
         }
-        let mut frames = Frames::new(bytes);
+        let mut frames = FrameWalker::new(bytes);
         let now_ns = shared.now_ns();
         let data = data_kind(shared.encoding);
         loop {
-            match frames.next() {
-                Ok(Some(frame)) if frame.kind == data && self.stage == Stage::Subscribed => {
-                    self.take_event(frame.payload, now_ns, shared);
+            match frames.next_frame() {
+                Ok(Some(frame)) if frame.kind == data && self.stage == ClientStage::Subscribed => {
+                    self.record_event(frame.payload, now_ns, shared);
                 }
-                Ok(Some(frame)) => self.take_other(frame, lines, shared)?,
+                Ok(Some(frame)) => self.handle_other(frame, lines, shared)?,
                 Ok(None) => return Ok(frames.rest()),
-                Err(error) => return Err(Ended::Protocol(error.to_string())),
+                Err(error) => return Err(ClientFailure::Protocol(error.to_string())),
             }
         }
     }
 
     #[inline]
-    fn take_event(&mut self, envelope: &[u8], now_ns: u64, shared: &mut Shared) {
+    fn record_event(&mut self, envelope: &[u8], now_ns: u64, shared: &mut BenchState) {
         let number = shared
             .run
             .number_in(shared.encoding, envelope, &mut shared.id_at);
         let Some(number) = number else {
-            return shared.tally.foreign();
+            return shared.tally.record_foreign();
         };
         shared.received_bytes = envelope.len();
-        let delivery = shared.tally.receive(&mut self.track, number);
+        let delivery = shared.tally.record_delivery(&mut self.track, number);
         if let Some(delivery) = delivery
             && shared.is_measuring
         {
@@ -202,43 +202,47 @@ impl Client {
         }
     }
 
-    fn ask(&mut self, lines: Lines<'_>, shared: &mut Shared) -> Result<(), Ended> {
+    fn send_subscribe(
+        &mut self,
+        lines: ClientScript<'_>,
+        shared: &mut BenchState,
+    ) -> Result<(), ClientFailure> {
         match lines.subscribe {
             Some(frame) => {
                 self.link.write_whole(frame)?;
-                self.stage = Stage::Subscribing;
+                self.stage = ClientStage::Subscribing;
             }
-            None => self.begin(lines, shared),
+            None => self.start_receiving(lines, shared),
         }
         Ok(())
     }
 
-    fn begin(&mut self, lines: Lines<'_>, shared: &mut Shared) {
-        self.stage = Stage::Subscribed;
-        self.track = shared.tally.join(lines.channel);
+    fn start_receiving(&mut self, lines: ClientScript<'_>, shared: &mut BenchState) {
+        self.stage = ClientStage::Subscribed;
+        self.track = shared.tally.join_channel(lines.channel);
     }
 
     /// Handles a control frame, or a frame before the confirmation.
     #[cold]
-    fn take_other(
+    fn handle_other(
         &mut self,
-        frame: Frame<'_>,
-        lines: Lines<'_>,
-        shared: &mut Shared,
-    ) -> Result<(), Ended> {
+        frame: ServerFrame<'_>,
+        lines: ClientScript<'_>,
+        shared: &mut BenchState,
+    ) -> Result<(), ClientFailure> {
         match frame.kind {
-            PING => Ok(self.link.write_whole(&masked(PONG, frame.payload))?),
-            CLOSE => Err(closed(frame.payload)),
+            PING => Ok(self.link.write_whole(&masked_frame(PONG, frame.payload))?),
+            CLOSE => Err(close_failure(frame.payload)),
             PONG => Ok(()),
             _ => {
                 let confirmed = match shared.encoding {
-                    Encoding::Protobuf => is_confirmed(frame.payload)?,
-                    Encoding::Json => is_confirmed_in_json(frame.payload)?,
+                    EnvelopeEncoding::Protobuf => is_confirmed(frame.payload)?,
+                    EnvelopeEncoding::Json => is_confirmed_in_json(frame.payload)?,
                 };
                 if confirmed {
-                    self.begin(lines, shared);
+                    self.start_receiving(lines, shared);
                 } else {
-                    shared.tally.foreign();
+                    shared.tally.record_foreign();
                 }
                 Ok(())
             }
@@ -247,19 +251,19 @@ impl Client {
 }
 
 /// Returns the bytes after the answer to the handshake; `None` while that is incomplete.
-fn upgraded(bytes: &[u8]) -> Result<Option<&[u8]>, Ended> {
+fn parse_upgrade(bytes: &[u8]) -> Result<Option<&[u8]>, ClientFailure> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut response = httparse::Response::new(&mut headers);
     let parsed = response
         .parse(bytes)
-        .map_err(|error| Ended::Protocol(error.to_string()))?;
+        .map_err(|error| ClientFailure::Protocol(error.to_string()))?;
     let httparse::Status::Complete(head_bytes) = parsed else {
         return Ok(None);
     };
     let rest = bytes.get(head_bytes..).unwrap_or_default();
     match response.code {
         Some(101) => Ok(Some(rest)),
-        code => Err(Ended::Handshake(
+        code => Err(ClientFailure::Handshake(
             code.unwrap_or_default(),
             String::from_utf8_lossy(rest).into_owned(),
         )),
@@ -267,23 +271,24 @@ fn upgraded(bytes: &[u8]) -> Result<Option<&[u8]>, Ended> {
 }
 
 /// Returns true for the confirmation. An event for the whole tenant may come first.
-fn is_confirmed(envelope: &[u8]) -> Result<bool, Ended> {
+fn is_confirmed(envelope: &[u8]) -> Result<bool, ClientFailure> {
     match Envelope::decode(envelope).map(|envelope| envelope.control) {
-        Ok(Some(Control::SubscriptionConfirmed(_))) => Ok(true),
-        Ok(Some(Control::Error(error))) => {
-            Err(Ended::Subscribe(error.error_code, error.error_message))
-        }
+        Ok(Some(ControlMessage::SubscriptionConfirmed(_))) => Ok(true),
+        Ok(Some(ControlMessage::Error(error))) => Err(ClientFailure::Subscribe(
+            error.error_code,
+            error.error_message,
+        )),
         Ok(None) => Ok(false),
-        _ => Err(Ended::Protocol(
+        _ => Err(ClientFailure::Protocol(
             "it did not confirm the subscription".to_owned(),
         )),
     }
 }
 
 /// Returns true if the JSON is the confirmation.
-fn is_confirmed_in_json(envelope: &[u8]) -> Result<bool, Ended> {
-    let envelope: serde_json::Value =
-        serde_json::from_slice(envelope).map_err(|error| Ended::Protocol(error.to_string()))?;
+fn is_confirmed_in_json(envelope: &[u8]) -> Result<bool, ClientFailure> {
+    let envelope: serde_json::Value = serde_json::from_slice(envelope)
+        .map_err(|error| ClientFailure::Protocol(error.to_string()))?;
     if envelope.get("subscriptionConfirmed").is_some() {
         return Ok(true);
     }
@@ -294,23 +299,26 @@ fn is_confirmed_in_json(envelope: &[u8]) -> Result<bool, Ended> {
         let value = error.get(name).and_then(serde_json::Value::as_str);
         value.unwrap_or_default().to_owned()
     };
-    Err(Ended::Subscribe(text("errorCode"), text("errorMessage")))
+    Err(ClientFailure::Subscribe(
+        text("errorCode"),
+        text("errorMessage"),
+    ))
 }
 
 /// Returns the first byte of frames that carry envelopes.
-pub(super) fn data_kind(encoding: Encoding) -> u8 {
+pub(super) fn data_kind(encoding: EnvelopeEncoding) -> u8 {
     match encoding {
-        Encoding::Protobuf => BINARY,
-        Encoding::Json => TEXT,
+        EnvelopeEncoding::Protobuf => BINARY,
+        EnvelopeEncoding::Json => TEXT,
     }
 }
 
-fn closed(payload: &[u8]) -> Ended {
+fn close_failure(payload: &[u8]) -> ClientFailure {
     match payload.split_first_chunk() {
-        Some((code, reason)) => Ended::Closed(
+        Some((code, reason)) => ClientFailure::Closed(
             u16::from_be_bytes(*code),
             String::from_utf8_lossy(reason).into_owned(),
         ),
-        None => Ended::Eof,
+        None => ClientFailure::Eof,
     }
 }

@@ -13,16 +13,16 @@ use std::{
 use mio::{Events, Interest, Poll, Token, event::Event};
 
 use super::{
-    BenchError, Progress,
-    clients::{Client, Ended, Lines, Shared},
-    link::{Link, Sources},
-    publisher::{Answered, Publisher},
-    target::{Call, Target},
-    timer::Timer,
+    BenchError, BenchProgress,
+    clients::{BenchClient, BenchState, ClientFailure, ClientScript},
+    link::{SourceAddresses, TargetLink},
+    publisher::{AnsweredCall, BenchPublisher},
+    target::{BenchTarget, PostCall},
+    timer::LoopTimer,
 };
 
-pub(super) use self::opening::Opened;
-use self::opening::{OPENING_TIMEOUT, Opening};
+pub(super) use self::opening::OpenOutcome;
+use self::opening::{OPENING_TIMEOUT, OpenProgress};
 
 /// The most sockets handled before new calls are posted.
 const EVENTS_PER_TURN: usize = 256;
@@ -40,7 +40,7 @@ const FIRST_PUBLISHER: usize = usize::MAX / 2;
 
 /// The rule by which calls are posted.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Load {
+pub(super) enum PostingLoad {
     /// A call per interval, even if previous ones are not answered.
     Paced(Duration),
     /// As many calls as keep this many events under way, which are not yet received by
@@ -52,17 +52,17 @@ pub(super) enum Load {
 
 /// The bytes that clients send, built before the run.
 #[derive(Debug)]
-pub(super) struct Script {
+pub(super) struct BenchScript {
     /// The channel and the handshake of each connection.
     pub(super) connections: Vec<(usize, Vec<u8>)>,
     /// The Subscribe frame of each channel.
     pub(super) subscribes: Vec<Option<Vec<u8>>>,
 }
 
-impl Script {
-    fn lines(&self, connection: usize) -> Option<Lines<'_>> {
+impl BenchScript {
+    fn script_of(&self, connection: usize) -> Option<ClientScript<'_>> {
         let (channel, handshake) = self.connections.get(connection)?;
-        Some(Lines {
+        Some(ClientScript {
             channel: *channel,
             handshake,
             subscribe: self.subscribes.get(*channel)?.as_deref(),
@@ -71,20 +71,20 @@ impl Script {
 }
 
 /// The event loop and its sockets.
-pub(super) struct Engine<'p> {
+pub(super) struct BenchEngine<'p> {
     poll: Poll,
     ready: Events,
-    timer: Timer,
-    pub(super) shared: Shared,
-    target: Target,
-    sources: Sources,
-    script: Script,
+    timer: LoopTimer,
+    pub(super) shared: BenchState,
+    target: BenchTarget,
+    sources: SourceAddresses,
+    script: BenchScript,
     /// The call of each channel.
-    calls: Vec<Call>,
-    clients: Vec<Option<Client>>,
-    opening: Opening,
-    publishers: Vec<Publisher>,
-    answered: Vec<Answered>,
+    calls: Vec<PostCall>,
+    clients: Vec<Option<BenchClient>>,
+    opening: OpenProgress,
+    publishers: Vec<BenchPublisher>,
+    answered: Vec<AnsweredCall>,
     /// Number of clients that were disconnected after they had been subscribed.
     pub(super) disconnects: u64,
     /// Number of answered calls.
@@ -93,21 +93,21 @@ pub(super) struct Engine<'p> {
     pub(super) first_failure: Option<String>,
     /// The target's answer when it did not accept a token.
     unauthorized: Option<String>,
-    progress: &'p mut dyn FnMut(Progress),
+    progress: &'p mut dyn FnMut(BenchProgress),
     told_at: Instant,
 }
 
-impl<'p> Engine<'p> {
+impl<'p> BenchEngine<'p> {
     pub(super) fn new(
-        target: Target,
-        sources: Sources,
-        script: Script,
-        calls: Vec<Call>,
-        shared: Shared,
-        progress: &'p mut dyn FnMut(Progress),
+        target: BenchTarget,
+        sources: SourceAddresses,
+        script: BenchScript,
+        calls: Vec<PostCall>,
+        shared: BenchState,
+        progress: &'p mut dyn FnMut(BenchProgress),
     ) -> Result<Self, BenchError> {
         let poll = Poll::new()?;
-        let timer = Timer::new(poll.registry(), TIMER)?;
+        let timer = LoopTimer::new(poll.registry(), TIMER)?;
         let clients = script.connections.iter().map(|_| None).collect();
         Ok(Self {
             poll,
@@ -120,7 +120,7 @@ impl<'p> Engine<'p> {
             script,
             calls,
             clients,
-            opening: Opening::default(),
+            opening: OpenProgress::default(),
             publishers: Vec::new(),
             answered: Vec::new(),
             disconnects: 0,
@@ -132,12 +132,12 @@ impl<'p> Engine<'p> {
     }
 
     /// Closes these clients.
-    pub(super) fn close(&mut self, connections: Range<usize>) {
+    pub(super) fn close_clients(&mut self, connections: Range<usize>) {
         for slot in self.clients.get_mut(connections).unwrap_or_default() {
             if let Some(client) = slot.take()
                 && client.is_subscribed()
             {
-                self.shared.tally.leave(client.track());
+                self.shared.tally.leave_channel(client.track());
             }
         }
     }
@@ -145,13 +145,13 @@ impl<'p> Engine<'p> {
     /// Connects `count` publishers.
     pub(super) fn open_publishers(&mut self, count: usize) -> Result<(), BenchError> {
         for number in 0..count {
-            let link = Link::open(&self.target.ingest, self.sources, number);
+            let link = TargetLink::open(&self.target.ingest, self.sources, number);
             let mut link = link.map_err(BenchError::Ingest)?;
             let token = Token(FIRST_PUBLISHER + number);
             let interest = Interest::READABLE | Interest::WRITABLE;
             let registry = self.poll.registry();
             registry.register(&mut link.stream, token, interest)?;
-            let publisher = Publisher::new(link, &self.target.speech);
+            let publisher = BenchPublisher::new(link, &self.target.speech);
             self.publishers.push(publisher);
         }
         let until = Instant::now() + OPENING_TIMEOUT;
@@ -159,16 +159,16 @@ impl<'p> Engine<'p> {
             if Instant::now() >= until {
                 return Err(BenchError::Ingest(io::ErrorKind::TimedOut.into()));
             }
-            self.turn(until)?;
+            self.poll_once(until)?;
         }
         Ok(())
     }
 
     /// Posts calls as the load demands, for the duration.
-    pub(super) fn drive(
+    pub(super) fn drive_load(
         &mut self,
         phase: &'static str,
-        load: Load,
+        load: PostingLoad,
         duration: Duration,
     ) -> Result<(), BenchError> {
         let begun = Instant::now();
@@ -179,34 +179,38 @@ impl<'p> Engine<'p> {
             if now >= until {
                 return Ok(());
             }
-            self.tell(phase, millis(now - begun), millis(duration));
+            self.report_progress(phase, millis(now - begun), millis(duration));
             self.post_due(load, now, &mut due);
             let wake = match load {
-                Load::Paced(_) => due.min(until),
-                Load::Full(_) | Load::Answered => until,
+                PostingLoad::Paced(_) => due.min(until),
+                PostingLoad::Full(_) | PostingLoad::Answered => until,
             };
-            self.turn(wake)?;
+            self.poll_once(wake)?;
         }
     }
 
     /// Posts the calls that are due, and advances `due`.
-    fn post_due(&mut self, load: Load, now: Instant, due: &mut Instant) {
+    fn post_due(&mut self, load: PostingLoad, now: Instant, due: &mut Instant) {
         match load {
-            Load::Paced(interval) => {
+            PostingLoad::Paced(interval) => {
                 while *due <= now {
-                    self.post(0);
+                    self.post_call(0);
                     *due += interval;
                 }
             }
-            Load::Full(outstanding) => {
+            PostingLoad::Full(outstanding) => {
                 while self.outstanding() < outstanding {
-                    self.post(0);
+                    self.post_call(0);
                 }
             }
-            Load::Answered => {
+            PostingLoad::Answered => {
                 for number in 0..self.publishers.len() {
-                    if self.publishers.get(number).is_some_and(Publisher::is_idle) {
-                        self.post(number);
+                    if self
+                        .publishers
+                        .get(number)
+                        .is_some_and(BenchPublisher::is_idle)
+                    {
+                        self.post_call(number);
                     }
                 }
             }
@@ -215,15 +219,15 @@ impl<'p> Engine<'p> {
 
     /// Waits until every client has received its events and every call is answered, at most
     /// until `until`.
-    pub(super) fn settle(&mut self, until: Instant) -> Result<(), BenchError> {
+    pub(super) fn await_outstanding(&mut self, until: Instant) -> Result<(), BenchError> {
         while self.outstanding() > 0 && Instant::now() < until {
-            self.turn(until.min(Instant::now() + NAP))?;
+            self.poll_once(until.min(Instant::now() + NAP))?;
         }
         Ok(())
     }
 
     /// Only reads, for the duration.
-    pub(super) fn idle(
+    pub(super) fn idle_for(
         &mut self,
         phase: &'static str,
         duration: Duration,
@@ -231,30 +235,30 @@ impl<'p> Engine<'p> {
         let begun = Instant::now();
         let until = begun + duration;
         while Instant::now() < until {
-            self.tell(phase, millis(begun.elapsed()), millis(duration));
-            self.turn(until.min(Instant::now() + NAP))?;
+            self.report_progress(phase, millis(begun.elapsed()), millis(duration));
+            self.poll_once(until.min(Instant::now() + NAP))?;
         }
         Ok(())
     }
 
     /// Number of stored events not received by a client that is still connected, summed over
     /// clients.
-    pub(super) fn lost(&self) -> u64 {
+    pub(super) fn count_lost(&self) -> u64 {
         let subscribed = self
             .clients
             .iter()
             .flatten()
             .filter(|it| it.is_subscribed());
         subscribed
-            .map(|it| self.shared.tally.lost(it.track()))
+            .map(|it| self.shared.tally.count_lost(it.track()))
             .sum()
     }
 
     /// Reports progress, if enough time has passed since the last report.
-    pub(super) fn tell(&mut self, phase: &'static str, done: u64, total: u64) {
+    pub(super) fn report_progress(&mut self, phase: &'static str, done: u64, total: u64) {
         if self.told_at.elapsed() >= PROGRESS_EVERY {
             self.told_at = Instant::now();
-            (self.progress)(Progress { phase, done, total });
+            (self.progress)(BenchProgress { phase, done, total });
         }
     }
 
@@ -263,24 +267,24 @@ impl<'p> Engine<'p> {
         tally.incomplete().max(tally.unanswered())
     }
 
-    fn post(&mut self, publisher: usize) {
+    fn post_call(&mut self, publisher: usize) {
         let tally = &mut self.shared.tally;
-        let first = tally.next();
+        let first = tally.next_number();
         let call = self.calls.get(tally.channel_of(first));
         let publisher = self.publishers.get_mut(publisher);
         let (Some(call), Some(publisher)) = (call, publisher) else {
             return;
         };
         let posted_ns = u64::try_from(self.shared.epoch.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        for _ in 0..call.events() {
-            tally.post(posted_ns);
+        for _ in 0..call.event_count() {
+            tally.record_post(posted_ns);
         }
-        publisher.post(call, first);
+        publisher.queue_call(call, first);
     }
 
     /// Writes queued calls, waits until a socket is ready or until `until`, and handles the
     /// ready sockets.
-    fn turn(&mut self, until: Instant) -> Result<(), BenchError> {
+    fn poll_once(&mut self, until: Instant) -> Result<(), BenchError> {
         for publisher in &mut self.publishers {
             publisher.flush().map_err(BenchError::PublisherLost)?;
         }
@@ -315,7 +319,7 @@ impl<'p> Engine<'p> {
         let Some(Some(client)) = self.clients.get_mut(connection) else {
             return;
         };
-        let Some(lines) = self.script.lines(connection) else {
+        let Some(lines) = self.script.script_of(connection) else {
             return;
         };
         let was_subscribed = client.is_subscribed();
@@ -334,18 +338,18 @@ impl<'p> Engine<'p> {
         }
     }
 
-    fn on_ended(&mut self, connection: usize, was_subscribed: bool, error: &Ended) {
-        self.close(connection..connection + 1);
+    fn on_ended(&mut self, connection: usize, was_subscribed: bool, error: &ClientFailure) {
+        self.close_clients(connection..connection + 1);
         if was_subscribed {
             self.disconnects += 1;
-            self.note(error);
+            self.note_failure(error);
         } else {
             self.on_failure(error);
         }
     }
 
-    fn note(&mut self, error: &Ended) {
-        if let Ended::Handshake(401, body) = error {
+    fn note_failure(&mut self, error: &ClientFailure) {
+        if let ClientFailure::Handshake(401, body) = error {
             self.unauthorized.get_or_insert_with(|| body.clone());
         }
         self.first_failure.get_or_insert_with(|| error.to_string());
@@ -356,10 +360,13 @@ impl<'p> Engine<'p> {
             return Ok(());
         };
         if !publisher.is_connected {
-            publisher.link.connected().map_err(BenchError::Ingest)?;
+            publisher
+                .link
+                .check_connected()
+                .map_err(BenchError::Ingest)?;
             publisher.is_connected = true;
         }
-        publisher.read(&mut self.shared.buffer, &mut self.answered)?;
+        publisher.read_answers(&mut self.shared.buffer, &mut self.answered)?;
         let now_ns = self.shared.now_ns();
         let mut answered = std::mem::take(&mut self.answered);
         for answer in answered.drain(..) {
@@ -369,7 +376,7 @@ impl<'p> Engine<'p> {
         Ok(())
     }
 
-    fn on_answer(&mut self, answer: Answered, now_ns: u64) -> Result<(), BenchError> {
+    fn on_answer(&mut self, answer: AnsweredCall, now_ns: u64) -> Result<(), BenchError> {
         let is_stored = answer.refusal.is_none();
         if let Some((status, body)) = answer.refusal {
             if !is_passing(status) {
@@ -378,7 +385,7 @@ impl<'p> Engine<'p> {
             let failure = format!("a call was answered with {status}: {body}");
             self.first_failure.get_or_insert(failure);
         }
-        let Shared {
+        let BenchState {
             tally,
             latencies,
             is_measuring,
@@ -387,7 +394,7 @@ impl<'p> Engine<'p> {
         self.answers += 1;
         let mut posted_ns = None;
         for number in answer.events {
-            posted_ns = tally.answer(number, is_stored);
+            posted_ns = tally.record_answer(number, is_stored);
         }
         if let (Some(posted_ns), true) = (posted_ns, *is_measuring && is_stored) {
             let latency_ns = now_ns.saturating_sub(posted_ns);

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::event::MouldError;
+use super::event::EventTemplateError;
 use crate::{auth::MintError, protocol::NameError};
 
 /// Why a run has no result.
@@ -18,7 +18,7 @@ pub enum BenchError {
     },
     /// The events cannot be built.
     #[error(transparent)]
-    Mould(#[from] MouldError),
+    Mould(#[from] EventTemplateError),
     /// A tenant's name is invalid once its number is appended.
     #[error("the tenant's name, with its number appended, {0}")]
     Name(#[from] NameError),

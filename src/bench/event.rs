@@ -2,9 +2,9 @@
 //! found in a frame without decoding. Knows nothing about sockets.
 
 use crate::{
-    protocol::Encoding,
-    random::Random,
-    schema::{Schema, Specimen},
+    protocol::EnvelopeEncoding,
+    random::RandomSource,
+    schema::{Schema, SyntheticEvent},
 };
 
 /// Length of an envelope's prefix: the tag and length of its message_id, a letter and
@@ -23,10 +23,10 @@ const TIMESTAMP_TAG: u8 = 0x40;
 /// The message_id prefix of this run's events. It is random, since the relay treats an
 /// event with a known message_id as a duplicate.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Run([u8; PREFIX_BYTES]);
+pub(super) struct RunId([u8; PREFIX_BYTES]);
 
-impl Run {
-    pub(super) fn new(random: &Random) -> Self {
+impl RunId {
+    pub(super) fn new(random: &RandomSource) -> Self {
         let mut prefix = [0; PREFIX_BYTES];
         let (head, digits) = prefix.split_at_mut(MESSAGE_ID.len());
         head.copy_from_slice(&MESSAGE_ID);
@@ -39,13 +39,13 @@ impl Run {
     #[inline]
     pub(super) fn number_in(
         &self,
-        encoding: Encoding,
+        encoding: EnvelopeEncoding,
         envelope: &[u8],
         id_at: &mut usize,
     ) -> Option<usize> {
         match encoding {
-            Encoding::Protobuf => self.number_of(envelope),
-            Encoding::Json => self.number_of_json(envelope, id_at),
+            EnvelopeEncoding::Protobuf => self.number_of(envelope),
+            EnvelopeEncoding::Json => self.number_of_json(envelope, id_at),
         }
     }
 
@@ -60,7 +60,7 @@ impl Run {
                 .position(|window| window == prefix);
             *id_at = found?;
         }
-        number(json.get(*id_at + prefix.len()..)?)
+        parse_number(json.get(*id_at + prefix.len()..)?)
     }
 
     /// Returns the number of the event at the start of this envelope.
@@ -69,12 +69,12 @@ impl Run {
         if *prefix != self.0 {
             return None;
         }
-        number(rest)
+        parse_number(rest)
     }
 }
 
 /// Parses the hexadecimal number at the start.
-fn number(rest: &[u8]) -> Option<usize> {
+fn parse_number(rest: &[u8]) -> Option<usize> {
     let digits: &[u8; NUMBER_DIGITS] = rest.first_chunk()?;
     let number = digits.iter().fold(0, |number: u64, digit| {
         let value = (digit & 0x0f) + 9 * (digit >> 6);
@@ -85,16 +85,16 @@ fn number(rest: &[u8]) -> Option<usize> {
 
 /// Builds the envelopes of one run.
 #[derive(Debug)]
-pub(super) struct Mould {
-    pub(super) run: Run,
-    specimen: Specimen,
+pub(super) struct EventTemplate {
+    pub(super) run: RunId,
+    specimen: SyntheticEvent,
     timestamp: i64,
     bytes: usize,
 }
 
 /// Why events of the wanted size cannot be built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum MouldError {
+pub enum EventTemplateError {
     /// The schema has no suitable event.
     #[error(
         "the schema has no event to measure with: it needs one with a string field annotated with a topic kind that clients can subscribe to"
@@ -110,14 +110,16 @@ pub enum MouldError {
     },
 }
 
-impl Mould {
+impl EventTemplate {
     pub(super) fn new(
         schema: &Schema,
-        run: Run,
+        run: RunId,
         timestamp: i64,
         bytes: usize,
-    ) -> Result<Self, MouldError> {
-        let specimen = schema.specimen().ok_or(MouldError::NoSpecimen)?;
+    ) -> Result<Self, EventTemplateError> {
+        let specimen = schema
+            .synthetic_event()
+            .ok_or(EventTemplateError::NoSpecimen)?;
         Ok(Self {
             run,
             specimen,
@@ -127,29 +129,29 @@ impl Mould {
     }
 
     /// Returns the topic of a channel.
-    pub(super) fn topic(&self, channel: usize) -> String {
-        format!("{}:{}", self.specimen.kind(), id(channel))
+    pub(super) fn topic_of(&self, channel: usize) -> String {
+        format!("{}:{}", self.specimen.kind(), channel_id(channel))
     }
 
     /// Builds an envelope of the wanted size for the channel's topic. Its number is 0.
-    pub(super) fn envelope(&self, channel: usize) -> Result<Vec<u8>, MouldError> {
+    pub(super) fn build_envelope(&self, channel: usize) -> Result<Vec<u8>, EventTemplateError> {
         let mut envelope = self.run.0.to_vec();
         envelope.extend([b'0'; NUMBER_DIGITS]);
         envelope.push(TIMESTAMP_TAG);
         prost::encoding::encode_varint(self.timestamp.cast_unsigned(), &mut envelope);
         let rest = self.bytes.checked_sub(envelope.len());
-        let payload = rest.and_then(|rest| self.specimen.encode(&id(channel), rest));
-        let too_small = || MouldError::TooSmall {
+        let payload = rest.and_then(|rest| self.specimen.encode(&channel_id(channel), rest));
+        let too_small = || EventTemplateError::TooSmall {
             bytes: self.bytes,
-            least: self.least(channel, envelope.len()),
+            least: self.least_bytes(channel, envelope.len()),
         };
         let payload = payload.ok_or_else(too_small)?;
         envelope.extend(payload);
         Ok(envelope)
     }
 
-    fn least(&self, channel: usize, head_bytes: usize) -> usize {
-        let fits = |bytes: usize| self.specimen.encode(&id(channel), bytes).is_some();
+    fn least_bytes(&self, channel: usize, head_bytes: usize) -> usize {
+        let fits = |bytes: usize| self.specimen.encode(&channel_id(channel), bytes).is_some();
         // Some sizes of one or two bytes more cannot be filled, so take the first of three
         // sizes in a row that all fit.
         let least = (1..4096).find(|bytes| (*bytes..bytes + 3).all(fits));
@@ -157,7 +159,7 @@ impl Mould {
     }
 }
 
-fn id(channel: usize) -> String {
+fn channel_id(channel: usize) -> String {
     format!("bench-{channel}")
 }
 
@@ -182,9 +184,9 @@ fn write_hex(digits: &mut [u8], mut number: u64) {
 mod tests {
     use super::*;
 
-    fn mould(bytes: usize) -> Mould {
-        let run = Run::new(&Random::from_seed(1));
-        Mould::new(&Schema::bundled().unwrap(), run, 1_790_000_000, bytes).unwrap()
+    fn mould(bytes: usize) -> EventTemplate {
+        let run = RunId::new(&RandomSource::from_seed(1));
+        EventTemplate::new(&Schema::bundled().unwrap(), run, 1_790_000_000, bytes).unwrap()
     }
 
     #[test]
@@ -193,7 +195,7 @@ mod tests {
         for bytes in [100, 128, 159, 200, 1000, 70_000] {
             let mould = mould(bytes);
             for number in [0, 1, 0xabc, 0x12_3456_789a] {
-                let mut envelope = mould.envelope(7).unwrap();
+                let mut envelope = mould.build_envelope(7).unwrap();
                 write_number(&mut envelope, number);
                 assert_eq!(envelope.len(), bytes);
                 assert_eq!(mould.run.number_of(&envelope), Some(number));
@@ -201,15 +203,15 @@ mod tests {
                 assert_eq!(inspected.message_id.unwrap().len(), 20);
                 assert_eq!(inspected.timestamp, Some(1_790_000_000));
                 let topics: Vec<_> = inspected.topics.iter().map(ToString::to_string).collect();
-                assert_eq!(topics, [mould.topic(7)]);
+                assert_eq!(topics, [mould.topic_of(7)]);
             }
         }
     }
 
     #[test]
     fn what_another_run_has_posted_has_no_number() {
-        let envelope = mould(200).envelope(0).unwrap();
-        let other = Run::new(&Random::from_seed(2));
+        let envelope = mould(200).build_envelope(0).unwrap();
+        let other = RunId::new(&RandomSource::from_seed(2));
         assert_eq!(other.number_of(&envelope), None);
         assert_eq!(other.number_of(b""), None);
         assert_eq!(mould(200).run.number_of(&envelope[..20]), None);
@@ -221,22 +223,23 @@ mod tests {
         let mould = mould(200);
         let mut id_at = 0;
         for number in [0, 1, 0xabc] {
-            let mut envelope = mould.envelope(7).unwrap();
+            let mut envelope = mould.build_envelope(7).unwrap();
             write_number(&mut envelope, number);
             let json = schema.envelope_to_json_text(&envelope).unwrap();
-            let mut found = |run: &Run| run.number_in(Encoding::Json, json.as_bytes(), &mut id_at);
+            let mut found =
+                |run: &RunId| run.number_in(EnvelopeEncoding::Json, json.as_bytes(), &mut id_at);
             assert_eq!(found(&mould.run), Some(number));
-            assert_eq!(found(&Run::new(&Random::from_seed(2))), None);
+            assert_eq!(found(&RunId::new(&RandomSource::from_seed(2))), None);
         }
     }
 
     #[test]
     fn a_size_that_is_too_small_is_refused_with_one_that_would_do() {
-        let error = mould(30).envelope(0).unwrap_err();
-        let MouldError::TooSmall { bytes: 30, least } = error else {
+        let error = mould(30).build_envelope(0).unwrap_err();
+        let EventTemplateError::TooSmall { bytes: 30, least } = error else {
             panic!("{error}");
         };
-        assert!((least..least + 200).all(|bytes| mould(bytes).envelope(0).is_ok()));
-        assert!((1..4).any(|fewer| mould(least - fewer).envelope(0).is_err()));
+        assert!((least..least + 200).all(|bytes| mould(bytes).build_envelope(0).is_ok()));
+        assert!((1..4).any(|fewer| mould(least - fewer).build_envelope(0).is_err()));
     }
 }

@@ -4,7 +4,7 @@
 /// A fragmented or masked frame, which a relay never sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a frame starts with {0:#04x} {1:#04x}, which a relay never sends")]
-pub(super) struct Unexpected(u8, u8);
+pub(super) struct UnexpectedFrame(u8, u8);
 
 /// The first bytes of frames: the opcode, with the FIN bit set.
 pub(super) const TEXT: u8 = 0x81;
@@ -15,26 +15,26 @@ pub(super) const PONG: u8 = 0x8a;
 
 /// Iterates over the complete frames in a buffer.
 #[derive(Debug)]
-pub(super) struct Frames<'a> {
+pub(super) struct FrameWalker<'a> {
     bytes: &'a [u8],
 }
 
 /// A complete frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Frame<'a> {
+pub(super) struct ServerFrame<'a> {
     /// The first byte.
     pub(super) kind: u8,
     pub(super) payload: &'a [u8],
 }
 
-impl<'a> Frames<'a> {
+impl<'a> FrameWalker<'a> {
     pub(super) fn new(bytes: &'a [u8]) -> Self {
         Self { bytes }
     }
 
     /// Returns the next complete frame; `None` if there is no other.
     #[inline]
-    pub(super) fn next(&mut self) -> Result<Option<Frame<'a>>, Unexpected> {
+    pub(super) fn next_frame(&mut self) -> Result<Option<ServerFrame<'a>>, UnexpectedFrame> {
         let Some((&[kind, length], rest)) = self.bytes.split_first_chunk() else {
             return Ok(None);
         };
@@ -47,17 +47,17 @@ impl<'a> Frames<'a> {
                 (len.unwrap_or(usize::MAX), rest)
             }),
             0..126 => Some((usize::from(length), rest)),
-            128.. => return Err(Unexpected(kind, length)),
+            128.. => return Err(UnexpectedFrame(kind, length)),
         };
         if !matches!(kind, TEXT | BINARY | CLOSE | PING | PONG) {
-            return Err(Unexpected(kind, length));
+            return Err(UnexpectedFrame(kind, length));
         }
         let Some((payload, rest)) = header.and_then(|(len, rest)| rest.split_at_checked(len))
         else {
             return Ok(None);
         };
         self.bytes = rest;
-        Ok(Some(Frame { kind, payload }))
+        Ok(Some(ServerFrame { kind, payload }))
     }
 
     /// Returns the remaining bytes, the start of an incomplete frame.
@@ -68,7 +68,7 @@ impl<'a> Frames<'a> {
 
 /// Builds a client's frame, masked with zeros: masks protect proxies, and there are none
 /// here.
-pub(super) fn masked(kind: u8, payload: &[u8]) -> Vec<u8> {
+pub(super) fn masked_frame(kind: u8, payload: &[u8]) -> Vec<u8> {
     const MASKED: u8 = 0x80;
     let mut frame = vec![kind];
     match (u8::try_from(payload.len()), u16::try_from(payload.len())) {
@@ -96,9 +96,9 @@ mod tests {
 
     /// Returns the payloads of all complete frames, and the rest.
     fn walk(bytes: &[u8]) -> (Vec<Vec<u8>>, Vec<u8>) {
-        let mut frames = Frames::new(bytes);
+        let mut frames = FrameWalker::new(bytes);
         let mut found = Vec::new();
-        while let Some(frame) = frames.next().unwrap() {
+        while let Some(frame) = frames.next_frame().unwrap() {
             found.push(frame.payload.to_vec());
         }
         (found, frames.rest().to_vec())
@@ -112,7 +112,7 @@ mod tests {
         ) {
             let payloads: Vec<Vec<u8>> =
                 (0..).zip(&lens).map(|(at, len)| vec![at; *len]).collect();
-            let bytes: Vec<u8> = payloads.iter().flat_map(|it| frame::binary(it)).collect();
+            let bytes: Vec<u8> = payloads.iter().flat_map(|it| frame::binary_frame(it)).collect();
             let mut cuts: Vec<usize> = cuts.iter().map(|it| it.index(bytes.len())).collect();
             cuts.extend([0, bytes.len()]);
             cuts.sort_unstable();
@@ -131,7 +131,7 @@ mod tests {
     #[test]
     fn what_no_relay_sends_is_an_error() {
         for bytes in [[0x82, 0x80], [0x02, 1], [0x80, 1], [0x01, 1], [0xc2, 1]] {
-            assert!(Frames::new(&bytes).next().is_err(), "{bytes:x?}");
+            assert!(FrameWalker::new(&bytes).next_frame().is_err(), "{bytes:x?}");
         }
     }
 
@@ -143,10 +143,13 @@ mod tests {
 
     #[test]
     fn a_clients_frame_is_masked() {
-        assert_eq!(masked(BINARY, b"ab"), [0x82, 0x82, 0, 0, 0, 0, b'a', b'b']);
-        assert_eq!(masked(BINARY, &[7; 200])[..4], [0x82, 0xfe, 0, 200]);
         assert_eq!(
-            masked(BINARY, &[7; 70_000])[..10],
+            masked_frame(BINARY, b"ab"),
+            [0x82, 0x82, 0, 0, 0, 0, b'a', b'b']
+        );
+        assert_eq!(masked_frame(BINARY, &[7; 200])[..4], [0x82, 0xfe, 0, 200]);
+        assert_eq!(
+            masked_frame(BINARY, &[7; 70_000])[..10],
             [0x82, 0xff, 0, 0, 0, 0, 0, 1, 0x11, 0x70]
         );
     }

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 /// The latencies recorded in a run, in nanoseconds.
 #[derive(Debug)]
-pub(super) struct Latencies {
+pub(super) struct LatencyHistograms {
     /// Of each frame: from the POST to its arrival.
     pub(super) each: Histogram<u64>,
     /// Of each event: from the POST to the arrival of its last frame.
@@ -33,7 +33,7 @@ pub struct Percentiles {
     pub max: f64,
 }
 
-impl Latencies {
+impl LatencyHistograms {
     pub(super) fn new() -> Result<Self, hdrhistogram::CreationError> {
         let histogram = || Histogram::new_with_bounds(1, LATENCY_NS_MAX, DIGITS);
         Ok(Self {
@@ -62,7 +62,7 @@ mod tests {
 
     #[test]
     fn percentiles_are_in_microseconds_and_three_digits_true() {
-        let mut latencies = Latencies::new().unwrap();
+        let mut latencies = LatencyHistograms::new().unwrap();
         assert_eq!(percentiles(&latencies.each), None);
         for micros in 1..=1000 {
             latencies.each.saturating_record(micros * 1000);

@@ -5,8 +5,10 @@ use std::fs;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::{BenchError, Plan, Scenario, Speech, link::is_spread, server_process::ServerProcess};
-use crate::config::{Ingest, Limits};
+use super::{
+    BenchError, BenchPlan, Scenario, TargetProtocol, link::is_spread, server_process::ServerProcess,
+};
+use crate::config::{IngestSection, LimitsSection};
 
 /// Number of descriptors that a process needs besides its connections.
 const OTHER_DESCRIPTORS: u64 = 64;
@@ -17,17 +19,17 @@ const PORTS_DEFAULT: usize = 28_232;
 /// Returns warnings about limits of a default relay, or of the given server process, that
 /// the plan would exceed.
 #[must_use]
-pub fn warnings(plan: &Plan) -> Vec<String> {
+pub fn warnings(plan: &BenchPlan) -> Vec<String> {
     let mut found = Vec::new();
-    if matches!(plan.target.speech, Speech::Relay(_)) {
-        found.extend(of_the_defaults(plan));
+    if matches!(plan.target.speech, TargetProtocol::Relay(_)) {
+        found.extend(default_limit_warnings(plan));
     }
-    found.extend(of_the_process(plan));
+    found.extend(process_limit_warning(plan));
     found
 }
 
-fn of_the_defaults(plan: &Plan) -> Vec<String> {
-    let (ingest, limits) = (Ingest::default(), Limits::default());
+fn default_limit_warnings(plan: &BenchPlan) -> Vec<String> {
+    let (ingest, limits) = (IngestSection::default(), LimitsSection::default());
     let batch = plan.scenario.batch();
     let (body_max, body_key) = match batch {
         1 => (ingest.body_max, "ingest.body_max"),
@@ -40,8 +42,8 @@ fn of_the_defaults(plan: &Plan) -> Vec<String> {
         _ => 0,
     };
     let tenants = match &plan.target.speech {
-        Speech::Relay(relay) => relay.tenants,
-        Speech::Floor(_) => 0,
+        TargetProtocol::Relay(relay) => relay.tenants,
+        TargetProtocol::Floor(_) => 0,
     };
     let frames_bytes = outstanding.saturating_mul(plan.payload_bytes);
     [
@@ -79,16 +81,16 @@ fn of_the_defaults(plan: &Plan) -> Vec<String> {
     .collect()
 }
 
-fn of_the_process(plan: &Plan) -> Option<String> {
+fn process_limit_warning(plan: &BenchPlan) -> Option<String> {
     let process = ServerProcess::new(plan.server_pid?).ok()?;
     let left = process.descriptors_left().ok()?;
-    let needed = sockets(plan);
+    let needed = sockets_needed(plan);
     (needed > left).then(|| {
         format!("{needed} connections: the server's process may open only {left} more descriptors")
     })
 }
 
-fn sockets(plan: &Plan) -> u64 {
+fn sockets_needed(plan: &BenchPlan) -> u64 {
     (plan.scenario.fanout().connections + plan.scenario.publishers()) as u64
 }
 
@@ -97,8 +99,8 @@ fn sockets(plan: &Plan) -> u64 {
 /// # Errors
 ///
 /// When the plan needs more descriptors or local ports than there are.
-pub(super) fn prepare(plan: &Plan) -> Result<(), BenchError> {
-    let needed = sockets(plan) + OTHER_DESCRIPTORS;
+pub(super) fn raise_descriptor_limit(plan: &BenchPlan) -> Result<(), BenchError> {
+    let needed = sockets_needed(plan) + OTHER_DESCRIPTORS;
     let maximum = getrlimit(Resource::Nofile).maximum;
     let raised = Rlimit {
         current: maximum,
@@ -110,14 +112,14 @@ pub(super) fn prepare(plan: &Plan) -> Result<(), BenchError> {
         return Err(BenchError::Descriptors { needed, most });
     }
     let connections = plan.scenario.fanout().connections;
-    let ports = ports();
+    let ports = local_ports();
     if !is_spread(plan.target.clients.address) && connections > ports {
         return Err(BenchError::Ports { connections, ports });
     }
     Ok(())
 }
 
-fn ports() -> usize {
+fn local_ports() -> usize {
     let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").ok();
     range
         .and_then(|text| count_ports(&text))

@@ -12,8 +12,8 @@ use mio::net::TcpStream;
 use rustls::{ClientConfig, ClientConnection, pki_types::ServerName};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::target::Place;
-use crate::random::Random;
+use super::target::TargetEndpoint;
+use crate::random::RandomSource;
 
 /// Encrypted bytes per read: as many as rustls holds decrypted.
 const ENCRYPTED_BYTES: usize = 16 * 1024;
@@ -30,11 +30,11 @@ const FIRST_SOURCE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 const SOURCES: usize = 250;
 
 /// The buffer that all connections read into.
-pub(super) type Buffer = Vec<u8>;
+pub(super) type ReadBuffer = Vec<u8>;
 
 /// A connection and the unfinished rest of the bytes read from it.
 #[derive(Debug)]
-pub(super) struct Link {
+pub(super) struct TargetLink {
     pub(super) stream: TcpStream,
     tls: Option<Box<ClientConnection>>,
     left: Vec<u8>,
@@ -42,7 +42,7 @@ pub(super) struct Link {
 
 /// The result of a read.
 #[derive(Debug)]
-pub(super) enum Came<'b> {
+pub(super) enum ReadOutcome<'b> {
     /// The rest of the last read, followed by the new bytes.
     Bytes {
         bytes: &'b [u8],
@@ -53,9 +53,13 @@ pub(super) enum Came<'b> {
     End,
 }
 
-impl Link {
+impl TargetLink {
     /// Starts to connect. `number` selects the source address.
-    pub(super) fn open(place: &Place, sources: Sources, number: usize) -> io::Result<Self> {
+    pub(super) fn open(
+        place: &TargetEndpoint,
+        sources: SourceAddresses,
+        number: usize,
+    ) -> io::Result<Self> {
         let target = place.address;
         let socket = Socket::new(
             Domain::for_address(target),
@@ -66,7 +70,7 @@ impl Link {
         socket.set_tcp_nodelay(true)?;
         // Close with a reset, so that no port stays in TIME_WAIT for a minute.
         socket.set_linger(Some(Duration::ZERO))?;
-        if let Some(address) = sources.address(target, number) {
+        if let Some(address) = sources.source_address(target, number) {
             socket.bind(&SocketAddr::from((address, 0)).into())?;
         }
         match socket.connect(&target.into()) {
@@ -80,7 +84,7 @@ impl Link {
     }
 
     /// Returns the outcome of the attempt to connect.
-    pub(super) fn connected(&self) -> io::Result<()> {
+    pub(super) fn check_connected(&self) -> io::Result<()> {
         match self.stream.take_error()? {
             Some(error) => Err(error),
             None => self.stream.peer_addr().map(drop),
@@ -88,7 +92,7 @@ impl Link {
     }
 
     /// Reads once.
-    pub(super) fn read<'b>(&mut self, buffer: &'b mut Buffer) -> io::Result<Came<'b>> {
+    pub(super) fn read<'b>(&mut self, buffer: &'b mut ReadBuffer) -> io::Result<ReadOutcome<'b>> {
         let start = self.left.len();
         if buffer.len() < start + READ_BYTES_MIN {
             buffer.resize(start + READ_BYTES_MIN, 0);
@@ -100,19 +104,19 @@ impl Link {
             Some(tls) => read_encrypted(&mut self.stream, tls, free),
         };
         match read {
-            Ok(0) => Ok(Came::End),
-            Ok(read) => Ok(Came::Bytes {
+            Ok(0) => Ok(ReadOutcome::End),
+            Ok(read) => Ok(ReadOutcome::Bytes {
                 // Decrypted bytes may be read in several steps.
                 is_full: read == free.len() || self.tls.is_some(),
                 bytes: buffer.get(..start + read).unwrap_or_default(),
             }),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Came::Nothing),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(ReadOutcome::Nothing),
             Err(error) => Err(error),
         }
     }
 
     /// Keeps the unfinished rest of a read for the next one.
-    pub(super) fn keep(&mut self, rest: &[u8]) {
+    pub(super) fn keep_rest(&mut self, rest: &[u8]) {
         self.left.clear();
         self.left.extend_from_slice(rest);
     }
@@ -221,13 +225,13 @@ fn is_under_way(error: &io::Error) -> bool {
 
 /// The source addresses of the connections.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Sources {
+pub(super) struct SourceAddresses {
     /// The index of the first one: random, so that two runs at a time use different ones.
     first: usize,
 }
 
-impl Sources {
-    pub(super) fn new(random: &Random) -> Self {
+impl SourceAddresses {
+    pub(super) fn new(random: &RandomSource) -> Self {
         let first = random.below(SOURCES as u64);
         Self {
             first: usize::try_from(first).unwrap_or_default(),
@@ -235,7 +239,7 @@ impl Sources {
     }
 
     /// Returns the source address of a connection; `None` to let the system choose.
-    fn address(self, target: SocketAddr, number: usize) -> Option<Ipv4Addr> {
+    fn source_address(self, target: SocketAddr, number: usize) -> Option<Ipv4Addr> {
         let step = (self.first + number / CONNECTIONS_PER_ADDRESS) % SOURCES;
         let bits = FIRST_SOURCE.to_bits() + u32::try_from(step).unwrap_or_default();
         is_spread(target).then(|| Ipv4Addr::from_bits(bits))
@@ -256,7 +260,7 @@ mod tests {
     #[cfg(target_os = "linux")]
     fn source_addresses_change_before_ports_become_scarce() {
         let here = SocketAddr::from(([127, 0, 0, 1], 80));
-        let sources = Sources { first: 248 };
+        let sources = SourceAddresses { first: 248 };
         for (number, last_byte) in [
             (0, 250),
             (1_999, 250),
@@ -266,15 +270,19 @@ mod tests {
             (500_000, 250),
         ] {
             let address = Ipv4Addr::new(127, 0, 0, last_byte);
-            assert_eq!(sources.address(here, number), Some(address), "{number}");
+            assert_eq!(
+                sources.source_address(here, number),
+                Some(address),
+                "{number}"
+            );
         }
     }
 
     #[test]
     fn another_machine_is_reached_from_the_address_that_the_system_chooses() {
-        let sources = Sources::new(&Random::from_seed(1));
+        let sources = SourceAddresses::new(&RandomSource::from_seed(1));
         for target in ["192.0.2.1:80", "[::1]:80"] {
-            assert_eq!(sources.address(target.parse().unwrap(), 0), None);
+            assert_eq!(sources.source_address(target.parse().unwrap(), 0), None);
         }
     }
 }

@@ -6,19 +6,19 @@ use std::time::{Duration, Instant};
 use super::{BenchError, server_process::ServerProcess};
 
 /// The meters of CPU time and memory.
-pub(super) struct Meters {
+pub(super) struct UsageMeters {
     server: Option<ServerProcess>,
 }
 
 /// A reading of the meters.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Reading {
+pub(super) struct MeterReading {
     at: Instant,
     server_cpu: Option<Duration>,
     generator_cpu: Duration,
 }
 
-impl Meters {
+impl UsageMeters {
     /// Creates the meters; those of the target only if its process id is given.
     pub(super) fn new(server_pid: Option<u32>) -> Result<Self, BenchError> {
         let server = server_pid.map(|pid| {
@@ -29,14 +29,18 @@ impl Meters {
         })
     }
 
-    pub(super) fn see_the_server(&self) -> bool {
+    pub(super) fn has_server(&self) -> bool {
         self.server.is_some()
     }
 
-    pub(super) fn read(&mut self) -> Result<Reading, BenchError> {
-        Ok(Reading {
+    pub(super) fn read(&mut self) -> Result<MeterReading, BenchError> {
+        Ok(MeterReading {
             at: Instant::now(),
-            server_cpu: self.server.as_mut().map(ServerProcess::cpu).transpose()?,
+            server_cpu: self
+                .server
+                .as_mut()
+                .map(ServerProcess::cpu_time)
+                .transpose()?,
             generator_cpu: own_cpu(),
         })
     }
@@ -49,14 +53,14 @@ impl Meters {
 
 /// The difference between two readings.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Used {
+pub(super) struct UsageDelta {
     pub(super) time: Duration,
     pub(super) server_cpu: Option<Duration>,
     pub(super) generator_cpu: Duration,
 }
 
-impl Used {
-    pub(super) fn between(from: Reading, to: Reading) -> Self {
+impl UsageDelta {
+    pub(super) fn between(from: MeterReading, to: MeterReading) -> Self {
         let server_cpu = to.server_cpu.zip(from.server_cpu);
         Self {
             time: to.at - from.at,

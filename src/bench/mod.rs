@@ -33,11 +33,11 @@ mod timer;
 
 pub use self::{
     error::BenchError,
-    event::MouldError,
+    event::EventTemplateError,
     latency::Percentiles,
     limits::warnings,
-    plan::{Fanout, LOST_AFTER, Plan, Progress, Scenario, Window},
-    report::{Block, GeneratorUse, Growth, Report, ServerUse},
+    plan::{BenchPlan, BenchProgress, LOST_AFTER, MeasureWindow, Scenario, ScenarioFanout},
+    report::{BenchReport, GeneratorUse, GrowthBlock, GrowthResult, ServerUse},
     scenarios::run,
-    target::{Framing, Place, Relay, Speech, Target},
+    target::{BenchTarget, Framing, RelayTarget, TargetEndpoint, TargetProtocol},
 };

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use super::target::Target;
+use super::target::BenchTarget;
 
 /// The plan of a run: the target, the scenario and its settings.
 #[derive(Debug)]
-pub struct Plan {
+pub struct BenchPlan {
     /// The target to measure.
-    pub target: Target,
+    pub target: BenchTarget,
     /// The scenario to run.
     pub scenario: Scenario,
     /// The size of a posted event in bytes.
@@ -21,7 +21,7 @@ pub struct Plan {
     pub lost_after: Duration,
 }
 
-/// The default of [`Plan::lost_after`]; tests use a shorter time.
+/// The default of [`BenchPlan::lost_after`]; tests use a shorter time.
 pub const LOST_AFTER: Duration = Duration::from_secs(10);
 
 /// A scenario.
@@ -30,20 +30,20 @@ pub enum Scenario {
     /// Posts events at a fixed rate.
     Latency {
         /// The connections.
-        fanout: Fanout,
+        fanout: ScenarioFanout,
         /// Events per second.
         rate: f64,
         /// When to measure.
-        window: Window,
+        window: MeasureWindow,
     },
     /// Posts as many events as the target can deliver.
     Throughput {
         /// The connections.
-        fanout: Fanout,
+        fanout: ScenarioFanout,
         /// The most events under way.
         outstanding: usize,
         /// When to measure.
-        window: Window,
+        window: MeasureWindow,
     },
     /// Like `Throughput`, with a topic for each connection.
     Selective {
@@ -52,7 +52,7 @@ pub enum Scenario {
         /// The most events under way.
         outstanding: usize,
         /// When to measure.
-        window: Window,
+        window: MeasureWindow,
     },
     /// Holds connections without events.
     Idle {
@@ -66,7 +66,7 @@ pub enum Scenario {
         /// Number of connections opened before they are closed again.
         connections: usize,
         /// When to measure.
-        window: Window,
+        window: MeasureWindow,
     },
     /// Posts events without subscribers.
     Ingest {
@@ -75,7 +75,7 @@ pub enum Scenario {
         /// Number of events per call.
         batch: usize,
         /// When to measure.
-        window: Window,
+        window: MeasureWindow,
     },
     /// Posts events for a hundred clients while others are connected.
     Growth {
@@ -88,13 +88,13 @@ pub enum Scenario {
         /// The most events under way.
         outstanding: usize,
         /// When to measure in each block.
-        window: Window,
+        window: MeasureWindow,
     },
 }
 
 /// The number of connections and of topics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Fanout {
+pub struct ScenarioFanout {
     /// Number of connections.
     pub connections: usize,
     /// Number of topics.
@@ -103,7 +103,7 @@ pub struct Fanout {
 
 /// The durations of warming up and measuring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Window {
+pub struct MeasureWindow {
     /// The time before measuring.
     pub warmup: Duration,
     /// The time during which figures are recorded.
@@ -112,7 +112,7 @@ pub struct Window {
 
 /// The progress of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Progress {
+pub struct BenchProgress {
     /// The current phase.
     pub phase: &'static str,
     /// The amount done.
@@ -138,8 +138,8 @@ impl Scenario {
 
     /// Returns the number of client connections and of their topics.
     #[must_use]
-    pub fn fanout(&self) -> Fanout {
-        let own = |connections| Fanout {
+    pub fn fanout(&self) -> ScenarioFanout {
+        let own = |connections| ScenarioFanout {
             connections,
             topics: connections,
         };
@@ -148,7 +148,7 @@ impl Scenario {
             Self::Selective { connections, .. }
             | Self::Idle { connections, .. }
             | Self::Connect { connections, .. } => own(connections),
-            Self::Ingest { .. } => Fanout {
+            Self::Ingest { .. } => ScenarioFanout {
                 connections: 0,
                 topics: 1,
             },

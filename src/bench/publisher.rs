@@ -5,8 +5,8 @@ use std::{collections::VecDeque, io, ops::Range};
 
 use super::{
     BenchError,
-    link::{Buffer, Came, Link},
-    target::{Call, Framing, Speech},
+    link::{ReadBuffer, ReadOutcome, TargetLink},
+    target::{Framing, PostCall, TargetProtocol},
 };
 
 /// The floor's answer to an event that it queued.
@@ -17,8 +17,8 @@ const HEADERS_MAX: usize = 32;
 
 /// A connection to the ingest listener.
 #[derive(Debug)]
-pub(super) struct Publisher {
-    pub(super) link: Link,
+pub(super) struct BenchPublisher {
+    pub(super) link: TargetLink,
     pub(super) is_connected: bool,
     framing: Framing,
     out: Vec<u8>,
@@ -29,20 +29,20 @@ pub(super) struct Publisher {
 
 /// The answer to a call.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Answered {
+pub(super) struct AnsweredCall {
     pub(super) events: Range<usize>,
     /// The status and body of a refusal.
     pub(super) refusal: Option<(u16, String)>,
 }
 
-impl Publisher {
-    pub(super) fn new(link: Link, speech: &Speech) -> Self {
+impl BenchPublisher {
+    pub(super) fn new(link: TargetLink, speech: &TargetProtocol) -> Self {
         Self {
             link,
             is_connected: false,
             framing: match speech {
-                Speech::Relay(_) => Framing::Http,
-                Speech::Floor(framing) => *framing,
+                TargetProtocol::Relay(_) => Framing::Http,
+                TargetProtocol::Floor(framing) => *framing,
             },
             out: Vec::new(),
             written: 0,
@@ -56,9 +56,9 @@ impl Publisher {
     }
 
     /// Queues a call and numbers its events from `first`.
-    pub(super) fn post(&mut self, call: &Call, first: usize) {
-        call.write(&mut self.out, first);
-        self.awaited.push_back(first..first + call.events());
+    pub(super) fn queue_call(&mut self, call: &PostCall, first: usize) {
+        call.write_call(&mut self.out, first);
+        self.awaited.push_back(first..first + call.event_count());
     }
 
     /// Writes as much of the queued calls as possible without waiting.
@@ -75,27 +75,27 @@ impl Publisher {
     }
 
     /// Reads all available answers.
-    pub(super) fn read(
+    pub(super) fn read_answers(
         &mut self,
-        buffer: &mut Buffer,
-        answered: &mut Vec<Answered>,
+        buffer: &mut ReadBuffer,
+        answered: &mut Vec<AnsweredCall>,
     ) -> Result<(), BenchError> {
         loop {
             let came = self.link.read(buffer).map_err(BenchError::PublisherLost)?;
             let (mut bytes, is_full) = match came {
-                Came::Bytes { bytes, is_full } => (bytes, is_full),
-                Came::Nothing => return Ok(()),
-                Came::End => {
+                ReadOutcome::Bytes { bytes, is_full } => (bytes, is_full),
+                ReadOutcome::Nothing => return Ok(()),
+                ReadOutcome::End => {
                     let end = io::ErrorKind::UnexpectedEof.into();
                     return Err(BenchError::PublisherLost(end));
                 }
             };
-            while let Some((refusal, rest)) = answer(self.framing, bytes)? {
+            while let Some((refusal, rest)) = parse_answer(self.framing, bytes)? {
                 let events = self.awaited.pop_front().ok_or(BenchError::NotAnAnswer)?;
-                answered.push(Answered { events, refusal });
+                answered.push(AnsweredCall { events, refusal });
                 bytes = rest;
             }
-            self.link.keep(bytes);
+            self.link.keep_rest(bytes);
             if !is_full {
                 return Ok(());
             }
@@ -103,20 +103,23 @@ impl Publisher {
     }
 }
 
-type Refusal = Option<(u16, String)>;
+type CallRefusal = Option<(u16, String)>;
 
 /// Parses the first answer. Returns its refusal and the bytes after it, or `None` while
 /// the answer is incomplete.
-fn answer(framing: Framing, bytes: &[u8]) -> Result<Option<(Refusal, &[u8])>, BenchError> {
+fn parse_answer(
+    framing: Framing,
+    bytes: &[u8],
+) -> Result<Option<(CallRefusal, &[u8])>, BenchError> {
     match (framing, bytes) {
         (_, []) => Ok(None),
         (Framing::Raw, [QUEUED, rest @ ..]) => Ok(Some((None, rest))),
         (Framing::Raw, _) => Err(BenchError::NotAnAnswer),
-        (Framing::Http, _) => http_answer(bytes),
+        (Framing::Http, _) => parse_http_answer(bytes),
     }
 }
 
-fn http_answer(bytes: &[u8]) -> Result<Option<(Refusal, &[u8])>, BenchError> {
+fn parse_http_answer(bytes: &[u8]) -> Result<Option<(CallRefusal, &[u8])>, BenchError> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut response = httparse::Response::new(&mut headers);
     let parsed = response.parse(bytes).map_err(|_| BenchError::NotAnAnswer)?;
@@ -152,23 +155,23 @@ mod tests {
         let first = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}".as_slice();
         let second = b"HTTP/1.1 503 No\r\ncontent-length: 3\r\nx: y\r\n\r\nfull".as_slice();
         let both = [first, second].concat();
-        let (refusal, rest) = http_answer(&both).unwrap().unwrap();
+        let (refusal, rest) = parse_http_answer(&both).unwrap().unwrap();
         assert_eq!((refusal, rest), (None, second));
-        let (refusal, rest) = http_answer(rest).unwrap().unwrap();
+        let (refusal, rest) = parse_http_answer(rest).unwrap().unwrap();
         assert_eq!(refusal, Some((503, "ful".to_owned())));
         assert_eq!(rest, b"l");
         for len in 0..first.len() {
-            assert!(http_answer(&first[..len]).unwrap().is_none(), "{len}");
+            assert!(parse_http_answer(&first[..len]).unwrap().is_none(), "{len}");
         }
     }
 
     #[test]
     fn what_is_no_answer_is_an_error() {
-        assert!(http_answer(b"220 mail ready\r\n").is_err());
-        assert!(http_answer(b"HTTP/1.1 200 OK\r\n\r\n").is_err());
-        assert!(answer(Framing::Raw, b"\x15").is_err());
+        assert!(parse_http_answer(b"220 mail ready\r\n").is_err());
+        assert!(parse_http_answer(b"HTTP/1.1 200 OK\r\n\r\n").is_err());
+        assert!(parse_answer(Framing::Raw, b"\x15").is_err());
         assert!(matches!(
-            answer(Framing::Raw, &[QUEUED, QUEUED]),
+            parse_answer(Framing::Raw, &[QUEUED, QUEUED]),
             Ok(Some((None, [QUEUED])))
         ));
     }

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{Plan, Speech, latency::Percentiles};
+use super::{BenchPlan, TargetProtocol, latency::Percentiles};
 
 /// The result of a run. Unknown figures are `None`.
 #[derive(Debug, Clone, Serialize)]
-pub struct Report {
+pub struct BenchReport {
     /// The scenario.
     pub scenario: &'static str,
     /// `relay` or `floor`.
@@ -66,7 +66,7 @@ pub struct Report {
     pub server: Option<ServerUse>,
     /// The figures of the scenario `growth`.
     #[serde(flatten)]
-    pub growth: Option<Growth>,
+    pub growth: Option<GrowthResult>,
     /// Number of connections opened concurrently.
     pub concurrency: usize,
     /// The first failure.
@@ -104,7 +104,7 @@ pub struct ServerUse {
 
 /// The server's cost of an event while few and while many clients are connected.
 #[derive(Debug, Clone, Serialize)]
-pub struct Growth {
+pub struct GrowthResult {
     /// The median of the blocks with few clients.
     pub few_cpu_us_per_event: f64,
     /// The median of the blocks with many clients.
@@ -112,12 +112,12 @@ pub struct Growth {
     /// The cost with many clients divided by the cost with few.
     pub ratio: f64,
     /// The blocks, in the order in which they were measured.
-    pub blocks: Vec<Block>,
+    pub blocks: Vec<GrowthBlock>,
 }
 
 /// A block of the scenario `growth`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Block {
+pub struct GrowthBlock {
     /// Number of connected clients.
     pub connections: usize,
     /// Number of events.
@@ -126,8 +126,8 @@ pub struct Block {
     pub cpu_us_per_event: Option<f64>,
 }
 
-impl Growth {
-    pub(super) fn of(blocks: Vec<Block>, few: usize) -> Self {
+impl GrowthResult {
+    pub(super) fn from_blocks(blocks: Vec<GrowthBlock>, few: usize) -> Self {
         let median_of = |is_few: bool| {
             let of_these = blocks.iter().filter(|it| (it.connections == few) == is_few);
             median(of_these.filter_map(|it| it.cpu_us_per_event).collect())
@@ -142,15 +142,15 @@ impl Growth {
     }
 }
 
-impl Report {
+impl BenchReport {
     /// Creates the report of a run that has not started.
-    pub(super) fn empty(plan: &Plan) -> Self {
+    pub(super) fn empty(plan: &BenchPlan) -> Self {
         let fanout = plan.scenario.fanout();
         Self {
             scenario: plan.scenario.name(),
             target: match plan.target.speech {
-                Speech::Relay(_) => "relay",
-                Speech::Floor(_) => "floor",
+                TargetProtocol::Relay(_) => "relay",
+                TargetProtocol::Floor(_) => "floor",
             },
             connections: fanout.connections,
             topics: fanout.topics,
@@ -185,7 +185,7 @@ impl Report {
 
     /// Describes losses, duplicates and other failures; `None` if there were none.
     #[must_use]
-    pub fn complaint(&self) -> Option<String> {
+    pub fn failure_summary(&self) -> Option<String> {
         let faults = [
             (self.lost, "lost"),
             (self.duplicated, "duplicated"),
@@ -260,7 +260,7 @@ mod tests {
 
     #[test]
     fn growth_compares_the_medians() {
-        let block = |connections, cpu_us_per_event| Block {
+        let block = |connections, cpu_us_per_event| GrowthBlock {
             connections,
             events: 1,
             cpu_us_per_event: Some(cpu_us_per_event),
@@ -273,7 +273,7 @@ mod tests {
             block(10, 9.0),
             block(99, 4.0),
         ];
-        let growth = Growth::of(blocks, 10);
+        let growth = GrowthResult::from_blocks(blocks, 10);
         assert_eq!(growth.few_cpu_us_per_event, 2.0);
         assert_eq!(growth.many_cpu_us_per_event, 4.0);
         assert_eq!(growth.ratio, 2.0);

@@ -32,21 +32,24 @@ impl ServerProcess {
             threads: HashMap::new(),
             ended: Duration::ZERO,
         };
-        process.cpu()?;
+        process.cpu_time()?;
         Ok(process)
     }
 
     /// Returns the CPU time that the process has used so far.
-    pub(super) fn cpu(&mut self) -> io::Result<Duration> {
+    pub(super) fn cpu_time(&mut self) -> io::Result<Duration> {
         if !self.is_exact {
-            return self.cpu_in_ticks();
+            return self.cpu_time_in_ticks();
         }
         let mut threads = HashMap::new();
         for task in fs::read_dir(self.directory.join("task"))? {
             let task = task?;
             // The thread may have ended since the directory was read.
             if let Ok(text) = fs::read_to_string(task.path().join("schedstat")) {
-                threads.insert(task.file_name(), on_cpu(&text).ok_or_else(malformed)?);
+                threads.insert(
+                    task.file_name(),
+                    schedstat_time(&text).ok_or_else(malformed_proc)?,
+                );
             }
         }
         let before = std::mem::replace(&mut self.threads, threads);
@@ -55,45 +58,45 @@ impl ServerProcess {
         Ok(self.threads.values().sum::<Duration>() + self.ended)
     }
 
-    fn cpu_in_ticks(&self) -> io::Result<Duration> {
-        let text = self.read("stat")?;
-        ticks(&text).ok_or_else(malformed)
+    fn cpu_time_in_ticks(&self) -> io::Result<Duration> {
+        let text = self.read_file("stat")?;
+        stat_time(&text).ok_or_else(malformed_proc)
     }
 
     /// Returns the proportional set size: pages shared by several processes are split
     /// between them.
     pub(super) fn memory_bytes(&self) -> io::Result<u64> {
-        let text = self.read("smaps_rollup")?;
-        pss_bytes(&text).ok_or_else(malformed)
+        let text = self.read_file("smaps_rollup")?;
+        pss_bytes(&text).ok_or_else(malformed_proc)
     }
 
     /// Returns the number of descriptors that the process may still open.
     pub(super) fn descriptors_left(&self) -> io::Result<u64> {
-        let text = self.read("limits")?;
-        let most = descriptors_max(&text).ok_or_else(malformed)?;
+        let text = self.read_file("limits")?;
+        let most = descriptors_max(&text).ok_or_else(malformed_proc)?;
         let open = fs::read_dir(self.directory.join("fd"))?.count() as u64;
         Ok(most.saturating_sub(open))
     }
 
-    fn read(&self, name: &str) -> io::Result<String> {
+    fn read_file(&self, name: &str) -> io::Result<String> {
         fs::read_to_string(self.directory.join(name))
     }
 }
 
-fn malformed() -> io::Error {
+fn malformed_proc() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "unexpected format in /proc")
 }
 
 /// Parses the CPU time in `schedstat`, which holds the nanoseconds on a CPU, the
 /// nanoseconds waiting for one, and the number of time slices.
-fn on_cpu(schedstat: &str) -> Option<Duration> {
+fn schedstat_time(schedstat: &str) -> Option<Duration> {
     let first = schedstat.split_whitespace().next()?;
     first.parse().ok().map(Duration::from_nanos)
 }
 
 /// Parses the CPU time in `stat`: after the name, which may contain any character,
 /// utime and stime are the 12th and 13th field.
-fn ticks(stat: &str) -> Option<Duration> {
+fn stat_time(stat: &str) -> Option<Duration> {
     let (_, fields) = stat.rsplit_once(')')?;
     let mut fields = fields.split_whitespace().skip(11);
     let mut next = || fields.next()?.parse::<u32>().ok();
@@ -124,9 +127,12 @@ mod tests {
 
     #[test]
     fn the_kernels_files_are_read_as_they_are_written() {
-        assert_eq!(on_cpu("12771 98 2\n"), Some(Duration::from_nanos(12_771)));
+        assert_eq!(
+            schedstat_time("12771 98 2\n"),
+            Some(Duration::from_nanos(12_771))
+        );
         let stat = "7 (a) b) S 1 7 7 0 -1 4194560 1 0 0 0 150 25 0 0 20 0";
-        assert_eq!(ticks(stat), Some(Duration::from_millis(1750)));
+        assert_eq!(stat_time(stat), Some(Duration::from_millis(1750)));
         let smaps = "55bc-7ffc ---p 0 00:00 0   [rollup]\nRss:  1852 kB\nPss:   373 kB\n";
         assert_eq!(pss_bytes(smaps), Some(373 * 1024));
         let limits = "Limit  Soft  Hard\nMax open files            20000  30000  files\n";
@@ -137,13 +143,13 @@ mod tests {
     #[test]
     fn this_process_has_used_time_and_memory() {
         let mut process = ServerProcess::new(std::process::id()).unwrap();
-        let begun = process.cpu().unwrap();
+        let begun = process.cpu_time().unwrap();
         assert!(process.memory_bytes().unwrap() > 100_000);
         assert!(process.descriptors_left().unwrap() > 0);
-        while process.cpu().unwrap() == begun {
+        while process.cpu_time().unwrap() == begun {
             std::hint::spin_loop();
         }
-        process.cpu_in_ticks().unwrap();
+        process.cpu_time_in_ticks().unwrap();
     }
 
     #[test]
@@ -151,8 +157,8 @@ mod tests {
         let mut process = ServerProcess::new(std::process::id()).unwrap();
         let ended = Duration::from_secs(1000);
         process.threads.insert("gone".into(), ended);
-        assert!(process.cpu().unwrap() >= ended);
-        assert!(process.cpu().unwrap() >= ended);
+        assert!(process.cpu_time().unwrap() >= ended);
+        assert!(process.cpu_time().unwrap() >= ended);
         assert!(process.ended >= ended && process.ended < 2 * ended);
     }
 

@@ -3,20 +3,20 @@
 
 /// The events posted in a run, and their deliveries.
 #[derive(Debug)]
-pub(super) struct Tally {
+pub(super) struct DeliveryTally {
     /// Number of connections subscribed to each channel now.
     subscribers: Vec<u32>,
     /// The events by number. An event's channel is its number modulo `channels`.
-    events: Vec<Event>,
+    events: Vec<TalliedEvent>,
     channels: usize,
     incomplete: usize,
     unanswered: usize,
-    counts: Counts,
+    counts: DeliveryCounts,
 }
 
 /// The counts of a run since its start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Counts {
+pub(super) struct DeliveryCounts {
     /// Events that the target stored.
     pub(super) stored: u64,
     /// Events that the target refused.
@@ -33,15 +33,15 @@ pub(super) struct Counts {
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Event {
+struct TalliedEvent {
     posted_ns: u64,
     /// Number of connections that have not received it yet.
     owed: u32,
-    answer: Answer,
+    answer: AnswerState,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Answer {
+enum AnswerState {
     Awaited,
     Stored,
     Refused,
@@ -49,7 +49,7 @@ enum Answer {
 
 /// The progress of a connection through the events of its channel.
 #[derive(Debug, Default)]
-pub(super) struct Track {
+pub(super) struct DeliveryTrack {
     channel: usize,
     /// The number of the next event of its channel.
     expected: usize,
@@ -59,14 +59,14 @@ pub(super) struct Track {
 
 /// The delivery of an event to a connection that was due it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Delivery {
+pub(super) struct OwedDelivery {
     /// The time at which the event was posted.
     pub(super) posted_ns: u64,
     /// True if every other connection has received the event.
     pub(super) is_last: bool,
 }
 
-impl Tally {
+impl DeliveryTally {
     pub(super) fn new(channels: usize) -> Self {
         Self {
             subscribers: vec![0; channels],
@@ -74,11 +74,11 @@ impl Tally {
             channels: channels.max(1),
             incomplete: 0,
             unanswered: 0,
-            counts: Counts::default(),
+            counts: DeliveryCounts::default(),
         }
     }
 
-    pub(super) fn counts(&self) -> Counts {
+    pub(super) fn counts(&self) -> DeliveryCounts {
         self.counts
     }
 
@@ -93,7 +93,7 @@ impl Tally {
     }
 
     /// Returns the number of the next event.
-    pub(super) fn next(&self) -> usize {
+    pub(super) fn next_number(&self) -> usize {
         self.events.len()
     }
 
@@ -104,9 +104,9 @@ impl Tally {
 
     /// Subscribes a connection to a channel: it is due each later event of the channel. A
     /// channel beyond the last has no events.
-    pub(super) fn join(&mut self, channel: usize) -> Track {
+    pub(super) fn join_channel(&mut self, channel: usize) -> DeliveryTrack {
         let Some(subscribers) = self.subscribers.get_mut(channel) else {
-            return Track {
+            return DeliveryTrack {
                 channel,
                 expected: usize::MAX,
                 gaps: Vec::new(),
@@ -115,7 +115,7 @@ impl Tally {
         *subscribers += 1;
         let next = self.events.len();
         let behind = (self.channels + channel - self.channel_of(next)) % self.channels;
-        Track {
+        DeliveryTrack {
             channel,
             expected: next + behind,
             gaps: Vec::new(),
@@ -123,7 +123,7 @@ impl Tally {
     }
 
     /// Removes a connection, which is due no further events.
-    pub(super) fn leave(&mut self, track: &Track) {
+    pub(super) fn leave_channel(&mut self, track: &DeliveryTrack) {
         if let Some(subscribers) = self.subscribers.get_mut(track.channel) {
             *subscribers -= 1;
         }
@@ -139,14 +139,14 @@ impl Tally {
     }
 
     /// Records that an event is posted, and returns its number.
-    pub(super) fn post(&mut self, posted_ns: u64) -> usize {
+    pub(super) fn record_post(&mut self, posted_ns: u64) -> usize {
         let number = self.events.len();
         let owed = self.subscribers.get(self.channel_of(number));
         let owed = owed.copied().unwrap_or_default();
-        self.events.push(Event {
+        self.events.push(TalliedEvent {
             posted_ns,
             owed,
-            answer: Answer::Awaited,
+            answer: AnswerState::Awaited,
         });
         self.incomplete += usize::from(owed > 0);
         self.unanswered += 1;
@@ -154,17 +154,17 @@ impl Tally {
     }
 
     /// Records the target's answer, and returns the time at which the event was posted.
-    pub(super) fn answer(&mut self, number: usize, stored: bool) -> Option<u64> {
+    pub(super) fn record_answer(&mut self, number: usize, stored: bool) -> Option<u64> {
         let event = self.events.get_mut(number)?;
-        if event.answer != Answer::Awaited {
+        if event.answer != AnswerState::Awaited {
             return None;
         }
         self.unanswered -= 1;
         if stored {
-            event.answer = Answer::Stored;
+            event.answer = AnswerState::Stored;
             self.counts.stored += 1;
         } else {
-            event.answer = Answer::Refused;
+            event.answer = AnswerState::Refused;
             self.counts.refused += 1;
             self.incomplete -= usize::from(event.owed > 0);
             event.owed = 0;
@@ -174,7 +174,11 @@ impl Tally {
 
     /// Records a received event. Returns `None` if the connection was not due it.
     #[inline]
-    pub(super) fn receive(&mut self, track: &mut Track, number: usize) -> Option<Delivery> {
+    pub(super) fn record_delivery(
+        &mut self,
+        track: &mut DeliveryTrack,
+        number: usize,
+    ) -> Option<OwedDelivery> {
         if number == track.expected {
             track.expected += self.channels;
         } else if !self.is_late_or_early(track, number) {
@@ -188,21 +192,21 @@ impl Tally {
         event.owed = event.owed.saturating_sub(1);
         self.incomplete -= usize::from(is_last);
         self.counts.deliveries += 1;
-        Some(Delivery {
+        Some(OwedDelivery {
             posted_ns: event.posted_ns,
             is_last,
         })
     }
 
     /// Records an event that this run has not posted.
-    pub(super) fn foreign(&mut self) {
+    pub(super) fn record_foreign(&mut self) {
         self.counts.foreign += 1;
     }
 
     /// Handles an event that is not the expected one. Returns true if the connection was
     /// due it.
     #[cold]
-    fn is_late_or_early(&mut self, track: &mut Track, number: usize) -> bool {
+    fn is_late_or_early(&mut self, track: &mut DeliveryTrack, number: usize) -> bool {
         if number >= self.events.len() || self.channel_of(number) != track.channel {
             self.counts.foreign += 1;
             return false;
@@ -223,12 +227,12 @@ impl Tally {
     }
 
     /// Number of stored events that the connection has not received.
-    pub(super) fn lost(&self, track: &Track) -> u64 {
+    pub(super) fn count_lost(&self, track: &DeliveryTrack) -> u64 {
         let ahead = (track.expected..self.events.len()).step_by(self.channels);
         let owed = track.gaps.iter().copied().chain(ahead);
         let stored = owed.filter(|number| {
             let event = self.events.get(*number);
-            event.is_some_and(|event| event.answer == Answer::Stored)
+            event.is_some_and(|event| event.answer == AnswerState::Stored)
         });
         stored.count() as u64
     }
@@ -239,42 +243,42 @@ mod tests {
     use super::*;
 
     /// Posts this many events, all of them taken.
-    fn posted(tally: &mut Tally, events: usize) {
+    fn posted(tally: &mut DeliveryTally, events: usize) {
         for _ in 0..events {
-            let number = tally.post(7);
-            assert_eq!(tally.answer(number, true), Some(7));
+            let number = tally.record_post(7);
+            assert_eq!(tally.record_answer(number, true), Some(7));
         }
     }
 
-    fn receive(tally: &mut Tally, track: &mut Track, numbers: &[usize]) {
+    fn receive(tally: &mut DeliveryTally, track: &mut DeliveryTrack, numbers: &[usize]) {
         for number in numbers {
-            tally.receive(track, *number);
+            tally.record_delivery(track, *number);
         }
     }
 
     #[test]
     fn what_comes_in_order_leaves_nothing_to_complain_of() {
-        let mut tally = Tally::new(1);
-        let (mut a, mut b) = (tally.join(0), tally.join(0));
+        let mut tally = DeliveryTally::new(1);
+        let (mut a, mut b) = (tally.join_channel(0), tally.join_channel(0));
         posted(&mut tally, 3);
         assert_eq!(tally.incomplete(), 3);
         receive(&mut tally, &mut a, &[0, 1, 2]);
         assert_eq!(tally.incomplete(), 3);
         let delivery = |is_last| {
-            Some(Delivery {
+            Some(OwedDelivery {
                 posted_ns: 7,
                 is_last,
             })
         };
-        assert_eq!(tally.receive(&mut b, 0), delivery(true));
+        assert_eq!(tally.record_delivery(&mut b, 0), delivery(true));
         assert_eq!(tally.incomplete(), 2);
         receive(&mut tally, &mut b, &[1, 2]);
         assert_eq!((tally.incomplete(), tally.unanswered()), (0, 0));
-        assert_eq!(tally.lost(&a) + tally.lost(&b), 0);
-        let expected = Counts {
+        assert_eq!(tally.count_lost(&a) + tally.count_lost(&b), 0);
+        let expected = DeliveryCounts {
             stored: 3,
             deliveries: 6,
-            ..Counts::default()
+            ..DeliveryCounts::default()
         };
         assert_eq!(tally.counts(), expected);
     }
@@ -282,17 +286,17 @@ mod tests {
     #[test]
     fn each_fault_is_counted_for_what_it_is() {
         let faults = |numbers: &[usize]| {
-            let mut tally = Tally::new(1);
-            let mut track = tally.join(0);
+            let mut tally = DeliveryTally::new(1);
+            let mut track = tally.join_channel(0);
             posted(&mut tally, 6);
             receive(&mut tally, &mut track, numbers);
-            let Counts {
+            let DeliveryCounts {
                 duplicated,
                 reordered,
                 foreign,
                 ..
             } = tally.counts();
-            (tally.lost(&track), duplicated, reordered, foreign)
+            (tally.count_lost(&track), duplicated, reordered, foreign)
         };
         for (numbers, expected) in [
             (&[0, 1, 2, 3, 4, 5][..], (0, 0, 0, 0)),
@@ -312,10 +316,10 @@ mod tests {
 
     #[test]
     fn a_channel_has_every_so_manieth_event() {
-        let mut tally = Tally::new(3);
+        let mut tally = DeliveryTally::new(3);
         posted(&mut tally, 4);
-        let mut tracks: Vec<_> = (0..3).map(|channel| tally.join(channel)).collect();
-        let outside = tally.join(3);
+        let mut tracks: Vec<_> = (0..3).map(|channel| tally.join_channel(channel)).collect();
+        let outside = tally.join_channel(3);
         posted(&mut tally, 6);
         let first: Vec<_> = tracks.iter().map(|track| track.expected).collect();
         assert_eq!(first, [6, 4, 5]);
@@ -324,42 +328,42 @@ mod tests {
         receive(&mut tally, &mut tracks[2], &[5, 6]);
         assert_eq!(tally.counts().foreign, 1);
         assert_eq!(tally.incomplete(), 1);
-        let lost: Vec<_> = tracks.iter().map(|track| tally.lost(track)).collect();
+        let lost: Vec<_> = tracks.iter().map(|track| tally.count_lost(track)).collect();
         assert_eq!(lost, [0, 0, 1]);
-        assert_eq!(tally.lost(&outside), 0);
+        assert_eq!(tally.count_lost(&outside), 0);
     }
 
     #[test]
     fn what_was_refused_or_never_answered_is_not_lost() {
-        let mut tally = Tally::new(1);
-        let mut track = tally.join(0);
+        let mut tally = DeliveryTally::new(1);
+        let mut track = tally.join_channel(0);
         for stored in [Some(true), Some(false), None, Some(true)] {
-            let number = tally.post(0);
+            let number = tally.record_post(0);
             if let Some(stored) = stored {
-                tally.answer(number, stored);
+                tally.record_answer(number, stored);
             }
         }
         assert_eq!((tally.incomplete(), tally.unanswered()), (3, 1));
         receive(&mut tally, &mut track, &[0, 3]);
-        assert_eq!((tally.incomplete(), tally.lost(&track)), (1, 0));
+        assert_eq!((tally.incomplete(), tally.count_lost(&track)), (1, 0));
         assert_eq!((tally.counts().stored, tally.counts().refused), (2, 1));
-        assert_eq!(tally.answer(0, true), None);
+        assert_eq!(tally.record_answer(0, true), None);
     }
 
     #[test]
     fn who_is_gone_is_owed_nothing() {
-        let mut tally = Tally::new(1);
-        let (mut a, mut b) = (tally.join(0), tally.join(0));
+        let mut tally = DeliveryTally::new(1);
+        let (mut a, mut b) = (tally.join_channel(0), tally.join_channel(0));
         posted(&mut tally, 4);
         receive(&mut tally, &mut a, &[0, 2]);
         receive(&mut tally, &mut b, &[0, 1, 2]);
         assert_eq!(tally.incomplete(), 2);
-        tally.leave(&a);
+        tally.leave_channel(&a);
         assert_eq!(tally.incomplete(), 1);
         receive(&mut tally, &mut b, &[3]);
         assert_eq!(tally.incomplete(), 0);
         posted(&mut tally, 1);
-        tally.leave(&b);
+        tally.leave_channel(&b);
         posted(&mut tally, 1);
         assert_eq!(tally.incomplete(), 0);
     }

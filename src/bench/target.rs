@@ -15,14 +15,14 @@ use rustls::{ClientConfig, pki_types::ServerName};
 use super::{
     BenchError,
     clients::data_kind,
-    event::{Mould, write_number},
-    frames::masked,
+    event::{EventTemplate, write_number},
+    frames::masked_frame,
 };
 use crate::{
     auth::{NewToken, SigningKey, TokenRules},
-    client::{Address, Control, Credential, Envelope, Schemes},
+    client::{ControlMessage, Credential, Envelope, RelayAddress, UrlSchemes},
     clock::Clock,
-    protocol::{Encoding, TenantName, UserName, wire},
+    protocol::{EnvelopeEncoding, TenantName, UserName, wire},
 };
 
 /// The lifetime of tokens, longer than any run.
@@ -30,18 +30,18 @@ const TOKEN_LIFETIME: Duration = Duration::from_hours(24);
 
 /// The addresses that clients and backends connect to, and the protocol.
 #[derive(Debug)]
-pub struct Target {
+pub struct BenchTarget {
     /// The endpoint for clients.
-    pub clients: Place,
+    pub clients: TargetEndpoint,
     /// The endpoint for posting events.
-    pub ingest: Place,
+    pub ingest: TargetEndpoint,
     /// The protocol.
-    pub speech: Speech,
+    pub speech: TargetProtocol,
 }
 
 /// An address, and the host and path for requests to it.
 #[derive(Debug, Clone)]
-pub struct Place {
+pub struct TargetEndpoint {
     pub(super) address: SocketAddr,
     /// The TLS configuration and the server's name; `None` without TLS.
     pub(super) tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
@@ -52,16 +52,16 @@ pub struct Place {
 
 /// The kind of server, and its settings.
 #[derive(Debug)]
-pub enum Speech {
+pub enum TargetProtocol {
     /// A relay.
-    Relay(Box<Relay>),
+    Relay(Box<RelayTarget>),
     /// The floor of the benchmarks, `benches/floor`.
     Floor(Framing),
 }
 
 /// The settings for a relay as the target.
 #[derive(Debug)]
-pub struct Relay {
+pub struct RelayTarget {
     /// The tenant; with several tenants, the prefix of their names.
     pub tenant: TenantName,
     /// Number of tenants that the topics are spread over.
@@ -73,7 +73,7 @@ pub struct Relay {
     /// The key for the ingest listener; `None` if it requires none.
     pub ingest_key: Option<Credential>,
     /// The encoding of the clients.
-    pub encoding: Encoding,
+    pub encoding: EnvelopeEncoding,
 }
 
 /// The protocol by which the floor accepts events.
@@ -87,19 +87,19 @@ pub enum Framing {
 
 /// The bytes of a call that posts events, and the offsets of the envelopes in them.
 #[derive(Debug)]
-pub(super) struct Call {
+pub(super) struct PostCall {
     bytes: Vec<u8>,
     envelopes: Vec<usize>,
 }
 
-impl Call {
+impl PostCall {
     /// Returns the number of events that the call posts.
-    pub(super) fn events(&self) -> usize {
+    pub(super) fn event_count(&self) -> usize {
         self.envelopes.len()
     }
 
     /// Appends the call to `out` and numbers its events from `first`.
-    pub(super) fn write(&self, out: &mut Vec<u8>, first: usize) {
+    pub(super) fn write_call(&self, out: &mut Vec<u8>, first: usize) {
         let start = out.len();
         out.extend_from_slice(&self.bytes);
         for (number, at) in (first..).zip(&self.envelopes) {
@@ -108,16 +108,16 @@ impl Call {
     }
 }
 
-impl Place {
+impl TargetEndpoint {
     /// Resolves a URL. `tls` is used to verify the server's certificate.
     ///
     /// # Errors
     ///
     /// When the URL has another scheme, its host has no address, or it asks for TLS and `tls`
     /// is `None`.
-    pub fn of(
+    pub fn from_url(
         url: &str,
-        schemes: Schemes,
+        schemes: UrlSchemes,
         tls: Option<Arc<ClientConfig>>,
     ) -> Result<Self, BenchError> {
         let refused = |reason: String| BenchError::Url {
@@ -125,7 +125,8 @@ impl Place {
             reason,
         };
         let uri: Uri = url.parse().map_err(|error| refused(format!("{error}")))?;
-        let name = Address::of(&uri, schemes).map_err(|error| refused(error.to_string()))?;
+        let name =
+            RelayAddress::from_uri(&uri, schemes).map_err(|error| refused(error.to_string()))?;
         let address = (name.host.as_str(), name.port)
             .to_socket_addrs()
             .map_err(|error| refused(error.to_string()))?
@@ -152,26 +153,26 @@ impl Place {
     }
 }
 
-impl Target {
+impl BenchTarget {
     /// Builds the handshake request of a connection.
-    pub(super) fn handshake(
+    pub(super) fn handshake_request(
         &self,
         connection: usize,
         channel: usize,
     ) -> Result<Vec<u8>, BenchError> {
-        let Place { host, path, .. } = &self.clients;
+        let TargetEndpoint { host, path, .. } = &self.clients;
         let (path, token) = match &self.speech {
-            Speech::Floor(_) => (format!("{path}/{channel}"), None),
-            Speech::Relay(relay) => (
-                relay.path(path, connection),
-                relay.token(connection, channel)?,
+            TargetProtocol::Floor(_) => (format!("{path}/{channel}"), None),
+            TargetProtocol::Relay(relay) => (
+                relay.handshake_path(path, connection),
+                relay.client_token(connection, channel)?,
             ),
         };
         let authorization = token.map_or_else(String::new, |token| {
             format!("Authorization: Bearer {token}\r\n")
         });
         let subprotocol = match self.encoding() {
-            Encoding::Protobuf => String::new(),
+            EnvelopeEncoding::Protobuf => String::new(),
             json => format!("Sec-WebSocket-Protocol: {}\r\n", json.subprotocol()),
         };
         Ok(format!(
@@ -183,56 +184,65 @@ impl Target {
     }
 
     /// Returns the encoding of the clients.
-    pub(super) fn encoding(&self) -> Encoding {
+    pub(super) fn encoding(&self) -> EnvelopeEncoding {
         match &self.speech {
-            Speech::Relay(relay) => relay.encoding,
-            Speech::Floor(_) => Encoding::Protobuf,
+            TargetProtocol::Relay(relay) => relay.encoding,
+            TargetProtocol::Floor(_) => EnvelopeEncoding::Protobuf,
         }
     }
 
     /// Builds the Subscribe frame for the topic; `None` for the floor, where the handshake
     /// names the topic.
-    pub(super) fn subscribe(&self, topic: String) -> Option<Vec<u8>> {
-        let Speech::Relay(relay) = &self.speech else {
+    pub(super) fn subscribe_frame(&self, topic: String) -> Option<Vec<u8>> {
+        let TargetProtocol::Relay(relay) = &self.speech else {
             return None;
         };
-        if relay.encoding == Encoding::Json {
+        if relay.encoding == EnvelopeEncoding::Json {
             let envelope = serde_json::json!({"subscribe": {"topics": [topic]}});
             let kind = data_kind(relay.encoding);
-            return Some(masked(kind, envelope.to_string().as_bytes()));
+            return Some(masked_frame(kind, envelope.to_string().as_bytes()));
         }
         let subscribe = wire::Subscribe {
             topics: vec![topic],
             resume_from: None,
         };
         let envelope = Envelope {
-            control: Some(Control::Subscribe(subscribe)),
+            control: Some(ControlMessage::Subscribe(subscribe)),
             ..Envelope::default()
         };
-        Some(masked(data_kind(relay.encoding), &envelope.encode_to_vec()))
+        Some(masked_frame(
+            data_kind(relay.encoding),
+            &envelope.encode_to_vec(),
+        ))
     }
 
     /// Builds a call that posts this many events of the channel.
-    pub(super) fn call(
+    pub(super) fn build_call(
         &self,
-        mould: &Mould,
+        mould: &EventTemplate,
         channel: usize,
         events: usize,
-    ) -> Result<Call, BenchError> {
-        let envelope = mould.envelope(channel)?;
+    ) -> Result<PostCall, BenchError> {
+        let envelope = mould.build_envelope(channel)?;
         match &self.speech {
-            Speech::Floor(_) if events > 1 => Err(BenchError::FloorBatch),
-            Speech::Floor(Framing::Raw) => Ok(raw(&envelope, channel)),
-            Speech::Floor(Framing::Http) => {
+            TargetProtocol::Floor(_) if events > 1 => Err(BenchError::FloorBatch),
+            TargetProtocol::Floor(Framing::Raw) => Ok(raw_call(&envelope, channel)),
+            TargetProtocol::Floor(Framing::Http) => {
                 let head = format!("POST /{channel} HTTP/1.1\r\nHost: {}\r\n", self.ingest.host);
-                Ok(http(&head, &[], &envelope, 1))
+                Ok(http_call(&head, &[], &envelope, 1))
             }
-            Speech::Relay(relay) => Ok(self.relay_call(relay, &envelope, channel, events)),
+            TargetProtocol::Relay(relay) => Ok(self.relay_call(relay, &envelope, channel, events)),
         }
     }
 
-    fn relay_call(&self, relay: &Relay, envelope: &[u8], channel: usize, events: usize) -> Call {
-        let Place { host, path, .. } = &self.ingest;
+    fn relay_call(
+        &self,
+        relay: &RelayTarget,
+        envelope: &[u8],
+        channel: usize,
+        events: usize,
+    ) -> PostCall {
+        let TargetEndpoint { host, path, .. } = &self.ingest;
         let tenant = relay.tenant_of(channel);
         let tenant = utf8_percent_encode(&tenant, NON_ALPHANUMERIC);
         let (calls, item) = match events {
@@ -246,11 +256,11 @@ impl Target {
             "POST {path}/v1/tenants/{tenant}/{calls} HTTP/1.1\r\nHost: {host}\r\n\
              Content-Type: application/x-protobuf\r\n{key}"
         );
-        http(&head, &item, envelope, events)
+        http_call(&head, &item, envelope, events)
     }
 }
 
-impl Relay {
+impl RelayTarget {
     fn tenant_of(&self, channel: usize) -> String {
         match channel.checked_rem(self.tenants) {
             Some(number) if self.tenants > 1 => format!("{}-{number}", self.tenant.as_str()),
@@ -259,20 +269,24 @@ impl Relay {
     }
 
     /// Returns the path of the handshake. Without a token it names the user.
-    fn path(&self, path: &str, connection: usize) -> String {
+    fn handshake_path(&self, path: &str, connection: usize) -> String {
         match self.signing_key {
             Some(_) => path.to_owned(),
-            None => format!("{path}?user_id={}", user(connection)),
+            None => format!("{path}?user_id={}", user_name(connection)),
         }
     }
 
-    fn token(&self, connection: usize, channel: usize) -> Result<Option<String>, BenchError> {
+    fn client_token(
+        &self,
+        connection: usize,
+        channel: usize,
+    ) -> Result<Option<String>, BenchError> {
         let Some(key) = &self.signing_key else {
             return Ok(None);
         };
         let token = NewToken {
             tenant: TenantName::parse(&self.tenant_of(channel))?,
-            user: UserName::parse(&user(connection))?,
+            user: UserName::parse(&user_name(connection))?,
             expires_at: Some(Clock::system().since_unix_epoch() + TOKEN_LIFETIME),
             topics: None,
         };
@@ -280,7 +294,7 @@ impl Relay {
     }
 }
 
-fn user(connection: usize) -> String {
+fn user_name(connection: usize) -> String {
     format!("bench-{connection}")
 }
 
@@ -292,7 +306,7 @@ fn batch_item(envelope_bytes: usize) -> Vec<u8> {
 }
 
 /// Builds a request with a body of `events` copies of the envelope, each after `item`.
-fn http(head: &str, item: &[u8], envelope: &[u8], events: usize) -> Call {
+fn http_call(head: &str, item: &[u8], envelope: &[u8], events: usize) -> PostCall {
     let body_bytes = (item.len() + envelope.len()) * events;
     let mut bytes = format!("{head}Content-Length: {body_bytes}\r\n\r\n").into_bytes();
     let mut envelopes = Vec::new();
@@ -301,14 +315,14 @@ fn http(head: &str, item: &[u8], envelope: &[u8], events: usize) -> Call {
         envelopes.push(bytes.len());
         bytes.extend_from_slice(envelope);
     }
-    Call { bytes, envelopes }
+    PostCall { bytes, envelopes }
 }
 
 /// Builds a call to the floor: the length of the rest, the topic's number, the envelope.
-fn raw(envelope: &[u8], channel: usize) -> Call {
+fn raw_call(envelope: &[u8], channel: usize) -> PostCall {
     let number = |value: usize| u32::try_from(value).unwrap_or(u32::MAX).to_le_bytes();
     let head = [number(4 + envelope.len()), number(channel)].concat();
-    Call {
+    PostCall {
         envelopes: vec![head.len()],
         bytes: [&head, envelope].concat(),
     }
@@ -317,53 +331,59 @@ fn raw(envelope: &[u8], channel: usize) -> Call {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{bench::event::Run, random::Random, schema::Schema};
+    use crate::{bench::event::RunId, random::RandomSource, schema::Schema};
 
-    fn target(speech: Speech) -> Target {
-        Target {
-            clients: Place::of("ws://127.0.0.1:3000/ws/", Schemes::WEBSOCKET, None).unwrap(),
-            ingest: Place::of("http://127.0.0.1:3001", Schemes::INGEST, None).unwrap(),
+    fn target(speech: TargetProtocol) -> BenchTarget {
+        BenchTarget {
+            clients: TargetEndpoint::from_url(
+                "ws://127.0.0.1:3000/ws/",
+                UrlSchemes::WEBSOCKET,
+                None,
+            )
+            .unwrap(),
+            ingest: TargetEndpoint::from_url("http://127.0.0.1:3001", UrlSchemes::INGEST, None)
+                .unwrap(),
             speech,
         }
     }
 
-    fn relay(tenants: usize) -> Target {
-        target(Speech::Relay(Box::new(Relay {
+    fn relay(tenants: usize) -> BenchTarget {
+        target(TargetProtocol::Relay(Box::new(RelayTarget {
             tenant: TenantName::parse("a b").unwrap(),
             tenants,
             signing_key: None,
             rules: TokenRules::default(),
             ingest_key: Some(Credential::new("key")),
-            encoding: Encoding::Protobuf,
+            encoding: EnvelopeEncoding::Protobuf,
         })))
     }
 
-    fn mould() -> Mould {
-        let run = Run::new(&Random::from_seed(1));
-        Mould::new(&Schema::bundled().unwrap(), run, 1, 200).unwrap()
+    fn mould() -> EventTemplate {
+        let run = RunId::new(&RandomSource::from_seed(1));
+        EventTemplate::new(&Schema::bundled().unwrap(), run, 1, 200).unwrap()
     }
 
     /// The call as it is written, with the events' numbers from 7 on.
-    fn written(target: &Target, channel: usize, events: usize) -> Vec<u8> {
+    fn written(target: &BenchTarget, channel: usize, events: usize) -> Vec<u8> {
         let mut out = b"before".to_vec();
-        let call = target.call(&mould(), channel, events).unwrap();
-        assert_eq!(call.events(), events);
-        call.write(&mut out, 7);
+        let call = target.build_call(&mould(), channel, events).unwrap();
+        assert_eq!(call.event_count(), events);
+        call.write_call(&mut out, 7);
         out.split_off(6)
     }
 
     #[test]
     fn the_floor_gets_lengths_and_topic_numbers() {
-        let raw = target(Speech::Floor(Framing::Raw));
+        let raw = target(TargetProtocol::Floor(Framing::Raw));
         let bytes = written(&raw, 3, 1);
         assert_eq!(bytes[..8], [204, 0, 0, 0, 3, 0, 0, 0]);
         assert_eq!(mould().run.number_of(&bytes[8..]), Some(7));
         assert_eq!(bytes.len(), 208);
-        assert!(raw.call(&mould(), 3, 2).is_err());
-        assert!(raw.subscribe("a:b".to_owned()).is_none());
-        let head = raw.handshake(9, 3).unwrap();
+        assert!(raw.build_call(&mould(), 3, 2).is_err());
+        assert!(raw.subscribe_frame("a:b".to_owned()).is_none());
+        let head = raw.handshake_request(9, 3).unwrap();
         assert!(head.starts_with(b"GET /ws/3 HTTP/1.1\r\nHost: 127.0.0.1:3000\r\n"));
-        let http = written(&target(Speech::Floor(Framing::Http)), 3, 1);
+        let http = written(&target(TargetProtocol::Floor(Framing::Http)), 3, 1);
         assert!(http.starts_with(b"POST /3 HTTP/1.1\r\n"));
     }
 
@@ -396,7 +416,7 @@ mod tests {
 
     #[test]
     fn who_has_no_token_says_who_it_is() {
-        let head = relay(1).handshake(9, 3).unwrap();
+        let head = relay(1).handshake_request(9, 3).unwrap();
         assert!(head.starts_with(b"GET /ws?user_id=bench-9 HTTP/1.1\r\n"));
         assert!(!head.windows(13).any(|it| it == b"Authorization"));
     }
@@ -409,9 +429,13 @@ mod tests {
             "ws://256.1.1.1/",
             "wss://127.0.0.1/",
         ] {
-            assert!(Place::of(url, Schemes::WEBSOCKET, None).is_err(), "{url}");
+            assert!(
+                TargetEndpoint::from_url(url, UrlSchemes::WEBSOCKET, None).is_err(),
+                "{url}"
+            );
         }
-        let place = Place::of("ws://localhost:9/ws", Schemes::WEBSOCKET, None).unwrap();
+        let place =
+            TargetEndpoint::from_url("ws://localhost:9/ws", UrlSchemes::WEBSOCKET, None).unwrap();
         assert_eq!(
             (place.host.as_str(), place.path.as_str()),
             ("localhost:9", "/ws")

@@ -6,14 +6,14 @@ use mio::{Registry, Token};
 
 /// A timer for one wake-up at a time.
 #[derive(Debug)]
-pub(super) struct Timer {
+pub(super) struct LoopTimer {
     #[cfg(target_os = "linux")]
     descriptor: std::os::fd::OwnedFd,
     set_for: Option<Instant>,
 }
 
 #[cfg(target_os = "linux")]
-impl Timer {
+impl LoopTimer {
     pub(super) fn new(registry: &Registry, token: Token) -> io::Result<Self> {
         use std::os::fd::AsRawFd;
 

@@ -7,60 +7,60 @@ use std::io;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{Failure, schema_args, write_result};
+use super::{CommandFailure, schema_args, write_result};
 use crate::{
-    bench::{self, BenchError, Progress},
+    bench::{self, BenchError, BenchProgress},
     config, ops,
 };
 
-pub use self::flags::Args;
-use self::table::table;
+pub use self::flags::BenchArgs;
+use self::table::report_table;
 
 /// The environment variable that holds the ingest key when no file is named.
 const KEY_VARIABLE: &str = "SIDEWIRE_INGEST_KEY";
 
 /// Runs the benchmark and prints the report.
-pub(super) fn run(args: Args) -> Result<(), Failure> {
-    ops::init_logging(&config::Log::default()).map_err(Failure::new)?;
-    let source = args.scenario.common().schema.source()?;
-    let schema = schema_args::load(&source)?;
-    let (plan, json) = args.scenario.plan()?;
+pub(super) fn run(args: BenchArgs) -> Result<(), CommandFailure> {
+    ops::init_logging(&config::LogSection::default()).map_err(CommandFailure::new)?;
+    let source = args.scenario.common_args().schema.source()?;
+    let schema = schema_args::load_schema(&source)?;
+    let (plan, json) = args.scenario.into_plan()?;
     for warning in bench::warnings(&plan) {
         tracing::warn!("{warning}");
     }
-    let mut bar = Bar::new(json);
-    let report = bench::run(plan, &schema, &mut |progress| bar.show(progress));
+    let mut bar = BenchProgressBar::new(json);
+    let report = bench::run(plan, &schema, &mut |progress| bar.show_progress(progress));
     bar.clear();
-    let report = report.map_err(failure)?;
+    let report = report.map_err(bench_failure)?;
     let text = if json {
-        serde_json::to_string(&report).map_err(Failure::new)?
+        serde_json::to_string(&report).map_err(CommandFailure::new)?
     } else {
-        table(&report)
+        report_table(&report)
     };
     write_result(&mut io::stdout(), &text)?;
-    let complaint = report.complaint();
-    complaint.map_or(Ok(()), |it| Err(Failure::new(it)))
+    let complaint = report.failure_summary();
+    complaint.map_or(Ok(()), |it| Err(CommandFailure::new(it)))
 }
 
-fn failure(error: BenchError) -> Failure {
+fn bench_failure(error: BenchError) -> CommandFailure {
     match error {
-        BenchError::Refused { status: 401, .. } => Failure::unauthorized(format!(
+        BenchError::Refused { status: 401, .. } => CommandFailure::unauthorized(format!(
             "{error}. Pass the ingest key with --key-file or in {KEY_VARIABLE}"
         )),
-        BenchError::Unauthorized(_) => Failure::unauthorized(format!(
+        BenchError::Unauthorized(_) => CommandFailure::unauthorized(format!(
             "{error}. Pass the relay's signing secret with --secret-file"
         )),
-        error => Failure::new(error),
+        error => CommandFailure::new(error),
     }
 }
 
 /// The progress bar, on standard error if that is a terminal.
-struct Bar {
+struct BenchProgressBar {
     bar: ProgressBar,
     phase: &'static str,
 }
 
-impl Bar {
+impl BenchProgressBar {
     fn new(is_hidden: bool) -> Self {
         let bar = if is_hidden {
             ProgressBar::hidden()
@@ -75,7 +75,7 @@ impl Bar {
         }
     }
 
-    fn show(&mut self, Progress { phase, done, total }: Progress) {
+    fn show_progress(&mut self, BenchProgress { phase, done, total }: BenchProgress) {
         self.bar.update(|state| {
             state.set_len(total);
             state.set_pos(done);
@@ -101,10 +101,10 @@ mod tests {
     #[derive(Parser)]
     struct Command {
         #[command(flatten)]
-        args: Args,
+        args: BenchArgs,
     }
 
-    fn parse(flags: &str) -> Result<Args, clap::Error> {
+    fn parse(flags: &str) -> Result<BenchArgs, clap::Error> {
         let words = std::iter::once("bench").chain(flags.split(' '));
         Command::try_parse_from(words).map(|command| command.args)
     }
@@ -139,7 +139,7 @@ mod tests {
     #[test]
     fn the_flags_make_a_plan() {
         let args = parse("latency --rate 20 --url ws://127.0.0.1:9/ws/ --floor raw").unwrap();
-        let (plan, json) = args.scenario.plan().unwrap();
+        let (plan, json) = args.scenario.into_plan().unwrap();
         assert!(!json);
         let (fanout, publishers) = (plan.scenario.fanout(), plan.scenario.publishers());
         assert_eq!(
@@ -153,7 +153,10 @@ mod tests {
             "idle --url ws://",
             "idle --secret-file /nowhere",
         ] {
-            assert!(parse(flags).unwrap().scenario.plan().is_err(), "{flags}");
+            assert!(
+                parse(flags).unwrap().scenario.into_plan().is_err(),
+                "{flags}"
+            );
         }
     }
 

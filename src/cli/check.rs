@@ -10,12 +10,12 @@ use std::{
 
 use bytesize::ByteSize;
 
-use super::{Failure, write_result};
+use super::{CommandFailure, write_result};
 use crate::{
     config::{Config, ConfigError},
-    relay::Live,
+    relay::LiveSettings,
     schema::{Schema, SchemaSource},
-    setup::{self, Setup},
+    setup::{self, RelaySetup},
 };
 
 /// The flags of `sidewire check`.
@@ -31,7 +31,7 @@ With --against it also lists every change for which a running relay would refuse
 on SIGHUP.
 Exit status: 0 if the relay would start with the config and, with --against, would apply its schema
 on SIGHUP; 1 if not.")]
-pub struct Args {
+pub struct CheckArgs {
     /// The config file.
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
@@ -50,28 +50,34 @@ pub struct Args {
 }
 
 /// Reads the config file and every file that it names.
-pub(super) fn run(args: &Args) -> Result<(), Failure> {
-    let live = Setup::load(&args.config).map_err(Failure::new)?.live;
+pub(super) fn run(args: &CheckArgs) -> Result<(), CommandFailure> {
+    let live = RelaySetup::load(&args.config)
+        .map_err(CommandFailure::new)?
+        .live;
     let running = running_schema(args, live.schema.envelope_name())?;
-    let mut report = report(&live, &args.config).map_err(Failure::new)?;
-    let comparison = running.map(|(running, path)| compare(args, &live, running, path));
+    let mut report = check_report(&live, &args.config).map_err(CommandFailure::new)?;
+    let comparison = running.map(|(running, path)| compare_schemas(args, &live, running, path));
     if let Some(Ok(line)) = &comparison {
         report.push('\n');
         report.push_str(line);
     }
     write_result(&mut io::stdout(), &report)?;
-    comparison.transpose().map(drop).map_err(Failure::new)
+    comparison
+        .transpose()
+        .map(drop)
+        .map_err(CommandFailure::new)
 }
 
 /// Returns the schema to compare with, and the file that names it. `envelope` is the full name
 /// of the new schema's envelope.
 fn running_schema<'a>(
-    args: &'a Args,
+    args: &'a CheckArgs,
     envelope: &str,
-) -> Result<Option<(Schema, &'a Path)>, Failure> {
+) -> Result<Option<(Schema, &'a Path)>, CommandFailure> {
     if let Some(path) = &args.against {
-        let config = Config::load(path).map_err(Failure::new)?;
-        let schema = setup::schema(&config).map_err(|error| Failure::new(error.in_file(path)))?;
+        let config = Config::load(path).map_err(CommandFailure::new)?;
+        let schema = setup::load_schema(&config)
+            .map_err(|error| CommandFailure::new(error.in_file(path)))?;
         return Ok(Some((schema, path)));
     }
     let Some(path) = &args.against_descriptor_set else {
@@ -81,7 +87,7 @@ fn running_schema<'a>(
         file: path.clone(),
         envelope: envelope.to_owned(),
     };
-    let schema = super::schema_args::load(&source)?;
+    let schema = super::schema_args::load_schema(&source)?;
     Ok(Some((schema, path)))
 }
 
@@ -90,9 +96,14 @@ fn running_schema<'a>(
 /// # Errors
 ///
 /// When that relay would refuse the new schema.
-fn compare(args: &Args, new: &Live, running: Schema, path: &Path) -> Result<String, ConfigError> {
+fn compare_schemas(
+    args: &CheckArgs,
+    new: &LiveSettings,
+    running: Schema,
+    path: &Path,
+) -> Result<String, ConfigError> {
     let running = Arc::new(running);
-    let schema = setup::successor(&running, Arc::clone(&new.schema), &new.config)
+    let schema = setup::compatible_schema(&running, Arc::clone(&new.schema), &new.config)
         .map_err(|error| error.in_file(&args.config))?;
     let shown = path.display();
     Ok(if Arc::ptr_eq(&schema, &running) {
@@ -104,7 +115,7 @@ fn compare(args: &Args, new: &Live, running: Schema, path: &Path) -> Result<Stri
 
 /// Lists the schema's warnings, notes and size and the memory limits, and says that the relay
 /// would start.
-fn report(live: &Live, config: &Path) -> Result<String, std::fmt::Error> {
+fn check_report(live: &LiveSettings, config: &Path) -> Result<String, std::fmt::Error> {
     let schema = &live.schema;
     let mut report = String::new();
     for diagnostic in schema.diagnostics() {

@@ -16,8 +16,8 @@ use serde_json::json;
 use tokio::signal::unix::SignalKind;
 
 use super::{
-    Failure,
-    runtime::{ENDING, Signals, runtime},
+    CommandFailure,
+    runtime::{ENDING, SignalListener, build_runtime},
     schema_args::{self, SchemaArgs},
     serve::until_stopped,
     write_result,
@@ -25,13 +25,13 @@ use super::{
 use crate::{
     auth::{Algorithm, NewToken, Secret, SigningKey, TokenRules},
     clock::Clock,
-    config::{AuthKey, Config, IngestKey, Listen},
+    config::{AuthKey, Config, IngestKeyEntry, ListenAddress},
     ops,
-    protocol::{Encoding, TenantName, UserName},
-    random::Random,
+    protocol::{EnvelopeEncoding, TenantName, UserName},
+    random::RandomSource,
     schema::Schema,
-    server::{Addresses, ListenerName, Server, StartError},
-    setup::Setup,
+    server::{ListenAddresses, ListenerName, RelayServer, StartError},
+    setup::RelaySetup,
 };
 
 /// Characters that are percent-encoded in a query. `:` is not, so that topics stay readable.
@@ -59,7 +59,7 @@ const TOKEN_LIFETIME: Duration = Duration::from_hours(24);
 
 The relay listens on the loopback address only. It generates a signing secret and an ingest key,
 deletes both when it stops, and prints commands to paste into other terminals.")]
-pub struct Args {
+pub struct DevArgs {
     /// The schema.
     #[command(flatten)]
     pub schema: SchemaArgs,
@@ -75,26 +75,26 @@ pub struct Args {
 }
 
 /// Runs until a signal comes.
-pub(super) fn run(args: &Args) -> Result<(), Failure> {
-    runtime()?.block_on(async {
+pub(super) fn run(args: &DevArgs) -> Result<(), CommandFailure> {
+    build_runtime()?.block_on(async {
         // Before any file exists, so that no signal leaves files behind. Closing the terminal
         // sends a SIGHUP.
-        let signals = Signals::listen(&[&ENDING[..], &[SignalKind::hangup()]].concat())?;
-        let files = Files::make()?;
-        let config = config(args, &files);
+        let signals = SignalListener::listen(&[&ENDING[..], &[SignalKind::hangup()]].concat())?;
+        let files = DevFiles::make()?;
+        let config = dev_config(args, &files);
         ops::init_logging(&config.log)
             .map(drop)
-            .map_err(Failure::new)?;
-        let setup = Setup::new(config).map_err(Failure::new)?;
-        let example = Example::of(&args.schema, &setup.live.schema)?;
-        let server = Server::start(setup).map_err(|error| start_failure(&error))?;
-        let guide = guide(server.addresses(), &files, &example)?;
+            .map_err(CommandFailure::new)?;
+        let setup = RelaySetup::new(config).map_err(CommandFailure::new)?;
+        let example = DevExample::from_args(&args.schema, &setup.live.schema)?;
+        let server = RelayServer::start(setup).map_err(|error| start_failure(&error))?;
+        let guide = guide_text(server.addresses(), &files, &example)?;
         write_result(&mut io::stdout(), &guide)?;
         until_stopped(server, signals, None).await
     })
 }
 
-fn config(args: &Args, files: &Files) -> Config {
+fn dev_config(args: &DevArgs, files: &DevFiles) -> Config {
     let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let mut config = Config {
         schema: args.schema.section(),
@@ -110,7 +110,7 @@ fn config(args: &Args, files: &Files) -> Config {
         algorithm: Algorithm::HS256,
         kid: None,
     }];
-    config.ingest.keys = vec![IngestKey {
+    config.ingest.keys = vec![IngestKeyEntry {
         name: "dev".to_owned(),
         key_file: files.ingest_key(),
         tenants: None,
@@ -120,14 +120,14 @@ fn config(args: &Args, files: &Files) -> Config {
     config
 }
 
-fn start_failure(error: &StartError) -> Failure {
+fn start_failure(error: &StartError) -> CommandFailure {
     let StartError::Listen {
         listener,
         address,
         source,
     } = error
     else {
-        return Failure::new(error);
+        return CommandFailure::new(error);
     };
     let flag = match listener {
         ListenerName::Client => "--client-port",
@@ -135,18 +135,18 @@ fn start_failure(error: &StartError) -> Failure {
         ListenerName::Ops => "--ops-port",
     };
     let why = if source.kind() == io::ErrorKind::AddrInUse {
-        let port = address.tcp().map_or(0, |address| address.port());
+        let port = address.tcp_address().map_or(0, |address| address.port());
         format!("port {port} is already in use")
     } else {
         format!("cannot listen on {address}: {source}")
     };
-    Failure::new(format!(
+    CommandFailure::new(format!(
         "{why}; choose a different port with {flag}, or any free one with {flag} 0"
     ))
 }
 
 /// An event to try the schema with, for use in shell commands.
-struct Example {
+struct DevExample {
     /// The topic to follow; `None` if the event is delivered without a subscription.
     topic: Option<String>,
     /// The topic that the call must name, if the event names none.
@@ -156,11 +156,13 @@ struct Example {
     flags: String,
 }
 
-impl Example {
-    fn of(args: &SchemaArgs, schema: &Schema) -> Result<Self, Failure> {
-        let flags = args.words().into_iter();
-        let flags = flags.map(|word| format!(" {}", quoted(&word))).collect();
-        if let Some(bundled) = schema_args::bundled(&args.source())? {
+impl DevExample {
+    fn from_args(args: &SchemaArgs, schema: &Schema) -> Result<Self, CommandFailure> {
+        let flags = args.to_words().into_iter();
+        let flags = flags
+            .map(|word| format!(" {}", shell_word(&word)))
+            .collect();
+        if let Some(bundled) = schema_args::find_bundled(&args.source())? {
             let topic = bundled.sample_topic;
             return Ok(Self {
                 topic_in_call: bundled.topic_in_call.then(|| topic.clone()),
@@ -170,7 +172,7 @@ impl Example {
             });
         }
         let sample = schema.best_sample();
-        let sample = sample.ok_or_else(|| Failure::new("the schema has no event"))?;
+        let sample = sample.ok_or_else(|| CommandFailure::new("the schema has no event"))?;
         Ok(Self {
             topic: sample.topic_to_follow().map(ToString::to_string),
             topic_in_call: sample.topic_in_call.as_ref().map(ToString::to_string),
@@ -181,10 +183,10 @@ impl Example {
 }
 
 /// Returns the URL of the call that posts an event, quoted as one shell word if needed.
-fn events_url(ingest: &Listen, topic_in_call: Option<&str>) -> String {
+fn events_url(ingest: &ListenAddress, topic_in_call: Option<&str>) -> String {
     let url = format!("http://{ingest}/v1/tenants/{TENANT}/events");
     match topic_in_call {
-        Some(topic) => quoted(&format!(
+        Some(topic) => shell_word(&format!(
             "{url}?topic={}",
             utf8_percent_encode(topic, IN_QUERY)
         )),
@@ -193,12 +195,12 @@ fn events_url(ingest: &Listen, topic_in_call: Option<&str>) -> String {
 }
 
 /// Returns the JavaScript that follows a topic as JSON, for the console of a browser or node.
-fn in_a_browser(client: SocketAddr, jwt: &str, topic: Option<&str>) -> String {
+fn browser_statement(client: SocketAddr, jwt: &str, topic: Option<&str>) -> String {
     let topics: Vec<_> = topic.into_iter().collect();
     let subscribe = json!({"subscribe": {"topics": topics}}).to_string();
     let (protocols, subscribe) = (
         json!([
-            Encoding::Json.subprotocol(),
+            EnvelopeEncoding::Json.subprotocol(),
             format!("bearer.{}", jwt.trim())
         ]),
         json!(subscribe),
@@ -211,28 +213,32 @@ fn in_a_browser(client: SocketAddr, jwt: &str, topic: Option<&str>) -> String {
 }
 
 /// Returns the text with the commands to paste.
-fn guide(addresses: &Addresses, files: &Files, example: &Example) -> Result<String, Failure> {
-    let Addresses {
+fn guide_text(
+    addresses: &ListenAddresses,
+    files: &DevFiles,
+    example: &DevExample,
+) -> Result<String, CommandFailure> {
+    let ListenAddresses {
         client,
         ingest,
         ops,
     } = addresses;
-    let sidewire = std::env::current_exe().map_err(Failure::new)?;
-    let path = |path: &Path| quoted(&path.display().to_string());
+    let sidewire = std::env::current_exe().map_err(CommandFailure::new)?;
+    let path = |path: &Path| shell_word(&path.display().to_string());
     let sidewire = path(&sidewire);
     let (secret, key, token) = (
         path(&files.secret()),
         path(&files.ingest_key()),
         path(&files.token()),
     );
-    let jwt = fs::read_to_string(files.token()).map_err(Failure::new)?;
+    let jwt = fs::read_to_string(files.token()).map_err(CommandFailure::new)?;
     let topic = example.topic.as_deref();
     let events_of = topic.map_or_else(|| format!("user {USER}"), str::to_owned);
-    let topic_word = topic.map(|topic| format!(" {}", quoted(topic)));
+    let topic_word = topic.map(|topic| format!(" {}", shell_word(topic)));
     let topic_word = topic_word.unwrap_or_default();
     let url = events_url(ingest, example.topic_in_call.as_deref());
     let event = always_quoted(&example.event);
-    let browser = in_a_browser(*client, &jwt, topic);
+    let browser = browser_statement(*client, &jwt, topic);
     let flags = &example.flags;
     Ok(format!(
         "Sidewire is running, for this machine only. ctrl-c stops it and deletes its keys.
@@ -274,7 +280,7 @@ Make a token for a different user or tenant:
 }
 
 /// Quotes the text as one word of a shell command, if needed.
-fn quoted(text: &str) -> String {
+fn shell_word(text: &str) -> String {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+:".contains(&byte);
     if !text.is_empty() && text.bytes().all(is_plain) {
         text.to_owned()
@@ -289,23 +295,24 @@ fn always_quoted(text: &str) -> String {
 
 /// The secret, the key and the token, in files that only this user can read. Dropping this
 /// deletes them.
-struct Files(PathBuf);
+struct DevFiles(PathBuf);
 
-impl Files {
-    fn make() -> Result<Self, Failure> {
-        let random = Random::from_system().map_err(Failure::new)?;
+impl DevFiles {
+    fn make() -> Result<Self, CommandFailure> {
+        let random = RandomSource::from_system().map_err(CommandFailure::new)?;
         let clock = Clock::system();
         let name = format!("sidewire-dev-{}", random.uuid_v7(&clock).simple());
         let files = Self(std::env::temp_dir().join(name));
-        let refused = |error| Failure::new(format!("cannot write {}: {error}", files.0.display()));
+        let refused =
+            |error| CommandFailure::new(format!("cannot write {}: {error}", files.0.display()));
         DirBuilder::new()
             .mode(0o700)
             .create(&files.0)
             .map_err(refused)?;
-        let secret = hex(&random);
+        let secret = random_hex(&random);
         write_private(&files.secret(), &secret).map_err(refused)?;
-        write_private(&files.ingest_key(), &hex(&random)).map_err(refused)?;
-        let token = token(&secret, &clock)?;
+        write_private(&files.ingest_key(), &random_hex(&random)).map_err(refused)?;
+        let token = mint_token(&secret, &clock)?;
         write_private(&files.token(), &token).map_err(refused)?;
         Ok(files)
     }
@@ -323,7 +330,7 @@ impl Files {
     }
 }
 
-impl Drop for Files {
+impl Drop for DevFiles {
     fn drop(&mut self) {
         if let Err(error) = fs::remove_dir_all(&self.0) {
             tracing::warn!(%error, directory = %self.0.display(), "cannot delete the keys");
@@ -331,24 +338,24 @@ impl Drop for Files {
     }
 }
 
-fn token(secret: &str, clock: &Clock) -> Result<String, Failure> {
+fn mint_token(secret: &str, clock: &Clock) -> Result<String, CommandFailure> {
     let token = NewToken {
-        tenant: TenantName::parse(TENANT).map_err(Failure::new)?,
-        user: UserName::parse(USER).map_err(Failure::new)?,
+        tenant: TenantName::parse(TENANT).map_err(CommandFailure::new)?,
+        user: UserName::parse(USER).map_err(CommandFailure::new)?,
         expires_at: Some(clock.since_unix_epoch().saturating_add(TOKEN_LIFETIME)),
         topics: None,
     };
     let secret = Secret::new(secret.as_bytes());
     SigningKey::from_secret(Algorithm::HS256, None, &secret)
-        .map_err(Failure::new)?
+        .map_err(CommandFailure::new)?
         .mint(&token, &TokenRules::default())
-        .map_err(Failure::new)
+        .map_err(CommandFailure::new)
 }
 
 /// Returns 256 random bits as hexadecimal digits.
-fn hex(random: &Random) -> String {
+fn random_hex(random: &RandomSource) -> String {
     let mut bytes = [0; 32];
-    random.fill(&mut bytes);
+    random.fill_bytes(&mut bytes);
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -367,10 +374,10 @@ mod tests {
 
     #[test]
     fn a_text_is_one_word_for_the_shell() {
-        assert_eq!(quoted("/tmp/a-b_c.d"), "/tmp/a-b_c.d");
-        assert_eq!(quoted("/tmp/a b"), "'/tmp/a b'");
-        assert_eq!(quoted("/tmp/it's"), r"'/tmp/it'\''s'");
-        assert_eq!(quoted(""), "''");
+        assert_eq!(shell_word("/tmp/a-b_c.d"), "/tmp/a-b_c.d");
+        assert_eq!(shell_word("/tmp/a b"), "'/tmp/a b'");
+        assert_eq!(shell_word("/tmp/it's"), r"'/tmp/it'\''s'");
+        assert_eq!(shell_word(""), "''");
     }
 
     #[test]
@@ -388,7 +395,7 @@ mod tests {
     #[test]
     fn the_files_are_private_and_gone_when_the_relay_ends() {
         use std::os::unix::fs::PermissionsExt;
-        let files = Files::make().unwrap();
+        let files = DevFiles::make().unwrap();
         let directory = files.0.clone();
         for path in [files.secret(), files.ingest_key(), files.token()] {
             assert_eq!(

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::Failure;
+use super::CommandFailure;
 
 /// The argument that stands for standard input.
 const STDIN: &str = "-";
@@ -41,7 +41,7 @@ impl EventArgs {
     /// # Errors
     ///
     /// When the file or `stdin` cannot be read.
-    pub(super) fn read(&self, mut stdin: impl Read) -> Result<EventBody, Failure> {
+    pub(super) fn read_event(&self, mut stdin: impl Read) -> Result<EventBody, CommandFailure> {
         let bytes = match (&self.event, &self.file) {
             (Some(event), _) if event != STDIN => {
                 return Ok(EventBody {
@@ -50,18 +50,18 @@ impl EventArgs {
                 });
             }
             (None, Some(path)) if path != Path::new(STDIN) => fs::read(path).map_err(|error| {
-                Failure::new(format!("cannot read {}: {error}", path.display()))
+                CommandFailure::new(format!("cannot read {}: {error}", path.display()))
             })?,
             _ => {
                 let mut bytes = Vec::new();
                 stdin.read_to_end(&mut bytes).map_err(|error| {
-                    Failure::new(format!("cannot read standard input: {error}"))
+                    CommandFailure::new(format!("cannot read standard input: {error}"))
                 })?;
                 bytes
             }
         };
         Ok(EventBody {
-            is_json: !self.binary && looks_json(&bytes),
+            is_json: !self.binary && looks_like_json(&bytes),
             bytes,
         })
     }
@@ -69,7 +69,7 @@ impl EventArgs {
 
 /// Returns true if the bytes are JSON. No valid envelope or batch begins with `{`, but one can
 /// begin with bytes that are white space in JSON; then the last byte decides.
-fn looks_json(body: &[u8]) -> bool {
+fn looks_like_json(body: &[u8]) -> bool {
     let body = body.trim_ascii_end();
     let trimmed = body.trim_ascii_start();
     let is_object = trimmed.first() == Some(&b'{');
@@ -107,18 +107,21 @@ mod tests {
             (&["-"], "in the pipe"),
             (&["--file", "-"], "in the pipe"),
         ] {
-            let body = parse(words).unwrap().read(&b"in the pipe"[..]).unwrap();
+            let body = parse(words)
+                .unwrap()
+                .read_event(&b"in the pipe"[..])
+                .unwrap();
             assert_eq!(body.bytes, expected.as_bytes(), "{words:?}");
         }
         let missing = parse(&["--file", "/nowhere/event.json"]).unwrap();
-        let failure = missing.read(&b""[..]).unwrap_err().to_string();
+        let failure = missing.read_event(&b""[..]).unwrap_err().to_string();
         assert!(failure.contains("/nowhere/event.json"), "{failure}");
     }
 
     #[test]
     fn an_argument_is_json_and_other_input_is_json_if_it_looks_like_it() {
         let is_json =
-            |words: &[&str], stdin: &[u8]| parse(words).unwrap().read(stdin).unwrap().is_json;
+            |words: &[&str], stdin: &[u8]| parse(words).unwrap().read_event(stdin).unwrap().is_json;
         assert!(is_json(&["not JSON"], b""));
         assert!(is_json(&["-"], b"{}"));
         assert!(!is_json(&["-"], b"\x0a\x01m"));
@@ -129,11 +132,11 @@ mod tests {
     #[test]
     fn json_is_told_from_an_envelope() {
         for json in [&b"{}"[..], b" \n{\"a\": 1}\n", b"{\"cut", b"\n{ } "] {
-            assert!(looks_json(json), "{json:?}");
+            assert!(looks_like_json(json), "{json:?}");
         }
         let long_id = [&b"\x0a\x7b"[..], &[b'm'; 123]].concat();
         for binary in [&b""[..], &long_id, b"\x0a\x01m", b"\x12\x00"] {
-            assert!(!looks_json(binary), "{binary:?}");
+            assert!(!looks_like_json(binary), "{binary:?}");
         }
     }
 }

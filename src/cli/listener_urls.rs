@@ -2,8 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::Failure;
-use crate::config::{Config, Listen};
+use super::CommandFailure;
+use crate::config::{Config, ListenAddress};
 
 /// The path of the WebSocket endpoint.
 const WEBSOCKET_PATH: &str = "/ws";
@@ -13,13 +13,13 @@ const WEBSOCKET_PATH: &str = "/ws";
 /// # Errors
 ///
 /// When the relay picks the port itself.
-pub(super) fn client(config: &Config) -> Result<String, Failure> {
+pub(super) fn client_url(config: &Config) -> Result<String, CommandFailure> {
     let scheme = if config.client.tls.is_some() {
         "wss"
     } else {
         "ws"
     };
-    let address = reachable("client.listen", config.client.listen)?;
+    let address = reachable_address("client.listen", config.client.listen)?;
     Ok(format!("{scheme}://{address}{WEBSOCKET_PATH}"))
 }
 
@@ -28,20 +28,20 @@ pub(super) fn client(config: &Config) -> Result<String, Failure> {
 /// # Errors
 ///
 /// When the relay picks the port itself.
-pub(super) fn ingest(config: &Config) -> Result<String, Failure> {
+pub(super) fn ingest_url(config: &Config) -> Result<String, CommandFailure> {
     match &config.ingest.listen {
-        Listen::Tcp(address) => {
-            let address = reachable("ingest.listen", *address)?;
+        ListenAddress::Tcp(address) => {
+            let address = reachable_address("ingest.listen", *address)?;
             Ok(format!("http://{address}"))
         }
-        socket @ Listen::Unix(_) => Ok(socket.to_string()),
+        socket @ ListenAddress::Unix(_) => Ok(socket.to_string()),
     }
 }
 
 /// Returns the address to connect to: the loopback address for a listener on all addresses.
-fn reachable(key: &str, listen: SocketAddr) -> Result<SocketAddr, Failure> {
+fn reachable_address(key: &str, listen: SocketAddr) -> Result<SocketAddr, CommandFailure> {
     if listen.port() == 0 {
-        return Err(Failure::new(format!(
+        return Err(CommandFailure::new(format!(
             "{key} has port 0, so the relay picks a free port when it starts; give the URL with --url (the relay logs its addresses)"
         )));
     }
@@ -56,13 +56,13 @@ fn reachable(key: &str, listen: SocketAddr) -> Result<SocketAddr, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Tls;
+    use crate::config::TlsFiles;
 
     #[test]
     fn without_a_config_file_the_urls_are_the_defaults_on_loopback() {
         let config = Config::default();
-        assert_eq!(client(&config).unwrap(), "ws://127.0.0.1:3000/ws");
-        assert_eq!(ingest(&config).unwrap(), "http://127.0.0.1:3001");
+        assert_eq!(client_url(&config).unwrap(), "ws://127.0.0.1:3000/ws");
+        assert_eq!(ingest_url(&config).unwrap(), "http://127.0.0.1:3001");
     }
 
     #[test]
@@ -76,16 +76,16 @@ mod tests {
         ] {
             config.client.listen = listen.parse().unwrap();
             config.ingest.listen = listen.parse().unwrap();
-            assert_eq!(client(&config).unwrap(), format!("ws://{host}/ws"));
-            assert_eq!(ingest(&config).unwrap(), format!("http://{host}"));
+            assert_eq!(client_url(&config).unwrap(), format!("ws://{host}/ws"));
+            assert_eq!(ingest_url(&config).unwrap(), format!("http://{host}"));
         }
-        config.client.tls = Some(Tls {
+        config.client.tls = Some(TlsFiles {
             cert_file: "tls.crt".into(),
             key_file: "tls.key".into(),
         });
-        assert!(client(&config).unwrap().starts_with("wss://"));
+        assert!(client_url(&config).unwrap().starts_with("wss://"));
         config.ingest.listen = "unix:/run/ingest.sock".parse().unwrap();
-        assert_eq!(ingest(&config).unwrap(), "unix:/run/ingest.sock");
+        assert_eq!(ingest_url(&config).unwrap(), "unix:/run/ingest.sock");
     }
 
     #[test]
@@ -94,8 +94,8 @@ mod tests {
         config.client.listen = "127.0.0.1:0".parse().unwrap();
         config.ingest.listen = "127.0.0.1:0".parse().unwrap();
         for (url, key) in [
-            (client(&config), "client.listen"),
-            (ingest(&config), "ingest.listen"),
+            (client_url(&config), "client.listen"),
+            (ingest_url(&config), "ingest.listen"),
         ] {
             let failure = url.unwrap_err().to_string();
             assert!(failure.starts_with(key), "{failure}");

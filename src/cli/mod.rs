@@ -23,7 +23,7 @@ use clap::{Parser, Subcommand};
 
 use rustls::ClientConfig;
 
-use crate::{client::Credential, schema::Bundled, tls};
+use crate::{client::Credential, schema::BundledSchema, tls};
 
 const HELP: &str = "Examples:
   sidewire dev                            a relay for trying things out, and commands to paste
@@ -37,30 +37,30 @@ const HELP: &str = "Examples:
 pub struct Cli {
     /// The subcommand.
     #[command(subcommand)]
-    pub command: Command,
+    pub command: CliCommand,
 }
 
 /// The subcommands.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub enum CliCommand {
     /// Run the relay.
-    Serve(serve::Args),
+    Serve(serve::ServeArgs),
     /// Test a config file and report what is wrong with it.
-    Check(check::Args),
+    Check(check::CheckArgs),
     /// Run a relay for trying things out, without a config file.
-    Dev(dev::Args),
+    Dev(dev::DevArgs),
     /// Sign a token for a client.
-    Token(token::Args),
+    Token(token::TokenArgs),
     /// Post an event as a backend does.
-    Publish(publish::Args),
+    Publish(publish::PublishArgs),
     /// Follow topics as a client does, and print their events.
-    Tail(tail::Args),
+    Tail(tail::TailArgs),
     /// Show which topics an event reaches and why, without a relay.
-    Route(route::Args),
+    Route(route::RouteArgs),
     /// Print the routing table of a schema, or export the .proto files that schemas import.
-    Schema(schema::Args),
+    Schema(schema::SchemaCommandArgs),
     /// Put a relay under load and measure its throughput, latency and cost.
-    Bench(bench::Args),
+    Bench(bench::BenchArgs),
 }
 
 impl Cli {
@@ -69,17 +69,17 @@ impl Cli {
     /// # Errors
     ///
     /// When the subcommand fails.
-    pub fn run(self) -> Result<(), Failure> {
+    pub fn run(self) -> Result<(), CommandFailure> {
         match self.command {
-            Command::Serve(args) => serve::run(&args),
-            Command::Check(args) => check::run(&args),
-            Command::Dev(args) => dev::run(&args),
-            Command::Token(args) => token::run(&args),
-            Command::Publish(args) => runtime::run_client(|| publish::main(args)),
-            Command::Tail(args) => runtime::run_client(|| tail::main(args)),
-            Command::Route(args) => route::run(args),
-            Command::Schema(args) => schema::run(&args),
-            Command::Bench(args) => bench::run(args),
+            CliCommand::Serve(args) => serve::run(&args),
+            CliCommand::Check(args) => check::run(&args),
+            CliCommand::Dev(args) => dev::run(&args),
+            CliCommand::Token(args) => token::run(&args),
+            CliCommand::Publish(args) => runtime::run_client(|| publish::main(args)),
+            CliCommand::Tail(args) => runtime::run_client(|| tail::main(args)),
+            CliCommand::Route(args) => route::run(args),
+            CliCommand::Schema(args) => schema::run(&args),
+            CliCommand::Bench(args) => bench::run(args),
         }
     }
 }
@@ -87,13 +87,13 @@ impl Cli {
 /// Why a command failed: a message for the log and the exit status.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
-pub struct Failure {
+pub struct CommandFailure {
     message: String,
     /// 1, or 3 where a token or key was not accepted. (2 is wrong usage.)
     pub exit_code: u8,
 }
 
-impl Failure {
+impl CommandFailure {
     /// A failure with exit status 1.
     pub fn new(message: impl fmt::Display) -> Self {
         Self {
@@ -112,20 +112,20 @@ impl Failure {
 }
 
 /// Returns the default bundled schema, with its example topic and event.
-fn sample() -> Bundled {
-    Bundled::load().unwrap_or_default()
+fn sample_bundled() -> BundledSchema {
+    BundledSchema::load_default().unwrap_or_default()
 }
 
 /// Reads the credential from the file, or from the environment variable if no file is named.
 /// White space around it is ignored.
-fn credential(
+fn read_credential(
     file: Option<&Path>,
     variable: Option<String>,
-) -> Result<Option<Credential>, Failure> {
+) -> Result<Option<Credential>, CommandFailure> {
     let (text, origin) = match (file, variable) {
         (Some(path), _) => {
             let text = fs::read_to_string(path).map_err(|error| {
-                Failure::new(format!("cannot read {}: {error}", path.display()))
+                CommandFailure::new(format!("cannot read {}: {error}", path.display()))
             })?;
             (text, path.display().to_string())
         }
@@ -134,36 +134,39 @@ fn credential(
     };
     let text = text.trim();
     if text.is_empty() {
-        return Err(Failure::new(format!("{origin} is empty")));
+        return Err(CommandFailure::new(format!("{origin} is empty")));
     }
     Ok(Some(Credential::new(text)))
 }
 
 /// Returns the TLS configuration for a `wss:` URL, which trusts the certificates in the file, or
 /// those that the system trusts if no file is named; `None` for other URLs.
-fn client_tls(url: &str, ca_file: Option<&Path>) -> Result<Option<Arc<ClientConfig>>, Failure> {
+fn client_tls(
+    url: &str,
+    ca_file: Option<&Path>,
+) -> Result<Option<Arc<ClientConfig>>, CommandFailure> {
     if !url.starts_with("wss:") {
         return Ok(None);
     }
     let Some(path) = ca_file else {
-        let trusted = tls::client_config(None).map_err(Failure::new)?;
+        let trusted = tls::client_config(None).map_err(CommandFailure::new)?;
         return Ok(Some(trusted));
     };
     let shown = path.display();
-    let file =
-        fs::read(path).map_err(|error| Failure::new(format!("cannot read {shown}: {error}")))?;
+    let file = fs::read(path)
+        .map_err(|error| CommandFailure::new(format!("cannot read {shown}: {error}")))?;
     tls::client_config(Some(&file))
         .map(Some)
-        .map_err(|error| Failure::new(format!("{shown} {error}")))
+        .map_err(|error| CommandFailure::new(format!("{shown} {error}")))
 }
 
 /// Writes a result. Returns `false` if the reader has closed the pipe, which is not a failure:
 /// the command then ends quietly, as the shell's own commands do.
-fn write_result(out: &mut impl io::Write, text: &str) -> Result<bool, Failure> {
+fn write_result(out: &mut impl io::Write, text: &str) -> Result<bool, CommandFailure> {
     match writeln!(out, "{text}").and_then(|()| out.flush()) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
-        Err(error) => Err(Failure::new(format!(
+        Err(error) => Err(CommandFailure::new(format!(
             "cannot write to standard output: {error}"
         ))),
     }
@@ -231,7 +234,7 @@ mod tests {
             (None, variable(), Some("in-the-environment")),
             (None, None, None),
         ] {
-            let found = credential(file, variable).unwrap();
+            let found = read_credential(file, variable).unwrap();
             assert_eq!(found.as_ref().map(Credential::reveal), expected);
         }
     }
@@ -242,9 +245,9 @@ mod tests {
         let (missing, empty) = (directory.path().join("a"), directory.path().join("b"));
         fs::write(&empty, "\n").unwrap();
         for path in [missing, empty] {
-            let failure = credential(Some(&path), None).unwrap_err().to_string();
+            let failure = read_credential(Some(&path), None).unwrap_err().to_string();
             assert!(failure.contains(&path.display().to_string()), "{failure}");
         }
-        assert!(credential(None, Some(String::new())).is_err());
+        assert!(read_credential(None, Some(String::new())).is_err());
     }
 }

@@ -7,12 +7,15 @@ use std::{
     path::PathBuf,
 };
 
-use super::{Failure, credential, event_args::EventArgs, listener_urls, sample, write_result};
+use super::{
+    CommandFailure, event_args::EventArgs, listener_urls, read_credential, sample_bundled,
+    write_result,
+};
 use crate::{
-    client::{Encoding, PublishError, Publisher},
+    client::{EventPublisher, PublishEncoding, PublishFailure},
     config::Config,
     protocol::{TenantName, Topic},
-    schema::Bundled,
+    schema::BundledSchema,
 };
 
 /// The environment variable that holds the ingest key when no file is named.
@@ -21,7 +24,7 @@ const KEY_VARIABLE: &str = "SIDEWIRE_INGEST_KEY";
 /// The flags of `sidewire publish`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = help())]
-pub struct Args {
+pub struct PublishArgs {
     /// The tenant that the event belongs to.
     #[arg(long, value_parser = TenantName::parse)]
     pub tenant: TenantName,
@@ -57,7 +60,7 @@ pub struct Args {
 }
 
 /// Posts the input and prints the relay's answer.
-pub(super) async fn main(args: Args) -> Result<(), Failure> {
+pub(super) async fn main(args: PublishArgs) -> Result<(), CommandFailure> {
     run(args, &mut io::stdout()).await
 }
 
@@ -67,15 +70,16 @@ pub(super) async fn main(args: Args) -> Result<(), Failure> {
 ///
 /// When the config or the event cannot be read, the relay cannot be reached or refuses,
 /// or `out` cannot be written to.
-pub async fn run(args: Args, out: &mut impl Write) -> Result<(), Failure> {
-    let key = credential(args.key_file.as_deref(), env::var(KEY_VARIABLE).ok())?;
-    let publisher = Publisher::new(&args.url()?, key.as_ref()).map_err(failure)?;
+pub async fn run(args: PublishArgs, out: &mut impl Write) -> Result<(), CommandFailure> {
+    let key = read_credential(args.key_file.as_deref(), env::var(KEY_VARIABLE).ok())?;
+    let publisher =
+        EventPublisher::new(&args.ingest_url()?, key.as_ref()).map_err(publish_failure)?;
     let topics: Vec<&str> = args.topics.iter().map(Topic::as_str).collect();
-    let body = args.event.read(io::stdin())?;
+    let body = args.event.read_event(io::stdin())?;
     let encoding = if body.is_json {
-        Encoding::Json
+        PublishEncoding::Json
     } else {
-        Encoding::Protobuf
+        PublishEncoding::Protobuf
     };
     let (tenant, bytes) = (args.tenant.as_str(), body.bytes);
     let answer = if args.batch {
@@ -86,7 +90,7 @@ pub async fn run(args: Args, out: &mut impl Write) -> Result<(), Failure> {
             .post_if_last(tenant, bytes, encoding, &topics, &conditions)
             .await
     };
-    let answer = answer.map_err(failure)?;
+    let answer = answer.map_err(publish_failure)?;
     if answer.status == 202 {
         tracing::warn!(
             "the relay stored what was posted and will deliver it, but has not yet counted the connections that match"
@@ -97,35 +101,35 @@ pub async fn run(args: Args, out: &mut impl Write) -> Result<(), Failure> {
     Ok(())
 }
 
-impl Args {
+impl PublishArgs {
     /// Returns the URL of the ingest listener.
-    fn url(&self) -> Result<String, Failure> {
+    fn ingest_url(&self) -> Result<String, CommandFailure> {
         if let Some(url) = &self.url {
             return Ok(url.clone());
         }
         let config = match &self.config {
-            Some(path) => Config::load(path).map_err(Failure::new)?,
+            Some(path) => Config::load(path).map_err(CommandFailure::new)?,
             None => Config::default(),
         };
-        listener_urls::ingest(&config)
+        listener_urls::ingest_url(&config)
     }
 }
 
-fn failure(error: PublishError) -> Failure {
+fn publish_failure(error: PublishFailure) -> CommandFailure {
     match &error {
-        PublishError::Refused(problem) if problem.status == 401 => Failure::unauthorized(format!(
-            "{error}. Pass the ingest key with --key-file or in {KEY_VARIABLE}"
-        )),
-        _ => Failure::new(error),
+        PublishFailure::Refused(problem) if problem.status == 401 => CommandFailure::unauthorized(
+            format!("{error}. Pass the ingest key with --key-file or in {KEY_VARIABLE}"),
+        ),
+        _ => CommandFailure::new(error),
     }
 }
 
 fn help() -> String {
-    let Bundled {
+    let BundledSchema {
         sample_topic: topic,
         sample_event: event,
         ..
-    } = sample();
+    } = sample_bundled();
     format!(
         "Examples:
   sidewire publish --tenant acme --key-file ingest.key '{event}'
@@ -154,10 +158,10 @@ mod tests {
     #[derive(Parser)]
     struct Command {
         #[command(flatten)]
-        args: Args,
+        args: PublishArgs,
     }
 
-    fn parse(words: &[&str]) -> Result<Args, clap::Error> {
+    fn parse(words: &[&str]) -> Result<PublishArgs, clap::Error> {
         let words = ["publish", "--tenant", "t"].iter().chain(words);
         Command::try_parse_from(words).map(|command| command.args)
     }
@@ -177,7 +181,7 @@ mod tests {
     }
 
     /// Publishes to a server that gives this answer, and returns what was printed.
-    async fn publish(answer: &'static str) -> Result<String, Failure> {
+    async fn publish(answer: &'static str) -> Result<String, CommandFailure> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let serving = async {

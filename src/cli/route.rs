@@ -9,22 +9,22 @@ use std::io;
 use clap::ValueEnum;
 
 use self::{
-    client::Client,
-    report::{Refused, Report},
+    client::DescribedClient,
+    report::{RefusedEvent, RouteReport},
 };
 use super::{
-    Failure,
+    CommandFailure,
     event_args::EventArgs,
-    sample,
+    sample_bundled,
     schema_args::{self, SchemaOrConfigArgs},
     write_result,
 };
 use crate::{
     auth::Grant,
     config::Config,
-    ingest::{self, Posted},
+    ingest::{self, DryRunRequest},
     protocol::{Topic, UserName},
-    schema::{Bundled, Schema},
+    schema::{BundledSchema, Schema},
 };
 
 /// Exit status: the relay would refuse the event.
@@ -36,7 +36,7 @@ const NOT_RECEIVED: u8 = 5;
 /// The flags of `sidewire route`: the event, and the client that might receive it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = help())]
-pub struct Args {
+pub struct RouteArgs {
     /// The schema.
     #[command(flatten)]
     pub schema: SchemaOrConfigArgs,
@@ -71,32 +71,32 @@ pub enum Format {
 }
 
 /// Routes the event and prints the result.
-pub(super) fn run(args: Args) -> Result<(), Failure> {
-    let body = args.event.read(io::stdin())?;
-    let config = args.schema.config()?;
-    let schema = schema_args::load(&config.schema.source())?;
-    let posted = Posted {
+pub(super) fn run(args: RouteArgs) -> Result<(), CommandFailure> {
+    let body = args.event.read_event(io::stdin())?;
+    let config = args.schema.load_config()?;
+    let schema = schema_args::load_schema(&config.schema.source())?;
+    let posted = DryRunRequest {
         body: &body.bytes,
         is_json: body.is_json,
         topics: &args.topics,
     };
-    let client = client(args.subscribe, args.grant, args.user);
-    let (report, failure) = match report(&schema, &config, posted, client) {
+    let client = described_client(args.subscribe, args.grant, args.user);
+    let (report, failure) = match route_report(&schema, &config, posted, client) {
         Ok(report) => {
-            let failure = report.is_missed().then(|| Failure {
+            let failure = report.is_missed().then(|| CommandFailure {
                 message: "the client would not receive the event".to_owned(),
                 exit_code: NOT_RECEIVED,
             });
-            (print(&report, args.format)?, failure)
+            (format_report(&report, args.format)?, failure)
         }
         Err(refused) => {
-            let failure = Failure {
+            let failure = CommandFailure {
                 message: format!("the relay would refuse the event: {}", refused.message()),
                 exit_code: REFUSED,
             };
             let report = match args.format {
                 Format::Text => None,
-                Format::Json => print(&refused, args.format)?,
+                Format::Json => format_report(&refused, args.format)?,
             };
             (report, Some(failure))
         }
@@ -107,48 +107,52 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     failure.map_or(Ok(()), Err)
 }
 
-fn report(
+fn route_report(
     schema: &Schema,
     config: &Config,
-    posted: Posted<'_>,
-    client: Option<Client>,
-) -> Result<Report, Refused> {
+    posted: DryRunRequest<'_>,
+    client: Option<DescribedClient>,
+) -> Result<RouteReport, RefusedEvent> {
     let taken = ingest::dry_run(schema, &config.ingest, &config.limits, posted)?;
-    Report::of(schema, &taken, posted.topics, client.as_ref())
+    RouteReport::for_event(schema, &taken, posted.topics, client.as_ref())
 }
 
-fn print(
+fn format_report(
     report: &(impl serde::Serialize + ToString),
     format: Format,
-) -> Result<Option<String>, Failure> {
+) -> Result<Option<String>, CommandFailure> {
     match format {
         Format::Text => Ok(Some(report.to_string().trim_end().to_owned())),
         Format::Json => serde_json::to_string(report)
             .map(Some)
-            .map_err(Failure::new),
+            .map_err(CommandFailure::new),
     }
 }
 
 /// Returns the client that the flags describe, if any.
-fn client(subscribe: Vec<Topic>, grant: Vec<Topic>, user: Option<UserName>) -> Option<Client> {
+fn described_client(
+    subscribe: Vec<Topic>,
+    grant: Vec<Topic>,
+    user: Option<UserName>,
+) -> Option<DescribedClient> {
     let is_described = !subscribe.is_empty() || !grant.is_empty() || user.is_some();
-    is_described.then(|| Client {
+    is_described.then(|| DescribedClient {
         subscribe,
         grant: if grant.is_empty() {
             Grant::Everything
         } else {
-            Grant::listed(grant)
+            Grant::from_topics(grant)
         },
         user,
     })
 }
 
 fn help() -> String {
-    let Bundled {
+    let BundledSchema {
         sample_topic: topic,
         sample_event: event,
         ..
-    } = sample();
+    } = sample_bundled();
     format!(
         "Examples:
   sidewire route '{event}'

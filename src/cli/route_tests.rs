@@ -8,21 +8,21 @@ use super::*;
 #[derive(Parser)]
 struct Command {
     #[command(flatten)]
-    args: Args,
+    args: RouteArgs,
 }
 
 /// Routes an event of the default schema with these flags.
-fn route(event: &str, flags: &str) -> Result<Report, Refused> {
+fn route(event: &str, flags: &str) -> Result<RouteReport, RefusedEvent> {
     let words = ["route", event].into_iter().chain(flags.split_whitespace());
     let args = Command::try_parse_from(words).unwrap().args;
     let schema = Schema::bundled().unwrap();
-    let posted = Posted {
+    let posted = DryRunRequest {
         body: event.as_bytes(),
         is_json: true,
         topics: &args.topics,
     };
-    let client = client(args.subscribe, args.grant, args.user);
-    report(&schema, &Config::default(), posted, client)
+    let client = described_client(args.subscribe, args.grant, args.user);
+    route_report(&schema, &Config::default(), posted, client)
 }
 
 fn json_of(report: &impl serde::Serialize) -> Value {
@@ -32,7 +32,7 @@ fn json_of(report: &impl serde::Serialize) -> Value {
 /// The sample event and the topics that it relates to.
 fn sample_event() -> (String, Vec<String>) {
     let schema = Schema::bundled().unwrap();
-    let event = sample().sample_event;
+    let event = sample_bundled().sample_event;
     let envelope = schema.envelope_from_json(event.as_bytes()).unwrap();
     let topics = schema.inspect(&envelope).unwrap().topics;
     (event, topics.iter().map(ToString::to_string).collect())
@@ -206,7 +206,7 @@ fn the_json_of_an_event_counts_with_the_id_and_the_time_that_the_relay_adds() {
         let mut limits = Config::default().limits;
         limits.json_max = 4096;
         let event = event(characters);
-        let posted = Posted {
+        let posted = DryRunRequest {
             body: event.as_bytes(),
             is_json: true,
             topics: &[],

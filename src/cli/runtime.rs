@@ -10,53 +10,53 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
 };
 
-use super::Failure;
-use crate::{config::Log, ops};
+use super::CommandFailure;
+use crate::{config::LogSection, ops};
 
 /// Builds the runtime of the main thread. Each of the relay's shards has its own.
-pub(super) fn runtime() -> Result<Runtime, Failure> {
+pub(super) fn build_runtime() -> Result<Runtime, CommandFailure> {
     Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|error| Failure::new(format!("cannot start the async runtime: {error}")))
+        .map_err(|error| CommandFailure::new(format!("cannot start the async runtime: {error}")))
 }
 
 /// Runs the future of a command on a runtime, with logging initialized.
-pub(super) fn run_client<F>(command: impl FnOnce() -> F) -> Result<(), Failure>
+pub(super) fn run_client<F>(command: impl FnOnce() -> F) -> Result<(), CommandFailure>
 where
-    F: Future<Output = Result<(), Failure>>,
+    F: Future<Output = Result<(), CommandFailure>>,
 {
-    ops::init_logging(&Log::default())
+    ops::init_logging(&LogSection::default())
         .map(drop)
-        .map_err(Failure::new)?;
-    runtime()?.block_on(async { Box::pin(command()).await })
+        .map_err(CommandFailure::new)?;
+    build_runtime()?.block_on(async { Box::pin(command()).await })
 }
 
 /// The signals that stop a command cleanly.
 pub(super) const ENDING: [SignalKind; 2] = [SignalKind::terminate(), SignalKind::interrupt()];
 
 /// Listens for ctrl-c and SIGTERM, and returns a future that waits for one of them.
-pub(super) fn interrupted() -> Result<impl Future<Output = ()>, Failure> {
-    let mut signals = Signals::listen(&ENDING)?;
-    Ok(async move { signals.next().await })
+pub(super) fn listen_for_interrupt() -> Result<impl Future<Output = ()>, CommandFailure> {
+    let mut signals = SignalListener::listen(&ENDING)?;
+    Ok(async move { signals.next_signal().await })
 }
 
 /// Signals that would kill the process if nothing listened for them.
-pub(super) struct Signals(Vec<Signal>);
+pub(super) struct SignalListener(Vec<Signal>);
 
-impl Signals {
+impl SignalListener {
     /// Listens for the signals from now on.
-    pub(super) fn listen(kinds: &[SignalKind]) -> Result<Self, Failure> {
+    pub(super) fn listen(kinds: &[SignalKind]) -> Result<Self, CommandFailure> {
         kinds
             .iter()
             .map(|kind| signal(*kind))
             .collect::<Result<_, _>>()
             .map(Self)
-            .map_err(|error| Failure::new(format!("cannot listen for signals: {error}")))
+            .map_err(|error| CommandFailure::new(format!("cannot listen for signals: {error}")))
     }
 
     /// Waits for the next signal.
-    pub(super) async fn next(&mut self) {
+    pub(super) async fn next_signal(&mut self) {
         poll_fn(|context| {
             let came = |signal: &mut Signal| signal.poll_recv(context).is_ready();
             if self.0.iter_mut().any(came) {

@@ -8,9 +8,9 @@ use std::{io, path::PathBuf};
 
 use clap::ValueEnum;
 
-use self::table::Table;
+use self::table::RoutingTableView;
 use super::{
-    Failure,
+    CommandFailure,
     schema_args::{self, SchemaOrConfigArgs, find_event},
     write_result,
 };
@@ -19,7 +19,7 @@ use crate::schema::Schema;
 /// The flags of `sidewire schema`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = HELP)]
-pub struct Args {
+pub struct SchemaCommandArgs {
     /// The schema.
     #[command(flatten)]
     pub schema: SchemaOrConfigArgs,
@@ -61,24 +61,27 @@ pub enum Format {
 }
 
 /// Prints the routing table or a sample, or exports the files.
-pub(super) fn run(args: &Args) -> Result<(), Failure> {
+pub(super) fn run(args: &SchemaCommandArgs) -> Result<(), CommandFailure> {
     let source = args.schema.source()?;
     if let Some(directory) = &args.export {
-        let written = export::export(&source, directory, args.force)?;
+        let written = export::export_files(&source, directory, args.force)?;
         return write_result(&mut io::stdout(), &written.join("\n")).map(drop);
     }
-    let schema = schema_args::load(&source)?;
+    let schema = schema_args::load_schema(&source)?;
     let text = match &args.sample {
-        Some(name) => schema.sample(find_event(&schema, name)?).event.to_string(),
-        None => table(&schema, args.format)?,
+        Some(name) => schema
+            .sample_event(find_event(&schema, name)?)
+            .event
+            .to_string(),
+        None => table_text(&schema, args.format)?,
     };
     write_result(&mut io::stdout(), &text).map(drop)
 }
 
-fn table(schema: &Schema, format: Format) -> Result<String, Failure> {
-    let table = Table::of(schema);
+fn table_text(schema: &Schema, format: Format) -> Result<String, CommandFailure> {
+    let table = RoutingTableView::from_schema(schema);
     match format {
         Format::Text => Ok(table.to_string().trim_end().to_owned()),
-        Format::Json => serde_json::to_string_pretty(&table).map_err(Failure::new),
+        Format::Json => serde_json::to_string_pretty(&table).map_err(CommandFailure::new),
     }
 }

@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf, absolute};
 
 use clap::ArgGroup;
 
-use super::Failure;
+use super::CommandFailure;
 use crate::{
     config::{Config, SchemaSection},
-    schema::{Bundled, PayloadType, Schema, SchemaSource},
-    suggest::nearest,
+    schema::{BundledSchema, PayloadType, Schema, SchemaSource},
+    suggest::nearest_name,
 };
 
 /// The schema flags of a command. The default is the bundled schema that a relay uses when its
@@ -71,7 +71,7 @@ impl SchemaArgs {
 
     /// Returns the flags as command-line words, with absolute paths.
     #[must_use]
-    pub fn words(&self) -> Vec<String> {
+    pub fn to_words(&self) -> Vec<String> {
         let path = |path: &Path| {
             let absolute = absolute(path).unwrap_or_else(|_| path.to_owned());
             absolute.display().to_string()
@@ -108,9 +108,9 @@ pub struct SchemaOrConfigArgs {
 
 impl SchemaOrConfigArgs {
     /// Returns the configuration in the file, or the defaults with the schema of the flags.
-    pub(super) fn config(&self) -> Result<Config, Failure> {
+    pub(super) fn load_config(&self) -> Result<Config, CommandFailure> {
         match &self.config {
-            Some(path) => Config::load(path).map_err(Failure::new),
+            Some(path) => Config::load(path).map_err(CommandFailure::new),
             None => Ok(Config {
                 schema: self.schema.section(),
                 ..Config::default()
@@ -119,51 +119,54 @@ impl SchemaOrConfigArgs {
     }
 
     /// Returns the source of the schema.
-    pub(super) fn source(&self) -> Result<SchemaSource, Failure> {
-        Ok(self.config()?.schema.source())
+    pub(super) fn source(&self) -> Result<SchemaSource, CommandFailure> {
+        Ok(self.load_config()?.schema.source())
     }
 }
 
 /// Loads a schema for a command.
-pub(super) fn load(source: &SchemaSource) -> Result<Schema, Failure> {
-    let failure = |error| Failure::new(format!("the schema cannot be used\n{error}"));
+pub(super) fn load_schema(source: &SchemaSource) -> Result<Schema, CommandFailure> {
+    let failure = |error| CommandFailure::new(format!("the schema cannot be used\n{error}"));
     source.load().map_err(failure)
 }
 
 /// Returns the event with this name, in the style of the .proto or of JSON.
-pub(super) fn find_event<'s>(schema: &'s Schema, name: &str) -> Result<&'s PayloadType, Failure> {
+pub(super) fn find_event<'s>(
+    schema: &'s Schema,
+    name: &str,
+) -> Result<&'s PayloadType, CommandFailure> {
     let mut events = schema.events();
     events
         .find(|event| event.name == name || schema.json_name(event) == name)
         .ok_or_else(|| unknown_event(schema, name))
 }
 
-fn unknown_event(schema: &Schema, name: &str) -> Failure {
+fn unknown_event(schema: &Schema, name: &str) -> CommandFailure {
     let names: Vec<_> = schema.events().map(|event| event.name.as_str()).collect();
     let json_names: Vec<_> = schema
         .events()
         .map(|event| schema.json_name(event))
         .collect();
     let json_names = json_names.iter().map(String::as_str);
-    // `nearest` prefers the last of equally near names, so the names in the .proto come last.
+    // `nearest_name` prefers the last of equally near names, so the names in the .proto come last.
     let known = json_names.chain(names.iter().copied());
-    let suggestion = nearest(name, known)
+    let suggestion = nearest_name(name, known)
         .map(|known| format!("; did you mean `{known}`?"))
         .unwrap_or_default();
-    Failure::new(format!(
+    CommandFailure::new(format!(
         "the schema has no event `{name}`{suggestion}\n  hint: its events are {}",
         names.join(", ")
     ))
 }
 
 /// Returns the schema's entry in `proto/bundled.toml`; `None` if it is not a bundled schema.
-pub(super) fn bundled(source: &SchemaSource) -> Result<Option<Bundled>, Failure> {
+pub(super) fn find_bundled(source: &SchemaSource) -> Result<Option<BundledSchema>, CommandFailure> {
     let bundled = match source {
-        SchemaSource::Bundled(None) => Bundled::load(),
-        SchemaSource::Bundled(Some(name)) => Bundled::named(name),
+        SchemaSource::Bundled(None) => BundledSchema::load_default(),
+        SchemaSource::Bundled(Some(name)) => BundledSchema::by_name(name),
         SchemaSource::Files { .. } | SchemaSource::DescriptorSet { .. } => return Ok(None),
     };
-    bundled.map(Some).map_err(Failure::new)
+    bundled.map(Some).map_err(CommandFailure::new)
 }
 
 #[cfg(test)]
@@ -231,7 +234,7 @@ mod tests {
 
     #[test]
     fn the_words_work_in_any_directory() {
-        let words = |flags| parse(flags).unwrap().schema.words();
+        let words = |flags| parse(flags).unwrap().schema.to_words();
         assert_eq!(words(""), [""; 0]);
         assert_eq!(words("--bundled generic"), ["--bundled", "generic"]);
         let here = std::env::current_dir().unwrap();

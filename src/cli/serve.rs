@@ -5,13 +5,13 @@ use std::{future::pending, path::PathBuf};
 use tokio::signal::unix::SignalKind;
 
 use super::{
-    Failure,
-    runtime::{ENDING, Signals, runtime},
+    CommandFailure,
+    runtime::{ENDING, SignalListener, build_runtime},
 };
 use crate::{
     ops,
-    server::{Inherited, Server},
-    setup::Setup,
+    server::{InheritedSockets, RelayServer},
+    setup::RelaySetup,
 };
 
 /// The flags of `sidewire serve`.
@@ -23,27 +23,27 @@ SIGTERM and ctrl-c stop the relay: it writes what is queued for the clients, tel
 shutting down, and exits with status 0. A second signal stops it at once. SIGHUP reloads the config
 file with its keys, schema and certificates, and closes no connection. If one of the files has an
 error, nothing changes.")]
-pub struct Args {
+pub struct ServeArgs {
     /// The config file. `config.example.toml` documents every key.
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
 }
 
 /// Runs until a signal comes.
-pub(super) fn run(args: &Args) -> Result<(), Failure> {
+pub(super) fn run(args: &ServeArgs) -> Result<(), CommandFailure> {
     // Must run before any thread starts, since it reads and changes the environment.
-    let inherited = Inherited::from_env().map_err(Failure::new)?;
-    let setup = Setup::load(&args.config).map_err(Failure::new)?;
-    let log_level = ops::init_logging(&setup.live.config.log).map_err(Failure::new)?;
-    let runtime = runtime()?;
+    let inherited = InheritedSockets::from_env().map_err(CommandFailure::new)?;
+    let setup = RelaySetup::load(&args.config).map_err(CommandFailure::new)?;
+    let log_level = ops::init_logging(&setup.live.config.log).map_err(CommandFailure::new)?;
+    let runtime = build_runtime()?;
     let ended = runtime.block_on(async {
-        let signals = Signals::listen(&ENDING)?;
-        let reloads = Reloads {
-            signals: Signals::listen(&[SignalKind::hangup()])?,
+        let signals = SignalListener::listen(&ENDING)?;
+        let reloads = ConfigReloader {
+            signals: SignalListener::listen(&[SignalKind::hangup()])?,
             config: args.config.clone(),
             log_level,
         };
-        let server = Server::start_with(setup, inherited).map_err(Failure::new)?;
+        let server = RelayServer::start_with(setup, inherited).map_err(CommandFailure::new)?;
         until_stopped(server, signals, Some(reloads)).await
     });
     // A slow file or name lookup must not delay the exit.
@@ -52,22 +52,22 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
 }
 
 /// Reloads the config on SIGHUP, including the log level, which the server does not own.
-pub(super) struct Reloads {
-    signals: Signals,
+pub(super) struct ConfigReloader {
+    signals: SignalListener,
     config: PathBuf,
     log_level: ops::LogLevel,
 }
 
-impl Reloads {
+impl ConfigReloader {
     /// Waits for the next signal; forever if there are no reloads.
-    async fn next(reloads: &mut Option<Self>) {
+    async fn next_reload(reloads: &mut Option<Self>) {
         match reloads {
-            Some(reloads) => reloads.signals.next().await,
+            Some(reloads) => reloads.signals.next_signal().await,
             None => pending().await,
         }
     }
 
-    async fn carry_out(&self, server: &mut Server) {
+    async fn carry_out(&self, server: &mut RelayServer) {
         tracing::info!(config = %self.config.display(), "received SIGHUP, reloading the config");
         ops::notify_reloading();
         if let Some(live) = server.reload(&self.config).await
@@ -81,14 +81,14 @@ impl Reloads {
 
 /// Runs the relay until a signal comes, then shuts it down.
 pub(super) async fn until_stopped(
-    mut server: Server,
-    mut signals: Signals,
-    mut reloads: Option<Reloads>,
-) -> Result<(), Failure> {
-    let failed = || Failure::new("a shard has stopped; see the log for the reason");
+    mut server: RelayServer,
+    mut signals: SignalListener,
+    mut reloads: Option<ConfigReloader>,
+) -> Result<(), CommandFailure> {
+    let failed = || CommandFailure::new("a shard has stopped; see the log for the reason");
     tokio::select! {
         biased;
-        () = signals.next() => return Ok(()),
+        () = signals.next_signal() => return Ok(()),
         () = server.failed() => return Err(failed()),
         () = server.ready() => {}
     }
@@ -104,14 +104,14 @@ pub(super) async fn until_stopped(
     loop {
         tokio::select! {
             biased;
-            () = signals.next() => break,
+            () = signals.next_signal() => break,
             () = server.failed() => return Err(failed()),
-            () = Reloads::next(&mut reloads) => {}
+            () = ConfigReloader::next_reload(&mut reloads) => {}
         }
         if let Some(reloads) = &reloads {
             tokio::select! {
                 biased;
-                () = signals.next() => break,
+                () = signals.next_signal() => break,
                 () = reloads.carry_out(&mut server) => {}
             }
         }
@@ -121,8 +121,8 @@ pub(super) async fn until_stopped(
     ops::notify_stopping();
     tokio::select! {
         biased;
-        () = signals.next() => {
-            return Err(Failure::new("stopped at once by a second signal"));
+        () = signals.next_signal() => {
+            return Err(CommandFailure::new("stopped at once by a second signal"));
         }
         drained = server.drain() => {
             if drained {

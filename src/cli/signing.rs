@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
-use super::Failure;
+use super::CommandFailure;
 use crate::auth::{Algorithm, Secret, SigningKey, TokenRules, read_file};
 
 /// The ids of the arguments that name a key file.
@@ -12,7 +12,7 @@ pub(super) const KEYS: [&str; 2] = ["secret_file", "private_key_file"];
 
 /// The key that tokens are signed with, and the claims about their issuer.
 #[derive(Debug, clap::Args)]
-pub struct Signing {
+pub struct SigningArgs {
     /// The file with the secret shared with the relay, for HS256, HS384 and HS512.
     #[arg(long, value_name = "FILE")]
     pub secret_file: Option<PathBuf>,
@@ -38,20 +38,21 @@ pub struct Signing {
     pub audience: Option<String>,
 }
 
-impl Signing {
+impl SigningArgs {
     /// Returns the key; `None` if no file is named.
-    pub(super) fn key(&self) -> Result<Option<SigningKey>, Failure> {
+    pub(super) fn signing_key(&self) -> Result<Option<SigningKey>, CommandFailure> {
         let algorithm = self.algorithm.unwrap_or(Algorithm::HS256);
         let kid = self.kid.clone();
-        let in_file = |path: &Path, error| Failure::new(format!("{}: {error}", path.display()));
+        let in_file =
+            |path: &Path, error| CommandFailure::new(format!("{}: {error}", path.display()));
         let key = match (&self.secret_file, &self.private_key_file) {
             (Some(path), _) => {
-                let secret = Secret::read(path).map_err(Failure::new)?;
+                let secret = Secret::from_file(path).map_err(CommandFailure::new)?;
                 SigningKey::from_secret(algorithm, kid, &secret)
                     .map_err(|error| in_file(path, error))
             }
             (None, Some(path)) => {
-                let pem = read_file(path).map_err(Failure::new)?;
+                let pem = read_file(path).map_err(CommandFailure::new)?;
                 SigningKey::from_private_key_pem(algorithm, kid, &pem)
                     .map_err(|error| in_file(path, error))
             }
@@ -61,7 +62,7 @@ impl Signing {
     }
 
     /// Returns the rules for the claims, which have the relay's default names.
-    pub(super) fn rules(&self) -> TokenRules {
+    pub(super) fn token_rules(&self) -> TokenRules {
         TokenRules {
             issuer: self.issuer.clone(),
             audience: self.audience.clone(),

@@ -15,20 +15,20 @@ use std::{
 
 use tokio::time::{Instant, sleep};
 
-pub use self::{filter::Filter, output::Format};
+pub use self::{filter::EventFilter, output::Format};
 
 use self::{
     followers::{Follower, Followers},
-    output::{Output, Printed},
+    output::{EventPrinter, PrintOutcome},
 };
 use super::{
-    Failure, listener_urls,
-    runtime::interrupted,
-    sample,
+    CommandFailure, listener_urls,
+    runtime::listen_for_interrupt,
+    sample_bundled,
     schema_args::{self, SchemaOrConfigArgs},
 };
 use crate::{
-    client::{ClientError, ClientEvent, Event},
+    client::{ClientError, ClientEvent, ReceivedEvent},
     protocol::{Epoch, ErrorCode, Position, Topic, wire},
 };
 
@@ -42,7 +42,7 @@ const TOO_FEW: u8 = 4;
 /// The flags of `sidewire tail`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = help())]
-pub struct Args {
+pub struct TailArgs {
     /// The URL of the relay's client listener; wss:// for TLS.
     /// Defaults to the listener in --config, or ws://127.0.0.1:3000/ws without --config.
     #[arg(long, verbatim_doc_comment)]
@@ -101,17 +101,25 @@ fn position(text: &str) -> Result<Position, String> {
 }
 
 /// Follows until ctrl-c and prints events with the schema of the flags.
-pub(super) async fn main(args: Args) -> Result<(), Failure> {
-    let config = args.schema.config()?;
+pub(super) async fn main(args: TailArgs) -> Result<(), CommandFailure> {
+    let config = args.schema.load_config()?;
     let url = match &args.url {
         Some(url) => url.clone(),
-        None => listener_urls::client(&config)?,
+        None => listener_urls::client_url(&config)?,
     };
-    let schema = schema_args::load(&config.schema.source())?;
-    let filter = Filter::of(&schema, &args.payloads, &args.conditions)?;
+    let schema = schema_args::load_schema(&config.schema.source())?;
+    let filter = EventFilter::from_flags(&schema, &args.payloads, &args.conditions)?;
     let decode = |envelope: &[u8]| schema.envelope_to_json_text(envelope);
     let mut stdout = io::stdout();
-    run(args, &url, filter, decode, &mut stdout, interrupted()?).await
+    run(
+        args,
+        &url,
+        filter,
+        decode,
+        &mut stdout,
+        listen_for_interrupt()?,
+    )
+    .await
 }
 
 /// Follows the relay at `url` until `stop` is ready, `out` has no reader left, or the count or
@@ -121,19 +129,19 @@ pub(super) async fn main(args: Args) -> Result<(), Failure> {
 ///
 /// When the relay refuses this client, or `out` cannot be written to.
 pub async fn run<D, E>(
-    args: Args,
+    args: TailArgs,
     url: &str,
-    filter: Filter,
+    filter: EventFilter,
     decode: D,
     out: &mut impl Write,
     stop: impl Future<Output = ()>,
-) -> Result<(), Failure>
+) -> Result<(), CommandFailure>
 where
     D: Fn(&[u8]) -> Result<String, E>,
     E: fmt::Display,
 {
-    let mut followers = Followers::of(&args, url)?;
-    let mut output = Output {
+    let mut followers = Followers::from_args(&args, url)?;
+    let mut output = EventPrinter {
         format: args.format,
         filter,
         decode,
@@ -141,19 +149,19 @@ where
     };
     let begun = Instant::now();
     let mut printed = 0;
-    let outcome = follow(&args, &mut followers, &mut output, &mut printed, stop).await;
-    summary(&followers, printed, begun.elapsed());
+    let outcome = follow_events(&args, &mut followers, &mut output, &mut printed, stop).await;
+    log_summary(&followers, printed, begun.elapsed());
     followers.close().await;
     outcome
 }
 
-async fn follow<D, E, W>(
-    args: &Args,
+async fn follow_events<D, E, W>(
+    args: &TailArgs,
     followers: &mut Followers,
-    output: &mut Output<'_, D, W>,
+    output: &mut EventPrinter<'_, D, W>,
     printed: &mut u64,
     stop: impl Future<Output = ()>,
-) -> Result<(), Failure>
+) -> Result<(), CommandFailure>
 where
     D: Fn(&[u8]) -> Result<String, E>,
     E: fmt::Display,
@@ -170,21 +178,21 @@ where
         let (index, event) = tokio::select! {
             biased;
             () = &mut stop => return Ok(()),
-            () = &mut over => return enough(args, *printed),
-            next = followers.next() => next,
+            () = &mut over => return time_over(args, *printed),
+            next = followers.next_event() => next,
         };
         let Some(follower) = followers.get_mut(index) else {
             continue;
         };
         let user = follower.user.clone();
-        let event = event.map_err(|error| failure(user.as_deref(), error))?;
-        let Some(event) = report(follower, event)? else {
+        let event = event.map_err(|error| tail_failure(user.as_deref(), error))?;
+        let Some(event) = log_event(follower, event)? else {
             continue;
         };
-        match output.print(user.as_deref(), &event)? {
-            Printed::Yes => *printed = printed.saturating_add(1),
-            Printed::No => {}
-            Printed::Unread => return Ok(()),
+        match output.print_event(user.as_deref(), &event)? {
+            PrintOutcome::Yes => *printed = printed.saturating_add(1),
+            PrintOutcome::No => {}
+            PrintOutcome::Unread => return Ok(()),
         }
         if args.count.is_some_and(|count| *printed >= count.get()) {
             return Ok(());
@@ -193,9 +201,9 @@ where
 }
 
 /// Returns the outcome once the time limit is reached.
-fn enough(args: &Args, printed: u64) -> Result<(), Failure> {
+fn time_over(args: &TailArgs, printed: u64) -> Result<(), CommandFailure> {
     match args.count {
-        Some(count) => Err(Failure {
+        Some(count) => Err(CommandFailure {
             message: format!("timed out after receiving {printed} of {count} events"),
             exit_code: TOO_FEW,
         }),
@@ -204,7 +212,7 @@ fn enough(args: &Args, printed: u64) -> Result<(), Failure> {
 }
 
 /// Logs the received amounts, for each user and in total.
-fn summary(followers: &Followers, printed: u64, lasted: Duration) {
+fn log_summary(followers: &Followers, printed: u64, lasted: Duration) {
     let per_s = |events: u64| {
         // The rates of one process are far too low to lose precision.
         let rate = events as f64 / lasted.as_secs_f64().max(f64::EPSILON);
@@ -239,7 +247,10 @@ fn summary(followers: &Followers, printed: u64, lasted: Duration) {
 }
 
 /// Logs and counts a client event. Returns a received event for the caller to print.
-fn report(follower: &mut Follower, event: ClientEvent) -> Result<Option<Event>, Failure> {
+fn log_event(
+    follower: &mut Follower,
+    event: ClientEvent,
+) -> Result<Option<ReceivedEvent>, CommandFailure> {
     let user = follower.user.as_deref();
     match event {
         ClientEvent::Event(event) => {
@@ -272,9 +283,9 @@ fn report(follower: &mut Follower, event: ClientEvent) -> Result<Option<Event>, 
             tracing::warn!(user, retry_ms, "{}", error.error_message);
         }
         ClientEvent::Refused(error) => {
-            return Err(Failure::new(format!(
+            return Err(CommandFailure::new(format!(
                 "{}the relay refused the subscription: {}: {}",
-                of_user(user),
+                user_prefix(user),
                 error.error_code,
                 error.error_message
             )));
@@ -284,7 +295,7 @@ fn report(follower: &mut Follower, event: ClientEvent) -> Result<Option<Event>, 
 }
 
 /// Returns the prefix of a message about one of several users.
-fn of_user(user: Option<&str>) -> String {
+fn user_prefix(user: Option<&str>) -> String {
     user.map(|user| format!("{user}: ")).unwrap_or_default()
 }
 
@@ -298,18 +309,18 @@ fn report_gap(user: Option<&str>, since: &wire::Position, topics: &[String]) {
     );
 }
 
-fn failure(user: Option<&str>, error: ClientError) -> Failure {
-    let of_user = of_user(user);
+fn tail_failure(user: Option<&str>, error: ClientError) -> CommandFailure {
+    let of_user = user_prefix(user);
     match error {
-        ClientError::Unauthorized(_) => Failure::unauthorized(format!(
+        ClientError::Unauthorized(_) => CommandFailure::unauthorized(format!(
             "{of_user}{error}. `sidewire token` or your token issuer makes one; pass it with --token-file or in {TOKEN_VARIABLE}"
         )),
-        error => Failure::new(format!("{of_user}{error}")),
+        error => CommandFailure::new(format!("{of_user}{error}")),
     }
 }
 
 fn help() -> String {
-    let topic = sample().sample_topic;
+    let topic = sample_bundled().sample_topic;
     format!(
         "Examples:
   sidewire tail --token-file token.jwt {topic}

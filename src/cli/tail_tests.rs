@@ -22,17 +22,17 @@ use tokio_tungstenite::{
 
 use super::*;
 use crate::{
-    client::{Control, Envelope, SUBPROTOCOL},
+    client::{ControlMessage, Envelope, SUBPROTOCOL},
     protocol::wire,
 };
 
 #[derive(Parser)]
 struct Command {
     #[command(flatten)]
-    args: Args,
+    args: TailArgs,
 }
 
-fn parse(words: &[&str]) -> Result<Args, clap::Error> {
+fn parse(words: &[&str]) -> Result<TailArgs, clap::Error> {
     Command::try_parse_from(["tail"].iter().chain(words)).map(|command| command.args)
 }
 
@@ -53,7 +53,11 @@ async fn accept(listener: &TcpListener) -> WebSocketStream<TcpStream> {
     accept_hdr_async(stream, echo).await.unwrap()
 }
 
-async fn send(peer: &mut WebSocketStream<TcpStream>, message_id: &str, control: Option<Control>) {
+async fn send(
+    peer: &mut WebSocketStream<TcpStream>,
+    message_id: &str,
+    control: Option<ControlMessage>,
+) {
     let envelope = Envelope {
         message_id: message_id.to_owned(),
         control,
@@ -113,7 +117,14 @@ async fn events_are_printed_until_nobody_reads_them() {
         let text = String::new();
         let mut out = Pipe { text, lines_max };
         let (outcome, ()) = tokio::join!(
-            run(args, &url, Filter::default(), decode, &mut out, pending()),
+            run(
+                args,
+                &url,
+                EventFilter::default(),
+                decode,
+                &mut out,
+                pending()
+            ),
             serve(listener)
         );
         assert!(outcome.is_ok(), "{outcome:?}");
@@ -126,7 +137,14 @@ async fn output_that_cannot_be_written_is_a_failure() {
     let (listener, url) = listen().await;
     let args = parse(&[]).unwrap();
     let mut full: &mut [u8] = &mut [];
-    let running = run(args, &url, Filter::default(), decode, &mut full, pending());
+    let running = run(
+        args,
+        &url,
+        EventFilter::default(),
+        decode,
+        &mut full,
+        pending(),
+    );
     let (outcome, ()) = tokio::join!(running, serve(listener));
     assert_eq!(outcome.unwrap_err().exit_code, 1);
 }
@@ -136,9 +154,16 @@ async fn it_stops_when_told_to() {
     let args = parse(&["kind:1"]).unwrap();
     let url = "ws://127.0.0.1:3000/ws";
     let stop = ready(());
-    run(args, url, Filter::default(), decode, &mut Vec::new(), stop)
-        .await
-        .unwrap();
+    run(
+        args,
+        url,
+        EventFilter::default(),
+        decode,
+        &mut Vec::new(),
+        stop,
+    )
+    .await
+    .unwrap();
 }
 
 #[tokio::test]
@@ -154,7 +179,14 @@ async fn a_refused_token_ends_it_with_3_and_says_what_to_do() {
     };
     let mut out = Vec::new();
     let (outcome, ()) = tokio::join!(
-        run(args, &url, Filter::default(), decode, &mut out, pending()),
+        run(
+            args,
+            &url,
+            EventFilter::default(),
+            decode,
+            &mut out,
+            pending()
+        ),
         serving
     );
     let failure = outcome.unwrap_err();
@@ -183,10 +215,10 @@ async fn it_begins_where_it_is_told_to() {
     };
     let mut out = Vec::new();
     let control = tokio::select! {
-        outcome = run(args, &url, Filter::default(), decode, &mut out, pending()) => panic!("{outcome:?}"),
+        outcome = run(args, &url, EventFilter::default(), decode, &mut out, pending()) => panic!("{outcome:?}"),
         control = serving => control,
     };
-    let Some(Control::Subscribe(subscribe)) = control else {
+    let Some(ControlMessage::Subscribe(subscribe)) = control else {
         panic!("{control:?}");
     };
     let resume_from = subscribe.resume_from.unwrap();
@@ -208,7 +240,7 @@ async fn a_refused_subscribe_ends_it() {
             error_message: "not yours".to_owned(),
             ..Default::default()
         };
-        send(&mut peer, "e", Some(Control::Error(error))).await;
+        send(&mut peer, "e", Some(ControlMessage::Error(error))).await;
         while peer.next().await.is_some_and(|frame| frame.is_ok()) {}
     };
     let running = async {
@@ -216,7 +248,7 @@ async fn a_refused_subscribe_ends_it() {
         run(
             args,
             &url,
-            Filter::default(),
+            EventFilter::default(),
             decode,
             &mut Vec::new(),
             pending(),

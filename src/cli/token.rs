@@ -5,12 +5,12 @@ use std::{io, time::Duration};
 use clap::ArgGroup;
 
 use super::{
-    Failure, sample,
-    signing::{KEYS, Signing},
+    CommandFailure, sample_bundled,
+    signing::{KEYS, SigningArgs},
     write_result,
 };
 use crate::{
-    auth::{NewToken, check_user},
+    auth::{NewToken, check_user_name},
     clock::Clock,
     protocol::{TenantName, Topic, UserName},
 };
@@ -21,7 +21,7 @@ use crate::{
     after_help = help(),
     group = ArgGroup::new("signing key").args(KEYS).required(true)
 )]
-pub struct Args {
+pub struct TokenArgs {
     /// The tenant that the client belongs to.
     #[arg(long, value_parser = TenantName::parse)]
     pub tenant: TenantName,
@@ -37,32 +37,33 @@ pub struct Args {
     pub expires: Duration,
     /// The signing of the token.
     #[command(flatten)]
-    pub signing: Signing,
+    pub signing: SigningArgs,
 }
 
 /// Signs and prints the token.
-pub(super) fn run(args: &Args) -> Result<(), Failure> {
-    let token = mint(args, &Clock::system())?;
+pub(super) fn run(args: &TokenArgs) -> Result<(), CommandFailure> {
+    let token = mint_token(args, &Clock::system())?;
     write_result(&mut io::stdout(), &token).map(drop)
 }
 
-fn mint(args: &Args, clock: &Clock) -> Result<String, Failure> {
+fn mint_token(args: &TokenArgs, clock: &Clock) -> Result<String, CommandFailure> {
     let token = NewToken {
         tenant: args.tenant.clone(),
         user: args.user.clone(),
         expires_at: Some(clock.since_unix_epoch().saturating_add(args.expires)),
         topics: (!args.topics.is_empty()).then(|| args.topics.clone()),
     };
-    let key = args.signing.key()?;
-    let key =
-        key.ok_or_else(|| Failure::new("neither --secret-file nor --private-key-file is given"))?;
-    key.mint(&token, &args.signing.rules())
-        .map_err(Failure::new)
+    let key = args.signing.signing_key()?;
+    let key = key.ok_or_else(|| {
+        CommandFailure::new("neither --secret-file nor --private-key-file is given")
+    })?;
+    key.mint(&token, &args.signing.token_rules())
+        .map_err(CommandFailure::new)
 }
 
 fn user(text: &str) -> Result<UserName, String> {
     let user = UserName::parse(text).map_err(|error| error.to_string())?;
-    check_user(&user)?;
+    check_user_name(&user)?;
     Ok(user)
 }
 
@@ -75,7 +76,7 @@ fn duration(text: &str) -> Result<Duration, String> {
 }
 
 fn help() -> String {
-    let topic = sample().sample_topic;
+    let topic = sample_bundled().sample_topic;
     format!(
         "Examples:
   sidewire token --tenant acme --user alice --secret-file jwt.secret
@@ -96,10 +97,10 @@ mod tests {
     #[derive(Parser)]
     struct Command {
         #[command(flatten)]
-        args: Args,
+        args: TokenArgs,
     }
 
-    fn parse(flags: &str) -> Result<Args, clap::Error> {
+    fn parse(flags: &str) -> Result<TokenArgs, clap::Error> {
         let words = "token --tenant t --user u".split(' ');
         Command::try_parse_from(words.chain(flags.split(' '))).map(|command| command.args)
     }

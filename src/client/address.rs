@@ -15,7 +15,7 @@ pub(super) const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
 
 /// A host and a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Address {
+pub struct RelayAddress {
     /// A host name or an IP address; an IPv6 address has no brackets.
     pub host: String,
     /// The TCP port.
@@ -26,12 +26,12 @@ pub struct Address {
 
 /// The URL schemes of one kind of listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Schemes {
+pub struct UrlSchemes {
     plain: &'static str,
     tls: Option<&'static str>,
 }
 
-impl Schemes {
+impl UrlSchemes {
     /// The schemes of a relay's client listener.
     pub const WEBSOCKET: Self = Self {
         plain: "ws",
@@ -45,7 +45,7 @@ impl Schemes {
     };
 }
 
-impl fmt::Display for Schemes {
+impl fmt::Display for UrlSchemes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.tls {
             Some(tls) => write!(f, "{}:// or {tls}://", self.plain),
@@ -64,7 +64,7 @@ pub enum AddressError {
     #[error("the URL must begin with {expected}")]
     Scheme {
         /// The schemes that are accepted.
-        expected: Schemes,
+        expected: UrlSchemes,
     },
     /// The URL asks for TLS, and the options have no TLS configuration.
     #[error("the URL asks for TLS, but no trusted certificates are configured")]
@@ -74,14 +74,14 @@ pub enum AddressError {
     NoHost,
 }
 
-impl Address {
+impl RelayAddress {
     /// Returns the host and port of a URL with one of these schemes. The default port is
     /// 80, or 443 for TLS.
     ///
     /// # Errors
     ///
     /// When the URL has another scheme or no host.
-    pub fn of(uri: &Uri, schemes: Schemes) -> Result<Self, AddressError> {
+    pub fn from_uri(uri: &Uri, schemes: UrlSchemes) -> Result<Self, AddressError> {
         let scheme = uri.scheme_str();
         let is_tls = scheme.is_some() && scheme == schemes.tls;
         if !is_tls && scheme != Some(schemes.plain) {
@@ -100,7 +100,7 @@ impl Address {
     }
 }
 
-impl fmt::Display for Address {
+impl fmt::Display for RelayAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.host.contains(':') {
             write!(f, "[{}]:{}", self.host, self.port)
@@ -123,7 +123,8 @@ mod tests {
             ("wss://relay.example/ws", "relay.example:443"),
             ("wss://relay.example:3000/ws", "relay.example:3000"),
         ] {
-            let address = Address::of(&url.parse().unwrap(), Schemes::WEBSOCKET).unwrap();
+            let address =
+                RelayAddress::from_uri(&url.parse().unwrap(), UrlSchemes::WEBSOCKET).unwrap();
             assert_eq!(address.to_string(), shown, "{url}");
             assert_eq!(address.is_tls, url.starts_with("wss:"), "{url}");
         }
@@ -137,15 +138,15 @@ mod tests {
             "127.0.0.1:3000",
             "/ws",
         ] {
-            let expected = Schemes::WEBSOCKET;
+            let expected = UrlSchemes::WEBSOCKET;
             let refused = Err(AddressError::Scheme { expected });
             assert_eq!(
-                Address::of(&url.parse().unwrap(), expected),
+                RelayAddress::from_uri(&url.parse().unwrap(), expected),
                 refused,
                 "{url}"
             );
         }
-        let tls = Address::of(&"https://127.0.0.1".parse().unwrap(), Schemes::INGEST);
+        let tls = RelayAddress::from_uri(&"https://127.0.0.1".parse().unwrap(), UrlSchemes::INGEST);
         assert!(
             tls.unwrap_err()
                 .to_string()

@@ -25,14 +25,14 @@ use tokio_tungstenite::{
 };
 
 use super::{
-    address::{Address, Schemes},
-    envelope::{Control, Envelope},
+    address::{RelayAddress, UrlSchemes},
+    envelope::{ControlMessage, Envelope},
     handshake::{self, OpenError},
     options::ClientOptions,
-    received::{NO_STATUS, ReceiveError, Received, SendError, decode},
-    stream::Stream,
+    received::{NO_STATUS, ReceiveError, RelayMessage, SendError, decode_message},
+    stream::RelayStream,
 };
-use crate::{clock::Clock, protocol::wire, random::Random};
+use crate::{clock::Clock, protocol::wire, random::RandomSource};
 
 /// The largest message and frame that the client accepts, in bytes: more than the
 /// relay's largest event.
@@ -43,19 +43,19 @@ const READ_BUFFER_BYTES: usize = 8 * 1024;
 const WRITE_BUFFER_BYTES: usize = 4 * 1024;
 const WRITE_BUFFER_BYTES_MAX: usize = 2 * MESSAGE_BYTES_MAX;
 
-/// The time that [`Connection::close`] waits for the relay's Close.
+/// The time that [`RelayConnection::close`] waits for the relay's Close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A WebSocket connection that the relay accepted.
-pub struct Connection<S = Stream> {
+pub struct RelayConnection<S = RelayStream> {
     socket: WebSocketStream<S>,
-    random: Arc<Random>,
+    random: Arc<RandomSource>,
     clock: Clock,
     last_frame: Instant,
     closed: Option<(u16, String)>,
 }
 
-impl Connection<Stream> {
+impl RelayConnection<RelayStream> {
     /// Connects over TCP, with TLS if the URL asks for it, within the options'
     /// `handshake_timeout`.
     ///
@@ -64,11 +64,14 @@ impl Connection<Stream> {
     /// When the relay cannot be reached, refuses, or does not answer in time, or when the
     /// answer is not that of a relay.
     pub async fn open(options: &ClientOptions) -> Result<Self, OpenError> {
-        let address = Address::of(handshake::request(options)?.uri(), Schemes::WEBSOCKET)?;
+        let address = RelayAddress::from_uri(
+            handshake::build_request(options)?.uri(),
+            UrlSchemes::WEBSOCKET,
+        )?;
         let opening = async {
-            let stream = Stream::connect(&address, options.tls.clone()).await;
+            let stream = RelayStream::connect(&address, options.tls.clone()).await;
             let stream = stream.map_err(|source| OpenError::Unreachable { address, source })?;
-            Self::over(stream, options).await
+            Self::open_over(stream, options).await
         };
         timeout(options.handshake_timeout, opening)
             .await
@@ -76,15 +79,15 @@ impl Connection<Stream> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> RelayConnection<S> {
     /// Opens the WebSocket over an existing stream to the relay. It applies no timeout.
     ///
     /// # Errors
     ///
     /// When the relay refuses, or the answer is not that of a relay.
-    pub async fn over(stream: S, options: &ClientOptions) -> Result<Self, OpenError> {
-        let request = handshake::request(options)?;
-        let socket = handshake::upgrade(stream, request, websocket_config()).await?;
+    pub async fn open_over(stream: S, options: &ClientOptions) -> Result<Self, OpenError> {
+        let request = handshake::build_request(options)?;
+        let socket = handshake::upgrade_stream(stream, request, websocket_config()).await?;
         Ok(Self {
             socket,
             random: Arc::clone(&options.random),
@@ -120,7 +123,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         resume_from: Option<wire::Position>,
     ) -> Result<String, SendError> {
         let topics = topics.into_iter().map(Into::into).collect();
-        self.send(Control::Subscribe(wire::Subscribe {
+        self.send_control(ControlMessage::Subscribe(wire::Subscribe {
             topics,
             resume_from,
         }))
@@ -137,7 +140,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         topics: impl IntoIterator<Item = T>,
     ) -> Result<String, SendError> {
         let topics = topics.into_iter().map(Into::into).collect();
-        self.send(Control::Unsubscribe(wire::Unsubscribe { topics }))
+        self.send_control(ControlMessage::Unsubscribe(wire::Unsubscribe { topics }))
             .await
     }
 
@@ -146,9 +149,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// # Errors
     ///
     /// As for [`Self::subscribe`].
-    pub async fn ping(&mut self) -> Result<String, SendError> {
+    pub async fn send_ping(&mut self) -> Result<String, SendError> {
         let timestamp = self.clock.unix_seconds();
-        self.send(Control::Ping(wire::Ping { timestamp })).await
+        self.send_control(ControlMessage::Ping(wire::Ping { timestamp }))
+            .await
     }
 
     /// Sends a control message and returns its new message id. If the future is dropped
@@ -157,8 +161,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// # Errors
     ///
     /// As for [`Self::subscribe`].
-    pub async fn send(&mut self, control: Control) -> Result<String, SendError> {
-        let message_id = self.queue(control)?;
+    pub async fn send_control(&mut self, control: ControlMessage) -> Result<String, SendError> {
+        let message_id = self.queue_control(control)?;
         self.socket.flush().await?;
         Ok(message_id)
     }
@@ -190,8 +194,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// # Errors
     ///
     /// When the connection has ended, or the relay violates the protocol.
-    pub async fn receive(&mut self) -> Result<Received, ReceiveError> {
-        decode(self.receive_raw().await?)
+    pub async fn receive(&mut self) -> Result<RelayMessage, ReceiveError> {
+        decode_message(self.receive_raw().await?)
     }
 
     /// Waits for the next envelope, an event or a control message, and returns its bytes.
@@ -242,7 +246,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Queues a control message, which the next receive or flush writes, and returns its
     /// message id.
-    pub(super) fn queue(&mut self, control: Control) -> Result<String, SendError> {
+    pub(super) fn queue_control(&mut self, control: ControlMessage) -> Result<String, SendError> {
         let message_id = self.random.uuid_v7(&self.clock).to_string();
         let envelope = Envelope {
             message_id: message_id.clone(),
@@ -293,7 +297,7 @@ fn code_and_reason(frame: Option<CloseFrame>) -> (u16, String) {
     })
 }
 
-impl<S> fmt::Debug for Connection<S> {
+impl<S> fmt::Debug for RelayConnection<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connection").finish_non_exhaustive()
     }

@@ -9,17 +9,20 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use super::*;
 use crate::client::testing::{Peer, options, read_head};
 
-async fn connected() -> (Connection<DuplexStream>, Peer) {
+async fn connected() -> (RelayConnection<DuplexStream>, Peer) {
     let (ours, theirs) = duplex(64 * 1024);
     let options = options();
-    let (connection, peer) = join!(Connection::over(ours, &options), Peer::accept(theirs));
+    let (connection, peer) = join!(
+        RelayConnection::open_over(ours, &options),
+        Peer::accept(theirs)
+    );
     (connection.unwrap(), peer)
 }
 
 /// Opens a connection to a server that sends what `answer` returns for the request's key.
 async fn open(
     answer: impl FnOnce(&str) -> Vec<Vec<u8>>,
-) -> Result<Connection<DuplexStream>, OpenError> {
+) -> Result<RelayConnection<DuplexStream>, OpenError> {
     let (ours, mut theirs) = duplex(64 * 1024);
     let options = options();
     let serving = async {
@@ -34,7 +37,7 @@ async fn open(
         }
         theirs
     };
-    let (connection, mut theirs) = join!(Connection::over(ours, &options), serving);
+    let (connection, mut theirs) = join!(RelayConnection::open_over(ours, &options), serving);
     if connection.is_err() {
         // A failed handshake closes the stream.
         assert_eq!(theirs.read(&mut [0; 64]).await.unwrap(), 0);
@@ -123,7 +126,7 @@ async fn nobody_at_the_address_is_said_so() {
     drop(listener);
     let mut options = options();
     options.url = format!("ws://{address}/ws");
-    let unreachable = Connection::open(&options).await.unwrap_err();
+    let unreachable = RelayConnection::open(&options).await.unwrap_err();
     assert!(
         unreachable
             .to_string()
@@ -145,7 +148,7 @@ async fn a_connection_over_tcp_opens() {
         let read = stream.read(&mut [0; 4096]).await.unwrap();
         assert!(read > 0);
     };
-    let (opened, ()) = join!(Connection::open(&options), serving);
+    let (opened, ()) = join!(RelayConnection::open(&options), serving);
     assert!(
         matches!(opened, Err(OpenError::Unauthorized(_))),
         "{opened:?}"
@@ -168,7 +171,7 @@ async fn control_messages_go_out_and_answers_come_in() {
     let (mut connection, mut peer) = connected().await;
     let id = connection.subscribe(["kind:1", "kind:2"]).await.unwrap();
     assert_eq!(peer.confirm().await, ["kind:1", "kind:2"]);
-    let Received::SubscriptionConfirmed(confirmed) = connection.receive().await.unwrap() else {
+    let RelayMessage::SubscriptionConfirmed(confirmed) = connection.receive().await.unwrap() else {
         panic!("no confirmation");
     };
     assert_eq!(confirmed.request_message_id, id);
@@ -176,11 +179,11 @@ async fn control_messages_go_out_and_answers_come_in() {
 
     let id = connection.unsubscribe(["kind:1"]).await.unwrap();
     let topics = vec!["kind:1".to_owned()];
-    let unsubscribe = Control::Unsubscribe(wire::Unsubscribe { topics });
+    let unsubscribe = ControlMessage::Unsubscribe(wire::Unsubscribe { topics });
     assert_eq!(peer.received().await, (id, unsubscribe));
 
-    connection.ping().await.unwrap();
-    let (_, Control::Ping(ping)) = peer.received().await else {
+    connection.send_ping().await.unwrap();
+    let (_, ControlMessage::Ping(ping)) = peer.received().await else {
         panic!("no Ping");
     };
     let pong = wire::Pong {
@@ -188,15 +191,18 @@ async fn control_messages_go_out_and_answers_come_in() {
         client_timestamp: ping.timestamp,
         position: None,
     };
-    peer.control(Control::Pong(pong.clone())).await;
-    assert_eq!(connection.receive().await.unwrap(), Received::Pong(pong));
+    peer.control(ControlMessage::Pong(pong.clone())).await;
+    assert_eq!(
+        connection.receive().await.unwrap(),
+        RelayMessage::Pong(pong)
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_event_is_handed_out_as_it_came() {
     let (mut connection, mut peer) = connected().await;
     let envelope = peer.event(42).await;
-    let Received::Event(event) = connection.receive().await.unwrap() else {
+    let RelayMessage::Event(event) = connection.receive().await.unwrap() else {
         panic!("no event");
     };
     assert_eq!(event.envelope, envelope);
@@ -222,7 +228,7 @@ async fn a_receive_that_is_given_up_loses_nothing() {
             tokio::select! {
                 biased;
                 received = connection.receive() => match received.unwrap() {
-                    Received::Event(event) => offsets.push(event.position.unwrap().offset),
+                    RelayMessage::Event(event) => offsets.push(event.position.unwrap().offset),
                     other => panic!("{other:?}"),
                 },
                 () = tokio::task::yield_now() => {}
@@ -278,7 +284,10 @@ async fn a_close_has_its_code_and_reason_and_is_answered() {
     let (mut connection, mut peer) = connected().await;
     peer.event(1).await;
     peer.close(4003, "too slow").await;
-    assert!(matches!(connection.receive().await, Ok(Received::Event(_))));
+    assert!(matches!(
+        connection.receive().await,
+        Ok(RelayMessage::Event(_))
+    ));
     for _ in 0..2 {
         let closed = connection.receive().await.unwrap_err();
         assert_eq!(
@@ -306,7 +315,10 @@ async fn a_close_without_a_code_is_1005_and_a_broken_connection_is_lost() {
     drop(peer);
     let lost = connection.receive().await;
     assert!(matches!(lost, Err(ReceiveError::Lost(_))), "{lost:?}");
-    assert!(matches!(connection.ping().await, Err(SendError::Ended(_))));
+    assert!(matches!(
+        connection.send_ping().await,
+        Err(SendError::Ended(_))
+    ));
 }
 
 #[tokio::test(start_paused = true)]

@@ -16,13 +16,13 @@ pub struct Envelope {
     #[prost(message, optional, tag = "9")]
     pub position: Option<wire::Position>,
     /// The control message; `None` if the envelope holds an event.
-    #[prost(oneof = "Control", tags = "10, 11, 12, 13, 14, 15, 16")]
-    pub control: Option<Control>,
+    #[prost(oneof = "ControlMessage", tags = "10, 11, 12, 13, 14, 15, 16")]
+    pub control: Option<ControlMessage>,
 }
 
 /// A control message, with the relay's fields only.
 #[derive(Clone, PartialEq, prost::Oneof)]
-pub enum Control {
+pub enum ControlMessage {
     /// Client to relay.
     #[prost(message, tag = "10")]
     Subscribe(wire::Subscribe),
@@ -58,7 +58,7 @@ mod tests {
             message_id: "m1".to_owned(),
             timestamp: 5,
             position: None,
-            control: Some(Control::Ping(wire::Ping { timestamp: 7 })),
+            control: Some(ControlMessage::Ping(wire::Ping { timestamp: 7 })),
         };
         let bytes = [
             0x0a, 2, b'm', b'1', // 1: message_id
@@ -94,7 +94,7 @@ mod tests {
             0x9a, 1, 1, b'r', // 19: request_message_id
             0xa0, 1, 0, // 20: replayed
         ];
-        let Some(Control::SubscriptionConfirmed(confirmed)) =
+        let Some(ControlMessage::SubscriptionConfirmed(confirmed)) =
             Envelope::decode(&bytes[..]).unwrap().control
         else {
             panic!("no confirmation");

@@ -15,7 +15,7 @@ pub(super) type GroupId = u64;
 
 /// Missed events that the relay can no longer replay.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Gap {
+pub(super) struct EventGap {
     /// Every event up to this position was received.
     pub(super) since: Position,
     pub(super) topics: Vec<String>,
@@ -25,7 +25,7 @@ pub(super) struct Gap {
 
 /// The topics of one Subscribe.
 #[derive(Debug, Default)]
-pub(super) struct Group {
+pub(super) struct TopicGroup {
     pub(super) topics: IndexSet<String>,
     /// True if the group includes the implicit topics. Exactly one group does.
     pub(super) implicit: bool,
@@ -37,7 +37,7 @@ pub(super) struct Group {
     pub(super) is_named: bool,
 }
 
-impl Group {
+impl TopicGroup {
     /// Returns true if the group can be removed.
     pub(super) fn is_idle(&self) -> bool {
         self.topics.is_empty() && !self.implicit && !self.is_asked
@@ -47,8 +47,8 @@ impl Group {
         offset_in(self.position.as_ref()?, epoch)
     }
 
-    pub(super) fn gap(&self, since: Position) -> Gap {
-        Gap {
+    pub(super) fn gap_since(&self, since: Position) -> EventGap {
+        EventGap {
             since,
             topics: self.topics.iter().cloned().collect(),
             implicit: self.implicit,
@@ -56,16 +56,16 @@ impl Group {
     }
 
     /// Merges in the topics of another group at the same position.
-    pub(super) fn join(&mut self, other: Self) {
+    pub(super) fn absorb_group(&mut self, other: Self) {
         self.topics.extend(other.topics);
         self.implicit |= other.implicit;
     }
 
     /// Splits the group into groups that each fit into one Subscribe frame. The first one
     /// keeps the implicit topics.
-    pub(super) fn split(self) -> impl Iterator<Item = Self> {
+    pub(super) fn split_to_fit(self) -> impl Iterator<Item = Self> {
         let (position, implicit) = (self.position, self.implicit);
-        let mut portions = portions(self.topics);
+        let mut portions = split_topics(self.topics);
         if portions.is_empty() && implicit {
             portions.push(IndexSet::new());
         }
@@ -87,7 +87,7 @@ pub(super) fn offset_in(position: &Position, epoch: &str) -> Option<u64> {
 
 /// Raises `position` to `to` if it is lower or in another epoch, without allocating a
 /// new string for the same epoch.
-pub(super) fn move_on(position: &mut Position, to: &Position) {
+pub(super) fn raise_position(position: &mut Position, to: &Position) {
     if position.epoch != to.epoch {
         position.epoch.clone_from(&to.epoch);
     } else if position.offset >= to.offset {
@@ -98,7 +98,7 @@ pub(super) fn move_on(position: &mut Position, to: &Position) {
 
 /// Returns the sort key for the order of subscribing: positions in `home`'s epoch
 /// first, lowest offset first; then other epochs; groups without a position last.
-pub(super) fn rank(position: Option<&Position>, home: Option<&Position>) -> (u8, u64) {
+pub(super) fn resume_order(position: Option<&Position>, home: Option<&Position>) -> (u8, u64) {
     match position {
         Some(position) if home.is_some_and(|home| home.epoch == position.epoch) => {
             (0, position.offset)
@@ -109,11 +109,11 @@ pub(super) fn rank(position: Option<&Position>, home: Option<&Position>) -> (u8,
 }
 
 /// Merges the groups that have the same position.
-pub(super) fn merged(groups: impl Iterator<Item = Group>) -> Vec<Group> {
-    let mut merged: Vec<Group> = Vec::new();
+pub(super) fn merge_by_position(groups: impl Iterator<Item = TopicGroup>) -> Vec<TopicGroup> {
+    let mut merged: Vec<TopicGroup> = Vec::new();
     for group in groups {
         match merged.iter_mut().find(|it| it.position == group.position) {
-            Some(same) => same.join(group),
+            Some(same) => same.absorb_group(group),
             None => merged.push(group),
         }
     }
@@ -121,7 +121,7 @@ pub(super) fn merged(groups: impl Iterator<Item = Group>) -> Vec<Group> {
 }
 
 /// Splits topics into sets that each fit into one Subscribe frame.
-pub(super) fn portions(topics: IndexSet<String>) -> Vec<IndexSet<String>> {
+pub(super) fn split_topics(topics: IndexSet<String>) -> Vec<IndexSet<String>> {
     let mut portions: Vec<IndexSet<String>> = Vec::new();
     let mut bytes = 0;
     for topic in topics {

@@ -5,18 +5,18 @@ use std::collections::BTreeSet;
 
 /// The offsets seen in the current epoch. Events of an older epoch cannot arrive again.
 #[derive(Debug, Default)]
-pub(super) struct Had {
+pub(super) struct SeenOffsets {
     epoch: String,
     offsets: BTreeSet<u64>,
 }
 
-impl Had {
+impl SeenOffsets {
     pub(super) fn epoch(&self) -> &str {
         &self.epoch
     }
 
     /// Clears the set and starts this epoch.
-    pub(super) fn begin(&mut self, epoch: &str) {
+    pub(super) fn start_epoch(&mut self, epoch: &str) {
         epoch.clone_into(&mut self.epoch);
         self.offsets.clear();
     }

@@ -27,9 +27,9 @@ use tokio_tungstenite::{
 };
 
 use super::{
-    address::{Address, AddressError, Schemes, UNRESERVED},
+    address::{AddressError, RelayAddress, UNRESERVED, UrlSchemes},
     options::ClientOptions,
-    problem::Problem,
+    problem::HttpRefusal,
 };
 
 /// The subprotocol of the client: envelopes in binary frames.
@@ -49,15 +49,15 @@ pub enum OpenError {
     MalformedToken,
     /// The relay does not accept the token (401).
     #[error("the relay does not accept the token ({0})")]
-    Unauthorized(Problem),
+    Unauthorized(HttpRefusal),
     /// The relay, or a proxy in front of it, refused for another reason.
     #[error("the relay refused the connection: {0}")]
-    Refused(Problem),
+    Refused(HttpRefusal),
     /// The TCP connection or its TLS handshake failed.
     #[error("cannot connect to {address}: {source}")]
     Unreachable {
         /// The address of the relay.
-        address: Address,
+        address: RelayAddress,
         /// The error of the system.
         source: io::Error,
     },
@@ -73,7 +73,7 @@ pub enum OpenError {
 }
 
 /// Builds the handshake request from the options.
-pub(super) fn request(options: &ClientOptions) -> Result<Request<()>, OpenError> {
+pub(super) fn build_request(options: &ClientOptions) -> Result<Request<()>, OpenError> {
     let malformed = |error: &dyn std::error::Error| AddressError::Malformed(error.to_string());
     let mut url = options.url.clone();
     if let Some(user_id) = &options.user_id {
@@ -82,7 +82,7 @@ pub(super) fn request(options: &ClientOptions) -> Result<Request<()>, OpenError>
         url.extend(utf8_percent_encode(user_id, UNRESERVED));
     }
     let uri: Uri = url.parse().map_err(|error| malformed(&error))?;
-    if Address::of(&uri, Schemes::WEBSOCKET)?.is_tls && options.tls.is_none() {
+    if RelayAddress::from_uri(&uri, UrlSchemes::WEBSOCKET)?.is_tls && options.tls.is_none() {
         return Err(AddressError::NoTrust.into());
     }
 
@@ -105,7 +105,7 @@ pub(super) fn request(options: &ClientOptions) -> Result<Request<()>, OpenError>
 
 /// Sends the request and turns the stream into a WebSocket. Bytes that the relay sent
 /// right after its answer are kept for the first read.
-pub(super) async fn upgrade<S>(
+pub(super) async fn upgrade_stream<S>(
     stream: S,
     request: Request<()>,
     config: WebSocketConfig,
@@ -118,7 +118,7 @@ where
     // Owns the sender, so that the connection ends when the exchange does.
     let exchange = async move {
         let response = sender.send_request(request).await?;
-        check(response, &accept).await
+        check_response(response, &accept).await
     };
     let (verdict, parts) = tokio::join!(exchange, connection.without_shutdown());
     verdict?;
@@ -142,9 +142,9 @@ fn origin_form(request: Request<()>) -> Result<(Request<Empty<Bytes>>, String), 
     Ok((Request::from_parts(parts, Empty::new()), accept))
 }
 
-async fn check(response: Response<Incoming>, accept: &str) -> Result<(), OpenError> {
+async fn check_response(response: Response<Incoming>, accept: &str) -> Result<(), OpenError> {
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        return Err(refusal(response).await);
+        return Err(read_refusal(response).await);
     }
     let header = |name| response.headers().get(name).map(HeaderValue::as_bytes);
     if !header(UPGRADE).is_some_and(|value| value.eq_ignore_ascii_case(b"websocket")) {
@@ -161,12 +161,12 @@ async fn check(response: Response<Incoming>, accept: &str) -> Result<(), OpenErr
     Ok(())
 }
 
-async fn refusal(response: Response<Incoming>) -> OpenError {
+async fn read_refusal(response: Response<Incoming>) -> OpenError {
     let (head, body) = response.into_parts();
     let body = Limited::new(body, REFUSAL_BYTES_MAX).collect().await;
     // If the body cannot be read, the status alone describes the refusal.
     let body = body.map(|body| body.to_bytes()).unwrap_or_default();
-    let problem = Problem::read(head.status, &head.headers, &body);
+    let problem = HttpRefusal::from_response(head.status, &head.headers, &body);
     if head.status == StatusCode::UNAUTHORIZED {
         OpenError::Unauthorized(problem)
     } else {
@@ -179,15 +179,16 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::random::Random;
+    use crate::random::RandomSource;
 
     fn options(url: &str) -> ClientOptions {
-        ClientOptions::new(url, Arc::new(Random::from_seed(1)))
+        ClientOptions::new(url, Arc::new(RandomSource::from_seed(1)))
     }
 
     #[test]
     fn the_token_goes_into_a_header_that_is_not_shown() {
-        let request = request(&options("ws://127.0.0.1:3000/ws").with_token("canary")).unwrap();
+        let request =
+            build_request(&options("ws://127.0.0.1:3000/ws").with_token("canary")).unwrap();
         assert_eq!(request.headers()[AUTHORIZATION], "Bearer canary");
         assert_eq!(request.headers()[SEC_WEBSOCKET_PROTOCOL], SUBPROTOCOL);
         assert!(!format!("{request:?}").contains("canary"));
@@ -204,14 +205,14 @@ mod tests {
         ] {
             let mut options = options(url);
             options.user_id = Some("a&b ü".to_owned());
-            let request = request(&options).unwrap();
+            let request = build_request(&options).unwrap();
             assert_eq!(request.uri().path_and_query().unwrap().as_str(), target);
         }
     }
 
     #[test]
     fn a_token_that_no_header_can_hold_is_refused() {
-        let refused = request(&options("ws://127.0.0.1/ws").with_token("a\nb"));
+        let refused = build_request(&options("ws://127.0.0.1/ws").with_token("a\nb"));
         assert!(matches!(refused, Err(OpenError::MalformedToken)));
     }
 
@@ -225,7 +226,7 @@ mod tests {
             "wss://127.0.0.1/ws",
         ] {
             assert!(
-                matches!(request(&options(url)), Err(OpenError::Address(_))),
+                matches!(build_request(&options(url)), Err(OpenError::Address(_))),
                 "{url}"
             );
         }

@@ -1,6 +1,6 @@
 //! A client of the relay, for `sidewire tail`, `sidewire publish` and the tests:
-//! [`Connection`] is one WebSocket, [`Client`] reconnects after a connection is
-//! lost, and [`Publisher`] posts events as a backend does. They know the relay's
+//! [`RelayConnection`] is one WebSocket, [`RelayClient`] reconnects after a connection is
+//! lost, and [`EventPublisher`] posts events as a backend does. They know the relay's
 //! protocol and pass an application's events on as bytes.
 
 mod address;
@@ -19,17 +19,19 @@ mod steady;
 mod stream;
 mod subscriptions;
 
-pub use address::{Address, AddressError, Schemes};
-pub use connection::{Connection, MESSAGE_BYTES_MAX};
-pub use envelope::{Control, Envelope};
+pub use address::{AddressError, RelayAddress, UrlSchemes};
+pub use connection::{MESSAGE_BYTES_MAX, RelayConnection};
+pub use envelope::{ControlMessage, Envelope};
 pub use handshake::{OpenError, SUBPROTOCOL};
 pub use options::{ClientOptions, Credential, FetchingToken, TokenSource};
-pub use problem::{Fault, Problem};
-pub use publish::{Encoding, Place, PublishAnswer, PublishError, Published, Publisher};
-pub use received::{Event, ReceiveError, Received, SendError};
+pub use problem::{EventFault, HttpRefusal};
+pub use publish::{
+    EventPublisher, PublishAnswer, PublishEncoding, PublishEndpoint, PublishFailure, PublishedEvent,
+};
+pub use received::{ReceiveError, ReceivedEvent, RelayMessage, SendError};
 pub use reconnect::{Backoff, ClientError, DisconnectReason, RETRY_AFTER_MAX};
-pub use steady::{Client, ClientEvent, Connecting, Connector, TcpConnector};
-pub use stream::Stream;
+pub use steady::{ClientEvent, ConnectFuture, Connector, RelayClient, TcpConnector};
+pub use stream::RelayStream;
 
 #[cfg(test)]
 mod relay_model;

@@ -4,9 +4,9 @@ use std::{error::Error, fmt, future::Future, pin::Pin, sync::Arc, time::Duration
 
 use rustls::ClientConfig;
 
-use crate::{clock::Clock, random::Random};
+use crate::{clock::Clock, random::RandomSource};
 
-/// The options of a [`Connection`](super::Connection) or a [`Client`](super::Client).
+/// The options of a [`RelayConnection`](super::RelayConnection) or a [`RelayClient`](super::RelayClient).
 #[derive(Clone)]
 pub struct ClientOptions {
     /// `ws://host:port/ws`, or `wss://host:port/ws` for TLS.
@@ -15,7 +15,7 @@ pub struct ClientOptions {
     pub tls: Option<Arc<ClientConfig>>,
     /// The token; `None` in desktop mode.
     pub token: Option<Credential>,
-    /// The source of new tokens, used by a [`Client`](super::Client) when the relay no
+    /// The source of new tokens, used by a [`RelayClient`](super::RelayClient) when the relay no
     /// longer accepts its token. Without one the client stops.
     pub fresh_token: Option<Arc<dyn TokenSource>>,
     /// The user of this client in desktop mode, sent as `?user_id=`.
@@ -31,7 +31,7 @@ pub struct ClientOptions {
     /// The longest delay between attempts.
     pub backoff_max: Duration,
     /// The source of message ids and jitter.
-    pub random: Arc<Random>,
+    pub random: Arc<RandomSource>,
     /// The source of timestamps.
     pub clock: Clock,
 }
@@ -40,7 +40,7 @@ impl ClientOptions {
     /// Creates options with the protocol's default times and no token: a Ping every 30 s,
     /// dead after 60 s, 10 s for the handshake, reconnect after 1, 2, 4 … 30 s.
     #[must_use]
-    pub fn new(url: impl Into<String>, random: Arc<Random>) -> Self {
+    pub fn new(url: impl Into<String>, random: Arc<RandomSource>) -> Self {
         Self {
             url: url.into(),
             tls: None,
@@ -86,11 +86,11 @@ pub type FetchingToken =
 /// A source of tokens, such as a closure that returns a [`FetchingToken`].
 pub trait TokenSource: Send + Sync {
     /// Fetches a token. The client waits for it without a timeout.
-    fn fetch(&self) -> FetchingToken;
+    fn fetch_token(&self) -> FetchingToken;
 }
 
 impl<F: Fn() -> FetchingToken + Send + Sync> TokenSource for F {
-    fn fetch(&self) -> FetchingToken {
+    fn fetch_token(&self) -> FetchingToken {
         self()
     }
 }

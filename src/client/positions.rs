@@ -5,8 +5,10 @@
 use std::{collections::BTreeMap, mem};
 
 use super::{
-    group::{Gap, Group, GroupId, merged, move_on, offset_in, rank},
-    had::Had,
+    group::{
+        EventGap, GroupId, TopicGroup, merge_by_position, offset_in, raise_position, resume_order,
+    },
+    had::SeenOffsets,
 };
 use crate::protocol::wire::{Position, SubscriptionConfirmed};
 
@@ -16,8 +18,8 @@ const HAD_OFFSETS_MAX: usize = 100_000;
 
 /// A group for which a replay is under way.
 #[derive(Debug)]
-struct Replay {
-    group: Group,
+struct ReplayInProgress {
+    group: TopicGroup,
     /// The position of the last replayed event.
     position: Position,
     /// Number of events still to come.
@@ -26,32 +28,32 @@ struct Replay {
 
 /// All topics of a client, and the position up to which each was received.
 #[derive(Debug)]
-pub(super) struct Positions {
+pub(super) struct ResumePositions {
     /// Groups that are not confirmed on this connection.
-    held: BTreeMap<GroupId, Group>,
-    replay: Option<Replay>,
+    held: BTreeMap<GroupId, TopicGroup>,
+    replay: Option<ReplayInProgress>,
     /// The confirmed topics; without a position before the first confirmation.
-    live: Group,
+    live: TopicGroup,
     next_id: GroupId,
-    had: Had,
+    had: SeenOffsets,
     pub(super) had_offsets_max: usize,
     /// The lowest offset of a held group in the epoch of `had`.
     held_lowest: Option<u64>,
-    gaps: Vec<Gap>,
+    gaps: Vec<EventGap>,
 }
 
-impl Default for Positions {
+impl Default for ResumePositions {
     fn default() -> Self {
-        let implicit = Group {
+        let implicit = TopicGroup {
             implicit: true,
-            ..Group::default()
+            ..TopicGroup::default()
         };
         Self {
             held: BTreeMap::from([(0, implicit)]),
             replay: None,
-            live: Group::default(),
+            live: TopicGroup::default(),
             next_id: 1,
-            had: Had::default(),
+            had: SeenOffsets::default(),
             had_offsets_max: HAD_OFFSETS_MAX,
             held_lowest: None,
             gaps: Vec::new(),
@@ -59,27 +61,30 @@ impl Default for Positions {
     }
 }
 
-impl Positions {
+impl ResumePositions {
     /// Sets the starting position of topics that have none yet, the implicit ones included.
     pub(super) fn start_from(&mut self, position: &Position) {
         for group in self.held.values_mut() {
             group.position.get_or_insert_with(|| position.clone());
         }
-        self.had.begin(&position.epoch);
-        self.settle();
+        self.had.start_epoch(&position.epoch);
+        self.forget_settled();
     }
 
     /// Adds new topics, in groups that each fit into one Subscribe.
-    pub(super) fn add(&mut self, topics: Vec<String>) -> Vec<GroupId> {
-        let groups = Group {
+    pub(super) fn add_topics(&mut self, topics: Vec<String>) -> Vec<GroupId> {
+        let groups = TopicGroup {
             topics: topics.into_iter().collect(),
-            ..Group::default()
+            ..TopicGroup::default()
         };
-        groups.split().map(|group| self.hold(group)).collect()
+        groups
+            .split_to_fit()
+            .map(|group| self.hold_group(group))
+            .collect()
     }
 
     /// Removes topics and their positions.
-    pub(super) fn remove(&mut self, topics: &[String]) {
+    pub(super) fn remove_topics(&mut self, topics: &[String]) {
         let replay = self.replay.iter_mut().map(|replay| &mut replay.group);
         let groups = self.held.values_mut().chain(replay).chain([&mut self.live]);
         for group in groups {
@@ -88,45 +93,51 @@ impl Positions {
             }
         }
         self.held.retain(|_, group| !group.is_idle());
-        self.settle();
+        self.forget_settled();
     }
 
     /// Returns the groups to subscribe on a new connection, the lowest position first,
     /// since the first Subscribe that resumes also resumes the implicit topics.
-    pub(super) fn begin(&mut self) -> Vec<GroupId> {
-        self.end();
-        let mut groups = merged(mem::take(&mut self.held).into_values());
+    pub(super) fn start_connection(&mut self) -> Vec<GroupId> {
+        self.end_connection();
+        let mut groups = merge_by_position(mem::take(&mut self.held).into_values());
         let home = groups.iter().find(|group| group.implicit);
         let home = home.and_then(|group| group.position.clone());
-        groups.sort_by_key(|group| rank(group.position.as_ref(), home.as_ref()));
+        groups.sort_by_key(|group| resume_order(group.position.as_ref(), home.as_ref()));
         // The first group's position is at or below that of the implicit topics, or these
         // have none: so the implicit topics can join it.
         for (place, group) in groups.iter_mut().enumerate() {
             group.implicit = place == 0;
         }
         let groups = groups.into_iter().filter(|group| !group.is_idle());
-        let groups: Vec<_> = groups.flat_map(Group::split).collect();
-        let ids = groups.into_iter().map(|group| self.hold(group)).collect();
-        self.settle();
+        let groups: Vec<_> = groups.flat_map(TopicGroup::split_to_fit).collect();
+        let ids = groups
+            .into_iter()
+            .map(|group| self.hold_group(group))
+            .collect();
+        self.forget_settled();
         ids
     }
 
     /// Handles the end of the connection: no group is confirmed or asked for any more.
-    pub(super) fn end(&mut self) {
+    pub(super) fn end_connection(&mut self) {
         self.end_replay();
         let live = mem::take(&mut self.live);
         if !live.is_idle() {
-            self.hold(live);
+            self.hold_group(live);
         }
         for group in self.held.values_mut() {
             group.is_asked = false;
         }
-        self.settle();
+        self.forget_settled();
     }
 
     /// Returns the topics and position for a group's Subscribe, which is about to be sent;
     /// `None` if all its topics were removed.
-    pub(super) fn ask(&mut self, id: GroupId) -> Option<(Vec<String>, Option<Position>)> {
+    pub(super) fn prepare_subscribe(
+        &mut self,
+        id: GroupId,
+    ) -> Option<(Vec<String>, Option<Position>)> {
         let group = self.held.get_mut(&id)?;
         group.is_asked = true;
         group.is_named = !group.topics.is_empty();
@@ -137,7 +148,7 @@ impl Positions {
     }
 
     /// Handles the confirmation of a group.
-    pub(super) fn confirmed(&mut self, id: GroupId, confirmed: &SubscriptionConfirmed) {
+    pub(super) fn on_confirmed(&mut self, id: GroupId, confirmed: &SubscriptionConfirmed) {
         let Some(position) = &confirmed.position else {
             return;
         };
@@ -146,11 +157,11 @@ impl Positions {
         };
         self.end_replay();
         self.live.position = Some(position.clone());
-        self.enter(&position.epoch);
+        self.enter_epoch(&position.epoch);
         match group.position.take() {
             Some(position) if confirmed.recovered && confirmed.replayed > 0 => {
                 let left = confirmed.replayed;
-                self.replay = Some(Replay {
+                self.replay = Some(ReplayInProgress {
                     group,
                     position,
                     left,
@@ -158,54 +169,55 @@ impl Positions {
             }
             asked_from => {
                 if let Some(since) = asked_from.filter(|_| !confirmed.recovered) {
-                    self.gaps.push(group.gap(since));
+                    self.gaps.push(group.gap_since(since));
                 }
-                self.live.join(group);
+                self.live.absorb_group(group);
             }
         }
-        self.settle();
+        self.forget_settled();
     }
 
     /// Handles the refusal of a group, which is asked for again on the next connection.
     /// If the Subscribe listed topics, only these were refused: the implicit topics then
     /// become a group of their own, which is returned and must be subscribed first.
-    pub(super) fn refused(&mut self, id: GroupId) -> Option<GroupId> {
+    pub(super) fn on_refused(&mut self, id: GroupId) -> Option<GroupId> {
         let group = self.held.get_mut(&id)?;
-        let implicit = (group.is_named && mem::take(&mut group.implicit)).then(|| Group {
+        let implicit = (group.is_named && mem::take(&mut group.implicit)).then(|| TopicGroup {
             implicit: true,
             position: group.position.clone(),
-            ..Group::default()
+            ..TopicGroup::default()
         });
-        let implicit = implicit.map(|group| self.hold(group));
-        self.deferred(id);
+        let implicit = implicit.map(|group| self.hold_group(group));
+        self.on_deferred(id);
         implicit
     }
 
     /// Handles a temporary refusal of a group.
-    pub(super) fn deferred(&mut self, id: GroupId) {
+    pub(super) fn on_deferred(&mut self, id: GroupId) {
         if let Some(group) = self.held.get_mut(&id) {
             group.is_asked = false;
         }
         self.held.retain(|_, group| !group.is_idle());
-        self.settle();
+        self.forget_settled();
     }
 
     /// Returns true while the Subscribe that includes the implicit topics is not answered.
-    pub(super) fn owes_implicit(&self) -> bool {
+    pub(super) fn awaits_implicit(&self) -> bool {
         let mut groups = self.held.values();
         groups.any(|group| group.implicit && group.is_asked)
     }
 
     /// Records an event's position. Returns true if the event was not received before.
-    pub(super) fn take(&mut self, position: &Position) -> bool {
-        self.enter(&position.epoch);
+    pub(super) fn accept_event(&mut self, position: &Position) -> bool {
+        self.enter_epoch(&position.epoch);
         let offset = position.offset;
-        let had = self.floor().is_some_and(|floor| offset <= floor) || self.had.contains(offset);
-        self.advance(position);
+        let had =
+            self.lowest_offset().is_some_and(|floor| offset <= floor) || self.had.contains(offset);
+        self.advance_position(position);
         if !had && self.held_lowest.is_some_and(|lowest| offset > lowest) {
             self.had.insert(offset);
             if self.had.len() > self.had_offsets_max {
-                self.give_up();
+                self.give_up_lowest();
             }
         }
         !had
@@ -213,46 +225,46 @@ impl Positions {
 
     /// Records the connection's position from a Pong: every event of the confirmed topics
     /// up to it has arrived. The relay sends it only while no replay is under way.
-    pub(super) fn stands_at(&mut self, position: &Position) {
+    pub(super) fn advance_live(&mut self, position: &Position) {
         if self.replay.is_none()
             && let Some(live) = &mut self.live.position
         {
-            move_on(live, position);
+            raise_position(live, position);
         }
     }
 
     /// Returns the next gap that was not reported yet.
-    pub(super) fn next_gap(&mut self) -> Option<Gap> {
+    pub(super) fn next_gap(&mut self) -> Option<EventGap> {
         (!self.gaps.is_empty()).then(|| self.gaps.remove(0))
     }
 
     /// Number of remembered offsets.
     #[cfg(test)]
-    pub(super) fn remembered(&self) -> usize {
+    pub(super) fn remembered_offsets(&self) -> usize {
         self.had.len()
     }
 
-    fn advance(&mut self, position: &Position) {
+    fn advance_position(&mut self, position: &Position) {
         let Some(replay) = &mut self.replay else {
             if let Some(live) = &mut self.live.position {
-                move_on(live, position);
+                raise_position(live, position);
             }
             return;
         };
-        move_on(&mut replay.position, position);
+        raise_position(&mut replay.position, position);
         replay.left = replay.left.saturating_sub(1);
         if replay.left == 0 {
             let replay = self.replay.take();
             self.live
-                .join(replay.map(|it| it.group).unwrap_or_default());
-            self.settle();
+                .absorb_group(replay.map(|it| it.group).unwrap_or_default());
+            self.forget_settled();
         }
     }
 
     /// Ends an unfinished replay; its group is held again, at the last replayed position.
     fn end_replay(&mut self) {
         if let Some(replay) = self.replay.take() {
-            self.hold(Group {
+            self.hold_group(TopicGroup {
                 position: Some(replay.position),
                 is_asked: false,
                 ..replay.group
@@ -263,9 +275,9 @@ impl Positions {
     /// Gives up the groups at the lowest position and reports their gap, unless a
     /// Subscribe is still unanswered. Otherwise a relay that refuses a Subscribe would make
     /// the client remember every later event.
-    fn give_up(&mut self) {
+    fn give_up_lowest(&mut self) {
         let epoch = self.had.epoch();
-        let in_epoch = |group: &&mut Group| group.offset_in(epoch).is_some();
+        let in_epoch = |group: &&mut TopicGroup| group.offset_in(epoch).is_some();
         let mut groups: Vec<_> = self.held.values_mut().filter(in_epoch).collect();
         if groups.iter().any(|group| group.is_asked) {
             return;
@@ -274,41 +286,41 @@ impl Positions {
             if group.offset_in(epoch) == self.held_lowest
                 && let Some(since) = group.position.take()
             {
-                self.gaps.push(group.gap(since));
+                self.gaps.push(group.gap_since(since));
             }
         }
-        self.settle();
+        self.forget_settled();
     }
 
-    fn hold(&mut self, group: Group) -> GroupId {
+    fn hold_group(&mut self, group: TopicGroup) -> GroupId {
         let id = self.next_id;
         self.next_id += 1;
         self.held.insert(id, group);
         id
     }
 
-    fn enter(&mut self, epoch: &str) {
+    fn enter_epoch(&mut self, epoch: &str) {
         if self.had.epoch() != epoch {
-            self.had.begin(epoch);
-            self.settle();
+            self.had.start_epoch(epoch);
+            self.forget_settled();
         }
     }
 
     /// Forgets the offsets that cannot arrive again. Called after each change of the groups.
-    fn settle(&mut self) {
+    fn forget_settled(&mut self) {
         let epoch = self.had.epoch();
         let offsets = self.held.values().filter_map(|it| it.offset_in(epoch));
         self.held_lowest = offsets.min();
         let floor = if self.held_lowest.is_none() && self.replay.is_none() {
             None
         } else {
-            self.floor()
+            self.lowest_offset()
         };
         self.had.forget_up_to(floor);
     }
 
     /// Returns the lowest offset of all groups: every event up to it was received.
-    fn floor(&self) -> Option<u64> {
+    fn lowest_offset(&self) -> Option<u64> {
         let epoch = self.had.epoch();
         let replay = self.replay.as_ref().map(|replay| &replay.position);
         let replay = replay.and_then(|position| offset_in(position, epoch));

@@ -13,7 +13,7 @@ use crate::protocol::wire;
 
 /// The refusal of an HTTP request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
+pub struct HttpRefusal {
     /// The HTTP status.
     pub status: u16,
     /// The protocol's error code.
@@ -21,16 +21,16 @@ pub struct Problem {
     /// The reason, for humans.
     pub detail: Option<String>,
     /// The error of each bad event.
-    pub errors: Vec<Fault>,
+    pub errors: Vec<EventFault>,
     /// The current state of each topic for which a precondition failed.
-    pub current: Box<[Current]>,
+    pub current: Box<[CurrentPosition]>,
     /// When to retry, from `Retry-After` in seconds (RFC 9110, section 10.2.3).
     pub retry_after: Option<Duration>,
 }
 
 /// The error of one event.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct Fault {
+pub struct EventFault {
     /// The index of the event in its batch, from 0.
     #[serde(default)]
     pub index: Option<u64>,
@@ -44,7 +44,7 @@ pub struct Fault {
 
 /// The current state of a topic in its tenant's log.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct Current {
+pub struct CurrentPosition {
     /// The topic.
     pub topic: String,
     /// The epoch of its tenant's log; `None` if there is no log.
@@ -55,28 +55,28 @@ pub struct Current {
 }
 
 #[derive(Default, Deserialize)]
-struct Document {
+struct RefusalDocument {
     code: Option<String>,
     title: Option<String>,
     detail: Option<String>,
     #[serde(default)]
-    errors: Vec<Fault>,
+    errors: Vec<EventFault>,
     #[serde(default)]
-    current: Vec<Current>,
+    current: Vec<CurrentPosition>,
 }
 
-impl Problem {
+impl HttpRefusal {
     /// Parses a response. A body that is not a problem document is ignored.
     #[must_use]
-    pub fn read(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Self {
-        let document: Document = serde_json::from_slice(body).unwrap_or_default();
+    pub fn from_response(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Self {
+        let document: RefusalDocument = serde_json::from_slice(body).unwrap_or_default();
         Self {
             status: status.as_u16(),
             code: document.code,
             detail: document.detail.or(document.title),
             errors: document.errors,
             current: document.current.into(),
-            retry_after: headers.get(RETRY_AFTER).and_then(seconds),
+            retry_after: headers.get(RETRY_AFTER).and_then(parse_seconds),
         }
     }
 }
@@ -89,7 +89,7 @@ struct JsonPosition {
 }
 
 impl JsonPosition {
-    fn parse<E: serde::de::Error>(self) -> Result<wire::Position, E> {
+    fn into_position<E: serde::de::Error>(self) -> Result<wire::Position, E> {
         let offset = self.offset.parse().map_err(E::custom)?;
         let epoch = self.epoch;
         Ok(wire::Position { epoch, offset })
@@ -98,20 +98,20 @@ impl JsonPosition {
 
 /// Deserializes a position from proto3 JSON.
 pub(super) fn position<'de, D: Deserializer<'de>>(from: D) -> Result<wire::Position, D::Error> {
-    JsonPosition::deserialize(from)?.parse()
+    JsonPosition::deserialize(from)?.into_position()
 }
 
 fn maybe_position<'de, D: Deserializer<'de>>(from: D) -> Result<Option<wire::Position>, D::Error> {
     let json = Option::<JsonPosition>::deserialize(from)?;
-    json.map(JsonPosition::parse).transpose()
+    json.map(JsonPosition::into_position).transpose()
 }
 
-fn seconds(value: &HeaderValue) -> Option<Duration> {
+fn parse_seconds(value: &HeaderValue) -> Option<Duration> {
     let seconds = value.to_str().ok()?.trim().parse().ok()?;
     Some(Duration::from_secs(seconds))
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for HttpRefusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.status)?;
         if let Some(code) = &self.code {
@@ -120,7 +120,7 @@ impl fmt::Display for Problem {
         if let Some(detail) = &self.detail {
             write!(f, ": {detail}")?;
         }
-        let is_said = |fault: &&Fault| {
+        let is_said = |fault: &&EventFault| {
             let detail = self.detail.as_deref();
             detail.is_some_and(|detail| detail.contains(&fault.message))
         };
@@ -134,7 +134,7 @@ impl fmt::Display for Problem {
 }
 
 /// Writes the condition that would have held.
-impl fmt::Display for Current {
+impl fmt::Display for CurrentPosition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let topic = &self.topic;
         match (&self.position, &self.epoch) {
@@ -145,7 +145,7 @@ impl fmt::Display for Current {
     }
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for EventFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(index) = self.index {
             write!(f, "event {index}: ")?;
@@ -163,12 +163,12 @@ impl fmt::Display for Fault {
 mod tests {
     use super::*;
 
-    fn read(headers: &[(&'static str, &'static str)], body: &str) -> Problem {
+    fn read(headers: &[(&'static str, &'static str)], body: &str) -> HttpRefusal {
         let headers = headers
             .iter()
             .map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()))
             .collect();
-        Problem::read(StatusCode::BAD_REQUEST, &headers, body.as_bytes())
+        HttpRefusal::from_response(StatusCode::BAD_REQUEST, &headers, body.as_bytes())
     }
 
     #[test]

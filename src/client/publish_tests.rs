@@ -23,11 +23,11 @@ fn response(status: u16, body: &str) -> String {
 
 /// Serves these answers in order. An empty one, or one with `Connection: close`, ends the
 /// connection.
-async fn serve(answers: Vec<String>) -> (Publisher, JoinHandle<Seen>) {
+async fn serve(answers: Vec<String>) -> (EventPublisher, JoinHandle<Seen>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap());
     let key = Credential::new("a-key");
-    let publisher = Publisher::new(&url, Some(&key)).unwrap();
+    let publisher = EventPublisher::new(&url, Some(&key)).unwrap();
     let serving = tokio::spawn(async move {
         let (mut answers, mut seen, mut connections) = (VecDeque::from(answers), Vec::new(), 0);
         while !answers.is_empty() {
@@ -68,13 +68,13 @@ async fn an_event_is_posted_and_the_answer_read() {
         .post(
             "a b/ü",
             "{}",
-            Encoding::Json,
+            PublishEncoding::Json,
             &["kind:1&2", "kind:ü"],
             false,
         )
         .await
         .unwrap();
-    let expected = Published {
+    let expected = PublishedEvent {
         message_id: "m1".to_owned(),
         position: wire::Position {
             epoch: "e".to_owned(),
@@ -107,7 +107,7 @@ async fn a_batch_has_a_result_for_each_event() {
     let body = format!(r#"{{"results":[{PUBLISHED},{late}]}}"#);
     let (publisher, serving) = serve(vec![response(202, &body)]).await;
     let answer = publisher
-        .post("t", "x", Encoding::Protobuf, &[], true)
+        .post("t", "x", PublishEncoding::Protobuf, &[], true)
         .await
         .unwrap();
     assert_eq!(answer.status, 202);
@@ -134,7 +134,11 @@ async fn one_connection_is_used_again_also_after_a_refusal() {
         response(200, PUBLISHED),
     ];
     let (publisher, serving) = serve(answers).await;
-    let post = async || publisher.post("t", "{}", Encoding::Json, &[], false).await;
+    let post = async || {
+        publisher
+            .post("t", "{}", PublishEncoding::Json, &[], false)
+            .await
+    };
     post().await.unwrap();
     let refused = post().await.unwrap_err();
     assert_eq!(
@@ -151,7 +155,7 @@ async fn a_connection_that_ended_between_calls_is_replaced() {
     let (publisher, serving) = serve(vec![closing, response(200, PUBLISHED)]).await;
     for _ in 0..2 {
         publisher
-            .post("t", "{}", Encoding::Json, &[], false)
+            .post("t", "{}", PublishEncoding::Json, &[], false)
             .await
             .unwrap();
     }
@@ -163,10 +167,14 @@ async fn a_connection_that_ended_between_calls_is_replaced() {
 async fn a_connection_that_breaks_before_the_answer_is_not_tried_again() {
     let answers = vec![response(200, PUBLISHED), String::new()];
     let (publisher, serving) = serve(answers).await;
-    let post = async || publisher.post("t", "{}", Encoding::Json, &[], false).await;
+    let post = async || {
+        publisher
+            .post("t", "{}", PublishEncoding::Json, &[], false)
+            .await
+    };
     post().await.unwrap();
     let lost = post().await;
-    assert!(matches!(lost, Err(PublishError::Lost(_))), "{lost:?}");
+    assert!(matches!(lost, Err(PublishFailure::Lost(_))), "{lost:?}");
     assert_eq!(serving.await.unwrap().0.len(), 2);
 }
 
@@ -175,10 +183,12 @@ async fn nobody_at_the_address_is_said_so() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     drop(listener);
-    let publisher = Publisher::new(&url, None).unwrap();
-    let unreachable = publisher.post("t", "{}", Encoding::Json, &[], false).await;
+    let publisher = EventPublisher::new(&url, None).unwrap();
+    let unreachable = publisher
+        .post("t", "{}", PublishEncoding::Json, &[], false)
+        .await;
     assert!(
-        matches!(unreachable, Err(PublishError::Unreachable { .. })),
+        matches!(unreachable, Err(PublishFailure::Unreachable { .. })),
         "{unreachable:?}"
     );
 }
@@ -194,9 +204,11 @@ async fn an_answer_that_no_relay_gives_is_an_error() {
         &PUBLISHED.replace("42", "x"),
     ] {
         let (publisher, _serving) = serve(vec![response(200, body)]).await;
-        let answer = publisher.post("t", "{}", Encoding::Json, &[], false).await;
+        let answer = publisher
+            .post("t", "{}", PublishEncoding::Json, &[], false)
+            .await;
         assert!(
-            matches!(answer, Err(PublishError::Protocol(_))),
+            matches!(answer, Err(PublishFailure::Protocol(_))),
             "{body}: {answer:?}"
         );
     }
@@ -210,15 +222,15 @@ fn a_url_or_key_that_cannot_be_used_is_refused() {
         "ws://127.0.0.1:3001",
         "http://",
     ] {
-        let refused = Publisher::new(url, None);
+        let refused = EventPublisher::new(url, None);
         assert!(
-            matches!(refused, Err(PublishError::Address(_))),
+            matches!(refused, Err(PublishFailure::Address(_))),
             "{url}: {refused:?}"
         );
     }
     let key = Credential::new("a\nb");
-    let refused = Publisher::new("http://127.0.0.1:3001", Some(&key));
-    assert!(matches!(refused, Err(PublishError::MalformedKey)));
+    let refused = EventPublisher::new("http://127.0.0.1:3001", Some(&key));
+    assert!(matches!(refused, Err(PublishFailure::MalformedKey)));
 }
 
 #[test]
@@ -228,7 +240,10 @@ fn the_path_of_the_url_stays() {
         ("http://127.0.0.1:3001/", "/v1/tenants/t/events"),
         ("http://127.0.0.1:3001/relay/", "/relay/v1/tenants/t/events"),
     ] {
-        let publisher = Publisher::new(url, None).unwrap();
-        assert_eq!(target(&publisher.prefix, "t", false, ""), target_begins);
+        let publisher = EventPublisher::new(url, None).unwrap();
+        assert_eq!(
+            call_target(&publisher.prefix, "t", false, ""),
+            target_begins
+        );
     }
 }

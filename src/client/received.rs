@@ -7,7 +7,7 @@ use bytes::Bytes;
 use prost::Message as _;
 use tokio_tungstenite::tungstenite::{Error, error::ProtocolError};
 
-use super::envelope::{Control, Envelope};
+use super::envelope::{ControlMessage, Envelope};
 use crate::protocol::wire;
 
 /// The close code that stands for a Close frame without one (RFC 6455, section 7.1.5).
@@ -15,9 +15,9 @@ pub(super) const NO_STATUS: u16 = 1005;
 
 /// A message from the relay.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Received {
+pub enum RelayMessage {
     /// An event.
-    Event(Event),
+    Event(ReceivedEvent),
     /// The answer to a Subscribe.
     SubscriptionConfirmed(wire::SubscriptionConfirmed),
     /// The answer to an Unsubscribe.
@@ -30,7 +30,7 @@ pub enum Received {
 
 /// An event, with the relay's fields decoded.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Event {
+pub struct ReceivedEvent {
     /// The bytes of the whole envelope.
     pub envelope: Bytes,
     /// The message id, chosen by the sender.
@@ -71,23 +71,29 @@ pub enum SendError {
     Full,
 }
 
-pub(super) fn decode(bytes: Bytes) -> Result<Received, ReceiveError> {
+pub(super) fn decode_message(bytes: Bytes) -> Result<RelayMessage, ReceiveError> {
     let envelope = Envelope::decode(bytes.clone())
         .map_err(|error| ReceiveError::Protocol(format!("undecodable envelope: {error}")))?;
     match envelope.control {
-        None => Ok(Received::Event(Event {
+        None => Ok(RelayMessage::Event(ReceivedEvent {
             envelope: bytes,
             message_id: envelope.message_id,
             timestamp: envelope.timestamp,
             position: envelope.position,
         })),
-        Some(Control::SubscriptionConfirmed(it)) => Ok(Received::SubscriptionConfirmed(it)),
-        Some(Control::UnsubscribeConfirmed(it)) => Ok(Received::UnsubscribeConfirmed(it)),
-        Some(Control::Pong(pong)) => Ok(Received::Pong(pong)),
-        Some(Control::Error(error)) => Ok(Received::Error(error)),
-        Some(Control::Subscribe(_) | Control::Unsubscribe(_) | Control::Ping(_)) => Err(
-            ReceiveError::Protocol("it sent a message that only clients send".to_owned()),
-        ),
+        Some(ControlMessage::SubscriptionConfirmed(it)) => {
+            Ok(RelayMessage::SubscriptionConfirmed(it))
+        }
+        Some(ControlMessage::UnsubscribeConfirmed(it)) => {
+            Ok(RelayMessage::UnsubscribeConfirmed(it))
+        }
+        Some(ControlMessage::Pong(pong)) => Ok(RelayMessage::Pong(pong)),
+        Some(ControlMessage::Error(error)) => Ok(RelayMessage::Error(error)),
+        Some(
+            ControlMessage::Subscribe(_) | ControlMessage::Unsubscribe(_) | ControlMessage::Ping(_),
+        ) => Err(ReceiveError::Protocol(
+            "it sent a message that only clients send".to_owned(),
+        )),
     }
 }
 

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use super::{
     handshake::OpenError,
-    problem::Problem,
+    problem::HttpRefusal,
     received::{ReceiveError, SendError},
 };
-use crate::random::Random;
+use crate::random::RandomSource;
 
 /// The longest delay that the client accepts from a relay.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
@@ -55,7 +55,7 @@ impl DisconnectReason {
     }
 }
 
-/// Why a [`Client`](super::Client) stopped for good.
+/// Why a [`RelayClient`](super::RelayClient) stopped for good.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// The relay does not accept the token.
@@ -104,10 +104,10 @@ impl Backoff {
     }
 
     /// Returns the next delay: a random time between half of the nominal delay and all of it.
-    pub fn next(&mut self, random: &Random) -> Duration {
+    pub fn next_delay(&mut self, random: &RandomSource) -> Duration {
         let factor = 2_u32.saturating_pow(self.attempts);
         self.attempts = self.attempts.saturating_add(1);
-        jittered(self.first.saturating_mul(factor).min(self.max), random)
+        with_jitter(self.first.saturating_mul(factor).min(self.max), random)
     }
 
     /// Starts again at the first delay, after a successful connection.
@@ -117,19 +117,25 @@ impl Backoff {
 
     /// Returns the delay after a connection ended for this reason: the relay's if it names
     /// one, else the next.
-    pub(super) fn after(&mut self, reason: &DisconnectReason, random: &Random) -> Duration {
+    pub(super) fn delay_after(
+        &mut self,
+        reason: &DisconnectReason,
+        random: &RandomSource,
+    ) -> Duration {
         match reason {
             DisconnectReason::Ended(ReceiveError::Closed { code, reason }) => match *code {
                 // No jitter: the relay has already spread these delays.
-                NORMAL | GOING_AWAY => retry_after(reason).unwrap_or_else(|| self.next(random)),
-                KEPT_BEING_REFUSED => jittered(self.max, random),
-                _ => self.next(random),
+                NORMAL | GOING_AWAY => {
+                    retry_after(reason).unwrap_or_else(|| self.next_delay(random))
+                }
+                KEPT_BEING_REFUSED => with_jitter(self.max, random),
+                _ => self.next_delay(random),
             },
             DisconnectReason::Open(OpenError::Refused(problem)) => {
                 let wanted = problem.retry_after.unwrap_or_default().min(RETRY_AFTER_MAX);
-                wanted + self.next(random)
+                wanted + self.next_delay(random)
             }
-            _ => self.next(random),
+            _ => self.next_delay(random),
         }
     }
 }
@@ -163,13 +169,13 @@ pub(super) fn reason_to_come_back(
 
 /// Returns true for refusals that may pass: server errors, timeouts and rate limits.
 /// Other client errors do not pass, nor do redirects, which are not followed.
-fn may_pass_later(problem: &Problem) -> bool {
+fn may_pass_later(problem: &HttpRefusal) -> bool {
     const REQUEST_TIMEOUT: u16 = 408;
     const TOO_MANY_REQUESTS: u16 = 429;
     matches!(problem.status, REQUEST_TIMEOUT | TOO_MANY_REQUESTS) || problem.status >= 500
 }
 
-fn jittered(delay: Duration, random: &Random) -> Duration {
+fn with_jitter(delay: Duration, random: &RandomSource) -> Duration {
     let half = delay / 2;
     let half_micros = u64::try_from(half.as_micros()).unwrap_or(u64::MAX);
     half + Duration::from_micros(random.below(half_micros.saturating_add(1)))
@@ -194,9 +200,9 @@ mod tests {
     #[test]
     fn delays_double_up_to_the_longest_and_jitter_by_half() {
         for seed in 0..200 {
-            let (random, mut backoff) = (Random::from_seed(seed), backoff());
+            let (random, mut backoff) = (RandomSource::from_seed(seed), backoff());
             for seconds in [1, 2, 4, 8, 16, 30, 30, 30] {
-                let (delay, whole) = (backoff.next(&random), Duration::from_secs(seconds));
+                let (delay, whole) = (backoff.next_delay(&random), Duration::from_secs(seconds));
                 assert!(
                     delay >= whole / 2 && delay <= whole,
                     "{delay:?} of {whole:?}"
@@ -208,19 +214,19 @@ mod tests {
     #[test]
     fn clients_that_were_lost_together_come_back_apart() {
         let delays: std::collections::HashSet<_> = (0..100)
-            .map(|seed| backoff().next(&Random::from_seed(seed)))
+            .map(|seed| backoff().next_delay(&RandomSource::from_seed(seed)))
             .collect();
         assert!(delays.len() > 90, "{}", delays.len());
     }
 
     #[test]
     fn a_reset_begins_anew() {
-        let (random, mut backoff) = (Random::from_seed(1), backoff());
+        let (random, mut backoff) = (RandomSource::from_seed(1), backoff());
         for _ in 0..100 {
-            backoff.next(&random);
+            backoff.next_delay(&random);
         }
         backoff.reset();
-        assert!(backoff.next(&random) <= Duration::from_secs(1));
+        assert!(backoff.next_delay(&random) <= Duration::from_secs(1));
     }
 
     #[test]

@@ -17,12 +17,12 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// Confirms the next Subscribe and returns its `resume_from`.
 async fn resume(
-    client: &mut Client<Pipes>,
+    client: &mut RelayClient<Pipes>,
     peer: &mut Peer,
     offset: u64,
     replayed: Option<u64>,
 ) -> Option<wire::Position> {
-    let (event, subscribe) = join!(client.next(), peer.confirm_at(offset, replayed));
+    let (event, subscribe) = join!(client.next_event(), peer.confirm_at(offset, replayed));
     assert!(matches!(event, Ok(ClientEvent::Subscribed(_))), "{event:?}");
     subscribe.resume_from
 }
@@ -35,14 +35,14 @@ async fn send(peer: &mut Peer, offsets: &[u64]) {
 }
 
 /// Returns the offset of the next event that the client returns.
-async fn given(client: &mut Client<Pipes>) -> u64 {
-    match client.next().await {
+async fn given(client: &mut RelayClient<Pipes>) -> u64 {
+    match client.next_event().await {
         Ok(ClientEvent::Event(event)) => event.position.unwrap().offset,
         other => panic!("{other:?}"),
     }
 }
 
-async fn reconnect(client: &mut Client<Pipes>, listener: &mut Listener, peer: Peer) -> Peer {
+async fn reconnect(client: &mut RelayClient<Pipes>, listener: &mut Listener, peer: Peer) -> Peer {
     drop(peer);
     disconnected(client).await;
     connect(client, listener).await
@@ -106,7 +106,7 @@ async fn what_cannot_be_recovered_is_told() {
     let (peer, _) = subscribe(&mut client, &mut listener).await;
     let mut peer = reconnect(&mut client, &mut listener, peer).await;
     resume(&mut client, &mut peer, 90, None).await;
-    let gap = client.next().await;
+    let gap = client.next_event().await;
     assert!(
         matches!(&gap, Ok(ClientEvent::Gap { since, topics, implicit: true })
             if *since == position(7) && topics == &["kind:1", "kind:2"]),
@@ -132,12 +132,12 @@ async fn each_subscribe_keeps_its_own_position_and_the_lowest_goes_first() {
     assert_eq!(resumed_from, Some(position(8)));
 
     let mut peer = reconnect(&mut client, &mut listener, peer).await;
-    let (_, low) = join!(client.next(), peer.confirm_at(30, Some(1)));
+    let (_, low) = join!(client.next_event(), peer.confirm_at(30, Some(1)));
     assert_eq!(low.resume_from, Some(position(8)));
     assert_eq!(low.topics, topics[1_000..]);
     send(&mut peer, &[25]).await;
     given(&mut client).await;
-    let (_, high) = join!(client.next(), peer.confirm_at(30, Some(0)));
+    let (_, high) = join!(client.next_event(), peer.confirm_at(30, Some(0)));
     assert_eq!(high.resume_from, Some(position(20)));
     assert_eq!(high.topics, topics[..1_000]);
 }
@@ -152,10 +152,10 @@ async fn new_topics_do_not_resume_and_old_ones_leave_with_their_position() {
     client.unsubscribe(["kind:1"]);
     client.subscribe(["kind:1"]);
     let mut peer = connect(&mut client, &mut listener).await;
-    let (_, implicit) = join!(client.next(), peer.confirm_at(9, Some(0)));
+    let (_, implicit) = join!(client.next_event(), peer.confirm_at(9, Some(0)));
     assert!(implicit.topics.is_empty());
     assert_eq!(implicit.resume_from, Some(position(7)));
-    let (_, fresh) = join!(client.next(), peer.confirm_at(9, None));
+    let (_, fresh) = join!(client.next_event(), peer.confirm_at(9, None));
     assert_eq!(fresh.topics, ["kind:2", "kind:1"]);
     assert_eq!(fresh.resume_from, None);
 }
@@ -184,7 +184,7 @@ async fn what_clients_send_has_no_place_in_the_order() {
     for _ in 0..2 {
         let bytes = typing.encode_to_vec();
         peer.send(Message::Binary(bytes.into())).await;
-        let event = client.next().await;
+        let event = client.next_event().await;
         assert!(
             matches!(&event, Ok(ClientEvent::Event(event)) if event.message_id == "typing"),
             "{event:?}"
@@ -200,10 +200,10 @@ async fn what_the_relay_has_no_room_for_is_asked_for_again_when_it_says() {
     let (mut client, mut listener) = client(&["kind:1"]);
     let mut peer = connect(&mut client, &mut listener).await;
     let refusing = peer.refuse("RATE_LIMIT_EXCEEDED", Some(5_000));
-    let (refused, topics) = join!(client.next(), refusing);
+    let (refused, topics) = join!(client.next_event(), refusing);
     assert!(matches!(refused, Ok(ClientEvent::Refused(_))));
     let refused_at = Instant::now();
-    let (_, again) = join!(client.next(), peer.confirm());
+    let (_, again) = join!(client.next_event(), peer.confirm());
     assert_eq!(again, topics);
     let late = refused_at.elapsed() - SECOND * 5;
     assert!(late < SECOND, "{late:?}");
@@ -217,17 +217,20 @@ async fn the_implicit_topics_resume_though_others_are_refused() {
     disconnected(&mut client).await;
     client.subscribe(["kind:2"]);
     let mut peer = connect(&mut client, &mut listener).await;
-    let (_, refused) = join!(client.next(), peer.refuse("AUTHORIZATION_FAILED", None));
+    let (_, refused) = join!(
+        client.next_event(),
+        peer.refuse("AUTHORIZATION_FAILED", None)
+    );
     assert_eq!(refused, ["kind:1"]);
-    let (_, implicit) = join!(client.next(), peer.confirm_at(9, Some(0)));
+    let (_, implicit) = join!(client.next_event(), peer.confirm_at(9, Some(0)));
     assert!(implicit.topics.is_empty());
     assert_eq!(implicit.resume_from, Some(position(7)));
-    let (_, fresh) = join!(client.next(), peer.confirm_at(9, None));
+    let (_, fresh) = join!(client.next_event(), peer.confirm_at(9, None));
     assert_eq!(fresh.topics, ["kind:2"]);
 
     // Another token may grant them, so refused topics are asked for again.
     let mut peer = reconnect(&mut client, &mut listener, peer).await;
-    let (_, again) = join!(client.next(), peer.confirm_at(9, Some(0)));
+    let (_, again) = join!(client.next_event(), peer.confirm_at(9, Some(0)));
     assert_eq!(again.topics, ["kind:1"]);
     assert_eq!(again.resume_from, Some(position(7)));
 }
@@ -241,7 +244,7 @@ async fn a_pong_moves_the_position_forward_and_never_back() {
             position: stands_at.map(position),
             ..wire::Pong::default()
         };
-        peer.control(Control::Pong(pong)).await;
+        peer.control(ControlMessage::Pong(pong)).await;
         // The disconnect follows the Pong, so the client has processed the Pong by then.
         let mut next = reconnect(&mut client, &mut listener, peer).await;
         let resumed_from = resume(&mut client, &mut next, resumes_from, Some(0)).await;

@@ -11,16 +11,16 @@ use tokio::{
 };
 
 use super::{
-    address::{Address, Schemes},
-    connection::Connection,
-    envelope::Control,
-    group::Gap,
+    address::{RelayAddress, UrlSchemes},
+    connection::RelayConnection,
+    envelope::ControlMessage,
+    group::EventGap,
     handshake::{self, OpenError},
     options::{ClientOptions, FetchingToken},
-    received::{Event, Received, SendError},
+    received::{ReceivedEvent, RelayMessage, SendError},
     reconnect::{Backoff, ClientError, DisconnectReason, NORMAL, reason_to_come_back},
-    stream::Stream,
-    subscriptions::Subscriptions,
+    stream::RelayStream,
+    subscriptions::ClientSubscriptions,
 };
 use crate::protocol::wire;
 
@@ -28,15 +28,15 @@ use crate::protocol::wire;
 const TOKEN_REFUSALS_MAX: u32 = 3;
 
 /// A future that opens a stream.
-pub type Connecting<S> = Pin<Box<dyn Future<Output = io::Result<S>> + Send>>;
+pub type ConnectFuture<S> = Pin<Box<dyn Future<Output = io::Result<S>> + Send>>;
 
-/// Opens the streams of a [`Client`].
+/// Opens the streams of a [`RelayClient`].
 pub trait Connector {
     /// The type of stream.
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 
     /// Opens a stream. The client applies the timeout.
-    fn connect(&self, address: Address) -> Connecting<Self::Stream>;
+    fn connect(&self, address: RelayAddress) -> ConnectFuture<Self::Stream>;
 }
 
 /// Connects over TCP, with TLS if the URL asks for it.
@@ -46,36 +46,36 @@ pub struct TcpConnector {
 }
 
 impl Connector for TcpConnector {
-    type Stream = Stream;
+    type Stream = RelayStream;
 
-    fn connect(&self, address: Address) -> Connecting<Stream> {
+    fn connect(&self, address: RelayAddress) -> ConnectFuture<RelayStream> {
         let tls = self.tls.clone();
-        Box::pin(async move { Stream::connect(&address, tls).await })
+        Box::pin(async move { RelayStream::connect(&address, tls).await })
     }
 }
 
 /// A client that reconnects.
-pub struct Client<C: Connector = TcpConnector> {
+pub struct RelayClient<C: Connector = TcpConnector> {
     options: ClientOptions,
     connector: C,
-    subscriptions: Subscriptions,
+    subscriptions: ClientSubscriptions,
     backoff: Backoff,
     is_token_stale: bool,
     token_refusals: u32,
-    state: State<C::Stream>,
+    state: ClientState<C::Stream>,
 }
 
-enum State<S> {
+enum ClientState<S> {
     Waiting(Instant),
     FetchingToken(FetchingToken),
-    Opening(Opening<S>),
-    Live(Box<Live<S>>),
+    Opening(OpenFuture<S>),
+    Live(Box<LiveConnection<S>>),
     Stopped,
 }
 
-type Opening<S> = Pin<Box<dyn Future<Output = Result<Connection<S>, OpenError>> + Send>>;
+type OpenFuture<S> = Pin<Box<dyn Future<Output = Result<RelayConnection<S>, OpenError>> + Send>>;
 
-/// An event in the life of a [`Client`].
+/// An event in the life of a [`RelayClient`].
 #[derive(Debug)]
 pub enum ClientEvent {
     /// The relay accepted the connection; the topics are being subscribed.
@@ -85,7 +85,7 @@ pub enum ClientEvent {
     /// The relay confirmed an Unsubscribe.
     Unsubscribed(wire::UnsubscribeConfirmed),
     /// An event arrived that had not arrived before.
-    Event(Event),
+    Event(ReceivedEvent),
     /// The relay no longer has all events after a position: fetch the current state from
     /// the backend. No later event is missing.
     Gap {
@@ -110,8 +110,8 @@ pub enum ClientEvent {
     },
 }
 
-impl Client {
-    /// Creates a client over TCP, which connects when [`Client::next`] is first called.
+impl RelayClient {
+    /// Creates a client over TCP, which connects when [`RelayClient::next_event`] is first called.
     #[must_use]
     pub fn new(options: ClientOptions) -> Self {
         let tls = options.tls.clone();
@@ -119,7 +119,7 @@ impl Client {
     }
 }
 
-impl<C: Connector> Client<C> {
+impl<C: Connector> RelayClient<C> {
     /// Creates a client over the streams of a connector.
     #[must_use]
     pub fn with_connector(options: ClientOptions, connector: C) -> Self {
@@ -128,13 +128,13 @@ impl<C: Connector> Client<C> {
             is_token_stale: options.token.is_none() && options.fresh_token.is_some(),
             options,
             connector,
-            subscriptions: Subscriptions::default(),
+            subscriptions: ClientSubscriptions::default(),
             token_refusals: 0,
-            state: State::Waiting(Instant::now()),
+            state: ClientState::Waiting(Instant::now()),
         }
     }
 
-    /// Resumes from this position. Call it before the first [`Client::next`]. Topics that
+    /// Resumes from this position. Call it before the first [`RelayClient::next_event`]. Topics that
     /// are subscribed later start at the time of their subscription.
     pub fn start_from(&mut self, position: wire::Position) {
         self.subscriptions.start_from(position);
@@ -160,63 +160,70 @@ impl<C: Connector> Client<C> {
     /// # Errors
     ///
     /// When the client has stopped for good.
-    pub async fn next(&mut self) -> Result<ClientEvent, ClientError> {
+    pub async fn next_event(&mut self) -> Result<ClientEvent, ClientError> {
         loop {
             if let Some(gap) = self.subscriptions.next_gap() {
                 return Ok(gap.into());
             }
             match &mut self.state {
-                State::Waiting(until) => {
+                ClientState::Waiting(until) => {
                     sleep_until(*until).await;
-                    self.state = self.beginning();
+                    self.state = self.start_attempt();
                 }
-                State::FetchingToken(fetching) => match fetching.await {
+                ClientState::FetchingToken(fetching) => match fetching.await {
                     Ok(token) => {
                         self.options.token = Some(token);
                         self.is_token_stale = false;
-                        self.state = self.beginning();
+                        self.state = self.start_attempt();
                     }
-                    Err(error) => return self.disconnected(DisconnectReason::NoToken(error)),
+                    Err(error) => return self.on_disconnected(DisconnectReason::NoToken(error)),
                 },
-                State::Opening(opening) => {
+                ClientState::Opening(opening) => {
                     return match opening.await {
-                        Ok(connection) => Ok(self.opened(connection)),
-                        Err(error) => self.disconnected(error.into()),
+                        Ok(connection) => Ok(self.on_opened(connection)),
+                        Err(error) => self.on_disconnected(error.into()),
                     };
                 }
-                State::Live(live) => {
-                    match live.next(&self.options, &mut self.subscriptions).await {
+                ClientState::Live(live) => {
+                    match live
+                        .next_message(&self.options, &mut self.subscriptions)
+                        .await
+                    {
                         Ok(received) => {
-                            if let Some(event) = self.received(received) {
+                            if let Some(event) = self.on_received(received) {
                                 return Ok(event);
                             }
                         }
-                        Err(reason) => return self.disconnected(reason),
+                        Err(reason) => return self.on_disconnected(reason),
                     }
                 }
-                State::Stopped => return Err(ClientError::Stopped),
+                ClientState::Stopped => return Err(ClientError::Stopped),
             }
         }
     }
 
     /// Closes the connection, if there is one.
     pub async fn close(mut self) {
-        if let State::Live(live) = mem::replace(&mut self.state, State::Stopped) {
+        if let ClientState::Live(live) = mem::replace(&mut self.state, ClientState::Stopped) {
             live.connection.close(NORMAL).await;
         }
     }
 
-    fn beginning(&self) -> State<C::Stream> {
+    fn start_attempt(&self) -> ClientState<C::Stream> {
         match &self.options.fresh_token {
-            Some(source) if self.is_token_stale => State::FetchingToken(source.fetch()),
-            _ => State::Opening(self.opening()),
+            Some(source) if self.is_token_stale => ClientState::FetchingToken(source.fetch_token()),
+            _ => ClientState::Opening(self.open_connection()),
         }
     }
 
-    fn opening(&self) -> Opening<C::Stream> {
+    fn open_connection(&self) -> OpenFuture<C::Stream> {
         let options = self.options.clone();
-        let address = handshake::request(&options)
-            .and_then(|request| Ok(Address::of(request.uri(), Schemes::WEBSOCKET)?));
+        let address = handshake::build_request(&options).and_then(|request| {
+            Ok(RelayAddress::from_uri(
+                request.uri(),
+                UrlSchemes::WEBSOCKET,
+            )?)
+        });
         let address = match address {
             Ok(address) => address,
             Err(error) => return Box::pin(async { Err(error) }),
@@ -226,7 +233,7 @@ impl<C: Connector> Client<C> {
             let opening = async {
                 let stream = connecting.await;
                 let stream = stream.map_err(|source| OpenError::Unreachable { address, source })?;
-                Connection::over(stream, &options).await
+                RelayConnection::open_over(stream, &options).await
             };
             timeout(options.handshake_timeout, opening)
                 .await
@@ -234,57 +241,57 @@ impl<C: Connector> Client<C> {
         })
     }
 
-    fn opened(&mut self, connection: Connection<C::Stream>) -> ClientEvent {
+    fn on_opened(&mut self, connection: RelayConnection<C::Stream>) -> ClientEvent {
         self.token_refusals = 0;
-        self.subscriptions.connected();
-        self.state = State::Live(Box::new(Live {
+        self.subscriptions.on_connected();
+        self.state = ClientState::Live(Box::new(LiveConnection {
             connection,
             next_ping: Instant::now() + self.options.heartbeat,
         }));
         ClientEvent::Connected
     }
 
-    fn received(&mut self, received: Received) -> Option<ClientEvent> {
+    fn on_received(&mut self, received: RelayMessage) -> Option<ClientEvent> {
         match received {
-            Received::Event(event) => {
-                let is_new = self.subscriptions.take(&event);
+            RelayMessage::Event(event) => {
+                let is_new = self.subscriptions.accept_event(&event);
                 is_new.then_some(ClientEvent::Event(event))
             }
-            Received::SubscriptionConfirmed(confirmed) => {
+            RelayMessage::SubscriptionConfirmed(confirmed) => {
                 self.backoff.reset();
-                self.subscriptions.confirmed(&confirmed);
+                self.subscriptions.on_confirmed(&confirmed);
                 Some(ClientEvent::Subscribed(confirmed))
             }
-            Received::UnsubscribeConfirmed(confirmed) => {
-                self.subscriptions.unsubscribed(&confirmed);
+            RelayMessage::UnsubscribeConfirmed(confirmed) => {
+                self.subscriptions.on_unsubscribed(&confirmed);
                 Some(ClientEvent::Unsubscribed(confirmed))
             }
-            Received::Error(error) => {
-                self.subscriptions.refused(&error, Instant::now());
+            RelayMessage::Error(error) => {
+                self.subscriptions.on_refused(&error, Instant::now());
                 Some(ClientEvent::Refused(error))
             }
-            Received::Pong(pong) => {
-                self.subscriptions.pong(&pong);
+            RelayMessage::Pong(pong) => {
+                self.subscriptions.on_pong(&pong);
                 None
             }
         }
     }
 
-    fn disconnected(&mut self, reason: DisconnectReason) -> Result<ClientEvent, ClientError> {
-        self.state = State::Stopped;
-        self.subscriptions.disconnected();
-        let reason = if self.may_get_a_token(&reason) {
+    fn on_disconnected(&mut self, reason: DisconnectReason) -> Result<ClientEvent, ClientError> {
+        self.state = ClientState::Stopped;
+        self.subscriptions.on_disconnected();
+        let reason = if self.can_refresh_token(&reason) {
             self.is_token_stale = true;
             reason
         } else {
             reason_to_come_back(reason)?
         };
-        let retry_in = self.backoff.after(&reason, &self.options.random);
-        self.state = State::Waiting(Instant::now() + retry_in);
+        let retry_in = self.backoff.delay_after(&reason, &self.options.random);
+        self.state = ClientState::Waiting(Instant::now() + retry_in);
         Ok(ClientEvent::Disconnected { reason, retry_in })
     }
 
-    fn may_get_a_token(&mut self, reason: &DisconnectReason) -> bool {
+    fn can_refresh_token(&mut self, reason: &DisconnectReason) -> bool {
         if matches!(reason, DisconnectReason::Open(OpenError::Unauthorized(_))) {
             self.token_refusals += 1;
         }
@@ -294,8 +301,8 @@ impl<C: Connector> Client<C> {
     }
 }
 
-impl From<Gap> for ClientEvent {
-    fn from(gap: Gap) -> Self {
+impl From<EventGap> for ClientEvent {
+    fn from(gap: EventGap) -> Self {
         Self::Gap {
             since: gap.since,
             topics: gap.topics,
@@ -304,26 +311,26 @@ impl From<Gap> for ClientEvent {
     }
 }
 
-impl<C: Connector> fmt::Debug for Client<C> {
+impl<C: Connector> fmt::Debug for RelayClient<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client").finish_non_exhaustive()
     }
 }
 
 /// An open connection and its heartbeat.
-struct Live<S> {
-    connection: Connection<S>,
+struct LiveConnection<S> {
+    connection: RelayConnection<S>,
     next_ping: Instant,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Live<S> {
-    async fn next(
+impl<S: AsyncRead + AsyncWrite + Unpin> LiveConnection<S> {
+    async fn next_message(
         &mut self,
         options: &ClientOptions,
-        subscriptions: &mut Subscriptions,
-    ) -> Result<Received, DisconnectReason> {
+        subscriptions: &mut ClientSubscriptions,
+    ) -> Result<RelayMessage, DisconnectReason> {
         loop {
-            self.queue_what_is_due(options, subscriptions)?;
+            self.queue_due(options, subscriptions)?;
             let dead_at = self.connection.last_frame() + options.dead_after;
             let wake_at = self.next_ping.min(dead_at);
             let wake_at = subscriptions
@@ -340,20 +347,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Live<S> {
         }
     }
 
-    fn queue_what_is_due(
+    fn queue_due(
         &mut self,
         options: &ClientOptions,
-        subscriptions: &mut Subscriptions,
+        subscriptions: &mut ClientSubscriptions,
     ) -> Result<(), SendError> {
         let now = Instant::now();
-        while let Some((request, control)) = subscriptions.next(now) {
-            let message_id = self.connection.queue(control)?;
-            subscriptions.sent(message_id, request);
+        while let Some((request, control)) = subscriptions.next_request(now) {
+            let message_id = self.connection.queue_control(control)?;
+            subscriptions.on_sent(message_id, request);
         }
         if self.next_ping <= now {
             let timestamp = options.clock.unix_seconds();
             self.connection
-                .queue(Control::Ping(wire::Ping { timestamp }))?;
+                .queue_control(ControlMessage::Ping(wire::Ping { timestamp }))?;
             self.next_ping = now + options.heartbeat;
         }
         Ok(())

@@ -11,26 +11,26 @@ use crate::client::{
 
 const SECOND: Duration = Duration::from_secs(1);
 
-pub(super) fn client(topics: &[&str]) -> (Client<Pipes>, Listener) {
+pub(super) fn client(topics: &[&str]) -> (RelayClient<Pipes>, Listener) {
     let (pipes, listener) = pipes();
-    let mut client = Client::with_connector(options(), pipes);
+    let mut client = RelayClient::with_connector(options(), pipes);
     client.subscribe(topics.iter().copied());
     (client, listener)
 }
 
-pub(super) async fn connect(client: &mut Client<Pipes>, listener: &mut Listener) -> Peer {
-    let (event, peer) = join!(client.next(), listener.accept());
+pub(super) async fn connect(client: &mut RelayClient<Pipes>, listener: &mut Listener) -> Peer {
+    let (event, peer) = join!(client.next_event(), listener.accept());
     assert!(matches!(event, Ok(ClientEvent::Connected)), "{event:?}");
     peer
 }
 
 /// Connects, confirms the Subscribe and returns its topics.
 pub(super) async fn subscribe(
-    client: &mut Client<Pipes>,
+    client: &mut RelayClient<Pipes>,
     listener: &mut Listener,
 ) -> (Peer, Vec<String>) {
     let mut peer = connect(client, listener).await;
-    let (event, topics) = join!(client.next(), peer.confirm());
+    let (event, topics) = join!(client.next_event(), peer.confirm());
     let Ok(ClientEvent::Subscribed(confirmed)) = event else {
         panic!("{event:?}");
     };
@@ -38,8 +38,8 @@ pub(super) async fn subscribe(
     (peer, topics)
 }
 
-pub(super) async fn disconnected(client: &mut Client<Pipes>) -> (String, Duration) {
-    match client.next().await {
+pub(super) async fn disconnected(client: &mut RelayClient<Pipes>) -> (String, Duration) {
+    match client.next_event().await {
         Ok(ClientEvent::Disconnected { reason, retry_in }) => (reason.to_string(), retry_in),
         other => panic!("{other:?}"),
     }
@@ -55,7 +55,7 @@ async fn it_connects_subscribes_and_hands_out_events() {
     let (mut peer, topics) = subscribe(&mut client, &mut listener).await;
     assert_eq!(topics, ["kind:1", "kind:2"]);
     let envelope = peer.event(8).await;
-    let Ok(ClientEvent::Event(event)) = client.next().await else {
+    let Ok(ClientEvent::Event(event)) = client.next_event().await else {
         panic!("no event");
     };
     assert_eq!(event.envelope, envelope);
@@ -66,19 +66,19 @@ async fn topics_change_on_this_connection_and_on_the_next() {
     let (mut client, mut listener) = client(&["kind:1", "kind:2"]);
     let (mut peer, _) = subscribe(&mut client, &mut listener).await;
     client.subscribe(["kind:3"]);
-    let (event, topics) = join!(client.next(), peer.confirm());
+    let (event, topics) = join!(client.next_event(), peer.confirm());
     assert!(matches!(event, Ok(ClientEvent::Subscribed(_))));
     assert_eq!(topics, ["kind:3"]);
 
     client.unsubscribe(["kind:1"]);
     let (_, unsubscribe) = select! {
-        event = client.next() => panic!("{event:?}"),
+        event = client.next_event() => panic!("{event:?}"),
         received = peer.received() => received,
     };
     let topics = vec!["kind:1".to_owned()];
     assert_eq!(
         unsubscribe,
-        Control::Unsubscribe(wire::Unsubscribe { topics })
+        ControlMessage::Unsubscribe(wire::Unsubscribe { topics })
     );
 
     drop(peer);
@@ -94,7 +94,7 @@ async fn a_ping_goes_out_every_30_seconds() {
     let begun = Instant::now();
     let script = async {
         for count in 1..=5 {
-            let (_, Control::Ping(ping)) = peer.received().await else {
+            let (_, ControlMessage::Ping(ping)) = peer.received().await else {
                 panic!("no Ping");
             };
             let late = begun.elapsed() - SECOND * 30 * count;
@@ -104,11 +104,11 @@ async fn a_ping_goes_out_every_30_seconds() {
                 client_timestamp: ping.timestamp,
                 position: None,
             };
-            peer.control(Control::Pong(pong)).await;
+            peer.control(ControlMessage::Pong(pong)).await;
         }
     };
     select! {
-        event = client.next() => panic!("{event:?}"),
+        event = client.next_event() => panic!("{event:?}"),
         () = script => {}
     }
 }
@@ -121,8 +121,14 @@ async fn a_ping_goes_out_in_a_flood_of_events_too() {
         peer.event(offset).await;
     }
     tokio::time::advance(SECOND * 31).await;
-    assert!(matches!(client.next().await, Ok(ClientEvent::Event(_))));
-    assert!(matches!(peer.received().await, (_, Control::Ping(_))));
+    assert!(matches!(
+        client.next_event().await,
+        Ok(ClientEvent::Event(_))
+    ));
+    assert!(matches!(
+        peer.received().await,
+        (_, ControlMessage::Ping(_))
+    ));
 }
 
 #[tokio::test(start_paused = true)]
@@ -206,13 +212,16 @@ async fn a_refused_token_stops_it_and_says_what_to_do() {
     let document = r#"{"code":"AUTHENTICATION_FAILED","detail":"it has expired"}"#;
     let length = document.len();
     let answer = format!("HTTP/1.1 401 No\r\nContent-Length: {length}\r\n\r\n{document}");
-    let (stopped, ()) = join!(client.next(), listener.refuse(&answer));
+    let (stopped, ()) = join!(client.next_event(), listener.refuse(&answer));
     assert_eq!(
         stopped.unwrap_err().to_string(),
         "the relay does not accept the token (401 AUTHENTICATION_FAILED: it has expired): \
          connect again with a new token"
     );
-    assert!(matches!(client.next().await, Err(ClientError::Stopped)));
+    assert!(matches!(
+        client.next_event().await,
+        Err(ClientError::Stopped)
+    ));
     assert_eq!(listener.waiting(), 0);
 }
 
@@ -221,7 +230,7 @@ async fn a_refusal_that_is_the_clients_fault_stops_it() {
     for status in [302, 400, 403, 404, 426] {
         let (mut client, mut listener) = client(&["kind:1"]);
         let answer = format!("HTTP/1.1 {status} No\r\nContent-Length: 0\r\n\r\n");
-        let (stopped, ()) = join!(client.next(), listener.refuse(&answer));
+        let (stopped, ()) = join!(client.next_event(), listener.refuse(&answer));
         assert!(
             matches!(&stopped, Err(ClientError::Refused(OpenError::Refused(problem)))
                 if problem.status == status),
@@ -291,9 +300,12 @@ async fn a_close_may_be_for_good() {
         let (mut client, mut listener) = client(&["kind:1"]);
         let (mut peer, _) = subscribe(&mut client, &mut listener).await;
         peer.close(code, "bye").await;
-        let stopped = client.next().await.unwrap_err().to_string();
+        let stopped = client.next_event().await.unwrap_err().to_string();
         assert!(stopped.starts_with(message), "{stopped}");
-        assert!(matches!(client.next().await, Err(ClientError::Stopped)));
+        assert!(matches!(
+            client.next_event().await,
+            Err(ClientError::Stopped)
+        ));
     }
 }
 
@@ -308,9 +320,9 @@ async fn a_refused_subscribe_is_told() {
             request_message_id,
             ..Default::default()
         };
-        peer.control(Control::Error(error)).await;
+        peer.control(ControlMessage::Error(error)).await;
     };
-    let (event, ()) = join!(client.next(), refusing);
+    let (event, ()) = join!(client.next_event(), refusing);
     assert!(
         matches!(&event, Ok(ClientEvent::Refused(error))
             if error.error_code == "AUTHORIZATION_FAILED"),
@@ -334,7 +346,7 @@ async fn next_may_be_given_up_at_any_moment() {
         while offsets.len() < 100 {
             select! {
                 biased;
-                event = client.next() => match event.unwrap() {
+                event = client.next_event() => match event.unwrap() {
                     ClientEvent::Event(event) => offsets.push(event.position.unwrap().offset),
                     ClientEvent::Connected | ClientEvent::Subscribed(_) => {}
                     other => panic!("{other:?}"),
@@ -355,12 +367,12 @@ async fn many_topics_go_out_in_frames_that_the_relay_takes() {
     let long: Vec<String> = (0..500).map(|id| format!("kind:{id:0>256}")).collect();
     for topics in [short, long] {
         let (pipes, mut listener) = pipes();
-        let mut client = Client::with_connector(options(), pipes);
+        let mut client = RelayClient::with_connector(options(), pipes);
         client.subscribe(topics.clone());
         let mut peer = connect(&mut client, &mut listener).await;
         let mut confirmed = Vec::new();
         while confirmed.len() < topics.len() {
-            let (event, portion) = join!(client.next(), peer.confirm());
+            let (event, portion) = join!(client.next_event(), peer.confirm());
             assert!(matches!(event, Ok(ClientEvent::Subscribed(_))));
             assert!(portion.len() <= 1_000);
             assert!(portion.iter().map(|topic| topic.len() + 4).sum::<usize>() < 60_000);
@@ -384,8 +396,8 @@ async fn a_url_or_token_that_cannot_be_used_stops_it() {
     newline.token = Some(crate::client::Credential::new("a\nb"));
     for options in [wss, newline] {
         let (pipes, _listener) = pipes();
-        let mut client = Client::with_connector(options, pipes);
-        let stopped = client.next().await;
+        let mut client = RelayClient::with_connector(options, pipes);
+        let stopped = client.next_event().await;
         assert!(
             matches!(stopped, Err(ClientError::Refused(_))),
             "{stopped:?}"

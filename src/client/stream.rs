@@ -14,22 +14,22 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use super::address::Address;
+use super::address::RelayAddress;
 
 /// A byte stream to a relay.
 #[derive(Debug)]
-pub enum Stream {
+pub enum RelayStream {
     /// Plain TCP.
     Tcp(TcpStream),
     /// TLS over TCP.
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-impl Stream {
+impl RelayStream {
     /// Connects, over TLS if the address asks for it. Fails if `tls` does not trust the
     /// certificate for the host.
     pub(super) async fn connect(
-        address: &Address,
+        address: &RelayAddress,
         tls: Option<Arc<ClientConfig>>,
     ) -> io::Result<Self> {
         let stream = connect_tcp(address).await?;
@@ -46,13 +46,13 @@ impl Stream {
 }
 
 /// Opens a TCP connection with `TCP_NODELAY`, so that small frames are sent at once.
-pub(super) async fn connect_tcp(address: &Address) -> io::Result<TcpStream> {
+pub(super) async fn connect_tcp(address: &RelayAddress) -> io::Result<TcpStream> {
     let stream = TcpStream::connect((address.host.as_str(), address.port)).await?;
     stream.set_nodelay(true)?;
     Ok(stream)
 }
 
-impl AsyncRead for Stream {
+impl AsyncRead for RelayStream {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -65,7 +65,7 @@ impl AsyncRead for Stream {
     }
 }
 
-impl AsyncWrite for Stream {
+impl AsyncWrite for RelayStream {
     fn poll_write(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,

@@ -13,8 +13,10 @@ use proptest::{
 
 use super::*;
 use crate::client::{
-    Received,
-    relay_model::{IMPLICIT, Link, Relay, Verdict, number, topic},
+    RelayMessage,
+    relay_model::{
+        IMPLICIT, ModelConnection, ModelRelay, SubscribeVerdict, topic_name, topic_number,
+    },
 };
 
 const TOPICS: usize = 4;
@@ -31,7 +33,7 @@ enum Step {
     Ask,
     Ping,
     Take,
-    Answer(Verdict),
+    Answer(SubscribeVerdict),
     Deliver(usize),
     Wait,
 }
@@ -48,9 +50,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         8 => Just(Step::Ask),
         4 => Just(Step::Ping),
         8 => Just(Step::Take),
-        8 => Just(Step::Answer(Verdict::Take)),
-        2 => Just(Step::Answer(Verdict::Refuse)),
-        1 => Just(Step::Answer(Verdict::Defer)),
+        8 => Just(Step::Answer(SubscribeVerdict::Take)),
+        2 => Just(Step::Answer(SubscribeVerdict::Refuse)),
+        1 => Just(Step::Answer(SubscribeVerdict::Defer)),
         8 => (1_usize..8).prop_map(Step::Deliver),
         1 => Just(Step::Wait),
     ];
@@ -84,9 +86,9 @@ struct Owed {
 }
 
 struct World<'a> {
-    relay: Relay,
-    link: Option<Link>,
-    client: Subscriptions,
+    relay: ModelRelay,
+    link: Option<ModelConnection>,
+    client: ClientSubscriptions,
     now: Instant,
     names: u64,
     /// For each Subscribe, its topics and the number of each topic's subscription.
@@ -99,10 +101,10 @@ struct World<'a> {
 
 impl<'a> World<'a> {
     fn new(counts: &'a Counts, had_offsets_max: usize) -> Self {
-        let mut client = Subscriptions::default();
+        let mut client = ClientSubscriptions::default();
         client.positions.had_offsets_max = had_offsets_max;
         Self {
-            relay: Relay::default(),
+            relay: ModelRelay::default(),
             link: None,
             client,
             now: Instant::now(),
@@ -126,16 +128,16 @@ impl<'a> World<'a> {
             Step::Subscribe(topics) => self.subscribe(&topics),
             Step::Unsubscribe(number) => {
                 self.owed.remove(&number);
-                self.client.unsubscribe(&[topic(number)]);
+                self.client.unsubscribe(&[topic_name(number)]);
             }
             Step::Connect => self.connect(),
             Step::Cut => self.cut(),
             Step::Ask => while self.ask() {},
             Step::Ping => drop(self.link.as_mut().map(|link| link.answer_ping(&self.relay))),
-            Step::Take => drop(self.link.as_mut().map(|link| link.take(&self.relay))),
+            Step::Take => drop(self.link.as_mut().map(|link| link.take_event(&self.relay))),
             Step::Answer(verdict) => {
                 let link = self.link.as_mut();
-                link.map(|link| link.answer(&self.relay, verdict));
+                link.map(|link| link.answer_next(&self.relay, verdict));
             }
             Step::Deliver(frames) => drop((0..frames).all(|_| self.deliver())),
             Step::Wait => self.now += Duration::from_secs(1),
@@ -152,19 +154,19 @@ impl<'a> World<'a> {
             });
         }
         self.client
-            .subscribe(topics.iter().map(|it| topic(*it)).collect());
+            .subscribe(topics.iter().map(|it| topic_name(*it)).collect());
     }
 
     fn connect(&mut self) {
         if self.link.is_none() {
-            self.link = Some(Link::open(&self.relay));
-            self.client.connected();
+            self.link = Some(ModelConnection::open(&self.relay));
+            self.client.on_connected();
         }
     }
 
     fn cut(&mut self) {
         if self.link.take().is_some() {
-            self.client.disconnected();
+            self.client.on_disconnected();
             self.asked.clear();
             if self.replay_left > 0 {
                 count(&self.counts.cut_in_replay);
@@ -177,34 +179,34 @@ impl<'a> World<'a> {
         let Some(link) = &mut self.link else {
             return false;
         };
-        let Some((request, control)) = self.client.next(self.now) else {
+        let Some((request, control)) = self.client.next_request(self.now) else {
             return false;
         };
         self.names += 1;
         let message_id = self.names.to_string();
-        if let Control::Subscribe(subscribe) = &control {
-            let topics = subscribe.topics.iter().map(|topic| number(topic));
+        if let ControlMessage::Subscribe(subscribe) = &control {
+            let topics = subscribe.topics.iter().map(|topic| topic_number(topic));
             let asked = topics.map(|topic| (topic, self.owed[&topic].subscription));
             self.asked.insert(message_id.clone(), asked.collect());
         }
-        self.client.sent(message_id.clone(), request);
-        link.ask(&self.relay, message_id, control);
+        self.client.on_sent(message_id.clone(), request);
+        link.receive_request(&self.relay, message_id, control);
         true
     }
 
     fn deliver(&mut self) -> bool {
         let frame = self.link.as_mut().and_then(|link| link.frames.pop_front());
         match frame {
-            Some(Received::Event(event)) => self.event(&event),
-            Some(Received::SubscriptionConfirmed(it)) => self.confirmed(&it),
-            Some(Received::UnsubscribeConfirmed(it)) => self.client.unsubscribed(&it),
-            Some(Received::Pong(pong)) => {
+            Some(RelayMessage::Event(event)) => self.event(&event),
+            Some(RelayMessage::SubscriptionConfirmed(it)) => self.confirmed(&it),
+            Some(RelayMessage::UnsubscribeConfirmed(it)) => self.client.on_unsubscribed(&it),
+            Some(RelayMessage::Pong(pong)) => {
                 if pong.position.is_some() {
                     count(&self.counts.stands);
                 }
-                self.client.pong(&pong);
+                self.client.on_pong(&pong);
             }
-            Some(Received::Error(error)) => {
+            Some(RelayMessage::Error(error)) => {
                 let counts = self.counts;
                 let is_passing = error.retry_after_ms.is_some();
                 count(if is_passing {
@@ -212,17 +214,17 @@ impl<'a> World<'a> {
                 } else {
                     &counts.refused
                 });
-                self.client.refused(&error, self.now);
+                self.client.on_refused(&error, self.now);
             }
             None => return false,
         }
         true
     }
 
-    fn event(&mut self, event: &Event) {
+    fn event(&mut self, event: &ReceivedEvent) {
         self.replay_left = self.replay_left.saturating_sub(1);
         let position = event.position.clone().unwrap();
-        if self.client.take(event) {
+        if self.client.accept_event(event) {
             let is_new = self.given.insert((position.epoch, position.offset));
             assert!(is_new, "{} is given twice", position.offset);
         } else {
@@ -239,7 +241,7 @@ impl<'a> World<'a> {
         if confirmed.replayed > 0 {
             count(&self.counts.replayed);
         }
-        self.client.confirmed(confirmed);
+        self.client.on_confirmed(confirmed);
         while let Some(gap) = self.client.next_gap() {
             count(&self.counts.gaps);
             assert!(!confirmed.recovered);
@@ -257,8 +259,8 @@ impl<'a> World<'a> {
         }
     }
 
-    fn gap(&mut self, gap: &Gap) {
-        let topics = gap.topics.iter().map(|topic| number(topic));
+    fn gap(&mut self, gap: &EventGap) {
+        let topics = gap.topics.iter().map(|topic| topic_number(topic));
         let implicit = gap.implicit.then_some(IMPLICIT);
         let topics: Vec<_> = topics.chain(implicit).collect();
         assert!(!topics.is_empty(), "a gap of nothing");
@@ -273,7 +275,7 @@ impl<'a> World<'a> {
     }
 
     fn has_all(&self, topic: usize, above: u64, up_to: u64) {
-        for offset in self.relay.offsets(topic, above, up_to) {
+        for offset in self.relay.offsets_of(topic, above, up_to) {
             let event = (self.relay.epoch.to_string(), offset);
             assert!(self.given.contains(&event), "{offset} of {topic} is lost");
         }
@@ -289,12 +291,12 @@ impl<'a> World<'a> {
             assert_eq!(since.epoch, self.relay.epoch.to_string());
             self.has_all(*topic, since.offset, self.relay.head());
         }
-        assert_eq!(self.client.positions.remembered(), 0);
+        assert_eq!(self.client.positions.remembered_offsets(), 0);
     }
 
     fn work(&mut self) -> bool {
         let link = self.link.as_mut().unwrap();
-        link.take(&self.relay) || link.answer(&self.relay, Verdict::Take)
+        link.take_event(&self.relay) || link.answer_next(&self.relay, SubscribeVerdict::Take)
     }
 }
 

@@ -20,12 +20,14 @@ use tokio_tungstenite::{
 };
 
 use super::{
-    Address, ClientOptions, Connecting, Connector, Control, Credential, Envelope, SUBPROTOCOL,
+    ClientOptions, ConnectFuture, Connector, ControlMessage, Credential, Envelope, RelayAddress,
+    SUBPROTOCOL,
 };
-use crate::{protocol::wire, random::Random};
+use crate::{protocol::wire, random::RandomSource};
 
 pub(super) fn options() -> ClientOptions {
-    let mut options = ClientOptions::new("ws://relay.test/ws", Arc::new(Random::from_seed(1)));
+    let mut options =
+        ClientOptions::new("ws://relay.test/ws", Arc::new(RandomSource::from_seed(1)));
     options.token = Some(Credential::new("a-token"));
     options
 }
@@ -44,7 +46,7 @@ pub(super) struct Pipes(mpsc::Sender<DuplexStream>);
 impl Connector for Pipes {
     type Stream = DuplexStream;
 
-    fn connect(&self, _: Address) -> Connecting<DuplexStream> {
+    fn connect(&self, _: RelayAddress) -> ConnectFuture<DuplexStream> {
         let (ours, theirs) = duplex(64 * 1024);
         let offered = self.0.try_send(theirs);
         Box::pin(async move {
@@ -114,7 +116,7 @@ impl Peer {
         self.0.send(message).await.unwrap();
     }
 
-    pub(super) async fn control(&mut self, control: Control) {
+    pub(super) async fn control(&mut self, control: ControlMessage) {
         let envelope = Envelope {
             message_id: "from-relay".to_owned(),
             timestamp: 1,
@@ -149,7 +151,7 @@ impl Peer {
     }
 
     /// Waits for the client's next control message and returns it with its message id.
-    pub(super) async fn received(&mut self) -> (String, Control) {
+    pub(super) async fn received(&mut self) -> (String, ControlMessage) {
         loop {
             match self.0.next().await.unwrap().unwrap() {
                 Message::Binary(bytes) => {
@@ -175,7 +177,7 @@ impl Peer {
         replayed: Option<u64>,
     ) -> wire::Subscribe {
         let (request_message_id, subscribe) = self.subscribe().await;
-        self.control(Control::SubscriptionConfirmed(
+        self.control(ControlMessage::SubscriptionConfirmed(
             wire::SubscriptionConfirmed {
                 topics: subscribe.topics.clone(),
                 position: Some(position(offset)),
@@ -191,7 +193,7 @@ impl Peer {
     /// Refuses the next Subscribe and returns its topics.
     pub(super) async fn refuse(&mut self, code: &str, retry_after_ms: Option<u64>) -> Vec<String> {
         let (request_message_id, subscribe) = self.subscribe().await;
-        self.control(Control::Error(wire::ErrorResponse {
+        self.control(ControlMessage::Error(wire::ErrorResponse {
             error_code: code.to_owned(),
             request_message_id,
             retry_after_ms,
@@ -203,7 +205,7 @@ impl Peer {
 
     async fn subscribe(&mut self) -> (String, wire::Subscribe) {
         match self.received().await {
-            (message_id, Control::Subscribe(subscribe)) => (message_id, subscribe),
+            (message_id, ControlMessage::Subscribe(subscribe)) => (message_id, subscribe),
             other => panic!("no Subscribe: {other:?}"),
         }
     }

@@ -20,7 +20,7 @@ const UNAUTHORIZED: &str = "HTTP/1.1 401 No\r\nContent-Length: 0\r\n\r\n";
 
 /// Creates a client with a token that the fake relay refuses, and a source that fails
 /// `failures` times and then returns a good one. The counter is the number of calls.
-fn client(failures: usize) -> (Client<Pipes>, Listener, Arc<AtomicUsize>) {
+fn client(failures: usize) -> (RelayClient<Pipes>, Listener, Arc<AtomicUsize>) {
     let (pipes, listener) = pipes();
     let asked = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&asked);
@@ -34,11 +34,11 @@ fn client(failures: usize) -> (Client<Pipes>, Listener, Arc<AtomicUsize>) {
         })
     };
     let options = options().with_token("stale").with_fresh_token(source);
-    (Client::with_connector(options, pipes), listener, asked)
+    (RelayClient::with_connector(options, pipes), listener, asked)
 }
 
 /// Answers the next attempt with 401, which does not stop the client.
-async fn unauthorized(client: &mut Client<Pipes>, listener: &mut Listener) {
+async fn unauthorized(client: &mut RelayClient<Pipes>, listener: &mut Listener) {
     let ((reason, _), ()) = join!(disconnected(client), listener.refuse(UNAUTHORIZED));
     assert!(reason.contains("401"), "{reason}");
 }
@@ -95,7 +95,7 @@ async fn three_refusals_in_a_row_stop_it() {
     for _ in 0..2 {
         unauthorized(&mut client, &mut listener).await;
     }
-    let (stopped, ()) = join!(client.next(), listener.refuse(UNAUTHORIZED));
+    let (stopped, ()) = join!(client.next_event(), listener.refuse(UNAUTHORIZED));
     assert!(
         matches!(stopped, Err(ClientError::Unauthorized(_))),
         "{stopped:?}"
@@ -109,6 +109,6 @@ async fn without_a_token_one_is_fetched_first() {
     let source = || -> FetchingToken { Box::pin(async { Ok(Credential::new("a-token")) }) };
     let mut options = options().with_fresh_token(source);
     options.token = None;
-    let mut client = Client::with_connector(options, pipes);
+    let mut client = RelayClient::with_connector(options, pipes);
     connect(&mut client, &mut listener).await;
 }

@@ -6,9 +6,9 @@ use std::{path::PathBuf, time::Duration};
 use serde::Deserialize;
 
 use super::{
-    error::Problems,
+    error::ConfigProblems,
     jwks_url::JwksUrl,
-    paths::Paths,
+    paths::PathResolver,
     values::{self, KIB, MIB},
 };
 use crate::auth::Algorithm;
@@ -16,7 +16,7 @@ use crate::auth::Algorithm;
 /// The `[auth]` section.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Auth {
+pub struct AuthSection {
     /// The way in which clients authenticate; `jwt`.
     pub mode: AuthMode,
     /// Required value of the claim `iss`; not checked if `None`, the default.
@@ -100,7 +100,7 @@ pub enum AuthKey {
     },
 }
 
-impl Default for Auth {
+impl Default for AuthSection {
     fn default() -> Self {
         Self {
             mode: AuthMode::Jwt,
@@ -121,8 +121,8 @@ impl Default for Auth {
     }
 }
 
-impl Auth {
-    pub(super) fn check(&self, problems: &mut Problems) {
+impl AuthSection {
+    pub(super) fn check(&self, problems: &mut ConfigProblems) {
         problems.check_duration_or_zero("auth.leeway", self.leeway);
         problems.check_duration("auth.jwks_timeout", self.jwks_timeout);
         problems.check_duration("auth.jwks_refresh", self.jwks_refresh);
@@ -134,7 +134,7 @@ impl Auth {
         }
     }
 
-    pub(super) fn resolve(&mut self, paths: &Paths, problems: &mut Problems) {
+    pub(super) fn resolve_paths(&mut self, paths: &PathResolver, problems: &mut ConfigProblems) {
         for (index, key) in self.keys.iter_mut().enumerate() {
             let (name, file) = match key {
                 AuthKey::Secret { file, .. } => ("secret_file", file),
@@ -146,9 +146,9 @@ impl Auth {
         }
     }
 
-    fn check_jwt(&self, problems: &mut Problems) {
+    fn check_jwt(&self, problems: &mut ConfigProblems) {
         if self.keys.is_empty() {
-            problems.refuse(
+            problems.add_problem(
                 "auth.keys",
                 "there is none, but mode = \"jwt\" needs a key to verify tokens with",
                 "add [[auth.keys]] with a secret_file, public_key_file, jwks_file or jwks_url",
@@ -159,7 +159,7 @@ impl Auth {
             if let AuthKey::JwksUrl { url } = key
                 && earlier.clone().any(|other| other == key)
             {
-                problems.refuse(
+                problems.add_problem(
                     format!("auth.keys[{index}].jwks_url"),
                     format!("is {url}, which another key has already"),
                     "name each key set once",
@@ -175,20 +175,20 @@ impl Auth {
         ];
         for (key, text) in texts {
             if text.is_some_and(String::is_empty) {
-                problems.refuse(key, "is empty", "give it a value or leave the key out");
+                problems.add_problem(key, "is empty", "give it a value or leave the key out");
             }
         }
     }
 
     /// Reports settings that would check a token: with mode `none` they have no effect.
-    fn check_none(&self, problems: &mut Problems) {
+    fn check_none(&self, problems: &mut ConfigProblems) {
         let given = [
             ("auth.keys", !self.keys.is_empty()),
             ("auth.issuer", self.issuer.is_some()),
             ("auth.audience", self.audience.is_some()),
         ];
         for (key, _) in given.into_iter().filter(|(_, given)| *given) {
-            problems.refuse(
+            problems.add_problem(
                 key,
                 "has no effect, since mode = \"none\" needs no token",
                 "remove it, or set mode = \"jwt\"",

@@ -10,9 +10,9 @@ use ipnet::IpNet;
 use serde::Deserialize;
 
 use super::{
-    error::Problems,
-    origin::Origin,
-    paths::Paths,
+    error::ConfigProblems,
+    origin::WebOrigin,
+    paths::PathResolver,
     values::{self, GIB, KIB, MIB},
 };
 
@@ -22,13 +22,13 @@ const HEAD_BYTES_MIN: usize = 8 * KIB;
 /// The `[client]` section.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Client {
+pub struct ClientSection {
     /// Address and port; `0.0.0.0:3000`. Port 0 picks a free port.
     #[serde(deserialize_with = "values::listen")]
     pub listen: SocketAddr,
     /// The web origins that may connect. If empty, the default: all origins if a token is
     /// required, else those of this machine.
-    pub origins: Vec<Origin>,
+    pub origins: Vec<WebOrigin>,
     /// True if the token may be passed as `?access_token=`, where it can end up in proxy logs;
     /// default: `false`.
     pub query_token: bool,
@@ -65,7 +65,7 @@ pub struct Client {
     pub proxy_protocol: bool,
     /// `[client.tls]`: the certificate for clients; with `None`, the default, the listener does
     /// not use TLS.
-    pub tls: Option<Tls>,
+    pub tls: Option<TlsFiles>,
     /// Maximum time from the stop signal to the end of the process; 25 s.
     #[serde(deserialize_with = "values::duration")]
     pub drain_timeout: Duration,
@@ -87,14 +87,14 @@ pub struct Client {
 /// The `[client.tls]` section.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Tls {
+pub struct TlsFiles {
     /// The file with the certificate and its intermediates, as PEM.
     pub cert_file: PathBuf,
     /// The file with the certificate's private key, as PEM.
     pub key_file: PathBuf,
 }
 
-impl Default for Client {
+impl Default for ClientSection {
     fn default() -> Self {
         Self {
             listen: (Ipv4Addr::UNSPECIFIED, 3000).into(),
@@ -118,8 +118,8 @@ impl Default for Client {
     }
 }
 
-impl Client {
-    pub(super) fn check(&self, problems: &mut Problems) {
+impl ClientSection {
+    pub(super) fn check(&self, problems: &mut ConfigProblems) {
         problems.check_duration("client.handshake_timeout", self.handshake_timeout);
         problems.check_size("client.head_max", self.head_max, HEAD_BYTES_MIN..=MIB);
         problems.check_size("client.message_max", self.message_max, 1..=GIB);
@@ -134,14 +134,14 @@ impl Client {
             } else {
                 "client.idle_timeout"
             };
-            problems.refuse(
+            problems.add_problem(
                 key,
                 "leaves no client time to answer a ping: client.idle_timeout must be more than client.ping_interval",
                 "twice client.ping_interval is a good choice",
             );
         }
         if self.proxy_protocol && self.trusted_proxies.is_empty() {
-            problems.refuse(
+            problems.add_problem(
                 "client.proxy_protocol",
                 "is true, but no proxy is trusted to send its header",
                 "name the addresses of the proxies in client.trusted_proxies",
@@ -153,7 +153,7 @@ impl Client {
         problems.check_size("client.receive_buffer", self.receive_buffer, 1..=GIB);
     }
 
-    pub(super) fn resolve(&mut self, paths: &Paths, problems: &mut Problems) {
+    pub(super) fn resolve_paths(&mut self, paths: &PathResolver, problems: &mut ConfigProblems) {
         if let Some(tls) = &mut self.tls {
             paths.resolve(
                 "client.tls.cert_file".to_owned(),

@@ -6,16 +6,16 @@ use std::path::Path;
 use serde::de::DeserializeOwned;
 use toml::de::DeTable;
 
-use super::error::{ConfigError, Problem, Problems};
+use super::error::{ConfigError, ConfigProblem, ConfigProblems};
 use crate::suggest;
 
 /// A configuration text, with the path of its file if it has one.
-pub(super) struct Document<'a> {
+pub(super) struct ConfigText<'a> {
     text: &'a str,
     file: Option<&'a Path>,
 }
 
-impl<'a> Document<'a> {
+impl<'a> ConfigText<'a> {
     pub(super) fn new(text: &'a str, file: Option<&'a Path>) -> Self {
         Self { text, file }
     }
@@ -23,24 +23,24 @@ impl<'a> Document<'a> {
     /// Deserializes the text. Stops at the first error.
     pub(super) fn deserialize<T: DeserializeOwned>(&self) -> Result<T, ConfigError> {
         let deserializer = toml::Deserializer::parse(self.text)
-            .map_err(|fault| self.refuse(vec![self.describe("", &fault)]))?;
+            .map_err(|fault| self.refusal_error(vec![self.describe_fault("", &fault)]))?;
         serde_path_to_error::deserialize(deserializer).map_err(|fault| {
             let key = fault.path().to_string();
-            self.refuse(vec![self.describe(&key, fault.inner())])
+            self.refusal_error(vec![self.describe_fault(&key, fault.inner())])
         })
     }
 
     /// Returns the problems as an error, with the lines of their keys and sorted by line.
-    pub(super) fn locate(&self, problems: Problems) -> ConfigError {
+    pub(super) fn locate_problems(&self, problems: ConfigProblems) -> ConfigError {
         let mut problems = problems.into_vec();
         for problem in &mut problems {
-            problem.line = self.find(&problem.key).map(|at| self.line(at));
+            problem.line = self.find_key(&problem.key).map(|at| self.line_number(at));
         }
         problems.sort_by_key(|problem| problem.line);
-        self.refuse(problems)
+        self.refusal_error(problems)
     }
 
-    fn refuse(&self, problems: Vec<Problem>) -> ConfigError {
+    fn refusal_error(&self, problems: Vec<ConfigProblem>) -> ConfigError {
         ConfigError::Refused {
             file: self.file.map(Path::to_owned),
             problems,
@@ -48,26 +48,26 @@ impl<'a> Document<'a> {
     }
 
     /// Returns the line, from 1, of the byte at `index`.
-    fn line(&self, index: usize) -> usize {
+    fn line_number(&self, index: usize) -> usize {
         let before = self.text.bytes().take(index);
         1 + before.filter(|byte| *byte == b'\n').count()
     }
 
-    fn describe(&self, key: &str, fault: &toml::de::Error) -> Problem {
-        let (message, hint) = reword(key, fault.message());
+    fn describe_fault(&self, key: &str, fault: &toml::de::Error) -> ConfigProblem {
+        let (message, hint) = reword_message(key, fault.message());
         // If a table in an array is at fault, the span is that of the whole array; the key
         // leads to the table.
-        let at = fault.span().map(|span| span.start).max(self.find(key));
-        Problem {
+        let at = fault.span().map(|span| span.start).max(self.find_key(key));
+        ConfigProblem {
             key: key.to_owned(),
-            line: at.map(|at| self.line(at)),
+            line: at.map(|at| self.line_number(at)),
             message,
             hint,
         }
     }
 
     /// Returns the byte index of the key, or of the innermost of its sections that exists.
-    fn find(&self, key: &str) -> Option<usize> {
+    fn find_key(&self, key: &str) -> Option<usize> {
         let root = DeTable::parse(self.text).ok()?;
         let mut table = Some(root.get_ref());
         let mut found = None;
@@ -94,7 +94,7 @@ fn split_index(segment: &str) -> (&str, Option<usize>) {
 
 /// Rewords serde's message in the terms of a configuration file, and adds a hint. serde
 /// quotes the name at fault first and then the known names.
-fn reword(key: &str, message: &str) -> (String, Option<String>) {
+fn reword_message(key: &str, message: &str) -> (String, Option<String>) {
     let mut quoted = message.split('`').skip(1).step_by(2);
     let name = quoted.next().unwrap_or_default();
     let known: Vec<_> = quoted.collect();
@@ -128,7 +128,7 @@ fn section_of(key: &str) -> String {
 /// Returns a "did you mean" question with the known name most similar to the unknown one, or
 /// an empty string if none is close.
 pub(super) fn did_you_mean(unknown: &str, known: &[&str]) -> String {
-    suggest::nearest(unknown, known.iter().copied())
+    suggest::nearest_name(unknown, known.iter().copied())
         .map(|name| format!("; did you mean `{name}`?"))
         .unwrap_or_default()
 }

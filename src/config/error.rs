@@ -10,7 +10,7 @@ use std::{
 
 use bytesize::ByteSize;
 
-use super::{FILE_BYTES_MAX, document::Document};
+use super::{FILE_BYTES_MAX, document::ConfigText};
 use crate::bounded_file;
 
 /// Maximum duration of any key: 30 days.
@@ -32,18 +32,18 @@ pub enum ConfigError {
         reason: io::Error,
     },
     /// The content is invalid.
-    #[error("{}", Report(file.as_ref(), problems))]
+    #[error("{}", ProblemReport(file.as_ref(), problems))]
     Refused {
         /// The path as given; `None` if there is no file.
         file: Option<PathBuf>,
         /// All problems found, in the order of the file; never empty.
-        problems: Vec<Problem>,
+        problems: Vec<ConfigProblem>,
     },
 }
 
 /// A problem in a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
+pub struct ConfigProblem {
     /// The key at fault, such as `ingest.keys[0].name`; empty if the text is not TOML.
     pub key: String,
     /// The line in the file, from 1; `None` if the file has neither the key nor its section.
@@ -64,7 +64,7 @@ impl ConfigError {
         hint: Option<&str>,
     ) -> Self {
         let text = bounded_file::read_text(path, FILE_BYTES_MAX).unwrap_or_default();
-        Document::new(&text, Some(path)).locate(Problems(vec![Problem {
+        ConfigText::new(&text, Some(path)).locate_problems(ConfigProblems(vec![ConfigProblem {
             key: key.to_owned(),
             line: None,
             message: format!("{key}: {message}"),
@@ -76,7 +76,7 @@ impl ConfigError {
 impl ConfigError {
     /// Rewords the error for a reload: the checked configuration combines the file at `path`
     /// with running values that cannot change without a restart.
-    pub(crate) fn merged(self, path: &Path) -> Self {
+    pub(crate) fn in_merged_config(self, path: &Path) -> Self {
         let Self::Refused { mut problems, .. } = self else {
             return self;
         };
@@ -92,9 +92,9 @@ impl ConfigError {
     }
 }
 
-struct Report<'a>(Option<&'a PathBuf>, &'a [Problem]);
+struct ProblemReport<'a>(Option<&'a PathBuf>, &'a [ConfigProblem]);
 
-impl fmt::Display for Report<'_> {
+impl fmt::Display for ProblemReport<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, problem) in self.1.iter().enumerate() {
             if index > 0 {
@@ -117,9 +117,9 @@ impl fmt::Display for Report<'_> {
 
 /// Collects the problems found by the checks.
 #[derive(Debug, Default)]
-pub(super) struct Problems(Vec<Problem>);
+pub(super) struct ConfigProblems(Vec<ConfigProblem>);
 
-impl Problems {
+impl ConfigProblems {
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -132,18 +132,18 @@ impl Problems {
         }
     }
 
-    pub(super) fn into_vec(self) -> Vec<Problem> {
+    pub(super) fn into_vec(self) -> Vec<ConfigProblem> {
         self.0
     }
 
-    pub(super) fn refuse(
+    pub(super) fn add_problem(
         &mut self,
         key: impl Into<String>,
         message: impl fmt::Display,
         hint: impl Into<String>,
     ) {
         let key = key.into();
-        self.0.push(Problem {
+        self.0.push(ConfigProblem {
             message: format!("{key}: {message}"),
             key,
             line: None,
@@ -154,19 +154,19 @@ impl Problems {
     /// Checks that a count is 1 or more.
     pub(super) fn check_count(&mut self, key: &str, count: usize) {
         if count == 0 {
-            self.refuse(key, "is 0 and must be at least 1", UNLIMITED);
+            self.add_problem(key, "is 0 and must be at least 1", UNLIMITED);
         }
     }
 
     /// Checks that a size in bytes is within bounds.
     pub(super) fn check_size(&mut self, key: &str, size: usize, bounds: RangeInclusive<usize>) {
         if size == 0 {
-            self.refuse(key, "is 0 and must be greater than 0", UNLIMITED);
+            self.add_problem(key, "is 0 and must be greater than 0", UNLIMITED);
         } else if !bounds.contains(&size) {
-            let (least, most) = (readable(*bounds.start()), readable(*bounds.end()));
-            self.refuse(
+            let (least, most) = (format_size(*bounds.start()), format_size(*bounds.end()));
+            self.add_problem(
                 key,
-                format!("is {}", readable(size)),
+                format!("is {}", format_size(size)),
                 format!("the minimum is {least}, the maximum is {most}"),
             );
         }
@@ -175,7 +175,7 @@ impl Problems {
     /// Checks that a duration is more than 0 and at most 30 days.
     pub(super) fn check_duration(&mut self, key: &str, duration: Duration) {
         if duration.is_zero() {
-            self.refuse(key, "is 0 and must be greater than 0", UNLIMITED);
+            self.add_problem(key, "is 0 and must be greater than 0", UNLIMITED);
         } else {
             self.check_duration_or_zero(key, duration);
         }
@@ -184,7 +184,7 @@ impl Problems {
     /// Checks that a duration is at most 30 days.
     pub(super) fn check_duration_or_zero(&mut self, key: &str, duration: Duration) {
         if duration > DURATION_MAX {
-            self.refuse(
+            self.add_problem(
                 key,
                 format!("is {}", humantime::format_duration(duration)),
                 format!(
@@ -198,6 +198,6 @@ impl Problems {
 
 const UNLIMITED: &str = "0 does not mean unlimited; set a large value instead";
 
-fn readable(size: usize) -> String {
+fn format_size(size: usize) -> String {
     ByteSize::b(u64::try_from(size).unwrap_or(u64::MAX)).to_string()
 }

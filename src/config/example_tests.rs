@@ -187,7 +187,7 @@ fn what_the_example_comments_out_is_good_too() {
     let config = Config::parse(&text, Path::new("/etc/sidewire")).unwrap();
     assert_eq!(
         config.ops.listen,
-        Listen::Unix("/etc/sidewire/ops.sock".into())
+        ListenAddress::Unix("/etc/sidewire/ops.sock".into())
     );
     assert_eq!(config.auth.keys.len(), 4);
     assert_eq!(

@@ -27,7 +27,7 @@ impl HostName {
 
     /// Returns true if `host` is this name, ignoring case.
     #[must_use]
-    pub fn is(&self, host: &str) -> bool {
+    pub fn matches(&self, host: &str) -> bool {
         self.0.eq_ignore_ascii_case(host)
     }
 }
@@ -59,7 +59,7 @@ mod tests {
     fn a_host_name_has_neither_port_nor_wildcard_and_no_case() {
         let name = HostName::parse("Relay.Internal").unwrap();
         assert_eq!(name.to_string(), "relay.internal");
-        assert!(name.is("RELAY.internal") && !name.is("relay.internal.evil.example"));
+        assert!(name.matches("RELAY.internal") && !name.matches("relay.internal.evil.example"));
         let long = "x".repeat(254);
         for text in [
             "",

@@ -6,9 +6,9 @@ use std::{net::Ipv4Addr, num::NonZeroU32, path::PathBuf, time::Duration};
 use serde::Deserialize;
 
 use super::{
-    error::Problems,
-    listen::{Listen, SocketMode},
-    paths::Paths,
+    error::ConfigProblems,
+    listen::{ListenAddress, SocketMode},
+    paths::PathResolver,
     values::{self, GIB, MIB},
 };
 use crate::protocol::{
@@ -22,10 +22,10 @@ const MESSAGE_IDS_MAX: usize = 1_000_000_000;
 /// The `[ingest]` section.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Ingest {
+pub struct IngestSection {
     /// Address and port, or a Unix socket; `127.0.0.1:3001`. Port 0 picks a free port. Without
     /// a key it must be loopback or a Unix socket.
-    pub listen: Listen,
+    pub listen: ListenAddress,
     /// The mode of the Unix socket; `0660`.
     pub socket_mode: SocketMode,
     /// The group of the Unix socket; with `None`, the default, the relay's own group.
@@ -65,13 +65,13 @@ pub struct Ingest {
     pub tenant_period: Duration,
     /// `[[ingest.keys]]`: the keys of the backends; none by default, in which case any process
     /// that can connect may post events.
-    pub keys: Vec<IngestKey>,
+    pub keys: Vec<IngestKeyEntry>,
 }
 
 /// An entry of `[[ingest.keys]]`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct IngestKey {
+pub struct IngestKeyEntry {
     /// Unique name of the key in logs: 1 to 128 bytes without control characters.
     pub name: String,
     /// The file with the key.
@@ -87,10 +87,10 @@ pub struct IngestKey {
     pub period: Option<Duration>,
 }
 
-impl Default for Ingest {
+impl Default for IngestSection {
     fn default() -> Self {
         Self {
-            listen: Listen::Tcp((Ipv4Addr::LOCALHOST, 3001).into()),
+            listen: ListenAddress::Tcp((Ipv4Addr::LOCALHOST, 3001).into()),
             socket_mode: SocketMode::default(),
             socket_group: None,
             body_max: MIB,
@@ -108,8 +108,8 @@ impl Default for Ingest {
     }
 }
 
-impl Ingest {
-    pub(super) fn check(&self, problems: &mut Problems) {
+impl IngestSection {
+    pub(super) fn check(&self, problems: &mut ConfigProblems) {
         problems.check_size("ingest.body_max", self.body_max, 1..=GIB);
         problems.check_size("ingest.batch_body_max", self.batch_body_max, 1..=GIB);
         problems.check_count("ingest.batch_events_max", self.batch_events_max);
@@ -124,7 +124,7 @@ impl Ingest {
             problems,
         );
         if self.keys.is_empty() && !self.listen.is_local() {
-            problems.refuse(
+            problems.add_problem(
                 "ingest.listen",
                 format!(
                     "is {}, which is not loopback, and there is no key: anyone who can connect could inject events",
@@ -139,10 +139,10 @@ impl Ingest {
         }
     }
 
-    fn check_message_ids(&self, problems: &mut Problems) {
+    fn check_message_ids(&self, problems: &mut ConfigProblems) {
         problems.check_count("ingest.message_ids_max", self.message_ids_max);
         if self.message_ids_max > MESSAGE_IDS_MAX {
-            problems.refuse(
+            problems.add_problem(
                 "ingest.message_ids_max",
                 format!("is {}", self.message_ids_max),
                 format!("the maximum is {MESSAGE_IDS_MAX}"),
@@ -155,8 +155,8 @@ impl Ingest {
         );
     }
 
-    pub(super) fn resolve(&mut self, paths: &Paths, problems: &mut Problems) {
-        self.listen.resolve("ingest.listen", paths, problems);
+    pub(super) fn resolve_paths(&mut self, paths: &PathResolver, problems: &mut ConfigProblems) {
+        self.listen.resolve_path("ingest.listen", paths, problems);
         for (index, key) in self.keys.iter_mut().enumerate() {
             let place = format!("ingest.keys[{index}].key_file");
             paths.resolve(place, &mut key.key_file, problems);
@@ -164,12 +164,12 @@ impl Ingest {
     }
 }
 
-impl IngestKey {
+impl IngestKeyEntry {
     fn check<'a>(
         &self,
         place: &str,
         mut earlier: impl Iterator<Item = &'a Self>,
-        problems: &mut Problems,
+        problems: &mut ConfigProblems,
     ) {
         let name = format!("{place}.name");
         if self.name.is_empty()
@@ -177,9 +177,9 @@ impl IngestKey {
             || has_control_character(&self.name)
         {
             let hint = format!("1 to {NAME_BYTES_MAX} bytes without control characters");
-            problems.refuse(name, "is not a valid name", hint);
+            problems.add_problem(name, "is not a valid name", hint);
         } else if let Some(namesake) = earlier.position(|key| key.name == self.name) {
-            problems.refuse(
+            problems.add_problem(
                 name,
                 format!(
                     "{:?} is also the name of ingest.keys[{namesake}]",
@@ -191,7 +191,7 @@ impl IngestKey {
         if let Some(period) = self.period {
             problems.check_duration(&format!("{place}.period"), period);
             if self.burst.is_none() {
-                problems.refuse(
+                problems.add_problem(
                     format!("{place}.period"),
                     "has no effect without burst",
                     "add burst, the number of events that may be posted at once, or remove period",
@@ -199,7 +199,7 @@ impl IngestKey {
             }
         }
         if self.tenants.as_ref().is_some_and(Vec::is_empty) {
-            problems.refuse(
+            problems.add_problem(
                 format!("{place}.tenants"),
                 "is empty, so the key could not be used for any tenant",
                 "name a tenant, or remove `tenants` to allow all tenants",

@@ -6,8 +6,8 @@ use bytesize::ByteSize;
 use serde::Deserialize;
 
 use super::{
-    Ingest, Replay,
-    error::Problems,
+    IngestSection, ReplaySection,
+    error::ConfigProblems,
     values::{self, GIB, KIB, MIB},
 };
 use crate::protocol::TenantName;
@@ -24,7 +24,7 @@ const REFUSALS_MAX: u32 = 10_000;
 /// The `[limits]` section.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Limits {
+pub struct LimitsSection {
     /// Number of shards, the threads that serve connections; 0, the default, means one per core.
     #[serde(deserialize_with = "values::count")]
     pub shards: usize,
@@ -141,7 +141,7 @@ pub struct LimitsOverride {
     pub ingest_period: Option<Duration>,
 }
 
-impl Default for Limits {
+impl Default for LimitsSection {
     fn default() -> Self {
         Self {
             shards: 0,
@@ -158,30 +158,35 @@ impl Default for Limits {
             connections_per_user: None,
             connections_per_address: None,
             handshakes_per_second: None,
-            address_handshakes_per_minute: at_once(600),
+            address_handshakes_per_minute: non_zero(600),
             user_handshakes_per_minute: None,
-            user_burst: at_once(100),
+            user_burst: non_zero(100),
             user_period: Duration::from_mins(1),
-            tenant_burst: at_once(1_000),
+            tenant_burst: non_zero(1_000),
             tenant_period: Duration::from_mins(1),
-            heartbeat_burst: at_once(60),
+            heartbeat_burst: non_zero(60),
             heartbeat_period: Duration::from_mins(1),
-            refusals_per_minute: at_once(100),
+            refusals_per_minute: non_zero(100),
             overrides: Vec::new(),
         }
     }
 }
 
 /// Returns `count`, which must be 1 or more.
-fn at_once(count: u32) -> NonZeroU32 {
+fn non_zero(count: u32) -> NonZeroU32 {
     NonZeroU32::new(count).unwrap_or(NonZeroU32::MIN)
 }
 
-impl Limits {
-    pub(super) fn check(&self, replay: &Replay, ingest: &Ingest, problems: &mut Problems) {
+impl LimitsSection {
+    pub(super) fn check(
+        &self,
+        replay: &ReplaySection,
+        ingest: &IngestSection,
+        problems: &mut ConfigProblems,
+    ) {
         self.check_memory(replay, ingest, problems);
         if self.shards > SHARDS_MAX {
-            problems.refuse(
+            problems.add_problem(
                 "limits.shards",
                 format!("is {}", self.shards),
                 format!("the maximum is {SHARDS_MAX}; 0 means one per core"),
@@ -206,7 +211,7 @@ impl Limits {
             problems.check_duration(key, period);
         }
         if self.refusals_per_minute.get() > REFUSALS_MAX {
-            problems.refuse(
+            problems.add_problem(
                 "limits.refusals_per_minute",
                 format!("is {}", self.refusals_per_minute),
                 format!(
@@ -217,7 +222,7 @@ impl Limits {
         self.check_overrides(problems);
     }
 
-    fn check_overrides(&self, problems: &mut Problems) {
+    fn check_overrides(&self, problems: &mut ConfigProblems) {
         for (index, entry) in self.overrides.iter().enumerate() {
             let place = format!("limits.overrides[{index}]");
             for (key, period) in [
@@ -230,7 +235,7 @@ impl Limits {
                 }
             }
             if entry.tenants.is_empty() {
-                problems.refuse(
+                problems.add_problem(
                     format!("{place}.tenants"),
                     "is empty, so the override would apply to no tenant",
                     "name a tenant",
@@ -239,7 +244,7 @@ impl Limits {
             let earlier = self.overrides.iter().take(index);
             let mut named = earlier.flat_map(|entry| &entry.tenants);
             if let Some(twice) = named.find(|tenant| entry.tenants.contains(tenant)) {
-                problems.refuse(
+                problems.add_problem(
                     format!("{place}.tenants"),
                     format!("names {:?}, which already has an override", twice.as_str()),
                     "a tenant may have only one override",
@@ -249,13 +254,18 @@ impl Limits {
     }
 
     /// Checks that the memory covers the logs and message ids at their maximum, plus a reserve.
-    fn check_memory(&self, replay: &Replay, ingest: &Ingest, problems: &mut Problems) {
+    fn check_memory(
+        &self,
+        replay: &ReplaySection,
+        ingest: &IngestSection,
+        problems: &mut ConfigProblems,
+    ) {
         let kept = replay
             .process_bytes
             .saturating_add(ingest.message_id_bytes_max);
         let least = kept.saturating_add(MEMORY_BEYOND_LOGS);
         if self.memory_max < least {
-            problems.refuse(
+            problems.add_problem(
                 "limits.memory_max",
                 format!(
                     "is {} and must be at least {}: the maximum of the logs and the message ids, plus 128 MiB",

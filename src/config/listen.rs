@@ -7,7 +7,7 @@ use serde::{
     de::{Deserializer, Error as _, Unexpected},
 };
 
-use super::{error::Problems, is_loopback, paths::Paths};
+use super::{error::ConfigProblems, is_loopback, paths::PathResolver};
 
 /// The prefix of a Unix socket's path.
 const UNIX: &str = "unix:";
@@ -21,14 +21,14 @@ const HIDDEN_NAME_BYTES_MAX: usize = 8;
 
 /// The address of a listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Listen {
+pub enum ListenAddress {
     /// An IP address and a port.
     Tcp(SocketAddr),
     /// The path of a Unix socket.
     Unix(PathBuf),
 }
 
-impl Listen {
+impl ListenAddress {
     /// Returns true if only this machine can connect to it.
     pub(super) fn is_local(&self) -> bool {
         match self {
@@ -39,14 +39,19 @@ impl Listen {
 
     /// Returns the TCP address; `None` for a Unix socket.
     #[must_use]
-    pub fn tcp(&self) -> Option<SocketAddr> {
+    pub fn tcp_address(&self) -> Option<SocketAddr> {
         match self {
             Self::Tcp(address) => Some(*address),
             Self::Unix(_) => None,
         }
     }
 
-    pub(super) fn resolve(&mut self, key: &str, paths: &Paths, problems: &mut Problems) {
+    pub(super) fn resolve_path(
+        &mut self,
+        key: &str,
+        paths: &PathResolver,
+        problems: &mut ConfigProblems,
+    ) {
         let Self::Unix(path) = self else {
             return;
         };
@@ -54,7 +59,7 @@ impl Listen {
         let name_bytes = path.file_name().map_or(0, |name| name.len());
         let bytes = path.as_os_str().len() + HIDDEN_NAME_BYTES_MAX.saturating_sub(name_bytes);
         if bytes > PATH_BYTES_MAX {
-            problems.refuse(
+            problems.add_problem(
                 key,
                 format!("is a path of {bytes} bytes, including its directory"),
                 format!(
@@ -65,9 +70,14 @@ impl Listen {
     }
 
     /// Reports a group that is set for a TCP listener: only a Unix socket has a group.
-    pub(super) fn check_group(&self, key: &str, group: Option<&str>, problems: &mut Problems) {
-        if group.is_some() && self.tcp().is_some() {
-            problems.refuse(
+    pub(super) fn check_group(
+        &self,
+        key: &str,
+        group: Option<&str>,
+        problems: &mut ConfigProblems,
+    ) {
+        if group.is_some() && self.tcp_address().is_some() {
+            problems.add_problem(
                 key,
                 "is the group of a Unix socket, but the listener is a TCP address",
                 "listen on \"unix:/run/sidewire/NAME.sock\", or remove it",
@@ -76,13 +86,13 @@ impl Listen {
     }
 }
 
-impl From<SocketAddr> for Listen {
+impl From<SocketAddr> for ListenAddress {
     fn from(address: SocketAddr) -> Self {
         Self::Tcp(address)
     }
 }
 
-impl FromStr for Listen {
+impl FromStr for ListenAddress {
     type Err = std::net::AddrParseError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -93,7 +103,7 @@ impl FromStr for Listen {
     }
 }
 
-impl fmt::Display for Listen {
+impl fmt::Display for ListenAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(address) => address.fmt(f),
@@ -102,7 +112,7 @@ impl fmt::Display for Listen {
     }
 }
 
-impl<'de> Deserialize<'de> for Listen {
+impl<'de> Deserialize<'de> for ListenAddress {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let text = String::deserialize(from)?;
         text.parse().map_err(|_| {
@@ -160,10 +170,10 @@ mod tests {
             "[::1]:3001",
             "unix:/run/sidewire/ingest.sock",
         ] {
-            assert_eq!(text.parse::<Listen>().unwrap().to_string(), text);
+            assert_eq!(text.parse::<ListenAddress>().unwrap().to_string(), text);
         }
         for text in ["", "localhost:3001", "127.0.0.1", "/run/ingest.sock"] {
-            assert!(text.parse::<Listen>().is_err(), "{text}");
+            assert!(text.parse::<ListenAddress>().is_err(), "{text}");
         }
     }
 
@@ -176,7 +186,7 @@ mod tests {
             ("[::]:1", false),
         ] {
             assert_eq!(
-                text.parse::<Listen>().unwrap().is_local(),
+                text.parse::<ListenAddress>().unwrap().is_local(),
                 is_local,
                 "{text}"
             );

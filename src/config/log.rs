@@ -3,12 +3,12 @@
 use serde::Deserialize;
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
-use super::error::Problems;
+use super::error::ConfigProblems;
 
 /// The `[log]` section.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Log {
+pub struct LogSection {
     /// The level (`off`, `error`, `warn`, `info`, `debug` or `trace`), or directives of
     /// tracing's `EnvFilter`, such as `info,sidewire::ingest=debug`; `info`.
     pub level: String,
@@ -28,7 +28,7 @@ pub enum LogFormat {
     Json,
 }
 
-impl Default for Log {
+impl Default for LogSection {
     fn default() -> Self {
         Self {
             level: "info".to_owned(),
@@ -37,13 +37,13 @@ impl Default for Log {
     }
 }
 
-impl Log {
-    pub(super) fn check(&self, problems: &mut Problems) {
+impl LogSection {
+    pub(super) fn check(&self, problems: &mut ConfigProblems) {
         const HINT: &str = "such as \"info\" or \"info,sidewire::ingest=debug\"";
         // The filter's parser slices at byte offsets and panics inside a multi-byte character.
         if !self.level.is_ascii() {
             let reason = format!("{:?} contains non-ASCII characters", self.level);
-            return problems.refuse("log.level", reason, HINT);
+            return problems.add_problem("log.level", reason, HINT);
         }
         // The filter would take a misspelt level for a module name and silence everything
         // else.
@@ -52,13 +52,13 @@ impl Log {
             directive.is_empty() || is_word && directive.parse::<LevelFilter>().is_err()
         });
         if let Some(word) = misspelt {
-            problems.refuse(
+            problems.add_problem(
                 "log.level",
                 format!("{word:?} is not a log level (off, error, warn, info, debug or trace)"),
                 HINT,
             );
         } else if let Err(error) = EnvFilter::try_new(&self.level) {
-            problems.refuse("log.level", format!("{:?}: {error}", self.level), HINT);
+            problems.add_problem("log.level", format!("{:?}: {error}", self.level), HINT);
         }
     }
 }

@@ -30,24 +30,24 @@ mod example_tests;
 #[cfg(test)]
 mod tests;
 
-pub use auth::{Auth, AuthKey, AuthMode};
-pub use client::{Client, Tls};
-pub use error::{ConfigError, Problem};
+pub use auth::{AuthKey, AuthMode, AuthSection};
+pub use client::{ClientSection, TlsFiles};
+pub use error::{ConfigError, ConfigProblem};
 pub use host_name::{HostName, HostNameError};
-pub use ingest::{Ingest, IngestKey};
+pub use ingest::{IngestKeyEntry, IngestSection};
 pub use jwks_url::{JwksUrl, JwksUrlError};
-pub use limits::{Limits, LimitsOverride};
-pub use listen::{Listen, SocketMode};
-pub use log::{Log, LogFormat};
-pub use ops::Ops;
-pub use origin::{Origin, OriginError};
-pub use replay::Replay;
+pub use limits::{LimitsOverride, LimitsSection};
+pub use listen::{ListenAddress, SocketMode};
+pub use log::{LogFormat, LogSection};
+pub use ops::OpsSection;
+pub use origin::{OriginError, WebOrigin};
+pub use replay::ReplaySection;
 pub use schema::SchemaSection;
 
 use crate::{bounded_file, memory::MemoryLimits};
-use document::Document;
-use error::Problems;
-use paths::Paths;
+use document::ConfigText;
+use error::ConfigProblems;
+use paths::PathResolver;
 
 /// Maximum size of a configuration file in bytes: enough for more than 10,000 overrides.
 const FILE_BYTES_MAX: usize = 1024 * 1024;
@@ -60,21 +60,21 @@ const FILE_BYTES_MAX: usize = 1024 * 1024;
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// `[client]`: the listener for WebSocket clients.
-    pub client: Client,
+    pub client: ClientSection,
     /// `[auth]`: how clients authenticate.
-    pub auth: Auth,
+    pub auth: AuthSection,
     /// `[schema]`: the schema of the events, with their topics.
     pub schema: SchemaSection,
     /// `[limits]`: limits per event, per connection and per process.
-    pub limits: Limits,
+    pub limits: LimitsSection,
     /// `[replay]`: how many events a tenant's log keeps for replay.
-    pub replay: Replay,
+    pub replay: ReplaySection,
     /// `[ingest]`: the listener for backends.
-    pub ingest: Ingest,
+    pub ingest: IngestSection,
     /// `[ops]`: the listener for metrics and health.
-    pub ops: Ops,
+    pub ops: OpsSection,
     /// `[log]`: level and format of the log.
-    pub log: Log,
+    pub log: LogSection,
 }
 
 impl Config {
@@ -103,8 +103,8 @@ impl Config {
         let text = bounded_file::read_text(path, FILE_BYTES_MAX).map_err(unreadable)?;
         let absolute = std::path::absolute(path).map_err(unreadable)?;
         let base_dir = absolute.parent().unwrap_or(&absolute);
-        let paths = Paths::new(base_dir.to_owned(), credentials_directory());
-        Self::read(&Document::new(&text, Some(path)), &paths)
+        let paths = PathResolver::new(base_dir.to_owned(), credentials_directory());
+        Self::from_text(&ConfigText::new(&text, Some(path)), &paths)
     }
 
     /// Parses a configuration. Relative paths in it are resolved against `base_dir`.
@@ -115,8 +115,8 @@ impl Config {
     /// [`Config::check`].
     pub fn parse(text: &str, base_dir: &Path) -> Result<Self, ConfigError> {
         let base_dir = std::path::absolute(base_dir).unwrap_or_else(|_| base_dir.to_owned());
-        let paths = Paths::new(base_dir, credentials_directory());
-        Self::read(&Document::new(text, None), &paths)
+        let paths = PathResolver::new(base_dir, credentials_directory());
+        Self::from_text(&ConfigText::new(text, None), &paths)
     }
 
     /// Checks the values, also against each other.
@@ -125,7 +125,7 @@ impl Config {
     ///
     /// Reports every problem found.
     pub fn check(&self) -> Result<(), ConfigError> {
-        let problems = self.problems();
+        let problems = self.collect_problems();
         if problems.is_empty() {
             Ok(())
         } else {
@@ -133,23 +133,23 @@ impl Config {
         }
     }
 
-    fn read(document: &Document<'_>, paths: &Paths) -> Result<Self, ConfigError> {
+    fn from_text(document: &ConfigText<'_>, paths: &PathResolver) -> Result<Self, ConfigError> {
         let mut config: Self = document.deserialize()?;
-        let mut problems = config.problems();
-        config.client.resolve(paths, &mut problems);
-        config.auth.resolve(paths, &mut problems);
-        config.schema.resolve(paths, &mut problems);
-        config.ops.resolve(paths, &mut problems);
-        config.ingest.resolve(paths, &mut problems);
+        let mut problems = config.collect_problems();
+        config.client.resolve_paths(paths, &mut problems);
+        config.auth.resolve_paths(paths, &mut problems);
+        config.schema.resolve_paths(paths, &mut problems);
+        config.ops.resolve_paths(paths, &mut problems);
+        config.ingest.resolve_paths(paths, &mut problems);
         if problems.is_empty() {
             Ok(config)
         } else {
-            Err(document.locate(problems))
+            Err(document.locate_problems(problems))
         }
     }
 
-    fn problems(&self) -> Problems {
-        let mut problems = Problems::default();
+    fn collect_problems(&self) -> ConfigProblems {
+        let mut problems = ConfigProblems::default();
         self.client.check(&mut problems);
         self.auth.check(&mut problems);
         self.schema.check(&mut problems);
@@ -158,17 +158,17 @@ impl Config {
         self.ingest.check(&mut problems);
         self.ops.check(&mut problems);
         self.log.check(&mut problems);
-        self.check_open_door(&mut problems);
+        self.check_open_access(&mut problems);
         self.check_key_sets(&mut problems);
         self.check_bodies(&mut problems);
         self.check_listeners(&mut problems);
         problems
     }
 
-    fn check_open_door(&self, problems: &mut Problems) {
+    fn check_open_access(&self, problems: &mut ConfigProblems) {
         let listen = self.client.listen;
         if self.auth.mode == AuthMode::None && !is_loopback(listen) {
-            problems.refuse(
+            problems.add_problem(
                 "auth.mode",
                 format!(
                     "\"none\" lets anyone connect, but client.listen is {listen}, which is not a loopback address"
@@ -179,12 +179,12 @@ impl Config {
     }
 
     /// A client that waits for a key to be fetched waits during its handshake.
-    fn check_key_sets(&self, problems: &mut Problems) {
+    fn check_key_sets(&self, problems: &mut ConfigProblems) {
         let fetches = |key: &AuthKey| matches!(key, AuthKey::JwksUrl { .. });
         if self.auth.keys.iter().any(fetches)
             && self.auth.jwks_timeout >= self.client.handshake_timeout
         {
-            problems.refuse(
+            problems.add_problem(
                 "auth.jwks_timeout",
                 "is not less than client.handshake_timeout, but a client waits for the fetch during its handshake",
                 "decrease auth.jwks_timeout, or increase client.handshake_timeout",
@@ -193,7 +193,7 @@ impl Config {
     }
 
     /// A body that can never be admitted would be answered with 503 and retried forever.
-    fn check_bodies(&self, problems: &mut Problems) {
+    fn check_bodies(&self, problems: &mut ConfigProblems) {
         let most = self.memory_limits().body_max();
         for (key, bytes) in [
             ("ingest.body_max", self.ingest.body_max),
@@ -201,7 +201,7 @@ impl Config {
         ] {
             // Sizes over 1 GiB are reported by `check_size`.
             if bytes as u64 > most && bytes <= values::GIB {
-                problems.refuse(
+                problems.add_problem(
                     key,
                     format!(
                         "is {}, but limits.memory_max has room only for bodies of up to {}",
@@ -214,12 +214,12 @@ impl Config {
         }
     }
 
-    fn check_listeners(&self, problems: &mut Problems) {
+    fn check_listeners(&self, problems: &mut ConfigProblems) {
         let defaults = Self::default();
         let client = (
             "client.listen",
-            Listen::Tcp(self.client.listen),
-            Listen::Tcp(defaults.client.listen),
+            ListenAddress::Tcp(self.client.listen),
+            ListenAddress::Tcp(defaults.client.listen),
         );
         let ingest = (
             "ingest.listen",
@@ -228,7 +228,7 @@ impl Config {
         );
         let ops = ("ops.listen", self.ops.listen.clone(), defaults.ops.listen);
         for (one, other) in [(&client, &ingest), (&client, &ops), (&ingest, &ops)] {
-            if !overlap(&one.1, &other.1) {
+            if !listeners_overlap(&one.1, &other.1) {
                 continue;
             }
             // Report the key that the file sets: the other one has its default.
@@ -237,7 +237,7 @@ impl Config {
             } else {
                 (other, one)
             };
-            problems.refuse(
+            problems.add_problem(
                 at.0,
                 format!("{} is already used by {} ({})", at.1, with.0, with.1),
                 "give each listener its own port",
@@ -258,11 +258,11 @@ fn is_loopback(address: SocketAddr) -> bool {
 
 /// Returns true if the system would refuse to listen on both. Port 0 never collides, since
 /// the system picks a free port; `[::]` accepts IPv4 connections too.
-fn overlap(one: &Listen, other: &Listen) -> bool {
+fn listeners_overlap(one: &ListenAddress, other: &ListenAddress) -> bool {
     let covers = |wide: SocketAddr, narrow: SocketAddr| {
         wide.ip().is_unspecified() && (wide.is_ipv6() || narrow.is_ipv4())
     };
-    let (Some(one), Some(other)) = (one.tcp(), other.tcp()) else {
+    let (Some(one), Some(other)) = (one.tcp_address(), other.tcp_address()) else {
         return one == other;
     };
     one.port() != 0

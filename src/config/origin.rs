@@ -4,14 +4,14 @@ use std::{fmt, net::Ipv6Addr, str::FromStr};
 
 use serde::Deserialize;
 
-/// A web origin, normalized as browsers write it in the `Origin` header (RFC 6454, 6.2):
+/// A web origin, normalized as browsers write it in the `WebOrigin` header (RFC 6454, 6.2):
 /// `scheme://host`, or `scheme://host:port` if the port is not the scheme's default, in
 /// lower case. Values are equal if they are the same origin.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
 #[serde(try_from = "String")]
-pub struct Origin(String);
+pub struct WebOrigin(String);
 
-/// An error in parsing an [`Origin`].
+/// An error in parsing an [`WebOrigin`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum OriginError {
     /// The text has no `scheme://` before the host.
@@ -34,7 +34,7 @@ pub enum OriginError {
     MalformedPort,
 }
 
-impl Origin {
+impl WebOrigin {
     /// Parses an origin and normalizes its case and default port.
     ///
     /// # Errors
@@ -68,7 +68,7 @@ impl Origin {
     }
 }
 
-impl FromStr for Origin {
+impl FromStr for WebOrigin {
     type Err = OriginError;
 
     fn from_str(text: &str) -> Result<Self, OriginError> {
@@ -76,7 +76,7 @@ impl FromStr for Origin {
     }
 }
 
-impl TryFrom<String> for Origin {
+impl TryFrom<String> for WebOrigin {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
@@ -84,7 +84,7 @@ impl TryFrom<String> for Origin {
     }
 }
 
-impl fmt::Display for Origin {
+impl fmt::Display for WebOrigin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
@@ -170,8 +170,8 @@ mod tests {
             ("tauri://localhost", "tauri://localhost"),
             ("chrome-extension://abcdef", "chrome-extension://abcdef"),
         ] {
-            assert_eq!(Origin::parse(text).unwrap().as_str(), normal, "{text}");
-            assert_eq!(Origin::parse(normal).unwrap().as_str(), normal);
+            assert_eq!(WebOrigin::parse(text).unwrap().as_str(), normal, "{text}");
+            assert_eq!(WebOrigin::parse(normal).unwrap().as_str(), normal);
         }
     }
 
@@ -206,7 +206,7 @@ mod tests {
             ("https://app.example.com:+80", MalformedPort),
             ("https://app.example.com:80:80", MalformedPort),
         ] {
-            assert_eq!(Origin::parse(text), Err(reason), "{text:?}");
+            assert_eq!(WebOrigin::parse(text), Err(reason), "{text:?}");
         }
     }
 }

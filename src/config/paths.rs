@@ -5,19 +5,19 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use super::error::Problems;
+use super::error::ConfigProblems;
 
 /// The prefix of a path to one of the credentials that systemd passes to a service
 /// (`LoadCredential=`, systemd.exec(5)).
 const CREDENTIALS: &str = "$CREDENTIALS_DIRECTORY";
 
 /// The directories that paths are resolved against.
-pub(super) struct Paths {
+pub(super) struct PathResolver {
     base_dir: PathBuf,
     credentials_dir: Option<PathBuf>,
 }
 
-impl Paths {
+impl PathResolver {
     /// Creates a resolver. Relative paths are resolved against `base_dir`, which must be
     /// absolute, and paths with the prefix `$CREDENTIALS_DIRECTORY` against
     /// `credentials_dir`, the value of that variable.
@@ -29,14 +29,14 @@ impl Paths {
     }
 
     /// Makes the path absolute; reports problems under `key`.
-    pub(super) fn resolve(&self, key: String, path: &mut PathBuf, problems: &mut Problems) {
+    pub(super) fn resolve(&self, key: String, path: &mut PathBuf, problems: &mut ConfigProblems) {
         if path.as_os_str().is_empty() {
-            problems.refuse(key, "is empty", "give the path of a file");
+            problems.add_problem(key, "is empty", "give the path of a file");
             return;
         }
         let Ok(name) = path.strip_prefix(CREDENTIALS) else {
             match unknown_variable(path) {
-                Some(variable) => problems.refuse(
+                Some(variable) => problems.add_problem(
                     key,
                     format!("begins with the variable {variable}"),
                     format!("the only variable that is expanded is {CREDENTIALS}"),
@@ -47,7 +47,7 @@ impl Paths {
         };
         match &self.credentials_dir {
             Some(directory) => *path = self.base_dir.join(directory).join(name),
-            None => problems.refuse(
+            None => problems.add_problem(
                 key,
                 format!("begins with {CREDENTIALS}, but that variable is not set"),
                 "systemd sets it for a service that has LoadCredential= or ImportCredential=",
@@ -69,8 +69,8 @@ mod tests {
     use super::*;
 
     fn resolve(text: &str, credentials_dir: Option<&str>) -> Result<PathBuf, String> {
-        let paths = Paths::new("/etc/sidewire".into(), credentials_dir.map(OsString::from));
-        let mut problems = Problems::default();
+        let paths = PathResolver::new("/etc/sidewire".into(), credentials_dir.map(OsString::from));
+        let mut problems = ConfigProblems::default();
         let mut path = PathBuf::from(text);
         paths.resolve(
             "ingest.keys[0].key_file".to_owned(),

@@ -4,7 +4,7 @@
 use super::Config;
 
 /// A key that keeps its value until the relay is restarted.
-struct Fixed {
+struct FixedKey {
     key: &'static str,
     /// Replaces the new value with the running one; returns true if they differ.
     keep: fn(&mut Config, &Config) -> bool,
@@ -12,7 +12,7 @@ struct Fixed {
 
 macro_rules! fixed {
     ($section:ident . $field:ident) => {
-        Fixed {
+        FixedKey {
             key: concat!(stringify!($section), ".", stringify!($field)),
             keep: |new, running| {
                 let differs = new.$section.$field != running.$section.$field;
@@ -23,10 +23,10 @@ macro_rules! fixed {
     };
 }
 
-const FIXED: [Fixed; 23] = [
+const FIXED: [FixedKey; 23] = [
     fixed!(client.listen),
     // Only turning TLS on or off needs a restart; a reload reads the certificate files again.
-    Fixed {
+    FixedKey {
         key: "client.tls",
         keep: |new, running| {
             let differs = new.client.tls.is_some() != running.client.tls.is_some();
@@ -39,7 +39,7 @@ const FIXED: [Fixed; 23] = [
     fixed!(client.send_buffer),
     fixed!(client.receive_buffer),
     // The rest of the section is kept with it, since one mode refuses what the other needs.
-    Fixed {
+    FixedKey {
         key: "auth.mode",
         keep: |new, running| {
             let differs = new.auth.mode != running.auth.mode;
@@ -51,7 +51,7 @@ const FIXED: [Fixed; 23] = [
     },
     // The rest of the section is kept with each of these two keys, since different envelopes
     // have different files.
-    Fixed {
+    FixedKey {
         key: "schema.bundled",
         keep: |new, running| {
             let differs = !new.schema.has_same_bundled(&running.schema);
@@ -61,7 +61,7 @@ const FIXED: [Fixed; 23] = [
             differs
         },
     },
-    Fixed {
+    FixedKey {
         key: "schema.envelope",
         keep: |new, running| {
             let differs = new.schema.envelope != running.schema.envelope;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::{
-    error::Problems,
+    error::ConfigProblems,
     values::{self, GIB, MIB},
 };
 
@@ -16,7 +16,7 @@ const WINDOW_BYTES_MAX: usize = 1024 * GIB;
 /// The `[replay]` section.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Replay {
+pub struct ReplaySection {
     /// True if clients can resume; default: `true`. If false, events still have positions, but
     /// every resume is refused.
     pub enabled: bool,
@@ -35,7 +35,7 @@ pub struct Replay {
     pub process_bytes: usize,
 }
 
-impl Default for Replay {
+impl Default for ReplaySection {
     fn default() -> Self {
         Self {
             enabled: true,
@@ -47,8 +47,8 @@ impl Default for Replay {
     }
 }
 
-impl Replay {
-    pub(super) fn check(&self, problems: &mut Problems) {
+impl ReplaySection {
+    pub(super) fn check(&self, problems: &mut ConfigProblems) {
         problems.check_count("replay.events", self.events);
         problems.check_size("replay.bytes", self.bytes, 1..=WINDOW_BYTES_MAX);
         problems.check_size(

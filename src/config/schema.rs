@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::{document::did_you_mean, error::Problems, paths::Paths};
-use crate::schema::{Bundled, SchemaSource};
+use super::{document::did_you_mean, error::ConfigProblems, paths::PathResolver};
+use crate::schema::{BundledSchema, SchemaSource};
 
 /// The `[schema]` section. If it is empty, the default bundled schema is used.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -47,7 +47,7 @@ impl SchemaSection {
     }
 
     /// Returns the key to report when the schema cannot be used.
-    pub(crate) fn key(&self) -> &'static str {
+    pub(crate) fn blamed_key(&self) -> &'static str {
         match &self.descriptor_set {
             Some(_) => "schema.descriptor_set",
             None if self.files.is_empty() => "schema.bundled",
@@ -55,11 +55,11 @@ impl SchemaSection {
         }
     }
 
-    pub(super) fn check(&self, problems: &mut Problems) {
+    pub(super) fn check(&self, problems: &mut ConfigProblems) {
         self.check_bundled(problems);
         let has_files = !self.files.is_empty();
         if has_files && self.descriptor_set.is_some() {
-            problems.refuse(
+            problems.add_problem(
                 "schema.descriptor_set",
                 "is set together with schema.files",
                 "keep files to have the relay compile .proto files, or descriptor_set for the output of protoc or buf",
@@ -73,12 +73,12 @@ impl SchemaSection {
             .into_iter()
             .find_map(|(key, is_set)| is_set.then_some(key));
         match (own, &self.envelope) {
-            (Some(key), None) => problems.refuse(
+            (Some(key), None) => problems.add_problem(
                 key,
                 "needs schema.envelope, the message that carries the events",
                 "add its full name, package included, such as envelope = \"chat.v1.Envelope\"",
             ),
-            (None, Some(_)) => problems.refuse(
+            (None, Some(_)) => problems.add_problem(
                 "schema.envelope",
                 "is set without schema.files and schema.descriptor_set, and a bundled schema has its own envelope",
                 "remove it, or name the files that declare it",
@@ -87,7 +87,7 @@ impl SchemaSection {
             (None, None) => {}
         }
         if !self.include.is_empty() && !has_files {
-            problems.refuse(
+            problems.add_problem(
                 "schema.include",
                 "is set without schema.files, for whose imports it is searched",
                 "remove it, or name the files",
@@ -95,14 +95,14 @@ impl SchemaSection {
         }
     }
 
-    fn check_bundled(&self, problems: &mut Problems) {
+    fn check_bundled(&self, problems: &mut ConfigProblems) {
         let Some(name) = &self.bundled else {
             return;
         };
-        let known = Bundled::all().unwrap_or_default();
+        let known = BundledSchema::load_all().unwrap_or_default();
         let known: Vec<_> = known.iter().map(|schema| schema.name.as_str()).collect();
         if !known.contains(&name.as_str()) {
-            problems.refuse(
+            problems.add_problem(
                 "schema.bundled",
                 format!(
                     "there is no bundled schema `{name}`{}",
@@ -116,7 +116,7 @@ impl SchemaSection {
             ("schema.descriptor_set", self.descriptor_set.is_some()),
         ];
         if let Some((key, _)) = other.iter().find(|(_, is_set)| *is_set) {
-            problems.refuse(
+            problems.add_problem(
                 "schema.bundled",
                 format!("is set together with {key}"),
                 "remove bundled to use your own schema, or the other keys of the section to use the bundled one",
@@ -126,12 +126,12 @@ impl SchemaSection {
 
     /// Returns true if both sections select the same bundled schema.
     pub(super) fn has_same_bundled(&self, other: &Self) -> bool {
-        let default = Bundled::load().unwrap_or_default().name;
+        let default = BundledSchema::load_default().unwrap_or_default().name;
         let name = |section: &Self| section.bundled.clone().unwrap_or_else(|| default.clone());
         name(self) == name(other)
     }
 
-    pub(super) fn resolve(&mut self, paths: &Paths, problems: &mut Problems) {
+    pub(super) fn resolve_paths(&mut self, paths: &PathResolver, problems: &mut ConfigProblems) {
         for (index, file) in self.files.iter_mut().enumerate() {
             paths.resolve(format!("schema.files[{index}]"), file, problems);
         }
@@ -145,7 +145,7 @@ impl SchemaSection {
 }
 
 /// Checks a full message name: words of letters, digits and `_`, separated by dots.
-fn check_name(name: &str, problems: &mut Problems) {
+fn check_name(name: &str, problems: &mut ConfigProblems) {
     let is_word = |word: &str| {
         let starts_well =
             word.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_');
@@ -155,7 +155,7 @@ fn check_name(name: &str, problems: &mut Problems) {
                 .all(|it| it.is_ascii_alphanumeric() || it == b'_')
     };
     if !name.split('.').all(is_word) {
-        problems.refuse(
+        problems.add_problem(
             "schema.envelope",
             format!("{name:?} is not a valid full name of a message"),
             "separate package and message with a dot, such as \"chat.v1.Envelope\"",

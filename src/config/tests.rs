@@ -279,8 +279,8 @@ fn a_path_without_a_file_is_an_error_with_the_path() {
 fn a_credential_is_where_systemd_put_it_or_refused_with_its_line() {
     let text = format!("{KEY}[[auth.keys]]\njwks_file = \"$CREDENTIALS_DIRECTORY/jwks.json\"\n");
     let read = |directory: Option<OsString>| {
-        let paths = Paths::new("/etc/sidewire".into(), directory);
-        Config::read(&Document::new(&text, None), &paths)
+        let paths = PathResolver::new("/etc/sidewire".into(), directory);
+        Config::from_text(&ConfigText::new(&text, None), &paths)
     };
     let config = read(Some("/run/credentials/sidewire".into())).unwrap();
     let file = "/run/credentials/sidewire/jwks.json".into();

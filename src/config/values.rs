@@ -27,7 +27,7 @@ pub(super) const GIB: usize = 1 << 30;
 
 /// Deserializes a duration such as `"30s"`, `"5min"` or `"1h 30m"`.
 pub(super) fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
-    from.deserialize_str(Text {
+    from.deserialize_str(TextVisitor {
         expected: "a duration with its unit, such as \"30s\" or \"5min\"",
         parse: |text| humantime::parse_duration(text).ok(),
     })
@@ -35,7 +35,7 @@ pub(super) fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D
 
 /// Deserializes a size in bytes, such as `"64KiB"`.
 pub(super) fn size<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> {
-    from.deserialize_str(Text {
+    from.deserialize_str(TextVisitor {
         expected: "a size with its unit, such as \"64KiB\" or \"1MiB\"",
         parse: parse_size,
     })
@@ -43,7 +43,7 @@ pub(super) fn size<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error
 
 /// Deserializes an address to listen on.
 pub(super) fn listen<'de, D: Deserializer<'de>>(from: D) -> Result<SocketAddr, D::Error> {
-    from.deserialize_str(Text {
+    from.deserialize_str(TextVisitor {
         expected: "an IP address and a port, such as \"127.0.0.1:3000\" or \"[::1]:3000\"",
         parse: |text| text.parse().ok(),
     })
@@ -51,12 +51,12 @@ pub(super) fn listen<'de, D: Deserializer<'de>>(from: D) -> Result<SocketAddr, D
 
 /// Deserializes a whole number, 0 or more.
 pub(super) fn count<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> {
-    from.deserialize_i64(Count)
+    from.deserialize_i64(CountVisitor)
 }
 
 /// Deserializes a whole number, 1 or more.
 pub(super) fn some<'de, D: Deserializer<'de>>(from: D) -> Result<NonZeroU32, D::Error> {
-    from.deserialize_i64(AtLeastOne)
+    from.deserialize_i64(PositiveCountVisitor)
 }
 
 /// Deserializes an optional whole number, 1 or more; a key that is left out sets no bound.
@@ -120,12 +120,12 @@ fn parse_size(text: &str) -> Option<usize> {
 }
 
 /// A serde visitor that reads a string with `parse`.
-struct Text<T> {
+struct TextVisitor<T> {
     expected: &'static str,
     parse: fn(&str) -> Option<T>,
 }
 
-impl<T> Visitor<'_> for Text<T> {
+impl<T> Visitor<'_> for TextVisitor<T> {
     type Value = T;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -137,9 +137,9 @@ impl<T> Visitor<'_> for Text<T> {
     }
 }
 
-struct Count;
+struct CountVisitor;
 
-impl Visitor<'_> for Count {
+impl Visitor<'_> for CountVisitor {
     type Value = usize;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -151,9 +151,9 @@ impl Visitor<'_> for Count {
     }
 }
 
-struct AtLeastOne;
+struct PositiveCountVisitor;
 
-impl Visitor<'_> for AtLeastOne {
+impl Visitor<'_> for PositiveCountVisitor {
     type Value = NonZeroU32;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -6,13 +6,13 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::{
     auth::Identity,
-    hub::Membership,
-    limits::{Limit, Place, UserKey},
+    hub::HubConnection,
+    limits::{ConnectionPermit, Limit, UserKey},
     memory::{MemoryExceeded, MemoryUse},
-    ops::Closed,
-    outbox::{Advanced, Outbox},
-    protocol::Encoding,
-    relay::Shard,
+    ops::CloseLabel,
+    outbox::{Outbox, WriteProgress},
+    protocol::EnvelopeEncoding,
+    relay::ShardContext,
 };
 
 /// Bytes that a connection takes besides its subscriptions, its messages and its queued frames:
@@ -22,14 +22,14 @@ pub const CONNECTION_BYTES: usize = 2 * 1024;
 
 /// A client that passed the handshake. From here on events are queued for it.
 #[derive(Debug)]
-pub struct Admitted {
+pub struct AdmittedClient {
     pub(super) identity: Identity,
-    pub(super) membership: Membership,
+    pub(super) membership: HubConnection,
     pub(super) outbox: Rc<Outbox>,
-    pub(super) account: Account,
+    pub(super) account: ConnectionGuard,
 }
 
-impl Admitted {
+impl AdmittedClient {
     /// Admits the client with this identity, which connects from `peer` and uses `encoding`.
     ///
     /// # Errors
@@ -37,17 +37,17 @@ impl Admitted {
     /// Returns the exceeded limit if there are too many connections, if the tenant is new and
     /// there are too many tenants, or if there is no memory for the connection.
     pub fn new(
-        shard: &Rc<Shard>,
+        shard: &Rc<ShardContext>,
         identity: Identity,
         who: UserKey,
         peer: IpAddr,
-        encoding: Encoding,
+        encoding: EnvelopeEncoding,
     ) -> Result<Self, Limit> {
-        let place = shard.relay.limits.connect(who, peer)?;
-        let outbox = Rc::new(Outbox::speaking(encoding, &shard.outboxes));
+        let place = shard.relay.limits.admit_connection(who, peer)?;
+        let outbox = Rc::new(Outbox::with_encoding(encoding, &shard.outboxes));
         let membership = shard
             .hub
-            .join(&identity.tenant, &identity.user, Rc::clone(&outbox))
+            .join_tenant(&identity.tenant, &identity.user, Rc::clone(&outbox))
             .map_err(|_| Limit::Tenants)?;
         let memory = shard.relay.publisher.memory();
         memory
@@ -55,7 +55,7 @@ impl Admitted {
             .map_err(|MemoryExceeded| Limit::Memory)?;
         Ok(Self {
             membership,
-            account: Account::open(shard, &outbox, place),
+            account: ConnectionGuard::open(shard, &outbox, place),
             identity,
             outbox,
         })
@@ -64,38 +64,38 @@ impl Admitted {
 
 /// Counts the connection when it opens and when it closes, and what happens to its events.
 #[derive(Debug)]
-pub(super) struct Account {
-    pub(super) shard: Rc<Shard>,
+pub(super) struct ConnectionGuard {
+    pub(super) shard: Rc<ShardContext>,
     pub(super) outbox: Rc<Outbox>,
     /// Its slot among the connections of its user.
-    place: Place,
+    place: ConnectionPermit,
     /// Reason for the end of the connection, as far as it is known.
-    pub(super) closed: Closed,
+    pub(super) closed: CloseLabel,
     /// Lets the shutdown of the relay wait for the end of the connection.
     _let_in: TaskTrackerToken,
 }
 
-impl Account {
-    fn open(shard: &Rc<Shard>, outbox: &Rc<Outbox>, place: Place) -> Self {
+impl ConnectionGuard {
+    fn open(shard: &Rc<ShardContext>, outbox: &Rc<Outbox>, place: ConnectionPermit) -> Self {
         shard.hub.tally().connections.add(1);
         shard.hub.tally().connections_opened.add(1);
         Self {
             shard: Rc::clone(shard),
             outbox: Rc::clone(outbox),
             place,
-            closed: Closed::Lost,
+            closed: CloseLabel::Lost,
             _let_in: shard.relay.clients.token(),
         }
     }
 
     /// The user of the connection.
-    pub(super) fn who(&self) -> &UserKey {
-        self.place.who()
+    pub(super) fn user_key(&self) -> &UserKey {
+        self.place.user()
     }
 
     /// Counts a write, which without TLS is a system call, and the frames and events that it
     /// wrote.
-    pub(super) fn wrote(&self, advanced: Advanced) {
+    pub(super) fn record_write(&self, advanced: WriteProgress) {
         let tally = self.shard.hub.tally();
         tally.writes.add(1);
         tally.frames_written.add(advanced.frames);
@@ -104,12 +104,12 @@ impl Account {
     }
 
     /// Counts a read, which without TLS is a system call.
-    pub(super) fn read(&self) {
+    pub(super) fn record_read(&self) {
         self.shard.hub.tally().reads.add(1);
     }
 
     /// Counts this many dropped events, by the reason known so far.
-    pub(super) fn discarded(&self, events: u64) {
+    pub(super) fn record_dropped(&self, events: u64) {
         let tally = self.shard.hub.tally();
         if self.closed.is_too_slow() {
             tally.dropped_slow.add(events);
@@ -120,14 +120,14 @@ impl Account {
     }
 }
 
-impl Drop for Account {
+impl Drop for ConnectionGuard {
     fn drop(&mut self) {
-        self.discarded(self.outbox.abandon());
+        self.record_dropped(self.outbox.discard_all());
         let memory = self.shard.relay.publisher.memory();
         memory.release(MemoryUse::ClientConnections, CONNECTION_BYTES);
         self.shard.hub.tally().connections.sub(1);
-        self.shard.relay.metrics.closed(self.closed);
-        let UserKey { tenant, user } = self.place.who();
+        self.shard.relay.metrics.connection_closed(self.closed);
+        let UserKey { tenant, user } = self.place.user();
         tracing::debug!(%tenant, %user, reason = self.closed.label(), "connection closed");
     }
 }

@@ -17,20 +17,20 @@ const RUNG_AT_ONCE_MAX: usize = 16;
 
 /// The time at which an alarm rings, and a number that distinguishes alarms set for the same
 /// time.
-type Key = (Instant, u64);
+type AlarmKey = (Instant, u64);
 
 /// The alarms that are set on a shard. A tokio timer for each connection would take three times
 /// the memory, and would be polled whenever the connection is woken to write.
 #[derive(Debug, Default)]
 pub struct Alarms {
-    set: RefCell<Set>,
+    set: RefCell<AlarmQueue>,
     /// Notified when an alarm is set that is earlier than all others.
     sooner: Notify,
 }
 
 #[derive(Debug, Default)]
-struct Set {
-    alarms: BTreeMap<Key, Rc<Outbox>>,
+struct AlarmQueue {
+    alarms: BTreeMap<AlarmKey, Rc<Outbox>>,
     last: u64,
 }
 
@@ -38,7 +38,7 @@ struct Set {
 #[derive(Debug)]
 pub(super) struct Alarm {
     alarms: Rc<Alarms>,
-    key: Key,
+    key: AlarmKey,
 }
 
 impl Alarms {
@@ -46,18 +46,18 @@ impl Alarms {
     /// batches.
     pub async fn run(&self) {
         loop {
-            match self.next() {
+            match self.next_deadline() {
                 Some(next) if next <= Instant::now() => {
-                    self.ring_until(Instant::now());
+                    self.ring_due(Instant::now());
                     yield_now().await;
                 }
-                next => self.rest_until(next).await,
+                next => self.wait_until(next).await,
             }
         }
     }
 
     /// Waits until `next`, or until an alarm is set that is earlier than all others.
-    async fn rest_until(&self, next: Option<Instant>) {
+    async fn wait_until(&self, next: Option<Instant>) {
         let rest = async {
             match next {
                 Some(next) => sleep_until(next).await,
@@ -71,8 +71,8 @@ impl Alarms {
         }
     }
 
-    /// Sets an alarm that [rings](Outbox::ring) the connection of this outbox at that time.
-    pub(super) fn set(self: &Rc<Self>, at: Instant, outbox: &Rc<Outbox>) -> Alarm {
+    /// Sets an alarm that [rings](Outbox::ring_alarm) the connection of this outbox at that time.
+    pub(super) fn set_alarm(self: &Rc<Self>, at: Instant, outbox: &Rc<Outbox>) -> Alarm {
         let mut set = self.set.borrow_mut();
         set.last += 1;
         let key = (at, set.last);
@@ -87,17 +87,17 @@ impl Alarms {
     }
 
     /// Returns the time of the earliest alarm.
-    fn next(&self) -> Option<Instant> {
+    fn next_deadline(&self) -> Option<Instant> {
         let set = self.set.borrow();
         set.alarms.keys().next().map(|(at, _)| *at)
     }
 
     /// Rings some of the alarms that are due at `now`, the earliest first.
-    fn ring_until(&self, now: Instant) {
+    fn ring_due(&self, now: Instant) {
         let mut set = self.set.borrow_mut();
         for _ in 0..RUNG_AT_ONCE_MAX {
             match set.alarms.first_entry() {
-                Some(first) if first.key().0 <= now => first.remove().ring(),
+                Some(first) if first.key().0 <= now => first.remove().ring_alarm(),
                 _ => break,
             }
         }
@@ -106,7 +106,7 @@ impl Alarms {
 
 impl Alarm {
     /// The time at which it rings.
-    pub(super) fn at(&self) -> Instant {
+    pub(super) fn deadline(&self) -> Instant {
         self.key.0
     }
 }
@@ -142,11 +142,11 @@ mod tests {
                 });
                 let at = Instant::now() + Duration::from_secs(1);
                 let outboxes: Vec<_> = (0..1000).map(|_| Rc::new(Outbox::new(&pool))).collect();
-                let _set: Vec<_> = outboxes.iter().map(|it| alarms.set(at, it)).collect();
+                let _set: Vec<_> = outboxes.iter().map(|it| alarms.set_alarm(at, it)).collect();
                 advance(Duration::from_secs(1)).await;
                 let mut rung = 0;
                 while rung < outboxes.len() {
-                    let now = outboxes.iter().filter(|it| it.take_rung()).count();
+                    let now = outboxes.iter().filter(|it| it.take_alarm()).count();
                     assert!(now <= RUNG_AT_ONCE_MAX, "{now}");
                     rung += now;
                     yield_now().await;
@@ -170,15 +170,15 @@ mod tests {
                 let [a, b, c] = [(); 3].map(|()| Rc::new(Outbox::new(&pool)));
                 let start = Instant::now();
                 let second = Duration::from_secs(1);
-                let _a = alarms.set(start + 3 * second, &a);
+                let _a = alarms.set_alarm(start + 3 * second, &a);
                 yield_now().await;
-                let _b = alarms.set(start + second, &b);
-                let dropped = alarms.set(start + second, &c);
+                let _b = alarms.set_alarm(start + second, &b);
+                let dropped = alarms.set_alarm(start + second, &c);
                 yield_now().await;
                 drop(dropped);
                 let mut rung = Vec::new();
                 for _ in 0..4 {
-                    rung.push([&a, &b, &c].map(|outbox| outbox.take_rung()));
+                    rung.push([&a, &b, &c].map(|outbox| outbox.take_alarm()));
                     advance(second).await;
                     yield_now().await;
                 }

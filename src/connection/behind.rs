@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use super::conversation::{Action, TopicsRequest};
+use super::conversation::{ConversationAction, TopicsRequest};
 use crate::hub::CatchUp;
 
 /// Maximum number of Subscribes and Unsubscribes of a connection that may wait for earlier ones.
@@ -11,25 +11,25 @@ pub(super) const WAITING_MAX: usize = 16;
 
 /// A Subscribe that is under way.
 #[derive(Debug)]
-pub(super) enum Subscribing {
-    Awaiting(Awaiting),
-    Behind(Behind),
+pub(super) enum PendingSubscribe {
+    Awaiting(AwaitingHead),
+    Behind(CatchingUp),
 }
 
-impl Subscribing {
+impl PendingSubscribe {
     /// Returns true if nothing is read from the client meanwhile: the Subscribe waits, or its
     /// catch-up has not read the log yet.
     pub(super) fn stops_reading(&self) -> bool {
         match self {
             Self::Awaiting(_) => true,
-            Self::Behind(behind) => !behind.catch_up.has_begun(),
+            Self::Behind(behind) => !behind.catch_up.has_started(),
         }
     }
 }
 
 /// The catch-up of a connection that resumes.
 #[derive(Debug)]
-pub(super) struct Behind {
+pub(super) struct CatchingUp {
     pub(super) catch_up: CatchUp,
     /// The Subscribe, until it is confirmed.
     pub(super) request: Option<TopicsRequest>,
@@ -38,7 +38,7 @@ pub(super) struct Behind {
 /// A Subscribe that takes effect when the connection's shard has delivered everything that the
 /// tenant's log held when it came.
 #[derive(Debug)]
-pub(super) struct Awaiting {
+pub(super) struct AwaitingHead {
     pub(super) offset: u64,
     pub(super) request: TopicsRequest,
 }
@@ -49,7 +49,7 @@ pub(super) struct Awaiting {
     clippy::box_collection,
     reason = "every connection has this field, and most never use it"
 )]
-pub(super) struct WaitingRequests(Option<Box<VecDeque<Action>>>);
+pub(super) struct WaitingRequests(Option<Box<VecDeque<ConversationAction>>>);
 
 impl WaitingRequests {
     pub(super) fn is_empty(&self) -> bool {
@@ -62,12 +62,12 @@ impl WaitingRequests {
         waiting.is_none_or(|waiting| waiting.len() < WAITING_MAX)
     }
 
-    pub(super) fn push(&mut self, action: Action) {
+    pub(super) fn push(&mut self, action: ConversationAction) {
         self.0.get_or_insert_default().push_back(action);
     }
 
     /// Removes the request that has waited longest.
-    pub(super) fn pop(&mut self) -> Option<Action> {
+    pub(super) fn pop(&mut self) -> Option<ConversationAction> {
         let waiting = self.0.as_mut()?;
         let first = waiting.pop_front();
         if waiting.is_empty() {

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::IpNet;
 
 /// Returns true if the address belongs to a trusted proxy, which may report the client's address.
-pub(super) fn is_trusted(address: IpAddr, proxies: &[IpNet]) -> bool {
+pub(super) fn is_trusted_proxy(address: IpAddr, proxies: &[IpNet]) -> bool {
     let address = address.to_canonical();
     proxies.iter().any(|proxies| proxies.contains(&address))
 }
@@ -15,7 +15,7 @@ pub(super) fn is_trusted(address: IpAddr, proxies: &[IpNet]) -> bool {
 /// address that it connects for. The list is read from its end for as long as a trusted proxy has
 /// added the entry; an entry that is not an address ends the walk at the proxy that added it.
 /// `values` are the values of all headers of this name, in order.
-pub(super) fn forwarded<'a>(
+pub(super) fn forwarded_address<'a>(
     peer: IpAddr,
     values: impl DoubleEndedIterator<Item = &'a [u8]>,
     proxies: &[IpNet],
@@ -25,10 +25,10 @@ pub(super) fn forwarded<'a>(
         .rev()
         .flat_map(|value| value.rsplit(|byte| *byte == b','));
     for hop in hops {
-        if !is_trusted(address, proxies) {
+        if !is_trusted_proxy(address, proxies) {
             break;
         }
-        match parse(hop) {
+        match parse_address(hop) {
             Some(before) => address = before,
             None => break,
         }
@@ -37,7 +37,7 @@ pub(super) fn forwarded<'a>(
 }
 
 /// Parses an address. Some proxies also write the port, or brackets.
-fn parse(hop: &[u8]) -> Option<IpAddr> {
+fn parse_address(hop: &[u8]) -> Option<IpAddr> {
     let text = str::from_utf8(hop).ok()?.trim_matches([' ', '\t']);
     let bare = text
         .strip_prefix('[')
@@ -60,7 +60,7 @@ mod tests {
             .map(|it| it.parse().unwrap())
             .into();
         let values = headers.iter().map(|value| value.as_bytes());
-        forwarded(peer.parse().unwrap(), values, &proxies).to_string()
+        forwarded_address(peer.parse().unwrap(), values, &proxies).to_string()
     }
 
     #[test]

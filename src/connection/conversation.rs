@@ -7,14 +7,17 @@ use prost::Message;
 
 use crate::{
     auth::Grant,
-    limits::Exceeded,
+    limits::LimitExceeded,
     protocol::{
         ErrorCode, MessageId, Position, Topic,
         position::EpochError,
-        reply::{ListedIds, Refusal, Reply},
+        reply::{ListedIds, MessageRefusal, Reply},
         wire,
     },
-    schema::{Control, Fault, IdLists, Inspected, Payload, PayloadKind, Schema, WireError},
+    schema::{
+        ControlKind, IdLists, InspectedEnvelope, InspectedPayload, PayloadKind, Schema, WireError,
+        WireFault,
+    },
 };
 
 /// Delay after which a client should retry a request that was refused for lack of memory.
@@ -32,14 +35,14 @@ pub struct Conversation {
 
 /// A frame that has been parsed up to its kind and message id, and not been acted on.
 #[derive(Debug)]
-pub struct Heard<'a> {
+pub struct ParsedFrame<'a> {
     schema: &'a Schema,
-    envelope: Result<Inspected<'a>, Refusal>,
+    envelope: Result<InspectedEnvelope<'a>, MessageRefusal>,
 }
 
 /// The kind of a message, which decides the limits that it is charged to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum MessageKind {
     /// A Subscribe.
     Subscribe,
     /// An Unsubscribe.
@@ -52,12 +55,12 @@ pub enum Kind {
 
 /// The action that a frame requires.
 #[derive(Debug, PartialEq)]
-pub enum Action {
+pub enum ConversationAction {
     /// Send this reply.
     Reply(Reply),
-    /// Subscribe, then answer with [`TopicsRequest::subscribed`].
+    /// Subscribe, then answer with [`TopicsRequest::subscribe_confirmation`].
     Subscribe(TopicsRequest),
-    /// Unsubscribe, then answer with [`TopicsRequest::unsubscribed`].
+    /// Unsubscribe, then answer with [`TopicsRequest::unsubscribe_confirmation`].
     Unsubscribe(TopicsRequest),
 }
 
@@ -71,13 +74,13 @@ pub struct TopicsRequest {
     resume_from: Option<wire::Position>,
 }
 
-impl Kind {
+impl MessageKind {
     /// Returns the kind of a message with this payload.
-    pub(super) fn of(payload: Option<PayloadKind>) -> Self {
+    pub(super) fn from_payload(payload: Option<PayloadKind>) -> Self {
         match payload {
-            Some(PayloadKind::Control(Control::Subscribe)) => Self::Subscribe,
-            Some(PayloadKind::Control(Control::Unsubscribe)) => Self::Unsubscribe,
-            Some(PayloadKind::Control(Control::Ping)) => Self::Ping,
+            Some(PayloadKind::Control(ControlKind::Subscribe)) => Self::Subscribe,
+            Some(PayloadKind::Control(ControlKind::Unsubscribe)) => Self::Unsubscribe,
+            Some(PayloadKind::Control(ControlKind::Ping)) => Self::Ping,
             _ => Self::Other,
         }
     }
@@ -95,103 +98,113 @@ impl Conversation {
     }
 
     /// Sets how many topics a message may name from now on.
-    pub fn bound_topics(&mut self, topics_per_subscribe: usize) {
+    pub fn set_topics_per_subscribe(&mut self, topics_per_subscribe: usize) {
         self.topics_per_subscribe = topics_per_subscribe;
     }
 
     /// Parses a frame and decides what to do about it. `now` is the time in Unix seconds.
     #[must_use]
-    pub fn receive(&self, schema: &Schema, frame: &[u8], now: i64) -> Action {
-        self.act(Self::hear(schema, frame), now)
+    pub fn handle_frame(&self, schema: &Schema, frame: &[u8], now: i64) -> ConversationAction {
+        self.decide_action(Self::parse_frame(schema, frame), now)
     }
 
     /// Parses a frame up to its kind and message id.
     #[must_use]
-    pub fn hear<'a>(schema: &'a Schema, frame: &'a [u8]) -> Heard<'a> {
-        Heard {
+    pub fn parse_frame<'a>(schema: &'a Schema, frame: &'a [u8]) -> ParsedFrame<'a> {
+        ParsedFrame {
             schema,
-            envelope: inspect(schema, frame),
+            envelope: inspect_frame(schema, frame),
         }
     }
 
     /// Decides what to do about a parsed frame. `now` is the time in Unix seconds.
     #[must_use]
-    pub fn act(&self, heard: Heard<'_>, now: i64) -> Action {
-        let understand = |envelope: Inspected<'_>| {
+    pub fn decide_action(&self, heard: ParsedFrame<'_>, now: i64) -> ConversationAction {
+        let understand = |envelope: InspectedEnvelope<'_>| {
             let id = envelope.message_id.unwrap_or_default();
-            self.understand(heard.schema, &envelope, now)
-                .map_err(|refusal| refusal.of(id))
+            self.handle_payload(heard.schema, &envelope, now)
+                .map_err(|refusal| refusal.for_message(id))
         };
         heard
             .envelope
             .and_then(understand)
-            .unwrap_or_else(|refusal| Action::Reply(Reply::Error(refusal)))
+            .unwrap_or_else(|refusal| ConversationAction::Reply(Reply::Error(refusal)))
     }
 
-    fn understand(
+    fn handle_payload(
         &self,
         schema: &Schema,
-        envelope: &Inspected<'_>,
+        envelope: &InspectedEnvelope<'_>,
         now: i64,
-    ) -> Result<Action, Refusal> {
+    ) -> Result<ConversationAction, MessageRefusal> {
         let Some(payload) = &envelope.payload else {
-            return Err(Refusal::invalid("payload", "the envelope has no payload"));
+            return Err(MessageRefusal::invalid(
+                "payload",
+                "the envelope has no payload",
+            ));
         };
         match payload.kind {
-            kind if !kind.is_taken_from_clients() => Err(Refusal::invalid(
+            kind if !kind.is_taken_from_clients() => Err(MessageRefusal::invalid(
                 payload.name,
                 format!("a client may not send {}", payload.name),
             )),
-            PayloadKind::Control(Control::Subscribe) => {
-                self.subscribe(schema.subscribe_lists(), envelope, payload)
+            PayloadKind::Control(ControlKind::Subscribe) => {
+                self.subscribe_action(schema.subscribe_lists(), envelope, payload)
             }
-            PayloadKind::Control(Control::Unsubscribe) => {
-                self.unsubscribe(schema.unsubscribe_lists(), envelope, payload)
+            PayloadKind::Control(ControlKind::Unsubscribe) => {
+                self.unsubscribe_action(schema.unsubscribe_lists(), envelope, payload)
             }
-            PayloadKind::Control(Control::Ping) => pong(payload, now),
-            PayloadKind::Control(_) | PayloadKind::Event { .. } => Err(Refusal::new(
+            PayloadKind::Control(ControlKind::Ping) => pong_action(payload, now),
+            PayloadKind::Control(_) | PayloadKind::Event { .. } => Err(MessageRefusal::new(
                 ErrorCode::InternalError,
                 format!("the relay does not know what to do with {}", payload.name),
             )),
         }
     }
 
-    fn subscribe(
+    fn subscribe_action(
         &self,
         lists: &IdLists,
-        envelope: &Inspected<'_>,
-        payload: &Payload<'_>,
-    ) -> Result<Action, Refusal> {
-        let fields = wire::Subscribe::decode(payload.bytes).map_err(|_| undecoded(payload))?;
+        envelope: &InspectedEnvelope<'_>,
+        payload: &InspectedPayload<'_>,
+    ) -> Result<ConversationAction, MessageRefusal> {
+        let fields =
+            wire::Subscribe::decode(payload.bytes).map_err(|_| payload_refusal(payload))?;
         let mut request = self.topics_request(envelope, payload, lists, &fields.topics)?;
         request.resume_from = fields.resume_from;
-        let refused = request.topics.iter().find_map(|topic| self.refuse(topic));
+        let refused = request
+            .topics
+            .iter()
+            .find_map(|topic| self.topic_refusal(topic));
         match refused {
             Some(refusal) => Err(refusal),
-            None => Ok(Action::Subscribe(request)),
+            None => Ok(ConversationAction::Subscribe(request)),
         }
     }
 
-    fn unsubscribe(
+    fn unsubscribe_action(
         &self,
         lists: &IdLists,
-        envelope: &Inspected<'_>,
-        payload: &Payload<'_>,
-    ) -> Result<Action, Refusal> {
-        let fields = wire::Unsubscribe::decode(payload.bytes).map_err(|_| undecoded(payload))?;
+        envelope: &InspectedEnvelope<'_>,
+        payload: &InspectedPayload<'_>,
+    ) -> Result<ConversationAction, MessageRefusal> {
+        let fields =
+            wire::Unsubscribe::decode(payload.bytes).map_err(|_| payload_refusal(payload))?;
         self.topics_request(envelope, payload, lists, &fields.topics)
-            .map(Action::Unsubscribe)
+            .map(ConversationAction::Unsubscribe)
     }
 
     /// Collects the topics that the schema's lists and the relay's own list name.
     fn topics_request(
         &self,
-        envelope: &Inspected<'_>,
-        payload: &Payload<'_>,
+        envelope: &InspectedEnvelope<'_>,
+        payload: &InspectedPayload<'_>,
         lists: &IdLists,
         texts: &[String],
-    ) -> Result<TopicsRequest, Refusal> {
-        let listed = lists.ids(payload.bytes).map_err(|_| undecoded(payload))?;
+    ) -> Result<TopicsRequest, MessageRefusal> {
+        let listed = lists
+            .ids_in(payload.bytes)
+            .map_err(|_| payload_refusal(payload))?;
         let count = texts.len() + listed.iter().map(|(_, ids)| ids.len()).sum::<usize>();
         let max = self.topics_per_subscribe;
         if count > max {
@@ -199,7 +212,7 @@ impl Conversation {
                 "{} names {count} topics; the maximum is {max}",
                 payload.name
             );
-            return Err(Refusal::invalid(payload.name, message));
+            return Err(MessageRefusal::invalid(payload.name, message));
         }
 
         let mut topics = Vec::with_capacity(count);
@@ -207,7 +220,7 @@ impl Conversation {
             for (index, id) in ids.iter().enumerate() {
                 let topic = listed_topic(&list.kind, id).map_err(|reason| {
                     let path = format!("{}.{}[{index}]", payload.name, list.name);
-                    Refusal::invalid(&path, format!("{path} {reason}"))
+                    MessageRefusal::invalid(&path, format!("{path} {reason}"))
                 })?;
                 topics.push(topic);
             }
@@ -215,7 +228,7 @@ impl Conversation {
         for (index, text) in texts.iter().enumerate() {
             let topic = Topic::parse(text).map_err(|error| {
                 let path = format!("{}.topics[{index}]", payload.name);
-                Refusal::invalid(&path, format!("{path} {error}"))
+                MessageRefusal::invalid(&path, format!("{path} {error}"))
             })?;
             topics.push(topic);
         }
@@ -225,29 +238,29 @@ impl Conversation {
                 .into_iter()
                 .map(|(list, ids)| ListedIds {
                     number: list.number,
-                    ids: each_once(ids),
+                    ids: deduplicate(ids),
                 })
                 .collect(),
-            texts: each_once(texts.iter().map(String::as_str)),
-            topics: each_once(topics),
+            texts: deduplicate(texts.iter().map(String::as_str)),
+            topics: deduplicate(topics),
             resume_from: None,
         })
     }
 
     /// Returns the refusal if the client may not subscribe to the topic.
-    fn refuse(&self, topic: &Topic) -> Option<Refusal> {
-        let reason = self.grant.refusal(topic)?;
-        Some(Refusal::new(
+    fn topic_refusal(&self, topic: &Topic) -> Option<MessageRefusal> {
+        let reason = self.grant.refusal_reason(topic)?;
+        Some(MessageRefusal::new(
             ErrorCode::AuthorizationFailed,
             format!("{topic} {reason}"),
         ))
     }
 }
 
-impl<'a> Heard<'a> {
+impl<'a> ParsedFrame<'a> {
     /// A frame that could not be read.
     #[must_use]
-    pub fn refused(schema: &'a Schema, refusal: Refusal) -> Self {
+    pub fn from_refusal(schema: &'a Schema, refusal: MessageRefusal) -> Self {
         Self {
             schema,
             envelope: Err(refusal),
@@ -256,42 +269,42 @@ impl<'a> Heard<'a> {
 
     /// Returns the kind of the message.
     #[must_use]
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> MessageKind {
         let payload = self
             .envelope
             .as_ref()
             .ok()
             .and_then(|it| it.payload.as_ref());
-        Kind::of(payload.map(|payload| payload.kind))
+        MessageKind::from_payload(payload.map(|payload| payload.kind))
     }
 
     /// Returns the reply to a message that exceeds a rate limit and is not carried out.
     #[must_use]
-    pub fn too_many(&self, exceeded: Exceeded) -> Action {
+    pub fn rate_limit_reply(&self, exceeded: LimitExceeded) -> ConversationAction {
         let id = match &self.envelope {
             Ok(envelope) => envelope.message_id.unwrap_or_default(),
             Err(refusal) => &refusal.request_message_id,
         };
-        Action::Reply(Reply::Error(too_many(exceeded).of(id)))
+        ConversationAction::Reply(Reply::Error(rate_limit_refusal(exceeded).for_message(id)))
     }
 }
 
 /// Returns the refusal of a message that exceeds a rate limit.
 #[must_use]
-pub(super) fn too_many(exceeded: Exceeded) -> Refusal {
-    Refusal {
+pub(super) fn rate_limit_refusal(exceeded: LimitExceeded) -> MessageRefusal {
+    MessageRefusal {
         retry_after: Some(exceeded.retry_after),
-        ..Refusal::new(ErrorCode::RateLimitExceeded, exceeded.to_string())
+        ..MessageRefusal::new(ErrorCode::RateLimitExceeded, exceeded.to_string())
     }
 }
 
 /// Returns the refusal of a message that there is no memory to decode.
 #[must_use]
-pub(super) fn no_memory_to_read() -> Refusal {
+pub(super) fn no_memory_refusal() -> MessageRefusal {
     let message = "the relay has no memory to read this message (limits.memory_max)";
-    Refusal {
+    MessageRefusal {
         retry_after: Some(NO_MEMORY_RETRY_AFTER),
-        ..Refusal::new(ErrorCode::RateLimitExceeded, message)
+        ..MessageRefusal::new(ErrorCode::RateLimitExceeded, message)
     }
 }
 
@@ -312,7 +325,7 @@ impl TopicsRequest {
     /// the number of events that will be replayed; `None` unless the client resumes without a
     /// gap.
     #[must_use]
-    pub fn subscribed(self, position: Position, replayed: Option<u64>) -> Reply {
+    pub fn subscribe_confirmation(self, position: Position, replayed: Option<u64>) -> Reply {
         Reply::SubscriptionConfirmed {
             lists: self.lists,
             fields: wire::SubscriptionConfirmed {
@@ -327,7 +340,7 @@ impl TopicsRequest {
 
     /// Returns the confirmation of an Unsubscribe.
     #[must_use]
-    pub fn unsubscribed(self) -> Reply {
+    pub fn unsubscribe_confirmation(self) -> Reply {
         Reply::UnsubscribeConfirmed {
             lists: self.lists,
             fields: wire::UnsubscribeConfirmed {
@@ -339,30 +352,32 @@ impl TopicsRequest {
 
     /// Returns the refusal when `waiting_max` requests already wait for a replay to end.
     #[must_use]
-    pub fn too_many_wait(&self, waiting_max: usize) -> Reply {
+    pub fn too_many_waiting_reply(&self, waiting_max: usize) -> Reply {
         let message =
             format!("at most {waiting_max} Subscribes and Unsubscribes may wait during a replay");
-        Reply::Error(Refusal {
+        Reply::Error(MessageRefusal {
             retry_after: Some(WAITING_RETRY_AFTER),
-            ..Refusal::new(ErrorCode::RateLimitExceeded, message).of(&self.message_id)
+            ..MessageRefusal::new(ErrorCode::RateLimitExceeded, message)
+                .for_message(&self.message_id)
         })
     }
 
     /// Returns the refusal of a Subscribe that would take the connection over `topics_max`
     /// topics.
     #[must_use]
-    pub fn over_the_cap(&self, topics_max: usize) -> Reply {
+    pub fn too_many_topics_reply(&self, topics_max: usize) -> Reply {
         let message = format!("a connection may have at most {topics_max} topics");
-        Reply::Error(Refusal::invalid("subscribe", message).of(&self.message_id))
+        Reply::Error(MessageRefusal::invalid("subscribe", message).for_message(&self.message_id))
     }
 
     /// Returns the refusal when the relay has no memory for more subscriptions.
     #[must_use]
-    pub fn no_memory(&self) -> Reply {
+    pub fn no_memory_reply(&self) -> Reply {
         let message = "the relay has no memory for more subscriptions (limits.memory_max)";
-        Reply::Error(Refusal {
+        Reply::Error(MessageRefusal {
             retry_after: Some(NO_MEMORY_RETRY_AFTER),
-            ..Refusal::new(ErrorCode::RateLimitExceeded, message).of(&self.message_id)
+            ..MessageRefusal::new(ErrorCode::RateLimitExceeded, message)
+                .for_message(&self.message_id)
         })
     }
 }
@@ -377,7 +392,7 @@ fn listed_topic(kind: &str, id: &str) -> Result<Topic, String> {
 }
 
 /// Removes duplicates and keeps the order of first appearance.
-fn each_once<T, U>(items: impl IntoIterator<Item = T>) -> Vec<U>
+fn deduplicate<T, U>(items: impl IntoIterator<Item = T>) -> Vec<U>
 where
     T: Eq + Hash + Clone + Into<U>,
 {
@@ -389,13 +404,16 @@ where
         .collect()
 }
 
-fn inspect<'a>(schema: &'a Schema, frame: &'a [u8]) -> Result<Inspected<'a>, Refusal> {
+fn inspect_frame<'a>(
+    schema: &'a Schema,
+    frame: &'a [u8],
+) -> Result<InspectedEnvelope<'a>, MessageRefusal> {
     let envelope = schema
         .inspect_unrouted(frame)
-        .map_err(|error| undecodable(frame, &error))?;
+        .map_err(|error| frame_refusal(frame, &error))?;
     match envelope.message_id.map(MessageId::parse) {
         // The refusal does not echo the id, because the id is what is invalid.
-        Some(Err(error)) => Err(Refusal::invalid(
+        Some(Err(error)) => Err(MessageRefusal::invalid(
             "message_id",
             format!("message_id {error}"),
         )),
@@ -405,26 +423,26 @@ fn inspect<'a>(schema: &'a Schema, frame: &'a [u8]) -> Result<Inspected<'a>, Ref
 
 /// Returns the refusal of a frame that the walk refused. If only its content is at fault, the
 /// refusal still has the message id.
-fn undecodable(frame: &[u8], error: &WireError) -> Refusal {
-    let refusal = Refusal {
+fn frame_refusal(frame: &[u8], error: &WireError) -> MessageRefusal {
+    let refusal = MessageRefusal {
         field: error.field().map(str::to_owned),
-        ..Refusal::new(ErrorCode::ValidationError, error.to_string())
+        ..MessageRefusal::new(ErrorCode::ValidationError, error.to_string())
     };
     let is_content = matches!(
         error.fault(),
-        Fault::SecondPayload
-            | Fault::Repeated
-            | Fault::Reserved
-            | Fault::Topic(_)
-            | Fault::Wildcard
-            | Fault::TenantTopic
+        WireFault::SecondPayload
+            | WireFault::Repeated
+            | WireFault::Reserved
+            | WireFault::Topic(_)
+            | WireFault::Wildcard
+            | WireFault::TenantTopic
     );
     if !is_content {
         return refusal;
     }
     let id = OnlyMessageId::decode(frame).unwrap_or_default().message_id;
     match MessageId::parse(&id) {
-        Ok(id) => refusal.of(id.as_str()),
+        Ok(id) => refusal.for_message(id.as_str()),
         Err(_) => refusal,
     }
 }
@@ -438,13 +456,16 @@ struct OnlyMessageId {
 
 /// Returns the refusal of a payload that cannot be decoded. The walk has accepted it, so this is
 /// not expected to happen.
-fn undecoded(payload: &Payload<'_>) -> Refusal {
-    Refusal::invalid(payload.name, format!("{} cannot be decoded", payload.name))
+fn payload_refusal(payload: &InspectedPayload<'_>) -> MessageRefusal {
+    MessageRefusal::invalid(payload.name, format!("{} cannot be decoded", payload.name))
 }
 
-fn pong(payload: &Payload<'_>, now: i64) -> Result<Action, Refusal> {
-    let ping = wire::Ping::decode(payload.bytes).map_err(|_| undecoded(payload))?;
-    Ok(Action::Reply(Reply::Pong(wire::Pong {
+fn pong_action(
+    payload: &InspectedPayload<'_>,
+    now: i64,
+) -> Result<ConversationAction, MessageRefusal> {
+    let ping = wire::Ping::decode(payload.bytes).map_err(|_| payload_refusal(payload))?;
+    Ok(ConversationAction::Reply(Reply::Pong(wire::Pong {
         timestamp: now,
         client_timestamp: ping.timestamp,
         position: None,

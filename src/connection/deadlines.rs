@@ -4,7 +4,7 @@ use tokio::time::Instant;
 
 /// A deadline of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Late {
+pub(super) enum DeadlineKind {
     /// The token has expired.
     Token,
     /// The kernel has not accepted the whole of the outbox's first frame.
@@ -31,7 +31,7 @@ pub(super) struct Deadlines {
 
 impl Deadlines {
     /// Returns the earliest deadline.
-    pub(super) fn next(&self) -> Option<Instant> {
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
         [
             self.token,
             self.write,
@@ -45,7 +45,7 @@ impl Deadlines {
     }
 
     /// Removes all deadlines except those that end the connection for good.
-    pub(super) fn is_told_to_end(&mut self) {
+    pub(super) fn keep_closing_deadlines(&mut self) {
         self.token = None;
         self.message = None;
         self.silence = None;
@@ -53,13 +53,13 @@ impl Deadlines {
 
     /// Returns a deadline that has expired at `now`; of several, the one that ends the connection
     /// soonest.
-    pub(super) fn late(&self, now: Instant) -> Option<Late> {
+    pub(super) fn first_expired(&self, now: Instant) -> Option<DeadlineKind> {
         [
-            (Late::Close, self.close),
-            (Late::Write, self.write),
-            (Late::Token, self.token),
-            (Late::Message, self.message),
-            (Late::Silence, self.silence),
+            (DeadlineKind::Close, self.close),
+            (DeadlineKind::Write, self.write),
+            (DeadlineKind::Token, self.token),
+            (DeadlineKind::Message, self.message),
+            (DeadlineKind::Silence, self.silence),
         ]
         .into_iter()
         .find_map(|(late, deadline)| deadline.filter(|at| *at <= now).map(|_| late))
@@ -77,21 +77,27 @@ mod tests {
         let now = Instant::now();
         let later = now + Duration::from_secs(1);
         let mut deadlines = Deadlines::default();
-        assert_eq!((deadlines.next(), deadlines.late(later)), (None, None));
+        assert_eq!(
+            (deadlines.next_deadline(), deadlines.first_expired(later)),
+            (None, None)
+        );
         deadlines.token = Some(later);
-        assert_eq!((deadlines.next(), deadlines.late(now)), (Some(later), None));
+        assert_eq!(
+            (deadlines.next_deadline(), deadlines.first_expired(now)),
+            (Some(later), None)
+        );
         deadlines.write = Some(now);
-        assert_eq!(deadlines.next(), Some(now));
-        assert_eq!(deadlines.late(now), Some(Late::Write));
+        assert_eq!(deadlines.next_deadline(), Some(now));
+        assert_eq!(deadlines.first_expired(now), Some(DeadlineKind::Write));
         deadlines.close = Some(now);
-        assert_eq!(deadlines.late(later), Some(Late::Close));
+        assert_eq!(deadlines.first_expired(later), Some(DeadlineKind::Close));
         let deadlines = Deadlines {
             message: Some(later),
             silence: Some(now),
             ..Deadlines::default()
         };
-        assert_eq!(deadlines.next(), Some(now));
-        assert_eq!(deadlines.late(now), Some(Late::Silence));
-        assert_eq!(deadlines.late(later), Some(Late::Message));
+        assert_eq!(deadlines.next_deadline(), Some(now));
+        assert_eq!(deadlines.first_expired(now), Some(DeadlineKind::Silence));
+        assert_eq!(deadlines.first_expired(later), Some(DeadlineKind::Message));
     }
 }

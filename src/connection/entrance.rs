@@ -10,13 +10,13 @@ use tokio_rustls::server::TlsStream;
 
 use super::{
     client_address,
-    handshake::{self, Newcomer},
+    handshake::{self, ConnectingPeer},
     proxy_header, tls_handshakes,
 };
 use crate::{
     limits::Limit,
     memory::MemoryUse,
-    relay::Shard,
+    relay::ShardContext,
     repeated::{RepeatedLine, log_repeated},
     scheduler::Cost,
 };
@@ -29,37 +29,46 @@ const TLS_BYTES: usize = 12 * 1024;
 /// is a task of its own. `peer` is the address that connects; `held` is dropped when the client
 /// has gone, `arrival` when its handshake is answered.
 pub async fn serve_tcp<H: 'static, A>(
-    shard: Rc<Shard>,
+    shard: Rc<ShardContext>,
     stream: TcpStream,
     peer: IpAddr,
     held: H,
     arrival: A,
 ) {
-    arrive(shard, stream, peer, held).await;
+    serve_accepted(shard, stream, peer, held).await;
     drop(arrival);
 }
 
-async fn arrive<H: 'static>(shard: Rc<Shard>, stream: TcpStream, peer: IpAddr, held: H) {
+async fn serve_accepted<H: 'static>(
+    shard: Rc<ShardContext>,
+    stream: TcpStream,
+    peer: IpAddr,
+    held: H,
+) {
     let turn_meter = Rc::clone(&shard.turn_meter);
-    let until = handshake::deadline(&shard);
+    let until = handshake::handshake_deadline(&shard);
     // The configuration at its arrival applies to the whole handshake.
     let tls = shard.relay.live().tls.clone();
-    let Some((stream, peer)) = in_time(&shard, until, announced(&shard, stream, peer)).await else {
+    let Some((stream, peer)) =
+        run_in_time(&shard, until, read_proxy_header(&shard, stream, peer)).await
+    else {
         return;
     };
     // If the peer is a trusted proxy, the client's address is not known yet.
     let is_address_known = {
         let live = shard.relay.live();
         let client = &live.config.client;
-        client.proxy_protocol || !client_address::is_trusted(peer, &client.trusted_proxies)
+        client.proxy_protocol || !client_address::is_trusted_proxy(peer, &client.trusted_proxies)
     };
-    let newcomer = Newcomer {
+    let newcomer = ConnectingPeer {
         peer,
         is_counted: tls.is_some(),
         is_address_counted: tls.is_some() && is_address_known,
     };
     let Some(tls) = tls else {
-        if let Some(talk) = handshake::serve_until(until, shard, stream, newcomer, held).await {
+        if let Some(talk) =
+            handshake::serve_stream_until(until, shard, stream, newcomer, held).await
+        {
             turn_meter.spawn(talk);
         }
         return;
@@ -71,35 +80,35 @@ async fn arrive<H: 'static>(shard: Rc<Shard>, stream: TcpStream, peer: IpAddr, h
     } else {
         Ok(())
     };
-    if let Err(exceeded) = counted.and_then(|()| shard.relay.limits.handshake()) {
-        shard.relay.metrics.exceeded(exceeded.limit);
+    if let Err(exceeded) = counted.and_then(|()| shard.relay.limits.charge_handshake()) {
+        shard.relay.metrics.limit_exceeded(exceeded.limit);
         return;
     }
     // Without memory for TLS the client gets no answer either.
     let memory = shard.relay.publisher.memory();
     let Ok(memory) = memory.reserve(MemoryUse::Tls, TLS_BYTES) else {
-        shard.relay.metrics.exceeded(Limit::Memory);
+        shard.relay.metrics.limit_exceeded(Limit::Memory);
         return;
     };
-    let Some(stream) = in_time(&shard, until, encrypted(&shard, stream, tls)).await else {
+    let Some(stream) = run_in_time(&shard, until, start_tls(&shard, stream, tls)).await else {
         return;
     };
     let held = (held, memory);
     // Boxed, because it is large compared to what an idle connection holds otherwise.
     let stream = Box::new(stream);
-    if let Some(talk) = handshake::serve_until(until, shard, stream, newcomer, held).await {
+    if let Some(talk) = handshake::serve_stream_until(until, shard, stream, newcomer, held).await {
         turn_meter.spawn(talk);
     }
 }
 
 /// Runs a part of the handshake; returns `None` if it fails or takes too long.
-async fn in_time<T>(
-    shard: &Shard,
+async fn run_in_time<T>(
+    shard: &ShardContext,
     until: Instant,
     part: impl Future<Output = Option<T>>,
 ) -> Option<T> {
     let mut part = pin!(part);
-    let Some(outcome) = handshake::in_time(until, part.as_mut()).await else {
+    let Some(outcome) = handshake::run_until_deadline(until, part.as_mut()).await else {
         // Before the stream is dropped, so that a peer that sees it closed finds it counted.
         shard.relay.metrics.handshake_timed_out();
         return None;
@@ -108,21 +117,21 @@ async fn in_time<T>(
 }
 
 /// Reads the PROXY header, if one is expected. Returns the connection and the client's address.
-async fn announced(
-    shard: &Shard,
+async fn read_proxy_header(
+    shard: &ShardContext,
     mut stream: TcpStream,
     peer: IpAddr,
 ) -> Option<(TcpStream, IpAddr)> {
     let is_announced = {
         let live = shard.relay.live();
         let client = &live.config.client;
-        client.proxy_protocol && client_address::is_trusted(peer, &client.trusted_proxies)
+        client.proxy_protocol && client_address::is_trusted_proxy(peer, &client.trusted_proxies)
     };
     if !is_announced {
         return Some((stream, peer));
     }
     let read = {
-        let reading = pin!(proxy_header::read(&mut stream));
+        let reading = pin!(proxy_header::read_header(&mut stream));
         shard.handshakes.run(reading, Cost::CALL).await
     };
     match read {
@@ -137,12 +146,12 @@ async fn announced(
     }
 }
 
-async fn encrypted(
-    shard: &Shard,
+async fn start_tls(
+    shard: &ShardContext,
     stream: TcpStream,
     config: Arc<ServerConfig>,
 ) -> Option<TlsStream<TcpStream>> {
-    match tls_handshakes::accept(&shard.handshakes, stream, config).await {
+    match tls_handshakes::accept_tls(&shard.handshakes, stream, config).await {
         Ok(stream) => Some(stream),
         Err(error) => {
             shard.relay.metrics.tls_handshake_failed();

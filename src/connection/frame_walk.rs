@@ -61,7 +61,7 @@ impl FrameCount {
         usize::from(mem::take(&mut self.taken))
     }
 
-    fn add(&mut self, first: u8, payload_len: u64) {
+    fn record_frame(&mut self, first: u8, payload_len: u64) {
         self.taken = self.taken.saturating_add(1);
         self.left_in_turn = self.left_in_turn.saturating_sub(1);
         let is_charged = if first & CONTROL == 0 {
@@ -139,7 +139,7 @@ impl FrameWalk {
         if self.header_len >= 2 && self.header_len == 2 + length_len + mask_len {
             self.header_len = 0;
             self.payload_left = length;
-            frames.add(first, length);
+            frames.record_frame(first, length);
             if first & CONTROL == 0 {
                 self.begin_data_frame(first & FIN != 0, length);
             }

@@ -32,15 +32,18 @@ use tokio::{
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::{
-    admitted::Admitted, client_address, offer::Offer, origin, stream::Transport, task::converse,
+    admitted::AdmittedClient, client_address, offer::SubprotocolOffer, origin, stream::Transport,
+    task::run_connection,
 };
 use crate::{
     auth::{Authenticator, Credentials, Identity, TokenError},
-    http::{Problem, Response, bearer_token, check_host, only_header, only_host, query_pairs},
+    http::{
+        HttpProblem, HttpResponse, bearer_token, check_host, only_header, only_host, query_pairs,
+    },
     hub::TenantsFull,
-    limits::{Exceeded, Limit, UserKey},
-    protocol::{Encoding, ErrorCode},
-    relay::{Relay, Shard},
+    limits::{Limit, LimitExceeded, UserKey},
+    protocol::{EnvelopeEncoding, ErrorCode},
+    relay::{Relay, ShardContext},
     repeated::{RepeatedLine, log_repeated},
     scheduler::Cost,
 };
@@ -79,7 +82,7 @@ const LATE_MAX: Duration = Duration::from_secs(1);
 
 /// A peer that is connecting.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Newcomer {
+pub(super) struct ConnectingPeer {
     pub(super) peer: IpAddr,
     /// True if its handshake is charged to the rate of all handshakes.
     pub(super) is_counted: bool,
@@ -91,51 +94,51 @@ pub(super) struct Newcomer {
 /// of its own, since the handshake's state is large and the conversation lasts. Returns `None` if
 /// the client is refused or takes longer than the configured time. `peer` is the address that
 /// connects; `held` is dropped when the client has gone.
-pub async fn serve<S: Transport + Send + 'static, H>(
-    shard: Rc<Shard>,
+pub async fn serve_stream<S: Transport + Send + 'static, H>(
+    shard: Rc<ShardContext>,
     stream: S,
     peer: IpAddr,
     held: H,
 ) -> Option<impl Future<Output = ()> + use<S, H>> {
-    let newcomer = Newcomer {
+    let newcomer = ConnectingPeer {
         peer,
         is_counted: false,
         is_address_counted: false,
     };
-    serve_until(deadline(&shard), shard, stream, newcomer, held).await
+    serve_stream_until(handshake_deadline(&shard), shard, stream, newcomer, held).await
 }
 
 /// Returns the time by which a client that connects now must complete its handshake.
-pub(super) fn deadline(shard: &Shard) -> Instant {
+pub(super) fn handshake_deadline(shard: &ShardContext) -> Instant {
     Instant::now() + shard.relay.live().config.client.handshake_timeout
 }
 
 /// Performs the handshake with a client by the deadline `until`, which is already running.
-pub(super) async fn serve_until<S: Transport + Send + 'static, H>(
+pub(super) async fn serve_stream_until<S: Transport + Send + 'static, H>(
     until: Instant,
-    shard: Rc<Shard>,
+    shard: Rc<ShardContext>,
     stream: S,
-    newcomer: Newcomer,
+    newcomer: ConnectingPeer,
     held: H,
 ) -> Option<impl Future<Output = ()> + use<S, H>> {
-    let mut handshake = pin!(shake_hands(Rc::clone(&shard), stream, newcomer));
-    let Some(accepted) = in_time(until, handshake.as_mut()).await else {
+    let mut handshake = pin!(run_handshake(Rc::clone(&shard), stream, newcomer));
+    let Some(accepted) = run_until_deadline(until, handshake.as_mut()).await else {
         // Before the stream is dropped, so that a peer that sees it closed finds it counted.
         shard.relay.metrics.handshake_timed_out();
         return None;
     };
     let (admitted, stream, read_ahead) = accepted?;
-    Some(converse(shard, admitted, stream, read_ahead, held))
+    Some(run_connection(shard, admitted, stream, read_ahead, held))
 }
 
 /// Holds the admitted client and the upgrade of its stream from HTTP.
-type Accepted = Rc<Cell<Option<(Admitted, OnUpgrade)>>>;
+type AcceptedSlot = Rc<Cell<Option<(AdmittedClient, OnUpgrade)>>>;
 
 /// Runs a part of a handshake; returns `None` if it is not done by the deadline. At the deadline
 /// the socket is checked again: if the process did not run for a while, the rest may be in the
 /// kernel, and the event loop has not reported it yet. TLS queues to be scheduled at the first of
 /// these checks and continues at the second.
-pub(super) async fn in_time<T>(
+pub(super) async fn run_until_deadline<T>(
     until: Instant,
     mut part: Pin<&mut impl Future<Output = T>>,
 ) -> Option<T> {
@@ -152,18 +155,18 @@ pub(super) async fn in_time<T>(
     timeout(late.min(LATE_MAX), part).await.ok()
 }
 
-pub(super) async fn shake_hands<S: Transport + Send + 'static>(
-    shard: Rc<Shard>,
+pub(super) async fn run_handshake<S: Transport + Send + 'static>(
+    shard: Rc<ShardContext>,
     stream: S,
-    newcomer: Newcomer,
-) -> Option<(Admitted, S, Bytes)> {
-    let accepted = Accepted::default();
+    newcomer: ConnectingPeer,
+) -> Option<(AdmittedClient, S, Bytes)> {
+    let accepted = AcceptedSlot::default();
     let head_max = shard.relay.live().config.client.head_max;
     let metrics = Arc::clone(&shard.relay.metrics);
     let service = {
         let (shard, accepted) = (Rc::clone(&shard), Rc::clone(&accepted));
         service_fn(move |request| {
-            answer(Rc::clone(&shard), newcomer, Rc::clone(&accepted), request)
+            answer_request(Rc::clone(&shard), newcomer, Rc::clone(&accepted), request)
         })
     };
     let serving = http1::Builder::new()
@@ -200,14 +203,14 @@ fn refused_by_hyper(error: &hyper::Error) -> Option<StatusCode> {
     }
 }
 
-async fn answer(
-    shard: Rc<Shard>,
-    newcomer: Newcomer,
-    accepted: Accepted,
+async fn answer_request(
+    shard: Rc<ShardContext>,
+    newcomer: ConnectingPeer,
+    accepted: AcceptedSlot,
     mut request: Request<Incoming>,
-) -> Result<Response, Infallible> {
+) -> Result<HttpResponse, Infallible> {
     let address = client_address(&shard.relay, newcomer.peer, request.headers());
-    let response = admit(&shard, newcomer, address, &request)
+    let response = admit_client(&shard, newcomer, address, &request)
         .await
         .map(|(admitted, response)| {
             accepted.set(Some((admitted, hyper::upgrade::on(&mut request))));
@@ -217,7 +220,7 @@ async fn answer(
             shard.relay.metrics.handshake_refused(problem.status());
             let (status, detail) = (problem.status().as_u16(), problem.detail());
             log_repeated!(RepeatedLine::HandshakeRefused, %address, status, detail);
-            problem.closing().into_response()
+            problem.with_connection_close().into_response()
         });
     Ok(response)
 }
@@ -232,39 +235,40 @@ fn client_address(relay: &Relay, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
     }
     let values = headers.get_all(X_FORWARDED_FOR).into_iter();
     let values = values.map(HeaderValue::as_bytes);
-    client_address::forwarded(peer, values, &client.trusted_proxies)
+    client_address::forwarded_address(peer, values, &client.trusted_proxies)
 }
 
 /// Admits the client, or returns the reason to refuse it.
-async fn admit(
-    shard: &Rc<Shard>,
-    newcomer: Newcomer,
+async fn admit_client(
+    shard: &Rc<ShardContext>,
+    newcomer: ConnectingPeer,
     address: IpAddr,
     request: &Request<Incoming>,
-) -> Result<(Admitted, Response), Problem> {
+) -> Result<(AdmittedClient, HttpResponse), HttpProblem> {
     let relay = &shard.relay;
     if request.uri().path() != PATH {
-        return Err(Problem::no_such_path());
+        return Err(HttpProblem::no_such_path());
     }
     if request.method() != Method::GET {
-        return Err(Problem::method_not_allowed("GET"));
+        return Err(HttpProblem::method_not_allowed("GET"));
     }
     check_not_draining(relay)?;
     let key = websocket_key(request)?;
     // Before the token is verified, which is what costs most in a handshake.
     if !newcomer.is_address_counted {
-        count_address(relay, address).map_err(|exceeded| too_often(relay, exceeded))?;
+        count_address(relay, address)
+            .map_err(|exceeded| handshake_limit_problem(relay, exceeded))?;
     }
     if !newcomer.is_counted {
         relay
             .limits
-            .handshake()
-            .map_err(|exceeded| too_often(relay, exceeded))?;
+            .charge_handshake()
+            .map_err(|exceeded| handshake_limit_problem(relay, exceeded))?;
     }
-    check_page(relay, request)?;
-    let offer =
-        Offer::parse(request.headers()).map_err(|error| Problem::invalid(error.to_string()))?;
-    let identity = authenticate(relay, request, &offer).await?;
+    check_host_and_origin(relay, request)?;
+    let offer = SubprotocolOffer::parse(request.headers())
+        .map_err(|error| HttpProblem::bad_request(error.to_string()))?;
+    let identity = authenticate_request(relay, request, &offer).await?;
     check_no_body(request)?;
     // Fetching a key may have taken a while; a client admitted during a drain would not be told
     // of it.
@@ -275,48 +279,48 @@ async fn admit(
     };
     relay
         .limits
-        .user_handshake(&who)
-        .map_err(|exceeded| too_often(relay, exceeded))?;
+        .charge_user_handshake(&who)
+        .map_err(|exceeded| handshake_limit_problem(relay, exceeded))?;
     let encoding = offer.encoding.unwrap_or_default();
-    let admitted = Admitted::new(shard, identity, who, address, encoding)
-        .map_err(|limit| too_many(relay, limit))?;
-    let UserKey { tenant, user } = admitted.account.who();
+    let admitted = AdmittedClient::new(shard, identity, who, address, encoding)
+        .map_err(|limit| capacity_problem(relay, limit))?;
+    let UserKey { tenant, user } = admitted.account.user_key();
     tracing::debug!(%tenant, %user, %address, "client connected");
     Ok((admitted, switching_protocols(key, offer.encoding)))
 }
 
 /// Charges a handshake to the rate of its address, unless that is a trusted proxy, from which
 /// many clients come.
-pub(super) fn count_address(relay: &Relay, address: IpAddr) -> Result<(), Exceeded> {
+pub(super) fn count_address(relay: &Relay, address: IpAddr) -> Result<(), LimitExceeded> {
     let is_proxy = {
         let live = relay.live();
-        client_address::is_trusted(address, &live.config.client.trusted_proxies)
+        client_address::is_trusted_proxy(address, &live.config.client.trusted_proxies)
     };
     if is_proxy {
         return Ok(());
     }
-    relay.limits.address_handshake(address)
+    relay.limits.charge_address_handshake(address)
 }
 
-fn check_not_draining(relay: &Relay) -> Result<(), Problem> {
+fn check_not_draining(relay: &Relay) -> Result<(), HttpProblem> {
     if relay.is_draining() {
-        return Err(Problem::shutting_down(relay.retry_after()));
+        return Err(HttpProblem::shutting_down(relay.retry_after()));
     }
     Ok(())
 }
 
 /// Refuses a handshake with a body, which could not be told apart from the first frames.
-fn check_no_body(request: &Request<Incoming>) -> Result<(), Problem> {
+fn check_no_body(request: &Request<Incoming>) -> Result<(), HttpProblem> {
     match request.body().size_hint().upper() {
         Some(0) => Ok(()),
-        _ => Err(Problem::invalid(
+        _ => Err(HttpProblem::bad_request(
             "a WebSocket handshake must not have a body",
         )),
     }
 }
 
 /// Refuses the requests of web pages that may not connect.
-fn check_page(relay: &Relay, request: &Request<Incoming>) -> Result<(), Problem> {
+fn check_host_and_origin(relay: &Relay, request: &Request<Incoming>) -> Result<(), HttpProblem> {
     let live = relay.live();
     let token_required = matches!(live.authenticator, Authenticator::Tokens(_));
     if token_required {
@@ -327,7 +331,7 @@ fn check_page(relay: &Relay, request: &Request<Incoming>) -> Result<(), Problem>
     }
     let origins = &live.config.client.origins;
     if !origin::is_allowed(request.headers(), origins, token_required) {
-        return Err(Problem::new(
+        return Err(HttpProblem::new(
             StatusCode::FORBIDDEN,
             ErrorCode::AuthorizationFailed,
             "this Origin is not allowed to connect",
@@ -337,59 +341,59 @@ fn check_page(relay: &Relay, request: &Request<Incoming>) -> Result<(), Problem>
 }
 
 /// Returns the refusal of a handshake that exceeds a rate limit.
-fn too_often(relay: &Relay, exceeded: Exceeded) -> Problem {
-    relay.metrics.exceeded(exceeded.limit);
-    over_the_limit(exceeded.limit, exceeded.to_string(), exceeded.retry_after)
+fn handshake_limit_problem(relay: &Relay, exceeded: LimitExceeded) -> HttpProblem {
+    relay.metrics.limit_exceeded(exceeded.limit);
+    limit_problem(exceeded.limit, exceeded.to_string(), exceeded.retry_after)
 }
 
 /// Returns the refusal of a client for which the relay, its tenant, its user or its address is
 /// full. Nobody knows when that will change.
-fn too_many(relay: &Relay, limit: Limit) -> Problem {
-    relay.metrics.exceeded(limit);
+fn capacity_problem(relay: &Relay, limit: Limit) -> HttpProblem {
+    relay.metrics.limit_exceeded(limit);
     let detail = match limit {
         Limit::Tenants => TenantsFull.to_string(),
         Limit::Memory => NO_MEMORY.to_owned(),
         _ => format!("there are {limit}"),
     };
-    over_the_limit(limit, detail, relay.retry_after())
+    limit_problem(limit, detail, relay.retry_after())
 }
 
 /// Returns 503 if the relay is full, 429 if only this client may have no more.
-fn over_the_limit(limit: Limit, detail: String, retry_after: Duration) -> Problem {
+fn limit_problem(limit: Limit, detail: String, retry_after: Duration) -> HttpProblem {
     match limit {
         Limit::Connections | Limit::Tenants | Limit::Handshakes | Limit::Memory => {
-            Problem::unavailable(ErrorCode::RateLimitExceeded, detail, retry_after)
+            HttpProblem::unavailable(ErrorCode::RateLimitExceeded, detail, retry_after)
         }
-        _ => Problem::too_many(detail, retry_after),
+        _ => HttpProblem::too_many_requests(detail, retry_after),
     }
 }
 
 /// Checks that the request is a WebSocket handshake and returns its key (RFC 6455, 4.2.1).
-fn websocket_key(request: &Request<Incoming>) -> Result<&[u8], Problem> {
+fn websocket_key(request: &Request<Incoming>) -> Result<&[u8], HttpProblem> {
     let headers = request.headers();
     let is_upgrade = request.version() == Version::HTTP_11
-        && names_token(headers, &CONNECTION, "upgrade")
-        && names_token(headers, &UPGRADE, "websocket");
+        && lists_token(headers, &CONNECTION, "upgrade")
+        && lists_token(headers, &UPGRADE, "websocket");
     if !is_upgrade {
-        return Err(Problem::upgrade_required(
+        return Err(HttpProblem::upgrade_required(
             "this path only accepts WebSocket handshakes",
         ));
     }
     // RFC 6455, 11.3: each of the two appears once.
     let version = only_header(headers, &SEC_WEBSOCKET_VERSION)?;
     if version.map(HeaderValue::as_bytes) != Some(b"13") {
-        return Err(Problem::upgrade_required(
+        return Err(HttpProblem::upgrade_required(
             "only version 13 of the WebSocket protocol is supported",
         ));
     }
     only_header(headers, &SEC_WEBSOCKET_KEY)?
         .map(HeaderValue::as_bytes)
         .filter(|key| is_websocket_key(key))
-        .ok_or_else(|| Problem::invalid("Sec-WebSocket-Key is not 16 bytes in base64"))
+        .ok_or_else(|| HttpProblem::bad_request("Sec-WebSocket-Key is not 16 bytes in base64"))
 }
 
 /// Returns true if the header lists the token, in upper or lower case.
-fn names_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+fn lists_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
     headers
         .get_all(name)
         .into_iter()
@@ -407,44 +411,49 @@ fn is_websocket_key(key: &[u8]) -> bool {
         })
 }
 
-async fn authenticate(
+async fn authenticate_request(
     relay: &Relay,
     request: &Request<Incoming>,
-    offer: &Offer<'_>,
-) -> Result<Identity, Problem> {
+    offer: &SubprotocolOffer<'_>,
+) -> Result<Identity, HttpProblem> {
     let query: Vec<_> = query_pairs(request.uri().query())
         .collect::<Result<_, _>>()
-        .map_err(|error| Problem::invalid(format!("the query {error}")))?;
+        .map_err(|error| HttpProblem::bad_request(format!("the query {error}")))?;
     let header = bearer_token(request.headers()).map_err(|error| {
         relay.metrics.client_not_authenticated("malformed");
-        Problem::unauthenticated(error.to_string())
+        HttpProblem::unauthenticated(error.to_string())
     })?;
     let from_query = if relay.live().config.client.query_token {
-        only(&query, "access_token")?
+        only_query_value(&query, "access_token")?
     } else {
         None
     };
     let credentials = Credentials {
         token: header.or(offer.token).or(from_query),
-        user_id: only(&query, "user_id")?,
+        user_id: only_query_value(&query, "user_id")?,
     };
-    verify(relay, credentials).await.map_err(|error| {
-        if error != TokenError::Missing && relay.live().authenticator.has_no_key() {
-            // The token may be valid, so the client must not be asked to get another one.
-            return Problem::unavailable(
-                ErrorCode::InternalError,
-                "no keys to verify tokens with have been fetched yet",
-                relay.retry_after(),
-            );
-        }
-        relay.metrics.client_not_authenticated(error.reason());
-        Problem::unauthenticated(error.to_string())
-    })
+    verify_or_fetch_keys(relay, credentials)
+        .await
+        .map_err(|error| {
+            if error != TokenError::Missing && relay.live().authenticator.has_no_key() {
+                // The token may be valid, so the client must not be asked to get another one.
+                return HttpProblem::unavailable(
+                    ErrorCode::InternalError,
+                    "no keys to verify tokens with have been fetched yet",
+                    relay.retry_after(),
+                );
+            }
+            relay.metrics.client_not_authenticated(error.reason());
+            HttpProblem::unauthenticated(error.to_string())
+        })
 }
 
 /// Returns the identity of the client. If its token names an unknown key that a fetched key set
 /// may hold by now, those key sets are fetched first.
-async fn verify(relay: &Relay, credentials: Credentials<'_>) -> Result<Identity, TokenError> {
+async fn verify_or_fetch_keys(
+    relay: &Relay,
+    credentials: Credentials<'_>,
+) -> Result<Identity, TokenError> {
     let verified = verify_now(relay, credentials);
     let (Err(_), Some(token)) = (&verified, credentials.token) else {
         return verified;
@@ -457,7 +466,7 @@ async fn verify(relay: &Relay, credentials: Credentials<'_>) -> Result<Identity,
             .authenticator
             .key_sets_for(token)
             .iter()
-            .filter_map(|set| set.ask(now, auth.jwks_cooldown))
+            .filter_map(|set| set.request_fetch(now, auth.jwks_cooldown))
             .collect();
         (auth.jwks_timeout, ends)
     };
@@ -480,7 +489,10 @@ fn verify_now(relay: &Relay, credentials: Credentials<'_>) -> Result<Identity, T
 
 /// Returns the value of the query's only pair with this name. Duplicates are refused, since it
 /// would be unclear which one counts.
-fn only<'a>(query: &'a [(String, String)], name: &str) -> Result<Option<&'a str>, Problem> {
+fn only_query_value<'a>(
+    query: &'a [(String, String)],
+    name: &str,
+) -> Result<Option<&'a str>, HttpProblem> {
     let mut values = query
         .iter()
         .filter(|(key, _)| key == name)
@@ -488,13 +500,13 @@ fn only<'a>(query: &'a [(String, String)], name: &str) -> Result<Option<&'a str>
     let value = values.next();
     if values.next().is_some() {
         let detail = format!("{name} is given more than once");
-        return Err(Problem::invalid(detail).with_field(Some(name)));
+        return Err(HttpProblem::bad_request(detail).with_field(Some(name)));
     }
     Ok(value)
 }
 
-fn switching_protocols(key: &[u8], encoding: Option<Encoding>) -> Response {
-    let mut response = Response::default();
+fn switching_protocols(key: &[u8], encoding: Option<EnvelopeEncoding>) -> HttpResponse {
+    let mut response = HttpResponse::default();
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
     headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));

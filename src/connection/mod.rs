@@ -34,11 +34,11 @@ mod tests;
 #[cfg(test)]
 pub(crate) mod wire_testing;
 
-pub use admitted::{Admitted, CONNECTION_BYTES};
+pub use admitted::{AdmittedClient, CONNECTION_BYTES};
 pub use alarms::Alarms;
-pub use conversation::{Action, Conversation, Heard, Kind, TopicsRequest};
+pub use conversation::{Conversation, ConversationAction, MessageKind, ParsedFrame, TopicsRequest};
 pub use entrance::serve_tcp;
 pub(crate) use handshake::NO_MEMORY;
-pub use handshake::{handshake_bytes, serve};
+pub use handshake::{handshake_bytes, serve_stream};
 pub use stream::Transport;
-pub use task::converse;
+pub use task::run_connection;

@@ -3,41 +3,41 @@
 
 use hyper::{HeaderMap, header::SEC_WEBSOCKET_PROTOCOL};
 
-use crate::protocol::Encoding;
+use crate::protocol::EnvelopeEncoding;
 
 /// Prefix of a token that is offered as a subprotocol.
 const BEARER: &str = "bearer.";
 
 /// The encoding and the token that a client offers.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Offer<'a> {
+pub(super) struct SubprotocolOffer<'a> {
     /// The encoding to use and to echo; `None` if the client offers no subprotocol.
-    pub(super) encoding: Option<Encoding>,
+    pub(super) encoding: Option<EnvelopeEncoding>,
     /// The token.
     pub(super) token: Option<&'a str>,
 }
 
 /// Reason to refuse an offer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum OfferError {
+pub(super) enum SubprotocolError {
     #[error("Sec-WebSocket-Protocol is not a list of subprotocols")]
     Malformed,
     #[error(
         "none of the offered subprotocols is supported; offer {} or {}",
-        Encoding::Protobuf.subprotocol(),
-        Encoding::Json.subprotocol()
+        EnvelopeEncoding::Protobuf.subprotocol(),
+        EnvelopeEncoding::Json.subprotocol()
     )]
     NoneSpoken,
     #[error("more than one subprotocol carries a token")]
     SeveralTokens,
 }
 
-impl<'a> Offer<'a> {
+impl<'a> SubprotocolOffer<'a> {
     /// Parses the offer in the headers.
-    pub(super) fn parse(headers: &'a HeaderMap) -> Result<Self, OfferError> {
+    pub(super) fn parse(headers: &'a HeaderMap) -> Result<Self, SubprotocolError> {
         let mut offered = Vec::new();
         for value in headers.get_all(SEC_WEBSOCKET_PROTOCOL) {
-            let text = value.to_str().map_err(|_| OfferError::Malformed)?;
+            let text = value.to_str().map_err(|_| SubprotocolError::Malformed)?;
             offered.extend(
                 text.split(',')
                     .map(str::trim)
@@ -47,14 +47,14 @@ impl<'a> Offer<'a> {
         let mut tokens = offered.iter().filter_map(|name| name.strip_prefix(BEARER));
         let token = tokens.next();
         if tokens.next().is_some() {
-            return Err(OfferError::SeveralTokens);
+            return Err(SubprotocolError::SeveralTokens);
         }
         let encoding = offered.iter().find_map(|name| {
-            let mut spoken = Encoding::ALL.into_iter();
+            let mut spoken = EnvelopeEncoding::ALL.into_iter();
             spoken.find(|encoding| encoding.subprotocol() == *name)
         });
         if encoding.is_none() && !offered.is_empty() {
-            return Err(OfferError::NoneSpoken);
+            return Err(SubprotocolError::NoneSpoken);
         }
         Ok(Self { encoding, token })
     }
@@ -66,18 +66,24 @@ mod tests {
 
     use super::*;
 
-    fn parse(values: &[&'static str]) -> Result<(Option<Encoding>, Option<String>), OfferError> {
+    fn parse(
+        values: &[&'static str],
+    ) -> Result<(Option<EnvelopeEncoding>, Option<String>), SubprotocolError> {
         let mut headers = HeaderMap::new();
         for value in values {
             headers.append(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(value));
         }
-        Offer::parse(&headers).map(|offer| (offer.encoding, offer.token.map(str::to_owned)))
+        SubprotocolOffer::parse(&headers)
+            .map(|offer| (offer.encoding, offer.token.map(str::to_owned)))
     }
 
     #[test]
     fn the_first_subprotocol_that_the_relay_speaks_is_found_among_others_and_the_token() {
         let token = Some("a.b.c".to_owned());
-        let (protobuf, json) = (Some(Encoding::Protobuf), Some(Encoding::Json));
+        let (protobuf, json) = (
+            Some(EnvelopeEncoding::Protobuf),
+            Some(EnvelopeEncoding::Json),
+        );
         assert_eq!(parse(&[]), Ok((None, None)));
         assert_eq!(parse(&["sidewire.v1.protobuf"]), Ok((protobuf, None)));
         assert_eq!(parse(&["sidewire.v1.json"]), Ok((json, None)));
@@ -106,11 +112,15 @@ mod tests {
             "Sidewire.v1.protobuf",
             "sidewire.v2.json",
         ] {
-            assert_eq!(parse(&[offer]), Err(OfferError::NoneSpoken), "{offer}");
+            assert_eq!(
+                parse(&[offer]),
+                Err(SubprotocolError::NoneSpoken),
+                "{offer}"
+            );
         }
         assert_eq!(
             parse(&["sidewire.v1.protobuf, bearer.a, bearer.b"]),
-            Err(OfferError::SeveralTokens)
+            Err(SubprotocolError::SeveralTokens)
         );
     }
 }

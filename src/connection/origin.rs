@@ -1,9 +1,9 @@
-//! Decides which web pages may open connections, by the header `Origin`, in which a browser names
+//! Decides which web pages may open connections, by the header `WebOrigin`, in which a browser names
 //! the page's origin (RFC 6455, 10.2).
 
 use hyper::{HeaderMap, header::ORIGIN};
 
-use crate::config::Origin;
+use crate::config::WebOrigin;
 
 /// The names of this machine, as written in an origin.
 const LOOPBACK_HOSTS: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
@@ -11,7 +11,7 @@ const LOOPBACK_HOSTS: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
 /// Returns true if the request's origin may connect. A request without the header does not come
 /// from a browser and may. An empty list allows every origin if a token is required, and only the
 /// pages of this machine if not.
-pub(super) fn is_allowed(headers: &HeaderMap, listed: &[Origin], token_required: bool) -> bool {
+pub(super) fn is_allowed(headers: &HeaderMap, listed: &[WebOrigin], token_required: bool) -> bool {
     let mut values = headers.get_all(ORIGIN).into_iter();
     let Some(value) = values.next() else {
         return true;
@@ -25,7 +25,7 @@ pub(super) fn is_allowed(headers: &HeaderMap, listed: &[Origin], token_required:
     let Some(origin) = value
         .to_str()
         .ok()
-        .and_then(|text| Origin::parse(text).ok())
+        .and_then(|text| WebOrigin::parse(text).ok())
     else {
         return false;
     };
@@ -36,7 +36,7 @@ pub(super) fn is_allowed(headers: &HeaderMap, listed: &[Origin], token_required:
     }
 }
 
-fn is_loopback(origin: &Origin) -> bool {
+fn is_loopback(origin: &WebOrigin) -> bool {
     let Some((scheme, authority)) = origin.as_str().split_once("://") else {
         return false;
     };
@@ -59,14 +59,14 @@ mod tests {
         headers.insert(ORIGIN, HeaderValue::from_static(origin));
         let listed: Vec<_> = listed
             .iter()
-            .map(|text| Origin::parse(text).unwrap())
+            .map(|text| WebOrigin::parse(text).unwrap())
             .collect();
         is_allowed(&headers, &listed, token_required)
     }
 
     #[test]
     fn a_request_without_the_header_comes_from_no_browser() {
-        let listed = [Origin::parse("https://app.example").unwrap()];
+        let listed = [WebOrigin::parse("https://app.example").unwrap()];
         assert!(is_allowed(&HeaderMap::new(), &listed, true));
         assert!(is_allowed(&HeaderMap::new(), &[], false));
     }

@@ -3,10 +3,10 @@
 
 use tokio::time::Instant;
 
-use super::conversation::Kind;
+use super::conversation::MessageKind;
 use crate::{
-    limits::{Charge, Exceeded, Heartbeats, Rate, Refusals, UserKey},
-    planted::{Fault, is_planted},
+    limits::{HeartbeatBucket, LimitExceeded, MessageCharge, RateLimit, RefusalHistory, UserKey},
+    planted::{PlantedFault, is_planted},
     relay::Relay,
 };
 
@@ -17,43 +17,47 @@ const FRAMES_A_HEARTBEAT: u16 = 2048;
 
 /// Counters of a client's messages and refusals.
 #[derive(Debug, Default)]
-pub(super) struct Pace {
-    heartbeats: Heartbeats,
-    refusals: Refusals,
+pub(super) struct MessageBudget {
+    heartbeats: HeartbeatBucket,
+    refusals: RefusalHistory,
     /// Pongs and small fragments that are not charged yet.
     frames: u16,
     /// True once the first Subscribe has come, which is free.
     has_subscribed: bool,
 }
 
-impl Pace {
+impl MessageBudget {
     /// Charges a message.
     ///
     /// # Errors
     ///
     /// Returns the exceeded limit if there were too many.
-    pub(super) fn charge(
+    pub(super) fn charge_message(
         &mut self,
-        kind: Kind,
+        kind: MessageKind,
         who: &UserKey,
         relay: &Relay,
-    ) -> Result<(), Exceeded> {
-        if is_planted(Fault::ForgetsToCharge) {
+    ) -> Result<(), LimitExceeded> {
+        if is_planted(PlantedFault::ForgetsToCharge) {
             return Ok(());
         }
-        if is_planted(Fault::ChargesTwice) && kind == Kind::Unsubscribe {
-            relay.limits.message(who, Charge::User)?;
+        if is_planted(PlantedFault::ChargesTwice) && kind == MessageKind::Unsubscribe {
+            relay.limits.charge_message(who, MessageCharge::User)?;
         }
         match kind {
-            Kind::Ping => self.ping(relay),
-            Kind::Subscribe if !self.has_subscribed => {
+            MessageKind::Ping => self.charge_ping(relay),
+            MessageKind::Subscribe if !self.has_subscribed => {
                 self.has_subscribed = true;
                 Ok(())
             }
-            Kind::Subscribe | Kind::Unsubscribe => relay.limits.message(who, Charge::User),
-            Kind::Other => relay.limits.message(who, Charge::UserAndTenant),
+            MessageKind::Subscribe | MessageKind::Unsubscribe => {
+                relay.limits.charge_message(who, MessageCharge::User)
+            }
+            MessageKind::Other => relay
+                .limits
+                .charge_message(who, MessageCharge::UserAndTenant),
         }
-        .inspect_err(|exceeded| relay.metrics.exceeded(exceeded.limit))
+        .inspect_err(|exceeded| relay.metrics.limit_exceeded(exceeded.limit))
     }
 
     /// Charges pongs and small fragments.
@@ -61,32 +65,36 @@ impl Pace {
     /// # Errors
     ///
     /// Returns the exceeded limit if there were too many.
-    pub(super) fn charge_frames(&mut self, frames: u16, relay: &Relay) -> Result<(), Exceeded> {
+    pub(super) fn charge_frames(
+        &mut self,
+        frames: u16,
+        relay: &Relay,
+    ) -> Result<(), LimitExceeded> {
         let frames = self.frames.saturating_add(frames);
         let Some(rest) = frames.checked_sub(FRAMES_A_HEARTBEAT) else {
             self.frames = frames;
             return Ok(());
         };
         self.frames = rest;
-        if is_planted(Fault::ForgetsToCharge) {
+        if is_planted(PlantedFault::ForgetsToCharge) {
             return Ok(());
         }
-        self.ping(relay)
-            .inspect_err(|exceeded| relay.metrics.exceeded(exceeded.limit))
+        self.charge_ping(relay)
+            .inspect_err(|exceeded| relay.metrics.limit_exceeded(exceeded.limit))
     }
 
-    fn ping(&mut self, relay: &Relay) -> Result<(), Exceeded> {
+    fn charge_ping(&mut self, relay: &Relay) -> Result<(), LimitExceeded> {
         let live = relay.live();
-        let rate = Rate {
+        let rate = RateLimit {
             burst: live.config.limits.heartbeat_burst,
             period: live.config.limits.heartbeat_period,
         };
-        self.heartbeats.take(rate, Instant::now())
+        self.heartbeats.charge_one(rate, Instant::now())
     }
 
     /// Records a refusal. Returns true if the client has been refused too often.
-    pub(super) fn refused(&mut self, relay: &Relay) -> bool {
+    pub(super) fn record_refusal(&mut self, relay: &Relay) -> bool {
         let max = relay.live().config.limits.refusals_per_minute;
-        self.refusals.add(Instant::now(), max)
+        self.refusals.record(Instant::now(), max)
     }
 }

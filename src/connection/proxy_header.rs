@@ -32,7 +32,7 @@ const REST_BYTES_MAX: usize = 4096;
 
 /// The result of parsing the bytes received so far.
 #[derive(Debug, PartialEq, Eq)]
-enum Header {
+enum ParsedHeader {
     /// At least this many more bytes belong to the header.
     Needs(usize),
     /// The client's address; `None` if the proxy connects on its own behalf or does not know it.
@@ -41,7 +41,7 @@ enum Header {
 
 /// The bytes are not a valid header.
 #[derive(Debug, PartialEq, Eq)]
-struct Malformed;
+struct MalformedHeader;
 
 /// Reads a header and returns the client's address; `None` if the proxy connects on its own
 /// behalf or does not know it.
@@ -49,115 +49,119 @@ struct Malformed;
 /// # Errors
 ///
 /// Fails if the connection ends, and with `InvalidData` if it does not begin with a valid header.
-pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<IpAddr>> {
+pub(super) async fn read_header(
+    stream: &mut (impl AsyncRead + Unpin),
+) -> io::Result<Option<IpAddr>> {
     let mut header = Vec::new();
     loop {
-        match parse(&header) {
-            Ok(Header::Whole(client)) => return Ok(client),
-            Ok(Header::Needs(more)) => {
+        match parse_header(&header) {
+            Ok(ParsedHeader::Whole(client)) => return Ok(client),
+            Ok(ParsedHeader::Needs(more)) => {
                 let have = header.len();
                 header.resize(have + more, 0);
                 let place = header.get_mut(have..).unwrap_or_default();
                 stream.read_exact(place).await?;
             }
-            Err(Malformed) => return Err(io::ErrorKind::InvalidData.into()),
+            Err(MalformedHeader) => return Err(io::ErrorKind::InvalidData.into()),
         }
     }
 }
 
-fn parse(bytes: &[u8]) -> Result<Header, Malformed> {
+fn parse_header(bytes: &[u8]) -> Result<ParsedHeader, MalformedHeader> {
     if bytes.len() < BYTES_MIN {
-        Ok(Header::Needs(BYTES_MIN - bytes.len()))
+        Ok(ParsedHeader::Needs(BYTES_MIN - bytes.len()))
     } else if let Some(rest) = bytes.strip_prefix(SIGNATURE) {
-        binary(rest)
+        parse_version_2(rest)
     } else if bytes.starts_with(WORD) {
-        line(bytes)
+        parse_version_1(bytes)
     } else {
-        Err(Malformed)
+        Err(MalformedHeader)
     }
 }
 
 /// Parses version 1. Its length is not known in advance, so it is read byte by byte.
-fn line(bytes: &[u8]) -> Result<Header, Malformed> {
+fn parse_version_1(bytes: &[u8]) -> Result<ParsedHeader, MalformedHeader> {
     let Some(line) = bytes.strip_suffix(b"\r\n") else {
         return if bytes.len() < LINE_BYTES_MAX {
-            Ok(Header::Needs(1))
+            Ok(ParsedHeader::Needs(1))
         } else {
-            Err(Malformed)
+            Err(MalformedHeader)
         };
     };
-    let line = str::from_utf8(line).map_err(|_| Malformed)?;
+    let line = str::from_utf8(line).map_err(|_| MalformedHeader)?;
     let mut words = line.split(' ').skip(1);
     let client = match words.next() {
         // The rest has to be ignored.
-        Some("UNKNOWN") => return Ok(Header::Whole(None)),
-        Some("TCP4") => addresses::<Ipv4Addr>(&mut words)?.into(),
-        Some("TCP6") => addresses::<Ipv6Addr>(&mut words)?.into(),
-        _ => return Err(Malformed),
+        Some("UNKNOWN") => return Ok(ParsedHeader::Whole(None)),
+        Some("TCP4") => parse_source_address::<Ipv4Addr>(&mut words)?.into(),
+        Some("TCP6") => parse_source_address::<Ipv6Addr>(&mut words)?.into(),
+        _ => return Err(MalformedHeader),
     };
     for _ in 0..2 {
-        let port = words.next().ok_or(Malformed)?;
+        let port = words.next().ok_or(MalformedHeader)?;
         let is_number = port.bytes().all(|byte| byte.is_ascii_digit());
         if !is_number || port.parse::<u16>().is_err() {
-            return Err(Malformed);
+            return Err(MalformedHeader);
         }
     }
     match words.next() {
-        None => Ok(Header::Whole(Some(client))),
-        Some(_) => Err(Malformed),
+        None => Ok(ParsedHeader::Whole(Some(client))),
+        Some(_) => Err(MalformedHeader),
     }
 }
 
 /// Returns the source, which is the first of the two addresses.
-fn addresses<'a, A: std::str::FromStr>(
+fn parse_source_address<'a, A: std::str::FromStr>(
     words: &mut impl Iterator<Item = &'a str>,
-) -> Result<A, Malformed> {
+) -> Result<A, MalformedHeader> {
     let mut address = || words.next().and_then(|word| word.parse().ok());
-    let (source, _destination): (A, A) = address().zip(address()).ok_or(Malformed)?;
+    let (source, _destination): (A, A) = address().zip(address()).ok_or(MalformedHeader)?;
     Ok(source)
 }
 
 /// Parses version 2, without the signature.
-fn binary(bytes: &[u8]) -> Result<Header, Malformed> {
+fn parse_version_2(bytes: &[u8]) -> Result<ParsedHeader, MalformedHeader> {
     const VERSION_2: u8 = 0x20;
     const LOCAL: u8 = VERSION_2;
     const PROXY: u8 = VERSION_2 | 1;
     const TCP_OVER_IPV4: u8 = 0x11;
     const TCP_OVER_IPV6: u8 = 0x21;
     let Some(([command, family, length @ ..], rest)) = bytes.split_first_chunk::<4>() else {
-        return Ok(Header::Needs(FIXED_BYTES - SIGNATURE.len() - bytes.len()));
+        return Ok(ParsedHeader::Needs(
+            FIXED_BYTES - SIGNATURE.len() - bytes.len(),
+        ));
     };
     if !matches!(*command, LOCAL | PROXY) {
-        return Err(Malformed);
+        return Err(MalformedHeader);
     }
     let length = usize::from(u16::from_be_bytes(*length));
     if length > REST_BYTES_MAX {
-        return Err(Malformed);
+        return Err(MalformedHeader);
     }
     if rest.len() < length {
-        return Ok(Header::Needs(length - rest.len()));
+        return Ok(ParsedHeader::Needs(length - rest.len()));
     }
     let client = match (*command, *family) {
         (PROXY, TCP_OVER_IPV4) => {
-            let (source, _) = rest.split_first_chunk::<4>().ok_or(Malformed)?;
-            is_long_enough(rest, 12)?;
+            let (source, _) = rest.split_first_chunk::<4>().ok_or(MalformedHeader)?;
+            check_length(rest, 12)?;
             Some(IpAddr::from(*source))
         }
         (PROXY, TCP_OVER_IPV6) => {
-            let (source, _) = rest.split_first_chunk::<16>().ok_or(Malformed)?;
-            is_long_enough(rest, 36)?;
+            let (source, _) = rest.split_first_chunk::<16>().ok_or(MalformedHeader)?;
+            check_length(rest, 36)?;
             Some(IpAddr::from(*source))
         }
         // Health checks, and address families that have no IP address.
         _ => None,
     };
-    Ok(Header::Whole(client))
+    Ok(ParsedHeader::Whole(client))
 }
 
 /// Checks that two addresses and two ports are there.
-fn is_long_enough(rest: &[u8], bytes: usize) -> Result<(), Malformed> {
+fn check_length(rest: &[u8], bytes: usize) -> Result<(), MalformedHeader> {
     if rest.len() < bytes {
-        Err(Malformed)
+        Err(MalformedHeader)
     } else {
         Ok(())
     }
@@ -174,7 +178,9 @@ mod tests {
         let behind = b"GET /ws HTTP/1.1\r\n";
         let bytes = [header, behind].concat();
         let mut stream = &bytes[..];
-        let said = read(&mut stream).await.map_err(|error| error.kind())?;
+        let said = read_header(&mut stream)
+            .await
+            .map_err(|error| error.kind())?;
         assert_eq!(stream, behind, "{header:02x?}");
         Ok(said.map(|client| client.to_string()))
     }
@@ -268,7 +274,7 @@ mod tests {
         let line = b"PROXY TCP4 1.1.1.1 2.2.2.2 1 2\r\n".to_vec();
         for header in [line, v2(0x21, 0x11, &IPV4)] {
             for len in 0..header.len() {
-                let read = read(&mut &header[..len])
+                let read = read_header(&mut &header[..len])
                     .await
                     .map_err(|error| error.kind());
                 assert_eq!(read, Err(io::ErrorKind::UnexpectedEof), "{len}");
@@ -283,7 +289,7 @@ mod tests {
             bytes in prop::collection::vec(any::<u8>(), 0..200),
         ) {
             let bytes = [start, &bytes[..]].concat();
-            if let Ok(Header::Needs(more)) = parse(&bytes) {
+            if let Ok(ParsedHeader::Needs(more)) = parse_header(&bytes) {
                 prop_assert!(more > 0 && more <= REST_BYTES_MAX);
             }
         }

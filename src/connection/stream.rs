@@ -22,7 +22,7 @@ use super::frame_walk::{FrameCount, FrameWalk};
 use crate::{
     hub::{BegunMessage, BegunMessages},
     memory::MemoryExceeded,
-    outbox::{Advanced, FRAMES_A_WRITE_MAX, Outbox},
+    outbox::{FRAMES_A_WRITE_MAX, Outbox, WriteProgress},
 };
 
 /// Size of tungstenite's read buffer, in bytes. tungstenite allocates it in advance and fills it
@@ -65,7 +65,7 @@ impl Transport for tokio::io::DuplexStream {
 }
 
 /// Converts a configured size, which is at most 1 GiB.
-fn narrow(bytes: usize) -> u32 {
+fn saturating_u32(bytes: usize) -> u32 {
     u32::try_from(bytes).unwrap_or(u32::MAX)
 }
 
@@ -77,29 +77,29 @@ pub(super) struct FrameStream<S> {
     message_bytes_max: u32,
     /// `None` between two messages: most connections are silent most of the time, and this is
     /// their largest part.
-    reading: Option<Box<Reading>>,
+    reading: Option<Box<PartialMessage>>,
     /// True once the client has sent its last byte.
     at_end: bool,
     /// Counts the client's frames.
     frames: FrameCount,
     /// Data that the stream has accepted and not passed on to the kernel: a TLS stream keeps what
     /// it has encrypted. While there is such data, nothing more is written.
-    unflushed: Option<Unflushed>,
+    unflushed: Option<UnflushedWrite>,
     outbox: Rc<Outbox>,
 }
 
 /// The numbers of frames and events that left the outbox in a write. Small, since every
 /// connection has this.
 #[derive(Debug, Clone, Copy)]
-struct Unflushed {
+struct UnflushedWrite {
     frames: u16,
     events: u16,
 }
 
 const _: () = assert!(FRAMES_A_WRITE_MAX <= u16::MAX as usize);
 
-impl From<Advanced> for Unflushed {
-    fn from(advanced: Advanced) -> Self {
+impl From<WriteProgress> for UnflushedWrite {
+    fn from(advanced: WriteProgress) -> Self {
         let of = |count| u16::try_from(count).unwrap_or(u16::MAX);
         Self {
             frames: of(advanced.frames),
@@ -108,8 +108,8 @@ impl From<Advanced> for Unflushed {
     }
 }
 
-impl From<Unflushed> for Advanced {
-    fn from(unflushed: Unflushed) -> Self {
+impl From<UnflushedWrite> for WriteProgress {
+    fn from(unflushed: UnflushedWrite) -> Self {
         Self {
             frames: unflushed.frames.into(),
             events: unflushed.events.into(),
@@ -119,7 +119,7 @@ impl From<Unflushed> for Advanced {
 
 /// The state of a message that is being received, kept also once the closing handshake has begun.
 #[derive(Debug)]
-struct Reading {
+struct PartialMessage {
     context: WebSocketContext,
     /// Follows the bytes that the context has consumed.
     walk: FrameWalk,
@@ -129,11 +129,11 @@ struct Reading {
     memory: Option<BegunMessage>,
 }
 
-/// Bytes held for any message besides its content: [`Reading`] itself, and the buffer
+/// Bytes held for any message besides its content: [`PartialMessage`] itself, and the buffer
 /// that tungstenite reads into.
-const READING_BYTES: usize = size_of::<Reading>() + READ_BUFFER_BYTES;
+const READING_BYTES: usize = size_of::<PartialMessage>() + READ_BUFFER_BYTES;
 
-impl Reading {
+impl PartialMessage {
     fn new(message_bytes_max: u32) -> Box<Self> {
         let message_bytes_max = usize::try_from(message_bytes_max).unwrap_or(usize::MAX);
         let config = WebSocketConfig::default()
@@ -156,21 +156,21 @@ impl Reading {
         begun.saturating_add(self.unread.capacity() + READING_BYTES)
     }
 
-    fn begun(reading: &mut Option<Box<Self>>, message_bytes_max: u32) -> &mut Self {
+    fn get_or_begin(reading: &mut Option<Box<Self>>, message_bytes_max: u32) -> &mut Self {
         reading.get_or_insert_with(|| Self::new(message_bytes_max))
     }
 
     /// Returns true if a new one would do as well: everything received is parsed, no message is
     /// in progress, and neither side is closing.
-    fn holds_nothing(&self) -> bool {
+    fn is_idle(&self) -> bool {
         self.unread.is_empty() && self.walk.is_between_messages() && self.context.can_write()
     }
 }
 
 impl<S: Transport> FrameStream<S> {
     /// Sets the maximum size, in bytes, of messages that begin from now on.
-    pub(super) fn bound_messages(&mut self, message_bytes_max: usize) {
-        self.message_bytes_max = narrow(message_bytes_max);
+    pub(super) fn set_message_bytes_max(&mut self, message_bytes_max: usize) {
+        self.message_bytes_max = saturating_u32(message_bytes_max);
     }
 
     /// Creates a WebSocket after its handshake. `read_ahead` holds the bytes that were read after
@@ -183,7 +183,7 @@ impl<S: Transport> FrameStream<S> {
     ) -> Self {
         let mut stream = Self {
             io,
-            message_bytes_max: narrow(message_bytes_max),
+            message_bytes_max: saturating_u32(message_bytes_max),
             reading: None,
             at_end: false,
             frames: FrameCount::default(),
@@ -191,7 +191,10 @@ impl<S: Transport> FrameStream<S> {
             outbox,
         };
         if !read_ahead.is_empty() {
-            stream.reading().unread.extend_from_slice(read_ahead);
+            stream
+                .partial_message()
+                .unread
+                .extend_from_slice(read_ahead);
         }
         stream
     }
@@ -208,7 +211,7 @@ impl<S: Transport> FrameStream<S> {
         if self.reading.is_none() && !self.at_end {
             return Ok(None);
         }
-        let (context, mut adapter) = self.context();
+        let (context, mut adapter) = self.context_and_io();
         match context.read(&mut adapter) {
             Ok(message) => {
                 if message.is_ping() {
@@ -218,7 +221,7 @@ impl<S: Transport> FrameStream<S> {
                 Ok(Some(message))
             }
             Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.reading.take_if(|reading| reading.holds_nothing());
+                self.reading.take_if(|reading| reading.is_idle());
                 Ok(None)
             }
             Err(error) => Err(error),
@@ -283,18 +286,18 @@ impl<S: Transport> FrameStream<S> {
 
     /// Drops the message in progress. Anything that follows can only be
     /// [discarded](Self::poll_discard).
-    pub(super) fn drop_begun_message(&mut self) {
+    pub(super) fn drop_partial_message(&mut self) {
         self.reading = None;
     }
 
-    fn reading(&mut self) -> &mut Reading {
-        Reading::begun(&mut self.reading, self.message_bytes_max)
+    fn partial_message(&mut self) -> &mut PartialMessage {
+        PartialMessage::get_or_begin(&mut self.reading, self.message_bytes_max)
     }
 
     /// Returns tungstenite's context, and the adapter that it uses as its stream.
-    fn context(&mut self) -> (&mut WebSocketContext, Adapter<'_>) {
-        let reading = Reading::begun(&mut self.reading, self.message_bytes_max);
-        let adapter = Adapter {
+    fn context_and_io(&mut self) -> (&mut WebSocketContext, TungsteniteIo<'_>) {
+        let reading = PartialMessage::get_or_begin(&mut self.reading, self.message_bytes_max);
+        let adapter = TungsteniteIo {
             unread: &mut reading.unread,
             walk: &mut reading.walk,
             frames: &mut self.frames,
@@ -316,7 +319,9 @@ impl<S: Transport> FrameStream<S> {
         ready!(Pin::new(&mut self.io).poll_read(context, &mut read))?;
         self.at_end = read.filled().is_empty();
         if !self.at_end {
-            self.reading().unread.extend_from_slice(read.filled());
+            self.partial_message()
+                .unread
+                .extend_from_slice(read.filled());
         }
         Poll::Ready(Ok(()))
     }
@@ -328,16 +333,19 @@ impl<S: Transport> FrameStream<S> {
         buffer: &RefCell<Box<[u8]>>,
     ) -> Poll<io::Result<bool>> {
         ready!(self.poll_read(context, buffer))?;
-        self.reading().unread = BytesMut::new();
+        self.partial_message().unread = BytesMut::new();
         Poll::Ready(Ok(!self.at_end))
     }
 
     /// Writes once from the outbox, as much as the kernel accepts: under load many frames leave
     /// in one system call. Ready when the kernel has everything that the stream accepted.
-    pub(super) fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Advanced>> {
+    pub(super) fn poll_write(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<WriteProgress>> {
         let advanced = match self.unflushed.take() {
             Some(unflushed) => unflushed.into(),
-            None => ready!(self.poll_take(context))?,
+            None => ready!(self.poll_write_outbox(context))?,
         };
         let flushed = Pin::new(&mut self.io).poll_flush(context);
         if !matches!(flushed, Poll::Ready(Ok(()))) {
@@ -347,9 +355,9 @@ impl<S: Transport> FrameStream<S> {
     }
 
     /// Gives the stream as much of the outbox as it accepts.
-    fn poll_take(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Advanced>> {
+    fn poll_write_outbox(&mut self, context: &mut Context<'_>) -> Poll<io::Result<WriteProgress>> {
         let io = Pin::new(&mut self.io);
-        let taken = ready!(self.outbox.lend(|slices| match slices {
+        let taken = ready!(self.outbox.with_next_write(|slices| match slices {
             // The kernel is a little faster with one piece than with a list of one.
             [only] => io.poll_write(context, only),
             several => io.poll_write_vectored(context, several),
@@ -357,7 +365,7 @@ impl<S: Transport> FrameStream<S> {
         if taken == 0 {
             return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
         }
-        Poll::Ready(Ok(self.outbox.advance(taken)))
+        Poll::Ready(Ok(self.outbox.advance_written(taken)))
     }
 
     /// Returns true if something waits to be written, in the outbox or in the stream.
@@ -367,7 +375,7 @@ impl<S: Transport> FrameStream<S> {
 
     /// Gives up the data that the stream has accepted and not passed on, and returns the number
     /// of events in it. Afterwards the stream can only be [reset](Self::reset).
-    pub(super) fn abandon(&mut self) -> u64 {
+    pub(super) fn abandon_unflushed(&mut self) -> u64 {
         self.unflushed
             .take()
             .map_or(0, |unflushed| unflushed.events.into())
@@ -379,8 +387,8 @@ impl<S: Transport> FrameStream<S> {
     }
 
     /// Queues a Close frame, unless one is queued already, and begins the closing handshake.
-    pub(super) fn close(&mut self, frame: CloseFrame) {
-        let (context, mut adapter) = self.context();
+    pub(super) fn queue_close(&mut self, frame: CloseFrame) {
+        let (context, mut adapter) = self.context_and_io();
         // The adapter accepts everything, so this fails only if the handshake is already over.
         drop(context.close(&mut adapter, Some(frame)));
         drop(context.flush(&mut adapter));
@@ -394,7 +402,7 @@ impl<S: Transport> FrameStream<S> {
 
 /// The stream that tungstenite sees: reads come from the bytes that are read already, and each
 /// write, which is one whole frame, goes into the outbox.
-struct Adapter<'a> {
+struct TungsteniteIo<'a> {
     unread: &'a mut BytesMut,
     walk: &'a mut FrameWalk,
     frames: &'a mut FrameCount,
@@ -402,7 +410,7 @@ struct Adapter<'a> {
     outbox: &'a Outbox,
 }
 
-impl Read for Adapter<'_> {
+impl Read for TungsteniteIo<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.unread.is_empty() {
             return if self.at_end {
@@ -427,7 +435,7 @@ impl Read for Adapter<'_> {
     }
 }
 
-impl Write for Adapter<'_> {
+impl Write for TungsteniteIo<'_> {
     fn write(&mut self, frame: &[u8]) -> io::Result<usize> {
         const OPCODE: u8 = 0x0f;
         const CLOSE: u8 = 0x8;
@@ -476,7 +484,7 @@ mod tests {
 
     #[test]
     fn all_of_tungstenites_limits_are_set() {
-        let reading = Reading::new(narrow(MESSAGE_BYTES_MAX));
+        let reading = PartialMessage::new(saturating_u32(MESSAGE_BYTES_MAX));
         let config = reading.context.get_config();
         assert_eq!(config.read_buffer_size, READ_BUFFER_BYTES);
         assert_eq!(config.write_buffer_size, 0);
@@ -533,7 +541,7 @@ mod tests {
         assert!(matches!(messages(&mut stream)[..], [Message::Ping(_)]));
         assert!(stream.reading.is_some());
         let rest = frame(CONTINUATION, true, &[2]);
-        stream.reading().unread.extend_from_slice(&rest);
+        stream.partial_message().unread.extend_from_slice(&rest);
         assert!(matches!(&messages(&mut stream)[..], [Message::Binary(it)] if it.len() == 301));
         assert!(stream.reading.is_none());
     }
@@ -564,7 +572,7 @@ mod tests {
             let (mut rest, mut received) = (&bytes[..], Vec::new());
             for piece in pieces.into_iter().cycle() {
                 let (now, later) = rest.split_at(piece.min(rest.len()));
-                stream.reading().unread.extend_from_slice(now);
+                stream.partial_message().unread.extend_from_slice(now);
                 received.extend(messages(&mut stream));
                 rest = later;
                 if rest.is_empty() {

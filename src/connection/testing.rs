@@ -26,23 +26,26 @@ use tokio::{
 };
 use tokio_util::task::TaskTracker;
 
-pub(super) use self::client::{Client, End};
-use super::{Transport, admitted::Admitted, task::converse};
+pub(super) use self::client::{FrameClient, ObservedEnd};
+use super::{Transport, admitted::AdmittedClient, task::run_connection};
 use crate::{
     auth::{Authenticator, Grant, Identity, IngestKeys},
     clock::Clock,
     config::Config,
-    event::{Draft, DraftParts},
-    hub::{InboxLimits, PublishTimeouts, Published, Registry, RegistryLimits, ShardHub, hub},
+    event::{EventDraft, EventDraftParts},
+    hub::{
+        InboxLimits, PublishTimeouts, PublishedEvents, RegistryLimits, ShardHub, TenantRegistry,
+        build_hub,
+    },
     limits::{Limits, UserKey},
-    log::{MessageIdLimits, Window},
+    log::{LogWindow, MessageIdLimits},
     memory::{MemoryLimits, MemoryUse},
     ops::Metrics,
-    protocol::{Encoding, MessageId, TenantName, Topic, UserName},
-    random::Random,
-    relay::{Live, Relay, Shard},
+    protocol::{EnvelopeEncoding, MessageId, TenantName, Topic, UserName},
+    random::RandomSource,
+    relay::{LiveSettings, Relay, ShardContext},
     schema::Schema,
-    tally::Tally,
+    tally::ShardTally,
 };
 
 /// The address that clients connect from.
@@ -79,47 +82,47 @@ pub(crate) async fn settle() {
 }
 
 /// A shard of its own, with a hub that delivers what is published.
-pub(crate) struct Bench {
-    pub(crate) shard: Rc<Shard>,
-    registry: Arc<Registry>,
+pub(crate) struct ConnectionFixture {
+    pub(crate) shard: Rc<ShardContext>,
+    registry: Arc<TenantRegistry>,
     /// Runs the hub, which delivers what is published.
     taking: RefCell<JoinHandle<()>>,
 }
 
 /// Options of a client's connection.
-struct Link {
+struct ClientLink {
     buffer: usize,
     expires_at: Option<Duration>,
     is_endless: bool,
     takes: bool,
-    encoding: Encoding,
+    encoding: EnvelopeEncoding,
 }
 
-impl Link {
+impl ClientLink {
     fn new(buffer: usize) -> Self {
         Self {
             buffer,
             expires_at: None,
             is_endless: false,
             takes: false,
-            encoding: Encoding::Protobuf,
+            encoding: EnvelopeEncoding::Protobuf,
         }
     }
 }
 
-fn take(hub: Rc<ShardHub>) -> JoinHandle<()> {
+fn spawn_hub(hub: Rc<ShardHub>) -> JoinHandle<()> {
     spawn_local(async move { hub.run(Duration::ZERO).await })
 }
 
-impl Bench {
+impl ConnectionFixture {
     /// Creates a shard with the default configuration.
     pub(crate) fn new() -> Self {
-        Self::with(|_| ())
+        Self::with_settings(|_| ())
     }
 
     /// Creates a shard with other settings. The log keeps nothing, so that the only events in
     /// memory are in outboxes.
-    pub(super) fn with(settings: impl FnOnce(&mut Config)) -> Self {
+    pub(super) fn with_settings(settings: impl FnOnce(&mut Config)) -> Self {
         Self::with_log(|config| {
             settings(config);
             config.replay.events = 0;
@@ -139,12 +142,12 @@ impl Bench {
         config.limits.heartbeat_burst = NonZeroU32::MAX;
         config.limits.refusals_per_minute = NonZeroU32::MAX;
         settings(&mut config);
-        let random = Arc::new(Random::from_seed(1));
+        let random = Arc::new(RandomSource::from_seed(1));
         let limits = RegistryLimits {
             tenants: 10,
             log_bytes: u64::MAX,
             memory: MemoryLimits::UNBOUNDED,
-            window: Window {
+            window: LogWindow {
                 events: config.replay.events,
                 bytes: config.replay.bytes,
                 age: config.replay.age,
@@ -152,16 +155,16 @@ impl Bench {
             inbox: InboxLimits::default(),
             message_ids: MessageIdLimits::default(),
         };
-        let registry = Arc::new(Registry::new(limits, Arc::clone(&random)));
+        let registry = Arc::new(TenantRegistry::new(limits, Arc::clone(&random)));
         let timeouts = PublishTimeouts {
             inbox: config.ingest.inbox_timeout,
             ack: config.ingest.ack_timeout,
         };
-        let (publisher, seeds) = hub(&registry, timeouts, &[Arc::default()]);
-        let hub = Rc::new(seeds.into_iter().next().unwrap().grow());
+        let (publisher, seeds) = build_hub(&registry, timeouts, &[Arc::default()]);
+        let hub = Rc::new(seeds.into_iter().next().unwrap().build());
         let relay = Relay {
             limits: Limits::new(&config),
-            live: ArcSwap::from_pointee(Live {
+            live: ArcSwap::from_pointee(LiveSettings {
                 config,
                 authenticator: Authenticator::Open,
                 schema: Arc::clone(&SCHEMA),
@@ -176,8 +179,8 @@ impl Bench {
             calls: TaskTracker::new(),
             clients: TaskTracker::new(),
         };
-        let shard = Rc::new(Shard::new(Arc::new(relay), Rc::clone(&hub)));
-        let taking = RefCell::new(take(hub));
+        let shard = Rc::new(ShardContext::new(Arc::new(relay), Rc::clone(&hub)));
+        let taking = RefCell::new(spawn_hub(hub));
         let alarms = Rc::clone(&shard.alarms);
         spawn_local(async move { alarms.run().await });
         Self {
@@ -196,12 +199,12 @@ impl Bench {
     }
 
     /// Stops the shard from delivering what is published, until it is told to resume.
-    pub(super) fn stop_taking(&self) {
+    pub(super) fn stop_delivering(&self) {
         self.taking.borrow().abort();
     }
 
-    pub(super) fn take_again(&self) {
-        *self.taking.borrow_mut() = take(Rc::clone(&self.shard.hub));
+    pub(super) fn resume_delivering(&self) {
+        *self.taking.borrow_mut() = spawn_hub(Rc::clone(&self.shard.hub));
     }
 
     /// Applies other settings, as a reload does.
@@ -214,7 +217,7 @@ impl Bench {
     }
 
     /// Applies another schema.
-    pub(super) fn serve(&self, schema: Arc<Schema>) {
+    pub(super) fn set_schema(&self, schema: Arc<Schema>) {
         let live = self.shard.relay.live.load_full();
         self.put_in_place(live.config.clone(), schema);
     }
@@ -222,66 +225,66 @@ impl Bench {
     fn put_in_place(&self, config: Config, schema: Arc<Schema>) {
         let relay = &self.shard.relay;
         let live = relay.live.load_full();
-        relay.live.store(Arc::new(Live {
+        relay.live.store(Arc::new(LiveSettings {
             config,
             authenticator: Authenticator::Open,
             schema,
             ingest_keys: live.ingest_keys.clone(),
             tls: None,
         }));
-        self.shard.hub.ring_all();
+        self.shard.hub.nudge_all();
     }
 
     /// Connects a client of the tenant `acme`, with a stream that holds `buffer` bytes each way.
-    pub(super) fn connect(&self, buffer: usize) -> Client {
+    pub(super) fn connect(&self, buffer: usize) -> FrameClient {
         self.connect_until(None, buffer)
     }
 
     /// Connects a client with a token that expires at that time.
-    pub(super) fn connect_until(&self, expires_at: Option<Duration>, buffer: usize) -> Client {
-        self.connect_over(Link {
+    pub(super) fn connect_until(&self, expires_at: Option<Duration>, buffer: usize) -> FrameClient {
+        self.connect_over(ClientLink {
             expires_at,
-            ..Link::new(buffer)
+            ..ClientLink::new(buffer)
         })
     }
 
     /// Connects a client that speaks JSON.
-    pub(super) fn connect_json(&self, buffer: usize) -> Client {
-        self.connect_over(Link {
-            encoding: Encoding::Json,
-            ..Link::new(buffer)
+    pub(super) fn connect_json(&self, buffer: usize) -> FrameClient {
+        self.connect_over(ClientLink {
+            encoding: EnvelopeEncoding::Json,
+            ..ClientLink::new(buffer)
         })
     }
 
     /// Connects a client over a stream that the relay can never shut down, such as TLS to a
     /// client that does not read.
-    pub(super) fn connect_endlessly(&self, expires_at: Option<Duration>) -> Client {
-        self.connect_over(Link {
+    pub(super) fn connect_endlessly(&self, expires_at: Option<Duration>) -> FrameClient {
+        self.connect_over(ClientLink {
             expires_at,
             is_endless: true,
-            ..Link::new(WIDE)
+            ..ClientLink::new(WIDE)
         })
     }
 
     /// Connects a client over a stream that accepts everything it is given, and passes on what
     /// fits into the buffer.
-    pub(super) fn connect_encrypted(&self, buffer: usize) -> Client {
-        self.connect_over(Link {
+    pub(super) fn connect_encrypted(&self, buffer: usize) -> FrameClient {
+        self.connect_over(ClientLink {
             takes: true,
-            ..Link::new(buffer)
+            ..ClientLink::new(buffer)
         })
     }
 
-    fn connect_over(&self, link: Link) -> Client {
+    fn connect_over(&self, link: ClientLink) -> FrameClient {
         let (ours, theirs) = duplex(link.buffer);
         let was_reset = Rc::default();
-        let wire = Wire {
+        let wire = RelayEndStream {
             stream: theirs,
             is_endless: link.is_endless,
             taken: link.takes.then(Vec::new),
             was_reset: Rc::clone(&was_reset),
         };
-        let talk = converse(
+        let talk = run_connection(
             Rc::clone(&self.shard),
             self.admit_speaking(link.expires_at, link.encoding),
             wire,
@@ -293,7 +296,7 @@ impl Bench {
             Instant::now()
         });
         let (read, write) = split(ours);
-        Client {
+        FrameClient {
             read,
             write: Some(write),
             unparsed: Vec::new(),
@@ -303,11 +306,15 @@ impl Bench {
         }
     }
 
-    pub(super) fn admit(&self, expires_at: Option<Duration>) -> Admitted {
-        self.admit_speaking(expires_at, Encoding::Protobuf)
+    pub(super) fn admit(&self, expires_at: Option<Duration>) -> AdmittedClient {
+        self.admit_speaking(expires_at, EnvelopeEncoding::Protobuf)
     }
 
-    fn admit_speaking(&self, expires_at: Option<Duration>, encoding: Encoding) -> Admitted {
+    fn admit_speaking(
+        &self,
+        expires_at: Option<Duration>,
+        encoding: EnvelopeEncoding,
+    ) -> AdmittedClient {
         let identity = Identity {
             tenant: TenantName::parse("acme").unwrap(),
             user: UserName::parse("ann").unwrap(),
@@ -319,11 +326,14 @@ impl Bench {
             tenant: identity.tenant.clone(),
             user: identity.user.clone(),
         };
-        Admitted::new(&self.shard, identity, who, PEER, encoding).unwrap()
+        AdmittedClient::new(&self.shard, identity, who, PEER, encoding).unwrap()
     }
 
     /// Publishes events for all clients, in one batch.
-    pub(super) async fn publish(&self, events: impl IntoIterator<Item = Draft>) -> Published {
+    pub(super) async fn publish(
+        &self,
+        events: impl IntoIterator<Item = EventDraft>,
+    ) -> PublishedEvents {
         let tenant = TenantName::parse("acme").unwrap();
         let published = self
             .shard
@@ -332,19 +342,19 @@ impl Bench {
             .append(&tenant, events.into_iter().collect())
             .await
             .unwrap()
-            .acknowledged()
+            .wait_acknowledged()
             .await;
         assert!(published.acknowledged);
         published
     }
 
-    pub(super) fn tally(&self) -> &Tally {
+    pub(super) fn tally(&self) -> &ShardTally {
         self.shard.hub.tally()
     }
 
     /// The bytes of all events in memory.
     pub(super) fn event_bytes(&self) -> u64 {
-        self.registry.memory().held(MemoryUse::Events)
+        self.registry.memory().held_bytes(MemoryUse::Events)
     }
 
     /// Returns the number of connections that have ended for this reason.
@@ -383,19 +393,19 @@ impl Bench {
         let left = [&tally.queued, &tally.connections, &tally.subscriptions].map(|it| it.get());
         assert_eq!(left, [0; 3]);
         let memory = self.registry.memory();
-        let held = MemoryUse::ALL.map(|what| memory.held(what));
+        let held = MemoryUse::ALL.map(|what| memory.held_bytes(what));
         assert_eq!(held, [0; MemoryUse::ALL.len()]);
         assert!(self.shard.hub.is_empty());
     }
 }
 
 /// An event for every client, with `filler` times the byte 7 as its content.
-pub(super) fn event(filler: usize) -> Draft {
+pub(super) fn event(filler: usize) -> EventDraft {
     // Field 100, length-delimited: the application's.
     let mut payload = vec![0xa2, 0x06];
     prost::encoding::encode_varint(filler as u64, &mut payload);
     payload.resize(payload.len() + filler, 7);
-    Draft::new(DraftParts {
+    EventDraft::new(EventDraftParts {
         kept: &[&payload],
         message_id: MessageId::parse("event").unwrap(),
         append_message_id: true,
@@ -406,7 +416,7 @@ pub(super) fn event(filler: usize) -> Draft {
 }
 
 /// The relay's end of a stream; it records whether it was reset.
-struct Wire {
+struct RelayEndStream {
     stream: DuplexStream,
     is_endless: bool,
     /// Data that is accepted and not passed on: a TLS stream accepts everything into a buffer,
@@ -415,13 +425,13 @@ struct Wire {
     was_reset: Rc<Cell<bool>>,
 }
 
-impl Transport for Wire {
+impl Transport for RelayEndStream {
     fn reset(&self) {
         self.was_reset.set(true);
     }
 }
 
-impl AsyncRead for Wire {
+impl AsyncRead for RelayEndStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -431,7 +441,7 @@ impl AsyncRead for Wire {
     }
 }
 
-impl AsyncWrite for Wire {
+impl AsyncWrite for RelayEndStream {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

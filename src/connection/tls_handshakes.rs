@@ -30,7 +30,7 @@ use crate::{
 /// # Errors
 ///
 /// Fails if the client has gone or does not speak TLS, or if the two sides do not agree.
-pub(super) async fn accept(
+pub(super) async fn accept_tls(
     handshakes: &TenantWork,
     stream: TcpStream,
     config: Arc<ServerConfig>,
@@ -38,23 +38,23 @@ pub(super) async fn accept(
     // Only reads, so it need not be scheduled.
     let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
     let accepted = async {
-        if has_gone(&start.io).await {
+        if has_disconnected(&start.io).await {
             return Err(io::ErrorKind::ConnectionAborted.into());
         }
-        start.into_stream_with(config, bound).await
+        start.into_stream_with(config, limit_write_buffer).await
     };
     // Costs a whole quantum at least, so that all other flows are served before the next
     // handshake.
     handshakes.run(pin!(accepted), QUANTUM).await
 }
 
-fn bound(connection: &mut ServerConnection) {
+fn limit_write_buffer(connection: &mut ServerConnection) {
     connection.set_buffer_limit(Some(tls::WRITE_BUFFER_BYTES_MAX));
 }
 
 /// Returns true if the peer has closed its side, so that it cannot complete the handshake. Data
 /// that it sent before may still be unread.
-async fn has_gone(stream: &TcpStream) -> bool {
+async fn has_disconnected(stream: &TcpStream) -> bool {
     let ready = pin!(stream.ready(Interest::READABLE));
     match poll_immediate(ready).await {
         Some(Ok(ready)) => ready.is_read_closed(),

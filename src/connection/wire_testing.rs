@@ -16,14 +16,14 @@ pub(super) const PONG: u8 = 0xa;
 
 /// A frame from the relay.
 #[derive(Debug)]
-pub(crate) struct Frame {
+pub(crate) struct RelayFrame {
     pub(crate) opcode: u8,
     pub(crate) payload: Vec<u8>,
 }
 
 /// The meaning of a frame from the relay.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Heard {
+pub(super) enum ReceivedFrame {
     /// An event, by its offset.
     Event(u64),
     /// SubscriptionConfirmed, by the request's id.
@@ -45,7 +45,7 @@ pub(super) enum Heard {
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct Envelope {
+struct TestEnvelope {
     #[prost(string, tag = "1")]
     message_id: String,
     #[prost(message, optional, tag = "9")]
@@ -70,7 +70,7 @@ struct Envelope {
 
 /// Removes and checks the first whole frame, if there is one: a server's frames are unmasked,
 /// these are never fragments, and their length is in its shortest form.
-pub(crate) fn take_frame(bytes: &mut Vec<u8>) -> Option<Frame> {
+pub(crate) fn take_frame(bytes: &mut Vec<u8>) -> Option<RelayFrame> {
     let (&[first, second], rest) = bytes.split_first_chunk()?;
     assert_eq!(first & 0x70, 0, "reserved bits: {first:#x}");
     assert_eq!(first & 0x80, 0x80, "a fragment: {first:#x}");
@@ -97,68 +97,68 @@ pub(crate) fn take_frame(bytes: &mut Vec<u8>) -> Option<Frame> {
     }
     let payload = bytes[header_len..end].to_vec();
     bytes.drain(..end);
-    Some(Frame { opcode, payload })
+    Some(RelayFrame { opcode, payload })
 }
 
-impl Frame {
-    pub(super) fn heard(self) -> Heard {
+impl RelayFrame {
+    pub(super) fn decode(self) -> ReceivedFrame {
         match self.opcode {
-            PONG => Heard::Pong(self.payload),
+            PONG => ReceivedFrame::Pong(self.payload),
             PING => {
                 assert_eq!(self.payload, b"", "a ping of the relay's is empty");
-                Heard::Ping
+                ReceivedFrame::Ping
             }
             CLOSE => {
                 let (code, reason) = self.payload.split_first_chunk().expect("a code");
                 let reason = String::from_utf8(reason.to_vec()).unwrap();
-                Heard::Close(u16::from_be_bytes(*code), reason)
+                ReceivedFrame::Close(u16::from_be_bytes(*code), reason)
             }
-            TEXT => heard_in_json(&self.payload),
-            _ => heard_in(&self.payload),
+            TEXT => decode_json(&self.payload),
+            _ => decode_binary(&self.payload),
         }
     }
 }
 
-fn heard_in(payload: &[u8]) -> Heard {
-    let envelope = Envelope::decode(payload).expect("a whole envelope");
+fn decode_binary(payload: &[u8]) -> ReceivedFrame {
+    let envelope = TestEnvelope::decode(payload).expect("a whole envelope");
     assert!(envelope.filler.iter().all(|byte| *byte == 7));
     match envelope {
-        Envelope {
+        TestEnvelope {
             position: Some(position),
             ..
-        } => Heard::Event(position.offset),
-        Envelope {
+        } => ReceivedFrame::Event(position.offset),
+        TestEnvelope {
             confirmed: Some(confirmed),
             ..
         } if confirmed.recovered => {
-            Heard::Resumed(confirmed.request_message_id, confirmed.replayed)
+            ReceivedFrame::Resumed(confirmed.request_message_id, confirmed.replayed)
         }
-        Envelope {
+        TestEnvelope {
             confirmed: Some(confirmed),
             ..
-        } => Heard::Subscribed(confirmed.request_message_id),
-        Envelope {
+        } => ReceivedFrame::Subscribed(confirmed.request_message_id),
+        TestEnvelope {
             unsubscribed: Some(confirmed),
             ..
-        } => Heard::Unsubscribed(confirmed.request_message_id),
-        Envelope {
+        } => ReceivedFrame::Unsubscribed(confirmed.request_message_id),
+        TestEnvelope {
             pong: Some(pong), ..
-        } => Heard::Answered(pong.position.map(|position| position.offset)),
-        Envelope {
+        } => ReceivedFrame::Answered(pong.position.map(|position| position.offset)),
+        TestEnvelope {
             error: Some(error), ..
-        } => Heard::Refused(error.error_code),
+        } => ReceivedFrame::Refused(error.error_code),
         other => panic!("what is this? {other:?}"),
     }
 }
 
 /// Decodes canonical JSON, in which default values are left out.
-fn heard_in_json(payload: &[u8]) -> Heard {
+fn decode_json(payload: &[u8]) -> ReceivedFrame {
     let envelope: Value = serde_json::from_slice(payload).expect("a whole envelope");
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let number = |value: &Value| value.as_str().map(|digits| digits.parse::<u64>().unwrap());
     assert!(!text(&envelope["messageId"]).is_empty());
     if let Some(offset) = number(&envelope["position"]["offset"]) {
-        return Heard::Event(offset);
+        return ReceivedFrame::Event(offset);
     }
     assert!(number(&envelope["timestamp"]).is_some());
     let members: Vec<_> = envelope.as_object().unwrap().keys().collect();
@@ -169,15 +169,15 @@ fn heard_in_json(payload: &[u8]) -> Heard {
     let id = text(&payload["requestMessageId"]);
     match name.as_str() {
         "subscriptionConfirmed" if payload["recovered"] == true => {
-            Heard::Resumed(id, number(&payload["replayed"]).unwrap_or_default())
+            ReceivedFrame::Resumed(id, number(&payload["replayed"]).unwrap_or_default())
         }
-        "subscriptionConfirmed" => Heard::Subscribed(id),
-        "unsubscribeConfirmed" => Heard::Unsubscribed(id),
-        "pong" => Heard::Answered(payload.get("position").map(|position| {
+        "subscriptionConfirmed" => ReceivedFrame::Subscribed(id),
+        "unsubscribeConfirmed" => ReceivedFrame::Unsubscribed(id),
+        "pong" => ReceivedFrame::Answered(payload.get("position").map(|position| {
             assert_eq!(text(&position["epoch"]).len(), 32);
             number(&position["offset"]).unwrap_or_default()
         })),
-        "error" => Heard::Refused(text(&payload["errorCode"])),
+        "error" => ReceivedFrame::Refused(text(&payload["errorCode"])),
         other => panic!("what is {other}? {envelope}"),
     }
 }
@@ -212,12 +212,12 @@ pub(super) fn close(code: u16) -> Vec<u8> {
 
 /// An Unsubscribe in one frame.
 pub(super) fn unsubscribe(id: &str, topic: &str) -> Vec<u8> {
-    let envelope = Envelope {
+    let envelope = TestEnvelope {
         message_id: id.to_owned(),
         unsubscribe: Some(wire::Unsubscribe {
             topics: vec![topic.to_owned()],
         }),
-        ..Envelope::default()
+        ..TestEnvelope::default()
     };
     frame(BINARY, true, &envelope.encode_to_vec())
 }
@@ -232,13 +232,13 @@ fn subscribe_from(id: &str, topic: &str, resume_from: Option<wire::Position>) ->
 }
 
 fn subscribe_to(id: &str, topics: Vec<String>, resume_from: Option<wire::Position>) -> Vec<u8> {
-    Envelope {
+    TestEnvelope {
         message_id: id.to_owned(),
         subscribe: Some(wire::Subscribe {
             topics,
             resume_from,
         }),
-        ..Envelope::default()
+        ..TestEnvelope::default()
     }
     .encode_to_vec()
 }
@@ -255,9 +255,9 @@ pub(super) fn resume(id: &str, topic: &str, from: Position) -> Vec<u8> {
 
 /// A Ping in one frame.
 pub(super) fn ping_message() -> Vec<u8> {
-    let envelope = Envelope {
+    let envelope = TestEnvelope {
         ping: Some(wire::Ping { timestamp: 1 }),
-        ..Envelope::default()
+        ..TestEnvelope::default()
     };
     frame(BINARY, true, &envelope.encode_to_vec())
 }

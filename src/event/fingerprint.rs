@@ -11,7 +11,7 @@ use siphasher::sip128::{Hasher128 as _, SipHasher24};
 
 use crate::{
     protocol::{MessageId, Topic},
-    random::Random,
+    random::RandomSource,
 };
 
 /// The hashes of a message id given by a backend and of the event's body.
@@ -30,9 +30,9 @@ pub struct FingerprintKey([u8; 16]);
 impl FingerprintKey {
     /// Creates a random key.
     #[must_use]
-    pub fn new(random: &Random) -> Self {
+    pub fn new(random: &RandomSource) -> Self {
         let mut key = [0; 16];
-        random.fill(&mut key);
+        random.fill_bytes(&mut key);
         Self(key)
     }
 
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     fn key() -> FingerprintKey {
-        FingerprintKey::new(&Random::from_seed(1))
+        FingerprintKey::new(&RandomSource::from_seed(1))
     }
 
     fn fingerprint(id: &str, kept: &[&[u8]], topics: &[&str]) -> Fingerprint {
@@ -110,7 +110,7 @@ mod tests {
 
     #[test]
     fn another_process_has_other_fingerprints_and_no_log_shows_the_key() {
-        let other = FingerprintKey::new(&Random::from_seed(2));
+        let other = FingerprintKey::new(&RandomSource::from_seed(2));
         let id = MessageId::parse("m").unwrap();
         assert_ne!(
             key().fingerprint(&id, &[b"abc"], &[]),

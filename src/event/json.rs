@@ -8,11 +8,11 @@ use tokio::time::Instant;
 
 use super::Event;
 use crate::{
-    memory::{MemoryAccount, MemoryExceeded, MemoryUse, Reservation},
+    memory::{MemoryAccount, MemoryExceeded, MemoryReservation, MemoryUse},
     planted,
     protocol::{
         Position,
-        close::Ending,
+        close::CloseReason,
         frame::{HEADER_BYTES_MAX, text_header},
         position::EPOCH_CHARS,
     },
@@ -69,9 +69,14 @@ impl JsonDraft {
     }
 
     /// Completes the frame with the position of its event, which was appended at `placed`.
-    fn place(self, position: Position, placed: Instant, account: &Arc<MemoryAccount>) -> JsonFrame {
+    fn into_frame(
+        self,
+        position: Position,
+        placed: Instant,
+        account: &Arc<MemoryAccount>,
+    ) -> JsonFrame {
         let mut buffer = self.buffer;
-        buffer.extend_from_slice(&position.epoch.text());
+        buffer.extend_from_slice(&position.epoch.to_ascii());
         buffer.extend_from_slice(BETWEEN);
         buffer.extend_from_slice(position.offset.to_string().as_bytes());
         buffer.extend_from_slice(END);
@@ -110,17 +115,17 @@ impl JsonFrame {
     /// # Errors
     ///
     /// When the event cannot be rendered, or there is no memory for it.
-    pub fn of(event: &Event) -> Result<Self, NoJson> {
-        let _memory = Self::reserve(event)?;
-        Self::render(event).ok_or(NoJson::Unrenderable)
+    pub fn render_event(event: &Event) -> Result<Self, NoJson> {
+        let _memory = Self::reserve_memory(event)?;
+        Self::render_or_log(event).ok_or(NoJson::Unrenderable)
     }
 
     /// Reserves the memory that rendering takes in addition to the JSON itself.
-    fn reserve(event: &Event) -> Result<Option<Reservation>, NoJson> {
+    fn reserve_memory(event: &Event) -> Result<Option<MemoryReservation>, NoJson> {
         if event.account.is_exceeded() {
             return Err(NoJson::NoMemory);
         }
-        let envelope = event.envelope_as_it_came();
+        let envelope = event.envelope_without_position();
         if envelope.len() <= RENDERED_AT_ONCE_MAX {
             return Ok(None);
         }
@@ -132,10 +137,10 @@ impl JsonFrame {
     }
 
     /// Renders the event. Logs an error and returns `None` if it cannot be rendered.
-    fn render(event: &Event) -> Option<Self> {
+    fn render_or_log(event: &Event) -> Option<Self> {
         let schema = planted::rendering_schema(&event.schema);
-        match JsonDraft::render(schema.as_ref(), event.envelope_as_it_came()) {
-            Ok(draft) => Some(Self::place(draft, event)),
+        match JsonDraft::render(schema.as_ref(), event.envelope_without_position()) {
+            Ok(draft) => Some(Self::from_draft(draft, event)),
             Err(error) => {
                 let position = event.position;
                 log_repeated!(RepeatedLine::EventWithoutJson, %position, %error);
@@ -145,8 +150,8 @@ impl JsonFrame {
     }
 
     /// Returns the frame of JSON that was rendered when the event was a draft.
-    pub(crate) fn place(draft: JsonDraft, event: &Event) -> Self {
-        draft.place(event.position, event.placed, &event.account)
+    pub(crate) fn from_draft(draft: JsonDraft, event: &Event) -> Self {
+        draft.into_frame(event.position, event.placed, &event.account)
     }
 
     /// Returns the whole WebSocket frame.
@@ -163,7 +168,7 @@ impl JsonFrame {
 
     /// Returns the time at which its event was appended.
     #[must_use]
-    pub fn placed(&self) -> Instant {
+    pub fn placed_at(&self) -> Instant {
         self.placed
     }
 }
@@ -191,7 +196,7 @@ impl From<MemoryExceeded> for NoJson {
     }
 }
 
-impl From<NoJson> for Ending {
+impl From<NoJson> for CloseReason {
     fn from(no_json: NoJson) -> Self {
         match no_json {
             NoJson::Unrenderable => Self::InternalError,
@@ -229,14 +234,18 @@ impl JsonCell {
     /// # Errors
     ///
     /// When the event cannot be rendered, or there is no memory for it.
-    pub fn frame(&self, event: &Event, made: impl FnOnce()) -> Result<Arc<JsonFrame>, NoJson> {
+    pub fn get_or_render(
+        &self,
+        event: &Event,
+        made: impl FnOnce(),
+    ) -> Result<Arc<JsonFrame>, NoJson> {
         let _memory = match self.0.get() {
             Some(_) => None,
-            None => JsonFrame::reserve(event)?,
+            None => JsonFrame::reserve_memory(event)?,
         };
         let frame = self.0.get_or_init(|| {
             made();
-            let frame = JsonFrame::render(event).map(Arc::new);
+            let frame = JsonFrame::render_or_log(event).map(Arc::new);
             frame.ok_or(NoJson::Unrenderable)
         });
         frame.clone()
@@ -248,12 +257,12 @@ mod tests {
     use super::*;
     use crate::memory::{MemoryLimits, MemoryUse};
     use crate::{
-        event::{Draft, DraftParts, tests::schema},
+        event::{EventDraft, EventDraftParts, tests::schema},
         protocol::{Epoch, MessageId},
     };
 
-    fn draft() -> Draft {
-        Draft::new(DraftParts {
+    fn draft() -> EventDraft {
+        EventDraft::new(EventDraftParts {
             // A user is typing.
             kept: &[b"\xea\x02\x05\x0a\x03ann"],
             message_id: MessageId::parse("m").unwrap(),
@@ -290,10 +299,10 @@ mod tests {
             draft.render_json().unwrap();
             let early = draft.take_json().unwrap();
             let capacity = early.buffer.capacity();
-            let event = draft.place(position(offset), &account, Instant::now());
-            let early = JsonFrame::place(early, &event);
+            let event = draft.into_event(position(offset), &account, Instant::now());
+            let early = JsonFrame::from_draft(early, &event);
             assert_eq!(early.buffer.capacity(), capacity);
-            let late = JsonFrame::of(&event).unwrap();
+            let late = JsonFrame::render_event(&event).unwrap();
             assert_eq!(late.bytes(), early.bytes());
             assert_eq!(
                 json(&late),
@@ -317,36 +326,45 @@ mod tests {
     #[test]
     fn the_json_of_an_event_counts_until_it_is_gone() {
         let account = Arc::default();
-        let event = draft().place(position(1), &account, Instant::now());
-        let alone = account.held(MemoryUse::Events);
+        let event = draft().into_event(position(1), &account, Instant::now());
+        let alone = account.held_bytes(MemoryUse::Events);
         let (cell, mut made) = (JsonCell::default(), 0);
-        let frame = cell.frame(&event, || made += 1).unwrap();
-        let again = cell.frame(&event, || made += 1).unwrap();
+        let frame = cell.get_or_render(&event, || made += 1).unwrap();
+        let again = cell.get_or_render(&event, || made += 1).unwrap();
         assert!(Arc::ptr_eq(&frame, &again));
         assert_eq!(
-            (made, account.held(MemoryUse::Events)),
+            (made, account.held_bytes(MemoryUse::Events)),
             (1, alone + frame.cost as u64)
         );
         drop((frame, again));
-        assert!(account.held(MemoryUse::Events) > alone, "the cell has it");
+        assert!(
+            account.held_bytes(MemoryUse::Events) > alone,
+            "the cell has it"
+        );
         drop(cell);
-        assert_eq!(account.held(MemoryUse::Events), alone);
+        assert_eq!(account.held_bytes(MemoryUse::Events), alone);
     }
 
     #[test]
     fn without_memory_no_json_is_made_and_what_is_made_is_given() {
         let account: Arc<MemoryAccount> = Arc::default();
-        let event = draft().place(position(1), &account, Instant::now());
+        let event = draft().into_event(position(1), &account, Instant::now());
         account.set_limits(MemoryLimits { max: 1, window: 0 });
         let cell = JsonCell::default();
-        assert_eq!(cell.frame(&event, || ()).unwrap_err(), NoJson::NoMemory);
-        assert_eq!(JsonFrame::of(&event).unwrap_err(), NoJson::NoMemory);
+        assert_eq!(
+            cell.get_or_render(&event, || ()).unwrap_err(),
+            NoJson::NoMemory
+        );
+        assert_eq!(
+            JsonFrame::render_event(&event).unwrap_err(),
+            NoJson::NoMemory
+        );
         account.set_limits(MemoryLimits {
             max: u64::MAX,
             window: 0,
         });
-        cell.frame(&event, || ()).unwrap();
+        cell.get_or_render(&event, || ()).unwrap();
         account.set_limits(MemoryLimits { max: 1, window: 0 });
-        cell.frame(&event, || ()).unwrap();
+        cell.get_or_render(&event, || ()).unwrap();
     }
 }

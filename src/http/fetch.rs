@@ -63,7 +63,7 @@ pub enum FetchError {
 ///
 /// Fails if the document is missing or too big, or if the server is not the one that the URL
 /// names.
-pub async fn fetch(uri: &Uri, bytes_max: usize) -> Result<Bytes, FetchError> {
+pub async fn fetch_document(uri: &Uri, bytes_max: usize) -> Result<Bytes, FetchError> {
     let host = uri.host().ok_or(FetchError::NoHost)?;
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let is_tls = uri.scheme_str() == Some("https");
@@ -73,20 +73,20 @@ pub async fn fetch(uri: &Uri, bytes_max: usize) -> Result<Bytes, FetchError> {
         .map_err(FetchError::Connect)?;
     if is_tls {
         let name = ServerName::try_from(host.to_owned())?;
-        let stream = connector().await?.connect(name, stream).await;
-        get(stream.map_err(FetchError::Connect)?, uri, bytes_max).await
+        let stream = tls_connector().await?.connect(name, stream).await;
+        send_get(stream.map_err(FetchError::Connect)?, uri, bytes_max).await
     } else if stream
         .peer_addr()
         .is_ok_and(|peer| peer.ip().to_canonical().is_loopback())
     {
-        get(stream, uri, bytes_max).await
+        send_get(stream, uri, bytes_max).await
     } else {
         Err(FetchError::NotLoopback)
     }
 }
 
 /// Returns a connector that trusts the root certificates that the system has now.
-async fn connector() -> Result<TlsConnector, FetchError> {
+async fn tls_connector() -> Result<TlsConnector, FetchError> {
     // This reads files.
     let config = spawn_blocking(|| tls::client_config(None))
         .await
@@ -95,15 +95,15 @@ async fn connector() -> Result<TlsConnector, FetchError> {
 }
 
 /// Aborts the task when it is dropped.
-struct Running(AbortHandle);
+struct AbortOnDrop(AbortHandle);
 
-impl Drop for Running {
+impl Drop for AbortOnDrop {
     fn drop(&mut self) {
         self.0.abort();
     }
 }
 
-async fn get<S>(stream: S, uri: &Uri, bytes_max: usize) -> Result<Bytes, FetchError>
+async fn send_get<S>(stream: S, uri: &Uri, bytes_max: usize) -> Result<Bytes, FetchError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -112,7 +112,7 @@ where
         .handshake(TokioIo::new(stream))
         .await?;
     let connection = tokio::spawn(async move { drop(connection.await) });
-    let _running = Running(connection.abort_handle());
+    let _running = AbortOnDrop(connection.abort_handle());
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
     let mut request = Request::new(Empty::<Bytes>::new());
     *request.uri_mut() = path.parse().unwrap_or_default();
@@ -132,11 +132,11 @@ where
     if response.status() != StatusCode::OK {
         return Err(FetchError::Status(response.status()));
     }
-    read(response.into_body(), bytes_max).await
+    read_body(response.into_body(), bytes_max).await
 }
 
 /// Reads the body and counts its bytes, since the announced length cannot be trusted.
-async fn read(mut body: Incoming, bytes_max: usize) -> Result<Bytes, FetchError> {
+async fn read_body(mut body: Incoming, bytes_max: usize) -> Result<Bytes, FetchError> {
     let mut bytes = BytesMut::new();
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame?.into_data() else {

@@ -5,7 +5,7 @@ use hyper::{
     header::{HeaderName, HeaderValue},
 };
 
-use super::Problem;
+use super::HttpProblem;
 
 /// Returns the value of a header that a request may have only once.
 ///
@@ -15,12 +15,12 @@ use super::Problem;
 pub fn only_header<'a>(
     headers: &'a HeaderMap,
     name: &HeaderName,
-) -> Result<Option<&'a HeaderValue>, Problem> {
+) -> Result<Option<&'a HeaderValue>, HttpProblem> {
     let mut values = headers.get_all(name).into_iter();
     let value = values.next();
     if values.next().is_some() {
         let detail = format!("the header {name} is given more than once");
-        return Err(Problem::invalid(detail));
+        return Err(HttpProblem::bad_request(detail));
     }
     Ok(value)
 }

@@ -1,5 +1,5 @@
 //! Protection against DNS rebinding: a web page with a name that is rebound to this machine's
-//! address reaches every port of it, and the browser then sends that name in `Host`. Where no
+//! address reaches every port of it, and the browser then sends that name in `HostKind`. Where no
 //! token or key is required, such requests are refused.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -9,19 +9,19 @@ use hyper::{
     header::{HOST, HeaderValue, ORIGIN},
 };
 
-use super::{Problem, only_header};
+use super::{HttpProblem, only_header};
 use crate::{config::HostName, protocol::ErrorCode};
 
 /// The kind of listener that received a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Via {
+pub enum ListenerKind {
     /// A TCP listener, which web pages can reach too.
     Tcp,
     /// A Unix socket, which no web page can reach.
     UnixSocket,
 }
 
-/// Checks that `Host` is an IP address, `localhost` or one of `names`, with any port. A request
+/// Checks that `HostKind` is an IP address, `localhost` or one of `names`, with any port. A request
 /// of HTTP/1.0 may lack it; browsers send none of those. `remedy` says what the operator can do.
 ///
 /// # Errors
@@ -31,7 +31,7 @@ pub fn check_host<B>(
     request: &Request<B>,
     names: &[HostName],
     remedy: &str,
-) -> Result<(), Problem> {
+) -> Result<(), HttpProblem> {
     if let Some(value) = only_host(request)? {
         check_authority(value.to_str().ok(), names, remedy)?;
     }
@@ -42,15 +42,15 @@ pub fn check_host<B>(
     }
 }
 
-/// Returns the value of `Host`, which a request of HTTP/1.0 may lack (RFC 9112, 3.2).
+/// Returns the value of `HostKind`, which a request of HTTP/1.0 may lack (RFC 9112, 3.2).
 ///
 /// # Errors
 ///
 /// Returns 400 if it is missing or given twice.
-pub fn only_host<B>(request: &Request<B>) -> Result<Option<&HeaderValue>, Problem> {
+pub fn only_host<B>(request: &Request<B>) -> Result<Option<&HeaderValue>, HttpProblem> {
     match only_header(request.headers(), &HOST)? {
         None if request.version() != Version::HTTP_10 => {
-            Err(Problem::invalid("the Host header is missing"))
+            Err(HttpProblem::bad_request("the Host header is missing"))
         }
         value => Ok(value),
     }
@@ -61,9 +61,9 @@ pub fn only_host<B>(request: &Request<B>) -> Result<Option<&HeaderValue>, Proble
 /// # Errors
 ///
 /// Returns 403 if it has one.
-pub fn check_no_origin<B>(request: &Request<B>, remedy: &str) -> Result<(), Problem> {
+pub fn check_no_origin<B>(request: &Request<B>, remedy: &str) -> Result<(), HttpProblem> {
     if request.headers().contains_key(ORIGIN) {
-        return Err(forbidden(format!(
+        return Err(forbidden_problem(format!(
             "requests with an Origin header come from web pages and are refused: {remedy}"
         )));
     }
@@ -74,53 +74,54 @@ fn check_authority(
     authority: Option<&str>,
     names: &[HostName],
     remedy: &str,
-) -> Result<(), Problem> {
+) -> Result<(), HttpProblem> {
     let host = authority
-        .and_then(host)
-        .ok_or_else(|| Problem::invalid("the Host header is not a host and a port"))?;
+        .and_then(parse_host)
+        .ok_or_else(|| HttpProblem::bad_request("the Host header is not a host and a port"))?;
     let is_allowed = match host {
-        Host::Address => true,
-        Host::Name(name) => {
-            name.eq_ignore_ascii_case("localhost") || names.iter().any(|listed| listed.is(name))
+        HostKind::Address => true,
+        HostKind::Name(name) => {
+            name.eq_ignore_ascii_case("localhost")
+                || names.iter().any(|listed| listed.matches(name))
         }
     };
     if is_allowed {
         return Ok(());
     }
-    Err(forbidden(format!(
+    Err(forbidden_problem(format!(
         "the Host header is neither an IP address nor localhost, so a web page may have sent \
          this request by DNS rebinding: {remedy}"
     )))
 }
 
-fn forbidden(detail: String) -> Problem {
-    Problem::new(
+fn forbidden_problem(detail: String) -> HttpProblem {
+    HttpProblem::new(
         StatusCode::FORBIDDEN,
         ErrorCode::AuthorizationFailed,
         detail,
     )
 }
 
-enum Host<'a> {
+enum HostKind<'a> {
     Address,
     Name(&'a str),
 }
 
 /// Returns the host of `host[:port]`; `None` if it is malformed.
-fn host(authority: &str) -> Option<Host<'_>> {
+fn parse_host(authority: &str) -> Option<HostKind<'_>> {
     if let Some(bracketed) = authority.strip_prefix('[') {
         let (address, port) = bracketed.split_once(']')?;
         address.parse::<Ipv6Addr>().ok()?;
         return (port.is_empty() || port.strip_prefix(':').is_some_and(is_port))
-            .then_some(Host::Address);
+            .then_some(HostKind::Address);
     }
     let (name, port) = authority.split_once(':').unwrap_or((authority, ""));
     if name.is_empty() || !is_port(port) {
         return None;
     }
     Some(match name.parse::<Ipv4Addr>() {
-        Ok(_) => Host::Address,
-        Err(_) => Host::Name(name),
+        Ok(_) => HostKind::Address,
+        Err(_) => HostKind::Name(name),
     })
 }
 

@@ -11,9 +11,12 @@ mod query;
 mod response;
 
 pub use bearer::{BearerError, bearer_token};
-pub use fetch::{FetchError, fetch};
+pub use fetch::{FetchError, fetch_document};
 pub use header::only_header;
-pub use host::{Via, check_host, check_no_origin, only_host};
-pub use problem::{ItemProblem, PROBLEM_JSON, Problem};
+pub use host::{ListenerKind, check_host, check_no_origin, only_host};
+pub use problem::{HttpProblem, ItemProblem, PROBLEM_JSON};
 pub use query::{QueryError, decode_percent, query_pairs};
-pub use response::{Response, ResponseBody, answer, json, json_stream, json_text};
+pub use response::{
+    HttpResponse, ResponseBody, json_response, json_stream_response, json_text_response,
+    whole_response,
+};

@@ -12,10 +12,10 @@ use hyper::{
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
-use super::{Response, answer};
+use super::{HttpResponse, whole_response};
 use crate::{
     protocol::ErrorCode,
-    shorten::{ANSWER_BYTES_MAX, shortened},
+    shorten::{ANSWER_BYTES_MAX, truncate_text},
 };
 
 /// The media type of problem documents.
@@ -23,7 +23,7 @@ pub const PROBLEM_JSON: &str = "application/problem+json";
 
 /// A refusal that will be sent as an HTTP response.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
+pub struct HttpProblem {
     status: StatusCode,
     code: ErrorCode,
     detail: String,
@@ -46,7 +46,7 @@ pub struct ItemProblem {
 
 /// The JSON document. `type` is about:blank, so `title` is the status's own phrase.
 #[derive(Serialize)]
-struct Document<'a> {
+struct ProblemDocument<'a> {
     r#type: &'static str,
     title: &'a str,
     status: u16,
@@ -57,26 +57,26 @@ struct Document<'a> {
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     errors: &'a [ItemProblem],
     #[serde(flatten)]
-    member: Option<Member<'a>>,
+    member: Option<ExtensionMember<'a>>,
 }
 
 /// A member of a document beyond the common ones (RFC 9457, 3.2).
-struct Member<'a>(&'a (&'static str, Value));
+struct ExtensionMember<'a>(&'a (&'static str, Value));
 
-impl Serialize for Member<'_> {
+impl Serialize for ExtensionMember<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_map([(self.0.0, &self.0.1)])
     }
 }
 
-impl Problem {
+impl HttpProblem {
     /// Creates a refusal with a description for people.
     #[must_use]
     pub fn new(status: StatusCode, code: ErrorCode, detail: impl Into<String>) -> Self {
         Self {
             status,
             code,
-            detail: shortened(detail, ANSWER_BYTES_MAX),
+            detail: truncate_text(detail, ANSWER_BYTES_MAX),
             field: None,
             errors: Vec::new(),
             member: None,
@@ -86,7 +86,7 @@ impl Problem {
 
     /// 400: the request is malformed.
     #[must_use]
-    pub fn invalid(detail: impl Into<String>) -> Self {
+    pub fn bad_request(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, ErrorCode::ValidationError, detail)
     }
 
@@ -140,7 +140,7 @@ impl Problem {
     /// 503: temporarily unavailable.
     #[must_use]
     pub fn unavailable(code: ErrorCode, detail: impl Into<String>, retry_after: Duration) -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail).retried_after(retry_after)
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail).with_retry_after(retry_after)
     }
 
     /// 503: the relay is shutting down.
@@ -152,12 +152,12 @@ impl Problem {
 
     /// 429: too many requests of this caller (RFC 6585, 4).
     #[must_use]
-    pub fn too_many(detail: impl Into<String>, retry_after: Duration) -> Self {
+    pub fn too_many_requests(detail: impl Into<String>, retry_after: Duration) -> Self {
         let (status, code) = (StatusCode::TOO_MANY_REQUESTS, ErrorCode::RateLimitExceeded);
-        Self::new(status, code, detail).retried_after(retry_after)
+        Self::new(status, code, detail).with_retry_after(retry_after)
     }
 
-    fn retried_after(self, delay: Duration) -> Self {
+    fn with_retry_after(self, delay: Duration) -> Self {
         // Whole seconds, and never 0, which would mean at once.
         let seconds = delay.as_millis().div_ceil(1000).max(1);
         let seconds = u32::try_from(seconds).unwrap_or(u32::MAX);
@@ -167,7 +167,7 @@ impl Problem {
     /// Sets the path of the field at fault.
     #[must_use]
     pub fn with_field(mut self, field: Option<&str>) -> Self {
-        self.field = field.map(|field| shortened(field, ANSWER_BYTES_MAX));
+        self.field = field.map(|field| truncate_text(field, ANSWER_BYTES_MAX));
         self
     }
 
@@ -194,7 +194,7 @@ impl Problem {
 
     /// Closes the connection after the response.
     #[must_use]
-    pub fn closing(self) -> Self {
+    pub fn with_connection_close(self) -> Self {
         self.with_header(CONNECTION, HeaderValue::from_static("close"))
     }
 
@@ -224,7 +224,7 @@ impl Problem {
 
     /// Turns this into the error of an event of a batch.
     #[must_use]
-    pub fn of_item(self, index: usize) -> ItemProblem {
+    pub fn into_item_problem(self, index: usize) -> ItemProblem {
         ItemProblem {
             index,
             field: self.field,
@@ -234,8 +234,8 @@ impl Problem {
 
     /// Returns the HTTP response.
     #[must_use]
-    pub fn into_response(self) -> Response {
-        let mut response = answer(self.status, PROBLEM_JSON, self.document());
+    pub fn into_response(self) -> HttpResponse {
+        let mut response = whole_response(self.status, PROBLEM_JSON, self.to_json());
         response.headers_mut().extend(self.headers);
         response
     }
@@ -244,7 +244,7 @@ impl Problem {
     /// hyper does not serve.
     #[must_use]
     pub fn into_http1(self) -> Vec<u8> {
-        let body = self.document();
+        let body = self.to_json();
         let mut bytes = format!("HTTP/1.1 {}\r\n", self.status).into_bytes();
         let content = [
             (CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON)),
@@ -259,8 +259,8 @@ impl Problem {
         bytes
     }
 
-    fn document(&self) -> Vec<u8> {
-        let document = Document {
+    fn to_json(&self) -> Vec<u8> {
+        let document = ProblemDocument {
             r#type: "about:blank",
             title: self.status.canonical_reason().unwrap_or_default(),
             status: self.status.as_u16(),
@@ -268,7 +268,7 @@ impl Problem {
             detail: &self.detail,
             field: self.field.as_deref(),
             errors: &self.errors,
-            member: self.member.as_deref().map(Member),
+            member: self.member.as_deref().map(ExtensionMember),
         };
         // The document contains nothing that JSON cannot represent, so this does not fail.
         serde_json::to_vec(&document).unwrap_or_default()

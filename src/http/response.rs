@@ -16,7 +16,7 @@ use hyper::{
 use serde::Serialize;
 
 /// An HTTP response.
-pub type Response = hyper::Response<ResponseBody>;
+pub type HttpResponse = hyper::Response<ResponseBody>;
 
 /// The body of a response.
 #[derive(Debug)]
@@ -65,7 +65,11 @@ impl Body for ResponseBody {
 
 /// Returns a response with a complete body of this media type.
 #[must_use]
-pub fn answer(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response {
+pub fn whole_response(
+    status: StatusCode,
+    content_type: &'static str,
+    body: impl Into<Bytes>,
+) -> HttpResponse {
     let body = ResponseBody::Whole(Full::new(body.into()));
     with_body(status, content_type, body)
 }
@@ -73,19 +77,19 @@ pub fn answer(status: StatusCode, content_type: &'static str, body: impl Into<By
 /// Returns a response with a JSON document of strings, numbers and booleans. A document that JSON
 /// cannot represent leaves the body empty.
 #[must_use]
-pub fn json(status: StatusCode, document: &impl Serialize) -> Response {
-    json_text(status, serde_json::to_vec(document).unwrap_or_default())
+pub fn json_response(status: StatusCode, document: &impl Serialize) -> HttpResponse {
+    json_text_response(status, serde_json::to_vec(document).unwrap_or_default())
 }
 
 /// Returns a response with a JSON document that is serialized already.
 #[must_use]
-pub fn json_text(status: StatusCode, document: impl Into<Bytes>) -> Response {
-    answer(status, "application/json", document)
+pub fn json_text_response(status: StatusCode, document: impl Into<Bytes>) -> HttpResponse {
+    whole_response(status, "application/json", document)
 }
 
 /// Returns a response with a JSON document that the body produces part by part.
 #[must_use]
-pub fn json_stream<B>(status: StatusCode, body: B) -> Response
+pub fn json_stream_response<B>(status: StatusCode, body: B) -> HttpResponse
 where
     B: Body<Data = Bytes, Error = Infallible> + Send + 'static,
 {
@@ -93,8 +97,8 @@ where
     with_body(status, "application/json", body)
 }
 
-fn with_body(status: StatusCode, content_type: &'static str, body: ResponseBody) -> Response {
-    let mut response = Response::new(body);
+fn with_body(status: StatusCode, content_type: &'static str, body: ResponseBody) -> HttpResponse {
+    let mut response = HttpResponse::new(body);
     *response.status_mut() = status;
     response
         .headers_mut()

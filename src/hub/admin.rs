@@ -10,7 +10,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::{Registry, ShardId, audience::AudienceTotals};
+use super::{ShardId, TenantRegistry, audience::AudienceTotals};
 use crate::protocol::{Position, TenantName, UserName};
 
 /// Most calls of each kind that may wait for a shard.
@@ -18,7 +18,7 @@ const CALLS_MAX: usize = 64;
 
 /// A request to end the connections of a user. The answer is the number of connections.
 #[derive(Debug)]
-pub(super) struct Disconnect {
+pub(super) struct DisconnectRequest {
     pub(super) tenant: TenantName,
     pub(super) user: UserName,
     pub(super) answer: oneshot::Sender<u64>,
@@ -28,18 +28,18 @@ pub(super) struct Disconnect {
 #[derive(Debug)]
 pub(super) struct ShardCaller {
     pings: mpsc::Sender<oneshot::Sender<()>>,
-    disconnects: mpsc::Sender<Disconnect>,
+    disconnects: mpsc::Sender<DisconnectRequest>,
 }
 
 /// The receiving end of a shard's call inboxes.
 #[derive(Debug)]
 pub(super) struct ShardCalls {
     pub(super) pings: mpsc::Receiver<oneshot::Sender<()>>,
-    pub(super) disconnects: mpsc::Receiver<Disconnect>,
+    pub(super) disconnects: mpsc::Receiver<DisconnectRequest>,
 }
 
 /// Creates the call inboxes of a shard.
-pub(super) fn calls() -> (ShardCaller, ShardCalls) {
+pub(super) fn call_channels() -> (ShardCaller, ShardCalls) {
     let (ping_sender, pings) = mpsc::channel(CALLS_MAX);
     let (disconnect_sender, disconnects) = mpsc::channel(CALLS_MAX);
     let caller = ShardCaller {
@@ -67,17 +67,17 @@ pub struct TenantView {
 /// A shard has not answered in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("shard {0} does not answer")]
-pub struct ShardSilent(pub ShardId);
+pub struct ShardTimeout(pub ShardId);
 
 /// Makes calls to all shards. Clones share all state.
 #[derive(Debug, Clone)]
-pub struct Admin {
-    registry: Arc<Registry>,
+pub struct HubAdmin {
+    registry: Arc<TenantRegistry>,
     shards: Arc<[ShardCaller]>,
 }
 
-impl Admin {
-    pub(super) fn new(registry: Arc<Registry>, shards: Arc<[ShardCaller]>) -> Self {
+impl HubAdmin {
+    pub(super) fn new(registry: Arc<TenantRegistry>, shards: Arc<[ShardCaller]>) -> Self {
         Self { registry, shards }
     }
 
@@ -86,7 +86,7 @@ impl Admin {
     /// # Errors
     ///
     /// When a shard does not answer in time.
-    pub async fn ping(&self, timeout: Duration) -> Result<(), ShardSilent> {
+    pub async fn ping(&self, timeout: Duration) -> Result<(), ShardTimeout> {
         let ask = async |shard: &ShardCaller, answer| shard.pings.send(answer).await.ok();
         self.ask_all(timeout, ask).await.map(drop)
     }
@@ -97,14 +97,14 @@ impl Admin {
     /// # Errors
     ///
     /// When a shard does not answer in time. Connections on other shards may have ended.
-    pub async fn disconnect(
+    pub async fn disconnect_user(
         &self,
         tenant: &TenantName,
         user: &UserName,
         timeout: Duration,
-    ) -> Result<u64, ShardSilent> {
+    ) -> Result<u64, ShardTimeout> {
         let ask = async |shard: &ShardCaller, answer| {
-            let call = Disconnect {
+            let call = DisconnectRequest {
                 tenant: tenant.clone(),
                 user: user.clone(),
                 answer,
@@ -117,7 +117,7 @@ impl Admin {
     /// Returns a snapshot of the tenant, if it has a connection or an event. Makes no call to a
     /// shard.
     #[must_use]
-    pub fn look(&self, name: &TenantName) -> Option<TenantView> {
+    pub fn view_tenant(&self, name: &TenantName) -> Option<TenantView> {
         let tenant = self.registry.find(name)?;
         let log = tenant.log_view(Instant::now());
         let AudienceTotals {
@@ -139,7 +139,7 @@ impl Admin {
         &self,
         timeout: Duration,
         ask: impl AsyncFn(&ShardCaller, oneshot::Sender<T>) -> Option<()>,
-    ) -> Result<Vec<T>, ShardSilent> {
+    ) -> Result<Vec<T>, ShardTimeout> {
         let deadline = Instant::now() + timeout;
         let asked = self.shards.iter().enumerate().map(async |(id, shard)| {
             let (sender, answer) = oneshot::channel();
@@ -147,7 +147,7 @@ impl Admin {
                 ask(shard, sender).await?;
                 answer.await.ok()
             });
-            answered.await.ok().flatten().ok_or(ShardSilent(id))
+            answered.await.ok().flatten().ok_or(ShardTimeout(id))
         });
         join_all(asked).await.into_iter().collect()
     }

@@ -11,10 +11,10 @@ use crate::protocol::{Topic, topic::CarriedHash};
 
 /// The counts of one tenant.
 #[derive(Debug, Default)]
-pub(super) struct Audience(Mutex<Counts>);
+pub(super) struct AudienceCounter(Mutex<AudienceCounts>);
 
 #[derive(Debug, Default)]
-struct Counts {
+struct AudienceCounts {
     totals: AudienceTotals,
     /// Number of shards on which each topic has subscribers, by the topic's hash. Hashes include
     /// a secret of the process and tell topics apart well enough to count them.
@@ -32,7 +32,7 @@ pub(super) struct AudienceTotals {
 }
 
 impl AudienceTotals {
-    fn of_kind(&mut self, topic: &Topic) -> &mut usize {
+    fn count_for(&mut self, topic: &Topic) -> &mut usize {
         if topic.is_implicit() {
             &mut self.users
         } else {
@@ -41,35 +41,35 @@ impl AudienceTotals {
     }
 }
 
-impl Audience {
+impl AudienceCounter {
     pub(super) fn totals(&self) -> AudienceTotals {
         self.lock().totals
     }
 
     /// Counts a new connection.
-    pub(super) fn connected(&self) {
+    pub(super) fn add_connection(&self) {
         self.lock().totals.connections += 1;
     }
 
     /// Counts a connection that is gone.
-    pub(super) fn disconnected(&self) {
+    pub(super) fn remove_connection(&self) {
         self.lock().totals.connections -= 1;
     }
 
     /// Counts a topic that has its first subscriber on a shard.
-    pub(super) fn add(&self, topic: &Topic) {
+    pub(super) fn add_topic(&self, topic: &Topic) {
         let mut counts = self.lock();
-        let shards = counts.shards.entry(topic.hash()).or_default();
+        let shards = counts.shards.entry(topic.carried_hash()).or_default();
         *shards += 1;
         if *shards == 1 {
-            *counts.totals.of_kind(topic) += 1;
+            *counts.totals.count_for(topic) += 1;
         }
     }
 
     /// Counts a topic that has lost its last subscriber on a shard.
-    pub(super) fn remove(&self, topic: &Topic) {
+    pub(super) fn remove_topic(&self, topic: &Topic) {
         let mut counts = self.lock();
-        let Entry::Occupied(mut shards) = counts.shards.entry(topic.hash()) else {
+        let Entry::Occupied(mut shards) = counts.shards.entry(topic.carried_hash()) else {
             return;
         };
         *shards.get_mut() -= 1;
@@ -77,13 +77,13 @@ impl Audience {
             return;
         }
         shards.remove();
-        *counts.totals.of_kind(topic) -= 1;
+        *counts.totals.count_for(topic) -= 1;
         if counts.shards.is_empty() {
             counts.shards.shrink_to_fit();
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Counts> {
+    fn lock(&self) -> MutexGuard<'_, AudienceCounts> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -13,14 +13,14 @@ use tokio::time::Instant;
 use crate::{
     memory::{MemoryAccount, MemoryExceeded, MemoryUse},
     outbox::Outbox,
-    protocol::close::Ending,
+    protocol::close::CloseReason,
 };
 
 /// The unit in which memory is reserved, in bytes.
 const BLOCK_BYTES: usize = 4 * 1024;
 
 /// The time at which a message began to arrive, and a number that makes the key unique.
-type Key = (Instant, u64);
+type BegunMessageKey = (Instant, u64);
 
 /// The messages of one shard that have begun to arrive and are not complete.
 ///
@@ -30,12 +30,12 @@ type Key = (Instant, u64);
 #[derive(Debug)]
 pub struct BegunMessages {
     account: Arc<MemoryAccount>,
-    by_age: RefCell<BTreeMap<Key, Holding>>,
+    by_age: RefCell<BTreeMap<BegunMessageKey, HeldMessage>>,
     last: Cell<u64>,
 }
 
 #[derive(Debug)]
-struct Holding {
+struct HeldMessage {
     outbox: Rc<Outbox>,
     bytes: usize,
 }
@@ -44,7 +44,7 @@ struct Holding {
 #[derive(Debug)]
 pub struct BegunMessage {
     messages: Rc<BegunMessages>,
-    key: Key,
+    key: BegunMessageKey,
 }
 
 impl BegunMessages {
@@ -69,7 +69,7 @@ impl BegunMessages {
     ) -> Result<BegunMessage, MemoryExceeded> {
         self.last.set(self.last.get() + 1);
         let key = (Instant::now(), self.last.get());
-        let holding = Holding {
+        let holding = HeldMessage {
             outbox: Rc::clone(outbox),
             bytes: 0,
         };
@@ -95,10 +95,10 @@ impl BegunMessages {
     /// Closes the connection with the oldest message and releases its memory. Returns false if
     /// there is none.
     pub(super) fn close_oldest(&self) -> bool {
-        self.close_oldest_but(None)
+        self.close_oldest_except(None)
     }
 
-    fn close_oldest_but(&self, kept: Option<Key>) -> bool {
+    fn close_oldest_except(&self, kept: Option<BegunMessageKey>) -> bool {
         let mut by_age = self.by_age.borrow_mut();
         let oldest = by_age.keys().find(|key| Some(**key) != kept).copied();
         let Some(holding) = oldest.and_then(|oldest| by_age.remove(&oldest)) else {
@@ -106,7 +106,7 @@ impl BegunMessages {
         };
         let bytes = holding.bytes;
         self.account.release(MemoryUse::BegunMessages, bytes);
-        holding.outbox.end(Ending::NoMemory);
+        holding.outbox.request_end(CloseReason::NoMemory);
         true
     }
 }
@@ -129,7 +129,7 @@ impl BegunMessage {
         }
         let account = &self.messages.account;
         while let Err(exceeded) = account.try_hold(MemoryUse::BegunMessages, missing) {
-            if !self.messages.close_oldest_but(Some(self.key)) {
+            if !self.messages.close_oldest_except(Some(self.key)) {
                 return Err(exceeded);
             }
         }
@@ -175,7 +175,7 @@ mod tests {
     }
 
     fn held(messages: &BegunMessages) -> u64 {
-        messages.account.held(MemoryUse::BegunMessages)
+        messages.account.held_bytes(MemoryUse::BegunMessages)
     }
 
     #[test]
@@ -198,7 +198,7 @@ mod tests {
         let oldest = messages.reserve(&first, ROOM / 2).unwrap();
         let other = messages.reserve(&second, ROOM / 2).unwrap();
         let newest = messages.reserve(&third, BLOCK_BYTES).unwrap();
-        assert_eq!(first.ending(), Some(Ending::NoMemory));
+        assert_eq!(first.ending(), Some(CloseReason::NoMemory));
         assert_eq!((second.ending(), third.ending()), (None, None));
         assert_eq!(held(&messages), (ROOM / 2 + BLOCK_BYTES) as u64);
         // It cannot grow any more, and its memory is not released twice.
@@ -214,7 +214,7 @@ mod tests {
         let (messages, [first, second, _]) = messages();
         let _other = messages.reserve(&first, BLOCK_BYTES).unwrap();
         assert!(messages.reserve(&second, ROOM + 1).is_err());
-        assert_eq!(first.ending(), Some(Ending::NoMemory));
+        assert_eq!(first.ending(), Some(CloseReason::NoMemory));
         assert_eq!(held(&messages), 0);
     }
 }

@@ -20,17 +20,17 @@ use std::{
 };
 
 use super::{
-    large_json::RenderingJson,
-    membership::{Membership, ReplayFrame},
+    large_json::JsonRendering,
+    membership::{HubConnection, ReplayFrame},
     read_slice::ReadSlice,
-    tenant::Span,
+    tenant::LogSpan,
 };
 use crate::{
     event::{Event, JsonFrame, NoJson},
-    log::Gap,
-    outbox::Frame,
+    log::ReplayGap,
+    outbox::OutboundFrame,
     protocol::{Position, Topic, topic::TopicSet},
-    scheduler::{Cost, Place},
+    scheduler::{Cost, WorkTicket},
 };
 
 /// A connection that is catching up from the client's position to the shard's.
@@ -46,9 +46,9 @@ pub struct CatchUp {
     position: Position,
     /// The offset up to which the log has been read.
     cursor: u64,
-    phase: Phase,
+    phase: CatchUpPhase,
     /// Its ticket among the tenant's tasks that wait to work.
-    place: Option<Place>,
+    place: Option<WorkTicket>,
     json: NextJson,
     has_begun: bool,
 }
@@ -58,12 +58,12 @@ pub struct CatchUp {
 enum NextJson {
     #[default]
     None,
-    Rendering(RenderingJson),
+    Rendering(JsonRendering),
     Rendered(Result<Arc<JsonFrame>, NoJson>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
+enum CatchUpPhase {
     Counting { found: u64 },
     Replaying { left: u64 },
     Following,
@@ -71,10 +71,10 @@ enum Phase {
 
 /// The outcome of one step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Progress {
+pub enum CatchUpProgress {
     /// The Subscribe must be confirmed now, before the next step: with the number of events to
     /// replay, or as not recovered.
-    Confirm(Result<u64, Gap>),
+    Confirm(Result<u64, ReplayGap>),
     /// More is left to do, once the connection is scheduled again and its outbox is half free.
     More,
     /// The connection receives new events as they are published.
@@ -98,7 +98,7 @@ impl CatchUp {
             resume_from,
             position,
             cursor: resume_from,
-            phase: Phase::Counting { found: 0 },
+            phase: CatchUpPhase::Counting { found: 0 },
             place: None,
             json: NextJson::None,
             has_begun: false,
@@ -113,7 +113,7 @@ impl CatchUp {
 
     /// Returns true if a slice has been run.
     #[must_use]
-    pub fn has_begun(&self) -> bool {
+    pub fn has_started(&self) -> bool {
         self.has_begun
     }
 
@@ -128,24 +128,24 @@ impl CatchUp {
 
     /// Returns true if the connection may continue now. If not, it is nudged when it is
     /// scheduled, or when its outbox is half free.
-    pub fn may_go_on(&mut self, membership: &Membership) -> bool {
-        self.slice(membership).is_some()
+    pub fn can_continue(&mut self, membership: &HubConnection) -> bool {
+        self.begin_slice(membership).is_some()
     }
 
-    /// Runs one slice, if the connection [may continue](Self::may_go_on).
-    pub fn go_on(&mut self, membership: &Membership) -> Option<Progress> {
-        let mut slice = self.slice(membership)?;
+    /// Runs one slice, if the connection [may continue](Self::can_continue).
+    pub fn run_slice(&mut self, membership: &HubConnection) -> Option<CatchUpProgress> {
+        let mut slice = self.begin_slice(membership)?;
         self.has_begun = true;
-        let progress = self.step(membership, &mut slice);
+        let progress = self.run_step(membership, &mut slice);
         membership.charge(slice.cost());
-        if progress == Progress::More {
+        if progress == CatchUpProgress::More {
             // Joins the end of the queue next time.
             self.place = None;
         }
         Some(progress)
     }
 
-    fn slice(&mut self, membership: &Membership) -> Option<ReadSlice> {
+    fn begin_slice(&mut self, membership: &HubConnection) -> Option<ReadSlice> {
         let is_rendering = matches!(self.json, NextJson::Rendering(_));
         if is_rendering || !membership.outbox().is_half_free() {
             // Other connections must not wait for the rendering, or for a client that does not
@@ -157,69 +157,73 @@ impl CatchUp {
         may_read.then(|| ReadSlice::new(membership.quota()))
     }
 
-    pub(super) fn step(&mut self, membership: &Membership, slice: &mut ReadSlice) -> Progress {
+    pub(super) fn run_step(
+        &mut self,
+        membership: &HubConnection,
+        slice: &mut ReadSlice,
+    ) -> CatchUpProgress {
         match self.phase {
-            Phase::Counting { found } => self.count(membership, slice, found),
-            Phase::Replaying { left } => self.replay(membership, slice, left),
-            Phase::Following => self.follow(membership, slice),
+            CatchUpPhase::Counting { found } => self.count_events(membership, slice, found),
+            CatchUpPhase::Replaying { left } => self.replay_events(membership, slice, left),
+            CatchUpPhase::Following => self.follow_log(membership, slice),
         }
     }
 
-    fn count(
+    fn count_events(
         &mut self,
-        membership: &Membership,
+        membership: &HubConnection,
         slice: &mut ReadSlice,
         mut found: u64,
-    ) -> Progress {
-        let span = Span {
+    ) -> CatchUpProgress {
+        let span = LogSpan {
             whole_after: self.resume_from,
             after: self.cursor,
             up_to: self.position.offset,
         };
         let read = membership.read_log(span, slice, |event| {
-            found += u64::from(self.replays(membership, event));
+            found += u64::from(self.is_replayed(membership, event));
             ControlFlow::Continue(())
         });
         match read {
             Ok(cursor) if cursor < self.position.offset => {
                 self.cursor = cursor;
-                self.phase = Phase::Counting { found };
-                Progress::More
+                self.phase = CatchUpPhase::Counting { found };
+                CatchUpProgress::More
             }
             Ok(_) if found == 0 => {
                 self.end_replay(membership);
-                Progress::Confirm(Ok(found))
+                CatchUpProgress::Confirm(Ok(found))
             }
             Ok(_) => {
                 self.cursor = self.resume_from;
-                self.phase = Phase::Replaying { left: found };
-                Progress::Confirm(Ok(found))
+                self.phase = CatchUpPhase::Replaying { left: found };
+                CatchUpProgress::Confirm(Ok(found))
             }
             Err(gap) => {
-                self.begin_to_follow();
-                Progress::Confirm(Err(gap))
+                self.start_following();
+                CatchUpProgress::Confirm(Err(gap))
             }
         }
     }
 
-    fn replay(
+    fn replay_events(
         &mut self,
-        membership: &Membership,
+        membership: &HubConnection,
         slice: &mut ReadSlice,
         mut left: u64,
-    ) -> Progress {
-        let span = Span {
+    ) -> CatchUpProgress {
+        let span = LogSpan {
             whole_after: self.cursor,
             after: self.cursor,
             up_to: self.position.offset,
         };
-        let mut queued = Queued::of(slice, &mut self.json);
+        let mut queued = ReplayBatch::for_slice(slice, &mut self.json);
         let read = membership.read_log(span, slice, |event| {
-            if left == 0 || queued.is_enough() || !membership.outbox().is_half_free() {
+            if left == 0 || queued.is_full() || !membership.outbox().is_half_free() {
                 return ControlFlow::Break(());
             }
-            if self.replays(membership, event) {
-                queued.add(membership, event, |frame| membership.replay(frame))?;
+            if self.is_replayed(membership, event) {
+                queued.add_event(membership, event, |frame| membership.push_replayed(frame))?;
                 left -= 1;
             }
             ControlFlow::Continue(())
@@ -227,85 +231,85 @@ impl CatchUp {
         slice.charge(queued.cost);
         self.json = queued.json;
         if let Some(no_json) = queued.failed {
-            return Progress::NoJson(no_json);
+            return CatchUpProgress::NoJson(no_json);
         }
         match read {
             // The rest up to the position holds nothing for this replay.
             Ok(_) if left == 0 => {
                 self.end_replay(membership);
-                self.follow(membership, slice)
+                self.follow_log(membership, slice)
             }
             Ok(cursor) => {
                 self.cursor = cursor;
-                self.phase = Phase::Replaying { left };
-                Progress::More
+                self.phase = CatchUpPhase::Replaying { left };
+                CatchUpProgress::More
             }
-            Err(_) => Progress::Overtaken,
+            Err(_) => CatchUpProgress::Overtaken,
         }
     }
 
-    fn end_replay(&mut self, membership: &Membership) {
-        membership.replayed(&self.topics, self.implicit, self.resume_from);
-        self.begin_to_follow();
+    fn end_replay(&mut self, membership: &HubConnection) {
+        membership.finish_replay(&self.topics, self.implicit, self.resume_from);
+        self.start_following();
     }
 
-    fn begin_to_follow(&mut self) {
+    fn start_following(&mut self) {
         self.cursor = self.position.offset;
-        self.phase = Phase::Following;
+        self.phase = CatchUpPhase::Following;
     }
 
-    fn follow(&mut self, membership: &Membership, slice: &mut ReadSlice) -> Progress {
-        if membership.outbox().owes_nothing() {
+    fn follow_log(&mut self, membership: &HubConnection, slice: &mut ReadSlice) -> CatchUpProgress {
+        if membership.outbox().is_caught_up() {
             // Any other event since then does not match this connection, evicted or not.
             membership.outbox().go_live();
-            return Progress::Live;
+            return CatchUpProgress::Live;
         }
-        let span = Span {
+        let span = LogSpan {
             whole_after: self.cursor,
             after: self.cursor,
-            up_to: membership.taken().offset,
+            up_to: membership.delivered_up_to().offset,
         };
-        let mut queued = Queued::of(slice, &mut self.json);
+        let mut queued = ReplayBatch::for_slice(slice, &mut self.json);
         let read = membership.read_log(span, slice, |event| {
-            if queued.is_enough() || !membership.outbox().is_half_free() {
+            if queued.is_full() || !membership.outbox().is_half_free() {
                 return ControlFlow::Break(());
             }
-            if membership.relates(event) {
-                queued.add(membership, event, |frame| membership.queue_owed(frame))?;
+            if membership.matches_event(event) {
+                queued.add_event(membership, event, |frame| membership.push_pending(frame))?;
             }
             ControlFlow::Continue(())
         });
         slice.charge(queued.cost);
         self.json = queued.json;
         if let Some(no_json) = queued.failed {
-            return Progress::NoJson(no_json);
+            return CatchUpProgress::NoJson(no_json);
         }
         match read {
             Ok(cursor) => {
                 self.cursor = cursor;
                 if cursor < span.up_to {
-                    return Progress::More;
+                    return CatchUpProgress::More;
                 }
                 membership.outbox().go_live();
-                Progress::Live
+                CatchUpProgress::Live
             }
-            Err(_) => Progress::Overtaken,
+            Err(_) => CatchUpProgress::Overtaken,
         }
     }
 
     /// Returns true if the event belongs to the replay: it matches a topic of the Subscribe, and
     /// no earlier subscription has delivered it.
-    fn replays(&self, membership: &Membership, event: &Event) -> bool {
+    fn is_replayed(&self, membership: &HubConnection, event: &Event) -> bool {
         let is_named = |topic: &Topic| {
             self.topics.contains(topic) || (self.implicit && membership.is_implicit(topic))
         };
-        event.topics().iter().any(is_named) && !membership.has_brought(event)
+        event.topics().iter().any(is_named) && !membership.already_delivered(event)
     }
 }
 
 /// The events that one step queues.
 #[derive(Debug)]
-struct Queued {
+struct ReplayBatch {
     cost: Cost,
     /// Limit on the cost, which the last event may exceed, since it is queued whole.
     quota: Cost,
@@ -313,30 +317,30 @@ struct Queued {
     failed: Option<NoJson>,
 }
 
-impl Queued {
-    fn of(slice: &ReadSlice, json: &mut NextJson) -> Self {
+impl ReplayBatch {
+    fn for_slice(slice: &ReadSlice, json: &mut NextJson) -> Self {
         Self {
             cost: Cost::ZERO,
-            quota: slice.left(),
+            quota: slice.remaining_quota(),
             json: mem::take(json),
             failed: None,
         }
     }
 
     /// Queues an event. Breaks if it must be rendered first, or has no JSON.
-    fn add(
+    fn add_event(
         &mut self,
-        membership: &Membership,
+        membership: &HubConnection,
         event: &Arc<Event>,
-        queue: impl FnOnce(Frame),
+        queue: impl FnOnce(OutboundFrame),
     ) -> ControlFlow<()> {
         let frame = match mem::take(&mut self.json) {
             NextJson::Rendered(Ok(json)) if json.offset() == event.position().offset => {
-                Ok(ReplayFrame::Made(Frame::Json(json), Cost::FRAME))
+                Ok(ReplayFrame::Made(OutboundFrame::Json(json), Cost::FRAME))
             }
             NextJson::Rendered(Err(no_json)) => Err(no_json),
             NextJson::Rendered(Ok(_)) | NextJson::None | NextJson::Rendering(_) => {
-                membership.frame(event)
+                membership.make_frame(event)
             }
         };
         match frame {
@@ -357,7 +361,7 @@ impl Queued {
     }
 
     /// Returns true if the quota is used up.
-    fn is_enough(&self) -> bool {
+    fn is_full(&self) -> bool {
         self.cost >= self.quota
     }
 }

@@ -7,14 +7,14 @@ use tokio::time::Instant;
 
 use super::tenant::Tenant;
 use crate::{
-    log::{Condition, EVENTS_A_PART, Log, TopicSearch, Unmet, unmet},
+    log::{AppendCondition, EVENTS_A_PART, Log, TopicSearch, UnmetCondition, find_unmet},
     protocol::Position,
 };
 
 /// The conditions of an append, and the progress of their check.
 #[derive(Debug)]
 pub struct ConditionCheck<'a> {
-    conditions: &'a [Condition],
+    conditions: &'a [AppendCondition],
     search: TopicSearch,
     /// The tenant whose log is being searched; `None` before the search begins.
     tenant: Option<Arc<Tenant>>,
@@ -24,7 +24,7 @@ pub struct ConditionCheck<'a> {
 impl<'a> ConditionCheck<'a> {
     /// Creates a check. Its search has not begun yet.
     #[must_use]
-    pub fn new(conditions: &'a [Condition]) -> Self {
+    pub fn new(conditions: &'a [AppendCondition]) -> Self {
         Self {
             conditions,
             search: TopicSearch::new(conditions.iter().map(|it| &it.topic)),
@@ -33,7 +33,7 @@ impl<'a> ConditionCheck<'a> {
         }
     }
 
-    pub(super) fn conditions(&self) -> &'a [Condition] {
+    pub(super) fn conditions(&self) -> &'a [AppendCondition] {
         self.conditions
     }
 
@@ -44,18 +44,18 @@ impl<'a> ConditionCheck<'a> {
     }
 
     /// Marks the search as complete, because the tenant has no log.
-    pub(super) fn has_no_log(&mut self) {
+    pub(super) fn skip_search(&mut self) {
         self.is_searched = true;
     }
 
     /// Searches a part of the tenant's log. Returns the work done, in topics of events.
-    pub(super) fn search(&mut self, tenant: &Arc<Tenant>, now: Instant) -> usize {
-        if self.is_of(tenant) {
+    pub(super) fn search_part(&mut self, tenant: &Arc<Tenant>, now: Instant) -> usize {
+        if self.is_for_tenant(tenant) {
             let (events, is_all) = tenant.events_after(self.search.up_to(), EVENTS_A_PART);
             self.is_searched = is_all;
-            return self.search.search(events.iter());
+            return self.search.search_events(events.iter());
         }
-        let (work, is_all) = tenant.look_up(&mut self.search, now);
+        let (work, is_all) = tenant.search_last_offsets(&mut self.search, now);
         self.tenant = Some(Arc::clone(tenant));
         self.is_searched = is_all;
         work
@@ -63,28 +63,28 @@ impl<'a> ConditionCheck<'a> {
 
     /// Searches the events appended since, in the same step as the append. Returns false if there
     /// are too many of them for one step.
-    pub(super) fn finish(&mut self, tenant: &Arc<Tenant>, log: &Log) -> bool {
+    pub(super) fn finish_search(&mut self, tenant: &Arc<Tenant>, log: &Log) -> bool {
         if self.conditions.is_empty() {
             return true;
         }
         let rest = log.events_after(self.search.up_to());
-        self.is_searched = self.is_of(tenant) && rest.len() <= EVENTS_A_PART;
+        self.is_searched = self.is_for_tenant(tenant) && rest.len() <= EVENTS_A_PART;
         if self.is_searched {
-            self.search.search(rest);
+            self.search.search_events(rest);
         }
         self.is_searched
     }
 
     /// Returns the conditions that do not hold for the log. The search must be complete.
-    pub(super) fn unmet(&self, log: &Log, now: Instant) -> Vec<Unmet> {
+    pub(super) fn unmet_conditions(&self, log: &Log, now: Instant) -> Vec<UnmetCondition> {
         let tail = log.tail_at(now);
-        unmet(self.conditions, Some(tail.epoch), |topic| {
+        find_unmet(self.conditions, Some(tail.epoch), |topic| {
             let offset = self.search.last_of(topic)?;
             (offset > tail.offset).then_some(Position { offset, ..tail })
         })
     }
 
-    fn is_of(&self, tenant: &Arc<Tenant>) -> bool {
+    fn is_for_tenant(&self, tenant: &Arc<Tenant>) -> bool {
         self.tenant
             .as_ref()
             .is_some_and(|searched| Arc::ptr_eq(searched, tenant))

@@ -7,16 +7,16 @@ use crate::protocol::{Position, TenantName};
 
 /// The heads of empty logs, ordered by last use.
 #[derive(Debug)]
-pub(super) struct Dormant(LruCache<TenantName, Position>);
+pub(super) struct DormantTenants(LruCache<TenantName, Position>);
 
-impl Default for Dormant {
+impl Default for DormantTenants {
     fn default() -> Self {
         // The registry bounds it: the limit depends on the number of other tenants.
         Self(LruCache::unbounded())
     }
 }
 
-impl Dormant {
+impl DormantTenants {
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }
@@ -32,7 +32,7 @@ impl Dormant {
     }
 
     /// Removes and returns the head of the tenant's log, which continues from there.
-    pub(super) fn take(&mut self, name: &TenantName) -> Option<Position> {
+    pub(super) fn take_head(&mut self, name: &TenantName) -> Option<Position> {
         self.0.pop(name)
     }
 
@@ -60,17 +60,17 @@ mod tests {
 
     #[test]
     fn the_longest_unused_is_forgotten_first() {
-        let mut dormant = Dormant::default();
+        let mut dormant = DormantTenants::default();
         for number in 0..3 {
             dormant.put(name(number), head(number as u64));
         }
-        let back = dormant.take(&name(0));
+        let back = dormant.take_head(&name(0));
         assert_eq!(back, Some(head(0)));
         dormant.put(name(0), head(10));
         dormant.forget_beyond(2);
-        assert_eq!(dormant.take(&name(1)), None);
-        assert_eq!(dormant.take(&name(0)), Some(head(10)));
-        assert_eq!(dormant.take(&name(2)), Some(head(2)));
+        assert_eq!(dormant.take_head(&name(1)), None);
+        assert_eq!(dormant.take_head(&name(0)), Some(head(10)));
+        assert_eq!(dormant.take_head(&name(2)), Some(head(2)));
         assert_eq!(dormant.len(), 0);
     }
 }

@@ -31,21 +31,21 @@ impl Default for InboxLimits {
 
 /// The events of one append, on their way to a shard.
 #[derive(Debug)]
-pub struct Item {
+pub struct InboxItem {
     pub(super) tenant: Arc<Tenant>,
-    pub(super) events: Events,
-    pub(super) delivery: DeliveryPart,
-    pub(super) _place: Place,
+    pub(super) events: EventBatch,
+    pub(super) delivery: ShardDelivery,
+    pub(super) _place: InboxPermit,
 }
 
 /// The events of one append, in offset order.
 #[derive(Debug, Clone)]
-pub(super) enum Events {
+pub(super) enum EventBatch {
     One(Arc<Event>),
     Batch(Arc<[Arc<Event>]>),
 }
 
-impl Events {
+impl EventBatch {
     pub(super) fn new(mut events: impl ExactSizeIterator<Item = Arc<Event>>) -> Self {
         match (events.len(), events.next()) {
             (1, Some(only)) => Self::One(only),
@@ -64,22 +64,22 @@ impl Events {
 /// State that the shards share while the events of an append are delivered: how many shards have
 /// not queued them yet, how many connections each event matched, and its JSON.
 #[derive(Debug)]
-pub(super) struct Delivery {
+pub(super) struct SharedDelivery {
     shards_left: AtomicUsize,
-    events: Box<[Delivered]>,
+    events: Box<[EventDelivery]>,
     answered: Notify,
 }
 
 /// State that the shards share for one event.
 #[derive(Debug, Default)]
-pub(super) struct Delivered {
+pub(super) struct EventDelivery {
     matched: AtomicU64,
     json: JsonCell,
 }
 
-impl Delivered {
+impl EventDelivery {
     /// Returns the cell for the event's JSON.
-    pub(super) fn json(&self) -> &JsonCell {
+    pub(super) fn json_cell(&self) -> &JsonCell {
         &self.json
     }
 
@@ -89,22 +89,22 @@ impl Delivered {
     }
 }
 
-impl Delivery {
+impl SharedDelivery {
     pub(super) fn new(shards: usize, events: usize) -> Arc<Self> {
         Arc::new(Self {
             shards_left: AtomicUsize::new(shards),
-            events: (0..events).map(|_| Delivered::default()).collect(),
+            events: (0..events).map(|_| EventDelivery::default()).collect(),
             answered: Notify::new(),
         })
     }
 
     /// Returns the state of each event, in the order of the events.
-    pub(super) fn events(&self) -> &[Delivered] {
+    pub(super) fn events(&self) -> &[EventDelivery] {
         &self.events
     }
 
     /// Waits until every shard has answered. Only one task may wait.
-    pub(super) async fn answered(&self) {
+    pub(super) async fn wait_answered(&self) {
         while !self.is_answered() {
             self.answered.notified().await;
         }
@@ -116,7 +116,7 @@ impl Delivery {
     }
 
     /// Returns, for each event, the number of connections matched so far.
-    pub(super) fn matched(&self) -> impl Iterator<Item = u64> {
+    pub(super) fn matched_counts(&self) -> impl Iterator<Item = u64> {
         self.events
             .iter()
             .map(|event| event.matched.load(Ordering::Relaxed))
@@ -126,20 +126,20 @@ impl Delivery {
 /// A shard's part of a delivery. Dropping it answers for the shard, also when the shard ends with
 /// items in its inbox, so that no caller waits forever.
 #[derive(Debug)]
-pub(super) struct DeliveryPart(Arc<Delivery>);
+pub(super) struct ShardDelivery(Arc<SharedDelivery>);
 
-impl DeliveryPart {
-    pub(super) fn of(delivery: &Arc<Delivery>) -> Self {
+impl ShardDelivery {
+    pub(super) fn of(delivery: &Arc<SharedDelivery>) -> Self {
         Self(Arc::clone(delivery))
     }
 
     /// Returns the state shared by all shards.
-    pub(super) fn delivery(&self) -> &Arc<Delivery> {
+    pub(super) fn shared_delivery(&self) -> &Arc<SharedDelivery> {
         &self.0
     }
 }
 
-impl Drop for DeliveryPart {
+impl Drop for ShardDelivery {
     fn drop(&mut self) {
         if self.0.shards_left.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.0.answered.notify_one();
@@ -150,14 +150,14 @@ impl Drop for DeliveryPart {
 /// The sending end of an inbox.
 #[derive(Debug, Clone)]
 pub(super) struct InboxSender {
-    items: mpsc::Sender<Item>,
+    items: mpsc::Sender<InboxItem>,
     /// Permits for all tenants together. The channel has the same capacity, so a permit
     /// guarantees a free slot in it.
     places: Arc<Semaphore>,
 }
 
 /// Returns both ends of an inbox with a capacity of `places` items.
-pub(super) fn inbox(places: usize) -> (InboxSender, mpsc::Receiver<Item>) {
+pub(super) fn inbox_channel(places: usize) -> (InboxSender, mpsc::Receiver<InboxItem>) {
     let (items, receiver) = mpsc::channel(places);
     let sender = InboxSender {
         items,
@@ -173,20 +173,20 @@ impl InboxSender {
     }
 
     /// Reserves room for one item, within the tenant's share and the whole inbox.
-    pub(super) fn place(
+    pub(super) fn try_reserve(
         &self,
         share: &Arc<Semaphore>,
-        waited: &mut Waited,
-    ) -> Result<Place, FullInbox> {
-        Ok(Place {
-            _of_share: waited.take(share)?,
-            _of_all: waited.take(&self.places)?,
+        waited: &mut HeldPermit,
+    ) -> Result<InboxPermit, FullInbox> {
+        Ok(InboxPermit {
+            _of_share: waited.take_or_acquire(share)?,
+            _of_all: waited.take_or_acquire(&self.places)?,
         })
     }
 
     /// Sends an item that holds a permit. If the shard has ended, the item is dropped, which
     /// answers for the shard.
-    pub(super) fn send(&self, item: Item) {
+    pub(super) fn send(&self, item: InboxItem) {
         drop(self.items.try_send(item));
     }
 }
@@ -194,7 +194,7 @@ impl InboxSender {
 /// Room for one item in an inbox. It is held until the item is delivered, also while the item
 /// waits in a tenant's queue, so a publisher gets in only as the shard makes progress.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct InboxPermit {
     _of_share: OwnedSemaphorePermit,
     _of_all: OwnedSemaphorePermit,
 }
@@ -205,18 +205,21 @@ pub(super) struct FullInbox(Arc<Semaphore>);
 impl FullInbox {
     /// Waits until there is room for one item. Waiters are served in the order in which they
     /// began to wait.
-    pub(super) async fn has_room(self) -> Waited {
-        Waited(self.0.acquire_owned().await.ok())
+    pub(super) async fn wait_for_room(self) -> HeldPermit {
+        HeldPermit(self.0.acquire_owned().await.ok())
     }
 }
 
 /// A permit that a publisher has waited for and keeps for its next attempt. If it were released
 /// first, two waiting publishers could pass the one permit to each other forever.
 #[derive(Default)]
-pub(super) struct Waited(Option<OwnedSemaphorePermit>);
+pub(super) struct HeldPermit(Option<OwnedSemaphorePermit>);
 
-impl Waited {
-    fn take(&mut self, places: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, FullInbox> {
+impl HeldPermit {
+    fn take_or_acquire(
+        &mut self,
+        places: &Arc<Semaphore>,
+    ) -> Result<OwnedSemaphorePermit, FullInbox> {
         let held = self.0.take_if(|held| Arc::ptr_eq(held.semaphore(), places));
         match held {
             Some(held) => Ok(held),

@@ -6,7 +6,7 @@ use std::{collections::VecDeque, rc::Rc};
 use super::subscribers::{ConnectionId, Subscribers};
 use crate::{
     event::Event,
-    outbox::{Offer, Offered, Outbox},
+    outbox::{EventOffer, OfferOutcome, Outbox},
     protocol::{Topic, topic::TopicMap},
 };
 
@@ -20,7 +20,7 @@ pub(super) struct TenantIndex {
 
 /// Counts of one event's fan-out.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Fanout {
+pub(super) struct FanoutCounts {
     /// Connections that match the event, including those without room for it.
     pub(super) matched: u64,
     /// Matching connections that had no room and will be closed.
@@ -30,36 +30,41 @@ pub(super) struct Fanout {
     pub(super) offers: usize,
 }
 
-impl Fanout {
+impl FanoutCounts {
     /// Offers the event to one more connection.
     // Inlined together with `Outbox::offer`, which gives the reason.
     #[inline(always)]
-    fn offer(&mut self, offer: &Offer<'_>, outbox: &Rc<Outbox>, due: &mut VecDeque<Rc<Outbox>>) {
+    fn offer_to(
+        &mut self,
+        offer: &EventOffer<'_>,
+        outbox: &Rc<Outbox>,
+        due: &mut VecDeque<Rc<Outbox>>,
+    ) {
         match outbox.offer(offer) {
-            Offered::Taken { to_wake } => {
+            OfferOutcome::Taken { to_wake } => {
                 self.matched += 1;
                 if to_wake {
                     due.push_back(Rc::clone(outbox));
                 }
             }
-            Offered::Overflowed => {
+            OfferOutcome::Overflowed => {
                 self.matched += 1;
                 self.overflowed += 1;
             }
-            Offered::Owed => self.matched += 1,
-            Offered::TakenBefore | Offered::Ended => {}
+            OfferOutcome::Owed => self.matched += 1,
+            OfferOutcome::TakenBefore | OfferOutcome::Ended => {}
         }
     }
 }
 
 impl TenantIndex {
     /// Adds a connection, which then receives the events for the whole tenant.
-    pub(super) fn add(&mut self, id: ConnectionId, outbox: &Rc<Outbox>) {
+    pub(super) fn add_connection(&mut self, id: ConnectionId, outbox: &Rc<Outbox>) {
         self.connections.insert(id, outbox);
     }
 
     /// Removes a connection, except from its topics.
-    pub(super) fn remove(&mut self, id: ConnectionId) {
+    pub(super) fn remove_connection(&mut self, id: ConnectionId) {
         self.connections.remove(id);
     }
 
@@ -98,7 +103,7 @@ impl TenantIndex {
 
     /// Calls `f` with the outbox of every connection that is subscribed to the topic.
     pub(super) fn for_each_subscriber(&self, topic: &Topic, f: impl FnMut(&Rc<Outbox>)) {
-        if let Some(subscribers) = self.subscribers(topic) {
+        if let Some(subscribers) = self.subscribers_of(topic) {
             subscribers.for_each(f);
         }
     }
@@ -110,24 +115,24 @@ impl TenantIndex {
 
     /// Offers an event once to each matching connection. Those that must be woken for it are
     /// added to `due`.
-    pub(super) fn deliver(
+    pub(super) fn offer_event(
         &self,
         event: &Event,
-        offer: &Offer<'_>,
+        offer: &EventOffer<'_>,
         due: &mut VecDeque<Rc<Outbox>>,
-    ) -> Fanout {
-        let mut fanout = Fanout::default();
+    ) -> FanoutCounts {
+        let mut fanout = FanoutCounts::default();
         for topic in event.topics() {
             // Does not use `for_each`: its closure call took 16 more of the 73 instructions of a
             // delivery.
-            let subscribers = self.subscribers(topic);
+            let subscribers = self.subscribers_of(topic);
             fanout.offers += 1 + subscribers.map_or(0, Subscribers::len);
             match subscribers {
                 None | Some(Subscribers::None) => {}
-                Some(Subscribers::One(_, outbox)) => fanout.offer(offer, outbox, due),
+                Some(Subscribers::One(_, outbox)) => fanout.offer_to(offer, outbox, due),
                 Some(Subscribers::Many(many)) => {
                     for outbox in many.values() {
-                        fanout.offer(offer, outbox, due);
+                        fanout.offer_to(offer, outbox, due);
                     }
                 }
             }
@@ -135,7 +140,7 @@ impl TenantIndex {
         fanout
     }
 
-    fn subscribers(&self, topic: &Topic) -> Option<&Subscribers> {
+    fn subscribers_of(&self, topic: &Topic) -> Option<&Subscribers> {
         if topic.is_everyone() {
             Some(&self.connections)
         } else {

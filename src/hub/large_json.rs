@@ -18,12 +18,12 @@ use futures_util::{
 };
 use tokio::sync::Mutex;
 
-use super::inbox::Delivery;
+use super::inbox::SharedDelivery;
 use crate::{
     event::{Event, JsonFrame, NoJson},
     memory::{MemoryExceeded, with_memory},
     scheduler::TenantWork,
-    tally::Tally,
+    tally::ShardTally,
 };
 
 /// Longest time that a resuming connection waits for the memory that rendering takes.
@@ -37,72 +37,78 @@ const DELIVERY_MEMORY_TIMEOUT: Duration = Duration::from_millis(200);
 /// their frames: connections that resume at the same time often need the same events.
 const RECENT_MAX: usize = 16;
 
-type Outcome = Result<Arc<JsonFrame>, NoJson>;
+type RenderResult = Result<Arc<JsonFrame>, NoJson>;
 
 /// The events rendered most recently for resuming connections of one tenant on one shard.
 #[derive(Debug, Clone, Default)]
-pub(super) struct ReplayedJson {
-    recent: Rc<RefCell<VecDeque<Recent>>>,
+pub(super) struct ReplayJsonCache {
+    recent: Rc<RefCell<VecDeque<RecentRendering>>>,
     /// Held while an event is rendered, so that deliveries and calls of the tenant wait for at
     /// most one such rendering.
     one_at_a_time: Rc<Mutex<()>>,
 }
 
 #[derive(Debug)]
-struct Recent {
+struct RecentRendering {
     offset: u64,
-    rendering: Option<WeakShared<LocalBoxFuture<'static, Outcome>>>,
+    rendering: Option<WeakShared<LocalBoxFuture<'static, RenderResult>>>,
     frame: Weak<JsonFrame>,
 }
 
-impl ReplayedJson {
+impl ReplayJsonCache {
     /// Returns the event's frame if a connection still holds it. Otherwise another thread renders
     /// it, once for all connections that wait for it.
     pub(super) fn render(
         &self,
         event: &Arc<Event>,
         work: impl FnOnce() -> TenantWork,
-        tally: &Arc<Tally>,
-    ) -> RenderingJson {
+        tally: &Arc<ShardTally>,
+    ) -> JsonRendering {
         let offset = event.position().offset;
         let recent = self.recent.borrow();
         let known = recent.iter().find(|known| known.offset == offset);
         if let Some(frame) = known.and_then(|known| known.frame.upgrade()) {
-            return RenderingJson::Done(frame);
+            return JsonRendering::Done(frame);
         }
         let rendering = known.and_then(|known| known.rendering.as_ref()?.upgrade());
         drop(recent);
-        RenderingJson::UnderWay(rendering.unwrap_or_else(|| {
-            let rendering = self
-                .clone()
-                .rendered(Arc::clone(event), work(), Arc::clone(tally));
+        JsonRendering::UnderWay(rendering.unwrap_or_else(|| {
+            let rendering =
+                self.clone()
+                    .render_offloaded(Arc::clone(event), work(), Arc::clone(tally));
             let rendering = rendering.boxed_local().shared();
-            self.remember(offset, rendering.downgrade());
+            self.remember_rendering(offset, rendering.downgrade());
             rendering
         }))
     }
 
-    fn remember(
+    fn remember_rendering(
         &self,
         offset: u64,
-        rendering: Option<WeakShared<LocalBoxFuture<'static, Outcome>>>,
+        rendering: Option<WeakShared<LocalBoxFuture<'static, RenderResult>>>,
     ) {
         let mut recent = self.recent.borrow_mut();
         recent.retain(|known| known.offset != offset);
         if recent.len() == RECENT_MAX {
             recent.pop_front();
         }
-        recent.push_back(Recent {
+        recent.push_back(RecentRendering {
             offset,
             rendering,
             frame: Weak::new(),
         });
     }
 
-    async fn rendered(self, event: Arc<Event>, work: TenantWork, tally: Arc<Tally>) -> Outcome {
+    async fn render_offloaded(
+        self,
+        event: Arc<Event>,
+        work: TenantWork,
+        tally: Arc<ShardTally>,
+    ) -> RenderResult {
         let _turn = self.one_at_a_time.lock().await;
         let (account, offset) = (Arc::clone(event.account()), event.position().offset);
-        let render = move |_: &_| unless_no_memory(JsonFrame::of(&event).map(Arc::new));
+        let render =
+            move |_: &_| separate_memory_error(JsonFrame::render_event(&event).map(Arc::new));
         let run = async |job| work.offload(job).await;
         let rendered = with_memory(&account, MEMORY_TIMEOUT, render, run).await;
         // If the process is ending, the event is not rendered either.
@@ -117,13 +123,13 @@ impl ReplayedJson {
 }
 
 /// A large event on its way to a resuming connection.
-pub(super) enum RenderingJson {
-    UnderWay(Shared<LocalBoxFuture<'static, Outcome>>),
+pub(super) enum JsonRendering {
+    UnderWay(Shared<LocalBoxFuture<'static, RenderResult>>),
     Done(Arc<JsonFrame>),
 }
 
-impl RenderingJson {
-    pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Outcome> {
+impl JsonRendering {
+    pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<RenderResult> {
         match self {
             Self::UnderWay(rendering) => Pin::new(rendering).poll(context),
             Self::Done(frame) => Poll::Ready(Ok(Arc::clone(frame))),
@@ -131,7 +137,7 @@ impl RenderingJson {
     }
 }
 
-impl fmt::Debug for RenderingJson {
+impl fmt::Debug for JsonRendering {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("RenderingJson")
     }
@@ -140,9 +146,9 @@ impl fmt::Debug for RenderingJson {
 /// Has another thread render an event that is being delivered, unless another shard has it
 /// rendered meanwhile. Returns true if this call rendered it. If there is no memory, the cell is
 /// left empty, and the caller gives up on the JSON.
-pub(super) async fn render_delivered(
+pub(super) async fn render_for_delivery(
     event: &Arc<Event>,
-    delivery: &Arc<Delivery>,
+    delivery: &Arc<SharedDelivery>,
     index: usize,
     work: &TenantWork,
 ) -> bool {
@@ -150,13 +156,13 @@ pub(super) async fn render_delivered(
         let (event, delivery) = (Arc::clone(event), Arc::clone(delivery));
         move |_: &_| {
             let delivered = delivery.events().get(index);
-            let Some(delivered) = delivered.filter(|delivered| !delivered.json().is_filled())
+            let Some(delivered) = delivered.filter(|delivered| !delivered.json_cell().is_filled())
             else {
                 return Ok(false);
             };
             let mut made = false;
-            let frame = delivered.json().frame(&event, || made = true);
-            unless_no_memory(frame).map(|frame| made && frame.is_ok())
+            let frame = delivered.json_cell().get_or_render(&event, || made = true);
+            separate_memory_error(frame).map(|frame| made && frame.is_ok())
         }
     };
     let run = async |job| work.offload(job).await;
@@ -165,7 +171,9 @@ pub(super) async fn render_delivered(
 }
 
 /// Turns a lack of memory into the error on which the caller retries.
-fn unless_no_memory<T>(result: Result<T, NoJson>) -> Result<Result<T, NoJson>, MemoryExceeded> {
+fn separate_memory_error<T>(
+    result: Result<T, NoJson>,
+) -> Result<Result<T, NoJson>, MemoryExceeded> {
     match result {
         Err(NoJson::NoMemory) => Err(MemoryExceeded),
         other => Ok(other),

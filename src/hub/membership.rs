@@ -12,24 +12,24 @@ use tokio::time::Instant;
 
 use super::{
     catch_up::CatchUp,
-    large_json::RenderingJson,
+    large_json::JsonRendering,
     read_slice::ReadSlice,
-    shard::{ShardHub, TenantHere},
+    shard::{ShardHub, ShardTenant},
     subscribers::ConnectionId,
-    tenant::Span,
+    tenant::LogSpan,
 };
 use crate::{
     event::{Event, JsonFrame, NoJson},
-    log::Gap,
+    log::ReplayGap,
     memory::{MemoryExceeded, MemoryUse},
-    outbox::{Frame, Outbox},
-    planted::{Fault, is_planted},
+    outbox::{OutboundFrame, Outbox},
+    planted::{PlantedFault, is_planted},
     protocol::{
-        Encoding, Position, Topic, UserName,
+        EnvelopeEncoding, Position, Topic, UserName,
         position::EpochError,
         topic::{TopicMap, TopicSet},
     },
-    scheduler::{Cost, Place, Waiter},
+    scheduler::{Cost, Waiter, WorkTicket},
 };
 
 /// Most events that are read from the log under the tenant's lock at once.
@@ -64,9 +64,9 @@ fn subscription_bytes(topic: &Topic) -> usize {
 /// nothing is queued for it from that moment on, and its topics are removed in parts if many
 /// connections leave at once.
 #[derive(Debug)]
-pub struct Membership {
+pub struct HubConnection {
     hub: Rc<ShardHub>,
-    here: Rc<TenantHere>,
+    here: Rc<ShardTenant>,
     id: ConnectionId,
     /// The topic of the connection's user.
     user: Topic,
@@ -83,37 +83,37 @@ pub struct Membership {
 #[derive(Debug)]
 pub(super) enum ReplayFrame {
     /// The frame, and the cost of making and queuing it.
-    Made(Frame, Cost),
+    Made(OutboundFrame, Cost),
     /// Another thread renders its JSON.
-    Rendering(RenderingJson),
+    Rendering(JsonRendering),
 }
 
 /// The outcome of a Subscribe.
 #[derive(Debug)]
-pub enum Subscribed {
+pub enum SubscribeOutcome {
     /// The connection is at this position, and receives all later events of its topics.
     Live(Position),
     /// Like `Live`, and no event lies between this position and the client's.
     Resumed(Position),
     /// Like `Live`, but the client's position cannot be resumed from.
-    NotResumed(Position, Gap),
+    NotResumed(Position, ReplayGap),
     /// The connection is catching up. Its topics must not change until it is live again.
     Behind(CatchUp),
 }
 
-impl Membership {
+impl HubConnection {
     /// Adds the connection to the tenant's index on this shard.
     pub(super) fn new(
         hub: Rc<ShardHub>,
-        here: Rc<TenantHere>,
+        here: Rc<ShardTenant>,
         id: ConnectionId,
         user: &UserName,
         outbox: Rc<Outbox>,
     ) -> Self {
         let user = Topic::of_user(user);
-        here.connect(&user, id, &outbox);
-        if outbox.encoding() == Encoding::Json {
-            hub.count_json(&here, true);
+        here.add_connection(&user, id, &outbox);
+        if outbox.encoding() == EnvelopeEncoding::Json {
+            hub.count_json_connection(&here, true);
         }
         Self {
             hub,
@@ -132,7 +132,9 @@ impl Membership {
     /// `None` if the Subscribe may be processed now.
     #[must_use]
     pub fn await_head(&self) -> Option<u64> {
-        if is_planted(Fault::ConfirmsTheHead) || is_planted(Fault::ConfirmsBelowTheHead) {
+        if is_planted(PlantedFault::ConfirmsTheHead)
+            || is_planted(PlantedFault::ConfirmsBelowTheHead)
+        {
             return None;
         }
         self.hub.await_head(&self.here, &self.outbox)
@@ -140,8 +142,8 @@ impl Membership {
 
     /// Delivers all queued items of the tenant.
     #[cfg(test)]
-    pub(super) fn take_all(&self) {
-        self.hub.take_all_of(&self.here);
+    pub(super) fn deliver_all(&self) {
+        self.hub.deliver_all_of(&self.here);
     }
 
     /// Returns true if all events up to that offset have been delivered here.
@@ -154,7 +156,7 @@ impl Membership {
     /// unless the connection is catching up.
     #[must_use]
     pub fn position(&self) -> Position {
-        if is_planted(Fault::PongsTheHead) {
+        if is_planted(PlantedFault::PongsTheHead) {
             return self.here.tenant.head();
         }
         self.here.taken.get()
@@ -177,7 +179,7 @@ impl Membership {
         topics: &[Topic],
         topics_max: usize,
         resume_from: Option<Result<Position, EpochError>>,
-    ) -> Result<Subscribed, SubscribeError> {
+    ) -> Result<SubscribeOutcome, SubscribeError> {
         self.charge(Cost::SUBSCRIPTION.times(topics.len()));
         let mut subscribed = self.topics.borrow_mut();
         let new: TopicSet = topics
@@ -193,7 +195,7 @@ impl Membership {
             .memory()
             .try_hold(MemoryUse::Subscriptions, bytes)?;
         self.outbox.hold_subscriptions(bytes);
-        let position = if is_planted(Fault::ConfirmsTheHead) {
+        let position = if is_planted(PlantedFault::ConfirmsTheHead) {
             self.here.tenant.head()
         } else {
             self.here.taken.get()
@@ -204,20 +206,20 @@ impl Membership {
         self.hub.tally().subscriptions.add(new.len() as u64);
         subscribed.extend(new.into_iter().map(|topic| (topic, position.offset)));
         Ok(match resume_from {
-            None => Subscribed::Live(position),
-            Some(from) => self.resume(topics, from, position),
+            None => SubscribeOutcome::Live(position),
+            Some(from) => self.start_resume(topics, from, position),
         })
     }
 
-    fn resume(
+    fn start_resume(
         &self,
         topics: &[Topic],
         from: Result<Position, EpochError>,
         position: Position,
-    ) -> Subscribed {
-        let implicit =
-            !self.implicit_resumed.replace(true) && !is_planted(Fault::ForgetsImplicitTopics);
-        let whole = from.map_err(|_| Gap::UnknownEpoch).and_then(|from| {
+    ) -> SubscribeOutcome {
+        let implicit = !self.implicit_resumed.replace(true)
+            && !is_planted(PlantedFault::ForgetsImplicitTopics);
+        let whole = from.map_err(|_| ReplayGap::UnknownEpoch).and_then(|from| {
             self.here
                 .tenant
                 .has_all_after(from, Instant::now())
@@ -226,11 +228,13 @@ impl Membership {
         match whole {
             // No event lies between, so the replay is complete, even if an event that this shard
             // has yet to deliver has left the log, or leaves it before the connection reads.
-            Ok(_) | Err(Gap::Evicted) if from == Ok(position) => Subscribed::Resumed(position),
-            Err(gap) => Subscribed::NotResumed(position, gap),
+            Ok(_) | Err(ReplayGap::Evicted) if from == Ok(position) => {
+                SubscribeOutcome::Resumed(position)
+            }
+            Err(gap) => SubscribeOutcome::NotResumed(position, gap),
             Ok(from) => {
-                self.outbox.fall_behind();
-                Subscribed::Behind(CatchUp::new(topics, implicit, from.offset, position))
+                self.outbox.start_catch_up();
+                SubscribeOutcome::Behind(CatchUp::new(topics, implicit, from.offset, position))
             }
         }
     }
@@ -243,23 +247,23 @@ impl Membership {
             if subscribed.remove(topic).is_some() {
                 self.here.unsubscribe(topic, self.id);
                 self.hub.tally().subscriptions.sub(1);
-                self.release(subscription_bytes(topic));
+                self.release_memory(subscription_bytes(topic));
             }
         }
     }
 }
 
 /// Scheduling of the connection's work.
-impl Membership {
+impl HubConnection {
     /// Returns true if work may be done for the connection now. If not, the connection joins its
     /// tenant's queue, and is nudged when it is granted a quantum.
-    pub fn may_work(&self, place: &mut Option<Place>) -> bool {
+    pub fn may_work(&self, place: &mut Option<WorkTicket>) -> bool {
         let waiter = || Rc::clone(&self.outbox) as Rc<dyn Waiter>;
         self.here.work.may_work(place, waiter)
     }
 
     /// Like [`may_work`](Self::may_work), for a large write.
-    pub fn may_write(&self, place: &mut Option<Place>) -> bool {
+    pub fn may_write(&self, place: &mut Option<WorkTicket>) -> bool {
         let waiter = || Rc::clone(&self.outbox) as Rc<dyn Waiter>;
         self.here.writes.may_work(place, waiter)
     }
@@ -281,22 +285,22 @@ impl Membership {
     }
 }
 
-impl Membership {
+impl HubConnection {
     /// Releases the memory of subscriptions, at most `bytes`.
-    fn release(&self, bytes: usize) {
+    fn release_memory(&self, bytes: usize) {
         let bytes = self.outbox.release_subscriptions(bytes);
         self.hub.memory().release(MemoryUse::Subscriptions, bytes);
     }
 }
 
 /// Queries and actions of a connection that is catching up.
-impl Membership {
+impl HubConnection {
     pub(super) fn outbox(&self) -> &Outbox {
         &self.outbox
     }
 
     /// Returns the position up to which the shard has delivered the tenant's events.
-    pub(super) fn taken(&self) -> Position {
+    pub(super) fn delivered_up_to(&self) -> Position {
         self.here.taken.get()
     }
 
@@ -309,10 +313,10 @@ impl Membership {
     /// slice is used up. Returns the offset up to which the span is done.
     pub(super) fn read_log(
         &self,
-        span: Span,
+        span: LogSpan,
         slice: &mut ReadSlice,
         mut f: impl FnMut(&Arc<Event>) -> ControlFlow<()>,
-    ) -> Result<u64, Gap> {
+    ) -> Result<u64, ReplayGap> {
         // The events are copied out first and processed without the lock, because the tenant's
         // publishers wait for it, and with them their whole shard.
         let mut events = Vec::new();
@@ -335,14 +339,14 @@ impl Membership {
     }
 
     /// Returns true if the event matches a topic of the connection.
-    pub(super) fn relates(&self, event: &Event) -> bool {
+    pub(super) fn matches_event(&self, event: &Event) -> bool {
         let topics = self.topics.borrow();
         let is_its = |topic| topics.contains_key(topic) || self.is_implicit(topic);
         event.topics().iter().any(is_its)
     }
 
     /// Returns true if a subscription has already delivered the event.
-    pub(super) fn has_brought(&self, event: &Event) -> bool {
+    pub(super) fn already_delivered(&self, event: &Event) -> bool {
         let topics = self.topics.borrow();
         let served_from = |topic| match topics.get(topic) {
             Some(from) => Some(*from),
@@ -350,44 +354,47 @@ impl Membership {
         };
         let is_served = |from| from < event.position().offset;
         let mut served = event.topics().iter().filter_map(served_from);
-        served.any(is_served) && !is_planted(Fault::ReplaysWhatWasBrought)
+        served.any(is_served) && !is_planted(PlantedFault::ReplaysWhatWasBrought)
     }
 
     /// Queues an event of a replay.
-    pub(super) fn replay(&self, frame: Frame) {
-        let is_json = matches!(frame, Frame::Json(_));
-        let count = 1 + u64::from(is_json && is_planted(Fault::CountsJsonTwice));
+    pub(super) fn push_replayed(&self, frame: OutboundFrame) {
+        let is_json = matches!(frame, OutboundFrame::Json(_));
+        let count = 1 + u64::from(is_json && is_planted(PlantedFault::CountsJsonTwice));
         self.hub.tally().replayed.add(count);
         self.hub.tally().queued.add(1);
         self.outbox.push_from_log(frame, false);
     }
 
     /// Queues an event that was offered while the connection was catching up.
-    pub(super) fn queue_owed(&self, frame: Frame) {
+    pub(super) fn push_pending(&self, frame: OutboundFrame) {
         self.outbox.push_from_log(frame, true);
     }
 
     /// Returns the event in the connection's encoding, and the cost of that.
-    pub(super) fn frame(&self, event: &Arc<Event>) -> Result<ReplayFrame, NoJson> {
-        if self.outbox.encoding() == Encoding::Protobuf {
-            let frame = Frame::Event(Arc::clone(event));
+    pub(super) fn make_frame(&self, event: &Arc<Event>) -> Result<ReplayFrame, NoJson> {
+        if self.outbox.encoding() == EnvelopeEncoding::Protobuf {
+            let frame = OutboundFrame::Event(Arc::clone(event));
             return Ok(ReplayFrame::Made(frame, Cost::FRAME));
         }
         if event.renders_slowly() {
-            let work = || self.hub.work().tenant(self.here.tenant.name());
+            let work = || self.hub.work_queue().tenant_work(self.here.tenant.name());
             let replayed = &self.here.replayed_json;
             let rendering = replayed.render(event, work, self.hub.tally());
             return Ok(ReplayFrame::Rendering(rendering));
         }
-        let frame = JsonFrame::of(event)?;
+        let frame = JsonFrame::render_event(event)?;
         self.hub.tally().json_replayed.add(1);
         let cost = Cost::FRAME + Cost::JSON_BYTE.times(frame.bytes().len());
-        Ok(ReplayFrame::Made(Frame::Json(Arc::new(frame)), cost))
+        Ok(ReplayFrame::Made(
+            OutboundFrame::Json(Arc::new(frame)),
+            cost,
+        ))
     }
 
     /// Records that a replay is complete: events of its topics have been delivered from that
     /// offset on.
-    pub(super) fn replayed(&self, topics: &TopicSet, implicit: bool, from: u64) {
+    pub(super) fn finish_replay(&self, topics: &TopicSet, implicit: bool, from: u64) {
         let mut subscribed = self.topics.borrow_mut();
         for topic in topics {
             if let Some(served_from) = subscribed.get_mut(topic) {
@@ -401,22 +408,22 @@ impl Membership {
     }
 }
 
-impl Drop for Membership {
+impl Drop for HubConnection {
     fn drop(&mut self) {
         // Topics may stay in the index for some turns, but nothing must be delivered through
         // them.
-        self.outbox.leave();
+        self.outbox.leave_hub();
         let mut topics = self.topics.take();
         self.hub.tally().subscriptions.sub(topics.len() as u64);
-        self.release(usize::MAX);
-        self.here.disconnect(&self.user, self.id);
-        if self.outbox.encoding() == Encoding::Json {
-            self.hub.count_json(&self.here, false);
+        self.release_memory(usize::MAX);
+        self.here.remove_connection(&self.user, self.id);
+        if self.outbox.encoding() == EnvelopeEncoding::Json {
+            self.hub.count_json_connection(&self.here, false);
         }
-        if is_planted(Fault::LeavesAnIndexEntry) {
+        if is_planted(PlantedFault::LeavesAnIndexEntry) {
             let kept = topics.keys().next().cloned();
             kept.and_then(|topic| topics.remove(&topic));
         }
-        self.hub.depart(&self.here, self.id, topics);
+        self.hub.remove_departed(&self.here, self.id, topics);
     }
 }

@@ -4,7 +4,7 @@
 //!
 //! An event is appended to its tenant's log under the tenant's lock, and in the same step one
 //! item is sent to the inbox of every shard that has connections of the tenant (`publish`,
-//! `registry`, `inbox`). Each shard then offers the event to the outboxes of the matching
+//! `registry`, `inbox_channel`). Each shard then offers the event to the outboxes of the matching
 //! connections (`shard`, `index`), on its own thread, without a lock.
 
 mod admin;
@@ -34,19 +34,19 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::sync::mpsc;
 
-pub use admin::{Admin, ShardSilent, TenantView};
+pub use admin::{HubAdmin, ShardTimeout, TenantView};
 pub use begun_messages::{BegunMessage, BegunMessages};
-pub use catch_up::{CatchUp, Progress};
+pub use catch_up::{CatchUp, CatchUpProgress};
 pub use condition_check::ConditionCheck;
-pub use inbox::{InboxLimits, Item};
-pub use membership::{Membership, SubscribeError, Subscribed};
-pub use publish::{Appended, PlacedEvent, PublishError, Published, Publisher};
-pub use registry::{Registry, RegistryLimits, TenantsFull};
+pub use inbox::{InboxItem, InboxLimits};
+pub use membership::{HubConnection, SubscribeError, SubscribeOutcome};
+pub use publish::{AppendError, AppendedEvents, HubPublisher, PlacedEvent, PublishedEvents};
+pub use registry::{RegistryLimits, TenantRegistry, TenantsFull};
 pub use shard::{LOOK_INTERVAL, ShardHub};
 
-use crate::tally::Tally;
+use crate::tally::ShardTally;
 use admin::{ShardCaller, ShardCalls};
-use relief::Relief;
+use relief::MemoryRelief;
 
 /// Index of a shard within the process, from 0.
 pub type ShardId = usize;
@@ -63,39 +63,39 @@ pub struct PublishTimeouts {
 /// The parts from which a shard's thread builds its [`ShardHub`]. They can be sent between
 /// threads.
 #[derive(Debug)]
-pub struct ShardSeed {
+pub struct ShardBuilder {
     id: ShardId,
-    registry: Arc<Registry>,
-    tally: Arc<Tally>,
-    inbox: mpsc::Receiver<Item>,
+    registry: Arc<TenantRegistry>,
+    tally: Arc<ShardTally>,
+    inbox: mpsc::Receiver<InboxItem>,
     calls: ShardCalls,
-    relief: Arc<Relief>,
+    relief: Arc<MemoryRelief>,
 }
 
-impl ShardSeed {
+impl ShardBuilder {
     /// Builds the hub, which stays on the thread that built it.
     #[must_use]
-    pub fn grow(self) -> ShardHub {
+    pub fn build(self) -> ShardHub {
         ShardHub::new(self)
     }
 }
 
 /// Returns the publishing end of a hub and, for each tally, the end of one shard.
 #[must_use]
-pub fn hub(
-    registry: &Arc<Registry>,
+pub fn build_hub(
+    registry: &Arc<TenantRegistry>,
     timeouts: PublishTimeouts,
-    tallies: &[Arc<Tally>],
-) -> (Publisher, Vec<ShardSeed>) {
+    tallies: &[Arc<ShardTally>],
+) -> (HubPublisher, Vec<ShardBuilder>) {
     let places = registry.inbox_limits().places;
-    let relief = Arc::new(Relief::new(tallies.len()));
+    let relief = Arc::new(MemoryRelief::new(tallies.len()));
     let (ends, seeds): (Vec<_>, Vec<_>) = tallies
         .iter()
         .enumerate()
         .map(|(id, tally)| {
-            let (sender, inbox) = inbox::inbox(places);
-            let (caller, calls) = admin::calls();
-            let seed = ShardSeed {
+            let (sender, inbox) = inbox::inbox_channel(places);
+            let (caller, calls) = admin::call_channels();
+            let seed = ShardBuilder {
                 id,
                 registry: Arc::clone(registry),
                 tally: Arc::clone(tally),
@@ -107,8 +107,8 @@ pub fn hub(
         })
         .unzip();
     let (inboxes, callers): (Vec<_>, Vec<ShardCaller>) = ends.into_iter().unzip();
-    let admin = Admin::new(Arc::clone(registry), callers.into());
-    let publisher = Publisher::new(
+    let admin = HubAdmin::new(Arc::clone(registry), callers.into());
+    let publisher = HubPublisher::new(
         Arc::clone(registry),
         inboxes.into(),
         admin,

@@ -10,17 +10,17 @@ use tokio::{
 };
 
 use super::{
-    Admin, PublishTimeouts,
+    HubAdmin, PublishTimeouts,
     condition_check::ConditionCheck,
-    inbox::{Delivery, Events, InboxSender, Waited},
-    registry::{Registry, TenantsFull},
-    relief::Relief,
-    submission::{Refusal, Submission},
-    tenant::{Attempt, Tenant},
+    inbox::{EventBatch, HeldPermit, InboxSender, SharedDelivery},
+    registry::{TenantRegistry, TenantsFull},
+    relief::MemoryRelief,
+    submission::{Submission, SubmissionRefusal},
+    tenant::{AppendAttempt, Tenant},
 };
 use crate::{
-    event::{Draft, FingerprintKey},
-    log::{Condition, Evicted, Unmet},
+    event::{EventDraft, FingerprintKey},
+    log::{AppendCondition, EvictedEvents, UnmetCondition},
     memory::{MemoryAccount, MemoryLimits},
     protocol::{Position, TenantName},
     scheduler::{Cost, QUANTUM},
@@ -32,17 +32,17 @@ const MEMORY_LOOK_EVERY: Duration = Duration::from_millis(1);
 
 /// Appends events to tenants' logs. Clones share all state.
 #[derive(Debug, Clone)]
-pub struct Publisher {
-    registry: Arc<Registry>,
+pub struct HubPublisher {
+    registry: Arc<TenantRegistry>,
     pub(super) inboxes: Arc<[InboxSender]>,
-    admin: Admin,
-    relief: Arc<Relief>,
+    admin: HubAdmin,
+    relief: Arc<MemoryRelief>,
     timeouts: Arc<ArcSwap<PublishTimeouts>>,
 }
 
 /// The reason for which nothing was appended.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum PublishError {
+pub enum AppendError {
     /// The relay has as many tenants as it may have.
     #[error(transparent)]
     TenantsFull(#[from] TenantsFull),
@@ -57,21 +57,21 @@ pub enum PublishError {
     Conflicts(Vec<usize>),
     /// These conditions do not hold.
     #[error("a precondition does not hold")]
-    Unmet(Vec<Unmet>),
+    Unmet(Vec<UnmetCondition>),
 }
 
-impl From<Refusal> for PublishError {
-    fn from(refusal: Refusal) -> Self {
+impl From<SubmissionRefusal> for AppendError {
+    fn from(refusal: SubmissionRefusal) -> Self {
         match refusal {
-            Refusal::Conflicts(drafts) => Self::Conflicts(drafts),
-            Refusal::Unmet(conditions) => Self::Unmet(conditions),
+            SubmissionRefusal::Conflicts(drafts) => Self::Conflicts(drafts),
+            SubmissionRefusal::Unmet(conditions) => Self::Unmet(conditions),
         }
     }
 }
 
 /// Events that have been appended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Published {
+pub struct PublishedEvents {
     /// The outcome of each draft, in order.
     pub events: Vec<PlacedEvent>,
     /// True if every shard has queued them. If not, they are delivered all the same, but the
@@ -91,12 +91,12 @@ pub struct PlacedEvent {
     pub duplicate: bool,
 }
 
-impl Publisher {
+impl HubPublisher {
     pub(super) fn new(
-        registry: Arc<Registry>,
+        registry: Arc<TenantRegistry>,
         inboxes: Arc<[InboxSender]>,
-        admin: Admin,
-        relief: Arc<Relief>,
+        admin: HubAdmin,
+        relief: Arc<MemoryRelief>,
         timeouts: PublishTimeouts,
     ) -> Self {
         Self {
@@ -113,9 +113,9 @@ impl Publisher {
     pub fn configure(&self, timeouts: PublishTimeouts, tenants: usize, memory: MemoryLimits) {
         self.timeouts.store(Arc::new(timeouts));
         self.registry.configure(tenants, memory);
-        self.keep_within_bounds(&mut Evicted::new());
+        self.enforce_bounds(&mut EvictedEvents::new());
         if self.registry.is_short_of_memory() {
-            self.relief.ask();
+            self.relief.request_relief();
         }
     }
 
@@ -127,14 +127,14 @@ impl Publisher {
 
     /// Returns the handle for calls to the shards outside the path of an event.
     #[must_use]
-    pub fn admin(&self) -> &Admin {
+    pub fn admin(&self) -> &HubAdmin {
         &self.admin
     }
 
     /// Returns true if the tenant has a JSON connection.
     #[must_use]
-    pub fn has_json(&self, tenant: &TenantName) -> bool {
-        self.registry.has_json(tenant)
+    pub fn has_json_connection(&self, tenant: &TenantName) -> bool {
+        self.registry.has_json_connection(tenant)
     }
 
     /// Returns the key under which fingerprints of events are made.
@@ -152,20 +152,20 @@ impl Publisher {
     pub async fn append(
         &self,
         tenant: &TenantName,
-        drafts: Vec<Draft>,
-    ) -> Result<Appended<'_>, PublishError> {
+        drafts: Vec<EventDraft>,
+    ) -> Result<AppendedEvents<'_>, AppendError> {
         self.append_if(tenant, drafts, ConditionCheck::new(&[]))
             .await
     }
 
     /// Searches a part of the tenant's log for what a check needs before the append. Returns the
     /// cost. The append searches the rest, in parts too.
-    pub fn search(&self, name: &TenantName, check: &mut ConditionCheck<'_>) -> Cost {
+    pub fn search_conditions(&self, name: &TenantName, check: &mut ConditionCheck<'_>) -> Cost {
         let Some(tenant) = self.registry.find(name) else {
-            check.has_no_log();
+            check.skip_search();
             return Cost::ZERO;
         };
-        Cost::TOPIC.times(check.search(&tenant, Instant::now()))
+        Cost::TOPIC.times(check.search_part(&tenant, Instant::now()))
     }
 
     /// Appends like [`append`](Self::append), but only if the conditions hold at that moment, or
@@ -177,26 +177,26 @@ impl Publisher {
     pub async fn append_if(
         &self,
         name: &TenantName,
-        drafts: Vec<Draft>,
+        drafts: Vec<EventDraft>,
         check: ConditionCheck<'_>,
-    ) -> Result<Appended<'_>, PublishError> {
+    ) -> Result<AppendedEvents<'_>, AppendError> {
         let mut submission = Submission { drafts, check };
         let timeouts = **self.timeouts.load();
         let deadline = Instant::now() + timeouts.inbox;
-        let mut waited = Waited::default();
+        let mut waited = HeldPermit::default();
         loop {
-            let tenant = self.tenant(name, submission.check.conditions())?;
+            let tenant = self.get_tenant(name, submission.check.conditions())?;
             let (now, held) = (Instant::now(), mem::take(&mut waited));
             let has_memory = !self.registry.is_over_memory();
             match tenant.append(&mut submission, &self.inboxes, now, has_memory, held) {
-                Attempt::Appended {
+                AppendAttempt::Appended {
                     events,
                     delivery,
                     repeats,
                     mut evicted,
                 } => {
-                    self.keep_within_bounds(&mut evicted);
-                    return Ok(Appended {
+                    self.enforce_bounds(&mut evicted);
+                    return Ok(AppendedEvents {
                         registry: &self.registry,
                         events,
                         delivery,
@@ -205,62 +205,62 @@ impl Publisher {
                         timeout: timeouts.ack,
                     });
                 }
-                Attempt::Refused(refusal) => return Err(refusal.into()),
-                Attempt::NoRoom(full) => {
-                    waited = timeout_at(deadline, full.has_room())
+                AppendAttempt::Refused(refusal) => return Err(refusal.into()),
+                AppendAttempt::NoRoom(full) => {
+                    waited = timeout_at(deadline, full.wait_for_room())
                         .await
-                        .map_err(|_| PublishError::NoRoom)?;
+                        .map_err(|_| AppendError::NoRoom)?;
                 }
-                Attempt::NoMemory => self.wait_for_memory(deadline).await?,
-                Attempt::Unsearched(held) => {
+                AppendAttempt::NoMemory => self.wait_for_memory(deadline).await?,
+                AppendAttempt::Unsearched(held) => {
                     waited = held;
-                    submission.check.search(&tenant, now);
+                    submission.check.search_part(&tenant, now);
                     if !submission.check.is_searched() {
                         yield_now().await;
                     }
                 }
-                Attempt::Removed => {}
+                AppendAttempt::Removed => {}
             }
         }
     }
 
     /// Returns the tenant, and creates it if there is none, unless the conditions cannot hold
     /// without events.
-    fn tenant(
+    fn get_tenant(
         &self,
         name: &TenantName,
-        conditions: &[Condition],
-    ) -> Result<Arc<Tenant>, PublishError> {
+        conditions: &[AppendCondition],
+    ) -> Result<Arc<Tenant>, AppendError> {
         if !conditions.is_empty() {
-            let unmet = self.registry.unmet_while_absent(name, conditions);
+            let unmet = self.registry.unmet_without_events(name, conditions);
             if !unmet.is_empty() {
-                return Err(PublishError::Unmet(unmet));
+                return Err(AppendError::Unmet(unmet));
             }
         }
-        Ok(self.registry.obtain(name)?)
+        Ok(self.registry.get_or_create(name)?)
     }
 
     /// Removes what exceeds the bounds of the process, also from other tenants, one by one, now
     /// that this one is unlocked. The evicted events are added to `evicted`; if memory is short,
     /// all events in it are dropped at once.
-    fn keep_within_bounds(&self, evicted: &mut Evicted) {
+    fn enforce_bounds(&self, evicted: &mut EvictedEvents) {
         self.registry.trim_logs(evicted);
         self.registry.trim_message_ids();
         if self.registry.is_over_memory() {
             evicted.clear();
             if self.registry.is_over_memory() {
-                self.relief.ask();
+                self.relief.request_relief();
             }
         }
     }
 
     /// Waits until there is memory for more events.
-    async fn wait_for_memory(&self, deadline: Instant) -> Result<(), PublishError> {
+    async fn wait_for_memory(&self, deadline: Instant) -> Result<(), AppendError> {
         while self.registry.is_over_memory() {
             if Instant::now() >= deadline {
-                return Err(PublishError::NoMemory);
+                return Err(AppendError::NoMemory);
             }
-            self.relief.ask();
+            self.relief.request_relief();
             sleep(MEMORY_LOOK_EVERY).await;
         }
         Ok(())
@@ -269,19 +269,19 @@ impl Publisher {
 
 /// Events that have been appended and sent to the shards. Their delivery can no longer fail.
 #[derive(Debug)]
-pub struct Appended<'a> {
-    registry: &'a Registry,
-    events: Events,
-    delivery: Arc<Delivery>,
+pub struct AppendedEvents<'a> {
+    registry: &'a TenantRegistry,
+    events: EventBatch,
+    delivery: Arc<SharedDelivery>,
     /// The indexes of the drafts that are duplicates, in order, and the positions of the original
     /// events.
     repeats: Vec<(usize, Position)>,
     /// The events evicted to make room for them.
-    evicted: Evicted,
+    evicted: EvictedEvents,
     timeout: Duration,
 }
 
-impl Appended<'_> {
+impl AppendedEvents<'_> {
     /// Returns the number of new events.
     #[must_use]
     pub fn new_len(&self) -> usize {
@@ -312,7 +312,7 @@ impl Appended<'_> {
 
     /// Drops the evicted events in parts, and waits until the shards have queued the new events
     /// for their connections, or until the timeout.
-    pub async fn acknowledged(mut self) -> Published {
+    pub async fn wait_acknowledged(mut self) -> PublishedEvents {
         while !self.evicted.is_empty() {
             self.drop_evicted();
             if !self.evicted.is_empty() {
@@ -320,10 +320,14 @@ impl Appended<'_> {
             }
         }
         let acknowledged = self.delivery.is_answered()
-            || timeout(self.timeout, self.delivery.answered())
+            || timeout(self.timeout, self.delivery.wait_answered())
                 .await
                 .is_ok();
-        let new = self.events.as_slice().iter().zip(self.delivery.matched());
+        let new = self
+            .events
+            .as_slice()
+            .iter()
+            .zip(self.delivery.matched_counts());
         let mut new = new.map(|(event, matched)| PlacedEvent {
             position: event.position(),
             matched: acknowledged.then_some(matched),
@@ -339,7 +343,7 @@ impl Appended<'_> {
             });
         }
         events.extend(new);
-        Published {
+        PublishedEvents {
             events,
             acknowledged,
         }
@@ -347,7 +351,7 @@ impl Appended<'_> {
 }
 
 /// Drops up to a quantum's worth of events. Returns the cost.
-fn drop_some(events: &mut Evicted) -> Cost {
+fn drop_some(events: &mut EvictedEvents) -> Cost {
     let mut cost = Cost::ZERO;
     while cost < QUANTUM
         && let Some(event) = events.pop()

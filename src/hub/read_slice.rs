@@ -27,7 +27,7 @@ impl ReadSlice {
     }
 
     /// Returns the remaining quota.
-    pub(super) fn left(&self) -> Cost {
+    pub(super) fn remaining_quota(&self) -> Cost {
         self.quota - self.cost
     }
 
@@ -38,6 +38,6 @@ impl ReadSlice {
 
     /// Returns the number of items of the given cost that may still be read, at least one.
     pub(super) fn room_for(&self, cost: Cost) -> usize {
-        1 + cost.fits_into(self.left())
+        1 + cost.fits_into(self.remaining_quota())
     }
 }

@@ -8,15 +8,16 @@ use std::sync::{
 use indexmap::IndexMap;
 use tokio::time::Instant;
 
-use super::{ShardId, dormant::Dormant, inbox::InboxLimits, tenant::Tenant};
+use super::{ShardId, dormant::DormantTenants, inbox::InboxLimits, tenant::Tenant};
 use crate::{
     event::FingerprintKey,
     log::{
-        Accounts, Condition, Evicted, Log, MessageIdBudget, MessageIdLimits, Unmet, Window, unmet,
+        AppendCondition, EvictedEvents, Log, LogAccounts, LogWindow, MessageIdBudget,
+        MessageIdLimits, UnmetCondition, find_unmet,
     },
     memory::{MemoryAccount, MemoryLimits, MemoryUse},
     protocol::{Position, TenantName},
-    random::Random,
+    random::RandomSource,
 };
 
 /// Bounds of the registry and of what it holds.
@@ -25,7 +26,7 @@ pub struct RegistryLimits {
     /// Most tenants at a time.
     pub tenants: usize,
     /// The window of each tenant's log.
-    pub window: Window,
+    pub window: LogWindow,
     /// Most bytes of all logs together. Any excess is evicted from the largest logs.
     pub log_bytes: u64,
     /// Limits of all memory that is held for clients and backends.
@@ -43,15 +44,15 @@ pub struct TenantsFull;
 
 /// All tenants of the process, by name, with the memory accounts and budgets that they share.
 #[derive(Debug)]
-pub struct Registry {
-    tenants: RwLock<Tenants>,
+pub struct TenantRegistry {
+    tenants: RwLock<RegisteredTenants>,
     /// The limits at the start; a reload may since have changed `tenants` and `memory`.
     limits: RegistryLimits,
     tenants_max: AtomicUsize,
     /// Number of JSON connections of all tenants.
     json_connections: AtomicUsize,
-    random: Arc<Random>,
-    accounts: Accounts,
+    random: Arc<RandomSource>,
+    accounts: LogAccounts,
     message_ids: Arc<MessageIdBudget>,
     fingerprint_key: FingerprintKey,
     /// Held while excess events or message ids are removed.
@@ -59,13 +60,13 @@ pub struct Registry {
 }
 
 #[derive(Debug, Default)]
-struct Tenants {
+struct RegisteredTenants {
     /// Tenants with connections, events or message ids.
     live: IndexMap<TenantName, Arc<Tenant>>,
-    dormant: Dormant,
+    dormant: DormantTenants,
 }
 
-impl Tenants {
+impl RegisteredTenants {
     /// Forgets dormant tenants until both kinds together are within `limit`.
     fn forget_surplus(&mut self, limit: usize) {
         let room = limit.saturating_sub(self.live.len());
@@ -73,11 +74,11 @@ impl Tenants {
     }
 }
 
-impl Registry {
+impl TenantRegistry {
     /// Creates a registry without tenants.
     #[must_use]
-    pub fn new(limits: RegistryLimits, random: Arc<Random>) -> Self {
-        let accounts = Accounts {
+    pub fn new(limits: RegistryLimits, random: Arc<RandomSource>) -> Self {
+        let accounts = LogAccounts {
             memory: Arc::new(MemoryAccount::new(limits.memory)),
             logs: Arc::default(),
         };
@@ -103,7 +104,7 @@ impl Registry {
     pub(super) fn configure(&self, tenants: usize, memory: MemoryLimits) {
         self.tenants_max.store(tenants, Ordering::Relaxed);
         self.accounts.memory.set_limits(memory);
-        self.write().forget_surplus(tenants);
+        self.write_tenants().forget_surplus(tenants);
     }
 
     fn tenants_max(&self) -> usize {
@@ -138,8 +139,8 @@ impl Registry {
     }
 
     /// Counts a JSON connection of the tenant that has joined or left.
-    pub(super) fn count_json(&self, tenant: &Tenant, joined: bool) {
-        tenant.count_json(joined);
+    pub(super) fn count_json_connection(&self, tenant: &Tenant, joined: bool) {
+        tenant.count_json_connection(joined);
         if joined {
             self.json_connections.fetch_add(1, Ordering::Relaxed);
         } else {
@@ -148,9 +149,13 @@ impl Registry {
     }
 
     /// Returns true if the tenant has a JSON connection.
-    pub(super) fn has_json(&self, name: &TenantName) -> bool {
+    pub(super) fn has_json_connection(&self, name: &TenantName) -> bool {
         self.json_connections.load(Ordering::Relaxed) > 0
-            && self.read().live.get(name).is_some_and(|it| it.has_json())
+            && self
+                .read_tenants()
+                .live
+                .get(name)
+                .is_some_and(|it| it.has_json_connection())
     }
 
     /// Returns the budget of the message ids of all tenants.
@@ -166,13 +171,13 @@ impl Registry {
     /// Returns the number of tenants with connections, events or message ids.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.read().live.len()
+        self.read_tenants().live.len()
     }
 
     /// Returns the number of tenants of which only the head of the log is remembered.
     #[must_use]
     pub fn dormant_len(&self) -> usize {
-        self.read().dormant.len()
+        self.read_tenants().dormant.len()
     }
 
     /// Returns true if no tenant has connections, events or message ids.
@@ -183,7 +188,7 @@ impl Registry {
 
     /// Evicts from every log the events that are too old, and forgets idle tenants.
     pub fn sweep(&self, now: Instant) {
-        for tenant in self.all() {
+        for tenant in self.all_tenants() {
             while !tenant.expire_message_ids(now) {}
             drop(tenant.evict(now));
             tenant.tidy_last_offsets(now);
@@ -196,7 +201,7 @@ impl Registry {
     /// Evicts the oldest events of the largest logs if all logs together exceed their bytes: down
     /// to one level for all, so that a log below its even share loses nothing to the others. The
     /// events are added to `evicted`, for the caller to drop.
-    pub(super) fn trim_logs(&self, evicted: &mut Evicted) {
+    pub(super) fn trim_logs(&self, evicted: &mut EvictedEvents) {
         if self.log_bytes() <= self.limits.log_bytes {
             return;
         }
@@ -205,9 +210,9 @@ impl Registry {
         let Ok(_guard) = self.trimming.try_lock() else {
             return;
         };
-        let tenants = self.all();
+        let tenants = self.all_tenants();
         let sizes = tenants.iter().map(|it| it.log_bytes() as u64);
-        let level = level(sizes.collect(), self.limits.log_bytes / 64 * 63);
+        let level = common_level(sizes.collect(), self.limits.log_bytes / 64 * 63);
         for tenant in tenants {
             evicted.extend(tenant.shrink_log_to(level));
         }
@@ -222,9 +227,9 @@ impl Registry {
         let Ok(_guard) = self.trimming.try_lock() else {
             return;
         };
-        let tenants = self.all();
+        let tenants = self.all_tenants();
         let counts = tenants.iter().map(|it| it.message_id_count() as u64);
-        let level = level(counts.collect(), self.message_ids.wanted() as u64);
+        let level = common_level(counts.collect(), self.message_ids.target_count() as u64);
         for tenant in tenants {
             while tenant.forget_message_ids(level, self.message_ids.excess()) {}
         }
@@ -232,34 +237,34 @@ impl Registry {
 
     /// Returns the conditions that cannot hold because the tenant has no events. Returns none if
     /// the tenant exists, since it may have some.
-    pub(super) fn unmet_while_absent(
+    pub(super) fn unmet_without_events(
         &self,
         name: &TenantName,
-        conditions: &[Condition],
-    ) -> Vec<Unmet> {
-        let tenants = self.read();
+        conditions: &[AppendCondition],
+    ) -> Vec<UnmetCondition> {
+        let tenants = self.read_tenants();
         if tenants.live.contains_key(name) {
             return Vec::new();
         }
         let epoch = tenants.dormant.head(name).map(|head| head.epoch);
-        unmet(conditions, epoch, |_| None)
+        find_unmet(conditions, epoch, |_| None)
     }
 
     /// Returns the tenant of this name, and creates it if there is none. It may be removed before
     /// the caller locks it; the caller then asks again.
-    pub(super) fn obtain(&self, name: &TenantName) -> Result<Arc<Tenant>, TenantsFull> {
-        if let Some(tenant) = self.read().live.get(name) {
+    pub(super) fn get_or_create(&self, name: &TenantName) -> Result<Arc<Tenant>, TenantsFull> {
+        if let Some(tenant) = self.read_tenants().live.get(name) {
             return Ok(Arc::clone(tenant));
         }
-        let mut tenants = self.write();
+        let mut tenants = self.write_tenants();
         if let Some(tenant) = tenants.live.get(name) {
             return Ok(Arc::clone(tenant));
         }
         if tenants.live.len() >= self.tenants_max() {
             return Err(TenantsFull);
         }
-        let head = tenants.dormant.take(name).unwrap_or_else(|| Position {
-            epoch: self.random.epoch(),
+        let head = tenants.dormant.take_head(name).unwrap_or_else(|| Position {
+            epoch: self.random.new_epoch(),
             offset: 0,
         });
         let log = Log::new(head, self.limits.window, self.accounts.clone());
@@ -271,34 +276,34 @@ impl Registry {
 
     /// Returns the tenant of this name, if there is one.
     pub(super) fn find(&self, name: &TenantName) -> Option<Arc<Tenant>> {
-        self.read().live.get(name).cloned()
+        self.read_tenants().live.get(name).cloned()
     }
 
     /// Adds the shard to the tenant's set, and returns the position up to which its connections
     /// need nothing from the inbox.
-    pub(super) fn enter(
+    pub(super) fn enter_shard(
         &self,
         name: &TenantName,
         shard: ShardId,
     ) -> Result<(Arc<Tenant>, Position), TenantsFull> {
         loop {
-            let tenant = self.obtain(name)?;
-            if let Some(head) = tenant.enter(shard, self.limits.inbox.places_per_tenant) {
+            let tenant = self.get_or_create(name)?;
+            if let Some(head) = tenant.enter_shard(shard, self.limits.inbox.places_per_tenant) {
                 return Ok((tenant, head));
             }
         }
     }
 
     /// Removes the shard from the tenant's set.
-    pub(super) fn leave(&self, tenant: &Arc<Tenant>, shard: ShardId) {
-        tenant.leave(shard);
+    pub(super) fn leave_shard(&self, tenant: &Arc<Tenant>, shard: ShardId) {
+        tenant.leave_shard(shard);
         if tenant.is_idle() {
             self.forget_if_idle(tenant);
         }
     }
 
     fn forget_if_idle(&self, tenant: &Arc<Tenant>) {
-        let mut tenants = self.write();
+        let mut tenants = self.write_tenants();
         if let Some(head) = tenant.remove_if_idle() {
             tenants.live.swap_remove(tenant.name());
             tenants.dormant.put(tenant.name().clone(), head);
@@ -307,21 +312,21 @@ impl Registry {
     }
 
     /// Returns a snapshot of all live tenants.
-    fn all(&self) -> Vec<Arc<Tenant>> {
-        self.read().live.values().cloned().collect()
+    fn all_tenants(&self) -> Vec<Arc<Tenant>> {
+        self.read_tenants().live.values().cloned().collect()
     }
 
-    fn read(&self) -> RwLockReadGuard<'_, Tenants> {
+    fn read_tenants(&self) -> RwLockReadGuard<'_, RegisteredTenants> {
         self.tenants.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, Tenants> {
+    fn write_tenants(&self) -> RwLockWriteGuard<'_, RegisteredTenants> {
         self.tenants.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Returns the level to which all sizes must be cut down so that their sum is at most `sum`.
-fn level(mut sizes: Vec<u64>, sum: u64) -> usize {
+fn common_level(mut sizes: Vec<u64>, sum: u64) -> usize {
     sizes.sort_unstable();
     let (mut left, mut count) = (sum, sizes.len() as u64);
     for size in sizes {
@@ -350,7 +355,7 @@ mod tests {
             (vec![10, 20, 1000], 40),
             (vec![1; 100], 0),
         ] {
-            assert_eq!(level(sizes.clone(), 70), expected, "{sizes:?}");
+            assert_eq!(common_level(sizes.clone(), 70), expected, "{sizes:?}");
         }
     }
 }

@@ -24,7 +24,7 @@ const WITHIN_KIND_MAX: u64 = (1 << KIND_SHIFT) - 1;
 /// A connection that could be closed, by the memory that this would free. Candidates are closed
 /// in ascending order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Candidate {
+pub(super) enum ReliefCandidate {
     /// Its outbox holds an event that no log holds any more, appended at this time. The oldest is
     /// closed first.
     OldEvent(Instant),
@@ -36,7 +36,7 @@ pub(super) enum Candidate {
 
 /// State that the shards share while memory is short.
 #[derive(Debug)]
-pub(super) struct Relief {
+pub(super) struct MemoryRelief {
     began: Instant,
     shards: Box<[ShardRelief]>,
 }
@@ -48,7 +48,7 @@ struct ShardRelief {
     next: AtomicU64,
 }
 
-impl Relief {
+impl MemoryRelief {
     pub(super) fn new(shards: usize) -> Self {
         let shard = || ShardRelief {
             asked: Notify::new(),
@@ -61,14 +61,14 @@ impl Relief {
     }
 
     /// Asks all shards to free memory.
-    pub(super) fn ask(&self) {
+    pub(super) fn request_relief(&self) {
         for shard in &self.shards {
             shard.asked.notify_one();
         }
     }
 
     /// Waits until the shard is asked to free memory.
-    pub(super) async fn asked(&self, shard: ShardId) {
+    pub(super) async fn wait_for_request(&self, shard: ShardId) {
         match self.shards.get(shard) {
             Some(shard) => shard.asked.notified().await,
             None => std::future::pending().await,
@@ -77,9 +77,9 @@ impl Relief {
 
     /// Announces the shard's next candidate to the others. Returns true if no other shard has a
     /// candidate that comes before it. Among equals, the shard with the lowest index comes first.
-    pub(super) fn is_first(&self, shard: ShardId, candidate: Candidate) -> bool {
-        let mine = self.rank(candidate);
-        self.tell(shard, mine);
+    pub(super) fn announce_candidate(&self, shard: ShardId, candidate: ReliefCandidate) -> bool {
+        let mine = self.rank_of(candidate);
+        self.announce_rank(shard, mine);
         let mut others = self.shards.iter().enumerate();
         others.all(|(id, other)| {
             let rank = other.next.load(Ordering::Acquire);
@@ -88,26 +88,26 @@ impl Relief {
     }
 
     /// Announces that the shard has nothing to close.
-    pub(super) fn has_nothing(&self, shard: ShardId) {
-        self.tell(shard, NOTHING);
+    pub(super) fn announce_none(&self, shard: ShardId) {
+        self.announce_rank(shard, NOTHING);
     }
 
-    fn tell(&self, shard: ShardId, rank: u64) {
+    fn announce_rank(&self, shard: ShardId, rank: u64) {
         if let Some(shard) = self.shards.get(shard) {
             shard.next.store(rank, Ordering::Release);
         }
     }
 
     /// Returns a number that orders candidates as their `Ord` does, for 146 years.
-    fn rank(&self, candidate: Candidate) -> u64 {
+    fn rank_of(&self, candidate: ReliefCandidate) -> u64 {
         let age = |at: Instant| {
             let nanos = at.saturating_duration_since(self.began).as_nanos();
             u64::try_from(nanos).unwrap_or(u64::MAX)
         };
         let (kind, within_kind) = match candidate {
-            Candidate::OldEvent(placed) => (0, age(placed)),
-            Candidate::BegunMessage(began) => (1, age(began)),
-            Candidate::Subscriptions(Reverse(bytes)) => {
+            ReliefCandidate::OldEvent(placed) => (0, age(placed)),
+            ReliefCandidate::BegunMessage(began) => (1, age(began)),
+            ReliefCandidate::Subscriptions(Reverse(bytes)) => {
                 (2, WITHIN_KIND_MAX.saturating_sub(bytes as u64))
             }
         };
@@ -123,32 +123,32 @@ mod tests {
 
     #[test]
     fn ranks_are_in_the_order_of_the_candidates() {
-        let relief = Relief::new(1);
+        let relief = MemoryRelief::new(1);
         let later = relief.began + Duration::from_secs(1);
         let candidates = [
-            Candidate::OldEvent(relief.began),
-            Candidate::OldEvent(later),
-            Candidate::BegunMessage(relief.began),
-            Candidate::BegunMessage(later),
-            Candidate::Subscriptions(Reverse(2)),
-            Candidate::Subscriptions(Reverse(1)),
+            ReliefCandidate::OldEvent(relief.began),
+            ReliefCandidate::OldEvent(later),
+            ReliefCandidate::BegunMessage(relief.began),
+            ReliefCandidate::BegunMessage(later),
+            ReliefCandidate::Subscriptions(Reverse(2)),
+            ReliefCandidate::Subscriptions(Reverse(1)),
         ];
         assert!(candidates.is_sorted());
-        let ranks = candidates.map(|it| relief.rank(it));
+        let ranks = candidates.map(|it| relief.rank_of(it));
         assert!(ranks.is_sorted_by(|a, b| a < b), "{ranks:?}");
         assert!(ranks.iter().all(|rank| *rank < NOTHING));
     }
 
     #[test]
     fn of_several_shards_one_is_first() {
-        let relief = Relief::new(2);
-        let subscriptions = |bytes| Candidate::Subscriptions(Reverse(bytes));
-        assert!(relief.is_first(0, subscriptions(10)));
-        assert!(!relief.is_first(1, subscriptions(10)));
-        assert!(relief.is_first(0, subscriptions(10)));
-        assert!(relief.is_first(1, subscriptions(11)));
-        assert!(!relief.is_first(0, subscriptions(10)));
-        relief.has_nothing(1);
-        assert!(relief.is_first(0, subscriptions(10)));
+        let relief = MemoryRelief::new(2);
+        let subscriptions = |bytes| ReliefCandidate::Subscriptions(Reverse(bytes));
+        assert!(relief.announce_candidate(0, subscriptions(10)));
+        assert!(!relief.announce_candidate(1, subscriptions(10)));
+        assert!(relief.announce_candidate(0, subscriptions(10)));
+        assert!(relief.announce_candidate(1, subscriptions(11)));
+        assert!(!relief.announce_candidate(0, subscriptions(10)));
+        relief.announce_none(1);
+        assert!(relief.announce_candidate(0, subscriptions(10)));
     }
 }

@@ -19,26 +19,26 @@ use std::{
 use indexmap::IndexMap;
 use tokio::{sync::mpsc, task::yield_now, time::Instant};
 
-pub(super) use self::tenant_here::TenantHere;
-use self::tenant_here::{WAITING_KEPT_ROOM_FOR, Waiting};
+pub(super) use self::tenant_here::ShardTenant;
+use self::tenant_here::{PendingItem, WAITING_KEPT_ROOM_FOR};
 use super::{
-    ShardId, ShardSeed,
+    ShardBuilder, ShardId,
     admin::ShardCalls,
     begun_messages::BegunMessages,
-    inbox::Item,
-    membership::Membership,
-    registry::{Registry, TenantsFull},
-    relief::Relief,
+    inbox::InboxItem,
+    membership::HubConnection,
+    registry::{TenantRegistry, TenantsFull},
+    relief::MemoryRelief,
     subscribers::ConnectionId,
     wakes::WakeQueue,
 };
 use crate::{
     memory::MemoryAccount,
-    outbox::{Offer, Outbox},
-    planted::{Fault, is_planted, saw},
-    protocol::{TenantName, UserName, close::Ending},
+    outbox::{EventOffer, Outbox},
+    planted::{PlantedFault, is_planted, mark_seen},
+    protocol::{TenantName, UserName, close::CloseReason},
     scheduler::{Cost, DeficitQueue, QUANTUM, WorkQueue},
-    tally::Tally,
+    tally::ShardTally,
 };
 
 /// Longest time that a busy shard goes without polling sockets and timers. A poll takes 1 to 2
@@ -49,18 +49,18 @@ pub const LOOK_INTERVAL: Duration = Duration::from_micros(64);
 #[derive(Debug)]
 pub struct ShardHub {
     id: ShardId,
-    registry: Arc<Registry>,
-    tally: Arc<Tally>,
-    relief: Arc<Relief>,
-    tenants: RefCell<IndexMap<TenantName, Rc<TenantHere>>>,
-    inbox: RefCell<mpsc::Receiver<Item>>,
+    registry: Arc<TenantRegistry>,
+    tally: Arc<ShardTally>,
+    relief: Arc<MemoryRelief>,
+    tenants: RefCell<IndexMap<TenantName, Rc<ShardTenant>>>,
+    inbox: RefCell<mpsc::Receiver<InboxItem>>,
     calls: RefCell<ShardCalls>,
     /// Tenants with undelivered items.
-    deliveries: RefCell<DeficitQueue<TenantHere>>,
+    deliveries: RefCell<DeficitQueue<ShardTenant>>,
     /// Tenants with connections waiting to be woken to write.
     wakes: WakeQueue,
     /// Tenants with topics of closed connections still in the index.
-    departures: RefCell<DeficitQueue<TenantHere>>,
+    departures: RefCell<DeficitQueue<ShardTenant>>,
     /// Work that tasks do for tenants.
     work: Rc<WorkQueue>,
     /// The large writes of connections.
@@ -74,7 +74,7 @@ pub struct ShardHub {
 }
 
 impl ShardHub {
-    pub(super) fn new(seed: ShardSeed) -> Self {
+    pub(super) fn new(seed: ShardBuilder) -> Self {
         Self {
             id: seed.id,
             begun_messages: BegunMessages::new(seed.registry.memory()),
@@ -97,7 +97,7 @@ impl ShardHub {
 
     /// Returns the shard's counters.
     #[must_use]
-    pub fn tally(&self) -> &Arc<Tally> {
+    pub fn tally(&self) -> &Arc<ShardTally> {
         &self.tally
     }
 
@@ -115,7 +115,7 @@ impl ShardHub {
 
     /// Returns the queue of the work that the shard's tasks do for tenants.
     #[must_use]
-    pub fn work(&self) -> &Rc<WorkQueue> {
+    pub fn work_queue(&self) -> &Rc<WorkQueue> {
         &self.work
     }
 
@@ -125,7 +125,7 @@ impl ShardHub {
     pub async fn run(self: &Rc<Self>, look_interval: Duration) {
         let mut last_look = Instant::now();
         while poll_fn(|context| self.poll_work(context)).await {
-            self.take_waiting();
+            self.deliver_pending();
             for queue in [&self.work, &self.writes] {
                 if !queue.is_idle() {
                     queue.begin_turn();
@@ -146,12 +146,12 @@ impl ShardHub {
     }
 
     /// Delivers queued items within the budget of one turn. Does not wait for new ones.
-    pub fn take_waiting(self: &Rc<Self>) {
-        self.empty_inbox();
+    pub fn deliver_pending(self: &Rc<Self>) {
+        self.drain_inbox();
         self.deliveries.borrow_mut().begin_turn();
         loop {
             // A tenant with a full write pending gains nothing from more events.
-            let is_ready = |here: &TenantHere| !here.due.has_full_write();
+            let is_ready = |here: &ShardTenant| !here.due.has_full_write();
             let next = self.deliveries.borrow_mut().next(is_ready);
             let Some(here) = next else {
                 break;
@@ -173,8 +173,8 @@ impl ShardHub {
     /// Delivers up to a quantum of the tenant's items, unless a full write is pending: so an item
     /// that was put into the inbox on this very thread need not wait until the tenant is
     /// scheduled. Returns the cost, which the caller must charge.
-    pub fn take_waiting_of(self: &Rc<Self>, tenant: &TenantName) -> Cost {
-        self.empty_inbox();
+    pub fn deliver_one_slice(self: &Rc<Self>, tenant: &TenantName) -> Cost {
+        self.drain_inbox();
         let here = self.tenants.borrow().get(tenant).cloned();
         here.filter(|here| !here.due.has_full_write())
             .and_then(|here| self.deliver_slice(&here, QUANTUM))
@@ -190,13 +190,13 @@ impl ShardHub {
         let next = self.inbox.borrow_mut().poll_recv(context);
         match next {
             Poll::Ready(Some(item)) => {
-                self.queue(item);
+                self.enqueue_item(item);
                 Poll::Ready(true)
             }
             Poll::Ready(None) => Poll::Ready(false),
             Poll::Pending => {
-                self.work.register(context);
-                self.writes.register(context);
+                self.work.register_waker(context);
+                self.writes.register_waker(context);
                 Poll::Pending
             }
         }
@@ -213,8 +213,8 @@ impl ShardHub {
     /// Returns the cost charged so far for deliveries and for the work of tasks, which may have
     /// delivered items themselves.
     #[cfg(test)]
-    pub(crate) fn charged(&self) -> Cost {
-        self.deliveries.borrow().charged() + self.work.charged()
+    pub(crate) fn total_charged(&self) -> Cost {
+        self.deliveries.borrow().total_charged() + self.work.total_charged()
     }
 
     /// Adds a connection to the tenant. From now on its outbox receives the events for its user
@@ -223,59 +223,59 @@ impl ShardHub {
     /// # Errors
     ///
     /// When the tenant is new and the relay has as many tenants as it may have.
-    pub fn join(
+    pub fn join_tenant(
         self: &Rc<Self>,
         tenant: &TenantName,
         user: &UserName,
         outbox: Rc<Outbox>,
-    ) -> Result<Membership, TenantsFull> {
-        let here = self.enter(tenant)?;
+    ) -> Result<HubConnection, TenantsFull> {
+        let here = self.enter_tenant(tenant)?;
         let id = self.last_connection.get() + 1;
         self.last_connection.set(id);
-        Ok(Membership::new(Rc::clone(self), here, id, user, outbox))
+        Ok(HubConnection::new(Rc::clone(self), here, id, user, outbox))
     }
 
     /// Wakes every connection on this shard, as its tenant is scheduled, to check what may have
     /// changed for it.
-    pub fn ring_all(&self) {
+    pub fn nudge_all(&self) {
         for here in self.tenants.borrow().values() {
             here.index.borrow().for_each_connection(|outbox| {
-                outbox.set_rung();
-                here.due.queue().borrow_mut().ring(outbox);
+                outbox.set_alarm();
+                here.due.queue().borrow_mut().push_nudge(outbox);
             });
-            self.wake_rung(here);
+            self.wake_nudged(here);
         }
     }
 
     /// Queues the tenant to have its rung connections woken.
-    fn wake_rung(&self, here: &TenantHere) {
+    fn wake_nudged(&self, here: &ShardTenant) {
         self.wakes.activate(&here.due);
         self.work.wake();
     }
 
     /// Tells every connection on this shard to end, each with a reason returned by `ending`.
     /// Items already in the inbox are delivered first.
-    pub fn end_all(self: &Rc<Self>, ending: impl Fn() -> Ending) {
+    pub fn end_all(self: &Rc<Self>, ending: impl Fn() -> CloseReason) {
         self.is_ending.set(true);
-        self.empty_inbox();
+        self.drain_inbox();
         for here in self.tenants.borrow().values() {
             while let Some(cost) = self.deliver_slice(here, QUANTUM) {
                 self.deliveries.borrow_mut().charge(here, cost);
             }
             here.index
                 .borrow()
-                .for_each_connection(|outbox| outbox.end(ending()));
+                .for_each_connection(|outbox| outbox.request_end(ending()));
         }
     }
 
-    fn enter(&self, name: &TenantName) -> Result<Rc<TenantHere>, TenantsFull> {
+    fn enter_tenant(&self, name: &TenantName) -> Result<Rc<ShardTenant>, TenantsFull> {
         let mut tenants = self.tenants.borrow_mut();
         if let Some(here) = tenants.get(name) {
             return Ok(Rc::clone(here));
         }
-        let (tenant, head) = self.registry.enter(name, self.id)?;
-        let (work, writes) = (self.work.tenant(name), self.writes.tenant(name));
-        let here = Rc::new(TenantHere::new(tenant, head, work, writes));
+        let (tenant, head) = self.registry.enter_shard(name, self.id)?;
+        let (work, writes) = (self.work.tenant_work(name), self.writes.tenant_work(name));
+        let here = Rc::new(ShardTenant::new(tenant, head, work, writes));
         tenants.insert(name.clone(), Rc::clone(&here));
         Ok(here)
     }
@@ -290,12 +290,12 @@ impl ShardHub {
     /// so all events up to the head are in the inbox.
     pub(super) fn await_head(
         self: &Rc<Self>,
-        here: &Rc<TenantHere>,
+        here: &Rc<ShardTenant>,
         outbox: &Rc<Outbox>,
     ) -> Option<u64> {
         let head = here.tenant.head().offset;
         if !here.has_reached(head) {
-            self.empty_inbox();
+            self.drain_inbox();
             // Connections that arrive together share one slice.
             if here.awaited.borrow().is_empty() && !here.due.has_full_write() {
                 let cost = self.deliver_slice(here, QUANTUM);
@@ -312,35 +312,35 @@ impl ShardHub {
 
     /// Delivers all queued items of the tenant.
     #[cfg(test)]
-    pub(super) fn take_all_of(self: &Rc<Self>, here: &Rc<TenantHere>) {
-        self.empty_inbox();
+    pub(super) fn deliver_all_of(self: &Rc<Self>, here: &Rc<ShardTenant>) {
+        self.drain_inbox();
         while self.deliver_slice(here, QUANTUM).is_some() {}
     }
 
     /// Moves all items from the inbox to the tenants' queues. The inbox's capacity bounds their
     /// number.
-    fn empty_inbox(&self) {
+    fn drain_inbox(&self) {
         let mut inbox = self.inbox.borrow_mut();
         while let Ok(item) = inbox.try_recv() {
-            self.queue(item);
+            self.enqueue_item(item);
         }
     }
 
     /// Queues an item with its tenant, if the tenant has connections here.
-    fn queue(&self, item: Item) {
+    fn enqueue_item(&self, item: InboxItem) {
         let tenants = self.tenants.borrow();
         let here = tenants
             .get(item.tenant.name())
             // A tenant that was forgotten and created again has another log.
             .filter(|here| Arc::ptr_eq(&here.tenant, &item.tenant));
         let here = match tenants.values().next() {
-            first if is_planted(Fault::CrossesTenants) => first,
+            first if is_planted(PlantedFault::CrossesTenants) => first,
             _ => here,
         };
         let Some(here) = here else {
             return;
         };
-        here.waiting.borrow_mut().push_back(Waiting {
+        here.waiting.borrow_mut().push_back(PendingItem {
             item,
             done: 0,
             first: 0,
@@ -352,11 +352,11 @@ impl ShardHub {
     /// quota is used. An event is never split, and delivery pauses at an event that must be
     /// rendered first. Then nudges connections that waited for what was delivered. Returns the
     /// cost, or `None` if there was nothing to do.
-    fn deliver_slice(self: &Rc<Self>, here: &Rc<TenantHere>, quota: Cost) -> Option<Cost> {
+    fn deliver_slice(self: &Rc<Self>, here: &Rc<ShardTenant>, quota: Cost) -> Option<Cost> {
         let mut waiting = here.waiting.borrow_mut();
         let is_rendering = here.is_rendering.get() && !self.is_ending.get();
         let next = waiting.front_mut().filter(|_| !is_rendering);
-        let Some(Waiting { item, done, first }) = next else {
+        let Some(PendingItem { item, done, first }) = next else {
             let cost = here.nudge_awaited();
             return (cost > Cost::ZERO).then_some(cost);
         };
@@ -366,18 +366,18 @@ impl ShardHub {
         let mut due = here.due.queue().borrow_mut();
         let events = item.events.as_slice();
         let mut cost = Cost::ZERO;
-        let delivery = item.delivery.delivery();
+        let delivery = item.delivery.shared_delivery();
         let rest = events.iter().zip(delivery.events()).skip(*done);
         for (event, delivered) in rest {
             if cost >= quota || cost > Cost::ZERO && due.has_full_write() {
                 break;
             }
-            if event.renders_slowly() && self.renders_first(here, event, delivery, *done) {
+            if event.renders_slowly() && self.render_before_delivery(here, event, delivery, *done) {
                 break;
             }
             *done += 1;
             if here.has_reached(event.position().offset) {
-                saw("a tenant that came back to a full inbox");
+                mark_seen("a tenant that came back to a full inbox");
                 continue;
             }
             here.taken.set(event.position());
@@ -386,9 +386,9 @@ impl ShardHub {
             if *first == 0 {
                 *first = number;
             }
-            let offer = Offer::new(event, delivered.json(), *first, number);
-            let fanout = due.deliver(
-                |due| index.deliver(event, &offer, due),
+            let offer = EventOffer::new(event, delivered.json_cell(), *first, number);
+            let fanout = due.record_delivery(
+                |due| index.offer_event(event, &offer, due),
                 || offer.bytes_max(),
             );
             delivered.add_matched(fanout.matched);
@@ -397,7 +397,7 @@ impl ShardHub {
             self.tally.queued.add(fanout.matched - fanout.overflowed);
             cost += Cost::FRAME + Cost::STEP.times(fanout.offers);
             if let Some(bytes) = offer.made_json_bytes() {
-                saw("JSON that was made only for the delivery");
+                mark_seen("JSON that was made only for the delivery");
                 self.tally.json_delivered.add(1);
                 cost += Cost::JSON_BYTE.times(bytes);
             }
@@ -422,8 +422,8 @@ impl ShardHub {
     }
 
     /// Counts a JSON connection that has joined or left.
-    pub(super) fn count_json(&self, here: &TenantHere, joined: bool) {
-        self.registry.count_json(&here.tenant, joined);
+    pub(super) fn count_json_connection(&self, here: &ShardTenant, joined: bool) {
+        self.registry.count_json_connection(&here.tenant, joined);
         let connections = &here.json_connections;
         if joined {
             self.tally.json_connections.add(1);
@@ -434,11 +434,11 @@ impl ShardHub {
         }
     }
 
-    pub(super) fn leave(&self, here: &TenantHere) {
+    pub(super) fn leave_tenant(&self, here: &ShardTenant) {
         self.tenants.borrow_mut().swap_remove(here.tenant.name());
         // No connection is left to receive these items.
         drop(here.waiting.take());
-        self.registry.leave(&here.tenant, self.id);
+        self.registry.leave_shard(&here.tenant, self.id);
     }
 }
 

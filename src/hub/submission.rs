@@ -5,31 +5,31 @@ use std::{collections::HashMap, mem};
 
 use tokio::time::Instant;
 
-use super::{condition_check::ConditionCheck, inbox::Events};
+use super::{condition_check::ConditionCheck, inbox::EventBatch};
 use crate::{
-    event::Draft,
-    log::{Known, MessageIds, Unmet},
+    event::EventDraft,
+    log::{KnownMessageId, MessageIds, UnmetCondition},
     protocol::{Epoch, Position},
 };
 
 /// Events that are appended consecutively, all or none.
 #[derive(Debug)]
 pub(super) struct Submission<'a> {
-    pub(super) drafts: Vec<Draft>,
+    pub(super) drafts: Vec<EventDraft>,
     pub(super) check: ConditionCheck<'a>,
 }
 
 /// A draft that duplicates an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Repeat {
+pub(super) struct RepeatedDraft {
     /// Index among the drafts.
     index: usize,
-    first: First,
+    first: OriginalEvent,
 }
 
 /// The event that a draft duplicates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum First {
+enum OriginalEvent {
     /// An event that was appended earlier, at this offset.
     Offset(u64),
     /// A new event of the same call: its index among the call's new events, from 0.
@@ -38,20 +38,20 @@ enum First {
 
 /// The reason for which a whole submission is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Refusal {
+pub(super) enum SubmissionRefusal {
     /// The message ids of these drafts were used with different bodies.
     Conflicts(Vec<usize>),
     /// These conditions do not hold.
-    Unmet(Vec<Unmet>),
+    Unmet(Vec<UnmetCondition>),
 }
 
 impl Submission<'_> {
     /// Returns the drafts that duplicate events, in order.
-    pub(super) fn repeats(
+    pub(super) fn find_repeats(
         &self,
         known: Option<&MessageIds>,
         now: Instant,
-    ) -> Result<Vec<Repeat>, Refusal> {
+    ) -> Result<Vec<RepeatedDraft>, SubmissionRefusal> {
         let (mut repeats, mut conflicts) = (Vec::new(), Vec::new());
         // Maps the hash of the id to the hash of the body and the index among the new events.
         let mut earlier: HashMap<[u8; 16], ([u8; 16], usize)> = HashMap::new();
@@ -61,10 +61,10 @@ impl Submission<'_> {
             };
             let new = index - repeats.len() - conflicts.len();
             match known.and_then(|known| known.find(&fingerprint, now)) {
-                Some(Known::Conflict) => conflicts.push(index),
-                Some(Known::Duplicate(offset)) => repeats.push(Repeat {
+                Some(KnownMessageId::Conflict) => conflicts.push(index),
+                Some(KnownMessageId::Duplicate(offset)) => repeats.push(RepeatedDraft {
                     index,
-                    first: First::Offset(offset),
+                    first: OriginalEvent::Offset(offset),
                 }),
                 // No draft follows the last one, so it need not be remembered.
                 None if index + 1 == self.drafts.len() && earlier.is_empty() => {}
@@ -72,9 +72,9 @@ impl Submission<'_> {
                     None => {
                         earlier.insert(fingerprint.id, (fingerprint.body, new));
                     }
-                    Some((body, new)) if *body == fingerprint.body => repeats.push(Repeat {
+                    Some((body, new)) if *body == fingerprint.body => repeats.push(RepeatedDraft {
                         index,
-                        first: First::New(*new),
+                        first: OriginalEvent::New(*new),
                     }),
                     Some(_) => conflicts.push(index),
                 },
@@ -83,12 +83,12 @@ impl Submission<'_> {
         if conflicts.is_empty() {
             Ok(repeats)
         } else {
-            Err(Refusal::Conflicts(conflicts))
+            Err(SubmissionRefusal::Conflicts(conflicts))
         }
     }
 
     /// Takes the drafts out, except those that duplicate events.
-    pub(super) fn take_new(&mut self, repeats: &[Repeat]) -> Vec<Draft> {
+    pub(super) fn take_new(&mut self, repeats: &[RepeatedDraft]) -> Vec<EventDraft> {
         let mut drafts = mem::take(&mut self.drafts);
         let mut repeats = repeats.iter().map(|repeat| repeat.index).peekable();
         if repeats.peek().is_some() {
@@ -102,13 +102,13 @@ impl Submission<'_> {
     }
 }
 
-impl Repeat {
+impl RepeatedDraft {
     /// Returns the index among the drafts and the position of the original event. `new` are the
     /// new events of the same call.
-    pub(super) fn placed(self, epoch: Epoch, new: &Events) -> (usize, Position) {
+    pub(super) fn resolve_position(self, epoch: Epoch, new: &EventBatch) -> (usize, Position) {
         let offset = match self.first {
-            First::Offset(offset) => offset,
-            First::New(rank) => new
+            OriginalEvent::Offset(offset) => offset,
+            OriginalEvent::New(rank) => new
                 .as_slice()
                 .get(rank)
                 .map_or(0, |event| event.position().offset),

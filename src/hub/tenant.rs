@@ -11,16 +11,20 @@ use tokio::{sync::Semaphore, time::Instant};
 
 use super::{
     ShardId,
-    audience::Audience,
-    inbox::{Delivery, DeliveryPart, Events, FullInbox, InboxSender, Item, Place, Waited},
-    submission::{Refusal, Repeat, Submission},
+    audience::AudienceCounter,
+    inbox::{
+        EventBatch, FullInbox, HeldPermit, InboxItem, InboxPermit, InboxSender, ShardDelivery,
+        SharedDelivery,
+    },
+    submission::{RepeatedDraft, Submission, SubmissionRefusal},
 };
 #[cfg(test)]
 use crate::planted;
 use crate::{
-    event::{Draft, Event, JsonFrame},
+    event::{Event, EventDraft, JsonFrame},
     log::{
-        EVENTS_A_PART, Evicted, Gap, LastOffsets, Log, MessageIdBudget, MessageIds, TopicSearch,
+        EVENTS_A_PART, EvictedEvents, LastOffsets, Log, MessageIdBudget, MessageIds, ReplayGap,
+        TopicSearch,
     },
     protocol::{Position, TenantName},
 };
@@ -35,24 +39,24 @@ pub(super) struct Tenant {
     message_id_budget: Arc<MessageIdBudget>,
     /// Number of its JSON connections on all shards.
     json_connections: AtomicUsize,
-    audience: Audience,
+    audience: AudienceCounter,
     /// Index of topics' last events, while it is in use. Locked before the state.
     last_offsets: Mutex<Option<Box<LastOffsets>>>,
-    state: Mutex<State>,
+    state: Mutex<TenantState>,
 }
 
 #[derive(Debug)]
-struct State {
+struct TenantState {
     log: Log,
     /// `None` if there are none: backends of most tenants may give none.
     message_ids: Option<Box<MessageIds>>,
-    shards: Vec<ShardOfTenant>,
+    shards: Vec<ShardEntry>,
     /// True once the registry has forgotten the tenant: nothing may be added to it any more.
     removed: bool,
 }
 
 #[derive(Debug)]
-struct ShardOfTenant {
+struct ShardEntry {
     shard: ShardId,
     /// The tenant's permits for this shard's inbox.
     share: Arc<Semaphore>,
@@ -60,7 +64,7 @@ struct ShardOfTenant {
 
 /// A range of a log.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Span {
+pub(super) struct LogSpan {
     /// The offset after which nothing may have been evicted, even if the range read begins later.
     pub(super) whole_after: u64,
     /// The offset after which the range begins.
@@ -77,28 +81,28 @@ pub(super) struct LogView {
 }
 
 /// The outcome of an attempt to append.
-pub(super) enum Attempt {
+pub(super) enum AppendAttempt {
     /// The events have been appended and sent to the shards.
     Appended {
         /// The new events, in the order of their drafts.
-        events: Events,
+        events: EventBatch,
         /// The state that the shards share while they deliver them.
-        delivery: Arc<Delivery>,
+        delivery: Arc<SharedDelivery>,
         /// The indexes of the drafts that are duplicates, and the positions of the original
         /// events.
         repeats: Vec<(usize, Position)>,
         /// The events evicted to make room, to be dropped by the caller.
-        evicted: Evicted,
+        evicted: EvictedEvents,
     },
     /// Nothing happened: a message id conflicts, or a condition does not hold.
-    Refused(Refusal),
+    Refused(SubmissionRefusal),
     /// Nothing happened: an inbox has no room.
     NoRoom(FullInbox),
     /// Nothing happened: there is no memory for more events.
     NoMemory,
     /// Nothing happened: more of the log has to be searched first. Holds the permit that was
     /// waited for.
-    Unsearched(Waited),
+    Unsearched(HeldPermit),
     /// Nothing happened: the registry has forgotten the tenant.
     Removed,
 }
@@ -110,9 +114,9 @@ impl Tenant {
             name,
             message_id_budget: Arc::clone(message_ids),
             json_connections: AtomicUsize::new(0),
-            audience: Audience::default(),
+            audience: AudienceCounter::default(),
             last_offsets: Mutex::default(),
-            state: Mutex::new(State {
+            state: Mutex::new(TenantState {
                 log,
                 message_ids: None,
                 shards: Vec::new(),
@@ -126,12 +130,12 @@ impl Tenant {
     }
 
     /// Returns the counts of its connections, users and topics on all shards.
-    pub(super) fn audience(&self) -> &Audience {
+    pub(super) fn audience(&self) -> &AudienceCounter {
         &self.audience
     }
 
     /// Counts a JSON connection that has joined or left.
-    pub(super) fn count_json(&self, joined: bool) {
+    pub(super) fn count_json_connection(&self, joined: bool) {
         if joined {
             self.json_connections.fetch_add(1, Ordering::Relaxed);
         } else {
@@ -140,18 +144,18 @@ impl Tenant {
     }
 
     /// Returns true if the tenant has a JSON connection.
-    pub(super) fn has_json(&self) -> bool {
+    pub(super) fn has_json_connection(&self) -> bool {
         self.json_connections.load(Ordering::Relaxed) > 0
     }
 
     /// Adds the shard to the set, with `places` permits for its inbox. Returns the newest event's
     /// position, or `None` if the registry has forgotten the tenant.
-    pub(super) fn enter(&self, shard: ShardId, places: usize) -> Option<Position> {
+    pub(super) fn enter_shard(&self, shard: ShardId, places: usize) -> Option<Position> {
         let mut state = self.lock();
         if state.removed {
             return None;
         }
-        state.shards.push(ShardOfTenant {
+        state.shards.push(ShardEntry {
             shard,
             share: Arc::new(Semaphore::new(places)),
         });
@@ -159,7 +163,7 @@ impl Tenant {
     }
 
     /// Removes the shard from the set.
-    pub(super) fn leave(&self, shard: ShardId) {
+    pub(super) fn leave_shard(&self, shard: ShardId) {
         self.lock().shards.retain(|entry| entry.shard != shard);
     }
 
@@ -199,7 +203,7 @@ impl Tenant {
     }
 
     /// Checks that the log has every event after the position, as of now.
-    pub(super) fn has_all_after(&self, position: Position, now: Instant) -> Result<(), Gap> {
+    pub(super) fn has_all_after(&self, position: Position, now: Instant) -> Result<(), ReplayGap> {
         self.lock().log.has_all_after(position, now)
     }
 
@@ -207,10 +211,10 @@ impl Tenant {
     /// true if those were all.
     pub(super) fn read_log(
         &self,
-        span: Span,
+        span: LogSpan,
         count: usize,
         events: &mut Vec<Arc<Event>>,
-    ) -> Result<bool, Gap> {
+    ) -> Result<bool, ReplayGap> {
         let state = self.lock();
         let at = |offset| Position {
             offset,
@@ -239,13 +243,17 @@ impl Tenant {
     /// Brings the index of topics' last events up to date by one part, and starts a search with
     /// its content. Returns the work done, in topics of events, and true if that was all of the
     /// log. The log is locked only to list the events.
-    pub(super) fn look_up(&self, search: &mut TopicSearch, now: Instant) -> (usize, bool) {
+    pub(super) fn search_last_offsets(
+        &self,
+        search: &mut TopicSearch,
+        now: Instant,
+    ) -> (usize, bool) {
         let mut last_offsets = lock(&self.last_offsets);
         let index = last_offsets.get_or_insert_with(|| Box::new(LastOffsets::new(now)));
         let tail = self.tail().offset;
         let (next, is_all) = self.events_after(index.up_to(), EVENTS_A_PART);
         let work = index.advance(tail, &next, now);
-        search.begin(index);
+        search.begin_with(index);
         let last = next.last().map(|event| event.position().offset);
         (
             work,
@@ -261,26 +269,26 @@ impl Tenant {
             let Some(index) = &mut *last_offsets else {
                 return;
             };
-            if index.is_resting(now) {
+            if index.is_unused(now) {
                 let index = last_offsets.take();
                 // Dropped without the lock, so that no caller waits for it.
                 drop(last_offsets);
                 drop(index);
                 return;
             }
-            if index.forget(self.tail().offset) == 0 {
+            if index.forget_up_to(self.tail().offset) == 0 {
                 return;
             }
         }
     }
 
     /// Evicts events outside the log's window, for the caller to drop.
-    pub(super) fn evict(&self, now: Instant) -> Evicted {
+    pub(super) fn evict(&self, now: Instant) -> EvictedEvents {
         self.lock().log.evict(now)
     }
 
     /// Evicts the oldest events until at most `bytes` are left, for the caller to drop.
-    pub(super) fn shrink_log_to(&self, bytes: usize) -> Evicted {
+    pub(super) fn shrink_log_to(&self, bytes: usize) -> EvictedEvents {
         self.lock().log.shrink_to(bytes)
     }
 
@@ -297,60 +305,60 @@ impl Tenant {
         inboxes: &[InboxSender],
         now: Instant,
         has_memory: bool,
-        mut waited: Waited,
-    ) -> Attempt {
+        mut waited: HeldPermit,
+    ) -> AppendAttempt {
         let mut state = self.lock();
         if state.removed {
-            return Attempt::Removed;
+            return AppendAttempt::Removed;
         }
-        if !submission.check.finish(self, &state.log) {
-            return Attempt::Unsearched(waited);
+        if !submission.check.finish_search(self, &state.log) {
+            return AppendAttempt::Unsearched(waited);
         }
-        let repeats = match state.judge(submission, now) {
+        let repeats = match state.check_submission(submission, now) {
             Ok(repeats) => repeats,
-            Err(refusal) => return Attempt::Refused(refusal),
+            Err(refusal) => return AppendAttempt::Refused(refusal),
         };
         let is_all_known = repeats.len() == submission.drafts.len();
         let places = if is_all_known {
             Vec::new()
         } else if !has_memory {
-            return Attempt::NoMemory;
+            return AppendAttempt::NoMemory;
         } else {
-            match state.reserve(inboxes, &mut waited) {
+            match state.reserve_permits(inboxes, &mut waited) {
                 Ok(places) => places,
                 Err(full) => {
                     #[cfg(test)]
                     state.append_too_early(&submission.drafts, now);
-                    return Attempt::NoRoom(full);
+                    return AppendAttempt::NoRoom(full);
                 }
             }
         };
         // Nothing below can fail.
-        let mut evicted = Evicted::new();
+        let mut evicted = EvictedEvents::new();
         let budget = &self.message_id_budget;
         let mut json = Vec::new();
         let new = submission.take_new(&repeats);
         let events = state.append_new(new, budget, now, &mut json, &mut evicted);
-        let delivery = Delivery::new(places.len(), events.as_slice().len());
+        let delivery = SharedDelivery::new(places.len(), events.as_slice().len());
         for (event, frame) in json {
             if let Some(event) = delivery.events().get(event) {
-                event.json().fill(frame);
+                event.json_cell().fill(frame);
             }
         }
         for (inbox, place) in places {
-            inbox.send(Item {
+            inbox.send(InboxItem {
                 tenant: Arc::clone(self),
                 events: events.clone(),
-                delivery: DeliveryPart::of(&delivery),
+                delivery: ShardDelivery::of(&delivery),
                 _place: place,
             });
         }
         let epoch = state.log.head().epoch;
         drop(state);
-        Attempt::Appended {
+        AppendAttempt::Appended {
             repeats: repeats
                 .into_iter()
-                .map(|repeat| repeat.placed(epoch, &events))
+                .map(|repeat| repeat.resolve_position(epoch, &events))
                 .collect(),
             events,
             delivery,
@@ -364,7 +372,7 @@ impl Tenant {
         let Some(ids) = &mut state.message_ids else {
             return true;
         };
-        if !ids.expire(now, FORGOTTEN_AT_ONCE) {
+        if !ids.forget_expired(now, FORGOTTEN_AT_ONCE) {
             return false;
         }
         ids.shrink();
@@ -391,7 +399,7 @@ impl Tenant {
         count > 0
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, TenantState> {
         lock(&self.state)
     }
 }
@@ -400,20 +408,24 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl State {
+impl TenantState {
     fn is_idle(&self) -> bool {
         self.shards.is_empty() && self.log.is_empty() && self.message_ids.is_none()
     }
 
     /// Returns the drafts that are duplicates, or the reason for which the submission is refused.
-    fn judge(&self, submission: &Submission<'_>, now: Instant) -> Result<Vec<Repeat>, Refusal> {
-        let repeats = submission.repeats(self.message_ids.as_deref(), now)?;
+    fn check_submission(
+        &self,
+        submission: &Submission<'_>,
+        now: Instant,
+    ) -> Result<Vec<RepeatedDraft>, SubmissionRefusal> {
+        let repeats = submission.find_repeats(self.message_ids.as_deref(), now)?;
         // A retry of what has been appended is not refused, although its conditions may no longer
         // hold.
         if repeats.len() < submission.drafts.len() && !submission.check.conditions().is_empty() {
-            let unmet = submission.check.unmet(&self.log, now);
+            let unmet = submission.check.unmet_conditions(&self.log, now);
             if !unmet.is_empty() {
-                return Err(Refusal::Unmet(unmet));
+                return Err(SubmissionRefusal::Unmet(unmet));
             }
         }
         Ok(repeats)
@@ -421,27 +433,28 @@ impl State {
 
     /// Takes one permit for the inbox of every shard of the set, or none: dropping the permits
     /// returns those that were reserved in vain.
-    fn reserve<'a>(
+    fn reserve_permits<'a>(
         &self,
         inboxes: &'a [InboxSender],
-        waited: &mut Waited,
-    ) -> Result<Vec<Reserved<'a>>, FullInbox> {
+        waited: &mut HeldPermit,
+    ) -> Result<Vec<ReservedPermit<'a>>, FullInbox> {
         let mut places = Vec::with_capacity(self.shards.len());
         for entry in &self.shards {
             // An ended shard has no connections, so it is skipped.
             let inbox = inboxes.get(entry.shard).filter(|it| !it.is_closed());
             if let Some(inbox) = inbox {
-                places.push((inbox, inbox.place(&entry.share, waited)?));
+                places.push((inbox, inbox.try_reserve(&entry.share, waited)?));
             }
         }
         Ok(places)
     }
 
     #[cfg(test)]
-    fn append_too_early(&mut self, drafts: &[Draft], now: Instant) {
-        if planted::is_planted(planted::Fault::AppendsTooEarly) {
+    fn append_too_early(&mut self, drafts: &[EventDraft], now: Instant) {
+        if planted::is_planted(planted::PlantedFault::AppendsTooEarly) {
             for draft in drafts {
-                self.log.append(draft.clone(), now, &mut Evicted::new());
+                self.log
+                    .append(draft.clone(), now, &mut EvictedEvents::new());
             }
         }
     }
@@ -450,19 +463,19 @@ impl State {
     /// is added to `json`, with the index of its event among them.
     fn append_new(
         &mut self,
-        new: Vec<Draft>,
+        new: Vec<EventDraft>,
         budget: &Arc<MessageIdBudget>,
         now: Instant,
         json: &mut Vec<(usize, JsonFrame)>,
-        evicted: &mut Evicted,
-    ) -> Events {
+        evicted: &mut EvictedEvents,
+    ) -> EventBatch {
         let (log, message_ids) = (&mut self.log, &mut self.message_ids);
-        Events::new(new.into_iter().enumerate().map(|(index, mut draft)| {
+        EventBatch::new(new.into_iter().enumerate().map(|(index, mut draft)| {
             let fingerprint = draft.fingerprint();
             let rendered = draft.take_json();
             let event = log.append(draft, now, evicted);
             if let Some(rendered) = rendered {
-                json.push((index, JsonFrame::place(rendered, &event)));
+                json.push((index, JsonFrame::from_draft(rendered, &event)));
             }
             if let Some(fingerprint) = fingerprint {
                 message_ids
@@ -475,4 +488,4 @@ impl State {
 }
 
 /// A permit, and its inbox.
-type Reserved<'a> = (&'a InboxSender, Place);
+type ReservedPermit<'a> = (&'a InboxSender, InboxPermit);

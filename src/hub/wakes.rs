@@ -13,18 +13,18 @@ const KEPT_ROOM_FOR: usize = 4096;
 /// A tenant's connections on one shard that have something to write, or another reason to run,
 /// and have not been woken yet.
 #[derive(Debug, Default)]
-pub(super) struct Due {
-    queue: RefCell<DueQueue>,
+pub(super) struct TenantWakes {
+    queue: RefCell<PendingWakes>,
     flow: Flow,
 }
 
 /// The connections to wake, in order.
 #[derive(Debug, Default)]
-pub(super) struct DueQueue {
+pub(super) struct PendingWakes {
     outboxes: VecDeque<Rc<Outbox>>,
     /// For each event that made connections pending, how many it made so, in the order of
     /// `outboxes`.
-    steps: VecDeque<Step>,
+    steps: VecDeque<WakeStep>,
     /// Connections to wake for a reason other than an event.
     rung: VecDeque<Rc<Outbox>>,
     /// Number of events delivered so far; `bytes` is their total size.
@@ -34,17 +34,17 @@ pub(super) struct DueQueue {
 
 /// The connections that one event made pending.
 #[derive(Debug)]
-struct Step {
+struct WakeStep {
     connections: usize,
     /// Number of events delivered before this one; `bytes` is their total size.
     events: u64,
     bytes: u64,
 }
 
-impl DueQueue {
+impl PendingWakes {
     /// Calls `deliver` with the queue to which it adds the connections that must be woken for an
     /// event, and then `bytes` for the size of that event.
-    pub(super) fn deliver<R>(
+    pub(super) fn record_delivery<R>(
         &mut self,
         deliver: impl FnOnce(&mut VecDeque<Rc<Outbox>>) -> R,
         bytes: impl FnOnce() -> usize,
@@ -53,7 +53,7 @@ impl DueQueue {
         let delivered = deliver(&mut self.outboxes);
         let connections = self.outboxes.len() - before;
         if connections > 0 {
-            self.steps.push_back(Step {
+            self.steps.push_back(WakeStep {
                 connections,
                 events: self.events,
                 bytes: self.bytes,
@@ -65,7 +65,7 @@ impl DueQueue {
     }
 
     /// Adds a connection to wake for a reason other than an event.
-    pub(super) fn ring(&mut self, outbox: &Rc<Outbox>) {
+    pub(super) fn push_nudge(&mut self, outbox: &Rc<Outbox>) {
         self.rung.push_back(Rc::clone(outbox));
     }
 
@@ -84,18 +84,18 @@ impl DueQueue {
     }
 
     /// Wakes connections until the quota is used. Half of it goes to connections that were added
-    /// by [`ring`](Self::ring), if there are enough of them. Returns the cost, including that of
+    /// by [`ring`](Self::push_nudge), if there are enough of them. Returns the cost, including that of
     /// the writes that follow.
-    fn wake(&mut self, quota: Cost) -> Cost {
+    fn wake_some(&mut self, quota: Cost) -> Cost {
         let rung = match self.rung.is_empty() {
             true => Cost::ZERO,
-            false => self.wake_rung(Cost::CALL.fits_into(quota).max(1).div_ceil(2)),
+            false => self.wake_nudged(Cost::CALL.fits_into(quota).max(1).div_ceil(2)),
         };
         rung + self.wake_for_events(quota - rung)
     }
 
     #[cold]
-    fn wake_rung(&mut self, count: usize) -> Cost {
+    fn wake_nudged(&mut self, count: usize) -> Cost {
         let count = count.min(self.rung.len());
         for outbox in self.rung.drain(..count) {
             outbox.nudge();
@@ -128,12 +128,12 @@ impl DueQueue {
     }
 }
 
-impl Due {
-    pub(super) fn queue(&self) -> &RefCell<DueQueue> {
+impl TenantWakes {
+    pub(super) fn queue(&self) -> &RefCell<PendingWakes> {
         &self.queue
     }
 
-    /// See [`DueQueue::has_full_write`].
+    /// See [`PendingWakes::has_full_write`].
     pub(super) fn has_full_write(&self) -> bool {
         self.queue.borrow().has_full_write()
     }
@@ -147,7 +147,7 @@ impl Due {
 /// are queued for it and leave in the same system call: a write of one event takes as long as a
 /// write of 64.
 #[derive(Debug)]
-pub(super) struct WakeQueue(RefCell<DeficitQueue<Due>>);
+pub(super) struct WakeQueue(RefCell<DeficitQueue<TenantWakes>>);
 
 impl Default for WakeQueue {
     fn default() -> Self {
@@ -162,7 +162,7 @@ impl WakeQueue {
     }
 
     /// Queues the tenant, so that its connections are woken when it is granted a quantum.
-    pub(super) fn activate(&self, due: &Rc<Due>) {
+    pub(super) fn activate(&self, due: &Rc<TenantWakes>) {
         self.0.borrow_mut().activate(due);
     }
 
@@ -171,7 +171,7 @@ impl WakeQueue {
         let mut queue = self.0.borrow_mut();
         queue.begin_turn();
         while let Some(due) = queue.next(|_| true) {
-            let cost = due.queue.borrow_mut().wake(due.flow.quota());
+            let cost = due.queue.borrow_mut().wake_some(due.flow.quota());
             queue.charge(&due, cost);
             let has_more = due.len() > 0;
             queue.put_back(due, has_more);
@@ -193,7 +193,7 @@ mod tests {
             steps in prop::collection::vec((0..5_usize, 0..70_usize), 1..100),
         ) {
             let pool = OutboxPool::new(OutboxLimits { frames: 1000, bytes: 1 << 20 });
-            let tenants: [Rc<Due>; 5] = Default::default();
+            let tenants: [Rc<TenantWakes>; 5] = Default::default();
             let wakes = WakeQueue::default();
             let waiting = || tenants.iter().map(|due| due.len()).sum::<usize>();
             for (tenant, count) in steps {
@@ -203,7 +203,7 @@ mod tests {
                     wakes.wake_some();
                     prop_assert!(waiting() < before || before == 0);
                 } else {
-                    due.queue().borrow_mut().deliver(
+                    due.queue().borrow_mut().record_delivery(
                         |outboxes| {
                             outboxes.extend((0..count).map(|_| Rc::new(Outbox::new(&pool))));
                         },

@@ -8,8 +8,8 @@ use serde::Serialize;
 
 use super::answer::AnswerPosition;
 use crate::{
-    http::{Problem, Response, json},
-    hub::{ShardSilent, TenantView},
+    http::{HttpProblem, HttpResponse, json_response},
+    hub::{ShardTimeout, TenantView},
     ops::SHARD_TIMEOUT,
     protocol::{ErrorCode, TenantName, UserName},
     relay::Relay,
@@ -20,7 +20,7 @@ use crate::{
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 #[derive(Serialize)]
-struct Tenant<'a> {
+struct TenantSummary<'a> {
     tenant: &'a str,
     connections: u64,
     users: usize,
@@ -35,28 +35,28 @@ struct TenantLog {
 }
 
 #[derive(Serialize)]
-struct Disconnected {
+struct DisconnectAnswer {
     closed: u64,
 }
 
 /// Returns the connections, users, topics and log bounds of a tenant.
-pub(super) fn look(relay: &Relay, name: &TenantName) -> Result<Response, Problem> {
+pub(super) fn show_tenant(relay: &Relay, name: &TenantName) -> Result<HttpResponse, HttpProblem> {
     let TenantView {
         connections,
         users,
         topics,
         head,
         tail,
-    } = relay.publisher.admin().look(name).ok_or_else(|| {
-        Problem::new(
+    } = relay.publisher.admin().view_tenant(name).ok_or_else(|| {
+        HttpProblem::new(
             StatusCode::NOT_FOUND,
             ErrorCode::NotFound,
             "the tenant has neither a connection nor an event",
         )
     })?;
-    Ok(json(
+    Ok(json_response(
         StatusCode::OK,
-        &Tenant {
+        &TenantSummary {
             tenant: name.as_str(),
             connections,
             users,
@@ -70,27 +70,27 @@ pub(super) fn look(relay: &Relay, name: &TenantName) -> Result<Response, Problem
 }
 
 /// Closes all connections of a user.
-pub(super) async fn disconnect(
+pub(super) async fn disconnect_user(
     relay: &Relay,
     tenant: &TenantName,
     user: &UserName,
-) -> Result<Response, Problem> {
+) -> Result<HttpResponse, HttpProblem> {
     let admin = relay.publisher.admin();
     let closed = admin
-        .disconnect(tenant, user, SHARD_TIMEOUT)
+        .disconnect_user(tenant, user, SHARD_TIMEOUT)
         .await
-        .map_err(silent)?;
+        .map_err(shard_silent)?;
     if closed > 0 {
         tracing::info!(%tenant, %user, closed, "backend disconnected a user");
     } else {
         tracing::debug!(%tenant, %user, "backend disconnected a user without connections");
     }
-    Ok(json(StatusCode::OK, &Disconnected { closed }))
+    Ok(json_response(StatusCode::OK, &DisconnectAnswer { closed }))
 }
 
-fn silent(error: ShardSilent) -> Problem {
+fn shard_silent(error: ShardTimeout) -> HttpProblem {
     log_repeated!(RepeatedLine::ShardSilent, %error);
-    Problem::unavailable(
+    HttpProblem::unavailable(
         ErrorCode::InternalError,
         "a shard did not respond in time",
         RETRY_AFTER,

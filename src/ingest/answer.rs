@@ -7,14 +7,14 @@ use http_body_util::channel::{Channel, Sender};
 use hyper::StatusCode;
 use serde::{Serialize, Serializer};
 
-use super::route::Call;
+use super::route::PostKind;
 use crate::{
-    event::Draft,
-    http::{Response, json, json_stream, json_text},
-    hub::{PlacedEvent, Published},
-    memory::Reservation,
+    event::EventDraft,
+    http::{HttpResponse, json_response, json_stream_response, json_text_response},
+    hub::{PlacedEvent, PublishedEvents},
+    memory::MemoryReservation,
     protocol::{Epoch, MessageId, Position, Topic},
-    relay::Shard,
+    relay::ShardContext,
     scheduler::{Cost, TenantWork},
 };
 
@@ -27,13 +27,13 @@ const PART_BYTES: usize = 64 * 1024;
 const PARTS_AHEAD: usize = 1;
 
 /// The parts of an event that its answer repeats.
-pub(super) struct Accepted {
+pub(super) struct AcceptedEvent {
     message_id: MessageId,
     topics: Arc<[Topic]>,
 }
 
-impl Accepted {
-    pub(super) fn of(draft: &Draft) -> Self {
+impl AcceptedEvent {
+    pub(super) fn from_draft(draft: &EventDraft) -> Self {
         Self {
             message_id: draft.message_id().clone(),
             topics: Arc::clone(draft.topics()),
@@ -41,7 +41,7 @@ impl Accepted {
     }
 
     /// Returns its memory in bytes, including the event's `PlacedEvent`.
-    pub(super) fn bytes(&self) -> usize {
+    pub(super) fn memory_bytes(&self) -> usize {
         let topics = size_of_val::<[Topic]>(&self.topics);
         size_of::<(Self, PlacedEvent)>() + self.message_id.as_str().len() + topics
     }
@@ -53,7 +53,7 @@ impl Accepted {
 
 /// The result of one event.
 #[derive(Serialize)]
-struct Answer<'a> {
+struct EventAnswer<'a> {
     message_id: &'a str,
     position: AnswerPosition,
     #[serde(serialize_with = "as_texts")]
@@ -82,7 +82,7 @@ impl From<Position> for AnswerPosition {
 }
 
 fn epoch_as_text<S: Serializer>(epoch: &Epoch, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(str::from_utf8(&epoch.text()).unwrap_or_default())
+    serializer.serialize_str(str::from_utf8(&epoch.to_ascii()).unwrap_or_default())
 }
 
 fn offset_as_text<S: Serializer>(offset: &u64, serializer: S) -> Result<S::Ok, S::Error> {
@@ -93,8 +93,8 @@ fn as_texts<S: Serializer>(topics: &[Topic], serializer: S) -> Result<S::Ok, S::
     serializer.collect_seq(topics.iter().map(Topic::as_str))
 }
 
-impl<'a> Answer<'a> {
-    fn new((accepted, placed): &'a (Accepted, PlacedEvent)) -> Self {
+impl<'a> EventAnswer<'a> {
+    fn new((accepted, placed): &'a (AcceptedEvent, PlacedEvent)) -> Self {
         Self {
             message_id: accepted.message_id.as_str(),
             position: placed.position.into(),
@@ -108,40 +108,40 @@ impl<'a> Answer<'a> {
 /// Returns the answer to a call that has appended its events. Parts of a batch's answer are
 /// charged to the tenant's flow. `memory` is the call's reservation, held until the answer is
 /// complete.
-pub(super) fn answer(
-    shard: &Shard,
+pub(super) fn publish_answer(
+    shard: &ShardContext,
     work: TenantWork,
-    call: Call,
-    accepted: Vec<Accepted>,
-    published: Published,
-    memory: Reservation,
-) -> Response {
+    call: PostKind,
+    accepted: Vec<AcceptedEvent>,
+    published: PublishedEvents,
+    memory: MemoryReservation,
+) -> HttpResponse {
     let status = if published.acknowledged {
         StatusCode::OK
     } else {
         StatusCode::ACCEPTED
     };
     match call {
-        Call::Event => {
+        PostKind::Event => {
             let only = iter::zip(accepted, published.events).next();
-            json(status, &only.as_ref().map(Answer::new))
+            json_response(status, &only.as_ref().map(EventAnswer::new))
         }
-        Call::Batch => {
+        PostKind::Batch => {
             let mut answer = BatchAnswer {
                 results: iter::zip(accepted, published.events),
                 state: BatchAnswerState::Start,
                 _memory: memory,
             };
             let first = answer.next_part().unwrap_or_default();
-            work.charge(made(first.len()));
+            work.charge(making_cost(first.len()));
             match answer.state {
                 // Most answers are short and announce their length.
-                BatchAnswerState::End => json_text(status, first),
+                BatchAnswerState::End => json_text_response(status, first),
                 BatchAnswerState::Start | BatchAnswerState::Results => {
                     let (sender, body) = Channel::new(PARTS_AHEAD);
-                    let sending = answer.send(first, sender, work);
+                    let sending = answer.send_parts(first, sender, work);
                     drop(shard.turn_meter.spawn(sending));
-                    json_stream(status, body)
+                    json_stream_response(status, body)
                 }
             }
         }
@@ -150,16 +150,16 @@ pub(super) fn answer(
 
 /// Returns the cost of making `bytes` bytes of an answer: they are mostly copies of topics, which
 /// take less time than other JSON.
-fn made(bytes: usize) -> Cost {
+fn making_cost(bytes: usize) -> Cost {
     Cost::BYTE.times(2 * bytes)
 }
 
 /// The answer to a batch, made while the backend reads it. It can reach 29 MB, since it repeats
 /// the topics of each event.
 struct BatchAnswer {
-    results: iter::Zip<vec::IntoIter<Accepted>, vec::IntoIter<PlacedEvent>>,
+    results: iter::Zip<vec::IntoIter<AcceptedEvent>, vec::IntoIter<PlacedEvent>>,
     state: BatchAnswerState,
-    _memory: Reservation,
+    _memory: MemoryReservation,
 }
 
 /// Progress of making the JSON document.
@@ -173,15 +173,15 @@ enum BatchAnswerState {
 impl BatchAnswer {
     /// Sends the parts until the last one or until the backend disconnects. Before each part
     /// except the first, waits until the tenant is scheduled.
-    async fn send(mut self, first: Bytes, mut sender: Sender<Bytes>, work: TenantWork) {
+    async fn send_parts(mut self, first: Bytes, mut sender: Sender<Bytes>, work: TenantWork) {
         let mut part = Some(first);
         while let Some(bytes) = part {
             if sender.send_data(bytes).await.is_err() {
                 return;
             }
-            work.turn().await;
+            work.wait_for_quantum().await;
             part = self.next_part();
-            work.charge(Cost::CALL + made(part.as_ref().map_or(0, Bytes::len)));
+            work.charge(Cost::CALL + making_cost(part.as_ref().map_or(0, Bytes::len)));
         }
     }
 
@@ -207,7 +207,7 @@ impl BatchAnswer {
                 part.push(b',');
             }
             // Cannot fail: all its values can be represented in JSON.
-            drop(serde_json::to_writer(&mut part, &Answer::new(&event)));
+            drop(serde_json::to_writer(&mut part, &EventAnswer::new(&event)));
         }
         Some(part.into())
     }
@@ -223,7 +223,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        connection::testing::{Bench, settle, simulate},
+        connection::testing::{ConnectionFixture, settle, simulate},
         event::tests::draft,
         memory::{MemoryAccount, MemoryUse},
         protocol::TenantName,
@@ -233,13 +233,13 @@ mod tests {
     const EPOCH: &str = "000000000000000000000000000000ab";
 
     /// Returns the answer to a call of one event for each item of `matched`.
-    fn answered(call: Call, matched: &[Option<u64>]) -> (StatusCode, Value) {
+    fn answered(call: PostKind, matched: &[Option<u64>]) -> (StatusCode, Value) {
         simulate(answered_now(call, matched.to_vec()))
     }
 
-    async fn answered_now(call: Call, matched: Vec<Option<u64>>) -> (StatusCode, Value) {
+    async fn answered_now(call: PostKind, matched: Vec<Option<u64>>) -> (StatusCode, Value) {
         let accepted: Vec<_> = (1..=matched.len())
-            .map(|n| Accepted::of(&draft(&format!("m{n}"), &["a:1", "b:2"])))
+            .map(|n| AcceptedEvent::from_draft(&draft(&format!("m{n}"), &["a:1", "b:2"])))
             .collect();
         let placed = |(index, matched): (usize, &Option<u64>)| PlacedEvent {
             position: Position {
@@ -249,20 +249,20 @@ mod tests {
             matched: *matched,
             duplicate: false,
         };
-        let published = Published {
+        let published = PublishedEvents {
             events: matched.iter().enumerate().map(placed).collect(),
             acknowledged: matched.iter().all(Option::is_some),
         };
         let memory = Arc::<MemoryAccount>::default()
             .reserve(MemoryUse::Requests, 1)
             .unwrap();
-        let bench = Bench::new();
+        let bench = ConnectionFixture::new();
         let work = bench
             .shard
             .hub
-            .work()
-            .tenant(&TenantName::parse("acme").unwrap());
-        let response = answer(&bench.shard, work, call, accepted, published, memory);
+            .work_queue()
+            .tenant_work(&TenantName::parse("acme").unwrap());
+        let response = publish_answer(&bench.shard, work, call, accepted, published, memory);
         assert_eq!(response.headers()[CONTENT_TYPE], "application/json");
         let status = response.status();
         let body = response.into_body().collect().await.unwrap().to_bytes();
@@ -282,21 +282,21 @@ mod tests {
     fn an_event_that_all_shards_have_queued_is_answered_with_whom_it_matched() {
         let mut only = expected("m1", "7");
         only["matched"] = json!(3);
-        let answer = answered(Call::Event, &[Some(3)]);
+        let answer = answered(PostKind::Event, &[Some(3)]);
         assert_eq!(answer, (StatusCode::OK, only));
     }
 
     #[test]
     fn what_a_shard_has_not_acknowledged_is_accepted_and_says_nothing_of_matches() {
-        let answer = answered(Call::Event, &[None]);
+        let answer = answered(PostKind::Event, &[None]);
         assert_eq!(answer, (StatusCode::ACCEPTED, expected("m1", "7")));
-        let answer = answered(Call::Batch, &[None, None]);
+        let answer = answered(PostKind::Batch, &[None, None]);
         let both = json!({"results": [expected("m1", "7"), expected("m2", "8")]});
         assert_eq!(answer, (StatusCode::ACCEPTED, both));
     }
 
     /// Returns 1,000 events with their positions.
-    fn many() -> (Vec<Accepted>, Vec<PlacedEvent>) {
+    fn many() -> (Vec<AcceptedEvent>, Vec<PlacedEvent>) {
         let placed = PlacedEvent {
             position: Position {
                 epoch: Epoch::from_bits(0xab),
@@ -305,31 +305,32 @@ mod tests {
             matched: Some(1),
             duplicate: false,
         };
-        let accepted = (0..1000).map(|n| Accepted::of(&draft(&format!("m{n}"), &["a:1"])));
+        let accepted =
+            (0..1000).map(|n| AcceptedEvent::from_draft(&draft(&format!("m{n}"), &["a:1"])));
         (accepted.collect(), vec![placed; 1000])
     }
 
     #[test]
     fn a_long_answer_is_made_in_turns_of_its_tenant_for_as_long_as_it_is_read() {
         simulate(async {
-            let bench = Bench::new();
+            let bench = ConnectionFixture::new();
             let account = Arc::<MemoryAccount>::default();
             let work = || {
-                let queue = bench.shard.hub.work();
-                queue.tenant(&TenantName::parse("acme").unwrap())
+                let queue = bench.shard.hub.work_queue();
+                queue.tenant_work(&TenantName::parse("acme").unwrap())
             };
             let (accepted, events) = many();
-            let published = Published {
+            let published = PublishedEvents {
                 events,
                 acknowledged: true,
             };
             let memory = account.reserve(MemoryUse::Requests, 5000).unwrap();
             // In debt for 40 turns of the shard.
             work().charge(QUANTUM.times(40));
-            let response = answer(
+            let response = publish_answer(
                 &bench.shard,
                 work(),
-                Call::Batch,
+                PostKind::Batch,
                 accepted,
                 published,
                 memory,
@@ -342,10 +343,10 @@ mod tests {
             assert!(poll_immediate(body.frame()).await.is_none());
             settle().await;
             assert!(body.frame().await.is_some());
-            assert_eq!(account.held(MemoryUse::Requests), 5000);
+            assert_eq!(account.held_bytes(MemoryUse::Requests), 5000);
             drop(body);
             settle().await;
-            assert_eq!(account.held(MemoryUse::Requests), 0);
+            assert_eq!(account.held_bytes(MemoryUse::Requests), 0);
         });
     }
 
@@ -365,16 +366,16 @@ mod tests {
         let results = document["results"].as_array().unwrap();
         let ids: Vec<_> = results.iter().map(|it| it["message_id"].clone()).collect();
         assert_eq!(ids, (0..1000).map(|n| format!("m{n}")).collect::<Vec<_>>());
-        assert_eq!(account.held(MemoryUse::Requests), 5000);
+        assert_eq!(account.held_bytes(MemoryUse::Requests), 5000);
         drop(answer);
-        assert_eq!(account.held(MemoryUse::Requests), 0);
+        assert_eq!(account.held_bytes(MemoryUse::Requests), 0);
     }
 
     #[test]
     fn a_batch_of_one_is_a_batch() {
         let mut only = expected("m1", "7");
         only["matched"] = json!(0);
-        let answer = answered(Call::Batch, &[Some(0)]);
+        let answer = answered(PostKind::Batch, &[Some(0)]);
         assert_eq!(answer, (StatusCode::OK, json!({"results": [only]})));
     }
 }

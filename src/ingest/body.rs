@@ -12,9 +12,9 @@ use hyper::{
 use tokio::{task::yield_now, time::timeout};
 
 use crate::{
-    http::{Problem, only_header},
+    http::{HttpProblem, only_header},
     limits::Limit,
-    memory::{BODY_COPIES, BODY_GROWTH_BYTES, MemoryUse, REQUEST_BYTES, Reservation},
+    memory::{BODY_COPIES, BODY_GROWTH_BYTES, MemoryReservation, MemoryUse, REQUEST_BYTES},
     protocol::ErrorCode,
     relay::Relay,
 };
@@ -27,27 +27,27 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Format of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Format {
+pub(super) enum BodyFormat {
     /// `application/x-protobuf`
     Protobuf,
     /// `application/json`, proto3 JSON
     Json,
 }
 
-impl Format {
+impl BodyFormat {
     /// Determines the format from the headers.
     ///
     /// # Errors
     ///
     /// A problem if the media type or an encoding is not supported.
-    pub(super) fn of(headers: &HeaderMap) -> Result<Self, Problem> {
+    pub(super) fn from_headers(headers: &HeaderMap) -> Result<Self, HttpProblem> {
         if headers.contains_key(CONTENT_ENCODING) {
-            return Err(unsupported("Content-Encoding is not supported"));
+            return Err(unsupported_media_type("Content-Encoding is not supported"));
         }
         // hyper decodes `chunked` and passes other codings on undecoded.
         let codings = only_header(headers, &TRANSFER_ENCODING)?.map(HeaderValue::as_bytes);
         if codings.is_some_and(|codings| !codings.eq_ignore_ascii_case(b"chunked")) {
-            return Err(unsupported(
+            return Err(unsupported_media_type(
                 "the only supported Transfer-Encoding is chunked",
             ));
         }
@@ -62,7 +62,7 @@ impl Format {
         } else if media_type.eq_ignore_ascii_case("application/json") {
             check_charset(parameters).map(|()| Self::Json)
         } else {
-            Err(unsupported(
+            Err(unsupported_media_type(
                 "the Content-Type must be application/x-protobuf or application/json",
             ))
         }
@@ -70,7 +70,7 @@ impl Format {
 }
 
 /// Refuses another charset than UTF-8, which JSON requires (RFC 8259, 8.1).
-fn check_charset(parameters: &str) -> Result<(), Problem> {
+fn check_charset(parameters: &str) -> Result<(), HttpProblem> {
     let is_other = parameters.split(';').any(|parameter| {
         parameter
             .trim()
@@ -81,13 +81,13 @@ fn check_charset(parameters: &str) -> Result<(), Problem> {
             })
     });
     if is_other {
-        return Err(unsupported("JSON must be in UTF-8"));
+        return Err(unsupported_media_type("JSON must be in UTF-8"));
     }
     Ok(())
 }
 
-fn unsupported(detail: &str) -> Problem {
-    Problem::new(
+fn unsupported_media_type(detail: &str) -> HttpProblem {
+    HttpProblem::new(
         StatusCode::UNSUPPORTED_MEDIA_TYPE,
         ErrorCode::ValidationError,
         detail,
@@ -100,11 +100,11 @@ const PIECES_PER_TURN: usize = 1024;
 
 /// Reads the body, of at most `bytes_max` bytes, and reserves the memory that the request holds
 /// until it is answered.
-pub(super) async fn read(
+pub(super) async fn read_body(
     request: Request<Incoming>,
     bytes_max: usize,
     relay: &Relay,
-) -> Result<(Bytes, Reservation), Problem> {
+) -> Result<(Bytes, MemoryReservation), HttpProblem> {
     let body = request.into_body();
     // If the length is announced, too long a body is refused before anything is read.
     let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
@@ -116,38 +116,38 @@ pub(super) async fn read(
         .memory()
         .reserve(MemoryUse::Requests, REQUEST_BYTES + BODY_COPIES * announced)
         .map_err(|_| no_memory(relay))?;
-    let collector = Collector {
+    let collector = BodyCollector {
         relay,
         body,
         bytes_max,
         memory,
     };
-    match timeout(BODY_TIMEOUT, collector.collect()).await {
+    match timeout(BODY_TIMEOUT, collector.collect_pieces()).await {
         Ok(read) => read,
-        Err(_) => Err(Problem::new(
+        Err(_) => Err(HttpProblem::new(
             StatusCode::REQUEST_TIMEOUT,
             ErrorCode::ValidationError,
             "the body took too long to arrive",
         )
-        .closing()),
+        .with_connection_close()),
     }
 }
 
 /// Joins the pieces of a body.
-struct Collector<'a> {
+struct BodyCollector<'a> {
     relay: &'a Relay,
     body: Incoming,
     bytes_max: usize,
-    memory: Reservation,
+    memory: MemoryReservation,
 }
 
-impl Collector<'_> {
-    async fn collect(mut self) -> Result<(Bytes, Reservation), Problem> {
-        let Some(first) = self.next().await? else {
+impl BodyCollector<'_> {
+    async fn collect_pieces(mut self) -> Result<(Bytes, MemoryReservation), HttpProblem> {
+        let Some(first) = self.next_piece().await? else {
             return Ok((Bytes::new(), self.memory));
         };
-        self.make_room(first.len())?;
-        let Some(second) = self.next().await? else {
+        self.reserve_for(first.len())?;
+        let Some(second) = self.next_piece().await? else {
             // Most bodies arrive in one piece, which need not be copied.
             return Ok((first, self.memory));
         };
@@ -158,22 +158,24 @@ impl Collector<'_> {
         let mut piece = Some(second);
         let mut pieces = 2_usize;
         while let Some(bytes) = piece {
-            self.make_room(whole.len() + bytes.len())?;
+            self.reserve_for(whole.len() + bytes.len())?;
             whole.extend_from_slice(&bytes);
             pieces += 1;
             if pieces.is_multiple_of(PIECES_PER_TURN) {
                 yield_now().await;
             }
-            piece = self.next().await?;
+            piece = self.next_piece().await?;
         }
         Ok((whole.freeze(), self.memory))
     }
 
     /// Returns the next piece that is not empty; `None` at the end of the body.
-    async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
+    async fn next_piece(&mut self) -> Result<Option<Bytes>, HttpProblem> {
         while let Some(frame) = self.body.frame().await {
             // The connection is usually gone, so the answer rarely arrives.
-            let frame = frame.map_err(|_| Problem::invalid("the body is incomplete").closing())?;
+            let frame = frame.map_err(|_| {
+                HttpProblem::bad_request("the body is incomplete").with_connection_close()
+            })?;
             if let Ok(data) = frame.into_data()
                 && !data.is_empty()
             {
@@ -184,7 +186,7 @@ impl Collector<'_> {
     }
 
     /// Grows the reservation to what a body of `bytes` bytes needs.
-    fn make_room(&mut self, bytes: usize) -> Result<(), Problem> {
+    fn reserve_for(&mut self, bytes: usize) -> Result<(), HttpProblem> {
         if bytes > self.bytes_max {
             return Err(too_large(self.bytes_max));
         }
@@ -200,55 +202,58 @@ impl Collector<'_> {
 
 /// Grows the reservation after a body has grown from `before` to `now` bytes, counting all its
 /// copies.
-pub(super) fn grow(
+pub(super) fn grow_reservation(
     relay: &Relay,
-    memory: &mut Reservation,
+    memory: &mut MemoryReservation,
     before: usize,
     now: usize,
-) -> Result<(), Problem> {
+) -> Result<(), HttpProblem> {
     memory
         .grow_admitted(BODY_COPIES * now.saturating_sub(before))
         .map_err(|_| no_memory(relay))
 }
 
 /// Counts and returns the problem for a request refused for lack of memory.
-pub(super) fn no_memory(relay: &Relay) -> Problem {
-    relay.metrics.exceeded(Limit::Memory);
-    Problem::unavailable(
+pub(super) fn no_memory(relay: &Relay) -> HttpProblem {
+    relay.metrics.limit_exceeded(Limit::Memory);
+    HttpProblem::unavailable(
         ErrorCode::RateLimitExceeded,
         "the relay has no memory for another request (limits.memory_max)",
         RETRY_AFTER,
     )
-    .closing()
+    .with_connection_close()
 }
 
-pub(super) fn too_large(bytes_max: usize) -> Problem {
-    Problem::new(
+pub(super) fn too_large(bytes_max: usize) -> HttpProblem {
+    HttpProblem::new(
         StatusCode::PAYLOAD_TOO_LARGE,
         ErrorCode::ValidationError,
         format!("the body exceeds {bytes_max} bytes"),
     )
-    .closing()
+    .with_connection_close()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn format(content_type: &str) -> Result<Format, StatusCode> {
+    fn format(content_type: &str) -> Result<BodyFormat, StatusCode> {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_str(content_type).unwrap());
-        Format::of(&headers).map_err(|problem| problem.status())
+        BodyFormat::from_headers(&headers).map_err(|problem| problem.status())
     }
 
     #[test]
     fn a_body_is_protobuf_or_json_in_utf_8() {
         for (content_type, expected) in [
-            ("application/x-protobuf", Format::Protobuf),
-            ("Application/X-Protobuf; messageType=x", Format::Protobuf),
-            ("application/json", Format::Json),
-            ("application/json; charset=UTF-8", Format::Json),
-            ("application/json;charset=\"utf-8\"", Format::Json),
+            ("application/x-protobuf", BodyFormat::Protobuf),
+            (
+                "Application/X-Protobuf; messageType=x",
+                BodyFormat::Protobuf,
+            ),
+            ("application/json", BodyFormat::Json),
+            ("application/json; charset=UTF-8", BodyFormat::Json),
+            ("application/json;charset=\"utf-8\"", BodyFormat::Json),
         ] {
             assert_eq!(format(content_type), Ok(expected), "{content_type}");
         }
@@ -266,11 +271,11 @@ mod tests {
             let refused = Err(StatusCode::UNSUPPORTED_MEDIA_TYPE);
             assert_eq!(format(content_type), refused, "{content_type}");
         }
-        assert!(Format::of(&HeaderMap::new()).is_err());
+        assert!(BodyFormat::from_headers(&HeaderMap::new()).is_err());
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-        assert!(Format::of(&headers).is_err());
+        assert!(BodyFormat::from_headers(&headers).is_err());
     }
 
     #[test]
@@ -279,7 +284,7 @@ mod tests {
         for _ in 0..2 {
             headers.append(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         }
-        let refused = Format::of(&headers).unwrap_err();
+        let refused = BodyFormat::from_headers(&headers).unwrap_err();
         assert_eq!(refused.status(), StatusCode::BAD_REQUEST);
     }
 }

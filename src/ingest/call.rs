@@ -12,15 +12,15 @@ use super::{
     admin, events,
     gathered::SMALL_CALL_BYTES,
     parameters::refuse_parameters,
-    refused::too_many,
-    route::{Path, Route, Target},
+    refused::limit_problem,
+    route::{PathTarget, PostRoute, TenantPath},
 };
 use crate::{
     auth::{IngestKey, IngestKeys},
-    http::{Problem, Response, Via, bearer_token, check_host, check_no_origin},
+    http::{HttpProblem, HttpResponse, ListenerKind, bearer_token, check_host, check_no_origin},
     limits::EventBudget,
     protocol::{ErrorCode, TenantName, UserName},
-    relay::{Relay, Shard},
+    relay::{Relay, ShardContext},
     scheduler::QUANTUM,
 };
 
@@ -28,108 +28,110 @@ use crate::{
 const KEY_NEEDED: &str = "to accept such requests, configure [[ingest.keys]]";
 
 /// A call that has passed all checks.
-enum Admitted {
-    Publish(Route, EventBudget),
+enum AdmittedCall {
+    Publish(PostRoute, EventBudget),
     Look(TenantName),
     Disconnect(TenantName, UserName),
 }
 
 /// Handles a call. Sets `authenticated` once the caller is authenticated, which is before the
 /// body is read.
-pub(super) async fn answer(
-    shard: &Shard,
-    via: Via,
+pub(super) async fn handle_call(
+    shard: &ShardContext,
+    via: ListenerKind,
     authenticated: &Cell<bool>,
     request: Request<Incoming>,
-) -> Result<Response, Problem> {
-    let admitted = admit(&shard.relay, via, authenticated, &request);
-    match admitted.map_err(|problem| unread(problem, request.body()))? {
-        Admitted::Publish(route, budget) => events::publish(shard, &route, &budget, request).await,
-        Admitted::Look(tenant) => {
-            take_turn(shard, &tenant).await;
-            admin::look(&shard.relay, &tenant)
+) -> Result<HttpResponse, HttpProblem> {
+    let admitted = admit_call(&shard.relay, via, authenticated, &request);
+    match admitted.map_err(|problem| with_unread_body(problem, request.body()))? {
+        AdmittedCall::Publish(route, budget) => {
+            events::publish_events(shard, &route, &budget, request).await
         }
-        Admitted::Disconnect(tenant, user) => {
-            take_turn(shard, &tenant).await;
-            admin::disconnect(&shard.relay, &tenant, &user).await
+        AdmittedCall::Look(tenant) => {
+            spend_quantum(shard, &tenant).await;
+            admin::show_tenant(&shard.relay, &tenant)
+        }
+        AdmittedCall::Disconnect(tenant, user) => {
+            spend_quantum(shard, &tenant).await;
+            admin::disconnect_user(&shard.relay, &tenant, &user).await
         }
     }
 }
 
 /// Prepares the answer to a call with an unread body. If the body is long, hyper closes the
 /// connection after the answer, so the answer announces this and no further call is lost.
-pub(super) fn unread(problem: Problem, body: &Incoming) -> Problem {
-    match is_long(body) {
-        true => problem.closing(),
+pub(super) fn with_unread_body(problem: HttpProblem, body: &Incoming) -> HttpProblem {
+    match has_long_body(body) {
+        true => problem.with_connection_close(),
         false => problem,
     }
 }
 
 /// Returns true if hyper closes the connection when the body is not read.
-fn is_long(body: &Incoming) -> bool {
+fn has_long_body(body: &Incoming) -> bool {
     let len_max = body.size_hint().upper().unwrap_or(u64::MAX);
     len_max > SMALL_CALL_BYTES as u64
 }
 
 /// Waits until the tenant is scheduled and charges a whole quantum: such calls are rare, and
 /// their cost depends on the number of connections.
-async fn take_turn(shard: &Shard, tenant: &TenantName) {
-    let work = shard.hub.work().tenant(tenant);
-    work.turn().await;
+async fn spend_quantum(shard: &ShardContext, tenant: &TenantName) {
+    let work = shard.hub.work_queue().tenant_work(tenant);
+    work.wait_for_quantum().await;
     work.charge(QUANTUM);
 }
 
-fn admit(
+fn admit_call(
     relay: &Relay,
-    via: Via,
+    via: ListenerKind,
     authenticated: &Cell<bool>,
     request: &Request<Incoming>,
-) -> Result<Admitted, Problem> {
+) -> Result<AdmittedCall, HttpProblem> {
     let live = relay.live();
-    if live.ingest_keys.is_empty() && via == Via::Tcp {
+    if live.ingest_keys.is_empty() && via == ListenerKind::Tcp {
         check_host(request, &[], KEY_NEEDED)?;
         check_no_origin(request, KEY_NEEDED)?;
     }
     let key = authenticate(relay, &live.ingest_keys, request)?;
     authenticated.set(true);
-    let path = Path::parse(request.uri().path()).ok_or_else(Problem::no_such_path)?;
-    let tenant = path.tenant()?;
+    let path = TenantPath::parse(request.uri().path()).ok_or_else(HttpProblem::no_such_path)?;
+    let tenant = path.parse_tenant()?;
     if key.is_some_and(|key| !key.allows(&tenant)) {
-        return Err(Problem::new(
+        return Err(HttpProblem::new(
             StatusCode::FORBIDDEN,
             ErrorCode::AuthorizationFailed,
             "the key does not allow this tenant",
         ));
     }
-    let target = path.target.ok_or_else(Problem::no_such_path)?;
-    let mut methods = target.methods().split(", ");
+    let target = path.target.ok_or_else(HttpProblem::no_such_path)?;
+    let mut methods = target.allowed_methods().split(", ");
     if !methods.any(|method| request.method() == method) {
-        return Err(Problem::method_not_allowed(target.methods()));
+        return Err(HttpProblem::method_not_allowed(target.allowed_methods()));
     }
-    if !matches!(target, Target::Events(_)) && is_long(request.body()) {
-        return Err(Problem::invalid("this call takes no body"));
+    if !matches!(target, PathTarget::Events(_)) && has_long_body(request.body()) {
+        return Err(HttpProblem::bad_request("this call takes no body"));
     }
     if relay.is_draining() {
-        return Err(Problem::shutting_down(relay.retry_after()).closing());
+        return Err(HttpProblem::shutting_down(relay.retry_after()).with_connection_close());
     }
     let key = key.map(IngestKey::name);
     tracing::debug!(key, %tenant, ?target, "backend call");
     Ok(match target {
-        Target::Events(call) => {
+        PathTarget::Events(call) => {
             // Before the body is read: if the limit is exceeded, it need not be.
             let budget = relay
                 .limits
-                .call(&tenant, key)
-                .map_err(|exceeded| too_many(relay, exceeded))?;
-            Admitted::Publish(Route { tenant, call }, budget)
+                .charge_call(&tenant, key)
+                .map_err(|exceeded| limit_problem(relay, exceeded))?;
+            AdmittedCall::Publish(PostRoute { tenant, call }, budget)
         }
-        Target::Tenant => {
+        PathTarget::Tenant => {
             refuse_parameters(request.uri().query())?;
-            Admitted::Look(tenant)
+            AdmittedCall::Look(tenant)
         }
-        Target::Connections(user) => {
+        PathTarget::Connections(user) => {
             refuse_parameters(request.uri().query())?;
-            Admitted::Disconnect(tenant, user.user()?)
+            AdmittedCall::Disconnect(tenant, user.parse_user()?)
         }
     })
 }
@@ -139,13 +141,13 @@ fn authenticate<'a>(
     relay: &Relay,
     keys: &'a IngestKeys,
     request: &Request<Incoming>,
-) -> Result<Option<&'a IngestKey>, Problem> {
+) -> Result<Option<&'a IngestKey>, HttpProblem> {
     if keys.is_empty() {
         return Ok(None);
     }
     let refuse = |reason, detail: String| {
         relay.metrics.backend_not_authenticated(reason);
-        Problem::unauthenticated(detail)
+        HttpProblem::unauthenticated(detail)
     };
     let presented = bearer_token(request.headers())
         .map_err(|error| refuse("malformed", error.to_string()))?

@@ -3,22 +3,22 @@
 
 use std::{collections::HashSet, mem, sync::Arc};
 
-use super::json::{Checked, check_cost, check_small};
+use super::json::{JsonCheck, check_small_json, json_check_cost};
 use crate::{
-    config::Limits,
-    event::{Draft, DraftParts},
-    http::Problem,
+    config::LimitsSection,
+    event::{EventDraft, EventDraftParts},
+    http::HttpProblem,
     protocol::{MessageId, Topic, topic::TENANT_KIND},
     relay::Relay,
     scheduler::Cost,
-    schema::{Fault, InspectLimits, Inspected, Inspection, PayloadKind, Schema},
+    schema::{InspectLimits, InspectOutcome, InspectedEnvelope, PayloadKind, Schema, WireFault},
 };
 
 /// An envelope that the relay would accept from a backend.
 #[derive(Debug)]
-pub struct Admissible<'a> {
+pub struct AdmissibleEnvelope<'a> {
     /// The envelope.
-    pub inspected: Inspected<'a>,
+    pub inspected: InspectedEnvelope<'a>,
     /// The topics of the event: those of its annotated fields, then those of field 18, then
     /// those of the call, without repeats.
     pub topics: Vec<Topic>,
@@ -26,7 +26,7 @@ pub struct Admissible<'a> {
     pub message_id: Option<MessageId>,
 }
 
-impl<'a> Admissible<'a> {
+impl<'a> AdmissibleEnvelope<'a> {
     /// Checks an envelope from a backend. `more_topics` are those of the call. Both ingest and
     /// `sidewire route` use this function.
     ///
@@ -35,24 +35,24 @@ impl<'a> Admissible<'a> {
     /// If the relay would refuse the envelope as an event.
     pub fn check(
         schema: &'a Schema,
-        limits: &Limits,
+        limits: &LimitsSection,
         envelope: &'a [u8],
         more_topics: &[Topic],
-    ) -> Result<Self, Problem> {
+    ) -> Result<Self, HttpProblem> {
         let read = ReadLimits::NONE;
         let checked = Self::check_within(schema, limits, envelope, more_topics, read)?;
-        checked.ok_or_else(|| Problem::invalid("the envelope cannot be decoded"))
+        checked.ok_or_else(|| HttpProblem::bad_request("the envelope cannot be decoded"))
     }
 
     /// Checks an envelope as [`check`](Self::check) does. Returns `None` if it is larger than
     /// `read` allows.
     fn check_within(
         schema: &'a Schema,
-        limits: &Limits,
+        limits: &LimitsSection,
         envelope: &'a [u8],
         more_topics: &[Topic],
         read: ReadLimits,
-    ) -> Result<Option<Self>, Problem> {
+    ) -> Result<Option<Self>, HttpProblem> {
         if envelope.len() > read.bytes {
             return Ok(None);
         }
@@ -64,21 +64,21 @@ impl<'a> Admissible<'a> {
             schema
                 .inspect_within(envelope, within)
                 .map_err(|error| match error.fault() {
-                    Fault::TooManyTopics => too_many_topics(limits.topics_per_event),
-                    _ => Problem::invalid(error.to_string()).with_field(error.field()),
+                    WireFault::TooManyTopics => too_many_topics(limits.topics_per_event),
+                    _ => HttpProblem::bad_request(error.to_string()).with_field(error.field()),
                 })?;
         let mut inspected = match inspection {
-            Inspection::Complete(inspected) => inspected,
-            Inspection::NeedsDecoding => return Ok(None),
+            InspectOutcome::Complete(inspected) => inspected,
+            InspectOutcome::NeedsDecoding => return Ok(None),
         };
         check_payload(&inspected)?;
         if inspected.has_position {
-            return Err(refuse(
+            return Err(invalid_field(
                 "position",
                 "is set by the relay and must be left out",
             ));
         }
-        let topics = topics(
+        let topics = event_topics(
             mem::take(&mut inspected.topics),
             &inspected.extra_topics,
             more_topics,
@@ -88,7 +88,7 @@ impl<'a> Admissible<'a> {
             .message_id
             .map(MessageId::parse)
             .transpose()
-            .map_err(|error| refuse("message_id", error))?;
+            .map_err(|error| invalid_field("message_id", error))?;
         Ok(Some(Self {
             inspected,
             topics,
@@ -132,24 +132,25 @@ const STEPS_A_DECODED_FIELD: usize = 4;
 
 /// An event read from an envelope.
 pub(super) struct ReadEvent {
-    pub(super) draft: Draft,
-    pub(super) checked: Checked,
+    pub(super) draft: EventDraft,
+    pub(super) checked: JsonCheck,
     /// Cost of reading it, without its bytes and topics.
     pub(super) cost: Cost,
 }
 
 /// Reads an envelope as an event. Returns `None` if it is larger than `read` allows.
 /// `more_topics` are those of the call.
-pub(super) fn draft(
+pub(super) fn read_draft(
     relay: &Relay,
     envelope: &[u8],
     more_topics: &[Topic],
     read: ReadLimits,
-) -> Result<Option<ReadEvent>, Problem> {
+) -> Result<Option<ReadEvent>, HttpProblem> {
     let live = relay.live();
     let limits = &live.config.limits;
-    let checked = Admissible::check_within(&live.schema, limits, envelope, more_topics, read)?;
-    let Some(Admissible {
+    let checked =
+        AdmissibleEnvelope::check_within(&live.schema, limits, envelope, more_topics, read)?;
+    let Some(AdmissibleEnvelope {
         inspected,
         topics,
         message_id,
@@ -167,13 +168,13 @@ pub(super) fn draft(
         Some(id) => id,
         None => fresh_message_id(relay)?,
     };
-    let kept: Vec<_> = inspected.kept().collect();
+    let kept: Vec<_> = inspected.kept_bytes().collect();
     // No backend repeats an id that the relay has generated, so it needs no fingerprint.
     let fingerprint = (!append_message_id).then(|| {
         let key = relay.publisher.fingerprint_key();
         key.fingerprint(&message_id, &kept, &topics)
     });
-    let draft = Draft::new(DraftParts {
+    let draft = EventDraft::new(EventDraftParts {
         kept: &kept,
         message_id,
         append_message_id,
@@ -187,9 +188,9 @@ pub(super) fn draft(
     let json_max = live.config.limits.json_max;
     let is_in_doubt = inspected.json_is_in_doubt(json_max);
     Ok(Some(ReadEvent {
-        checked: check_small(&live, &draft, is_in_doubt)?,
-        cost: Cost::STEP.times(steps) + check_cost(envelope.len(), is_in_doubt),
-        draft: draft.known_by(fingerprint),
+        checked: check_small_json(&live, &draft, is_in_doubt)?,
+        cost: Cost::STEP.times(steps) + json_check_cost(envelope.len(), is_in_doubt),
+        draft: draft.with_fingerprint(fingerprint),
     }))
 }
 
@@ -199,27 +200,27 @@ pub(super) fn refused_cost(envelope: &[u8]) -> Cost {
     Cost::STEP.times(envelope.len() / 2)
 }
 
-fn check_payload(envelope: &Inspected<'_>) -> Result<(), Problem> {
+fn check_payload(envelope: &InspectedEnvelope<'_>) -> Result<(), HttpProblem> {
     match &envelope.payload {
-        None => Err(refuse("payload", "is not set")),
+        None => Err(invalid_field("payload", "is not set")),
         Some(payload) => match payload.kind {
             PayloadKind::Event { .. } => Ok(()),
-            PayloadKind::Control(_) => Err(refuse(payload.name, "is not an event")),
+            PayloadKind::Control(_) => Err(invalid_field(payload.name, "is not an event")),
         },
     }
 }
 
 /// Merges the topics of the annotated fields, of field 18 and of the call.
-fn topics(
+fn event_topics(
     mut topics: Vec<Topic>,
     field_18: &[&str],
     more_topics: &[Topic],
     topics_max: usize,
-) -> Result<Vec<Topic>, Problem> {
+) -> Result<Vec<Topic>, HttpProblem> {
     if !field_18.is_empty() || !more_topics.is_empty() {
         let mut seen: HashSet<_> = topics.iter().cloned().collect();
         let extra = field_18.iter().enumerate().map(|(index, text)| {
-            parse_topic(text).map_err(|reason| refuse(&format!("topics[{index}]"), reason))
+            parse_topic(text).map_err(|reason| invalid_field(&format!("topics[{index}]"), reason))
         });
         for topic in extra.chain(more_topics.iter().cloned().map(Ok)) {
             let topic = topic?;
@@ -232,15 +233,15 @@ fn topics(
         }
     }
     if topics.is_empty() {
-        return Err(Problem::invalid(
+        return Err(HttpProblem::bad_request(
             "the event relates to no topic: none of its annotated fields holds an id, and no topic is given",
         ));
     }
     Ok(topics)
 }
 
-pub(super) fn too_many_topics(topics_max: usize) -> Problem {
-    Problem::invalid(format!(
+pub(super) fn too_many_topics(topics_max: usize) -> HttpProblem {
+    HttpProblem::bad_request(format!(
         "the event relates to more than {topics_max} topics (limits.topics_per_event)"
     ))
 }
@@ -253,17 +254,17 @@ pub(super) fn parse_topic(text: &str) -> Result<Topic, String> {
     if topic.is_wildcard() && !is_everyone {
         Err("has the id `*`, which does not name a single topic".to_owned())
     } else if topic.kind() == TENANT_KIND && !is_everyone {
-        Err("is of the kind tenant, which has the one topic tenant:*".to_owned())
+        Err("is of the kind tenant, and the only topic of that kind is tenant:*".to_owned())
     } else {
         Ok(topic)
     }
 }
 
-fn fresh_message_id(relay: &Relay) -> Result<MessageId, Problem> {
+fn fresh_message_id(relay: &Relay) -> Result<MessageId, HttpProblem> {
     let id = relay.random.uuid_v7(&relay.clock).to_string();
-    MessageId::parse(&id).map_err(|error| refuse("message_id", error))
+    MessageId::parse(&id).map_err(|error| invalid_field("message_id", error))
 }
 
-fn refuse(field: &str, reason: impl std::fmt::Display) -> Problem {
-    Problem::invalid(format!("{field} {reason}")).with_field(Some(field))
+fn invalid_field(field: &str, reason: impl std::fmt::Display) -> HttpProblem {
+    HttpProblem::bad_request(format!("{field} {reason}")).with_field(Some(field))
 }

@@ -3,46 +3,46 @@
 use std::{iter::Enumerate, vec};
 
 use super::{
-    draft::{ReadEvent, ReadLimits, draft, refused_cost},
-    json::{Checked, InDoubt, no_batch},
+    draft::{ReadEvent, ReadLimits, read_draft, refused_cost},
+    json::{JsonCheck, UncheckedEvent, batch_problem},
 };
 use crate::{
-    event::Draft,
-    http::{ItemProblem, Problem},
+    event::EventDraft,
+    http::{HttpProblem, ItemProblem},
     protocol::Topic,
     relay::Relay,
     scheduler::{Cost, QUANTUM},
 };
 
 /// A batch that is being read, with its events and errors so far.
-pub(super) struct Drafts<'a> {
+pub(super) struct BatchReader<'a> {
     /// Maximum size of an envelope, in bytes.
     envelope_max: usize,
     envelopes: Enumerate<vec::IntoIter<&'a [u8]>>,
-    pub(super) drafts: Vec<Draft>,
+    pub(super) drafts: Vec<EventDraft>,
     /// Drafts that still need a check of their JSON.
-    in_doubt: Vec<InDoubt>,
+    in_doubt: Vec<UncheckedEvent>,
     errors: Vec<ItemProblem>,
 }
 
 /// The outcome of reading a part of a batch.
-pub(super) struct Part<'a> {
+pub(super) struct BatchPart<'a> {
     /// Cost of reading the part.
     pub(super) cost: Cost,
     /// An envelope that takes too long to be read on the shard, with its index in the batch.
     pub(super) large: Option<(usize, &'a [u8])>,
 }
 
-impl<'a> Drafts<'a> {
-    pub(super) fn new(relay: &Relay, batch: &'a [u8]) -> Result<Self, Problem> {
+impl<'a> BatchReader<'a> {
+    pub(super) fn new(relay: &Relay, batch: &'a [u8]) -> Result<Self, HttpProblem> {
         let live = relay.live();
         let ingest = &live.config.ingest;
         let envelopes = live
             .schema
             .batch_messages(batch, ingest.batch_events_max)
-            .map_err(no_batch)?;
+            .map_err(batch_problem)?;
         if envelopes.is_empty() {
-            return Err(Problem::invalid("the batch is empty"));
+            return Err(HttpProblem::bad_request("the batch is empty"));
         }
         Ok(Self {
             envelope_max: ingest.body_max,
@@ -54,21 +54,21 @@ impl<'a> Drafts<'a> {
     }
 
     /// Reads envelopes until a quantum is used up, or until one takes too long to be read here.
-    pub(super) fn read_some(&mut self, relay: &Relay, more_topics: &[Topic]) -> Part<'a> {
+    pub(super) fn read_part(&mut self, relay: &Relay, more_topics: &[Topic]) -> BatchPart<'a> {
         let mut cost = Cost::ZERO;
         while let Some((index, envelope)) = self.envelopes.next() {
             cost += Cost::EVENT + Cost::BYTE.times(envelope.len());
             if envelope.len() > self.envelope_max {
-                self.add(index, Err(envelope_too_large(self.envelope_max)));
+                self.record_result(index, Err(envelope_too_large(self.envelope_max)));
                 continue;
             }
-            match draft(relay, envelope, more_topics, ReadLimits::ON_SHARD).transpose() {
+            match read_draft(relay, envelope, more_topics, ReadLimits::ON_SHARD).transpose() {
                 Some(read) => {
                     cost += read_cost(&read, envelope);
-                    self.add(index, read);
+                    self.record_result(index, read);
                 }
                 None => {
-                    return Part {
+                    return BatchPart {
                         cost,
                         large: Some((index, envelope)),
                     };
@@ -78,44 +78,44 @@ impl<'a> Drafts<'a> {
                 break;
             }
         }
-        Part { cost, large: None }
+        BatchPart { cost, large: None }
     }
 
     /// Records the result of reading the envelope at `index`.
-    pub(super) fn add(&mut self, index: usize, read: Result<ReadEvent, Problem>) {
+    pub(super) fn record_result(&mut self, index: usize, read: Result<ReadEvent, HttpProblem>) {
         match read {
             Ok(read) => {
-                if matches!(read.checked, Checked::InDoubt) {
+                if matches!(read.checked, JsonCheck::InDoubt) {
                     let draft = self.drafts.len();
-                    self.in_doubt.push(InDoubt { index, draft });
+                    self.in_doubt.push(UncheckedEvent { index, draft });
                 }
                 self.drafts.push(read.draft);
             }
-            Err(problem) => self.errors.push(problem.of_item(index)),
+            Err(problem) => self.errors.push(problem.into_item_problem(index)),
         }
     }
 
     /// Returns true if all envelopes are read.
-    pub(super) fn is_read(&self) -> bool {
+    pub(super) fn is_finished(&self) -> bool {
         self.envelopes.len() == 0
     }
 
     /// Returns the drafts, those that still need a check of their JSON, and the errors.
-    pub(super) fn into_parts(self) -> (Vec<Draft>, Vec<InDoubt>, Vec<ItemProblem>) {
+    pub(super) fn into_parts(self) -> (Vec<EventDraft>, Vec<UncheckedEvent>, Vec<ItemProblem>) {
         (self.drafts, self.in_doubt, self.errors)
     }
 }
 
 /// Returns the cost of reading an envelope, without its bytes.
-pub(super) fn read_cost(read: &Result<ReadEvent, Problem>, envelope: &[u8]) -> Cost {
+pub(super) fn read_cost(read: &Result<ReadEvent, HttpProblem>, envelope: &[u8]) -> Cost {
     match read {
         Ok(read) => read.cost + Cost::TOPIC.times(read.draft.topics().len()),
         Err(_) => refused_cost(envelope),
     }
 }
 
-fn envelope_too_large(bytes_max: usize) -> Problem {
-    Problem::invalid(format!(
+fn envelope_too_large(bytes_max: usize) -> HttpProblem {
+    HttpProblem::bad_request(format!(
         "the event has more than {bytes_max} bytes (ingest.body_max)"
     ))
 }

@@ -1,18 +1,20 @@
 //! Checks one event as ingest would, without a relay: it uses ingest's own functions, in the
 //! same order.
 
-use super::{body::too_large, draft::Admissible, json::no_json, parameters::topic_parameter};
+use super::{
+    body::too_large, draft::AdmissibleEnvelope, json::json_problem, parameters::topic_parameter,
+};
 use crate::{
-    config::{Ingest, Limits},
+    config::{IngestSection, LimitsSection},
     event::write_envelope,
-    http::Problem,
+    http::HttpProblem,
     protocol::Topic,
     schema::Schema,
 };
 
 /// A single event to check, with the topics of its call.
 #[derive(Debug, Clone, Copy)]
-pub struct Posted<'a> {
+pub struct DryRunRequest<'a> {
     /// The body of the call.
     pub body: &'a [u8],
     /// True if the body is proto3 JSON, false if it is Protocol Buffers.
@@ -23,7 +25,7 @@ pub struct Posted<'a> {
 
 /// An event that the relay would accept.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Taken {
+pub struct DryRunEvent {
     /// The envelope's bytes.
     pub envelope: Vec<u8>,
     /// The topics in its field 18, unchanged.
@@ -40,9 +42,9 @@ const FRESH_TIMESTAMP: i64 = 2_000_000_000;
 
 /// Returns the bytes that would be stored, without the position. Adds a message id and a
 /// timestamp if the event has none, as the relay does.
-fn stored(admissible: &Admissible<'_>) -> Vec<u8> {
+fn stored_envelope(admissible: &AdmissibleEnvelope<'_>) -> Vec<u8> {
     let inspected = &admissible.inspected;
-    let kept: Vec<_> = inspected.kept().collect();
+    let kept: Vec<_> = inspected.kept_bytes().collect();
     let id = admissible.message_id.is_none().then_some(FRESH_MESSAGE_ID);
     let timestamp = inspected.timestamp.is_none().then_some(FRESH_TIMESTAMP);
     let mut envelope = Vec::new();
@@ -57,29 +59,31 @@ fn stored(admissible: &Admissible<'_>) -> Vec<u8> {
 /// If the relay would refuse the event; returns the problem that it would answer with.
 pub fn dry_run(
     schema: &Schema,
-    ingest: &Ingest,
-    limits: &Limits,
-    posted: Posted<'_>,
-) -> Result<Taken, Problem> {
+    ingest: &IngestSection,
+    limits: &LimitsSection,
+    posted: DryRunRequest<'_>,
+) -> Result<DryRunEvent, HttpProblem> {
     let topics = posted.topics.iter().map(|text| topic_parameter(text));
     let topics: Vec<_> = topics.collect::<Result<_, _>>()?;
     if posted.body.len() > ingest.body_max {
         return Err(too_large(ingest.body_max));
     }
     let envelope = if posted.is_json {
-        schema.envelope_from_json(posted.body).map_err(no_json)?
+        schema
+            .envelope_from_json(posted.body)
+            .map_err(json_problem)?
     } else {
         posted.body.to_vec()
     };
-    let admissible = Admissible::check(schema, limits, &envelope, &topics)?;
+    let admissible = AdmissibleEnvelope::check(schema, limits, &envelope, &topics)?;
     let inspected = &admissible.inspected;
     if inspected.json_is_in_doubt(limits.json_max) {
         schema
-            .check_json(&stored(&admissible), limits.json_max)
-            .map_err(no_json)?;
+            .check_json(&stored_envelope(&admissible), limits.json_max)
+            .map_err(json_problem)?;
     }
     let extra = inspected.extra_topics.iter();
-    Ok(Taken {
+    Ok(DryRunEvent {
         field_18: extra.map(|topic| (*topic).to_owned()).collect(),
         topics: admissible.topics,
         envelope,

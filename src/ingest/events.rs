@@ -10,78 +10,78 @@ use hyper::{Request, body::Incoming};
 use tokio::task::yield_now;
 
 use super::{
-    answer::{Accepted, answer},
-    body::{self, Format},
-    call::unread,
-    draft::{ReadEvent, ReadLimits, draft},
-    drafts::{Drafts, read_cost},
-    json::{Checked, InDoubt, check_large, elsewhere, encoded},
-    parameters::Parameters,
-    refused::{batch_invalid, not_appended, too_many},
-    render::render,
-    route::{Call, Route},
+    answer::{AcceptedEvent, publish_answer},
+    body::{self, BodyFormat},
+    call::with_unread_body,
+    draft::{ReadEvent, ReadLimits, read_draft},
+    drafts::{BatchReader, read_cost},
+    json::{JsonCheck, UncheckedEvent, check_large_json, json_to_protobuf, run_offloaded},
+    parameters::QueryParameters,
+    refused::{batch_invalid, limit_problem, not_appended},
+    render::render_drafts,
+    route::{PostKind, PostRoute},
 };
 use crate::{
-    event::Draft,
-    http::{ItemProblem, Problem, Response},
+    event::EventDraft,
+    http::{HttpProblem, HttpResponse, ItemProblem},
     hub::ConditionCheck,
     limits::EventBudget,
-    memory::{MemoryUse, REQUEST_BYTES, Reservation},
+    memory::{MemoryReservation, MemoryUse, REQUEST_BYTES},
     protocol::Topic,
-    relay::{Relay, Shard},
+    relay::{Relay, ShardContext},
     scheduler::{Cost, TenantWork},
 };
 
 /// Reads the events of a call, appends them, and waits until the shards have queued them.
-pub(super) async fn publish(
-    shard: &Shard,
-    route: &Route,
+pub(super) async fn publish_events(
+    shard: &ShardContext,
+    route: &PostRoute,
     budget: &EventBudget,
     request: Request<Incoming>,
-) -> Result<Response, Problem> {
+) -> Result<HttpResponse, HttpProblem> {
     let relay = &shard.relay;
-    let unread = |problem| unread(problem, request.body());
-    let format = Format::of(request.headers()).map_err(unread)?;
+    let unread = |problem| with_unread_body(problem, request.body());
+    let format = BodyFormat::from_headers(request.headers()).map_err(unread)?;
     // A full load, since a guard should not be held while the body is awaited.
     let live = relay.live.load_full();
     let (ingest, limits) = (&live.config.ingest, &live.config.limits);
-    let work = shard.hub.work().tenant(&route.tenant);
+    let work = shard.hub.work_queue().tenant_work(&route.tenant);
     let query = request.uri().query();
     if let Some(query) = query {
-        work.turn().await;
+        work.wait_for_quantum().await;
         work.charge(Cost::JSON_BYTE.times(query.len()));
     }
     let parameters =
-        Parameters::parse(query, route.call, limits.topics_per_event).map_err(unread)?;
+        QueryParameters::parse(query, route.call, limits.topics_per_event).map_err(unread)?;
     let body_max = match route.call {
-        Call::Event => ingest.body_max,
-        Call::Batch => ingest.batch_body_max,
+        PostKind::Event => ingest.body_max,
+        PostKind::Batch => ingest.batch_body_max,
     };
-    let (body, mut memory) = body::read(request, body_max, relay).await?;
-    let posted = Posted {
+    let (body, mut memory) = body::read_body(request, body_max, relay).await?;
+    let posted = PostedBody {
         call: route.call,
         format,
         body,
     };
-    let drafts = drafts(relay, &work, posted, &parameters.topics, &mut memory).await?;
+    let drafts = read_drafts(relay, &work, posted, &parameters.topics, &mut memory).await?;
     budget
         .charge_rest(drafts.len())
-        .map_err(|exceeded| too_many(relay, exceeded))?;
-    let drafts = render(shard, &work, &route.tenant, drafts, &mut memory).await?;
-    if route.call == Call::Batch {
+        .map_err(|exceeded| limit_problem(relay, exceeded))?;
+    let drafts = render_drafts(shard, &work, &route.tenant, drafts, &mut memory).await?;
+    if route.call == PostKind::Batch {
         // The append itself cannot be split; the events that it evicts are dropped afterwards.
-        work.turn().await;
+        work.wait_for_quantum().await;
     }
     work.charge(append_cost(&drafts));
     let mut check = ConditionCheck::new(&parameters.conditions);
     while !check.is_searched() {
-        work.charge(relay.publisher.search(&route.tenant, &mut check));
+        work.charge(relay.publisher.search_conditions(&route.tenant, &mut check));
         if !check.is_searched() {
             yield_now().await;
-            work.turn().await;
+            work.wait_for_quantum().await;
         }
     }
-    let accepted: Vec<_> = drafts.iter().map(Accepted::of).collect();
+    let accepted: Vec<_> = drafts.iter().map(AcceptedEvent::from_draft).collect();
     let mut appended = relay
         .publisher
         .append_if(&route.tenant, drafts, check)
@@ -91,74 +91,82 @@ pub(super) async fn publish(
     // call, but its events stay.
     relay
         .metrics
-        .ingested(appended.new_len() as u64, appended.duplicates_len() as u64);
+        .events_ingested(appended.new_len() as u64, appended.duplicates_len() as u64);
     // Delivers on this shard at once: a backend that posts one event after another then has
     // many queued before the first is written.
-    work.charge(shard.hub.take_waiting_of(&route.tenant));
+    work.charge(shard.hub.deliver_one_slice(&route.tenant));
     while appended.evicted_len() > 0 {
         if appended.evicted_len() > 1 {
-            work.turn().await;
+            work.wait_for_quantum().await;
         }
         work.charge(appended.drop_evicted());
     }
-    let published = appended.acknowledged().await;
+    let published = appended.wait_acknowledged().await;
     // The body and the drafts are freed by now.
-    memory.shrink_to(REQUEST_BYTES + accepted.iter().map(Accepted::bytes).sum::<usize>());
-    Ok(answer(shard, work, route.call, accepted, published, memory))
+    memory.shrink_to(
+        REQUEST_BYTES
+            + accepted
+                .iter()
+                .map(AcceptedEvent::memory_bytes)
+                .sum::<usize>(),
+    );
+    Ok(publish_answer(
+        shard, work, route.call, accepted, published, memory,
+    ))
 }
 
 /// A posted body that has been received.
-struct Posted {
-    call: Call,
-    format: Format,
+struct PostedBody {
+    call: PostKind,
+    format: BodyFormat,
     body: Bytes,
 }
 
 /// Reads the events of a body once the tenant is scheduled; a batch is read in parts.
-async fn drafts(
+async fn read_drafts(
     relay: &Arc<Relay>,
     work: &TenantWork,
-    posted: Posted,
+    posted: PostedBody,
     more_topics: &[Topic],
-    memory: &mut Reservation,
-) -> Result<Vec<Draft>, Problem> {
+    memory: &mut MemoryReservation,
+) -> Result<Vec<EventDraft>, HttpProblem> {
     let body = match posted.format {
-        Format::Protobuf => posted.body,
-        Format::Json => {
+        BodyFormat::Protobuf => posted.body,
+        BodyFormat::Json => {
             let text_len = posted.body.len();
-            let body = encoded(relay, work, posted.body, posted.call).await?;
-            body::grow(relay, memory, text_len, body.len())?;
+            let body = json_to_protobuf(relay, work, posted.body, posted.call).await?;
+            body::grow_reservation(relay, memory, text_len, body.len())?;
             body
         }
     };
-    work.turn().await;
+    work.wait_for_quantum().await;
     work.charge(Cost::CALL);
     match posted.call {
-        Call::Event => event(relay, work, body, more_topics).await,
-        Call::Batch => batch(relay, work, body, more_topics).await,
+        PostKind::Event => read_event(relay, work, body, more_topics).await,
+        PostKind::Batch => read_batch(relay, work, body, more_topics).await,
     }
 }
 
-async fn event(
+async fn read_event(
     relay: &Arc<Relay>,
     work: &TenantWork,
     envelope: Bytes,
     more_topics: &[Topic],
-) -> Result<Vec<Draft>, Problem> {
+) -> Result<Vec<EventDraft>, HttpProblem> {
     work.charge(Cost::EVENT + Cost::BYTE.times(envelope.len()));
-    let read = match draft(relay, &envelope, more_topics, ReadLimits::ON_SHARD).transpose() {
+    let read = match read_draft(relay, &envelope, more_topics, ReadLimits::ON_SHARD).transpose() {
         Some(read) => {
             work.charge(read_cost(&read, &envelope));
             read?
         }
-        None => read_elsewhere(relay, work, envelope, more_topics).await??,
+        None => read_event_offloaded(relay, work, envelope, more_topics).await??,
     };
     let drafts = vec![read.draft];
-    if matches!(read.checked, Checked::Passed) {
+    if matches!(read.checked, JsonCheck::Passed) {
         return Ok(drafts);
     }
-    let in_doubt = vec![InDoubt { index: 0, draft: 0 }];
-    let (drafts, refused) = check_large(relay, work, drafts, in_doubt).await?;
+    let in_doubt = vec![UncheckedEvent { index: 0, draft: 0 }];
+    let (drafts, refused) = check_large_json(relay, work, drafts, in_doubt).await?;
     match refused.into_iter().next() {
         Some((_, problem)) => Err(problem),
         None => Ok(drafts),
@@ -166,65 +174,69 @@ async fn event(
 }
 
 /// Reads an event that takes long on another thread.
-async fn read_elsewhere(
+async fn read_event_offloaded(
     relay: &Arc<Relay>,
     work: &TenantWork,
     envelope: Bytes,
     more_topics: &[Topic],
-) -> Result<Result<ReadEvent, Problem>, Problem> {
+) -> Result<Result<ReadEvent, HttpProblem>, HttpProblem> {
     let more_topics = more_topics.to_vec();
-    elsewhere(relay, work, move |relay, memory| {
-        let read = draft(relay, &envelope, &more_topics, ReadLimits::UNDECODED);
+    run_offloaded(relay, work, move |relay, memory| {
+        let read = read_draft(relay, &envelope, &more_topics, ReadLimits::UNDECODED);
         if let Some(read) = read.transpose() {
             return Ok(read);
         }
         let bytes = relay.live().schema.decoded_memory_max(&envelope);
         let _memory = memory.reserve(MemoryUse::Decoding, bytes)?;
-        Ok(read_now(relay, &envelope, &more_topics))
+        Ok(read_event_unlimited(relay, &envelope, &more_topics))
     })
     .await
 }
 
 /// Reads an event without a limit on its size.
-fn read_now(relay: &Relay, envelope: &[u8], more_topics: &[Topic]) -> Result<ReadEvent, Problem> {
-    draft(relay, envelope, more_topics, ReadLimits::NONE)?
-        .ok_or_else(|| Problem::invalid("the envelope cannot be decoded"))
+fn read_event_unlimited(
+    relay: &Relay,
+    envelope: &[u8],
+    more_topics: &[Topic],
+) -> Result<ReadEvent, HttpProblem> {
+    read_draft(relay, envelope, more_topics, ReadLimits::NONE)?
+        .ok_or_else(|| HttpProblem::bad_request("the envelope cannot be decoded"))
 }
 
-async fn batch(
+async fn read_batch(
     relay: &Arc<Relay>,
     work: &TenantWork,
     batch: Bytes,
     more_topics: &[Topic],
-) -> Result<Vec<Draft>, Problem> {
-    let mut drafts = Drafts::new(relay, &batch)?;
+) -> Result<Vec<EventDraft>, HttpProblem> {
+    let mut drafts = BatchReader::new(relay, &batch)?;
     loop {
-        let part = drafts.read_some(relay, more_topics);
+        let part = drafts.read_part(relay, more_topics);
         work.charge(part.cost);
         if let Some((index, envelope)) = part.large {
             let envelope = batch.slice_ref(envelope);
-            let read = read_elsewhere(relay, work, envelope, more_topics).await?;
-            drafts.add(index, read);
+            let read = read_event_offloaded(relay, work, envelope, more_topics).await?;
+            drafts.record_result(index, read);
         }
-        if drafts.is_read() {
+        if drafts.is_finished() {
             break;
         }
         yield_now().await;
-        work.turn().await;
+        work.wait_for_quantum().await;
     }
     let (read, in_doubt, errors) = drafts.into_parts();
-    let (drafts, refused) = check_large(relay, work, read, in_doubt).await?;
-    finish(drafts, errors, refused)
+    let (drafts, refused) = check_large_json(relay, work, read, in_doubt).await?;
+    drafts_or_errors(drafts, errors, refused)
 }
 
 /// Returns all events of a batch, or a problem that lists the errors.
-fn finish(
-    drafts: Vec<Draft>,
+fn drafts_or_errors(
+    drafts: Vec<EventDraft>,
     mut errors: Vec<ItemProblem>,
-    refused: Vec<(usize, Problem)>,
-) -> Result<Vec<Draft>, Problem> {
+    refused: Vec<(usize, HttpProblem)>,
+) -> Result<Vec<EventDraft>, HttpProblem> {
     let refused = refused.into_iter();
-    errors.extend(refused.map(|(index, problem)| problem.of_item(index)));
+    errors.extend(refused.map(|(index, problem)| problem.into_item_problem(index)));
     if errors.is_empty() {
         return Ok(drafts);
     }
@@ -233,7 +245,7 @@ fn finish(
 }
 
 /// Returns the cost of appending the events.
-fn append_cost(drafts: &[Draft]) -> Cost {
+fn append_cost(drafts: &[EventDraft]) -> Cost {
     let topics = drafts.iter().map(|draft| draft.topics().len()).sum();
     Cost::EVENT.times(drafts.len()) + Cost::TOPIC.times(topics)
 }
@@ -246,22 +258,27 @@ mod tests {
 
     use super::*;
     use crate::{
-        connection::testing::{Bench, settle, simulate},
+        connection::testing::{ConnectionFixture, settle, simulate},
         ingest::json::batch_from_json,
         protocol::TenantName,
         scheduler::QUANTUM,
     };
 
     /// Starts a call that is recorded in the journal when its events are read.
-    fn call(bench: &Bench, journal: &Rc<RefCell<Vec<Call>>>, tenant: &str, posted: Posted) {
+    fn call(
+        bench: &ConnectionFixture,
+        journal: &Rc<RefCell<Vec<PostKind>>>,
+        tenant: &str,
+        posted: PostedBody,
+    ) {
         let (shard, journal) = (Rc::clone(&bench.shard), Rc::clone(journal));
         let name = TenantName::parse(tenant).unwrap();
         spawn_local(async move {
-            let work = shard.hub.work().tenant(&name);
+            let work = shard.hub.work_queue().tenant_work(&name);
             let call = posted.call;
             let account = shard.relay.publisher.memory();
             let mut memory = account.reserve(MemoryUse::Requests, 0).unwrap();
-            drafts(&shard.relay, &work, posted, &[], &mut memory)
+            read_drafts(&shard.relay, &work, posted, &[], &mut memory)
                 .await
                 .unwrap();
             journal.borrow_mut().push(call);
@@ -271,24 +288,24 @@ mod tests {
     #[test]
     fn an_event_is_read_before_the_batches_that_another_tenant_has_posted_before_it() {
         simulate(async {
-            let bench = Bench::new();
+            let bench = ConnectionFixture::new();
             let journal = Rc::default();
             let typing = r#"{"userTyping": {"projectId": "p1"}}"#;
             let json = format!(r#"{{"messages": [{}]}}"#, [typing; 100].join(","));
             let batch = batch_from_json(&bench.shard.relay, json.as_bytes()).unwrap();
             let batch = Bytes::from(batch);
-            let event = || Posted {
-                call: Call::Event,
-                format: Format::Json,
+            let event = || PostedBody {
+                call: PostKind::Event,
+                format: BodyFormat::Json,
                 body: Bytes::from_static(typing.as_bytes()),
             };
             // A tenant that has called before may call again.
             call(&bench, &journal, "quiet", event());
             settle().await;
             for _ in 0..20 {
-                let posted = Posted {
-                    call: Call::Batch,
-                    format: Format::Protobuf,
+                let posted = PostedBody {
+                    call: PostKind::Batch,
+                    format: BodyFormat::Protobuf,
                     body: batch.clone(),
                 };
                 call(&bench, &journal, "loud", posted);
@@ -298,23 +315,25 @@ mod tests {
                 yield_now().await;
             }
             let events = journal.take().into_iter().enumerate();
-            let places: Vec<_> = events.filter(|(_, call)| *call == Call::Event).collect();
-            assert_eq!(places, [(0, Call::Event), (1, Call::Event)]);
+            let places: Vec<_> = events
+                .filter(|(_, call)| *call == PostKind::Event)
+                .collect();
+            assert_eq!(places, [(0, PostKind::Event), (1, PostKind::Event)]);
         });
     }
 
     #[test]
     fn a_batch_is_read_in_parts_so_that_others_have_their_turn() {
         simulate(async {
-            let bench = Bench::new();
+            let bench = ConnectionFixture::new();
             let relay = &bench.shard.relay;
             let typing = r#"{"userTyping": {"projectId": "p1"}}"#;
             let json = format!(r#"{{"messages": [{}]}}"#, [typing; 300].join(","));
             let batch = batch_from_json(relay, json.as_bytes()).unwrap();
-            let mut drafts = Drafts::new(relay, &batch).unwrap();
+            let mut drafts = BatchReader::new(relay, &batch).unwrap();
             let mut read = Vec::new();
-            while !drafts.is_read() {
-                let part = drafts.read_some(relay, &[]);
+            while !drafts.is_finished() {
+                let part = drafts.read_part(relay, &[]);
                 read.push((drafts.drafts.len(), part.cost));
             }
             let event = Cost::EVENT + Cost::TOPIC + Cost::STEP.times(2) + Cost::BYTE.times(7);
@@ -331,10 +350,10 @@ mod tests {
 
             let topics: Vec<_> = (0..91).map(|n| format!("board:{n}")).collect();
             let topics: Vec<_> = topics.iter().map(|t| Topic::parse(t).unwrap()).collect();
-            let mut drafts = Drafts::new(relay, &batch).unwrap();
+            let mut drafts = BatchReader::new(relay, &batch).unwrap();
             let event = event + Cost::TOPIC.times(91);
             let a_part = 1 + event.fits_into(QUANTUM);
-            assert_eq!(drafts.read_some(relay, &topics).cost, event.times(a_part));
+            assert_eq!(drafts.read_part(relay, &topics).cost, event.times(a_part));
             assert_eq!(drafts.drafts.len(), a_part);
         });
     }
@@ -360,7 +379,7 @@ mod tests {
     #[test]
     fn what_takes_long_to_read_is_left_to_another_thread_and_the_rest_is_charged_by_its_fields() {
         simulate(async {
-            let bench = Bench::new();
+            let bench = ConnectionFixture::new();
             let relay = &bench.shard.relay;
             for (changes, is_ambiguous, expected) in [
                 (4_000, true, Some(4 * 4_000)),
@@ -369,8 +388,8 @@ mod tests {
                 (33_000, false, None),
             ] {
                 let batch = field(1, &updated(changes, is_ambiguous));
-                let mut drafts = Drafts::new(relay, &batch).unwrap();
-                let part = drafts.read_some(relay, &[]);
+                let mut drafts = BatchReader::new(relay, &batch).unwrap();
+                let part = drafts.read_part(relay, &[]);
                 assert_eq!(part.large.is_none(), expected.is_some(), "{changes}");
                 if let Some(steps) = expected {
                     let least = Cost::STEP.times(steps) + Cost::BYTE.times(2 * changes);
@@ -388,14 +407,14 @@ mod tests {
     #[test]
     fn an_event_of_a_batch_may_be_as_large_as_one_that_is_posted_alone() {
         simulate(async {
-            let bench = Bench::new();
+            let bench = ConnectionFixture::new();
             let relay = &bench.shard.relay;
             let body_max = relay.live().config.ingest.body_max;
             let large = updated(body_max / 2, false);
             let batch = [field(1, &updated(1, false)), field(1, &large)].concat();
-            let mut drafts = Drafts::new(relay, &batch).unwrap();
-            let part = drafts.read_some(relay, &[]);
-            assert!(part.large.is_none() && drafts.is_read());
+            let mut drafts = BatchReader::new(relay, &batch).unwrap();
+            let part = drafts.read_part(relay, &[]);
+            assert!(part.large.is_none() && drafts.is_finished());
             assert!(part.cost < Cost::BYTE.times(2 * body_max));
             let (drafts, _, errors) = drafts.into_parts();
             assert_eq!((drafts.len(), errors.len()), (1, 1));
@@ -407,7 +426,7 @@ mod tests {
     #[test]
     fn topics_are_counted_while_they_are_read() {
         simulate(async {
-            let bench = Bench::new();
+            let bench = ConnectionFixture::new();
             let relay = &bench.shard.relay;
             let topics_max = relay.live().config.limits.topics_per_event;
             let extra = |count: usize| {
@@ -416,9 +435,9 @@ mod tests {
             };
             // The work item and its project are two topics.
             let most = extra(topics_max - 2);
-            let read = draft(relay, &most, &[], ReadLimits::ON_SHARD).unwrap();
+            let read = read_draft(relay, &most, &[], ReadLimits::ON_SHARD).unwrap();
             assert_eq!(read.unwrap().draft.topics().len(), topics_max);
-            let refused = draft(relay, &extra(topics_max - 1), &[], ReadLimits::ON_SHARD);
+            let refused = read_draft(relay, &extra(topics_max - 1), &[], ReadLimits::ON_SHARD);
             let says = format!("the event relates to more than {topics_max} topics");
             assert!(refused.err().unwrap().detail().starts_with(&says));
         });

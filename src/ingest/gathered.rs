@@ -15,7 +15,7 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::scheduler::{AwaitedTurn, Cost, TenantWork};
+use crate::scheduler::{AwaitedQuantum, Cost, TenantWork};
 
 /// Size of the buffer, in bytes. A full buffer is sent before more is accepted.
 const GATHERED_MAX: usize = 64 * 1024;
@@ -28,10 +28,10 @@ pub(super) const SMALL_CALL_BYTES: usize = 16 * 1024;
 
 /// A stream that buffers writes. Clones share it.
 #[derive(Debug)]
-pub(super) struct Gathered<S>(Rc<RefCell<State<S>>>);
+pub(super) struct GatheringStream<S>(Rc<RefCell<GatheringState<S>>>);
 
 #[derive(Debug)]
-struct State<S> {
+struct GatheringState<S> {
     stream: S,
     gathered: Vec<u8>,
     /// Number of buffered bytes already sent.
@@ -40,24 +40,24 @@ struct State<S> {
     work: Rc<TenantWork>,
     /// Number of bytes read since the last write.
     read: usize,
-    awaited: AwaitedTurn,
+    awaited: AwaitedQuantum,
 }
 
-impl<S> Clone for Gathered<S> {
+impl<S> Clone for GatheringStream<S> {
     fn clone(&self) -> Self {
         Self(Rc::clone(&self.0))
     }
 }
 
-impl<S: AsyncWrite + Unpin> Gathered<S> {
+impl<S: AsyncWrite + Unpin> GatheringStream<S> {
     pub(super) fn new(stream: S, work: &Rc<TenantWork>) -> Self {
-        Self(Rc::new(RefCell::new(State {
+        Self(Rc::new(RefCell::new(GatheringState {
             stream,
             gathered: Vec::new(),
             sent: 0,
             work: Rc::clone(work),
             read: 0,
-            awaited: AwaitedTurn::default(),
+            awaited: AwaitedQuantum::default(),
         })))
     }
 
@@ -67,7 +67,7 @@ impl<S: AsyncWrite + Unpin> Gathered<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> State<S> {
+impl<S: AsyncWrite + Unpin> GatheringState<S> {
     fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while let Some(rest @ [_, ..]) = self.gathered.get(self.sent..) {
             match ready!(Pin::new(&mut self.stream).poll_write(context, rest))? {
@@ -81,13 +81,13 @@ impl<S: AsyncWrite + Unpin> State<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Gathered<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for GatheringStream<S> {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let State {
+        let GatheringState {
             stream,
             work,
             read,
@@ -96,7 +96,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Gathered<S> {
         } = &mut *self.0.borrow_mut();
         let is_large = *read >= SMALL_CALL_BYTES;
         if is_large {
-            ready!(work.poll_turn(awaited, context));
+            ready!(work.poll_quantum(awaited, context));
         }
         let before = buffer.filled().len();
         ready!(Pin::new(stream).poll_read(context, buffer))?;
@@ -109,7 +109,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Gathered<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Gathered<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for GatheringStream<S> {
     fn poll_write(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -163,7 +163,8 @@ mod tests {
     #[tokio::test]
     async fn answers_leave_together_when_they_are_sent_and_not_before() {
         let (ours, mut theirs) = duplex(1000);
-        let mut stream = Gathered::new(ours, &Rc::new(Rc::<WorkQueue>::default().shared()));
+        let mut stream =
+            GatheringStream::new(ours, &Rc::new(Rc::<WorkQueue>::default().shared_work()));
         for answer in [b"one ", b"two "] {
             stream.write_all(answer).await.unwrap();
             stream.flush().await.unwrap();
@@ -176,7 +177,7 @@ mod tests {
     #[tokio::test]
     async fn who_does_not_read_is_not_gathered_for_without_end_and_loses_nothing() {
         let (ours, mut theirs) = duplex(100);
-        let stream = Gathered::new(ours, &Rc::new(Rc::<WorkQueue>::default().shared()));
+        let stream = GatheringStream::new(ours, &Rc::new(Rc::<WorkQueue>::default().shared_work()));
         let answer = [b'a'; 1000];
         let mut writing = stream.clone();
         let write = tokio::task::LocalSet::new();

@@ -7,13 +7,13 @@ use std::{mem, sync::Arc};
 use bytes::Bytes;
 use hyper::StatusCode;
 
-use super::{body::no_memory, refused::batch_refused, route::Call};
+use super::{body::no_memory, refused::batch_refused, route::PostKind};
 use crate::{
-    event::Draft,
-    http::Problem,
+    event::EventDraft,
+    http::HttpProblem,
     memory::{MemoryAccount, MemoryExceeded, MemoryUse, with_memory},
     protocol::ErrorCode,
-    relay::{Live, Relay},
+    relay::{LiveSettings, Relay},
     scheduler::{Cost, TenantWork},
     schema::{BatchError, JsonError, Schema},
 };
@@ -33,27 +33,27 @@ const JSON_READ_AT_ONCE_WEIGHT_MAX: usize = 32 * 1024;
 const CHECKED_AT_ONCE_MAX: usize = 4 * 1024;
 
 /// Converts JSON to Protocol Buffers. JSON that takes long to read is read on another thread.
-pub(super) async fn encoded(
+pub(super) async fn json_to_protobuf(
     relay: &Arc<Relay>,
     work: &TenantWork,
     json: Bytes,
-    call: Call,
-) -> Result<Bytes, Problem> {
+    call: PostKind,
+) -> Result<Bytes, HttpProblem> {
     let read: fn(&_, &_) -> _ = match call {
-        Call::Event => envelope_from_json,
-        Call::Batch => batch_from_json,
+        PostKind::Event => envelope_from_json,
+        PostKind::Batch => batch_from_json,
     };
     let weight = Schema::json_weight(&json, JSON_READ_AT_ONCE_WEIGHT_MAX);
     if weight <= JSON_READ_AT_ONCE_WEIGHT_MAX {
-        work.turn().await;
+        work.wait_for_quantum().await;
         work.charge(Cost::JSON_BYTE.times(weight));
         return read(relay, &json).map(Bytes::from);
     }
     let mut needed = None;
     let job = move |relay: &Relay, memory: &Arc<MemoryAccount>| {
         let bytes = *needed.get_or_insert_with(|| match call {
-            Call::Event => Schema::json_memory_max(&json),
-            Call::Batch => {
+            PostKind::Event => Schema::json_memory_max(&json),
+            PostKind::Batch => {
                 let bytes_max = relay.live().config.ingest.batch_body_max;
                 Schema::json_batch_memory_max(&json, bytes_max)
             }
@@ -61,47 +61,47 @@ pub(super) async fn encoded(
         let _memory = memory.reserve(MemoryUse::Decoding, bytes)?;
         Ok(read(relay, &json))
     };
-    let bytes = elsewhere(relay, work, job).await??;
+    let bytes = run_offloaded(relay, work, job).await??;
     Ok(Bytes::from(bytes))
 }
 
 /// Runs a long job on another thread, one job at a time for each tenant. The job reserves the
 /// memory that it needs, and is retried if there is too little.
-pub(super) async fn elsewhere<T: Send + 'static>(
+pub(super) async fn run_offloaded<T: Send + 'static>(
     relay: &Arc<Relay>,
     work: &TenantWork,
     mut job: impl FnMut(&Relay, &Arc<MemoryAccount>) -> Result<T, MemoryExceeded> + Send + 'static,
-) -> Result<T, Problem> {
+) -> Result<T, HttpProblem> {
     let working = Arc::clone(relay);
     let job = move |memory: &Arc<MemoryAccount>| job(&working, memory);
     let memory = relay.publisher.memory();
     let timeout = relay.live().config.ingest.inbox_timeout;
     let done = with_memory(memory, timeout, job, async |job| work.offload(job).await).await;
-    done.ok_or_else(|| Problem::shutting_down(relay.retry_after()))?
+    done.ok_or_else(|| HttpProblem::shutting_down(relay.retry_after()))?
         .map_err(|MemoryExceeded| no_memory(relay))
 }
 
-pub(super) fn envelope_from_json(relay: &Relay, json: &[u8]) -> Result<Vec<u8>, Problem> {
+pub(super) fn envelope_from_json(relay: &Relay, json: &[u8]) -> Result<Vec<u8>, HttpProblem> {
     relay
         .live()
         .schema
         .envelope_from_json(json)
-        .map_err(no_json)
+        .map_err(json_problem)
 }
 
-pub(super) fn batch_from_json(relay: &Relay, json: &[u8]) -> Result<Vec<u8>, Problem> {
+pub(super) fn batch_from_json(relay: &Relay, json: &[u8]) -> Result<Vec<u8>, HttpProblem> {
     let live = relay.live();
     let ingest = &live.config.ingest;
     live.schema
         .check_json_batch_len(json, ingest.batch_events_max)
-        .map_err(no_batch)?;
+        .map_err(batch_problem)?;
     live.schema
         .batch_from_json(json, ingest.batch_body_max)
-        .map_err(no_json_batch)
+        .map_err(json_batch_problem)
 }
 
 /// Result of checking an event's JSON on the shard.
-pub(super) enum Checked {
+pub(super) enum JsonCheck {
     /// The event can be rendered as JSON, within the limit.
     Passed,
     /// The event might not be renderable, and is too large to be checked on the shard.
@@ -110,22 +110,22 @@ pub(super) enum Checked {
 
 /// Checks an event's JSON if `is_in_doubt` says that it might not be renderable and if the event
 /// is small.
-pub(super) fn check_small(
-    live: &Live,
-    draft: &Draft,
+pub(super) fn check_small_json(
+    live: &LiveSettings,
+    draft: &EventDraft,
     is_in_doubt: bool,
-) -> Result<Checked, Problem> {
+) -> Result<JsonCheck, HttpProblem> {
     if !is_in_doubt {
-        Ok(Checked::Passed)
+        Ok(JsonCheck::Passed)
     } else if draft.envelope_len() > CHECKED_AT_ONCE_MAX {
-        Ok(Checked::InDoubt)
+        Ok(JsonCheck::InDoubt)
     } else {
-        check(live, draft).map(|()| Checked::Passed)
+        check_draft_json(live, draft).map(|()| JsonCheck::Passed)
     }
 }
 
 /// Returns the cost of checking an event's JSON on the shard.
-pub(super) fn check_cost(envelope_len: usize, is_in_doubt: bool) -> Cost {
+pub(super) fn json_check_cost(envelope_len: usize, is_in_doubt: bool) -> Cost {
     if is_in_doubt && envelope_len <= CHECKED_AT_ONCE_MAX {
         Cost::TOPIC.times(envelope_len / CHECKED_BYTES_A_TOPIC)
     } else {
@@ -133,14 +133,14 @@ pub(super) fn check_cost(envelope_len: usize, is_in_doubt: bool) -> Cost {
     }
 }
 
-fn check(live: &Live, draft: &Draft) -> Result<(), Problem> {
+fn check_draft_json(live: &LiveSettings, draft: &EventDraft) -> Result<(), HttpProblem> {
     draft
         .check_json(live.config.limits.json_max)
-        .map_err(no_json)
+        .map_err(json_problem)
 }
 
 /// An event that still needs a check of its JSON.
-pub(super) struct InDoubt {
+pub(super) struct UncheckedEvent {
     /// Its index in the call.
     pub(super) index: usize,
     /// Its index among the drafts, which leave out events refused so far.
@@ -149,24 +149,24 @@ pub(super) struct InDoubt {
 
 /// Checks large events on another thread. Returns all drafts, and the problems of those that are
 /// refused, by index in the call.
-pub(super) async fn check_large(
+pub(super) async fn check_large_json(
     relay: &Arc<Relay>,
     work: &TenantWork,
-    drafts: Vec<Draft>,
-    in_doubt: Vec<InDoubt>,
-) -> Result<(Vec<Draft>, Vec<(usize, Problem)>), Problem> {
+    drafts: Vec<EventDraft>,
+    in_doubt: Vec<UncheckedEvent>,
+) -> Result<(Vec<EventDraft>, Vec<(usize, HttpProblem)>), HttpProblem> {
     if in_doubt.is_empty() {
         return Ok((drafts, Vec::new()));
     }
     let mut drafts = drafts;
-    elsewhere(relay, work, move |relay, memory| {
+    run_offloaded(relay, work, move |relay, memory| {
         let checked = in_doubt.iter().filter_map(|it| drafts.get(it.draft));
         // They are checked one at a time, so the largest one decides.
-        let bytes = checked.map(Draft::decoded_memory_max).max();
+        let bytes = checked.map(EventDraft::decoded_memory_max).max();
         let _memory = memory.reserve(MemoryUse::Decoding, bytes.unwrap_or_default())?;
         let live = relay.live();
         let refused = in_doubt.iter().filter_map(|it| {
-            let problem = check(&live, drafts.get(it.draft)?).err()?;
+            let problem = check_draft_json(&live, drafts.get(it.draft)?).err()?;
             Some((it.index, problem))
         });
         let refused = refused.collect();
@@ -177,40 +177,41 @@ pub(super) async fn check_large(
 
 /// Checks an event's JSON without a limit on its size.
 #[cfg(any(test, fuzzing))]
-pub(super) fn check_now(relay: &Relay, draft: &Draft) -> Result<(), Problem> {
-    check(&relay.live(), draft)
+pub(super) fn check_json_now(relay: &Relay, draft: &EventDraft) -> Result<(), HttpProblem> {
+    check_draft_json(&relay.live(), draft)
 }
 
-pub(super) fn no_json(error: JsonError) -> Problem {
+pub(super) fn json_problem(error: JsonError) -> HttpProblem {
     let status = match error.is_too_large() {
         true => StatusCode::PAYLOAD_TOO_LARGE,
         false => StatusCode::BAD_REQUEST,
     };
-    Problem::new(status, ErrorCode::ValidationError, error.to_string()).with_field(error.field())
+    HttpProblem::new(status, ErrorCode::ValidationError, error.to_string())
+        .with_field(error.field())
 }
 
 /// Returns the problem of a JSON batch. Reading stops at the first event that cannot be read, so
 /// only that one is reported.
-fn no_json_batch(error: JsonError) -> Problem {
+fn json_batch_problem(error: JsonError) -> HttpProblem {
     match error.in_message() {
         Some((index, error)) => {
-            let problem = no_json(error);
+            let problem = json_problem(error);
             batch_refused(
                 problem.status(),
                 problem.code(),
-                vec![problem.of_item(index)],
+                vec![problem.into_item_problem(index)],
             )
         }
-        None => no_json(error),
+        None => json_problem(error),
     }
 }
 
-pub(super) fn no_batch(error: BatchError) -> Problem {
+pub(super) fn batch_problem(error: BatchError) -> HttpProblem {
     let field = match &error {
         BatchError::Wire(error) => error.field().map(str::to_owned),
         BatchError::TooMany { .. } | BatchError::UnknownFields { .. } | BatchError::Unsupported => {
             None
         }
     };
-    Problem::invalid(error.to_string()).with_field(field.as_deref())
+    HttpProblem::bad_request(error.to_string()).with_field(field.as_deref())
 }

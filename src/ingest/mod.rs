@@ -35,19 +35,19 @@ use tokio::{
 };
 
 use crate::{
-    http::{Response, Via},
-    relay::Shard,
+    http::{HttpResponse, ListenerKind},
+    relay::ShardContext,
     repeated::{RepeatedLine, log_repeated},
     scheduler::Cost,
 };
-use gathered::Gathered;
+use gathered::GatheringStream;
 
-pub use draft::Admissible;
-pub use dry_run::{Posted, Taken, dry_run};
+pub use draft::AdmissibleEnvelope;
+pub use dry_run::{DryRunEvent, DryRunRequest, dry_run};
 #[cfg(any(test, fuzzing))]
 pub use events::fuzzing;
-pub use parameters::Parameter;
-pub use route::{ENDPOINTS, Endpoint};
+pub use parameters::QueryParameter;
+pub use route::{ENDPOINTS, IngestEndpoint};
 
 /// Time limit for receiving a request's head, and for a connection to be idle between two
 /// requests.
@@ -72,7 +72,7 @@ pub const BACKEND_CONNECTION_BYTES: usize = 2 * HEAD_BYTES_MAX;
 
 /// Answers the calls of one backend's connection, accepted `via` TCP or a Unix socket.
 /// `arrival` is held until the first call is answered.
-pub async fn serve<S, A>(shard: Rc<Shard>, stream: S, via: Via, arrival: A)
+pub async fn serve<S, A>(shard: Rc<ShardContext>, stream: S, via: ListenerKind, arrival: A)
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
     A: 'static,
@@ -85,12 +85,12 @@ where
         let (shard, arrival) = (Rc::clone(&callee), Rc::clone(&arrival));
         let authenticated = Rc::clone(&authenticated);
         async move {
-            let response = answer(&shard, via, &authenticated, request).await;
+            let response = answer_request(&shard, via, &authenticated, request).await;
             drop(arrival.take());
             Ok::<_, Infallible>(response)
         }
     });
-    let stream = Gathered::new(stream, &shard.backend_work);
+    let stream = GatheringStream::new(stream, &shard.backend_work);
     let mut calls = pin!(
         http1::Builder::new()
             .timer(TokioTimer::new())
@@ -135,15 +135,21 @@ where
     let last_words = poll_fn(|context| stream.poll_send(context));
     let is_answered = matches!(timeout(LINGER_TIMEOUT, last_words).await, Ok(Ok(())));
     if served.is_some() && is_answered {
-        drop(timeout(LINGER_TIMEOUT, linger(stream, &shard.read_buffer)).await);
+        drop(
+            timeout(
+                LINGER_TIMEOUT,
+                linger_until_closed(stream, &shard.read_buffer),
+            )
+            .await,
+        );
     }
 }
 
 /// Shuts down the sending side and reads until the backend closes its side too. If the socket
 /// were closed with unread input, the kernel would reset the connection, and a backend that is
 /// still sending might lose its answer.
-async fn linger<S: AsyncRead + AsyncWrite + Unpin>(
-    mut stream: Gathered<S>,
+async fn linger_until_closed<S: AsyncRead + AsyncWrite + Unpin>(
+    mut stream: GatheringStream<S>,
     buffer: &RefCell<Box<[u8]>>,
 ) -> io::Result<()> {
     stream.shutdown().await?;
@@ -155,7 +161,7 @@ async fn linger<S: AsyncRead + AsyncWrite + Unpin>(
 
 /// Reads once and discards the input. Returns the number of bytes, 0 at the end.
 fn poll_discard<S: AsyncRead + Unpin>(
-    stream: &mut Gathered<S>,
+    stream: &mut GatheringStream<S>,
     context: &mut Context<'_>,
     buffer: &RefCell<Box<[u8]>>,
 ) -> Poll<io::Result<usize>> {
@@ -165,19 +171,19 @@ fn poll_discard<S: AsyncRead + Unpin>(
     Poll::Ready(Ok(read.filled().len()))
 }
 
-async fn answer(
-    shard: &Shard,
-    via: Via,
+async fn answer_request(
+    shard: &ShardContext,
+    via: ListenerKind,
     authenticated: &Cell<bool>,
     request: Request<Incoming>,
-) -> Response {
+) -> HttpResponse {
     let relay = &shard.relay;
     let under_way = relay.calls.token();
-    let response = match call::answer(shard, via, authenticated, request).await {
+    let response = match call::handle_call(shard, via, authenticated, request).await {
         Ok(response) => response,
         Err(problem) => {
             // Refused calls are often not charged to any tenant, so they are charged here.
-            shard.backend_work.turn().await;
+            shard.backend_work.wait_for_quantum().await;
             shard.backend_work.charge(Cost::CALL);
             let (status, detail) = (problem.status().as_u16(), problem.detail());
             log_repeated!(RepeatedLine::CallRefused, status, detail);
@@ -202,19 +208,19 @@ mod tests {
     use super::*;
     use crate::{
         auth::{Authenticator, IngestKey, IngestKeys, Secret},
-        connection::testing::{Bench, settle, simulate},
+        connection::testing::{ConnectionFixture, settle, simulate},
         memory::{MemoryLimits, MemoryUse},
-        relay::Live,
+        relay::LiveSettings,
     };
 
     const KEY: &str = "0123456789abcdef";
 
     /// Configures an ingest key, which backends must then present.
-    fn with_key(bench: &Bench) {
+    fn with_key(bench: &ConnectionFixture) {
         let key = IngestKey::new("tests".to_owned(), &Secret::new(KEY), None).unwrap();
         let relay = &bench.shard.relay;
         let live = relay.live.load_full();
-        relay.live.store(Arc::new(Live {
+        relay.live.store(Arc::new(LiveSettings {
             config: live.config.clone(),
             authenticator: Authenticator::Open,
             schema: Arc::clone(&live.schema),
@@ -224,10 +230,10 @@ mod tests {
     }
 
     /// Opens a connection and serves it. Returns the backend's end.
-    fn connect(bench: &Bench) -> DuplexStream {
+    fn connect(bench: &ConnectionFixture) -> DuplexStream {
         let (ours, theirs) = duplex(64 * 1024);
         let shard = Rc::clone(&bench.shard);
-        spawn_local(serve(shard, ours, Via::Tcp, ()));
+        spawn_local(serve(shard, ours, ListenerKind::Tcp, ()));
         theirs
     }
 
@@ -249,7 +255,7 @@ mod tests {
     #[test]
     fn a_connection_without_an_authenticated_call_ends_after_10_s() {
         simulate(async {
-            let bench = Bench::new();
+            let bench = ConnectionFixture::new();
             with_key(&bench);
             let whole = head("GET /v1/tenants/acme", "");
             let halfway = "POST /v1/tenants/acme/events HTTP/1.1\r\n";
@@ -267,7 +273,7 @@ mod tests {
     #[test]
     fn a_connection_with_an_authenticated_call_may_be_idle_for_60_s() {
         simulate(async {
-            let bench = Bench::new();
+            let bench = ConnectionFixture::new();
             with_key(&bench);
             let start = Instant::now();
             let mut backend = connect(&bench);
@@ -282,7 +288,7 @@ mod tests {
     #[test]
     fn a_body_may_take_its_time_where_the_head_was_authenticated() {
         simulate(async {
-            let bench = Bench::new();
+            let bench = ConnectionFixture::new();
             with_key(&bench);
             let start = Instant::now();
             let mut backend = connect(&bench);
@@ -317,7 +323,7 @@ mod tests {
     #[test]
     fn an_answer_is_made_as_fast_as_it_is_read() {
         simulate(async {
-            let bench = Bench::new();
+            let bench = ConnectionFixture::new();
             let memory = Arc::clone(bench.shard.relay.publisher.memory());
             let mut backend = connect(&bench);
             let request = [largest_answer(), b"GET /nothing HTTP/1.0\r\n\r\n".to_vec()].concat();
@@ -326,24 +332,24 @@ mod tests {
             assert!(heard.starts_with("HTTP/1.1 200 OK\r\n"));
             assert!(heard.len() > 29_000_000);
             assert!(heard.contains("HTTP/1.0 404 "));
-            assert_eq!(memory.held(MemoryUse::Requests), 0);
+            assert_eq!(memory.held_bytes(MemoryUse::Requests), 0);
         });
     }
 
     #[test]
     fn a_backend_that_does_not_read_its_answer_is_disconnected_and_holds_little_meanwhile() {
         simulate(async {
-            let bench = Bench::new();
+            let bench = ConnectionFixture::new();
             let memory = Arc::clone(bench.shard.relay.publisher.memory());
             let start = Instant::now();
             let mut backend = connect(&bench);
             backend.write_all(&largest_answer()).await.unwrap();
             sleep_until(start + ANSWER_TIMEOUT / 2).await;
-            let held = memory.held(MemoryUse::Requests);
+            let held = memory.held_bytes(MemoryUse::Requests);
             assert!((1..100_000).contains(&held), "{held}");
             sleep_until(start + ANSWER_TIMEOUT + LINGER_TIMEOUT).await;
             settle().await;
-            assert_eq!(memory.held(MemoryUse::Requests), 0);
+            assert_eq!(memory.held_bytes(MemoryUse::Requests), 0);
             let (heard, _) = rest(backend, start).await;
             assert!(heard.len() <= 2 * 64 * 1024, "{}", heard.len());
         });
@@ -352,7 +358,7 @@ mod tests {
     #[test]
     fn a_body_for_which_there_is_no_memory_is_refused_before_it_is_read() {
         simulate(async {
-            let bench = Bench::new();
+            let bench = ConnectionFixture::new();
             let memory = Arc::clone(bench.shard.relay.publisher.memory());
             memory.set_limits(MemoryLimits {
                 max: 12 << 20,
@@ -366,7 +372,7 @@ mod tests {
             let mut first = connect(&bench);
             first.write_all(call(1 << 20).as_bytes()).await.unwrap();
             settle().await;
-            let held = memory.held(MemoryUse::Requests);
+            let held = memory.held_bytes(MemoryUse::Requests);
             assert_eq!(held, (2 << 20) + 16 * 1024);
             // Large requests get three quarters of a quarter of 12 MiB.
             let mut second = connect(&bench);
@@ -378,10 +384,10 @@ mod tests {
                 heard.contains("\"code\":\"RATE_LIMIT_EXCEEDED\""),
                 "{heard}"
             );
-            assert_eq!(memory.held(MemoryUse::Requests), held);
+            assert_eq!(memory.held_bytes(MemoryUse::Requests), held);
             drop(first);
             settle().await;
-            assert_eq!(memory.held(MemoryUse::Requests), 0);
+            assert_eq!(memory.held_bytes(MemoryUse::Requests), 0);
         });
     }
 }

@@ -2,24 +2,24 @@
 
 use super::{
     draft::{parse_topic, too_many_topics},
-    route::Call,
+    route::PostKind,
 };
 use crate::{
-    http::{Problem, query_pairs},
-    log::Condition,
+    http::{HttpProblem, query_pairs},
+    log::AppendCondition,
     protocol::{Topic, topic::TopicSet},
 };
 
 /// A query parameter of calls that post events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Parameter {
+pub enum QueryParameter {
     /// A topic added to each event.
     Topic,
     /// A precondition for appending the event.
     IfLast,
 }
 
-impl Parameter {
+impl QueryParameter {
     /// All parameters.
     pub const ALL: [Self; 2] = [Self::Topic, Self::IfLast];
 
@@ -32,36 +32,36 @@ impl Parameter {
         }
     }
 
-    fn of(name: &str) -> Option<Self> {
+    fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|it| it.name() == name)
     }
 }
 
 /// The parsed query of a call.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Parameters {
+pub(super) struct QueryParameters {
     /// Topics added to each event of the call.
     pub(super) topics: Vec<Topic>,
     /// Preconditions for appending the event.
-    pub(super) conditions: Vec<Condition>,
+    pub(super) conditions: Vec<AppendCondition>,
 }
 
-impl Parameters {
+impl QueryParameters {
     /// Parses the query of a call. Allows at most `topics_max` conditions, and as many distinct
     /// topics.
     pub(super) fn parse(
         query: Option<&str>,
-        call: Call,
+        call: PostKind,
         topics_max: usize,
-    ) -> Result<Self, Problem> {
+    ) -> Result<Self, HttpProblem> {
         let mut parameters = Self::default();
         let mut topics = TopicSet::default();
         for pair in query_pairs(query) {
             let (name, value) = pair
-                .map_err(|error| Problem::invalid(format!("the query {error}")))
+                .map_err(|error| HttpProblem::bad_request(format!("the query {error}")))
                 .map_err(|problem| problem.with_field(Some("topic")))?;
-            match Parameter::of(&name) {
-                Some(Parameter::Topic) => {
+            match QueryParameter::from_name(&name) {
+                Some(QueryParameter::Topic) => {
                     let topic = topic_parameter(&value)?;
                     if topics.insert(topic.clone()) {
                         parameters.topics.push(topic);
@@ -70,15 +70,20 @@ impl Parameters {
                         return Err(too_many_topics(topics_max));
                     }
                 }
-                Some(Parameter::IfLast) if call == Call::Batch => {
-                    return Err(refuse("if_last", "is for single events, not for batches"));
+                Some(QueryParameter::IfLast) if call == PostKind::Batch => {
+                    return Err(invalid_parameter(
+                        "if_last",
+                        "is for single events, not for batches",
+                    ));
                 }
-                Some(Parameter::IfLast) if parameters.conditions.len() == topics_max => {
+                Some(QueryParameter::IfLast) if parameters.conditions.len() == topics_max => {
                     let reason = format!("is given more than {topics_max} times");
-                    return Err(refuse("if_last", &reason));
+                    return Err(invalid_parameter("if_last", &reason));
                 }
-                Some(Parameter::IfLast) => parameters.conditions.push(condition(&value)?),
-                None => return Err(unknown(&name)),
+                Some(QueryParameter::IfLast) => {
+                    parameters.conditions.push(parse_condition(&value)?);
+                }
+                None => return Err(unknown_parameter(&name)),
             }
         }
         Ok(parameters)
@@ -86,18 +91,18 @@ impl Parameters {
 }
 
 /// Parses the value of a `?topic=`.
-pub(super) fn topic_parameter(value: &str) -> Result<Topic, Problem> {
-    parse_topic(value).map_err(|reason| refuse("topic", &format!("{value:?} {reason}")))
+pub(super) fn topic_parameter(value: &str) -> Result<Topic, HttpProblem> {
+    parse_topic(value).map_err(|reason| invalid_parameter("topic", &format!("{value:?} {reason}")))
 }
 
 /// Parses `<topic>@<epoch>:<offset>` or `<topic>@0`. A topic's id may contain an `@`; the last
 /// one is the separator.
-fn condition(value: &str) -> Result<Condition, Problem> {
-    let refuse = |reason: &str| refuse("if_last", &format!("{value:?} {reason}"));
+fn parse_condition(value: &str) -> Result<AppendCondition, HttpProblem> {
+    let refuse = |reason: &str| invalid_parameter("if_last", &format!("{value:?} {reason}"));
     let (topic, last) = value
         .rsplit_once('@')
         .ok_or_else(|| refuse("has no @ between a topic and a position"))?;
-    Ok(Condition {
+    Ok(AppendCondition {
         topic: parse_topic(topic)
             .map_err(|reason| refuse(&format!("has an invalid topic: {topic:?} {reason}")))?,
         last: last
@@ -106,37 +111,37 @@ fn condition(value: &str) -> Result<Condition, Problem> {
     })
 }
 
-fn refuse(name: &str, reason: &str) -> Problem {
-    Problem::invalid(format!("{name} {reason}")).with_field(Some(name))
+fn invalid_parameter(name: &str, reason: &str) -> HttpProblem {
+    HttpProblem::bad_request(format!("{name} {reason}")).with_field(Some(name))
 }
 
 /// Refuses the query of a call that takes no parameters, unless it is empty.
-pub(super) fn refuse_parameters(query: Option<&str>) -> Result<(), Problem> {
+pub(super) fn refuse_parameters(query: Option<&str>) -> Result<(), HttpProblem> {
     match query_pairs(query).next() {
-        Some(Ok((name, _))) => Err(unknown(&name)),
-        Some(Err(error)) => Err(Problem::invalid(format!("the query {error}"))),
+        Some(Ok((name, _))) => Err(unknown_parameter(&name)),
+        Some(Err(error)) => Err(HttpProblem::bad_request(format!("the query {error}"))),
         None => Ok(()),
     }
 }
 
 /// Returns the problem for a parameter that the call does not have. Ignoring it would let the
 /// sender believe that it takes effect.
-fn unknown(name: &str) -> Problem {
-    Problem::invalid(format!("unknown query parameter {name:?}")).with_field(Some(name))
+fn unknown_parameter(name: &str) -> HttpProblem {
+    HttpProblem::bad_request(format!("unknown query parameter {name:?}")).with_field(Some(name))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
-        log::Last,
+        log::ExpectedLast,
         protocol::{Epoch, Position},
     };
 
     const EPOCH: Epoch = Epoch::from_bits(0xab);
 
-    fn parse(query: &str) -> Result<Vec<(String, Last)>, String> {
-        let parsed = Parameters::parse(Some(query), Call::Event, 3);
+    fn parse(query: &str) -> Result<Vec<(String, ExpectedLast)>, String> {
+        let parsed = QueryParameters::parse(Some(query), PostKind::Event, 3);
         parsed
             .map(|parameters| {
                 let conditions = parameters.conditions.into_iter();
@@ -144,13 +149,13 @@ mod tests {
                     .map(|it| (it.topic.to_string(), it.last))
                     .collect()
             })
-            .map_err(|problem| problem.of_item(0).field.unwrap_or_default())
+            .map_err(|problem| problem.into_item_problem(0).field.unwrap_or_default())
     }
 
     #[test]
     fn the_last_at_sign_separates_topic_and_position() {
         let epoch = "000000000000000000000000000000ab";
-        let at = Last::At(Position {
+        let at = ExpectedLast::At(Position {
             epoch: EPOCH,
             offset: 42,
         });
@@ -160,8 +165,11 @@ mod tests {
             )),
             Ok(vec![
                 ("a:1".to_owned(), at),
-                ("mail:ann@example.org".to_owned(), Last::NoneIn(EPOCH)),
-                ("b:2".to_owned(), Last::None),
+                (
+                    "mail:ann@example.org".to_owned(),
+                    ExpectedLast::NoneIn(EPOCH)
+                ),
+                ("b:2".to_owned(), ExpectedLast::None),
             ])
         );
     }
@@ -191,7 +199,7 @@ mod tests {
 
     #[test]
     fn a_batch_has_no_conditions() {
-        let batch = |query| Parameters::parse(Some(query), Call::Batch, 3);
+        let batch = |query| QueryParameters::parse(Some(query), PostKind::Batch, 3);
         assert!(batch("if_last=a:1@0").is_err());
         assert!(batch("topic=a:1").is_ok());
     }

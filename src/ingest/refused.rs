@@ -4,19 +4,19 @@
 use hyper::StatusCode;
 use serde_json::{Value, json};
 
-use super::{answer::Accepted, route::Call};
+use super::{answer::AcceptedEvent, route::PostKind};
 use crate::{
-    http::{ItemProblem, Problem},
-    hub::PublishError,
-    limits::{Exceeded, Limit},
-    log::Unmet,
-    ops::Conflict,
+    http::{HttpProblem, ItemProblem},
+    hub::AppendError,
+    limits::{Limit, LimitExceeded},
+    log::UnmetCondition,
+    ops::ConflictReason,
     protocol::ErrorCode,
     relay::Relay,
 };
 
 /// Returns the problem for a batch with malformed events.
-pub(super) fn batch_invalid(errors: Vec<ItemProblem>) -> Problem {
+pub(super) fn batch_invalid(errors: Vec<ItemProblem>) -> HttpProblem {
     batch_refused(StatusCode::BAD_REQUEST, ErrorCode::ValidationError, errors)
 }
 
@@ -25,7 +25,7 @@ pub(super) fn batch_refused(
     status: StatusCode,
     code: ErrorCode,
     errors: Vec<ItemProblem>,
-) -> Problem {
+) -> HttpProblem {
     let detail = match errors.as_slice() {
         [only] => format!(
             "event {} of the batch is refused: {}",
@@ -33,84 +33,87 @@ pub(super) fn batch_refused(
         ),
         several => format!("{} of the batch's events are refused", several.len()),
     };
-    Problem::new(status, code, detail).with_errors(errors)
+    HttpProblem::new(status, code, detail).with_errors(errors)
 }
 
 /// Returns the problem for events that the hub has not appended, and counts exceeded limits and
 /// conflicts.
 pub(super) fn not_appended(
     relay: &Relay,
-    call: Call,
-    accepted: &[Accepted],
-    error: PublishError,
-) -> Problem {
-    if matches!(error, PublishError::TenantsFull(_)) {
-        relay.metrics.exceeded(Limit::Tenants);
+    call: PostKind,
+    accepted: &[AcceptedEvent],
+    error: AppendError,
+) -> HttpProblem {
+    if matches!(error, AppendError::TenantsFull(_)) {
+        relay.metrics.limit_exceeded(Limit::Tenants);
     }
     match error {
-        PublishError::NoRoom | PublishError::NoMemory | PublishError::TenantsFull(_) => {
-            Problem::unavailable(
+        AppendError::NoRoom | AppendError::NoMemory | AppendError::TenantsFull(_) => {
+            HttpProblem::unavailable(
                 ErrorCode::RateLimitExceeded,
                 error.to_string(),
                 relay.live().config.ingest.inbox_timeout,
             )
         }
-        PublishError::Conflicts(drafts) => {
-            relay.metrics.conflict(Conflict::MessageId);
+        AppendError::Conflicts(drafts) => {
+            relay.metrics.ingest_conflict(ConflictReason::MessageId);
             let of_draft = |index: usize| Some((index, accepted.get(index)?));
-            conflicts(call, drafts.into_iter().filter_map(of_draft))
+            message_id_conflicts(call, drafts.into_iter().filter_map(of_draft))
         }
-        PublishError::Unmet(unmet) => {
-            relay.metrics.conflict(Conflict::Precondition);
-            preconditions(&unmet)
+        AppendError::Unmet(unmet) => {
+            relay.metrics.ingest_conflict(ConflictReason::Precondition);
+            unmet_preconditions(&unmet)
         }
     }
 }
 
 /// Counts an exceeded limit and returns the problem for it.
-pub(super) fn too_many(relay: &Relay, exceeded: Exceeded) -> Problem {
-    relay.metrics.exceeded(exceeded.limit);
-    Problem::too_many(exceeded.to_string(), exceeded.retry_after)
+pub(super) fn limit_problem(relay: &Relay, exceeded: LimitExceeded) -> HttpProblem {
+    relay.metrics.limit_exceeded(exceeded.limit);
+    HttpProblem::too_many_requests(exceeded.to_string(), exceeded.retry_after)
 }
 
-fn conflicts<'a>(call: Call, drafts: impl Iterator<Item = (usize, &'a Accepted)>) -> Problem {
+fn message_id_conflicts<'a>(
+    call: PostKind,
+    drafts: impl Iterator<Item = (usize, &'a AcceptedEvent)>,
+) -> HttpProblem {
     let mut problems =
         drafts.map(|(index, accepted)| {
             let id = accepted.message_id();
-            (index, conflict(format!(
+            (index, conflict_problem(format!(
             "message_id {id:?} was already used for an event with another body or other topics"
         ))
         .with_field(Some("message_id")))
         });
     match call {
-        Call::Event => problems.next().map_or_else(
-            || conflict("the message_id was already used".to_owned()),
+        PostKind::Event => problems.next().map_or_else(
+            || conflict_problem("the message_id was already used".to_owned()),
             |(_, problem)| problem,
         ),
-        Call::Batch => batch_refused(
+        PostKind::Batch => batch_refused(
             StatusCode::CONFLICT,
             ErrorCode::Conflict,
             problems
-                .map(|(index, problem)| problem.of_item(index))
+                .map(|(index, problem)| problem.into_item_problem(index))
                 .collect(),
         ),
     }
 }
 
-fn preconditions(unmet: &[Unmet]) -> Problem {
+fn unmet_preconditions(unmet: &[UnmetCondition]) -> HttpProblem {
     let topics: Vec<_> = unmet.iter().map(|unmet| unmet.topic.as_str()).collect();
     let detail = format!(
         "precondition failed for {}; see `current`",
         topics.join(", ")
     );
-    conflict(detail)
+    conflict_problem(detail)
         .with_field(Some("if_last"))
-        .with_member("current", unmet.iter().map(current).collect())
+        .with_member("current", unmet.iter().map(current_position).collect())
 }
 
 /// Describes the state of a topic for a failed precondition. Positions are as in proto3 JSON,
 /// where 64-bit integers are strings.
-fn current(unmet: &Unmet) -> Value {
+fn current_position(unmet: &UnmetCondition) -> Value {
     json!({
         "topic": unmet.topic.as_str(),
         "epoch": unmet.epoch.map(|epoch| epoch.to_string()),
@@ -121,6 +124,6 @@ fn current(unmet: &Unmet) -> Value {
     })
 }
 
-fn conflict(detail: String) -> Problem {
-    Problem::new(StatusCode::CONFLICT, ErrorCode::Conflict, detail)
+fn conflict_problem(detail: String) -> HttpProblem {
+    HttpProblem::new(StatusCode::CONFLICT, ErrorCode::Conflict, detail)
 }

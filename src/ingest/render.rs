@@ -4,13 +4,13 @@
 
 use std::mem;
 
-use super::{body::no_memory, json::elsewhere};
+use super::{body::no_memory, json::run_offloaded};
 use crate::{
-    event::{Draft, RENDERED_AT_ONCE_MAX},
-    http::Problem,
-    memory::{MemoryExceeded, MemoryUse, Reservation},
+    event::{EventDraft, RENDERED_AT_ONCE_MAX},
+    http::HttpProblem,
+    memory::{MemoryExceeded, MemoryReservation, MemoryUse},
     protocol::TenantName,
-    relay::Shard,
+    relay::ShardContext,
     scheduler::{Cost, TenantWork},
 };
 
@@ -20,26 +20,26 @@ use crate::{
 const RENDERED_AHEAD_MAX: usize = 8 << 20;
 
 /// Renders the drafts' JSON if the tenant has a JSON connection.
-pub(super) async fn render(
-    shard: &Shard,
+pub(super) async fn render_drafts(
+    shard: &ShardContext,
     work: &TenantWork,
     tenant: &TenantName,
-    mut drafts: Vec<Draft>,
-    memory: &mut Reservation,
-) -> Result<Vec<Draft>, Problem> {
+    mut drafts: Vec<EventDraft>,
+    memory: &mut MemoryReservation,
+) -> Result<Vec<EventDraft>, HttpProblem> {
     let relay = &shard.relay;
-    if !relay.publisher.has_json(tenant) {
+    if !relay.publisher.has_json_connection(tenant) {
         return Ok(drafts);
     }
-    let bytes: usize = drafts.iter().map(Draft::envelope_len).sum();
+    let bytes: usize = drafts.iter().map(EventDraft::envelope_len).sum();
     let (drafts, rendered) = if bytes <= RENDERED_AT_ONCE_MAX {
         let rendered = render_all(&mut drafts);
         work.charge(Cost::JSON_BYTE.times(rendered.bytes));
         (drafts, rendered)
     } else {
-        elsewhere(relay, work, move |_, memory| {
+        run_offloaded(relay, work, move |_, memory| {
             // They are rendered one at a time, so the largest one decides.
-            let bytes = drafts.iter().map(Draft::decoded_memory_max).max();
+            let bytes = drafts.iter().map(EventDraft::decoded_memory_max).max();
             let _memory = memory.reserve(MemoryUse::Decoding, bytes.unwrap_or_default())?;
             let rendered = render_all(&mut drafts);
             Ok((mem::take(&mut drafts), rendered))
@@ -54,15 +54,15 @@ pub(super) async fn render(
 }
 
 #[derive(Default)]
-struct Rendered {
+struct RenderTotals {
     events: u64,
     bytes: usize,
 }
 
 /// Renders drafts up to `RENDERED_AHEAD_MAX`. Skips an event that cannot be rendered: the
 /// connections that should get it are closed on delivery.
-fn render_all(drafts: &mut [Draft]) -> Rendered {
-    let mut rendered = Rendered::default();
+fn render_all(drafts: &mut [EventDraft]) -> RenderTotals {
+    let mut rendered = RenderTotals::default();
     for draft in drafts {
         if rendered.bytes >= RENDERED_AHEAD_MAX {
             break;

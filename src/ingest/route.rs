@@ -1,13 +1,13 @@
 //! Parses the path of a call.
 
 use crate::{
-    http::{Problem, decode_percent},
+    http::{HttpProblem, decode_percent},
     protocol::{TenantName, UserName, name::NameError},
 };
 
 /// A documented endpoint of the ingest listener.
 #[derive(Debug)]
-pub struct Endpoint {
+pub struct IngestEndpoint {
     /// Allowed methods, in the form of the `Allow` header.
     pub methods: &'static str,
     /// Path, with `{tenant}` and `{user}` as placeholders.
@@ -15,20 +15,20 @@ pub struct Endpoint {
 }
 
 /// All endpoints of the ingest listener.
-pub const ENDPOINTS: [Endpoint; 4] = [
-    Endpoint {
+pub const ENDPOINTS: [IngestEndpoint; 4] = [
+    IngestEndpoint {
         methods: "GET, HEAD",
         path: "/v1/tenants/{tenant}",
     },
-    Endpoint {
+    IngestEndpoint {
         methods: "POST",
         path: "/v1/tenants/{tenant}/events",
     },
-    Endpoint {
+    IngestEndpoint {
         methods: "POST",
         path: "/v1/tenants/{tenant}/events:batch",
     },
-    Endpoint {
+    IngestEndpoint {
         methods: "DELETE",
         path: "/v1/tenants/{tenant}/users/{user}/connections",
     },
@@ -36,14 +36,14 @@ pub const ENDPOINTS: [Endpoint; 4] = [
 
 /// A call that posts events.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Route {
+pub(super) struct PostRoute {
     pub(super) tenant: TenantName,
-    pub(super) call: Call,
+    pub(super) call: PostKind,
 }
 
 /// Single event or batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Call {
+pub(super) enum PostKind {
     /// `POST …/events`: one event.
     Event,
     /// `POST …/events:batch`: several.
@@ -52,27 +52,27 @@ pub(super) enum Call {
 
 /// The resource named by the part of a path after the tenant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Target<'a> {
+pub(super) enum PathTarget<'a> {
     /// The tenant itself.
     Tenant,
     /// Its events.
-    Events(Call),
+    Events(PostKind),
     /// The connections of a user.
-    Connections(Segment<'a>),
+    Connections(PathSegment<'a>),
 }
 
-impl Target<'_> {
+impl PathTarget<'_> {
     /// Returns the allowed methods, in the form of the `Allow` header.
-    pub(super) fn methods(self) -> &'static str {
+    pub(super) fn allowed_methods(self) -> &'static str {
         self.endpoint().methods
     }
 
-    fn endpoint(self) -> &'static Endpoint {
+    fn endpoint(self) -> &'static IngestEndpoint {
         let [tenant, event, batch, connections] = &ENDPOINTS;
         match self {
             Self::Tenant => tenant,
-            Self::Events(Call::Event) => event,
-            Self::Events(Call::Batch) => batch,
+            Self::Events(PostKind::Event) => event,
+            Self::Events(PostKind::Batch) => batch,
             Self::Connections(_) => connections,
         }
     }
@@ -80,21 +80,21 @@ impl Target<'_> {
 
 /// A segment of a path, still percent-encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Segment<'a>(&'a str);
+pub(super) struct PathSegment<'a>(&'a str);
 
-impl Segment<'_> {
+impl PathSegment<'_> {
     /// Decodes the segment as a user name.
-    pub(super) fn user(self) -> Result<UserName, Problem> {
-        self.name("user", UserName::parse)
+    pub(super) fn parse_user(self) -> Result<UserName, HttpProblem> {
+        self.parse_name("user", UserName::parse)
     }
 
-    fn name<T>(
+    fn parse_name<T>(
         self,
         what: &'static str,
         parse: impl Fn(&str) -> Result<T, NameError>,
-    ) -> Result<T, Problem> {
+    ) -> Result<T, HttpProblem> {
         let refuse = |reason: String| {
-            Problem::invalid(format!("the {what} {reason}")).with_field(Some(what))
+            HttpProblem::bad_request(format!("the {what} {reason}")).with_field(Some(what))
         };
         let name = decode_percent(self.0).map_err(|error| refuse(error.to_string()))?;
         parse(&name).map_err(|error| refuse(error.to_string()))
@@ -103,25 +103,25 @@ impl Segment<'_> {
 
 /// A path below `/v1/tenants/`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Path<'a> {
-    tenant: Segment<'a>,
+pub(super) struct TenantPath<'a> {
+    tenant: PathSegment<'a>,
     /// The resource named by the rest of the path; `None` if there is no such resource.
-    pub(super) target: Option<Target<'a>>,
+    pub(super) target: Option<PathTarget<'a>>,
 }
 
-impl<'a> Path<'a> {
+impl<'a> TenantPath<'a> {
     /// Parses the path. Returns `None` if it is not below `/v1/tenants/`.
     pub(super) fn parse(path: &'a str) -> Option<Self> {
         let path = path.strip_prefix("/v1/tenants/")?;
         let mut segments = path.split('/');
-        let tenant = Segment(segments.next().unwrap_or_default());
+        let tenant = PathSegment(segments.next().unwrap_or_default());
         let rest = [segments.next(), segments.next(), segments.next()];
         let target = match (rest, segments.next()) {
-            ([None, ..], _) => Some(Target::Tenant),
-            ([Some("events"), None, _], _) => Some(Target::Events(Call::Event)),
-            ([Some("events:batch"), None, _], _) => Some(Target::Events(Call::Batch)),
+            ([None, ..], _) => Some(PathTarget::Tenant),
+            ([Some("events"), None, _], _) => Some(PathTarget::Events(PostKind::Event)),
+            ([Some("events:batch"), None, _], _) => Some(PathTarget::Events(PostKind::Batch)),
             ([Some("users"), Some(user), Some("connections")], None) => {
-                Some(Target::Connections(Segment(user)))
+                Some(PathTarget::Connections(PathSegment(user)))
             }
             _ => None,
         };
@@ -129,8 +129,8 @@ impl<'a> Path<'a> {
     }
 
     /// Decodes the tenant's name.
-    pub(super) fn tenant(self) -> Result<TenantName, Problem> {
-        self.tenant.name("tenant", TenantName::parse)
+    pub(super) fn parse_tenant(self) -> Result<TenantName, HttpProblem> {
+        self.tenant.parse_name("tenant", TenantName::parse)
     }
 }
 
@@ -139,10 +139,10 @@ mod tests {
     use super::*;
 
     fn tenant(path: &str) -> Option<Result<String, String>> {
-        let tenant = Path::parse(path)?.tenant();
+        let tenant = TenantPath::parse(path)?.parse_tenant();
         Some(match tenant {
             Ok(tenant) => Ok(tenant.to_string()),
-            Err(problem) => Err(problem.of_item(0).message),
+            Err(problem) => Err(problem.into_item_problem(0).message),
         })
     }
 
@@ -152,8 +152,8 @@ mod tests {
         assert_eq!(tenant(path), Some(Ok("a/b ä:".to_owned())));
         let path = "/v1/tenants/events/events:batch";
         assert_eq!(
-            Path::parse(path).unwrap().target,
-            Some(Target::Events(Call::Batch))
+            TenantPath::parse(path).unwrap().target,
+            Some(PathTarget::Events(PostKind::Batch))
         );
     }
 
@@ -185,7 +185,7 @@ mod tests {
     fn the_endpoints_are_those_that_paths_name() {
         for endpoint in &ENDPOINTS {
             let path = endpoint.path.replace(['{', '}'], "");
-            let target = Path::parse(&path).unwrap().target.unwrap();
+            let target = TenantPath::parse(&path).unwrap().target.unwrap();
             assert_eq!(target.endpoint().path, endpoint.path);
         }
     }
@@ -203,20 +203,20 @@ mod tests {
             "/v1/tenants/acme/users/ann/connections/",
             "/v1/tenants/acme/users/ann/b/connections",
         ] {
-            assert_eq!(Path::parse(path).unwrap().target, None, "{path}");
+            assert_eq!(TenantPath::parse(path).unwrap().target, None, "{path}");
         }
         for path in ["/", "/v1/tenants", "/v2/tenants/acme/events"] {
-            assert_eq!(Path::parse(path), None, "{path}");
+            assert_eq!(TenantPath::parse(path), None, "{path}");
         }
     }
 
     #[test]
     fn a_user_is_percent_decoded_after_the_path_is_split() {
-        let user = |path| match Path::parse(path).unwrap().target {
-            Some(Target::Connections(user)) => {
-                let user = user.user();
+        let user = |path| match TenantPath::parse(path).unwrap().target {
+            Some(PathTarget::Connections(user)) => {
+                let user = user.parse_user();
                 user.map(|user| user.to_string())
-                    .map_err(|problem| problem.of_item(0).message)
+                    .map_err(|problem| problem.into_item_problem(0).message)
             }
             other => panic!("{other:?}"),
         };
@@ -239,8 +239,8 @@ mod tests {
             assert_eq!(user(path), expected, "{path}");
         }
         assert_eq!(
-            Path::parse("/v1/tenants/acme").unwrap().target,
-            Some(Target::Tenant)
+            TenantPath::parse("/v1/tenants/acme").unwrap().target,
+            Some(PathTarget::Tenant)
         );
     }
 }

@@ -17,7 +17,7 @@ const ROOM_KEPT: usize = 4;
 
 /// Maximum numbers of connections; `None` means no bound.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Caps {
+pub(super) struct ConnectionCaps {
     pub(super) connections: Option<NonZeroU32>,
     pub(super) per_address: Option<NonZeroU32>,
     pub(super) per_tenant: Option<NonZeroU32>,
@@ -26,38 +26,38 @@ pub(super) struct Caps {
 
 /// The connections of the process, counted by tenant, user and address.
 #[derive(Debug, Default)]
-pub struct Census(Mutex<Counts>);
+pub struct ConnectionCounter(Mutex<ConnectionCounts>);
 
 #[derive(Debug, Default)]
-struct Counts {
+struct ConnectionCounts {
     connections: u32,
-    tenants: HashMap<TenantName, OfTenant>,
+    tenants: HashMap<TenantName, TenantCounts>,
     addresses: HashMap<IpAddr, u32>,
 }
 
 #[derive(Debug, Default)]
-struct OfTenant {
+struct TenantCounts {
     connections: u32,
     users: HashMap<UserName, u32>,
 }
 
 /// A counted connection. Dropping it removes the connection from the counts.
 #[derive(Debug)]
-pub struct Place {
-    census: Arc<Census>,
+pub struct ConnectionPermit {
+    census: Arc<ConnectionCounter>,
     who: UserKey,
     address: IpAddr,
 }
 
-impl Census {
+impl ConnectionCounter {
     /// Counts a connection unless a cap is reached, as one atomic step.
-    pub(super) fn enter(
+    pub(super) fn try_admit(
         self: &Arc<Self>,
         who: UserKey,
         peer: IpAddr,
-        caps: Caps,
-    ) -> Result<Place, Limit> {
-        let address = counted_as(peer);
+        caps: ConnectionCaps,
+    ) -> Result<ConnectionPermit, Limit> {
+        let address = masked_address(peer);
         let mut counts = self.lock();
         let tenant = counts.tenants.get(&who.tenant);
         let of_tenant = tenant.map_or(0, |it| it.connections);
@@ -86,7 +86,7 @@ impl Census {
         tenant.connections += 1;
         *tenant.users.entry(who.user.clone()).or_default() += 1;
         drop(counts);
-        Ok(Place {
+        Ok(ConnectionPermit {
             census: Arc::clone(self),
             who,
             address,
@@ -103,47 +103,47 @@ impl Census {
     /// Frees unused memory.
     pub(super) fn shrink(&self) {
         let mut counts = self.lock();
-        shrink(&mut counts.tenants);
-        shrink(&mut counts.addresses);
+        shrink_map(&mut counts.tenants);
+        shrink_map(&mut counts.addresses);
     }
 
-    fn leave(&self, who: &UserKey, address: IpAddr) {
+    fn release_permit(&self, who: &UserKey, address: IpAddr) {
         let mut counts = self.lock();
         counts.connections = counts.connections.saturating_sub(1);
-        count_down(counts.addresses.entry(address));
+        decrement_or_remove(counts.addresses.entry(address));
         if let Entry::Occupied(mut tenant) = counts.tenants.entry(who.tenant.clone()) {
             let it = tenant.get_mut();
             it.connections = it.connections.saturating_sub(1);
-            count_down(it.users.entry(who.user.clone()));
+            decrement_or_remove(it.users.entry(who.user.clone()));
             if it.connections == 0 {
                 tenant.remove();
             } else {
-                shrink(&mut it.users);
+                shrink_map(&mut it.users);
             }
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Counts> {
+    fn lock(&self) -> MutexGuard<'_, ConnectionCounts> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Place {
+impl ConnectionPermit {
     /// Returns the user of the connection.
     #[must_use]
-    pub fn who(&self) -> &UserKey {
+    pub fn user(&self) -> &UserKey {
         &self.who
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        self.census.leave(&self.who, self.address);
+        self.census.release_permit(&self.who, self.address);
     }
 }
 
 /// Decrements the count and removes the entry when it reaches 0.
-fn count_down<K>(entry: Entry<'_, K, u32>) {
+fn decrement_or_remove<K>(entry: Entry<'_, K, u32>) {
     if let Entry::Occupied(mut count) = entry {
         *count.get_mut() = count.get().saturating_sub(1);
         if *count.get() == 0 {
@@ -152,7 +152,7 @@ fn count_down<K>(entry: Entry<'_, K, u32>) {
     }
 }
 
-fn shrink<K: Hash + Eq, V>(map: &mut HashMap<K, V>) {
+fn shrink_map<K: Hash + Eq, V>(map: &mut HashMap<K, V>) {
     if map.capacity() / ROOM_KEPT > map.len() {
         map.shrink_to_fit();
     }
@@ -160,7 +160,7 @@ fn shrink<K: Hash + Eq, V>(map: &mut HashMap<K, V>) {
 
 /// Returns the address that a peer is counted under: an IPv6 address as its /64, since one
 /// host usually has a whole /64, and an IPv4-mapped IPv6 address as IPv4.
-pub(super) fn counted_as(peer: IpAddr) -> IpAddr {
+pub(super) fn masked_address(peer: IpAddr) -> IpAddr {
     const NETWORK: u128 = u128::MAX << 64;
     match peer.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & NETWORK).into(),
@@ -185,33 +185,33 @@ mod tests {
 
     #[test]
     fn every_cap_is_held_and_a_place_that_is_given_back_can_be_taken_again() {
-        let census = Arc::new(Census::default());
+        let census = Arc::new(ConnectionCounter::default());
         let cap = |count| NonZeroU32::new(count);
-        let none = Caps::default();
+        let none = ConnectionCaps::default();
         let caps = [
             (
-                Caps {
+                ConnectionCaps {
                     connections: cap(2),
                     ..none
                 },
                 Limit::Connections,
             ),
             (
-                Caps {
+                ConnectionCaps {
                     per_address: cap(2),
                     ..none
                 },
                 Limit::AddressConnections,
             ),
             (
-                Caps {
+                ConnectionCaps {
                     per_tenant: cap(2),
                     ..none
                 },
                 Limit::TenantConnections,
             ),
             (
-                Caps {
+                ConnectionCaps {
                     per_user: cap(2),
                     ..none
                 },
@@ -219,7 +219,7 @@ mod tests {
             ),
         ];
         for (caps, limit) in caps {
-            let enter = |caps| census.enter(who("acme", "ann"), address("10.0.0.1"), caps);
+            let enter = |caps| census.try_admit(who("acme", "ann"), address("10.0.0.1"), caps);
             let (first, _second) = (enter(caps).unwrap(), enter(caps).unwrap());
             assert_eq!(enter(caps).unwrap_err(), limit);
             // Connections are counted even without caps.
@@ -234,12 +234,12 @@ mod tests {
 
     #[test]
     fn users_of_one_name_in_two_tenants_are_two() {
-        let census = Arc::new(Census::default());
-        let caps = Caps {
+        let census = Arc::new(ConnectionCounter::default());
+        let caps = ConnectionCaps {
             per_user: NonZeroU32::new(1),
-            ..Caps::default()
+            ..ConnectionCaps::default()
         };
-        let enter = |tenant, user| census.enter(who(tenant, user), address("10.0.0.1"), caps);
+        let enter = |tenant, user| census.try_admit(who(tenant, user), address("10.0.0.1"), caps);
         let acme = enter("acme", "ann").unwrap();
         let _globex = enter("globex", "ann").unwrap();
         let _bob = enter("acme", "bob").unwrap();
@@ -257,18 +257,20 @@ mod tests {
             ("2001:db8:0:1::1", "2001:db8:0:1:ffff::2", true),
             ("2001:db8:0:1::1", "2001:db8:0:2::1", false),
         ] {
-            let same_count = counted_as(address(one)) == counted_as(address(other));
+            let same_count = masked_address(address(one)) == masked_address(address(other));
             assert_eq!(same_count, same, "{one} {other}");
         }
     }
 
     #[test]
     fn what_many_took_up_is_given_back_when_they_have_gone() {
-        let census = Arc::new(Census::default());
+        let census = Arc::new(ConnectionCounter::default());
         let enter = |number: u32| {
             let peer = IpAddr::from(number.to_be_bytes());
             let who = who(&format!("t{}", number % 100), &format!("u{number}"));
-            census.enter(who, peer, Caps::default()).unwrap()
+            census
+                .try_admit(who, peer, ConnectionCaps::default())
+                .unwrap()
         };
         let mut places: Vec<_> = (0..10_000).map(enter).collect();
         places.truncate(1);

@@ -4,22 +4,22 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Exceeded, Limit, Rate, rates::whole_millis};
+use super::{Limit, LimitExceeded, RateLimit, rates::ceil_to_millis};
 
 /// The heartbeat bucket of one connection.
 #[derive(Debug, Default)]
-pub struct Heartbeats {
+pub struct HeartbeatBucket {
     /// Time at which the bucket is full again; `None` if it is full.
     full_at: Option<Instant>,
 }
 
-impl Heartbeats {
+impl HeartbeatBucket {
     /// Takes one unit at `now`, at the rate in force.
     ///
     /// # Errors
     ///
     /// Fails if the bucket is empty.
-    pub fn take(&mut self, rate: Rate, now: Instant) -> Result<(), Exceeded> {
+    pub fn charge_one(&mut self, rate: RateLimit, now: Instant) -> Result<(), LimitExceeded> {
         let one = rate.interval();
         let all_but_one = one * (rate.burst.get() - 1);
         let full_at = self.full_at.unwrap_or(now);
@@ -32,9 +32,9 @@ impl Heartbeats {
                 self.full_at = now.checked_add(missing + one);
                 Ok(())
             }
-            Some(wait) => Err(Exceeded {
+            Some(wait) => Err(LimitExceeded {
                 limit: Limit::Heartbeats,
-                retry_after: whole_millis(wait),
+                retry_after: ceil_to_millis(wait),
             }),
         }
     }
@@ -46,8 +46,8 @@ mod tests {
 
     use super::*;
 
-    fn rate(burst: u32, millis: u64) -> Rate {
-        Rate {
+    fn rate(burst: u32, millis: u64) -> RateLimit {
+        RateLimit {
             burst: NonZeroU32::new(burst).unwrap(),
             period: Duration::from_millis(millis),
         }
@@ -57,20 +57,20 @@ mod tests {
     fn a_bucket_holds_its_burst_and_says_when_the_next_is_there() {
         let (rate, start) = (rate(3, 300), Instant::now());
         let at = |millis| start + Duration::from_millis(millis);
-        let mut bucket = Heartbeats::default();
+        let mut bucket = HeartbeatBucket::default();
         for _ in 0..3 {
-            assert_eq!(bucket.take(rate, at(0)), Ok(()));
+            assert_eq!(bucket.charge_one(rate, at(0)), Ok(()));
         }
-        let wait = |bucket: &mut Heartbeats, millis| {
-            let exceeded = bucket.take(rate, at(millis)).unwrap_err();
+        let wait = |bucket: &mut HeartbeatBucket, millis| {
+            let exceeded = bucket.charge_one(rate, at(millis)).unwrap_err();
             exceeded.retry_after.as_millis()
         };
         assert_eq!(wait(&mut bucket, 0), 100);
         assert_eq!(wait(&mut bucket, 99), 1);
-        assert_eq!(bucket.take(rate, at(100)), Ok(()));
+        assert_eq!(bucket.charge_one(rate, at(100)), Ok(()));
         assert_eq!(wait(&mut bucket, 100), 100);
         for _ in 0..3 {
-            assert_eq!(bucket.take(rate, at(400)), Ok(()));
+            assert_eq!(bucket.charge_one(rate, at(400)), Ok(()));
         }
         assert_eq!(wait(&mut bucket, 400), 100);
     }
@@ -78,10 +78,10 @@ mod tests {
     #[test]
     fn a_rate_that_becomes_faster_is_not_held_up_by_the_old_one() {
         let now = Instant::now();
-        let mut bucket = Heartbeats::default();
-        bucket.take(rate(1, 86_400_000), now).unwrap();
-        assert!(bucket.take(rate(1, 86_400_000), now).is_err());
-        let exceeded = bucket.take(rate(60, 60_000), now).unwrap_err();
+        let mut bucket = HeartbeatBucket::default();
+        bucket.charge_one(rate(1, 86_400_000), now).unwrap();
+        assert!(bucket.charge_one(rate(1, 86_400_000), now).is_err());
+        let exceeded = bucket.charge_one(rate(60, 60_000), now).unwrap_err();
         assert_eq!(exceeded.retry_after, Duration::from_secs(1));
     }
 }

@@ -7,36 +7,36 @@ use std::{
 
 use super::{
     UserKey,
-    census::Caps,
-    rates::{Bucket, BucketKey, Rate},
+    census::ConnectionCaps,
+    rates::{BucketKey, KeyedBuckets, RateLimit},
 };
 use crate::{
-    config::{Config, IngestKey, LimitsOverride},
+    config::{Config, IngestKeyEntry, LimitsOverride},
     protocol::TenantName,
 };
 
 /// All rates and caps in force.
 #[derive(Debug)]
-pub(super) struct InForce {
-    pub(super) handshakes: Option<Arc<Bucket<()>>>,
-    pub(super) address_handshakes: Option<Arc<Bucket<IpAddr>>>,
-    pub(super) user_handshakes: Buckets<TenantName, UserKey>,
-    pub(super) user_messages: Buckets<TenantName, UserKey>,
-    pub(super) tenant_messages: Buckets<TenantName, TenantName>,
-    pub(super) tenant_events: Buckets<TenantName, TenantName>,
-    pub(super) key_events: Buckets<Box<str>, ()>,
-    caps: Caps,
-    caps_of_tenants: HashMap<TenantName, Caps>,
+pub(super) struct LimitsState {
+    pub(super) handshakes: Option<Arc<KeyedBuckets<()>>>,
+    pub(super) address_handshakes: Option<Arc<KeyedBuckets<IpAddr>>>,
+    pub(super) user_handshakes: OverridableBuckets<TenantName, UserKey>,
+    pub(super) user_messages: OverridableBuckets<TenantName, UserKey>,
+    pub(super) tenant_messages: OverridableBuckets<TenantName, TenantName>,
+    pub(super) tenant_events: OverridableBuckets<TenantName, TenantName>,
+    pub(super) key_events: OverridableBuckets<Box<str>, ()>,
+    caps: ConnectionCaps,
+    caps_of_tenants: HashMap<TenantName, ConnectionCaps>,
 }
 
 /// The buckets of one kind: those of the default rate, and those of names with an own rate.
 #[derive(Debug)]
-pub(super) struct Buckets<G, K: BucketKey> {
-    usual: Option<Arc<Bucket<K>>>,
-    own: HashMap<G, Option<Arc<Bucket<K>>>>,
+pub(super) struct OverridableBuckets<G, K: BucketKey> {
+    usual: Option<Arc<KeyedBuckets<K>>>,
+    own: HashMap<G, Option<Arc<KeyedBuckets<K>>>>,
 }
 
-impl<G, K: BucketKey> Default for Buckets<G, K> {
+impl<G, K: BucketKey> Default for OverridableBuckets<G, K> {
     fn default() -> Self {
         Self {
             usual: None,
@@ -45,9 +45,9 @@ impl<G, K: BucketKey> Default for Buckets<G, K> {
     }
 }
 
-impl<G: Hash + Eq, K: BucketKey> Buckets<G, K> {
+impl<G: Hash + Eq, K: BucketKey> OverridableBuckets<G, K> {
     /// Returns the buckets that apply to `name`; `None` if its rate is unbounded.
-    pub(super) fn of<Q: Hash + Eq + ?Sized>(&self, name: &Q) -> Option<&Bucket<K>>
+    pub(super) fn get<Q: Hash + Eq + ?Sized>(&self, name: &Q) -> Option<&KeyedBuckets<K>>
     where
         G: Borrow<Q>,
     {
@@ -55,14 +55,14 @@ impl<G: Hash + Eq, K: BucketKey> Buckets<G, K> {
     }
 
     /// Returns the buckets that apply to `name`, to be held across a reload.
-    pub(super) fn shared<Q: Hash + Eq + ?Sized>(&self, name: &Q) -> Option<Arc<Bucket<K>>>
+    pub(super) fn get_shared<Q: Hash + Eq + ?Sized>(&self, name: &Q) -> Option<Arc<KeyedBuckets<K>>>
     where
         G: Borrow<Q>,
     {
         self.find(name).clone()
     }
 
-    fn find<Q: Hash + Eq + ?Sized>(&self, name: &Q) -> &Option<Arc<Bucket<K>>>
+    fn find<Q: Hash + Eq + ?Sized>(&self, name: &Q) -> &Option<Arc<KeyedBuckets<K>>>
     where
         G: Borrow<Q>,
     {
@@ -70,10 +70,10 @@ impl<G: Hash + Eq, K: BucketKey> Buckets<G, K> {
     }
 
     /// Returns the buckets for new rates. Buckets with an unchanged rate are kept.
-    fn followed_by(
+    fn reconfigured(
         &self,
-        usual: Option<Rate>,
-        own: impl Iterator<Item = (G, Option<Rate>)>,
+        usual: Option<RateLimit>,
+        own: impl Iterator<Item = (G, Option<RateLimit>)>,
     ) -> Self {
         let own = own
             .filter(|(_, rate)| *rate != usual)
@@ -89,47 +89,48 @@ impl<G: Hash + Eq, K: BucketKey> Buckets<G, K> {
         }
     }
 
-    fn each(&self) -> impl Iterator<Item = &Bucket<K>> {
+    fn iter_all(&self) -> impl Iterator<Item = &KeyedBuckets<K>> {
         let own = self.own.values().flatten();
         self.usual.iter().chain(own).map(Arc::as_ref)
     }
 
     fn sweep(&self) {
-        self.each().for_each(Bucket::sweep);
+        self.iter_all().for_each(KeyedBuckets::sweep);
     }
 
     fn is_full(&self) -> bool {
-        self.each().all(Bucket::is_full)
+        self.iter_all().all(KeyedBuckets::is_full)
     }
 }
 
 fn kept_or_new<K: BucketKey>(
-    before: Option<&Arc<Bucket<K>>>,
-    rate: Option<Rate>,
-) -> Option<Arc<Bucket<K>>> {
+    before: Option<&Arc<KeyedBuckets<K>>>,
+    rate: Option<RateLimit>,
+) -> Option<Arc<KeyedBuckets<K>>> {
     let kept = before.filter(|bucket| Some(bucket.rate()) == rate);
-    kept.cloned().or_else(|| Bucket::new(rate).map(Arc::new))
+    kept.cloned()
+        .or_else(|| KeyedBuckets::new(rate).map(Arc::new))
 }
 
-impl InForce {
+impl LimitsState {
     pub(super) fn new(config: &Config) -> Self {
         let nothing = Self {
             handshakes: None,
             address_handshakes: None,
-            user_handshakes: Buckets::default(),
-            user_messages: Buckets::default(),
-            tenant_messages: Buckets::default(),
-            tenant_events: Buckets::default(),
-            key_events: Buckets::default(),
-            caps: Caps::default(),
+            user_handshakes: OverridableBuckets::default(),
+            user_messages: OverridableBuckets::default(),
+            tenant_messages: OverridableBuckets::default(),
+            tenant_events: OverridableBuckets::default(),
+            key_events: OverridableBuckets::default(),
+            caps: ConnectionCaps::default(),
             caps_of_tenants: HashMap::new(),
         };
-        nothing.followed_by(config)
+        nothing.reconfigured(config)
     }
 
-    pub(super) fn followed_by(&self, config: &Config) -> Self {
+    pub(super) fn reconfigured(&self, config: &Config) -> Self {
         let (limits, ingest) = (&config.limits, &config.ingest);
-        let caps = Caps {
+        let caps = ConnectionCaps {
             connections: limits.connections,
             per_address: limits.connections_per_address,
             per_tenant: limits.connections_per_tenant,
@@ -138,43 +139,43 @@ impl InForce {
         Self {
             handshakes: kept_or_new(
                 self.handshakes.as_ref(),
-                rate(limits.handshakes_per_second, Duration::from_secs(1)),
+                bounded_rate(limits.handshakes_per_second, Duration::from_secs(1)),
             ),
             address_handshakes: kept_or_new(
                 self.address_handshakes.as_ref(),
-                a_minute(Some(limits.address_handshakes_per_minute)),
+                per_minute(Some(limits.address_handshakes_per_minute)),
             ),
-            user_handshakes: self.user_handshakes.followed_by(
-                a_minute(limits.user_handshakes_per_minute),
-                each_tenant(config, |it| {
-                    a_minute(
+            user_handshakes: self.user_handshakes.reconfigured(
+                per_minute(limits.user_handshakes_per_minute),
+                for_overridden_tenants(config, |it| {
+                    per_minute(
                         it.user_handshakes_per_minute
                             .or(limits.user_handshakes_per_minute),
                     )
                 }),
             ),
-            user_messages: self.user_messages.followed_by(
-                rate(Some(limits.user_burst), limits.user_period),
-                each_tenant(config, |it| {
-                    rate(
+            user_messages: self.user_messages.reconfigured(
+                bounded_rate(Some(limits.user_burst), limits.user_period),
+                for_overridden_tenants(config, |it| {
+                    bounded_rate(
                         Some(it.user_burst.unwrap_or(limits.user_burst)),
                         it.user_period.unwrap_or(limits.user_period),
                     )
                 }),
             ),
-            tenant_messages: self.tenant_messages.followed_by(
-                rate(Some(limits.tenant_burst), limits.tenant_period),
-                each_tenant(config, |it| {
-                    rate(
+            tenant_messages: self.tenant_messages.reconfigured(
+                bounded_rate(Some(limits.tenant_burst), limits.tenant_period),
+                for_overridden_tenants(config, |it| {
+                    bounded_rate(
                         Some(it.tenant_burst.unwrap_or(limits.tenant_burst)),
                         it.tenant_period.unwrap_or(limits.tenant_period),
                     )
                 }),
             ),
-            tenant_events: self.tenant_events.followed_by(
-                rate(ingest.tenant_burst, ingest.tenant_period),
-                each_tenant(config, |it| {
-                    rate(
+            tenant_events: self.tenant_events.reconfigured(
+                bounded_rate(ingest.tenant_burst, ingest.tenant_period),
+                for_overridden_tenants(config, |it| {
+                    bounded_rate(
                         it.ingest_burst.or(ingest.tenant_burst),
                         it.ingest_period.unwrap_or(ingest.tenant_period),
                     )
@@ -182,9 +183,9 @@ impl InForce {
             ),
             key_events: self
                 .key_events
-                .followed_by(None, ingest.keys.iter().map(of_key)),
+                .reconfigured(None, ingest.keys.iter().map(ingest_key_rate)),
             caps,
-            caps_of_tenants: each_tenant(config, |it| Caps {
+            caps_of_tenants: for_overridden_tenants(config, |it| ConnectionCaps {
                 per_tenant: it.connections_per_tenant.or(caps.per_tenant),
                 per_user: it.connections_per_user.or(caps.per_user),
                 ..caps
@@ -193,7 +194,7 @@ impl InForce {
         }
     }
 
-    pub(super) fn caps_of(&self, tenant: &TenantName) -> Caps {
+    pub(super) fn tenant_caps(&self, tenant: &TenantName) -> ConnectionCaps {
         *self.caps_of_tenants.get(tenant).unwrap_or(&self.caps)
     }
 
@@ -223,21 +224,21 @@ impl InForce {
 }
 
 /// Returns the rate; `None` (unbounded) without a burst.
-fn rate(burst: Option<NonZeroU32>, period: Duration) -> Option<Rate> {
-    burst.map(|burst| Rate { burst, period })
+fn bounded_rate(burst: Option<NonZeroU32>, period: Duration) -> Option<RateLimit> {
+    burst.map(|burst| RateLimit { burst, period })
 }
 
-fn a_minute(count: Option<NonZeroU32>) -> Option<Rate> {
-    rate(count, Duration::from_mins(1))
+fn per_minute(count: Option<NonZeroU32>) -> Option<RateLimit> {
+    bounded_rate(count, Duration::from_mins(1))
 }
 
-fn of_key(key: &IngestKey) -> (Box<str>, Option<Rate>) {
+fn ingest_key_rate(key: &IngestKeyEntry) -> (Box<str>, Option<RateLimit>) {
     let period = key.period.unwrap_or(Duration::from_secs(1));
-    (key.name.as_str().into(), rate(key.burst, period))
+    (key.name.as_str().into(), bounded_rate(key.burst, period))
 }
 
 /// Returns `of(override)` for each tenant that has an override.
-fn each_tenant<T>(
+fn for_overridden_tenants<T>(
     config: &Config,
     of: impl Fn(&LimitsOverride) -> T,
 ) -> impl Iterator<Item = (TenantName, T)> {

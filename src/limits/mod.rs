@@ -20,14 +20,14 @@ use crate::{
     config::Config,
     protocol::{TenantName, UserName},
 };
-use in_force::InForce;
-use rates::Bucket;
+use in_force::LimitsState;
+use rates::KeyedBuckets;
 
-pub use census::{Census, Place};
-pub use heartbeats::Heartbeats;
-pub use rates::Rate;
-pub use refusals::Refusals;
-pub use sockets::{Arrival, Room, Seat, Sockets, Whose};
+pub use census::{ConnectionCounter, ConnectionPermit};
+pub use heartbeats::HeartbeatBucket;
+pub use rates::RateLimit;
+pub use refusals::RefusalHistory;
+pub use sockets::{HandshakeGuard, PeerKind, SocketLimits, SocketPermit, SocketPool};
 
 /// A limit that can be exceeded; the values of the metric label `limit`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,7 +115,7 @@ impl Limit {
     }
 
     /// Returns the noun that the error message puts after "too many".
-    fn what(self) -> &'static str {
+    fn noun(self) -> &'static str {
         match self {
             Self::Connections | Self::Descriptors => "connections",
             Self::TenantConnections => "connections of this tenant",
@@ -140,13 +140,13 @@ impl Limit {
 /// Writes the error message, such as "too many connections".
 impl fmt::Display for Limit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "too many {}", self.what())
+        write!(f, "too many {}", self.noun())
     }
 }
 
 /// A limit is exceeded for now; the caller can retry later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Exceeded {
+pub struct LimitExceeded {
     /// The exceeded limit.
     pub limit: Limit,
     /// Time to wait before retrying: whole milliseconds, never 0.
@@ -154,7 +154,7 @@ pub struct Exceeded {
 }
 
 /// Writes the message of the exceeded limit.
-impl fmt::Display for Exceeded {
+impl fmt::Display for LimitExceeded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.limit.fmt(f)
     }
@@ -171,7 +171,7 @@ pub struct UserKey {
 
 /// The rate limits that a message is charged to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Charge {
+pub enum MessageCharge {
     /// The user's limit only.
     User,
     /// The user's limit and the tenant's.
@@ -181,9 +181,9 @@ pub enum Charge {
 /// The limits of a process, with their current usage.
 #[derive(Debug)]
 pub struct Limits {
-    in_force: ArcSwap<InForce>,
+    in_force: ArcSwap<LimitsState>,
     /// Counts of connections, per tenant, user and address.
-    pub census: Arc<Census>,
+    pub census: Arc<ConnectionCounter>,
 }
 
 impl Limits {
@@ -191,14 +191,14 @@ impl Limits {
     #[must_use]
     pub fn new(config: &Config) -> Self {
         Self {
-            in_force: ArcSwap::from_pointee(InForce::new(config)),
+            in_force: ArcSwap::from_pointee(LimitsState::new(config)),
             census: Arc::default(),
         }
     }
 
     /// Applies a new configuration.
     pub fn configure(&self, config: &Config) {
-        let next = self.in_force.load().followed_by(config);
+        let next = self.in_force.load().reconfigured(config);
         self.in_force.store(Arc::new(next));
     }
 
@@ -207,9 +207,9 @@ impl Limits {
     /// # Errors
     ///
     /// Fails if the rate is exceeded.
-    pub fn handshake(&self) -> Result<(), Exceeded> {
+    pub fn charge_handshake(&self) -> Result<(), LimitExceeded> {
         let in_force = self.in_force.load();
-        charge(in_force.handshakes.as_deref(), &(), Limit::Handshakes)
+        charge_bucket(in_force.handshakes.as_deref(), &(), Limit::Handshakes)
     }
 
     /// Charges one handshake to a client's address; an IPv6 address counts as its /64.
@@ -217,12 +217,12 @@ impl Limits {
     /// # Errors
     ///
     /// Fails if the rate is exceeded.
-    pub fn address_handshake(&self, address: IpAddr) -> Result<(), Exceeded> {
+    pub fn charge_address_handshake(&self, address: IpAddr) -> Result<(), LimitExceeded> {
         let in_force = self.in_force.load();
         let bucket = in_force.address_handshakes.as_deref();
-        charge(
+        charge_bucket(
             bucket,
-            &census::counted_as(address),
+            &census::masked_address(address),
             Limit::AddressHandshakes,
         )
     }
@@ -232,10 +232,10 @@ impl Limits {
     /// # Errors
     ///
     /// Fails if the rate is exceeded.
-    pub fn user_handshake(&self, who: &UserKey) -> Result<(), Exceeded> {
+    pub fn charge_user_handshake(&self, who: &UserKey) -> Result<(), LimitExceeded> {
         let in_force = self.in_force.load();
-        let bucket = in_force.user_handshakes.of(&who.tenant);
-        charge(bucket, who, Limit::UserHandshakes)
+        let bucket = in_force.user_handshakes.get(&who.tenant);
+        charge_bucket(bucket, who, Limit::UserHandshakes)
     }
 
     /// Counts a connection until the returned permit is dropped.
@@ -243,9 +243,9 @@ impl Limits {
     /// # Errors
     ///
     /// Returns the first cap that is reached.
-    pub fn connect(&self, who: UserKey, peer: IpAddr) -> Result<Place, Limit> {
-        let caps = self.in_force.load().caps_of(&who.tenant);
-        Census::enter(&self.census, who, peer, caps)
+    pub fn admit_connection(&self, who: UserKey, peer: IpAddr) -> Result<ConnectionPermit, Limit> {
+        let caps = self.in_force.load().tenant_caps(&who.tenant);
+        ConnectionCounter::try_admit(&self.census, who, peer, caps)
     }
 
     /// Charges one message of a client. A message over the user's rate is not charged to the
@@ -254,15 +254,15 @@ impl Limits {
     /// # Errors
     ///
     /// Fails if the rate is exceeded.
-    pub fn message(&self, who: &UserKey, to: Charge) -> Result<(), Exceeded> {
+    pub fn charge_message(&self, who: &UserKey, to: MessageCharge) -> Result<(), LimitExceeded> {
         let in_force = self.in_force.load();
-        let users = in_force.user_messages.of(&who.tenant);
-        charge(users, who, Limit::UserMessages)?;
+        let users = in_force.user_messages.get(&who.tenant);
+        charge_bucket(users, who, Limit::UserMessages)?;
         match to {
-            Charge::User => Ok(()),
-            Charge::UserAndTenant => {
-                let tenants = in_force.tenant_messages.of(&who.tenant);
-                charge(tenants, &who.tenant, Limit::TenantMessages)
+            MessageCharge::User => Ok(()),
+            MessageCharge::UserAndTenant => {
+                let tenants = in_force.tenant_messages.get(&who.tenant);
+                charge_bucket(tenants, &who.tenant, Limit::TenantMessages)
             }
         }
     }
@@ -273,20 +273,24 @@ impl Limits {
     /// # Errors
     ///
     /// Fails if the rate is exceeded.
-    pub fn call(&self, tenant: &TenantName, key: Option<&str>) -> Result<EventBudget, Exceeded> {
+    pub fn charge_call(
+        &self,
+        tenant: &TenantName,
+        key: Option<&str>,
+    ) -> Result<EventBudget, LimitExceeded> {
         let in_force = self.in_force.load();
         let budget = EventBudget {
             tenant: in_force
                 .tenant_events
-                .shared(tenant)
+                .get_shared(tenant)
                 .map(|bucket| (bucket, tenant.clone())),
-            key: key.and_then(|key| in_force.key_events.shared(key)),
+            key: key.and_then(|key| in_force.key_events.get_shared(key)),
         };
         if let Some((bucket, tenant)) = &budget.tenant {
-            exceeded(bucket.take(tenant), Limit::IngestTenant)?;
+            into_exceeded(bucket.charge_one(tenant), Limit::IngestTenant)?;
         }
         if let Some(bucket) = &budget.key {
-            exceeded(bucket.take(&()), Limit::IngestKey)?;
+            into_exceeded(bucket.charge_one(&()), Limit::IngestKey)?;
         }
         Ok(budget)
     }
@@ -307,8 +311,8 @@ impl Limits {
 /// The rate limits that the events of one publish call are charged to.
 #[derive(Debug)]
 pub struct EventBudget {
-    tenant: Option<(Arc<Bucket<TenantName>>, TenantName)>,
-    key: Option<Arc<Bucket<()>>>,
+    tenant: Option<(Arc<KeyedBuckets<TenantName>>, TenantName)>,
+    key: Option<Arc<KeyedBuckets<()>>>,
 }
 
 impl EventBudget {
@@ -318,30 +322,32 @@ impl EventBudget {
     /// # Errors
     ///
     /// Fails if the rate is exceeded.
-    pub fn charge_rest(&self, events: usize) -> Result<(), Exceeded> {
+    pub fn charge_rest(&self, events: usize) -> Result<(), LimitExceeded> {
         let events = u32::try_from(events).unwrap_or(u32::MAX);
         if let Some((bucket, tenant)) = &self.tenant {
-            exceeded(bucket.take_rest(tenant, events), Limit::IngestTenant)?;
+            into_exceeded(bucket.charge_rest(tenant, events), Limit::IngestTenant)?;
         }
         if let Some(bucket) = &self.key {
-            exceeded(bucket.take_rest(&(), events), Limit::IngestKey)?;
+            into_exceeded(bucket.charge_rest(&(), events), Limit::IngestKey)?;
         }
         Ok(())
     }
 }
 
-fn charge<K: rates::BucketKey>(
-    bucket: Option<&Bucket<K>>,
+fn charge_bucket<K: rates::BucketKey>(
+    bucket: Option<&KeyedBuckets<K>>,
     key: &K,
     limit: Limit,
-) -> Result<(), Exceeded> {
-    bucket.map_or(Ok(()), |bucket| exceeded(bucket.take(key), limit))
+) -> Result<(), LimitExceeded> {
+    bucket.map_or(Ok(()), |bucket| {
+        into_exceeded(bucket.charge_one(key), limit)
+    })
 }
 
-fn exceeded(taken: Result<(), Duration>, limit: Limit) -> Result<(), Exceeded> {
-    taken.map_err(|wait| Exceeded {
+fn into_exceeded(taken: Result<(), Duration>, limit: Limit) -> Result<(), LimitExceeded> {
+    taken.map_err(|wait| LimitExceeded {
         limit,
-        retry_after: rates::whole_millis(wait),
+        retry_after: rates::ceil_to_millis(wait),
     })
 }
 

@@ -17,14 +17,14 @@ const SHRUNK_BELOW: usize = 4;
 
 /// A rate limit: a bucket holds `burst` units and refills within `period`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rate {
+pub struct RateLimit {
     /// Number of units that can be taken at once.
     pub burst: NonZeroU32,
     /// Time in which an empty bucket becomes full.
     pub period: Duration,
 }
 
-impl Rate {
+impl RateLimit {
     /// Returns the time in which one unit is refilled.
     pub(super) fn interval(self) -> Duration {
         (self.period / self.burst.get()).max(Duration::from_nanos(1))
@@ -36,7 +36,7 @@ impl Rate {
 }
 
 /// Rounds up to whole milliseconds, at least 1: 0 would mean "retry immediately".
-pub(super) fn whole_millis(wait: Duration) -> Duration {
+pub(super) fn ceil_to_millis(wait: Duration) -> Duration {
     let millis = wait.as_nanos().div_ceil(1_000_000).max(1);
     Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX))
 }
@@ -48,11 +48,11 @@ impl<K: Hash + Eq + Clone> BucketKey for K {}
 
 /// tokio's clock for `governor`, so that tests can pause it.
 #[derive(Debug, Clone, Copy)]
-struct Uptime {
+struct UptimeClock {
     begun: Instant,
 }
 
-impl Clock for Uptime {
+impl Clock for UptimeClock {
     type Instant = Duration;
 
     fn now(&self) -> Duration {
@@ -62,19 +62,19 @@ impl Clock for Uptime {
 
 /// The buckets of one rate, by key. Full buckets take no memory.
 #[derive(Debug)]
-pub(super) struct Bucket<K: BucketKey> {
-    rate: Rate,
-    clock: Uptime,
-    limiter: RateLimiter<K, HashMapStateStore<K>, Uptime, NoOpMiddleware<Duration>>,
+pub(super) struct KeyedBuckets<K: BucketKey> {
+    rate: RateLimit,
+    clock: UptimeClock,
+    limiter: RateLimiter<K, HashMapStateStore<K>, UptimeClock, NoOpMiddleware<Duration>>,
     /// Peak number of buckets since memory was last freed.
     most: AtomicUsize,
 }
 
-impl<K: BucketKey> Bucket<K> {
+impl<K: BucketKey> KeyedBuckets<K> {
     /// Creates full buckets; `None` without a rate.
-    pub(super) fn new(rate: Option<Rate>) -> Option<Self> {
+    pub(super) fn new(rate: Option<RateLimit>) -> Option<Self> {
         let rate = rate?;
-        let clock = Uptime {
+        let clock = UptimeClock {
             begun: Instant::now(),
         };
         Some(Self {
@@ -85,7 +85,7 @@ impl<K: BucketKey> Bucket<K> {
         })
     }
 
-    pub(super) fn rate(&self) -> Rate {
+    pub(super) fn rate(&self) -> RateLimit {
         self.rate
     }
 
@@ -94,19 +94,19 @@ impl<K: BucketKey> Bucket<K> {
     /// # Errors
     ///
     /// Returns the time until one unit is available.
-    pub(super) fn take(&self, key: &K) -> Result<(), Duration> {
+    pub(super) fn charge_one(&self, key: &K) -> Result<(), Duration> {
         self.limiter
             .check_key(key)
             .map_err(|not_until| not_until.wait_time_from(self.clock.now()))
     }
 
-    /// Takes the cost of a batch beyond the one unit [taken](Self::take) for it already. The
+    /// Takes the cost of a batch beyond the one unit [taken](Self::charge_one) for it already. The
     /// whole batch costs a full bucket at most, so that every batch can pass eventually.
     ///
     /// # Errors
     ///
     /// Returns the time to wait before retrying the whole batch.
-    pub(super) fn take_rest(&self, key: &K, batch: u32) -> Result<(), Duration> {
+    pub(super) fn charge_rest(&self, key: &K, batch: u32) -> Result<(), Duration> {
         let cost = batch.min(self.rate.burst.get());
         let Some(rest) = NonZeroU32::new(cost.saturating_sub(1)) else {
             return Ok(());

@@ -12,11 +12,11 @@ const A_MINUTE: Duration = Duration::from_mins(1);
     clippy::box_collection,
     reason = "most connections are never refused; a pointer is smaller than a four-word VecDeque"
 )]
-pub struct Refusals(Option<Box<VecDeque<Instant>>>);
+pub struct RefusalHistory(Option<Box<VecDeque<Instant>>>);
 
-impl Refusals {
+impl RefusalHistory {
     /// Records a refusal at `now`; returns true if that makes `max` refusals within a minute.
-    pub fn add(&mut self, now: Instant, max: NonZeroU32) -> bool {
+    pub fn record(&mut self, now: Instant, max: NonZeroU32) -> bool {
         let times = self.0.get_or_insert_default();
         while times
             .front()
@@ -37,8 +37,8 @@ mod tests {
     #[test]
     fn refusals_within_any_minute_count_and_older_ones_do_not() {
         let (start, max) = (Instant::now(), NonZeroU32::new(3).unwrap());
-        let mut refusals = Refusals::default();
-        let mut at = |secs: f64| refusals.add(start + Duration::from_secs_f64(secs), max);
+        let mut refusals = RefusalHistory::default();
+        let mut at = |secs: f64| refusals.record(start + Duration::from_secs_f64(secs), max);
         assert_eq!([at(0.0), at(50.0)], [false; 2]);
         // The first refusal is a minute ago.
         assert!(!at(60.0));
@@ -48,6 +48,6 @@ mod tests {
 
     #[test]
     fn one_refusal_may_be_too_much() {
-        assert!(Refusals::default().add(Instant::now(), NonZeroU32::MIN));
+        assert!(RefusalHistory::default().record(Instant::now(), NonZeroU32::MIN));
     }
 }

@@ -25,7 +25,7 @@ const OPERATORS: usize = 16;
 
 /// The kind of peer that a socket belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Whose {
+pub enum PeerKind {
     /// A client.
     Client,
     /// A backend.
@@ -36,7 +36,7 @@ pub enum Whose {
 
 /// Maximum numbers of sockets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Room {
+pub struct SocketLimits {
     /// Sockets of clients.
     pub clients: usize,
     /// Total at which backends are refused, counting sockets of all kinds.
@@ -49,11 +49,11 @@ pub struct Room {
     pub all: usize,
 }
 
-impl Room {
+impl SocketLimits {
     /// Computes the limits of a process with `descriptors` file descriptors. At least half
     /// of them are for clients.
     #[must_use]
-    pub fn of(descriptors: usize, shards: usize) -> Self {
+    pub fn from_descriptors(descriptors: usize, shards: usize) -> Self {
         let per_shard = shards.saturating_mul(KEPT_PER_SHARD);
         let kept = (descriptors / PART_KEPT).clamp(KEPT_MIN, KEPT_MAX);
         let clients = descriptors - kept.saturating_add(per_shard).min(descriptors / 2);
@@ -70,10 +70,10 @@ impl Room {
     }
 }
 
-/// The open sockets of the process, counted against its [`Room`].
+/// The open sockets of the process, counted against its [`SocketLimits`].
 #[derive(Debug)]
-pub struct Sockets {
-    room: Room,
+pub struct SocketPool {
+    room: SocketLimits,
     clients: AtomicUsize,
     backends: AtomicUsize,
     others: AtomicUsize,
@@ -83,20 +83,20 @@ pub struct Sockets {
 
 /// The permit of an open socket. Dropping it releases the permit.
 #[derive(Debug)]
-pub struct Seat {
-    sockets: Arc<Sockets>,
-    whose: Whose,
-    /// Number of the [counts](Sockets::bounds) that include it.
+pub struct SocketPermit {
+    sockets: Arc<SocketPool>,
+    whose: PeerKind,
+    /// Number of the [counts](SocketPool::bounded_counts) that include it.
     counted: usize,
 }
 
 /// Held from accept until the first request of a connection is answered.
-pub type Arrival = TaskTrackerToken;
+pub type HandshakeGuard = TaskTrackerToken;
 
-impl Sockets {
+impl SocketPool {
     /// Creates a pool without sockets, with these limits.
     #[must_use]
-    pub fn new(room: Room) -> Arc<Self> {
+    pub fn new(room: SocketLimits) -> Arc<Self> {
         Arc::new(Self {
             room,
             clients: AtomicUsize::new(0),
@@ -109,15 +109,18 @@ impl Sockets {
 
     /// Returns a permit for one more socket, or `None` if a limit is reached.
     #[must_use]
-    pub fn take(self: &Arc<Self>, whose: Whose) -> Option<(Seat, Arrival)> {
+    pub fn try_acquire(
+        self: &Arc<Self>,
+        whose: PeerKind,
+    ) -> Option<(SocketPermit, HandshakeGuard)> {
         // Dropping the permit releases exactly the counts taken so far, even after a failure.
-        let mut seat = Seat {
+        let mut seat = SocketPermit {
             sockets: Arc::clone(self),
             whose,
             counted: 0,
         };
-        for (count, most) in self.bounds(whose) {
-            if !count_up(count, most) {
+        for (count, most) in self.bounded_counts(whose) {
+            if !try_increment(count, most) {
                 return None;
             }
             seat.counted += 1;
@@ -126,40 +129,40 @@ impl Sockets {
     }
 
     /// Returns the counts that include such a socket, each with its maximum.
-    fn bounds(&self, whose: Whose) -> impl Iterator<Item = (&AtomicUsize, usize)> {
+    fn bounded_counts(&self, whose: PeerKind) -> impl Iterator<Item = (&AtomicUsize, usize)> {
         let room = &self.room;
         let (own, all) = match whose {
-            Whose::Client => ([Some((&self.clients, room.clients)), None], room.all),
-            Whose::Backend => (
+            PeerKind::Client => ([Some((&self.clients, room.clients)), None], room.all),
+            PeerKind::Backend => (
                 [
                     Some((&self.backends, room.backends_alone)),
                     Some((&self.others, room.others)),
                 ],
                 room.backends,
             ),
-            Whose::Operator => ([Some((&self.others, room.others)), None], room.all),
+            PeerKind::Operator => ([Some((&self.others, room.others)), None], room.all),
         };
         own.into_iter().flatten().chain([(&self.all, all)])
     }
 
     /// Waits until every accepted connection has been answered once. Call it after the
     /// listeners have stopped accepting.
-    pub async fn answered(&self) {
+    pub async fn wait_until_answered(&self) {
         self.arriving.close();
         self.arriving.wait().await;
     }
 }
 
-impl Drop for Seat {
+impl Drop for SocketPermit {
     fn drop(&mut self) {
-        for (count, _) in self.sockets.bounds(self.whose).take(self.counted) {
+        for (count, _) in self.sockets.bounded_counts(self.whose).take(self.counted) {
             count.fetch_sub(1, Ordering::Relaxed);
         }
     }
 }
 
 /// Increments the count and returns true, or returns false at the maximum.
-fn count_up(count: &AtomicUsize, most: usize) -> bool {
+fn try_increment(count: &AtomicUsize, most: usize) -> bool {
     let more = |taken: usize| (taken < most).then_some(taken + 1);
     count
         .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
@@ -180,64 +183,68 @@ mod tests {
             (20_000, 18_968, 19_944, 9_960, 19_960),
             (1_048_576, 1_047_544, 1_048_520, 524_248, 1_048_536),
         ] {
-            let room = Room {
+            let room = SocketLimits {
                 clients,
                 backends,
                 backends_alone: others - OPERATORS.min(others / 2),
                 others,
                 all,
             };
-            assert_eq!(Room::of(descriptors, 2), room, "{descriptors}");
+            assert_eq!(
+                SocketLimits::from_descriptors(descriptors, 2),
+                room,
+                "{descriptors}"
+            );
         }
     }
 
     /// Takes permits until none is left.
-    fn fill(sockets: &Arc<Sockets>, whose: Whose) -> Vec<Seat> {
-        std::iter::from_fn(|| sockets.take(whose).map(|(seat, _)| seat)).collect()
+    fn fill(sockets: &Arc<SocketPool>, whose: PeerKind) -> Vec<SocketPermit> {
+        std::iter::from_fn(|| sockets.try_acquire(whose).map(|(seat, _)| seat)).collect()
     }
 
     #[test]
     fn half_of_the_descriptors_stay_for_clients_whatever_backends_and_operators_take() {
         for descriptors in [20, 256, 1024, 20_000] {
-            let sockets = Sockets::new(Room::of(descriptors, 2));
-            let backends = fill(&sockets, Whose::Backend);
-            let operators = fill(&sockets, Whose::Operator);
+            let sockets = SocketPool::new(SocketLimits::from_descriptors(descriptors, 2));
+            let backends = fill(&sockets, PeerKind::Backend);
+            let operators = fill(&sockets, PeerKind::Operator);
             assert!(!backends.is_empty() && !operators.is_empty());
-            let clients = fill(&sockets, Whose::Client).len();
+            let clients = fill(&sockets, PeerKind::Client).len();
             assert!(clients >= descriptors / 2, "{clients} of {descriptors}");
         }
     }
 
     #[test]
     fn clients_leave_room_for_backends_and_both_for_operators() {
-        let sockets = Sockets::new(Room {
+        let sockets = SocketPool::new(SocketLimits {
             clients: 2,
             backends: 3,
             backends_alone: 3,
             others: 4,
             all: 4,
         });
-        let take = |whose| sockets.take(whose).map(|(seat, _)| seat);
-        let first = take(Whose::Client).unwrap();
-        let _second = take(Whose::Client).unwrap();
-        assert!(take(Whose::Client).is_none());
-        let backend = take(Whose::Backend).unwrap();
-        assert!(take(Whose::Backend).is_none());
-        let _operator = take(Whose::Operator).unwrap();
-        assert!(take(Whose::Operator).is_none());
+        let take = |whose| sockets.try_acquire(whose).map(|(seat, _)| seat);
+        let first = take(PeerKind::Client).unwrap();
+        let _second = take(PeerKind::Client).unwrap();
+        assert!(take(PeerKind::Client).is_none());
+        let backend = take(PeerKind::Backend).unwrap();
+        assert!(take(PeerKind::Backend).is_none());
+        let _operator = take(PeerKind::Operator).unwrap();
+        assert!(take(PeerKind::Operator).is_none());
         drop(first);
         // Backends may use what clients leave unused, but not what is reserved for operators.
-        assert!(take(Whose::Backend).is_none());
-        assert!(take(Whose::Client).is_some());
+        assert!(take(PeerKind::Backend).is_none());
+        assert!(take(PeerKind::Client).is_some());
         drop(backend);
-        assert!(take(Whose::Backend).is_some());
+        assert!(take(PeerKind::Backend).is_some());
     }
 
     #[test]
     fn every_place_that_is_given_back_can_be_taken_again_by_anybody() {
-        let sockets = Sockets::new(Room::of(256, 2));
+        let sockets = SocketPool::new(SocketLimits::from_descriptors(256, 2));
         for _ in 0..3 {
-            for whose in [Whose::Client, Whose::Backend, Whose::Operator] {
+            for whose in [PeerKind::Client, PeerKind::Backend, PeerKind::Operator] {
                 // The last attempt fails after taking some of the counts.
                 drop(fill(&sockets, whose));
                 let left = [
@@ -253,9 +260,9 @@ mod tests {
 
     #[tokio::test]
     async fn who_was_accepted_is_waited_for_until_it_is_answered() {
-        let sockets = Sockets::new(Room::of(1024, 2));
-        let (seat, arrival) = sockets.take(Whose::Client).unwrap();
-        let mut answered = Box::pin(sockets.answered());
+        let sockets = SocketPool::new(SocketLimits::from_descriptors(1024, 2));
+        let (seat, arrival) = sockets.try_acquire(PeerKind::Client).unwrap();
+        let mut answered = Box::pin(sockets.wait_until_answered());
         assert!(futures_util::poll!(&mut answered).is_pending());
         drop(arrival);
         answered.await;

@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use tokio::time::advance;
 
 use super::*;
-use crate::config::{IngestKey, LimitsOverride};
+use crate::config::{IngestKeyEntry, LimitsOverride};
 
 fn count(count: u32) -> NonZeroU32 {
     NonZeroU32::new(count).unwrap()
@@ -37,7 +37,7 @@ fn override_of(name: &str) -> LimitsOverride {
 
 /// Calls `one` until it fails. Returns the number of successes, and the limit and retry time
 /// (ms) of the failure.
-fn passed(mut one: impl FnMut() -> Result<(), Exceeded>) -> (u32, Limit, u128) {
+fn passed(mut one: impl FnMut() -> Result<(), LimitExceeded>) -> (u32, Limit, u128) {
     let mut passed = 0;
     loop {
         match one() {
@@ -51,7 +51,7 @@ fn passed(mut one: impl FnMut() -> Result<(), Exceeded>) -> (u32, Limit, u128) {
 async fn a_user_may_send_a_burst_and_then_as_many_again_in_a_period() {
     let limits = Limits::new(&Config::default());
     let ann = who("acme", "ann");
-    let send = || limits.message(&ann, Charge::User);
+    let send = || limits.charge_message(&ann, MessageCharge::User);
     assert_eq!(passed(send), (100, Limit::UserMessages, 600));
     advance(Duration::from_micros(599_100)).await;
     // Rounded up from 0.9 ms.
@@ -62,7 +62,7 @@ async fn a_user_may_send_a_burst_and_then_as_many_again_in_a_period() {
     assert_eq!(passed(send), (100, Limit::UserMessages, 600));
     // Another user, and a user of that name in another tenant, have their own buckets.
     for other in [who("acme", "bob"), who("globex", "ann")] {
-        let send = || limits.message(&other, Charge::User);
+        let send = || limits.charge_message(&other, MessageCharge::User);
         assert_eq!(passed(send), (100, Limit::UserMessages, 600));
     }
 }
@@ -73,15 +73,16 @@ async fn a_user_over_its_rate_takes_nothing_from_its_tenant() {
         it.limits.user_burst = count(2);
         it.limits.tenant_burst = count(5);
     }));
-    let send = |user| passed(|| limits.message(&who("acme", user), Charge::UserAndTenant));
+    let send =
+        |user| passed(|| limits.charge_message(&who("acme", user), MessageCharge::UserAndTenant));
     assert_eq!(send("ann"), (2, Limit::UserMessages, 30_000));
     assert_eq!(send("ann"), (0, Limit::UserMessages, 30_000));
     assert_eq!(send("bob"), (2, Limit::UserMessages, 30_000));
     assert_eq!(send("cid"), (1, Limit::TenantMessages, 12_000));
     // Messages charged only to the user still pass.
-    let send = || limits.message(&who("acme", "dan"), Charge::User);
+    let send = || limits.charge_message(&who("acme", "dan"), MessageCharge::User);
     assert_eq!(passed(send), (2, Limit::UserMessages, 30_000));
-    let send = || limits.message(&who("globex", "ann"), Charge::UserAndTenant);
+    let send = || limits.charge_message(&who("globex", "ann"), MessageCharge::UserAndTenant);
     assert_eq!(passed(send), (2, Limit::UserMessages, 30_000));
 }
 
@@ -97,12 +98,12 @@ async fn a_tenant_with_an_override_has_its_rates_and_caps_and_the_others_theirs(
             ..override_of("acme")
         }];
     }));
-    let send = |tenant| passed(|| limits.message(&who(tenant, "ann"), Charge::User));
+    let send = |tenant| passed(|| limits.charge_message(&who(tenant, "ann"), MessageCharge::User));
     assert_eq!(send("acme"), (4, Limit::UserMessages, 1_000));
     assert_eq!(send("globex"), (2, Limit::UserMessages, 30_000));
     let address = IpAddr::from([127, 0, 0, 1]);
     for (tenant, cap) in [("acme", 2), ("globex", 1)] {
-        let connect = || limits.connect(who(tenant, "ann"), address);
+        let connect = || limits.admit_connection(who(tenant, "ann"), address);
         let places: Vec<_> = (0..cap).map(|_| connect().unwrap()).collect();
         assert_eq!(connect().unwrap_err(), Limit::UserConnections);
         drop(places);
@@ -122,8 +123,11 @@ async fn a_new_configuration_refills_only_the_buckets_whose_rate_it_changes() {
         })
     };
     let limits = Limits::new(&with(2, Some(5)));
-    let send = |tenant| passed(|| limits.message(&who(tenant, "ann"), Charge::User)).0;
-    let all = |tenant| passed(|| limits.message(&who(tenant, "bob"), Charge::UserAndTenant)).1;
+    let send =
+        |tenant| passed(|| limits.charge_message(&who(tenant, "ann"), MessageCharge::User)).0;
+    let all = |tenant| {
+        passed(|| limits.charge_message(&who(tenant, "bob"), MessageCharge::UserAndTenant)).1
+    };
     assert_eq!((send("acme"), send("globex")), (5, 2));
     assert_eq!(all("acme"), Limit::TenantMessages);
     limits.configure(&with(2, Some(5)));
@@ -134,7 +138,7 @@ async fn a_new_configuration_refills_only_the_buckets_whose_rate_it_changes() {
     limits.configure(&with(4, None));
     assert_eq!((send("acme"), send("globex")), (4, 0));
     // The tenant's own rate never changed.
-    let late = limits.message(&who("acme", "cid"), Charge::UserAndTenant);
+    let late = limits.charge_message(&who("acme", "cid"), MessageCharge::UserAndTenant);
     assert_eq!(late.unwrap_err().limit, Limit::TenantMessages);
 }
 
@@ -147,19 +151,27 @@ async fn buckets_are_forgotten_when_they_are_full_again_and_not_before() {
     }));
     for number in 0..1_000 {
         let who = who(&format!("tenant-{number}"), "ann");
-        limits.message(&who, Charge::UserAndTenant).unwrap();
-        limits.user_handshake(&who).unwrap();
-        limits.call(&who.tenant, None).unwrap();
+        limits
+            .charge_message(&who, MessageCharge::UserAndTenant)
+            .unwrap();
+        limits.charge_user_handshake(&who).unwrap();
+        limits.charge_call(&who.tenant, None).unwrap();
     }
-    limits.handshake().unwrap();
+    limits.charge_handshake().unwrap();
     limits.sweep();
     assert!(!limits.is_empty());
     let ann = who("tenant-0", "ann");
-    assert_eq!(passed(|| limits.message(&ann, Charge::User)).0, 99);
+    assert_eq!(
+        passed(|| limits.charge_message(&ann, MessageCharge::User)).0,
+        99
+    );
     advance(Duration::from_secs(59)).await;
     limits.sweep();
     assert!(!limits.is_empty());
-    assert_eq!(passed(|| limits.message(&ann, Charge::User)).0, 98);
+    assert_eq!(
+        passed(|| limits.charge_message(&ann, MessageCharge::User)).0,
+        98
+    );
     advance(Duration::from_secs(61)).await;
     limits.sweep();
     assert!(limits.is_empty());
@@ -171,19 +183,24 @@ async fn handshakes_are_bounded_by_the_second_and_those_of_a_user_by_the_minute(
         it.limits.handshakes_per_second = Some(count(4));
         it.limits.user_handshakes_per_minute = Some(count(2));
     }));
-    assert_eq!(passed(|| limits.handshake()), (4, Limit::Handshakes, 250));
-    let of_user = || limits.user_handshake(&who("acme", "ann"));
+    assert_eq!(
+        passed(|| limits.charge_handshake()),
+        (4, Limit::Handshakes, 250)
+    );
+    let of_user = || limits.charge_user_handshake(&who("acme", "ann"));
     assert_eq!(passed(of_user), (2, Limit::UserHandshakes, 30_000));
     let unbounded = Limits::new(&Config::default());
     for _ in 0..1_000 {
-        unbounded.handshake().unwrap();
-        unbounded.user_handshake(&who("acme", "ann")).unwrap();
+        unbounded.charge_handshake().unwrap();
+        unbounded
+            .charge_user_handshake(&who("acme", "ann"))
+            .unwrap();
     }
     assert!(unbounded.is_empty());
 }
 
 fn ingesting() -> Limits {
-    let key = |name: &str, burst| IngestKey {
+    let key = |name: &str, burst| IngestKeyEntry {
         name: name.to_owned(),
         key_file: "key".into(),
         tenants: None,
@@ -202,8 +219,8 @@ fn ingesting() -> Limits {
 }
 
 /// Charges a batch of `events` events.
-fn post(limits: &Limits, name: &str, key: &str, events: usize) -> Result<(), Exceeded> {
-    let budget = limits.call(&tenant(name), Some(key))?;
+fn post(limits: &Limits, name: &str, key: &str, events: usize) -> Result<(), LimitExceeded> {
+    let budget = limits.charge_call(&tenant(name), Some(key))?;
     budget.charge_rest(events)
 }
 

@@ -7,16 +7,16 @@ use crate::protocol::{Epoch, Position, Topic};
 
 /// A condition on a topic's last event that must hold for an append.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Condition {
+pub struct AppendCondition {
     /// The topic.
     pub topic: Topic,
     /// The expected last event.
-    pub last: Last,
+    pub last: ExpectedLast,
 }
 
 /// The last event that a backend expects a topic to have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Last {
+pub enum ExpectedLast {
     /// The last event has this position.
     At(Position),
     /// The log has this epoch, and no event of the topic.
@@ -27,7 +27,7 @@ pub enum Last {
 
 /// The reason for which a text is not a valid expectation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum LastError {
+pub enum ExpectedLastError {
     /// The text is neither a position nor 0.
     #[error("is neither `<epoch>:<offset>` nor `0`")]
     Malformed,
@@ -39,20 +39,20 @@ pub enum LastError {
     Offset,
 }
 
-impl FromStr for Last {
-    type Err = LastError;
+impl FromStr for ExpectedLast {
+    type Err = ExpectedLastError;
 
-    fn from_str(text: &str) -> Result<Self, LastError> {
+    fn from_str(text: &str) -> Result<Self, ExpectedLastError> {
         if text == "0" {
             return Ok(Self::None);
         }
-        let (epoch, offset) = text.split_once(':').ok_or(LastError::Malformed)?;
-        let epoch = epoch.parse().map_err(|_| LastError::Epoch)?;
+        let (epoch, offset) = text.split_once(':').ok_or(ExpectedLastError::Malformed)?;
+        let epoch = epoch.parse().map_err(|_| ExpectedLastError::Epoch)?;
         // `parse` alone would accept a plus sign.
         if !offset.bytes().all(|byte| byte.is_ascii_digit()) {
-            return Err(LastError::Offset);
+            return Err(ExpectedLastError::Offset);
         }
-        match offset.parse().map_err(|_| LastError::Offset)? {
+        match offset.parse().map_err(|_| ExpectedLastError::Offset)? {
             0 => Ok(Self::NoneIn(epoch)),
             offset => Ok(Self::At(Position { epoch, offset })),
         }
@@ -61,7 +61,7 @@ impl FromStr for Last {
 
 /// A condition that does not hold, with the actual state of its topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unmet {
+pub struct UnmetCondition {
     /// The topic.
     pub topic: Topic,
     /// The log's epoch; `None` if the tenant has no log.
@@ -73,19 +73,19 @@ pub struct Unmet {
 /// Returns the conditions that do not hold, in order, for a log of this epoch, or for none.
 /// `last_of` returns the position of a topic's last event.
 #[must_use]
-pub fn unmet(
-    conditions: &[Condition],
+pub fn find_unmet(
+    conditions: &[AppendCondition],
     epoch: Option<Epoch>,
     mut last_of: impl FnMut(&Topic) -> Option<Position>,
-) -> Vec<Unmet> {
-    let unmet = |condition: &Condition| {
+) -> Vec<UnmetCondition> {
+    let unmet = |condition: &AppendCondition| {
         let position = last_of(&condition.topic);
         let holds = match condition.last {
-            Last::At(expected) => position == Some(expected),
-            Last::NoneIn(expected) => epoch == Some(expected) && position.is_none(),
-            Last::None => position.is_none(),
+            ExpectedLast::At(expected) => position == Some(expected),
+            ExpectedLast::NoneIn(expected) => epoch == Some(expected) && position.is_none(),
+            ExpectedLast::None => position.is_none(),
         };
-        (!holds).then(|| Unmet {
+        (!holds).then(|| UnmetCondition {
             topic: condition.topic.clone(),
             epoch,
             position,
@@ -103,25 +103,25 @@ mod tests {
     use super::*;
     use crate::{
         event::tests::draft,
-        log::{Accounts, Evicted, Log, Window},
+        log::{EvictedEvents, Log, LogAccounts, LogWindow},
     };
 
     const EPOCH: Epoch = Epoch::from_bits(0xab);
     const OTHER: Epoch = Epoch::from_bits(0xcd);
 
-    fn at(epoch: Epoch, offset: u64) -> Last {
-        Last::At(Position { epoch, offset })
+    fn at(epoch: Epoch, offset: u64) -> ExpectedLast {
+        ExpectedLast::At(Position { epoch, offset })
     }
 
-    fn holds(log: Option<&Log>, topic: &str, last: Last) -> bool {
+    fn holds(log: Option<&Log>, topic: &str, last: ExpectedLast) -> bool {
         let topic = Topic::parse(topic).unwrap();
-        unmet_of(&[Condition { topic, last }], log).is_empty()
+        unmet_of(&[AppendCondition { topic, last }], log).is_empty()
     }
 
-    fn unmet_of(conditions: &[Condition], log: Option<&Log>) -> Vec<Unmet> {
+    fn unmet_of(conditions: &[AppendCondition], log: Option<&Log>) -> Vec<UnmetCondition> {
         match log {
-            None => unmet(conditions, None, |_| None),
-            Some(log) => unmet(conditions, Some(log.head().epoch), |topic| {
+            None => find_unmet(conditions, None, |_| None),
+            Some(log) => find_unmet(conditions, Some(log.head().epoch), |topic| {
                 let of_topic = log
                     .events_after(0)
                     .filter(|event| event.topics().contains(topic));
@@ -131,7 +131,7 @@ mod tests {
     }
 
     fn log() -> Log {
-        let window = Window {
+        let window = LogWindow {
             events: 3,
             bytes: 1 << 20,
             age: Duration::from_secs(60),
@@ -140,30 +140,30 @@ mod tests {
             epoch: EPOCH,
             offset: 0,
         };
-        Log::new(head, window, Accounts::default())
+        Log::new(head, window, LogAccounts::default())
     }
 
     #[test]
     fn an_expectation_is_a_position_or_that_there_is_no_event() {
         let epoch = "000000000000000000000000000000ab";
         for (text, expected) in [
-            ("0", Ok(Last::None)),
-            (&*format!("{epoch}:0"), Ok(Last::NoneIn(EPOCH))),
+            ("0", Ok(ExpectedLast::None)),
+            (&*format!("{epoch}:0"), Ok(ExpectedLast::NoneIn(EPOCH))),
             (&*format!("{epoch}:42"), Ok(at(EPOCH, 42))),
             (&*format!("{epoch}:{}", u64::MAX), Ok(at(EPOCH, u64::MAX))),
-            ("", Err(LastError::Malformed)),
-            ("42", Err(LastError::Malformed)),
-            ("00", Err(LastError::Malformed)),
-            (epoch, Err(LastError::Malformed)),
-            (":42", Err(LastError::Epoch)),
-            ("ab:42", Err(LastError::Epoch)),
-            (&*format!("{epoch}:"), Err(LastError::Offset)),
-            (&*format!("{epoch}:+1"), Err(LastError::Offset)),
-            (&*format!("{epoch}:-1"), Err(LastError::Offset)),
-            (&*format!("{epoch}:1:1"), Err(LastError::Offset)),
+            ("", Err(ExpectedLastError::Malformed)),
+            ("42", Err(ExpectedLastError::Malformed)),
+            ("00", Err(ExpectedLastError::Malformed)),
+            (epoch, Err(ExpectedLastError::Malformed)),
+            (":42", Err(ExpectedLastError::Epoch)),
+            ("ab:42", Err(ExpectedLastError::Epoch)),
+            (&*format!("{epoch}:"), Err(ExpectedLastError::Offset)),
+            (&*format!("{epoch}:+1"), Err(ExpectedLastError::Offset)),
+            (&*format!("{epoch}:-1"), Err(ExpectedLastError::Offset)),
+            (&*format!("{epoch}:1:1"), Err(ExpectedLastError::Offset)),
             (
                 &*format!("{epoch}:18446744073709551616"),
-                Err(LastError::Offset),
+                Err(ExpectedLastError::Offset),
             ),
         ] {
             assert_eq!(text.parse(), expected, "{text:?}");
@@ -174,7 +174,11 @@ mod tests {
     fn what_holds_of_a_topic_depends_on_its_last_event_and_on_nothing_else() {
         let mut log = log();
         for topics in [&["a:1"][..], &["a:1", "b:2"], &["c:3"]] {
-            log.append(draft("m", topics), Instant::now(), &mut Evicted::new());
+            log.append(
+                draft("m", topics),
+                Instant::now(),
+                &mut EvictedEvents::new(),
+            );
         }
         // The topic's own last event, of this epoch.
         for (topic, offset) in [("a:1", 2), ("b:2", 2), ("c:3", 3)] {
@@ -182,47 +186,59 @@ mod tests {
                 let last = at(EPOCH, tried);
                 assert_eq!(holds(Some(&log), topic, last), tried == offset);
             }
-            for last in [at(OTHER, offset), Last::NoneIn(EPOCH), Last::None] {
+            for last in [
+                at(OTHER, offset),
+                ExpectedLast::NoneIn(EPOCH),
+                ExpectedLast::None,
+            ] {
                 assert!(!holds(Some(&log), topic, last), "{topic} {last:?}");
             }
         }
         // A topic without an event.
-        assert!(holds(Some(&log), "d:4", Last::None));
-        assert!(holds(Some(&log), "d:4", Last::NoneIn(EPOCH)));
-        assert!(!holds(Some(&log), "d:4", Last::NoneIn(OTHER)));
+        assert!(holds(Some(&log), "d:4", ExpectedLast::None));
+        assert!(holds(Some(&log), "d:4", ExpectedLast::NoneIn(EPOCH)));
+        assert!(!holds(Some(&log), "d:4", ExpectedLast::NoneIn(OTHER)));
         assert!(!holds(Some(&log), "d:4", at(EPOCH, 3)));
 
         // The last event of b:2 leaves the window.
         for _ in 0..2 {
-            log.append(draft("m", &["a:1"]), Instant::now(), &mut Evicted::new());
+            log.append(
+                draft("m", &["a:1"]),
+                Instant::now(),
+                &mut EvictedEvents::new(),
+            );
         }
         assert!(!holds(Some(&log), "b:2", at(EPOCH, 2)));
-        assert!(holds(Some(&log), "b:2", Last::NoneIn(EPOCH)));
-        assert!(holds(Some(&log), "b:2", Last::None));
+        assert!(holds(Some(&log), "b:2", ExpectedLast::NoneIn(EPOCH)));
+        assert!(holds(Some(&log), "b:2", ExpectedLast::None));
     }
 
     #[test]
     fn where_there_is_no_log_only_that_there_is_no_event_holds() {
-        assert!(holds(None, "a:1", Last::None));
-        assert!(!holds(None, "a:1", Last::NoneIn(EPOCH)));
+        assert!(holds(None, "a:1", ExpectedLast::None));
+        assert!(!holds(None, "a:1", ExpectedLast::NoneIn(EPOCH)));
         assert!(!holds(None, "a:1", at(EPOCH, 1)));
     }
 
     #[test]
     fn what_is_true_instead_is_told_of_each_that_does_not_hold() {
         let topic = |text| Topic::parse(text).unwrap();
-        let condition = |text, last| Condition {
+        let condition = |text, last| AppendCondition {
             topic: topic(text),
             last,
         };
         let conditions = [
             condition("a:1", at(EPOCH, 9)),
-            condition("b:2", Last::None),
+            condition("b:2", ExpectedLast::None),
             condition("b:2", at(EPOCH, 1)),
         ];
         let mut log = log();
-        let event = log.append(draft("m", &["a:1"]), Instant::now(), &mut Evicted::new());
-        let told = |topic, position| Unmet {
+        let event = log.append(
+            draft("m", &["a:1"]),
+            Instant::now(),
+            &mut EvictedEvents::new(),
+        );
+        let told = |topic, position| UnmetCondition {
             topic,
             epoch: Some(EPOCH),
             position,

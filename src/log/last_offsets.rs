@@ -55,13 +55,13 @@ impl LastOffsets {
 
     /// Returns true if the index has not been used for a while.
     #[must_use]
-    pub fn is_resting(&self, now: Instant) -> bool {
+    pub fn is_unused(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.asked) >= REST
     }
 
     /// Removes a part of the events up to `tail`, which have left the log. Returns the work done,
     /// in topics.
-    pub fn forget(&mut self, tail: u64) -> usize {
+    pub fn forget_up_to(&mut self, tail: u64) -> usize {
         let mut work = 0;
         while work < TOPICS_A_PART
             && let Some((offset, topics)) = self.entered.pop_front_if(|(it, _)| *it <= tail)
@@ -81,19 +81,19 @@ impl LastOffsets {
     /// done, in topics.
     pub fn advance(&mut self, tail: u64, next: &[Arc<Event>], now: Instant) -> usize {
         self.asked = now;
-        let forgotten = self.forget(tail);
+        let forgotten = self.forget_up_to(tail);
         let mut entered = 0;
         for event in next {
             if entered >= TOPICS_A_PART {
                 break;
             }
             entered += 1 + event.topics().len();
-            self.enter(event);
+            self.add_event(event);
         }
         forgotten + entered
     }
 
-    fn enter(&mut self, event: &Event) {
+    fn add_event(&mut self, event: &Event) {
         let offset = event.position().offset;
         for topic in event.topics() {
             match self.offsets.get_mut(topic) {
@@ -133,7 +133,7 @@ impl TopicSearch {
     }
 
     /// Starts the search with the content of the index.
-    pub fn begin(&mut self, index: &LastOffsets) {
+    pub fn begin_with(&mut self, index: &LastOffsets) {
         for (topic, offset) in &mut self.offsets {
             *offset = index.offsets.get(topic).copied();
         }
@@ -141,7 +141,7 @@ impl TopicSearch {
     }
 
     /// Searches the next events. Returns the work done, in topics added to the index.
-    pub fn search<'a>(&mut self, next: impl Iterator<Item = &'a Arc<Event>>) -> usize {
+    pub fn search_events<'a>(&mut self, next: impl Iterator<Item = &'a Arc<Event>>) -> usize {
         let (mut events, mut topics) = (0, 0);
         for event in next {
             events += 1;
@@ -171,26 +171,26 @@ mod tests {
     use super::*;
     use crate::{
         event::tests::draft,
-        log::{Accounts, Evicted, Log, Window},
+        log::{EvictedEvents, Log, LogAccounts, LogWindow},
         protocol::{Epoch, Position},
     };
 
-    fn log(window: Window) -> Log {
+    fn log(window: LogWindow) -> Log {
         let head = Position {
             epoch: Epoch::from_bits(3),
             offset: 0,
         };
-        Log::new(head, window, Accounts::default())
+        Log::new(head, window, LogAccounts::default())
     }
 
-    const WIDE: Window = Window {
+    const WIDE: LogWindow = LogWindow {
         events: 1000,
         bytes: 1 << 30,
         age: Duration::from_secs(100),
     };
 
     fn append(log: &mut Log, topics: &[&str], now: Instant) {
-        log.append(draft("m", topics), now, &mut Evicted::new());
+        log.append(draft("m", topics), now, &mut EvictedEvents::new());
     }
 
     fn after(log: &Log, offset: u64) -> Vec<Arc<Event>> {
@@ -214,12 +214,12 @@ mod tests {
         }
         let mut parts = Vec::new();
         while parts.last() != Some(&0) {
-            parts.push(index.forget(150));
+            parts.push(index.forget_up_to(150));
         }
         assert!(parts.iter().all(|part| *part <= 11 * 101));
         assert_eq!(parts.iter().sum::<usize>(), 150 * 101);
         assert_eq!((index.entered.len(), index.offsets.len()), (50, 100));
-        while index.forget(200) > 0 {}
+        while index.forget_up_to(200) > 0 {}
         assert!(index.entered.is_empty() && index.offsets.is_empty());
     }
 
@@ -234,7 +234,7 @@ mod tests {
                 1..100,
             ),
         ) {
-            let mut log = log(Window { events, ..WIDE });
+            let mut log = log(LogWindow { events, ..WIDE });
             let mut now = Instant::now();
             let mut index = LastOffsets::new(now);
             for (a, b, wait, asks, part) in steps {
@@ -242,10 +242,10 @@ mod tests {
                 if wait > 30 {
                     log.evict(now);
                 }
-                if index.is_resting(now) {
+                if index.is_unused(now) {
                     index = LastOffsets::new(now);
                 } else if wait > 20 {
-                    index.forget(log.tail().offset);
+                    index.forget_up_to(log.tail().offset);
                 }
                 let mut topics = vec![format!("a:{a}"), format!("a:{b}")];
                 topics.dedup();
@@ -257,8 +257,8 @@ mod tests {
                     next.truncate(part);
                     index.advance(log.tail().offset, &next, now);
                     let mut search = TopicSearch::new([&topic].into_iter());
-                    search.begin(&index);
-                    search.search(after(&log, search.up_to()).iter());
+                    search.begin_with(&index);
+                    search.search_events(after(&log, search.up_to()).iter());
                     let found = search.last_of(&topic).filter(|it| *it > log.tail().offset);
                     let all = after(&log, 0);
                     let mut of_topic = all.iter().filter(|it| it.topics().contains(&topic));

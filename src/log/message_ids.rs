@@ -82,12 +82,12 @@ impl MessageIdBudget {
     /// every new id needs a search for room.
     #[must_use]
     pub fn excess(&self) -> usize {
-        self.ids().saturating_sub(self.wanted())
+        self.ids().saturating_sub(self.target_count())
     }
 
     /// Returns the number of ids that leaves a part of the budget free.
     #[must_use]
-    pub fn wanted(&self) -> usize {
+    pub fn target_count(&self) -> usize {
         self.ids_max() / 8 * 7
     }
 
@@ -100,14 +100,14 @@ impl MessageIdBudget {
     }
 
     /// Returns the number of ids that each tenant may keep if all want more.
-    fn share(&self) -> usize {
+    fn fair_share(&self) -> usize {
         self.ids_max() / self.tenants.load(Ordering::Relaxed).max(1)
     }
 }
 
 /// The outcome of a lookup of a known message id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Known {
+pub enum KnownMessageId {
     /// The id was given to the same body, at this offset.
     Duplicate(u64),
     /// The id was given to another body.
@@ -117,7 +117,7 @@ pub enum Known {
 /// The remembered ids of one tenant, oldest first.
 #[derive(Debug)]
 pub struct MessageIds {
-    queue: VecDeque<Remembered>,
+    queue: VecDeque<RememberedId>,
     /// The numbers of the queue's entries, by their ids. Numbers grow by one and wrap around.
     numbers: HashTable<u32>,
     first_number: u32,
@@ -125,7 +125,7 @@ pub struct MessageIds {
 }
 
 #[derive(Debug)]
-struct Remembered {
+struct RememberedId {
     fingerprint: Fingerprint,
     offset: u64,
     since: Instant,
@@ -158,7 +158,7 @@ impl MessageIds {
 
     /// Looks up the event's id.
     #[must_use]
-    pub fn find(&self, fingerprint: &Fingerprint, now: Instant) -> Option<Known> {
+    pub fn find(&self, fingerprint: &Fingerprint, now: Instant) -> Option<KnownMessageId> {
         let is_it = |number: &u32| {
             self.get(*number).is_some_and(|known| {
                 known.fingerprint.id == fingerprint.id && !self.is_expired(known, now)
@@ -167,16 +167,16 @@ impl MessageIds {
         let number = self.numbers.find(hash_of(fingerprint), is_it)?;
         let known = self.get(*number)?;
         Some(if known.fingerprint.body == fingerprint.body {
-            Known::Duplicate(known.offset)
+            KnownMessageId::Duplicate(known.offset)
         } else {
-            Known::Conflict
+            KnownMessageId::Conflict
         })
     }
 
     /// Remembers an id that is not known, and forgets old ones as needed to make room.
     pub fn remember(&mut self, fingerprint: Fingerprint, offset: u64, now: Instant) {
         let number = self.number_of(self.queue.len());
-        self.queue.push_back(Remembered {
+        self.queue.push_back(RememberedId {
             fingerprint,
             offset,
             since: now,
@@ -193,14 +193,14 @@ impl MessageIds {
     /// tenant forgets only ids above its share.
     fn make_room(&mut self) {
         while self.len() > self.budget.limits.count
-            || (self.budget.is_exceeded() && self.len() > self.budget.share())
+            || (self.budget.is_exceeded() && self.len() > self.budget.fair_share())
         {
             self.forget_oldest(1);
         }
     }
 
     /// Forgets ids that are too old, at most `most`. Returns true if those were all.
-    pub fn expire(&mut self, now: Instant, most: usize) -> bool {
+    pub fn forget_expired(&mut self, now: Instant, most: usize) -> bool {
         let expired = self.queue.iter().take(most);
         let expired = expired.take_while(|known| self.is_expired(known, now));
         let count = expired.count();
@@ -237,7 +237,7 @@ impl MessageIds {
         }
     }
 
-    fn get(&self, number: u32) -> Option<&Remembered> {
+    fn get(&self, number: u32) -> Option<&RememberedId> {
         get(&self.queue, self.first_number, number)
     }
 
@@ -248,7 +248,7 @@ impl MessageIds {
             .wrapping_add(u32::try_from(place).unwrap_or(u32::MAX))
     }
 
-    fn is_expired(&self, known: &Remembered, now: Instant) -> bool {
+    fn is_expired(&self, known: &RememberedId, now: Instant) -> bool {
         now.saturating_duration_since(known.since) >= self.budget.limits.age
     }
 }
@@ -260,7 +260,7 @@ impl Drop for MessageIds {
     }
 }
 
-fn get(queue: &VecDeque<Remembered>, first_number: u32, number: u32) -> Option<&Remembered> {
+fn get(queue: &VecDeque<RememberedId>, first_number: u32, number: u32) -> Option<&RememberedId> {
     queue.get(usize::try_from(number.wrapping_sub(first_number)).ok()?)
 }
 
@@ -272,7 +272,7 @@ fn hash_of(fingerprint: &Fingerprint) -> u64 {
         .map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
 
-fn hash_in(queue: &VecDeque<Remembered>, first_number: u32, number: u32) -> u64 {
+fn hash_in(queue: &VecDeque<RememberedId>, first_number: u32, number: u32) -> u64 {
     get(queue, first_number, number).map_or(0, |known| hash_of(&known.fingerprint))
 }
 

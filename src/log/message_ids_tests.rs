@@ -31,7 +31,7 @@ fn ids(limits: MessageIdLimits) -> (MessageIds, Arc<MessageIdBudget>) {
 impl MessageIds {
     /// Returns the memory that the queue and the table actually take.
     fn allocated_bytes(&self) -> usize {
-        self.queue.capacity() * size_of::<Remembered>() + self.numbers.allocation_size()
+        self.queue.capacity() * size_of::<RememberedId>() + self.numbers.allocation_size()
     }
 }
 
@@ -40,8 +40,14 @@ fn an_id_is_known_with_its_offset_and_not_with_another_body() {
     let ((mut ids, _), now) = (ids(LIMITS), Instant::now());
     assert_eq!(ids.find(&fingerprint(1, 1), now), None);
     ids.remember(fingerprint(1, 1), 7, now);
-    assert_eq!(ids.find(&fingerprint(1, 1), now), Some(Known::Duplicate(7)));
-    assert_eq!(ids.find(&fingerprint(1, 2), now), Some(Known::Conflict));
+    assert_eq!(
+        ids.find(&fingerprint(1, 1), now),
+        Some(KnownMessageId::Duplicate(7))
+    );
+    assert_eq!(
+        ids.find(&fingerprint(1, 2), now),
+        Some(KnownMessageId::Conflict)
+    );
     assert_eq!(ids.find(&fingerprint(2, 1), now), None);
 }
 
@@ -56,9 +62,9 @@ fn an_id_is_forgotten_when_it_is_too_old_and_can_be_given_anew() {
     ids.remember(fingerprint(1, 2), 8, later);
     assert_eq!(
         ids.find(&fingerprint(1, 2), later),
-        Some(Known::Duplicate(8))
+        Some(KnownMessageId::Duplicate(8))
     );
-    assert!(ids.expire(later, 10));
+    assert!(ids.forget_expired(later, 10));
     assert_eq!((ids.len(), budget.bytes()), (1, MESSAGE_ID_BYTES));
     assert!(ids.find(&fingerprint(1, 2), later).is_some());
 }
@@ -70,10 +76,10 @@ fn what_is_too_old_goes_in_slices() {
         ids.remember(fingerprint(id, 1), id, now);
     }
     let later = now + LIMITS.age;
-    assert!(!ids.expire(later, 10));
+    assert!(!ids.forget_expired(later, 10));
     assert_eq!(ids.len(), 15);
-    assert!(!ids.expire(later, 10));
-    assert!(ids.expire(later, 10));
+    assert!(!ids.forget_expired(later, 10));
+    assert!(ids.forget_expired(later, 10));
     assert!(ids.is_empty());
 }
 
@@ -106,7 +112,10 @@ fn over_the_budget_a_tenant_gives_what_is_above_its_share() {
     let mut small = MessageIds::new(Arc::clone(&budget));
     small.remember(fingerprint(1, 1), 1, now);
     assert!(budget.is_exceeded());
-    assert_eq!((small.len(), budget.excess()), (1, 101 - budget.wanted()));
+    assert_eq!(
+        (small.len(), budget.excess()),
+        (1, 101 - budget.target_count())
+    );
     greedy.forget_oldest(budget.excess());
     assert!(!budget.is_exceeded());
     assert_eq!(budget.excess(), 0);
@@ -135,7 +144,7 @@ fn a_million_ids_take_no_more_than_they_are_counted_for() {
     assert!(settled <= (ids.len() + 1) * MESSAGE_ID_BYTES, "{settled}");
 
     let end = start + Duration::from_secs(1_000);
-    while !ids.expire(end + LIMITS.age, 1000) {}
+    while !ids.forget_expired(end + LIMITS.age, 1000) {}
     ids.shrink();
     assert_eq!((ids.len(), budget.bytes()), (0, 0));
     assert!(ids.allocated_bytes() < 1000);
@@ -174,14 +183,14 @@ proptest! {
         for step in steps {
             match step {
                 Step::Wait(secs) => now += Duration::from_secs(secs),
-                Step::Expire(most) => { ids.expire(now, most); }
+                Step::Expire(most) => { ids.forget_expired(now, most); }
                 Step::Shrink => ids.shrink(),
                 Step::Post { id, body } => {
                     let recent = &all[all.len().saturating_sub(limits.count)..];
                     let live = recent.iter().filter(|it| now - it.3 < limits.age);
                     let by_id: HashMap<_, _> = live.map(|it| (it.0, it)).collect();
                     let expected = by_id.get(&id).map(|it| {
-                        if it.1 == body { Known::Duplicate(it.2) } else { Known::Conflict }
+                        if it.1 == body { KnownMessageId::Duplicate(it.2) } else { KnownMessageId::Conflict }
                     });
                     let found = ids.find(&fingerprint(id, body), now);
                     prop_assert_eq!(found, expected);

@@ -22,23 +22,27 @@ use std::{
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
-pub use conditions::{Condition, Last, LastError, Unmet, unmet};
+pub use conditions::{
+    AppendCondition, ExpectedLast, ExpectedLastError, UnmetCondition, find_unmet,
+};
 pub use last_offsets::{EVENTS_A_PART, LastOffsets, TopicSearch};
-pub use message_ids::{Known, MESSAGE_ID_BYTES, MessageIdBudget, MessageIdLimits, MessageIds};
+pub use message_ids::{
+    KnownMessageId, MESSAGE_ID_BYTES, MessageIdBudget, MessageIdLimits, MessageIds,
+};
 
 use crate::{
-    event::{Draft, Event},
+    event::{Event, EventDraft},
     memory::MemoryAccount,
-    planted::{Fault, is_planted},
+    planted::{PlantedFault, is_planted},
     protocol::{Epoch, Position},
 };
 
 /// Bounds of a log.
 #[derive(Debug, Clone, Copy)]
-pub struct Window {
+pub struct LogWindow {
     /// Most events. With 0 the log only assigns positions, and nothing can be read from it.
     pub events: usize,
-    /// Most bytes, as counted by [`Event::cost`].
+    /// Most bytes, as counted by [`Event::memory_bytes`].
     pub bytes: usize,
     /// Longest time for which an event is kept.
     pub age: Duration,
@@ -46,14 +50,14 @@ pub struct Window {
 
 /// Memory used by all logs of a process.
 #[derive(Debug, Clone, Default)]
-pub struct Accounts {
+pub struct LogAccounts {
     /// All memory. It includes events that have left the log while an outbox still holds them.
     pub memory: Arc<MemoryAccount>,
     /// The events in logs.
     pub logs: Arc<LogBytes>,
 }
 
-/// The size of all events that are in a log, in bytes, as counted by [`Event::cost`].
+/// The size of all events that are in a log, in bytes, as counted by [`Event::memory_bytes`].
 #[derive(Debug, Default)]
 pub struct LogBytes(AtomicU64);
 
@@ -67,7 +71,7 @@ impl LogBytes {
 
 /// Events evicted from a log, for the caller to drop. An append usually evicts just one: a
 /// heap-allocated list for it took 1 % of the cost of a posted event.
-pub type Evicted = SmallVec<[Arc<Event>; 1]>;
+pub type EvictedEvents = SmallVec<[Arc<Event>; 1]>;
 
 /// The newest events of one tenant.
 #[derive(Debug)]
@@ -76,13 +80,13 @@ pub struct Log {
     head: u64,
     ring: VecDeque<Arc<Event>>,
     bytes: usize,
-    window: Window,
-    accounts: Accounts,
+    window: LogWindow,
+    accounts: LogAccounts,
 }
 
 /// The reason for which events after a position cannot all be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Gap {
+pub enum ReplayGap {
     /// The position is of another epoch.
     #[error("the epoch is not this log's")]
     UnknownEpoch,
@@ -97,7 +101,7 @@ pub enum Gap {
     Disabled,
 }
 
-impl Gap {
+impl ReplayGap {
     /// Returns the value of the metric label.
     #[must_use]
     pub fn label(self) -> &'static str {
@@ -113,7 +117,7 @@ impl Gap {
 impl Log {
     /// Creates an empty log. Its last event, if any, was at `head`.
     #[must_use]
-    pub fn new(head: Position, window: Window, accounts: Accounts) -> Self {
+    pub fn new(head: Position, window: LogWindow, accounts: LogAccounts) -> Self {
         Self {
             epoch: head.epoch,
             head: head.offset,
@@ -126,11 +130,16 @@ impl Log {
 
     /// Appends the event at the next offset. Events that no longer fit the window are added to
     /// `evicted`, for the caller to drop.
-    pub fn append(&mut self, draft: Draft, now: Instant, evicted: &mut Evicted) -> Arc<Event> {
+    pub fn append(
+        &mut self,
+        draft: EventDraft,
+        now: Instant,
+        evicted: &mut EvictedEvents,
+    ) -> Arc<Event> {
         self.head += 1;
-        let event = Arc::new(draft.place(self.head(), &self.accounts.memory, now));
-        self.bytes += event.cost();
-        let cost = event.cost() as u64;
+        let event = Arc::new(draft.into_event(self.head(), &self.accounts.memory, now));
+        self.bytes += event.memory_bytes();
+        let cost = event.memory_bytes() as u64;
         self.accounts.logs.0.fetch_add(cost, Ordering::Relaxed);
         self.ring.push_back(Arc::clone(&event));
         while let Some(oldest) = self.evict_oldest(now) {
@@ -142,14 +151,14 @@ impl Log {
     /// Returns the position of the newest event; offset 0 if there has been none.
     #[must_use]
     pub fn head(&self) -> Position {
-        self.at(self.head)
+        self.position_at(self.head)
     }
 
     /// Returns the position after which the log has every event.
     #[must_use]
     pub fn tail(&self) -> Position {
         let first = self.ring.front().map(|event| event.position());
-        self.at(first.map_or(self.head, |first| first.offset - 1))
+        self.position_at(first.map_or(self.head, |first| first.offset - 1))
     }
 
     /// Returns the position after which every event is in the log and not too old by now. Events
@@ -160,7 +169,7 @@ impl Log {
             .ring
             .partition_point(|event| self.is_too_old(event, now));
         let first = self.ring.get(too_old).map(|event| event.position());
-        self.at(first.map_or(self.head, |first| first.offset - 1))
+        self.position_at(first.map_or(self.head, |first| first.offset - 1))
     }
 
     /// Checks that every event after the position is in the log and not too old by now.
@@ -168,9 +177,9 @@ impl Log {
     /// # Errors
     ///
     /// The errors of [`Self::read_after`].
-    pub fn has_all_after(&self, position: Position, now: Instant) -> Result<(), Gap> {
+    pub fn has_all_after(&self, position: Position, now: Instant) -> Result<(), ReplayGap> {
         match self.read_after(position)?.next() {
-            Some(first) if self.is_too_old(first, now) => Err(Gap::Evicted),
+            Some(first) if self.is_too_old(first, now) => Err(ReplayGap::Evicted),
             _ => Ok(()),
         }
     }
@@ -180,18 +189,21 @@ impl Log {
     /// # Errors
     ///
     /// When an event after the position is missing, or the position is not one of this log.
-    pub fn read_after(&self, position: Position) -> Result<impl Iterator<Item = &Arc<Event>>, Gap> {
+    pub fn read_after(
+        &self,
+        position: Position,
+    ) -> Result<impl Iterator<Item = &Arc<Event>>, ReplayGap> {
         if self.window.events == 0 {
-            return Err(Gap::Disabled);
+            return Err(ReplayGap::Disabled);
         }
         if position.epoch != self.epoch {
-            return Err(Gap::UnknownEpoch);
+            return Err(ReplayGap::UnknownEpoch);
         }
         if position.offset > self.head {
-            return Err(Gap::Future);
+            return Err(ReplayGap::Future);
         }
-        if position.offset < self.tail().offset && !is_planted(Fault::SkipsAnEviction) {
-            return Err(Gap::Evicted);
+        if position.offset < self.tail().offset && !is_planted(PlantedFault::SkipsAnEviction) {
+            return Err(ReplayGap::Evicted);
         }
         Ok(self.events_after(position.offset))
     }
@@ -207,20 +219,20 @@ impl Log {
 
     /// Evicts events outside the window. The caller drops them, since it may hold a lock under
     /// which that would take too long.
-    pub fn evict(&mut self, now: Instant) -> Evicted {
+    pub fn evict(&mut self, now: Instant) -> EvictedEvents {
         let evicted = iter::from_fn(|| self.evict_oldest(now)).collect();
-        self.give_memory_back();
+        self.shrink_ring();
         evicted
     }
 
     /// Evicts the oldest events until at most `bytes` are left, for the caller to drop.
-    pub fn shrink_to(&mut self, bytes: usize) -> Evicted {
+    pub fn shrink_to(&mut self, bytes: usize) -> EvictedEvents {
         let evicted = iter::from_fn(|| (self.bytes > bytes).then(|| self.pop_oldest())?).collect();
-        self.give_memory_back();
+        self.shrink_ring();
         evicted
     }
 
-    /// Returns the size of the log's events in bytes, as counted by [`Event::cost`].
+    /// Returns the size of the log's events in bytes, as counted by [`Event::memory_bytes`].
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes
@@ -236,19 +248,19 @@ impl Log {
     }
 
     fn is_too_old(&self, event: &Event, now: Instant) -> bool {
-        now.saturating_duration_since(event.placed()) >= self.window.age
+        now.saturating_duration_since(event.placed_at()) >= self.window.age
     }
 
     fn pop_oldest(&mut self) -> Option<Arc<Event>> {
         let oldest = self.ring.pop_front()?;
-        self.bytes -= oldest.cost();
-        let cost = oldest.cost() as u64;
+        self.bytes -= oldest.memory_bytes();
+        let cost = oldest.memory_bytes() as u64;
         self.accounts.logs.0.fetch_sub(cost, Ordering::Relaxed);
         Some(oldest)
     }
 
     /// Releases unused capacity, since most of many tenants are quiet most of the time.
-    fn give_memory_back(&mut self) {
+    fn shrink_ring(&mut self) {
         if self.ring.len() < self.ring.capacity() / 4 {
             self.ring.shrink_to(self.ring.len() * 2);
         }
@@ -260,7 +272,7 @@ impl Log {
         self.ring.is_empty()
     }
 
-    fn at(&self, offset: u64) -> Position {
+    fn position_at(&self, offset: u64) -> Position {
         Position {
             epoch: self.epoch,
             offset,

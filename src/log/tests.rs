@@ -7,11 +7,11 @@ use crate::event::tests::draft;
 
 const EPOCH: Epoch = Epoch::from_bits(3);
 
-fn log(window: Window) -> Log {
-    Log::new(at(0), window, Accounts::default())
+fn log(window: LogWindow) -> Log {
+    Log::new(at(0), window, LogAccounts::default())
 }
 
-const WIDE: Window = Window {
+const WIDE: LogWindow = LogWindow {
     events: 100,
     bytes: 1 << 20,
     age: Duration::from_secs(60),
@@ -24,14 +24,14 @@ fn at(offset: u64) -> Position {
     }
 }
 
-fn offsets_after(log: &Log, offset: u64) -> Result<Vec<u64>, Gap> {
+fn offsets_after(log: &Log, offset: u64) -> Result<Vec<u64>, ReplayGap> {
     log.read_after(at(offset))
         .map(|events| events.map(|event| event.position().offset).collect())
 }
 
 fn append(log: &mut Log, count: usize, now: Instant) {
     for _ in 0..count {
-        log.append(draft("m", &["a:1"]), now, &mut Evicted::new());
+        log.append(draft("m", &["a:1"]), now, &mut EvictedEvents::new());
     }
 }
 
@@ -49,16 +49,19 @@ fn offsets_start_at_1_and_grow_by_1() {
 #[test]
 fn what_cannot_be_read_whole_is_refused_with_the_reason() {
     let now = Instant::now();
-    let mut log = log(Window { events: 2, ..WIDE });
+    let mut log = log(LogWindow { events: 2, ..WIDE });
     append(&mut log, 5, now);
-    assert_eq!(offsets_after(&log, 2), Err(Gap::Evicted));
+    assert_eq!(offsets_after(&log, 2), Err(ReplayGap::Evicted));
     assert_eq!(offsets_after(&log, 3), Ok(vec![4, 5]));
-    assert_eq!(offsets_after(&log, 6), Err(Gap::Future));
+    assert_eq!(offsets_after(&log, 6), Err(ReplayGap::Future));
     let elsewhere = Position {
         epoch: Epoch::from_bits(4),
         offset: 4,
     };
-    assert_eq!(log.read_after(elsewhere).err(), Some(Gap::UnknownEpoch));
+    assert_eq!(
+        log.read_after(elsewhere).err(),
+        Some(ReplayGap::UnknownEpoch)
+    );
 }
 
 #[test]
@@ -66,11 +69,11 @@ fn what_is_too_old_is_not_in_the_window_though_nothing_has_evicted_it() {
     let (mut log, began) = (log(WIDE), Instant::now());
     append(&mut log, 2, began);
     append(&mut log, 1, began + WIDE.age / 2);
-    let mut evicted = Evicted::new();
+    let mut evicted = EvictedEvents::new();
     log.append(draft("m", &["a:2"]), began + WIDE.age / 2, &mut evicted);
     let later = began + WIDE.age;
     assert_eq!(log.tail_at(later), at(2));
-    assert_eq!(log.has_all_after(at(1), later), Err(Gap::Evicted));
+    assert_eq!(log.has_all_after(at(1), later), Err(ReplayGap::Evicted));
     assert_eq!(log.has_all_after(at(2), later), Ok(()));
     let last = later + WIDE.age / 2;
     assert_eq!(log.tail_at(last), at(4));
@@ -84,11 +87,11 @@ fn what_is_too_old_is_not_in_the_window_though_nothing_has_evicted_it() {
 fn events_leave_when_they_are_too_many_too_large_or_too_old() {
     let now = Instant::now();
     let cost = draft("m", &["a:1"])
-        .place(at(1), &Arc::default(), now)
-        .cost();
+        .into_event(at(1), &Arc::default(), now)
+        .memory_bytes();
     for window in [
-        Window { events: 4, ..WIDE },
-        Window {
+        LogWindow { events: 4, ..WIDE },
+        LogWindow {
             bytes: cost * 4 + cost / 2,
             ..WIDE
         },
@@ -104,7 +107,7 @@ fn events_leave_when_they_are_too_many_too_large_or_too_old() {
     append(&mut log, 1, now + Duration::from_secs(59));
     log.evict(now + Duration::from_secs(60));
     assert_eq!(offsets_after(&log, 2), Ok(vec![3]));
-    assert_eq!(offsets_after(&log, 1), Err(Gap::Evicted));
+    assert_eq!(offsets_after(&log, 1), Err(ReplayGap::Evicted));
     log.evict(now + WIDE.age * 2);
     assert!(log.is_empty());
     assert_eq!((log.head(), log.tail()), (at(3), at(3)));
@@ -126,28 +129,32 @@ fn what_is_taken_from_a_log_for_want_of_room_is_the_oldest() {
 
 #[test]
 fn a_log_that_keeps_no_events_assigns_positions_and_refuses_every_read() {
-    let mut log = log(Window { events: 0, ..WIDE });
+    let mut log = log(LogWindow { events: 0, ..WIDE });
     append(&mut log, 2, Instant::now());
     assert_eq!((log.head(), log.is_empty()), (at(2), true));
-    assert_eq!(offsets_after(&log, 2), Err(Gap::Disabled));
+    assert_eq!(offsets_after(&log, 2), Err(ReplayGap::Disabled));
 }
 
 #[test]
 fn a_log_goes_on_where_it_was_left() {
-    let mut log = Log::new(at(7), WIDE, Accounts::default());
+    let mut log = Log::new(at(7), WIDE, LogAccounts::default());
     assert_eq!(offsets_after(&log, 7), Ok(vec![]));
-    assert_eq!(offsets_after(&log, 6), Err(Gap::Evicted));
+    assert_eq!(offsets_after(&log, 6), Err(ReplayGap::Evicted));
     append(&mut log, 1, Instant::now());
     assert_eq!(offsets_after(&log, 7), Ok(vec![8]));
 }
 
 #[test]
 fn an_event_larger_than_the_window_has_a_position_and_is_evicted_at_once() {
-    let mut log = log(Window { bytes: 1, ..WIDE });
-    let event = log.append(draft("m", &["a:1"]), Instant::now(), &mut Evicted::new());
+    let mut log = log(LogWindow { bytes: 1, ..WIDE });
+    let event = log.append(
+        draft("m", &["a:1"]),
+        Instant::now(),
+        &mut EvictedEvents::new(),
+    );
     assert_eq!(event.position(), at(1));
     assert!(log.is_empty());
-    assert_eq!(offsets_after(&log, 0), Err(Gap::Evicted));
+    assert_eq!(offsets_after(&log, 0), Err(ReplayGap::Evicted));
 }
 
 proptest! {
@@ -157,7 +164,7 @@ proptest! {
         bytes in 0..3000_usize,
         steps in prop::collection::vec(0..20_u64, 1..100),
     ) {
-        let window = Window { events, bytes, age: Duration::from_secs(30) };
+        let window = LogWindow { events, bytes, age: Duration::from_secs(30) };
         let mut log = log(window);
         let mut now = Instant::now();
         for step in steps {
@@ -165,10 +172,10 @@ proptest! {
             append(&mut log, 1, now);
             prop_assert!(log.ring.len() <= events);
             prop_assert!(log.bytes <= bytes);
-            let sum: usize = log.ring.iter().map(|event| event.cost()).sum();
+            let sum: usize = log.ring.iter().map(|event| event.memory_bytes()).sum();
             prop_assert_eq!(log.bytes, sum);
             prop_assert_eq!(log.accounts.logs.get(), sum as u64);
-            prop_assert!(log.ring.iter().all(|event| now - event.placed() < window.age));
+            prop_assert!(log.ring.iter().all(|event| now - event.placed_at() < window.age));
         }
     }
 }

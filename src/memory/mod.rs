@@ -16,7 +16,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use shares::Holder;
+use shares::MemoryHolder;
 pub use shares::{BODY_COPIES, BODY_GROWTH_BYTES, MemoryLimits, MemoryUse, REQUEST_BYTES};
 pub(crate) use waiting::with_memory;
 
@@ -71,15 +71,15 @@ impl MemoryAccount {
 
     /// Returns the number of bytes held for this use.
     #[must_use]
-    pub fn held(&self, what: MemoryUse) -> u64 {
-        self.cell(what).load(Ordering::Relaxed)
+    pub fn held_bytes(&self, what: MemoryUse) -> u64 {
+        self.use_counter(what).load(Ordering::Relaxed)
     }
 
     /// Returns true if more than the maximum is held. Only events, or lowering the bound, can
     /// cause that.
     #[must_use]
     pub fn is_exceeded(&self) -> bool {
-        let held = MemoryUse::ALL.map(|what| self.held(what));
+        let held = MemoryUse::ALL.map(|what| self.held_bytes(what));
         held.iter().sum::<u64>() > self.max.load(Ordering::Relaxed)
     }
 
@@ -89,18 +89,18 @@ impl MemoryAccount {
     #[must_use]
     pub fn is_overdrawn(&self, what: MemoryUse) -> bool {
         let (limits, holder) = (self.limits(), what.holder());
-        let taken = self.taken(limits, |other| other == Holder::Events);
-        self.held_by(holder) > holder.guarantee(limits) && taken > limits.max
+        let taken = self.committed_bytes(limits, |other| other == MemoryHolder::Events);
+        self.held_by(holder) > holder.guaranteed_bytes(limits) && taken > limits.max
     }
 
     /// Adds bytes of events, regardless of the bounds.
     pub fn add_events(&self, bytes: usize) {
-        self.add(MemoryUse::Events, bytes as u64);
+        self.add_held(MemoryUse::Events, bytes as u64);
     }
 
     /// Subtracts bytes of events.
     pub fn sub_events(&self, bytes: usize) {
-        self.sub(MemoryUse::Events, bytes as u64);
+        self.sub_held(MemoryUse::Events, bytes as u64);
     }
 
     /// Reserves bytes for a use other than events, until the reservation is dropped.
@@ -112,8 +112,8 @@ impl MemoryAccount {
         self: &Arc<Self>,
         what: MemoryUse,
         bytes: usize,
-    ) -> Result<Reservation, MemoryExceeded> {
-        let mut reservation = Reservation {
+    ) -> Result<MemoryReservation, MemoryExceeded> {
+        let mut reservation = MemoryReservation {
             account: Arc::clone(self),
             what,
             bytes: 0,
@@ -128,14 +128,19 @@ impl MemoryAccount {
     ///
     /// Fails as [`reserve`](Self::reserve) does.
     pub fn try_hold(&self, what: MemoryUse, bytes: usize) -> Result<(), MemoryExceeded> {
-        self.hold(what, bytes, is_large_request(what, bytes))
+        self.hold_sized(what, bytes, is_large_request(what, bytes))
     }
 
-    fn hold(&self, what: MemoryUse, bytes: usize, is_large: bool) -> Result<(), MemoryExceeded> {
+    fn hold_sized(
+        &self,
+        what: MemoryUse,
+        bytes: usize,
+        is_large: bool,
+    ) -> Result<(), MemoryExceeded> {
         let bytes = bytes as u64;
         // Count first, then check: of two concurrent callers, neither sees the other's bytes
         // as free.
-        self.add(what, bytes);
+        self.add_held(what, bytes);
         let holder = what.holder();
         let has_room = match is_large {
             true => self.held_by(holder) <= self.limits().large_requests(),
@@ -144,28 +149,32 @@ impl MemoryAccount {
         if has_room {
             return Ok(());
         }
-        self.sub(what, bytes);
+        self.sub_held(what, bytes);
         Err(MemoryExceeded)
     }
 
     /// Releases bytes.
     pub fn release(&self, what: MemoryUse, bytes: usize) {
-        self.sub(what, bytes as u64);
+        self.sub_held(what, bytes as u64);
     }
 
     /// Returns true if the holder is within its share, or if the total still leaves the other
     /// holders their shares.
-    fn has_room(&self, holder: Holder) -> bool {
+    fn has_room(&self, holder: MemoryHolder) -> bool {
         let limits = self.limits();
-        self.held_by(holder) <= holder.guarantee(limits)
-            || self.taken(limits, |_| false) <= limits.max
+        self.held_by(holder) <= holder.guaranteed_bytes(limits)
+            || self.committed_bytes(limits, |_| false) <= limits.max
     }
 
     /// Returns the sum over all holders of the held or guaranteed bytes, whichever is more.
     /// For holders for which `only_guaranteed` returns true, only the guarantee counts.
-    fn taken(&self, limits: MemoryLimits, only_guaranteed: impl Fn(Holder) -> bool) -> u64 {
-        let taken = Holder::ALL.into_iter().map(|holder| {
-            let guarantee = holder.guarantee(limits);
+    fn committed_bytes(
+        &self,
+        limits: MemoryLimits,
+        only_guaranteed: impl Fn(MemoryHolder) -> bool,
+    ) -> u64 {
+        let taken = MemoryHolder::ALL.into_iter().map(|holder| {
+            let guarantee = holder.guaranteed_bytes(limits);
             match only_guaranteed(holder) {
                 true => guarantee,
                 false => self.held_by(holder).max(guarantee),
@@ -174,14 +183,14 @@ impl MemoryAccount {
         taken.fold(0, u64::saturating_add)
     }
 
-    fn held_by(&self, holder: Holder) -> u64 {
+    fn held_by(&self, holder: MemoryHolder) -> u64 {
         let uses = MemoryUse::ALL.into_iter();
         uses.filter(|what| what.holder() == holder)
-            .map(|what| self.held(what))
+            .map(|what| self.held_bytes(what))
             .sum()
     }
 
-    fn cell(&self, what: MemoryUse) -> &AtomicU64 {
+    fn use_counter(&self, what: MemoryUse) -> &AtomicU64 {
         let [
             events,
             requests,
@@ -206,12 +215,12 @@ impl MemoryAccount {
         }
     }
 
-    fn add(&self, what: MemoryUse, bytes: u64) {
-        self.cell(what).fetch_add(bytes, Ordering::Relaxed);
+    fn add_held(&self, what: MemoryUse, bytes: u64) {
+        self.use_counter(what).fetch_add(bytes, Ordering::Relaxed);
     }
 
-    fn sub(&self, what: MemoryUse, bytes: u64) {
-        self.cell(what).fetch_sub(bytes, Ordering::Relaxed);
+    fn sub_held(&self, what: MemoryUse, bytes: u64) {
+        self.use_counter(what).fetch_sub(bytes, Ordering::Relaxed);
     }
 }
 
@@ -221,13 +230,13 @@ fn is_large_request(what: MemoryUse, bytes: usize) -> bool {
 
 /// Bytes of an account that are held until this guard is dropped.
 #[derive(Debug)]
-pub struct Reservation {
+pub struct MemoryReservation {
     account: Arc<MemoryAccount>,
     what: MemoryUse,
     bytes: usize,
 }
 
-impl Reservation {
+impl MemoryReservation {
     /// Releases the bytes beyond `bytes`.
     pub fn shrink_to(&mut self, bytes: usize) {
         let freed = self.bytes.saturating_sub(bytes);
@@ -242,7 +251,7 @@ impl Reservation {
     /// Fails if there is no room for them; the bytes held before stay held.
     pub fn grow(&mut self, bytes: usize) -> Result<(), MemoryExceeded> {
         let is_large = is_large_request(self.what, self.bytes + bytes);
-        self.account.hold(self.what, bytes, is_large)?;
+        self.account.hold_sized(self.what, bytes, is_large)?;
         self.bytes += bytes;
         Ok(())
     }
@@ -255,7 +264,7 @@ impl Reservation {
     ///
     /// Fails as [`grow`](Self::grow) does.
     pub fn grow_admitted(&mut self, bytes: usize) -> Result<(), MemoryExceeded> {
-        self.account.hold(self.what, bytes, false)?;
+        self.account.hold_sized(self.what, bytes, false)?;
         self.bytes += bytes;
         Ok(())
     }
@@ -267,7 +276,7 @@ impl Reservation {
     }
 }
 
-impl Drop for Reservation {
+impl Drop for MemoryReservation {
     fn drop(&mut self) {
         self.account.release(self.what, self.bytes);
     }
@@ -323,7 +332,11 @@ mod tests {
             );
             account.sub_events(200);
             drop((all, others));
-            assert!(MemoryUse::ALL.iter().all(|what| account.held(*what) == 0));
+            assert!(
+                MemoryUse::ALL
+                    .iter()
+                    .all(|what| account.held_bytes(*what) == 0)
+            );
         }
     }
 
@@ -362,13 +375,13 @@ mod tests {
         let mut request = account.reserve(MemoryUse::Requests, 300).unwrap();
         assert!(request.grow(101).is_err());
         assert!(request.grow(100).is_ok());
-        assert_eq!(account.held(MemoryUse::Requests), 400);
+        assert_eq!(account.held_bytes(MemoryUse::Requests), 400);
         request.shrink_to(500);
-        assert_eq!(account.held(MemoryUse::Requests), 400);
+        assert_eq!(account.held_bytes(MemoryUse::Requests), 400);
         request.shrink_to(100);
-        assert_eq!(account.held(MemoryUse::Requests), 100);
+        assert_eq!(account.held_bytes(MemoryUse::Requests), 100);
         drop(request);
-        assert_eq!(account.held(MemoryUse::Requests), 0);
+        assert_eq!(account.held_bytes(MemoryUse::Requests), 0);
     }
 
     #[test]
@@ -385,7 +398,10 @@ mod tests {
         // Growing does not get around the bound.
         let mut growing = account.reserve(MemoryUse::Requests, 1024).unwrap();
         assert!(growing.grow(mib).is_err());
-        assert_eq!(account.held(MemoryUse::Requests), 12 * mib as u64 + 1024);
+        assert_eq!(
+            account.held_bytes(MemoryUse::Requests),
+            12 * mib as u64 + 1024
+        );
         // 3.75 MiB; together with the growing request, less than 4 MiB.
         let small: Vec<_> = (0..30)
             .map(|_| {
@@ -398,7 +414,7 @@ mod tests {
         drop(small);
         growing.grow_admitted(mib).unwrap();
         drop((large, growing));
-        assert_eq!(account.held(MemoryUse::Requests), 0);
+        assert_eq!(account.held_bytes(MemoryUse::Requests), 0);
     }
 
     proptest! {
@@ -409,7 +425,7 @@ mod tests {
         ) {
             let account = account();
             account.add_events(events);
-            let mut held: Vec<Reservation> = Vec::new();
+            let mut held: Vec<MemoryReservation> = Vec::new();
             for (what, bytes) in asked {
                 let holder = MemoryUse::ALL[what].holder();
                 let before = account.held_by(holder);
@@ -417,7 +433,7 @@ mod tests {
                     Ok(reservation) => held.push(reservation),
                     Err(MemoryExceeded) => {
                         prop_assert_eq!(account.held_by(holder), before);
-                        prop_assert!(before + bytes as u64 > holder.guarantee(LIMITS));
+                        prop_assert!(before + bytes as u64 > holder.guaranteed_bytes(LIMITS));
                         if held.len() > 3 {
                             held.remove(0);
                         }
@@ -427,7 +443,7 @@ mod tests {
             }
             drop(held);
             account.sub_events(events);
-            prop_assert!(MemoryUse::ALL.iter().all(|what| account.held(*what) == 0));
+            prop_assert!(MemoryUse::ALL.iter().all(|what| account.held_bytes(*what) == 0));
         }
     }
 }

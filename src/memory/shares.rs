@@ -53,22 +53,22 @@ impl MemoryUse {
         }
     }
 
-    pub(super) fn holder(self) -> Holder {
+    pub(super) fn holder(self) -> MemoryHolder {
         match self {
-            Self::Events => Holder::Events,
-            Self::Requests => Holder::Backends,
-            Self::BackendConnections => Holder::BackendConnections,
-            Self::Subscriptions => Holder::Clients,
-            Self::BegunMessages => Holder::BegunMessages,
-            Self::Decoding => Holder::Decoding,
-            Self::ClientConnections | Self::Tls | Self::Handshakes => Holder::Connections,
+            Self::Events => MemoryHolder::Events,
+            Self::Requests => MemoryHolder::Backends,
+            Self::BackendConnections => MemoryHolder::BackendConnections,
+            Self::Subscriptions => MemoryHolder::Clients,
+            Self::BegunMessages => MemoryHolder::BegunMessages,
+            Self::Decoding => MemoryHolder::Decoding,
+            Self::ClientConnections | Self::Tls | Self::Handshakes => MemoryHolder::Connections,
         }
     }
 }
 
 /// A group of uses with a guaranteed share of the memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Holder {
+pub(super) enum MemoryHolder {
     Events,
     Backends,
     BackendConnections,
@@ -78,7 +78,7 @@ pub(super) enum Holder {
     Connections,
 }
 
-impl Holder {
+impl MemoryHolder {
     pub(super) const ALL: [Self; 7] = [
         Self::Events,
         Self::Backends,
@@ -89,7 +89,7 @@ impl Holder {
         Self::Connections,
     ];
 
-    pub(super) fn guarantee(self, limits: MemoryLimits) -> u64 {
+    pub(super) fn guaranteed_bytes(self, limits: MemoryLimits) -> u64 {
         match self {
             Self::Events => limits.window,
             Self::Backends | Self::Clients => limits.share(),

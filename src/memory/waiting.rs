@@ -11,7 +11,7 @@ use super::{MemoryAccount, MemoryExceeded};
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// A job for the other thread. Returns the result together with the work, for a retry.
-pub(crate) type Job<T, W> = Box<dyn FnOnce() -> (Result<T, MemoryExceeded>, W) + Send>;
+pub(crate) type MemoryJob<T, W> = Box<dyn FnOnce() -> (Result<T, MemoryExceeded>, W) + Send>;
 
 /// Runs work that needs reserved memory. `work` reserves the memory from the account and is
 /// retried while too little is free, for `timeout` from the end of the first attempt. `run`
@@ -22,7 +22,7 @@ pub(crate) async fn with_memory<T, W>(
     account: &Arc<MemoryAccount>,
     timeout: Duration,
     mut work: W,
-    run: impl AsyncFn(Job<T, W>) -> Option<(Result<T, MemoryExceeded>, W)>,
+    run: impl AsyncFn(MemoryJob<T, W>) -> Option<(Result<T, MemoryExceeded>, W)>,
 ) -> Option<Result<T, MemoryExceeded>>
 where
     T: Send + 'static,
@@ -60,7 +60,7 @@ mod tests {
 
     fn work(account: &Arc<MemoryAccount>) -> Result<u64, MemoryExceeded> {
         let _memory = account.reserve(MemoryUse::Decoding, NEEDED)?;
-        Ok(account.held(MemoryUse::Decoding))
+        Ok(account.held_bytes(MemoryUse::Decoding))
     }
 
     #[tokio::test(start_paused = true)]
@@ -78,7 +78,7 @@ mod tests {
         };
         let (done, ()) = tokio::join!(waits, frees);
         assert_eq!(done, Some(Ok(NEEDED as u64)));
-        assert_eq!(account.held(MemoryUse::Decoding), 0);
+        assert_eq!(account.held_bytes(MemoryUse::Decoding), 0);
     }
 
     #[tokio::test(start_paused = true)]

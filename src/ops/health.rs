@@ -21,7 +21,7 @@ const OK: &str = "ok";
 
 /// Phase of the relay's life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
+enum HealthPhase {
     /// Some part does not run yet.
     Starting,
     /// All parts run.
@@ -31,13 +31,13 @@ enum Phase {
 }
 
 /// Names and results of the checks. A result is `ok` or a description of the fault.
-pub(super) type Checks = [(&'static str, String); 5];
+pub(super) type HealthChecks = [(&'static str, String); 5];
 
 /// The health of one relay.
 #[derive(Debug)]
 pub struct Health {
     relay: Arc<Relay>,
-    phase: watch::Sender<Phase>,
+    phase: watch::Sender<HealthPhase>,
     /// Number of listeners that accept connections now.
     listening: AtomicUsize,
     /// Number of listeners that have begun to, and should still.
@@ -46,9 +46,9 @@ pub struct Health {
 
 /// Marks a listener as accepting connections until it is dropped.
 #[derive(Debug)]
-pub struct Listening(Arc<Health>);
+pub struct ListeningGuard(Arc<Health>);
 
-impl Drop for Listening {
+impl Drop for ListeningGuard {
     fn drop(&mut self) {
         self.0.listening.fetch_sub(1, Ordering::AcqRel);
     }
@@ -60,7 +60,7 @@ impl Health {
     pub fn new(relay: Arc<Relay>) -> Self {
         Self {
             relay,
-            phase: watch::Sender::new(Phase::Starting),
+            phase: watch::Sender::new(HealthPhase::Starting),
             listening: AtomicUsize::new(0),
             listeners: AtomicUsize::new(0),
         }
@@ -68,18 +68,18 @@ impl Health {
 
     /// Registers a listener that accepts connections from now on.
     #[must_use]
-    pub fn listening(self: &Arc<Self>) -> Listening {
+    pub fn register_listener(self: &Arc<Self>) -> ListeningGuard {
         self.listening.fetch_add(1, Ordering::AcqRel);
         self.listeners.fetch_add(1, Ordering::AcqRel);
-        Listening(Arc::clone(self))
+        ListeningGuard(Arc::clone(self))
     }
 
     /// Marks the relay as running, unless it is draining already.
     pub fn set_running(&self) {
         self.phase.send_if_modified(|now| {
-            let is_starting = *now == Phase::Starting;
+            let is_starting = *now == HealthPhase::Starting;
             if is_starting {
-                *now = Phase::Running;
+                *now = HealthPhase::Running;
             }
             is_starting
         });
@@ -87,14 +87,14 @@ impl Health {
 
     /// Marks the relay as shutting down.
     pub fn set_draining(&self) {
-        self.phase.send_replace(Phase::Draining);
+        self.phase.send_replace(HealthPhase::Draining);
     }
 
     /// Waits until all parts run.
-    pub async fn running(&self) {
+    pub async fn wait_until_running(&self) {
         let mut phase = self.phase.subscribe();
         // Fails only if the sender is dropped, and `self` holds it.
-        drop(phase.wait_for(|now| *now == Phase::Running).await);
+        drop(phase.wait_for(|now| *now == HealthPhase::Running).await);
     }
 
     /// Returns true if each shard answers in time.
@@ -108,7 +108,7 @@ impl Health {
     }
 
     /// Runs all checks.
-    pub(super) async fn checks(&self) -> Checks {
+    pub(super) async fn run_checks(&self) -> HealthChecks {
         let shards = self.relay.publisher.admin().ping(SHARD_TIMEOUT).await;
         let phase = *self.phase.borrow();
         let listeners = self.listeners.load(Ordering::Acquire);
@@ -119,11 +119,11 @@ impl Health {
         [
             (
                 "start",
-                when(phase == Phase::Starting, "the relay is starting"),
+                when(phase == HealthPhase::Starting, "the relay is starting"),
             ),
             (
                 "drain",
-                when(phase == Phase::Draining, "the relay is shutting down"),
+                when(phase == HealthPhase::Draining, "the relay is shutting down"),
             ),
             (
                 "listeners",
@@ -149,7 +149,7 @@ impl Health {
 }
 
 /// Returns the results of the checks that failed.
-pub(super) fn faults(checks: &Checks) -> impl Iterator<Item = &str> {
+pub(super) fn failed_checks(checks: &HealthChecks) -> impl Iterator<Item = &str> {
     let found = checks.iter().map(|(_, found)| found.as_str());
     found.filter(|found| *found != OK)
 }
@@ -161,10 +161,10 @@ mod tests {
     use tokio::{task::spawn_local, time::Instant};
 
     use super::*;
-    use crate::connection::testing::{Bench, simulate};
+    use crate::connection::testing::{ConnectionFixture, simulate};
 
     async fn wrong(health: &Health) -> Vec<(&'static str, String)> {
-        let checks = health.checks().await;
+        let checks = health.run_checks().await;
         checks
             .into_iter()
             .filter(|(_, found)| found != OK)
@@ -174,9 +174,9 @@ mod tests {
     #[test]
     fn a_relay_is_ready_when_its_shards_answer_and_not_before() {
         simulate(async {
-            let bench = Bench::new();
+            let bench = ConnectionFixture::new();
             let health = Arc::new(Health::new(Arc::clone(&bench.shard.relay)));
-            let listening = health.listening();
+            let listening = health.register_listener();
             health.set_running();
             // No task answers the shard's calls, as if it were stuck.
             let began = Instant::now();
@@ -198,7 +198,7 @@ mod tests {
     #[test]
     fn the_end_counts_even_where_the_start_is_not_over() {
         simulate(async {
-            let bench = Bench::new();
+            let bench = ConnectionFixture::new();
             let hub = Rc::clone(&bench.shard.hub);
             spawn_local(async move { hub.answer_calls().await });
             let health = Health::new(Arc::clone(&bench.shard.relay));

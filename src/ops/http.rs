@@ -10,13 +10,16 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{Health, health::faults};
+use super::{Health, health::failed_checks};
 use crate::{
-    http::{Problem, Response, Via, answer, check_host, check_no_origin, json},
-    hub::Registry,
+    http::{
+        HttpProblem, HttpResponse, ListenerKind, check_host, check_no_origin, json_response,
+        whole_response,
+    },
+    hub::TenantRegistry,
     protocol::ErrorCode,
     relay::Relay,
-    tally::Tally,
+    tally::ShardTally,
 };
 
 /// Time limit for receiving a request's head.
@@ -33,27 +36,27 @@ const READYZ: &str = "/readyz";
 
 /// The service of this listener.
 #[derive(Debug)]
-pub struct Ops {
+pub struct OpsService {
     relay: Arc<Relay>,
-    tallies: Vec<Arc<Tally>>,
-    registry: Arc<Registry>,
+    tallies: Vec<Arc<ShardTally>>,
+    registry: Arc<TenantRegistry>,
     health: Arc<Health>,
 }
 
 /// Answer of a readiness check that passes.
 #[derive(Serialize)]
-struct Ready {
+struct ReadyAnswer {
     ready: bool,
     checks: Value,
 }
 
-impl Ops {
+impl OpsService {
     /// Creates the service from the counters and the health that it shows.
     #[must_use]
     pub fn new(
         relay: Arc<Relay>,
-        tallies: Vec<Arc<Tally>>,
-        registry: Arc<Registry>,
+        tallies: Vec<Arc<ShardTally>>,
+        registry: Arc<TenantRegistry>,
         health: Arc<Health>,
     ) -> Self {
         Self {
@@ -64,32 +67,36 @@ impl Ops {
         }
     }
 
-    async fn answer(&self, via: Via, request: Request<Incoming>) -> Response {
+    async fn answer_request(&self, via: ListenerKind, request: Request<Incoming>) -> HttpResponse {
         if let Err(problem) = self.check_sender(via, &request) {
             return problem.into_response();
         }
         let path = request.uri().path();
         if !PATHS.contains(&path) {
-            return Problem::no_such_path().into_response();
+            return HttpProblem::no_such_path().into_response();
         }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
-            return Problem::method_not_allowed("GET, HEAD").into_response();
+            return HttpProblem::method_not_allowed("GET, HEAD").into_response();
         }
         match path {
-            METRICS => answer(
+            METRICS => whole_response(
                 StatusCode::OK,
                 "text/plain; version=0.0.4",
                 self.relay.metrics.render(&self.tallies, &self.registry),
             ),
             READYZ => self.readiness().await,
-            _ => answer(StatusCode::OK, "text/plain; charset=utf-8", "ok\n"),
+            _ => whole_response(StatusCode::OK, "text/plain; charset=utf-8", "ok\n"),
         }
     }
 
     /// Refuses requests that may come from a web page, since this listener has no
     /// authentication.
-    fn check_sender(&self, via: Via, request: &Request<Incoming>) -> Result<(), Problem> {
-        if via == Via::UnixSocket {
+    fn check_sender(
+        &self,
+        via: ListenerKind,
+        request: &Request<Incoming>,
+    ) -> Result<(), HttpProblem> {
+        if via == ListenerKind::UnixSocket {
             return Ok(());
         }
         let live = self.relay.live();
@@ -98,31 +105,35 @@ impl Ops {
         check_no_origin(request, "omit it, or use a Unix socket")
     }
 
-    async fn readiness(&self) -> Response {
-        let checks = self.health.checks().await;
-        let detail = faults(&checks).collect::<Vec<_>>().join("; ");
+    async fn readiness(&self) -> HttpResponse {
+        let checks = self.health.run_checks().await;
+        let detail = failed_checks(&checks).collect::<Vec<_>>().join("; ");
         let found = checks
             .iter()
             .map(|(name, found)| ((*name).to_owned(), found.as_str().into()));
         let checks = Value::Object(found.collect());
         if !detail.is_empty() {
-            return Problem::unavailable(ErrorCode::InternalError, detail, RETRY_AFTER)
+            return HttpProblem::unavailable(ErrorCode::InternalError, detail, RETRY_AFTER)
                 .with_member("checks", checks)
                 .into_response();
         }
-        let ready = Ready {
+        let ready = ReadyAnswer {
             ready: true,
             checks,
         };
-        json(StatusCode::OK, &ready)
+        json_response(StatusCode::OK, &ready)
     }
 }
 
 /// Answers the requests of one connection.
-pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(ops: Arc<Ops>, stream: S, via: Via) {
+pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
+    ops: Arc<OpsService>,
+    stream: S,
+    via: ListenerKind,
+) {
     let service = service_fn(move |request| {
         let ops = Arc::clone(&ops);
-        async move { Ok::<_, Infallible>(ops.answer(via, request).await) }
+        async move { Ok::<_, Infallible>(ops.answer_request(via, request).await) }
     });
     // An error is the caller's: it disconnected, or sent no HTTP.
     drop(

@@ -26,7 +26,7 @@ const RETRY_PAUSE: Duration = Duration::from_millis(10);
 /// Lines that wait for the thread that writes them.
 #[derive(Debug)]
 pub(super) struct LogQueue {
-    state: Mutex<State>,
+    state: Mutex<LogQueueState>,
     /// Notified when a line is added to an empty queue.
     filled: Condvar,
     /// Notified when everything is written.
@@ -35,7 +35,7 @@ pub(super) struct LogQueue {
 }
 
 #[derive(Debug)]
-struct State {
+struct LogQueueState {
     waiting: Vec<u8>,
     is_writing: bool,
     /// The thread that writes. Its own lines, which report lost lines, are always accepted.
@@ -45,7 +45,7 @@ struct State {
 impl LogQueue {
     pub(super) const fn new() -> Self {
         Self {
-            state: Mutex::new(State {
+            state: Mutex::new(LogQueueState {
                 waiting: Vec::new(),
                 is_writing: false,
                 writer: None,
@@ -74,13 +74,13 @@ impl LogQueue {
     }
 
     /// Returns the number of lines that were dropped for lack of room or could not be written.
-    pub(super) fn lost(&self) -> u64 {
+    pub(super) fn lost_count(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)
     }
 
     /// Waits until everything is written, but no longer than `timeout`. Returns false on timeout.
     pub(super) fn flush(&self, timeout: Duration) -> bool {
-        let is_busy = |state: &mut State| state.is_writing || !state.waiting.is_empty();
+        let is_busy = |state: &mut LogQueueState| state.is_writing || !state.waiting.is_empty();
         let waited = self
             .drained
             .wait_timeout_while(self.lock(), timeout, is_busy);
@@ -88,7 +88,7 @@ impl LogQueue {
         !result.timed_out()
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, LogQueueState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -126,7 +126,7 @@ impl<'a, W: Write, R: FnMut(u64)> LogWriter<'a, W, R> {
 
     /// Writes all queued lines; if there are none, waits for the next one first.
     fn write_batch(&mut self) {
-        let is_empty = |state: &mut State| state.waiting.is_empty();
+        let is_empty = |state: &mut LogQueueState| state.waiting.is_empty();
         let waited = self.queue.filled.wait_while(self.queue.lock(), is_empty);
         let mut state = waited.unwrap_or_else(PoisonError::into_inner);
         state.is_writing = true;
@@ -214,7 +214,7 @@ mod tests {
         writer.write_batch();
         assert!(queue.flush(Duration::ZERO));
         assert_eq!(output.written, [b"first\n", &long[..]].concat());
-        assert_eq!(queue.lost(), 0);
+        assert_eq!(queue.lost_count(), 0);
     }
 
     #[test]
@@ -223,7 +223,7 @@ mod tests {
         let (mut output, mut reports) = (Output::default(), Vec::new());
         let line = [b'\n'; 1];
         push(&queue, &line, QUEUE_BYTES_MAX + 3);
-        assert_eq!(queue.lost(), 3);
+        assert_eq!(queue.lost_count(), 3);
         assert!(!queue.flush(Duration::ZERO), "nothing is written yet");
         let mut writer = LogWriter::new(&queue, &mut output, |lost| {
             // Other threads fill the queue first, but the report is still accepted.
@@ -256,7 +256,7 @@ mod tests {
         drop(writer);
         assert_eq!(reports, [5]);
         assert_eq!(output.written, b"line\n");
-        assert_eq!(queue.lost(), 5);
+        assert_eq!(queue.lost_count(), 5);
     }
 
     #[test]

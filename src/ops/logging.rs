@@ -14,7 +14,7 @@ use tracing_subscriber::{
 
 use super::log_queue::{LogQueue, LogWriter};
 use crate::{
-    config::{Log, LogFormat},
+    config::{LogFormat, LogSection},
     repeated,
 };
 
@@ -50,9 +50,9 @@ pub enum LoggingError {
 
 /// A writer that puts each line into the log queue of the process.
 #[derive(Debug, Clone, Copy)]
-struct Queued;
+struct QueueingWriter;
 
-impl Write for Queued {
+impl Write for QueueingWriter {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         QUEUE.push(line);
         Ok(line.len())
@@ -63,7 +63,7 @@ impl Write for Queued {
     }
 }
 
-impl MakeWriter<'_> for Queued {
+impl MakeWriter<'_> for QueueingWriter {
     type Writer = Self;
 
     fn make_writer(&self) -> Self {
@@ -73,7 +73,7 @@ impl MakeWriter<'_> for Queued {
 
 /// Returns the number of log lines that were lost because standard error did not accept them.
 pub(super) fn lines_lost() -> u64 {
-    QUEUE.lost()
+    QUEUE.lost_count()
 }
 
 /// A guard that writes the rest of the log when it is dropped at the end of the process,
@@ -91,7 +91,7 @@ impl Drop for FlushLog {
 }
 
 /// Writes a line for the user to standard error, after everything that was logged.
-pub fn say(line: &str) {
+pub fn print_to_stderr(line: &str) {
     let line = format!("{line}\n");
     if HAS_WRITER.load(Ordering::Acquire) {
         QUEUE.push(line.as_bytes());
@@ -124,8 +124,8 @@ impl LogLevel {
     /// # Errors
     ///
     /// If the level is not a valid filter.
-    pub fn set(&self, log: &Log) -> Result<(), LoggingError> {
-        Ok((self.0)(filter(log)?)?)
+    pub fn set(&self, log: &LogSection) -> Result<(), LoggingError> {
+        Ok((self.0)(level_filter(log)?)?)
     }
 }
 
@@ -134,10 +134,10 @@ impl LogLevel {
 /// # Errors
 ///
 /// If the level is not a valid filter, logging is already set up, or no thread can be started.
-pub fn init(log: &Log) -> Result<LogLevel, LoggingError> {
+pub fn init(log: &LogSection) -> Result<LogLevel, LoggingError> {
     let on_terminal = io::stderr().is_terminal();
     let lines = fmt()
-        .with_writer(Queued)
+        .with_writer(QueueingWriter)
         // Otherwise it writes to standard error directly, and may block, if a line cannot be
         // formatted.
         .log_internal_errors(false)
@@ -148,13 +148,17 @@ pub fn init(log: &Log) -> Result<LogLevel, LoggingError> {
         LogFormat::Json => false,
     };
     let level = if is_pretty {
-        let lines = lines.with_env_filter(filter(log)?).with_filter_reloading();
+        let lines = lines
+            .with_env_filter(level_filter(log)?)
+            .with_filter_reloading();
         let handle = lines.reload_handle();
         lines.finish().try_init()?;
         LogLevel(Box::new(move |filter| handle.reload(filter)))
     } else {
         let lines = lines.json().flatten_event(true);
-        let lines = lines.with_env_filter(filter(log)?).with_filter_reloading();
+        let lines = lines
+            .with_env_filter(level_filter(log)?)
+            .with_filter_reloading();
         let handle = lines.reload_handle();
         lines.finish().try_init()?;
         LogLevel(Box::new(move |filter| handle.reload(filter)))
@@ -163,13 +167,13 @@ pub fn init(log: &Log) -> Result<LogLevel, LoggingError> {
     Ok(level)
 }
 
-fn filter(log: &Log) -> Result<EnvFilter, LoggingError> {
-    Ok(EnvFilter::try_new(directives(&log.level))?)
+fn level_filter(log: &LogSection) -> Result<EnvFilter, LoggingError> {
+    Ok(EnvFilter::try_new(filter_directives(&log.level))?)
 }
 
 /// Converts `log.level` to filter directives. A level without a target applies to the relay's own
 /// modules; libraries get at most [`LIBRARIES`].
-fn directives(level: &str) -> String {
+fn filter_directives(level: &str) -> String {
     let (bare, named): (Vec<_>, Vec<_>) = level
         .split(',')
         .map(str::trim)
@@ -201,7 +205,7 @@ mod tests {
                 "info,sidewire=debug,sidewire::hub=warn,hyper=trace",
             ),
         ] {
-            assert_eq!(directives(level), expected);
+            assert_eq!(filter_directives(level), expected);
             assert!(EnvFilter::try_new(expected).is_ok());
         }
     }

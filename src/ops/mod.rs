@@ -9,9 +9,9 @@ mod metrics;
 mod panics;
 mod systemd;
 
-pub use health::{Health, Listening, SHARD_TIMEOUT};
-pub use http::{Ops, PATHS, serve};
-pub use logging::{FlushLog, LogLevel, LoggingError, init as init_logging, say};
-pub use metrics::{Closed, Conflict, KeySetFetch, Metrics, SchemaReload};
-pub use panics::watch as watch_panics;
+pub use health::{Health, ListeningGuard, SHARD_TIMEOUT};
+pub use http::{OpsService, PATHS, serve};
+pub use logging::{FlushLog, LogLevel, LoggingError, init as init_logging, print_to_stderr};
+pub use metrics::{CloseLabel, ConflictReason, KeySetFetch, Metrics, SchemaReload};
+pub use panics::install_panic_hook as watch_panics;
 pub use systemd::{feed_watchdog, notify_ready, notify_reloading, notify_stopping};

@@ -12,12 +12,12 @@ static PANICS: AtomicU64 = AtomicU64::new(0);
 static HOOK: Once = Once::new();
 
 /// Returns the number of panics in this process.
-pub(super) fn count() -> u64 {
+pub(super) fn panic_count() -> u64 {
     PANICS.load(Ordering::Relaxed)
 }
 
 /// Counts and logs panics from now on.
-pub fn watch() {
+pub fn install_panic_hook() {
     HOOK.call_once(|| {
         let previous = panic::take_hook();
         panic::set_hook(Box::new(move |info| {

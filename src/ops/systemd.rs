@@ -8,21 +8,21 @@ use tokio::time::{MissedTickBehavior, interval};
 
 /// Notifies systemd that the relay is ready, after its start or a reload.
 pub fn notify_ready() {
-    notify(&[NotifyState::Ready]);
+    notify_systemd(&[NotifyState::Ready]);
 }
 
 /// Notifies systemd that the relay is reloading its config. Includes the time, by which systemd
 /// tells whether the notification is older than its own request.
 pub fn notify_reloading() {
     match NotifyState::monotonic_usec_now() {
-        Ok(now) => notify(&[NotifyState::Reloading, now]),
+        Ok(now) => notify_systemd(&[NotifyState::Reloading, now]),
         Err(error) => tracing::warn!(%error, "cannot read the monotonic clock for systemd"),
     }
 }
 
 /// Notifies systemd that the relay is shutting down.
 pub fn notify_stopping() {
-    notify(&[NotifyState::Stopping]);
+    notify_systemd(&[NotifyState::Stopping]);
 }
 
 /// Number of health checks within systemd's watchdog timeout, so that one check that finds a
@@ -34,13 +34,16 @@ const LOOKS_A_TIMEOUT: u32 = 6;
 pub async fn feed_watchdog<F: Future<Output = bool>>(is_well: impl Fn() -> F) {
     match sd_notify::watchdog_enabled() {
         Some(timeout) => {
-            let _never = feed(timeout, is_well, || notify(&[NotifyState::Watchdog])).await;
+            let _never = feed_while_healthy(timeout, is_well, || {
+                notify_systemd(&[NotifyState::Watchdog]);
+            })
+            .await;
         }
         None => std::future::pending().await,
     }
 }
 
-async fn feed<F: Future<Output = bool>>(
+async fn feed_while_healthy<F: Future<Output = bool>>(
     timeout: Duration,
     is_well: impl Fn() -> F,
     mut tell: impl FnMut(),
@@ -57,7 +60,7 @@ async fn feed<F: Future<Output = bool>>(
     }
 }
 
-fn notify(states: &[NotifyState<'_>]) {
+fn notify_systemd(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         tracing::warn!(%error, "cannot notify systemd");
     }
@@ -75,7 +78,7 @@ mod tests {
     async fn the_watchdog_hears_nothing_while_all_is_not_well() {
         let (well, told) = (Cell::new(true), Cell::new(0));
         let second = Duration::from_secs(1);
-        let mut feeding = Box::pin(feed(
+        let mut feeding = Box::pin(feed_while_healthy(
             second * LOOKS_A_TIMEOUT,
             || std::future::ready(well.get()),
             || told.set(told.get() + 1),
@@ -95,7 +98,7 @@ mod tests {
         let watched = Duration::from_secs(30);
         let late = Duration::from_secs(1);
         let (looks, last, longest) = (Cell::new(0), Cell::new(Instant::now()), Cell::default());
-        let feeding = feed(
+        let feeding = feed_while_healthy(
             watched,
             // Three of four checks time out.
             || async {

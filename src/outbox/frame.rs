@@ -13,7 +13,7 @@ use crate::event::{Event, JsonCell, JsonFrame, NoJson};
 /// A frame that is written whole. The outboxes of a shard share it without atomic operations, and
 /// each stores only a pointer.
 #[derive(Debug)]
-pub enum Frame {
+pub enum OutboundFrame {
     /// An event, stored as a whole WebSocket frame.
     Event(Arc<Event>),
     /// An event as JSON, also stored as a whole frame.
@@ -22,7 +22,7 @@ pub enum Frame {
     Own(Box<[u8]>),
 }
 
-impl Frame {
+impl OutboundFrame {
     pub(super) fn bytes(&self) -> &[u8] {
         match self {
             Self::Event(event) => event.frame(),
@@ -36,15 +36,15 @@ impl Frame {
     }
 
     /// Returns the event, if the frame holds one.
-    pub(super) fn event(&self) -> Option<QueuedEvent> {
+    pub(super) fn queued_event(&self) -> Option<QueuedEvent> {
         match self {
             Self::Event(event) => Some(QueuedEvent {
-                placed: event.placed(),
+                placed: event.placed_at(),
                 offset: event.position().offset,
                 is_json: false,
             }),
             Self::Json(json) => Some(QueuedEvent {
-                placed: json.placed(),
+                placed: json.placed_at(),
                 offset: json.offset(),
                 is_json: true,
             }),
@@ -66,9 +66,9 @@ pub struct QueuedEvent {
 
 /// An event that is offered to outboxes.
 #[derive(Debug)]
-pub struct Offer<'a> {
+pub struct EventOffer<'a> {
     event: &'a Arc<Event>,
-    pub(super) frame: Rc<Frame>,
+    pub(super) frame: Rc<OutboundFrame>,
     /// Size of the frame. Stored here, since reading it from the event for each outbox costs more
     /// than the rest of the offer.
     pub(super) bytes: usize,
@@ -77,11 +77,11 @@ pub struct Offer<'a> {
     /// The event's JSON, shared with the other shards.
     json_cell: &'a JsonCell,
     /// The JSON frame that outboxes of this shard share, once one of them has needed it.
-    json: OnceCell<Result<Rc<Frame>, NoJson>>,
+    json: OnceCell<Result<Rc<OutboundFrame>, NoJson>>,
     made_json: Cell<bool>,
 }
 
-impl<'a> Offer<'a> {
+impl<'a> EventOffer<'a> {
     /// Creates an offer of the shard's event with this `number`; its JSON is stored in `json`.
     /// `first` is the number of the first event of the same inbox item. Both count from 1. By
     /// these numbers an outbox knows that it has an event already, and that an item must be taken
@@ -94,19 +94,19 @@ impl<'a> Offer<'a> {
             json: OnceCell::new(),
             made_json: Cell::new(false),
             bytes: event.frame().len(),
-            frame: Rc::new(Frame::Event(Arc::clone(event))),
+            frame: Rc::new(OutboundFrame::Event(Arc::clone(event))),
             first,
             number,
         }
     }
 
     /// Returns the event as JSON. Renders it if no shard has done so before.
-    pub(super) fn json(&self) -> Result<&Rc<Frame>, NoJson> {
+    pub(super) fn json_frame(&self) -> Result<&Rc<OutboundFrame>, NoJson> {
         let frame = self.json.get_or_init(|| {
             let json = self
                 .json_cell
-                .frame(self.event, || self.made_json.set(true))?;
-            Ok(Rc::new(Frame::Json(json)))
+                .get_or_render(self.event, || self.made_json.set(true))?;
+            Ok(Rc::new(OutboundFrame::Json(json)))
         });
         frame.as_ref().map_err(|no_json| *no_json)
     }

@@ -6,8 +6,8 @@ use std::{
     rc::Rc,
 };
 
-use super::{FRAMES_A_WRITE_MAX, Frame};
-use crate::config::Limits;
+use super::{FRAMES_A_WRITE_MAX, OutboundFrame};
+use crate::config::LimitsSection;
 
 /// Most queues that a shard's pool keeps, and the largest capacity, in frames, of a queue that it
 /// keeps: together at most 1 MiB. That is enough for a thousand connections with a full write
@@ -27,7 +27,7 @@ pub struct OutboxLimits {
 impl OutboxLimits {
     /// Returns the configured limits.
     #[must_use]
-    pub fn of(limits: &Limits) -> Self {
+    pub fn from_config(limits: &LimitsSection) -> Self {
         Self {
             frames: limits.outbox_frames,
             bytes: limits.outbox_bytes,
@@ -41,10 +41,10 @@ impl OutboxLimits {
 #[derive(Debug)]
 pub struct OutboxPool {
     pub(super) limits: Cell<OutboxLimits>,
-    pub(super) spare: RefCell<Vec<Queue>>,
+    pub(super) spare: RefCell<Vec<FrameQueue>>,
 }
 
-pub(super) type Queue = VecDeque<Rc<Frame>>;
+pub(super) type FrameQueue = VecDeque<Rc<OutboundFrame>>;
 
 impl OutboxPool {
     /// Creates a pool without spare queues, for outboxes with these limits.
@@ -61,11 +61,11 @@ impl OutboxPool {
         self.limits.set(limits);
     }
 
-    pub(super) fn borrow_queue(&self) -> Queue {
+    pub(super) fn borrow_queue(&self) -> FrameQueue {
         self.spare.borrow_mut().pop().unwrap_or_default()
     }
 
-    pub(super) fn give_back(&self, queue: Queue) {
+    pub(super) fn give_back(&self, queue: FrameQueue) {
         let mut spare = self.spare.borrow_mut();
         if spare.len() < SPARE_QUEUES_MAX && queue.capacity() <= SPARE_QUEUE_FRAMES_MAX {
             spare.push(queue);

@@ -22,12 +22,12 @@ fn event(id: &str) -> Arc<Event> {
         epoch: Epoch::from_bits(1),
         offset: 1,
     };
-    let event = draft(id, &["a:1"]).place(position, &Arc::default(), Instant::now());
+    let event = draft(id, &["a:1"]).into_event(position, &Arc::default(), Instant::now());
     Arc::new(event)
 }
 
-fn offer(outbox: &Outbox, event: &Arc<Event>, first: u64, number: u64) -> Offered {
-    outbox.offer(&Offer::new(event, &JsonCell::default(), first, number))
+fn offer(outbox: &Outbox, event: &Arc<Event>, first: u64, number: u64) -> OfferOutcome {
+    outbox.offer(&EventOffer::new(event, &JsonCell::default(), first, number))
 }
 
 fn frame(text: &str) -> Box<[u8]> {
@@ -38,19 +38,19 @@ fn outbox(limits: OutboxLimits) -> Outbox {
     Outbox::new(&OutboxPool::new(limits))
 }
 
-const TAKEN_FIRST: Offered = Offered::Taken { to_wake: true };
-const TAKEN: Offered = Offered::Taken { to_wake: false };
+const TAKEN_FIRST: OfferOutcome = OfferOutcome::Taken { to_wake: true };
+const TAKEN: OfferOutcome = OfferOutcome::Taken { to_wake: false };
 
 /// Writes at most `max` bytes, and returns them.
 fn write(outbox: &Outbox, max: usize) -> Vec<u8> {
-    let mut bytes: Vec<u8> = outbox.lend(|slices| {
+    let mut bytes: Vec<u8> = outbox.with_next_write(|slices| {
         slices
             .iter()
             .flat_map(|slice| slice.iter().copied())
             .collect()
     });
     bytes.truncate(max);
-    outbox.advance(bytes.len());
+    outbox.advance_written(bytes.len());
     bytes
 }
 
@@ -58,7 +58,7 @@ fn write(outbox: &Outbox, max: usize) -> Vec<u8> {
 fn an_event_is_taken_once() {
     let outbox = outbox(ROOMY);
     assert_eq!(offer(&outbox, &event("m"), 1, 1), TAKEN_FIRST);
-    assert_eq!(offer(&outbox, &event("m"), 1, 1), Offered::TakenBefore);
+    assert_eq!(offer(&outbox, &event("m"), 1, 1), OfferOutcome::TakenBefore);
     assert_eq!(offer(&outbox, &event("n"), 1, 2), TAKEN);
 }
 
@@ -84,12 +84,15 @@ fn below_its_limits_it_takes_an_item_whole_and_at_one_it_ends() {
         for number in 1..=10 {
             let taken = offer(&outbox, &event("m"), 1, number);
             let to_wake = number == 1;
-            assert_eq!(taken, Offered::Taken { to_wake });
+            assert_eq!(taken, OfferOutcome::Taken { to_wake });
         }
-        assert_eq!(offer(&outbox, &event("m"), 11, 11), Offered::Overflowed);
-        assert_eq!(outbox.ending(), Some(Ending::TooSlow));
-        assert_eq!(offer(&outbox, &event("m"), 11, 12), Offered::Ended);
-        assert_eq!(outbox.discard(), 10);
+        assert_eq!(
+            offer(&outbox, &event("m"), 11, 11),
+            OfferOutcome::Overflowed
+        );
+        assert_eq!(outbox.ending(), Some(CloseReason::TooSlow));
+        assert_eq!(offer(&outbox, &event("m"), 11, 12), OfferOutcome::Ended);
+        assert_eq!(outbox.discard_queued(), 10);
         assert!(outbox.is_empty());
     }
 }
@@ -132,7 +135,7 @@ fn nothing_is_queued_after_a_close_frame() {
     outbox.push_reply(frame("reply"));
     outbox.set_pong(frame("pong"));
     outbox.push_close(frame("close again"));
-    assert_eq!(offer(&outbox, &event("m"), 1, 1), Offered::Ended);
+    assert_eq!(offer(&outbox, &event("m"), 1, 1), OfferOutcome::Ended);
     assert_eq!(write(&outbox, 100), b"close");
     assert!(outbox.is_empty());
 }
@@ -144,10 +147,10 @@ fn what_is_begun_survives_a_discard_and_is_counted_when_abandoned() {
     assert_eq!(offer(&outbox, &whole, 1, 1), TAKEN_FIRST);
     assert_eq!(offer(&outbox, &event("n"), 1, 2), TAKEN);
     let begun = write(&outbox, 3);
-    assert_eq!(outbox.discard(), 1);
-    let rest = outbox.lend(|slices| slices.concat_bytes());
+    assert_eq!(outbox.discard_queued(), 1);
+    let rest = outbox.with_next_write(|slices| slices.concat_bytes());
     assert_eq!([begun, rest].concat(), whole.frame());
-    assert_eq!(outbox.abandon(), 1);
+    assert_eq!(outbox.discard_all(), 1);
     assert!(outbox.is_empty());
 }
 
@@ -253,6 +256,6 @@ fn limits_that_change_hold_for_outboxes_that_there_are() {
         bytes: 1 << 20,
     });
     assert!(!outbox.is_half_free());
-    assert_eq!(offer(&outbox, &event("n"), 2, 2), Offered::Overflowed);
-    assert_eq!(outbox.ending(), Some(Ending::TooSlow));
+    assert_eq!(offer(&outbox, &event("n"), 2, 2), OfferOutcome::Overflowed);
+    assert_eq!(outbox.ending(), Some(CloseReason::TooSlow));
 }

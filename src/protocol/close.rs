@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use super::Encoding;
+use super::EnvelopeEncoding;
 
 /// Reason for which the relay closes a connection that obeys the WebSocket protocol. (Violations
 /// of that protocol have the codes of RFC 6455, 7.4.1.)
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ending {
+pub enum CloseReason {
     /// The relay is shutting down; the client should come back after the delay.
     Drain {
         /// Chosen for each connection, so that clients do not all come back at once.
@@ -17,7 +17,7 @@ pub enum Ending {
     /// connection.
     WrongFrameType {
         /// The encoding of the connection.
-        spoken: Encoding,
+        spoken: EnvelopeEncoding,
     },
     /// The token has expired.
     TokenExpired,
@@ -42,7 +42,7 @@ pub enum Ending {
     KeyRemoved,
 }
 
-impl Ending {
+impl CloseReason {
     /// The code of the Close frame.
     #[must_use]
     pub fn code(self) -> u16 {
@@ -60,14 +60,14 @@ impl Ending {
 
     /// The reason of the Close frame.
     #[must_use]
-    pub fn reason(self) -> String {
+    pub fn close_frame_text(self) -> String {
         match self {
             Self::Drain { retry_after } => {
                 format!("retry_after_ms={}", retry_after.as_millis())
             }
             Self::WrongFrameType { spoken } => match spoken {
-                Encoding::Protobuf => "this connection speaks binary frames".to_owned(),
-                Encoding::Json => "this connection speaks text frames".to_owned(),
+                EnvelopeEncoding::Protobuf => "this connection speaks binary frames".to_owned(),
+                EnvelopeEncoding::Json => "this connection speaks text frames".to_owned(),
             },
             Self::InternalError => "internal error".to_owned(),
             Self::TokenExpired => "token expired".to_owned(),
@@ -84,7 +84,7 @@ impl Ending {
 
     /// Returns true if queued frames are still written before the Close frame.
     #[must_use]
-    pub fn writes_what_is_queued(self) -> bool {
+    pub fn drains_outbox(self) -> bool {
         matches!(self, Self::Drain { .. } | Self::Refused)
     }
 }

@@ -2,7 +2,7 @@
 
 /// The encoding of the envelopes on a connection.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
-pub enum Encoding {
+pub enum EnvelopeEncoding {
     /// Binary frames with Protocol Buffers: `sidewire.v1.protobuf`, also used if a client offers
     /// no subprotocol.
     #[default]
@@ -11,7 +11,7 @@ pub enum Encoding {
     Json,
 }
 
-impl Encoding {
+impl EnvelopeEncoding {
     /// Both encodings.
     pub const ALL: [Self; 2] = [Self::Protobuf, Self::Json];
 

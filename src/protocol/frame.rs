@@ -17,16 +17,16 @@ pub const EMPTY_PING: [u8; 2] = [FIN | PING, 0];
 /// directly precedes a payload that was written behind room for the longest header.
 #[must_use]
 pub fn binary_header(payload_len: usize) -> ([u8; HEADER_BYTES_MAX], usize) {
-    header(BINARY, payload_len)
+    frame_header(BINARY, payload_len)
 }
 
 /// Returns the header of a text frame, right-aligned in the array, and its length.
 #[must_use]
 pub fn text_header(payload_len: usize) -> ([u8; HEADER_BYTES_MAX], usize) {
-    header(TEXT, payload_len)
+    frame_header(TEXT, payload_len)
 }
 
-fn header(opcode: u8, payload_len: usize) -> ([u8; HEADER_BYTES_MAX], usize) {
+fn frame_header(opcode: u8, payload_len: usize) -> ([u8; HEADER_BYTES_MAX], usize) {
     let mut header = [0; HEADER_BYTES_MAX];
     let written = {
         let mut rest = &mut header[..];
@@ -50,17 +50,17 @@ fn header(opcode: u8, payload_len: usize) -> ([u8; HEADER_BYTES_MAX], usize) {
 
 /// Returns the payload as a whole binary frame.
 #[must_use]
-pub fn binary(payload: &[u8]) -> Box<[u8]> {
-    whole(binary_header(payload.len()), payload)
+pub fn binary_frame(payload: &[u8]) -> Box<[u8]> {
+    whole_frame(binary_header(payload.len()), payload)
 }
 
 /// Returns the payload as a whole text frame.
 #[must_use]
-pub fn text(payload: &str) -> Box<[u8]> {
-    whole(text_header(payload.len()), payload.as_bytes())
+pub fn text_frame(payload: &str) -> Box<[u8]> {
+    whole_frame(text_header(payload.len()), payload.as_bytes())
 }
 
-fn whole((header, header_len): ([u8; HEADER_BYTES_MAX], usize), payload: &[u8]) -> Box<[u8]> {
+fn whole_frame((header, header_len): ([u8; HEADER_BYTES_MAX], usize), payload: &[u8]) -> Box<[u8]> {
     let mut frame = Vec::with_capacity(header_len + payload.len());
     frame.extend(header.iter().skip(HEADER_BYTES_MAX - header_len));
     frame.extend_from_slice(payload);
@@ -80,7 +80,7 @@ mod tests {
             (65_535, &[0x82, 126, 0xff, 0xff]),
             (65_536, &[0x82, 127, 0, 0, 0, 0, 0, 1, 0, 0]),
         ] {
-            let frame = binary(&vec![7; len]);
+            let frame = binary_frame(&vec![7; len]);
             assert_eq!(&frame[..header.len()], header, "{len}");
             assert_eq!(frame.len(), header.len() + len);
             assert!(frame[header.len()..].iter().all(|byte| *byte == 7));
@@ -90,8 +90,8 @@ mod tests {
     #[test]
     fn a_text_frame_differs_by_its_opcode_alone() {
         for len in [0, 125, 126, 65_536] {
-            let text = text(&"x".repeat(len));
-            let mut binary = binary(&vec![b'x'; len]);
+            let text = text_frame(&"x".repeat(len));
+            let mut binary = binary_frame(&vec![b'x'; len]);
             binary[0] = 0x81;
             assert_eq!(text, binary);
         }

@@ -21,7 +21,7 @@ pub mod wire {
 }
 
 pub use code::ErrorCode;
-pub use encoding::Encoding;
+pub use encoding::EnvelopeEncoding;
 pub use name::{MessageId, NameError, TenantName, UserName};
 pub use position::{Epoch, Position};
 pub use topic::{Topic, TopicError};

@@ -28,7 +28,7 @@ pub fn has_control_character(text: &str) -> bool {
         || (!text.is_ascii() && text.chars().any(char::is_control))
 }
 
-fn check(text: &str) -> Result<(), NameError> {
+fn check_name(text: &str) -> Result<(), NameError> {
     if text.is_empty() {
         Err(NameError::Empty)
     } else if text.len() > NAME_BYTES_MAX {
@@ -55,7 +55,7 @@ macro_rules! name {
             ///
             /// Fails if it is empty, too long, or has a control character in it.
             pub fn parse(text: &str) -> Result<Self, NameError> {
-                check(text)?;
+                check_name(text)?;
                 Ok(Self(text.into()))
             }
 

@@ -22,7 +22,7 @@ impl Epoch {
     /// Returns the written form, in ASCII. (Formatting a `u128` took a fifth of the time to make
     /// a frame.)
     #[must_use]
-    pub fn text(self) -> [u8; EPOCH_CHARS] {
+    pub fn to_ascii(self) -> [u8; EPOCH_CHARS] {
         let mut text = [0; EPOCH_CHARS];
         for (place, digits) in text.chunks_exact_mut(2).zip(self.0.to_be_bytes()) {
             place.copy_from_slice(&[hex_digit(digits >> 4), hex_digit(digits & 0xf)]);
@@ -63,7 +63,7 @@ impl FromStr for Epoch {
 
 impl fmt::Display for Epoch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(str::from_utf8(&self.text()).unwrap_or_default())
+        f.write_str(str::from_utf8(&self.to_ascii()).unwrap_or_default())
     }
 }
 

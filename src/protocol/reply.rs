@@ -9,7 +9,7 @@ use prost::{
 };
 
 use super::{ErrorCode, wire};
-use crate::shorten::{ANSWER_BYTES_MAX, shortened};
+use crate::shorten::{ANSWER_BYTES_MAX, truncate_text};
 
 /// The numbers of the envelope's relay fields.
 mod number {
@@ -51,12 +51,12 @@ pub enum Reply {
     /// The answer to Ping.
     Pong(wire::Pong),
     /// The answer to a message that was refused.
-    Error(Refusal),
+    Error(MessageRefusal),
 }
 
 /// The refusal of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
+pub struct MessageRefusal {
     /// The error code.
     pub code: ErrorCode,
     /// The description for people.
@@ -69,7 +69,7 @@ pub struct Refusal {
     pub retry_after: Option<Duration>,
 }
 
-impl Refusal {
+impl MessageRefusal {
     /// Creates a refusal with nothing but a code and a description.
     #[must_use]
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
@@ -93,22 +93,22 @@ impl Refusal {
 
     /// Sets the id of the refused message.
     #[must_use]
-    pub fn of(mut self, message_id: &str) -> Self {
+    pub fn for_message(mut self, message_id: &str) -> Self {
         message_id.clone_into(&mut self.request_message_id);
         self
     }
 }
 
-impl From<&Refusal> for wire::ErrorResponse {
-    fn from(refusal: &Refusal) -> Self {
+impl From<&MessageRefusal> for wire::ErrorResponse {
+    fn from(refusal: &MessageRefusal) -> Self {
         Self {
             error_code: refusal.code.to_string(),
-            error_message: shortened(refusal.message.as_str(), ANSWER_BYTES_MAX),
+            error_message: truncate_text(refusal.message.as_str(), ANSWER_BYTES_MAX),
             request_message_id: refusal.request_message_id.clone(),
             field_name: refusal
                 .field
                 .as_deref()
-                .map(|field| shortened(field, ANSWER_BYTES_MAX)),
+                .map(|field| truncate_text(field, ANSWER_BYTES_MAX)),
             retry_after_ms: refusal
                 .retry_after
                 .map(|delay| u64::try_from(delay.as_millis()).unwrap_or(u64::MAX)),
@@ -119,17 +119,17 @@ impl From<&Refusal> for wire::ErrorResponse {
 impl Reply {
     /// Returns the encoded envelope, with a `timestamp` in Unix seconds.
     #[must_use]
-    pub fn envelope(&self, message_id: &str, timestamp: i64) -> Vec<u8> {
+    pub fn to_envelope(&self, message_id: &str, timestamp: i64) -> Vec<u8> {
         let mut envelope = Vec::new();
         put_bytes(number::MESSAGE_ID, message_id.as_bytes(), &mut envelope);
         encode_key(number::TIMESTAMP, WireType::Varint, &mut envelope);
         encode_varint(timestamp.cast_unsigned(), &mut envelope);
-        let (number, payload) = self.payload();
+        let (number, payload) = self.encode_payload();
         put_bytes(number, &payload, &mut envelope);
         envelope
     }
 
-    fn payload(&self) -> (u32, Vec<u8>) {
+    fn encode_payload(&self) -> (u32, Vec<u8>) {
         match self {
             Self::SubscriptionConfirmed { lists, fields } => (
                 number::SUBSCRIPTION_CONFIRMED,
@@ -177,7 +177,7 @@ mod tests {
     /// Golden bytes: the id `m`, the timestamp 1, then the payload.
     fn assert_golden(reply: &Reply, payload: &str) {
         let expected = format!("0a016d4001{}", payload.replace([' ', '\n'], ""));
-        assert_eq!(hex(&reply.envelope("m", 1)), expected);
+        assert_eq!(hex(&reply.to_envelope("m", 1)), expected);
     }
 
     #[test]
@@ -259,22 +259,22 @@ mod tests {
     #[test]
     fn an_error_does_not_repeat_more_than_a_kilobyte_of_what_the_client_sent() {
         let long = "x".repeat(30_000);
-        let error = wire::ErrorResponse::from(&Refusal::invalid(&long, long.as_str()));
+        let error = wire::ErrorResponse::from(&MessageRefusal::invalid(&long, long.as_str()));
         assert!(error.error_message.len() <= 1000, "{error:?}");
         assert!(error.field_name.unwrap().len() <= 1000);
     }
 
     #[test]
     fn an_error_has_its_optional_fields_where_they_are_known() {
-        let bare = Refusal::new(ErrorCode::Conflict, "m");
+        let bare = MessageRefusal::new(ErrorCode::Conflict, "m");
         assert_golden(
             &Reply::Error(bare.clone()),
             "82 01 0d 0a 08 43 4f 4e 46 4c 49 43 54 12 01 6d",
         );
-        let full = Refusal {
+        let full = MessageRefusal {
             field: Some("f".into()),
             retry_after: Some(Duration::ZERO),
-            ..bare.of("r")
+            ..bare.for_message("r")
         };
         assert_golden(
             &Reply::Error(full),

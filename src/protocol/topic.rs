@@ -111,7 +111,7 @@ impl Topic {
     /// The hash that it carries. It is valid in this process only, since a secret of the process
     /// goes into it.
     #[must_use]
-    pub fn hash(&self) -> u64 {
+    pub fn carried_hash(&self) -> u64 {
         self.hash
     }
 
@@ -124,7 +124,7 @@ impl Topic {
         let (kind, id) = text.split_once(':').ok_or(TopicError::NoColon)?;
         check_kind(kind)?;
         check_id(id)?;
-        Ok(Self::of(text.into()))
+        Ok(Self::from_text(text.into()))
     }
 
     /// Creates the topic `kind:id`.
@@ -137,23 +137,23 @@ impl Topic {
         check_id(id)?;
         // Not `format!`, which takes several times as long: every id that an event
         // names comes through here.
-        Ok(Self::of([kind, ":", id].concat().into()))
+        Ok(Self::from_text([kind, ":", id].concat().into()))
     }
 
     /// Returns `tenant:*`, which every connection of a tenant receives.
     #[must_use]
     pub fn everyone() -> Self {
-        Self::of(EVERYONE.into())
+        Self::from_text(EVERYONE.into())
     }
 
     /// Returns `user:<name>`, which every connection of that user receives. A user's name is
     /// always a valid id.
     #[must_use]
     pub fn of_user(user: &UserName) -> Self {
-        Self::of(format!("{USER_KIND}:{user}").into())
+        Self::from_text(format!("{USER_KIND}:{user}").into())
     }
 
-    fn of(text: Arc<str>) -> Self {
+    fn from_text(text: Arc<str>) -> Self {
         Self {
             hash: hash_of(&text),
             text,

@@ -9,7 +9,7 @@ use std::{
 ///
 /// The table holds times measured on the machine of docs/performance.md. Other machines are
 /// faster or slower for all of it alike, and only the ratios matter: heavy users wait for light
-/// ones. A cost that cannot be known in advance is [measured](Self::measured) and charged
+/// ones. A cost that cannot be known in advance is [measured](Self::from_duration) and charged
 /// afterwards.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Cost(u64);
@@ -43,13 +43,13 @@ impl Cost {
 
     /// Returns the cost of work that takes this many nanoseconds.
     #[must_use]
-    pub const fn nanoseconds(nanoseconds: u64) -> Self {
+    pub const fn from_nanos(nanoseconds: u64) -> Self {
         Self(nanoseconds)
     }
 
     /// Returns the cost of work that took this long.
     #[must_use]
-    pub fn measured(duration: Duration) -> Self {
+    pub fn from_duration(duration: Duration) -> Self {
         Self(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX))
     }
 

@@ -39,7 +39,7 @@ impl Flow {
     /// Returns what is left of the quantum.
     #[must_use]
     pub fn quota(&self) -> Cost {
-        Cost::nanoseconds(u64::try_from(self.deficit.get()).unwrap_or(0))
+        Cost::from_nanos(u64::try_from(self.deficit.get()).unwrap_or(0))
     }
 
     fn charge(&self, cost: Cost) {
@@ -146,7 +146,7 @@ impl<T> DeficitQueue<T> {
                 break;
             }
             let item = self.sparse.pop_front()?;
-            if let Some(item) = self.serve(item, &is_ready) {
+            if let Some(item) = self.grant_quantum(item, &is_ready) {
                 return Some(item);
             }
         }
@@ -160,14 +160,14 @@ impl<T> DeficitQueue<T> {
                 break;
             }
             let item = self.bulk.pop_front()?;
-            if let Some(item) = self.serve(item, &is_ready) {
+            if let Some(item) = self.grant_quantum(item, &is_ready) {
                 return Some(item);
             }
         }
         None
     }
 
-    fn serve(&mut self, item: Rc<T>, is_ready: impl Fn(&T) -> bool) -> Option<Rc<T>> {
+    fn grant_quantum(&mut self, item: Rc<T>, is_ready: impl Fn(&T) -> bool) -> Option<Rc<T>> {
         let flow = (self.flow)(&item);
         if is_ready(&item) && flow.turn.get() != self.turn {
             flow.add_quantum(self.turn);
@@ -204,7 +204,7 @@ impl<T> DeficitQueue<T> {
 
     /// Returns the total cost charged so far.
     #[must_use]
-    pub fn charged(&self) -> Cost {
+    pub fn total_charged(&self) -> Cost {
         self.charged
     }
 }

@@ -33,13 +33,13 @@ mod work_queue;
 pub use self::{
     cost::Cost,
     deficit_queue::{DeficitQueue, Flow},
-    work_queue::{AwaitedTurn, Place, TenantWork, Waiter, WorkFlow, WorkQueue},
+    work_queue::{AwaitedQuantum, TenantWork, Waiter, WorkFlow, WorkQueue, WorkTicket},
 };
 
 /// The cost that a flow may use in a turn: long enough that a switch between tasks, 1 to 3 µs,
 /// does not matter, and short enough that a tenant waiting behind a few others is served within a
 /// millisecond.
-pub const QUANTUM: Cost = Cost::nanoseconds(128_000);
+pub const QUANTUM: Cost = Cost::from_nanos(128_000);
 
 /// Most quanta that a queue serves in a turn, which bounds a turn of the shard whatever the
 /// number of tenants.

@@ -14,7 +14,7 @@ use tokio::task::{spawn_local, yield_now};
 
 use super::*;
 use crate::{
-    connection::testing::{Bench, settle, simulate},
+    connection::testing::{ConnectionFixture, settle, simulate},
     protocol::TenantName,
 };
 
@@ -31,7 +31,7 @@ impl Backlog {
     fn new(step: u64, steps: usize) -> Rc<Self> {
         Rc::new(Self {
             flow: Flow::default(),
-            step: Cost::nanoseconds(step),
+            step: Cost::from_nanos(step),
             steps: Cell::new(steps),
             served: Cell::default(),
         })
@@ -83,7 +83,7 @@ proptest! {
             let served = flows.iter().zip(&before).map(|(flow, before)| flow.served.get() - *before);
             let least = served.clone().min().unwrap();
             let most = served.max().unwrap();
-            let step = Cost::nanoseconds(*steps.iter().max().unwrap());
+            let step = Cost::from_nanos(*steps.iter().max().unwrap());
             prop_assert!(most <= least + QUANTUM.times(2) + step, "{least:?} {most:?}");
         }
     }
@@ -95,7 +95,7 @@ proptest! {
     ) {
         let flows: Vec<_> = backlogs.iter().map(|(step, steps)| Backlog::new(*step, *steps)).collect();
         let mut queue = queue_of(&flows);
-        let step = Cost::nanoseconds(300_000);
+        let step = Cost::from_nanos(300_000);
         let mut total = Cost::ZERO;
         let mut turns = 0;
         while !queue.is_empty() {
@@ -105,7 +105,7 @@ proptest! {
             turns += 1;
             prop_assert!(turns < 10_000);
         }
-        let backlog = backlogs.iter().map(|(step, steps)| Cost::nanoseconds(*step).times(*steps));
+        let backlog = backlogs.iter().map(|(step, steps)| Cost::from_nanos(*step).times(*steps));
         prop_assert_eq!(total, backlog.fold(Cost::ZERO, |sum, cost| sum + cost));
         prop_assert!(flows.iter().all(|flow| flow.flow.has_quota()));
     }
@@ -138,7 +138,7 @@ fn flows_that_come_all_the_time_leave_half_of_each_turn_to_the_others() {
             queue.activate(&Backlog::new(128_000, 1));
         }
         serve_turn(&mut queue);
-        assert!(loud.served.get() >= before + QUANTUM.times(turn) - Cost::nanoseconds(100_000));
+        assert!(loud.served.get() >= before + QUANTUM.times(turn) - Cost::from_nanos(100_000));
     }
 }
 
@@ -157,13 +157,13 @@ fn name(tenant: &str) -> TenantName {
 type Journal = Rc<RefCell<Vec<String>>>;
 
 /// Runs a task for the tenant with this many steps of this cost.
-fn task(bench: &Bench, journal: &Journal, tenant: &str, steps: usize, cost: Cost) {
+fn task(bench: &ConnectionFixture, journal: &Journal, tenant: &str, steps: usize, cost: Cost) {
     let (shard, journal) = (Rc::clone(&bench.shard), Rc::clone(journal));
     let name = name(tenant);
     spawn_local(async move {
-        let work = shard.hub.work().tenant(&name);
+        let work = shard.hub.work_queue().tenant_work(&name);
         for _ in 0..steps {
-            work.turn().await;
+            work.wait_for_quantum().await;
             journal.borrow_mut().push(name.as_str().to_owned());
             work.charge(cost);
         }
@@ -173,36 +173,36 @@ fn task(bench: &Bench, journal: &Journal, tenant: &str, steps: usize, cost: Cost
 #[test]
 fn a_tenants_many_tasks_come_after_anothers_one_when_they_have_had_their_turn() {
     simulate(async {
-        let (bench, journal) = (Bench::new(), Journal::default());
+        let (bench, journal) = (ConnectionFixture::new(), Journal::default());
         for _ in 0..20 {
-            task(&bench, &journal, "loud", 1, Cost::nanoseconds(32_000));
+            task(&bench, &journal, "loud", 1, Cost::from_nanos(32_000));
         }
-        task(&bench, &journal, "quiet", 1, Cost::nanoseconds(10));
+        task(&bench, &journal, "quiet", 1, Cost::from_nanos(10));
         settle().await;
         let done = journal.take();
         assert_eq!(done.len(), 21);
         assert_eq!(done.iter().position(|name| name == "quiet"), Some(4));
-        assert!(bench.shard.hub.work().is_forgotten());
+        assert!(bench.shard.hub.work_queue().is_forgotten());
     });
 }
 
 #[test]
 fn a_step_of_several_quanta_is_paid_for_before_the_next() {
     simulate(async {
-        let (bench, journal) = (Bench::new(), Journal::default());
+        let (bench, journal) = (ConnectionFixture::new(), Journal::default());
         task(&bench, &journal, "loud", 2, QUANTUM.times(5));
         task(&bench, &journal, "quiet", 4, QUANTUM);
         settle().await;
         let done = journal.take();
         assert_eq!(done, ["loud", "quiet", "quiet", "quiet", "quiet", "loud"]);
-        assert!(bench.shard.hub.work().is_forgotten());
+        assert!(bench.shard.hub.work_queue().is_forgotten());
     });
 }
 
 #[test]
 fn tasks_of_many_tenants_are_granted_no_more_than_a_turn_has_time_for() {
     simulate(async {
-        let (bench, journal) = (Bench::new(), Journal::default());
+        let (bench, journal) = (ConnectionFixture::new(), Journal::default());
         for tenant in 0..50 {
             task(&bench, &journal, &format!("t{tenant}"), 2, QUANTUM);
         }
@@ -225,7 +225,7 @@ fn tasks_of_many_tenants_are_granted_no_more_than_a_turn_has_time_for() {
 #[test]
 fn tasks_of_new_tenants_leave_half_of_each_turn_to_those_with_a_debt() {
     simulate(async {
-        let (bench, journal) = (Bench::new(), Journal::default());
+        let (bench, journal) = (ConnectionFixture::new(), Journal::default());
         // In debt after the first of two.
         task(&bench, &journal, "loud", 2, QUANTUM.times(4));
         yield_now().await;
@@ -244,9 +244,9 @@ fn tasks_of_new_tenants_leave_half_of_each_turn_to_those_with_a_debt() {
 #[test]
 fn a_future_that_runs_in_turns_is_charged_what_each_poll_takes() {
     simulate(async {
-        let (bench, journal) = (Bench::new(), Journal::default());
-        let work = bench.shard.hub.work().shared();
-        let before = bench.shard.hub.work().charged();
+        let (bench, journal) = (ConnectionFixture::new(), Journal::default());
+        let work = bench.shard.hub.work_queue().shared_work();
+        let before = bench.shard.hub.work_queue().total_charged();
         let future = async {
             journal.borrow_mut().push("first".to_owned());
             yield_now().await;
@@ -260,7 +260,7 @@ fn a_future_that_runs_in_turns_is_charged_what_each_poll_takes() {
         assert!(poll_immediate(&mut run).await.is_none());
         assert_eq!(*journal.borrow(), ["first"]);
         run.await;
-        let charged = bench.shard.hub.work().charged() - before;
+        let charged = bench.shard.hub.work_queue().total_charged() - before;
         assert_eq!(charged, QUANTUM.times(6));
         assert_eq!(*journal.borrow(), ["first", "second"]);
     });
@@ -269,8 +269,8 @@ fn a_future_that_runs_in_turns_is_charged_what_each_poll_takes() {
 #[test]
 fn each_tenant_has_one_piece_of_work_on_another_thread_at_a_time() {
     simulate(async {
-        let bench = Bench::new();
-        let of = |tenant| bench.shard.hub.work().tenant(&name(tenant));
+        let bench = ConnectionFixture::new();
+        let of = |tenant| bench.shard.hub.work_queue().tenant_work(&name(tenant));
         let (first, second, of_other) = (of("acme"), of("acme"), of("other"));
         let (release, released) = mpsc::channel();
         let mut slow = pin!(first.offload(move || released.recv()));

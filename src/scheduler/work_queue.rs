@@ -60,7 +60,7 @@ impl Default for WorkQueue {
 impl WorkQueue {
     /// Returns the work of a tenant.
     #[must_use]
-    pub fn tenant(self: &Rc<Self>, name: &TenantName) -> TenantWork {
+    pub fn tenant_work(self: &Rc<Self>, name: &TenantName) -> TenantWork {
         let mut tenants = self.tenants.borrow_mut();
         let flow = tenants.get(name).cloned().unwrap_or_else(|| {
             let flow = Rc::new(WorkFlow {
@@ -78,7 +78,7 @@ impl WorkQueue {
 
     /// Returns a new flow for work of no particular tenant, scheduled like a tenant's.
     #[must_use]
-    pub fn shared(self: &Rc<Self>) -> TenantWork {
+    pub fn shared_work(self: &Rc<Self>) -> TenantWork {
         TenantWork {
             queue: Rc::clone(self),
             flow: Rc::default(),
@@ -93,8 +93,8 @@ impl WorkQueue {
 
     /// Returns the total cost charged so far.
     #[must_use]
-    pub fn charged(&self) -> Cost {
-        self.queue.borrow().charged()
+    pub fn total_charged(&self) -> Cost {
+        self.queue.borrow().total_charged()
     }
 
     /// Returns true if the queue is idle and knows no tenant.
@@ -104,7 +104,7 @@ impl WorkQueue {
     }
 
     /// Registers the task to wake when this queue is no longer idle.
-    pub fn register(&self, context: &Context<'_>) {
+    pub fn register_waker(&self, context: &Context<'_>) {
         self.waker.replace(Some(context.waker().clone()));
     }
 
@@ -132,7 +132,7 @@ impl WorkQueue {
             let has_waiting = work.wake_first();
             woken += usize::from(has_waiting);
             queue.put_back(Rc::clone(&work), has_waiting);
-            self.release(&work);
+            self.forget_unused(&work);
         }
     }
 
@@ -156,7 +156,7 @@ impl WorkQueue {
     }
 
     /// Forgets a tenant if only the caller still refers to it.
-    fn release(&self, flow: &Rc<WorkFlow>) {
+    fn forget_unused(&self, flow: &Rc<WorkFlow>) {
         // One reference is the caller's, and one the map's.
         if Rc::strong_count(flow) == 2
             && let Some(tenant) = &flow.tenant
@@ -185,13 +185,13 @@ pub struct TenantWork {
 impl TenantWork {
     /// Waits until work may be done for the tenant. Its tasks are served one after another, in
     /// the order in which they began to wait.
-    pub async fn turn(&self) {
-        let mut waiting = AwaitedTurn::default();
-        poll_fn(|context| self.poll_turn(&mut waiting, context)).await;
+    pub async fn wait_for_quantum(&self) {
+        let mut waiting = AwaitedQuantum::default();
+        poll_fn(|context| self.poll_quantum(&mut waiting, context)).await;
     }
 
-    /// Polls like [`turn`](Self::turn). The caller keeps `awaited` while this is pending.
-    pub fn poll_turn(&self, awaited: &mut AwaitedTurn, context: &Context<'_>) -> Poll<()> {
+    /// Polls like [`turn`](Self::wait_for_quantum). The caller keeps `awaited` while this is pending.
+    pub fn poll_quantum(&self, awaited: &mut AwaitedQuantum, context: &Context<'_>) -> Poll<()> {
         let may_start = match &awaited.0 {
             Some((place, _)) => place.is_next(),
             None => self.may_start(),
@@ -202,8 +202,11 @@ impl TenantWork {
         }
         // Not checked again now: the rest of this turn is for tasks that have waited.
         let (_, task) = awaited.0.get_or_insert_with(|| {
-            let task = Rc::<Task>::default();
-            (self.wait(Rc::clone(&task) as Rc<dyn Waiter>), task)
+            let task = Rc::<WaitingTask>::default();
+            (
+                self.enqueue_waiter(Rc::clone(&task) as Rc<dyn Waiter>),
+                task,
+            )
         });
         task.0.replace(Some(context.waker().clone()));
         Poll::Pending
@@ -212,12 +215,12 @@ impl TenantWork {
     /// Runs a future. Each poll first waits for the tenant's quantum and is charged the time that
     /// it took, at least `cost_min`.
     pub async fn run<F: Future>(&self, future: Pin<&mut F>, cost_min: Cost) -> F::Output {
-        let (mut future, mut awaited) = (future, AwaitedTurn::default());
+        let (mut future, mut awaited) = (future, AwaitedQuantum::default());
         poll_fn(|context| {
-            ready!(self.poll_turn(&mut awaited, context));
+            ready!(self.poll_quantum(&mut awaited, context));
             let begun = Instant::now();
             let polled = future.as_mut().poll(context);
-            let took = Cost::measured(begun.elapsed());
+            let took = Cost::from_duration(begun.elapsed());
             self.charge(took.max(cost_min));
             polled
         })
@@ -254,26 +257,26 @@ impl TenantWork {
     /// If not, the caller joins the queue, and `waiter` is woken when it is scheduled.
     pub fn may_work(
         &self,
-        place: &mut Option<Place>,
+        place: &mut Option<WorkTicket>,
         waiter: impl FnOnce() -> Rc<dyn Waiter>,
     ) -> bool {
         match place {
             Some(place) => place.is_next(),
             None if self.may_start() => true,
             None => {
-                *place = Some(self.wait(waiter()));
+                *place = Some(self.enqueue_waiter(waiter()));
                 false
             }
         }
     }
 
     /// Joins the end of the tenant's queue. `waiter` is woken when it is scheduled.
-    pub fn wait(&self, waiter: Rc<dyn Waiter>) -> Place {
+    pub fn enqueue_waiter(&self, waiter: Rc<dyn Waiter>) -> WorkTicket {
         let number = self.flow.last_ticket.get() + 1;
         self.flow.last_ticket.set(number);
         self.flow.waiting.borrow_mut().insert(number, waiter);
         self.queue.activate(&self.flow);
-        Place(Box::new(Ticket {
+        WorkTicket(Box::new(TicketState {
             queue: Rc::clone(&self.queue),
             flow: Rc::clone(&self.flow),
             number,
@@ -283,28 +286,28 @@ impl TenantWork {
 
 impl Drop for TenantWork {
     fn drop(&mut self) {
-        self.queue.release(&self.flow);
+        self.queue.forget_unused(&self.flow);
     }
 }
 
 /// A ticket in the queue of those that wait to work for a tenant. Dropping it wakes the next one.
 #[derive(Debug)]
-pub struct Place(Box<Ticket>);
+pub struct WorkTicket(Box<TicketState>);
 
 /// Boxed, so that a connection without a ticket stays small.
 #[derive(Debug)]
-struct Ticket {
+struct TicketState {
     queue: Rc<WorkQueue>,
     flow: Rc<WorkFlow>,
     number: u64,
 }
 
-impl Place {
+impl WorkTicket {
     /// Returns true if the holder may work now: this is the tenant's first ticket, and something
     /// is left of the tenant's quantum and of the turn.
     #[must_use]
     pub fn is_next(&self) -> bool {
-        let Ticket {
+        let TicketState {
             queue,
             flow,
             number,
@@ -315,9 +318,9 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for WorkTicket {
     fn drop(&mut self) {
-        let Ticket { flow, number, .. } = &*self.0;
+        let TicketState { flow, number, .. } = &*self.0;
         flow.waiting.borrow_mut().remove(number);
         if flow.flow.has_quota() {
             flow.wake_first();
@@ -327,13 +330,13 @@ impl Drop for Place {
 
 /// State of a task while it waits for its tenant's quantum.
 #[derive(Debug, Default)]
-pub struct AwaitedTurn(Option<(Place, Rc<Task>)>);
+pub struct AwaitedQuantum(Option<(WorkTicket, Rc<WaitingTask>)>);
 
 /// The waker of a waiting task.
 #[derive(Debug, Default)]
-struct Task(RefCell<Option<Waker>>);
+struct WaitingTask(RefCell<Option<Waker>>);
 
-impl Waiter for Task {
+impl Waiter for WaitingTask {
     fn wake(&self) {
         if let Some(waker) = self.0.take() {
             waker.wake();

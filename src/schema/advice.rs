@@ -7,15 +7,15 @@ use prost_reflect::{DescriptorPool, FieldDescriptor, MessageDescriptor};
 
 use super::{
     Schema,
-    annotations::{Annotations, Declared, TopicSource},
-    relay_fields::is_relays,
-    report::Report,
-    table::Table,
+    annotations::{Annotations, DeclaredField, TopicSource},
+    relay_fields::is_relay_number,
+    report::SchemaReport,
+    table::RoutingTable,
 };
 use crate::protocol::topic::USER_KIND;
 
 /// The inputs of the checks.
-pub(super) struct Advice<'a> {
+pub(super) struct SchemaLinter<'a> {
     pub(super) schema: &'a Schema,
     pub(super) annotations: &'a Annotations,
     /// The messages that an envelope can contain, by their indexes in the table.
@@ -24,10 +24,10 @@ pub(super) struct Advice<'a> {
     pub(super) topics_in_calls: bool,
 }
 
-impl Advice<'_> {
+impl SchemaLinter<'_> {
     /// Reports warnings. If there are no errors it also runs the other checks; while there
     /// are errors, their findings might concern declarations that are about to change.
-    pub(super) fn give(&self, report: &mut Report) {
+    pub(super) fn report_findings(&self, report: &mut SchemaReport) {
         let pool = self.schema.envelope.parent_pool();
         // Without the oneof `payload`, the checks of payloads have no basis.
         if !self.schema.payloads.is_empty() {
@@ -42,17 +42,17 @@ impl Advice<'_> {
     }
 
     /// Returns the envelope's fields that are the application's payloads.
-    fn events(&self) -> Vec<FieldDescriptor> {
+    fn event_fields(&self) -> Vec<FieldDescriptor> {
         let payloads = self.schema.payloads.iter();
         payloads
             .filter(|payload| payload.kind.is_event())
-            .filter(|payload| !is_relays(payload.number))
+            .filter(|payload| !is_relay_number(payload.number))
             .filter_map(|payload| self.schema.envelope.get_field(payload.number))
             .collect()
     }
 
-    fn check_events(&self, report: &mut Report) {
-        let events = self.events();
+    fn check_events(&self, report: &mut SchemaReport) {
+        let events = self.event_fields();
         if events.is_empty() {
             report.warning(
                 &self.schema.envelope,
@@ -63,7 +63,7 @@ impl Advice<'_> {
                 "add a field to the oneof for each event",
             );
         }
-        let envelope = self.schema.table.get(Table::ENVELOPE);
+        let envelope = self.schema.table.get(RoutingTable::ENVELOPE);
         let routed_beside = envelope.is_some_and(|envelope| {
             let mut fields = envelope.fields();
             fields.any(|field| field.is_routing && !field.is_payload)
@@ -75,7 +75,7 @@ impl Advice<'_> {
                 report.warning(
                     event,
                     format!("the event {} relates to no topic: nothing in it is annotated", event.name()),
-                    "annotate the string fields that hold ids, as in [(sidewire.v1.topic) = \"room\"]; without that only calls that name topics reach anybody",
+                    "annotate the string fields that hold ids, as in [(sidewire.v1.topic) = \"room\"]; otherwise the event is delivered only if the call that posts it names topics",
                 );
             }
             self.check_presence(event, report);
@@ -83,7 +83,7 @@ impl Advice<'_> {
     }
 
     /// Warns about required fields of proto2, which the relay does not check.
-    fn check_required(&self, report: &mut Report) {
+    fn check_required(&self, report: &mut SchemaReport) {
         for message in self.messages {
             let mut required = message.fields().filter(FieldDescriptor::is_required);
             let Some(first) = required.next() else {
@@ -101,33 +101,36 @@ impl Advice<'_> {
         }
     }
 
-    fn check_presence(&self, event: &FieldDescriptor, report: &mut Report) {
+    fn check_presence(&self, event: &FieldDescriptor, report: &mut SchemaReport) {
         let kind = event.kind();
-        let Some(message) = kind.as_message().filter(|it| self.annotations.presence(it)) else {
+        let Some(message) = kind
+            .as_message()
+            .filter(|it| self.annotations.is_presence(it))
+        else {
             return;
         };
-        let fields = self.annotations.fields(message);
+        let fields = self.annotations.annotated_fields(message);
         if !fields.iter().any(|field| field.absent.is_some()) {
             report.warning(
                 message,
-                format!("{} is a presence message without a field that is annotated with absent, so nobody is told when a user has gone", message.full_name()),
+                format!("{} is a presence message without a field that is annotated with absent, so no one learns that a user has left", message.full_name()),
                 "annotate a bool, enum or string field with the value for it, as in `bool gone = 9 [(sidewire.v1.absent) = \"true\"];`",
             );
         }
     }
 
     /// Warns about payload options on messages that are not payloads.
-    fn check_payload_options(&self, pool: &DescriptorPool, report: &mut Report) {
-        let kinds = self.events().into_iter().map(|event| event.kind());
+    fn check_payload_options(&self, pool: &DescriptorPool, report: &mut SchemaReport) {
+        let kinds = self.event_fields().into_iter().map(|event| event.kind());
         let payloads: BTreeSet<_> = kinds
             .filter_map(|kind| Some(kind.as_message()?.full_name().to_owned()))
             .collect();
         for message in pool.all_messages() {
             let name = message.full_name();
-            if payloads.contains(name) || !self.annotations.client_publish(&message) {
+            if payloads.contains(name) || !self.annotations.is_client_publish(&message) {
                 continue;
             }
-            let option = if self.annotations.presence(&message) {
+            let option = if self.annotations.is_presence(&message) {
                 "presence"
             } else {
                 "client_publish"
@@ -135,7 +138,7 @@ impl Advice<'_> {
             report.warning(
                 &message,
                 format!(
-                    "{name} is annotated with {option}, but it is no event of {}",
+                    "{name} is annotated with {option}, but it is not an event of {}",
                     self.schema.envelope.full_name()
                 ),
                 "add it to the oneof `payload`, or remove the annotation",
@@ -144,7 +147,7 @@ impl Advice<'_> {
     }
 
     /// Notes annotations in messages that no envelope contains.
-    fn check_unreachable(&self, pool: &DescriptorPool, report: &mut Report) {
+    fn check_unreachable(&self, pool: &DescriptorPool, report: &mut SchemaReport) {
         let reachable: BTreeSet<_> = self
             .messages
             .iter()
@@ -154,7 +157,7 @@ impl Advice<'_> {
             if reachable.contains(message.full_name()) {
                 continue;
             }
-            let fields = self.annotations.fields(&message);
+            let fields = self.annotations.annotated_fields(&message);
             if let Some(field) = fields.iter().find(|field| field.topic.is_some()) {
                 report.note(
                     field,
@@ -170,9 +173,9 @@ impl Advice<'_> {
     }
 
     /// Notes the topic kinds that clients cannot name by an id alone.
-    fn check_kinds(&self, report: &mut Report) {
+    fn check_kinds(&self, report: &mut SchemaReport) {
         let lists = self.schema.subscribe.as_slice();
-        let mut kinds = self.kinds();
+        let mut kinds = self.topic_kinds();
         kinds.retain(|kind, _| kind != USER_KIND && !lists.iter().any(|list| list.kind == *kind));
         if kinds.is_empty() {
             return;
@@ -195,13 +198,13 @@ impl Advice<'_> {
     }
 
     /// Returns the topic kinds that events relate to, each with a field that names it.
-    fn kinds(&self) -> BTreeMap<String, Declared> {
+    fn topic_kinds(&self) -> BTreeMap<String, DeclaredField> {
         let mut kinds = BTreeMap::new();
         for (index, message) in self.messages.iter().enumerate() {
-            let Some(known) = self.schema.table.at(index) else {
+            let Some(known) = self.schema.table.message_at(index) else {
                 continue;
             };
-            for field in self.annotations.fields(message) {
+            for field in self.annotations.annotated_fields(message) {
                 let is_routing = known.field(field.number).is_some_and(|it| it.is_routing);
                 if let Some(TopicSource::Kind(kind)) = field.topic.clone()
                     && is_routing

@@ -4,37 +4,37 @@
 use prost_reflect::{DescriptorPool, EnumDescriptor, Kind, MessageDescriptor};
 
 use super::{
-    annotations::{Annotations, Declared, TopicSource},
+    annotations::{Annotations, DeclaredField, TopicSource},
     relay_fields::type_name,
-    report::Report,
+    report::SchemaReport,
 };
 use crate::{
     protocol::topic::{TENANT_KIND, check_kind},
-    suggest::nearest,
+    suggest::nearest_name,
 };
 
 /// Maximum number of enum values that a hint lists.
 const VALUES_SHOWN_MAX: usize = 10;
 
 /// Reports every annotation that has no effect where it is.
-pub(super) fn check(pool: &DescriptorPool, annotations: &Annotations, report: &mut Report) {
+pub(super) fn check(pool: &DescriptorPool, annotations: &Annotations, report: &mut SchemaReport) {
     for message in pool.all_messages() {
         let (mut sender, mut absent) = (None, None);
-        for field in annotations.fields(&message) {
+        for field in annotations.annotated_fields(&message) {
             check_topic(&field, report);
             if field.is_sender {
                 check_sender(&field, &message, annotations, report);
-                check_only(&field, "sender", &mut sender, report);
+                check_option_is_unique(&field, "sender", &mut sender, report);
             }
             if let Some(value) = &field.absent {
                 check_absent(&field, value, &message, annotations, report);
-                check_only(&field, "absent", &mut absent, report);
+                check_option_is_unique(&field, "absent", &mut absent, report);
             }
         }
     }
 }
 
-fn check_topic(field: &Declared, report: &mut Report) {
+fn check_topic(field: &DeclaredField, report: &mut SchemaReport) {
     let Some(source) = &field.topic else {
         return;
     };
@@ -66,7 +66,7 @@ fn check_topic(field: &Declared, report: &mut Report) {
 }
 
 /// Returns a hint on how to get topics from a field of this type.
-fn string_hint(field: &Declared) -> String {
+fn string_hint(field: &DeclaredField) -> String {
     match &field.kind {
         _ if field.is_map => "annotate a string field of a message that is the map's value; keys and plain values of maps are not routed".to_owned(),
         Kind::Message(message) if message.full_name().starts_with("google.protobuf.") => {
@@ -96,13 +96,13 @@ fn kind_hint(kind: &str) -> String {
 }
 
 fn check_sender(
-    field: &Declared,
+    field: &DeclaredField,
     message: &MessageDescriptor,
     annotations: &Annotations,
-    report: &mut Report,
+    report: &mut SchemaReport,
 ) {
     let name = &field.full_name;
-    if !annotations.client_publish(message) {
+    if !annotations.is_client_publish(message) {
         let message = message.full_name();
         report.error(
             field,
@@ -120,7 +120,7 @@ fn check_sender(
     check_oneof(field, "sender", report);
 }
 
-fn check_oneof(field: &Declared, option: &str, report: &mut Report) {
+fn check_oneof(field: &DeclaredField, option: &str, report: &mut SchemaReport) {
     if let Some(oneof) = &field.oneof {
         report.error(
             field,
@@ -128,13 +128,18 @@ fn check_oneof(field: &Declared, option: &str, report: &mut Report) {
                 "{} is annotated with {option}, but it is a member of the oneof `{oneof}`",
                 field.full_name
             ),
-            "move it out of the oneof: the relay sets it beside whatever else is set",
+            "move it out of the oneof: the relay sets it in addition to the other fields",
         );
     }
 }
 
 /// Checks that at most one field of a message has the option.
-fn check_only(field: &Declared, option: &str, first: &mut Option<String>, report: &mut Report) {
+fn check_option_is_unique(
+    field: &DeclaredField,
+    option: &str,
+    first: &mut Option<String>,
+    report: &mut SchemaReport,
+) {
     match first {
         Some(first) => report.error(
             field,
@@ -149,14 +154,14 @@ fn check_only(field: &Declared, option: &str, first: &mut Option<String>, report
 }
 
 fn check_absent(
-    field: &Declared,
+    field: &DeclaredField,
     value: &str,
     message: &MessageDescriptor,
     annotations: &Annotations,
-    report: &mut Report,
+    report: &mut SchemaReport,
 ) {
     let name = &field.full_name;
-    if !annotations.presence(message) {
+    if !annotations.is_presence(message) {
         let message = message.full_name();
         report.error(
             field,
@@ -197,7 +202,7 @@ fn check_absent(
 
 fn value_hint(kind: &EnumDescriptor, value: &str) -> String {
     let values: Vec<_> = kind.values().map(|value| value.name().to_owned()).collect();
-    if let Some(near) = nearest(value, values.iter().map(String::as_str)) {
+    if let Some(near) = nearest_name(value, values.iter().map(String::as_str)) {
         return format!("did you mean `{near}`?");
     }
     let shown: Vec<_> = values.iter().take(VALUES_SHOWN_MAX).cloned().collect();

@@ -7,7 +7,7 @@ use prost_reflect::{
     FileDescriptor, Kind, MessageDescriptor, Value,
 };
 
-use super::{positions::Placed, report::Report};
+use super::{positions::SourceItem, report::SchemaReport};
 
 const TOPIC: (&str, u32) = ("sidewire.v1.topic", 50510);
 const CLIENT_PUBLISH: (&str, u32) = ("sidewire.v1.client_publish", 50511);
@@ -41,7 +41,7 @@ impl TopicSource {
 }
 
 /// A field or an extension of a message, with its annotations.
-pub(super) struct Declared {
+pub(super) struct DeclaredField {
     pub(super) full_name: String,
     /// The name used in paths; the name of an extension is in brackets.
     pub(super) name: String,
@@ -63,15 +63,15 @@ pub(super) struct Declared {
     pub(super) is_sender: bool,
     /// The value that means that the user is absent.
     pub(super) absent: Option<String>,
-    origin: Origin,
+    origin: DeclarationSource,
 }
 
-enum Origin {
+enum DeclarationSource {
     Field(FieldDescriptor),
     Extension(ExtensionDescriptor),
 }
 
-impl From<FieldDescriptor> for Declared {
+impl From<FieldDescriptor> for DeclaredField {
     fn from(field: FieldDescriptor) -> Self {
         Self {
             full_name: field.full_name().to_owned(),
@@ -92,12 +92,12 @@ impl From<FieldDescriptor> for Declared {
             topic: None,
             is_sender: false,
             absent: None,
-            origin: Origin::Field(field),
+            origin: DeclarationSource::Field(field),
         }
     }
 }
 
-impl From<ExtensionDescriptor> for Declared {
+impl From<ExtensionDescriptor> for DeclaredField {
     fn from(field: ExtensionDescriptor) -> Self {
         Self {
             full_name: field.full_name().to_owned(),
@@ -115,21 +115,21 @@ impl From<ExtensionDescriptor> for Declared {
             topic: None,
             is_sender: false,
             absent: None,
-            origin: Origin::Extension(field),
+            origin: DeclarationSource::Extension(field),
         }
     }
 }
 
-impl Declared {
+impl DeclaredField {
     /// Returns the options if the field has any. Most fields have none, and decoding takes
     /// time.
     fn options(&self) -> Option<DynamicMessage> {
         match &self.origin {
-            Origin::Field(field) => {
+            DeclarationSource::Field(field) => {
                 let has_some = field.field_descriptor_proto().options.is_some();
                 has_some.then(|| field.options())
             }
-            Origin::Extension(field) => {
+            DeclarationSource::Extension(field) => {
                 let has_some = field.field_descriptor_proto().options.is_some();
                 has_some.then(|| field.options())
             }
@@ -137,11 +137,11 @@ impl Declared {
     }
 }
 
-impl Placed for Declared {
-    fn place(&self) -> (FileDescriptor, &[i32]) {
+impl SourceItem for DeclaredField {
+    fn source_location(&self) -> (FileDescriptor, &[i32]) {
         match &self.origin {
-            Origin::Field(field) => field.place(),
-            Origin::Extension(field) => field.place(),
+            DeclarationSource::Field(field) => field.source_location(),
+            DeclarationSource::Extension(field) => field.source_location(),
         }
     }
 }
@@ -159,13 +159,13 @@ pub(super) struct Annotations {
 
 impl Annotations {
     /// Finds the options in the pool. Reports a different option that has the name of one.
-    pub(super) fn of(pool: &DescriptorPool, report: &mut Report) -> Self {
+    pub(super) fn find_in_pool(pool: &DescriptorPool, report: &mut SchemaReport) -> Self {
         let annotations = Self {
-            topic: option(pool, TOPIC, &Kind::String, report),
-            client_publish: option(pool, CLIENT_PUBLISH, &Kind::Bool, report),
-            sender: option(pool, SENDER, &Kind::Bool, report),
-            presence: option(pool, PRESENCE, &Kind::Bool, report),
-            absent: option(pool, ABSENT, &Kind::String, report),
+            topic: find_option(pool, TOPIC, &Kind::String, report),
+            client_publish: find_option(pool, CLIENT_PUBLISH, &Kind::Bool, report),
+            sender: find_option(pool, SENDER, &Kind::Bool, report),
+            presence: find_option(pool, PRESENCE, &Kind::Bool, report),
+            absent: find_option(pool, ABSENT, &Kind::String, report),
         };
         if annotations.topic.is_some() {
             check_numbers(pool, report);
@@ -174,17 +174,17 @@ impl Annotations {
     }
 
     /// Returns the fields of a message, including those that extensions add to it.
-    pub(super) fn fields(&self, message: &MessageDescriptor) -> Vec<Declared> {
-        let fields = message.fields().map(Declared::from);
+    pub(super) fn annotated_fields(&self, message: &MessageDescriptor) -> Vec<DeclaredField> {
+        let fields = message.fields().map(DeclaredField::from);
         fields
-            .chain(message.extensions().map(Declared::from))
-            .map(|field| self.annotated(field))
+            .chain(message.extensions().map(DeclaredField::from))
+            .map(|field| self.with_annotations(field))
             .collect()
     }
 
-    fn annotated(&self, mut field: Declared) -> Declared {
+    fn with_annotations(&self, mut field: DeclaredField) -> DeclaredField {
         if let Some(options) = field.options() {
-            field.topic = text(&options, self.topic.as_ref()).map(|kind| {
+            field.topic = text_option(&options, self.topic.as_ref()).map(|kind| {
                 if kind == WHOLE_TOPIC {
                     TopicSource::Whole
                 } else {
@@ -192,14 +192,14 @@ impl Annotations {
                 }
             });
             field.is_sender = is_true(&options, self.sender.as_ref());
-            field.absent = text(&options, self.absent.as_ref());
+            field.absent = text_option(&options, self.absent.as_ref());
         }
         field
     }
 
     /// Returns true if clients may send the message as a payload.
-    pub(super) fn client_publish(&self, message: &MessageDescriptor) -> bool {
-        self.has_client_publish(message) || self.presence(message)
+    pub(super) fn is_client_publish(&self, message: &MessageDescriptor) -> bool {
+        self.has_client_publish(message) || self.is_presence(message)
     }
 
     /// Returns true if the message itself has the option `client_publish`.
@@ -208,7 +208,7 @@ impl Annotations {
     }
 
     /// Returns true if the relay stores the message as a user's presence.
-    pub(super) fn presence(&self, message: &MessageDescriptor) -> bool {
+    pub(super) fn is_presence(&self, message: &MessageDescriptor) -> bool {
         self.is_set(message, self.presence.as_ref())
     }
 
@@ -219,7 +219,7 @@ impl Annotations {
     }
 }
 
-fn text(options: &DynamicMessage, option: Option<&ExtensionDescriptor>) -> Option<String> {
+fn text_option(options: &DynamicMessage, option: Option<&ExtensionDescriptor>) -> Option<String> {
     let option = option?;
     let value = options.get_extension(option);
     let is_set = options.has_extension(option);
@@ -231,11 +231,11 @@ fn is_true(options: &DynamicMessage, option: Option<&ExtensionDescriptor>) -> bo
 }
 
 /// Finds an option by its name; `None` if the pool does not declare it as expected.
-fn option(
+fn find_option(
     pool: &DescriptorPool,
     (name, number): (&str, u32),
     kind: &Kind,
-    report: &mut Report,
+    report: &mut SchemaReport,
 ) -> Option<ExtensionDescriptor> {
     let option = pool.get_extension_by_name(name)?;
     if option.number() == number && option.kind() == *kind && !option.is_list() {
@@ -251,7 +251,7 @@ fn option(
 
 /// Reports foreign options that have Sidewire's numbers, because their values could be
 /// mistaken for annotations.
-fn check_numbers(pool: &DescriptorPool, report: &mut Report) {
+fn check_numbers(pool: &DescriptorPool, report: &mut SchemaReport) {
     const OPTIONS: [&str; 2] = [
         "google.protobuf.FieldOptions",
         "google.protobuf.MessageOptions",

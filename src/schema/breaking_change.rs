@@ -13,7 +13,7 @@ pub struct BreakingChange {
     /// message.
     pub field: Option<String>,
     /// The difference.
-    pub change: Change,
+    pub change: SchemaChange,
 }
 
 impl fmt::Display for BreakingChange {
@@ -28,7 +28,7 @@ impl fmt::Display for BreakingChange {
 
 /// A difference between two schemas. The message says what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Change {
+pub enum SchemaChange {
     /// A different message is the envelope.
     #[error("is the envelope, and would be replaced by {new}; another envelope needs a restart")]
     Envelope {

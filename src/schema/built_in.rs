@@ -47,13 +47,13 @@ const WELL_KNOWN: [&str; 7] = [
 impl BuiltInFile {
     /// Returns the relay's own files, which a schema imports.
     #[must_use]
-    pub fn all() -> &'static [Self] {
+    pub fn relay_files() -> &'static [Self] {
         &FILES
     }
 }
 
 /// Finds the built-in file with this name.
-pub(super) fn find(name: &str) -> Option<FileDescriptorProto> {
+pub(super) fn find_file(name: &str) -> Option<FileDescriptorProto> {
     if let Some(file) = FILES.iter().find(|file| file.name == name) {
         // A test checks that both files parse.
         return File::from_source(name, file.text).ok().map(Into::into);
@@ -69,10 +69,10 @@ pub(super) fn is_built_in(name: &str) -> bool {
 }
 
 /// Returns the full names of the relay's options and messages, each with its file.
-pub(super) fn names() -> Vec<(String, &'static str)> {
+pub(super) fn relay_names() -> Vec<(String, &'static str)> {
     let mut names = Vec::new();
     for file in &FILES {
-        let Some(descriptor) = find(file.name) else {
+        let Some(descriptor) = find_file(file.name) else {
             continue;
         };
         let options = descriptor.extension.iter().map(|it| it.name());
@@ -97,8 +97,8 @@ pub(super) fn check_copy(
     if !is_relays && !WELL_KNOWN.contains(&name) {
         return None;
     }
-    let built_in = find(name)?;
-    if Shape::of(&built_in).contains(&Shape::of(copy)) {
+    let built_in = find_file(name)?;
+    if FileShape::of_file(&built_in).contains(&FileShape::of_file(copy)) {
         return None;
     }
     let hint = if is_relays {
@@ -107,7 +107,7 @@ pub(super) fn check_copy(
         "remove this copy: the relay has Google's types built in"
     };
     let message =
-        format!("this is not the {name} that the relay has built in, and imports get that one");
+        format!("this is not the {name} that is built into the relay, which imports use instead");
     Some(
         Diagnostic::error(message)
             .in_file(shown, None)
@@ -117,22 +117,22 @@ pub(super) fn check_copy(
 
 /// The parts of a file that matter to its importers: its fields, by message and number.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Shape(BTreeMap<String, BTreeMap<i32, Field>>);
+struct FileShape(BTreeMap<String, BTreeMap<i32, FieldSignature>>);
 
 /// A field's name, label, type if it is a scalar, and whether it is `optional` in proto3.
-type Field = (String, Option<i32>, Option<i32>, bool);
+type FieldSignature = (String, Option<i32>, Option<i32>, bool);
 
-impl Shape {
-    fn of(file: &FileDescriptorProto) -> Self {
+impl FileShape {
+    fn of_file(file: &FileDescriptorProto) -> Self {
         let mut shape = Self::default();
         for message in &file.message_type {
-            shape.message(file.package(), message);
+            shape.add_message(file.package(), message);
         }
         for extension in &file.extension {
             // The compiler writes a full name with a leading dot; the parser keeps the
             // source text.
             let extendee = extension.extendee().trim_start_matches('.');
-            shape.field(format!("extend {extendee}"), extension);
+            shape.add_field(format!("extend {extendee}"), extension);
         }
         shape
     }
@@ -148,18 +148,18 @@ impl Shape {
         })
     }
 
-    fn message(&mut self, parent: &str, message: &DescriptorProto) {
+    fn add_message(&mut self, parent: &str, message: &DescriptorProto) {
         let name = format!("{parent}.{}", message.name());
         self.0.entry(name.clone()).or_default();
         for field in &message.field {
-            self.field(name.clone(), field);
+            self.add_field(name.clone(), field);
         }
         for nested in &message.nested_type {
-            self.message(&name, nested);
+            self.add_message(&name, nested);
         }
     }
 
-    fn field(&mut self, place: String, field: &FieldDescriptorProto) {
+    fn add_field(&mut self, place: String, field: &FieldDescriptorProto) {
         use prost_reflect::prost_types::field_descriptor_proto::Type;
         // The parser does not know yet whether a name refers to a message or an enum.
         let named = [Type::Message as i32, Type::Enum as i32];

@@ -5,9 +5,11 @@ use std::{collections::BTreeSet, fmt};
 use prost_reflect::{DescriptorError, DescriptorPool};
 use serde::Deserialize;
 
-use crate::suggest::nearest;
+use crate::suggest::nearest_name;
 
-use super::{Schema, SchemaError, compile::Draft, diagnostic::Diagnostic, report::Report};
+use super::{
+    Schema, SchemaError, compile::SchemaDraft, diagnostic::Diagnostic, report::SchemaReport,
+};
 
 const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/bundled.binpb"));
 const ABOUT: &str = include_str!(concat!(env!("OUT_DIR"), "/bundled.toml"));
@@ -15,14 +17,14 @@ const ABOUT: &str = include_str!(concat!(env!("OUT_DIR"), "/bundled.toml"));
 /// The file `proto/bundled.toml`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct About {
-    schema: Vec<Bundled>,
+struct BundledManifest {
+    schema: Vec<BundledSchema>,
 }
 
 /// A bundled schema, as described in `proto/bundled.toml`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Bundled {
+pub struct BundledSchema {
     /// The name by which the configuration selects it.
     pub name: String,
     /// The envelope's full name.
@@ -36,14 +38,15 @@ pub struct Bundled {
     pub topic_in_call: bool,
 }
 
-impl Bundled {
+impl BundledSchema {
     /// Returns every bundled schema, the default first.
     ///
     /// # Errors
     ///
     /// Cannot fail in a binary that passed its tests.
-    pub fn all() -> Result<Vec<Self>, SchemaError> {
-        let about: About = toml::from_str(ABOUT).map_err(|error| broken(&error))?;
+    pub fn load_all() -> Result<Vec<Self>, SchemaError> {
+        let about: BundledManifest =
+            toml::from_str(ABOUT).map_err(|error| bundled_error(&error))?;
         Ok(about.schema)
     }
 
@@ -52,11 +55,11 @@ impl Bundled {
     /// # Errors
     ///
     /// Cannot fail in a binary that passed its tests.
-    pub fn load() -> Result<Self, SchemaError> {
-        Self::all()?
+    pub fn load_default() -> Result<Self, SchemaError> {
+        Self::load_all()?
             .into_iter()
             .next()
-            .ok_or_else(|| broken(&"proto/bundled.toml names no schema"))
+            .ok_or_else(|| bundled_error(&"proto/bundled.toml names no schema"))
     }
 
     /// Returns the schema with this name.
@@ -64,16 +67,16 @@ impl Bundled {
     /// # Errors
     ///
     /// Fails if there is none.
-    pub fn named(name: &str) -> Result<Self, SchemaError> {
-        let all = Self::all()?;
+    pub fn by_name(name: &str) -> Result<Self, SchemaError> {
+        let all = Self::load_all()?;
         let known: Vec<_> = all.iter().map(|schema| schema.name.clone()).collect();
         all.into_iter()
             .find(|schema| schema.name == name)
             .ok_or_else(|| {
                 let message = format!("there is no bundled schema `{name}`");
-                let hint = match nearest(name, known.iter().map(String::as_str)) {
+                let hint = match nearest_name(name, known.iter().map(String::as_str)) {
                     Some(near) => format!("did you mean `{near}`?"),
-                    None => format!("known are {}", known.join(", ")),
+                    None => format!("the bundled schemas are {}", known.join(", ")),
                 };
                 Diagnostic::error(message).with_hint(hint).into()
             })
@@ -84,14 +87,14 @@ impl Bundled {
     /// # Errors
     ///
     /// Cannot fail in a binary that passed its tests.
-    pub fn schema(&self) -> Result<Schema, SchemaError> {
-        let all = DescriptorPool::decode(DESCRIPTORS).map_err(|error| broken(&error))?;
-        let pool = files_of(&all, &self.envelope).map_err(|error| broken(&error))?;
-        let draft = Draft {
+    pub fn compile(&self) -> Result<Schema, SchemaError> {
+        let all = DescriptorPool::decode(DESCRIPTORS).map_err(|error| bundled_error(&error))?;
+        let pool = files_of(&all, &self.envelope).map_err(|error| bundled_error(&error))?;
+        let draft = SchemaDraft {
             pool: &pool,
             envelope: &self.envelope,
             topics_in_calls: self.topic_in_call,
-            report: Report::default(),
+            report: SchemaReport::default(),
         };
         draft.compile()
     }
@@ -116,6 +119,6 @@ fn files_of(all: &DescriptorPool, envelope: &str) -> Result<DescriptorPool, Desc
     Ok(pool)
 }
 
-fn broken(reason: &dyn fmt::Display) -> SchemaError {
+fn bundled_error(reason: &dyn fmt::Display) -> SchemaError {
     Diagnostic::error(format!("the bundled schema is broken: {reason}")).into()
 }

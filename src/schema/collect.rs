@@ -5,39 +5,43 @@ use prost::Message as _;
 use prost_reflect::{DynamicMessage, MessageDescriptor, Value};
 
 use super::{
-    error::{Fault, WireError},
-    table::{Field, Shape, Table, TypeIndex},
-    topics::Topics,
+    error::{WireError, WireFault},
+    table::{RoutingTable, TableField, TypeIndex, ValueShape},
+    topics::FoundTopics,
 };
 
 /// Returns the topics of the envelope, ordered by field number and within maps by key.
-pub(super) fn collect(
-    table: &Table,
+pub(super) fn collect_topics(
+    table: &RoutingTable,
     descriptor: &MessageDescriptor,
     envelope: &[u8],
     topics_max: usize,
-) -> Result<Topics, WireError> {
+) -> Result<FoundTopics, WireError> {
     let mut message = DynamicMessage::new(descriptor.clone());
     message
         .merge(envelope)
-        .map_err(|_| WireError::unplaced(Fault::Undecodable))?;
-    let mut collect = Collect {
+        .map_err(|_| WireError::without_offset(WireFault::Undecodable))?;
+    let mut collect = TopicCollector {
         table,
         topics_max,
-        topics: Topics::default(),
+        topics: FoundTopics::default(),
     };
-    collect.message(Table::ENVELOPE, &message)?;
+    collect.visit_message(RoutingTable::ENVELOPE, &message)?;
     Ok(collect.topics)
 }
 
-struct Collect<'t> {
-    table: &'t Table,
+struct TopicCollector<'t> {
+    table: &'t RoutingTable,
     topics_max: usize,
-    topics: Topics,
+    topics: FoundTopics,
 }
 
-impl Collect<'_> {
-    fn message(&mut self, index: TypeIndex, message: &DynamicMessage) -> Result<(), WireError> {
+impl TopicCollector<'_> {
+    fn visit_message(
+        &mut self,
+        index: TypeIndex,
+        message: &DynamicMessage,
+    ) -> Result<(), WireError> {
         let Some(kind) = self.table.get(index) else {
             return Ok(());
         };
@@ -49,18 +53,18 @@ impl Collect<'_> {
             .map(|(field, value)| (field.number(), value));
         for (number, value) in fields.chain(extensions) {
             if let Some(field) = kind.field(number).filter(|field| field.is_routing) {
-                self.field(field, value)?;
+                self.visit_field(field, value)?;
             }
         }
         Ok(())
     }
 
-    fn field(&mut self, field: &Field, value: &Value) -> Result<(), WireError> {
+    fn visit_field(&mut self, field: &TableField, value: &Value) -> Result<(), WireError> {
         match value {
             Value::List(values) => {
                 for (index, value) in values.iter().enumerate() {
-                    self.value(field, value)
-                        .map_err(|error| error.within(&field.name, Some(index)))?;
+                    self.visit_value(field, value)
+                        .map_err(|error| error.in_field(&field.name, Some(index)))?;
                 }
                 Ok(())
             }
@@ -68,29 +72,31 @@ impl Collect<'_> {
                 let mut entries: Vec<_> = entries.iter().collect();
                 entries.sort_by_key(|(key, _)| *key);
                 for (_, value) in entries {
-                    self.entry(field, value)
-                        .map_err(|error| error.within(&field.name, None))?;
+                    self.visit_map_entry(field, value)
+                        .map_err(|error| error.in_field(&field.name, None))?;
                 }
                 Ok(())
             }
             value => self
-                .value(field, value)
-                .map_err(|error| error.within(&field.name, None)),
+                .visit_value(field, value)
+                .map_err(|error| error.in_field(&field.name, None)),
         }
     }
 
-    fn value(&mut self, field: &Field, value: &Value) -> Result<(), WireError> {
+    fn visit_value(&mut self, field: &TableField, value: &Value) -> Result<(), WireError> {
         match (field.shape, value) {
-            (Shape::Message(index), Value::Message(message)) => self.message(index, message),
-            (Shape::String, Value::String(id)) => {
+            (ValueShape::Message(index), Value::Message(message)) => {
+                self.visit_message(index, message)
+            }
+            (ValueShape::String, Value::String(id)) => {
                 let Some(source) = &field.topic else {
                     return Ok(());
                 };
                 self.topics
                     .add_value(source, id)
-                    .map_err(WireError::unplaced)?;
+                    .map_err(WireError::without_offset)?;
                 if self.topics.len() > self.topics_max {
-                    return Err(WireError::unplaced(Fault::TooManyTopics));
+                    return Err(WireError::without_offset(WireFault::TooManyTopics));
                 }
                 Ok(())
             }
@@ -99,12 +105,12 @@ impl Collect<'_> {
     }
 
     /// Visits the value of a map entry, which the table describes as a field of the entry.
-    fn entry(&mut self, field: &Field, value: &Value) -> Result<(), WireError> {
-        let Shape::MapEntry(index) = field.shape else {
+    fn visit_map_entry(&mut self, field: &TableField, value: &Value) -> Result<(), WireError> {
+        let ValueShape::MapEntry(index) = field.shape else {
             return Ok(());
         };
         match self.table.map_value(index) {
-            Some(field) => self.field(field, value),
+            Some(field) => self.visit_field(field, value),
             None => Ok(()),
         }
     }

@@ -9,54 +9,54 @@ use std::{
 };
 
 use super::{
-    breaking_change::{BreakingChange, Change},
-    outline::{EnumOutline, FieldOutline, Label, MessageOutline, Outline, ValueType},
+    breaking_change::{BreakingChange, SchemaChange},
+    outline::{EnumOutline, FieldLabel, FieldOutline, MessageOutline, SchemaOutline, ValueType},
     relay_fields::{PAYLOAD, number},
 };
 
 /// Returns every change from the old schema to the new one that breaks clients or the log:
 /// those of the envelope first, then those of the messages within it.
-pub(super) fn breaking_changes(old: &Outline, new: &Outline) -> Vec<BreakingChange> {
+pub(super) fn breaking_changes(old: &SchemaOutline, new: &SchemaOutline) -> Vec<BreakingChange> {
     let envelope = &old.envelope;
     if *envelope != new.envelope {
         return vec![BreakingChange {
             message: envelope.clone(),
             field: None,
-            change: Change::Envelope {
+            change: SchemaChange::Envelope {
                 new: new.envelope.clone(),
             },
         }];
     }
-    let mut comparison = Comparison::new(old, new, OtherNames::Judge);
-    comparison.follow(envelope, envelope);
+    let mut comparison = SchemaComparison::new(old, new, RenamedTypePolicy::Judge);
+    comparison.enqueue(envelope, envelope);
     comparison.finish()
 }
 
 /// The name of a message or enum in the old schema, and of its counterpart in the new one.
-type Pair<'a> = (&'a str, &'a str);
+type TypePair<'a> = (&'a str, &'a str);
 
 /// The handling of a field with a type of a different name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum OtherNames {
+enum RenamedTypePolicy {
     /// Check if both types have the same layout, and report one change if not.
     Judge,
     /// Compare them as if they had the same name. Only the first finding matters.
     Follow,
 }
 
-struct Comparison<'a> {
-    old: &'a Outline,
-    new: &'a Outline,
-    other_names: OtherNames,
+struct SchemaComparison<'a> {
+    old: &'a SchemaOutline,
+    new: &'a SchemaOutline,
+    other_names: RenamedTypePolicy,
     /// Pairs that were compared or are waiting, because messages may contain each other.
-    seen: HashSet<Pair<'a>>,
-    waiting: VecDeque<Pair<'a>>,
-    verdicts: HashMap<Pair<'a>, bool>,
+    seen: HashSet<TypePair<'a>>,
+    waiting: VecDeque<TypePair<'a>>,
+    verdicts: HashMap<TypePair<'a>, bool>,
     found: Vec<BreakingChange>,
 }
 
-impl<'a> Comparison<'a> {
-    fn new(old: &'a Outline, new: &'a Outline, other_names: OtherNames) -> Self {
+impl<'a> SchemaComparison<'a> {
+    fn new(old: &'a SchemaOutline, new: &'a SchemaOutline, other_names: RenamedTypePolicy) -> Self {
         Self {
             old,
             new,
@@ -69,7 +69,7 @@ impl<'a> Comparison<'a> {
     }
 
     /// Queues the two types for comparison, unless they already were.
-    fn follow(&mut self, old: &'a str, new: &'a str) {
+    fn enqueue(&mut self, old: &'a str, new: &'a str) {
         if self.seen.insert((old, new)) {
             self.waiting.push_back((old, new));
         }
@@ -77,15 +77,15 @@ impl<'a> Comparison<'a> {
 
     fn finish(mut self) -> Vec<BreakingChange> {
         while let Some((old, new)) = self.waiting.pop_front() {
-            self.compare(old, new);
+            self.compare_types(old, new);
         }
         self.found
     }
 
     /// Returns true if nothing breaks. Stops at the first breaking change.
-    fn finds_nothing(mut self) -> bool {
+    fn finds_no_change(mut self) -> bool {
         while let Some((old, new)) = self.waiting.pop_front() {
-            self.compare(old, new);
+            self.compare_types(old, new);
             if !self.found.is_empty() {
                 return false;
             }
@@ -93,7 +93,7 @@ impl<'a> Comparison<'a> {
         true
     }
 
-    fn compare(&mut self, name: &'a str, new_name: &'a str) {
+    fn compare_types(&mut self, name: &'a str, new_name: &'a str) {
         let (old, new) = (self.old, self.new);
         match (old.messages.get(name), new.messages.get(new_name)) {
             (Some(old), Some(new)) => self.compare_messages(name, old, new),
@@ -113,23 +113,23 @@ impl<'a> Comparison<'a> {
         new: &'a MessageOutline,
     ) {
         if old.presence && !new.presence {
-            self.report(message, None, option_removed("presence", "true"));
+            self.report_change(message, None, option_removed("presence", "true"));
         }
         if old.client_publish && !new.client_publish && !new.presence {
-            self.report(message, None, option_removed("client_publish", "true"));
+            self.report_change(message, None, option_removed("client_publish", "true"));
         }
         for (number, field) in &new.fields {
-            if field.label == Label::Required && !old.fields.contains_key(number) {
-                self.report(message, Some(&field.name), Change::RequiredAdded);
+            if field.label == FieldLabel::Required && !old.fields.contains_key(number) {
+                self.report_change(message, Some(&field.name), SchemaChange::RequiredAdded);
             }
         }
         let free = self.relay_numbers(message);
         for reserved in old.reserved.missing_in(&new.reserved, free) {
-            self.report(message, None, Change::ReservationRemoved { reserved });
+            self.report_change(message, None, SchemaChange::ReservationRemoved { reserved });
         }
-        let (old_oneofs, new_oneofs) = (oneofs(old, new), oneofs(new, old));
+        let (old_oneofs, new_oneofs) = (shared_oneofs(old, new), shared_oneofs(new, old));
         for (number, field) in &old.fields {
-            let here = FieldHere {
+            let here = OldField {
                 message,
                 number: *number,
                 field,
@@ -138,10 +138,10 @@ impl<'a> Comparison<'a> {
                 self.report_missing(&here, new);
                 continue;
             };
-            if field.name == new_field.name || self.report_other_name(&here, new, new_field) {
+            if field.name == new_field.name || self.report_renamed(&here, new, new_field) {
                 self.compare_fields(&here, new_field);
                 if old_oneofs.get(number) != new_oneofs.get(number) {
-                    self.report_field(&here, Change::Oneof);
+                    self.report_field(&here, SchemaChange::Oneof);
                 }
             }
         }
@@ -173,51 +173,54 @@ impl<'a> Comparison<'a> {
     }
 
     /// Reports that the new schema has no field with this number.
-    fn report_missing(&mut self, here: &FieldHere<'a>, new: &MessageOutline) {
-        let FieldHere { number, field, .. } = *here;
+    fn report_missing(&mut self, here: &OldField<'a>, new: &MessageOutline) {
+        let OldField { number, field, .. } = *here;
         let is_payload =
             here.message == self.old.envelope && field.oneof.as_deref() == Some(PAYLOAD);
         let change = if let Some(renumbered) = new.number_of(&field.name) {
-            Change::FieldRenumbered {
+            SchemaChange::FieldRenumbered {
                 old: number,
                 new: renumbered,
             }
         } else if is_payload {
-            Change::PayloadRemoved
-        } else if let Some(option) = options(field).into_iter().find_map(|(_, option)| option) {
-            Change::AnnotatedFieldRemoved { option }
+            SchemaChange::PayloadRemoved
+        } else if let Some(option) = field_options(field)
+            .into_iter()
+            .find_map(|(_, option)| option)
+        {
+            SchemaChange::AnnotatedFieldRemoved { option }
         } else if new.has_reserved(number, &field.name) {
             return;
         } else {
-            Change::FieldRemoved { number }
+            SchemaChange::FieldRemoved { number }
         };
         self.report_field(here, change);
     }
 
     /// Reports that the field with this number has a different name. Returns true if it was
     /// only renamed.
-    fn report_other_name(
+    fn report_renamed(
         &mut self,
-        here: &FieldHere<'a>,
+        here: &OldField<'a>,
         new: &MessageOutline,
         new_field: &FieldOutline,
     ) -> bool {
-        let FieldHere { number, field, .. } = *here;
+        let OldField { number, field, .. } = *here;
         let same_type = field.label == new_field.label && field.value == new_field.value;
         let (change, is_renamed) = if let Some(renumbered) = new.number_of(&field.name) {
-            let change = Change::FieldRenumbered {
+            let change = SchemaChange::FieldRenumbered {
                 old: number,
                 new: renumbered,
             };
             (change, false)
         } else if same_type {
-            let change = Change::FieldRenamed {
+            let change = SchemaChange::FieldRenamed {
                 number,
                 new: new_field.name.clone(),
             };
             (change, true)
         } else {
-            let change = Change::NumberReused {
+            let change = SchemaChange::NumberReused {
                 number,
                 old: field.declaration(),
                 new: new_field.declaration(),
@@ -228,10 +231,10 @@ impl<'a> Comparison<'a> {
         is_renamed
     }
 
-    fn compare_fields(&mut self, here: &FieldHere<'a>, new: &'a FieldOutline) {
+    fn compare_fields(&mut self, here: &OldField<'a>, new: &'a FieldOutline) {
         let old = here.field;
         if old.label != new.label || !self.is_same_type(&old.value, &new.value) {
-            let change = Change::Retyped {
+            let change = SchemaChange::Retyped {
                 old: format!("{}{}", old.label, old.value),
                 new: format!("{}{}", new.label, new.value),
             };
@@ -239,14 +242,14 @@ impl<'a> Comparison<'a> {
         } else if let (Some(old), Some(new)) = (&old.default, &new.default)
             && old != new
         {
-            let change = Change::Default {
+            let change = SchemaChange::Default {
                 old: old.clone(),
                 new: new.clone(),
             };
             self.report_field(here, change);
         }
         if old.name == new.name && old.json_name != new.json_name {
-            let change = Change::JsonName {
+            let change = SchemaChange::JsonName {
                 old: old.json_name.clone(),
                 new: new.json_name.clone(),
             };
@@ -255,16 +258,16 @@ impl<'a> Comparison<'a> {
         self.compare_options(here, new);
     }
 
-    fn compare_options(&mut self, here: &FieldHere<'a>, new: &FieldOutline) {
+    fn compare_options(&mut self, here: &OldField<'a>, new: &FieldOutline) {
         let old = here.field;
-        let new_options = options(new).into_iter().map(|(_, option)| option);
-        for ((name, old_option), new_option) in options(old).into_iter().zip(new_options) {
+        let new_options = field_options(new).into_iter().map(|(_, option)| option);
+        for ((name, old_option), new_option) in field_options(old).into_iter().zip(new_options) {
             let change = match (old_option, new_option) {
-                (Some(old), Some(new)) if old != new => Change::OptionChanged { old, new },
-                (Some(option), None) => Change::OptionRemoved { option },
+                (Some(old), Some(new)) if old != new => SchemaChange::OptionChanged { old, new },
+                (Some(option), None) => SchemaChange::OptionRemoved { option },
                 // Presence decides if an unset field means that the user is absent.
                 (Some(_), Some(_)) if name == ABSENT && old.has_presence != new.has_presence => {
-                    Change::Retyped {
+                    SchemaChange::Retyped {
                         old: with_presence(old),
                         new: with_presence(new),
                     }
@@ -295,22 +298,23 @@ impl<'a> Comparison<'a> {
     /// are reported separately, later.
     fn is_same_layout(&mut self, old: &'a str, new: &'a str) -> bool {
         if old == new {
-            self.follow(old, new);
+            self.enqueue(old, new);
             return true;
         }
         // Types with these names have a JSON form that differs from that of other messages.
         if [old, new].iter().any(|name| name.starts_with(GOOGLES)) {
             return false;
         }
-        if self.other_names == OtherNames::Follow {
-            self.follow(old, new);
+        if self.other_names == RenamedTypePolicy::Follow {
+            self.enqueue(old, new);
             return true;
         }
         let (old_outline, new_outline) = (self.old, self.new);
         *self.verdicts.entry((old, new)).or_insert_with(|| {
-            let mut inner = Comparison::new(old_outline, new_outline, OtherNames::Follow);
-            inner.follow(old, new);
-            inner.finds_nothing()
+            let mut inner =
+                SchemaComparison::new(old_outline, new_outline, RenamedTypePolicy::Follow);
+            inner.enqueue(old, new);
+            inner.finds_no_change()
         })
     }
 
@@ -319,27 +323,27 @@ impl<'a> Comparison<'a> {
             let is_shown = old.names.get(number) == Some(value);
             let shown = new.names.get(number);
             let change = match (new.numbers.get(value), shown) {
-                (Some(renumbered), _) if renumbered != number => Change::ValueRenumbered {
+                (Some(renumbered), _) if renumbered != number => SchemaChange::ValueRenumbered {
                     old: *number,
                     new: *renumbered,
                 },
-                (_, Some(new)) if is_shown && new != value => Change::ValueRenamed {
+                (_, Some(new)) if is_shown && new != value => SchemaChange::ValueRenamed {
                     number: *number,
                     new: new.clone(),
                 },
                 (Some(_), _) => continue,
-                (None, Some(_)) => Change::AliasRemoved { number: *number },
-                (None, None) => Change::ValueRemoved { number: *number },
+                (None, Some(_)) => SchemaChange::AliasRemoved { number: *number },
+                (None, None) => SchemaChange::ValueRemoved { number: *number },
             };
-            self.report(name, Some(value), change);
+            self.report_change(name, Some(value), change);
         }
     }
 
-    fn report_field(&mut self, here: &FieldHere<'_>, change: Change) {
-        self.report(here.message, Some(&here.field.name), change);
+    fn report_field(&mut self, here: &OldField<'_>, change: SchemaChange) {
+        self.report_change(here.message, Some(&here.field.name), change);
     }
 
-    fn report(&mut self, message: &str, field: Option<&str>, change: Change) {
+    fn report_change(&mut self, message: &str, field: Option<&str>, change: SchemaChange) {
         self.found.push(BreakingChange {
             message: message.to_owned(),
             field: field.map(str::to_owned),
@@ -355,7 +359,7 @@ const RELAYS: &str = "sidewire.v1.";
 const GOOGLES: &str = "google.protobuf.";
 
 /// A field of the old schema.
-struct FieldHere<'a> {
+struct OldField<'a> {
     message: &'a str,
     number: u32,
     field: &'a FieldOutline,
@@ -364,7 +368,7 @@ struct FieldHere<'a> {
 const ABSENT: &str = "absent";
 
 /// Returns the options that a field can have, each in .proto syntax if the field has it.
-fn options(field: &FieldOutline) -> [(&'static str, Option<String>); 3] {
+fn field_options(field: &FieldOutline) -> [(&'static str, Option<String>); 3] {
     let text = |name: &str, value: &Option<String>| {
         let value = value.as_ref()?;
         Some(option_text(name, &format!("{value:?}")))
@@ -383,15 +387,15 @@ fn option_text(name: &str, value: &str) -> String {
     format!("(sidewire.v1.{name}) = {value}")
 }
 
-fn option_removed(name: &str, value: &str) -> Change {
-    Change::OptionRemoved {
+fn option_removed(name: &str, value: &str) -> SchemaChange {
+    SchemaChange::OptionRemoved {
         option: option_text(name, value),
     }
 }
 
 fn with_presence(field: &FieldOutline) -> String {
     let optional = match field.label {
-        Label::Singular if field.has_presence => "optional ",
+        FieldLabel::Singular if field.has_presence => "optional ",
         _ => "",
     };
     format!("{optional}{}", field.value)
@@ -400,7 +404,7 @@ fn with_presence(field: &FieldOutline) -> String {
 /// Returns, for each number, the numbers that share its oneof, including itself. Counts
 /// only fields that both schemas have, so a new member of a oneof changes nothing. A field
 /// alone in its oneof is treated as if it were in none.
-fn oneofs(message: &MessageOutline, other: &MessageOutline) -> BTreeMap<u32, Vec<u32>> {
+fn shared_oneofs(message: &MessageOutline, other: &MessageOutline) -> BTreeMap<u32, Vec<u32>> {
     let mut members: BTreeMap<&str, Vec<u32>> = BTreeMap::new();
     for (number, field) in &message.fields {
         if let Some(oneof) = &field.oneof

@@ -7,34 +7,34 @@ use prost_reflect::{DescriptorPool, MessageDescriptor};
 
 use super::{
     Schema,
-    advice::Advice,
+    advice::SchemaLinter,
     annotation_rules,
     annotations::Annotations,
     diagnostic::{Diagnostic, SchemaError},
     json::JsonBounds,
     lists::IdLists,
-    outline::Outline,
+    outline::SchemaOutline,
     payload::PayloadType,
     relay_fields::{PAYLOAD, message_of, number},
     relay_rules,
-    report::Report,
-    revision::Revision,
-    table::Table,
+    report::SchemaReport,
+    revision::SchemaRevision,
+    table::RoutingTable,
 };
-use crate::suggest::nearest;
+use crate::suggest::nearest_name;
 
 /// The input of the compilation of a schema.
-pub(super) struct Draft<'a> {
+pub(super) struct SchemaDraft<'a> {
     pub(super) pool: &'a DescriptorPool,
     /// The envelope's full name.
     pub(super) envelope: &'a str,
     /// True if calls that post events name the topics, so that events need no annotation.
     pub(super) topics_in_calls: bool,
     /// The findings from reading the files.
-    pub(super) report: Report,
+    pub(super) report: SchemaReport,
 }
 
-impl Draft<'_> {
+impl SchemaDraft<'_> {
     /// Builds the schema.
     ///
     /// # Errors
@@ -42,7 +42,7 @@ impl Draft<'_> {
     /// Fails if a rule is broken. The error contains all findings.
     pub(super) fn compile(self) -> Result<Schema, SchemaError> {
         let mut report = self.report;
-        let annotations = Annotations::of(self.pool, &mut report);
+        let annotations = Annotations::find_in_pool(self.pool, &mut report);
         annotation_rules::check(self.pool, &annotations, &mut report);
         let Some(envelope) = self.pool.get_message_by_name(self.envelope) else {
             // With errors, the message may be in a broken file.
@@ -57,14 +57,14 @@ impl Draft<'_> {
             return Err(report.into_error());
         }
         relay_rules::check(&envelope, &annotations, &mut report);
-        let (schema, messages) = build(envelope, &annotations, &mut report);
-        let advice = Advice {
+        let (schema, messages) = build_schema(envelope, &annotations, &mut report);
+        let advice = SchemaLinter {
             schema: &schema,
             annotations: &annotations,
             messages: &messages,
             topics_in_calls: self.topics_in_calls,
         };
-        advice.give(&mut report);
+        advice.report_findings(&mut report);
         Ok(Schema {
             diagnostics: report.finish()?,
             ..schema
@@ -72,22 +72,22 @@ impl Draft<'_> {
     }
 }
 
-fn build(
+fn build_schema(
     envelope: MessageDescriptor,
     annotations: &Annotations,
-    report: &mut Report,
+    report: &mut SchemaReport,
 ) -> (Schema, Vec<MessageDescriptor>) {
-    let (table, messages) = Table::of(&envelope, annotations, report);
+    let (table, messages) = RoutingTable::from_envelope(&envelope, annotations, report);
     let subscribe = (number::SUBSCRIBE, number::SUBSCRIPTION_CONFIRMED);
     let unsubscribe = (number::UNSUBSCRIBE, number::UNSUBSCRIBE_CONFIRMED);
     let schema = Schema {
         table,
-        payloads: PayloadType::all(&envelope, annotations),
-        subscribe: lists(&envelope, annotations, subscribe, report),
-        unsubscribe: lists(&envelope, annotations, unsubscribe, report),
+        payloads: PayloadType::of_envelope(&envelope, annotations),
+        subscribe: id_lists(&envelope, annotations, subscribe, report),
+        unsubscribe: id_lists(&envelope, annotations, unsubscribe, report),
         batch: message_of(&envelope, number::BATCH),
-        json_bounds: JsonBounds::of(&envelope),
-        revision: Revision::of(&Outline::of(&envelope, annotations)),
+        json_bounds: JsonBounds::of_envelope(&envelope),
+        revision: SchemaRevision::of_outline(&SchemaOutline::of_envelope(&envelope, annotations)),
         annotations: annotations.clone(),
         envelope,
         diagnostics: Vec::new(),
@@ -97,11 +97,11 @@ fn build(
 }
 
 /// Returns the id lists of the request and confirmation with these numbers.
-fn lists(
+fn id_lists(
     envelope: &MessageDescriptor,
     annotations: &Annotations,
     (request, confirmation): (u32, u32),
-    report: &mut Report,
+    report: &mut SchemaReport,
 ) -> IdLists {
     let messages = (
         message_of(envelope, request),
@@ -109,7 +109,7 @@ fn lists(
     );
     match messages {
         (Some(request), Some(confirmation)) => {
-            IdLists::of(&request, &confirmation, annotations, report)
+            IdLists::from_messages(&request, &confirmation, annotations, report)
         }
         // `relay_rules` has reported the missing message.
         _ => IdLists::default(),
@@ -117,17 +117,20 @@ fn lists(
 }
 
 fn no_envelope(pool: &DescriptorPool, name: &str) -> Diagnostic {
-    let hint = match envelope_like(pool, name) {
+    let hint = match nearest_envelope(pool, name) {
         Some(near) => format!("did you mean `{near}`?"),
         None => "give the full name of the message with the oneof `payload`, package included"
             .to_owned(),
     };
-    Diagnostic::error(format!("there is no message `{name}` to be the envelope")).with_hint(hint)
+    Diagnostic::error(format!(
+        "there is no message `{name}` to use as the envelope"
+    ))
+    .with_hint(hint)
 }
 
 /// Returns the message that was probably meant: one with the same name in another package,
 /// else the most similar name, else the only one with a oneof `payload`.
-fn envelope_like(pool: &DescriptorPool, name: &str) -> Option<String> {
+fn nearest_envelope(pool: &DescriptorPool, name: &str) -> Option<String> {
     let messages: Vec<_> = pool
         .all_messages()
         .filter(|message| !message.is_map_entry())
@@ -141,7 +144,7 @@ fn envelope_like(pool: &DescriptorPool, name: &str) -> Option<String> {
         return Some(namesake.full_name().to_owned());
     }
     let names = messages.iter().map(MessageDescriptor::full_name);
-    if let Some(near) = nearest(name, names) {
+    if let Some(near) = nearest_name(name, names) {
         return Some(near.to_owned());
     }
     let mut carriers = messages

@@ -7,11 +7,11 @@ use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor};
 use serde_json::Value;
 
 use super::Schema;
-use crate::suggest::nearest;
+use crate::suggest::nearest_name;
 
 /// `path.to.field=value`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Condition {
+pub struct EventCondition {
     /// The keys of the path through the event's JSON.
     keys: Vec<String>,
     value: String,
@@ -29,7 +29,7 @@ pub enum ConditionError {
     #[error("has no `=` between a field and a value")]
     NoValue,
     /// A message does not have the field.
-    #[error("{message} has no field `{name}`{}", suggestion(.nearest.as_deref(), .known))]
+    #[error("{message} has no field `{name}`{}", suggestion_text(.nearest.as_deref(), .known))]
     UnknownField {
         /// The message's full name.
         message: String,
@@ -47,7 +47,7 @@ pub enum ConditionError {
         name: String,
     },
     /// The path ends at something that is not a single value.
-    #[error("`{name}` is {what}; go on to one of its {parts}")]
+    #[error("`{name}` is {what}; name one of its {parts}")]
     NoSingleValue {
         /// The field.
         name: String,
@@ -68,7 +68,7 @@ pub enum ConditionError {
     },
 }
 
-fn suggestion(nearest: Option<&str>, known: &[String]) -> String {
+fn suggestion_text(nearest: Option<&str>, known: &[String]) -> String {
     match nearest {
         Some(nearest) => format!("; did you mean `{nearest}`?"),
         None if known.is_empty() => String::new(),
@@ -77,7 +77,7 @@ fn suggestion(nearest: Option<&str>, known: &[String]) -> String {
 }
 
 /// The position that a path has reached.
-enum Place {
+enum PathPosition {
     Message(MessageDescriptor),
     /// A map, with the kind of its values. The next part of the path is a key.
     Map(Kind),
@@ -89,7 +89,7 @@ enum Place {
     Text,
 }
 
-impl Condition {
+impl EventCondition {
     /// Parses `path.to.field=value`. Fields are named as in the .proto or as in JSON. The
     /// path begins at the envelope and passes through lists implicitly. Below a map, and in
     /// a google.protobuf.Struct or Value, it continues with keys.
@@ -99,18 +99,18 @@ impl Condition {
     /// Fails if the schema has no such field, or if the field cannot have the value.
     pub fn parse(schema: &Schema, text: &str) -> Result<Self, ConditionError> {
         let (path, value) = text.split_once('=').ok_or(ConditionError::NoValue)?;
-        let mut place = Place::Message(schema.envelope.clone());
+        let mut place = PathPosition::Message(schema.envelope.clone());
         let mut keys = Vec::new();
         let mut last = None;
         for part in path.split('.') {
             let name = part.trim_end_matches("[]").trim_end_matches("{}");
-            let (key, next, field) = place.step(name)?;
+            let (key, next, field) = place.next_step(name)?;
             keys.push(key);
             last = field;
             place = next;
         }
-        let is_float = matches!(place, Place::Leaf(Kind::Float));
-        let value = place.value(path, value)?;
+        let is_float = matches!(place, PathPosition::Leaf(Kind::Float));
+        let value = place.json_value(path, value)?;
         let default = last.filter(|field: &FieldDescriptor| {
             !field.supports_presence() && !field.is_list() && !field.is_map()
         });
@@ -128,19 +128,19 @@ impl Condition {
     /// Returns true if the event, given as canonical JSON, has the value at the path. In a
     /// list, one matching element is enough.
     #[must_use]
-    pub fn holds(&self, event: &Value) -> bool {
-        self.holds_at(event, &self.keys)
+    pub fn is_met_by(&self, event: &Value) -> bool {
+        self.is_met_at(event, &self.keys)
     }
 
-    fn holds_at(&self, value: &Value, keys: &[String]) -> bool {
+    fn is_met_at(&self, value: &Value, keys: &[String]) -> bool {
         if let Value::Array(values) = value {
-            return values.iter().any(|value| self.holds_at(value, keys));
+            return values.iter().any(|value| self.is_met_at(value, keys));
         }
         let Some((key, rest)) = keys.split_first() else {
             return self.is_value(value);
         };
         match value.get(key) {
-            Some(value) => self.holds_at(value, rest),
+            Some(value) => self.is_met_at(value, rest),
             None => rest.is_empty() && self.is_default && value.is_object(),
         }
     }
@@ -169,15 +169,18 @@ fn is_same<T: FromStr + PartialEq>(one: &str, other: &str) -> bool {
     matches!((one, other), (Ok(one), Ok(other)) if one == other)
 }
 
-impl Place {
+impl PathPosition {
     /// Follows one part of the path. Returns its key in JSON, the new position, and the
     /// field if it is one.
-    fn step(self, name: &str) -> Result<(String, Self, Option<FieldDescriptor>), ConditionError> {
+    fn next_step(
+        self,
+        name: &str,
+    ) -> Result<(String, Self, Option<FieldDescriptor>), ConditionError> {
         match self {
             Self::Message(message) => {
                 let mut fields = message.fields();
                 let field = fields.find(|it| it.name() == name || it.json_name() == name);
-                let field = field.ok_or_else(|| unknown(&message, name))?;
+                let field = field.ok_or_else(|| unknown_field(&message, name))?;
                 let place = Self::of_field(&field);
                 Ok((field.json_name().to_owned(), place, Some(field)))
             }
@@ -213,7 +216,7 @@ impl Place {
     }
 
     /// Returns the value in its JSON form. Must be called at the end of the path.
-    fn value(self, path: &str, value: &str) -> Result<String, ConditionError> {
+    fn json_value(self, path: &str, value: &str) -> Result<String, ConditionError> {
         let not_single = |what, parts| ConditionError::NoSingleValue {
             name: path.to_owned(),
             what,
@@ -282,9 +285,9 @@ fn default_value(field: &FieldDescriptor) -> Value {
     }
 }
 
-fn unknown(message: &MessageDescriptor, name: &str) -> ConditionError {
+fn unknown_field(message: &MessageDescriptor, name: &str) -> ConditionError {
     let known: Vec<_> = message.fields().map(|it| it.name().to_owned()).collect();
-    let near = nearest(name, known.iter().map(String::as_str));
+    let near = nearest_name(name, known.iter().map(String::as_str));
     ConditionError::UnknownField {
         message: message.full_name().to_owned(),
         name: name.to_owned(),

@@ -6,8 +6,8 @@ use prost_reflect::prost_types::{DescriptorProto, FileDescriptorProto};
 use super::{
     built_in,
     diagnostic::{Diagnostic, Diagnostics},
-    link::{Content, Files, SourceFile, import_line},
-    wire::{Fields, WireType},
+    link::{SourceContent, SourceFile, SourceFiles, import_line},
+    wire::{WireFields, WireType},
 };
 
 /// Field number of the files in a FileDescriptorSet.
@@ -15,12 +15,12 @@ const FILE: u32 = 1;
 
 /// Returns the files of the set and the built-in ones that it imports. `shown` is the name
 /// of the set in messages.
-pub(super) fn parse(bytes: &[u8], shown: &str, found: &mut Diagnostics) -> Files {
-    let mut files = Files::default();
-    match decode(bytes) {
+pub(super) fn parse_set(bytes: &[u8], shown: &str, found: &mut Diagnostics) -> SourceFiles {
+    let mut files = SourceFiles::default();
+    match decode_files(bytes) {
         Some(decoded) if !decoded.is_empty() => {
             for file in decoded {
-                add(&mut files, file, shown, found);
+                add_file(&mut files, file, shown, found);
             }
             add_imports(&mut files, found);
         }
@@ -30,7 +30,7 @@ pub(super) fn parse(bytes: &[u8], shown: &str, found: &mut Diagnostics) -> Files
                 .with_hint(HOW_TO_MAKE),
         ),
         None => found.push(
-            Diagnostic::error(what_it_is(bytes))
+            Diagnostic::error(describe_content(bytes))
                 .in_file(shown, None)
                 .with_hint(HOW_TO_MAKE),
         ),
@@ -41,29 +41,29 @@ pub(super) fn parse(bytes: &[u8], shown: &str, found: &mut Diagnostics) -> Files
 const HOW_TO_MAKE: &str = "make it with `protoc --include_imports --include_source_info --descriptor_set_out=FILE …` or `buf build -o FILE.binpb`";
 
 /// Describes what the file appears to be instead of a descriptor set.
-fn what_it_is(bytes: &[u8]) -> &'static str {
+fn describe_content(bytes: &[u8]) -> &'static str {
     let text = bytes.trim_ascii_start();
     if text.starts_with(b"{") {
         "the file is JSON, not a binary FileDescriptorSet"
     } else if bytes.starts_with(&[0x1f, 0x8b]) {
-        "the file is compressed; a FileDescriptorSet is expected as it is"
+        "the file is compressed; an uncompressed FileDescriptorSet is expected"
     } else if [&b"syntax"[..], b"//", b"/*", b"package", b"edition"]
         .iter()
         .any(|start| text.starts_with(start))
     {
         "the file is a .proto file, which belongs in `files`, not a binary FileDescriptorSet"
     } else {
-        "the file is no FileDescriptorSet, or it is cut short"
+        "the file is not a FileDescriptorSet, or it is truncated"
     }
 }
 
 /// A file of the set: its bytes, which preserve the options, and its decoded descriptor.
-type Decoded = (Vec<u8>, FileDescriptorProto);
+type DecodedFile = (Vec<u8>, FileDescriptorProto);
 
 /// Returns the files of the set; `None` if the bytes are malformed.
-fn decode(bytes: &[u8]) -> Option<Vec<Decoded>> {
+fn decode_files(bytes: &[u8]) -> Option<Vec<DecodedFile>> {
     let mut files = Vec::new();
-    for field in Fields::new(bytes, &(0..bytes.len())) {
+    for field in WireFields::new(bytes, &(0..bytes.len())) {
         let field = field.ok()?;
         if field.number != FILE {
             continue;
@@ -77,22 +77,27 @@ fn decode(bytes: &[u8]) -> Option<Vec<Decoded>> {
     Some(files)
 }
 
-fn add(files: &mut Files, (bytes, descriptor): Decoded, set: &str, found: &mut Diagnostics) {
+fn add_file(
+    files: &mut SourceFiles,
+    (bytes, descriptor): DecodedFile,
+    set: &str,
+    found: &mut Diagnostics,
+) {
     let name = descriptor.name().to_owned();
     let shown = format!("{set}: {name}");
     if add_built_in(files, &name) {
         found.extend(built_in::check_copy(&name, &shown, &descriptor));
         return;
     }
-    if let Some(problem) = unusable(&descriptor) {
+    if let Some(problem) = unsupported_reason(&descriptor) {
         found.push(problem.in_file(shown, None));
-        files.refuse(name);
+        files.mark_unusable(name);
         return;
     }
     let file = SourceFile {
         shown,
         descriptor,
-        content: Content::Encoded(bytes),
+        content: SourceContent::Encoded(bytes),
     };
     match files.get(&name) {
         Some(earlier) if earlier.descriptor != file.descriptor => found.push(
@@ -106,13 +111,13 @@ fn add(files: &mut Files, (bytes, descriptor): Decoded, set: &str, found: &mut D
 
 /// Returns the reason why the file cannot be passed to prost-reflect: 0.16 would panic on
 /// it.
-fn unusable(file: &FileDescriptorProto) -> Option<Diagnostic> {
+fn unsupported_reason(file: &FileDescriptorProto) -> Option<Diagnostic> {
     if !matches!(file.syntax(), "" | "proto2" | "proto3") {
         let syntax = match file.syntax() {
             "editions" => "an edition of Protocol Buffers",
             _ => "an unknown syntax",
         };
-        let message = format!("the file uses {syntax}, which the relay does not read");
+        let message = format!("the file uses {syntax}, which the relay does not support");
         return Some(
             Diagnostic::error(message)
                 .with_hint("write `syntax = \"proto3\";` or `syntax = \"proto2\";` in the .proto file, and compile it again"),
@@ -139,14 +144,14 @@ fn broken_map_entry(messages: &[DescriptorProto]) -> Option<&str> {
 }
 
 /// Adds the built-in file with this name. Returns false if there is none.
-fn add_built_in(files: &mut Files, name: &str) -> bool {
-    let Some(descriptor) = built_in::find(name) else {
+fn add_built_in(files: &mut SourceFiles, name: &str) -> bool {
+    let Some(descriptor) = built_in::find_file(name) else {
         return false;
     };
     let file = SourceFile {
         shown: name.to_owned(),
         descriptor,
-        content: Content::BuiltIn,
+        content: SourceContent::BuiltIn,
     };
     files.insert(name.to_owned(), file);
     true
@@ -154,7 +159,7 @@ fn add_built_in(files: &mut Files, name: &str) -> bool {
 
 /// Adds the built-in files that are imported but missing, and reports all other missing
 /// imports.
-fn add_imports(files: &mut Files, found: &mut Diagnostics) {
+fn add_imports(files: &mut SourceFiles, found: &mut Diagnostics) {
     let mut missing = files.missing_imports();
     // A built-in file may import another built-in file.
     while missing
@@ -175,7 +180,7 @@ fn add_imports(files: &mut Files, found: &mut Diagnostics) {
             Diagnostic::error(message)
                 .in_file(&file.shown, import_line(&file.descriptor, import.index))
                 .with_hint(
-                    "give protoc --include_imports; buf build includes them unless told otherwise",
+                    "pass --include_imports to protoc; buf build includes imports by default",
                 ),
         );
     }

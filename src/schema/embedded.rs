@@ -1,6 +1,6 @@
 //! The text of the bundled schemas' .proto files, for exporting them to a directory.
 
-use super::{BuiltInFile, Bundled, SchemaError};
+use super::{BuiltInFile, BundledSchema, SchemaError};
 
 // `EMBEDDED`: the names and texts of the files of the bundled schemas, written by
 // build.rs.
@@ -13,8 +13,8 @@ impl BuiltInFile {
     ///
     /// Fails if the schema cannot be compiled, which cannot happen in a binary that passed
     /// its tests.
-    pub fn of_bundled(bundled: &Bundled) -> Result<Vec<Self>, SchemaError> {
-        let envelope = bundled.schema()?.envelope;
+    pub fn of_bundled(bundled: &BundledSchema) -> Result<Vec<Self>, SchemaError> {
+        let envelope = bundled.compile()?.envelope;
         let mut wanted = vec![envelope.parent_file()];
         let mut names = Vec::new();
         while let Some(file) = wanted.pop() {
@@ -25,7 +25,7 @@ impl BuiltInFile {
         }
         let schemas = EMBEDDED.iter().map(|(name, text)| Self { name, text });
         let schemas = schemas.filter(|file| names.iter().any(|name| name == file.name));
-        let mut files: Vec<_> = Self::all().iter().copied().chain(schemas).collect();
+        let mut files: Vec<_> = Self::relay_files().iter().copied().chain(schemas).collect();
         files.sort_by_key(|file| file.name);
         Ok(files)
     }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::{
     protocol::TopicError,
-    shorten::{ANSWER_BYTES_MAX, shortened},
+    shorten::{ANSWER_BYTES_MAX, truncate_text},
 };
 
 /// Maximum bytes of a path shown before an error's sentence, so that the sentence stays
@@ -16,7 +16,7 @@ const SENTENCE_BYTES_MAX: usize = ANSWER_BYTES_MAX - SHOWN_PATH_BYTES_MAX - 2;
 
 /// A fault at one position in a message's bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Fault {
+pub enum WireFault {
     /// A value extends beyond the end of its message.
     #[error("is cut short")]
     Truncated,
@@ -33,13 +33,13 @@ pub enum Fault {
     #[error("has a group in it")]
     Group,
     /// A known field has a wire type that does not match the schema.
-    #[error("has another wire type than the schema says")]
+    #[error("has a different wire type than the schema declares")]
     Mistyped,
     /// A string is not UTF-8.
     #[error("is not UTF-8")]
     Utf8,
     /// Messages are nested more than 100 levels deep.
-    #[error("lies more than 100 levels deep")]
+    #[error("is nested more than 100 levels deep")]
     TooDeep,
     /// The payload is set more than once, or two payloads are set.
     #[error("is a second payload")]
@@ -54,10 +54,10 @@ pub enum Fault {
     #[error("{0}")]
     Topic(TopicError),
     /// An annotated field holds `*`.
-    #[error("is `*`, which is no id")]
+    #[error("is `*`, which is not an id")]
     Wildcard,
     /// An annotated field holds a topic of the kind `tenant` other than `tenant:*`.
-    #[error("is of the kind tenant, which has the one topic tenant:*")]
+    #[error("is of the kind tenant, and the only topic of that kind is tenant:*")]
     TenantTopic,
     /// The envelope has more fields than the relay reads.
     #[error("has more than 100,000 fields, those of nested messages included")]
@@ -71,9 +71,9 @@ pub enum Fault {
     Undecodable,
 }
 
-impl Fault {
+impl WireFault {
     /// Returns true if the bytes are well-formed and only a topic in them is invalid.
-    pub(super) fn is_of_topic(self) -> bool {
+    pub(super) fn is_topic_fault(self) -> bool {
         matches!(self, Self::Topic(_) | Self::Wildcard | Self::TenantTopic)
     }
 }
@@ -82,13 +82,13 @@ impl Fault {
 /// topic.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct WireError {
-    fault: Fault,
+    fault: WireFault,
     offset: Option<usize>,
     field: String,
 }
 
 impl WireError {
-    pub(super) fn new(fault: Fault, offset: usize) -> Self {
+    pub(super) fn new(fault: WireFault, offset: usize) -> Self {
         Self {
             fault,
             offset: Some(offset),
@@ -97,7 +97,7 @@ impl WireError {
     }
 
     /// Creates an error without an offset.
-    pub(super) fn unplaced(fault: Fault) -> Self {
+    pub(super) fn without_offset(fault: WireFault) -> Self {
         Self {
             fault,
             offset: None,
@@ -107,7 +107,7 @@ impl WireError {
 
     /// Prefixes the path with the field that contains the error. `index` is the index of
     /// the value in a repeated field.
-    pub(super) fn within(mut self, name: &str, index: Option<usize>) -> Self {
+    pub(super) fn in_field(mut self, name: &str, index: Option<usize>) -> Self {
         let index = index.map(|index| format!("[{index}]")).unwrap_or_default();
         let dot = if self.field.is_empty() { "" } else { "." };
         self.field = format!("{name}{index}{dot}{}", self.field);
@@ -116,7 +116,7 @@ impl WireError {
 
     /// Returns the fault.
     #[must_use]
-    pub fn fault(&self) -> Fault {
+    pub fn fault(&self) -> WireFault {
         self.fault
     }
 
@@ -149,7 +149,7 @@ impl fmt::Display for WireError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BatchError {
     /// The schema's envelope has no field 17.
-    #[error("the schema has no batches")]
+    #[error("the schema does not support batches")]
     Unsupported,
     /// The batch has more messages than allowed.
     #[error("a batch may have at most {max} messages")]
@@ -178,7 +178,7 @@ pub struct JsonError {
 }
 
 fn shown_path(field: Option<&str>) -> String {
-    let shown = field.map(|field| format!("{}: ", shortened(field, SHOWN_PATH_BYTES_MAX)));
+    let shown = field.map(|field| format!("{}: ", truncate_text(field, SHOWN_PATH_BYTES_MAX)));
     shown.unwrap_or_default()
 }
 
@@ -192,8 +192,8 @@ fn is_index(path: &str) -> bool {
 impl JsonError {
     pub(super) fn new(field: Option<String>, message: impl fmt::Display) -> Self {
         Self {
-            field: field.map(|field| shortened(field, ANSWER_BYTES_MAX)),
-            message: shortened(message.to_string(), SENTENCE_BYTES_MAX),
+            field: field.map(|field| truncate_text(field, ANSWER_BYTES_MAX)),
+            message: truncate_text(message.to_string(), SENTENCE_BYTES_MAX),
             is_too_large: false,
         }
     }
@@ -207,13 +207,13 @@ impl JsonError {
     }
 
     /// Prefixes the path with the name of a field or with an index of a list in brackets.
-    pub(super) fn within(mut self, place: &str) -> Self {
+    pub(super) fn in_field(mut self, place: &str) -> Self {
         let field = match self.field {
             None => place.to_owned(),
             Some(field) if is_index(&field) => format!("{place}{field}"),
             Some(field) => format!("{place}.{field}"),
         };
-        self.field = Some(shortened(field, ANSWER_BYTES_MAX));
+        self.field = Some(truncate_text(field, ANSWER_BYTES_MAX));
         self
     }
 

@@ -7,9 +7,9 @@ use prost_reflect::{DynamicMessage, MapKey, Value};
 
 use super::{
     Schema,
-    error::{Fault, WireError},
-    table::{Field, Shape, Table, TypeIndex},
-    topics::Topics,
+    error::{WireError, WireFault},
+    table::{RoutingTable, TableField, TypeIndex, ValueShape},
+    topics::FoundTopics,
 };
 use crate::protocol::Topic;
 
@@ -34,28 +34,28 @@ impl Schema {
     /// # Errors
     ///
     /// As for [`inspect`](Self::inspect).
-    pub fn explain(&self, envelope: &[u8]) -> Result<Vec<AnnotatedValue>, WireError> {
+    pub fn explain_topics(&self, envelope: &[u8]) -> Result<Vec<AnnotatedValue>, WireError> {
         self.inspect(envelope)?;
         let mut message = DynamicMessage::new(self.envelope.clone());
         message
             .merge(envelope)
-            .map_err(|_| WireError::unplaced(Fault::Undecodable))?;
-        let mut explanation = Explanation {
+            .map_err(|_| WireError::without_offset(WireFault::Undecodable))?;
+        let mut explanation = TopicExplainer {
             table: &self.table,
             found: Vec::new(),
         };
-        explanation.message(Table::ENVELOPE, &message, "")?;
+        explanation.visit_message(RoutingTable::ENVELOPE, &message, "")?;
         Ok(explanation.found)
     }
 }
 
-struct Explanation<'t> {
-    table: &'t Table,
+struct TopicExplainer<'t> {
+    table: &'t RoutingTable,
     found: Vec<AnnotatedValue>,
 }
 
-impl Explanation<'_> {
-    fn message(
+impl TopicExplainer<'_> {
+    fn visit_message(
         &mut self,
         index: TypeIndex,
         message: &DynamicMessage,
@@ -69,10 +69,10 @@ impl Explanation<'_> {
         let set: Vec<_> = fields.chain(extensions).collect();
         for field in kind.fields().filter(|field| field.is_routing) {
             let value = set.iter().find(|(number, _)| *number == field.number);
-            let path = joined(path, &field.name);
+            let path = join_path(path, &field.name);
             match value {
-                Some((_, value)) => self.field(field, value, &path)?,
-                None => self.unset(field, path),
+                Some((_, value)) => self.visit_field(field, value, &path)?,
+                None => self.add_unset(field, path),
             }
         }
         Ok(())
@@ -80,7 +80,7 @@ impl Explanation<'_> {
 
     /// Adds an annotated field that has no value. Skips members of a oneof, because another
     /// member may be set instead.
-    fn unset(&mut self, field: &Field, path: String) {
+    fn add_unset(&mut self, field: &TableField, path: String) {
         if let Some(source) = &field.topic
             && !field.is_list()
             && !field.is_in_oneof()
@@ -94,11 +94,16 @@ impl Explanation<'_> {
         }
     }
 
-    fn field(&mut self, field: &Field, value: &Value, path: &str) -> Result<(), WireError> {
+    fn visit_field(
+        &mut self,
+        field: &TableField,
+        value: &Value,
+        path: &str,
+    ) -> Result<(), WireError> {
         match value {
             Value::List(values) => {
                 for (index, value) in values.iter().enumerate() {
-                    self.value(field, value, format!("{path}[{index}]"))?;
+                    self.visit_value(field, value, format!("{path}[{index}]"))?;
                 }
                 Ok(())
             }
@@ -106,24 +111,29 @@ impl Explanation<'_> {
                 let mut entries: Vec<_> = entries.iter().collect();
                 entries.sort_by_key(|(key, _)| *key);
                 for (key, value) in entries {
-                    self.entry(field, value, format!("{path}{{{}}}", key_text(key)))?;
+                    self.visit_map_entry(field, value, format!("{path}{{{}}}", key_text(key)))?;
                 }
                 Ok(())
             }
-            value => self.value(field, value, path.to_owned()),
+            value => self.visit_value(field, value, path.to_owned()),
         }
     }
 
-    fn value(&mut self, field: &Field, value: &Value, path: String) -> Result<(), WireError> {
+    fn visit_value(
+        &mut self,
+        field: &TableField,
+        value: &Value,
+        path: String,
+    ) -> Result<(), WireError> {
         match (field.shape, value, &field.topic) {
-            (Shape::Message(index), Value::Message(message), _) => {
-                self.message(index, message, &path)
+            (ValueShape::Message(index), Value::Message(message), _) => {
+                self.visit_message(index, message, &path)
             }
-            (Shape::String, Value::String(value), Some(source)) => {
-                let mut topics = Topics::default();
+            (ValueShape::String, Value::String(value), Some(source)) => {
+                let mut topics = FoundTopics::default();
                 topics
                     .add_value(source, value)
-                    .map_err(|fault| WireError::unplaced(fault).within(&path, None))?;
+                    .map_err(|fault| WireError::without_offset(fault).in_field(&path, None))?;
                 self.found.push(AnnotatedValue {
                     path,
                     kind: source.kind().map(str::to_owned),
@@ -137,18 +147,23 @@ impl Explanation<'_> {
     }
 
     /// Visits the value of a map entry, which the table describes as a field of the entry.
-    fn entry(&mut self, field: &Field, value: &Value, path: String) -> Result<(), WireError> {
-        let Shape::MapEntry(index) = field.shape else {
+    fn visit_map_entry(
+        &mut self,
+        field: &TableField,
+        value: &Value,
+        path: String,
+    ) -> Result<(), WireError> {
+        let ValueShape::MapEntry(index) = field.shape else {
             return Ok(());
         };
         match self.table.map_value(index) {
-            Some(field) => self.value(field, value, path),
+            Some(field) => self.visit_value(field, value, path),
             None => Ok(()),
         }
     }
 }
 
-fn joined(path: &str, name: &str) -> String {
+fn join_path(path: &str, name: &str) -> String {
     let dot = if path.is_empty() { "" } else { "." };
     format!("{path}{dot}{name}")
 }

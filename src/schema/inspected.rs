@@ -8,7 +8,7 @@ use super::{json::JsonBound, payload::PayloadKind};
 
 /// An envelope whose bytes are well-formed at every level.
 #[derive(Debug, Clone)]
-pub struct Inspected<'a> {
+pub struct InspectedEnvelope<'a> {
     /// The message_id; `None` if it is missing or empty. Its length and characters are not
     /// checked.
     pub message_id: Option<&'a str>,
@@ -17,7 +17,7 @@ pub struct Inspected<'a> {
     /// True if a position is set, even an empty one.
     pub has_position: bool,
     /// The payload; `None` if no payload known to the schema is set.
-    pub payload: Option<Payload<'a>>,
+    pub payload: Option<InspectedPayload<'a>>,
     /// The topics that annotated fields name, without duplicates, in the order of the
     /// bytes; ordered by field number if fields replaced each other or were merged. A
     /// control message names none.
@@ -45,9 +45,9 @@ pub struct InspectLimits {
 
 /// The outcome of inspecting an envelope.
 #[derive(Debug)]
-pub enum Inspection<'a> {
+pub enum InspectOutcome<'a> {
     /// The inspection is complete.
-    Complete(Inspected<'a>),
+    Complete(InspectedEnvelope<'a>),
     /// The envelope is well-formed, but it would have to be decoded to find its topics, and
     /// it is larger than [`InspectLimits::decoded_bytes`].
     NeedsDecoding,
@@ -55,7 +55,7 @@ pub enum Inspection<'a> {
 
 /// The payload that is set in the envelope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Payload<'a> {
+pub struct InspectedPayload<'a> {
     /// The number of its field in the envelope.
     pub number: u32,
     /// The name of its field.
@@ -66,11 +66,11 @@ pub struct Payload<'a> {
     pub bytes: &'a [u8],
 }
 
-impl<'a> Inspected<'a> {
+impl<'a> InspectedEnvelope<'a> {
     /// Returns the received bytes of the envelope without field 18 and without a message_id
     /// or timestamp that holds its default value, as the remaining runs of bytes. Fields
     /// that the relay appends to them are therefore set only once.
-    pub fn kept(&self) -> impl Iterator<Item = &'a [u8]> {
+    pub fn kept_bytes(&self) -> impl Iterator<Item = &'a [u8]> {
         let starts = std::iter::once(0).chain(self.cuts.iter().map(|cut| cut.end));
         let ends = self.cuts.iter().map(|cut| cut.start);
         let ends = ends.chain(std::iter::once(self.envelope.len()));
@@ -89,9 +89,9 @@ impl<'a> Inspected<'a> {
         self.json_bound.is_in_doubt(self.envelope.len(), bytes_max)
     }
 
-    /// Returns the total length of [`kept`](Self::kept), in bytes.
+    /// Returns the total length of [`kept_bytes`](Self::kept_bytes), in bytes.
     #[must_use]
     pub fn kept_len(&self) -> usize {
-        self.kept().map(<[u8]>::len).sum()
+        self.kept_bytes().map(<[u8]>::len).sum()
     }
 }

@@ -8,7 +8,7 @@ use prost_reflect::{DescriptorError, DescriptorPool, prost_types::FileDescriptor
 
 use super::{
     diagnostic::{Diagnostic, Diagnostics},
-    parse_errors::explain,
+    parse_errors::explain_errors,
     positions::{FileNames, line_of},
 };
 
@@ -20,11 +20,11 @@ pub(super) struct SourceFile {
     /// The path shown in messages.
     pub(super) shown: String,
     pub(super) descriptor: FileDescriptorProto,
-    pub(super) content: Content,
+    pub(super) content: SourceContent,
 }
 
 /// The source of a file.
-pub(super) enum Content {
+pub(super) enum SourceContent {
     /// Its text.
     Text(String),
     /// Its encoded descriptor, with the options that `descriptor` lacks.
@@ -43,20 +43,20 @@ pub(super) struct MissingImport {
 
 /// The files of a schema, by the names under which they are imported.
 #[derive(Default)]
-pub(super) struct Files {
+pub(super) struct SourceFiles {
     files: BTreeMap<String, SourceFile>,
     /// Names of existing files that have been reported as unusable.
     refused: BTreeSet<String>,
 }
 
-impl Files {
+impl SourceFiles {
     pub(super) fn insert(&mut self, name: String, file: SourceFile) {
         self.files.insert(name, file);
     }
 
     /// Records a file that cannot be used, so that imports of it are not reported as
     /// missing.
-    pub(super) fn refuse(&mut self, name: String) {
+    pub(super) fn mark_unusable(&mut self, name: String) {
         self.refused.insert(name);
     }
 
@@ -82,7 +82,7 @@ impl Files {
     }
 
     /// Returns the names of the files as shown in messages.
-    pub(super) fn names(&self) -> FileNames {
+    pub(super) fn file_names(&self) -> FileNames {
         let shown = |(name, file): (&String, &SourceFile)| (name.clone(), file.shown.clone());
         FileNames::new(self.files.iter().map(shown).collect())
     }
@@ -91,7 +91,7 @@ impl Files {
     pub(super) fn link(&self, found: &mut Diagnostics) -> DescriptorPool {
         let mut pool = DescriptorPool::new();
         let mut linked = Vec::new();
-        for name in self.in_order(found) {
+        for name in self.in_import_order(found) {
             let Some(file) = self.files.get(name) else {
                 continue;
             };
@@ -103,7 +103,7 @@ impl Files {
             match file.add_to(&mut pool) {
                 Ok(()) => linked.push(file),
                 Err(error) => {
-                    found.extend(file.explain(error));
+                    found.extend(file.explain_error(error));
                     if file.declares_extensions() {
                         pool = relink(&linked);
                     }
@@ -115,7 +115,7 @@ impl Files {
 
     /// Returns the names of the files, each after those of its imports. Circular imports
     /// are reported; the file that closes the circle then comes before one of its imports.
-    fn in_order(&self, found: &mut Diagnostics) -> Vec<&str> {
+    fn in_import_order(&self, found: &mut Diagnostics) -> Vec<&str> {
         let mut order = Vec::new();
         let mut visited = BTreeSet::new();
         for name in self.files.keys() {
@@ -140,7 +140,7 @@ impl Files {
                 let (name, index) = (*name, *followed);
                 *followed += 1;
                 if on_path.contains(import.as_str()) {
-                    found.extend(self.circle(&path, name, index, import));
+                    found.extend(self.import_cycle(&path, name, index, import));
                 } else if let Some((import, _)) = self.files.get_key_value(import)
                     && visited.insert(import)
                 {
@@ -152,7 +152,7 @@ impl Files {
         order
     }
 
-    fn circle(
+    fn import_cycle(
         &self,
         path: &[(&str, usize)],
         name: &str,
@@ -165,12 +165,12 @@ impl Files {
             .skip_while(|name| *name != import)
             .chain([import])
             .collect();
-        let message = format!("the imports run in a circle: {}", circle.join(" → "));
+        let message = format!("circular import: {}", circle.join(" → "));
         let file = self.files.get(name)?;
         Some(
             Diagnostic::error(message)
                 .in_file(&file.shown, import_line(&file.descriptor, index))
-                .with_hint("move what both files need into a third one"),
+                .with_hint("move the declarations that both files need to a third file"),
         )
     }
 }
@@ -200,26 +200,26 @@ impl SourceFile {
 
     fn add_to(&self, pool: &mut DescriptorPool) -> Result<(), DescriptorError> {
         match &self.content {
-            Content::Text(_) | Content::BuiltIn => {
+            SourceContent::Text(_) | SourceContent::BuiltIn => {
                 pool.add_file_descriptor_proto(self.descriptor.clone())
             }
-            Content::Encoded(bytes) => pool.decode_file_descriptor_proto(bytes.as_slice()),
+            SourceContent::Encoded(bytes) => pool.decode_file_descriptor_proto(bytes.as_slice()),
         }
     }
 
     /// Returns the errors that one of prost-reflect's errors contains.
-    fn explain(&self, error: DescriptorError) -> Vec<Diagnostic> {
+    fn explain_error(&self, error: DescriptorError) -> Vec<Diagnostic> {
         let errors = error.related().into_iter().flatten().count();
         match &self.content {
             // Finding the lines takes time proportional to the number of errors and the
             // length of the text.
-            Content::Text(text) if errors <= ERRORS_WITH_PLACES_MAX => {
-                explain(&error.with_source_code(text), &self.shown, text)
+            SourceContent::Text(text) if errors <= ERRORS_WITH_PLACES_MAX => {
+                explain_errors(&error.with_source_code(text), &self.shown, text)
             }
             // Without the text, only the first error has a line.
             _ => {
                 let line = error.line().map(|line| line.saturating_add(1));
-                let mut found = explain(&error, &self.shown, "");
+                let mut found = explain_errors(&error, &self.shown, "");
                 if let Some(first) = found.first_mut() {
                     first.line = line;
                 }

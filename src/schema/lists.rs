@@ -6,12 +6,12 @@ use prost_reflect::{Kind, MessageDescriptor};
 use crate::protocol::topic::USER_KIND;
 
 use super::{
-    annotations::{Annotations, Declared, TopicSource},
+    annotations::{Annotations, DeclaredField, TopicSource},
     built_in::is_built_in,
-    error::{Fault, WireError},
+    error::{WireError, WireFault},
     relay_fields::LIST_NUMBERS,
-    report::Report,
-    wire::{Fields, RawField, WireType, text},
+    report::SchemaReport,
+    wire::{RawField, WireFields, WireType, utf8_text},
 };
 
 /// A list of ids.
@@ -43,16 +43,16 @@ impl IdLists {
     /// Fails if the payload is malformed, which [`Schema::inspect`] detects as well.
     ///
     /// [`Schema::inspect`]: super::Schema::inspect
-    pub fn ids<'a>(&self, payload: &'a [u8]) -> Result<Vec<(&IdList, Vec<&'a str>)>, WireError> {
+    pub fn ids_in<'a>(&self, payload: &'a [u8]) -> Result<Vec<(&IdList, Vec<&'a str>)>, WireError> {
         let mut found: Vec<_> = self.0.iter().map(|list| (list, Vec::new())).collect();
-        for field in Fields::new(payload, &(0..payload.len())) {
+        for field in WireFields::new(payload, &(0..payload.len())) {
             let field = field?;
             let list = found
                 .iter_mut()
                 .find(|(list, _)| list.number == field.number);
             if let Some((list, ids)) = list {
-                let id = id(payload, &field)
-                    .map_err(|error| error.within(&list.name, Some(ids.len())))?;
+                let id = read_id(payload, &field)
+                    .map_err(|error| error.in_field(&list.name, Some(ids.len())))?;
                 ids.push(id);
             }
         }
@@ -61,17 +61,17 @@ impl IdLists {
 
     /// Returns the lists of the request. Reports a list that is malformed or that the
     /// confirmation cannot repeat.
-    pub(super) fn of(
+    pub(super) fn from_messages(
         request: &MessageDescriptor,
         confirmation: &MessageDescriptor,
         annotations: &Annotations,
-        report: &mut Report,
+        report: &mut SchemaReport,
     ) -> Self {
         let mut lists = Vec::new();
-        for field in annotations.fields(request) {
+        for field in annotations.annotated_fields(request) {
             // Other numbers belong to the relay; `relay_rules` checks them.
             if LIST_NUMBERS.contains(&field.number) {
-                lists.extend(list(&field, report));
+                lists.extend(parse_list(&field, report));
                 check_confirmation(&field, confirmation, report);
             }
         }
@@ -80,14 +80,14 @@ impl IdLists {
     }
 }
 
-fn id<'a>(payload: &'a [u8], field: &RawField) -> Result<&'a str, WireError> {
+fn read_id<'a>(payload: &'a [u8], field: &RawField) -> Result<&'a str, WireError> {
     match field.wire_type {
-        WireType::Delimited => text(payload, &field.value),
-        _ => Err(WireError::new(Fault::Mistyped, field.whole.start)),
+        WireType::Delimited => utf8_text(payload, &field.value),
+        _ => Err(WireError::new(WireFault::Mistyped, field.whole.start)),
     }
 }
 
-fn list(field: &Declared, report: &mut Report) -> Option<IdList> {
+fn parse_list(field: &DeclaredField, report: &mut SchemaReport) -> Option<IdList> {
     let name = &field.full_name;
     if field.kind != Kind::String || !field.is_repeated {
         // `annotation_rules` reports an annotation on a field that is not a string.
@@ -130,7 +130,11 @@ fn list(field: &Declared, report: &mut Report) -> Option<IdList> {
     None
 }
 
-fn check_confirmation(list: &Declared, confirmation: &MessageDescriptor, report: &mut Report) {
+fn check_confirmation(
+    list: &DeclaredField,
+    confirmation: &MessageDescriptor,
+    report: &mut SchemaReport,
+) {
     let Some(field) = confirmation.get_field(list.number) else {
         if is_built_in(confirmation.parent_file().name()) {
             let built_in = confirmation.full_name();

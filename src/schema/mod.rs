@@ -61,31 +61,31 @@ use crate::protocol::MessageId;
 
 use self::{
     annotations::Annotations,
-    compile::Draft,
-    json::{JsonBounds, Peeked, Sender, Suggest},
-    outline::Outline,
-    report::Report,
-    table::Table,
-    walk::{Found, Mode, walk},
-    wire::{Fields, WireType},
+    compile::SchemaDraft,
+    json::{JsonBounds, JsonSender, NameSuggester, PeekedEnvelope},
+    outline::SchemaOutline,
+    report::SchemaReport,
+    table::RoutingTable,
+    walk::{WalkMode, WalkResult, walk_envelope},
+    wire::{WireFields, WireType},
 };
 
 pub use self::{
-    breaking_change::{BreakingChange, Change},
+    breaking_change::{BreakingChange, SchemaChange},
     built_in::BuiltInFile,
-    bundled::Bundled,
-    condition::{Condition, ConditionError},
+    bundled::BundledSchema,
+    condition::{ConditionError, EventCondition},
     diagnostic::{Diagnostic, SchemaError, Severity},
-    error::{BatchError, Fault, JsonError, WireError},
+    error::{BatchError, JsonError, WireError, WireFault},
     explain::AnnotatedValue,
-    inspected::{InspectLimits, Inspected, Inspection, Payload},
+    inspected::{InspectLimits, InspectOutcome, InspectedEnvelope, InspectedPayload},
     lists::{IdList, IdLists},
-    payload::{Absent, Control, PayloadKind, PayloadType},
-    revision::Revision,
-    routes::{Recursion, Routes, TopicPath},
-    sample::Sample,
+    payload::{AbsentValue, ControlKind, PayloadKind, PayloadType},
+    revision::SchemaRevision,
+    routes::{RouteRecursion, TopicPath, TopicRoutes},
+    sample::SampleEvent,
     source::SchemaSource,
-    specimen::Specimen,
+    specimen::SyntheticEvent,
 };
 
 /// A compiled schema.
@@ -93,14 +93,14 @@ pub use self::{
 pub struct Schema {
     envelope: MessageDescriptor,
     batch: Option<MessageDescriptor>,
-    table: Table,
+    table: RoutingTable,
     payloads: Vec<PayloadType>,
     subscribe: IdLists,
     unsubscribe: IdLists,
     diagnostics: Vec<Diagnostic>,
     json_bounds: JsonBounds,
     annotations: Annotations,
-    revision: Revision,
+    revision: SchemaRevision,
     compile_time: Duration,
 }
 
@@ -132,7 +132,7 @@ impl Schema {
     ///
     /// Cannot fail in a binary that passed its tests.
     pub fn bundled() -> Result<Self, SchemaError> {
-        Bundled::load()?.schema()
+        BundledSchema::load_default()?.compile()
     }
 
     /// Compiles the schema with the envelope of this full name.
@@ -142,11 +142,11 @@ impl Schema {
     /// Fails if the envelope lacks one of the relay's fields or declares it differently, or
     /// if an annotation has no effect where it is. The error names the field.
     pub fn compile(pool: &DescriptorPool, envelope: &str) -> Result<Self, SchemaError> {
-        let draft = Draft {
+        let draft = SchemaDraft {
             pool,
             envelope,
             topics_in_calls: false,
-            report: Report::default(),
+            report: SchemaReport::default(),
         };
         draft.compile()
     }
@@ -201,12 +201,13 @@ impl Schema {
     /// Fails if the bytes are not well-formed at every level, if a payload or one of the
     /// relay's fields is set twice, if a reserved field is set, or if an annotated field
     /// holds an invalid topic id.
-    pub fn inspect<'a>(&'a self, envelope: &'a [u8]) -> Result<Inspected<'a>, WireError> {
+    pub fn inspect<'a>(&'a self, envelope: &'a [u8]) -> Result<InspectedEnvelope<'a>, WireError> {
         let mut found = self.walk_for_topics(envelope, usize::MAX)?;
         if found.is_ambiguous {
-            found.topics = collect::collect(&self.table, &self.envelope, envelope, usize::MAX)?;
+            found.topics =
+                collect::collect_topics(&self.table, &self.envelope, envelope, usize::MAX)?;
         }
-        Ok(self.inspected(envelope, found))
+        Ok(self.inspected_envelope(envelope, found))
     }
 
     /// Inspects an envelope as [`inspect`](Self::inspect) does, within the given limits.
@@ -218,17 +219,20 @@ impl Schema {
         &'a self,
         envelope: &'a [u8],
         limits: InspectLimits,
-    ) -> Result<Inspection<'a>, WireError> {
+    ) -> Result<InspectOutcome<'a>, WireError> {
         let mut found = self.walk_for_topics(envelope, limits.topics)?;
         if found.is_ambiguous {
             if envelope.len() > limits.decoded_bytes {
-                return Ok(Inspection::NeedsDecoding);
+                return Ok(InspectOutcome::NeedsDecoding);
             }
-            found.topics = collect::collect(&self.table, &self.envelope, envelope, limits.topics)?;
+            found.topics =
+                collect::collect_topics(&self.table, &self.envelope, envelope, limits.topics)?;
         } else if found.has_too_many_topics {
-            return Err(WireError::unplaced(Fault::TooManyTopics));
+            return Err(WireError::without_offset(WireFault::TooManyTopics));
         }
-        Ok(Inspection::Complete(self.inspected(envelope, found)))
+        Ok(InspectOutcome::Complete(
+            self.inspected_envelope(envelope, found),
+        ))
     }
 
     /// Walks over an envelope. If the result is ambiguous, the caller must collect the
@@ -240,11 +244,11 @@ impl Schema {
         &self,
         envelope: &'a [u8],
         topics_max: usize,
-    ) -> Result<Found<'a>, WireError> {
-        match walk(&self.table, envelope, Mode::Route, topics_max) {
+    ) -> Result<WalkResult<'a>, WireError> {
+        match walk_envelope(&self.table, envelope, WalkMode::Route, topics_max) {
             // A later field may replace the invalid topic.
-            Err(error) if error.fault().is_of_topic() => {
-                let mut found = walk(&self.table, envelope, Mode::Check, 0)?;
+            Err(error) if error.fault().is_topic_fault() => {
+                let mut found = walk_envelope(&self.table, envelope, WalkMode::Check, 0)?;
                 found.is_ambiguous = true;
                 Ok(found)
             }
@@ -257,17 +261,24 @@ impl Schema {
     /// # Errors
     ///
     /// As for [`inspect`](Self::inspect), except for errors about topics.
-    pub fn inspect_unrouted<'a>(&'a self, envelope: &'a [u8]) -> Result<Inspected<'a>, WireError> {
-        let found = walk(&self.table, envelope, Mode::Check, 0)?;
-        Ok(self.inspected(envelope, found))
+    pub fn inspect_unrouted<'a>(
+        &'a self,
+        envelope: &'a [u8],
+    ) -> Result<InspectedEnvelope<'a>, WireError> {
+        let found = walk_envelope(&self.table, envelope, WalkMode::Check, 0)?;
+        Ok(self.inspected_envelope(envelope, found))
     }
 
     #[inline(always)]
-    fn inspected<'a>(&'a self, envelope: &'a [u8], found: Found<'a>) -> Inspected<'a> {
+    fn inspected_envelope<'a>(
+        &'a self,
+        envelope: &'a [u8],
+        found: WalkResult<'a>,
+    ) -> InspectedEnvelope<'a> {
         let payload = found
             .payload
-            .and_then(|(number, range)| self.payload(number, envelope.get(range)?));
-        Inspected {
+            .and_then(|(number, range)| self.find_payload(number, envelope.get(range)?));
+        InspectedEnvelope {
             json_bound: payload
                 .map(|payload| self.json_bounds.of_payload(payload.number))
                 .unwrap_or_default(),
@@ -284,12 +295,12 @@ impl Schema {
         }
     }
 
-    fn payload<'a>(&'a self, number: u32, bytes: &'a [u8]) -> Option<Payload<'a>> {
+    fn find_payload<'a>(&'a self, number: u32, bytes: &'a [u8]) -> Option<InspectedPayload<'a>> {
         let index = self
             .payloads
             .binary_search_by_key(&number, |payload| payload.number);
         let kind = self.payloads.get(index.ok()?)?;
-        Some(Payload {
+        Some(InspectedPayload {
             number,
             name: &kind.name,
             kind: kind.kind,
@@ -312,7 +323,7 @@ impl Schema {
             return Err(BatchError::Unsupported);
         }
         let (mut messages, mut unknown) = (Vec::new(), 0);
-        for field in Fields::new(batch, &(0..batch.len())) {
+        for field in WireFields::new(batch, &(0..batch.len())) {
             let field = field?;
             if field.number != BATCH_MESSAGES {
                 unknown += 1;
@@ -325,8 +336,8 @@ impl Schema {
                 return Err(BatchError::TooMany { max });
             }
             if field.wire_type != WireType::Delimited {
-                let error = WireError::new(Fault::Mistyped, field.whole.start);
-                return Err(error.within("messages", Some(messages.len())).into());
+                let error = WireError::new(WireFault::Mistyped, field.whole.start);
+                return Err(error.in_field("messages", Some(messages.len())).into());
             }
             messages.extend(batch.get(field.value));
         }
@@ -360,8 +371,8 @@ impl Schema {
     /// Returns a generator of events for benchmarks; `None` if no event of the schema
     /// relates to a topic that clients can subscribe to.
     #[must_use]
-    pub fn specimen(&self) -> Option<Specimen> {
-        Specimen::find(&self.table, &self.payloads)
+    pub fn synthetic_event(&self) -> Option<SyntheticEvent> {
+        SyntheticEvent::find(&self.table, &self.payloads)
     }
 
     /// Returns the envelope's full name.
@@ -374,7 +385,7 @@ impl Schema {
     /// comments, on the order of files and declarations, or on messages that no envelope
     /// can contain.
     #[must_use]
-    pub fn revision(&self) -> Revision {
+    pub fn revision(&self) -> SchemaRevision {
         self.revision
     }
 
@@ -396,8 +407,8 @@ impl Schema {
         compatibility::breaking_changes(&self.outline(), &new.outline())
     }
 
-    fn outline(&self) -> Outline {
-        Outline::of(&self.envelope, &self.annotations)
+    fn outline(&self) -> SchemaOutline {
+        SchemaOutline::of_envelope(&self.envelope, &self.annotations)
     }
 
     /// Returns the JSON name of the envelope's field `position`.
@@ -416,7 +427,7 @@ impl Schema {
     /// field that is set twice, a second payload and a number out of the field's range.
     /// Text of more than 100,000 values is refused before it is parsed.
     pub fn envelope_from_json(&self, json: &[u8]) -> Result<Vec<u8>, JsonError> {
-        let message = self.parse(&self.envelope, json, Sender::Backend)?;
+        let message = self.parse_json(&self.envelope, json, JsonSender::Backend)?;
         Ok(self.encode(&message))
     }
 
@@ -427,7 +438,7 @@ impl Schema {
     ///
     /// As for [`envelope_from_json`](Self::envelope_from_json).
     pub fn envelope_from_client_json(&self, json: &[u8]) -> Result<Vec<u8>, JsonError> {
-        let message = self.parse(&self.envelope, json, Sender::Client)?;
+        let message = self.parse_json(&self.envelope, json, JsonSender::Client)?;
         Ok(self.encode(&message))
     }
 
@@ -443,7 +454,7 @@ impl Schema {
             .batch
             .as_ref()
             .ok_or_else(|| JsonError::new(None, BatchError::Unsupported))?;
-        let suggest = self.suggest(Sender::Backend);
+        let suggest = self.suggester(JsonSender::Backend);
         let encode = |message: &_| self.encode(message);
         let envelopes = json::parse_batch(batch, json, &suggest, encode, bytes_max)?;
         let len = envelopes.iter().map(|it| it.len() + LENGTH_BYTES_MAX).sum();
@@ -460,10 +471,10 @@ impl Schema {
     #[must_use]
     pub fn peek_client_json(&self, json: &[u8]) -> ClientJson {
         let is_payload = |number: u32| self.payload_kind(number).is_some();
-        let Peeked {
+        let PeekedEnvelope {
             message_id,
             payload,
-        } = json::peek(&self.envelope, json, is_payload);
+        } = json::peek_envelope(&self.envelope, json, is_payload);
         ClientJson {
             message_id: message_id.and_then(|id| MessageId::parse(&id).ok()),
             payload: payload.and_then(|number| self.payload_kind(number)),
@@ -480,7 +491,7 @@ impl Schema {
     /// counting once the result exceeds `max`.
     #[must_use]
     pub fn json_weight(json: &[u8], max: usize) -> usize {
-        json::weight(json, max)
+        json::text_weight(json, max)
     }
 
     /// Returns the maximum memory that parsing an envelope in JSON takes, in bytes, without
@@ -501,7 +512,7 @@ impl Schema {
     /// render it or to find its topics. Counts its fields and the values of packed fields.
     #[must_use]
     pub fn decoded_memory_max(&self, envelope: &[u8]) -> usize {
-        let found = walk(&self.table, envelope, Mode::Check, 0);
+        let found = walk_envelope(&self.table, envelope, WalkMode::Check, 0);
         // A malformed envelope is never decoded.
         let found = found.unwrap_or_default();
         DECODED_FIELD_BYTES * found.fields
@@ -515,23 +526,23 @@ impl Schema {
     ///
     /// Fails as soon as there are more than `max`.
     pub fn check_json_batch_len(&self, json: &[u8], max: usize) -> Result<(), BatchError> {
-        match json::is_over(json, max) {
+        match json::has_more_than(json, max) {
             true => Err(BatchError::TooMany { max }),
             false => Ok(()),
         }
     }
 
-    fn parse(
+    fn parse_json(
         &self,
         descriptor: &MessageDescriptor,
         json: &[u8],
-        sender: Sender,
+        sender: JsonSender,
     ) -> Result<DynamicMessage, JsonError> {
-        json::parse(descriptor, json, &self.suggest(sender))
+        json::parse_message(descriptor, json, &self.suggester(sender))
     }
 
-    fn suggest(&self, sender: Sender) -> Suggest<'_> {
-        Suggest {
+    fn suggester(&self, sender: JsonSender) -> NameSuggester<'_> {
+        NameSuggester {
             envelope: &self.envelope,
             payloads: &self.payloads,
             sender,
@@ -553,7 +564,7 @@ impl Schema {
     /// Fails if the bytes are malformed, or if one of Google's types holds a value that has
     /// no JSON form, such as a timestamp after the year 9999.
     pub fn envelope_to_json(&self, envelope: &[u8]) -> Result<serde_json::Value, JsonError> {
-        json::render(&self.decode(envelope)?)
+        json::render_value(&self.decode(envelope)?)
     }
 
     /// Returns the envelope as canonical proto3 JSON text, without whitespace. The same
@@ -568,7 +579,7 @@ impl Schema {
 
     /// Checks that the JSON of an envelope has at most `bytes_max` bytes, including the
     /// longest possible position, which the relay adds later. Only needed if
-    /// [`Inspected::json_is_in_doubt`] returns true. The envelope must already have a
+    /// [`InspectedEnvelope::json_is_in_doubt`] returns true. The envelope must already have a
     /// message_id and a timestamp.
     ///
     /// # Errors

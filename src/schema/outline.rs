@@ -15,11 +15,11 @@ use std::{
 use prost_reflect::{EnumDescriptor, Kind, MessageDescriptor, Value};
 use serde::Serialize;
 
-use super::annotations::{Annotations, Declared};
+use super::annotations::{Annotations, DeclaredField};
 
 /// All messages and enums that an envelope can contain, by full name.
 #[derive(Debug, Serialize)]
-pub(super) struct Outline {
+pub(super) struct SchemaOutline {
     pub(super) envelope: String,
     pub(super) messages: BTreeMap<String, MessageOutline>,
     pub(super) enums: BTreeMap<String, EnumOutline>,
@@ -31,12 +31,12 @@ pub(super) struct MessageOutline {
     /// True if the message itself has the option; `presence` implies it.
     pub(super) client_publish: bool,
     pub(super) presence: bool,
-    pub(super) reserved: Reserved,
+    pub(super) reserved: ReservedFields,
 }
 
 /// The numbers and names that no field may have.
 #[derive(Debug, Serialize)]
-pub(super) struct Reserved {
+pub(super) struct ReservedFields {
     numbers: Vec<Range<u32>>,
     names: Vec<String>,
 }
@@ -45,7 +45,7 @@ pub(super) struct Reserved {
 pub(super) struct FieldOutline {
     pub(super) name: String,
     pub(super) json_name: String,
-    pub(super) label: Label,
+    pub(super) label: FieldLabel,
     pub(super) value: ValueType,
     /// True if a message distinguishes the default value from an unset field.
     pub(super) has_presence: bool,
@@ -59,7 +59,7 @@ pub(super) struct FieldOutline {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub(super) enum Label {
+pub(super) enum FieldLabel {
     Singular,
     Required,
     Repeated,
@@ -82,9 +82,9 @@ pub(super) struct EnumOutline {
     pub(super) names: BTreeMap<i32, String>,
 }
 
-impl Outline {
+impl SchemaOutline {
     /// Builds the outline of everything that the envelope can contain.
-    pub(super) fn of(envelope: &MessageDescriptor, annotations: &Annotations) -> Self {
+    pub(super) fn of_envelope(envelope: &MessageDescriptor, annotations: &Annotations) -> Self {
         let mut outline = Self {
             envelope: envelope.full_name().to_owned(),
             messages: BTreeMap::new(),
@@ -96,7 +96,7 @@ impl Outline {
                 continue;
             }
             let mut fields = BTreeMap::new();
-            for field in annotations.fields(&message) {
+            for field in annotations.annotated_fields(&message) {
                 outline.note_type(&field.kind, &mut waiting);
                 fields.insert(field.number, FieldOutline::of(field));
             }
@@ -105,8 +105,8 @@ impl Outline {
                 MessageOutline {
                     fields,
                     client_publish: annotations.has_client_publish(&message),
-                    presence: annotations.presence(&message),
-                    reserved: Reserved::of(&message),
+                    presence: annotations.is_presence(&message),
+                    reserved: ReservedFields::in_message(&message),
                 },
             );
         }
@@ -142,13 +142,13 @@ impl MessageOutline {
 
     /// Returns true if both the number and the name are reserved.
     pub(super) fn has_reserved(&self, number: u32, name: &str) -> bool {
-        let Reserved { numbers, names } = &self.reserved;
+        let ReservedFields { numbers, names } = &self.reserved;
         numbers.iter().any(|range| range.contains(&number))
             && names.iter().any(|reserved| reserved == name)
     }
 }
 
-impl Reserved {
+impl ReservedFields {
     /// Returns the reservations that `other` lacks, in .proto syntax. Ignores the numbers
     /// in `free`.
     pub(super) fn missing_in(&self, other: &Self, free: &[Range<u32>]) -> Vec<String> {
@@ -176,7 +176,7 @@ impl Reserved {
         missing
     }
 
-    fn of(message: &MessageDescriptor) -> Self {
+    fn in_message(message: &MessageDescriptor) -> Self {
         let mut numbers: Vec<_> = message.reserved_ranges().collect();
         numbers.sort_unstable_by_key(|range| (range.start, range.end));
         let mut names: Vec<_> = message.reserved_names().map(str::to_owned).collect();
@@ -186,7 +186,7 @@ impl Reserved {
 }
 
 impl FieldOutline {
-    fn of(field: Declared) -> Self {
+    fn of(field: DeclaredField) -> Self {
         Self {
             default: default_text(&field),
             topic: field
@@ -195,12 +195,12 @@ impl FieldOutline {
             sender: field.is_sender,
             absent: field.absent,
             label: match () {
-                () if field.is_map => Label::Map,
-                () if field.is_repeated => Label::Repeated,
-                () if field.is_required => Label::Required,
-                () => Label::Singular,
+                () if field.is_map => FieldLabel::Map,
+                () if field.is_repeated => FieldLabel::Repeated,
+                () if field.is_required => FieldLabel::Required,
+                () => FieldLabel::Singular,
             },
-            value: ValueType::of(&field.kind),
+            value: ValueType::of_kind(&field.kind),
             has_presence: field.has_presence,
             name: field.name,
             json_name: field.json_name,
@@ -214,7 +214,7 @@ impl FieldOutline {
     }
 }
 
-fn default_text(field: &Declared) -> Option<String> {
+fn default_text(field: &DeclaredField) -> Option<String> {
     if field.is_repeated {
         return None;
     }
@@ -237,11 +237,11 @@ fn default_text(field: &Declared) -> Option<String> {
 }
 
 impl ValueType {
-    fn of(kind: &Kind) -> Self {
+    fn of_kind(kind: &Kind) -> Self {
         match kind {
             Kind::Message(entry) if entry.is_map_entry() => Self::Map {
-                key: Box::new(Self::of(&entry.map_entry_key_field().kind())),
-                value: Box::new(Self::of(&entry.map_entry_value_field().kind())),
+                key: Box::new(Self::of_kind(&entry.map_entry_key_field().kind())),
+                value: Box::new(Self::of_kind(&entry.map_entry_value_field().kind())),
             },
             Kind::Message(message) => Self::Message(message.full_name().to_owned()),
             Kind::Enum(values) => Self::Enum(values.full_name().to_owned()),
@@ -266,7 +266,7 @@ impl EnumOutline {
     }
 }
 
-impl fmt::Display for Label {
+impl fmt::Display for FieldLabel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             // The type already identifies a map.

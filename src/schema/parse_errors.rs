@@ -8,7 +8,7 @@ use super::{
     diagnostic::Diagnostic,
     positions::line_at,
 };
-use crate::suggest::nearest;
+use crate::suggest::nearest_name;
 
 /// Maximum number of errors shown for one file.
 const ERRORS_PER_FILE_MAX: usize = 20;
@@ -38,7 +38,7 @@ const HINTS: [(&str, &str); 12] = [
     ("groups", "declare a message and a field of that type"),
     (
         "for option",
-        "give the option a value of that type; a topic kind stands in quotes",
+        "give the option a value of that type; put a topic kind in quotes",
     ),
     ("end of file", "a closing bracket or quote is missing"),
     (
@@ -51,25 +51,30 @@ const HINTS: [(&str, &str); 12] = [
 const ADD_IMPORT: &str = "add `import ";
 
 /// The hint for any other error.
-const ANY_HINT: &str = "https://protobuf.dev/programming-guides has the rules of the language";
+const ANY_HINT: &str = "see https://protobuf.dev/programming-guides for the rules of the language";
 
 /// Returns the errors that the library found in a file. `text` is the file's text, or empty
 /// if it is unavailable.
-pub(super) fn explain(error: &dyn miette::Diagnostic, shown: &str, text: &str) -> Vec<Diagnostic> {
+pub(super) fn explain_errors(
+    error: &dyn miette::Diagnostic,
+    shown: &str,
+    text: &str,
+) -> Vec<Diagnostic> {
     let related = error.related().into_iter().flatten();
     let mut found = Vec::new();
     let mut imports = BTreeSet::new();
     let mut first_left = None;
     let mut left = 0_usize;
     for error in std::iter::once(error).chain(related) {
-        let line = (!text.is_empty()).then(|| line_at(text, place(error).unwrap_or(text.len())));
+        let line =
+            (!text.is_empty()).then(|| line_at(text, error_offset(error).unwrap_or(text.len())));
         if found.len() == ERRORS_PER_FILE_MAX {
             first_left = first_left.or(line);
             left += 1;
             continue;
         }
-        let message = message(error);
-        let hint = hint(error, &message, text);
+        let message = error_message(error);
+        let hint = error_hint(error, &message, text);
         // One import resolves all the names that it declares.
         if hint.starts_with(ADD_IMPORT) && !imports.insert(hint.clone()) {
             continue;
@@ -91,7 +96,7 @@ pub(super) fn explain(error: &dyn miette::Diagnostic, shown: &str, text: &str) -
     found
 }
 
-fn message(error: &dyn miette::Diagnostic) -> String {
+fn error_message(error: &dyn miette::Diagnostic) -> String {
     let message = error.to_string();
     let mut quoted = message.split('\'').skip(1).step_by(2);
     if message.contains("resolves to") && quoted.next() == quoted.next() {
@@ -104,10 +109,12 @@ fn message(error: &dyn miette::Diagnostic) -> String {
     }
 }
 
-fn hint(error: &dyn miette::Diagnostic, message: &str, text: &str) -> String {
+fn error_hint(error: &dyn miette::Diagnostic, message: &str, text: &str) -> String {
     let name = message.split('\'').nth(1).unwrap_or_default();
     if message.contains("resolves to") {
-        return format!("write `.{name}`: without the dot, names of the own package come first");
+        return format!(
+            "write `.{name}`: without the dot, names in the file's own package take precedence"
+        );
     }
     if message.ends_with("is not defined") && name.starts_with("sidewire.v1.") {
         return relays_hint(name, text);
@@ -124,24 +131,27 @@ fn hint(error: &dyn miette::Diagnostic, message: &str, text: &str) -> String {
 
 /// Returns the hint for an unresolved name of one of the relay's options or messages.
 fn relays_hint(name: &str, text: &str) -> String {
-    let known = built_in::names();
+    let known = built_in::relay_names();
     if let Some((_, file)) = known.iter().find(|(known, _)| known == name)
         && !text.contains(&format!("\"{file}\""))
     {
         return format!("{ADD_IMPORT}\"{file}\";`");
     }
-    match nearest(name, known.iter().map(|(known, _)| known.as_str())) {
+    match nearest_name(name, known.iter().map(|(known, _)| known.as_str())) {
         Some(near) => format!("did you mean `{near}`?"),
         None => {
-            let files: Vec<_> = BuiltInFile::all().iter().map(|file| file.name).collect();
-            format!("{} have all names of this package", files.join(" and "))
+            let files: Vec<_> = BuiltInFile::relay_files()
+                .iter()
+                .map(|file| file.name)
+                .collect();
+            format!("all names of this package are in {}", files.join(" and "))
         }
     }
 }
 
 /// Returns the offset of the fault among the positions that an error points at; `None` for
 /// the end of the file.
-fn place(error: &dyn miette::Diagnostic) -> Option<usize> {
+fn error_offset(error: &dyn miette::Diagnostic) -> Option<usize> {
     let labels: Vec<_> = error.labels()?.collect();
     let says = |word: &str| {
         let found = labels

@@ -9,7 +9,7 @@ use super::{
 
 /// A payload of the relay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Control {
+pub enum ControlKind {
     /// Subscribes to topics.
     Subscribe,
     /// The response.
@@ -32,9 +32,9 @@ pub enum Control {
     Authenticated,
 }
 
-impl Control {
+impl ControlKind {
     /// Returns the control message with this field number in the envelope.
-    fn of(number: u32) -> Option<Self> {
+    fn from_number(number: u32) -> Option<Self> {
         Some(match number {
             number::SUBSCRIBE => Self::Subscribe,
             number::SUBSCRIPTION_CONFIRMED => Self::SubscriptionConfirmed,
@@ -55,7 +55,7 @@ impl Control {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PayloadKind {
     /// A control message of the relay.
-    Control(Control),
+    Control(ControlKind),
     /// An event of the application.
     Event {
         /// True if clients may send it.
@@ -76,7 +76,7 @@ impl PayloadKind {
     pub fn is_taken_from_clients(self) -> bool {
         matches!(
             self,
-            Self::Control(Control::Subscribe | Control::Unsubscribe | Control::Ping)
+            Self::Control(ControlKind::Subscribe | ControlKind::Unsubscribe | ControlKind::Ping)
         )
     }
 }
@@ -97,12 +97,12 @@ pub struct PayloadType {
     /// True if the relay stores it as its sender's presence.
     pub presence: bool,
     /// For a presence payload, the value that means that the user is absent.
-    pub absent: Option<Absent>,
+    pub absent: Option<AbsentValue>,
 }
 
 /// The value of a field that means that a user is absent.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Absent {
+pub struct AbsentValue {
     /// The field's name.
     pub field: String,
     /// The value: the name for an enum, `true` or `false` for a bool.
@@ -111,45 +111,52 @@ pub struct Absent {
 
 impl PayloadType {
     /// Returns the payloads of the envelope, sorted by number.
-    pub(super) fn all(envelope: &MessageDescriptor, annotations: &Annotations) -> Vec<Self> {
+    pub(super) fn of_envelope(
+        envelope: &MessageDescriptor,
+        annotations: &Annotations,
+    ) -> Vec<Self> {
         let fields = envelope.fields().filter(|field| {
             let oneof = field.containing_oneof();
             oneof.is_some_and(|oneof| oneof.name() == PAYLOAD)
         });
-        let mut payloads: Vec<_> = fields.map(|field| Self::of(&field, annotations)).collect();
+        let mut payloads: Vec<_> = fields
+            .map(|field| Self::of_field(&field, annotations))
+            .collect();
         payloads.sort_by_key(|payload| payload.number);
         payloads
     }
 
-    fn of(field: &FieldDescriptor, annotations: &Annotations) -> Self {
+    fn of_field(field: &FieldDescriptor, annotations: &Annotations) -> Self {
         let message = field.kind().as_message().cloned();
-        let fields = message.as_ref().map(|it| annotations.fields(it));
+        let fields = message.as_ref().map(|it| annotations.annotated_fields(it));
         let fields = fields.unwrap_or_default();
         let senders = fields.iter().filter(|field| field.is_sender);
         Self {
             number: field.number(),
             name: field.name().to_owned(),
-            kind: kind(field, annotations),
+            kind: payload_kind(field, annotations),
             sender: senders.map(|field| field.name.clone()).collect(),
-            presence: message.as_ref().is_some_and(|it| annotations.presence(it)),
+            presence: message
+                .as_ref()
+                .is_some_and(|it| annotations.is_presence(it)),
             absent: fields.iter().find_map(|field| {
                 let value = field.absent.clone()?;
                 let field = field.name.clone();
-                Some(Absent { field, value })
+                Some(AbsentValue { field, value })
             }),
             message: message.map_or_else(String::new, |it| it.full_name().to_owned()),
         }
     }
 }
 
-fn kind(field: &FieldDescriptor, annotations: &Annotations) -> PayloadKind {
-    if let Some(control) = Control::of(field.number()) {
+fn payload_kind(field: &FieldDescriptor, annotations: &Annotations) -> PayloadKind {
+    if let Some(control) = ControlKind::from_number(field.number()) {
         return PayloadKind::Control(control);
     }
     PayloadKind::Event {
         client_publish: field
             .kind()
             .as_message()
-            .is_some_and(|message| annotations.client_publish(message)),
+            .is_some_and(|message| annotations.is_client_publish(message)),
     }
 }

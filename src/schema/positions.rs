@@ -18,21 +18,21 @@ impl FileNames {
     }
 
     /// Returns the name to show in messages for the file imported as `name`.
-    pub(super) fn shown<'a>(&'a self, name: &'a str) -> &'a str {
+    pub(super) fn shown_name<'a>(&'a self, name: &'a str) -> &'a str {
         self.0.get(name).map_or(name, String::as_str)
     }
 }
 
 /// A declaration in a file.
-pub(super) trait Placed {
+pub(super) trait SourceItem {
     /// Returns the file, and the path of the declaration in the file's descriptor.
-    fn place(&self) -> (FileDescriptor, &[i32]);
+    fn source_location(&self) -> (FileDescriptor, &[i32]);
 }
 
 macro_rules! placed {
     ($($descriptor:ty),*) => {$(
-        impl Placed for $descriptor {
-            fn place(&self) -> (FileDescriptor, &[i32]) {
+        impl SourceItem for $descriptor {
+            fn source_location(&self) -> (FileDescriptor, &[i32]) {
                 (self.parent_file(), self.path())
             }
         }

@@ -12,27 +12,27 @@ use protox::file::File;
 use super::{
     built_in,
     diagnostic::{Diagnostic, Diagnostics},
-    link::{Content, Files, SourceFile, import_line},
-    parse_errors::explain,
-    read::{Budget, ReadError},
+    link::{SourceContent, SourceFile, SourceFiles, import_line},
+    parse_errors::explain_errors,
+    read::{ReadError, SchemaReadBudget},
 };
 
 /// The text of a .proto file, and the path of the file as shown in messages.
-pub(super) struct Text {
+pub(super) struct ProtoText {
     pub(super) shown: String,
     pub(super) text: String,
 }
 
 /// A source of imported files.
-pub(super) trait Library {
+pub(super) trait ImportLibrary {
     /// Returns the file with this name; `None` if there is none.
-    fn find(&mut self, name: &str) -> Result<Option<Text>, Diagnostic>;
+    fn find(&mut self, name: &str) -> Result<Option<ProtoText>, Diagnostic>;
 }
 
 /// Files in memory, by name.
-impl Library for BTreeMap<String, String> {
-    fn find(&mut self, name: &str) -> Result<Option<Text>, Diagnostic> {
-        Ok(self.get(name).map(|text| Text {
+impl ImportLibrary for BTreeMap<String, String> {
+    fn find(&mut self, name: &str) -> Result<Option<ProtoText>, Diagnostic> {
+        Ok(self.get(name).map(|text| ProtoText {
             shown: name.to_owned(),
             text: text.clone(),
         }))
@@ -40,14 +40,14 @@ impl Library for BTreeMap<String, String> {
 }
 
 /// Files on disk: those of the schema, and the directories that contain their imports.
-pub(super) struct Disk {
+pub(super) struct DiskFiles {
     /// The schema's own files, by the names under which they can be imported.
     files: BTreeMap<String, PathBuf>,
     include: Vec<PathBuf>,
-    budget: Budget,
+    budget: SchemaReadBudget,
 }
 
-impl Disk {
+impl DiskFiles {
     /// Assigns to each file the name under which it can be imported: its path relative to
     /// the first include directory that contains it. If `include` is empty, the directories
     /// of the files are used.
@@ -75,18 +75,18 @@ impl Disk {
         let mut disk = Self {
             files: BTreeMap::new(),
             include,
-            budget: Budget::default(),
+            budget: SchemaReadBudget::default(),
         };
         for file in files {
-            match disk.name(file) {
-                Some(name) => disk.add(name, file, found),
+            match disk.import_name(file) {
+                Some(name) => disk.add_file(name, file, found),
                 // Reading the file gives the reason.
                 None if !file.is_file() => {
-                    let error = disk.budget.read(file).err();
-                    found.extend(error.map(|it| it.about(file.display().to_string())));
+                    let error = disk.budget.read_file(file).err();
+                    found.extend(error.map(|it| it.into_diagnostic(file.display().to_string())));
                 }
                 None => found.push(
-                    Diagnostic::error("the file lies in none of the include directories")
+                    Diagnostic::error("the file is not in any include directory")
                         .in_file(file.display().to_string(), None)
                         .with_hint(
                             "add the directory from which it is imported, or leave `include` out",
@@ -98,24 +98,24 @@ impl Disk {
     }
 
     /// Returns the names of the schema's own files.
-    pub(super) fn names(&self) -> Vec<String> {
+    pub(super) fn own_names(&self) -> Vec<String> {
         self.files.keys().cloned().collect()
     }
 
-    fn name(&self, file: &Path) -> Option<String> {
-        let file = normalized(file)?;
+    fn import_name(&self, file: &Path) -> Option<String> {
+        let file = normalized_path(file)?;
         let relative = self.include.iter().find_map(|directory| {
-            let relative = file.strip_prefix(normalized(directory)?).ok()?;
+            let relative = file.strip_prefix(normalized_path(directory)?).ok()?;
             Some(relative.to_owned())
         })?;
         let parts: Option<Vec<_>> = relative.iter().map(|part| part.to_str()).collect();
         Some(parts?.join("/")).filter(|name| !name.is_empty())
     }
 
-    fn add(&mut self, name: String, file: &Path, found: &mut Diagnostics) {
+    fn add_file(&mut self, name: String, file: &Path, found: &mut Diagnostics) {
         let earlier = self.files.insert(name.clone(), file.to_owned());
         if let Some(earlier) = earlier
-            && normalized(&earlier) != normalized(file)
+            && normalized_path(&earlier) != normalized_path(file)
         {
             let message = format!("{} is imported by the same name, {name}", earlier.display());
             found.push(
@@ -128,8 +128,8 @@ impl Disk {
         }
     }
 
-    fn read(&mut self, path: &Path) -> Result<String, ReadError> {
-        let bytes = self.budget.read(path)?;
+    fn read_text(&mut self, path: &Path) -> Result<String, ReadError> {
+        let bytes = self.budget.read_file(path)?;
         let text = String::from_utf8(bytes).map_err(|_| ReadError::NotText)?;
         // Editors on Windows write a byte order mark, which protoc skips as well.
         Ok(text
@@ -139,8 +139,8 @@ impl Disk {
     }
 }
 
-impl Library for Disk {
-    fn find(&mut self, name: &str) -> Result<Option<Text>, Diagnostic> {
+impl ImportLibrary for DiskFiles {
+    fn find(&mut self, name: &str) -> Result<Option<ProtoText>, Diagnostic> {
         let is_plain = |part| matches!(part, Component::Normal(_));
         if name.is_empty() || !Path::new(name).components().all(is_plain) {
             return Ok(None);
@@ -150,10 +150,10 @@ impl Library for Disk {
         let included = self.include.iter().map(|directory| directory.join(name));
         for path in own.into_iter().chain(included.collect::<Vec<_>>()) {
             let shown = path.display().to_string();
-            match self.read(&path) {
-                Ok(text) => return Ok(Some(Text { shown, text })),
+            match self.read_text(&path) {
+                Ok(text) => return Ok(Some(ProtoText { shown, text })),
                 Err(error) if error.is_not_found() && !is_own => {}
-                Err(error) => return Err(error.about(shown)),
+                Err(error) => return Err(error.into_diagnostic(shown)),
             }
         }
         Ok(None)
@@ -162,7 +162,7 @@ impl Library for Disk {
 
 /// Returns the absolute path without `.` and `..`. Symbolic links are not resolved, because
 /// the name of a file depends on the path by which it is given.
-fn normalized(path: &Path) -> Option<PathBuf> {
+fn normalized_path(path: &Path) -> Option<PathBuf> {
     let mut normalized = PathBuf::new();
     for component in std::path::absolute(path).ok()?.components() {
         match component {
@@ -177,19 +177,19 @@ fn normalized(path: &Path) -> Option<PathBuf> {
 }
 
 /// Reads and parses the files with these names and everything that they import.
-pub(super) fn parse(
+pub(super) fn parse_files(
     names: impl IntoIterator<Item = String>,
-    library: &mut impl Library,
+    library: &mut impl ImportLibrary,
     found: &mut Diagnostics,
-) -> Files {
-    let mut files = Files::default();
+) -> SourceFiles {
+    let mut files = SourceFiles::default();
     let (mut seen, mut absent) = (BTreeSet::new(), BTreeSet::new());
     let mut wanted: VecDeque<_> = names.into_iter().map(|name| (name, None)).collect();
     while let Some((name, import)) = wanted.pop_front() {
         if seen.insert(name.clone()) {
-            match read(&name, library) {
+            match read_file(&name, library) {
                 Ok(Some(file)) => {
-                    wanted.extend(imports(&name, &file, found));
+                    wanted.extend(imports_of(&name, &file, found));
                     files.insert(name, file);
                     continue;
                 }
@@ -205,14 +205,14 @@ pub(super) fn parse(
 }
 
 /// An importing file and the index of the import.
-type Import = (String, usize);
+type ImportSite = (String, usize);
 
 /// Returns the imports of the file. Reports duplicates.
-fn imports(
+fn imports_of(
     name: &str,
     file: &SourceFile,
     found: &mut Diagnostics,
-) -> Vec<(String, Option<Import>)> {
+) -> Vec<(String, Option<ImportSite>)> {
     let mut imports = BTreeSet::new();
     let mut wanted = Vec::new();
     for (index, import) in file.descriptor.dependency.iter().enumerate() {
@@ -229,7 +229,7 @@ fn imports(
     wanted
 }
 
-fn not_found(files: &Files, name: &str, import: Option<Import>) -> Diagnostic {
+fn not_found(files: &SourceFiles, name: &str, import: Option<ImportSite>) -> Diagnostic {
     let importer = import.and_then(|(importer, index)| Some((files.get(&importer)?, index)));
     let error = Diagnostic::error(format!("there is no file {name} to import"));
     match importer {
@@ -241,9 +241,12 @@ fn not_found(files: &Files, name: &str, import: Option<Import>) -> Diagnostic {
 }
 
 /// Reads and parses one file; `None` if there is none.
-fn read(name: &str, library: &mut impl Library) -> Result<Option<SourceFile>, Vec<Diagnostic>> {
+fn read_file(
+    name: &str,
+    library: &mut impl ImportLibrary,
+) -> Result<Option<SourceFile>, Vec<Diagnostic>> {
     let copy = library.find(name);
-    if let Some(descriptor) = built_in::find(name) {
+    if let Some(descriptor) = built_in::find_file(name) {
         // A copy that cannot be read is harmless, since it is not used.
         if let Ok(Some(copy)) = copy
             && let Some(diagnostic) = check_copy(name, &copy)
@@ -253,23 +256,23 @@ fn read(name: &str, library: &mut impl Library) -> Result<Option<SourceFile>, Ve
         return Ok(Some(SourceFile {
             shown: name.to_owned(),
             descriptor,
-            content: Content::BuiltIn,
+            content: SourceContent::BuiltIn,
         }));
     }
-    let Some(Text { shown, text }) = copy.map_err(|error| vec![error])? else {
+    let Some(ProtoText { shown, text }) = copy.map_err(|error| vec![error])? else {
         return Ok(None);
     };
     match File::from_source(name, &text) {
         Ok(file) => Ok(Some(SourceFile {
             shown,
             descriptor: file.into(),
-            content: Content::Text(text),
+            content: SourceContent::Text(text),
         })),
-        Err(error) => Err(explain(&error, &shown, &text)),
+        Err(error) => Err(explain_errors(&error, &shown, &text)),
     }
 }
 
-fn check_copy(name: &str, copy: &Text) -> Option<Diagnostic> {
+fn check_copy(name: &str, copy: &ProtoText) -> Option<Diagnostic> {
     let descriptor: FileDescriptorProto = File::from_source(name, &copy.text).ok()?.into();
     built_in::check_copy(name, &copy.shown, &descriptor)
 }

@@ -9,9 +9,9 @@ use super::diagnostic::Diagnostic;
 pub(super) const BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// The number of bytes that may still be read.
-pub(super) struct Budget(usize);
+pub(super) struct SchemaReadBudget(usize);
 
-impl Default for Budget {
+impl Default for SchemaReadBudget {
     fn default() -> Self {
         Self(BYTES_MAX)
     }
@@ -26,13 +26,13 @@ pub(super) enum ReadError {
     NotAFile,
     #[error("is not UTF-8 text")]
     NotText,
-    #[error("is too large: the files of a schema may have {BYTES_MAX} bytes in all")]
+    #[error("is too large: the files of a schema may have at most {BYTES_MAX} bytes in total")]
     TooLarge,
 }
 
-impl Budget {
+impl SchemaReadBudget {
     /// Reads the whole file.
-    pub(super) fn read(&mut self, path: &Path) -> Result<Vec<u8>, ReadError> {
+    pub(super) fn read_file(&mut self, path: &Path) -> Result<Vec<u8>, ReadError> {
         // Opening a pipe would block until it has a writer.
         if !fs::metadata(path)?.is_file() {
             return Err(ReadError::NotAFile);
@@ -53,14 +53,14 @@ impl ReadError {
     }
 
     /// Converts the error to a finding about the file.
-    pub(super) fn about(self, shown: String) -> Diagnostic {
+    pub(super) fn into_diagnostic(self, shown: String) -> Diagnostic {
         let hint = match self {
             Self::Io(_) => {
                 "the file must exist, and the user that the relay runs as must be allowed to read it"
             }
             Self::NotAFile => "name a file, not a directory, pipe or device",
-            Self::NotText => "save the file as UTF-8; compiled schemas go to `descriptor_set`",
-            Self::TooLarge => "leave out what the envelope does not need",
+            Self::NotText => "save the file as UTF-8; set `descriptor_set` for a compiled schema",
+            Self::TooLarge => "leave out files that the envelope does not need",
         };
         Diagnostic::error(self.to_string())
             .in_file(shown, None)

@@ -24,7 +24,7 @@ pub(super) mod number {
 }
 
 /// Returns true if a field number of the envelope belongs to the relay.
-pub(super) fn is_relays(number: u32) -> bool {
+pub(super) fn is_relay_number(number: u32) -> bool {
     number == number::MESSAGE_ID || (8..=31).contains(&number)
 }
 
@@ -39,7 +39,7 @@ pub(super) const LIST_NUMBERS: std::ops::RangeInclusive<u32> = 1..=15;
 
 /// The type that a field must have.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Type {
+pub(super) enum RelayFieldType {
     Bool,
     Int64,
     Uint64,
@@ -54,11 +54,11 @@ pub(super) enum Type {
 pub(super) struct RelayField {
     pub(super) number: u32,
     pub(super) name: &'static str,
-    pub(super) kind: Type,
+    pub(super) kind: RelayFieldType,
     pub(super) repeated: bool,
 }
 
-const fn one(number: u32, name: &'static str, kind: Type) -> RelayField {
+const fn singular_field(number: u32, name: &'static str, kind: RelayFieldType) -> RelayField {
     RelayField {
         number,
         name,
@@ -67,11 +67,11 @@ const fn one(number: u32, name: &'static str, kind: Type) -> RelayField {
     }
 }
 
-const fn strings(number: u32, name: &'static str) -> RelayField {
+const fn repeated_strings(number: u32, name: &'static str) -> RelayField {
     RelayField {
         number,
         name,
-        kind: Type::String,
+        kind: RelayFieldType::String,
         repeated: true,
     }
 }
@@ -80,49 +80,70 @@ const POSITION: &str = "sidewire.v1.Position";
 
 /// The envelope's fields outside of the payload.
 pub(super) const PLAIN: [RelayField; 4] = [
-    one(number::MESSAGE_ID, "message_id", Type::String),
-    one(number::TIMESTAMP, "timestamp", Type::Int64),
-    one(number::POSITION, "position", Type::Message(POSITION)),
-    strings(number::TOPICS, "topics"),
+    singular_field(number::MESSAGE_ID, "message_id", RelayFieldType::String),
+    singular_field(number::TIMESTAMP, "timestamp", RelayFieldType::Int64),
+    singular_field(
+        number::POSITION,
+        "position",
+        RelayFieldType::Message(POSITION),
+    ),
+    repeated_strings(number::TOPICS, "topics"),
 ];
 
 /// The payloads that every schema needs.
 pub(super) const PAYLOADS: [RelayField; 7] = [
-    one(number::SUBSCRIBE, "subscribe", Type::Own("Subscribe")),
-    one(
+    singular_field(
+        number::SUBSCRIBE,
+        "subscribe",
+        RelayFieldType::Own("Subscribe"),
+    ),
+    singular_field(
         number::SUBSCRIPTION_CONFIRMED,
         "subscription_confirmed",
-        Type::Own("SubscriptionConfirmed"),
+        RelayFieldType::Own("SubscriptionConfirmed"),
     ),
-    one(number::UNSUBSCRIBE, "unsubscribe", Type::Own("Unsubscribe")),
-    one(
+    singular_field(
+        number::UNSUBSCRIBE,
+        "unsubscribe",
+        RelayFieldType::Own("Unsubscribe"),
+    ),
+    singular_field(
         number::UNSUBSCRIBE_CONFIRMED,
         "unsubscribe_confirmed",
-        Type::Own("UnsubscribeConfirmed"),
+        RelayFieldType::Own("UnsubscribeConfirmed"),
     ),
-    one(number::PING, "ping", Type::Message("sidewire.v1.Ping")),
-    one(number::PONG, "pong", Type::Message("sidewire.v1.Pong")),
-    one(
+    singular_field(
+        number::PING,
+        "ping",
+        RelayFieldType::Message("sidewire.v1.Ping"),
+    ),
+    singular_field(
+        number::PONG,
+        "pong",
+        RelayFieldType::Message("sidewire.v1.Pong"),
+    ),
+    singular_field(
         number::ERROR,
         "error",
-        Type::Message("sidewire.v1.ErrorResponse"),
+        RelayFieldType::Message("sidewire.v1.ErrorResponse"),
     ),
 ];
 
 /// The batch of envelopes, which a schema may omit.
-pub(super) const BATCH: RelayField = one(number::BATCH, "batch", Type::Own("BatchUpdate"));
+pub(super) const BATCH: RelayField =
+    singular_field(number::BATCH, "batch", RelayFieldType::Own("BatchUpdate"));
 
 /// Payloads that a schema may omit.
 pub(super) const OPTIONAL_PAYLOADS: [RelayField; 2] = [
-    one(
+    singular_field(
         number::AUTHENTICATE,
         "authenticate",
-        Type::Message("sidewire.v1.Authenticate"),
+        RelayFieldType::Message("sidewire.v1.Authenticate"),
     ),
-    one(
+    singular_field(
         number::AUTHENTICATED,
         "authenticated",
-        Type::Message("sidewire.v1.Authenticated"),
+        RelayFieldType::Message("sidewire.v1.Authenticated"),
     ),
 ];
 
@@ -131,51 +152,54 @@ pub(super) const WITHIN: [(u32, &[RelayField]); 8] = [
     (
         number::POSITION,
         &[
-            one(1, "epoch", Type::String),
-            one(2, "offset", Type::Uint64),
+            singular_field(1, "epoch", RelayFieldType::String),
+            singular_field(2, "offset", RelayFieldType::Uint64),
         ],
     ),
     (
         number::SUBSCRIBE,
         &[
-            strings(16, "topics"),
-            one(17, "resume_from", Type::Message(POSITION)),
+            repeated_strings(16, "topics"),
+            singular_field(17, "resume_from", RelayFieldType::Message(POSITION)),
         ],
     ),
     (
         number::SUBSCRIPTION_CONFIRMED,
         &[
-            strings(16, "topics"),
-            one(17, "position", Type::Message(POSITION)),
-            one(18, "recovered", Type::Bool),
-            one(19, "request_message_id", Type::String),
-            one(20, "replayed", Type::Uint64),
+            repeated_strings(16, "topics"),
+            singular_field(17, "position", RelayFieldType::Message(POSITION)),
+            singular_field(18, "recovered", RelayFieldType::Bool),
+            singular_field(19, "request_message_id", RelayFieldType::String),
+            singular_field(20, "replayed", RelayFieldType::Uint64),
         ],
     ),
-    (number::UNSUBSCRIBE, &[strings(16, "topics")]),
+    (number::UNSUBSCRIBE, &[repeated_strings(16, "topics")]),
     (
         number::UNSUBSCRIBE_CONFIRMED,
         &[
-            strings(16, "topics"),
-            one(19, "request_message_id", Type::String),
+            repeated_strings(16, "topics"),
+            singular_field(19, "request_message_id", RelayFieldType::String),
         ],
     ),
-    (number::PING, &[one(1, "timestamp", Type::Int64)]),
+    (
+        number::PING,
+        &[singular_field(1, "timestamp", RelayFieldType::Int64)],
+    ),
     (
         number::PONG,
         &[
-            one(1, "timestamp", Type::Int64),
-            one(2, "client_timestamp", Type::Int64),
+            singular_field(1, "timestamp", RelayFieldType::Int64),
+            singular_field(2, "client_timestamp", RelayFieldType::Int64),
         ],
     ),
     (
         number::ERROR,
         &[
-            one(1, "error_code", Type::String),
-            one(2, "error_message", Type::String),
-            one(3, "request_message_id", Type::String),
-            one(4, "field_name", Type::String),
-            one(5, "retry_after_ms", Type::Uint64),
+            singular_field(1, "error_code", RelayFieldType::String),
+            singular_field(2, "error_message", RelayFieldType::String),
+            singular_field(3, "request_message_id", RelayFieldType::String),
+            singular_field(4, "field_name", RelayFieldType::String),
+            singular_field(5, "retry_after_ms", RelayFieldType::Uint64),
         ],
     ),
 ];
@@ -197,8 +221,8 @@ pub(super) fn type_name(kind: &Kind, is_map: bool) -> String {
     }
 }
 
-impl Type {
-    pub(super) fn fits(self, kind: &Kind) -> bool {
+impl RelayFieldType {
+    pub(super) fn fits_kind(self, kind: &Kind) -> bool {
         match self {
             Self::Bool => *kind == Kind::Bool,
             Self::Int64 => *kind == Kind::Int64,
@@ -218,11 +242,11 @@ impl std::fmt::Display for RelayField {
             f.write_str("repeated ")?;
         }
         f.write_str(match self.kind {
-            Type::Bool => "bool",
-            Type::Int64 => "int64",
-            Type::Uint64 => "uint64",
-            Type::String => "string",
-            Type::Own(name) | Type::Message(name) => name,
+            RelayFieldType::Bool => "bool",
+            RelayFieldType::Int64 => "int64",
+            RelayFieldType::Uint64 => "uint64",
+            RelayFieldType::String => "string",
+            RelayFieldType::Own(name) | RelayFieldType::Message(name) => name,
         })?;
         write!(f, " {} = {}", self.name, self.number)
     }

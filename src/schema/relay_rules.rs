@@ -4,12 +4,12 @@
 use prost_reflect::{Cardinality, FieldDescriptor, Kind, MessageDescriptor};
 
 use super::{
-    annotations::{Annotations, Declared},
+    annotations::{Annotations, DeclaredField},
     relay_fields::{
-        BATCH, LIST_NUMBERS, OPTIONAL_PAYLOADS, PAYLOAD, PAYLOADS, PLAIN, RelayField, Type, WITHIN,
-        is_relays, message_of, number, type_name,
+        BATCH, LIST_NUMBERS, OPTIONAL_PAYLOADS, PAYLOAD, PAYLOADS, PLAIN, RelayField,
+        RelayFieldType, WITHIN, is_relay_number, message_of, number, type_name,
     },
-    report::Report,
+    report::SchemaReport,
 };
 
 /// The file that a schema imports for the relay's messages.
@@ -29,26 +29,30 @@ pub(super) fn is_foreign(envelope: &MessageDescriptor) -> bool {
     let known = || PLAIN.iter().chain(&PAYLOADS).chain([&BATCH]);
     let mut fields = envelope.fields();
     let conflicts = fields.any(|field| {
-        is_relays(field.number()) && !known().any(|it| it.number == field.number() && has(it))
+        is_relay_number(field.number()) && !known().any(|it| it.number == field.number() && has(it))
     });
     conflicts && !PAYLOADS.iter().any(has)
 }
 
 /// Reports an envelope that was not written for the relay. Its fields are not checked,
 /// because following the advice for each of them would change it into a different message.
-pub(super) fn refuse_foreign(envelope: &MessageDescriptor, report: &mut Report) {
+pub(super) fn refuse_foreign(envelope: &MessageDescriptor, report: &mut SchemaReport) {
     let name = envelope.full_name();
     report.error(
         envelope,
-        format!("{name} is not an envelope of the relay: it has fields of its own in the relay's numbers (1 and 8 to 31), and none of the relay's messages"),
+        format!("{name} is not an envelope of the relay: it has fields of its own with the relay's numbers (1 and 8 to 31), and none of the relay's messages"),
         format!("leave {name} as it is, and write an envelope that carries it as an event, with `{name} message = 2;` in its oneof `payload`; docs/schema.md has an envelope to copy"),
     );
 }
 
 /// Checks that the envelope has the relay's fields and no other fields with the relay's
 /// numbers.
-pub(super) fn check(envelope: &MessageDescriptor, annotations: &Annotations, report: &mut Report) {
-    let rules = Rules {
+pub(super) fn check(
+    envelope: &MessageDescriptor,
+    annotations: &Annotations,
+    report: &mut SchemaReport,
+) {
+    let rules = EnvelopeRules {
         envelope,
         annotations,
         has_payload: envelope.oneofs().any(|oneof| oneof.name() == PAYLOAD),
@@ -68,15 +72,15 @@ pub(super) fn check(envelope: &MessageDescriptor, annotations: &Annotations, rep
     rules.check_own_fields(report);
 }
 
-struct Rules<'a> {
+struct EnvelopeRules<'a> {
     envelope: &'a MessageDescriptor,
     annotations: &'a Annotations,
     /// True if the envelope has the oneof `payload`.
     has_payload: bool,
 }
 
-impl Rules<'_> {
-    fn check_oneof_exists(&self, report: &mut Report) {
+impl EnvelopeRules<'_> {
+    fn check_oneof_exists(&self, report: &mut SchemaReport) {
         if self.has_payload {
             return;
         }
@@ -101,21 +105,24 @@ impl Rules<'_> {
         }
     }
 
-    fn check_plain(&self, wanted: &RelayField, report: &mut Report) {
+    fn check_plain(&self, wanted: &RelayField, report: &mut SchemaReport) {
         let Some(field) = check_field(self.envelope, wanted, FREE_IN_ENVELOPE, report) else {
             return;
         };
         if let Some(oneof) = real_oneof(&field) {
             report.error(
                 &field,
-                format!("{} is a member of the oneof `{oneof}`, but an envelope has it beside its payload", field.full_name()),
+                format!(
+                    "{} is a member of the oneof `{oneof}`, but it must be outside of any oneof",
+                    field.full_name()
+                ),
                 "move it out of the oneof",
             );
         }
         self.check_within(wanted.number, report);
     }
 
-    fn check_payload(&self, wanted: &RelayField, report: &mut Report) {
+    fn check_payload(&self, wanted: &RelayField, report: &mut SchemaReport) {
         let Some(field) = check_field(self.envelope, wanted, FREE_IN_ENVELOPE, report) else {
             return;
         };
@@ -134,7 +141,7 @@ impl Rules<'_> {
 
     /// Checks that a message that the relay reads or writes has the relay's fields and
     /// otherwise only the schema's lists.
-    fn check_within(&self, number: u32, report: &mut Report) {
+    fn check_within(&self, number: u32, report: &mut SchemaReport) {
         let wanted = WITHIN.iter().find(|(within, _)| *within == number);
         let message = message_of(self.envelope, number);
         let (Some((_, wanted)), Some(message)) = (wanted, message) else {
@@ -143,7 +150,7 @@ impl Rules<'_> {
         for field in *wanted {
             check_field(&message, field, FREE_IN_LISTS, report);
         }
-        for field in self.annotations.fields(&message) {
+        for field in self.annotations.annotated_fields(&message) {
             if LIST_NUMBERS.contains(&field.number) {
                 continue;
             }
@@ -156,7 +163,7 @@ impl Rules<'_> {
     }
 
     /// Checks that field 17, if it exists, is a batch of envelopes.
-    fn check_batch(&self, report: &mut Report) {
+    fn check_batch(&self, report: &mut SchemaReport) {
         let Some(batch) = message_of(self.envelope, number::BATCH) else {
             return;
         };
@@ -178,12 +185,12 @@ impl Rules<'_> {
 
     /// Checks the application's own fields: they must not have the relay's numbers, must
     /// not be required, and must be messages if they are payloads.
-    fn check_own_fields(&self, report: &mut Report) {
-        let fields = self.annotations.fields(self.envelope);
+    fn check_own_fields(&self, report: &mut SchemaReport) {
+        let fields = self.annotations.annotated_fields(self.envelope);
         for field in &fields {
             let known = PLAIN.iter().chain(&PAYLOADS).chain(&OPTIONAL_PAYLOADS);
             let is_known = known.chain([&BATCH]).any(|it| it.number == field.number);
-            if is_relays(field.number) {
+            if is_relay_number(field.number) {
                 if is_known {
                     refuse_topic(field, report);
                 } else {
@@ -224,7 +231,7 @@ fn check_field(
     message: &MessageDescriptor,
     wanted: &RelayField,
     free: &str,
-    report: &mut Report,
+    report: &mut SchemaReport,
 ) -> Option<FieldDescriptor> {
     let Some(field) = message.get_field(wanted.number) else {
         report.error(
@@ -238,11 +245,11 @@ fn check_field(
         return None;
     };
     let repeated = field.cardinality() == Cardinality::Repeated;
-    let has_type = repeated == wanted.repeated && wanted.kind.fits(&field.kind());
+    let has_type = repeated == wanted.repeated && wanted.kind.fits_kind(&field.kind());
     if has_type && field.name() == wanted.name {
         return Some(field);
     }
-    let found = declaration(&field);
+    let found = declaration_of(&field);
     let hint = if field.name() != wanted.name && !has_type {
         format!(
             "{free} for it, and declare `{}`",
@@ -279,7 +286,7 @@ fn missing_hint(message: &MessageDescriptor, wanted: &RelayField) -> String {
     } else {
         ""
     };
-    let import = if uses_relays(wanted.kind) && !imports_relay(message) {
+    let import = if uses_relay_message(wanted.kind) && !imports_relay(message) {
         format!(", and `import \"{RELAY_FILE}\";` to its file")
     } else {
         String::new()
@@ -292,8 +299,10 @@ fn missing_hint(message: &MessageDescriptor, wanted: &RelayField) -> String {
 fn to_declare(message: &MessageDescriptor, wanted: &RelayField) -> String {
     let own = message_of(message, wanted.number).map(|own| own.full_name().to_owned());
     let kind = match wanted.kind {
-        Type::Own(_) if own.is_some() => own.unwrap_or_default(),
-        Type::Own(name) if wanted.number != number::BATCH => format!("sidewire.v1.{name}"),
+        RelayFieldType::Own(_) if own.is_some() => own.unwrap_or_default(),
+        RelayFieldType::Own(name) if wanted.number != number::BATCH => {
+            format!("sidewire.v1.{name}")
+        }
         _ => return with_label(message, wanted.to_string()),
     };
     with_label(
@@ -317,8 +326,8 @@ fn with_label(message: &MessageDescriptor, declaration: String) -> String {
     }
 }
 
-fn uses_relays(kind: Type) -> bool {
-    matches!(kind, Type::Own(_) | Type::Message(_))
+fn uses_relay_message(kind: RelayFieldType) -> bool {
+    matches!(kind, RelayFieldType::Own(_) | RelayFieldType::Message(_))
 }
 
 fn imports_relay(message: &MessageDescriptor) -> bool {
@@ -327,7 +336,7 @@ fn imports_relay(message: &MessageDescriptor) -> bool {
 }
 
 /// Returns the declaration of the field in .proto syntax.
-fn declaration(field: &FieldDescriptor) -> String {
+fn declaration_of(field: &FieldDescriptor) -> String {
     let kind = match field.kind() {
         _ if field.is_map() => "map<…>".to_owned(),
         Kind::Message(message) => message.full_name().to_owned(),
@@ -344,7 +353,7 @@ fn real_oneof(field: &FieldDescriptor) -> Option<String> {
     (!oneof.is_synthetic()).then(|| oneof.name().to_owned())
 }
 
-fn refuse_number(field: &Declared, free: &str, report: &mut Report) {
+fn refuse_number(field: &DeclaredField, free: &str, report: &mut SchemaReport) {
     report.error(
         field,
         format!(
@@ -356,7 +365,7 @@ fn refuse_number(field: &Declared, free: &str, report: &mut Report) {
 }
 
 /// Reports a topic annotation on one of the relay's fields, which are not used for routing.
-fn refuse_topic(field: &Declared, report: &mut Report) {
+fn refuse_topic(field: &DeclaredField, report: &mut SchemaReport) {
     if field.topic.is_some() {
         report.error(
             field,

@@ -2,17 +2,17 @@
 
 use super::{
     diagnostic::{Diagnostic, Diagnostics, SchemaError, Severity},
-    positions::{FileNames, Placed, line_of},
+    positions::{FileNames, SourceItem, line_of},
 };
 
 /// The findings so far.
 #[derive(Debug, Default)]
-pub(super) struct Report {
+pub(super) struct SchemaReport {
     names: FileNames,
     found: Diagnostics,
 }
 
-impl Report {
+impl SchemaReport {
     /// Creates a report that starts with the findings from reading the files. `names` are
     /// the names of the files as shown in messages.
     pub(super) fn new(names: FileNames, found: Diagnostics) -> Self {
@@ -22,31 +22,31 @@ impl Report {
     /// Adds an error: the relay cannot use the schema because of this declaration.
     pub(super) fn error(
         &mut self,
-        at: &impl Placed,
+        at: &impl SourceItem,
         message: impl Into<String>,
         hint: impl Into<String>,
     ) {
-        self.add(Severity::Error, at, message.into(), hint.into());
+        self.add_finding(Severity::Error, at, message.into(), hint.into());
     }
 
     /// Adds a warning: the declaration probably does not do what its author intended.
     pub(super) fn warning(
         &mut self,
-        at: &impl Placed,
+        at: &impl SourceItem,
         message: impl Into<String>,
         hint: impl Into<String>,
     ) {
-        self.add(Severity::Warning, at, message.into(), hint.into());
+        self.add_finding(Severity::Warning, at, message.into(), hint.into());
     }
 
     /// Adds a note about the declaration.
     pub(super) fn note(
         &mut self,
-        at: &impl Placed,
+        at: &impl SourceItem,
         message: impl Into<String>,
         hint: impl Into<String>,
     ) {
-        self.add(Severity::Note, at, message.into(), hint.into());
+        self.add_finding(Severity::Note, at, message.into(), hint.into());
     }
 
     /// Adds an error that concerns no particular declaration.
@@ -69,11 +69,17 @@ impl Report {
         self.found.into_error()
     }
 
-    fn add(&mut self, severity: Severity, at: &impl Placed, message: String, hint: String) {
-        let (file, path) = at.place();
+    fn add_finding(
+        &mut self,
+        severity: Severity,
+        at: &impl SourceItem,
+        message: String,
+        hint: String,
+    ) {
+        let (file, path) = at.source_location();
         self.found.push(Diagnostic {
             severity,
-            file: Some(self.names.shown(file.name()).to_owned()),
+            file: Some(self.names.shown_name(file.name()).to_owned()),
             line: line_of(file.file_descriptor_proto(), path),
             message,
             hint: Some(hint),

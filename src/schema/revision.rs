@@ -5,15 +5,15 @@ use std::fmt;
 
 use aws_lc_rs::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
 
-use super::outline::Outline;
+use super::outline::SchemaOutline;
 
 /// A hash of everything that an envelope can contain. Displays as the first 12 hexadecimal
 /// digits.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Revision([u8; SHA256_OUTPUT_LEN]);
+pub struct SchemaRevision([u8; SHA256_OUTPUT_LEN]);
 
-impl Revision {
-    pub(super) fn of(outline: &Outline) -> Self {
+impl SchemaRevision {
+    pub(super) fn of_outline(outline: &SchemaOutline) -> Self {
         // The whole outline is sorted, so its text is canonical. Serializing it cannot
         // fail.
         let text = serde_json::to_vec(outline).unwrap_or_default();
@@ -26,14 +26,14 @@ impl Revision {
 /// Number of bytes that are displayed.
 const SHOWN_LEN: usize = 6;
 
-impl fmt::Display for Revision {
+impl fmt::Display for SchemaRevision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = self.0.iter().take(SHOWN_LEN);
         shown.try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 
-impl fmt::Debug for Revision {
+impl fmt::Debug for SchemaRevision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Revision({self})")
     }

@@ -9,7 +9,7 @@ use super::{
     Schema,
     payload::PayloadType,
     relay_fields::number,
-    table::{Field, Shape, Table, TypeIndex},
+    table::{RoutingTable, TableField, TypeIndex, ValueShape},
 };
 
 /// Maximum number of paths listed for one event. Recursive messages can have many more.
@@ -20,11 +20,11 @@ const MESSAGES_MAX: usize = 5_000;
 
 /// The annotated fields below a message.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Routes {
+pub struct TopicRoutes {
     /// The paths to them, sorted by field numbers.
     pub paths: Vec<TopicPath>,
     /// The recursive messages, below which the paths continue.
-    pub recursions: Vec<Recursion>,
+    pub recursions: Vec<RouteRecursion>,
     /// True if there are more paths than are listed here.
     pub is_cut: bool,
 }
@@ -45,7 +45,7 @@ pub struct TopicPath {
 
 /// A field that contains a message in which it is nested itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Recursion {
+pub struct RouteRecursion {
     /// The path of the field.
     pub path: String,
     /// The path of the outer message, below which the paths are listed; empty for the event
@@ -56,25 +56,25 @@ pub struct Recursion {
 impl Schema {
     /// Returns the annotated fields of a payload, with paths relative to its message.
     #[must_use]
-    pub fn routes(&self, payload: &PayloadType) -> Routes {
-        let envelope = self.table.get(Table::ENVELOPE);
+    pub fn payload_routes(&self, payload: &PayloadType) -> TopicRoutes {
+        let envelope = self.table.get(RoutingTable::ENVELOPE);
         let field = envelope.and_then(|envelope| envelope.field(payload.number));
         let message = self.envelope.get_field(payload.number);
         match (field, message.map(|field| field.kind())) {
             (Some(field), Some(Kind::Message(message))) if field.is_routing => match field.shape {
-                Shape::Message(index) => self.routes_below(index, message, |_| true),
-                _ => Routes::default(),
+                ValueShape::Message(index) => self.routes_below(index, message, |_| true),
+                _ => TopicRoutes::default(),
             },
-            _ => Routes::default(),
+            _ => TopicRoutes::default(),
         }
     }
 
     /// Returns the annotated fields of the envelope outside of its payload, which every
     /// event can have.
     #[must_use]
-    pub fn envelope_routes(&self) -> Routes {
-        let is_beside = |field: &Field| !field.is_payload;
-        self.routes_below(Table::ENVELOPE, self.envelope.clone(), is_beside)
+    pub fn envelope_routes(&self) -> TopicRoutes {
+        let is_beside = |field: &TableField| !field.is_payload;
+        self.routes_below(RoutingTable::ENVELOPE, self.envelope.clone(), is_beside)
     }
 
     /// Returns the events that a backend may post, sorted by number.
@@ -105,11 +105,11 @@ impl Schema {
         &self,
         index: TypeIndex,
         message: MessageDescriptor,
-        starts: impl Fn(&Field) -> bool,
-    ) -> Routes {
-        let mut routes = Routes::default();
+        starts: impl Fn(&TableField) -> bool,
+    ) -> TopicRoutes {
+        let mut routes = TopicRoutes::default();
         let mut met = 0;
-        let mut waiting = VecDeque::from([Place {
+        let mut waiting = VecDeque::from([PendingMessage {
             index,
             message,
             way: TopicPath::root(),
@@ -126,7 +126,7 @@ impl Schema {
             let fields = fields.into_iter().flat_map(|kind| kind.fields());
             for field in fields.filter(|field| field.is_routing) {
                 if !is_outermost || starts(field) {
-                    self.step(&place, field, &mut routes, &mut waiting);
+                    self.add_route_step(&place, field, &mut routes, &mut waiting);
                 }
             }
         }
@@ -136,31 +136,31 @@ impl Schema {
 
     /// Processes a routing field of a message: either a path ends there, or it continues
     /// below.
-    fn step(
+    fn add_route_step(
         &self,
-        place: &Place,
-        field: &Field,
-        routes: &mut Routes,
-        waiting: &mut VecDeque<Place>,
+        place: &PendingMessage,
+        field: &TableField,
+        routes: &mut TopicRoutes,
+        waiting: &mut VecDeque<PendingMessage>,
     ) {
-        let (json_name, kind) = declared(&place.message, field);
-        let way = place.way.step(field, &json_name);
+        let (json_name, kind) = json_name_and_kind(&place.message, field);
+        let way = place.way.extended_by(field, &json_name);
         if let Some(source) = &field.topic {
             let kind = source.kind().map(str::to_owned);
             routes.paths.push(TopicPath { kind, ..way });
             return;
         }
-        let Some((index, message)) = self.below(field, kind) else {
+        let Some((index, message)) = self.message_below(field, kind) else {
             return;
         };
         let mut outer = place.outer.clone();
         outer.push((place.index, place.way.path.clone()));
         match outer.iter().find(|(outer, _)| *outer == index) {
-            Some((_, same_as)) => routes.recursions.push(Recursion {
+            Some((_, same_as)) => routes.recursions.push(RouteRecursion {
                 path: way.path,
                 same_as: same_as.clone(),
             }),
-            None => waiting.push_back(Place {
+            None => waiting.push_back(PendingMessage {
                 index,
                 message,
                 way,
@@ -170,16 +170,20 @@ impl Schema {
     }
 
     /// Returns the message type of a field; for a map, that of its values.
-    fn below(&self, field: &Field, kind: Kind) -> Option<(TypeIndex, MessageDescriptor)> {
+    fn message_below(
+        &self,
+        field: &TableField,
+        kind: Kind,
+    ) -> Option<(TypeIndex, MessageDescriptor)> {
         let Kind::Message(message) = kind else {
             return None;
         };
         match field.shape {
-            Shape::Message(index) => Some((index, message)),
-            Shape::MapEntry(entry) => {
+            ValueShape::Message(index) => Some((index, message)),
+            ValueShape::MapEntry(entry) => {
                 let value = self.table.map_value(entry)?;
                 match (value.shape, message.map_entry_value_field().kind()) {
-                    (Shape::Message(index), Kind::Message(message)) => Some((index, message)),
+                    (ValueShape::Message(index), Kind::Message(message)) => Some((index, message)),
                     _ => None,
                 }
             }
@@ -189,7 +193,7 @@ impl Schema {
 }
 
 /// A message that is waiting to be visited.
-struct Place {
+struct PendingMessage {
     index: TypeIndex,
     message: MessageDescriptor,
     way: TopicPath,
@@ -207,9 +211,9 @@ impl TopicPath {
         }
     }
 
-    fn step(&self, field: &Field, json_name: &str) -> Self {
+    fn extended_by(&self, field: &TableField, json_name: &str) -> Self {
         let brackets = match field.shape {
-            Shape::MapEntry(_) => "{}",
+            ValueShape::MapEntry(_) => "{}",
             _ if field.is_repeated => "[]",
             _ => "",
         };
@@ -226,7 +230,7 @@ impl TopicPath {
 }
 
 /// Returns the field's name in JSON, and its kind. The name of an extension is in brackets.
-fn declared(message: &MessageDescriptor, field: &Field) -> (String, Kind) {
+fn json_name_and_kind(message: &MessageDescriptor, field: &TableField) -> (String, Kind) {
     if let Some(field) = message.get_field(field.number) {
         return (field.json_name().to_owned(), field.kind());
     }

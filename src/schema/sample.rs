@@ -8,7 +8,7 @@ use super::{
     Schema,
     annotations::TopicSource,
     payload::{PayloadKind, PayloadType},
-    table::{Field, Shape, Table, TypeIndex},
+    table::{RoutingTable, TableField, TypeIndex, ValueShape},
 };
 use crate::protocol::{Topic, topic::USER_KIND};
 
@@ -30,7 +30,7 @@ const OTHER_TOPIC: &str = "example:1";
 
 /// A sample event of a schema.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sample {
+pub struct SampleEvent {
     /// The payload's name.
     pub payload: String,
     /// The envelope as proto3 JSON.
@@ -41,7 +41,7 @@ pub struct Sample {
     pub topic_in_call: Option<Topic>,
 }
 
-impl Sample {
+impl SampleEvent {
     /// Returns a topic to subscribe to in order to receive the event; `None` if it is
     /// delivered without a subscription.
     #[must_use]
@@ -56,10 +56,10 @@ impl Schema {
     /// Returns a sample of the event that best demonstrates the schema: preferably one from
     /// a backend that names a topic to subscribe to. `None` for a schema without events.
     #[must_use]
-    pub fn best_sample(&self) -> Option<Sample> {
+    pub fn best_sample(&self) -> Option<SampleEvent> {
         self.events()
             .map(|payload| {
-                let sample = self.sample(payload);
+                let sample = self.sample_event(payload);
                 let is_clients = payload.kind
                     == PayloadKind::Event {
                         client_publish: true,
@@ -73,7 +73,7 @@ impl Schema {
 
     /// Returns a sample of an event.
     #[must_use]
-    pub fn sample(&self, payload: &PayloadType) -> Sample {
+    pub fn sample_event(&self, payload: &PayloadType) -> SampleEvent {
         let [shallow, deep] = DEPTHS_MAX;
         let sample = self.sample_within(payload, shallow);
         if sample.topics.is_empty() {
@@ -83,12 +83,12 @@ impl Schema {
         }
     }
 
-    fn sample_within(&self, payload: &PayloadType, depth_max: usize) -> Sample {
+    fn sample_within(&self, payload: &PayloadType, depth_max: usize) -> SampleEvent {
         let event = self.sample_envelope(payload, depth_max);
         let bytes = self.envelope_from_json(event.to_string().as_bytes());
         let bytes = bytes.unwrap_or_default();
         let topics = self.inspect(&bytes).map(|it| it.topics).unwrap_or_default();
-        Sample {
+        SampleEvent {
             payload: payload.name.clone(),
             topic_in_call: topics.is_empty().then(|| self.sample_topic()),
             event,
@@ -101,22 +101,22 @@ impl Schema {
         let Some(field) = field else {
             return json!({});
         };
-        let index = self.table.get(Table::ENVELOPE).and_then(|envelope| {
+        let index = self.table.get(RoutingTable::ENVELOPE).and_then(|envelope| {
             let field = envelope.field(payload.number)?;
             match field.shape {
-                Shape::Message(index) => Some(index),
+                ValueShape::Message(index) => Some(index),
                 _ => None,
             }
         });
         let message = match (index, field.kind()) {
             (Some(index), Kind::Message(message)) => {
-                let mut sampler = Sampler {
+                let mut sampler = SampleBuilder {
                     schema: self,
                     payload,
                     depth_max,
                     messages: 0,
                 };
-                Value::Object(sampler.message(index, &message, &mut Vec::new()))
+                Value::Object(sampler.sample_message(index, &message, &mut Vec::new()))
             }
             _ => json!({}),
         };
@@ -133,7 +133,7 @@ impl Schema {
     }
 }
 
-struct Sampler<'s> {
+struct SampleBuilder<'s> {
     schema: &'s Schema,
     payload: &'s PayloadType,
     depth_max: usize,
@@ -141,9 +141,9 @@ struct Sampler<'s> {
     messages: usize,
 }
 
-impl<'s> Sampler<'s> {
+impl<'s> SampleBuilder<'s> {
     /// Creates a sample of a message. `outer` are the messages that contain it.
-    fn message(
+    fn sample_message(
         &mut self,
         index: TypeIndex,
         message: &MessageDescriptor,
@@ -154,13 +154,13 @@ impl<'s> Sampler<'s> {
         let mut sample = Map::new();
         let mut others = 0;
         outer.push(index);
-        for field in chosen(self.schema, index, message) {
+        for field in sampled_fields(self.schema, index, message) {
             let known = self.schema.table.get(index);
             let known = known.and_then(|kind| kind.field(field.number()));
             let value = match known {
-                Some(known) if known.is_routing => self.routing(known, &field, outer),
+                Some(known) if known.is_routing => self.routing_value(known, &field, outer),
                 _ if others < OTHER_FIELDS_MAX => {
-                    let value = self.other(&field, is_outermost);
+                    let value = self.other_value(&field, is_outermost);
                     others += usize::from(value.is_some());
                     value
                 }
@@ -176,9 +176,9 @@ impl<'s> Sampler<'s> {
 
     /// Returns the value of an annotated field, or of a field with an annotated field below
     /// it.
-    fn routing(
+    fn routing_value(
         &mut self,
-        known: &Field,
+        known: &TableField,
         field: &FieldDescriptor,
         outer: &mut Vec<TypeIndex>,
     ) -> Option<Value> {
@@ -197,17 +197,17 @@ impl<'s> Sampler<'s> {
             return None;
         };
         match known.shape {
-            Shape::Message(index) => {
-                let inner = self.inner(index, &message, outer)?;
+            ValueShape::Message(index) => {
+                let inner = self.nested_message(index, &message, outer)?;
                 Some(if known.is_list() {
                     json!([inner])
                 } else {
                     inner
                 })
             }
-            Shape::MapEntry(entry) => {
+            ValueShape::MapEntry(entry) => {
                 let value = self.schema.table.map_value(entry)?;
-                let Shape::Message(index) = value.shape else {
+                let ValueShape::Message(index) = value.shape else {
                     return None;
                 };
                 let key = match message.map_entry_key_field().kind() {
@@ -217,7 +217,7 @@ impl<'s> Sampler<'s> {
                 };
                 match message.map_entry_value_field().kind() {
                     Kind::Message(message) => {
-                        Some(json!({ key: self.inner(index, &message, outer)? }))
+                        Some(json!({ key: self.nested_message(index, &message, outer)? }))
                     }
                     _ => None,
                 }
@@ -227,7 +227,7 @@ impl<'s> Sampler<'s> {
     }
 
     /// Creates a nested message, unless it is recursive or a limit is reached.
-    fn inner(
+    fn nested_message(
         &mut self,
         index: TypeIndex,
         message: &MessageDescriptor,
@@ -235,11 +235,11 @@ impl<'s> Sampler<'s> {
     ) -> Option<Value> {
         let is_fit =
             !outer.contains(&index) && outer.len() < self.depth_max && self.messages < MESSAGES_MAX;
-        is_fit.then(|| Value::Object(self.message(index, message, outer)))
+        is_fit.then(|| Value::Object(self.sample_message(index, message, outer)))
     }
 
     /// Returns the value of a field that names no topic; `None` if it is left out.
-    fn other(&self, field: &FieldDescriptor, is_outermost: bool) -> Option<Value> {
+    fn other_value(&self, field: &FieldDescriptor, is_outermost: bool) -> Option<Value> {
         if field.is_list() || field.is_map() {
             return None;
         }
@@ -267,7 +267,11 @@ impl<'s> Sampler<'s> {
 
 /// Returns the fields of a sample. Of each oneof it selects one member, preferably one that
 /// leads to a topic.
-fn chosen(schema: &Schema, index: TypeIndex, message: &MessageDescriptor) -> Vec<FieldDescriptor> {
+fn sampled_fields(
+    schema: &Schema,
+    index: TypeIndex,
+    message: &MessageDescriptor,
+) -> Vec<FieldDescriptor> {
     let kind = schema.table.get(index);
     let is_routing = |field: &FieldDescriptor| {
         let known = kind.and_then(|kind| kind.field(field.number()));

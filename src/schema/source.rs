@@ -4,14 +4,14 @@
 use std::{collections::BTreeMap, path::PathBuf, time::Instant};
 
 use super::{
-    Bundled, Schema, SchemaError,
-    compile::Draft,
+    BundledSchema, Schema, SchemaError,
+    compile::SchemaDraft,
     descriptor_set,
     diagnostic::Diagnostics,
-    link::Files,
-    proto_files::{self, Disk},
-    read::Budget,
-    report::Report,
+    link::SourceFiles,
+    proto_files::{self, DiskFiles},
+    read::SchemaReadBudget,
+    report::SchemaReport,
 };
 
 /// The source of a schema.
@@ -53,22 +53,22 @@ impl SchemaSource {
     pub fn load(&self) -> Result<Schema, SchemaError> {
         let begun = Instant::now();
         let mut schema = match self {
-            Self::Bundled(None) => Bundled::load()?.schema()?,
-            Self::Bundled(Some(name)) => Bundled::named(name)?.schema()?,
+            Self::Bundled(None) => BundledSchema::load_default()?.compile()?,
+            Self::Bundled(Some(name)) => BundledSchema::by_name(name)?.compile()?,
             Self::Files {
                 files,
                 include,
                 envelope,
             } => {
                 let mut found = Diagnostics::default();
-                let mut disk = Disk::new(files, include, &mut found);
-                let parsed = proto_files::parse(disk.names(), &mut disk, &mut found);
-                compile(&parsed, envelope, found)?
+                let mut disk = DiskFiles::new(files, include, &mut found);
+                let parsed = proto_files::parse_files(disk.own_names(), &mut disk, &mut found);
+                compile_files(&parsed, envelope, found)?
             }
             Self::DescriptorSet { file, envelope } => {
                 let shown = file.display().to_string();
-                let bytes = Budget::default().read(file);
-                let bytes = bytes.map_err(|error| error.about(shown.clone()))?;
+                let bytes = SchemaReadBudget::default().read_file(file);
+                let bytes = bytes.map_err(|error| error.into_diagnostic(shown.clone()))?;
                 compile_set(&bytes, &shown, envelope)?
             }
         };
@@ -78,13 +78,17 @@ impl SchemaSource {
 }
 
 /// Compiles the files. `found` are the findings from reading them.
-fn compile(files: &Files, envelope: &str, mut found: Diagnostics) -> Result<Schema, SchemaError> {
+fn compile_files(
+    files: &SourceFiles,
+    envelope: &str,
+    mut found: Diagnostics,
+) -> Result<Schema, SchemaError> {
     let pool = files.link(&mut found);
-    let draft = Draft {
+    let draft = SchemaDraft {
         pool: &pool,
         envelope,
         topics_in_calls: false,
-        report: Report::new(files.names(), found),
+        report: SchemaReport::new(files.file_names(), found),
     };
     draft.compile()
 }
@@ -98,8 +102,8 @@ pub(super) fn compile_texts(files: &[(&str, &str)], envelope: &str) -> Result<Sc
         .map(|(name, text)| ((*name).to_owned(), (*text).to_owned()))
         .collect();
     let names: Vec<_> = library.keys().cloned().collect();
-    let parsed = proto_files::parse(names, &mut library, &mut found);
-    compile(&parsed, envelope, found)
+    let parsed = proto_files::parse_files(names, &mut library, &mut found);
+    compile_files(&parsed, envelope, found)
 }
 
 /// Compiles a FileDescriptorSet. `shown` is its name in messages.
@@ -109,6 +113,6 @@ pub(super) fn compile_set(
     envelope: &str,
 ) -> Result<Schema, SchemaError> {
     let mut found = Diagnostics::default();
-    let parsed = descriptor_set::parse(bytes, shown, &mut found);
-    compile(&parsed, envelope, found)
+    let parsed = descriptor_set::parse_set(bytes, shown, &mut found);
+    compile_files(&parsed, envelope, found)
 }

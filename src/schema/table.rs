@@ -6,9 +6,9 @@ use std::collections::HashMap;
 use prost_reflect::{Kind, MessageDescriptor};
 
 use super::{
-    annotations::{Annotations, Declared, TopicSource},
-    relay_fields::{PAYLOAD, is_relays},
-    report::Report,
+    annotations::{Annotations, DeclaredField, TopicSource},
+    relay_fields::{PAYLOAD, is_relay_number},
+    report::SchemaReport,
 };
 
 /// Field numbers below this limit are looked up by index, others by binary search.
@@ -23,13 +23,13 @@ pub(super) struct TypeIndex(usize);
 
 /// All messages that an envelope can contain, the envelope first.
 #[derive(Debug)]
-pub(super) struct Table(Vec<MessageType>);
+pub(super) struct RoutingTable(Vec<MessageType>);
 
 /// A message, as the walk needs it.
 #[derive(Debug)]
 pub(super) struct MessageType {
     /// The fields, sorted by number.
-    fields: Vec<Field>,
+    fields: Vec<TableField>,
     /// For each low number, the field's index plus one, or 0.
     low: Vec<usize>,
     pub(super) is_map_entry: bool,
@@ -37,10 +37,10 @@ pub(super) struct MessageType {
 
 /// A field, as the walk needs it.
 #[derive(Debug)]
-pub(super) struct Field {
+pub(super) struct TableField {
     pub(super) number: u32,
     pub(super) name: String,
-    pub(super) shape: Shape,
+    pub(super) shape: ValueShape,
     pub(super) is_repeated: bool,
     /// The source of topics, if the field is annotated with one.
     pub(super) topic: Option<TopicSource>,
@@ -60,7 +60,7 @@ pub(super) struct Field {
 
 /// The layout of a field's value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Shape {
+pub(super) enum ValueShape {
     Varint,
     Fixed32,
     Fixed64,
@@ -71,25 +71,28 @@ pub(super) enum Shape {
     MapEntry(TypeIndex),
 }
 
-impl Table {
+impl RoutingTable {
     /// Builds the table. Also returns the messages, sorted by their indexes. Reports fields
     /// that the relay could not inspect.
-    pub(super) fn of(
+    pub(super) fn from_envelope(
         envelope: &MessageDescriptor,
         annotations: &Annotations,
-        report: &mut Report,
+        report: &mut SchemaReport,
     ) -> (Self, Vec<MessageDescriptor>) {
-        let mut found = Found::default();
-        found.index(envelope);
+        let mut found = MessageIndex::default();
+        found.index_of(envelope);
         let mut types = Vec::new();
         while let Some(message) = found.messages.get(types.len()).cloned() {
             types.push(message_type(&message, annotations, &mut found, report));
         }
         if let Some(envelope) = types.first_mut() {
-            envelope.fields.iter_mut().for_each(Field::of_envelope);
+            envelope
+                .fields
+                .iter_mut()
+                .for_each(TableField::mark_envelope_field);
         }
         mark_routing(&mut types);
-        types.iter_mut().for_each(watch);
+        types.iter_mut().for_each(assign_watch_bits);
         (Self(types), found.messages)
     }
 
@@ -100,12 +103,12 @@ impl Table {
     }
 
     /// Returns the field that holds the values of a map, given the type of its entries.
-    pub(super) fn map_value(&self, entry: TypeIndex) -> Option<&Field> {
+    pub(super) fn map_value(&self, entry: TypeIndex) -> Option<&TableField> {
         self.get(entry)?.field(MAP_VALUE)
     }
 
     /// Returns the message at this index.
-    pub(super) fn at(&self, index: usize) -> Option<&MessageType> {
+    pub(super) fn message_at(&self, index: usize) -> Option<&MessageType> {
         self.0.get(index)
     }
 
@@ -116,11 +119,11 @@ impl Table {
 }
 
 impl MessageType {
-    pub(super) fn fields(&self) -> impl Iterator<Item = &Field> {
+    pub(super) fn fields(&self) -> impl Iterator<Item = &TableField> {
         self.fields.iter()
     }
 
-    pub(super) fn field(&self, number: u32) -> Option<&Field> {
+    pub(super) fn field(&self, number: u32) -> Option<&TableField> {
         if number < LOW_NUMBERS {
             let slot = *self.low.get(usize::try_from(number).ok()?)?;
             return self.fields.get(slot.checked_sub(1)?);
@@ -132,10 +135,10 @@ impl MessageType {
     }
 }
 
-impl Field {
+impl TableField {
     /// Sets the properties that only the envelope's fields have.
-    fn of_envelope(&mut self) {
-        self.is_relays = is_relays(self.number);
+    fn mark_envelope_field(&mut self) {
+        self.is_relays = is_relay_number(self.number);
         self.is_payload = self.oneof.as_deref() == Some(PAYLOAD);
     }
 
@@ -150,13 +153,13 @@ impl Field {
     }
 
     fn is_map_entry(&self) -> bool {
-        matches!(self.shape, Shape::MapEntry(_))
+        matches!(self.shape, ValueShape::MapEntry(_))
     }
 
     /// Returns the message type of its value, if it is a message.
-    fn below(&self) -> Option<TypeIndex> {
+    fn nested_type(&self) -> Option<TypeIndex> {
         match self.shape {
-            Shape::Message(index) | Shape::MapEntry(index) => Some(index),
+            ValueShape::Message(index) | ValueShape::MapEntry(index) => Some(index),
             _ => None,
         }
     }
@@ -164,13 +167,13 @@ impl Field {
 
 /// The messages found so far, which are indexed in this order.
 #[derive(Default)]
-struct Found {
+struct MessageIndex {
     messages: Vec<MessageDescriptor>,
     indexes: HashMap<String, TypeIndex>,
 }
 
-impl Found {
-    fn index(&mut self, message: &MessageDescriptor) -> TypeIndex {
+impl MessageIndex {
+    fn index_of(&mut self, message: &MessageDescriptor) -> TypeIndex {
         let next = TypeIndex(self.messages.len());
         let name = message.full_name().to_owned();
         let messages = &mut self.messages;
@@ -184,14 +187,14 @@ impl Found {
 fn message_type(
     message: &MessageDescriptor,
     annotations: &Annotations,
-    found: &mut Found,
-    report: &mut Report,
+    found: &mut MessageIndex,
+    report: &mut SchemaReport,
 ) -> MessageType {
     let mut fields = Vec::new();
-    for field in annotations.fields(message) {
-        fields.push(Field {
+    for field in annotations.annotated_fields(message) {
+        fields.push(TableField {
             number: field.number,
-            shape: shape(&field, found, report),
+            shape: shape_of(&field, found, report),
             is_repeated: field.is_repeated,
             topic: field.topic,
             is_routing: false,
@@ -210,34 +213,38 @@ fn message_type(
     }
 }
 
-fn shape(field: &Declared, found: &mut Found, report: &mut Report) -> Shape {
+fn shape_of(
+    field: &DeclaredField,
+    found: &mut MessageIndex,
+    report: &mut SchemaReport,
+) -> ValueShape {
     let name = &field.full_name;
     if field.is_group {
         report.error(
             field,
-            format!("{name} is a group, and the relay takes no groups"),
+            format!("{name} is a group, which the relay does not support"),
             "declare a message and a field of that type",
         );
-        return Shape::Bytes;
+        return ValueShape::Bytes;
     }
     match &field.kind {
-        Kind::Bool | Kind::Enum(_) => Shape::Varint,
-        Kind::Int32 | Kind::Uint32 | Kind::Sint32 => Shape::Varint,
-        Kind::Int64 | Kind::Uint64 | Kind::Sint64 => Shape::Varint,
-        Kind::Float | Kind::Fixed32 | Kind::Sfixed32 => Shape::Fixed32,
-        Kind::Double | Kind::Fixed64 | Kind::Sfixed64 => Shape::Fixed64,
-        Kind::String => Shape::String,
-        Kind::Bytes => Shape::Bytes,
+        Kind::Bool | Kind::Enum(_) => ValueShape::Varint,
+        Kind::Int32 | Kind::Uint32 | Kind::Sint32 => ValueShape::Varint,
+        Kind::Int64 | Kind::Uint64 | Kind::Sint64 => ValueShape::Varint,
+        Kind::Float | Kind::Fixed32 | Kind::Sfixed32 => ValueShape::Fixed32,
+        Kind::Double | Kind::Fixed64 | Kind::Sfixed64 => ValueShape::Fixed64,
+        Kind::String => ValueShape::String,
+        Kind::Bytes => ValueShape::Bytes,
         Kind::Message(message) if is_any(message) => {
             report.error(
                 field,
                 format!("{name} holds google.protobuf.Any, and the relay cannot see which topics are in it"),
                 "declare a oneof of the messages that it may hold",
             );
-            Shape::Bytes
+            ValueShape::Bytes
         }
-        Kind::Message(message) if field.is_map => Shape::MapEntry(found.index(message)),
-        Kind::Message(message) => Shape::Message(found.index(message)),
+        Kind::Message(message) if field.is_map => ValueShape::MapEntry(found.index_of(message)),
+        Kind::Message(message) => ValueShape::Message(found.index_of(message)),
     }
 }
 
@@ -252,7 +259,7 @@ fn is_any(message: &MessageDescriptor) -> bool {
     message.full_name() == ANY || message.is_map_entry() && holds_any()
 }
 
-fn low_numbers(fields: &[Field]) -> Vec<usize> {
+fn low_numbers(fields: &[TableField]) -> Vec<usize> {
     let position = |number| fields.iter().position(|field| field.number == number);
     (0..LOW_NUMBERS)
         .map(|number| position(number).map_or(0, |index| index + 1))
@@ -267,8 +274,8 @@ fn mark_routing(types: &mut [MessageType]) {
             .iter()
             .map(|message| message.fields.iter().any(|field| field.is_routing))
             .collect();
-        let below = |field: &Field| {
-            let index = field.below();
+        let below = |field: &TableField| {
+            let index = field.nested_type();
             index.is_some_and(|index| routing.get(index.0) == Some(&true))
         };
         let mut found = false;
@@ -283,9 +290,9 @@ fn mark_routing(types: &mut [MessageType]) {
     }
 }
 
-/// Assigns the bits of [`Field::watch`]. If a message needs more than 64, the rest share
+/// Assigns the bits of [`TableField::watch`]. If a message needs more than 64, the rest share
 /// the last bit, so some messages are decoded unnecessarily.
-fn watch(message: &mut MessageType) {
+fn assign_watch_bits(message: &mut MessageType) {
     let routing: Vec<(u32, Option<String>)> = message
         .fields
         .iter()

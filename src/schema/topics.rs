@@ -4,51 +4,51 @@ use std::collections::HashSet;
 
 use crate::protocol::{Topic, topic::TENANT_KIND};
 
-use super::{annotations::TopicSource, error::Fault};
+use super::{annotations::TopicSource, error::WireFault};
 
 /// Maximum number of topics that are compared one by one, which costs less than hashing.
 const COMPARED_MAX: usize = 16;
 
 /// Topics without duplicates, in the order in which they were added.
 #[derive(Debug, Default)]
-pub(super) struct Topics {
+pub(super) struct FoundTopics {
     list: Vec<Topic>,
     /// A copy of the topics as a set, filled once there are more than [`COMPARED_MAX`].
     seen: HashSet<Topic>,
 }
 
-impl Topics {
+impl FoundTopics {
     /// Adds the topic that a value of an annotated field names. An empty value names none.
-    pub(super) fn add_value(&mut self, source: &TopicSource, value: &str) -> Result<(), Fault> {
+    pub(super) fn add_value(&mut self, source: &TopicSource, value: &str) -> Result<(), WireFault> {
         match source {
-            TopicSource::Kind(kind) => self.add(kind, value),
+            TopicSource::Kind(kind) => self.add_id(kind, value),
             TopicSource::Whole if value.is_empty() => Ok(()),
             TopicSource::Whole => {
-                let topic = Topic::parse(value).map_err(Fault::Topic)?;
+                let topic = Topic::parse(value).map_err(WireFault::Topic)?;
                 match topic.is_everyone() {
                     true if self.list.contains(&topic) => Ok(()),
                     true => self.add_new(topic),
-                    false if topic.kind() == TENANT_KIND => Err(Fault::TenantTopic),
-                    false => self.add(topic.kind(), topic.id()),
+                    false if topic.kind() == TENANT_KIND => Err(WireFault::TenantTopic),
+                    false => self.add_id(topic.kind(), topic.id()),
                 }
             }
         }
     }
 
     /// Adds `kind:id`. An empty id is ignored.
-    fn add(&mut self, kind: &str, id: &str) -> Result<(), Fault> {
-        if id.is_empty() || self.compare(kind, id) {
+    fn add_id(&mut self, kind: &str, id: &str) -> Result<(), WireFault> {
+        if id.is_empty() || self.is_known(kind, id) {
             return Ok(());
         }
-        let topic = Topic::new(kind, id).map_err(Fault::Topic)?;
+        let topic = Topic::new(kind, id).map_err(WireFault::Topic)?;
         if topic.is_wildcard() {
-            return Err(Fault::Wildcard);
+            return Err(WireFault::Wildcard);
         }
         self.add_new(topic)
     }
 
     /// Adds a topic that is not among the first [`COMPARED_MAX`].
-    fn add_new(&mut self, topic: Topic) -> Result<(), Fault> {
+    fn add_new(&mut self, topic: Topic) -> Result<(), WireFault> {
         if self.list.len() >= COMPARED_MAX {
             if self.seen.is_empty() {
                 self.seen.extend(self.list.iter().cloned());
@@ -62,7 +62,7 @@ impl Topics {
     }
 
     /// Returns true if the topic is among the first [`COMPARED_MAX`].
-    fn compare(&self, kind: &str, id: &str) -> bool {
+    fn is_known(&self, kind: &str, id: &str) -> bool {
         self.list.iter().take(COMPARED_MAX).any(|topic| {
             let rest = topic.as_str().strip_prefix(kind);
             rest.and_then(|rest| rest.strip_prefix(':')) == Some(id)
@@ -84,11 +84,11 @@ mod tests {
 
     #[test]
     fn each_topic_is_kept_once_in_the_order_of_its_first_coming() {
-        let mut topics = Topics::default();
+        let mut topics = FoundTopics::default();
         let ids: Vec<_> = (0..100).map(|index| format!("{}", index % 40)).collect();
         for id in &ids {
-            topics.add("a", id).unwrap();
-            topics.add("a", "").unwrap();
+            topics.add_id("a", id).unwrap();
+            topics.add_id("a", "").unwrap();
         }
         let found: Vec<_> = topics
             .into_vec()
@@ -100,9 +100,9 @@ mod tests {
 
     #[test]
     fn the_same_id_of_another_kind_is_another_topic() {
-        let mut topics = Topics::default();
-        topics.add("a", "1").unwrap();
-        topics.add("b", "1").unwrap();
+        let mut topics = FoundTopics::default();
+        topics.add_id("a", "1").unwrap();
+        topics.add_id("b", "1").unwrap();
         assert_eq!(topics.into_vec().len(), 2);
     }
 }

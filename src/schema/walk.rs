@@ -8,11 +8,11 @@
 use std::ops::Range;
 
 use super::{
-    error::{Fault, WireError},
+    error::{WireError, WireFault},
     relay_fields::{is_reserved, number},
-    table::{Field, Shape, Table, TypeIndex},
-    topics::Topics,
-    wire::{Fields, RawField, WireType, check_varints, text, varint_at},
+    table::{RoutingTable, TableField, TypeIndex, ValueShape},
+    topics::FoundTopics,
+    wire::{RawField, WireFields, WireType, check_varints, utf8_text, varint_at},
 };
 
 /// Maximum nesting of messages below the envelope. A map entry counts as a level, as it
@@ -26,7 +26,7 @@ pub(super) const FIELDS_MAX: usize = 100_000;
 
 /// The result of a walk over an envelope.
 #[derive(Debug, Default)]
-pub(super) struct Found<'a> {
+pub(super) struct WalkResult<'a> {
     pub(super) message_id: Option<&'a str>,
     pub(super) timestamp: Option<i64>,
     pub(super) has_position: bool,
@@ -35,7 +35,7 @@ pub(super) struct Found<'a> {
     pub(super) payload: Option<(u32, Range<usize>)>,
     /// The byte ranges that are not delivered, in order and not adjacent.
     pub(super) cuts: Vec<Range<usize>>,
-    pub(super) topics: Topics,
+    pub(super) topics: FoundTopics,
     /// Number of fields, including those of nested messages.
     pub(super) fields: usize,
     /// Upper bound of the number of values in packed fields.
@@ -48,130 +48,132 @@ pub(super) struct Found<'a> {
 
 /// The mode of the walk: collect topics, or only check the bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mode {
+pub(super) enum WalkMode {
     Route,
     Check,
 }
 
-/// Walks over an envelope. Errors about topics occur only in [`Mode::Route`].
-pub(super) fn walk<'a>(
-    table: &Table,
+/// Walks over an envelope. Errors about topics occur only in [`WalkMode::Route`].
+pub(super) fn walk_envelope<'a>(
+    table: &RoutingTable,
     envelope: &'a [u8],
-    mode: Mode,
+    mode: WalkMode,
     topics_max: usize,
-) -> Result<Found<'a>, WireError> {
-    let mut walk = Walk {
+) -> Result<WalkResult<'a>, WireError> {
+    let mut walk = EnvelopeWalk {
         table,
         bytes: envelope,
         topics_max,
-        found: Found::default(),
+        found: WalkResult::default(),
     };
-    walk.envelope(Place { depth: 0, mode })?;
+    walk.check_envelope(WalkPosition { depth: 0, mode })?;
     Ok(walk.found)
 }
 
-struct Walk<'t, 'a> {
-    table: &'t Table,
+struct EnvelopeWalk<'t, 'a> {
+    table: &'t RoutingTable,
     bytes: &'a [u8],
     topics_max: usize,
-    found: Found<'a>,
+    found: WalkResult<'a>,
 }
 
 /// The position of the walk.
 #[derive(Clone, Copy)]
-struct Place {
+struct WalkPosition {
     /// Number of levels below the envelope.
     depth: u32,
-    mode: Mode,
+    mode: WalkMode,
 }
 
-impl Place {
+impl WalkPosition {
     /// Returns the position inside the field's value. Annotations below one of the relay's
     /// own fields do not name topics of the event.
-    fn below(self, field: &Field) -> Self {
+    fn in_field(self, field: &TableField) -> Self {
         let mode = if field.is_routing {
             self.mode
         } else {
-            Mode::Check
+            WalkMode::Check
         };
         Self { mode, ..self }
     }
 
-    fn deeper(self) -> Self {
+    fn next_level(self) -> Self {
         let depth = self.depth + 1;
         Self { depth, ..self }
     }
 }
 
-impl<'t, 'a> Walk<'t, 'a> {
-    fn envelope(&mut self, place: Place) -> Result<(), WireError> {
+impl<'t, 'a> EnvelopeWalk<'t, 'a> {
+    fn check_envelope(&mut self, place: WalkPosition) -> Result<(), WireError> {
         let whole = 0..self.bytes.len();
-        let Some(kind) = self.table.get(Table::ENVELOPE) else {
+        let Some(kind) = self.table.get(RoutingTable::ENVELOPE) else {
             return Ok(());
         };
-        let mut seen = Seen::default();
+        let mut seen = SeenFields::default();
         let mut fields = 0;
-        for raw in Fields::new(self.bytes, &whole) {
+        for raw in WireFields::new(self.bytes, &whole) {
             let raw = raw?;
             fields += 1;
             let Some(field) = kind.field(raw.number) else {
                 if is_reserved(raw.number) {
-                    return Err(WireError::new(Fault::Reserved, raw.whole.start));
+                    return Err(WireError::new(WireFault::Reserved, raw.whole.start));
                 }
                 continue;
             };
-            self.field(field, &raw, &whole, place, &mut seen.watched)?;
-            self.own_field(field, &raw, &mut seen)
-                .map_err(|error| error.within(&field.name, None))?;
+            self.check_field(field, &raw, &whole, place, &mut seen.watched)?;
+            self.read_relay_field(field, &raw, &mut seen)
+                .map_err(|error| error.in_field(&field.name, None))?;
         }
-        self.count(fields, &whole)
+        self.count_fields(fields, &whole)
     }
 
     /// Adds the fields of a message to the total and checks the limit.
-    fn count(&mut self, fields: usize, message: &Range<usize>) -> Result<(), WireError> {
+    fn count_fields(&mut self, fields: usize, message: &Range<usize>) -> Result<(), WireError> {
         self.found.fields += fields;
         if self.found.fields > FIELDS_MAX {
-            return Err(WireError::new(Fault::TooManyFields, message.start));
+            return Err(WireError::new(WireFault::TooManyFields, message.start));
         }
         Ok(())
     }
 
     /// Reads a field of the envelope that the relay itself uses.
-    fn own_field(
+    fn read_relay_field(
         &mut self,
-        field: &Field,
+        field: &TableField,
         raw: &RawField,
-        seen: &mut Seen,
+        seen: &mut SeenFields,
     ) -> Result<(), WireError> {
         let again = |fault| WireError::new(fault, raw.whole.start);
         match raw.number {
             number::MESSAGE_ID => {
-                seen.message_id.once().map_err(again)?;
-                let id = text(self.bytes, &raw.value)?;
+                seen.message_id.mark_set().map_err(again)?;
+                let id = utf8_text(self.bytes, &raw.value)?;
                 self.found.message_id = (!id.is_empty()).then_some(id);
                 if id.is_empty() {
-                    self.cut(&raw.whole);
+                    self.add_cut(&raw.whole);
                 }
             }
             number::TIMESTAMP => {
-                seen.timestamp.once().map_err(again)?;
+                seen.timestamp.mark_set().map_err(again)?;
                 let (bits, _) = varint_at(self.bytes, raw.value.start)?;
                 self.found.timestamp = (bits != 0).then_some(bits.cast_signed());
                 if bits == 0 {
-                    self.cut(&raw.whole);
+                    self.add_cut(&raw.whole);
                 }
             }
             number::POSITION => {
-                seen.position.once().map_err(again)?;
+                seen.position.mark_set().map_err(again)?;
                 self.found.has_position = true;
             }
             number::TOPICS => {
-                self.found.extra_topics.push(text(self.bytes, &raw.value)?);
-                self.cut(&raw.whole);
+                self.found
+                    .extra_topics
+                    .push(utf8_text(self.bytes, &raw.value)?);
+                self.add_cut(&raw.whole);
             }
             _ if field.is_payload => {
                 if self.found.payload.is_some() {
-                    return Err(again(Fault::SecondPayload));
+                    return Err(again(WireFault::SecondPayload));
                 }
                 self.found.payload = Some((raw.number, raw.value.clone()));
             }
@@ -180,7 +182,7 @@ impl<'t, 'a> Walk<'t, 'a> {
         Ok(())
     }
 
-    fn cut(&mut self, range: &Range<usize>) {
+    fn add_cut(&mut self, range: &Range<usize>) {
         match self.found.cuts.last_mut() {
             Some(last) if last.end == range.start => last.end = range.end,
             _ => self.found.cuts.push(range.clone()),
@@ -188,87 +190,97 @@ impl<'t, 'a> Walk<'t, 'a> {
     }
 
     /// Walks over the message that is `bytes[range]`.
-    fn message(
+    fn check_message(
         &mut self,
         index: TypeIndex,
         range: &Range<usize>,
-        place: Place,
+        place: WalkPosition,
     ) -> Result<(), WireError> {
         let Some(kind) = self.table.get(index) else {
             return Ok(());
         };
         let mut watched = 0;
         let mut fields = 0;
-        for raw in Fields::new(self.bytes, range) {
+        for raw in WireFields::new(self.bytes, range) {
             let raw = raw?;
             fields += 1;
             if let Some(field) = kind.field(raw.number) {
-                self.field(field, &raw, range, place, &mut watched)?;
+                self.check_field(field, &raw, range, place, &mut watched)?;
             }
         }
-        self.count(fields, range)
+        self.count_fields(fields, range)
     }
 
     /// Checks a field of the message that is `bytes[message]`, and everything below it.
-    fn field(
+    fn check_field(
         &mut self,
-        field: &'t Field,
+        field: &'t TableField,
         raw: &RawField,
         message: &Range<usize>,
-        place: Place,
+        place: WalkPosition,
         watched: &mut u64,
     ) -> Result<(), WireError> {
-        self.found.is_ambiguous |= place.mode == Mode::Route && *watched & field.watch != 0;
+        self.found.is_ambiguous |= place.mode == WalkMode::Route && *watched & field.watch != 0;
         *watched |= field.watch;
-        self.value(field, raw, place).map_err(|error| {
+        self.check_value(field, raw, place).map_err(|error| {
             let index = field.is_list().then(|| {
-                let before = Fields::new(self.bytes, &(message.start..raw.whole.start));
+                let before = WireFields::new(self.bytes, &(message.start..raw.whole.start));
                 before
                     .filter(|raw| raw.as_ref().is_ok_and(|raw| raw.number == field.number))
                     .count()
             });
-            error.within(&field.name, index)
+            error.in_field(&field.name, index)
         })
     }
 
-    fn value(&mut self, field: &'t Field, raw: &RawField, place: Place) -> Result<(), WireError> {
+    fn check_value(
+        &mut self,
+        field: &'t TableField,
+        raw: &RawField,
+        place: WalkPosition,
+    ) -> Result<(), WireError> {
         let length = raw.value.len();
-        let below = place.below(field);
+        let below = place.in_field(field);
         match (field.shape, raw.wire_type) {
-            (Shape::Varint, WireType::Varint)
-            | (Shape::Fixed32, WireType::Fixed32)
-            | (Shape::Fixed64, WireType::Fixed64)
-            | (Shape::Bytes, WireType::Delimited) => Ok(()),
-            (Shape::String, WireType::Delimited) => self.string(field, raw, below.mode),
-            (Shape::Message(_) | Shape::MapEntry(_), WireType::Delimited)
+            (ValueShape::Varint, WireType::Varint)
+            | (ValueShape::Fixed32, WireType::Fixed32)
+            | (ValueShape::Fixed64, WireType::Fixed64)
+            | (ValueShape::Bytes, WireType::Delimited) => Ok(()),
+            (ValueShape::String, WireType::Delimited) => self.check_string(field, raw, below.mode),
+            (ValueShape::Message(_) | ValueShape::MapEntry(_), WireType::Delimited)
                 if place.depth >= DEPTH_MAX =>
             {
-                Err(WireError::new(Fault::TooDeep, raw.whole.start))
+                Err(WireError::new(WireFault::TooDeep, raw.whole.start))
             }
-            (Shape::Message(index) | Shape::MapEntry(index), WireType::Delimited) => {
-                self.message(index, &raw.value, below.deeper())
+            (ValueShape::Message(index) | ValueShape::MapEntry(index), WireType::Delimited) => {
+                self.check_message(index, &raw.value, below.next_level())
             }
             // Repeated numbers may be packed or unpacked, however they are declared.
-            (Shape::Varint, WireType::Delimited) if field.is_repeated => {
+            (ValueShape::Varint, WireType::Delimited) if field.is_repeated => {
                 self.found.packed_values += length;
                 check_varints(self.bytes, &raw.value)
             }
-            (Shape::Fixed32, WireType::Delimited) if field.is_repeated => {
+            (ValueShape::Fixed32, WireType::Delimited) if field.is_repeated => {
                 self.found.packed_values += length / 4;
                 check_multiple(length, 4, raw)
             }
-            (Shape::Fixed64, WireType::Delimited) if field.is_repeated => {
+            (ValueShape::Fixed64, WireType::Delimited) if field.is_repeated => {
                 self.found.packed_values += length / 8;
                 check_multiple(length, 8, raw)
             }
-            _ => Err(WireError::new(Fault::Mistyped, raw.whole.start)),
+            _ => Err(WireError::new(WireFault::Mistyped, raw.whole.start)),
         }
     }
 
-    fn string(&mut self, field: &Field, raw: &RawField, mode: Mode) -> Result<(), WireError> {
-        let text = text(self.bytes, &raw.value)?;
+    fn check_string(
+        &mut self,
+        field: &TableField,
+        raw: &RawField,
+        mode: WalkMode,
+    ) -> Result<(), WireError> {
+        let text = utf8_text(self.bytes, &raw.value)?;
         match &field.topic {
-            Some(source) if mode == Mode::Route && !self.found.has_too_many_topics => {
+            Some(source) if mode == WalkMode::Route && !self.found.has_too_many_topics => {
                 self.found
                     .topics
                     .add_value(source, text)
@@ -284,20 +296,24 @@ impl<'t, 'a> Walk<'t, 'a> {
 
 /// The fields of the envelope seen so far.
 #[derive(Default)]
-struct Seen {
-    message_id: Once,
-    timestamp: Once,
-    position: Once,
+struct SeenFields {
+    message_id: SetOnce,
+    timestamp: SetOnce,
+    position: SetOnce,
     watched: u64,
 }
 
 #[derive(Default)]
-struct Once(bool);
+struct SetOnce(bool);
 
-impl Once {
-    fn once(&mut self) -> Result<(), Fault> {
+impl SetOnce {
+    fn mark_set(&mut self) -> Result<(), WireFault> {
         let met = std::mem::replace(&mut self.0, true);
-        if met { Err(Fault::Repeated) } else { Ok(()) }
+        if met {
+            Err(WireFault::Repeated)
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -305,6 +321,6 @@ fn check_multiple(length: usize, size: usize, raw: &RawField) -> Result<(), Wire
     if length.is_multiple_of(size) {
         Ok(())
     } else {
-        Err(WireError::new(Fault::Truncated, raw.value.start))
+        Err(WireError::new(WireFault::Truncated, raw.value.start))
     }
 }

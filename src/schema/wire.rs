@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use super::error::{Fault, WireError};
+use super::error::{WireError, WireFault};
 
 /// The highest possible field number.
 const FIELD_NUMBER_MAX: u64 = (1 << 29) - 1;
@@ -31,13 +31,13 @@ pub(super) struct RawField {
 
 /// Iterates over the fields in one range of the bytes.
 #[derive(Debug, Clone)]
-pub(super) struct Fields<'a> {
+pub(super) struct WireFields<'a> {
     /// All bytes up to the end of the range, so that offsets are absolute.
     bytes: &'a [u8],
     at: usize,
 }
 
-impl<'a> Fields<'a> {
+impl<'a> WireFields<'a> {
     /// Iterates over the fields of the message that is `bytes[range]`.
     pub(super) fn new(bytes: &'a [u8], range: &Range<usize>) -> Self {
         Self {
@@ -46,16 +46,16 @@ impl<'a> Fields<'a> {
         }
     }
 
-    fn read(&mut self) -> Result<RawField, WireError> {
+    fn read_field(&mut self) -> Result<RawField, WireError> {
         let start = self.at;
-        let (number, wire_type) = self.tag()?;
+        let (number, wire_type) = self.read_tag()?;
         let value = match wire_type {
             WireType::Varint => self.varint_range()?,
-            WireType::Fixed64 => self.take(8, start)?,
-            WireType::Fixed32 => self.take(4, start)?,
+            WireType::Fixed64 => self.take_bytes(8, start)?,
+            WireType::Fixed32 => self.take_bytes(4, start)?,
             WireType::Delimited => {
-                let length = self.varint()?;
-                self.take(length, start)?
+                let length = self.read_varint()?;
+                self.take_bytes(length, start)?
             }
         };
         Ok(RawField {
@@ -66,27 +66,27 @@ impl<'a> Fields<'a> {
         })
     }
 
-    fn tag(&mut self) -> Result<(u32, WireType), WireError> {
+    fn read_tag(&mut self) -> Result<(u32, WireType), WireError> {
         let start = self.at;
-        let key = self.varint()?;
+        let key = self.read_varint()?;
         let number = u32::try_from(key >> 3)
             .ok()
             .filter(|number| (1..=FIELD_NUMBER_MAX).contains(&u64::from(*number)))
-            .ok_or_else(|| WireError::new(Fault::FieldNumber, start))?;
+            .ok_or_else(|| WireError::new(WireFault::FieldNumber, start))?;
         let wire_type = match key & 7 {
             0 => WireType::Varint,
             1 => WireType::Fixed64,
             2 => WireType::Delimited,
             5 => WireType::Fixed32,
-            3 | 4 => return Err(WireError::new(Fault::Group, start)),
-            _ => return Err(WireError::new(Fault::WireType, start)),
+            3 | 4 => return Err(WireError::new(WireFault::Group, start)),
+            _ => return Err(WireError::new(WireFault::WireType, start)),
         };
         Ok((number, wire_type))
     }
 
     /// Consumes the next `length` bytes, which belong to the field at `start`, and returns
     /// their range.
-    fn take(&mut self, length: u64, start: usize) -> Result<Range<usize>, WireError> {
+    fn take_bytes(&mut self, length: u64, start: usize) -> Result<Range<usize>, WireError> {
         let rest = self.bytes.len().saturating_sub(self.at);
         match usize::try_from(length) {
             Ok(length) if length <= rest => {
@@ -94,24 +94,24 @@ impl<'a> Fields<'a> {
                 self.at = range.end;
                 Ok(range)
             }
-            _ => Err(WireError::new(Fault::Truncated, start)),
+            _ => Err(WireError::new(WireFault::Truncated, start)),
         }
     }
 
     fn varint_range(&mut self) -> Result<Range<usize>, WireError> {
         let start = self.at;
-        self.varint()?;
+        self.read_varint()?;
         Ok(start..self.at)
     }
 
-    fn varint(&mut self) -> Result<u64, WireError> {
+    fn read_varint(&mut self) -> Result<u64, WireError> {
         let (value, end) = varint_at(self.bytes, self.at)?;
         self.at = end;
         Ok(value)
     }
 }
 
-impl Iterator for Fields<'_> {
+impl Iterator for WireFields<'_> {
     type Item = Result<RawField, WireError>;
 
     /// Returns the next field. An error is the last item.
@@ -119,7 +119,7 @@ impl Iterator for Fields<'_> {
         if self.at >= self.bytes.len() {
             return None;
         }
-        let field = self.read();
+        let field = self.read_field();
         if field.is_err() {
             self.at = self.bytes.len();
         }
@@ -142,9 +142,9 @@ pub(super) fn varint_at(bytes: &[u8], at: usize) -> Result<(u64, usize), WireErr
         }
     }
     let fault = if rest.len() < 10 {
-        Fault::Truncated
+        WireFault::Truncated
     } else {
-        Fault::Varint
+        WireFault::Varint
     };
     Err(WireError::new(fault, at))
 }
@@ -160,18 +160,18 @@ pub(super) fn check_varints(bytes: &[u8], range: &Range<usize>) -> Result<(), Wi
 }
 
 /// Returns the UTF-8 text in the range.
-pub(super) fn text<'a>(bytes: &'a [u8], range: &Range<usize>) -> Result<&'a str, WireError> {
+pub(super) fn utf8_text<'a>(bytes: &'a [u8], range: &Range<usize>) -> Result<&'a str, WireError> {
     let bytes = bytes.get(range.clone()).unwrap_or_default();
     str::from_utf8(bytes)
-        .map_err(|error| WireError::new(Fault::Utf8, range.start + error.valid_up_to()))
+        .map_err(|error| WireError::new(WireFault::Utf8, range.start + error.valid_up_to()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn read(bytes: &[u8]) -> Result<Vec<RawField>, Fault> {
-        Fields::new(bytes, &(0..bytes.len()))
+    fn read(bytes: &[u8]) -> Result<Vec<RawField>, WireFault> {
+        WireFields::new(bytes, &(0..bytes.len()))
             .collect::<Result<_, _>>()
             .map_err(|error| error.fault())
     }
@@ -189,30 +189,30 @@ mod tests {
 
     #[test]
     fn what_is_not_well_formed_is_refused() {
-        let faults: [(&[u8], Fault); 14] = [
-            (b"\x08", Fault::Truncated),
-            (b"\x08\x80", Fault::Truncated),
-            (b"\x12\x05hi", Fault::Truncated),
+        let faults: [(&[u8], WireFault); 14] = [
+            (b"\x08", WireFault::Truncated),
+            (b"\x08\x80", WireFault::Truncated),
+            (b"\x12\x05hi", WireFault::Truncated),
             (
                 b"\x12\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",
-                Fault::Truncated,
+                WireFault::Truncated,
             ),
-            (b"\x1d\0\0\0", Fault::Truncated),
-            (b"\x21\0\0\0\0\0\0\0", Fault::Truncated),
+            (b"\x1d\0\0\0", WireFault::Truncated),
+            (b"\x21\0\0\0\0\0\0\0", WireFault::Truncated),
             (
                 b"\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x02",
-                Fault::Varint,
+                WireFault::Varint,
             ),
             (
                 b"\x08\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80\0",
-                Fault::Varint,
+                WireFault::Varint,
             ),
-            (b"\x00\x01", Fault::FieldNumber),
-            (b"\x80\x80\x80\x80\x10\x01", Fault::FieldNumber),
-            (b"\x0b\x0c", Fault::Group),
-            (b"\x0c", Fault::Group),
-            (b"\x0e", Fault::WireType),
-            (b"\x0f", Fault::WireType),
+            (b"\x00\x01", WireFault::FieldNumber),
+            (b"\x80\x80\x80\x80\x10\x01", WireFault::FieldNumber),
+            (b"\x0b\x0c", WireFault::Group),
+            (b"\x0c", WireFault::Group),
+            (b"\x0e", WireFault::WireType),
+            (b"\x0f", WireFault::WireType),
         ];
         for (bytes, fault) in faults {
             assert_eq!(read(bytes).unwrap_err(), fault, "{bytes:x?}");

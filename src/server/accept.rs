@@ -10,18 +10,18 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    handshakes::Handshakes,
-    listener::{Listener, LocalListener, LocalStream},
-    shards::{Connection, Shards},
+    handshakes::HandshakeLimiter,
+    listener::{LocalListener, LocalStream, SocketListener},
+    shards::{AcceptedConnection, ShardThreads},
     turned_away::TurnedAway,
 };
 use crate::{
     connection::{NO_MEMORY, handshake_bytes},
-    http::{Problem, Via},
+    http::{HttpProblem, ListenerKind},
     ingest::BACKEND_CONNECTION_BYTES,
-    limits::{Arrival, Limit, Seat, Sockets, Whose},
-    memory::{MemoryExceeded, MemoryUse, Reservation},
-    ops::{self, Metrics, Ops},
+    limits::{HandshakeGuard, Limit, PeerKind, SocketPermit, SocketPool},
+    memory::{MemoryExceeded, MemoryReservation, MemoryUse},
+    ops::{self, Metrics, OpsService},
     protocol::ErrorCode,
     relay::Relay,
     repeated::{RepeatedLine, log_repeated},
@@ -30,12 +30,12 @@ use crate::{
 /// Accepts the connections of clients until `stop` is cancelled. Connections accepted by then
 /// are served.
 pub(super) struct AcceptClients {
-    pub(super) listener: Listener,
+    pub(super) listener: SocketListener,
     pub(super) stop: CancellationToken,
-    pub(super) handshakes: Arc<Handshakes>,
-    pub(super) sockets: Arc<Sockets>,
+    pub(super) handshakes: Arc<HandshakeLimiter>,
+    pub(super) sockets: Arc<SocketPool>,
     pub(super) relay: Arc<Relay>,
-    pub(super) shards: Arc<Shards>,
+    pub(super) shards: Arc<ShardThreads>,
 }
 
 impl AcceptClients {
@@ -44,48 +44,48 @@ impl AcceptClients {
         let metrics = &self.relay.metrics;
         let accept = || self.listener.accept(|error| accept_failed(metrics, error));
         while let Some((stream, peer)) = self.stop.run_until_cancelled(accept()).await {
-            let Some((seat, arrival)) = self.sockets.take(Whose::Client) else {
+            let Some((seat, arrival)) = self.sockets.try_acquire(PeerKind::Client) else {
                 turn_away(&self.relay, stream, Limit::Descriptors, &mut turned_away);
                 continue;
             };
             let memory = self.relay.publisher.memory();
             let bytes = handshake_bytes(self.relay.live().config.client.head_max);
-            let Ok(permit) = self.handshakes.permit(memory, bytes).await else {
+            let Ok(permit) = self.handshakes.acquire_permit(memory, bytes).await else {
                 turn_away(&self.relay, stream, Limit::Memory, &mut turned_away);
                 continue;
             };
             let arrival = (arrival, permit);
-            let connection = Connection::Client(stream, peer, seat, arrival);
+            let connection = AcceptedConnection::Client(stream, peer, seat, arrival);
             self.shards.assign(connection).await;
         }
     }
 }
 
 fn turn_away(relay: &Relay, stream: TcpStream, limit: Limit, turned_away: &mut TurnedAway) {
-    relay.metrics.exceeded(limit);
+    relay.metrics.limit_exceeded(limit);
     // A client that speaks TLS could not read a plain answer, so its connection is just closed.
     if relay.live().tls.is_none() {
-        let problem = no_room(relay, limit);
+        let problem = no_room_problem(relay, limit);
         relay.metrics.handshake_refused(problem.status());
-        turned_away.tell(stream, problem);
+        turned_away.answer_and_close(stream, problem);
     }
 }
 
-fn no_room(relay: &Relay, limit: Limit) -> Problem {
+fn no_room_problem(relay: &Relay, limit: Limit) -> HttpProblem {
     let detail = match limit {
         Limit::Memory => NO_MEMORY.to_owned(),
         _ => format!("there are {limit}"),
     };
-    Problem::unavailable(ErrorCode::RateLimitExceeded, detail, relay.retry_after())
+    HttpProblem::unavailable(ErrorCode::RateLimitExceeded, detail, relay.retry_after())
 }
 
 /// Accepts the connections of backends until `stop` is cancelled.
 pub(super) struct AcceptBackends {
     pub(super) listener: LocalListener,
     pub(super) stop: CancellationToken,
-    pub(super) sockets: Arc<Sockets>,
+    pub(super) sockets: Arc<SocketPool>,
     pub(super) relay: Arc<Relay>,
-    pub(super) shards: Arc<Shards>,
+    pub(super) shards: Arc<ShardThreads>,
 }
 
 impl AcceptBackends {
@@ -94,24 +94,26 @@ impl AcceptBackends {
         let metrics = &self.relay.metrics;
         let accept = || self.listener.accept(|error| accept_failed(metrics, error));
         while let Some(stream) = self.stop.run_until_cancelled(accept()).await {
-            match (self.admit(), stream) {
+            match (self.reserve_resources(), stream) {
                 (Ok(admitted), stream) => {
-                    let connection = Connection::Backend(stream, admitted);
+                    let connection = AcceptedConnection::Backend(stream, admitted);
                     self.shards.assign(connection).await;
                 }
                 (Err(limit), LocalStream::Tcp(stream)) => {
-                    metrics.exceeded(limit);
-                    turned_away.tell(stream, no_room(&self.relay, limit));
+                    metrics.limit_exceeded(limit);
+                    turned_away.answer_and_close(stream, no_room_problem(&self.relay, limit));
                 }
-                (Err(limit), LocalStream::Unix(_)) => metrics.exceeded(limit),
+                (Err(limit), LocalStream::Unix(_)) => metrics.limit_exceeded(limit),
             }
         }
     }
 
     /// Reserves a descriptor and memory for a connection. Returns the exceeded limit if there is
     /// none left.
-    fn admit(&self) -> Result<(Seat, Arrival, Reservation), Limit> {
-        let seat = self.sockets.take(Whose::Backend);
+    fn reserve_resources(
+        &self,
+    ) -> Result<(SocketPermit, HandshakeGuard, MemoryReservation), Limit> {
+        let seat = self.sockets.try_acquire(PeerKind::Backend);
         let (seat, arrival) = seat.ok_or(Limit::Descriptors)?;
         let memory = self.relay.publisher.memory();
         let memory = memory.reserve(MemoryUse::BackendConnections, BACKEND_CONNECTION_BYTES);
@@ -123,9 +125,9 @@ impl AcceptBackends {
 /// Serves requests for metrics and health until the future is dropped.
 pub(super) async fn serve_ops(
     listener: LocalListener,
-    sockets: Arc<Sockets>,
+    sockets: Arc<SocketPool>,
     relay: Arc<Relay>,
-    ops: Arc<Ops>,
+    ops: Arc<OpsService>,
 ) {
     let mut connections = JoinSet::new();
     loop {
@@ -133,20 +135,20 @@ pub(super) async fn serve_ops(
             .accept(|error| accept_failed(&relay.metrics, error))
             .await;
         while connections.try_join_next().is_some() {}
-        let Some((seat, _)) = sockets.take(Whose::Operator) else {
-            relay.metrics.exceeded(Limit::Descriptors);
+        let Some((seat, _)) = sockets.try_acquire(PeerKind::Operator) else {
+            relay.metrics.limit_exceeded(Limit::Descriptors);
             continue;
         };
         let ops = Arc::clone(&ops);
         match stream {
             LocalStream::Tcp(stream) => {
                 if let Ok(stream) = tokio::net::TcpStream::from_std(stream) {
-                    connections.spawn(serve_operator(ops, stream, Via::Tcp, seat));
+                    connections.spawn(serve_operator(ops, stream, ListenerKind::Tcp, seat));
                 }
             }
             LocalStream::Unix(stream) => {
                 if let Ok(stream) = tokio::net::UnixStream::from_std(stream) {
-                    connections.spawn(serve_operator(ops, stream, Via::UnixSocket, seat));
+                    connections.spawn(serve_operator(ops, stream, ListenerKind::UnixSocket, seat));
                 }
             }
         }
@@ -154,10 +156,10 @@ pub(super) async fn serve_ops(
 }
 
 async fn serve_operator<S: AsyncRead + AsyncWrite + Unpin>(
-    ops: Arc<Ops>,
+    ops: Arc<OpsService>,
     stream: S,
-    via: Via,
-    seat: Seat,
+    via: ListenerKind,
+    seat: SocketPermit,
 ) {
     ops::serve(ops, stream, via).await;
     drop(seat);
@@ -177,14 +179,14 @@ mod tests {
     use crate::{
         auth::{Authenticator, IngestKeys},
         config::Config,
-        connection::testing::Bench,
-        relay::Live,
+        connection::testing::ConnectionFixture,
+        relay::LiveSettings,
         tls,
     };
 
     /// Turns a client away. Returns its answer, and the numbers of exceeded limits and refused
     /// handshakes so far.
-    async fn turned_away(bench: &Bench) -> (String, u64, u64) {
+    async fn turned_away(bench: &ConnectionFixture) -> (String, u64, u64) {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         client.set_nonblocking(true).unwrap();
@@ -205,15 +207,15 @@ mod tests {
 
     #[tokio::test(flavor = "local")]
     async fn a_503_counts_where_it_is_told_and_over_tls_nothing_is() {
-        let bench = Bench::new();
+        let bench = ConnectionFixture::new();
         let (heard, exceeded, refused) = turned_away(&bench).await;
         assert!(heard.starts_with("HTTP/1.1 503 Service Unavailable\r\n"));
         assert!(heard.contains("\"there are too many connections\""));
         assert_eq!((exceeded, refused), (1, 1));
 
         let made = generate_simple_self_signed(["relay.test".to_owned()]).unwrap();
-        let key = tls::private_key(made.signing_key.serialize_pem().as_bytes()).unwrap();
-        bench.shard.relay.live.store(Arc::new(Live {
+        let key = tls::parse_private_key(made.signing_key.serialize_pem().as_bytes()).unwrap();
+        bench.shard.relay.live.store(Arc::new(LiveSettings {
             config: Config::default(),
             schema: Arc::clone(&bench.shard.relay.live().schema),
             authenticator: Authenticator::Open,

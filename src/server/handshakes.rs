@@ -21,7 +21,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::memory::{MemoryAccount, MemoryExceeded, MemoryUse, Reservation};
+use crate::memory::{MemoryAccount, MemoryExceeded, MemoryReservation, MemoryUse};
 
 /// Maximum number of handshakes in progress. Even if all peers are silent, the kernel's whole
 /// queue of [`BACKLOG`](super::listener) connections is then accepted within one
@@ -36,23 +36,23 @@ const UNDISTURBED: Duration = Duration::from_secs(1);
 
 /// The handshakes in progress and their limit.
 #[derive(Debug)]
-pub(super) struct Handshakes {
+pub(super) struct HandshakeLimiter {
     max: usize,
     /// Handshakes by number, which is by age.
-    under_way: Mutex<BTreeMap<u64, UnderWay>>,
+    under_way: Mutex<BTreeMap<u64, PendingHandshake>>,
     last: AtomicU64,
     freed: Notify,
 }
 
 #[derive(Debug)]
-struct UnderWay {
+struct PendingHandshake {
     since: Instant,
     evicted: CancellationToken,
-    _memory: Reservation,
+    _memory: MemoryReservation,
 }
 
 /// The reason why a handshake cannot begin now.
-enum Blocked {
+enum HandshakeBlocked {
     /// No other handshake can be evicted before this time.
     Until(Instant),
     NoMemory,
@@ -60,13 +60,13 @@ enum Blocked {
 
 /// A permit for a handshake in progress. Dropping it releases the permit and its memory.
 #[derive(Debug)]
-pub(super) struct Permit {
-    handshakes: Arc<Handshakes>,
+pub(super) struct HandshakePermit {
+    handshakes: Arc<HandshakeLimiter>,
     number: u64,
     evicted: CancellationToken,
 }
 
-impl Handshakes {
+impl HandshakeLimiter {
     /// Creates a limiter without handshakes, for `clients` client sockets.
     pub(super) fn new(clients: usize) -> Arc<Self> {
         let max = (clients / PART_OF_CLIENTS).clamp(1, HANDSHAKES_MAX);
@@ -83,23 +83,23 @@ impl Handshakes {
     /// # Errors
     ///
     /// If there is no memory for it, and no other handshake that could be evicted.
-    pub(super) async fn permit(
+    pub(super) async fn acquire_permit(
         self: &Arc<Self>,
         memory: &Arc<MemoryAccount>,
         bytes: usize,
-    ) -> Result<Permit, MemoryExceeded> {
+    ) -> Result<HandshakePermit, MemoryExceeded> {
         let evicted = CancellationToken::new();
         let number = loop {
             // Enabled before the attempt, so that a permit released in between is not missed.
             let mut freed = pin!(self.freed.notified());
             freed.as_mut().enable();
-            match self.begin(memory, bytes, &evicted) {
+            match self.try_begin(memory, bytes, &evicted) {
                 Ok(number) => break number,
-                Err(Blocked::Until(until)) => drop(timeout_at(until, freed).await),
-                Err(Blocked::NoMemory) => return Err(MemoryExceeded),
+                Err(HandshakeBlocked::Until(until)) => drop(timeout_at(until, freed).await),
+                Err(HandshakeBlocked::NoMemory) => return Err(MemoryExceeded),
             }
         };
-        Ok(Permit {
+        Ok(HandshakePermit {
             handshakes: Arc::clone(self),
             number,
             evicted,
@@ -107,12 +107,12 @@ impl Handshakes {
     }
 
     /// Registers a new handshake, evicting the oldest ones if necessary. Returns its number.
-    fn begin(
+    fn try_begin(
         &self,
         memory: &Arc<MemoryAccount>,
         bytes: usize,
         evicted: &CancellationToken,
-    ) -> Result<u64, Blocked> {
+    ) -> Result<u64, HandshakeBlocked> {
         let now = Instant::now();
         let under_way = self.under_way.lock();
         let mut under_way = under_way.unwrap_or_else(PoisonError::into_inner);
@@ -121,15 +121,15 @@ impl Handshakes {
             if is_free && let Ok(memory) = memory.reserve(MemoryUse::Handshakes, bytes) {
                 break memory;
             }
-            let oldest = under_way.first_entry().ok_or(Blocked::NoMemory)?;
+            let oldest = under_way.first_entry().ok_or(HandshakeBlocked::NoMemory)?;
             let until = oldest.get().since + UNDISTURBED;
             if until > now {
-                return Err(Blocked::Until(until));
+                return Err(HandshakeBlocked::Until(until));
             }
             oldest.remove().evicted.cancel();
         };
         let number = self.last.fetch_add(1, Ordering::Relaxed);
-        let begun = UnderWay {
+        let begun = PendingHandshake {
             since: now,
             evicted: evicted.clone(),
             _memory: memory,
@@ -139,14 +139,14 @@ impl Handshakes {
     }
 }
 
-impl Permit {
+impl HandshakePermit {
     /// Returns a token that is cancelled when the handshake is evicted.
-    pub(super) fn evicted(&self) -> CancellationToken {
+    pub(super) fn eviction_token(&self) -> CancellationToken {
         self.evicted.clone()
     }
 }
 
-impl Drop for Permit {
+impl Drop for HandshakePermit {
     fn drop(&mut self) {
         let under_way = self.handshakes.under_way.lock();
         let mut under_way = under_way.unwrap_or_else(PoisonError::into_inner);
@@ -171,7 +171,7 @@ mod tests {
 
     struct Bench {
         memory: Arc<MemoryAccount>,
-        handshakes: Arc<Handshakes>,
+        handshakes: Arc<HandshakeLimiter>,
     }
 
     impl Bench {
@@ -179,12 +179,12 @@ mod tests {
         fn new() -> Self {
             Self {
                 memory: Arc::default(),
-                handshakes: Handshakes::new(3 * PART_OF_CLIENTS),
+                handshakes: HandshakeLimiter::new(3 * PART_OF_CLIENTS),
             }
         }
 
-        async fn permit(&self) -> Permit {
-            let permit = self.handshakes.permit(&self.memory, BYTES);
+        async fn permit(&self) -> HandshakePermit {
+            let permit = self.handshakes.acquire_permit(&self.memory, BYTES);
             permit.await.unwrap()
         }
     }
@@ -200,9 +200,9 @@ mod tests {
         let began = Instant::now();
         let permit = waits.await;
         assert_eq!(began.elapsed(), Duration::ZERO);
-        assert!(others.iter().all(|it| !it.evicted().is_cancelled()));
+        assert!(others.iter().all(|it| !it.eviction_token().is_cancelled()));
         drop((permit, others));
-        assert_eq!(bench.memory.held(MemoryUse::Handshakes), 0);
+        assert_eq!(bench.memory.held_bytes(MemoryUse::Handshakes), 0);
     }
 
     #[tokio::test(start_paused = true)]
@@ -215,13 +215,13 @@ mod tests {
         let began = Instant::now();
         let newcomer = bench.permit().await;
         assert_eq!(began.elapsed(), UNDISTURBED / 2);
-        assert!(oldest.evicted().is_cancelled());
+        assert!(oldest.eviction_token().is_cancelled());
         // An evicted permit releases nothing.
         drop(oldest);
         let mut waits = pin!(bench.permit());
         assert!(poll!(&mut waits).is_pending());
         for permit in [&other, &another, &newcomer] {
-            assert!(!permit.evicted().is_cancelled());
+            assert!(!permit.eviction_token().is_cancelled());
         }
         drop(newcomer);
         waits.await;
@@ -236,7 +236,9 @@ mod tests {
             silent.push(bench.permit().await);
             assert!(began.elapsed() <= UNDISTURBED);
         }
-        let given_up = silent.iter().filter(|it| it.evicted().is_cancelled());
+        let given_up = silent
+            .iter()
+            .filter(|it| it.eviction_token().is_cancelled());
         assert_eq!(given_up.count(), 97);
     }
 
@@ -255,18 +257,18 @@ mod tests {
         let began = Instant::now();
         let second = bench.permit().await;
         assert_eq!(began.elapsed(), UNDISTURBED);
-        assert!(first.evicted().is_cancelled());
-        assert_eq!(bench.memory.held(MemoryUse::Handshakes), bytes);
+        assert!(first.eviction_token().is_cancelled());
+        assert_eq!(bench.memory.held_bytes(MemoryUse::Handshakes), bytes);
         drop((first, second));
         bench.memory.set_limits(MemoryLimits { max: 0, window: 0 });
-        let refused = bench.handshakes.permit(&bench.memory, BYTES).await;
+        let refused = bench.handshakes.acquire_permit(&bench.memory, BYTES).await;
         assert_eq!(refused.unwrap_err(), MemoryExceeded);
     }
 
     #[test]
     fn handshakes_have_a_part_of_the_places_of_clients() {
         for (clients, max) in [(0, 1), (184, 46), (952, 238), (1_000_000, HANDSHAKES_MAX)] {
-            assert_eq!(Handshakes::new(clients).max, max);
+            assert_eq!(HandshakeLimiter::new(clients).max, max);
         }
     }
 }

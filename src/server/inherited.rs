@@ -21,7 +21,7 @@ const UNIT: &str = ".socket";
 
 /// The sockets that a process has inherited; none by default.
 #[derive(Debug, Default)]
-pub struct Inherited {
+pub struct InheritedSockets {
     pub(super) client: Option<TcpListener>,
     pub(super) ingest: Option<LocalSocket>,
     pub(super) ops: Option<LocalSocket>,
@@ -65,7 +65,7 @@ pub enum InheritError {
     },
 }
 
-impl Inherited {
+impl InheritedSockets {
     /// Takes the inherited sockets of this process. Works once: it removes their variables from
     /// the environment, so it must be called before any thread is started.
     ///
@@ -81,12 +81,12 @@ impl Inherited {
         let names = env::var("LISTEN_FDNAMES").ok();
         let mut sockets = ListenFd::from_env();
         let mut inherited = Self::default();
-        for (index, listener) in listeners(sockets.len(), names.as_deref())?
+        for (index, listener) in listeners_by_name(sockets.len(), names.as_deref())?
             .into_iter()
             .enumerate()
         {
             inherited
-                .take(&mut sockets, index, listener)
+                .take_socket(&mut sockets, index, listener)
                 .map_err(|source| InheritError::Unusable { listener, source })?;
         }
         Ok(inherited)
@@ -98,34 +98,34 @@ impl Inherited {
         self.client.is_none() && self.ingest.is_none() && self.ops.is_none()
     }
 
-    fn take(
+    fn take_socket(
         &mut self,
         sockets: &mut ListenFd,
         index: usize,
         listener: ListenerName,
     ) -> io::Result<()> {
         match listener {
-            ListenerName::Client => self.client = Some(tcp(sockets, index)?),
-            ListenerName::Ingest => self.ingest = Some(local(sockets, index)?),
-            ListenerName::Ops => self.ops = Some(local(sockets, index)?),
+            ListenerName::Client => self.client = Some(take_tcp(sockets, index)?),
+            ListenerName::Ingest => self.ingest = Some(take_local(sockets, index)?),
+            ListenerName::Ops => self.ops = Some(take_local(sockets, index)?),
         }
         Ok(())
     }
 }
 
-fn tcp(sockets: &mut ListenFd, index: usize) -> io::Result<TcpListener> {
+fn take_tcp(sockets: &mut ListenFd, index: usize) -> io::Result<TcpListener> {
     let socket = sockets.take_tcp_listener(index)?;
-    listening(socket)
+    check_listening(socket)
 }
 
-fn local(sockets: &mut ListenFd, index: usize) -> io::Result<LocalSocket> {
+fn take_local(sockets: &mut ListenFd, index: usize) -> io::Result<LocalSocket> {
     if let Ok(Some(socket)) = sockets.take_unix_listener(index) {
-        return listening(Some(socket)).map(LocalSocket::Unix);
+        return check_listening(Some(socket)).map(LocalSocket::Unix);
     }
-    tcp(sockets, index).map(LocalSocket::Tcp)
+    take_tcp(sockets, index).map(LocalSocket::Tcp)
 }
 
-fn listening<S: AsFd>(socket: Option<S>) -> io::Result<S> {
+fn check_listening<S: AsFd>(socket: Option<S>) -> io::Result<S> {
     let socket = socket.ok_or(io::ErrorKind::NotFound)?;
     if SockRef::from(&socket).is_listener()? {
         Ok(socket)
@@ -138,7 +138,10 @@ fn listening<S: AsFd>(socket: Option<S>) -> io::Result<S> {
 }
 
 /// Returns the listener of each socket. `names` are the sockets' names, separated by colons.
-fn listeners(sockets: usize, names: Option<&str>) -> Result<Vec<ListenerName>, InheritError> {
+fn listeners_by_name(
+    sockets: usize,
+    names: Option<&str>,
+) -> Result<Vec<ListenerName>, InheritError> {
     let names: Vec<&str> = match names {
         Some(names) if !names.is_empty() => names.split(':').collect(),
         _ => vec![UNNAMED; sockets],
@@ -181,14 +184,18 @@ mod tests {
             (Some("unknown"), vec![Client]),
             (None, vec![Client]),
         ] {
-            assert_eq!(listeners(found.len(), names).unwrap(), found, "{names:?}");
+            assert_eq!(
+                listeners_by_name(found.len(), names).unwrap(),
+                found,
+                "{names:?}"
+            );
         }
-        assert_eq!(listeners(0, None).unwrap(), []);
+        assert_eq!(listeners_by_name(0, None).unwrap(), []);
     }
 
     #[test]
     fn a_socket_without_a_place_is_an_error() {
-        let refused = |sockets, names| listeners(sockets, names).unwrap_err().to_string();
+        let refused = |sockets, names| listeners_by_name(sockets, names).unwrap_err().to_string();
         assert!(refused(1, Some("http")).contains("\"http\""));
         assert!(refused(2, None).contains("\"unknown\""));
         assert!(refused(2, Some("client:sidewire.socket")).contains("\"sidewire.socket\""));

@@ -8,21 +8,21 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::shards::Shards;
+use super::shards::ShardThreads;
 use crate::{
     auth::{KeyError, KeySet, VerificationKey},
-    http::{FetchError, fetch},
+    http::{FetchError, fetch_document},
     ops::KeySetFetch,
     relay::Relay,
 };
 
 /// The tasks that fetch key sets.
 #[derive(Debug, Default)]
-pub(super) struct KeySets(JoinSet<()>);
+pub(super) struct KeySetTasks(JoinSet<()>);
 
 /// An error of a fetch.
 #[derive(Debug, thiserror::Error)]
-enum Fault {
+enum KeySetFetchError {
     #[error("it took longer than auth.jwks_timeout")]
     Timeout,
     #[error(transparent)]
@@ -31,8 +31,8 @@ enum Fault {
     Keys(#[from] KeyError),
 }
 
-impl Fault {
-    fn result(&self) -> KeySetFetch {
+impl KeySetFetchError {
+    fn metric_result(&self) -> KeySetFetch {
         match self {
             Self::Timeout => KeySetFetch::TimedOut,
             Self::Fetch(FetchError::Status(_)) => KeySetFetch::Status,
@@ -43,15 +43,15 @@ impl Fault {
     }
 }
 
-impl KeySets {
+impl KeySetTasks {
     /// Restarts the tasks for the key sets of the settings in force.
-    pub(super) fn follow(&mut self, relay: &Arc<Relay>, shards: &Arc<Shards>) {
+    pub(super) fn restart_tasks(&mut self, relay: &Arc<Relay>, shards: &Arc<ShardThreads>) {
         // Aborts running fetches, which may be for an old address.
         self.0 = JoinSet::new();
         for set in relay.live().authenticator.key_sets() {
             let (set, relay, shards) = (Arc::clone(set), Arc::clone(relay), Arc::clone(shards));
             self.0
-                .spawn(async move { keep(&set, &relay, &shards).await });
+                .spawn(async move { refresh_keys(&set, &relay, &shards).await });
         }
     }
 
@@ -61,14 +61,19 @@ impl KeySets {
     }
 }
 
-async fn keep(set: &KeySet, relay: &Relay, shards: &Shards) {
+async fn refresh_keys(set: &KeySet, relay: &Relay, shards: &ShardThreads) {
     loop {
         let auth = relay.live().config.auth.clone();
-        set.due(auth.jwks_refresh, auth.jwks_cooldown).await;
+        set.wait_until_due(auth.jwks_refresh, auth.jwks_cooldown)
+            .await;
         let fetched = timeout(auth.jwks_timeout, fetch_keys(set, auth.jwks_max)).await;
-        let keys = told(set, relay, fetched.unwrap_or(Err(Fault::Timeout)));
-        if set.fetched(keys, Instant::now()) {
-            shards.reloaded().await;
+        let keys = log_fetch(
+            set,
+            relay,
+            fetched.unwrap_or(Err(KeySetFetchError::Timeout)),
+        );
+        if set.finish_fetch(keys, Instant::now()) {
+            shards.notify_reloaded().await;
         }
     }
 }
@@ -76,16 +81,16 @@ async fn keep(set: &KeySet, relay: &Relay, shards: &Shards) {
 async fn fetch_keys(
     set: &KeySet,
     bytes_max: usize,
-) -> Result<(Vec<VerificationKey>, usize), Fault> {
-    let json = fetch(set.url().uri(), bytes_max).await?;
+) -> Result<(Vec<VerificationKey>, usize), KeySetFetchError> {
+    let json = fetch_document(set.url().uri(), bytes_max).await?;
     Ok(VerificationKey::from_fetched_jwks(&json)?)
 }
 
 /// Logs and counts the result of a fetch. Returns the keys if it succeeded.
-fn told(
+fn log_fetch(
     set: &KeySet,
     relay: &Relay,
-    fetched: Result<(Vec<VerificationKey>, usize), Fault>,
+    fetched: Result<(Vec<VerificationKey>, usize), KeySetFetchError>,
 ) -> Option<Vec<VerificationKey>> {
     let url = set.url();
     match fetched {
@@ -96,7 +101,7 @@ fn told(
             Some(keys)
         }
         Err(fault) => {
-            relay.metrics.key_set_fetched(fault.result());
+            relay.metrics.key_set_fetched(fault.metric_result());
             let reason = &fault;
             let has_keys = set.keys().is_some();
             tracing::warn!(%url, %reason, has_keys, "cannot fetch a key set; the keys of the last successful fetch, if any, stay in use");

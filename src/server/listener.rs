@@ -15,8 +15,8 @@ use rustix::io::Errno;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::{io::unix::AsyncFd, time::sleep};
 
-use super::unix_socket::{Access, UnixSocket};
-use crate::config::Listen;
+use super::unix_socket::{SocketAccess, UnixSocket};
+use crate::config::ListenAddress;
 
 /// Number of connections that the kernel queues for a listener. The kernel uses the lower of
 /// this and `net.core.somaxconn`.
@@ -29,7 +29,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// Returns the keepalive options: the kernel probes a peer that has been silent for 60 s every
 /// 15 s, and gives up after 4 unanswered probes.
-fn keepalive() -> TcpKeepalive {
+fn keepalive_options() -> TcpKeepalive {
     TcpKeepalive::new()
         .with_time(Duration::from_secs(60))
         .with_interval(Duration::from_secs(15))
@@ -38,13 +38,13 @@ fn keepalive() -> TcpKeepalive {
 
 /// Sizes of the kernel's buffers of a connection, in bytes.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Buffers {
+pub(super) struct SocketBuffers {
     pub(super) send: usize,
     pub(super) receive: usize,
 }
 
 /// A socket from which connections can be accepted.
-pub(super) trait Source: AsRawFd + AsFd {
+pub(super) trait AcceptSource: AsRawFd + AsFd {
     /// An accepted connection, with the peer's address if there is one.
     type Accepted;
 
@@ -52,7 +52,7 @@ pub(super) trait Source: AsRawFd + AsFd {
     fn accept(&self) -> io::Result<Self::Accepted>;
 }
 
-impl Source for TcpListener {
+impl AcceptSource for TcpListener {
     type Accepted = (TcpStream, IpAddr);
 
     fn accept(&self) -> io::Result<Self::Accepted> {
@@ -62,7 +62,7 @@ impl Source for TcpListener {
     }
 }
 
-impl Source for UnixSocket {
+impl AcceptSource for UnixSocket {
     type Accepted = UnixStream;
 
     fn accept(&self) -> io::Result<Self::Accepted> {
@@ -74,15 +74,15 @@ impl Source for UnixSocket {
 
 /// A listening socket, registered with the runtime.
 #[derive(Debug)]
-pub(super) struct Listener<S: Source = TcpListener> {
+pub(super) struct SocketListener<S: AcceptSource = TcpListener> {
     socket: AsyncFd<S>,
 }
 
 /// A listener on a TCP or Unix socket, for backends or operators.
 #[derive(Debug)]
 pub(super) enum LocalListener {
-    Tcp(Listener),
-    Unix(Listener<UnixSocket>),
+    Tcp(SocketListener),
+    Unix(SocketListener<UnixSocket>),
 }
 
 /// A connection accepted by a [`LocalListener`].
@@ -92,10 +92,10 @@ pub(super) enum LocalStream {
     Unix(UnixStream),
 }
 
-impl Listener {
+impl SocketListener {
     /// Binds and listens. Accepted connections inherit `TCP_NODELAY`, the keepalive options and,
     /// if given, the buffer sizes.
-    pub(super) fn bind(address: SocketAddr, buffers: Option<Buffers>) -> io::Result<Self> {
+    pub(super) fn bind(address: SocketAddr, buffers: Option<SocketBuffers>) -> io::Result<Self> {
         let socket = Socket::new(
             Domain::for_address(address),
             Type::STREAM.cloexec(),
@@ -111,14 +111,14 @@ impl Listener {
     }
 
     /// Takes over a listening socket.
-    pub(super) fn inherit(socket: TcpListener, buffers: Option<Buffers>) -> io::Result<Self> {
+    pub(super) fn inherit(socket: TcpListener, buffers: Option<SocketBuffers>) -> io::Result<Self> {
         set_options(&SockRef::from(&socket), buffers)?;
         Self::new(socket)
     }
 
     fn new(socket: TcpListener) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
-        register(socket)
+        register_with_runtime(socket)
     }
 
     /// Returns its address. For port 0, it has the port that the kernel chose.
@@ -127,9 +127,9 @@ impl Listener {
     }
 }
 
-fn set_options(socket: &SockRef<'_>, buffers: Option<Buffers>) -> io::Result<()> {
+fn set_options(socket: &SockRef<'_>, buffers: Option<SocketBuffers>) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
-    socket.set_tcp_keepalive(&keepalive())?;
+    socket.set_tcp_keepalive(&keepalive_options())?;
     if let Some(buffers) = buffers {
         socket.set_send_buffer_size(buffers.send)?;
         socket.set_recv_buffer_size(buffers.receive)?;
@@ -139,16 +139,16 @@ fn set_options(socket: &SockRef<'_>, buffers: Option<Buffers>) -> io::Result<()>
 
 impl LocalListener {
     /// Binds and listens. `access` applies to Unix sockets.
-    pub(super) fn bind(listen: &Listen, access: Access) -> io::Result<Self> {
+    pub(super) fn bind(listen: &ListenAddress, access: SocketAccess) -> io::Result<Self> {
         match listen {
-            Listen::Tcp(address) => Listener::bind(*address, None).map(Self::Tcp),
-            Listen::Unix(path) => Self::unix(UnixSocket::bind(path, access, BACKLOG)?),
+            ListenAddress::Tcp(address) => SocketListener::bind(*address, None).map(Self::Tcp),
+            ListenAddress::Unix(path) => Self::unix(UnixSocket::bind(path, access, BACKLOG)?),
         }
     }
 
     /// Takes over a listening TCP socket.
     pub(super) fn inherit_tcp(socket: TcpListener) -> io::Result<Self> {
-        Listener::inherit(socket, None).map(Self::Tcp)
+        SocketListener::inherit(socket, None).map(Self::Tcp)
     }
 
     /// Takes over a listening Unix socket.
@@ -157,18 +157,20 @@ impl LocalListener {
     }
 
     fn unix(socket: UnixSocket) -> io::Result<Self> {
-        register(socket).map(Self::Unix)
+        register_with_runtime(socket).map(Self::Unix)
     }
 
     /// Returns its address.
-    pub(super) fn address(&self) -> io::Result<Listen> {
+    pub(super) fn address(&self) -> io::Result<ListenAddress> {
         match self {
-            Self::Tcp(listener) => listener.address().map(Listen::Tcp),
-            Self::Unix(listener) => Ok(Listen::Unix(listener.socket.get_ref().path().to_owned())),
+            Self::Tcp(listener) => listener.address().map(ListenAddress::Tcp),
+            Self::Unix(listener) => Ok(ListenAddress::Unix(
+                listener.socket.get_ref().path().to_owned(),
+            )),
         }
     }
 
-    /// Accepts the next connection, as [`Listener::accept`] does.
+    /// Accepts the next connection, as [`SocketListener::accept`] does.
     pub(super) async fn accept(&self, failed: impl FnMut(&io::Error)) -> LocalStream {
         match self {
             Self::Tcp(listener) => LocalStream::Tcp(listener.accept(failed).await.0),
@@ -177,7 +179,7 @@ impl LocalListener {
     }
 }
 
-impl<S: Source> Listener<S> {
+impl<S: AcceptSource> SocketListener<S> {
     /// Accepts the next connection. Errors of the process or system, such as a lack of
     /// descriptors, are passed to `failed` and followed by a pause; errors of the connection are
     /// skipped. Cancel-safe.
@@ -186,7 +188,7 @@ impl<S: Source> Listener<S> {
         loop {
             match self.try_accept().await {
                 Ok(accepted) => return accepted,
-                Err(error) if is_the_peers(&error) => {}
+                Err(error) if is_peer_error(&error) => {}
                 Err(error) => {
                     failed(&error);
                     sleep(pause).await;
@@ -212,13 +214,13 @@ impl<S: Source> Listener<S> {
     deprecated,
     reason = "deprecated for types that do not own their descriptor, but this one does"
 )]
-fn register<S: Source>(socket: S) -> io::Result<Listener<S>> {
-    AsyncFd::new(socket).map(|socket| Listener { socket })
+fn register_with_runtime<S: AcceptSource>(socket: S) -> io::Result<SocketListener<S>> {
+    AsyncFd::new(socket).map(|socket| SocketListener { socket })
 }
 
 /// Returns true if the error is the connection's, which failed before it was accepted: the next
 /// one may be fine (accept(2)).
-fn is_the_peers(error: &io::Error) -> bool {
+fn is_peer_error(error: &io::Error) -> bool {
     Errno::from_io_error(error).is_some_and(|errno| {
         matches!(
             errno,
@@ -237,7 +239,7 @@ fn is_the_peers(error: &io::Error) -> bool {
 mod tests {
     use super::*;
 
-    const BUFFERS: Buffers = Buffers {
+    const BUFFERS: SocketBuffers = SocketBuffers {
         send: 64 * 1024,
         receive: 32 * 1024,
     };
@@ -246,7 +248,7 @@ mod tests {
         "127.0.0.1:0".parse().unwrap()
     }
 
-    async fn check_what_is_accepted(listener: Listener) {
+    async fn check_what_is_accepted(listener: SocketListener) {
         let client = TcpStream::connect(listener.address().unwrap()).unwrap();
         let (accepted, peer) = listener.accept(|_| ()).await;
         assert_eq!(peer, client.local_addr().unwrap().ip());
@@ -259,19 +261,19 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_accepted_has_no_delay_and_the_buffers_that_were_asked_for() {
-        check_what_is_accepted(Listener::bind(any_port(), Some(BUFFERS)).unwrap()).await;
+        check_what_is_accepted(SocketListener::bind(any_port(), Some(BUFFERS)).unwrap()).await;
     }
 
     #[tokio::test]
     async fn so_has_what_is_accepted_from_a_socket_that_was_taken_over() {
         let socket = TcpListener::bind(any_port()).unwrap();
-        check_what_is_accepted(Listener::inherit(socket, Some(BUFFERS)).unwrap()).await;
+        check_what_is_accepted(SocketListener::inherit(socket, Some(BUFFERS)).unwrap()).await;
     }
 
     #[tokio::test]
     async fn an_address_that_is_taken_is_an_error() {
-        let first = Listener::bind(any_port(), None).unwrap();
-        let second = Listener::bind(first.address().unwrap(), None);
+        let first = SocketListener::bind(any_port(), None).unwrap();
+        let second = SocketListener::bind(first.address().unwrap(), None);
         assert_eq!(second.unwrap_err().kind(), io::ErrorKind::AddrInUse);
     }
 }

@@ -4,69 +4,72 @@
 use std::io;
 
 use super::{
-    Addresses, Inherited, ListenerName, StartError,
+    InheritedSockets, ListenAddresses, ListenerName, StartError,
     inherited::LocalSocket,
-    listener::{Buffers, Listener, LocalListener},
-    unix_socket::Access,
+    listener::{LocalListener, SocketBuffers, SocketListener},
+    unix_socket::SocketAccess,
 };
 use crate::{
-    config::{Config, Listen},
-    setup::Setup,
+    config::{Config, ListenAddress},
+    setup::RelaySetup,
 };
 
 /// The listeners of a relay.
-pub(super) struct Listeners {
-    pub(super) client: Listener,
+pub(super) struct RelayListeners {
+    pub(super) client: SocketListener,
     pub(super) ingest: LocalListener,
     pub(super) ops: LocalListener,
-    pub(super) addresses: Addresses,
+    pub(super) addresses: ListenAddresses,
 }
 
-impl Listeners {
+impl RelayListeners {
     /// Takes over the inherited sockets and opens the others.
-    pub(super) fn open(setup: &Setup, inherited: Inherited) -> Result<Self, StartError> {
+    pub(super) fn open(
+        setup: &RelaySetup,
+        inherited: InheritedSockets,
+    ) -> Result<Self, StartError> {
         let config = &setup.live.config;
         let groups = setup.socket_groups;
-        let buffers = Some(Buffers {
+        let buffers = Some(SocketBuffers {
             send: config.client.send_buffer,
             receive: config.client.receive_buffer,
         });
         let is_handed_over = !inherited.is_empty();
         let client = match inherited.client {
-            Some(socket) => Listener::inherit(socket, buffers),
-            None => Listener::bind(config.client.listen, buffers),
+            Some(socket) => SocketListener::inherit(socket, buffers),
+            None => SocketListener::bind(config.client.listen, buffers),
         };
-        let client_address = Listen::Tcp(config.client.listen);
-        let (client, client_address) = opened(
+        let client_address = ListenAddress::Tcp(config.client.listen);
+        let (client, client_address) = map_listen_error(
             ListenerName::Client,
             &client_address,
             client.and_then(|it| it.address().map(|address| (it, address))),
         )?;
-        let (ingest, ingest_address) = local(
+        let (ingest, ingest_address) = open_local(
             ListenerName::Ingest,
             &config.ingest.listen,
             inherited.ingest,
-            Access {
+            SocketAccess {
                 mode: config.ingest.socket_mode.bits(),
                 group: groups.ingest,
             },
         )?;
-        let (ops, ops_address) = local(
+        let (ops, ops_address) = open_local(
             ListenerName::Ops,
             &config.ops.listen,
             inherited.ops,
-            Access {
+            SocketAccess {
                 mode: config.ops.socket_mode.bits(),
                 group: groups.ops,
             },
         )?;
-        let addresses = Addresses {
+        let addresses = ListenAddresses {
             client: client_address,
             ingest: ingest_address,
             ops: ops_address,
         };
         if is_handed_over {
-            check(config, &addresses)?;
+            check_addresses(config, &addresses)?;
         }
         Ok(Self {
             client,
@@ -79,7 +82,7 @@ impl Listeners {
 
 /// Checks the configuration with the actual addresses: an inherited socket may listen on an
 /// address that the configuration does not allow, for example without authentication.
-fn check(config: &Config, addresses: &Addresses) -> Result<(), StartError> {
+fn check_addresses(config: &Config, addresses: &ListenAddresses) -> Result<(), StartError> {
     let mut config = config.clone();
     config.client.listen = addresses.client;
     config.ingest.listen = addresses.ingest.clone();
@@ -87,27 +90,27 @@ fn check(config: &Config, addresses: &Addresses) -> Result<(), StartError> {
     config.check().map_err(StartError::Inherited)
 }
 
-fn local(
+fn open_local(
     listener: ListenerName,
-    listen: &Listen,
+    listen: &ListenAddress,
     inherited: Option<LocalSocket>,
-    access: Access,
-) -> Result<(LocalListener, Listen), StartError> {
+    access: SocketAccess,
+) -> Result<(LocalListener, ListenAddress), StartError> {
     let found = match inherited {
         Some(LocalSocket::Tcp(socket)) => LocalListener::inherit_tcp(socket),
         Some(LocalSocket::Unix(socket)) => LocalListener::inherit_unix(socket),
         None => LocalListener::bind(listen, access),
     };
-    opened(
+    map_listen_error(
         listener,
         listen,
         found.and_then(|it| it.address().map(|address| (it, address))),
     )
 }
 
-fn opened<T>(
+fn map_listen_error<T>(
     listener: ListenerName,
-    address: &Listen,
+    address: &ListenAddress,
     outcome: io::Result<T>,
 ) -> Result<T, StartError> {
     outcome.map_err(|source| StartError::Listen {

@@ -27,22 +27,22 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config::{ConfigError, Listen},
-    hub::Registry,
-    limits::Sockets,
-    ops::{self, Health, Listening, Ops},
+    config::{ConfigError, ListenAddress},
+    hub::TenantRegistry,
+    limits::SocketPool,
+    ops::{self, Health, ListeningGuard, OpsService},
     relay::Relay,
     repeated,
-    setup::Setup,
+    setup::RelaySetup,
 };
 use accept::{AcceptBackends, AcceptClients, serve_ops};
-use handshakes::Handshakes;
-use key_sets::KeySets;
-use listeners::Listeners;
-use parts::{Parts, room};
-use shards::Shards;
+use handshakes::HandshakeLimiter;
+use key_sets::KeySetTasks;
+use listeners::RelayListeners;
+use parts::{RelayParts, socket_limits};
+use shards::ShardThreads;
 
-pub use inherited::{InheritError, Inherited};
+pub use inherited::{InheritError, InheritedSockets};
 
 /// Interval between sweeps, which drop expired events from the tenants' logs and full buckets
 /// from the limits.
@@ -85,7 +85,7 @@ pub enum StartError {
         /// The listener.
         listener: ListenerName,
         /// The address it should listen on.
-        address: Listen,
+        address: ListenAddress,
         /// The error of the system.
         source: io::Error,
     },
@@ -103,40 +103,40 @@ pub enum StartError {
 /// A running relay. Its listeners are served by tasks of the runtime on which it was started,
 /// its connections by threads of its own.
 #[derive(Debug)]
-pub struct Server {
+pub struct RelayServer {
     relay: Arc<Relay>,
     health: Arc<Health>,
-    shards: Arc<Shards>,
-    sockets: Arc<Sockets>,
-    key_sets: KeySets,
+    shards: Arc<ShardThreads>,
+    sockets: Arc<SocketPool>,
+    key_sets: KeySetTasks,
     tasks: JoinSet<()>,
     /// Cancelled to stop accepting from inherited sockets: the process that opened them holds
     /// them too, and the kernel keeps new connections for the next relay.
     handed_back: CancellationToken,
     /// True if the client or the ingest socket is inherited.
     is_handed_over: bool,
-    addresses: Addresses,
+    addresses: ListenAddresses,
 }
 
 /// The addresses on which a relay listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Addresses {
+pub struct ListenAddresses {
     /// The address for WebSocket clients.
     pub client: SocketAddr,
     /// The address for backends.
-    pub ingest: Listen,
+    pub ingest: ListenAddress,
     /// The address for metrics and health.
-    pub ops: Listen,
+    pub ops: ListenAddress,
 }
 
-impl Server {
+impl RelayServer {
     /// Opens the listeners and starts the shards.
     ///
     /// # Errors
     ///
     /// If a listener cannot be opened or a shard cannot be started.
-    pub fn start(setup: Setup) -> Result<Self, StartError> {
-        Self::start_with(setup, Inherited::default())
+    pub fn start(setup: RelaySetup) -> Result<Self, StartError> {
+        Self::start_with(setup, InheritedSockets::default())
     }
 
     /// Starts a relay on inherited sockets, and opens the listeners that are not among them.
@@ -145,12 +145,12 @@ impl Server {
     ///
     /// As for [`Self::start`], and if the configuration does not allow an inherited socket at its
     /// address.
-    pub fn start_with(setup: Setup, inherited: Inherited) -> Result<Self, StartError> {
+    pub fn start_with(setup: RelaySetup, inherited: InheritedSockets) -> Result<Self, StartError> {
         ops::watch_panics();
-        let room = room(&setup.live.config);
-        let sockets = Sockets::new(room);
+        let room = socket_limits(&setup.live.config);
+        let sockets = SocketPool::new(room);
         let is_handed_over = [inherited.client.is_some(), inherited.ingest.is_some()];
-        let listeners = Listeners::open(&setup, inherited)?;
+        let listeners = RelayListeners::open(&setup, inherited)?;
         let addresses = listeners.addresses.clone();
         let handed_back = CancellationToken::new();
         // Sockets opened by the relay are accepted from until the end, and new connections are
@@ -163,35 +163,38 @@ impl Server {
             }
         });
 
-        let Parts {
+        let RelayParts {
             relay,
             registry,
             tallies,
             seeds,
-        } = Parts::make(setup)?;
-        let shards = Arc::new(Shards::start(&relay, seeds).map_err(StartError::Shard)?);
+        } = RelayParts::build(setup)?;
+        let shards = Arc::new(ShardThreads::start(&relay, seeds).map_err(StartError::Shard)?);
 
         let health = Arc::new(Health::new(Arc::clone(&relay)));
-        let ops = Ops::new(
+        let ops = OpsService::new(
             Arc::clone(&relay),
             tallies,
             Arc::clone(&registry),
             Arc::clone(&health),
         );
         let ops = Arc::new(ops);
-        let mut key_sets = KeySets::default();
-        key_sets.follow(&relay, &shards);
+        let mut key_sets = KeySetTasks::default();
+        key_sets.restart_tasks(&relay, &shards);
 
         let mut tasks = JoinSet::new();
         let accepting = AcceptClients {
             listener: listeners.client,
             stop: client_stop,
-            handshakes: Handshakes::new(room.clients),
+            handshakes: HandshakeLimiter::new(room.clients),
             sockets: sockets.clone(),
             relay: relay.clone(),
             shards: shards.clone(),
         };
-        tasks.spawn(listen(health.listening(), accepting.run()));
+        tasks.spawn(accept_while_listening(
+            health.register_listener(),
+            accepting.run(),
+        ));
         let accepting = AcceptBackends {
             listener: listeners.ingest,
             stop: ingest_stop,
@@ -199,13 +202,16 @@ impl Server {
             relay: relay.clone(),
             shards: shards.clone(),
         };
-        tasks.spawn(listen(health.listening(), accepting.run()));
+        tasks.spawn(accept_while_listening(
+            health.register_listener(),
+            accepting.run(),
+        ));
         let serving = serve_ops(listeners.ops, sockets.clone(), relay.clone(), ops);
         tasks.spawn(serving);
-        tasks.spawn(sweep(registry, relay.clone()));
+        tasks.spawn(sweep_periodically(registry, relay.clone()));
         tasks.spawn(become_ready(shards.clone(), health.clone()));
-        tasks.spawn(watch(health.clone()));
-        tasks.spawn(repeated::report());
+        tasks.spawn(watch_shards(health.clone()));
+        tasks.spawn(repeated::report_repeats());
         Ok(Self {
             relay,
             health,
@@ -221,13 +227,13 @@ impl Server {
 
     /// Returns the addresses on which it listens.
     #[must_use]
-    pub fn addresses(&self) -> &Addresses {
+    pub fn addresses(&self) -> &ListenAddresses {
         &self.addresses
     }
 
     /// Waits until the relay serves connections.
     pub async fn ready(&self) {
-        self.health.running().await;
+        self.health.wait_until_running().await;
     }
 
     /// Waits until an essential part of the relay fails, normally for ever.
@@ -259,7 +265,7 @@ impl Server {
         // Connections accepted at the last moment are told to reconnect if they send a request
         // soon.
         let last = (began + timeout).min(Instant::now() + LAST_ANSWERS_TIMEOUT);
-        drop(timeout_at(last, self.sockets.answered()).await);
+        drop(timeout_at(last, self.sockets.wait_until_answered()).await);
         // A shard that is not drained is not waited for: it ends with the process.
         let drained = answered && closed;
         if let Some(shards) = Arc::into_inner(self.shards).filter(|_| drained) {
@@ -270,23 +276,23 @@ impl Server {
 }
 
 /// Runs a listener's accept loop. The relay is not ready if a loop ends, which drops `listening`.
-async fn listen(listening: Listening, accepting: impl Future<Output = ()>) {
+async fn accept_while_listening(listening: ListeningGuard, accepting: impl Future<Output = ()>) {
     accepting.await;
     drop(listening);
 }
 
-async fn become_ready(shards: Arc<Shards>, health: Arc<Health>) {
-    shards.up().await;
+async fn become_ready(shards: Arc<ShardThreads>, health: Arc<Health>) {
+    shards.wait_until_up().await;
     health.set_running();
 }
 
 /// Notifies systemd's watchdog while the shards respond.
-async fn watch(health: Arc<Health>) {
+async fn watch_shards(health: Arc<Health>) {
     let is_well = || async { health.shards_answer().await };
     ops::feed_watchdog(is_well).await;
 }
 
-async fn sweep(registry: Arc<Registry>, relay: Arc<Relay>) {
+async fn sweep_periodically(registry: Arc<TenantRegistry>, relay: Arc<Relay>) {
     let mut ticks = interval(SWEEP_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

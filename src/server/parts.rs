@@ -13,48 +13,52 @@ use tokio_util::task::TaskTracker;
 use crate::{
     auth::Authenticator,
     clock::Clock,
-    config::{Config, Ingest},
-    hub::{self, InboxLimits, PublishTimeouts, Registry, RegistryLimits, ShardSeed},
-    limits::{Limits, Room},
-    log::{MessageIdLimits, Window},
+    config::{Config, IngestSection},
+    hub::{self, InboxLimits, PublishTimeouts, RegistryLimits, ShardBuilder, TenantRegistry},
+    limits::{Limits, SocketLimits},
+    log::{LogWindow, MessageIdLimits},
     ops::Metrics,
-    random::Random,
+    random::RandomSource,
     relay::Relay,
     schema::{Schema, SchemaSize, Severity},
-    setup::Setup,
-    tally::Tally,
+    setup::RelaySetup,
+    tally::ShardTally,
 };
 
 /// The parts of a relay that is not running yet.
-pub(super) struct Parts {
+pub(super) struct RelayParts {
     pub(super) relay: Arc<Relay>,
-    pub(super) registry: Arc<Registry>,
+    pub(super) registry: Arc<TenantRegistry>,
     /// The counters of each shard.
-    pub(super) tallies: Vec<Arc<Tally>>,
+    pub(super) tallies: Vec<Arc<ShardTally>>,
     /// The builder of each shard.
-    pub(super) seeds: Vec<ShardSeed>,
+    pub(super) seeds: Vec<ShardBuilder>,
 }
 
-impl Parts {
+impl RelayParts {
     /// Builds the parts as configured.
     ///
     /// # Errors
     ///
     /// If the system provides no random numbers.
-    pub(super) fn make(setup: Setup) -> Result<Self, getrandom::Error> {
+    pub(super) fn build(setup: RelaySetup) -> Result<Self, getrandom::Error> {
         let config = &setup.live.config;
-        let random = Arc::new(Random::from_system()?);
-        let registry = Arc::new(Registry::new(registry_limits(config), Arc::clone(&random)));
-        let tallies: Vec<Arc<Tally>> = (0..shard_count(config)).map(|_| Arc::default()).collect();
+        let random = Arc::new(RandomSource::from_system()?);
+        let registry = Arc::new(TenantRegistry::new(
+            registry_limits(config),
+            Arc::clone(&random),
+        ));
+        let tallies: Vec<Arc<ShardTally>> =
+            (0..shard_count(config)).map(|_| Arc::default()).collect();
         let timeouts = publish_timeouts(&config.ingest);
-        let (publisher, seeds) = hub::hub(&registry, timeouts, &tallies);
+        let (publisher, seeds) = hub::build_hub(&registry, timeouts, &tallies);
         let metrics = Arc::new(Metrics::new(
             matches!(setup.live.authenticator, Authenticator::Tokens(_)),
             !setup.live.ingest_keys.is_empty(),
         ));
         let clock = Clock::system();
-        metrics.configured(clock.unix_seconds());
-        metrics.schema_serves(setup.live.schema.revision());
+        metrics.config_loaded(clock.unix_seconds());
+        metrics.set_schema_revision(setup.live.schema.revision());
         log_schema(&setup.live.schema, "schema compiled");
         log_warnings(&setup.live.schema);
         let relay = Arc::new(Relay {
@@ -110,7 +114,7 @@ pub(super) fn log_warnings(schema: &Schema) {
 }
 
 /// Returns the configured time limits for publishing an event.
-pub(super) fn publish_timeouts(ingest: &Ingest) -> PublishTimeouts {
+pub(super) fn publish_timeouts(ingest: &IngestSection) -> PublishTimeouts {
     PublishTimeouts {
         inbox: ingest.inbox_timeout,
         ack: ingest.ack_timeout,
@@ -129,7 +133,7 @@ fn registry_limits(config: &Config) -> RegistryLimits {
         tenants: config.limits.tenants,
         log_bytes: config.replay.process_bytes as u64,
         memory: config.memory_limits(),
-        window: Window {
+        window: LogWindow {
             events: if config.replay.enabled {
                 config.replay.events
             } else {
@@ -148,10 +152,10 @@ fn registry_limits(config: &Config) -> RegistryLimits {
 }
 
 /// Returns and logs the number of sockets that the process's file descriptor limit allows.
-pub(super) fn room(config: &Config) -> Room {
+pub(super) fn socket_limits(config: &Config) -> SocketLimits {
     let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     let count = usize::try_from(descriptors).unwrap_or(usize::MAX);
-    let room = Room::of(count, shard_count(config));
+    let room = SocketLimits::from_descriptors(count, shard_count(config));
     let clients = room.clients;
     match config.limits.connections {
         Some(connections) if u64::from(connections.get()) > clients as u64 => tracing::warn!(

@@ -6,14 +6,14 @@ use std::{path::Path, sync::Arc, time::Duration};
 use tokio::{task::spawn_blocking, time::timeout};
 
 use super::{
-    Server,
+    RelayServer,
     parts::{log_schema, log_warnings, publish_timeouts},
 };
 use crate::{
     auth::Authenticator,
     config::{Config, ConfigError},
     ops::SchemaReload,
-    relay::{Live, Relay},
+    relay::{LiveSettings, Relay},
     schema::Schema,
     setup,
 };
@@ -23,34 +23,37 @@ use crate::{
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A valid configuration, without the changes that need a restart.
-struct Read {
-    live: Live,
+struct ReloadedConfig {
+    live: LiveSettings,
     /// The changed keys that need a restart and keep their old value.
     fixed: Vec<&'static str>,
 }
 
 /// The error for which a reload is refused.
-enum Refusal {
+enum ReloadRefusal {
     /// The config, or a file that it names, has an error.
     Config(ConfigError),
     /// The schema has an error, or is not compatible with the one in force.
     Schema(ConfigError),
 }
 
-impl From<ConfigError> for Refusal {
+impl From<ConfigError> for ReloadRefusal {
     fn from(error: ConfigError) -> Self {
         Self::Config(error)
     }
 }
 
-impl Server {
+impl RelayServer {
     /// Reads the config file and the files that it names again. Returns the new settings, or
     /// `None` if there is an error, which is logged.
-    pub async fn reload(&mut self, path: &Path) -> Option<Arc<Live>> {
+    pub async fn reload(&mut self, path: &Path) -> Option<Arc<LiveSettings>> {
         let running = self.relay.live.load_full();
         let path = path.to_owned();
         // Reading can take long or block for ever, depending on where the files lie.
-        let read = timeout(READ_TIMEOUT, spawn_blocking(move || read(&path, &running)));
+        let read = timeout(
+            READ_TIMEOUT,
+            spawn_blocking(move || read_config(&path, &running)),
+        );
         match read.await {
             Ok(Ok(Ok(read))) => {
                 for key in &read.fixed {
@@ -59,26 +62,26 @@ impl Server {
                         "this config key cannot change without a restart; the old value stays"
                     );
                 }
-                let live = self.apply(read.live).await;
+                let live = self.apply_settings(read.live).await;
                 let now = self.relay.clock.unix_seconds();
-                self.relay.metrics.reloaded(Some(now));
+                self.relay.metrics.config_reloaded(Some(now));
                 tracing::info!("config reloaded");
                 Some(live)
             }
             Ok(Ok(Err(refusal))) => {
                 let error = match refusal {
-                    Refusal::Config(error) => error,
-                    Refusal::Schema(error) => {
+                    ReloadRefusal::Config(error) => error,
+                    ReloadRefusal::Schema(error) => {
                         self.relay.metrics.schema_reloaded(SchemaReload::Refused);
                         error
                     }
                 };
-                self.relay.metrics.reloaded(None);
+                self.relay.metrics.config_reloaded(None);
                 tracing::error!("the config is not reloaded, and nothing has changed: {error}");
                 None
             }
             Err(_) => {
-                self.relay.metrics.reloaded(None);
+                self.relay.metrics.config_reloaded(None);
                 tracing::error!(
                     "the config is not reloaded, and nothing has changed: its files could not be read within {READ_TIMEOUT:?}"
                 );
@@ -86,20 +89,20 @@ impl Server {
             }
             // The task panicked, which is counted and logged elsewhere.
             Ok(Err(_)) => {
-                self.relay.metrics.reloaded(None);
+                self.relay.metrics.config_reloaded(None);
                 None
             }
         }
     }
 
     /// Replaces the settings, and updates the parts that hold a copy.
-    async fn apply(&mut self, live: Live) -> Arc<Live> {
+    async fn apply_settings(&mut self, live: LiveSettings) -> Arc<LiveSettings> {
         let live = Arc::new(live);
         let old = self.relay.live.swap(Arc::clone(&live));
         self.schema_applied(&old.schema, &live.schema);
-        configure(&self.relay, &live);
-        self.key_sets.follow(&self.relay, &self.shards);
-        self.shards.reloaded().await;
+        configure_parts(&self.relay, &live);
+        self.key_sets.restart_tasks(&self.relay, &self.shards);
+        self.shards.notify_reloaded().await;
         live
     }
 
@@ -110,7 +113,7 @@ impl Server {
             metrics.schema_reloaded(SchemaReload::Unchanged);
             log_schema(new, "schema unchanged");
         } else {
-            metrics.schema_serves(new.revision());
+            metrics.set_schema_revision(new.revision());
             metrics.schema_reloaded(SchemaReload::Applied);
             log_schema(new, "schema reloaded");
             log_warnings(new);
@@ -120,7 +123,7 @@ impl Server {
 
 /// Updates the parts that hold a copy of config values. Values read through [`Relay::live`] when
 /// they are used need no update.
-fn configure(relay: &Relay, live: &Live) {
+fn configure_parts(relay: &Relay, live: &LiveSettings) {
     let (limits, ingest) = (&live.config.limits, &live.config.ingest);
     relay.publisher.configure(
         publish_timeouts(ingest),
@@ -128,7 +131,7 @@ fn configure(relay: &Relay, live: &Live) {
         live.config.memory_limits(),
     );
     relay.limits.configure(&live.config);
-    relay.metrics.authentication_required(
+    relay.metrics.set_authentication_required(
         matches!(live.authenticator, Authenticator::Tokens(_)),
         !live.ingest_keys.is_empty(),
     );
@@ -136,29 +139,31 @@ fn configure(relay: &Relay, live: &Live) {
 
 /// Reads and checks the file by itself, then replaces the values that need a restart by the
 /// running ones and checks the result.
-fn read(path: &Path, running: &Live) -> Result<Read, Refusal> {
+fn read_config(path: &Path, running: &LiveSettings) -> Result<ReloadedConfig, ReloadRefusal> {
     let in_file = |error: setup::SetupError| error.in_file(path);
     let load_schema = |config: &Config| {
-        let schema = setup::schema(config).map_err(in_file);
-        schema.map(Arc::new).map_err(Refusal::Schema)
+        let schema = setup::load_schema(config).map_err(in_file);
+        schema.map(Arc::new).map_err(ReloadRefusal::Schema)
     };
     let config = Config::load(path)?;
     let schema = load_schema(&config)?;
-    let mut live = setup::live(config, schema).map_err(in_file)?;
+    let mut live = setup::load_live(config, schema).map_err(in_file)?;
     let section = live.config.schema.clone();
     let fixed = live.config.keep_fixed(&running.config);
     if !fixed.is_empty() {
         // The values that stay must be consistent with the new ones, and may name other files.
-        live.config.check().map_err(|error| error.merged(path))?;
+        live.config
+            .check()
+            .map_err(|error| error.in_merged_config(path))?;
         let schema = if live.config.schema == section {
             live.schema
         } else {
             load_schema(&live.config)?
         };
-        live = setup::live(live.config, schema).map_err(in_file)?;
+        live = setup::load_live(live.config, schema).map_err(in_file)?;
     }
-    live.schema = setup::successor(&running.schema, live.schema, &live.config)
-        .map_err(|error| Refusal::Schema(error.in_file(path)))?;
+    live.schema = setup::compatible_schema(&running.schema, live.schema, &live.config)
+        .map_err(|error| ReloadRefusal::Schema(error.in_file(path)))?;
     live.authenticator.adopt_key_sets(&running.authenticator);
-    Ok(Read { live, fixed })
+    Ok(ReloadedConfig { live, fixed })
 }

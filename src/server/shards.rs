@@ -25,17 +25,17 @@ use tokio_util::{
     task::{TaskTracker, task_tracker::TaskTrackerToken},
 };
 
-use super::{handshakes::Permit, listener::LocalStream};
+use super::{handshakes::HandshakePermit, listener::LocalStream};
 use crate::{
     connection,
-    http::Via,
-    hub::{LOOK_INTERVAL, ShardHub, ShardSeed},
+    http::ListenerKind,
+    hub::{LOOK_INTERVAL, ShardBuilder, ShardHub},
     ingest,
-    limits::{Arrival, Seat},
-    memory::Reservation,
+    limits::{HandshakeGuard, SocketPermit},
+    memory::MemoryReservation,
     outbox::OutboxLimits,
-    protocol::close::Ending,
-    relay::{Relay, Shard},
+    protocol::close::CloseReason,
+    relay::{Relay, ShardContext},
     repeated::{RepeatedLine, log_repeated},
 };
 
@@ -47,55 +47,63 @@ const RELOAD_PATIENCE: Duration = Duration::from_secs(5);
 
 /// An accepted connection, with the permits that it holds.
 #[derive(Debug)]
-pub(super) enum Connection {
+pub(super) enum AcceptedConnection {
     /// A client's connection: the stream, the peer's address, the socket permit, and the guards
     /// that are held until the end of the handshake.
-    Client(TcpStream, IpAddr, Seat, (Arrival, Permit)),
+    Client(
+        TcpStream,
+        IpAddr,
+        SocketPermit,
+        (HandshakeGuard, HandshakePermit),
+    ),
     /// A backend's connection: the stream, the socket permit, the guard that is held until the
     /// first call is answered, and the memory reservation.
-    Backend(LocalStream, (Seat, Arrival, Reservation)),
+    Backend(
+        LocalStream,
+        (SocketPermit, HandshakeGuard, MemoryReservation),
+    ),
 }
 
 /// The shards of a relay.
 #[derive(Debug)]
-pub(super) struct Shards {
-    handles: Vec<Handle>,
+pub(super) struct ShardThreads {
+    handles: Vec<ShardHandle>,
     /// Number of shards with a running event loop.
     up: watch::Receiver<usize>,
     failed: CancellationToken,
 }
 
 #[derive(Debug)]
-struct Handle {
-    orders: mpsc::Sender<Order>,
-    load: Load,
+struct ShardHandle {
+    orders: mpsc::Sender<ShardOrder>,
+    load: ShardLoad,
     thread: JoinHandle<()>,
 }
 
 /// Number of connections that a shard owns or is about to receive.
 #[derive(Debug, Clone, Default)]
-struct Load(Arc<AtomicUsize>);
+struct ShardLoad(Arc<AtomicUsize>);
 
-impl Load {
+impl ShardLoad {
     fn get(&self) -> usize {
         self.0.load(Ordering::Relaxed)
     }
 
-    fn take_place(&self) -> Place {
+    fn take_permit(&self) -> ShardPermit {
         self.0.fetch_add(1, Ordering::Relaxed);
-        Place { load: self.clone() }
+        ShardPermit { load: self.clone() }
     }
 }
 
 /// Returns the index of the lowest load; of several, the first.
-fn least_loaded<'a>(loads: impl Iterator<Item = &'a Load>) -> Option<usize> {
+fn least_loaded<'a>(loads: impl Iterator<Item = &'a ShardLoad>) -> Option<usize> {
     let (index, _) = loads.enumerate().min_by_key(|(_, load)| load.get())?;
     Some(index)
 }
 
 /// A message to a shard.
-enum Order {
-    Serve(Connection, Place),
+enum ShardOrder {
+    Serve(AcceptedConnection, ShardPermit),
     /// Close the connections of all clients. The token is held until this has begun for each.
     Drain(TaskTrackerToken),
     /// The config or the keys have changed.
@@ -103,19 +111,19 @@ enum Order {
 }
 
 /// Counts a connection in a shard's load until it is dropped.
-struct Place {
-    load: Load,
+struct ShardPermit {
+    load: ShardLoad,
 }
 
-impl Drop for Place {
+impl Drop for ShardPermit {
     fn drop(&mut self) {
         self.load.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-impl Shards {
+impl ShardThreads {
     /// Starts a thread for each element of `seeds`.
-    pub(super) fn start(relay: &Arc<Relay>, seeds: Vec<ShardSeed>) -> io::Result<Self> {
+    pub(super) fn start(relay: &Arc<Relay>, seeds: Vec<ShardBuilder>) -> io::Result<Self> {
         let failed = CancellationToken::new();
         let (up, ups) = watch::channel(0);
         let handles = seeds
@@ -127,10 +135,10 @@ impl Shards {
                 let (up, guard) = (up.clone(), failed.clone().drop_guard());
                 let thread = thread::Builder::new()
                     .name(format!("shard-{id}"))
-                    .spawn(move || run(id, relay, seed, inbox, &up, guard))?;
-                Ok(Handle {
+                    .spawn(move || run_shard(id, relay, seed, inbox, &up, guard))?;
+                Ok(ShardHandle {
                     orders,
-                    load: Load::default(),
+                    load: ShardLoad::default(),
                     thread,
                 })
             })
@@ -143,18 +151,23 @@ impl Shards {
     }
 
     /// Assigns a connection to the shard with the fewest connections.
-    pub(super) async fn assign(&self, connection: Connection) {
+    pub(super) async fn assign(&self, connection: AcceptedConnection) {
         let loads = self.handles.iter().map(|handle| &handle.load);
         let Some(handle) = least_loaded(loads).and_then(|index| self.handles.get(index)) else {
             return;
         };
-        let place = handle.load.take_place();
+        let place = handle.load.take_permit();
         // Fails only if the shard has failed, in which case the relay shuts down.
-        drop(handle.orders.send(Order::Serve(connection, place)).await);
+        drop(
+            handle
+                .orders
+                .send(ShardOrder::Serve(connection, place))
+                .await,
+        );
     }
 
     /// Waits until all shards run. If one [failed](Self::failed), waits for ever.
-    pub(super) async fn up(&self) {
+    pub(super) async fn wait_until_up(&self) {
         let all = self.handles.len();
         if self.up.clone().wait_for(|up| *up == all).await.is_err() {
             std::future::pending::<()>().await;
@@ -168,9 +181,9 @@ impl Shards {
 
     /// Notifies each shard that the config or the keys have changed. Does not wait longer than
     /// `RELOAD_PATIENCE` for a shard that is stuck.
-    pub(super) async fn reloaded(&self) {
+    pub(super) async fn notify_reloaded(&self) {
         for (shard, handle) in self.handles.iter().enumerate() {
-            let sent = handle.orders.send(Order::Reloaded);
+            let sent = handle.orders.send(ShardOrder::Reloaded);
             if timeout(RELOAD_PATIENCE, sent).await.is_err() {
                 tracing::error!(
                     shard,
@@ -183,7 +196,7 @@ impl Shards {
     /// Closes the connection of every admitted client, and waits until all are closed.
     pub(super) async fn drain(&self, clients: &TaskTracker) {
         for handle in &self.handles {
-            let order = Order::Drain(clients.token());
+            let order = ShardOrder::Drain(clients.token());
             drop(handle.orders.send(order).await);
         }
         clients.close();
@@ -201,11 +214,11 @@ impl Shards {
 }
 
 /// Runs a shard until its channel of orders is closed.
-fn run(
+fn run_shard(
     id: usize,
     relay: Arc<Relay>,
-    seed: ShardSeed,
-    orders: mpsc::Receiver<Order>,
+    seed: ShardBuilder,
+    orders: mpsc::Receiver<ShardOrder>,
     up: &watch::Sender<usize>,
     _failed: DropGuard,
 ) {
@@ -216,8 +229,8 @@ fn run(
         .build_local(LocalOptions::default());
     match runtime {
         Ok(runtime) => runtime.block_on(async {
-            let hub = Rc::new(seed.grow());
-            let shard = Rc::new(Shard::new(relay, Rc::clone(&hub)));
+            let hub = Rc::new(seed.build());
+            let shard = Rc::new(ShardContext::new(relay, Rc::clone(&hub)));
             up.send_modify(|up| *up += 1);
             let meter = Rc::clone(&shard.turn_meter);
             let measuring = Rc::clone(&meter);
@@ -239,24 +252,24 @@ fn run(
                 _ = alarms => {}
                 _ = relief => {}
                 _ = calls => {}
-                () = meter.metered(obey(&shard, orders)) => {}
+                () = meter.metered(handle_orders(&shard, orders)) => {}
             }
         }),
         Err(error) => tracing::error!(shard = id, %error, "cannot start a shard's runtime"),
     }
 }
 
-async fn obey(shard: &Rc<Shard>, mut orders: mpsc::Receiver<Order>) {
+async fn handle_orders(shard: &Rc<ShardContext>, mut orders: mpsc::Receiver<ShardOrder>) {
     while let Some(order) = orders.recv().await {
         match order {
-            Order::Serve(connection, place) => {
-                if let Err(error) = serve(Rc::clone(shard), connection, place) {
+            ShardOrder::Serve(connection, place) => {
+                if let Err(error) = serve_connection(Rc::clone(shard), connection, place) {
                     log_repeated!(RepeatedLine::NotRegistered, %error);
                 }
             }
-            Order::Reloaded => reloaded(shard),
-            Order::Drain(told) => {
-                end_all(&shard.hub, &shard.relay);
+            ShardOrder::Reloaded => apply_reload(shard),
+            ShardOrder::Drain(told) => {
+                close_clients(&shard.hub, &shard.relay);
                 drop(told);
             }
         }
@@ -264,18 +277,22 @@ async fn obey(shard: &Rc<Shard>, mut orders: mpsc::Receiver<Order>) {
 }
 
 /// Updates the outbox limits, which are a copy of config values, and wakes the connections.
-fn reloaded(shard: &Shard) {
-    let limits = OutboxLimits::of(&shard.relay.live().config.limits);
+fn apply_reload(shard: &ShardContext) {
+    let limits = OutboxLimits::from_config(&shard.relay.live().config.limits);
     shard.outboxes.set_limits(limits);
-    shard.hub.ring_all();
+    shard.hub.nudge_all();
 }
 
-fn serve(shard: Rc<Shard>, connection: Connection, place: Place) -> io::Result<()> {
+fn serve_connection(
+    shard: Rc<ShardContext>,
+    connection: AcceptedConnection,
+    place: ShardPermit,
+) -> io::Result<()> {
     let meter = Rc::clone(&shard.turn_meter);
     match connection {
-        Connection::Client(stream, peer, seat, arrival) => {
+        AcceptedConnection::Client(stream, peer, seat, arrival) => {
             let stream = tokio::net::TcpStream::from_std(stream)?;
-            let (evicted, metrics) = (arrival.1.evicted(), Arc::clone(&shard.relay.metrics));
+            let (evicted, metrics) = (arrival.1.eviction_token(), Arc::clone(&shard.relay.metrics));
             // Boxed, since the future is large and would otherwise be stored twice.
             let served = connection::serve_tcp(shard, stream, peer, (place, seat), arrival);
             let served = Box::pin(served);
@@ -286,16 +303,22 @@ fn serve(shard: Rc<Shard>, connection: Connection, place: Place) -> io::Result<(
                 }
             });
         }
-        Connection::Backend(LocalStream::Tcp(stream), arrived) => {
+        AcceptedConnection::Backend(LocalStream::Tcp(stream), arrived) => {
             let stream = tokio::net::TcpStream::from_std(stream)?;
-            meter.spawn(serve_backend(shard, stream, Via::Tcp, place, arrived));
+            meter.spawn(serve_backend(
+                shard,
+                stream,
+                ListenerKind::Tcp,
+                place,
+                arrived,
+            ));
         }
-        Connection::Backend(LocalStream::Unix(stream), arrived) => {
+        AcceptedConnection::Backend(LocalStream::Unix(stream), arrived) => {
             let stream = tokio::net::UnixStream::from_std(stream)?;
             meter.spawn(serve_backend(
                 shard,
                 stream,
-                Via::UnixSocket,
+                ListenerKind::UnixSocket,
                 place,
                 arrived,
             ));
@@ -305,11 +328,11 @@ fn serve(shard: Rc<Shard>, connection: Connection, place: Place) -> io::Result<(
 }
 
 async fn serve_backend<S>(
-    shard: Rc<Shard>,
+    shard: Rc<ShardContext>,
     stream: S,
-    via: Via,
-    place: Place,
-    (seat, arrival, memory): (Seat, Arrival, Reservation),
+    via: ListenerKind,
+    place: ShardPermit,
+    (seat, arrival, memory): (SocketPermit, HandshakeGuard, MemoryReservation),
 ) where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
@@ -317,8 +340,8 @@ async fn serve_backend<S>(
     drop((place, seat, memory));
 }
 
-fn end_all(hub: &Rc<ShardHub>, relay: &Relay) {
-    hub.end_all(|| Ending::Drain {
+fn close_clients(hub: &Rc<ShardHub>, relay: &Relay) {
+    hub.end_all(|| CloseReason::Drain {
         retry_after: relay.retry_after(),
     });
 }
@@ -334,11 +357,11 @@ mod tests {
         fn shards_are_level_again_once_as_many_have_come_as_have_gone(
             gone in prop::collection::vec(any::<prop::sample::Index>(), 0..200),
         ) {
-            let loads: [Load; 4] = Default::default();
-            let mut places: Vec<Place> = Vec::new();
-            let open = |places: &mut Vec<Place>| {
+            let loads: [ShardLoad; 4] = Default::default();
+            let mut places: Vec<ShardPermit> = Vec::new();
+            let open = |places: &mut Vec<ShardPermit>| {
                 let fewest = least_loaded(loads.iter()).unwrap();
-                places.push(loads[fewest].take_place());
+                places.push(loads[fewest].take_permit());
             };
             for _ in 0..200 {
                 open(&mut places);

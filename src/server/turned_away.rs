@@ -13,7 +13,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::http::Problem;
+use crate::http::HttpProblem;
 
 /// Maximum number of clients that get time to send their request and to read the answer. They
 /// use the descriptors that are kept in reserve.
@@ -32,21 +32,21 @@ pub(super) struct TurnedAway(JoinSet<()>);
 impl TurnedAway {
     /// Sends the answer and closes the connection. Up to `LISTENED_TO_MAX` clients get time to
     /// send their request and to read the answer; the others are answered at once.
-    pub(super) fn tell(&mut self, stream: TcpStream, problem: Problem) {
+    pub(super) fn answer_and_close(&mut self, stream: TcpStream, problem: HttpProblem) {
         while self.0.try_join_next().is_some() {}
-        let answer = problem.closing().into_http1();
+        let answer = problem.with_connection_close().into_http1();
         if self.0.len() < LISTENED_TO_MAX {
             self.0.spawn(async move {
                 // A failure affects only this client, which is turned away anyway.
-                drop(listen_and_tell(stream, &answer).await);
+                drop(answer_after_request(stream, &answer).await);
             });
         } else {
-            tell_at_once(stream, &answer);
+            answer_at_once(stream, &answer);
         }
     }
 }
 
-async fn listen_and_tell(stream: TcpStream, answer: &[u8]) -> io::Result<()> {
+async fn answer_after_request(stream: TcpStream, answer: &[u8]) -> io::Result<()> {
     let mut stream = tokio::net::TcpStream::from_std(stream)?;
     let mut request = vec![0; REQUEST_BYTES];
     drop(timeout(LISTEN_TIMEOUT, stream.read(&mut request)).await);
@@ -62,7 +62,7 @@ async fn listen_and_tell(stream: TcpStream, answer: &[u8]) -> io::Result<()> {
 /// Answers without waiting; the stream is non-blocking. Reads first what has arrived of the
 /// request: if it were left unread, the kernel would reset the connection, and the answer might
 /// be lost.
-fn tell_at_once(mut stream: TcpStream, answer: &[u8]) {
+fn answer_at_once(mut stream: TcpStream, answer: &[u8]) {
     let mut request = [0; REQUEST_BYTES];
     drop(stream.read(&mut request));
     drop(stream.write(answer));
@@ -81,8 +81,8 @@ mod tests {
 
     const RETRY_AFTER: Duration = Duration::from_millis(2500);
 
-    fn problem() -> Problem {
-        Problem::unavailable(
+    fn problem() -> HttpProblem {
+        HttpProblem::unavailable(
             ErrorCode::RateLimitExceeded,
             "there are too many connections",
             RETRY_AFTER,
@@ -106,11 +106,11 @@ mod tests {
 
     #[tokio::test]
     async fn who_asks_is_told_what_any_other_refusal_tells_it() {
-        let expected = problem().closing().into_response();
+        let expected = problem().with_connection_close().into_response();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let (mut client, stream) = connect(&listener);
         let mut turned_away = TurnedAway::default();
-        turned_away.tell(stream, problem());
+        turned_away.answer_and_close(stream, problem());
         // The answer comes only after the request.
         let request = b"GET /ws HTTP/1.1\r\nHost: x\r\n\r\n";
         client.write_all(request).await.unwrap();
@@ -132,11 +132,11 @@ mod tests {
         let mut silent = Vec::new();
         for _ in 0..LISTENED_TO_MAX {
             let (client, stream) = connect(&listener);
-            turned_away.tell(stream, problem());
+            turned_away.answer_and_close(stream, problem());
             silent.push(client);
         }
         let (mut next, stream) = connect(&listener);
-        turned_away.tell(stream, problem());
+        turned_away.answer_and_close(stream, problem());
         assert_eq!(turned_away.0.len(), LISTENED_TO_MAX);
         assert!(read_all(&mut next).await.contains("retry-after: 3\r\n"));
         // Silent clients are answered after the timeout.

@@ -17,7 +17,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 /// Access rights of a socket's file.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Access {
+pub(super) struct SocketAccess {
     /// Mode bits, as in chmod(1).
     pub(super) mode: u32,
     /// Group id; `None` for the relay's own group.
@@ -30,12 +30,12 @@ pub(super) struct UnixSocket {
     listener: UnixListener,
     path: PathBuf,
     /// The file, removed on drop; `None` for an inherited socket.
-    _file: Option<File>,
+    _file: Option<SocketFile>,
 }
 
 /// The file of a socket. Dropping it removes the file if it still has the same inode.
 #[derive(Debug)]
-struct File {
+struct SocketFile {
     path: PathBuf,
     device: u64,
     inode: u64,
@@ -43,8 +43,8 @@ struct File {
 
 impl UnixSocket {
     /// Listens at the path. Replaces an existing socket if no process listens on it.
-    pub(super) fn bind(path: &Path, access: Access, backlog: i32) -> io::Result<Self> {
-        make_way(path)?;
+    pub(super) fn bind(path: &Path, access: SocketAccess, backlog: i32) -> io::Result<Self> {
+        check_replaceable(path)?;
         // It gets its mode and group under another name, where nobody can connect since it is
         // not listening yet.
         let number = getrandom::u32().map_err(io::Error::other)?;
@@ -52,7 +52,7 @@ impl UnixSocket {
         let socket = Socket::new(Domain::UNIX, Type::STREAM.cloexec(), None)?;
         socket.set_nonblocking(true)?;
         socket.bind(&SockAddr::unix(&hidden)?)?;
-        let mut file = File::new(hidden)?;
+        let mut file = SocketFile::new(hidden)?;
         if access.group.is_some() {
             lchown(&file.path, None, access.group).map_err(|error| {
                 io::Error::new(error.kind(), format!("cannot change its group: {error}"))
@@ -108,7 +108,7 @@ impl AsFd for UnixSocket {
     }
 }
 
-impl File {
+impl SocketFile {
     fn new(path: PathBuf) -> io::Result<Self> {
         let found = fs::symlink_metadata(&path)?;
         Ok(Self {
@@ -119,7 +119,7 @@ impl File {
     }
 }
 
-impl Drop for File {
+impl Drop for SocketFile {
     fn drop(&mut self) {
         let is_ours = fs::symlink_metadata(&self.path)
             .is_ok_and(|found| (found.dev(), found.ino()) == (self.device, self.inode));
@@ -131,7 +131,7 @@ impl Drop for File {
 }
 
 /// Checks that the path is free, or holds a socket on which no process listens.
-fn make_way(path: &Path) -> io::Result<()> {
+fn check_replaceable(path: &Path) -> io::Result<()> {
     let found = match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         found => found?,
@@ -161,7 +161,7 @@ mod tests {
 
     use super::*;
 
-    const ACCESS: Access = Access {
+    const ACCESS: SocketAccess = SocketAccess {
         mode: 0o640,
         group: None,
     };
@@ -179,7 +179,7 @@ mod tests {
         let directory = TempDir::new().unwrap();
         let path = directory.path().join("relay.sock");
         let group = rustix::process::getgid().as_raw();
-        let access = Access {
+        let access = SocketAccess {
             mode: 0o606,
             group: Some(group),
         };
@@ -243,7 +243,7 @@ mod tests {
         assert!(bind(&path).is_err());
         // Only root can give files to another group.
         if !rustix::process::getuid().is_root() {
-            let access = Access {
+            let access = SocketAccess {
                 group: Some(u32::MAX - 7),
                 ..ACCESS
             };

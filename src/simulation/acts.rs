@@ -10,26 +10,28 @@ use std::time::Duration;
 use prost::Message;
 
 use super::{
-    history::{Asked, End, Request},
-    messages::{CommentDeleted, Envelope, Ping, Place, Topics},
+    history::{ConnectionEnd, RequestKind, SentRequest},
+    messages::{CommentDeleted, EventPlace, WireEnvelope, WirePing, WireTopics},
     pipe::link,
-    session::Session,
-    socket::{BINARY, Socket, TEXT},
-    stage::Phase,
-    topics::TopicSet,
+    session::ClientSession,
+    socket::{BINARY, ClientSocket, TEXT},
+    stage::StagePhase,
+    topics::TopicBits,
 };
 
-impl Session<'_> {
+impl ClientSession<'_> {
     /// Performs a random action. Returns true if it ended the connection.
-    pub(super) fn act(&mut self) -> bool {
-        if self.phase != Phase::Chaos || self.has_closed {
+    pub(super) fn perform_act(&mut self) -> bool {
+        if self.phase != StagePhase::Chaos || self.has_closed {
             self.next_act = Instant::now() + Duration::from_hours(1);
             return false;
         }
         if self.client.is_restless {
             self.next_act = Instant::now() + self.client.dice.millis(5..80);
-            if self.client.is_to_flee() {
-                self.client.history.end(self.connection, End::Left);
+            if self.client.should_flee() {
+                self.client
+                    .history
+                    .record_end(self.connection, ConnectionEnd::Left);
                 return true;
             }
             if self.client.dice.percent(90) {
@@ -40,9 +42,9 @@ impl Session<'_> {
         }
         let dice = &self.client.dice;
         match dice.weighted(&[30, 10, 12, 8, 10, 6, 2, 4, 4, 18]) {
-            0 => self.subscribe(TopicSet::drawn(dice, dice.below(4)), None),
+            0 => self.subscribe(TopicBits::drawn(dice, dice.below(4)), None),
             1 => self.resume_from_anywhere(),
-            2 => self.unsubscribe(TopicSet::drawn(dice, dice.within(1..4))),
+            2 => self.unsubscribe(TopicBits::drawn(dice, dice.within(1..4))),
             3 => self.ping(),
             4 => self.stalled_until = Instant::now() + dice.millis(100..5000),
             5 => self.partition(),
@@ -54,9 +56,9 @@ impl Session<'_> {
         false
     }
 
-    fn request(&mut self, envelope: Envelope, what: Asked) {
+    fn request(&mut self, envelope: WireEnvelope, what: RequestKind) {
         let history = &self.client.history;
-        let sent = Request {
+        let sent = SentRequest {
             id: envelope.message_id.clone(),
             sent: history.now(),
             what,
@@ -75,24 +77,24 @@ impl Session<'_> {
         format!("{}.{}", self.connection, self.requests)
     }
 
-    pub(super) fn subscribe(&mut self, topics: TopicSet, resume_from: Option<Place>) {
+    pub(super) fn subscribe(&mut self, topics: TopicBits, resume_from: Option<EventPlace>) {
         let message_id = self.next_id();
         let known = &mut self.client.known;
         known.subscribing(&message_id, topics, resume_from);
-        let mut asked = Topics::drawn(topics, &self.client.dice);
+        let mut asked = WireTopics::drawn(topics, &self.client.dice);
         asked.position = resume_from.map(Into::into);
-        let envelope = Envelope {
+        let envelope = WireEnvelope {
             message_id,
             subscribe: Some(asked.clone()),
-            ..Envelope::default()
+            ..WireEnvelope::default()
         };
-        self.request(envelope, Asked::Subscribe(asked));
+        self.request(envelope, RequestKind::Subscribe(asked));
     }
 
     /// Resumes from a random position, which the client may never have had.
     fn resume_from_anywhere(&mut self) {
         let dice = &self.client.dice;
-        let topics = TopicSet::drawn(dice, dice.below(4));
+        let topics = TopicBits::drawn(dice, dice.below(4));
         let known = self.client.known.groups.first().map(|group| group.at);
         let Some(mut place) = known else {
             return self.subscribe(topics, None);
@@ -106,29 +108,29 @@ impl Session<'_> {
         self.subscribe(topics, Some(place));
     }
 
-    fn unsubscribe(&mut self, topics: TopicSet) {
+    fn unsubscribe(&mut self, topics: TopicBits) {
         let had = self.client.known.unsubscribing(topics);
         self.client.claim(had);
-        let asked = Topics::drawn(topics, &self.client.dice);
-        let envelope = Envelope {
+        let asked = WireTopics::drawn(topics, &self.client.dice);
+        let envelope = WireEnvelope {
             message_id: self.next_id(),
             unsubscribe: Some(asked.clone()),
-            ..Envelope::default()
+            ..WireEnvelope::default()
         };
-        self.request(envelope, Asked::Unsubscribe(asked));
+        self.request(envelope, RequestKind::Unsubscribe(asked));
     }
 
     fn ping(&mut self) {
         let timestamp = self.client.dice.below(1_000_000) as i64;
-        let envelope = Envelope {
+        let envelope = WireEnvelope {
             message_id: self.next_id(),
-            ping: Some(Ping {
+            ping: Some(WirePing {
                 timestamp,
-                ..Ping::default()
+                ..WirePing::default()
             }),
-            ..Envelope::default()
+            ..WireEnvelope::default()
         };
-        self.request(envelope, Asked::Ping(timestamp));
+        self.request(envelope, RequestKind::Ping(timestamp));
     }
 
     /// Holds up the link in both directions for a while.
@@ -149,8 +151,8 @@ impl Session<'_> {
         for _ in 0..self.client.dice.within(2..24) {
             let dice = &self.client.dice;
             match dice.below(3) {
-                0 => self.subscribe(TopicSet::drawn(dice, dice.below(3)), None),
-                1 => self.unsubscribe(TopicSet::drawn(dice, 1)),
+                0 => self.subscribe(TopicBits::drawn(dice, dice.below(3)), None),
+                1 => self.unsubscribe(TopicBits::drawn(dice, 1)),
                 _ => self.ping(),
             }
         }
@@ -159,12 +161,12 @@ impl Session<'_> {
     /// Sends several events, which only backends may send.
     fn send_events(&mut self) {
         for _ in 0..self.client.dice.within(1..6) {
-            let envelope = Envelope {
+            let envelope = WireEnvelope {
                 message_id: self.next_id(),
                 event: Some(CommentDeleted::default()),
-                ..Envelope::default()
+                ..WireEnvelope::default()
             };
-            self.request(envelope, Asked::Event);
+            self.request(envelope, RequestKind::Event);
         }
     }
 
@@ -172,14 +174,14 @@ impl Session<'_> {
     fn ask_for_too_much(&mut self) {
         let dice = &self.client.dice;
         let refused = *dice.pick(&["tenant:*", "user:u1", "project:*", "nothing"]);
-        let mut asked = Topics::drawn(TopicSet::drawn(dice, 2), dice);
+        let mut asked = WireTopics::drawn(TopicBits::drawn(dice, 2), dice);
         asked.topics.push(refused.to_owned());
-        let envelope = Envelope {
+        let envelope = WireEnvelope {
             message_id: self.next_id(),
             subscribe: Some(asked.clone()),
-            ..Envelope::default()
+            ..WireEnvelope::default()
         };
-        self.request(envelope, Asked::Subscribe(asked));
+        self.request(envelope, RequestKind::Subscribe(asked));
     }
 
     /// Ends the connection in a random way. Returns true if it is over at once.
@@ -187,7 +189,9 @@ impl Session<'_> {
         let client = &self.client;
         match client.dice.weighted(&[20, 50, 15, 15]) {
             0 => {
-                client.history.end(self.connection, End::Left);
+                client
+                    .history
+                    .record_end(self.connection, ConnectionEnd::Left);
                 self.close(1000);
                 return false;
             }
@@ -200,10 +204,14 @@ impl Session<'_> {
                 return false;
             }
             2 => {
-                client.history.end(self.connection, End::Left);
+                client
+                    .history
+                    .record_end(self.connection, ConnectionEnd::Left);
                 self.vanish();
             }
-            _ => client.history.end(self.connection, End::Left),
+            _ => client
+                .history
+                .record_end(self.connection, ConnectionEnd::Left),
         }
         true
     }
@@ -212,7 +220,7 @@ impl Session<'_> {
     fn vanish(&mut self) {
         let (wire, _, link) = link(self.client.link_kind());
         drop(link);
-        let socket = std::mem::replace(&mut self.socket, Socket::new(wire, 1));
+        let socket = std::mem::replace(&mut self.socket, ClientSocket::new(wire, 1));
         let (link, pause) = (self.link.clone(), self.client.dice.millis(1000..15_000));
         spawn_local(async move {
             sleep(pause).await;

@@ -12,12 +12,12 @@ use tokio::{
 
 use super::{
     dice::Dice,
-    events::{Event, Serial},
-    history::{Answer, Condition, History, Placed, Post},
-    messages::{Batch, Place, Position},
-    pipe::{LinkKind, Wire, link},
+    events::{Serial, SimulatedEvent},
+    history::{History, PostAnswer, PostCondition, PostRecord, PostResult},
+    messages::{EventPlace, WireBatch, WirePosition},
+    pipe::{LinkKind, PipeStream, link},
     topics::{TENANTS, TOPICS},
-    world::{BATCH_MAX, SHARDS, World},
+    world::{BATCH_MAX, SHARDS, SimulatedWorld},
 };
 
 /// Upper bound of the time until a call is answered, whatever is held up.
@@ -26,8 +26,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 /// Relative numbers of events of the tenants.
 const TENANT_WEIGHTS: [usize; TENANTS.len()] = [38, 24, 18, 20];
 
-pub(super) struct Backend {
-    pub(super) world: Rc<World>,
+pub(super) struct SimulatedBackend {
+    pub(super) world: Rc<SimulatedWorld>,
     pub(super) history: Rc<History>,
     pub(super) dice: Dice,
     pub(super) first_shard: usize,
@@ -36,14 +36,14 @@ pub(super) struct Backend {
 }
 
 /// A call, which may have to be repeated.
-struct Call {
+struct BackendCall {
     tenant: usize,
-    events: Vec<Event>,
+    events: Vec<SimulatedEvent>,
     is_batch: bool,
-    condition: Option<Condition>,
+    condition: Option<PostCondition>,
 }
 
-impl Backend {
+impl SimulatedBackend {
     /// Posts until all events are posted or the relay drains. Repeats calls that were not
     /// answered.
     pub(super) async fn run(self) {
@@ -68,7 +68,7 @@ impl Backend {
         }
     }
 
-    fn connect(&self) -> Wire {
+    fn connect(&self) -> PipeStream {
         let kind = LinkKind {
             room_bytes: *self.dice.pick(&[300, 64 * 1024]),
             latency: self.dice.millis(0..10),
@@ -81,7 +81,7 @@ impl Backend {
     }
 
     /// Makes the calls. Returns true if all were answered. Occasionally disconnects before.
-    async fn exchange(&self, wire: &mut Wire, calls: &[Call]) -> bool {
+    async fn exchange(&self, wire: &mut PipeStream, calls: &[BackendCall]) -> bool {
         let mut posts = Vec::new();
         for call in calls {
             posts.push(self.note(call));
@@ -104,9 +104,9 @@ impl Backend {
         true
     }
 
-    fn note(&self, call: &Call) -> usize {
+    fn note(&self, call: &BackendCall) -> usize {
         let mut posts = self.history.posts.borrow_mut();
-        posts.push(Post {
+        posts.push(PostRecord {
             tenant: call.tenant,
             events: call.events.iter().map(|event| event.serial).collect(),
             condition: call.condition,
@@ -128,7 +128,7 @@ impl Backend {
         if status == 503 && detail.contains("a shard has no room") {
             self.history.count("503 for a full inbox");
         }
-        let answer = Answer {
+        let answer = PostAnswer {
             when: self.history.now(),
             status,
             code: body["code"].as_str().unwrap_or_default().to_owned(),
@@ -137,12 +137,12 @@ impl Backend {
         self.history.posts.borrow_mut()[post].answer = Some(answer);
     }
 
-    fn calls(&self) -> Vec<Call> {
+    fn calls(&self) -> Vec<BackendCall> {
         let count = *self.dice.pick(&[1, 1, 1, 2, 3]);
         (0..count).map(|_| self.call()).collect()
     }
 
-    fn call(&self) -> Call {
+    fn call(&self) -> BackendCall {
         let tenant = self.dice.weighted(&TENANT_WEIGHTS);
         let is_json = self.dice.percent(30);
         let is_batch = self.dice.percent(30);
@@ -152,7 +152,7 @@ impl Backend {
             1
         };
         self.left.set(self.left.get().saturating_sub(count));
-        Call {
+        BackendCall {
             tenant,
             events: (0..count).map(|_| self.event(tenant, is_json)).collect(),
             is_batch,
@@ -161,21 +161,21 @@ impl Backend {
     }
 
     /// Returns a condition from the last known event of the tenant, or from there being none.
-    fn condition(&self, tenant: usize) -> Condition {
+    fn condition(&self, tenant: usize) -> PostCondition {
         let posts = self.history.posts.borrow();
         let mut answered = posts.iter().rev().filter(|post| post.tenant == tenant);
         let last = answered.find_map(|post| post.answer.as_ref()?.results.last());
         let topic = self.dice.below(TOPICS.len());
         match (last, self.dice.below(8)) {
-            (_, 0) | (None, _) => Condition { topic, last: None },
-            (Some(last), 1) => Condition {
+            (_, 0) | (None, _) => PostCondition { topic, last: None },
+            (Some(last), 1) => PostCondition {
                 topic,
-                last: Some(Place {
+                last: Some(EventPlace {
                     offset: 0,
                     ..last.place
                 }),
             },
-            (Some(last), _) => Condition {
+            (Some(last), _) => PostCondition {
                 topic: last.topics.indices().next().unwrap_or(topic),
                 last: Some(last.place),
             },
@@ -184,7 +184,7 @@ impl Backend {
 
     /// Returns a new event, an event that was posted before, or a new event with the id of an
     /// earlier one.
-    fn event(&self, tenant: usize, is_json: bool) -> Event {
+    fn event(&self, tenant: usize, is_json: bool) -> SimulatedEvent {
         let mut events = self.history.events.borrow_mut();
         let like = self.dice.weighted(&[85, 12, 3]);
         let mut earlier = events.iter().rev().skip(self.dice.below(12)).filter(|it| {
@@ -194,7 +194,7 @@ impl Backend {
         if let (1, Some(earlier)) = (like, &earlier) {
             return earlier.clone();
         }
-        let mut event = Event::drawn(events.len() as Serial, tenant, is_json, &self.dice);
+        let mut event = SimulatedEvent::drawn(events.len() as Serial, tenant, is_json, &self.dice);
         if let Some(earlier) = earlier {
             event.envelope.message_id = earlier.envelope.message_id;
         }
@@ -204,7 +204,7 @@ impl Backend {
 }
 
 /// Returns the call as an HTTP request. The extra topics of a single event may be in the query.
-fn request(call: &Call, by_query: bool) -> Vec<u8> {
+fn request(call: &BackendCall, by_query: bool) -> Vec<u8> {
     let is_batch = call.is_batch;
     let envelopes = call.events.iter().map(|event| event.envelope.clone());
     let mut envelopes: Vec<_> = envelopes.collect();
@@ -216,7 +216,7 @@ fn request(call: &Call, by_query: bool) -> Vec<u8> {
         let topics = std::mem::take(&mut envelopes[0].topics);
         query.extend(topics.iter().map(|topic| format!("topic={topic}")));
     }
-    if let Some(Condition { topic, last }) = call.condition {
+    if let Some(PostCondition { topic, last }) = call.condition {
         let last = last.map_or("0".to_owned(), |place| {
             format!("{:032x}:{}", place.epoch, place.offset)
         });
@@ -234,7 +234,7 @@ fn request(call: &Call, by_query: bool) -> Vec<u8> {
         ("json", json.to_string().into_bytes())
     } else if is_batch {
         let messages = envelopes;
-        ("x-protobuf", Batch { messages }.encode_to_vec())
+        ("x-protobuf", WireBatch { messages }.encode_to_vec())
     } else {
         ("x-protobuf", envelopes[0].encode_to_vec())
     };
@@ -247,7 +247,7 @@ fn request(call: &Call, by_query: bool) -> Vec<u8> {
 }
 
 /// Reads one response and returns its status and body.
-async fn response(wire: &mut Wire, unparsed: &mut Vec<u8>) -> Option<(u16, Vec<u8>)> {
+async fn response(wire: &mut PipeStream, unparsed: &mut Vec<u8>) -> Option<(u16, Vec<u8>)> {
     loop {
         if let Some(found) = take_response(unparsed) {
             return Some(found);
@@ -275,8 +275,8 @@ fn take_response(unparsed: &mut Vec<u8>) -> Option<(u16, Vec<u8>)> {
     Some((status, response[head_len..].to_vec()))
 }
 
-fn placed(result: &Value) -> Placed {
-    let position = Position {
+fn placed(result: &Value) -> PostResult {
+    let position = WirePosition {
         epoch: result["position"]["epoch"].as_str().unwrap().to_owned(),
         offset: result["position"]["offset"]
             .as_str()
@@ -285,7 +285,7 @@ fn placed(result: &Value) -> Placed {
             .unwrap(),
     };
     let topics = result["topics"].as_array().unwrap();
-    Placed {
+    PostResult {
         message_id: result["message_id"].as_str().unwrap().to_owned(),
         place: position.place(),
         topics: topics.iter().map(|it| it.as_str().unwrap()).collect(),

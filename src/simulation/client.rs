@@ -7,21 +7,21 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::{
     dice::Dice,
-    history::{Claim, Connection, History, When},
-    known::{Group, Known},
+    history::{CompletenessClaim, ConnectionRecord, History, Timestamp},
+    known::{ResumeModel, SubscriptionGroup},
     pipe::{LinkKind, link},
-    session::Session,
-    socket::Socket,
-    stage::{Phase, Stage},
+    session::ClientSession,
+    socket::ClientSocket,
+    stage::{PhaseSwitch, StagePhase},
     topics::USERS,
-    world::{SHARDS, World},
+    world::{SHARDS, SimulatedWorld},
 };
 
-pub(super) struct Client {
-    pub(super) world: Rc<World>,
+pub(super) struct SimulatedClient {
+    pub(super) world: Rc<SimulatedWorld>,
     pub(super) history: Rc<History>,
     pub(super) dice: Dice,
-    pub(super) stage: Rc<Stage>,
+    pub(super) stage: Rc<PhaseSwitch>,
     pub(super) number: usize,
     pub(super) tenant: usize,
     /// True if it disconnects and reconnects while its shard's inbox is held up.
@@ -30,10 +30,10 @@ pub(super) struct Client {
     pub(super) speaks_json: bool,
     /// The shard of its last connection.
     pub(super) shard: usize,
-    pub(super) known: Known,
+    pub(super) known: ResumeModel,
 }
 
-impl Client {
+impl SimulatedClient {
     pub(super) fn user(&self) -> usize {
         self.number % USERS
     }
@@ -44,8 +44,8 @@ impl Client {
         loop {
             let phase = self.stage.phase();
             match phase {
-                Phase::Chaos | Phase::Quiet => self.connect().await,
-                Phase::Drain | Phase::Over => break,
+                StagePhase::Chaos | StagePhase::Quiet => self.connect().await,
+                StagePhase::Drain | StagePhase::Over => break,
             }
             let pause = match self.dice.weighted(&[30, 50, 20]) {
                 _ if self.is_restless => self.dice.millis(2..20),
@@ -63,7 +63,7 @@ impl Client {
 
     async fn connect(&mut self) {
         let phase = self.stage.phase();
-        let is_quiet = phase != Phase::Chaos;
+        let is_quiet = phase != StagePhase::Chaos;
         let asked = self.history.now();
         let lifetime = match self.dice.percent(12) && !is_quiet {
             true => self.dice.within(1..5) as u64,
@@ -78,7 +78,7 @@ impl Client {
         self.history.notice_first_connection(self.tenant, shard);
         self.world.shards[shard].serve_client(theirs);
         let pieces = [64 * 1024, 64 * 1024, 100, 1000];
-        let mut socket = Socket::new(ours, *self.dice.pick(&pieces));
+        let mut socket = ClientSocket::new(ours, *self.dice.pick(&pieces));
         let token = self.world.token(self.tenant, self.user(), token_end);
         let subprotocol = match self.speaks_json {
             true => "sidewire.v1.json",
@@ -93,7 +93,7 @@ impl Client {
             return;
         }
         let connection = self.opened(asked, Duration::from_secs(token_end), shard);
-        let session = Session {
+        let session = ClientSession {
             socket,
             link,
             connection,
@@ -124,10 +124,10 @@ impl Client {
         }
     }
 
-    fn opened(&self, asked: When, token_end: Duration, shard: usize) -> usize {
+    fn opened(&self, asked: Timestamp, token_end: Duration, shard: usize) -> usize {
         let opened = self.history.now();
         let mut connections = self.history.connections.borrow_mut();
-        connections.push(Connection {
+        connections.push(ConnectionRecord {
             client: self.number,
             tenant: self.tenant,
             user: self.user(),
@@ -147,7 +147,7 @@ impl Client {
     }
 
     /// Returns true if its shard's inbox is held up while a call for its tenant is running.
-    pub(super) fn is_to_flee(&self) -> bool {
+    pub(super) fn should_flee(&self) -> bool {
         let shard = &self.world.shards[self.shard];
         shard.inbox_gate.is_closed() && self.history.is_posting(self.tenant)
     }
@@ -157,9 +157,9 @@ impl Client {
     }
 
     /// Records the ranges of events that it believes to have received completely.
-    pub(super) fn claim(&self, groups: Vec<Group>) {
+    pub(super) fn claim(&self, groups: Vec<SubscriptionGroup>) {
         let when = self.history.now();
-        let claims = groups.into_iter().map(|group| Claim {
+        let claims = groups.into_iter().map(|group| CompletenessClaim {
             client: self.number,
             tenant: self.tenant,
             topics: group.topics,

@@ -2,17 +2,17 @@
 
 use std::{ops::Range, time::Duration};
 
-use crate::random::Random;
+use crate::random::RandomSource;
 
 /// The random numbers of one actor. Each actor has its own, so that a change to one does not
 /// change the actions of the others.
-pub(super) struct Dice(Random);
+pub(super) struct Dice(RandomSource);
 
 impl Dice {
     /// Creates the dice of the actor with this number.
     pub(super) fn new(seed: u64, actor: u64) -> Self {
         // An odd factor: different pairs of small numbers have different products.
-        Self(Random::from_seed(
+        Self(RandomSource::from_seed(
             seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(actor),
         ))
     }

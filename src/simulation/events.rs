@@ -3,8 +3,8 @@
 
 use super::{
     dice::Dice,
-    messages::{CommentDeleted, Envelope},
-    topics::{ASKABLE, TENANTS, TOPICS, TopicSet},
+    messages::{CommentDeleted, WireEnvelope},
+    topics::{ASKABLE, TENANTS, TOPICS, TopicBits},
 };
 
 /// Identifies an event within a simulation. An event that is posted twice keeps its serial.
@@ -12,16 +12,16 @@ pub(super) type Serial = usize;
 
 /// An event as created by its backend.
 #[derive(Debug, Clone)]
-pub(super) struct Event {
+pub(super) struct SimulatedEvent {
     pub(super) serial: Serial,
     pub(super) tenant: usize,
-    pub(super) topics: TopicSet,
-    pub(super) envelope: Envelope,
+    pub(super) topics: TopicBits,
+    pub(super) envelope: WireEnvelope,
     /// True if it is always posted as JSON, false if always as Protocol Buffers.
     pub(super) is_json: bool,
 }
 
-impl Event {
+impl SimulatedEvent {
     /// Creates a random event for one to three topics, occasionally for a user or for everyone.
     pub(super) fn drawn(serial: Serial, tenant: usize, is_json: bool, dice: &Dice) -> Self {
         let mut event = CommentDeleted {
@@ -44,7 +44,7 @@ impl Event {
         if dice.percent(12) {
             topics.push(TOPICS[dice.within(ASKABLE..TOPICS.len())].to_owned());
         }
-        let envelope = Envelope {
+        let envelope = WireEnvelope {
             message_id: match dice.percent(80) {
                 true => format!("m{serial}"),
                 false => String::new(),
@@ -52,7 +52,7 @@ impl Event {
             timestamp: if dice.percent(50) { 1_700_000_000 } else { 0 },
             topics,
             event: Some(event),
-            ..Envelope::default()
+            ..WireEnvelope::default()
         };
         Self {
             serial,
@@ -69,7 +69,7 @@ impl Event {
     }
 
     /// Returns the serial and the tenant of the event in an envelope that a client received.
-    pub(super) fn recognise(envelope: &Envelope) -> (Serial, usize) {
+    pub(super) fn recognise(envelope: &WireEnvelope) -> (Serial, usize) {
         let event = envelope.event.as_ref().expect("an event");
         let (tenant, serial) = event.comment.split_once('.').expect("a label");
         let tenant = TENANTS.iter().position(|name| *name == tenant).unwrap();
@@ -107,7 +107,7 @@ fn label(serial: Serial, tenant: usize) -> String {
 }
 
 /// Returns the topics that the event relates to by the contract.
-fn topics_of(envelope: &Envelope) -> TopicSet {
+fn topics_of(envelope: &WireEnvelope) -> TopicBits {
     let event = envelope.event.as_ref().unwrap();
     let work_item = format!("work_item:{}", event.work_item);
     let project = event.project.as_ref().map(|id| format!("project:{id}"));

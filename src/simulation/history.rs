@@ -11,9 +11,9 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
-    events::{Event, Serial},
-    messages::{Place, Topics},
-    topics::TopicSet,
+    events::{Serial, SimulatedEvent},
+    messages::{EventPlace, WireTopics},
+    topics::TopicBits,
 };
 
 /// A point in the total order of the record.
@@ -21,76 +21,76 @@ pub(super) type Moment = u64;
 
 /// A point in the order and its simulated time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct When {
+pub(super) struct Timestamp {
     pub(super) moment: Moment,
     pub(super) time: Duration,
 }
 
 /// A call of a backend.
 #[derive(Debug)]
-pub(super) struct Post {
+pub(super) struct PostRecord {
     pub(super) tenant: usize,
     pub(super) events: Vec<Serial>,
     /// `?if_last=`
-    pub(super) condition: Option<Condition>,
-    pub(super) sent: When,
+    pub(super) condition: Option<PostCondition>,
+    pub(super) sent: Timestamp,
     /// `None` if it was lost or has not arrived yet.
-    pub(super) answer: Option<Answer>,
+    pub(super) answer: Option<PostAnswer>,
 }
 
 /// The last event of a topic as a backend knows it. Offset 0 means none in this epoch, `None`
 /// none at all.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Condition {
+pub(super) struct PostCondition {
     /// The topic's index.
     pub(super) topic: usize,
-    pub(super) last: Option<Place>,
+    pub(super) last: Option<EventPlace>,
 }
 
 #[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) when: When,
+pub(super) struct PostAnswer {
+    pub(super) when: Timestamp,
     pub(super) status: u16,
     /// The error code of a refusal.
     pub(super) code: String,
-    pub(super) results: Vec<Placed>,
+    pub(super) results: Vec<PostResult>,
 }
 
 /// The result of one event in an answer.
 #[derive(Debug)]
-pub(super) struct Placed {
+pub(super) struct PostResult {
     pub(super) message_id: String,
-    pub(super) place: Place,
-    pub(super) topics: TopicSet,
+    pub(super) place: EventPlace,
+    pub(super) topics: TopicBits,
     pub(super) matched: Option<u64>,
     pub(super) is_duplicate: bool,
 }
 
 /// An admitted connection of a client.
 #[derive(Debug)]
-pub(super) struct Connection {
+pub(super) struct ConnectionRecord {
     pub(super) client: usize,
     pub(super) tenant: usize,
     pub(super) user: usize,
     pub(super) speaks_json: bool,
     pub(super) shard: usize,
     /// When the handshake was sent, and when its answer was received.
-    pub(super) asked: When,
-    pub(super) opened: When,
+    pub(super) asked: Timestamp,
+    pub(super) opened: Timestamp,
     /// When its token expires.
     pub(super) token_end: Duration,
-    pub(super) sent: Vec<Request>,
-    pub(super) heard: Vec<Heard>,
+    pub(super) sent: Vec<SentRequest>,
+    pub(super) heard: Vec<FrameRecord>,
     /// The times at which it sent anything.
     pub(super) signs: Vec<Duration>,
     /// True if the network has held up data.
     pub(super) is_held: bool,
     /// True if the network has broken the connection.
     pub(super) is_cut: bool,
-    pub(super) end: Option<(When, End)>,
+    pub(super) end: Option<(Timestamp, ConnectionEnd)>,
 }
 
-impl Connection {
+impl ConnectionRecord {
     /// Returns the longest time without anything sent on it, up to `until`.
     pub(super) fn longest_silence(&self, until: Duration) -> Duration {
         let mut last = self.asked.time;
@@ -103,35 +103,35 @@ impl Connection {
     }
 
     /// Returns all topics that it may have had at any time.
-    pub(super) fn may_have_had(&self) -> TopicSet {
+    pub(super) fn possible_topics(&self) -> TopicBits {
         let asked = self.sent.iter().filter_map(|request| match &request.what {
-            Asked::Subscribe(topics) if topics.may_be_asked_for() => Some(topics.all()),
+            RequestKind::Subscribe(topics) if topics.may_be_asked_for() => Some(topics.all()),
             _ => None,
         });
-        asked.fold(TopicSet::implicit(self.user), |all, topics| all | topics)
+        asked.fold(TopicBits::implicit(self.user), |all, topics| all | topics)
     }
 }
 
 /// A request of a client.
 #[derive(Debug, Clone)]
-pub(super) struct Request {
+pub(super) struct SentRequest {
     pub(super) id: String,
     /// Taken before its first byte was sent.
-    pub(super) sent: When,
-    pub(super) what: Asked,
+    pub(super) sent: Timestamp,
+    pub(super) what: RequestKind,
 }
 
 #[derive(Debug, Clone)]
-pub(super) enum Asked {
+pub(super) enum RequestKind {
     /// The field `position` is `resume_from`.
-    Subscribe(Topics),
-    Unsubscribe(Topics),
+    Subscribe(WireTopics),
+    Unsubscribe(WireTopics),
     Ping(i64),
     /// An event, which a client may not send.
     Event,
 }
 
-impl Asked {
+impl RequestKind {
     /// Returns true if it is answered at once, even while other requests wait for a replay.
     pub(super) fn is_answered_at_once(&self) -> bool {
         matches!(self, Self::Ping(_) | Self::Event)
@@ -139,14 +139,14 @@ impl Asked {
 }
 
 #[derive(Debug)]
-pub(super) struct Heard {
-    pub(super) when: When,
-    pub(super) what: Said,
+pub(super) struct FrameRecord {
+    pub(super) when: Timestamp,
+    pub(super) what: FrameContent,
 }
 
 /// The scarce resource named by a RATE_LIMIT_EXCEEDED answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Scarce {
+pub(super) enum ScarceResource {
     /// A rate limit is exceeded.
     Rate,
     /// Too many requests wait for a replay.
@@ -157,11 +157,11 @@ pub(super) enum Scarce {
 
 /// The content of a frame from the relay.
 #[derive(Debug, Hash)]
-pub(super) enum Said {
+pub(super) enum FrameContent {
     Event {
         serial: Serial,
         tenant: usize,
-        place: Place,
+        place: EventPlace,
         /// For JSON, the first and the last revision of the schemas under which the posted event
         /// is rendered like this.
         shown_by: Option<(usize, usize)>,
@@ -171,13 +171,13 @@ pub(super) enum Said {
     Pong {
         timestamp: i64,
         /// The position of the connection.
-        place: Option<Place>,
+        place: Option<EventPlace>,
     },
     Refused {
         code: String,
         request: String,
         /// The scarce resource, if that is the reason.
-        scarce: Option<Scarce>,
+        scarce: Option<ScarceResource>,
     },
     Close {
         code: u16,
@@ -186,7 +186,7 @@ pub(super) enum Said {
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct Confirmation(pub(super) Topics);
+pub(super) struct Confirmation(pub(super) WireTopics);
 
 impl Hash for Confirmation {
     fn hash<H: Hasher>(&self, state: &mut H) {
@@ -196,7 +196,7 @@ impl Hash for Confirmation {
 
 /// The way in which a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum End {
+pub(super) enum ConnectionEnd {
     /// The client started the closing handshake after it had received everything.
     Done,
     /// The client aborted the connection or disappeared.
@@ -212,23 +212,23 @@ pub(super) enum End {
 /// A client's belief, by the contract's rule, that it has received all events of these topics
 /// after `from`, up to `to`.
 #[derive(Debug, Clone)]
-pub(super) struct Claim {
+pub(super) struct CompletenessClaim {
     pub(super) client: usize,
     pub(super) tenant: usize,
-    pub(super) topics: TopicSet,
-    pub(super) from: Place,
-    pub(super) to: Place,
-    pub(super) when: When,
+    pub(super) topics: TopicBits,
+    pub(super) from: EventPlace,
+    pub(super) to: EventPlace,
+    pub(super) when: Timestamp,
 }
 
 /// The record of a simulation.
 pub(super) struct History {
     begun: Instant,
     last: Cell<Moment>,
-    pub(super) events: RefCell<Vec<Event>>,
-    pub(super) posts: RefCell<Vec<Post>>,
-    pub(super) connections: RefCell<Vec<Connection>>,
-    pub(super) claims: RefCell<Vec<Claim>>,
+    pub(super) events: RefCell<Vec<SimulatedEvent>>,
+    pub(super) posts: RefCell<Vec<PostRecord>>,
+    pub(super) connections: RefCell<Vec<ConnectionRecord>>,
+    pub(super) claims: RefCell<Vec<CompletenessClaim>>,
     pub(super) counts: RefCell<BTreeMap<&'static str, u64>>,
     /// The times at which the schema was reloaded.
     pub(super) reloads: RefCell<Vec<Moment>>,
@@ -251,16 +251,16 @@ impl History {
         }
     }
 
-    pub(super) fn now(&self) -> When {
+    pub(super) fn now(&self) -> Timestamp {
         self.last.set(self.last.get() + 1);
-        When {
+        Timestamp {
             moment: self.last.get(),
             time: self.begun.elapsed(),
         }
     }
 
     /// Records a reload of the schema.
-    pub(super) fn reloaded(&self) {
+    pub(super) fn record_reload(&self) {
         let moment = self.now().moment;
         self.reloads.borrow_mut().push(moment);
     }
@@ -275,7 +275,7 @@ impl History {
     /// tenant is running.
     pub(super) fn notice_first_connection(&self, tenant: usize, shard: usize) {
         let is_there =
-            |it: &Connection| it.tenant == tenant && it.shard == shard && it.end.is_none();
+            |it: &ConnectionRecord| it.tenant == tenant && it.shard == shard && it.end.is_none();
         let is_first = !self.connections.borrow().iter().any(is_there);
         if is_first && self.is_posting(tenant) {
             self.count("first connection while published to");
@@ -284,11 +284,11 @@ impl History {
 
     /// Returns true if a recent call for the tenant is not answered yet.
     pub(super) fn is_posting(&self, tenant: usize) -> bool {
-        let is_under_way = |post: &Post| post.tenant == tenant && post.answer.is_none();
+        let is_under_way = |post: &PostRecord| post.tenant == tenant && post.answer.is_none();
         self.posts.borrow().iter().rev().take(30).any(is_under_way)
     }
 
-    pub(super) fn connection(&self, number: usize) -> RefMut<'_, Connection> {
+    pub(super) fn connection(&self, number: usize) -> RefMut<'_, ConnectionRecord> {
         RefMut::map(self.connections.borrow_mut(), |all| &mut all[number])
     }
 
@@ -300,7 +300,7 @@ impl History {
     }
 
     /// Returns the hash of the trace.
-    pub(super) fn traced(&self) -> u64 {
+    pub(super) fn trace_hash(&self) -> u64 {
         self.trace.borrow().finish()
     }
 
@@ -309,14 +309,14 @@ impl History {
         *self.counts.borrow_mut().entry(what).or_default() += 1;
     }
 
-    pub(super) fn hear(&self, connection: usize, what: Said) {
+    pub(super) fn record_frame(&self, connection: usize, what: FrameContent) {
         self.trace(&(connection, &what));
         let when = self.now();
-        let heard = Heard { when, what };
+        let heard = FrameRecord { when, what };
         self.connection(connection).heard.push(heard);
     }
 
-    pub(super) fn end(&self, connection: usize, end: End) {
+    pub(super) fn record_end(&self, connection: usize, end: ConnectionEnd) {
         self.trace(&(connection, end));
         let when = self.now();
         self.connection(connection).end = Some((when, end));

@@ -4,15 +4,15 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    messages::{CommentDeleted, Envelope, Error, Ping, Position, Topics},
+    messages::{CommentDeleted, ErrorReply, WireEnvelope, WirePing, WirePosition, WireTopics},
     schemas::BLOWN_UP,
 };
 
-impl Envelope {
+impl WireEnvelope {
     /// Parses the text of a frame. Panics on unknown members.
     pub(super) fn from_json(text: &[u8]) -> Self {
         let value: Value = serde_json::from_slice(text).expect("JSON");
-        let mut members = Members::of(&value);
+        let mut members = JsonMembers::of(&value);
         let envelope = Self {
             message_id: members.text("messageId"),
             timestamp: members.signed("timestamp"),
@@ -47,7 +47,7 @@ impl Envelope {
     }
 }
 
-impl Topics {
+impl WireTopics {
     fn to_client_json(&self) -> Value {
         let mut json = json!({
             "projectIds": self.projects,
@@ -62,8 +62,8 @@ impl Topics {
     }
 }
 
-fn position(mut members: Members) -> Position {
-    let position = Position {
+fn position(mut members: JsonMembers) -> WirePosition {
+    let position = WirePosition {
         epoch: members.text("epoch"),
         offset: members.unsigned("offset"),
     };
@@ -71,8 +71,8 @@ fn position(mut members: Members) -> Position {
     position
 }
 
-fn topics(mut members: Members, done: &str) -> Topics {
-    let topics = Topics {
+fn topics(mut members: JsonMembers, done: &str) -> WireTopics {
+    let topics = WireTopics {
         projects: members.texts(&format!("{done}ProjectIds")),
         sprints: members.texts(&format!("{done}SprintIds")),
         work_items: members.texts(&format!("{done}WorkItemIds")),
@@ -86,9 +86,9 @@ fn topics(mut members: Members, done: &str) -> Topics {
     topics
 }
 
-fn pong(mut members: Members) -> Ping {
+fn pong(mut members: JsonMembers) -> WirePing {
     members.signed("timestamp");
-    let pong = Ping {
+    let pong = WirePing {
         timestamp: 0,
         client_timestamp: members.signed("clientTimestamp"),
         position: members.message("position", position),
@@ -97,10 +97,10 @@ fn pong(mut members: Members) -> Ping {
     pong
 }
 
-fn error(mut members: Members) -> Error {
+fn error(mut members: JsonMembers) -> ErrorReply {
     members.text("fieldName");
     let retry_after_ms = members.take("retryAfterMs");
-    let error = Error {
+    let error = ErrorReply {
         code: members.text("errorCode"),
         message: members.text("errorMessage"),
         request: members.text("requestMessageId"),
@@ -110,7 +110,7 @@ fn error(mut members: Members) -> Error {
     error
 }
 
-fn event(mut members: Members) -> CommentDeleted {
+fn event(mut members: JsonMembers) -> CommentDeleted {
     let blown = members.texts("blown");
     assert!(blown.iter().all(|value| value == BLOWN_UP));
     let event = CommentDeleted {
@@ -127,9 +127,9 @@ fn event(mut members: Members) -> CommentDeleted {
 }
 
 /// The members of an object that have not been read yet.
-struct Members(Map<String, Value>);
+struct JsonMembers(Map<String, Value>);
 
-impl Members {
+impl JsonMembers {
     fn of(value: &Value) -> Self {
         Self(value.as_object().expect("an object").clone())
     }

@@ -1,23 +1,23 @@
 //! A client's knowledge of the positions from which it may resume, by the contract's rule: one
 //! for the topics of each Subscribe, and one for the implicit topics.
 
-use super::{messages::Place, topics::TopicSet};
+use super::{messages::EventPlace, topics::TopicBits};
 
 /// The topics of one Subscribe.
 #[derive(Debug, Clone)]
-pub(super) struct Group {
-    pub(super) topics: TopicSet,
+pub(super) struct SubscriptionGroup {
+    pub(super) topics: TopicBits,
     /// The client has all events of these topics after this position...
-    pub(super) from: Place,
+    pub(super) from: EventPlace,
     /// ...up to this one, from which it may resume.
-    pub(super) at: Place,
-    state: State,
+    pub(super) at: EventPlace,
+    state: GroupState,
     /// True if these are the implicit topics.
     is_implicit: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum GroupState {
     /// Not confirmed yet on this connection.
     Stale,
     Replaying,
@@ -26,26 +26,26 @@ enum State {
 
 /// A Subscribe that is not answered yet.
 #[derive(Debug)]
-struct Pending {
+struct UnansweredSubscribe {
     request: String,
-    topics: TopicSet,
-    resume_from: Option<Place>,
+    topics: TopicBits,
+    resume_from: Option<EventPlace>,
     /// True for the first resume of a connection, which resumes the implicit topics too.
     is_first: bool,
 }
 
 #[derive(Debug)]
-pub(super) struct Known {
-    implicit: TopicSet,
-    pub(super) groups: Vec<Group>,
-    pending: Vec<Pending>,
+pub(super) struct ResumeModel {
+    implicit: TopicBits,
+    pub(super) groups: Vec<SubscriptionGroup>,
+    pending: Vec<UnansweredSubscribe>,
     has_resumed: bool,
     /// The running replay: the number of events still to come, and the confirmed position.
-    replay: Option<(u64, Place)>,
+    replay: Option<(u64, EventPlace)>,
 }
 
-impl Known {
-    pub(super) fn new(implicit: TopicSet) -> Self {
+impl ResumeModel {
+    pub(super) fn new(implicit: TopicBits) -> Self {
         Self {
             implicit,
             groups: Vec::new(),
@@ -57,19 +57,19 @@ impl Known {
 
     /// Starts a new connection. Returns the topics and positions to resume, in this order. The
     /// first set of topics may be empty.
-    pub(super) fn reconnected(&mut self) -> Vec<(TopicSet, Place)> {
+    pub(super) fn reconnected(&mut self) -> Vec<(TopicBits, EventPlace)> {
         self.pending.clear();
         self.has_resumed = false;
         self.replay = None;
         for group in &mut self.groups {
-            group.state = State::Stale;
+            group.state = GroupState::Stale;
         }
         self.groups
             .sort_by_key(|group| (group.at, group.is_implicit));
         let Some(lowest) = self.groups.first() else {
             return Vec::new();
         };
-        let alone = lowest.is_implicit.then_some((TopicSet::NONE, lowest.at));
+        let alone = lowest.is_implicit.then_some((TopicBits::NONE, lowest.at));
         let asked = self.groups.iter().filter(|group| !group.is_implicit);
         alone
             .into_iter()
@@ -77,8 +77,13 @@ impl Known {
             .collect()
     }
 
-    pub(super) fn subscribing(&mut self, request: &str, topics: TopicSet, from: Option<Place>) {
-        self.pending.push(Pending {
+    pub(super) fn subscribing(
+        &mut self,
+        request: &str,
+        topics: TopicBits,
+        from: Option<EventPlace>,
+    ) {
+        self.pending.push(UnansweredSubscribe {
             request: request.to_owned(),
             topics,
             resume_from: from,
@@ -88,7 +93,7 @@ impl Known {
     }
 
     /// Unsubscribes from topics. Returns the groups that held them.
-    pub(super) fn unsubscribing(&mut self, topics: TopicSet) -> Vec<Group> {
+    pub(super) fn unsubscribing(&mut self, topics: TopicBits) -> Vec<SubscriptionGroup> {
         let had = self
             .groups
             .iter()
@@ -112,12 +117,12 @@ impl Known {
     pub(super) fn subscribed(
         &mut self,
         request: &str,
-        place: Place,
+        place: EventPlace,
         recovered: bool,
         replayed: u64,
-    ) -> Vec<Group> {
+    ) -> Vec<SubscriptionGroup> {
         for group in &mut self.groups {
-            if group.state == State::Live {
+            if group.state == GroupState::Live {
                 group.at = place;
             }
         }
@@ -142,29 +147,30 @@ impl Known {
 
     fn confirm(
         &mut self,
-        topics: TopicSet,
-        pending: &Pending,
-        place: Place,
+        topics: TopicBits,
+        pending: &UnansweredSubscribe,
+        place: EventPlace,
         recovered: bool,
         is_implicit: bool,
-    ) -> Option<Group> {
+    ) -> Option<SubscriptionGroup> {
         let at = pending.resume_from.filter(|_| recovered).unwrap_or(place);
         let old = self.groups.iter_mut().find(|group| {
-            let is_resumed = group.state == State::Stale && pending.resume_from == Some(group.at);
+            let is_resumed =
+                group.state == GroupState::Stale && pending.resume_from == Some(group.at);
             group.is_implicit == is_implicit
                 && (is_implicit || is_resumed && group.topics == topics)
         });
         let Some(group) = old else {
-            self.groups.push(Group {
+            self.groups.push(SubscriptionGroup {
                 topics,
                 from: at,
                 at,
-                state: State::Replaying,
+                state: GroupState::Replaying,
                 is_implicit,
             });
             return None;
         };
-        group.state = State::Replaying;
+        group.state = GroupState::Replaying;
         if recovered && at.epoch == group.at.epoch && at <= group.at {
             group.at = at;
             return None;
@@ -174,11 +180,11 @@ impl Known {
         Some(lost)
     }
 
-    pub(super) fn got(&mut self, place: Place) {
+    pub(super) fn got(&mut self, place: EventPlace) {
         let moving = if self.replay.is_some() {
-            State::Replaying
+            GroupState::Replaying
         } else {
-            State::Live
+            GroupState::Live
         };
         for group in &mut self.groups {
             if group.state == moving {
@@ -195,20 +201,20 @@ impl Known {
     }
 
     /// Applies a position of the connection, which the relay does not report during a replay.
-    pub(super) fn stands_at(&mut self, place: Place) {
+    pub(super) fn stands_at(&mut self, place: EventPlace) {
         assert!(self.replay.is_none(), "{place:?} during a replay");
         for group in &mut self.groups {
-            if group.state == State::Live {
+            if group.state == GroupState::Live {
                 group.at = group.at.max(place);
             }
         }
     }
 
-    fn replay_is_over(&mut self, place: Place) {
+    fn replay_is_over(&mut self, place: EventPlace) {
         self.replay = None;
         for group in &mut self.groups {
-            if group.state == State::Replaying {
-                (group.at, group.state) = (place, State::Live);
+            if group.state == GroupState::Replaying {
+                (group.at, group.state) = (place, GroupState::Live);
             }
         }
     }

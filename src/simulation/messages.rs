@@ -7,36 +7,36 @@ use serde_json::{Value, json};
 use super::{
     dice::Dice,
     schemas::BLOWN_UP,
-    topics::{ASKABLE, TOPICS, TopicSet},
+    topics::{ASKABLE, TOPICS, TopicBits},
 };
 
 /// The position of an event. Epochs of different logs are only compared for equality.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct Place {
+pub(super) struct EventPlace {
     pub(super) epoch: u128,
     pub(super) offset: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Position {
+pub(super) struct WirePosition {
     #[prost(string, tag = "1")]
     pub(super) epoch: String,
     #[prost(uint64, tag = "2")]
     pub(super) offset: u64,
 }
 
-impl Position {
-    pub(super) fn place(&self) -> Place {
+impl WirePosition {
+    pub(super) fn place(&self) -> EventPlace {
         assert_eq!(self.epoch.len(), 32, "an epoch is {:?}", self.epoch);
-        Place {
+        EventPlace {
             epoch: u128::from_str_radix(&self.epoch, 16).expect("an epoch is hexadecimal"),
             offset: self.offset,
         }
     }
 }
 
-impl From<Place> for Position {
-    fn from(place: Place) -> Self {
+impl From<EventPlace> for WirePosition {
+    fn from(place: EventPlace) -> Self {
         Self {
             epoch: format!("{:032x}", place.epoch),
             offset: place.offset,
@@ -46,7 +46,7 @@ impl From<Place> for Position {
 
 /// Subscribe, Unsubscribe and their confirmations, which use the same field numbers.
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Topics {
+pub(super) struct WireTopics {
     #[prost(string, repeated, tag = "1")]
     pub(super) projects: Vec<String>,
     #[prost(string, repeated, tag = "2")]
@@ -57,7 +57,7 @@ pub(super) struct Topics {
     pub(super) topics: Vec<String>,
     /// `resume_from` in requests, `position` in confirmations.
     #[prost(message, optional, tag = "17")]
-    pub(super) position: Option<Position>,
+    pub(super) position: Option<WirePosition>,
     #[prost(bool, tag = "18")]
     pub(super) recovered: bool,
     #[prost(string, tag = "19")]
@@ -66,9 +66,9 @@ pub(super) struct Topics {
     pub(super) replayed: u64,
 }
 
-impl Topics {
+impl WireTopics {
     /// Returns a message with these topics, each at random in the list of its kind or in full.
-    pub(super) fn drawn(topics: TopicSet, dice: &Dice) -> Self {
+    pub(super) fn drawn(topics: TopicBits, dice: &Dice) -> Self {
         let mut drawn = Self::default();
         for name in topics.names() {
             let (kind, id) = name.split_once(':').unwrap();
@@ -96,9 +96,9 @@ impl Topics {
         listed.chain(self.topics.iter().cloned())
     }
 
-    pub(super) fn all(&self) -> TopicSet {
+    pub(super) fn all(&self) -> TopicBits {
         self.names()
-            .fold(TopicSet::NONE, |set, name| set | TopicSet::named(&name))
+            .fold(TopicBits::NONE, |set, name| set | TopicBits::named(&name))
     }
 
     /// Returns true if a client may subscribe to each topic.
@@ -117,18 +117,18 @@ impl Topics {
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Ping {
+pub(super) struct WirePing {
     #[prost(int64, tag = "1")]
     pub(super) timestamp: i64,
     #[prost(int64, tag = "2")]
     pub(super) client_timestamp: i64,
     /// The position in a Pong.
     #[prost(message, optional, tag = "3")]
-    pub(super) position: Option<Position>,
+    pub(super) position: Option<WirePosition>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Error {
+pub(super) struct ErrorReply {
     #[prost(string, tag = "1")]
     pub(super) code: String,
     #[prost(string, tag = "2")]
@@ -173,27 +173,27 @@ impl CommentDeleted {
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Envelope {
+pub(super) struct WireEnvelope {
     #[prost(string, tag = "1")]
     pub(super) message_id: String,
     #[prost(int64, tag = "8")]
     pub(super) timestamp: i64,
     #[prost(message, optional, tag = "9")]
-    pub(super) position: Option<Position>,
+    pub(super) position: Option<WirePosition>,
     #[prost(message, optional, tag = "10")]
-    pub(super) subscribe: Option<Topics>,
+    pub(super) subscribe: Option<WireTopics>,
     #[prost(message, optional, tag = "11")]
-    pub(super) subscribed: Option<Topics>,
+    pub(super) subscribed: Option<WireTopics>,
     #[prost(message, optional, tag = "12")]
-    pub(super) unsubscribe: Option<Topics>,
+    pub(super) unsubscribe: Option<WireTopics>,
     #[prost(message, optional, tag = "13")]
-    pub(super) unsubscribed: Option<Topics>,
+    pub(super) unsubscribed: Option<WireTopics>,
     #[prost(message, optional, tag = "14")]
-    pub(super) ping: Option<Ping>,
+    pub(super) ping: Option<WirePing>,
     #[prost(message, optional, tag = "15")]
-    pub(super) pong: Option<Ping>,
+    pub(super) pong: Option<WirePing>,
     #[prost(message, optional, tag = "16")]
-    pub(super) error: Option<Error>,
+    pub(super) error: Option<ErrorReply>,
     #[prost(string, repeated, tag = "18")]
     pub(super) topics: Vec<String>,
     #[prost(message, optional, tag = "38")]
@@ -201,12 +201,12 @@ pub(super) struct Envelope {
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Batch {
+pub(super) struct WireBatch {
     #[prost(message, repeated, tag = "1")]
-    pub(super) messages: Vec<Envelope>,
+    pub(super) messages: Vec<WireEnvelope>,
 }
 
-impl Envelope {
+impl WireEnvelope {
     /// Returns the event as proto3 JSON.
     pub(super) fn to_json(&self) -> Value {
         let event = self.event.as_ref().unwrap();

@@ -30,53 +30,53 @@ pub(super) struct LinkKind {
 
 /// A direction of a link.
 #[derive(Debug)]
-struct Pipe {
+struct PipeState {
     kind: LinkKind,
     /// The data in flight, with its times of arrival.
     pieces: VecDeque<(Instant, Vec<u8>)>,
     bytes: usize,
     /// True while nothing arrives.
     is_held: bool,
-    end: Option<End>,
+    end: Option<PipeEnd>,
     is_reader_gone: bool,
     reader: Option<Waker>,
     writer: Option<Waker>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
+enum PipeEnd {
     /// The stream ends after the last byte.
     Finished,
     Reset,
 }
 
-type Shared = Arc<Mutex<Pipe>>;
+type SharedPipe = Arc<Mutex<PipeState>>;
 
 /// An end of a link.
 #[derive(Debug)]
-pub(super) struct Wire {
-    incoming: Shared,
-    outgoing: Shared,
+pub(super) struct PipeStream {
+    incoming: SharedPipe,
+    outgoing: SharedPipe,
     arrival: Option<Pin<Box<Sleep>>>,
 }
 
 /// A handle for disturbing a link.
 #[derive(Debug, Clone)]
-pub(super) struct Link([Shared; 2]);
+pub(super) struct LinkControl([SharedPipe; 2]);
 
 /// Creates a link. Returns its two ends and its handle.
-pub(super) fn link(kind: LinkKind) -> (Wire, Wire, Link) {
-    let [there, back] = [(); 2].map(|()| Pipe::new(kind));
-    let wire = |incoming: &Shared, outgoing: &Shared| Wire {
+pub(super) fn link(kind: LinkKind) -> (PipeStream, PipeStream, LinkControl) {
+    let [there, back] = [(); 2].map(|()| PipeState::new(kind));
+    let wire = |incoming: &SharedPipe, outgoing: &SharedPipe| PipeStream {
         incoming: Arc::clone(incoming),
         outgoing: Arc::clone(outgoing),
         arrival: None,
     };
     let (ours, theirs) = (wire(&back, &there), wire(&there, &back));
-    (ours, theirs, Link([there, back]))
+    (ours, theirs, LinkControl([there, back]))
 }
 
-impl Link {
+impl LinkControl {
     /// Holds up both directions, without any error at the ends.
     pub(super) fn hold(&self) {
         for pipe in &self.0 {
@@ -107,12 +107,12 @@ impl Link {
     }
 }
 
-fn lock(pipe: &Shared) -> MutexGuard<'_, Pipe> {
+fn lock(pipe: &SharedPipe) -> MutexGuard<'_, PipeState> {
     pipe.lock().unwrap()
 }
 
-impl Pipe {
-    fn new(kind: LinkKind) -> Shared {
+impl PipeState {
+    fn new(kind: LinkKind) -> SharedPipe {
         Arc::new(Mutex::new(Self {
             kind,
             pieces: VecDeque::new(),
@@ -138,11 +138,11 @@ impl Pipe {
     }
 
     fn reset(&mut self, keep: usize) {
-        if self.end == Some(End::Reset) {
+        if self.end == Some(PipeEnd::Reset) {
             return;
         }
         self.is_held = false;
-        self.end = Some(End::Reset);
+        self.end = Some(PipeEnd::Reset);
         self.bytes = self.bytes.min(keep);
         let mut room = keep;
         for (_, piece) in &mut self.pieces {
@@ -165,7 +165,7 @@ impl Pipe {
     }
 
     fn put(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.is_reader_gone || self.end == Some(End::Reset) {
+        if self.is_reader_gone || self.end == Some(PipeEnd::Reset) {
             return Err(io::ErrorKind::ConnectionReset.into());
         }
         let room = self.kind.room_bytes - self.bytes;
@@ -181,12 +181,12 @@ impl Pipe {
     }
 
     /// Reads the bytes or the end that have arrived, or returns when the next bytes arrive.
-    fn take(&mut self, buffer: &mut ReadBuf<'_>) -> Taken {
+    fn take(&mut self, buffer: &mut ReadBuf<'_>) -> TakenBytes {
         if self.is_held {
-            return Taken::NotYet(None);
+            return TakenBytes::NotYet(None);
         }
         match self.pieces.front_mut() {
-            Some((at, _)) if *at > Instant::now() => Taken::NotYet(Some(*at)),
+            Some((at, _)) if *at > Instant::now() => TakenBytes::NotYet(Some(*at)),
             Some((_, piece)) => {
                 let taken = piece.len().min(buffer.remaining());
                 buffer.put_slice(&piece[..taken]);
@@ -196,24 +196,26 @@ impl Pipe {
                     self.pieces.pop_front();
                 }
                 self.wake_writer();
-                Taken::Read(Ok(()))
+                TakenBytes::Read(Ok(()))
             }
             None => match self.end {
-                Some(End::Finished) => Taken::Read(Ok(())),
-                Some(End::Reset) => Taken::Read(Err(io::ErrorKind::ConnectionReset.into())),
-                None => Taken::NotYet(None),
+                Some(PipeEnd::Finished) => TakenBytes::Read(Ok(())),
+                Some(PipeEnd::Reset) => {
+                    TakenBytes::Read(Err(io::ErrorKind::ConnectionReset.into()))
+                }
+                None => TakenBytes::NotYet(None),
             },
         }
     }
 }
 
-enum Taken {
+enum TakenBytes {
     Read(io::Result<()>),
     /// Nothing has arrived. Contains the time of the next arrival, if known.
     NotYet(Option<Instant>),
 }
 
-impl Wire {
+impl PipeStream {
     fn poll_arrival(&mut self, context: &mut Context<'_>, at: Instant) -> bool {
         let arrival = self
             .arrival
@@ -223,7 +225,7 @@ impl Wire {
     }
 }
 
-impl AsyncRead for Wire {
+impl AsyncRead for PipeStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -232,8 +234,8 @@ impl AsyncRead for Wire {
         loop {
             let mut incoming = lock(&self.incoming);
             let next = match incoming.take(buffer) {
-                Taken::Read(read) => return Poll::Ready(read),
-                Taken::NotYet(next) => next,
+                TakenBytes::Read(read) => return Poll::Ready(read),
+                TakenBytes::NotYet(next) => next,
             };
             incoming.reader = Some(context.waker().clone());
             drop(incoming);
@@ -245,7 +247,7 @@ impl AsyncRead for Wire {
     }
 }
 
-impl AsyncWrite for Wire {
+impl AsyncWrite for PipeStream {
     fn poll_write(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -280,13 +282,13 @@ impl AsyncWrite for Wire {
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut outgoing = lock(&self.outgoing);
-        outgoing.end.get_or_insert(End::Finished);
+        outgoing.end.get_or_insert(PipeEnd::Finished);
         outgoing.wake_reader();
         Poll::Ready(Ok(()))
     }
 }
 
-impl Transport for Wire {
+impl Transport for PipeStream {
     /// Resets both directions and drops the data in flight.
     fn reset(&self) {
         let mut outgoing = lock(&self.outgoing);
@@ -297,7 +299,7 @@ impl Transport for Wire {
     }
 }
 
-impl Drop for Wire {
+impl Drop for PipeStream {
     /// Closes as a kernel does: if there is unread data, the other end is reset.
     fn drop(&mut self) {
         let mut incoming = lock(&self.incoming);
@@ -309,7 +311,7 @@ impl Drop for Wire {
             self.reset();
         } else {
             let mut outgoing = lock(&self.outgoing);
-            outgoing.end.get_or_insert(End::Finished);
+            outgoing.end.get_or_insert(PipeEnd::Finished);
             outgoing.wake_reader();
         }
     }

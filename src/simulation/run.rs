@@ -9,16 +9,16 @@ use tokio::{
 };
 
 use super::{
-    backend::Backend,
+    backend::SimulatedBackend,
     checker,
-    client::Client,
+    client::SimulatedClient,
     dice::Dice,
     history::History,
-    known::Known,
+    known::ResumeModel,
     schemas::REVISIONS,
-    stage::{Phase, Stage},
-    topics::{TENANTS, TopicSet, USERS},
-    world::{SHARDS, Settings, World},
+    stage::{PhaseSwitch, StagePhase},
+    topics::{TENANTS, TopicBits, USERS},
+    world::{SHARDS, SimulatedWorld, SimulationSettings},
 };
 use crate::{connection::testing::simulate, planted};
 
@@ -31,7 +31,7 @@ const TENANT_WEIGHTS: [usize; TENANTS.len()] = [50, 30, 17, 3];
 
 /// The outcome of a run.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Outcome {
+pub(super) struct RunOutcome {
     /// Hash of all that clients and backends received, with its times.
     pub(super) trace: u64,
     /// Number of occurrences, by name.
@@ -39,14 +39,14 @@ pub(super) struct Outcome {
 }
 
 /// Runs a seed. Panics if the relay violates its contract.
-pub(super) fn run(seed: u64) -> Outcome {
+pub(super) fn run(seed: u64) -> RunOutcome {
     simulate(async move {
         let dice = Dice::new(seed, 0);
-        let settings = Settings::drawn(&dice);
-        let run = Run {
-            world: Rc::new(World::new(&settings, seed)),
+        let settings = SimulationSettings::drawn(&dice);
+        let run = SimulationRun {
+            world: Rc::new(SimulatedWorld::new(&settings, seed)),
             history: Rc::new(History::new()),
-            stage: Stage::new(),
+            stage: PhaseSwitch::new(),
             settings,
             seed,
         };
@@ -57,15 +57,15 @@ pub(super) fn run(seed: u64) -> Outcome {
     })
 }
 
-struct Run {
-    world: Rc<World>,
+struct SimulationRun {
+    world: Rc<SimulatedWorld>,
     history: Rc<History>,
-    stage: Rc<Stage>,
-    settings: Settings,
+    stage: Rc<PhaseSwitch>,
+    settings: SimulationSettings,
     seed: u64,
 }
 
-impl Run {
+impl SimulationRun {
     async fn play(&self, dice: &Dice) {
         let world = Rc::clone(&self.world);
         let sweep = spawn_local(async move { world.sweep().await });
@@ -73,22 +73,22 @@ impl Run {
         let clients: Vec<_> = (0..CLIENTS).map(|number| self.client(number)).collect();
         let left = Rc::new(Cell::new(EVENTS));
         let backends: Vec<_> = (0..BACKENDS).map(|it| self.backend(it, &left)).collect();
-        let meddler = spawn_local(self.meddle());
+        let meddler = spawn_local(self.interfere());
         let reloads = spawn_local(self.reload_schemas());
         if dice.percent(20) {
             sleep(dice.millis(3_000..20_000)).await;
-            self.stage.enter(Phase::Drain);
+            self.stage.enter(StagePhase::Drain);
             meddler.await.unwrap();
             self.history.count("drain");
             assert!(self.world.drain().await, "the drain takes too long");
             join(backends).await;
         } else {
             join(backends).await;
-            self.stage.enter(Phase::Quiet);
+            self.stage.enter(StagePhase::Quiet);
             meddler.await.unwrap();
             // Time that the slowest link needs for a full outbox followed by a replay.
             sleep(Duration::from_secs(40)).await;
-            self.stage.enter(Phase::Over);
+            self.stage.enter(StagePhase::Over);
         }
         join(clients).await;
         assert!(!watch.is_finished(), "the sums were watched to the end");
@@ -100,7 +100,7 @@ impl Run {
     fn client(&self, number: usize) -> JoinHandle<()> {
         let dice = Dice::new(self.seed, 100 + number as u64);
         let is_restless = number == 0;
-        let client = Client {
+        let client = SimulatedClient {
             world: Rc::clone(&self.world),
             history: Rc::clone(&self.history),
             stage: Rc::clone(&self.stage),
@@ -113,14 +113,14 @@ impl Run {
             is_restless,
             speaks_json: number % 3 == 2,
             shard: 0,
-            known: Known::new(TopicSet::implicit(number % USERS)),
+            known: ResumeModel::new(TopicBits::implicit(number % USERS)),
             dice,
         };
         spawn_local(client.run())
     }
 
     fn backend(&self, number: usize, left: &Rc<Cell<usize>>) -> JoinHandle<()> {
-        let backend = Backend {
+        let backend = SimulatedBackend {
             world: Rc::clone(&self.world),
             history: Rc::clone(&self.history),
             dice: Dice::new(self.seed, 200 + number as u64),
@@ -131,11 +131,11 @@ impl Run {
     }
 
     /// Occasionally holds up a shard, or only the task that processes its inbox.
-    fn meddle(&self) -> impl Future<Output = ()> + use<> {
+    fn interfere(&self) -> impl Future<Output = ()> + use<> {
         let (world, stage) = (Rc::clone(&self.world), Rc::clone(&self.stage));
         let dice = Dice::new(self.seed, 300);
         async move {
-            while stage.phase() == Phase::Chaos {
+            while stage.phase() == StagePhase::Chaos {
                 sleep(dice.millis(10..1500)).await;
                 let shard = &world.shards[dice.below(SHARDS)];
                 let (gate, pause) = if dice.percent(60) {
@@ -157,7 +157,7 @@ impl Run {
         async move {
             for revision in 1..REVISIONS {
                 sleep(dice.millis(500..12_000)).await;
-                history.reloaded();
+                history.record_reload();
                 world.serve_schema(revision);
             }
         }
@@ -174,7 +174,7 @@ impl Run {
             // No flow waits for ever to be scheduled.
             assert!(shard.shard.hub.is_idle(), "a flow of work is left");
             assert!(
-                shard.shard.hub.work().is_forgotten(),
+                shard.shard.hub.work_queue().is_forgotten(),
                 "a tenant's work is left"
             );
         }
@@ -183,15 +183,18 @@ impl Run {
         let config = &self.settings.config;
         sleep(config.replay.age.max(config.ingest.message_id_age)).await;
         self.world.registry.sweep(Instant::now());
-        assert_eq!(self.world.registry.memory().held(MemoryUse::Events), 0);
+        assert_eq!(
+            self.world.registry.memory().held_bytes(MemoryUse::Events),
+            0
+        );
         assert!(self.world.registry.is_empty(), "a tenant is left");
     }
 
-    fn outcome(&self) -> Outcome {
+    fn outcome(&self) -> RunOutcome {
         let mut counts = self.history.counts.take();
         counts.extend(planted::seen());
-        Outcome {
-            trace: self.history.traced(),
+        RunOutcome {
+            trace: self.history.trace_hash(),
             counts,
         }
     }
@@ -206,7 +209,7 @@ async fn join(tasks: Vec<JoinHandle<()>>) {
 }
 
 /// Checks the sums and bounds periodically. Never returns.
-async fn watch_sums(world: Rc<World>) {
+async fn watch_sums(world: Rc<SimulatedWorld>) {
     loop {
         sleep(Duration::from_millis(37)).await;
         world.check_sums();

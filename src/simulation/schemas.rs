@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, LazyLock},
 };
 
-use crate::schema::{Bundled, Schema};
+use crate::schema::{BundledSchema, Schema};
 
 /// Number of revisions. The first one is in force from the beginning.
 pub(super) const REVISIONS: usize = 3;
@@ -47,7 +47,7 @@ fn schema(revision: usize) -> Schema {
         .iter()
         .map(|(name, text)| (&**name, &**text))
         .collect();
-    Schema::from_texts(&files, &Bundled::load().unwrap().envelope).unwrap()
+    Schema::from_texts(&files, &BundledSchema::load_default().unwrap().envelope).unwrap()
 }
 
 fn with_more_fields(text: &str, revision: usize) -> String {

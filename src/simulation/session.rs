@@ -6,22 +6,22 @@ use prost::Message;
 use tokio::time::{Instant, sleep_until};
 
 use super::{
-    client::Client,
-    events::{Event, Serial},
-    history::{Confirmation, End, Said, Scarce},
-    messages::{Envelope, Position},
-    pipe::Link,
+    client::SimulatedClient,
+    events::{Serial, SimulatedEvent},
+    history::{Confirmation, ConnectionEnd, FrameContent, ScarceResource},
+    messages::{WireEnvelope, WirePosition},
+    pipe::LinkControl,
     schemas::REVISIONS,
-    socket::{BINARY, CLOSE, PING, PONG, Read, Socket, TEXT},
-    stage::Phase,
+    socket::{BINARY, CLOSE, ClientSocket, PING, PONG, SocketRead, TEXT},
+    stage::StagePhase,
 };
-use crate::connection::wire_testing::Frame;
+use crate::connection::wire_testing::RelayFrame;
 
 /// An open connection of a client.
-pub(super) struct Session<'a> {
-    pub(super) client: &'a mut Client,
-    pub(super) socket: Socket,
-    pub(super) link: Link,
+pub(super) struct ClientSession<'a> {
+    pub(super) client: &'a mut SimulatedClient,
+    pub(super) socket: ClientSocket,
+    pub(super) link: LinkControl,
     pub(super) connection: usize,
     pub(super) requests: usize,
     pub(super) stalled_until: Instant,
@@ -29,13 +29,13 @@ pub(super) struct Session<'a> {
     pub(super) pause: Duration,
     pub(super) next_act: Instant,
     pub(super) has_closed: bool,
-    pub(super) phase: Phase,
+    pub(super) phase: StagePhase,
 }
 
-impl Client {
+impl SimulatedClient {
     /// Checks that the envelope holds the posted event: completely, or as JSON shows it under some
     /// schemas. Returns the first and the last revision of these.
-    fn shown_by(&self, serial: Serial, envelope: &Envelope) -> Option<(usize, usize)> {
+    fn shown_by(&self, serial: Serial, envelope: &WireEnvelope) -> Option<(usize, usize)> {
         let events = self.history.events.borrow();
         let posted = events[serial].envelope.event.as_ref().unwrap();
         let shown = envelope.event.as_ref().unwrap();
@@ -51,7 +51,7 @@ impl Client {
         Some((first, last.unwrap_or(first)))
     }
 
-    fn note_size(&self, event: &Event) {
+    fn note_size(&self, event: &SimulatedEvent) {
         let (json, bytes) = (event.json_len(), event.envelope.encoded_len());
         let limit = self.world.relay.live().config.limits.outbox_bytes;
         let history = &self.history;
@@ -73,12 +73,12 @@ impl Client {
     }
 }
 
-impl Session<'_> {
+impl ClientSession<'_> {
     pub(super) async fn run(mut self) {
         for (topics, place) in self.client.known.reconnected() {
             self.subscribe(topics, Some(place));
         }
-        if self.phase == Phase::Chaos && self.client.dice.percent(50) {
+        if self.phase == StagePhase::Chaos && self.client.dice.percent(50) {
             self.stalled_until = Instant::now() + self.client.dice.millis(200..1500);
         }
         loop {
@@ -88,7 +88,7 @@ impl Session<'_> {
                 biased;
                 () = stage.left(self.phase) => self.phase_changed(),
                 () = sleep_until(self.next_act) => {
-                    if self.act() {
+                    if self.perform_act() {
                         return;
                     }
                 }
@@ -107,40 +107,48 @@ impl Session<'_> {
         self.stalled_until = Instant::now();
         self.pause = Duration::ZERO;
         self.phase = self.client.stage.phase();
-        if self.phase == Phase::Over && !self.has_closed {
-            self.client.history.end(self.connection, End::Done);
+        if self.phase == StagePhase::Over && !self.has_closed {
+            self.client
+                .history
+                .record_end(self.connection, ConnectionEnd::Done);
             self.close(1000);
         }
     }
 
     /// Handles a read. Returns true if it was the last one.
-    fn has_read(&mut self, read: Read) -> bool {
+    fn has_read(&mut self, read: SocketRead) -> bool {
         self.stalled_until = Instant::now() + self.pause;
         let (end, is_torn) = match read {
-            Read::Frame(frame) => {
-                self.heard(&frame);
+            SocketRead::Frame(frame) => {
+                self.handle_frame(&frame);
                 return false;
             }
-            Read::Part => return false,
-            Read::Ended { is_torn } => (End::Ended { is_torn }, is_torn),
-            Read::Reset { is_torn } => (End::Reset { is_torn }, is_torn),
+            SocketRead::Part => return false,
+            SocketRead::Ended { is_torn } => (ConnectionEnd::Ended { is_torn }, is_torn),
+            SocketRead::Reset { is_torn } => (ConnectionEnd::Reset { is_torn }, is_torn),
         };
         let history = Rc::clone(&self.client.history);
-        if is_torn && matches!(end, End::Reset { .. }) {
+        if is_torn && matches!(end, ConnectionEnd::Reset { .. }) {
             history.count("reset in mid-frame");
         }
         if history.connection(self.connection).end.is_none() {
-            let end = if self.has_closed { End::Closed } else { end };
-            history.end(self.connection, end);
+            let end = if self.has_closed {
+                ConnectionEnd::Closed
+            } else {
+                end
+            };
+            history.record_end(self.connection, end);
         }
         true
     }
 
-    fn heard(&mut self, frame: &Frame) {
+    fn handle_frame(&mut self, frame: &RelayFrame) {
         let said = match frame.opcode {
-            TEXT if self.client.speaks_json => self.said(&Envelope::from_json(&frame.payload)),
+            TEXT if self.client.speaks_json => {
+                self.frame_content(&WireEnvelope::from_json(&frame.payload))
+            }
             BINARY if !self.client.speaks_json => {
-                self.said(&Envelope::decode(&frame.payload[..]).expect("an envelope"))
+                self.frame_content(&WireEnvelope::decode(&frame.payload[..]).expect("an envelope"))
             }
             CLOSE => self.closed_by_relay(&frame.payload),
             PING => {
@@ -151,28 +159,28 @@ impl Session<'_> {
             opcode => panic!("a frame with opcode {opcode}"),
         };
         if let Some(said) = said {
-            self.client.history.hear(self.connection, said);
+            self.client.history.record_frame(self.connection, said);
         }
     }
 
-    fn said(&mut self, envelope: &Envelope) -> Option<Said> {
+    fn frame_content(&mut self, envelope: &WireEnvelope) -> Option<FrameContent> {
         assert!(!envelope.message_id.is_empty() && envelope.timestamp != 0);
         assert!(envelope.topics.is_empty(), "field 18 is delivered");
         let known = &mut self.client.known;
         Some(match envelope {
-            Envelope { event: Some(_), .. } => {
+            WireEnvelope { event: Some(_), .. } => {
                 let place = envelope.position.as_ref().expect("a position").place();
                 known.got(place);
-                let (serial, tenant) = Event::recognise(envelope);
+                let (serial, tenant) = SimulatedEvent::recognise(envelope);
                 let shown_by = self.client.shown_by(serial, envelope);
-                Said::Event {
+                FrameContent::Event {
                     serial,
                     tenant,
                     place,
                     shown_by,
                 }
             }
-            Envelope {
+            WireEnvelope {
                 subscribed: Some(topics),
                 ..
             } => {
@@ -180,37 +188,37 @@ impl Session<'_> {
                 let (recovered, replayed) = (topics.recovered, topics.replayed);
                 let lost = known.subscribed(&topics.request, place, recovered, replayed);
                 self.client.claim(lost);
-                Said::Subscribed(Confirmation(topics.clone()))
+                FrameContent::Subscribed(Confirmation(topics.clone()))
             }
-            Envelope {
+            WireEnvelope {
                 unsubscribed: Some(topics),
                 ..
-            } => Said::Unsubscribed(Confirmation(topics.clone())),
-            Envelope {
+            } => FrameContent::Unsubscribed(Confirmation(topics.clone())),
+            WireEnvelope {
                 pong: Some(pong), ..
             } => {
-                let place = pong.position.as_ref().map(Position::place);
+                let place = pong.position.as_ref().map(WirePosition::place);
                 if let Some(place) = place {
                     known.stands_at(place);
                 }
-                Said::Pong {
+                FrameContent::Pong {
                     timestamp: pong.client_timestamp,
                     place,
                 }
             }
-            Envelope {
+            WireEnvelope {
                 error: Some(error), ..
             } => {
                 known.refused(&error.request);
                 let is_limited = error.code == "RATE_LIMIT_EXCEEDED";
                 assert_eq!(error.retry_after_ms.is_some_and(|it| it > 0), is_limited);
-                Said::Refused {
+                FrameContent::Refused {
                     code: error.code.clone(),
                     request: error.request.clone(),
                     scarce: is_limited.then(|| match &error.message {
-                        message if message.contains("may wait") => Scarce::Waiting,
-                        message if message.contains("no memory") => Scarce::Memory,
-                        _ => Scarce::Rate,
+                        message if message.contains("may wait") => ScarceResource::Waiting,
+                        message if message.contains("no memory") => ScarceResource::Memory,
+                        _ => ScarceResource::Rate,
                     }),
                 }
             }
@@ -218,7 +226,7 @@ impl Session<'_> {
         })
     }
 
-    fn closed_by_relay(&mut self, payload: &[u8]) -> Option<Said> {
+    fn closed_by_relay(&mut self, payload: &[u8]) -> Option<FrameContent> {
         let (code, reason) = payload.split_first_chunk().expect("a code");
         let code = u16::from_be_bytes(*code);
         let reason = str::from_utf8(reason).unwrap().to_owned();
@@ -226,7 +234,7 @@ impl Session<'_> {
             return None;
         }
         self.close(code);
-        Some(Said::Close { code, reason })
+        Some(FrameContent::Close { code, reason })
     }
 
     pub(super) fn close(&mut self, code: u16) {

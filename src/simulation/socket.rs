@@ -8,8 +8,8 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::pipe::Wire;
-use crate::connection::wire_testing::{Frame, frame, take_frame};
+use super::pipe::PipeStream;
+use crate::connection::wire_testing::{RelayFrame, frame, take_frame};
 
 pub(super) const TEXT: u8 = 0x1;
 pub(super) const BINARY: u8 = 0x2;
@@ -17,8 +17,8 @@ pub(super) const CLOSE: u8 = 0x8;
 pub(super) const PING: u8 = 0x9;
 pub(super) const PONG: u8 = 0xa;
 
-pub(super) struct Socket {
-    wire: Wire,
+pub(super) struct ClientSocket {
+    wire: PipeStream,
     /// Bytes that wait until the link accepts them.
     unsent: Vec<u8>,
     unparsed: Vec<u8>,
@@ -27,8 +27,8 @@ pub(super) struct Socket {
 }
 
 /// The result of a read.
-pub(super) enum Read {
-    Frame(Frame),
+pub(super) enum SocketRead {
+    Frame(RelayFrame),
     /// No complete frame yet.
     Part,
     Ended {
@@ -39,8 +39,8 @@ pub(super) enum Read {
     },
 }
 
-impl Socket {
-    pub(super) fn new(wire: Wire, piece_bytes: usize) -> Self {
+impl ClientSocket {
+    pub(super) fn new(wire: PipeStream, piece_bytes: usize) -> Self {
         Self {
             wire,
             unsent: Vec::new(),
@@ -78,7 +78,7 @@ impl Socket {
     }
 
     /// Sends queued bytes and reads once. While stalled, only sends and never returns.
-    pub(super) async fn next(&mut self, is_stalled: bool) -> Read {
+    pub(super) async fn next(&mut self, is_stalled: bool) -> SocketRead {
         if is_stalled {
             return poll_fn(|context| {
                 self.poll_send(context);
@@ -87,14 +87,14 @@ impl Socket {
             .await;
         }
         if let Some(frame) = take_frame(&mut self.unparsed) {
-            return Read::Frame(frame);
+            return SocketRead::Frame(frame);
         }
         let read = poll_fn(|context| self.poll_bytes(context)).await;
         let is_torn = !self.unparsed.is_empty();
         match read {
-            Ok(()) => take_frame(&mut self.unparsed).map_or(Read::Part, Read::Frame),
-            Err(Over::Ended) => Read::Ended { is_torn },
-            Err(Over::Reset) => Read::Reset { is_torn },
+            Ok(()) => take_frame(&mut self.unparsed).map_or(SocketRead::Part, SocketRead::Frame),
+            Err(SocketOver::Ended) => SocketRead::Ended { is_torn },
+            Err(SocketOver::Reset) => SocketRead::Reset { is_torn },
         }
     }
 
@@ -109,14 +109,16 @@ impl Socket {
         }
     }
 
-    fn poll_bytes(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Over>> {
+    fn poll_bytes(&mut self, context: &mut Context<'_>) -> Poll<Result<(), SocketOver>> {
         self.poll_send(context);
         let mut bytes = vec![0; self.piece_bytes];
         let mut buffer = ReadBuf::new(&mut bytes);
         match Pin::new(&mut self.wire).poll_read(context, &mut buffer) {
             Poll::Pending => Poll::Pending,
-            Poll::Ready(Err(_)) => Poll::Ready(Err(Over::Reset)),
-            Poll::Ready(Ok(())) if buffer.filled().is_empty() => Poll::Ready(Err(Over::Ended)),
+            Poll::Ready(Err(_)) => Poll::Ready(Err(SocketOver::Reset)),
+            Poll::Ready(Ok(())) if buffer.filled().is_empty() => {
+                Poll::Ready(Err(SocketOver::Ended))
+            }
             Poll::Ready(Ok(())) => {
                 self.unparsed.extend_from_slice(buffer.filled());
                 Poll::Ready(Ok(()))
@@ -125,7 +127,7 @@ impl Socket {
     }
 }
 
-enum Over {
+enum SocketOver {
     Ended,
     Reset,
 }

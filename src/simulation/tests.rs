@@ -11,8 +11,8 @@ use std::{
     thread,
 };
 
-use super::run::{Outcome, run};
-use crate::planted::{Fault, plant, seen};
+use super::run::{RunOutcome, run};
+use crate::planted::{PlantedFault, plant, seen};
 
 const SEEDS: u64 = 1_000;
 const THREADS: usize = 2;
@@ -57,7 +57,7 @@ fn from_environment(name: &str) -> Option<u64> {
 }
 
 /// Runs a seed. Returns its outcome, or the message of the panic.
-fn attempt(seed: u64, fault: Option<Fault>) -> Result<Outcome, String> {
+fn attempt(seed: u64, fault: Option<PlantedFault>) -> Result<RunOutcome, String> {
     plant(fault);
     seen();
     catch_unwind(AssertUnwindSafe(|| run(seed))).map_err(|panic| {
@@ -68,7 +68,7 @@ fn attempt(seed: u64, fault: Option<Fault>) -> Result<Outcome, String> {
 }
 
 /// Runs the seeds with the fault planted until one fails. Returns the occurrences of all runs.
-fn run_all(seeds: u64, fault: Option<Fault>) -> Result<BTreeMap<&'static str, u64>, String> {
+fn run_all(seeds: u64, fault: Option<PlantedFault>) -> Result<BTreeMap<&'static str, u64>, String> {
     let (next, stop) = (AtomicU64::new(0), AtomicBool::new(false));
     let counts = Mutex::new(BTreeMap::new());
     let failure = Mutex::new(None);
@@ -122,7 +122,7 @@ fn the_relay_keeps_its_contract_whatever_happens() {
     }
 }
 
-fn assert_found(fault: Fault) {
+fn assert_found(fault: PlantedFault) {
     let found = run_all(SEEDS, Some(fault)).expect_err("it is found");
     println!("{fault:?}: {found}");
 }
@@ -131,7 +131,7 @@ macro_rules! planted {
     ($($test:ident: $fault:ident,)*) => {
         $(#[test]
         fn $test() {
-            assert_found(Fault::$fault);
+            assert_found(PlantedFault::$fault);
         })*
     };
 }

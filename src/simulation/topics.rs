@@ -32,9 +32,9 @@ pub(super) const USERS: usize = 4;
 pub(super) const TENANTS: [&str; 4] = ["acme", "beta", "cosy", "dune"];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
-pub(super) struct TopicSet(u16);
+pub(super) struct TopicBits(u16);
 
-impl TopicSet {
+impl TopicBits {
     pub(super) const NONE: Self = Self(0);
 
     pub(super) fn of(index: usize) -> Self {
@@ -78,7 +78,7 @@ impl TopicSet {
     }
 }
 
-impl BitOr for TopicSet {
+impl BitOr for TopicBits {
     type Output = Self;
 
     fn bitor(self, other: Self) -> Self {
@@ -86,13 +86,13 @@ impl BitOr for TopicSet {
     }
 }
 
-impl BitOrAssign for TopicSet {
+impl BitOrAssign for TopicBits {
     fn bitor_assign(&mut self, other: Self) {
         *self = *self | other;
     }
 }
 
-impl BitAnd for TopicSet {
+impl BitAnd for TopicBits {
     type Output = Self;
 
     fn bitand(self, other: Self) -> Self {
@@ -100,7 +100,7 @@ impl BitAnd for TopicSet {
     }
 }
 
-impl<'a> FromIterator<&'a str> for TopicSet {
+impl<'a> FromIterator<&'a str> for TopicBits {
     fn from_iter<I: IntoIterator<Item = &'a str>>(names: I) -> Self {
         names
             .into_iter()

@@ -19,31 +19,31 @@ use tokio_util::task::TaskTracker;
 use super::{
     dice::Dice,
     gate::Gate,
-    pipe::Wire,
+    pipe::PipeStream,
     schemas,
     topics::{TENANTS, USERS},
 };
 use crate::{
     auth::{
         Algorithm, Authenticator, IngestKeys, NewToken, Secret, SigningKey, TokenRules,
-        VerificationKey, Verifier,
+        TokenVerifier, VerificationKey,
     },
     clock::Clock,
     config::Config,
     connection::{self, testing::PEER},
-    http::Via,
-    hub::{self, InboxLimits, PublishTimeouts, Registry, RegistryLimits},
+    http::ListenerKind,
+    hub::{self, InboxLimits, PublishTimeouts, RegistryLimits, TenantRegistry},
     ingest,
     limits::Limits,
-    log::{MessageIdLimits, Window},
+    log::{LogWindow, MessageIdLimits},
     memory::{MemoryLimits, MemoryUse},
     ops::Metrics,
-    planted::{Fault, is_planted, note_schema},
-    protocol::{TenantName, UserName, close::Ending},
-    random::Random,
-    relay::{Live, Relay, Shard},
+    planted::{PlantedFault, is_planted, note_schema},
+    protocol::{TenantName, UserName, close::CloseReason},
+    random::RandomSource,
+    relay::{LiveSettings, Relay, ShardContext},
     scheduler::Cost,
-    tally::Tally,
+    tally::ShardTally,
 };
 
 /// The time of day at which every simulation begins.
@@ -66,7 +66,7 @@ const INBOXES_MAX: u64 = (SHARDS * 12 * BATCH_MAX) as u64;
 
 /// The settings of the relay, drawn from the seed.
 #[derive(Debug)]
-pub(super) struct Settings {
+pub(super) struct SimulationSettings {
     pub(super) config: Config,
     pub(super) inbox: InboxLimits,
     /// The first shard that serves backends. Such a shard processes its inbox with every call.
@@ -75,7 +75,7 @@ pub(super) struct Settings {
     pub(super) yields_percent: u64,
 }
 
-impl Settings {
+impl SimulationSettings {
     pub(super) fn drawn(dice: &Dice) -> Self {
         let mut config = Config::default();
         config.limits.outbox_frames = *dice.pick(&[4, 8, 16, 40]);
@@ -134,16 +134,16 @@ impl Settings {
     }
 }
 
-pub(super) struct World {
+pub(super) struct SimulatedWorld {
     pub(super) relay: Arc<Relay>,
-    pub(super) registry: Arc<Registry>,
+    pub(super) registry: Arc<TenantRegistry>,
     pub(super) shards: Vec<SimulatedShard>,
     key: SigningKey,
     rules: TokenRules,
 }
 
 pub(super) struct SimulatedShard {
-    pub(super) shard: Rc<Shard>,
+    pub(super) shard: Rc<ShardContext>,
     /// The gate of all its tasks.
     pub(super) gate: Rc<Gate>,
     /// The gate of the task that processes the inbox.
@@ -152,13 +152,13 @@ pub(super) struct SimulatedShard {
     tasks: Rc<RefCell<Vec<JoinHandle<()>>>>,
 }
 
-impl World {
-    pub(super) fn new(settings: &Settings, seed: u64) -> Self {
+impl SimulatedWorld {
+    pub(super) fn new(settings: &SimulationSettings, seed: u64) -> Self {
         let config = settings.config.clone();
-        let random = Arc::new(Random::from_seed(seed));
+        let random = Arc::new(RandomSource::from_seed(seed));
         let limits = RegistryLimits {
             tenants: config.limits.tenants,
-            window: Window {
+            window: LogWindow {
                 events: if config.replay.enabled {
                     config.replay.events
                 } else {
@@ -179,19 +179,19 @@ impl World {
                 bytes: config.ingest.message_id_bytes_max,
             },
         };
-        let registry = Arc::new(Registry::new(limits, Arc::clone(&random)));
-        let tallies: [Arc<Tally>; SHARDS] = Default::default();
+        let registry = Arc::new(TenantRegistry::new(limits, Arc::clone(&random)));
+        let tallies: [Arc<ShardTally>; SHARDS] = Default::default();
         let timeouts = PublishTimeouts {
             inbox: config.ingest.inbox_timeout,
             ack: config.ingest.ack_timeout,
         };
-        let (publisher, seeds) = hub::hub(&registry, timeouts, &tallies);
+        let (publisher, seeds) = hub::build_hub(&registry, timeouts, &tallies);
         let (key, rules, authenticator) = authentication();
         let schema = schemas::of_revision(0);
         note_schema(&schema);
         let relay = Arc::new(Relay {
             limits: Limits::new(&config),
-            live: ArcSwap::from_pointee(Live {
+            live: ArcSwap::from_pointee(LiveSettings {
                 config,
                 authenticator,
                 schema,
@@ -210,7 +210,10 @@ impl World {
             .into_iter()
             .zip([1, 2])
             .map(|(grown, number)| {
-                let shard = Rc::new(Shard::new(Arc::clone(&relay), Rc::new(grown.grow())));
+                let shard = Rc::new(ShardContext::new(
+                    Arc::clone(&relay),
+                    Rc::new(grown.build()),
+                ));
                 let gate = |actor| Gate::new(Dice::new(seed, actor), settings.yields_percent);
                 SimulatedShard::start(shard, gate(1_000 + number), gate(2_000 + number))
             })
@@ -229,7 +232,7 @@ impl World {
         let live = self.relay.live.load_full();
         let schema = schemas::of_revision(revision);
         note_schema(&schema);
-        self.relay.live.store(Arc::new(Live {
+        self.relay.live.store(Arc::new(LiveSettings {
             config: live.config.clone(),
             authenticator: authentication().2,
             schema,
@@ -260,7 +263,9 @@ impl World {
     /// Checks that each matched or replayed event is counted once as written, dropped or queued.
     /// (Skipped for some faults that the model is to find, though the sums show them too.)
     pub(super) fn check_sums(&self) {
-        if is_planted(Fault::DropsALiveEvent) || is_planted(Fault::TakesThePositionLate) {
+        if is_planted(PlantedFault::DropsALiveEvent)
+            || is_planted(PlantedFault::TakesThePositionLate)
+        {
             return;
         }
         for shard in &self.shards {
@@ -273,7 +278,7 @@ impl World {
             let offers = usize::try_from(tally.matched.get()).unwrap();
             let replayed = usize::try_from(tally.replayed.get()).unwrap();
             let least = Cost::STEP.times(offers) + Cost::FRAME.times(replayed);
-            let charged = shard.shard.hub.charged();
+            let charged = shard.shard.hub.total_charged();
             assert!(charged >= least, "{charged:?} is charged for {least:?}");
         }
     }
@@ -293,7 +298,7 @@ impl World {
         let frames = (config.limits.outbox_frames + BATCH_MAX) as u64;
         let cost_max = COST_MAX + JSON_COST_MAX;
         let outboxes = connections.sum::<u64>() * frames * cost_max;
-        let beside = registry.memory().held(MemoryUse::Events) - logs;
+        let beside = registry.memory().held_bytes(MemoryUse::Events) - logs;
         assert!(
             beside <= outboxes + INBOXES_MAX * cost_max,
             "{beside} in outboxes"
@@ -305,7 +310,7 @@ impl World {
         for shard in &self.shards {
             let queued = shard.shard.hub.tally().queued.get();
             assert!(
-                queued == 0 || is_planted(Fault::DropsALiveEvent),
+                queued == 0 || is_planted(PlantedFault::DropsALiveEvent),
                 "{queued} are queued"
             );
         }
@@ -339,7 +344,7 @@ impl World {
 }
 
 impl SimulatedShard {
-    fn start(shard: Rc<Shard>, gate: Rc<Gate>, inbox_gate: Rc<Gate>) -> Self {
+    fn start(shard: Rc<ShardContext>, gate: Rc<Gate>, inbox_gate: Rc<Gate>) -> Self {
         let started = Self {
             shard,
             gate,
@@ -362,20 +367,20 @@ impl SimulatedShard {
         started
     }
 
-    pub(super) fn serve_client(&self, wire: Wire) {
+    pub(super) fn serve_client(&self, wire: PipeStream) {
         let (shard, gate) = (Rc::clone(&self.shard), Rc::clone(&self.gate));
         let tasks = Rc::clone(&self.tasks);
         self.spawn(async move {
-            if let Some(conversation) = connection::serve(shard, wire, PEER, ()).await {
+            if let Some(conversation) = connection::serve_stream(shard, wire, PEER, ()).await {
                 let task = spawn_local(gate.behind(conversation));
                 tasks.borrow_mut().push(task);
             }
         });
     }
 
-    pub(super) fn serve_backend(&self, wire: Wire) {
+    pub(super) fn serve_backend(&self, wire: PipeStream) {
         let shard = Rc::clone(&self.shard);
-        self.spawn(ingest::serve(shard, wire, Via::Tcp, ()));
+        self.spawn(ingest::serve(shard, wire, ListenerKind::Tcp, ()));
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + 'static) {
@@ -387,7 +392,7 @@ impl SimulatedShard {
     async fn end_all(&self) {
         let (hub, relay) = (Rc::clone(&self.shard.hub), Arc::clone(&self.shard.relay));
         let told = self.gate.behind(async move {
-            hub.end_all(|| Ending::Drain {
+            hub.end_all(|| CloseReason::Drain {
                 retry_after: relay.retry_after(),
             });
         });
@@ -403,7 +408,7 @@ fn authentication() -> (SigningKey, TokenRules, Authenticator) {
     };
     let algorithm = Algorithm::HS256;
     let key = VerificationKey::from_secret(algorithm, None, &secret).unwrap();
-    let verifier = Verifier::new(vec![key], rules.clone()).unwrap();
+    let verifier = TokenVerifier::new(vec![key], rules.clone()).unwrap();
     let signing = SigningKey::from_secret(algorithm, None, &secret).unwrap();
     (signing, rules, Authenticator::Tokens(verifier))
 }

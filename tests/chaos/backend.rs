@@ -10,8 +10,8 @@ use std::{
 
 use prost::Message;
 use sidewire::{
-    client::{Encoding, PublishError, Publisher},
-    random::Random,
+    client::{EventPublisher, PublishEncoding, PublishFailure},
+    random::RandomSource,
 };
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -65,8 +65,8 @@ pub(crate) fn envelope(message_id: String, topics: Vec<String>, title: &str) -> 
 /// One backend of a tenant.
 pub(crate) struct Backend {
     pub(crate) ledger: Arc<Ledger>,
-    pub(crate) publisher: Publisher,
-    pub(crate) random: Random,
+    pub(crate) publisher: EventPublisher,
+    pub(crate) random: RandomSource,
     pub(crate) users: u32,
     /// The number of the next event, over all backends.
     pub(crate) next: Arc<AtomicU32>,
@@ -99,7 +99,7 @@ impl Backend {
                     self.ledger.acknowledged(entries, &published);
                     return;
                 }
-                Err(PublishError::Refused(problem)) if problem.status == 503 => {}
+                Err(PublishFailure::Refused(problem)) if problem.status == 503 => {}
                 Err(error) => panic!("{error}"),
             }
         }
@@ -109,7 +109,7 @@ impl Backend {
         &self,
         entries: &[Entry],
         is_batch: bool,
-    ) -> Result<Vec<sidewire::client::Published>, PublishError> {
+    ) -> Result<Vec<sidewire::client::PublishedEvent>, PublishFailure> {
         let mut envelopes: Vec<_> = entries.iter().map(|it| self.envelope(it)).collect();
         let (body, topics) = if is_batch {
             let batch = Batch {
@@ -122,9 +122,9 @@ impl Backend {
         };
         let topics: Vec<_> = topics.iter().map(String::as_str).collect();
         let tenant = &self.ledger.tenant;
-        let posting = self
-            .publisher
-            .post(tenant, body, Encoding::Protobuf, &topics, is_batch);
+        let posting =
+            self.publisher
+                .post(tenant, body, PublishEncoding::Protobuf, &topics, is_batch);
         Ok(posting.await?.results)
     }
 

@@ -8,7 +8,7 @@ use std::{
 };
 
 use prost::Message as _;
-use sidewire::client::{Connection, Encoding, OpenError, Received};
+use sidewire::client::{OpenError, PublishEncoding, RelayConnection, RelayMessage};
 use tokio::time::{sleep, timeout};
 
 use crate::{
@@ -55,7 +55,7 @@ async fn out_of_descriptors_it_rests_serves_those_who_are_there_and_answers_back
     let (mut live, mut turned_away) = (Vec::new(), 0);
     for number in 0..2 * descriptors {
         let options = relay.options(&token("acme", &format!("user-{number}")));
-        match Connection::open(&options).await {
+        match RelayConnection::open(&options).await {
             Ok(mut client) => {
                 subscribe(&mut client, TOPIC).await;
                 live.push(client);
@@ -86,14 +86,14 @@ async fn out_of_descriptors_it_rests_serves_those_who_are_there_and_answers_back
     for number in 0..EVENTS {
         let event = envelope(format!("event-{number}"), vec![TOPIC.to_owned()], "");
         let body = event.encode_to_vec();
-        let answer = publisher.post("acme", body, Encoding::Protobuf, &[], false);
+        let answer = publisher.post("acme", body, PublishEncoding::Protobuf, &[], false);
         let answer = answer.await.unwrap();
         assert_eq!(answer.results[0].matched, Some(room as u64));
     }
     for client in &mut live {
         for offset in 1..=EVENTS {
             let received = timeout(PATIENCE, client.receive()).await.unwrap();
-            let Ok(Received::Event(event)) = received else {
+            let Ok(RelayMessage::Event(event)) = received else {
                 panic!("{received:?}");
             };
             assert_eq!(event.position.unwrap().offset, offset);
@@ -104,7 +104,7 @@ async fn out_of_descriptors_it_rests_serves_those_who_are_there_and_answers_back
     let options = relay.options(&token("acme", "late"));
     let late = async {
         loop {
-            match Connection::open(&options).await {
+            match RelayConnection::open(&options).await {
                 Ok(client) => return client,
                 Err(OpenError::Refused(_)) => sleep(Duration::from_millis(10)).await,
                 Err(error) => panic!("{error}"),
@@ -136,7 +136,7 @@ async fn idle_connections_of_backends_leave_operators_and_clients_theirs() {
     let mut clients = Vec::new();
     for number in 0..DESCRIPTORS / 2 {
         let options = relay.options(&token("acme", &format!("user-{number}")));
-        clients.push(Connection::open(&options).await.unwrap());
+        clients.push(RelayConnection::open(&options).await.unwrap());
     }
     drop(clients);
     // The one that came last was told.
@@ -149,7 +149,7 @@ async fn idle_connections_of_backends_leave_operators_and_clients_theirs() {
     let event = envelope("event".to_owned(), vec![TOPIC.to_owned()], "").encode_to_vec();
     let publisher = publisher(&relay);
     let posted = async {
-        let post = || publisher.post("acme", event.clone(), Encoding::Protobuf, &[], false);
+        let post = || publisher.post("acme", event.clone(), PublishEncoding::Protobuf, &[], false);
         while post().await.is_err() {
             sleep(Duration::from_millis(10)).await;
         }

@@ -11,7 +11,8 @@ use futures_util::future::join_all;
 use prost::Message as _;
 use sidewire::{
     client::{
-        Client, ClientEvent, Connection, Encoding, PublishError, Publisher, ReceiveError, Received,
+        ClientEvent, EventPublisher, PublishEncoding, PublishFailure, ReceiveError, RelayClient,
+        RelayConnection, RelayMessage,
     },
     protocol::wire::Position,
 };
@@ -96,14 +97,14 @@ async fn after_a_kill_every_client_that_resumes_is_told_and_no_old_offset_is_tak
 /// A client of one topic of a tenant, which it has followed from the beginning.
 struct Resuming {
     tenant: &'static str,
-    client: Client,
+    client: RelayClient,
     last: Position,
 }
 
 impl Resuming {
     fn new(relay: &Relay, tenant: &'static str, start: &Position, seed: u64) -> Self {
         let options = impatient(&relay.client_url(), &token(tenant, "ann"), seed);
-        let mut client = Client::new(options);
+        let mut client = RelayClient::new(options);
         client.start_from(start.clone());
         client.subscribe([TOPIC]);
         Self {
@@ -114,7 +115,7 @@ impl Resuming {
     }
 
     async fn next(&mut self) -> ClientEvent {
-        let next = timeout(PATIENCE, self.client.next()).await;
+        let next = timeout(PATIENCE, self.client.next_event()).await;
         next.expect("nothing came").unwrap()
     }
 
@@ -188,13 +189,14 @@ async fn assert_refused(relay: &Relay, old: Vec<Position>) {
     assert_eq!(epochs.len(), TENANTS.len());
     for tenant in TENANTS {
         let options = relay.options(&token(tenant, "bob"));
-        let mut client = Connection::open(&options).await.unwrap();
+        let mut client = RelayConnection::open(&options).await.unwrap();
         for epoch in &epochs {
             for offset in [0, 1, EVENTS_BEFORE, EVENTS_AFTER, u64::MAX] {
                 let epoch = epoch.clone();
                 let from = Position { epoch, offset };
                 client.subscribe_from([TOPIC], Some(from)).await.unwrap();
-                let Received::SubscriptionConfirmed(confirmed) = client.receive().await.unwrap()
+                let RelayMessage::SubscriptionConfirmed(confirmed) =
+                    client.receive().await.unwrap()
                 else {
                     panic!("no confirmation");
                 };
@@ -206,13 +208,13 @@ async fn assert_refused(relay: &Relay, old: Vec<Position>) {
 }
 
 fn post(
-    publisher: &Publisher,
+    publisher: &EventPublisher,
     tenant: &str,
     topic: &str,
-) -> impl Future<Output = Result<Position, PublishError>> {
+) -> impl Future<Output = Result<Position, PublishFailure>> {
     let event = event(topic).encode_to_vec();
     async move {
-        let posting = publisher.post(tenant, event, Encoding::Protobuf, &[], false);
+        let posting = publisher.post(tenant, event, PublishEncoding::Protobuf, &[], false);
         Ok(posting.await?.results.remove(0).position)
     }
 }
@@ -270,7 +272,7 @@ async fn begin_to_read(
     let options = relay.options(&token("acme", "ann"));
     let mut reading = Vec::new();
     for number in 0..clients {
-        let mut client = Connection::open(&options).await.unwrap();
+        let mut client = RelayConnection::open(&options).await.unwrap();
         subscribe(&mut client, &topic(number % TOPICS)).await;
         let mut signal = signal.clone();
         reading.push(tokio::spawn(async move {
@@ -310,21 +312,21 @@ struct Acknowledged {
 
 /// Posts batches until the relay is gone or going.
 async fn publish_to_the_end(
-    publisher: &Publisher,
+    publisher: &EventPublisher,
     posted: &watch::Sender<usize>,
 ) -> Vec<Acknowledged> {
     let mut acknowledged = Vec::new();
     for topic_number in (0..TOPICS).cycle() {
         let messages = vec![event(&topic(topic_number)); BATCH_EVENTS];
         let batch = Batch { messages }.encode_to_vec();
-        let posting = publisher.post("acme", batch, Encoding::Protobuf, &[], true);
+        let posting = publisher.post("acme", batch, PublishEncoding::Protobuf, &[], true);
         match posting.await {
             Ok(answer) => acknowledged.extend(answer.results.iter().map(|it| Acknowledged {
                 topic: topic_number,
                 offset: it.position.offset,
             })),
-            Err(PublishError::Refused(problem)) if problem.status == 503 => break,
-            Err(PublishError::Unreachable { .. } | PublishError::Lost(_)) => break,
+            Err(PublishFailure::Refused(problem)) if problem.status == 503 => break,
+            Err(PublishFailure::Unreachable { .. } | PublishFailure::Lost(_)) => break,
             Err(error) => panic!("{error}"),
         }
         posted.send_modify(|posted| *posted += BATCH_EVENTS);
@@ -334,11 +336,11 @@ async fn publish_to_the_end(
 
 /// Reads until the relay says goodbye: which events came, and the delay after which
 /// to come back.
-async fn read_to_the_end(mut client: Connection) -> (HashSet<u64>, u64) {
+async fn read_to_the_end(mut client: RelayConnection) -> (HashSet<u64>, u64) {
     let (mut received, mut last) = (HashSet::new(), 0);
     loop {
         match client.receive().await {
-            Ok(Received::Event(event)) => {
+            Ok(RelayMessage::Event(event)) => {
                 let offset = event.position.unwrap().offset;
                 assert!(offset > last);
                 last = offset;

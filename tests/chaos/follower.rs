@@ -3,9 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use sidewire::{
-    client::{Client, ClientEvent, Event},
+    client::{ClientEvent, ReceivedEvent, RelayClient},
     protocol::wire::{Position, SubscriptionConfirmed},
-    random::Random,
+    random::RandomSource,
 };
 use tokio::{sync::watch, time::timeout};
 
@@ -20,7 +20,7 @@ const ABSENCES: u64 = 20;
 /// What a client that follows some topics has seen.
 pub(crate) struct Follower {
     ledger: Arc<Ledger>,
-    random: Random,
+    random: RandomSource,
     user: u32,
     /// How many events the relay's window holds.
     window: u64,
@@ -68,7 +68,7 @@ impl Follower {
         user: u32,
         projects: Topics,
         window: u64,
-        random: Random,
+        random: RandomSource,
     ) -> Self {
         let start = ledger.head();
         let mut since = [None; Topics::BITS as usize];
@@ -97,7 +97,7 @@ impl Follower {
     /// Follows until the last event was acknowledged, then until it has all.
     pub(crate) async fn follow(
         mut self,
-        mut client: Client,
+        mut client: RelayClient,
         mut over: watch::Receiver<bool>,
     ) -> Self {
         client.start_from(Position {
@@ -109,7 +109,7 @@ impl Follower {
             tokio::select! {
                 biased;
                 changed = over.changed() => break changed.unwrap(),
-                event = timeout(PATIENCE, client.next()) => {
+                event = timeout(PATIENCE, client.next_event()) => {
                     let event = event.unwrap_or_else(|_| panic!("{} gets nothing", self.name()));
                     self.see(&mut client, event.unwrap()).await;
                 }
@@ -123,14 +123,14 @@ impl Follower {
         self
     }
 
-    async fn get_the_rest(&mut self, client: &mut Client) {
+    async fn get_the_rest(&mut self, client: &mut RelayClient) {
         while self.missing().is_some() {
-            let event = client.next().await.unwrap();
+            let event = client.next_event().await.unwrap();
             self.see(client, event).await;
         }
     }
 
-    async fn see(&mut self, client: &mut Client, event: ClientEvent) {
+    async fn see(&mut self, client: &mut RelayClient, event: ClientEvent) {
         match event {
             ClientEvent::Connected => {
                 self.tally.connections += 1;
@@ -158,7 +158,7 @@ impl Follower {
         }
     }
 
-    fn event(&mut self, event: &Event) {
+    fn event(&mut self, event: &ReceivedEvent) {
         let position = event.position.as_ref().unwrap();
         assert_eq!(position.epoch, self.ledger.epoch());
         let (offset, name) = (position.offset, self.name());
@@ -192,7 +192,7 @@ impl Follower {
     }
 
     /// Some stay away until they must miss something; some change what they follow.
-    async fn disconnected(&mut self, client: &mut Client) {
+    async fn disconnected(&mut self, client: &mut RelayClient) {
         match self.random.below(ABSENCES) {
             0 => {
                 self.tally.absences += 1;

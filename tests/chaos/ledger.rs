@@ -6,7 +6,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use sidewire::{client::Published, protocol::wire::Position};
+use sidewire::{client::PublishedEvent, protocol::wire::Position};
 use tokio::sync::watch;
 
 pub(crate) const PROJECTS: u32 = 8;
@@ -98,7 +98,7 @@ impl Ledger {
     }
 
     /// The relay has taken these.
-    pub(crate) fn acknowledged(&self, entries: &[Entry], published: &[Published]) {
+    pub(crate) fn acknowledged(&self, entries: &[Entry], published: &[PublishedEvent]) {
         assert_eq!(entries.len(), published.len());
         let mut known = self.entries.lock().unwrap();
         for (entry, published) in entries.iter().zip(published) {

@@ -29,7 +29,9 @@ use futures_util::future::join_all;
 use prost::Message as _;
 use rustix::thread::{CpuSet, gettid, sched_setaffinity};
 use rustls::ClientConfig;
-use sidewire::client::{ClientOptions, Connection, Credential, Encoding, Publisher, Received};
+use sidewire::client::{
+    ClientOptions, Credential, EventPublisher, PublishEncoding, RelayConnection, RelayMessage,
+};
 use tokio::{
     runtime::Builder,
     time::{MissedTickBehavior, interval, sleep, timeout},
@@ -221,8 +223,8 @@ pub(crate) struct Measured {
 
 /// The clients and the backend of the quiet tenant.
 pub(crate) struct Quiet {
-    clients: Vec<Connection>,
-    publisher: Publisher,
+    clients: Vec<RelayConnection>,
+    publisher: EventPublisher,
     posted: u64,
 }
 
@@ -240,7 +242,7 @@ impl Quiet {
         }
         let mut clients = Vec::new();
         for _ in 0..CLIENTS {
-            let mut client = Connection::open(&options).await.unwrap();
+            let mut client = RelayConnection::open(&options).await.unwrap();
             subscribe(&mut client, TOPIC).await;
             clients.push(client);
         }
@@ -267,8 +269,13 @@ impl Quiet {
             );
             let posted = Instant::now();
             let (answer, ()) = tokio::join!(
-                self.publisher
-                    .post(QUIET, event.encode_to_vec(), Encoding::Protobuf, &[], false),
+                self.publisher.post(
+                    QUIET,
+                    event.encode_to_vec(),
+                    PublishEncoding::Protobuf,
+                    &[],
+                    false
+                ),
                 all_have(&mut self.clients, self.posted),
             );
             assert_eq!(answer.unwrap().results[0].matched, Some(CLIENTS as u64));
@@ -282,13 +289,13 @@ impl Quiet {
     }
 }
 
-async fn all_have(clients: &mut [Connection], offset: u64) {
+async fn all_have(clients: &mut [RelayConnection], offset: u64) {
     for client in clients {
         let received = timeout(PATIENCE, client.receive())
             .await
             .expect("it is lost");
         match received.unwrap() {
-            Received::Event(event) => assert_eq!(event.position.unwrap().offset, offset),
+            RelayMessage::Event(event) => assert_eq!(event.position.unwrap().offset, offset),
             other => panic!("{other:?}"),
         }
     }
@@ -341,7 +348,7 @@ async fn send_on_and_on(target: &Target) {
     let mut number = 0_u64;
     while target.goes_on() {
         pace.tick().await;
-        let Ok(mut client) = Connection::open(&target.options).await else {
+        let Ok(mut client) = RelayConnection::open(&target.options).await else {
             continue;
         };
         while target.goes_on() {
@@ -389,7 +396,7 @@ async fn flood(target: &Target, batches: usize, clients: usize) {
 
 async fn post_on_and_on(target: &Target, is_batch: bool) {
     let key = Credential::new(INGEST_KEY);
-    let backend = Publisher::new(&target.ingest_url, Some(&key)).unwrap();
+    let backend = EventPublisher::new(&target.ingest_url, Some(&key)).unwrap();
     let more_topics = 1..setting(TOPICS).unwrap_or(1);
     let topics: Vec<_> = [TOPIC.to_owned()]
         .into_iter()
@@ -407,7 +414,7 @@ async fn post_on_and_on(target: &Target, is_batch: bool) {
         // Refused or not: it does not wait before it tries again.
         drop(
             backend
-                .post(LOUD, body.clone(), Encoding::Protobuf, &[], is_batch)
+                .post(LOUD, body.clone(), PublishEncoding::Protobuf, &[], is_batch)
                 .await,
         );
         target.made_noise();
@@ -416,7 +423,7 @@ async fn post_on_and_on(target: &Target, is_batch: bool) {
 
 async fn read_on_and_on(target: &Target) {
     while target.goes_on() {
-        let Ok(mut client) = Connection::open(&target.options).await else {
+        let Ok(mut client) = RelayConnection::open(&target.options).await else {
             sleep(Duration::from_millis(50)).await;
             continue;
         };

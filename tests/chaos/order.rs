@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use sidewire::{
-    client::{Control, Envelope},
+    client::{ControlMessage, Envelope},
     protocol::wire::{Position, SubscriptionConfirmed},
 };
 
@@ -32,7 +32,9 @@ impl Order {
         match (&envelope.control, &envelope.position) {
             (None, Some(position)) => self.event(position),
             (None, None) => Err("an event without a position".to_owned()),
-            (Some(Control::SubscriptionConfirmed(confirmed)), _) => self.confirmed(confirmed),
+            (Some(ControlMessage::SubscriptionConfirmed(confirmed)), _) => {
+                self.confirmed(confirmed)
+            }
             (Some(_), _) => Ok(()),
         }
     }
@@ -126,7 +128,7 @@ mod tests {
                         replayed,
                         ..Default::default()
                     };
-                    envelope.control = Some(Control::SubscriptionConfirmed(confirmed));
+                    envelope.control = Some(ControlMessage::SubscriptionConfirmed(confirmed));
                 }
             }
             order.take(&envelope)

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use sidewire::random::Random;
+use sidewire::random::RandomSource;
 use socket2::SockRef;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -68,7 +68,7 @@ pub(crate) struct Proxy {
 
 struct Shared {
     relay: SocketAddr,
-    random: Random,
+    random: RandomSource,
     is_calm: AtomicBool,
     faults: [AtomicU64; FAULTS.len()],
     seen: Mutex<Seen>,
@@ -79,7 +79,7 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let shared = Arc::new(Shared {
             relay,
-            random: Random::from_seed(seed),
+            random: RandomSource::from_seed(seed),
             is_calm: AtomicBool::new(false),
             faults: Default::default(),
             seen: Mutex::default(),
@@ -148,7 +148,7 @@ struct Plan {
 }
 
 impl Plan {
-    fn of(random: &Random, number: usize) -> Self {
+    fn of(random: &RandomSource, number: usize) -> Self {
         let fault = FAULTS[number % FAULTS.len()];
         let (bytes_max, pause_max) = match fault {
             Fault::Handshake => (100, 0),

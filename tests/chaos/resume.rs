@@ -10,7 +10,7 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use sidewire::{client::Client, random::Random};
+use sidewire::{client::RelayClient, random::RandomSource};
 use tokio::{sync::watch, task::JoinHandle};
 
 use crate::{
@@ -95,7 +95,7 @@ async fn backends(relay: &Relay, ledgers: &[Arc<Ledger>], seed: u64) -> Vec<Back
             let backend = Backend {
                 ledger: Arc::clone(ledger),
                 publisher: publisher(relay),
-                random: Random::from_seed(seed ^ backends.len() as u64),
+                random: RandomSource::from_seed(seed ^ backends.len() as u64),
                 users: USERS,
                 next: Arc::clone(&next),
             };
@@ -123,9 +123,9 @@ fn followers(
         let url = url.clone();
         (0..USERS).map(move |user| {
             let token = token(&ledger.tenant, &user_name(user));
-            let client = Client::new(impatient(&url, &token, seed ^ u64::from(user)));
+            let client = RelayClient::new(impatient(&url, &token, seed ^ u64::from(user)));
             let projects = 1 << (user % EVERYBODY) | 1 << ((user + 3) % EVERYBODY);
-            let random = Random::from_seed(!seed ^ u64::from(user));
+            let random = RandomSource::from_seed(!seed ^ u64::from(user));
             let ledger = Arc::clone(ledger);
             let follower = Follower::new(ledger, user, projects, WINDOW_EVENTS, random);
             tokio::spawn(follower.follow(client, is_over.clone()))

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sidewire::client::Connection;
+use sidewire::client::RelayConnection;
 use tokio::{
     net::{TcpSocket, TcpStream},
     time::{interval, sleep},
@@ -53,7 +53,7 @@ async fn silent_peers_of_other_addresses_keep_honest_handshakes_waiting_for_a_se
     for number in 0..HONEST {
         let options = relay.options(&token("acme", &format!("user-{number}")));
         let begun = Instant::now();
-        clients.push(Connection::open(&options).await.unwrap());
+        clients.push(RelayConnection::open(&options).await.unwrap());
         took.push(begun.elapsed());
         sleep(EVERY).await;
     }

@@ -4,8 +4,8 @@
 use std::{env, fmt, str::FromStr, sync::Arc, time::Duration};
 
 use sidewire::{
-    client::{ClientOptions, Credential, Publisher},
-    random::Random,
+    client::{ClientOptions, Credential, EventPublisher},
+    random::RandomSource,
 };
 
 use tokio::time::{sleep, timeout};
@@ -73,13 +73,14 @@ format = "json"
     );
 }
 
-pub(crate) fn publisher(relay: &Relay) -> Publisher {
-    Publisher::new(&relay.ingest_url(), Some(&Credential::new(INGEST_KEY))).unwrap()
+pub(crate) fn publisher(relay: &Relay) -> EventPublisher {
+    EventPublisher::new(&relay.ingest_url(), Some(&Credential::new(INGEST_KEY))).unwrap()
 }
 
 /// Options of a client that notices soon that it was lost, and comes back at once.
 pub(crate) fn impatient(url: &str, token: &str, seed: u64) -> ClientOptions {
-    let mut options = ClientOptions::new(url, Arc::new(Random::from_seed(seed))).with_token(token);
+    let mut options =
+        ClientOptions::new(url, Arc::new(RandomSource::from_seed(seed))).with_token(token);
     options.heartbeat = Duration::from_millis(500);
     options.dead_after = Duration::from_millis(1500);
     options.handshake_timeout = Duration::from_secs(5);

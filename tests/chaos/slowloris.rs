@@ -6,7 +6,7 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use sidewire::client::Connection;
+use sidewire::client::RelayConnection;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpSocket, TcpStream},
@@ -49,7 +49,7 @@ async fn who_never_comes_to_the_point_is_closed_in_time_and_keeps_nobody_waiting
     let client = format!("handshake_timeout = \"{patience}ms\"");
     let relay = Relay::serve(files(&client, "", ""));
     // One that was there before.
-    let mut settled = Connection::open(&options(&relay.client_url(), &token("acme", "ann")))
+    let mut settled = RelayConnection::open(&options(&relay.client_url(), &token("acme", "ann")))
         .await
         .unwrap();
     subscribe(&mut settled, TOPIC).await;
@@ -144,7 +144,7 @@ async fn connect_until(url: String, end: Instant) -> Vec<Duration> {
         let user = format!("user-{}", took.len());
         let began = Instant::now();
         let options = options(&url, &token("acme", &user));
-        let mut connection = Connection::open(&options).await.unwrap();
+        let mut connection = RelayConnection::open(&options).await.unwrap();
         subscribe(&mut connection, TOPIC).await;
         took.push(began.elapsed());
     }

@@ -10,7 +10,9 @@ use std::{
 
 use futures_util::future::join_all;
 use prost::Message as _;
-use sidewire::client::{Client, ClientEvent, ClientOptions, Connection, Encoding, Publisher};
+use sidewire::client::{
+    ClientEvent, ClientOptions, EventPublisher, PublishEncoding, RelayClient, RelayConnection,
+};
 use tokio::{
     sync::watch,
     task::JoinHandle,
@@ -116,11 +118,11 @@ async fn clients_that_never_read_are_cut_and_cost_the_others_nothing() {
 }
 
 /// Clients that subscribe and then leave what comes to the kernel.
-async fn stalled(relay: &Relay, count: usize) -> Vec<Connection> {
+async fn stalled(relay: &Relay, count: usize) -> Vec<RelayConnection> {
     let options = relay.options(&token("acme", "stalled"));
     let mut clients = Vec::new();
     for _ in 0..count {
-        let mut client = Connection::open(&options).await.unwrap();
+        let mut client = RelayConnection::open(&options).await.unwrap();
         subscribe(&mut client, TOPIC).await;
         clients.push(client);
     }
@@ -149,12 +151,12 @@ async fn reading(relay: &Relay, scale: &Scale) -> Vec<JoinHandle<u64>> {
 
 /// Gets all events, each once and in order.
 async fn read_all(options: ClientOptions, events: u64, subscribed: impl FnOnce()) -> u64 {
-    let mut client = Client::new(options);
+    let mut client = RelayClient::new(options);
     client.subscribe([TOPIC]);
     let (mut subscribed, mut disconnections) = (Some(subscribed), 0);
     let (mut last, mut seen) = (0, vec![false; events as usize]);
     while last < events {
-        let next = timeout(Duration::from_secs(30), client.next()).await;
+        let next = timeout(Duration::from_secs(30), client.next_event()).await;
         match next
             .unwrap_or_else(|_| panic!("{} never came", last + 1))
             .unwrap()
@@ -187,7 +189,12 @@ async fn publish(relay: &Relay, posted: &watch::Sender<u64>, events: u64) {
     join_all(publishing).await;
 }
 
-async fn publish_some(publisher: &Publisher, posted: &watch::Sender<u64>, first: u64, events: u64) {
+async fn publish_some(
+    publisher: &EventPublisher,
+    posted: &watch::Sender<u64>,
+    first: u64,
+    events: u64,
+) {
     let title = "x".repeat(EVENT_BYTES);
     let mut pace = interval(PAUSE);
     pace.set_missed_tick_behavior(MissedTickBehavior::Burst);
@@ -195,7 +202,7 @@ async fn publish_some(publisher: &Publisher, posted: &watch::Sender<u64>, first:
         pace.tick().await;
         let event = envelope(format!("event-{number}"), vec![TOPIC.to_owned()], &title);
         let body = event.encode_to_vec();
-        let answer = publisher.post("acme", body, Encoding::Protobuf, &[], false);
+        let answer = publisher.post("acme", body, PublishEncoding::Protobuf, &[], false);
         assert_eq!(answer.await.unwrap().results.len(), 1);
         posted.send_modify(|posted| *posted += 1);
     }

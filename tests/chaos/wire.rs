@@ -3,7 +3,7 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 use prost::Message as _;
-use sidewire::client::{Control, Envelope};
+use sidewire::client::{ControlMessage, Envelope};
 
 use crate::order::Order;
 
@@ -84,10 +84,10 @@ impl Wire {
     fn envelope(&mut self, envelope: &Envelope, seen: &mut Seen) {
         match &envelope.control {
             None => seen.events += 1,
-            Some(Control::SubscriptionConfirmed(confirmed)) if confirmed.replayed > 0 => {
+            Some(ControlMessage::SubscriptionConfirmed(confirmed)) if confirmed.replayed > 0 => {
                 seen.replays += 1;
             }
-            Some(Control::Error(error)) => seen.faults.push(format!("{error:?}")),
+            Some(ControlMessage::Error(error)) => seen.faults.push(format!("{error:?}")),
             Some(_) => {}
         }
         if let Err(fault) = self.order.take(envelope) {

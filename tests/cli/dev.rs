@@ -11,7 +11,7 @@ use std::{
 };
 
 use serde_json::Value;
-use sidewire::client::Connection;
+use sidewire::client::RelayConnection;
 use tempfile::TempDir;
 
 use crate::{
@@ -305,14 +305,14 @@ async fn the_printed_secret_mints_tokens_for_others() {
     let minted = Process::run(shell(dev.printed(" token ")));
     assert!(minted.status.success(), "{minted:?}");
     let token = minted.stdout.trim();
-    let mut client = Connection::open(&options(dev.says("clients"), token))
+    let mut client = RelayConnection::open(&options(dev.says("clients"), token))
         .await
         .unwrap();
     subscribe(&mut client, "project:p1").await;
 
     let mut forged = token.to_owned();
     forged.replace_range(forged.len() - 8.., "AAAAAAAA");
-    let refused = Connection::open(&options(dev.says("clients"), &forged)).await;
+    let refused = RelayConnection::open(&options(dev.says("clients"), &forged)).await;
     assert!(refused.is_err());
     drop(client);
     assert!(dev.end(Signal::TERM).status.success());

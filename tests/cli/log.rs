@@ -8,7 +8,9 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use sidewire::client::{Connection, Credential, Encoding, Publisher, Received};
+use sidewire::client::{
+    Credential, EventPublisher, PublishEncoding, RelayConnection, RelayMessage,
+};
 use tokio::time::timeout;
 
 use crate::{
@@ -68,15 +70,21 @@ fn disconnect(relay: &Relay, user: &str) {
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
 }
 
-async fn assert_events_are_delivered(relay: &Relay, client: &mut Connection) {
-    let publisher = Publisher::new(&relay.ingest_url(), Some(&Credential::new(INGEST_KEY)));
+async fn assert_events_are_delivered(relay: &Relay, client: &mut RelayConnection) {
+    let publisher = EventPublisher::new(&relay.ingest_url(), Some(&Credential::new(INGEST_KEY)));
     publisher
         .unwrap()
-        .post("acme", event("a").to_string(), Encoding::Json, &[], false)
+        .post(
+            "acme",
+            event("a").to_string(),
+            PublishEncoding::Json,
+            &[],
+            false,
+        )
         .await
         .unwrap();
     let received = timeout(PATIENCE, client.receive()).await.unwrap().unwrap();
-    assert!(matches!(received, Received::Event(_)), "{received:?}");
+    assert!(matches!(received, RelayMessage::Event(_)), "{received:?}");
     let healthz = http(
         relay.ops,
         "GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
@@ -95,7 +103,7 @@ fn assert_ends_in_time(relay: Relay) {
 #[tokio::test]
 async fn a_pipe_that_nobody_reads_stops_nothing() {
     let (relay, log) = relay_with_unread_log();
-    let mut client = Connection::open(&relay.options(&token("acme", "ann")))
+    let mut client = RelayConnection::open(&relay.options(&token("acme", "ann")))
         .await
         .unwrap();
     subscribe(&mut client, TOPIC).await;
@@ -179,7 +187,7 @@ async fn a_full_disk_stops_nothing_and_what_is_lost_is_counted() {
 #[tokio::test]
 async fn a_disconnect_is_logged_at_info_only_where_it_closes_a_connection() {
     let relay = Relay::start();
-    let client = Connection::open(&relay.options(&token("acme", "ann")))
+    let client = RelayConnection::open(&relay.options(&token("acme", "ann")))
         .await
         .unwrap();
     disconnect(&relay, "nobody");

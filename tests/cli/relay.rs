@@ -13,10 +13,10 @@ use std::{
 use serde_json::{Value, json};
 use sidewire::{
     auth::{Algorithm, NewToken, Secret, SigningKey, TokenRules},
-    client::{ClientOptions, Connection, Received},
+    client::{ClientOptions, RelayConnection, RelayMessage},
     clock::Clock,
     protocol::{TenantName, UserName},
-    random::Random,
+    random::RandomSource,
 };
 use tempfile::TempDir;
 
@@ -198,15 +198,15 @@ pub(crate) fn token(tenant: &str, user: &str) -> String {
 }
 
 pub(crate) fn options(url: &str, token: &str) -> ClientOptions {
-    ClientOptions::new(url, Arc::new(Random::from_seed(1))).with_token(token)
+    ClientOptions::new(url, Arc::new(RandomSource::from_seed(1))).with_token(token)
 }
 
 /// Subscribes to a topic and waits for the confirmation.
-pub(crate) async fn subscribe(client: &mut Connection, topic: &str) {
+pub(crate) async fn subscribe(client: &mut RelayConnection, topic: &str) {
     client.subscribe([topic]).await.unwrap();
     let received = client.receive().await.unwrap();
     assert!(
-        matches!(&received, Received::SubscriptionConfirmed(confirmed) if confirmed.topics == [topic]),
+        matches!(&received, RelayMessage::SubscriptionConfirmed(confirmed) if confirmed.topics == [topic]),
         "{received:?}"
     );
 }

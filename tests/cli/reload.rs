@@ -12,7 +12,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 use sidewire::{
     auth::{Algorithm, NewToken, Secret, SigningKey, TokenRules},
-    client::{Connection, OpenError, ReceiveError, Received},
+    client::{OpenError, ReceiveError, RelayConnection, RelayMessage},
     clock::Clock,
     protocol::{TenantName, UserName},
 };
@@ -77,15 +77,15 @@ fn token_of(secret: &str, user: &str) -> String {
         .unwrap()
 }
 
-pub(crate) async fn connect(relay: &Relay, token: &str) -> Result<Connection, OpenError> {
-    Connection::open(&relay.options(token)).await
+pub(crate) async fn connect(relay: &Relay, token: &str) -> Result<RelayConnection, OpenError> {
+    RelayConnection::open(&relay.options(token)).await
 }
 
 /// That the connection is there and nothing waits.
-pub(crate) async fn is_there(client: &mut Connection) {
-    client.ping().await.unwrap();
+pub(crate) async fn is_there(client: &mut RelayConnection) {
+    client.send_ping().await.unwrap();
     let pong = timeout(PATIENCE, client.receive()).await.unwrap();
-    assert!(matches!(pong, Ok(Received::Pong(_))), "{pong:?}");
+    assert!(matches!(pong, Ok(RelayMessage::Pong(_))), "{pong:?}");
 }
 
 fn post(relay: &Relay, key: &str) -> String {
@@ -136,7 +136,7 @@ async fn what_can_change_changes_under_connections_that_stay_and_the_rest_is_nam
     ann.subscribe(["project:p2", "project:p3"]).await.unwrap();
     let refused = timeout(PATIENCE, ann.receive()).await.unwrap();
     assert!(
-        matches!(&refused, Ok(Received::Error(error)) if error.error_code == "VALIDATION_ERROR"),
+        matches!(&refused, Ok(RelayMessage::Error(error)) if error.error_code == "VALIDATION_ERROR"),
         "{refused:?}"
     );
     // Who comes now needs the new key, and there is no place for another tenant.
@@ -149,7 +149,7 @@ async fn what_can_change_changes_under_connections_that_stay_and_the_rest_is_nam
     let new_key = post(&relay, NEW_INGEST_KEY);
     assert!(new_key.starts_with("HTTP/1.1 200 "), "{new_key}");
     let event = timeout(PATIENCE, ann.receive()).await.unwrap();
-    assert!(matches!(event, Ok(Received::Event(_))), "{event:?}");
+    assert!(matches!(event, Ok(RelayMessage::Event(_))), "{event:?}");
     let other_tenant = post_to(&relay, "globex", NEW_INGEST_KEY);
     assert!(other_tenant.starts_with("HTTP/1.1 503 "), "{other_tenant}");
     let origin = http(
@@ -252,7 +252,7 @@ async fn who_came_with_a_key_that_is_gone_goes_once_that_is_configured() {
     reload(&relay, 2);
     // Told as who comes with a token that has expired.
     match timeout(PATIENCE, ann.receive()).await.unwrap() {
-        Ok(Received::Error(error)) => assert_eq!(error.error_code, "AUTHENTICATION_FAILED"),
+        Ok(RelayMessage::Error(error)) => assert_eq!(error.error_code, "AUTHENTICATION_FAILED"),
         other => panic!("{other:?}"),
     }
     match timeout(PATIENCE, ann.receive()).await.unwrap() {

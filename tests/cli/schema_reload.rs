@@ -5,7 +5,7 @@ use std::fs;
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
-use sidewire::client::{Connection, Received};
+use sidewire::client::{RelayConnection, RelayMessage};
 use tokio::{net::TcpStream, time::timeout};
 use tokio_tungstenite::{
     WebSocketStream, client_async,
@@ -50,7 +50,7 @@ enum Mood {
 "#;
 
 /// A relay that serves the schema, and a client in the room `r1`.
-async fn start() -> (Relay, Connection) {
+async fn start() -> (Relay, RelayConnection) {
     let files = Files::new();
     files.write("chat.proto", CHAT);
     let config = fs::read_to_string(files.config()).unwrap();
@@ -94,9 +94,9 @@ fn post(relay: &Relay, event: &Value) -> Result<Value, Value> {
 }
 
 /// That the client gets an event with this text in it next.
-async fn gets(client: &mut Connection, text: &str) {
+async fn gets(client: &mut RelayConnection, text: &str) {
     match timeout(PATIENCE, client.receive()).await.unwrap() {
-        Ok(Received::Event(event)) => {
+        Ok(RelayMessage::Event(event)) => {
             let bytes = event.envelope;
             assert!(
                 bytes
@@ -245,7 +245,7 @@ async fn a_schema_that_breaks_clients_is_refused_with_all_that_does() {
     ann.subscribe(["room:r2", "room:r3"]).await.unwrap();
     let received = timeout(PATIENCE, ann.receive()).await.unwrap();
     assert!(
-        matches!(received, Ok(Received::SubscriptionConfirmed(_))),
+        matches!(received, Ok(RelayMessage::SubscriptionConfirmed(_))),
         "{received:?}"
     );
 
@@ -265,7 +265,10 @@ async fn a_schema_that_breaks_clients_is_refused_with_all_that_does() {
     assert_eq!(reloads(&relay), [0.0, 1.0, 2.0]);
     ann.subscribe(["room:r4", "room:r5"]).await.unwrap();
     let received = timeout(PATIENCE, ann.receive()).await.unwrap();
-    assert!(matches!(received, Ok(Received::Error(_))), "{received:?}");
+    assert!(
+        matches!(received, Ok(RelayMessage::Error(_))),
+        "{received:?}"
+    );
 }
 
 #[tokio::test]
@@ -323,7 +326,10 @@ async fn another_envelope_waits_for_a_restart_and_the_rest_is_applied() {
     });
     ann.subscribe(["room:r4", "room:r5"]).await.unwrap();
     let received = timeout(PATIENCE, ann.receive()).await.unwrap();
-    assert!(matches!(received, Ok(Received::Error(_))), "{received:?}");
+    assert!(
+        matches!(received, Ok(RelayMessage::Error(_))),
+        "{received:?}"
+    );
 }
 
 /// A client that uses JSON, in the room `r1`, and the confirmation of its Subscribe.

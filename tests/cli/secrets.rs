@@ -3,7 +3,7 @@
 
 use std::process::Command;
 
-use sidewire::client::Connection;
+use sidewire::client::RelayConnection;
 
 use crate::{
     process::{Process, Signal, sidewire},
@@ -149,7 +149,7 @@ async fn no_secret_and_no_token_is_in_any_output_at_the_level_trace() {
     ));
 
     // What clients say is no secret, and no log's business either.
-    let mut client = Connection::open(&relay.options(&good)).await.unwrap();
+    let mut client = RelayConnection::open(&relay.options(&good)).await.unwrap();
     subscribe(&mut client, &format!("project:{CANARY}")).await;
     client.close(1000).await;
 

@@ -10,7 +10,8 @@ use std::{
 
 use serde_json::{Value, json};
 use sidewire::client::{
-    Connection, Credential, Encoding, Publisher, ReceiveError, Received, Stream,
+    Credential, EventPublisher, PublishEncoding, ReceiveError, RelayConnection, RelayMessage,
+    RelayStream,
 };
 use tokio::{net::TcpSocket, time::timeout};
 
@@ -24,12 +25,12 @@ const EVENTS: usize = 60;
 const EVENT_BYTES: usize = 16 * 1024;
 
 /// A client of little appetite: most of what is sent to it has to wait.
-async fn slow_client(relay: &Relay) -> Connection {
+async fn slow_client(relay: &Relay) -> RelayConnection {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
     let stream = socket.connect(relay.client).await.unwrap();
     let options = relay.options(&token("acme", "ann"));
-    let mut client = Connection::over(Stream::Tcp(stream), &options)
+    let mut client = RelayConnection::open_over(RelayStream::Tcp(stream), &options)
         .await
         .unwrap();
     subscribe(&mut client, TOPIC).await;
@@ -38,14 +39,14 @@ async fn slow_client(relay: &Relay) -> Connection {
 
 /// Publishes a batch for [`TOPIC`], of which a slow client's part is queued.
 async fn publish_much(relay: &Relay) {
-    let publisher = Publisher::new(&relay.ingest_url(), Some(&Credential::new(INGEST_KEY)));
+    let publisher = EventPublisher::new(&relay.ingest_url(), Some(&Credential::new(INGEST_KEY)));
     let events: Vec<_> = (0..EVENTS)
         .map(|_| event(&"x".repeat(EVENT_BYTES)))
         .collect();
     let batch = json!({ "messages": events }).to_string();
     let answer = publisher
         .unwrap()
-        .post("acme", batch, Encoding::Json, &[], true)
+        .post("acme", batch, PublishEncoding::Json, &[], true)
         .await
         .unwrap();
     assert_eq!(answer.results.len(), EVENTS);
@@ -54,11 +55,11 @@ async fn publish_much(relay: &Relay) {
 }
 
 /// Reads to the end: how many events came, and how the connection was closed.
-async fn read_all(client: &mut Connection) -> (usize, u16, String) {
+async fn read_all(client: &mut RelayConnection) -> (usize, u16, String) {
     let mut events = 0;
     loop {
         match timeout(PATIENCE, client.receive()).await.unwrap() {
-            Ok(Received::Event(_)) => events += 1,
+            Ok(RelayMessage::Event(_)) => events += 1,
             Err(ReceiveError::Closed { code, reason }) => return (events, code, reason),
             other => panic!("{other:?}"),
         }
@@ -130,7 +131,7 @@ async fn a_call_that_hangs_does_not_keep_the_clients_from_their_goodbye() {
         "drain_timeout = \"2s\"\ndrain_spread = \"1s\"",
         "",
     ));
-    let mut client = Connection::open(&relay.options(&token("acme", "ann")))
+    let mut client = RelayConnection::open(&relay.options(&token("acme", "ann")))
         .await
         .unwrap();
     subscribe(&mut client, TOPIC).await;

@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use clap::Parser;
 use sidewire::{
-    cli::{Cli, Command},
+    cli::{Cli, CliCommand},
     config::Config,
 };
 
@@ -36,7 +36,7 @@ fn the_unit_starts_what_there_is_and_waits_for_its_word() {
     assert_eq!(setting(&unit, "Type"), "notify");
     let command = setting(&unit, "ExecStart");
     let cli = Cli::try_parse_from(command.split(' ')).unwrap();
-    let Command::Serve(args) = cli.command else {
+    let CliCommand::Serve(args) = cli.command else {
         panic!("{command}");
     };
     assert_eq!(args.config, Path::new("/etc/sidewire/sidewire.toml"));

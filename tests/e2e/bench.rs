@@ -5,11 +5,12 @@ use std::{sync::Arc, time::Duration};
 use sidewire::{
     auth::TokenRules,
     bench::{
-        self, BenchError, Fanout, Place, Plan, Relay, Report, Scenario, Speech, Target, Window,
+        self, BenchError, BenchPlan, BenchReport, BenchTarget, MeasureWindow, RelayTarget,
+        Scenario, ScenarioFanout, TargetEndpoint, TargetProtocol,
     },
-    client::{Credential, Schemes},
+    client::{Credential, UrlSchemes},
     config::AuthMode,
-    protocol::{Encoding, TenantName},
+    protocol::{EnvelopeEncoding, TenantName},
 };
 
 use crate::{
@@ -18,12 +19,12 @@ use crate::{
     vocabulary::TestSchema,
 };
 
-const WINDOW: Window = Window {
+const WINDOW: MeasureWindow = MeasureWindow {
     warmup: Duration::from_millis(50),
     duration: Duration::from_millis(300),
 };
 
-fn plan(relay: &TestRelay, scenario: Scenario) -> Plan {
+fn plan(relay: &TestRelay, scenario: Scenario) -> BenchPlan {
     plan_over(relay, scenario, "ws", None)
 }
 
@@ -32,20 +33,20 @@ fn plan_over(
     scenario: Scenario,
     scheme: &str,
     tls: Option<Arc<rustls::ClientConfig>>,
-) -> Plan {
+) -> BenchPlan {
     let clients = format!("{scheme}://{}/ws", relay.addresses.client);
     let ingest = format!("http://{}", relay.addresses.ingest);
-    Plan {
-        target: Target {
-            clients: Place::of(&clients, Schemes::WEBSOCKET, tls).unwrap(),
-            ingest: Place::of(&ingest, Schemes::INGEST, None).unwrap(),
-            speech: Speech::Relay(Box::new(Relay {
+    BenchPlan {
+        target: BenchTarget {
+            clients: TargetEndpoint::from_url(&clients, UrlSchemes::WEBSOCKET, tls).unwrap(),
+            ingest: TargetEndpoint::from_url(&ingest, UrlSchemes::INGEST, None).unwrap(),
+            speech: TargetProtocol::Relay(Box::new(RelayTarget {
                 tenant: TenantName::parse("acme").unwrap(),
                 tenants: 1,
                 signing_key: Some(signing_key()),
                 rules: TokenRules::default(),
                 ingest_key: Some(Credential::new(INGEST_KEY)),
-                encoding: Encoding::Protobuf,
+                encoding: EnvelopeEncoding::Protobuf,
             })),
         },
         scenario,
@@ -57,15 +58,15 @@ fn plan_over(
 }
 
 /// Runs it beside the relay, whose acceptor lives on the test's thread.
-async fn try_run(plan: Plan) -> Result<Report, BenchError> {
+async fn try_run(plan: BenchPlan) -> Result<BenchReport, BenchError> {
     let run = move || bench::run(plan, &TestSchema::under_test().compile(), &mut |_| ());
     tokio::task::spawn_blocking(run).await.unwrap()
 }
 
 /// The report of a run in which all is well.
-async fn run(relay: &TestRelay, scenario: Scenario) -> Report {
+async fn run(relay: &TestRelay, scenario: Scenario) -> BenchReport {
     let report = try_run(plan(relay, scenario)).await.unwrap();
-    assert_eq!(report.complaint(), None);
+    assert_eq!(report.failure_summary(), None);
     assert_eq!(report.scenario, scenario.name());
     let server = report.server.unwrap();
     assert!(server.cpu_s > 0.0, "{report:?}");
@@ -85,7 +86,7 @@ async fn clients_can_be_measured_over_tls() {
     let report = try_run(plan_over(&relay, scenario, "wss", trust))
         .await
         .unwrap();
-    assert_eq!(report.complaint(), None);
+    assert_eq!(report.failure_summary(), None);
     assert!(report.deliveries > 0, "{report:?}");
     assert!(relay.stop().await);
 }
@@ -95,7 +96,7 @@ async fn clients_can_be_measured_over_tls() {
 /// delivered before its answer is read as well as after.
 const SLACK: u64 = 2 * 16;
 
-const FANOUT: Fanout = Fanout {
+const FANOUT: ScenarioFanout = ScenarioFanout {
     connections: 20,
     topics: 3,
 };
@@ -152,12 +153,12 @@ async fn an_event_of_ones_own_topic_is_delivered_once() {
         window: WINDOW,
     };
     let mut plan = plan(&relay, scenario);
-    let Speech::Relay(to) = &mut plan.target.speech else {
+    let TargetProtocol::Relay(to) = &mut plan.target.speech else {
         unreachable!();
     };
     to.tenants = 4;
     let report = try_run(plan).await.unwrap();
-    assert_eq!(report.complaint(), None);
+    assert_eq!(report.failure_summary(), None);
     assert!(report.events > 16);
     assert!(
         report.deliveries.abs_diff(report.events) <= SLACK,
@@ -174,7 +175,7 @@ async fn idle_connections_are_opened_and_their_memory_looked_at() {
         settle: WINDOW.duration,
     };
     let report = try_run(plan(&relay, scenario)).await.unwrap();
-    assert_eq!((report.complaint(), report.connects), (None, 20));
+    assert_eq!((report.failure_summary(), report.connects), (None, 20));
     let server = report.server.unwrap();
     assert!(server.memory_bytes_before.unwrap() > 0);
     assert!(server.memory_bytes_per_connection.is_some());
@@ -244,13 +245,13 @@ async fn a_relay_that_asks_for_no_token_gets_none() {
         window: WINDOW,
     };
     let mut plan = plan(&relay, scenario);
-    let Speech::Relay(to) = &mut plan.target.speech else {
+    let TargetProtocol::Relay(to) = &mut plan.target.speech else {
         unreachable!();
     };
     to.signing_key = None;
     to.tenant = TenantName::parse("local").unwrap();
     let report = try_run(plan).await.unwrap();
-    assert_eq!(report.complaint(), None);
+    assert_eq!(report.failure_summary(), None);
     assert!(report.deliveries > 0);
     assert!(relay.stop().await);
 }
@@ -263,14 +264,14 @@ async fn what_the_relay_refuses_at_once_ends_the_run() {
         outstanding: 4,
         window: WINDOW,
     };
-    let refused = |change: fn(&mut Plan, &mut Relay)| {
+    let refused = |change: fn(&mut BenchPlan, &mut RelayTarget)| {
         let mut plan = plan(&relay, scenario);
-        let Speech::Relay(mut to) = plan.target.speech else {
+        let TargetProtocol::Relay(mut to) = plan.target.speech else {
             unreachable!();
         };
-        plan.target.speech = Speech::Floor(bench::Framing::Http);
+        plan.target.speech = TargetProtocol::Floor(bench::Framing::Http);
         change(&mut plan, &mut to);
-        plan.target.speech = Speech::Relay(to);
+        plan.target.speech = TargetProtocol::Relay(to);
         try_run(plan)
     };
     let no_token = refused(|_, to| to.signing_key = None).await;

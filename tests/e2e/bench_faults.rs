@@ -9,8 +9,11 @@ use std::{
 };
 
 use sidewire::{
-    bench::{self, Fanout, Framing, Place, Plan, Report, Scenario, Speech, Target, Window},
-    client::Schemes,
+    bench::{
+        self, BenchPlan, BenchReport, BenchTarget, Framing, MeasureWindow, Scenario,
+        ScenarioFanout, TargetEndpoint, TargetProtocol,
+    },
+    client::UrlSchemes,
     protocol::frame,
 };
 
@@ -56,7 +59,7 @@ fn serve(conduct: Conduct) -> [SocketAddr; 2] {
             let len = u32::from_le_bytes(head[..4].try_into().unwrap()) as usize;
             let mut envelope = vec![0; len - 4];
             backend.read_exact(&mut envelope).unwrap();
-            conduct(number, &mut client, frame::binary(&envelope).to_vec());
+            conduct(number, &mut client, frame::binary_frame(&envelope).to_vec());
             let _sent = backend.write_all(&[6]);
         }
     });
@@ -72,21 +75,27 @@ fn shake_hands(stream: TcpStream) -> TcpStream {
     stream
 }
 
-fn run(conduct: Conduct) -> Report {
+fn run(conduct: Conduct) -> BenchReport {
     let [clients, ingest] = serve(conduct);
-    let plan = Plan {
-        target: Target {
-            clients: Place::of(&format!("ws://{clients}/ws"), Schemes::WEBSOCKET, None).unwrap(),
-            ingest: Place::of(&format!("http://{ingest}"), Schemes::INGEST, None).unwrap(),
-            speech: Speech::Floor(Framing::Raw),
+    let plan = BenchPlan {
+        target: BenchTarget {
+            clients: TargetEndpoint::from_url(
+                &format!("ws://{clients}/ws"),
+                UrlSchemes::WEBSOCKET,
+                None,
+            )
+            .unwrap(),
+            ingest: TargetEndpoint::from_url(&format!("http://{ingest}"), UrlSchemes::INGEST, None)
+                .unwrap(),
+            speech: TargetProtocol::Floor(Framing::Raw),
         },
         scenario: Scenario::Throughput {
-            fanout: Fanout {
+            fanout: ScenarioFanout {
                 connections: 1,
                 topics: 1,
             },
             outstanding: 4,
-            window: Window {
+            window: MeasureWindow {
                 warmup: Duration::ZERO,
                 duration: Duration::from_millis(400),
             },
@@ -111,7 +120,7 @@ fn faults(conduct: Conduct) -> [u64; 5] {
         report.foreign,
         report.disconnects,
     ];
-    assert_eq!(report.complaint().is_none(), faults == [0; 5]);
+    assert_eq!(report.failure_summary().is_none(), faults == [0; 5]);
     faults
 }
 
@@ -139,7 +148,7 @@ fn events_that_cease_to_come_are_lost() {
     });
     // No more than may be outstanding.
     assert_eq!((report.lost, report.deliveries), (4, 2 * FATAL));
-    assert!(report.complaint().unwrap().contains("4 events lost"));
+    assert!(report.failure_summary().unwrap().contains("4 events lost"));
 }
 
 #[test]
@@ -171,7 +180,7 @@ fn an_event_that_comes_after_a_later_one_is_out_of_order() {
 fn an_event_that_nobody_has_posted_is_foreign() {
     let invents = |number, client: &mut Client, frame: Vec<u8>| {
         if number == FATAL {
-            client.send(&frame::binary(b"not of this run"));
+            client.send(&frame::binary_frame(b"not of this run"));
         }
         client.send(&frame);
     };
@@ -188,7 +197,7 @@ fn a_connection_that_is_closed_is_reported_and_owed_nothing() {
         }
     };
     assert_eq!(faults(closes), [0, 0, 0, 0, 1]);
-    let complaint = run(closes).complaint().unwrap();
+    let complaint = run(closes).failure_summary().unwrap();
     assert!(complaint.contains("closed it with 4003 bye"), "{complaint}");
 }
 

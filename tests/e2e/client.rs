@@ -5,7 +5,9 @@ use std::{env, io, sync::Arc};
 
 use prost::Message as _;
 use sidewire::{
-    client::{Connection, Control, Envelope, Event, ReceiveError, Received},
+    client::{
+        ControlMessage, Envelope, ReceiveError, ReceivedEvent, RelayConnection, RelayMessage,
+    },
     protocol::wire,
     schema::Schema,
 };
@@ -31,7 +33,7 @@ pub struct TestClient(Speech);
 
 impl TestClient {
     /// A client of the library.
-    pub fn of(connection: Connection) -> Self {
+    pub fn of(connection: RelayConnection) -> Self {
         Self(Speech::Binary(Box::new(connection)))
     }
 
@@ -41,7 +43,7 @@ impl TestClient {
     }
 
     /// Sends a control message, and gives its message id.
-    pub async fn send(&mut self, control: Control) -> String {
+    pub async fn send(&mut self, control: ControlMessage) -> String {
         self.0.send(control).await
     }
 
@@ -51,14 +53,14 @@ impl TestClient {
             topics: topics.iter().map(|&topic| topic.to_owned()).collect(),
             resume_from: None,
         };
-        self.send(Control::Subscribe(subscribe)).await
+        self.send(ControlMessage::Subscribe(subscribe)).await
     }
 
     /// Subscribes to topics, given in full, and waits for the confirmation.
     pub async fn subscribe(&mut self, topics: &[&str]) -> wire::SubscriptionConfirmed {
         let id = self.ask_for(topics).await;
         match self.receive().await {
-            Received::SubscriptionConfirmed(confirmed) => {
+            RelayMessage::SubscriptionConfirmed(confirmed) => {
                 assert_eq!(confirmed.request_message_id, id);
                 confirmed
             }
@@ -76,9 +78,9 @@ impl TestClient {
             topics: topics.iter().map(|&topic| topic.to_owned()).collect(),
             resume_from: Some(from.clone()),
         };
-        let id = self.send(Control::Subscribe(subscribe)).await;
+        let id = self.send(ControlMessage::Subscribe(subscribe)).await;
         match self.receive().await {
-            Received::SubscriptionConfirmed(confirmed) => {
+            RelayMessage::SubscriptionConfirmed(confirmed) => {
                 assert_eq!(confirmed.request_message_id, id);
                 confirmed
             }
@@ -91,9 +93,9 @@ impl TestClient {
         let unsubscribe = wire::Unsubscribe {
             topics: topics.iter().map(|&topic| topic.to_owned()).collect(),
         };
-        let id = self.send(Control::Unsubscribe(unsubscribe)).await;
+        let id = self.send(ControlMessage::Unsubscribe(unsubscribe)).await;
         match self.receive().await {
-            Received::UnsubscribeConfirmed(confirmed) => {
+            RelayMessage::UnsubscribeConfirmed(confirmed) => {
                 assert_eq!(confirmed.request_message_id, id);
                 confirmed
             }
@@ -102,21 +104,21 @@ impl TestClient {
     }
 
     /// The next message, whatever it is.
-    pub async fn receive(&mut self) -> Received {
+    pub async fn receive(&mut self) -> RelayMessage {
         self.try_receive().await.unwrap()
     }
 
     /// The next message, or how the connection ended.
-    pub async fn try_receive(&mut self) -> Result<Received, ReceiveError> {
+    pub async fn try_receive(&mut self) -> Result<RelayMessage, ReceiveError> {
         timeout(PATIENCE, self.0.receive())
             .await
             .expect("something arrives")
     }
 
     /// The next message, which must be an event.
-    pub async fn event(&mut self) -> Event {
+    pub async fn event(&mut self) -> ReceivedEvent {
         match self.receive().await {
-            Received::Event(event) => event,
+            RelayMessage::Event(event) => event,
             other => panic!("no event: {other:?}"),
         }
     }
@@ -124,7 +126,7 @@ impl TestClient {
     /// The next message, which must be an ErrorResponse.
     pub async fn error(&mut self) -> wire::ErrorResponse {
         match self.receive().await {
-            Received::Error(error) => error,
+            RelayMessage::Error(error) => error,
             other => panic!("no error: {other:?}"),
         }
     }
@@ -133,9 +135,9 @@ impl TestClient {
     /// that was published and answered before this call would stand before it.
     pub async fn nothing_more(&mut self) {
         let ping = wire::Ping { timestamp: 5 };
-        self.send(Control::Ping(ping)).await;
+        self.send(ControlMessage::Ping(ping)).await;
         match self.receive().await {
-            Received::Pong(_) => {}
+            RelayMessage::Pong(_) => {}
             other => panic!("something came: {other:?}"),
         }
     }
@@ -155,16 +157,16 @@ impl TestClient {
 /// A client's side of a connection.
 enum Speech {
     /// The client library, which speaks Protocol Buffers.
-    Binary(Box<Connection>),
+    Binary(Box<RelayConnection>),
     /// A client that speaks JSON. It reads and writes with the schema of the relay.
     Json(Box<JsonClient>, Arc<Schema>),
 }
 
 impl Speech {
     /// Sends a control message, and gives its message id.
-    async fn send(&mut self, control: Control) -> String {
+    async fn send(&mut self, control: ControlMessage) -> String {
         match self {
-            Self::Binary(connection) => connection.send(control).await.unwrap(),
+            Self::Binary(connection) => connection.send_control(control).await.unwrap(),
             Self::Json(client, schema) => {
                 let envelope = Envelope {
                     control: Some(control),
@@ -177,7 +179,7 @@ impl Speech {
     }
 
     /// The next message, or how the connection ended.
-    async fn receive(&mut self) -> Result<Received, ReceiveError> {
+    async fn receive(&mut self) -> Result<RelayMessage, ReceiveError> {
         match self {
             Self::Binary(connection) => connection.receive().await,
             Self::Json(client, schema) => loop {
@@ -203,20 +205,20 @@ impl Speech {
 }
 
 /// What a text frame says.
-fn received(schema: &Schema, text: &[u8]) -> Received {
+fn received(schema: &Schema, text: &[u8]) -> RelayMessage {
     let bytes = schema.envelope_from_json(text).unwrap();
     let envelope = Envelope::decode(&bytes[..]).unwrap();
     match envelope.control {
-        None => Received::Event(Event {
+        None => RelayMessage::Event(ReceivedEvent {
             envelope: bytes.into(),
             message_id: envelope.message_id,
             timestamp: envelope.timestamp,
             position: envelope.position,
         }),
-        Some(Control::SubscriptionConfirmed(it)) => Received::SubscriptionConfirmed(it),
-        Some(Control::UnsubscribeConfirmed(it)) => Received::UnsubscribeConfirmed(it),
-        Some(Control::Pong(pong)) => Received::Pong(pong),
-        Some(Control::Error(error)) => Received::Error(error),
+        Some(ControlMessage::SubscriptionConfirmed(it)) => RelayMessage::SubscriptionConfirmed(it),
+        Some(ControlMessage::UnsubscribeConfirmed(it)) => RelayMessage::UnsubscribeConfirmed(it),
+        Some(ControlMessage::Pong(pong)) => RelayMessage::Pong(pong),
+        Some(ControlMessage::Error(error)) => RelayMessage::Error(error),
         Some(other) => panic!("only clients send this: {other:?}"),
     }
 }

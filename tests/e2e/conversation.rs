@@ -1,7 +1,7 @@
 //! What clients say and are answered, and what that changes in what they get.
 
 use serde_json::{Value, json};
-use sidewire::{client::Received, protocol::wire};
+use sidewire::{client::RelayMessage, protocol::wire};
 
 use crate::{
     raw::{RawClient, binary},
@@ -275,8 +275,8 @@ async fn a_position_lies_behind_what_came_and_before_what_comes() {
             client.ask_for(&[&topic]).await;
             let position = loop {
                 match client.receive().await {
-                    Received::Event(event) => came = in_order(came, event.position),
-                    Received::SubscriptionConfirmed(confirmed) => {
+                    RelayMessage::Event(event) => came = in_order(came, event.position),
+                    RelayMessage::SubscriptionConfirmed(confirmed) => {
                         break confirmed.position.unwrap();
                     }
                     other => panic!("{other:?}"),

@@ -11,7 +11,7 @@ use std::{
 use prost::Message;
 use serde_json::Value;
 use sidewire::{
-    client::{Control, Envelope},
+    client::{ControlMessage, Envelope},
     config::Config,
     protocol::wire,
     schema::Schema,
@@ -202,12 +202,12 @@ fn own(envelope: &[u8]) -> Vec<Vec<u8>> {
         return Vec::new();
     };
     let position = match &envelope.control {
-        Some(Control::SubscriptionConfirmed(confirmed)) => confirmed.position.clone(),
-        Some(Control::Pong(pong)) => pong.position.clone(),
+        Some(ControlMessage::SubscriptionConfirmed(confirmed)) => confirmed.position.clone(),
+        Some(ControlMessage::Pong(pong)) => pong.position.clone(),
         _ => envelope.position.clone(),
     };
     let pong = match &envelope.control {
-        Some(Control::Pong(pong)) => pong.timestamp,
+        Some(ControlMessage::Pong(pong)) => pong.timestamp,
         _ => envelope.timestamp,
     };
     // With their tags, so that what the client sent is not taken for the relay's.

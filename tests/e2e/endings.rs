@@ -8,7 +8,7 @@ use crate::{
     support::{TestRelay, http, token, token_with},
     vocabulary::{also, created, item_created},
 };
-use sidewire::client::{Encoding, OpenError, ReceiveError, Received};
+use sidewire::client::{OpenError, PublishEncoding, ReceiveError, RelayMessage};
 
 /// What one client of the drain test had: offsets in order, and the goodbye.
 type Story = (Vec<u64>, u16, String);
@@ -20,7 +20,7 @@ async fn listen(relay: &TestRelay, stories: &mut JoinSet<Story>) {
         let mut offsets = Vec::new();
         loop {
             match client.try_receive().await {
-                Ok(Received::Event(event)) => offsets.push(event.position.unwrap().offset),
+                Ok(RelayMessage::Event(event)) => offsets.push(event.position.unwrap().offset),
                 Err(ReceiveError::Closed { code, reason }) => return (offsets, code, reason),
                 other => panic!("{other:?}"),
             }
@@ -30,11 +30,17 @@ async fn listen(relay: &TestRelay, stories: &mut JoinSet<Story>) {
 
 /// Publishes one event after the other until the relay takes no more: the offsets
 /// of those that it has acknowledged.
-async fn publish_until_refused(backend: sidewire::client::Publisher, clients: u64) -> Vec<u64> {
+async fn publish_until_refused(
+    backend: sidewire::client::EventPublisher,
+    clients: u64,
+) -> Vec<u64> {
     let mut acknowledged = Vec::new();
     loop {
         let body = created("p1").to_string();
-        let Ok(answer) = backend.post("acme", body, Encoding::Json, &[], false).await else {
+        let Ok(answer) = backend
+            .post("acme", body, PublishEncoding::Json, &[], false)
+            .await
+        else {
             return acknowledged;
         };
         match answer.status {

@@ -2,7 +2,7 @@
 
 use prost::Message as _;
 use serde_json::json;
-use sidewire::client::{Encoding, Envelope, Event, Published};
+use sidewire::client::{Envelope, PublishEncoding, PublishedEvent, ReceivedEvent};
 
 use crate::support::TestRelay;
 use crate::vocabulary::{also, created_by_call, named};
@@ -105,7 +105,7 @@ async fn an_event_is_the_bytes_that_came_less_field_18_and_fields_that_hold_thei
                 Cut(bytes) => sent.extend(*bytes),
             }
         }
-        let published = post_about(&relay, sent, Encoding::Protobuf, topics).await;
+        let published = post_about(&relay, sent, PublishEncoding::Protobuf, topics).await;
         assert_eq!(published.matched, Some(1), "case {index}");
         let received = client.event().await;
         check_bytes(&received, &published, &kept, *appends_id, *appends_time);
@@ -140,7 +140,7 @@ async fn from_json_too_a_message_id_and_a_timestamp_that_were_given_stay() {
     let (event, topics) = created_by_call();
     let mut event = named("given", also(event, &["extra:1"]));
     event["timestamp"] = json!("-5");
-    let published = post_about(&relay, event.to_string(), Encoding::Json, topics).await;
+    let published = post_about(&relay, event.to_string(), PublishEncoding::Json, topics).await;
     let mut expected = vec!["project:p1", "extra:1"];
     if !topics.is_empty() {
         // Those of the call come behind those of the event.
@@ -158,7 +158,7 @@ async fn from_json_too_a_message_id_and_a_timestamp_that_were_given_stay() {
     // What holds its default counts as missing.
     event["messageId"] = json!("");
     event["timestamp"] = json!(0);
-    let published = post_about(&relay, event.to_string(), Encoding::Json, topics).await;
+    let published = post_about(&relay, event.to_string(), PublishEncoding::Json, topics).await;
     let received = client.event().await;
     assert_eq!(received.message_id, published.message_id);
     assert!(received.message_id.len() == 36 && received.timestamp > 0);
@@ -170,8 +170,8 @@ async fn from_json_too_a_message_id_and_a_timestamp_that_were_given_stay() {
 pub async fn post(
     relay: &TestRelay,
     body: impl Into<bytes::Bytes>,
-    encoding: Encoding,
-) -> Published {
+    encoding: PublishEncoding,
+) -> PublishedEvent {
     post_about(relay, body, encoding, &[]).await
 }
 
@@ -179,9 +179,9 @@ pub async fn post(
 async fn post_about(
     relay: &TestRelay,
     body: impl Into<bytes::Bytes>,
-    encoding: Encoding,
+    encoding: PublishEncoding,
     topics: &[&str],
-) -> Published {
+) -> PublishedEvent {
     let backend = relay.backend();
     let answer = backend.post("acme", body, encoding, topics, false).await;
     answer.unwrap().results.remove(0)
@@ -190,8 +190,8 @@ async fn post_about(
 /// That the envelope is what was kept of the bytes that came, then the relay's own
 /// fields, and not a byte else.
 pub fn check_bytes(
-    received: &Event,
-    published: &Published,
+    received: &ReceivedEvent,
+    published: &PublishedEvent,
     kept: &[u8],
     appends_id: bool,
     appends_time: bool,

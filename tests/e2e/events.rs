@@ -5,7 +5,7 @@ use prost::Message as _;
 use prost_reflect::{
     DynamicMessage, Kind, MessageDescriptor, ReflectMessage as _, SerializeOptions, Value,
 };
-use sidewire::{client::Encoding, schema::PayloadKind};
+use sidewire::{client::PublishEncoding, schema::PayloadKind};
 
 use crate::{
     client::TestClient,
@@ -166,7 +166,7 @@ async fn every_event_arrives_whole_at_a_client_of_each_topic_that_it_names() {
 
 async fn check_protobuf(relay: &TestRelay, event: &DynamicMessage, clients: &mut [TestClient]) {
     let sent = event.encode_to_vec();
-    let published = post(relay, sent.clone(), Encoding::Protobuf).await;
+    let published = post(relay, sent.clone(), PublishEncoding::Protobuf).await;
     assert_eq!(published.matched, Some(clients.len() as u64));
     for client in clients {
         let received = client.event().await;
@@ -184,7 +184,7 @@ async fn check_json(
     let json = event
         .serialize_with_options(serde_json::value::Serializer, &options)
         .unwrap();
-    let published = post(relay, json.to_string(), Encoding::Json).await;
+    let published = post(relay, json.to_string(), PublishEncoding::Json).await;
     assert_eq!(published.matched, Some(clients.len() as u64));
     for client in clients {
         let received = client.event().await;

@@ -1,7 +1,7 @@
 //! Many clients of one topic, under load.
 
 use futures_util::future::join_all;
-use sidewire::client::{Encoding, Received};
+use sidewire::client::{PublishEncoding, RelayMessage};
 
 use crate::support::{TestRelay, raise_descriptor_limit};
 use crate::vocabulary::about;
@@ -22,7 +22,7 @@ async fn a_thousand_clients_get_every_event_once_and_in_order() {
         following.push(tokio::spawn(async move {
             for expected in 1..=EVENTS {
                 match client.receive().await {
-                    Received::Event(event) => {
+                    RelayMessage::Event(event) => {
                         assert_eq!(event.position.unwrap().offset, expected);
                     }
                     other => panic!("{other:?}"),
@@ -35,7 +35,7 @@ async fn a_thousand_clients_get_every_event_once_and_in_order() {
     let event = about(&["work_item:w1", "project:p1"]).to_string();
     for _ in 0..EVENTS {
         let answer = backend
-            .post("acme", event.clone(), Encoding::Json, &[], false)
+            .post("acme", event.clone(), PublishEncoding::Json, &[], false)
             .await
             .unwrap();
         assert_eq!(answer.results[0].matched, Some(CLIENTS as u64));

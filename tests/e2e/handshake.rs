@@ -4,7 +4,7 @@
 use std::num::NonZeroU32;
 
 use serde_json::{Value, json};
-use sidewire::config::Origin;
+use sidewire::config::WebOrigin;
 
 use crate::{
     raw::{ACCEPT, RawClient, bearer, binary, handshake, handshake_to, query},
@@ -170,7 +170,7 @@ async fn a_bearer_header_alone_counts_then_the_subprotocol_then_the_query() {
 #[tokio::test]
 async fn an_origin_that_is_listed_or_none_at_all_may_connect() {
     let listed = TestRelay::with(|config| {
-        config.client.origins = vec![Origin::parse("https://app.example").unwrap()];
+        config.client.origins = vec![WebOrigin::parse("https://app.example").unwrap()];
     });
     let open = TestRelay::start();
     let token = bearer(&token("acme", "ann"));

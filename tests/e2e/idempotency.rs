@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use sidewire::client::Encoding;
+use sidewire::client::PublishEncoding;
 
 use crate::{
     ingest_support::{BATCH, Backend, Call, EVENTS, JSON, PROTOBUF, refusal},
@@ -306,7 +306,9 @@ async fn a_backend_that_lost_the_answer_may_post_again() {
         .await;
     drop(lost);
     // Whichever of the two comes first, there is one.
-    let again = backend.post("acme", body, Encoding::Json, &[], false).await;
+    let again = backend
+        .post("acme", body, PublishEncoding::Json, &[], false)
+        .await;
     assert_eq!(again.unwrap().results[0].position.offset, 1);
     let next = relay.publish("acme", event("n", "x")).await;
     assert_eq!(next.position.offset, 2);

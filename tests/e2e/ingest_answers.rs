@@ -1,7 +1,7 @@
 //! What backends are answered when their events are taken.
 
 use serde_json::json;
-use sidewire::client::Encoding;
+use sidewire::client::PublishEncoding;
 
 use crate::{
     ingest_spellings,
@@ -67,7 +67,7 @@ async fn any_kind_exists_and_the_implicit_topics_reach_whom_they_name() {
     ] {
         let event = edited_by("ann").to_string();
         let answer = backend
-            .post("acme", event, Encoding::Json, &[topic], false)
+            .post("acme", event, PublishEncoding::Json, &[topic], false)
             .await;
         let published = &answer.unwrap().results[0];
         assert_eq!(published.topics, [topic]);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use sidewire::client::{Encoding, PublishError};
+use sidewire::client::{PublishEncoding, PublishFailure};
 use tokio::time::timeout;
 
 use crate::{
@@ -74,9 +74,11 @@ async fn a_backend_hears_that_its_body_is_too_big_though_it_goes_on_sending() {
     let backend = relay.backend();
     for round in 0..20 {
         let body = vec![b' '; 4 * 1024 * 1024];
-        let posted = backend.post("acme", body, Encoding::Json, &[], false).await;
+        let posted = backend
+            .post("acme", body, PublishEncoding::Json, &[], false)
+            .await;
         match posted {
-            Err(PublishError::Refused(problem)) => assert_eq!(problem.status, 413),
+            Err(PublishFailure::Refused(problem)) => assert_eq!(problem.status, 413),
             other => panic!("round {round}: {other:?}"),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sidewire::client::{Encoding, Publisher};
+use sidewire::client::{EventPublisher, PublishEncoding};
 use tokio::{task::JoinSet, time::timeout};
 
 use crate::vocabulary::{created, named};
@@ -93,12 +93,12 @@ async fn receive_all(mut client: TestClient, events: usize) -> Sequence {
     sequence
 }
 
-async fn publish(backend: Publisher, publisher: usize, size: Size) -> Sequence {
+async fn publish(backend: EventPublisher, publisher: usize, size: Size) -> Sequence {
     let mut answers = Vec::new();
     for event in 0..size.events_per_publisher {
         let body = named(&format!("{publisher}-{event}"), created("p1"));
         let answer = backend
-            .post("acme", body.to_string(), Encoding::Json, &[], false)
+            .post("acme", body.to_string(), PublishEncoding::Json, &[], false)
             .await
             .unwrap();
         let published = &answer.results[0];

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use sidewire::client::Encoding;
+use sidewire::client::PublishEncoding;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 use crate::{
@@ -141,7 +141,7 @@ async fn the_bytes_of_json_are_counted_until_they_are_written() {
     let batch = json!({"messages": events}).to_string();
     let answer = relay
         .backend()
-        .post("acme", batch, Encoding::Json, &[], true)
+        .post("acme", batch, PublishEncoding::Json, &[], true)
         .await
         .unwrap();
     assert_eq!(answer.status, 200);

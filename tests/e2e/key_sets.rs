@@ -196,7 +196,7 @@ async fn many_handshakes_wait_for_one_fetch() {
     let mut handshakes = JoinSet::new();
     for _ in 0..20 {
         let options = relay.options().with_token(NEW.token("new"));
-        handshakes.spawn(async move { sidewire::client::Connection::open(&options).await });
+        handshakes.spawn(async move { sidewire::client::RelayConnection::open(&options).await });
     }
     while issuer.fetches() < 2 {
         tokio::task::yield_now().await;

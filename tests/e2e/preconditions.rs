@@ -2,7 +2,7 @@
 //! that its backend knows.
 
 use serde_json::{Value, json};
-use sidewire::client::{Encoding, PublishError, Publisher};
+use sidewire::client::{EventPublisher, PublishEncoding, PublishFailure};
 
 use crate::{
     ingest_support::{BATCH, Call, EVENTS, Watched, offset, refusal},
@@ -230,7 +230,7 @@ async fn conditions_are_for_single_events_and_must_be_well_formed() {
 
 /// Reads where the document stands, edits it on that condition, and on 409 reads
 /// again: how often it had to.
-async fn edit_together(backend: &Publisher, editor: usize, edits: usize) -> usize {
+async fn edit_together(backend: &EventPublisher, editor: usize, edits: usize) -> usize {
     let (mut condition, mut retries) = ("doc:1@0".to_owned(), 0);
     for number in 0..edits {
         let mut body = edited_by(&format!("editor {editor}"));
@@ -240,7 +240,7 @@ async fn edit_together(backend: &Publisher, editor: usize, edits: usize) -> usiz
             let posted = backend.post_if_last(
                 "acme",
                 body.to_string(),
-                Encoding::Json,
+                PublishEncoding::Json,
                 &["doc:1"],
                 &conditions,
             );
@@ -250,7 +250,7 @@ async fn edit_together(backend: &Publisher, editor: usize, edits: usize) -> usiz
                     condition = format!("doc:1@{}:{}", position.epoch, position.offset);
                     break;
                 }
-                Err(PublishError::Refused(problem)) => {
+                Err(PublishFailure::Refused(problem)) => {
                     assert_eq!(problem.status, 409);
                     condition = problem.current[0].to_string();
                     retries += 1;

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use sidewire::config::Origin;
+use sidewire::config::WebOrigin;
 
 use crate::{
     raw::{KEY, RawClient, bearer, handshake, handshake_to},
@@ -168,7 +168,7 @@ async fn a_refusal_does_not_repeat_the_token() {
 #[tokio::test]
 async fn a_page_of_another_origin_is_403() {
     let listed = TestRelay::with(|config| {
-        config.client.origins = vec![Origin::parse("https://app.example").unwrap()];
+        config.client.origins = vec![WebOrigin::parse("https://app.example").unwrap()];
     });
     let desktop = TestRelay::desktop();
     let cases = [
@@ -264,7 +264,10 @@ async fn a_handshake_with_a_body_is_400() {
     for request in &requests {
         let answer = refused(&relay, request, 400).await;
         assert_eq!(answer.problem_code(), "VALIDATION_ERROR", "{request}");
-        assert_eq!(answer.json()["detail"], "a WebSocket handshake must not have a body");
+        assert_eq!(
+            answer.json()["detail"],
+            "a WebSocket handshake must not have a body"
+        );
     }
     assert_counted(&relay, 400, requests.len()).await;
     let empty = with("Content-Length: 0");

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sidewire::{
-    client::Control,
+    client::ControlMessage,
     protocol::wire::{self, Position},
 };
 
@@ -104,7 +104,7 @@ async fn a_resume_is_judged_by_the_token_of_now() {
         topics: vec!["project:p1".to_owned()],
         resume_from: Some(had.clone()),
     };
-    client.send(Control::Subscribe(subscribe)).await;
+    client.send(ControlMessage::Subscribe(subscribe)).await;
     assert_eq!(client.error().await.error_code, "AUTHORIZATION_FAILED");
     client.nothing_more().await;
     assert_eq!(client.resume(&["project:p2"], &had).await.replayed, 0);

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use serde_json::json;
-use sidewire::client::{Encoding, Publisher};
+use sidewire::client::{EventPublisher, PublishEncoding};
 use tokio::sync::oneshot;
 
 use crate::{client::TestClient, support::TestRelay, vocabulary::created};
@@ -62,12 +62,12 @@ async fn a_hundred_resumes_of_ten_thousand_events_do_not_keep_others_waiting() {
     assert!(relay.stop().await);
 }
 
-async fn publish_window(backend: &Publisher) {
+async fn publish_window(backend: &EventPublisher) {
     let messages = vec![created("p1"); usize::try_from(BATCH).unwrap()];
     let batch = json!({ "messages": messages }).to_string();
     for _ in 0..EVENTS / BATCH {
         let answer = backend
-            .post("acme", batch.clone(), Encoding::Json, &[], true)
+            .post("acme", batch.clone(), PublishEncoding::Json, &[], true)
             .await
             .unwrap();
         assert_eq!(answer.status, 200);
@@ -76,7 +76,7 @@ async fn publish_window(backend: &Publisher) {
 
 /// Posts an event and waits for it at its client, again and again.
 async fn measure_delays(
-    backend: Publisher,
+    backend: EventPublisher,
     mut beside: TestClient,
     mut stop: oneshot::Receiver<()>,
 ) -> (Vec<Duration>, TestClient) {
@@ -84,7 +84,7 @@ async fn measure_delays(
     let mut delays = Vec::new();
     while stop.try_recv().is_err() {
         let began = Instant::now();
-        let post = backend.post("acme", event.clone(), Encoding::Json, &[], false);
+        let post = backend.post("acme", event.clone(), PublishEncoding::Json, &[], false);
         let (answer, _) = tokio::join!(post, beside.event());
         answer.unwrap();
         delays.push(began.elapsed());

@@ -9,14 +9,17 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::Value;
 use sidewire::{
     auth::{Algorithm, NewToken, Secret, SigningKey, TokenRules},
-    client::{ClientOptions, Connection, Credential, Encoding, OpenError, Published, Publisher},
+    client::{
+        ClientOptions, Credential, EventPublisher, OpenError, PublishEncoding, PublishedEvent,
+        RelayConnection,
+    },
     clock::Clock,
-    config::{AuthKey, AuthMode, Config, IngestKey, Listen},
+    config::{AuthKey, AuthMode, Config, IngestKeyEntry, ListenAddress},
     protocol::{TenantName, Topic, UserName},
-    random::Random,
+    random::RandomSource,
     schema::Schema,
-    server::Server,
-    setup::Setup,
+    server::RelayServer,
+    setup::RelaySetup,
 };
 use tempfile::TempDir;
 use tokio::{
@@ -52,12 +55,12 @@ pub struct TestAddresses {
 
 /// A relay on ports that the kernel chose, with two shards.
 pub struct TestRelay {
-    server: Option<Server>,
+    server: Option<RelayServer>,
     pub addresses: TestAddresses,
     /// Where metrics and health are, an address or a Unix socket.
-    ops: Listen,
+    ops: ListenAddress,
     pub schema: Arc<Schema>,
-    random: Arc<Random>,
+    random: Arc<RandomSource>,
     _files: TempDir,
 }
 
@@ -83,8 +86,8 @@ impl TestRelay {
         let mut config = Config::default();
         let any_port = "127.0.0.1:0".parse().unwrap();
         config.client.listen = any_port;
-        config.ingest.listen = Listen::Tcp(any_port);
-        config.ops.listen = Listen::Tcp(any_port);
+        config.ingest.listen = ListenAddress::Tcp(any_port);
+        config.ops.listen = ListenAddress::Tcp(any_port);
         config.limits.shards = 2;
         // All clients of a test come from one address.
         config.limits.address_handshakes_per_minute = NonZeroU32::MAX;
@@ -93,7 +96,7 @@ impl TestRelay {
             algorithm: Algorithm::HS256,
             kid: None,
         }];
-        let key = |name: &str, text: &str, tenants: Option<Vec<TenantName>>| IngestKey {
+        let key = |name: &str, text: &str, tenants: Option<Vec<TenantName>>| IngestKeyEntry {
             name: name.to_owned(),
             key_file: file(name, text),
             tenants,
@@ -110,11 +113,12 @@ impl TestRelay {
         ];
         settings(&mut config);
         config.schema.bundled = Some(schema.name().to_owned());
-        let setup = Setup::new(config).unwrap();
+        let setup = RelaySetup::new(config).unwrap();
         let schema = Arc::clone(&setup.live.schema);
-        let server = Server::start(setup).unwrap();
+        let server = RelayServer::start(setup).unwrap();
         let listening = server.addresses().clone();
-        let address = |listen: &Listen| listen.tcp().unwrap_or(([0, 0, 0, 0], 0).into());
+        let address =
+            |listen: &ListenAddress| listen.tcp_address().unwrap_or(([0, 0, 0, 0], 0).into());
         Self {
             addresses: TestAddresses {
                 client: listening.client,
@@ -124,7 +128,7 @@ impl TestRelay {
             ops: listening.ops,
             server: Some(server),
             schema,
-            random: Arc::new(Random::from_seed(1)),
+            random: Arc::new(RandomSource::from_seed(1)),
             _files: files,
         }
     }
@@ -154,7 +158,7 @@ impl TestRelay {
 
     /// A client of the library with this token.
     pub async fn connect_with(&self, token: String) -> Result<TestClient, OpenError> {
-        Connection::open(&self.options().with_token(token))
+        RelayConnection::open(&self.options().with_token(token))
             .await
             .map(TestClient::of)
     }
@@ -187,21 +191,21 @@ impl TestRelay {
     }
 
     /// A backend with the key for every tenant.
-    pub fn backend(&self) -> Publisher {
+    pub fn backend(&self) -> EventPublisher {
         self.backend_with(Some(INGEST_KEY))
     }
 
     /// A backend with this key.
-    pub fn backend_with(&self, key: Option<&str>) -> Publisher {
+    pub fn backend_with(&self, key: Option<&str>) -> EventPublisher {
         let url = format!("http://{}", self.addresses.ingest);
-        Publisher::new(&url, key.map(Credential::new).as_ref()).unwrap()
+        EventPublisher::new(&url, key.map(Credential::new).as_ref()).unwrap()
     }
 
     /// Posts one event as JSON and gives what was answered.
-    pub async fn publish(&self, tenant: &str, event: Value) -> Published {
+    pub async fn publish(&self, tenant: &str, event: Value) -> PublishedEvent {
         let answer = self
             .backend()
-            .post(tenant, event.to_string(), Encoding::Json, &[], false)
+            .post(tenant, event.to_string(), PublishEncoding::Json, &[], false)
             .await
             .unwrap();
         assert_eq!((answer.status, answer.results.len()), (200, 1));
@@ -224,8 +228,8 @@ impl TestRelay {
     pub async fn metrics(&self) -> BTreeMap<String, f64> {
         let line = "GET /metrics HTTP/1.1\r\n";
         let answer = match &self.ops {
-            Listen::Tcp(address) => http(*address, line, "", b"").await,
-            Listen::Unix(path) => {
+            ListenAddress::Tcp(address) => http(*address, line, "", b"").await,
+            ListenAddress::Unix(path) => {
                 let stream = UnixStream::connect(path).await.unwrap();
                 http_over(stream, &format!("{line}Host: localhost\r\n\r\n"), b"").await
             }

@@ -8,8 +8,8 @@ use std::{
 use rcgen::generate_simple_self_signed;
 use rustls::{ClientConfig, pki_types::ServerName};
 use sidewire::{
-    client::{Connection, Encoding, OpenError, Publisher},
-    config::{Config, Listen, Tls},
+    client::{EventPublisher, OpenError, PublishEncoding, RelayConnection},
+    config::{Config, ListenAddress, TlsFiles},
     tls::client_config,
 };
 use tempfile::TempDir;
@@ -49,7 +49,7 @@ impl Certified {
 
     pub fn relay(&self, settings: impl FnOnce(&mut Config)) -> TestRelay {
         TestRelay::with(|config| {
-            config.client.tls = Some(Tls {
+            config.client.tls = Some(TlsFiles {
                 cert_file: self.files.path().join("tls.crt"),
                 key_file: self.files.path().join("tls.key"),
             });
@@ -61,7 +61,7 @@ impl Certified {
         let mut options = relay.options().with_token(token("acme", "ann"));
         options.url = format!("wss://{}/ws", relay.addresses.client);
         let options = options.with_tls(Arc::clone(&self.trust));
-        Connection::open(&options).await.map(TestClient::of)
+        RelayConnection::open(&options).await.map(TestClient::of)
     }
 
     /// TLS over a connection that has begun with these bytes, for which the kernel
@@ -232,9 +232,9 @@ async fn backends_and_operators_can_come_by_unix_sockets_which_go_with_the_relay
     let directory = TempDir::new().unwrap();
     let path = |name: &str| directory.path().join(name);
     let relay = TestRelay::with(|config| {
-        config.ingest.listen = Listen::Unix(path("ingest.sock"));
+        config.ingest.listen = ListenAddress::Unix(path("ingest.sock"));
         config.ingest.keys.clear();
-        config.ops.listen = Listen::Unix(path("ops.sock"));
+        config.ops.listen = ListenAddress::Unix(path("ops.sock"));
     });
     assert_eq!(
         [mode(&path("ingest.sock")), mode(&path("ops.sock"))],
@@ -242,10 +242,12 @@ async fn backends_and_operators_can_come_by_unix_sockets_which_go_with_the_relay
     );
     let mut client = relay.connect("acme", "ann").await;
     let url = format!("unix:{}", path("ingest.sock").display());
-    let backend = Publisher::new(&url, None).unwrap();
+    let backend = EventPublisher::new(&url, None).unwrap();
     for offset in 1..=2 {
         let body = event("x").to_string();
-        let answer = backend.post("acme", body, Encoding::Json, &[], false).await;
+        let answer = backend
+            .post("acme", body, PublishEncoding::Json, &[], false)
+            .await;
         assert_eq!(answer.unwrap().status, 200);
         assert_eq!(client.event().await.position.unwrap().offset, offset);
     }

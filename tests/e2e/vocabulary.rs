@@ -4,7 +4,7 @@
 use std::{env, sync::LazyLock};
 
 use serde_json::{Value, json};
-use sidewire::schema::{Bundled, Schema};
+use sidewire::schema::{BundledSchema, Schema};
 
 /// A bundled schema, as tests speak it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,7 +59,10 @@ impl TestSchema {
     }
 
     pub fn compile(self) -> Schema {
-        Bundled::named(self.name()).unwrap().schema().unwrap()
+        BundledSchema::by_name(self.name())
+            .unwrap()
+            .compile()
+            .unwrap()
     }
 
     /// An event of [`created`], with a text as long as a test likes.

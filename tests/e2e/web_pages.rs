@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 
 use serde_json::json;
-use sidewire::config::{Config, HostName, Listen};
+use sidewire::config::{Config, HostName, ListenAddress};
 use tempfile::TempDir;
 use tokio::net::{TcpStream, UnixStream};
 
@@ -191,8 +191,8 @@ async fn a_unix_socket_is_reached_by_any_name() {
     let socket = |name: &str| files.path().join(name);
     let relay = TestRelay::with(|config| {
         without_keys(config);
-        config.ingest.listen = Listen::Unix(socket("ingest"));
-        config.ops.listen = Listen::Unix(socket("ops"));
+        config.ingest.listen = ListenAddress::Unix(socket("ingest"));
+        config.ops.listen = ListenAddress::Unix(socket("ops"));
     });
     let headers = ["Host: sidewire", JSON];
     let stream = UnixStream::connect(socket("ingest")).await.unwrap();

@@ -43,7 +43,7 @@ fn the_examples_of_the_rfcs_are_verified() {
         user_claim: "iss".into(),
         ..TokenRules::default()
     };
-    let verifier = Verifier::new(keys, rules).unwrap();
+    let verifier = TokenVerifier::new(keys, rules).unwrap();
     let tokens: Vec<&str> = include_str!("../testdata/rfc.tokens.txt").lines().collect();
     let just_before = Duration::from_secs(1_300_819_379);
     for token in &tokens[..3] {
@@ -213,7 +213,7 @@ fn a_token_without_a_kid_is_tried_with_the_first_four_keys_of_its_algorithm() {
     keys.extend(
         (1..=6).map(|number| verification_key(algorithm, Some(&kid(number)), &secret(number))),
     );
-    let verifier = Verifier::new(keys, rules()).unwrap();
+    let verifier = TokenVerifier::new(keys, rules()).unwrap();
     let claims = NewToken {
         tenant: TenantName::parse("acme").unwrap(),
         user: UserName::parse("ann").unwrap(),
@@ -266,7 +266,7 @@ fn the_claims_have_the_names_of_the_rules() {
         (identity.tenant.as_str(), identity.user.as_str()),
         ("7", "bob")
     );
-    assert_eq!(identity.grant, Grant::listed([topic("project:1")]));
+    assert_eq!(identity.grant, Grant::from_topics([topic("project:1")]));
 }
 
 #[test]
@@ -322,7 +322,7 @@ fn a_kid_selects_the_keys_of_that_name_or_else_those_without() {
     let keys = |names: [Option<&str>; 3]| {
         let keys = names.iter().zip(&secrets);
         let keys = keys.map(|(kid, secret)| verification_key(algorithm, *kid, secret));
-        Verifier::new(keys.collect(), rules()).unwrap()
+        TokenVerifier::new(keys.collect(), rules()).unwrap()
     };
     let token = |kid: Option<&str>, secret: usize| {
         let header = match kid {

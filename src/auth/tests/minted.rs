@@ -41,13 +41,13 @@ fn a_minted_token_of_every_algorithm_is_accepted() {
 fn a_minted_token_is_one_by_the_rules_of_the_library_too() {
     for algorithm in Algorithm::ALL {
         let public = halves(algorithm).1;
-        let key = match algorithm.scheme() {
-            Scheme::Hmac { .. } => DecodingKey::from_secret(public),
-            Scheme::Rsa => DecodingKey::from_rsa_pem(public).unwrap(),
-            Scheme::Ec { .. } => DecodingKey::from_ec_pem(public).unwrap(),
-            Scheme::Ed => DecodingKey::from_ed_pem(public).unwrap(),
+        let key = match algorithm.key_requirements() {
+            KeyRequirements::Hmac { .. } => DecodingKey::from_secret(public),
+            KeyRequirements::Rsa => DecodingKey::from_rsa_pem(public).unwrap(),
+            KeyRequirements::Ec { .. } => DecodingKey::from_ec_pem(public).unwrap(),
+            KeyRequirements::Ed => DecodingKey::from_ed_pem(public).unwrap(),
         };
-        let mut validation = Validation::new(algorithm.library());
+        let mut validation = Validation::new(algorithm.library_algorithm());
         // The library uses the system clock; tests do not.
         validation.validate_exp = false;
         validation.set_audience(&[AUDIENCE]);
@@ -76,7 +76,9 @@ fn a_key_in_an_older_file_format_mints_too() {
         let key = signing_key(algorithm, None, private);
         let token = key.mint(&new_token(), &rules()).unwrap();
         let keys = vec![verification_key(algorithm, None, public)];
-        let verdict = Verifier::new(keys, rules()).unwrap().verify(&token, now());
+        let verdict = TokenVerifier::new(keys, rules())
+            .unwrap()
+            .verify(&token, now());
         assert_eq!(reason(verdict), "accepted", "{algorithm}");
     }
 }
@@ -97,7 +99,7 @@ fn a_minted_token_keeps_to_the_rules_and_the_grant() {
     let minted = key.mint(&token, &rules).unwrap();
     let identity = plain_verifier(rules).verify(&minted, now()).unwrap();
     assert_eq!(identity.user.as_str(), "ann");
-    assert_eq!(identity.grant, Grant::listed(token.topics.unwrap()));
+    assert_eq!(identity.grant, Grant::from_topics(token.topics.unwrap()));
 }
 
 #[test]

@@ -12,7 +12,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::EncodingKey;
 use serde_json::{Value, json};
 
-use super::{algorithm::Scheme, *};
+use super::{algorithm::KeyRequirements, *};
 
 /// The current time in all tests.
 const NOW: u64 = 1_800_000_000;
@@ -101,15 +101,15 @@ fn rules() -> TokenRules {
     }
 }
 
-fn verifier() -> Verifier {
-    Verifier::new(all_keys(), rules()).unwrap()
+fn verifier() -> TokenVerifier {
+    TokenVerifier::new(all_keys(), rules()).unwrap()
 }
 
 /// Returns a verifier with only an HS256 key and the default rules.
-fn plain_verifier(rules: TokenRules) -> Verifier {
+fn plain_verifier(rules: TokenRules) -> TokenVerifier {
     let algorithm = Algorithm::HS256;
     let key = verification_key(algorithm, None, halves(algorithm).1);
-    Verifier::new(vec![key], rules).unwrap()
+    TokenVerifier::new(vec![key], rules).unwrap()
 }
 
 fn good_claims() -> Value {
@@ -171,13 +171,13 @@ fn signed(private: &[u8], algorithm: Algorithm, text: &str) -> String {
 
 /// Returns the signature of the text, as base64url.
 fn signature(private: &[u8], algorithm: Algorithm, text: &str) -> String {
-    let key = match algorithm.scheme() {
-        Scheme::Hmac { .. } => EncodingKey::from_secret(private),
-        Scheme::Rsa => EncodingKey::from_rsa_pem(private).unwrap(),
-        Scheme::Ec { .. } => EncodingKey::from_ec_pem(private).unwrap(),
-        Scheme::Ed => EncodingKey::from_ed_pem(private).unwrap(),
+    let key = match algorithm.key_requirements() {
+        KeyRequirements::Hmac { .. } => EncodingKey::from_secret(private),
+        KeyRequirements::Rsa => EncodingKey::from_rsa_pem(private).unwrap(),
+        KeyRequirements::Ec { .. } => EncodingKey::from_ec_pem(private).unwrap(),
+        KeyRequirements::Ed => EncodingKey::from_ed_pem(private).unwrap(),
     };
-    jsonwebtoken::crypto::sign(text.as_bytes(), &key, algorithm.library()).unwrap()
+    jsonwebtoken::crypto::sign(text.as_bytes(), &key, algorithm.library_algorithm()).unwrap()
 }
 
 fn to_base64url(bytes: &[u8]) -> String {
@@ -206,7 +206,7 @@ fn resigned(token: &str, signature: &[u8]) -> String {
 }
 
 fn signature_of(token: &str) -> Vec<u8> {
-    strict_json::base64url(split(token)[2]).unwrap()
+    strict_json::decode_base64url(split(token)[2]).unwrap()
 }
 
 fn reason(verdict: Result<Identity, TokenError>) -> &'static str {

@@ -64,7 +64,7 @@ fn hmac_sha256(header: &str, secret: &[u8]) -> String {
 fn an_algorithm_is_never_taken_from_the_token() {
     for algorithm in Algorithm::ALL {
         let key = verification_key(algorithm, None, halves(algorithm).1);
-        let verifier = Verifier::new(vec![key], rules()).unwrap();
+        let verifier = TokenVerifier::new(vec![key], rules()).unwrap();
         for other in Algorithm::ALL {
             let verdict = reason(verifier.verify(
                 &compact(
@@ -94,7 +94,7 @@ fn a_public_key_is_never_taken_for_a_secret() {
     ] {
         let public = halves(algorithm).1;
         let key = verification_key(algorithm, None, public);
-        let verifier = Verifier::new(vec![key], rules()).unwrap();
+        let verifier = TokenVerifier::new(vec![key], rules()).unwrap();
         let token = hmac_sha256(r#"{"alg":"HS256"}"#, public);
         assert_eq!(
             reason(verifier.verify(&token, now())),
@@ -166,7 +166,7 @@ fn without_a_token_nobody_gets_in() {
 #[test]
 fn a_verifier_needs_a_key_and_names_of_claims() {
     assert_eq!(
-        Verifier::new(vec![], rules()).unwrap_err(),
+        TokenVerifier::new(vec![], rules()).unwrap_err(),
         VerifierError::NoKeys
     );
     for rules in [
@@ -184,7 +184,7 @@ fn a_verifier_needs_a_key_and_names_of_claims() {
         },
     ] {
         assert_eq!(
-            Verifier::new(all_keys(), rules).unwrap_err(),
+            TokenVerifier::new(all_keys(), rules).unwrap_err(),
             VerifierError::EmptyClaimName
         );
     }

@@ -9,11 +9,11 @@ use std::{
 
 use mio::{Interest, Token};
 
-use super::{Engine, NAP};
+use super::{BenchEngine, NAP};
 use crate::bench::{
     BenchError,
-    clients::{Client, Ended},
-    link::Link,
+    clients::{BenchClient, ClientFailure},
+    link::TargetLink,
 };
 
 /// The time within which a client must be subscribed.
@@ -21,7 +21,7 @@ pub(super) const OPENING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The outcome of opening a set of clients.
 #[derive(Debug, Clone, Copy, Default)]
-pub(in crate::bench) struct Opened {
+pub(in crate::bench) struct OpenOutcome {
     pub(in crate::bench) connects: u64,
     pub(in crate::bench) failures: u64,
     pub(in crate::bench) took: Duration,
@@ -29,14 +29,14 @@ pub(in crate::bench) struct Opened {
 
 /// The clients that are being opened.
 #[derive(Debug, Default)]
-pub(super) struct Opening {
+pub(super) struct OpenProgress {
     /// Clients and their start times, oldest first.
     begun: VecDeque<(usize, Instant)>,
     under_way: usize,
-    outcome: Opened,
+    outcome: OpenOutcome,
 }
 
-impl Opened {
+impl OpenOutcome {
     pub(in crate::bench) fn add(&mut self, other: Self) {
         self.connects += other.connects;
         self.failures += other.failures;
@@ -44,37 +44,37 @@ impl Opened {
     }
 }
 
-impl Engine<'_> {
+impl BenchEngine<'_> {
     /// Opens these clients, at most `concurrency` at a time, and waits until each is
     /// subscribed or has failed.
-    pub(in crate::bench) fn open(
+    pub(in crate::bench) fn open_clients(
         &mut self,
         connections: Range<usize>,
         concurrency: usize,
-    ) -> Result<Opened, BenchError> {
+    ) -> Result<OpenOutcome, BenchError> {
         let begun = Instant::now();
         let total = connections.len() as u64;
-        self.opening = Opening::default();
+        self.opening = OpenProgress::default();
         let mut waiting = connections;
         loop {
             while self.opening.under_way < concurrency
                 && let Some(connection) = waiting.next()
             {
-                self.begin(connection);
+                self.begin_client(connection);
             }
             // The next token would be refused too.
             if let Some(answer) = self.unauthorized.take() {
                 return Err(BenchError::Unauthorized(answer));
             }
-            let Opened {
+            let OpenOutcome {
                 connects, failures, ..
             } = self.opening.outcome;
             if connects + failures == total {
                 break;
             }
-            self.tell("connecting", connects + failures, total);
-            self.turn(Instant::now() + NAP)?;
-            self.give_up_on_the_slow();
+            self.report_progress("connecting", connects + failures, total);
+            self.poll_once(Instant::now() + NAP)?;
+            self.time_out_slow();
         }
         let mut outcome = std::mem::take(&mut self.opening).outcome;
         outcome.took = begun.elapsed();
@@ -86,15 +86,15 @@ impl Engine<'_> {
         self.opening.outcome.connects += 1;
     }
 
-    pub(super) fn on_failure(&mut self, error: &Ended) {
+    pub(super) fn on_failure(&mut self, error: &ClientFailure) {
         self.opening.under_way -= 1;
         self.opening.outcome.failures += 1;
-        self.note(error);
+        self.note_failure(error);
     }
 
-    fn begin(&mut self, connection: usize) {
+    fn begin_client(&mut self, connection: usize) {
         self.opening.under_way += 1;
-        match self.try_begin(connection) {
+        match self.try_begin_client(connection) {
             Ok(()) => {
                 let begun = (connection, Instant::now());
                 self.opening.begun.push_back(begun);
@@ -103,19 +103,19 @@ impl Engine<'_> {
         }
     }
 
-    fn try_begin(&mut self, connection: usize) -> io::Result<()> {
-        let mut link = Link::open(&self.target.clients, self.sources, connection)?;
+    fn try_begin_client(&mut self, connection: usize) -> io::Result<()> {
+        let mut link = TargetLink::open(&self.target.clients, self.sources, connection)?;
         let interest = Interest::READABLE | Interest::WRITABLE;
         self.poll
             .registry()
             .register(&mut link.stream, Token(connection), interest)?;
         if let Some(slot) = self.clients.get_mut(connection) {
-            *slot = Some(Client::new(link));
+            *slot = Some(BenchClient::new(link));
         }
         Ok(())
     }
 
-    fn give_up_on_the_slow(&mut self) {
+    fn time_out_slow(&mut self) {
         while let Some((connection, begun)) = self.opening.begun.front().copied() {
             let client = self.clients.get(connection).and_then(Option::as_ref);
             let is_opening = client.is_some_and(|client| !client.is_subscribed());
@@ -124,8 +124,8 @@ impl Engine<'_> {
             }
             self.opening.begun.pop_front();
             if is_opening {
-                self.close(connection..connection + 1);
-                self.on_failure(&Ended::TimedOut(OPENING_TIMEOUT.as_secs()));
+                self.close_clients(connection..connection + 1);
+                self.on_failure(&ClientFailure::TimedOut(OPENING_TIMEOUT.as_secs()));
             }
         }
     }

@@ -5,12 +5,18 @@ use std::{env, num::NonZeroUsize, path::PathBuf, time::Duration};
 use clap::{Subcommand, ValueEnum};
 
 use super::{
-    super::{Failure, client_tls, credential, schema_args::SchemaOrConfigArgs, signing::Signing},
+    super::{
+        CommandFailure, client_tls, read_credential, schema_args::SchemaOrConfigArgs,
+        signing::SigningArgs,
+    },
     KEY_VARIABLE,
 };
 use crate::{
-    bench::{Fanout, Framing, LOST_AFTER, Place, Plan, Relay, Scenario, Speech, Target, Window},
-    client::Schemes,
+    bench::{
+        BenchPlan, BenchTarget, Framing, LOST_AFTER, MeasureWindow, RelayTarget, Scenario,
+        ScenarioFanout, TargetEndpoint, TargetProtocol,
+    },
+    client::UrlSchemes,
     protocol::{self, TenantName},
 };
 
@@ -21,10 +27,10 @@ use crate::{
     subcommand_value_name = "SCENARIO",
     subcommand_help_heading = "Scenarios"
 )]
-pub struct Args {
+pub struct BenchArgs {
     /// The scenario.
     #[command(subcommand)]
-    pub scenario: Command,
+    pub scenario: BenchScenario,
 }
 
 const HELP: &str = "Examples:
@@ -48,7 +54,7 @@ not accepted; 1 if anything else failed.";
 
 /// The scenarios.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub enum BenchScenario {
     /// Measure latency at a fixed rate: from POST to each frame, and to the last one.
     Latency(LatencyArgs),
     /// Measure delivery at full load when many clients share a topic.
@@ -67,7 +73,7 @@ pub enum Command {
 
 /// The relay to measure, and the credentials for it.
 #[derive(Debug, clap::Args)]
-pub struct Common {
+pub struct CommonArgs {
     /// The URL of the relay's client listener; wss:// for TLS.
     #[arg(long, default_value = "ws://127.0.0.1:3000/ws")]
     pub url: String,
@@ -86,7 +92,7 @@ pub struct Common {
     pub tenants: NonZeroUsize,
     /// The signing of the clients' tokens.
     #[command(flatten)]
-    pub signing: Signing,
+    pub signing: SigningArgs,
     /// The schema of the relay.
     #[command(flatten)]
     pub schema: SchemaOrConfigArgs,
@@ -120,7 +126,7 @@ pub enum Encoding {
     Json,
 }
 
-impl From<Encoding> for protocol::Encoding {
+impl From<Encoding> for protocol::EnvelopeEncoding {
     fn from(encoding: Encoding) -> Self {
         match encoding {
             Encoding::Protobuf => Self::Protobuf,
@@ -186,7 +192,7 @@ pub struct LatencyArgs {
     pub window: WindowArgs,
     /// The flags that all scenarios share.
     #[command(flatten)]
-    pub common: Common,
+    pub common: CommonArgs,
 }
 
 /// The flags of `throughput`.
@@ -208,7 +214,7 @@ pub struct ThroughputArgs {
     pub window: WindowArgs,
     /// The flags that all scenarios share.
     #[command(flatten)]
-    pub common: Common,
+    pub common: CommonArgs,
 }
 
 /// The flags of `selective`.
@@ -230,7 +236,7 @@ pub struct SelectiveArgs {
     pub window: WindowArgs,
     /// The flags that all scenarios share.
     #[command(flatten)]
-    pub common: Common,
+    pub common: CommonArgs,
 }
 
 /// The flags of `idle`.
@@ -249,7 +255,7 @@ pub struct IdleArgs {
     pub settle: Duration,
     /// The flags that all scenarios share.
     #[command(flatten)]
-    pub common: Common,
+    pub common: CommonArgs,
 }
 
 /// The flags of `connect`.
@@ -269,10 +275,10 @@ pub struct ConnectArgs {
     pub window: WindowArgs,
     /// The flags that all scenarios share.
     #[command(flatten)]
-    pub common: Common,
+    pub common: CommonArgs,
 }
 
-/// The flags of `ingest`.
+/// The flags of `ingest_url`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:
   sidewire bench ingest --publishers 64 --batch 100 --key-file ingest.key")]
@@ -291,7 +297,7 @@ pub struct IngestArgs {
     pub window: WindowArgs,
     /// The flags that all scenarios share.
     #[command(flatten)]
-    pub common: Common,
+    pub common: CommonArgs,
 }
 
 /// The flags of `growth`.
@@ -325,16 +331,16 @@ pub struct GrowthArgs {
     pub payload: PayloadArgs,
     /// The flags that all scenarios share.
     #[command(flatten)]
-    pub common: Common,
+    pub common: CommonArgs,
 }
 
-impl Command {
+impl BenchScenario {
     /// Returns the plan, and true if the report is to be printed as JSON.
-    pub(super) fn plan(self) -> Result<(Plan, bool), Failure> {
+    pub(super) fn into_plan(self) -> Result<(BenchPlan, bool), CommandFailure> {
         if let Self::Growth(args) = &self
             && args.many <= args.few
         {
-            return Err(Failure::new("--many must be more than --few"));
+            return Err(CommandFailure::new("--many must be more than --few"));
         }
         let scenario = self.scenario();
         let (common, payload_bytes) = match self {
@@ -346,11 +352,11 @@ impl Command {
             Self::Idle(args) => (args.common, 0),
             Self::Connect(args) => (args.common, 0),
         };
-        common.plan(scenario, payload_bytes)
+        common.into_plan(scenario, payload_bytes)
     }
 
     /// Returns the flags that all scenarios share.
-    pub(super) fn common(&self) -> &Common {
+    pub(super) fn common_args(&self) -> &CommonArgs {
         match self {
             Self::Latency(args) => &args.common,
             Self::Throughput(args) => &args.common,
@@ -404,7 +410,7 @@ impl GrowthArgs {
             many: self.many.get(),
             blocks: self.blocks.get(),
             outstanding: self.load.outstanding.get(),
-            window: Window {
+            window: MeasureWindow {
                 warmup: self.warmup,
                 duration: self.duration,
             },
@@ -413,8 +419,8 @@ impl GrowthArgs {
 }
 
 impl FanoutArgs {
-    fn fanout(&self) -> Fanout {
-        Fanout {
+    fn fanout(&self) -> ScenarioFanout {
+        ScenarioFanout {
             connections: self.connections.get(),
             topics: self.topics.get(),
         }
@@ -422,32 +428,38 @@ impl FanoutArgs {
 }
 
 impl WindowArgs {
-    fn window(&self) -> Window {
-        Window {
+    fn window(&self) -> MeasureWindow {
+        MeasureWindow {
             warmup: self.warmup,
             duration: self.duration,
         }
     }
 }
 
-impl Common {
-    fn plan(self, scenario: Scenario, payload_bytes: usize) -> Result<(Plan, bool), Failure> {
+impl CommonArgs {
+    fn into_plan(
+        self,
+        scenario: Scenario,
+        payload_bytes: usize,
+    ) -> Result<(BenchPlan, bool), CommandFailure> {
         let speech = match self.floor {
-            Some(framing) => Speech::Floor(framing),
-            None => Speech::Relay(Box::new(Relay {
+            Some(framing) => TargetProtocol::Floor(framing),
+            None => TargetProtocol::Relay(Box::new(RelayTarget {
                 tenant: self.tenant,
                 tenants: self.tenants.get(),
-                signing_key: self.signing.key()?,
-                rules: self.signing.rules(),
-                ingest_key: credential(self.key_file.as_deref(), env::var(KEY_VARIABLE).ok())?,
+                signing_key: self.signing.signing_key()?,
+                rules: self.signing.token_rules(),
+                ingest_key: read_credential(self.key_file.as_deref(), env::var(KEY_VARIABLE).ok())?,
                 encoding: self.encoding.into(),
             })),
         };
         let tls = client_tls(&self.url, self.ca_file.as_deref())?;
-        let plan = Plan {
-            target: Target {
-                clients: Place::of(&self.url, Schemes::WEBSOCKET, tls).map_err(Failure::new)?,
-                ingest: Place::of(&self.ingest_url, Schemes::INGEST, None).map_err(Failure::new)?,
+        let plan = BenchPlan {
+            target: BenchTarget {
+                clients: TargetEndpoint::from_url(&self.url, UrlSchemes::WEBSOCKET, tls)
+                    .map_err(CommandFailure::new)?,
+                ingest: TargetEndpoint::from_url(&self.ingest_url, UrlSchemes::INGEST, None)
+                    .map_err(CommandFailure::new)?,
                 speech,
             },
             scenario,

@@ -11,7 +11,7 @@ use crate::{
 
 /// A client that is described on the command line.
 #[derive(Debug)]
-pub(super) struct Client {
+pub(super) struct DescribedClient {
     /// The topics of its one Subscribe.
     pub(super) subscribe: Vec<Topic>,
     pub(super) grant: Grant,
@@ -20,7 +20,7 @@ pub(super) struct Client {
 
 /// The verdict on one client and one event, with the reasons.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(super) struct Reception {
+pub(super) struct ClientReception {
     user: Option<String>,
     receives: bool,
     /// The topics through which the event is delivered.
@@ -30,7 +30,7 @@ pub(super) struct Reception {
     /// The topics of the Subscribe that the token does not grant, and why.
     refused: Vec<RefusedTopic>,
     /// The client's relation to each topic of the event.
-    topics: Vec<Relation>,
+    topics: Vec<TopicRelation>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -40,15 +40,15 @@ struct RefusedTopic {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-struct Relation {
+struct TopicRelation {
     topic: String,
-    relation: Why,
+    relation: RelationKind,
 }
 
 /// A client's relation to a topic of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-enum Why {
+enum RelationKind {
     /// The client is subscribed to the topic.
     Subscribed,
     /// The topic's events are delivered without a subscription.
@@ -63,24 +63,24 @@ enum Why {
     OtherUser,
 }
 
-impl Client {
+impl DescribedClient {
     /// Decides if the client receives an event with these topics.
-    pub(super) fn reception(&self, topics: &[Topic]) -> Reception {
+    pub(super) fn evaluate_reception(&self, topics: &[Topic]) -> ClientReception {
         let refused = self.subscribe.iter().filter_map(|topic| {
             Some(RefusedTopic {
-                reason: self.grant.refusal(topic)?,
+                reason: self.grant.refusal_reason(topic)?,
                 topic: topic.to_string(),
             })
         });
         let refused: Vec<_> = refused.collect();
-        let relation = |topic: &Topic| Relation {
+        let relation = |topic: &Topic| TopicRelation {
             topic: topic.to_string(),
-            relation: self.relation(topic, refused.is_empty()),
+            relation: self.relation_to(topic, refused.is_empty()),
         };
         let topics: Vec<_> = topics.iter().map(relation).collect();
         let by = topics.iter().filter(|it| it.relation.brings_event());
         let by: Vec<_> = by.map(|it| it.topic.clone()).collect();
-        Reception {
+        ClientReception {
             user: self.user.as_ref().map(ToString::to_string),
             receives: !by.is_empty(),
             by,
@@ -90,31 +90,31 @@ impl Client {
         }
     }
 
-    fn relation(&self, topic: &Topic, is_subscribe_taken: bool) -> Why {
+    fn relation_to(&self, topic: &Topic, is_subscribe_taken: bool) -> RelationKind {
         let own = self.user.as_ref().map(Topic::of_user);
         if topic.is_everyone() || own.as_ref() == Some(topic) {
-            Why::Implicit
+            RelationKind::Implicit
         } else if topic.kind() == USER_KIND {
-            Why::OtherUser
+            RelationKind::OtherUser
         } else if self.subscribe.contains(topic) {
             match is_subscribe_taken {
-                true => Why::Subscribed,
-                false => Why::SubscribeRefused,
+                true => RelationKind::Subscribed,
+                false => RelationKind::SubscribeRefused,
             }
         } else if self.grant.allows(topic) {
-            Why::NotSubscribed
+            RelationKind::NotSubscribed
         } else {
-            Why::NotGranted
+            RelationKind::NotGranted
         }
     }
 }
 
-impl Why {
+impl RelationKind {
     fn brings_event(self) -> bool {
         matches!(self, Self::Subscribed | Self::Implicit)
     }
 
-    fn text(self) -> &'static str {
+    fn as_text(self) -> &'static str {
         match self {
             Self::Subscribed => "is subscribed",
             Self::Implicit => "is delivered without a subscription",
@@ -126,13 +126,13 @@ impl Why {
     }
 }
 
-impl Reception {
+impl ClientReception {
     pub(super) fn receives(&self) -> bool {
         self.receives
     }
 }
 
-impl fmt::Display for Reception {
+impl fmt::Display for ClientReception {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "client")?;
         if let Some(user) = &self.user {
@@ -145,8 +145,8 @@ impl fmt::Display for Reception {
         for RefusedTopic { topic, reason } in &self.refused {
             writeln!(f, "  {topic} {reason}, so the whole Subscribe is refused")?;
         }
-        for Relation { topic, relation } in &self.topics {
-            writeln!(f, "  {topic} {}", relation.text())?;
+        for TopicRelation { topic, relation } in &self.topics {
+            writeln!(f, "  {topic} {}", relation.as_text())?;
         }
         Ok(())
     }

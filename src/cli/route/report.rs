@@ -5,27 +5,27 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::client::{Client, Reception};
+use super::client::{ClientReception, DescribedClient};
 use crate::{
-    http::Problem,
-    ingest::Taken,
+    http::HttpProblem,
+    ingest::DryRunEvent,
     schema::{AnnotatedValue, Schema},
 };
 
 /// An event that the relay would accept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(super) struct Report {
+pub(super) struct RouteReport {
     taken: bool,
-    payload: Payload,
-    fields: Vec<Field>,
+    payload: ReportedPayload,
+    fields: Vec<ReportedField>,
     extra_topics: Vec<ExtraTopic>,
     topics: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    client: Option<Reception>,
+    client: Option<ClientReception>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-struct Payload {
+struct ReportedPayload {
     number: u32,
     name: String,
     message: String,
@@ -33,7 +33,7 @@ struct Payload {
 
 /// An annotated field.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-struct Field {
+struct ReportedField {
     path: String,
     kind: Option<String>,
     value: String,
@@ -49,28 +49,31 @@ struct ExtraTopic {
 
 /// An event that the relay would refuse.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(super) struct Refused {
+pub(super) struct RefusedEvent {
     taken: bool,
     code: &'static str,
     message: String,
     field: Option<String>,
 }
 
-impl Report {
+impl RouteReport {
     /// Builds the report: the event, the origin of each topic, and the verdict on the client.
-    pub(super) fn of(
+    pub(super) fn for_event(
         schema: &Schema,
-        taken: &Taken,
+        taken: &DryRunEvent,
         topics_in_call: &[String],
-        client: Option<&Client>,
-    ) -> Result<Self, Refused> {
-        let refused = |error: &dyn ToString| Refused::from(Problem::invalid(error.to_string()));
+        client: Option<&DescribedClient>,
+    ) -> Result<Self, RefusedEvent> {
+        let refused =
+            |error: &dyn ToString| RefusedEvent::from(HttpProblem::bad_request(error.to_string()));
         let inspected = schema.inspect(&taken.envelope).map_err(|it| refused(&it))?;
-        let fields = schema.explain(&taken.envelope).map_err(|it| refused(&it))?;
+        let fields = schema
+            .explain_topics(&taken.envelope)
+            .map_err(|it| refused(&it))?;
         let payload = inspected.payload.map(|payload| {
             let mut known = schema.payloads().iter();
             let known = known.find(|it| it.number == payload.number);
-            Payload {
+            ReportedPayload {
                 number: payload.number,
                 name: payload.name.to_owned(),
                 message: known.map_or_else(String::new, |it| it.message.clone()),
@@ -87,10 +90,10 @@ impl Report {
         Ok(Self {
             taken: true,
             payload: payload.ok_or_else(|| refused(&"payload is not set"))?,
-            fields: fields.into_iter().map(Field::from).collect(),
+            fields: fields.into_iter().map(ReportedField::from).collect(),
             extra_topics: extra.collect(),
             topics: taken.topics.iter().map(ToString::to_string).collect(),
-            client: client.map(|client| client.reception(&taken.topics)),
+            client: client.map(|client| client.evaluate_reception(&taken.topics)),
         })
     }
 
@@ -100,7 +103,7 @@ impl Report {
     }
 }
 
-impl From<AnnotatedValue> for Field {
+impl From<AnnotatedValue> for ReportedField {
     fn from(field: AnnotatedValue) -> Self {
         Self {
             path: field.path,
@@ -111,8 +114,8 @@ impl From<AnnotatedValue> for Field {
     }
 }
 
-impl From<Problem> for Refused {
-    fn from(problem: Problem) -> Self {
+impl From<HttpProblem> for RefusedEvent {
+    fn from(problem: HttpProblem) -> Self {
         Self {
             taken: false,
             code: problem.code().as_str(),
@@ -122,21 +125,21 @@ impl From<Problem> for Refused {
     }
 }
 
-impl Refused {
+impl RefusedEvent {
     pub(super) fn message(&self) -> &str {
         &self.message
     }
 }
 
-impl fmt::Display for Refused {
+impl fmt::Display for RefusedEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.message)
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for RouteReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Payload {
+        let ReportedPayload {
             number,
             name,
             message,
@@ -144,7 +147,7 @@ impl fmt::Display for Report {
         writeln!(f, "payload: {number} {name}, {message}")?;
         let paths = self.fields.iter().map(|field| field.path.chars().count());
         let width = paths.max().unwrap_or_default();
-        for Field {
+        for ReportedField {
             path, value, topic, ..
         } in &self.fields
         {

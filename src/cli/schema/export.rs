@@ -6,25 +6,27 @@ use std::{
 };
 
 use crate::{
-    cli::{Failure, schema_args},
+    cli::{CommandFailure, schema_args},
     schema::{BuiltInFile, SchemaSource},
 };
 
 /// Writes the files that a schema from this source imports. Returns a line for each file.
-pub(super) fn export(
+pub(super) fn export_files(
     source: &SchemaSource,
     directory: &Path,
     force: bool,
-) -> Result<Vec<String>, Failure> {
-    let files = match schema_args::bundled(source)? {
-        Some(bundled) => BuiltInFile::of_bundled(&bundled).map_err(Failure::new)?,
-        None => BuiltInFile::all().to_vec(),
+) -> Result<Vec<String>, CommandFailure> {
+    let files = match schema_args::find_bundled(source)? {
+        Some(bundled) => BuiltInFile::of_bundled(&bundled).map_err(CommandFailure::new)?,
+        None => BuiltInFile::relay_files().to_vec(),
     };
     let files: Vec<_> = files
         .into_iter()
         .map(|file| (directory.join(file.name), file.text))
         .collect();
-    let states = files.iter().map(|(path, text)| State::of(path, text));
+    let states = files
+        .iter()
+        .map(|(path, text)| FileState::compare_file(path, text));
     let states: Vec<_> = states.collect::<Result<_, _>>()?;
     if !force {
         refuse_to_replace(&files, &states)?;
@@ -33,27 +35,30 @@ pub(super) fn export(
     written
         .map(|((path, text), state)| {
             let shown = path.display();
-            if state == State::Same {
+            if state == FileState::Same {
                 return Ok(format!("{shown} is up to date"));
             }
-            write(path, text).map_err(|error| cannot("write", path, &error))?;
+            write_file(path, text).map_err(|error| file_failure("write", path, &error))?;
             Ok(format!("{shown} written"))
         })
         .collect()
 }
 
 /// Fails if a file would be overwritten, before any is written.
-fn refuse_to_replace(files: &[(PathBuf, &str)], states: &[State]) -> Result<(), Failure> {
+fn refuse_to_replace(
+    files: &[(PathBuf, &str)],
+    states: &[FileState],
+) -> Result<(), CommandFailure> {
     let different: Vec<_> = files
         .iter()
         .zip(states)
-        .filter(|(_, state)| **state == State::Different)
+        .filter(|(_, state)| **state == FileState::Different)
         .map(|((path, _), _)| path.display().to_string())
         .collect();
     if different.is_empty() {
         return Ok(());
     }
-    Err(Failure::new(format!(
+    Err(CommandFailure::new(format!(
         "these files exist and differ: {}; --force overwrites them",
         different.join(", ")
     )))
@@ -61,30 +66,30 @@ fn refuse_to_replace(files: &[(PathBuf, &str)], states: &[State]) -> Result<(), 
 
 /// The state of a file in the directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum FileState {
     Missing,
     Same,
     Different,
 }
 
-impl State {
-    fn of(path: &Path, text: &str) -> Result<Self, Failure> {
+impl FileState {
+    fn compare_file(path: &Path, text: &str) -> Result<Self, CommandFailure> {
         match fs::read(path) {
             Ok(found) if found == text.as_bytes() => Ok(Self::Same),
             Ok(_) => Ok(Self::Different),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::Missing),
-            Err(error) => Err(cannot("read", path, &error)),
+            Err(error) => Err(file_failure("read", path, &error)),
         }
     }
 }
 
-fn write(path: &Path, text: &str) -> io::Result<()> {
+fn write_file(path: &Path, text: &str) -> io::Result<()> {
     if let Some(directory) = path.parent() {
         fs::create_dir_all(directory)?;
     }
     fs::write(path, text)
 }
 
-fn cannot(what: &str, path: &Path, error: &io::Error) -> Failure {
-    Failure::new(format!("cannot {what} {}: {error}", path.display()))
+fn file_failure(what: &str, path: &Path, error: &io::Error) -> CommandFailure {
+    CommandFailure::new(format!("cannot {what} {}: {error}", path.display()))
 }

@@ -5,31 +5,31 @@ use std::{collections::BTreeSet, fmt};
 
 use serde::Serialize;
 
-use crate::schema::{IdLists, PayloadKind, PayloadType, Routes, Schema};
+use crate::schema::{IdLists, PayloadKind, PayloadType, Schema, TopicRoutes};
 
 /// The routing table of a schema.
 #[derive(Debug, Serialize)]
-pub(super) struct Table {
+pub(super) struct RoutingTableView {
     envelope: String,
     batch: bool,
     authenticate: bool,
     kinds: Vec<String>,
-    subscribe: Vec<List>,
-    unsubscribe: Vec<List>,
-    envelope_topics: Vec<Path>,
-    events: Vec<Event>,
+    subscribe: Vec<IdListRow>,
+    unsubscribe: Vec<IdListRow>,
+    envelope_topics: Vec<PathRow>,
+    events: Vec<EventRow>,
 }
 
 /// A list of ids in Subscribe or Unsubscribe.
 #[derive(Debug, Serialize)]
-struct List {
+struct IdListRow {
     number: u32,
     name: String,
     kind: String,
 }
 
 #[derive(Debug, Serialize)]
-struct Event {
+struct EventRow {
     number: u32,
     name: String,
     json_name: String,
@@ -37,21 +37,21 @@ struct Event {
     client_publish: bool,
     presence: bool,
     sender: Vec<String>,
-    absent: Option<Absent>,
-    topics: Vec<Path>,
-    recursions: Vec<Recursion>,
+    absent: Option<AbsentRow>,
+    topics: Vec<PathRow>,
+    recursions: Vec<RecursionRow>,
     /// True if there are more topics than are listed.
     cut: bool,
 }
 
 #[derive(Debug, Serialize)]
-struct Absent {
+struct AbsentRow {
     field: String,
     value: String,
 }
 
 #[derive(Debug, Serialize)]
-struct Path {
+struct PathRow {
     path: String,
     json_path: String,
     numbers: Vec<u32>,
@@ -59,19 +59,19 @@ struct Path {
 }
 
 #[derive(Debug, Serialize)]
-struct Recursion {
+struct RecursionRow {
     path: String,
     same_as: String,
 }
 
-impl Table {
-    pub(super) fn of(schema: &Schema) -> Self {
+impl RoutingTableView {
+    pub(super) fn from_schema(schema: &Schema) -> Self {
         let events: Vec<_> = schema
             .events()
-            .map(|payload| Event::of(schema, payload))
+            .map(|payload| EventRow::from_payload(schema, payload))
             .collect();
-        let envelope_topics = paths(schema.envelope_routes());
-        let subscribe = lists(schema.subscribe_lists());
+        let envelope_topics = path_rows(schema.envelope_routes());
+        let subscribe = list_rows(schema.subscribe_lists());
         let in_fields = events.iter().flat_map(|event| &event.topics);
         let in_fields = in_fields.chain(&envelope_topics);
         let in_fields = in_fields.filter_map(|path| path.kind.clone());
@@ -83,18 +83,18 @@ impl Table {
             authenticate: schema.has_authenticate(),
             kinds: kinds.into_iter().collect(),
             subscribe,
-            unsubscribe: lists(schema.unsubscribe_lists()),
+            unsubscribe: list_rows(schema.unsubscribe_lists()),
             envelope_topics,
             events,
         }
     }
 }
 
-impl Event {
-    fn of(schema: &Schema, payload: &PayloadType) -> Self {
-        let routes = schema.routes(payload);
+impl EventRow {
+    fn from_payload(schema: &Schema, payload: &PayloadType) -> Self {
+        let routes = schema.payload_routes(payload);
         let absent = payload.absent.clone();
-        let recursions = routes.recursions.iter().map(|it| Recursion {
+        let recursions = routes.recursions.iter().map(|it| RecursionRow {
             path: it.path.clone(),
             same_as: it.same_as.clone(),
         });
@@ -109,21 +109,21 @@ impl Event {
                 },
             presence: payload.presence,
             sender: payload.sender.clone(),
-            absent: absent.map(|it| Absent {
+            absent: absent.map(|it| AbsentRow {
                 field: it.field,
                 value: it.value,
             }),
             recursions: recursions.collect(),
             cut: routes.is_cut,
-            topics: paths(routes),
+            topics: path_rows(routes),
         }
     }
 }
 
-fn lists(lists: &IdLists) -> Vec<List> {
+fn list_rows(lists: &IdLists) -> Vec<IdListRow> {
     let lists = lists.as_slice().iter();
     lists
-        .map(|list| List {
+        .map(|list| IdListRow {
             number: list.number,
             name: list.name.clone(),
             kind: list.kind.clone(),
@@ -131,10 +131,10 @@ fn lists(lists: &IdLists) -> Vec<List> {
         .collect()
 }
 
-fn paths(routes: Routes) -> Vec<Path> {
+fn path_rows(routes: TopicRoutes) -> Vec<PathRow> {
     let paths = routes.paths.into_iter();
     paths
-        .map(|it| Path {
+        .map(|it| PathRow {
             path: it.path,
             json_path: it.json_path,
             numbers: it.numbers,
@@ -143,7 +143,7 @@ fn paths(routes: Routes) -> Vec<Path> {
         .collect()
 }
 
-impl fmt::Display for Table {
+impl fmt::Display for RoutingTableView {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let yes = |is_so: bool| if is_so { "yes" } else { "no" };
         let kinds = match self.kinds.join(", ") {
@@ -159,7 +159,7 @@ impl fmt::Display for Table {
             [] => writeln!(f, "none: clients use `topics`, field 16")?,
             lists => {
                 let lists = lists.iter().map(|list| {
-                    let List { number, name, kind } = list;
+                    let IdListRow { number, name, kind } = list;
                     format!("{number} {name} → {kind}:<value>")
                 });
                 let indent = format!("\n{:22}", "");
@@ -177,7 +177,7 @@ impl fmt::Display for Table {
     }
 }
 
-impl fmt::Display for Event {
+impl fmt::Display for EventRow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{} {}  {}", self.number, self.name, self.message)?;
         if self.presence {
@@ -188,7 +188,7 @@ impl fmt::Display for Event {
         if !self.sender.is_empty() {
             writeln!(f, "  sender: {}", self.sender.join(", "))?;
         }
-        if let Some(Absent { field, value }) = &self.absent {
+        if let Some(AbsentRow { field, value }) = &self.absent {
             writeln!(f, "  absent: {field} = {value}")?;
         }
         if self.topics.is_empty() {
@@ -198,7 +198,7 @@ impl fmt::Display for Event {
             )?;
         }
         write_paths(f, &self.topics)?;
-        for Recursion { path, same_as } in &self.recursions {
+        for RecursionRow { path, same_as } in &self.recursions {
             match same_as.as_str() {
                 "" => writeln!(f, "  {path}.…  as in the event itself")?,
                 outer => writeln!(f, "  {path}.…  as in {outer}")?,
@@ -211,8 +211,8 @@ impl fmt::Display for Event {
     }
 }
 
-fn write_paths(f: &mut fmt::Formatter<'_>, paths: &[Path]) -> fmt::Result {
-    for Path { path, kind, .. } in paths {
+fn write_paths(f: &mut fmt::Formatter<'_>, paths: &[PathRow]) -> fmt::Result {
+    for PathRow { path, kind, .. } in paths {
         match kind {
             Some(kind) => writeln!(f, "  {path} → {kind}:<value>")?,
             None => writeln!(f, "  {path} → <value>, which is a topic")?,

@@ -3,36 +3,36 @@
 use serde_json::Value;
 
 use crate::{
-    cli::{Failure, schema_args::find_event},
-    schema::{Condition, Schema},
+    cli::{CommandFailure, schema_args::find_event},
+    schema::{EventCondition, Schema},
 };
 
 /// Selects the events to print. The default filter passes every event.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Filter {
+pub struct EventFilter {
     /// The JSON names of the accepted payloads; empty if any is accepted.
     payloads: Vec<String>,
     /// The conditions, all of which must hold.
-    conditions: Vec<Condition>,
+    conditions: Vec<EventCondition>,
 }
 
-impl Filter {
+impl EventFilter {
     /// Builds the filter from the flags `--payload` and `--where`.
-    pub(super) fn of(
+    pub(super) fn from_flags(
         schema: &Schema,
         payloads: &[String],
         conditions: &[String],
-    ) -> Result<Self, Failure> {
+    ) -> Result<Self, CommandFailure> {
         let payloads = payloads.iter().map(|name| {
             let event = find_event(schema, name)?;
             Ok(schema.json_name(event))
         });
         let conditions = conditions.iter().map(|text| {
-            Condition::parse(schema, text)
-                .map_err(|error| Failure::new(format!("--where {text}: {error}")))
+            EventCondition::parse(schema, text)
+                .map_err(|error| CommandFailure::new(format!("--where {text}: {error}")))
         });
         Ok(Self {
-            payloads: payloads.collect::<Result<_, Failure>>()?,
+            payloads: payloads.collect::<Result<_, CommandFailure>>()?,
             conditions: conditions.collect::<Result<_, _>>()?,
         })
     }
@@ -46,6 +46,6 @@ impl Filter {
     pub(super) fn lets_through(&self, event: &Value) -> bool {
         let has_payload = |name: &String| event.get(name).is_some();
         (self.payloads.is_empty() || self.payloads.iter().any(has_payload))
-            && self.conditions.iter().all(|it| it.holds(event))
+            && self.conditions.iter().all(|it| it.is_met_by(event))
     }
 }

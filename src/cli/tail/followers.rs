@@ -6,12 +6,12 @@ use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use futures_util::future::select_all;
 use serde_json::Value;
 
-use super::{Args, TOKEN_VARIABLE};
+use super::{TOKEN_VARIABLE, TailArgs};
 use crate::{
-    cli::{Failure, client_tls, credential},
-    client::{Client, ClientError, ClientEvent, ClientOptions, Credential},
+    cli::{CommandFailure, client_tls, read_credential},
+    client::{ClientError, ClientEvent, ClientOptions, Credential, RelayClient},
     protocol::Topic,
-    random::Random,
+    random::RandomSource,
 };
 
 /// The claim that names the user of a token.
@@ -21,7 +21,7 @@ const USER_CLAIM: &str = "user_id";
 pub(super) struct Follower {
     /// The user of the client, if there are several clients.
     pub(super) user: Option<String>,
-    client: Client,
+    client: RelayClient,
     /// Number of received events.
     pub(super) events: u64,
     /// Total size of their envelopes in bytes.
@@ -39,17 +39,17 @@ pub(super) struct Followers {
 
 impl Followers {
     /// Creates one client for each token file, or a single one if no file is named.
-    pub(super) fn of(args: &Args, url: &str) -> Result<Self, Failure> {
-        let random = Arc::new(Random::from_system().map_err(Failure::new)?);
+    pub(super) fn from_args(args: &TailArgs, url: &str) -> Result<Self, CommandFailure> {
+        let random = Arc::new(RandomSource::from_system().map_err(CommandFailure::new)?);
         let follower = |file: Option<&Path>, is_named: bool| {
-            let token = credential(file, env::var(TOKEN_VARIABLE).ok())?;
+            let token = read_credential(file, env::var(TOKEN_VARIABLE).ok())?;
             let user = file.filter(|_| is_named).map(|file| {
                 let user = token.as_ref().and_then(user_of);
                 user.unwrap_or_else(|| file.display().to_string())
             });
-            Ok::<_, Failure>(Follower {
+            Ok::<_, CommandFailure>(Follower {
                 user,
-                client: client(args, url, Arc::clone(&random), token)?,
+                client: build_client(args, url, Arc::clone(&random), token)?,
                 events: 0,
                 bytes: 0,
                 gaps: 0,
@@ -71,11 +71,11 @@ impl Followers {
 
     /// Waits for the next event of any client, and returns it with the client's index.
     /// Cancel-safe.
-    pub(super) async fn next(&mut self) -> (usize, Result<ClientEvent, ClientError>) {
+    pub(super) async fn next_event(&mut self) -> (usize, Result<ClientEvent, ClientError>) {
         let count = self.followers.len();
         let (last, first) = self.followers.split_at_mut(self.first);
         let in_turn = first.iter_mut().chain(last);
-        let waiting = in_turn.map(|follower| Box::pin(follower.client.next()));
+        let waiting = in_turn.map(|follower| Box::pin(follower.client.next_event()));
         let (event, turn, _) = select_all(waiting).await;
         let index = (self.first + turn) % count;
         self.first = (index + 1) % count;
@@ -97,17 +97,17 @@ impl Followers {
     }
 }
 
-fn client(
-    args: &Args,
+fn build_client(
+    args: &TailArgs,
     url: &str,
-    random: Arc<Random>,
+    random: Arc<RandomSource>,
     token: Option<Credential>,
-) -> Result<Client, Failure> {
+) -> Result<RelayClient, CommandFailure> {
     let mut options = ClientOptions::new(url, random);
     options.token = token;
     options.user_id.clone_from(&args.user);
     options.tls = client_tls(url, args.ca_file.as_deref())?;
-    let mut client = Client::new(options);
+    let mut client = RelayClient::new(options);
     if let Some(since) = args.since {
         client.start_from(since.into());
     }

@@ -6,10 +6,10 @@ use bytes::Bytes;
 use clap::ValueEnum;
 use serde_json::Value;
 
-use super::filter::Filter;
+use super::filter::EventFilter;
 use crate::{
-    cli::{Failure, write_result},
-    client::Event,
+    cli::{CommandFailure, write_result},
+    client::ReceivedEvent,
 };
 
 /// The output format of an event.
@@ -24,16 +24,16 @@ pub enum Format {
 }
 
 /// Prints events.
-pub(super) struct Output<'a, D, W> {
+pub(super) struct EventPrinter<'a, D, W> {
     pub(super) format: Format,
-    pub(super) filter: Filter,
+    pub(super) filter: EventFilter,
     pub(super) decode: D,
     pub(super) out: &'a mut W,
 }
 
 /// The outcome of printing an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Printed {
+pub(super) enum PrintOutcome {
     /// The event was printed.
     Yes,
     /// The event did not pass the filter, or the schema could not decode it.
@@ -42,7 +42,7 @@ pub(super) enum Printed {
     Unread,
 }
 
-impl<D, E, W> Output<'_, D, W>
+impl<D, E, W> EventPrinter<'_, D, W>
 where
     D: Fn(&[u8]) -> Result<String, E>,
     E: fmt::Display,
@@ -50,10 +50,14 @@ where
 {
     /// Prints the event, if it passes the filter. `user` is the user that received it, if there
     /// are several.
-    pub(super) fn print(&mut self, user: Option<&str>, event: &Event) -> Result<Printed, Failure> {
-        let text = match self.text(user, &event.envelope) {
+    pub(super) fn print_event(
+        &mut self,
+        user: Option<&str>,
+        event: &ReceivedEvent,
+    ) -> Result<PrintOutcome, CommandFailure> {
+        let text = match self.event_text(user, &event.envelope) {
             Ok(Some(text)) => text,
-            Ok(None) => return Ok(Printed::No),
+            Ok(None) => return Ok(PrintOutcome::No),
             Err(error) => {
                 let message_id = &event.message_id;
                 tracing::error!(
@@ -61,40 +65,40 @@ where
                     message_id,
                     "the schema cannot decode an event: {error}"
                 );
-                return Ok(Printed::No);
+                return Ok(PrintOutcome::No);
             }
         };
         let is_read = write_result(self.out, &text)?;
         Ok(if is_read {
-            Printed::Yes
+            PrintOutcome::Yes
         } else {
-            Printed::Unread
+            PrintOutcome::Unread
         })
     }
 
     /// Formats the event; `None` if it does not pass the filter.
-    fn text(&self, user: Option<&str>, envelope: &Bytes) -> Result<Option<String>, String> {
+    fn event_text(&self, user: Option<&str>, envelope: &Bytes) -> Result<Option<String>, String> {
         if self.format == Format::Hex && self.filter.is_empty() {
             return Ok(Some(hex_line(user, envelope)));
         }
         // Print the text that JSON clients receive; parse it only for the filter.
         let json = (self.decode)(envelope).map_err(|error| error.to_string())?;
-        if !self.filter.is_empty() && !self.filter.lets_through(&value(&json)?) {
+        if !self.filter.is_empty() && !self.filter.lets_through(&parse_value(&json)?) {
             return Ok(None);
         }
         Ok(Some(match self.format {
             Format::Hex => hex_line(user, envelope),
-            Format::Json => of_user(user, json),
-            Format::Pretty => format!("{:#}", value(&of_user(user, json))?),
+            Format::Json => with_user(user, json),
+            Format::Pretty => format!("{:#}", parse_value(&with_user(user, json))?),
         }))
     }
 }
 
-fn value(json: &str) -> Result<Value, String> {
+fn parse_value(json: &str) -> Result<Value, String> {
     serde_json::from_str(json).map_err(|error| error.to_string())
 }
 
-fn of_user(user: Option<&str>, event: String) -> String {
+fn with_user(user: Option<&str>, event: String) -> String {
     match user {
         Some(user) => format!(r#"{{"user":{},"event":{event}}}"#, Value::from(user)),
         None => event,

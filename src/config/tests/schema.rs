@@ -1,7 +1,7 @@
 //! Tests of `[schema]`: valid combinations of keys, and the sources that they name.
 
 use super::*;
-use crate::schema::{Bundled, SchemaSource};
+use crate::schema::{BundledSchema, SchemaSource};
 
 fn source(section: &str) -> SchemaSource {
     let config = parse(&format!("{KEY}[schema]\n{section}"));
@@ -19,7 +19,7 @@ fn without_keys_the_default_bundled_schema_serves() {
 
 #[test]
 fn every_bundled_schema_can_be_picked_by_its_name() {
-    let names: Vec<_> = Bundled::all()
+    let names: Vec<_> = BundledSchema::load_all()
         .unwrap()
         .into_iter()
         .map(|it| it.name)
@@ -140,7 +140,7 @@ fn a_reload_takes_other_files_and_keeps_the_section_where_the_envelope_is_anothe
         assert_eq!(new.schema, running.schema);
     }
 
-    let default = Bundled::load().unwrap().name;
+    let default = BundledSchema::load_default().unwrap().name;
     let mut new = config(&format!("bundled = \"{default}\""));
     assert_eq!(new.keep_fixed(&config("")), [""; 0]);
     let mut new = config("bundled = \"generic\"");

@@ -9,114 +9,118 @@ use tokio_tungstenite::tungstenite::{
     protocol::{CloseFrame, frame::coding::CloseCode},
 };
 
-use super::{Connection, Listener, Phase, Step};
+use super::{ConnectionPhase, ConnectionStep, ConnectionTask, MessageHandler};
 use crate::{
     connection::{behind::WaitingRequests, stream::Transport},
-    ops::Closed,
+    ops::CloseLabel,
     protocol::{
         ErrorCode,
-        close::Ending,
-        reply::{Refusal, Reply},
+        close::CloseReason,
+        reply::{MessageRefusal, Reply},
     },
 };
 
-impl<S: Transport, L: Listener> Connection<S, L> {
+impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
     /// Begins to close the connection for this reason.
-    pub(super) fn end(&mut self, ending: Ending) {
-        if self.phase != Phase::Open {
+    pub(super) fn begin_close(&mut self, ending: CloseReason) {
+        if self.phase != ConnectionPhase::Open {
             return;
         }
-        self.account.closed = Closed::by_relay(ending);
-        self.leave();
-        if !ending.writes_what_is_queued() {
-            self.account.discarded(self.account.outbox.discard());
+        self.account.closed = CloseLabel::from_ending(ending);
+        self.leave_hub();
+        if !ending.drains_outbox() {
+            self.account
+                .record_dropped(self.account.outbox.discard_queued());
         }
         let not_authentic = match ending {
-            Ending::TokenExpired => Some("the token has expired"),
-            Ending::KeyRemoved => Some("the key that signed the token was removed"),
+            CloseReason::TokenExpired => Some("the token has expired"),
+            CloseReason::KeyRemoved => Some("the key that signed the token was removed"),
             _ => None,
         };
         if let Some(why) = not_authentic {
-            self.say(&Reply::Error(Refusal::new(
+            self.queue_reply(&Reply::Error(MessageRefusal::new(
                 ErrorCode::AuthenticationFailed,
                 why,
             )));
         }
         let is_within_message = self.stream.is_within_message();
-        self.stream.close(CloseFrame {
+        self.stream.queue_close(CloseFrame {
             code: CloseCode::from(ending.code()),
-            reason: ending.reason().into(),
+            reason: ending.close_frame_text().into(),
         });
-        self.phase = Phase::Closing;
-        if is_within_message && ending == Ending::NoMemory {
-            self.drop_begun_message();
+        self.phase = ConnectionPhase::Closing;
+        if is_within_message && ending == CloseReason::NoMemory {
+            self.drop_partial_message();
         }
-        if matches!(ending, Ending::Drain { .. }) {
+        if matches!(ending, CloseReason::Drain { .. }) {
             // The client has until the end of the drain, which is not decided here: a deadline of
             // its own would race with that.
-            self.deadlines.is_told_to_end();
+            self.deadlines.keep_closing_deadlines();
         } else {
-            self.give_it_until(self.account.shard.relay.live().config.client.write_timeout);
+            self.set_close_deadline(self.account.shard.relay.live().config.client.write_timeout);
         }
     }
 
     /// Drops the message that the client has begun to send. The rest of it, and everything after
     /// it, can only be discarded.
-    pub(super) fn drop_begun_message(&mut self) {
-        self.stream.drop_begun_message();
-        self.phase = Phase::Lingering { shut_down: false };
+    pub(super) fn drop_partial_message(&mut self) {
+        self.stream.drop_partial_message();
+        self.phase = ConnectionPhase::Lingering { shut_down: false };
     }
 
     /// Handles a Close frame from the client, which tungstenite answers at the next read.
-    pub(super) fn closed_by_client(&mut self) {
-        if self.phase == Phase::Open {
-            self.account.closed = Closed::ByClient;
-            self.leave();
-            self.account.discarded(self.account.outbox.discard());
-            self.phase = Phase::Closing;
-            self.give_it_until(self.account.shard.relay.live().config.client.write_timeout);
+    pub(super) fn on_client_close(&mut self) {
+        if self.phase == ConnectionPhase::Open {
+            self.account.closed = CloseLabel::ByClient;
+            self.leave_hub();
+            self.account
+                .record_dropped(self.account.outbox.discard_queued());
+            self.phase = ConnectionPhase::Closing;
+            self.set_close_deadline(self.account.shard.relay.live().config.client.write_timeout);
         }
     }
 
     /// Handles an error of tungstenite, after which it reads no further.
-    pub(super) fn broken(&mut self, error: &Error) {
+    pub(super) fn on_stream_error(&mut self, error: &Error) {
         let (closed, code) = match error {
             Error::ConnectionClosed | Error::AlreadyClosed => {
-                self.phase = Phase::Closed;
+                self.phase = ConnectionPhase::Closed;
                 return;
             }
-            Error::Capacity(_) => (Closed::TooBig, CloseCode::Size),
-            Error::Utf8(_) => (Closed::BadUtf8, CloseCode::Invalid),
+            Error::Capacity(_) => (CloseLabel::TooBig, CloseCode::Size),
+            Error::Utf8(_) => (CloseLabel::BadUtf8, CloseCode::Invalid),
             Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) | Error::Io(_) => {
-                self.outbox_is_lost();
+                self.abandon_outbox();
                 return;
             }
-            _ => (Closed::ProtocolError, CloseCode::Protocol),
+            _ => (CloseLabel::ProtocolError, CloseCode::Protocol),
         };
-        if self.phase == Phase::Open {
+        if self.phase == ConnectionPhase::Open {
             self.account.closed = closed;
-            self.leave();
-            self.account.discarded(self.account.outbox.discard());
-            self.stream.close(CloseFrame {
+            self.leave_hub();
+            self.account
+                .record_dropped(self.account.outbox.discard_queued());
+            self.stream.queue_close(CloseFrame {
                 code,
                 // The text of tungstenite is about the wire and reveals nothing of the relay.
-                reason: reason_of(error).into(),
+                reason: close_reason_text(error).into(),
             });
         }
-        self.phase = Phase::Lingering { shut_down: false };
-        self.give_it_until(self.account.shard.relay.live().config.client.write_timeout);
+        self.phase = ConnectionPhase::Lingering { shut_down: false };
+        self.set_close_deadline(self.account.shard.relay.live().config.client.write_timeout);
     }
 
     /// Handles the loss of a client that sent no Close frame: what is queued for it is dropped.
-    pub(super) fn outbox_is_lost(&mut self) {
-        self.leave();
-        self.account.discarded(self.account.outbox.abandon());
-        self.phase = Phase::Closed;
-        self.give_it_until(self.account.shard.relay.live().config.client.write_timeout);
+    pub(super) fn abandon_outbox(&mut self) {
+        self.leave_hub();
+        self.account
+            .record_dropped(self.account.outbox.discard_all());
+        self.phase = ConnectionPhase::Closed;
+        self.set_close_deadline(self.account.shard.relay.live().config.client.write_timeout);
     }
 
     /// Leaves the hub and drops the client's pending requests: nothing more is queued for it.
-    pub(super) fn leave(&mut self) {
+    pub(super) fn leave_hub(&mut self) {
         self.membership = None;
         self.subscribing = None;
         self.waiting = WaitingRequests::default();
@@ -125,39 +129,39 @@ impl<S: Transport, L: Listener> Connection<S, L> {
         self.write_place = None;
     }
 
-    pub(super) fn lost(&mut self) -> Step {
-        self.outbox_is_lost();
-        Step::Over
+    pub(super) fn on_connection_lost(&mut self) -> ConnectionStep {
+        self.abandon_outbox();
+        ConnectionStep::Over
     }
 
-    pub(super) fn cut_off(&mut self) {
-        if self.stream.has_unwritten() && self.phase == Phase::Open {
-            self.account.closed = Closed::Reset;
+    pub(super) fn record_reset(&mut self) {
+        if self.stream.has_unwritten() && self.phase == ConnectionPhase::Open {
+            self.account.closed = CloseLabel::Reset;
         }
     }
 
-    pub(super) fn give_it_until(&mut self, timeout: Duration) {
-        self.deadlines.is_told_to_end();
+    pub(super) fn set_close_deadline(&mut self, timeout: Duration) {
+        self.deadlines.keep_closing_deadlines();
         self.deadlines
             .close
             .get_or_insert_with(|| Instant::now() + timeout);
     }
 }
 
-impl<S: Transport, L> Drop for Connection<S, L> {
+impl<S: Transport, L> Drop for ConnectionTask<S, L> {
     /// Resets the stream if something is unwritten, whatever ended the task: the client must not
     /// mistake this for a clean end.
     fn drop(&mut self) {
         if self.stream.has_unwritten() {
             self.stream.reset();
-            self.account.discarded(self.stream.abandon());
+            self.account.record_dropped(self.stream.abandon_unflushed());
         }
     }
 }
 
 /// Returns the error's text, cut to the 123 bytes that the reason of a Close frame may have (RFC
 /// 6455, 5.5).
-fn reason_of(error: &Error) -> String {
+fn close_reason_text(error: &Error) -> String {
     let mut reason = error.to_string();
     reason.truncate(reason.floor_char_boundary(123));
     reason

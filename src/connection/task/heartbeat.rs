@@ -3,22 +3,22 @@
 
 use tokio::time::Instant;
 
-use super::{Connection, Late, Listener, Phase};
+use super::{ConnectionPhase, ConnectionTask, DeadlineKind, MessageHandler};
 use crate::{
     connection::stream::Transport,
-    planted::{Fault, is_planted},
-    protocol::{close::Ending, frame},
+    planted::{PlantedFault, is_planted},
+    protocol::{close::CloseReason, frame},
 };
 
-impl<S: Transport, L: Listener> Connection<S, L> {
+impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
     /// Records that the client has sent something.
-    pub(super) fn hears(&mut self) {
-        if is_planted(Fault::GivesUpTheLiving) {
+    pub(super) fn on_read(&mut self) {
+        if is_planted(PlantedFault::GivesUpTheLiving) {
             return;
         }
         self.heard = Instant::now();
         self.given_up_at = None;
-        self.has_made_good(Late::Silence);
+        self.clear_final_check(DeadlineKind::Silence);
     }
 
     /// Pings a client that has been silent for `client.ping_interval`, and disconnects one that
@@ -26,11 +26,11 @@ impl<S: Transport, L: Listener> Connection<S, L> {
     ///
     /// Also checks the token against the time of day, which advances while the machine is
     /// suspended and jumps when its clock is set; the deadline does neither.
-    pub(super) fn look_at_silence(&mut self) {
+    pub(super) fn check_idle(&mut self) {
         let now = Instant::now();
         let time_of_day = self.account.shard.relay.clock.since_unix_epoch();
         if self.expires_at.is_some_and(|end| time_of_day >= end) {
-            return self.end(Ending::TokenExpired);
+            return self.begin_close(CloseReason::TokenExpired);
         }
         let live = self.account.shard.relay.live();
         let (interval, timeout) = {
@@ -38,17 +38,17 @@ impl<S: Transport, L: Listener> Connection<S, L> {
             (client.ping_interval, client.idle_timeout)
         };
         drop(live);
-        if !self.is_waited_for() {
+        if !self.is_waiting_for_client() {
             // Either the client does not read its answers, which the write deadline covers, or
             // the relay keeps the client waiting.
             self.heard = now;
             self.given_up_at = None;
-            self.has_made_good(Late::Silence);
+            self.clear_final_check(DeadlineKind::Silence);
         }
         let next = match self.given_up_at {
             Some(end) if now >= end => {
-                if !self.looks_once_more(Late::Silence) {
-                    return self.end(Ending::Idle);
+                if !self.begin_final_check(DeadlineKind::Silence) {
+                    return self.begin_close(CloseReason::Idle);
                 }
                 now
             }
@@ -68,7 +68,7 @@ impl<S: Transport, L: Listener> Connection<S, L> {
 
     /// Applies a shorter ping interval after a reload. (A message in progress keeps its
     /// deadline.)
-    pub(super) fn hasten_silence(&mut self) {
+    pub(super) fn tighten_idle_deadline(&mut self) {
         if self.deadlines.silence.is_some() {
             let interval = self.account.shard.relay.live().config.client.ping_interval;
             let due = (self.heard + interval).max(Instant::now());
@@ -78,10 +78,10 @@ impl<S: Transport, L: Listener> Connection<S, L> {
 
     /// Sets or clears the deadline of the message in progress. `is_another` says that a message
     /// was completed meanwhile, so that this is a newer one.
-    pub(super) fn watch_message(&mut self, is_another: bool) {
-        if self.phase != Phase::Open || !self.stream.is_within_message() {
+    pub(super) fn update_message_deadline(&mut self, is_another: bool) {
+        if self.phase != ConnectionPhase::Open || !self.stream.is_within_message() {
             self.deadlines.message = None;
-            self.has_made_good(Late::Message);
+            self.clear_final_check(DeadlineKind::Message);
         } else if is_another || self.deadlines.message.is_none() {
             let timeout = self
                 .account
@@ -92,17 +92,17 @@ impl<S: Transport, L: Listener> Connection<S, L> {
                 .client
                 .message_timeout;
             self.deadlines.message = Some(Instant::now() + timeout);
-            self.has_made_good(Late::Message);
+            self.clear_final_check(DeadlineKind::Message);
         }
     }
 
     /// Closes the connection because a message is late, unless the relay does not read from it or
     /// the rest of the message may have arrived.
-    pub(super) fn message_is_late(&mut self) {
-        if !self.is_waited_for() {
-            self.watch_message(true);
-        } else if !self.looks_once_more(Late::Message) {
-            self.end(Ending::Unfinished);
+    pub(super) fn on_message_deadline(&mut self) {
+        if !self.is_waiting_for_client() {
+            self.update_message_deadline(true);
+        } else if !self.begin_final_check(DeadlineKind::Message) {
+            self.begin_close(CloseReason::Unfinished);
         }
     }
 }

@@ -10,18 +10,20 @@ use std::{
 
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
-use super::{Connection, Listener};
+use super::{ConnectionTask, MessageHandler};
 use crate::{
     connection::{
-        conversation::{Conversation, Heard, Kind, no_memory_to_read, too_many},
+        conversation::{
+            Conversation, MessageKind, ParsedFrame, no_memory_refusal, rate_limit_refusal,
+        },
         stream::Transport,
     },
     limits::Limit,
     memory::{MemoryAccount, MemoryExceeded, MemoryUse, with_memory},
     protocol::{
         ErrorCode, MessageId,
-        close::Ending,
-        reply::{Refusal, Reply},
+        close::CloseReason,
+        reply::{MessageRefusal, Reply},
     },
     scheduler::Cost,
     schema::{JsonError, Schema},
@@ -36,35 +38,37 @@ const PEEKED_BYTES_A_STEP: usize = 8;
 
 /// A JSON frame that another thread decodes. Nothing more is read from the client until it is
 /// done.
-pub(super) struct ReadingJson(Pin<Box<dyn Future<Output = Option<ReadJson>>>>);
+pub(super) struct PendingJsonFrame(Pin<Box<dyn Future<Output = Option<DecodedJsonFrame>>>>);
 
 /// A decoded JSON frame.
-pub(super) struct ReadJson {
+pub(super) struct DecodedJsonFrame {
     /// Its message id, if it has one that a refusal can echo.
     message_id: Option<MessageId>,
     /// The binary envelope, unless the JSON is invalid or there is no memory to decode it.
     envelope: Result<Result<Vec<u8>, JsonError>, MemoryExceeded>,
 }
 
-impl<S: Transport, L: Listener> Connection<S, L> {
+impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
     /// Handles a text frame. It is charged before it is decoded, since decoding is what it costs.
-    pub(super) fn answer_json(&mut self, json: Utf8Bytes) {
+    pub(super) fn handle_json_frame(&mut self, json: Utf8Bytes) {
         let shard = &self.account.shard;
         let live = shard.relay.live();
         let peeked = live.schema.peek_client_json(json.as_bytes());
         self.charge_work(Cost::STEP.times(json.len() / PEEKED_BYTES_A_STEP));
         let message_id = peeked.message_id;
-        let kind = Kind::of(peeked.payload);
-        let charged = self.pace.charge(kind, self.account.who(), &shard.relay);
+        let kind = MessageKind::from_payload(peeked.payload);
+        let charged = self
+            .pace
+            .charge_message(kind, self.account.user_key(), &shard.relay);
         if let Err(exceeded) = charged {
-            let refusal = of(message_id.as_ref(), too_many(exceeded));
-            return self.push(&Reply::Error(refusal));
+            let refusal = with_message_id(message_id.as_ref(), rate_limit_refusal(exceeded));
+            return self.push_reply(&Reply::Error(refusal));
         }
         let weight = Schema::json_weight(json.as_bytes(), READ_AT_ONCE_WEIGHT_MAX);
         if weight <= READ_AT_ONCE_WEIGHT_MAX {
             self.charge_work(Cost::JSON_BYTE.times(weight));
             let envelope = live.schema.envelope_from_client_json(json.as_bytes());
-            return self.answer_read(ReadJson {
+            return self.handle_decoded_json(DecodedJsonFrame {
                 message_id,
                 envelope: Ok(envelope),
             });
@@ -73,10 +77,13 @@ impl<S: Transport, L: Listener> Connection<S, L> {
         // for the thread.
         let messages = shard.hub.begun_messages();
         let Ok(held) = messages.reserve(&self.account.outbox, json.len()) else {
-            shard.relay.metrics.exceeded(Limit::Memory);
-            return self.end(Ending::NoMemory);
+            shard.relay.metrics.limit_exceeded(Limit::Memory);
+            return self.begin_close(CloseReason::NoMemory);
         };
-        let work = shard.hub.work().tenant(&self.account.who().tenant);
+        let work = shard
+            .hub
+            .work_queue()
+            .tenant_work(&self.account.user_key().tenant);
         let shard = Rc::clone(shard);
         let reading = async move {
             let _held = held;
@@ -92,41 +99,54 @@ impl<S: Transport, L: Listener> Connection<S, L> {
             let envelope = with_memory(memory, timeout, read, async |job| work.offload(job).await);
             let envelope = envelope.await?;
             // Handling it can take as long as decoding it.
-            work.turn().await;
-            Some(ReadJson {
+            work.wait_for_quantum().await;
+            Some(DecodedJsonFrame {
                 message_id,
                 envelope,
             })
         };
-        self.reading_json = Some(Box::new(ReadingJson(Box::pin(reading))));
+        self.reading_json = Some(Box::new(PendingJsonFrame(Box::pin(reading))));
     }
 
     /// Handles a decoded JSON frame.
-    pub(super) fn answer_read(&mut self, read: ReadJson) {
+    pub(super) fn handle_decoded_json(&mut self, read: DecodedJsonFrame) {
         if let Ok(Ok(envelope)) = &read.envelope {
             self.charge_message(envelope);
         }
         let live = self.account.shard.relay.live();
         let heard = match &read.envelope {
-            Ok(Ok(envelope)) => Conversation::hear(&live.schema, envelope),
+            Ok(Ok(envelope)) => Conversation::parse_frame(&live.schema, envelope),
             Err(MemoryExceeded) => {
-                self.account.shard.relay.metrics.exceeded(Limit::Memory);
-                let refusal = no_memory_to_read();
-                Heard::refused(&live.schema, of(read.message_id.as_ref(), refusal))
+                self.account
+                    .shard
+                    .relay
+                    .metrics
+                    .limit_exceeded(Limit::Memory);
+                let refusal = no_memory_refusal();
+                ParsedFrame::from_refusal(
+                    &live.schema,
+                    with_message_id(read.message_id.as_ref(), refusal),
+                )
             }
             Ok(Err(error)) => {
-                let refusal = Refusal {
+                let refusal = MessageRefusal {
                     field: error.field().map(str::to_owned),
-                    ..Refusal::new(ErrorCode::ValidationError, error.to_string())
+                    ..MessageRefusal::new(ErrorCode::ValidationError, error.to_string())
                 };
-                Heard::refused(&live.schema, of(read.message_id.as_ref(), refusal))
+                ParsedFrame::from_refusal(
+                    &live.schema,
+                    with_message_id(read.message_id.as_ref(), refusal),
+                )
             }
         };
-        self.act_on_charged(heard);
+        self.handle_charged_message(heard);
     }
 
     /// Polls for the frame that another thread decodes.
-    pub(super) fn poll_reading_json(&mut self, context: &mut Context<'_>) -> Poll<ReadJson> {
+    pub(super) fn poll_decoded_json(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<DecodedJsonFrame> {
         let Some(reading) = &mut self.reading_json else {
             return Poll::Pending;
         };
@@ -146,9 +166,9 @@ impl<S: Transport, L: Listener> Connection<S, L> {
 }
 
 /// Adds the message id to the refusal, if there is one.
-fn of(message_id: Option<&MessageId>, refusal: Refusal) -> Refusal {
+fn with_message_id(message_id: Option<&MessageId>, refusal: MessageRefusal) -> MessageRefusal {
     match message_id {
-        Some(id) => refusal.of(id.as_str()),
+        Some(id) => refusal.for_message(id.as_str()),
         None => refusal,
     }
 }

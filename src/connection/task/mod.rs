@@ -20,24 +20,24 @@ use bytes::Bytes;
 use tokio::{task::yield_now, time::Instant};
 use tokio_tungstenite::tungstenite::Message;
 
-use self::json::{ReadJson, ReadingJson};
+use self::json::{DecodedJsonFrame, PendingJsonFrame};
 use super::{
-    admitted::{Account, Admitted},
+    admitted::{AdmittedClient, ConnectionGuard},
     alarms::Alarm,
-    behind::{Subscribing, WaitingRequests},
+    behind::{PendingSubscribe, WaitingRequests},
     conversation::Conversation,
-    deadlines::{Deadlines, Late},
-    pace::Pace,
+    deadlines::{DeadlineKind, Deadlines},
+    pace::MessageBudget,
     stream::{FrameStream, Transport},
 };
 use crate::{
     auth::KeyFingerprint,
-    hub::Membership,
+    hub::HubConnection,
     limits::Limit,
-    outbox::Advanced,
-    protocol::{Encoding, close::Ending},
-    relay::Shard,
-    scheduler::{Cost, Place},
+    outbox::WriteProgress,
+    protocol::{EnvelopeEncoding, close::CloseReason},
+    relay::ShardContext,
+    scheduler::{Cost, WorkTicket},
 };
 
 /// Time that a client has to answer the relay's Close frame, once that is written.
@@ -49,72 +49,74 @@ const WRITTEN_AT_ONCE_MAX: usize = 16 * 1024;
 
 /// The handler of a client's messages. It is a type parameter, so that tests can use their own at
 /// no cost to the relay.
-pub(super) trait Listener: Sized {
+pub(super) trait MessageHandler: Sized {
     /// Handles a text or binary message of an open connection.
-    fn hear<S: Transport>(connection: &mut Connection<S, Self>, message: Message);
+    fn on_message<S: Transport>(connection: &mut ConnectionTask<S, Self>, message: Message);
 }
 
 /// Handles messages by the relay's protocol.
-pub(super) enum Relayed {}
+pub(super) enum RelayHandler {}
 
-impl Listener for Relayed {
-    fn hear<S: Transport>(connection: &mut Connection<S, Self>, message: Message) {
+impl MessageHandler for RelayHandler {
+    fn on_message<S: Transport>(connection: &mut ConnectionTask<S, Self>, message: Message) {
         let spoken = connection.account.outbox.encoding();
         match (spoken, message) {
-            (Encoding::Protobuf, Message::Binary(frame)) => connection.answer(&frame),
-            (Encoding::Json, Message::Text(json)) => connection.answer_json(json),
-            _ => connection.end(Ending::WrongFrameType { spoken }),
+            (EnvelopeEncoding::Protobuf, Message::Binary(frame)) => {
+                connection.handle_binary_frame(&frame);
+            }
+            (EnvelopeEncoding::Json, Message::Text(json)) => connection.handle_json_frame(json),
+            _ => connection.begin_close(CloseReason::WrongFrameType { spoken }),
         }
     }
 }
 
 /// Serves the client until the connection is closed. `read_ahead` holds the bytes that were read
 /// after the handshake; `held` is dropped at the end.
-pub fn converse<S: Transport, H>(
-    shard: Rc<Shard>,
-    admitted: Admitted,
+pub fn run_connection<S: Transport, H>(
+    shard: Rc<ShardContext>,
+    admitted: AdmittedClient,
     stream: S,
     read_ahead: Bytes,
     held: H,
 ) -> impl Future<Output = ()> {
-    listen::<Relayed, S, H>(shard, admitted, stream, read_ahead, held)
+    run_connection_with::<RelayHandler, S, H>(shard, admitted, stream, read_ahead, held)
 }
 
 /// Serves the client until the connection is closed, with the message handler `L`.
-pub(super) fn listen<L: Listener, S: Transport, H>(
-    shard: Rc<Shard>,
-    admitted: Admitted,
+pub(super) fn run_connection_with<L: MessageHandler, S: Transport, H>(
+    shard: Rc<ShardContext>,
+    admitted: AdmittedClient,
     stream: S,
     read_ahead: Bytes,
     held: H,
 ) -> impl Future<Output = ()> {
     // Not an async function: its future would hold the connection twice, as the arguments and as
     // the value made from them. So would the future of an async function that awaits this one.
-    let mut connection = Connection::<S, L>::new(shard, admitted, stream, &read_ahead);
+    let mut connection = ConnectionTask::<S, L>::new(shard, admitted, stream, &read_ahead);
     async move {
         connection.run().await;
         drop(held);
     }
 }
 
-pub(super) struct Connection<S: Transport, L> {
+pub(super) struct ConnectionTask<S: Transport, L> {
     listener: PhantomData<L>,
     conversation: Conversation,
-    pace: Pace,
+    pace: MessageBudget,
     /// `None` as soon as the connection begins to close, so that nothing more is queued for it.
-    membership: Option<Membership>,
+    membership: Option<HubConnection>,
     /// A Subscribe that is under way.
-    subscribing: Option<Box<Subscribing>>,
+    subscribing: Option<Box<PendingSubscribe>>,
     /// Subscribes and Unsubscribes that came after it, in order.
     waiting: WaitingRequests,
     /// A JSON frame that another thread decodes.
-    reading_json: Option<Box<ReadingJson>>,
+    reading_json: Option<Box<PendingJsonFrame>>,
     /// Slot in the tenant's queue, held while received messages wait for its quantum.
-    place: Option<Place>,
+    place: Option<WorkTicket>,
     /// Slot in the tenant's queue, held while a large write waits for its quantum.
-    write_place: Option<Place>,
+    write_place: Option<WorkTicket>,
     stream: FrameStream<S>,
-    phase: Phase,
+    phase: ConnectionPhase,
     /// True if the connection has read the log or used up its frames for this turn, and so must
     /// yield before it does anything else.
     turn_is_over: bool,
@@ -128,7 +130,7 @@ pub(super) struct Connection<S: Transport, L> {
     given_up_at: Option<Instant>,
     /// Deadline that has expired and takes effect after a final check of the socket: if the
     /// process did not run for a while, the data that meets the deadline may be in the kernel.
-    last_look: Option<Late>,
+    last_look: Option<DeadlineKind>,
     /// Set for the earliest deadline.
     alarm: Option<Alarm>,
     /// Fingerprint of the key that verified its token.
@@ -136,12 +138,12 @@ pub(super) struct Connection<S: Transport, L> {
     /// Time of day at which its token expires, since the Unix epoch.
     expires_at: Option<Duration>,
     /// Also holds the shard and the outbox.
-    pub(super) account: Account,
+    pub(super) account: ConnectionGuard,
 }
 
 /// The phase of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
+enum ConnectionPhase {
     /// Both sides send messages.
     Open,
     /// A Close frame is queued or written. Of what the client sends, only its own Close frame
@@ -159,22 +161,27 @@ enum Phase {
 }
 
 /// The next thing for a connection to do.
-enum Step {
+enum ConnectionStep {
     Read,
     /// Parse bytes that are read already.
     Look,
-    Wrote(Advanced),
+    Wrote(WriteProgress),
     CatchUp,
     Reached,
     Waited,
-    ReadJson(ReadJson),
-    Ending(Ending),
-    Late(Late),
+    ReadJson(DecodedJsonFrame),
+    Ending(CloseReason),
+    Late(DeadlineKind),
     Over,
 }
 
-impl<S: Transport, L: Listener> Connection<S, L> {
-    fn new(shard: Rc<Shard>, admitted: Admitted, stream: S, read_ahead: &[u8]) -> Self {
+impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {
+    fn new(
+        shard: Rc<ShardContext>,
+        admitted: AdmittedClient,
+        stream: S,
+        read_ahead: &[u8],
+    ) -> Self {
         let relay = &shard.relay;
         let live = relay.live();
         let client = &live.config.client;
@@ -191,7 +198,7 @@ impl<S: Transport, L: Listener> Connection<S, L> {
                 identity.grant,
                 live.config.limits.topics_per_subscribe,
             ),
-            pace: Pace::default(),
+            pace: MessageBudget::default(),
             membership: Some(admitted.membership),
             subscribing: None,
             waiting: WaitingRequests::default(),
@@ -200,7 +207,7 @@ impl<S: Transport, L: Listener> Connection<S, L> {
             write_place: None,
             turn_is_over: false,
             stream: FrameStream::new(stream, read_ahead, message_max, Rc::clone(&outbox)),
-            phase: Phase::Open,
+            phase: ConnectionPhase::Open,
             unlooked: true,
             deadlines: Deadlines {
                 token: lifetime.and_then(|lifetime| now.checked_add(lifetime)),
@@ -220,7 +227,7 @@ impl<S: Transport, L: Listener> Connection<S, L> {
     async fn run(&mut self) {
         loop {
             if self.unlooked {
-                self.take_messages();
+                self.handle_buffered_messages();
                 // No tenant is charged any more, so no quantum makes the connection yield.
                 self.turn_is_over |= self.membership.is_none();
             }
@@ -228,27 +235,30 @@ impl<S: Transport, L: Listener> Connection<S, L> {
                 yield_now().await;
             }
             match poll_fn(|context| self.poll_step(context)).await {
-                Step::Read => {
-                    self.account.read();
+                ConnectionStep::Read => {
+                    self.account.record_read();
                     self.unlooked = true;
-                    self.hears();
+                    self.on_read();
                 }
-                Step::Look => {}
-                Step::Wrote(advanced) => self.wrote(advanced),
-                Step::CatchUp => self.catch_up(),
-                Step::Reached => self.subscribe_awaited(),
-                Step::Waited => self.take_waiting(),
-                Step::ReadJson(read) => self.answer_read(read),
-                Step::Ending(ending) => self.end(ending),
-                Step::Late(Late::Token) => self.end(Ending::TokenExpired),
-                Step::Late(Late::Message) => self.message_is_late(),
-                Step::Late(Late::Silence) => self.look_at_silence(),
-                Step::Late(Late::Write) if self.looks_once_more(Late::Write) => {}
-                Step::Late(Late::Write | Late::Close) => {
-                    self.cut_off();
+                ConnectionStep::Look => {}
+                ConnectionStep::Wrote(advanced) => self.on_written(advanced),
+                ConnectionStep::CatchUp => self.catch_up(),
+                ConnectionStep::Reached => self.subscribe_after_wait(),
+                ConnectionStep::Waited => self.carry_out_waiting(),
+                ConnectionStep::ReadJson(read) => self.handle_decoded_json(read),
+                ConnectionStep::Ending(ending) => self.begin_close(ending),
+                ConnectionStep::Late(DeadlineKind::Token) => {
+                    self.begin_close(CloseReason::TokenExpired);
+                }
+                ConnectionStep::Late(DeadlineKind::Message) => self.on_message_deadline(),
+                ConnectionStep::Late(DeadlineKind::Silence) => self.check_idle(),
+                ConnectionStep::Late(DeadlineKind::Write)
+                    if self.begin_final_check(DeadlineKind::Write) => {}
+                ConnectionStep::Late(DeadlineKind::Write | DeadlineKind::Close) => {
+                    self.record_reset();
                     break;
                 }
-                Step::Over => break,
+                ConnectionStep::Over => break,
             }
         }
     }
@@ -256,25 +266,25 @@ impl<S: Transport, L: Listener> Connection<S, L> {
     /// Waits for the next thing to do. Endings and deadlines come first, so that
     /// a client that never stops sending cannot put them off; then writing, since
     /// a connection stops reading when its outbox fills up.
-    fn poll_step(&mut self, context: &mut Context<'_>) -> Poll<Step> {
-        self.account.outbox.register(context);
-        if self.phase == Phase::Open
+    fn poll_step(&mut self, context: &mut Context<'_>) -> Poll<ConnectionStep> {
+        self.account.outbox.register_waker(context);
+        if self.phase == ConnectionPhase::Open
             && let Some(ending) = self.account.outbox.ending()
-            && !self.is_owed_more(ending)
+            && !self.must_finish_before(ending)
         {
-            return Poll::Ready(Step::Ending(ending));
+            return Poll::Ready(ConnectionStep::Ending(ending));
         }
         if let Some(late) = self.check_deadlines() {
             // Input that has arrived, and room that the client has made, take precedence over the
             // deadline.
             let looked = match late {
-                Late::Silence | Late::Message => self.poll_read(context),
-                Late::Write => self.poll_write(context),
-                Late::Token | Late::Close => Poll::Pending,
+                DeadlineKind::Silence | DeadlineKind::Message => self.poll_read(context),
+                DeadlineKind::Write => self.poll_write(context),
+                DeadlineKind::Token | DeadlineKind::Close => Poll::Pending,
             };
             return match looked {
                 Poll::Ready(step) => Poll::Ready(step),
-                Poll::Pending => Poll::Ready(Step::Late(late)),
+                Poll::Pending => Poll::Ready(ConnectionStep::Late(late)),
             };
         }
         if self.may_write()
@@ -286,51 +296,57 @@ impl<S: Transport, L: Listener> Connection<S, L> {
             return Poll::Ready(step);
         }
         // Writing may have set a deadline that no alarm is set for yet.
-        self.check_deadlines()
-            .map_or(Poll::Pending, |late| Poll::Ready(Step::Late(late)))
+        self.check_deadlines().map_or(Poll::Pending, |late| {
+            Poll::Ready(ConnectionStep::Late(late))
+        })
     }
 
     /// Waits until one of the client's requests can be carried out. They are carried out in the
     /// order in which they came.
-    fn poll_requests(&mut self, context: &mut Context<'_>) -> Poll<Step> {
-        if self.has_reached_awaited() {
-            return Poll::Ready(Step::Reached);
+    fn poll_requests(&mut self, context: &mut Context<'_>) -> Poll<ConnectionStep> {
+        if self.has_reached_head() {
+            return Poll::Ready(ConnectionStep::Reached);
         }
-        if self.has_waited() {
+        if self.has_ready_request() {
             return match self.may_work() {
-                true => Poll::Ready(Step::Waited),
+                true => Poll::Ready(ConnectionStep::Waited),
                 false => Poll::Pending,
             };
         }
-        if let Poll::Ready(read) = self.poll_reading_json(context) {
-            return Poll::Ready(Step::ReadJson(read));
+        if let Poll::Ready(read) = self.poll_decoded_json(context) {
+            return Poll::Ready(ConnectionStep::ReadJson(read));
         }
         if let Poll::Ready(step) = self.poll_read(context) {
             return Poll::Ready(step);
         }
         match self.may_catch_up(context) {
-            true => Poll::Ready(Step::CatchUp),
+            true => Poll::Ready(ConnectionStep::CatchUp),
             false => Poll::Pending,
         }
     }
 
     /// Returns an expired deadline, if there is one. Otherwise sets an alarm for the earliest.
-    fn check_deadlines(&mut self) -> Option<Late> {
-        if self.account.outbox.take_rung() {
+    fn check_deadlines(&mut self) -> Option<DeadlineKind> {
+        if self.account.outbox.take_alarm() {
             self.alarm = None;
-            self.hasten_silence();
-            if self.phase == Phase::Open && self.is_key_removed() {
-                self.account.outbox.end(Ending::KeyRemoved);
+            self.tighten_idle_deadline();
+            if self.phase == ConnectionPhase::Open && self.is_key_removed() {
+                self.account.outbox.request_end(CloseReason::KeyRemoved);
             }
         }
-        let next = self.deadlines.next();
-        if self.alarm.as_ref().map(Alarm::at) != next {
+        let next = self.deadlines.next_deadline();
+        if self.alarm.as_ref().map(Alarm::deadline) != next {
             // The old alarm is dropped first, so that it does not ring.
             self.alarm = None;
-            if let Some(late) = self.deadlines.late(Instant::now()) {
+            if let Some(late) = self.deadlines.first_expired(Instant::now()) {
                 return Some(late);
             }
-            self.alarm = next.map(|next| self.account.shard.alarms.set(next, &self.account.outbox));
+            self.alarm = next.map(|next| {
+                self.account
+                    .shard
+                    .alarms
+                    .set_alarm(next, &self.account.outbox)
+            });
         }
         None
     }
@@ -338,7 +354,7 @@ impl<S: Transport, L: Listener> Connection<S, L> {
     /// Returns true if the expired deadline takes effect only after a final check of the socket.
     /// The check happens in the next turn: at the end of a long turn, or of a pause of the
     /// process, the event loop has not reported yet what can be read or written.
-    fn looks_once_more(&mut self, late: Late) -> bool {
+    fn begin_final_check(&mut self, late: DeadlineKind) -> bool {
         let is_first = self.last_look != Some(late);
         if is_first {
             self.last_look = Some(late);
@@ -348,7 +364,7 @@ impl<S: Transport, L: Listener> Connection<S, L> {
     }
 
     /// Records that this deadline was met, so that a final check precedes its next expiry again.
-    fn has_made_good(&mut self, late: Late) {
+    fn clear_final_check(&mut self, late: DeadlineKind) {
         self.last_look.take_if(|looked| *looked == late);
     }
 
@@ -375,7 +391,7 @@ impl<S: Transport, L: Listener> Connection<S, L> {
         }
     }
 
-    fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<Step> {
+    fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<ConnectionStep> {
         if self.stream.has_unwritten() {
             let before = self.account.outbox.unwritten_bytes();
             let polled = self.stream.poll_write(context);
@@ -388,8 +404,8 @@ impl<S: Transport, L: Listener> Connection<S, L> {
                 self.write_place = None;
             }
             return match polled {
-                Poll::Ready(Ok(advanced)) => Poll::Ready(Step::Wrote(advanced)),
-                Poll::Ready(Err(_)) => Poll::Ready(self.lost()),
+                Poll::Ready(Ok(advanced)) => Poll::Ready(ConnectionStep::Wrote(advanced)),
+                Poll::Ready(Err(_)) => Poll::Ready(self.on_connection_lost()),
                 Poll::Pending => {
                     let timeout = self.account.shard.relay.live().config.client.write_timeout;
                     self.deadlines
@@ -400,14 +416,19 @@ impl<S: Transport, L: Listener> Connection<S, L> {
             };
         }
         match &mut self.phase {
-            Phase::Open | Phase::Closing | Phase::Lingering { shut_down: true } => Poll::Pending,
-            Phase::Closed => self.stream.poll_shutdown(context).map(|_| Step::Over),
-            Phase::Lingering { shut_down } => match self.stream.poll_shutdown(context) {
+            ConnectionPhase::Open
+            | ConnectionPhase::Closing
+            | ConnectionPhase::Lingering { shut_down: true } => Poll::Pending,
+            ConnectionPhase::Closed => self
+                .stream
+                .poll_shutdown(context)
+                .map(|_| ConnectionStep::Over),
+            ConnectionPhase::Lingering { shut_down } => match self.stream.poll_shutdown(context) {
                 Poll::Ready(Ok(())) => {
                     *shut_down = true;
                     Poll::Pending
                 }
-                Poll::Ready(Err(_)) => Poll::Ready(Step::Over),
+                Poll::Ready(Err(_)) => Poll::Ready(ConnectionStep::Over),
                 Poll::Pending => Poll::Pending,
             },
         }
@@ -416,9 +437,9 @@ impl<S: Transport, L: Listener> Connection<S, L> {
     /// Returns true if more is read from the client. Nothing is read while its outbox is half
     /// full, while an earlier request is unanswered, or until a Subscribe has read the log for
     /// the first time.
-    fn is_read_from(&self) -> bool {
+    fn accepts_input(&self) -> bool {
         let subscribing = self.subscribing.as_ref();
-        let is_kept_waiting = self.has_waited()
+        let is_kept_waiting = self.has_ready_request()
             || self.reading_json.is_some()
             || subscribing.is_some_and(|subscribing| subscribing.stops_reading());
         !is_kept_waiting && self.account.outbox.is_half_free()
@@ -426,23 +447,23 @@ impl<S: Transport, L: Listener> Connection<S, L> {
 
     /// Returns true if the relay waits for the client, and the client waits neither for its
     /// tenant's quantum nor for anything else.
-    fn is_waited_for(&self) -> bool {
-        self.is_read_from() && self.place.is_none()
+    fn is_waiting_for_client(&self) -> bool {
+        self.accepts_input() && self.place.is_none()
     }
 
-    fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<Step> {
+    fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<ConnectionStep> {
         match self.phase {
-            Phase::Open | Phase::Closing => {
-                if !self.is_read_from() {
+            ConnectionPhase::Open | ConnectionPhase::Closing => {
+                if !self.accepts_input() {
                     // Gives up the slot: others need not wait for a client that does not read.
-                    if !self.has_waited() {
+                    if !self.has_ready_request() {
                         self.place = None;
                     }
                     return Poll::Pending;
                 }
                 if self.unlooked {
                     return match self.may_work() {
-                        true => Poll::Ready(Step::Look),
+                        true => Poll::Ready(ConnectionStep::Look),
                         false => Poll::Pending,
                     };
                 }
@@ -450,24 +471,24 @@ impl<S: Transport, L: Listener> Connection<S, L> {
                     .stream
                     .poll_read(context, &self.account.shard.read_buffer)
                 {
-                    Poll::Ready(Ok(())) => Poll::Ready(Step::Read),
-                    Poll::Ready(Err(_)) => Poll::Ready(self.lost()),
+                    Poll::Ready(Ok(())) => Poll::Ready(ConnectionStep::Read),
+                    Poll::Ready(Err(_)) => Poll::Ready(self.on_connection_lost()),
                     Poll::Pending => Poll::Pending,
                 }
             }
-            Phase::Closed => Poll::Pending,
-            Phase::Lingering { .. } => {
+            ConnectionPhase::Closed => Poll::Pending,
+            ConnectionPhase::Lingering { .. } => {
                 match self
                     .stream
                     .poll_discard(context, &self.account.shard.read_buffer)
                 {
-                    Poll::Ready(Ok(true)) => Poll::Ready(Step::Read),
+                    Poll::Ready(Ok(true)) => Poll::Ready(ConnectionStep::Read),
                     Poll::Ready(Ok(false)) => {
                         // The client may still read, so the Close frame is written.
-                        self.phase = Phase::Closed;
-                        Poll::Ready(Step::Read)
+                        self.phase = ConnectionPhase::Closed;
+                        Poll::Ready(ConnectionStep::Read)
                     }
-                    Poll::Ready(Err(_)) => Poll::Ready(Step::Over),
+                    Poll::Ready(Err(_)) => Poll::Ready(ConnectionStep::Over),
                     Poll::Pending => Poll::Pending,
                 }
             }
@@ -485,29 +506,29 @@ impl<S: Transport, L: Listener> Connection<S, L> {
 
     fn has_quota(&self) -> bool {
         let membership = self.membership.as_ref();
-        membership.is_none_or(Membership::has_quota)
+        membership.is_none_or(HubConnection::has_quota)
     }
 
     /// Handles the messages that are read already, while the tenant's quantum lasts and there is
     /// room for the answers. Stops after a ping, so that its pong is written before that of a
     /// newer ping replaces it.
-    fn take_messages(&mut self) {
-        if self.has_waited() || !self.may_work() {
+    fn handle_buffered_messages(&mut self) {
+        if self.has_ready_request() || !self.may_work() {
             return;
         }
         let mut is_another = false;
         let message_max = self.account.shard.relay.live().config.client.message_max;
-        self.stream.bound_messages(message_max);
-        while matches!(self.phase, Phase::Open | Phase::Closing)
+        self.stream.set_message_bytes_max(message_max);
+        while matches!(self.phase, ConnectionPhase::Open | ConnectionPhase::Closing)
             && !self.turn_is_over
-            && self.is_read_from()
+            && self.accepts_input()
             && self.has_quota()
         {
             match self.stream.next_message() {
                 Ok(Some(message)) => {
                     is_another |= message.is_binary() || message.is_text();
                     let is_ping = message.is_ping();
-                    self.take(message);
+                    self.dispatch_message(message);
                     if is_ping {
                         break;
                     }
@@ -517,13 +538,13 @@ impl<S: Transport, L: Listener> Connection<S, L> {
                     self.unlooked = false;
                     break;
                 }
-                Err(error) => self.broken(&error),
+                Err(error) => self.on_stream_error(&error),
             }
         }
         // If there is more, it queues behind the tenant's other work.
         self.place = None;
         self.charge_frames();
-        self.watch_message(is_another);
+        self.update_message_deadline(is_another);
         self.reserve_memory(is_another);
     }
 
@@ -531,34 +552,38 @@ impl<S: Transport, L: Listener> Connection<S, L> {
     /// closed: to stop reading would free nothing, neither here nor at the client.
     fn reserve_memory(&mut self, is_another: bool) {
         let messages = self.account.shard.hub.begun_messages();
-        if matches!(self.phase, Phase::Open | Phase::Closing)
+        if matches!(self.phase, ConnectionPhase::Open | ConnectionPhase::Closing)
             && self.stream.reserve_memory(messages, is_another).is_err()
         {
-            self.account.shard.relay.metrics.exceeded(Limit::Memory);
-            self.end(Ending::NoMemory);
+            self.account
+                .shard
+                .relay
+                .metrics
+                .limit_exceeded(Limit::Memory);
+            self.begin_close(CloseReason::NoMemory);
             // It may have been closing already.
-            self.drop_begun_message();
+            self.drop_partial_message();
         }
     }
 
-    fn take(&mut self, message: Message) {
+    fn dispatch_message(&mut self, message: Message) {
         match message {
-            Message::Close(_) => self.closed_by_client(),
-            _ if self.phase != Phase::Open => {}
-            Message::Binary(_) | Message::Text(_) => L::hear(self, message),
+            Message::Close(_) => self.on_client_close(),
+            _ if self.phase != ConnectionPhase::Open => {}
+            Message::Binary(_) | Message::Text(_) => L::on_message(self, message),
             // tungstenite answers it by itself.
-            Message::Ping(_) => self.pinged(),
+            Message::Ping(_) => self.on_ping(),
             Message::Pong(_) | Message::Frame(_) => {}
         }
     }
 
-    fn wrote(&mut self, advanced: Advanced) {
-        self.account.wrote(advanced);
+    fn on_written(&mut self, advanced: WriteProgress) {
+        self.account.record_write(advanced);
         if advanced.frames > 0 {
             self.deadlines.write = None;
-            self.has_made_good(Late::Write);
+            self.clear_final_check(DeadlineKind::Write);
         }
-        if self.phase != Phase::Open && self.account.outbox.is_empty() {
+        if self.phase != ConnectionPhase::Open && self.account.outbox.is_empty() {
             let answered = Instant::now() + CLOSE_ANSWER_TIMEOUT;
             let end = self
                 .deadlines

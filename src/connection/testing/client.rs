@@ -12,11 +12,11 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use crate::connection::wire_testing::{Frame, Heard, close, take_frame};
+use crate::connection::wire_testing::{ReceivedFrame, RelayFrame, close, take_frame};
 
 /// The end of a connection.
 #[derive(Debug, PartialEq, Eq)]
-pub(in crate::connection) struct End {
+pub(in crate::connection) struct ObservedEnd {
     /// Time at which the relay released it.
     pub(in crate::connection) at: Instant,
     /// True if it was reset.
@@ -24,7 +24,7 @@ pub(in crate::connection) struct End {
 }
 
 /// The other end of a connection.
-pub(in crate::connection) struct Client {
+pub(in crate::connection) struct FrameClient {
     pub(super) read: ReadHalf<DuplexStream>,
     pub(super) write: Option<WriteHalf<DuplexStream>>,
     pub(super) unparsed: Vec<u8>,
@@ -34,7 +34,7 @@ pub(in crate::connection) struct Client {
     pub(super) was_reset: Rc<Cell<bool>>,
 }
 
-impl Client {
+impl FrameClient {
     /// Sends, and waits until the relay has room for it.
     pub(in crate::connection) async fn send(&mut self, frame: impl AsRef<[u8]>) {
         self.try_send(frame).await.unwrap();
@@ -108,13 +108,13 @@ impl Client {
     }
 
     /// Returns the next whole frame of what is read already.
-    pub(in crate::connection) fn next_read(&mut self) -> Option<Heard> {
-        take_frame(&mut self.unparsed).map(Frame::heard)
+    pub(in crate::connection) fn next_read(&mut self) -> Option<ReceivedFrame> {
+        take_frame(&mut self.unparsed).map(RelayFrame::decode)
     }
 
     /// Reads until there is a whole frame; `None` if the stream ends, with `unparsed` holding the
     /// start of an incomplete frame.
-    pub(in crate::connection) async fn next(&mut self) -> Option<Heard> {
+    pub(in crate::connection) async fn next(&mut self) -> Option<ReceivedFrame> {
         loop {
             if let Some(heard) = self.next_read() {
                 return Some(heard);
@@ -142,7 +142,7 @@ impl Client {
     }
 
     /// Returns the next `count` frames.
-    pub(in crate::connection) async fn hear(&mut self, count: usize) -> Vec<Heard> {
+    pub(in crate::connection) async fn next_frames(&mut self, count: usize) -> Vec<ReceivedFrame> {
         let mut heard = Vec::new();
         for _ in 0..count {
             heard.push(self.next().await.expect("it goes on"));
@@ -151,7 +151,7 @@ impl Client {
     }
 
     /// Returns all frames until the stream ends, which must not be in the middle of one.
-    pub(in crate::connection) async fn rest(&mut self) -> Vec<Heard> {
+    pub(in crate::connection) async fn remaining_frames(&mut self) -> Vec<ReceivedFrame> {
         let mut heard = Vec::new();
         while let Some(next) = self.next().await {
             heard.push(next);
@@ -161,10 +161,10 @@ impl Client {
     }
 
     /// Returns all frames until the stream ends, and answers the relay's Close.
-    pub(in crate::connection) async fn rest_after_close(&mut self) -> Vec<Heard> {
+    pub(in crate::connection) async fn rest_after_close(&mut self) -> Vec<ReceivedFrame> {
         let mut heard = Vec::new();
         while let Some(next) = self.next().await {
-            if let Heard::Close(code, _) = next {
+            if let ReceivedFrame::Close(code, _) = next {
                 self.send(close(code)).await;
             }
             heard.push(next);
@@ -183,9 +183,9 @@ impl Client {
     }
 
     /// Waits, and does nothing else, until the relay releases the connection.
-    pub(in crate::connection) async fn ended(&mut self) -> End {
+    pub(in crate::connection) async fn wait_for_end(&mut self) -> ObservedEnd {
         let at = (&mut self.task).await.unwrap();
-        End {
+        ObservedEnd {
             at,
             was_reset: self.was_reset.get(),
         }

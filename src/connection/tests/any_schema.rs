@@ -7,13 +7,13 @@ use prost::Message;
 
 use crate::{
     connection::{
-        testing::{Bench, Client, WIDE, event, simulate},
-        wire_testing::{Heard, json as text, subscribe},
+        testing::{ConnectionFixture, FrameClient, WIDE, event, simulate},
+        wire_testing::{ReceivedFrame, json as text, subscribe},
     },
-    event::{Draft, JsonFrame},
+    event::{EventDraft, JsonFrame},
     ingest,
     protocol::{Epoch, Position},
-    random::Random,
+    random::RandomSource,
     schema::{
         Schema,
         oracle::{naive_topics, random_envelope, random_schema},
@@ -33,19 +33,24 @@ struct ExtraTopics {
 
 /// An event and the topics that it relates to.
 struct Accepted {
-    draft: Draft,
+    draft: EventDraft,
     topics: BTreeSet<String>,
 }
 
-fn tape(random: &Random, bytes_max: u64) -> Vec<u8> {
+fn tape(random: &RandomSource, bytes_max: u64) -> Vec<u8> {
     let bytes = usize::try_from(random.below(bytes_max)).unwrap();
     let mut tape = vec![0; bytes];
-    random.fill(&mut tape);
+    random.fill_bytes(&mut tape);
     tape
 }
 
 /// Ingests the envelope, in binary or as JSON; `None` if it is refused.
-fn accepted(bench: &Bench, schema: &Schema, envelope: &[u8], is_json: bool) -> Option<Accepted> {
+fn accepted(
+    bench: &ConnectionFixture,
+    schema: &Schema,
+    envelope: &[u8],
+    is_json: bool,
+) -> Option<Accepted> {
     // prost-reflect accepts some that the relay does not.
     schema.inspect(envelope).ok()?;
     let body = if is_json {
@@ -64,14 +69,14 @@ fn accepted(bench: &Bench, schema: &Schema, envelope: &[u8], is_json: bool) -> O
 }
 
 /// Checks that JSON clients get the JSON of what binary clients get.
-fn check_json(schema: &Schema, draft: &Draft) {
+fn check_json(schema: &Schema, draft: &EventDraft) {
     let position = Position {
         epoch: Epoch::from_bits(1),
         offset: 7,
     };
     let now = tokio::time::Instant::now();
-    let event = draft.clone().place(position, &Arc::default(), now);
-    let frame = JsonFrame::of(&event).expect("what is taken has JSON");
+    let event = draft.clone().into_event(position, &Arc::default(), now);
+    let frame = JsonFrame::render_event(&event).expect("what is taken has JSON");
     let start = frame.bytes().iter().position(|byte| *byte == b'{').unwrap();
     let text = schema.envelope_to_json_text(&event.envelope()).unwrap();
     let [sent, whole] = [&frame.bytes()[start..], text.as_bytes()]
@@ -80,7 +85,7 @@ fn check_json(schema: &Schema, draft: &Draft) {
 }
 
 /// A client that is subscribed to this topic alone, in either encoding.
-async fn follow(bench: &Bench, topic: &str, speaks_json: bool) -> Client {
+async fn follow(bench: &ConnectionFixture, topic: &str, speaks_json: bool) -> FrameClient {
     let mut client = if speaks_json {
         bench.connect_json(WIDE)
     } else {
@@ -93,17 +98,20 @@ async fn follow(bench: &Bench, topic: &str, speaks_json: bool) -> Client {
         subscribe("s", topic)
     };
     client.send(request).await;
-    assert_eq!(client.next().await, Some(Heard::Subscribed("s".to_owned())));
+    assert_eq!(
+        client.next().await,
+        Some(ReceivedFrame::Subscribed("s".to_owned()))
+    );
     client
 }
 
 /// The offsets of the events that come before the one at `end`.
-async fn heard_until(client: &mut Client, end: u64) -> Vec<u64> {
+async fn heard_until(client: &mut FrameClient, end: u64) -> Vec<u64> {
     let mut offsets = Vec::new();
     loop {
         match client.next().await {
-            Some(Heard::Event(offset)) if offset == end => return offsets,
-            Some(Heard::Event(offset)) => offsets.push(offset),
+            Some(ReceivedFrame::Event(offset)) if offset == end => return offsets,
+            Some(ReceivedFrame::Event(offset)) => offsets.push(offset),
             other => panic!("{other:?}"),
         }
     }
@@ -112,11 +120,11 @@ async fn heard_until(client: &mut Client, end: u64) -> Vec<u64> {
 /// Runs one schema. Returns the numbers of events that were delivered to a client and that were
 /// not.
 async fn run(seed: u64) -> (usize, usize) {
-    let random = Random::from_seed(seed);
+    let random = RandomSource::from_seed(seed);
     let text = random_schema(&tape(&random, 1_500));
     let schema = Arc::new(text.compile().unwrap());
-    let bench = Bench::new();
-    bench.serve(Arc::clone(&schema));
+    let bench = ConnectionFixture::new();
+    bench.set_schema(Arc::clone(&schema));
     let events: Vec<_> = (0..ENVELOPES)
         .filter_map(|number| {
             let envelope = random_envelope(&schema, &tape(&random, 400));
@@ -137,7 +145,7 @@ async fn run(seed: u64) -> (usize, usize) {
     for Accepted { draft, topics } in &events {
         check_json(&schema, draft);
         // The ids of random events are not unique: two may have the same.
-        let draft = draft.clone().known_by(None);
+        let draft = draft.clone().with_fingerprint(None);
         let published = bench.publish([draft]).await;
         let offset = published.events[0].position.offset;
         let mut matched = 0;

@@ -14,8 +14,8 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 use crate::{
     auth::{Authenticator, IngestKeys},
     config::Config,
-    connection::{serve_tcp, testing::Bench},
-    relay::Live,
+    connection::{serve_tcp, testing::ConnectionFixture},
+    relay::LiveSettings,
     schema::Schema,
     tls,
 };
@@ -23,17 +23,17 @@ use crate::{
 struct Certified {
     cert: CertificateDer<'static>,
     cert_pem: String,
-    live: Live,
+    live: LiveSettings,
 }
 
 /// A self-made certificate, and what a reload would make of it.
 fn certified() -> Certified {
     let made = generate_simple_self_signed(["relay.test".to_owned()]).unwrap();
-    let key = tls::private_key(made.signing_key.serialize_pem().as_bytes()).unwrap();
+    let key = tls::parse_private_key(made.signing_key.serialize_pem().as_bytes()).unwrap();
     let cert = made.cert.der().clone();
     Certified {
         cert_pem: made.cert.pem(),
-        live: Live {
+        live: LiveSettings {
             config: Config::default(),
             schema: Arc::new(Schema::bundled().unwrap()),
             authenticator: Authenticator::Open,
@@ -45,7 +45,10 @@ fn certified() -> Certified {
 }
 
 /// Connects as a client that trusts these certificates. Returns the one it is shown.
-async fn connect(bench: &Bench, trusted: &str) -> (TlsStream<TcpStream>, CertificateDer<'static>) {
+async fn connect(
+    bench: &ConnectionFixture,
+    trusted: &str,
+) -> (TlsStream<TcpStream>, CertificateDer<'static>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let shard = Rc::clone(&bench.shard);
@@ -63,7 +66,7 @@ async fn connect(bench: &Bench, trusted: &str) -> (TlsStream<TcpStream>, Certifi
 
 #[tokio::test(flavor = "local")]
 async fn a_new_certificate_is_shown_to_who_comes_next_and_nobody_is_dropped_for_it() {
-    let bench = Bench::new();
+    let bench = ConnectionFixture::new();
     let (old, new) = (certified(), certified());
     let trusted = [old.cert_pem, new.cert_pem].concat();
     bench.shard.relay.live.store(Arc::new(old.live));

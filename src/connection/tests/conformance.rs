@@ -30,9 +30,9 @@ use crate::{
     config::Config,
     connection::{
         Transport,
-        handshake::{Newcomer, shake_hands},
-        task::{Connection, Listener, listen},
-        testing::Bench,
+        handshake::{ConnectingPeer, run_handshake},
+        task::{ConnectionTask, MessageHandler, run_connection_with},
+        testing::ConnectionFixture,
         wire_testing::{CLOSE, PONG, TEXT},
     },
     outbox::Outbox,
@@ -53,9 +53,9 @@ thread_local! {
 /// Echoes messages, in frames that are made and queued like the relay's own.
 enum Echo {}
 
-impl Listener for Echo {
-    fn hear<S: Transport>(connection: &mut Connection<S, Self>, message: Message) {
-        let mut echo = frame::binary(match &message {
+impl MessageHandler for Echo {
+    fn on_message<S: Transport>(connection: &mut ConnectionTask<S, Self>, message: Message) {
+        let mut echo = frame::binary_frame(match &message {
             Message::Text(text) => text.as_bytes(),
             Message::Binary(bytes) => bytes,
             other => panic!("{other:?} is for no listener"),
@@ -79,7 +79,7 @@ fn autobahns_cases_pass_and_every_echo_is_a_frame_of_the_relays_own_making() {
         .build_local(LocalOptions::default())
         .unwrap();
     runtime.block_on(async {
-        let bench = Bench::with(raise_limits);
+        let bench = ConnectionFixture::with_settings(raise_limits);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("ws://{}/ws", listener.local_addr().unwrap());
         let reports = tempfile::tempdir().unwrap();
@@ -123,26 +123,26 @@ fn attack(url: String, reports: &Path) -> oneshot::Receiver<bool> {
     done
 }
 
-fn echo(bench: &Bench, stream: TcpStream, peer: IpAddr, sent: &Rc<RefCell<Sent>>) {
+fn echo(bench: &ConnectionFixture, stream: TcpStream, peer: IpAddr, sent: &Rc<RefCell<Sent>>) {
     let shard = Rc::clone(&bench.shard);
     let sent = Rc::clone(sent);
     stream.set_nodelay(true).unwrap();
     spawn_local(async move {
-        let newcomer = Newcomer {
+        let newcomer = ConnectingPeer {
             peer,
             is_counted: false,
             is_address_counted: false,
         };
-        let handshake = shake_hands(Rc::clone(&shard), stream, newcomer).await;
+        let handshake = run_handshake(Rc::clone(&shard), stream, newcomer).await;
         let (admitted, stream, read_ahead) = handshake.expect("the client is let in");
         let outbox = Rc::as_ptr(&admitted.outbox);
         let wire = Wire {
             stream,
             outbox,
-            frame: FrameWalk::default(),
+            frame: SentFrameWalk::default(),
             sent: Rc::clone(&sent),
         };
-        listen::<Echo, _, _>(shard, admitted, wire, read_ahead, ()).await;
+        run_connection_with::<Echo, _, _>(shard, admitted, wire, read_ahead, ()).await;
         let left = QUEUED.with_borrow_mut(|queued| queued.remove(&outbox));
         sent.borrow_mut().dropped += left.unwrap_or_default().len();
     });
@@ -189,12 +189,12 @@ struct Sent {
 
 /// The progress of the frame that is being sent.
 #[derive(Debug, Default)]
-struct FrameWalk {
+struct SentFrameWalk {
     head: Vec<u8>,
     payload_left: usize,
 }
 
-impl FrameWalk {
+impl SentFrameWalk {
     /// Advances over these bytes of a server, and returns the headers of the frames that end in
     /// them.
     fn walk(&mut self, mut bytes: &[u8]) -> Vec<Vec<u8>> {
@@ -237,7 +237,7 @@ fn payload_len(head: &[u8]) -> Option<usize> {
 struct Wire {
     stream: TcpStream,
     outbox: *const Outbox,
-    frame: FrameWalk,
+    frame: SentFrameWalk,
     sent: Rc<RefCell<Sent>>,
 }
 

@@ -9,20 +9,21 @@ use tokio::{
 };
 
 use crate::connection::{
-    converse,
-    testing::{Bench, NOW, WIDE, event, settle, simulate},
+    run_connection,
+    testing::{ConnectionFixture, NOW, WIDE, event, settle, simulate},
     wire_testing::{
-        BINARY, CLOSE, CONTINUATION, Heard, PING, TEXT, close, frame, subscribe, subscribe_envelope,
+        BINARY, CLOSE, CONTINUATION, PING, ReceivedFrame, TEXT, close, frame, subscribe,
+        subscribe_envelope,
     },
 };
 
 const CLOSE_ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
-fn codes(heard: &[Heard]) -> Vec<u16> {
+fn codes(heard: &[ReceivedFrame]) -> Vec<u16> {
     heard
         .iter()
         .map(|it| match it {
-            Heard::Close(code, _) => *code,
+            ReceivedFrame::Close(code, _) => *code,
             other => panic!("{other:?}"),
         })
         .collect()
@@ -32,12 +33,12 @@ fn codes(heard: &[Heard]) -> Vec<u16> {
 fn a_clients_close_is_answered_with_its_code_and_the_stream_ends() {
     for code in [1000, 1001, 3000, 4999] {
         simulate(async {
-            let bench = Bench::new();
+            let bench = ConnectionFixture::new();
             let start = Instant::now();
             let mut client = bench.connect(WIDE);
             client.send(close(code)).await;
-            assert_eq!(codes(&client.rest().await), [code]);
-            let end = client.ended().await;
+            assert_eq!(codes(&client.remaining_frames().await), [code]);
+            let end = client.wait_for_end().await;
             assert_eq!((end.at, end.was_reset), (start, false));
             assert_eq!(bench.closed("client"), 1);
             bench.check_nothing_is_left();
@@ -48,13 +49,19 @@ fn a_clients_close_is_answered_with_its_code_and_the_stream_ends() {
 #[test]
 fn a_clients_close_drops_what_is_queued_for_it() {
     simulate(async {
-        let bench = Bench::new();
+        let bench = ConnectionFixture::new();
         let mut client = bench.connect(64);
         bench.publish([event(100), event(100)]).await;
         client.send(close(1000)).await;
         settle().await;
-        let heard = client.rest().await;
-        assert_eq!(heard, [Heard::Event(1), Heard::Close(1000, String::new())]);
+        let heard = client.remaining_frames().await;
+        assert_eq!(
+            heard,
+            [
+                ReceivedFrame::Event(1),
+                ReceivedFrame::Close(1000, String::new())
+            ]
+        );
         assert_eq!(bench.tally().dropped_closed.get(), 1);
         bench.check_nothing_is_left();
     });
@@ -99,14 +106,14 @@ fn a_breach_of_the_protocol_is_answered_with_its_code_even_to_who_goes_on_sendin
     ];
     for (name, breach, code, reason) in breaches {
         simulate(async {
-            let bench = Bench::new();
+            let bench = ConnectionFixture::new();
             let start = Instant::now();
             let mut client = bench.connect(64);
             let goes_on = [breach, vec![0x55; 10_000]].concat();
             client.flood(goes_on, Duration::from_millis(100));
-            let heard = client.rest().await;
+            let heard = client.remaining_frames().await;
             assert_eq!(codes(&heard), [code], "{name}");
-            let end = client.ended().await;
+            let end = client.wait_for_end().await;
             assert_eq!(bench.closed(reason), 1, "{name}");
             assert!(end.at - start <= CLOSE_ANSWER_TIMEOUT, "{name}");
             bench.check_nothing_is_left();
@@ -117,7 +124,7 @@ fn a_breach_of_the_protocol_is_answered_with_its_code_even_to_who_goes_on_sendin
 #[test]
 fn who_breaks_the_protocol_and_goes_on_sending_is_dropped_after_two_seconds() {
     simulate(async {
-        let bench = Bench::new();
+        let bench = ConnectionFixture::new();
         let start = Instant::now();
         let mut client = bench.connect(1024);
         let sending = async {
@@ -127,37 +134,37 @@ fn who_breaks_the_protocol_and_goes_on_sending_is_dropped_after_two_seconds() {
             }
         };
         sending.await;
-        assert_eq!(client.ended().await.at - start, CLOSE_ANSWER_TIMEOUT);
-        assert_eq!(codes(&client.rest().await), [1002]);
+        assert_eq!(client.wait_for_end().await.at - start, CLOSE_ANSWER_TIMEOUT);
+        assert_eq!(codes(&client.remaining_frames().await), [1002]);
     });
 }
 
 #[test]
 fn who_breaks_the_protocol_and_sends_no_more_still_gets_the_close() {
     simulate(async {
-        let bench = Bench::new();
+        let bench = ConnectionFixture::new();
         let start = Instant::now();
         // Less room than the Close needs.
         let mut client = bench.connect(8);
         client.send(&[0xff, 0x80, 0, 0, 0, 0]).await;
         client.half_close().await;
         settle().await;
-        assert_eq!(codes(&client.rest().await), [1002]);
-        assert_eq!(client.ended().await.at, start);
+        assert_eq!(codes(&client.remaining_frames().await), [1002]);
+        assert_eq!(client.wait_for_end().await.at, start);
     });
 }
 
 #[test]
 fn who_breaks_the_protocol_with_much_queued_gets_the_begun_frame_and_the_close() {
     simulate(async {
-        let bench = Bench::new();
+        let bench = ConnectionFixture::new();
         let mut client = bench.connect(64);
         bench.publish((0..400).map(|_| event(100))).await;
         client.send(&[0xff, 0x80, 0, 0, 0, 0]).await;
         settle().await;
         assert_eq!(bench.tally().dropped_closed.get(), 399);
-        let heard = client.rest().await;
-        assert_eq!(heard[0], Heard::Event(1));
+        let heard = client.remaining_frames().await;
+        assert_eq!(heard[0], ReceivedFrame::Event(1));
         assert_eq!(codes(&heard[1..]), [1002]);
         drop(client);
         settle().await;
@@ -177,13 +184,13 @@ fn a_stream_that_ends_without_a_close_ends_the_connection_at_once() {
     ];
     for beginning in beginnings {
         simulate(async {
-            let bench = Bench::new();
+            let bench = ConnectionFixture::new();
             let start = Instant::now();
             let mut client = bench.connect(WIDE);
             client.send(&beginning).await;
             client.half_close().await;
-            assert_eq!(client.rest().await, []);
-            let end = client.ended().await;
+            assert_eq!(client.remaining_frames().await, []);
+            let end = client.wait_for_end().await;
             assert_eq!((end.at, end.was_reset), (start, false));
             assert_eq!(bench.closed("lost"), 1);
             bench.check_nothing_is_left();
@@ -194,12 +201,12 @@ fn a_stream_that_ends_without_a_close_ends_the_connection_at_once() {
 #[test]
 fn what_was_sent_before_the_stream_ended_counts() {
     simulate(async {
-        let bench = Bench::new();
+        let bench = ConnectionFixture::new();
         let mut client = bench.connect(WIDE);
         client.send(subscribe("s", "project:p")).await;
         client.send(close(1000)).await;
         client.half_close().await;
-        assert_eq!(codes(&client.rest().await), [1000]);
+        assert_eq!(codes(&client.remaining_frames().await), [1000]);
         assert_eq!(bench.closed("client"), 1);
     });
 }
@@ -208,11 +215,11 @@ fn what_was_sent_before_the_stream_ended_counts() {
 fn a_stream_that_cannot_be_ended_is_given_up_at_the_write_deadline() {
     for expires_at in [None, Some(NOW + Duration::from_secs(5))] {
         simulate(async {
-            let bench = Bench::new();
+            let bench = ConnectionFixture::new();
             let start = Instant::now();
             let mut client = bench.connect_endlessly(expires_at);
             client.half_close().await;
-            let end = client.ended().await;
+            let end = client.wait_for_end().await;
             assert_eq!(end.at - start, Duration::from_secs(10));
             assert_eq!(bench.closed("lost"), 1);
             bench.check_nothing_is_left();
@@ -223,7 +230,7 @@ fn a_stream_that_cannot_be_ended_is_given_up_at_the_write_deadline() {
 #[test]
 fn a_client_that_goes_away_with_events_queued_drops_them() {
     simulate(async {
-        let bench = Bench::new();
+        let bench = ConnectionFixture::new();
         let client = bench.connect(64);
         bench.publish([event(100), event(100)]).await;
         drop(client);
@@ -237,7 +244,7 @@ fn a_client_that_goes_away_with_events_queued_drops_them() {
 #[test]
 fn a_message_in_fragments_is_bounded_like_one_in_a_frame() {
     simulate(async {
-        let bench = Bench::new();
+        let bench = ConnectionFixture::new();
         let mut client = bench.connect(WIDE);
         client.send(frame(BINARY, false, &[0; 1000])).await;
         let mut fragments = 1;
@@ -257,7 +264,7 @@ fn a_message_in_fragments_is_bounded_like_one_in_a_frame() {
 #[test]
 fn a_connection_that_was_never_spoken_over_leaves_nothing_behind() {
     simulate(async {
-        let bench = Bench::new();
+        let bench = ConnectionFixture::new();
         let admitted = bench.admit(None);
         bench.publish([event(1)]).await;
         assert_eq!(bench.tally().queued.get(), 1);
@@ -273,13 +280,13 @@ const CONVERSATION_BYTES_MAX: usize = 600;
 
 #[tokio::test(flavor = "local")]
 async fn an_idle_connection_is_small() {
-    let bench = Bench::new();
+    let bench = ConnectionFixture::new();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let stream = TcpStream::connect(listener.local_addr().unwrap())
         .await
         .unwrap();
     let shard = Rc::clone(&bench.shard);
-    let talk = converse(shard, bench.admit(None), stream, Bytes::new(), ());
+    let talk = run_connection(shard, bench.admit(None), stream, Bytes::new(), ());
     let size = size_of_val(&talk);
     assert!(size <= CONVERSATION_BYTES_MAX, "{size}");
 }

@@ -11,31 +11,31 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::{
     connection::{
-        testing::{Bench, End, NOW, WIDE, event, settle, simulate},
-        wire_testing::{BINARY, Heard, close, frame, ping, subscribe},
+        testing::{ConnectionFixture, NOW, ObservedEnd, WIDE, event, settle, simulate},
+        wire_testing::{BINARY, ReceivedFrame, close, frame, ping, subscribe},
     },
-    protocol::close::Ending,
+    protocol::close::CloseReason,
 };
 
 const CLOSE_ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 const LIFETIME: Duration = Duration::from_secs(60);
 
-fn expired() -> [Heard; 2] {
+fn expired() -> [ReceivedFrame; 2] {
     [
-        Heard::Refused("AUTHENTICATION_FAILED".to_owned()),
-        Heard::Close(4001, "token expired".to_owned()),
+        ReceivedFrame::Refused("AUTHENTICATION_FAILED".to_owned()),
+        ReceivedFrame::Close(4001, "token expired".to_owned()),
     ]
 }
 
 #[test]
 fn a_token_that_expires_is_said_to_and_closes_the_connection_then_and_not_before() {
     simulate(async {
-        let bench = Bench::new();
+        let bench = ConnectionFixture::new();
         let start = Instant::now();
         let mut client = bench.connect_until(Some(NOW + LIFETIME), WIDE);
         sleep(LIFETIME - Duration::from_millis(1)).await;
         bench.publish([event(1)]).await;
-        assert_eq!(client.next().await, Some(Heard::Event(1)));
+        assert_eq!(client.next().await, Some(ReceivedFrame::Event(1)));
         settle().await;
         assert_eq!(client.read_some(1).await, 0);
 
@@ -47,7 +47,7 @@ fn a_token_that_expires_is_said_to_and_closes_the_connection_then_and_not_before
         assert_eq!(client.next().await, Some(goodbye));
         client.send(close(4001)).await;
         assert_eq!(client.next().await, None);
-        let end = client.ended().await;
+        let end = client.wait_for_end().await;
         assert_eq!((end.at - start, end.was_reset), (LIFETIME, false));
         assert_eq!(bench.closed("token_expired"), 1);
         bench.check_nothing_is_left();
@@ -57,7 +57,7 @@ fn a_token_that_expires_is_said_to_and_closes_the_connection_then_and_not_before
 #[test]
 fn a_token_that_has_expired_during_the_handshake_lets_nothing_through() {
     simulate(async {
-        let bench = Bench::new();
+        let bench = ConnectionFixture::new();
         let mut client = bench.connect_until(Some(NOW), WIDE);
         client.send(subscribe("s", "project:p")).await;
         assert_eq!(client.rest_after_close().await, expired());
@@ -75,7 +75,7 @@ fn a_client_that_floods_cannot_put_its_expiry_off() {
     ];
     for message in floods {
         simulate(async {
-            let bench = Bench::new();
+            let bench = ConnectionFixture::new();
             let start = Instant::now();
             let mut client = bench.connect_until(Some(NOW + LIFETIME), 4096);
             sleep(LIFETIME - Duration::from_millis(100)).await;
@@ -86,7 +86,7 @@ fn a_client_that_floods_cannot_put_its_expiry_off() {
             }
             assert_eq!(start.elapsed(), LIFETIME);
             assert!(heard.ends_with(&expired()));
-            let end = client.ended().await;
+            let end = client.wait_for_end().await;
             assert_eq!(end.at - start, LIFETIME + CLOSE_ANSWER_TIMEOUT);
             assert_eq!(client.next().await, None);
             assert_eq!(bench.closed("token_expired"), 1);
@@ -97,7 +97,7 @@ fn a_client_that_floods_cannot_put_its_expiry_off() {
 #[test]
 fn a_client_that_does_not_read_when_its_token_expires_is_cut_off_at_the_write_deadline() {
     simulate(async {
-        let bench = Bench::new();
+        let bench = ConnectionFixture::new();
         let start = Instant::now();
         let mut client = bench.connect_until(Some(NOW + LIFETIME), 64);
         let stalled = LIFETIME - Duration::from_secs(4);
@@ -108,7 +108,7 @@ fn a_client_that_does_not_read_when_its_token_expires_is_cut_off_at_the_write_de
         // A frame in progress is kept, the rest is discarded.
         assert_eq!(bench.tally().queued.get(), 1);
         assert_eq!(bench.tally().dropped_closed.get(), 2);
-        let end = client.ended().await;
+        let end = client.wait_for_end().await;
         assert_eq!(end.at - start, stalled + Duration::from_secs(10));
         assert!(end.was_reset);
         assert_eq!(bench.closed("token_expired"), 1);
@@ -119,12 +119,12 @@ fn a_client_that_does_not_read_when_its_token_expires_is_cut_off_at_the_write_de
 #[test]
 fn an_expiry_ends_what_is_queued_but_not_what_is_begun() {
     simulate(async {
-        let bench = Bench::new();
+        let bench = ConnectionFixture::new();
         let mut client = bench.connect_until(Some(NOW + LIFETIME), 64);
         sleep(LIFETIME - Duration::from_secs(4)).await;
         bench.publish([event(100), event(100)]).await;
         sleep(Duration::from_secs(5)).await;
-        let mut expected = vec![Heard::Event(1)];
+        let mut expected = vec![ReceivedFrame::Event(1)];
         expected.extend(expired());
         assert_eq!(client.rest_after_close().await, expected);
         bench.check_nothing_is_left();
@@ -133,20 +133,20 @@ fn an_expiry_ends_what_is_queued_but_not_what_is_begun() {
 
 const RETRY_AFTER: Duration = Duration::from_millis(1234);
 
-fn drain(bench: &Bench) {
-    bench.shard.hub.end_all(|| Ending::Drain {
+fn drain(bench: &ConnectionFixture) {
+    bench.shard.hub.end_all(|| CloseReason::Drain {
         retry_after: RETRY_AFTER,
     });
 }
 
-fn going_away() -> Heard {
-    Heard::Close(1001, "retry_after_ms=1234".to_owned())
+fn going_away() -> ReceivedFrame {
+    ReceivedFrame::Close(1001, "retry_after_ms=1234".to_owned())
 }
 
 #[test]
 fn a_drain_writes_what_is_queued_then_says_when_to_come_back() {
     simulate(async {
-        let bench = Bench::new();
+        let bench = ConnectionFixture::new();
         let mut client = bench.connect(64);
         client.send(subscribe("s", "project:p")).await;
         bench.publish((0..100).map(|_| event(100))).await;
@@ -159,9 +159,12 @@ fn a_drain_writes_what_is_queued_then_says_when_to_come_back() {
         assert_eq!(heard.pop(), Some(going_away()));
         let confirmed = heard
             .iter()
-            .position(|it| matches!(it, Heard::Subscribed(_)));
+            .position(|it| matches!(it, ReceivedFrame::Subscribed(_)));
         heard.remove(confirmed.expect("the answer is written too"));
-        assert_eq!(heard, (1..=100).map(Heard::Event).collect::<Vec<_>>());
+        assert_eq!(
+            heard,
+            (1..=100).map(ReceivedFrame::Event).collect::<Vec<_>>()
+        );
         assert_eq!(bench.tally().written.get(), 100);
         assert_eq!(bench.closed("drain"), 1);
         bench.check_nothing_is_left();
@@ -171,7 +174,7 @@ fn a_drain_writes_what_is_queued_then_says_when_to_come_back() {
 #[test]
 fn a_drain_waits_for_no_event_that_is_on_its_way_but_takes_it_along() {
     simulate(async {
-        let bench = Bench::new();
+        let bench = ConnectionFixture::new();
         let mut client = bench.connect(WIDE);
         settle().await;
         let mut publishing = pin!(bench.publish([event(1)]));
@@ -181,7 +184,7 @@ fn a_drain_waits_for_no_event_that_is_on_its_way_but_takes_it_along() {
         drain(&bench);
         assert_eq!(publishing.await.events[0].matched, Some(1));
         let heard = client.rest_after_close().await;
-        assert_eq!(heard, [Heard::Event(1), going_away()]);
+        assert_eq!(heard, [ReceivedFrame::Event(1), going_away()]);
         bench.check_nothing_is_left();
     });
 }
@@ -189,16 +192,19 @@ fn a_drain_waits_for_no_event_that_is_on_its_way_but_takes_it_along() {
 #[test]
 fn a_client_that_never_answers_the_close_is_dropped_after_two_seconds() {
     simulate(async {
-        let bench = Bench::new();
+        let bench = ConnectionFixture::new();
         let mut client = bench.connect(WIDE);
         let start = Instant::now();
         bench.publish([event(1)]).await;
         drain(&bench);
-        let end = client.ended().await;
+        let end = client.wait_for_end().await;
         assert_eq!(end.at - start, CLOSE_ANSWER_TIMEOUT);
         // The Close was written, and the client can read it.
         assert!(!end.was_reset);
-        assert_eq!(client.rest().await, [Heard::Event(1), going_away()]);
+        assert_eq!(
+            client.remaining_frames().await,
+            [ReceivedFrame::Event(1), going_away()]
+        );
         bench.check_nothing_is_left();
     });
 }
@@ -206,7 +212,7 @@ fn a_client_that_never_answers_the_close_is_dropped_after_two_seconds() {
 #[test]
 fn a_client_that_goes_on_sending_after_the_close_is_dropped_after_two_seconds() {
     simulate(async {
-        let bench = Bench::new();
+        let bench = ConnectionFixture::new();
         let mut client = bench.connect(WIDE);
         settle().await;
         let start = Instant::now();
@@ -218,8 +224,8 @@ fn a_client_that_goes_on_sending_after_the_close_is_dropped_after_two_seconds() 
             }
         };
         sending.await;
-        assert_eq!(client.ended().await.at - start, CLOSE_ANSWER_TIMEOUT);
-        assert_eq!(client.rest().await, [going_away()]);
+        assert_eq!(client.wait_for_end().await.at - start, CLOSE_ANSWER_TIMEOUT);
+        assert_eq!(client.remaining_frames().await, [going_away()]);
         assert_eq!(bench.tally().subscriptions.get(), 0);
     });
 }
@@ -227,17 +233,17 @@ fn a_client_that_goes_on_sending_after_the_close_is_dropped_after_two_seconds() 
 #[test]
 fn a_client_that_does_not_read_during_a_drain_is_cut_off_and_delays_nobody() {
     simulate(async {
-        let bench = Bench::new();
+        let bench = ConnectionFixture::new();
         let (mut silent, mut good) = (bench.connect(64), bench.connect(WIDE));
         let start = Instant::now();
         bench.publish([event(100)]).await;
         drain(&bench);
         assert_eq!(
             good.rest_after_close().await,
-            [Heard::Event(1), going_away()]
+            [ReceivedFrame::Event(1), going_away()]
         );
         assert_eq!(start.elapsed(), Duration::ZERO);
-        let End { at, was_reset } = silent.ended().await;
+        let ObservedEnd { at, was_reset } = silent.wait_for_end().await;
         assert_eq!((at - start, was_reset), (Duration::from_secs(10), true));
         assert_eq!(bench.tally().written.get(), 1);
         assert_eq!(bench.tally().dropped_closed.get(), 1);
@@ -248,7 +254,7 @@ fn a_client_that_does_not_read_during_a_drain_is_cut_off_and_delays_nobody() {
 #[test]
 fn a_client_that_reads_slowly_during_a_drain_is_not_cut_off_by_its_connection() {
     simulate(async {
-        let bench = Bench::new();
+        let bench = ConnectionFixture::new();
         let mut client = bench.connect_until(Some(NOW + LIFETIME), 64);
         bench.publish((0..100).map(|_| event(100))).await;
         drain(&bench);
@@ -260,7 +266,7 @@ fn a_client_that_reads_slowly_during_a_drain_is_not_cut_off_by_its_connection() 
             heard.extend(client.next_read());
             settle().await;
         }
-        let mut expected: Vec<_> = (1..=100).map(Heard::Event).collect();
+        let mut expected: Vec<_> = (1..=100).map(ReceivedFrame::Event).collect();
         expected.push(going_away());
         assert_eq!(heard, expected);
         bench.check_nothing_is_left();

@@ -9,11 +9,12 @@ use tokio::{
 };
 
 use crate::{
-    config::Limits,
+    config::LimitsSection,
     connection::{
-        testing::{Bench, WIDE, simulate},
+        testing::{ConnectionFixture, WIDE, simulate},
         wire_testing::{
-            BINARY, CONTINUATION, Heard, PONG, frame, ping, ping_message, subscribe_envelope,
+            BINARY, CONTINUATION, PONG, ReceivedFrame, frame, ping, ping_message,
+            subscribe_envelope,
         },
     },
 };
@@ -25,8 +26,8 @@ const FLOOD_FRAMES: usize = 400_000;
 const FRAMES_A_TURN: usize = 64;
 
 /// Creates a shard with the limits of the default configuration.
-fn bench() -> Bench {
-    Bench::with(|config| config.limits = Limits::default())
+fn bench() -> ConnectionFixture {
+    ConnectionFixture::with_settings(|config| config.limits = LimitsSection::default())
 }
 
 fn pong() -> Vec<u8> {
@@ -60,8 +61,8 @@ fn check_closed_for(flood: Vec<u8>) {
         client.send(flood).await;
         let heard = client.rest_after_close().await;
         let (last, refusals) = heard.split_last().unwrap();
-        assert!(matches!(last, Heard::Close(4005, _)), "{last:?}");
-        let refused = Heard::Refused("RATE_LIMIT_EXCEEDED".to_owned());
+        assert!(matches!(last, ReceivedFrame::Close(4005, _)), "{last:?}");
+        let refused = ReceivedFrame::Refused("RATE_LIMIT_EXCEEDED".to_owned());
         assert_eq!(refusals, vec![refused; 100]);
         bench.check_nothing_is_left();
     });
@@ -87,17 +88,23 @@ fn honest_pongs_pings_and_fragments_are_refused_nothing() {
         let largest = subscribe_of_len("bytes", 64 * 1024);
         client.send(in_fragments(&largest, 1)).await;
         assert_eq!(
-            client.hear(1).await,
-            [Heard::Subscribed("bytes".to_owned())]
+            client.next_frames(1).await,
+            [ReceivedFrame::Subscribed("bytes".to_owned())]
         );
         let large = in_fragments(&subscribe_of_len("kib", 64 * 1024), 1024);
         for second in 0..600 {
             advance(Duration::from_secs(1)).await;
             client.send([pong(), ping(b"p")].concat()).await;
-            assert_eq!(client.hear(1).await, [Heard::Pong(b"p".to_vec())]);
+            assert_eq!(
+                client.next_frames(1).await,
+                [ReceivedFrame::Pong(b"p".to_vec())]
+            );
             if second % 2 == 0 {
                 client.send(&large).await;
-                assert_eq!(client.hear(1).await, [Heard::Subscribed("kib".to_owned())]);
+                assert_eq!(
+                    client.next_frames(1).await,
+                    [ReceivedFrame::Subscribed("kib".to_owned())]
+                );
             }
         }
     });
@@ -118,7 +125,10 @@ fn check_taken_in_turns(frames: Vec<u8>, last: Vec<u8>) {
         });
         client.send([frames, last].concat()).await;
         turns.set(0);
-        assert!(matches!(client.next().await, Some(Heard::Answered(_))));
+        assert!(matches!(
+            client.next().await,
+            Some(ReceivedFrame::Answered(_))
+        ));
         let turns = turns.get();
         assert!(turns >= 10_000 / FRAMES_A_TURN, "{turns} turns");
     });

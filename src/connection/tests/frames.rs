@@ -1,18 +1,20 @@
 //! Frames never interleave, whatever the sizes of the pieces in which the client reads them.
 
 use crate::connection::{
-    testing::{Bench, WIDE, event, settle, simulate},
-    wire_testing::{BINARY, CONTINUATION, Heard, frame, ping, subscribe, subscribe_envelope},
+    testing::{ConnectionFixture, WIDE, event, settle, simulate},
+    wire_testing::{
+        BINARY, CONTINUATION, ReceivedFrame, frame, ping, subscribe, subscribe_envelope,
+    },
 };
 
 /// Buffers that hold less than a frame, and about one.
 const TIGHT: [usize; 3] = [16, 17, 64];
 
-fn offsets(heard: &[Heard]) -> Vec<u64> {
+fn offsets(heard: &[ReceivedFrame]) -> Vec<u64> {
     heard
         .iter()
         .filter_map(|it| match it {
-            Heard::Event(offset) => Some(*offset),
+            ReceivedFrame::Event(offset) => Some(*offset),
             _ => None,
         })
         .collect()
@@ -22,7 +24,7 @@ fn offsets(heard: &[Heard]) -> Vec<u64> {
 fn a_client_that_reads_a_byte_at_a_time_sees_whole_frames_in_order() {
     for buffer in TIGHT {
         simulate(async {
-            let bench = Bench::new();
+            let bench = ConnectionFixture::new();
             let mut client = bench.connect(buffer);
             client.piece = 1;
             bench.publish((0..10).map(|_| event(70))).await;
@@ -41,7 +43,7 @@ fn a_client_that_reads_a_byte_at_a_time_sees_whole_frames_in_order() {
             }
             bench.publish((0..10).map(|_| event(3))).await;
             // 20 events, 2 confirmations, and the second pong at least.
-            let mut heard = client.hear(23).await;
+            let mut heard = client.next_frames(23).await;
             settle().await;
             while client.read_some(64).await > 0 {
                 heard.extend(client.next_read());
@@ -50,12 +52,12 @@ fn a_client_that_reads_a_byte_at_a_time_sees_whole_frames_in_order() {
             assert_eq!(offsets(&heard), (1..=20).collect::<Vec<_>>());
             let pongs: Vec<_> = heard
                 .iter()
-                .filter(|it| matches!(it, Heard::Pong(_)))
+                .filter(|it| matches!(it, ReceivedFrame::Pong(_)))
                 .collect();
-            assert_eq!(pongs.last(), Some(&&Heard::Pong(b"two".to_vec())));
+            assert_eq!(pongs.last(), Some(&&ReceivedFrame::Pong(b"two".to_vec())));
             assert!(pongs.len() <= 2);
             let confirmed = |id: &str| {
-                let confirmed = Heard::Subscribed(id.to_owned());
+                let confirmed = ReceivedFrame::Subscribed(id.to_owned());
                 heard.iter().position(|it| *it == confirmed).unwrap()
             };
             assert!(confirmed("s1") < confirmed("s2"));
@@ -67,14 +69,14 @@ fn a_client_that_reads_a_byte_at_a_time_sees_whole_frames_in_order() {
 #[test]
 fn a_pong_goes_before_what_is_queued_and_after_what_is_begun() {
     simulate(async {
-        let bench = Bench::new();
+        let bench = ConnectionFixture::new();
         let mut client = bench.connect(64);
         bench.publish([event(500), event(500), event(500)]).await;
         settle().await;
         // 64 bytes of the first event are being written, and there is no room for more.
         client.send(ping(b"now")).await;
-        let heard = client.hear(4).await;
-        assert_eq!(heard[1], Heard::Pong(b"now".to_vec()));
+        let heard = client.next_frames(4).await;
+        assert_eq!(heard[1], ReceivedFrame::Pong(b"now".to_vec()));
         assert_eq!(offsets(&heard), [1, 2, 3]);
     });
 }
@@ -82,24 +84,26 @@ fn a_pong_goes_before_what_is_queued_and_after_what_is_begun() {
 #[test]
 fn pings_that_come_at_once_are_all_answered_while_the_kernel_takes_the_pongs() {
     simulate(async {
-        let bench = Bench::new();
+        let bench = ConnectionFixture::new();
         let mut client = bench.connect(WIDE);
         let pings: Vec<_> = (0..100).map(|number| ping(&[number])).collect();
         client.send(pings.concat()).await;
-        let heard = client.hear(100).await;
-        let pongs: Vec<_> = (0..100).map(|number| Heard::Pong(vec![number])).collect();
+        let heard = client.next_frames(100).await;
+        let pongs: Vec<_> = (0..100)
+            .map(|number| ReceivedFrame::Pong(vec![number]))
+            .collect();
         assert_eq!(heard, pongs);
         // No input is left unparsed, and no task runs in circles.
         client.send(subscribe("s", "project:p1")).await;
-        let heard = client.hear(1).await;
-        assert_eq!(heard, [Heard::Subscribed("s".to_owned())]);
+        let heard = client.next_frames(1).await;
+        assert_eq!(heard, [ReceivedFrame::Subscribed("s".to_owned())]);
     });
 }
 
 #[test]
 fn at_most_one_pong_waits_and_it_answers_the_last_ping() {
     simulate(async {
-        let bench = Bench::new();
+        let bench = ConnectionFixture::new();
         let mut client = bench.connect(64);
         bench.publish([event(500)]).await;
         settle().await;
@@ -107,8 +111,11 @@ fn at_most_one_pong_waits_and_it_answers_the_last_ping() {
             client.send(ping(&[number; 40])).await;
             settle().await;
         }
-        let heard = client.hear(2).await;
-        assert_eq!(heard, [Heard::Event(1), Heard::Pong(vec![99; 40])]);
+        let heard = client.next_frames(2).await;
+        assert_eq!(
+            heard,
+            [ReceivedFrame::Event(1), ReceivedFrame::Pong(vec![99; 40])]
+        );
         settle().await;
         assert_eq!(client.read_some(1).await, 0);
     });
@@ -117,15 +124,18 @@ fn at_most_one_pong_waits_and_it_answers_the_last_ping() {
 #[test]
 fn a_pong_that_is_begun_is_finished_and_the_newest_follows() {
     simulate(async {
-        let bench = Bench::new();
+        let bench = ConnectionFixture::new();
         let mut client = bench.connect(16);
         for number in 0..20_u8 {
             client.send(ping(&[number; 20])).await;
             settle().await;
         }
         // 16 bytes of the first pong were written when the others came.
-        let heard = client.hear(2).await;
-        assert_eq!(heard, [0, 19].map(|number| Heard::Pong(vec![number; 20])));
+        let heard = client.next_frames(2).await;
+        assert_eq!(
+            heard,
+            [0, 19].map(|number| ReceivedFrame::Pong(vec![number; 20]))
+        );
         settle().await;
         assert_eq!(client.read_some(1).await, 0);
     });
@@ -134,20 +144,20 @@ fn a_pong_that_is_begun_is_finished_and_the_newest_follows() {
 #[test]
 fn a_batch_or_event_beyond_the_outboxs_limits_reaches_an_idle_client_whole() {
     simulate(async {
-        let bench = Bench::new();
+        let bench = ConnectionFixture::new();
         let mut client = bench.connect(1000);
         let limits = &bench.shard.relay.live().config.limits;
         assert_eq!((limits.outbox_frames, limits.outbox_bytes), (1000, 1 << 20));
 
         bench.publish((0..1500).map(|_| event(10))).await;
-        let heard = client.hear(1500).await;
+        let heard = client.next_frames(1500).await;
         assert_eq!(offsets(&heard), (1..=1500).collect::<Vec<_>>());
 
         bench.publish([event(3 << 20)]).await;
-        assert_eq!(client.hear(1).await, [Heard::Event(1501)]);
+        assert_eq!(client.next_frames(1).await, [ReceivedFrame::Event(1501)]);
 
         bench.publish((0..8).map(|_| event(1 << 20))).await;
-        let heard = client.hear(8).await;
+        let heard = client.next_frames(8).await;
         assert_eq!(offsets(&heard), (1502..=1509).collect::<Vec<_>>());
         settle().await;
         assert_eq!(bench.tally().written.get(), 1509);
@@ -158,12 +168,12 @@ fn a_batch_or_event_beyond_the_outboxs_limits_reaches_an_idle_client_whole() {
 #[test]
 fn under_load_many_frames_leave_at_once_and_in_order() {
     simulate(async {
-        let bench = Bench::new();
+        let bench = ConnectionFixture::new();
         let mut client = bench.connect(WIDE);
         for _ in 0..5 {
             bench.publish((0..500).map(|_| event(1))).await;
         }
-        let heard = client.hear(2500).await;
+        let heard = client.next_frames(2500).await;
         assert_eq!(offsets(&heard), (1..=2500).collect::<Vec<_>>());
     });
 }
@@ -172,13 +182,13 @@ fn under_load_many_frames_leave_at_once_and_in_order() {
 fn what_is_posted_before_a_connection_has_its_turn_to_write_leaves_in_one_write() {
     const CLIENTS: u64 = 50;
     simulate(async {
-        let bench = Bench::new();
+        let bench = ConnectionFixture::new();
         let mut clients: Vec<_> = (0..CLIENTS).map(|_| bench.connect(WIDE)).collect();
         settle().await;
         let posts = (0..10).map(|_| bench.publish([event(1)]));
         futures_util::future::join_all(posts).await;
         for client in &mut clients {
-            let heard = client.hear(10).await;
+            let heard = client.next_frames(10).await;
             assert_eq!(offsets(&heard), (1..=10).collect::<Vec<_>>());
         }
         settle().await;

@@ -6,8 +6,10 @@ use futures_util::poll;
 use tokio::time::{Instant, advance, sleep, sleep_until};
 
 use crate::connection::{
-    testing::{Bench, Client, NOW, WIDE, event, settle, simulate},
-    wire_testing::{BINARY, CONTINUATION, Heard, PONG, frame, ping, subscribe, subscribe_envelope},
+    testing::{ConnectionFixture, FrameClient, NOW, WIDE, event, settle, simulate},
+    wire_testing::{
+        BINARY, CONTINUATION, PONG, ReceivedFrame, frame, ping, subscribe, subscribe_envelope,
+    },
 };
 
 const INTERVAL: Duration = Duration::from_secs(30);
@@ -16,20 +18,20 @@ const MESSAGE: Duration = Duration::from_secs(30);
 const MOMENT: Duration = Duration::from_millis(1);
 
 /// Creates a shard with the default heartbeats.
-fn bench() -> Bench {
-    Bench::with(|config| {
+fn bench() -> ConnectionFixture {
+    ConnectionFixture::with_settings(|config| {
         config.client.ping_interval = INTERVAL;
         config.client.idle_timeout = IDLE;
         config.client.message_timeout = MESSAGE;
     })
 }
 
-fn given_up(reason: &str) -> Heard {
-    Heard::Close(4004, reason.to_owned())
+fn given_up(reason: &str) -> ReceivedFrame {
+    ReceivedFrame::Close(4004, reason.to_owned())
 }
 
 /// Answers every ping until the time is over. Returns the number of pings.
-async fn answers_pings_until(client: &mut Client, end: Instant) -> u32 {
+async fn answers_pings_until(client: &mut FrameClient, end: Instant) -> u32 {
     let mut pings = 0;
     loop {
         let next = tokio::select! {
@@ -37,7 +39,7 @@ async fn answers_pings_until(client: &mut Client, end: Instant) -> u32 {
             next = client.next() => next,
             () = sleep_until(end) => return pings,
         };
-        assert_eq!(next, Some(Heard::Ping));
+        assert_eq!(next, Some(ReceivedFrame::Ping));
         pings += 1;
         client.send(frame(PONG, true, b"")).await;
     }
@@ -49,7 +51,7 @@ fn a_silent_client_is_pinged_after_30_s_and_given_up_after_60_s() {
         let bench = bench();
         let start = Instant::now();
         let mut client = bench.connect(WIDE);
-        assert_eq!(client.next().await, Some(Heard::Ping));
+        assert_eq!(client.next().await, Some(ReceivedFrame::Ping));
         assert_eq!(start.elapsed(), INTERVAL);
         let heard = client.rest_after_close().await;
         assert_eq!(heard, [given_up("no frame within the idle timeout")]);
@@ -81,23 +83,23 @@ fn a_client_that_speaks_is_not_pinged() {
                 .send(subscribe(&format!("s{round}"), "project:1"))
                 .await;
             let heard = client.next().await;
-            assert_eq!(heard, Some(Heard::Subscribed(format!("s{round}"))));
+            assert_eq!(heard, Some(ReceivedFrame::Subscribed(format!("s{round}"))));
         }
-        assert_eq!(client.next().await, Some(Heard::Ping));
+        assert_eq!(client.next().await, Some(ReceivedFrame::Ping));
     });
 }
 
 #[test]
 fn with_a_long_idle_timeout_pings_go_on_until_its_end() {
     simulate(async {
-        let bench = Bench::with(|config| {
+        let bench = ConnectionFixture::with_settings(|config| {
             config.client.ping_interval = INTERVAL;
             config.client.idle_timeout = 10 * INTERVAL;
         });
         let start = Instant::now();
         let mut client = bench.connect(WIDE);
         for _ in 1..10 {
-            assert_eq!(client.next().await, Some(Heard::Ping));
+            assert_eq!(client.next().await, Some(ReceivedFrame::Ping));
         }
         let heard = client.rest_after_close().await;
         assert_eq!(heard, [given_up("no frame within the idle timeout")]);
@@ -111,7 +113,7 @@ fn who_is_heard_of_in_the_last_moment_stays() {
         let bench = bench();
         let start = Instant::now();
         let mut client = bench.connect(WIDE);
-        assert_eq!(client.next().await, Some(Heard::Ping));
+        assert_eq!(client.next().await, Some(ReceivedFrame::Ping));
         // The exact moment: the pong is in the stream when the relay checks, or arrives before
         // its final check.
         sleep_until(start + IDLE).await;
@@ -132,7 +134,13 @@ fn events_to_a_client_are_no_sign_of_life_of_it() {
             bench.publish([event(10)]).await;
         }
         let heard = client.rest_after_close().await;
-        assert_eq!(heard.iter().filter(|it| **it == Heard::Ping).count(), 1);
+        assert_eq!(
+            heard
+                .iter()
+                .filter(|it| **it == ReceivedFrame::Ping)
+                .count(),
+            1
+        );
         let last = given_up("no frame within the idle timeout");
         assert_eq!(heard.last(), Some(&last));
         bench.check_nothing_is_left();
@@ -142,7 +150,7 @@ fn events_to_a_client_are_no_sign_of_life_of_it() {
 #[test]
 fn a_client_that_reads_slowly_and_so_is_not_read_from_is_not_given_up_for_its_silence() {
     simulate(async {
-        let bench = Bench::with(|config| {
+        let bench = ConnectionFixture::with_settings(|config| {
             config.client.ping_interval = INTERVAL;
             config.client.idle_timeout = IDLE;
             config.limits.outbox_frames = 100;
@@ -154,7 +162,7 @@ fn a_client_that_reads_slowly_and_so_is_not_read_from_is_not_given_up_for_its_si
         // are gone, 40 times that, the relay reads nothing.
         for offset in 1..=40 {
             sleep(Duration::from_secs(5)).await;
-            assert_eq!(client.next().await, Some(Heard::Event(offset)));
+            assert_eq!(client.next().await, Some(ReceivedFrame::Event(offset)));
         }
         assert!(client.is_served());
     });
@@ -210,10 +218,16 @@ fn each_message_has_its_own_time_however_they_are_cut() {
             sleep(MESSAGE - MOMENT).await;
             // The end of one message and the beginning of the next in one piece.
             client.send([end, start].concat()).await;
-            assert_eq!(client.next().await, Some(Heard::Subscribed("s".to_owned())));
+            assert_eq!(
+                client.next().await,
+                Some(ReceivedFrame::Subscribed("s".to_owned()))
+            );
         }
         client.send(end).await;
-        assert_eq!(client.next().await, Some(Heard::Subscribed("s".to_owned())));
+        assert_eq!(
+            client.next().await,
+            Some(ReceivedFrame::Subscribed("s".to_owned()))
+        );
         // Between two messages no deadline but that of the pings can expire.
         let end = Instant::now() + 2 * MESSAGE + MOMENT;
         assert_eq!(answers_pings_until(&mut client, end).await, 2);
@@ -223,7 +237,7 @@ fn each_message_has_its_own_time_however_they_are_cut() {
 #[test]
 fn a_shorter_interval_holds_for_who_is_connected_from_the_reload_on() {
     simulate(async {
-        let bench = Bench::with(|config| {
+        let bench = ConnectionFixture::with_settings(|config| {
             config.client.ping_interval = Duration::from_hours(1);
             config.client.idle_timeout = Duration::from_hours(2);
         });
@@ -234,10 +248,10 @@ fn a_shorter_interval_holds_for_who_is_connected_from_the_reload_on() {
             config.client.ping_interval = INTERVAL;
             config.client.idle_timeout = 4 * IDLE;
         });
-        assert_eq!(client.next().await, Some(Heard::Ping));
+        assert_eq!(client.next().await, Some(ReceivedFrame::Ping));
         assert_eq!(start.elapsed(), 2 * IDLE, "it has been silent for longer");
         client.send(frame(PONG, true, b"")).await;
-        assert_eq!(client.next().await, Some(Heard::Ping));
+        assert_eq!(client.next().await, Some(ReceivedFrame::Ping));
         assert_eq!(start.elapsed(), 2 * IDLE + INTERVAL);
     });
 }
@@ -245,7 +259,7 @@ fn a_shorter_interval_holds_for_who_is_connected_from_the_reload_on() {
 #[test]
 fn a_reload_with_shorter_times_gives_nobody_up_who_answers_the_ping_that_follows() {
     simulate(async {
-        let bench = Bench::with(|config| {
+        let bench = ConnectionFixture::with_settings(|config| {
             config.client.ping_interval = Duration::from_hours(1);
             config.client.idle_timeout = Duration::from_hours(2);
         });
@@ -259,8 +273,8 @@ fn a_reload_with_shorter_times_gives_nobody_up_who_answers_the_ping_that_follows
         });
         let end = start + 2 * IDLE + MOMENT;
         assert_eq!(answers_pings_until(&mut alive, end).await, 5);
-        let heard = gone.rest().await;
-        assert_eq!(heard.first(), Some(&Heard::Ping));
+        let heard = gone.remaining_frames().await;
+        assert_eq!(heard.first(), Some(&ReceivedFrame::Ping));
         let last = given_up("no frame within the idle timeout");
         assert_eq!(heard.last(), Some(&last));
         assert_eq!(bench.closed("idle"), 1);
@@ -273,11 +287,11 @@ const PAUSE: Duration = Duration::from_secs(70);
 /// The process does not run for a while: the deadline passes and its alarms have rung before
 /// anything of the relay runs, as happens if the event loop learns of the time first and of input
 /// and output afterwards.
-async fn pause(bench: &Bench) {
+async fn pause(bench: &ConnectionFixture) {
     let mut pause = pin!(advance(PAUSE));
     // This moves the clock at once and then yields to other tasks.
     assert!(poll!(pause.as_mut()).is_pending());
-    bench.shard.hub.ring_all();
+    bench.shard.hub.nudge_all();
     pause.await;
     settle().await;
 }
@@ -293,7 +307,7 @@ fn a_message_that_became_whole_during_a_pause_is_taken() {
         client.send(&rest[10..]).await;
         pause(&bench).await;
         let heard = client.next().await;
-        assert_eq!(heard, Some(Heard::Subscribed("s".to_owned())));
+        assert_eq!(heard, Some(ReceivedFrame::Subscribed("s".to_owned())));
         assert!(client.is_served());
     });
 }
@@ -310,10 +324,13 @@ fn a_message_that_went_on_during_a_pause_and_is_not_whole_ends_the_connection() 
         let start = Instant::now();
         pause(&bench).await;
         let heard = client.next().await;
-        assert!(matches!(heard, Some(Heard::Close(4004, _))), "{heard:?}");
+        assert!(
+            matches!(heard, Some(ReceivedFrame::Close(4004, _))),
+            "{heard:?}"
+        );
         assert_eq!(start.elapsed(), PAUSE);
         // It answers the Close, which the relay takes as the rest of the message.
-        client.ended().await;
+        client.wait_for_end().await;
         bench.check_nothing_is_left();
     });
 }
@@ -327,7 +344,7 @@ fn a_client_that_drips_does_not_put_the_last_look_at_its_message_off() {
         client.send(&frame(BINARY, false, b"")).await;
         client.flood(ping(b"").repeat(10), MOMENT);
         let code = loop {
-            if let Heard::Close(code, _) = client.next().await.expect("it is closed") {
+            if let ReceivedFrame::Close(code, _) = client.next().await.expect("it is closed") {
                 break code;
             }
         };
@@ -344,7 +361,7 @@ fn a_client_that_made_room_during_a_pause_is_written_on_to() {
         settle().await;
         assert_eq!(client.read_some(2000).await, 1024);
         pause(&bench).await;
-        assert_eq!(client.next().await, Some(Heard::Event(1)));
+        assert_eq!(client.next().await, Some(ReceivedFrame::Event(1)));
         assert!(client.is_served());
         bench.check_sums();
     });
@@ -360,8 +377,8 @@ fn a_token_ends_at_the_next_ping_where_the_clock_has_moved_past_its_end() {
         assert_eq!(
             client.rest_after_close().await,
             [
-                Heard::Refused("AUTHENTICATION_FAILED".to_owned()),
-                Heard::Close(4001, "token expired".to_owned()),
+                ReceivedFrame::Refused("AUTHENTICATION_FAILED".to_owned()),
+                ReceivedFrame::Close(4001, "token expired".to_owned()),
             ]
         );
         assert_eq!(start.elapsed(), INTERVAL);
@@ -379,7 +396,7 @@ fn a_token_ends_in_time_by_the_clock_also_where_the_client_is_never_silent() {
         client.flood(ping(b"x"), Duration::from_secs(1));
         bench.shard.relay.clock.set_forward(2 * 60 * 60);
         let code = loop {
-            if let Heard::Close(code, _) = client.next().await.expect("it is closed") {
+            if let ReceivedFrame::Close(code, _) = client.next().await.expect("it is closed") {
                 break code;
             }
         };

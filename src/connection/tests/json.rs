@@ -8,10 +8,12 @@ use tokio::time::sleep;
 
 use crate::{
     connection::{
-        testing::{Bench, Client, WIDE, event, settle, simulate},
-        wire_testing::{BINARY, Heard, TEXT, frame, json as text, ping_message, resume, subscribe},
+        testing::{ConnectionFixture, FrameClient, WIDE, event, settle, simulate},
+        wire_testing::{
+            BINARY, ReceivedFrame, TEXT, frame, json as text, ping_message, resume, subscribe,
+        },
     },
-    protocol::{Position, TenantName, close::Ending},
+    protocol::{Position, TenantName, close::CloseReason},
 };
 
 /// About the largest frame with a few values that a shard decodes itself.
@@ -41,7 +43,7 @@ fn resume_json(id: &str, topic: &str, from: Position) -> Vec<u8> {
     text(&json!({"messageId": id, "subscribe": subscribe}).to_string())
 }
 
-async fn hears(client: &mut Client, heard: impl IntoIterator<Item = Heard>) {
+async fn hears(client: &mut FrameClient, heard: impl IntoIterator<Item = ReceivedFrame>) {
     for heard in heard {
         assert_eq!(client.next().await, Some(heard));
     }
@@ -50,25 +52,25 @@ async fn hears(client: &mut Client, heard: impl IntoIterator<Item = Heard>) {
 #[test]
 fn an_event_reaches_json_and_binary_clients_and_its_json_is_made_once() {
     simulate(async {
-        let bench = Bench::new();
+        let bench = ConnectionFixture::new();
         let mut clients = [
             bench.connect(WIDE),
             bench.connect_json(WIDE),
             bench.connect_json(WIDE),
         ];
-        assert!(bench.shard.relay.publisher.has_json(&acme()));
+        assert!(bench.shard.relay.publisher.has_json_connection(&acme()));
         for _ in 0..3 {
             bench.publish([event(10)]).await;
         }
         bench.publish([event(10), event(20)]).await;
         for client in &mut clients {
-            hears(client, (1..=5).map(Heard::Event)).await;
+            hears(client, (1..=5).map(ReceivedFrame::Event)).await;
         }
         assert_eq!(bench.tally().json_delivered.get(), 5);
         assert_eq!(bench.tally().json_connections.get(), 2);
         drop(clients);
         settle().await;
-        assert!(!bench.shard.relay.publisher.has_json(&acme()));
+        assert!(!bench.shard.relay.publisher.has_json_connection(&acme()));
         assert_eq!(bench.tally().json_connections.get(), 0);
         bench.check_nothing_is_left();
     });
@@ -77,10 +79,10 @@ fn an_event_reaches_json_and_binary_clients_and_its_json_is_made_once() {
 #[test]
 fn where_nobody_speaks_json_none_is_made() {
     simulate(async {
-        let bench = Bench::new();
+        let bench = ConnectionFixture::new();
         let mut client = bench.connect(WIDE);
         bench.publish([event(10)]).await;
-        assert_eq!(client.next().await, Some(Heard::Event(1)));
+        assert_eq!(client.next().await, Some(ReceivedFrame::Event(1)));
         assert_eq!(bench.tally().json_delivered.get(), 0);
     });
 }
@@ -88,7 +90,7 @@ fn where_nobody_speaks_json_none_is_made() {
 #[test]
 fn what_is_said_in_json_is_answered_in_json() {
     simulate(async {
-        let bench = Bench::new();
+        let bench = ConnectionFixture::new();
         let mut client = bench.connect_json(WIDE);
         client.send(subscribe_json("s", "project:p")).await;
         client
@@ -103,10 +105,10 @@ fn what_is_said_in_json_is_answered_in_json() {
             .await;
         client.send(text(r#"{"ping": {"timestamp": "7"}}"#)).await;
         let heard = [
-            Heard::Subscribed("s".to_owned()),
-            Heard::Subscribed("t".to_owned()),
-            Heard::Unsubscribed("u".to_owned()),
-            Heard::Answered(Some(0)),
+            ReceivedFrame::Subscribed("s".to_owned()),
+            ReceivedFrame::Subscribed("t".to_owned()),
+            ReceivedFrame::Unsubscribed("u".to_owned()),
+            ReceivedFrame::Answered(Some(0)),
         ];
         hears(&mut client, heard).await;
         for wrong in [
@@ -123,7 +125,7 @@ fn what_is_said_in_json_is_answered_in_json() {
             &format!(r#"{{"subscribe": {}"#, "{\"a\":".repeat(8 * 1024)),
         ] {
             client.send(text(wrong)).await;
-            let refused = Heard::Refused("VALIDATION_ERROR".to_owned());
+            let refused = ReceivedFrame::Refused("VALIDATION_ERROR".to_owned());
             assert_eq!(client.next().await, Some(refused), "{wrong}");
         }
         drop(client);
@@ -133,7 +135,7 @@ fn what_is_said_in_json_is_answered_in_json() {
 }
 
 /// Returns the id and the field of the refusal of this frame.
-async fn refused(client: &mut Client, frame: &str) -> (Value, Value) {
+async fn refused(client: &mut FrameClient, frame: &str) -> (Value, Value) {
     client.send(text(frame)).await;
     let envelope = client.next_json().await;
     let error = &envelope["error"];
@@ -152,7 +154,7 @@ async fn refused(client: &mut Client, frame: &str) -> (Value, Value) {
 #[test]
 fn a_refusal_names_the_message_and_the_field_where_the_text_is_json() {
     simulate(async {
-        let bench = Bench::new();
+        let bench = ConnectionFixture::new();
         let mut client = bench.connect_json(WIDE);
         let long_id = "i".repeat(129);
         for (frame, id, field) in [
@@ -217,7 +219,7 @@ fn a_refusal_names_the_message_and_the_field_where_the_text_is_json() {
 #[test]
 fn a_refusal_repeats_no_more_than_a_kilobyte_of_what_the_client_sent() {
     simulate(async {
-        let bench = Bench::new();
+        let bench = ConnectionFixture::new();
         let mut client = bench.connect_json(WIDE);
         let long = "x".repeat(30_000);
         for frame in [
@@ -235,7 +237,7 @@ fn a_refusal_repeats_no_more_than_a_kilobyte_of_what_the_client_sent() {
 #[test]
 fn a_frame_is_charged_by_what_it_is_before_it_is_read() {
     simulate(async {
-        let bench = Bench::with(|config| {
+        let bench = ConnectionFixture::with_settings(|config| {
             config.limits.user_burst = NonZeroU32::MIN;
             config.limits.heartbeat_burst = NonZeroU32::MIN;
         });
@@ -244,9 +246,9 @@ fn a_frame_is_charged_by_what_it_is_before_it_is_read() {
         client.send(subscribe_json("second", "project:q")).await;
         client.send(text(r#"{"ping":{}}"#)).await;
         let heard = [
-            Heard::Subscribed("first".to_owned()),
-            Heard::Subscribed("second".to_owned()),
-            Heard::Answered(Some(0)),
+            ReceivedFrame::Subscribed("first".to_owned()),
+            ReceivedFrame::Subscribed("second".to_owned()),
+            ReceivedFrame::Answered(Some(0)),
         ];
         hears(&mut client, heard).await;
         // Each would be refused for its content if it were decoded.
@@ -270,14 +272,17 @@ fn a_frame_is_charged_by_what_it_is_before_it_is_read() {
 #[test]
 fn small_frames_with_many_values_are_read_elsewhere() {
     simulate(async {
-        let bench = Bench::new();
+        let bench = ConnectionFixture::new();
         let mut client = bench.connect_json(WIDE);
         let topics = vec!["\"a:1\""; 300].join(",");
         let frame = format!(r#"{{"messageId":"s","subscribe":{{"topics":[{topics}]}}}}"#);
         assert!(frame.len() < READ_AT_ONCE_MAX);
         client.send(text(&frame)).await;
         client.send(text(r#"{"ping":{}}"#)).await;
-        let heard = [Heard::Subscribed("s".to_owned()), Heard::Answered(Some(0))];
+        let heard = [
+            ReceivedFrame::Subscribed("s".to_owned()),
+            ReceivedFrame::Answered(Some(0)),
+        ];
         hears(&mut client, heard).await;
         assert_eq!(bench.tally().subscriptions.get(), 1);
     });
@@ -286,26 +291,29 @@ fn small_frames_with_many_values_are_read_elsewhere() {
 #[test]
 fn frames_of_the_other_kind_are_answered_with_1003() {
     simulate(async {
-        let bench = Bench::new();
+        let bench = ConnectionFixture::new();
         let mut client = bench.connect_json(WIDE);
         client.send(subscribe("s", "project:p")).await;
         let reason = "this connection speaks text frames".to_owned();
         assert_eq!(
             client.rest_after_close().await,
-            [Heard::Close(1003, reason)]
+            [ReceivedFrame::Close(1003, reason)]
         );
         let mut client = bench.connect(WIDE);
         client.send(subscribe_json("s", "project:p")).await;
         let reason = "this connection speaks binary frames".to_owned();
         assert_eq!(
             client.rest_after_close().await,
-            [Heard::Close(1003, reason)]
+            [ReceivedFrame::Close(1003, reason)]
         );
         assert_eq!(bench.closed("wrong_frame_type"), 2);
         let mut client = bench.connect_json(WIDE);
         client.send(frame(TEXT, true, b"{\"\xff\": 1}")).await;
         let heard = client.rest_after_close().await;
-        assert!(matches!(heard[..], [Heard::Close(1007, _)]), "{heard:?}");
+        assert!(
+            matches!(heard[..], [ReceivedFrame::Close(1007, _)]),
+            "{heard:?}"
+        );
         drop(client);
         settle().await;
         bench.check_nothing_is_left();
@@ -315,7 +323,7 @@ fn frames_of_the_other_kind_are_answered_with_1003() {
 #[test]
 fn large_frames_are_read_elsewhere_and_answered_in_order() {
     simulate(async {
-        let bench = Bench::new();
+        let bench = ConnectionFixture::new();
         let mut client = bench.connect_json(WIDE);
         let mut sent = Vec::new();
         let mut expected = Vec::new();
@@ -331,15 +339,18 @@ fn large_frames_are_read_elsewhere_and_answered_in_order() {
         {
             let id = number.to_string();
             sent.extend(padded(&id, "project:p", len));
-            expected.push(Heard::Subscribed(id));
+            expected.push(ReceivedFrame::Subscribed(id));
         }
         sent.extend(text(r#"{"ping": {}}"#));
-        expected.push(Heard::Answered(Some(0)));
+        expected.push(ReceivedFrame::Answered(Some(0)));
         client.send(sent).await;
         hears(&mut client, expected).await;
         client.send(padded("s", "project:p", 64 * 1024 + 1)).await;
         let heard = client.rest_after_close().await;
-        assert!(matches!(heard[..], [Heard::Close(1009, _)]), "{heard:?}");
+        assert!(
+            matches!(heard[..], [ReceivedFrame::Close(1009, _)]),
+            "{heard:?}"
+        );
         drop(client);
         settle().await;
         bench.check_nothing_is_left();
@@ -349,7 +360,7 @@ fn large_frames_are_read_elsewhere_and_answered_in_order() {
 #[test]
 fn what_was_missed_is_replayed_as_json_and_counted() {
     simulate(async {
-        let bench = Bench::with_log(|config| config.limits.outbox_frames = 20);
+        let bench = ConnectionFixture::with_log(|config| config.limits.outbox_frames = 20);
         let first = bench.publish([event(10)]).await.events[0].position;
         bench.publish((0..100).map(|_| event(3_000))).await;
         let start = Position { offset: 0, ..first };
@@ -358,16 +369,28 @@ fn what_was_missed_is_replayed_as_json_and_counted() {
         client.send(text(r#"{"ping": {}}"#)).await;
         assert_eq!(
             client.next().await,
-            Some(Heard::Resumed("r".to_owned(), 101))
+            Some(ReceivedFrame::Resumed("r".to_owned(), 101))
         );
-        let mut heard = client.hear(102).await;
+        let mut heard = client.next_frames(102).await;
         // Answered at once, before all is replayed, and without a position.
-        let pong = heard.iter().position(|it| *it == Heard::Answered(None));
+        let pong = heard
+            .iter()
+            .position(|it| *it == ReceivedFrame::Answered(None));
         heard.remove(pong.unwrap());
-        assert_eq!(heard, (1..=101).map(Heard::Event).collect::<Vec<_>>());
+        assert_eq!(
+            heard,
+            (1..=101).map(ReceivedFrame::Event).collect::<Vec<_>>()
+        );
         bench.publish([event(10)]).await;
         client.send(text(r#"{"ping": {}}"#)).await;
-        hears(&mut client, [Heard::Event(102), Heard::Answered(Some(102))]).await;
+        hears(
+            &mut client,
+            [
+                ReceivedFrame::Event(102),
+                ReceivedFrame::Answered(Some(102)),
+            ],
+        )
+        .await;
         assert_eq!(bench.tally().json_replayed.get(), 101);
         assert_eq!(bench.tally().json_delivered.get(), 1);
         bench.check_sums();
@@ -377,19 +400,19 @@ fn what_was_missed_is_replayed_as_json_and_counted() {
 #[test]
 fn large_events_are_replayed_and_delivered_as_json_in_their_order() {
     simulate(async {
-        let bench = Bench::with_log(|_| {});
+        let bench = ConnectionFixture::with_log(|_| {});
         let sizes = [10, 100_000, 10, 5_000];
         let first = bench.publish(sizes.map(event)).await.events[0].position;
         let start = Position { offset: 0, ..first };
         let mut live = bench.connect_json(WIDE);
         live.send(text(r#"{"ping": {}}"#)).await;
-        assert_eq!(live.next().await, Some(Heard::Answered(Some(4))));
+        assert_eq!(live.next().await, Some(ReceivedFrame::Answered(Some(4))));
         let mut resumed = bench.connect_json(WIDE);
         resumed.send(resume_json("r", "project:p", start)).await;
-        hears(&mut resumed, [Heard::Resumed("r".to_owned(), 4)]).await;
+        hears(&mut resumed, [ReceivedFrame::Resumed("r".to_owned(), 4)]).await;
         bench.publish(sizes.map(event)).await;
-        hears(&mut resumed, (1..=8).map(Heard::Event)).await;
-        hears(&mut live, (5..=8).map(Heard::Event)).await;
+        hears(&mut resumed, (1..=8).map(ReceivedFrame::Event)).await;
+        hears(&mut live, (5..=8).map(ReceivedFrame::Event)).await;
         bench.check_sums();
     });
 }
@@ -397,31 +420,34 @@ fn large_events_are_replayed_and_delivered_as_json_in_their_order() {
 #[test]
 fn a_pong_says_where_the_connection_stands_unless_a_replay_is_under_way() {
     simulate(async {
-        let bench = Bench::with_log(|config| config.limits.outbox_frames = 20);
+        let bench = ConnectionFixture::with_log(|config| config.limits.outbox_frames = 20);
         let mut client = bench.connect(WIDE);
         client.send(ping_message()).await;
-        assert_eq!(client.next().await, Some(Heard::Answered(Some(0))));
+        assert_eq!(client.next().await, Some(ReceivedFrame::Answered(Some(0))));
         let events = (0..100).map(|_| event(10));
         let first = bench.publish(events).await.events[0].position;
         client.send(ping_message()).await;
-        hears(&mut client, (1..=100).map(Heard::Event)).await;
-        assert_eq!(client.next().await, Some(Heard::Answered(Some(100))));
+        hears(&mut client, (1..=100).map(ReceivedFrame::Event)).await;
+        assert_eq!(
+            client.next().await,
+            Some(ReceivedFrame::Answered(Some(100)))
+        );
         let start = Position { offset: 0, ..first };
         let mut other = bench.connect(WIDE);
         other
             .send([resume("r", "project:p", start), ping_message()].concat())
             .await;
-        let heard = other.hear(102).await;
-        assert!(heard.contains(&Heard::Answered(None)), "{heard:?}");
+        let heard = other.next_frames(102).await;
+        assert!(heard.contains(&ReceivedFrame::Answered(None)), "{heard:?}");
         other.send(ping_message()).await;
-        assert_eq!(other.next().await, Some(Heard::Answered(Some(100))));
+        assert_eq!(other.next().await, Some(ReceivedFrame::Answered(Some(100))));
     });
 }
 
 #[test]
 fn a_json_client_that_reads_nothing_is_closed_for_the_bytes_of_its_json() {
     simulate(async {
-        let bench = Bench::with(|config| {
+        let bench = ConnectionFixture::with_settings(|config| {
             config.limits.outbox_bytes = 10_000;
             config.limits.outbox_frames = 1_000;
         });
@@ -434,7 +460,7 @@ fn a_json_client_that_reads_nothing_is_closed_for_the_bytes_of_its_json() {
         // The binary frame of each has 60 bytes or so, its JSON 110.
         assert!((50..120).contains(&bench.tally().dropped_slow.get()));
         bench.check_sums();
-        hears(&mut neighbour, (1..=500).map(Heard::Event)).await;
+        hears(&mut neighbour, (1..=500).map(ReceivedFrame::Event)).await;
         drop(neighbour);
         sleep(Duration::from_secs(11)).await;
         assert_eq!(bench.closed("too_slow"), 1);
@@ -445,19 +471,22 @@ fn a_json_client_that_reads_nothing_is_closed_for_the_bytes_of_its_json() {
 #[test]
 fn a_drain_waits_for_the_answer_to_a_frame_that_is_read_elsewhere() {
     simulate(async {
-        let bench = Bench::new();
+        let bench = ConnectionFixture::new();
         let mut client = bench.connect_json(WIDE);
         client.send(padded("s", "project:p", 60 * 1024)).await;
         // It is read, but not handled yet.
         tokio::task::yield_now().await;
         tokio::task::yield_now().await;
         let retry_after = Duration::from_secs(1);
-        bench.shard.hub.end_all(|| Ending::Drain { retry_after });
+        bench
+            .shard
+            .hub
+            .end_all(|| CloseReason::Drain { retry_after });
         let heard = client.rest_after_close().await;
         let reason = "retry_after_ms=1000".to_owned();
         let expected = [
-            Heard::Subscribed("s".to_owned()),
-            Heard::Close(1001, reason),
+            ReceivedFrame::Subscribed("s".to_owned()),
+            ReceivedFrame::Close(1001, reason),
         ];
         assert_eq!(heard, expected);
         bench.check_nothing_is_left();
@@ -467,17 +496,20 @@ fn a_drain_waits_for_the_answer_to_a_frame_that_is_read_elsewhere() {
 #[test]
 fn without_memory_for_json_its_connections_are_closed_and_binary_ones_go_on() {
     simulate(async {
-        let bench = Bench::new();
+        let bench = ConnectionFixture::new();
         let mut client = bench.connect_json(WIDE);
         let mut neighbour = bench.connect(WIDE);
-        bench.stop_taking();
+        bench.stop_delivering();
         let publisher = &bench.shard.relay.publisher;
         drop(publisher.append(&acme(), vec![event(10)]).await.unwrap());
         bench.bound_memory(1);
-        bench.take_again();
-        assert_eq!(neighbour.next().await, Some(Heard::Event(1)));
+        bench.resume_delivering();
+        assert_eq!(neighbour.next().await, Some(ReceivedFrame::Event(1)));
         let heard = client.rest_after_close().await;
-        assert!(matches!(heard[..], [Heard::Close(4003, _)]), "{heard:?}");
+        assert!(
+            matches!(heard[..], [ReceivedFrame::Close(4003, _)]),
+            "{heard:?}"
+        );
         assert_eq!(bench.tally().dropped_slow.get(), 1);
         drop(neighbour);
         settle().await;

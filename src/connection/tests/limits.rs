@@ -5,10 +5,10 @@ use std::{num::NonZeroU32, time::Duration};
 use tokio::time::{Instant, advance};
 
 use crate::{
-    config::{Config, Limits},
+    config::{Config, LimitsSection},
     connection::{
-        testing::{Bench, Client, NOW, WIDE, event, settle, simulate},
-        wire_testing::{BINARY, Heard, frame, ping, resume, subscribe, unsubscribe},
+        testing::{ConnectionFixture, FrameClient, NOW, WIDE, event, settle, simulate},
+        wire_testing::{BINARY, ReceivedFrame, frame, ping, resume, subscribe, unsubscribe},
     },
 };
 
@@ -17,9 +17,9 @@ fn count(count: u32) -> NonZeroU32 {
 }
 
 /// Creates a shard with the limits of the default configuration, except for these settings.
-fn bench(settings: impl FnOnce(&mut Config)) -> Bench {
-    Bench::with(|config| {
-        config.limits = Limits::default();
+fn bench(settings: impl FnOnce(&mut Config)) -> ConnectionFixture {
+    ConnectionFixture::with_settings(|config| {
+        config.limits = LimitsSection::default();
         settings(config);
     })
 }
@@ -29,11 +29,11 @@ fn bad() -> Vec<u8> {
     frame(BINARY, true, &[])
 }
 
-fn refused(code: &str) -> Heard {
-    Heard::Refused(code.to_owned())
+fn refused(code: &str) -> ReceivedFrame {
+    ReceivedFrame::Refused(code.to_owned())
 }
 
-async fn next(client: &mut Client) -> Heard {
+async fn next(client: &mut FrameClient) -> ReceivedFrame {
     client.next().await.expect("the connection stays open")
 }
 
@@ -45,9 +45,12 @@ fn a_flood_of_bad_messages_at_once_is_refused_a_hundred_times_and_then_closed() 
         bench.publish([event(10)]).await;
         client.send(bad().repeat(500)).await;
         let heard = client.rest_after_close().await;
-        assert_eq!(heard[0], Heard::Event(1));
+        assert_eq!(heard[0], ReceivedFrame::Event(1));
         assert_eq!(heard[1..101], vec![refused("VALIDATION_ERROR"); 100]);
-        assert!(matches!(heard[101..], [Heard::Close(4005, _)]), "{heard:?}");
+        assert!(
+            matches!(heard[101..], [ReceivedFrame::Close(4005, _)]),
+            "{heard:?}"
+        );
         assert_eq!(bench.closed("refused"), 1);
         bench.check_nothing_is_left();
     });
@@ -67,7 +70,10 @@ fn refusals_that_are_spread_out_close_nothing() {
         for _ in 0..2 {
             assert_eq!(next(&mut client).await, refused("VALIDATION_ERROR"));
         }
-        assert!(matches!(next(&mut client).await, Heard::Close(4005, _)));
+        assert!(matches!(
+            next(&mut client).await,
+            ReceivedFrame::Close(4005, _)
+        ));
         drop(client);
         settle().await;
         bench.check_nothing_is_left();
@@ -81,7 +87,7 @@ fn one_that_is_refused_too_often_and_does_not_read_is_cut_off() {
         let start = Instant::now();
         let mut client = bench.connect(64);
         client.send(bad().repeat(3)).await;
-        let end = client.ended().await;
+        let end = client.wait_for_end().await;
         let timeout = bench.shard.relay.live().config.client.write_timeout;
         assert_eq!((end.at - start, end.was_reset), (timeout, true));
         bench.check_nothing_is_left();
@@ -91,7 +97,7 @@ fn one_that_is_refused_too_often_and_does_not_read_is_cut_off() {
 #[test]
 fn one_that_is_refused_too_often_while_it_catches_up_is_closed_all_the_same() {
     simulate(async {
-        let bench = Bench::with_log(|it| it.limits.refusals_per_minute = count(2));
+        let bench = ConnectionFixture::with_log(|it| it.limits.refusals_per_minute = count(2));
         let published = bench.publish((0..2_000).map(|_| event(10))).await;
         let mut from = published.events[0].position;
         from.offset = 0;
@@ -101,8 +107,10 @@ fn one_that_is_refused_too_often_while_it_catches_up_is_closed_all_the_same() {
         settle().await;
         bench.publish([event(10)]).await;
         let heard = client.rest_after_close().await;
-        assert!(matches!(heard.last(), Some(Heard::Close(4005, _))));
-        let refusals = heard.iter().filter(|it| matches!(it, Heard::Refused(_)));
+        assert!(matches!(heard.last(), Some(ReceivedFrame::Close(4005, _))));
+        let refusals = heard
+            .iter()
+            .filter(|it| matches!(it, ReceivedFrame::Refused(_)));
         assert_eq!(refusals.count(), 2);
         bench.check_sums();
         assert_eq!(bench.tally().queued.get(), 0);
@@ -116,7 +124,7 @@ fn the_end_of_a_token_is_no_refusal() {
         let mut client = bench.connect_until(Some(NOW + Duration::from_secs(1)), WIDE);
         let heard = client.rest_after_close().await;
         assert!(
-            matches!(&heard[..], [error, Heard::Close(4001, _)] if *error == refused("AUTHENTICATION_FAILED")),
+            matches!(&heard[..], [error, ReceivedFrame::Close(4001, _)] if *error == refused("AUTHENTICATION_FAILED")),
             "{heard:?}"
         );
         bench.check_nothing_is_left();
@@ -128,7 +136,7 @@ fn the_first_subscribe_is_free_and_what_is_over_the_rate_has_no_effect() {
     simulate(async {
         let bench = bench(|it| it.limits.user_burst = count(1));
         let mut client = bench.connect(WIDE);
-        let id = |id: &str| Heard::Subscribed(id.to_owned());
+        let id = |id: &str| ReceivedFrame::Subscribed(id.to_owned());
         for (name, heard) in [
             ("first", id("first")),
             ("second", id("second")),
@@ -169,7 +177,7 @@ fn a_limited_client_does_not_look_dead_and_a_flood_of_pings_is_refused() {
         client.send(bad().repeat(2)).await;
         assert_eq!(next(&mut client).await, refused("VALIDATION_ERROR"));
         assert_eq!(next(&mut client).await, refused("RATE_LIMIT_EXCEEDED"));
-        let pong = Heard::Pong(b"p".to_vec());
+        let pong = ReceivedFrame::Pong(b"p".to_vec());
         for _ in 0..3 {
             client.send(ping(b"p")).await;
             assert_eq!(next(&mut client).await, pong);
@@ -183,7 +191,7 @@ fn a_limited_client_does_not_look_dead_and_a_flood_of_pings_is_refused() {
         assert_eq!(next(&mut client).await, pong);
         client.send(ping(b"p").repeat(200)).await;
         let heard = client.rest_after_close().await;
-        assert!(matches!(heard.last(), Some(Heard::Close(4005, _))));
+        assert!(matches!(heard.last(), Some(ReceivedFrame::Close(4005, _))));
         bench.check_nothing_is_left();
     });
 }
@@ -207,7 +215,7 @@ fn a_reload_changes_the_limits_of_connections_that_are_open() {
         let heard = client.rest_after_close().await;
         assert!(
             heard.contains(&refused("RATE_LIMIT_EXCEEDED"))
-                && matches!(heard.last(), Some(Heard::Close(4005, _))),
+                && matches!(heard.last(), Some(ReceivedFrame::Close(4005, _))),
             "{heard:?}"
         );
         bench.check_nothing_is_left();

@@ -9,18 +9,18 @@ use tokio::{
 
 use crate::{
     connection::{
-        serve,
-        testing::{Bench, PEER, WIDE, settle, simulate},
-        wire_testing::{BINARY, CONTINUATION, Heard, close, frame, subscribe},
+        serve_stream,
+        testing::{ConnectionFixture, PEER, WIDE, settle, simulate},
+        wire_testing::{BINARY, CONTINUATION, ReceivedFrame, close, frame, subscribe},
     },
     memory::MemoryUse,
 };
 
 const NO_MEMORY: &str = "too slow: the relay needed the memory";
 
-fn begun_bytes(bench: &Bench) -> u64 {
+fn begun_bytes(bench: &ConnectionFixture) -> u64 {
     let memory = bench.shard.relay.publisher.memory();
-    memory.held(MemoryUse::BegunMessages)
+    memory.held_bytes(MemoryUse::BegunMessages)
 }
 
 /// A message of 60,000 bytes, without its last byte.
@@ -33,10 +33,13 @@ fn begun() -> Vec<u8> {
 #[test]
 fn a_message_is_accounted_for_while_it_arrives_and_one_that_arrives_at_once_is_not() {
     simulate(async {
-        let bench = Bench::new();
+        let bench = ConnectionFixture::new();
         let mut client = bench.connect(WIDE);
         client.send(subscribe("s", "project:p1")).await;
-        assert_eq!(client.hear(1).await, [Heard::Subscribed("s".to_owned())]);
+        assert_eq!(
+            client.next_frames(1).await,
+            [ReceivedFrame::Subscribed("s".to_owned())]
+        );
         assert_eq!(begun_bytes(&bench), 0);
 
         // The announced length counts from the first bytes on.
@@ -65,7 +68,7 @@ fn a_message_is_accounted_for_while_it_arrives_and_one_that_arrives_at_once_is_n
 #[test]
 fn without_memory_the_connection_whose_message_began_first_is_closed() {
     simulate(async {
-        let bench = Bench::new();
+        let bench = ConnectionFixture::new();
         // Room for two such messages, when nothing else is held.
         bench.bound_memory(400_000);
         let mut clients = [(); 3].map(|()| bench.connect(WIDE));
@@ -76,7 +79,7 @@ fn without_memory_the_connection_whose_message_began_first_is_closed() {
         let [oldest, other, newest] = &mut clients;
         assert_eq!(
             oldest.next().await,
-            Some(Heard::Close(4003, NO_MEMORY.to_owned()))
+            Some(ReceivedFrame::Close(4003, NO_MEMORY.to_owned()))
         );
         assert_eq!(
             bench.metric("sidewire_limits_exceeded_total{limit=\"memory\"}"),
@@ -87,11 +90,14 @@ fn without_memory_the_connection_whose_message_began_first_is_closed() {
         oldest.send([1]).await;
         oldest.send(close(4003)).await;
         oldest.half_close().await;
-        assert!(!oldest.ended().await.was_reset);
+        assert!(!oldest.wait_for_end().await.was_reset);
         assert_eq!(bench.closed("no_memory"), 1);
         for client in [other, newest] {
             client.send([1]).await;
-            assert!(matches!(client.next().await, Some(Heard::Refused(_))));
+            assert!(matches!(
+                client.next().await,
+                Some(ReceivedFrame::Refused(_))
+            ));
         }
         settle().await;
         assert_eq!(begun_bytes(&bench), 0);
@@ -101,13 +107,13 @@ fn without_memory_the_connection_whose_message_began_first_is_closed() {
 #[test]
 fn a_message_that_finds_no_memory_at_all_closes_its_connection() {
     simulate(async {
-        let bench = Bench::new();
+        let bench = ConnectionFixture::new();
         bench.bound_memory(50_000);
         let mut client = bench.connect(WIDE);
         client.send(begun()).await;
         assert_eq!(
             client.next().await,
-            Some(Heard::Close(4003, NO_MEMORY.to_owned()))
+            Some(ReceivedFrame::Close(4003, NO_MEMORY.to_owned()))
         );
         assert_eq!(
             bench.metric("sidewire_limits_exceeded_total{limit=\"memory\"}"),
@@ -123,10 +129,10 @@ fn a_message_that_finds_no_memory_at_all_closes_its_connection() {
 #[test]
 fn a_connection_for_which_there_is_no_memory_is_refused_with_503() {
     simulate(async {
-        let bench = Bench::new();
+        let bench = ConnectionFixture::new();
         bench.bound_memory(5_000);
         let (mut ours, theirs) = duplex(4096);
-        let served = serve(Rc::clone(&bench.shard), theirs, PEER, ());
+        let served = serve_stream(Rc::clone(&bench.shard), theirs, PEER, ());
         spawn_local(async move { drop(served.await) });
         let request = "GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n\
             Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
@@ -142,7 +148,7 @@ fn a_connection_for_which_there_is_no_memory_is_refused_with_503() {
         bench.bound_memory(100_000);
         let memory = bench.shard.relay.publisher.memory();
         let client = bench.connect(WIDE);
-        assert!(memory.held(MemoryUse::ClientConnections) > 0);
+        assert!(memory.held_bytes(MemoryUse::ClientConnections) > 0);
         drop(client);
         settle().await;
         bench.check_nothing_is_left();

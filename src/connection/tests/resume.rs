@@ -11,15 +11,19 @@ use tokio::{
 use crate::{
     connection::{
         behind::WAITING_MAX,
-        testing::{Bench, NOW, WIDE, event, settle, simulate},
-        wire_testing::{Heard, ping, resume, subscribe, subscribe_many, unsubscribe},
+        testing::{ConnectionFixture, NOW, WIDE, event, settle, simulate},
+        wire_testing::{ReceivedFrame, ping, resume, subscribe, subscribe_many, unsubscribe},
     },
-    protocol::{Position, close::Ending},
+    protocol::{Position, close::CloseReason},
 };
 
 /// A relay that has published this many events, and the position before the first.
-async fn published(count: usize, outbox_frames: usize, window: usize) -> (Bench, Position) {
-    let bench = Bench::with_log(|config| {
+async fn published(
+    count: usize,
+    outbox_frames: usize,
+    window: usize,
+) -> (ConnectionFixture, Position) {
+    let bench = ConnectionFixture::with_log(|config| {
         config.limits.outbox_frames = outbox_frames;
         config.replay.events = window;
     });
@@ -32,15 +36,15 @@ async fn published(count: usize, outbox_frames: usize, window: usize) -> (Bench,
     (bench, start)
 }
 
-fn events(offsets: std::ops::RangeInclusive<u64>) -> Vec<Heard> {
-    offsets.map(Heard::Event).collect()
+fn events(offsets: std::ops::RangeInclusive<u64>) -> Vec<ReceivedFrame> {
+    offsets.map(ReceivedFrame::Event).collect()
 }
 
-fn resumed(id: &str, replayed: u64) -> Vec<Heard> {
-    vec![Heard::Resumed(id.to_owned(), replayed)]
+fn resumed(id: &str, replayed: u64) -> Vec<ReceivedFrame> {
+    vec![ReceivedFrame::Resumed(id.to_owned(), replayed)]
 }
 
-fn end_with_nothing_left(bench: &Bench) {
+fn end_with_nothing_left(bench: &ConnectionFixture) {
     bench.check_sums();
     assert_eq!(bench.tally().queued.get(), 0);
     assert!(bench.shard.hub.is_empty());
@@ -59,10 +63,10 @@ fn the_confirmation_comes_first_then_the_replay_then_what_came_meanwhile() {
         }
         assert_eq!(bench.tally().matched.get(), 50);
         let expected = [resumed("r", 1000), events(1..=1050)].concat();
-        assert_eq!(client.hear(1051).await, expected);
+        assert_eq!(client.next_frames(1051).await, expected);
         assert_eq!(bench.tally().replayed.get(), 1000);
         bench.publish([event(1)]).await;
-        assert_eq!(client.next().await, Some(Heard::Event(1051)));
+        assert_eq!(client.next().await, Some(ReceivedFrame::Event(1051)));
         drop(client);
         settle().await;
         end_with_nothing_left(&bench);
@@ -75,7 +79,7 @@ fn what_is_asked_for_meanwhile_waits_in_order_and_only_so_much_of_it() {
         let (bench, start) = published(600, 10, 10_000).await;
         let mut client = bench.connect(512);
         client.send(resume("r", "project:p", start)).await;
-        assert_eq!(client.hear(5).await[0], resumed("r", 600)[0]);
+        assert_eq!(client.next_frames(5).await[0], resumed("r", 600)[0]);
         let waiting = (0..WAITING_MAX).map(|number| match number % 2 {
             0 => subscribe(&format!("w{number}"), "project:q"),
             _ => unsubscribe(&format!("w{number}"), "project:q"),
@@ -89,20 +93,20 @@ fn what_is_asked_for_meanwhile_waits_in_order_and_only_so_much_of_it() {
             heard.push(client.next().await.unwrap());
         }
         let answers = WAITING_MAX + 2;
-        heard.extend(client.hear(596 + answers - heard.len()).await);
+        heard.extend(client.next_frames(596 + answers - heard.len()).await);
 
-        let refused = Heard::Refused("RATE_LIMIT_EXCEEDED".to_owned());
-        let place = |wanted: &Heard| heard.iter().position(|it| it == wanted).unwrap();
-        let last = place(&Heard::Event(600));
+        let refused = ReceivedFrame::Refused("RATE_LIMIT_EXCEEDED".to_owned());
+        let place = |wanted: &ReceivedFrame| heard.iter().position(|it| it == wanted).unwrap();
+        let last = place(&ReceivedFrame::Event(600));
         assert!(place(&refused) < last, "it is refused at once");
         assert!(
-            place(&Heard::Pong(b"p".to_vec())) < last,
+            place(&ReceivedFrame::Pong(b"p".to_vec())) < last,
             "it is answered at once"
         );
         let confirmed: Vec<_> = (0..WAITING_MAX)
             .map(|number| match number % 2 {
-                0 => Heard::Subscribed(format!("w{number}")),
-                _ => Heard::Unsubscribed(format!("w{number}")),
+                0 => ReceivedFrame::Subscribed(format!("w{number}")),
+                _ => ReceivedFrame::Unsubscribed(format!("w{number}")),
             })
             .collect();
         assert_eq!(heard[last + 1..], confirmed);
@@ -132,8 +136,11 @@ fn what_has_waited_for_a_replay_is_carried_out_in_the_tenants_turns() {
         assert!(most <= 501, "{most} at once");
         // Each is a debt of four quanta.
         assert!(steps > 3 * WAITING_MAX, "{steps}");
-        let confirmed = client.hear(101 + WAITING_MAX).await;
-        assert_eq!(confirmed.last(), Some(&Heard::Subscribed("w".to_owned())));
+        let confirmed = client.next_frames(101 + WAITING_MAX).await;
+        assert_eq!(
+            confirmed.last(),
+            Some(&ReceivedFrame::Subscribed("w".to_owned()))
+        );
     });
 }
 
@@ -151,7 +158,7 @@ fn a_resume_that_waits_for_another_is_confirmed_after_it_and_replays_less() {
         // The events are for everyone: the first resume replays them, and the second does not
         // repeat them.
         let expected = [resumed("a", 20), events(1..=20), resumed("b", 0)].concat();
-        assert_eq!(client.hear(22).await, expected);
+        assert_eq!(client.next_frames(22).await, expected);
     });
 }
 
@@ -174,7 +181,7 @@ fn many_replays_of_one_tenant_leave_others_their_turns() {
         assert!((1..1000).contains(&most), "{most}");
         for mut client in clients {
             let expected = [resumed("r", 1000), events(1..=1000)].concat();
-            assert_eq!(client.hear(1001).await, expected);
+            assert_eq!(client.next_frames(1001).await, expected);
         }
     });
 }
@@ -192,7 +199,7 @@ fn resumes_that_come_at_once_are_all_taken_one_after_the_other() {
         client.send(all).await;
         let rest = ids[1..].iter().flat_map(|id| resumed(id, 0)).collect();
         let expected = [resumed("r0", 20), events(1..=20), rest].concat();
-        assert_eq!(client.hear(expected.len()).await, expected);
+        assert_eq!(client.next_frames(expected.len()).await, expected);
     });
 }
 
@@ -204,13 +211,13 @@ fn a_replay_that_eviction_overtakes_ends_with_4003() {
         client.send(resume("r", "project:p", start)).await;
         assert_eq!(
             client.next().await,
-            Some(Heard::Resumed("r".to_owned(), 100))
+            Some(ReceivedFrame::Resumed("r".to_owned(), 100))
         );
         settle().await;
         bench.publish((0..100).map(|_| event(1))).await;
         let heard = client.rest_after_close().await;
         let reason = "too slow: events left the replay window first".to_owned();
-        assert_eq!(heard.last(), Some(&Heard::Close(4003, reason)));
+        assert_eq!(heard.last(), Some(&ReceivedFrame::Close(4003, reason)));
         let so_far = u64::try_from(heard.len() - 1).unwrap();
         assert!(so_far < 100);
         assert_eq!(heard[..heard.len() - 1], events(1..=so_far));
@@ -234,7 +241,7 @@ fn a_token_that_expires_during_a_replay_ends_it_at_once() {
         assert_eq!(began.elapsed(), lifetime);
         assert_eq!(
             heard.last(),
-            Some(&Heard::Close(4001, "token expired".to_owned()))
+            Some(&ReceivedFrame::Close(4001, "token expired".to_owned()))
         );
         assert!(heard.len() < 20, "{heard:?}");
         settle().await;
@@ -250,11 +257,11 @@ fn a_drain_waits_for_what_a_resuming_connection_is_owed() {
         client.send(resume("r", "project:p", start)).await;
         assert_eq!(client.next().await, resumed("r", 300).pop());
         bench.publish([event(100), event(100)]).await;
-        let ending = Ending::Drain {
+        let ending = CloseReason::Drain {
             retry_after: Duration::from_millis(7),
         };
         bench.shard.hub.end_all(|| ending);
-        let goodbye = Heard::Close(1001, "retry_after_ms=7".to_owned());
+        let goodbye = ReceivedFrame::Close(1001, "retry_after_ms=7".to_owned());
         let expected = [events(1..=302), vec![goodbye]].concat();
         assert_eq!(client.rest_after_close().await, expected);
         settle().await;

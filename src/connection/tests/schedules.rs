@@ -7,8 +7,10 @@ use proptest::prelude::*;
 use tokio::time::sleep;
 
 use crate::connection::{
-    testing::{Bench, Client, event, settle, simulate},
-    wire_testing::{BINARY, CONTINUATION, Heard, frame, ping, subscribe, subscribe_envelope},
+    testing::{ConnectionFixture, FrameClient, event, settle, simulate},
+    wire_testing::{
+        BINARY, CONTINUATION, ReceivedFrame, frame, ping, subscribe, subscribe_envelope,
+    },
 };
 
 #[derive(Debug, Clone)]
@@ -42,11 +44,11 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 /// The client's part of a schedule.
 struct Player {
-    client: Client,
+    client: FrameClient,
     unsent: Vec<u8>,
     pings: u32,
     subscribes: usize,
-    heard: Vec<Heard>,
+    heard: Vec<ReceivedFrame>,
 }
 
 impl Player {
@@ -62,7 +64,7 @@ impl Player {
         self.subscribes.to_string()
     }
 
-    async fn play(&mut self, bench: &Bench, step: Step) {
+    async fn play(&mut self, bench: &ConnectionFixture, step: Step) {
         match step {
             Step::Read(max) => self.read(max).await,
             Step::Ping(len) => self.ping(len),
@@ -96,7 +98,7 @@ impl Player {
     }
 
     /// Reads and sends until nothing changes any more.
-    async fn finish(&mut self, bench: &Bench) {
+    async fn finish(&mut self, bench: &ConnectionFixture) {
         let mut still = 0;
         while still < 3 {
             let before = (self.unsent.len(), self.client.read_some(1000).await);
@@ -109,7 +111,8 @@ impl Player {
 
 fn run(steps: Vec<Step>, buffer: usize, outbox_frames: usize) {
     simulate(async {
-        let bench = Bench::with(|config| config.limits.outbox_frames = outbox_frames);
+        let bench =
+            ConnectionFixture::with_settings(|config| config.limits.outbox_frames = outbox_frames);
         let mut player = Player {
             client: bench.connect(buffer),
             unsent: Vec::new(),
@@ -127,31 +130,31 @@ fn run(steps: Vec<Step>, buffer: usize, outbox_frames: usize) {
         player.finish(&bench).await;
         judge(&bench, &player, published);
 
-        let was_told = matches!(player.heard.last(), Some(Heard::Close(..)));
+        let was_told = matches!(player.heard.last(), Some(ReceivedFrame::Close(..)));
         let Player { mut client, .. } = player;
         let was_cut_off = !client.is_served() && !was_told;
         client.half_close().await;
-        assert_eq!(client.ended().await.was_reset, was_cut_off);
+        assert_eq!(client.wait_for_end().await.was_reset, was_cut_off);
         bench.check_nothing_is_left();
     });
 }
 
-fn judge(bench: &Bench, player: &Player, published: usize) {
+fn judge(bench: &ConnectionFixture, player: &Player, published: usize) {
     let (mut offsets, mut confirmed, mut pongs, mut close) = (vec![], vec![], vec![], None);
     for heard in &player.heard {
         assert_eq!(close, None, "something came after the Close");
         match heard {
-            Heard::Event(offset) => offsets.push(usize::try_from(*offset).unwrap()),
-            Heard::Subscribed(id) => confirmed.push(id.parse::<usize>().unwrap()),
-            Heard::Pong(payload) => {
+            ReceivedFrame::Event(offset) => offsets.push(usize::try_from(*offset).unwrap()),
+            ReceivedFrame::Subscribed(id) => confirmed.push(id.parse::<usize>().unwrap()),
+            ReceivedFrame::Pong(payload) => {
                 pongs.push(u32::from_be_bytes(*payload.first_chunk().unwrap()));
             }
-            Heard::Close(code, _) => close = Some(*code),
-            Heard::Refused(_)
-            | Heard::Resumed(..)
-            | Heard::Unsubscribed(_)
-            | Heard::Answered(_)
-            | Heard::Ping => {
+            ReceivedFrame::Close(code, _) => close = Some(*code),
+            ReceivedFrame::Refused(_)
+            | ReceivedFrame::Resumed(..)
+            | ReceivedFrame::Unsubscribed(_)
+            | ReceivedFrame::Answered(_)
+            | ReceivedFrame::Ping => {
                 panic!("nobody asked for it: {heard:?}")
             }
         }

@@ -6,14 +6,14 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use crate::connection::{
-    testing::{Bench, WIDE, event, settle, simulate},
-    wire_testing::{BINARY, Heard, frame, ping, subscribe},
+    testing::{ConnectionFixture, WIDE, event, settle, simulate},
+    wire_testing::{BINARY, ReceivedFrame, frame, ping, subscribe},
 };
 
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
-fn small_outbox() -> Bench {
-    Bench::with(|config| config.limits.outbox_frames = 10)
+fn small_outbox() -> ConnectionFixture {
+    ConnectionFixture::with_settings(|config| config.limits.outbox_frames = 10)
 }
 
 #[test]
@@ -27,7 +27,7 @@ fn a_client_that_reads_nothing_is_cut_off_at_the_write_deadline_and_harms_nobody
             bench.publish([event(100)]).await;
         }
         assert!(bench.event_bytes() > 0);
-        let end = client.ended().await;
+        let end = client.wait_for_end().await;
         assert_eq!(end.at - start, WRITE_TIMEOUT);
         assert!(end.was_reset);
 
@@ -40,10 +40,10 @@ fn a_client_that_reads_nothing_is_cut_off_at_the_write_deadline_and_harms_nobody
         assert_eq!(bench.closed("too_slow"), 1);
         assert_eq!(bench.event_bytes(), 0);
         for offset in 1..=20 {
-            assert_eq!(neighbour.next().await, Some(Heard::Event(offset)));
+            assert_eq!(neighbour.next().await, Some(ReceivedFrame::Event(offset)));
         }
         bench.publish([event(1)]).await;
-        assert_eq!(neighbour.next().await, Some(Heard::Event(21)));
+        assert_eq!(neighbour.next().await, Some(ReceivedFrame::Event(21)));
         drop(neighbour);
         settle().await;
         bench.check_nothing_is_left();
@@ -81,7 +81,10 @@ fn a_client_that_reads_again_in_time_gets_the_begun_frame_and_4003() {
         sleep(WRITE_TIMEOUT - Duration::from_millis(1)).await;
         let heard = client.rest_after_close().await;
         let reason = "too slow: the outbox was full".to_owned();
-        assert_eq!(heard, [Heard::Event(1), Heard::Close(4003, reason)]);
+        assert_eq!(
+            heard,
+            [ReceivedFrame::Event(1), ReceivedFrame::Close(4003, reason)]
+        );
         assert_eq!(bench.tally().written.get(), 1);
         assert_eq!(bench.tally().dropped_slow.get(), 10);
         bench.check_nothing_is_left();
@@ -91,12 +94,12 @@ fn a_client_that_reads_again_in_time_gets_the_begun_frame_and_4003() {
 #[test]
 fn a_client_whose_outbox_is_not_full_is_cut_off_too_when_it_reads_nothing() {
     simulate(async {
-        let bench = Bench::new();
+        let bench = ConnectionFixture::new();
         let mut client = bench.connect(64);
         sleep(Duration::from_secs(3)).await;
         let start = Instant::now();
         bench.publish([event(100), event(100)]).await;
-        let end = client.ended().await;
+        let end = client.wait_for_end().await;
         assert_eq!((end.at - start, end.was_reset), (WRITE_TIMEOUT, true));
         assert_eq!(bench.tally().dropped_closed.get(), 2);
         assert_eq!(bench.closed("reset"), 1);
@@ -107,13 +110,13 @@ fn a_client_whose_outbox_is_not_full_is_cut_off_too_when_it_reads_nothing() {
 #[test]
 fn the_write_deadline_begins_anew_with_each_frame_and_not_with_each_byte() {
     simulate(async {
-        let bench = Bench::new();
+        let bench = ConnectionFixture::new();
         let mut client = bench.connect(64);
         let start = Instant::now();
         bench.publish((0..3).map(|_| event(200))).await;
         // A frame in 9 seconds.
         sleep(Duration::from_secs(9)).await;
-        assert_eq!(client.next().await, Some(Heard::Event(1)));
+        assert_eq!(client.next().await, Some(ReceivedFrame::Event(1)));
         settle().await;
         // From then on a byte a second.
         let dripping = async {
@@ -141,7 +144,7 @@ fn a_client_that_never_reads_its_answers_is_not_read_from_and_is_cut_off() {
         frame(BINARY, true, b""),
     ] {
         simulate(async {
-            let bench = Bench::new();
+            let bench = ConnectionFixture::new();
             let mut client = bench.connect(4096);
             let start = Instant::now();
             let len = message.len();
@@ -152,7 +155,7 @@ fn a_client_that_never_reads_its_answers_is_not_read_from_and_is_cut_off() {
             assert!(taken < 2000 * len + 2 * 65_536, "{taken}");
             sleep(WRITE_TIMEOUT / 2).await;
             assert_eq!(sent.get(), taken, "it is read from though it reads nothing");
-            let end = client.ended().await;
+            let end = client.wait_for_end().await;
             assert_eq!((end.at - start, end.was_reset), (WRITE_TIMEOUT, true));
             bench.check_nothing_is_left();
         });
@@ -162,7 +165,7 @@ fn a_client_that_never_reads_its_answers_is_not_read_from_and_is_cut_off() {
 #[test]
 fn a_client_that_only_pings_and_never_reads_is_cut_off() {
     simulate(async {
-        let bench = Bench::new();
+        let bench = ConnectionFixture::new();
         let mut client = bench.connect(64);
         let start = Instant::now();
         let pinging = async {
@@ -176,7 +179,7 @@ fn a_client_that_only_pings_and_never_reads_is_cut_off() {
             }
         };
         pinging.await;
-        let end = client.ended().await;
+        let end = client.wait_for_end().await;
         // The first pong fits; the second is partly written.
         let late = end.at - start - WRITE_TIMEOUT;
         assert!(late < Duration::from_millis(10), "{late:?}");
@@ -187,7 +190,7 @@ fn a_client_that_only_pings_and_never_reads_is_cut_off() {
 #[test]
 fn five_thousand_subscribes_in_one_go_have_five_thousand_answers() {
     simulate(async {
-        let bench = Bench::new();
+        let bench = ConnectionFixture::new();
         let mut client = bench.connect(4096);
         let all: Vec<u8> = (0..5000)
             .flat_map(|number| subscribe(&number.to_string(), &format!("project:{number}")))
@@ -210,7 +213,7 @@ fn five_thousand_subscribes_in_one_go_have_five_thousand_answers() {
             unsent = &unsent[sent..];
             client.read_some(2000).await;
             while let Some(answer) = client.next_read() {
-                assert_eq!(answer, Heard::Subscribed(heard.to_string()));
+                assert_eq!(answer, ReceivedFrame::Subscribed(heard.to_string()));
                 heard += 1;
             }
         }
@@ -221,7 +224,7 @@ fn five_thousand_subscribes_in_one_go_have_five_thousand_answers() {
 #[test]
 fn a_client_with_many_answers_to_come_has_room_for_events_all_the_same() {
     simulate(async {
-        let bench = Bench::new();
+        let bench = ConnectionFixture::new();
         let mut client = bench.connect(256);
         let sent = client.flood(subscribe("s", "project:p"), Duration::ZERO);
         settle().await;
@@ -232,8 +235,8 @@ fn a_client_with_many_answers_to_come_has_room_for_events_all_the_same() {
         let mut events = 0;
         while events < 2 {
             match client.next().await.expect("it stays open") {
-                Heard::Event(_) => events += 1,
-                Heard::Subscribed(_) => {}
+                ReceivedFrame::Event(_) => events += 1,
+                ReceivedFrame::Subscribed(_) => {}
                 other => panic!("{other:?}"),
             }
         }
@@ -243,7 +246,7 @@ fn a_client_with_many_answers_to_come_has_room_for_events_all_the_same() {
 #[test]
 fn what_a_stream_has_taken_is_not_written_before_the_kernel_has_it() {
     simulate(async {
-        let bench = Bench::new();
+        let bench = ConnectionFixture::new();
         let mut client = bench.connect_encrypted(64);
         bench.publish([event(100), event(100)]).await;
         settle().await;
@@ -255,7 +258,7 @@ fn what_a_stream_has_taken_is_not_written_before_the_kernel_has_it() {
         settle().await;
         assert_eq!(bench.tally().queued.get(), 3);
         for offset in 1..=3 {
-            assert_eq!(client.next().await, Some(Heard::Event(offset)));
+            assert_eq!(client.next().await, Some(ReceivedFrame::Event(offset)));
         }
         assert_eq!(bench.tally().written.get(), 3);
         assert_eq!(bench.tally().queued.get(), 0);
@@ -269,12 +272,12 @@ fn what_a_stream_has_taken_is_not_written_before_the_kernel_has_it() {
 fn who_reads_nothing_over_such_a_stream_is_cut_off_at_the_write_deadline_and_what_it_took_is_dropped()
  {
     simulate(async {
-        let bench = Bench::new();
+        let bench = ConnectionFixture::new();
         let mut client = bench.connect_encrypted(64);
         let start = Instant::now();
         // The outbox is empty from the first write on.
         bench.publish([event(100), event(100)]).await;
-        let end = client.ended().await;
+        let end = client.wait_for_end().await;
         assert_eq!(end.at - start, WRITE_TIMEOUT);
         assert!(end.was_reset);
         assert_eq!(bench.closed("reset"), 1);
@@ -287,7 +290,7 @@ fn who_reads_nothing_over_such_a_stream_is_cut_off_at_the_write_deadline_and_wha
 #[test]
 fn who_leaves_with_something_unflushed_loses_what_was_taken_and_nothing_is_counted_twice() {
     simulate(async {
-        let bench = Bench::new();
+        let bench = ConnectionFixture::new();
         let client = bench.connect_encrypted(64);
         bench.publish([event(100), event(100)]).await;
         settle().await;

@@ -25,8 +25,8 @@ use tokio::{
 use crate::{
     auth::{Authenticator, IngestKeys},
     config::Config,
-    connection::{serve_tcp, testing::Bench},
-    relay::Live,
+    connection::{serve_tcp, testing::ConnectionFixture},
+    relay::LiveSettings,
     tls,
 };
 
@@ -54,7 +54,7 @@ impl ResolvesServerCert for NotesTurns {
 }
 
 struct Server {
-    bench: Bench,
+    bench: ConnectionFixture,
     listener: TcpListener,
     notes: Arc<NotesTurns>,
     /// What a client sends first.
@@ -64,7 +64,7 @@ struct Server {
 impl Server {
     async fn start() -> Self {
         let made = generate_simple_self_signed(["relay.test".to_owned()]).unwrap();
-        let key = tls::private_key(made.signing_key.serialize_pem().as_bytes()).unwrap();
+        let key = tls::parse_private_key(made.signing_key.serialize_pem().as_bytes()).unwrap();
         let config = tls::server_config(vec![made.cert.der().clone()], key).unwrap();
         let mut config = ServerConfig::clone(&config);
         let notes = Arc::new(NotesTurns {
@@ -73,8 +73,8 @@ impl Server {
             computed: Mutex::default(),
         });
         config.cert_resolver = Arc::clone(&notes) as _;
-        let bench = Bench::new();
-        bench.shard.relay.live.store(Arc::new(Live {
+        let bench = ConnectionFixture::new();
+        bench.shard.relay.live.store(Arc::new(LiveSettings {
             config: Config::default(),
             schema: Arc::clone(&bench.shard.relay.live().schema),
             authenticator: Authenticator::Open,

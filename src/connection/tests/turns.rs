@@ -10,11 +10,11 @@ use tokio::{
 
 use crate::{
     connection::{
-        testing::{Bench, Client, event, settle, simulate},
-        wire_testing::{Heard, resume, subscribe},
+        testing::{ConnectionFixture, FrameClient, event, settle, simulate},
+        wire_testing::{ReceivedFrame, resume, subscribe},
     },
     planted::seen,
-    protocol::{Position, TenantName, close::Ending},
+    protocol::{Position, TenantName, close::CloseReason},
 };
 
 /// More events than a tenant has delivered in one turn.
@@ -25,8 +25,8 @@ const MANY: usize = 3_000;
 const INTERVAL: Duration = Duration::from_secs(30);
 
 /// A client with a Subscribe that waits for a batch being delivered.
-async fn with_a_subscribe_that_waits() -> (Bench, Client) {
-    let bench = Bench::new();
+async fn with_a_subscribe_that_waits() -> (ConnectionFixture, FrameClient) {
+    let bench = ConnectionFixture::new();
     let mut client = bench.connect(1 << 20);
     settle().await;
     have_waited();
@@ -43,7 +43,7 @@ async fn until_it_waits() {
 }
 
 /// Puts a batch into the inbox, without waiting for its delivery.
-async fn post(bench: &Bench) {
+async fn post(bench: &ConnectionFixture) {
     let tenant = TenantName::parse("acme").unwrap();
     let drafts = (0..MANY).map(|_| event(10)).collect();
     let appended = bench.shard.relay.publisher.append(&tenant, drafts).await;
@@ -58,17 +58,17 @@ fn have_waited() -> u64 {
 #[test]
 fn a_subscribe_is_confirmed_after_what_waited_and_before_what_comes_behind_it() {
     simulate(async {
-        let bench = Bench::new();
+        let bench = ConnectionFixture::new();
         let mut client = bench.connect(1 << 20);
         settle().await;
         have_waited();
         post(&bench).await;
         let both = [subscribe("s", "project:p"), subscribe("t", "project:q")].concat();
         client.send(both).await;
-        let events: Vec<_> = (1..=MANY as u64).map(Heard::Event).collect();
-        assert_eq!(client.hear(MANY).await, events);
-        let confirmed = ["s", "t"].map(|id| Heard::Subscribed(id.to_owned()));
-        assert_eq!(client.hear(2).await, confirmed);
+        let events: Vec<_> = (1..=MANY as u64).map(ReceivedFrame::Event).collect();
+        assert_eq!(client.next_frames(MANY).await, events);
+        let confirmed = ["s", "t"].map(|id| ReceivedFrame::Subscribed(id.to_owned()));
+        assert_eq!(client.next_frames(2).await, confirmed);
         // The second had nothing left to wait for.
         assert_eq!(have_waited(), 1);
         drop(client);
@@ -80,7 +80,7 @@ fn a_subscribe_is_confirmed_after_what_waited_and_before_what_comes_behind_it() 
 #[test]
 fn what_waited_for_a_replay_waits_for_its_turn_in_order() {
     simulate(async {
-        let bench = Bench::with_log(|_| ());
+        let bench = ConnectionFixture::with_log(|_| ());
         let first = bench.publish([event(10)]).await.events[0].position;
         let start = Position { offset: 0, ..first };
         let mut client = bench.connect(1 << 20);
@@ -98,19 +98,19 @@ fn what_waited_for_a_replay_waits_for_its_turn_in_order() {
         }
         post(&bench).await;
         let mut heard = Vec::new();
-        while !heard.contains(&Heard::Subscribed("t".to_owned())) {
+        while !heard.contains(&ReceivedFrame::Subscribed("t".to_owned())) {
             heard.push(client.next().await.expect("it goes on"));
         }
         let order: Vec<_> = heard
             .iter()
-            .filter(|heard| !matches!(heard, Heard::Event(_)))
+            .filter(|heard| !matches!(heard, ReceivedFrame::Event(_)))
             .collect();
         assert_eq!(
             order,
             [
-                &Heard::Resumed("r".to_owned(), 1),
-                &Heard::Subscribed("s".to_owned()),
-                &Heard::Subscribed("t".to_owned()),
+                &ReceivedFrame::Resumed("r".to_owned(), 1),
+                &ReceivedFrame::Subscribed("s".to_owned()),
+                &ReceivedFrame::Subscribed("t".to_owned()),
             ]
         );
         assert_eq!(have_waited(), 1);
@@ -120,7 +120,7 @@ fn what_waited_for_a_replay_waits_for_its_turn_in_order() {
 #[test]
 fn a_client_that_goes_while_its_subscribe_waits_leaves_nothing() {
     simulate(async {
-        let bench = Bench::new();
+        let bench = ConnectionFixture::new();
         // Another client keeps the tenant and its backlog alive.
         let mut other = bench.connect(1 << 20);
         let mut client = bench.connect(16);
@@ -130,8 +130,8 @@ fn a_client_that_goes_while_its_subscribe_waits_leaves_nothing() {
         client.send(subscribe("s", "project:p")).await;
         until_it_waits().await;
         drop(client);
-        let events: Vec<_> = (1..=MANY as u64).map(Heard::Event).collect();
-        assert_eq!(other.hear(MANY).await, events);
+        let events: Vec<_> = (1..=MANY as u64).map(ReceivedFrame::Event).collect();
+        assert_eq!(other.next_frames(MANY).await, events);
         assert_eq!(bench.tally().subscriptions.get(), 0);
         drop(other);
         settle().await;
@@ -141,8 +141,8 @@ fn a_client_that_goes_while_its_subscribe_waits_leaves_nothing() {
 
 /// A client that has waited for longer than it may be silent, possibly with half a message sent
 /// after it.
-async fn waited_for_long(behind: &[u8]) -> (Bench, Client) {
-    let bench = Bench::with(|config| {
+async fn waited_for_long(behind: &[u8]) -> (ConnectionFixture, FrameClient) {
+    let bench = ConnectionFixture::with_settings(|config| {
         config.client.ping_interval = INTERVAL;
         config.client.idle_timeout = 2 * INTERVAL;
         config.client.message_timeout = INTERVAL;
@@ -150,7 +150,7 @@ async fn waited_for_long(behind: &[u8]) -> (Bench, Client) {
     let mut client = bench.connect(1 << 20);
     settle().await;
     have_waited();
-    bench.stop_taking();
+    bench.stop_delivering();
     post(&bench).await;
     post(&bench).await;
     let both = [&subscribe("s", "project:p"), behind].concat();
@@ -158,9 +158,12 @@ async fn waited_for_long(behind: &[u8]) -> (Bench, Client) {
     until_it_waits().await;
     sleep(5 * INTERVAL + INTERVAL / 3).await;
     assert!(client.is_served());
-    bench.take_again();
-    let heard = client.hear(2 * MANY + 1).await;
-    assert_eq!(heard.last(), Some(&Heard::Subscribed("s".to_owned())));
+    bench.resume_delivering();
+    let heard = client.next_frames(2 * MANY + 1).await;
+    assert_eq!(
+        heard.last(),
+        Some(&ReceivedFrame::Subscribed("s".to_owned()))
+    );
     (bench, client)
 }
 
@@ -170,8 +173,8 @@ fn the_silence_of_a_client_whose_subscribe_waits_begins_anew() {
         let (bench, mut client) = waited_for_long(b"").await;
         let began = Instant::now();
         let heard = client.rest_after_close().await;
-        assert_eq!(heard[0], Heard::Ping);
-        assert!(matches!(heard.last(), Some(Heard::Close(4004, _))));
+        assert_eq!(heard[0], ReceivedFrame::Ping);
+        assert!(matches!(heard.last(), Some(ReceivedFrame::Close(4004, _))));
         assert!(began.elapsed() > INTERVAL);
         assert_eq!(bench.closed("idle"), 1);
     });
@@ -185,7 +188,10 @@ fn the_time_of_a_message_behind_a_subscribe_that_waits_begins_anew() {
         let (bench, mut client) = waited_for_long(half).await;
         let began = Instant::now();
         let heard = client.rest_after_close().await;
-        assert!(matches!(heard[..], [Heard::Close(4004, _)]), "{heard:?}");
+        assert!(
+            matches!(heard[..], [ReceivedFrame::Close(4004, _)]),
+            "{heard:?}"
+        );
         assert!((INTERVAL / 2..=INTERVAL).contains(&began.elapsed()));
         assert_eq!(bench.closed("unfinished"), 1);
     });
@@ -196,13 +202,19 @@ fn a_subscribe_that_waits_when_the_relay_drains_is_answered() {
     simulate(async {
         let (bench, mut client) = with_a_subscribe_that_waits().await;
         let retry_after = Duration::from_secs(1);
-        bench.shard.hub.end_all(|| Ending::Drain { retry_after });
+        bench
+            .shard
+            .hub
+            .end_all(|| CloseReason::Drain { retry_after });
         let heard = client.rest_after_close().await;
-        let events: Vec<_> = (1..=MANY as u64).map(Heard::Event).collect();
+        let events: Vec<_> = (1..=MANY as u64).map(ReceivedFrame::Event).collect();
         let (before, after) = heard.split_at(events.len());
         assert_eq!(before, events);
-        assert_eq!(after[0], Heard::Subscribed("s".to_owned()));
-        assert!(matches!(after[1..], [Heard::Close(1001, _)]), "{after:?}");
+        assert_eq!(after[0], ReceivedFrame::Subscribed("s".to_owned()));
+        assert!(
+            matches!(after[1..], [ReceivedFrame::Close(1001, _)]),
+            "{after:?}"
+        );
         settle().await;
         bench.check_nothing_is_left();
     });
@@ -212,10 +224,10 @@ fn a_subscribe_that_waits_when_the_relay_drains_is_answered() {
 fn a_subscribe_that_waits_when_its_client_is_disconnected_is_not_taken() {
     simulate(async {
         let (bench, mut client) = with_a_subscribe_that_waits().await;
-        bench.shard.hub.end_all(|| Ending::Disconnected);
+        bench.shard.hub.end_all(|| CloseReason::Disconnected);
         let heard = client.rest_after_close().await;
-        assert!(!heard.contains(&Heard::Subscribed("s".to_owned())));
-        assert!(matches!(heard.last(), Some(Heard::Close(4002, _))));
+        assert!(!heard.contains(&ReceivedFrame::Subscribed("s".to_owned())));
+        assert!(matches!(heard.last(), Some(ReceivedFrame::Close(4002, _))));
         settle().await;
         bench.check_nothing_is_left();
     });

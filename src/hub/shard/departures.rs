@@ -2,7 +2,7 @@
 
 use std::{collections::hash_map::IntoIter, rc::Rc};
 
-use super::{ShardHub, TenantHere};
+use super::{ShardHub, ShardTenant};
 use crate::{
     hub::subscribers::ConnectionId,
     protocol::{Topic, topic::TopicMap},
@@ -11,14 +11,14 @@ use crate::{
 
 /// A closed connection, and those of its topics that are still in the index.
 #[derive(Debug)]
-pub(super) struct Departed {
+pub(super) struct DepartedConnection {
     id: ConnectionId,
     topics: IntoIter<Topic, u64>,
 }
 
-impl Departed {
+impl DepartedConnection {
     /// Removes at most `most` topics from the index. Returns the number removed.
-    fn take_out(&mut self, here: &TenantHere, most: usize) -> usize {
+    fn remove_topics(&mut self, here: &ShardTenant, most: usize) -> usize {
         let mut count = 0;
         for (topic, _) in self.topics.by_ref().take(most) {
             here.unsubscribe(&topic, self.id);
@@ -28,15 +28,15 @@ impl Departed {
     }
 }
 
-impl TenantHere {
+impl ShardTenant {
     /// Removes topics from the index until the tenant's quota is used. Returns the number
     /// removed.
-    fn take_out_departed(&self) -> usize {
+    fn remove_departed_topics(&self) -> usize {
         let mut departed = self.departed.borrow_mut();
         let most = Cost::SUBSCRIPTION.fits_into(self.departures.quota());
         let mut count = 0;
         while let Some(first) = departed.front_mut() {
-            count += first.take_out(self, most - count);
+            count += first.remove_topics(self, most - count);
             if first.topics.len() > 0 {
                 break;
             }
@@ -49,18 +49,18 @@ impl TenantHere {
 impl ShardHub {
     /// Removes the topics of a closed connection from the index: as many as the tenant's quota
     /// allows now, and the others in later turns.
-    pub(in crate::hub) fn depart(
+    pub(in crate::hub) fn remove_departed(
         &self,
-        here: &Rc<TenantHere>,
+        here: &Rc<ShardTenant>,
         id: ConnectionId,
         topics: TopicMap<u64>,
     ) {
         let topics = topics.into_iter();
         here.departed
             .borrow_mut()
-            .push_back(Departed { id, topics });
+            .push_back(DepartedConnection { id, topics });
         if self.departures.borrow().has_time() {
-            self.take_out_departed(here);
+            self.remove_departed_topics(here);
         }
         if !here.departed.borrow().is_empty() {
             self.departures.borrow_mut().activate(here);
@@ -78,23 +78,23 @@ impl ShardHub {
             let Some(here) = next else {
                 break;
             };
-            self.take_out_departed(&here);
+            self.remove_departed_topics(&here);
             let has_more = !here.departed.borrow().is_empty();
             self.departures.borrow_mut().put_back(here, has_more);
         }
     }
 
-    fn take_out_departed(&self, here: &Rc<TenantHere>) {
+    fn remove_departed_topics(&self, here: &Rc<ShardTenant>) {
         if here.departed.borrow().is_empty() {
             return;
         }
-        let topics = here.take_out_departed();
+        let topics = here.remove_departed_topics();
         if topics > 0 {
             let cost = Cost::SUBSCRIPTION.times(topics);
             self.departures.borrow_mut().charge(here, cost);
         }
         if here.departed.borrow().is_empty() && here.index.borrow().is_empty() {
-            self.leave(here);
+            self.leave_tenant(here);
         }
     }
 }

@@ -4,20 +4,20 @@ use std::{rc::Rc, sync::Arc};
 
 use tokio::task::spawn_local;
 
-use super::{ShardHub, TenantHere};
+use super::{ShardHub, ShardTenant};
 use crate::{
     event::{Event, NoJson},
-    hub::{inbox::Delivery, large_json::render_delivered},
-    planted::saw,
+    hub::{inbox::SharedDelivery, large_json::render_for_delivery},
+    planted::mark_seen,
 };
 
 /// An event that is being rendered while the tenant's deliveries wait. Dropping it lets them
 /// continue.
-struct Rendering {
+struct DeliveryRendering {
     hub: Rc<ShardHub>,
-    here: Rc<TenantHere>,
+    here: Rc<ShardTenant>,
     event: Arc<Event>,
-    delivery: Arc<Delivery>,
+    delivery: Arc<SharedDelivery>,
     /// Index of the event in the delivery.
     index: usize,
 }
@@ -26,25 +26,25 @@ impl ShardHub {
     /// Returns true if an event that renders slowly must be rendered before it is delivered here.
     /// Another thread then renders it, and the tenant's deliveries wait.
     #[cold]
-    pub(super) fn renders_first(
+    pub(super) fn render_before_delivery(
         self: &Rc<Self>,
-        here: &Rc<TenantHere>,
+        here: &Rc<ShardTenant>,
         event: &Arc<Event>,
-        delivery: &Arc<Delivery>,
+        delivery: &Arc<SharedDelivery>,
         index: usize,
     ) -> bool {
         let is_filled = || {
             let delivered = delivery.events().get(index);
-            delivered.is_none_or(|delivered| delivered.json().is_filled())
+            delivered.is_none_or(|delivered| delivered.json_cell().is_filled())
         };
         let renders_first = here.json_connections.get() > 0
             && !self.is_ending.get()
             && !here.has_reached(event.position().offset)
             && !is_filled();
         if renders_first {
-            saw("an event that another thread rendered for its delivery");
+            mark_seen("an event that another thread rendered for its delivery");
             here.is_rendering.set(true);
-            let rendering = Rendering {
+            let rendering = DeliveryRendering {
                 hub: Rc::clone(self),
                 here: Rc::clone(here),
                 event: Arc::clone(event),
@@ -57,19 +57,19 @@ impl ShardHub {
     }
 }
 
-impl Rendering {
+impl DeliveryRendering {
     async fn run(self) {
         let work = &self.here.work;
-        if render_delivered(&self.event, &self.delivery, self.index, work).await {
+        if render_for_delivery(&self.event, &self.delivery, self.index, work).await {
             self.hub.tally.json_delivered.add(1);
         }
     }
 }
 
-impl Drop for Rendering {
+impl Drop for DeliveryRendering {
     fn drop(&mut self) {
         if let Some(delivered) = self.delivery.events().get(self.index) {
-            delivered.json().give_up(NoJson::NoMemory);
+            delivered.json_cell().give_up(NoJson::NoMemory);
         }
         self.here.is_rendering.set(false);
         self.hub.deliveries.borrow_mut().activate(&self.here);

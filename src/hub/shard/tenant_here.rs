@@ -8,13 +8,13 @@ use std::{
     sync::Arc,
 };
 
-use super::departures::Departed;
+use super::departures::DepartedConnection;
 #[cfg(test)]
-use crate::planted::{Fault, is_planted};
+use crate::planted::{PlantedFault, is_planted};
 use crate::{
     hub::{
-        inbox::Item, index::TenantIndex, large_json::ReplayedJson, subscribers::ConnectionId,
-        tenant::Tenant, wakes::Due,
+        inbox::InboxItem, index::TenantIndex, large_json::ReplayJsonCache,
+        subscribers::ConnectionId, tenant::Tenant, wakes::TenantWakes,
     },
     outbox::Outbox,
     protocol::{Position, Topic},
@@ -26,19 +26,19 @@ pub(super) const WAITING_KEPT_ROOM_FOR: usize = 16;
 
 /// A tenant that has connections on this shard.
 #[derive(Debug)]
-pub(in crate::hub) struct TenantHere {
+pub(in crate::hub) struct ShardTenant {
     pub(in crate::hub) tenant: Arc<Tenant>,
     /// The last position that has been delivered here, or that need not be.
     pub(in crate::hub) taken: Cell<Position>,
     pub(in crate::hub) index: RefCell<TenantIndex>,
     /// Items from the inbox that wait until the tenant is scheduled.
-    pub(super) waiting: RefCell<VecDeque<Waiting>>,
+    pub(super) waiting: RefCell<VecDeque<PendingItem>>,
     /// The tenant's flow in the deliveries queue.
     pub(super) deliveries: Flow,
     /// Connections waiting to be woken.
-    pub(super) due: Rc<Due>,
+    pub(super) due: Rc<TenantWakes>,
     /// Closed connections with topics that are still in the index.
-    pub(super) departed: RefCell<VecDeque<Departed>>,
+    pub(super) departed: RefCell<VecDeque<DepartedConnection>>,
     /// The tenant's flow in the departures queue.
     pub(super) departures: Flow,
     /// Connections that wait until the events up to an offset are delivered, in ascending order
@@ -49,7 +49,7 @@ pub(in crate::hub) struct TenantHere {
     /// True while deliveries wait for an event that is being rendered.
     pub(super) is_rendering: Cell<bool>,
     /// Events rendered recently for resuming connections.
-    pub(in crate::hub) replayed_json: ReplayedJson,
+    pub(in crate::hub) replayed_json: ReplayJsonCache,
     /// The tenant's flow of work for its connections, apart from deliveries.
     pub(in crate::hub) work: TenantWork,
     /// The tenant's flow of large writes.
@@ -61,15 +61,15 @@ pub(in crate::hub) struct TenantHere {
 
 /// An item that may be delivered in part.
 #[derive(Debug)]
-pub(super) struct Waiting {
-    pub(super) item: Item,
+pub(super) struct PendingItem {
+    pub(super) item: InboxItem,
     /// Number of its events that have been delivered.
     pub(super) done: usize,
     /// Number of its first event that was offered; 0 if none was.
     pub(super) first: u64,
 }
 
-impl TenantHere {
+impl ShardTenant {
     /// Creates a tenant. Its events up to `head` need not be delivered here.
     pub(super) fn new(
         tenant: Arc<Tenant>,
@@ -89,7 +89,7 @@ impl TenantHere {
             awaited: RefCell::default(),
             json_connections: Cell::default(),
             is_rendering: Cell::default(),
-            replayed_json: ReplayedJson::default(),
+            replayed_json: ReplayJsonCache::default(),
             work,
             writes,
             #[cfg(test)]
@@ -98,30 +98,35 @@ impl TenantHere {
     }
 
     /// Adds a connection, with the topic of its user.
-    pub(in crate::hub) fn connect(&self, user: &Topic, id: ConnectionId, outbox: &Rc<Outbox>) {
-        self.index.borrow_mut().add(id, outbox);
-        self.tenant.audience().connected();
+    pub(in crate::hub) fn add_connection(
+        &self,
+        user: &Topic,
+        id: ConnectionId,
+        outbox: &Rc<Outbox>,
+    ) {
+        self.index.borrow_mut().add_connection(id, outbox);
+        self.tenant.audience().add_connection();
         self.subscribe(user, id, outbox);
     }
 
     /// Removes a connection, except for the topics that it subscribed to.
-    pub(in crate::hub) fn disconnect(&self, user: &Topic, id: ConnectionId) {
+    pub(in crate::hub) fn remove_connection(&self, user: &Topic, id: ConnectionId) {
         self.unsubscribe(user, id);
-        self.index.borrow_mut().remove(id);
-        self.tenant.audience().disconnected();
+        self.index.borrow_mut().remove_connection(id);
+        self.tenant.audience().remove_connection();
     }
 
     /// Subscribes a connection to a topic.
     pub(in crate::hub) fn subscribe(&self, topic: &Topic, id: ConnectionId, outbox: &Rc<Outbox>) {
         if self.index.borrow_mut().subscribe(topic, id, outbox) {
-            self.tenant.audience().add(topic);
+            self.tenant.audience().add_topic(topic);
         }
     }
 
     /// Ends a connection's subscription to a topic.
     pub(in crate::hub) fn unsubscribe(&self, topic: &Topic, id: ConnectionId) {
         if self.index.borrow_mut().unsubscribe(topic, id) {
-            self.tenant.audience().remove(topic);
+            self.tenant.audience().remove_topic(topic);
         }
     }
 
@@ -163,7 +168,7 @@ impl TenantHere {
 
     #[cfg(test)]
     pub(super) fn take_position_late(&self) {
-        if self.is_new.replace(false) && is_planted(Fault::TakesThePositionLate) {
+        if self.is_new.replace(false) && is_planted(PlantedFault::TakesThePositionLate) {
             self.taken.set(self.tenant.head());
         }
     }

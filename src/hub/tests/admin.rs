@@ -7,7 +7,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// Returns the result of a call while the shards of `answering` answer.
 pub(super) async fn asked<T>(
-    bench: &Bench,
+    bench: &HubFixture,
     answering: &[ShardId],
     question: impl Future<Output = T>,
 ) -> T {
@@ -21,12 +21,12 @@ pub(super) async fn asked<T>(
 
 #[tokio::test(start_paused = true)]
 async fn a_shard_that_does_not_answer_is_named_once_the_time_is_over() {
-    let bench = Bench::new(3, WIDE);
+    let bench = HubFixture::new(3, WIDE);
     let admin = bench.publisher.admin();
     assert_eq!(asked(&bench, &[0, 1, 2], admin.ping(SECOND)).await, Ok(()));
     let began = Instant::now();
     let silent = asked(&bench, &[0, 2], admin.ping(SECOND)).await;
-    assert_eq!((silent, began.elapsed()), (Err(ShardSilent(1)), SECOND));
+    assert_eq!((silent, began.elapsed()), (Err(ShardTimeout(1)), SECOND));
     // Calls that wait for it in vain take up slots of a bounded inbox.
     for _ in 0..200 {
         assert!(admin.ping(SECOND).await.is_err());
@@ -36,33 +36,33 @@ async fn a_shard_that_does_not_answer_is_named_once_the_time_is_over() {
 
 #[tokio::test(start_paused = true)]
 async fn who_is_ending_already_is_not_counted_and_not_ended_again() {
-    let bench = Bench::new(2, WIDE);
+    let bench = HubFixture::new(2, WIDE);
     let admin = bench.publisher.admin();
     let [slow, one, other] = [0, 0, 1].map(|shard| bench.connect(shard, "acme", "ann"));
     let namesake = bench.connect(1, "globex", "ann");
-    slow.outbox.end(Ending::TooSlow);
+    slow.outbox.request_end(CloseReason::TooSlow);
     let ann = UserName::parse("ann").unwrap();
     let acme = name("acme");
-    let disconnect = || asked(&bench, &[0, 1], admin.disconnect(&acme, &ann, SECOND));
+    let disconnect = || asked(&bench, &[0, 1], admin.disconnect_user(&acme, &ann, SECOND));
     assert_eq!(disconnect().await, Ok(2));
     assert_eq!(disconnect().await, Ok(0));
     let endings = [&slow, &one, &other, &namesake].map(|client| client.outbox.ending());
-    let disconnected = Some(Ending::Disconnected);
+    let disconnected = Some(CloseReason::Disconnected);
     assert_eq!(
         endings,
-        [Some(Ending::TooSlow), disconnected, disconnected, None]
+        [Some(CloseReason::TooSlow), disconnected, disconnected, None]
     );
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_ping_waits_behind_no_other_question() {
-    let bench = Bench::new(1, WIDE);
+    let bench = HubFixture::new(1, WIDE);
     let admin = bench.publisher.admin();
     let (acme, ann) = (name("acme"), UserName::parse("ann").unwrap());
     let mut context = Context::from_waker(Waker::noop());
     // More calls than the inbox has slots.
     let mut asked: Vec<_> = (0..200)
-        .map(|_| Box::pin(unconstrained(admin.disconnect(&acme, &ann, SECOND))))
+        .map(|_| Box::pin(unconstrained(admin.disconnect_user(&acme, &ann, SECOND))))
         .collect();
     for question in &mut asked {
         assert!(question.as_mut().poll(&mut context).is_pending());
@@ -82,10 +82,10 @@ async fn a_ping_waits_behind_no_other_question() {
 
 #[test]
 fn a_tenant_is_shown_without_asking_a_shard_and_what_two_shards_have_counts_once() {
-    let bench = Bench::new(2, WIDE);
+    let bench = HubFixture::new(2, WIDE);
     let admin = bench.publisher.admin();
     let acme = name("acme");
-    let look = || admin.look(&acme);
+    let look = || admin.view_tenant(&acme);
     assert_eq!(look(), None);
     let clients = [(0, "ann"), (1, "ann"), (1, "bob")].map(|(shard, user)| {
         let client = bench.connect(shard, "acme", user);
@@ -109,7 +109,7 @@ fn a_tenant_is_shown_without_asking_a_shard_and_what_two_shards_have_counts_once
 
 #[tokio::test(start_paused = true)]
 async fn bounds_that_are_lowered_hold_from_then_on() {
-    let bench = Bench::new(1, WIDE);
+    let bench = HubFixture::new(1, WIDE);
     let timeouts = PublishTimeouts {
         inbox: SECOND,
         ack: 2 * SECOND,
@@ -124,7 +124,7 @@ async fn bounds_that_are_lowered_hold_from_then_on() {
         vec![draft("m1", &["a:1"])],
     )
     .await;
-    assert_eq!(full, Err(PublishError::TenantsFull(TenantsFull)));
+    assert_eq!(full, Err(AppendError::TenantsFull(TenantsFull)));
     // The shard does not poll its inbox.
     let began = Instant::now();
     let published = append(&bench.publisher, &name("acme"), vec![draft("m2", &["a:1"])]).await;
@@ -135,7 +135,7 @@ async fn bounds_that_are_lowered_hold_from_then_on() {
         .configure(timeouts, 2, MemoryLimits { max: 0, window: 0 });
     let began = Instant::now();
     let no_memory = append(&bench.publisher, &name("acme"), vec![draft("m3", &["a:1"])]).await;
-    assert_eq!(no_memory, Err(PublishError::NoMemory));
+    assert_eq!(no_memory, Err(AppendError::NoMemory));
     assert!(
         (SECOND..2 * SECOND).contains(&began.elapsed()),
         "{:?}",

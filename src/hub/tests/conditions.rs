@@ -1,7 +1,7 @@
 //! Conditions on a log that takes several parts to search.
 
 use super::*;
-use crate::log::{Condition, EVENTS_A_PART, Last, Unmet};
+use crate::log::{AppendCondition, EVENTS_A_PART, ExpectedLast, UnmetCondition};
 
 const WINDOW: usize = WIDE.window.events;
 
@@ -10,24 +10,24 @@ fn acme() -> TenantName {
 }
 
 /// A tenant whose window is full of events of other topics.
-async fn full(topics: &[&str]) -> Bench {
-    let bench = Bench::new(1, WIDE);
+async fn full(topics: &[&str]) -> HubFixture {
+    let bench = HubFixture::new(1, WIDE);
     for _ in 0..WINDOW / 1000 {
         post(&bench, vec![draft("m", topics); 1000]).await;
     }
     bench
 }
 
-async fn post(bench: &Bench, drafts: Vec<Draft>) -> Vec<PlacedEvent> {
+async fn post(bench: &HubFixture, drafts: Vec<EventDraft>) -> Vec<PlacedEvent> {
     let published = append(&bench.publisher, &acme(), drafts).await;
     published.unwrap().events
 }
 
 /// The condition that no event has the topic `doc:1`.
-fn nothing_of_doc() -> [Condition; 1] {
-    [Condition {
+fn nothing_of_doc() -> [AppendCondition; 1] {
+    [AppendCondition {
         topic: Topic::parse("doc:1").unwrap(),
-        last: Last::None,
+        last: ExpectedLast::None,
     }]
 }
 
@@ -45,7 +45,7 @@ fn finish<T>(mut future: std::pin::Pin<&mut impl Future<Output = T>>) -> (usize,
 
 /// Posts an event of another topic on that condition. Returns the number of pauses before it was
 /// accepted.
-fn pauses_of_a_post(bench: &Bench) -> usize {
+fn pauses_of_a_post(bench: &HubFixture) -> usize {
     let (conditions, tenant) = (nothing_of_doc(), acme());
     let check = ConditionCheck::new(&conditions);
     let drafts = vec![draft("m", &["b:2"])];
@@ -73,12 +73,12 @@ async fn a_log_is_searched_in_parts_and_what_comes_meanwhile_is_seen() {
     let (pauses, refused) = finish(appended);
     let parts = (WINDOW + 1 + 2 * EVENTS_A_PART).div_ceil(EVENTS_A_PART);
     assert!((parts - 13..=parts - 10).contains(&pauses), "{pauses}");
-    let unmet = Unmet {
+    let unmet = UnmetCondition {
         topic: conditions[0].topic.clone(),
         epoch: Some(other[0].position.epoch),
         position: Some(other[0].position),
     };
-    assert_eq!(refused.unwrap_err(), PublishError::Unmet(vec![unmet]));
+    assert_eq!(refused.unwrap_err(), AppendError::Unmet(vec![unmet]));
 }
 
 #[tokio::test(start_paused = true)]
@@ -98,7 +98,7 @@ async fn each_question_enters_a_part_until_the_whole_log_is_in_the_index() {
 
 #[tokio::test(start_paused = true)]
 async fn the_index_lets_go_of_what_has_left_the_log_and_of_all_when_nobody_asks() {
-    let bench = Bench::new(1, WIDE);
+    let bench = HubFixture::new(1, WIDE);
     let old = draft("m", &["b:1"]);
     let old_topics = Arc::clone(old.topics());
     post(&bench, vec![old]).await;

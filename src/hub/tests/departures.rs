@@ -8,7 +8,7 @@ fn a_quantum() -> usize {
 }
 
 /// Connects one user several times, each connection with a thousand topics of its own.
-fn connect_many(bench: &Bench, count: usize) -> Vec<Client> {
+fn connect_many(bench: &HubFixture, count: usize) -> Vec<HubClient> {
     let connect = |number| {
         let client = bench.connect(0, "acme", "ann");
         let topics: Vec<_> = (0..1000).map(|it| format!("a:{number}.{it}")).collect();
@@ -19,14 +19,14 @@ fn connect_many(bench: &Bench, count: usize) -> Vec<Client> {
     (0..count).map(connect).collect()
 }
 
-fn topics_of(bench: &Bench) -> usize {
-    let view = bench.publisher.admin().look(&name("acme"));
+fn topics_of(bench: &HubFixture) -> usize {
+    let view = bench.publisher.admin().view_tenant(&name("acme"));
     view.map_or(0, |view| view.topics)
 }
 
 #[tokio::test(start_paused = true)]
 async fn topics_of_connections_that_go_at_once_are_taken_out_in_parts() {
-    let bench = Bench::new(1, WIDE);
+    let bench = HubFixture::new(1, WIDE);
     let stays = bench.connect(0, "acme", "bob");
     stays.subscribe(&["b:1"]);
     let many = connect_many(&bench, 10);
@@ -47,16 +47,16 @@ async fn topics_of_connections_that_go_at_once_are_taken_out_in_parts() {
 
 #[tokio::test(start_paused = true)]
 async fn nothing_is_queued_for_or_counted_of_a_connection_that_has_gone() {
-    let bench = Bench::new(1, WIDE);
+    let bench = HubFixture::new(1, WIDE);
     let many = connect_many(&bench, 10);
     let outboxes: Vec<_> = many.iter().map(|it| Rc::clone(&it.outbox)).collect();
-    outboxes[8].fall_behind();
+    outboxes[8].start_catch_up();
     drop(many);
     assert_eq!(bench.shards[0].tally().subscriptions.get(), 0);
     // These topics are still in the index for the earlier connections.
     let back = bench.connect(0, "acme", "ann");
     back.subscribe(&["a:9.999"]);
-    let view = bench.publisher.admin().look(&name("acme")).unwrap();
+    let view = bench.publisher.admin().view_tenant(&name("acme")).unwrap();
     assert_eq!((view.connections, view.users), (1, 1));
     assert!(view.topics > 5_000);
     let topics = ["a:8.999", "a:9.999", "user:ann", "tenant:*"];
@@ -66,12 +66,12 @@ async fn nothing_is_queued_for_or_counted_of_a_connection_that_has_gone() {
         .append(&acme, vec![draft("m", &topics)])
         .await
         .unwrap();
-    bench.shards[0].take_waiting();
-    let published = appended.acknowledged().await;
+    bench.shards[0].deliver_pending();
+    let published = appended.wait_acknowledged().await;
     assert_eq!(published.events[0].matched, Some(1));
     assert_eq!(back.received_ids(), ["m"]);
     for outbox in &outboxes {
-        assert_eq!((outbox.queued(), outbox.discard()), (0, 0));
+        assert_eq!((outbox.queued_frames(), outbox.discard_queued()), (0, 0));
     }
     while topics_of(&bench) > 1 {
         turn(&bench.shards[0]);
@@ -82,7 +82,7 @@ async fn nothing_is_queued_for_or_counted_of_a_connection_that_has_gone() {
 
 #[tokio::test(start_paused = true)]
 async fn a_tenant_leaves_the_shard_when_the_last_topic_of_its_last_connection_is_gone() {
-    let bench = Bench::new(1, WIDE);
+    let bench = HubFixture::new(1, WIDE);
     drop(connect_many(&bench, 2));
     let mut turns = 0;
     while !bench.shards[0].is_empty() {

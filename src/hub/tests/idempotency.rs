@@ -3,35 +3,35 @@
 use super::*;
 use crate::{
     event::FingerprintKey,
-    log::{Condition, Last, MESSAGE_ID_BYTES, Unmet},
+    log::{AppendCondition, ExpectedLast, MESSAGE_ID_BYTES, UnmetCondition},
     protocol::MessageId,
 };
 
 /// Returns an event with this id and this body.
-fn known(id: &str, body: &str, topics: &[&str]) -> Draft {
+fn known(id: &str, body: &str, topics: &[&str]) -> EventDraft {
     let draft = draft(id, topics);
-    let key = FingerprintKey::new(&Random::from_seed(7));
+    let key = FingerprintKey::new(&RandomSource::from_seed(7));
     let id = MessageId::parse(id).unwrap();
     let fingerprint = key.fingerprint(&id, &[body.as_bytes()], draft.topics());
-    draft.known_by(Some(fingerprint))
+    draft.with_fingerprint(Some(fingerprint))
 }
 
 /// Returns the offset of each event, and true if it is a duplicate.
-fn places(published: &Published) -> Vec<(u64, bool)> {
+fn places(published: &PublishedEvents) -> Vec<(u64, bool)> {
     let events = published.events.iter();
     events
         .map(|event| (event.position.offset, event.duplicate))
         .collect()
 }
 
-fn condition(topic: &str, last: Last) -> Condition {
+fn condition(topic: &str, last: ExpectedLast) -> AppendCondition {
     let topic = Topic::parse(topic).unwrap();
-    Condition { topic, last }
+    AppendCondition { topic, last }
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_is_posted_again_has_its_first_position_and_reaches_nobody() {
-    let bench = Bench::new(2, WIDE);
+    let bench = HubFixture::new(2, WIDE);
     let (a, b) = (
         bench.connect(0, "acme", "ann"),
         bench.connect(1, "acme", "bob"),
@@ -47,7 +47,7 @@ async fn what_is_posted_again_has_its_first_position_and_reaches_nobody() {
     };
     assert_eq!((again.events, again.acknowledged), (vec![expected], true));
     let conflict = append(&bench.publisher, &name("acme"), post("m", "y")).await;
-    assert_eq!(conflict, Err(PublishError::Conflicts(vec![0])));
+    assert_eq!(conflict, Err(AppendError::Conflicts(vec![0])));
     // Ids of different tenants do not conflict.
     let elsewhere = bench.publish("other", post("m", "y")).await;
     assert_eq!(places(&elsewhere), [(1, false)]);
@@ -63,7 +63,7 @@ async fn what_is_posted_again_has_its_first_position_and_reaches_nobody() {
 
 #[tokio::test(start_paused = true)]
 async fn the_new_events_of_a_batch_stand_together_whatever_they_stand_between() {
-    let bench = Bench::new(1, WIDE);
+    let bench = HubFixture::new(1, WIDE);
     let a = bench.connect(0, "acme", "ann");
     let post = |id| known(id, "x", &["tenant:*"]);
     bench.publish("acme", vec![post("old")]).await;
@@ -92,7 +92,7 @@ async fn the_new_events_of_a_batch_stand_together_whatever_they_stand_between() 
         known("b", "x", &["tenant:*", "a:1"]),
     ];
     let refused = append(&bench.publisher, &name("acme"), batch).await;
-    assert_eq!(refused, Err(PublishError::Conflicts(vec![1, 3, 4])));
+    assert_eq!(refused, Err(AppendError::Conflicts(vec![1, 3, 4])));
     let published = bench.publish("acme", vec![post("d"), post("e")]).await;
     assert_eq!(places(&published), [(5, false), (6, false)]);
     assert_eq!(a.received_ids(), ["d", "e"]);
@@ -104,14 +104,14 @@ async fn what_finds_no_room_is_not_remembered_and_what_is_known_needs_none() {
         places: 1,
         places_per_tenant: 1,
     };
-    let bench = Bench::new(1, RegistryLimits { inbox, ..WIDE });
+    let bench = HubFixture::new(1, RegistryLimits { inbox, ..WIDE });
     let a = bench.connect(0, "acme", "ann");
     let (tenant, post) = (name("acme"), |id| vec![known(id, "x", &["tenant:*"])]);
     // The shard does not drain its inbox.
     let first = append(&bench.publisher, &tenant, post("m")).await.unwrap();
     assert!(!first.acknowledged);
     let refused = append(&bench.publisher, &tenant, post("n")).await;
-    assert_eq!(refused, Err(PublishError::NoRoom));
+    assert_eq!(refused, Err(AppendError::NoRoom));
     // The first is still waiting for its shard.
     let begun = Instant::now();
     let again = append(&bench.publisher, &tenant, post("m")).await.unwrap();
@@ -127,11 +127,11 @@ async fn what_finds_no_room_is_not_remembered_and_what_is_known_needs_none() {
 
 #[tokio::test(start_paused = true)]
 async fn an_id_outlives_its_event_and_a_tenant_its_last_event() {
-    let window = Window {
+    let window = LogWindow {
         events: 0,
         ..WIDE.window
     };
-    let bench = Bench::new(1, RegistryLimits { window, ..WIDE });
+    let bench = HubFixture::new(1, RegistryLimits { window, ..WIDE });
     let post = || vec![known("m", "x", &["a:1"])];
     let first = bench.publish("acme", post()).await.events[0].position;
     let age = WIDE.message_ids.age;
@@ -152,7 +152,7 @@ async fn an_id_outlives_its_event_and_a_tenant_its_last_event() {
 
 #[tokio::test(start_paused = true)]
 async fn an_id_that_the_relay_has_made_is_not_remembered() {
-    let bench = Bench::new(1, WIDE);
+    let bench = HubFixture::new(1, WIDE);
     for offset in 1..3 {
         let published = bench.publish("acme", vec![draft("m", &["a:1"])]).await;
         assert_eq!(places(&published), [(offset, false)]);
@@ -166,7 +166,7 @@ async fn a_flood_of_one_tenant_leaves_the_ids_of_another_alone() {
         bytes: 80 * MESSAGE_ID_BYTES,
         ..WIDE.message_ids
     };
-    let bench = Bench::new(
+    let bench = HubFixture::new(
         1,
         RegistryLimits {
             message_ids: limits,
@@ -195,52 +195,58 @@ async fn a_flood_of_one_tenant_leaves_the_ids_of_another_alone() {
 
 #[tokio::test(start_paused = true)]
 async fn a_condition_is_checked_with_the_append_and_after_what_is_known() {
-    let bench = Bench::new(1, WIDE);
+    let bench = HubFixture::new(1, WIDE);
     let (tenant, publisher) = (name("acme"), &bench.publisher);
-    let post = async |id: &str, condition: &Condition| {
+    let post = async |id: &str, condition: &AppendCondition| {
         let drafts = vec![known(id, "x", &["doc:1"])];
         let check = ConditionCheck::new(std::slice::from_ref(condition));
         let appended = publisher.append_if(&tenant, drafts, check).await;
         appended.map(|appended| appended.new_len())
     };
-    let never = condition("doc:1", Last::None);
+    let never = condition("doc:1", ExpectedLast::None);
     assert_eq!(post("m1", &never).await, Ok(1));
-    let head = bench.registry.obtain(&tenant).unwrap().head();
-    let unmet = Unmet {
+    let head = bench.registry.get_or_create(&tenant).unwrap().head();
+    let unmet = UnmetCondition {
         topic: never.topic.clone(),
         epoch: Some(head.epoch),
         position: Some(head),
     };
     // A refused post is not remembered, so it may be retried with another condition.
-    let refused = Err(PublishError::Unmet(vec![unmet]));
+    let refused = Err(AppendError::Unmet(vec![unmet]));
     assert_eq!(post("m2", &never).await, refused);
-    assert_eq!(post("m2", &condition("doc:1", Last::At(head))).await, Ok(1));
+    assert_eq!(
+        post("m2", &condition("doc:1", ExpectedLast::At(head))).await,
+        Ok(1)
+    );
     // An accepted post may be retried, although its condition no longer holds.
     assert_eq!(post("m1", &never).await, Ok(0));
-    assert_eq!(bench.registry.obtain(&tenant).unwrap().head().offset, 2);
+    assert_eq!(
+        bench.registry.get_or_create(&tenant).unwrap().head().offset,
+        2
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_condition_that_cannot_hold_makes_no_tenant() {
-    let bench = Bench::new(1, WIDE);
+    let bench = HubFixture::new(1, WIDE);
     let (tenant, epoch) = (name("acme"), Epoch::from_bits(1));
     let position = Position { epoch, offset: 1 };
-    for last in [Last::At(position), Last::NoneIn(epoch)] {
-        let conditions = [condition("a:1", last), condition("b:2", Last::None)];
+    for last in [ExpectedLast::At(position), ExpectedLast::NoneIn(epoch)] {
+        let conditions = [condition("a:1", last), condition("b:2", ExpectedLast::None)];
         let drafts = vec![draft("m", &["a:1"])];
         let check = ConditionCheck::new(&conditions);
         let refused = bench.publisher.append_if(&tenant, drafts, check);
-        let unmet = Unmet {
+        let unmet = UnmetCondition {
             topic: conditions[0].topic.clone(),
             epoch: None,
             position: None,
         };
-        let expected = PublishError::Unmet(vec![unmet]);
+        let expected = AppendError::Unmet(vec![unmet]);
         assert_eq!(refused.await.unwrap_err(), expected);
         assert!(bench.registry.is_empty());
     }
     let drafts = vec![draft("m", &["a:1"])];
-    let never = [condition("a:1", Last::None)];
+    let never = [condition("a:1", ExpectedLast::None)];
     let check = ConditionCheck::new(&never);
     let appended = bench.publisher.append_if(&tenant, drafts, check);
     assert_eq!(appended.await.unwrap().new_len(), 1);
@@ -280,7 +286,7 @@ proptest! {
             .build()
             .unwrap();
         runtime.block_on(async {
-            let bench = Bench::new(2, WIDE);
+            let bench = HubFixture::new(2, WIDE);
             let a = bench.connect(1, "acme", "ann");
             let (mut taken, mut expected_ids) = (Vec::new(), Vec::new());
             for batch in batches {
@@ -293,7 +299,7 @@ proptest! {
                 let Ok(places_of_all) = &expected else {
                     let refused = append(&bench.publisher, &name("acme"), drafts).await;
                     let conflicts = expected.unwrap_err();
-                    assert_eq!(refused, Err(PublishError::Conflicts(conflicts)));
+                    assert_eq!(refused, Err(AppendError::Conflicts(conflicts)));
                     continue;
                 };
                 let published = bench.publish("acme", drafts).await;

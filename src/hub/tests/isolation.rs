@@ -15,7 +15,7 @@ const TOPICS: [&str; 6] = ["a:1", "a:2", "b:1", "user:ann", "user:bob", "tenant:
 
 struct Member {
     tenant: usize,
-    client: Client,
+    client: HubClient,
     catch_up: Option<CatchUp>,
     position: Option<Position>,
 }
@@ -44,7 +44,7 @@ fn nothing_crosses_from_one_tenant_to_another_in_200_000_random_operations() {
 }
 
 async fn operate(operations: usize) -> Seen {
-    let window = Window {
+    let window = LogWindow {
         events: 50,
         ..WIDE.window
     };
@@ -54,7 +54,7 @@ async fn operate(operations: usize) -> Seen {
         tenants: TENANTS - 2,
         ..WIDE
     };
-    let bench = Bench::new(2, limits);
+    let bench = HubFixture::new(2, limits);
     let mut random = StdRng::seed_from_u64(1);
     let mut members: Vec<Member> = Vec::new();
     let mut seen = Seen::default();
@@ -86,23 +86,23 @@ async fn operate(operations: usize) -> Seen {
     seen
 }
 
-fn connect(bench: &Bench, random: &mut StdRng) -> Option<Member> {
+fn connect(bench: &HubFixture, random: &mut StdRng) -> Option<Member> {
     let tenant = random.random_range(0..TENANTS);
     let shard = random.random_range(0..2);
     let user = UserName::parse(["ann", "bob"][random.random_range(0..2)]).unwrap();
     let outbox = Rc::new(Outbox::new(&OutboxPool::new(ROOMY)));
-    let joined = bench.shards[shard].join(&tenant_name(tenant), &user, Rc::clone(&outbox));
+    let joined = bench.shards[shard].join_tenant(&tenant_name(tenant), &user, Rc::clone(&outbox));
     let membership = joined.ok()?;
     Some(Member {
         tenant,
-        client: Client { outbox, membership },
+        client: HubClient { outbox, membership },
         catch_up: None,
         position: None,
     })
 }
 
 /// Each event's id begins with its tenant.
-async fn publish(bench: &Bench, random: &mut StdRng, number: usize) {
+async fn publish(bench: &HubFixture, random: &mut StdRng, number: usize) {
     let tenant = random.random_range(0..TENANTS);
     let topics: BTreeSet<_> = (0..random.random_range(1..4))
         .map(|_| TOPICS[random.random_range(0..TOPICS.len())])
@@ -115,7 +115,7 @@ async fn publish(bench: &Bench, random: &mut StdRng, number: usize) {
         turn(shard);
     }
     if let Ok(appended) = appended {
-        assert!(appended.acknowledged().await.acknowledged);
+        assert!(appended.wait_acknowledged().await.acknowledged);
     }
 }
 
@@ -140,12 +140,12 @@ fn subscribe(member: &mut Member, random: &mut StdRng) {
         .subscribe(&[topic], 10, from)
         .unwrap()
     {
-        Subscribed::Live(position)
-        | Subscribed::Resumed(position)
-        | Subscribed::NotResumed(position, _) => {
+        SubscribeOutcome::Live(position)
+        | SubscribeOutcome::Resumed(position)
+        | SubscribeOutcome::NotResumed(position, _) => {
             member.position = Some(position);
         }
-        Subscribed::Behind(catch_up) => {
+        SubscribeOutcome::Behind(catch_up) => {
             member.position = Some(catch_up.position());
             member.catch_up = Some(catch_up);
         }
@@ -157,11 +157,11 @@ fn advance(member: &mut Member) -> bool {
     let Some(catch_up) = &mut member.catch_up else {
         return true;
     };
-    let progress = catch_up.step(&member.client.membership, &mut all());
-    if progress == Progress::Live {
+    let progress = catch_up.run_step(&member.client.membership, &mut all());
+    if progress == CatchUpProgress::Live {
         member.catch_up = None;
     }
-    progress != Progress::Overtaken
+    progress != CatchUpProgress::Overtaken
 }
 
 /// Reads all received events and checks that none is another tenant's.

@@ -6,20 +6,20 @@ use tokio::task::LocalSet;
 
 use super::*;
 use crate::{
-    event::{DraftParts, NoJson, tests::schema},
-    log::Gap,
+    event::{EventDraftParts, NoJson, tests::schema},
+    log::ReplayGap,
     memory::{MemoryLimits, MemoryUse},
     protocol::MessageId,
 };
 
 /// Returns an event with this many control characters in its text; each takes one byte, and six
 /// as JSON.
-fn growing(characters: usize) -> Draft {
+fn growing(characters: usize) -> EventDraft {
     let text = "\u{1}".repeat(characters);
     let item = serde_json::json!({"workItem": {"id": "i", "description": text}});
     let json = serde_json::json!({"workItemCreated": item}).to_string();
     let schema = schema();
-    Draft::new(DraftParts {
+    EventDraft::new(EventDraftParts {
         kept: &[&schema.envelope_from_json(json.as_bytes()).unwrap()],
         message_id: MessageId::parse("grows").unwrap(),
         append_message_id: true,
@@ -29,31 +29,31 @@ fn growing(characters: usize) -> Draft {
     })
 }
 
-fn json_client(bench: &Bench, shard: ShardId) -> Client {
-    bench.connect_speaking(Encoding::Json, shard, "acme", "ann", ROOMY)
+fn json_client(bench: &HubFixture, shard: ShardId) -> HubClient {
+    bench.connect_speaking(EnvelopeEncoding::Json, shard, "acme", "ann", ROOMY)
 }
 
-fn delivered(bench: &Bench) -> u64 {
+fn delivered(bench: &HubFixture) -> u64 {
     let tallies = bench.shards.iter().map(|shard| shard.tally());
     tallies.map(|tally| tally.json_delivered.get()).sum()
 }
 
 /// Writes all that is queued. Returns the number of bytes and of frames.
-fn written(client: &Client) -> (usize, u64) {
+fn written(client: &HubClient) -> (usize, u64) {
     let (mut bytes, mut frames) = (0, 0);
     while !client.outbox.is_empty() {
         let written = client
             .outbox
-            .lend(|slices| slices.iter().map(|slice| slice.len()).sum());
+            .with_next_write(|slices| slices.iter().map(|slice| slice.len()).sum());
         bytes += written;
-        frames += client.outbox.advance(written).frames;
+        frames += client.outbox.advance_written(written).frames;
     }
     (bytes, frames)
 }
 
 #[tokio::test(start_paused = true)]
 async fn json_is_made_once_for_all_shards_and_gone_when_it_is_written() {
-    let bench = Bench::new(2, WIDE);
+    let bench = HubFixture::new(2, WIDE);
     let clients: Vec<_> = [0, 0, 1, 1]
         .map(|shard| json_client(&bench, shard))
         .into_iter()
@@ -62,7 +62,7 @@ async fn json_is_made_once_for_all_shards_and_gone_when_it_is_written() {
     let published = bench.publish("acme", vec![growing(1000)]).await;
     assert_eq!(published.events[0].matched, Some(5));
     assert_eq!(delivered(&bench), 1);
-    let with_json = bench.registry.memory().held(MemoryUse::Events);
+    let with_json = bench.registry.memory().held_bytes(MemoryUse::Events);
     let log = bench.registry.log_bytes();
     assert!((log + 6000..log + 6500).contains(&with_json), "{with_json}");
     let sizes = clients.iter().map(written);
@@ -71,7 +71,7 @@ async fn json_is_made_once_for_all_shards_and_gone_when_it_is_written() {
         .collect();
     assert_eq!(sizes[..4], [(true, 1); 4]);
     assert_eq!(sizes[4], (false, 1));
-    assert_eq!(bench.registry.memory().held(MemoryUse::Events), log);
+    assert_eq!(bench.registry.memory().held_bytes(MemoryUse::Events), log);
 
     // An event rendered before the append is not rendered again.
     let mut draft = growing(1000);
@@ -83,30 +83,30 @@ async fn json_is_made_once_for_all_shards_and_gone_when_it_is_written() {
 
 #[tokio::test(start_paused = true)]
 async fn json_is_made_only_for_tenants_with_a_connection_that_takes_it() {
-    let bench = Bench::new(2, WIDE);
-    let other = bench.connect_speaking(Encoding::Json, 0, "other", "ann", ROOMY);
+    let bench = HubFixture::new(2, WIDE);
+    let other = bench.connect_speaking(EnvelopeEncoding::Json, 0, "other", "ann", ROOMY);
     let binary = bench.connect(0, "acme", "ann");
-    assert!(bench.publisher.has_json(&name("other")));
-    assert!(!bench.publisher.has_json(&name("acme")));
+    assert!(bench.publisher.has_json_connection(&name("other")));
+    assert!(!bench.publisher.has_json_connection(&name("acme")));
     bench.publish("acme", vec![growing(10)]).await;
     assert_eq!((delivered(&bench), written(&binary).1), (0, 1));
     let json = json_client(&bench, 1);
-    assert!(bench.publisher.has_json(&name("acme")));
+    assert!(bench.publisher.has_json_connection(&name("acme")));
     drop((other, json));
-    assert!(!bench.publisher.has_json(&name("other")));
-    assert!(!bench.publisher.has_json(&name("acme")));
+    assert!(!bench.publisher.has_json_connection(&name("other")));
+    assert!(!bench.publisher.has_json_connection(&name("acme")));
 }
 
 #[tokio::test(start_paused = true)]
 async fn when_memory_is_short_stalled_json_is_freed_though_the_log_has_its_events() {
-    let bench = Bench::new(2, WIDE);
+    let bench = HubFixture::new(2, WIDE);
     let stalled = json_client(&bench, 1);
     let binary = bench.connect(1, "acme", "bob");
     for _ in 0..20 {
         bench.publish("acme", vec![growing(1000)]).await;
     }
     // Each event takes 1 kB in the log, and 6 kB as JSON.
-    assert!(bench.registry.memory().held(MemoryUse::Events) > 120_000);
+    assert!(bench.registry.memory().held_bytes(MemoryUse::Events) > 120_000);
     bench.registry.memory().set_limits(MemoryLimits {
         max: 100_000,
         window: 0,
@@ -119,10 +119,10 @@ async fn when_memory_is_short_stalled_json_is_freed_though_the_log_has_its_event
             assert_eq!(published.events[0].matched, Some(1));
         }
     }
-    assert_eq!(stalled.outbox.ending(), Some(Ending::NoMemory));
+    assert_eq!(stalled.outbox.ending(), Some(CloseReason::NoMemory));
     assert_eq!(binary.outbox.ending(), None);
     assert_eq!(
-        bench.registry.memory().held(MemoryUse::Events),
+        bench.registry.memory().held_bytes(MemoryUse::Events),
         bench.registry.log_bytes()
     );
     let tally = bench.shards[1].tally();
@@ -140,83 +140,83 @@ async fn a_batch_whose_json_has_no_memory_closes_json_connections_and_no_others(
         },
         ..WIDE
     };
-    let bench = Bench::new(1, limits);
+    let bench = HubFixture::new(1, limits);
     let (json, binary) = (json_client(&bench, 0), bench.connect(0, "acme", "bob"));
     let batch = (0..50).map(|_| growing(1000)).collect();
     let published = bench.publish("acme", batch).await;
-    assert_eq!(json.outbox.ending(), Some(Ending::NoMemory));
+    assert_eq!(json.outbox.ending(), Some(CloseReason::NoMemory));
     // All of it would take 300 kB. Events that did not fit are dropped with the rest.
-    assert!(bench.registry.memory().held(MemoryUse::Events) < 110_000);
+    assert!(bench.registry.memory().held_bytes(MemoryUse::Events) < 110_000);
     let matched: u64 = published.events.iter().map(|it| it.matched.unwrap()).sum();
     let tally = bench.shards[0].tally();
-    assert_eq!(json.outbox.abandon() + 50, matched);
+    assert_eq!(json.outbox.discard_all() + 50, matched);
     assert_eq!(tally.matched.get(), matched);
     assert_eq!(written(&binary).1, 50);
     assert_eq!(
-        bench.registry.memory().held(MemoryUse::Events),
+        bench.registry.memory().held_bytes(MemoryUse::Events),
         bench.registry.log_bytes()
     );
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_slice_of_a_replay_makes_a_quantum_of_json_and_what_it_takes_is_counted() {
-    let bench = Bench::new(1, WIDE);
+    let bench = HubFixture::new(1, WIDE);
     let batch = (0..40).map(|_| growing(1000)).collect();
     let first = bench.publish("acme", batch).await.events[0].position;
     let client = json_client(&bench, 0);
     let start = Position { offset: 0, ..first };
     let resumed = client.membership.subscribe(&[], 10, Some(Ok(start)));
-    let Subscribed::Behind(mut catch_up) = resumed.unwrap() else {
+    let SubscribeOutcome::Behind(mut catch_up) = resumed.unwrap() else {
         panic!("there is something to replay");
     };
-    let confirmed = catch_up.step(&client.membership, &mut all());
-    assert_eq!(confirmed, Progress::Confirm(Ok(40)));
+    let confirmed = catch_up.run_step(&client.membership, &mut all());
+    assert_eq!(confirmed, CatchUpProgress::Confirm(Ok(40)));
     let tally = bench.shards[0].tally();
     let mut slices = Vec::new();
     loop {
         let before = tally.json_replayed.get();
         let mut quantum = ReadSlice::new(QUANTUM);
-        let progress = catch_up.step(&client.membership, &mut quantum);
+        let progress = catch_up.run_step(&client.membership, &mut quantum);
         slices.push(tally.json_replayed.get() - before);
         assert_eq!(tally.queued.get(), tally.replayed.get());
-        if progress == Progress::Live {
+        if progress == CatchUpProgress::Live {
             break;
         }
-        assert_eq!(progress, Progress::More);
+        assert_eq!(progress, CatchUpProgress::More);
     }
     // Three times 6 kB are the first sum of more than 16 kB.
     assert_eq!(slices, [vec![3; 13], vec![1]].concat());
     assert_eq!(written(&client).1, 40);
     assert_eq!(
-        bench.registry.memory().held(MemoryUse::Events),
+        bench.registry.memory().held_bytes(MemoryUse::Events),
         bench.registry.log_bytes()
     );
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_replay_without_memory_for_its_json_ends_the_connection() {
-    let bench = Bench::new(1, WIDE);
+    let bench = HubFixture::new(1, WIDE);
     let first = bench.publish("acme", vec![growing(10)]).await.events[0].position;
     let client = json_client(&bench, 0);
     let start = Position { offset: 0, ..first };
     let resumed = client.membership.subscribe(&[], 10, Some(Ok(start)));
-    let Subscribed::Behind(mut catch_up) = resumed.unwrap() else {
+    let SubscribeOutcome::Behind(mut catch_up) = resumed.unwrap() else {
         panic!("there is something to replay");
     };
-    let confirmed = catch_up.step(&client.membership, &mut all());
-    assert_eq!(confirmed, Progress::Confirm(Ok::<_, Gap>(1)));
+    let confirmed = catch_up.run_step(&client.membership, &mut all());
+    assert_eq!(confirmed, CatchUpProgress::Confirm(Ok::<_, ReplayGap>(1)));
     bench
         .registry
         .memory()
         .set_limits(MemoryLimits { max: 1, window: 0 });
-    let progress = catch_up.step(&client.membership, &mut all());
-    assert_eq!(progress, Progress::NoJson(NoJson::NoMemory));
+    let progress = catch_up.run_step(&client.membership, &mut all());
+    assert_eq!(progress, CatchUpProgress::NoJson(NoJson::NoMemory));
     assert_eq!(bench.shards[0].tally().queued.get(), 0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_shard_stops_when_a_full_write_of_json_waits() {
-    let bench = Bench::new(1, WIDE);
+    let bench = HubFixture::new(1, WIDE);
     let client = json_client(&bench, 0);
     // 24 kB each: with 22 of them half of the outbox is full.
     let acme = name("acme");
@@ -225,23 +225,23 @@ async fn the_shard_stops_when_a_full_write_of_json_waits() {
         drop(appended.await.unwrap());
     }
     for _ in 0..80 {
-        bench.shards[0].take_waiting();
+        bench.shards[0].deliver_pending();
     }
     assert_eq!(written(&client).1, 22);
     assert_eq!(client.outbox.ending(), None);
 }
 
 /// Returns the offsets of the JSON events queued for the connection.
-fn json_offsets(client: &Client) -> Vec<u64> {
+fn json_offsets(client: &HubClient) -> Vec<u64> {
     let mut bytes = Vec::new();
     while !client.outbox.is_empty() {
-        let written = client.outbox.lend(|slices| {
+        let written = client.outbox.with_next_write(|slices| {
             slices
                 .iter()
                 .for_each(|slice| bytes.extend_from_slice(slice));
             slices.iter().map(|slice| slice.len()).sum()
         });
-        client.outbox.advance(written);
+        client.outbox.advance_written(written);
     }
     let text = String::from_utf8_lossy(&bytes);
     let offsets = text.split(r#""offset":""#).skip(1);
@@ -257,7 +257,7 @@ async fn with_tasks(test: impl Future<Output = ()>) {
 #[tokio::test(start_paused = true)]
 async fn only_its_own_tenant_waits_while_a_large_event_is_rendered() {
     with_tasks(async {
-        let bench = Bench::new(2, WIDE);
+        let bench = HubFixture::new(2, WIDE);
         let clients = [0, 1].map(|shard| json_client(&bench, shard));
         let (binary, other) = (
             bench.connect(0, "acme", "bob"),
@@ -277,7 +277,7 @@ async fn only_its_own_tenant_waits_while_a_large_event_is_rendered() {
         assert!(bench.shards[0].is_idle(), "nothing is to be done meanwhile");
 
         let last = bench.publish("acme", vec![growing(10)]).await;
-        let published = appended.acknowledged().await;
+        let published = appended.wait_acknowledged().await;
         let matched: Vec<_> = published.events.iter().map(|it| it.matched).collect();
         assert_eq!(matched, [Some(3); 3]);
         assert_eq!(last.events[0].matched, Some(3));
@@ -298,16 +298,16 @@ async fn only_its_own_tenant_waits_while_a_large_event_is_rendered() {
 #[tokio::test(start_paused = true)]
 async fn a_large_event_is_delivered_at_once_when_all_connections_are_told_to_end() {
     with_tasks(async {
-        let bench = Bench::new(1, WIDE);
+        let bench = HubFixture::new(1, WIDE);
         let (acme, client) = (name("acme"), json_client(&bench, 0));
         for characters in [33_000, 10] {
             let appended = bench.publisher.append(&acme, vec![growing(characters)]);
             drop(appended.await.unwrap());
         }
-        bench.shards[0].take_waiting();
-        assert_eq!(client.outbox.queued(), 0);
-        bench.shards[0].end_all(|| Ending::Disconnected);
-        assert_eq!(client.outbox.queued(), 2);
+        bench.shards[0].deliver_pending();
+        assert_eq!(client.outbox.queued_frames(), 0);
+        bench.shards[0].end_all(|| CloseReason::Disconnected);
+        assert_eq!(client.outbox.queued_frames(), 2);
     })
     .await;
 }
@@ -315,7 +315,7 @@ async fn a_large_event_is_delivered_at_once_when_all_connections_are_told_to_end
 #[tokio::test(start_paused = true)]
 async fn without_memory_to_render_a_large_event_json_connections_are_closed_after_a_while() {
     with_tasks(async {
-        let bench = Bench::new(1, WIDE);
+        let bench = HubFixture::new(1, WIDE);
         let (json, binary) = (json_client(&bench, 0), bench.connect(0, "acme", "bob"));
         bench
             .registry
@@ -328,7 +328,7 @@ async fn without_memory_to_render_a_large_event_json_connections_are_closed_afte
             "memory may come free"
         );
         assert_eq!(published.events[0].matched, Some(2));
-        assert_eq!(json.outbox.ending(), Some(Ending::NoMemory));
+        assert_eq!(json.outbox.ending(), Some(CloseReason::NoMemory));
         assert_eq!(binary.received().len(), 1);
     })
     .await;
@@ -337,29 +337,29 @@ async fn without_memory_to_render_a_large_event_json_connections_are_closed_afte
 #[tokio::test(start_paused = true)]
 async fn large_events_of_a_replay_are_rendered_elsewhere_and_once_for_many_that_resume() {
     with_tasks(async {
-        let bench = Bench::new(1, WIDE);
+        let bench = HubFixture::new(1, WIDE);
         let sizes = [10, 33_000, 10, 5_000];
         let drafts = sizes.map(growing).into();
         let first = bench.publish("acme", drafts).await.events[0].position;
         let start = Position { offset: 0, ..first };
         let clients = [(); 3].map(|()| json_client(&bench, 0));
-        let resume = async |client: &Client| {
+        let resume = async |client: &HubClient| {
             let resumed = client.membership.subscribe(&[], 10, Some(Ok(start)));
-            let Subscribed::Behind(mut catch_up) = resumed.unwrap() else {
+            let SubscribeOutcome::Behind(mut catch_up) = resumed.unwrap() else {
                 panic!("there is something to replay");
             };
-            let confirmed = catch_up.step(&client.membership, &mut all());
-            assert_eq!(confirmed, Progress::Confirm(Ok(4)));
+            let confirmed = catch_up.run_step(&client.membership, &mut all());
+            assert_eq!(confirmed, CatchUpProgress::Confirm(Ok(4)));
             let mut queued = Vec::new();
             loop {
-                let progress = catch_up.step(&client.membership, &mut all());
-                queued.push(client.outbox.queued());
-                if progress == Progress::Live {
+                let progress = catch_up.run_step(&client.membership, &mut all());
+                queued.push(client.outbox.queued_frames());
+                if progress == CatchUpProgress::Live {
                     return queued;
                 }
-                assert_eq!(progress, Progress::More);
+                assert_eq!(progress, CatchUpProgress::More);
                 assert!(
-                    !catch_up.may_go_on(&client.membership),
+                    !catch_up.can_continue(&client.membership),
                     "it is rendered yet"
                 );
                 poll_fn(|context| catch_up.poll_rendered(context)).await;

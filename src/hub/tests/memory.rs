@@ -1,33 +1,33 @@
 //! The memory bounds of all tenants together, and what is remembered of forgotten tenants.
 
 use super::*;
-use crate::log::Gap;
+use crate::log::ReplayGap;
 use crate::memory::{MemoryLimits, MemoryUse};
 
 /// Returns the memory charged for an event of these tests.
-async fn cost(bench: &Bench) -> u64 {
+async fn cost(bench: &HubFixture) -> u64 {
     bench.publish("measured", vec![draft("m", &["a:1"])]).await;
     bench.registry.log_bytes()
 }
 
-fn drafts(count: usize) -> Vec<Draft> {
+fn drafts(count: usize) -> Vec<EventDraft> {
     (0..count).map(|_| draft("m", &["a:1"])).collect()
 }
 
 /// Returns the number of events in the tenant's log.
-fn kept(bench: &Bench, tenant: &str) -> u64 {
-    let tenant = bench.registry.obtain(&name(tenant)).unwrap();
+fn kept(bench: &HubFixture, tenant: &str) -> u64 {
+    let tenant = bench.registry.get_or_create(&name(tenant)).unwrap();
     tenant.head().offset - tenant.tail().offset
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_flood_in_one_tenant_takes_nothing_of_another_that_keeps_to_its_share() {
-    let cost = cost(&Bench::new(1, WIDE)).await;
+    let cost = cost(&HubFixture::new(1, WIDE)).await;
     let limits = RegistryLimits {
         log_bytes: 640 * cost,
         ..WIDE
     };
-    let bench = Bench::new(1, limits);
+    let bench = HubFixture::new(1, limits);
     bench.publish("quiet", drafts(200)).await;
     bench.publish("quieter", drafts(100)).await;
     for _ in 0..30 {
@@ -54,7 +54,7 @@ async fn a_flood_in_one_tenant_takes_nothing_of_another_that_keeps_to_its_share(
 
 #[tokio::test(start_paused = true)]
 async fn who_missed_nothing_is_told_so_though_the_tenant_was_empty_meanwhile() {
-    let bench = Bench::new(1, WIDE);
+    let bench = HubFixture::new(1, WIDE);
     bench.publish("acme", drafts(3)).await;
     let head = bench.connect(0, "acme", "ann").subscribe(&[]);
     bench.registry.sweep(Instant::now() + WIDE.window.age);
@@ -63,7 +63,7 @@ async fn who_missed_nothing_is_told_so_though_the_tenant_was_empty_meanwhile() {
     let back = bench.connect(0, "acme", "ann");
     let resumed = resume(&back, head);
     assert!(
-        matches!(resumed, Subscribed::Resumed(position) if position == head),
+        matches!(resumed, SubscribeOutcome::Resumed(position) if position == head),
         "{resumed:?}"
     );
     let missed = Position {
@@ -71,16 +71,19 @@ async fn who_missed_nothing_is_told_so_though_the_tenant_was_empty_meanwhile() {
         ..head
     };
     let refused = resume(&back, missed);
-    assert!(matches!(refused, Subscribed::NotResumed(_, Gap::Evicted)));
+    assert!(matches!(
+        refused,
+        SubscribeOutcome::NotResumed(_, ReplayGap::Evicted)
+    ));
 }
 
 #[tokio::test(start_paused = true)]
 async fn who_missed_nothing_is_told_so_though_what_its_shard_has_yet_to_deliver_is_evicted() {
-    let window = Window {
+    let window = LogWindow {
         events: 2,
         ..WIDE.window
     };
-    let bench = Bench::new(1, RegistryLimits { window, ..WIDE });
+    let bench = HubFixture::new(1, RegistryLimits { window, ..WIDE });
     let client = bench.connect(0, "acme", "ann");
     client.subscribe(&["a:1"]);
     bench.publish("acme", drafts(1)).await;
@@ -96,19 +99,22 @@ async fn who_missed_nothing_is_told_so_though_what_its_shard_has_yet_to_deliver_
     );
     let resumed = resume(&client, had);
     assert!(
-        matches!(resumed, Subscribed::Resumed(position) if position == had),
+        matches!(resumed, SubscribeOutcome::Resumed(position) if position == had),
         "{resumed:?}"
     );
     turn(&bench.shards[0]);
     assert_eq!(client.received().len(), 5);
     let missed = Position { offset: 0, ..had };
     let refused = resume(&client, missed);
-    assert!(matches!(refused, Subscribed::NotResumed(_, Gap::Evicted)));
+    assert!(matches!(
+        refused,
+        SubscribeOutcome::NotResumed(_, ReplayGap::Evicted)
+    ));
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_tenant_that_was_gone_for_longest_is_forgotten_and_returns_with_a_new_epoch() {
-    let bench = Bench::new(1, RegistryLimits { tenants: 2, ..WIDE });
+    let bench = HubFixture::new(1, RegistryLimits { tenants: 2, ..WIDE });
     let epoch = |tenant: &str| bench.connect(0, tenant, "ann").subscribe(&[]).epoch;
     let (first, second) = (epoch("first"), epoch("second"));
     assert_eq!(bench.registry.dormant_len(), 2);
@@ -121,26 +127,28 @@ async fn the_tenant_that_was_gone_for_longest_is_forgotten_and_returns_with_a_ne
 
 #[tokio::test(start_paused = true)]
 async fn without_a_replay_window_positions_grow_and_every_resume_is_refused() {
-    let window = Window {
+    let window = LogWindow {
         events: 0,
         ..WIDE.window
     };
-    let bench = Bench::new(1, RegistryLimits { window, ..WIDE });
+    let bench = HubFixture::new(1, RegistryLimits { window, ..WIDE });
     let client = bench.connect(0, "acme", "ann");
     client.subscribe(&["a:1"]);
     let published = bench.publish("acme", drafts(2)).await;
     let head = published.events[1].position;
     assert_eq!(head.offset, 2);
     let refused = resume(&client, head);
-    assert!(matches!(refused, Subscribed::NotResumed(position, Gap::Disabled) if position == head));
+    assert!(
+        matches!(refused, SubscribeOutcome::NotResumed(position, ReplayGap::Disabled) if position == head)
+    );
     assert_eq!(client.received().len(), 2);
-    assert_eq!(bench.registry.memory().held(MemoryUse::Events), 0);
+    assert_eq!(bench.registry.memory().held_bytes(MemoryUse::Events), 0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn when_memory_is_short_the_connection_that_holds_the_oldest_event_is_closed() {
-    let cost = cost(&Bench::new(1, WIDE)).await;
-    let window = Window {
+    let cost = cost(&HubFixture::new(1, WIDE)).await;
+    let window = LogWindow {
         events: 5,
         ..WIDE.window
     };
@@ -152,7 +160,7 @@ async fn when_memory_is_short_the_connection_that_holds_the_oldest_event_is_clos
         },
         ..WIDE
     };
-    let bench = Bench::new(2, limits);
+    let bench = HubFixture::new(2, limits);
     // On the shard that is asked last.
     let stalled = bench.connect(1, "acme", "ann");
     let later = bench.connect(0, "acme", "bob");
@@ -166,21 +174,21 @@ async fn when_memory_is_short_the_connection_that_holds_the_oldest_event_is_clos
         // Leaves 100 events' worth of memory for events.
         let memory = bench.registry.memory();
         memory.set_limits(MemoryLimits {
-            max: 100 * cost + memory.held(MemoryUse::Subscriptions),
+            max: 100 * cost + memory.held_bytes(MemoryUse::Subscriptions),
             window: 0,
         });
         publish_and_relieve(&bench, 10).await;
         reading.received();
-        assert!(bench.registry.memory().held(MemoryUse::Events) <= 110 * cost);
+        assert!(bench.registry.memory().held_bytes(MemoryUse::Events) <= 110 * cost);
     }
     // The connection with the oldest events was closed first, at a hundred events, and the other
     // once it held as many itself.
-    assert_eq!(stalled.outbox.ending(), Some(Ending::NoMemory));
-    assert_eq!(later.outbox.ending(), Some(Ending::NoMemory));
+    assert_eq!(stalled.outbox.ending(), Some(CloseReason::NoMemory));
+    assert_eq!(later.outbox.ending(), Some(CloseReason::NoMemory));
     assert_eq!(reading.outbox.ending(), None);
     // A bigger offset takes a byte more.
     assert_eq!(
-        bench.registry.memory().held(MemoryUse::Events),
+        bench.registry.memory().held_bytes(MemoryUse::Events),
         5 * (cost + 1)
     );
     let dropped = bench
@@ -197,19 +205,19 @@ async fn a_publisher_that_finds_no_memory_waits_for_it_and_then_gives_up() {
         memory: MemoryLimits { max: 0, window: 0 },
         ..WIDE
     };
-    let bench = Bench::new(1, limits);
+    let bench = HubFixture::new(1, limits);
     bench.publish("acme", drafts(1)).await;
     let began = Instant::now();
     let refused = append(&bench.publisher, &name("acme"), drafts(1)).await;
-    assert_eq!(refused, Err(PublishError::NoMemory));
+    assert_eq!(refused, Err(AppendError::NoMemory));
     assert_eq!(began.elapsed(), Duration::from_secs(2));
     assert_eq!(kept(&bench, "acme"), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn nobody_is_closed_for_what_has_left_the_log_and_waits_to_be_dropped() {
-    let cost = cost(&Bench::new(1, WIDE)).await + 2;
-    let window = Window {
+    let cost = cost(&HubFixture::new(1, WIDE)).await + 2;
+    let window = LogWindow {
         events: 1000,
         ..WIDE.window
     };
@@ -221,7 +229,7 @@ async fn nobody_is_closed_for_what_has_left_the_log_and_waits_to_be_dropped() {
         },
         ..WIDE
     };
-    let bench = Bench::new(1, limits);
+    let bench = HubFixture::new(1, limits);
     let roomy = OutboxLimits {
         frames: 10_000,
         ..ROOMY
@@ -234,7 +242,7 @@ async fn nobody_is_closed_for_what_has_left_the_log_and_waits_to_be_dropped() {
 
     // The first evicts a thousand events, which with the other's batch exceed the limit.
     let first = bench.publisher.append(&name("acme"), drafts(1000)).await;
-    let mut first = pin!(first.unwrap().acknowledged());
+    let mut first = pin!(first.unwrap().wait_acknowledged());
     let mut context = Context::from_waker(Waker::noop());
     assert!(first.as_mut().poll(&mut context).is_pending());
     let other = bench.publisher.append(&name("other"), drafts(900)).await;
@@ -248,7 +256,7 @@ async fn nobody_is_closed_for_what_has_left_the_log_and_waits_to_be_dropped() {
 }
 
 /// Publishes while the shards deliver and free memory.
-async fn publish_and_relieve(bench: &Bench, count: usize) {
+async fn publish_and_relieve(bench: &HubFixture, count: usize) {
     let relief = futures_util::future::join_all(bench.shards.iter().map(|s| s.relieve_memory()));
     tokio::select! {
         biased;
@@ -260,7 +268,7 @@ async fn publish_and_relieve(bench: &Bench, count: usize) {
     }
 }
 
-fn resume(client: &Client, from: Position) -> Subscribed {
+fn resume(client: &HubClient, from: Position) -> SubscribeOutcome {
     client
         .membership
         .subscribe(&[], 10, Some(Ok(from)))
@@ -274,7 +282,7 @@ fn topics(count: usize) -> Vec<Topic> {
         .collect()
 }
 
-fn reload(bench: &Bench, max: u64) {
+fn reload(bench: &HubFixture, max: u64) {
     let timeouts = PublishTimeouts {
         inbox: Duration::from_secs(2),
         ack: Duration::from_secs(5),
@@ -283,7 +291,7 @@ fn reload(bench: &Bench, max: u64) {
     bench.publisher.configure(timeouts, WIDE.tenants, memory);
 }
 
-async fn relieve(bench: &Bench) {
+async fn relieve(bench: &HubFixture) {
     let relief = futures_util::future::join_all(bench.shards.iter().map(|s| s.relieve_memory()));
     let timeout = tokio::time::timeout(Duration::from_secs(1), relief).await;
     assert!(timeout.is_err(), "it never ends");
@@ -291,7 +299,7 @@ async fn relieve(bench: &Bench) {
 
 #[tokio::test(start_paused = true)]
 async fn a_lower_bound_closes_those_with_the_largest_subscriptions_until_it_holds() {
-    let bench = Bench::new(2, WIDE);
+    let bench = HubFixture::new(2, WIDE);
     let clients: Vec<_> = [300, 100, 400, 100, 200, 100]
         .into_iter()
         .enumerate()
@@ -304,7 +312,7 @@ async fn a_lower_bound_closes_those_with_the_largest_subscriptions_until_it_hold
             client
         })
         .collect();
-    let held = || bench.registry.memory().held(MemoryUse::Subscriptions);
+    let held = || bench.registry.memory().held_bytes(MemoryUse::Subscriptions);
     // 1,200 topics of 210 bytes each; subscriptions may take at most half of the limit.
     assert_eq!(held(), 1200 * 210);
     reload(&bench, 1_000_000);
@@ -318,7 +326,7 @@ async fn a_lower_bound_closes_those_with_the_largest_subscriptions_until_it_hold
     reload(&bench, 210_000);
     relieve(&bench).await;
     let closed: Vec<_> = clients.iter().map(|it| it.outbox.ending()).collect();
-    let no_memory = Some(Ending::NoMemory);
+    let no_memory = Some(CloseReason::NoMemory);
     assert_eq!(closed, [no_memory, None, no_memory, None, None, None]);
     assert_eq!(held(), 500 * 210);
     // Among equals, no more are closed than necessary.
@@ -335,12 +343,12 @@ async fn a_lower_bound_closes_those_with_the_largest_subscriptions_until_it_hold
 
 #[tokio::test(start_paused = true)]
 async fn old_events_are_freed_first_then_begun_messages_then_subscriptions() {
-    let cost = cost(&Bench::new(1, WIDE)).await;
-    let window = Window {
+    let cost = cost(&HubFixture::new(1, WIDE)).await;
+    let window = LogWindow {
         events: 1,
         ..WIDE.window
     };
-    let bench = Bench::new(2, RegistryLimits { window, ..WIDE });
+    let bench = HubFixture::new(2, RegistryLimits { window, ..WIDE });
     let stalled = bench.connect(0, "acme", "ann");
     stalled.subscribe(&["a:1"]);
     bench.publish("acme", drafts(300)).await;
@@ -357,7 +365,7 @@ async fn old_events_are_freed_first_then_begun_messages_then_subscriptions() {
     let memory = bench.registry.memory();
     let others = || {
         MemoryUse::ALL
-            .map(|what| memory.held(what))
+            .map(|what| memory.held_bytes(what))
             .iter()
             .sum::<u64>()
     };
@@ -365,15 +373,15 @@ async fn old_events_are_freed_first_then_begun_messages_then_subscriptions() {
     reload(&bench, others() - cost);
     relieve(&bench).await;
     let endings = || [&stalled, &writing, &subscribed].map(|it| it.outbox.ending());
-    let no_memory = Some(Ending::NoMemory);
+    let no_memory = Some(CloseReason::NoMemory);
     assert_eq!(endings(), [no_memory, None, None]);
-    assert_eq!(memory.held(MemoryUse::Events), cost + 1);
+    assert_eq!(memory.held_bytes(MemoryUse::Events), cost + 1);
 
     // 12,046 bytes are held or guaranteed, not counting events.
     reload(&bench, 10_000);
     relieve(&bench).await;
     assert_eq!(endings(), [no_memory, no_memory, None]);
-    assert_eq!(memory.held(MemoryUse::BegunMessages), 0);
+    assert_eq!(memory.held_bytes(MemoryUse::BegunMessages), 0);
 
     reload(&bench, 5_000);
     relieve(&bench).await;

@@ -25,14 +25,16 @@ use std::{
 use proptest::prelude::*;
 use tokio::{task::unconstrained, time::Instant};
 
-use super::{inbox::Waited, read_slice::ReadSlice, submission::Submission, *};
+use super::{inbox::HeldPermit, read_slice::ReadSlice, submission::Submission, *};
 use crate::{
-    event::{Draft, tests::draft},
-    log::{MessageIdLimits, Window},
+    event::{EventDraft, tests::draft},
+    log::{LogWindow, MessageIdLimits},
     memory::{MemoryExceeded, MemoryLimits, MemoryUse},
     outbox::{Outbox, OutboxLimits, OutboxPool},
-    protocol::{Encoding, Epoch, Position, TenantName, Topic, UserName, close::Ending, wire},
-    random::Random,
+    protocol::{
+        EnvelopeEncoding, Epoch, Position, TenantName, Topic, UserName, close::CloseReason, wire,
+    },
+    random::RandomSource,
     scheduler::{Cost, QUANTUM},
 };
 
@@ -40,7 +42,7 @@ const WIDE: RegistryLimits = RegistryLimits {
     tenants: 100,
     log_bytes: u64::MAX,
     memory: MemoryLimits::UNBOUNDED,
-    window: Window {
+    window: LogWindow {
         events: 10_000,
         bytes: 16 << 20,
         age: Duration::from_secs(300),
@@ -62,29 +64,35 @@ const ROOMY: OutboxLimits = OutboxLimits {
 };
 
 /// A hub with shards that run only when the test runs them.
-struct Bench {
-    registry: Arc<Registry>,
-    publisher: Publisher,
+struct HubFixture {
+    registry: Arc<TenantRegistry>,
+    publisher: HubPublisher,
     shards: Vec<Rc<ShardHub>>,
 }
 
-impl Bench {
+impl HubFixture {
     fn new(shards: usize, limits: RegistryLimits) -> Self {
-        let registry = Arc::new(Registry::new(limits, Arc::new(Random::from_seed(1))));
+        let registry = Arc::new(TenantRegistry::new(
+            limits,
+            Arc::new(RandomSource::from_seed(1)),
+        ));
         let tallies: Vec<_> = (0..shards).map(|_| Arc::default()).collect();
         let timeouts = PublishTimeouts {
             inbox: Duration::from_secs(2),
             ack: Duration::from_secs(5),
         };
-        let (publisher, seeds) = hub(&registry, timeouts, &tallies);
+        let (publisher, seeds) = build_hub(&registry, timeouts, &tallies);
         Self {
             registry,
             publisher,
-            shards: seeds.into_iter().map(|seed| Rc::new(seed.grow())).collect(),
+            shards: seeds
+                .into_iter()
+                .map(|seed| Rc::new(seed.build()))
+                .collect(),
         }
     }
 
-    fn connect(&self, shard: ShardId, tenant: &str, user: &str) -> Client {
+    fn connect(&self, shard: ShardId, tenant: &str, user: &str) -> HubClient {
         self.connect_with(shard, tenant, user, ROOMY)
     }
 
@@ -94,32 +102,32 @@ impl Bench {
         tenant: &str,
         user: &str,
         limits: OutboxLimits,
-    ) -> Client {
-        self.connect_speaking(Encoding::Protobuf, shard, tenant, user, limits)
+    ) -> HubClient {
+        self.connect_speaking(EnvelopeEncoding::Protobuf, shard, tenant, user, limits)
     }
 
     fn connect_speaking(
         &self,
-        encoding: Encoding,
+        encoding: EnvelopeEncoding,
         shard: ShardId,
         tenant: &str,
         user: &str,
         limits: OutboxLimits,
-    ) -> Client {
+    ) -> HubClient {
         let pool = OutboxPool::new(limits);
-        let outbox = Rc::new(Outbox::speaking(encoding, &pool));
+        let outbox = Rc::new(Outbox::with_encoding(encoding, &pool));
         let membership = self.shards[shard]
-            .join(
+            .join_tenant(
                 &name(tenant),
                 &UserName::parse(user).unwrap(),
                 Rc::clone(&outbox),
             )
             .unwrap();
-        Client { outbox, membership }
+        HubClient { outbox, membership }
     }
 
     /// Publishes while all shards run, and returns the outcome.
-    async fn publish(&self, tenant: &str, drafts: Vec<Draft>) -> Published {
+    async fn publish(&self, tenant: &str, drafts: Vec<EventDraft>) -> PublishedEvents {
         let tenant = name(tenant);
         let shards = async {
             tokio::join!(async {
@@ -148,36 +156,40 @@ fn turn(shard: &Rc<ShardHub>) {
 
 /// Appends, and waits for the shards.
 async fn append(
-    publisher: &Publisher,
+    publisher: &HubPublisher,
     tenant: &TenantName,
-    drafts: Vec<Draft>,
-) -> Result<Published, PublishError> {
-    Ok(publisher.append(tenant, drafts).await?.acknowledged().await)
+    drafts: Vec<EventDraft>,
+) -> Result<PublishedEvents, AppendError> {
+    Ok(publisher
+        .append(tenant, drafts)
+        .await?
+        .wait_acknowledged()
+        .await)
 }
 
 /// Returns a slice that allows a step to read everything at once.
 fn all() -> ReadSlice {
-    ReadSlice::new(Cost::nanoseconds(u64::MAX))
+    ReadSlice::new(Cost::from_nanos(u64::MAX))
 }
 
-fn submission(draft: Draft) -> Submission<'static> {
+fn submission(draft: EventDraft) -> Submission<'static> {
     Submission {
         drafts: vec![draft],
         check: ConditionCheck::new(&[]),
     }
 }
 
-struct Client {
+struct HubClient {
     outbox: Rc<Outbox>,
-    membership: Membership,
+    membership: HubConnection,
 }
 
-impl Client {
+impl HubClient {
     fn subscribe(&self, topics: &[&str]) -> Position {
         let topics: Vec<_> = topics.iter().map(|t| Topic::parse(t).unwrap()).collect();
-        self.membership.take_all();
+        self.membership.deliver_all();
         match self.membership.subscribe(&topics, 10_000, None).unwrap() {
-            Subscribed::Live(position) => position,
+            SubscribeOutcome::Live(position) => position,
             other => panic!("nothing was to be resumed: {other:?}"),
         }
     }
@@ -191,11 +203,11 @@ impl Client {
     fn received(&self) -> Vec<(String, u64)> {
         let mut events = Vec::new();
         while !self.outbox.is_empty() {
-            let written = self.outbox.lend(|slices| {
+            let written = self.outbox.with_next_write(|slices| {
                 events.extend(slices.iter().map(|frame| decode(frame)));
                 slices.iter().map(|frame| frame.len()).sum()
             });
-            self.outbox.advance(written);
+            self.outbox.advance_written(written);
         }
         events
     }
@@ -235,7 +247,7 @@ fn decode_json(frame: &[u8]) -> (String, u64) {
 
 #[tokio::test(start_paused = true)]
 async fn an_event_reaches_the_connections_of_its_topics_on_every_shard() {
-    let bench = Bench::new(2, WIDE);
+    let bench = HubFixture::new(2, WIDE);
     let a = bench.connect(0, "acme", "ann");
     let b = bench.connect(1, "acme", "bob");
     let c = bench.connect(1, "acme", "cid");
@@ -255,7 +267,7 @@ async fn an_event_reaches_the_connections_of_its_topics_on_every_shard() {
 
 #[tokio::test(start_paused = true)]
 async fn tenants_do_not_meet_though_topics_and_users_have_the_same_names() {
-    let bench = Bench::new(2, WIDE);
+    let bench = HubFixture::new(2, WIDE);
     let a = bench.connect(0, "acme", "ann");
     let b = bench.connect(0, "other", "ann");
     let c = bench.connect(1, "other", "ann");
@@ -271,7 +283,7 @@ async fn tenants_do_not_meet_though_topics_and_users_have_the_same_names() {
 
 #[tokio::test(start_paused = true)]
 async fn implicit_topics_need_no_subscription() {
-    let bench = Bench::new(1, WIDE);
+    let bench = HubFixture::new(1, WIDE);
     let (a, b) = (
         bench.connect(0, "acme", "ann"),
         bench.connect(0, "acme", "bob"),
@@ -284,7 +296,7 @@ async fn implicit_topics_need_no_subscription() {
 
 #[tokio::test(start_paused = true)]
 async fn a_batch_stands_together_and_counts_for_each_event() {
-    let bench = Bench::new(2, WIDE);
+    let bench = HubFixture::new(2, WIDE);
     let (a, b) = (
         bench.connect(0, "acme", "ann"),
         bench.connect(1, "acme", "bob"),
@@ -304,7 +316,7 @@ async fn a_batch_stands_together_and_counts_for_each_event() {
 
 #[tokio::test(start_paused = true)]
 async fn a_subscribe_stands_at_the_head_and_leaves_what_was_before_to_older_topics() {
-    let bench = Bench::new(1, WIDE);
+    let bench = HubFixture::new(1, WIDE);
     let a = bench.connect(0, "acme", "ann");
     assert_eq!(a.subscribe(&["project:1"]).offset, 0);
     let tenant = name("acme");
@@ -312,12 +324,12 @@ async fn a_subscribe_stands_at_the_head_and_leaves_what_was_before_to_older_topi
     let mut sent = std::pin::pin!(async {
         for topic in ["project:1", "project:2"] {
             let mut drafts = submission(draft(topic, &[topic]));
-            bench.registry.obtain(&tenant).unwrap().append(
+            bench.registry.get_or_create(&tenant).unwrap().append(
                 &mut drafts,
                 &bench.publisher.inboxes,
                 Instant::now(),
                 true,
-                Waited::default(),
+                HeldPermit::default(),
             );
         }
     });
@@ -333,16 +345,16 @@ async fn a_subscribe_stands_at_the_head_and_leaves_what_was_before_to_older_topi
 
 #[tokio::test(start_paused = true)]
 async fn what_was_sent_before_a_shard_entered_again_is_not_delivered() {
-    let bench = Bench::new(1, WIDE);
+    let bench = HubFixture::new(1, WIDE);
     let a = bench.connect(0, "acme", "ann");
     let tenant = name("acme");
     let mut drafts = submission(draft("old", &["tenant:*"]));
-    bench.registry.obtain(&tenant).unwrap().append(
+    bench.registry.get_or_create(&tenant).unwrap().append(
         &mut drafts,
         &bench.publisher.inboxes,
         Instant::now(),
         true,
-        Waited::default(),
+        HeldPermit::default(),
     );
     drop(a);
     let b = bench.connect(0, "acme", "bob");
@@ -355,22 +367,22 @@ async fn what_was_sent_before_a_shard_entered_again_is_not_delivered() {
 #[tokio::test(start_paused = true)]
 async fn what_was_sent_to_a_tenant_that_was_forgotten_is_not_delivered_to_its_heir() {
     let limits = RegistryLimits {
-        window: Window {
+        window: LogWindow {
             events: 0,
             ..WIDE.window
         },
         ..WIDE
     };
-    let bench = Bench::new(1, limits);
+    let bench = HubFixture::new(1, limits);
     let a = bench.connect(0, "acme", "ann");
     let first = a.subscribe(&[]).epoch;
     let mut drafts = submission(draft("old", &["tenant:*"]));
-    bench.registry.obtain(&name("acme")).unwrap().append(
+    bench.registry.get_or_create(&name("acme")).unwrap().append(
         &mut drafts,
         &bench.publisher.inboxes,
         Instant::now(),
         true,
-        Waited::default(),
+        HeldPermit::default(),
     );
     drop(a);
     assert!(bench.registry.is_empty());
@@ -387,7 +399,7 @@ async fn what_was_sent_to_a_tenant_that_was_forgotten_is_not_delivered_to_its_he
 
 #[tokio::test(start_paused = true)]
 async fn a_connection_that_does_not_keep_up_is_ended_and_costs_its_neighbours_nothing() {
-    let bench = Bench::new(1, WIDE);
+    let bench = HubFixture::new(1, WIDE);
     let limits = OutboxLimits { frames: 2, ..ROOMY };
     let slow = bench.connect_with(0, "acme", "ann", limits);
     let good = bench.connect(0, "acme", "bob");
@@ -397,7 +409,7 @@ async fn a_connection_that_does_not_keep_up_is_ended_and_costs_its_neighbours_no
         matched.extend(published.events[0].matched);
     }
     assert_eq!(matched, [2, 2, 2, 1]);
-    assert_eq!(slow.outbox.ending(), Some(Ending::TooSlow));
+    assert_eq!(slow.outbox.ending(), Some(CloseReason::TooSlow));
     assert_eq!(good.received_ids(), ["1", "2", "3", "4"]);
     let tally = bench.shards[0].tally();
     assert_eq!(tally.matched.get(), 7);
@@ -407,7 +419,7 @@ async fn a_connection_that_does_not_keep_up_is_ended_and_costs_its_neighbours_no
 
 #[test]
 fn a_subscribe_over_the_bound_of_topics_changes_nothing() {
-    let bench = Bench::new(1, WIDE);
+    let bench = HubFixture::new(1, WIDE);
     let a = bench.connect(0, "acme", "ann");
     let topics: Vec<_> = ["a:1", "a:2", "a:2", "a:3"]
         .map(|topic| Topic::parse(topic).unwrap())
@@ -428,14 +440,14 @@ fn a_subscribe_for_which_there_is_no_memory_changes_nothing() {
         max: 4_640,
         window: 0,
     };
-    let bench = Bench::new(
+    let bench = HubFixture::new(
         1,
         RegistryLimits {
             memory: limits,
             ..WIDE
         },
     );
-    let held = || bench.registry.memory().held(MemoryUse::Subscriptions);
+    let held = || bench.registry.memory().held_bytes(MemoryUse::Subscriptions);
     let topics: Vec<_> = (0..20)
         .map(|n| Topic::new("board", &format!("{n:02}")).unwrap())
         .collect();
@@ -462,24 +474,28 @@ fn a_subscribe_for_which_there_is_no_memory_changes_nothing() {
 
 #[test]
 fn a_tenant_beyond_the_bound_has_no_place_until_another_has_gone() {
-    let bench = Bench::new(1, RegistryLimits { tenants: 1, ..WIDE });
+    let bench = HubFixture::new(1, RegistryLimits { tenants: 1, ..WIDE });
     let a = bench.connect(0, "acme", "ann");
     let outbox = Rc::new(Outbox::new(&OutboxPool::new(ROOMY)));
     let user = UserName::parse("bob").unwrap();
-    let refused = bench.shards[0].join(&name("other"), &user, Rc::clone(&outbox));
+    let refused = bench.shards[0].join_tenant(&name("other"), &user, Rc::clone(&outbox));
     assert_eq!(refused.err(), Some(TenantsFull));
     drop(a);
-    assert!(bench.shards[0].join(&name("other"), &user, outbox).is_ok());
+    assert!(
+        bench.shards[0]
+            .join_tenant(&name("other"), &user, outbox)
+            .is_ok()
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_sweep_forgets_a_tenant_when_its_events_are_too_old() {
-    let bench = Bench::new(1, WIDE);
+    let bench = HubFixture::new(1, WIDE);
     bench.publish("acme", vec![draft("m", &["a:1"])]).await;
     bench.registry.sweep(Instant::now());
     assert_eq!(bench.registry.len(), 1);
-    assert!(bench.registry.memory().held(MemoryUse::Events) > 0);
+    assert!(bench.registry.memory().held_bytes(MemoryUse::Events) > 0);
     bench.registry.sweep(Instant::now() + WIDE.window.age);
     assert!(bench.registry.is_empty());
-    assert_eq!(bench.registry.memory().held(MemoryUse::Events), 0);
+    assert_eq!(bench.registry.memory().held_bytes(MemoryUse::Events), 0);
 }

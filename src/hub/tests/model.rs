@@ -9,7 +9,7 @@ enum Step {
         shard: ShardId,
         tenant: usize,
         user: usize,
-        encoding: Encoding,
+        encoding: EnvelopeEncoding,
     },
     Subscribe {
         client: usize,
@@ -39,7 +39,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let client = 0..12_usize;
     let topics = prop::collection::vec(0..4_usize, 0..4);
     let step = prop_oneof![
-        2 => (0..3_usize, 0..2_usize, 0..2_usize, prop::sample::select(&Encoding::ALL))
+        2 => (0..3_usize, 0..2_usize, 0..2_usize, prop::sample::select(&EnvelopeEncoding::ALL))
             .prop_map(|(shard, tenant, user, encoding)| {
                 Step::Connect { shard, tenant, user, encoding }
             }),
@@ -71,14 +71,18 @@ impl ModelClient {
 }
 
 /// Compares the tenant's snapshot with its clients, counted one by one.
-fn check_counts<'a>(bench: &Bench, tenant: usize, clients: impl Iterator<Item = &'a ModelClient>) {
+fn check_counts<'a>(
+    bench: &HubFixture,
+    tenant: usize,
+    clients: impl Iterator<Item = &'a ModelClient>,
+) {
     let (mut connections, mut users, mut topics) = (0, BTreeSet::new(), BTreeSet::<usize>::new());
     for client in clients.filter(|client| client.tenant == tenant) {
         connections += 1;
         users.insert(client.user);
         topics.extend(&client.topics);
     }
-    let view = bench.publisher.admin().look(&name(TENANTS[tenant]));
+    let view = bench.publisher.admin().view_tenant(&name(TENANTS[tenant]));
     let shown = view.map_or_else(Default::default, |view| {
         (view.connections, view.users, view.topics)
     });
@@ -94,8 +98,8 @@ proptest! {
             .build()
             .unwrap();
         runtime.block_on(async {
-            let bench = Bench::new(3, WIDE);
-            let mut clients: BTreeMap<usize, (Client, ModelClient)> = BTreeMap::new();
+            let bench = HubFixture::new(3, WIDE);
+            let mut clients: BTreeMap<usize, (HubClient, ModelClient)> = BTreeMap::new();
             let mut heads = [0_u64; 2];
             let mut epochs: [Option<Epoch>; 2] = [None; 2];
             for (number, step) in steps.into_iter().enumerate() {
@@ -134,7 +138,7 @@ proptest! {
                             names.sort_unstable();
                             names.dedup();
                             let mut draft = draft(&format!("{number}.{index}"), &names);
-                            if index == 0 && bench.publisher.has_json(&name(TENANTS[tenant])) {
+                            if index == 0 && bench.publisher.has_json_connection(&name(TENANTS[tenant])) {
                                 draft.render_json().unwrap();
                             }
                             draft
@@ -181,7 +185,7 @@ proptest! {
             }
             bench.registry.sweep(Instant::now() + WIDE.window.age);
             assert!(bench.registry.is_empty());
-            assert_eq!(bench.registry.memory().held(MemoryUse::Events), 0);
+            assert_eq!(bench.registry.memory().held_bytes(MemoryUse::Events), 0);
         });
     }
 }

@@ -15,7 +15,7 @@ async fn a_full_inbox_refuses_after_the_timeout_and_leaves_nothing_behind() {
         },
     ] {
         // The second shard has room, but nothing refused may reach it.
-        let bench = Bench::new(2, RegistryLimits { inbox, ..WIDE });
+        let bench = HubFixture::new(2, RegistryLimits { inbox, ..WIDE });
         let (a, b) = (
             bench.connect(0, "acme", "ann"),
             bench.connect(1, "acme", "bob"),
@@ -33,7 +33,7 @@ async fn a_full_inbox_refuses_after_the_timeout_and_leaves_nothing_behind() {
         }
         let begun = Instant::now();
         let refused = append(&bench.publisher, &tenant, vec![draft("3", &["tenant:*"])]).await;
-        assert_eq!(refused, Err(PublishError::NoRoom));
+        assert_eq!(refused, Err(AppendError::NoRoom));
         assert_eq!(begun.elapsed(), Duration::from_secs(2));
         let published = bench.publish("acme", vec![draft("4", &["tenant:*"])]).await;
         assert_eq!(published.events[0].position.offset, 3);
@@ -54,7 +54,7 @@ async fn of_two_that_wait_for_one_place_one_gets_it_at_once() {
             places_per_tenant: 1,
         },
     ] {
-        let bench = Bench::new(1, RegistryLimits { inbox, ..WIDE });
+        let bench = HubFixture::new(1, RegistryLimits { inbox, ..WIDE });
         let _a = bench.connect(0, "acme", "ann");
         let tenant = name("acme");
         let post = async || {
@@ -70,7 +70,7 @@ async fn of_two_that_wait_for_one_place_one_gets_it_at_once() {
             assert!(first.as_mut().poll(&mut context).is_pending());
             assert!(second.as_mut().poll(&mut context).is_pending());
         }
-        bench.shards[0].take_waiting();
+        bench.shards[0].deliver_pending();
         assert!(first.as_mut().poll(&mut context).is_ready());
         assert!(second.as_mut().poll(&mut context).is_pending());
     }
@@ -82,7 +82,7 @@ async fn a_tenant_with_its_share_in_use_does_not_make_another_wait() {
         places: 10,
         places_per_tenant: 2,
     };
-    let bench = Bench::new(1, RegistryLimits { inbox, ..WIDE });
+    let bench = HubFixture::new(1, RegistryLimits { inbox, ..WIDE });
     let (a, b) = (
         bench.connect(0, "acme", "ann"),
         bench.connect(0, "other", "bob"),

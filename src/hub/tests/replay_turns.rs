@@ -8,7 +8,7 @@ use crate::scheduler::FLOWS_A_TURN;
 
 /// A connection that is catching up.
 struct Reader {
-    client: Client,
+    client: HubClient,
     catch_up: CatchUp,
     is_confirmed: bool,
 }
@@ -16,16 +16,16 @@ struct Reader {
 impl Reader {
     /// Creates a connection that has missed all events of its tenant, none of which match it, and
     /// that waits to read them.
-    fn new(bench: &Bench, tenant: &str) -> Self {
+    fn new(bench: &HubFixture, tenant: &str) -> Self {
         let client = bench.connect(0, tenant, "ann");
-        client.membership.take_all();
+        client.membership.deliver_all();
         let topics = [Topic::parse("a:1").unwrap()];
         let start = Position {
             offset: 0,
-            ..client.membership.taken()
+            ..client.membership.delivered_up_to()
         };
         let subscribed = client.membership.subscribe(&topics, 1, Some(Ok(start)));
-        let Ok(Subscribed::Behind(catch_up)) = subscribed else {
+        let Ok(SubscribeOutcome::Behind(catch_up)) = subscribed else {
             panic!("it has missed something");
         };
         Self {
@@ -35,18 +35,18 @@ impl Reader {
         }
     }
 
-    fn go_on(&mut self) -> Option<Progress> {
+    fn go_on(&mut self) -> Option<CatchUpProgress> {
         if self.is_confirmed {
             return None;
         }
-        let progress = self.catch_up.go_on(&self.client.membership);
-        self.is_confirmed = matches!(progress, Some(Progress::Confirm(_)));
+        let progress = self.catch_up.run_slice(&self.client.membership);
+        self.is_confirmed = matches!(progress, Some(CatchUpProgress::Confirm(_)));
         progress
     }
 }
 
 /// Runs a turn of the shard. Returns the readers that read something in it, in order.
-fn read_in_turn(bench: &Bench, readers: &mut [Reader]) -> Vec<usize> {
+fn read_in_turn(bench: &HubFixture, readers: &mut [Reader]) -> Vec<usize> {
     turn(&bench.shards[0]);
     let mut order = Vec::new();
     loop {
@@ -63,7 +63,7 @@ fn read_in_turn(bench: &Bench, readers: &mut [Reader]) -> Vec<usize> {
 }
 
 /// Publishes `events` events of `topics` topics each, to which no connection subscribes.
-async fn miss(bench: &Bench, tenant: &str, events: usize, topics: usize) {
+async fn miss(bench: &HubFixture, tenant: &str, events: usize, topics: usize) {
     let topics: Vec<_> = (0..topics).map(|number| format!("b:{number}")).collect();
     let topics: Vec<_> = topics.iter().map(String::as_str).collect();
     bench
@@ -73,7 +73,7 @@ async fn miss(bench: &Bench, tenant: &str, events: usize, topics: usize) {
 
 #[tokio::test(start_paused = true)]
 async fn a_turn_reads_as_much_of_a_log_however_many_connections_catch_up() {
-    let bench = Bench::new(1, WIDE);
+    let bench = HubFixture::new(1, WIDE);
     miss(&bench, "loud", 2000, 1).await;
     let mut readers: Vec<_> = (0..100).map(|_| Reader::new(&bench, "loud")).collect();
     let turns: Vec<_> = (0..50)
@@ -90,7 +90,7 @@ async fn a_turn_reads_as_much_of_a_log_however_many_connections_catch_up() {
 
 #[tokio::test(start_paused = true)]
 async fn no_more_tenants_read_their_logs_in_a_turn_than_it_has_time_for() {
-    let bench = Bench::new(1, WIDE);
+    let bench = HubFixture::new(1, WIDE);
     let mut readers = Vec::new();
     let tenants = ["t0", "t1", "t2", "t3", "t4", "t5", "t6", "t7", "t8", "t9"];
     for tenant in tenants {
@@ -116,7 +116,7 @@ async fn no_more_tenants_read_their_logs_in_a_turn_than_it_has_time_for() {
 
 #[tokio::test(start_paused = true)]
 async fn a_connection_alone_reads_a_slice_of_its_log_in_every_turn() {
-    let bench = Bench::new(1, WIDE);
+    let bench = HubFixture::new(1, WIDE);
     miss(&bench, "acme", 1000, 100).await;
     let mut reader = [Reader::new(&bench, "acme")];
     let mut turns = 0;
@@ -131,11 +131,11 @@ async fn a_connection_alone_reads_a_slice_of_its_log_in_every_turn() {
 
 #[tokio::test(start_paused = true)]
 async fn a_connection_that_goes_or_reads_nothing_does_not_keep_others_from_their_turns() {
-    let bench = Bench::new(1, WIDE);
+    let bench = HubFixture::new(1, WIDE);
     miss(&bench, "acme", 1000, 100).await;
     let mut readers: Vec<_> = (0..4).map(|_| Reader::new(&bench, "acme")).collect();
     // The first uses the quantum, and the others wait.
-    assert_eq!(readers[0].go_on(), Some(Progress::More));
+    assert_eq!(readers[0].go_on(), Some(CatchUpProgress::More));
     assert!(
         readers[1..]
             .iter_mut()
@@ -151,9 +151,9 @@ async fn a_connection_that_goes_or_reads_nothing_does_not_keep_others_from_their
     drop(readers.remove(2));
     turn(&bench.shards[0]);
     assert_eq!(*order.lock().unwrap(), ["last"]);
-    assert_eq!(readers[2].go_on(), Some(Progress::More));
+    assert_eq!(readers[2].go_on(), Some(CatchUpProgress::More));
     // It continues when there is room.
-    readers[1].client.outbox.discard();
+    readers[1].client.outbox.discard_queued();
     assert_eq!(readers[1].go_on(), None);
     assert_eq!(read_in_turn(&bench, &mut readers), [1]);
 }

@@ -1,7 +1,7 @@
 //! Resuming connections, against a naive model of what they should receive.
 
 use super::*;
-use crate::log::Gap;
+use crate::log::ReplayGap;
 
 /// The topics that a client may subscribe to.
 const TOPICS: [&str; 3] = ["a:1", "a:2", "b:1"];
@@ -44,7 +44,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 /// A client, and a naive model of what it should have received.
 struct Resuming {
-    client: Client,
+    client: HubClient,
     /// For each subscribed topic, the events that it has delivered.
     brought: BTreeMap<&'static str, BTreeSet<u64>>,
     implicit_resumed: bool,
@@ -65,7 +65,7 @@ struct Behind {
 }
 
 impl Resuming {
-    fn new(bench: &Bench, encoding: Encoding) -> Self {
+    fn new(bench: &HubFixture, encoding: EnvelopeEncoding) -> Self {
         let limits = OutboxLimits {
             frames: 6,
             bytes: 1 << 20,
@@ -104,22 +104,22 @@ impl Resuming {
 
     fn subscribe(&mut self, topics: &[&'static str], from: Option<Position>, log: &Model) {
         let names: Vec<_> = topics.iter().map(|t| Topic::parse(t).unwrap()).collect();
-        self.client.membership.take_all();
+        self.client.membership.deliver_all();
         let subscribed = self.client.membership.subscribe(&names, 10, from.map(Ok));
         let mut asked: BTreeSet<_> = topics.iter().copied().collect();
         if from.is_some() && !std::mem::replace(&mut self.implicit_resumed, true) {
             asked.extend(["user:ann", "tenant:*"]);
         }
         match (subscribed.unwrap(), from) {
-            (Subscribed::Live(position), None) => assert_eq!(position.offset, log.head()),
-            (Subscribed::NotResumed(position, gap), Some(from)) => {
+            (SubscribeOutcome::Live(position), None) => assert_eq!(position.offset, log.head()),
+            (SubscribeOutcome::NotResumed(position, gap), Some(from)) => {
                 assert_eq!(position.offset, log.head());
-                assert_eq!((gap, from.offset < log.tail), (Gap::Evicted, true));
+                assert_eq!((gap, from.offset < log.tail), (ReplayGap::Evicted, true));
             }
-            (Subscribed::Resumed(position), Some(from)) => {
+            (SubscribeOutcome::Resumed(position), Some(from)) => {
                 assert_eq!((position.offset, from.offset), (log.head(), log.head()));
             }
-            (Subscribed::Behind(catch_up), Some(from)) => {
+            (SubscribeOutcome::Behind(catch_up), Some(from)) => {
                 assert!(from.offset >= log.tail);
                 assert_eq!(catch_up.position().offset, log.head());
                 let relating = log.after(from.offset, &asked);
@@ -145,9 +145,12 @@ impl Resuming {
         let Some(mut behind) = self.behind.take() else {
             return;
         };
-        match behind.catch_up.step(&self.client.membership, &mut all()) {
-            Progress::More => {}
-            Progress::Confirm(result) => {
+        match behind
+            .catch_up
+            .run_step(&self.client.membership, &mut all())
+        {
+            CatchUpProgress::More => {}
+            CatchUpProgress::Confirm(result) => {
                 assert!(!behind.confirmed);
                 behind.confirmed = true;
                 if from_is_whole(&behind, log) {
@@ -155,21 +158,21 @@ impl Resuming {
                     self.expected.extend(&behind.replay);
                     self.note_brought(&behind, log);
                 } else {
-                    assert_eq!(result, Err(Gap::Evicted));
+                    assert_eq!(result, Err(ReplayGap::Evicted));
                 }
             }
-            Progress::Live => {
+            CatchUpProgress::Live => {
                 assert!(behind.confirmed);
                 self.expected.extend(&behind.later);
                 return;
             }
-            Progress::Overtaken => {
+            CatchUpProgress::Overtaken => {
                 assert!(behind.confirmed && log.tail > behind.from);
                 self.expected.extend(&behind.later);
                 self.is_closed = true;
                 return;
             }
-            Progress::NoJson(no_json) => panic!("{no_json}"),
+            CatchUpProgress::NoJson(no_json) => panic!("{no_json}"),
         }
         self.behind = Some(behind);
     }
@@ -225,9 +228,9 @@ proptest! {
             .build()
             .unwrap();
         runtime.block_on(async {
-            let window = Window { events: WINDOW_EVENTS, ..WIDE.window };
-            let bench = Bench::new(1, RegistryLimits { window, ..WIDE });
-            let mut clients = Encoding::ALL.map(|encoding| Resuming::new(&bench, encoding));
+            let window = LogWindow { events: WINDOW_EVENTS, ..WIDE.window };
+            let bench = HubFixture::new(1, RegistryLimits { window, ..WIDE });
+            let mut clients = EnvelopeEncoding::ALL.map(|encoding| Resuming::new(&bench, encoding));
             let mut log = Model::default();
             let epoch = clients[0].client.subscribe(&[]).epoch;
             for step in steps {
@@ -248,7 +251,7 @@ proptest! {
 
 async fn take(
     step: Step,
-    bench: &Bench,
+    bench: &HubFixture,
     clients: &mut [Resuming; 2],
     log: &mut Model,
     epoch: Epoch,

@@ -17,16 +17,16 @@ fn full_write() -> Cost {
 }
 
 /// Publishes an event for the whole tenant, which stays in the inbox.
-async fn post(bench: &Bench, tenant: &str, id: &str) {
+async fn post(bench: &HubFixture, tenant: &str, id: &str) {
     post_batch(bench, tenant, vec![draft(id, &["tenant:*"])]).await;
 }
 
-async fn post_batch(bench: &Bench, tenant: &str, drafts: Vec<Draft>) {
+async fn post_batch(bench: &HubFixture, tenant: &str, drafts: Vec<EventDraft>) {
     let appended = bench.publisher.append(&name(tenant), drafts).await;
     drop(appended.unwrap());
 }
 
-fn batch(count: usize) -> Vec<Draft> {
+fn batch(count: usize) -> Vec<EventDraft> {
     (0..count)
         .map(|number| draft(&number.to_string(), &["tenant:*"]))
         .collect()
@@ -34,7 +34,7 @@ fn batch(count: usize) -> Vec<Draft> {
 
 #[tokio::test(start_paused = true)]
 async fn an_event_of_a_quiet_tenant_comes_before_the_rest_of_a_flood() {
-    let bench = Bench::new(1, WIDE);
+    let bench = HubFixture::new(1, WIDE);
     let (loud, quiet) = (
         bench.connect(0, "loud", "ann"),
         bench.connect(0, "quiet", "bob"),
@@ -43,7 +43,7 @@ async fn an_event_of_a_quiet_tenant_comes_before_the_rest_of_a_flood() {
         post(&bench, "loud", "m").await;
     }
     post(&bench, "quiet", "n").await;
-    bench.shards[0].take_waiting();
+    bench.shards[0].deliver_pending();
     assert_eq!(quiet.received_ids(), ["n"]);
     // With both tenants active, the turn ends when each has had a quantum, or a full write.
     assert_eq!(loud.received().len(), FRAMES_A_WRITE_MAX);
@@ -51,7 +51,7 @@ async fn an_event_of_a_quiet_tenant_comes_before_the_rest_of_a_flood() {
 
 #[tokio::test(start_paused = true)]
 async fn a_batch_is_cut_where_it_has_had_its_slice_and_stays_whole_and_in_order() {
-    let bench = Bench::new(1, WIDE);
+    let bench = HubFixture::new(1, WIDE);
     // One more frame fills it, but an item is taken whole.
     let limits = OutboxLimits { frames: 2, ..ROOMY };
     let loud: Vec<_> = (0..MANY)
@@ -64,19 +64,19 @@ async fn a_batch_is_cut_where_it_has_had_its_slice_and_stays_whole_and_in_order(
     }
     let quiet = bench.connect(0, "quiet", "bob");
     let appended = bench.publisher.append(&name("loud"), batch(5)).await;
-    let mut answer = std::pin::pin!(appended.unwrap().acknowledged());
+    let mut answer = std::pin::pin!(appended.unwrap().wait_acknowledged());
     let mut context = Context::from_waker(Waker::noop());
     let mut quiet_had = Vec::new();
     for done in 1..=5_u64 {
         assert!(answer.as_mut().poll(&mut context).is_pending());
         // The quiet tenant's event numbers fall between those of the batch.
         post(&bench, "quiet", "n").await;
-        bench.shards[0].take_waiting_of(&name("loud"));
+        bench.shards[0].deliver_one_slice(&name("loud"));
         assert_eq!(
             bench.shards[0].tally().queued.get(),
             (1 + done) * MANY as u64
         );
-        bench.shards[0].take_waiting_of(&name("quiet"));
+        bench.shards[0].deliver_one_slice(&name("quiet"));
         quiet_had.extend(quiet.received());
         let written = u64::try_from(quiet_had.len()).unwrap();
         assert_eq!(written, done);
@@ -97,7 +97,7 @@ async fn a_batch_is_cut_where_it_has_had_its_slice_and_stays_whole_and_in_order(
 
 #[tokio::test(start_paused = true)]
 async fn a_subscribe_waits_for_its_tenants_turns_and_is_told_when_it_may_be_taken() {
-    let bench = Bench::new(1, WIDE);
+    let bench = HubFixture::new(1, WIDE);
     let loud: Vec<_> = (0..MANY).map(|_| bench.connect(0, "loud", "ann")).collect();
     let quiet = bench.connect(0, "quiet", "bob");
     post_batch(&bench, "loud", batch(5)).await;
@@ -111,7 +111,7 @@ async fn a_subscribe_waits_for_its_tenants_turns_and_is_told_when_it_may_be_take
     for _ in 1..5 {
         assert!(!membership.has_reached(5));
         assert_eq!(order.lock().unwrap().len(), 0);
-        bench.shards[0].take_waiting_of(&name("loud"));
+        bench.shards[0].deliver_one_slice(&name("loud"));
     }
     assert!(membership.has_reached(5));
     assert_eq!(order.lock().unwrap().len(), 1);
@@ -119,7 +119,7 @@ async fn a_subscribe_waits_for_its_tenants_turns_and_is_told_when_it_may_be_take
     assert_eq!(loud[0].subscribe(&["a:1"]).offset, 5);
     assert_eq!(membership.await_head(), None);
     assert_eq!(quiet.received().len(), 0);
-    bench.shards[0].take_waiting();
+    bench.shards[0].deliver_pending();
     assert_eq!(quiet.received().len(), 1);
 }
 
@@ -129,7 +129,7 @@ async fn a_place_is_given_back_when_its_item_is_delivered_and_not_before() {
         places: 10,
         places_per_tenant: 1,
     };
-    let bench = Bench::new(1, RegistryLimits { inbox, ..WIDE });
+    let bench = HubFixture::new(1, RegistryLimits { inbox, ..WIDE });
     let _loud: Vec<_> = (0..MANY).map(|_| bench.connect(0, "loud", "ann")).collect();
     post_batch(&bench, "loud", batch(2)).await;
     let loud = name("loud");
@@ -137,9 +137,9 @@ async fn a_place_is_given_back_when_its_item_is_delivered_and_not_before() {
     let mut context = Context::from_waker(Waker::noop());
     assert!(next.as_mut().poll(&mut context).is_pending());
     // The item has left the inbox and is half delivered.
-    bench.shards[0].take_waiting_of(&loud);
+    bench.shards[0].deliver_one_slice(&loud);
     assert!(next.as_mut().poll(&mut context).is_pending());
-    bench.shards[0].take_waiting_of(&loud);
+    bench.shards[0].deliver_one_slice(&loud);
     assert!(next.as_mut().poll(&mut context).is_ready());
 }
 
@@ -149,15 +149,15 @@ async fn what_waits_for_a_tenant_that_leaves_is_answered_and_gives_its_places_ba
         places: 1,
         places_per_tenant: 1,
     };
-    let bench = Bench::new(1, RegistryLimits { inbox, ..WIDE });
+    let bench = HubFixture::new(1, RegistryLimits { inbox, ..WIDE });
     let loud: Vec<_> = (0..MANY).map(|_| bench.connect(0, "loud", "ann")).collect();
     let appended = bench.publisher.append(&name("loud"), batch(3)).await;
-    bench.shards[0].take_waiting_of(&name("loud"));
+    bench.shards[0].deliver_one_slice(&name("loud"));
     drop(loud);
-    assert!(appended.unwrap().acknowledged().await.acknowledged);
+    assert!(appended.unwrap().wait_acknowledged().await.acknowledged);
     let quiet = bench.connect(0, "quiet", "bob");
     post(&bench, "quiet", "n").await;
-    bench.shards[0].take_waiting();
+    bench.shards[0].deliver_pending();
     assert_eq!(quiet.received().len(), 1);
 }
 
@@ -176,21 +176,21 @@ impl Wake for Woken {
     }
 }
 
-pub(super) fn note_when_woken(client: &Client, who: &'static str, order: &Order) {
+pub(super) fn note_when_woken(client: &HubClient, who: &'static str, order: &Order) {
     let order = Arc::clone(order);
     let waker = Waker::from(Arc::new(Woken { who, order }));
-    client.outbox.register(&Context::from_waker(&waker));
+    client.outbox.register_waker(&Context::from_waker(&waker));
 }
 
 /// Connections that record when they are woken, and never write.
 #[derive(Default)]
 struct Sleepers {
     order: Order,
-    connected: RefCell<Vec<Client>>,
+    connected: RefCell<Vec<HubClient>>,
 }
 
 impl Sleepers {
-    fn connect(&self, bench: &Bench, tenant: &'static str, count: usize) {
+    fn connect(&self, bench: &HubFixture, tenant: &'static str, count: usize) {
         for _ in 0..count {
             let client = bench.connect(0, tenant, "ann");
             note_when_woken(&client, tenant, &self.order);
@@ -205,7 +205,7 @@ impl Sleepers {
 
 #[tokio::test(start_paused = true)]
 async fn connections_are_woken_a_quantum_a_tenant_and_those_of_new_tenants_first() {
-    let bench = Bench::new(1, WIDE);
+    let bench = HubFixture::new(1, WIDE);
     let sleepers = Sleepers::default();
     for (tenant, count) in [("loud", 100), ("other", 50)] {
         sleepers.connect(&bench, tenant, count);
@@ -231,7 +231,7 @@ async fn connections_are_woken_a_quantum_a_tenant_and_those_of_new_tenants_first
 
 #[tokio::test(start_paused = true)]
 async fn of_a_tenant_that_is_alone_no_more_connections_are_woken_in_a_turn() {
-    let bench = Bench::new(1, WIDE);
+    let bench = HubFixture::new(1, WIDE);
     let sleepers = Sleepers::default();
     sleepers.connect(&bench, "loud", 2 * WOKEN + 1);
     post(&bench, "loud", "m").await;
@@ -243,12 +243,12 @@ async fn of_a_tenant_that_is_alone_no_more_connections_are_woken_in_a_turn() {
 
 #[tokio::test(start_paused = true)]
 async fn fewer_connections_are_woken_in_a_turn_when_they_have_many_frames_to_write() {
-    let bench = Bench::new(1, WIDE);
+    let bench = HubFixture::new(1, WIDE);
     let sleepers = Sleepers::default();
     sleepers.connect(&bench, "loud", 100);
     post_batch(&bench, "loud", batch(FRAMES_A_WRITE_MAX)).await;
-    while sleepers.connected.borrow()[99].outbox.queued() < FRAMES_A_WRITE_MAX {
-        bench.shards[0].take_waiting();
+    while sleepers.connected.borrow()[99].outbox.queued_frames() < FRAMES_A_WRITE_MAX {
+        bench.shards[0].deliver_pending();
     }
     for _ in 0..10 {
         turn(&bench.shards[0]);
@@ -262,23 +262,23 @@ async fn fewer_connections_are_woken_in_a_turn_when_they_have_many_frames_to_wri
 
 #[tokio::test(start_paused = true)]
 async fn a_tenant_with_a_full_write_waiting_has_its_next_slice_when_that_is_under_way() {
-    let bench = Bench::new(1, WIDE);
+    let bench = HubFixture::new(1, WIDE);
     let sleepers = Sleepers::default();
     sleepers.connect(&bench, "loud", 48);
     let quiet = bench.connect(0, "quiet", "bob");
     post_batch(&bench, "loud", batch(100)).await;
     for _ in 0..20 {
-        bench.shards[0].take_waiting();
-        bench.shards[0].take_waiting_of(&name("loud"));
+        bench.shards[0].deliver_pending();
+        bench.shards[0].deliver_one_slice(&name("loud"));
     }
-    let queued = |place: usize| sleepers.connected.borrow()[place].outbox.queued();
+    let queued = |place: usize| sleepers.connected.borrow()[place].outbox.queued_frames();
     assert_eq!(
         (queued(0), queued(47)),
         (FRAMES_A_WRITE_MAX, FRAMES_A_WRITE_MAX)
     );
     // Other tenants are still served.
     post(&bench, "quiet", "n").await;
-    bench.shards[0].take_waiting();
+    bench.shards[0].deliver_pending();
     assert_eq!(quiet.received().len(), 1);
     assert_eq!(queued(0), FRAMES_A_WRITE_MAX);
     for _ in 0..48_usize.div_ceil(full_write().fits_into(QUANTUM)) {
@@ -289,7 +289,7 @@ async fn a_tenant_with_a_full_write_waiting_has_its_next_slice_when_that_is_unde
 
 #[tokio::test(start_paused = true)]
 async fn an_outbox_is_not_filled_before_its_connection_is_woken_to_write() {
-    let bench = Bench::new(1, WIDE);
+    let bench = HubFixture::new(1, WIDE);
     let limits = OutboxLimits {
         frames: 10,
         ..ROOMY
@@ -299,15 +299,15 @@ async fn an_outbox_is_not_filled_before_its_connection_is_woken_to_write() {
         post(&bench, "acme", &number.to_string()).await;
     }
     for _ in 0..20 {
-        bench.shards[0].take_waiting();
+        bench.shards[0].deliver_pending();
     }
-    assert_eq!(client.outbox.queued(), 5);
+    assert_eq!(client.outbox.queued_frames(), 5);
     assert_eq!(client.outbox.ending(), None);
 }
 
 #[tokio::test(start_paused = true)]
 async fn who_is_woken_late_is_not_overwhelmed_by_what_others_do_not_get() {
-    let bench = Bench::new(1, WIDE);
+    let bench = HubFixture::new(1, WIDE);
     let sleepers = Sleepers::default();
     // One event is for all; the first connections in the queue match none of the events after it.
     sleepers.connect(&bench, "loud", 500);
@@ -321,14 +321,14 @@ async fn who_is_woken_late_is_not_overwhelmed_by_what_others_do_not_get() {
     note_when_woken(&late, "late", &sleepers.order);
     while !sleepers.take_woken().contains(&"late") {
         turn(&bench.shards[0]);
-        assert!(late.outbox.queued() <= FRAMES_A_WRITE_MAX);
+        assert!(late.outbox.queued_frames() <= FRAMES_A_WRITE_MAX);
     }
     assert_eq!(late.outbox.ending(), None);
 }
 
 #[tokio::test(start_paused = true)]
 async fn who_has_waited_to_subscribe_is_told_with_a_few_others_at_a_time() {
-    let bench = Bench::new(1, WIDE);
+    let bench = HubFixture::new(1, WIDE);
     let sleepers = Sleepers::default();
     sleepers.connect(&bench, "loud", 200);
     // More events than a slice delivers.
@@ -340,11 +340,11 @@ async fn who_has_waited_to_subscribe_is_told_with_a_few_others_at_a_time() {
             .iter()
             .all(|client| client.membership.await_head() == head)
     );
-    bench.shards[0].take_waiting();
+    bench.shards[0].deliver_pending();
     assert!(connected[0].membership.has_reached(40));
     let mut told = vec![sleepers.take_woken().len()];
     while told.iter().sum::<usize>() < 200 {
-        bench.shards[0].take_waiting();
+        bench.shards[0].deliver_pending();
         told.push(sleepers.take_woken().len());
     }
     // One turn pays off what the first slice took beyond its quantum.
@@ -354,7 +354,7 @@ async fn who_has_waited_to_subscribe_is_told_with_a_few_others_at_a_time() {
 
 #[tokio::test(start_paused = true)]
 async fn a_tenant_that_is_not_ready_to_be_served_leaves_others_their_turns() {
-    let bench = Bench::new(1, WIDE);
+    let bench = HubFixture::new(1, WIDE);
     let sleepers = Sleepers::default();
     sleepers.connect(&bench, "full", 1);
     let (one, other) = (
@@ -362,28 +362,28 @@ async fn a_tenant_that_is_not_ready_to_be_served_leaves_others_their_turns() {
         bench.connect(0, "other", "ann"),
     );
     post_batch(&bench, "full", batch(100)).await;
-    bench.shards[0].take_waiting();
+    bench.shards[0].deliver_pending();
     for tenant in ["one", "one", "other", "other"] {
         post(&bench, tenant, "m").await;
     }
-    bench.shards[0].take_waiting();
+    bench.shards[0].deliver_pending();
     assert_eq!((one.received().len(), other.received().len()), (2, 2));
     assert_eq!(
-        sleepers.connected.borrow()[0].outbox.queued(),
+        sleepers.connected.borrow()[0].outbox.queued_frames(),
         FRAMES_A_WRITE_MAX
     );
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_slice_counts_the_topics_of_an_event_and_who_is_subscribed_to_each() {
-    let bench = Bench::new(1, WIDE);
+    let bench = HubFixture::new(1, WIDE);
     let client = bench.connect(0, "acme", "ann");
     let topics: Vec<_> = (0..100).map(|n| format!("a:{n}")).collect();
     let topics: Vec<_> = topics.iter().map(String::as_str).collect();
     let slice = || {
-        let before = client.membership.taken().offset;
-        bench.shards[0].take_waiting_of(&name("acme"));
-        client.membership.taken().offset - before
+        let before = client.membership.delivered_up_to().offset;
+        bench.shards[0].deliver_one_slice(&name("acme"));
+        client.membership.delivered_up_to().offset - before
     };
     let batch = vec![draft("m", &topics); 60];
     post_batch(&bench, "acme", batch.clone()).await;
@@ -399,7 +399,7 @@ async fn a_slice_counts_the_topics_of_an_event_and_who_is_subscribed_to_each() {
 
 #[tokio::test(start_paused = true)]
 async fn many_connections_of_a_user_are_told_to_end_in_the_tenants_turns() {
-    let bench = Bench::new(1, WIDE);
+    let bench = HubFixture::new(1, WIDE);
     let sleepers = Sleepers::default();
     sleepers.connect(&bench, "acme", 1000);
     let quiet = bench.connect(0, "quiet", "bob");
@@ -409,7 +409,7 @@ async fn many_connections_of_a_user_are_told_to_end_in_the_tenants_turns() {
     let ended = asked(
         &bench,
         &[0],
-        admin.disconnect(&acme, &ann, Duration::from_secs(1)),
+        admin.disconnect_user(&acme, &ann, Duration::from_secs(1)),
     )
     .await;
     assert_eq!(ended, Ok(1000));
@@ -428,7 +428,7 @@ async fn many_connections_of_a_user_are_told_to_end_in_the_tenants_turns() {
     assert!(
         endings
             .into_iter()
-            .all(|it| it == Some(Ending::Disconnected))
+            .all(|it| it == Some(CloseReason::Disconnected))
     );
 }
 
@@ -446,14 +446,14 @@ proptest! {
             .build()
             .unwrap();
         runtime.block_on(async {
-            let bench = Bench::new(1, WIDE);
+            let bench = HubFixture::new(1, WIDE);
             let limits = OutboxLimits { frames: 100_000, bytes: 1 << 30 };
             let clients = TENANTS.map(|tenant| bench.connect_with(0, tenant, "ann", limits));
             let mut posted = [0_u64; 3];
             for (tenant, count) in steps {
                 match count {
-                    0 => drop(bench.shards[0].take_waiting_of(&name(TENANTS[tenant]))),
-                    1 => bench.shards[0].take_waiting(),
+                    0 => drop(bench.shards[0].deliver_one_slice(&name(TENANTS[tenant]))),
+                    1 => bench.shards[0].deliver_pending(),
                     2 => assert_eq!(clients[tenant].subscribe(&["a:1"]).offset, posted[tenant]),
                     _ => {
                         post_batch(&bench, TENANTS[tenant], batch(count)).await;
@@ -461,7 +461,7 @@ proptest! {
                     }
                 }
             }
-            bench.shards[0].end_all(|| Ending::TooSlow);
+            bench.shards[0].end_all(|| CloseReason::TooSlow);
             for (client, posted) in clients.iter().zip(posted) {
                 let offsets: Vec<_> = client.received().into_iter().map(|(_, it)| it).collect();
                 assert_eq!(offsets, (1..=posted).collect::<Vec<_>>());
@@ -472,20 +472,20 @@ proptest! {
 
 #[tokio::test(start_paused = true)]
 async fn what_leaves_the_log_for_a_batch_is_dropped_in_parts_so_that_others_have_their_turn() {
-    let window = Window {
+    let window = LogWindow {
         events: 100,
         ..WIDE.window
     };
-    let bench = Bench::new(1, RegistryLimits { window, ..WIDE });
+    let bench = HubFixture::new(1, RegistryLimits { window, ..WIDE });
     let topics: Vec<_> = (0..100).map(|n| format!("a:{n}")).collect();
     let topics: Vec<_> = topics.iter().map(String::as_str).collect();
     let batch = || vec![draft("m", &topics); 100];
     bench.publish("acme", batch()).await;
-    let bytes = || bench.registry.memory().held(MemoryUse::Events);
+    let bytes = || bench.registry.memory().held_bytes(MemoryUse::Events);
     let window_bytes = bytes();
 
     let appended = bench.publisher.append(&name("acme"), batch()).await;
-    let mut answer = pin!(appended.unwrap().acknowledged());
+    let mut answer = pin!(appended.unwrap().wait_acknowledged());
     let mut left = vec![bytes() - bench.registry.log_bytes()];
     let mut context = Context::from_waker(Waker::noop());
     while answer.as_mut().poll(&mut context).is_pending() {

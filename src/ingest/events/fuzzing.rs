@@ -1,7 +1,10 @@
 //! Reads bodies into events, for the fuzz targets.
 
-use super::{Draft, Drafts, Problem, ReadEvent, ReadLimits, Relay, Topic, draft, finish, read_now};
-use crate::ingest::json::{batch_from_json, check_now, envelope_from_json};
+use super::{
+    BatchReader, EventDraft, HttpProblem, ReadEvent, ReadLimits, Relay, Topic, drafts_or_errors,
+    read_draft, read_event_unlimited,
+};
+use crate::ingest::json::{batch_from_json, check_json_now, envelope_from_json};
 
 /// Reads the event of a call's body.
 ///
@@ -13,21 +16,21 @@ pub fn event(
     body: &[u8],
     is_json: bool,
     more_topics: &[Topic],
-) -> Result<Draft, Problem> {
+) -> Result<EventDraft, HttpProblem> {
     let read = if is_json {
         read(relay, &envelope_from_json(relay, body)?, more_topics)?
     } else {
         read(relay, body, more_topics)?
     };
-    check_now(relay, &read.draft)?;
+    check_json_now(relay, &read.draft)?;
     Ok(read.draft)
 }
 
-fn read(relay: &Relay, envelope: &[u8], more_topics: &[Topic]) -> Result<ReadEvent, Problem> {
-    let on_shard = draft(relay, envelope, more_topics, ReadLimits::ON_SHARD)?;
+fn read(relay: &Relay, envelope: &[u8], more_topics: &[Topic]) -> Result<ReadEvent, HttpProblem> {
+    let on_shard = read_draft(relay, envelope, more_topics, ReadLimits::ON_SHARD)?;
     match on_shard {
         Some(read) => Ok(read),
-        None => read_now(relay, envelope, more_topics),
+        None => read_event_unlimited(relay, envelope, more_topics),
     }
 }
 
@@ -41,7 +44,7 @@ pub fn events(
     body: &[u8],
     is_json: bool,
     more_topics: &[Topic],
-) -> Result<Vec<Draft>, Problem> {
+) -> Result<Vec<EventDraft>, HttpProblem> {
     let encoded;
     let batch = if is_json {
         encoded = batch_from_json(relay, body)?;
@@ -49,17 +52,17 @@ pub fn events(
     } else {
         body
     };
-    let mut drafts = Drafts::new(relay, batch)?;
-    while !drafts.is_read() {
-        if let Some((index, envelope)) = drafts.read_some(relay, more_topics).large {
-            drafts.add(index, read_now(relay, envelope, more_topics));
+    let mut drafts = BatchReader::new(relay, batch)?;
+    while !drafts.is_finished() {
+        if let Some((index, envelope)) = drafts.read_part(relay, more_topics).large {
+            drafts.record_result(index, read_event_unlimited(relay, envelope, more_topics));
         }
     }
     let (drafts, in_doubt, errors) = drafts.into_parts();
     let refused = in_doubt.iter().filter_map(|it| {
-        let problem = check_now(relay, drafts.get(it.draft)?).err()?;
+        let problem = check_json_now(relay, drafts.get(it.draft)?).err()?;
         Some((it.index, problem))
     });
     let refused = refused.collect();
-    finish(drafts, errors, refused)
+    drafts_or_errors(drafts, errors, refused)
 }

@@ -1,10 +1,10 @@
 //! The closed sets of label values.
 
-use crate::protocol::close::Ending;
+use crate::protocol::close::CloseReason;
 
 /// The reason for which a connection ended, for the label `reason`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Closed {
+pub enum CloseLabel {
     /// The client sent a Close frame.
     ByClient,
     /// The stream ended without a Close frame.
@@ -43,7 +43,7 @@ pub enum Closed {
     Reset,
 }
 
-impl Closed {
+impl CloseLabel {
     pub(super) const ALL: [Self; 18] = [
         Self::ByClient,
         Self::Lost,
@@ -67,20 +67,20 @@ impl Closed {
 
     /// Returns the reason for a connection that the relay closed.
     #[must_use]
-    pub fn by_relay(ending: Ending) -> Self {
+    pub fn from_ending(ending: CloseReason) -> Self {
         match ending {
-            Ending::Drain { .. } => Self::Drain,
-            Ending::WrongFrameType { .. } => Self::WrongFrameType,
-            Ending::TokenExpired => Self::TokenExpired,
-            Ending::TooSlow => Self::TooSlow,
-            Ending::Overtaken => Self::Overtaken,
-            Ending::NoMemory => Self::NoMemory,
-            Ending::Disconnected => Self::Disconnected,
-            Ending::Idle => Self::Idle,
-            Ending::Unfinished => Self::Unfinished,
-            Ending::Refused => Self::Refused,
-            Ending::KeyRemoved => Self::KeyRemoved,
-            Ending::InternalError => Self::InternalError,
+            CloseReason::Drain { .. } => Self::Drain,
+            CloseReason::WrongFrameType { .. } => Self::WrongFrameType,
+            CloseReason::TokenExpired => Self::TokenExpired,
+            CloseReason::TooSlow => Self::TooSlow,
+            CloseReason::Overtaken => Self::Overtaken,
+            CloseReason::NoMemory => Self::NoMemory,
+            CloseReason::Disconnected => Self::Disconnected,
+            CloseReason::Idle => Self::Idle,
+            CloseReason::Unfinished => Self::Unfinished,
+            CloseReason::Refused => Self::Refused,
+            CloseReason::KeyRemoved => Self::KeyRemoved,
+            CloseReason::InternalError => Self::InternalError,
         }
     }
 
@@ -118,14 +118,14 @@ impl Closed {
 
 /// The reason for which a backend's call was answered with 409, for the label `reason`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Conflict {
+pub enum ConflictReason {
     /// A message id was already used for another event.
     MessageId,
     /// A precondition did not hold.
     Precondition,
 }
 
-impl Conflict {
+impl ConflictReason {
     pub(super) const ALL: [Self; 2] = [Self::MessageId, Self::Precondition];
 
     /// Returns the label's value.

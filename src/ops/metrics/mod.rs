@@ -17,15 +17,15 @@ use metrics::{Counter, Gauge};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
 use crate::{
-    auth::TokenError, hub::Registry, limits::Limit, log::Gap, protocol::ErrorCode,
-    schema::Revision, tally::Tally,
+    auth::TokenError, hub::TenantRegistry, limits::Limit, log::ReplayGap, protocol::ErrorCode,
+    schema::SchemaRevision, tally::ShardTally,
 };
-use register::{Family, Register};
+use register::{CounterFamily, SeriesRegistry};
 use revision::ServingRevision;
-use scraped::Scraped;
+use scraped::ScrapedMetrics;
 use turns::append_turns;
 
-pub use labels::{Closed, Conflict, KeySetFetch, SchemaReload};
+pub use labels::{CloseLabel, ConflictReason, KeySetFetch, SchemaReload};
 
 /// Results of a config reload, for the label `result`.
 const RELOADS: [&str; 2] = [APPLIED, REFUSED];
@@ -59,30 +59,30 @@ const INGEST_KEY_REASONS: [&str; 3] = ["missing", "malformed", "unknown_key"];
 pub struct Metrics {
     recorder: PrometheusRecorder,
     handle: PrometheusHandle,
-    closed: Family,
-    refused: Family,
-    resumes: Family,
-    handshakes_refused: Family,
+    closed: CounterFamily,
+    refused: CounterFamily,
+    resumes: CounterFamily,
+    handshakes_refused: CounterFamily,
     handshakes_timed_out: Counter,
     tls_handshakes_failed: Counter,
     proxy_headers_malformed: Counter,
-    client_authentication_failures: Family,
-    ingest_authentication_failures: Family,
-    ingest_requests: Family,
+    client_authentication_failures: CounterFamily,
+    ingest_authentication_failures: CounterFamily,
+    ingest_requests: CounterFamily,
     events_ingested: Counter,
     ingest_duplicates: Counter,
-    ingest_conflicts: Family,
-    limits_exceeded: Family,
+    ingest_conflicts: CounterFamily,
+    limits_exceeded: CounterFamily,
     accept_errors: Counter,
     client_authentication_required: Gauge,
     ingest_authentication_required: Gauge,
-    reloads: Family,
+    reloads: CounterFamily,
     reload_successful: Gauge,
     reload_success_timestamp: Gauge,
     schema_revision: ServingRevision,
-    schema_reloads: Family,
-    key_set_fetches: Family,
-    scraped: Scraped,
+    schema_reloads: CounterFamily,
+    key_set_fetches: CounterFamily,
+    scraped: ScrapedMetrics,
 }
 
 impl Metrics {
@@ -91,7 +91,7 @@ impl Metrics {
     #[must_use]
     pub fn new(tokens: bool, keys: bool) -> Self {
         let recorder = PrometheusBuilder::new().build_recorder();
-        let register = Register(&recorder);
+        let register = SeriesRegistry(&recorder);
         register
             .gauge(
                 "sidewire_build_info",
@@ -140,7 +140,7 @@ impl Metrics {
                 "WebSocket connections that have ended, by reason.",
                 &[],
                 "reason",
-                Closed::ALL.map(Closed::label),
+                CloseLabel::ALL.map(CloseLabel::label),
             ),
             refused: register.family(
                 "sidewire_messages_refused_total",
@@ -156,10 +156,10 @@ impl Metrics {
                 "result",
                 [
                     RECOVERED,
-                    Gap::UnknownEpoch.label(),
-                    Gap::Future.label(),
-                    Gap::Evicted.label(),
-                    Gap::Disabled.label(),
+                    ReplayGap::UnknownEpoch.label(),
+                    ReplayGap::Future.label(),
+                    ReplayGap::Evicted.label(),
+                    ReplayGap::Disabled.label(),
                 ],
             ),
             handshakes_refused: register.family(
@@ -210,7 +210,7 @@ impl Metrics {
                 "Calls of backends that were answered with 409, by reason: message_id, it was already used for another event; precondition, an if_last did not hold.",
                 &[],
                 "reason",
-                Conflict::ALL.map(Conflict::label),
+                ConflictReason::ALL.map(ConflictReason::label),
             ),
             limits_exceeded: register.family(
                 "sidewire_limits_exceeded_total",
@@ -224,76 +224,78 @@ impl Metrics {
                 "Failed attempts to accept a connection, for example for lack of file descriptors.",
                 &[],
             ),
-            scraped: Scraped::register(&register),
+            scraped: ScrapedMetrics::register(&register),
             recorder,
         };
-        metrics.authentication_required(tokens, keys);
+        metrics.set_authentication_required(tokens, keys);
         metrics
     }
 
     /// Sets the gauges of required authentication: `tokens` of clients, `keys` of backends.
-    pub fn authentication_required(&self, tokens: bool, keys: bool) {
+    pub fn set_authentication_required(&self, tokens: bool, keys: bool) {
         let gauge = |required| f64::from(u8::from(required));
         self.client_authentication_required.set(gauge(tokens));
         self.ingest_authentication_required.set(gauge(keys));
     }
 
     /// Records a config that took effect at `at`, in Unix seconds.
-    pub fn configured(&self, at: i64) {
+    pub fn config_loaded(&self, at: i64) {
         self.reload_successful.set(1.0);
-        self.reload_success_timestamp.set(seconds(at));
+        self.reload_success_timestamp.set(as_gauge_seconds(at));
     }
 
     /// Records a reload of the config, which took effect at the given time in Unix seconds; `None`
     /// if it was refused.
-    pub fn reloaded(&self, applied: Option<i64>) {
+    pub fn config_reloaded(&self, applied: Option<i64>) {
         match applied {
             Some(at) => {
-                self.reloads.count(APPLIED, &self.recorder);
-                self.configured(at);
+                self.reloads.increment(APPLIED, &self.recorder);
+                self.config_loaded(at);
             }
             None => {
-                self.reloads.count(REFUSED, &self.recorder);
+                self.reloads.increment(REFUSED, &self.recorder);
                 self.reload_successful.set(0.0);
             }
         }
     }
 
     /// Sets the revision of the schema in force.
-    pub fn schema_serves(&self, revision: Revision) {
+    pub fn set_schema_revision(&self, revision: SchemaRevision) {
         self.schema_revision.set(revision);
     }
 
     /// Counts a reload of the schema.
     pub fn schema_reloaded(&self, result: SchemaReload) {
-        self.schema_reloads.count(result.label(), &self.recorder);
+        self.schema_reloads
+            .increment(result.label(), &self.recorder);
     }
 
     /// Counts an attempt to fetch a key set.
     pub fn key_set_fetched(&self, result: KeySetFetch) {
-        self.key_set_fetches.count(result.label(), &self.recorder);
+        self.key_set_fetches
+            .increment(result.label(), &self.recorder);
     }
 
     /// Counts a connection that ended.
-    pub fn closed(&self, closed: Closed) {
-        self.closed.count(closed.label(), &self.recorder);
+    pub fn connection_closed(&self, closed: CloseLabel) {
+        self.closed.increment(closed.label(), &self.recorder);
     }
 
     /// Counts a client's message that was answered with an ErrorResponse.
-    pub fn refused(&self, code: ErrorCode) {
-        self.refused.count(code.as_str(), &self.recorder);
+    pub fn message_refused(&self, code: ErrorCode) {
+        self.refused.increment(code.as_str(), &self.recorder);
     }
 
     /// Counts a resume, which was complete or found a gap.
-    pub fn resumed(&self, result: Result<(), Gap>) {
-        let label = result.map_or_else(Gap::label, |()| RECOVERED);
-        self.resumes.count(label, &self.recorder);
+    pub fn resume_answered(&self, result: Result<(), ReplayGap>) {
+        let label = result.map_or_else(ReplayGap::label, |()| RECOVERED);
+        self.resumes.increment(label, &self.recorder);
     }
 
     /// Counts a client's request that did not become a WebSocket.
     pub fn handshake_refused(&self, status: StatusCode) {
         self.handshakes_refused
-            .count(status.as_str(), &self.recorder);
+            .increment(status.as_str(), &self.recorder);
     }
 
     /// Counts a client that took too long to complete its handshake.
@@ -314,34 +316,37 @@ impl Metrics {
     /// Counts a client that failed to authenticate.
     pub fn client_not_authenticated(&self, reason: &'static str) {
         self.client_authentication_failures
-            .count(reason, &self.recorder);
+            .increment(reason, &self.recorder);
     }
 
     /// Counts a backend that failed to authenticate.
     pub fn backend_not_authenticated(&self, reason: &'static str) {
         self.ingest_authentication_failures
-            .count(reason, &self.recorder);
+            .increment(reason, &self.recorder);
     }
 
     /// Counts an answered call of a backend.
     pub fn ingest_answered(&self, status: StatusCode) {
-        self.ingest_requests.count(status.as_str(), &self.recorder);
+        self.ingest_requests
+            .increment(status.as_str(), &self.recorder);
     }
 
     /// Counts events that were accepted, and duplicates of events accepted before.
-    pub fn ingested(&self, new: u64, duplicates: u64) {
+    pub fn events_ingested(&self, new: u64, duplicates: u64) {
         self.events_ingested.increment(new);
         self.ingest_duplicates.increment(duplicates);
     }
 
     /// Counts a backend's call that was answered with 409.
-    pub fn conflict(&self, reason: Conflict) {
-        self.ingest_conflicts.count(reason.label(), &self.recorder);
+    pub fn ingest_conflict(&self, reason: ConflictReason) {
+        self.ingest_conflicts
+            .increment(reason.label(), &self.recorder);
     }
 
     /// Counts a handshake, message or call that was refused because of a limit.
-    pub fn exceeded(&self, limit: Limit) {
-        self.limits_exceeded.count(limit.label(), &self.recorder);
+    pub fn limit_exceeded(&self, limit: Limit) {
+        self.limits_exceeded
+            .increment(limit.label(), &self.recorder);
     }
 
     /// Counts a failed attempt to accept a connection.
@@ -351,7 +356,7 @@ impl Metrics {
 
     /// Renders the metrics in Prometheus' text format.
     #[must_use]
-    pub fn render(&self, tallies: &[Arc<Tally>], registry: &Registry) -> String {
+    pub fn render(&self, tallies: &[Arc<ShardTally>], registry: &TenantRegistry) -> String {
         self.scraped.update(tallies, registry);
         self.handle.run_upkeep();
         let mut scrape = self.handle.render();
@@ -369,6 +374,6 @@ impl std::fmt::Debug for Metrics {
 
 /// Converts Unix seconds to a gauge's double, which is exact up to 2^53.
 #[expect(clippy::cast_precision_loss, reason = "2^53 seconds are far away")]
-fn seconds(at: i64) -> f64 {
+fn as_gauge_seconds(at: i64) -> f64 {
     at as f64
 }

@@ -5,9 +5,9 @@ use metrics::{Counter, Gauge, Key, KeyName, Label, Level, Metadata, Recorder, Sh
 use metrics_exporter_prometheus::PrometheusRecorder;
 
 /// Registers series, each with its help text.
-pub(super) struct Register<'a>(pub(super) &'a PrometheusRecorder);
+pub(super) struct SeriesRegistry<'a>(pub(super) &'a PrometheusRecorder);
 
-impl Register<'_> {
+impl SeriesRegistry<'_> {
     pub(super) fn counter(
         &self,
         name: &'static str,
@@ -16,7 +16,8 @@ impl Register<'_> {
     ) -> Counter {
         self.0
             .describe_counter(KeyName::from(name), None, SharedString::from(help));
-        self.0.register_counter(&key(name, labels), &METADATA)
+        self.0
+            .register_counter(&series_key(name, labels), &METADATA)
     }
 
     pub(super) fn gauge(
@@ -27,7 +28,7 @@ impl Register<'_> {
     ) -> Gauge {
         self.0
             .describe_gauge(KeyName::from(name), None, SharedString::from(help));
-        self.0.register_gauge(&key(name, labels), &METADATA)
+        self.0.register_gauge(&series_key(name, labels), &METADATA)
     }
 
     pub(super) fn family<const N: usize>(
@@ -37,17 +38,17 @@ impl Register<'_> {
         labels: &[(&'static str, &'static str)],
         label: &'static str,
         values: [&'static str; N],
-    ) -> Family {
+    ) -> CounterFamily {
         self.0
             .describe_counter(KeyName::from(name), None, SharedString::from(help));
-        let mut family = Family {
+        let mut family = CounterFamily {
             name,
             labels: labels_of(labels),
             label,
             counters: Vec::new(),
         };
         family.counters = values
-            .map(|value| (value.to_owned(), family.register(value, self.0)))
+            .map(|value| (value.to_owned(), family.register_series(value, self.0)))
             .into();
         family
     }
@@ -64,7 +65,7 @@ impl Register<'_> {
         &self,
         listener: &'static str,
         reasons: [&'static str; N],
-    ) -> Family {
+    ) -> CounterFamily {
         self.family(
             "sidewire_authentication_failures_total",
             "Clients and backends that failed to authenticate, by listener and reason.",
@@ -77,7 +78,7 @@ impl Register<'_> {
 
 const METADATA: Metadata<'static> = Metadata::new("sidewire", Level::INFO, None);
 
-fn key(name: &'static str, labels: &[(&'static str, &'static str)]) -> Key {
+fn series_key(name: &'static str, labels: &[(&'static str, &'static str)]) -> Key {
     Key::from_parts(name, labels_of(labels))
 }
 
@@ -90,22 +91,22 @@ fn labels_of(labels: &[(&'static str, &'static str)]) -> Vec<Label> {
 
 /// A counter with a label that has values known in advance. The series of each value exists from
 /// the start, so that its first increase is visible.
-pub(super) struct Family {
+pub(super) struct CounterFamily {
     name: &'static str,
     labels: Vec<Label>,
     label: &'static str,
     counters: Vec<(String, Counter)>,
 }
 
-impl Family {
-    pub(super) fn count(&self, value: &str, recorder: &PrometheusRecorder) {
+impl CounterFamily {
+    pub(super) fn increment(&self, value: &str, recorder: &PrometheusRecorder) {
         match self.counters.iter().find(|(known, _)| known == value) {
             Some((_, counter)) => counter.increment(1),
-            None => self.register(value, recorder).increment(1),
+            None => self.register_series(value, recorder).increment(1),
         }
     }
 
-    fn register(&self, value: &str, recorder: &PrometheusRecorder) -> Counter {
+    fn register_series(&self, value: &str, recorder: &PrometheusRecorder) -> Counter {
         let mut labels = self.labels.clone();
         labels.push(Label::new(self.label, value.to_owned()));
         recorder.register_counter(&Key::from_parts(self.name, labels), &METADATA)

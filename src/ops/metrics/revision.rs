@@ -5,17 +5,17 @@ use std::{fmt::Write as _, sync::Arc};
 
 use arc_swap::ArcSwapOption;
 
-use crate::schema::Revision;
+use crate::schema::SchemaRevision;
 
 const NAME: &str = "sidewire_schema_revision";
 const HELP: &str = "Always 1; the label identifies the content of the schema in force. Comments and the order of declarations do not change it.";
 
 /// The revision of the schema in force.
 #[derive(Debug, Default)]
-pub(super) struct ServingRevision(ArcSwapOption<Revision>);
+pub(super) struct ServingRevision(ArcSwapOption<SchemaRevision>);
 
 impl ServingRevision {
-    pub(super) fn set(&self, revision: Revision) {
+    pub(super) fn set(&self, revision: SchemaRevision) {
         self.0.store(Some(Arc::new(revision)));
     }
 
@@ -35,7 +35,7 @@ impl ServingRevision {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::schema::{Bundled, Schema};
+    use crate::schema::{BundledSchema, Schema};
 
     #[test]
     fn there_is_one_series_however_many_revisions_there_were() {
@@ -43,7 +43,10 @@ mod tests {
         let mut scrape = String::new();
         serving.append_to(&mut scrape);
         assert_eq!(scrape, "");
-        let other = Bundled::named("generic").unwrap().schema().unwrap();
+        let other = BundledSchema::by_name("generic")
+            .unwrap()
+            .compile()
+            .unwrap();
         let last = Schema::bundled().unwrap().revision();
         serving.set(other.revision());
         serving.set(last);

@@ -6,15 +6,15 @@ use std::sync::Arc;
 
 use metrics::{Counter, Gauge};
 
-use super::register::Register;
+use super::register::SeriesRegistry;
 use crate::{
-    hub::Registry,
+    hub::TenantRegistry,
     ops::{logging, panics},
-    tally::Tally,
+    tally::ShardTally,
 };
 
 /// The metrics that are updated at each scrape.
-pub(super) struct Scraped {
+pub(super) struct ScrapedMetrics {
     connections: Gauge,
     json_connections: Gauge,
     connections_opened: Counter,
@@ -42,7 +42,7 @@ pub(super) struct Scraped {
     log_lines_lost: Counter,
 }
 
-fn memory_bytes(register: &Register<'_>, what: &'static str) -> Gauge {
+fn memory_bytes(register: &SeriesRegistry<'_>, what: &'static str) -> Gauge {
     register.gauge(
         "sidewire_memory_bytes",
         "Memory held for clients and backends, in bytes, by use: events, in logs, inboxes and outboxes; requests, backend calls that are being answered; subscriptions, topics of clients; begun_messages, client messages that are incomplete or wait to be read; decoding, events that a worker thread reads or renders; client_connections and backend_connections; tls, TLS sessions; handshakes, client handshakes in progress; message_ids, remembered message ids.",
@@ -50,8 +50,8 @@ fn memory_bytes(register: &Register<'_>, what: &'static str) -> Gauge {
     )
 }
 
-impl Scraped {
-    pub(super) fn register(register: &Register<'_>) -> Self {
+impl ScrapedMetrics {
+    pub(super) fn register(register: &SeriesRegistry<'_>) -> Self {
         const DROPPED: &str = "sidewire_events_dropped_total";
         const DROPPED_HELP: &str = "Events that matched a connection and were not written to it, by reason: too_slow, it was closed with 4003; closed, it ended before.";
         const JSON: &str = "sidewire_events_rendered_total";
@@ -161,9 +161,9 @@ impl Scraped {
         }
     }
 
-    pub(super) fn update(&self, tallies: &[Arc<Tally>], registry: &Registry) {
+    pub(super) fn update(&self, tallies: &[Arc<ShardTally>], registry: &TenantRegistry) {
         let sum =
-            |cell: fn(&Tally) -> u64| -> u64 { tallies.iter().map(|tally| cell(tally)).sum() };
+            |cell: fn(&ShardTally) -> u64| -> u64 { tallies.iter().map(|tally| cell(tally)).sum() };
         self.connections_opened
             .absolute(sum(|tally| tally.connections_opened.get()));
         self.matched.absolute(sum(|tally| tally.matched.get()));
@@ -177,7 +177,7 @@ impl Scraped {
         self.client_frames_written
             .absolute(sum(|tally| tally.frames_written.get()));
         self.client_reads.absolute(sum(|tally| tally.reads.get()));
-        self.panics.absolute(panics::count());
+        self.panics.absolute(panics::panic_count());
         self.log_lines_lost.absolute(logging::lines_lost());
         self.connections
             .set(as_gauge(sum(|tally| tally.connections.get())));
@@ -192,9 +192,9 @@ impl Scraped {
             .absolute(sum(|tally| tally.json_replayed.get()));
         let memory = registry.memory();
         self.event_bytes
-            .set(as_gauge(memory.held(MemoryUse::Events)));
+            .set(as_gauge(memory.held_bytes(MemoryUse::Events)));
         for (gauge, what) in self.memory_bytes.iter().zip(MemoryUse::ALL) {
-            gauge.set(as_gauge(memory.held(what)));
+            gauge.set(as_gauge(memory.held_bytes(what)));
         }
         let message_ids = registry.message_ids();
         let message_ids_max = message_ids.bytes_max() as u64;

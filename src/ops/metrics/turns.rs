@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use crate::tally::{Durations, Tally};
+use crate::tally::{DurationHistogram, ShardTally};
 
 const CPU: &str = "sidewire_shard_turn_cpu_seconds";
 const CPU_HELP: &str = "CPU time of a shard's thread for one turn, in seconds. A turn is one round of all tasks that are ready. Turns of less than 0.1 ms count with their wall time.";
@@ -15,25 +15,25 @@ const STALL: &str = "sidewire_shard_stall_seconds";
 const STALL_HELP: &str = "Wall time of the same turns, in seconds. Where it is much longer than the CPU time, the shard's thread waited for a core.";
 
 /// Appends both histograms, summed over all shards, to a scrape.
-pub(super) fn append_turns(scrape: &mut String, tallies: &[Arc<Tally>]) {
-    let cpu = append(scrape, CPU, CPU_HELP, tallies, |it| &it.turn_cpu);
-    let stall = append(scrape, STALL, STALL_HELP, tallies, |it| &it.turn_stall);
+pub(super) fn append_turns(scrape: &mut String, tallies: &[Arc<ShardTally>]) {
+    let cpu = append_histogram(scrape, CPU, CPU_HELP, tallies, |it| &it.turn_cpu);
+    let stall = append_histogram(scrape, STALL, STALL_HELP, tallies, |it| &it.turn_stall);
     debug_assert!(
         cpu.and(stall).is_ok(),
         "a string takes all that is written to it"
     );
 }
 
-fn append(
+fn append_histogram(
     scrape: &mut String,
     name: &str,
     help: &str,
-    tallies: &[Arc<Tally>],
-    durations: fn(&Tally) -> &Durations,
+    tallies: &[Arc<ShardTally>],
+    durations: fn(&ShardTally) -> &DurationHistogram,
 ) -> fmt::Result {
     writeln!(scrape, "# HELP {name} {help}\n# TYPE {name} histogram")?;
     let buckets: Vec<_> = tallies.iter().map(|it| durations(it).buckets()).collect();
-    let bounds = Durations::BOUNDS.map(|bound| bound.as_secs_f64().to_string());
+    let bounds = DurationHistogram::BOUNDS.map(|bound| bound.as_secs_f64().to_string());
     let bounds = bounds.iter().map(String::as_str).chain(["+Inf"]);
     let mut count = 0;
     for (index, bound) in bounds.enumerate() {
@@ -51,7 +51,7 @@ mod tests {
 
     #[test]
     fn the_histograms_are_cumulative_and_sum_up_the_shards() {
-        let tallies: [Arc<Tally>; 2] = Default::default();
+        let tallies: [Arc<ShardTally>; 2] = Default::default();
         for tally in &tallies {
             tally.turn_cpu.record(Duration::from_micros(100));
             tally.turn_stall.record(Duration::from_micros(200));

@@ -18,7 +18,7 @@ pub(in crate::schema) const ENVELOPE_LEVEL: usize = 2;
 
 /// Deserializes a batch to the bytes of its envelopes. Skips other members; the check of
 /// the names refuses those that are unknown.
-pub(super) struct Batch<'a, F> {
+pub(super) struct BatchSeed<'a, F> {
     pub(super) envelope: &'a MessageDescriptor,
     pub(super) encode: &'a F,
     /// Number of bytes that the remaining envelopes may have; `None` once the limit was
@@ -27,9 +27,9 @@ pub(super) struct Batch<'a, F> {
 }
 
 /// Deserializes the list of envelopes of a batch.
-struct Messages<'a, F>(Batch<'a, F>);
+struct EnvelopeListSeed<'a, F>(BatchSeed<'a, F>);
 
-impl<'de, F: Fn(&DynamicMessage) -> Vec<u8>> DeserializeSeed<'de> for Batch<'_, F> {
+impl<'de, F: Fn(&DynamicMessage) -> Vec<u8>> DeserializeSeed<'de> for BatchSeed<'_, F> {
     type Value = Vec<Vec<u8>>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
@@ -37,7 +37,7 @@ impl<'de, F: Fn(&DynamicMessage) -> Vec<u8>> DeserializeSeed<'de> for Batch<'_, 
     }
 }
 
-impl<'de, F: Fn(&DynamicMessage) -> Vec<u8>> Visitor<'de> for Batch<'_, F> {
+impl<'de, F: Fn(&DynamicMessage) -> Vec<u8>> Visitor<'de> for BatchSeed<'_, F> {
     type Value = Vec<Vec<u8>>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -48,7 +48,7 @@ impl<'de, F: Fn(&DynamicMessage) -> Vec<u8>> Visitor<'de> for Batch<'_, F> {
         let mut envelopes = Vec::new();
         while let Some(name) = members.next_key::<Cow<'_, str>>()? {
             if name == MESSAGES {
-                envelopes = members.next_value_seed(Messages(Batch { ..self }))?;
+                envelopes = members.next_value_seed(EnvelopeListSeed(BatchSeed { ..self }))?;
             } else {
                 members.next_value::<IgnoredAny>()?;
             }
@@ -57,7 +57,7 @@ impl<'de, F: Fn(&DynamicMessage) -> Vec<u8>> Visitor<'de> for Batch<'_, F> {
     }
 }
 
-impl<'de, F: Fn(&DynamicMessage) -> Vec<u8>> DeserializeSeed<'de> for Messages<'_, F> {
+impl<'de, F: Fn(&DynamicMessage) -> Vec<u8>> DeserializeSeed<'de> for EnvelopeListSeed<'_, F> {
     type Value = Vec<Vec<u8>>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
@@ -66,7 +66,7 @@ impl<'de, F: Fn(&DynamicMessage) -> Vec<u8>> DeserializeSeed<'de> for Messages<'
     }
 }
 
-impl<'de, F: Fn(&DynamicMessage) -> Vec<u8>> Visitor<'de> for Messages<'_, F> {
+impl<'de, F: Fn(&DynamicMessage) -> Vec<u8>> Visitor<'de> for EnvelopeListSeed<'_, F> {
     type Value = Vec<Vec<u8>>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

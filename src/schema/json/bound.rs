@@ -55,7 +55,7 @@ impl JsonBound {
                 > max
     }
 
-    fn join(self, other: Self) -> Self {
+    fn combined_with(self, other: Self) -> Self {
         Self {
             factor: self.factor.max(other.factor),
             added_bytes: self.added_bytes.max(other.added_bytes),
@@ -74,36 +74,41 @@ pub(in crate::schema) struct JsonBounds {
 }
 
 impl JsonBounds {
-    pub(in crate::schema) fn of(envelope: &MessageDescriptor) -> Self {
-        let mut types = Types::default();
-        types.index(envelope);
+    pub(in crate::schema) fn of_envelope(envelope: &MessageDescriptor) -> Self {
+        let mut types = MessageBounds::default();
+        types.index_of(envelope);
         let mut done = 0;
         while let Some(message) = types.messages.get(done).cloned() {
-            let own = types.own(&message);
+            let own = types.own_bound(&message);
             types.types.push(own);
             done += 1;
         }
-        types.spread();
+        types.propagate_bounds();
         let is_payload = |field: &FieldDescriptor| {
             let oneof = field.containing_oneof();
             oneof.is_some_and(|oneof| oneof.name() == PAYLOAD)
         };
         let (payloads, beside): (Vec<_>, Vec<_>) = envelope.fields().partition(is_payload);
-        let beside = beside.iter().map(|field| types.bound(&field.into()));
+        let beside = beside.iter().map(|field| types.field_bound(&field.into()));
         let beside = beside
             .chain(
                 envelope
                     .extensions()
-                    .map(|field| types.bound(&(&field).into())),
+                    .map(|field| types.field_bound(&(&field).into())),
             )
-            .fold(JsonBound::default(), JsonBound::join);
+            .fold(JsonBound::default(), JsonBound::combined_with);
         let beside = JsonBound {
             added_bytes: added_bytes_max(envelope),
             ..beside
         };
         let mut by_payload: Vec<_> = payloads
             .iter()
-            .map(|field| (field.number(), types.bound(&field.into()).join(beside)))
+            .map(|field| {
+                (
+                    field.number(),
+                    types.field_bound(&field.into()).combined_with(beside),
+                )
+            })
             .collect();
         by_payload.sort_by_key(|(number, _)| *number);
         Self {
@@ -148,28 +153,28 @@ fn member_bytes(envelope: &MessageDescriptor, number: u32, value: &str) -> usize
 
 /// The messages that the envelope can contain.
 #[derive(Default)]
-struct Types {
+struct MessageBounds {
     messages: Vec<MessageDescriptor>,
     indexes: HashMap<String, usize>,
-    types: Vec<Type>,
+    types: Vec<MessageBound>,
 }
 
 /// The bound of a message. It covers the messages below it only after the bounds have been
 /// propagated.
-struct Type {
+struct MessageBound {
     bound: JsonBound,
     below: Vec<usize>,
 }
 
 /// The properties of a field or an extension that determine the length of its JSON.
-struct Member {
+struct JsonMember {
     number: u32,
     name: String,
     kind: Kind,
     is_list: bool,
 }
 
-impl From<&FieldDescriptor> for Member {
+impl From<&FieldDescriptor> for JsonMember {
     fn from(field: &FieldDescriptor) -> Self {
         Self {
             number: field.number(),
@@ -180,7 +185,7 @@ impl From<&FieldDescriptor> for Member {
     }
 }
 
-impl From<&ExtensionDescriptor> for Member {
+impl From<&ExtensionDescriptor> for JsonMember {
     fn from(field: &ExtensionDescriptor) -> Self {
         Self {
             number: field.number(),
@@ -191,8 +196,8 @@ impl From<&ExtensionDescriptor> for Member {
     }
 }
 
-impl Types {
-    fn index(&mut self, message: &MessageDescriptor) -> usize {
+impl MessageBounds {
+    fn index_of(&mut self, message: &MessageDescriptor) -> usize {
         let next = self.messages.len();
         let messages = &mut self.messages;
         let name = message.full_name().to_owned();
@@ -202,9 +207,9 @@ impl Types {
         })
     }
 
-    fn own(&mut self, message: &MessageDescriptor) -> Type {
-        let is_fallible = WellKnown::of(message).is_some_and(WellKnown::is_fallible);
-        let mut own = Type {
+    fn own_bound(&mut self, message: &MessageDescriptor) -> MessageBound {
+        let is_fallible = WellKnown::of_message(message).is_some_and(WellKnown::is_fallible);
+        let mut own = MessageBound {
             bound: JsonBound {
                 factor: 1,
                 added_bytes: 0,
@@ -216,12 +221,12 @@ impl Types {
             // Events with this type are always checked, whatever it contains.
             return own;
         }
-        let fields = message.fields().map(|field| Member::from(&field));
-        let extensions = message.extensions().map(|field| Member::from(&field));
+        let fields = message.fields().map(|field| JsonMember::from(&field));
+        let extensions = message.extensions().map(|field| JsonMember::from(&field));
         for member in fields.chain(extensions) {
-            own.bound.factor = own.bound.factor.max(factor(&member));
+            own.bound.factor = own.bound.factor.max(growth_factor(&member));
             if let Kind::Message(below) = &member.kind {
-                own.below.push(self.index(below));
+                own.below.push(self.index_of(below));
             }
         }
         own
@@ -229,12 +234,12 @@ impl Types {
 
     /// Joins each type's bound with those of the types below it, until nothing changes.
     /// Messages may contain each other.
-    fn spread(&mut self) {
+    fn propagate_bounds(&mut self) {
         loop {
             let bounds: Vec<_> = self.types.iter().map(|it| it.bound).collect();
             for it in &mut self.types {
                 let below = it.below.iter().filter_map(|index| bounds.get(*index));
-                it.bound = below.copied().fold(it.bound, JsonBound::join);
+                it.bound = below.copied().fold(it.bound, JsonBound::combined_with);
             }
             if self.types.iter().map(|it| it.bound).eq(bounds) {
                 return;
@@ -243,9 +248,9 @@ impl Types {
     }
 
     /// Returns the bound of a field including everything below it.
-    fn bound(&self, member: &Member) -> JsonBound {
+    fn field_bound(&self, member: &JsonMember) -> JsonBound {
         let own = JsonBound {
-            factor: factor(member),
+            factor: growth_factor(member),
             added_bytes: 0,
             is_fallible: false,
         };
@@ -254,12 +259,12 @@ impl Types {
         };
         let below = self.indexes.get(message.full_name());
         let below = below.and_then(|index| self.types.get(*index));
-        below.map_or(own, |below| own.join(below.bound))
+        below.map_or(own, |below| own.combined_with(below.bound))
     }
 }
 
 /// The growth of the JSON of a kind's values with their bytes.
-struct Growth {
+struct JsonGrowth {
     /// Minimum bytes of a value on the wire, without its tag and length.
     wire_min: usize,
     /// Maximum bytes of JSON of a value of that size.
@@ -268,7 +273,7 @@ struct Growth {
     slope: usize,
 }
 
-fn growth(kind: &Kind) -> Growth {
+fn json_growth(kind: &Kind) -> JsonGrowth {
     let (wire_min, json_max, slope) = match kind {
         Kind::Bool => (1, 5, 0),
         // A byte of a varint has 7 bits, equal to 2.1 digits.
@@ -288,7 +293,7 @@ fn growth(kind: &Kind) -> Growth {
         Kind::Message(message) if message.is_map_entry() => (0, map_entry_bytes_max(message), 0),
         Kind::Message(_) => (0, EMPTY_BYTES_MAX, 0),
     };
-    Growth {
+    JsonGrowth {
         wire_min,
         json_max,
         slope,
@@ -298,19 +303,19 @@ fn growth(kind: &Kind) -> Growth {
 /// Returns the maximum bytes of JSON of an empty map entry, which shows the defaults of its
 /// key and value.
 fn map_entry_bytes_max(entry: &MessageDescriptor) -> usize {
-    let value = growth(&entry.map_entry_value_field().kind());
+    let value = json_growth(&entry.map_entry_value_field().kind());
     // The braces, the key and its quotes.
     2 + 8 + value.json_max.max(EMPTY_BYTES_MAX)
 }
 
 /// Returns the maximum bytes of JSON per byte of the field on the wire, without messages
 /// below it.
-fn factor(member: &Member) -> usize {
-    let Growth {
+fn growth_factor(member: &JsonMember) -> usize {
+    let JsonGrowth {
         wire_min,
         json_max,
         slope,
-    } = growth(&member.kind);
+    } = json_growth(&member.kind);
     let tag = encoded_len_varint(u64::from(member.number) << 3);
     // An escaped character has six bytes.
     let escaped: usize = member.name.bytes().map(name_byte_bytes).sum();

@@ -11,9 +11,9 @@ use super::batch::MESSAGES;
 
 /// Returns true if the batch has more than `max` envelopes, and stops there. Returns false
 /// if the JSON is not a batch.
-pub(in crate::schema) fn is_over(json: &[u8], max: usize) -> bool {
+pub(in crate::schema) fn has_more_than(json: &[u8], max: usize) -> bool {
     let mut is_over = false;
-    let batch = Batch {
+    let batch = BatchCounter {
         max,
         is_over: &mut is_over,
     };
@@ -22,12 +22,12 @@ pub(in crate::schema) fn is_over(json: &[u8], max: usize) -> bool {
     is_over
 }
 
-struct Batch<'a> {
+struct BatchCounter<'a> {
     max: usize,
     is_over: &'a mut bool,
 }
 
-impl<'de> Visitor<'de> for Batch<'_> {
+impl<'de> Visitor<'de> for BatchCounter<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -38,7 +38,7 @@ impl<'de> Visitor<'de> for Batch<'_> {
         while let Some(name) = members.next_key::<Cow<'_, str>>()? {
             if name == MESSAGES {
                 let (max, is_over) = (self.max, &mut *self.is_over);
-                members.next_value_seed(Messages { max, is_over })?;
+                members.next_value_seed(EnvelopeCounter { max, is_over })?;
             } else {
                 members.next_value::<IgnoredAny>()?;
             }
@@ -47,12 +47,12 @@ impl<'de> Visitor<'de> for Batch<'_> {
     }
 }
 
-struct Messages<'a> {
+struct EnvelopeCounter<'a> {
     max: usize,
     is_over: &'a mut bool,
 }
 
-impl<'de> DeserializeSeed<'de> for Messages<'_> {
+impl<'de> DeserializeSeed<'de> for EnvelopeCounter<'_> {
     type Value = ();
 
     fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -60,7 +60,7 @@ impl<'de> DeserializeSeed<'de> for Messages<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Messages<'_> {
+impl<'de> Visitor<'de> for EnvelopeCounter<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -101,7 +101,7 @@ mod tests {
             ("[]", false),
             ("", false),
         ] {
-            assert_eq!(is_over(json.as_bytes(), 2), expected, "{json}");
+            assert_eq!(has_more_than(json.as_bytes(), 2), expected, "{json}");
         }
     }
 }

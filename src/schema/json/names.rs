@@ -14,43 +14,46 @@ use serde::{
 
 use super::{
     super::error::JsonError,
-    scalars::{Said, changed, expected, google_mismatch, key_mismatch, mismatch},
-    suggest::{NAME_BYTES_MAX, Suggest},
+    scalars::{
+        JsonValueKind, changed_number, expected_message, google_mismatch, key_mismatch,
+        scalar_mismatch,
+    },
+    suggest::{NAME_BYTES_MAX, NameSuggester},
     well_known::WellKnown,
 };
-use crate::shorten::shortened;
+use crate::shorten::truncate_text;
 
 /// Checks JSON that prost-reflect has accepted. Fails if the object of a message has a
 /// field twice, in either style of name, or an unknown field, if any other object has a
 /// name twice, or if the value of a number would change.
-pub(super) fn check(
+pub(super) fn check_names(
     descriptor: &MessageDescriptor,
     json: &[u8],
-    suggest: &Suggest<'_>,
+    suggest: &NameSuggester<'_>,
 ) -> Result<(), JsonError> {
-    walk(descriptor, json, suggest, false)
+    walk_json(descriptor, json, suggest, false)
 }
 
 /// Searches JSON that prost-reflect has refused for a reason in terms of the schema.
 /// Returns `Ok` if it finds none, for example for an invalid time.
-pub(super) fn explain(
+pub(super) fn explain_refusal(
     descriptor: &MessageDescriptor,
     json: &[u8],
-    suggest: &Suggest<'_>,
+    suggest: &NameSuggester<'_>,
 ) -> Result<(), JsonError> {
-    walk(descriptor, json, suggest, true)
+    walk_json(descriptor, json, suggest, true)
 }
 
-fn walk(
+fn walk_json(
     descriptor: &MessageDescriptor,
     json: &[u8],
-    suggest: &Suggest<'_>,
+    suggest: &NameSuggester<'_>,
     is_refused: bool,
 ) -> Result<(), JsonError> {
     let found = RefCell::new(None);
-    let names = Names {
-        place: Place::Message(Cow::Borrowed(descriptor)),
-        form: Form::Field,
+    let names = JsonChecker {
+        place: ExpectedType::Message(Cow::Borrowed(descriptor)),
+        form: ValueContext::Field,
         is_refused,
         found: &found,
         suggest,
@@ -65,7 +68,7 @@ fn walk(
 
 /// The type of a value according to the schema.
 #[derive(Clone)]
-enum Place<'a> {
+enum ExpectedType<'a> {
     /// The names in the object are fields.
     Message(Cow<'a, MessageDescriptor>),
     /// The names in the object are keys of a map.
@@ -76,7 +79,7 @@ enum Place<'a> {
     Google(WellKnown),
 }
 
-impl Place<'_> {
+impl ExpectedType<'_> {
     fn of_kind(kind: Kind) -> Self {
         let Kind::Message(message) = kind else {
             return Self::Scalar(kind);
@@ -87,7 +90,7 @@ impl Place<'_> {
                 value: message.map_entry_value_field().kind(),
             };
         }
-        match (WellKnown::of(&message), message.get_field(1)) {
+        match (WellKnown::of_message(&message), message.get_field(1)) {
             (None, _) => Self::Message(Cow::Owned(message)),
             // A wrapper has the JSON form of the wrapped value.
             (Some(WellKnown::Wrapper), Some(wrapped)) => Self::Scalar(wrapped.kind()),
@@ -97,11 +100,11 @@ impl Place<'_> {
 
     /// Returns an error text that says what the schema expects instead of the value; `None`
     /// if it may be valid.
-    fn mismatch(&self, said: Said<'_>) -> Option<String> {
+    fn describe_mismatch(&self, said: JsonValueKind<'_>) -> Option<String> {
         match self {
-            Self::Message(_) | Self::Map { .. } if matches!(said, Said::Object) => None,
-            Self::Message(_) | Self::Map { .. } => Some(expected("an object", said)),
-            Self::Scalar(kind) => mismatch(kind, said),
+            Self::Message(_) | Self::Map { .. } if matches!(said, JsonValueKind::Object) => None,
+            Self::Message(_) | Self::Map { .. } => Some(expected_message("an object", said)),
+            Self::Scalar(kind) => scalar_mismatch(kind, said),
             Self::Google(kind) => google_mismatch(*kind, said),
         }
     }
@@ -118,7 +121,7 @@ impl Place<'_> {
 
 /// The context of a value.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Form {
+enum ValueContext {
     /// The value of a field, which may be `null`.
     Field,
     /// The value of a repeated field, which must be a list.
@@ -128,15 +131,15 @@ enum Form {
 }
 
 /// A field or an extension, found by one of its names.
-struct Named {
+struct NamedField {
     number: u32,
     kind: Kind,
-    form: Form,
+    form: ValueContext,
     /// The oneof that contains it.
     oneof: Option<OneofDescriptor>,
 }
 
-impl Named {
+impl NamedField {
     fn find(message: &MessageDescriptor, name: &str) -> Option<Self> {
         let field = message
             .get_field_by_json_name(name)
@@ -148,48 +151,48 @@ impl Named {
     }
 }
 
-impl From<FieldDescriptor> for Named {
+impl From<FieldDescriptor> for NamedField {
     fn from(field: FieldDescriptor) -> Self {
         Self {
             number: field.number(),
             kind: field.kind(),
-            form: form(field.is_list()),
+            form: context_of(field.is_list()),
             oneof: field.containing_oneof(),
         }
     }
 }
 
-impl From<ExtensionDescriptor> for Named {
+impl From<ExtensionDescriptor> for NamedField {
     fn from(field: ExtensionDescriptor) -> Self {
         Self {
             number: field.number(),
             kind: field.kind(),
-            form: form(field.is_list()),
+            form: context_of(field.is_list()),
             oneof: None,
         }
     }
 }
 
-fn form(is_list: bool) -> Form {
+fn context_of(is_list: bool) -> ValueContext {
     match is_list {
-        true => Form::List,
-        false => Form::Field,
+        true => ValueContext::List,
+        false => ValueContext::Field,
     }
 }
 
 /// Checks one value and everything in it.
 #[derive(Clone)]
-struct Names<'a> {
-    place: Place<'a>,
-    form: Form,
+struct JsonChecker<'a> {
+    place: ExpectedType<'a>,
+    form: ValueContext,
     /// True if prost-reflect has refused the text.
     is_refused: bool,
     found: &'a RefCell<Option<JsonError>>,
-    suggest: &'a Suggest<'a>,
+    suggest: &'a NameSuggester<'a>,
 }
 
-impl<'a> Names<'a> {
-    fn at(&self, place: Place<'a>, form: Form) -> Self {
+impl<'a> JsonChecker<'a> {
+    fn for_value(&self, place: ExpectedType<'a>, form: ValueContext) -> Self {
         Self {
             place,
             form,
@@ -198,34 +201,43 @@ impl<'a> Names<'a> {
     }
 
     /// Checks a value without its contents. Returns true if it sets its field.
-    fn look<E: Error>(&self, said: Said<'_>) -> Result<bool, E> {
-        match self.refusal(said) {
-            Some(refusal) => Err(self.fail(JsonError::new(None, refusal))),
-            None => Ok(!matches!(said, Said::Null) || self.place.has_null()),
+    fn check_value<E: Error>(&self, said: JsonValueKind<'_>) -> Result<bool, E> {
+        match self.refusal_reason(said) {
+            Some(refusal) => Err(self.fail_with(JsonError::new(None, refusal))),
+            None => Ok(!matches!(said, JsonValueKind::Null) || self.place.has_null()),
         }
     }
 
-    fn refusal(&self, said: Said<'_>) -> Option<String> {
+    fn refusal_reason(&self, said: JsonValueKind<'_>) -> Option<String> {
         match (self.form, said) {
-            (Form::Field | Form::List, Said::Null) => None,
-            (Form::Element, Said::Null) if self.place.has_null() || !self.is_refused => None,
-            (Form::Element, Said::Null) => Some("null cannot stand in a list or a map".to_owned()),
-            (Form::List, Said::List) => None,
-            (Form::List, _) => self.is_refused.then(|| expected("a list", said)),
-            _ if self.is_refused => self.place.mismatch(said).or_else(|| self.changed(said)),
-            _ => self.changed(said),
+            (ValueContext::Field | ValueContext::List, JsonValueKind::Null) => None,
+            (ValueContext::Element, JsonValueKind::Null)
+                if self.place.has_null() || !self.is_refused =>
+            {
+                None
+            }
+            (ValueContext::Element, JsonValueKind::Null) => {
+                Some("null is not allowed in a list or a map".to_owned())
+            }
+            (ValueContext::List, JsonValueKind::List) => None,
+            (ValueContext::List, _) => self.is_refused.then(|| expected_message("a list", said)),
+            _ if self.is_refused => self
+                .place
+                .describe_mismatch(said)
+                .or_else(|| self.changed_number(said)),
+            _ => self.changed_number(said),
         }
     }
 
-    fn changed(&self, said: Said<'_>) -> Option<String> {
+    fn changed_number(&self, said: JsonValueKind<'_>) -> Option<String> {
         match &self.place {
-            Place::Scalar(kind) => changed(kind, said),
+            ExpectedType::Scalar(kind) => changed_number(kind, said),
             _ => None,
         }
     }
 
     /// Stores the error and returns one that ends the walk.
-    fn fail<E: Error>(&self, error: JsonError) -> E {
+    fn fail_with<E: Error>(&self, error: JsonError) -> E {
         let failed = E::custom(&error);
         self.found.replace(Some(error));
         failed
@@ -233,42 +245,43 @@ impl<'a> Names<'a> {
 
     /// Passes a value's result through, and prefixes the path of the error with the value's
     /// position.
-    fn within<T, E>(&self, place: &str, result: Result<T, E>) -> Result<T, E> {
+    fn prefix_path<T, E>(&self, place: &str, result: Result<T, E>) -> Result<T, E> {
         if result.is_err() {
-            let found = self.found.take().map(|error| error.within(place));
+            let found = self.found.take().map(|error| error.in_field(place));
             self.found.replace(found);
         }
         result
     }
 
-    fn message<'de, A: MapAccess<'de>>(
+    fn check_message<'de, A: MapAccess<'de>>(
         &self,
         message: &MessageDescriptor,
         mut members: A,
     ) -> Result<(), A::Error> {
         let (mut seen, mut oneofs) = (HashSet::new(), HashSet::new());
         while let Some(name) = members.next_key::<Cow<'_, str>>()? {
-            let Some(field) = Named::find(message, &name) else {
-                return Err(self.fail(self.suggest.unknown(message, &name)));
+            let Some(field) = NamedField::find(message, &name) else {
+                return Err(self.fail_with(self.suggest.unknown_name(message, &name)));
             };
             if !seen.insert(field.number) {
-                return Err(self.fail(twice(&name)));
+                return Err(self.fail_with(set_twice(&name)));
             }
-            let value = members.next_value_seed(self.at(Place::of_kind(field.kind), field.form));
-            let is_set = self.within(&name, value)?;
+            let value = members
+                .next_value_seed(self.for_value(ExpectedType::of_kind(field.kind), field.form));
+            let is_set = self.prefix_path(&name, value)?;
             // prost-reflect refuses such a text, so there is no need to check others.
             if let Some(oneof) = field.oneof.filter(|_| self.is_refused && is_set)
                 && !oneofs.insert(oneof.name().to_owned())
             {
                 let oneof = oneof.name();
                 let message = format!("more than one field of the oneof `{oneof}` is set");
-                return Err(self.fail(JsonError::new(None, message).within(&name)));
+                return Err(self.fail_with(JsonError::new(None, message).in_field(&name)));
             }
         }
         Ok(())
     }
 
-    fn map<'de, A: MapAccess<'de>>(
+    fn check_map<'de, A: MapAccess<'de>>(
         &self,
         key: &Kind,
         value: &Kind,
@@ -279,36 +292,38 @@ impl<'a> Names<'a> {
             if self.is_refused
                 && let Some(refusal) = key_mismatch(key, &name)
             {
-                return Err(self.fail(JsonError::new(None, refusal).within(&name)));
+                return Err(self.fail_with(JsonError::new(None, refusal).in_field(&name)));
             }
             if !seen.insert(map_key(key, &name)) {
-                return Err(self.fail(twice(&name)));
+                return Err(self.fail_with(set_twice(&name)));
             }
-            let value =
-                entries.next_value_seed(self.at(Place::of_kind(value.clone()), Form::Element));
-            self.within(&name, value)?;
+            let value = entries.next_value_seed(
+                self.for_value(ExpectedType::of_kind(value.clone()), ValueContext::Element),
+            );
+            self.prefix_path(&name, value)?;
         }
         Ok(())
     }
 
-    fn free<'de, A: MapAccess<'de>>(&self, mut members: A) -> Result<(), A::Error> {
+    fn check_free_object<'de, A: MapAccess<'de>>(&self, mut members: A) -> Result<(), A::Error> {
         let mut seen = HashSet::new();
         while let Some(name) = members.next_key::<String>()? {
             if seen.contains(&name) {
-                return Err(self.fail(twice(&name)));
+                return Err(self.fail_with(set_twice(&name)));
             }
-            let value =
-                members.next_value_seed(self.at(Place::Google(WellKnown::Value), Form::Field));
-            self.within(&name, value)?;
+            let value = members.next_value_seed(
+                self.for_value(ExpectedType::Google(WellKnown::Value), ValueContext::Field),
+            );
+            self.prefix_path(&name, value)?;
             seen.insert(name);
         }
         Ok(())
     }
 }
 
-fn twice(name: &str) -> JsonError {
-    let shown = shortened(name, NAME_BYTES_MAX);
-    JsonError::new(None, format_args!("`{shown}` is set twice")).within(name)
+fn set_twice(name: &str) -> JsonError {
+    let shown = truncate_text(name, NAME_BYTES_MAX);
+    JsonError::new(None, format_args!("`{shown}` is set twice")).in_field(name)
 }
 
 /// Returns the normalized key, because numbers can be written in several ways.
@@ -319,7 +334,7 @@ fn map_key(kind: &Kind, text: &str) -> String {
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Names<'_> {
+impl<'de> DeserializeSeed<'de> for JsonChecker<'_> {
     type Value = bool;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<bool, D::Error> {
@@ -327,7 +342,7 @@ impl<'de> DeserializeSeed<'de> for Names<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Names<'_> {
+impl<'de> Visitor<'de> for JsonChecker<'_> {
     /// True if the value sets its field.
     type Value = bool;
 
@@ -336,52 +351,52 @@ impl<'de> Visitor<'de> for Names<'_> {
     }
 
     fn visit_bool<E: Error>(self, _: bool) -> Result<bool, E> {
-        self.look(Said::Bool)
+        self.check_value(JsonValueKind::Bool)
     }
 
     fn visit_i64<E: Error>(self, number: i64) -> Result<bool, E> {
-        self.look(Said::Integer(number.into()))
+        self.check_value(JsonValueKind::Integer(number.into()))
     }
 
     fn visit_u64<E: Error>(self, number: u64) -> Result<bool, E> {
-        self.look(Said::Integer(number.into()))
+        self.check_value(JsonValueKind::Integer(number.into()))
     }
 
     fn visit_f64<E: Error>(self, number: f64) -> Result<bool, E> {
-        self.look(Said::Fraction(number))
+        self.check_value(JsonValueKind::Fraction(number))
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<bool, E> {
-        self.look(Said::Text(text))
+        self.check_value(JsonValueKind::Text(text))
     }
 
     fn visit_unit<E: Error>(self) -> Result<bool, E> {
-        self.look(Said::Null)
+        self.check_value(JsonValueKind::Null)
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<bool, A::Error> {
-        self.look(Said::List)?;
+        self.check_value(JsonValueKind::List)?;
         let place = match self.place {
-            Place::Google(_) => Place::Google(WellKnown::Value),
+            ExpectedType::Google(_) => ExpectedType::Google(WellKnown::Value),
             _ => self.place.clone(),
         };
-        let item = self.at(place, Form::Element);
+        let item = self.for_value(place, ValueContext::Element);
         for index in 0_usize.. {
             match items.next_element_seed(item.clone()) {
                 Ok(Some(_)) => {}
                 Ok(None) => break,
-                Err(error) => return self.within(&format!("[{index}]"), Err(error)),
+                Err(error) => return self.prefix_path(&format!("[{index}]"), Err(error)),
             }
         }
         Ok(true)
     }
 
     fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<bool, A::Error> {
-        self.look(Said::Object)?;
+        self.check_value(JsonValueKind::Object)?;
         match &self.place {
-            Place::Message(message) => self.message(message, members),
-            Place::Map { key, value } => self.map(key, value, members),
-            Place::Scalar(_) | Place::Google(_) => self.free(members),
+            ExpectedType::Message(message) => self.check_message(message, members),
+            ExpectedType::Map { key, value } => self.check_map(key, value, members),
+            ExpectedType::Scalar(_) | ExpectedType::Google(_) => self.check_free_object(members),
         }?;
         Ok(true)
     }

@@ -13,7 +13,7 @@ use super::super::relay_fields::number;
 
 /// The facts in the outermost members of an envelope. Empty if the text is not JSON.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(in crate::schema) struct Peeked {
+pub(in crate::schema) struct PeekedEnvelope {
     /// The message id; `None` if there is none, or more than one.
     pub(in crate::schema) message_id: Option<String>,
     /// The field number of the payload; `None` if there is none, or more than one.
@@ -22,12 +22,12 @@ pub(in crate::schema) struct Peeked {
 
 /// Extracts the facts from the text. `is_payload` returns true for field numbers of
 /// payloads.
-pub(in crate::schema) fn peek(
+pub(in crate::schema) fn peek_envelope(
     envelope: &MessageDescriptor,
     json: &[u8],
     is_payload: impl Fn(u32) -> bool,
-) -> Peeked {
-    let members = Members {
+) -> PeekedEnvelope {
+    let members = EnvelopeVisitor {
         envelope,
         is_payload,
     };
@@ -38,19 +38,19 @@ pub(in crate::schema) fn peek(
         .unwrap_or_default()
 }
 
-struct Members<'a, F> {
+struct EnvelopeVisitor<'a, F> {
     envelope: &'a MessageDescriptor,
     is_payload: F,
 }
 
-impl<'de, F: Fn(u32) -> bool> Visitor<'de> for Members<'_, F> {
-    type Value = Peeked;
+impl<'de, F: Fn(u32) -> bool> Visitor<'de> for EnvelopeVisitor<'_, F> {
+    type Value = PeekedEnvelope;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an envelope")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Peeked, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<PeekedEnvelope, A::Error> {
         let (mut ids, mut payloads) = (Vec::new(), Vec::new());
         while let Some(name) = members.next_key::<Cow<'_, str>>()? {
             let field = self
@@ -58,7 +58,7 @@ impl<'de, F: Fn(u32) -> bool> Visitor<'de> for Members<'_, F> {
                 .get_field_by_json_name(&name)
                 .or_else(|| self.envelope.get_field_by_name(&name));
             match field.map(|field| field.number()) {
-                Some(number::MESSAGE_ID) => ids.push(members.next_value_seed(Text)?),
+                Some(number::MESSAGE_ID) => ids.push(members.next_value_seed(TextSeed)?),
                 Some(number) if (self.is_payload)(number) => {
                     if members.next_value::<Option<IgnoredAny>>()?.is_some() {
                         payloads.push(number);
@@ -69,21 +69,21 @@ impl<'de, F: Fn(u32) -> bool> Visitor<'de> for Members<'_, F> {
                 }
             }
         }
-        Ok(Peeked {
-            message_id: only(ids).flatten(),
-            payload: only(payloads),
+        Ok(PeekedEnvelope {
+            message_id: single_value(ids).flatten(),
+            payload: single_value(payloads),
         })
     }
 }
 
-fn only<T>(mut values: Vec<T>) -> Option<T> {
+fn single_value<T>(mut values: Vec<T>) -> Option<T> {
     values.pop().filter(|_| values.is_empty())
 }
 
 /// Deserializes a string; gives `None` for any other value.
-struct Text;
+struct TextSeed;
 
-impl<'de> DeserializeSeed<'de> for Text {
+impl<'de> DeserializeSeed<'de> for TextSeed {
     type Value = Option<String>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
@@ -91,7 +91,7 @@ impl<'de> DeserializeSeed<'de> for Text {
     }
 }
 
-impl<'de> Visitor<'de> for Text {
+impl<'de> Visitor<'de> for TextSeed {
     type Value = Option<String>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

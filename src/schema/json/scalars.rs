@@ -4,14 +4,14 @@
 use prost_reflect::{EnumDescriptor, Kind};
 
 use super::{suggest::NAME_BYTES_MAX, well_known::WellKnown};
-use crate::{shorten::shortened, suggest::nearest};
+use crate::{shorten::truncate_text, suggest::nearest_name};
 
 /// Maximum number of enum values that an error lists.
 const LISTED_MAX: usize = 20;
 
 /// A JSON value, without its contents.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Said<'a> {
+pub(super) enum JsonValueKind<'a> {
     Null,
     Bool,
     Integer(i128),
@@ -21,7 +21,7 @@ pub(super) enum Said<'a> {
     Object,
 }
 
-impl Said<'_> {
+impl JsonValueKind<'_> {
     /// Describes the value for an error.
     fn shown(self) -> String {
         match self {
@@ -29,36 +29,36 @@ impl Said<'_> {
             Self::Bool => "true or false".to_owned(),
             Self::Integer(number) => number.to_string(),
             Self::Fraction(number) => number.to_string(),
-            Self::Text(text) => format!("the string `{}`", shortened(text, NAME_BYTES_MAX)),
+            Self::Text(text) => format!("the string `{}`", truncate_text(text, NAME_BYTES_MAX)),
             Self::List => "a list".to_owned(),
             Self::Object => "an object".to_owned(),
         }
     }
 }
 
-pub(super) fn expected(what: &str, said: Said<'_>) -> String {
+pub(super) fn expected_message(what: &str, said: JsonValueKind<'_>) -> String {
     format!("expected {what}, got {}", said.shown())
 }
 
 /// Returns an error text if prost-reflect would change the value of the number.
-pub(super) fn changed(kind: &Kind, said: Said<'_>) -> Option<String> {
+pub(super) fn changed_number(kind: &Kind, said: JsonValueKind<'_>) -> Option<String> {
     let is_changed = match (kind, said) {
-        (Kind::Double, Said::Text(text)) => {
+        (Kind::Double, JsonValueKind::Text(text)) => {
             text.parse::<f64>().is_ok_and(|it| !it.is_finite()) && !is_named(text)
         }
-        (Kind::Float, Said::Text(text)) => {
+        (Kind::Float, JsonValueKind::Text(text)) => {
             text.parse::<f32>().is_ok_and(|it| !it.is_finite()) && !is_named(text)
         }
         // Just beyond the range, a double would be clamped to the last integer.
-        (Kind::Int64 | Kind::Sint64 | Kind::Sfixed64, Said::Fraction(number)) => {
+        (Kind::Int64 | Kind::Sint64 | Kind::Sfixed64, JsonValueKind::Fraction(number)) => {
             number >= 9_223_372_036_854_775_808.0
         }
-        (Kind::Uint64 | Kind::Fixed64, Said::Fraction(number)) => {
+        (Kind::Uint64 | Kind::Fixed64, JsonValueKind::Fraction(number)) => {
             number >= 18_446_744_073_709_551_616.0
         }
         _ => false,
     };
-    is_changed.then(|| expected(&wanted(kind), said))
+    is_changed.then(|| expected_message(&describe_kind(kind), said))
 }
 
 /// Returns true if the text is one of the names of proto3 JSON for non-finite numbers.
@@ -68,24 +68,26 @@ fn is_named(text: &str) -> bool {
 
 /// Returns an error text that says what a field of this kind accepts; `None` if it accepts
 /// the value.
-pub(super) fn mismatch(kind: &Kind, said: Said<'_>) -> Option<String> {
+pub(super) fn scalar_mismatch(kind: &Kind, said: JsonValueKind<'_>) -> Option<String> {
     let is_fit = match (kind, said) {
-        (Kind::Bool, Said::Bool)
-        | (Kind::String | Kind::Bytes, Said::Text(_))
-        | (Kind::Double | Kind::Float, Said::Integer(_))
-        | (Kind::Double, Said::Fraction(_)) => true,
-        (Kind::Float, Said::Fraction(number)) => number.abs() <= f64::from(f32::MAX),
-        (Kind::Double | Kind::Float, Said::Text(text)) => text.parse::<f64>().is_ok(),
-        (Kind::Enum(_), Said::Integer(number)) => i32::try_from(number).is_ok(),
-        (Kind::Enum(values), Said::Text(name)) => {
+        (Kind::Bool, JsonValueKind::Bool)
+        | (Kind::String | Kind::Bytes, JsonValueKind::Text(_))
+        | (Kind::Double | Kind::Float, JsonValueKind::Integer(_))
+        | (Kind::Double, JsonValueKind::Fraction(_)) => true,
+        (Kind::Float, JsonValueKind::Fraction(number)) => number.abs() <= f64::from(f32::MAX),
+        (Kind::Double | Kind::Float, JsonValueKind::Text(text)) => text.parse::<f64>().is_ok(),
+        (Kind::Enum(_), JsonValueKind::Integer(number)) => i32::try_from(number).is_ok(),
+        (Kind::Enum(values), JsonValueKind::Text(name)) => {
             return (values.get_value_by_name(name).is_none()).then(|| unknown_value(values, name));
         }
-        (_, Said::Integer(number)) => is_in_range(kind, number),
-        (_, Said::Fraction(number)) => whole(number).is_some_and(|it| is_in_range(kind, it)),
-        (_, Said::Text(text)) => text.parse().is_ok_and(|it| is_in_range(kind, it)),
+        (_, JsonValueKind::Integer(number)) => is_in_range(kind, number),
+        (_, JsonValueKind::Fraction(number)) => {
+            whole_number(number).is_some_and(|it| is_in_range(kind, it))
+        }
+        (_, JsonValueKind::Text(text)) => text.parse().is_ok_and(|it| is_in_range(kind, it)),
         _ => false,
     };
-    (!is_fit).then(|| expected(&wanted(kind), said))
+    (!is_fit).then(|| expected_message(&describe_kind(kind), said))
 }
 
 /// Returns an error text that says which keys the map accepts; `None` if it accepts this
@@ -96,32 +98,37 @@ pub(super) fn key_mismatch(kind: &Kind, key: &str) -> Option<String> {
         Kind::Bool => matches!(key, "true" | "false"),
         _ => key.parse().is_ok_and(|it| is_in_range(kind, it)),
     };
-    let wanted = format!("a key that is {}", wanted(kind));
-    (!is_fit).then(|| expected(&wanted, Said::Text(key)))
+    let wanted = format!("a key that is {}", describe_kind(kind));
+    (!is_fit).then(|| expected_message(&wanted, JsonValueKind::Text(key)))
 }
 
 /// Returns an error text that says what the Google type accepts; `None` if it may accept
 /// the value.
-pub(super) fn google_mismatch(kind: WellKnown, said: Said<'_>) -> Option<String> {
+pub(super) fn google_mismatch(kind: WellKnown, said: JsonValueKind<'_>) -> Option<String> {
     let (is_fit, wanted) = match kind {
         WellKnown::Timestamp => (
-            matches!(said, Said::Text(_)),
+            matches!(said, JsonValueKind::Text(_)),
             "a time such as \"2024-02-29T12:00:00Z\"",
         ),
-        WellKnown::Duration => (matches!(said, Said::Text(_)), "a duration such as \"1.5s\""),
+        WellKnown::Duration => (
+            matches!(said, JsonValueKind::Text(_)),
+            "a duration such as \"1.5s\"",
+        ),
         WellKnown::FieldMask => (
-            matches!(said, Said::Text(_)),
+            matches!(said, JsonValueKind::Text(_)),
             "the paths of fields in a string, such as \"title,dueDate\"",
         ),
-        WellKnown::Struct | WellKnown::Empty => (matches!(said, Said::Object), "an object"),
-        WellKnown::ListValue => (matches!(said, Said::List), "a list"),
+        WellKnown::Struct | WellKnown::Empty => {
+            (matches!(said, JsonValueKind::Object), "an object")
+        }
+        WellKnown::ListValue => (matches!(said, JsonValueKind::List), "a list"),
         WellKnown::Value | WellKnown::Wrapper => (true, ""),
     };
-    (!is_fit).then(|| expected(wanted, said))
+    (!is_fit).then(|| expected_message(wanted, said))
 }
 
 /// Returns the first and the last integer of a kind; `None` if it is not an integer kind.
-fn range(kind: &Kind) -> Option<(i128, i128)> {
+fn integer_range(kind: &Kind) -> Option<(i128, i128)> {
     Some(match kind {
         Kind::Int32 | Kind::Sint32 | Kind::Sfixed32 => (i32::MIN.into(), i32::MAX.into()),
         Kind::Int64 | Kind::Sint64 | Kind::Sfixed64 => (i64::MIN.into(), i64::MAX.into()),
@@ -136,16 +143,16 @@ fn range(kind: &Kind) -> Option<(i128, i128)> {
     clippy::cast_possible_truncation,
     reason = "no kind has the integers at which the cast saturates"
 )]
-fn whole(number: f64) -> Option<i128> {
+fn whole_number(number: f64) -> Option<i128> {
     (number.fract() == 0.0).then_some(number as i128)
 }
 
 fn is_in_range(kind: &Kind, number: i128) -> bool {
-    range(kind).is_some_and(|(first, last)| (first..=last).contains(&number))
+    integer_range(kind).is_some_and(|(first, last)| (first..=last).contains(&number))
 }
 
-fn wanted(kind: &Kind) -> String {
-    if let Some((first, last)) = range(kind) {
+fn describe_kind(kind: &Kind) -> String {
+    if let Some((first, last)) = integer_range(kind) {
         return format!("an integer from {first} to {last}");
     }
     match kind {
@@ -161,9 +168,9 @@ fn wanted(kind: &Kind) -> String {
 }
 
 fn unknown_value(kind: &EnumDescriptor, name: &str) -> String {
-    let shown = shortened(name, NAME_BYTES_MAX);
+    let shown = truncate_text(name, NAME_BYTES_MAX);
     let names: Vec<_> = kind.values().map(|it| it.name().to_owned()).collect();
-    if let Some(near) = nearest(name, names.iter().map(String::as_str)) {
+    if let Some(near) = nearest_name(name, names.iter().map(String::as_str)) {
         return format!("unknown value `{shown}`; did you mean `{near}`?");
     }
     let listed: Vec<_> = names.iter().take(LISTED_MAX).map(String::as_str).collect();

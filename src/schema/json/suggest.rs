@@ -9,7 +9,7 @@ use super::super::{
     relay_fields::number,
 };
 use super::batch::MESSAGES;
-use crate::{shorten::shortened, suggest::nearest_by_name};
+use crate::{shorten::truncate_text, suggest::nearest_entry};
 
 /// Maximum bytes of a name or a value that an error repeats.
 pub(super) const NAME_BYTES_MAX: usize = 100;
@@ -19,7 +19,7 @@ const LIST_BYTES_MAX: usize = 450;
 
 /// The sender of the JSON, which determines the names that make sense.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::schema) enum Sender {
+pub(in crate::schema) enum JsonSender {
     /// A backend, which posts events.
     Backend,
     /// A client, which sends control messages.
@@ -27,27 +27,27 @@ pub(in crate::schema) enum Sender {
 }
 
 /// The names that a sender may use in an envelope.
-pub(in crate::schema) struct Suggest<'a> {
+pub(in crate::schema) struct NameSuggester<'a> {
     pub(in crate::schema) envelope: &'a MessageDescriptor,
     pub(in crate::schema) payloads: &'a [PayloadType],
-    pub(in crate::schema) sender: Sender,
+    pub(in crate::schema) sender: JsonSender,
 }
 
-impl Suggest<'_> {
+impl NameSuggester<'_> {
     /// Returns the error about a name that is unknown in the message.
-    pub(super) fn unknown(&self, message: &MessageDescriptor, name: &str) -> JsonError {
+    pub(super) fn unknown_name(&self, message: &MessageDescriptor, name: &str) -> JsonError {
         let text = if message == self.envelope {
             self.unknown_in_envelope(name)
         } else {
             let known: Vec<_> = message.fields().collect();
-            let shown = shortened(name, NAME_BYTES_MAX);
-            match nearest(name, &known) {
+            let shown = truncate_text(name, NAME_BYTES_MAX);
+            match nearest_field(name, &known) {
                 Some(near) => did_you_mean("field", name, near.json_name()),
                 None if known.is_empty() => {
                     format!("unknown field `{shown}`; {} has no fields", message.name())
                 }
                 None => {
-                    let list = list(&known);
+                    let list = list_names(&known);
                     format!("unknown field `{shown}`; {} has {list}", message.name())
                 }
             }
@@ -60,15 +60,15 @@ impl Suggest<'_> {
             .envelope
             .fields()
             .filter(|field| self.is_for_sender(field))
-            .partition(|field| self.payload(field).is_some());
+            .partition(|field| self.payload_kind(field).is_some());
         let known: Vec<_> = payloads.iter().chain(&fields).cloned().collect();
         let what = match self.sender {
-            Sender::Backend => "event",
-            Sender::Client => "message",
+            JsonSender::Backend => "event",
+            JsonSender::Client => "message",
         };
-        let near = nearest(name, &known).filter(|_| !self.is_batch(name));
+        let near = nearest_field(name, &known).filter(|_| !self.is_batch(name));
         match near {
-            Some(near) if self.payload(near).is_some() => {
+            Some(near) if self.payload_kind(near).is_some() => {
                 did_you_mean(what, name, near.json_name())
             }
             Some(near) => did_you_mean("field", name, near.json_name()),
@@ -78,31 +78,33 @@ impl Suggest<'_> {
             }
             None => format!(
                 "unknown {what} `{}`; the {what}s are {}",
-                shortened(name, NAME_BYTES_MAX),
-                list(&payloads)
+                truncate_text(name, NAME_BYTES_MAX),
+                list_names(&payloads)
             ),
         }
     }
 
     /// Returns true if a backend sent a batch where a single event is expected.
     fn is_batch(&self, name: &str) -> bool {
-        self.sender == Sender::Backend
+        self.sender == JsonSender::Backend
             && name == MESSAGES
             && self.envelope.get_field(number::BATCH).is_some()
     }
 
-    fn payload(&self, field: &FieldDescriptor) -> Option<PayloadKind> {
+    fn payload_kind(&self, field: &FieldDescriptor) -> Option<PayloadKind> {
         let payload = self.payloads.iter().find(|it| it.number == field.number());
         payload.map(|payload| payload.kind)
     }
 
     fn is_for_sender(&self, field: &FieldDescriptor) -> bool {
-        match (self.sender, self.payload(field)) {
-            (Sender::Backend, Some(PayloadKind::Control(_))) => false,
-            (Sender::Backend, Some(PayloadKind::Event { .. })) => true,
-            (Sender::Client, Some(kind)) => kind.is_taken_from_clients(),
-            (Sender::Backend, None) => field.number() != number::POSITION,
-            (Sender::Client, None) => ![number::POSITION, number::TOPICS].contains(&field.number()),
+        match (self.sender, self.payload_kind(field)) {
+            (JsonSender::Backend, Some(PayloadKind::Control(_))) => false,
+            (JsonSender::Backend, Some(PayloadKind::Event { .. })) => true,
+            (JsonSender::Client, Some(kind)) => kind.is_taken_from_clients(),
+            (JsonSender::Backend, None) => field.number() != number::POSITION,
+            (JsonSender::Client, None) => {
+                ![number::POSITION, number::TOPICS].contains(&field.number())
+            }
         }
     }
 }
@@ -112,15 +114,15 @@ fn did_you_mean(what: &str, name: &str, near: &str) -> String {
 }
 
 /// Returns the field with the most similar name, in either style.
-fn nearest<'a>(name: &str, known: &'a [FieldDescriptor]) -> Option<&'a FieldDescriptor> {
+fn nearest_field<'a>(name: &str, known: &'a [FieldDescriptor]) -> Option<&'a FieldDescriptor> {
     let names = known
         .iter()
         .flat_map(|field| [(field.json_name(), field), (field.name(), field)]);
-    nearest_by_name(name, names)
+    nearest_entry(name, names)
 }
 
 /// Joins the names, up to the limit.
-fn list(known: &[FieldDescriptor]) -> String {
+fn list_names(known: &[FieldDescriptor]) -> String {
     let mut list = String::new();
     for (index, field) in known.iter().enumerate() {
         if list.len() + field.json_name().len() > LIST_BYTES_MAX {

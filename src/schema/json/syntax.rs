@@ -4,7 +4,7 @@ use serde_json::error::Category;
 
 /// Describes the error. If the text is not JSON, the description includes the line and
 /// column; other errors are shown with the path of a field.
-pub(super) fn say(error: &serde_json::Error) -> String {
+pub(super) fn describe_error(error: &serde_json::Error) -> String {
     let (line, column) = (error.line(), error.column());
     let text = error.to_string();
     let place = format!(" at line {line} column {column}");
@@ -61,7 +61,7 @@ mod tests {
         ] {
             let error = serde_json::from_str::<Value>(json).unwrap_err();
             assert_eq!(
-                say(&error),
+                describe_error(&error),
                 format!("the text is not JSON: {said}"),
                 "{json}"
             );

@@ -29,9 +29,9 @@ const DEPTH_MAX: usize = 127;
 
 /// Returns the work of parsing the text: its length plus [`VALUE_WEIGHT`] for each value.
 /// Stops once the weight exceeds `max`.
-pub(in crate::schema) fn weight(json: &[u8], max: usize) -> usize {
+pub(in crate::schema) fn text_weight(json: &[u8], max: usize) -> usize {
     let mut weight = json.len();
-    let mut marks = Marks::of(json);
+    let mut marks = StructuralMarks::of(json);
     while weight <= max
         && let Some(mark) = marks.next()
     {
@@ -56,7 +56,7 @@ const ENCODED_VALUE_BYTES: usize = 12;
 /// and while all of them are joined to one batch.
 pub(in crate::schema) fn memory_max(json: &[u8], level: usize, bytes_max: usize) -> usize {
     let (mut heaviest, mut all) = (0, 0_usize);
-    for value in values(json, level) {
+    for value in envelope_values(json, level) {
         if value.count > VALUES_MAX {
             // Such a text is refused before it is parsed.
             return 0;
@@ -76,12 +76,12 @@ pub(in crate::schema) fn memory_max(json: &[u8], level: usize, bytes_max: usize)
 /// Returns the index of the first envelope that has more than `max` values. Envelopes are
 /// `level` brackets deep: 0 if the text is a single envelope, 2 in a batch.
 pub(super) fn heavy_envelope(json: &[u8], level: usize, max: usize) -> Option<usize> {
-    let heavy = values(json, level).find(|value| value.count > max)?;
+    let heavy = envelope_values(json, level).find(|value| value.count > max)?;
     Some(heavy.envelope)
 }
 
 /// A value in an envelope.
-struct Value {
+struct CountedValue {
     /// The index of the envelope.
     envelope: usize,
     /// Number of values in the envelope up to and including this one.
@@ -91,21 +91,21 @@ struct Value {
 }
 
 /// Iterates over the values in all envelopes.
-fn values(json: &[u8], level: usize) -> impl Iterator<Item = Value> {
+fn envelope_values(json: &[u8], level: usize) -> impl Iterator<Item = CountedValue> {
     let (mut depth, mut envelope, mut count) = (0_usize, 0, 0);
-    Marks::of(json).filter_map(move |mark| {
+    StructuralMarks::of(json).filter_map(move |mark| {
         match mark {
-            Mark::Open => depth = depth.saturating_add(1),
-            Mark::Close => depth = depth.saturating_sub(1),
-            Mark::Comma if depth == level => {
+            StructuralMark::Open => depth = depth.saturating_add(1),
+            StructuralMark::Close => depth = depth.saturating_sub(1),
+            StructuralMark::Comma if depth == level => {
                 envelope += 1;
                 count = 0;
             }
-            Mark::Comma | Mark::Colon => {}
+            StructuralMark::Comma | StructuralMark::Colon => {}
         }
         let is_within = depth > level && mark.is_value();
         count += usize::from(is_within);
-        is_within.then_some(Value {
+        is_within.then_some(CountedValue {
             envelope,
             count,
             depth,
@@ -115,26 +115,26 @@ fn values(json: &[u8], level: usize) -> impl Iterator<Item = Value> {
 
 /// A structural character of JSON.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Mark {
+enum StructuralMark {
     Open,
     Close,
     Comma,
     Colon,
 }
 
-impl Mark {
+impl StructuralMark {
     fn is_value(self) -> bool {
         self != Self::Close
     }
 }
 
 /// Iterates over the structural characters outside of strings.
-struct Marks<'a> {
+struct StructuralMarks<'a> {
     bytes: std::slice::Iter<'a, u8>,
     in_string: bool,
 }
 
-impl<'a> Marks<'a> {
+impl<'a> StructuralMarks<'a> {
     fn of(json: &'a [u8]) -> Self {
         Self {
             bytes: json.iter(),
@@ -143,10 +143,10 @@ impl<'a> Marks<'a> {
     }
 }
 
-impl Iterator for Marks<'_> {
-    type Item = Mark;
+impl Iterator for StructuralMarks<'_> {
+    type Item = StructuralMark;
 
-    fn next(&mut self) -> Option<Mark> {
+    fn next(&mut self) -> Option<StructuralMark> {
         while let Some(byte) = self.bytes.next() {
             match byte {
                 b'"' => self.in_string = !self.in_string,
@@ -154,10 +154,10 @@ impl Iterator for Marks<'_> {
                     self.bytes.next();
                 }
                 _ if self.in_string => {}
-                b'[' | b'{' => return Some(Mark::Open),
-                b']' | b'}' => return Some(Mark::Close),
-                b',' => return Some(Mark::Comma),
-                b':' => return Some(Mark::Colon),
+                b'[' | b'{' => return Some(StructuralMark::Open),
+                b']' | b'}' => return Some(StructuralMark::Close),
+                b',' => return Some(StructuralMark::Comma),
+                b':' => return Some(StructuralMark::Colon),
                 _ => {}
             }
         }
@@ -171,13 +171,13 @@ mod tests {
 
     #[test]
     fn values_are_counted_outside_of_strings_and_only_up_to_the_limit() {
-        let weigh = |json: &str| weight(json.as_bytes(), usize::MAX);
+        let weigh = |json: &str| text_weight(json.as_bytes(), usize::MAX);
         assert_eq!(weigh(""), 0);
         assert_eq!(weigh("[1,1]"), 5 + 2 * VALUE_WEIGHT);
         assert_eq!(weigh(r#"{"a,[{:\"\\":1}"#), 15 + 2 * VALUE_WEIGHT);
         assert_eq!(weigh(r#"{"a":"\",[","b":1}"#), 18 + 4 * VALUE_WEIGHT);
         let many = "[".repeat(1000);
-        assert_eq!(weight(many.as_bytes(), 1100), 1000 + 2 * VALUE_WEIGHT);
+        assert_eq!(text_weight(many.as_bytes(), 1100), 1000 + 2 * VALUE_WEIGHT);
     }
 
     #[test]

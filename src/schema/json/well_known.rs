@@ -5,7 +5,7 @@
 use prost_reflect::{DynamicMessage, MapKey, MessageDescriptor, Value, prost_types};
 use serde::ser::{Serialize, SerializeMap as _, SerializeSeq as _, Serializer};
 
-use super::write::{KeyJson, MessageJson, Refusal, ValueJson};
+use super::write::{JsonErrorSlot, KeyJson, MessageJson, ValueJson};
 
 /// The first and the last second of the years 1 to 9999, in Unix time.
 const TIMESTAMP_SECONDS: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
@@ -37,7 +37,7 @@ pub(super) enum WellKnown {
 }
 
 impl WellKnown {
-    pub(super) fn of(descriptor: &MessageDescriptor) -> Option<Self> {
+    pub(super) fn of_message(descriptor: &MessageDescriptor) -> Option<Self> {
         let name = descriptor.full_name().strip_prefix("google.protobuf.")?;
         Some(match name {
             "Timestamp" => Self::Timestamp,
@@ -65,11 +65,11 @@ impl WellKnown {
     ) -> Result<S::Ok, S::Error> {
         let (message, refusal) = (json.message, json.refusal);
         match self {
-            Self::Timestamp => match timestamp(message) {
+            Self::Timestamp => match valid_timestamp(message) {
                 Some(timestamp) => serializer.collect_str(&timestamp),
                 None => Err(refusal.refuse("timestamp out of range (years 1 to 9999); it cannot be represented in JSON")),
             },
-            Self::Duration => match duration(message) {
+            Self::Duration => match valid_duration(message) {
                 Some(duration) => serializer.collect_str(&duration),
                 None => Err(refusal.refuse("duration out of range (at most 315,576,000,000 seconds, seconds and nanos of one sign); it cannot be represented in JSON")),
             },
@@ -83,7 +83,7 @@ impl WellKnown {
             Self::Struct => FreeObject { message, refusal }.serialize(serializer),
             Self::Value => FreeValue { message, refusal }.serialize(serializer),
             Self::ListValue => FreeList { message, refusal }.serialize(serializer),
-            Self::Wrapper => wrapped(message, refusal, serializer),
+            Self::Wrapper => serialize_wrapped(message, refusal, serializer),
             Self::Empty => serializer.serialize_map(Some(0))?.end(),
         }
     }
@@ -99,14 +99,14 @@ fn nanos(message: &DynamicMessage) -> i32 {
     nanos.and_then(|it| it.as_i32()).unwrap_or_default()
 }
 
-fn timestamp(message: &DynamicMessage) -> Option<prost_types::Timestamp> {
+fn valid_timestamp(message: &DynamicMessage) -> Option<prost_types::Timestamp> {
     let (seconds, nanos) = (seconds(message), nanos(message));
     let in_range = TIMESTAMP_SECONDS.contains(&seconds)
         && u32::try_from(nanos).is_ok_and(|nanos| nanos <= NANOS_MAX);
     in_range.then_some(prost_types::Timestamp { seconds, nanos })
 }
 
-fn duration(message: &DynamicMessage) -> Option<prost_types::Duration> {
+fn valid_duration(message: &DynamicMessage) -> Option<prost_types::Duration> {
     let (seconds, nanos) = (seconds(message), nanos(message));
     let in_range = seconds.unsigned_abs() <= SPAN_SECONDS_MAX
         && nanos.unsigned_abs() <= NANOS_MAX
@@ -140,9 +140,9 @@ fn field_mask(message: &DynamicMessage) -> Option<String> {
     Some(mask)
 }
 
-fn wrapped<S: Serializer>(
+fn serialize_wrapped<S: Serializer>(
     message: &DynamicMessage,
-    refusal: &Refusal,
+    refusal: &JsonErrorSlot,
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
     let descriptor = prost_reflect::ReflectMessage::descriptor(message);
@@ -158,7 +158,7 @@ fn wrapped<S: Serializer>(
 /// Serializes a google.protobuf.Value.
 struct FreeValue<'a> {
     message: &'a DynamicMessage,
-    refusal: &'a Refusal,
+    refusal: &'a JsonErrorSlot,
 }
 
 impl Serialize for FreeValue<'_> {
@@ -185,7 +185,7 @@ impl Serialize for FreeValue<'_> {
 /// Serializes a google.protobuf.Struct.
 struct FreeObject<'a> {
     message: &'a DynamicMessage,
-    refusal: &'a Refusal,
+    refusal: &'a JsonErrorSlot,
 }
 
 impl Serialize for FreeObject<'_> {
@@ -211,7 +211,7 @@ impl Serialize for FreeObject<'_> {
 /// Serializes a google.protobuf.ListValue.
 struct FreeList<'a> {
     message: &'a DynamicMessage,
-    refusal: &'a Refusal,
+    refusal: &'a JsonErrorSlot,
 }
 
 impl Serialize for FreeList<'_> {

@@ -1,7 +1,7 @@
 //! Serializes a message as canonical proto3 JSON, with any serde serializer.
 //!
 //! Unlike the serializer of prost-reflect, this one sorts maps by key, so that the same
-//! bytes give the same text, writes every `float` and `double` so that it can be parsed
+//! bytes give the same text, writes every `serialize_float` and `serialize_double` so that it can be parsed
 //! again, refuses values of Google's types that have no JSON form, and names the faulty
 //! field.
 
@@ -16,9 +16,9 @@ use super::{super::error::JsonError, well_known::WellKnown};
 /// Carries the error about a message that has no JSON form past serde, because errors of
 /// serde have no paths.
 #[derive(Debug, Default)]
-pub(super) struct Refusal(RefCell<Option<JsonError>>);
+pub(super) struct JsonErrorSlot(RefCell<Option<JsonError>>);
 
-impl Refusal {
+impl JsonErrorSlot {
     /// Stores the reason and returns the serializer's error for a value that has no JSON
     /// form.
     pub(super) fn refuse<E: serde::ser::Error>(&self, reason: &'static str) -> E {
@@ -28,9 +28,9 @@ impl Refusal {
 
     /// Passes a value's result through, and prefixes the path of the error with the value's
     /// position.
-    fn within<T, E>(&self, place: &str, result: Result<T, E>) -> Result<T, E> {
+    fn prefix_path<T, E>(&self, place: &str, result: Result<T, E>) -> Result<T, E> {
         if result.is_err() {
-            let refused = self.0.take().map(|error| error.within(place));
+            let refused = self.0.take().map(|error| error.in_field(place));
             self.0.replace(refused);
         }
         result
@@ -45,13 +45,13 @@ impl Refusal {
 /// Serializes a message as JSON.
 pub(super) struct MessageJson<'a> {
     pub(super) message: &'a DynamicMessage,
-    pub(super) refusal: &'a Refusal,
+    pub(super) refusal: &'a JsonErrorSlot,
 }
 
 impl Serialize for MessageJson<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let descriptor = self.message.descriptor();
-        if let Some(kind) = WellKnown::of(&descriptor) {
+        if let Some(kind) = WellKnown::of_message(&descriptor) {
             return kind.serialize(self, serializer);
         }
         let mut members = serializer.serialize_map(None)?;
@@ -60,14 +60,14 @@ impl Serialize for MessageJson<'_> {
                 field.json_name(),
                 &ValueJson::new(value, &field.kind(), self.refusal),
             );
-            self.refusal.within(field.name(), written)?;
+            self.refusal.prefix_path(field.name(), written)?;
         }
         for (field, value) in self.message.extensions() {
             let written = members.serialize_entry(
                 field.json_name(),
                 &ValueJson::new(value, &field.kind(), self.refusal),
             );
-            self.refusal.within(field.json_name(), written)?;
+            self.refusal.prefix_path(field.json_name(), written)?;
         }
         members.end()
     }
@@ -78,11 +78,11 @@ pub(super) struct ValueJson<'a> {
     value: &'a Value,
     /// The kind of the value or of the list's values; the entry type for a map.
     kind: &'a Kind,
-    refusal: &'a Refusal,
+    refusal: &'a JsonErrorSlot,
 }
 
 impl<'a> ValueJson<'a> {
-    pub(super) fn new(value: &'a Value, kind: &'a Kind, refusal: &'a Refusal) -> Self {
+    pub(super) fn new(value: &'a Value, kind: &'a Kind, refusal: &'a JsonErrorSlot) -> Self {
         Self {
             value,
             kind,
@@ -100,8 +100,8 @@ impl Serialize for ValueJson<'_> {
             Value::U32(value) => serializer.serialize_u32(*value),
             Value::I64(value) => serializer.collect_str(value),
             Value::U64(value) => serializer.collect_str(value),
-            Value::F32(value) => float(*value, serializer),
-            Value::F64(value) => double(*value, serializer),
+            Value::F32(value) => serialize_float(*value, serializer),
+            Value::F64(value) => serialize_double(*value, serializer),
             Value::String(value) => serializer.serialize_str(value),
             Value::Bytes(value) => {
                 serializer.collect_str(&Base64Display::new(value, &BASE64_STANDARD))
@@ -113,7 +113,7 @@ impl Serialize for ValueJson<'_> {
                 for (index, value) in values.iter().enumerate() {
                     let item = Self::new(value, self.kind, refusal);
                     if let Err(error) = items.serialize_element(&item) {
-                        return refusal.within(&format!("[{index}]"), Err(error));
+                        return refusal.prefix_path(&format!("[{index}]"), Err(error));
                     }
                 }
                 items.end()
@@ -129,7 +129,7 @@ impl Serialize for ValueJson<'_> {
                 for (key, value) in entries {
                     let value = ValueJson::new(value, &kind, refusal);
                     let written = members.serialize_entry(&KeyJson(key), &value);
-                    refusal.within("value", written)?;
+                    refusal.prefix_path("value", written)?;
                 }
                 members.end()
             }
@@ -162,14 +162,14 @@ const INTEGERS_END: f64 = 9_007_199_254_740_992.0;
     clippy::cast_possible_truncation,
     reason = "only integers below 2^53 are cast"
 )]
-fn integer(value: f64) -> Option<i64> {
+fn exact_integer(value: f64) -> Option<i64> {
     let is_integer = value.fract() == 0.0 && value.abs() < INTEGERS_END;
     let is_negative_zero = value == 0.0 && value.is_sign_negative();
     (is_integer && !is_negative_zero).then_some(value as i64)
 }
 
-fn double<S: Serializer>(value: f64, serializer: S) -> Result<S::Ok, S::Error> {
-    if let Some(integer) = integer(value) {
+fn serialize_double<S: Serializer>(value: f64, serializer: S) -> Result<S::Ok, S::Error> {
+    if let Some(integer) = exact_integer(value) {
         // Written as it was posted, and as most JSON writers do.
         serializer.serialize_i64(integer)
     } else if value.is_finite() {
@@ -183,8 +183,8 @@ fn double<S: Serializer>(value: f64, serializer: S) -> Result<S::Ok, S::Error> {
     }
 }
 
-fn float<S: Serializer>(value: f32, serializer: S) -> Result<S::Ok, S::Error> {
-    if let Some(integer) = integer(value.into()) {
+fn serialize_float<S: Serializer>(value: f32, serializer: S) -> Result<S::Ok, S::Error> {
+    if let Some(integer) = exact_integer(value.into()) {
         return serializer.serialize_i64(integer);
     }
     // The shortest digits of `f32::MAX`, parsed as a double, exceed it, and readers that
@@ -192,7 +192,7 @@ fn float<S: Serializer>(value: f32, serializer: S) -> Result<S::Ok, S::Error> {
     if value.is_finite() && value.abs() < f32::MAX {
         serializer.serialize_f32(value)
     } else {
-        double(value.into(), serializer)
+        serialize_double(value.into(), serializer)
     }
 }
 

@@ -1,5 +1,5 @@
-//! What tests and the fuzzer hold an envelope against: prost-reflect's verdict on it.
-//! And random envelopes, random schemas.
+//! The oracle of the tests and the fuzzer: prost-reflect's verdict on an envelope. Also
+//! generates random envelopes and random schemas.
 
 mod random;
 mod reference;
@@ -13,13 +13,13 @@ pub use self::{
 use self::random::{Tape, damage, envelope};
 use super::Schema;
 
-/// An envelope of the schema, written from the tape.
+/// Generates an envelope of the schema from the tape.
 #[must_use]
 pub fn random_envelope(schema: &Schema, tape: &[u8]) -> Vec<u8> {
     envelope(&mut Tape::new(tape), &schema.envelope)
 }
 
-/// The same, harmed as the second tape says.
+/// Generates an envelope from the first tape and damages it with the second.
 #[must_use]
 pub fn damaged_envelope(schema: &Schema, tape: &[u8], harm: &[u8]) -> Vec<u8> {
     let mut bytes = random_envelope(schema, tape);

@@ -9,10 +9,10 @@ use prost_reflect::{ExtensionDescriptor, FieldDescriptor, Kind, MessageDescripto
 
 use super::reference::{is_payload_field, topic_option};
 
-/// The envelope's field with topics that a backend adds.
+/// The envelope's field for topics that a backend adds.
 const TOPICS: u32 = 18;
 
-/// Random bytes that are read once; then zeros.
+/// A source of random bytes that is read once and then yields zeros.
 pub(super) struct Tape<'a>(&'a [u8]);
 
 impl<'a> Tape<'a> {
@@ -54,7 +54,7 @@ impl<'a> Tape<'a> {
     }
 }
 
-/// An envelope, well-formed, mostly with one payload.
+/// Writes a well-formed envelope, mostly with one payload.
 pub(super) fn envelope(tape: &mut Tape<'_>, descriptor: &MessageDescriptor) -> Vec<u8> {
     let fields: Vec<_> = descriptor.fields().collect();
     let (payloads, plain): (Vec<_>, Vec<_>) = fields.into_iter().partition(is_payload_field);
@@ -78,7 +78,7 @@ pub(super) fn envelope(tape: &mut Tape<'_>, descriptor: &MessageDescriptor) -> V
     parts.concat()
 }
 
-/// How a field, or an extension, is written.
+/// The encoding of a field or an extension.
 struct Member {
     number: u32,
     kind: Kind,
@@ -112,7 +112,7 @@ impl From<&ExtensionDescriptor> for Member {
     }
 }
 
-/// Up to six fields of a message, often one several times.
+/// Writes up to six fields of a message, often one several times.
 fn message(tape: &mut Tape<'_>, descriptor: &MessageDescriptor, depth: usize) -> Vec<u8> {
     if !tape.one_in(12)
         && let Some(bytes) = well_known::message(tape, descriptor, depth)
@@ -143,7 +143,7 @@ fn message(tape: &mut Tape<'_>, descriptor: &MessageDescriptor, depth: usize) ->
     out
 }
 
-/// One occurrence of a field, packed or not where that is open.
+/// Writes one occurrence of a field, packed or unpacked if both are valid.
 fn encoded(tape: &mut Tape<'_>, member: &Member, depth: usize) -> Vec<u8> {
     let mut out = Vec::new();
     let wire_type = member.kind.wire_type();
@@ -183,7 +183,8 @@ fn encoded(tape: &mut Tape<'_>, member: &Member, depth: usize) -> Vec<u8> {
     out
 }
 
-/// Mostly a key and a value, sometimes in another order, doubled or missing.
+/// Writes a map entry: mostly a key and a value, sometimes reordered, duplicated or
+/// missing.
 fn map_entry(tape: &mut Tape<'_>, descriptor: &MessageDescriptor, depth: usize) -> Vec<u8> {
     if tape.one_in(4) {
         return message(tape, descriptor, depth);
@@ -214,7 +215,7 @@ fn scalar(tape: &mut Tape<'_>, kind: &Kind, out: &mut Vec<u8>) {
     }
 }
 
-/// A short id as a rule, so that the same one comes often.
+/// Generates an id, usually a short one, so that ids repeat often.
 fn string(tape: &mut Tape<'_>) -> Vec<u8> {
     match tape.below(80) {
         0 => b"*".to_vec(),
@@ -228,7 +229,7 @@ fn string(tape: &mut Tape<'_>) -> Vec<u8> {
     }
 }
 
-/// A whole topic as a rule.
+/// Generates a value that is usually a whole topic.
 fn topic(tape: &mut Tape<'_>) -> Vec<u8> {
     let malformed: [&[u8]; 7] = [
         b"a",
@@ -286,7 +287,7 @@ fn delimited(tape: &mut Tape<'_>, bytes: &[u8], out: &mut Vec<u8>) {
     out.extend(bytes);
 }
 
-/// A varint, now and then longer than it need be.
+/// Writes a varint, sometimes longer than necessary.
 fn varint(tape: &mut Tape<'_>, number: u64, out: &mut Vec<u8>) {
     let start = out.len();
     encode_varint(number, out);
@@ -296,7 +297,7 @@ fn varint(tape: &mut Tape<'_>, number: u64, out: &mut Vec<u8>) {
     }
 }
 
-/// Does the bytes some harm, up to three times.
+/// Damages the bytes up to three times.
 pub(super) fn damage(tape: &mut Tape<'_>, bytes: &mut Vec<u8>) {
     for _ in 0..=tape.below(3) {
         let at = tape.below(bytes.len() + 1);
@@ -335,8 +336,7 @@ pub(super) fn damage(tape: &mut Tape<'_>, bytes: &mut Vec<u8>) {
     }
 }
 
-/// Appends a copy of one of the envelope's fields, with another wire type now
-/// and then.
+/// Appends a copy of one of the envelope's fields, sometimes with a different wire type.
 fn double_a_field(tape: &mut Tape<'_>, bytes: &mut Vec<u8>) {
     let Some(fields) = super::reference::top_level(bytes) else {
         return;

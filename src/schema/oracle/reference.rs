@@ -1,5 +1,5 @@
-//! What prost-reflect makes of an envelope, and the reasons for which the relay
-//! may differ from it.
+//! The verdict of prost-reflect on an envelope, and the reasons for which the relay may
+//! differ from it.
 
 use std::{collections::BTreeSet, ops::Range};
 
@@ -11,12 +11,12 @@ use prost_reflect::{
     DeserializeOptions, DynamicMessage, FieldDescriptor, ReflectMessage as _, Value,
 };
 
-use super::super::{Fault, Inspected, Schema, WireError};
+use super::super::{InspectedEnvelope, Schema, WireError, WireFault};
 
-/// The relay is stricter than prost-reflect in this and in nothing else.
+/// The only reasons for which the relay is stricter than prost-reflect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Deliberate {
-    /// A group, be it in an unknown field.
+    /// A group, even in an unknown field.
     Group,
     /// Two payloads, or one twice.
     SecondPayload,
@@ -24,10 +24,10 @@ pub enum Deliberate {
     RepeatedRelayField,
     /// One of the envelope's numbers 19 to 31.
     ReservedNumber,
-    /// An entry of a map with another wire type than a length and bytes, of
-    /// which prost-reflect does not look at the wire type.
+    /// A map entry that is not length-delimited. prost-reflect ignores the wire type of map
+    /// entries.
     MistypedMapEntry,
-    /// An annotated field that holds no topic's id.
+    /// An annotated field with an invalid topic id.
     NoTopic,
 }
 
@@ -42,33 +42,33 @@ impl Deliberate {
         Self::NoTopic,
     ];
 
-    /// The reason that justifies a refusal of what prost-reflect takes, found in
-    /// the bytes without the walk.
+    /// Returns the reason that justifies refusing what prost-reflect accepts, found in the
+    /// bytes without the walk.
     fn of(schema: &Schema, error: &WireError, bytes: &[u8], topics: &Found) -> Option<Self> {
         let fields = top_level(bytes).unwrap_or_default();
         let count = |wanted: &dyn Fn(u32) -> bool| {
             fields.iter().filter(|field| wanted(field.number)).count()
         };
         let (reason, is_so) = match error.fault() {
-            Fault::Group => {
+            WireFault::Group => {
                 let tag = bytes.get(error.offset()?)?;
                 (Self::Group, matches!(tag & 7, 3 | 4))
             }
-            Fault::SecondPayload => (
+            WireFault::SecondPayload => (
                 Self::SecondPayload,
                 count(&|number| is_payload(schema, number)) > 1,
             ),
-            Fault::Repeated => {
+            WireFault::Repeated => {
                 let repeated = [1, 8, 9].iter().any(|n| count(&|number| number == *n) > 1);
                 (Self::RepeatedRelayField, repeated)
             }
-            Fault::Reserved => (
+            WireFault::Reserved => (
                 Self::ReservedNumber,
                 count(&|number| (19..=31).contains(&number)) > 0,
             ),
-            // A wire type of which prost-reflect takes no notice may also promise
-            // more bytes than there are.
-            Fault::Mistyped | Fault::Truncated => {
+            // A wire type that prost-reflect ignores may also claim more bytes than there
+            // are.
+            WireFault::Mistyped | WireFault::Truncated => {
                 let tag = decode_key(&mut bytes.get(error.offset()?..)?).ok()?;
                 let is_map = is_map_somewhere(schema, tag.0);
                 (
@@ -76,7 +76,7 @@ impl Deliberate {
                     is_map && tag.1 != WireType::LengthDelimited,
                 )
             }
-            Fault::Topic(_) | Fault::Wildcard | Fault::TenantTopic => {
+            WireFault::Topic(_) | WireFault::Wildcard | WireFault::TenantTopic => {
                 (Self::NoTopic, topics.has_invalid)
             }
             _ => return None,
@@ -90,13 +90,13 @@ fn is_payload(schema: &Schema, number: u32) -> bool {
     field.is_some_and(|field| is_payload_field(&field))
 }
 
-/// Whether a field of the envelope is a member of `oneof payload`.
+/// Returns true if a field of the envelope is a member of `oneof payload`.
 pub(super) fn is_payload_field(field: &FieldDescriptor) -> bool {
     let oneof = field.containing_oneof();
     oneof.is_some_and(|oneof| oneof.name() == "payload")
 }
 
-/// The numbers of all fields that are maps, in whatever message.
+/// Returns true if `number` is the number of a map field in any message.
 fn is_map_somewhere(schema: &Schema, number: u32) -> bool {
     let mut messages = schema.envelope.parent_pool().all_messages();
     messages.any(|message| {
@@ -111,19 +111,19 @@ fn is_map_somewhere(schema: &Schema, number: u32) -> bool {
 pub struct Found {
     /// Those that are topics of events.
     pub valid: BTreeSet<String>,
-    /// An annotated field holds a text that is none.
+    /// An annotated field holds an invalid topic.
     pub has_invalid: bool,
 }
 
-/// The topics that the envelope names, found without the relay's code: decoded by
-/// prost-reflect, and walked field by field. `None` where it cannot be decoded.
+/// Returns the topics that the envelope names, found without the relay's code: decoded by
+/// prost-reflect and walked field by field. `None` if it cannot be decoded.
 #[must_use]
 pub fn naive_topics(schema: &Schema, envelope: &[u8]) -> Option<Found> {
     let message = DynamicMessage::decode(schema.envelope.clone(), envelope).ok()?;
     Some(topics_in(&message))
 }
 
-/// The bytes of the envelope that prost-reflect reads in the JSON.
+/// Returns the bytes of the envelope that prost-reflect parses from the JSON.
 #[must_use]
 pub fn reflected_from_json(schema: &Schema, json: &[u8]) -> Option<Vec<u8>> {
     let mut deserializer = serde_json::Deserializer::from_slice(json);
@@ -140,22 +140,22 @@ fn topics_in(message: &DynamicMessage) -> Found {
     found
 }
 
-/// How an envelope was judged.
+/// The verdict on an envelope.
 #[derive(Debug)]
 pub enum Verdict {
-    /// Both take it, as the same.
+    /// Both accept it and agree.
     Taken,
-    /// Neither takes it.
+    /// Neither accepts it.
     RefusedByBoth,
-    /// Only prost-reflect takes it.
+    /// Only prost-reflect accepts it.
     RefusedByChoice(Deliberate),
 }
 
-/// Judges the envelope by both.
+/// Compares the relay's verdict on the envelope with that of prost-reflect.
 ///
 /// # Panics
 ///
-/// Where they differ for no reason.
+/// Panics if they differ without a justified reason.
 pub fn judge(schema: &Schema, envelope: &[u8]) -> Verdict {
     let ours = schema.inspect(envelope);
     let theirs = DynamicMessage::decode(schema.envelope.clone(), envelope);
@@ -186,7 +186,7 @@ pub fn judge(schema: &Schema, envelope: &[u8]) -> Verdict {
 fn check_relay_fields(
     schema: &Schema,
     message: &DynamicMessage,
-    inspected: &Inspected<'_>,
+    inspected: &InspectedEnvelope<'_>,
     envelope: &[u8],
 ) {
     let value = |number| message.get_field_by_number(number).unwrap().into_owned();
@@ -225,7 +225,7 @@ fn check_relay_fields(
             kept.extend(&envelope[field.range]);
         }
     }
-    assert_eq!(inspected.kept().collect::<Vec<_>>().concat(), kept);
+    assert_eq!(inspected.kept_bytes().collect::<Vec<_>>().concat(), kept);
     assert_eq!(inspected.kept_len(), kept.len());
 }
 
@@ -234,7 +234,8 @@ pub(super) struct TopField {
     pub(super) range: Range<usize>,
 }
 
-/// The fields of the outermost message, read by prost; `None` where it cannot.
+/// Returns the fields of the outermost message, read by prost; `None` if it cannot read
+/// them.
 pub(super) fn top_level(bytes: &[u8]) -> Option<Vec<TopField>> {
     let mut rest = bytes;
     let mut fields = Vec::new();
@@ -251,8 +252,8 @@ pub(super) fn top_level(bytes: &[u8]) -> Option<Vec<TopField>> {
     Some(fields)
 }
 
-/// The topics of a message and of what lies in it. What lies in the relay's own
-/// fields of an envelope names nothing.
+/// Collects the topics of a message and its nested messages. The relay's own fields of an
+/// envelope name no topics.
 fn collect(message: &DynamicMessage, found: &mut Found) {
     let descriptor = message.descriptor();
     let is_envelope = descriptor
@@ -269,7 +270,7 @@ fn collect(message: &DynamicMessage, found: &mut Found) {
     }
 }
 
-/// What a field's options say of topics: a kind, or `*`.
+/// Returns the topic option of a field: a kind, or `*`.
 pub(super) fn topic_option(options: &DynamicMessage) -> Option<String> {
     let pool = options.descriptor().parent_pool().clone();
     let option = pool.get_extension_by_name("sidewire.v1.topic")?;
@@ -302,7 +303,7 @@ fn collect_value(kind: Option<&str>, value: &Value, found: &mut Found) {
     }
 }
 
-/// Whether an event may relate to the topic, by section 1 of the contract.
+/// Returns true if an event may relate to the topic, by section 1 of the contract.
 fn is_topic_of_an_event(topic: &str) -> bool {
     let Some((kind, id)) = topic.split_once(':') else {
         return false;

@@ -1,8 +1,7 @@
 //! Random schemas, written as .proto text from a tape of random bytes, with
 //! annotations in random places. A shorter tape gives a smaller schema.
 //!
-//! The text is always valid and always a schema for the relay; invalid schemas are the
-//! business of other tests.
+//! The text is always a valid schema for the relay; other tests cover invalid schemas.
 
 mod fields;
 
@@ -45,14 +44,14 @@ impl SchemaText {
     ///
     /// # Errors
     ///
-    /// When the text is no schema, which is a fault of the generator or of the compiler.
+    /// Fails if the text is not a schema, which is a bug in the generator or the compiler.
     pub fn compile(&self) -> Result<Schema, SchemaError> {
         let files = [(MAIN_FILE, &*self.main), (LEGACY_FILE, &*self.legacy)];
         Schema::from_texts(&files, ENVELOPE)
     }
 }
 
-/// A random schema, written from the tape.
+/// Generates a random schema from the tape.
 #[must_use]
 pub fn random_schema(tape: &[u8]) -> SchemaText {
     let tape = &mut Tape::new(tape);
@@ -108,7 +107,7 @@ impl Legacy {
     }
 }
 
-/// A message of the proto3 file, which may lie in another one.
+/// A message of the proto3 file, which may be nested in another one.
 struct Message {
     full_name: String,
     name: String,
@@ -173,7 +172,7 @@ impl Tree {
         out
     }
 
-    /// The types that a field may have, beside scalars.
+    /// Returns the types that a field may have, besides scalars.
     fn fields(&self) -> Fields {
         let messages = self.messages.iter().map(|it| it.full_name.clone());
         let enums = self.messages.iter().filter(|it| it.has_enum);
@@ -278,7 +277,7 @@ impl Tree {
     }
 }
 
-/// Subscription messages of the schema's own, with lists of ids.
+/// Writes the schema's own subscription messages, with lists of ids.
 fn lists(tape: &mut Tape<'_>) -> String {
     let (mut request, mut confirmation) = (String::new(), String::new());
     for number in 1..=tape.below(4) {

@@ -1,5 +1,5 @@
-//! Random and damaged envelopes: the same topics and the same verdict as
-//! prost-reflect, but for the deliberate refusals.
+//! Random and damaged envelopes: the same topics and the same verdict as prost-reflect,
+//! except for the deliberate refusals.
 
 use std::{cell::RefCell, collections::BTreeMap, sync::LazyLock};
 
@@ -13,11 +13,11 @@ use prost_reflect::DynamicMessage;
 
 use super::{
     super::{
-        Mode, Schema, json,
+        Schema, WalkMode, json,
         oracle::{
             Deliberate, Verdict, damaged_envelope as damaged, judge, random_envelope as random,
         },
-        walk,
+        walk_envelope,
     },
     torture,
 };
@@ -65,7 +65,7 @@ proptest! {
             let bytes = json::encode_sorted(&message);
             let again = decode(&bytes).unwrap();
             prop_assert_eq!(json::encode_sorted(&again), bytes);
-            prop_assert_eq!(json::render(&again), json::render(&message));
+            prop_assert_eq!(json::render_value(&again), json::render_value(&message));
         }
     }
 
@@ -75,8 +75,8 @@ proptest! {
     }
 }
 
-/// The tests above would pass if everything were refused: counts from a fixed
-/// seed what they meet.
+/// The tests above would pass if everything were refused: counts the cases that occur with
+/// a fixed seed.
 #[test]
 fn the_random_envelopes_meet_every_verdict_and_every_deliberate_refusal() {
     let taken = RefCell::new(0);
@@ -102,7 +102,7 @@ fn the_random_envelopes_meet_every_verdict_and_every_deliberate_refusal() {
                 *chosen.borrow_mut().entry(reason).or_default() += 1;
             }
         }
-        let walked = walk(&TORTURE.table, &bytes, Mode::Route, usize::MAX);
+        let walked = walk_envelope(&TORTURE.table, &bytes, WalkMode::Route, usize::MAX);
         *ambiguous.borrow_mut() += u32::from(walked.is_ok_and(|found| found.is_ambiguous));
         Ok(())
     });

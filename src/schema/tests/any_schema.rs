@@ -1,6 +1,6 @@
-//! Random schemas: the routing table, the explanation that people get, and a naive walk
-//! over what prost-reflect decodes agree on the topics of random envelopes; their JSON
-//! says what their bytes say, and is stable.
+//! Random schemas: the routing table, the explanation for users, and a naive walk over the
+//! message decoded by prost-reflect agree on the topics of random envelopes. Their JSON is
+//! equivalent to their bytes and stable.
 
 use std::{
     cell::RefCell,
@@ -15,15 +15,15 @@ use proptest::{
 use prost_reflect::{DynamicMessage, SerializeOptions};
 
 use super::super::{
-    Mode, Schema,
+    Schema, WalkMode,
     oracle::{Verdict, damaged_envelope, judge, random_envelope, random_schema},
-    walk,
+    walk_envelope,
 };
 
-/// How many schemas are tried, unless `SIDEWIRE_SCHEMAS` says otherwise.
+/// Number of schemas to test, unless `SIDEWIRE_SCHEMAS` is set.
 const SCHEMAS: u32 = 300;
 
-/// How many envelopes are tried with each schema.
+/// Number of envelopes to test with each schema.
 const ENVELOPES: usize = 8;
 
 /// A schema's tape, and for each of its envelopes a tape and one that damages it.
@@ -35,10 +35,10 @@ fn tapes() -> impl Strategy<Value = Tapes> {
     (tape(1_500), vec((tape(500), harm), ENVELOPES))
 }
 
-/// How often what has occurred.
+/// Number of occurrences of each case.
 type Counts = BTreeMap<&'static str, u32>;
 
-/// Checks all of it on one random schema.
+/// Runs all checks on one random schema.
 fn check((schema_tape, envelopes): &Tapes, counts: &mut Counts) {
     let text = random_schema(schema_tape);
     let schema = text
@@ -63,16 +63,17 @@ fn check_topics(schema: &Schema, envelope: &[u8], saw: &mut impl FnMut(&'static 
         Verdict::RefusedByChoice(_) => saw("refused by choice", true),
     }
     let Ok(inspected) = schema.inspect(envelope) else {
-        assert!(schema.explain(envelope).is_err());
+        assert!(schema.explain_topics(envelope).is_err());
         return;
     };
-    let explained = schema.explain(envelope).unwrap();
+    let explained = schema.explain_topics(envelope).unwrap();
     let explained: BTreeSet<_> = explained.into_iter().filter_map(|it| it.topic).collect();
     assert_eq!(explained, inspected.topics.iter().cloned().collect());
     saw("several topics", inspected.topics.len() > 1);
     let everyone = inspected.topics.iter().any(|topic| topic.is_everyone());
     saw("a whole topic", everyone);
-    let walked = walk(&schema.table, envelope, Mode::Route, usize::MAX).unwrap_or_default();
+    let walked =
+        walk_envelope(&schema.table, envelope, WalkMode::Route, usize::MAX).unwrap_or_default();
     saw("decided by order", walked.is_ambiguous);
 }
 
@@ -80,7 +81,7 @@ fn decode(schema: &Schema, envelope: &[u8]) -> DynamicMessage {
     DynamicMessage::decode(schema.envelope.clone(), envelope).unwrap()
 }
 
-/// The JSON that prost-reflect makes of the message.
+/// Returns the JSON that prost-reflect writes for the message.
 fn reflected(message: &DynamicMessage, options: &SerializeOptions) -> Option<String> {
     let mut text = Vec::new();
     let mut serializer = serde_json::Serializer::new(&mut text);
@@ -90,8 +91,8 @@ fn reflected(message: &DynamicMessage, options: &SerializeOptions) -> Option<Str
     Some(String::from_utf8(text).unwrap())
 }
 
-/// Bytes → JSON → bytes → JSON: the first JSON is that of prost-reflect, and what
-/// follows repeats it.
+/// Bytes → JSON → bytes → JSON: the first JSON is that of prost-reflect, and the second is
+/// the same.
 fn check_json(schema: &Schema, envelope: &[u8], saw: &mut impl FnMut(&'static str, bool)) {
     if schema.inspect(envelope).is_err() {
         return;
@@ -113,7 +114,7 @@ fn check_json(schema: &Schema, envelope: &[u8], saw: &mut impl FnMut(&'static st
     assert_eq!(schema.envelope_from_json(text.as_bytes()).unwrap(), bytes);
     check_same_event(schema, envelope, &bytes);
 
-    // In another order, with white space.
+    // In a different order, with whitespace.
     let other = serde_json::to_string_pretty(&ours).unwrap();
     let again = schema.envelope_from_json(other.as_bytes()).unwrap();
     assert_eq!(again, bytes, "{other} as against {text}");
@@ -137,8 +138,8 @@ fn parsed(json: &str) -> serde_json::Value {
     serde_json::from_str(json).unwrap()
 }
 
-/// The same but for what prost-reflect writes otherwise: it may give a float more digits,
-/// and makes null of what is no number in a wrapper.
+/// Normalizes JSON to hide known differences of prost-reflect: it may write more digits of
+/// a float, and writes NaN and infinity in a wrapper as null.
 #[expect(clippy::cast_possible_truncation, reason = "a float has few digits")]
 fn comparable(json: &serde_json::Value) -> serde_json::Value {
     use serde_json::Value;
@@ -159,7 +160,7 @@ fn comparable(json: &serde_json::Value) -> serde_json::Value {
     }
 }
 
-/// What went through JSON is routed as what did not.
+/// Asserts that an envelope is routed the same way after a round trip through JSON.
 fn check_same_event(schema: &Schema, one: &[u8], other: &[u8]) {
     let topics = |envelope| {
         let inspected = schema.inspect(envelope).unwrap();
@@ -180,8 +181,8 @@ fn topics_and_json_of_random_schemas_are_what_a_naive_walk_finds() {
     });
 }
 
-/// The test above would pass if everything were refused: counts from a fixed seed what it
-/// meets.
+/// The test above would pass if everything were refused: counts the cases that occur with a
+/// fixed seed.
 #[test]
 fn random_schemas_meet_every_verdict_and_most_envelopes_have_json() {
     let counts = RefCell::new(Counts::new());

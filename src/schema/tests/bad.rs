@@ -1,6 +1,6 @@
-//! Schemas with faults, and everything that is said of each. `bad/*.txt` hold the cases,
-//! which change `bad/chat.proto`: a title behind `##`; lines behind `-` that are replaced
-//! by those behind `+`, or removed by a bare `+`; and what is said.
+//! Faulty schemas and all findings about each. The cases are in `bad/*.txt` and change
+//! `bad/chat.proto`: a title after `##`; lines after `-` that are replaced by those after
+//! `+`, or removed by a bare `+`; and the expected findings.
 
 use std::fmt::Write as _;
 
@@ -31,7 +31,7 @@ const OTHERS: [(&str, &str); 4] = [
 /// One case of a file.
 struct Case<'a> {
     title: &'a str,
-    /// What stands where in the file.
+    /// The lines that describe the changes.
     changes: Vec<String>,
     text: String,
     said: String,
@@ -85,7 +85,7 @@ impl<'a> Case<'a> {
         self.text = self.text.replacen(&removed, &to.unwrap_or_default(), 1);
     }
 
-    /// What is said of the schema.
+    /// Returns the findings about the schema.
     fn findings(&self) -> (String, bool) {
         let mut files = OTHERS.to_vec();
         files.retain(|(name, _)| self.text.contains(&format!("import \"{name}\"")));
@@ -108,8 +108,8 @@ impl<'a> Case<'a> {
     }
 }
 
-/// Asserts that what is said of each case is what the file says, and gives how many
-/// cases there are.
+/// Asserts that the findings about each case are those in the file. Returns the number of
+/// cases.
 fn check(cases: &str, is_refused: bool) -> usize {
     let cases: Vec<_> = cases.split("## ").skip(1).map(Case::parse).collect();
     let mut actual = String::new();

@@ -1,7 +1,7 @@
-//! Batches taken apart, and the schema's lists of ids.
+//! Splitting batches, and the schema's lists of ids.
 
 use super::{
-    super::{BatchError, Fault},
+    super::{BatchError, WireFault},
     Schema, field, pool_of,
 };
 
@@ -39,9 +39,13 @@ fn a_batch_of_too_many_messages_or_unknown_fields_is_refused_before_its_end_is_r
 fn a_malformed_batch_is_refused() {
     let schema = Schema::bundled().unwrap();
     for (batch, fault, path) in [
-        (b"\x0a\x00\x0a\x05".as_slice(), Fault::Truncated, None),
-        (b"\x0a\x00\x08\x05", Fault::Mistyped, Some("messages[1]")),
-        (b"\x13\x14", Fault::Group, None),
+        (b"\x0a\x00\x0a\x05".as_slice(), WireFault::Truncated, None),
+        (
+            b"\x0a\x00\x08\x05",
+            WireFault::Mistyped,
+            Some("messages[1]"),
+        ),
+        (b"\x13\x14", WireFault::Group, None),
     ] {
         let Err(BatchError::Wire(error)) = schema.batch_messages(batch, 9) else {
             panic!("{batch:x?} is taken");
@@ -84,7 +88,7 @@ fn the_ids_of_a_request_come_by_list_in_their_order() {
         field(17, b""),
     ];
     let payload = payload.concat();
-    let ids = lists.ids(&payload).unwrap();
+    let ids = lists.ids_in(&payload).unwrap();
     let ids: Vec<_> = ids
         .into_iter()
         .map(|(list, ids)| (list.number, ids))
@@ -97,7 +101,7 @@ fn a_schema_may_do_without_lists() {
     let schema = super::torture();
     assert_eq!(schema.subscribe_lists().as_slice(), []);
     assert_eq!(
-        schema.subscribe_lists().ids(&field(16, b"a:1")).unwrap(),
+        schema.subscribe_lists().ids_in(&field(16, b"a:1")).unwrap(),
         []
     );
 }
@@ -106,14 +110,14 @@ fn a_schema_may_do_without_lists() {
 fn a_malformed_id_is_refused_with_its_place() {
     let schema = Schema::bundled().unwrap();
     let payload = [field(1, b"p"), field(1, b"\xff")].concat();
-    let error = schema.subscribe_lists().ids(&payload).unwrap_err();
+    let error = schema.subscribe_lists().ids_in(&payload).unwrap_err();
     assert_eq!(
         (error.fault(), error.field()),
-        (Fault::Utf8, Some("project_ids[1]"))
+        (WireFault::Utf8, Some("project_ids[1]"))
     );
-    let error = schema.subscribe_lists().ids(b"\x08\x01").unwrap_err();
+    let error = schema.subscribe_lists().ids_in(b"\x08\x01").unwrap_err();
     assert_eq!(
         (error.fault(), error.field()),
-        (Fault::Mistyped, Some("project_ids[0]"))
+        (WireFault::Mistyped, Some("project_ids[0]"))
     );
 }

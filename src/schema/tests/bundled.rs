@@ -1,11 +1,11 @@
-//! The bundled schema is what the contract says it is.
+//! The bundled schema agrees with the contract.
 
 use std::collections::BTreeSet;
 
 use prost_reflect::{DynamicMessage, Kind, MessageDescriptor, Value};
 
 use super::{
-    super::{Bundled, Control, PayloadKind, Schema},
+    super::{BundledSchema, ControlKind, PayloadKind, Schema},
     topics,
 };
 use prost::Message as _;
@@ -47,14 +47,14 @@ fn the_bundled_schema_has_the_twenty_events_and_eight_control_messages() {
     assert_eq!(numbered, EVENTS);
     let control: Vec<_> = control.iter().map(|payload| payload.kind).collect();
     let expected = [
-        Control::Subscribe,
-        Control::SubscriptionConfirmed,
-        Control::Unsubscribe,
-        Control::UnsubscribeConfirmed,
-        Control::Ping,
-        Control::Pong,
-        Control::Error,
-        Control::Batch,
+        ControlKind::Subscribe,
+        ControlKind::SubscriptionConfirmed,
+        ControlKind::Unsubscribe,
+        ControlKind::UnsubscribeConfirmed,
+        ControlKind::Ping,
+        ControlKind::Pong,
+        ControlKind::Error,
+        ControlKind::Batch,
     ];
     assert_eq!(control, expected.map(PayloadKind::Control));
 }
@@ -76,7 +76,7 @@ fn clients_may_publish_presence_and_typing_alone() {
     assert_eq!(published, ["user_presence", "user_typing"]);
 }
 
-/// A message with every field set; strings hold their field's name.
+/// Returns a message with every field set; strings hold the name of their field.
 fn full(descriptor: &MessageDescriptor) -> DynamicMessage {
     let mut message = DynamicMessage::new(descriptor.clone());
     for field in descriptor.fields() {
@@ -113,7 +113,7 @@ fn every_event_names_its_project_who_did_it_and_every_id_that_it_has() {
     }
 }
 
-/// What the names of the fields let one expect.
+/// Returns the topics to expect from the names of the fields.
 fn expected_topics(message: &DynamicMessage) -> BTreeSet<String> {
     let mut expected = BTreeSet::new();
     for (field, value) in message.fields() {
@@ -137,8 +137,8 @@ fn expected_topics(message: &DynamicMessage) -> BTreeSet<String> {
 
 #[test]
 fn the_sample_event_relates_to_the_sample_topic() {
-    let bundled = Bundled::load().unwrap();
-    let schema = bundled.schema().unwrap();
+    let bundled = BundledSchema::load_default().unwrap();
+    let schema = bundled.compile().unwrap();
     let event = schema
         .envelope_from_json(bundled.sample_event.as_bytes())
         .unwrap();
@@ -152,11 +152,11 @@ fn the_sample_event_relates_to_the_sample_topic() {
 
 #[test]
 fn there_is_nothing_to_say_about_the_bundled_schemas() {
-    for bundled in Bundled::all().unwrap() {
-        let schema = bundled.schema().unwrap();
+    for bundled in BundledSchema::load_all().unwrap() {
+        let schema = bundled.compile().unwrap();
         assert_eq!(schema.diagnostics(), [], "{}", bundled.name);
         let pool = schema.envelope.parent_pool();
-        let others = Bundled::all()
+        let others = BundledSchema::load_all()
             .unwrap()
             .into_iter()
             .filter(|it| *it != bundled);

@@ -1,5 +1,5 @@
-//! Which changes of a schema a reload may apply, and that each of the others is named
-//! with what to do about it.
+//! The changes of a schema that a reload may apply; each of the others is reported with a
+//! suggested action.
 
 use super::{Schema, pool_of};
 
@@ -9,7 +9,7 @@ fn schema_of(text: &str) -> Schema {
     Schema::compile(&pool_of(text), "chat.v1.Envelope").unwrap()
 }
 
-/// The test schema with these texts in place of others.
+/// Returns the test schema with texts replaced.
 fn edited(edits: &[(&str, &str)]) -> Schema {
     let mut text = CHAT.to_owned();
     for (from, to) in edits {
@@ -19,7 +19,7 @@ fn edited(edits: &[(&str, &str)]) -> Schema {
     schema_of(&text)
 }
 
-/// What breaks when the test schema is edited so.
+/// Returns the breaking changes of an edit to the test schema.
 fn breaks(edits: &[(&str, &str)]) -> Vec<String> {
     let changes = schema_of(CHAT).breaking_changes(&edited(edits));
     changes.iter().map(ToString::to_string).collect()
@@ -357,7 +357,7 @@ fn the_revision_of_a_schema_is_the_same_in_every_release() {
 fn what_is_added_breaks_nothing_and_makes_a_new_revision() {
     let old = schema_of(CHAT);
     for edits in [
-        // A payload with a message of its own.
+        // A payload with its own message.
         &[
             ("Edit edit = 3;", "Edit edit = 3; Left left = 6;"),
             (
@@ -397,7 +397,7 @@ fn what_is_added_breaks_nothing_and_makes_a_new_revision() {
                 "message SubscriptionConfirmed {\n  repeated string person_ids = 2;",
             ),
         ],
-        // Lists of Unsubscribe, where the relay's own message stood.
+        // Lists of Unsubscribe, in place of the relay's own message.
         &[
             (
                 "sidewire.v1.Unsubscribe unsubscribe",
@@ -425,14 +425,14 @@ fn what_is_added_breaks_nothing_and_makes_a_new_revision() {
             "string footnote = 40;",
         )],
         &[("oneof attachment", "oneof extra")],
-        // Messages and enums that are laid out as before under another name.
+        // Messages and enums with an unchanged layout under another name.
         &[
             ("map<string, Person>", "map<string, Human>"),
             ("Person author", "Human author"),
             ("message Person", "message Human"),
         ],
         &[("Mood mood", "Temper mood"), ("enum Mood", "enum Temper")],
-        // A field of which nothing can come back in another shape.
+        // A removed field that cannot return with a different type.
         &[(
             "string text = 2;\n  Mood",
             "reserved 2; reserved \"text\"; Mood",
@@ -482,7 +482,7 @@ fn aliases_of_enum_values_may_come_and_not_go() {
     let with = ("MOOD_SAD = 2;", "MOOD_SAD = 2; MOOD_LOW = 2;");
     let (one, two) = (edited(&[]), edited(&[with]));
     let shown = |schema: &Schema| schema.outline().enums["chat.v1.Mood"].names[&2].clone();
-    // Which of the two JSON shows is for prost-reflect to say.
+    // prost-reflect determines which of the two JSON shows.
     let comes: Vec<_> = one.breaking_changes(&two);
     assert_eq!(comes.is_empty(), shown(&one) == shown(&two), "{comes:?}");
     let goes: Vec<_> = two.breaking_changes(&one);

@@ -1,5 +1,4 @@
-//! What a schema may be besides the ordinary, and which envelope is meant. What is
-//! refused of a schema is in `bad.rs`.
+//! Unusual valid schemas, and the choice of the envelope. Refused schemas are in `bad.rs`.
 
 use super::{Schema, TORTURE, pool_of};
 
@@ -37,7 +36,7 @@ fn a_schema_without_annotations_compiles_and_names_nothing() {
     assert_eq!(schema.inspect(&envelope).unwrap().topics, []);
 }
 
-/// The error of a schema with this text, for this envelope.
+/// Returns the error of a schema with this text and envelope.
 fn error(text: &str, envelope: &str) -> String {
     let compiled = Schema::from_texts(&[("test.proto", text)], envelope);
     compiled.expect_err(text).to_string()
@@ -56,8 +55,9 @@ fn an_envelope_that_does_not_exist_is_told_with_the_name_that_was_meant() {
         // The only message with payloads.
         ("x", "did you mean `chat.v1.Frame`?"),
     ] {
-        let expected =
-            format!("error: there is no message `{envelope}` to be the envelope\n  hint: {hint}");
+        let expected = format!(
+            "error: there is no message `{envelope}` to use as the envelope\n  hint: {hint}"
+        );
         assert_eq!(error(text, envelope), expected);
     }
     let none = error("syntax = \"proto3\"; message A {}", "zzzzzz");

@@ -1,12 +1,14 @@
-//! Conditions on events, held against the JSON of events.
+//! Conditions on events, evaluated on the JSON of events.
 
 use super::torture;
-use crate::schema::{Bundled, Condition, Schema};
+use crate::schema::{BundledSchema, EventCondition, Schema};
 
 fn holds(schema: &Schema, condition: &str, event: &str) -> bool {
     let envelope = schema.envelope_from_json(event.as_bytes()).unwrap();
     let json = schema.envelope_to_json(&envelope).unwrap();
-    Condition::parse(schema, condition).unwrap().holds(&json)
+    EventCondition::parse(schema, condition)
+        .unwrap()
+        .is_met_by(&json)
 }
 
 #[test]
@@ -94,7 +96,10 @@ fn a_condition_looks_into_lists_of_messages_and_into_json_of_the_application() {
     assert!(holds(&torture(), "tree.children[].tags[]=t", tree));
     assert!(!holds(&torture(), "tree.children.id=c", tree));
 
-    let generic = Bundled::named("generic").unwrap().schema().unwrap();
+    let generic = BundledSchema::by_name("generic")
+        .unwrap()
+        .compile()
+        .unwrap();
     let event = r#"{"event": {"data": {"order": 7, "lines": [{"sku": "a=b"}], "gone": null}}}"#;
     for condition in [
         "event.data.order=7",
@@ -120,10 +125,10 @@ fn a_condition_that_can_never_hold_is_refused_with_a_reason() {
             "test.v1.Choice has no field `idea`; it has name, tree, plain, nothing, number, blob",
         ),
         ("tree.id.more=a", "`more` has no fields"),
-        ("tree=a", "`tree` is a message; go on to one of its fields"),
+        ("tree=a", "`tree` is a message; name one of its fields"),
         (
             "scalars.by_text=a",
-            "`scalars.by_text` is a map; go on to one of its keys",
+            "`scalars.by_text` is a map; name one of its keys",
         ),
         (
             "scalars.m=yes",
@@ -136,7 +141,7 @@ fn a_condition_that_can_never_hold_is_refused_with_a_reason() {
         ),
         ("anything.at.seconds=1", "`seconds` has no fields"),
     ] {
-        let error = Condition::parse(&torture(), condition).unwrap_err();
+        let error = EventCondition::parse(&torture(), condition).unwrap_err();
         assert_eq!(error.to_string(), reason, "{condition}");
     }
 }

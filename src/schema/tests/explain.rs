@@ -1,24 +1,24 @@
 //! The explanation of an event's topics agrees with its routing, and the routing table
-//! lists every way that an explanation finds.
+//! lists every path that an explanation finds.
 
 use std::{collections::BTreeSet, sync::LazyLock};
 
 use proptest::{collection::vec, prelude::*};
 
 use super::{super::oracle::random_envelope as random, torture};
-use crate::schema::{Bundled, Routes, Schema};
+use crate::schema::{BundledSchema, Schema, TopicRoutes};
 
 static TORTURE: LazyLock<Schema> = LazyLock::new(torture);
 static BUNDLED: LazyLock<Vec<Schema>> = LazyLock::new(|| {
-    let all = Bundled::all().unwrap();
+    let all = BundledSchema::load_all().unwrap();
     all.iter()
-        .map(|bundled| bundled.schema().unwrap())
+        .map(|bundled| bundled.compile().unwrap())
         .collect()
 });
 
-/// Compares both views of the envelope; whether it is taken.
+/// Compares both views of the envelope. Returns true if it is accepted.
 fn compare(schema: &Schema, envelope: &[u8]) -> bool {
-    let (inspected, explained) = (schema.inspect(envelope), schema.explain(envelope));
+    let (inspected, explained) = (schema.inspect(envelope), schema.explain_topics(envelope));
     let (inspected, explained) = match (inspected, explained) {
         (Ok(inspected), Ok(explained)) => (inspected, explained),
         (inspected, explained) => {
@@ -45,7 +45,7 @@ fn compare(schema: &Schema, envelope: &[u8]) -> bool {
     true
 }
 
-/// Whether the path of an explanation stands in the routing table.
+/// Returns true if the path of an explanation is in the routing table.
 fn is_listed(schema: &Schema, path: &str) -> bool {
     let path = without_indexes(path);
     if is_below(&schema.envelope_routes(), path.clone()) {
@@ -53,10 +53,10 @@ fn is_listed(schema: &Schema, path: &str) -> bool {
     }
     let (name, path) = path.split_once('.').unwrap();
     let payload = schema.payloads().iter().find(|it| it.name == name);
-    is_below(&schema.routes(payload.unwrap()), path.to_owned())
+    is_below(&schema.payload_routes(payload.unwrap()), path.to_owned())
 }
 
-fn is_below(routes: &Routes, mut path: String) -> bool {
+fn is_below(routes: &TopicRoutes, mut path: String) -> bool {
     assert!(!routes.is_cut);
     for _ in 0..100 {
         if routes.paths.iter().any(|it| it.path == path) {
@@ -85,7 +85,7 @@ fn without_indexes(path: &str) -> String {
     for (at, character) in path.char_indices() {
         match (within, character) {
             (None, '{') => within = Some('}'),
-            // An extension's name stands in brackets too.
+            // The name of an extension is in brackets too.
             (None, '[') if path.as_bytes()[at + 1].is_ascii_digit() => {
                 within = Some(']');
             }
@@ -124,7 +124,7 @@ fn a_path_has_indexes_keys_and_unset_fields() {
     }}"#;
     let envelope = TORTURE.envelope_from_json(json.as_bytes()).unwrap();
     assert!(compare(&TORTURE, &envelope));
-    let explained = TORTURE.explain(&envelope).unwrap();
+    let explained = TORTURE.explain_topics(&envelope).unwrap();
     let given = explained.iter().filter_map(|field| {
         let topic = field.topic.as_ref()?;
         Some((field.path.as_str(), topic.as_str()))
@@ -158,7 +158,7 @@ fn a_refusal_is_that_of_the_relay() {
     let envelope = TORTURE
         .envelope_from_json(br#"{"tree": {"id": "*"}}"#)
         .unwrap();
-    let refused = TORTURE.explain(&envelope).unwrap_err();
+    let refused = TORTURE.explain_topics(&envelope).unwrap_err();
     assert_eq!(refused, TORTURE.inspect(&envelope).unwrap_err());
     assert_eq!(refused.field(), Some("tree.id"));
 }

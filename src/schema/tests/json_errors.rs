@@ -1,7 +1,7 @@
-//! What errors in JSON suggest.
+//! The suggestions in errors about JSON.
 
 use super::{
-    super::{Bundled, JsonError},
+    super::{BundledSchema, JsonError},
     Schema, torture,
 };
 
@@ -13,7 +13,7 @@ fn told(error: &JsonError) -> (Option<&str>, String) {
     (error.field(), error.to_string())
 }
 
-/// The field and the text of the error.
+/// Asserts that the JSON is refused with this field and message.
 #[track_caller]
 fn assert_refused(schema: &Schema, json: &str, field: Option<&str>, message: &str) {
     let error = schema.envelope_from_json(json.as_bytes()).unwrap_err();
@@ -57,7 +57,10 @@ fn where_no_event_is_near_all_are_listed_and_nothing_that_is_no_event() {
     }
     assert!(text.len() < 800, "{text}");
     let message = "unknown event `subscribed`; the events are event, message, presence";
-    let generic = Bundled::named("generic").unwrap().schema().unwrap();
+    let generic = BundledSchema::by_name("generic")
+        .unwrap()
+        .compile()
+        .unwrap();
     assert_refused(&generic, r#"{"subscribed": {}}"#, None, message);
 }
 
@@ -187,7 +190,7 @@ fn what_an_error_repeats_has_a_bound() {
         let error = torture().envelope_from_json(json.as_bytes()).unwrap_err();
         assert!(error.to_string().len() <= 1000, "{error}");
         assert!(error.field().unwrap().len() <= 1000);
-        // The sentence is not lost behind the path.
+        // The sentence stays visible after a long path.
         assert!(error.to_string().ends_with(error.message()), "{error}");
     }
 }
@@ -256,7 +259,7 @@ fn a_value_of_the_wrong_type_is_told_what_is_expected() {
         (
             r#"{"tree": {"children": [null]}}"#,
             Some("tree.children[0]"),
-            "null cannot stand in a list or a map",
+            "null is not allowed in a list or a map",
         ),
         (
             r#"{"scalars": {"n": 1.5}}"#,
@@ -330,17 +333,20 @@ fn a_value_of_the_wrong_type_is_told_what_is_expected() {
 
 #[test]
 fn an_event_of_too_many_values_is_refused_before_it_is_read() {
-    let generic = Bundled::named("generic").unwrap().schema().unwrap();
+    let generic = BundledSchema::by_name("generic")
+        .unwrap()
+        .compile()
+        .unwrap();
     let event = |values: usize| {
         let ones = vec!["1"; values].join(",");
         format!(r#"{{"event":{{"data":[{ones}]}}}}"#)
     };
-    // Beside the commas there are five marks.
+    // In addition to the commas there are five structural characters.
     let (most, more) = (event(100_000 - 5 + 1), event(100_000 - 5 + 2));
     assert!(generic.envelope_from_json(most.as_bytes()).is_ok());
     let error = generic.envelope_from_json(more.as_bytes()).unwrap_err();
     assert!(error.is_too_large(), "{error}");
-    // Each event of a batch has as many.
+    // The limit applies to each event of a batch.
     let batch = format!(r#"{{"messages":[{most},{most}]}}"#);
     assert!(
         generic

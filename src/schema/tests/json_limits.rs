@@ -1,18 +1,19 @@
-//! Events that have no JSON or too much of it, and the bound by which most need no look.
+//! Events without JSON or with too much of it, and the bound due to which most events need
+//! no check.
 
 use std::sync::LazyLock;
 
 use proptest::{collection::vec, prelude::*};
 
 use super::{
-    super::{Bundled, oracle::random_envelope},
+    super::{BundledSchema, oracle::random_envelope},
     Schema, field, torture,
 };
 
 static TORTURE: LazyLock<Schema> = LazyLock::new(torture);
 static BUNDLED: LazyLock<Schema> = LazyLock::new(|| Schema::bundled().unwrap());
 
-/// The most that a message_id and a timestamp take which the relay adds.
+/// Maximum bytes of a message_id and a timestamp added by the relay.
 const ADDED: usize =
     r#""messageId":"0199f0a4-7c5e-7d3b-9a51-3f0c8e6b2d00","timestamp":"-9223372036854775808","#
         .len();
@@ -23,8 +24,8 @@ const POSITION: &str = concat!(
     r#""offset":"18446744073709551615"}"#
 );
 
-/// A look at the event passes where there is JSON and it is not too long, and no event
-/// that needs no look would fail it.
+/// Asserts that the check passes if the event has JSON and it is not too long, and that no
+/// event would fail the check that the bound exempts from it.
 fn judge(schema: &Schema, envelope: &[u8], beyond: usize) {
     let Ok(inspected) = schema.inspect(envelope) else {
         return;
@@ -42,7 +43,7 @@ fn judge(schema: &Schema, envelope: &[u8], beyond: usize) {
     if inspected.json_is_in_doubt(usize::MAX >> 1) {
         return;
     }
-    // The least limit under which it needs no look.
+    // The lowest limit at which it needs no check.
     let (mut doubt, mut sure) = (0, usize::MAX >> 1);
     while sure - doubt > 1 {
         let middle = usize::midpoint(doubt, sure);
@@ -74,7 +75,7 @@ fn the_bound_holds_for_what_grows_most() {
     let many = |one: &[u8]| one.repeat(2000);
     let packed = |number, byte| field(3, &field(number, &[byte; 2000]));
     for envelope in [
-        // Control characters, enums, booleans, numbers, empty texts and messages.
+        // Control characters, enums, booleans, numbers, empty strings and messages.
         field(3, &field(14, &[1; 2000])),
         packed(116, 1),
         packed(116, 0),
@@ -88,7 +89,7 @@ fn the_bound_holds_for_what_grows_most() {
         field(3, &many(&field(215, b"\xff"))),
         field(2, &many(&field(4, b""))),
         field(4, &many(&field(3, b""))),
-        // Entries of maps with nothing but a key.
+        // Map entries with only a key.
         field(
             3,
             &(0..100)
@@ -134,9 +135,12 @@ fn only_events_with_types_that_may_have_no_json_are_always_looked_at() {
         let envelope = field(number, b"");
         schema.inspect(&envelope).unwrap().json_is_in_doubt(1 << 20)
     };
-    let generic = Bundled::named("generic").unwrap().schema().unwrap();
+    let generic = BundledSchema::by_name("generic")
+        .unwrap()
+        .compile()
+        .unwrap();
     assert!(in_doubt(&generic, 32));
-    // A tree may quote an envelope, and with it anything.
+    // A tree may contain an envelope, and thus anything.
     for (number, expected) in [
         (2, true),
         (3, false),
@@ -149,7 +153,7 @@ fn only_events_with_types_that_may_have_no_json_are_always_looked_at() {
     }
 }
 
-/// A field with a varint, as the wire has negative numbers too.
+/// A field with a varint, which is also the form of negative numbers on the wire.
 fn varint(number: u32, value: i64) -> Vec<u8> {
     let mut out = Vec::new();
     prost::encoding::int64::encode(number, &value, &mut out);

@@ -1,4 +1,4 @@
-//! Events as the text of their JSON: canonical, the same each time, and readable again.
+//! Events as JSON text: canonical, deterministic and parseable.
 
 use std::sync::LazyLock;
 
@@ -7,22 +7,26 @@ use prost_reflect::{DynamicMessage, SerializeOptions};
 use serde_json::Value;
 
 use super::{
-    super::{Bundled, oracle::random_envelope},
+    super::{BundledSchema, oracle::random_envelope},
     Schema, torture,
 };
 
 static TORTURE: LazyLock<Schema> = LazyLock::new(torture);
 static BUNDLED: LazyLock<Schema> = LazyLock::new(|| Schema::bundled().unwrap());
-static GENERIC: LazyLock<Schema> =
-    LazyLock::new(|| Bundled::named("generic").unwrap().schema().unwrap());
+static GENERIC: LazyLock<Schema> = LazyLock::new(|| {
+    BundledSchema::by_name("generic")
+        .unwrap()
+        .compile()
+        .unwrap()
+});
 
-/// A random envelope that the relay takes.
+/// A random envelope that the relay accepts.
 fn envelopes(schema: &'static Schema) -> impl Strategy<Value = Vec<u8>> {
     let envelope = vec(any::<u8>(), 0..600).prop_map(|tape| random_envelope(schema, &tape));
     envelope.prop_filter("the relay takes it", |it| schema.inspect(it).is_ok())
 }
 
-/// What prost-reflect's own serializer makes of it.
+/// Returns the JSON of prost-reflect's own serializer.
 fn by_prost_reflect(schema: &Schema, envelope: &[u8]) -> Option<Value> {
     let message = DynamicMessage::decode(schema.envelope.clone(), envelope).unwrap();
     let options = SerializeOptions::new();
@@ -31,8 +35,8 @@ fn by_prost_reflect(schema: &Schema, envelope: &[u8]) -> Option<Value> {
         .ok()
 }
 
-/// Whether two values of JSON mean the same: prost-reflect writes integers in doubles with a
-/// fraction of zero, and all digits that a float has as a double.
+/// Returns true if two values of JSON are equivalent: prost-reflect writes integers in
+/// doubles with a fraction of zero, and a float with all its digits as a double.
 fn is_same(ours: &Value, theirs: &Value) -> bool {
     match (ours, theirs) {
         (Value::Number(ours), Value::Number(theirs)) => {
@@ -50,8 +54,8 @@ fn is_same(ours: &Value, theirs: &Value) -> bool {
     }
 }
 
-/// The text is the same each time, says what prost-reflect says, and, read again, gives
-/// itself.
+/// Asserts that the text is deterministic, equivalent to that of prost-reflect, and
+/// unchanged by a round trip.
 fn judge(schema: &Schema, envelope: &[u8]) {
     let Ok(text) = schema.envelope_to_json_text(envelope) else {
         assert!(schema.envelope_to_json(envelope).is_err());
@@ -152,9 +156,9 @@ fn integers_in_doubles_and_floats_are_written_as_integers() {
         text(9_007_199_254_740_991.0, 16_777_216.0),
         "9007199254740991,16777216"
     );
-    // Its neighbours are no integers, so its digits say more than it knows.
+    // Doubles of this size skip integers, so its digits would be inexact.
     assert_eq!(text(9_007_199_254_740_992.0, 1.0), "9007199254740992.0,1");
-    // No integer is -0.
+    // -0 is not an integer.
     let mut negative_zero = Vec::new();
     prost::encoding::double::encode_packed(101, &[-0.0, 0.0], &mut negative_zero);
     let envelope = super::field(3, &negative_zero);

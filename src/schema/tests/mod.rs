@@ -1,4 +1,4 @@
-//! The schema against prost-reflect and against the cases that it must refuse.
+//! Tests of the schema: comparisons with prost-reflect, and cases that it must refuse.
 
 mod against_prost;
 mod any_schema;
@@ -22,7 +22,7 @@ use std::{fs, path::Path};
 
 use prost_reflect::DescriptorPool;
 
-use super::{Fault, Inspected, Schema, WireError};
+use super::{InspectedEnvelope, Schema, WireError, WireFault};
 
 const TORTURE: &str = include_str!("torture.proto");
 
@@ -40,7 +40,7 @@ fn pool_of(text: &str) -> DescriptorPool {
     let mut compiler = protox::Compiler::new(includes).unwrap();
     compiler.include_imports(true);
     compiler.open_file("test.proto").unwrap();
-    // The way of a compiled schema: encoded, with imports and annotations.
+    // Built like a compiled schema: encoded, with imports and annotations.
     DescriptorPool::decode(compiler.encode_file_descriptor_set().as_slice()).unwrap()
 }
 
@@ -49,12 +49,12 @@ fn torture() -> Schema {
     Schema::compile(&pool_of(TORTURE), "test.v1.Envelope").unwrap()
 }
 
-fn topics(inspected: &Inspected<'_>) -> Vec<String> {
+fn topics(inspected: &InspectedEnvelope<'_>) -> Vec<String> {
     inspected.topics.iter().map(ToString::to_string).collect()
 }
 
-/// Why the envelope is refused, and at which field.
-fn refusal(schema: &Schema, envelope: &[u8]) -> Option<(Fault, Option<String>)> {
+/// Returns the reason why the envelope is refused, and the field.
+fn refusal(schema: &Schema, envelope: &[u8]) -> Option<(WireFault, Option<String>)> {
     let error = schema.inspect(envelope).err()?;
     Some((error.fault(), error.field().map(str::to_owned)))
 }
@@ -70,13 +70,13 @@ fn field(number: u32, value: &[u8]) -> Vec<u8> {
 
 #[test]
 fn an_error_says_what_where_and_at_which_byte() {
-    let error = WireError::new(Fault::Utf8, 7)
-        .within("tags", Some(2))
-        .within("tree", None);
+    let error = WireError::new(WireFault::Utf8, 7)
+        .in_field("tags", Some(2))
+        .in_field("tree", None);
     assert_eq!(error.to_string(), "tree.tags[2] is not UTF-8 (at byte 7)");
     assert_eq!(
-        WireError::unplaced(Fault::Wildcard).to_string(),
-        "the message is `*`, which is no id"
+        WireError::without_offset(WireFault::Wildcard).to_string(),
+        "the message is `*`, which is not an id"
     );
 }
 

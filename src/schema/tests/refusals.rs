@@ -1,10 +1,10 @@
-//! Each refusal by an example, with the field that it names, and what stands
-//! just within the bounds.
+//! An example of each refusal, with the field that it names, and values that are just
+//! within the bounds.
 
 use prost_reflect::DynamicMessage;
 
 use super::{
-    super::{Bundled, Fault},
+    super::{BundledSchema, WireFault},
     Schema, field, refusal, topics, torture,
 };
 use crate::protocol::TopicError;
@@ -14,7 +14,7 @@ fn created(work_item: &[u8]) -> Vec<u8> {
     field(2, &field(1, work_item))
 }
 
-fn assert_refused(schema: &Schema, envelope: &[u8], fault: Fault, path: &str) {
+fn assert_refused(schema: &Schema, envelope: &[u8], fault: WireFault, path: &str) {
     let path = (!path.is_empty()).then(|| path.to_owned());
     assert_eq!(
         refusal(schema, envelope),
@@ -26,53 +26,53 @@ fn assert_refused(schema: &Schema, envelope: &[u8], fault: Fault, path: &str) {
 #[test]
 fn what_is_not_well_formed_is_refused_with_the_path_to_it() {
     let schema = Schema::bundled().unwrap();
-    let cases: [(Vec<u8>, Fault, &str); 16] = [
-        (b"\x12".to_vec(), Fault::Truncated, ""),
-        (b"\x12\x05hi".to_vec(), Fault::Truncated, ""),
-        (b"\x00\x00".to_vec(), Fault::FieldNumber, ""),
-        (b"\x0e".to_vec(), Fault::WireType, ""),
-        (b"\x0b\x0c".to_vec(), Fault::Group, ""),
+    let cases: [(Vec<u8>, WireFault, &str); 16] = [
+        (b"\x12".to_vec(), WireFault::Truncated, ""),
+        (b"\x12\x05hi".to_vec(), WireFault::Truncated, ""),
+        (b"\x00\x00".to_vec(), WireFault::FieldNumber, ""),
+        (b"\x0e".to_vec(), WireFault::WireType, ""),
+        (b"\x0b\x0c".to_vec(), WireFault::Group, ""),
         // An unknown group, far above the known fields.
-        (b"\xa3\x06\xa4\x06".to_vec(), Fault::Group, ""),
+        (b"\xa3\x06\xa4\x06".to_vec(), WireFault::Group, ""),
         (
             created(b"\xa3\x06\xa4\x06"),
-            Fault::Group,
+            WireFault::Group,
             "work_item_created.work_item",
         ),
         (
             created(b"\x0a\x03ab"),
-            Fault::Truncated,
+            WireFault::Truncated,
             "work_item_created.work_item",
         ),
         (
             created(b"\x0a\x01\xff"),
-            Fault::Utf8,
+            WireFault::Utf8,
             "work_item_created.work_item.id",
         ),
         (
             created(b"\x08\x01"),
-            Fault::Mistyped,
+            WireFault::Mistyped,
             "work_item_created.work_item.id",
         ),
         (
             created(b"\x12\x01\x01"),
-            Fault::Mistyped,
+            WireFault::Mistyped,
             "work_item_created.work_item.item_type",
         ),
         (
             created(b"\x10\xff\xff\xff\xff\xff\xff\xff\xff\xff\x02"),
-            Fault::Varint,
+            WireFault::Varint,
             "work_item_created.work_item",
         ),
-        (field(1, b"\xff"), Fault::Utf8, "message_id"),
-        (b"\x42\x00".to_vec(), Fault::Mistyped, "timestamp"),
-        (field(18, b"\xff"), Fault::Utf8, "topics[0]"),
+        (field(1, b"\xff"), WireFault::Utf8, "message_id"),
+        (b"\x42\x00".to_vec(), WireFault::Mistyped, "timestamp"),
+        (field(18, b"\xff"), WireFault::Utf8, "topics[0]"),
         (
             field(
                 10,
                 &[field(1, b"a"), field(2, b"b"), field(1, b"\xff")].concat(),
             ),
-            Fault::Utf8,
+            WireFault::Utf8,
             "subscribe.project_ids[1]",
         ),
     ];
@@ -85,9 +85,14 @@ fn what_is_not_well_formed_is_refused_with_the_path_to_it() {
 fn a_second_payload_is_refused_be_it_the_same_or_another() {
     let schema = Schema::bundled().unwrap();
     let twice = [field(2, b""), field(2, b"")].concat();
-    assert_refused(&schema, &twice, Fault::SecondPayload, "work_item_created");
+    assert_refused(
+        &schema,
+        &twice,
+        WireFault::SecondPayload,
+        "work_item_created",
+    );
     let two = [field(2, b""), field(14, b"")].concat();
-    assert_refused(&schema, &two, Fault::SecondPayload, "ping");
+    assert_refused(&schema, &two, WireFault::SecondPayload, "ping");
 }
 
 #[test]
@@ -101,7 +106,7 @@ fn a_field_of_the_relays_may_come_once() {
         (field(9, b""), "position"),
     ] {
         assert!(schema.inspect(&once).is_ok());
-        assert_refused(&schema, &once.repeat(2), Fault::Repeated, name);
+        assert_refused(&schema, &once.repeat(2), WireFault::Repeated, name);
     }
 }
 
@@ -109,7 +114,7 @@ fn a_field_of_the_relays_may_come_once() {
 fn the_numbers_that_the_relay_reserves_are_refused() {
     let schema = Schema::bundled().unwrap();
     for number in 19..=31 {
-        assert_refused(&schema, &field(number, b""), Fault::Reserved, "");
+        assert_refused(&schema, &field(number, b""), WireFault::Reserved, "");
     }
     assert!(
         schema.inspect(&field(46, b"")).is_ok(),
@@ -122,12 +127,12 @@ fn what_cannot_be_an_id_is_refused_with_its_path() {
     let schema = Schema::bundled().unwrap();
     let long = [b'x'; 257];
     for (id, fault) in [
-        (b"*".as_slice(), Fault::Wildcard),
-        (&long, Fault::Topic(TopicError::IdTooLong)),
-        (b"a\0", Fault::Topic(TopicError::ControlCharacter)),
+        (b"*".as_slice(), WireFault::Wildcard),
+        (&long, WireFault::Topic(TopicError::IdTooLong)),
+        (b"a\0", WireFault::Topic(TopicError::ControlCharacter)),
         (
             "\u{85}".as_bytes(),
-            Fault::Topic(TopicError::ControlCharacter),
+            WireFault::Topic(TopicError::ControlCharacter),
         ),
     ] {
         let envelope = created(&field(3, id));
@@ -135,23 +140,26 @@ fn what_cannot_be_an_id_is_refused_with_its_path() {
         assert_refused(&schema, &envelope, fault, path);
     }
     let tree = field(2, &[field(10, b"a"), field(10, b"*")].concat());
-    assert_refused(&torture(), &tree, Fault::Wildcard, "tree.tags[1]");
+    assert_refused(&torture(), &tree, WireFault::Wildcard, "tree.tags[1]");
 }
 
 #[test]
 fn what_cannot_be_a_whole_topic_is_refused_with_its_path() {
-    let schema = Bundled::named("generic").unwrap().schema().unwrap();
+    let schema = BundledSchema::by_name("generic")
+        .unwrap()
+        .compile()
+        .unwrap();
     let message = |topics: &[&str]| {
         let topics = topics.iter().map(|topic| field(5, topic.as_bytes()));
         field(33, &topics.collect::<Vec<_>>().concat())
     };
     for (topic, fault) in [
-        ("order:*", Fault::Wildcard),
-        ("user:*", Fault::Wildcard),
-        ("tenant:acme", Fault::TenantTopic),
-        ("order", Fault::Topic(TopicError::NoColon)),
-        ("Order:7", Fault::Topic(TopicError::MalformedKind)),
-        ("order:", Fault::Topic(TopicError::EmptyId)),
+        ("order:*", WireFault::Wildcard),
+        ("user:*", WireFault::Wildcard),
+        ("tenant:acme", WireFault::TenantTopic),
+        ("order", WireFault::Topic(TopicError::NoColon)),
+        ("Order:7", WireFault::Topic(TopicError::MalformedKind)),
+        ("order:", WireFault::Topic(TopicError::EmptyId)),
     ] {
         let envelope = message(&["order:7", topic]);
         assert_refused(&schema, &envelope, fault, "message.topics[1]");
@@ -179,7 +187,7 @@ fn a_value_that_is_replaced_further_on_names_nothing() {
     let envelope = tree(&[field(1, b"*"), field(1, b"a")]);
     assert_eq!(topics(&schema.inspect(&envelope).unwrap()), ["node:a"]);
     let envelope = tree(&[field(1, b"a"), field(1, b"*")]);
-    assert_refused(&schema, &envelope, Fault::Wildcard, "tree.id");
+    assert_refused(&schema, &envelope, WireFault::Wildcard, "tree.id");
     // A singular message: both parts count, and its own fields replace.
     let envelope = tree(&[field(2, &field(1, b"a")), field(2, &field(9, b"b"))]);
     assert_eq!(
@@ -244,7 +252,7 @@ fn more_watched_fields_than_bits_still_give_the_right_topics() {
     assert_eq!(topics(&inspected), expected);
 }
 
-/// A message `levels` deep below the envelope, in whose innermost `inner` lies.
+/// Returns a message nested `levels` deep below the envelope, with `inner` innermost.
 fn nested(levels: usize, inner: &[u8]) -> Vec<u8> {
     let innermost = (1..levels).fold(inner.to_vec(), |below, _| field(2, &below));
     field(2, &innermost)
@@ -255,7 +263,7 @@ fn both_take(schema: &Schema, envelope: &[u8]) -> bool {
     let ours = refusal(schema, envelope);
     let fault = ours.as_ref().map(|(fault, _)| *fault);
     assert_eq!(theirs, ours.is_none(), "{ours:?}");
-    assert!(matches!(fault, None | Some(Fault::TooDeep)));
+    assert!(matches!(fault, None | Some(WireFault::TooDeep)));
     theirs
 }
 
@@ -269,7 +277,7 @@ fn messages_lie_up_to_100_levels_below_the_envelope() {
     assert_eq!(path.unwrap(), format!("tree{}", ".left".repeat(100)));
 }
 
-/// prost does not count the entry, so it takes what is refused here.
+/// prost does not count the map entry as a level, so it accepts what is refused here.
 #[test]
 fn the_entry_of_a_map_is_a_level_and_its_value_another() {
     let schema = torture();
@@ -279,7 +287,7 @@ fn the_entry_of_a_map_is_a_level_and_its_value_another() {
     for (levels_max, inner) in [(99, key), (98, value), (99, unknown)] {
         assert!(both_take(&schema, &nested(levels_max, &inner)));
         let (fault, path) = refusal(&schema, &nested(levels_max + 1, &inner)).unwrap();
-        assert_eq!(fault, Fault::TooDeep, "{path:?}");
+        assert_eq!(fault, WireFault::TooDeep, "{path:?}");
     }
 }
 
@@ -310,7 +318,7 @@ fn field_18_and_defaults_are_cut_and_nothing_else() {
     assert_eq!(inspected.extra_topics, ["a:1", "", "no topic"]);
     assert_eq!((inspected.message_id, inspected.timestamp), (None, None));
     assert_eq!(
-        inspected.kept().collect::<Vec<_>>(),
+        inspected.kept_bytes().collect::<Vec<_>>(),
         [&event[..], &unknown[..]]
     );
     assert_eq!(inspected.kept_len(), event.len() + unknown.len());
@@ -320,7 +328,7 @@ fn field_18_and_defaults_are_cut_and_nothing_else() {
         (inspected.message_id, inspected.timestamp),
         (Some("m"), Some(7))
     );
-    assert_eq!(inspected.kept().collect::<Vec<_>>(), [&set[..]]);
+    assert_eq!(inspected.kept_bytes().collect::<Vec<_>>(), [&set[..]]);
 }
 
 #[test]
@@ -328,6 +336,6 @@ fn an_empty_envelope_has_no_payload() {
     let schema = Schema::bundled().unwrap();
     let inspected = schema.inspect(b"").unwrap();
     assert_eq!(inspected.payload, None);
-    assert_eq!(inspected.kept().count(), 0);
+    assert_eq!(inspected.kept_bytes().count(), 0);
     assert!(!inspected.has_position);
 }

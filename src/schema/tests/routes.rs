@@ -3,11 +3,11 @@
 use std::fmt::Write;
 
 use super::{pool_of, torture};
-use crate::schema::{Bundled, PayloadKind, Routes, Schema};
+use crate::schema::{BundledSchema, PayloadKind, Schema, TopicRoutes};
 
-fn routes(schema: &Schema, name: &str) -> Routes {
+fn routes(schema: &Schema, name: &str) -> TopicRoutes {
     let payload = schema.events().find(|payload| payload.name == name);
-    schema.routes(payload.unwrap())
+    schema.payload_routes(payload.unwrap())
 }
 
 #[test]
@@ -65,10 +65,10 @@ fn the_fields_of_the_envelope_beside_the_payload_are_listed_apart() {
     let paths: Vec<_> = paths.iter().map(|it| it.path.as_str()).collect();
     assert_eq!(paths, ["trace"]);
     let bundled = Schema::bundled().unwrap();
-    assert_eq!(bundled.envelope_routes(), Routes::default());
+    assert_eq!(bundled.envelope_routes(), TopicRoutes::default());
 }
 
-/// A schema of `count` messages of which each lies in every other one.
+/// Returns a schema of `count` messages, each of which contains all others.
 fn entangled(count: usize) -> Schema {
     let mut text = String::from(
         r#"syntax = "proto3"; package test.v1;
@@ -115,19 +115,19 @@ fn a_table_without_end_is_cut_and_keeps_the_short_paths() {
 
 #[test]
 fn a_sample_of_each_event_is_taken_and_names_what_its_routes_let_it_name() {
-    let bundled = Bundled::all().unwrap();
-    let mut schemas: Vec<_> = bundled.iter().map(|it| it.schema().unwrap()).collect();
+    let bundled = BundledSchema::load_all().unwrap();
+    let mut schemas: Vec<_> = bundled.iter().map(|it| it.compile().unwrap()).collect();
     schemas.push(torture());
     let mut samples = 0;
     for schema in &schemas {
         for payload in schema.events() {
-            let sample = schema.sample(payload);
+            let sample = schema.sample_event(payload);
             let json = sample.event.to_string();
             let envelope = schema.envelope_from_json(json.as_bytes()).unwrap();
             let inspected = schema.inspect(&envelope).unwrap();
             assert_eq!(inspected.payload.unwrap().number, payload.number);
             assert_eq!(inspected.topics, sample.topics);
-            let is_routed = !schema.routes(payload).paths.is_empty();
+            let is_routed = !schema.payload_routes(payload).paths.is_empty();
             assert_eq!(sample.topics.is_empty(), !is_routed, "{json}");
             assert_eq!(sample.topic_in_call.is_some(), !is_routed, "{json}");
             assert!(!json.contains(['\'', '\n']), "{json}");
@@ -149,7 +149,10 @@ fn the_best_sample_is_a_backends_event_with_a_topic_to_follow() {
     assert_eq!(sample.topic_in_call, None);
     assert!(sample.topic_to_follow().is_some());
 
-    let generic = Bundled::named("generic").unwrap().schema().unwrap();
+    let generic = BundledSchema::by_name("generic")
+        .unwrap()
+        .compile()
+        .unwrap();
     let sample = generic.best_sample().unwrap();
     assert_eq!(sample.payload, "event");
     assert_eq!(sample.topic_in_call.as_ref(), sample.topic_to_follow());
@@ -158,7 +161,10 @@ fn the_best_sample_is_a_backends_event_with_a_topic_to_follow() {
 
 #[test]
 fn a_presence_payload_says_what_is_not_there() {
-    let generic = Bundled::named("generic").unwrap().schema().unwrap();
+    let generic = BundledSchema::by_name("generic")
+        .unwrap()
+        .compile()
+        .unwrap();
     let presence = generic.events().find(|it| it.name == "presence").unwrap();
     assert!(presence.presence);
     assert_eq!(presence.message, "generic.v1.Presence");
@@ -170,7 +176,7 @@ fn a_presence_payload_says_what_is_not_there() {
     );
     assert!(
         !generic
-            .sample(presence)
+            .sample_event(presence)
             .event
             .to_string()
             .contains("absent")

@@ -1,4 +1,4 @@
-//! Schemas that are loaded: from files on disk, and from descriptor sets.
+//! Loading schemas from files on disk and from descriptor sets.
 
 use std::{fs, path::PathBuf, process::Command};
 
@@ -57,7 +57,7 @@ impl Dir {
         self.0.path().join(name)
     }
 
-    /// Loads the files, with these directories to look for imports in.
+    /// Loads the files, with these include directories.
     fn load(&self, files: &[&str], include: &[&str]) -> Result<Schema, String> {
         let paths = |names: &[&str]| names.iter().map(|name| self.path(name)).collect();
         let source = SchemaSource::Files {
@@ -145,7 +145,7 @@ fn schemas_in_memory_are_compiled_likewise() {
 
 #[test]
 fn symbolic_links_and_dots_in_paths_do_no_harm() {
-    // As Kubernetes mounts a ConfigMap.
+    // The layout of a ConfigMap mounted by Kubernetes.
     let dir = Dir::new(&[
         ("..data/chat.proto", &CHAT.replace("chat/event", "event")),
         ("..data/event.proto", EVENT),
@@ -215,14 +215,14 @@ fn imports_in_a_circle_are_named() {
     let error = dir.load(&["chat.proto"], &[]).unwrap_err();
     assert_eq!(
         error,
-        "third.proto:2: error: the imports run in a circle: event.proto → third.proto → event.proto\n  \
-         hint: move what both files need into a third one"
+        "third.proto:2: error: circular import: event.proto → third.proto → event.proto\n  \
+         hint: move the declarations that both files need to a third file"
     );
 }
 
 #[test]
 fn a_copy_of_a_built_in_file_must_not_differ() {
-    let [options, relay] = super::super::BuiltInFile::all() else {
+    let [options, relay] = super::super::BuiltInFile::relay_files() else {
         panic!("two files")
     };
     let commented = options.text.replace("//", "// A word.");
@@ -265,7 +265,7 @@ fn a_copy_of_a_built_in_file_must_not_differ() {
     let error = other.load(&["chat/chat.proto"], &["."]).unwrap_err();
     for name in [options.name, relay.name, "google/protobuf/timestamp.proto"] {
         let says = format!(
-            "{name}: error: this is not the {name} that the relay has built in, and imports get that one\n  hint: remove this copy"
+            "{name}: error: this is not the {name} that is built into the relay, which imports use instead\n  hint: remove this copy"
         );
         assert!(error.contains(&says), "{error}");
     }
@@ -308,7 +308,7 @@ fn the_files_of_a_schema_have_a_size_in_all() {
         .load(&["half.proto", "second.proto", "chat/event.proto"], &["."])
         .unwrap_err();
     assert!(
-        error.contains("second.proto: error: is too large: the files of a schema may have 16777216 bytes in all"),
+        error.contains("second.proto: error: is too large: the files of a schema may have at most 16777216 bytes in total"),
         "{error}"
     );
 }
@@ -327,9 +327,7 @@ fn files_that_could_not_be_told_apart_are_refused() {
     );
     let error = dir.load(&["a/x.proto", "c/y.proto"], &["c"]).unwrap_err();
     assert!(
-        error.contains(
-            "a/x.proto: error: the file lies in none of the include directories\n  hint: "
-        ),
+        error.contains("a/x.proto: error: the file is not in any include directory\n  hint: "),
         "{error}"
     );
 }
@@ -374,12 +372,15 @@ fn what_is_no_descriptor_set_is_told_apart() {
         ),
         (
             &[0x1f, 0x8b, 8, 0],
-            "the file is compressed; a FileDescriptorSet is expected as it is",
+            "the file is compressed; an uncompressed FileDescriptorSet is expected",
         ),
-        (cut, "the file is no FileDescriptorSet, or it is cut short"),
+        (
+            cut,
+            "the file is not a FileDescriptorSet, or it is truncated",
+        ),
         (
             b"\x0a\x02\xff\xff",
-            "the file is no FileDescriptorSet, or it is cut short",
+            "the file is not a FileDescriptorSet, or it is truncated",
         ),
         (b"\x10\x01", "the descriptor set has no file in it"),
         (b"", "the descriptor set has no file in it"),
@@ -403,7 +404,7 @@ fn a_descriptor_set_without_a_file_that_it_imports_is_refused() {
     assert_eq!(
         error,
         "chat.binpb: chat/chat.proto:3: error: it imports chat/event.proto, which is not in the descriptor set\n  \
-         hint: give protoc --include_imports; buf build includes them unless told otherwise"
+         hint: pass --include_imports to protoc; buf build includes imports by default"
     );
 }
 
@@ -418,7 +419,7 @@ fn a_descriptor_set_with_another_file_of_the_relays_is_refused() {
     }
     let error = chat().load_set(&other.encode_to_vec()).unwrap_err();
     assert!(
-        error.contains("chat.binpb: sidewire/v1/relay.proto: error: this is not the sidewire/v1/relay.proto that the relay has built in"),
+        error.contains("chat.binpb: sidewire/v1/relay.proto: error: this is not the sidewire/v1/relay.proto that is built into the relay"),
         "{error}"
     );
 }
@@ -468,7 +469,7 @@ fn a_descriptor_set_of_an_edition_is_refused() {
     assert!(
         error.starts_with(
             "chat.binpb: chat/event.proto: error: the file uses an edition of Protocol Buffers, \
-             which the relay does not read\n  hint: write `syntax = \"proto3\";`"
+             which the relay does not support\n  hint: write `syntax = \"proto3\";`"
         ),
         "{error}"
     );

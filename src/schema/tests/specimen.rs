@@ -1,13 +1,16 @@
-//! Events that are made to measure with: their size, and what they relate to.
+//! Generated events for benchmarks: their size and topics.
 
 use super::{pool_of, torture};
-use crate::schema::{Bundled, Schema};
+use crate::schema::{BundledSchema, Schema};
 
 #[test]
 fn an_event_has_the_one_topic_and_the_size_that_were_asked_for() {
-    let generic = Bundled::named("generic").unwrap().schema().unwrap();
+    let generic = BundledSchema::by_name("generic")
+        .unwrap()
+        .compile()
+        .unwrap();
     for schema in [Schema::bundled().unwrap(), generic, torture()] {
-        let specimen = schema.specimen().unwrap();
+        let specimen = schema.synthetic_event().unwrap();
         let topic = format!("{}:bench-17", specimen.kind());
         for bytes in (60..700).chain(16_300..16_500).chain([100_000, 1 << 20]) {
             let event = specimen.encode("bench-17", bytes).unwrap();
@@ -22,7 +25,7 @@ fn an_event_has_the_one_topic_and_the_size_that_were_asked_for() {
 
 #[test]
 fn a_size_that_the_id_does_not_fit_into_is_refused() {
-    let specimen = Schema::bundled().unwrap().specimen().unwrap();
+    let specimen = Schema::bundled().unwrap().synthetic_event().unwrap();
     assert_eq!(specimen.encode("bench-17", 10), None);
     let least = (0..100).find(|it| specimen.encode("b", *it).is_some());
     assert!(least.is_some_and(|least| least < 10), "{least:?}");
@@ -31,7 +34,7 @@ fn a_size_that_the_id_does_not_fit_into_is_refused() {
 #[test]
 fn an_annotation_may_stand_deep_and_alone() {
     let schema = Schema::compile(&pool_of(DEEP), "test.v1.Envelope").unwrap();
-    let specimen = schema.specimen().unwrap();
+    let specimen = schema.synthetic_event().unwrap();
     assert_eq!(specimen.kind(), "thing");
     for bytes in 30..600 {
         let event = specimen.encode("id", bytes).unwrap();
@@ -44,7 +47,7 @@ fn an_annotation_may_stand_deep_and_alone() {
 fn a_schema_whose_events_name_only_users_has_no_specimen() {
     let text = DEEP.replace("\"thing\"", "\"user\"");
     let schema = Schema::compile(&pool_of(&text), "test.v1.Envelope").unwrap();
-    assert_eq!(schema.specimen(), None);
+    assert_eq!(schema.synthetic_event(), None);
 }
 
 const DEEP: &str = r#"

@@ -2,18 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Received, conditions, logs::Logs};
+use super::{ReceivedEvents, conditions, logs::ModelLogs};
 use crate::simulation::{
-    events::{Event, Serial},
-    history::{Answer, History, Placed, Post, Said},
-    messages::Place,
+    events::{Serial, SimulatedEvent},
+    history::{FrameContent, History, PostAnswer, PostRecord, PostResult},
+    messages::EventPlace,
 };
 
-pub(super) fn check(history: &History, logs: &Logs, received: &Received) {
-    let mut answered = Answered::default();
+pub(super) fn check(history: &History, logs: &ModelLogs, received: &ReceivedEvents) {
+    let mut answered = AnswerChecker::default();
     for post in history.posts.borrow().iter() {
         if let Some(answer) = &post.answer {
-            answered.take(post, answer, history, logs);
+            answered.record_answer(post, answer, history, logs);
             conditions::check_held(post, answer, logs, history);
             for placed in &answer.results {
                 check_matched(history, post, answer, placed, received);
@@ -25,31 +25,37 @@ pub(super) fn check(history: &History, logs: &Logs, received: &Received) {
 }
 
 /// An event's serial, its position, and true if it was reported as a duplicate.
-type Known = (Serial, Place, bool);
+type KnownEvent = (Serial, EventPlace, bool);
 
 #[derive(Default)]
-struct Answered {
-    places: BTreeMap<(usize, Place), Serial>,
+struct AnswerChecker {
+    places: BTreeMap<(usize, EventPlace), Serial>,
     /// Events by tenant and message id, if the backend set one.
-    ids: BTreeMap<(usize, String), Vec<Known>>,
+    ids: BTreeMap<(usize, String), Vec<KnownEvent>>,
     refused: BTreeSet<Serial>,
     accepted: BTreeSet<Serial>,
 }
 
-impl Answered {
-    fn take(&mut self, post: &Post, answer: &Answer, history: &History, logs: &Logs) {
+impl AnswerChecker {
+    fn record_answer(
+        &mut self,
+        post: &PostRecord,
+        answer: &PostAnswer,
+        history: &History,
+        logs: &ModelLogs,
+    ) {
         let events = history.events.borrow();
         match answer.status {
             200 | 202 => {
                 assert_eq!(answer.results.len(), post.events.len());
                 for (serial, placed) in post.events.iter().zip(&answer.results) {
-                    self.accept(&events[*serial], placed);
+                    self.record_accepted(&events[*serial], placed);
                     if placed.is_duplicate {
                         history.count("duplicate");
                     }
                     assert_eq!(placed.matched.is_some(), answer.status == 200);
                 }
-                check_stands_together(&answer.results);
+                check_is_contiguous(&answer.results);
             }
             409 => {
                 assert_eq!(answer.code, "CONFLICT");
@@ -73,7 +79,7 @@ impl Answered {
         }
     }
 
-    fn accept(&mut self, event: &Event, placed: &Placed) {
+    fn record_accepted(&mut self, event: &SimulatedEvent, placed: &PostResult) {
         let id = &event.envelope.message_id;
         assert!(id.is_empty() || *id == placed.message_id, "{placed:?}");
         assert!(!placed.message_id.is_empty());
@@ -126,7 +132,7 @@ impl Answered {
         let lost: BTreeSet<_> = lost.flat_map(|post| post.events.iter().copied()).collect();
         for connection in history.connections.borrow().iter() {
             for heard in &connection.heard {
-                if let Said::Event { serial, .. } = heard.what {
+                if let FrameContent::Event { serial, .. } = heard.what {
                     let is_refused = self.refused.contains(&serial)
                         && !self.accepted.contains(&serial)
                         && !lost.contains(&serial);
@@ -138,7 +144,7 @@ impl Answered {
 }
 
 /// Returns true if another event has one of the message ids, in an earlier call or in this one.
-fn is_conflict(post: &Post, answer: &Answer, history: &History) -> bool {
+fn is_conflict(post: &PostRecord, answer: &PostAnswer, history: &History) -> bool {
     let (events, posts) = (history.events.borrow(), history.posts.borrow());
     let has_another = |serial: &Serial| {
         let event = &events[*serial];
@@ -157,7 +163,7 @@ fn is_conflict(post: &Post, answer: &Answer, history: &History) -> bool {
 }
 
 /// Checks that the new events of a call have consecutive offsets.
-fn check_stands_together(results: &[Placed]) {
+fn check_is_contiguous(results: &[PostResult]) {
     let new: Vec<_> = results.iter().filter(|it| !it.is_duplicate).collect();
     for pair in new.windows(2) {
         assert_eq!(
@@ -172,10 +178,10 @@ fn check_stands_together(results: &[Placed]) {
 /// number of those that could have.
 fn check_matched(
     history: &History,
-    post: &Post,
-    answer: &Answer,
-    placed: &Placed,
-    received: &Received,
+    post: &PostRecord,
+    answer: &PostAnswer,
+    placed: &PostResult,
+    received: &ReceivedEvents,
 ) {
     let Some(matched) = placed.matched.filter(|_| !placed.is_duplicate) else {
         return;
@@ -187,7 +193,7 @@ fn check_matched(
     let possible = connections.iter().filter(|it| {
         it.tenant == post.tenant
             && it.asked.moment < answer.when.moment
-            && it.may_have_had().meets(placed.topics)
+            && it.possible_topics().meets(placed.topics)
             && it
                 .end
                 .is_none_or(|(end, _)| end.time + GONE_AFTER > post.sent.time)

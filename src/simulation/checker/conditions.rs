@@ -1,13 +1,18 @@
 //! Checks the preconditions of backends against the log.
 
-use super::logs::{Log, Logs};
+use super::logs::{ModelLog, ModelLogs};
 use crate::simulation::{
-    history::{Answer, Condition, History, Post},
-    topics::TopicSet,
+    history::{History, PostAnswer, PostCondition, PostRecord},
+    topics::TopicBits,
 };
 
 /// Checks that the condition of an appended event held just before it.
-pub(super) fn check_held(post: &Post, answer: &Answer, logs: &Logs, history: &History) {
+pub(super) fn check_held(
+    post: &PostRecord,
+    answer: &PostAnswer,
+    logs: &ModelLogs,
+    history: &History,
+) {
     let (Some(condition), [placed]) = (&post.condition, &answer.results[..]) else {
         return;
     };
@@ -15,11 +20,11 @@ pub(super) fn check_held(post: &Post, answer: &Answer, logs: &Logs, history: &Hi
         return;
     }
     history.count("a precondition that held");
-    let log = logs.of(post.tenant, placed.place.epoch);
+    let log = logs.log_of(post.tenant, placed.place.epoch);
     let before = placed.place.offset - 1;
-    let topic = TopicSet::of(condition.topic);
+    let topic = TopicBits::of(condition.topic);
     let Some(last) = condition.last.filter(|last| last.offset > 0) else {
-        let mut there = log.relating(0..before, topic);
+        let mut there = log.offsets_relating(0..before, topic);
         let there = there.find(|offset| !log.may_be_evicted(*offset, answer.when));
         assert!(there.is_none(), "{there:?} was there: {post:?}");
         return;
@@ -29,22 +34,27 @@ pub(super) fn check_held(post: &Post, answer: &Answer, logs: &Logs, history: &Hi
         .get(last.offset)
         .is_some_and(|it| it.topics.meets(topic));
     assert!(is_its, "not of the topic: {post:?}");
-    let later = log.relating(last.offset..before, topic).next();
+    let later = log.offsets_relating(last.offset..before, topic).next();
     assert!(later.is_none(), "{later:?} was the last: {post:?}");
 }
 
 /// Returns true if the condition of a refused event may have failed.
-pub(super) fn may_not_have_held(post: &Post, answer: &Answer, logs: &Logs) -> bool {
+pub(super) fn may_not_have_held(post: &PostRecord, answer: &PostAnswer, logs: &ModelLogs) -> bool {
     post.condition.as_ref().is_some_and(|condition| {
-        let mut logs = logs.of_tenant(post.tenant);
+        let mut logs = logs.logs_of_tenant(post.tenant);
         logs.any(|(epoch, log)| may_not_hold(condition, epoch, log, answer))
     })
 }
 
-fn may_not_hold(condition: &Condition, epoch: u128, log: &Log, answer: &Answer) -> bool {
-    let topic = TopicSet::of(condition.topic);
+fn may_not_hold(
+    condition: &PostCondition,
+    epoch: u128,
+    log: &ModelLog,
+    answer: &PostAnswer,
+) -> bool {
+    let topic = TopicBits::of(condition.topic);
     let behind = condition.last.map_or(0, |last| last.offset);
-    let mut later = log.relating(behind..log.head(), topic);
+    let mut later = log.offsets_relating(behind..log.head(), topic);
     let is_before = |offset: u64| {
         let sent = log.get(offset).map(|it| it.sent.moment);
         sent.is_some_and(|sent| sent < answer.when.moment)

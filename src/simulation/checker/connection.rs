@@ -2,26 +2,29 @@
 //! precede it has come.
 
 use super::{
-    Received,
-    logs::{Log, Logs},
+    ReceivedEvents,
+    logs::{ModelLog, ModelLogs},
 };
 use crate::simulation::{
-    history::{Asked, Connection, Heard, History, Request, Said, Scarce, When},
-    messages::{Place, Topics},
-    topics::{TOPICS, TopicSet},
-    world::Settings,
+    history::{
+        ConnectionRecord, FrameContent, FrameRecord, History, RequestKind, ScarceResource,
+        SentRequest, Timestamp,
+    },
+    messages::{EventPlace, WireTopics},
+    topics::{TOPICS, TopicBits},
+    world::SimulationSettings,
 };
 
-pub(super) struct Follower<'a> {
+pub(super) struct ConnectionChecker<'a> {
     pub(super) number: usize,
-    pub(super) connection: &'a Connection,
-    pub(super) settings: &'a Settings,
-    logs: &'a Logs,
+    pub(super) connection: &'a ConnectionRecord,
+    pub(super) settings: &'a SimulationSettings,
+    logs: &'a ModelLogs,
     /// Set by the first position that it receives.
     epoch: Option<u128>,
-    pub(super) implicit: TopicSet,
+    pub(super) implicit: TopicBits,
     /// The confirmed topics that it has subscribed to.
-    pub(super) subscribed: TopicSet,
+    pub(super) subscribed: TopicBits,
     /// For each of its topics, the offset after which it gets events.
     pub(super) served_from: [u64; TOPICS.len()],
     /// The offset up to which it has received all events of its topics; `None` before it receives
@@ -35,15 +38,15 @@ pub(super) struct Follower<'a> {
     pub(super) replay_unheard: u64,
     pub(super) has_resumed: bool,
     pub(super) is_answered: Vec<bool>,
-    pub(super) close: Option<(When, u16, &'a str)>,
+    pub(super) close: Option<(Timestamp, u16, &'a str)>,
 }
 
-impl<'a> Follower<'a> {
+impl<'a> ConnectionChecker<'a> {
     pub(super) fn new(
         number: usize,
-        connection: &'a Connection,
-        logs: &'a Logs,
-        settings: &'a Settings,
+        connection: &'a ConnectionRecord,
+        logs: &'a ModelLogs,
+        settings: &'a SimulationSettings,
     ) -> Self {
         Self {
             number,
@@ -51,8 +54,8 @@ impl<'a> Follower<'a> {
             settings,
             logs,
             epoch: None,
-            implicit: TopicSet::implicit(connection.user),
-            subscribed: TopicSet::NONE,
+            implicit: TopicBits::implicit(connection.user),
+            subscribed: TopicBits::NONE,
             served_from: [0; TOPICS.len()],
             at: None,
             replay: Vec::new(),
@@ -64,48 +67,55 @@ impl<'a> Follower<'a> {
         }
     }
 
-    pub(super) fn log(&self) -> &'a Log {
+    pub(super) fn log(&self) -> &'a ModelLog {
         self.logs
-            .of(self.connection.tenant, self.epoch.unwrap_or_default())
+            .log_of(self.connection.tenant, self.epoch.unwrap_or_default())
     }
 
-    pub(super) fn topics(&self) -> TopicSet {
+    pub(super) fn topics(&self) -> TopicBits {
         self.subscribed | self.implicit
     }
 
-    pub(super) fn follow(&mut self, heard: &'a Heard, received: &mut Received, history: &History) {
+    pub(super) fn follow(
+        &mut self,
+        heard: &'a FrameRecord,
+        received: &mut ReceivedEvents,
+        history: &History,
+    ) {
         assert!(self.close.is_none(), "{self} hears more behind a Close");
         match &heard.what {
-            Said::Event { tenant, place, .. } => {
+            FrameContent::Event { tenant, place, .. } => {
                 assert_eq!(*tenant, self.connection.tenant, "{self}: not its tenant's");
                 let client = (self.connection.client, *place);
                 let moment = heard.when.moment;
                 received.by_client.entry(client).or_insert(moment);
                 self.event(*place, received);
             }
-            Said::Subscribed(topics) => {
+            FrameContent::Subscribed(topics) => {
                 self.subscribed(&topics.0, heard.when, history);
                 if topics.0.replayed > 0 {
                     history.count("resumed");
                 }
             }
-            Said::Unsubscribed(topics) => self.unsubscribed(&topics.0),
-            Said::Pong { timestamp, place } => self.pong(*timestamp, *place, heard.when, history),
-            Said::Refused {
+            FrameContent::Unsubscribed(topics) => self.unsubscribed(&topics.0),
+            FrameContent::Pong { timestamp, place } => {
+                self.pong(*timestamp, *place, heard.when, history);
+            }
+            FrameContent::Refused {
                 code,
                 request,
                 scarce,
             } => self.refused(code, request, *scarce, heard.when),
-            Said::Close { code, reason } => self.close = Some((heard.when, *code, reason)),
+            FrameContent::Close { code, reason } => self.close = Some((heard.when, *code, reason)),
         }
     }
 
-    fn in_epoch(&mut self, place: Place) {
+    fn in_epoch(&mut self, place: EventPlace) {
         let epoch = *self.epoch.get_or_insert(place.epoch);
         assert_eq!(epoch, place.epoch, "{self}: the epoch has changed");
     }
 
-    fn event(&mut self, place: Place, received: &mut Received) {
+    fn event(&mut self, place: EventPlace, received: &mut ReceivedEvents) {
         self.in_epoch(place);
         let logged = self.log().get(place.offset).expect("it was heard");
         if !self.replay.is_empty() {
@@ -146,7 +156,10 @@ impl<'a> Follower<'a> {
 
     /// Checks that no event between the two offsets relates to its topics.
     pub(super) fn check_nothing_lacks(&self, behind: u64, up_to: u64) {
-        let lacks = self.log().relating(behind..up_to, self.topics()).next();
+        let lacks = self
+            .log()
+            .offsets_relating(behind..up_to, self.topics())
+            .next();
         assert!(
             lacks.is_none(),
             "{self} has not heard {lacks:?} between {behind} and {up_to}"
@@ -154,7 +167,7 @@ impl<'a> Follower<'a> {
     }
 
     /// Checks that all events that every shard had queued by then have been received.
-    pub(super) fn check_nothing_queued_lacks(&self, behind: u64, by: When) {
+    pub(super) fn check_nothing_queued_lacks(&self, behind: u64, by: Timestamp) {
         let log = self.log();
         let lacks = log.range(behind..log.head()).find(|(_, it)| {
             it.topics.meets(self.topics()) && it.queued.is_some_and(|at| at.moment < by.moment)
@@ -189,9 +202,9 @@ impl<'a> Follower<'a> {
         offset
     }
 
-    fn subscribed(&mut self, topics: &Topics, when: When, history: &History) {
+    fn subscribed(&mut self, topics: &WireTopics, when: Timestamp, history: &History) {
         let request = self.answered(&topics.request);
-        let Asked::Subscribe(asked) = &request.what else {
+        let RequestKind::Subscribe(asked) = &request.what else {
             panic!("{self}: {request:?} is confirmed as a Subscribe");
         };
         assert!(
@@ -205,7 +218,7 @@ impl<'a> Follower<'a> {
         self.at = Some(place.offset);
     }
 
-    fn check_position(&mut self, position: u64, request: &Request, when: When) {
+    fn check_position(&mut self, position: u64, request: &SentRequest, when: Timestamp) {
         let head_min = self.log().head_min(request.sent.moment);
         assert!(
             position >= head_min,
@@ -215,7 +228,7 @@ impl<'a> Follower<'a> {
     }
 
     /// Checks that all events of its topics up to `position` have been received.
-    fn check_stands_at(&mut self, position: u64, when: When) {
+    fn check_stands_at(&mut self, position: u64, when: Timestamp) {
         let head_max = self.log().head_max(when.moment);
         assert!(
             position <= head_max,
@@ -227,9 +240,9 @@ impl<'a> Follower<'a> {
         self.check_nothing_lacks(at, position);
     }
 
-    fn unsubscribed(&mut self, topics: &Topics) {
+    fn unsubscribed(&mut self, topics: &WireTopics) {
         let request = self.answered(&topics.request);
-        let Asked::Unsubscribe(asked) = &request.what else {
+        let RequestKind::Unsubscribe(asked) = &request.what else {
             panic!("{self}: {request:?} is confirmed as an Unsubscribe");
         };
         assert!(
@@ -244,11 +257,18 @@ impl<'a> Follower<'a> {
         self.subscribed = self.subscribed.less(topics.all());
     }
 
-    fn pong(&mut self, timestamp: i64, place: Option<Place>, when: When, history: &History) {
+    fn pong(
+        &mut self,
+        timestamp: i64,
+        place: Option<EventPlace>,
+        when: Timestamp,
+        history: &History,
+    ) {
         let mut pings = self.connection.sent.iter().zip(&mut self.is_answered);
-        let next = pings.find(|(it, answered)| !**answered && matches!(it.what, Asked::Ping(_)));
+        let next =
+            pings.find(|(it, answered)| !**answered && matches!(it.what, RequestKind::Ping(_)));
         let (ping, is_answered) = next.expect("a Ping");
-        assert!(matches!(ping.what, Asked::Ping(sent) if sent == timestamp));
+        assert!(matches!(ping.what, RequestKind::Ping(sent) if sent == timestamp));
         *is_answered = true;
         if let Some(place) = place {
             history.count("a Pong with a position");
@@ -258,7 +278,13 @@ impl<'a> Follower<'a> {
         }
     }
 
-    fn refused(&mut self, code: &str, request: &str, scarce: Option<Scarce>, when: When) {
+    fn refused(
+        &mut self,
+        code: &str,
+        request: &str,
+        scarce: Option<ScarceResource>,
+        when: Timestamp,
+    ) {
         if code == "AUTHENTICATION_FAILED" {
             assert!(
                 when.time >= self.connection.token_end,
@@ -269,20 +295,20 @@ impl<'a> Follower<'a> {
         let index = self.index_of(request);
         let what = &self.connection.sent[index].what;
         let is_good = match what {
-            Asked::Subscribe(asked) => asked.may_be_asked_for(),
-            Asked::Unsubscribe(_) | Asked::Ping(_) => true,
-            Asked::Event => false,
+            RequestKind::Subscribe(asked) => asked.may_be_asked_for(),
+            RequestKind::Unsubscribe(_) | RequestKind::Ping(_) => true,
+            RequestKind::Event => false,
         };
         match code {
             "AUTHORIZATION_FAILED" | "VALIDATION_ERROR" => {
                 assert!(!is_good, "{self}: {what:?} is refused with {code}");
             }
             // Rates are checked separately, with all requests of the user.
-            "RATE_LIMIT_EXCEEDED" if scarce == Some(Scarce::Rate) => {}
-            "RATE_LIMIT_EXCEEDED" if scarce == Some(Scarce::Memory) => {
+            "RATE_LIMIT_EXCEEDED" if scarce == Some(ScarceResource::Rate) => {}
+            "RATE_LIMIT_EXCEEDED" if scarce == Some(ScarceResource::Memory) => {
                 let memory_max = self.settings.config.limits.memory_max;
                 assert!(
-                    matches!(what, Asked::Subscribe(_)) && memory_max < 1 << 30,
+                    matches!(what, RequestKind::Subscribe(_)) && memory_max < 1 << 30,
                     "{self}: {what:?} finds no memory of {memory_max} bytes"
                 );
             }
@@ -311,7 +337,7 @@ impl<'a> Follower<'a> {
     }
 
     /// Returns the request that is confirmed, and checks that all before it are answered.
-    fn answered(&mut self, request: &str) -> &'a Request {
+    fn answered(&mut self, request: &str) -> &'a SentRequest {
         let index = self.index_of(request);
         let mut before = self.connection.sent[..index].iter().zip(&self.is_answered);
         let earlier =
@@ -325,9 +351,9 @@ impl<'a> Follower<'a> {
     }
 }
 
-impl std::fmt::Display for Follower<'_> {
+impl std::fmt::Display for ConnectionChecker<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Connection { client, tenant, .. } = self.connection;
+        let ConnectionRecord { client, tenant, .. } = self.connection;
         write!(
             f,
             "connection {} (client {client}, tenant {tenant})",

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::connection::Follower;
-use crate::simulation::history::{Asked, End, History, Said, When};
+use super::connection::ConnectionChecker;
+use crate::simulation::history::{ConnectionEnd, FrameContent, History, RequestKind, Timestamp};
 
 /// Time within which data arrives that is not held up, over any link.
 const ARRIVES_WITHIN: Duration = Duration::from_secs(1);
@@ -14,7 +14,7 @@ const BYTES_MAX: usize = 1_300;
 /// Maximum size of an event as JSON, in bytes.
 const JSON_BYTES_MAX: usize = 8_500;
 
-impl Follower<'_> {
+impl ConnectionChecker<'_> {
     pub(super) fn check_end(&mut self, history: &History) {
         let Some((when, end)) = self.connection.end else {
             panic!("{self} has no end");
@@ -22,27 +22,27 @@ impl Follower<'_> {
         let limit = self.settings.config.limits.refusals_per_minute.get();
         assert!(self.refusals() <= limit, "{self} is refused too often");
         match (end, self.close) {
-            (End::Done, _) => {
+            (ConnectionEnd::Done, _) => {
                 history.count("read to the end");
                 self.check_all_was_heard(when);
             }
-            (End::Left, _) => {}
+            (ConnectionEnd::Left, _) => {}
             (_, Some((when, code, reason))) => {
                 self.check_close(code, reason, when, history);
                 if reason.contains("replay window") {
                     history.count("eviction during a replay");
                 }
             }
-            (End::Closed, None) => panic!("{self} ends without a Close"),
-            (End::Ended { .. }, None) => {
+            (ConnectionEnd::Closed, None) => panic!("{self} ends without a Close"),
+            (ConnectionEnd::Ended { .. }, None) => {
                 assert!(self.connection.is_cut, "{self} ends without a Close");
             }
-            (End::Reset { .. }, None) => {}
+            (ConnectionEnd::Reset { .. }, None) => {}
         }
     }
 
     /// Checks that a client that stayed to the end has received everything.
-    fn check_all_was_heard(&self, when: When) {
+    fn check_all_was_heard(&self, when: Timestamp) {
         self.check_replay_is_over();
         let mut asked = self.connection.sent.iter().zip(&self.is_answered);
         let unanswered = asked.find(|(_, is_answered)| !**is_answered);
@@ -60,7 +60,7 @@ impl Follower<'_> {
         );
     }
 
-    fn check_close(&self, code: u16, reason: &str, when: When, history: &History) {
+    fn check_close(&self, code: u16, reason: &str, when: Timestamp, history: &History) {
         match code {
             1001 => {
                 if let Some(at) = self.at {
@@ -95,7 +95,7 @@ impl Follower<'_> {
 
     /// Checks that the client had sent nothing for the idle timeout. Skipped if the network has
     /// held up data, which may then arrive late or cut off in the middle of a message.
-    fn check_is_silent(&self, reason: &str, when: When) {
+    fn check_is_silent(&self, reason: &str, when: Timestamp) {
         if self.connection.is_held {
             return;
         }
@@ -113,14 +113,14 @@ impl Follower<'_> {
 
     /// Returns the number of its refused messages. A simulation is shorter than a minute.
     pub(super) fn refusals(&self) -> u32 {
-        let is_refusal = |said: &Said| matches!(said, Said::Refused { code, .. } if code != "AUTHENTICATION_FAILED");
+        let is_refusal = |said: &FrameContent| matches!(said, FrameContent::Refused { code, .. } if code != "AUTHENTICATION_FAILED");
         let heard = self.connection.heard.iter();
         heard.map(|it| u32::from(is_refusal(&it.what))).sum()
     }
 
     /// Checks that so much was queued for it that an outbox could be full, or that the next event
     /// from the log may have been evicted. The last confirmation may not have been received.
-    fn check_is_slow(&self, reason: &str, when: When) {
+    fn check_is_slow(&self, reason: &str, when: Timestamp) {
         let unanswered = self.connection.sent.iter().zip(&self.is_answered);
         let unanswered: Vec<_> = unanswered
             .filter(|(_, it)| !**it)
@@ -128,7 +128,7 @@ impl Follower<'_> {
             .collect();
         let (mut topics, mut behind) = (self.topics(), self.at.unwrap_or(u64::MAX));
         for request in &unanswered {
-            if let Asked::Subscribe(asked) = &request.what
+            if let RequestKind::Subscribe(asked) = &request.what
                 && asked.may_be_asked_for()
             {
                 topics |= asked.all();
@@ -141,7 +141,7 @@ impl Follower<'_> {
         }
         let log = self.log();
         let head = log.head_max(when.moment);
-        let waiting = log.relating(behind..head, topics).count() + self.replay.len();
+        let waiting = log.offsets_relating(behind..head, topics).count() + self.replay.len();
         let limits = &self.settings.config.limits;
         let event_bytes_max = if self.connection.speaks_json {
             JSON_BYTES_MAX

@@ -7,29 +7,29 @@ use std::{
 
 use crate::simulation::{
     events::Serial,
-    history::{History, Moment, Post, Said, When},
-    messages::Place,
-    topics::{TENANTS, TopicSet},
-    world::{COST_MAX, Settings},
+    history::{FrameContent, History, Moment, PostRecord, Timestamp},
+    messages::EventPlace,
+    topics::{TENANTS, TopicBits},
+    world::{COST_MAX, SimulationSettings},
 };
 
-pub(super) struct Logs {
-    logs: BTreeMap<(usize, u128), Log>,
-    empty: Log,
+pub(super) struct ModelLogs {
+    logs: BTreeMap<(usize, u128), ModelLog>,
+    empty: ModelLog,
 }
 
 /// A tenant's log of one epoch.
 #[derive(Default)]
-pub(super) struct Log {
-    events: BTreeMap<u64, Logged>,
+pub(super) struct ModelLog {
+    events: BTreeMap<u64, ModelEvent>,
     /// The times at which events with lost answers were sent. It is unknown if they are in the
     /// log.
     lost: Vec<Moment>,
-    window: Window,
+    window: ModelWindow,
 }
 
 #[derive(Default, Clone, Copy)]
-struct Window {
+struct ModelWindow {
     is_open: bool,
     events: u64,
     bytes: usize,
@@ -38,40 +38,40 @@ struct Window {
     age: std::time::Duration,
 }
 
-pub(super) struct Logged {
+pub(super) struct ModelEvent {
     pub(super) serial: Serial,
-    pub(super) topics: TopicSet,
+    pub(super) topics: TopicBits,
     /// When it was sent; it was not in the log before.
-    pub(super) sent: When,
+    pub(super) sent: Timestamp,
     /// When it was known to be in the log and queued by every shard.
-    pub(super) queued: Option<When>,
+    pub(super) queued: Option<Timestamp>,
     /// When it was known to be in the log.
-    pub(super) acknowledged: Option<When>,
+    pub(super) acknowledged: Option<Timestamp>,
     cost_max: usize,
 }
 
-impl Logs {
-    pub(super) fn reconstruct(history: &History, settings: &Settings) -> Self {
+impl ModelLogs {
+    pub(super) fn reconstruct(history: &History, settings: &SimulationSettings) -> Self {
         let replay = &settings.config.replay;
         let mut logs = Self {
             logs: BTreeMap::new(),
-            empty: Log::default(),
+            empty: ModelLog::default(),
         };
         for post in history.posts.borrow().iter() {
             let placed = post.answer.iter().flat_map(|answer| &answer.results);
             for (serial, placed) in post.events.iter().zip(placed) {
-                logs.put(history, *serial, placed.place);
+                logs.insert_event(history, *serial, placed.place);
             }
         }
         for connection in history.connections.borrow().iter() {
             for heard in &connection.heard {
-                if let Said::Event { serial, place, .. } = heard.what {
-                    logs.put(history, serial, place);
+                if let FrameContent::Event { serial, place, .. } = heard.what {
+                    logs.insert_event(history, serial, place);
                 }
             }
         }
         for log in logs.logs.values_mut() {
-            log.window = Window {
+            log.window = ModelWindow {
                 is_open: replay.enabled,
                 events: replay.events as u64,
                 bytes: replay.bytes,
@@ -85,22 +85,22 @@ impl Logs {
         logs
     }
 
-    pub(super) fn of(&self, tenant: usize, epoch: u128) -> &Log {
+    pub(super) fn log_of(&self, tenant: usize, epoch: u128) -> &ModelLog {
         self.logs.get(&(tenant, epoch)).unwrap_or(&self.empty)
     }
 
-    pub(super) fn of_tenant(&self, tenant: usize) -> impl Iterator<Item = (u128, &Log)> {
+    pub(super) fn logs_of_tenant(&self, tenant: usize) -> impl Iterator<Item = (u128, &ModelLog)> {
         let its = self.logs.iter().filter(move |((of, _), _)| *of == tenant);
         its.map(|((_, epoch), log)| (*epoch, log))
     }
 
-    fn put(&mut self, history: &History, serial: Serial, place: Place) {
+    fn insert_event(&mut self, history: &History, serial: Serial, place: EventPlace) {
         let event = &history.events.borrow()[serial];
         let log = self.logs.entry((event.tenant, place.epoch)).or_default();
         match log.events.entry(place.offset) {
             Entry::Occupied(there) => assert_eq!(there.get().serial, serial, "two at {place:?}"),
             Entry::Vacant(free) => {
-                free.insert(Logged {
+                free.insert(ModelEvent {
                     serial,
                     topics: event.topics,
                     sent: first_sent(history, serial),
@@ -121,7 +121,7 @@ impl Logs {
             for placed in &answer.results {
                 let log = self.logs.get_mut(&(post.tenant, placed.place.epoch));
                 let logged = log.unwrap().events.get_mut(&placed.place.offset).unwrap();
-                let earlier = |it: &When| it.moment < answer.when.moment;
+                let earlier = |it: &Timestamp| it.moment < answer.when.moment;
                 if !logged.acknowledged.as_ref().is_some_and(earlier) {
                     logged.acknowledged = Some(answer.when);
                 }
@@ -133,7 +133,7 @@ impl Logs {
         }
     }
 
-    fn note_lost(&mut self, post: &Post) {
+    fn note_lost(&mut self, post: &PostRecord) {
         for ((tenant, _), log) in &mut self.logs {
             if *tenant == post.tenant {
                 let sent = post.events.iter().map(|_| post.sent.moment);
@@ -153,7 +153,8 @@ impl Logs {
     fn check_no_place_is_lost(&self, history: &History) {
         let posts = history.posts.borrow();
         for ((tenant, _), log) in &self.logs {
-            let is_unanswered = |post: &&Post| post.tenant == *tenant && post.answer.is_none();
+            let is_unanswered =
+                |post: &&PostRecord| post.tenant == *tenant && post.answer.is_none();
             let unanswered = posts.iter().filter(is_unanswered);
             let may_lack: usize = unanswered.map(|post| post.events.len()).sum();
             let known = log.events.len();
@@ -168,19 +169,19 @@ impl Logs {
     }
 }
 
-fn first_sent(history: &History, serial: Serial) -> When {
+fn first_sent(history: &History, serial: Serial) -> Timestamp {
     let posts = history.posts.borrow();
     let mut with_it = posts.iter().filter(|post| post.events.contains(&serial));
     with_it.next().expect("it was posted").sent
 }
 
-impl Log {
-    pub(super) fn get(&self, offset: u64) -> Option<&Logged> {
+impl ModelLog {
+    pub(super) fn get(&self, offset: u64) -> Option<&ModelEvent> {
         self.events.get(&offset)
     }
 
     /// Returns the events after the first offset, up to and including the second.
-    pub(super) fn range(&self, behind: Range<u64>) -> impl Iterator<Item = (u64, &Logged)> {
+    pub(super) fn range(&self, behind: Range<u64>) -> impl Iterator<Item = (u64, &ModelEvent)> {
         let end = behind.end.max(behind.start);
         let range = self
             .events
@@ -191,16 +192,16 @@ impl Log {
     }
 
     /// Returns the number of offsets in the range with unknown events.
-    pub(super) fn unknown(&self, behind: Range<u64>) -> u64 {
+    pub(super) fn unplaced_events(&self, behind: Range<u64>) -> u64 {
         let known = self.range(behind.clone()).count() as u64;
         (behind.end - behind.start.min(behind.end)) - known
     }
 
     /// Returns the offsets of the events that relate to one of the topics.
-    pub(super) fn relating(
+    pub(super) fn offsets_relating(
         &self,
         behind: Range<u64>,
-        topics: TopicSet,
+        topics: TopicBits,
     ) -> impl Iterator<Item = u64> {
         self.range(behind)
             .filter(move |(_, logged)| logged.topics.meets(topics))
@@ -218,7 +219,8 @@ impl Log {
 
     /// Returns a lower bound of the head at a moment.
     pub(super) fn head_min(&self, moment: Moment) -> u64 {
-        let was_there = |logged: &Logged| logged.acknowledged.is_some_and(|at| at.moment < moment);
+        let was_there =
+            |logged: &ModelEvent| logged.acknowledged.is_some_and(|at| at.moment < moment);
         let there = self.events.iter().rev().find(|(_, it)| was_there(it));
         there.map_or(0, |(offset, _)| *offset)
     }
@@ -232,7 +234,7 @@ impl Log {
     }
 
     /// Returns true if the event may have left the window by then.
-    pub(super) fn may_be_evicted(&self, offset: u64, when: When) -> bool {
+    pub(super) fn may_be_evicted(&self, offset: u64, when: Timestamp) -> bool {
         // If an event's answer was lost and no client received it, only its offset is known.
         let sent = self.events.get(&offset).map(|logged| logged.sent.time);
         let head = self.head_max(when.moment);
@@ -240,7 +242,7 @@ impl Log {
             .range(offset - 1..head)
             .map(|(_, logged)| logged.cost_max)
             .sum();
-        let unknown = usize::try_from(self.unknown(offset - 1..head)).unwrap();
+        let unknown = usize::try_from(self.unplaced_events(offset - 1..head)).unwrap();
         let bytes = known + unknown * usize::try_from(COST_MAX).unwrap();
         !self.window.is_open
             || head >= offset + self.window.events

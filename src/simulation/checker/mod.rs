@@ -13,19 +13,19 @@ mod shown;
 use std::collections::BTreeMap;
 
 use super::{
-    history::{Claim, History, Moment},
-    messages::Place,
-    world::Settings,
+    history::{CompletenessClaim, History, Moment},
+    messages::EventPlace,
+    world::SimulationSettings,
 };
-use connection::Follower;
-use logs::Logs;
+use connection::ConnectionChecker;
+use logs::ModelLogs;
 
 /// Panics if anything in the record contradicts the contract.
-pub(super) fn check(history: &History, settings: &Settings) {
-    let logs = Logs::reconstruct(history, settings);
-    let mut received = Received::default();
+pub(super) fn check(history: &History, settings: &SimulationSettings) {
+    let logs = ModelLogs::reconstruct(history, settings);
+    let mut received = ReceivedEvents::default();
     for (number, connection) in history.connections.borrow().iter().enumerate() {
-        let mut follower = Follower::new(number, connection, &logs, settings);
+        let mut follower = ConnectionChecker::new(number, connection, &logs, settings);
         for heard in &connection.heard {
             follower.follow(heard, &mut received, history);
         }
@@ -41,21 +41,21 @@ pub(super) fn check(history: &History, settings: &Settings) {
 
 /// The events that were received.
 #[derive(Default)]
-struct Received {
+struct ReceivedEvents {
     /// Number of connections that received an event live, by tenant and position.
-    live: BTreeMap<(usize, Place), u64>,
+    live: BTreeMap<(usize, EventPlace), u64>,
     /// First time that a client received an event, by client and position.
-    by_client: BTreeMap<(usize, Place), Moment>,
+    by_client: BTreeMap<(usize, EventPlace), Moment>,
 }
 
 /// Checks that a client has received all events that it claims to have.
-fn check_claim(claim: &Claim, logs: &Logs, received: &Received) {
+fn check_claim(claim: &CompletenessClaim, logs: &ModelLogs, received: &ReceivedEvents) {
     if claim.from.epoch != claim.to.epoch {
         return;
     }
-    let log = logs.of(claim.tenant, claim.from.epoch);
-    for offset in log.relating(claim.from.offset..claim.to.offset, claim.topics) {
-        let place = Place {
+    let log = logs.log_of(claim.tenant, claim.from.epoch);
+    for offset in log.offsets_relating(claim.from.offset..claim.to.offset, claim.topics) {
+        let place = EventPlace {
             offset,
             ..claim.from
         };

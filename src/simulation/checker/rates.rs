@@ -6,8 +6,8 @@
 use std::{collections::BTreeMap, num::NonZeroU32, time::Duration};
 
 use crate::simulation::{
-    history::{Asked, Connection, History, Said, Scarce},
-    world::Settings,
+    history::{ConnectionRecord, FrameContent, History, RequestKind, ScarceResource},
+    world::SimulationSettings,
 };
 
 /// Maximum time for which the network holds up data, including its delivery.
@@ -15,7 +15,7 @@ const ARRIVES_WITHIN: Duration = Duration::from_secs(8);
 
 /// A bucket: the messages that are counted together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Bucket {
+enum RateBucket {
     User(usize, usize),
     Tenant(usize),
     /// The pings of a connection.
@@ -24,16 +24,16 @@ enum Bucket {
 
 /// A message that was charged to a bucket, or was refused for it.
 #[derive(Debug, Clone, Copy)]
-struct Charge {
+struct BucketCharge {
     connection: usize,
     /// Its index among the requests of the connection.
     index: usize,
     sent: Duration,
-    outcome: Outcome,
+    outcome: ChargeOutcome,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Outcome {
+enum ChargeOutcome {
     /// No answer was received.
     Unknown,
     /// It was accepted, by an answer received at this time.
@@ -44,12 +44,12 @@ enum Outcome {
 
 /// The capacity of a bucket, and the period in which it refills completely.
 #[derive(Debug, Clone, Copy)]
-struct Rate {
+struct BucketRate {
     burst: f64,
     period: f64,
 }
 
-impl Rate {
+impl BucketRate {
     fn new(burst: NonZeroU32, period: Duration) -> Self {
         Self {
             burst: f64::from(burst.get()),
@@ -63,14 +63,14 @@ impl Rate {
     }
 }
 
-pub(super) fn check(history: &History, settings: &Settings) {
-    let mut all: BTreeMap<Bucket, Vec<Charge>> = BTreeMap::new();
+pub(super) fn check(history: &History, settings: &SimulationSettings) {
+    let mut all: BTreeMap<RateBucket, Vec<BucketCharge>> = BTreeMap::new();
     let mut limited = Vec::new();
     for (number, connection) in history.connections.borrow().iter().enumerate() {
         let outcomes = outcomes(connection);
         let first = first_subscribe(connection);
         for (index, request) in connection.sent.iter().enumerate() {
-            let charge = Charge {
+            let charge = BucketCharge {
                 connection: number,
                 index,
                 sent: request.sent.time,
@@ -80,7 +80,7 @@ pub(super) fn check(history: &History, settings: &Settings) {
             for bucket in &buckets {
                 all.entry(*bucket).or_default().push(charge);
             }
-            if let Outcome::Limited(_) = charge.outcome {
+            if let ChargeOutcome::Limited(_) = charge.outcome {
                 history.count("limited");
                 limited.push((buckets, charge));
             }
@@ -91,7 +91,7 @@ pub(super) fn check(history: &History, settings: &Settings) {
     }
     for (buckets, charge) in limited {
         // A message that is charged to two buckets may have been refused for either.
-        let is_so = |it: &Bucket| is_exceeded(&all[it], &charge, rate(*it, settings));
+        let is_so = |it: &RateBucket| is_exceeded(&all[it], &charge, rate(*it, settings));
         assert!(
             buckets.iter().any(is_so),
             "{charge:?} is limited, and none of {buckets:?} was exceeded"
@@ -99,62 +99,72 @@ pub(super) fn check(history: &History, settings: &Settings) {
     }
 }
 
-fn first_subscribe(connection: &Connection) -> Option<usize> {
-    let is_subscribe = |what: &Asked| matches!(what, Asked::Subscribe(_));
+fn first_subscribe(connection: &ConnectionRecord) -> Option<usize> {
+    let is_subscribe = |what: &RequestKind| matches!(what, RequestKind::Subscribe(_));
     connection.sent.iter().position(|it| is_subscribe(&it.what))
 }
 
-fn charged(connection: &Connection, number: usize, what: &Asked, is_first: bool) -> Vec<Bucket> {
-    let user = Bucket::User(connection.tenant, connection.user);
+fn charged(
+    connection: &ConnectionRecord,
+    number: usize,
+    what: &RequestKind,
+    is_first: bool,
+) -> Vec<RateBucket> {
+    let user = RateBucket::User(connection.tenant, connection.user);
     match what {
-        Asked::Subscribe(_) if is_first => vec![],
-        Asked::Subscribe(_) | Asked::Unsubscribe(_) => vec![user],
-        Asked::Ping(_) => vec![Bucket::Heartbeat(number)],
-        Asked::Event => vec![user, Bucket::Tenant(connection.tenant)],
+        RequestKind::Subscribe(_) if is_first => vec![],
+        RequestKind::Subscribe(_) | RequestKind::Unsubscribe(_) => vec![user],
+        RequestKind::Ping(_) => vec![RateBucket::Heartbeat(number)],
+        RequestKind::Event => vec![user, RateBucket::Tenant(connection.tenant)],
     }
 }
 
-fn rate(bucket: Bucket, settings: &Settings) -> Rate {
+fn rate(bucket: RateBucket, settings: &SimulationSettings) -> BucketRate {
     let limits = &settings.config.limits;
     match bucket {
-        Bucket::User(..) => Rate::new(limits.user_burst, limits.user_period),
-        Bucket::Tenant(_) => Rate::new(limits.tenant_burst, limits.tenant_period),
-        Bucket::Heartbeat(_) => Rate::new(limits.heartbeat_burst, limits.heartbeat_period),
+        RateBucket::User(..) => BucketRate::new(limits.user_burst, limits.user_period),
+        RateBucket::Tenant(_) => BucketRate::new(limits.tenant_burst, limits.tenant_period),
+        RateBucket::Heartbeat(_) => {
+            BucketRate::new(limits.heartbeat_burst, limits.heartbeat_period)
+        }
     }
 }
 
 /// Returns the outcome of each request, from the received answers.
-fn outcomes(connection: &Connection) -> Vec<Outcome> {
-    let mut outcomes = vec![Outcome::Unknown; connection.sent.len()];
+fn outcomes(connection: &ConnectionRecord) -> Vec<ChargeOutcome> {
+    let mut outcomes = vec![ChargeOutcome::Unknown; connection.sent.len()];
     let place = |id: &str| connection.sent.iter().position(|it| it.id == id);
     for heard in &connection.heard {
         let time = heard.when.time;
         let (index, outcome) = match &heard.what {
-            Said::Subscribed(topics) | Said::Unsubscribed(topics) => {
-                (place(&topics.0.request), Outcome::Taken(time))
+            FrameContent::Subscribed(topics) | FrameContent::Unsubscribed(topics) => {
+                (place(&topics.0.request), ChargeOutcome::Taken(time))
             }
-            Said::Refused {
+            FrameContent::Refused {
                 request, scarce, ..
             } => {
                 // A request refused for lack of memory or waiting slots was charged before.
                 let outcome = match scarce {
-                    Some(Scarce::Rate) => Outcome::Limited(time),
-                    _ => Outcome::Taken(time),
+                    Some(ScarceResource::Rate) => ChargeOutcome::Limited(time),
+                    _ => ChargeOutcome::Taken(time),
                 };
                 (place(request), outcome)
             }
             // Pongs arrive in the order of their Pings.
-            Said::Pong { .. } => {
+            FrameContent::Pong { .. } => {
                 let next = connection
                     .sent
                     .iter()
                     .zip(&outcomes)
                     .position(|(it, outcome)| {
-                        matches!(it.what, Asked::Ping(_)) && *outcome == Outcome::Unknown
+                        matches!(it.what, RequestKind::Ping(_))
+                            && *outcome == ChargeOutcome::Unknown
                     });
-                (next, Outcome::Taken(time))
+                (next, ChargeOutcome::Taken(time))
             }
-            Said::Event { .. } | Said::Close { .. } => (None, Outcome::Unknown),
+            FrameContent::Event { .. } | FrameContent::Close { .. } => {
+                (None, ChargeOutcome::Unknown)
+            }
         };
         if let Some(index) = index {
             outcomes[index] = outcome;
@@ -164,12 +174,12 @@ fn outcomes(connection: &Connection) -> Vec<Outcome> {
 }
 
 /// Checks that no interval has more accepted messages than the bucket's capacity plus its refill.
-fn check_is_kept(bucket: Bucket, charges: &[Charge], rate: Rate) {
+fn check_is_kept(bucket: RateBucket, charges: &[BucketCharge], rate: BucketRate) {
     let mut taken: Vec<(Duration, Duration)> = charges
         .iter()
         .filter_map(|it| match it.outcome {
-            Outcome::Taken(heard) => Some((heard, it.sent)),
-            Outcome::Unknown | Outcome::Limited(_) => None,
+            ChargeOutcome::Taken(heard) => Some((heard, it.sent)),
+            ChargeOutcome::Unknown | ChargeOutcome::Limited(_) => None,
         })
         .collect();
     taken.sort_unstable();
@@ -190,12 +200,12 @@ fn check_is_kept(bucket: Bucket, charges: &[Charge], rate: Rate) {
 }
 
 /// Returns true if so much may have been charged before that the bucket was empty.
-fn is_exceeded(charges: &[Charge], refused: &Charge, rate: Rate) -> bool {
-    let Outcome::Limited(known) = refused.outcome else {
+fn is_exceeded(charges: &[BucketCharge], refused: &BucketCharge, rate: BucketRate) -> bool {
+    let ChargeOutcome::Limited(known) = refused.outcome else {
         return false;
     };
     // A message refused for the one bucket may have been charged to the other.
-    let may_count = |it: &&Charge| {
+    let may_count = |it: &&BucketCharge| {
         if it.connection == refused.connection {
             it.index < refused.index
         } else {

@@ -1,21 +1,21 @@
 //! Checks what a SubscriptionConfirmed says about a resume, and computes the replay that must
 //! follow it.
 
-use super::connection::Follower;
+use super::connection::ConnectionChecker;
 use crate::simulation::{
-    history::{History, When},
-    messages::{Place, Topics},
-    topics::TopicSet,
+    history::{History, Timestamp},
+    messages::{EventPlace, WireTopics},
+    topics::TopicBits,
 };
 
-impl Follower<'_> {
+impl ConnectionChecker<'_> {
     /// Checks and applies a confirmation, after its position has been checked.
     pub(super) fn check_replay_and_subscribe(
         &mut self,
-        asked: &Topics,
-        said: &Topics,
-        place: Place,
-        when: When,
+        asked: &WireTopics,
+        said: &WireTopics,
+        place: EventPlace,
+        when: Timestamp,
         history: &History,
     ) {
         let mut topics = asked.all();
@@ -25,7 +25,7 @@ impl Follower<'_> {
             return;
         };
         let implicit = if self.has_resumed {
-            TopicSet::NONE
+            TopicBits::NONE
         } else {
             self.implicit
         };
@@ -46,14 +46,20 @@ impl Follower<'_> {
     }
 
     /// Adds topics. Those that it already had keep their start.
-    fn subscribe(&mut self, topics: TopicSet, position: u64) {
+    fn subscribe(&mut self, topics: TopicBits, position: u64) {
         for index in topics.less(self.topics()).indices() {
             self.served_from[index] = position;
         }
         self.subscribed |= topics.less(self.implicit);
     }
 
-    fn check_recovered(&mut self, topics: TopicSet, from: Place, place: Place, replayed: u64) {
+    fn check_recovered(
+        &mut self,
+        topics: TopicBits,
+        from: EventPlace,
+        place: EventPlace,
+        replayed: u64,
+    ) {
         assert_eq!(
             from.epoch, place.epoch,
             "{self}: recovered from another epoch"
@@ -70,7 +76,7 @@ impl Follower<'_> {
         self.replay = wanted.collect();
         self.replay_after = from.offset;
         let known = self.replay.len() as u64;
-        let unheard = self.log().unknown(from.offset..place.offset);
+        let unheard = self.log().unplaced_events(from.offset..place.offset);
         assert!(
             (known..=known + unheard).contains(&replayed),
             "{self}: from {} to {} the replay should be {:?} and not {replayed}",
@@ -82,13 +88,13 @@ impl Follower<'_> {
     }
 
     /// Returns true if an existing subscription has already delivered the event.
-    fn has_brought(&self, offset: u64, topics: TopicSet) -> bool {
+    fn has_brought(&self, offset: u64, topics: TopicBits) -> bool {
         let mut standing = (topics & self.topics()).indices();
         standing.any(|index| self.served_from[index] < offset)
     }
 
     /// Checks that a resume is refused only for one of the contract's reasons.
-    fn check_refused(&self, from: Place, place: Place, when: When) {
+    fn check_refused(&self, from: EventPlace, place: EventPlace, when: Timestamp) {
         let is_good = self.settings.config.replay.enabled
             && from.epoch == place.epoch
             && from.offset <= place.offset

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use crate::simulation::{
     events::Serial,
-    history::{History, Moment, Said},
-    messages::Place,
+    history::{FrameContent, History, Moment},
+    messages::EventPlace,
 };
 
 /// The range of revisions that contains the schema under which an event was accepted.
@@ -22,7 +22,7 @@ pub(super) fn check(history: &History) {
     let mut known: BTreeMap<(Serial, u64), Revisions> = BTreeMap::new();
     for connection in history.connections.borrow().iter() {
         for heard in &connection.heard {
-            let Said::Event {
+            let FrameContent::Event {
                 serial,
                 place,
                 shown_by: Some((first, last)),
@@ -34,7 +34,7 @@ pub(super) fn check(history: &History) {
             let moment = heard.when.moment;
             let came = known
                 .entry((serial, place.offset))
-                .or_insert_with(|| came_under(history, serial, place));
+                .or_insert_with(|| revisions_of(history, serial, place));
             came.last = came.last.min(history.revision_at(moment));
             (came.first, came.last) = (came.first.max(first), came.last.min(last));
             assert!(
@@ -51,7 +51,7 @@ pub(super) fn check(history: &History) {
 
 /// Returns the revisions in force between the first call with the event and the first answer that
 /// names this position.
-fn came_under(history: &History, serial: Serial, place: Place) -> Revisions {
+fn revisions_of(history: &History, serial: Serial, place: EventPlace) -> Revisions {
     let posts = history.posts.borrow();
     let with_it = || posts.iter().filter(|post| post.events.contains(&serial));
     let sent = with_it().map(|post| post.sent.moment).min();

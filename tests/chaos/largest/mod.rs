@@ -37,7 +37,7 @@ use std::{
 
 use futures_util::future::join_all;
 use sidewire::{
-    client::{Connection, Encoding},
+    client::{PublishEncoding, RelayConnection},
     tls,
 };
 use tokio::{
@@ -217,7 +217,7 @@ impl Site {
     /// Posts to [`FILLED`]. Returns where the first event stands.
     async fn post(&self, body: Vec<u8>, topics: &[&str], is_batch: bool) -> LogEnd {
         let posted = publisher(&self.relay)
-            .post(FILLED, body, Encoding::Protobuf, topics, is_batch)
+            .post(FILLED, body, PublishEncoding::Protobuf, topics, is_batch)
             .await;
         let position = posted.unwrap().results.remove(0).position;
         LogEnd {
@@ -227,12 +227,12 @@ impl Site {
     }
 
     /// Clients of [`FILLED`] that have as many topics as they may.
-    async fn subscribers(&self) -> Vec<Connection> {
+    async fn subscribers(&self) -> Vec<RelayConnection> {
         let mut clients = Vec::new();
         for index in 0..self.size.connections {
             let token = token(FILLED, &format!("subscriber-{index}"));
             let options = options(&self.relay.client_url(), &token);
-            let mut client = Connection::open(&options).await.unwrap();
+            let mut client = RelayConnection::open(&options).await.unwrap();
             for part in 0..CONNECTION_TOPICS / SUBSCRIBE_TOPICS {
                 let topics = (0..SUBSCRIBE_TOPICS).map(|it| format!("k:{index}-{part}-{it}"));
                 client.subscribe(topics).await.unwrap();

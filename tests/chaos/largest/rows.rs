@@ -7,7 +7,7 @@ use rustls::{ClientConfig, ClientConnection, client::Resumption, pki_types::Serv
 use sidewire::{
     auth::{Algorithm, MintError, NewToken, Secret, SigningKey, TOKEN_BYTES_MAX, TokenRules},
     clock::Clock,
-    ingest::{ENDPOINTS, Parameter},
+    ingest::{ENDPOINTS, QueryParameter},
     ops,
     protocol::{TenantName, Topic, UserName},
     schema::{PayloadType, Schema},
@@ -217,7 +217,7 @@ pub(super) fn entry_points() -> BTreeSet<Entry> {
             .to_vec(),
         methods => vec![format!("{methods} {}", it.path)],
     });
-    let parameters = Parameter::ALL.map(|it| format!("?{}=", it.name()));
+    let parameters = QueryParameter::ALL.map(|it| format!("?{}=", it.name()));
     let ops = ops::PATHS.map(|path| format!("GET {path}"));
     let schema = Schema::bundled().unwrap();
     let messages = schema.payloads().iter().map(|it| it.name.clone());

@@ -3,8 +3,8 @@
 use super::*;
 use crate::limits::Limit;
 
-fn exceeded() -> Exceeded {
-    Exceeded {
+fn exceeded() -> LimitExceeded {
+    LimitExceeded {
         limit: Limit::UserMessages,
         retry_after: Duration::from_millis(600),
     }
@@ -12,16 +12,16 @@ fn exceeded() -> Exceeded {
 
 #[test]
 fn a_message_is_what_its_payload_is_and_all_else_is_other() {
-    let other = |frame| (frame, Kind::Other);
+    let other = |frame| (frame, MessageKind::Other);
     for (frame, kind) in [
-        (named("subscribe", &json!({})), Kind::Subscribe),
+        (named("subscribe", &json!({})), MessageKind::Subscribe),
         // The fault in it is not detected yet.
         (
             named("subscribe", &json!({"topics": ["none"]})),
-            Kind::Subscribe,
+            MessageKind::Subscribe,
         ),
-        (named("unsubscribe", &json!({})), Kind::Unsubscribe),
-        (named("ping", &json!({})), Kind::Ping),
+        (named("unsubscribe", &json!({})), MessageKind::Unsubscribe),
+        (named("ping", &json!({})), MessageKind::Ping),
         other(named("pong", &json!({}))),
         other(named("userPresence", &json!({}))),
         other(frame(&json!({"messageId": "m"}))),
@@ -35,7 +35,7 @@ fn a_message_is_what_its_payload_is_and_all_else_is_other() {
         ),
     ] {
         assert_eq!(
-            Conversation::hear(&SCHEMA, &frame).kind(),
+            Conversation::parse_frame(&SCHEMA, &frame).kind(),
             kind,
             "{frame:?}"
         );
@@ -52,8 +52,8 @@ fn one_too_many_is_refused_by_its_id_where_that_can_be_known() {
         ([field(1, b"m"), twice].concat(), "m"),
         (field(1, &[b'x'; 129]), ""),
     ] {
-        let Action::Reply(Reply::Error(refusal)) =
-            Conversation::hear(&SCHEMA, &frame).too_many(exceeded())
+        let ConversationAction::Reply(Reply::Error(refusal)) =
+            Conversation::parse_frame(&SCHEMA, &frame).rate_limit_reply(exceeded())
         else {
             panic!("it is not refused");
         };

@@ -43,8 +43,8 @@ fn subscribe_has_the_schemas_lists_topics_and_where_to_resume() {
     };
     let topics = ["project:p", "project:q", "sprint:s", "work_item:w", "a:1"];
     assert_eq!(
-        conversation().receive(&SCHEMA, &frame, NOW),
-        Action::Subscribe(TopicsRequest {
+        conversation().handle_frame(&SCHEMA, &frame, NOW),
+        ConversationAction::Subscribe(TopicsRequest {
             message_id: "m".to_owned(),
             lists: vec![listed(1, &["p", "q"]), listed(2, &["s"]), listed(3, &["w"])],
             texts: vec!["a:1".to_owned()],
@@ -76,8 +76,11 @@ fn unsubscribe_has_the_schemas_lists_and_topics() {
             },
         }),
     );
-    let action = conversation().receive(&SCHEMA, &frame, NOW);
-    assert!(matches!(&action, Action::Unsubscribe(_)), "{action:?}");
+    let action = conversation().handle_frame(&SCHEMA, &frame, NOW);
+    assert!(
+        matches!(&action, ConversationAction::Unsubscribe(_)),
+        "{action:?}"
+    );
     assert_eq!(
         topics(&action),
         ["project:p", "sprint:s", "work_item:w", "a:1"]
@@ -87,8 +90,11 @@ fn unsubscribe_has_the_schemas_lists_and_topics() {
 #[test]
 fn an_empty_subscribe_is_two_bytes() {
     let frame = golden("52 00", &json!({"subscribe": {}}));
-    let action = conversation().receive(&SCHEMA, &frame, NOW);
-    assert!(matches!(&action, Action::Subscribe(_)), "{action:?}");
+    let action = conversation().handle_frame(&SCHEMA, &frame, NOW);
+    assert!(
+        matches!(&action, ConversationAction::Subscribe(_)),
+        "{action:?}"
+    );
     assert!(topics(&action).is_empty());
 }
 
@@ -104,8 +110,8 @@ fn ping_has_the_clients_time() {
         position: None,
     };
     assert_eq!(
-        conversation().receive(&SCHEMA, &frame, NOW),
-        Action::Reply(Reply::Pong(pong))
+        conversation().handle_frame(&SCHEMA, &frame, NOW),
+        ConversationAction::Reply(Reply::Pong(pong))
     );
 }
 

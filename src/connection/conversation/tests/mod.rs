@@ -52,12 +52,12 @@ fn named(payload: &str, message: &Value) -> Vec<u8> {
 /// Returns the reply to a frame once it is carried out, as JSON, without the fields that every
 /// envelope has.
 fn answer(conversation: &Conversation, frame: &[u8]) -> Value {
-    let reply = match conversation.receive(&SCHEMA, frame, NOW) {
-        Action::Reply(reply) => reply,
-        Action::Subscribe(request) => request.subscribed(position(), None),
-        Action::Unsubscribe(request) => request.unsubscribed(),
+    let reply = match conversation.handle_frame(&SCHEMA, frame, NOW) {
+        ConversationAction::Reply(reply) => reply,
+        ConversationAction::Subscribe(request) => request.subscribe_confirmation(position(), None),
+        ConversationAction::Unsubscribe(request) => request.unsubscribe_confirmation(),
     };
-    let envelope = reply.envelope("reply", NOW);
+    let envelope = reply.to_envelope("reply", NOW);
     let mut json = SCHEMA.envelope_to_json(&envelope).unwrap();
     let members = json.as_object_mut().unwrap();
     assert_eq!(members.remove("messageId"), Some("reply".into()));
@@ -66,19 +66,19 @@ fn answer(conversation: &Conversation, frame: &[u8]) -> Value {
 }
 
 /// The topics that the hub should subscribe to or unsubscribe from.
-fn topics(action: &Action) -> Vec<&str> {
+fn topics(action: &ConversationAction) -> Vec<&str> {
     match action {
-        Action::Subscribe(request) | Action::Unsubscribe(request) => {
+        ConversationAction::Subscribe(request) | ConversationAction::Unsubscribe(request) => {
             request.topics().iter().map(Topic::as_str).collect()
         }
-        Action::Reply(reply) => panic!("it is refused: {reply:?}"),
+        ConversationAction::Reply(reply) => panic!("it is refused: {reply:?}"),
     }
 }
 
 /// Returns the refusal of a frame, which is all that is left to send.
-fn refusal(conversation: &Conversation, frame: &[u8]) -> Refusal {
-    match conversation.receive(&SCHEMA, frame, NOW) {
-        Action::Reply(Reply::Error(refusal)) => refusal,
+fn refusal(conversation: &Conversation, frame: &[u8]) -> MessageRefusal {
+    match conversation.handle_frame(&SCHEMA, frame, NOW) {
+        ConversationAction::Reply(Reply::Error(refusal)) => refusal,
         other => panic!("it is not refused: {other:?}"),
     }
 }
@@ -102,8 +102,8 @@ fn ping_is_answered_with_a_pong_that_echoes_its_timestamp() {
             position: None,
         });
         assert_eq!(
-            conversation().receive(&SCHEMA, &frame, NOW),
-            Action::Reply(pong)
+            conversation().handle_frame(&SCHEMA, &frame, NOW),
+            ConversationAction::Reply(pong)
         );
     }
 }
@@ -135,6 +135,6 @@ fn fields_that_only_backends_and_the_relay_set_mean_nothing_from_a_client() {
         "topics": ["b:2"],
         "subscribe": {"topics": ["a:1"]},
     }));
-    let action = conversation().receive(&SCHEMA, &frame, NOW);
+    let action = conversation().handle_frame(&SCHEMA, &frame, NOW);
     assert_eq!(topics(&action), ["a:1"]);
 }

@@ -59,7 +59,9 @@ fn assert_answered(conversation: &Conversation, frame: &[u8]) {
     let answer = answer(conversation, frame);
     let payloads: Vec<_> = answer.as_object().unwrap().keys().collect();
     assert_eq!(payloads.len(), 1, "{answer}");
-    if let Action::Reply(Reply::Error(refusal)) = conversation.receive(&SCHEMA, frame, NOW) {
+    if let ConversationAction::Reply(Reply::Error(refusal)) =
+        conversation.handle_frame(&SCHEMA, frame, NOW)
+    {
         assert!(refusal.request_message_id.len() <= 128);
         assert!(matches!(
             refusal.code,
@@ -94,17 +96,17 @@ proptest! {
     fn a_confirmation_is_the_request_and_a_refusal_has_a_reason(control in control()) {
         let bytes = frame(&control);
         let conversation = conversation();
-        let (request, confirmed) = match conversation.receive(&SCHEMA, &bytes, NOW) {
-            Action::Reply(Reply::Pong(_)) => return Ok(()),
-            Action::Reply(_) => {
+        let (request, confirmed) = match conversation.handle_frame(&SCHEMA, &bytes, NOW) {
+            ConversationAction::Reply(Reply::Pong(_)) => return Ok(()),
+            ConversationAction::Reply(_) => {
                 let text = control.to_string();
                 // Nothing else in these messages can be refused.
                 let bad = [r#""""#, r#""*""#, "a:*", "user:ann", "tenant:*", "none"];
                 prop_assert!(bad.iter().any(|bad| text.contains(bad)), "{}", text);
                 return Ok(());
             }
-            Action::Subscribe(_) => ("subscribe", "subscriptionConfirmed"),
-            Action::Unsubscribe(_) => ("unsubscribe", "unsubscribeConfirmed"),
+            ConversationAction::Subscribe(_) => ("subscribe", "subscriptionConfirmed"),
+            ConversationAction::Unsubscribe(_) => ("unsubscribe", "unsubscribeConfirmed"),
         };
         let answer = answer(&conversation, &bytes);
         let prefix = if request == "subscribe" { "subscribed" } else { "unsubscribed" };

@@ -60,7 +60,7 @@ fn a_text_that_is_no_id_is_refused_with_its_path() {
 
 #[test]
 fn what_is_malformed_counts_before_what_is_not_granted() {
-    let conversation = conversation_of(Grant::listed([]));
+    let conversation = conversation_of(Grant::from_topics([]));
     let frame = named("subscribe", &json!({"projectIds": ["p"], "topics": ["no"]}));
     let refusal = refusal(&conversation, &frame);
     assert_eq!(refusal.code, ErrorCode::ValidationError);
@@ -199,7 +199,7 @@ fn a_number_that_is_reserved_for_the_relay_is_refused() {
 fn a_client_may_not_send_what_only_the_relay_or_a_backend_sends() {
     let mut refused = 0;
     for payload in SCHEMA.payloads() {
-        use Control::{Ping, Subscribe, Unsubscribe};
+        use ControlKind::{Ping, Subscribe, Unsubscribe};
         if matches!(
             payload.kind,
             PayloadKind::Control(Subscribe | Unsubscribe | Ping)

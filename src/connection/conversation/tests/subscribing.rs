@@ -35,7 +35,7 @@ fn subscription_confirmed_repeats_the_request_without_duplicates() {
         }})
     );
     assert_eq!(
-        topics(&conversation.receive(&SCHEMA, &frame, NOW)),
+        topics(&conversation.handle_frame(&SCHEMA, &frame, NOW)),
         [
             "project:p2",
             "project:p1",
@@ -69,7 +69,7 @@ fn unsubscribe_confirmed_repeats_the_request_without_duplicates() {
         }})
     );
     assert_eq!(
-        topics(&conversation.receive(&SCHEMA, &frame, NOW)),
+        topics(&conversation.handle_frame(&SCHEMA, &frame, NOW)),
         ["project:p2", "project:p1", "work_item:w", "build:2"]
     );
 }
@@ -82,7 +82,7 @@ fn a_topic_named_by_a_list_and_in_full_is_one_topic_confirmed_in_both_places() {
     );
     let conversation = conversation();
     assert_eq!(
-        topics(&conversation.receive(&SCHEMA, &frame, NOW)),
+        topics(&conversation.handle_frame(&SCHEMA, &frame, NOW)),
         ["project:p"]
     );
     let confirmed = &answer(&conversation, &frame)["subscriptionConfirmed"];
@@ -119,7 +119,8 @@ fn a_wish_to_resume_is_handed_on_and_answered_with_what_became_of_it() {
             (from.epoch.to_string().as_str(), from.offset),
             (EPOCH_TEXT, 3)
         );
-        let Reply::SubscriptionConfirmed { fields, .. } = request.subscribed(position(), replayed)
+        let Reply::SubscriptionConfirmed { fields, .. } =
+            request.subscribe_confirmation(position(), replayed)
         else {
             panic!("it is not confirmed");
         };
@@ -141,8 +142,8 @@ const EPOCH_TEXT: &str = "000000000000000000000000000000ab";
 /// A Subscribe that resumes from this position.
 fn resuming(position: Value) -> TopicsRequest {
     let subscribe = json!({"topics": ["a:1"], "resumeFrom": position});
-    match conversation().receive(&SCHEMA, &named("subscribe", &subscribe), NOW) {
-        Action::Subscribe(request) => request,
+    match conversation().handle_frame(&SCHEMA, &named("subscribe", &subscribe), NOW) {
+        ConversationAction::Subscribe(request) => request,
         other => panic!("it is refused: {other:?}"),
     }
 }
@@ -162,7 +163,7 @@ fn one_message_may_name_1000_topics_over_all_lists_and_no_more() {
             ),
             (json!({"projectIds": vec!["p"; 1_000]}), 1),
         ] {
-            let action = conversation.receive(&SCHEMA, &named(payload, &lists), NOW);
+            let action = conversation.handle_frame(&SCHEMA, &named(payload, &lists), NOW);
             assert_eq!(topics(&action).len(), topics_named);
         }
         for lists in [
@@ -189,7 +190,7 @@ fn an_id_may_have_colons_in_it_and_256_bytes() {
         &json!({"projectIds": ["a:b:c", longest, ":"], "topics": ["build:a:b"]}),
     );
     assert_eq!(
-        topics(&conversation().receive(&SCHEMA, &frame, NOW)),
+        topics(&conversation().handle_frame(&SCHEMA, &frame, NOW)),
         [
             "project:a:b:c",
             &format!("project:{longest}"),
@@ -201,7 +202,7 @@ fn an_id_may_have_colons_in_it_and_256_bytes() {
 
 #[test]
 fn a_grant_bounds_what_can_be_subscribed_to() {
-    let listed = |entries: &[&str]| Grant::listed(entries.iter().map(|it| topic(it)));
+    let listed = |entries: &[&str]| Grant::from_topics(entries.iter().map(|it| topic(it)));
     let cases = [
         (Grant::Everything, "project:p", true),
         (listed(&["project:p"]), "project:p", true),
@@ -219,7 +220,7 @@ fn a_grant_bounds_what_can_be_subscribed_to() {
         let frame = named("subscribe", &json!({"topics": [text]}));
         if granted {
             assert_eq!(
-                topics(&conversation.receive(&SCHEMA, &frame, NOW)),
+                topics(&conversation.handle_frame(&SCHEMA, &frame, NOW)),
                 [text],
                 "{case}"
             );
@@ -228,16 +229,19 @@ fn a_grant_bounds_what_can_be_subscribed_to() {
         }
         // Unsubscribing from a topic never subscribed to needs no grant.
         let frame = named("unsubscribe", &json!({"topics": [text]}));
-        assert_eq!(topics(&conversation.receive(&SCHEMA, &frame, NOW)), [text]);
+        assert_eq!(
+            topics(&conversation.handle_frame(&SCHEMA, &frame, NOW)),
+            [text]
+        );
     }
 }
 
 #[test]
 fn a_grant_holds_for_the_schemas_lists_as_for_topics() {
-    let conversation = conversation_of(Grant::listed([topic("project:p")]));
+    let conversation = conversation_of(Grant::from_topics([topic("project:p")]));
     let frame = named("subscribe", &json!({"projectIds": ["p"]}));
     assert_eq!(
-        topics(&conversation.receive(&SCHEMA, &frame, NOW)),
+        topics(&conversation.handle_frame(&SCHEMA, &frame, NOW)),
         ["project:p"]
     );
     let frame = named("subscribe", &json!({"projectIds": ["p", "q"]}));
@@ -246,7 +250,7 @@ fn a_grant_holds_for_the_schemas_lists_as_for_topics() {
 
 #[test]
 fn one_topic_that_is_not_granted_refuses_all() {
-    let conversation = conversation_of(Grant::listed([topic("project:*")]));
+    let conversation = conversation_of(Grant::from_topics([topic("project:*")]));
     for lists in [
         json!({"projectIds": ["p", "q"], "sprintIds": ["s"]}),
         json!({"projectIds": ["p", "q"], "topics": ["project:r", "build:1"]}),
@@ -260,7 +264,7 @@ fn one_topic_that_is_not_granted_refuses_all() {
 #[test]
 fn nobody_can_subscribe_to_the_implicit_kinds() {
     for text in ["user:ann", "user:*", "tenant:*", "tenant:acme"] {
-        for grant in [Grant::Everything, Grant::listed([topic(text)])] {
+        for grant in [Grant::Everything, Grant::from_topics([topic(text)])] {
             let frame = named("subscribe", &json!({"topics": ["a:1", text]}));
             assert_not_authorized(&conversation_of(grant), &frame, text);
         }
@@ -271,8 +275,8 @@ fn nobody_can_subscribe_to_the_implicit_kinds() {
 fn a_wildcard_is_not_offered_whatever_the_grant_holds() {
     for grant in [
         Grant::Everything,
-        Grant::listed([topic("project:*")]),
-        Grant::listed([topic("project:p")]),
+        Grant::from_topics([topic("project:*")]),
+        Grant::from_topics([topic("project:p")]),
     ] {
         let frame = named("subscribe", &json!({"topics": ["project:*"]}));
         assert_not_authorized(&conversation_of(grant), &frame, "project:*");
@@ -284,7 +288,7 @@ fn an_unsubscribe_from_what_cannot_be_had_is_confirmed() {
     let texts = ["project:*", "user:ann", "tenant:*"];
     let frame = named("unsubscribe", &json!({"topics": texts}));
     assert_eq!(
-        answer(&conversation_of(Grant::listed([])), &frame),
+        answer(&conversation_of(Grant::from_topics([])), &frame),
         json!({"unsubscribeConfirmed": {"topics": texts, "requestMessageId": "m"}})
     );
 }
@@ -292,10 +296,11 @@ fn an_unsubscribe_from_what_cannot_be_had_is_confirmed() {
 #[test]
 fn a_subscribe_beyond_the_cap_of_the_connection_is_a_validation_error() {
     let frame = named("subscribe", &json!({"topics": ["a:1"]}));
-    let Action::Subscribe(request) = conversation().receive(&SCHEMA, &frame, NOW) else {
+    let ConversationAction::Subscribe(request) = conversation().handle_frame(&SCHEMA, &frame, NOW)
+    else {
         panic!("it is refused");
     };
-    let Reply::Error(refusal) = request.over_the_cap(10_000) else {
+    let Reply::Error(refusal) = request.too_many_topics_reply(10_000) else {
         panic!("it is not refused");
     };
     assert_eq!(refusal.code, ErrorCode::ValidationError);

@@ -1,5 +1,5 @@
-//! Google's own types, mostly with content that has JSON: what is drawn from all their
-//! bytes hardly ever has.
+//! Random values of Google's types, mostly with content that has a JSON form, which purely
+//! random bytes rarely have.
 
 use prost_reflect::MessageDescriptor;
 
@@ -19,7 +19,7 @@ const NANOS: [i64; 8] = [
     999_999_999,
 ];
 
-/// The message, or `None` where it is not one of those with a JSON form of their own.
+/// Writes the message; `None` if it is not a type with a special JSON form.
 pub(super) fn message(
     tape: &mut Tape<'_>,
     descriptor: &MessageDescriptor,
@@ -61,7 +61,7 @@ pub(super) fn message(
     })
 }
 
-/// A Value of one kind, which is never a number without JSON.
+/// Writes a Value of one kind, never a number without a JSON form.
 fn value(tape: &mut Tape<'_>, descriptor: &MessageDescriptor, depth: usize) -> Vec<u8> {
     // Null, number, string, bool, Struct, ListValue.
     match tape.below(if depth < 5 { 6 } else { 4 }) {
@@ -97,7 +97,7 @@ fn time(tape: &mut Tape<'_>, seconds: i64, nanos: i64) -> Vec<u8> {
     out
 }
 
-/// A number in the range, often one of its ends.
+/// Returns a number in the range, often one of its ends.
 fn within(tape: &mut Tape<'_>, min: i64, max: i64) -> i64 {
     match tape.below(6) {
         0 => min,

@@ -1,4 +1,4 @@
-//! The fields of one random message.
+//! Generates the fields of one random message.
 
 use std::{collections::BTreeSet, fmt::Write as _};
 
@@ -14,7 +14,7 @@ const MAP_KEYS: [&str; 12] = [
     "sfixed64", "bool", "string",
 ];
 
-/// Google's types, of which proto3 JSON knows a form of their own.
+/// Google's types that have a special form in proto3 JSON.
 const WELL_KNOWN: [&str; 16] = [
     "Timestamp",
     "Duration",
@@ -40,11 +40,11 @@ enum Place {
     Modern,
     /// A message of the proto2 file.
     Legacy,
-    /// Extensions of one, whose names are the file's own.
+    /// Extensions of a message, with names scoped to the file.
     Extensions,
 }
 
-/// Gives out fields with names and numbers that the message does not have yet.
+/// Generates fields with names and numbers that the message does not have yet.
 pub(super) struct Fields {
     place: Place,
     messages: Vec<String>,
@@ -83,12 +83,12 @@ impl Fields {
         }
     }
 
-    /// Gives out numbers from here on only.
+    /// Uses only numbers from `number` on.
     pub(super) fn start_at(&mut self, number: u32) {
         self.number_min = number;
     }
 
-    /// Never gives out these numbers.
+    /// Never uses these numbers.
     pub(super) fn take(&mut self, numbers: &BTreeSet<u32>) {
         self.numbers.extend(numbers);
     }
@@ -106,7 +106,8 @@ impl Fields {
         number
     }
 
-    /// A field of any shape, or none where its shape needs a message and there is none.
+    /// Writes a field of any shape, or nothing if its shape needs a message and there is
+    /// none.
     pub(super) fn field(&mut self, tape: &mut Tape<'_>, indent: &str) -> String {
         match tape.below(12) {
             0..=3 => self.annotated(tape, indent),
@@ -115,7 +116,7 @@ impl Fields {
         }
     }
 
-    /// A string or several that name topics.
+    /// Writes one or several strings that name topics.
     fn annotated(&mut self, tape: &mut Tape<'_>, indent: &str) -> String {
         let label = self.label(tape);
         let mut options = vec![topic(tape)];
@@ -142,7 +143,7 @@ impl Fields {
         self.line(tape, indent, &format!("map<{key}, {value}>"), &[])
     }
 
-    /// A oneof of some fields, named unlike any other.
+    /// Writes a oneof of some fields, with a unique name.
     pub(super) fn oneof(&mut self, tape: &mut Tape<'_>, indent: &str) -> String {
         self.oneofs += 1;
         let mut out = format!("{indent}oneof choice_{} {{\n", self.oneofs);
@@ -157,7 +158,7 @@ impl Fields {
         out + indent + "}\n"
     }
 
-    /// The field into which the relay puts the sender of a client event.
+    /// Writes the field that receives the sender of a client event.
     pub(super) fn sender(&mut self, tape: &mut Tape<'_>, indent: &str) -> String {
         let mut options = vec!["(sidewire.v1.sender) = true".to_owned()];
         if tape.one_in(2) {
@@ -166,7 +167,7 @@ impl Fields {
         self.line(tape, indent, "string", &options)
     }
 
-    /// The field that says whether somebody is present.
+    /// Writes the field that holds the user's presence.
     pub(super) fn absent(&mut self, tape: &mut Tape<'_>, indent: &str) -> String {
         let (kind, value) = *tape.pick(&[("bool", "true"), ("string", "gone"), ("Colour", "RED")]);
         let option = format!("(sidewire.v1.absent) = \"{value}\"");
@@ -213,7 +214,7 @@ impl Fields {
 
     fn json_name(&self, tape: &mut Tape<'_>, options: &mut Vec<String>) {
         if self.place != Place::Extensions && tape.one_in(10) {
-            // Made unlike the others' by the number, which `line` puts in.
+            // Unique because of the number, which `line` inserts.
             options.push("json_name = \"named #\"".to_owned());
         }
     }

@@ -40,6 +40,7 @@ pub mod config;
 pub mod limits;
 
 // Wiring.
+pub mod alarms;
 pub mod relay;
 pub mod server;
 pub mod setup;
@@ -60,6 +61,7 @@ pub mod scheduler;
 mod shorten;
 mod suggest;
 pub mod tally;
+pub mod telemetry;
 pub mod tls;
 pub mod turn_meter;
 

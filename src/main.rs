@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use sidewire::{cli::Cli, ops};
+use sidewire::{cli::Cli, telemetry};
 use tikv_jemallocator::Jemalloc;
 
 /// jemalloc returns freed memory to the system within about 10 s, in a thread of its own, so that
@@ -13,11 +13,11 @@ static ALLOCATOR: Jemalloc = Jemalloc;
 
 fn main() -> ExitCode {
     // A guard, so that the log is flushed after a panic too.
-    let _flushed_at_the_end = ops::FlushLog;
+    let _flushed_at_the_end = telemetry::FlushLog;
     match Cli::parse().run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            ops::print_to_stderr(&format!("sidewire: {failure}"));
+            telemetry::print_to_stderr(&format!("sidewire: {failure}"));
             ExitCode::from(failure.exit_code)
         }
     }

@@ -16,17 +16,17 @@ use rustls::ServerConfig;
 use tokio_util::task::TaskTracker;
 
 use crate::{
+    alarms::Alarms,
     auth::{Authenticator, IngestKeys},
     clock::Clock,
     config::Config,
-    connection::Alarms,
     hub::{HubPublisher, ShardHub},
     limits::Limits,
-    ops::Metrics,
     outbox::{OutboxLimits, OutboxPool},
     random::RandomSource,
     scheduler::TenantWork,
     schema::Schema,
+    telemetry::Metrics,
     turn_meter::TurnMeter,
 };
 

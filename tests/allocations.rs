@@ -35,12 +35,12 @@ use sidewire::{
     ingest::{self, BACKEND_CONNECTION_BYTES},
     limits::UserKey,
     log::{LogWindow, MessageIdLimits},
-    ops::Metrics,
     outbox::Outbox,
     protocol::{EnvelopeEncoding, MessageId, TenantName, Topic, UserName, wire},
     random::RandomSource,
     relay::{LiveSettings, Relay, ShardContext},
     schema::{BundledSchema, Schema},
+    telemetry::Metrics,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex},

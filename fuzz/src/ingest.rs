@@ -14,7 +14,7 @@ use sidewire::{
     limits::Limits,
     log::{LogWindow, MessageIdLimits},
     memory::{MemoryAccount, MemoryLimits, MemoryUse},
-    ops::Metrics,
+    telemetry::Metrics,
     protocol::{Epoch, Position, Topic},
     random::RandomSource,
     relay::{LiveSettings, Relay},

@@ -13,8 +13,8 @@ use tokio::{
     time::{Instant, sleep},
 };
 
+use super::jwks_url::JwksUrl;
 use super::{KeyFingerprint, VerificationKey};
-use crate::config::JwksUrl;
 
 /// The URL of a key set and the keys fetched from it last.
 #[derive(Debug)]

@@ -10,7 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::{CommandFailure, schema_args, write_result};
 use crate::{
     bench::{self, BenchError, BenchProgress},
-    config, ops,
+    config, telemetry,
 };
 
 pub use self::flags::BenchArgs;
@@ -21,7 +21,7 @@ const KEY_VARIABLE: &str = "SIDEWIRE_INGEST_KEY";
 
 /// Runs the benchmark and prints the report.
 pub(super) fn run(args: BenchArgs) -> Result<(), CommandFailure> {
-    ops::init_logging(&config::LogSection::default()).map_err(CommandFailure::new)?;
+    telemetry::init_logging(&config::LogSection::default()).map_err(CommandFailure::new)?;
     let source = args.scenario.common_args().schema.source()?;
     let schema = schema_args::load_schema(&source)?;
     let (plan, json) = args.scenario.into_plan()?;

@@ -26,12 +26,12 @@ use crate::{
     auth::{Algorithm, NewToken, Secret, SigningKey, TokenRules},
     clock::Clock,
     config::{AuthKey, Config, IngestKeyEntry, ListenAddress},
-    ops,
     protocol::{EnvelopeEncoding, TenantName, UserName},
     random::RandomSource,
     schema::Schema,
     server::{ListenAddresses, ListenerName, RelayServer, StartError},
     setup::RelaySetup,
+    telemetry,
 };
 
 /// Characters that are percent-encoded in a query. `:` is not, so that topics stay readable.
@@ -82,7 +82,7 @@ pub(super) fn run(args: &DevArgs) -> Result<(), CommandFailure> {
         let signals = SignalListener::listen(&[&ENDING[..], &[SignalKind::hangup()]].concat())?;
         let files = DevFiles::make()?;
         let config = dev_config(args, &files);
-        ops::init_logging(&config.log)
+        telemetry::init_logging(&config.log)
             .map(drop)
             .map_err(CommandFailure::new)?;
         let setup = RelaySetup::new(config).map_err(CommandFailure::new)?;

@@ -11,7 +11,7 @@ use tokio::{
 };
 
 use super::CommandFailure;
-use crate::{config::LogSection, ops};
+use crate::{config::LogSection, telemetry};
 
 /// Builds the runtime of the main thread. Each of the relay's shards has its own.
 pub(super) fn build_runtime() -> Result<Runtime, CommandFailure> {
@@ -26,7 +26,7 @@ pub(super) fn run_client<F>(command: impl FnOnce() -> F) -> Result<(), CommandFa
 where
     F: Future<Output = Result<(), CommandFailure>>,
 {
-    ops::init_logging(&LogSection::default())
+    telemetry::init_logging(&LogSection::default())
         .map(drop)
         .map_err(CommandFailure::new)?;
     build_runtime()?.block_on(async { Box::pin(command()).await })

@@ -12,6 +12,7 @@ use crate::{
     ops,
     server::{InheritedSockets, RelayServer},
     setup::RelaySetup,
+    telemetry,
 };
 
 /// The flags of `sidewire serve`.
@@ -34,7 +35,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), CommandFailure> {
     // Must run before any thread starts, since it reads and changes the environment.
     let inherited = InheritedSockets::from_env().map_err(CommandFailure::new)?;
     let setup = RelaySetup::load(&args.config).map_err(CommandFailure::new)?;
-    let log_level = ops::init_logging(&setup.live.config.log).map_err(CommandFailure::new)?;
+    let log_level = telemetry::init_logging(&setup.live.config.log).map_err(CommandFailure::new)?;
     let runtime = build_runtime()?;
     let ended = runtime.block_on(async {
         let signals = SignalListener::listen(&ENDING)?;
@@ -55,7 +56,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), CommandFailure> {
 pub(super) struct ConfigReloader {
     signals: SignalListener,
     config: PathBuf,
-    log_level: ops::LogLevel,
+    log_level: telemetry::LogLevel,
 }
 
 impl ConfigReloader {

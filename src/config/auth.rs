@@ -7,11 +7,10 @@ use serde::Deserialize;
 
 use super::{
     error::ConfigProblems,
-    jwks_url::JwksUrl,
     paths::PathResolver,
     values::{self, KIB, MIB},
 };
-use crate::auth::Algorithm;
+use crate::auth::{Algorithm, JwksUrl};
 
 /// The `[auth]` section.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]

@@ -9,10 +9,10 @@ use crate::{
     hub::HubConnection,
     limits::{ConnectionPermit, Limit, UserKey},
     memory::{MemoryExceeded, MemoryUse},
-    ops::CloseLabel,
     outbox::{Outbox, WriteProgress},
     protocol::EnvelopeEncoding,
     relay::ShardContext,
+    telemetry::CloseLabel,
 };
 
 /// Bytes that a connection takes besides its subscriptions, its messages and its queued frames:

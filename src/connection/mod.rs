@@ -11,7 +11,6 @@
 //! conversation over the stream, by the `deadlines`, for which the shard's `alarms` wake it.
 
 mod admitted;
-mod alarms;
 mod behind;
 mod client_address;
 mod conversation;
@@ -35,7 +34,6 @@ mod tests;
 pub(crate) mod wire_testing;
 
 pub use admitted::{AdmittedClient, CONNECTION_BYTES};
-pub use alarms::Alarms;
 pub use conversation::{Conversation, ConversationAction, MessageKind, ParsedFrame, TopicsRequest};
 pub use entrance::serve_tcp;
 pub(crate) use handshake::NO_MEMORY;

@@ -40,12 +40,12 @@ use crate::{
     limits::{Limits, UserKey},
     log::{LogWindow, MessageIdLimits},
     memory::{MemoryLimits, MemoryUse},
-    ops::Metrics,
     protocol::{EnvelopeEncoding, MessageId, TenantName, Topic, UserName},
     random::RandomSource,
     relay::{LiveSettings, Relay, ShardContext},
     schema::Schema,
     tally::ShardTally,
+    telemetry::Metrics,
 };
 
 /// The address that clients connect from.

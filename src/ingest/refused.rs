@@ -10,9 +10,9 @@ use crate::{
     hub::AppendError,
     limits::{Limit, LimitExceeded},
     log::UnmetCondition,
-    ops::ConflictReason,
     protocol::ErrorCode,
     relay::Relay,
+    telemetry::ConflictReason,
 };
 
 /// Returns the problem for a batch with malformed events.

@@ -21,10 +21,11 @@ use crate::{
     ingest::BACKEND_CONNECTION_BYTES,
     limits::{HandshakeGuard, Limit, PeerKind, SocketPermit, SocketPool},
     memory::{MemoryExceeded, MemoryReservation, MemoryUse},
-    ops::{self, Metrics, OpsService},
+    ops::{self, OpsService},
     protocol::ErrorCode,
     relay::Relay,
     repeated::{RepeatedLine, log_repeated},
+    telemetry::Metrics,
 };
 
 /// Accepts the connections of clients until `stop` is cancelled. Connections accepted by then

@@ -12,8 +12,8 @@ use super::shards::ShardThreads;
 use crate::{
     auth::{KeyError, KeySet, VerificationKey},
     http::{FetchError, fetch_document},
-    ops::KeySetFetch,
     relay::Relay,
+    telemetry::KeySetFetch,
 };
 
 /// The tasks that fetch key sets.

@@ -34,6 +34,7 @@ use crate::{
     relay::Relay,
     repeated,
     setup::RelaySetup,
+    telemetry,
 };
 use accept::{AcceptBackends, AcceptClients, serve_ops};
 use handshakes::HandshakeLimiter;
@@ -146,7 +147,7 @@ impl RelayServer {
     /// As for [`Self::start`], and if the configuration does not allow an inherited socket at its
     /// address.
     pub fn start_with(setup: RelaySetup, inherited: InheritedSockets) -> Result<Self, StartError> {
-        ops::watch_panics();
+        telemetry::install_panic_hook();
         let room = socket_limits(&setup.live.config);
         let sockets = SocketPool::new(room);
         let is_handed_over = [inherited.client.is_some(), inherited.ingest.is_some()];

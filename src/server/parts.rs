@@ -17,12 +17,12 @@ use crate::{
     hub::{self, InboxLimits, PublishTimeouts, RegistryLimits, ShardBuilder, TenantRegistry},
     limits::{Limits, SocketLimits},
     log::{LogWindow, MessageIdLimits},
-    ops::Metrics,
     random::RandomSource,
     relay::Relay,
     schema::{Schema, SchemaSize, Severity},
     setup::RelaySetup,
     tally::ShardTally,
+    telemetry::Metrics,
 };
 
 /// The parts of a relay that is not running yet.

@@ -12,10 +12,10 @@ use super::{
 use crate::{
     auth::Authenticator,
     config::{Config, ConfigError},
-    ops::SchemaReload,
     relay::{LiveSettings, Relay},
     schema::Schema,
     setup,
+    telemetry::SchemaReload,
 };
 
 /// Time limit for reading all files: one of them may be a pipe, or lie on a network file system

@@ -37,13 +37,13 @@ use crate::{
     limits::Limits,
     log::{LogWindow, MessageIdLimits},
     memory::{MemoryLimits, MemoryUse},
-    ops::Metrics,
     planted::{PlantedFault, is_planted, note_schema},
     protocol::{TenantName, UserName, close::CloseReason},
     random::RandomSource,
     relay::{LiveSettings, Relay, ShardContext},
     scheduler::Cost,
     tally::ShardTally,
+    telemetry::Metrics,
 };
 
 /// The time of day at which every simulation begins.

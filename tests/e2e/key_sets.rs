@@ -12,10 +12,10 @@ use std::{
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 use sidewire::{
-    auth::{Algorithm, NewToken, SigningKey, TokenRules},
+    auth::{Algorithm, JwksUrl, NewToken, SigningKey, TokenRules},
     client::OpenError,
     clock::Clock,
-    config::{AuthKey, Config, JwksUrl},
+    config::{AuthKey, Config},
     protocol::{TenantName, UserName},
 };
 use tokio::{

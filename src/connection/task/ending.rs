@@ -12,12 +12,12 @@ use tokio_tungstenite::tungstenite::{
 use super::{ConnectionPhase, ConnectionStep, ConnectionTask, MessageHandler};
 use crate::{
     connection::{behind::WaitingRequests, stream::Transport},
-    ops::CloseLabel,
     protocol::{
         ErrorCode,
         close::CloseReason,
         reply::{MessageRefusal, Reply},
     },
+    telemetry::CloseLabel,
 };
 
 impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {

@@ -23,7 +23,6 @@ use tokio_tungstenite::tungstenite::Message;
 use self::json::{DecodedJsonFrame, PendingJsonFrame};
 use super::{
     admitted::{AdmittedClient, ConnectionGuard},
-    alarms::Alarm,
     behind::{PendingSubscribe, WaitingRequests},
     conversation::Conversation,
     deadlines::{DeadlineKind, Deadlines},
@@ -31,6 +30,7 @@ use super::{
     stream::{FrameStream, Transport},
 };
 use crate::{
+    alarms::Alarm,
     auth::KeyFingerprint,
     hub::HubConnection,
     limits::Limit,

@@ -36,7 +36,7 @@ struct AlarmQueue {
 
 /// A set alarm. Dropping it cancels it.
 #[derive(Debug)]
-pub(super) struct Alarm {
+pub struct Alarm {
     alarms: Rc<Alarms>,
     key: AlarmKey,
 }

@@ -9,8 +9,8 @@ use metrics::{Counter, Gauge};
 use super::register::SeriesRegistry;
 use crate::{
     hub::TenantRegistry,
-    ops::{logging, panics},
     tally::ShardTally,
+    telemetry::{logging, panics},
 };
 
 /// The metrics that are updated at each scrape.

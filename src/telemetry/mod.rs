@@ -1,0 +1,11 @@
+//! What the process reports about itself: metrics, the log and panics. Knows nothing about
+//! HTTP or the path of an event; it reads counters that other modules keep.
+
+mod log_queue;
+mod logging;
+mod metrics;
+mod panics;
+
+pub use logging::{FlushLog, LogLevel, LoggingError, init as init_logging, print_to_stderr};
+pub use metrics::{CloseLabel, ConflictReason, KeySetFetch, Metrics, SchemaReload};
+pub use panics::install_panic_hook;

@@ -16,16 +16,14 @@ pub(crate) use json::RENDERED_AT_ONCE_MAX;
 pub use json::{JsonCell, JsonFrame, NoJson};
 
 use json::JsonDraft;
-
-use crate::{
-    memory::MemoryAccount,
-    protocol::{
-        MessageId, Position, Topic,
-        frame::{HEADER_BYTES_MAX, binary_header},
-        position::EPOCH_CHARS,
-    },
+use sidewire_protocol::{
+    MessageId, Position, Topic,
+    frame::{HEADER_BYTES_MAX, binary_header},
+    position::EPOCH_CHARS,
     schema::{JsonError, Schema},
 };
+
+use crate::memory::MemoryAccount;
 
 /// Tags of the envelope's relay fields and of Position's fields: the field's
 /// number, then the wire type (0: varint, 2: length-delimited).
@@ -345,7 +343,7 @@ pub(crate) mod tests {
 
     use super::*;
     use crate::memory::MemoryUse;
-    use crate::protocol::Epoch;
+    use sidewire_protocol::Epoch;
 
     /// Returns the schema of the events that tests make.
     pub(crate) fn schema() -> Arc<Schema> {

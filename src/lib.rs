@@ -21,10 +21,6 @@
     )
 )]
 
-// The vocabulary that all modules share.
-pub mod protocol;
-pub mod schema;
-
 // The path of an event, in order.
 pub mod connection;
 pub mod event;
@@ -45,21 +41,15 @@ pub mod relay;
 pub mod server;
 pub mod setup;
 
-// The command line, the client library and the load generator.
-pub mod bench;
+// The command line.
 pub mod cli;
-pub mod client;
 
 // Monitoring and foundations.
-pub mod clock;
 pub mod http;
 pub mod memory;
 pub mod ops;
-pub mod random;
 mod repeated;
 pub mod scheduler;
-mod shorten;
-mod suggest;
 pub mod tally;
 pub mod telemetry;
 pub mod tls;

@@ -16,6 +16,8 @@ use std::{
     task::{Context, Waker},
 };
 
+use sidewire_protocol::{EnvelopeEncoding, close::CloseReason};
+
 use self::pool::FrameQueue;
 pub use self::{
     frame::{EventOffer, OutboundFrame, QueuedEvent},
@@ -23,7 +25,6 @@ pub use self::{
 };
 use crate::{
     planted::{PlantedFault, is_planted},
-    protocol::{EnvelopeEncoding, close::CloseReason},
     scheduler::Waiter,
 };
 

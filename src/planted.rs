@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 #[cfg(not(test))]
-use crate::schema::Schema;
+use sidewire_protocol::schema::Schema;
 
 /// A fault that tests can plant.
 #[cfg_attr(
@@ -80,7 +80,7 @@ mod in_tests {
     use std::sync::Arc;
 
     use super::PlantedFault;
-    use crate::schema::Schema;
+    use sidewire_protocol::schema::Schema;
 
     thread_local! {
         static CURRENT: RefCell<Option<Arc<Schema>>> = const { RefCell::new(None) };

@@ -13,19 +13,17 @@ use std::{
 
 use arc_swap::{ArcSwap, Guard};
 use rustls::ServerConfig;
+use sidewire_protocol::{clock::Clock, random::RandomSource, schema::Schema};
 use tokio_util::task::TaskTracker;
 
 use crate::{
     alarms::Alarms,
     auth::{Authenticator, IngestKeys},
-    clock::Clock,
     config::Config,
     hub::{HubPublisher, ShardHub},
     limits::Limits,
     outbox::{OutboxLimits, OutboxPool},
-    random::RandomSource,
     scheduler::TenantWork,
-    schema::Schema,
     telemetry::Metrics,
     turn_meter::TurnMeter,
 };

@@ -9,6 +9,7 @@ use std::{
 };
 
 use rustls::ServerConfig;
+use sidewire_protocol::schema::{BreakingChange, Schema, SchemaError};
 
 use crate::{
     auth::{
@@ -19,7 +20,6 @@ use crate::{
         self, AuthKey, AuthMode, AuthSection, Config, ConfigError, IngestSection, ListenAddress,
     },
     relay::LiveSettings,
-    schema::{BreakingChange, Schema, SchemaError},
     tls::{self, TlsError},
 };
 

@@ -20,8 +20,6 @@ use bytes::Bytes;
 use prost::Message;
 use sidewire::{
     auth::{Authenticator, Grant, Identity, IngestKeys},
-    client::{ControlMessage, Envelope},
-    clock::Clock,
     config::Config,
     connection::{
         AdmittedClient, CONNECTION_BYTES, Transport, handshake_bytes, run_connection, serve_stream,
@@ -36,11 +34,16 @@ use sidewire::{
     limits::UserKey,
     log::{LogWindow, MessageIdLimits},
     outbox::Outbox,
-    protocol::{EnvelopeEncoding, MessageId, TenantName, Topic, UserName, wire},
-    random::RandomSource,
     relay::{LiveSettings, Relay, ShardContext},
-    schema::{BundledSchema, Schema},
     telemetry::Metrics,
+};
+use sidewire_client::{ControlMessage, Envelope};
+use sidewire_protocol::{
+    EnvelopeEncoding, MessageId, TenantName, Topic, UserName,
+    clock::Clock,
+    random::RandomSource,
+    schema::{BundledSchema, Schema},
+    wire,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex},
@@ -137,11 +140,11 @@ fn schemas() -> [Schema; 2] {
     let files = [
         (
             "torture.proto",
-            include_str!("../src/schema/tests/torture.proto"),
+            include_str!("../crates/sidewire-protocol/src/schema/tests/torture.proto"),
         ),
         (
             "legacy.proto",
-            include_str!("../src/schema/tests/legacy.proto"),
+            include_str!("../crates/sidewire-protocol/src/schema/tests/legacy.proto"),
         ),
     ];
     let generic = BundledSchema::by_name("generic")

@@ -5,9 +5,8 @@ use std::{hint::black_box, sync::Arc};
 use sidewire::{
     event::{Event, EventDraft, EventDraftParts},
     memory::MemoryAccount,
-    protocol::{Epoch, MessageId, Position, Topic},
-    schema::Schema,
 };
+use sidewire_protocol::{Epoch, MessageId, Position, Topic, schema::Schema};
 use tokio::time::Instant;
 
 use super::{Case, Subject, events::payload};

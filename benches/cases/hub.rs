@@ -21,9 +21,9 @@ use sidewire::{
     },
     log::{LogWindow, MessageIdLimits},
     outbox::{Outbox, OutboxLimits, OutboxPool},
-    protocol::{MessageId, TenantName, Topic, UserName},
-    random::RandomSource,
-    schema::Schema,
+};
+use sidewire_protocol::{
+    MessageId, TenantName, Topic, UserName, random::RandomSource, schema::Schema,
 };
 use tokio::{
     runtime::{Builder, LocalOptions, LocalRuntime},

@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 
-use sidewire::schema::{PayloadKind, Schema};
+use sidewire_protocol::schema::{PayloadKind, Schema};
 
 use super::{Case, Subject, events};
 

@@ -4,7 +4,7 @@
 use std::hint::black_box;
 
 use serde_json::json;
-use sidewire::schema::{BundledSchema, Schema};
+use sidewire_protocol::schema::{BundledSchema, Schema};
 
 use super::{Case, Subject};
 

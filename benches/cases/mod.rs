@@ -9,7 +9,7 @@ mod inspect;
 mod json;
 mod tokens;
 
-use sidewire::protocol::topic::fix_hash_seed;
+use sidewire_protocol::topic::fix_hash_seed;
 
 /// Something that can be done again and again.
 pub(crate) trait Subject {

@@ -5,9 +5,8 @@ use std::{collections::HashSet, sync::LazyLock};
 use sidewire::{
     auth::Grant,
     connection::{Conversation, ConversationAction, TopicsRequest},
-    protocol::{Topic, reply::Reply},
-    schema::PayloadKind,
 };
+use sidewire_protocol::{Topic, reply::Reply, schema::PayloadKind};
 
 use crate::{
     schemas::BUNDLED,

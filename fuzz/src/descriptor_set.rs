@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use sidewire::schema::Schema;
+use sidewire_protocol::schema::Schema;
 
 use crate::{
     proto_file::{check_error, check_schema},
@@ -45,7 +45,10 @@ pub fn seeds() -> Seeds {
             ("whole", true, false),
             ("source", false, true),
         ] {
-            let includes = [root.join("src/schema/tests"), root.join("proto")];
+            let includes = [
+                root.join("crates/sidewire-protocol/src/schema/tests"),
+                root.join("proto"),
+            ];
             let mut compiler = protox::Compiler::new(includes).expect("the directories are there");
             compiler
                 .include_imports(imports)

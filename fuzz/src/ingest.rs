@@ -6,7 +6,6 @@ use std::sync::{Arc, LazyLock, atomic::AtomicBool};
 use arc_swap::ArcSwap;
 use sidewire::{
     auth::{Authenticator, IngestKeys},
-    clock::Clock,
     config::Config,
     event::EventDraft,
     hub::{InboxLimits, PublishTimeouts, RegistryLimits, TenantRegistry, build_hub},
@@ -14,11 +13,10 @@ use sidewire::{
     limits::Limits,
     log::{LogWindow, MessageIdLimits},
     memory::{MemoryAccount, MemoryLimits, MemoryUse},
-    telemetry::Metrics,
-    protocol::{Epoch, Position, Topic},
-    random::RandomSource,
     relay::{LiveSettings, Relay},
+    telemetry::Metrics,
 };
+use sidewire_protocol::{Epoch, Position, Topic, clock::Clock, random::RandomSource};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 

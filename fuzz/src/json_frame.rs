@@ -3,10 +3,9 @@
 
 use std::sync::LazyLock;
 
-use sidewire::{
-    auth::Grant,
-    connection::Conversation,
-    protocol::MessageId,
+use sidewire::{auth::Grant, connection::Conversation};
+use sidewire_protocol::{
+    MessageId,
     schema::{JsonError, Schema, oracle::reflected_from_json},
 };
 

@@ -1,7 +1,7 @@
 //! A user's .proto file, or several: a line `// file: NAME` begins another one. The first
 //! line may name the envelope.
 
-use sidewire::schema::{
+use sidewire_protocol::schema::{
     Schema, SchemaError,
     oracle::{judge, random_envelope, random_schema},
 };
@@ -71,8 +71,8 @@ pub fn seeds() -> Seeds {
         "generic.v1.Envelope",
         &[read("proto/generic/v1/envelope.proto")],
     );
-    let torture = "src/schema/tests/torture.proto";
-    let legacy = read("src/schema/tests/legacy.proto");
+    let torture = "crates/sidewire-protocol/src/schema/tests/torture.proto";
+    let legacy = read("crates/sidewire-protocol/src/schema/tests/legacy.proto");
     let legacy = format!("legacy.proto\n{legacy}");
     add("torture", "test.v1.Envelope", &[read(torture), legacy]);
     for number in 0..20 {

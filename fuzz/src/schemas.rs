@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, LazyLock},
 };
 
-use sidewire::schema::{BundledSchema, Schema};
+use sidewire_protocol::schema::{BundledSchema, Schema};
 
 /// The bundled schema.
 pub(crate) static BUNDLED: LazyLock<Arc<Schema>> =
@@ -21,7 +21,10 @@ pub(crate) static GENERIC: LazyLock<Schema> = LazyLock::new(|| {
 /// The schema of `torture.proto`.
 pub(crate) static TORTURE: LazyLock<Schema> = LazyLock::new(|| {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let includes = [root.join("src/schema/tests"), root.join("proto")];
+    let includes = [
+        root.join("crates/sidewire-protocol/src/schema/tests"),
+        root.join("proto"),
+    ];
     let mut compiler = protox::Compiler::new(includes).expect("the directories are there");
     compiler.include_imports(true);
     compiler.open_file("torture.proto").expect("it is a schema");

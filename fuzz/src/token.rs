@@ -6,12 +6,10 @@ use std::{sync::LazyLock, time::Duration};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::EncodingKey;
 use serde_json::Value;
-use sidewire::{
-    auth::{
-        Algorithm, EXPIRY_AHEAD_MAX, Identity, Secret, TokenRules, TokenVerifier, VerificationKey,
-    },
-    protocol::Topic,
+use sidewire::auth::{
+    Algorithm, EXPIRY_AHEAD_MAX, Identity, Secret, TokenRules, TokenVerifier, VerificationKey,
 };
+use sidewire_protocol::Topic;
 
 use crate::seeds::{Seeds, read};
 

@@ -2,7 +2,7 @@
 //! which schema the envelope is, and whether the rest is its bytes, or a tape from
 //! which it is written and damaged.
 
-use sidewire::schema::{
+use sidewire_protocol::schema::{
     Schema,
     oracle::{damaged_envelope, judge, random_envelope},
 };

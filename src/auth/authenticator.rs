@@ -3,10 +3,11 @@
 
 use std::{sync::Arc, time::Duration};
 
+use sidewire_protocol::{TenantName, UserName};
+
 use super::{
     Grant, Identity, KeyFingerprint, KeySet, TokenError, TokenVerifier, claims::check_user_name,
 };
-use crate::protocol::{TenantName, UserName};
 
 /// The tenant in desktop mode, and the user if the client names none.
 pub const DESKTOP_NAME: &str = "local";

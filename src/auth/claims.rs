@@ -4,9 +4,9 @@
 use std::{sync::Arc, time::Duration};
 
 use serde_json::{Map, Value};
+use sidewire_protocol::{NameError, TenantName, Topic, UserName};
 
 use super::{Grant, Identity, TokenError};
-use crate::protocol::{NameError, TenantName, Topic, UserName};
 
 /// Maximum distance of [`Identity::expires_at`] into the future: a hundred years, so that
 /// timers can represent it in any unit. A token may be valid for longer, but its connection

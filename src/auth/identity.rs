@@ -3,8 +3,9 @@
 
 use std::{collections::HashSet, time::Duration};
 
+use sidewire_protocol::{TenantName, Topic, UserName};
+
 use super::KeyFingerprint;
-use crate::protocol::{TenantName, Topic, UserName};
 
 /// The identity of a client: its tenant and user, its grant, and its expiry.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,10 +4,10 @@
 use std::{collections::HashSet, fmt};
 
 use aws_lc_rs::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
+use sidewire_protocol::TenantName;
 use subtle::ConstantTimeEq;
 
 use super::Secret;
-use crate::protocol::TenantName;
 
 /// Minimum length of an ingest key in bytes.
 pub const INGEST_KEY_BYTES_MIN: usize = 16;

@@ -6,12 +6,12 @@ use std::{fmt, time::Duration};
 use aws_lc_rs::signature::{EcdsaKeyPair, Ed25519KeyPair, RsaKeyPair};
 use jsonwebtoken::{EncodingKey, Header};
 use serde_json::{Map, Value};
+use sidewire_protocol::{TenantName, Topic, UserName};
 
 use super::{
     Algorithm, KeyError, Secret, TOKEN_BYTES_MAX, TokenRules, algorithm::KeyRequirements,
     key::check_secret, pem_file,
 };
-use crate::protocol::{TenantName, Topic, UserName};
 
 /// A key that signs tokens with one algorithm.
 pub struct SigningKey {

@@ -6,11 +6,12 @@ mod table;
 use std::io;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use sidewire_bench::{BenchError, BenchProgress, RelayLimits};
 
 use super::{CommandFailure, schema_args, write_result};
 use crate::{
-    bench::{self, BenchError, BenchProgress},
-    config, telemetry,
+    config::{Config, LogSection},
+    telemetry,
 };
 
 pub use self::flags::BenchArgs;
@@ -21,15 +22,16 @@ const KEY_VARIABLE: &str = "SIDEWIRE_INGEST_KEY";
 
 /// Runs the benchmark and prints the report.
 pub(super) fn run(args: BenchArgs) -> Result<(), CommandFailure> {
-    telemetry::init_logging(&config::LogSection::default()).map_err(CommandFailure::new)?;
+    telemetry::init_logging(&LogSection::default()).map_err(CommandFailure::new)?;
     let source = args.scenario.common_args().schema.source()?;
     let schema = schema_args::load_schema(&source)?;
     let (plan, json) = args.scenario.into_plan()?;
-    for warning in bench::warnings(&plan) {
+    let limits = RelayLimits::from(&Config::default());
+    for warning in sidewire_bench::warnings(&plan, &limits) {
         tracing::warn!("{warning}");
     }
     let mut bar = BenchProgressBar::new(json);
-    let report = bench::run(plan, &schema, &mut |progress| bar.show_progress(progress));
+    let report = sidewire_bench::run(plan, &schema, &mut |progress| bar.show_progress(progress));
     bar.clear();
     let report = report.map_err(bench_failure)?;
     let text = if json {
@@ -40,6 +42,19 @@ pub(super) fn run(args: BenchArgs) -> Result<(), CommandFailure> {
     write_result(&mut io::stdout(), &text)?;
     let complaint = report.failure_summary();
     complaint.map_or(Ok(()), |it| Err(CommandFailure::new(it)))
+}
+
+impl From<&Config> for RelayLimits {
+    fn from(config: &Config) -> Self {
+        Self {
+            body_max: config.ingest.body_max,
+            batch_body_max: config.ingest.batch_body_max,
+            batch_events_max: config.ingest.batch_events_max,
+            outbox_frames: config.limits.outbox_frames,
+            outbox_bytes: config.limits.outbox_bytes,
+            tenants: config.limits.tenants,
+        }
+    }
 }
 
 fn bench_failure(error: BenchError) -> CommandFailure {

@@ -9,12 +9,12 @@ use std::{
 };
 
 use bytesize::ByteSize;
+use sidewire_protocol::schema::{Schema, SchemaSource};
 
 use super::{CommandFailure, write_result};
 use crate::{
     config::{Config, ConfigError},
     relay::LiveSettings,
-    schema::{Schema, SchemaSource},
     setup::{self, RelaySetup},
 };
 

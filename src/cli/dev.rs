@@ -13,6 +13,9 @@ use std::{
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::json;
+use sidewire_protocol::{
+    EnvelopeEncoding, TenantName, UserName, clock::Clock, random::RandomSource, schema::Schema,
+};
 use tokio::signal::unix::SignalKind;
 
 use super::{
@@ -24,11 +27,7 @@ use super::{
 };
 use crate::{
     auth::{Algorithm, NewToken, Secret, SigningKey, TokenRules},
-    clock::Clock,
     config::{AuthKey, Config, IngestKeyEntry, ListenAddress},
-    protocol::{EnvelopeEncoding, TenantName, UserName},
-    random::RandomSource,
-    schema::Schema,
     server::{ListenAddresses, ListenerName, RelayServer, StartError},
     setup::RelaySetup,
     telemetry,

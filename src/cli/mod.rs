@@ -22,8 +22,10 @@ use std::{fmt, fs, io, path::Path, sync::Arc};
 use clap::{Parser, Subcommand};
 
 use rustls::ClientConfig;
+use sidewire_client::Credential;
+use sidewire_protocol::schema::BundledSchema;
 
-use crate::{client::Credential, schema::BundledSchema, tls};
+use crate::tls;
 
 const HELP: &str = "Examples:
   sidewire dev                            a relay for trying things out, and commands to paste

@@ -7,16 +7,14 @@ use std::{
     path::PathBuf,
 };
 
+use sidewire_client::{EventPublisher, PublishEncoding, PublishFailure};
+use sidewire_protocol::{TenantName, Topic, schema::BundledSchema};
+
 use super::{
     CommandFailure, event_args::EventArgs, listener_urls, read_credential, sample_bundled,
     write_result,
 };
-use crate::{
-    client::{EventPublisher, PublishEncoding, PublishFailure},
-    config::Config,
-    protocol::{TenantName, Topic},
-    schema::BundledSchema,
-};
+use crate::config::Config;
 
 /// The environment variable that holds the ingest key when no file is named.
 const KEY_VARIABLE: &str = "SIDEWIRE_INGEST_KEY";

@@ -7,6 +7,10 @@ mod report;
 use std::io;
 
 use clap::ValueEnum;
+use sidewire_protocol::{
+    Topic, UserName,
+    schema::{BundledSchema, Schema},
+};
 
 use self::{
     client::DescribedClient,
@@ -23,8 +27,6 @@ use crate::{
     auth::Grant,
     config::Config,
     ingest::{self, DryRunRequest},
-    protocol::{Topic, UserName},
-    schema::{BundledSchema, Schema},
 };
 
 /// Exit status: the relay would refuse the event.

@@ -7,6 +7,7 @@ mod table;
 use std::{io, path::PathBuf};
 
 use clap::ValueEnum;
+use sidewire_protocol::schema::Schema;
 
 use self::table::RoutingTableView;
 use super::{
@@ -14,7 +15,6 @@ use super::{
     schema_args::{self, SchemaOrConfigArgs, find_event},
     write_result,
 };
-use crate::schema::Schema;
 
 /// The flags of `sidewire schema`.
 #[derive(Debug, clap::Args)]

@@ -3,13 +3,13 @@
 use std::path::{Path, PathBuf, absolute};
 
 use clap::ArgGroup;
-
-use super::CommandFailure;
-use crate::{
-    config::{Config, SchemaSection},
+use sidewire_protocol::{
     schema::{BundledSchema, PayloadType, Schema, SchemaSource},
     suggest::nearest_name,
 };
+
+use super::CommandFailure;
+use crate::config::{Config, SchemaSection};
 
 /// The schema flags of a command. The default is the bundled schema that a relay uses when its
 /// configuration names none.

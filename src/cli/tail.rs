@@ -17,6 +17,9 @@ use tokio::time::{Instant, sleep};
 
 pub use self::{filter::EventFilter, output::Format};
 
+use sidewire_client::{ClientError, ClientEvent, ReceivedEvent};
+use sidewire_protocol::{Epoch, ErrorCode, Position, Topic, wire};
+
 use self::{
     followers::{Follower, Followers},
     output::{EventPrinter, PrintOutcome},
@@ -26,10 +29,6 @@ use super::{
     runtime::listen_for_interrupt,
     sample_bundled,
     schema_args::{self, SchemaOrConfigArgs},
-};
-use crate::{
-    client::{ClientError, ClientEvent, ReceivedEvent},
-    protocol::{Epoch, ErrorCode, Position, Topic, wire},
 };
 
 /// The environment variable that holds the token when no file is named. The token is not an

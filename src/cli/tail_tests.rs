@@ -8,6 +8,8 @@ use std::{
 use clap::Parser;
 use futures_util::{SinkExt, StreamExt};
 use prost::Message as _;
+use sidewire_client::{ControlMessage, Envelope, SUBPROTOCOL};
+use sidewire_protocol::wire;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -21,10 +23,6 @@ use tokio_tungstenite::{
 };
 
 use super::*;
-use crate::{
-    client::{ControlMessage, Envelope, SUBPROTOCOL},
-    protocol::wire,
-};
 
 #[derive(Parser)]
 struct Command {

@@ -3,17 +3,14 @@
 use std::{io, time::Duration};
 
 use clap::ArgGroup;
+use sidewire_protocol::{TenantName, Topic, UserName, clock::Clock};
 
 use super::{
     CommandFailure, sample_bundled,
     signing::{KEYS, SigningArgs},
     write_result,
 };
-use crate::{
-    auth::{NewToken, check_user_name},
-    clock::Clock,
-    protocol::{TenantName, Topic, UserName},
-};
+use crate::auth::{NewToken, check_user_name};
 
 /// The claims of the token and the key that it is signed with.
 #[derive(Debug, clap::Args)]

@@ -4,10 +4,10 @@
 use std::path::Path;
 
 use serde::de::DeserializeOwned;
+use sidewire_protocol::suggest;
 use toml::de::DeTable;
 
 use super::error::{ConfigError, ConfigProblem, ConfigProblems};
-use crate::suggest;
 
 /// A configuration text, with the path of its file if it has one.
 pub(super) struct ConfigText<'a> {

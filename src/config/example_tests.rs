@@ -2,10 +2,11 @@
 
 use std::{collections::BTreeSet, path::Path};
 
+use sidewire_protocol::schema::SchemaSource;
 use toml::{Table, Value};
 
 use super::*;
-use crate::{auth::Algorithm, schema::SchemaSource};
+use crate::auth::Algorithm;
 
 const EXAMPLE: &str = include_str!("../../config.example.toml");
 

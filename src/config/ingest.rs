@@ -4,16 +4,16 @@
 use std::{net::Ipv4Addr, num::NonZeroU32, path::PathBuf, time::Duration};
 
 use serde::Deserialize;
+use sidewire_protocol::{
+    TenantName,
+    name::{NAME_BYTES_MAX, has_control_character},
+};
 
 use super::{
     error::ConfigProblems,
     listen::{ListenAddress, SocketMode},
     paths::PathResolver,
     values::{self, GIB, MIB},
-};
-use crate::protocol::{
-    TenantName,
-    name::{NAME_BYTES_MAX, has_control_character},
 };
 
 /// Maximum of `message_ids_max`: more ids than arrive within hours.

@@ -4,13 +4,13 @@ use std::{num::NonZeroU32, time::Duration};
 
 use bytesize::ByteSize;
 use serde::Deserialize;
+use sidewire_protocol::TenantName;
 
 use super::{
     IngestSection, ReplaySection,
     error::ConfigProblems,
     values::{self, GIB, KIB, MIB},
 };
-use crate::protocol::TenantName;
 
 /// Minimum memory for clients and backends, in addition to the logs and the message ids.
 const MEMORY_BEYOND_LOGS: usize = 128 * MIB;

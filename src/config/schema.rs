@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use serde::Deserialize;
+use sidewire_protocol::schema::{BundledSchema, SchemaSource};
 
 use super::{document::did_you_mean, error::ConfigProblems, paths::PathResolver};
-use crate::schema::{BundledSchema, SchemaSource};
 
 /// The `[schema]` section. If it is empty, the default bundled schema is used.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]

@@ -16,7 +16,7 @@ use serde::{
     de::{self, Deserializer, Error as _, Unexpected, Visitor},
 };
 
-use crate::protocol::TenantName;
+use sidewire_protocol::TenantName;
 
 /// 1 KiB in bytes.
 pub(super) const KIB: usize = 1 << 10;

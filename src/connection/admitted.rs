@@ -2,6 +2,7 @@
 
 use std::{net::IpAddr, rc::Rc};
 
+use sidewire_protocol::EnvelopeEncoding;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::{
@@ -10,7 +11,6 @@ use crate::{
     limits::{ConnectionPermit, Limit, UserKey},
     memory::{MemoryExceeded, MemoryUse},
     outbox::{Outbox, WriteProgress},
-    protocol::EnvelopeEncoding,
     relay::ShardContext,
     telemetry::CloseLabel,
 };

@@ -4,21 +4,18 @@
 use std::{collections::HashSet, hash::Hash, time::Duration};
 
 use prost::Message;
-
-use crate::{
-    auth::Grant,
-    limits::LimitExceeded,
-    protocol::{
-        ErrorCode, MessageId, Position, Topic,
-        position::EpochError,
-        reply::{ListedIds, MessageRefusal, Reply},
-        wire,
-    },
+use sidewire_protocol::{
+    ErrorCode, MessageId, Position, Topic,
+    position::EpochError,
+    reply::{ListedIds, MessageRefusal, Reply},
     schema::{
         ControlKind, IdLists, InspectedEnvelope, InspectedPayload, PayloadKind, Schema, WireError,
         WireFault,
     },
+    wire,
 };
+
+use crate::{auth::Grant, limits::LimitExceeded};
 
 /// Delay after which a client should retry a request that was refused for lack of memory.
 const NO_MEMORY_RETRY_AFTER: Duration = Duration::from_secs(10);

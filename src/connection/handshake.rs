@@ -25,6 +25,7 @@ use hyper::{
     upgrade::OnUpgrade,
 };
 use hyper_util::rt::TokioIo;
+use sidewire_protocol::{EnvelopeEncoding, ErrorCode};
 use tokio::{
     task::yield_now,
     time::{Instant, timeout, timeout_at},
@@ -42,7 +43,6 @@ use crate::{
     },
     hub::TenantsFull,
     limits::{Limit, LimitExceeded, UserKey},
-    protocol::{EnvelopeEncoding, ErrorCode},
     relay::{Relay, ShardContext},
     repeated::{RepeatedLine, log_repeated},
     scheduler::Cost,

@@ -3,7 +3,7 @@
 
 use hyper::{HeaderMap, header::SEC_WEBSOCKET_PROTOCOL};
 
-use crate::protocol::EnvelopeEncoding;
+use sidewire_protocol::EnvelopeEncoding;
 
 /// Prefix of a token that is offered as a subprotocol.
 const BEARER: &str = "bearer.";

@@ -18,6 +18,10 @@ use std::{
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use sidewire_protocol::{
+    EnvelopeEncoding, MessageId, TenantName, Topic, UserName, clock::Clock, random::RandomSource,
+    schema::Schema,
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf, duplex, split},
     runtime::{Builder, LocalOptions},
@@ -30,7 +34,6 @@ pub(super) use self::client::{FrameClient, ObservedEnd};
 use super::{Transport, admitted::AdmittedClient, task::run_connection};
 use crate::{
     auth::{Authenticator, Grant, Identity, IngestKeys},
-    clock::Clock,
     config::Config,
     event::{EventDraft, EventDraftParts},
     hub::{
@@ -40,10 +43,7 @@ use crate::{
     limits::{Limits, UserKey},
     log::{LogWindow, MessageIdLimits},
     memory::{MemoryLimits, MemoryUse},
-    protocol::{EnvelopeEncoding, MessageId, TenantName, Topic, UserName},
-    random::RandomSource,
     relay::{LiveSettings, Relay, ShardContext},
-    schema::Schema,
     tally::ShardTally,
     telemetry::Metrics,
 };

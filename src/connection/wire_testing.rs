@@ -5,7 +5,7 @@
 use prost::Message;
 use serde_json::Value;
 
-use crate::protocol::{Position, wire};
+use sidewire_protocol::{Position, wire};
 
 pub(super) const CONTINUATION: u8 = 0x0;
 pub(super) const TEXT: u8 = 0x1;

@@ -9,10 +9,7 @@ use std::hash::Hasher as _;
 
 use siphasher::sip128::{Hasher128 as _, SipHasher24};
 
-use crate::{
-    protocol::{MessageId, Topic},
-    random::RandomSource,
-};
+use sidewire_protocol::{MessageId, Topic, random::RandomSource};
 
 /// The hashes of a message id given by a backend and of the event's body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

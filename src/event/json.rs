@@ -4,20 +4,20 @@
 use std::sync::{Arc, OnceLock};
 
 use bytes::BufMut;
+use sidewire_protocol::{
+    Position,
+    close::CloseReason,
+    frame::{HEADER_BYTES_MAX, text_header},
+    position::EPOCH_CHARS,
+    schema::{JsonError, Schema},
+};
 use tokio::time::Instant;
 
 use super::Event;
 use crate::{
     memory::{MemoryAccount, MemoryExceeded, MemoryReservation, MemoryUse},
     planted,
-    protocol::{
-        Position,
-        close::CloseReason,
-        frame::{HEADER_BYTES_MAX, text_header},
-        position::EPOCH_CHARS,
-    },
     repeated::{RepeatedLine, log_repeated},
-    schema::{JsonError, Schema},
 };
 
 /// The text between the epoch and the offset of a position.
@@ -255,11 +255,9 @@ impl JsonCell {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::{EventDraft, EventDraftParts, tests::schema};
     use crate::memory::{MemoryLimits, MemoryUse};
-    use crate::{
-        event::{EventDraft, EventDraftParts, tests::schema},
-        protocol::{Epoch, MessageId},
-    };
+    use sidewire_protocol::{Epoch, MessageId};
 
     fn draft() -> EventDraft {
         EventDraft::new(EventDraftParts {

@@ -8,9 +8,10 @@ use hyper::{
     Request, StatusCode, Version,
     header::{HOST, HeaderValue, ORIGIN},
 };
+use sidewire_protocol::ErrorCode;
 
 use super::{HttpProblem, only_header};
-use crate::{config::HostName, protocol::ErrorCode};
+use crate::config::HostName;
 
 /// The kind of listener that received a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,12 +11,12 @@ use hyper::{
 };
 use serde::{Serialize, Serializer};
 use serde_json::Value;
-
-use super::{HttpResponse, whole_response};
-use crate::{
-    protocol::ErrorCode,
+use sidewire_protocol::{
+    ErrorCode,
     shorten::{ANSWER_BYTES_MAX, truncate_text},
 };
+
+use super::{HttpResponse, whole_response};
 
 /// The media type of problem documents.
 pub const PROBLEM_JSON: &str = "application/problem+json";

@@ -5,13 +5,13 @@
 use std::{sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
+use sidewire_protocol::{Position, TenantName, UserName};
 use tokio::{
     sync::{mpsc, oneshot},
     time::{Instant, timeout_at},
 };
 
 use super::{ShardId, TenantRegistry, audience::AudienceTotals};
-use crate::protocol::{Position, TenantName, UserName};
 
 /// Most calls of each kind that may wait for a shard.
 const CALLS_MAX: usize = 64;

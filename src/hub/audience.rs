@@ -7,7 +7,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use crate::protocol::{Topic, topic::CarriedHash};
+use sidewire_protocol::{Topic, topic::CarriedHash};
 
 /// The counts of one tenant.
 #[derive(Debug, Default)]

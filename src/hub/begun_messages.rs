@@ -8,12 +8,12 @@ use std::{
     sync::Arc,
 };
 
+use sidewire_protocol::close::CloseReason;
 use tokio::time::Instant;
 
 use crate::{
     memory::{MemoryAccount, MemoryExceeded, MemoryUse},
     outbox::Outbox,
-    protocol::close::CloseReason,
 };
 
 /// The unit in which memory is reserved, in bytes.

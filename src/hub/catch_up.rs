@@ -19,6 +19,8 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use sidewire_protocol::{Position, Topic, topic::TopicSet};
+
 use super::{
     large_json::JsonRendering,
     membership::{HubConnection, ReplayFrame},
@@ -29,7 +31,6 @@ use crate::{
     event::{Event, JsonFrame, NoJson},
     log::ReplayGap,
     outbox::OutboundFrame,
-    protocol::{Position, Topic, topic::TopicSet},
     scheduler::{Cost, WorkTicket},
 };
 

@@ -3,13 +3,11 @@
 
 use std::sync::Arc;
 
+use sidewire_protocol::Position;
 use tokio::time::Instant;
 
 use super::tenant::Tenant;
-use crate::{
-    log::{AppendCondition, EVENTS_A_PART, Log, TopicSearch, UnmetCondition, find_unmet},
-    protocol::Position,
-};
+use crate::log::{AppendCondition, EVENTS_A_PART, Log, TopicSearch, UnmetCondition, find_unmet};
 
 /// The conditions of an append, and the progress of their check.
 #[derive(Debug)]

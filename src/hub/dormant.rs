@@ -3,7 +3,7 @@
 
 use lru::LruCache;
 
-use crate::protocol::{Position, TenantName};
+use sidewire_protocol::{Position, TenantName};
 
 /// The heads of empty logs, ordered by last use.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ impl DormantTenants {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::Epoch;
+    use sidewire_protocol::Epoch;
 
     fn name(number: usize) -> TenantName {
         TenantName::parse(&format!("a-tenant-with-a-usual-name-{number:09}")).unwrap()

@@ -3,11 +3,12 @@
 
 use std::{collections::VecDeque, rc::Rc};
 
+use sidewire_protocol::{Topic, topic::TopicMap};
+
 use super::subscribers::{ConnectionId, Subscribers};
 use crate::{
     event::Event,
     outbox::{EventOffer, OfferOutcome, Outbox},
-    protocol::{Topic, topic::TopicMap},
 };
 
 /// The connections of one tenant on one shard, and their subscriptions.

@@ -8,6 +8,11 @@ use std::{
     sync::Arc,
 };
 
+use sidewire_protocol::{
+    EnvelopeEncoding, Position, Topic, UserName,
+    position::EpochError,
+    topic::{TopicMap, TopicSet},
+};
 use tokio::time::Instant;
 
 use super::{
@@ -24,11 +29,6 @@ use crate::{
     memory::{MemoryExceeded, MemoryUse},
     outbox::{OutboundFrame, Outbox},
     planted::{PlantedFault, is_planted},
-    protocol::{
-        EnvelopeEncoding, Position, Topic, UserName,
-        position::EpochError,
-        topic::{TopicMap, TopicSet},
-    },
     scheduler::{Cost, Waiter, WorkTicket},
 };
 

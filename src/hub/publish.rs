@@ -4,6 +4,7 @@
 use std::{mem, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
+use sidewire_protocol::{Position, TenantName};
 use tokio::{
     task::yield_now,
     time::{Instant, sleep, timeout, timeout_at},
@@ -22,7 +23,6 @@ use crate::{
     event::{EventDraft, FingerprintKey},
     log::{AppendCondition, EvictedEvents, UnmetCondition},
     memory::{MemoryAccount, MemoryLimits},
-    protocol::{Position, TenantName},
     scheduler::{Cost, QUANTUM},
 };
 

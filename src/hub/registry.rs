@@ -6,6 +6,7 @@ use std::sync::{
 };
 
 use indexmap::IndexMap;
+use sidewire_protocol::{Position, TenantName, random::RandomSource};
 use tokio::time::Instant;
 
 use super::{ShardId, dormant::DormantTenants, inbox::InboxLimits, tenant::Tenant};
@@ -16,8 +17,6 @@ use crate::{
         MessageIdLimits, UnmetCondition, find_unmet,
     },
     memory::{MemoryAccount, MemoryLimits, MemoryUse},
-    protocol::{Position, TenantName},
-    random::RandomSource,
 };
 
 /// Bounds of the registry and of what it holds.

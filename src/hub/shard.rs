@@ -17,6 +17,7 @@ use std::{
 };
 
 use indexmap::IndexMap;
+use sidewire_protocol::{TenantName, UserName, close::CloseReason};
 use tokio::{sync::mpsc, task::yield_now, time::Instant};
 
 pub(super) use self::tenant_here::ShardTenant;
@@ -36,7 +37,6 @@ use crate::{
     memory::MemoryAccount,
     outbox::{EventOffer, Outbox},
     planted::{PlantedFault, is_planted, mark_seen},
-    protocol::{TenantName, UserName, close::CloseReason},
     scheduler::{Cost, DeficitQueue, QUANTUM, WorkQueue},
     tally::ShardTally,
 };

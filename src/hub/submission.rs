@@ -3,13 +3,13 @@
 
 use std::{collections::HashMap, mem};
 
+use sidewire_protocol::{Epoch, Position};
 use tokio::time::Instant;
 
 use super::{condition_check::ConditionCheck, inbox::EventBatch};
 use crate::{
     event::EventDraft,
     log::{KnownMessageId, MessageIds, UnmetCondition},
-    protocol::{Epoch, Position},
 };
 
 /// Events that are appended consecutively, all or none.

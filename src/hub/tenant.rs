@@ -26,8 +26,8 @@ use crate::{
         EVENTS_A_PART, EvictedEvents, LastOffsets, Log, MessageIdBudget, MessageIds, ReplayGap,
         TopicSearch,
     },
-    protocol::{Position, TenantName},
 };
+use sidewire_protocol::{Position, TenantName};
 
 /// Most message ids that are forgotten at once while the tenant is locked.
 const FORGOTTEN_AT_ONCE: usize = 1000;

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use hyper::StatusCode;
 use serde::Serialize;
+use sidewire_protocol::{ErrorCode, TenantName, UserName};
 
 use super::answer::AnswerPosition;
 use crate::{
     http::{HttpProblem, HttpResponse, json_response},
     hub::{ShardTimeout, TenantView},
     ops::SHARD_TIMEOUT,
-    protocol::{ErrorCode, TenantName, UserName},
     relay::Relay,
     repeated::{RepeatedLine, log_repeated},
 };

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http_body_util::channel::{Channel, Sender};
 use hyper::StatusCode;
 use serde::{Serialize, Serializer};
+use sidewire_protocol::{Epoch, MessageId, Position, Topic};
 
 use super::route::PostKind;
 use crate::{
@@ -13,7 +14,6 @@ use crate::{
     http::{HttpResponse, json_response, json_stream_response, json_text_response},
     hub::{PlacedEvent, PublishedEvents},
     memory::MemoryReservation,
-    protocol::{Epoch, MessageId, Position, Topic},
     relay::ShardContext,
     scheduler::{Cost, TenantWork},
 };
@@ -226,9 +226,9 @@ mod tests {
         connection::testing::{ConnectionFixture, settle, simulate},
         event::tests::draft,
         memory::{MemoryAccount, MemoryUse},
-        protocol::TenantName,
         scheduler::QUANTUM,
     };
+    use sidewire_protocol::TenantName;
 
     const EPOCH: &str = "000000000000000000000000000000ab";
 

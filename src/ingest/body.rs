@@ -9,13 +9,13 @@ use hyper::{
     body::{Body, Incoming},
     header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, TRANSFER_ENCODING},
 };
+use sidewire_protocol::ErrorCode;
 use tokio::{task::yield_now, time::timeout};
 
 use crate::{
     http::{HttpProblem, only_header},
     limits::Limit,
     memory::{BODY_COPIES, BODY_GROWTH_BYTES, MemoryReservation, MemoryUse, REQUEST_BYTES},
-    protocol::ErrorCode,
     relay::Relay,
 };
 

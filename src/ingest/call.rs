@@ -7,6 +7,7 @@ use hyper::{
     Request, StatusCode,
     body::{Body as _, Incoming},
 };
+use sidewire_protocol::{ErrorCode, TenantName, UserName};
 
 use super::{
     admin, events,
@@ -19,7 +20,6 @@ use crate::{
     auth::{IngestKey, IngestKeys},
     http::{HttpProblem, HttpResponse, ListenerKind, bearer_token, check_host, check_no_origin},
     limits::EventBudget,
-    protocol::{ErrorCode, TenantName, UserName},
     relay::{Relay, ShardContext},
     scheduler::QUANTUM,
 };

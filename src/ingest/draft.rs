@@ -3,15 +3,19 @@
 
 use std::{collections::HashSet, mem, sync::Arc};
 
+use sidewire_protocol::{
+    MessageId, Topic,
+    schema::{InspectLimits, InspectOutcome, InspectedEnvelope, PayloadKind, Schema, WireFault},
+    topic::TENANT_KIND,
+};
+
 use super::json::{JsonCheck, check_small_json, json_check_cost};
 use crate::{
     config::LimitsSection,
     event::{EventDraft, EventDraftParts},
     http::HttpProblem,
-    protocol::{MessageId, Topic, topic::TENANT_KIND},
     relay::Relay,
     scheduler::Cost,
-    schema::{InspectLimits, InspectOutcome, InspectedEnvelope, PayloadKind, Schema, WireFault},
 };
 
 /// An envelope that the relay would accept from a backend.

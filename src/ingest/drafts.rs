@@ -2,6 +2,8 @@
 
 use std::{iter::Enumerate, vec};
 
+use sidewire_protocol::Topic;
+
 use super::{
     draft::{ReadEvent, ReadLimits, read_draft, refused_cost},
     json::{JsonCheck, UncheckedEvent, batch_problem},
@@ -9,7 +11,6 @@ use super::{
 use crate::{
     event::EventDraft,
     http::{HttpProblem, ItemProblem},
-    protocol::Topic,
     relay::Relay,
     scheduler::{Cost, QUANTUM},
 };

@@ -1,6 +1,8 @@
 //! Checks one event as ingest would, without a relay: it uses ingest's own functions, in the
 //! same order.
 
+use sidewire_protocol::{Topic, schema::Schema};
+
 use super::{
     body::too_large, draft::AdmissibleEnvelope, json::json_problem, parameters::topic_parameter,
 };
@@ -8,8 +10,6 @@ use crate::{
     config::{IngestSection, LimitsSection},
     event::write_envelope,
     http::HttpProblem,
-    protocol::Topic,
-    schema::Schema,
 };
 
 /// A single event to check, with the topics of its call.

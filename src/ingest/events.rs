@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hyper::{Request, body::Incoming};
+use sidewire_protocol::Topic;
 use tokio::task::yield_now;
 
 use super::{
@@ -27,7 +28,6 @@ use crate::{
     hub::ConditionCheck,
     limits::EventBudget,
     memory::{MemoryReservation, MemoryUse, REQUEST_BYTES},
-    protocol::Topic,
     relay::{Relay, ShardContext},
     scheduler::{Cost, TenantWork},
 };
@@ -260,9 +260,9 @@ mod tests {
     use crate::{
         connection::testing::{ConnectionFixture, settle, simulate},
         ingest::json::batch_from_json,
-        protocol::TenantName,
         scheduler::QUANTUM,
     };
+    use sidewire_protocol::TenantName;
 
     /// Starts a call that is recorded in the journal when its events are read.
     fn call(

@@ -6,16 +6,18 @@ use std::{mem, sync::Arc};
 
 use bytes::Bytes;
 use hyper::StatusCode;
+use sidewire_protocol::{
+    ErrorCode,
+    schema::{BatchError, JsonError, Schema},
+};
 
 use super::{body::no_memory, refused::batch_refused, route::PostKind};
 use crate::{
     event::EventDraft,
     http::HttpProblem,
     memory::{MemoryAccount, MemoryExceeded, MemoryUse, with_memory},
-    protocol::ErrorCode,
     relay::{LiveSettings, Relay},
     scheduler::{Cost, TenantWork},
-    schema::{BatchError, JsonError, Schema},
 };
 
 /// Number of bytes of a JSON-checked event that cost as much as a topic. Only events that might

@@ -1,5 +1,7 @@
 //! Parses the query of a call: `?topic=` and `?if_last=`, both repeatable.
 
+use sidewire_protocol::{Topic, topic::TopicSet};
+
 use super::{
     draft::{parse_topic, too_many_topics},
     route::PostKind,
@@ -7,7 +9,6 @@ use super::{
 use crate::{
     http::{HttpProblem, query_pairs},
     log::AppendCondition,
-    protocol::{Topic, topic::TopicSet},
 };
 
 /// A query parameter of calls that post events.
@@ -133,10 +134,8 @@ fn unknown_parameter(name: &str) -> HttpProblem {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        log::ExpectedLast,
-        protocol::{Epoch, Position},
-    };
+    use crate::log::ExpectedLast;
+    use sidewire_protocol::{Epoch, Position};
 
     const EPOCH: Epoch = Epoch::from_bits(0xab);
 

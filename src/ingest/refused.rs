@@ -3,6 +3,7 @@
 
 use hyper::StatusCode;
 use serde_json::{Value, json};
+use sidewire_protocol::ErrorCode;
 
 use super::{answer::AcceptedEvent, route::PostKind};
 use crate::{
@@ -10,7 +11,6 @@ use crate::{
     hub::AppendError,
     limits::{Limit, LimitExceeded},
     log::UnmetCondition,
-    protocol::ErrorCode,
     relay::Relay,
     telemetry::ConflictReason,
 };

@@ -4,12 +4,13 @@
 
 use std::mem;
 
+use sidewire_protocol::TenantName;
+
 use super::{body::no_memory, json::run_offloaded};
 use crate::{
     event::{EventDraft, RENDERED_AT_ONCE_MAX},
     http::HttpProblem,
     memory::{MemoryExceeded, MemoryReservation, MemoryUse},
-    protocol::TenantName,
     relay::ShardContext,
     scheduler::{Cost, TenantWork},
 };

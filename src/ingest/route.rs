@@ -1,9 +1,8 @@
 //! Parses the path of a call.
 
-use crate::{
-    http::{HttpProblem, decode_percent},
-    protocol::{TenantName, UserName, name::NameError},
-};
+use sidewire_protocol::{TenantName, UserName, name::NameError};
+
+use crate::http::{HttpProblem, decode_percent};
 
 /// A documented endpoint of the ingest listener.
 #[derive(Debug)]

@@ -9,8 +9,9 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use sidewire_protocol::{TenantName, UserName};
+
 use super::{Limit, UserKey};
-use crate::protocol::{TenantName, UserName};
 
 /// A map is shrunk when its capacity exceeds `ROOM_KEPT` times its length.
 const ROOM_KEPT: usize = 4;

@@ -5,15 +5,14 @@ use std::{
     borrow::Borrow, collections::HashMap, hash::Hash, net::IpAddr, num::NonZeroU32, sync::Arc,
 };
 
+use sidewire_protocol::TenantName;
+
 use super::{
     UserKey,
     census::ConnectionCaps,
     rates::{BucketKey, KeyedBuckets, RateLimit},
 };
-use crate::{
-    config::{Config, IngestKeyEntry, LimitsOverride},
-    protocol::TenantName,
-};
+use crate::config::{Config, IngestKeyEntry, LimitsOverride};
 
 /// All rates and caps in force.
 #[derive(Debug)]

@@ -15,11 +15,9 @@ mod sockets;
 use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
+use sidewire_protocol::{TenantName, UserName};
 
-use crate::{
-    config::Config,
-    protocol::{TenantName, UserName},
-};
+use crate::config::Config;
 use in_force::LimitsState;
 use rates::KeyedBuckets;
 

@@ -3,7 +3,7 @@
 
 use std::str::FromStr;
 
-use crate::protocol::{Epoch, Position, Topic};
+use sidewire_protocol::{Epoch, Position, Topic};
 
 /// A condition on a topic's last event that must hold for an append.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,12 +4,10 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
+use sidewire_protocol::{Topic, topic::TopicMap};
 use tokio::time::Instant;
 
-use crate::{
-    event::Event,
-    protocol::{Topic, topic::TopicMap},
-};
+use crate::event::Event;
 
 /// Time without a search after which the index is dropped.
 const REST: Duration = Duration::from_mins(1);
@@ -172,8 +170,8 @@ mod tests {
     use crate::{
         event::tests::draft,
         log::{EvictedEvents, Log, LogAccounts, LogWindow},
-        protocol::{Epoch, Position},
     };
+    use sidewire_protocol::{Epoch, Position};
 
     fn log(window: LogWindow) -> Log {
         let head = Position {

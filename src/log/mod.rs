@@ -29,12 +29,12 @@ pub use last_offsets::{EVENTS_A_PART, LastOffsets, TopicSearch};
 pub use message_ids::{
     KnownMessageId, MESSAGE_ID_BYTES, MessageIdBudget, MessageIdLimits, MessageIds,
 };
+use sidewire_protocol::{Epoch, Position};
 
 use crate::{
     event::{Event, EventDraft},
     memory::MemoryAccount,
     planted::{PlantedFault, is_planted},
-    protocol::{Epoch, Position},
 };
 
 /// Bounds of a log.

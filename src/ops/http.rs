@@ -8,6 +8,7 @@ use hyper::{
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
 use serde_json::Value;
+use sidewire_protocol::ErrorCode;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{Health, health::failed_checks};
@@ -17,7 +18,6 @@ use crate::{
         whole_response,
     },
     hub::TenantRegistry,
-    protocol::ErrorCode,
     relay::Relay,
     tally::ShardTally,
 };

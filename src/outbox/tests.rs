@@ -4,13 +4,11 @@ use proptest::prelude::*;
 
 use std::sync::Arc;
 
+use sidewire_protocol::{Epoch, Position};
 use tokio::time::Instant;
 
 use super::{pool::SPARE_QUEUES_MAX, *};
-use crate::{
-    event::{Event, JsonCell, tests::draft},
-    protocol::{Epoch, Position},
-};
+use crate::event::{Event, JsonCell, tests::draft};
 
 const ROOMY: OutboxLimits = OutboxLimits {
     frames: 1000,

@@ -10,13 +10,11 @@ use std::{
 
 use futures_util::future::poll_immediate;
 use proptest::prelude::*;
+use sidewire_protocol::TenantName;
 use tokio::task::{spawn_local, yield_now};
 
 use super::*;
-use crate::{
-    connection::testing::{ConnectionFixture, settle, simulate},
-    protocol::TenantName,
-};
+use crate::connection::testing::{ConnectionFixture, settle, simulate};
 
 /// A flow with a backlog of steps of equal cost.
 #[derive(Debug)]

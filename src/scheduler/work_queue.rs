@@ -11,10 +11,10 @@ use std::{
     task::{Context, Poll, Waker, ready},
 };
 
+use sidewire_protocol::TenantName;
 use tokio::{sync::Mutex, time::Instant};
 
 use super::{Cost, DeficitQueue, FLOWS_A_TURN, Flow};
-use crate::protocol::TenantName;
 
 /// Something that waits to be scheduled.
 pub trait Waiter: Debug {

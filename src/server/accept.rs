@@ -3,6 +3,7 @@
 
 use std::{io, net::TcpStream, sync::Arc};
 
+use sidewire_protocol::ErrorCode;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     task::JoinSet,
@@ -22,7 +23,6 @@ use crate::{
     limits::{HandshakeGuard, Limit, PeerKind, SocketPermit, SocketPool},
     memory::{MemoryExceeded, MemoryReservation, MemoryUse},
     ops::{self, OpsService},
-    protocol::ErrorCode,
     relay::Relay,
     repeated::{RepeatedLine, log_repeated},
     telemetry::Metrics,

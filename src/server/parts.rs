@@ -8,18 +8,20 @@ use std::{
 
 use arc_swap::ArcSwap;
 use rustix::process::{Resource, getrlimit};
+use sidewire_protocol::{
+    clock::Clock,
+    random::RandomSource,
+    schema::{Schema, SchemaSize, Severity},
+};
 use tokio_util::task::TaskTracker;
 
 use crate::{
     auth::Authenticator,
-    clock::Clock,
     config::{Config, IngestSection},
     hub::{self, InboxLimits, PublishTimeouts, RegistryLimits, ShardBuilder, TenantRegistry},
     limits::{Limits, SocketLimits},
     log::{LogWindow, MessageIdLimits},
-    random::RandomSource,
     relay::Relay,
-    schema::{Schema, SchemaSize, Severity},
     setup::RelaySetup,
     tally::ShardTally,
     telemetry::Metrics,

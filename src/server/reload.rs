@@ -3,6 +3,7 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
+use sidewire_protocol::schema::Schema;
 use tokio::{task::spawn_blocking, time::timeout};
 
 use super::{
@@ -13,7 +14,6 @@ use crate::{
     auth::Authenticator,
     config::{Config, ConfigError},
     relay::{LiveSettings, Relay},
-    schema::Schema,
     setup,
     telemetry::SchemaReload,
 };

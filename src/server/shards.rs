@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use sidewire_protocol::close::CloseReason;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     runtime::{Builder, LocalOptions},
@@ -34,7 +35,6 @@ use crate::{
     limits::{HandshakeGuard, SocketPermit},
     memory::MemoryReservation,
     outbox::OutboxLimits,
-    protocol::close::CloseReason,
     relay::{Relay, ShardContext},
     repeated::{RepeatedLine, log_repeated},
 };

@@ -77,7 +77,7 @@ mod tests {
     use http_body_util::BodyExt as _;
 
     use super::*;
-    use crate::protocol::ErrorCode;
+    use sidewire_protocol::ErrorCode;
 
     const RETRY_AFTER: Duration = Duration::from_millis(2500);
 

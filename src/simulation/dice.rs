@@ -2,7 +2,7 @@
 
 use std::{ops::Range, time::Duration};
 
-use crate::random::RandomSource;
+use sidewire_protocol::random::RandomSource;
 
 /// The random numbers of one actor. Each actor has its own, so that a change to one does not
 /// change the actions of the others.

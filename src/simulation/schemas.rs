@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, LazyLock},
 };
 
-use crate::schema::{BundledSchema, Schema};
+use sidewire_protocol::schema::{BundledSchema, Schema};
 
 /// Number of revisions. The first one is in force from the beginning.
 pub(super) const REVISIONS: usize = 3;

@@ -10,6 +10,9 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use sidewire_protocol::{
+    TenantName, UserName, clock::Clock, close::CloseReason, random::RandomSource,
+};
 use tokio::{
     task::{JoinHandle, spawn_local},
     time::{Instant, interval, timeout_at},
@@ -28,7 +31,6 @@ use crate::{
         Algorithm, Authenticator, IngestKeys, NewToken, Secret, SigningKey, TokenRules,
         TokenVerifier, VerificationKey,
     },
-    clock::Clock,
     config::Config,
     connection::{self, testing::PEER},
     http::ListenerKind,
@@ -38,8 +40,6 @@ use crate::{
     log::{LogWindow, MessageIdLimits},
     memory::{MemoryLimits, MemoryUse},
     planted::{PlantedFault, is_planted, note_schema},
-    protocol::{TenantName, UserName, close::CloseReason},
-    random::RandomSource,
     relay::{LiveSettings, Relay, ShardContext},
     scheduler::Cost,
     tally::ShardTally,

@@ -9,10 +9,8 @@ use std::{
 };
 
 use prost::Message;
-use sidewire::{
-    client::{EventPublisher, PublishEncoding, PublishFailure},
-    random::RandomSource,
-};
+use sidewire_client::{EventPublisher, PublishEncoding, PublishFailure};
+use sidewire_protocol::random::RandomSource;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::ledger::{EVERYBODY, Entry, Ledger, PROJECTS, Topics, each, name, user_topic};
@@ -109,7 +107,7 @@ impl Backend {
         &self,
         entries: &[Entry],
         is_batch: bool,
-    ) -> Result<Vec<sidewire::client::PublishedEvent>, PublishFailure> {
+    ) -> Result<Vec<sidewire_client::PublishedEvent>, PublishFailure> {
         let mut envelopes: Vec<_> = entries.iter().map(|it| self.envelope(it)).collect();
         let (body, topics) = if is_batch {
             let batch = Batch {

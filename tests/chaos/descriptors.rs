@@ -8,7 +8,7 @@ use std::{
 };
 
 use prost::Message as _;
-use sidewire::client::{OpenError, PublishEncoding, RelayConnection, RelayMessage};
+use sidewire_client::{OpenError, PublishEncoding, RelayConnection, RelayMessage};
 use tokio::time::{sleep, timeout};
 
 use crate::{

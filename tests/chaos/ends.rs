@@ -9,13 +9,11 @@ use std::{
 
 use futures_util::future::join_all;
 use prost::Message as _;
-use sidewire::{
-    client::{
-        ClientEvent, EventPublisher, PublishEncoding, PublishFailure, ReceiveError, RelayClient,
-        RelayConnection, RelayMessage,
-    },
-    protocol::wire::Position,
+use sidewire_client::{
+    ClientEvent, EventPublisher, PublishEncoding, PublishFailure, ReceiveError, RelayClient,
+    RelayConnection, RelayMessage,
 };
+use sidewire_protocol::wire::Position;
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
 
 use crate::{

@@ -2,10 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use sidewire::{
-    client::{ClientEvent, ReceivedEvent, RelayClient},
-    protocol::wire::{Position, SubscriptionConfirmed},
+use sidewire_client::{ClientEvent, ReceivedEvent, RelayClient};
+use sidewire_protocol::{
     random::RandomSource,
+    wire::{Position, SubscriptionConfirmed},
 };
 use tokio::{sync::watch, time::timeout};
 

@@ -6,7 +6,8 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use sidewire::{client::PublishedEvent, protocol::wire::Position};
+use sidewire_client::PublishedEvent;
+use sidewire_protocol::wire::Position;
 use tokio::sync::watch;
 
 pub(crate) const PROJECTS: u32 = 8;

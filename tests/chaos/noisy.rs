@@ -29,7 +29,7 @@ use futures_util::future::join_all;
 use prost::Message as _;
 use rustix::thread::{CpuSet, gettid, sched_setaffinity};
 use rustls::ClientConfig;
-use sidewire::client::{
+use sidewire_client::{
     ClientOptions, Credential, EventPublisher, PublishEncoding, RelayConnection, RelayMessage,
 };
 use tokio::{

@@ -3,10 +3,8 @@
 
 use std::collections::HashSet;
 
-use sidewire::{
-    client::{ControlMessage, Envelope},
-    protocol::wire::{Position, SubscriptionConfirmed},
-};
+use sidewire_client::{ControlMessage, Envelope};
+use sidewire_protocol::wire::{Position, SubscriptionConfirmed};
 
 /// What came on one connection so far.
 #[derive(Debug, Default)]

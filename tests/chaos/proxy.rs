@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use sidewire::random::RandomSource;
+use sidewire_protocol::random::RandomSource;
 use socket2::SockRef;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},

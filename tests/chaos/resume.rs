@@ -10,7 +10,8 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use sidewire::{client::RelayClient, random::RandomSource};
+use sidewire_client::RelayClient;
+use sidewire_protocol::random::RandomSource;
 use tokio::{sync::watch, task::JoinHandle};
 
 use crate::{

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sidewire::client::RelayConnection;
+use sidewire_client::RelayConnection;
 use tokio::{
     net::{TcpSocket, TcpStream},
     time::{interval, sleep},

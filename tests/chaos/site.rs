@@ -3,10 +3,8 @@
 
 use std::{env, fmt, str::FromStr, sync::Arc, time::Duration};
 
-use sidewire::{
-    client::{ClientOptions, Credential, EventPublisher},
-    random::RandomSource,
-};
+use sidewire_client::{ClientOptions, Credential, EventPublisher};
+use sidewire_protocol::random::RandomSource;
 
 use tokio::time::{sleep, timeout};
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use sidewire::client::RelayConnection;
+use sidewire_client::RelayConnection;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpSocket, TcpStream},

@@ -10,7 +10,7 @@ use std::{
 
 use futures_util::future::join_all;
 use prost::Message as _;
-use sidewire::client::{
+use sidewire_client::{
     ClientEvent, ClientOptions, EventPublisher, PublishEncoding, RelayClient, RelayConnection,
 };
 use tokio::{

@@ -3,7 +3,7 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 use prost::Message as _;
-use sidewire::client::{ControlMessage, Envelope};
+use sidewire_client::{ControlMessage, Envelope};
 
 use crate::order::Order;
 
@@ -104,7 +104,7 @@ fn number(bytes: &[u8]) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use sidewire::protocol::wire::Position;
+    use sidewire_protocol::wire::Position;
 
     use super::*;
 

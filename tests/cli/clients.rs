@@ -7,7 +7,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use sidewire::schema::Schema;
+use sidewire_protocol::schema::Schema;
 
 use crate::{
     process::{Ended, Process, Signal, sidewire},

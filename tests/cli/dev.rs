@@ -11,7 +11,7 @@ use std::{
 };
 
 use serde_json::Value;
-use sidewire::client::RelayConnection;
+use sidewire_client::RelayConnection;
 use tempfile::TempDir;
 
 use crate::{

@@ -8,9 +8,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use sidewire::client::{
-    Credential, EventPublisher, PublishEncoding, RelayConnection, RelayMessage,
-};
+use sidewire_client::{Credential, EventPublisher, PublishEncoding, RelayConnection, RelayMessage};
 use tokio::time::timeout;
 
 use crate::{

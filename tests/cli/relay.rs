@@ -11,13 +11,9 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use sidewire::{
-    auth::{Algorithm, NewToken, Secret, SigningKey, TokenRules},
-    client::{ClientOptions, RelayConnection, RelayMessage},
-    clock::Clock,
-    protocol::{TenantName, UserName},
-    random::RandomSource,
-};
+use sidewire::auth::{Algorithm, NewToken, Secret, SigningKey, TokenRules};
+use sidewire_client::{ClientOptions, RelayConnection, RelayMessage};
+use sidewire_protocol::{TenantName, UserName, clock::Clock, random::RandomSource};
 use tempfile::TempDir;
 
 use crate::process::{PATIENCE, Process, sidewire};

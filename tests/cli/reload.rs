@@ -10,12 +10,9 @@ use std::{
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
-use sidewire::{
-    auth::{Algorithm, NewToken, Secret, SigningKey, TokenRules},
-    client::{OpenError, ReceiveError, RelayConnection, RelayMessage},
-    clock::Clock,
-    protocol::{TenantName, UserName},
-};
+use sidewire::auth::{Algorithm, NewToken, Secret, SigningKey, TokenRules};
+use sidewire_client::{OpenError, ReceiveError, RelayConnection, RelayMessage};
+use sidewire_protocol::{TenantName, UserName, clock::Clock};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,

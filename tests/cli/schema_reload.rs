@@ -5,7 +5,7 @@ use std::fs;
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
-use sidewire::client::{RelayConnection, RelayMessage};
+use sidewire_client::{RelayConnection, RelayMessage};
 use tokio::{net::TcpStream, time::timeout};
 use tokio_tungstenite::{
     WebSocketStream, client_async,

@@ -3,7 +3,7 @@
 
 use std::process::Command;
 
-use sidewire::client::RelayConnection;
+use sidewire_client::RelayConnection;
 
 use crate::{
     process::{Process, Signal, sidewire},

@@ -9,7 +9,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use sidewire::client::{
+use sidewire_client::{
     Credential, EventPublisher, PublishEncoding, ReceiveError, RelayConnection, RelayMessage,
     RelayStream,
 };

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use sidewire::protocol::wire;
+use sidewire_protocol::wire;
 
 use crate::{
     ingest_support::{Backend, Call, EVENTS, invalid, refusal},

@@ -3,15 +3,15 @@
 use std::{sync::Arc, time::Duration};
 
 use sidewire::{
-    auth::TokenRules,
-    bench::{
-        self, BenchError, BenchPlan, BenchReport, BenchTarget, MeasureWindow, RelayTarget,
-        Scenario, ScenarioFanout, TargetEndpoint, TargetProtocol,
-    },
-    client::{Credential, UrlSchemes},
-    config::AuthMode,
-    protocol::{EnvelopeEncoding, TenantName},
+    auth::{NewToken, TokenRules},
+    config::{AuthMode, Config},
 };
+use sidewire_bench::{
+    BenchError, BenchPlan, BenchReport, BenchTarget, MeasureWindow, RelayLimits, RelayTarget,
+    Scenario, ScenarioFanout, TargetEndpoint, TargetProtocol, TokenMaker,
+};
+use sidewire_client::{Credential, UrlSchemes};
+use sidewire_protocol::{EnvelopeEncoding, TenantName};
 
 use crate::{
     support::{INGEST_KEY, TestRelay, signing_key},
@@ -43,8 +43,15 @@ fn plan_over(
             speech: TargetProtocol::Relay(Box::new(RelayTarget {
                 tenant: TenantName::parse("acme").unwrap(),
                 tenants: 1,
-                signing_key: Some(signing_key()),
-                rules: TokenRules::default(),
+                tokens: Some(TokenMaker::new(|tenant, user| {
+                    let token = NewToken {
+                        tenant,
+                        user,
+                        expires_at: None,
+                        topics: None,
+                    };
+                    signing_key().mint(&token, &TokenRules::default())
+                })),
                 ingest_key: Some(Credential::new(INGEST_KEY)),
                 encoding: EnvelopeEncoding::Protobuf,
             })),
@@ -59,7 +66,7 @@ fn plan_over(
 
 /// Runs it beside the relay, whose acceptor lives on the test's thread.
 async fn try_run(plan: BenchPlan) -> Result<BenchReport, BenchError> {
-    let run = move || bench::run(plan, &TestSchema::under_test().compile(), &mut |_| ());
+    let run = move || sidewire_bench::run(plan, &TestSchema::under_test().compile(), &mut |_| ());
     tokio::task::spawn_blocking(run).await.unwrap()
 }
 
@@ -248,7 +255,7 @@ async fn a_relay_that_asks_for_no_token_gets_none() {
     let TargetProtocol::Relay(to) = &mut plan.target.speech else {
         unreachable!();
     };
-    to.signing_key = None;
+    to.tokens = None;
     to.tenant = TenantName::parse("local").unwrap();
     let report = try_run(plan).await.unwrap();
     assert_eq!(report.failure_summary(), None);
@@ -269,12 +276,12 @@ async fn what_the_relay_refuses_at_once_ends_the_run() {
         let TargetProtocol::Relay(mut to) = plan.target.speech else {
             unreachable!();
         };
-        plan.target.speech = TargetProtocol::Floor(bench::Framing::Http);
+        plan.target.speech = TargetProtocol::Floor(sidewire_bench::Framing::Http);
         change(&mut plan, &mut to);
         plan.target.speech = TargetProtocol::Relay(to);
         try_run(plan)
     };
-    let no_token = refused(|_, to| to.signing_key = None).await;
+    let no_token = refused(|_, to| to.tokens = None).await;
     assert!(
         matches!(no_token, Err(BenchError::Unauthorized(_))),
         "{no_token:?}"
@@ -308,7 +315,7 @@ async fn what_a_plan_would_run_into_is_said_beforehand() {
     let warnings = |scenario, payload_bytes| {
         let mut plan = plan(&relay, scenario);
         plan.payload_bytes = payload_bytes;
-        bench::warnings(&plan).join("\n")
+        sidewire_bench::warnings(&plan, &RelayLimits::from(&Config::default())).join("\n")
     };
     let idle = |connections| Scenario::Idle {
         connections,

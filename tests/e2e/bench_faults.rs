@@ -8,14 +8,12 @@ use std::{
     time::Duration,
 };
 
-use sidewire::{
-    bench::{
-        self, BenchPlan, BenchReport, BenchTarget, Framing, MeasureWindow, Scenario,
-        ScenarioFanout, TargetEndpoint, TargetProtocol,
-    },
-    client::UrlSchemes,
-    protocol::frame,
+use sidewire_bench::{
+    BenchPlan, BenchReport, BenchTarget, Framing, MeasureWindow, Scenario, ScenarioFanout,
+    TargetEndpoint, TargetProtocol,
 };
+use sidewire_client::UrlSchemes;
+use sidewire_protocol::frame;
 
 use crate::vocabulary::TestSchema;
 
@@ -105,7 +103,8 @@ fn run(conduct: Conduct) -> BenchReport {
         server_pid: None,
         lost_after: Duration::from_millis(200),
     };
-    let report = bench::run(plan, &TestSchema::under_test().compile(), &mut |_| ()).unwrap();
+    let report =
+        sidewire_bench::run(plan, &TestSchema::under_test().compile(), &mut |_| ()).unwrap();
     assert!(report.events > FATAL, "{report:?}");
     report
 }
@@ -198,7 +197,10 @@ fn a_connection_that_is_closed_is_reported_and_owed_nothing() {
     };
     assert_eq!(faults(closes), [0, 0, 0, 0, 1]);
     let complaint = run(closes).failure_summary().unwrap();
-    assert!(complaint.contains("closed it with 4003 bye"), "{complaint}");
+    assert!(
+        complaint.contains("closed the connection with 4003 bye"),
+        "{complaint}"
+    );
 }
 
 #[test]

@@ -4,13 +4,10 @@
 use std::{env, io, sync::Arc};
 
 use prost::Message as _;
-use sidewire::{
-    client::{
-        ControlMessage, Envelope, ReceiveError, ReceivedEvent, RelayConnection, RelayMessage,
-    },
-    protocol::wire,
-    schema::Schema,
+use sidewire_client::{
+    ControlMessage, Envelope, ReceiveError, ReceivedEvent, RelayConnection, RelayMessage,
 };
+use sidewire_protocol::{schema::Schema, wire};
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::{Error, Message};
 

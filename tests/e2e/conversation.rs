@@ -1,7 +1,8 @@
 //! What clients say and are answered, and what that changes in what they get.
 
 use serde_json::{Value, json};
-use sidewire::{client::RelayMessage, protocol::wire};
+use sidewire_client::RelayMessage;
+use sidewire_protocol::wire;
 
 use crate::{
     raw::{RawClient, binary},

@@ -10,12 +10,9 @@ use std::{
 
 use prost::Message;
 use serde_json::Value;
-use sidewire::{
-    client::{ControlMessage, Envelope},
-    config::Config,
-    protocol::wire,
-    schema::Schema,
-};
+use sidewire::config::Config;
+use sidewire_client::{ControlMessage, Envelope};
+use sidewire_protocol::{schema::Schema, wire};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,

@@ -2,13 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use sidewire_client::{OpenError, PublishEncoding, ReceiveError, RelayMessage};
 use tokio::{io::AsyncWriteExt, task::JoinSet};
 
 use crate::{
     support::{TestRelay, http, token, token_with},
     vocabulary::{also, created, item_created},
 };
-use sidewire::client::{OpenError, PublishEncoding, ReceiveError, RelayMessage};
 
 /// What one client of the drain test had: offsets in order, and the goodbye.
 type Story = (Vec<u64>, u16, String);
@@ -30,10 +30,7 @@ async fn listen(relay: &TestRelay, stories: &mut JoinSet<Story>) {
 
 /// Publishes one event after the other until the relay takes no more: the offsets
 /// of those that it has acknowledged.
-async fn publish_until_refused(
-    backend: sidewire::client::EventPublisher,
-    clients: u64,
-) -> Vec<u64> {
+async fn publish_until_refused(backend: sidewire_client::EventPublisher, clients: u64) -> Vec<u64> {
     let mut acknowledged = Vec::new();
     loop {
         let body = created("p1").to_string();

@@ -2,7 +2,7 @@
 
 use prost::Message as _;
 use serde_json::json;
-use sidewire::client::{Envelope, PublishEncoding, PublishedEvent, ReceivedEvent};
+use sidewire_client::{Envelope, PublishEncoding, PublishedEvent, ReceivedEvent};
 
 use crate::support::TestRelay;
 use crate::vocabulary::{also, created_by_call, named};
@@ -215,7 +215,7 @@ pub fn check_bytes(
         assert_eq!(published.message_id.len(), 36, "a UUID");
     }
     if appends_time {
-        let now = sidewire::clock::Clock::system().unix_seconds();
+        let now = sidewire_protocol::clock::Clock::system().unix_seconds();
         assert!((now - 60..=now).contains(&received.timestamp));
     }
 }

@@ -5,7 +5,8 @@ use prost::Message as _;
 use prost_reflect::{
     DynamicMessage, Kind, MessageDescriptor, ReflectMessage as _, SerializeOptions, Value,
 };
-use sidewire::{client::PublishEncoding, schema::PayloadKind};
+use sidewire_client::PublishEncoding;
+use sidewire_protocol::schema::PayloadKind;
 
 use crate::{
     client::TestClient,

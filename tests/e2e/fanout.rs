@@ -1,7 +1,7 @@
 //! Many clients of one topic, under load.
 
 use futures_util::future::join_all;
-use sidewire::client::{PublishEncoding, RelayMessage};
+use sidewire_client::{PublishEncoding, RelayMessage};
 
 use crate::support::{TestRelay, raise_descriptor_limit};
 use crate::vocabulary::about;

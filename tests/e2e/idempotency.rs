@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use sidewire::client::PublishEncoding;
+use sidewire_client::PublishEncoding;
 
 use crate::{
     ingest_support::{BATCH, Backend, Call, EVENTS, JSON, PROTOBUF, refusal},

@@ -1,7 +1,7 @@
 //! What backends are answered when their events are taken.
 
 use serde_json::json;
-use sidewire::client::PublishEncoding;
+use sidewire_client::PublishEncoding;
 
 use crate::{
     ingest_spellings,

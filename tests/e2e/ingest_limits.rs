@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use sidewire::client::{PublishEncoding, PublishFailure};
+use sidewire_client::{PublishEncoding, PublishFailure};
 use tokio::time::timeout;
 
 use crate::{

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sidewire::client::{EventPublisher, PublishEncoding};
+use sidewire_client::{EventPublisher, PublishEncoding};
 use tokio::{task::JoinSet, time::timeout};
 
 use crate::vocabulary::{created, named};

@@ -1,7 +1,7 @@
 //! What is wrong with an event or a batch is said, and changes nothing.
 
 use serde_json::{Value, json};
-use sidewire::schema::PayloadKind;
+use sidewire_protocol::schema::PayloadKind;
 
 use crate::{
     ingest_spellings,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use sidewire::client::PublishEncoding;
+use sidewire_client::PublishEncoding;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 use crate::{

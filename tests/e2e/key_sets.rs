@@ -13,11 +13,10 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 use sidewire::{
     auth::{Algorithm, JwksUrl, NewToken, SigningKey, TokenRules},
-    client::OpenError,
-    clock::Clock,
     config::{AuthKey, Config},
-    protocol::{TenantName, UserName},
 };
+use sidewire_client::OpenError;
+use sidewire_protocol::{TenantName, UserName, clock::Clock};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -196,7 +195,7 @@ async fn many_handshakes_wait_for_one_fetch() {
     let mut handshakes = JoinSet::new();
     for _ in 0..20 {
         let options = relay.options().with_token(NEW.token("new"));
-        handshakes.spawn(async move { sidewire::client::RelayConnection::open(&options).await });
+        handshakes.spawn(async move { sidewire_client::RelayConnection::open(&options).await });
     }
     while issuer.fetches() < 2 {
         tokio::task::yield_now().await;

@@ -4,10 +4,8 @@
 use std::{collections::BTreeMap, num::NonZeroU32, time::Duration};
 
 use serde_json::{Value, json};
-use sidewire::{
-    config::{Config, LimitsOverride},
-    protocol::TenantName,
-};
+use sidewire::config::{Config, LimitsOverride};
+use sidewire_protocol::TenantName;
 use tokio::{io::AsyncWriteExt, net::TcpSocket, time::timeout};
 
 use crate::{

@@ -2,7 +2,7 @@
 //! that its backend knows.
 
 use serde_json::{Value, json};
-use sidewire::client::{EventPublisher, PublishEncoding, PublishFailure};
+use sidewire_client::{EventPublisher, PublishEncoding, PublishFailure};
 
 use crate::{
     ingest_support::{BATCH, Call, EVENTS, Watched, offset, refusal},

@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use sidewire::{
-    client::ControlMessage,
-    protocol::wire::{self, Position},
-};
+use sidewire_client::ControlMessage;
+use sidewire_protocol::wire::{self, Position};
 
 use crate::{
     client::TestClient,

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use serde_json::json;
-use sidewire::client::{EventPublisher, PublishEncoding};
+use sidewire_client::{EventPublisher, PublishEncoding};
 use tokio::sync::oneshot;
 
 use crate::{client::TestClient, support::TestRelay, vocabulary::created};

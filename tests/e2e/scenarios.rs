@@ -1,6 +1,6 @@
 //! The protocol's own scenarios.
 
-use sidewire::client::OpenError;
+use sidewire_client::OpenError;
 
 use crate::support::{TestRelay, token};
 use crate::vocabulary::{also, created};

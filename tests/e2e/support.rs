@@ -9,17 +9,16 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::Value;
 use sidewire::{
     auth::{Algorithm, NewToken, Secret, SigningKey, TokenRules},
-    client::{
-        ClientOptions, Credential, EventPublisher, OpenError, PublishEncoding, PublishedEvent,
-        RelayConnection,
-    },
-    clock::Clock,
     config::{AuthKey, AuthMode, Config, IngestKeyEntry, ListenAddress},
-    protocol::{TenantName, Topic, UserName},
-    random::RandomSource,
-    schema::Schema,
     server::RelayServer,
     setup::RelaySetup,
+};
+use sidewire_client::{
+    ClientOptions, Credential, EventPublisher, OpenError, PublishEncoding, PublishedEvent,
+    RelayConnection,
+};
+use sidewire_protocol::{
+    TenantName, Topic, UserName, clock::Clock, random::RandomSource, schema::Schema,
 };
 use tempfile::TempDir;
 use tokio::{

@@ -8,10 +8,10 @@ use std::{
 use rcgen::generate_simple_self_signed;
 use rustls::{ClientConfig, pki_types::ServerName};
 use sidewire::{
-    client::{EventPublisher, OpenError, PublishEncoding, RelayConnection},
     config::{Config, ListenAddress, TlsFiles},
     tls::client_config,
 };
+use sidewire_client::{EventPublisher, OpenError, PublishEncoding, RelayConnection};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},

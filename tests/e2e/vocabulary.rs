@@ -4,7 +4,7 @@
 use std::{env, sync::LazyLock};
 
 use serde_json::{Value, json};
-use sidewire::schema::{BundledSchema, Schema};
+use sidewire_protocol::schema::{BundledSchema, Schema};
 
 /// A bundled schema, as tests speak it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,7 +9,7 @@ mod topics;
 use std::sync::Arc;
 
 use prost::Message;
-use sidewire::protocol::wire::ErrorResponse;
+use sidewire_protocol::wire::ErrorResponse;
 
 use crate::{
     campaign::{Attacker, Mutator},

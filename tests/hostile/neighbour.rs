@@ -10,7 +10,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use sidewire::schema::Schema;
+use sidewire_protocol::schema::Schema;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::{

@@ -2,7 +2,7 @@
 //! envelopes, read.
 
 use prost::Message;
-use sidewire::protocol::wire::{
+use sidewire_protocol::wire::{
     ErrorResponse, Pong, Position, SubscriptionConfirmed, UnsubscribeConfirmed,
 };
 

@@ -1,7 +1,8 @@
 //! Tokens that must be accepted, and the identities that they give.
 
+use sidewire_protocol::{TenantName, Topic, UserName};
+
 use super::*;
-use crate::protocol::{TenantName, Topic, UserName};
 
 fn accept(token: &str) -> Identity {
     verifier().verify(token, now()).unwrap()

@@ -1,9 +1,9 @@
 //! Tests of tokens created by the command line.
 
 use jsonwebtoken::{DecodingKey, Validation};
+use sidewire_protocol::{TenantName, Topic, UserName};
 
 use super::*;
-use crate::protocol::{TenantName, Topic, UserName};
 
 fn new_token() -> NewToken {
     NewToken {

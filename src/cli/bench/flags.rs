@@ -3,6 +3,13 @@
 use std::{env, num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use clap::{Subcommand, ValueEnum};
+use sidewire_bench::{
+    BenchPlan, BenchTarget, Framing, LOST_AFTER, MeasureWindow, RelayTarget, Scenario,
+    ScenarioFanout, TargetEndpoint, TargetProtocol, TokenMaker,
+};
+use sidewire_client::UrlSchemes;
+use sidewire_protocol::clock::Clock;
+use sidewire_protocol::{EnvelopeEncoding, TenantName};
 
 use super::{
     super::{
@@ -11,14 +18,10 @@ use super::{
     },
     KEY_VARIABLE,
 };
-use crate::{
-    bench::{
-        BenchPlan, BenchTarget, Framing, LOST_AFTER, MeasureWindow, RelayTarget, Scenario,
-        ScenarioFanout, TargetEndpoint, TargetProtocol,
-    },
-    client::UrlSchemes,
-    protocol::{self, TenantName},
-};
+use crate::auth::{NewToken, SigningKey, TokenRules};
+
+/// The lifetime of tokens, longer than any run.
+const TOKEN_LIFETIME: Duration = Duration::from_hours(24);
 
 /// The flags of `sidewire bench`.
 #[derive(Debug, clap::Args)]
@@ -126,7 +129,7 @@ pub enum Encoding {
     Json,
 }
 
-impl From<Encoding> for protocol::EnvelopeEncoding {
+impl From<Encoding> for EnvelopeEncoding {
     fn from(encoding: Encoding) -> Self {
         match encoding {
             Encoding::Protobuf => Self::Protobuf,
@@ -447,8 +450,10 @@ impl CommonArgs {
             None => TargetProtocol::Relay(Box::new(RelayTarget {
                 tenant: self.tenant,
                 tenants: self.tenants.get(),
-                signing_key: self.signing.signing_key()?,
-                rules: self.signing.token_rules(),
+                tokens: self
+                    .signing
+                    .signing_key()?
+                    .map(|key| token_maker(key, self.signing.token_rules())),
                 ingest_key: read_credential(self.key_file.as_deref(), env::var(KEY_VARIABLE).ok())?,
                 encoding: self.encoding.into(),
             })),
@@ -470,6 +475,18 @@ impl CommonArgs {
         };
         Ok((plan, self.json))
     }
+}
+
+fn token_maker(key: SigningKey, rules: TokenRules) -> TokenMaker {
+    TokenMaker::new(move |tenant, user| {
+        let token = NewToken {
+            tenant,
+            user,
+            expires_at: Some(Clock::system().since_unix_epoch() + TOKEN_LIFETIME),
+            topics: None,
+        };
+        key.mint(&token, &rules)
+    })
 }
 
 fn rate(text: &str) -> Result<f64, String> {

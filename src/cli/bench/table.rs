@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::bench::{BenchReport, Percentiles, ServerUse};
+use sidewire_bench::{BenchReport, Percentiles, ServerUse};
 
 /// A generator that uses more than this share of a core counts as the bottleneck.
 const GENERATOR_SHARE_MAX: f64 = 0.9;

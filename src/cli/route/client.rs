@@ -3,11 +3,9 @@
 use std::fmt;
 
 use serde::Serialize;
+use sidewire_protocol::{Topic, UserName, topic::USER_KIND};
 
-use crate::{
-    auth::Grant,
-    protocol::{Topic, UserName, topic::USER_KIND},
-};
+use crate::auth::Grant;
 
 /// A client that is described on the command line.
 #[derive(Debug)]

@@ -4,13 +4,10 @@
 use std::fmt;
 
 use serde::Serialize;
+use sidewire_protocol::schema::{AnnotatedValue, Schema};
 
 use super::client::{ClientReception, DescribedClient};
-use crate::{
-    http::HttpProblem,
-    ingest::DryRunEvent,
-    schema::{AnnotatedValue, Schema},
-};
+use crate::{http::HttpProblem, ingest::DryRunEvent};
 
 /// An event that the relay would accept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

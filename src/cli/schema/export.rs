@@ -5,10 +5,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{
-    cli::{CommandFailure, schema_args},
-    schema::{BuiltInFile, SchemaSource},
-};
+use sidewire_protocol::schema::{BuiltInFile, SchemaSource};
+
+use crate::cli::{CommandFailure, schema_args};
 
 /// Writes the files that a schema from this source imports. Returns a line for each file.
 pub(super) fn export_files(

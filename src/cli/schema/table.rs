@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fmt};
 
 use serde::Serialize;
 
-use crate::schema::{IdLists, PayloadKind, PayloadType, Schema, TopicRoutes};
+use sidewire_protocol::schema::{IdLists, PayloadKind, PayloadType, Schema, TopicRoutes};
 
 /// The routing table of a schema.
 #[derive(Debug, Serialize)]

@@ -1,11 +1,9 @@
 //! The filter of `sidewire tail`.
 
 use serde_json::Value;
+use sidewire_protocol::schema::{EventCondition, Schema};
 
-use crate::{
-    cli::{CommandFailure, schema_args::find_event},
-    schema::{EventCondition, Schema},
-};
+use crate::cli::{CommandFailure, schema_args::find_event};
 
 /// Selects the events to print. The default filter passes every event.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

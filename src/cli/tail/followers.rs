@@ -5,14 +5,11 @@ use std::{env, path::Path, sync::Arc};
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use futures_util::future::select_all;
 use serde_json::Value;
+use sidewire_client::{ClientError, ClientEvent, ClientOptions, Credential, RelayClient};
+use sidewire_protocol::{Topic, random::RandomSource};
 
 use super::{TOKEN_VARIABLE, TailArgs};
-use crate::{
-    cli::{CommandFailure, client_tls, read_credential},
-    client::{ClientError, ClientEvent, ClientOptions, Credential, RelayClient},
-    protocol::Topic,
-    random::RandomSource,
-};
+use crate::cli::{CommandFailure, client_tls, read_credential};
 
 /// The claim that names the user of a token.
 const USER_CLAIM: &str = "user_id";

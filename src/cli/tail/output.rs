@@ -5,12 +5,10 @@ use std::{fmt, io::Write};
 use bytes::Bytes;
 use clap::ValueEnum;
 use serde_json::Value;
+use sidewire_client::ReceivedEvent;
 
 use super::filter::EventFilter;
-use crate::{
-    cli::{CommandFailure, write_result},
-    client::ReceivedEvent,
-};
+use crate::cli::{CommandFailure, write_result};
 
 /// The output format of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

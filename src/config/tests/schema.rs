@@ -1,7 +1,8 @@
 //! Tests of `[schema]`: valid combinations of keys, and the sources that they name.
 
+use sidewire_protocol::schema::{BundledSchema, SchemaSource};
+
 use super::*;
-use crate::schema::{BundledSchema, SchemaSource};
 
 fn source(section: &str) -> SchemaSource {
     let config = parse(&format!("{KEY}[schema]\n{section}"));

@@ -2,6 +2,11 @@
 
 use std::time::Duration;
 
+use sidewire_protocol::{
+    ErrorCode,
+    close::CloseReason,
+    reply::{MessageRefusal, Reply},
+};
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::{
     Error,
@@ -12,11 +17,6 @@ use tokio_tungstenite::tungstenite::{
 use super::{ConnectionPhase, ConnectionStep, ConnectionTask, MessageHandler};
 use crate::{
     connection::{behind::WaitingRequests, stream::Transport},
-    protocol::{
-        ErrorCode,
-        close::CloseReason,
-        reply::{MessageRefusal, Reply},
-    },
     telemetry::CloseLabel,
 };
 

@@ -1,13 +1,13 @@
 //! Detects dead clients: a silent client is pinged, and disconnected if it stays silent or does
 //! not complete a message.
 
+use sidewire_protocol::{close::CloseReason, frame};
 use tokio::time::Instant;
 
 use super::{ConnectionPhase, ConnectionTask, DeadlineKind, MessageHandler};
 use crate::{
     connection::stream::Transport,
     planted::{PlantedFault, is_planted},
-    protocol::{close::CloseReason, frame},
 };
 
 impl<S: Transport, L: MessageHandler> ConnectionTask<S, L> {

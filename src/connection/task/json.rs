@@ -8,6 +8,12 @@ use std::{
     task::{Context, Poll},
 };
 
+use sidewire_protocol::{
+    ErrorCode, MessageId,
+    close::CloseReason,
+    reply::{MessageRefusal, Reply},
+    schema::{JsonError, Schema},
+};
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::{ConnectionTask, MessageHandler};
@@ -20,13 +26,7 @@ use crate::{
     },
     limits::Limit,
     memory::{MemoryAccount, MemoryExceeded, MemoryUse, with_memory},
-    protocol::{
-        ErrorCode, MessageId,
-        close::CloseReason,
-        reply::{MessageRefusal, Reply},
-    },
     scheduler::Cost,
-    schema::{JsonError, Schema},
 };
 
 /// Maximum weight of JSON that the shard decodes itself: 250 values, which take half a

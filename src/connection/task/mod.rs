@@ -17,6 +17,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use sidewire_protocol::{EnvelopeEncoding, close::CloseReason};
 use tokio::{task::yield_now, time::Instant};
 use tokio_tungstenite::tungstenite::Message;
 
@@ -35,7 +36,6 @@ use crate::{
     hub::HubConnection,
     limits::Limit,
     outbox::WriteProgress,
-    protocol::{EnvelopeEncoding, close::CloseReason},
     relay::ShardContext,
     scheduler::{Cost, WorkTicket},
 };

@@ -2,6 +2,8 @@
 
 use std::task::Context;
 
+use sidewire_protocol::{EnvelopeEncoding, Position, close::CloseReason, frame, reply::Reply};
+
 use super::{ConnectionPhase, ConnectionTask, MessageHandler};
 use crate::{
     connection::{
@@ -17,7 +19,6 @@ use crate::{
     log::ReplayGap,
     memory::MemoryExceeded,
     planted::mark_seen,
-    protocol::{EnvelopeEncoding, Position, close::CloseReason, frame, reply::Reply},
     repeated::{RepeatedLine, log_repeated},
     scheduler::Cost,
 };

@@ -4,6 +4,14 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use prost::Message;
+use sidewire_protocol::{
+    Epoch, Position,
+    random::RandomSource,
+    schema::{
+        Schema,
+        oracle::{naive_topics, random_envelope, random_schema},
+    },
+};
 
 use crate::{
     connection::{
@@ -12,12 +20,6 @@ use crate::{
     },
     event::{EventDraft, JsonFrame},
     ingest,
-    protocol::{Epoch, Position},
-    random::RandomSource,
-    schema::{
-        Schema,
-        oracle::{naive_topics, random_envelope, random_schema},
-    },
 };
 
 const SCHEMAS: u64 = 120;

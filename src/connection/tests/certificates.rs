@@ -4,6 +4,7 @@ use std::{rc::Rc, sync::Arc};
 
 use rcgen::generate_simple_self_signed;
 use rustls::pki_types::{CertificateDer, ServerName};
+use sidewire_protocol::schema::Schema;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -16,7 +17,6 @@ use crate::{
     config::Config,
     connection::{serve_tcp, testing::ConnectionFixture},
     relay::LiveSettings,
-    schema::Schema,
     tls,
 };
 

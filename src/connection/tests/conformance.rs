@@ -17,6 +17,7 @@ use std::{
 };
 
 use serde_json::Value;
+use sidewire_protocol::frame::{self, HEADER_BYTES_MAX};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
@@ -36,7 +37,6 @@ use crate::{
         wire_testing::{CLOSE, PONG, TEXT},
     },
     outbox::Outbox,
-    protocol::frame::{self, HEADER_BYTES_MAX},
 };
 
 /// All of Autobahn's cases except those of compression, which the relay does not offer.

@@ -7,14 +7,12 @@ use std::{
     time::Duration,
 };
 
+use sidewire_protocol::close::CloseReason;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::{
-    connection::{
-        testing::{ConnectionFixture, NOW, ObservedEnd, WIDE, event, settle, simulate},
-        wire_testing::{BINARY, ReceivedFrame, close, frame, ping, subscribe},
-    },
-    protocol::close::CloseReason,
+use crate::connection::{
+    testing::{ConnectionFixture, NOW, ObservedEnd, WIDE, event, settle, simulate},
+    wire_testing::{BINARY, ReceivedFrame, close, frame, ping, subscribe},
 };
 
 const CLOSE_ANSWER_TIMEOUT: Duration = Duration::from_secs(2);

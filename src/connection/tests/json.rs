@@ -4,16 +4,14 @@
 use std::{num::NonZeroU32, time::Duration};
 
 use serde_json::{Value, json};
+use sidewire_protocol::{Position, TenantName, close::CloseReason};
 use tokio::time::sleep;
 
-use crate::{
-    connection::{
-        testing::{ConnectionFixture, FrameClient, WIDE, event, settle, simulate},
-        wire_testing::{
-            BINARY, ReceivedFrame, TEXT, frame, json as text, ping_message, resume, subscribe,
-        },
+use crate::connection::{
+    testing::{ConnectionFixture, FrameClient, WIDE, event, settle, simulate},
+    wire_testing::{
+        BINARY, ReceivedFrame, TEXT, frame, json as text, ping_message, resume, subscribe,
     },
-    protocol::{Position, TenantName, close::CloseReason},
 };
 
 /// About the largest frame with a few values that a shard decodes itself.

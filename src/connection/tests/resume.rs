@@ -3,18 +3,16 @@
 
 use std::time::Duration;
 
+use sidewire_protocol::{Position, close::CloseReason};
 use tokio::{
     task::yield_now,
     time::{Instant, sleep},
 };
 
-use crate::{
-    connection::{
-        behind::WAITING_MAX,
-        testing::{ConnectionFixture, NOW, WIDE, event, settle, simulate},
-        wire_testing::{ReceivedFrame, ping, resume, subscribe, subscribe_many, unsubscribe},
-    },
-    protocol::{Position, close::CloseReason},
+use crate::connection::{
+    behind::WAITING_MAX,
+    testing::{ConnectionFixture, NOW, WIDE, event, settle, simulate},
+    wire_testing::{ReceivedFrame, ping, resume, subscribe, subscribe_many, unsubscribe},
 };
 
 /// A relay that has published this many events, and the position before the first.

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use sidewire_protocol::{Position, TenantName, close::CloseReason};
 use tokio::{
     task::yield_now,
     time::{Instant, sleep},
@@ -14,7 +15,6 @@ use crate::{
         wire_testing::{ReceivedFrame, resume, subscribe},
     },
     planted::seen,
-    protocol::{Position, TenantName, close::CloseReason},
 };
 
 /// More events than a tenant has delivered in one turn.

@@ -5,13 +5,11 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use sidewire_protocol::{TenantName, Topic, UserName, close::CloseReason};
 use tokio::{sync::oneshot, task::yield_now};
 
 use super::ShardHub;
-use crate::{
-    hub::admin::DisconnectRequest,
-    protocol::{TenantName, Topic, UserName, close::CloseReason},
-};
+use crate::hub::admin::DisconnectRequest;
 
 /// A call to the shard.
 enum ShardCall {

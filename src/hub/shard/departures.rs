@@ -2,12 +2,10 @@
 
 use std::{collections::hash_map::IntoIter, rc::Rc};
 
+use sidewire_protocol::{Topic, topic::TopicMap};
+
 use super::{ShardHub, ShardTenant};
-use crate::{
-    hub::subscribers::ConnectionId,
-    protocol::{Topic, topic::TopicMap},
-    scheduler::Cost,
-};
+use crate::{hub::subscribers::ConnectionId, scheduler::Cost};
 
 /// A closed connection, and those of its topics that are still in the index.
 #[derive(Debug)]

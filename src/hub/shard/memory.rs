@@ -2,12 +2,11 @@
 
 use std::{cmp::Reverse, rc::Rc, time::Duration};
 
+use sidewire_protocol::close::CloseReason;
 use tokio::time::sleep;
 
 use super::ShardHub;
-use crate::{
-    hub::relief::ReliefCandidate, memory::MemoryUse, outbox::Outbox, protocol::close::CloseReason,
-};
+use crate::{hub::relief::ReliefCandidate, memory::MemoryUse, outbox::Outbox};
 
 /// Pause that gives other shards time to act before this one closes more connections for want of
 /// memory.

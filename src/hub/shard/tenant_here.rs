@@ -17,9 +17,9 @@ use crate::{
         subscribers::ConnectionId, tenant::Tenant, wakes::TenantWakes,
     },
     outbox::Outbox,
-    protocol::{Position, Topic},
     scheduler::{Cost, Flow, QUANTUM, TenantWork},
 };
+use sidewire_protocol::{Position, Topic};
 
 /// Capacity, in items, that a tenant's empty queue keeps.
 pub(super) const WAITING_KEPT_ROOM_FOR: usize = 16;

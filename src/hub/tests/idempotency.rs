@@ -1,10 +1,11 @@
 //! Retried posts, and posts with conditions.
 
+use sidewire_protocol::MessageId;
+
 use super::*;
 use crate::{
     event::FingerprintKey,
     log::{AppendCondition, ExpectedLast, MESSAGE_ID_BYTES, UnmetCondition},
-    protocol::MessageId,
 };
 
 /// Returns an event with this id and this body.

@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 
+use sidewire_protocol::MessageId;
 use tokio::task::LocalSet;
 
 use super::*;
@@ -9,7 +10,6 @@ use crate::{
     event::{EventDraftParts, NoJson, tests::schema},
     log::ReplayGap,
     memory::{MemoryLimits, MemoryUse},
-    protocol::MessageId,
 };
 
 /// Returns an event with this many control characters in its text; each takes one byte, and six

@@ -23,6 +23,10 @@ use std::{
 };
 
 use proptest::prelude::*;
+use sidewire_protocol::{
+    EnvelopeEncoding, Epoch, Position, TenantName, Topic, UserName, close::CloseReason,
+    random::RandomSource, wire,
+};
 use tokio::{task::unconstrained, time::Instant};
 
 use super::{inbox::HeldPermit, read_slice::ReadSlice, submission::Submission, *};
@@ -31,10 +35,6 @@ use crate::{
     log::{LogWindow, MessageIdLimits},
     memory::{MemoryExceeded, MemoryLimits, MemoryUse},
     outbox::{Outbox, OutboxLimits, OutboxPool},
-    protocol::{
-        EnvelopeEncoding, Epoch, Position, TenantName, Topic, UserName, close::CloseReason, wire,
-    },
-    random::RandomSource,
     scheduler::{Cost, QUANTUM},
 };
 

@@ -1,6 +1,6 @@
 //! The closed sets of label values.
 
-use crate::protocol::close::CloseReason;
+use sidewire_protocol::close::CloseReason;
 
 /// The reason for which a connection ended, for the label `reason`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -15,10 +15,10 @@ use std::sync::Arc;
 use hyper::StatusCode;
 use metrics::{Counter, Gauge};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use sidewire_protocol::{ErrorCode, schema::SchemaRevision};
 
 use crate::{
-    auth::TokenError, hub::TenantRegistry, limits::Limit, log::ReplayGap, protocol::ErrorCode,
-    schema::SchemaRevision, tally::ShardTally,
+    auth::TokenError, hub::TenantRegistry, limits::Limit, log::ReplayGap, tally::ShardTally,
 };
 use register::{CounterFamily, SeriesRegistry};
 use revision::ServingRevision;

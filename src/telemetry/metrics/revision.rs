@@ -5,7 +5,7 @@ use std::{fmt::Write as _, sync::Arc};
 
 use arc_swap::ArcSwapOption;
 
-use crate::schema::SchemaRevision;
+use sidewire_protocol::schema::SchemaRevision;
 
 const NAME: &str = "sidewire_schema_revision";
 const HELP: &str = "Always 1; the label identifies the content of the schema in force. Comments and the order of declarations do not change it.";
@@ -35,7 +35,7 @@ impl ServingRevision {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::schema::{BundledSchema, Schema};
+    use sidewire_protocol::schema::{BundledSchema, Schema};
 
     #[test]
     fn there_is_one_series_however_many_revisions_there_were() {

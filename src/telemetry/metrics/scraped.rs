@@ -13,7 +13,7 @@ use crate::{
     telemetry::{logging, panics},
 };
 
-/// The metrics that are updated at each scrape.
+/// The metrics that each scrape updates.
 pub(super) struct ScrapedMetrics {
     connections: Gauge,
     json_connections: Gauge,

@@ -36,10 +36,8 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use sidewire::{
-    client::{PublishEncoding, RelayConnection},
-    tls,
-};
+use sidewire::tls;
+use sidewire_client::{PublishEncoding, RelayConnection};
 use tokio::{
     runtime::Builder,
     time::{sleep, timeout},

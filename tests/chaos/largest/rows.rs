@@ -6,10 +6,12 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use rustls::{ClientConfig, ClientConnection, client::Resumption, pki_types::ServerName};
 use sidewire::{
     auth::{Algorithm, MintError, NewToken, Secret, SigningKey, TOKEN_BYTES_MAX, TokenRules},
-    clock::Clock,
     ingest::{ENDPOINTS, QueryParameter},
     ops,
-    protocol::{TenantName, Topic, UserName},
+};
+use sidewire_protocol::{
+    TenantName, Topic, UserName,
+    clock::Clock,
     schema::{PayloadType, Schema},
 };
 

@@ -10,9 +10,9 @@ use std::sync::{Arc, LazyLock};
 
 use prost::encoding::{WireType, encode_key, encode_varint};
 use serde_json::{Value, json};
+use sidewire_protocol::Epoch;
 
 use super::*;
-use crate::protocol::Epoch;
 
 static SCHEMA: LazyLock<Arc<Schema>> = LazyLock::new(|| Arc::new(Schema::bundled().unwrap()));
 

@@ -1,0 +1,156 @@
+//! Finds a server's frames (RFC 6455, section 5.2) in the bytes that were read, without
+//! copying. Knows nothing about sockets and payloads.
+
+/// A fragmented or masked frame, which a relay never sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a frame starts with {0:#04x} {1:#04x}, which a relay never sends")]
+pub(super) struct UnexpectedFrame(u8, u8);
+
+/// The first bytes of frames: the opcode, with the FIN bit set.
+pub(super) const TEXT: u8 = 0x81;
+pub(super) const BINARY: u8 = 0x82;
+pub(super) const CLOSE: u8 = 0x88;
+pub(super) const PING: u8 = 0x89;
+pub(super) const PONG: u8 = 0x8a;
+
+/// Iterates over the complete frames in a buffer.
+#[derive(Debug)]
+pub(super) struct FrameWalker<'a> {
+    bytes: &'a [u8],
+}
+
+/// A complete frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct ServerFrame<'a> {
+    /// The first byte.
+    pub(super) kind: u8,
+    pub(super) payload: &'a [u8],
+}
+
+impl<'a> FrameWalker<'a> {
+    pub(super) fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes }
+    }
+
+    /// Returns the next complete frame; `None` if there is no other.
+    #[inline]
+    pub(super) fn next_frame(&mut self) -> Result<Option<ServerFrame<'a>>, UnexpectedFrame> {
+        let Some((&[kind, length], rest)) = self.bytes.split_first_chunk() else {
+            return Ok(None);
+        };
+        let header = match length {
+            126 => rest
+                .split_first_chunk()
+                .map(|(len, rest)| (usize::from(u16::from_be_bytes(*len)), rest)),
+            127 => rest.split_first_chunk().map(|(len, rest)| {
+                let len = usize::try_from(u64::from_be_bytes(*len));
+                (len.unwrap_or(usize::MAX), rest)
+            }),
+            0..126 => Some((usize::from(length), rest)),
+            128.. => return Err(UnexpectedFrame(kind, length)),
+        };
+        if !matches!(kind, TEXT | BINARY | CLOSE | PING | PONG) {
+            return Err(UnexpectedFrame(kind, length));
+        }
+        let Some((payload, rest)) = header.and_then(|(len, rest)| rest.split_at_checked(len))
+        else {
+            return Ok(None);
+        };
+        self.bytes = rest;
+        Ok(Some(ServerFrame { kind, payload }))
+    }
+
+    /// Returns the remaining bytes, the start of an incomplete frame.
+    pub(super) fn rest(&self) -> &'a [u8] {
+        self.bytes
+    }
+}
+
+/// Builds a client's frame, masked with zeros: masks protect proxies, and there are none
+/// here.
+pub(super) fn masked_frame(kind: u8, payload: &[u8]) -> Vec<u8> {
+    const MASKED: u8 = 0x80;
+    let mut frame = vec![kind];
+    match (u8::try_from(payload.len()), u16::try_from(payload.len())) {
+        (Ok(len @ 0..126), _) => frame.push(MASKED | len),
+        (_, Ok(len)) => {
+            frame.push(MASKED | 126);
+            frame.extend(len.to_be_bytes());
+        }
+        _ => {
+            frame.push(MASKED | 127);
+            frame.extend((payload.len() as u64).to_be_bytes());
+        }
+    }
+    frame.extend([0; 4]);
+    frame.extend(payload);
+    frame
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use sidewire_protocol::frame;
+
+    /// Returns the payloads of all complete frames, and the rest.
+    fn walk(bytes: &[u8]) -> (Vec<Vec<u8>>, Vec<u8>) {
+        let mut frames = FrameWalker::new(bytes);
+        let mut found = Vec::new();
+        while let Some(frame) = frames.next_frame().unwrap() {
+            found.push(frame.payload.to_vec());
+        }
+        (found, frames.rest().to_vec())
+    }
+
+    proptest! {
+        #[test]
+        fn frames_are_the_same_wherever_reads_end(
+            lens in prop::collection::vec(prop_oneof![0..300usize, 65_500..65_600usize], 1..8),
+            cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..12),
+        ) {
+            let payloads: Vec<Vec<u8>> =
+                (0..).zip(&lens).map(|(at, len)| vec![at; *len]).collect();
+            let bytes: Vec<u8> = payloads.iter().flat_map(|it| frame::binary_frame(it)).collect();
+            let mut cuts: Vec<usize> = cuts.iter().map(|it| it.index(bytes.len())).collect();
+            cuts.extend([0, bytes.len()]);
+            cuts.sort_unstable();
+            let (mut found, mut left) = (Vec::new(), Vec::new());
+            for pair in cuts.windows(2) {
+                left.extend(&bytes[pair[0]..pair[1]]);
+                let (more, rest) = walk(&left);
+                found.extend(more);
+                left = rest;
+            }
+            prop_assert_eq!(found, payloads);
+            prop_assert!(left.is_empty());
+        }
+    }
+
+    #[test]
+    fn what_no_relay_sends_is_an_error() {
+        for bytes in [[0x82, 0x80], [0x02, 1], [0x80, 1], [0x01, 1], [0xc2, 1]] {
+            assert!(FrameWalker::new(&bytes).next_frame().is_err(), "{bytes:x?}");
+        }
+    }
+
+    #[test]
+    fn a_length_that_never_comes_waits_for_ever() {
+        let bytes = [&[0x82, 127][..], &[0xff; 8], &[0; 100]].concat();
+        assert_eq!(walk(&bytes), (vec![], bytes.clone()));
+    }
+
+    #[test]
+    fn a_clients_frame_is_masked() {
+        assert_eq!(
+            masked_frame(BINARY, b"ab"),
+            [0x82, 0x82, 0, 0, 0, 0, b'a', b'b']
+        );
+        assert_eq!(masked_frame(BINARY, &[7; 200])[..4], [0x82, 0xfe, 0, 200]);
+        assert_eq!(
+            masked_frame(BINARY, &[7; 70_000])[..10],
+            [0x82, 0xff, 0, 0, 0, 0, 0, 1, 0x11, 0x70]
+        );
+    }
+}

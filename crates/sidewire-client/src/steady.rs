@@ -1,0 +1,377 @@
+//! The reconnecting client: it keeps a set of topics subscribed, sends heartbeats,
+//! detects a dead connection, reconnects, resumes, and stops when reconnecting cannot
+//! help.
+
+use std::{fmt, future::Future, io, mem, pin::Pin, sync::Arc, time::Duration};
+
+use rustls::ClientConfig;
+use sidewire_protocol::wire;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::{Instant, sleep_until, timeout},
+};
+
+use super::{
+    address::{RelayAddress, UrlSchemes},
+    connection::RelayConnection,
+    envelope::ControlMessage,
+    group::EventGap,
+    handshake::{self, OpenError},
+    options::{ClientOptions, FetchingToken},
+    received::{ReceivedEvent, RelayMessage, SendError},
+    reconnect::{Backoff, ClientError, DisconnectReason, NORMAL, reason_to_come_back},
+    stream::RelayStream,
+    subscriptions::ClientSubscriptions,
+};
+
+/// Number of consecutive token refusals after which the client stops asking for a new one.
+const TOKEN_REFUSALS_MAX: u32 = 3;
+
+/// A future that opens a stream.
+pub type ConnectFuture<S> = Pin<Box<dyn Future<Output = io::Result<S>> + Send>>;
+
+/// Opens the streams of a [`RelayClient`].
+pub trait Connector {
+    /// The type of stream.
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    /// Opens a stream. The client applies the timeout.
+    fn connect(&self, address: RelayAddress) -> ConnectFuture<Self::Stream>;
+}
+
+/// Connects over TCP, with TLS if the URL asks for it.
+#[derive(Debug, Clone, Default)]
+pub struct TcpConnector {
+    tls: Option<Arc<ClientConfig>>,
+}
+
+impl Connector for TcpConnector {
+    type Stream = RelayStream;
+
+    fn connect(&self, address: RelayAddress) -> ConnectFuture<RelayStream> {
+        let tls = self.tls.clone();
+        Box::pin(async move { RelayStream::connect(&address, tls).await })
+    }
+}
+
+/// A client that reconnects.
+pub struct RelayClient<C: Connector = TcpConnector> {
+    options: ClientOptions,
+    connector: C,
+    subscriptions: ClientSubscriptions,
+    backoff: Backoff,
+    is_token_stale: bool,
+    token_refusals: u32,
+    state: ClientState<C::Stream>,
+}
+
+enum ClientState<S> {
+    Waiting(Instant),
+    FetchingToken(FetchingToken),
+    Opening(OpenFuture<S>),
+    Live(Box<LiveConnection<S>>),
+    Stopped,
+}
+
+type OpenFuture<S> = Pin<Box<dyn Future<Output = Result<RelayConnection<S>, OpenError>> + Send>>;
+
+/// An event in the life of a [`RelayClient`].
+#[derive(Debug)]
+pub enum ClientEvent {
+    /// The relay accepted the connection; the topics are being subscribed.
+    Connected,
+    /// The relay confirmed a Subscribe.
+    Subscribed(wire::SubscriptionConfirmed),
+    /// The relay confirmed an Unsubscribe.
+    Unsubscribed(wire::UnsubscribeConfirmed),
+    /// An event arrived that had not arrived before.
+    Event(ReceivedEvent),
+    /// The relay no longer has all events after a position: fetch the current state from
+    /// the backend. No later event is missing.
+    Gap {
+        /// Every event up to this position was received. If the next events have another
+        /// epoch, the relay has started a new log since.
+        since: wire::Position,
+        /// The topics with possibly missing events.
+        topics: Vec<String>,
+        /// True if events for the user and for the whole tenant may be missing too.
+        implicit: bool,
+    },
+    /// The relay refused a Subscribe, so that none of its topics is subscribed, or says
+    /// why it is about to close. A request refused with `retry_after_ms` is sent again
+    /// after that time, any other on the next connection.
+    Refused(wire::ErrorResponse),
+    /// The connection ended or could not be opened.
+    Disconnected {
+        /// The reason.
+        reason: DisconnectReason,
+        /// The time until the next attempt.
+        retry_in: Duration,
+    },
+}
+
+impl RelayClient {
+    /// Creates a client over TCP, which connects when [`RelayClient::next_event`] is first called.
+    #[must_use]
+    pub fn new(options: ClientOptions) -> Self {
+        let tls = options.tls.clone();
+        Self::with_connector(options, TcpConnector { tls })
+    }
+}
+
+impl<C: Connector> RelayClient<C> {
+    /// Creates a client over the streams of a connector.
+    #[must_use]
+    pub fn with_connector(options: ClientOptions, connector: C) -> Self {
+        Self {
+            backoff: Backoff::new(options.backoff_first, options.backoff_max),
+            is_token_stale: options.token.is_none() && options.fresh_token.is_some(),
+            options,
+            connector,
+            subscriptions: ClientSubscriptions::default(),
+            token_refusals: 0,
+            state: ClientState::Waiting(Instant::now()),
+        }
+    }
+
+    /// Resumes from this position. Call it before the first [`RelayClient::next_event`]. Topics that
+    /// are subscribed later start at the time of their subscription.
+    pub fn start_from(&mut self, position: wire::Position) {
+        self.subscriptions.start_from(position);
+    }
+
+    /// Subscribes to topics, on this connection and each later one. Topics that are already
+    /// subscribed are not sent again.
+    pub fn subscribe<T: Into<String>>(&mut self, topics: impl IntoIterator<Item = T>) {
+        let topics = topics.into_iter().map(Into::into).collect();
+        self.subscriptions.subscribe(topics);
+    }
+
+    /// Unsubscribes from topics, on this connection and each later one, and forgets their
+    /// positions.
+    pub fn unsubscribe<T: Into<String>>(&mut self, topics: impl IntoIterator<Item = T>) {
+        let topics: Vec<String> = topics.into_iter().map(Into::into).collect();
+        self.subscriptions.unsubscribe(&topics);
+    }
+
+    /// Waits for the next event. Connects, reconnects and sends heartbeats only while it
+    /// is being polled, so call it in a loop. Cancel-safe.
+    ///
+    /// # Errors
+    ///
+    /// When the client has stopped for good.
+    pub async fn next_event(&mut self) -> Result<ClientEvent, ClientError> {
+        loop {
+            if let Some(gap) = self.subscriptions.next_gap() {
+                return Ok(gap.into());
+            }
+            match &mut self.state {
+                ClientState::Waiting(until) => {
+                    sleep_until(*until).await;
+                    self.state = self.start_attempt();
+                }
+                ClientState::FetchingToken(fetching) => match fetching.await {
+                    Ok(token) => {
+                        self.options.token = Some(token);
+                        self.is_token_stale = false;
+                        self.state = self.start_attempt();
+                    }
+                    Err(error) => return self.on_disconnected(DisconnectReason::NoToken(error)),
+                },
+                ClientState::Opening(opening) => {
+                    return match opening.await {
+                        Ok(connection) => Ok(self.on_opened(connection)),
+                        Err(error) => self.on_disconnected(error.into()),
+                    };
+                }
+                ClientState::Live(live) => {
+                    match live
+                        .next_message(&self.options, &mut self.subscriptions)
+                        .await
+                    {
+                        Ok(received) => {
+                            if let Some(event) = self.on_received(received) {
+                                return Ok(event);
+                            }
+                        }
+                        Err(reason) => return self.on_disconnected(reason),
+                    }
+                }
+                ClientState::Stopped => return Err(ClientError::Stopped),
+            }
+        }
+    }
+
+    /// Closes the connection, if there is one.
+    pub async fn close(mut self) {
+        if let ClientState::Live(live) = mem::replace(&mut self.state, ClientState::Stopped) {
+            live.connection.close(NORMAL).await;
+        }
+    }
+
+    fn start_attempt(&self) -> ClientState<C::Stream> {
+        match &self.options.fresh_token {
+            Some(source) if self.is_token_stale => ClientState::FetchingToken(source.fetch_token()),
+            _ => ClientState::Opening(self.open_connection()),
+        }
+    }
+
+    fn open_connection(&self) -> OpenFuture<C::Stream> {
+        let options = self.options.clone();
+        let address = handshake::build_request(&options).and_then(|request| {
+            Ok(RelayAddress::from_uri(
+                request.uri(),
+                UrlSchemes::WEBSOCKET,
+            )?)
+        });
+        let address = match address {
+            Ok(address) => address,
+            Err(error) => return Box::pin(async { Err(error) }),
+        };
+        let connecting = self.connector.connect(address.clone());
+        Box::pin(async move {
+            let opening = async {
+                let stream = connecting.await;
+                let stream = stream.map_err(|source| OpenError::Unreachable { address, source })?;
+                RelayConnection::open_over(stream, &options).await
+            };
+            timeout(options.handshake_timeout, opening)
+                .await
+                .map_err(|_| OpenError::TimedOut)?
+        })
+    }
+
+    fn on_opened(&mut self, connection: RelayConnection<C::Stream>) -> ClientEvent {
+        self.token_refusals = 0;
+        self.subscriptions.on_connected();
+        self.state = ClientState::Live(Box::new(LiveConnection {
+            connection,
+            next_ping: Instant::now() + self.options.heartbeat,
+        }));
+        ClientEvent::Connected
+    }
+
+    fn on_received(&mut self, received: RelayMessage) -> Option<ClientEvent> {
+        match received {
+            RelayMessage::Event(event) => {
+                let is_new = self.subscriptions.accept_event(&event);
+                is_new.then_some(ClientEvent::Event(event))
+            }
+            RelayMessage::SubscriptionConfirmed(confirmed) => {
+                self.backoff.reset();
+                self.subscriptions.on_confirmed(&confirmed);
+                Some(ClientEvent::Subscribed(confirmed))
+            }
+            RelayMessage::UnsubscribeConfirmed(confirmed) => {
+                self.subscriptions.on_unsubscribed(&confirmed);
+                Some(ClientEvent::Unsubscribed(confirmed))
+            }
+            RelayMessage::Error(error) => {
+                self.subscriptions.on_refused(&error, Instant::now());
+                Some(ClientEvent::Refused(error))
+            }
+            RelayMessage::Pong(pong) => {
+                self.subscriptions.on_pong(&pong);
+                None
+            }
+        }
+    }
+
+    fn on_disconnected(&mut self, reason: DisconnectReason) -> Result<ClientEvent, ClientError> {
+        self.state = ClientState::Stopped;
+        self.subscriptions.on_disconnected();
+        let reason = if self.can_refresh_token(&reason) {
+            self.is_token_stale = true;
+            reason
+        } else {
+            reason_to_come_back(reason)?
+        };
+        let retry_in = self.backoff.delay_after(&reason, &self.options.random);
+        self.state = ClientState::Waiting(Instant::now() + retry_in);
+        Ok(ClientEvent::Disconnected { reason, retry_in })
+    }
+
+    fn can_refresh_token(&mut self, reason: &DisconnectReason) -> bool {
+        if matches!(reason, DisconnectReason::Open(OpenError::Unauthorized(_))) {
+            self.token_refusals += 1;
+        }
+        self.options.fresh_token.is_some()
+            && self.token_refusals < TOKEN_REFUSALS_MAX
+            && reason.is_about_the_token()
+    }
+}
+
+impl From<EventGap> for ClientEvent {
+    fn from(gap: EventGap) -> Self {
+        Self::Gap {
+            since: gap.since,
+            topics: gap.topics,
+            implicit: gap.implicit,
+        }
+    }
+}
+
+impl<C: Connector> fmt::Debug for RelayClient<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").finish_non_exhaustive()
+    }
+}
+
+/// An open connection and its heartbeat.
+struct LiveConnection<S> {
+    connection: RelayConnection<S>,
+    next_ping: Instant,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> LiveConnection<S> {
+    async fn next_message(
+        &mut self,
+        options: &ClientOptions,
+        subscriptions: &mut ClientSubscriptions,
+    ) -> Result<RelayMessage, DisconnectReason> {
+        loop {
+            self.queue_due(options, subscriptions)?;
+            let dead_at = self.connection.last_frame() + options.dead_after;
+            let wake_at = self.next_ping.min(dead_at);
+            let wake_at = subscriptions
+                .wake_at()
+                .map_or(wake_at, |it| it.min(wake_at));
+            tokio::select! {
+                biased;
+                received = self.connection.receive() => return Ok(received?),
+                () = sleep_until(wake_at) => {}
+            }
+            if self.connection.last_frame() + options.dead_after <= Instant::now() {
+                return Err(DisconnectReason::Dead(options.dead_after));
+            }
+        }
+    }
+
+    fn queue_due(
+        &mut self,
+        options: &ClientOptions,
+        subscriptions: &mut ClientSubscriptions,
+    ) -> Result<(), SendError> {
+        let now = Instant::now();
+        while let Some((request, control)) = subscriptions.next_request(now) {
+            let message_id = self.connection.queue_control(control)?;
+            subscriptions.on_sent(message_id, request);
+        }
+        if self.next_ping <= now {
+            let timestamp = options.clock.unix_seconds();
+            self.connection
+                .queue_control(ControlMessage::Ping(wire::Ping { timestamp }))?;
+            self.next_ping = now + options.heartbeat;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;
+
+#[cfg(test)]
+mod resume_tests;
+
+#[cfg(test)]
+mod token_tests;

@@ -1,0 +1,173 @@
+//! The schema's own lists of ids in Subscribe and Unsubscribe: fields 1 to 15, each for one
+//! topic kind.
+
+use prost_reflect::{Kind, MessageDescriptor};
+
+use crate::topic::USER_KIND;
+
+use super::{
+    annotations::{Annotations, DeclaredField, TopicSource},
+    built_in::is_built_in,
+    error::{WireError, WireFault},
+    relay_fields::LIST_NUMBERS,
+    report::SchemaReport,
+    wire::{RawField, WireFields, WireType, utf8_text},
+};
+
+/// A list of ids.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdList {
+    /// The field number, in the request and in the confirmation.
+    pub number: u32,
+    /// The field name in the request.
+    pub name: String,
+    /// The topic kind of the ids that it holds.
+    pub kind: String,
+}
+
+/// The lists of one request, sorted by number.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct IdLists(Vec<IdList>);
+
+impl IdLists {
+    /// Returns the lists, sorted by number.
+    #[must_use]
+    pub fn as_slice(&self) -> &[IdList] {
+        &self.0
+    }
+
+    /// Returns the ids of each list in the payload, in their original order.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the payload is malformed, which [`Schema::inspect`] detects as well.
+    ///
+    /// [`Schema::inspect`]: super::Schema::inspect
+    pub fn ids_in<'a>(&self, payload: &'a [u8]) -> Result<Vec<(&IdList, Vec<&'a str>)>, WireError> {
+        let mut found: Vec<_> = self.0.iter().map(|list| (list, Vec::new())).collect();
+        for field in WireFields::new(payload, &(0..payload.len())) {
+            let field = field?;
+            let list = found
+                .iter_mut()
+                .find(|(list, _)| list.number == field.number);
+            if let Some((list, ids)) = list {
+                let id = read_id(payload, &field)
+                    .map_err(|error| error.in_field(&list.name, Some(ids.len())))?;
+                ids.push(id);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Returns the lists of the request. Reports a list that is malformed or that the
+    /// confirmation cannot repeat.
+    pub(super) fn from_messages(
+        request: &MessageDescriptor,
+        confirmation: &MessageDescriptor,
+        annotations: &Annotations,
+        report: &mut SchemaReport,
+    ) -> Self {
+        let mut lists = Vec::new();
+        for field in annotations.annotated_fields(request) {
+            // Other numbers belong to the relay; `relay_rules` checks them.
+            if LIST_NUMBERS.contains(&field.number) {
+                lists.extend(parse_list(&field, report));
+                check_confirmation(&field, confirmation, report);
+            }
+        }
+        lists.sort_by_key(|list: &IdList| list.number);
+        Self(lists)
+    }
+}
+
+fn read_id<'a>(payload: &'a [u8], field: &RawField) -> Result<&'a str, WireError> {
+    match field.wire_type {
+        WireType::Delimited => utf8_text(payload, &field.value),
+        _ => Err(WireError::new(WireFault::Mistyped, field.whole.start)),
+    }
+}
+
+fn parse_list(field: &DeclaredField, report: &mut SchemaReport) -> Option<IdList> {
+    let name = &field.full_name;
+    if field.kind != Kind::String || !field.is_repeated {
+        // `annotation_rules` reports an annotation on a field that is not a string.
+        if field.kind == Kind::String || field.topic.is_none() {
+            report.error(
+                field,
+                format!("{name} must be a `repeated string`, because it is a list of ids"),
+                format!(
+                    "declare it as `repeated string {} = {}` with a topic annotation",
+                    field.name, field.number
+                ),
+            );
+        }
+        return None;
+    }
+    let (message, hint) = match &field.topic {
+        Some(TopicSource::Kind(kind)) if kind == USER_KIND => (
+            format!("{name} lists topics of the kind `{kind}`, to which clients cannot subscribe"),
+            "remove it: every connection has the topics of its own user",
+        ),
+        Some(TopicSource::Kind(kind)) => {
+            return Some(IdList {
+                number: field.number,
+                name: field.name.clone(),
+                kind: kind.clone(),
+            });
+        }
+        Some(TopicSource::Whole) => (
+            format!(
+                "{name} is a list of ids, so its topic annotation must name a kind and not `*`"
+            ),
+            "remove it: field 16 is the list of whole topics",
+        ),
+        None => (
+            format!("{name} is a list of ids, but no topic annotation names their kind"),
+            "annotate it, as in [(sidewire.v1.topic) = \"room\"]",
+        ),
+    };
+    report.error(field, message, hint);
+    None
+}
+
+fn check_confirmation(
+    list: &DeclaredField,
+    confirmation: &MessageDescriptor,
+    report: &mut SchemaReport,
+) {
+    let Some(field) = confirmation.get_field(list.number) else {
+        if is_built_in(confirmation.parent_file().name()) {
+            let built_in = confirmation.full_name();
+            return report.error(
+                list,
+                format!("{} cannot be confirmed, because {built_in} has no lists", list.full_name),
+                format!("declare a message of your own with the fields of {built_in} and `repeated string {} = {};`", list.name, list.number),
+            );
+        }
+        return report.error(
+            confirmation,
+            format!(
+                "{} has no field {}, which confirms {}",
+                confirmation.full_name(),
+                list.number,
+                list.full_name
+            ),
+            format!("add `repeated string {} = {};`", list.name, list.number),
+        );
+    };
+    if !field.is_list() || field.kind() != Kind::String {
+        report.error(
+            &field,
+            format!(
+                "{} must be a `repeated string`, because it confirms {}",
+                field.full_name(),
+                list.full_name
+            ),
+            format!(
+                "declare it as `repeated string {} = {}`",
+                field.name(),
+                list.number
+            ),
+        );
+    }
+}

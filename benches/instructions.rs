@@ -1,6 +1,6 @@
-//! Does what `micro` times, as often as it is told, so that callgrind can count
-//! the instructions of it. `scripts/instructions` runs it; without arguments it
-//! lists the cases.
+//! Repeats the operations of `micro` a given number of times, so that callgrind can count
+//! their instructions. `scripts/instructions` runs it; without arguments it lists the
+//! cases.
 //!
 //! `instructions CASE OPERATIONS`
 #![allow(
@@ -43,8 +43,7 @@ fn run(name: &str, operations: u64) {
     in_rounds(subject.as_mut(), operations, counted);
 }
 
-/// Callgrind counts what happens in here and nowhere else: it knows this function
-/// by its name.
+/// Callgrind counts only what happens in this function, which it knows by name.
 #[inline(never)]
 fn counted(subject: &mut dyn Subject, operations: u64) {
     for _ in 0..operations {

@@ -1,4 +1,4 @@
-//! How long the pure parts of an event's path take, and the check of a token.
+//! Measures the time of the pure parts of an event's path, and of the check of a token.
 //!
 //! `cargo bench --bench micro -- [PART OF A NAME]`
 #![allow(
@@ -30,7 +30,7 @@ fn main() {
     criterion.final_summary();
 }
 
-/// How long so many operations take. The clock is read twice a round.
+/// Returns how long this many operations take. The clock is read twice per round.
 fn time(subject: &mut dyn Subject, operations: u64) -> Duration {
     let mut sum = Duration::ZERO;
     in_rounds(subject, operations, |subject, round| {

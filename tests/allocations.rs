@@ -1,6 +1,6 @@
-//! What a published event allocates, and what a burst leaves behind: the hub, the
-//! outboxes and the connections' own tasks as they are, on one thread, over streams
-//! that only count.
+//! Measures what a published event allocates and how much memory stays allocated after a
+//! burst. The hub, the outboxes and the connection tasks are the real ones, on one thread,
+//! over streams that only count bytes.
 #![allow(clippy::unwrap_used, reason = "a test may fail loudly")]
 
 use std::{
@@ -54,10 +54,10 @@ use tokio_util::task::TaskTracker;
 
 const TOPIC: &str = "project:project-1";
 
-/// Events that the log keeps: so few that it is full before anything is measured.
+/// Number of events that the log keeps: small enough that it is full before anything is measured.
 const LOG_EVENTS: usize = 16;
 
-/// What the outboxes of a shard keep for the next events, at the most.
+/// Upper bound of the memory that the outboxes of a shard keep for later events.
 const KEPT_BYTES_MAX: i64 = 3 << 20;
 
 #[test]
@@ -87,8 +87,8 @@ fn a_client_that_reads_late_costs_allocations_but_not_for_each_event() {
     let [few, many] = [10, 1000].map(|clients| {
         let bench = Bench::with_clients(clients);
         bench.publish_to_late_readers(60);
-        // Now and then the event loop needs a block for what waits in its channels, so the
-        // least of several counts.
+        // Occasionally the event loop allocates a block for its channels, so take the
+        // minimum of several runs.
         let [less, more] = [20, 60].map(|events| {
             let counts = (0..8).map(|_| measure(|| bench.publish_to_late_readers(events)));
             counts.map(|it| it.count_total).min().unwrap()
@@ -104,7 +104,7 @@ fn a_burst_gives_back_what_it_took() {
     bench.publish_to_late_readers(500);
     let burst = measure(|| bench.publish_to_late_readers(500));
     assert_eq!((burst.bytes_current, burst.count_current), (0, 0));
-    // So that it is known to have been one: each waiting frame is a pointer.
+    // Checks that there was a burst at all: each waiting frame is a pointer.
     assert!(burst.bytes_max > 200 * 500 * 8, "{burst:?}");
 }
 
@@ -135,7 +135,7 @@ fn a_tenant_of_which_only_the_end_of_its_log_is_remembered_takes_less_than_200_b
     assert!((50..200).contains(&each), "{each}");
 }
 
-/// A schema with all kinds of fields, and one whose events hold any JSON.
+/// Returns a schema with all kinds of fields, and one with events that can hold any JSON.
 fn schemas() -> [Schema; 2] {
     let files = [
         (
@@ -155,18 +155,18 @@ fn schemas() -> [Schema; 2] {
     [torture, generic]
 }
 
-/// `count` times the item, between brackets.
+/// Returns a JSON array of `count` copies of the item.
 fn list(item: &str, count: usize) -> String {
     format!("[{}]", vec![item; count].join(","))
 }
 
-/// As many members with this value.
+/// Returns a JSON object of `count` members with this value.
 fn object(value: &str, count: usize) -> String {
     let members: Vec<_> = (0..count).map(|n| format!("\"{n}\":{value}")).collect();
     format!("{{{}}}", members.join(","))
 }
 
-/// Envelopes in JSON that take much memory for their size.
+/// Returns JSON envelopes that take much memory for their size.
 fn heavy_json() -> Vec<String> {
     const COUNT: usize = 5_000;
     let nested = format!("{}{}", "[".repeat(90), "]".repeat(90));
@@ -225,7 +225,7 @@ fn heavy_json() -> Vec<String> {
         .chain([
             format!(r#"{{"anything":{{"due":{due}}}}}"#),
             format!(r#"{{"anything":{{"floatValues":{wrapped}}}}}"#),
-            // What is refused, before and after it is read.
+            // Envelopes that are refused, before or after they are decoded.
             format!(
                 r#"{{"anything":{{"value":{},"valeu":1}}}}"#,
                 list("{}", COUNT)
@@ -236,8 +236,8 @@ fn heavy_json() -> Vec<String> {
         .collect()
 }
 
-/// The ratio of what was taken to what is reserved, in percent, and an error where more
-/// was taken.
+/// Returns the memory taken as a percentage of the memory reserved. Panics if more was
+/// taken than was reserved.
 fn check_reserved(taken: u64, reserved: usize, of: &str) -> u64 {
     let shown = of.get(..60).unwrap_or(of);
     let percent = taken * 100 / reserved as u64;
@@ -259,7 +259,7 @@ fn json_takes_no_more_memory_than_is_reserved_while_it_is_read() {
             let reading = measure(|| drop(schema.batch_from_json(batch.as_bytes(), usize::MAX)));
             let reserved = Schema::json_batch_memory_max(batch.as_bytes(), usize::MAX);
             batches = check_reserved(reading.bytes_max, reserved, &json).max(batches);
-            // The third event is too much.
+            // The third event exceeds the limit.
             let encoded_max = envelope.as_ref().map_or(0, |it: &Vec<u8>| 5 * it.len() / 2);
             let reading = measure(|| drop(schema.batch_from_json(batch.as_bytes(), encoded_max)));
             let reserved = Schema::json_batch_memory_max(batch.as_bytes(), encoded_max);
@@ -268,12 +268,12 @@ fn json_takes_no_more_memory_than_is_reserved_while_it_is_read() {
             let Some(envelope) = envelope else { continue };
             let mut text = String::new();
             let rendering = measure(|| text = schema.envelope_to_json_text(&envelope).unwrap());
-            // The text stands for itself, in a buffer that doubles.
+            // The text counts once more as itself, in a buffer that doubles.
             let reserved = schema.decoded_memory_max(&envelope) + 3 * text.len();
             rendered = check_reserved(rendering.bytes_max, reserved, &json).max(rendered);
         }
     }
-    // So that it is known to have been near.
+    // Checks that the test came close to the bound.
     assert!(
         [single, batches, rendered].iter().all(|it| *it > 50),
         "{single} {batches} {rendered}"
@@ -289,7 +289,7 @@ fn an_envelope_takes_no_more_memory_than_is_reserved_while_it_is_decoded_for_its
         prost::encoding::bytes::encode(number, &value.to_vec(), &mut bytes);
         bytes
     };
-    // A tree whose left one stands there twice, so that it is decoded.
+    // A tree with a left child that occurs twice, so that it has to be decoded.
     let ambiguous = |content: Vec<u8>| {
         let left = field(2, &field(1, b"i"));
         field(2, &[left.clone(), left, content].concat())
@@ -321,8 +321,8 @@ fn an_envelope_takes_no_more_memory_than_is_reserved_while_it_is_decoded_for_its
     assert!(nearest > 20, "{nearest}");
 }
 
-/// Serves so many streams, each of which has brought these bytes and no more, and gives what
-/// each of them takes.
+/// Serves many streams, each of which has received these bytes and no more, and returns the
+/// memory that each of them takes.
 fn bytes_of_each<F>(begun: &[u8], serve: impl Fn(Rc<ShardContext>, DuplexStream) -> F) -> i64
 where
     F: Future<Output = ()> + 'static,
@@ -342,7 +342,7 @@ where
         }
         (shard(), streams)
     });
-    // Has those that wait for their turns take them.
+    // Let the connections that wait to be scheduled run.
     let hub = Rc::clone(&shard.hub);
     runtime.block_on(async move {
         drop(spawn_local(async move { hub.run(LOOK_INTERVAL).await }));
@@ -435,7 +435,7 @@ impl Bench {
         }
     }
 
-    /// Publishes so many events, one after the other, each when all clients have
+    /// Publishes this many events one after the other, each after all clients have received
     /// the one before.
     fn publish(&self, events: u64) {
         self.runtime.block_on(async {
@@ -446,7 +446,7 @@ impl Bench {
         });
     }
 
-    /// Publishes so many events at once.
+    /// Publishes this many events at once.
     fn publish_batch(&self, events: usize) {
         self.runtime.block_on(async {
             self.append(events).await;
@@ -454,7 +454,7 @@ impl Bench {
         });
     }
 
-    /// Publishes so many events while no client reads, and then lets them.
+    /// Publishes this many events while no client reads, and then lets the clients read.
     fn publish_to_late_readers(&self, events: u64) {
         self.runtime.block_on(async {
             self.network.block();
@@ -483,7 +483,7 @@ impl Bench {
 
     /// Waits until every event is written to every client that it matched.
     async fn all_written(&self) {
-        // Yields in any case: the first time that a task does, the event loop allocates.
+        // Yield at least once: the event loop allocates the first time a task yields.
         loop {
             yield_now().await;
             if self.shard.hub.tally().queued.get() == 0 {
@@ -512,11 +512,11 @@ impl Drop for Bench {
     }
 }
 
-/// What all streams have in common.
+/// State shared by all streams.
 #[derive(Default)]
 struct Network {
     is_blocked: Cell<bool>,
-    /// Those who wait until it no longer is.
+    /// Tasks that wait until the network is no longer blocked.
     writers: RefCell<Vec<Waker>>,
 }
 
@@ -525,7 +525,7 @@ impl Network {
         self.is_blocked.set(true);
     }
 
-    /// How many wait.
+    /// Returns the number of tasks that wait.
     fn writers(&self) -> u64 {
         self.writers.borrow().len() as u64
     }
@@ -538,7 +538,7 @@ impl Network {
     }
 }
 
-/// A stream to a client that never says anything.
+/// A stream to a client that never sends anything.
 struct Stream(Rc<Network>);
 
 impl Stream {
@@ -595,7 +595,7 @@ impl AsyncWrite for Stream {
     }
 }
 
-/// Lets a client in that subscribes at once.
+/// Connects a client that subscribes at once.
 fn connect(shard: &Rc<ShardContext>, number: u64, network: &Rc<Network>) {
     let identity = Identity {
         tenant: tenant(),
@@ -621,7 +621,7 @@ fn connect(shard: &Rc<ShardContext>, number: u64, network: &Rc<Network>) {
     ));
 }
 
-/// A Subscribe, masked with zeros as a client's frame must be.
+/// Returns a Subscribe frame, masked with zeros because client frames must be masked.
 fn subscribe() -> Bytes {
     let envelope = Envelope {
         control: Some(ControlMessage::Subscribe(wire::Subscribe {
@@ -642,12 +642,12 @@ fn tenant() -> TenantName {
     TenantName::parse("acme").unwrap()
 }
 
-/// The one shard of a relay as configured by default, but for its log.
+/// Returns the only shard of a relay with the default configuration, except for its log.
 fn shard() -> Rc<ShardContext> {
     shard_for(1)
 }
 
-/// The same, with places for more tenants than the one.
+/// Returns the same shard with capacity for this many tenants.
 fn shard_for(tenants: usize) -> Rc<ShardContext> {
     let config = Config::default();
     let random = Arc::new(RandomSource::from_seed(1));

@@ -1,4 +1,4 @@
-//! From the bytes of an envelope to the frame that every client gets.
+//! From the bytes of an envelope to the frame that every client receives.
 
 use std::{hint::black_box, sync::Arc};
 
@@ -27,7 +27,7 @@ struct Frame {
     message_id: MessageId,
     appends: bool,
     parts: Vec<(MessageId, Arc<[Topic]>)>,
-    /// Kept until the next round, so that their end is not measured.
+    /// Kept until the next round, so that dropping them is not measured.
     made: Vec<Event>,
     account: Arc<MemoryAccount>,
     position: Position,

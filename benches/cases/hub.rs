@@ -1,7 +1,6 @@
-//! The hub as it is: an event appended, sent to a shard, offered to the outboxes
-//! that it matches, acknowledged, and their connections woken if they had nothing
-//! to write before. Taking it out of the outboxes is the connections' part, and
-//! not measured.
+//! The real hub: an event is appended, sent to a shard, offered to the outboxes that it
+//! matches and acknowledged, and connections that had nothing to write are woken. Taking
+//! the event out of the outboxes is the connections' part, and not measured.
 
 use std::{
     rc::Rc,
@@ -32,7 +31,7 @@ use tokio::{
 
 use super::{Case, Subject, events::payload};
 
-/// The topics of the connection whose topics are looked up.
+/// Number of topics of the connection in the `look_up` cases.
 const TOPICS: usize = 10_000;
 
 pub(super) fn cases() -> Vec<Case> {
@@ -54,7 +53,7 @@ pub(super) fn cases() -> Vec<Case> {
     look_ups.into_iter().chain(to_idle).chain(to_busy).collect()
 }
 
-/// One shard with the connections of one tenant, and a backend.
+/// A shard with the connections of one tenant, and a backend.
 struct Publish {
     runtime: LocalRuntime,
     publisher: HubPublisher,
@@ -65,18 +64,18 @@ struct Publish {
     wakes_due: u64,
     payload: Vec<u8>,
     message_id: MessageId,
-    /// Those that events relate to, in turn.
+    /// Topics of the events, used in rotation.
     topics: Vec<Topic>,
     schema: Arc<Schema>,
-    /// How many of them each event relates to.
+    /// Number of topics of each event.
     topics_an_event: usize,
     next_topic: usize,
     draft: Option<EventDraft>,
 }
 
 impl Publish {
-    /// Events of one topic for this many connections, each of which has so many
-    /// frames to write already.
+    /// Publishes events of one topic to this many connections, each of which already has
+    /// this many frames to write.
     fn to_many(connections: usize, frames_before: usize) -> Self {
         Self {
             frames_before,
@@ -84,7 +83,7 @@ impl Publish {
         }
     }
 
-    /// Events of so many of the topics that one connection has.
+    /// Publishes events with this many of the topics of one connection.
     fn of_many_topics(topics_an_event: usize) -> Self {
         Self::new(1, topics(TOPICS), topics_an_event)
     }
@@ -151,7 +150,7 @@ impl Subject for Publish {
         self.draft = Some(self.next_draft());
     }
 
-    /// After one event the outboxes are no longer as they are to be.
+    /// After one event the outboxes are no longer in their initial state.
     fn operations_max(&self) -> u64 {
         1
     }
@@ -171,8 +170,7 @@ impl Subject for Publish {
     }
 }
 
-/// Counts how many connections were woken. What comes of a wake-up is the event
-/// loop's part.
+/// Counts the connections that were woken. Acting on a wake-up is the event loop's part.
 #[derive(Default)]
 struct Wakes(AtomicU64);
 
@@ -186,8 +184,8 @@ impl Wake for Wakes {
     }
 }
 
-/// A shard's event loop, in which no time goes by but what is waited for: a timer
-/// that happened to be due would count as work of the hub.
+/// Returns a shard's event loop with a clock that advances only while it waits: a timer
+/// that happened to expire would count as work of the hub.
 fn runtime() -> LocalRuntime {
     Builder::new_current_thread()
         .enable_time()
@@ -242,8 +240,7 @@ fn topics(count: usize) -> Vec<Topic> {
         .collect()
 }
 
-/// Takes all frames but so many out of the outbox, as a connection does that writes
-/// them.
+/// Takes all but this many frames out of the outbox, as a connection does when it writes them.
 fn empty(outbox: &Outbox, frames_left: usize) {
     let written = outbox.with_next_write(|frames| {
         let written = frames.len().saturating_sub(frames_left);

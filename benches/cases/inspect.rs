@@ -1,4 +1,4 @@
-//! The one walk over an envelope: its bytes checked, its topics found.
+//! The single pass over an envelope that validates its bytes and finds its topics.
 
 use std::hint::black_box;
 

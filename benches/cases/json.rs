@@ -1,5 +1,5 @@
-//! Events as JSON: made once for all clients that read it, and looked at where a backend
-//! posts what may have none.
+//! Events as JSON: rendered once for all clients that use JSON, or only checked when a backend
+//! posts an event, since it may have no JSON or too much of it.
 
 use std::hint::black_box;
 
@@ -8,10 +8,10 @@ use sidewire_protocol::schema::{BundledSchema, Schema};
 
 use super::{Case, Subject};
 
-/// An event is this long on the wire, give or take a few bytes.
+/// Approximate bytes of an event on the wire.
 const EVENT_BYTES: usize = 200;
 
-/// The most bytes of JSON that an event may have, as by default.
+/// Default limit on the bytes of an event's JSON.
 const JSON_MAX: usize = 4 << 20;
 
 pub(super) fn cases() -> Vec<Case> {

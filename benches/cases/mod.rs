@@ -1,6 +1,6 @@
-//! What is measured, once for both `micro` (time) and `instructions` (callgrind):
-//! the pure parts of an event's path, and the check of a token. Knows neither
-//! clock nor callgrind.
+//! The measured operations, shared by `micro` (time) and `instructions` (callgrind): the
+//! pure parts of an event's path, and the check of a token. Knows nothing about clocks or
+//! callgrind.
 
 mod events;
 mod frames;
@@ -11,23 +11,23 @@ mod tokens;
 
 use sidewire_protocol::topic::fix_hash_seed;
 
-/// Something that can be done again and again.
+/// An operation that can be repeated.
 pub(crate) trait Subject {
-    /// Makes ready for so many operations; not measured.
+    /// Prepares for this many operations; not measured.
     fn prepare(&mut self, operations: u64) {
         let _any_number_will_do = operations;
     }
 
-    /// The most operations for which it can be made ready.
+    /// Returns the maximum number of operations that one preparation allows.
     fn operations_max(&self) -> u64 {
         32
     }
 
-    /// Does it once.
+    /// Runs the operation once.
     fn operate(&mut self);
 }
 
-/// Has so many operations done, in rounds, each of which `measure` does by itself.
+/// Runs this many operations, in rounds that `measure` runs one by one.
 pub(crate) fn in_rounds(
     subject: &mut dyn Subject,
     operations: u64,
@@ -42,7 +42,7 @@ pub(crate) fn in_rounds(
     }
 }
 
-/// A subject by name, `what/which`. It is made only when it is its turn.
+/// A subject by name, `what/which`. It is created only when it is measured.
 pub(crate) struct Case {
     name: String,
     make: Box<dyn Fn() -> Box<dyn Subject>>,
@@ -65,8 +65,8 @@ impl Case {
     }
 }
 
-/// Every case, in the order of an event's path. To be asked for once, before all
-/// else: the topics that are made from then on lie in maps as in any other run.
+/// Returns every case, in the order of an event's path. Call this once, before anything
+/// else: then topics created later are laid out in maps as in any other run.
 pub(crate) fn all() -> Vec<Case> {
     assert!(fix_hash_seed(1));
     let parts = [

@@ -1,5 +1,5 @@
-//! The check of a token, by algorithm, with the keys and the tokens of the tests
-//! of `auth`: another library signed them, and they are always the same.
+//! The check of a token, by algorithm, with the fixed keys and tokens of the tests of
+//! `auth`, which another library signed.
 
 use std::{hint::black_box, time::Duration};
 
@@ -13,7 +13,7 @@ const P256: &[u8] = include_bytes!("../../src/auth/testdata/p256.pub.pem");
 const P384: &[u8] = include_bytes!("../../src/auth/testdata/p384.pub.pem");
 const ED25519: &[u8] = include_bytes!("../../src/auth/testdata/ed25519.pub.pem");
 
-/// Ten minutes before the tokens' end.
+/// Ten minutes before the tokens expire.
 const NOW: Duration = Duration::from_secs(1_800_000_000);
 
 pub(super) fn cases() -> Vec<Case> {

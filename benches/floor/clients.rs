@@ -1,5 +1,4 @@
-//! The WebSocket clients: who is on which topic, what waits for whom, and the
-//! writes.
+//! The WebSocket clients: their topics, their queued frames, and the writes.
 
 use std::{
     io::IoSlice,
@@ -16,21 +15,21 @@ use crate::{
     poll::{Poll, Source},
 };
 
-/// Frames that one write takes at most.
+/// Maximum number of frames per write.
 const FRAMES_PER_WRITE_MAX: usize = 64;
 
-/// A frame as all of its clients get it.
+/// A frame, shared by all clients that receive it.
 type Frame = Rc<[u8]>;
 
 #[derive(Default)]
 pub(crate) struct Clients {
-    /// By descriptor.
+    /// Clients by descriptor.
     clients: Vec<Option<Client>>,
-    /// By topic number, the descriptors of its clients.
+    /// The descriptors of the clients, by topic number.
     topics: Vec<Vec<RawFd>>,
-    /// Who has something to be written, and is not known to be full.
+    /// Clients with frames to write and a socket that is not known to be full.
     dirty: Vec<RawFd>,
-    /// Where a frame is put together.
+    /// Buffer in which a frame is assembled.
     scratch: Vec<u8>,
 }
 
@@ -41,7 +40,7 @@ impl Clients {
         *slot(&mut self.clients, index(fd)) = Some(Client::new(socket));
     }
 
-    /// Takes the client's handshake; what it sends later is thrown away.
+    /// Reads the client's handshake; later input is discarded.
     pub(crate) fn read(&mut self, fd: RawFd, buffer: &mut [u8], counts: &mut Counts) {
         let Some(client) = slot(&mut self.clients, index(fd)) else {
             return;
@@ -77,12 +76,12 @@ impl Clients {
         }
     }
 
-    /// Whether somebody can be written to at once.
+    /// Returns true if some client can be written to at once.
     pub(crate) fn has_dirty(&self) -> bool {
         !self.dirty.is_empty()
     }
 
-    /// The socket that was full has room again.
+    /// Handles a socket that was full and has room again.
     pub(crate) fn unblock(&mut self, fd: RawFd, poll: &Poll) {
         if let Some(client) = slot(&mut self.clients, index(fd)) {
             poll.no_more_await_room(&client.socket, Source::Client(fd));
@@ -90,16 +89,16 @@ impl Clients {
         }
     }
 
-    /// One write to each for whom something waits.
+    /// Makes one write to each client with queued frames.
     pub(crate) fn flush(&mut self, poll: &Poll, counts: &mut Counts) {
         let mut dirty = mem::take(&mut self.dirty);
         dirty.retain(|&fd| self.flush_one(fd, poll, counts));
         self.dirty = dirty;
     }
 
-    /// Whether it can take more at once.
+    /// Returns true if the client can take more at once.
     fn flush_one(&mut self, fd: RawFd, poll: &Poll, counts: &mut Counts) -> bool {
-        // It may be gone by now, and another have its descriptor.
+        // The client may be gone by now, and its descriptor reused.
         let Some(client) = slot(&mut self.clients, index(fd)) else {
             return false;
         };
@@ -132,12 +131,12 @@ impl Clients {
 
 struct Client {
     socket: OwnedFd,
-    /// Its number, once the handshake is over.
+    /// Topic number, once the handshake is complete.
     topic: Option<usize>,
-    /// What has come of a handshake that came in parts.
+    /// Beginning of a handshake that arrived in parts.
     head: Vec<u8>,
     pending: Vec<Frame>,
-    /// What is written of the first frame that waits.
+    /// Bytes already written of the first queued frame.
     begun_bytes: usize,
 }
 
@@ -152,7 +151,7 @@ impl Client {
         }
     }
 
-    /// The topic, when all of the handshake has come.
+    /// Returns the topic once the whole handshake has arrived.
     fn shake_hands(&mut self, bytes: &[u8]) -> Result<Option<usize>, Errno> {
         let bytes = if self.head.is_empty() {
             bytes
@@ -172,8 +171,8 @@ impl Client {
         Ok(self.topic)
     }
 
-    /// Writes what waits, or as much of it as goes into one write. Whether the socket
-    /// took that whole.
+    /// Writes the queued frames, or as many as fit into one write. Returns true if the
+    /// socket took all of that.
     fn write(&mut self, counts: &mut Counts) -> Result<bool, Errno> {
         let mut slices = [IoSlice::new(&[]); FRAMES_PER_WRITE_MAX];
         let mut offered_bytes = 0;
@@ -199,7 +198,7 @@ impl Client {
         }
     }
 
-    /// The first so many frames are written.
+    /// Removes the first `frames` frames, which are written.
     fn forget(&mut self, frames: usize, counts: &mut Counts) {
         counts.frames += frames as u64;
         self.pending.drain(..frames);
@@ -216,7 +215,7 @@ impl Client {
     }
 }
 
-/// A server's binary frame (RFC 6455, 5.2).
+/// Returns a server's binary frame (RFC 6455, 5.2).
 fn frame(envelope: &[u8], scratch: &mut Vec<u8>) -> Frame {
     scratch.clear();
     scratch.push(0x82);
@@ -235,7 +234,7 @@ fn frame(envelope: &[u8], scratch: &mut Vec<u8>) -> Frame {
     Rc::from(scratch.as_slice())
 }
 
-/// A place in a flat array, which grows to have it.
+/// Returns a slot of a flat array, which grows as needed.
 pub(crate) fn slot<T: Default>(array: &mut Vec<T>, index: usize) -> &mut T {
     if array.len() <= index {
         array.resize_with(index + 1, T::default);

@@ -1,17 +1,15 @@
-//! What the floor counts of itself: its system calls, and the frames that they
-//! carried.
+//! Counters of the floor: its system calls, and the frames that they carried.
 
 use serde::Serialize;
 
-/// Since the start.
+/// Counts since the start.
 #[derive(Default, Serialize)]
 pub(crate) struct Counts {
-    /// Frames that were handed to the kernel whole.
+    /// Frames that were passed to the kernel completely.
     pub(crate) frames: u64,
-    /// Writes of frames. The answers to handshakes are not among them; there is one
-    /// for each client.
+    /// Writes of frames. Answers to handshakes are not included; there is one for each client.
     pub(crate) client_writes: u64,
-    /// Reads from clients, those of handshakes included.
+    /// Reads from clients, including those of handshakes.
     pub(crate) client_reads: u64,
     pub(crate) ingest_reads: u64,
     pub(crate) ingest_writes: u64,

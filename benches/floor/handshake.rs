@@ -1,5 +1,5 @@
-//! The WebSocket handshake, answered from a template. Only what the answer depends
-//! on is looked at: `GET /ws/<topic number>` and the key.
+//! The WebSocket handshake, answered from a template. Only the parts that the answer
+//! depends on are read: `GET /ws/<topic number>` and the key.
 
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
@@ -10,8 +10,8 @@ pub(crate) struct Accepted {
     pub(crate) answer: Vec<u8>,
 }
 
-/// The answer to a handshake, if that is there whole. What is none breaks the floor:
-/// nobody but the benchmark talks to it.
+/// Returns the answer to a handshake if it has arrived completely. Panics if it is invalid:
+/// only the benchmark connects to the floor.
 pub(crate) fn answer(bytes: &[u8]) -> Option<Accepted> {
     let head = http::head(bytes)?;
     let key = http::header(head, b"sec-websocket-key").expect("a handshake has a key");

@@ -1,4 +1,4 @@
-//! Listening and accepting, in as few system calls as there can be.
+//! Listening and accepting, with as few system calls as possible.
 
 use std::{
     net::{Ipv4Addr, SocketAddrV4, TcpListener},
@@ -15,7 +15,7 @@ use socket2::{Domain, Socket, Type};
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4096;
 
-/// A listener on a free port. What it accepts inherits TCP_NODELAY from it, so that
+/// Returns a listener on a free port. Accepted sockets inherit TCP_NODELAY from it, so that
 /// no call is needed for each.
 pub(crate) fn listen() -> TcpListener {
     let socket = Socket::new(Domain::IPV4, Type::STREAM.nonblocking(), None).unwrap();
@@ -26,7 +26,7 @@ pub(crate) fn listen() -> TcpListener {
     socket.into()
 }
 
-/// The next connection that waits, if one does.
+/// Returns the next waiting connection, if any.
 pub(crate) fn accept(listener: &TcpListener) -> Option<OwnedFd> {
     loop {
         match accept_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {

@@ -1,12 +1,11 @@
-//! The floor: the least that a server does which passes what a publisher sends on
-//! to its WebSocket clients. What Sidewire takes is told as a multiple of what this
-//! takes in the same run; `scripts/bench` starts both.
-//!
+//! The floor: a minimal server that forwards a publisher's messages to its WebSocket
+//! clients. Sidewire's cost is reported as a multiple of the floor's cost in the same run;
+//! `scripts/bench` starts both.
 //! It knows no tenants, tokens, schemas, positions, bounds or deadlines, and trusts
-//! who connects. One thread, level-triggered epoll, sockets in flat arrays. What is
-//! published in one wake-up is queued to its clients first, then each client gets
-//! one `writev`; there is no other system call for a delivery.
-//!
+//! It has no tenants, tokens, schemas, positions, bounds or deadlines, and trusts its
+//! peers. It uses one thread, level-triggered epoll, and sockets in flat arrays. Messages
+//! published in one wake-up are first queued to their clients, then each client gets one
+//! `writev`; there is no other system call for a delivery.
 //! `floor [--ingest raw|http]` prints where it listens as a line of JSON, and at
 //! SIGTERM what it has counted as another. Whoever connects to `stats` gets the
 //! latter as well.
@@ -44,7 +43,7 @@ use crate::{
     publishers::{Protocol, Publishers},
 };
 
-/// What one read takes at most. One buffer serves all sockets.
+/// Maximum bytes of one read. One buffer serves all sockets.
 const READ_BYTES_MAX: usize = 64 * 1024;
 
 fn main() {
@@ -53,7 +52,7 @@ fn main() {
     let protocol = match arguments[..] {
         [] | ["--ingest", "raw"] => Protocol::Raw,
         ["--ingest", "http"] => Protocol::Http,
-        // What `cargo bench` gives to each benchmark.
+        // `cargo bench` passes this to each benchmark.
         ["--bench"] => return eprintln!("the floor is a server; scripts/bench runs it"),
         _ => panic!("usage: floor [--ingest raw|http]"),
     };
@@ -73,7 +72,7 @@ struct Floor {
     clients: Clients,
     publishers: Publishers,
     counts: Counts,
-    /// What is read goes here, whoever sent it.
+    /// Read buffer for all sockets.
     buffer: Vec<u8>,
     /// Its other end is closed when it is time to stop.
     _stop: UnixStream,
@@ -109,11 +108,11 @@ impl Floor {
         })
     }
 
-    /// Serves until it is told to stop.
+    /// Serves until it is asked to stop.
     fn run(&mut self) {
         let mut ready = Vec::with_capacity(1024);
         loop {
-            // What is left is more than one write takes: no time to wait.
+            // More frames are queued than one write takes, so do not block.
             self.poll.wait(&mut ready, self.clients.has_dirty());
             self.counts.waits += 1;
             for (source, writable) in ready.drain(..).map(poll::source_of) {
@@ -154,7 +153,7 @@ impl Floor {
 
     fn tell_counts(&self) {
         if let Ok((mut stream, _)) = self.stats_listener.accept() {
-            // Who does not wait for the answer does not want it.
+            // A peer that has closed the connection does not need the answer.
             writeln!(stream, "{}", self.counts.to_json()).ok();
         }
     }

@@ -1,5 +1,5 @@
-//! epoll, level-triggered: a socket is registered once, and again only where it
-//! could not take what was written.
+//! epoll, level-triggered: a socket is registered once, and modified only when it could not
+//! take what was written.
 
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 
@@ -11,7 +11,7 @@ use rustix::{
     },
 };
 
-/// Whose turn it is.
+/// The socket that an epoll event is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
     ClientListener,
@@ -37,7 +37,7 @@ impl Source {
     }
 }
 
-/// Whose turn it is, and whether because it can be written to again.
+/// Returns the source of an event, and true if its socket can be written to again.
 pub(crate) fn source_of(event: Event) -> (Source, bool) {
     // The event is packed, so its fields cannot be borrowed.
     let Event { flags, data } = event;
@@ -64,13 +64,12 @@ impl Poll {
         Self { epoll }
     }
 
-    /// From now on until it is closed, what can be read from `socket` is told as
-    /// `source`.
+    /// Reports from now on when `socket` can be read, as `source`, until it is closed.
     pub(crate) fn add(&self, socket: impl AsFd, source: Source) {
         epoll::add(&self.epoll, socket, source.to_data(), EventFlags::IN).unwrap();
     }
 
-    /// Tells when a socket that was full can be written to.
+    /// Also reports when the full socket can be written to.
     pub(crate) fn await_room(&self, socket: impl AsFd, source: Source) {
         let flags = EventFlags::IN | EventFlags::OUT;
         epoll::modify(&self.epoll, socket, source.to_data(), flags).unwrap();
@@ -80,8 +79,8 @@ impl Poll {
         epoll::modify(&self.epoll, socket, source.to_data(), EventFlags::IN).unwrap();
     }
 
-    /// Fills `ready` up to its capacity; waits for the first where there is none yet,
-    /// unless something else is to be done.
+    /// Fills `ready` with up to its capacity of events. Blocks until the first one arrives,
+    /// unless `busy`.
     pub(crate) fn wait(&self, ready: &mut Vec<Event>, busy: bool) {
         let at_once = Timespec {
             tv_sec: 0,

@@ -1,5 +1,5 @@
-//! The publishers: one read takes what they have sent, all of it that is whole is
-//! queued to its clients, and one write answers it.
+//! The publishers: one read takes their input, all complete requests in it are queued to
+//! the clients, and one write answers them.
 
 use std::{
     mem,
@@ -16,7 +16,7 @@ use crate::{
     raw,
 };
 
-/// How publishers speak.
+/// Protocol of the publishers.
 #[derive(Clone, Copy)]
 pub(crate) enum Protocol {
     Raw,
@@ -39,7 +39,7 @@ impl Protocol {
     }
 }
 
-/// What was published in one request.
+/// A message published in one request.
 pub(crate) struct Published<'a> {
     pub(crate) topic: usize,
     pub(crate) envelope: &'a [u8],
@@ -49,15 +49,15 @@ pub(crate) struct Published<'a> {
 
 pub(crate) struct Publishers {
     protocol: Protocol,
-    /// By descriptor.
+    /// Publishers by descriptor.
     publishers: Vec<Option<Publisher>>,
-    /// The answers to what one read has brought.
+    /// The answers to the requests of one read.
     answers: Vec<u8>,
 }
 
 struct Publisher {
     socket: OwnedFd,
-    /// A request of which the rest has not come yet.
+    /// Beginning of a request that has not arrived completely.
     begun: Vec<u8>,
 }
 
@@ -98,8 +98,7 @@ impl Publishers {
         publisher.take(&buffer[..len], self.protocol, clients, &mut self.answers);
         if !self.answers.is_empty() {
             counts.ingest_writes += 1;
-            // Who does not read its answers so long that they do not fit is no longer
-            // wanted.
+            // A publisher that reads its answers so slowly that they do not fit is disconnected.
             if write(&publisher.socket, &self.answers) != Ok(self.answers.len()) {
                 *place = None;
             }
@@ -108,7 +107,7 @@ impl Publishers {
 }
 
 impl Publisher {
-    /// Queues what is whole and keeps the rest.
+    /// Queues complete requests and keeps the rest.
     fn take(
         &mut self,
         bytes: &[u8],

@@ -1,5 +1,5 @@
-//! SIGTERM as something that can be waited for beside sockets. A second thread
-//! sleeps until the signal comes; it does nothing else.
+//! SIGTERM as an event that can be polled beside sockets. A second thread sleeps until the
+//! signal arrives; it does nothing else.
 
 use std::{os::unix::net::UnixStream, thread};
 
@@ -8,7 +8,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 
-/// A stream that ends at SIGTERM.
+/// Returns a stream that ends at SIGTERM.
 pub(crate) fn at_sigterm() -> UnixStream {
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
     let mut terminate = {

@@ -1,6 +1,6 @@
-//! Compiles `proto/` of the repository with protox, so that no protoc is needed: the bundled
-//! schemas with their annotations as one descriptor set, and Rust types for the
-//! relay's own messages.
+//! Compiles the repository's `proto/` with protox, so that protoc is not needed: the bundled
+//! schemas with their annotations as one descriptor set, and Rust types for the relay's own
+//! messages.
 
 use std::{env, error::Error, fs, path::PathBuf};
 
@@ -51,7 +51,7 @@ fn bundled_files() -> Result<Vec<PathBuf>, Box<dyn Error>> {
     Ok(files)
 }
 
-/// The names and texts of the bundled schemas' files, as a constant of the crate.
+/// Returns the names and texts of the bundled schemas' files, as Rust source for a constant.
 fn embedded(files: &[PathBuf]) -> Result<String, Box<dyn Error>> {
     let mut code = "const EMBEDDED: &[(&str, &str)] = &[\n".to_owned();
     for path in files {

@@ -6,7 +6,7 @@ use sidewire::config::{Config, ConfigError};
 
 use crate::seeds::{Seeds, read};
 
-/// Reads one.
+/// Parses one.
 pub fn run(input: &[u8]) {
     let Ok(text) = str::from_utf8(input) else {
         return;
@@ -20,7 +20,7 @@ pub fn run(input: &[u8]) {
     }
 }
 
-/// An error says what is wrong, and a line that there is.
+/// Checks that an error has a message, and a line that exists.
 fn check_error(error: &ConfigError, text: &str) {
     let ConfigError::Refused { problems, .. } = error else {
         panic!("no file is read, and yet: {error}");
@@ -35,12 +35,12 @@ fn check_error(error: &ConfigError, text: &str) {
     assert!(!error.to_string().is_empty());
 }
 
-/// The example, its sections one by one, and what is wrong in one way each.
+/// Returns the example config, its sections one by one, and files with one fault each.
 #[must_use]
 pub fn seeds() -> Seeds {
     let example = read("config.example.toml");
     let mut seeds = Seeds::new();
-    // Its keys stand behind a `#` and its words behind `# `.
+    // In the example, keys follow a `#` and explanations follow `# `.
     let said: Vec<_> = example
         .lines()
         .filter(|line| !line.starts_with("# ") && !line.trim().is_empty())

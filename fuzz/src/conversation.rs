@@ -1,4 +1,4 @@
-//! A client's frame and what it is answered.
+//! A client's frame and its answer.
 
 use std::{collections::HashSet, sync::LazyLock};
 
@@ -30,7 +30,7 @@ static SUBJECTS: LazyLock<[Subject; 2]> = LazyLock::new(|| {
     })
 });
 
-/// Takes one frame.
+/// Handles one frame.
 pub fn run(frame: &[u8]) {
     for subject in SUBJECTS.iter() {
         let action = subject.conversation.handle_frame(&BUNDLED, frame, NOW);
@@ -44,8 +44,7 @@ pub fn run(frame: &[u8]) {
     }
 }
 
-/// An answer is an envelope of a control message, and says nothing that cannot be
-/// said.
+/// Checks that an answer is an envelope of a control message, and that its contents are valid.
 fn check_reply(reply: &Reply, frame: &[u8]) {
     let envelope = reply.to_envelope("id", NOW);
     let inspected = BUNDLED
@@ -68,7 +67,7 @@ fn check_reply(reply: &Reply, frame: &[u8]) {
     }
 }
 
-/// What is asked for is within the bounds and the grant, each topic once.
+/// Checks that the topics are within the bounds and the grant, each once.
 fn check_topics(request: &TopicsRequest, grant: Option<&Grant>) {
     let topics = request.topics();
     assert!(topics.len() <= TOPICS_MAX);
@@ -81,7 +80,7 @@ fn check_topics(request: &TopicsRequest, grant: Option<&Grant>) {
     }
 }
 
-/// What clients may send and what they may not.
+/// Returns frames that clients may send, and frames that they may not.
 #[must_use]
 pub fn seeds() -> Seeds {
     let mut seeds = Seeds::new();

@@ -1,9 +1,9 @@
-//! What an input costs: the slowest is told of, and one that takes too long fails.
+//! Measures the cost of an input: prints the slowest so far, and fails if one takes too long.
 //!
-//! The relay may take 10 ms for a MiB of whatever is sent to it. A target takes longer: it is
-//! built without optimization and counts edges, and most do their work twice or compare it
-//! with what another implementation makes of it. [`SLOWDOWN`] is what that amounts to at the
-//! most.
+//! The relay may take 10 ms for a MiB of any input. A target takes longer: it is built
+//! without optimization and counts edges, and most targets do their work twice or compare
+//! it with the result of another implementation. [`SLOWDOWN`] is an upper bound of that
+//! factor.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -12,29 +12,29 @@ use std::{
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// The most that the relay may take for a MiB.
+/// Maximum time of the relay for a MiB.
 const TIME_A_MIB: Duration = Duration::from_millis(10);
 
-/// How many times longer a target takes than a release of the relay.
+/// A target's time as a multiple of that of the relay's release build.
 const SLOWDOWN: u32 = 40;
 
-/// A shorter input may take as long as one of so many bytes: most of its time does not grow
-/// with it.
+/// A shorter input may take as long as one of this many bytes, since most of its time does
+/// not grow with its size.
 const BYTES_MIN: usize = 64 * 1024;
 
-/// An input that takes too long is tried so often, and the least counts.
+/// Number of tries for an input that takes too long; the minimum counts.
 const TRIES: usize = 5;
 
 const MIB: f64 = 1_048_576.0;
 
-/// The most nanoseconds that a MiB took so far.
+/// Maximum nanoseconds per MiB so far.
 static SLOWEST: AtomicU64 = AtomicU64::new(0);
 
 /// Runs the target with this input.
 ///
 /// # Panics
 ///
-/// When it takes too long.
+/// Panics if the input takes too long.
 pub fn measured(input: &[u8], run: fn(&[u8])) {
     let mut took = time(input, run);
     let is_slow = |took| a_mib(took, input) > TIME_A_MIB * SLOWDOWN;
@@ -57,7 +57,7 @@ pub fn measured(input: &[u8], run: fn(&[u8])) {
     }
 }
 
-/// The time that a MiB of such input takes.
+/// Returns the time for a MiB of such input.
 fn a_mib(took: Duration, input: &[u8]) -> Duration {
     took.mul_f64(MIB / input.len().max(BYTES_MIN) as f64)
 }
@@ -68,7 +68,7 @@ fn time(input: &[u8], run: fn(&[u8])) -> Duration {
     thread_cpu_time().saturating_sub(begun)
 }
 
-/// Not the time of day: other processes may run meanwhile.
+/// CPU time, since other processes may run meanwhile.
 fn thread_cpu_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     let seconds = u64::try_from(time.tv_sec).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! A compiled descriptor set. The first byte picks the envelope's name.
+//! A compiled descriptor set. The first byte selects the envelope's name.
 
 use std::path::Path;
 
@@ -24,13 +24,13 @@ pub fn run(input: &[u8]) {
     let envelope = ENVELOPES[usize::from(first % 4)];
     match Schema::from_descriptor_set(bytes, envelope) {
         Ok(schema) => check_schema(&schema, bytes),
-        // There are no texts of which a line could be one.
+        // There are no source texts, so a line cannot be checked.
         Err(error) => check_error(&error, &[]),
     }
 }
 
-/// The bundled schemas and the one with every shape of field: with and without imports and
-/// source information, and cut short.
+/// Returns the bundled schemas and the one with every shape of field: with and without
+/// imports and source information, and truncated.
 #[must_use]
 pub fn seeds() -> Seeds {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");

@@ -1,5 +1,5 @@
-//! The body of a backend's call and the events that it becomes. The first byte says
-//! whether it is JSON, whether it is a batch, and whether the call names a topic.
+//! The body of a backend's call and the events that it becomes. The first byte selects JSON
+//! or protobuf, one event or a batch, and whether the call names a topic.
 
 use std::sync::{Arc, LazyLock, atomic::AtomicBool};
 
@@ -32,7 +32,7 @@ const HAS_TOPIC: u8 = 4;
 static RELAY: LazyLock<Relay> = LazyLock::new(relay);
 static ACCOUNT: LazyLock<Arc<MemoryAccount>> = LazyLock::new(Arc::default);
 
-/// Takes one body.
+/// Handles one body.
 pub fn run(input: &[u8]) {
     let Some((first, body)) = input.split_first() else {
         return;
@@ -68,8 +68,8 @@ pub fn run(input: &[u8]) {
     );
 }
 
-/// An event is an envelope with all that the relay owes it, each once, and the same
-/// body makes the same event.
+/// Checks that an event is an envelope with all fields that the relay adds, each once, and
+/// that the same body makes the same event.
 fn check(draft: EventDraft, again: EventDraft) {
     let (id, topics) = (draft.message_id().clone(), Arc::clone(draft.topics()));
     let position = Position {
@@ -94,7 +94,7 @@ fn check(draft: EventDraft, again: EventDraft) {
     }
 }
 
-/// A relay without shards.
+/// Returns a relay without shards.
 fn relay() -> Relay {
     let random = Arc::new(RandomSource::from_seed(1));
     let limits = RegistryLimits {
@@ -136,7 +136,7 @@ fn relay() -> Relay {
     }
 }
 
-/// Each event in all four forms, and what is refused.
+/// Returns each event in all four forms, and bodies that are refused.
 #[must_use]
 pub fn seeds() -> Seeds {
     let mut seeds = Seeds::new();

@@ -1,5 +1,5 @@
-//! A client's frame of JSON, held against the same in binary. The first byte picks the
-//! schema.
+//! A client's JSON frame, compared with the same frame in binary. The first byte selects
+//! the schema.
 
 use std::sync::LazyLock;
 
@@ -20,7 +20,7 @@ const NOW: i64 = 1_800_000_000;
 static CONVERSATION: LazyLock<Conversation> =
     LazyLock::new(|| Conversation::new(Grant::Everything, 8));
 
-/// Takes one frame.
+/// Handles one frame.
 pub fn run(input: &[u8]) {
     let Some((first, json)) = input.split_first() else {
         return;
@@ -48,8 +48,8 @@ pub fn run(input: &[u8]) {
     }
 }
 
-/// A client's JSON is read like a backend's; only what its errors suggest may differ. The
-/// look at it beforehand agrees with what is read.
+/// Checks that a client's JSON is decoded like a backend's (only the suggestions in errors
+/// may differ), and that peeking at it agrees with decoding it.
 fn check_client(schema: &Schema, json: &[u8], read: &Result<Vec<u8>, JsonError>) {
     let by_client = schema.envelope_from_client_json(json);
     assert_eq!(by_client.as_ref().ok(), read.as_ref().ok());
@@ -71,7 +71,8 @@ fn check_client(schema: &Schema, json: &[u8], read: &Result<Vec<u8>, JsonError>)
     }
 }
 
-/// What the JSON says is what prost-reflect reads in it, and is answered like it.
+/// Checks that the relay decodes the JSON as prost-reflect does: both envelopes have the
+/// same answer and the same JSON.
 fn check_envelope(schema: &Schema, json: &[u8], envelope: &[u8]) {
     let theirs = reflected_from_json(schema, json).expect("prost-reflect takes it");
     let action = CONVERSATION.handle_frame(schema, envelope, NOW);
@@ -92,7 +93,7 @@ fn check_error(error: &JsonError) {
     assert!(error.field().is_none_or(|field| !field.is_empty()));
 }
 
-/// Control messages and events in JSON, and what is refused.
+/// Returns control messages and events in JSON, and frames that are refused.
 #[must_use]
 pub fn seeds() -> Seeds {
     let mut seeds = Seeds::new();

@@ -1,4 +1,4 @@
-//! What each fuzz target does with its input, and the inputs with which it begins.
+//! The functions of the fuzz targets, and their initial inputs.
 
 pub mod config;
 pub mod conversation;

@@ -1,5 +1,5 @@
-//! A user's .proto file, or several: a line `// file: NAME` begins another one. The first
-//! line may name the envelope.
+//! One or more .proto files of a user: a line `// file: NAME` begins another file. The
+//! first line may name the envelope.
 
 use sidewire_protocol::schema::{
     Schema, SchemaError,
@@ -28,7 +28,8 @@ pub fn run(input: &[u8]) {
     }
 }
 
-/// What compiles can be served: its envelopes are routed as prost-reflect reads them.
+/// Checks that a compiled schema can be served: its envelopes are routed as prost-reflect
+/// decodes them.
 pub(crate) fn check_schema(schema: &Schema, tape: &[u8]) {
     let envelope = random_envelope(schema, tape);
     judge(schema, &envelope);
@@ -36,7 +37,7 @@ pub(crate) fn check_schema(schema: &Schema, tape: &[u8]) {
     assert!(!schema.payloads().is_empty());
 }
 
-/// Each finding says something, and names a line that there is.
+/// Checks that each finding has a message, and a line that exists.
 pub(crate) fn check_error(error: &SchemaError, files: &[(&str, &str)]) {
     assert!(error.error_count() > 0, "{error}");
     for finding in error.diagnostics() {
@@ -44,13 +45,13 @@ pub(crate) fn check_error(error: &SchemaError, files: &[(&str, &str)]) {
         let known = files
             .iter()
             .filter(|(name, _)| finding.file.as_deref() == Some(*name));
-        // Of two files with one name either may be meant.
+        // If two files have the same name, either may be meant.
         let lines = known.map(|(_, text)| 1 + text.bytes().filter(|it| *it == b'\n').count());
         let has_line = match (finding.line, lines.max()) {
             (None, _) => true,
             (Some(line), Some(lines)) => (1..=lines).contains(&line),
-            // A built-in file, whose names the user's may have taken, or the text that a
-            // descriptor set was compiled from.
+            // A built-in file, whose name may also be one of the user's, or the source text
+            // of a descriptor set.
             (Some(line), None) => line > 0,
         };
         assert!(has_line, "{finding:?}");
@@ -58,7 +59,7 @@ pub(crate) fn check_error(error: &SchemaError, files: &[(&str, &str)]) {
     assert!(!error.to_string().is_empty());
 }
 
-/// The bundled schemas, the one with every shape of field, random ones, and faults.
+/// Returns the bundled schemas, the one with every shape of field, random ones, and faulty ones.
 #[must_use]
 pub fn seeds() -> Seeds {
     let mut seeds = Seeds::new();

@@ -1,5 +1,4 @@
-//! The schemas, compiled once: the bundled ones, and the one with every shape of
-//! field.
+//! The schemas, compiled once: the bundled ones, and the one with every shape of field.
 
 use std::{
     path::Path,
@@ -8,7 +7,7 @@ use std::{
 
 use sidewire_protocol::schema::{BundledSchema, Schema};
 
-/// The bundled schema.
+/// The default bundled schema.
 pub(crate) static BUNDLED: LazyLock<Arc<Schema>> =
     LazyLock::new(|| Arc::new(Schema::bundled().expect("the bundled schema is one")));
 

@@ -1,16 +1,15 @@
-//! The inputs with which a target begins. They stand in `fuzz/seeds`, made from the
-//! relay's own examples: by this module, so that they stay what they are meant to be.
+//! The initial inputs of a target. They are stored in `fuzz/seeds`, and this module makes
+//! them from the relay's own examples, so that they keep up with changes.
 
 use std::{collections::BTreeMap, env, fs, path::Path, process};
 
-/// Names, in the environment, the directory into which the seeds are to be written
-/// in the place of fuzzing.
+/// Environment variable with the directory into which the seeds are written instead of fuzzing.
 const DIRECTORY: &str = "SIDEWIRE_FUZZ_SEEDS";
 
-/// Inputs by the names of their files.
+/// Inputs by file name.
 pub type Seeds = BTreeMap<String, Vec<u8>>;
 
-/// Writes the seeds and ends the process, where the environment asks for it.
+/// Writes the seeds and exits, if the environment variable is set.
 pub fn tend(seeds: impl FnOnce() -> Seeds) {
     let Some(dir) = env::var_os(DIRECTORY) else {
         return;
@@ -26,13 +25,13 @@ pub fn tend(seeds: impl FnOnce() -> Seeds) {
     process::exit(0);
 }
 
-/// The file of the repository.
+/// Reads a file of the repository.
 pub(crate) fn read(path: &str) -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     fs::read_to_string(root.join(path)).expect("the file is there")
 }
 
-/// The bundled schema's events as JSON, by name.
+/// Returns the bundled schema's events as JSON, by name.
 pub(crate) fn events() -> Vec<(String, String)> {
     read("benches/cases/events.txt")
         .lines()
@@ -41,7 +40,7 @@ pub(crate) fn events() -> Vec<(String, String)> {
         .collect()
 }
 
-/// Pseudo-random bytes (xorshift64), always the same of one number.
+/// Returns pseudo-random bytes (xorshift64), which depend only on `number`.
 pub(crate) fn noise(number: u64, len: usize) -> Vec<u8> {
     let mut state = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let next = || {

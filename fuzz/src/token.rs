@@ -1,5 +1,5 @@
-//! A token, and whether it lets its bearer in. The first byte says whether the rest
-//! is a token, or a header and claims, a line each, that are then signed.
+//! A token, and whether it is accepted. The first byte selects whether the rest is a token,
+//! or a header and claims, one per line, that are then signed.
 
 use std::{sync::LazyLock, time::Duration};
 
@@ -20,7 +20,7 @@ const ISSUER: &str = "https://id.example";
 const AUDIENCE: &str = "sidewire";
 const SECRET: [u8; 32] = [b'a'; 32];
 
-/// Tokens that another library signed, one for each algorithm in [`Algorithm::ALL`].
+/// Tokens signed by another library, one for each algorithm in [`Algorithm::ALL`].
 static TOKENS: LazyLock<Vec<String>> = LazyLock::new(|| {
     let file = read("src/auth/testdata/pyjwt.tokens.txt");
     file.lines().map(str::to_owned).collect()
@@ -57,14 +57,14 @@ pub fn run(input: &[u8]) {
     }
 }
 
-/// Whether what is signed of the token is what was signed.
+/// Returns true if the signed part of the token is that of one of [`TOKENS`].
 fn is_ours(token: &str) -> bool {
     let signed = |token: &str| token.rsplit_once('.').map(|(signed, _)| signed.to_owned());
     TOKENS.iter().any(|ours| signed(ours) == signed(token))
 }
 
-/// Reads header and claims once more, as a lenient reader would: what was let in
-/// must be what they say.
+/// Decodes header and claims again with a lenient parser, and checks that the identity
+/// agrees with them.
 fn check(identity: &Identity, header: &str, claims: &str) {
     let header: Value = serde_json::from_str(header).expect("a header is JSON");
     assert_eq!(header["alg"], "HS256");
@@ -136,7 +136,7 @@ fn key(algorithm: Algorithm) -> VerificationKey {
     .expect("the key is one")
 }
 
-/// Good tokens, their like for other readers, and claims.
+/// Returns valid tokens, tokens with unusual headers, and claims.
 #[must_use]
 pub fn seeds() -> Seeds {
     let mut seeds = Seeds::new();

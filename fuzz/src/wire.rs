@@ -1,6 +1,6 @@
-//! The walk over an envelope, held against prost-reflect. The first byte says of
-//! which schema the envelope is, and whether the rest is its bytes, or a tape from
-//! which it is written and damaged.
+//! The single pass over an envelope, compared with prost-reflect. The first byte selects
+//! the envelope's schema, and whether the rest is its bytes or a tape from which it is
+//! written and damaged.
 
 use sidewire_protocol::schema::{
     Schema,
@@ -12,7 +12,7 @@ use crate::{
     seeds::{Seeds, events, noise},
 };
 
-/// Judges one envelope.
+/// Checks one envelope.
 pub fn run(input: &[u8]) {
     let Some((first, rest)) = input.split_first() else {
         return;
@@ -27,11 +27,11 @@ pub fn run(input: &[u8]) {
         }
     };
     judge(schema, &envelope);
-    // Whatever it holds, to show it as JSON does not panic.
+    // Rendering it as JSON must not panic, whatever it contains.
     drop(schema.envelope_to_json(&envelope));
 }
 
-/// The bundled events, and tapes for both schemas.
+/// Returns the bundled events, and tapes for both schemas.
 #[must_use]
 pub fn seeds() -> Seeds {
     let mut seeds = Seeds::new();

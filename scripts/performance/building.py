@@ -1,4 +1,4 @@
-"""Builds what is measured, and says on what machine it is measured."""
+"""Builds the programs to measure, and describes the machine."""
 
 import json
 import os
@@ -12,12 +12,11 @@ OUT = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "bench"
 
 
 def binaries(exact: bool) -> dict[str, Path]:
-    """The release builds, copied to where a build during the measurement does not
-    change them.
+    """Returns the release builds, copied to a place where a build during the measurement
+    does not change them.
 
-    With the floor cargo also makes a sidewire, with the features that tests ask of
-    the libraries. That is not what users run; where it is `exact`, sidewire is built
-    once more by itself.
+    Building the floor also builds a sidewire, with the library features that tests need.
+    Users do not run that one; if `exact`, sidewire is built again by itself.
     """
     found = built("--bench", "floor")
     if exact:
@@ -27,7 +26,7 @@ def binaries(exact: bool) -> dict[str, Path]:
 
 
 def built(*target: str) -> dict[str, Path]:
-    """The executables, by the names of their targets."""
+    """Returns the executables by the names of their targets."""
     command = ["cargo", "build", "--release", "--locked", "--message-format=json", *target]
     output = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True, text=True)
     messages = map(json.loads, output.stdout.splitlines())
@@ -39,13 +38,13 @@ def built(*target: str) -> dict[str, Path]:
 
 
 def copied(name: str, executable: Path) -> Path:
-    # A copy of another run may be in use; removing its name leaves it alone.
+    # Another run may be using the old copy; unlinking does not affect it.
     (OUT / name).unlink(missing_ok=True)
     return Path(shutil.copy2(executable, OUT / name))
 
 
 def machine() -> dict:
-    """What somebody has to know who compares figures."""
+    """Returns the facts about the machine that are needed to compare figures."""
     info = Path("/proc/cpuinfo").read_text()
     models = [line.split(":", 1)[1].strip() for line in info.splitlines() if "model name" in line]
     memory_kib = int(Path("/proc/meminfo").read_text().split("MemTotal:", 1)[1].split()[0])

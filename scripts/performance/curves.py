@@ -1,5 +1,5 @@
-"""The two plots: latency over load, and what publishing costs over how many are
-connected."""
+"""The two plots: latency over load, and the cost of publishing over the number of
+connections."""
 
 import plots
 from figures import size_of, spread
@@ -10,7 +10,7 @@ GROWTH_BUDGET = 1.05
 
 
 def latency(results: dict) -> str | None:
-    """p50 and p99 from the POST to the last client, by events a second."""
+    """Plots p50 and p99 from the POST to the last client, by events per second."""
     rounds = rounds_of(results, "latency-curve")
     lines = [
         Line(f"{name} p{percent}", name, latency_points(rounds, name, percent), percent == 50)
@@ -30,7 +30,7 @@ def latency(results: dict) -> str | None:
 
 
 def latency_points(rounds: list[dict], name: str, percent: int) -> list[tuple[float, float]]:
-    """The median over the rounds, in milliseconds."""
+    """Returns the medians over the rounds, in milliseconds."""
     points = []
     for rate in CURVE_RATES:
         runs = [runs[side] for runs in rounds if (side := f"{name} {rate}/s") in runs]
@@ -41,7 +41,7 @@ def latency_points(rounds: list[dict], name: str, percent: int) -> list[tuple[fl
 
 
 def growth(results: dict) -> str | None:
-    """Server CPU per event, by the number connected."""
+    """Plots the server CPU per event, by the number of connections."""
     points = growth_points(results)
     if not points:
         return None
@@ -69,8 +69,9 @@ def growth(results: dict) -> str | None:
 
 
 def growth_points(results: dict) -> list[tuple[float, float]]:
-    """All were measured in turns with the same number connected in the same process;
-    what they cost more than that is put onto what that costs."""
+    """Returns the cost for each number of connections. Each was measured alternately with
+    the same reference number in the same process, so it is drawn as the overall cost of
+    the reference times their ratio."""
     size = size_of(results)
     pairs = [pair for runs in rounds_of(results, "growth") for pair in growth_pairs(runs)]
     if not pairs:

@@ -1,4 +1,4 @@
-"""Writes the printed tables and docs/performance.md from the results of one measurement."""
+"""Formats the results of a measurement as tables for a terminal and as docs/performance.md."""
 
 from pathlib import Path
 
@@ -60,7 +60,7 @@ and `scripts/bench --report target/bench/results.json` writes this page from the
 
 
 def write(results: dict, directory: Path) -> list[Path]:
-    """The page and its plots."""
+    """Writes the page and its plots, and returns their paths."""
     plots = {
         "performance-latency.svg": curves.latency(results),
         "performance-growth.svg": curves.growth(results),
@@ -152,7 +152,7 @@ def with_unit(it: Spread, unit: str) -> str:
 
 
 def short(value: float) -> str:
-    """Three digits, or all that stand before the point."""
+    """Formats a value with three digits, or with all digits before the point."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
@@ -189,13 +189,13 @@ def plot_parts(plots: dict[str, str | None], size) -> list[str]:
 
 
 def table(header: list[str], lines: list[list[str]]) -> str:
-    """As Markdown."""
+    """Returns a table in Markdown."""
     lines = [header, ["---"] * len(header), *lines]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
 def printed(results: dict) -> str:
-    """The tables for a terminal."""
+    """Returns the tables for a terminal."""
     parts = [aligned(BUDGET_HEADER, budget_lines(results))]
     if calls := calls_lines(results):
         parts.append(aligned(CALLS_HEADER, calls))

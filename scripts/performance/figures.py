@@ -1,5 +1,5 @@
-"""From what was measured to what it says: multiples with their quartiles, what was
-lost, which runs had a generator at its limit, system calls. Pure."""
+"""Derives figures from the results: ratios with their quartiles, losses, runs with
+the generator at its limit, system calls. Pure."""
 
 import statistics
 from dataclasses import asdict, dataclass
@@ -8,10 +8,10 @@ from plan import WHOLE, Row, Scenario, Size, rows, scenarios
 
 GENERATOR_SHARE_MAX = 0.9
 
-# A floor that the relay beats by more is none.
+# If the relay beats the floor by more than this, the floor is wrong.
 FLOOR_RATIO_MIN = 0.95
 
-# What must be 0 in every run; and what a run that delivers must be able to tell.
+# Counts that must be 0 in every run, and figures that a run with deliveries must report.
 FAULTS = [
     "lost",
     "duplicated",
@@ -26,7 +26,7 @@ FAULTS_OF_DELIVERY = ["lost", "duplicated", "reordered"]
 
 @dataclass(frozen=True)
 class Spread:
-    """The median of several figures, and their quartiles."""
+    """The median and the quartiles of several figures."""
 
     low: float
     median: float
@@ -41,13 +41,13 @@ def spread(figures: list[float]) -> Spread:
 
 @dataclass(frozen=True)
 class Finding:
-    """A line of the budget, and what was measured for it."""
+    """A line of the budget with its measurements."""
 
     row: Row
-    # What the budget is about.
+    # The value that the budget limits.
     value: Spread
-    # The figures themselves: of what is compared with, if anything is, and of what
-    # is measured.
+    # The figures themselves: of the reference, if there is one, and of the measured
+    # side.
     over: Spread | None
     of: Spread
     runs: int
@@ -68,13 +68,13 @@ def size_of(results: dict) -> Size:
 
 
 def is_whole(results: dict) -> bool:
-    """Whether it is the measurement that the document is about."""
+    """Returns True for a whole measurement, which the document is about."""
     names = {it.name for it in scenarios(WHOLE)}
     return results["size"] == asdict(WHOLE) and set(results["scenarios"]) == names
 
 
 def findings(results: dict) -> list[Finding]:
-    """One for each line of the budget that something was measured for."""
+    """Returns a finding for each line of the budget that has measurements."""
     found = (
         finding(row, results["scenarios"].get(row.scenario, {}).get("rounds", []))
         for row in rows(size_of(results))
@@ -104,7 +104,7 @@ def is_marked(run: dict) -> bool:
 
 
 def failures(results: dict) -> list[str]:
-    """All that makes the measurement worth nothing."""
+    """Returns everything that invalidates the measurement."""
     found = []
     for scenario in scenarios(size_of(results)):
         measured = results["scenarios"].get(scenario.name)
@@ -124,7 +124,7 @@ def failures(results: dict) -> list[str]:
 
 
 def unequal_frames(results: dict) -> list[str]:
-    """The comparison of JSON with binary holds for events of the same size only."""
+    """Checks that JSON and binary events have the same size, or they cannot be compared."""
     for runs in results["scenarios"].get("json", {}).get("rounds", []):
         sizes = [run["result"]["received_bytes"] for run in runs.values()]
         if len(sizes) == 2 and abs(sizes[0] - sizes[1]) > 0.02 * max(sizes):
@@ -133,7 +133,7 @@ def unequal_frames(results: dict) -> list[str]:
 
 
 def faults(scenario: Scenario, side: str, result: dict) -> list[str]:
-    """What a run has lost, doubled or mixed up, or cannot tell."""
+    """Returns the events that a run lost, duplicated or reordered, and missing figures."""
     found = [
         f"{scenario.name}, {side}: {result[name]:,} {name.replace('_', ' ')}"
         for name in FAULTS
@@ -151,7 +151,7 @@ def faults(scenario: Scenario, side: str, result: dict) -> list[str]:
 
 @dataclass(frozen=True)
 class Calls:
-    """System calls of one side on its clients' sockets, over all of its runs."""
+    """System calls of one side on its clients' sockets, over all its runs."""
 
     scenario: str
     side: str
@@ -161,7 +161,7 @@ class Calls:
 
 
 def calls(results: dict) -> list[Calls]:
-    """One for each side of each scenario in turns in which events are delivered."""
+    """Returns the calls of each side of each two-sided scenario with deliveries."""
     found = []
     for scenario in scenarios(size_of(results)):
         rounds = results["scenarios"].get(scenario.name, {}).get("rounds", [])

@@ -1,5 +1,5 @@
-"""Checks that the floor does its work, whatever parts the bytes come in: a floor that
-loses something is no measure."""
+"""Checks that the floor works, however its input is split: a floor that loses events
+cannot be a reference."""
 
 import socket
 import struct
@@ -11,13 +11,13 @@ HANDSHAKE = (
     "GET /ws/{topic} HTTP/1.1\r\nHost: floor\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
     "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 )
-# Of this key, as RFC 6455 has it.
+# The answer to the example key of RFC 6455.
 ACCEPTED = b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
 ANSWERS = {"raw": b"\x06", "http": b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"}
 
 # Two clients are on topic 0, one is on topic 1, nobody is on topic 2.
 TOPICS = [0, 1, 0]
-# As big as to need each of the three forms of a frame's length.
+# One size for each of the three forms of a frame's length.
 SIZES = [3, 200, 70_000]
 
 
@@ -33,7 +33,7 @@ def check_floor(floor: processes.Floor, protocol: str) -> None:
         (number % 3, bytes([number]) * SIZES[number % len(SIZES)]) for number in range(90)
     ] + [(0, b"last"), (1, b"last")]
     publisher = connect(floor.addresses["ingest"])
-    # A prime, so that requests are cut at every place.
+    # A prime, so that requests are cut at every position.
     send_in_parts(publisher, b"".join(request(protocol, *it) for it in published), 1009)
     answers = ANSWERS[protocol] * len(published)
     expect(receive(publisher, len(answers)) == answers, "an answer to each publish")
@@ -47,8 +47,8 @@ def check_floor(floor: processes.Floor, protocol: str) -> None:
 
 
 def client(floor: processes.Floor, topic: int) -> socket.socket:
-    """A client that is let in, from another address than the others, by a handshake
-    that comes in parts."""
+    """Connects a client from an address of its own, with a handshake that is sent in
+    parts."""
     stream = connect(floor.addresses["client"], source=f"127.0.0.{topic + 1}")
     send_in_parts(stream, HANDSHAKE.format(topic=topic).encode(), 50)
     head = b""

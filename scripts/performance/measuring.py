@@ -1,4 +1,4 @@
-"""Carries the scenarios out, one run at a time, and keeps what came of each."""
+"""Runs the scenarios, one run at a time, and collects the results."""
 
 import subprocess
 import sys
@@ -9,12 +9,12 @@ from pathlib import Path
 import processes
 from plan import Scenario, Side
 
-# A run connects its clients first, and waits at its end for what is not there yet.
+# A run connects its clients first, and at its end waits for outstanding events.
 RUN_SECONDS_EXTRA = 60
 
 
 def measure(binaries: dict[str, Path], scenario: Scenario) -> dict:
-    """All rounds of a scenario, as far as they came."""
+    """Returns the rounds of a scenario, up to a failure."""
     began = time.monotonic()
     rounds: list[dict] = []
     measured = {"rounds": rounds, "failures": []}
@@ -26,7 +26,7 @@ def measure(binaries: dict[str, Path], scenario: Scenario) -> dict:
                 say(f"{scenario.name}: round {number} of {scenario.rounds}, {side.name}")
                 runs[side.name] = run(binaries, side)
     except (processes.Failed, subprocess.CalledProcessError, OSError, ValueError) as failure:
-        # A server that is gone refuses to be asked, or has told nothing.
+        # A server that has exited refuses connections or has printed nothing.
         measured["failures"].append(f"{scenario.name}: {failure or type(failure).__name__}")
     measured["seconds"] = round(time.monotonic() - began, 1)
     say(f"{scenario.name}: {measured['seconds']} s")
@@ -34,7 +34,7 @@ def measure(binaries: dict[str, Path], scenario: Scenario) -> dict:
 
 
 def run(binaries: dict[str, Path], side: Side) -> dict:
-    """One run against a server of its own."""
+    """Makes one run against a new server."""
     with server(binaries, side) as target:
         seconds_max = side.seconds + RUN_SECONDS_EXTRA
         result = processes.generate(

@@ -1,5 +1,5 @@
-"""What is measured, and what it may cost: the scenarios, and the budget as rows over
-them. Nothing here runs."""
+"""The plan of the measurement: the scenarios, and the budget for their figures. Nothing
+is run here."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True)
 class Size:
-    """How big the measurement is, and how long it takes."""
+    """The size and the duration of the measurement."""
 
     subscribers: int
     selective: int
@@ -23,7 +23,7 @@ class Size:
     warm_up_seconds: float
     seconds: float
     rounds: int
-    # Of the curve of latency over load; 0 leaves the curves out.
+    # For the curve of latency over load; 0 omits the curves.
     curve_rounds: int
 
 
@@ -45,7 +45,7 @@ WHOLE = Size(
     curve_rounds=3,
 )
 
-# Enough to see whether something is lost; its figures say little.
+# Enough to detect losses; the figures mean little.
 SHORT = Size(
     subscribers=200,
     selective=500,
@@ -64,22 +64,22 @@ SHORT = Size(
     curve_rounds=0,
 )
 
-# At full load: what some client has not received yet.
+# At full load: events that some client has not received yet.
 OUTSTANDING = 64
 RATE = 50
 PAYLOAD_BYTES = 200
 PUBLISHERS = 64
 BATCH = 100
 
-# For clients that get JSON: the events as posted, so that those of both sides are of
-# the same size on the wire (figures.py checks it).
+# For the JSON scenario: payload sizes as posted, chosen so that the events of both sides
+# have the same size on the wire (figures.py checks it).
 JSON_PAYLOAD_BYTES = 200
 JSON_BINARY_PAYLOAD_BYTES = 306
 
 CURVE_RATES = [10, 25, 50, 100, 200, 400, 800]
 CURVE_WARM_UP_SECONDS = 1
 CURVE_SECONDS_MIN = 3
-# So that even at the lowest rate the 99th percentile is one of a hundred events.
+# So that there are at least a hundred events for the 99th percentile at the lowest rate.
 CURVE_EVENTS_MIN = 100
 
 CURVE_CONNECTED = [100, 5000, 10_000]
@@ -88,31 +88,31 @@ CURVE_BLOCKS = 3
 
 @dataclass(frozen=True)
 class Side:
-    """One of those that take turns in a scenario."""
+    """One of the alternatives that a scenario compares."""
 
     name: str
-    # "relay", "relay over TLS"; or the floor, by how it is published to: "raw" or "http".
+    # "relay", "relay over TLS", or the floor by its ingest protocol: "raw" or "http".
     target: str
-    # Of the generator.
+    # Command of the generator.
     command: str
     arguments: tuple[str, ...]
-    # How long the run should take, without connecting.
+    # Expected duration of the run, without connecting.
     seconds: float
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """Each round runs its sides one after the other, each in a process of its own."""
+    """A comparison. Each round runs the sides one after another, each in its own process."""
 
     name: str
     sides: tuple[Side, ...]
     rounds: int
-    # Whether clients are to receive events in it.
+    # True if clients receive events.
     delivers: bool
 
 
 def scenarios(size: Size) -> list[Scenario]:
-    """In the order in which they are run."""
+    """Returns the scenarios in the order in which they are run."""
     many = str(size.subscribers)
     connects = ("--connections", str(size.connects), "--concurrency", "64")
     publishers = ("--publishers", str(PUBLISHERS))
@@ -141,7 +141,7 @@ def paired(size: Size, name: str, floor: str, *arguments: str, delivers: bool = 
 
 
 def json(size: Size, *arguments: str) -> Scenario:
-    """Clients with binary frames and clients with JSON, at the same load."""
+    """Returns a comparison of binary and JSON clients at the same load."""
     sides = (
         timed(size, "binary", "relay", "throughput", *arguments, payload=JSON_BINARY_PAYLOAD_BYTES),
         timed(
@@ -162,7 +162,7 @@ def ingest(size: Size, publishers: tuple[str, ...]) -> Scenario:
     return Scenario("ingest", sides, size.rounds, delivers=False)
 
 
-# What TLS may change, and the figure that shows it.
+# Scenarios that TLS affects, with the figure that shows it.
 TLS_FIGURES = {
     "throughput": "cpu_us_per_delivery",
     "latency": "cpu_us_per_delivery",
@@ -172,7 +172,7 @@ TLS_FIGURES = {
 
 
 def over_tls(scenario: Scenario) -> Scenario:
-    """The same with two relays that take turns, of which one speaks TLS."""
+    """Returns the scenario with two alternating relays, one of which uses TLS."""
     plain = next(side for side in scenario.sides if side.target == "relay")
     encrypted = replace(plain, name="relay over TLS", target="relay over TLS")
     return replace(scenario, sides=(plain, encrypted))
@@ -229,7 +229,7 @@ def growth_side(size: Size, name: str, few: int, many: int, blocks: int) -> Side
 
 
 def latency_curve(size: Size) -> Scenario:
-    """A side for each rate and target."""
+    """Returns a side for each rate and target."""
     sides = []
     for rate in CURVE_RATES:
         seconds = max(CURVE_SECONDS_MIN, CURVE_EVENTS_MIN / rate)
@@ -243,7 +243,8 @@ def latency_curve(size: Size) -> Scenario:
 
 
 def growth_curve(size: Size) -> Scenario:
-    """Each number that the scenario `growth` does not have, in turns with 1,000."""
+    """Returns a side for each number that the scenario `growth` lacks, alternating with
+    1,000."""
     sides = []
     for connected in CURVE_CONNECTED:
         few, many = sorted((size.growth_few, connected))
@@ -251,9 +252,9 @@ def growth_curve(size: Size) -> Scenario:
     return Scenario("growth-curve", tuple(sides), 1, delivers=True)
 
 
-# What the generator tells of a run, and a figure in it.
+# Extracts a figure from the generator's report of a run.
 Figure = Callable[[dict], float | None]
-# A figure, and the one that it is a multiple of where there is one.
+# The reference figure, if there is one, and the measured figure.
 Pair = tuple[float | None, float]
 
 
@@ -264,17 +265,17 @@ class Row:
     scenario: str
     text: str
     unit: str
-    # What the figures may be, or the multiples where there are such.
+    # Upper bound of the figures, or of the ratios if there is a reference.
     budget: float
-    # What the runs of one round tell, by side.
+    # Extracts the figures from the runs of one round, by side.
     pairs: Callable[[dict[str, dict]], list[Pair]]
-    # Whether it is CPU time over that of the floor. Where that is less than 1, the
-    # floor is none.
+    # True if the figure is the ratio of CPU time to the floor's. If it is less than 1, the
+    # floor is wrong.
     tests_floor: bool = False
 
 
 def rows(size: Size) -> list[Row]:
-    """The budget, in the order of the table."""
+    """Returns the budget, in the order of the table."""
     subscribers, selective = f"{size.subscribers:,}", f"{size.selective:,}"
     few, many, idle = f"{size.growth_few:,}", f"{size.growth_many:,}", f"{size.idle:,}"
     texts = {
@@ -337,7 +338,7 @@ def alone(figure: Figure) -> Callable[[dict], list[Pair]]:
 
 
 def growth_pairs(runs: dict) -> list[Pair]:
-    """Each block with few connected and the one with many that it took turns with."""
+    """Returns each block with few connections, with the alternating block with many."""
     pairs = []
     for run in runs.values():
         blocks = run["result"]["blocks"]

@@ -1,5 +1,5 @@
-"""Plots as SVG, written by hand: a few lines over two axes, readable on a light page
-and on a dark one."""
+"""Writes plots as SVG: a few lines over two axes, readable on light and on dark
+pages."""
 
 import math
 from collections.abc import Callable
@@ -24,7 +24,7 @@ STYLE = """\
 
 @dataclass(frozen=True)
 class Axis:
-    """From values to a place between 0 and 1, and the values that are written on it."""
+    """Maps values to positions between 0 and 1, and lists the labelled values."""
 
     label: str
     ticks: list[float]
@@ -35,7 +35,7 @@ class Axis:
 @dataclass(frozen=True)
 class Line:
     label: str
-    # Of the style: whose line it is.
+    # CSS class of the line.
     kind: str
     points: list[tuple[float, float]]
     dashed: bool = False
@@ -43,7 +43,7 @@ class Line:
 
 
 def linear(label: str, ticks: list[float]) -> Axis:
-    """An axis from its first tick to its last."""
+    """Returns a linear axis from the first tick to the last."""
     first, last = ticks[0], ticks[-1]
     return Axis(label, ticks, lambda value: (value - first) / (last - first))
 
@@ -55,7 +55,7 @@ def logarithmic(label: str, ticks: list[float], text=None) -> Axis:
 
 
 def one_two_five(low: float, high: float) -> list[float]:
-    """The ticks 1, 2, 5, 10, … of which the first is not above `low` and the last
+    """Returns the ticks 1, 2, 5, 10, … from the last one not above `low` to the first one
     not below `high`."""
     steps = [step * 10.0**power for power in range(-3, 10) for step in (1, 2, 5)]
     first = max(index for index, step in enumerate(steps) if step <= low)
@@ -64,7 +64,7 @@ def one_two_five(low: float, high: float) -> list[float]:
 
 
 def from_zero(high: float) -> list[float]:
-    """Four to eight ticks from 0, of which the last is not below `high`."""
+    """Returns four to eight ticks from 0, the last of which is not below `high`."""
     step = next(it for it in one_two_five(high / 1000, high) if high / it <= 7)
     return [round(step * number, 6) for number in range(math.ceil(high / step) + 1)]
 

@@ -1,5 +1,5 @@
-"""The processes of a measurement, each on its core: the floor, the relay, and the
-generator. Whatever was started is ended when its `with` block is left."""
+"""The processes of a measurement, each on its own core: the floor, the relay, and the
+generator. Each process is ended when its `with` block is left."""
 
 import json
 import os
@@ -32,7 +32,7 @@ TLS = """\
 client.tls = {{ cert_file = "{cert}", key_file = "{key}" }}
 """
 
-# What the relay counts, and what the floor calls the same.
+# The relay's counters with the floor's names for them.
 RELAY_COUNTERS = {
     "sidewire_client_frames_written_total": "frames",
     "sidewire_client_writes_total": "client_writes",
@@ -41,18 +41,18 @@ RELAY_COUNTERS = {
 
 
 class Failed(Exception):
-    """A process did not do what it was started for."""
+    """A process did not do its work."""
 
 
 def cores() -> tuple[int, int]:
-    """The server's and the generator's; the same one where there is only one."""
+    """Returns the cores of the server and of the generator, equal if there is only one."""
     usable = sorted(os.sched_getaffinity(0))
     return usable[0], usable[1 % len(usable)]
 
 
 def on_core(core: int):
-    """What a process does before it begins: it stays on one core, and may open as
-    many descriptors as the system lets it."""
+    """Returns a function that pins a new process to the core and raises its limit on
+    descriptors to the maximum."""
 
     def prepare() -> None:
         os.sched_setaffinity(0, {core})
@@ -64,8 +64,8 @@ def on_core(core: int):
 
 @contextmanager
 def started(command: list, core: int, **options):
-    # In a session of its own: a ctrl-C at the terminal is for the script, which then
-    # ends the others in order.
+    # In its own session: Ctrl-C at the terminal reaches only the script, which then ends
+    # the processes in order.
     process = subprocess.Popen(
         [str(word) for word in command],
         preexec_fn=on_core(core),
@@ -80,7 +80,7 @@ def started(command: list, core: int, **options):
 
 
 def end(process: subprocess.Popen) -> None:
-    """Asks it to end, and makes it where it does not."""
+    """Terminates the process, and kills it if it does not exit in time."""
     if process.poll() is None:
         process.terminate()
     try:
@@ -131,7 +131,7 @@ class Relay:
         ]
 
     def counts(self) -> dict:
-        """Of the counters those that there are."""
+        """Returns the counters that the relay exposes."""
         with urllib.request.urlopen(f"{self.ops_url}/metrics", timeout=5) as answer:
             lines = answer.read().decode().splitlines()
         samples = (line.split() for line in lines if not line.startswith("#"))
@@ -152,9 +152,9 @@ class Relay:
 
 @contextmanager
 def relay(binary: Path, tls: bool = False):
-    """With its default config, but for one shard, since the floor has one thread, and for as many
-    handshakes from one address as the generator makes. With `tls`
-    its clients' listener has a certificate that is thrown away afterwards."""
+    """Runs the relay with the default config, except for one shard (the floor has one thread)
+    and no limit on handshakes per address. With `tls` the client listener uses a temporary
+    certificate."""
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         (directory / "jwt.secret").write_text(SECRET)
@@ -172,7 +172,7 @@ def relay(binary: Path, tls: bool = False):
 
 
 def certificate(directory: Path) -> Path:
-    """Makes a certificate for 127.0.0.1, of the kind that most have: its path."""
+    """Makes a certificate for 127.0.0.1, of the most common kind, and returns its path."""
     cert = directory / "tls.crt"
     command = ["openssl", "req", "-x509", "-nodes", "-days", "2", "-subj", "/CN=bench"]
     command += ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
@@ -200,7 +200,7 @@ def free_ports(*names: str) -> dict[str, int]:
 
 
 def generate(binary: Path, target, scenario: str, arguments: list, seconds_max: float) -> dict:
-    """One run of the generator against a target: what it has found."""
+    """Runs the generator against a target and returns its report."""
     command = [binary, "bench", scenario, "--json", "--server-pid", target.pid]
     command += [*target.arguments, *arguments]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
@@ -212,7 +212,7 @@ def generate(binary: Path, target, scenario: str, arguments: list, seconds_max: 
     if process.returncode != 0 and not result:
         raise Failed(f"the generator ended with {process.returncode}: {last_lines(errors)}")
     found = json.loads(result)
-    # It may have measured all and yet have something to complain of.
+    # The measurement may be complete although the generator reports a problem.
     found["complaint"] = last_lines(errors) if process.returncode != 0 else None
     return found
 

@@ -33,7 +33,7 @@ medians with their quartiles. Measured {when} at commit {commit}.
 
 
 def measured(size: plan.Size) -> tuple[str, list[str]]:
-    """The section, and all that makes it worth nothing."""
+    """Returns the section, and everything that invalidates it."""
     binaries = building.binaries(exact=True)
     delivery = next(it for it in plan.scenarios(size) if it.name == "json")
     idle = idle_scenario(size)
@@ -103,7 +103,7 @@ def memory_line(rounds: list[dict], size: plan.Size) -> list[str]:
 
 
 def render_line() -> list[str]:
-    """An event's JSON, by criterion."""
+    """Returns the time to render an event's JSON, measured by criterion."""
     say("rendering")
     subprocess.run(
         ["cargo", "bench", "--locked", "--bench", "micro", "--", RENDER_CASE],
@@ -122,7 +122,7 @@ def render_line() -> list[str]:
 
 
 def start_line(sidewire: Path) -> list[str]:
-    """The compilation of a large schema at start, as `sidewire check` tells it."""
+    """Returns the time to compile a large schema at start, as printed by `sidewire check`."""
     say("starting")
     with tempfile.TemporaryDirectory() as directory:
         config = write_large_schema(Path(directory))
@@ -140,7 +140,7 @@ def start_line(sidewire: Path) -> list[str]:
 
 
 def write_large_schema(directory: Path) -> Path:
-    """A schema whose envelope carries an event of each of its files."""
+    """Writes a schema whose envelope has one event of each of its files."""
     messages = START_MESSAGES // START_FILES
     for file in range(START_FILES):
         lines = ['syntax = "proto3";', f"package large.f{file};", 'import "sidewire/v1/options.proto";']
@@ -190,13 +190,13 @@ sidewire.v1.ErrorResponse error = 16;
 
 
 def section_of(page: str) -> str | None:
-    """The section as it stands in the page, with its marks."""
+    """Returns the section in the page, including its markers."""
     found = re.search(f"{re.escape(BEGIN)}.*?{re.escape(END)}", page, re.DOTALL)
     return found[0] if found else None
 
 
 def put(page: str, section: str) -> str:
-    """The page with the section in the place of the old one, or at its end."""
+    """Returns the page with the section in place of the old one, or at its end."""
     marked = f"{BEGIN}\n{section.strip()}\n{END}"
     old = section_of(page)
     return page.replace(old, marked) if old else f"{page.rstrip()}\n\n{marked}\n"

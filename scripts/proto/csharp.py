@@ -1,7 +1,6 @@
-"""Looks at the C# that protoc made: each file is in the namespace that its .proto
+"""Checks the C# that protoc generated: each file is in the namespace that its .proto
 names, and there is a class for each envelope, each of its payloads and each message
-within these. Compiling it would take the .NET SDK and NuGet, and is left to those who
-have them.
+within these. The C# is not compiled, which would need the .NET SDK and NuGet.
 
     csharp.py CSHARP_DIR DESCRIPTOR_SET BUNDLED_TOML
 """
@@ -14,14 +13,14 @@ import schema
 
 
 def namespace_of(file) -> str:
-    """The C# namespace that the file asks for."""
+    """Returns the C# namespace that the file sets."""
     namespace = file.GetOptions().csharp_namespace
     assert namespace, f"{file.name} sets no csharp_namespace"
     return namespace
 
 
 def generated(csharp_dir: Path, file) -> str:
-    """The text of what was made of the file."""
+    """Returns the C# generated from the file."""
     stem = "".join(word.capitalize() for word in Path(file.name).stem.split("_"))
     path = csharp_dir.joinpath(*namespace_of(file).split("."), f"{stem}.cs")
     assert path.is_file(), f"{file.name} made no {path}"
@@ -29,7 +28,7 @@ def generated(csharp_dir: Path, file) -> str:
 
 
 def reachable(message_type, found: dict) -> dict:
-    """The message and the project's own messages within it, by full name."""
+    """Returns the message and the project's own messages within it, by full name."""
     if message_type.full_name not in found and not schema.is_googles(message_type.file):
         found[message_type.full_name] = message_type
         for field in message_type.fields:

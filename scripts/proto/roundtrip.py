@@ -1,5 +1,5 @@
-"""Uses the Python that protoc made: fills each payload of each envelope, sends it
-through bytes and through JSON and compares.
+"""Tests the Python that protoc generated: fills each payload of each envelope, converts
+it to bytes and JSON and back, and compares.
 
     roundtrip.py PYTHON_DIR DESCRIPTOR_SET BUNDLED_TOML
 """
@@ -11,15 +11,15 @@ from google.protobuf import descriptor, descriptor_pool, json_format, message_fa
 
 import schema
 
-# A message within itself, such as an envelope in a batch, is filled this deep.
+# Recursive messages, such as an envelope in a batch, are filled to this depth.
 DEPTH = 3
 
-# What a google.protobuf.Value is filled with: one of each kind.
+# Contents of a google.protobuf.Value: one of each kind.
 VALUES = [None, True, 7.5, "text \u2603", [1, "two", None], {"key": {"within": [False]}}]
 
 
 def scalar(field, seed: int):
-    """A value that is not the field's default and differs from field to field."""
+    """Returns a value that is not the field's default and differs between fields."""
     number = field.number * 10 + seed
     match field.cpp_type:
         case descriptor.FieldDescriptor.CPPTYPE_STRING:
@@ -45,8 +45,8 @@ def scalar(field, seed: int):
 
 
 def chosen_fields(message_type, seed: int) -> list:
-    """The fields that can be set together: of a oneof the member that the seed
-    picks. (The oneof that `optional` makes behind the scenes has one member.)"""
+    """Returns fields that can be set together, with one member of each oneof, selected
+    by the seed. (The implicit oneof of an `optional` field has one member.)"""
     return [
         field
         for field in message_type.fields
@@ -56,7 +56,7 @@ def chosen_fields(message_type, seed: int) -> list:
 
 
 def fill(message, seed: int, depth: int = DEPTH) -> None:
-    """Gives every field of the message a value, two to a list."""
+    """Sets every field of the message; lists get two values."""
     if message.DESCRIPTOR.full_name == "google.protobuf.Value":
         json_format.ParseDict(VALUES[seed % len(VALUES)], message)
         return
@@ -93,7 +93,7 @@ def zero_optional(message) -> None:
 
 
 def enum_sizes(message_type, depth: int = DEPTH):
-    """How many values the enums within the message have."""
+    """Yields the number of values of each enum within the message."""
     for field in message_type.fields:
         if field.enum_type is not None:
             yield len(field.enum_type.values)
@@ -102,8 +102,8 @@ def enum_sizes(message_type, depth: int = DEPTH):
 
 
 def check(message) -> None:
-    """The message survives bytes and both kinds of JSON, with what is unset still
-    unset (equality knows the difference)."""
+    """Checks that the message survives bytes and both kinds of JSON, with unset fields
+    still unset (equality distinguishes them)."""
     kind = type(message)
     assert kind.FromString(message.SerializeToString()) == message
     for proto_names in (False, True):
@@ -112,9 +112,9 @@ def check(message) -> None:
 
 
 def check_payload(envelope_class, member) -> int:
-    """Round trips of one payload: filled, once for each value of its longest
-    enum and at least once for each kind of Value; with its optional fields at their
-    defaults; and empty."""
+    """Round-trips one payload: filled, once for each value of its longest enum and at
+    least once for each kind of Value; with its optional fields at their defaults; and
+    empty. Returns the number of round trips."""
     count = max([*enum_sizes(member.message_type), len(VALUES)])
     for seed in range(count):
         envelope = envelope_class(message_id="id", timestamp=1_700_000_000)
@@ -148,7 +148,7 @@ def main() -> None:
         event_count += len(events)
         control_count += len(control)
         trips += sum(check_payload(envelope_class, member) for member in [*events, *control])
-    print(f"{event_count} events, {control_count} control messages, {trips} messages there and back")
+    print(f"{event_count} events, {control_count} control messages, {trips} round trips")
 
 
 if __name__ == "__main__":

@@ -1,21 +1,21 @@
-"""What the checks of the .proto files share: the envelopes of the bundled schemas and
-their events, read from the compiled files."""
+"""Shared by the checks of the .proto files: reads the envelopes of the bundled schemas
+and their events from the compiled files."""
 
 import tomllib
 from pathlib import Path
 
 from google.protobuf import descriptor_pb2, descriptor_pool
 
-# The numbers in the envelope that belong to the relay; all others are events.
+# Field numbers of the envelope that belong to the relay; all others are events.
 RELAY_NUMBERS = {1, *range(8, 32)}
 
-# How many events each bundled schema has, so that a check that finds none fails.
+# Number of events in each bundled schema, so that a check that finds none fails.
 EVENTS = {"tracker": 20, "generic": 3}
 
 
 def load(descriptor_set: str, bundled: str):
-    """The pool of all that is compiled, the names of the project's own files (without
-    those of Google), and the envelope of each bundled schema by the schema's name."""
+    """Returns the pool of all compiled files, the names of the project's own files
+    (without Google's), and the envelopes by the name of the bundled schema."""
     files = descriptor_pb2.FileDescriptorSet.FromString(Path(descriptor_set).read_bytes())
     pool = descriptor_pool.DescriptorPool()
     for file in files.file:
@@ -28,12 +28,12 @@ def load(descriptor_set: str, bundled: str):
 
 
 def is_googles(file) -> bool:
-    """Whether the file comes with Protocol Buffers."""
+    """Returns True if the file comes with Protocol Buffers."""
     return file.name.startswith("google/")
 
 
 def payloads(name: str, envelope):
-    """The members of the oneof of the schema of this name: events, and control
+    """Returns the members of the oneof of the named schema: events, and control
     messages."""
     members = envelope.oneofs_by_name["payload"].fields
     events = [member for member in members if member.number not in RELAY_NUMBERS]

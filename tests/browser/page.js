@@ -1,17 +1,17 @@
 // Follows topics over `sidewire.v1.json`, as any page can: no library, no build.
 //
-// Address, token and topics come in the page's fragment:
+// Address, token and topics are in the page's URL fragment:
 // index.html#url=ws://127.0.0.1:3000/ws&token=…&topic=order:7
 "use strict";
 
 const settings = new URLSearchParams(location.hash.slice(1));
 const topics = settings.getAll("topic");
 
-// What the page keeps to miss nothing: the position up to which it has all events of
-// its topics. See docs/protocol.md, "What a client keeps".
+// The position up to which the page has all events of its topics, kept so that it misses
+// nothing. See docs/protocol.md, "What a client keeps".
 let position = null;
-// While a replay lasts: how many of its events are still to come, and the position
-// that holds after it.
+// During a replay: the number of its events still to come, and the position that applies
+// after it.
 let replay = null;
 let socket = null;
 let requests = 0;
@@ -29,8 +29,8 @@ function connect() {
   socket.onclose = (close) => {
     replay = null;
     show("closed", `closed with ${close.code} ${close.reason}`);
-    // The token is no longer good (4001), or the page has to be mended; all else is
-    // worth another attempt.
+    // Do not reconnect if the token is no longer valid (4001), a backend has disconnected the
+    // user (4002) or the page has a bug; retry after anything else.
     const final = [1002, 1003, 1007, 1009, 4001, 4002];
     if (!final.includes(close.code)) {
       setTimeout(connect, 200);
@@ -60,7 +60,7 @@ function receive(envelope) {
 }
 
 function confirmed(confirmation) {
-  // JSON leaves out what is 0 or false, and 64-bit integers are texts.
+  // JSON omits fields that are 0 or false, and has 64-bit integers as strings.
   const count = Number(confirmation.replayed ?? 0);
   if (count > 0) {
     replay = { left: count, then: confirmation.position };

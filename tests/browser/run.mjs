@@ -1,5 +1,5 @@
-// Drives the page in a headless Chromium against a relay of its own, and ends what
-// it started. Run by scripts/browser.
+// Drives the page in a headless Chromium against a relay of its own, and ends the
+// processes that it started. Run by scripts/browser.
 //
 //   node run.mjs SIDEWIRE CHROMIUM MODULES SCRATCH
 import assert from "node:assert/strict";
@@ -16,9 +16,9 @@ import { createInterface } from "node:readline";
 const [sidewire, executablePath, modules, scratch] = process.argv.slice(2);
 const { chromium } = createRequire(join(modules, "/"))("playwright-core");
 
-// How long the browser may take for one step, in ms.
+// Maximum time of the browser for one step, in ms.
 const PATIENCE = 15_000;
-// How long all of it may take, in ms.
+// Maximum time of the whole run, in ms.
 const DEADLINE = 90_000;
 
 const ending = [];
@@ -43,7 +43,7 @@ async function main() {
       { type: "order.shipped", data: { order: 7, carrier: "post" } });
   });
 
-  await step("a topic that is none is refused, with the path of the field", async () => {
+  await step("an invalid topic is refused, with the path of the field", async () => {
     await page.evaluate(() => subscribe(["order:8", "Order 9"], null));
     await page.locator("#errors li").waitFor();
     assert.match(await text(page, "#errors li"), /^VALIDATION_ERROR at subscribe\.topics\[1\]: /);
@@ -89,7 +89,7 @@ async function main() {
   });
 }
 
-/** A relay with the generic schema on ports that are free. */
+/** Starts a relay with the generic schema on free ports. */
 async function startRelay() {
   const key = randomBytes(32).toString("hex");
   const secret = join(scratch, "jwt.secret");
@@ -146,7 +146,7 @@ format = "json"
   };
 }
 
-/** Passes bytes on to the relay, and can cut all connections and take no new ones. */
+/** Forwards bytes to the relay, and can cut all connections and refuse new ones. */
 async function startProxy(target) {
   const [host, port] = target.split(":");
   const sockets = new Set();

@@ -1,4 +1,4 @@
-//! Backends that publish: one event a call or a batch of them, at a steady pace.
+//! Backends that publish one event or one batch per call, at a steady rate.
 
 use std::{
     sync::{
@@ -17,8 +17,8 @@ use crate::ledger::{EVERYBODY, Entry, Ledger, PROJECTS, Topics, each, name, user
 
 const BATCH_EVENTS_MAX: u64 = 50;
 
-/// An envelope of the bundled schema, as far as it is needed: a WorkItemCreated
-/// whose item has nothing but a title.
+/// The parts of the bundled schema's envelope that are needed here: a WorkItemCreated whose
+/// item has only a title.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Envelope {
     #[prost(string, tag = "1")]
@@ -60,18 +60,18 @@ pub(crate) fn envelope(message_id: String, topics: Vec<String>, title: &str) -> 
     }
 }
 
-/// One backend of a tenant.
+/// A backend of a tenant.
 pub(crate) struct Backend {
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) publisher: EventPublisher,
     pub(crate) random: RandomSource,
     pub(crate) users: u32,
-    /// The number of the next event, over all backends.
+    /// Number of the next event, shared by all backends.
     pub(crate) next: Arc<AtomicU32>,
 }
 
 impl Backend {
-    /// Publishes until it is told that it is enough.
+    /// Publishes until `is_enough` returns true.
     pub(crate) async fn publish(self, pause: Duration, is_enough: impl Fn() -> bool) {
         let mut pace = interval(pause);
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -88,7 +88,7 @@ impl Backend {
         }
     }
 
-    /// Posts these, again where the relay had no room for them.
+    /// Posts the entries, and retries those for which the relay had no room.
     pub(crate) async fn post(&self, entries: &[Entry], is_batch: bool) {
         self.ledger.posting(entries.len());
         loop {
@@ -132,7 +132,8 @@ impl Backend {
         envelope(entry.message_id(), topics, &title)
     }
 
-    /// An event of one or two projects mostly, now and then for a user or all.
+    /// Returns an event that mostly relates to one or two projects, and sometimes to a user
+    /// or to all.
     pub(crate) fn entry(&self) -> Entry {
         let project = || 1 << self.random.below(u64::from(PROJECTS));
         let topics: Topics = match self.random.below(40) {

@@ -1,4 +1,4 @@
-//! More clients than the process has descriptors for.
+//! More clients than the process has file descriptors.
 
 use std::{
     io::Read as _,
@@ -19,17 +19,17 @@ use crate::{
     site::{assert_unharmed, files, publisher, setting},
 };
 
-/// Descriptors of the process, and twice as many clients.
+/// File descriptors of the process; there are twice as many clients.
 const DESCRIPTORS: usize = 256;
 
-/// How long the process is watched while those that got in are silent, and the part of a
-/// core that it may take in all.
+/// Duration for which the process is watched while the connected clients are silent, and the total
+/// share of a core that it may use.
 const WATCHED: Duration = Duration::from_secs(3);
 const CPU_SHARE_MAX: f64 = 0.02;
 
 const EVENTS: u64 = 50;
 
-/// A relay in a process that may have so many descriptors.
+/// Starts a relay in a process with this limit on file descriptors.
 pub(crate) fn serve_with(descriptors: usize) -> Relay {
     let files = files("", "", "");
     let serve = files.serve();
@@ -99,7 +99,7 @@ async fn out_of_descriptors_it_rests_serves_those_who_are_there_and_answers_back
             assert_eq!(event.position.unwrap().offset, offset);
         }
     }
-    // A place that is given back is somebody else's.
+    // A freed permit goes to another client.
     drop(live.pop());
     let options = relay.options(&token("acme", "late"));
     let late = async {
@@ -139,7 +139,7 @@ async fn idle_connections_of_backends_leave_operators_and_clients_theirs() {
         clients.push(RelayConnection::open(&options).await.unwrap());
     }
     drop(clients);
-    // The one that came last was told.
+    // The last client received an answer.
     let mut answer = String::new();
     let mut last = idle.pop().unwrap();
     last.set_read_timeout(Some(PATIENCE)).unwrap();

@@ -1,5 +1,4 @@
-//! A relay that is killed and started again, and one that is told to stop under
-//! load.
+//! A relay that is killed and restarted, and one that is asked to stop under load.
 
 use std::{
     collections::HashSet,
@@ -25,22 +24,22 @@ use crate::{
 
 const TENANTS: [&str; 2] = ["acme", "globex"];
 
-/// Before and after the restart; more after it, so that an old offset could be
-/// taken for one of the new log's.
+/// Events published before and after the restart. There are more after it, so that an
+/// offset of the old log could be mistaken for one of the new log.
 const EVENTS_BEFORE: u64 = 50;
 const EVENTS_AFTER: u64 = 200;
 const CLIENTS_PER_TENANT: u64 = 10;
 
-/// When the relay is told to stop. The events of one topic are less than an outbox
-/// takes, for they are published faster than clients read; and more than the kernel
-/// takes.
+/// Load when the relay is asked to stop. The events of one topic fit into an outbox,
+/// because they are published faster than clients read, but do not fit into the kernel's
+/// buffers.
 const CLIENTS: usize = 200;
 const TOPICS: usize = 10;
 const BACKENDS: usize = 2;
 const BATCH_EVENTS: usize = 10;
 const EVENTS_BEFORE_THE_SIGNAL: usize = 1_000;
 const EVENT_BYTES: usize = 1_500;
-/// One client of so many begins to read when the signal is given.
+/// Of this many clients, one starts to read when the signal is sent.
 const LATE: usize = 10;
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(25);
 
@@ -62,7 +61,7 @@ async fn after_a_kill_every_client_that_resumes_is_told_and_no_old_offset_is_tak
     }
     let old = resuming.iter().map(|it| it.last.clone()).collect();
 
-    // Half of them come back at once, half when the new log is longer than the old.
+    // Half of the clients reconnect at once, half when the new log is longer than the old one.
     let late = resuming.split_off(resuming.len() / 2);
     let early: Vec<_> = resuming
         .into_iter()
@@ -92,7 +91,7 @@ async fn after_a_kill_every_client_that_resumes_is_told_and_no_old_offset_is_tak
     assert_unharmed(relay).await;
 }
 
-/// A client of one topic of a tenant, which it has followed from the beginning.
+/// A client that has followed one topic of a tenant from the start of the log.
 struct Resuming {
     tenant: &'static str,
     client: RelayClient,
@@ -117,7 +116,8 @@ impl Resuming {
         next.expect("nothing came").unwrap()
     }
 
-    /// Reads events, of which none is missing and all are of one epoch.
+    /// Reads events up to `offset`, and checks that none is missing and that all are of one
+    /// epoch.
     async fn read_up_to(&mut self, offset: u64) {
         while self.last.offset < offset {
             match self.next().await {
@@ -135,7 +135,8 @@ impl Resuming {
         self.last = position;
     }
 
-    /// Is told that the log has begun anew, before anything of the new one comes.
+    /// Reconnects and expects to learn that the log was restarted before any event of the
+    /// new log arrives.
     async fn come_back(mut self) -> Self {
         let mut confirmed_at = None;
         loop {
@@ -163,7 +164,7 @@ impl Resuming {
     }
 }
 
-/// SIGKILL, and another relay where it has been.
+/// Kills the relay with SIGKILL and starts another one at the same addresses.
 fn kill_and_restart(relay: Relay) -> Relay {
     let Relay {
         process,
@@ -181,7 +182,7 @@ fn kill_and_restart(relay: Relay) -> Relay {
     restarted
 }
 
-/// No position in the old log can be resumed from, whatever its offset.
+/// No position of the old log can be resumed from, whatever its offset.
 async fn assert_refused(relay: &Relay, old: Vec<Position>) {
     let epochs: HashSet<_> = old.into_iter().map(|it| it.epoch).collect();
     assert_eq!(epochs.len(), TENANTS.len());
@@ -261,7 +262,7 @@ async fn told_to_stop_under_load_it_delivers_whatever_it_has_acknowledged() {
 
 type Reading = JoinHandle<(HashSet<u64>, u64)>;
 
-/// Clients that read, some of them from the signal on.
+/// Starts the clients' reading; some of them read only after the signal.
 async fn begin_to_read(
     relay: &Relay,
     clients: usize,
@@ -283,8 +284,8 @@ async fn begin_to_read(
     reading
 }
 
-/// Each client has got what its topic was promised; gives the delays after which
-/// they are to come back.
+/// Asserts that each client received every acknowledged event of its topic. Returns the
+/// delays after which the clients are to reconnect.
 async fn all_delivered(reading: Vec<Reading>, acknowledged: &[Acknowledged]) -> HashSet<u64> {
     let mut delays = HashSet::new();
     for (number, client) in reading.into_iter().enumerate() {
@@ -301,14 +302,14 @@ fn topic(number: usize) -> String {
     format!("project:p{number}")
 }
 
-/// What the relay took of a backend.
+/// The events that the relay acknowledged to one backend.
 #[derive(Debug, Clone)]
 struct Acknowledged {
     topic: usize,
     offset: u64,
 }
 
-/// Posts batches until the relay is gone or going.
+/// Posts batches until the relay stops accepting them.
 async fn publish_to_the_end(
     publisher: &EventPublisher,
     posted: &watch::Sender<usize>,
@@ -332,8 +333,8 @@ async fn publish_to_the_end(
     acknowledged
 }
 
-/// Reads until the relay says goodbye: which events came, and the delay after which
-/// to come back.
+/// Reads until the relay closes the connection. Returns the events received, and the delay
+/// after which to reconnect.
 async fn read_to_the_end(mut client: RelayConnection) -> (HashSet<u64>, u64) {
     let (mut received, mut last) = (HashSet::new(), 0);
     loop {

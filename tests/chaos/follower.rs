@@ -1,4 +1,4 @@
-//! One client through the chaos, and the account of what it was owed and given.
+//! One client in the chaos test, with a record of the events it was due and those it received.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,41 +11,41 @@ use tokio::{sync::watch, time::timeout};
 
 use crate::ledger::{EVERYBODY, Ledger, Topics, each, name, named, number_in, user_topic};
 
-/// Without anything new for so long, something is lost.
+/// If nothing new arrives for this long, something was lost.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// One of so many disconnections is a long absence.
+/// Of this many disconnections, one on average is a long absence.
 const ABSENCES: u64 = 20;
 
-/// What a client that follows some topics has seen.
+/// State of a client that follows some topics.
 pub(crate) struct Follower {
     ledger: Arc<Ledger>,
     random: RandomSource,
     user: u32,
-    /// How many events the relay's window holds.
+    /// Number of events in the relay's window.
     window: u64,
     projects: Topics,
-    /// Whatever was followed at any time.
+    /// Every topic that was followed at any time.
     ever: Topics,
     owed: Owed,
-    /// The number of the event at each offset; 0 where it was not given.
+    /// Number of the event at each offset; 0 where none was received.
     given: Vec<u32>,
-    /// The last offset since the last confirmation.
+    /// Last offset since the last confirmation.
     last: u64,
     confirmed_at: u64,
     pub(crate) tally: Tally,
 }
 
-/// What a client is to be given.
+/// The events that a client must receive.
 struct Owed {
-    /// For each topic, what comes after here.
+    /// For each topic, the offset after which its events are due.
     since: [Option<u64>; Topics::BITS as usize],
     gaps: Vec<Gap>,
-    /// All of it was given up to here.
+    /// All events up to this offset were received.
     complete: u64,
 }
 
-/// What the client was told that it cannot be given.
+/// A gap that the relay reported to the client.
 struct Gap {
     topics: Topics,
     since: u64,
@@ -62,7 +62,7 @@ pub(crate) struct Tally {
 }
 
 impl Follower {
-    /// Follows some topics from a position on, after which everything is owed.
+    /// Creates a client that follows some topics from a position, after which every event is due.
     pub(crate) fn new(
         ledger: Arc<Ledger>,
         user: u32,
@@ -94,7 +94,7 @@ impl Follower {
         }
     }
 
-    /// Follows until the last event was acknowledged, then until it has all.
+    /// Follows until the last event is acknowledged, then until all due events are received.
     pub(crate) async fn follow(
         mut self,
         mut client: RelayClient,
@@ -173,7 +173,7 @@ impl Follower {
         self.tally.given += 1;
     }
 
-    /// Something is lost: then the window must have lost it.
+    /// Some events are lost, so check that they had left the window.
     fn gap(&mut self, since: &Position, topics: &[String], is_implicit: bool) {
         assert_eq!(since.epoch, self.ledger.epoch());
         let (since, posted) = (since.offset, self.ledger.posted());
@@ -191,13 +191,13 @@ impl Follower {
         self.tally.gaps += 1;
     }
 
-    /// Some stay away until they must miss something; some change what they follow.
+    /// Some clients stay away until they must miss events; some change their topics.
     async fn disconnected(&mut self, client: &mut RelayClient) {
         match self.random.below(ABSENCES) {
             0 => {
                 self.tally.absences += 1;
                 let back_at = self.ledger.head() + self.window + 1;
-                // Nobody publishes any more when this ends for want of time.
+                // This times out if nobody publishes any more.
                 let _away = timeout(PATIENCE / 4, self.ledger.reaches(back_at)).await;
             }
             1 => {
@@ -217,7 +217,7 @@ impl Follower {
         }
     }
 
-    /// The first event that is owed and was not given, or that all was not confirmed.
+    /// Returns the first offset of a missing event, or of one that was not confirmed.
     fn missing(&mut self) -> Option<u64> {
         let head = self.ledger.head();
         let wanted = |topic| self.owed.since[topic as usize].is_none();
@@ -262,7 +262,7 @@ impl Owed {
     }
 }
 
-/// What a user is given without asking.
+/// Topics that a user receives without a subscription.
 fn implicit(user: u32) -> Topics {
     1 << EVERYBODY | 1 << user_topic(user)
 }

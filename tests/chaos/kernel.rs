@@ -1,5 +1,5 @@
-//! What the kernel knows of a process and of its sockets: resident memory, and the
-//! memory that each socket takes up.
+//! Kernel figures of a process and its sockets: resident memory, and the memory that each
+//! socket takes.
 
 use std::{
     fs,
@@ -18,10 +18,10 @@ const NLMSG_ERROR: u16 = 2;
 const REQUEST_DUMP: u16 = 0x301;
 const INET_DIAG_SKMEMINFO: u16 = 7;
 const HEADER_BYTES: usize = 16;
-/// Behind the header: `struct inet_diag_msg`, then attributes.
+/// The header is followed by `struct inet_diag_msg`, then by attributes.
 const MESSAGE_BYTES: usize = HEADER_BYTES + 72;
 
-/// The resident memory of a process, in bytes.
+/// Returns the resident memory of a process, in bytes.
 pub(crate) fn resident(process: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
     let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
@@ -29,19 +29,19 @@ pub(crate) fn resident(process: u32) -> u64 {
     resident.parse::<u64>().unwrap() * 1024
 }
 
-/// The time that a process has spent on a CPU, in seconds, as the kernel counts it in
-/// hundredths.
+/// Returns the CPU time that a process has used, in seconds. The kernel counts it in hundredths.
 pub(crate) fn cpu_seconds(process: u32) -> f64 {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
-    // Behind the name, which may hold anything: utime and stime are the 12th and 13th.
+    // Skip the name, which may hold anything; utime and stime are the 12th and 13th fields
+    // after it.
     let (_, fields) = stat.rsplit_once(") ").unwrap();
     let ticks = fields.split(' ').skip(11).take(2);
     let ticks: u64 = ticks.map(|it| it.parse::<u64>().unwrap()).sum();
     ticks as f64 / 100.0
 }
 
-/// What the sockets that a listener has accepted take of the kernel's memory, in
-/// bytes, the listener's own included (sock_diag(7)).
+/// Returns the kernel memory of each socket that a listener has accepted, in bytes,
+/// including the listener's own (sock_diag(7)).
 pub(crate) fn of_sockets(listener: SocketAddr) -> Vec<u64> {
     let protocol = Protocol::from(NETLINK_SOCK_DIAG);
     let mut socket = Socket::new(Domain::from(AF_NETLINK), Type::RAW, Some(protocol)).unwrap();
@@ -64,16 +64,16 @@ pub(crate) fn of_sockets(listener: SocketAddr) -> Vec<u64> {
     }
 }
 
-/// Asks for all TCP sockets over IPv4 with this local port, in whatever state.
+/// Requests all TCP sockets over IPv4 with this local port, in any state.
 fn request(port: u16) -> Vec<u8> {
     const REQUEST_BYTES: u32 = 72;
     let mut request = Vec::new();
     request.extend(REQUEST_BYTES.to_ne_bytes());
     request.extend(SOCK_DIAG_BY_FAMILY.to_ne_bytes());
     request.extend(REQUEST_DUMP.to_ne_bytes());
-    // Sequence number and port of a request that nobody else's can be mixed up with.
+    // Sequence number and port; the request cannot be confused with another.
     request.extend([0; 8]);
-    // AF_INET, IPPROTO_TCP, which attributes, padding.
+    // AF_INET, IPPROTO_TCP, the attributes wanted, padding.
     request.extend([2, 6, 1 << (INET_DIAG_SKMEMINFO - 1), 0]);
     request.extend(u32::MAX.to_ne_bytes());
     request.extend(port.to_be_bytes());
@@ -81,7 +81,8 @@ fn request(port: u16) -> Vec<u8> {
     request
 }
 
-/// The memory of one socket: received, queued for sending, put by, options, backlog.
+/// Returns the memory of one socket: received, queued to send, forward-allocated, options,
+/// backlog.
 fn size(message: &[u8]) -> Option<u64> {
     let mut attributes = message.get(MESSAGE_BYTES..)?;
     while attributes.len() >= 4 {

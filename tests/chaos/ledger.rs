@@ -1,5 +1,5 @@
-//! What the relay has acknowledged to the backends of one tenant: which event
-//! stands at which offset, and what it relates to.
+//! The events that the relay has acknowledged to the backends of one tenant: the offset of
+//! each and its topics.
 
 use std::sync::{
     Mutex, OnceLock,
@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 pub(crate) const PROJECTS: u32 = 8;
 
-/// The topics of one event or client, a bit each: the projects, then `tenant:*`, then
+/// The topics of one event or client, one bit each: the projects, then `tenant:*`, then
 /// each user's own.
 pub(crate) type Topics = u64;
 
@@ -22,7 +22,7 @@ pub(crate) fn user_topic(user: u32) -> u32 {
     EVERYBODY + 1 + user
 }
 
-/// A topic's name.
+/// Returns a topic's name.
 pub(crate) fn name(topic: u32) -> String {
     match topic {
         0..PROJECTS => format!("project:p{topic}"),
@@ -35,12 +35,12 @@ pub(crate) fn user_name(user: u32) -> String {
     format!("u{user}")
 }
 
-/// The numbers of the topics in a set.
+/// Returns the numbers of the topics in a set.
 pub(crate) fn each(topics: Topics) -> impl Iterator<Item = u32> {
     (0..Topics::BITS).filter(move |topic| topics >> topic & 1 == 1)
 }
 
-/// The topic of this name.
+/// Returns the number of the topic with this name.
 pub(crate) fn named(topic: &str) -> u32 {
     let number = |prefix| topic.strip_prefix(prefix).and_then(|it| it.parse().ok());
     number("project:p")
@@ -48,7 +48,7 @@ pub(crate) fn named(topic: &str) -> u32 {
         .unwrap_or(EVERYBODY)
 }
 
-/// An event. Its number is the same as that in its message id.
+/// An event. Its number is also in its message id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Entry {
     pub(crate) number: u32,
@@ -61,7 +61,7 @@ impl Entry {
     }
 }
 
-/// The number in a message id.
+/// Returns the number in a message id.
 pub(crate) fn number_in(message_id: &str) -> u32 {
     let number = message_id.strip_prefix("event-");
     number.unwrap().parse().unwrap()
@@ -72,7 +72,7 @@ pub(crate) struct Ledger {
     pub(crate) tenant: String,
     epoch: OnceLock<String>,
     posted: AtomicU64,
-    /// By offset.
+    /// Events by offset.
     entries: Mutex<Vec<Option<Entry>>>,
     head: watch::Sender<u64>,
 }
@@ -88,17 +88,17 @@ impl Ledger {
         }
     }
 
-    /// So many events are about to be posted.
+    /// Records that this many events are about to be posted.
     pub(crate) fn posting(&self, events: usize) {
         self.posted.fetch_add(events as u64, Ordering::SeqCst);
     }
 
-    /// How many events can be in the log at most.
+    /// Returns the upper bound of the number of events in the log.
     pub(crate) fn posted(&self) -> u64 {
         self.posted.load(Ordering::SeqCst)
     }
 
-    /// The relay has taken these.
+    /// Records events that the relay has acknowledged.
     pub(crate) fn acknowledged(&self, entries: &[Entry], published: &[PublishedEvent]) {
         assert_eq!(entries.len(), published.len());
         let mut known = self.entries.lock().unwrap();
@@ -131,18 +131,18 @@ impl Ledger {
         self.epoch.get().unwrap()
     }
 
-    /// The offset of the last event.
+    /// Returns the offset of the last event.
     pub(crate) fn head(&self) -> u64 {
         *self.head.borrow()
     }
 
-    /// Waits until the log has come as far as this.
+    /// Waits until the log has reached this offset.
     pub(crate) async fn reaches(&self, head: u64) {
         let mut heads = self.head.subscribe();
         heads.wait_for(|it| *it >= head).await.unwrap();
     }
 
-    /// What stands at an offset, once all was acknowledged.
+    /// Returns the event at an offset, once all events were acknowledged.
     pub(crate) fn entry(&self, offset: u64) -> Entry {
         self.entries.lock().unwrap()[offset as usize].unwrap()
     }

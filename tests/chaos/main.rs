@@ -1,7 +1,7 @@
-//! Chaos around the real program: connections that are reset, closed, stalled,
-//! delayed and cut in mid-frame while backends publish, clients that never read, a
-//! relay that is killed or told to stop under load, a tenant that is noisy, a peak of
-//! memory. What was acknowledged is held against what each client was given.
+//! Chaos tests of the real program: connections that are reset, closed, stalled, delayed
+//! and cut in mid-frame while backends publish, clients that never read, a relay that is
+//! killed or asked to stop under load, a noisy tenant, and a peak of memory. The
+//! acknowledged events are compared with those that each client received.
 //!
 //! ```text
 //! cargo test --test chaos               # some seconds
@@ -16,16 +16,17 @@
 //!   cargo test --release --test chaos largest -- --nocapture --test-threads=1
 //! ```
 //!
-//! `SIDEWIRE_RECONNECTS` is how many connections are broken, with 100 events for each;
-//! `SIDEWIRE_STALLED` how many clients never read, beside a tenth of that (20 at
-//! least) that do, and `SIDEWIRE_SECONDS` for how long; `SIDEWIRE_CLIENTS` how many
-//! there are when the relay is told to stop; `SIDEWIRE_SLOW` how many say nothing, and
-//! how many drip, in place of a handshake; `SIDEWIRE_DESCRIPTORS` how many descriptors
-//! the relay may have where there are twice as many clients; `SIDEWIRE_NOISY_SECONDS`
-//! how long each phase is of a quiet tenant alone and beside a noisy one, and
-//! `SIDEWIRE_NOISY_ROUNDS` how many pairs of them; `SIDEWIRE_LARGEST_SECONDS` how long each of
-//! the largest items is sent, then by 100 connections. A run prints its seed, from which the
-//! faults are made; `SIDEWIRE_SEED` repeats them, though not their moments.
+//! `SIDEWIRE_RECONNECTS` is the number of connections that are broken, with 100 events for
+//! each. `SIDEWIRE_STALLED` is the number of clients that never read, beside a tenth of
+//! that (at least 20) that do, and `SIDEWIRE_SECONDS` how long that lasts.
+//! `SIDEWIRE_CLIENTS` is the number of clients when the relay is asked to stop.
+//! `SIDEWIRE_SLOW` is the number of peers that send nothing instead of a handshake, and of
+//! those that send it byte by byte. `SIDEWIRE_DESCRIPTORS` is the relay's limit on file
+//! descriptors; there are twice as many clients. `SIDEWIRE_NOISY_SECONDS` is the length of
+//! each phase of a quiet tenant alone and beside a noisy one, and `SIDEWIRE_NOISY_ROUNDS`
+//! the number of pairs of phases. `SIDEWIRE_LARGEST_SECONDS` is how long each of the
+//! largest items is sent, then by 100 connections. A run prints the seed from which its
+//! faults are derived; `SIDEWIRE_SEED` repeats the faults, but not their exact times.
 #![cfg(target_os = "linux")]
 #![allow(
     clippy::unwrap_used,

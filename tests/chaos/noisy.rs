@@ -1,16 +1,17 @@
-//! A quiet tenant beside one that goes ten times over its limits, and beside one whose
-//! backends flood ingest: it loses nothing, and waits no longer than twice as long.
+//! A quiet tenant beside one that exceeds its limits ten times over, and beside one whose
+//! backends flood ingest. The quiet tenant must lose nothing and wait at most twice as
+//! long.
 //!
-//! Figures are worth something only where relay and load do not take the processor
-//! from each other: the relay has one shard and the first core, everything else the
-//! last, and the flood there runs only while the one that measures does not (with no
-//! more than a lower priority, the wait for that core was most of what was measured).
-//! Quiet and loud phases take turns, since the machine drifts, and medians of the rounds
-//! are compared. What has to hold however busy the machine is, is that nothing is
-//! lost. The figure is held where these tests are alone, one by one, which
-//! `SIDEWIRE_NOISY_SECONDS` says, where the quiet phases agree with each other, and where
-//! neither the relay nor the one who measures has waited for a core that others had:
-//! who is busy waits there, who is quiet does not, so that would look like the noise.
+//! The figures mean something only if relay and load do not compete for a core. The relay
+//! has one shard and the first core; everything else runs on the last core, and there the
+//! flood runs only while the measuring thread does not (with merely a lower priority,
+//! waiting for that core was most of what was measured). Quiet and loud phases alternate,
+//! since the machine drifts, and medians over the rounds are compared. That nothing is lost
+//! must hold however busy the machine is. The latency ratio is checked only if these tests
+//! run alone and one by one (`SIDEWIRE_NOISY_SECONDS` says so), if the quiet phases agree
+//! with each other, and if neither the relay nor the measuring thread has waited for a core
+//! that other processes used: a busy thread waits there and an idle one does not, so such
+//! waits would look like noise.
 
 use std::{
     fs,
@@ -47,17 +48,17 @@ use crate::{
 const QUIET: &str = "quiet";
 const LOUD: &str = "loud";
 
-/// The quiet tenant: so many clients, and an event each so often.
+/// Number of clients of the quiet tenant, and the interval of its events.
 pub(crate) const CLIENTS: usize = 20;
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// Of the loud one, ten times what a tenant may send: 1,000 messages a minute.
+/// The loud tenant sends ten times its limit of 1,000 messages a minute.
 const SENDERS: usize = 10;
 const SENDER_PAUSE: Duration = Duration::from_millis(60);
 
-/// Or backends that post as fast as they are answered, some one event a call and some
-/// batches, for so many clients. The variables have other numbers of these, for a look at
-/// the figure.
+/// Load of the loud tenant's backends, which post as fast as they are answered: some post
+/// one event per call and some post batches, for this many clients. The variables override
+/// these numbers to explore other loads.
 const SINGLE_BACKENDS: usize = 3;
 const BATCH_BACKENDS: usize = 1;
 const MANY_BATCH_BACKENDS: usize = 64;
@@ -71,15 +72,15 @@ const LOUD_CLIENTS: usize = 100;
 const ROUNDS: usize = 3;
 const SECONDS: f64 = 0.5;
 
-/// What the quiet tenant may wait at the most, in what it waits when it is alone.
+/// Maximum p99 of the quiet tenant beside the noise, as a multiple of its p99 alone.
 const RATIO_MAX: f64 = 2.0;
 
-/// The quiet phases agree when the slowest takes so much of the fastest at the most:
-/// otherwise the machine has something else to do, and a ratio says nothing.
+/// Maximum ratio between the slowest and the fastest quiet phase. Above it the machine is
+/// busy with something else, and the latency ratio means nothing.
 const SPREAD_MAX: f64 = 1.5;
 
-/// And the part of a noisy phase for which relay and measuring thread may be kept off
-/// their cores.
+/// Maximum fraction of a noisy phase for which the relay and the measuring thread may be
+/// kept off their cores.
 const KEPT_OFF_MAX: f64 = 0.1;
 
 #[tokio::test]
@@ -101,7 +102,7 @@ async fn a_tenant_whose_many_backends_flood_does_not_make_another_wait_though_no
     .await;
 }
 
-/// Measures the quiet tenant alone and beside a loud one, in turns.
+/// Measures the quiet tenant alone and beside a loud one, in alternating phases.
 async fn beside<F: Future<Output = ()>>(
     what: &str,
     loud: impl Fn(Target) -> F + Copy + Send + 'static,
@@ -186,8 +187,8 @@ fn one_shard() -> Files {
     files
 }
 
-/// For how many seconds, since they began, the relay's threads and this one have been
-/// ready to run while others had their core (schedstat of proc(5)).
+/// Returns for how many seconds since their start the relay's threads and this one have
+/// been ready to run while others had their core (schedstat of proc(5)).
 fn waited_for_core(relay: &Relay) -> f64 {
     let tasks = fs::read_dir(format!("/proc/{}/task", relay.process.id())).unwrap();
     let tasks = tasks.map(|task| task.unwrap().path().join("schedstat"));
@@ -199,14 +200,14 @@ fn waited_for_core(relay: &Relay) -> f64 {
     Duration::from_nanos(nanoseconds.sum()).as_secs_f64()
 }
 
-/// Has this thread, and what it starts, run on one core.
+/// Pins this thread, and the processes and threads that it starts, to one core.
 pub(crate) fn run_on(core: usize) {
     let mut cores = CpuSet::new();
     cores.set(core);
     sched_setaffinity(None, &cores).unwrap();
 }
 
-/// Has this thread run only while no other wants its core (SCHED_IDLE of sched(7)).
+/// Makes this thread run only while no other wants its core (SCHED_IDLE of sched(7)).
 pub(crate) fn let_others_go_first() {
     let thread = gettid().as_raw_nonzero().to_string();
     let chrt = Command::new("chrt")
@@ -233,7 +234,8 @@ impl Quiet {
         Self::connect_with(relay, None).await
     }
 
-    /// The same over TLS, where there is what the relay's certificate is checked against.
+    /// Connects over TLS if `tls` is given, which is what the relay's certificate is
+    /// checked against.
     pub(crate) async fn connect_with(relay: &Relay, tls: Option<Arc<ClientConfig>>) -> Self {
         let mut options = relay.options(&token(QUIET, "ann"));
         if let Some(tls) = tls {
@@ -253,8 +255,8 @@ impl Quiet {
         }
     }
 
-    /// Posts at its calm pace: how long it takes from the call to the last client.
-    /// Each has to get each event, in order.
+    /// Posts at the quiet tenant's rate and measures the time from the call to the last
+    /// client. Each client must receive each event, in order.
     pub(crate) async fn measure(&mut self, phase: Duration) -> Measured {
         let mut pace = interval(PAUSE);
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -301,7 +303,7 @@ async fn all_have(clients: &mut [RelayConnection], offset: u64) {
     }
 }
 
-/// Where a loud tenant's noise goes, and how much of it there was.
+/// Destination of a loud tenant's traffic, with a count of it.
 #[derive(Clone)]
 struct Target {
     options: ClientOptions,
@@ -338,7 +340,7 @@ impl Target {
     }
 }
 
-/// Clients that ask for more than they may, and come back when they are closed for it.
+/// Runs clients that exceed their limits, and reconnect when they are disconnected for it.
 async fn over_limits(target: Target) {
     join_all((0..SENDERS).map(|_| send_on_and_on(&target))).await;
 }
@@ -371,14 +373,14 @@ async fn send_on_and_on(target: &Target) {
     }
 }
 
-/// Backends that post without a pause, for clients that read what they can.
+/// Runs backends that post without a pause, and clients that read what they can.
 async fn flooding(target: Target) {
     let batches = setting(BACKENDS).unwrap_or(BATCH_BACKENDS);
     let clients = setting(CLIENTS_OF_LOUD).unwrap_or(LOUD_CLIENTS);
     flood(&target, batches, clients).await;
 }
 
-/// No place in an inbox makes these wait.
+/// Runs backends that are never held back by an inbox permit, since there are no clients.
 async fn flooding_unheard(target: Target) {
     flood(&target, MANY_BATCH_BACKENDS, 0).await;
 }
@@ -387,7 +389,7 @@ async fn flood(target: &Target, batches: usize, clients: usize) {
     let places = 0..batches + SINGLE_BACKENDS;
     let backends = join_all(places.map(|place| post_on_and_on(target, place < batches)));
     let clients = join_all((0..clients).map(|_| read_on_and_on(target)));
-    // They may wait for what never comes when it is over.
+    // The clients may wait for events that never come, so end with the backends.
     tokio::select! {
         _ = backends => {}
         () = async { drop(clients.await); pending().await } => {}
@@ -411,7 +413,7 @@ async fn post_on_and_on(target: &Target, is_batch: bool) {
         event().encode_to_vec()
     };
     while target.goes_on() {
-        // Refused or not: it does not wait before it tries again.
+        // Do not wait before the next call, whether this one was refused or not.
         drop(
             backend
                 .post(LOUD, body.clone(), PublishEncoding::Protobuf, &[], is_batch)

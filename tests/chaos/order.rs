@@ -1,22 +1,22 @@
-//! What the protocol promises of the order on one connection, as whoever reads
-//! the wire can check it. Knows no client.
+//! Checks the protocol's promises about the order on one connection, as visible on the
+//! wire. Knows nothing about clients.
 
 use std::collections::HashSet;
 
 use sidewire_client::{ControlMessage, Envelope};
 use sidewire_protocol::wire::{Position, SubscriptionConfirmed};
 
-/// What came on one connection so far.
+/// State of one connection: what it has received so far.
 #[derive(Debug, Default)]
 pub(crate) struct Order {
     epoch: Option<String>,
-    /// Everything live is above.
+    /// Every further live event must have a greater offset.
     last: u64,
     seen: HashSet<u64>,
     replay: Replay,
 }
 
-/// What is left of a replay, and its bounds.
+/// The rest of a replay, and its bounds.
 #[derive(Debug, Default)]
 struct Replay {
     left: u64,
@@ -25,7 +25,7 @@ struct Replay {
 }
 
 impl Order {
-    /// Takes the next envelope; the error is what is wrong with it.
+    /// Checks the next envelope. Returns an error that describes a violation.
     pub(crate) fn take(&mut self, envelope: &Envelope) -> Result<(), String> {
         match (&envelope.control, &envelope.position) {
             (None, Some(position)) => self.event(position),
@@ -101,7 +101,7 @@ impl Order {
 mod tests {
     use super::*;
 
-    /// An event, or a confirmation with the number of those that are replayed.
+    /// An event, or a confirmation with the number of replayed events that follow.
     #[derive(Clone, Copy)]
     enum Frame {
         Event(u64),

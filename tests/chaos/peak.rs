@@ -1,4 +1,4 @@
-//! Bodies of calls that take much memory at the same time, and then all end.
+//! Many calls at the same time whose bodies take much memory, and which then all end.
 
 use std::{
     io::Write,
@@ -17,18 +17,18 @@ const MIB: u64 = 1024 * 1024;
 const BODY_BYTES: usize = 8 * MIB as usize;
 const BODIES: u64 = 48;
 
-/// An allocator may return what it has mapped for the first large bodies and keep what it
-/// has grown for the next ones.
+/// An allocator may return the memory mapped for the first large bodies but keep its grown
+/// heap for the next ones.
 const PEAKS: usize = 2;
 
-/// It takes a while to send the bodies on a machine that is busy.
+/// Sending the bodies takes a while on a busy machine.
 const PEAK_TIMEOUT: Duration = Duration::from_secs(60);
 
 const LEFT_MAX: u64 = 64 * MIB;
 const RETURN_TIMEOUT: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// A call whose body lacks its last byte.
+/// Starts a call with a body that lacks its last byte.
 fn begin_call(ingest: SocketAddr, body: &[u8]) -> TcpStream {
     let mut call = TcpStream::connect(ingest).unwrap();
     call.set_write_timeout(Some(PEAK_TIMEOUT)).unwrap();
@@ -42,7 +42,7 @@ fn begin_call(ingest: SocketAddr, body: &[u8]) -> TcpStream {
     call
 }
 
-/// Waits until the relay's resident memory is as it should be. Returns how long that took.
+/// Waits until the relay's resident memory satisfies `is_reached`. Returns how long that took.
 fn wait_for_memory(relay: &Relay, timeout: Duration, is_reached: impl Fn(u64) -> bool) -> Duration {
     let began = Instant::now();
     loop {

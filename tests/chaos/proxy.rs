@@ -1,6 +1,6 @@
-//! A TCP proxy between clients and relay that treats its connections badly, and
-//! reads along what the relay sends. What befalls a connection, and after how many
-//! bytes, comes from a seed and the connection's number.
+//! A TCP proxy between clients and relay that injects faults and reads what the relay
+//! sends. The fault of a connection, and the number of bytes before it, follow from a seed
+//! and the connection's number.
 
 use std::{
     io,
@@ -25,28 +25,28 @@ use tokio::{
 
 use crate::wire::{Seen, Wire};
 
-/// Little, so that a stall is soon felt by the relay.
+/// Small, so that the relay soon notices a stall.
 const BUFFER_BYTES: u32 = 8 * 1024;
 
-/// Up to so many bytes of the relay's pass before the fault.
+/// Upper bound of the bytes that the relay sends before the fault.
 const BYTES_MAX: u64 = 60_000;
 
-/// What befalls a connection.
+/// A fault of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
     /// Both ends are reset.
     Reset,
     /// Both ends are closed.
     Close,
-    /// The client gets a part of a frame, and then the end.
+    /// The client receives part of a frame, then the connection ends.
     MidFrame,
-    /// It is reset before the answer to its handshake is complete.
+    /// The connection is reset before the answer to its handshake is complete.
     Handshake,
     /// Nothing is read from the relay for a while.
     Stall,
-    /// Everything comes late, then the end.
+    /// All data is delayed, then the connection ends.
     Delay,
-    /// The client is reset; the relay hears of it much later.
+    /// The client is reset; the relay's side is reset much later.
     Ghost,
 }
 
@@ -89,17 +89,17 @@ impl Proxy {
         Self { address, shared }
     }
 
-    /// From now on nothing befalls anybody.
+    /// Stops injecting faults.
     pub(crate) fn calm_down(&self) {
         self.shared.is_calm.store(true, Ordering::Relaxed);
     }
 
-    /// How often a fault has occurred.
+    /// Returns how often a fault has occurred.
     pub(crate) fn count(&self, fault: Fault) -> u64 {
         self.shared.faults[fault as usize].load(Ordering::Relaxed)
     }
 
-    /// How many connections have met their fault.
+    /// Returns how many connections have met their fault.
     pub(crate) fn broken(&self) -> u64 {
         FAULTS.into_iter().map(|fault| self.count(fault)).sum()
     }
@@ -126,7 +126,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
                 plan,
                 shared,
             };
-            // Either end may have gone before its fault came.
+            // Either end may have gone before its fault was due.
             let _carried = carried.run().await;
         });
     }
@@ -139,7 +139,7 @@ async fn connect(relay: SocketAddr) -> io::Result<TcpStream> {
     socket.connect(relay).await
 }
 
-/// What befalls one connection, and when.
+/// The fault of one connection, and when it occurs.
 #[derive(Debug, Clone, Copy)]
 struct Plan {
     fault: Fault,
@@ -164,7 +164,7 @@ impl Plan {
     }
 }
 
-/// One connection, and its other half.
+/// A proxied connection: the client's side and the relay's side.
 struct Carried {
     client: TcpStream,
     relay: TcpStream,
@@ -191,8 +191,8 @@ impl Carried {
         }
     }
 
-    /// Carries both ways until the fault that ends it. An error is an end that is no
-    /// doing of the proxy's.
+    /// Carries data both ways until the fault that ends the connection. An error is an end
+    /// that the proxy did not cause.
     async fn carry(&mut self) -> io::Result<()> {
         let (mut from_client, mut to_client) = self.client.split();
         let (mut from_relay, mut to_relay) = self.relay.split();
@@ -210,12 +210,12 @@ impl Carried {
     }
 }
 
-/// What goes from the relay to the client.
+/// The data from the relay to the client.
 struct Delivery<'a> {
     wire: &'a mut Wire,
     plan: Plan,
     shared: &'a Shared,
-    /// Before the fault.
+    /// Bytes left before the fault.
     left: usize,
     has_stalled: bool,
 }
@@ -233,7 +233,7 @@ impl Delivery<'_> {
                 if self.is_due() && !self.befall().await {
                     return Ok(());
                 }
-                // Where the place is not a good one, the next byte's is tried.
+                // If the fault cannot occur at this byte, try the next one.
                 let (now, later) = chunk.split_at(self.left.clamp(1, chunk.len()));
                 self.wire.read(now, &mut self.shared.seen.lock().unwrap());
                 to.write_all(now).await?;
@@ -255,8 +255,8 @@ impl Delivery<'_> {
             }
     }
 
-    /// Lets the fault happen, and says whether the connection goes on after it: only
-    /// after a stall, for as many bytes again.
+    /// Applies the fault. Returns true if the connection continues, which is only after a
+    /// stall, for as many bytes again.
     async fn befall(&mut self) -> bool {
         if self.has_stalled {
             return false;
@@ -271,7 +271,7 @@ impl Delivery<'_> {
     }
 }
 
-/// Passes on what comes, to the end, which is an error.
+/// Passes data on until it ends, which is an error.
 async fn pass_on(from: &mut ReadHalf<'_>, to: &mut WriteHalf<'_>) -> io::Result<()> {
     let mut buffer = [0; 1024];
     loop {
@@ -287,7 +287,7 @@ async fn read_some(from: &mut ReadHalf<'_>, buffer: &mut [u8]) -> io::Result<usi
     }
 }
 
-/// Ends a connection without goodbye: what was not delivered is lost.
+/// Resets a connection: data that was not delivered is lost.
 fn reset(stream: TcpStream) -> io::Result<()> {
     SockRef::from(&stream).set_linger(Some(Duration::ZERO))
 }

@@ -1,5 +1,5 @@
-//! Clients that come back and resume, again and again, through a proxy that breaks
-//! their connections while backends publish.
+//! Clients that reconnect and resume, again and again, through a proxy that breaks their
+//! connections while backends publish.
 
 use std::{
     sync::{
@@ -29,14 +29,14 @@ const TENANTS: [&str; 2] = ["acme", "globex"];
 const BACKENDS_PER_TENANT: usize = 2;
 const USERS: u32 = 10;
 
-/// Small, so that a long absence is one of a moment.
+/// Small, so that even a short absence exceeds it.
 const WINDOW_EVENTS: u64 = 2_000;
 
-/// Where it takes longer, something stands still.
+/// A test that takes longer is stuck.
 const TIME_MAX: Duration = Duration::from_secs(60);
 const TIME_PER_RECONNECT_MAX: Duration = Duration::from_millis(100);
 
-/// Of one backend, between two calls.
+/// Pause of one backend between two calls.
 const PAUSE: Duration = Duration::from_millis(5);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -52,7 +52,7 @@ async fn through_whatever_befalls_connections_all_is_given_once_and_every_gap_is
     let (over, is_over) = watch::channel(false);
     let followers: Vec<_> = followers(&proxy, &ledgers, seed, &is_over).collect();
     let all_posted = || ledgers.iter().map(|ledger| ledger.head()).sum::<u64>();
-    // Nobody ends before it is over but who has found a fault.
+    // A client ends early only if it has found a fault.
     let is_enough = || {
         began.elapsed() > TIME_MAX + TIME_PER_RECONNECT_MAX * reconnects as u32
             || (proxy.broken() >= reconnects && all_posted() >= reconnects * EVENTS_PER_RECONNECT)
@@ -75,18 +75,18 @@ async fn through_whatever_befalls_connections_all_is_given_once_and_every_gap_is
     assert_unharmed(relay).await;
 }
 
-/// A small window, so that it can be missed, and small outboxes and buffers, so that
-/// a stall is soon one too many.
+/// A small window, so that clients can miss it, and small outboxes and buffers, so that a
+/// stall soon fills them.
 fn relay_files() -> crate::relay::Files {
     files(
         "send_buffer = \"8KiB\"\nwrite_timeout = \"1s\"",
-        // Clients change their topics, and are broken off, more often than a user may.
+        // Clients change topics and are disconnected more often than a user may.
         "outbox_frames = 100\nuser_burst = 4294967295\ntenant_burst = 4294967295",
         &format!("[replay]\nevents = {WINDOW_EVENTS}\nage = \"1h\""),
     )
 }
 
-/// The backends of all tenants. Each tenant has an event already, after which
+/// Returns the backends of all tenants. Each tenant already has an event, after which
 /// everything is followed.
 async fn backends(relay: &Relay, ledgers: &[Arc<Ledger>], seed: u64) -> Vec<Backend> {
     let next = Arc::new(AtomicU32::new(1));
@@ -160,7 +160,7 @@ fn report(proxy: &Proxy, tallies: &[Tally], published: u64, took: Duration) {
     );
 }
 
-/// Nothing was out of order on the wire, and everything has happened that was to.
+/// Asserts that nothing was out of order on the wire and that every planned fault has occurred.
 fn assert_chaotic(proxy: &Proxy, tallies: &[Tally]) {
     for fault in FAULTS {
         assert!(proxy.count(fault) > 0, "{fault:?} has not occurred");

@@ -1,4 +1,4 @@
-//! Peers that connect and say nothing, from many addresses.
+//! Peers that connect from many addresses and send nothing.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -13,11 +13,11 @@ use tokio::{
 
 use crate::{descriptors::serve_with, relay::token, site::assert_unharmed};
 
-/// So few that silent peers would take the places of all clients within a moment.
+/// So few that silent peers would take the permits of all clients within a moment.
 const DESCRIPTORS: usize = 256;
 
-/// A silent peer connects so often, from one address after the other. Each would hold its
-/// place for `client.handshake_timeout`, which is 10 s.
+/// Interval at which a silent peer connects, each time from the next address. Each would
+/// hold its permit for `client.handshake_timeout`, which is 10 s.
 const EVERY: Duration = Duration::from_millis(25);
 const ADDRESSES: u8 = 8;
 
@@ -41,7 +41,7 @@ async fn silent_peers_of_other_addresses_keep_honest_handshakes_waiting_for_a_se
             silent.push(connect_from(Ipv4Addr::new(127, 0, 0, last), client).await);
         }
     });
-    // All places that handshakes may have are taken by then.
+    // By then all permits for handshakes are taken.
     let timed_out = || relay.metric("sidewire_handshakes_timed_out_total");
     let begun = Instant::now();
     while timed_out() == 0.0 {

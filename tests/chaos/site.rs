@@ -1,5 +1,4 @@
-//! The relay that the chaos is around, and what the tests are told by the
-//! environment.
+//! The relay under test, and the settings that the tests read from the environment.
 
 use std::{env, fmt, str::FromStr, sync::Arc, time::Duration};
 
@@ -13,22 +12,22 @@ use crate::{
     relay::{Files, INGEST_KEY, Relay},
 };
 
-/// A number from the environment.
+/// Reads a number from the environment.
 pub(crate) fn setting<T: FromStr<Err: fmt::Debug>>(name: &str) -> Option<T> {
     let text = env::var(name).ok()?;
     let number = text.parse();
     Some(number.unwrap_or_else(|error| panic!("{name}={text}: {error:?}")))
 }
 
-/// The seed of a run, which it prints.
+/// Returns the seed of a run, and prints it.
 pub(crate) fn seed(test: &str) -> u64 {
     let seed = setting("SIDEWIRE_SEED").unwrap_or_else(rand::random);
     println!("{test}: seed {seed}");
     seed
 }
 
-/// The files of a relay with these lines in `[client]` and `[limits]`, and then
-/// whatever else.
+/// Returns the files of a relay with these lines in `[client]` and `[limits]`, followed by
+/// `more`.
 pub(crate) fn files(client: &str, limits: &str, more: &str) -> Files {
     let files = Files::new();
     configure(&files, ["127.0.0.1:0"; 3], client, limits, more);
@@ -75,7 +74,7 @@ pub(crate) fn publisher(relay: &Relay) -> EventPublisher {
     EventPublisher::new(&relay.ingest_url(), Some(&Credential::new(INGEST_KEY))).unwrap()
 }
 
-/// Options of a client that notices soon that it was lost, and comes back at once.
+/// Returns options of a client that soon notices a lost connection and reconnects at once.
 pub(crate) fn impatient(url: &str, token: &str, seed: u64) -> ClientOptions {
     let mut options =
         ClientOptions::new(url, Arc::new(RandomSource::from_seed(seed))).with_token(token);
@@ -87,7 +86,8 @@ pub(crate) fn impatient(url: &str, token: &str, seed: u64) -> ClientOptions {
     options
 }
 
-/// The relay has not panicked, its sums add up when all have gone, and it ends well.
+/// Asserts that the relay has not panicked, that its sums add up once all clients have
+/// gone, and that it exits successfully.
 pub(crate) async fn assert_unharmed(relay: Relay) {
     assert_eq!(relay.metric("sidewire_panics_total"), 0.0);
     let all_gone = async {

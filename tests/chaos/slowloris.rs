@@ -1,4 +1,4 @@
-//! Clients that open connections and never come to the point, beside others that do.
+//! Clients that open connections and never complete a handshake, beside others that do.
 
 use std::{
     net::SocketAddr,
@@ -20,11 +20,11 @@ use crate::{
     site::{assert_unharmed, files, setting},
 };
 
-/// As many again drip.
+/// As many again send one byte at a time.
 const SILENT: usize = 200;
 const SILENT_FULL: usize = 5_000;
 
-/// In the gate the relay is less patient.
+/// In the gate the timeout is shorter.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
 const HANDSHAKE_TIMEOUT_FULL: Duration = Duration::from_secs(10);
 
@@ -34,7 +34,7 @@ const DRIP_EVERY: Duration = Duration::from_millis(500);
 const CONNECT_EVERY: Duration = Duration::from_millis(20);
 const CONNECT_P99_MAX: Duration = Duration::from_secs(1);
 
-/// So many are opened at once: the kernel holds no more for a listener.
+/// Connections opened at once: the kernel queues no more for a listener.
 const AT_ONCE: usize = 500;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -48,7 +48,7 @@ async fn who_never_comes_to_the_point_is_closed_in_time_and_keeps_nobody_waiting
     let patience = handshake_timeout.as_millis();
     let client = format!("handshake_timeout = \"{patience}ms\"");
     let relay = Relay::serve(files(&client, "", ""));
-    // One that was there before.
+    // A client that was connected before.
     let mut settled = RelayConnection::open(&options(&relay.client_url(), &token("acme", "ann")))
         .await
         .unwrap();
@@ -87,8 +87,8 @@ async fn who_never_comes_to_the_point_is_closed_in_time_and_keeps_nobody_waiting
     assert_unharmed(relay).await;
 }
 
-/// Opens so many that say nothing, and so many that say a byte now and then. What
-/// comes back is for how long each was let be.
+/// Opens `silent` connections that send nothing and as many that send a byte now and then.
+/// Returns for how long the relay kept each open.
 async fn open_all(address: SocketAddr, silent: usize) -> Vec<JoinHandle<Duration>> {
     let mut open = Vec::new();
     let numbers: Vec<usize> = (0..2 * silent).collect();
@@ -101,7 +101,7 @@ async fn open_all(address: SocketAddr, silent: usize) -> Vec<JoinHandle<Duration
     open
 }
 
-/// From one of several addresses, since each has only so many ports.
+/// Connects from one of several addresses, since each has a limited number of ports.
 async fn connect(to: SocketAddr, number: usize) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     let host = u8::try_from(2 + number % 8).unwrap();
@@ -112,7 +112,7 @@ async fn connect(to: SocketAddr, number: usize) -> TcpStream {
         .unwrap()
 }
 
-/// Waits for the end of the connection.
+/// Waits for the end of the connection. Returns how long that took.
 async fn outlive(mut stream: TcpStream, drips: bool) -> Duration {
     let began = Instant::now();
     let head = "GET /ws HTTP/1.1\r\nHost: localhost\r\nX-Padding: ";
@@ -128,14 +128,14 @@ async fn outlive(mut stream: TcpStream, drips: bool) -> Duration {
                 }
             }
             _ = ticks.tick(), if drips => {
-                // That it is over shows when it reads.
+                // The next read shows whether the connection is closed.
                 drop(stream.write_all(&[drops.next().unwrap()]).await);
             }
         }
     }
 }
 
-/// Connects, subscribes and leaves, again and again: how long each time took.
+/// Connects, subscribes and leaves, again and again. Returns how long each time took.
 async fn connect_until(url: String, end: Instant) -> Vec<Duration> {
     let mut took = Vec::new();
     let mut ticks = interval(CONNECT_EVERY);

@@ -31,21 +31,21 @@ const MIB: u64 = 1024 * 1024;
 const KERNEL_BYTES_MAX: u64 = 300 * 1024;
 const RESIDENT_GROWTH_MAX: u64 = 64 * MIB;
 
-/// Of each of the backends, between two calls: 1,000 events a second in all.
+/// Pause of each backend between two calls: 1,000 events a second in all.
 const PAUSE: Duration = Duration::from_millis(4);
 const BACKENDS: u64 = 4;
 const EVENTS_PER_SECOND: u64 = 1_000;
 const EVENT_BYTES: usize = 1024;
 
-/// The relay's default; an outbox with so many is full.
+/// The relay's default; an outbox with this many frames is full.
 const OUTBOX_FRAMES: u64 = 1_000;
 
-/// In the gate the relay's patience is shorter, and the machine may be busy.
+/// In the gate the relay's timeout is shorter, and the machine may be busy.
 const SECONDS: u64 = 5;
 const SECONDS_FULL: u64 = 20;
 const TOLERANCE: Duration = Duration::from_secs(1);
 
-/// How much of everything, and how soon those that stall have to be gone.
+/// The size of a run, and how soon stalled clients must be disconnected.
 struct Scale {
     stalled: usize,
     reading: usize,
@@ -67,7 +67,7 @@ impl Scale {
     }
 }
 
-/// What was seen from outside, in bytes and since the outboxes can be full.
+/// External measurements, in bytes, from the time when the outboxes can be full.
 #[derive(Debug, Default)]
 struct Watched {
     resident_max: u64,
@@ -117,7 +117,7 @@ async fn clients_that_never_read_are_cut_and_cost_the_others_nothing() {
     assert_unharmed(relay).await;
 }
 
-/// Clients that subscribe and then leave what comes to the kernel.
+/// Connects clients that subscribe and then leave their data in the kernel's buffers.
 async fn stalled(relay: &Relay, count: usize) -> Vec<RelayConnection> {
     let options = relay.options(&token("acme", "stalled"));
     let mut clients = Vec::new();
@@ -129,7 +129,7 @@ async fn stalled(relay: &Relay, count: usize) -> Vec<RelayConnection> {
     clients
 }
 
-/// Clients that read everything, and end with how often they were disconnected.
+/// Starts clients that read everything. Each task returns how often its client was disconnected.
 async fn reading(relay: &Relay, scale: &Scale) -> Vec<JoinHandle<u64>> {
     let ready = Arc::new(AtomicU64::new(0));
     let (all_ready, mut is_ready) = watch::channel(());
@@ -149,7 +149,7 @@ async fn reading(relay: &Relay, scale: &Scale) -> Vec<JoinHandle<u64>> {
     clients
 }
 
-/// Gets all events, each once and in order.
+/// Receives all events, each once and in order.
 async fn read_all(options: ClientOptions, events: u64, subscribed: impl FnOnce()) -> u64 {
     let mut client = RelayClient::new(options);
     client.subscribe([TOPIC]);
@@ -208,8 +208,8 @@ async fn publish_some(
     }
 }
 
-/// Looks at the relay again and again until all events are posted and none of the
-/// clients is left that do not read.
+/// Samples the relay until all events are posted and every client that does not read is
+/// disconnected.
 async fn watch_closely(relay: &Relay, scale: &Scale, posted: &watch::Sender<u64>) -> Watched {
     let mut looks = interval(Duration::from_millis(100));
     let mut watched = Watched::default();

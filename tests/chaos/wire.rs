@@ -1,5 +1,5 @@
-//! Reads along what the relay sends on one connection: the head of its answer,
-//! then frames, which come in whatever pieces.
+//! Parses what the relay sends on one connection, in pieces of any size: the head of its
+//! answer, then frames.
 
 use bytes::{Buf, Bytes, BytesMut};
 use prost::Message as _;
@@ -10,7 +10,7 @@ use crate::order::Order;
 const BINARY: u8 = 0x82;
 const CLOSE: u8 = 0x88;
 
-/// A connection from the relay's side.
+/// A connection as seen from the relay's side.
 #[derive(Debug, Default)]
 pub(crate) struct Wire {
     is_open: bool,
@@ -18,7 +18,7 @@ pub(crate) struct Wire {
     order: Order,
 }
 
-/// What was seen on the wire.
+/// Observations on the wire.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
     pub(crate) events: u64,
@@ -28,7 +28,7 @@ pub(crate) struct Seen {
 }
 
 impl Wire {
-    /// Takes the next bytes that were passed on.
+    /// Parses the next bytes that were passed on.
     pub(crate) fn read(&mut self, bytes: &[u8], seen: &mut Seen) {
         self.pending.extend_from_slice(bytes);
         if !self.is_open {
@@ -44,17 +44,17 @@ impl Wire {
         }
     }
 
-    /// Whether the answer's head is not complete.
+    /// Returns true while the answer's head is incomplete.
     pub(crate) fn is_in_handshake(&self) -> bool {
         !self.is_open
     }
 
-    /// Whether a part of a frame has been passed on.
+    /// Returns true if part of a frame has been passed on.
     pub(crate) fn is_inside_frame(&self) -> bool {
         self.is_open && !self.pending.is_empty()
     }
 
-    /// The next whole frame: its first byte and its payload.
+    /// Returns the next whole frame: its first byte and its payload.
     fn next_frame(&mut self) -> Option<(u8, Bytes)> {
         let bytes = &self.pending[..];
         let (head, length) = match bytes.get(1)? {

@@ -1,4 +1,4 @@
-//! `sidewire bench` beside a relay that runs: what it prints, and how it ends.
+//! `sidewire bench` against a running relay: its output, and how it ends.
 
 use std::{fs, process::Command};
 
@@ -9,7 +9,7 @@ use crate::{
     relay::{Files, Relay},
 };
 
-/// `sidewire bench` of this relay, for a moment.
+/// Returns a short `sidewire bench` run against this relay.
 fn bench(relay: &Relay, scenario: &str, args: &[&str]) -> Command {
     let (url, ingest_url) = (relay.client_url(), relay.ingest_url());
     let mut command = sidewire(&["bench", scenario, "--url", &url]);

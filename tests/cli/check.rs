@@ -1,5 +1,4 @@
-//! A config file that is right, and those that are wrong: `check` and `serve`
-//! judge alike and in the same words.
+//! Correct and faulty config files: `check` and `serve` give the same verdict in the same words.
 
 use std::{fs, path::Path, process::Command};
 
@@ -8,8 +7,8 @@ use crate::{
     relay::{Files, Relay, log_line},
 };
 
-/// What is wrong, the file's text where there is one, and what is said of it
-/// behind `FILE:`, each in a line of its own or in part of one.
+/// A fault, the file's text if there is one, and the expected messages after
+/// `FILE:`, each a whole line or part of one.
 const FAULTS: [(&str, Option<&str>, &[&str]); 15] = [
     (
         "a config file that does not exist",
@@ -155,7 +154,7 @@ const FAULTS: [(&str, Option<&str>, &[&str]); 15] = [
 
 const BAD: &str = "syntax = \"proto3\";\npackage bad;\nmessage Envelope { Gone gone = 2; }\n";
 
-/// A schema with a warning, an event that relates to nothing, and a note.
+/// A schema with a warning, an event without topics, and a note.
 const CHAT: &str = r#"syntax = "proto3";
 package chat.v1;
 import "sidewire/v1/options.proto";
@@ -246,7 +245,7 @@ fn assert_compiled(line: &str) {
     assert!(time.parse::<u32>().is_ok(), "{line}");
 }
 
-/// A named pipe that nobody writes to.
+/// Makes a named pipe that nobody writes to.
 fn make_pipe(path: &Path) {
     let made = Command::new("mkfifo").arg(path).status();
     assert!(made.unwrap().success());
@@ -287,7 +286,7 @@ fn a_config_or_key_file_that_has_no_end_or_is_too_large_is_refused_at_once() {
     }
 }
 
-/// A relay's files with a schema of its own.
+/// Returns a relay's files with this schema.
 fn with_schema(text: &str) -> Files {
     let files = Files::new();
     files.write("chat.proto", text);
@@ -359,8 +358,8 @@ fn the_relay_logs_the_number_of_messages_that_check_prints() {
     );
 }
 
-/// `check` of the schema after these edits, against the schema before them, which the flag
-/// names as a config file or as a descriptor set.
+/// Runs `check` on the schema after these edits, against the schema before them. The flag
+/// names the old schema as a config file or as a descriptor set.
 fn check_against(flag: &str, edits: &[(&str, &str)]) -> (Files, Ended) {
     let mut new = CHAT.to_owned();
     for (from, to) in edits {

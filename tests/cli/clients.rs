@@ -1,4 +1,4 @@
-//! `sidewire publish` and `sidewire tail` beside a relay that runs.
+//! `sidewire publish` and `sidewire tail` with a running relay.
 
 use std::{
     fs,
@@ -14,10 +14,10 @@ use crate::{
     relay::{Files, Relay, TOPIC, event, token},
 };
 
-/// The other topic that an event relates to.
+/// The other topic of an event.
 const ITEM: &str = "work_item:i1";
 
-/// Publishes and gives the relay's answer.
+/// Publishes and returns the relay's answer.
 fn publish(command: Command) -> Value {
     answer(&Process::run(command))
 }
@@ -28,14 +28,14 @@ fn answer(published: &Ended) -> Value {
     serde_json::from_str(&published.stdout).unwrap()
 }
 
-/// `sidewire tail`, subscribed.
+/// Starts `sidewire tail` and waits until it is subscribed.
 fn follow(command: Command) -> Process {
     let tail = Process::start(command);
     tail.stderr_has(|log| log.contains("following").then_some(()));
     tail
 }
 
-/// The titles of the events in the lines, once there are so many.
+/// Waits for `count` events and returns the titles in their lines.
 fn titles(tail: &Process, count: usize) -> Vec<String> {
     let lines = tail.stdout_has(|text| {
         let is_all = text.matches('\n').count() >= count && text.ends_with('\n');
@@ -96,7 +96,7 @@ fn what_is_published_in_each_way_is_followed_in_each_form() {
     }
 }
 
-/// The bytes of an envelope with this title.
+/// Returns the bytes of an envelope with this title.
 fn envelope(title: &str) -> Vec<u8> {
     let json = event(title).to_string();
     let schema = Schema::bundled().unwrap();

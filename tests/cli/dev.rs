@@ -1,5 +1,5 @@
-//! `sidewire dev`, as a newcomer meets it: what it prints can be pasted, and
-//! nothing of it is left behind.
+//! `sidewire dev` as a new user sees it: the commands that it prints can be pasted, and it
+//! leaves nothing behind.
 
 use std::{
     fs,
@@ -19,7 +19,7 @@ use crate::{
     relay::{http, log_line, options, subscribe},
 };
 
-/// `sidewire dev` with a directory for temporary files of its own.
+/// `sidewire dev` with its own directory for temporary files.
 struct Dev {
     process: Process,
     guide: String,
@@ -41,7 +41,7 @@ impl Dev {
     fn start_with(flags: &[&str]) -> Self {
         let directory = TempDir::new().unwrap();
         let process = Process::start(command(&directory, flags));
-        // The guide comes in one piece, and ends with this command.
+        // The guide is printed in one piece, and ends with this command.
         let guide = process.stdout_has(|text| {
             let (_, last) = text.split_once(" token --tenant ")?;
             last.contains('\n').then(|| text.to_owned())
@@ -53,7 +53,7 @@ impl Dev {
         }
     }
 
-    /// The one command of the guide that has these words, as it is printed.
+    /// Returns the only command of the guide that contains these words, as printed.
     fn printed(&self, words: &str) -> &str {
         let mut found = self.guide.lines().filter(|line| {
             let is_command = [env!("CARGO_BIN_EXE_sidewire"), "curl "]
@@ -66,7 +66,7 @@ impl Dev {
         command
     }
 
-    /// What stands behind a word in the guide, up to the end of the line.
+    /// Returns the text after a word in the guide, up to the end of the line.
     fn says(&self, word: &str) -> &str {
         let line = self.guide.lines().find_map(|line| {
             let rest = line.trim_start().strip_prefix(word)?;
@@ -75,7 +75,7 @@ impl Dev {
         line.unwrap_or_else(|| panic!("no {word} in {}", self.guide))
     }
 
-    /// The directory of the keys, the only thing that it has made.
+    /// Returns the directory of the keys, the only thing that `dev` has created.
     fn keys(&self) -> PathBuf {
         let made: Vec<_> = fs::read_dir(self.directory.path()).unwrap().collect();
         let [Ok(keys)] = &made[..] else {
@@ -93,15 +93,15 @@ impl Dev {
     }
 }
 
-/// Runs a command as it is printed.
+/// Runs a command as printed.
 fn shell(command: &str) -> Command {
     let mut shell = Command::new("sh");
     shell.args(["-c", command]);
     shell
 }
 
-/// Does what a printed curl command asks for without curl, which not every machine
-/// has: the shell says what its words are.
+/// Sends the request of a printed curl command without curl, which may not be installed.
+/// The shell splits the command into words.
 fn request(curl: &str) -> String {
     let words = Process::run(shell(&format!(
         "curl() {{ printf '%s\\n' \"$@\"; }}; {curl}"
@@ -175,8 +175,8 @@ fn what_the_guide_prints_works_as_it_is_printed() {
     assert!(dev.end(Signal::INT).status.success());
 }
 
-/// The statements for a browser, done without one: the handshake with the subprotocols,
-/// then the Subscribe. Gives the first frame of the relay.
+/// Does what the statements for a browser do, without a browser: the handshake with the
+/// subprotocols, then the Subscribe. Returns the first frame of the relay.
 fn in_a_browser(statements: &str) -> String {
     let part = |begin: &str, end: &str| {
         let (_, rest) = statements.split_once(begin).unwrap();
@@ -224,7 +224,7 @@ fn the_statements_for_a_browser_follow_the_topic_as_json() {
     assert!(dev.end(Signal::INT).status.success());
 }
 
-/// A schema that is given as a file, relative to the directory of the tests.
+/// Options for a schema file, relative to the directory of the tests.
 const CHAT: [&str; 4] = [
     "--schema",
     "tests/cli/chat.proto",
@@ -250,7 +250,7 @@ fn what_the_guide_prints_works_with_any_schema() {
         let event = tail.stdout_has(|text| text.ends_with('\n').then(|| text.to_owned()));
         let event: Value = serde_json::from_str(&event).unwrap();
         assert!(event[payload].is_object(), "{event}");
-        // The shell ends by the signal too, and hides how the command ended.
+        // The signal ends the shell too, which hides how the command ended.
         tail.signal(Signal::INT);
         let summary = log_line(&tail.end().stderr, "summary").unwrap();
         assert_eq!(summary["events"], 1);

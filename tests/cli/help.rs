@@ -1,4 +1,4 @@
-//! What the program says of itself.
+//! Help texts and the version.
 
 use crate::process::{Process, sidewire};
 

@@ -11,8 +11,8 @@ const FILES: usize = 200;
 const MESSAGES_PER_FILE: usize = 10;
 const FIELDS_PER_MESSAGE: usize = 10;
 
-/// The most time that compiling may take in a release build, and in one that is not
-/// optimized. The best of some tries counts: other tests want the machine too.
+/// Maximum compile time in milliseconds in a release build, and in one that is not
+/// optimized. The best of several runs counts, since other tests use the machine too.
 const MILLISECONDS_MAX: u64 = if cfg!(debug_assertions) {
     20_000
 } else {
@@ -20,8 +20,8 @@ const MILLISECONDS_MAX: u64 = if cfg!(debug_assertions) {
 };
 const TRIES: usize = 3;
 
-/// A file whose messages have annotated fields, lists and maps, and fields of the
-/// messages of the file before it.
+/// Returns a file with messages that have annotated fields, lists and maps, and fields with
+/// messages of the previous file.
 fn file(number: usize) -> String {
     let mut text = format!(
         "syntax = \"proto3\";\npackage large.f{number};\nimport \"sidewire/v1/options.proto\";\n"
@@ -49,7 +49,7 @@ fn file(number: usize) -> String {
     text
 }
 
-/// An envelope with an event for each file.
+/// Returns an envelope with an event for each file.
 fn envelope() -> String {
     let mut text =
         "syntax = \"proto3\";\npackage large;\nimport \"sidewire/v1/relay.proto\";\n".to_owned();
@@ -91,7 +91,7 @@ fn two_thousand_messages_in_two_hundred_files_are_compiled_in_time() {
     );
 }
 
-/// How many milliseconds compiling has taken, as `check` says.
+/// Returns the compile time that `check` prints, in milliseconds.
 fn compile_time(files: &Files) -> u64 {
     let checked = Process::run(sidewire(&["check", "--config", &files.config()]));
     assert!(checked.status.success(), "{checked:?}");

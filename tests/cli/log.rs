@@ -1,4 +1,4 @@
-//! A log that nobody takes: a pipe that is never read, a full disk.
+//! A log that cannot be written: a pipe that is never read, a full disk.
 
 use std::{
     fs::OpenOptions,
@@ -18,11 +18,11 @@ use crate::{
 
 const LOST: &str = "sidewire_log_lines_lost_total";
 
-/// Longer than the relay takes to end when nothing is queued, much shorter than a hang.
+/// Longer than the relay takes to exit when nothing is queued, much shorter than a hang.
 const END_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A relay whose standard error is a pipe that is read only up to the line that says
-/// where it listens.
+/// Starts a relay with a standard error that is a pipe that is read only up to the line with its
+/// addresses.
 fn relay_with_unread_log() -> (Relay, BufReader<PipeReader>) {
     let files = Files::with("", "level = \"debug\"");
     let (reader, writer) = pipe().unwrap();
@@ -44,7 +44,7 @@ fn read_until(log: &mut impl BufRead, message: &str) -> Value {
     }
 }
 
-/// Has the relay log more than a pipe of 64 KiB takes.
+/// Makes the relay log more than fits into a pipe of 64 KiB.
 fn flood(relay: &Relay) {
     let handshake = "GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\
@@ -127,7 +127,7 @@ async fn a_second_signal_ends_a_relay_whose_log_nobody_reads() {
 #[tokio::test]
 async fn lost_lines_are_counted_and_the_log_says_so_once_it_is_read_again() {
     let (relay, mut log) = relay_with_unread_log();
-    // The queue takes 1 MiB beside what the pipe takes.
+    // The queue takes 1 MiB in addition to what the pipe takes.
     while relay.metric(LOST) == 0.0 {
         flood(&relay);
     }
@@ -141,7 +141,7 @@ async fn lost_lines_are_counted_and_the_log_says_so_once_it_is_read_again() {
     let (line, mut log) = timeout(PATIENCE, line).await.unwrap().unwrap();
     assert!(line["lost"].as_u64().unwrap() > 0, "{line}");
     assert_eq!(line["level"], json!("WARN"));
-    // Somebody has to read what it still logs.
+    // Keep reading what the relay still logs.
     std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
     assert_ends_in_time(relay);
 }
@@ -228,7 +228,7 @@ fn refusals_are_logged_once_a_period_with_their_number() {
             (&first["level"], &first["status"]),
             (&json!("INFO"), &json!(401))
         );
-        // Several lines have them if the test takes longer than a period.
+        // The repeats are on several lines if the test takes longer than a period.
         let repeated = lines.iter().filter(|it| it["repeats"] == message);
         let repeated: u64 = repeated.map(|it| it["repeated"].as_u64().unwrap()).sum();
         assert_eq!(repeated, TIMES - 1, "{log}");

@@ -1,4 +1,4 @@
-//! The program as its operator meets it: commands, config files, signals, output.
+//! The program as an operator uses it: commands, config files, signals, output.
 #![cfg(unix)]
 #![allow(
     clippy::unwrap_used,

@@ -1,5 +1,6 @@
-//! A process that does not run for a while: SIGSTOP, as a debugger or a frozen virtual
-//! machine has it. Deadlines pass meanwhile, and what clients have sent or read counts.
+//! A process that is suspended for a while by SIGSTOP, as by a debugger or a frozen virtual
+//! machine. Deadlines pass meanwhile, but what clients have sent or read before still
+//! counts.
 
 use std::{
     fs,
@@ -14,10 +15,10 @@ use crate::{
     relay::{Files, Relay, token},
 };
 
-/// Every deadline of the relay below.
+/// Every timeout of the relay below.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long the relay does not run: its clock has to go on, so this is really waited for.
+/// Duration for which the relay is suspended. Its clock must advance, so the test really waits.
 const PAUSE: Duration = Duration::from_millis(2500);
 
 fn relay() -> Relay {
@@ -41,7 +42,7 @@ fn handshake() -> String {
     )
 }
 
-/// Reads the head of an answer, which must be this status.
+/// Reads the head of an answer, which must have this status.
 fn answered(stream: &mut TcpStream, status: &str) {
     let (mut head, mut byte) = (Vec::new(), [0]);
     while !head.ends_with(b"\r\n\r\n") {
@@ -54,7 +55,7 @@ fn answered(stream: &mut TcpStream, status: &str) {
     assert!(head.starts_with(status), "{head}");
 }
 
-/// Stops the relay, does something meanwhile, and has it go on once the deadlines are over.
+/// Suspends the relay, does something meanwhile, and resumes it once the deadlines have passed.
 fn while_stopped(relay: &Relay, meanwhile: impl FnOnce()) {
     assert!(PAUSE > TIMEOUT);
     relay.process.signal(Signal::STOP);
@@ -66,7 +67,7 @@ fn while_stopped(relay: &Relay, meanwhile: impl FnOnce()) {
     relay.process.signal(Signal::CONT);
 }
 
-/// Whether each of its threads is stopped (proc_pid_stat(5)).
+/// Returns true if each of its threads is stopped (proc_pid_stat(5)).
 fn is_stopped(relay: &Relay) -> bool {
     let tasks = fs::read_dir(format!("/proc/{}/task", relay.process.id())).unwrap();
     tasks.into_iter().all(|task| {
@@ -83,7 +84,7 @@ fn a_handshake_that_became_whole_during_a_pause_is_accepted() {
     let request = handshake();
     let (begin, rest) = request.as_bytes().split_at(40);
     stream.write_all(begin).unwrap();
-    // Whoever connects later is served later, so the beginning is read by then.
+    // Connections are served in order, so by then the relay has read the beginning.
     let mut other = connect(&relay);
     other.write_all(request.as_bytes()).unwrap();
     answered(&mut other, "HTTP/1.1 101 ");
@@ -97,7 +98,7 @@ fn a_message_that_became_whole_during_a_pause_is_taken() {
     let mut stream = connect(&relay);
     stream.write_all(handshake().as_bytes()).unwrap();
     answered(&mut stream, "HTTP/1.1 101 ");
-    // The first fragment of an empty message, and a ping behind it, whose pong says that
+    // The first fragment of an empty message, followed by a ping; its pong shows that
     // both are read.
     let (begin, rest) = ([0x02, 0x80, 0, 0, 0, 0], [0x80, 0x80, 0, 0, 0, 0]);
     let ping = [0x89, 0x80, 0, 0, 0, 0];
@@ -106,7 +107,7 @@ fn a_message_that_became_whole_during_a_pause_is_taken() {
     stream.read_exact(&mut pong).unwrap();
     assert_eq!(pong, [0x8a, 0]);
     while_stopped(&relay, || stream.write_all(&rest).unwrap());
-    // An empty message is refused, by a message and not by a Close.
+    // An empty message is refused with a message and not with a Close.
     let mut head = [0; 2];
     stream.read_exact(&mut head).unwrap();
     assert_eq!(head[0], 0x82, "{head:x?}");

@@ -1,4 +1,4 @@
-//! Programs that run: what they print, the signals that they get, how they end.
+//! Running programs: their output, the signals sent to them, their exit.
 
 use std::{
     io::Read,
@@ -12,11 +12,10 @@ use std::{
 pub(crate) use rustix::process::Signal;
 use rustix::process::{Pid, kill_process_group};
 
-/// What every wait is bounded by, so that a fault ends the test.
+/// Upper bound of every wait, so that a fault ends the test.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-/// `sidewire` with these arguments, and with nothing of the environment that it
-/// would look at.
+/// Returns `sidewire` with these arguments, without the environment variables that it reads.
 pub(crate) fn sidewire(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sidewire"));
     command.args(args);
@@ -36,21 +35,20 @@ pub(crate) fn sidewire(args: &[&str]) -> Command {
     command
 }
 
-/// Whether there is such a program here.
+/// Returns true if this program is installed.
 pub(crate) fn is_on_path(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|directory| directory.join(program).is_file())
 }
 
-/// A program that runs, in a process group of its own. Killed where a test ends
-/// before it.
+/// A running program in its own process group. It is killed if a test ends before it.
 pub(crate) struct Process {
     child: Child,
     stdout: Captured,
     stderr: Captured,
 }
 
-/// How a program has ended.
+/// Exit status and output of a program.
 #[derive(Debug)]
 pub(crate) struct Ended {
     pub(crate) status: ExitStatus,
@@ -59,12 +57,12 @@ pub(crate) struct Ended {
 }
 
 impl Process {
-    /// Starts it, without standard input, and reads all that it prints.
+    /// Starts the program without standard input, and captures its output.
     pub(crate) fn start(command: Command) -> Self {
         Self::start_with(command, Stdio::null(), Stdio::piped(), Stdio::piped())
     }
 
-    /// Starts it with these streams.
+    /// Starts the program with these streams.
     pub(crate) fn start_with(
         mut command: Command,
         stdin: impl Into<Stdio>,
@@ -81,36 +79,36 @@ impl Process {
         }
     }
 
-    /// Runs it to its end.
+    /// Runs the program to its end.
     pub(crate) fn run(command: Command) -> Ended {
         Self::start(command).end()
     }
 
-    /// Waits until it has printed what `find` looks for.
+    /// Waits until standard output contains what `find` looks for.
     pub(crate) fn stdout_has<T>(&self, find: impl FnMut(&str) -> Option<T>) -> T {
         self.stdout.wait(find)
     }
 
-    /// Waits until it has logged what `find` looks for.
+    /// Waits until standard error contains what `find` looks for.
     pub(crate) fn stderr_has<T>(&self, find: impl FnMut(&str) -> Option<T>) -> T {
         self.stderr.wait(find)
     }
 
-    /// Its number.
+    /// Returns the process id.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Sends a signal to it, and to what it has started.
+    /// Sends a signal to the process, and to those that it has started.
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process_group(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    /// Waits for its end.
+    /// Waits for the program to exit.
     pub(crate) fn end(mut self) -> Ended {
         let whole = |stream: &Captured| stream.wait_whole();
         let (stdout, stderr) = (whole(&self.stdout), whole(&self.stderr));
-        // Both streams are at their ends, so it is gone or about to be.
+        // Both streams have ended, so the process has exited or is about to.
         let status = self.child.wait().unwrap();
         Ended {
             status,
@@ -129,7 +127,7 @@ impl Drop for Process {
     }
 }
 
-/// What comes out of a stream, read by a thread of its own.
+/// Output of a stream, read by a thread of its own.
 #[derive(Clone, Default)]
 struct Captured(Arc<(Mutex<Text>, Condvar)>);
 
@@ -159,7 +157,7 @@ impl<R: Read + Send + 'static> From<Option<R>> for Captured {
 }
 
 impl Captured {
-    /// Adds text; `None` is the end.
+    /// Adds text; `None` marks the end.
     fn add(&self, text: Option<&str>) {
         let mut state = self.0.0.lock().unwrap();
         state.text.push_str(text.unwrap_or_default());
@@ -186,7 +184,7 @@ impl Captured {
             .wait_timeout_while(state.lock().unwrap(), PATIENCE, |state| goes_on(state))
             .unwrap();
         let text = state.text.clone();
-        // Not while it is locked: the reading thread would panic too.
+        // Unlock before panicking, or the reading thread would panic too.
         drop(state);
         assert!(!timeout.timed_out(), "waited in vain. What came:\n{text}");
         text

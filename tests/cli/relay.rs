@@ -1,4 +1,4 @@
-//! A relay that runs as a process of its own, from a config file.
+//! A relay that runs as a separate process, with a config file.
 
 use std::{
     fs,
@@ -18,18 +18,19 @@ use tempfile::TempDir;
 
 use crate::process::{PATIENCE, Process, sidewire};
 
-/// A topic that [`event`] relates to.
+/// A topic of [`event`].
 pub(crate) const TOPIC: &str = "project:p1";
 
 /// The signing secret and the ingest key of [`Files`].
 pub(crate) const SECRET: &str = "CANARY-secret-0123456789abcdef-0123456789";
 pub(crate) const INGEST_KEY: &str = "CANARY-ingest-key-0123456789";
 
-/// A directory with a config file and what it names.
+/// A directory with a config file and the files that it names.
 pub(crate) struct Files(pub(crate) TempDir);
 
 impl Files {
-    /// With these lines in `[client]` and `[log]`; all ports are free ones.
+    /// Writes the files with these lines in `[client]` and `[log]`; all ports are chosen by
+    /// the kernel.
     pub(crate) fn with(client: &str, log: &str) -> Self {
         let files = Self(TempDir::new().unwrap());
         files.write("jwt.secret", SECRET);
@@ -61,7 +62,7 @@ listen = "127.0.0.1:0"
         files
     }
 
-    /// With the defaults.
+    /// Writes the files with the defaults.
     pub(crate) fn new() -> Self {
         Self::with("", "")
     }
@@ -70,19 +71,19 @@ listen = "127.0.0.1:0"
         self.0.path().join(name)
     }
 
-    /// Writes a file and gives its path.
+    /// Writes a file and returns its path.
     pub(crate) fn write(&self, name: &str, text: &str) -> String {
         let path = self.path(name);
         fs::write(&path, text).unwrap();
         path.to_str().unwrap().to_owned()
     }
 
-    /// The path of the config file.
+    /// Returns the path of the config file.
     pub(crate) fn config(&self) -> String {
         self.path("sidewire.toml").to_str().unwrap().to_owned()
     }
 
-    /// The command that serves with it.
+    /// Returns the command that serves with the config file.
     pub(crate) fn serve(&self) -> Command {
         sidewire(&["serve", "--config", &self.config()])
     }
@@ -102,20 +103,20 @@ impl Relay {
         Self::serve(Files::new())
     }
 
-    /// Serves with the files, and waits until it says where it listens.
+    /// Serves with these files, and waits until the relay logs its addresses.
     pub(crate) fn serve(files: Files) -> Self {
         let serve = files.serve();
         Self::started(files, serve)
     }
 
-    /// The same by this command.
+    /// Starts the relay with this command.
     pub(crate) fn started(files: Files, serve: Command) -> Self {
         let process = Process::start(serve);
         let line = process.stderr_has(|log| log_line(log, "the relay is ready"));
         Self::with_addresses(process, files, &line)
     }
 
-    /// A relay that runs and listens where this line of its log says.
+    /// Returns a running relay that listens on the addresses in this line of its log.
     pub(crate) fn with_addresses(process: Process, files: Files, line: &Value) -> Self {
         let address = |listener: &str| line[listener].as_str().unwrap().parse().unwrap();
         Self {
@@ -135,12 +136,12 @@ impl Relay {
         format!("http://{}", self.ingest)
     }
 
-    /// What a client of this relay has to know.
+    /// Returns the options of a client of this relay.
     pub(crate) fn options(&self, token: &str) -> ClientOptions {
         options(&self.client_url(), token)
     }
 
-    /// `sidewire publish` to this relay, for the tenant `acme`.
+    /// Returns `sidewire publish` to this relay, for the tenant `acme`.
     pub(crate) fn publish(&self, args: &[&str]) -> Command {
         let url = self.ingest_url();
         let key = self.files.path("ingest.key");
@@ -149,7 +150,7 @@ impl Relay {
         command
     }
 
-    /// `sidewire tail` of this relay, as the user `ann` of the tenant `acme`.
+    /// Returns `sidewire tail` of this relay, as the user `ann` of the tenant `acme`.
     pub(crate) fn tail(&self, args: &[&str]) -> Command {
         let token = self.files.write("token.jwt", &token("acme", "ann"));
         let url = self.client_url();
@@ -158,7 +159,7 @@ impl Relay {
         command
     }
 
-    /// The value of a metric, given with its labels.
+    /// Returns the value of a metric, given with its labels.
     pub(crate) fn metric(&self, series: &str) -> f64 {
         let request = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
         let answer = http(self.ops, request);
@@ -173,13 +174,13 @@ impl Relay {
     }
 }
 
-/// An event that relates to [`TOPIC`], with this title.
+/// Returns an event with this title and the topic [`TOPIC`].
 pub(crate) fn event(title: &str) -> Value {
     let item = json!({"id": "i1", "projectId": "p1", "title": title});
     json!({"workItemCreated": {"workItem": item, "userId": "ann"}})
 }
 
-/// A token of [`SECRET`], valid for an hour.
+/// Returns a token signed with [`SECRET`], valid for an hour.
 pub(crate) fn token(tenant: &str, user: &str) -> String {
     let token = NewToken {
         tenant: TenantName::parse(tenant).unwrap(),
@@ -207,7 +208,7 @@ pub(crate) async fn subscribe(client: &mut RelayConnection, topic: &str) {
     );
 }
 
-/// The first line of a JSON log with this message.
+/// Returns the first line of a JSON log with this message.
 pub(crate) fn log_line(log: &str, message: &str) -> Option<Value> {
     log.split_inclusive('\n')
         .filter(|line| line.ends_with('\n'))
@@ -215,7 +216,7 @@ pub(crate) fn log_line(log: &str, message: &str) -> Option<Value> {
         .find(|line| line["message"] == message)
 }
 
-/// What is answered to a request, up to the end of the connection or, where it
+/// Sends a request and returns the answer, up to the end of the connection or, if it
 /// becomes a WebSocket, of the head.
 pub(crate) fn http(address: SocketAddr, request: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();

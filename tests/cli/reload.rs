@@ -1,5 +1,5 @@
-//! `sidewire serve` and SIGHUP: what changes while connections go on, what does not,
-//! and what systemd hears of it.
+//! `sidewire serve` and SIGHUP: which settings change while connections stay open, which do
+//! not, and what systemd is notified of.
 
 use std::{
     fs,
@@ -78,7 +78,7 @@ pub(crate) async fn connect(relay: &Relay, token: &str) -> Result<RelayConnectio
     RelayConnection::open(&relay.options(token)).await
 }
 
-/// That the connection is there and nothing waits.
+/// Asserts that the connection is open and that no message is waiting.
 pub(crate) async fn is_there(client: &mut RelayConnection) {
     client.send_ping().await.unwrap();
     let pong = timeout(PATIENCE, client.receive()).await.unwrap();
@@ -128,7 +128,7 @@ async fn what_can_change_changes_under_connections_that_stay_and_the_rest_is_nam
     assert!(before > 1.7e9);
     reload(&relay, 1);
 
-    // What came before stays, and goes by what is new.
+    // Existing connections stay, and follow the new settings.
     is_there(&mut ann).await;
     ann.subscribe(["project:p2", "project:p3"]).await.unwrap();
     let refused = timeout(PATIENCE, ann.receive()).await.unwrap();
@@ -136,7 +136,7 @@ async fn what_can_change_changes_under_connections_that_stay_and_the_rest_is_nam
         matches!(&refused, Ok(RelayMessage::Error(error)) if error.error_code == "VALIDATION_ERROR"),
         "{refused:?}"
     );
-    // Who comes now needs the new key, and there is no place for another tenant.
+    // New connections need the new key, and there is no room for another tenant.
     let old = connect(&relay, &token("acme", "ann")).await;
     assert!(matches!(old, Err(OpenError::Unauthorized(_))));
     let mut bob = connect(&relay, &token_of(NEW_SECRET, "bob")).await.unwrap();
@@ -188,7 +188,7 @@ async fn a_file_with_an_error_changes_nothing_and_is_told_of_as_check_does() {
     for (times, bad) in [
         good.replace("shards = 2", "shardz = 2"),
         good.replace("jwt.secret", "absent.secret"),
-        // What goes together in the file, and not with what stays as it was.
+        // Consistent within the file, but not with the settings that cannot change.
         good.replace("[log]", "[replay]\nprocess_bytes = \"1MiB\"\n[log]")
             .replace("shards = 2", "memory_max = \"193MiB\""),
     ]
@@ -216,7 +216,7 @@ async fn a_file_with_an_error_changes_nothing_and_is_told_of_as_check_does() {
                 assert!(message.contains("needs a restart"), "{message}");
             }
         }
-        // It is counted before it is logged.
+        // The reload is counted before it is logged.
         assert_eq!(relay.metric("sidewire_config_reload_successful"), 0.0);
         let refused = relay.metric("sidewire_config_reloads_total{result=\"refused\"}");
         assert_eq!(refused, times as f64 + 1.0);
@@ -247,7 +247,7 @@ async fn who_came_with_a_key_that_is_gone_goes_once_that_is_configured() {
         )],
     );
     reload(&relay, 2);
-    // Told as who comes with a token that has expired.
+    // The client is closed like one that connects with an expired token.
     match timeout(PATIENCE, ann.receive()).await.unwrap() {
         Ok(RelayMessage::Error(error)) => assert_eq!(error.error_code, "AUTHENTICATION_FAILED"),
         other => panic!("{other:?}"),
@@ -334,8 +334,8 @@ fn monotonic_usec() -> u64 {
     u64::try_from(now.tv_sec).unwrap() * 1_000_000 + u64::try_from(now.tv_nsec).unwrap() / 1000
 }
 
-/// An issuer whose certificate a CA of its own has signed: its port, and the CA's
-/// certificate as PEM.
+/// Starts an issuer with a certificate signed by its own CA. Returns its port, and the
+/// CA's certificate as PEM.
 async fn issuer(keys: Value) -> (u16, String) {
     let ca_key = rcgen::KeyPair::generate().unwrap();
     let mut ca = rcgen::CertificateParams::new(Vec::new()).unwrap();
@@ -360,7 +360,7 @@ async fn issuer(keys: Value) -> (u16, String) {
         let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
         loop {
             let (stream, _) = listener.accept().await.unwrap();
-            // Who does not believe the certificate says so and goes.
+            // A client that does not trust the certificate sends an alert and leaves.
             if let Ok(mut stream) = acceptor.accept(stream).await {
                 let mut bytes = [0; 4096];
                 drop(stream.read(&mut bytes).await);

@@ -37,7 +37,7 @@ Subscribe lists       none: clients use `topics`, field 16
   topics[] → <value>, which is a topic
 ";
 
-/// A schema that is given as a file.
+/// Options for a schema file.
 const CHAT: [&str; 4] = [
     "--schema",
     concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cli/chat.proto"),
@@ -71,7 +71,7 @@ fn run(args: &[&str]) -> Ended {
     Process::run(sidewire(args))
 }
 
-/// What the command prints, which has to be well.
+/// Returns the output of the command, which must succeed.
 fn printed(args: &[&str]) -> String {
     let ended = run(args);
     assert_eq!(ended.status.code(), Some(0), "{ended:?}");
@@ -305,7 +305,7 @@ client: does not receive it
     assert!(missed.stdout.ends_with(expected), "{missed:?}");
 }
 
-/// The names of all members of a JSON value, however deep.
+/// Returns the names of all members of a JSON value, at any depth.
 fn members(value: &Value) -> BTreeSet<String> {
     match value {
         Value::Array(values) => values.iter().flat_map(members).collect(),

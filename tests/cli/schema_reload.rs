@@ -1,5 +1,5 @@
-//! `sidewire serve` and SIGHUP with a schema of one's own: what is added serves the next
-//! event, and what would break clients changes nothing.
+//! `sidewire serve` and SIGHUP with a custom schema: additions apply to the next event, and
+//! a change that would break clients is refused as a whole.
 
 use std::fs;
 
@@ -49,7 +49,7 @@ enum Mood {
 }
 "#;
 
-/// A relay that serves the schema, and a client in the room `r1`.
+/// Starts a relay with the schema, and a client in the room `r1`.
 async fn start() -> (Relay, RelayConnection) {
     let files = Files::new();
     files.write("chat.proto", CHAT);
@@ -62,7 +62,7 @@ async fn start() -> (Relay, RelayConnection) {
     (relay, ann)
 }
 
-/// Writes the schema with these texts in place of others.
+/// Writes the schema with these replacements.
 fn write(relay: &Relay, edits: &[(&str, &str)]) {
     let mut text = CHAT.to_owned();
     for (from, to) in edits {
@@ -72,7 +72,7 @@ fn write(relay: &Relay, edits: &[(&str, &str)]) {
     relay.files.write("chat.proto", &text);
 }
 
-/// Posts an event and gives the topics that it was found to relate to, or why not.
+/// Posts an event and returns its topics, or the problem document if it is refused.
 fn post(relay: &Relay, event: &Value) -> Result<Value, Value> {
     let body = event.to_string();
     let length = body.len();
@@ -93,7 +93,7 @@ fn post(relay: &Relay, event: &Value) -> Result<Value, Value> {
     }
 }
 
-/// That the client gets an event with this text in it next.
+/// Asserts that the next event of the client contains this text.
 async fn gets(client: &mut RelayConnection, text: &str) {
     match timeout(PATIENCE, client.receive()).await.unwrap() {
         Ok(RelayMessage::Event(event)) => {
@@ -108,8 +108,7 @@ async fn gets(client: &mut RelayConnection, text: &str) {
     }
 }
 
-/// Sends SIGHUP and gives the message with which the reload is refused for the `times`th
-/// time.
+/// Sends SIGHUP and returns the message of the `times`th refused reload.
 fn refused_reload(relay: &Relay, times: usize) -> String {
     relay.process.signal(Signal::HUP);
     relay.process.stderr_has(|log| {
@@ -123,7 +122,7 @@ fn refused_reload(relay: &Relay, times: usize) -> String {
     })
 }
 
-/// The revision that the metrics name, which is the only one.
+/// Returns the only schema revision in the metrics.
 fn revision(relay: &Relay) -> String {
     let request = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     let scrape = http(relay.ops, request);
@@ -195,7 +194,7 @@ async fn what_is_added_to_the_schema_serves_the_next_event() {
     assert_eq!(reloaded["revision"], second);
     assert_eq!(reloaded["events"], 2);
 
-    // A comment means nothing to clients.
+    // A comment makes no difference to clients.
     let text = fs::read_to_string(relay.files.path("chat.proto")).unwrap();
     relay
         .files
@@ -211,7 +210,7 @@ async fn a_schema_that_breaks_clients_is_refused_with_all_that_does() {
     let (relay, mut ann) = start().await;
     let first = revision(&relay);
     let event = json!({"post": {"roomId": "r1", "author": "bob", "mood": "MOOD_GLAD"}});
-    // Along with a change of the config that would be good by itself.
+    // Together with a config change that would be valid by itself.
     edit(
         &relay,
         &[("shards = 2", "shards = 2\ntopics_per_subscribe = 1")],
@@ -249,7 +248,7 @@ async fn a_schema_that_breaks_clients_is_refused_with_all_that_does() {
         "{received:?}"
     );
 
-    // A file that is no .proto is told of with its line.
+    // An invalid .proto file is reported with its line.
     write(&relay, &[("string author = 2;", "string author 2;")]);
     let message = refused_reload(&relay, 2);
     assert!(message.contains("chat.proto:23: error: "), "{message}");
@@ -258,7 +257,7 @@ async fn a_schema_that_breaks_clients_is_refused_with_all_that_does() {
     assert_eq!(post(&relay, &event), Ok(json!(["room:r1"])));
     gets(&mut ann, "bob").await;
 
-    // Once it is mended the rest of the config takes effect too.
+    // Once the file is fixed, the rest of the config takes effect too.
     write(&relay, &[]);
     reload(&relay, 1);
     assert_eq!(revision(&relay), first);
@@ -332,7 +331,7 @@ async fn another_envelope_waits_for_a_restart_and_the_rest_is_applied() {
     );
 }
 
-/// A client that uses JSON, in the room `r1`, and the confirmation of its Subscribe.
+/// Connects a JSON client in the room `r1`. Returns it with the confirmation of its Subscribe.
 async fn json_client(relay: &Relay, resume_from: &Value) -> (WebSocketStream<TcpStream>, Value) {
     let mut request = relay.client_url().into_client_request().unwrap();
     let offer = format!("sidewire.v1.json, bearer.{}", token("acme", "eve"));

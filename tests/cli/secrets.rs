@@ -1,5 +1,5 @@
-//! What is secret is in no output: a canary in every place that takes a
-//! credential, and a search of all that comes out.
+//! Secrets do not appear in any output: every credential contains a canary, and all output
+//! is searched for it.
 
 use std::process::Command;
 
@@ -10,17 +10,16 @@ use crate::{
     relay::{Files, INGEST_KEY, Relay, SECRET, TOPIC, event, http, subscribe, token},
 };
 
-/// Stands in the secret and in the ingest key of the relay, and in each bad
-/// credential.
+/// Part of the relay's secret and ingest key, and of each bad credential.
 const CANARY: &str = "CANARY";
 
-/// A credential that is none.
+/// An invalid credential.
 const BAD: &str = "CANARYheader.CANARYclaims.CANARYsignature";
 
 const UPGRADE: &str = "Host: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n";
 
-/// Handshakes with the token in each of its places, good or bad.
+/// Returns handshakes with the token, good or bad, in each possible position.
 fn handshakes(token: &str) -> Vec<String> {
     let query = |query: &str| format!("GET /ws?{query} HTTP/1.1\r\n{UPGRADE}\r\n");
     let header = |header: &str| format!("GET /ws HTTP/1.1\r\n{UPGRADE}{header}\r\n\r\n");
@@ -33,7 +32,7 @@ fn handshakes(token: &str) -> Vec<String> {
     ]
 }
 
-/// Requests that are refused for other reasons than the token that they carry.
+/// Returns requests that are refused for reasons other than their token.
 fn odd_requests(token: &str) -> Vec<String> {
     [
         format!("GET /ws?access_token={token} HTTP/1.1\r\nHost: localhost\r\n\r\n"),
@@ -59,7 +58,7 @@ fn call(key: &str) -> String {
     )
 }
 
-/// The commands that take a credential, each with one that is not accepted.
+/// Returns the commands that take a credential, each with one that is not accepted.
 fn commands(relay: &Relay) -> Vec<Command> {
     let bad = relay.files.write("bad", BAD);
     let newline = relay.files.write("newline", &format!("{BAD}\n{BAD}"));
@@ -148,7 +147,7 @@ async fn no_secret_and_no_token_is_in_any_output_at_the_level_trace() {
         ),
     ));
 
-    // What clients say is no secret, and no log's business either.
+    // The messages of clients are not secret, but must not be logged either.
     let mut client = RelayConnection::open(&relay.options(&good)).await.unwrap();
     subscribe(&mut client, &format!("project:{CANARY}")).await;
     client.close(1000).await;

@@ -20,11 +20,11 @@ use crate::{
     relay::{Files, INGEST_KEY, Relay, TOPIC, event, log_line, subscribe, token},
 };
 
-/// More than a connection's kernel buffers take, less than its outbox.
+/// More than a connection's kernel buffers take, less than its outbox takes.
 const EVENTS: usize = 60;
 const EVENT_BYTES: usize = 16 * 1024;
 
-/// A client of little appetite: most of what is sent to it has to wait.
+/// Connects a client with small buffers: most of what is sent to it has to wait.
 async fn slow_client(relay: &Relay) -> RelayConnection {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
@@ -37,7 +37,7 @@ async fn slow_client(relay: &Relay) -> RelayConnection {
     client
 }
 
-/// Publishes a batch for [`TOPIC`], of which a slow client's part is queued.
+/// Publishes a batch for [`TOPIC`]; the relay queues a slow client's part of it.
 async fn publish_much(relay: &Relay) {
     let publisher = EventPublisher::new(&relay.ingest_url(), Some(&Credential::new(INGEST_KEY)));
     let events: Vec<_> = (0..EVENTS)
@@ -54,7 +54,7 @@ async fn publish_much(relay: &Relay) {
     assert!(relay.metric("sidewire_events_queued") > 0.0);
 }
 
-/// Reads to the end: how many events came, and how the connection was closed.
+/// Reads to the end. Returns the number of events, and the code and reason of the Close.
 async fn read_all(client: &mut RelayConnection) -> (usize, u16, String) {
     let mut events = 0;
     loop {
@@ -116,7 +116,7 @@ fn who_has_not_said_a_word_does_not_hold_up_the_end() {
     let client = "handshake_timeout = \"1h\"\ndrain_timeout = \"1h\"";
     let relay = Relay::serve(Files::with(client, ""));
     let silent = TcpStream::connect(relay.client).unwrap();
-    // A second one is accepted after it.
+    // A second request is accepted after it.
     let answer = crate::relay::http(relay.client, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
     relay.process.signal(Signal::TERM);
@@ -171,7 +171,7 @@ fn systemd_hears_when_it_is_ready_and_when_it_stops() {
     serve.env("NOTIFY_SOCKET", &path);
     let process = Process::start(serve);
     assert!(hear().lines().any(|line| line == "READY=1"));
-    // That it takes connections is no promise: it says where.
+    // Also wait for the log line, which names the addresses.
     process.stderr_has(|log| log_line(log, "the relay is ready"));
     process.signal(Signal::TERM);
     assert!(hear().lines().any(|line| line == "STOPPING=1"));

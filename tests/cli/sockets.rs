@@ -1,5 +1,4 @@
-//! Sockets that the relay has not opened itself, those that are files, and whom it
-//! takes its clients for.
+//! Inherited sockets, Unix sockets, and the client address that the relay assumes.
 
 use std::{
     fs,
@@ -19,8 +18,7 @@ use crate::{
     relay::{Files, INGEST_KEY, Relay, TOPIC, event, http, log_line, token},
 };
 
-/// `sidewire serve` with the socket as its third descriptor, and told so as systemd
-/// would.
+/// Starts `sidewire serve` with the socket as descriptor 3, announced as systemd would.
 fn serve_on(files: &Files, socket: impl Into<OwnedFd>, names: &str) -> Process {
     let mut serve = Command::new("sh");
     serve.args([
@@ -46,7 +44,7 @@ fn handshake(headers: &str) -> String {
     )
 }
 
-/// A client that has asked to be let in, and waits.
+/// Connects a client that sends a handshake and waits.
 fn asking(address: SocketAddr) -> TcpStream {
     let mut client = TcpStream::connect(address).unwrap();
     client.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -71,7 +69,7 @@ fn who_comes_while_one_relay_ends_and_before_the_next_begins_is_served_by_the_ne
     let line = started(&first);
     assert_eq!(line["client"], address.to_string());
     is_let_in(&mut asking(address));
-    // It has to wait for this call, and until then it drains.
+    // The relay has to wait for this call, and drains until then.
     let ingest: SocketAddr = line["ingest"].as_str().unwrap().parse().unwrap();
     let mut call = TcpStream::connect(ingest).unwrap();
     let head = format!(
@@ -83,7 +81,7 @@ fn who_comes_while_one_relay_ends_and_before_the_next_begins_is_served_by_the_ne
 
     first.signal(Signal::TERM);
     first.stderr_has(|log| log_line(log, "shutting down: writing what is queued first"));
-    // In the same turn of its loop it has stopped to accept.
+    // In the same iteration of its loop the relay has stopped accepting.
     first.stderr_has(|log| log_line(log, "no longer accepting on inherited sockets"));
     let mut during = asking(address);
     assert_eq!(first.end().status.code(), Some(0));
@@ -121,7 +119,7 @@ fn sockets_come_from_systemd_by_their_names() {
     ]);
     let process = Process::start(activate);
     process.stderr_has(|log| log.contains("Listening on").then_some(()));
-    // It starts the relay for the first that comes, who is not forgotten.
+    // It starts the relay for the first client, which is not lost.
     let mut client = asking(addresses[1]);
     is_let_in(&mut client);
     let line = started(&process);
@@ -169,7 +167,7 @@ fn a_door_that_the_config_would_not_open_is_not_opened_by_a_socket_either() {
         &serve_on(&files, wide, "ingest").end(),
         "anyone who can connect could inject events",
     );
-    // What is for another process is not looked at.
+    // Sockets for another process are ignored.
     let mut serve = files.serve();
     serve.env("LISTEN_PID", "1").env("LISTEN_FDS", "1");
     serve.env("LISTEN_FDNAMES", "http");
@@ -214,7 +212,7 @@ fn a_unix_socket_has_the_mode_and_group_of_the_config_and_takes_what_is_publishe
     assert!(!socket.exists());
 }
 
-/// For whom the relay takes a client that begins so.
+/// Returns the address that the relay assumes for a client that begins with these bytes.
 fn address_of(client: &str, begun: &str, headers: &str) -> Value {
     let files = Files::with(client, "level = \"debug\"");
     let process = Process::start(files.serve());

@@ -1,4 +1,4 @@
-//! What `sidewire tail` prints of what comes: filters, ends, formats, several users.
+//! Output of `sidewire tail`: filters, ends, formats, several users.
 
 use serde_json::{Value, json};
 
@@ -7,7 +7,7 @@ use crate::{
     relay::{Relay, TOPIC, event, log_line, token},
 };
 
-/// `tail` of a relay, subscribed.
+/// Starts `tail` of a relay and waits until it is subscribed.
 fn follow(relay: &Relay, args: &[&str]) -> Process {
     let tail = Process::start(relay.tail(args));
     tail.stderr_has(|log| log.contains("following").then_some(()));

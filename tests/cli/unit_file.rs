@@ -19,7 +19,7 @@ fn unit_of(kind: &str) -> String {
     fs::read_to_string(root.join("systemd/sidewire").with_extension(kind)).unwrap()
 }
 
-/// The value of the one line that sets it.
+/// Returns the value of the only line that sets `name`.
 fn setting<'a>(unit: &'a str, name: &str) -> &'a str {
     let mut values = unit
         .lines()
@@ -60,7 +60,7 @@ fn systemd_finds_no_fault_in_the_units() {
     if !is_on_path("systemd-analyze") {
         return;
     }
-    // It looks whether the program is there.
+    // systemd checks that the program exists.
     let unit = unit().replace("/usr/bin/sidewire", env!("CARGO_BIN_EXE_sidewire"));
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("sidewire.service");

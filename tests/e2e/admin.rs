@@ -1,4 +1,4 @@
-//! The calls of backends beside events: to look at a tenant, and to disconnect a user.
+//! Calls of backends other than publishing: inspecting a tenant, and disconnecting a user.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ async fn ask(relay: &TestRelay, method: &str, target: &str) -> Answer {
         .await
 }
 
-/// How many connections the call has closed.
+/// Disconnects the target and returns how many connections the call has closed.
 async fn disconnect(relay: &TestRelay, target: &str) -> u64 {
     let answer = ask(relay, "DELETE", target).await;
     assert_eq!(answer.status, 200, "{}", answer.text());
@@ -252,7 +252,7 @@ async fn a_relay_that_ends_neither_shows_nor_disconnects() {
     let look = Call::new("GET", ACME).key(INGEST_KEY);
     assert_eq!(backend.call(&look).await.status, 200);
     let drain = relay.begin_drain();
-    // It says nothing to the goodbye, so the relay waits.
+    // It does not answer the Close, so the relay waits.
     assert_eq!(
         rude.receive().await.unwrap().unwrap().close_code(),
         Some(1001)

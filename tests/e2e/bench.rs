@@ -1,4 +1,4 @@
-//! The load generator, a small version of each scenario, against a relay.
+//! The load generator against a relay, with a small version of each scenario.
 
 use std::{sync::Arc, time::Duration};
 
@@ -64,13 +64,13 @@ fn plan_over(
     }
 }
 
-/// Runs it beside the relay, whose acceptor lives on the test's thread.
+/// Runs the plan beside the relay; the acceptor runs on the test's thread.
 async fn try_run(plan: BenchPlan) -> Result<BenchReport, BenchError> {
     let run = move || sidewire_bench::run(plan, &TestSchema::under_test().compile(), &mut |_| ());
     tokio::task::spawn_blocking(run).await.unwrap()
 }
 
-/// The report of a run in which all is well.
+/// Returns the report of a run that must succeed without faults.
 async fn run(relay: &TestRelay, scenario: Scenario) -> BenchReport {
     let report = try_run(plan(relay, scenario)).await.unwrap();
     assert_eq!(report.failure_summary(), None);
@@ -98,9 +98,9 @@ async fn clients_can_be_measured_over_tls() {
     assert!(relay.stop().await);
 }
 
-/// By how many events what was delivered in a window may differ from what was
-/// answered in it. At either end up to 16 are outstanding, and an event may be
-/// delivered before its answer is read as well as after.
+/// By how many events the deliveries within a window may differ from the answers within it.
+/// At either end up to 16 events are outstanding, and an event may be delivered before its
+/// answer is read as well as after.
 const SLACK: u64 = 2 * 16;
 
 const FANOUT: ScenarioFanout = ScenarioFanout {
@@ -117,9 +117,9 @@ async fn latency_is_measured_at_the_rate_that_was_asked_for() {
         window: WINDOW,
     };
     let report = run(&relay, scenario).await;
-    // No more than are due; fewer where the machine has other things to do.
+    // No more than are due; fewer if the machine is busy.
     assert!((1..=40).contains(&report.events), "{report:?}");
-    // 20 connections on 3 topics: an event goes to six or seven.
+    // 20 connections on 3 topics: each event goes to six or seven.
     let delivered = report.deliveries.abs_diff(7 * report.events);
     assert!(delivered <= report.events + 3 * 7, "{report:?}");
     let (each, last) = (report.latency_us.unwrap(), report.last_latency_us.unwrap());
@@ -139,7 +139,7 @@ async fn full_load_reaches_every_subscriber_of_each_topic() {
         window: WINDOW,
     };
     let report = run(&relay, scenario).await;
-    // Seven clients have the first topic and the second, six the third.
+    // Seven clients have the first topic, seven the second, and six the third.
     let slack = SLACK * 7;
     assert!(report.events > 16, "{report:?}");
     assert!(

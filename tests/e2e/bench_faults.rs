@@ -1,5 +1,5 @@
-//! The load generator against a server that does what no relay may do: each fault
-//! must be in the report, as what it is.
+//! The load generator against a server that breaks the promises of a relay: the report must
+//! contain each fault under its own name.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -17,14 +17,13 @@ use sidewire_protocol::frame;
 
 use crate::vocabulary::TestSchema;
 
-/// What the server does with each event, given by its number, on its way to the
-/// one client.
+/// The server's treatment of each event, given by its number, on the way to the only client.
 type Conduct = fn(u64, &mut Client, Vec<u8>);
 
-/// The event that the server does something with.
+/// Number of the event that the server mistreats.
 const FATAL: u64 = 10;
 
-/// The client's connection, and what is held back from it.
+/// The client's connection, and the frames that are held back from it.
 struct Client {
     stream: TcpStream,
     held: Vec<u8>,
@@ -32,12 +31,12 @@ struct Client {
 
 impl Client {
     fn send(&mut self, frame: &[u8]) {
-        // It may have gone at the end of the run.
+        // The client may have disconnected at the end of the run.
         let _sent = self.stream.write_all(frame);
     }
 }
 
-/// A floor for one client and one backend. Where its two ports are.
+/// Starts a server for one client and one backend. Returns the addresses of its two listeners.
 fn serve(conduct: Conduct) -> [SocketAddr; 2] {
     let listeners = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
     let addresses = [0, 1].map(|at: usize| listeners[at].local_addr().unwrap());
@@ -109,7 +108,7 @@ fn run(conduct: Conduct) -> BenchReport {
     report
 }
 
-/// Lost, duplicated, reordered, foreign, disconnects.
+/// Returns the counts of lost, duplicated, reordered and foreign events, and of disconnects.
 fn faults(conduct: Conduct) -> [u64; 5] {
     let report = run(conduct);
     let faults = [

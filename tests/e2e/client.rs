@@ -1,5 +1,5 @@
-//! A test's client: the library's, which speaks in binary frames, or one that speaks
-//! JSON. What it sends and hears is the same in both.
+//! A test's client: either that of the library, which uses binary frames, or one that uses
+//! JSON. Tests send and receive the same messages with both.
 
 use std::{env, io, sync::Arc};
 
@@ -13,10 +13,10 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 
 use crate::{json_client::JsonClient, support::PATIENCE};
 
-/// The variable that has the suite's clients speak JSON.
+/// Environment variable that selects JSON for the suite's clients.
 const VARIABLE: &str = "SIDEWIRE_TEST_ENCODING";
 
-/// Whether `SIDEWIRE_TEST_ENCODING` asks for clients that speak JSON.
+/// Returns true if `SIDEWIRE_TEST_ENCODING` asks for JSON clients.
 pub fn is_json_under_test() -> bool {
     match env::var(VARIABLE).as_deref() {
         Err(env::VarError::NotPresent) | Ok("protobuf") => false,
@@ -29,22 +29,22 @@ pub fn is_json_under_test() -> bool {
 pub struct TestClient(Speech);
 
 impl TestClient {
-    /// A client of the library.
+    /// Wraps a connection of the client library.
     pub fn of(connection: RelayConnection) -> Self {
         Self(Speech::Binary(Box::new(connection)))
     }
 
-    /// A client that speaks JSON, which it reads and writes with this schema.
+    /// Wraps a JSON client; its messages are converted with this schema.
     pub fn json(client: JsonClient, schema: Arc<Schema>) -> Self {
         Self(Speech::Json(Box::new(client), schema))
     }
 
-    /// Sends a control message, and gives its message id.
+    /// Sends a control message, and returns its message id.
     pub async fn send(&mut self, control: ControlMessage) -> String {
         self.0.send(control).await
     }
 
-    /// Asks for topics, given in full, and gives the message id.
+    /// Subscribes to topics, given in full, without waiting, and returns the message id.
     pub async fn ask_for(&mut self, topics: &[&str]) -> String {
         let subscribe = wire::Subscribe {
             topics: topics.iter().map(|&topic| topic.to_owned()).collect(),
@@ -65,7 +65,7 @@ impl TestClient {
         }
     }
 
-    /// Subscribes to topics from a position on, and waits for the confirmation.
+    /// Subscribes to topics from a position, and waits for the confirmation.
     pub async fn resume(
         &mut self,
         topics: &[&str],
@@ -100,19 +100,19 @@ impl TestClient {
         }
     }
 
-    /// The next message, whatever it is.
+    /// Receives the next message of any kind.
     pub async fn receive(&mut self) -> RelayMessage {
         self.try_receive().await.unwrap()
     }
 
-    /// The next message, or how the connection ended.
+    /// Receives the next message, or returns how the connection ended.
     pub async fn try_receive(&mut self) -> Result<RelayMessage, ReceiveError> {
         timeout(PATIENCE, self.0.receive())
             .await
             .expect("something arrives")
     }
 
-    /// The next message, which must be an event.
+    /// Receives the next message, which must be an event.
     pub async fn event(&mut self) -> ReceivedEvent {
         match self.receive().await {
             RelayMessage::Event(event) => event,
@@ -120,7 +120,7 @@ impl TestClient {
         }
     }
 
-    /// The next message, which must be an ErrorResponse.
+    /// Receives the next message, which must be an ErrorResponse.
     pub async fn error(&mut self) -> wire::ErrorResponse {
         match self.receive().await {
             RelayMessage::Error(error) => error,
@@ -128,8 +128,8 @@ impl TestClient {
         }
     }
 
-    /// Asserts that nothing waits: the answer to a Ping is the next message. All
-    /// that was published and answered before this call would stand before it.
+    /// Asserts that nothing is queued: the next message must be the answer to a Ping. Any
+    /// event that was published and acknowledged before this call would arrive before it.
     pub async fn nothing_more(&mut self) {
         let ping = wire::Ping { timestamp: 5 };
         self.send(ControlMessage::Ping(ping)).await;
@@ -139,7 +139,7 @@ impl TestClient {
         }
     }
 
-    /// Waits for the Close frame: its code and reason.
+    /// Waits for the Close frame, and returns its code and reason.
     pub async fn closed(&mut self) -> (u16, String) {
         loop {
             match self.try_receive().await {
@@ -151,16 +151,16 @@ impl TestClient {
     }
 }
 
-/// A client's side of a connection.
+/// The encoding of a connection.
 enum Speech {
-    /// The client library, which speaks Protocol Buffers.
+    /// The client library, which uses Protocol Buffers.
     Binary(Box<RelayConnection>),
-    /// A client that speaks JSON. It reads and writes with the schema of the relay.
+    /// A JSON client. Its messages are converted with the schema of the relay.
     Json(Box<JsonClient>, Arc<Schema>),
 }
 
 impl Speech {
-    /// Sends a control message, and gives its message id.
+    /// Sends a control message, and returns its message id.
     async fn send(&mut self, control: ControlMessage) -> String {
         match self {
             Self::Binary(connection) => connection.send_control(control).await.unwrap(),
@@ -175,7 +175,7 @@ impl Speech {
         }
     }
 
-    /// The next message, or how the connection ended.
+    /// Receives the next message, or returns how the connection ended.
     async fn receive(&mut self) -> Result<RelayMessage, ReceiveError> {
         match self {
             Self::Binary(connection) => connection.receive().await,
@@ -183,7 +183,7 @@ impl Speech {
                 match client.next().await {
                     Ok(Message::Text(text)) => return Ok(received(schema, text.as_bytes())),
                     Ok(Message::Close(frame)) => {
-                        // Answers it.
+                        // Let the client answer the Close.
                         let _ended = client.next().await;
                         let frame = frame.unwrap();
                         return Err(ReceiveError::Closed {
@@ -201,7 +201,7 @@ impl Speech {
     }
 }
 
-/// What a text frame says.
+/// Converts a text frame into a message.
 fn received(schema: &Schema, text: &[u8]) -> RelayMessage {
     let bytes = schema.envelope_from_json(text).unwrap();
     let envelope = Envelope::decode(&bytes[..]).unwrap();

@@ -1,4 +1,4 @@
-//! How clients leave, and that nothing is left of them.
+//! Clients that leave, and that no state of theirs remains.
 
 use serde_json::json;
 
@@ -8,7 +8,7 @@ use crate::{
     vocabulary::{created, subscribe},
 };
 
-/// Waits until nothing is left of any client.
+/// Waits until no state of any client remains.
 async fn assert_all_gone(relay: &TestRelay) {
     relay
         .metrics_where(|metrics| {
@@ -19,7 +19,7 @@ async fn assert_all_gone(relay: &TestRelay) {
         .await;
 }
 
-/// Waits until so many connections have ended for this reason.
+/// Waits until this many connections have ended for this reason.
 async fn assert_counted(relay: &TestRelay, reason: &str, count: usize) {
     let name = format!("sidewire_connections_closed_total{{reason=\"{reason}\"}}");
     relay

@@ -1,4 +1,4 @@
-//! What clients say and are answered, and what that changes in what they get.
+//! Control messages, their answers, and their effect on which events a client receives.
 
 use serde_json::{Value, json};
 use sidewire_client::RelayMessage;
@@ -13,7 +13,7 @@ use crate::{
     },
 };
 
-/// The next envelope, which must be an event: its offset.
+/// Receives the next envelope, which must be an event, and returns its offset.
 async fn event_offset(client: &mut RawClient, relay: &TestRelay) -> String {
     let event = client.envelope(relay).await;
     match &event["position"]["offset"] {
@@ -113,7 +113,7 @@ async fn subscribing_again_is_confirmed_again_and_brings_each_event_once() {
     client.event().await;
     client.nothing_more().await;
     assert_eq!(relay.metrics().await["sidewire_subscriptions"], 1.0);
-    // Once is enough to give it up.
+    // One Unsubscribe is enough, however often the topic was subscribed.
     client.unsubscribe(&["project:p1"]).await;
     let unwanted = relay.publish("acme", created("p1")).await;
     assert_eq!(unwanted.matched, Some(0));
@@ -138,7 +138,7 @@ async fn an_event_that_relates_to_several_topics_of_a_client_comes_once() {
     assert_eq!(published.topics.len(), 6);
     client.event().await;
     client.nothing_more().await;
-    // What is left of its topics is enough.
+    // The remaining topics of the client are enough.
     client
         .unsubscribe(&["project:p1", "build:b1", "build:b2"])
         .await;
@@ -174,7 +174,7 @@ async fn a_refusal_leaves_the_connection_open_and_changes_nothing() {
     let thousand_and_one: Vec<_> = (0..1_001).map(|id| format!("project:{id}")).collect();
     let thousand_and_one: Vec<_> = thousand_and_one.iter().map(String::as_str).collect();
     let in_full = |topics: [&str; 2]| json!({"subscribe": {"topics": topics}});
-    // In a list the star is an id that there is not, in full it is a wildcard.
+    // In a list the star is an id that does not exist; in full it is a wildcard.
     let of_the_star = match TestSchema::under_test() {
         TestSchema::Tracker => "VALIDATION_ERROR",
         TestSchema::Generic => "AUTHORIZATION_FAILED",
@@ -235,7 +235,7 @@ async fn a_connection_has_no_more_topics_than_it_may() {
     assert_eq!(error.retry_after_ms, None);
     assert_eq!(relay.publish("acme", created("p3")).await.matched, Some(0));
 
-    // What it has already does not count again; what it gives up makes room.
+    // A topic that the client already has does not count again; giving one up makes room.
     client
         .subscribe(&["project:p2", "project:p1", "project:p3"])
         .await;
@@ -255,8 +255,8 @@ async fn a_connection_has_no_more_topics_than_it_may() {
     assert!(relay.stop().await);
 }
 
-/// Subscribes to one topic after the other while events for all of them are
-/// published, so that Subscribes meet events on every stage of their way.
+/// Subscribes to one topic after another while events for all of them are published, so
+/// that Subscribes overlap with events in every phase.
 #[tokio::test]
 async fn a_position_lies_behind_what_came_and_before_what_comes() {
     const ROUNDS: u64 = 100;
@@ -291,7 +291,7 @@ async fn a_position_lies_behind_what_came_and_before_what_comes() {
         came
     };
     let ((), mut came) = tokio::join!(publishing, subscribing);
-    // All that was published after the last position comes after it.
+    // All events published after the last position come after it.
     let last = relay.publish("acme", created("p1")).await.position;
     while came < last.offset {
         came = in_order(came, client.event().await.position);
@@ -306,7 +306,7 @@ async fn a_position_lies_behind_what_came_and_before_what_comes() {
     assert!(relay.stop().await);
 }
 
-/// The event's offset, which must lie above `came`.
+/// Returns the event's offset, which must be greater than `came`.
 fn in_order(came: u64, position: Option<wire::Position>) -> u64 {
     let offset = position.unwrap().offset;
     assert!(offset > came, "{offset} after {came}");

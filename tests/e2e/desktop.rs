@@ -6,7 +6,7 @@ use crate::{
     vocabulary::{also, created, subscribe, subscribed, topics_of},
 };
 
-/// A client that says it is this user.
+/// Connects a client that claims to be this user.
 async fn connect(relay: &TestRelay, user: &str) -> RawClient {
     let target = format!("/ws{}", query(&[("user_id", user)]));
     RawClient::open_with(relay, handshake_to(&target, "").as_bytes()).await

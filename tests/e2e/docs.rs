@@ -1,6 +1,6 @@
-//! The documents are true: the exchange in docs/exchange.md happens as it is
-//! written there, the metrics are those of docs/metrics.md, the README's config
-//! can be read, and links lead somewhere.
+//! Checks the documentation: the exchange in docs/exchange.md happens as it is written
+//! there, the metrics are those of docs/metrics.md, the README's config can be parsed, and
+//! links have a target.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,7 +24,7 @@ use crate::{
     vocabulary::only_with_tracker,
 };
 
-/// The directories whose pages are checked for links.
+/// The directories of the pages that are checked for links.
 const DIRECTORIES: [&str; 3] = [".", "docs", "docs/design"];
 
 #[tokio::test]
@@ -36,8 +36,7 @@ async fn the_documented_exchange_happens_as_it_is_written() {
     let mut stream = TcpStream::connect(relay.addresses.client).await.unwrap();
     let page = page("docs/exchange.md");
     let mut steps: BTreeMap<&str, usize> = BTreeMap::new();
-    // What the relay said of the last event in its answer to the backend, and the
-    // last envelope as JSON.
+    // The relay's answer to the backend about the last event, and the last envelope as JSON.
     let mut names = Names::default();
     let mut answer = Value::Null;
     let mut shown = None;
@@ -161,13 +160,12 @@ fn links_lead_somewhere() {
     assert!(links > 0);
 }
 
-/// What a run of the relay has its own of, as it is and as the page has it.
+/// The ids and times that differ between runs: the actual bytes with the documented ones.
 #[derive(Default)]
 struct Names(Vec<(Vec<u8>, Vec<u8>)>);
 
 impl Names {
-    /// Takes the ids and times of two envelopes that should be the same but for
-    /// these.
+    /// Records the ids and times of two envelopes that should otherwise be equal.
     fn learn(&mut self, actual: &[u8], documented: &[u8]) {
         let pairs = own(actual).into_iter().zip(own(documented));
         self.0.extend(pairs.filter(|(a, b)| a.len() == b.len()));
@@ -178,7 +176,7 @@ impl Names {
         self.0.push((bytes(actual), bytes(documented)));
     }
 
-    /// The bytes as the page would have them.
+    /// Returns the bytes with the ids and times of the page.
     fn documented(&self, bytes: &[u8]) -> Vec<u8> {
         let mut bytes = bytes.to_vec();
         for (actual, documented) in &self.0 {
@@ -192,7 +190,7 @@ impl Names {
     }
 }
 
-/// The ids and times that the relay has put into the envelope, as bytes. (The
+/// Returns the ids and times that the relay has put into the envelope, as bytes. (The
 /// client's own are the same in both.)
 fn own(envelope: &[u8]) -> Vec<Vec<u8>> {
     let Ok(envelope) = Envelope::decode(envelope) else {
@@ -207,7 +205,7 @@ fn own(envelope: &[u8]) -> Vec<Vec<u8>> {
         Some(ControlMessage::Pong(pong)) => pong.timestamp,
         _ => envelope.timestamp,
     };
-    // With their tags, so that what the client sent is not taken for the relay's.
+    // With their tags, so that the client's own values are not replaced.
     let timestamp = Envelope {
         timestamp: envelope.timestamp,
         ..Default::default()
@@ -267,7 +265,7 @@ fn without_date(head: &str) -> Vec<&str> {
         .collect()
 }
 
-/// The next frame of the relay, header and all; of at most 65,535 bytes.
+/// Reads the relay's next frame including its header, at most 65,535 bytes long.
 async fn read_frame(stream: &mut TcpStream) -> Vec<u8> {
     let reading = async {
         let mut frame = vec![0; 2];
@@ -289,14 +287,14 @@ async fn read_frame(stream: &mut TcpStream) -> Vec<u8> {
     timeout(PATIENCE, reading).await.unwrap()
 }
 
-/// What stands behind the header of a relay's frame.
+/// Returns the payload of a relay's frame.
 fn payload(frame: &[u8]) -> &[u8] {
     let header = if frame[1] == 126 { 4 } else { 2 };
     &frame[header..]
 }
 
 fn as_json(schema: &Schema, envelope: &[u8]) -> Value {
-    // A Close frame holds no envelope, and no JSON is shown for it.
+    // A Close frame contains no envelope, and no JSON is shown for it.
     schema.envelope_to_json(envelope).unwrap_or_default()
 }
 
@@ -304,7 +302,7 @@ fn json(text: &[u8]) -> Value {
     serde_json::from_slice(text).unwrap()
 }
 
-/// The bytes of a block: on each line pairs of digits, then perhaps a comment.
+/// Parses a block's bytes: each line has pairs of digits, optionally followed by a comment.
 fn hex(text: &str) -> Vec<u8> {
     text.lines()
         .filter_map(|line| line.split(';').next())
@@ -326,7 +324,7 @@ struct Block<'a> {
 fn blocks(page: &str) -> Vec<Block<'_>> {
     let mut parts = page.split("\n```");
     let mut blocks = Vec::new();
-    // Every other one stands between two fences.
+    // Every other part is between two fences.
     while let (Some(_), Some(block)) = (parts.next(), parts.next()) {
         let (info, text) = block.split_once('\n').unwrap_or((block, ""));
         blocks.push(Block { info, text });
@@ -334,7 +332,7 @@ fn blocks(page: &str) -> Vec<Block<'_>> {
     blocks
 }
 
-/// The anchors of a page's headings, as GitHub makes them.
+/// Returns the anchors of a page's headings, as GitHub makes them.
 fn anchors(page: &str) -> BTreeSet<String> {
     page.lines()
         .filter(|line| line.starts_with('#'))
@@ -350,7 +348,7 @@ fn anchors(page: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// Kind, labels and help text of each metric in a scrape.
+/// Returns the kind, labels and help text of each metric in a scrape.
 fn described(text: &str) -> BTreeMap<&str, String> {
     let mut helps = BTreeMap::new();
     let mut kinds = BTreeMap::new();
@@ -379,7 +377,7 @@ fn described(text: &str) -> BTreeMap<&str, String> {
         .collect()
 }
 
-/// The metric that a series belongs to: a histogram has several with names of their own.
+/// Returns the metric of a series: a histogram has several series with other names.
 fn metric_of<'a>(series: &'a str, kinds: &BTreeMap<&str, &str>) -> &'a str {
     ["_bucket", "_sum", "_count"]
         .iter()
@@ -392,7 +390,7 @@ fn row_of(kind: &str, labels: &str, help: &str) -> String {
     format!("{kind} | {labels} | {help}")
 }
 
-/// The Markdown files of [`DIRECTORIES`].
+/// Returns the Markdown files of [`DIRECTORIES`].
 fn pages() -> Vec<String> {
     let files = DIRECTORIES.iter().flat_map(|directory| {
         let entries = fs::read_dir(root().join(directory)).unwrap();

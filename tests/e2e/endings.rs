@@ -1,4 +1,4 @@
-//! How connections and the relay come to their end, over real sockets.
+//! The end of connections and of the relay, over real sockets.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,8 @@ use crate::{
     vocabulary::{also, created, item_created},
 };
 
-/// What one client of the drain test had: offsets in order, and the goodbye.
+/// Observations of one client in the drain test: offsets in order, and the code and reason
+/// of the Close.
 type Story = (Vec<u64>, u16, String);
 
 async fn listen(relay: &TestRelay, stories: &mut JoinSet<Story>) {
@@ -28,8 +29,8 @@ async fn listen(relay: &TestRelay, stories: &mut JoinSet<Story>) {
     });
 }
 
-/// Publishes one event after the other until the relay takes no more: the offsets
-/// of those that it has acknowledged.
+/// Publishes events one after another until the relay refuses them. Returns the offsets of
+/// those that it has acknowledged.
 async fn publish_until_refused(backend: sidewire_client::EventPublisher, clients: u64) -> Vec<u64> {
     let mut acknowledged = Vec::new();
     loop {
@@ -100,7 +101,7 @@ async fn a_drain_under_load_loses_no_acknowledged_event_and_spreads_the_clients(
     assert_eq!(delays.len() as u64, CLIENTS);
     delays.sort_unstable();
     assert!(*delays.last().unwrap() <= 3000, "{delays:?}");
-    // Of 200 in 3 seconds, so many are hardly ever in the same third.
+    // Of 200 delays within 3 seconds, this many are hardly ever in the same third.
     assert!(delays[50] < 1500 && delays[150] > 1500, "{delays:?}");
 }
 
@@ -139,7 +140,7 @@ async fn who_connects_and_says_nothing_during_a_drain_does_not_hold_it_up() {
     );
     let _silent = tokio::net::TcpStream::connect(relay.addresses.client).await;
     assert!(drain.await.unwrap());
-    // It would be waited for until the handshake's deadline, 10 seconds.
+    // Waiting for it would take until the handshake's deadline, 10 seconds.
     assert!(begun.elapsed() < Duration::from_secs(8));
 }
 
@@ -148,10 +149,10 @@ async fn the_close_for_a_breach_of_the_protocol_reaches_who_goes_on_sending() {
     let relay = TestRelay::start();
     for _ in 0..20 {
         let mut client = relay.connect_raw("acme", "ann").await;
-        // Not masked, and a great deal behind it.
+        // An unmasked frame, followed by a lot of data.
         client.stream.write_all(&[0x82, 1, 0]).await.unwrap();
         let more = vec![0x55; 1 << 20];
-        // How much the relay takes of it is its own affair.
+        // The relay may read any part of it.
         let _sent = client.stream.write_all(&more).await;
         let frame = client.receive().await.unwrap().unwrap();
         assert_eq!(frame.close_code(), Some(1002));

@@ -1,4 +1,4 @@
-//! What of an event's bytes goes on as it came, and what the relay adds.
+//! Which bytes of an event are passed on unchanged, and what the relay adds.
 
 use prost::Message as _;
 use serde_json::json;
@@ -7,12 +7,12 @@ use sidewire_client::{Envelope, PublishEncoding, PublishedEvent, ReceivedEvent};
 use crate::support::TestRelay;
 use crate::vocabulary::{also, created_by_call, named};
 
-/// Runs of bytes that an envelope is made of.
+/// Runs of bytes that an envelope consists of.
 #[derive(Clone, Copy)]
 enum Run<'a> {
-    /// Goes on as it came.
+    /// Passed on unchanged.
     Kept(&'a [u8]),
-    /// Is taken out.
+    /// Removed.
     Cut(&'a [u8]),
 }
 
@@ -28,13 +28,13 @@ async fn an_event_is_the_bytes_that_came_less_field_18_and_fields_that_hold_thei
     const NO_TIME_AT_LENGTH: Run<'_> = Cut(b"\x40\x80\x80\x00");
     const EXTRA: Run<'_> = Cut(b"\x92\x01\x07extra:1");
     const EXTRA_AT_LENGTH: Run<'_> = Cut(b"\x92\x81\x00\x87\x00extra:2");
-    // Fields 50, 51, 52 and 5000, of which the schema knows nothing.
+    // Fields 50, 51, 52 and 5000, which the schema does not know.
     const VARINT: Run<'_> = Kept(b"\x90\x03\x07");
     const FIXED: Run<'_> = Kept(b"\x99\x0312345678");
     const FIXED_32: Run<'_> = Kept(b"\xa5\x031234");
     const STRING: Run<'_> = Kept(b"\xc2\xb8\x02\x02hi");
 
-    // The cases have one id: no id is remembered here.
+    // All cases have one id, so ids must not be remembered here.
     let relay = TestRelay::with(|config| {
         config.ingest.message_id_age = std::time::Duration::from_nanos(1);
     });
@@ -115,8 +115,8 @@ async fn an_event_is_the_bytes_that_came_less_field_18_and_fields_that_hold_thei
     assert!(relay.stop().await);
 }
 
-/// The envelope of one short payload, with its tag and its length written longer than
-/// they need be, and with a field in the payload that the schema does not know.
+/// Returns an envelope with one short payload whose tag and length are longer than needed,
+/// and with a field in the payload that the schema does not know.
 fn roundabout(event: &[u8]) -> Vec<u8> {
     let tag = 1 + event.iter().position(|byte| byte & 0x80 == 0).unwrap();
     let (tag, rest) = event.split_at(tag);
@@ -143,7 +143,7 @@ async fn from_json_too_a_message_id_and_a_timestamp_that_were_given_stay() {
     let published = post_about(&relay, event.to_string(), PublishEncoding::Json, topics).await;
     let mut expected = vec!["project:p1", "extra:1"];
     if !topics.is_empty() {
-        // Those of the call come behind those of the event.
+        // Topics of the call come after those of the event.
         expected.reverse();
     }
     assert_eq!(published.topics, expected);
@@ -155,7 +155,7 @@ async fn from_json_too_a_message_id_and_a_timestamp_that_were_given_stay() {
     });
     assert_eq!(relay.json(&client.event().await.envelope), expected);
 
-    // What holds its default counts as missing.
+    // A field with its default value counts as missing.
     event["messageId"] = json!("");
     event["timestamp"] = json!(0);
     let published = post_about(&relay, event.to_string(), PublishEncoding::Json, topics).await;
@@ -175,7 +175,7 @@ pub async fn post(
     post_about(relay, body, encoding, &[]).await
 }
 
-/// The same with topics that the call names.
+/// Posts one event to `acme` with topics in the call.
 async fn post_about(
     relay: &TestRelay,
     body: impl Into<bytes::Bytes>,
@@ -187,8 +187,8 @@ async fn post_about(
     answer.unwrap().results.remove(0)
 }
 
-/// That the envelope is what was kept of the bytes that came, then the relay's own
-/// fields, and not a byte else.
+/// Asserts that the envelope consists of the kept runs, then the relay's own fields, and
+/// nothing else.
 pub fn check_bytes(
     received: &ReceivedEvent,
     published: &PublishedEvent,

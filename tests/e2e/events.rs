@@ -1,5 +1,5 @@
-//! Every event of the tracker schema, from a backend to a client of each topic
-//! that it names, with nothing lost on the way and nothing else added.
+//! Every event of the tracker schema travels from a backend to a client of each of its
+//! topics, with nothing lost and nothing else added.
 
 use prost::Message as _;
 use prost_reflect::{
@@ -15,8 +15,8 @@ use crate::{
     vocabulary::only_with_tracker,
 };
 
-/// The events, each with the topics that it names when every field is filled:
-/// strings with the path that leads to them.
+/// The events, each with its topics when every field is filled: strings contain the path
+/// that leads to them.
 const EVENTS: [(&str, &[&str]); 20] = [
     ("work_item_created", WORK_ITEM),
     ("work_item_updated", WORK_ITEM),
@@ -200,7 +200,7 @@ async fn check_json(
     }
 }
 
-/// The envelope's descriptor, from the same files that others generate code from.
+/// Returns the envelope's descriptor, from the same files that others generate code from.
 fn envelope() -> MessageDescriptor {
     let proto = concat!(env!("CARGO_MANIFEST_DIR"), "/proto");
     let files = protox::Compiler::new([proto])
@@ -213,7 +213,7 @@ fn envelope() -> MessageDescriptor {
         .unwrap()
 }
 
-/// The envelope with this payload, in which every field is filled.
+/// Returns the envelope with this payload, in which every field is filled.
 fn event(envelope: &MessageDescriptor, number: u32) -> DynamicMessage {
     let field = envelope.get_field(number).unwrap();
     let mut event = DynamicMessage::new(envelope.clone());

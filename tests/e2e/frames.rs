@@ -1,5 +1,5 @@
-//! The WebSocket protocol itself: what is no frame that a client may send ends
-//! its connection, with the right code, and nobody else's.
+//! The WebSocket protocol itself: an invalid frame ends its connection with the right code,
+//! and no other connection.
 
 use serde_json::{Value, json};
 
@@ -13,8 +13,7 @@ use crate::{
     vocabulary::{created, named, subscribe, subscribed, topics_of},
 };
 
-/// Asserts that the bytes, as the first of a connection, have it closed with the
-/// code.
+/// Asserts that the relay closes a connection with this code if these bytes are its first.
 async fn assert_closed(relay: &TestRelay, case: &str, bytes: &[u8], code: u16) {
     let mut client = RawClient::open(relay, "acme", "ann").await;
     client.send(bytes).await;
@@ -23,7 +22,7 @@ async fn assert_closed(relay: &TestRelay, case: &str, bytes: &[u8], code: u16) {
     assert!(!reason.is_empty(), "{case}");
 }
 
-/// A client that gets an event now and then, whatever others do.
+/// A client that receives an event now and then, whatever others do.
 struct Neighbour(TestClient);
 
 impl Neighbour {
@@ -41,8 +40,8 @@ impl Neighbour {
     }
 }
 
-/// Asserts that the relay has closed so many connections for this reason, and is
-/// none the worse for it.
+/// Asserts that the relay has closed this many connections for this reason, and that the
+/// neighbour is unaffected.
 async fn assert_counted(relay: &TestRelay, reason: &str, count: usize) {
     assert_ne!(count, 0);
     let name = format!("sidewire_connections_closed_total{{reason=\"{reason}\"}}");
@@ -156,7 +155,7 @@ async fn a_message_over_the_bound_is_closed_with_1009() {
     }
     assert_counted(&relay, "too_big", cases.len()).await;
 
-    // At the bound all is well: a Ping beside a field that nobody knows.
+    // A message at the bound is accepted: a Ping with an unknown field.
     let ping = relay.envelope(json!({"ping": {"timestamp": "5"}}));
     let unknown_field = [0x9a, 0x06, 0xe0, 0x07];
     let mut message = [&ping[..], &unknown_field].concat();
@@ -176,7 +175,7 @@ async fn a_message_over_the_bound_is_closed_with_1009() {
     assert!(relay.stop().await);
 }
 
-/// What becomes of a connection whose first frame is this.
+/// Expected result for the first frame of a connection.
 enum Fate {
     Closed(&'static [u16]),
     Refused,
@@ -185,7 +184,7 @@ enum Fate {
     Ignored,
 }
 
-/// By RFC 6455, with frames of at most 64 KiB.
+/// Returns the expected result by RFC 6455, with frames of at most 64 KiB.
 fn fate(opcode: u8, is_masked: bool, len: u64) -> Fate {
     let is_too_big = len > 64 * 1024;
     match opcode {
@@ -234,7 +233,7 @@ async fn a_frame_of_any_opcode_and_length_has_its_fate_and_its_neighbours_do_not
     assert!(relay.stop().await);
 }
 
-/// Sends one frame; of one that is too long no more than the header.
+/// Sends one frame, or only the header of one that is too long, and checks the result.
 async fn meet_fate(relay: &TestRelay, opcode: u8, is_masked: bool, len: u64) {
     let case = format!("opcode {opcode}, {len} bytes, masked: {is_masked}");
     let payload = match (opcode, len) {
@@ -307,7 +306,7 @@ async fn a_message_may_come_in_as_many_fragments_as_it_has_bytes() {
     for (index, byte) in message.iter().enumerate() {
         let first = if index == 0 { BINARY } else { CONTINUATION };
         let fin = if index + 1 == message.len() { FIN } else { 0 };
-        // Each in a segment of its own, or two, as the kernel likes.
+        // Each byte in a segment of its own, or two in one, as the kernel decides.
         for part in frame(fin | first, &[*byte]).chunks(3) {
             client.send(part).await;
         }

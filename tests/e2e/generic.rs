@@ -1,4 +1,4 @@
-//! The generic schema: JSON or bytes without a .proto of one's own.
+//! The generic schema: JSON or bytes without a custom .proto.
 
 use serde_json::{Value, json};
 
@@ -13,7 +13,7 @@ fn relay() -> TestRelay {
     TestRelay::serving(TestSchema::Generic, |_| ())
 }
 
-/// A client that has subscribed to these topics.
+/// Connects a client that is subscribed to these topics.
 async fn following(relay: &TestRelay, user: &str, topics: &[&str]) -> RawClient {
     let mut client = RawClient::open(relay, "acme", user).await;
     client
@@ -24,7 +24,8 @@ async fn following(relay: &TestRelay, user: &str, topics: &[&str]) -> RawClient 
     client
 }
 
-/// The next envelope of the client without its position, which must be there.
+/// Receives the client's next envelope and returns it without its position, which must be
+/// present.
 async fn payload(client: &mut RawClient, relay: &TestRelay) -> Value {
     let mut envelope = client.envelope(relay).await;
     let position = envelope.as_object_mut().unwrap().remove("position");
@@ -32,7 +33,7 @@ async fn payload(client: &mut RawClient, relay: &TestRelay) -> Value {
     envelope
 }
 
-/// Posts an event to this target, and gives the topics that it was found to have.
+/// Posts an event to this target, and returns its topics.
 async fn post(relay: &TestRelay, target: &str, event: &Value) -> Value {
     let answer = Call::event(target, event).answer(relay).await;
     assert_eq!(answer.status, 200, "{event}: {}", answer.text());
@@ -57,7 +58,7 @@ async fn json_reaches_the_topics_of_its_call_as_it_was_posted() {
         let received = payload(&mut client, &relay).await;
         assert_same(&received, &event);
     }
-    // Null is a value, other than nothing at all.
+    // Null is a value, unlike a missing one.
     let event = json!({"event": {"type": "order.shipped", "data": null}});
     post(&relay, &target, &event).await;
     assert_eq!(payload(&mut client, &relay).await, event);
@@ -69,7 +70,7 @@ async fn json_reaches_the_topics_of_its_call_as_it_was_posted() {
     assert!(relay.stop().await);
 }
 
-/// Asserts that two JSON values are the same, numbers by what they mean: 7 is 7.0.
+/// Asserts that two JSON values are equal, with numbers compared by value: 7 is 7.0.
 fn assert_same(left: &Value, right: &Value) {
     match (left, right) {
         (Value::Number(a), Value::Number(b)) => assert_eq!(a.as_f64(), b.as_f64()),
@@ -114,7 +115,7 @@ async fn numbers_are_doubles_so_integers_are_exact_up_to_2_to_the_53rd() {
 async fn bytes_arrive_as_they_were_posted_in_either_encoding() {
     let relay = relay();
     let mut client = following(&relay, "ann", &["order:7"]).await;
-    // What bytes there are, UTF-8 or not.
+    // All byte values, not valid UTF-8.
     let bytes: Vec<u8> = (0..=255).collect();
     let head = [0x82, 0x02, 0x83, 0x02, 0x1a, 0x80, 0x02];
     let envelope = [&head[..], &bytes].concat();
@@ -190,7 +191,7 @@ async fn a_message_or_presence_of_a_backend_is_an_event_of_the_topics_that_it_na
         let of =
             |topics: &[&str]| json!({name: {"type": "hello", "userId": "sam", "topics": topics}});
         let extra = json!({name: {"topics": ["room:1"]}, "topics": ["room:2"]});
-        // Then: the topics that are found, and whether Ann and Bob get it.
+        // Then: the topics of the event, and whether Ann and Bob receive it.
         for (event, topics, to_ann, to_bob) in [
             (of(&["room:1"]), json!(["room:1"]), true, false),
             (
@@ -211,8 +212,8 @@ async fn a_message_or_presence_of_a_backend_is_an_event_of_the_topics_that_it_na
             (extra, json!(["room:1", "room:2"]), true, true),
         ] {
             assert_eq!(post(&relay, EVENTS, &event).await, topics);
-            // The topics of the payload are the application's and stay; those of the
-            // envelope do not.
+            // The payload's topics belong to the application and stay; those of the
+            // envelope are removed.
             let mut delivered = event.clone();
             delivered.as_object_mut().unwrap().remove("topics");
             for (client, gets) in [(&mut ann, to_ann), (&mut bob, to_bob)] {
@@ -262,7 +263,7 @@ async fn topics_that_are_none_and_too_many_are_refused() {
             let expected = invalid(field.map(String::as_str));
             assert_eq!(refusal(&answer), expected, "{event}");
         }
-        // 100 are taken, however often each is named, and not one more beside them.
+        // 100 topics are accepted, however often each is named, but not one more.
         let twice = [many(100), many(100)].concat();
         let event = json!({name: {"topics": twice}});
         assert_eq!(post(&relay, EVENTS, &event).await, json!(many(100)));
@@ -296,7 +297,7 @@ async fn subscribe_has_field_16_only() {
     let relay = relay();
     let lists = json!({"subscribe": {"projectIds": ["p1"]}}).to_string();
     assert!(relay.schema.envelope_from_json(lists.as_bytes()).is_err());
-    // On the wire, numbers 1 to 15 are of no list that there is.
+    // On the wire, field numbers 1 to 15 belong to no list in this schema.
     let mut client = RawClient::open(&relay, "acme", "ann").await;
     let subscribe = b"\x0a\x01s\x52\x0d\x0a\x02p1\x82\x01\x06room:1";
     client.send(&crate::raw::binary(subscribe)).await;

@@ -1,5 +1,4 @@
-//! Handshakes that are accepted: with which token, for whom, and what stands
-//! behind them.
+//! Accepted handshakes: the tokens, the users, and data that follows directly.
 
 use std::num::NonZeroU32;
 
@@ -12,7 +11,7 @@ use crate::{
     vocabulary::{also, created, named, subscribe, subscribed},
 };
 
-/// What the relay answers to a handshake with these header lines.
+/// Returns the relay's answer to a handshake with these header lines.
 async fn shake_hands(relay: &TestRelay, headers: &str) -> Answer {
     let request = handshake(headers);
     RawClient::ask(relay.addresses.client, request.as_bytes())
@@ -20,7 +19,7 @@ async fn shake_hands(relay: &TestRelay, headers: &str) -> Answer {
         .0
 }
 
-/// The relay with `?access_token=` switched on.
+/// Starts a relay with `?access_token=` enabled.
 fn with_query_token() -> TestRelay {
     TestRelay::with(|config| config.client.query_token = true)
 }
@@ -216,7 +215,7 @@ async fn the_topics_of_a_token_bound_what_its_client_can_subscribe_to() {
         assert_eq!(error.error_code, "AUTHORIZATION_FAILED", "{refused}");
         assert_eq!(error.request_message_id, id);
     }
-    // The implicit topics are not a grant's to take away.
+    // A grant cannot take the implicit topics away.
     let event = also(created("p2"), &["user:ann"]);
     assert_eq!(relay.publish("acme", event).await.matched, Some(1));
     client.event().await;
@@ -225,7 +224,7 @@ async fn the_topics_of_a_token_bound_what_its_client_can_subscribe_to() {
     assert!(relay.stop().await);
 }
 
-/// Two frames that stand behind a handshake, and what they are answered with.
+/// Returns two frames that follow a handshake directly, and the answers to them.
 fn early_frames(relay: &TestRelay) -> (Vec<u8>, [Value; 2]) {
     let subscribe = named("s", subscribe(&["project:p1"]));
     let ping = json!({"messageId": "p", "ping": {"timestamp": "5"}});
@@ -251,7 +250,7 @@ async fn assert_answered(relay: &TestRelay, client: &mut RawClient, answers: [Va
             .remove("timestamp")
             .is_some()
     );
-    // The connection stands where it stood.
+    // The position of the connection has not changed.
     pong["position"] = position.into();
     assert_eq!(answer, pong);
 }

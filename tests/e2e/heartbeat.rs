@@ -1,4 +1,4 @@
-//! Clients that are silent, and the pings that show whether they are there.
+//! Silent clients, and the pings that show whether they are alive.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::{
     support::TestRelay,
 };
 
-/// Long enough for a busy machine to answer in.
+/// Long enough for a busy machine to answer.
 const INTERVAL: Duration = Duration::from_millis(500);
 const IDLE: Duration = Duration::from_secs(2);
 
@@ -19,7 +19,7 @@ async fn a_client_without_a_sign_of_life_is_pinged_and_closed_with_4004_and_othe
         config.client.ping_interval = INTERVAL;
         config.client.idle_timeout = IDLE;
     });
-    // Its library answers pings for as long as it is read from.
+    // Its library answers pings as long as the test reads from it.
     let mut alive = relay.connect("acme", "ann").await;
     let began = Instant::now();
     let mut silent = RawClient::open(&relay, "acme", "bob").await;

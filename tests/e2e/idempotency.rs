@@ -1,5 +1,4 @@
-//! What is posted again under its message_id: what backends are answered, and
-//! what clients see of it.
+//! Events posted again under their message_id: the answers to backends, and what clients receive.
 
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use crate::{
     vocabulary::{also, edited_by, item_created, item_created_spelt_otherwise, named},
 };
 
-/// An event with this text, under this id.
+/// Returns an event with this text, under this id.
 fn event(id: &str, title: &str) -> Value {
     named(id, item_created("w1", "p1", title))
 }
@@ -21,7 +20,7 @@ fn batch(events: &[Value]) -> Call {
     Call::event(BATCH, &json!({ "messages": events }))
 }
 
-/// Offset, `matched` and `duplicate` of each event in an answer.
+/// Returns `offset`, `matched` and `duplicate` of each event in an answer.
 fn places(answer: &Answer) -> Value {
     assert_eq!(answer.status, 200, "{}", answer.text());
     let answer = answer.json();
@@ -42,7 +41,7 @@ fn conflict() -> (u16, String, Option<String>) {
     (409, "CONFLICT".to_owned(), Some("message_id".to_owned()))
 }
 
-/// The indices and fields of a batch's errors.
+/// Returns the indices and fields of a batch's errors.
 fn errors(answer: &Answer) -> Vec<(u64, Value)> {
     assert_eq!(refusal(answer), (409, "CONFLICT".to_owned(), None));
     let document = answer.json();
@@ -92,7 +91,8 @@ async fn the_body_is_its_bytes_and_the_set_of_its_topics_however_they_came() {
     let first = Call::event(EVENTS, &with_topics).answer(&relay).await;
     assert_eq!(places(&first), json!([["1", 0, false]]));
 
-    // Field 18 is no part of the bytes, and the order of topics none of the set.
+    // Field 18 is not part of the compared bytes, and topics are compared as a set, without
+    // order.
     let swapped = format!("{EVENTS}?topic=board:2&topic=board:1&topic=project:p1");
     let mut spelt_otherwise = item_created_spelt_otherwise("w1", "p1", "a");
     spelt_otherwise["message_id"] = json!("m1");
@@ -136,7 +136,7 @@ async fn an_id_is_one_within_a_tenant_only_and_one_that_the_relay_makes_is_none(
     for offset in ["1", "2"] {
         let answer = Call::event(EVENTS, &nameless).answer(&relay).await;
         assert_eq!(places(&answer), json!([[offset, 0, false]]));
-        // Its answer's id was made by the relay, so it can be given once.
+        // The relay made the id in its answer, so a backend can use it once.
         nameless = event("", "a");
     }
     let answer = Call::event(EVENTS, &nameless).answer(&relay).await;
@@ -170,7 +170,7 @@ async fn a_batch_has_the_first_position_of_what_is_not_new_and_its_new_events_to
         ["1", 0, true],
     ]);
     assert_eq!(places(&answer), expected);
-    // Again as a whole: nothing is sent, and no offset is used.
+    // The same batch again: nothing is sent, and no offset is used.
     let again = batch(&events).answer(&relay).await;
     let offsets = ["2", "1", "3", "2", "4", "1"];
     let expected: Value = offsets.iter().map(|it| json!([it, 0, true])).collect();
@@ -203,7 +203,7 @@ async fn one_conflict_refuses_a_whole_batch_and_nothing_of_it_is_left() {
     ]);
     let answer = within.answer(&relay).await;
     assert_eq!(errors(&answer), [(2, field.clone()), (3, field)]);
-    // What was refused with it is new, whatever its body.
+    // An event that was refused with it counts as new, whatever its body.
     let answer = batch(&[event("n", "z"), event("o", "z")])
         .answer(&relay)
         .await;
@@ -245,7 +245,7 @@ async fn of_identical_calls_in_parallel_exactly_one_is_delivered() {
     }
     for round in 0..ROUNDS {
         let id = format!("m{round}");
-        // Singles and batches, over connections of both shards.
+        // Single events and batches, over connections of both shards.
         let single = Call::event(EVENTS, &event(&id, "x"));
         let several = batch(&[event(&id, "x"), event(&id, "x")]);
         let calls = backends.iter_mut().enumerate().map(|(index, backend)| {
@@ -280,7 +280,7 @@ async fn an_id_is_remembered_within_its_window_whatever_became_of_its_event() {
     // Its event has left the log.
     let answer = Call::event(EVENTS, &event("a", "x")).answer(&relay).await;
     assert_eq!(places(&answer), json!([["1", 0, true]]));
-    // A fourth takes the place of the oldest.
+    // A fourth id evicts the oldest.
     Call::event(EVENTS, &event("d", "x")).answer(&relay).await;
     let answer = Call::event(EVENTS, &event("a", "x")).answer(&relay).await;
     assert_eq!(places(&answer), json!([["5", 0, false]]));
@@ -305,7 +305,7 @@ async fn a_backend_that_lost_the_answer_may_post_again() {
     lost.send(&Call::post(EVENTS, JSON, body.clone()).bytes())
         .await;
     drop(lost);
-    // Whichever of the two comes first, there is one.
+    // Whichever of the two comes first, there is one event.
     let again = backend
         .post("acme", body, PublishEncoding::Json, &[], false)
         .await;

@@ -1,4 +1,4 @@
-//! What backends are answered when their events are taken.
+//! Answers to accepted events.
 
 use serde_json::json;
 use sidewire_client::PublishEncoding;
@@ -22,8 +22,8 @@ async fn an_event_is_answered_with_its_id_its_position_its_topics_and_whom_it_ma
         (answer.status, &answer.headers["content-type"][..]),
         (200, JSON)
     );
-    // The offset is a string, so that it can be pasted into a Subscribe; other
-    // numbers are numbers.
+    // The offset is a string, so that it can be pasted into a Subscribe; other numbers are
+    // numbers.
     let expected = json!({
         "message_id": "m1",
         "position": {"epoch": epoch, "offset": "1"},
@@ -33,7 +33,7 @@ async fn an_event_is_answered_with_its_id_its_position_its_topics_and_whom_it_ma
     });
     assert_eq!(answer.json(), expected);
 
-    // Nobody there is no error.
+    // An event without subscribers is not an error.
     let answer = Call::event(EVENTS, &created("p2")).answer(&relay).await;
     let answer = answer.json();
     assert_eq!(

@@ -1,4 +1,4 @@
-//! Batches: what is answered when they are taken, and when they are not.
+//! Batches: the answers when they are accepted, and when they are refused.
 
 use serde_json::{Value, json};
 
@@ -60,7 +60,7 @@ async fn a_batch_is_answered_event_by_event_and_its_events_stand_together() {
     assert!(relay.stop().await);
 }
 
-/// The parts of an event's answer, in the order of the contract.
+/// Returns the parts of an event's answer, in the order of the contract.
 fn summary(result: &Value) -> Value {
     assert_eq!(result.as_object().unwrap().len(), 5);
     assert_eq!(result["position"]["epoch"].as_str().unwrap().len(), 32);
@@ -88,7 +88,7 @@ async fn a_batch_of_the_most_events_is_taken() {
     for (index, result) in results.iter().enumerate() {
         assert_eq!(result["position"]["offset"], json!((index + 1).to_string()));
     }
-    // An outbox that is empty takes it whole.
+    // An empty outbox takes the whole batch.
     for offset in 1..=1000 {
         assert_eq!(client.event().await.position.unwrap().offset, offset);
     }
@@ -140,7 +140,7 @@ async fn a_batch_is_taken_whole_or_not_at_all() {
         );
     }
 
-    // What cannot even be read is said of the first that it is true of.
+    // Only the first event that cannot be decoded is reported.
     let unknown = json!({"messages": [good, good, schema.unreadable(), {"y": 1}]});
     let answer = watched
         .refuses("an unknown field", Call::event(BATCH, &unknown), None)
@@ -155,7 +155,7 @@ async fn a_batch_is_taken_whole_or_not_at_all() {
         .await;
     assert_eq!(errors(&answer), [(1, None)]);
 
-    // A topic of the call that is none is no event's fault.
+    // An invalid topic of the call is not the fault of an event.
     let call = Call::event(
         &format!("{BATCH}?topic=board"),
         &json!({"messages": [good]}),
@@ -199,7 +199,7 @@ async fn what_is_wrong_far_into_a_long_batch_is_said_as_of_a_short_one() {
     watched.has_not_changed().await;
 }
 
-/// The index and the field of each error, after a look at the rest.
+/// Returns the index and the field of each error, after checking the rest.
 fn errors(answer: &Answer) -> Vec<(u64, Option<String>)> {
     let document = answer.json();
     let errors = document["errors"].as_array().unwrap();

@@ -1,4 +1,4 @@
-//! How backends' calls use HTTP: who may call what, and how connections fare.
+//! HTTP of backends' calls: which caller may call what, and the life of connections.
 
 use serde_json::json;
 use tokio::net::TcpStream;

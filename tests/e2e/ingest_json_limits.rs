@@ -1,6 +1,6 @@
-//! Events that have too much JSON are refused when they are posted, whoever listens and
-//! however they are posted; so are names in JSON that the schema does not know, with the
-//! nearest that it does.
+//! Events with too much JSON are refused when they are posted, whatever the subscribers'
+//! encoding and however they are posted. So are unknown names in JSON, with a suggestion of
+//! the nearest name in the schema.
 
 use serde_json::{Value, json};
 
@@ -12,7 +12,7 @@ use crate::{
 
 const JSON_MAX: usize = 16 * 1024;
 
-/// A relay under which an event may have little JSON.
+/// Starts a relay with a low limit on an event's JSON.
 fn small() -> TestRelay {
     TestRelay::serving(TestSchema::Tracker, |config| {
         config.limits.json_max = JSON_MAX;
@@ -23,15 +23,15 @@ fn work_item_created(project: &str) -> Value {
     json!({"workItemCreated": {"workItem": {"id": "item-1", "projectId": project}, "userId": "ann"}})
 }
 
-/// An event with a description of so many control characters, each of which is a byte
-/// and, in JSON, six.
+/// Returns an event with a description of this many control characters. Each of them is one
+/// byte, and six in JSON.
 fn described(characters: usize) -> Value {
     let mut event = work_item_created("p1");
     event["workItemCreated"]["workItem"]["description"] = json!("\u{1}".repeat(characters));
     event
 }
 
-/// Posts it as JSON and as bytes, alone.
+/// Posts a single event as JSON and as bytes.
 async fn posted(relay: &TestRelay, event: &Value) -> [Answer; 2] {
     let as_json = Call::event(EVENTS, event).answer(relay).await;
     let bytes = relay.envelope(event.clone());
@@ -44,7 +44,7 @@ async fn an_event_with_too_much_json_is_refused_also_when_it_is_posted_as_bytes(
     let relay = small();
     let mut client = relay.connect("acme", "ann").await;
     client.subscribe(&["project:p1"]).await;
-    // The one is looked at by the shard, the other is not.
+    // The first is inspected by the shard itself, the second is not.
     for characters in [JSON_MAX / 6, JSON_MAX] {
         for answer in posted(&relay, &described(characters)).await {
             assert_eq!(refusal(&answer), invalid(Some("work_item_created")));
@@ -69,7 +69,7 @@ async fn an_event_with_too_much_json_is_refused_also_when_it_is_posted_as_bytes(
 async fn an_event_may_have_as_much_json_as_the_limit_with_all_that_the_relay_adds() {
     let relay = small();
     let (mut least, mut most) = (0, JSON_MAX);
-    // The length from which on it is refused.
+    // The length from which an event is refused.
     while most - least > 1 {
         let middle = usize::midpoint(least, most);
         let mut event = described(0);
@@ -90,7 +90,7 @@ async fn an_event_may_have_as_much_json_as_the_limit_with_all_that_the_relay_add
         .schema
         .envelope_to_json_text(&delivered.envelope)
         .unwrap();
-    // The offset has one or two digits, and may have twenty.
+    // The offset has one or two digits here, but may have twenty.
     assert!(
         (JSON_MAX - 19..=JSON_MAX).contains(&text.len()),
         "{}",
@@ -100,13 +100,13 @@ async fn an_event_may_have_as_much_json_as_the_limit_with_all_that_the_relay_add
     assert!(relay.stop().await);
 }
 
-/// A relay of the generic schema.
+/// Starts a relay with the generic schema.
 fn generic() -> TestRelay {
     TestRelay::serving(TestSchema::Generic, |_| ())
 }
 
-/// An envelope of the generic schema: `event`, in which `data` is a list of these bytes
-/// of a google.protobuf.Value. The lengths have one byte.
+/// Returns an envelope of the generic schema with an `event` whose `data` is a list of
+/// these bytes of a google.protobuf.Value. The lengths take one byte.
 fn generic_event(value: &[u8]) -> Vec<u8> {
     let field = |tag: &[u8], value: &[u8]| {
         let length = u8::try_from(value.len()).unwrap();
@@ -118,7 +118,7 @@ fn generic_event(value: &[u8]) -> Vec<u8> {
     field(&[0x82, 0x02], &field(&[0x12], &data))
 }
 
-/// A google.protobuf.Value that is a number.
+/// Returns a google.protobuf.Value that is a number.
 fn number(value: f64) -> Vec<u8> {
     [&[0x11], &value.to_le_bytes()[..]].concat()
 }
@@ -223,7 +223,7 @@ async fn a_name_that_the_schema_does_not_know_is_told_the_nearest() {
 #[tokio::test]
 async fn a_batch_in_json_is_counted_before_it_is_read() {
     let relay = TestRelay::with(|config| config.ingest.batch_events_max = 3);
-    // What comes behind the fourth is not looked at.
+    // The text after the fourth message is not read.
     let answer = Call::post(BATCH, JSON, r#"{"messages": [{}, {}, {}, {}, "#)
         .answer(&relay)
         .await;
@@ -238,7 +238,7 @@ async fn a_batch_in_json_is_counted_before_it_is_read() {
 #[tokio::test]
 async fn an_event_in_json_with_too_many_values_is_refused_before_it_is_read() {
     let relay = TestRelay::start();
-    // That the names are wrong is not seen.
+    // The relay refuses it before it checks the names.
     let event = format!(r#"{{"x":[{}]}}"#, vec!["1"; 100_000].join(","));
     let answer = Call::post(EVENTS, JSON, event.clone()).answer(&relay).await;
     assert_eq!(answer.status, 413);

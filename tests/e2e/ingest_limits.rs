@@ -1,4 +1,4 @@
-//! What is too much for a relay, and a relay that takes no more.
+//! Input that exceeds a limit, and a relay that accepts no more.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::{
 const BODY_MAX: usize = 1000;
 const BATCH_BODY_MAX: usize = 3000;
 
-/// A relay that takes small bodies only.
+/// Starts a relay that accepts small bodies only.
 fn small() -> TestRelay {
     TestRelay::with(|config| {
         config.ingest.body_max = BODY_MAX;
@@ -23,7 +23,7 @@ fn small() -> TestRelay {
     })
 }
 
-/// An event in JSON, or a batch of one, of exactly so many bytes.
+/// Returns a JSON event, or a batch of one, of exactly `len` bytes.
 fn body(target: &str, len: usize) -> Vec<u8> {
     let (start, end) = match target {
         BATCH => ("{\"messages\":[", "]}"),
@@ -101,7 +101,7 @@ async fn a_backend_that_asks_first_sends_its_body_only_where_it_is_wanted() {
         assert_eq!(offset(&backend.answer().await), expected);
     }
 
-    // Refused at once, and as what it is: nothing of the body is waited for.
+    // Each is refused at once with its own error; the relay does not wait for the body.
     for (status, call) in [
         (413, Call::post(EVENTS, JSON, too_big.clone())),
         (401, Call::new("POST", EVENTS).body("x")),
@@ -114,7 +114,7 @@ async fn a_backend_that_asks_first_sends_its_body_only_where_it_is_wanted() {
         backend.closed().await;
     }
 
-    // Where the length is not known, the limit holds while it is read.
+    // If the length is unknown, the limit applies while the body is read.
     let call = Call::new("POST", EVENTS)
         .key(INGEST_KEY)
         .header("Content-Type: application/json");
@@ -168,7 +168,7 @@ async fn a_relay_that_drains_answers_the_calls_under_way_and_takes_no_new_ones()
     let event = Call::event(EVENTS, &created("p1"));
     assert_eq!(offset(&idle.call(&event).await), 1);
 
-    // A call is under way from the moment in which its body is asked for.
+    // A call is under way from the moment its body is requested.
     let call = event.clone().header("Expect: 100-continue");
     let (head, body) = call.parts();
     let mut under_way = Backend::connect(&relay).await;

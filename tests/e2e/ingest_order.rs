@@ -1,4 +1,4 @@
-//! One order for all.
+//! All subscribers see the same order.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::{client::TestClient, support::TestRelay};
 
 const PUBLISHERS: usize = 8;
 
-/// How much is tried.
+/// The size of a run.
 #[derive(Clone, Copy)]
 struct Size {
     events_per_publisher: usize,
@@ -18,7 +18,7 @@ struct Size {
 }
 
 impl Size {
-    /// Small, unless `SIDEWIRE_FULL_SIZE` is set: then what is held before a release.
+    /// Returns a small size unless `SIDEWIRE_FULL_SIZE` is set, which is for releases.
     fn chosen() -> Self {
         let (events_per_publisher, subscribers) = match std::env::var_os("SIDEWIRE_FULL_SIZE") {
             None => (625, 20),
@@ -35,7 +35,7 @@ impl Size {
     }
 }
 
-/// What one subscriber saw: the offset and the message_id of each event.
+/// The offset and the message_id of each event that one subscriber received.
 type Sequence = Vec<(u64, String)>;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -43,14 +43,14 @@ async fn all_subscribers_get_what_several_backends_post_in_the_same_order() {
     let size = Size::chosen();
     let events = size.events();
     let relay = TestRelay::with(|config| {
-        // Not what is looked at here: a subscriber may fall behind by everything.
+        // Not under test here: a subscriber may fall behind by all events.
         config.limits.outbox_frames = 2 * events;
         config.limits.outbox_bytes = 256 * 1024 * 1024;
         config.limits.memory_max = 4 << 30;
     });
     let mut subscribers = JoinSet::new();
     for _ in 0..size.subscribers {
-        // Each goes to the shard with the fewest: both have half of them.
+        // Each connection goes to the shard with the fewest, so both shards have half of them.
         let mut client = relay.connect("acme", "ann").await;
         client.subscribe(&["project:p1"]).await;
         subscribers.spawn(receive_all(client, events));
@@ -71,8 +71,8 @@ async fn all_subscribers_get_what_several_backends_post_in_the_same_order() {
     for sequence in sequences {
         assert!(sequence == first, "two subscribers saw different orders");
     }
-    // What a backend was told is where its event stands, and what it posted one
-    // after the other stands so.
+    // Each event is at the offset that its backend was told, and events that a backend
+    // posted one after another keep their order.
     for answers in posted {
         assert_eq!(answers.len(), size.events_per_publisher);
         assert!(answers.is_sorted());

@@ -16,7 +16,7 @@ async fn the_query_adds_topics_to_each_event_of_the_call() {
     let query = "?topic=board%3Ab+1%2F%C3%BC&topic=list:a:b%2Bc%26d&topic=project:p1";
     let extra = ["project:p1", "board:b 1/ü", "list:a:b+c&d"];
 
-    // In field 18, too: each topic once, the event's own first.
+    // Topics in field 18 as well: each occurs once, and the event's own come first.
     let event = also(about(&["project:p1"]), &["list:a:b+c&d", "project:p1"]);
     let answer = Call::event(&format!("{EVENTS}{query}"), &event)
         .answer(&relay)

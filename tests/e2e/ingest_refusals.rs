@@ -1,4 +1,4 @@
-//! What is wrong with an event or a batch is said, and changes nothing.
+//! A faulty event or batch is reported, and has no effect.
 
 use serde_json::{Value, json};
 use sidewire_protocol::schema::PayloadKind;
@@ -18,7 +18,7 @@ async fn an_event_in_json_that_breaks_a_rule_is_refused_with_its_field() {
         event[field] = value;
         event
     };
-    // Members of what `json!` makes are sorted, and the later one is at fault.
+    // `json!` sorts members, and the later one is reported.
     let second = |other: &'static str| other.max(schema.created_member());
     let path = Some(schema.typing_path());
     let many: Vec<_> = (0..100).map(|i| format!("board:{i}")).collect();
@@ -133,8 +133,8 @@ async fn an_event_in_json_that_breaks_a_rule_is_refused_with_its_field() {
             with("topics", json!([format!("b:{}", "i".repeat(257))])),
             Some("topics[0]"),
         ),
-        // What is no JSON of an event. The field has the names that the text has;
-        // of a field that is not known, it is the message that it is in.
+        // JSON that is not an event. The field is named as in the text; for an unknown
+        // field, it is the message that contains it.
         ("an unknown field", with("workItemCreate", json!({})), None),
         (
             "an unknown field below",
@@ -232,7 +232,7 @@ async fn control_messages_are_no_events() {
     let query = format!("{EVENTS}?topic=board:1");
     for (number, name) in control {
         let tag = (number << 3 | 2) as u8;
-        // The numbers up to 15 have a tag of one byte.
+        // Field numbers up to 15 have a tag of one byte.
         let bytes = match number {
             ..16 => vec![tag, 0],
             _ => vec![tag | 0x80, 1, 0],

@@ -1,14 +1,14 @@
-//! What is written of an event's payload, rightly and wrongly: the parts of the tables
-//! of ingest tests in which the bundled schemas differ.
+//! Correct and faulty spellings of an event's payload: the parts of the tables of ingest
+//! tests that differ between the bundled schemas.
 
 use serde_json::{Value, json};
 
 use crate::vocabulary::TestSchema;
 
-/// A case's name, the event, and the field that is at fault.
+/// A case's name, the event, and the faulty field.
 pub type Refused = (&'static str, Value, Option<&'static str>);
 
-/// Events that are taken, each about one topic at least.
+/// Returns events that are accepted, each with at least one topic.
 pub fn taken(schema: TestSchema) -> Vec<(&'static str, Value)> {
     match schema {
         TestSchema::Tracker => vec![
@@ -75,8 +75,8 @@ pub fn taken(schema: TestSchema) -> Vec<(&'static str, Value)> {
     }
 }
 
-/// Events that are refused. The field has the names that the text has; of a field that
-/// is not known, it is the message that it is in.
+/// Returns events that are refused. The field is named as in the text; for an unknown
+/// field, it is the message that contains it.
 pub fn refused(schema: TestSchema) -> Vec<Refused> {
     match schema {
         TestSchema::Tracker => refused_with_tracker(),
@@ -203,7 +203,7 @@ fn refused_with_generic() -> Vec<Refused> {
     ]
 }
 
-/// Texts that are refused, five for each schema.
+/// Returns texts that are refused, five for each schema.
 pub fn refused_texts(schema: TestSchema) -> Vec<(&'static str, Vec<u8>)> {
     let texts: [(&str, &[u8]); 5] = match schema {
         TestSchema::Tracker => [
@@ -245,7 +245,7 @@ pub fn refused_texts(schema: TestSchema) -> Vec<(&'static str, Vec<u8>)> {
     texts.map(|(what, text)| (what, text.to_vec())).to_vec()
 }
 
-/// Envelopes with a payload that is malformed, and where.
+/// Returns envelopes with a malformed payload, and the path of the fault.
 pub fn malformed(schema: TestSchema) -> [(&'static str, Vec<u8>, &'static str); 2] {
     match schema {
         TestSchema::Tracker => [
@@ -275,7 +275,7 @@ pub fn malformed(schema: TestSchema) -> [(&'static str, Vec<u8>, &'static str); 
     }
 }
 
-/// The payload of `typing` without a field, as an envelope has it, and its name.
+/// Returns the payload of `typing` without a field, as encoded in an envelope, and its name.
 pub fn empty_typing(schema: TestSchema) -> (&'static [u8], &'static str) {
     match schema {
         TestSchema::Tracker => (b"\xea\x02\x00", "user_typing"),

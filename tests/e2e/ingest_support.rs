@@ -1,5 +1,5 @@
-//! A backend by hand: requests written byte for byte, answers read one at a time,
-//! and what it is told looked at.
+//! A hand-written backend: requests are written byte for byte, answers are read one at a
+//! time, and their contents are checked.
 
 use serde_json::Value;
 use tokio::{
@@ -19,7 +19,7 @@ pub const BATCH: &str = "/v1/tenants/acme/events:batch";
 pub const JSON: &str = "application/json";
 pub const PROTOBUF: &str = "application/x-protobuf";
 
-/// A request, as it is written.
+/// A request as it is written.
 #[derive(Clone)]
 pub struct Call {
     line: String,
@@ -28,7 +28,7 @@ pub struct Call {
 }
 
 impl Call {
-    /// With any method, and nothing but the path.
+    /// Makes a request with any method and only this path.
     pub fn new(method: &str, target: &str) -> Self {
         Self {
             line: format!("{method} {target} HTTP/1.1"),
@@ -37,7 +37,7 @@ impl Call {
         }
     }
 
-    /// A POST with the key for every tenant.
+    /// Makes a POST with the key for every tenant.
     pub fn post(target: &str, content_type: &str, body: impl Into<Vec<u8>>) -> Self {
         Self::new("POST", target)
             .key(INGEST_KEY)
@@ -45,7 +45,7 @@ impl Call {
             .body(body)
     }
 
-    /// A POST of an event in JSON with the key for every tenant.
+    /// Makes a POST of a JSON event with the key for every tenant.
     pub fn event(target: &str, event: &Value) -> Self {
         Self::post(target, JSON, event.to_string())
     }
@@ -59,14 +59,14 @@ impl Call {
         self
     }
 
-    /// A body whose length is announced.
+    /// Adds a body with its length.
     pub fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
         self.body = body.into();
         let length = self.body.len();
         self.header(&format!("Content-Length: {length}"))
     }
 
-    /// A body in chunks of up to 1,000 bytes.
+    /// Adds a body in chunks of up to 1,000 bytes.
     pub fn chunked(mut self, body: &[u8]) -> Self {
         for chunk in body.chunks(1000) {
             self.body
@@ -83,7 +83,7 @@ impl Call {
         self
     }
 
-    /// The head and the body.
+    /// Returns the head and the body.
     pub fn parts(&self) -> (Vec<u8>, &[u8]) {
         let head = format!("{}\r\n{}\r\n\r\n", self.line, self.headers.join("\r\n"));
         (head.into_bytes(), &self.body)
@@ -94,7 +94,7 @@ impl Call {
         [&head, body].concat()
     }
 
-    /// Over a connection of its own.
+    /// Sends the call on a new connection and returns the answer.
     pub async fn answer(&self, relay: &TestRelay) -> Answer {
         Backend::connect(relay).await.call(self).await
     }
@@ -118,7 +118,7 @@ impl Backend {
         self.stream.write_all(bytes).await.unwrap();
     }
 
-    /// The next answer, a 100 included.
+    /// Reads the next answer, including a 100.
     pub async fn answer(&mut self) -> Answer {
         let answer = read_next_answer(&mut self.stream, &mut self.unread);
         timeout(PATIENCE, answer).await.expect("an answer comes")
@@ -129,7 +129,7 @@ impl Backend {
         self.answer().await
     }
 
-    /// Ends what it sends, and gives all that the relay then has to say.
+    /// Stops sending, and returns everything that the relay then sends.
     pub async fn answers_after_the_end(mut self) -> String {
         self.stream.shutdown().await.unwrap();
         let read = timeout(PATIENCE, self.stream.read_to_end(&mut self.unread));
@@ -139,8 +139,7 @@ impl Backend {
         String::from_utf8(self.unread).unwrap()
     }
 
-    /// Waits until the relay has closed the connection, in good order and without
-    /// another word.
+    /// Waits until the relay has closed the connection cleanly, without sending anything more.
     pub async fn closed(&mut self) {
         assert_eq!(self.unread, b"");
         let mut byte = [0];
@@ -150,8 +149,8 @@ impl Backend {
     }
 }
 
-/// A tenant in which an event was published, with somebody who would get whatever
-/// is published by mistake.
+/// A tenant in which one event was published, with a client that would receive any event
+/// published by mistake.
 pub struct Watched {
     pub relay: TestRelay,
     watcher: TestClient,
@@ -181,7 +180,7 @@ impl Watched {
         assert_eq!(event.position.unwrap().offset, self.head);
     }
 
-    /// That the call is refused for this field.
+    /// Asserts that the call is refused for this field.
     pub async fn refuses(&mut self, what: &str, call: Call, field: Option<&str>) -> Answer {
         let answer = call.answer(&self.relay).await;
         assert_eq!(
@@ -193,7 +192,7 @@ impl Watched {
         answer
     }
 
-    /// That nothing came of all that: neither an offset nor a message.
+    /// Asserts that none of the calls had an effect: neither an offset nor a message.
     pub async fn has_not_changed(mut self) {
         self.watcher.nothing_more().await;
         self.publish().await;
@@ -203,20 +202,20 @@ impl Watched {
     }
 }
 
-/// What a refusal says: its status, its code, and the field at fault.
+/// Returns a refusal's status, its code, and the faulty field.
 pub fn refusal(answer: &Answer) -> (u16, String, Option<String>) {
     let code = answer.problem_code();
     let field = answer.json()["field"].as_str().map(str::to_owned);
     (answer.status, code, field)
 }
 
-/// What a refusal with 400 says of the field at fault.
+/// Returns the expected refusal with status 400 for this field.
 pub fn invalid(field: Option<&str>) -> (u16, String, Option<String>) {
     let code = "VALIDATION_ERROR".to_owned();
     (400, code, field.map(str::to_owned))
 }
 
-/// The offset in the one event's answer.
+/// Returns the offset in the answer to one event.
 pub fn offset(answer: &Answer) -> u64 {
     assert_eq!(answer.status, 200, "{}", answer.text());
     let offset = &answer.json()["position"]["offset"];

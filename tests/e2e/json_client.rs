@@ -1,5 +1,5 @@
-//! A client that speaks JSON, by tungstenite and serde_json alone: what it knows of the
-//! protocol it knows from the contract.
+//! A JSON client built on tungstenite and serde_json alone; its knowledge of the protocol
+//! comes from the contract.
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
@@ -21,7 +21,7 @@ pub struct JsonClient {
     next_id: u32,
 }
 
-/// The request of a browser that opens `new WebSocket(url, subprotocols)`.
+/// Returns the request that a browser sends for `new WebSocket(url, subprotocols)`.
 pub fn browsers_request(relay: &TestRelay, subprotocols: &str) -> Request {
     let url = format!("ws://{}/ws", relay.addresses.client);
     let mut request = url.into_client_request().unwrap();
@@ -37,7 +37,7 @@ impl JsonClient {
         Self::open_with(relay, &token(tenant, user)).await
     }
 
-    /// The same with this token.
+    /// Opens a connection with this token.
     pub async fn open_with(relay: &TestRelay, token: &str) -> Self {
         let offer = format!("sidewire.v1.json, bearer.{token}");
         let (client, response) = Self::ask(relay, browsers_request(relay, &offer))
@@ -50,7 +50,7 @@ impl JsonClient {
         client
     }
 
-    /// Makes the handshake.
+    /// Performs the handshake.
     pub async fn ask(relay: &TestRelay, request: Request) -> Result<(Self, Response), Error> {
         let stream = TcpStream::connect(relay.addresses.client).await.unwrap();
         let (socket, response) = client_async(request, stream).await?;
@@ -58,7 +58,7 @@ impl JsonClient {
         Ok((client, response))
     }
 
-    /// Sends an envelope with a message id of its own, which it returns.
+    /// Sends an envelope with a new message id, which it returns.
     pub async fn say(&mut self, mut envelope: Value) -> String {
         let id = format!("request-{}", self.next_id);
         self.next_id += 1;
@@ -73,7 +73,7 @@ impl JsonClient {
         sent.unwrap().unwrap();
     }
 
-    /// The next envelope. Pings of the relay are answered by tungstenite.
+    /// Receives the next envelope. tungstenite answers the relay's pings.
     pub async fn envelope(&mut self) -> Value {
         match self.message().await {
             Message::Text(text) => {
@@ -86,7 +86,7 @@ impl JsonClient {
         }
     }
 
-    /// The next event, with what it says.
+    /// Receives the next event, and returns its contents.
     pub async fn event(&mut self) -> Value {
         let envelope = self.envelope().await;
         assert!(envelope["position"]["offset"].is_string(), "{envelope}");
@@ -102,7 +102,7 @@ impl JsonClient {
         confirmed
     }
 
-    /// What the relay says to a message that it refuses.
+    /// Receives the relay's error about a refused message.
     pub async fn refused(&mut self) -> Value {
         let mut envelope = self.envelope().await;
         let error = envelope["error"].take();
@@ -110,7 +110,7 @@ impl JsonClient {
         error
     }
 
-    /// Asserts that nothing waits, and gives the Pong that says so.
+    /// Asserts that nothing is queued, and returns the Pong that proves it.
     pub async fn nothing_more(&mut self) -> Value {
         self.say(json!({"ping": {"timestamp": "5"}})).await;
         let mut envelope = self.envelope().await;
@@ -119,7 +119,8 @@ impl JsonClient {
         pong
     }
 
-    /// Waits for the Close frame: its code and reason. `before` takes what comes first.
+    /// Waits for the Close frame, and returns its code and reason. `before` gets the
+    /// envelopes before it.
     pub async fn closed(&mut self, mut before: impl FnMut(Value)) -> (u16, String) {
         loop {
             match self.message().await {
@@ -132,7 +133,7 @@ impl JsonClient {
         }
     }
 
-    /// The next message as it comes, or why there is none.
+    /// Receives the next message, or returns why there is none.
     pub async fn next(&mut self) -> Result<Message, Error> {
         let next = self.socket.next().await;
         next.unwrap_or(Err(Error::ConnectionClosed))

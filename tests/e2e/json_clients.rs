@@ -1,4 +1,4 @@
-//! Clients that speak JSON, over real sockets: beside binary ones, as browsers connect.
+//! JSON clients over real sockets, beside binary ones, connecting as browsers do.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::{
     vocabulary::{TestSchema, created, item_created, subscribe, subscribed, topics, topics_of},
 };
 
-/// The largest frame of JSON that a shard reads itself.
+/// The largest JSON frame that a shard decodes itself.
 const READ_AT_ONCE_MAX: usize = 16 * 1024;
 
 const RENDERED_FOR_DELIVERY: &str = "sidewire_events_rendered_total{purpose=\"delivery\"}";
@@ -25,7 +25,7 @@ async fn all_gone(relay: &TestRelay) {
         .await;
 }
 
-/// A Subscribe of so many bytes.
+/// Returns a Subscribe of `len` bytes.
 fn padded(topic: &str, len: usize) -> Message {
     let text = json!({"subscribe": {"topics": [topic]}}).to_string();
     let padding = " ".repeat(len - text.len());
@@ -37,7 +37,8 @@ async fn one_event_reaches_json_and_binary_clients_and_its_json_is_made_once_for
     let relay = TestRelay::start();
     let mut binary = relay.connect_binary("acme", "ann").await;
     binary.subscribe(&["project:p1"]).await;
-    // The acceptor gives each to the shard with the fewest: both shards have some.
+    // The acceptor assigns each connection to the shard with the fewest, so both shards
+    // have some.
     let mut clients = Vec::new();
     for user in ["bob", "eve", "joe", "kim"] {
         let mut client = JsonClient::open(&relay, "acme", user).await;
@@ -108,7 +109,7 @@ async fn a_json_client_resumes_after_a_cut_without_gap_or_double() {
     client.subscribe(json!({"topics": ["project:p1"]})).await;
     relay.publish("acme", created("p1")).await;
     let had = client.event().await["position"].clone();
-    // A Pong moves the position on for a quiet topic.
+    // A Pong advances the position for a quiet topic.
     relay.publish("acme", created("p2")).await;
     let stands_at = client.nothing_more().await["position"].clone();
     assert_eq!(stands_at["epoch"], had["epoch"]);

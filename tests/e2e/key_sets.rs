@@ -1,5 +1,4 @@
-//! Keys that are fetched from a URL: from a server of the test's own, which says how
-//! often it was asked.
+//! Keys fetched from a URL, from a server of the test that counts the requests.
 
 use std::{
     sync::{
@@ -26,7 +25,7 @@ use tokio::{
 
 use crate::support::{TestRelay, http};
 
-/// A key pair, as PEM: the private half and the public one.
+/// A key pair as PEM: the private and the public half.
 #[derive(Clone, Copy)]
 struct Pair(&'static str, &'static str);
 
@@ -46,7 +45,7 @@ impl Pair {
         json!({"kty": "OKP", "crv": "Ed25519", "kid": kid, "x": x, "use": "sig"})
     }
 
-    /// A token of the user `ann`.
+    /// Returns a token of the user `ann`.
     fn token(self, kid: &str) -> String {
         let key = SigningKey::from_private_key_pem(
             Algorithm::EdDSA,
@@ -63,14 +62,14 @@ impl Pair {
     }
 }
 
-/// What the issuer answers: a status line with headers, and a body. `None`: nothing.
+/// An issuer's answer: a status line with headers, and a body. `None` means no answer.
 type Answer = Option<(&'static str, Vec<u8>)>;
 
 /// An issuer on loopback.
 struct Issuer {
     url: JwksUrl,
     answer: Arc<Mutex<Answer>>,
-    /// Whether answers are held back.
+    /// True while answers are held back.
     held: watch::Sender<bool>,
     fetches: Arc<AtomicUsize>,
     _tasks: JoinSet<()>,
@@ -99,7 +98,7 @@ impl Issuer {
                     match answer {
                         Some((head, body)) => {
                             let head = format!("HTTP/1.1 {head}\r\nConnection: close\r\n\r\n");
-                            // The relay may have seen enough before it has all.
+                            // The relay may stop reading before it has everything.
                             drop(stream.write_all(&[head.as_bytes(), &body].concat()).await);
                         }
                         None => std::future::pending().await,
@@ -128,7 +127,7 @@ impl Issuer {
         self.fetches.load(Ordering::SeqCst)
     }
 
-    /// A relay that has its keys from here.
+    /// Starts a relay that fetches its keys from this issuer.
     fn relay(&self, settings: impl FnOnce(&mut Config)) -> TestRelay {
         TestRelay::with(|config| {
             config.auth.keys = vec![AuthKey::JwksUrl {
@@ -161,7 +160,7 @@ async fn a_key_is_fetched_when_a_token_names_it_but_not_for_every_one_that_does(
     let issuer = Issuer::start().await;
     issuer.has(&[OLD.jwk("old")]);
     let relay = issuer.relay(|_| ());
-    // The first waits for the fetch with which the relay has begun.
+    // The first client waits for the fetch that the relay starts with.
     assert!(is_let_in(&relay, OLD.token("old")).await);
     assert!(
         !is_let_in(&relay, NEW.token("old")).await,
@@ -200,7 +199,7 @@ async fn many_handshakes_wait_for_one_fetch() {
     while issuer.fetches() < 2 {
         tokio::task::yield_now().await;
     }
-    // What is known is not held up.
+    // Tokens of known keys are not delayed.
     assert!(is_let_in(&relay, OLD.token("old")).await);
     issuer.held.send_replace(false);
     assert!(handshakes.join_all().await.iter().all(Result::is_ok));
@@ -256,7 +255,7 @@ async fn a_relay_without_a_key_is_not_ready_until_it_has_fetched_one() {
     let relay = issuer.relay(|config| config.auth.jwks_cooldown = Duration::from_millis(50));
     let ask = async || http(relay.addresses.ops, "GET /readyz HTTP/1.1\r\n", "", b"").await;
     let answer = loop {
-        // It may be starting as well, at first.
+        // At first the relay may also report that it is starting.
         let answer = ask().await;
         if answer.status == 503 && answer.json()["checks"]["start"] == "ok" {
             break answer;
@@ -268,7 +267,7 @@ async fn a_relay_without_a_key_is_not_ready_until_it_has_fetched_one() {
     assert_eq!(answer.json()["detail"], keys);
     assert!(keys.as_str().unwrap().starts_with("no key set"), "{keys}");
 
-    // Whether the token is good cannot be said.
+    // The relay cannot tell whether the token is valid.
     match relay.connect_with(OLD.token("old")).await.err() {
         Some(OpenError::Refused(problem)) => assert_eq!(problem.status, 503),
         other => panic!("{other:?}"),

@@ -1,5 +1,5 @@
-//! Rates and caps, over real sockets. Buckets are small and fill slowly, so that nothing
-//! depends on how long a test takes.
+//! Rates and caps, over real sockets. Buckets are small and fill slowly, so that the
+//! results do not depend on how long a test takes.
 
 use std::{collections::BTreeMap, num::NonZeroU32, time::Duration};
 
@@ -28,7 +28,7 @@ fn override_of(tenant: &str) -> LimitsOverride {
     }
 }
 
-/// What a handshake is answered.
+/// Returns the answer to a handshake.
 async fn ask(relay: &TestRelay, tenant: &str, user: &str) -> Answer {
     let request = handshake(&bearer(&token(tenant, user)));
     let (answer, client) = RawClient::ask(relay.addresses.client, request.as_bytes()).await;
@@ -96,7 +96,7 @@ async fn beyond_its_cap_nobody_gets_in_and_who_is_in_stays() {
     }
 }
 
-/// The status that a handshake from another address gets.
+/// Returns the status of a handshake from another address.
 async fn ask_from(address: [u8; 4], relay: &TestRelay) -> u16 {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind((address, 0).into()).unwrap();
@@ -139,7 +139,7 @@ async fn too_many_handshakes_of_a_user_are_429_and_of_all_503() {
     assert!(relay.stop().await);
 
     let relay = TestRelay::with(|it| it.limits.handshakes_per_second = Some(count(1)));
-    // Two at once, and as often as it takes for both to come within a second.
+    // Sends two at once, and repeats this until both arrive within a second.
     let both_within_a_second = async {
         loop {
             let request = handshake(&bearer(&token("acme", "ann")));
@@ -158,7 +158,7 @@ async fn too_many_handshakes_of_a_user_are_429_and_of_all_503() {
     assert!(relay.stop().await);
 }
 
-/// Asks for a handshake with this token and these header lines.
+/// Sends a handshake with this token and these header lines.
 async fn ask_with(relay: &TestRelay, token: &str, headers: &str) -> Answer {
     let request = handshake(&format!("{}{headers}", bearer(token)));
     RawClient::ask(relay.addresses.client, request.as_bytes())
@@ -169,14 +169,14 @@ async fn ask_with(relay: &TestRelay, token: &str, headers: &str) -> Answer {
 #[tokio::test]
 async fn too_many_handshakes_from_an_address_are_429_whoever_they_are_of() {
     let relay = TestRelay::with(|it| it.limits.address_handshakes_per_minute = count(3));
-    // Before the token is looked at: a bad one counts too.
+    // The limit applies before the token is checked, so a bad token counts too.
     for _ in 0..2 {
         assert_eq!(ask_with(&relay, "a.b.c", "").await.status, 401);
     }
     relay.connect("acme", "ann").await.nothing_more().await;
     assert_over(&ask(&relay, "globex", "bob").await, 429, 1..=20);
     assert_exceeded(&relay, "address_handshakes", 1.0).await;
-    // What somebody says who is no trusted proxy changes nothing.
+    // Headers from a peer that is not a trusted proxy are ignored.
     let forwarded = "X-Forwarded-For: 203.0.113.9\r\n";
     let answer = ask_with(&relay, &token("acme", "ann"), forwarded).await;
     assert_over(&answer, 429, 1..=20);
@@ -208,7 +208,7 @@ async fn a_trusted_proxy_is_not_counted_but_whom_it_connects_for_is() {
     assert!(relay.stop().await);
 }
 
-/// The `error` of the next envelope.
+/// Receives the next envelope and returns its `error`.
 async fn error(client: &mut RawClient, relay: &TestRelay) -> Value {
     client.envelope(relay).await["error"].clone()
 }
@@ -242,7 +242,7 @@ async fn a_user_over_its_rate_is_told_when_to_try_again_and_others_are_not() {
     assert_limited(&error(&mut ann, &relay).await, "s4", 1_800_000);
     ann.send(&binary(&[0xff])).await;
     assert_limited(&error(&mut ann, &relay).await, "", 1_800_000);
-    // Nothing came of it, and the connection goes on.
+    // It had no effect, and the connection stays open.
     assert_eq!(relay.metrics().await["sidewire_subscriptions"], 3.0);
     ann.nothing_more(&relay).await;
     relay.publish("acme", created("s3")).await;
@@ -303,7 +303,7 @@ async fn pings_have_a_bucket_of_their_own() {
         .say(&relay, json!({"messageId": "p", "ping": {}}))
         .await;
     assert_limited(&error(&mut client, &relay).await, "p", 1_800_000);
-    // It took nothing from the user.
+    // It was not charged to the user.
     client.send(&binary(b"")).await;
     let error = error(&mut client, &relay).await;
     assert_eq!(error["errorCode"], "VALIDATION_ERROR");
@@ -347,12 +347,12 @@ async fn what_is_posted_beyond_its_rate_is_429_until_its_time_has_come() {
         Call::post(BATCH, JSON, batch.to_string())
     };
     assert_eq!(batch(2).answer(&relay).await.status, 200);
-    // Its first is charged before it is known that there are two.
+    // The first event is charged before it is known that there are two.
     assert_over(&batch(2).answer(&relay).await, 429, 1..=3600);
     assert_over(&one.answer(&relay).await, 429, 1..=1200);
     let other = Call::event("/v1/tenants/globex/events", &event);
     assert_eq!(other.answer(&relay).await.status, 200);
-    // Nothing of the batch that was refused is in the log.
+    // No event of the refused batch is in the log.
     assert_exceeded(&relay, "ingest_tenant", 2.0).await;
     assert_eq!(relay.metrics().await["sidewire_events_ingested_total"], 3.0);
 
@@ -390,9 +390,9 @@ async fn what_is_posted_beyond_its_rate_is_429_until_its_time_has_come() {
     assert!(relay.stop().await);
 }
 
-/// Subscribes to so many topics in all, and so many tenants and paths that do not exist.
+/// Number of topics subscribed to in all, and of tenants and paths that do not exist.
 const NAMES: usize = 3_000;
-/// Before a release, where `SIDEWIRE_FULL_SIZE` is set.
+/// Used before a release, with `SIDEWIRE_FULL_SIZE` set.
 const NAMES_FULL: usize = 1_000_000;
 const NAMES_A_SUBSCRIBE: usize = 100;
 const ODD: usize = 100;
@@ -409,7 +409,7 @@ async fn names_without_end_meet_the_caps_and_become_no_series() {
         it.limits.topics_per_connection = 1_000;
         it.limits.tenants = 20;
         it.replay.enabled = false;
-        // Each name is to be looked at.
+        // Every name must be inspected.
         it.limits.user_burst = count(100_000);
     });
     let series = relay.metrics().await.into_keys().collect::<Vec<_>>();

@@ -1,5 +1,4 @@
-//! The relay from outside: over real sockets, as clients, backends and operators
-//! meet it.
+//! Tests the relay from outside, over real sockets, as clients, backends and operators use it.
 #![allow(
     unreachable_pub,
     clippy::unwrap_used,

@@ -1,5 +1,5 @@
-//! `?if_last=`: an event that is appended only if a topic's last event is the one
-//! that its backend knows.
+//! `?if_last=`: an event that is appended only if a topic's last event is the one that its
+//! backend knows.
 
 use serde_json::{Value, json};
 use sidewire_client::{EventPublisher, PublishEncoding, PublishFailure};
@@ -10,7 +10,7 @@ use crate::{
     vocabulary::{created, edited_by, named},
 };
 
-/// An edit of a document on conditions, each `<topic>@<position>`.
+/// Returns a call that edits a document on conditions, each `<topic>@<position>`.
 fn post(document: &str, conditions: &[&str]) -> Call {
     let mut target = format!("{EVENTS}?topic={document}");
     for condition in conditions {
@@ -19,14 +19,14 @@ fn post(document: &str, conditions: &[&str]) -> Call {
     Call::event(&target, &edited_by("ann"))
 }
 
-/// What a 409 says of the topics whose condition does not hold.
+/// Returns `current` of a 409: the topics with a condition that does not hold.
 fn current(answer: &Answer) -> Value {
     let field = Some("if_last".to_owned());
     assert_eq!(refusal(answer), (409, "CONFLICT".to_owned(), field));
     answer.json()["current"].clone()
 }
 
-/// The epoch of the event's answer.
+/// Returns the epoch in the event's answer.
 fn epoch(answer: &Answer) -> String {
     answer.json()["position"]["epoch"].as_str().unwrap().into()
 }
@@ -49,7 +49,7 @@ async fn an_event_is_appended_if_the_topics_last_event_stands_where_it_is_said()
         assert_eq!(current(&refused), json!([told("doc:1", at(last))]));
     }
     assert_eq!(offset(&on(1).answer(&relay).await), 3);
-    // What held once holds no longer, and what is true now does.
+    // A condition that held before fails now, and the current one holds.
     let refused = on(1).answer(&relay).await;
     assert_eq!(current(&refused), json!([told("doc:1", at(3))]));
     assert_eq!(offset(&on(3).answer(&relay).await), 4);
@@ -78,7 +78,7 @@ async fn every_condition_must_hold_and_each_that_does_not_is_told_of() {
     let at = |topic: &str, offset: &str| format!("{topic}@{epoch}:{offset}");
     let (one, two) = (at("doc:1", "1"), at("doc:2", "2"));
     let (wrong, none) = (at("doc:2", "1"), at("doc:3", "5"));
-    // A topic of a condition need not be the event's; an id may have an @ in it.
+    // A condition's topic need not be one of the event's; an id may contain an @.
     let other = "mail:ann%40example.org@0";
     let refused = post("doc:1", &[&one, &wrong, other, &none])
         .answer(&relay)
@@ -98,7 +98,7 @@ async fn every_condition_must_hold_and_each_that_does_not_is_told_of() {
 #[tokio::test]
 async fn that_a_topic_has_no_event_can_be_said_with_an_epoch_and_without() {
     let relay = TestRelay::start();
-    // A tenant that has no log: only `@0` can hold, and what fails makes none.
+    // A tenant without a log: only `@0` can hold, and a failed condition does not create a log.
     let zeroes = "0".repeat(32);
     for last in ["0", "7"] {
         let refused = post("doc:1", &[&*format!("doc:1@{zeroes}:{last}")]);
@@ -120,7 +120,7 @@ async fn that_a_topic_has_no_event_can_be_said_with_an_epoch_and_without() {
         .answer(&relay)
         .await;
     assert_eq!(offset(&taken), 2);
-    // And now it has one.
+    // Now doc:2 has an event.
     for last in [format!("doc:2@{epoch}:0"), "doc:2@0".to_owned()] {
         let refused = post("doc:2", &[&last]).answer(&relay).await;
         let position = json!({"epoch": epoch, "offset": "2"});
@@ -182,7 +182,7 @@ async fn what_was_appended_is_answered_again_whatever_its_condition() {
         (1, &json!(true))
     );
 
-    // A condition that does not hold leaves no id behind.
+    // A failed condition does not record the message id.
     let event = named("n", edited_by("ann"));
     let refused = Call::event(&target, &event).answer(&relay).await;
     assert_eq!(refused.status, 409);
@@ -190,7 +190,7 @@ async fn what_was_appended_is_answered_again_whatever_its_condition() {
     let target = format!("{EVENTS}?topic=doc:1");
     let taken = Call::event(&target, &event).answer(&relay).await;
     assert_eq!(offset(&taken), 2);
-    // A body that is in conflict is told of before a condition.
+    // A conflicting body is reported before a failed condition.
     let event = named("n", edited_by("cid"));
     let both = Call::event(&format!("{target}&if_last=doc:1@0"), &event);
     let refused = refusal(&both.answer(&relay).await);
@@ -228,8 +228,8 @@ async fn conditions_are_for_single_events_and_must_be_well_formed() {
     watched.has_not_changed().await;
 }
 
-/// Reads where the document stands, edits it on that condition, and on 409 reads
-/// again: how often it had to.
+/// Reads the document's position, edits the document on that condition, and on 409 reads it
+/// again. Returns the number of retries.
 async fn edit_together(backend: &EventPublisher, editor: usize, edits: usize) -> usize {
     let (mut condition, mut retries) = ("doc:1@0".to_owned(), 0);
     for number in 0..edits {

@@ -1,5 +1,5 @@
-//! A client that writes its bytes itself: handshakes and frames as they are, so
-//! that they can also be wrong.
+//! A client that writes its own bytes: handshakes and frames are sent as given, so that
+//! they can also be wrong.
 
 use std::{fmt::Write as _, net::SocketAddr};
 
@@ -12,7 +12,7 @@ use tokio::{
 
 use crate::support::{Answer, PATIENCE, TestRelay, read_next_answer, token};
 
-/// The key of RFC 6455, 1.3, and what is to be accepted for it.
+/// The key of RFC 6455, 1.3, and the expected `Sec-WebSocket-Accept`.
 pub const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 pub const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
@@ -24,15 +24,15 @@ pub const CLOSE: u8 = 0x8;
 pub const PING: u8 = 0x9;
 pub const PONG: u8 = 0xa;
 
-/// The bit of a message's last frame.
+/// The FIN bit of a message's last frame.
 pub const FIN: u8 = 0x80;
 
-/// A handshake with these header lines, each with its end, beside the needed ones.
+/// Returns a handshake with these header lines, each with its line ending, and the required ones.
 pub fn handshake(headers: &str) -> String {
     handshake_to("/ws", headers)
 }
 
-/// The same, to this path and query.
+/// Returns a handshake to this path and query.
 pub fn handshake_to(target: &str, headers: &str) -> String {
     format!(
         "GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
@@ -40,38 +40,38 @@ pub fn handshake_to(target: &str, headers: &str) -> String {
     )
 }
 
-/// The header line that carries a token.
+/// Returns the header line that carries a token.
 pub fn bearer(token: &str) -> String {
     format!("Authorization: Bearer {token}\r\n")
 }
 
-/// A frame that a client may send: masked, with its length in the shortest form.
+/// Returns a valid client frame: masked, with its length in the shortest form.
 pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = header(first, true, payload.len() as u64);
     frame.extend(masked(payload));
     frame
 }
 
-/// A frame without a mask.
+/// Returns a frame without a mask.
 pub fn unmasked(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = header(first, false, payload.len() as u64);
     frame.extend(payload);
     frame
 }
 
-/// A whole message in one frame.
+/// Returns a whole message in one frame.
 pub fn binary(payload: &[u8]) -> Vec<u8> {
     frame(FIN | BINARY, payload)
 }
 
-/// The payload of a Close frame.
+/// Returns the payload of a Close frame.
 pub fn close_payload(code: u16, reason: &[u8]) -> Vec<u8> {
     [&code.to_be_bytes(), reason].concat()
 }
 
 const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
-/// A frame's header, which may promise more than follows.
+/// Returns a frame's header, which may announce more than follows.
 pub fn header(first: u8, is_masked: bool, len: u64) -> Vec<u8> {
     let mask_bit = if is_masked { 0x80 } else { 0 };
     let mut header = vec![first];
@@ -92,7 +92,7 @@ pub fn header(first: u8, is_masked: bool, len: u64) -> Vec<u8> {
     header
 }
 
-/// The payload as it goes out behind a masked header.
+/// Returns the payload as it is sent after a masked header.
 pub fn masked(payload: &[u8]) -> Vec<u8> {
     let mask = MASK.iter().cycle();
     payload
@@ -105,11 +105,11 @@ pub fn masked(payload: &[u8]) -> Vec<u8> {
 /// A connection, from the first byte on.
 pub struct RawClient {
     stream: TcpStream,
-    /// Read and not yet looked at.
+    /// Bytes that were read but not yet parsed.
     unread: Vec<u8>,
 }
 
-/// A frame of the relay's.
+/// A frame from the relay.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
     pub opcode: u8,
@@ -117,7 +117,7 @@ pub struct Frame {
 }
 
 impl RawClient {
-    /// Connects and says nothing.
+    /// Connects and sends nothing.
     pub async fn silent(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
@@ -127,7 +127,7 @@ impl RawClient {
         }
     }
 
-    /// Sends these bytes, and gives what they are answered with.
+    /// Sends these bytes, and returns the answer.
     pub async fn ask(address: SocketAddr, request: &[u8]) -> (Answer, Self) {
         let mut client = Self::silent(address).await;
         client.send(request).await;
@@ -135,13 +135,13 @@ impl RawClient {
         (answer, client)
     }
 
-    /// Opens a WebSocket with a good token.
+    /// Opens a WebSocket with a valid token.
     pub async fn open(relay: &TestRelay, tenant: &str, user: &str) -> Self {
         let request = handshake(&bearer(&token(tenant, user)));
         Self::open_with(relay, request.as_bytes()).await
     }
 
-    /// Opens a WebSocket with this handshake, and what may stand behind it.
+    /// Opens a WebSocket with this handshake, and any bytes that follow it.
     pub async fn open_with(relay: &TestRelay, request: &[u8]) -> Self {
         let (answer, client) = Self::ask(relay.addresses.client, request).await;
         assert_eq!(answer.status, 101, "{}", answer.text());
@@ -153,7 +153,7 @@ impl RawClient {
         self.try_send(bytes).await.unwrap();
     }
 
-    /// The same where the relay may have gone.
+    /// Sends bytes to a relay that may have closed the connection.
     pub async fn try_send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         timeout(PATIENCE, self.stream.write_all(bytes))
             .await
@@ -165,13 +165,13 @@ impl RawClient {
         self.send(&binary(&relay.envelope(envelope))).await;
     }
 
-    /// The answer to a request. What stands behind it is kept for later.
+    /// Reads the answer to a request. Bytes after it are kept for later.
     pub async fn answer(&mut self) -> Answer {
         let answer = read_next_answer(&mut self.stream, &mut self.unread);
         timeout(PATIENCE, answer).await.unwrap()
     }
 
-    /// The next frame.
+    /// Reads the next frame.
     pub async fn frame(&mut self) -> Frame {
         let [first, second] = *self.take(2).await else {
             unreachable!("two were asked for")
@@ -192,8 +192,8 @@ impl RawClient {
         }
     }
 
-    /// The next envelope, as JSON without what each has anew. A relay-made one
-    /// must have these.
+    /// Reads the next envelope as JSON, without its id and timestamp. An envelope made by
+    /// the relay must have both.
     pub async fn envelope(&mut self, relay: &TestRelay) -> Value {
         let frame = self.frame().await;
         assert_eq!(frame.opcode, BINARY, "{frame:?}");
@@ -205,19 +205,20 @@ impl RawClient {
         envelope
     }
 
-    /// Asserts that nothing waits: the answer to a Ping is the next frame.
+    /// Asserts that nothing is queued: the next frame must be the answer to a Ping.
     pub async fn nothing_more(&mut self, relay: &TestRelay) {
         self.say(relay, json!({"ping": {"timestamp": "5"}})).await;
         let pong = self.envelope(relay).await;
         assert_eq!(pong["pong"]["clientTimestamp"], "5", "{pong}");
     }
 
-    /// Waits for the Close frame, which must be the next, answers it, and sees the
-    /// socket closed. The code and the reason; 1005 where there is none.
+    /// Waits for the Close frame, which must be the next, answers it, and waits until the
+    /// socket is closed. Returns the code and the reason; the code is 1005 if there is
+    /// none.
     pub async fn closed(mut self) -> (u16, String) {
         let close = self.frame().await;
         assert_eq!(close.opcode, CLOSE, "{close:?}");
-        // After a breach of the protocol nobody waits for it.
+        // After a protocol violation the relay does not wait for the answer.
         let _answered = self.try_send(&frame(FIN | CLOSE, &close.payload)).await;
         self.ended().await;
         let (code, reason) = match close.payload.split_first_chunk() {
@@ -228,7 +229,7 @@ impl RawClient {
         (code, reason)
     }
 
-    /// Waits until the relay has closed the socket, and has said nothing more.
+    /// Waits until the relay has closed the socket without sending anything more.
     pub async fn ended(mut self) {
         assert_eq!(self.unread, b"", "nothing more is said");
         let read = timeout(PATIENCE, self.stream.read_buf(&mut self.unread)).await;
@@ -251,7 +252,7 @@ impl RawClient {
     }
 }
 
-/// A query string of these pairs, all percent-encoded.
+/// Returns a query string of these pairs, all percent-encoded.
 pub fn query(pairs: &[(&str, &str)]) -> String {
     let mut query = String::from("?");
     for (name, value) in pairs {

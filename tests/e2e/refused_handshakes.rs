@@ -1,5 +1,4 @@
-//! Handshakes that are refused: each with its status, a problem document, and a
-//! closed socket.
+//! Refused handshakes: each gets its status, a problem document, and a closed socket.
 
 use std::time::Duration;
 
@@ -11,8 +10,8 @@ use crate::{
     support::{Answer, TestRelay, token, token_of},
 };
 
-/// Sends the request, which must be refused with this status and the socket
-/// closed behind it.
+/// Sends the request, which must be refused with this status, after which the socket must
+/// be closed.
 async fn refused(relay: &TestRelay, request: &str, status: u16) -> Answer {
     let (answer, client) = RawClient::ask(relay.addresses.client, request.as_bytes()).await;
     assert_eq!(answer.status, status, "{request}\n{}", answer.text());
@@ -25,8 +24,7 @@ fn good() -> String {
     handshake(&bearer(&token("acme", "ann")))
 }
 
-/// Asserts that so many refusals with the status were counted, and that nobody
-/// got in.
+/// Asserts that this many refusals with the status were counted, and that nobody was admitted.
 async fn assert_counted(relay: &TestRelay, status: u16, count: usize) {
     assert_ne!(count, 0);
     let name = format!("sidewire_handshakes_refused_total{{status=\"{status}\"}}");
@@ -53,7 +51,7 @@ async fn what_is_no_handshake_of_the_protocol_is_400() {
         with_key("dGhlIHNhbXBsZSBub25j"),
         with_key("dGhlIHNhbXBsZSBub25jZQ==AAAA"),
         with_key("dGhlIHNhbXBsZSBub25j!Q=="),
-        // RFC 6455, 11.3: neither of the two is given twice.
+        // RFC 6455, 11.3: neither header may occur twice.
         good().replace(KEY, &format!("{KEY}\r\nSec-WebSocket-Key: {KEY}")),
         good().replace(
             "Sec-WebSocket-Version: 13\r\n",
@@ -313,7 +311,7 @@ async fn what_is_no_http_is_400() {
     assert!(relay.stop().await);
 }
 
-/// Whole seconds, at least one.
+/// Asserts that `Retry-After` is a number of whole seconds, at least one.
 fn assert_says_when_to_come_back(answer: &Answer) {
     let seconds: u64 = answer.headers["retry-after"].parse().unwrap();
     assert!((1..=10).contains(&seconds), "{seconds}");
@@ -327,7 +325,7 @@ async fn a_tenant_for_which_there_is_no_place_is_503() {
     let answer = refused(&relay, &other, 503).await;
     assert_eq!(answer.problem_code(), "RATE_LIMIT_EXCEEDED");
     assert_says_when_to_come_back(&answer);
-    // The one that has a place keeps it, and gives it up with its last connection.
+    // A tenant with a slot keeps it, and releases it with its last connection.
     relay.connect("acme", "bob").await.nothing_more().await;
     drop(client);
     relay
@@ -341,7 +339,7 @@ async fn a_tenant_for_which_there_is_no_place_is_503() {
 async fn a_relay_that_drains_answers_503() {
     let relay = TestRelay::with(|config| config.client.drain_spread = Duration::from_secs(5));
     let address = relay.addresses.client;
-    // It does not answer the Close, so the relay waits for it a while.
+    // It does not answer the Close, so the relay waits a while.
     let mut mute = RawClient::open(&relay, "acme", "ann").await;
     let request = good();
     let come_late = async {

@@ -1,4 +1,4 @@
-//! Clients that come back and resume, over real sockets.
+//! Clients that reconnect and resume, over real sockets.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::{
     vocabulary::{about, also, created},
 };
 
-/// The offsets of the next events.
+/// Returns the offsets of the next events.
 async fn offsets(client: &mut TestClient, count: u64) -> Vec<u64> {
     let mut offsets = Vec::new();
     for _ in 0..count {
@@ -73,7 +73,7 @@ async fn the_first_resume_alone_replays_the_implicit_topics_and_may_name_none() 
     let confirmed = client.resume(&[], &start).await;
     assert_eq!((confirmed.recovered, confirmed.replayed), (true, 2));
     assert_eq!(offsets(&mut client, 2).await, [1, 3]);
-    // Once is all; and what they brought is not brought again by another topic.
+    // Events that were replayed once are not replayed again through another topic.
     let again = client.resume(&["work_item:w"], &start).await;
     assert_eq!((again.recovered, again.replayed), (true, 1));
     assert_eq!(offsets(&mut client, 1).await, [2]);
@@ -119,7 +119,7 @@ async fn what_a_subscription_that_stands_has_brought_is_not_replayed_until_it_is
     let event = about(&["work_item:w", "project:p1"]);
     relay.publish("acme", event).await;
     assert_eq!(offsets(&mut client, 1).await, [1]);
-    // The same event by its other topic, and by its own again.
+    // The same event through its other topic, and again through its own.
     for topic in ["work_item:w", "project:p1"] {
         assert_eq!(client.resume(&[topic], &start).await.replayed, 0);
     }
@@ -188,7 +188,7 @@ async fn without_a_window_positions_are_assigned_and_every_resume_is_refused() {
     client.nothing_more().await;
     let metrics = relay.metrics().await;
     assert_eq!(metrics["sidewire_resumes_total{result=\"disabled\"}"], 2.0);
-    // All has been read, and nothing else holds an event.
+    // All events were read, and nothing else keeps them in memory.
     relay
         .metrics_where(|metrics| metrics["sidewire_events_bytes"] == 0.0)
         .await;

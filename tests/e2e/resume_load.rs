@@ -1,4 +1,4 @@
-//! Many clients that resume at once, and one beside them that must not feel it.
+//! Many clients that resume at once, beside one that must not be affected.
 
 use std::time::{Duration, Instant};
 
@@ -13,8 +13,8 @@ const RESUMING: usize = 100;
 const EVENTS: u64 = 10_000;
 const BATCH: u64 = 1_000;
 
-/// How late an event for the others may be. Measured with ten other processes on two
-/// cores: 23 ms in the middle, 102 ms at the most; what is more is for chance.
+/// Maximum delay of an event for the other clients. With ten other processes on two cores
+/// it measured 23 ms in the median and 102 ms at most; the rest is a safety margin.
 const DELAY_MAX: Duration = Duration::from_millis(500);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -74,7 +74,7 @@ async fn publish_window(backend: &EventPublisher) {
     }
 }
 
-/// Posts an event and waits for it at its client, again and again.
+/// Repeatedly posts an event and measures the time until its client receives it.
 async fn measure_delays(
     backend: EventPublisher,
     mut beside: TestClient,

@@ -1,4 +1,4 @@
-//! The protocol's own scenarios.
+//! The scenarios of the protocol document.
 
 use sidewire_client::OpenError;
 

@@ -18,7 +18,7 @@ fn relay() -> TestRelay {
         config.client.write_timeout = WRITE_TIMEOUT;
         config.client.send_buffer = 4096;
         config.limits.outbox_frames = 50;
-        // Who floods is to be held up by what it does not read.
+        // The flooding client should be held up by what it does not read, not by a rate limit.
         config.limits.user_burst = NonZeroU32::MAX;
         config.limits.tenant_burst = NonZeroU32::MAX;
         config.limits.refusals_per_minute = REFUSALS_MAX;
@@ -29,7 +29,7 @@ fn event() -> serde_json::Value {
     also(item_created("w", "p", &"x".repeat(8000)), &["tenant:*"])
 }
 
-/// Reads until the connection is reset: how many whole frames came before.
+/// Reads until the connection is reset. Returns the number of whole frames before that.
 async fn frames_before_reset(client: &mut RawClient) -> usize {
     let mut frames = 0;
     loop {
@@ -79,7 +79,7 @@ async fn a_client_that_sends_without_end_and_reads_nothing_is_reset() {
     let mut flooder = relay.connect_raw("acme", "ann").await;
     let mut sent = 0_u64;
     let error = loop {
-        // Undecodable: each is answered with an ErrorResponse.
+        // Undecodable messages: each is answered with an ErrorResponse.
         let frames = [0x82, 0x81, 0, 0, 0, 0, 0xff].repeat(1000);
         match tokio::io::AsyncWriteExt::write_all(&mut flooder.stream, &frames).await {
             Ok(()) => sent += 1000,

@@ -1,4 +1,4 @@
-//! Clients that take their time before they are clients.
+//! Clients that are slow to complete the handshake.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ async fn who_takes_too_long_for_a_handshake_is_dropped() {
     let handshake_timeout = Duration::from_millis(500);
     let relay = TestRelay::with(|config| config.client.handshake_timeout = handshake_timeout);
     let address = relay.addresses.client;
-    // It is through in time, and is not timed any more.
+    // It completes in time, after which the deadline no longer applies.
     let mut honest = relay.connect("acme", "ann").await;
 
     let silent = RawClient::silent(address).await;
@@ -35,7 +35,7 @@ async fn who_takes_too_long_for_a_handshake_is_dropped() {
     assert!(relay.stop().await);
 }
 
-/// Sends a good handshake a byte at a time, so slowly that it is cut off.
+/// Sends a valid handshake one byte at a time, so slowly that the relay closes the connection.
 async fn drip(relay: &TestRelay) {
     let request = handshake(&bearer(&token("acme", "ann")));
     let mut client = RawClient::silent(relay.addresses.client).await;
@@ -62,7 +62,7 @@ async fn who_leaves_during_a_handshake_leaves_nothing_behind() {
         client.send(&request.as_bytes()[..sent]).await;
         client.reset();
     }
-    // Gone before it could read that it was let in.
+    // The client leaves before it could read that it was admitted.
     let mut client = RawClient::silent(relay.addresses.client).await;
     client.send(request.as_bytes()).await;
     client.reset();

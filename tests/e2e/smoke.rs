@@ -1,5 +1,5 @@
-//! The first promises of the relay with each bundled schema, whichever is under test,
-//! and how much of the suite runs with each.
+//! The basic promises of the relay with each bundled schema, whichever is under test, and
+//! how much of the suite runs with each.
 
 use std::fs;
 
@@ -12,7 +12,7 @@ use crate::{
     vocabulary::{TestSchema, also, named, topics_of},
 };
 
-/// The payload of an envelope that was posted or received, with its name.
+/// Returns the payload of an envelope that was posted or received, with its name.
 fn payload(envelope: &Value) -> Value {
     let mut payload = envelope.clone();
     let members = payload.as_object_mut().unwrap();
@@ -136,7 +136,7 @@ async fn with_each_schema_what_is_no_event_is_refused_with_its_field() {
     }
 }
 
-/// Counted in the text, so that a test cannot leave itself out unseen.
+/// Counts in the source text, so that a test cannot opt out unnoticed.
 #[test]
 fn most_of_the_suite_runs_with_each_schema() {
     let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/e2e");
@@ -156,5 +156,5 @@ fn most_of_the_suite_runs_with_each_schema() {
     assert!(5 * tracker_only <= tests);
 }
 
-/// To be raised only for a test that is about the tracker's own messages or bytes.
+/// Raise this only for a test that is about the tracker's own messages or bytes.
 const MAX_TRACKER_ONLY: usize = 2;

@@ -1,5 +1,5 @@
-//! `src/` knows nothing of what the bundled application schema is about: no name that
-//! its .proto files declare occurs there, in code or in comments.
+//! Checks that `src/` knows nothing about the domain of the bundled application schema: no
+//! name declared in its .proto files occurs there, in code or in comments.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,7 +9,7 @@ use std::{
 
 use prost_reflect::{Kind, Value};
 
-/// Single words this short are found by chance in any text, such as `goal` or `name`.
+/// Single words this short, such as `goal` or `name`, occur by chance in any text.
 const CHANCE: usize = 4;
 
 /// Names of the schema that the relay or any program may use in its own right.
@@ -34,7 +34,7 @@ const ALLOWED: [(&str, &str); 15] = [
     ("user id", "a claim of tokens and a parameter of handshakes"),
 ];
 
-/// Files and directories that hold nothing but tests.
+/// Returns true for files and directories that contain only tests.
 fn is_test(path: &Path) -> bool {
     let name = path.file_stem().unwrap().to_str().unwrap();
     matches!(name, "tests" | "testing" | "simulation" | "oracle")
@@ -42,7 +42,7 @@ fn is_test(path: &Path) -> bool {
         || name.ends_with("_testing")
 }
 
-/// The Rust files below `directory` without those of tests.
+/// Collects the Rust files below `directory`, without those of tests.
 fn sources(directory: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
@@ -57,7 +57,7 @@ fn sources(directory: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// The part of a file that stands before its inline module of tests.
+/// Returns the part of a file before its inline module of tests.
 fn shipped(text: &str) -> &str {
     let Some(tests) = text.find("\n#[cfg(test)]\nmod tests {\n") else {
         return text;
@@ -68,8 +68,8 @@ fn shipped(text: &str) -> &str {
     shipped
 }
 
-/// The words of a text in lower case and the singular: `WorkItems`, `work_item` and
-/// `work item` are the same two.
+/// Returns the words of a text in lower case and singular: `WorkItems`, `work_item` and
+/// `work item` are the same two words.
 fn words(text: &str) -> Vec<String> {
     let mut words = Vec::new();
     for part in text.split(|it: char| !it.is_ascii_alphanumeric()) {
@@ -90,7 +90,7 @@ fn words(text: &str) -> Vec<String> {
     words
 }
 
-/// What of `names` occurs in the text, each as it is declared.
+/// Returns the `names` that occur in the text, each as declared.
 fn found<'a>(text: &str, names: &'a BTreeMap<Vec<String>, String>) -> BTreeSet<&'a str> {
     let words = words(text);
     let longest = names.keys().map(Vec::len).max().unwrap_or(0);
@@ -101,9 +101,9 @@ fn found<'a>(text: &str, names: &'a BTreeMap<Vec<String>, String>) -> BTreeSet<&
         .collect()
 }
 
-/// The names that `proto/tracker` declares, by their words: of its package, messages,
-/// payloads, fields, enums and their values, and of the kinds of its topics. What the
-/// relay prescribes to every schema is not among them, nor what is allowed.
+/// Returns the names that `proto/tracker` declares, by their words: of its package,
+/// messages, payloads, fields, enums and their values, and of its topic kinds. Names that
+/// the relay prescribes to every schema and allowed names are left out.
 fn names_of_the_tracker() -> BTreeMap<Vec<String>, String> {
     let mut compiler = protox::Compiler::new([proto()]).unwrap();
     compiler.open_file("tracker/v1/envelope.proto").unwrap();
@@ -167,7 +167,7 @@ fn the_sources_name_nothing_that_the_tracker_schema_declares() {
     for file in &files {
         let text = fs::read_to_string(file).unwrap();
         for (index, line) in shipped(&text).lines().enumerate() {
-            // The name of a type of tokio's, and of pin-project's macro and method.
+            // The name of a tokio type, and of a macro and method of pin-project.
             let line = line.replace("TaskTracker", "").replace("task_tracker", "");
             let line = line
                 .replace("pin_project", "")
@@ -205,7 +205,7 @@ fn the_search_finds_each_spelling_of_a_name_that_is_planted() {
         found("a projection of comments, by status", &names),
         BTreeSet::new()
     );
-    // Each exception is one of the schema's names, so that none is left over.
+    // Each exception must be a name of the schema, so that none is obsolete.
     let bundled = fs::read_to_string(proto().join("tracker/v1/envelope.proto")).unwrap()
         + &fs::read_to_string(proto().join("tracker/v1/entities.proto")).unwrap()
         + &fs::read_to_string(proto().join("tracker/v1/events.proto")).unwrap();

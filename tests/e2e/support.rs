@@ -1,4 +1,4 @@
-//! A relay to test, and what tests do with it.
+//! A relay under test, and common operations of tests.
 
 use std::{
     collections::BTreeMap, fmt::Write as _, net::SocketAddr, num::NonZeroU32, sync::Arc,
@@ -34,29 +34,29 @@ use crate::{
     vocabulary::TestSchema,
 };
 
-/// What every wait is bounded by, so that a fault ends the test.
+/// Upper bound of every wait, so that a fault ends the test.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The ingest key that may be used for every tenant.
+/// The ingest key for all tenants.
 pub const INGEST_KEY: &str = "ingest-key-of-the-tests";
 
-/// The ingest key that may be used for the tenant `acme` only.
+/// The ingest key for the tenant `acme` only.
 pub const ACME_KEY: &str = "ingest-key-for-acme-only";
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
-/// Where a relay listens; of a Unix socket no address that would be one.
+/// Addresses of a relay; a Unix socket is replaced by an unused address.
 pub struct TestAddresses {
     pub client: SocketAddr,
     pub ingest: SocketAddr,
     pub ops: SocketAddr,
 }
 
-/// A relay on ports that the kernel chose, with two shards.
+/// A relay on ports chosen by the kernel, with two shards.
 pub struct TestRelay {
     server: Option<RelayServer>,
     pub addresses: TestAddresses,
-    /// Where metrics and health are, an address or a Unix socket.
+    /// Address or Unix socket of the listener for metrics and health.
     ops: ListenAddress,
     pub schema: Arc<Schema>,
     random: Arc<RandomSource>,
@@ -64,17 +64,17 @@ pub struct TestRelay {
 }
 
 impl TestRelay {
-    /// With the defaults, tokens of HS256 and two ingest keys.
+    /// Starts a relay with the defaults, HS256 tokens and two ingest keys.
     pub fn start() -> Self {
         Self::with(|_| ())
     }
 
-    /// The same with other settings.
+    /// Starts a relay with other settings.
     pub fn with(settings: impl FnOnce(&mut Config)) -> Self {
         Self::serving(TestSchema::under_test(), settings)
     }
 
-    /// The same with this schema, whichever is under test.
+    /// Starts a relay with this schema, whichever is under test, and other settings.
     pub fn serving(schema: TestSchema, settings: impl FnOnce(&mut Config)) -> Self {
         let files = TempDir::new().unwrap();
         let file = |name: &str, text: &str| {
@@ -88,7 +88,7 @@ impl TestRelay {
         config.ingest.listen = ListenAddress::Tcp(any_port);
         config.ops.listen = ListenAddress::Tcp(any_port);
         config.limits.shards = 2;
-        // All clients of a test come from one address.
+        // All clients of a test have the same address.
         config.limits.address_handshakes_per_minute = NonZeroU32::MAX;
         config.auth.keys = vec![AuthKey::Secret {
             file: file("jwt.secret", SECRET),
@@ -132,7 +132,7 @@ impl TestRelay {
         }
     }
 
-    /// In desktop mode: no tokens.
+    /// Starts a relay in desktop mode: no tokens.
     pub fn desktop() -> Self {
         Self::with(|config| {
             config.auth.mode = AuthMode::None;
@@ -140,8 +140,8 @@ impl TestRelay {
         })
     }
 
-    /// A client that may do anything in its tenant. It speaks JSON where the suite
-    /// runs so.
+    /// Connects a client that may do anything in its tenant. It uses JSON if the suite runs
+    /// with JSON.
     pub async fn connect(&self, tenant: &str, user: &str) -> TestClient {
         if is_json_under_test() {
             let client = JsonClient::open(self, tenant, user).await;
@@ -150,20 +150,21 @@ impl TestRelay {
         self.connect_binary(tenant, user).await
     }
 
-    /// The same for a test of bytes, or of more events than JSON is read of in time.
+    /// Connects a binary client, for a test of bytes or of more events than JSON can be
+    /// read in time.
     pub async fn connect_binary(&self, tenant: &str, user: &str) -> TestClient {
         self.connect_with(token(tenant, user)).await.unwrap()
     }
 
-    /// A client of the library with this token.
+    /// Connects a client of the library with this token.
     pub async fn connect_with(&self, token: String) -> Result<TestClient, OpenError> {
         RelayConnection::open(&self.options().with_token(token))
             .await
             .map(TestClient::of)
     }
 
-    /// A client of which the test has the bare socket. The kernel holds little
-    /// for it, so that not to read is soon felt.
+    /// Connects a client with a bare socket. The kernel's buffers for it are small, so that
+    /// the relay soon notices if it does not read.
     pub async fn connect_raw(&self, tenant: &str, user: &str) -> RawClient {
         let socket = tokio::net::TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(4096).unwrap();
@@ -183,24 +184,24 @@ impl TestRelay {
         }
     }
 
-    /// What a client has to know, but for its token.
+    /// Returns a client's options, without its token.
     pub fn options(&self) -> ClientOptions {
         let url = format!("ws://{}/ws", self.addresses.client);
         ClientOptions::new(url, Arc::clone(&self.random))
     }
 
-    /// A backend with the key for every tenant.
+    /// Returns a backend with the key for every tenant.
     pub fn backend(&self) -> EventPublisher {
         self.backend_with(Some(INGEST_KEY))
     }
 
-    /// A backend with this key.
+    /// Returns a backend with this key.
     pub fn backend_with(&self, key: Option<&str>) -> EventPublisher {
         let url = format!("http://{}", self.addresses.ingest);
         EventPublisher::new(&url, key.map(Credential::new).as_ref()).unwrap()
     }
 
-    /// Posts one event as JSON and gives what was answered.
+    /// Posts one event as JSON and returns the answer.
     pub async fn publish(&self, tenant: &str, event: Value) -> PublishedEvent {
         let answer = self
             .backend()
@@ -211,19 +212,19 @@ impl TestRelay {
         answer.results.into_iter().next().unwrap()
     }
 
-    /// An envelope's bytes, from its JSON.
+    /// Converts an envelope from JSON to bytes.
     pub fn envelope(&self, json: Value) -> Vec<u8> {
         self.schema
             .envelope_from_json(json.to_string().as_bytes())
             .unwrap()
     }
 
-    /// An envelope's JSON, from its bytes.
+    /// Converts an envelope from bytes to JSON.
     pub fn json(&self, envelope: &[u8]) -> Value {
         self.schema.envelope_to_json(envelope).unwrap()
     }
 
-    /// The metrics: each series as it stands in the text, with its value.
+    /// Returns the metrics: the value of each series, by its text.
     pub async fn metrics(&self) -> BTreeMap<String, f64> {
         let line = "GET /metrics HTTP/1.1\r\n";
         let answer = match &self.ops {
@@ -247,7 +248,7 @@ impl TestRelay {
         series
     }
 
-    /// Waits until the metrics are as they should be.
+    /// Waits until `holds` returns true for the metrics.
     pub async fn metrics_where(&self, holds: impl Fn(&BTreeMap<String, f64>) -> bool) {
         let waiting = async {
             while !holds(&self.metrics().await) {
@@ -259,8 +260,8 @@ impl TestRelay {
         }
     }
 
-    /// Waits until nothing is under way, and checks that the sums add up: each
-    /// event that matched a connection was written to it or dropped with a reason.
+    /// Waits until nothing is in progress, and checks that the sums add up: each event that
+    /// matched a connection was written to it or dropped with a reason.
     pub async fn check_at_rest(&self) {
         self.metrics_where(|metrics| metrics["sidewire_events_queued"] == 0.0)
             .await;
@@ -274,16 +275,16 @@ impl TestRelay {
         );
     }
 
-    /// Begins to end the relay as SIGTERM does, whatever is under way. Whether all
-    /// of its connections were closed in time comes out in the end.
+    /// Starts to stop the relay as SIGTERM does, whatever is in progress. The handle
+    /// returns true if all of its connections were closed in time.
     pub fn begin_drain(&mut self) -> JoinHandle<bool> {
         tokio::spawn(self.server.take().unwrap().drain())
     }
 
-    /// Ends the relay as SIGTERM does, after a look at what it has counted.
-    /// Whether all of its connections were closed in time.
+    /// Checks the relay's counters, and then stops it as SIGTERM does. Returns true if all
+    /// of its connections were closed in time.
     pub async fn stop(mut self) -> bool {
-        // Taken first: where the check fails, that is the failure.
+        // Taken first, so that a failing check is the only failure.
         let server = self.server.take().unwrap();
         self.check_at_rest().await;
         server.drain().await
@@ -291,7 +292,7 @@ impl TestRelay {
 }
 
 impl Drop for TestRelay {
-    /// No test may end without a look at the sums.
+    /// No test may end without checking the sums.
     fn drop(&mut self) {
         if self.server.is_some() && !std::thread::panicking() {
             panic!("the relay was not stopped, so nobody has looked at what it counted");
@@ -299,7 +300,7 @@ impl Drop for TestRelay {
     }
 }
 
-/// Lets this process have as many descriptors as it may.
+/// Raises this process's limit on file descriptors to its maximum.
 pub fn raise_descriptor_limit() {
     let maximum = getrlimit(Resource::Nofile).maximum;
     let raised = Rlimit {
@@ -309,12 +310,12 @@ pub fn raise_descriptor_limit() {
     setrlimit(Resource::Nofile, raised).unwrap();
 }
 
-/// A token of the relay's secret, valid for an hour.
+/// Returns a token signed with the relay's secret, valid for an hour.
 pub fn token(tenant: &str, user: &str) -> String {
     token_with(tenant, user, Duration::from_hours(1), None)
 }
 
-/// A token that is valid for `lifetime`, and for these topics only.
+/// Returns a token that is valid for `lifetime`, with a grant of these topics only.
 pub fn token_with(tenant: &str, user: &str, lifetime: Duration, topics: Option<&[&str]>) -> String {
     let parse = |topics: &[&str]| topics.iter().map(|it| Topic::parse(it).unwrap()).collect();
     let token = NewToken {
@@ -326,18 +327,18 @@ pub fn token_with(tenant: &str, user: &str, lifetime: Duration, topics: Option<&
     signing_key().mint(&token, &TokenRules::default()).unwrap()
 }
 
-/// What the relay's tokens are signed with.
+/// Returns the key that signs the relay's tokens.
 pub fn signing_key() -> SigningKey {
     SigningKey::from_secret(Algorithm::HS256, None, &Secret::new(SECRET)).unwrap()
 }
 
-/// A token of the relay's secret with these claims.
+/// Returns a token with these claims, signed with the relay's secret.
 pub fn token_of(claims: &Value) -> String {
     let key = jsonwebtoken::EncodingKey::from_secret(SECRET.as_bytes());
     jsonwebtoken::encode(&jsonwebtoken::Header::default(), claims, &key).unwrap()
 }
 
-/// An HTTP answer, as it came.
+/// An HTTP answer as received.
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
@@ -354,7 +355,7 @@ impl Answer {
         serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("no JSON: {self:?}"))
     }
 
-    /// The member `code` of a problem document, after a look at the document.
+    /// Checks the problem document and returns its `code`.
     pub fn problem_code(&self) -> String {
         assert_eq!(self.headers["content-type"], "application/problem+json");
         let document = self.json();
@@ -368,8 +369,8 @@ impl Answer {
     }
 }
 
-/// One HTTP request, written as it is: `line` with its end, header lines with
-/// theirs. `Host` and `Content-Length` are added.
+/// Sends one HTTP request as written: `line` and the header lines include their line
+/// endings. `Host` and `Content-Length` are added.
 pub async fn http(address: SocketAddr, line: &str, headers: &str, body: &[u8]) -> Answer {
     let mut head = format!("{line}Host: {address}\r\n{headers}");
     if !body.is_empty() {
@@ -380,12 +381,12 @@ pub async fn http(address: SocketAddr, line: &str, headers: &str, body: &[u8]) -
     http_over(stream, &head, body).await
 }
 
-/// The same over a stream, with the whole head.
+/// Sends a request with this complete head over a stream.
 pub async fn http_over<S>(mut stream: S, head: &str, body: &[u8]) -> Answer
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    // The relay may answer and close before it has read all.
+    // The relay may answer and close before it has read everything.
     let _sent = stream.write_all(&[head.as_bytes(), body].concat()).await;
     timeout(PATIENCE, read_answer(&mut stream)).await.unwrap()
 }
@@ -395,7 +396,7 @@ pub async fn read_answer(stream: &mut (impl AsyncRead + Unpin)) -> Answer {
     read_next_answer(stream, &mut Vec::new()).await
 }
 
-/// Reads one answer, and leaves in `unread` what came behind it.
+/// Reads one answer, and leaves the bytes after it in `unread`.
 pub async fn read_next_answer(
     stream: &mut (impl AsyncRead + Unpin),
     unread: &mut Vec<u8>,
@@ -444,8 +445,8 @@ pub async fn read_next_answer(
     }
 }
 
-/// Reads a body of chunks (RFC 9112, 7.1), of which `bytes` are there, and leaves in `bytes`
-/// what came behind it.
+/// Reads a chunked body (RFC 9112, 7.1) that begins with `bytes`, and leaves the bytes
+/// after it in `bytes`.
 async fn read_chunks(stream: &mut (impl AsyncRead + Unpin), bytes: &mut Vec<u8>) -> Vec<u8> {
     let mut body = Vec::new();
     loop {
@@ -477,8 +478,8 @@ async fn read_chunks(stream: &mut (impl AsyncRead + Unpin), bytes: &mut Vec<u8>)
     }
 }
 
-/// A client's bare socket, past its handshake: what a test writes is what goes
-/// out, and nothing is read or answered unless the test does so.
+/// A client's bare socket after its handshake: bytes are sent as a test writes them, and
+/// nothing is read or answered unless the test does so.
 pub struct RawClient {
     pub stream: TcpStream,
     unparsed: Vec<u8>,
@@ -492,7 +493,7 @@ pub struct RawFrame {
 }
 
 impl RawFrame {
-    /// The code of a Close frame.
+    /// Returns the code of a Close frame.
     pub fn close_code(&self) -> Option<u16> {
         let code = self.payload.first_chunk()?;
         (self.opcode == 0x8).then(|| u16::from_be_bytes(*code))
@@ -509,7 +510,7 @@ impl RawClient {
         self.stream.write_all(&frame).await.unwrap();
     }
 
-    /// The next frame, or `None` when the relay has ended the stream in good order.
+    /// Reads the next frame. Returns `None` if the relay has ended the stream cleanly.
     pub async fn receive(&mut self) -> std::io::Result<Option<RawFrame>> {
         loop {
             if let Some(frame) = take_frame(&mut self.unparsed) {

@@ -1,5 +1,4 @@
-//! What lies below HTTP: TLS, Unix sockets, and proxies that say for whom they
-//! connect.
+//! The layers below HTTP: TLS, Unix sockets, and proxies that announce the client's address.
 
 use std::{
     fs, num::NonZeroU32, os::unix::fs::PermissionsExt, path::PathBuf, sync::Arc, time::Duration,
@@ -27,7 +26,7 @@ use crate::{
     vocabulary::{also, item_created},
 };
 
-/// A certificate for 127.0.0.1, and what trusts it.
+/// A certificate for 127.0.0.1, and a config that trusts it.
 pub struct Certified {
     files: TempDir,
     pub trust: Arc<ClientConfig>,
@@ -64,8 +63,7 @@ impl Certified {
         RelayConnection::open(&options).await.map(TestClient::of)
     }
 
-    /// TLS over a connection that has begun with these bytes, for which the kernel
-    /// holds little.
+    /// Opens TLS over a connection that begins with these bytes, with small kernel buffers.
     async fn stream(&self, relay: &TestRelay, begun: &[u8]) -> TlsStream<TcpStream> {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(4096).unwrap();
@@ -76,7 +74,7 @@ impl Certified {
         connector.connect(host, stream).await.unwrap()
     }
 
-    /// The same, as a client that is let in.
+    /// Opens such a stream and performs the WebSocket handshake.
     async fn let_in(&self, relay: &TestRelay, begun: &[u8]) -> TlsStream<TcpStream> {
         let mut stream = self.stream(relay, begun).await;
         let request = handshake(&bearer(&token("acme", "ann")));
@@ -98,7 +96,7 @@ async fn a_client_gets_its_events_over_tls_in_order() {
     let mut client = certified.open(&relay).await.unwrap();
     client.subscribe(&["project:p"]).await;
     for offset in 1..=60 {
-        // Among them some that fill more than one record.
+        // Some of the events fill more than one record.
         relay
             .publish("acme", event(&"x".repeat(offset * 300)))
             .await;
@@ -132,7 +130,7 @@ async fn a_client_that_does_not_read_is_cut_off_over_tls_too_and_the_sums_add_up
         })
         .await;
     let metrics = relay.metrics().await;
-    // The other has had all of them.
+    // The other client has received all of them.
     assert!(metrics["sidewire_events_written_total"] >= 120.0);
     assert!(metrics["sidewire_events_dropped_total{reason=\"too_slow\"}"] > 0.0);
     let mut rest = Vec::new();
@@ -152,10 +150,10 @@ async fn who_does_not_come_to_an_end_with_tls_is_dropped_at_the_handshake_timeou
         config.client.handshake_timeout = Duration::from_millis(500);
     });
     let silent = RawClient::silent(relay.addresses.client).await;
-    // A record that says that it has 512 bytes, and has one.
+    // A record that announces 512 bytes, and contains one.
     let mut halfway = RawClient::silent(relay.addresses.client).await;
     halfway.send(b"\x16\x03\x01\x02\x00\x01").await;
-    // Through with TLS, and then nothing: the time counts for both together.
+    // A completed TLS handshake, then silence: one deadline covers both handshakes.
     let mut encrypted = certified.stream(&relay, b"").await;
     tokio::join!(silent.ended(), halfway.ended(), async {
         let mut rest = Vec::new();
@@ -269,7 +267,7 @@ async fn handshakes_over_tls_are_counted_before_tls_is_spoken_and_once() {
     let certified = Certified::new();
     let relay = certified.relay(|it| it.limits.handshakes_per_second = NonZeroU32::new(2));
     let refused = "sidewire_limits_exceeded_total{limit=\"handshakes\"}";
-    // At least two of as many as can be had at once, on a machine however slow.
+    // Two are accepted even on a slow machine; then more are opened until one is refused.
     let first = certified.open(&relay).await.unwrap();
     let second = certified.open(&relay).await.unwrap();
     assert_eq!(relay.metrics().await[refused], 0.0);

@@ -1,4 +1,4 @@
-//! The schema under test, in words that both bundled schemas have: events and their
+//! The schema under test, in terms that both bundled schemas share: events and their
 //! topics, subscriptions and their confirmations, all as proto3 JSON.
 
 use std::{env, sync::LazyLock};
@@ -6,18 +6,18 @@ use std::{env, sync::LazyLock};
 use serde_json::{Value, json};
 use sidewire_protocol::schema::{BundledSchema, Schema};
 
-/// A bundled schema, as tests speak it.
+/// A bundled schema.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TestSchema {
-    /// Its events name their topics in annotated fields, and its subscriptions have
-    /// lists of their own.
+    /// Its events name their topics in annotated fields, and its subscriptions have lists
+    /// of their own.
     Tracker,
-    /// Its events get their topics from field 18 or from the call, and its
-    /// subscriptions have field 16 only.
+    /// Its events get their topics from field 18 or from the call, and its subscriptions
+    /// have field 16 only.
     Generic,
 }
 
-/// The variable that picks the schema under test.
+/// Environment variable that selects the schema under test.
 const VARIABLE: &str = "SIDEWIRE_TEST_SCHEMA";
 
 /// The kinds for which the tracker's deletions have a field, in the order of the fields.
@@ -37,7 +37,7 @@ const LISTS: [(&str, &str); 3] = [
 impl TestSchema {
     pub const ALL: [Self; 2] = [Self::Tracker, Self::Generic];
 
-    /// The schema that `SIDEWIRE_TEST_SCHEMA` names; the tracker without it.
+    /// Returns the schema that `SIDEWIRE_TEST_SCHEMA` names, by default the tracker.
     pub fn under_test() -> Self {
         static CHOSEN: LazyLock<TestSchema> = LazyLock::new(|| match env::var(VARIABLE) {
             Err(env::VarError::NotPresent) => TestSchema::Tracker,
@@ -50,7 +50,7 @@ impl TestSchema {
         *CHOSEN
     }
 
-    /// The name by which the configuration picks it.
+    /// Returns the schema's name in the configuration.
     pub fn name(self) -> &'static str {
         match self {
             Self::Tracker => "tracker",
@@ -65,7 +65,7 @@ impl TestSchema {
             .unwrap()
     }
 
-    /// An event of [`created`], with a text as long as a test likes.
+    /// Returns an event like [`created`], with this text.
     pub fn item_created(self, item: &str, project: &str, text: &str) -> Value {
         match self {
             Self::Tracker => json!({"workItemCreated": {
@@ -83,7 +83,7 @@ impl TestSchema {
         }
     }
 
-    /// The same event with the names that the .proto has.
+    /// Returns the same event with the field names of the .proto.
     pub fn item_created_spelt_otherwise(self, item: &str, project: &str, text: &str) -> Value {
         match self {
             Self::Tracker => json!({"work_item_created": {
@@ -100,7 +100,7 @@ impl TestSchema {
         }
     }
 
-    /// The envelope's member that holds the payload of [`created`], as JSON calls it.
+    /// Returns the JSON name of the envelope's member that holds the payload of [`created`].
     pub fn created_member(self) -> &'static str {
         match self {
             Self::Tracker => "workItemCreated",
@@ -108,7 +108,7 @@ impl TestSchema {
         }
     }
 
-    /// The same as the .proto calls it.
+    /// Returns the .proto name of the envelope's field that holds the payload of [`created`].
     pub fn created_name(self) -> &'static str {
         match self {
             Self::Tracker => "work_item_created",
@@ -116,7 +116,7 @@ impl TestSchema {
         }
     }
 
-    /// An event about these topics, in this order.
+    /// Returns an event with these topics, in this order.
     pub fn about(self, topics: &[&str]) -> Value {
         match self {
             Self::Tracker => {
@@ -136,7 +136,7 @@ impl TestSchema {
         }
     }
 
-    /// An event about no topic, made by this user: its call has to name one.
+    /// Returns an event without topics, made by this user: its call has to name one.
     pub fn edited_by(self, user: &str) -> Value {
         match self {
             Self::Tracker => json!({"userTyping": {"userId": user}}),
@@ -144,8 +144,8 @@ impl TestSchema {
         }
     }
 
-    /// What clients send, or a backend in their place, of somebody who types. Its
-    /// topic comes from an annotated field in every schema.
+    /// Returns a message that clients send, or a backend in their place, when somebody
+    /// types. Its topic comes from an annotated field in every schema.
     pub fn typing(self, project: &str) -> Value {
         match self {
             Self::Tracker => json!({"userTyping": {"projectId": project, "isTyping": true}}),
@@ -156,7 +156,7 @@ impl TestSchema {
         }
     }
 
-    /// The path of the field in which [`typing`] has its topic, as errors have it.
+    /// Returns the path of [`typing`]'s topic field, as in errors.
     pub fn typing_path(self) -> &'static str {
         match self {
             Self::Tracker => "user_typing.project_id",
@@ -164,7 +164,7 @@ impl TestSchema {
         }
     }
 
-    /// What [`typing`] makes, with an empty id beside the project's.
+    /// Returns [`typing`] with an empty id in addition to the project's.
     pub fn beside_an_empty_id(self, project: &str) -> Value {
         match self {
             Self::Tracker => json!({"userTyping": {"projectId": project, "workItemId": ""}}),
@@ -175,7 +175,7 @@ impl TestSchema {
         }
     }
 
-    /// A payload as [`typing`] has it, whose only id is empty.
+    /// Returns a payload like that of [`typing`], with an empty id as its only id.
     pub fn without_id(self) -> Value {
         match self {
             Self::Tracker => json!({"userTyping": {"projectId": ""}}),
@@ -183,7 +183,7 @@ impl TestSchema {
         }
     }
 
-    /// A payload as [`typing`] has it, with a field that the schema does not know.
+    /// Returns a payload like that of [`typing`], with a field that the schema does not know.
     pub fn unreadable(self) -> Value {
         match self {
             Self::Tracker => json!({"userTyping": {"x": 1}}),
@@ -191,7 +191,7 @@ impl TestSchema {
         }
     }
 
-    /// The envelope's member that holds the payload of [`typing`], as JSON calls it.
+    /// Returns the JSON name of the envelope's member that holds the payload of [`typing`].
     pub fn typing_member(self) -> &'static str {
         match self {
             Self::Tracker => "userTyping",
@@ -199,8 +199,8 @@ impl TestSchema {
         }
     }
 
-    /// The body of a Subscribe or an Unsubscribe for these topics: in the schema's
-    /// lists as far as there is one for the kind.
+    /// Returns the body of a Subscribe or an Unsubscribe for these topics, in the schema's
+    /// lists where one exists for the kind.
     pub fn topics(self, topics: &[&str]) -> Value {
         self.listed(topics, |list| {
             let (first, rest) = list.split_at(1);
@@ -208,7 +208,7 @@ impl TestSchema {
         })
     }
 
-    /// The path of the first project in a Subscribe of [`topics`], as errors have it.
+    /// Returns the path of the first project in a Subscribe of [`topics`], as in errors.
     pub fn project_path(self) -> &'static str {
         match self {
             Self::Tracker => "subscribe.project_ids[0]",
@@ -216,12 +216,12 @@ impl TestSchema {
         }
     }
 
-    /// What [`topics`] is confirmed with, but for what else is in a confirmation.
+    /// Returns the topics part of the confirmation of a Subscribe of [`topics`].
     pub fn subscribed(self, topics: &[&str]) -> Value {
         self.listed(topics, |list| format!("subscribed{list}"))
     }
 
-    /// The same of an Unsubscribe.
+    /// Returns the topics part of the confirmation of an Unsubscribe of [`topics`].
     pub fn unsubscribed(self, topics: &[&str]) -> Value {
         self.listed(topics, |list| format!("unsubscribed{list}"))
     }
@@ -244,7 +244,7 @@ impl TestSchema {
     }
 }
 
-/// Appends to a list, which is begun where there is none.
+/// Appends to a list, which is created if it is missing.
 fn push(list: &mut Value, text: &str) {
     if list.is_null() {
         *list = json!([]);
@@ -252,24 +252,24 @@ fn push(list: &mut Value, text: &str) {
     list.as_array_mut().unwrap().push(json!(text));
 }
 
-/// An event of the schema under test: `item-1` was made in this project. It relates
-/// to `work_item:item-1` and `project:…`, in this order.
+/// Returns an event of the schema under test: `item-1` was created in this project. Its
+/// topics are `work_item:item-1` and `project:…`, in this order.
 pub fn created(project: &str) -> Value {
     item_created("item-1", project, "")
 }
 
-/// The same of this item, with a text as long as a test likes.
+/// Returns the same event for this item and with this text.
 pub fn item_created(item: &str, project: &str, text: &str) -> Value {
     TestSchema::under_test().item_created(item, project, text)
 }
 
-/// The same event in JSON that is spelt otherwise.
+/// Returns the same event in JSON with another spelling.
 pub fn item_created_spelt_otherwise(item: &str, project: &str, text: &str) -> Value {
     TestSchema::under_test().item_created_spelt_otherwise(item, project, text)
 }
 
-/// An event about `project:p1` alone that has nothing in field 18, and the topics that
-/// its call has to name.
+/// Returns an event for `project:p1` alone without field 18, and the topics that its call
+/// has to name.
 pub fn created_by_call() -> (Value, &'static [&'static str]) {
     match TestSchema::under_test() {
         TestSchema::Tracker => {
@@ -283,27 +283,27 @@ pub fn created_by_call() -> (Value, &'static [&'static str]) {
     }
 }
 
-/// Whether the envelope holds what [`created`] makes.
+/// Returns true if the envelope contains the event of [`created`].
 pub fn is_created(envelope: &Value) -> bool {
     envelope[TestSchema::under_test().created_member()].is_object()
 }
 
-/// An event about these topics, in this order.
+/// Returns an event with these topics, in this order.
 pub fn about(topics: &[&str]) -> Value {
     TestSchema::under_test().about(topics)
 }
 
-/// An event about no topic: its call has to name one.
+/// Returns an event without topics: its call has to name one.
 pub fn edited_by(user: &str) -> Value {
     TestSchema::under_test().edited_by(user)
 }
 
-/// Somebody types in a project: what clients may send, and backends too.
+/// Returns a message that a user is typing in a project; clients and backends may send it.
 pub fn typing(project: &str) -> Value {
     TestSchema::under_test().typing(project)
 }
 
-/// The event with more topics, in the envelope's field 18.
+/// Returns the event with more topics, in the envelope's field 18.
 pub fn also<T: AsRef<str>>(mut event: Value, topics: &[T]) -> Value {
     for topic in topics {
         push(&mut event["topics"], topic.as_ref());
@@ -311,38 +311,38 @@ pub fn also<T: AsRef<str>>(mut event: Value, topics: &[T]) -> Value {
     event
 }
 
-/// The envelope under a message_id.
+/// Returns the envelope with this message_id.
 pub fn named(id: &str, mut envelope: Value) -> Value {
     envelope["messageId"] = json!(id);
     envelope
 }
 
-/// The body of a Subscribe or an Unsubscribe for these topics.
+/// Returns the body of a Subscribe or an Unsubscribe for these topics.
 pub fn topics(topics: &[&str]) -> Value {
     TestSchema::under_test().topics(topics)
 }
 
-/// A Subscribe for these topics.
+/// Returns a Subscribe for these topics.
 pub fn subscribe(topics: &[&str]) -> Value {
     json!({"subscribe": TestSchema::under_test().topics(topics)})
 }
 
-/// An Unsubscribe for these topics.
+/// Returns an Unsubscribe for these topics.
 pub fn unsubscribe(topics: &[&str]) -> Value {
     json!({"unsubscribe": TestSchema::under_test().topics(topics)})
 }
 
-/// What a confirmation has of these topics.
+/// Returns the topics part of a Subscribe's confirmation.
 pub fn subscribed(topics: &[&str]) -> Value {
     TestSchema::under_test().subscribed(topics)
 }
 
-/// What the confirmation of an Unsubscribe has of these topics.
+/// Returns the topics part of an Unsubscribe's confirmation.
 pub fn unsubscribed(topics: &[&str]) -> Value {
     TestSchema::under_test().unsubscribed(topics)
 }
 
-/// What a confirmation says of topics, without what else is in it.
+/// Returns the topics part of a confirmation, without its other members.
 pub fn topics_of(confirmed: &Value) -> Value {
     let mut topics = confirmed.clone();
     let members = topics.as_object_mut().unwrap();
@@ -352,8 +352,8 @@ pub fn topics_of(confirmed: &Value) -> Value {
     topics
 }
 
-/// Whether the tracker schema is under test. Where it is not, says why the test is
-/// about that schema alone.
+/// Returns true if the tracker schema is under test. Otherwise prints why the test is about
+/// that schema alone.
 #[must_use]
 pub fn only_with_tracker(reason: &str) -> bool {
     let is_tracker = TestSchema::under_test() == TestSchema::Tracker;

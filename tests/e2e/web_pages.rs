@@ -1,5 +1,5 @@
-//! Web pages that reach this machine under a name of their own (DNS rebinding): the
-//! `Host` and `Origin` of their requests, on each listener.
+//! Web pages that reach this machine under a name of their own (DNS rebinding): the `Host`
+//! and `Origin` of their requests, on each listener.
 
 use std::net::SocketAddr;
 
@@ -14,7 +14,7 @@ use crate::{
     vocabulary::created,
 };
 
-/// Hosts that every listener takes.
+/// Hosts that every listener accepts.
 const OWN: [&str; 5] = [
     "localhost",
     "LOCALHOST:3001",
@@ -46,7 +46,7 @@ fn head(line: &str, headers: &[&str], body: &str) -> String {
     format!("{line}\r\n{headers}Connection: close\r\nContent-Length: {length}\r\n\r\n")
 }
 
-/// Asserts that the answer refuses a page and says what to configure.
+/// Asserts that the answer refuses a page and names the setting to change.
 fn assert_refused(answer: &Answer, remedy: &str) {
     assert_eq!(answer.status, 403, "{}", answer.text());
     assert_eq!(answer.problem_code(), "AUTHORIZATION_FAILED");

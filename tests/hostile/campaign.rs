@@ -1,5 +1,5 @@
-//! Runs a family's mutators against the relay, each as often as the others, and
-//! keeps count. Knows nothing of what they do.
+//! Runs a family's mutators against the relay, each equally often, and counts the results.
+//! Knows nothing about their contents.
 
 use std::{
     sync::{
@@ -14,19 +14,19 @@ use tokio::{task::JoinSet, time::timeout};
 
 use crate::forge::{Forge, Site};
 
-/// Within this time the relay answers and closes.
+/// The relay answers and closes within this time.
 const DEADLINE: Duration = Duration::from_secs(1);
 
-/// After this time a case is given up.
+/// A case is abandoned after this time.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// How many cases of a family are under way at the same time.
+/// Number of cases of a family that run at the same time.
 const WORKERS: u64 = 6;
 
-/// After so many deviations a worker has seen enough.
+/// A worker stops after this many deviations.
 const DEVIATIONS_MAX: usize = 5;
 
-/// One way to be hostile: a name, and how a case of it is made.
+/// A way to be hostile: a name, and a function that makes a case.
 pub(crate) struct Mutator<C> {
     name: String,
     make: Box<dyn Fn(&mut Forge) -> C + Send + Sync>,
@@ -44,8 +44,8 @@ impl<C> Mutator<C> {
     }
 }
 
-/// Who carries the cases of one family out, one after the other. It may keep a
-/// connection from one to the next.
+/// Runs the cases of one family, one after another. It may keep a connection from one case
+/// to the next.
 pub(crate) trait Attacker: Send + 'static {
     const FAMILY: &'static str;
     type Case: Send;
@@ -54,11 +54,11 @@ pub(crate) trait Attacker: Send + 'static {
 
     fn new(site: &Arc<Site>) -> Self;
 
-    /// Does it, and holds what the relay does against what is expected.
+    /// Runs a case, and compares what the relay does with what is expected.
     fn attempt(&mut self, case: &Self::Case) -> impl Future<Output = Result<(), String>> + Send;
 }
 
-/// What came of one mutator.
+/// Results of one mutator.
 #[derive(Debug, Clone)]
 pub(crate) struct Row {
     pub(crate) family: &'static str,
@@ -67,7 +67,7 @@ pub(crate) struct Row {
     pub(crate) as_expected: u64,
 }
 
-/// What came of a family.
+/// Results of a family.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     pub(crate) rows: Vec<Row>,
@@ -82,7 +82,7 @@ impl Report {
         self.slowest = self.slowest.max(other.slowest);
     }
 
-    /// What several have done of the same family.
+    /// Adds the results of another worker of the same family.
     fn merge(&mut self, other: Self) {
         for (row, more) in self.rows.iter_mut().zip(other.rows) {
             row.tried += more.tried;
@@ -93,7 +93,7 @@ impl Report {
     }
 }
 
-/// Runs so many cases of a family.
+/// Runs this many cases of a family.
 pub(crate) async fn run<A: Attacker>(site: Arc<Site>, pace: Pace, seed: u64, cases: u64) -> Report {
     let mutators = Arc::new(A::mutators());
     let mut workers = JoinSet::new();
@@ -159,16 +159,16 @@ async fn work<A: Attacker>(
     report
 }
 
-/// A clock that takes off what the machine itself was late: of that a thread
-/// keeps count that wants to be woken every few milliseconds.
+/// A clock that subtracts the delays of the machine itself. A thread measures them by
+/// sleeping for a few milliseconds at a time and noting how late it wakes.
 #[derive(Debug, Clone)]
 pub(crate) struct Pace {
-    /// In microseconds, ever growing.
+    /// Total delay in microseconds; it only grows.
     late: Arc<AtomicU64>,
 }
 
 impl Pace {
-    /// The clock, whose thread ends when it is no longer used.
+    /// Starts the clock; its thread ends once the clock is no longer used.
     pub(crate) fn start() -> Self {
         const TICK: Duration = Duration::from_millis(5);
         let late = Arc::new(AtomicU64::new(0));
@@ -185,8 +185,8 @@ impl Pace {
         Self { late }
     }
 
-    /// What comes of it, an error where it takes longer than the relay may, and
-    /// how long it took.
+    /// Runs the future and returns how long it took. Returns an error if it takes longer
+    /// than the relay may.
     pub(crate) async fn time(
         &self,
         attempt: impl Future<Output = Result<(), String>>,

@@ -1,5 +1,5 @@
-//! What clients say in good frames: each gets the one answer that the contract has
-//! for it, and the connection goes on. Many cases share a connection.
+//! Envelopes in valid frames: each gets the one answer that the contract prescribes, and
+//! the connection stays open. Many cases share a connection.
 
 mod fields;
 mod malformed;
@@ -19,7 +19,7 @@ use crate::{
     wire::{self, Envelope},
 };
 
-/// Numbers of the envelope.
+/// Field numbers of the envelope.
 const ID: u32 = 1;
 const CREATED: u32 = 2;
 const TIMESTAMP: u32 = 8;
@@ -30,15 +30,15 @@ const PING: u32 = 14;
 const BATCH: u32 = 17;
 const EXTRA_TOPICS: u32 = 18;
 
-/// Numbers of Subscribe.
+/// Field numbers of Subscribe.
 const PROJECTS: u32 = 1;
 const TOPICS: u32 = 16;
 const RESUME: u32 = 17;
 
-/// After so many cases a new connection is made, so that topics do not add up.
+/// Number of cases after which a new connection is opened, so that topics do not accumulate.
 const CASES_PER_CONNECTION: usize = 100;
 
-/// What is to be answered.
+/// The expected answer.
 #[derive(Debug, Clone)]
 enum Wanted {
     /// A Pong with this timestamp.
@@ -49,16 +49,16 @@ enum Wanted {
     /// An ErrorResponse.
     Refused {
         codes: &'static [&'static str],
-        /// Whether the request's id is repeated; `None` where it may be or not.
+        /// True if the request's id is repeated; `None` if either is allowed.
         names_request: Option<bool>,
         field: Option<String>,
     },
-    /// Any of the three answers, as long as it is one.
+    /// Any of the three answers.
     Something,
 }
 
 impl Wanted {
-    /// The refusal of what cannot be decoded.
+    /// Returns the error for an envelope that cannot be decoded.
     fn undecodable() -> Self {
         Self::Refused {
             codes: &["VALIDATION_ERROR"],
@@ -67,7 +67,7 @@ impl Wanted {
         }
     }
 
-    /// The refusal of what says something wrong in this field.
+    /// Returns the error for an invalid value in this field.
     fn invalid(field: impl Into<String>) -> Self {
         Self::Refused {
             codes: &["VALIDATION_ERROR"],
@@ -133,7 +133,7 @@ impl Attacker for EnvelopeAttacker {
             Some(socket) => socket,
             None => self.open().await?,
         };
-        // What is asked afterwards is answered afterwards.
+        // Answers come in the order of the requests.
         let alive = wire::bytes(PING, &wire::number(1, self.cases as u64));
         let frames = [binary(&case.bytes), binary(&alive)].concat();
         socket.send(&frames).await;
@@ -160,7 +160,7 @@ impl EnvelopeAttacker {
     }
 }
 
-/// The next envelope, which must be one that the relay made.
+/// Reads the next envelope, which must be one made by the relay.
 async fn next(socket: &mut Socket) -> Result<Envelope, String> {
     let frame = socket.frame().await?.ok_or("the connection has ended")?;
     if frame.opcode != BINARY {
@@ -181,7 +181,7 @@ impl Said {
         Self::bare([&id[..], &fields.concat()].concat(), forge, wanted)
     }
 
-    /// Bytes that are the whole envelope.
+    /// Makes a case from the bytes of the whole envelope.
     fn bare(bytes: Vec<u8>, forge: &Forge, wanted: Wanted) -> Self {
         Self {
             bytes,
@@ -233,7 +233,7 @@ impl Said {
     }
 }
 
-/// Whether it is an answer, and where it is a refusal one with a known code.
+/// Returns true for an answer; an error must have a known code.
 fn is_one(answer: &Envelope) -> bool {
     let known = |error: &ErrorResponse| {
         matches!(
@@ -247,7 +247,7 @@ fn is_one(answer: &Envelope) -> bool {
         || answer.error.as_ref().is_some_and(known)
 }
 
-/// A mutator of envelopes that begin with their id.
+/// Makes a mutator of envelopes that begin with their id.
 fn said(
     name: impl Into<String>,
     wanted: Wanted,

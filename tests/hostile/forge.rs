@@ -1,5 +1,5 @@
-//! What mutators make their cases of: chance, from the run's seed, and what the
-//! relay takes for good: tokens, keys, envelopes.
+//! The inputs of mutators: random values derived from the run's seed, and valid tokens,
+//! keys and envelopes.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -16,21 +16,20 @@ use crate::{
 pub(crate) const ISSUER: &str = "https://id.example";
 pub(crate) const AUDIENCE: &str = "sidewire";
 
-/// The one page that may connect.
+/// The only web origin that may connect.
 pub(crate) const ORIGIN: &str = "https://app.example";
 
-/// The tenant of all clients, the healthy ones too.
+/// The tenant of all clients, including the healthy ones.
 pub(crate) const TENANT: &str = "acme";
 
-/// The tenant into which hostile backends inject, and the only one of
-/// [`LIMITED_KEY`].
+/// The tenant that hostile backends publish to, and the only one of [`LIMITED_KEY`].
 pub(crate) const INGEST_TENANT: &str = "hostile";
 pub(crate) const LIMITED_KEY: &str = "limited-ingest-key-0123456789";
 
-/// When the tokens expire: not during a run.
+/// Expiry of the tokens, which is after any run.
 const EXPIRY: u64 = 4_000_000_000;
 
-/// Where the relay is and what it takes for good.
+/// Addresses and valid credentials of the relay.
 #[derive(Debug, Clone)]
 pub(crate) struct Site {
     pub(crate) client: SocketAddr,
@@ -56,12 +55,12 @@ pub(crate) fn good_claims(user: &str) -> Value {
     })
 }
 
-/// A token that is accepted.
+/// Returns a valid token.
 pub(crate) fn token(user: &str) -> String {
     signed(r#"{"alg":"HS256"}"#, good_claims(user).to_string())
 }
 
-/// A token of this header and these claims, signed as the relay wants it.
+/// Returns a token with this header and these claims, signed with the relay's key.
 pub(crate) fn signed(header: impl AsRef<[u8]>, claims: impl AsRef<[u8]>) -> String {
     signed_by(SECRET.as_bytes(), header, claims)
 }
@@ -85,7 +84,7 @@ pub(crate) fn base64url(bytes: impl AsRef<[u8]>) -> String {
 pub(crate) struct Forge {
     pub(crate) rng: StdRng,
     pub(crate) site: Arc<Site>,
-    /// Unlike that of all other cases of the run.
+    /// Unique among all cases of the run.
     pub(crate) message_id: String,
 }
 
@@ -106,7 +105,7 @@ impl Forge {
         choices.choose(&mut self.rng).unwrap().clone()
     }
 
-    /// A number from 0 up to this one, itself left out.
+    /// Returns a number from 0 to `end`, exclusive.
     pub(crate) fn below(&mut self, end: usize) -> usize {
         self.rng.random_range(0..end)
     }
@@ -127,26 +126,26 @@ impl Forge {
         (0..len).map(|_| self.rng.random()).collect()
     }
 
-    /// Lower-case letters.
+    /// Returns lower-case letters.
     pub(crate) fn word(&mut self, len: usize) -> String {
         (0..len)
             .map(|_| char::from(self.rng.random_range(b'a'..=b'z')))
             .collect()
     }
 
-    /// One of not too many ids, so that a connection's topics stay few.
+    /// Returns one of a small set of ids, so that a connection has few topics.
     pub(crate) fn id(&mut self) -> String {
         format!("id-{}", self.below(50))
     }
 
-    /// The places at which to cut so many bytes into pieces.
+    /// Returns positions at which to cut `len` bytes into pieces.
     pub(crate) fn cuts(&mut self, len: usize, pieces: usize) -> Vec<usize> {
         let mut cuts: Vec<_> = (1..pieces).map(|_| self.below(len + 1)).collect();
         cuts.sort_unstable();
         cuts
     }
 
-    /// The same bytes with one to four faults.
+    /// Returns the bytes with one to four faults.
     pub(crate) fn mutated(&mut self, bytes: &[u8]) -> Vec<u8> {
         let mut mutated = bytes.to_vec();
         for _ in 0..self.between(1, 4) {
@@ -175,7 +174,7 @@ impl Forge {
         }
     }
 
-    /// A text that is UTF-8 and otherwise odd.
+    /// Returns an unusual text that is valid UTF-8.
     pub(crate) fn odd_text(&mut self) -> String {
         const ODD: [&str; 10] = [
             "", "*", ":", "\0", "\u{7f}", "\u{85}", "\u{202e}", "👾", "%00", "\u{feff}",
@@ -189,7 +188,7 @@ impl Forge {
             .collect()
     }
 
-    /// An event as a backend may inject it, its id and its topic by chance.
+    /// Returns a valid event for a backend to publish, with a random id and topic.
     pub(crate) fn event(&mut self) -> Vec<u8> {
         let item = [
             wire::text(1, &self.id()),
@@ -204,7 +203,7 @@ impl Forge {
         .concat()
     }
 
-    /// The header line of a key that may inject.
+    /// Returns the header line of a key that may publish.
     pub(crate) fn ingest_key(&mut self) -> &'static str {
         self.pick(&[INGEST_KEY, LIMITED_KEY])
     }

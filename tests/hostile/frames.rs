@@ -1,5 +1,5 @@
-//! Frames that no client may send, or that look as if: each is answered, or ends
-//! its connection with the right code. Each case has a connection of its own.
+//! Frames that are invalid for a client or look like it: each is answered, or ends its
+//! connection with the right code. Each case has a connection of its own.
 
 mod controls;
 mod headers;
@@ -17,31 +17,31 @@ use crate::{
     wire::{self, Envelope},
 };
 
-/// The most bytes of a message: `client.message_max`, its default.
+/// Maximum bytes of a message: the default of `client.message_max`.
 const MESSAGE_MAX: u64 = 64 * 1024;
 
 const OPCODES: [u8; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
 
-/// How a connection may end.
+/// End of a case.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum End {
-    /// By a Close frame with one of these codes.
+    /// A Close frame with one of these codes.
     Closed(Vec<u16>),
-    /// Not at all: a Ping gets its Pong.
+    /// The connection stays open: a Ping gets its Pong.
     Alive,
-    /// When the client ends, without a word: a frame was not finished.
+    /// The client ends the connection in the middle of a frame, and the relay sends nothing.
     Cut,
 }
 
 pub(crate) struct Frames {
     bytes: Vec<u8>,
     cuts: Vec<usize>,
-    /// The payloads of the pings, of which the last is answered in any case.
+    /// The payloads of the pings; the last of them is always answered.
     pings: Vec<Vec<u8>>,
-    /// How many envelopes are answered.
+    /// Number of envelopes that are answered.
     envelopes: usize,
     ends: Vec<End>,
-    /// Whether anything may be in it, also what is answered.
+    /// True if the bytes are random, so that any of them may be answered.
     is_chance: bool,
 }
 
@@ -57,7 +57,7 @@ impl Frames {
         }
     }
 
-    /// In which anything may be, and which the client ends.
+    /// Makes a case of random bytes, which the client ends.
     fn chance(bytes: Vec<u8>) -> Self {
         Self {
             is_chance: true,
@@ -65,17 +65,17 @@ impl Frames {
         }
     }
 
-    /// Which is to be closed with this code.
+    /// Makes a case that is closed with this code.
     fn closed(bytes: Vec<u8>, code: u16) -> Self {
         Self::new(bytes, vec![End::Closed(vec![code])])
     }
 
-    /// Which leaves the connection as it was.
+    /// Makes a case that leaves the connection unchanged.
     fn harmless(bytes: Vec<u8>) -> Self {
         Self::new(bytes, vec![End::Alive])
     }
 
-    /// Which gets so many envelopes in answer.
+    /// Makes a case that is answered with this many envelopes.
     fn answered(bytes: Vec<u8>, envelopes: usize) -> Self {
         Self {
             envelopes,
@@ -84,14 +84,14 @@ impl Frames {
     }
 }
 
-/// What was seen.
+/// Frames that the relay sent.
 #[derive(Debug, Default)]
 struct Seen {
     pongs: Vec<Vec<u8>>,
     envelopes: usize,
 }
 
-/// The timestamp of the Ping that asks for a sign of life.
+/// The timestamp of the Ping that checks whether the connection is open.
 const ALIVE: u64 = 0x5157_3157;
 
 pub(crate) struct FrameAttacker(Arc<Site>);
@@ -132,7 +132,7 @@ impl Attacker for FrameAttacker {
         }
         match socket.answer(true).await? {
             Some(answer) if answer.status == 101 => {}
-            // Who ends at once need not be let in.
+            // A client that leaves at once may be gone before it is admitted.
             None if case.ends.contains(&End::Cut) => return Ok(()),
             other => return Err(format!("not let in: {other:?}")),
         }
@@ -141,7 +141,8 @@ impl Attacker for FrameAttacker {
     }
 }
 
-/// What comes, up to the end or a sign of life; and sees to it that it ends.
+/// Reads frames up to the end of the connection or the answer to the final Ping. Makes sure
+/// that the connection ends.
 async fn watch(socket: &mut Socket) -> Result<(Seen, End), String> {
     let mut seen = Seen::default();
     loop {
@@ -188,7 +189,7 @@ impl Frames {
             (End::Closed(codes), End::Closed(code)) => code.iter().all(|code| codes.contains(code)),
             (wanted, end) => wanted == end,
         });
-        // Of those that came before a breach some may not get their answers.
+        // Messages before a protocol violation may go unanswered.
         let answered = *end != End::Alive
             || seen.envelopes == self.envelopes && seen.pongs.last() == self.pings.last();
         let all_asked_for = seen.envelopes <= self.envelopes
@@ -208,7 +209,7 @@ fn mutator(
     Mutator::new(name, make)
 }
 
-/// An envelope that is answered with another.
+/// Returns an envelope that is answered with another.
 fn ping(forge: &mut Forge) -> Vec<u8> {
     wire::bytes(14, &wire::number(1, forge.number() >> 40))
 }

@@ -1,5 +1,5 @@
-//! Handshakes that are none, or odd ones: each is let in or refused as the
-//! contract says, and a refused one has its connection closed.
+//! Invalid and unusual handshakes: each is accepted or refused as the contract says, and
+//! the connection of a refused one is closed.
 
 mod headers;
 mod lines;
@@ -25,10 +25,10 @@ pub(crate) struct Handshake {
     bytes: Vec<u8>,
     cuts: Vec<usize>,
     expected: Expected,
-    /// Whether the client says that nothing follows, for heads that may be cut.
+    /// True if the client closes its sending side, for heads that may be incomplete.
     ends: bool,
     has_body: bool,
-    /// What is to be answered to the frames behind the head, by opcode.
+    /// Opcodes of the expected answers to the frames after the head.
     frames: Vec<u8>,
 }
 
@@ -45,12 +45,12 @@ impl Handshake {
     }
 }
 
-/// A handshake that is accepted.
+/// Returns a valid handshake.
 pub(crate) fn good(forge: &Forge) -> Request {
     tokenless().and("Authorization", format!("Bearer {}", forge.site.token))
 }
 
-/// The same, but for the token.
+/// Returns a valid handshake without a token.
 pub(crate) fn tokenless() -> Request {
     Request::new("GET", "/ws")
         .and("Connection", "Upgrade")
@@ -115,7 +115,7 @@ impl Attacker for HandshakeAttacker {
     }
 }
 
-/// Takes the frames with these opcodes, and closes, where the relay has not.
+/// Reads the frames with these opcodes, and closes the connection unless the relay has.
 async fn leave(socket: &mut Socket, opcodes: &[u8]) -> Result<(), String> {
     socket.send(&close(1000)).await;
     for wanted in opcodes
@@ -131,7 +131,7 @@ async fn leave(socket: &mut Socket, opcodes: &[u8]) -> Result<(), String> {
     socket.ended().await
 }
 
-/// A mutator of a good request, and what is answered to it.
+/// Makes a mutator of a valid request, with its expected answer.
 fn request(
     name: impl Into<String>,
     expected: Expected,

@@ -1,22 +1,21 @@
-//! What the contract says of the relay's HTTP answers, whichever listener gives
-//! them.
+//! The contract's rules for the relay's HTTP answers, on any listener.
 
 use serde_json::Value;
 
 use crate::socket::Answer;
 
-/// What may be answered.
+/// The allowed answers.
 #[derive(Debug, Clone)]
 pub(crate) struct Expected {
     pub(crate) statuses: Vec<u16>,
-    /// What is no HTTP is refused before anybody could write a problem document.
+    /// True if the answer may lack a problem document, as for invalid HTTP.
     pub(crate) may_be_bare: bool,
-    /// What is no whole request need not be answered.
+    /// True if there may be no answer, as for an incomplete request.
     pub(crate) may_be_silent: bool,
 }
 
 impl Expected {
-    /// One of these statuses, with a document where it is a refusal.
+    /// Expects one of these statuses, with a problem document if it is a refusal.
     pub(crate) fn status(statuses: &[u16]) -> Self {
         Self {
             statuses: statuses.to_vec(),
@@ -25,7 +24,7 @@ impl Expected {
         }
     }
 
-    /// One of these statuses, from who reads HTTP or from who knows the call.
+    /// Expects one of these statuses, from the HTTP parser or from the call's handler.
     pub(crate) fn bare(statuses: &[u16]) -> Self {
         Self {
             may_be_bare: true,
@@ -33,7 +32,7 @@ impl Expected {
         }
     }
 
-    /// The same, or nothing and an end.
+    /// Also allows the connection to end without an answer.
     pub(crate) fn or_silence(self) -> Self {
         Self {
             may_be_silent: true,
@@ -41,7 +40,7 @@ impl Expected {
         }
     }
 
-    /// Whether the answer is one of these and as answers are.
+    /// Checks that the answer is an allowed one and well formed.
     pub(crate) fn check(&self, answer: &Answer, has_body: bool) -> Result<(), String> {
         let status = answer.status;
         if !self.statuses.contains(&status) {
@@ -63,7 +62,7 @@ impl Expected {
     }
 }
 
-/// What goes with a status.
+/// Checks the headers that a status requires.
 fn check_headers(answer: &Answer) -> Result<(), String> {
     let wanted: &[(&str, Option<&str>)] = match answer.status {
         401 => &[("www-authenticate", Some("Bearer error=\"invalid_token\""))],
@@ -97,7 +96,7 @@ fn check_document(answer: &Answer) -> Result<(), String> {
     }
 }
 
-/// The codes that the contract has for a status.
+/// Returns the contract's error codes for a status.
 fn codes(status: u16) -> &'static [&'static str] {
     match status {
         400 | 405 | 408 | 413 | 415 | 426 => &["VALIDATION_ERROR"],
@@ -111,7 +110,7 @@ fn codes(status: u16) -> &'static [&'static str] {
     }
 }
 
-/// A request, in whatever form.
+/// A request in any form, valid or not.
 #[derive(Debug, Clone)]
 pub(crate) struct Request {
     pub(crate) method: String,
@@ -119,7 +118,7 @@ pub(crate) struct Request {
     pub(crate) version: String,
     headers: Vec<(String, Vec<u8>)>,
     pub(crate) line_end: &'static str,
-    /// What stands behind the head.
+    /// The bytes after the head.
     pub(crate) rest: Vec<u8>,
 }
 
@@ -135,7 +134,7 @@ impl Request {
         }
     }
 
-    /// With one header line more.
+    /// Adds a header line.
     pub(crate) fn and(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
         self.headers
             .push((name.to_owned(), value.as_ref().to_vec()));
@@ -147,7 +146,7 @@ impl Request {
         self
     }
 
-    /// With this value in place of what the header had.
+    /// Replaces the value of a header.
     pub(crate) fn set(self, name: &str, value: impl AsRef<[u8]>) -> Self {
         self.without(name).and(name, value)
     }
@@ -172,7 +171,7 @@ impl Request {
         self
     }
 
-    /// With a body and its length.
+    /// Adds a body and its length.
     pub(crate) fn with_body(self, body: impl Into<Vec<u8>>) -> Self {
         let body = body.into();
         let length = body.len().to_string();

@@ -1,5 +1,5 @@
-//! Calls of backends that are none, or odd ones: each is answered as the contract
-//! says. Many cases share a connection.
+//! Invalid and unusual calls of backends: each is answered as the contract says. Many cases
+//! share a connection.
 
 mod batches;
 mod envelopes;
@@ -26,9 +26,9 @@ pub(crate) struct Call {
     bytes: Vec<u8>,
     cuts: Vec<usize>,
     expected: Expected,
-    /// Whether the caller says that nothing follows, for what may be cut.
+    /// True if the caller closes its sending side, for requests that may be incomplete.
     ends: bool,
-    /// Whether the relay must have no more of this connection.
+    /// True if the relay must accept nothing more on this connection.
     closes: bool,
     has_body: bool,
 }
@@ -112,7 +112,7 @@ impl Attacker for IngestAttacker {
     }
 }
 
-/// What is taken has a place.
+/// An accepted event has a position.
 fn check_taken(body: &[u8]) -> Result<(), String> {
     let told = || String::from_utf8_lossy(body).into_owned();
     let answer: Value =
@@ -141,19 +141,19 @@ fn target(tenant: &str, call: &str) -> String {
     format!("/v1/tenants/{tenant}/{call}")
 }
 
-/// A call that is carried out.
+/// Returns a valid call.
 fn good(forge: &mut Forge) -> Request {
     posted("events", forge).with_body(forge.event())
 }
 
-/// The same, without a body.
+/// Returns a valid call without a body.
 fn posted(call: &str, forge: &mut Forge) -> Request {
     Request::new("POST", target(INGEST_TENANT, call))
         .and("Authorization", format!("Bearer {}", forge.ingest_key()))
         .and("Content-Type", PROTOBUF)
 }
 
-/// A mutator of a good call, and what is answered to it.
+/// Makes a mutator of a valid call, with its expected answer.
 fn call(
     name: impl Into<String>,
     expected: Expected,
@@ -165,7 +165,7 @@ fn call(
     })
 }
 
-/// A call that ends its connection, or has it ended.
+/// Makes a mutator of a call after which the connection is closed by either side.
 fn last(
     name: impl Into<String>,
     expected: Expected,
@@ -185,7 +185,7 @@ fn chunked(request: Request, body: &[u8], pieces: usize, forge: &mut Forge) -> R
     let mut bytes = Vec::new();
     let mut start = 0;
     for end in cuts.into_iter().chain([body.len()]).filter(|end| *end > 0) {
-        // A chunk of nothing would be the last.
+        // An empty chunk would be the last.
         if end > start {
             bytes.extend(format!("{:x}\r\n", end - start).bytes());
             bytes.extend(&body[start..end]);

@@ -1,7 +1,7 @@
-//! Hostile traffic against the real program, over real sockets: handshakes,
-//! frames, envelopes, calls of backends and tokens that are malformed, forged,
-//! oversized or merely odd, each with the answer that the contract has for it.
-//! Beside them healthy clients must get all of their events, in order and in time.
+//! Hostile traffic against the real program, over real sockets: handshakes, frames,
+//! envelopes, calls of backends and tokens that are malformed, forged, oversized or merely
+//! unusual, each with the answer that the contract prescribes. Meanwhile healthy clients
+//! must receive all of their events, in order and in time.
 //!
 //! ```text
 //! cargo test --test hostile                                      # a few thousand
@@ -9,11 +9,11 @@
 //! SIDEWIRE_HOSTILE=1000000 cargo test --release --test hostile   # before a release
 //! ```
 //!
-//! `SIDEWIRE_HOSTILE` is how many cases there are, a fifth of them in each family.
-//! Each is made from the run's seed and its own number; a run prints its seed, and
-//! `SIDEWIRE_SEED` repeats it. A mutator is one way to be hostile. With
-//! `-- --nocapture` a run prints a table of them; it fails when one was not tried,
-//! and when the relay deviated, was later than a second or panicked.
+//! `SIDEWIRE_HOSTILE` is the number of cases, a fifth of them in each family. Each is made
+//! from the run's seed and its own number; a run prints its seed, and `SIDEWIRE_SEED`
+//! repeats it. A mutator is one way to be hostile. With `-- --nocapture` a run prints a
+//! table of mutators. A run fails if a mutator was not tried, or if the relay deviated,
+//! took longer than a second or panicked.
 #![cfg(unix)]
 #![allow(
     clippy::unwrap_used,
@@ -62,7 +62,7 @@ use neighbour::Neighbour;
 use process::{Process, Signal};
 use relay::{Files, Relay};
 
-/// How many cases there are where nobody says.
+/// Default number of cases.
 const CASES: u64 = 5_000;
 
 const FAMILIES: u64 = 5;
@@ -107,7 +107,7 @@ async fn every_hostile_case_is_answered_as_the_contract_says() {
     assert_unharmed(relay);
 }
 
-/// A number from the environment.
+/// Reads a number from the environment.
 fn setting<T: FromStr<Err: fmt::Debug>>(name: &str) -> Option<T> {
     let text = env::var(name).ok()?;
     Some(
@@ -116,7 +116,7 @@ fn setting<T: FromStr<Err: fmt::Debug>>(name: &str) -> Option<T> {
     )
 }
 
-/// All families at the same time.
+/// Runs all families at the same time.
 async fn attack(site: &Arc<Site>, pace: &Pace, seed: u64, cases: u64) -> Report {
     let of = || (Arc::clone(site), pace.clone(), seed, cases);
     let (handshakes, frames, envelopes, calls, tokens) = tokio::join!(
@@ -141,7 +141,7 @@ async fn start<A: campaign::Attacker>(
         .unwrap()
 }
 
-/// The files of a relay that asks for all that it can ask for.
+/// Returns the files of a relay with every optional check enabled.
 fn files() -> Files {
     let files = Files::new();
     let key = |name: &str, algorithm: &str| {
@@ -196,7 +196,8 @@ format = "json"
     files
 }
 
-/// The relay has not panicked, nothing of its clients is left, and it ends well.
+/// Asserts that the relay has not panicked, has no state of its clients left, and exits
+/// successfully.
 fn assert_unharmed(relay: Relay) {
     assert_eq!(relay.metric("sidewire_panics_total"), 0.0);
     let answer = relay::http(

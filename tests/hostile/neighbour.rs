@@ -1,5 +1,5 @@
-//! The healthy client beside the hostile ones: it gets all of its events, in
-//! order and in time, whatever they do.
+//! The healthy client beside the hostile ones: it receives all of its events, in order and
+//! in time, whatever they do.
 
 use std::{
     sync::{
@@ -23,7 +23,7 @@ use crate::{
     wire,
 };
 
-/// How many events are published at a time.
+/// Number of events published at a time.
 const ROUND: u64 = 5;
 
 /// The time between two rounds.
@@ -40,7 +40,7 @@ pub(crate) struct Neighbour {
 }
 
 impl Neighbour {
-    /// One that is subscribed.
+    /// Connects a subscribed client.
     pub(crate) async fn arrive(site: &Site, user: &str) -> Result<Self, String> {
         let mut client = Socket::connect(site.client).await?;
         let authorization = format!("Bearer {}", token(user));
@@ -62,7 +62,7 @@ impl Neighbour {
         })
     }
 
-    /// Publishes and receives until it is told to stop: how many events.
+    /// Publishes and receives until it is asked to stop. Returns the number of events.
     pub(crate) async fn live(
         mut self,
         user: &str,

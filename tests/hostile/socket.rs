@@ -1,5 +1,5 @@
-//! A TCP connection to the relay on which anything can be sent, and on which HTTP
-//! answers and WebSocket frames are read.
+//! A TCP connection to the relay that can send anything, and reads HTTP answers and
+//! WebSocket frames.
 
 use std::{io::ErrorKind, net::SocketAddr};
 
@@ -17,12 +17,12 @@ pub(crate) const CLOSE: u8 = 0x8;
 pub(crate) const PING: u8 = 0x9;
 pub(crate) const PONG: u8 = 0xa;
 
-/// The bit of a message's last frame.
+/// The FIN bit of a message's last frame.
 pub(crate) const FIN: u8 = 0x80;
 
 const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
-/// A frame's header, which may promise more than follows.
+/// Returns a frame's header, which may announce more than follows.
 pub(crate) fn header(first: u8, is_masked: bool, len: u64) -> Vec<u8> {
     let (short, long) = match len {
         0..=125 => (u8::try_from(len).unwrap(), vec![]),
@@ -46,19 +46,19 @@ pub(crate) fn masked(payload: &[u8]) -> Vec<u8> {
         .collect()
 }
 
-/// A frame that a client may send.
+/// Returns a valid client frame.
 pub(crate) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = header(first, true, payload.len() as u64);
     frame.extend(masked(payload));
     frame
 }
 
-/// A whole message in one frame.
+/// Returns a whole message in one frame.
 pub(crate) fn binary(payload: &[u8]) -> Vec<u8> {
     frame(FIN | BINARY, payload)
 }
 
-/// A Close frame with this code.
+/// Returns a Close frame with this code.
 pub(crate) fn close(code: u16) -> Vec<u8> {
     frame(FIN | CLOSE, &code.to_be_bytes())
 }
@@ -71,7 +71,7 @@ pub(crate) struct Frame {
 }
 
 impl Frame {
-    /// The code of a Close frame, 1005 where it has none.
+    /// Returns the code of a Close frame, 1005 if it has none.
     pub(crate) fn close_code(&self) -> u16 {
         let code = self.payload.first_chunk::<2>();
         code.map_or(1005, |code| u16::from_be_bytes(*code))
@@ -96,7 +96,7 @@ impl Answer {
 
 pub(crate) struct Socket {
     stream: TcpStream,
-    /// What was read and not yet taken.
+    /// Bytes that were read but not yet parsed.
     buffer: Vec<u8>,
 }
 
@@ -113,12 +113,12 @@ impl Socket {
         })
     }
 
-    /// Sends; where the relay does not want it any more, it has said why.
+    /// Sends the bytes. If the relay no longer reads, its answer says why.
     pub(crate) async fn send(&mut self, bytes: &[u8]) {
         drop(self.stream.write_all(bytes).await);
     }
 
-    /// Sends in pieces, cut at these places.
+    /// Sends the bytes in pieces, cut at these positions.
     pub(crate) async fn send_cut(&mut self, bytes: &[u8], cuts: &[usize]) {
         let mut sent = 0;
         for cut in cuts.iter().copied().chain([bytes.len()]) {
@@ -128,12 +128,12 @@ impl Socket {
         }
     }
 
-    /// Says that nothing more will be sent.
+    /// Closes the sending side.
     pub(crate) async fn half_close(&mut self) {
         drop(self.stream.shutdown().await);
     }
 
-    /// Reads more: whether there was any. A reset is an end.
+    /// Reads more bytes. Returns true if there were any; a reset counts as an end.
     async fn more(&mut self) -> Result<bool, String> {
         match self.stream.read_buf(&mut self.buffer).await {
             Ok(read) => Ok(read > 0),
@@ -142,7 +142,7 @@ impl Socket {
         }
     }
 
-    /// The next HTTP answer; `None` where the connection ends before it begins.
+    /// Reads the next HTTP answer; `None` if the connection ends before it begins.
     pub(crate) async fn answer(&mut self, has_body: bool) -> Result<Option<Answer>, String> {
         loop {
             let Some(mut answer) = self.head().await? else {
@@ -195,7 +195,7 @@ impl Socket {
         Ok(self.buffer.drain(..len).collect())
     }
 
-    /// The next frame; `None` where the connection ends.
+    /// Reads the next frame; `None` at the end of the connection.
     pub(crate) async fn frame(&mut self) -> Result<Option<Frame>, String> {
         if self.buffer.is_empty() && !self.more().await? {
             return Ok(None);
@@ -225,7 +225,7 @@ impl Socket {
             .fold(0, |sum, byte| sum << 8 | usize::from(byte)))
     }
 
-    /// Waits for the end, before which nothing may come.
+    /// Waits for the end of the connection, before which nothing may arrive.
     pub(crate) async fn ended(&mut self) -> Result<(), String> {
         if self.buffer.is_empty() && !self.more().await? {
             return Ok(());

@@ -1,5 +1,5 @@
-//! Tokens that must not let anybody in: the kinds of the token matrix, and good
-//! ones with faults. Each is tried in a handshake of its own.
+//! Tokens that must be refused: the kinds of the token matrix, and valid tokens with
+//! faults. Each is tried in a handshake of its own.
 
 mod claims;
 mod forms;
@@ -19,7 +19,7 @@ const HEADER: &str = r#"{"alg":"HS256"}"#;
 
 pub(crate) struct Token {
     text: Vec<u8>,
-    /// Whether it is offered as a subprotocol, where that can be.
+    /// True if the token is offered as a subprotocol, where that is possible.
     as_subprotocol: bool,
 }
 
@@ -74,7 +74,7 @@ impl Token {
         }
     }
 
-    /// The handshake that brings it, and what is answered.
+    /// Returns the handshake that carries the token, and the expected answer.
     fn shown(&self) -> (Vec<u8>, Expected) {
         let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.".contains(byte);
         if self.as_subprotocol && self.text.iter().all(is_name) {
@@ -83,7 +83,7 @@ impl Token {
             return (request.bytes(), Expected::status(&[401]));
         }
         let request = tokenless().and("Authorization", [b"Bearer ", &self.text[..]].concat());
-        // What no header can hold is refused by who reads HTTP.
+        // Bytes that a header cannot contain are refused by the HTTP parser.
         let is_value = |byte: &u8| matches!(byte, b'\t' | b' '..=b'~' | 0x80..);
         let expected = match self.text.iter().all(is_value) && self.text.len() < 15_000 {
             true => Expected::status(&[401]),
@@ -93,7 +93,7 @@ impl Token {
     }
 }
 
-/// A kind of token, in either place.
+/// Makes a mutator of a kind of token, in either position.
 fn kind(
     name: impl Into<String>,
     text: impl Fn(&mut Forge) -> String + Send + Sync + 'static,

@@ -1,5 +1,5 @@
-//! Protobuf's wire format, by hand, so that it can also be wrong; and the relay's
-//! envelopes, read.
+//! Protobuf's wire format, written by hand so that it can also be wrong, and a reader for
+//! the relay's envelopes.
 
 use prost::Message;
 use sidewire_protocol::wire::{
@@ -45,7 +45,7 @@ pub(crate) fn text(number: u32, value: &str) -> Vec<u8> {
     bytes(number, value.as_bytes())
 }
 
-/// Field `number` in itself, so many levels deep.
+/// Returns field `number` nested in itself, this many levels deep.
 pub(crate) fn nested(number: u32, levels: usize) -> Vec<u8> {
     let mut inner = Vec::new();
     for _ in 0..levels {
@@ -54,7 +54,7 @@ pub(crate) fn nested(number: u32, levels: usize) -> Vec<u8> {
     inner
 }
 
-/// An envelope as the relay sends it.
+/// An envelope from the relay.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Envelope {
     #[prost(string, tag = "1")]

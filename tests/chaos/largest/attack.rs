@@ -1,5 +1,5 @@
-//! What an attacker does again and again on each of its connections. All that is sent was
-//! made before, so that the attacker costs little beside the relay.
+//! The actions that an attacker repeats on each of its connections. All bytes to send are
+//! prepared in advance, so that the attacker costs little compared with the relay.
 
 use std::{
     convert::Infallible,
@@ -25,10 +25,10 @@ use crate::{frames, process::PATIENCE, relay::Relay};
 
 const READ_BYTES: usize = 64 * 1024;
 
-/// Answers of this length or shorter are shown where they are not the expected ones.
+/// Unexpected answers are shown if they are at most this long.
 const SHOWN_BYTES: usize = 400;
 
-/// A connection of a trusted proxy comes from here.
+/// Source address of a trusted proxy's connections.
 pub(super) const PROXY: &str = "127.0.0.2";
 
 /// A listener of the relay.
@@ -39,7 +39,7 @@ pub(super) enum Listener {
     Ops,
 }
 
-/// What one connection does in one round.
+/// The action of one connection in one round.
 #[derive(Clone)]
 pub(super) enum Attack {
     /// Sends a request on a connection that is kept alive, and expects this status.
@@ -48,61 +48,61 @@ pub(super) enum Attack {
         request: Arc<[u8]>,
         status: u16,
     },
-    /// Opens a connection, sends what is no whole request, and waits. When the relay ends
-    /// the connection it does so again.
+    /// Opens a connection, sends an incomplete request, and waits. Starts again when the
+    /// relay ends the connection.
     Held {
         listener: Listener,
         bytes: Arc<[u8]>,
     },
-    /// Becomes a WebSocket, as the next user, and then sends frames.
+    /// Opens a WebSocket as the next user, and then sends frames.
     WebSocket(WebSocket),
-    /// The same, and then has a backend close the connection.
+    /// Opens a WebSocket, and then has a backend close the connection.
     Disconnected(WebSocket),
-    /// Sends a ClientHello and leaves: at once, or when the relay has answered it.
+    /// Sends a ClientHello and leaves, either at once or when the relay has answered it.
     Hello { bytes: Arc<[u8]>, is_awaited: bool },
-    /// Completes a TLS handshake and becomes a WebSocket.
+    /// Completes a TLS handshake and opens a WebSocket.
     Tls(Arc<ClientConfig>),
 }
 
-/// What is sent on a WebSocket, and what is expected.
+/// The data sent on a WebSocket, and the expected result.
 #[derive(Clone)]
 pub(super) struct WebSocket {
     /// Sent before the request, from a trusted proxy's address.
     pub(super) proxy_header: Option<Arc<[u8]>>,
     pub(super) tokens: Arc<[String]>,
-    /// More headers, each with its end of line.
+    /// Additional headers, each with its line ending.
     pub(super) headers: String,
     pub(super) is_json: bool,
     pub(super) frames: Arc<[u8]>,
     pub(super) expected: Expected,
 }
 
-/// How a round on a WebSocket ends.
+/// Expected end of a round on a WebSocket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Expected {
-    /// So many messages with this payload of the envelope.
+    /// This many messages with this payload of the envelope.
     Messages(&'static str, usize),
-    /// One message with this payload, among at most so many.
+    /// A message with this payload, among at most this many.
     Any(&'static str, usize),
-    /// So many messages with this payload, behind a confirmation.
+    /// This many messages with this payload, after a confirmation.
     Replayed(&'static str, usize),
-    /// So many WebSocket pongs.
+    /// This many WebSocket pongs.
     Pongs(usize),
-    /// A Close frame.
+    /// A Close frame with this code.
     Close(u16),
-    /// The request is refused.
+    /// The request is refused with this status.
     Status(u16),
 }
 
-/// How a round went.
+/// Result of a round.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
     Expected,
-    /// The relay said that it is too much, and when to come back.
+    /// The relay refused because of a limit, and said when to retry.
     Limited,
 }
 
-/// Where the relay is, and the next user.
+/// Addresses of the relay, and the next user.
 pub(super) struct Target {
     client: SocketAddr,
     ingest: SocketAddr,
@@ -131,7 +131,7 @@ impl Target {
     }
 }
 
-/// One connection of an attacker, which is opened anew where it has to be.
+/// A connection of an attacker, reopened when needed.
 #[derive(Default)]
 pub(super) struct Lane {
     kept: Option<TcpStream>,
@@ -139,7 +139,7 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    /// Does it once. An error says what came in place of what was expected.
+    /// Runs one round. Returns an error that describes an unexpected result.
     pub(super) async fn round(
         &mut self,
         attack: &Attack,
@@ -196,12 +196,12 @@ impl Lane {
         }
     }
 
-    /// Waits for the end of what it sent before, and then sends it again.
+    /// Waits until the previous connection ends, and then sends the bytes on a new one.
     async fn held(&mut self, address: SocketAddr, bytes: &[u8]) -> Result<Outcome, String> {
-        // Which may have begun to come while the rest was sent.
+        // The answer may have begun to arrive while the rest was sent.
         let answer = &mut self.buffer;
         if let Some(mut stream) = self.kept.take() {
-            // A client is told nothing.
+            // A client that times out may receive no answer.
             drop(stream.read_to_end(answer).await);
             if answer.is_empty() {
                 return Ok(Outcome::Expected);
@@ -246,8 +246,8 @@ impl Lane {
         }
     }
 
-    /// Sends a request and reads the whole answer: its head, and as much of its body as
-    /// is worth showing.
+    /// Sends a request and reads the whole answer. Returns its head, and as much of its
+    /// body as is worth showing.
     async fn http(&mut self, address: SocketAddr, request: &[u8]) -> Result<Vec<u8>, String> {
         let mut stream = match self.kept.take() {
             Some(stream) => stream,
@@ -256,7 +256,7 @@ impl Lane {
         let (mut reader, mut writer) = stream.split();
         let mut is_sent = false;
         let writing = async {
-            // Where the relay does not want more it has answered.
+            // If the relay stops reading, it has already answered.
             is_sent = writer.write_all(request).await.is_ok();
             pending::<Infallible>().await
         };
@@ -273,8 +273,8 @@ impl Lane {
     }
 }
 
-/// Reads an answer: its head and the beginning of its body, and whether another request may
-/// follow.
+/// Reads an answer. Returns its head and the beginning of its body, and whether another
+/// request may follow.
 async fn read_answer(
     reader: &mut (impl AsyncRead + Unpin),
     buffer: &mut Vec<u8>,
@@ -296,7 +296,7 @@ async fn read_answer(
         }
         answer = buffer[..buffer.len().min(end + SHOWN_BYTES)].to_vec();
     } else if head.contains("transfer-encoding: chunked") {
-        // No answer has such a line end inside of it.
+        // No answer contains this sequence before its end.
         while !buffer.ends_with(b"\r\n0\r\n\r\n") {
             let kept = buffer.len().saturating_sub(8);
             buffer.drain(..kept);
@@ -306,7 +306,7 @@ async fn read_answer(
     Ok((answer, is_kept))
 }
 
-/// Reads up to the end of the head: where that is.
+/// Reads up to the end of the head. Returns its position.
 async fn read_head(
     reader: &mut (impl AsyncRead + Unpin),
     buffer: &mut Vec<u8>,
@@ -348,7 +348,7 @@ fn judge(answer: &[u8], status: u16) -> Result<Outcome, String> {
     let given = line.first_chunk::<3>().copied().unwrap_or_default();
     match str::from_utf8(&given).unwrap_or_default().parse::<u16>() {
         Ok(given) if given == status => Ok(Outcome::Expected),
-        // Of 100 that send 6 MB each, some take too long.
+        // When 100 connections send 6 MB each, some take too long.
         Ok(408 | 429 | 503) => Ok(Outcome::Limited),
         _ => Err(format!("{} in place of {status}", shown(answer))),
     }
@@ -364,7 +364,8 @@ fn text(error: impl std::fmt::Display) -> String {
 }
 
 impl WebSocket {
-    /// What came of it; where it is as expected, the user's number and the socket.
+    /// Runs one round. As long as all is as expected, also returns the user's number and
+    /// the socket.
     async fn round(
         &self,
         target: &Target,
@@ -396,7 +397,7 @@ impl WebSocket {
             buffer: socket.buffer,
         };
         let writing = async {
-            // Where the relay does not want more it says why.
+            // If the relay stops reading, it says why.
             drop(writer.write_all(&self.frames).await);
             pending::<Infallible>().await
         };
@@ -410,7 +411,7 @@ impl WebSocket {
         Ok((outcome, Some((user, Socket { stream, buffer }))))
     }
 
-    /// Takes whatever comes, and connects again where the relay ends the connection.
+    /// Reads everything that arrives, and reconnects if the relay ends the connection.
     pub(super) async fn listen(&self, target: &Target) -> Infallible {
         loop {
             drop(self.round(target).await);
@@ -418,7 +419,7 @@ impl WebSocket {
         }
     }
 
-    /// Its request.
+    /// Returns the handshake request.
     pub(super) fn request(&self, token: &str) -> String {
         let protocol = if self.is_json {
             "Sec-WebSocket-Protocol: sidewire.v1.json\r\n"
@@ -463,7 +464,7 @@ impl WebSocket {
                 }
                 Expected::Replayed(name, wanted) if says(&payload, name) => wanted,
                 Expected::Replayed(..) if says(&payload, "subscription_confirmed") => continue,
-                // What comes before it is not looked at, but all of it may be refused.
+                // The messages before it are not inspected, but all of them may be refused.
                 Expected::Any(_, most) => {
                     outcome = Outcome::Limited;
                     most
@@ -485,7 +486,7 @@ impl WebSocket {
     }
 }
 
-/// The numbers of what a client is told, and the names in JSON.
+/// Payload names, their field numbers, and their names in JSON.
 const TOLD: [(&str, u32, &str); 5] = [
     ("work_item_updated", 3, "\"workItemUpdated\""),
     ("subscription_confirmed", 11, "\"subscriptionConfirmed\""),
@@ -494,7 +495,7 @@ const TOLD: [(&str, u32, &str); 5] = [
     ("error", 16, "\"error\""),
 ];
 
-/// Whether an envelope has this payload. Only its beginning is looked at.
+/// Returns true if an envelope has this payload. Inspects only its beginning.
 fn says(envelope: &[u8], name: &str) -> bool {
     let (_, number, json) = TOLD.iter().find(|it| it.0 == name).unwrap();
     if envelope.starts_with(b"{") {
@@ -548,7 +549,8 @@ impl<S: AsyncRead + Unpin> Socket<S> {
         }
     }
 
-    /// The opcode and the payload of the next frame; `None` where the connection ends.
+    /// Returns the opcode and the payload of the next frame, or `None` at the end of the
+    /// connection.
     async fn frame(&mut self) -> Result<Option<(u8, Vec<u8>)>, String> {
         loop {
             let bytes = &self.buffer[..];

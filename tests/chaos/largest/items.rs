@@ -15,7 +15,7 @@ use crate::{
 pub(super) const KIB: usize = 1024;
 pub(super) const MIB: usize = 1024 * KIB;
 
-/// The bounds that the items go up to: defaults of the relay.
+/// The bounds of the items, which are defaults of the relay.
 pub(super) const BODY_BYTES: usize = MIB;
 pub(super) const BATCH_BODY_BYTES: usize = 8 * MIB;
 pub(super) const BATCH_EVENTS: usize = 1000;
@@ -25,15 +25,16 @@ pub(super) const CONNECTION_TOPICS: usize = 10_000;
 pub(super) const MESSAGE_BYTES: usize = 64 * KIB;
 pub(super) const INGEST_HEAD_BYTES: usize = 64 * KIB;
 pub(super) const CLIENT_HEAD_BYTES: usize = 16 * KIB;
-/// Changes of an event in protobuf and in JSON: a few less than the 100,000 fields, and half
-/// of the 100,000 brackets and commas, since the item counts too.
+/// Number of changes of an event in protobuf and in JSON: slightly fewer than the limit of
+/// 100,000 fields, and half of the limit of 100,000 brackets and commas, since the item
+/// counts too.
 const EVENT_CHANGES: usize = 99_950;
 pub(super) const JSON_CHANGES: usize = 49_950;
 pub(super) const HEARTBEATS: usize = 60;
 pub(super) const FRAMES_A_HEARTBEAT: usize = 2048;
 pub(super) const REFUSALS: usize = 100;
 
-/// Numbers of fields of the bundled envelope.
+/// Field numbers of the bundled envelope.
 pub(super) const CREATED: u32 = 2;
 const UPDATED: u32 = 3;
 const SUBSCRIBE: u32 = 10;
@@ -41,19 +42,19 @@ const UNSUBSCRIBE: u32 = 12;
 const PING: u32 = 14;
 const BATCH: u32 = 17;
 const TOPICS: u32 = 18;
-/// In Subscribe and Unsubscribe.
+/// Field number in Subscribe and Unsubscribe.
 const FULL_TOPICS: u32 = 16;
 const RESUME_FROM: u32 = 17;
 
-/// The tenants of the attackers.
+/// Number of tenants of the attackers.
 const TENANTS: usize = 16;
 
-/// The tenant of an attacking user.
+/// Returns the tenant of an attacking user.
 pub(super) fn loud(user: usize) -> String {
     format!("loud-{:02}", user % TENANTS)
 }
 
-/// The item that has `len` bytes, where `build` makes one with so much padding in it.
+/// Returns an item of `len` bytes, where `build` makes one with the given amount of padding.
 pub(super) fn exactly(len: usize, build: impl Fn(usize) -> Vec<u8>) -> Vec<u8> {
     let mut padding = len - build(0).len();
     for _ in 0..8 {
@@ -66,8 +67,8 @@ pub(super) fn exactly(len: usize, build: impl Fn(usize) -> Vec<u8>) -> Vec<u8> {
     panic!("no padding makes {len} bytes")
 }
 
-/// WorkItemUpdated with its item twice, which a reader has to merge, and with so many
-/// changes without content, two bytes each.
+/// Returns a WorkItemUpdated that contains its item twice, which a reader has to merge, and
+/// this many empty changes, two bytes each.
 fn updated_twice(changes: usize, padding: usize) -> Vec<u8> {
     let item = bytes(1, &[text(1, "i"), text(3, "p")].concat());
     let user = text(3, &"u".repeat(padding));
@@ -77,36 +78,36 @@ fn updated_twice(changes: usize, padding: usize) -> Vec<u8> {
     )
 }
 
-/// An event that takes long to read, of so many bytes.
+/// Returns an event of `len` bytes that takes long to read.
 pub(super) fn ambiguous_event(len: usize) -> Vec<u8> {
     let changes = ((len - 100) / 2).min(EVENT_CHANGES);
     exactly(len, |padding| updated_twice(changes, padding))
 }
 
-/// Events with more JSON than is rendered before they are appended, and behind them one
-/// that takes long to render.
+/// Returns a batch with more JSON than is rendered before the events are appended, followed
+/// by an event that takes long to render.
 pub(super) fn batch_with_much_json() -> Vec<u8> {
     let item = bytes(1, &[text(1, "i"), text(3, "p")].concat());
-    // A byte of these is six bytes of JSON.
+    // Each of these bytes becomes six bytes of JSON.
     let escaped = text(3, &"\u{1}".repeat(650 * KIB));
     let much = bytes(UPDATED, &[item, escaped].concat());
     let slow = ambiguous_event(2 * EVENT_CHANGES + 200);
     batch([much.clone(), much.clone(), much, slow].into_iter())
 }
 
-/// An event that relates to so many topics: its item, and `a:1` and so on.
+/// Returns an event with this many topics: its item, then `a:1` and so on.
 pub(super) fn event_with_topics(topics: usize) -> Vec<u8> {
     let created = bytes(CREATED, &bytes(1, &text(1, "i")));
     let topics = (1..topics).flat_map(|index| text(TOPICS, &format!("a:{index}")));
     created.into_iter().chain(topics).collect()
 }
 
-/// A batch of these envelopes.
+/// Returns a batch of these envelopes.
 pub(super) fn batch(envelopes: impl Iterator<Item = Vec<u8>>) -> Vec<u8> {
     envelopes.flat_map(|envelope| bytes(1, &envelope)).collect()
 }
 
-/// As many envelopes as there may be, in as many bytes as there may be.
+/// Returns a batch with the maximum number of envelopes and the maximum number of bytes.
 pub(super) fn large_batch(envelope: impl Fn(usize) -> Vec<u8>) -> Vec<u8> {
     let each = BATCH_BODY_BYTES / BATCH_EVENTS - 3;
     let rest = BATCH_BODY_BYTES - (BATCH_EVENTS - 1) * (each + 3);
@@ -114,7 +115,7 @@ pub(super) fn large_batch(envelope: impl Fn(usize) -> Vec<u8>) -> Vec<u8> {
     [most, batch([envelope(rest - 3)].into_iter())].concat()
 }
 
-/// The JSON of a WorkItemUpdated with so many changes, and bytes where that is given.
+/// Returns the JSON of a WorkItemUpdated with this many changes, padded to `len` bytes if given.
 pub(super) fn json_event(changes: usize, len: Option<usize>) -> Vec<u8> {
     let changes = vec!["{}"; changes].join(",");
     let build = |padding: usize| {
@@ -129,13 +130,13 @@ pub(super) fn json_event(changes: usize, len: Option<usize>) -> Vec<u8> {
     }
 }
 
-/// The JSON of a batch of these events.
+/// Returns the JSON of a batch of these events.
 pub(super) fn json_batch(events: &[Vec<u8>]) -> Vec<u8> {
     let events = events.join(&b","[..]);
     [b"{\"messages\":[", &events[..], b"]}"].concat()
 }
 
-/// A query of topics, each as long as it can be and with all escapes, of so many bytes.
+/// Returns a query of `len` bytes with topics of the maximum length, all escaped.
 pub(super) fn topics_query(topics: usize, len: usize) -> String {
     let build = |padding: usize| {
         let mut left = padding;
@@ -153,7 +154,7 @@ pub(super) fn topics_query(topics: usize, len: usize) -> String {
     String::from_utf8(exactly(len, build)).unwrap()
 }
 
-/// A request to ingest.
+/// Returns a request to ingest.
 pub(super) fn call(method: &str, path: &str, headers: &str, body: &[u8]) -> Arc<[u8]> {
     let length = match method {
         "POST" => format!("Content-Length: {}\r\n", body.len()),
@@ -166,11 +167,11 @@ pub(super) fn call(method: &str, path: &str, headers: &str, body: &[u8]) -> Arc<
     [head.as_bytes(), body].concat().into()
 }
 
-/// The headers for a body of protobuf, or JSON.
+/// Headers for a body of protobuf, or JSON.
 pub(super) const PROTOBUF: &str = "Content-Type: application/x-protobuf\r\n";
 pub(super) const JSON: &str = "Content-Type: application/json\r\n";
 
-/// A request of which the head has so many bytes, where `build` makes one with so much
+/// Returns a request with a head of `len` bytes, where `build` makes one with the given
 /// padding in its head.
 pub(super) fn head_of(len: usize, build: impl Fn(String) -> Arc<[u8]>) -> Arc<[u8]> {
     let head_len = |request: &[u8]| {
@@ -183,7 +184,7 @@ pub(super) fn head_of(len: usize, build: impl Fn(String) -> Arc<[u8]>) -> Arc<[u
     request
 }
 
-/// The body in pieces of one byte.
+/// Returns the body in chunks of one byte.
 pub(super) fn in_chunks_of_one(body: &[u8]) -> Vec<u8> {
     let chunks = body
         .iter()
@@ -191,7 +192,7 @@ pub(super) fn in_chunks_of_one(body: &[u8]) -> Vec<u8> {
     chunks.chain(*b"0\r\n\r\n").collect()
 }
 
-/// A message of a client, as protobuf or JSON.
+/// Encoding of a client's message: protobuf or JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Encoding {
     Protobuf,
@@ -217,14 +218,14 @@ impl Encoding {
     }
 }
 
-/// What a Subscribe or Unsubscribe names.
+/// The topics of a Subscribe or Unsubscribe.
 pub(super) struct Topics {
-    /// A part of the ids, so that several messages name others.
+    /// Part of the ids, so that several messages name different topics.
     pub(super) part: usize,
     pub(super) count: usize,
 }
 
-/// The field of the envelope that has a Subscribe or Unsubscribe.
+/// Returns the number of the envelope field for a Subscribe or Unsubscribe.
 fn number_of(name: &str) -> u32 {
     match name {
         "subscribe" => SUBSCRIBE,
@@ -232,7 +233,7 @@ fn number_of(name: &str) -> u32 {
     }
 }
 
-/// A Subscribe or Unsubscribe of as many bytes as there may be.
+/// Returns a Subscribe or Unsubscribe of the maximum number of bytes.
 pub(super) fn topics_message(encoding: Encoding, name: &str, topics: &Topics) -> Vec<u8> {
     let Topics { part, count } = topics;
     let build = |padding: usize| {
@@ -255,8 +256,8 @@ pub(super) fn topics_message(encoding: Encoding, name: &str, topics: &Topics) ->
     exactly_or_less(MESSAGE_BYTES, build)
 }
 
-/// As long as it can be: where the padding is spread over many fields, the lengths of these
-/// skip some sums.
+/// Returns the longest possible item of at most `len` bytes. If the padding is spread over
+/// many fields, their lengths skip some sums.
 fn exactly_or_less(len: usize, build: impl Fn(usize) -> Vec<u8>) -> Vec<u8> {
     let mut padding = len - build(0).len();
     loop {
@@ -268,7 +269,7 @@ fn exactly_or_less(len: usize, build: impl Fn(usize) -> Vec<u8>) -> Vec<u8> {
     }
 }
 
-/// A Subscribe that resumes a topic from there.
+/// Returns a Subscribe that resumes a topic from this position.
 pub(super) fn resume(encoding: Encoding, from: &LogEnd, topic: &str) -> Vec<u8> {
     let LogEnd { epoch, offset } = from;
     match encoding {
@@ -285,7 +286,7 @@ pub(super) fn resume(encoding: Encoding, from: &LogEnd, topic: &str) -> Vec<u8> 
     }
 }
 
-/// A Subscribe with more ids than there may be, as many as fit.
+/// Returns a Subscribe with more ids than allowed, as many as fit.
 pub(super) fn ids_without_end(encoding: Encoding, name: &str) -> Vec<u8> {
     match encoding {
         Encoding::Protobuf => bytes(
@@ -299,7 +300,7 @@ pub(super) fn ids_without_end(encoding: Encoding, name: &str) -> Vec<u8> {
     }
 }
 
-/// A Ping of as many fields as there may be.
+/// Returns a Ping with the maximum number of fields.
 pub(super) fn ping(encoding: Encoding) -> Vec<u8> {
     match encoding {
         Encoding::Protobuf => bytes(PING, &b"\x08\x01".repeat((MESSAGE_BYTES - 8) / 2)),
@@ -310,8 +311,8 @@ pub(super) fn ping(encoding: Encoding) -> Vec<u8> {
     }
 }
 
-/// A payload that a client may not send, of as many bytes as there may be: of the number
-/// 3 the one that takes longest, of others fields without content.
+/// Returns a payload of the maximum size that a client may not send: for field 3 the
+/// payload that takes longest to read, for others fields without content.
 pub(super) fn payload(encoding: Encoding, number: u32, json_name: &str) -> Vec<u8> {
     match encoding {
         Encoding::Protobuf if number == UPDATED => ambiguous_event(MESSAGE_BYTES),
@@ -326,7 +327,7 @@ pub(super) fn payload(encoding: Encoding, number: u32, json_name: &str) -> Vec<u
     }
 }
 
-/// Of nothing that the relay knows: fields of protobuf, or nesting of JSON.
+/// Returns a message with only unknown content: fields of protobuf, or nested JSON.
 pub(super) fn unknown(encoding: Encoding) -> Vec<u8> {
     match encoding {
         Encoding::Protobuf => number(1000, 1).repeat(MESSAGE_BYTES / 3),
@@ -334,7 +335,7 @@ pub(super) fn unknown(encoding: Encoding) -> Vec<u8> {
     }
 }
 
-/// A token with a signature that nobody made, of a kind that takes long to check.
+/// Returns a token with a forged signature, of an algorithm that takes long to check.
 pub(super) fn forged_token() -> String {
     let part = |text: &str| URL_SAFE_NO_PAD.encode(text);
     let header = part(r#"{"alg":"ES384","typ":"JWT"}"#);
@@ -342,10 +343,10 @@ pub(super) fn forged_token() -> String {
     format!("{header}.{claims}.{}", URL_SAFE_NO_PAD.encode([0x5a; 96]))
 }
 
-/// Headers that fill the head of a handshake, each of which has to be looked at.
+/// Returns headers that fill the head of a handshake, each of which must be inspected.
 pub(super) fn many_headers(len: usize) -> String {
     let mut headers = String::new();
-    // hyper takes 100 headers; seven are there.
+    // hyper accepts 100 headers; seven are already present.
     for index in 0..90 {
         headers.push_str(&format!("X-{index:02}: y\r\n"));
     }

@@ -1,22 +1,23 @@
-//! The largest item of every kind, legal or refused, sent again and again by one connection
-//! and by many, beside a quiet tenant: 20 clients, 200 events a second. Whatever it is, no
-//! turn of the shard is long, the quiet tenant waits for nobody, the process stays within
-//! `limits.memory_max`, and `/readyz` says that the relay is ready.
+//! Sends the largest item of every kind, legal or refused, again and again from one
+//! connection and from many, beside a quiet tenant with 20 clients and 200 events a second.
+//! Whatever the item is, no turn of the shard is long, the quiet tenant is not delayed, the
+//! process stays within `limits.memory_max`, and `/readyz` says that the relay is ready.
 //!
-//! The entry points are those of the routers and of the schema: one without a row fails a
-//! test. Each row is answered as its entry point answers a legal item, or a refused one, and a
-//! legal row stands at the bound: the same with one more is refused.
+//! The entry points are those of the routers and of the schema; a test fails if one has no
+//! row. Each row expects the answer that its entry point gives to a legal or a refused
+//! item. A legal row is at the bound: the same item with one more unit is refused.
 //!
 //! ```text
 //! cargo test --release --test chaos largest                   # some seconds each
 //! SIDEWIRE_LARGEST_SECONDS=3 cargo test --release --test chaos largest -- --nocapture --test-threads=1
 //! ```
 //!
-//! `SIDEWIRE_LARGEST_SECONDS` is for how long each row lasts; with it there are 100 connections in
-//! place of 10, and the budget is judged as it is promised. `SIDEWIRE_LARGEST_ROWS` picks the rows that
-//! have a text in their entry point or name. The relay has one shard and the first core, everything else
-//! the last. CPU time and memory are judged in short runs too, with what a busy machine and
-//! a debug build need; the wall times then are only shown.
+//! `SIDEWIRE_LARGEST_SECONDS` is the duration of each row. If it is set, there are 100
+//! connections instead of 10, and the promised budget is enforced. `SIDEWIRE_LARGEST_ROWS`
+//! selects the rows whose entry point or name contains a text. The relay has one shard and
+//! the first core; everything else runs on the last core. Short runs check CPU time and
+//! memory too, with tolerance for a busy machine and a debug build; they only print wall
+//! times.
 
 mod attack;
 mod items;
@@ -59,41 +60,41 @@ use crate::{
 
 const MIB: u64 = 1 << 20;
 
-/// The relay's bound, and what the process may have beyond it.
+/// The relay's memory limit, and how much more the process may use.
 const MEMORY_MAX: u64 = 640 * MIB;
 const MEMORY_BEYOND: u64 = 128 * MIB;
 
-/// How much more than in the beginning the process may have when all is over, and when.
+/// Memory that the process may keep after the run compared with its start, and the time it
+/// has to get there.
 const MEMORY_KEPT: u64 = 64 * MIB;
 const MEMORY_BACK: Duration = Duration::from_secs(30);
 
-/// What the relay promises of a turn of its shard, and of the quiet tenant's p99.
+/// The relay's promises for a turn of its shard, and for the quiet tenant's p99.
 const TURN_MAX: Duration = Duration::from_millis(5);
 const P99_MAX: Duration = Duration::from_millis(5);
 
-/// The same for the p99 where handshakes have signatures of RSA 4096.
+/// Bound of the p99 when handshakes have RSA 4096 signatures.
 const TLS_P99_MAX: Duration = Duration::from_millis(10);
 
-/// What a short run allows, on a machine that does something else at the same time.
+/// Bound in a short run, on a machine that is busy with other work.
 const SHORT_TURN_MAX: Duration = if cfg!(debug_assertions) {
     Duration::from_millis(100)
 } else {
     Duration::from_millis(25)
 };
 
-/// How long the first round may take, where there are many connections and the machine is
-/// busy.
+/// Maximum duration of the first round with many connections on a busy machine.
 const FIRST_PATIENCE: Duration = Duration::from_mins(1);
 
 const SHORT: Duration = Duration::from_millis(250);
 const SHORT_CONNECTIONS: usize = 10;
 const CONNECTIONS: usize = 100;
 
-/// How a run is to be.
+/// Parameters of a run.
 struct Size {
     phase: Duration,
     connections: usize,
-    /// Whether the budget is judged as it is promised.
+    /// True if the promised budget is enforced.
     is_full: bool,
 }
 
@@ -115,8 +116,8 @@ impl Size {
 }
 
 impl Size {
-    /// How many there are in one line and the next. A debug build has too little time for
-    /// both.
+    /// Returns the number of connections for each line of a row. A debug build is too slow
+    /// for both lines.
     fn connections(&self) -> Vec<usize> {
         if self.is_full || !cfg!(debug_assertions) {
             vec![1, self.connections]
@@ -161,7 +162,7 @@ async fn tls_handshakes_keep_nobody_waiting() {
     site.finish(failed).await;
 }
 
-/// A relay with a quiet tenant, and what it was like in the beginning.
+/// A relay with a quiet tenant, and the relay's memory at the start.
 struct Site {
     relay: Relay,
     quiet: Quiet,
@@ -189,7 +190,7 @@ impl Site {
         }
     }
 
-    /// Fills the log of [`FILLED`] for a row. Returns where it was before.
+    /// Fills the log of [`FILLED`] for a row. Returns the end of the log before that.
     async fn fill_log(&self, fixture: Fixture) -> LogEnd {
         const EVENTS: usize = 3000;
         let end = self.post(items::event_with_topics(1), &[], false).await;
@@ -212,7 +213,7 @@ impl Site {
         end
     }
 
-    /// Posts to [`FILLED`]. Returns where the first event stands.
+    /// Posts to [`FILLED`]. Returns the position of the first event.
     async fn post(&self, body: Vec<u8>, topics: &[&str], is_batch: bool) -> LogEnd {
         let posted = publisher(&self.relay)
             .post(FILLED, body, PublishEncoding::Protobuf, topics, is_batch)
@@ -224,7 +225,7 @@ impl Site {
         }
     }
 
-    /// Clients of [`FILLED`] that have as many topics as they may.
+    /// Connects clients of [`FILLED`] with the maximum number of topics.
     async fn subscribers(&self) -> Vec<RelayConnection> {
         let mut clients = Vec::new();
         for index in 0..self.size.connections {
@@ -241,7 +242,7 @@ impl Site {
         clients
     }
 
-    /// Plays all rows: what was not as it is to be.
+    /// Plays all rows. Returns the failures.
     async fn run(&mut self, rows: Vec<Row>, p99_max: Duration) -> Vec<String> {
         let picked = env::var("SIDEWIRE_LARGEST_ROWS").unwrap_or_default();
         let mut failed = Vec::new();
@@ -278,8 +279,8 @@ impl Site {
         failed
     }
 
-    /// What comes of one more than there may be. Of the row before, some memory may be held
-    /// for a moment.
+    /// Returns the outcome of an item with one more unit than allowed. Retries while memory
+    /// of the row before is still held.
     async fn one_more(&self, beyond: &Attack) -> Result<Outcome, String> {
         let target = Target::new(&self.relay, INGEST_KEY);
         let end = Instant::now() + PATIENCE;
@@ -303,7 +304,7 @@ impl Site {
         let rounds = flood.rounds.load(Ordering::Relaxed) - rounds;
         let rate = rounds as f64 / began.elapsed().as_secs_f64();
         let fault = flood.end().await;
-        // That they leave is a part of it.
+        // Waiting for them to leave is part of the test.
         self.only_these_stay(CLIENTS + subscribers).await;
         let turns = Turns::of(&self.relay).since(&before);
         let seen = watch.end();
@@ -319,7 +320,8 @@ impl Site {
         }
     }
 
-    /// Where the attackers run. Where figures are judged they yield to the quiet tenant.
+    /// Returns where the attackers run. If the budget is enforced, they yield to the quiet
+    /// tenant.
     fn place(&self) -> Place {
         Place {
             core: self.cores - 1,
@@ -336,7 +338,7 @@ impl Site {
         timeout(PATIENCE, gone).await.expect("connections stay");
     }
 
-    /// What of a line is not as it is to be.
+    /// Returns the violations in a line.
     fn judge(&self, line: &Line, p99_max: Duration) -> Vec<String> {
         let mut faults = Vec::from_iter(line.fault.clone());
         if let Some(answer) = &line.not_ready {
@@ -360,7 +362,8 @@ impl Site {
         faults
     }
 
-    /// Ends it well, when the memory is back where it was.
+    /// Checks that the memory returns to its level at the start, and that the relay exits
+    /// successfully.
     async fn finish(self, mut failed: Vec<String>) {
         drop(self.quiet);
         let process = self.relay.process.id();
@@ -382,7 +385,7 @@ impl Site {
     }
 }
 
-/// The entry point and what is sent to it.
+/// Returns the entry point and the name of the item.
 fn title(row: &Row) -> String {
     let more = match row.entries.len() {
         1 => String::new(),
@@ -396,7 +399,7 @@ fn title(row: &Row) -> String {
 struct Line {
     title: String,
     connections: usize,
-    /// Rounds a second.
+    /// Rounds per second.
     rate: f64,
     quiet: Measured,
     turns: Turns,
@@ -428,7 +431,7 @@ impl std::fmt::Display for Line {
     }
 }
 
-/// Where attackers run, and whether only while nobody else does.
+/// The core of the attackers, and whether they run only while it is idle.
 struct Place {
     core: usize,
     is_yielding: bool,
@@ -479,7 +482,7 @@ impl Flood {
         }
     }
 
-    /// Waits until the first item was answered as it is to be.
+    /// Waits until the first item was answered as expected.
     async fn has_begun(&self) {
         let end = Instant::now() + FIRST_PATIENCE;
         while self.rounds.load(Ordering::Relaxed) == 0
@@ -490,7 +493,7 @@ impl Flood {
         }
     }
 
-    /// What was wrong.
+    /// Stops the attackers. Returns a description of a failure.
     async fn end(self) -> Option<String> {
         self.is_over.cancel();
         let thread = self.thread;
@@ -503,7 +506,7 @@ impl Flood {
     }
 }
 
-/// Does the same on one connection, until something is wrong.
+/// Repeats the attack on one connection until something is wrong.
 async fn go_on(
     attack: &Attack,
     target: &Target,
@@ -516,7 +519,7 @@ async fn go_on(
             Ok(Outcome::Expected) => {
                 rounds.fetch_add(1, Ordering::Relaxed);
             }
-            // It does not wait as long as it is told to.
+            // An attacker does not wait as long as the relay asks it to.
             Ok(Outcome::Limited) => sleep(Duration::from_millis(1)).await,
             Err(error) => {
                 fault.lock().unwrap().get_or_insert(error);
@@ -526,12 +529,12 @@ async fn go_on(
     }
 }
 
-/// One shard, memory that can be reached, a log that is forgotten soon, and keys of which
-/// each is tried.
+/// Returns a config with one shard, a memory limit that can be reached, a log with a short
+/// age, and keys each of which is tried.
 fn configured(client: &str, more: &str) -> Files {
     let limits = format!("memory_max = \"{}MiB\"", MEMORY_MAX / MIB);
     let more = format!("{more}\n[replay]\nprocess_bytes = \"64MiB\"\nage = \"10s\"\n");
-    // The quiet clients answer no pings while nothing is measured.
+    // The quiet clients do not answer pings between measurements.
     let client = format!(
         "ping_interval = \"30min\"\nidle_timeout = \"1h\"\nhandshake_timeout = \"2s\"\n{client}"
     );
@@ -556,7 +559,7 @@ fn plain_files() -> Files {
     files
 }
 
-/// A relay's files, and the config of a client that believes it.
+/// Returns the files of a relay with TLS, and the config of a client that trusts it.
 fn tls_files() -> (Files, Arc<rustls::ClientConfig>) {
     let ((certificate, key), config) = certificate(&rcgen::PKCS_RSA_SHA256);
     let files = configured(
@@ -568,8 +571,8 @@ fn tls_files() -> (Files, Arc<rustls::ClientConfig>) {
     (files, config)
 }
 
-/// A certificate for `localhost` with its key, both as PEM, and the config of a client that
-/// believes it.
+/// Returns a certificate for `localhost` with its key, both as PEM, and the config of a
+/// client that trusts it.
 fn certificate(
     algorithm: &'static rcgen::SignatureAlgorithm,
 ) -> ((String, String), Arc<rustls::ClientConfig>) {

@@ -1,5 +1,5 @@
-//! The table of the suite: for each entry point the most expensive input that is legal, and
-//! the most expensive one that is refused.
+//! The table of the suite: for each entry point the most expensive legal input, and the
+//! most expensive refused one.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -40,59 +40,59 @@ const FRAMES: [&str; 7] = [
     "reserved",
 ];
 
-/// What comes before a WebSocket.
+/// Entry points before a WebSocket is open.
 const HANDSHAKE: [&str; 4] = ["TLS ClientHello", "PROXY header", "GET /ws", "token"];
 
 /// The tenant of the rows that need events in its log or subscribers.
 pub(super) const FILLED: &str = "filled";
 
-/// How many large events there are in a log.
+/// Number of large events in a log.
 pub(super) const LARGE_EVENTS: usize = 4;
 
-/// What the large events in a log relate to.
+/// Topic of the large events in a log.
 pub(super) const LARGE_TOPIC: &str = "large:1";
 
-/// How many users the attackers have.
+/// Number of users of the attackers.
 const USERS: usize = 512;
 
-/// More pongs and fragments, in heartbeats, than bring a connection to its end.
+/// More heartbeats (pongs and fragments) than a connection may send before it is closed.
 const TOO_MANY_HEARTBEATS: usize = HEARTBEATS + REFUSALS + 10;
 
-/// Where input comes into the relay, by the name that rows refer to.
+/// Name of an entry point where input enters the relay, as rows refer to it.
 pub(super) type Entry = String;
 
-/// What is there before a row begins.
+/// State that is set up before a row begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fixture {
     Nothing,
-    /// The log of the tenant [`FILLED`] has as many topics as it can have.
+    /// The log of the tenant [`FILLED`] has the maximum number of topics.
     FilledLog,
-    /// The log of the tenant [`FILLED`] has [`LARGE_EVENTS`] of the events that take longest to
-    /// read, which relate to [`LARGE_TOPIC`].
+    /// The log of the tenant [`FILLED`] has [`LARGE_EVENTS`] of the events that take
+    /// longest to read, with the topic [`LARGE_TOPIC`].
     LargeLog,
-    /// Clients of the tenant [`FILLED`] are subscribed to as many topics as they may.
+    /// Clients of the tenant [`FILLED`] are subscribed to the maximum number of topics.
     Subscribers,
 }
 
-/// One line of the table.
+/// A row of the table.
 pub(super) struct Row {
     pub(super) entries: Vec<Entry>,
     pub(super) name: &'static str,
     pub(super) is_legal: bool,
     pub(super) attack: Attack,
-    /// The same with one more of what is bounded, which has to be refused.
+    /// The attack with one unit more than the bound, which must be refused.
     pub(super) beyond: Option<Attack>,
     pub(super) fixture: Fixture,
-    /// The attack from where the log of [`FILLED`] was before it was filled for the row.
+    /// Makes the attack from the end of [`FILLED`]'s log before it was filled for the row.
     pub(super) resumed: Option<Resumed>,
-    /// What a client listens to meanwhile.
+    /// Topics that a client listens to meanwhile.
     pub(super) listener: Option<WebSocket>,
 }
 
-/// An attack that resumes from there.
+/// Makes an attack that resumes from a log end.
 type Resumed = Box<dyn Fn(&LogEnd) -> Attack>;
 
-/// Where a log ends.
+/// The end of a log.
 #[derive(Debug, Default)]
 pub(super) struct LogEnd {
     pub(super) epoch: String,
@@ -142,7 +142,7 @@ impl Row {
     }
 }
 
-/// What rows are made of that is not the same in every run.
+/// The inputs of rows that differ between runs.
 pub(super) struct World {
     pub(super) tokens: Arc<[String]>,
     filled_tokens: Arc<[String]>,
@@ -186,7 +186,7 @@ impl World {
     }
 }
 
-/// As many topics as a token has room for.
+/// Returns as many topics as fit into a token.
 fn most_granted() -> Vec<Topic> {
     let mut topics: Vec<_> = (0..TOKEN_BYTES_MAX / 25).map(granted_topic).collect();
     while minted(&loud(0), "user-000", Some(topics.clone())).is_err() {
@@ -211,7 +211,8 @@ fn minted(tenant: &str, user: &str, topics: Option<Vec<Topic>>) -> Result<String
         .mint(&token, &TokenRules::default())
 }
 
-/// Every entry point: of the routers, of the schema, and what comes before them.
+/// Returns every entry point: those of the routers, those of the schema, and those before a
+/// WebSocket.
 pub(super) fn entry_points() -> BTreeSet<Entry> {
     let calls = ENDPOINTS.iter().flat_map(|it| match it.methods {
         "POST" => Encoding::ALL
@@ -235,7 +236,7 @@ pub(super) fn entry_points() -> BTreeSet<Entry> {
         .collect()
 }
 
-/// Those at which nothing is legal.
+/// Returns the entry points at which nothing is legal.
 pub(super) fn refused_entry_points() -> BTreeSet<Entry> {
     let schema = Schema::bundled().unwrap();
     let payloads = schema.payloads().iter();
@@ -250,7 +251,7 @@ pub(super) fn refused_entry_points() -> BTreeSet<Entry> {
         .collect()
 }
 
-/// All rows of a relay without TLS.
+/// Returns all rows of a relay without TLS.
 pub(super) fn rows(world: &World) -> Vec<Row> {
     let mut rows = event_calls();
     rows.extend(batch_calls(world));
@@ -345,7 +346,7 @@ fn batch_calls(world: &World) -> Vec<Row> {
     let largest = items::large_batch(items::ambiguous_event);
     let small = items::event_with_topics(1);
     let too_many = items::batch((0..=BATCH_EVENTS).map(|_| small.clone()));
-    // Each refused, as the last topic is one too many.
+    // Each event is refused, as its last topic is one too many.
     let with_topics = items::event_with_topics(EVENT_TOPICS);
     let refused = items::batch((0..BATCH_EVENTS).map(|_| with_topics.clone()));
     let values = items::json_event(JSON_CHANGES, None);
@@ -404,7 +405,7 @@ fn batch_calls(world: &World) -> Vec<Row> {
 
 fn parameters() -> Vec<Row> {
     let event = items::event_with_topics(1);
-    // Of which 1,000 have an answer of 29 MB.
+    // 1,000 of these have an answer of 29 MB.
     let small = items::batch((0..BATCH_EVENTS).map(|_| event.clone()));
     let post_to = |path: &str, query: String, body: &[u8], status: u16| {
         post(&format!("{path}?{query}"), PROTOBUF, body, status)
@@ -510,7 +511,7 @@ fn ops_calls() -> Vec<Row> {
     rows.into_iter().flatten().collect()
 }
 
-/// As many topics as a connection may have.
+/// Subscribes to as many topics as a connection may have.
 fn subscribe_to_all(world: &World) -> WebSocket {
     let parts = CONNECTION_TOPICS / SUBSCRIBE_TOPICS;
     let subscribes = topics_frames(Encoding::Protobuf, "subscribe", parts);
@@ -609,7 +610,7 @@ fn resumes(world: &World, encoding: Encoding, entry: &str) -> Vec<Row> {
     // Topics that no event has.
     let unknown = |count| (0..count).map(|part| format!("zzz:{part}")).collect();
     vec![
-        // One that is taken and 16 that wait for it.
+        // One resume is served and 16 wait.
         row(
             Fixture::FilledLog,
             true,
@@ -634,7 +635,7 @@ fn resumes(world: &World, encoding: Encoding, entry: &str) -> Vec<Row> {
     ]
 }
 
-/// What the relay takes from no client: one frame of each kind.
+/// Returns one frame of each kind that the relay accepts from no client.
 fn never_taken(world: &World, encoding: Encoding) -> Vec<Row> {
     let payloads = world.payloads.iter();
     let payloads: Vec<_> = payloads
@@ -687,7 +688,7 @@ fn frame_kinds(world: &World) -> Vec<Row> {
     let json = |frames, expected| world.websocket(Encoding::Json, frames, expected);
     let empty = |first: u8, count: usize| frame(first, b"").repeat(count);
     let ping = items::ping(Encoding::Protobuf);
-    // A message of empty fragments, of which the last is a Ping.
+    // A message of empty fragments, the last of which is a Ping.
     let fragments = |count: usize| {
         let first = frame(frames::BINARY, b"");
         let last = frame(FIN | frames::CONTINUATION, b"\x72\x00");
@@ -889,7 +890,7 @@ fn handshakes(world: &World) -> Vec<Row> {
     ]
 }
 
-/// The rows of a relay with TLS. `config` is of a client that believes it.
+/// Returns the rows of a relay with TLS. `config` is of a client that trusts it.
 pub(super) fn tls_rows(config: &Arc<ClientConfig>) -> Vec<Row> {
     let mut config = ClientConfig::clone(config);
     // Each handshake has a signature.

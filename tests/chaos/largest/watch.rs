@@ -1,4 +1,4 @@
-//! What is looked at while a row goes on: the process's memory, whether it is ready, and how
+//! Observes a row while it runs: the process's memory, whether the relay is ready, and how
 //! long the turns of its shard are.
 
 use std::{
@@ -17,18 +17,18 @@ use crate::{
 
 const EVERY: Duration = Duration::from_millis(50);
 
-/// Looks every now and then, on a thread of its own.
+/// Samples the relay periodically, on a thread of its own.
 pub(super) struct Watch {
     is_over: Arc<AtomicBool>,
     thread: JoinHandle<Seen>,
 }
 
-/// What was seen meanwhile.
+/// Observations made while a row ran.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
-    /// The most memory, in bytes.
+    /// Peak resident memory, in bytes.
     pub(super) resident: u64,
-    /// What `/readyz` answered when it was not ready.
+    /// Answer of `/readyz` when it was not ready.
     pub(super) not_ready: Option<String>,
 }
 
@@ -62,19 +62,19 @@ impl Watch {
 const CPU: &str = "sidewire_shard_turn_cpu_seconds";
 const STALL: &str = "sidewire_shard_stall_seconds";
 
-/// How long the turns of the shard were, as two histograms.
+/// Durations of the shard's turns, as two histograms.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Turns {
     cpu: Histogram,
     stall: Histogram,
 }
 
-/// The bounds of buckets, the last of which is infinite, and how many are at or below them.
+/// Upper bounds of the buckets, the last of which is infinite, with cumulative counts.
 #[derive(Debug, Default, PartialEq)]
 struct Histogram(Vec<(f64, u64)>);
 
 impl Turns {
-    /// Those so far.
+    /// Returns the turns so far.
     pub(super) fn of(relay: &Relay) -> Self {
         let request = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
         let scrape = http(relay.ops, request);
@@ -84,7 +84,7 @@ impl Turns {
         }
     }
 
-    /// Those that came after others.
+    /// Returns the turns after `before`.
     pub(super) fn since(&self, before: &Self) -> Self {
         Self {
             cpu: self.cpu.since(&before.cpu),
@@ -92,17 +92,18 @@ impl Turns {
         }
     }
 
-    /// How many took more CPU time than that, which is the bound of a bucket.
+    /// Returns the number of turns that took more CPU time than `bound`, which is the bound
+    /// of a bucket.
     pub(super) fn cpu_longer_than(&self, bound: Duration) -> u64 {
         self.cpu.longer_than(bound)
     }
 
-    /// Between which bounds the longest is.
+    /// Returns the bucket of the longest CPU time.
     pub(super) fn longest_cpu(&self) -> String {
         self.cpu.longest()
     }
 
-    /// The same for its wall time.
+    /// Returns the bucket of the longest wall time.
     pub(super) fn longest_stall(&self) -> String {
         self.stall.longest()
     }

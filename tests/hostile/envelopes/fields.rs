@@ -56,7 +56,7 @@ pub(super) fn relay_fields() -> Vec<Mutator<Said>> {
     mutators
 }
 
-/// A message id that is none, and is not repeated in the answer.
+/// An invalid message id, which is not repeated in the answer.
 fn unnamed(name: String, id: String) -> Mutator<Said> {
     let wanted = Wanted::Refused {
         codes: &["VALIDATION_ERROR"],
@@ -73,7 +73,7 @@ fn unnamed(name: String, id: String) -> Mutator<Said> {
     })
 }
 
-/// The refusal of this field where the id itself may be in doubt.
+/// Expects an error about this field, when the id itself may be invalid too.
 fn any_id(field: &str) -> Wanted {
     Wanted::Refused {
         codes: &["VALIDATION_ERROR"],
@@ -136,8 +136,8 @@ pub(super) fn payloads() -> Vec<Mutator<Said>> {
         mutators.push(mutator);
     }
     for (number, item, name) in [(7, 3, "user_presence"), (45, 2, "user_typing")] {
-        // Until the relay passes clients' events on it refuses them as it does
-        // others; then this one, of whose topics none is subscribed.
+        // Until the relay forwards clients' events, it refuses them like others; after
+        // that, this one, as the client is subscribed to none of its topics.
         let wanted = Wanted::Refused {
             codes: &["VALIDATION_ERROR", "AUTHORIZATION_FAILED"],
             names_request: Some(true),

@@ -1,4 +1,4 @@
-//! What is no protobuf, not that of the schema, or made by chance.
+//! Invalid protobuf, protobuf that does not match the schema, and random bytes.
 
 use super::{
     BATCH, CREATED, EXTRA_TOPICS, ID, PING, POSITION, PROJECTS, RESUME, SUBSCRIBE, Said, TIMESTAMP,
@@ -10,7 +10,7 @@ use crate::{
     wire::{self, FIXED32, FIXED64, GROUP, GROUP_END, VARINT},
 };
 
-/// What is no protobuf, or not that of the schema.
+/// Invalid protobuf, or protobuf that does not match the schema.
 pub(super) fn malformed() -> Vec<Mutator<Said>> {
     let mut mutators = Vec::new();
     let faults: [(&str, &[u8]); 20] = [

@@ -1,4 +1,4 @@
-//! What looks odd and is good.
+//! Unusual envelopes that are valid.
 
 use super::{ID, PING, PROJECTS, Said, TOPICS, UNSUBSCRIBE, Wanted, ping, said, subscribe};
 use crate::{

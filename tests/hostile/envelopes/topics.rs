@@ -1,5 +1,5 @@
-//! Topics that are none or not for this client, and positions from which
-//! nothing can be resumed.
+//! Topics that are invalid or not granted to this client, and positions that cannot be
+//! resumed from.
 
 use super::{PROJECTS, RESUME, Said, TOPICS, UNSUBSCRIBE, Wanted, said, subscribe};
 use crate::{campaign::Mutator, forge::Forge, wire};
@@ -127,7 +127,7 @@ fn position(epoch: &str, offset: u64) -> Vec<u8> {
     [wire::text(1, epoch), wire::number(2, offset)].concat()
 }
 
-/// Positions from which nothing can be resumed.
+/// Positions that cannot be resumed from.
 pub(super) fn resumes() -> Vec<Mutator<Said>> {
     let resume = |name: &str, from: fn(&mut Forge) -> Vec<u8>| {
         said(name, Wanted::Subscribed, move |forge| {
@@ -168,7 +168,7 @@ pub(super) fn resumes() -> Vec<Mutator<Said>> {
         resume("from a position with unknown fields", |forge| {
             [wire::bytes(9, &forge.bytes(50)), wire::number(2, 1)].concat()
         }),
-        // The last counts, or they are merged.
+        // The last position counts, or they are merged.
         said("from two positions", Wanted::Something, move |forge| {
             let position = wire::bytes(RESUME, &wire::number(2, forge.number()));
             vec![subscribe(&[position.repeat(2)])]

@@ -52,7 +52,7 @@ pub(super) fn closes() -> Vec<Mutator<Frames>> {
             let len = forge.below(20);
             let payload = [&u16::to_be_bytes(code)[..], forge.word(len).as_bytes()].concat();
             let bytes = frame(FIN | CLOSE, &payload);
-            // 1004 is reserved and means nothing; other relays let it pass.
+            // 1004 is reserved and has no meaning; other relays accept it.
             let codes = if code == 1004 {
                 vec![1002, 1004]
             } else {

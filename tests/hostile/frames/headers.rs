@@ -1,4 +1,4 @@
-//! Frames whose header is wrong, or looks as if.
+//! Frames with a header that is invalid, or looks like it.
 
 use super::{End, Frames, MESSAGE_MAX, OPCODES, mutator, ping};
 use crate::{
@@ -7,7 +7,7 @@ use crate::{
     socket::{BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, TEXT, frame, header, masked},
 };
 
-/// Each length that is a border, with a mask and without, for every opcode.
+/// Every boundary length, masked and unmasked, for every opcode.
 pub(super) fn lengths() -> Vec<Mutator<Frames>> {
     let mut mutators = Vec::new();
     for (name, len) in [
@@ -50,12 +50,12 @@ pub(super) fn lengths() -> Vec<Mutator<Frames>> {
     mutators
 }
 
-/// A frame of this length, whole where it may have it, else only its header.
+/// Returns a frame of this length: whole if the length is allowed, else only its header.
 fn of_length(forge: &mut Forge, opcode: u8, len: u64, is_masked: bool) -> Frames {
     let mut bytes = header(FIN | opcode, is_masked, len);
     let is_reserved = matches!(opcode, 3..=7 | 11..=15);
     if len > MESSAGE_MAX {
-        // Which of its faults is named is the relay's choice.
+        // The relay may name either of its faults.
         return Frames::new(bytes, vec![End::Closed(vec![1002, 1009])]);
     }
     let payload = vec![b'x'; usize::try_from(len).unwrap()];
@@ -129,7 +129,7 @@ pub(super) fn headers() -> Vec<Mutator<Frames>> {
             &payload,
         ]
         .concat();
-        // RFC 6455, 5.2 forbids it to senders and says nothing to receivers.
+        // RFC 6455, 5.2 forbids it to senders but does not tell receivers what to do.
         let ends = vec![End::Alive, End::Closed(vec![1002])];
         Frames {
             envelopes: 1,

@@ -1,4 +1,4 @@
-//! Messages of one frame or of several, and streams of bytes.
+//! Messages of one or several frames, and random bytes.
 
 use super::{End, Frames, mutator, ping};
 use crate::{
@@ -13,7 +13,7 @@ pub(super) fn fragments() -> Vec<Mutator<Frames>> {
     vec![
         mutator("an envelope in fragments", |forge| {
             let mut payload = ping(forge);
-            // A field that nobody knows.
+            // An unknown field.
             let len = forge.between(1, 2000);
             payload.extend(wire::bytes(100, &forge.bytes(len)));
             let pieces = forge.between(2, 40);
@@ -77,7 +77,7 @@ pub(super) fn fragments() -> Vec<Mutator<Frames>> {
     ]
 }
 
-/// The payload in so many frames, with these bytes between each two.
+/// Returns the payload in this many frames, with these bytes between each two.
 fn fragmented(
     forge: &mut Forge,
     opcode: u8,

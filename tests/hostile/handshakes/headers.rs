@@ -1,4 +1,4 @@
-//! The headers that make a handshake, and who may connect.
+//! The headers of a handshake, and which clients may connect.
 
 use super::{Handshake, PROTOBUF, is, request, tokenless};
 use crate::{campaign::Mutator, forge::ORIGIN, http::Expected};
@@ -58,10 +58,10 @@ pub(super) fn upgrades() -> Vec<Mutator<Handshake>> {
     for (header, statuses) in [
         ("Connection", &[101][..]),
         ("Upgrade", &[101]),
-        // RFC 6455, 11.3: each of the two appears once.
+        // RFC 6455, 11.3: neither header may occur twice.
         ("Sec-WebSocket-Key", &[400]),
         ("Sec-WebSocket-Version", &[400]),
-        // Which of two counts is nowhere said.
+        // No specification says which of the two counts.
         ("Host", &[101, 400]),
     ] {
         let name = format!("{header} twice");
@@ -128,7 +128,7 @@ pub(super) fn subprotocols() -> Vec<Mutator<Handshake>> {
         request("offered in two headers", is(&[101]), |good, forge| {
             good.and(OFFER, forge.word(9)).and(OFFER, PROTOBUF)
         }),
-        // A list without a member offers nothing, or is none.
+        // A list without members offers nothing, or is invalid.
         request("offered commas", is(&[101, 400]), |good, _| {
             good.and(OFFER, " , ,")
         }),
@@ -139,7 +139,7 @@ pub(super) fn subprotocols() -> Vec<Mutator<Handshake>> {
             let names: Vec<_> = (0..1000).map(|_| forge.word(4)).collect();
             good.and(OFFER, names.join(","))
         }),
-        // Until the relay speaks JSON.
+        // Until the relay supports JSON.
         request("offered JSON", is(&[101, 400]), |good, _| {
             good.and(OFFER, "sidewire.v1.json")
         }),

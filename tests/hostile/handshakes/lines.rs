@@ -1,4 +1,4 @@
-//! What stands in the request line, and what looks odd there and is good.
+//! The request line, and unusual forms of it that are valid.
 
 use super::{Handshake, good, is, request};
 use crate::{
@@ -9,7 +9,7 @@ use crate::{
     wire,
 };
 
-/// What looks odd and is good.
+/// Unusual request lines that are valid.
 pub(super) fn taken() -> Vec<Mutator<Handshake>> {
     let pieces = |name: &str, of: fn(&mut Forge, usize) -> Vec<usize>| {
         Mutator::new(name, move |forge: &mut Forge| {
@@ -82,7 +82,7 @@ pub(super) fn taken() -> Vec<Mutator<Handshake>> {
     ]
 }
 
-/// A good handshake with something behind it in the same piece.
+/// Makes a valid handshake with bytes after it in the same write.
 fn behind(
     name: &str,
     rest: impl Fn(&mut Forge) -> Vec<u8> + Send + Sync + 'static,

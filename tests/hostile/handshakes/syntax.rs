@@ -1,9 +1,9 @@
-//! What is no HTTP, or too much of it.
+//! Invalid HTTP, and requests that are too large.
 
 use super::{Handshake, good, is, request, tokenless};
 use crate::{campaign::Mutator, forge::Forge, http::Expected};
 
-/// What is no HTTP.
+/// Invalid HTTP.
 pub(super) fn syntax() -> Vec<Mutator<Handshake>> {
     let mut mutators = Vec::new();
     for (name, line) in [
@@ -57,7 +57,7 @@ pub(super) fn syntax() -> Vec<Mutator<Handshake>> {
     mutators
 }
 
-/// What may be no whole request, so the client says that nothing follows.
+/// Makes a request that may be incomplete, so the client closes its sending side.
 fn ending(
     name: &str,
     expected: Expected,

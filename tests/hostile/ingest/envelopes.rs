@@ -3,7 +3,7 @@
 use super::{Call, is, posted};
 use crate::{campaign::Mutator, forge::Forge, http::Expected, wire};
 
-/// A mutator of the one envelope of a call.
+/// Makes a mutator of a call's only envelope.
 fn envelope(
     name: impl Into<String>,
     expected: Expected,
@@ -23,7 +23,7 @@ pub(super) fn envelopes() -> Vec<Mutator<Call>> {
         envelope("an empty body", is(&[400]), |_| vec![]),
         envelope("rubbish", is(&[400]), |forge| {
             let len = forge.between(1, 2000);
-            // What begins with field 0 is nothing.
+            // Bytes that begin with field 0 are invalid.
             [vec![0], forge.bytes(len)].concat()
         }),
         envelope("no payload", is(&[400]), |forge| {
@@ -140,12 +140,12 @@ pub(super) fn envelopes() -> Vec<Mutator<Call>> {
     mutators
 }
 
-/// An event with this message id.
+/// Returns an event with this message id.
 pub(super) fn with_id(id: &str) -> Vec<u8> {
     [wire::text(1, id), deleted("p")].concat()
 }
 
-/// WorkItemDeleted of this item.
+/// Returns a WorkItemDeleted of this item.
 pub(super) fn deleted(id: &str) -> Vec<u8> {
     wire::bytes(4, &wire::text(1, id))
 }

@@ -1,4 +1,4 @@
-//! Who calls, what for, and how the body is said to be.
+//! The head of a call: credentials, target, and description of the body.
 
 use super::{Call, JSON, PROTOBUF, as_json, call, good, is, json_event, posted, target};
 use crate::{

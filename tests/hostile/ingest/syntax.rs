@@ -1,4 +1,4 @@
-//! What is no HTTP, or too much of it.
+//! Invalid HTTP, and requests that are too large.
 
 use super::{Call, call, chunked, good, is, last, posted};
 use crate::{campaign::Mutator, forge::Forge, http::Expected, wire};
@@ -126,7 +126,7 @@ pub(super) fn syntax() -> Vec<Mutator<Call>> {
     mutators
 }
 
-/// What may be no whole request, so the caller says that nothing follows.
+/// Makes a request that may be incomplete, so the caller closes its sending side.
 fn chance(
     name: &str,
     expected: Expected,

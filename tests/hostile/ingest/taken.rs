@@ -1,4 +1,4 @@
-//! What looks odd and is good.
+//! Unusual calls that are valid.
 
 use super::{Call, as_json, call, chunked, good, is, json_event, last, posted, target};
 use crate::{

@@ -1,4 +1,4 @@
-//! Claims with a right signature.
+//! Claims with a valid signature.
 
 use serde_json::Value;
 
@@ -8,7 +8,7 @@ use crate::{
     forge::{good_claims, signed},
 };
 
-/// Claims with a right signature.
+/// Claims with a valid signature.
 pub(super) fn claims() -> Vec<Mutator<Token>> {
     let mut mutators = Vec::new();
     for claim in ["exp", "iss", "aud", "tenant_id", "user_id"] {
@@ -159,7 +159,7 @@ pub(super) fn claims() -> Vec<Mutator<Token>> {
     mutators
 }
 
-/// One claim with another value.
+/// Replaces the value of one claim.
 fn replaced(claim: &'static str, value: &str) -> Mutator<Token> {
     let mut claims = good_claims("ann");
     claims.as_object_mut().unwrap().remove(claim);

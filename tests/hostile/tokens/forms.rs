@@ -1,4 +1,4 @@
-//! Texts that are no token, and tokens with faults.
+//! Texts that are not tokens, and tokens with faults.
 
 use super::{HEADER, Token, claims_of, kind, parts};
 use crate::{
@@ -10,7 +10,7 @@ pub(super) fn faults() -> Vec<Mutator<Token>> {
     let mut mutators = vec![Mutator::new("a good one with faults", |forge| {
         let good = forge.site.token.clone();
         let mut text = forge.mutated(good.as_bytes());
-        // Blanks at its ends do not belong to it.
+        // Whitespace at its ends is not part of the token.
         if text.trim_ascii() == good.as_bytes() {
             text.truncate(good.len() - 1);
         }
@@ -97,7 +97,7 @@ pub(super) fn shapes() -> Vec<Mutator<Token>> {
         }),
         Mutator::new("shape: bytes", |forge| {
             let len = forge.between(1, 300);
-            // Never a line's end, behind which headers would follow.
+            // Never a line ending, after which headers would follow.
             let bytes = forge.bytes(len).into_iter();
             Token::in_header(bytes.filter(|byte| *byte != b'\n').collect::<Vec<_>>())
         }),

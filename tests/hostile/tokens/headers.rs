@@ -1,4 +1,4 @@
-//! What a token's header says, and what it is signed with.
+//! The headers of tokens, and the keys of their signatures.
 
 use std::{fs, path::Path};
 
@@ -10,7 +10,7 @@ use crate::{
     forge::{base64url, signed, signed_by},
 };
 
-/// Headers with a right signature.
+/// Headers with a valid signature.
 pub(super) fn headers() -> Vec<Mutator<Token>> {
     let mut mutators = Vec::new();
     for header in [
@@ -117,7 +117,7 @@ pub(super) fn algorithms() -> Vec<Mutator<Token>> {
     mutators
 }
 
-/// Signatures with what everybody can have.
+/// Signatures made with keys that anybody can have.
 pub(super) fn keys() -> Vec<Mutator<Token>> {
     let mut mutators = Vec::new();
     for file in ["rsa.pub.pem", "p256.pub.pem", "ed25519.pub.pem"] {

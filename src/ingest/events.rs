@@ -18,7 +18,7 @@ use super::{
     drafts::{BatchReader, read_cost},
     json::{JsonCheck, UncheckedEvent, check_large_json, json_to_protobuf, run_offloaded},
     parameters::QueryParameters,
-    refused::{batch_invalid, limit_problem, not_appended},
+    refused::{batch_invalid, limit_problem, no_batches, not_appended},
     render::render_drafts,
     route::{PostKind, PostRoute},
 };
@@ -44,6 +44,9 @@ pub(super) async fn publish_events(
     let format = BodyFormat::from_headers(request.headers()).map_err(unread)?;
     // A full load, since a guard should not be held while the body is awaited.
     let live = relay.live.load_full();
+    if route.call == PostKind::Batch && !live.schema.has_batch() {
+        return Err(unread(no_batches()));
+    }
     let (ingest, limits) = (&live.config.ingest, &live.config.limits);
     let work = shard.hub.work_queue().tenant_work(&route.tenant);
     let query = request.uri().query();

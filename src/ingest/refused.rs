@@ -15,6 +15,15 @@ use crate::{
     telemetry::ConflictReason,
 };
 
+/// 404: the call does not exist under a schema without batches.
+pub(super) fn no_batches() -> HttpProblem {
+    HttpProblem::new(
+        StatusCode::NOT_FOUND,
+        ErrorCode::NotFound,
+        "the schema does not support batches: its envelope has no field 17",
+    )
+}
+
 /// Returns the problem for a batch with malformed events.
 pub(super) fn batch_invalid(errors: Vec<ItemProblem>) -> HttpProblem {
     batch_refused(StatusCode::BAD_REQUEST, ErrorCode::ValidationError, errors)

@@ -143,6 +143,25 @@ fn reloads(relay: &Relay) -> [f64; 3] {
 }
 
 #[tokio::test]
+async fn a_batch_is_answered_with_404_under_a_schema_without_batches() {
+    let (relay, _ann) = start().await;
+    for body in ["", r#"{"messages": []}"#] {
+        let head = "POST /v1/tenants/acme/events:batch HTTP/1.1\r\nHost: localhost\r\n\
+                    Connection: close\r\nContent-Type: application/json\r\n";
+        let request = format!(
+            "{head}Authorization: Bearer {INGEST_KEY}\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let answer = http(relay.ingest, &request);
+        assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
+        assert!(answer.contains("\"code\":\"NOT_FOUND\""), "{answer}");
+        let request = request.replace(INGEST_KEY, "another key, which the relay does not know");
+        let answer = http(relay.ingest, &request);
+        assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
+    }
+}
+
+#[tokio::test]
 async fn what_is_added_to_the_schema_serves_the_next_event() {
     let (relay, mut ann) = start().await;
     let post_event = json!({"post": {"roomId": "r1", "author": "bob"}});

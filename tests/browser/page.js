@@ -10,6 +10,9 @@ const topics = settings.getAll("topic");
 // The position up to which the page has all events of its topics, kept so that it misses
 // nothing. See docs/protocol.md, "What a client keeps".
 let position = null;
+// False until this connection's subscription is confirmed. Until then events may arrive for the
+// user, but events of the topics are still missing, so their positions must not be kept.
+let isConfirmed = false;
 // During a replay: the number of its events still to come, and the position that applies
 // after it.
 let replay = null;
@@ -21,6 +24,7 @@ connect();
 
 function connect() {
   socket = new WebSocket(settings.get("url"), ["sidewire.v1.json", "bearer." + settings.get("token")]);
+  isConfirmed = false;
   socket.onopen = () => {
     show("subscribing");
     subscribe(topics, position);
@@ -60,6 +64,7 @@ function receive(envelope) {
 }
 
 function confirmed(confirmation) {
+  isConfirmed = true;
   // JSON omits fields that are 0 or false, and has 64-bit integers as strings.
   const count = Number(confirmation.replayed ?? 0);
   if (count > 0) {
@@ -71,7 +76,7 @@ function confirmed(confirmation) {
 }
 
 function received(envelope) {
-  if (envelope.position) {
+  if (envelope.position && isConfirmed) {
     position = envelope.position;
     if (replay && (replay.left -= 1) === 0) {
       position = replay.then;

@@ -272,7 +272,7 @@ async fn a_close_says_when_to_come_back() {
         (1011, "retry_after_ms=9000", (500, 1000)),
         (4003, "too slow", (500, 1000)),
         (4004, "idle", (500, 1000)),
-        (4005, "kept being refused", (15_000, 30_000)),
+        (4005, "kept being refused", (60_000, 61_000)),
     ] {
         let (mut client, mut listener) = client(&["kind:1"]);
         let (mut peer, _) = subscribe(&mut client, &mut listener).await;
